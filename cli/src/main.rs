@@ -1,0 +1,3 @@
+//! The `steadfast` tool.
+
+fn main() {}

@@ -1,0 +1,160 @@
+//! Time as the core knows it: a number that the caller passes in.
+//!
+//! The core never reads a clock. An [`Instant`] counts nanoseconds since an epoch that the caller chooses (the
+//! start of the program, the start of a simulation). It must not go backwards; where it does, the stack
+//! behaves as if it stood still (T-82).
+
+use std::fmt;
+use std::ops::{Add, AddAssign, Sub};
+pub use std::time::Duration;
+
+/// A point in time: nanoseconds since the caller's epoch.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Instant(u64);
+
+impl Instant {
+    /// The epoch itself.
+    pub const ZERO: Instant = Instant(0);
+
+    /// `nanos` nanoseconds after the epoch.
+    pub const fn from_nanos(nanos: u64) -> Instant {
+        Instant(nanos)
+    }
+
+    /// `micros` microseconds after the epoch.
+    pub const fn from_micros(micros: u64) -> Instant {
+        Instant(micros * 1_000)
+    }
+
+    /// `millis` milliseconds after the epoch.
+    pub const fn from_millis(millis: u64) -> Instant {
+        Instant(millis * 1_000_000)
+    }
+
+    /// `secs` seconds after the epoch.
+    pub const fn from_secs(secs: u64) -> Instant {
+        Instant(secs * 1_000_000_000)
+    }
+
+    /// Nanoseconds since the epoch.
+    pub const fn as_nanos(self) -> u64 {
+        self.0
+    }
+
+    /// Whole microseconds since the epoch.
+    pub const fn as_micros(self) -> u64 {
+        self.0 / 1_000
+    }
+
+    /// Whole milliseconds since the epoch.
+    pub const fn as_millis(self) -> u64 {
+        self.0 / 1_000_000
+    }
+
+    /// Seconds since the epoch.
+    pub fn as_secs_f64(self) -> f64 {
+        self.0 as f64 / 1e9
+    }
+
+    /// The time from `earlier` to `self`, or zero where `earlier` is later.
+    pub fn saturating_since(self, earlier: Instant) -> Duration {
+        Duration::from_nanos(self.0.saturating_sub(earlier.0))
+    }
+}
+
+impl Add<Duration> for Instant {
+    type Output = Instant;
+    fn add(self, d: Duration) -> Instant {
+        Instant(self.0.saturating_add(u64::try_from(d.as_nanos()).unwrap_or(u64::MAX)))
+    }
+}
+
+impl AddAssign<Duration> for Instant {
+    fn add_assign(&mut self, d: Duration) {
+        *self = *self + d;
+    }
+}
+
+impl Sub<Instant> for Instant {
+    type Output = Duration;
+    fn sub(self, earlier: Instant) -> Duration {
+        self.saturating_since(earlier)
+    }
+}
+
+impl fmt::Display for Instant {
+    /// Seconds with microseconds, as tcpdump writes them: `12.345678`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{:06}", self.0 / 1_000_000_000, self.0 / 1_000 % 1_000_000)
+    }
+}
+
+/// A deadline or a stamp inside a connection: milliseconds since the epoch modulo 2^32, compared as sequence
+/// numbers are, so that it takes four bytes. Good for spans below 24 days; every timer is set shorter than
+/// that and looks again when it fires.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Hash)]
+pub(crate) struct Tick(pub(crate) u32);
+
+impl Tick {
+    /// The longest span a deadline may lie ahead.
+    pub(crate) const MAX_AHEAD: u32 = 1 << 30;
+
+    /// The tick that `now` lies in.
+    pub(crate) fn at(now: Instant) -> Tick {
+        Tick(now.as_millis() as u32)
+    }
+
+    /// The first tick that is not before `now + delay`, so that no timer fires early (6298-9).
+    pub(crate) fn after(now: Instant, delay: Duration) -> Tick {
+        let delay = delay.min(Duration::from_millis(u64::from(Tick::MAX_AHEAD)));
+        let nanos = (now + delay).as_nanos();
+        Tick(nanos.div_ceil(1_000_000) as u32)
+    }
+
+    /// Whether a deadline of `self` is due at `now`.
+    pub(crate) fn is_due(self, now: Tick) -> bool {
+        now.0.wrapping_sub(self.0) as i32 >= 0
+    }
+
+    /// Milliseconds from `earlier` to `self`, zero where `earlier` is later.
+    pub(crate) fn since(self, earlier: Tick) -> u32 {
+        (self.0.wrapping_sub(earlier.0) as i32).max(0) as u32
+    }
+
+    /// The earlier of two deadlines.
+    pub(crate) fn earlier(self, other: Tick) -> Tick {
+        if self.is_due(other) { self } else { other }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_deadline_is_never_early_and_at_most_a_tick_late_6298_9() {
+        let now = Instant::from_nanos(10_500_001);
+        let deadline = Tick::after(now, Duration::from_millis(200));
+        assert!(!deadline.is_due(Tick::at(Instant::from_nanos(210_500_000))));
+        assert!(deadline.is_due(Tick::at(Instant::from_millis(211))));
+        let exact = Tick::after(Instant::from_millis(10), Duration::from_millis(200));
+        assert!(exact.is_due(Tick::at(Instant::from_millis(210))));
+        assert!(!exact.is_due(Tick::at(Instant::from_nanos(209_999_999))));
+    }
+
+    #[test]
+    fn ticks_compare_across_the_wrap() {
+        let before = Tick(u32::MAX - 5);
+        let after = Tick(10);
+        assert!(before.is_due(after));
+        assert!(!after.is_due(before));
+        assert_eq!(after.since(before), 16);
+        assert_eq!(before.since(after), 0);
+        assert_eq!(before.earlier(after), before);
+    }
+
+    #[test]
+    fn an_instant_prints_as_tcpdump_does() {
+        assert_eq!(Instant::from_nanos(12_345_678_901).to_string(), "12.345678");
+    }
+}

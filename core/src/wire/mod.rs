@@ -1,0 +1,1 @@
+//! Views and emitters of protocol headers.
