@@ -1,0 +1,499 @@
+//! Every timer, limit and switch, in one table.
+//!
+//! A setting bears the name of its Linux sysctl where one exists (`net.ipv4.tcp_syn_retries`); the others live
+//! under `steadfast.`. Each states its unit, its source and its value in each of the four profiles. A
+//! [`Config`] reads and writes the text form that `sysctl` uses:
+//!
+//! ```
+//! use steadfast_core::config::{Config, Profile};
+//!
+//! let mut config = Config::profile(Profile::Linux);
+//! config.apply("net.ipv4.tcp_syn_retries = 2\n# a comment\ntcp_syncookies=2\n")?;
+//! assert_eq!(config.tcp_syn_retries, 2);
+//! assert_eq!(config.value("tcp_syncookies").unwrap(), "2");
+//! assert!(config.to_string().contains("net.ipv4.tcp_syn_retries = 2"));
+//!
+//! let error = config.apply("tcp_retries2 = many").unwrap_err();
+//! assert_eq!(error.to_string(), "line 1: tcp_retries2: `many`: expected a number from 1 to 255");
+//! # Ok::<(), steadfast_core::config::ConfigError>(())
+//! ```
+
+mod kinds;
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use self::kinds::Kind;
+pub use self::kinds::{CongestionControl, PortRange, Refusal, RefuseWith, Refusals};
+use thiserror::Error;
+
+/// A named set of values for every setting.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+pub enum Profile {
+    /// Linux's values, but: one SYN more so that R2 is met (MUST-23), RST ignored in TIME-WAIT (RFC 1337),
+    /// `tcp_tw_reuse` on with timestamps, black-hole probing on, cap on the time a connect may take.
+    #[default]
+    Default,
+    /// Linux 6.12 to 6.18.
+    Linux,
+    /// 4.4BSD, as Stevens describes it.
+    Bsd,
+    /// The letter of RFC 9293, 6298 and 1122.
+    Rfc,
+}
+
+impl Profile {
+    /// All of them, in the order of the tables.
+    pub const ALL: [Profile; 4] = [Profile::Default, Profile::Linux, Profile::Bsd, Profile::Rfc];
+
+    /// `default`, `linux`, `bsd`, `rfc`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Profile::Default => "default",
+            Profile::Linux => "linux",
+            Profile::Bsd => "bsd",
+            Profile::Rfc => "rfc",
+        }
+    }
+}
+
+impl fmt::Display for Profile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for Profile {
+    type Err = String;
+    fn from_str(s: &str) -> Result<Profile, String> {
+        Profile::ALL
+            .into_iter()
+            .find(|p| p.name() == s)
+            .ok_or_else(|| format!("`{s}`: expected a profile: default, linux, bsd or rfc"))
+    }
+}
+
+/// Why a text could not be applied to a [`Config`].
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum ConfigError {
+    /// No setting has this name.
+    #[error("line {line}: `{name}`: no such setting{}", suggestion(.name))]
+    UnknownName {
+        /// Line of the text, from 1.
+        line: usize,
+        /// What was given.
+        name: String,
+    },
+    /// The line is not `name = value`.
+    #[error("line {line}: `{text}`: expected `name = value`")]
+    NotAnAssignment {
+        /// Line of the text, from 1.
+        line: usize,
+        /// What was given.
+        text: String,
+    },
+    /// The value does not fit the setting.
+    #[error("line {line}: {name}: `{value}`: expected {expected}")]
+    BadValue {
+        /// Line of the text, from 1.
+        line: usize,
+        /// The setting.
+        name: String,
+        /// What was given.
+        value: String,
+        /// What would have been right.
+        expected: String,
+    },
+}
+
+fn suggestion(name: &str) -> String {
+    let last = name.rsplit('.').next().unwrap_or(name);
+    let stem: String = last.chars().take(last.len().min(8)).collect();
+    let near: Vec<_> = Config::settings().iter().filter(|s| s.short_name().starts_with(&stem)).collect();
+    match near.as_slice() {
+        [] => String::new(),
+        near => {
+            let names: Vec<_> = near.iter().take(3).map(|s| s.short_name()).collect();
+            format!(" (near it: {})", names.join(", "))
+        }
+    }
+}
+
+/// One row of the table: what a setting is called, means and holds.
+#[derive(Clone, Copy)]
+pub struct Setting {
+    /// Full name: `net.ipv4.tcp_syn_retries`.
+    pub name: &'static str,
+    /// What one unit of the value is: `s`, `ms`, `bytes`, or empty for a bare number.
+    pub unit: &'static str,
+    /// What it does.
+    pub doc: &'static str,
+    /// The standard, kernel or decision that it comes from.
+    pub source: &'static str,
+    read: fn(&Config) -> String,
+    write: fn(&mut Config, &str) -> Result<(), String>,
+}
+
+impl Setting {
+    /// The last part of the name, which alone also names the setting: `tcp_syn_retries`.
+    pub fn short_name(&self) -> &'static str {
+        self.name.rsplit('.').next().unwrap_or(self.name)
+    }
+
+    /// Its value in `config`, as text.
+    pub fn value(&self, config: &Config) -> String {
+        (self.read)(config)
+    }
+}
+
+impl fmt::Debug for Setting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Setting").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+impl Config {
+    /// The setting called `name`, in full or by its last part.
+    pub fn setting(name: &str) -> Option<&'static Setting> {
+        Config::settings().iter().find(|s| s.name == name || s.short_name() == name)
+    }
+
+    /// The value of the setting called `name`, as text.
+    pub fn value(&self, name: &str) -> Option<String> {
+        Config::setting(name).map(|s| s.value(self))
+    }
+
+    /// Applies a text of lines `name = value`; `#` starts a comment. Either all of it takes effect or nothing.
+    pub fn apply(&mut self, text: &str) -> Result<(), ConfigError> {
+        let mut changed = self.clone();
+        for (index, line) in text.lines().enumerate() {
+            let content = line.split('#').next().unwrap_or("").trim();
+            if !content.is_empty() {
+                changed.apply_line(index + 1, content)?;
+            }
+        }
+        *self = changed;
+        Ok(())
+    }
+
+    fn apply_line(&mut self, line: usize, content: &str) -> Result<(), ConfigError> {
+        let Some((name, value)) = content.split_once('=') else {
+            return Err(ConfigError::NotAnAssignment { line, text: content.to_owned() });
+        };
+        let (name, value) = (name.trim(), value.trim());
+        let Some(setting) = Config::setting(name) else {
+            return Err(ConfigError::UnknownName { line, name: name.to_owned() });
+        };
+        (setting.write)(self, value).map_err(|expected| ConfigError::BadValue {
+            line,
+            name: name.to_owned(),
+            value: value.to_owned(),
+            expected,
+        })
+    }
+}
+
+impl Default for Config {
+    fn default() -> Config {
+        Config::profile(Profile::Default)
+    }
+}
+
+impl fmt::Display for Config {
+    /// The text form: a line for each setting, which [`Config::apply`] reads back.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        Config::settings().iter().try_for_each(|s| writeln!(f, "{} = {}", s.name, s.value(self)))
+    }
+}
+
+macro_rules! settings {
+    ($( $(#[doc = $doc:literal])+ $name:literal $field:ident: $ty:ty as $kind:expr,
+        [$default:expr, $linux:expr, $bsd:expr, $rfc:expr], $source:literal; )+) => {
+        /// Every timer, limit and switch of a [`Stack`](crate::Stack). See the [module](self) for the text form.
+        #[derive(Clone, PartialEq, Eq)]
+        pub struct Config {
+            $( $(#[doc = $doc])+ #[doc = concat!("\n\n`", $name, "`. Source: ", $source, ".")] pub $field: $ty, )+
+            /// All chance comes from here: ISS, cookies, hash keys, ports, jitter (RFC 6528). Two stacks on a
+            /// real network must never share it, and it must come from the system's entropy. It has no text form.
+            pub secret: [u8; 32],
+        }
+
+        impl Config {
+            /// The values of a profile, with an all-zero secret.
+            pub fn profile(profile: Profile) -> Config {
+                Config {
+                    $( $field: match profile {
+                        Profile::Default => $default,
+                        Profile::Linux => $linux,
+                        Profile::Bsd => $bsd,
+                        Profile::Rfc => $rfc,
+                    }, )+
+                    secret: [0; 32],
+                }
+            }
+
+            /// The whole table, in its order.
+            pub fn settings() -> &'static [Setting] {
+                const SETTINGS: &[Setting] = &[ $( Setting {
+                    name: $name,
+                    unit: $kind.unit(),
+                    doc: concat!($($doc),+),
+                    source: $source,
+                    read: |config| $kind.show(&config.$field),
+                    write: |config, text| { config.$field = $kind.parse(text)?; Ok(()) },
+                }, )+ ];
+                SETTINGS
+            }
+        }
+
+        impl fmt::Debug for Config {
+            /// Without the secret.
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.debug_struct("Config") $( .field(stringify!($field), &self.$field) )+ .finish_non_exhaustive()
+            }
+        }
+    };
+}
+
+const fn secs(n: u64) -> Duration {
+    Duration::from_secs(n)
+}
+
+const fn millis(n: u64) -> Duration {
+    Duration::from_millis(n)
+}
+
+settings! {
+    // Opening.
+
+    /// Retransmissions of a SYN after the linear ones; each waits twice as long as the one before.
+    "net.ipv4.tcp_syn_retries" tcp_syn_retries: u8 as kinds::Count(1, 127), [7, 6, 2, 7], "RFC 9293 MUST-23; Linux";
+    /// Retransmissions of a SYN that wait the initial RTO each, before doubling starts.
+    "net.ipv4.tcp_syn_linear_timeouts" tcp_syn_linear_timeouts: u8 as kinds::Count(0, 127), [4, 4, 0, 0], "Linux 6.5";
+    /// Gaps between SYNs, where they follow no rule (4.4BSD's coarse timer); empty: computed from the RTO.
+    "steadfast.tcp_syn_intervals" tcp_syn_intervals: Vec<Duration> as kinds::MillisList,
+        [vec![], vec![], vec![millis(5_800), millis(24_000), millis(48_000)], vec![]], "Stevens, TCP/IP Illustrated";
+    /// A connect fails when this time has passed since its first SYN; 0: only the retransmissions count.
+    "steadfast.tcp_syn_timeout" tcp_syn_timeout: Duration as kinds::Secs(0, 86_400),
+        [secs(195), secs(0), secs(75), secs(0)], "RFC 9293 MUST-23; BSD keepinit";
+    /// Retransmissions of a SYN-ACK.
+    "net.ipv4.tcp_synack_retries" tcp_synack_retries: u8 as kinds::Count(0, 127), [5, 5, 3, 7], "Linux";
+    /// A half-open entry is dropped when this time has passed since its SYN; 0: only the retransmissions count.
+    "steadfast.tcp_synack_timeout" tcp_synack_timeout: Duration as kinds::Secs(0, 86_400),
+        [secs(0), secs(0), secs(75), secs(0)], "BSD keepinit";
+    /// Send a RST when a half-open entry is dropped for want of an answer.
+    "steadfast.synack_timeout_rst" synack_timeout_rst: bool as kinds::Switch, [false, false, false, false], "scenario H3c";
+    /// Half-open connections of one listener; above it cookies (or drops) answer.
+    "net.ipv4.tcp_max_syn_backlog" tcp_max_syn_backlog: u32 as kinds::Number(1, 1 << 20), [2048, 2048, 1024, 128], "Linux; RFC 4987";
+    /// Half-open connections of the whole stack.
+    "steadfast.tcp_max_half_open" tcp_max_half_open: u32 as kinds::Number(1, 1 << 24), [65_536, 65_536, 15_360, 65_536], "T-01";
+    /// Cap on the backlog that a listener may ask for.
+    "net.core.somaxconn" somaxconn: u32 as kinds::Number(1, 1 << 20), [4096, 4096, 128, 128], "Linux";
+    /// SYN cookies: 0 never, 1 when the half-open table is full, 2 always.
+    "net.ipv4.tcp_syncookies" tcp_syncookies: u8 as kinds::Count(0, 2), [1, 1, 1, 0], "RFC 4987; Linux";
+    /// Answer with RST instead of silence when the accept queue is full.
+    "net.ipv4.tcp_abort_on_overflow" tcp_abort_on_overflow: bool as kinds::Switch, [false, false, false, false], "Linux";
+    /// Fast Open: 1 client, 2 server, 3 both, 0 off.
+    "net.ipv4.tcp_fastopen" tcp_fastopen: u8 as kinds::Count(0, 3), [0, 1, 0, 0], "RFC 7413; Linux";
+    /// Fast Open connections of one listener whose handshake is not complete; above it the ordinary handshake.
+    "steadfast.tcp_fastopen_pending" tcp_fastopen_pending: u32 as kinds::Number(0, 1 << 20), [256, 256, 256, 256], "RFC 7413 §5.1, 7413-2";
+    /// Servers whose Fast Open cookie is remembered.
+    "steadfast.tcp_fastopen_cache" tcp_fastopen_cache: u32 as kinds::Number(0, 1 << 20), [1024, 1024, 1024, 1024], "RFC 7413 §4.1.3";
+    /// Sources that are refused, and how: `10.0.0.0/8 tcp-reset, 2001:db8::/32:80 admin-prohibited, 192.0.2.1 drop`.
+    "steadfast.tcp_refuse" tcp_refuse: Refusals as kinds::Refuse,
+        [Refusals::default(), Refusals::default(), Refusals::default(), Refusals::default()], "scenario H10b";
+    /// Local ports that a connect without a local port chooses from.
+    "net.ipv4.ip_local_port_range" ip_local_port_range: PortRange as kinds::Ports,
+        [PortRange(10_000, 65_535), PortRange(32_768, 60_999), PortRange(1024, 5000), PortRange(1024, 65_535)], "RFC 6056";
+
+    // Options.
+
+    /// Offer and accept window scaling.
+    "net.ipv4.tcp_window_scaling" tcp_window_scaling: bool as kinds::Switch, [true, true, false, true], "RFC 7323";
+    /// Offer and accept timestamps.
+    "net.ipv4.tcp_timestamps" tcp_timestamps: bool as kinds::Switch, [true, true, false, true], "RFC 7323";
+    /// Process a segment without timestamps on a connection that negotiated them, instead of dropping it.
+    "steadfast.tcp_tolerate_missing_ts" tcp_tolerate_missing_ts: bool as kinds::Switch, [false, false, false, false], "7323-6; FreeBSD";
+    /// Offer and accept selective acknowledgements.
+    "net.ipv4.tcp_sack" tcp_sack: bool as kinds::Switch, [true, true, false, true], "RFC 2018";
+    /// Report duplicate segments in a SACK block.
+    "net.ipv4.tcp_dsack" tcp_dsack: bool as kinds::Switch, [true, true, false, true], "RFC 2883";
+    /// ECN: 0 off, 1 ask for it and accept it, 2 accept it.
+    "net.ipv4.tcp_ecn" tcp_ecn: u8 as kinds::Count(0, 2), [2, 2, 0, 0], "RFC 3168; Linux";
+
+    // Sizes.
+
+    /// Receive buffer of a connection, which its window never exceeds.
+    "steadfast.tcp_rcvbuf" tcp_rcvbuf: u32 as kinds::Bytes(1024, 1 << 30), [1 << 20, 131_072, 8192, 65_535], "Linux tcp_rmem[1]";
+    /// Send buffer of a connection.
+    "steadfast.tcp_sndbuf" tcp_sndbuf: u32 as kinds::Bytes(1024, 1 << 30), [1 << 20, 131_072, 8192, 65_535], "Linux tcp_wmem[1]";
+    /// All buffers of the stack together; above it nothing more is queued.
+    "steadfast.tcp_mem" tcp_mem: u64 as kinds::Memory(65_536, 1 << 40), [256 << 20, 256 << 20, 256 << 20, 256 << 20], "Linux tcp_mem; T-08";
+    /// Connections of the stack, opening ones included; above it a connect fails and final ACKs are dropped.
+    "steadfast.tcp_max_connections" tcp_max_connections: u32 as kinds::Number(1, 1 << 28), [1 << 21, 1 << 21, 1 << 21, 1 << 21], "invariant 1";
+    /// Out-of-order ranges that a receiver holds.
+    "steadfast.tcp_max_ooo_ranges" tcp_max_ooo_ranges: u32 as kinds::Number(1, 4096), [256, 256, 256, 256], "T-13";
+    /// Ranges that a sender remembers as selectively acknowledged.
+    "steadfast.tcp_max_sack_ranges" tcp_max_sack_ranges: u32 as kinds::Number(1, 4096), [256, 256, 256, 256], "T-15";
+    /// Smallest MSS that a peer can make us send, options not counted.
+    "net.ipv4.tcp_min_snd_mss" tcp_min_snd_mss: u16 as kinds::Size(48, 1460), [216, 48, 48, 48], "T-16; FreeBSD minmss";
+    /// Stateless answers (RST, cookies, challenge ACKs of TIME-WAIT) that wait for the device.
+    "steadfast.reply_queue" reply_queue: u32 as kinds::Number(1, 1 << 20), [1024, 1024, 1024, 1024], "invariant 1";
+
+    // Carrying.
+
+    /// RTO before a round trip was measured.
+    "steadfast.tcp_rto_initial_ms" tcp_rto_initial: Duration as kinds::Millis(1, 120_000), [secs(1), secs(1), secs(3), secs(1)], "RFC 6298 §2.1";
+    /// Smallest RTO.
+    "net.ipv4.tcp_rto_min_us" tcp_rto_min: Duration as kinds::Micros(1000, 60_000_000), [millis(200), millis(200), secs(1), secs(1)], "RFC 6298 §2.4; Linux";
+    /// Largest RTO.
+    "net.ipv4.tcp_rto_max_ms" tcp_rto_max: Duration as kinds::Millis(1000, 120_000), [secs(120), secs(120), secs(64), secs(60)], "RFC 6298 §2.5; Linux";
+    /// Retransmissions after which the application and IP are told that there may be a problem (R1).
+    "net.ipv4.tcp_retries1" tcp_retries1: u8 as kinds::Count(1, 255), [3, 3, 3, 3], "RFC 9293 SHLD-10";
+    /// A connection is given up when as much time has passed as this many backed-off RTOs take (R2).
+    "net.ipv4.tcp_retries2" tcp_retries2: u8 as kinds::Count(1, 255), [15, 15, 12, 6], "RFC 9293 SHLD-11; Linux";
+    /// A connection is given up when sent data stays unacknowledged for so long; 0: R2 alone decides.
+    "steadfast.tcp_user_timeout_ms" tcp_user_timeout: Duration as kinds::Millis(0, 1 << 31), [secs(0), secs(0), secs(0), secs(0)], "RFC 5482; TCP_USER_TIMEOUT";
+    /// Congestion control: `cubic` or `reno`.
+    "net.ipv4.tcp_congestion_control" tcp_congestion_control: CongestionControl as kinds::Congestion,
+        [CongestionControl::Cubic, CongestionControl::Cubic, CongestionControl::Reno, CongestionControl::Reno], "RFC 9438, RFC 5681";
+    /// Segments of the initial window.
+    "steadfast.tcp_init_cwnd" tcp_init_cwnd: u8 as kinds::Count(1, 255), [10, 10, 1, 10], "RFC 6928";
+    /// Restart from the initial window after an idle time of one RTO.
+    "net.ipv4.tcp_slow_start_after_idle" tcp_slow_start_after_idle: bool as kinds::Switch, [true, true, true, true], "RFC 5681 §4.1";
+    /// Duplicate ACKs that start a fast retransmit.
+    "net.ipv4.tcp_reordering" tcp_reordering: u8 as kinds::Count(1, 127), [3, 3, 3, 3], "RFC 5681 §3.2";
+    /// How long an ACK may wait for company.
+    "steadfast.tcp_delack_ms" tcp_delack: Duration as kinds::Millis(0, 499), [millis(40), millis(40), millis(200), millis(200)], "RFC 9293 MUST-40";
+    /// Segments at the start of a connection that are acknowledged at once.
+    "steadfast.tcp_quickack" tcp_quickack: u8 as kinds::Count(0, 255), [16, 16, 0, 0], "Linux";
+    /// Search the path MTU without ICMP: 0 never, 1 when a black hole shows, 2 always.
+    "net.ipv4.tcp_mtu_probing" tcp_mtu_probing: u8 as kinds::Count(0, 2), [1, 0, 0, 0], "RFC 4821; Linux";
+    /// MSS to fall to when a black hole shows.
+    "net.ipv4.tcp_base_mss" tcp_base_mss: u16 as kinds::Size(48, 1460), [1024, 1024, 1024, 1024], "RFC 4821; Linux";
+    /// Time until a larger path MTU is searched for again.
+    "net.ipv4.tcp_probe_interval" tcp_probe_interval: Duration as kinds::Secs(1, 86_400), [secs(600), secs(600), secs(600), secs(600)], "RFC 4821; 1191-2; Linux";
+    /// Search ends when the range is smaller than this.
+    "net.ipv4.tcp_probe_threshold" tcp_probe_threshold: u16 as kinds::Size(1, 1024), [8, 8, 8, 8], "RFC 4821; Linux";
+
+    // Living.
+
+    /// Idle time before the first keepalive probe, where keepalive is on.
+    "net.ipv4.tcp_keepalive_time" tcp_keepalive_time: Duration as kinds::Secs(1, 32_767), [secs(7200), secs(7200), secs(7200), secs(7200)], "RFC 9293 MUST-28";
+    /// Time between keepalive probes.
+    "net.ipv4.tcp_keepalive_intvl" tcp_keepalive_intvl: Duration as kinds::Secs(1, 32_767), [secs(75), secs(75), secs(75), secs(75)], "Linux, BSD";
+    /// Unanswered keepalive probes that end a connection.
+    "net.ipv4.tcp_keepalive_probes" tcp_keepalive_probes: u8 as kinds::Count(1, 127), [9, 9, 8, 10], "Linux, BSD";
+    /// Challenge ACKs of one connection in a second.
+    "steadfast.tcp_challenge_ack_limit" tcp_challenge_ack_limit: u8 as kinds::Count(1, 255), [5, 5, 5, 5], "RFC 5961 §7, 5961-9";
+    /// Least time between two answers of one connection to invalid segments without data.
+    "net.ipv4.tcp_invalid_ratelimit" tcp_invalid_ratelimit: Duration as kinds::Millis(0, 60_000), [millis(500), millis(500), millis(0), millis(500)], "Linux; T-34";
+    /// RSTs for no connection in a second, to one destination prefix (IPv4 /24, IPv6 /64).
+    "steadfast.tcp_rst_limit" tcp_rst_limit: u32 as kinds::Number(1, 1 << 20), [1000, 1000, 200, 1000], "SA-CLOSED-05; FreeBSD icmplim";
+
+    // Ending.
+
+    /// How long FIN-WAIT-2 lasts when no application holds the socket; 0: no limit.
+    "net.ipv4.tcp_fin_timeout" tcp_fin_timeout: Duration as kinds::Secs(0, 86_400), [secs(60), secs(60), secs(675), secs(0)], "Linux; Stevens";
+    /// Retransmissions of an orphan; 0: as for data.
+    "net.ipv4.tcp_orphan_retries" tcp_orphan_retries: u8 as kinds::Count(0, 255), [8, 8, 0, 0], "Linux (where 0 means 8)";
+    /// Connections that no application holds any more; above it a close resets.
+    "net.ipv4.tcp_max_orphans" tcp_max_orphans: u32 as kinds::Number(0, 1 << 28), [131_072, 131_072, 131_072, 131_072], "Linux; T-10";
+    /// Length of TIME-WAIT, 2MSL.
+    "steadfast.tcp_tw_timeout" tcp_tw_timeout: Duration as kinds::Secs(0, 240), [secs(60), secs(60), secs(60), secs(240)], "RFC 9293 MUST-13; Linux";
+    /// TIME-WAIT entries; above it a closing connection skips TIME-WAIT.
+    "net.ipv4.tcp_max_tw_buckets" tcp_max_tw_buckets: u32 as kinds::Number(0, 1 << 28), [262_144, 131_072, 131_072, 262_144], "Linux; T-11";
+    /// Let a connect take over a TIME-WAIT by timestamps: 0 never, 1 always, 2 for loopback addresses.
+    "net.ipv4.tcp_tw_reuse" tcp_tw_reuse: u8 as kinds::Count(0, 2), [1, 2, 0, 0], "RFC 6191; Linux";
+    /// Age that a TIME-WAIT must have before a connect may take it over.
+    "net.ipv4.tcp_tw_reuse_delay" tcp_tw_reuse_delay: Duration as kinds::Millis(1, 120_000), [secs(1), secs(1), secs(1), secs(1)], "Linux 6.14";
+    /// Short TIME-WAIT and a timestamp check for each peer address. **Harmful**: it refuses clients that share
+    /// an address behind a NAT, which is why Linux 4.12 removed it. Here to show that (scenario T9c).
+    "steadfast.tcp_tw_recycle" tcp_tw_recycle: bool as kinds::Switch, [false, false, false, false], "Linux before 4.12";
+    /// Peers whose last timestamp `tcp_tw_recycle` remembers.
+    "steadfast.tcp_tw_recycle_peers" tcp_tw_recycle_peers: u32 as kinds::Number(1, 1 << 20), [4096, 4096, 4096, 4096], "invariant 1";
+    /// Ignore RST in TIME-WAIT (TIME-WAIT assassination).
+    "net.ipv4.tcp_rfc1337" tcp_rfc1337: bool as kinds::Switch, [true, false, false, false], "RFC 1337 F1";
+
+    // IP.
+
+    /// TTL or hop limit of what is sent.
+    "net.ipv4.ip_default_ttl" ip_default_ttl: u8 as kinds::Count(1, 255), [64, 64, 64, 64], "RFC 9293 MUST-49";
+    /// Smallest path MTU that an ICMP error can set, IPv4.
+    "net.ipv4.route.min_pmtu" min_pmtu: u16 as kinds::Size(68, 1500), [552, 552, 68, 68], "1191-1; T-31";
+    /// Time after which a learnt path MTU is forgotten.
+    "net.ipv4.route.mtu_expires" mtu_expires: Duration as kinds::Secs(300, 86_400), [secs(600), secs(600), secs(600), secs(600)], "RFC 1191 §6.3, 1191-2";
+    /// Destinations whose path MTU is remembered.
+    "steadfast.pmtu_cache" pmtu_cache: u32 as kinds::Number(0, 1 << 20), [4096, 4096, 4096, 4096], "invariant 1";
+    /// Time within which all fragments of a datagram must arrive.
+    "net.ipv4.ipfrag_time" ipfrag_time: Duration as kinds::Secs(1, 120), [secs(30), secs(30), secs(60), secs(60)], "RFC 1122 §3.3.2; Linux";
+    /// Memory for incomplete datagrams.
+    "net.ipv4.ipfrag_high_thresh" ipfrag_high_thresh: u32 as kinds::Bytes(0, 1 << 30), [4 << 20, 4 << 20, 4 << 20, 4 << 20], "T-18; Linux";
+    /// Incomplete datagrams of one source and destination.
+    "steadfast.ipfrag_max_datagrams" ipfrag_max_datagrams: u32 as kinds::Number(1, 65_536), [128, 128, 128, 128], "T-18";
+    /// Fragments of one datagram.
+    "steadfast.ipfrag_max_fragments" ipfrag_max_fragments: u32 as kinds::Number(1, 8192), [64, 64, 64, 64], "T-18";
+    /// ICMP messages sent in a second, to one destination prefix.
+    "steadfast.icmp_ratelimit" icmp_ratelimit: u32 as kinds::Number(0, 1 << 20), [1000, 1000, 200, 1000], "RFC 4443 §2.4(f); Linux";
+    /// Answer no echo requests.
+    "net.ipv4.icmp_echo_ignore_all" icmp_echo_ignore_all: bool as kinds::Switch, [false, false, false, false], "Linux";
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_text_form_reads_back_what_it_wrote_in_every_profile() {
+        for profile in Profile::ALL {
+            let written = Config::profile(profile);
+            let mut read = Config::profile(Profile::Bsd);
+            read.apply(&written.to_string()).unwrap();
+            assert_eq!(read, written, "{profile}");
+        }
+    }
+
+    #[test]
+    fn every_setting_refuses_what_is_no_value_and_names_what_it_expects() {
+        for setting in Config::settings() {
+            let mut config = Config::default();
+            let text = format!("{} = @", setting.name);
+            let error = config.apply(&text).unwrap_err().to_string();
+            assert!(error.starts_with(&format!("line 1: {}: `@`: expected ", setting.name)), "{error}");
+            assert_eq!(config, Config::default());
+        }
+    }
+
+    #[test]
+    fn nothing_takes_effect_when_one_line_is_wrong() {
+        let mut config = Config::default();
+        let error = config.apply("tcp_syn_retries = 3\n\ntcp_sync_retries = 3").unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "line 3: `tcp_sync_retries`: no such setting (near it: tcp_syncookies)"
+        );
+        assert_eq!(config, Config::default());
+        assert!(config.apply("tcp_syn_retries 3").unwrap_err().to_string().contains("expected `name = value`"));
+    }
+
+    #[test]
+    fn names_are_unique_in_full_and_in_short() {
+        let mut names: Vec<_> = Config::settings().iter().map(Setting::short_name).collect();
+        names.sort_unstable();
+        let all = names.len();
+        names.dedup();
+        assert_eq!(names.len(), all);
+    }
+
+    #[test]
+    fn each_bound_of_a_number_holds_on_both_sides() {
+        let mut config = Config::default();
+        for (text, ok) in [("0", false), ("1", true), ("127", true), ("128", false), ("-1", false)] {
+            assert_eq!(config.apply(&format!("tcp_syn_retries={text}")).is_ok(), ok, "{text}");
+        }
+        for (text, ok) in [("0", true), ("499", true), ("500", false)] {
+            assert_eq!(config.apply(&format!("tcp_delack_ms={text}")).is_ok(), ok, "{text} (MUST-40)");
+        }
+    }
+}

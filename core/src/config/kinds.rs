@@ -1,0 +1,320 @@
+//! The kinds of value that a setting can have: how each is read, shown and bounded.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::time::Duration;
+
+/// How a value is read and shown. An error says what was expected.
+pub(super) trait Kind<T> {
+    fn parse(&self, text: &str) -> Result<T, String>;
+    fn show(&self, value: &T) -> String;
+}
+
+fn bounded(text: &str, low: u64, high: u64) -> Result<u64, String> {
+    let number = text.parse::<u64>().ok().filter(|n| (low..=high).contains(n));
+    number.ok_or_else(|| format!("a number from {low} to {high}"))
+}
+
+macro_rules! numbers {
+    ($($kind:ident: $ty:ty, $unit:literal;)+) => { $(
+        #[derive(Clone, Copy)]
+        pub(super) struct $kind(pub(super) $ty, pub(super) $ty);
+
+        impl $kind {
+            pub(super) const fn unit(&self) -> &'static str {
+                $unit
+            }
+        }
+
+        impl Kind<$ty> for $kind {
+            fn parse(&self, text: &str) -> Result<$ty, String> {
+                // The bounds are of the type itself, so what lies within them fits it.
+                bounded(text, u64::from(self.0), u64::from(self.1)).map(|n| n as $ty)
+            }
+            fn show(&self, value: &$ty) -> String {
+                value.to_string()
+            }
+        }
+    )+ };
+}
+
+numbers! {
+    Count: u8, "";
+    Size: u16, "bytes";
+    Number: u32, "";
+    Bytes: u32, "bytes";
+    Memory: u64, "bytes";
+}
+
+macro_rules! spans {
+    ($($kind:ident: $unit:literal, $from:ident, $as:ident;)+) => { $(
+        #[derive(Clone, Copy)]
+        pub(super) struct $kind(pub(super) u64, pub(super) u64);
+
+        impl $kind {
+            pub(super) const fn unit(&self) -> &'static str {
+                $unit
+            }
+        }
+
+        impl Kind<Duration> for $kind {
+            fn parse(&self, text: &str) -> Result<Duration, String> {
+                let number = bounded(text, self.0, self.1).map_err(|e| format!("{e} ({})", $unit))?;
+                Ok(Duration::$from(number))
+            }
+            fn show(&self, value: &Duration) -> String {
+                value.$as().to_string()
+            }
+        }
+    )+ };
+}
+
+spans! {
+    Secs: "s", from_secs, as_secs;
+    Millis: "ms", from_millis, as_millis;
+    Micros: "µs", from_micros, as_micros;
+}
+
+#[derive(Clone, Copy)]
+pub(super) struct Switch;
+
+impl Switch {
+    pub(super) const fn unit(&self) -> &'static str {
+        ""
+    }
+}
+
+impl Kind<bool> for Switch {
+    fn parse(&self, text: &str) -> Result<bool, String> {
+        match text {
+            "0" => Ok(false),
+            "1" => Ok(true),
+            _ => Err("0 or 1".to_owned()),
+        }
+    }
+    fn show(&self, value: &bool) -> String {
+        u8::from(*value).to_string()
+    }
+}
+
+#[derive(Clone, Copy)]
+pub(super) struct MillisList;
+
+impl MillisList {
+    pub(super) const fn unit(&self) -> &'static str {
+        "ms, separated by spaces"
+    }
+}
+
+impl Kind<Vec<Duration>> for MillisList {
+    fn parse(&self, text: &str) -> Result<Vec<Duration>, String> {
+        let numbers: Result<Vec<_>, _> = text.split_whitespace().map(|n| bounded(n, 1, 600_000)).collect();
+        match numbers {
+            Ok(numbers) if numbers.len() <= 16 => Ok(numbers.into_iter().map(Duration::from_millis).collect()),
+            _ => Err("at most 16 numbers from 1 to 600000 (ms), separated by spaces".to_owned()),
+        }
+    }
+    fn show(&self, value: &Vec<Duration>) -> String {
+        let numbers: Vec<_> = value.iter().map(|d| d.as_millis().to_string()).collect();
+        numbers.join(" ")
+    }
+}
+
+/// The local ports that are free to choose from, both ends included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PortRange(pub u16, pub u16);
+
+#[derive(Clone, Copy)]
+pub(super) struct Ports;
+
+impl Ports {
+    pub(super) const fn unit(&self) -> &'static str {
+        "first and last port"
+    }
+}
+
+impl Kind<PortRange> for Ports {
+    fn parse(&self, text: &str) -> Result<PortRange, String> {
+        let ports: Vec<u16> = text.split_whitespace().filter_map(|p| p.parse().ok()).collect();
+        match (ports.as_slice(), text.split_whitespace().count()) {
+            (&[first, last], 2) if first >= 1 && first <= last => Ok(PortRange(first, last)),
+            _ => Err("two ports from 1 to 65535, the first not above the second".to_owned()),
+        }
+    }
+    fn show(&self, value: &PortRange) -> String {
+        format!("{} {}", value.0, value.1)
+    }
+}
+
+/// Which congestion control a connection starts with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CongestionControl {
+    /// RFC 9438.
+    Cubic,
+    /// RFC 5681.
+    Reno,
+}
+
+#[derive(Clone, Copy)]
+pub(super) struct Congestion;
+
+impl Congestion {
+    pub(super) const fn unit(&self) -> &'static str {
+        ""
+    }
+}
+
+impl Kind<CongestionControl> for Congestion {
+    fn parse(&self, text: &str) -> Result<CongestionControl, String> {
+        match text {
+            "cubic" => Ok(CongestionControl::Cubic),
+            "reno" => Ok(CongestionControl::Reno),
+            _ => Err("cubic or reno".to_owned()),
+        }
+    }
+    fn show(&self, value: &CongestionControl) -> String {
+        match value {
+            CongestionControl::Cubic => "cubic".to_owned(),
+            CongestionControl::Reno => "reno".to_owned(),
+        }
+    }
+}
+
+/// How a refused SYN is answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RefuseWith {
+    /// RST: the client gets ECONNREFUSED.
+    TcpReset,
+    /// ICMP communication administratively prohibited: the client gets EACCES.
+    AdminProhibited,
+    /// Nothing.
+    Drop,
+}
+
+impl RefuseWith {
+    const NAMES: [(&'static str, RefuseWith); 3] = [
+        ("tcp-reset", RefuseWith::TcpReset),
+        ("admin-prohibited", RefuseWith::AdminProhibited),
+        ("drop", RefuseWith::Drop),
+    ];
+
+    fn name(self) -> &'static str {
+        RefuseWith::NAMES.iter().find(|(_, with)| *with == self).map_or("", |(name, _)| name)
+    }
+}
+
+/// One rule of [`tcp_refuse`](super::Config::tcp_refuse).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// Network of the source.
+    pub source: IpAddr,
+    /// Bits of `source` that count.
+    pub prefix_len: u8,
+    /// Local port; `None`: all of them.
+    pub port: Option<u16>,
+    /// The answer.
+    pub with: RefuseWith,
+}
+
+impl Refusal {
+    fn covers(&self, source: IpAddr, local_port: u16) -> bool {
+        self.port.is_none_or(|port| port == local_port) && prefix_covers(self.source, self.prefix_len, source)
+    }
+
+    fn parse(text: &str) -> Option<Refusal> {
+        let (place, with) = text.trim().split_once(char::is_whitespace)?;
+        let with = RefuseWith::NAMES.iter().find(|(name, _)| *name == with.trim())?.1;
+        let (address, rest) = match place.split_once('/') {
+            Some((address, rest)) => (address, Some(rest)),
+            None => (place, None),
+        };
+        let source: IpAddr = address.parse().ok()?;
+        let full = if source.is_ipv4() { 32 } else { 128 };
+        let (prefix_len, port) = match rest {
+            None => (full, None),
+            Some(rest) => match rest.split_once(':') {
+                None => (rest.parse().ok()?, None),
+                Some((len, port)) => (len.parse().ok()?, Some(port.parse().ok().filter(|p| *p > 0)?)),
+            },
+        };
+        (prefix_len <= full).then_some(Refusal { source, prefix_len, port, with })
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.source, self.prefix_len)?;
+        if let Some(port) = self.port {
+            write!(f, ":{port}")?;
+        }
+        write!(f, " {}", self.with.name())
+    }
+}
+
+/// Whether `address` lies in the network `network/prefix_len`.
+pub(crate) fn prefix_covers(network: IpAddr, prefix_len: u8, address: IpAddr) -> bool {
+    let (a, b) = match (network, address) {
+        (IpAddr::V4(a), IpAddr::V4(b)) => (u128::from(a.to_bits()) << 96, u128::from(b.to_bits()) << 96),
+        (IpAddr::V6(a), IpAddr::V6(b)) => (a.to_bits(), b.to_bits()),
+        _ => return false,
+    };
+    (a ^ b).leading_zeros() >= u32::from(prefix_len)
+}
+
+/// The rules of [`tcp_refuse`](super::Config::tcp_refuse); the first that covers a SYN decides.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Refusals(pub Vec<Refusal>);
+
+impl Refusals {
+    /// How a SYN from `source` to `local_port` is refused, if it is.
+    pub fn decide(&self, source: IpAddr, local_port: u16) -> Option<RefuseWith> {
+        self.0.iter().find(|rule| rule.covers(source, local_port)).map(|rule| rule.with)
+    }
+}
+
+#[derive(Clone, Copy)]
+pub(super) struct Refuse;
+
+impl Refuse {
+    pub(super) const fn unit(&self) -> &'static str {
+        "network[:port] answer, …"
+    }
+}
+
+impl Kind<Refusals> for Refuse {
+    fn parse(&self, text: &str) -> Result<Refusals, String> {
+        if text.is_empty() {
+            return Ok(Refusals::default());
+        }
+        let rules: Option<Vec<_>> = text.split(',').map(Refusal::parse).collect();
+        rules.map(Refusals).ok_or_else(|| {
+            "rules like `10.0.0.0/8 tcp-reset` or `2001:db8::/32:80 admin-prohibited` or `192.0.2.1 drop`, \
+             separated by commas"
+                .to_owned()
+        })
+    }
+    fn show(&self, value: &Refusals) -> String {
+        let rules: Vec<_> = value.0.iter().map(Refusal::to_string).collect();
+        rules.join(", ")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_rule_that_covers_a_source_decides() {
+        let rules =
+            Refuse.parse("10.1.0.0/16 drop, 10.0.0.0/8:80 tcp-reset, 2001:db8::/32 admin-prohibited").unwrap();
+        let decide = |source: &str, port| rules.decide(source.parse().unwrap(), port);
+        assert_eq!(decide("10.1.2.3", 80), Some(RefuseWith::Drop));
+        assert_eq!(decide("10.2.2.3", 80), Some(RefuseWith::TcpReset));
+        assert_eq!(decide("10.2.2.3", 81), None);
+        assert_eq!(decide("11.0.0.0", 80), None);
+        assert_eq!(decide("2001:db8:ffff::1", 1), Some(RefuseWith::AdminProhibited));
+        assert_eq!(decide("2001:db9::1", 1), None);
+        assert_eq!(Refuse.parse(&Refuse.show(&rules)).unwrap(), rules);
+        assert!(Refuse.parse("10.0.0.0/33 drop").is_err());
+    }
+}

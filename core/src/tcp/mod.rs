@@ -1,0 +1,2 @@
+//! TCP.
+pub(crate) mod rtt;
