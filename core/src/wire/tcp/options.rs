@@ -366,3 +366,6 @@ impl fmt::Display for Item<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
