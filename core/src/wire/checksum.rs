@@ -5,6 +5,9 @@ use std::net::IpAddr;
 /// How much the inner loop takes at a time: four 64-bit words, which compilers turn into vector code.
 const BLOCK: usize = 32;
 
+/// How much is copied before it is added: a usual segment at once, and far less than a first-level cache.
+const PIECE: usize = 2048;
+
 /// A checksum under way. It takes one stream of bytes, in pieces of any length: a piece that ends on an odd
 /// byte is continued by the next one.
 #[derive(Clone, Copy, Debug, Default)]
@@ -39,30 +42,16 @@ impl Sum {
         self.add_tail(tail);
     }
 
-    /// Copies `src` to `dst` and adds it at the end of the stream, touching the bytes once. Both are of one
-    /// length; if not, only what fits in both is copied and added.
+    /// Copies `src` to `dst` and adds it at the end of the stream. It goes piece by piece, so that each is summed
+    /// while it is in the nearest cache. Both are of one length; if not, only what fits in both is copied and
+    /// added.
     pub fn copy_and_add(&mut self, dst: &mut [u8], src: &[u8]) {
         debug_assert_eq!(dst.len(), src.len());
         let len = dst.len().min(src.len());
-        let (mut dst, mut src) = (&mut dst[..len], &src[..len]);
-        if self.odd
-            && let (Some((to, dst_after)), Some((from, src_after))) =
-                (std::mem::take(&mut dst).split_first_mut(), src.split_first())
-        {
-            *to = *from;
-            self.add_low(*from);
-            (dst, src) = (dst_after, src_after);
+        for (to, from) in dst[..len].chunks_mut(PIECE).zip(src[..len].chunks(PIECE)) {
+            to.copy_from_slice(from);
+            self.add_bytes(from);
         }
-        let (to, to_tail) = dst.as_chunks_mut::<BLOCK>();
-        let (from, tail) = src.as_chunks::<BLOCK>();
-        let mut lanes = Lanes::default();
-        for (to, from) in to.iter_mut().zip(from) {
-            *to = *from;
-            lanes.add(from);
-        }
-        to_tail.copy_from_slice(tail);
-        self.words += lanes.fold();
-        self.add_tail(tail);
     }
 
     /// Adds a number as its two bytes in network order.
@@ -248,6 +237,19 @@ mod tests {
             cuts.sort_unstable();
             (bytes, cuts)
         })
+    }
+
+    #[test]
+    fn copying_goes_on_past_a_piece() {
+        for len in [PIECE - 1, PIECE, PIECE + 1, 3 * PIECE + 33] {
+            let bytes: Vec<u8> = (0..len).map(|n| (n * 7 + n / 256) as u8).collect();
+            let mut copy = vec![0; len + 1];
+            let mut sum = Sum::new();
+            sum.copy_and_add(&mut copy[..1], &[0x12]);
+            sum.copy_and_add(&mut copy[1..], &bytes);
+            assert_eq!(copy, [&[0x12][..], &bytes].concat());
+            assert_eq!(sum.finish(), naive(&copy), "{len} bytes");
+        }
     }
 
     proptest! {
