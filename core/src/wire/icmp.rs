@@ -360,6 +360,14 @@ mod tests {
         assert_eq!(buffer, [0xee; 64]);
     }
 
+    #[test]
+    fn an_mtu_past_16_bits_is_the_largest_in_v4() {
+        let mut buffer = [0; 12];
+        let len = emit_v4(&error(ErrorKind::PacketTooBig { mtu: 0x1_0001 }), &mut buffer).unwrap();
+        assert_eq!(buffer[4..8], [0, 0, 0xff, 0xff]);
+        assert_eq!(parse_v4(&buffer[..len]), Some(error(ErrorKind::PacketTooBig { mtu: 0xffff })));
+    }
+
     fn kinds() -> impl Strategy<Value = ErrorKind> {
         use ErrorKind::*;
         prop_oneof![

@@ -68,9 +68,6 @@ pub enum Error {
 pub fn parse(packet: &[u8]) -> Result<(Header, &[u8]), Error> {
     let (fixed, header_len) = split(packet)?;
     let total = usize::from(u16_at(fixed, 2));
-    if total < header_len {
-        return Err(Error::TotalLength);
-    }
     let datagram = packet.get(..total).ok_or(Error::TotalLength)?;
     let (head, payload) = datagram.split_at_checked(header_len).ok_or(Error::TotalLength)?;
     let mut sum = Sum::new();
