@@ -323,6 +323,7 @@ fn as_many_datagrams_of_a_pair_as_the_limit_and_the_oldest_makes_room_t_18() {
     }
     assert_eq!((table.fragments.len(), table.fragments.evicted()), (129, 0));
     assert_eq!(table.insert(v4(9, 5), first), Ok(None), "a duplicate begins nothing");
+    assert_eq!(table.insert(v4(9, 5), cut(&data(32), 24, 32, false)), Ok(None), "nor does a second piece");
     assert_eq!(table.fragments.evicted(), 0);
     assert_eq!(table.insert(v4(9, 128), first), Ok(None));
     assert_eq!((table.fragments.len(), table.fragments.evicted()), (129, 1));
@@ -372,13 +373,26 @@ fn the_memory_counted_is_at_least_what_a_piece_of_one_byte_really_takes_t_18() {
 }
 
 #[test]
-fn a_flood_by_one_source_displaces_nobody_else_t_18() {
+fn a_flood_by_one_source_is_at_its_own_expense_t_18() {
+    let whole = data(16);
+    let mut table = Table::new();
+    table.config.ipfrag_high_thresh = 64 << 10;
+    table.config.ipfrag_max_datagrams = 65_536;
+    assert_eq!(table.insert(v4(5, 0), cut(&whole, 0, 8, true)), Ok(None));
+    for id in 0..1000 {
+        assert_eq!(table.insert(v4(9, id), cut(&whole, 0, 8, true)), Ok(None));
+    }
+    assert!(table.fragments.evicted() > 500);
+    assert_eq!(table.insert(v4(5, 0), cut(&whole, 8, 16, false)), Ok(Some(whole)), "though it is the oldest");
+}
+
+#[test]
+fn a_flood_by_one_source_keeps_nobody_else_out_t_18() {
     let whole = data(2048);
     let mut table = Table::new();
     table.config.ipfrag_high_thresh = 256 << 10;
     table.config.ipfrag_max_datagrams = 65_536;
     let (first, second) = (cut(&whole, 0, 1024, true), cut(&whole, 1024, 2048, false));
-    assert_eq!(table.insert(v4(5, 0), first), Ok(None), "the oldest of all");
     let mut good = 0;
     for id in 0..5000 {
         assert_eq!(table.insert(v4(9, id), cut(&whole, 0, 8, true)), Ok(None));
@@ -404,13 +418,16 @@ fn a_flood_from_everywhere_leaves_time_to_complete_a_datagram_t_18() {
     for id in 0..5000 {
         assert_eq!(table.insert(v4(1000 + id, id), cut(&whole, 8, 16, true)), Ok(None));
         if id % 50 == 0 {
+            // Two at a time: one that holds little does not displace its own.
             assert_eq!(table.insert(v4(7, id), first), Ok(None));
+            assert_eq!(table.insert(v4(7, id + 1), first), Ok(None));
         }
         if id % 50 == 49 {
             good += u32::from(table.insert(v4(7, id - 49), second) == Ok(Some(whole.clone())));
+            good += u32::from(table.insert(v4(7, id - 48), second) == Ok(Some(whole.clone())));
         }
     }
-    assert_eq!(good, 100);
+    assert_eq!(good, 200);
 }
 
 /// A split of `len` bytes at multiples of 8, as (start, end, more).
