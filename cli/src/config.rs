@@ -32,7 +32,8 @@ fn table(config: &Config) -> String {
         Config::settings().iter().map(|s| format!("{} = {}", s.name, s.value(config))).collect();
     let width = assignments.iter().map(|a| a.chars().count()).max().unwrap_or(0);
     let lines = Config::settings().iter().zip(assignments).map(|(setting, assignment)| {
-        format!("{assignment:width$}  # {:<5} {}\n", setting.unit, setting.doc.trim())
+        let unit = if setting.unit.is_empty() { String::new() } else { format!(" [{}]", setting.unit) };
+        format!("{assignment:width$}  # {}{unit}\n", setting.doc.trim())
     });
     lines.collect()
 }

@@ -4,13 +4,13 @@ use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 
 use steadfast_core::{Bytes, Instant, Packet, PacketBytes, Transmit};
 use steadfast_device::{Device, Frame};
 use tokio::time::Sleep;
 
-use crate::shared::{Phase, Shared};
+use crate::shared::{Phase, Shared, Woken};
 
 /// Packets that one turn takes in, and sends out, at the most. Then tasks get to run that the turn has woken.
 const BATCH: usize = 64;
@@ -31,8 +31,8 @@ pub struct Driver<D> {
     alarm: Pin<Box<Sleep>>,
     /// What `alarm` is set to.
     armed: Option<Instant>,
-    /// Wakers to be woken when the lock is free; kept to spare the allocation.
-    woken: Vec<Waker>,
+    /// Kept to spare the allocation.
+    woken: Woken,
 }
 
 impl<D: Device> Driver<D> {
@@ -47,7 +47,7 @@ impl<D: Device> Driver<D> {
             unsent: None,
             alarm,
             armed: None,
-            woken: Vec::new(),
+            woken: Woken::default(),
         }
     }
 
@@ -95,7 +95,7 @@ impl<D: Device> Driver<D> {
         }
         state.dispatch(&mut self.woken);
         drop(state);
-        self.woken.drain(..).for_each(Waker::wake);
+        self.woken.wake();
     }
 
     fn transmit(&mut self, cx: &mut Context<'_>, now: Instant) -> io::Result<Flow> {
@@ -178,9 +178,9 @@ impl<D: Device> Driver<D> {
             let failure = Some((error.kind(), format!("the device failed: {error}")));
             state.phase = Phase::Closed { failure, cut_off: true };
         }
-        state.wake_all(&mut self.woken);
+        state.dispatch_end(&mut self.woken);
         drop(state);
-        self.woken.drain(..).for_each(Waker::wake);
+        self.woken.wake();
         self.shared.ended.notify_waiters();
     }
 }
@@ -221,10 +221,9 @@ impl<D> Drop for Driver<D> {
         if !state.is_closed() {
             state.phase = Phase::Closed { failure: None, cut_off: true };
         }
-        let mut woken = Vec::new();
-        state.wake_all(&mut woken);
+        state.dispatch_end(&mut self.woken);
         drop(state);
-        woken.into_iter().for_each(Waker::wake);
+        self.woken.wake();
         self.shared.ended.notify_waiters();
     }
 }

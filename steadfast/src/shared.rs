@@ -55,6 +55,7 @@ impl Shared {
             driver: None,
             asleep: false,
             work: false,
+            stale: Vec::new(),
         };
         Shared { state: Mutex::new(state), epoch: TokioInstant::now(), ended: Notify::new() }
     }
@@ -79,10 +80,13 @@ impl Shared {
         let mut state = self.lock();
         let result = call(&mut state, now);
         let waker = state.driver_to_wake();
+        let stale = std::mem::take(&mut state.stale);
         drop(state);
         if let Some(waker) = waker {
             waker.wake();
         }
+        // Only now: the last waker of a task may drop the task, and with it a stream that wants the lock.
+        drop(stale);
         result
     }
 }
@@ -96,6 +100,8 @@ pub(crate) struct State {
     pub(crate) asleep: bool,
     /// Something was done that may have given the stack something to send, or an earlier timer.
     pub(crate) work: bool,
+    /// Wakers that were replaced, to be dropped when the lock is free.
+    stale: Vec<Waker>,
 }
 
 /// How far the life of the network has come.
@@ -166,28 +172,61 @@ impl State {
         }
     }
 
-    /// Hands out what changed: the wakers that are to be woken once the lock is free go to `woken`.
-    pub(crate) fn dispatch(&mut self, woken: &mut Vec<Waker>) {
+    /// Keeps the waker of the task that last tried to read.
+    pub(crate) fn wait_to_read(&mut self, id: SocketId, waker: &Waker) {
+        let stale = self.wakers(id).and_then(|wakers| replace(&mut wakers.reader, waker));
+        self.stale.extend(stale);
+    }
+
+    /// Keeps the waker of the task that last tried to connect or write.
+    pub(crate) fn wait_to_write(&mut self, id: SocketId, waker: &Waker) {
+        let stale = self.wakers(id).and_then(|wakers| replace(&mut wakers.writer, waker));
+        self.stale.extend(stale);
+    }
+
+    /// Forgets who waits for a socket, which closes.
+    pub(crate) fn forget(&mut self, id: SocketId) {
+        if let Some(Waiting::Stream(wakers)) = self.sockets.remove(id) {
+            self.stale.extend(wakers.reader.into_iter().chain(wakers.writer));
+        }
+    }
+
+    /// Looks up who is to hear of what changed.
+    pub(crate) fn dispatch(&mut self, woken: &mut Woken) {
         while let Some((id, event)) = self.stack.poll_event() {
             match self.sockets.get_mut(id) {
-                Some(Waiting::Listener(arrivals)) => arrivals.notify_waiters(),
-                Some(Waiting::Stream(wakers)) => wakers.note(event, woken),
+                Some(Waiting::Listener(arrivals)) => woken.listeners.push(arrivals.clone()),
+                Some(Waiting::Stream(wakers)) => wakers.note(event, &mut woken.tasks),
                 // In an accept queue, or closed a moment ago.
                 None => {}
             }
         }
     }
 
-    /// Wakes everybody, for the network has ended.
-    pub(crate) fn wake_all(&mut self, woken: &mut Vec<Waker>) {
+    /// Everybody is to hear that the network has ended.
+    pub(crate) fn dispatch_end(&mut self, woken: &mut Woken) {
         for waiting in self.sockets.values_mut() {
             match waiting {
-                Waiting::Listener(arrivals) => arrivals.notify_waiters(),
+                Waiting::Listener(arrivals) => woken.listeners.push(arrivals.clone()),
                 Waiting::Stream(wakers) => {
-                    woken.extend(wakers.reader.take().into_iter().chain(wakers.writer.take()))
+                    woken.tasks.extend(wakers.reader.take().into_iter().chain(wakers.writer.take()));
                 }
             }
         }
+    }
+}
+
+/// Who is to be woken when the lock is free: what a waker does is not ours to know.
+#[derive(Default)]
+pub(crate) struct Woken {
+    tasks: Vec<Waker>,
+    listeners: Vec<Arc<Notify>>,
+}
+
+impl Woken {
+    pub(crate) fn wake(&mut self) {
+        self.tasks.drain(..).for_each(Waker::wake);
+        self.listeners.drain(..).for_each(|arrivals| arrivals.notify_waiters());
     }
 }
 
@@ -205,11 +244,11 @@ impl Wakers {
     }
 }
 
-/// Keeps the waker of the task that polled last.
-pub(crate) fn remember(slot: &mut Option<Waker>, waker: &Waker) {
+/// Puts `waker` into `slot`; gives what was there and is of another task.
+fn replace(slot: &mut Option<Waker>, waker: &Waker) -> Option<Waker> {
     match slot {
-        Some(old) => old.clone_from(waker),
-        None => *slot = Some(waker.clone()),
+        Some(old) if old.will_wake(waker) => None,
+        _ => slot.replace(waker.clone()),
     }
 }
 

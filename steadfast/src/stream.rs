@@ -14,7 +14,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::task::coop;
 
 use crate::net::Net;
-use crate::shared::{Handle, State, Waiting, into_io, remember};
+use crate::shared::{Handle, State, Waiting, into_io};
 use crate::split::{OwnedReadHalf, OwnedWriteHalf, ReadHalf, WriteHalf};
 
 /// A connection, as `tokio::net::TcpStream` is one.
@@ -207,7 +207,7 @@ impl Socket {
                 let error = state.stack.take_error(self.id).unwrap_or_else(Some);
                 return Poll::Ready(Err(into_io(error.unwrap_or(Error::ConnectionAborted))));
             }
-            remember(&mut wakers.writer, cx.waker());
+            state.wait_to_write(self.id, cx.waker());
             Poll::Pending
         })
     }
@@ -234,9 +234,7 @@ impl Socket {
         self.handle.call(|state, _| match recv(state, self.id) {
             Err(Error::WouldBlock) => {
                 state.check_running()?;
-                if let Some(wakers) = state.wakers(self.id) {
-                    remember(&mut wakers.reader, cx.waker());
-                }
+                state.wait_to_read(self.id, cx.waker());
                 Poll::Pending
             }
             result => {
@@ -252,9 +250,7 @@ impl Socket {
             state.check_running()?;
             match send_all(state, self.id, data) {
                 Err(Error::WouldBlock) => {
-                    if let Some(wakers) = state.wakers(self.id) {
-                        remember(&mut wakers.writer, cx.waker());
-                    }
+                    state.wait_to_write(self.id, cx.waker());
                     Poll::Pending
                 }
                 result => {
@@ -309,7 +305,7 @@ fn send_all(state: &mut State, id: SocketId, data: &[IoSlice<'_>]) -> Result<usi
 impl Drop for Socket {
     fn drop(&mut self) {
         self.handle.call(|state, now| {
-            state.sockets.remove(self.id);
+            state.forget(self.id);
             state.work = true;
             // It fails where `abort` took the handle back before.
             let _ = state.stack.close(now, self.id);
