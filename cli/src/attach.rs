@@ -80,7 +80,7 @@ impl Attach {
     /// Checks everything that can be checked, and only then makes the device.
     pub(crate) async fn open(&self) -> Result<Attached, Failure> {
         let config = self.settings.config()?;
-        let addresses = self.stack_addresses()?;
+        let addresses = self.addresses()?;
         let capture = self.pcap.as_deref().map(Captured::<Tun>::create).transpose()?;
 
         let mut options = TunOptions::new(&self.tun);
@@ -105,7 +105,7 @@ impl Attach {
     }
 
     /// The stack's addresses; a prefix that was not given is that of the kernel's end.
-    fn stack_addresses(&self) -> Result<Vec<(IpAddr, u8)>, Failure> {
+    pub(crate) fn addresses(&self) -> Result<Vec<(IpAddr, u8)>, Failure> {
         let mut seen: HashSet<IpAddr> = HashSet::new();
         for host in &self.host {
             if host.prefix_len.is_none() {

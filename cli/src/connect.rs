@@ -1,7 +1,7 @@
 //! `steadfast connect`: standard input and output over a connection.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
 use clap::Args;
 use steadfast::TcpStream;
@@ -22,13 +22,8 @@ pub(crate) struct Connect {
 
 impl Connect {
     pub(crate) async fn run(self) -> Result<(), Failure> {
-        let candidates = self.resolve().await?;
+        let server = self.server().await?;
         let attached = self.attach.open().await?;
-        let family = |ip: IpAddr| candidates.iter().find(|c| c.is_ipv4() == ip.is_ipv4());
-        let Some(&server) = attached.addresses.iter().find_map(|&ip| family(ip)) else {
-            let text = format!("{}: no --address is of the family of {}", self.server, candidates[0].ip());
-            return Err(Failure::usage(text));
-        };
         let what = format!("connect {server}");
         let stream = TcpStream::connect(&attached.net, server).await;
         let stream = stream.map_err(|e| Failure::connection(&what, e))?;
@@ -42,18 +37,23 @@ impl Connect {
             .map_err(|e| Failure::connection(format_args!("close {server}"), e))
     }
 
-    async fn resolve(&self) -> Result<Vec<SocketAddr>, Failure> {
+    /// The server's address: the first that is of the family of one of ours.
+    async fn server(&self) -> Result<SocketAddr, Failure> {
         let name = &self.server;
         let port = name.rsplit_once(':').and_then(|(_, port)| port.parse::<u16>().ok());
         if port.is_none_or(|port| port == 0) {
-            return Err(Failure::usage(format!(
-                "`{name}`: expected HOST:PORT, as 10.9.0.1:80 or [fd09::1]:80"
-            )));
+            let text = format!("`{name}`: expected HOST:PORT, as 10.9.0.1:80 or [fd09::1]:80");
+            return Err(Failure::usage(text));
         }
         let found =
             tokio::net::lookup_host(name).await.map_err(|e| Failure::system(format_args!("`{name}`"), e))?;
         let found: Vec<_> = found.collect();
-        if found.is_empty() { Err(Failure::usage(format!("`{name}`: no such host"))) } else { Ok(found) }
+        let ours = self.attach.addresses()?;
+        let fits = |server: &&SocketAddr| ours.iter().any(|(ip, _)| ip.is_ipv4() == server.is_ipv4());
+        found.iter().find(fits).copied().ok_or_else(|| {
+            let families = found.first().map_or("anything".to_owned(), |server| server.ip().to_string());
+            Failure::usage(format!("`{name}`: no --address is of the family of {families}"))
+        })
     }
 }
 
