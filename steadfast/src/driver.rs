@@ -141,7 +141,11 @@ impl<D: Device> Driver<D> {
     /// Waits for the device, the clock or the application, unless one of them was faster.
     fn rest(&mut self, cx: &mut Context<'_>, now: Instant) -> Turn {
         let mut state = self.shared.lock();
+        // What sending changed.
+        state.dispatch(&mut self.woken);
         if state.work && self.unsent.is_none() {
+            drop(state);
+            self.woken.wake();
             return Turn::Again;
         }
         match &mut state.driver {
@@ -155,6 +159,7 @@ impl<D: Device> Driver<D> {
         };
         let wake_at = [state.stack.poll_at(), deadline].into_iter().flatten().min();
         drop(state);
+        self.woken.wake();
         let Some(wake_at) = wake_at else { return Turn::Rest };
         if wake_at <= now {
             return Turn::Again;
@@ -202,7 +207,7 @@ impl<D: Device> Future for Driver<D> {
             Ok(Turn::Over) => {
                 // The resets of what was cut off; there is nobody left to retry for.
                 let now = driver.shared.now();
-                let _ = driver.transmit(cx, now);
+                while let Ok(Flow::Limited) = driver.transmit(cx, now) {}
                 driver.end(None);
                 Poll::Ready(Ok(()))
             }

@@ -1,19 +1,19 @@
 use std::fs;
 use std::io::{Read, Write};
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use sha2::{Digest, Sha256};
 
-use crate::namespace::{LIMIT, Namespace, Running, run};
+use crate::namespace::{LIMIT, Running, enter_namespace, run, serve, steadfast};
 
 const SIZE: usize = 256 << 20;
 const BASES: [&str; 2] = ["http://10.9.0.2", "http://[fd09::2]"];
 
-fn curl(namespace: &Namespace, args: &[&str]) -> std::process::Command {
+fn curl(args: &[&str]) -> Command {
     let limit = LIMIT.as_secs().to_string();
-    let mut command = namespace.command("curl");
+    let mut command = Command::new("curl");
     command.args(["--silent", "--show-error", "--noproxy", "*", "--max-time", &limit]).args(args);
     command
 }
@@ -39,12 +39,14 @@ fn rate(what: &str, since: Instant) {
 
 #[test]
 fn curl_downloads_256_mib_over_ipv4_and_ipv6() {
-    let Some(namespace) = Namespace::make(&["curl"]) else { return };
-    let _server = namespace.serve("http");
+    if !enter_namespace(&["curl"]) {
+        return;
+    }
+    let _server = serve("http");
     let expected = hash_of_blocks();
     for base in BASES {
         let since = Instant::now();
-        let mut curl = curl(&namespace, &[&format!("{base}/bytes/{SIZE}")]);
+        let mut curl = curl(&[&format!("{base}/bytes/{SIZE}")]);
         let mut curl = Running::start(curl.stdout(Stdio::piped()));
         let mut body = curl.child.stdout.take().unwrap();
         let (mut hash, mut total, mut buffer) = (Sha256::new(), 0, vec![0; 1 << 20]);
@@ -64,12 +66,14 @@ fn curl_downloads_256_mib_over_ipv4_and_ipv6() {
 
 #[test]
 fn curl_uploads_256_mib_over_ipv4_and_ipv6() {
-    let Some(namespace) = Namespace::make(&["curl"]) else { return };
-    let _server = namespace.serve("http");
+    if !enter_namespace(&["curl"]) {
+        return;
+    }
+    let _server = serve("http");
     let expected = format!("{{\"length\":{SIZE},\"sha256\":\"{}\"}}\n", hash_of_blocks());
     for base in BASES {
         let since = Instant::now();
-        let mut curl = curl(&namespace, &["--upload-file", "-", &format!("{base}/upload")]);
+        let mut curl = curl(&["--upload-file", "-", &format!("{base}/upload")]);
         let mut curl = Running::start(curl.stdin(Stdio::piped()).stdout(Stdio::piped()));
         let mut body = curl.child.stdin.take().unwrap();
         let writer = thread::spawn(move || blocks().try_for_each(|block| body.write_all(&block)));
@@ -84,20 +88,21 @@ fn curl_uploads_256_mib_over_ipv4_and_ipv6() {
 
 #[test]
 fn a_directory_is_served_and_what_is_not_there_is_not_found() {
-    let Some(namespace) = Namespace::make(&["curl"]) else { return };
+    if !enter_namespace(&["curl"]) {
+        return;
+    }
     let dir = tempfile::tempdir().unwrap();
     let content: Vec<u8> = (0..3_000_000_u32).map(|i| (i % 253) as u8).collect();
     fs::write(dir.path().join("file.bin"), &content).unwrap();
-    let _server = namespace.serve(&format!("http --dir {}", dir.path().display()));
+    let _server = serve(&format!("http --dir {}", dir.path().display()));
     for base in BASES {
-        let (status, body, errors) = run(&mut curl(&namespace, &[&format!("{base}/file.bin")]), b"");
+        let (status, body, errors) = run(&mut curl(&[&format!("{base}/file.bin")]), b"");
         assert!(status.success() && body == content, "{errors}");
         let code = ["--output", "/dev/null", "--write-out", "%{http_code}", &format!("{base}/other")];
-        assert_eq!(run(&mut curl(&namespace, &code), b"").1, b"404");
-        let (_, body, _) = run(&mut curl(&namespace, &[&format!("{base}/bytes/many")]), b"");
+        assert_eq!(run(&mut curl(&code), b"").1, b"404");
+        let (_, body, _) = run(&mut curl(&[&format!("{base}/bytes/many")]), b"");
         assert!(body.starts_with(b"/bytes/many: expected a number of bytes"));
-        let (_, body, _) =
-            run(&mut curl(&namespace, &["--data-binary", "abc", &format!("{base}/upload")]), b"");
+        let (_, body, _) = run(&mut curl(&["--data-binary", "abc", &format!("{base}/upload")]), b"");
         let sha256_of_abc = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
         let expected = format!("{{\"length\":3,\"sha256\":\"{sha256_of_abc}\"}}\n");
         assert_eq!(String::from_utf8(body).unwrap(), expected);
@@ -106,11 +111,13 @@ fn a_directory_is_served_and_what_is_not_there_is_not_found() {
 
 #[test]
 fn curl_to_a_closed_port_fails_at_once() {
-    let Some(namespace) = Namespace::make(&["curl"]) else { return };
-    let _server = namespace.serve("http");
+    if !enter_namespace(&["curl"]) {
+        return;
+    }
+    let _server = serve("http");
     for base in BASES {
         let since = Instant::now();
-        let (status, _, errors) = run(&mut curl(&namespace, &[&format!("{base}:81/")]), b"");
+        let (status, _, errors) = run(&mut curl(&[&format!("{base}:81/")]), b"");
         assert_eq!(status.code(), Some(7), "{errors}");
         assert!(errors.contains("refused") || errors.contains("connect"), "{errors}");
         assert!(since.elapsed() < Duration::from_secs(1), "{:?}", since.elapsed());
@@ -119,11 +126,13 @@ fn curl_to_a_closed_port_fails_at_once() {
 
 #[test]
 fn connect_fetches_from_a_server_of_the_kernel_with_a_half_close() {
-    let Some(namespace) = Namespace::make(&["python3"]) else { return };
+    if !enter_namespace(&["python3"]) {
+        return;
+    }
     let dir = tempfile::tempdir().unwrap();
     let content: Vec<u8> = (0..5_000_000_u32).map(|i| (i % 251) as u8).collect();
     fs::write(dir.path().join("file.bin"), &content).unwrap();
-    let mut server = namespace.command("python3");
+    let mut server = Command::new("python3");
     server.args(["-u", "-m", "http.server", "80", "--bind", "::", "--directory"]).arg(dir.path());
     // Its ready line goes to standard output.
     let mut server = Running::start(server.stdout(Stdio::piped()));
@@ -132,7 +141,7 @@ fn connect_fetches_from_a_server_of_the_kernel_with_a_half_close() {
     assert_eq!(&ready, b"Serving");
 
     for address in ["10.9.0.1:80", "[fd09::1]:80"] {
-        let mut connect = namespace.steadfast(&format!("connect {address}"));
+        let mut connect = steadfast(&format!("connect {address}"));
         let (status, answer, errors) = run(&mut connect, b"GET /file.bin HTTP/1.0\r\n\r\n");
         assert!(status.success(), "{errors}");
         assert!(answer.starts_with(b"HTTP/1.0 200 OK\r\n"));

@@ -13,7 +13,7 @@ use std::process::Command;
 fn without_the_right_to_make_a_device_one_line_says_what_is_missing() {
     let binary = env!("CARGO_BIN_EXE_steadfast");
     let args = "serve echo --tun sf0 --host 10.9.0.1/24 --address 10.9.0.2".split(' ');
-    let output = if rustix::process::geteuid().is_root() {
+    let output = if nix::unistd::geteuid().is_root() {
         // Where everybody may reach it, unlike perhaps the directory of the build.
         let dir = tempfile::tempdir().unwrap();
         std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
