@@ -18,7 +18,7 @@ use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 use http_body_util::BodyExt;
 use sha2::{Digest, Sha256};
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use tower_http::services::ServeDir;
 
 use crate::attach::CLOSE_LIMIT;
@@ -26,9 +26,12 @@ use crate::serve::{Door, Guest, stopped};
 
 /// Serves until it is time to stop, and lets what is being answered come to its end.
 pub(crate) async fn serve(door: Door, dir: Option<PathBuf>, stop: watch::Receiver<bool>) -> io::Result<()> {
-    let server = axum::serve(Axum(door), routes(dir)).with_graceful_shutdown(stopped(stop.clone()));
+    let (failed, failure) = oneshot::channel();
+    let server = axum::serve(Axum { door, failed: Some(failed) }, routes(dir));
+    let server = server.with_graceful_shutdown(stopped(stop.clone()));
     tokio::select! {
         result = async { server.await } => result,
+        Ok(failure) = failure => Err(failure),
         () = async { stopped(stop).await; tokio::time::sleep(CLOSE_LIMIT).await } => Ok(()),
     }
 }
@@ -111,22 +114,28 @@ impl http_body::Body for Generated {
 }
 
 /// Our listener, as axum wants it.
-struct Axum(Door);
+struct Axum {
+    door: Door,
+    /// Axum knows no listener that ends.
+    failed: Option<oneshot::Sender<io::Error>>,
+}
 
 impl axum::serve::Listener for Axum {
     type Io = Guest;
     type Addr = SocketAddr;
 
     async fn accept(&mut self) -> (Guest, SocketAddr) {
-        match self.0.accept().await {
+        match self.door.accept().await {
             Ok(accepted) => accepted,
-            // It fails only when the network has ended, and then nothing will ever come: the end shows elsewhere.
-            Err(_) => std::future::pending().await,
+            Err(e) => {
+                self.failed.take().map(|failed| failed.send(e));
+                std::future::pending().await
+            }
         }
     }
 
     fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.0.local_addr()
+        self.door.local_addr()
     }
 }
 
