@@ -1,0 +1,287 @@
+//! TCP segments (RFC 9293 §3.1).
+
+mod options;
+
+pub use options::{Cookie, Options, SackBlocks, Timestamps};
+
+use super::checksum::pseudo_header;
+use super::{PROTOCOL_TCP, u16_at, u32_at};
+use crate::seq::SeqNum;
+use std::fmt;
+use std::net::IpAddr;
+use std::ops::{BitOr, BitOrAssign};
+use thiserror::Error;
+
+/// Length of a header without options, in bytes.
+pub const HEADER_LEN: usize = 20;
+/// The most bytes that options can take.
+pub const MAX_OPTIONS_LEN: usize = 40;
+/// Where the checksum lies in a segment.
+pub const CHECKSUM_AT: usize = 16;
+
+/// What is wrong with a segment. None of these ever costs a connection: the segment is dropped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum Error {
+    /// Shorter than a header.
+    #[error("truncated segment")]
+    Truncated,
+    /// Data offset below 5, or past the end of the segment (T-58).
+    #[error("bad data offset")]
+    DataOffset,
+    /// An option of length 0 or 1 or past the end of the header, or a known one of wrong length (T-57).
+    #[error("malformed options")]
+    Options,
+}
+
+/// The control bits: AE, CWR, ECE, URG, ACK, PSH, RST, SYN and FIN, from bit 8 down (RFC 9293 §3.1,
+/// RFC 9768 §3.1). The three reserved bits above are never read nor written.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Hash)]
+pub struct Flags(pub u16);
+
+impl Flags {
+    /// No more data from the sender.
+    pub const FIN: Flags = Flags(1);
+    /// Synchronize sequence numbers.
+    pub const SYN: Flags = Flags(1 << 1);
+    /// Reset the connection.
+    pub const RST: Flags = Flags(1 << 2);
+    /// Push.
+    pub const PSH: Flags = Flags(1 << 3);
+    /// The acknowledgment field is significant.
+    pub const ACK: Flags = Flags(1 << 4);
+    /// The urgent pointer is significant.
+    pub const URG: Flags = Flags(1 << 5);
+    /// ECN echo (RFC 3168 §6.1).
+    pub const ECE: Flags = Flags(1 << 6);
+    /// Congestion window reduced (RFC 3168 §6.1).
+    pub const CWR: Flags = Flags(1 << 7);
+    /// Accurate ECN (RFC 9768).
+    pub const AE: Flags = Flags(1 << 8);
+
+    const MASK: u16 = 0x1ff;
+
+    /// All of `flags` are set.
+    pub const fn contains(self, flags: Flags) -> bool {
+        self.0 & flags.0 == flags.0
+    }
+
+    /// SYN is set.
+    pub const fn syn(self) -> bool {
+        self.contains(Flags::SYN)
+    }
+
+    /// ACK is set.
+    pub const fn ack(self) -> bool {
+        self.contains(Flags::ACK)
+    }
+
+    /// RST is set.
+    pub const fn rst(self) -> bool {
+        self.contains(Flags::RST)
+    }
+
+    /// FIN is set.
+    pub const fn fin(self) -> bool {
+        self.contains(Flags::FIN)
+    }
+
+    /// PSH is set.
+    pub const fn psh(self) -> bool {
+        self.contains(Flags::PSH)
+    }
+
+    /// URG is set.
+    pub const fn urg(self) -> bool {
+        self.contains(Flags::URG)
+    }
+
+    /// ECE is set.
+    pub const fn ece(self) -> bool {
+        self.contains(Flags::ECE)
+    }
+
+    /// CWR is set.
+    pub const fn cwr(self) -> bool {
+        self.contains(Flags::CWR)
+    }
+}
+
+impl BitOr for Flags {
+    type Output = Flags;
+    fn bitor(self, other: Flags) -> Flags {
+        Flags(self.0 | other.0)
+    }
+}
+
+impl BitOrAssign for Flags {
+    fn bitor_assign(&mut self, other: Flags) {
+        *self = *self | other;
+    }
+}
+
+impl fmt::Display for Flags {
+    /// In tcpdump's letters and order: `S`, `S.`, `F.`, `P.`, `SEW`, and `none`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const LETTERS: [(Flags, &str); 9] = [
+            (Flags::FIN, "F"),
+            (Flags::SYN, "S"),
+            (Flags::RST, "R"),
+            (Flags::PSH, "P"),
+            (Flags::ACK, "."),
+            (Flags::URG, "U"),
+            (Flags::ECE, "E"),
+            (Flags::CWR, "W"),
+            (Flags::AE, "e"),
+        ];
+        if self.0 & Flags::MASK == 0 {
+            return f.write_str("none");
+        }
+        LETTERS
+            .iter()
+            .filter(|(flag, _)| self.contains(*flag))
+            .try_for_each(|(_, letter)| f.write_str(letter))
+    }
+}
+
+impl fmt::Debug for Flags {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// A segment's header.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Header {
+    /// The sender's port.
+    pub source_port: u16,
+    /// The receiver's port.
+    pub destination_port: u16,
+    /// Sequence number of the first byte of data, or of the SYN.
+    pub seq: SeqNum,
+    /// The next sequence number expected; 0 where ACK is clear.
+    pub ack: SeqNum,
+    /// Control bits.
+    pub flags: Flags,
+    /// The window field as it stands there, before scaling.
+    pub window: u16,
+    /// The urgent pointer as it stands there, whether URG is set or not.
+    pub urgent: u16,
+    /// The options.
+    pub options: Options,
+}
+
+impl Header {
+    /// The header and the payload of `segment`. The checksum is another matter: [`checksum_ok`].
+    pub fn parse(segment: &[u8]) -> Result<(Header, &[u8]), Error> {
+        let fixed = segment.first_chunk::<HEADER_LEN>().ok_or(Error::Truncated)?;
+        let header_len = usize::from(fixed[12] >> 4) * 4;
+        if header_len < HEADER_LEN {
+            return Err(Error::DataOffset);
+        }
+        let (head, payload) = segment.split_at_checked(header_len).ok_or(Error::DataOffset)?;
+        let flags = Flags(u16_at(fixed, 12) & Flags::MASK);
+        let header = Header {
+            source_port: u16_at(fixed, 0),
+            destination_port: u16_at(fixed, 2),
+            seq: SeqNum(u32_at(fixed, 4)),
+            ack: SeqNum(if flags.ack() { u32_at(fixed, 8) } else { 0 }),
+            flags,
+            window: u16_at(fixed, 14),
+            urgent: u16_at(fixed, 18),
+            options: Options::parse(&head[HEADER_LEN..])?,
+        };
+        Ok((header, payload))
+    }
+
+    /// Length of the header with its options, in bytes: 20 to 60, a multiple of 4.
+    pub fn header_len(&self) -> usize {
+        HEADER_LEN + self.options.emitted_len()
+    }
+
+    /// Writes [`header_len`](Header::header_len) bytes with a checksum of 0; see [`set_checksum`].
+    ///
+    /// The buffer holds at least that: otherwise nothing is written (a debug build asserts).
+    pub fn emit(&self, buffer: &mut [u8]) {
+        let header_len = self.header_len();
+        let Some((out, options)) =
+            buffer.get_mut(..header_len).and_then(|head| head.split_first_chunk_mut::<HEADER_LEN>())
+        else {
+            debug_assert!(false, "no room for a TCP header of {header_len} bytes");
+            return;
+        };
+        let ack = if self.flags.ack() { self.ack.0 } else { 0 };
+        let offset_and_flags = (header_len as u16 / 4) << 12 | self.flags.0 & Flags::MASK;
+        out[0..2].copy_from_slice(&self.source_port.to_be_bytes());
+        out[2..4].copy_from_slice(&self.destination_port.to_be_bytes());
+        out[4..8].copy_from_slice(&self.seq.0.to_be_bytes());
+        out[8..12].copy_from_slice(&ack.to_be_bytes());
+        out[12..14].copy_from_slice(&offset_and_flags.to_be_bytes());
+        out[14..16].copy_from_slice(&self.window.to_be_bytes());
+        out[16..18].fill(0);
+        out[18..20].copy_from_slice(&self.urgent.to_be_bytes());
+        self.options.emit(options);
+    }
+
+    /// The segment as a line of tcpdump, with a payload of `payload_len` bytes and absolute numbers:
+    /// `Flags [P.], seq 1:101, ack 1, win 512, options [nop,nop,TS val 1 ecr 0], length 100`.
+    pub fn tcpdump(&self, payload_len: usize) -> Line<'_> {
+        Line { header: self, payload_len }
+    }
+}
+
+/// What [`Header::tcpdump`] displays.
+#[derive(Clone, Copy, Debug)]
+pub struct Line<'a> {
+    header: &'a Header,
+    payload_len: usize,
+}
+
+impl fmt::Display for Line<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (header, len) = (self.header, self.payload_len);
+        let flags = header.flags;
+        write!(f, "Flags [{flags}]")?;
+        if len > 0 {
+            write!(f, ", seq {}:{}", header.seq, header.seq + len as u32)?;
+        } else if flags.syn() || flags.fin() || flags.rst() {
+            write!(f, ", seq {}", header.seq)?;
+        }
+        if flags.ack() {
+            write!(f, ", ack {}", header.ack)?;
+        }
+        write!(f, ", win {}", header.window)?;
+        if flags.urg() {
+            write!(f, ", urg {}", header.urgent)?;
+        }
+        if header.options.emitted_len() > 0 {
+            write!(f, ", options [{}]", header.options)?;
+        }
+        write!(f, ", length {len}")
+    }
+}
+
+/// Whether the checksum of a whole segment, header and payload, is right (MUST-3).
+pub fn checksum_ok(source: IpAddr, destination: IpAddr, segment: &[u8]) -> bool {
+    let Ok(len) = u32::try_from(segment.len()) else { return false };
+    let mut sum = pseudo_header(source, destination, PROTOCOL_TCP, len);
+    sum.add_bytes(segment);
+    sum.finish() == 0
+}
+
+/// Writes `checksum`, from [`Sum::finish`](super::checksum::Sum::finish), into a segment (MUST-2).
+pub fn set_checksum(segment: &mut [u8], checksum: u16) {
+    match segment.get_mut(CHECKSUM_AT..CHECKSUM_AT + 2) {
+        Some(field) => field.copy_from_slice(&checksum.to_be_bytes()),
+        None => debug_assert!(false, "no TCP header to hold a checksum"),
+    }
+}
+
+/// Source port, destination port and sequence number, which are the 8 bytes that every ICMP error quotes at
+/// least (RFC 1122 §3.2.2).
+pub fn parse_quoted(bytes: &[u8]) -> Option<(u16, u16, SeqNum)> {
+    let head = bytes.first_chunk::<8>()?;
+    Some((u16_at(head, 0), u16_at(head, 2), SeqNum(u32_at(head, 4))))
+}
+
+#[cfg(test)]
+mod tests;

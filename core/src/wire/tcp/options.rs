@@ -1,0 +1,368 @@
+//! TCP options: RFC 9293 §3.2 (MSS), RFC 7323 §2, §3 (window scale, timestamps), RFC 2018 §2, §3 (SACK) and
+//! RFC 7413 §4.1.1 (Fast Open).
+
+use super::{Error, MAX_OPTIONS_LEN};
+use crate::seq::SeqNum;
+use crate::wire::u32_at;
+use std::fmt;
+
+const KIND_END: u8 = 0;
+const KIND_NOP: u8 = 1;
+const KIND_MSS: u8 = 2;
+const KIND_WINDOW_SCALE: u8 = 3;
+const KIND_SACK_PERMITTED: u8 = 4;
+const KIND_SACK: u8 = 5;
+const KIND_TIMESTAMPS: u8 = 8;
+const KIND_FAST_OPEN: u8 = 34;
+
+/// How nearly every segment's options begin: nop, nop, timestamps (RFC 7323 appendix A).
+const TIMESTAMPS_ALONE: [u8; 4] = [KIND_NOP, KIND_NOP, KIND_TIMESTAMPS, 10];
+const TIMESTAMPS_ALONE_LEN: usize = 12;
+
+/// The timestamps option (RFC 7323 §3.2).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Timestamps {
+    /// The sender's clock, in its own unit.
+    pub val: u32,
+    /// The echo of the receiver's clock; only meaningful with ACK.
+    pub ecr: u32,
+}
+
+/// The blocks of a SACK option, up to four: first byte and the byte past the last (RFC 2018 §3).
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SackBlocks {
+    blocks: [(SeqNum, SeqNum); SackBlocks::MAX],
+    len: u8,
+}
+
+impl SackBlocks {
+    /// As many as fit into a header.
+    pub const MAX: usize = 4;
+
+    /// No blocks.
+    pub const fn new() -> SackBlocks {
+        SackBlocks { blocks: [(SeqNum(0), SeqNum(0)); SackBlocks::MAX], len: 0 }
+    }
+
+    /// Adds `[left, right)` at the end; false, and nothing added, where there are four already.
+    pub fn push(&mut self, left: SeqNum, right: SeqNum) -> bool {
+        let Some(slot) = self.blocks.get_mut(usize::from(self.len)) else { return false };
+        *slot = (left, right);
+        self.len += 1;
+        true
+    }
+
+    /// The blocks in the order of the option.
+    pub fn as_slice(&self) -> &[(SeqNum, SeqNum)] {
+        &self.blocks[..usize::from(self.len)]
+    }
+
+    /// As [`as_slice`](SackBlocks::as_slice), one by one.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = (SeqNum, SeqNum)> + '_ {
+        self.as_slice().iter().copied()
+    }
+
+    /// How many blocks.
+    pub const fn len(&self) -> usize {
+        self.len as usize
+    }
+
+    /// No blocks.
+    pub const fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+}
+
+impl PartialEq for SackBlocks {
+    fn eq(&self, other: &SackBlocks) -> bool {
+        self.as_slice() == other.as_slice()
+    }
+}
+
+impl Eq for SackBlocks {}
+
+/// A Fast Open cookie: 4 to 16 bytes, an even number, or none, which asks for a cookie (RFC 7413 §4.1.1).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Cookie {
+    /// Zeros past `len`.
+    bytes: [u8; Cookie::MAX_LEN],
+    len: u8,
+}
+
+impl Cookie {
+    /// The longest cookie, in bytes.
+    pub const MAX_LEN: usize = 16;
+
+    /// `None` where the option does not allow a cookie of this length.
+    pub fn new(cookie: &[u8]) -> Option<Cookie> {
+        if !matches!(cookie.len(), 0 | 4 | 6 | 8 | 10 | 12 | 14 | 16) {
+            return None;
+        }
+        let mut bytes = [0; Cookie::MAX_LEN];
+        bytes[..cookie.len()].copy_from_slice(cookie);
+        Some(Cookie { bytes, len: cookie.len() as u8 })
+    }
+
+    /// The cookie; empty in a request.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.bytes[..usize::from(self.len)]
+    }
+
+    /// It asks for a cookie.
+    pub const fn is_request(&self) -> bool {
+        self.len == 0
+    }
+}
+
+/// The options of a segment that this stack knows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Options {
+    /// Maximum segment size that the sender can receive, in bytes. On SYN only.
+    pub mss: Option<u16>,
+    /// The shift as it stands there: above 14 counts as 14 (RFC 7323 §2.3). On SYN only.
+    pub window_scale: Option<u8>,
+    /// SACK may be sent. On SYN only.
+    pub sack_permitted: bool,
+    /// Timestamps.
+    pub timestamps: Option<Timestamps>,
+    /// SACK blocks; empty where there is no such option.
+    pub sack: SackBlocks,
+    /// Fast Open cookie, or the request for one. On SYN only.
+    pub fast_open: Option<Cookie>,
+}
+
+impl Options {
+    /// Reads the bytes between the fixed header and the payload. Options lie at any byte (MUST-64), an unknown
+    /// one is skipped by its length (MUST-6), of a repeated one the first counts, and nothing is read past an
+    /// end-of-list. Each turn takes at least one byte.
+    pub fn parse(bytes: &[u8]) -> Result<Options, Error> {
+        if bytes.len() == TIMESTAMPS_ALONE_LEN && bytes.starts_with(&TIMESTAMPS_ALONE) {
+            let timestamps = Some(Timestamps { val: u32_at(bytes, 4), ecr: u32_at(bytes, 8) });
+            return Ok(Options { timestamps, ..Options::default() });
+        }
+        let mut options = Options::default();
+        let mut rest = bytes;
+        while let Some((&kind, after)) = rest.split_first() {
+            match kind {
+                KIND_END => break,
+                KIND_NOP => rest = after,
+                _ => {
+                    let len = usize::from(*after.first().ok_or(Error::Options)?);
+                    let (option, next) = rest.split_at_checked(len).ok_or(Error::Options)?;
+                    let data = option.get(2..).ok_or(Error::Options)?;
+                    options.read(kind, data)?;
+                    rest = next;
+                }
+            }
+        }
+        Ok(options)
+    }
+
+    /// Takes one option, whose length is checked even where it is a repetition.
+    fn read(&mut self, kind: u8, data: &[u8]) -> Result<(), Error> {
+        match kind {
+            KIND_MSS => {
+                let mss = u16::from_be_bytes(exactly(data)?);
+                self.mss.get_or_insert(mss);
+            }
+            KIND_WINDOW_SCALE => {
+                let [shift] = exactly(data)?;
+                self.window_scale.get_or_insert(shift);
+            }
+            KIND_SACK_PERMITTED => {
+                let [] = exactly(data)?;
+                self.sack_permitted = true;
+            }
+            KIND_TIMESTAMPS => {
+                let _: [u8; 8] = exactly(data)?;
+                self.timestamps.get_or_insert(Timestamps { val: u32_at(data, 0), ecr: u32_at(data, 4) });
+            }
+            KIND_SACK => {
+                let sack = read_sack(data)?;
+                if self.sack.is_empty() {
+                    self.sack = sack;
+                }
+            }
+            // A cookie of a length that RFC 7413 §4.1.1 does not allow is ignored, not an error.
+            KIND_FAST_OPEN => self.fast_open = self.fast_open.or_else(|| Cookie::new(data)),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Length of what [`emit`](Options::emit) writes, in bytes: a multiple of 4, at most 40.
+    pub fn emitted_len(&self) -> usize {
+        let mut len = 0;
+        self.each_item(|item| len += item.len());
+        len
+    }
+
+    /// Writes [`emitted_len`](Options::emitted_len) bytes, laid out and ordered as Linux does, so that the stack
+    /// does not stand out and middleboxes have seen it before. Padding is by NOPs, so nothing follows the end of
+    /// the list (MUST-69).
+    ///
+    /// What does not fit into 40 bytes is left out: SACK blocks past the third where there are timestamps, and a
+    /// cookie beside SACK blocks. The buffer holds the length: otherwise nothing is written (a debug build
+    /// asserts).
+    pub fn emit(&self, buffer: &mut [u8]) {
+        let len = self.emitted_len();
+        let Some(mut rest) = buffer.get_mut(..len) else {
+            debug_assert!(false, "no room for {len} bytes of TCP options");
+            return;
+        };
+        self.each_item(|item| {
+            let (out, after) = std::mem::take(&mut rest).split_at_mut(item.len());
+            item.emit(out);
+            rest = after;
+        });
+    }
+
+    /// The layout: every option in its place, with the NOPs that align what follows to 4 bytes.
+    fn each_item<'a>(&'a self, mut visit: impl FnMut(Item<'a>)) {
+        let mut room = MAX_OPTIONS_LEN;
+        let mut place = |items: &[Item<'a>]| {
+            let len = items.iter().map(Item::len).sum();
+            if let Some(left) = room.checked_sub(len) {
+                room = left;
+                items.iter().for_each(|item| visit(*item));
+            }
+            room
+        };
+        if let Some(mss) = self.mss {
+            place(&[Item::Mss(mss)]);
+        }
+        match (self.sack_permitted, self.timestamps) {
+            (true, Some(timestamps)) => place(&[Item::SackPermitted, Item::Timestamps(timestamps)]),
+            (false, Some(timestamps)) => place(&[Item::Nop, Item::Nop, Item::Timestamps(timestamps)]),
+            (true, None) => place(&[Item::Nop, Item::Nop, Item::SackPermitted]),
+            (false, None) => 0,
+        };
+        if let Some(shift) = self.window_scale {
+            place(&[Item::Nop, Item::WindowScale(shift)]);
+        }
+        if !self.sack.is_empty() {
+            // Four bytes for the two NOPs, kind and length; at most 20 are taken, so one block fits always.
+            let fitting = place(&[]).saturating_sub(4) / 8;
+            let blocks = self.sack.as_slice();
+            place(&[Item::Nop, Item::Nop, Item::Sack(&blocks[..blocks.len().min(fitting)])]);
+        }
+        if let Some(cookie) = &self.fast_open {
+            let bytes = cookie.as_bytes();
+            match bytes.len() % 4 {
+                2 => place(&[Item::FastOpen(bytes)]),
+                _ => place(&[Item::FastOpen(bytes), Item::Nop, Item::Nop]),
+            };
+        }
+    }
+}
+
+/// A known option's data, of the one length it may have.
+fn exactly<const N: usize>(data: &[u8]) -> Result<[u8; N], Error> {
+    data.try_into().map_err(|_| Error::Options)
+}
+
+fn read_sack(data: &[u8]) -> Result<SackBlocks, Error> {
+    let (blocks, odd) = data.as_chunks::<8>();
+    if blocks.is_empty() || !odd.is_empty() {
+        return Err(Error::Options);
+    }
+    let mut sack = SackBlocks::new();
+    for block in blocks {
+        if !sack.push(SeqNum(u32_at(block, 0)), SeqNum(u32_at(block, 4))) {
+            return Err(Error::Options);
+        }
+    }
+    Ok(sack)
+}
+
+/// One option as it is laid out, or a NOP.
+#[derive(Clone, Copy)]
+enum Item<'a> {
+    Nop,
+    Mss(u16),
+    WindowScale(u8),
+    SackPermitted,
+    Timestamps(Timestamps),
+    Sack(&'a [(SeqNum, SeqNum)]),
+    FastOpen(&'a [u8]),
+}
+
+impl Item<'_> {
+    fn len(&self) -> usize {
+        match self {
+            Item::Nop => 1,
+            Item::Mss(_) => 4,
+            Item::WindowScale(_) => 3,
+            Item::SackPermitted => 2,
+            Item::Timestamps(_) => 10,
+            Item::Sack(blocks) => 2 + 8 * blocks.len(),
+            Item::FastOpen(cookie) => 2 + cookie.len(),
+        }
+    }
+
+    /// Fills `out`, which is [`len`](Item::len) bytes long.
+    fn emit(&self, out: &mut [u8]) {
+        let kind = match self {
+            Item::Nop => return out.fill(KIND_NOP),
+            Item::Mss(_) => KIND_MSS,
+            Item::WindowScale(_) => KIND_WINDOW_SCALE,
+            Item::SackPermitted => KIND_SACK_PERMITTED,
+            Item::Timestamps(_) => KIND_TIMESTAMPS,
+            Item::Sack(_) => KIND_SACK,
+            Item::FastOpen(_) => KIND_FAST_OPEN,
+        };
+        let Some((head, data)) = out.split_first_chunk_mut::<2>() else { return };
+        *head = [kind, self.len() as u8];
+        match self {
+            Item::Nop | Item::SackPermitted => {}
+            Item::Mss(mss) => data.copy_from_slice(&mss.to_be_bytes()),
+            Item::WindowScale(shift) => data.fill(*shift),
+            Item::Timestamps(timestamps) => write_pair(data, timestamps.val, timestamps.ecr),
+            Item::Sack(blocks) => {
+                for (out, (left, right)) in data.chunks_exact_mut(8).zip(*blocks) {
+                    write_pair(out, left.0, right.0);
+                }
+            }
+            Item::FastOpen(cookie) => data.copy_from_slice(cookie),
+        }
+    }
+}
+
+fn write_pair(out: &mut [u8], first: u32, second: u32) {
+    let pair = u64::from(first) << 32 | u64::from(second);
+    out.copy_from_slice(&pair.to_be_bytes());
+}
+
+impl fmt::Display for Options {
+    /// As tcpdump shows what [`emit`](Options::emit) writes: `mss 1460,sackOK,TS val 1 ecr 0,nop,wscale 7`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut separator = "";
+        let mut result = Ok(());
+        self.each_item(|item| {
+            result = result.and_then(|()| write!(f, "{separator}{item}"));
+            separator = ",";
+        });
+        result
+    }
+}
+
+impl fmt::Display for Item<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Item::Nop => f.write_str("nop"),
+            Item::Mss(mss) => write!(f, "mss {mss}"),
+            Item::WindowScale(shift) => write!(f, "wscale {shift}"),
+            Item::SackPermitted => f.write_str("sackOK"),
+            Item::Timestamps(timestamps) => write!(f, "TS val {} ecr {}", timestamps.val, timestamps.ecr),
+            Item::Sack(blocks) => {
+                write!(f, "sack {} ", blocks.len())?;
+                blocks.iter().try_for_each(|(left, right)| write!(f, "{{{left}:{right}}}"))
+            }
+            Item::FastOpen([]) => f.write_str("tfo  cookiereq"),
+            Item::FastOpen(cookie) => {
+                f.write_str("tfo  cookie ")?;
+                cookie.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+            }
+        }
+    }
+}
