@@ -25,6 +25,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use self::kinds::Kind;
+pub(crate) use self::kinds::prefix_covers;
 pub use self::kinds::{CongestionControl, PortRange, Refusal, RefuseWith, Refusals};
 use thiserror::Error;
 

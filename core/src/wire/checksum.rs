@@ -5,6 +5,9 @@ use std::net::IpAddr;
 /// How much the inner loop takes at a time: four 64-bit words, which compilers turn into vector code.
 const BLOCK: usize = 32;
 
+/// How much is copied before it is added: a usual segment at once, and far less than a first-level cache.
+const PIECE: usize = 2048;
+
 /// A checksum under way. It takes one stream of bytes, in pieces of any length: a piece that ends on an odd
 /// byte is continued by the next one.
 #[derive(Clone, Copy, Debug, Default)]
@@ -39,30 +42,16 @@ impl Sum {
         self.add_tail(tail);
     }
 
-    /// Copies `src` to `dst` and adds it at the end of the stream, touching the bytes once. Both are of one
-    /// length; if not, only what fits in both is copied and added.
+    /// Copies `src` to `dst` and adds it at the end of the stream. It goes piece by piece, so that each is summed
+    /// while it is in the nearest cache. Both are of one length; if not, only what fits in both is copied and
+    /// added.
     pub fn copy_and_add(&mut self, dst: &mut [u8], src: &[u8]) {
         debug_assert_eq!(dst.len(), src.len());
         let len = dst.len().min(src.len());
-        let (mut dst, mut src) = (&mut dst[..len], &src[..len]);
-        if self.odd
-            && let (Some((to, dst_after)), Some((from, src_after))) =
-                (std::mem::take(&mut dst).split_first_mut(), src.split_first())
-        {
-            *to = *from;
-            self.add_low(*from);
-            (dst, src) = (dst_after, src_after);
+        for (to, from) in dst[..len].chunks_mut(PIECE).zip(src[..len].chunks(PIECE)) {
+            to.copy_from_slice(from);
+            self.add_bytes(from);
         }
-        let (to, to_tail) = dst.as_chunks_mut::<BLOCK>();
-        let (from, tail) = src.as_chunks::<BLOCK>();
-        let mut lanes = Lanes::default();
-        for (to, from) in to.iter_mut().zip(from) {
-            *to = *from;
-            lanes.add(from);
-        }
-        to_tail.copy_from_slice(tail);
-        self.words += lanes.fold();
-        self.add_tail(tail);
     }
 
     /// Adds a number as its two bytes in network order.
@@ -164,4 +153,137 @@ pub fn pseudo_header(source: IpAddr, destination: IpAddr, protocol: u8, length: 
     sum.add_u32(length);
     sum.add_u16(u16::from(protocol));
     sum
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+    use std::net::{Ipv4Addr, Ipv6Addr};
+
+    /// RFC 1071 §1, word by word.
+    fn naive(bytes: &[u8]) -> u16 {
+        let mut sum = 0u16;
+        for pair in bytes.chunks(2) {
+            let word = u16::from(pair[0]) << 8 | pair.get(1).map_or(0, |&low| u16::from(low));
+            let (added, carry) = sum.overflowing_add(word);
+            sum = added + u16::from(carry);
+        }
+        !sum
+    }
+
+    fn of(bytes: &[u8]) -> u16 {
+        let mut sum = Sum::new();
+        sum.add_bytes(bytes);
+        sum.finish()
+    }
+
+    #[test]
+    fn the_example_of_rfc_1071() {
+        assert_eq!(of(&[0x00, 0x01, 0xf2, 0x03, 0xf4, 0xf5, 0xf6, 0xf7]), !0xddf2);
+        assert_eq!(of(&[]), 0xffff);
+        assert_eq!(of(&[0x12]), !0x1200);
+    }
+
+    #[test]
+    fn carries_survive_the_largest_packets() {
+        for len in [65_535, 65_536, 262_144, 262_145] {
+            let ones = vec![0xff; len];
+            assert_eq!(of(&ones), naive(&ones), "{len} bytes");
+        }
+    }
+
+    /// RFC 1071 §2: an error goes unnoticed if it leaves the ones'-complement sum as it was. With two bits
+    /// flipped, that is where they have the same weight and flip in opposite directions, and nowhere else.
+    #[test]
+    fn bit_flips_are_detected_as_theory_says_t_59() {
+        let mut bytes: Vec<u8> = (0..41u8).map(|n| n.wrapping_mul(89) ^ 0x5a).collect();
+        let good = of(&bytes);
+        let bits = bytes.len() * 8;
+        let weight = |bit: usize| bit % 16;
+        for a in 0..bits {
+            let a_set = bytes[a / 8] & 0x80 >> (a % 8) != 0;
+            bytes[a / 8] ^= 0x80 >> (a % 8);
+            assert_ne!(of(&bytes), good, "bit {a}");
+            for b in a + 1..bits {
+                let b_set = bytes[b / 8] & 0x80 >> (b % 8) != 0;
+                bytes[b / 8] ^= 0x80 >> (b % 8);
+                let unnoticed = weight(a) == weight(b) && a_set != b_set;
+                assert_eq!(of(&bytes) == good, unnoticed, "bits {a} and {b}");
+                bytes[b / 8] ^= 0x80 >> (b % 8);
+            }
+            bytes[a / 8] ^= 0x80 >> (a % 8);
+        }
+    }
+
+    #[test]
+    fn the_pseudo_header_is_that_of_rfc_9293_and_rfc_8200() {
+        let (a, b) = (Ipv4Addr::new(192, 0, 2, 1), Ipv4Addr::new(198, 51, 100, 255));
+        let by_hand = [192, 0, 2, 1, 198, 51, 100, 255, 0, 6, 0xab, 0xcd];
+        assert_eq!(pseudo_header(a.into(), b.into(), 6, 0xabcd).finish(), naive(&by_hand));
+
+        let (a, b): (Ipv6Addr, Ipv6Addr) = ("2001:db8::1".parse().unwrap(), "fe80::abcd:1".parse().unwrap());
+        let mut by_hand = [a.octets(), b.octets()].concat();
+        by_hand.extend([0x12, 0x34, 0x56, 0x78, 0, 0, 0, 58]);
+        assert_eq!(pseudo_header(a.into(), b.into(), 58, 0x1234_5678).finish(), naive(&by_hand));
+    }
+
+    /// Bytes, and where to cut them.
+    fn pieces() -> impl Strategy<Value = (Vec<u8>, Vec<usize>)> {
+        (vec(any::<u8>(), 0..400), vec(0usize..400, 0..6)).prop_map(|(bytes, mut cuts)| {
+            cuts.iter_mut().for_each(|cut| *cut = (*cut).min(bytes.len()));
+            cuts.extend([0, bytes.len()]);
+            cuts.sort_unstable();
+            (bytes, cuts)
+        })
+    }
+
+    #[test]
+    fn copying_goes_on_past_a_piece() {
+        for len in [PIECE - 1, PIECE, PIECE + 1, 3 * PIECE + 33] {
+            let bytes: Vec<u8> = (0..len).map(|n| (n * 7 + n / 256) as u8).collect();
+            let mut copy = vec![0; len + 1];
+            let mut sum = Sum::new();
+            sum.copy_and_add(&mut copy[..1], &[0x12]);
+            sum.copy_and_add(&mut copy[1..], &bytes);
+            assert_eq!(copy, [&[0x12][..], &bytes].concat());
+            assert_eq!(sum.finish(), naive(&copy), "{len} bytes");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_split_gives_the_naive_sum_and_etherparse_s((bytes, cuts) in pieces()) {
+            let mut sum = Sum::new();
+            for cut in cuts.windows(2) {
+                sum.add_bytes(&bytes[cut[0]..cut[1]]);
+            }
+            prop_assert_eq!(sum.finish(), naive(&bytes));
+            let theirs = etherparse::checksum::Sum16BitWords::new().add_slice(&bytes);
+            prop_assert_eq!(sum.finish(), u16::from_be(theirs.ones_complement()));
+        }
+
+        #[test]
+        fn copying_and_adding_is_a_copy_and_an_addition((bytes, cuts) in pieces()) {
+            let mut sum = Sum::new();
+            let mut copy = vec![0xee; bytes.len()];
+            for cut in cuts.windows(2) {
+                sum.copy_and_add(&mut copy[cut[0]..cut[1]], &bytes[cut[0]..cut[1]]);
+            }
+            prop_assert_eq!(sum.finish(), naive(&bytes));
+            prop_assert_eq!(copy, bytes);
+        }
+
+        #[test]
+        fn numbers_are_part_of_the_stream_at_even_and_odd_places(head in vec(any::<u8>(), 0..40), a: u16, b: u32) {
+            let mut sum = Sum::new();
+            sum.add_bytes(&head);
+            sum.add_u16(a);
+            sum.add_u32(b);
+            sum.add_bytes(&head);
+            let stream = [&head[..], &a.to_be_bytes(), &b.to_be_bytes(), &head].concat();
+            prop_assert_eq!(sum.finish(), naive(&stream));
+        }
+    }
 }

@@ -245,3 +245,193 @@ fn write(mut sum: Sum, head: [u8; HEADER_LEN], rest: &[u8], buffer: &mut [u8]) -
     out[2..4].copy_from_slice(&sum.finish().to_be_bytes());
     Some(len)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    const A: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1);
+    const B: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 2);
+
+    fn v4(kind: u8, code: u8, word: u32) -> Vec<u8> {
+        let mut buffer = [0; 12];
+        write(Sum::new(), head(kind, code, word), b"quot", &mut buffer).unwrap();
+        buffer.to_vec()
+    }
+
+    fn v6(kind: u8, code: u8, word: u32) -> Vec<u8> {
+        let mut buffer = [0; 12];
+        write(pseudo_header_v6(A, B, 12).unwrap(), head(kind, code, word), b"quot", &mut buffer).unwrap();
+        buffer.to_vec()
+    }
+
+    fn error(kind: ErrorKind) -> Message<'static> {
+        Message::Error { kind, quoted: b"quot" }
+    }
+
+    #[test]
+    fn v4_codes_mean_what_rfc_792_and_rfc_1122_say() {
+        use ErrorKind::*;
+        let unreachable = [
+            NetworkUnreachable,
+            HostUnreachable,
+            ProtocolUnreachable,
+            PortUnreachable,
+            PacketTooBig { mtu: 1400 },
+            SourceRouteFailed,
+            NetworkUnreachable,
+            HostUnreachable,
+            NetworkUnreachable,
+            AdminProhibited,
+            AdminProhibited,
+            NetworkUnreachable,
+            HostUnreachable,
+            AdminProhibited,
+            OtherUnreachable,
+            OtherUnreachable,
+            OtherUnreachable,
+        ];
+        for (code, kind) in (0u8..).zip(unreachable) {
+            assert_eq!(parse_v4(&v4(3, code, 1400)), Some(error(kind)), "code {code}");
+        }
+        assert_eq!(parse_v4(&v4(3, 4, 0)), Some(error(PacketTooBig { mtu: 0 })));
+        // The upper half of the word was unused before RFC 1191 and belongs to RFC 4884 today.
+        assert_eq!(parse_v4(&v4(3, 4, 0x0005_0578)), Some(error(PacketTooBig { mtu: 1400 })));
+        assert_eq!(parse_v4(&v4(4, 0, 0)), Some(error(SourceQuench)));
+        assert_eq!(parse_v4(&v4(11, 0, 0)), Some(error(TimeExceeded)));
+        assert_eq!(parse_v4(&v4(11, 1, 0)), Some(error(ReassemblyTimeExceeded)));
+        assert_eq!(parse_v4(&v4(11, 2, 0)), Some(Message::Other));
+        assert_eq!(parse_v4(&v4(12, 1, 0)), Some(error(ParameterProblem)));
+        assert_eq!(parse_v4(&v4(5, 1, 0)), Some(Message::Other), "redirects are not errors");
+    }
+
+    #[test]
+    fn v6_codes_mean_what_rfc_4443_says() {
+        use ErrorKind::*;
+        let unreachable = [
+            NetworkUnreachable,
+            AdminProhibited,
+            NetworkUnreachable,
+            HostUnreachable,
+            PortUnreachable,
+            AdminProhibited,
+            AdminProhibited,
+            SourceRouteFailed,
+            OtherUnreachable,
+        ];
+        for (code, kind) in (0u8..).zip(unreachable) {
+            assert_eq!(parse_v6(A, B, &v6(1, code, 0)), Some(error(kind)), "code {code}");
+        }
+        assert_eq!(parse_v6(A, B, &v6(2, 0, 1280)), Some(error(PacketTooBig { mtu: 1280 })));
+        assert_eq!(parse_v6(A, B, &v6(2, 0, 0x1_0000)), Some(error(PacketTooBig { mtu: 0x1_0000 })));
+        assert_eq!(parse_v6(A, B, &v6(3, 0, 0)), Some(error(TimeExceeded)));
+        assert_eq!(parse_v6(A, B, &v6(3, 1, 0)), Some(error(ReassemblyTimeExceeded)));
+        assert_eq!(parse_v6(A, B, &v6(4, 0, 4)), Some(error(ParameterProblem)));
+        assert_eq!(parse_v6(A, B, &v6(4, 1, 6)), Some(error(ProtocolUnreachable)));
+        assert_eq!(parse_v6(A, B, &v6(135, 0, 0)), Some(Message::Other));
+    }
+
+    #[test]
+    fn a_wrong_checksum_or_a_short_message_is_nothing() {
+        for bit in 0..96 {
+            let (mut four, mut six) = (v4(8, 0, 7), v6(128, 0, 7));
+            four[bit / 8] ^= 1 << (bit % 8);
+            six[bit / 8] ^= 1 << (bit % 8);
+            assert_eq!((parse_v4(&four), parse_v6(A, B, &six)), (None, None), "bit {bit}");
+        }
+        assert_eq!(parse_v6(A, A, &v6(128, 0, 7)), None, "the pseudo-header counts");
+        for len in 0..HEADER_LEN {
+            assert_eq!((parse_v4(&[0; HEADER_LEN][..len]), parse_v6(A, B, &[0; 8][..len])), (None, None));
+        }
+    }
+
+    #[test]
+    fn what_a_version_cannot_say_is_not_emitted() {
+        let mut buffer = [0xee; 64];
+        assert_eq!(emit_v4(&Message::Other, &mut buffer), None);
+        assert_eq!(emit_v6(A, B, &Message::Other, &mut buffer), None);
+        assert_eq!(emit_v4(&error(ErrorKind::OtherUnreachable), &mut buffer), None);
+        assert_eq!(emit_v6(A, B, &error(ErrorKind::OtherUnreachable), &mut buffer), None);
+        assert_eq!(emit_v6(A, B, &error(ErrorKind::SourceQuench), &mut buffer), None);
+        assert_eq!(emit_v4(&error(ErrorKind::PortUnreachable), &mut buffer[..11]), None);
+        assert_eq!(emit_v6(A, B, &error(ErrorKind::PortUnreachable), &mut buffer[..11]), None);
+        assert_eq!(buffer, [0xee; 64]);
+    }
+
+    #[test]
+    fn an_mtu_past_16_bits_is_the_largest_in_v4() {
+        let mut buffer = [0; 12];
+        let len = emit_v4(&error(ErrorKind::PacketTooBig { mtu: 0x1_0001 }), &mut buffer).unwrap();
+        assert_eq!(buffer[4..8], [0, 0, 0xff, 0xff]);
+        assert_eq!(parse_v4(&buffer[..len]), Some(error(ErrorKind::PacketTooBig { mtu: 0xffff })));
+    }
+
+    fn kinds() -> impl Strategy<Value = ErrorKind> {
+        use ErrorKind::*;
+        prop_oneof![
+            prop::sample::select(vec![
+                NetworkUnreachable,
+                HostUnreachable,
+                ProtocolUnreachable,
+                PortUnreachable,
+                SourceRouteFailed,
+                AdminProhibited,
+                TimeExceeded,
+                ReassemblyTimeExceeded,
+                ParameterProblem,
+            ]),
+            any::<u16>().prop_map(|mtu| PacketTooBig { mtu: u32::from(mtu) }),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn errors_are_parsed_as_emitted(kind in kinds(), quoted in vec(any::<u8>(), 0..80)) {
+            let message = Message::Error { kind, quoted: &quoted };
+            let mut buffer = vec![0xee; HEADER_LEN + quoted.len() + 5];
+            let len = emit_v4(&message, &mut buffer).unwrap();
+            prop_assert_eq!(len, HEADER_LEN + quoted.len());
+            prop_assert_eq!(parse_v4(&buffer[..len]), Some(message));
+            let len = emit_v6(A, B, &message, &mut buffer).unwrap();
+            prop_assert_eq!(parse_v6(A, B, &buffer[..len]), Some(message));
+        }
+
+        #[test]
+        fn echoes_are_those_of_etherparse(ident: u16, sequence: u16, data in vec(any::<u8>(), 0..80)) {
+            use etherparse::{IcmpEchoHeader, Icmpv4Header, Icmpv4Type, Icmpv6Header, Icmpv6Type};
+            let echo = IcmpEchoHeader { id: ident, seq: sequence };
+            let request = Message::EchoRequest { ident, sequence, data: &data };
+            let reply = Message::EchoReply { ident, sequence, data: &data };
+            let types = [
+                (request, Icmpv4Type::EchoRequest(echo), Icmpv6Type::EchoRequest(echo)),
+                (reply, Icmpv4Type::EchoReply(echo), Icmpv6Type::EchoReply(echo)),
+            ];
+            let mut ours = vec![0xee; HEADER_LEN + data.len()];
+            for (message, type_v4, type_v6) in types {
+                let theirs = Icmpv4Header::with_checksum(type_v4, &data);
+                prop_assert_eq!(emit_v4(&message, &mut ours), Some(ours.len()));
+                prop_assert_eq!(&ours[..], [&theirs.to_bytes()[..], &data].concat());
+                prop_assert_eq!(parse_v4(&ours), Some(message));
+                let theirs = Icmpv6Header::with_checksum(type_v6, A.octets(), B.octets(), &data).unwrap();
+                prop_assert_eq!(emit_v6(A, B, &message, &mut ours), Some(ours.len()));
+                prop_assert_eq!(&ours[..], [&theirs.to_bytes()[..], &data].concat());
+                prop_assert_eq!(parse_v6(A, B, &ours), Some(message));
+            }
+        }
+
+        #[test]
+        fn no_bytes_panic(mut bytes in vec(any::<u8>(), 0..60), valid: bool) {
+            if valid && bytes.len() >= HEADER_LEN {
+                bytes[2..4].fill(0);
+                let mut sum = Sum::new();
+                sum.add_bytes(&bytes);
+                bytes[2..4].copy_from_slice(&sum.finish().to_be_bytes());
+                prop_assert!(parse_v4(&bytes).is_some());
+            }
+            let _ = parse_v4(&bytes);
+            let _ = parse_v6(A, B, &bytes);
+        }
+    }
+}

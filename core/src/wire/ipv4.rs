@@ -68,9 +68,6 @@ pub enum Error {
 pub fn parse(packet: &[u8]) -> Result<(Header, &[u8]), Error> {
     let (fixed, header_len) = split(packet)?;
     let total = usize::from(u16_at(fixed, 2));
-    if total < header_len {
-        return Err(Error::TotalLength);
-    }
     let datagram = packet.get(..total).ok_or(Error::TotalLength)?;
     let (head, payload) = datagram.split_at_checked(header_len).ok_or(Error::TotalLength)?;
     let mut sum = Sum::new();
@@ -177,5 +174,205 @@ impl Header {
         let mut sum = Sum::new();
         sum.add_bytes(out);
         out[10..12].copy_from_slice(&sum.finish().to_be_bytes());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use etherparse::{IpDscp, IpEcn, IpFragOffset, IpNumber, Ipv4Options};
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    prop_compose! {
+        fn headers()(
+            (source, destination, identification) in any::<(u32, u32, u16)>(),
+            (protocol, ttl) in any::<(u8, u8)>(),
+            (dscp, ecn, offset) in (0u8..64, 0u8..4, 0u16..0x2000),
+            (dont_fragment, more_fragments) in any::<(bool, bool)>(),
+        ) -> Header {
+            Header {
+                source: Ipv4Addr::from_bits(source),
+                destination: Ipv4Addr::from_bits(destination),
+                protocol,
+                ttl,
+                dscp,
+                ecn: Ecn::from_bits(ecn),
+                identification,
+                dont_fragment,
+                more_fragments,
+                fragment_offset: offset * 8,
+                source_route: false,
+            }
+        }
+    }
+
+    fn theirs(header: &Header, payload_len: u16) -> etherparse::Ipv4Header {
+        let protocol = IpNumber(header.protocol);
+        let (source, destination) = (header.source.octets(), header.destination.octets());
+        let mut theirs =
+            etherparse::Ipv4Header::new(payload_len, header.ttl, protocol, source, destination).unwrap();
+        theirs.dscp = IpDscp::try_new(header.dscp).unwrap();
+        theirs.ecn = IpEcn::try_new(header.ecn.bits()).unwrap();
+        theirs.identification = header.identification;
+        theirs.dont_fragment = header.dont_fragment;
+        theirs.more_fragments = header.more_fragments;
+        theirs.fragment_offset = IpFragOffset::try_new(header.fragment_offset / 8).unwrap();
+        theirs.header_checksum = theirs.calc_header_checksum();
+        theirs
+    }
+
+    fn emitted(header: &Header, payload: &[u8]) -> Vec<u8> {
+        let mut packet = vec![0xee; HEADER_LEN];
+        header.emit(payload.len(), &mut packet);
+        packet.extend(payload);
+        packet
+    }
+
+    /// A packet with these options, whose length is a multiple of 4, and a right checksum.
+    fn with_options(options: &[u8]) -> Vec<u8> {
+        let mut packet = vec![0x45 + (options.len() / 4) as u8, 0, 0, (20 + options.len() + 3) as u8];
+        packet.extend([0, 0, 0, 0, 64, 6, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2]);
+        packet.extend(options);
+        let mut sum = Sum::new();
+        sum.add_bytes(&packet);
+        packet[10..12].copy_from_slice(&sum.finish().to_be_bytes());
+        packet.extend(b"abc");
+        packet
+    }
+
+    fn good() -> Vec<u8> {
+        with_options(&[])
+    }
+
+    #[test]
+    fn lengths_are_checked_against_each_other_t_58() {
+        for ihl in 0..16u8 {
+            for total in 0..70u16 {
+                for len in 0..70usize {
+                    let mut packet = [0; 70];
+                    packet[0] = 0x40 | ihl;
+                    packet[2..4].copy_from_slice(&total.to_be_bytes());
+                    let header_len = usize::from(ihl) * 4;
+                    if header_len >= HEADER_LEN {
+                        let mut sum = Sum::new();
+                        sum.add_bytes(&packet[..header_len]);
+                        packet[10..12].copy_from_slice(&sum.finish().to_be_bytes());
+                    }
+                    let total = usize::from(total);
+                    let fits = header_len >= 20 && header_len <= total && total <= len;
+                    match parse(&packet[..len]) {
+                        Ok((_, payload)) => assert!(fits && payload.len() == total - header_len),
+                        Err(error) => assert!(!fits, "{error:?}: ihl {ihl}, total {total}, {len} bytes"),
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn other_versions_and_wrong_checksums_are_refused_must_57() {
+        let mut packet = good();
+        assert!(parse(&packet).is_ok());
+        packet[8] ^= 1;
+        assert_eq!(parse(&packet), Err(Error::Checksum));
+        packet[0] = 0x65;
+        assert_eq!(parse(&packet), Err(Error::Version));
+        assert_eq!(parse(&good()[..19]), Err(Error::Version));
+    }
+
+    #[test]
+    fn link_padding_is_not_payload() {
+        let mut packet = good();
+        packet.extend([0; 20]);
+        assert_eq!(parse(&packet).unwrap().1, b"abc");
+    }
+
+    #[test]
+    fn source_routes_are_noticed_and_other_options_ignored_t_64() {
+        let cases: [(&[u8], bool); 7] = [
+            (&[1, 1, 1, 0], false),
+            (&[7, 7, 4, 0, 0, 0, 0, 0], false),
+            (&[131, 7, 4, 0, 0, 0, 0, 0], true),
+            (&[1, 137, 7, 4, 0, 0, 0, 0], true),
+            (&[148, 4, 0, 0, 131, 3, 4, 0], true),
+            (&[0, 131, 3, 4], false),
+            (&[7, 4, 131, 3], false),
+        ];
+        for (options, source_route) in cases {
+            let packet = with_options(options);
+            let (header, payload) = parse(&packet).unwrap();
+            assert_eq!((header.source_route, payload), (source_route, &b"abc"[..]), "{options:?}");
+            assert_eq!(parse_quoted(&packet).unwrap().0, header);
+        }
+    }
+
+    #[test]
+    fn malformed_options_are_refused_but_not_in_quotes() {
+        for options in [[7, 0, 0, 0], [7, 1, 0, 0], [7, 5, 0, 0], [1, 1, 1, 7]] {
+            let packet = with_options(&options);
+            assert_eq!(parse(&packet), Err(Error::Options), "{options:?}");
+            assert_eq!(parse_quoted(&packet).unwrap().1, b"abc");
+        }
+    }
+
+    #[test]
+    fn a_quote_may_be_cut_off_and_changed_on_the_way() {
+        let mut packet = good();
+        packet[8] = 1;
+        packet[2..4].copy_from_slice(&1500u16.to_be_bytes());
+        let (header, payload) = parse_quoted(&packet).unwrap();
+        assert_eq!((header.ttl, payload), (1, &b"abc"[..]));
+        assert_eq!(parse_quoted(&packet[..20]).unwrap().1, b"");
+        assert_eq!(parse_quoted(&packet[..19]), None);
+        packet[2..4].copy_from_slice(&22u16.to_be_bytes());
+        assert_eq!(parse_quoted(&packet).unwrap().1, b"ab");
+    }
+
+    #[test]
+    fn the_largest_datagram_can_be_emitted() {
+        let (header, _) = parse(&good()).map(|(header, payload)| (header, payload.len())).unwrap();
+        let packet = emitted(&header, &vec![7; 65_515]);
+        assert_eq!(parse(&packet).unwrap().1.len(), 65_515);
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_emitted_is_parsed(header in headers(), payload in vec(any::<u8>(), 0..60)) {
+            let packet = emitted(&header, &payload);
+            prop_assert_eq!(parse(&packet), Ok((header, &payload[..])));
+            prop_assert_eq!(parse_quoted(&packet), Some((header, &payload[..])));
+        }
+
+        #[test]
+        fn etherparse_writes_the_same_bytes(header in headers(), payload in vec(any::<u8>(), 0..60)) {
+            let ours = emitted(&header, &payload);
+            prop_assert_eq!(&ours[..20], &theirs(&header, payload.len() as u16).to_bytes()[..]);
+        }
+
+        #[test]
+        fn packets_of_etherparse_with_options_are_parsed(header in headers(), nops in 0usize..=10) {
+            let mut theirs = theirs(&header, 3);
+            theirs.options = Ipv4Options::try_from(&vec![1; nops * 4][..]).unwrap();
+            theirs.set_payload_len(3).unwrap();
+            theirs.header_checksum = theirs.calc_header_checksum();
+            let mut packet = theirs.to_bytes().to_vec();
+            packet.extend(b"abc");
+            prop_assert_eq!(parse(&packet), Ok((header, &b"abc"[..])));
+        }
+
+        #[test]
+        fn no_bytes_panic(mut bytes in vec(any::<u8>(), 0..100), version in prop::bool::weighted(0.9)) {
+            if version && !bytes.is_empty() {
+                bytes[0] = 0x40 | bytes[0] & 0x0f;
+            }
+            let _ = parse(&bytes);
+            let _ = parse_quoted(&bytes);
+        }
+
+        #[test]
+        fn no_options_panic(bytes in vec(any::<u8>(), 0..41)) {
+            let _ = source_route(&bytes);
+        }
     }
 }

@@ -288,3 +288,6 @@ impl Header {
         out[24..40].copy_from_slice(&self.destination.octets());
     }
 }
+
+#[cfg(test)]
+mod tests;

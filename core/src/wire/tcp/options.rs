@@ -192,6 +192,9 @@ impl Options {
 
     /// Length of what [`emit`](Options::emit) writes, in bytes: a multiple of 4, at most 40.
     pub fn emitted_len(&self) -> usize {
+        if self.timestamps_alone().is_some() {
+            return TIMESTAMPS_ALONE_LEN;
+        }
         let mut len = 0;
         self.each_item(|item| len += item.len());
         len
@@ -210,11 +213,27 @@ impl Options {
             debug_assert!(false, "no room for {len} bytes of TCP options");
             return;
         };
+        if let (Some(timestamps), Some((head, data))) =
+            (self.timestamps_alone(), rest.split_first_chunk_mut::<4>())
+        {
+            *head = TIMESTAMPS_ALONE;
+            return write_pair(data, timestamps.val, timestamps.ecr);
+        }
         self.each_item(|item| {
             let (out, after) = std::mem::take(&mut rest).split_at_mut(item.len());
             item.emit(out);
             rest = after;
         });
+    }
+
+    /// The usual case, which reading and writing take a shortcut for: timestamps and no other option.
+    fn timestamps_alone(&self) -> Option<Timestamps> {
+        let others = self.mss.is_some()
+            || self.window_scale.is_some()
+            || self.sack_permitted
+            || !self.sack.is_empty()
+            || self.fast_open.is_some();
+        if others { None } else { self.timestamps }
     }
 
     /// The layout: every option in its place, with the NOPs that align what follows to 4 bytes.
@@ -366,3 +385,6 @@ impl fmt::Display for Item<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
