@@ -6,7 +6,12 @@
 #![forbid(unsafe_code)]
 
 mod fault;
+mod flows;
+mod mangle;
+mod record;
+mod rng;
 pub mod scenario;
+mod stream;
 mod text;
 
 pub use fault::{
