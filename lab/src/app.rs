@@ -137,7 +137,7 @@ impl Desk {
     pub(crate) fn close_all(&mut self, world: &mut World<'_>) {
         self.programs.clear();
         for id in self.io.open_sockets() {
-            self.io.close(world, id);
+            let _gone = self.io.close(world, id);
         }
     }
 }

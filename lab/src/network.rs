@@ -211,7 +211,8 @@ impl Network {
         for (at, index) in looks {
             self.schedule(at, Happening::Look { index });
         }
-        for host in 0..self.hosts.len() {
+        // Servers are declared after their clients, and listen before these connect.
+        for host in (0..self.hosts.len()).rev() {
             self.hosts[host].boot(self.seed, &apps, self.now);
             self.schedule(Instant::ZERO, Happening::Wake { host });
         }

@@ -36,7 +36,7 @@ pub enum Start {
 pub struct Step {
     /// Line of the file.
     pub line: usize,
-    /// As it stands there.
+    /// The call as it stands there.
     pub text: String,
     /// Not before then.
     pub at: Option<Instant>,
@@ -339,9 +339,10 @@ pub(super) fn step(line: usize, condition: Condition, text: &str) -> Understood<
         }
     }
     let waits_only = words.is_empty() && (at.is_some() || after.is_some());
+    let said = words.clone().rest().to_owned();
     let call = if waits_only { Call::Sleep(Duration::ZERO) } else { call(&mut words)? };
     words.end()?;
-    Ok(Step { line, text: text.to_owned(), at, after, socket, call, condition, outcomes: Vec::new() })
+    Ok(Step { line, text: said, at, after, socket, call, condition, outcomes: Vec::new() })
 }
 
 const CALLS: &str = "a call: connect, listen, accept, send, read, shutdown, close, abort, set, wait, error, sleep, \
