@@ -1,0 +1,181 @@
+//! How many answers one destination may draw from us (RFC 4443 §2.4(f), RFC 5961 §7; T-05, T-24, T-25).
+//!
+//! A counter that everybody shares and that holds a known number tells an outsider what others do: he uses up
+//! the rest and counts (CVE-2016-5696, CVE-2020-25705). So there is one budget for each network, and how large
+//! it is changes at random from one fraction of a second to the next.
+
+use std::net::IpAddr;
+
+use crate::time::Instant;
+
+/// Budgets for answers of one kind.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct RateLimiter {
+    /// Empty until first used, then [`SLOTS`] long.
+    buckets: Vec<Bucket>,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Bucket {
+    /// `None` before the first use.
+    filled: Option<Instant>,
+    left: u32,
+}
+
+/// Number of budgets. Networks that share one are told apart by nobody who does not know the hash key.
+pub(crate) const SLOTS: usize = 256;
+
+/// A full bucket is what may be sent in this fraction of a second.
+const FILLS_PER_SECOND: u32 = 8;
+
+impl RateLimiter {
+    /// Whether one more answer may go out to the networks of `slot`, and counts it.
+    ///
+    /// `slot` is a keyed hash of the destination's [`prefix`], of which the remainder by [`SLOTS`] is taken.
+    /// `jitter` is a fresh random number. In the long run no more than `per_second` a second pass, and no less
+    /// than half of it where there is the demand; never more than a bucket above it in any one second.
+    pub(crate) fn allow(&mut self, now: Instant, slot: usize, per_second: u32, jitter: u32) -> bool {
+        if per_second == 0 {
+            return false;
+        }
+        if self.buckets.is_empty() {
+            self.buckets = vec![Bucket::default(); SLOTS];
+        }
+        let Some(bucket) = self.buckets.get_mut(slot % SLOTS) else { return false };
+        bucket.fill(now, per_second, jitter);
+        let allowed = bucket.left > 0;
+        bucket.left = bucket.left.saturating_sub(1);
+        allowed
+    }
+}
+
+impl Bucket {
+    /// Fills it once the time for a whole one has passed. Drop by drop would be smoother, but then a bucket
+    /// that is always empty would let exactly the known rate through, whatever its size.
+    fn fill(&mut self, now: Instant, per_second: u32, jitter: u32) {
+        let size = (per_second / FILLS_PER_SECOND).max(1);
+        let due = self.filled.is_none_or(|filled| {
+            let elapsed = now.saturating_since(filled).as_nanos();
+            elapsed * u128::from(per_second) >= u128::from(size) * 1_000_000_000
+        });
+        if due {
+            self.filled = Some(now);
+            self.left = size - jitter % (size / 2 + 1);
+        }
+    }
+}
+
+/// The network that `address` is counted with, IPv4 /24 or IPv6 /64: its bytes, and how many of them count. One
+/// who holds a whole network could otherwise draw a budget for each address of it.
+pub(crate) fn prefix(address: IpAddr) -> ([u8; 8], usize) {
+    let mut bytes = [0; 8];
+    let (octets, len): (&[u8], usize) = match &address {
+        IpAddr::V4(v4) => (&v4.octets(), 3),
+        IpAddr::V6(v6) => (&v6.octets(), 8),
+    };
+    bytes.iter_mut().zip(octets).take(len).for_each(|(to, from)| *to = *from);
+    (bytes, len)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    /// How many of the calls, one each `gap`, pass within `span`.
+    fn passed(limiter: &mut RateLimiter, start: Instant, span: Duration, gap: Duration, rate: u32) -> u32 {
+        let (mut now, mut random, mut count) = (start, 12_345_u32, 0);
+        while now < start + span {
+            random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            count += u32::from(limiter.allow(now, 7, rate, random >> 8));
+            now += gap;
+        }
+        count
+    }
+
+    #[test]
+    fn a_flood_gets_no_more_than_the_limit_and_no_less_than_half_t_05() {
+        for rate in [1, 2, 3, 7, 8, 9, 15, 16, 200, 1000, 100_000] {
+            let gap = Duration::from_nanos(1_000_000_000 / (u64::from(rate) * 10));
+            let seconds = 10;
+            let span = Duration::from_secs(seconds);
+            let count = passed(&mut RateLimiter::default(), Instant::from_secs(1), span, gap, rate);
+            let bucket = (rate / FILLS_PER_SECOND).max(1);
+            assert!(count <= rate * seconds as u32 + bucket, "{rate}/s: {count}");
+            assert!(count >= rate * seconds as u32 * 45 / 100, "{rate}/s: {count}");
+        }
+    }
+
+    #[test]
+    fn a_burst_gets_one_bucket_even_after_a_long_rest() {
+        let mut limiter = RateLimiter::default();
+        for start in [Instant::ZERO, Instant::from_secs(1000)] {
+            let count = (0..1000).filter(|_| limiter.allow(start, 0, 80, 0)).count();
+            assert_eq!(count, 10);
+        }
+        // Both sides of the time that a bucket takes.
+        let filled = Instant::from_secs(1000);
+        assert!(!limiter.allow(Instant::from_nanos(filled.as_nanos() + 124_999_999), 0, 80, 0));
+        assert!(limiter.allow(filled + Duration::from_millis(125), 0, 80, 0));
+        assert!(limiter.allow(Instant::ZERO, 0, 80, 0), "a clock that went back changes nothing");
+    }
+
+    #[test]
+    fn the_size_of_a_bucket_is_as_random_as_the_jitter_t_24_t_25() {
+        let count = |jitter| {
+            let mut limiter = RateLimiter::default();
+            (0..1000).filter(|_| limiter.allow(Instant::ZERO, 0, 80, jitter)).count()
+        };
+        let sizes: std::collections::BTreeSet<_> = (0..100).map(count).collect();
+        assert_eq!(sizes.into_iter().collect::<Vec<_>>(), [5, 6, 7, 8, 9, 10]);
+        assert!((5..=10).contains(&count(u32::MAX)));
+        // A drained bucket is filled with another number each time, too.
+        let mut limiter = RateLimiter::default();
+        let counts: Vec<_> = [0, 1, 2, 3]
+            .into_iter()
+            .map(|n| {
+                let now = Instant::from_millis(125 * n);
+                (0..100).filter(|_| limiter.allow(now, 0, 80, n as u32)).count()
+            })
+            .collect();
+        assert_eq!(counts, [10, 9, 8, 7]);
+    }
+
+    #[test]
+    fn the_smallest_limits() {
+        let mut limiter = RateLimiter::default();
+        assert!(!limiter.allow(Instant::from_secs(9), 0, 0, 0));
+        assert!(limiter.buckets.is_empty(), "nothing is allocated for what never passes");
+        for jitter in [0, 1, 2, u32::MAX] {
+            let mut limiter = RateLimiter::default();
+            assert!(limiter.allow(Instant::ZERO, 0, 1, jitter));
+            assert!(!limiter.allow(Instant::from_millis(999), 0, 1, jitter));
+            assert!(limiter.allow(Instant::from_millis(1000), 0, 1, jitter));
+        }
+        assert!(limiter.allow(Instant::from_nanos(u64::MAX), usize::MAX, u32::MAX, u32::MAX));
+        assert!(limiter.allow(Instant::from_nanos(u64::MAX), usize::MAX, u32::MAX, u32::MAX));
+    }
+
+    #[test]
+    fn each_slot_has_its_own_budget_t_25() {
+        let mut limiter = RateLimiter::default();
+        for slot in 0..SLOTS {
+            assert!(limiter.allow(Instant::ZERO, slot, 1, 0), "slot {slot}");
+        }
+        assert!(!limiter.allow(Instant::ZERO, 0, 1, 0));
+        assert!(!limiter.allow(Instant::ZERO, SLOTS, 1, 0), "the same as slot 0");
+        assert_eq!(limiter.buckets.len(), SLOTS);
+    }
+
+    #[test]
+    fn a_network_counts_as_one_and_its_neighbour_as_another() {
+        let p = |text: &str| prefix(text.parse().unwrap());
+        assert_eq!(p("192.0.2.1"), ([192, 0, 2, 0, 0, 0, 0, 0], 3));
+        assert_eq!(p("192.0.2.1"), p("192.0.2.255"));
+        assert_ne!(p("192.0.2.1"), p("192.0.3.1"));
+        assert_eq!(p("2001:db8:1:2::1"), ([0x20, 1, 0xd, 0xb8, 0, 1, 0, 2], 8));
+        assert_eq!(p("2001:db8:1:2::1"), p("2001:db8:1:2:ffff::"));
+        assert_ne!(p("2001:db8:1:2::1"), p("2001:db8:1:3::1"));
+    }
+}

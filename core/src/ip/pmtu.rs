@@ -1,0 +1,231 @@
+//! Path MTUs that ICMP errors taught us, by destination (RFC 1191, RFC 8201; T-31).
+//!
+//! Whether an error is to be believed (that it quotes what is in flight) has been decided before it gets here.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use crate::config::Config;
+use crate::time::Instant;
+
+/// The path MTUs that are lower than that of our interface.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct PmtuCache {
+    entries: BTreeMap<IpAddr, Entry>,
+    by_expiry: BTreeSet<(Instant, IpAddr)>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Entry {
+    mtu: u16,
+    expires: Instant,
+}
+
+/// Every IPv6 link carries this much (8200-2).
+const MIN_MTU_V6: u32 = 1280;
+
+/// RFC 1191 §7.1, table 7-1.
+const PLATEAUS: [u16; 11] = [65_535, 32_000, 17_914, 8_166, 4_352, 2_002, 1_492, 1_006, 508, 296, 68];
+
+impl PmtuCache {
+    /// What is known of the path to `destination`, unless it is too old to be relied upon (1191-2).
+    pub(crate) fn get(&self, now: Instant, destination: IpAddr) -> Option<u16> {
+        self.entries.get(&destination).filter(|entry| now < entry.expires).map(|entry| entry.mtu)
+    }
+
+    /// A router says that only `mtu` bytes fit through, where we took it for `current`. Returns the new path
+    /// MTU if that lowers it; nothing raises it but the passage of time (1191-2, 8201-1).
+    pub(crate) fn lower(
+        &mut self,
+        now: Instant,
+        config: &Config,
+        destination: IpAddr,
+        mtu: u32,
+        current: u16,
+    ) -> Option<u16> {
+        let believed = self.get(now, destination).map_or(current, |known| known.min(current));
+        let mtu = match destination {
+            IpAddr::V4(_) => next_hop_v4(config, mtu, believed),
+            IpAddr::V6(_) if mtu < MIN_MTU_V6 => return None,
+            IpAddr::V6(_) => mtu,
+        };
+        let mtu = u16::try_from(mtu).ok().filter(|mtu| *mtu < believed)?;
+        self.forget(destination);
+        self.evict(now, config.pmtu_cache as usize);
+        if config.pmtu_cache > 0 {
+            let expires = now + config.mtu_expires;
+            self.entries.insert(destination, Entry { mtu, expires });
+            self.by_expiry.insert((expires, destination));
+        }
+        Some(mtu)
+    }
+
+    /// The path to `destination` has changed.
+    pub(crate) fn forget(&mut self, destination: IpAddr) {
+        if let Some(entry) = self.entries.remove(&destination) {
+            self.by_expiry.remove(&(entry.expires, destination));
+        }
+    }
+
+    /// Destinations remembered, expired ones included until another takes their place.
+    pub(crate) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Removes what has expired, and what is next to, until there is room for one more of `limit`.
+    fn evict(&mut self, now: Instant, limit: usize) {
+        while let Some(&(expires, destination)) = self.by_expiry.first() {
+            if now < expires && self.entries.len() < limit {
+                return;
+            }
+            self.forget(destination);
+        }
+    }
+}
+
+/// What an IPv4 router's report comes to. One from before RFC 1191 leaves the field zero: then the path is taken
+/// for the next lower of the usual ones (RFC 1191 §5). The floor keeps a forged report from forcing tiny
+/// segments on us (T-31).
+fn next_hop_v4(config: &Config, mtu: u32, believed: u16) -> u32 {
+    let mtu = match mtu {
+        0 => u32::from(PLATEAUS.into_iter().find(|plateau| *plateau < believed).unwrap_or(0)),
+        mtu => mtu,
+    };
+    mtu.max(u32::from(config.min_pmtu))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    const V4: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1));
+    const V6: IpAddr = IpAddr::V6(std::net::Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1));
+
+    fn nth(n: u32) -> IpAddr {
+        IpAddr::V4((0x0a00_0000 + n).into())
+    }
+
+    #[test]
+    fn a_report_lowers_and_never_raises_1191_1_8201_1() {
+        let (mut cache, config, now) = (PmtuCache::default(), Config::default(), Instant::from_secs(1));
+        assert_eq!(cache.get(now, V4), None);
+        for destination in [V4, V6] {
+            assert_eq!(cache.lower(now, &config, destination, 1500, 1500), None);
+            assert_eq!(cache.lower(now, &config, destination, 9000, 1500), None);
+            assert_eq!(cache.lower(now, &config, destination, u32::MAX, 1500), None);
+            assert_eq!(
+                cache.lower(now, &config, destination, 65_536 + 1300, 1500),
+                None,
+                "not cut to 16 bits"
+            );
+            assert_eq!(cache.get(now, destination), None);
+            assert_eq!(cache.lower(now, &config, destination, 1400, 1500), Some(1400));
+            // Someone who has not heard of the decrease yet does not undo it.
+            assert_eq!(cache.lower(now, &config, destination, 1450, 1500), None);
+            assert_eq!(cache.lower(now, &config, destination, 1400, 1500), None);
+            assert_eq!(cache.get(now, destination), Some(1400));
+            assert_eq!(cache.lower(now, &config, destination, 1399, 1500), Some(1399));
+            assert_eq!(cache.lower(now, &config, destination, 1350, 1300), None, "lower already, by a probe");
+        }
+        assert_eq!(cache.len(), 2);
+    }
+
+    #[test]
+    fn an_old_router_s_zero_means_the_next_plateau_1191_1() {
+        let config = Config { min_pmtu: 68, ..Config::default() };
+        let lower = |current| PmtuCache::default().lower(Instant::ZERO, &config, V4, 0, current);
+        let steps = [(9000, 8166), (1500, 1492), (1492, 1006), (1006, 508), (508, 296), (296, 68), (69, 68)];
+        for (current, plateau) in steps {
+            assert_eq!(lower(current), Some(plateau), "below {current}");
+        }
+        assert_eq!(lower(68), None);
+        // Each zero goes a step below what the one before came to.
+        let (mut cache, now) = (PmtuCache::default(), Instant::ZERO);
+        assert_eq!(cache.lower(now, &config, V4, 0, 1500), Some(1492));
+        assert_eq!(cache.lower(now, &config, V4, 0, 1500), Some(1006));
+        // With the usual floor, the last step is the floor.
+        assert_eq!(PmtuCache::default().lower(now, &Config::default(), V4, 0, 1006), Some(552));
+    }
+
+    #[test]
+    fn an_ipv4_report_goes_no_lower_than_min_pmtu_1191_1_t_31() {
+        for floor in [552, 68] {
+            let config = Config { min_pmtu: floor, ..Config::default() };
+            let lower = |mtu, current| PmtuCache::default().lower(Instant::ZERO, &config, V4, mtu, current);
+            let f = u32::from(floor);
+            assert_eq!(lower(f + 1, 1500), Some(floor + 1));
+            assert_eq!(lower(f, 1500), Some(floor));
+            assert_eq!(lower(f - 1, 1500), Some(floor));
+            assert_eq!(lower(1, 1500), Some(floor));
+            assert_eq!(lower(1, floor), None);
+            assert_eq!(lower(1, floor - 1), None, "a floor is no reason to go up");
+        }
+    }
+
+    #[test]
+    fn an_ipv6_report_below_1280_is_discarded_8201_1() {
+        let (mut cache, config, now) = (PmtuCache::default(), Config::default(), Instant::ZERO);
+        for mtu in [0, 1, 68, 1279] {
+            assert_eq!(cache.lower(now, &config, V6, mtu, 1500), None);
+        }
+        assert_eq!(cache.len(), 0);
+        assert_eq!(cache.lower(now, &config, V6, 1280, 1500), Some(1280));
+    }
+
+    #[test]
+    fn a_decrease_lasts_mtu_expires_from_the_last_one_1191_2() {
+        let (mut cache, config) = (PmtuCache::default(), Config::default());
+        let start = Instant::from_secs(5);
+        cache.lower(start, &config, V4, 1400, 1500);
+        let later = start + Duration::from_secs(100);
+        assert_eq!(cache.lower(later, &config, V4, 1400, 1400), None, "a repeated report prolongs nothing");
+        let end = start + config.mtu_expires;
+        assert_eq!(cache.get(Instant::from_nanos(end.as_nanos() - 1), V4), Some(1400));
+        assert_eq!(cache.get(end, V4), None);
+
+        cache.lower(later, &config, V4, 1300, 1400);
+        assert_eq!(cache.get(end, V4), Some(1300), "a new decrease counts from its own time");
+        assert_eq!(cache.get(later + config.mtu_expires, V4), None);
+        // What has expired holds nobody down.
+        assert_eq!(cache.lower(later + config.mtu_expires, &config, V4, 1450, 1500), Some(1450));
+        assert_eq!((cache.len(), cache.by_expiry.len()), (1, 1));
+    }
+
+    #[test]
+    fn the_cache_is_bounded_and_the_next_to_expire_goes_first() {
+        let config = Config { pmtu_cache: 3, ..Config::default() };
+        let mut cache = PmtuCache::default();
+        // Of these, 0 is lowered again, so that 1 is the next to expire.
+        for (second, n) in [0, 1, 2, 0].into_iter().enumerate() {
+            let now = Instant::from_secs(second as u64);
+            assert!(cache.lower(now, &config, nth(n), 1400 - second as u32, 1500).is_some());
+        }
+        let now = Instant::from_secs(10);
+        assert_eq!(cache.len(), 3);
+        assert!(cache.lower(now, &config, nth(3), 1400, 1500).is_some());
+        assert_eq!((cache.len(), cache.by_expiry.len()), (3, 3));
+        assert_eq!([0, 1, 2, 3].map(|n| cache.get(now, nth(n)).is_some()), [true, false, true, true]);
+
+        cache.forget(nth(2));
+        cache.forget(nth(77));
+        assert_eq!((cache.get(now, nth(2)), cache.len(), cache.by_expiry.len()), (None, 2, 2));
+    }
+
+    #[test]
+    fn without_a_cache_the_caller_still_learns_the_value() {
+        let config = Config { pmtu_cache: 0, ..Config::default() };
+        let mut cache = PmtuCache::default();
+        assert_eq!(cache.lower(Instant::ZERO, &config, V4, 1400, 1500), Some(1400));
+        assert_eq!((cache.get(Instant::ZERO, V4), cache.len()), (None, 0));
+    }
+
+    #[test]
+    fn what_has_expired_leaves_when_something_else_comes() {
+        let (mut cache, config) = (PmtuCache::default(), Config::default());
+        (0..10).for_each(|n| assert!(cache.lower(Instant::ZERO, &config, nth(n), 1400, 1500).is_some()));
+        cache.lower(Instant::ZERO + config.mtu_expires, &config, nth(10), 1400, 1500);
+        assert_eq!((cache.len(), cache.by_expiry.len()), (1, 1));
+    }
+}
