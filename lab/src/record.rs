@@ -63,11 +63,25 @@ pub(crate) enum Fate {
 #[derive(Clone, Debug)]
 pub(crate) enum Entry {
     Segment(Segment),
-    State { at: Instant, host: usize, tuple: usize, from: State, to: State },
+    State {
+        at: Instant,
+        host: usize,
+        tuple: usize,
+        from: State,
+        to: State,
+    },
     /// A host began to listen, or stopped.
-    Listening { at: Instant, host: usize, on: bool },
+    Listening {
+        at: Instant,
+        host: usize,
+        on: bool,
+    },
     /// Something that a host's application or stack did; without a host: the network.
-    Note { at: Instant, host: Option<usize>, text: String },
+    Note {
+        at: Instant,
+        host: Option<usize>,
+        text: String,
+    },
 }
 
 impl Entry {

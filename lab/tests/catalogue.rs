@@ -17,7 +17,9 @@ fn runs() -> Vec<(Scenario, Profile)> {
     let all = catalogue().unwrap_or_else(|error| panic!("{error}"));
     all.into_iter()
         .filter(|scenario| wanted(&scenario.id))
-        .flat_map(|scenario| scenario.profiles.clone().into_iter().map(move |profile| (scenario.clone(), profile)))
+        .flat_map(|scenario| {
+            scenario.profiles.clone().into_iter().map(move |profile| (scenario.clone(), profile))
+        })
         .collect()
 }
 
@@ -31,7 +33,10 @@ fn everywhere(check: impl Fn(&Scenario, Profile) -> Vec<String> + Sync) -> Vec<S
             scope.spawn(|| {
                 while let Some((scenario, profile)) = runs.get(next.fetch_add(1, Ordering::Relaxed)) {
                     let found = check(scenario, *profile);
-                    wrong.lock().unwrap().extend(found.into_iter().map(|w| format!("{} [{profile}]: {w}", scenario.id)));
+                    wrong
+                        .lock()
+                        .unwrap()
+                        .extend(found.into_iter().map(|w| format!("{} [{profile}]: {w}", scenario.id)));
                 }
             });
         }
@@ -57,7 +62,11 @@ fn every_scenario_passes_with_the_ladder_beside_it() {
         }
         let beside = std::fs::read_to_string(&file).unwrap_or_default();
         if beside != report.ladder {
-            wrong.push(format!("the ladder is not that of {}:\n{}", file.display(), difference(&beside, &report.ladder)));
+            wrong.push(format!(
+                "the ladder is not that of {}:\n{}",
+                file.display(),
+                difference(&beside, &report.ladder)
+            ));
         }
         if !report.passed() {
             wrong.push(report.ladder);
@@ -105,7 +114,8 @@ fn every_scenario_keeps_the_rules_under_random_faults() {
     let wrong = everywhere(|scenario, profile| {
         let mut wrong = Vec::new();
         for seed in 0..seeds {
-            let report = run(scenario, &RunOptions { profile, seed, swarm: true, ..RunOptions::default() }).unwrap();
+            let report =
+                run(scenario, &RunOptions { profile, seed, swarm: true, ..RunOptions::default() }).unwrap();
             wrong.extend(report.failures.iter().map(|failure| format!("seed {seed}: {failure}")));
         }
         wrong
