@@ -57,7 +57,7 @@ pub fn explain(scenario: &Scenario, profile: Profile) -> Result<String, String> 
     }
     let names: Vec<&str> = scenario.profiles.iter().map(|p| p.name()).collect();
     let _ = write!(out, "\nProfiles\n\n  {}\n\nLadder\n\n", names.join(", "));
-    let report = run(scenario, &RunOptions { profile, ..RunOptions::default() })?;
+    let report = run(scenario, &RunOptions { profile, ladder: true, ..RunOptions::default() })?;
     out.push_str(&report.ladder);
     Ok(out)
 }

@@ -125,6 +125,9 @@ pub(crate) struct Plan {
     pub(crate) seed: u64,
     pub(crate) swarm: Option<Swarm>,
     pub(crate) lenient: bool,
+    /// Keep segments and notes.
+    pub(crate) record: bool,
+    /// Keep packets.
     pub(crate) capture: bool,
 }
 
@@ -179,7 +182,7 @@ impl Network {
             addresses.insert(host.v4, index);
             addresses.insert(host.v6, index);
         }
-        let record = Record::new(plan.hosts.len(), plan.capture);
+        let record = Record::new(plan.hosts.len(), plan.record, plan.capture);
         let mut network = Network {
             now: Instant::ZERO,
             queue: BinaryHeap::new(),

@@ -127,6 +127,7 @@ impl History {
 /// What happened in a run.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Record {
+    on: bool,
     pub(crate) entries: Vec<Entry>,
     segments: usize,
     notes: usize,
@@ -139,12 +140,20 @@ pub(crate) struct Record {
 }
 
 impl Record {
-    pub(crate) fn new(hosts: usize, capture: bool) -> Record {
-        Record { histories: vec![Vec::new(); hosts], captures: capture.then(Vec::new), ..Record::default() }
+    pub(crate) fn new(hosts: usize, on: bool, capture: bool) -> Record {
+        Record {
+            on,
+            histories: vec![Vec::new(); hosts],
+            captures: capture.then(Vec::new),
+            ..Record::default()
+        }
     }
 
     /// Keeps a segment and says where, so that its fate can be added.
     pub(crate) fn segment(&mut self, segment: Segment) -> Option<usize> {
+        if !self.on {
+            return None;
+        }
         if self.segments == SEGMENTS {
             self.unrecorded += 1;
             return None;
@@ -161,7 +170,7 @@ impl Record {
     }
 
     pub(crate) fn note(&mut self, at: Instant, host: Option<usize>, text: impl FnOnce() -> String) {
-        if self.notes < NOTES {
+        if self.on && self.notes < NOTES {
             self.notes += 1;
             self.entries.push(Entry::Note { at, host, text: text() });
         }
@@ -175,6 +184,9 @@ impl Record {
         key: (SocketAddr, SocketAddr),
         first: State,
     ) -> Option<usize> {
+        if !self.on {
+            return None;
+        }
         if let Some(found) = self.tuples.get(&(host, local, remote)) {
             return Some(*found);
         }

@@ -31,6 +31,8 @@ pub struct RunOptions {
     pub sysctls: Vec<String>,
     /// Faults on top of the scenario's.
     pub faults: Vec<Fault>,
+    /// Draw [`Report::ladder`].
+    pub ladder: bool,
     /// Keep the packets, for [`Report::pcap`].
     pub capture: bool,
 }
@@ -59,7 +61,7 @@ pub struct Report {
     pub differences: Vec<String>,
     /// How long it took in virtual time, all phases together.
     pub virtual_seconds: f64,
-    /// What happened, as text.
+    /// What happened, as text; empty unless asked for.
     pub ladder: String,
     /// What happened, for Wireshark; empty unless asked for.
     pub pcap: Vec<u8>,
@@ -85,7 +87,7 @@ pub fn run(scenario: &Scenario, options: &RunOptions) -> Result<Report, String> 
         failures: Vec::new(),
         differences: Vec::new(),
         virtual_seconds: 0.0,
-        ladder: ladder::heading(scenario, options.profile),
+        ladder: if options.ladder { ladder::heading(scenario, options.profile) } else { String::new() },
         pcap: Vec::new(),
         hash: 0,
     };
@@ -137,7 +139,9 @@ fn run_phase(
     list.extend(unmet.into_iter().map(place));
     report.virtual_seconds += network.now.as_secs_f64();
     report.hash = report.hash.rotate_left(1) ^ network.hash;
-    report.ladder.push_str(&ladder::draw(&network, scenario, phase));
+    if options.ladder {
+        report.ladder.push_str(&ladder::draw(&network, scenario, phase));
+    }
     if options.capture {
         report.pcap.extend(pcapng::section(&network, &format!("{} {}", scenario.id, phase.name)));
     }
@@ -243,6 +247,7 @@ fn plan(scenario: &Scenario, selected: &Selected<'_>, options: &RunOptions) -> R
         seed: options.seed,
         swarm: options.swarm.then(|| Swarm::new(options.seed)),
         lenient: options.lenient(),
+        record: !options.swarm || options.ladder || options.capture,
         capture: options.capture,
         hosts,
     })

@@ -54,7 +54,7 @@ fn ladder_file(id: &str, profile: Profile) -> PathBuf {
 fn every_scenario_passes_with_the_ladder_beside_it() {
     let update = std::env::var_os("UPDATE_LADDERS").is_some();
     let wrong = everywhere(|scenario, profile| {
-        let report = run(scenario, &RunOptions { profile, ..RunOptions::default() }).unwrap();
+        let report = run(scenario, &RunOptions { profile, ladder: true, ..RunOptions::default() }).unwrap();
         let mut wrong = report.failures.clone();
         let file = ladder_file(&scenario.id, profile);
         if update && report.passed() {
@@ -91,7 +91,9 @@ fn difference(old: &str, new: &str) -> String {
 #[test]
 fn the_same_seed_gives_the_same_packets_and_any_seed_the_same_ladder() {
     let wrong = everywhere(|scenario, profile| {
-        let play = |seed| run(scenario, &RunOptions { profile, seed, ..RunOptions::default() }).unwrap();
+        let play = |seed| {
+            run(scenario, &RunOptions { profile, seed, ladder: true, ..RunOptions::default() }).unwrap()
+        };
         let (first, again, other) = (play(1), play(1), play(2));
         let mut wrong = Vec::new();
         if (first.hash, &first.ladder) != (again.hash, &again.ladder) {
@@ -99,6 +101,9 @@ fn the_same_seed_gives_the_same_packets_and_any_seed_the_same_ladder() {
         }
         if first.hash == other.hash {
             wrong.push("seeds 1 and 2 gave one trace".to_owned());
+        }
+        if other.ladder != first.ladder {
+            wrong.push(format!("seed 2 gave another ladder:\n{}", difference(&first.ladder, &other.ladder)));
         }
         if !other.passed() {
             wrong.push(format!("seed 2: {}", other.failures.join("; ")));
