@@ -41,6 +41,12 @@ impl Connection {
         }
     }
 
+    /// An ACK below SND.UNA, overtaken by another: only its SACK blocks may tell something new (SA-EST-16).
+    pub(crate) fn take_old_ack(&mut self, segment: &Segment<'_>, env: &mut Env<'_>) {
+        self.take_sack(segment, env);
+        self.recover_if_lost(env);
+    }
+
     /// SND.WND, guarded by SND.WL1 and SND.WL2 (9293-i).
     fn update_window(&mut self, segment: &Segment<'_>) {
         let window = self.announced_by(segment);
