@@ -26,7 +26,7 @@ use std::time::Duration;
 
 use self::kinds::Kind;
 pub(crate) use self::kinds::prefix_covers;
-pub use self::kinds::{CongestionControl, PortRange, Refusal, RefuseWith, Refusals};
+pub use self::kinds::{CongestionControl, PortRange, Refusal, Refusals, RefuseWith};
 use thiserror::Error;
 
 /// A named set of values for every setting.
@@ -475,7 +475,9 @@ mod tests {
             "line 3: `tcp_sync_retries`: no such setting (near it: tcp_syncookies)"
         );
         assert_eq!(config, Config::default());
-        assert!(config.apply("tcp_syn_retries 3").unwrap_err().to_string().contains("expected `name = value`"));
+        assert!(
+            config.apply("tcp_syn_retries 3").unwrap_err().to_string().contains("expected `name = value`")
+        );
     }
 
     #[test]

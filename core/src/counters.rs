@@ -8,11 +8,21 @@ use std::fmt;
 macro_rules! counters {
     ($($(#[doc = $doc:literal])+ $field:ident $name:literal;)+) => {
         /// The counters of a stack. All count from zero and only upwards.
-        #[derive(Clone, Default, PartialEq, Eq)]
+        #[derive(Clone, PartialEq, Eq)]
         pub struct Counters {
             $($(#[doc = $doc])+ pub $field: u64,)+
             drops: [u64; DropReason::ALL.len()],
             replies: [u64; ReplyReason::ALL.len()],
+        }
+
+        impl Default for Counters {
+            fn default() -> Counters {
+                Counters {
+                    $($field: 0,)+
+                    drops: [0; DropReason::ALL.len()],
+                    replies: [0; ReplyReason::ALL.len()],
+                }
+            }
         }
 
         impl Counters {

@@ -154,6 +154,10 @@ pub struct Usage {
     pub buffered: u64,
     /// Incomplete datagrams.
     pub fragments: usize,
+    /// Bytes that they take.
+    pub fragment_bytes: usize,
+    /// Destinations whose path MTU is remembered.
+    pub path_mtus: usize,
     /// Stateless answers that wait for the device.
     pub replies: usize,
 }

@@ -167,6 +167,10 @@ pub struct ConnectOptions {
 impl ConnectOptions {
     /// From exactly this local end.
     pub fn from_local(local: SocketAddr) -> ConnectOptions {
-        ConnectOptions { local_address: Some(local.ip()), local_port: Some(local.port()), ..Default::default() }
+        ConnectOptions {
+            local_address: Some(local.ip()),
+            local_port: Some(local.port()),
+            ..Default::default()
+        }
     }
 }

@@ -1,16 +1,47 @@
 //! The stack: packets and time in, packets and events out.
+//!
+//! This module and its children are the only place that moves anything between the tables. Here stand the tables
+//! and the moves; `inbound` walks a packet to its table, `outbound` fills frames, `timers` runs what is due, `calls`
+//! are the user's, `view` shows what there is.
 
+use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use bytes::Bytes;
+use slab::Slab;
+use slotmap::SlotMap;
 
+use crate::buffer::Rope;
 use crate::config::Config;
-use crate::counters::Counters;
+use crate::counters::{Counters, DropReason, ReplyReason};
 use crate::error::Error;
-use crate::info::{Diagnosis, Info, SocketEntry, Usage};
-use crate::socket::{ConnectOptions, Event, ListenOptions, Shutdown, SocketId, SocketOptions};
-use crate::time::{Duration, Instant};
-use crate::trace::TraceEvent;
+use crate::flow::{FlowRef, FlowTable, FourTuple, PackedRef};
+use crate::ip::addresses::Addresses;
+use crate::ip::fragments::Fragments;
+use crate::ip::limit::RateLimiter;
+use crate::ip::pmtu::PmtuCache;
+use crate::keys::Keys;
+use crate::socket::{Event, SocketId, SocketOptions};
+use crate::tcp::fast_open::CookieCache;
+use crate::tcp::input::{Closed, Outcome};
+use crate::tcp::listen::{HalfOpen, Listener};
+use crate::tcp::segment::{Answer, Segment};
+use crate::tcp::syn_sent::Opening;
+use crate::tcp::tcb::{Connection, Env, Origin};
+use crate::tcp::time_wait::{self, Peers, TimeWait, TimeWaits};
+use crate::time::{Instant, Tick};
+use crate::timer::{TimerId, Wheel};
+use crate::trace::{State, Trace, TraceKind};
+use crate::wire::tcp::{Flags, Options};
+
+mod calls;
+mod icmp;
+mod inbound;
+mod outbound;
+mod passive;
+mod timers;
+mod view;
 
 /// What the stack is attached to: a device that carries bare IP packets.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,7 +52,7 @@ pub struct Interface {
     pub addresses: Vec<(IpAddr, u8)>,
     /// The device cuts super-segments: [`Transmit::segment_size`] may be set and a frame may hold 64 KiB.
     pub segmentation_offload: bool,
-    /// The device fills in TCP checksums: the field then holds the sum of the pudo-header, not complemented.
+    /// The device fills in TCP checksums: the field then holds the sum of the pseudo-header, not complemented.
     pub checksum_offload: bool,
 }
 
@@ -79,137 +110,459 @@ pub struct Transmit {
 }
 
 /// A TCP/IP stack on one interface.
-#[derive(Clone)]
+///
+/// Methods are of four kinds. *Getters* look. *Inputs* ([`receive`](Stack::receive), [`advance`](Stack::advance))
+/// take in packets and time. *User calls* (`listen` … `abort`) are those of RFC 9293 §3.9.1. *Polls*
+/// ([`transmit`](Stack::transmit), [`poll_event`](Stack::poll_event), [`poll_at`](Stack::poll_at)) are asked until
+/// they give nothing, after each input or user call. Any order is legal.
+#[derive(Clone, Debug)]
 pub struct Stack {
     config: Config,
+    interface: Interface,
+    counters: Counters,
+    trace: Trace,
+    keys: Keys,
+    now: Instant,
+
+    addresses: Addresses,
+    fragments: Fragments,
+    pmtu: PmtuCache,
+    rst_limit: RateLimiter,
+    icmp_limit: RateLimiter,
+
+    flows: FlowTable,
+    half_open: Slab<HalfOpen>,
+    openings: Slab<Opening>,
+    connections: Slab<Connection>,
+    time_waits: TimeWaits,
+    /// Half-open entries that a TIME-WAIT gave way to, and that entry: it comes back when the SYN turns out to be an
+    /// old duplicate (6191-5).
+    gave_way: BTreeMap<u32, u32>,
+    listeners: Slab<Listener>,
+    /// By port and address; no address: all of a family (`true`: IPv4).
+    bindings: BTreeMap<(u16, Result<IpAddr, bool>), u32>,
+    sockets: SlotMap<SocketId, Socket>,
+    orphans: usize,
+    /// Bytes in all queues.
+    buffered: u64,
+    cookies: CookieCache,
+    peers: Peers,
+
+    wheel: Wheel,
+    /// Connections and openings that may have something to send.
+    ready: VecDeque<PackedRef>,
+    /// Stateless answers.
+    replies: VecDeque<Reply>,
+    events: VecDeque<SocketId>,
 }
 
-#[allow(unused_variables, missing_docs)]
+/// The application's half.
+#[derive(Clone, Debug)]
+struct Socket {
+    kind: SocketKind,
+    /// What changed and was not polled.
+    events: Event,
+    /// It is in the queue of events.
+    queued: bool,
+    /// The application has it: not while it waits in an accept queue.
+    accepted: bool,
+}
+
+#[derive(Clone, Debug)]
+enum SocketKind {
+    Listener(u32),
+    Opening(u32),
+    Connection(u32),
+    Finished(Box<Finished>),
+}
+
+/// What is left of a connection that ended while the application holds its socket.
+#[derive(Clone, Debug)]
+struct Finished {
+    /// Bytes that came before the end.
+    receive_queue: Rope,
+    /// Why it ended, until it is told.
+    error: Option<Error>,
+    local: SocketAddr,
+    remote: SocketAddr,
+    options: Arc<SocketOptions>,
+}
+
+/// What waits for the device beside the connections' own segments.
+#[derive(Clone, Debug)]
+enum Reply {
+    Segment(Answer),
+    /// A whole packet, as ICMP messages are.
+    Packet(Vec<u8>),
+}
+
+/// Lends out everything of the stack that a handler may use beside its connection.
+macro_rules! env {
+    ($stack:expr) => {
+        crate::tcp::tcb::Env {
+            now: $stack.now,
+            config: &$stack.config,
+            counters: &mut $stack.counters,
+            trace: &mut $stack.trace,
+            keys: &$stack.keys,
+            interface_mtu: $stack.interface.mtu,
+        }
+    };
+}
+use env;
+
 impl Stack {
+    /// A stack with nothing in it.
     pub fn new(config: Config, interface: Interface) -> Stack {
-        todo!()
+        Stack {
+            keys: Keys::new(&config.secret),
+            addresses: Addresses::new(interface.addresses.iter().copied()),
+            counters: Counters::default(),
+            trace: Trace::default(),
+            now: Instant::ZERO,
+            fragments: Fragments::default(),
+            pmtu: PmtuCache::default(),
+            rst_limit: RateLimiter::default(),
+            icmp_limit: RateLimiter::default(),
+            flows: FlowTable::default(),
+            half_open: Slab::new(),
+            openings: Slab::new(),
+            connections: Slab::new(),
+            time_waits: TimeWaits::default(),
+            gave_way: BTreeMap::new(),
+            listeners: Slab::new(),
+            bindings: BTreeMap::new(),
+            sockets: SlotMap::with_key(),
+            orphans: 0,
+            buffered: 0,
+            cookies: CookieCache::default(),
+            peers: Peers::default(),
+            wheel: Wheel::new(),
+            ready: VecDeque::new(),
+            replies: VecDeque::new(),
+            events: VecDeque::new(),
+            config,
+            interface,
+        }
     }
 
-    // Getters.
-
-    pub fn config(&self) -> &Config {
-        &self.config
-    }
-    pub fn interface(&self) -> &Interface {
-        todo!()
-    }
-    pub fn counters(&self) -> &Counters {
-        todo!()
-    }
-    pub fn usage(&self) -> Usage {
-        todo!()
-    }
-    /// All that `ss -a` would show: listeners, half-open, connections, orphans, TIME-WAIT.
-    pub fn sockets(&self, now: Instant) -> Vec<SocketEntry> {
-        todo!()
-    }
-    /// Connections that the application seems to have forgotten: in CLOSE-WAIT for longer than `older_than`.
-    pub fn diagnose(&self, now: Instant, older_than: Duration) -> Vec<Diagnosis> {
-        todo!()
-    }
-    /// Errors: `NoSuchSocket`; `NotConnected` (a listener, or the connection is gone).
-    pub fn info(&self, now: Instant, id: SocketId) -> Result<Info, Error> {
-        todo!()
-    }
-    pub fn local_addr(&self, id: SocketId) -> Result<SocketAddr, Error> {
-        todo!()
-    }
-    pub fn peer_addr(&self, id: SocketId) -> Result<SocketAddr, Error> {
-        todo!()
-    }
-    pub fn options(&self, id: SocketId) -> Result<&SocketOptions, Error> {
-        todo!()
-    }
-
-    // Packets and time.
-
-    /// Takes in a packet. Never fails: what is dropped is counted and traced.
-    pub fn receive<'a>(&mut self, now: Instant, packet: impl Into<Packet<'a>>) {
-        todo!()
-    }
-    /// Fills `frame` with the next packet to send. `None`: nothing to send now. `frame` holds at least the MTU
-    /// (with segmentation offload: 65,535 bytes).
-    pub fn transmit(&mut self, now: Instant, frame: &mut [u8]) -> Option<Transmit> {
-        todo!()
-    }
-    /// When [`advance`](Stack::advance) must be called at the latest; it may be earlier than the next timer.
-    pub fn poll_at(&self) -> Option<Instant> {
-        todo!()
-    }
-    /// Runs the timers that are due.
-    pub fn advance(&mut self, now: Instant) {
-        todo!()
-    }
-    /// The next socket on which something changed.
-    pub fn poll_event(&mut self) -> Option<(SocketId, Event)> {
-        todo!()
-    }
-    /// Switches tracing on or off.
-    pub fn set_tracing(&mut self, on: bool) {
-        todo!()
-    }
-    /// The next trace event, oldest first.
-    pub fn poll_trace(&mut self) -> Option<TraceEvent> {
-        todo!()
-    }
-
-    // User calls.
-
-    /// Passive OPEN. An unspecified address listens on all addresses of its family; port 0 chooses one.
-    pub fn listen(&mut self, local: SocketAddr, options: ListenOptions) -> Result<SocketId, Error> {
-        todo!()
-    }
-    /// Active OPEN. `Event::CONNECTED` or `Event::ERROR` follows.
-    pub fn connect(&mut self, now: Instant, remote: SocketAddr, options: ConnectOptions) -> Result<SocketId, Error> {
-        todo!()
-    }
-    /// Errors: `WouldBlock`.
-    pub fn accept(&mut self, listener: SocketId) -> Result<(SocketId, SocketAddr), Error> {
-        todo!()
-    }
-    /// Queues bytes: copies as many of `data` as there is room for and says how many.
-    /// Errors: `WouldBlock`, `BrokenPipe`, `NotConnected`, or what ended the connection (once).
-    pub fn send(&mut self, id: SocketId, data: &[u8]) -> Result<usize, Error> {
-        todo!()
-    }
-    /// As `send`, without a copy: takes from the front of `data` what there is room for.
-    pub fn send_bytes(&mut self, id: SocketId, data: &mut Bytes) -> Result<usize, Error> {
-        todo!()
-    }
-    /// Reads bytes. `Ok(0)`: the peer closed in good order. Errors: `WouldBlock`, `NotConnected`, or what ended
-    /// the connection (once, after the bytes that came before it).
-    pub fn recv(&mut self, id: SocketId, buffer: &mut [u8]) -> Result<usize, Error> {
-        todo!()
-    }
-    /// As `recv`, but the bytes stay in the queue.
-    pub fn peek(&mut self, id: SocketId, buffer: &mut [u8]) -> Result<usize, Error> {
-        todo!()
-    }
-    pub fn shutdown(&mut self, now: Instant, id: SocketId, how: Shutdown) -> Result<(), Error> {
-        todo!()
-    }
-    /// CLOSE: gives the handle back. What is queued is still delivered; with unread data the peer gets a RST.
-    pub fn close(&mut self, now: Instant, id: SocketId) -> Result<(), Error> {
-        todo!()
-    }
-    /// ABORT: gives the handle back and resets the connection.
-    pub fn abort(&mut self, now: Instant, id: SocketId) -> Result<(), Error> {
-        todo!()
-    }
-    pub fn set_options(&mut self, now: Instant, id: SocketId, options: SocketOptions) -> Result<(), Error> {
-        todo!()
-    }
-    /// What ended the connection, or the last soft error (`SO_ERROR`); reading it clears it.
-    pub fn take_error(&mut self, id: SocketId) -> Result<Option<Error>, Error> {
-        todo!()
-    }
     /// Adds an address to the interface; what listens on all addresses answers there too.
     pub fn add_address(&mut self, address: IpAddr, prefix_len: u8) {
-        todo!()
+        self.addresses.add(address, prefix_len);
+        self.interface.addresses = self.addresses.iter().collect();
+    }
+
+    /// Takes an address away, and says whether it was there. Its connections stay: they end by their own timers, or
+    /// by the address coming back (T-83).
+    pub fn remove_address(&mut self, address: IpAddr) -> bool {
+        let removed = self.addresses.remove(address);
+        self.interface.addresses = self.addresses.iter().collect();
+        removed
+    }
+
+    fn set_now(&mut self, now: Instant) {
+        self.now = self.now.max(now);
+    }
+
+    fn find(&self, tuple: &FourTuple) -> Option<FlowRef> {
+        self.flows.find(&self.keys, tuple, |flow| self.tuple_of(flow))
+    }
+
+    fn tuple_of(&self, flow: FlowRef) -> FourTuple {
+        match flow {
+            FlowRef::HalfOpen(i) => self.half_open[i as usize].tuple,
+            FlowRef::Opening(i) => self.openings[i as usize].tuple,
+            FlowRef::Connection(i) => self.connections[i as usize].tcb.tuple,
+            FlowRef::TimeWait(i) => self.time_waits.entries[i as usize].tuple,
+        }
+    }
+
+    fn place(&mut self, tuple: &FourTuple, flow: FlowRef) {
+        let Stack { flows, keys, half_open, openings, connections, time_waits, .. } = self;
+        flows.insert(keys, tuple, flow, |flow| match flow {
+            FlowRef::HalfOpen(i) => half_open[i as usize].tuple,
+            FlowRef::Opening(i) => openings[i as usize].tuple,
+            FlowRef::Connection(i) => connections[i as usize].tcb.tuple,
+            FlowRef::TimeWait(i) => time_waits.entries[i as usize].tuple,
+        });
+    }
+
+    fn note(&mut self, tuple: &FourTuple, kind: TraceKind) {
+        env!(self).note(tuple, kind);
+    }
+
+    fn note_state(&mut self, tuple: &FourTuple, from: State, to: State) {
+        self.note(tuple, TraceKind::State { from, to });
+    }
+
+    fn dropped(&mut self, tuple: &FourTuple, reason: DropReason) {
+        self.counters.count_drop(reason);
+        self.note(tuple, TraceKind::Drop(reason));
+    }
+
+    // Moves between the tables.
+
+    /// Gives a connection a row, a place in the flow table and its queues' share of memory.
+    fn add_connection(&mut self, connection: Connection) -> u32 {
+        let tuple = connection.tcb.tuple;
+        self.buffered += connection.held();
+        let index = self.connections.insert(connection) as u32;
+        self.place(&tuple, FlowRef::Connection(index));
+        index
+    }
+
+    /// Takes a connection out of every table but the sockets.
+    fn remove_connection(&mut self, index: u32) -> Connection {
+        let connection = self.connections.remove(index as usize);
+        let tcb = &connection.tcb;
+        self.flows.remove(&self.keys, &tcb.tuple, FlowRef::Connection(index));
+        self.wheel.remove(tcb.timers.node);
+        self.buffered -= connection.held();
+        if connection.is_orphan() {
+            self.orphans -= 1;
+        }
+        if tcb.state == State::CloseWait {
+            self.counters.close_wait_left += 1;
+        }
+        if tcb.origin == Origin::FastOpen && tcb.state == State::SynReceived {
+            self.fast_open_settled(connection.listener);
+        }
+        connection
+    }
+
+    fn fast_open_settled(&mut self, listener: SocketId) {
+        if let Some(Socket { kind: SocketKind::Listener(listener), .. }) = self.sockets.get(listener) {
+            let pending = &mut self.listeners[*listener as usize].fast_open_pending;
+            *pending = pending.saturating_sub(1);
+        }
+    }
+
+    /// Runs a handler on a connection and puts the connection in order afterwards.
+    fn with_connection<R>(&mut self, index: u32, run: impl FnOnce(&mut Connection, &mut Env<'_>) -> R) -> R {
+        let connection = &mut self.connections[index as usize];
+        let before = connection.held();
+        let result = run(connection, &mut env!(self));
+        self.buffered = self.buffered + connection.held() - before;
+        self.settle(index);
+        result
+    }
+
+    /// Tells the application what changed, arms the timer, and queues the connection if it has something to send.
+    fn settle(&mut self, index: u32) {
+        let connection = &mut self.connections[index as usize];
+        let events = std::mem::take(&mut connection.events);
+        let socket = connection.socket;
+        if !connection.queued && connection.wants_to_send() {
+            connection.queued = true;
+            self.ready.push_back(FlowRef::Connection(index).into());
+        }
+        self.arm(index);
+        self.notify(socket, events);
+    }
+
+    /// The wheel's node of a connection: at or before its earliest deadline. One that is too early stays; it fires,
+    /// finds nothing due, and is armed anew.
+    fn arm(&mut self, index: u32) {
+        let timers = &mut self.connections[index as usize].tcb.timers;
+        let Some(earliest) = timers.earliest() else { return };
+        if timers.node != TimerId::NONE {
+            if self.wheel.tick(timers.node).is_due(earliest) {
+                return;
+            }
+            self.wheel.remove(timers.node);
+        }
+        timers.node = self.wheel.insert(earliest, PackedRef::from(FlowRef::Connection(index)).0);
+    }
+
+    /// Does to the tables what a handler of this connection asked for.
+    fn apply(&mut self, index: u32, outcome: Outcome, segment: Option<&Segment<'_>>) {
+        let tuple = self.connections[index as usize].tcb.tuple;
+        match outcome {
+            Outcome::Keep => {}
+            Outcome::Dropped(reason) => self.dropped(&tuple, reason),
+            Outcome::Reset(reason) => {
+                self.dropped(&tuple, DropReason::AckOfUnsent);
+                if let Some(segment) = segment {
+                    self.reply(Answer::rst_to(segment, reason));
+                }
+            }
+            Outcome::Established => self.established(index),
+            Outcome::TimeWait => self.enter_time_wait(index),
+            Outcome::Closed(closed) => self.finish_connection(index, closed),
+        }
+    }
+
+    fn established(&mut self, index: u32) {
+        let Connection { ref tcb, listener, socket, .. } = self.connections[index as usize];
+        match tcb.origin {
+            Origin::Active => self.notify(socket, Event::CONNECTED),
+            Origin::FastOpen => self.fast_open_settled(listener),
+            Origin::Passive => {}
+        }
+    }
+
+    /// The connection becomes a compact entry; its socket, if somebody holds it, keeps what was not read.
+    fn enter_time_wait(&mut self, index: u32) {
+        // Its last ACK leaves as a stateless answer, because the connection is gone before the device asks.
+        let (length, now) = (time_wait::length(&self.config), self.now);
+        let last_ack = {
+            let connection = &mut self.connections[index as usize];
+            let due = connection.tcb.ack.now;
+            due.then(|| connection.final_ack(&mut env!(self)))
+        };
+        let connection = self.remove_connection(index);
+        let tuple = connection.tcb.tuple;
+        if let Some(ack) = last_ack {
+            self.push_reply(Reply::Segment(ack));
+        }
+        if self.config.tcp_tw_recycle && connection.tcb.ts.on {
+            let (peer, limit) = (tuple.remote().ip(), self.config.tcp_tw_recycle_peers as usize);
+            self.peers.remember(peer, connection.tcb.ts.recent, now, limit);
+        }
+        if self.time_waits.entries.len() >= self.config.tcp_max_tw_buckets as usize {
+            self.counters.tcp_time_wait_overflow += 1;
+            self.note_state(&tuple, State::TimeWait, State::Closed);
+        } else if length.is_zero() {
+            self.note_state(&tuple, State::TimeWait, State::Closed);
+        } else {
+            self.counters.tw += 1;
+            let entry = self.time_waits.insert(TimeWait::new(&connection, now, length));
+            self.place(&tuple, FlowRef::TimeWait(entry));
+        }
+        self.finish_socket(connection, None);
+    }
+
+    fn remove_time_wait(&mut self, index: u32) {
+        let tuple = self.time_waits.entries[index as usize].tuple;
+        match self.find(&tuple) {
+            // It had given way to a half-open connection: there is nothing to come back to any more.
+            Some(FlowRef::HalfOpen(successor)) => drop(self.gave_way.remove(&successor)),
+            _ => {
+                self.flows.remove(&self.keys, &tuple, FlowRef::TimeWait(index));
+                self.note_state(&tuple, State::TimeWait, State::Closed);
+            }
+        }
+        self.time_waits.entries.remove(index as usize);
+    }
+
+    /// The connection is gone for good.
+    fn finish_connection(&mut self, index: u32, closed: Closed) {
+        let connection = self.remove_connection(index);
+        let tcb = &connection.tcb;
+        let tuple = tcb.tuple;
+        if closed.rst {
+            let mut answer = Answer::ack(tuple, tcb.snd.nxt, tcb.rcv.nxt, 0, ReplyReason::RstAbort);
+            answer.flags = Flags::RST | Flags::ACK;
+            let timestamps = connection.timestamps(&env!(self));
+            answer.options = Options { timestamps, ..Options::default() };
+            if matches!(tcb.state, State::Established | State::CloseWait) {
+                self.counters.estab_resets += 1;
+            }
+            self.push_reply(Reply::Segment(answer));
+            env!(self).note_reply(&tuple, ReplyReason::RstAbort);
+        }
+        self.note_state(&tuple, connection.tcb.state, State::Closed);
+        self.finish_socket(connection, closed.error);
+    }
+
+    fn finish_socket(&mut self, connection: Connection, error: Option<Error>) {
+        let Connection { tcb, receive_queue, options, socket: id, events, .. } = connection;
+        let Some(socket) = self.sockets.get_mut(id) else { return };
+        self.buffered += receive_queue.len() as u64;
+        let (local, remote) = (tcb.tuple.local(), tcb.tuple.remote());
+        socket.kind =
+            SocketKind::Finished(Box::new(Finished { receive_queue, error, local, remote, options }));
+        let failed = if error.is_some() { Event::ERROR } else { Event::default() };
+        self.notify(id, Event::READABLE | Event::WRITABLE | Event::CLOSED | failed | events);
+    }
+
+    fn remove_opening(&mut self, index: u32) -> Opening {
+        let opening = self.openings.remove(index as usize);
+        self.flows.remove(&self.keys, &opening.tuple, FlowRef::Opening(index));
+        self.wheel.remove(opening.timer);
+        self.buffered -= opening.send_queue.len() as u64;
+        opening
+    }
+
+    /// A connect failed.
+    fn fail_opening(&mut self, index: u32, error: Error) {
+        let opening = self.remove_opening(index);
+        self.note_state(&opening.tuple, State::SynSent, State::Closed);
+        if let Some(socket) = self.sockets.get_mut(opening.socket) {
+            let (local, remote) = (opening.tuple.local(), opening.tuple.remote());
+            let options = opening.options;
+            let finished =
+                Finished { receive_queue: Rope::default(), error: Some(error), local, remote, options };
+            socket.kind = SocketKind::Finished(Box::new(finished));
+            let events = Event::READABLE | Event::WRITABLE | Event::CLOSED | Event::ERROR;
+            self.notify(opening.socket, events);
+        }
+    }
+
+    /// Takes a half-open connection out; a TIME-WAIT that had given way to it comes back.
+    fn remove_half_open(&mut self, index: u32) -> HalfOpen {
+        let tuple = self.half_open[index as usize].tuple;
+        match self.gave_way.remove(&index) {
+            Some(old) => self.place(&tuple, FlowRef::TimeWait(old)),
+            None => self.flows.remove(&self.keys, &tuple, FlowRef::HalfOpen(index)),
+        }
+        let entry = self.half_open.remove(index as usize);
+        self.wheel.remove(entry.timer);
+        self.listeners[entry.listener as usize].half_open -= 1;
+        entry
+    }
+
+    fn notify(&mut self, id: SocketId, events: Event) {
+        if events.is_empty() {
+            return;
+        }
+        if let Some(socket) = self.sockets.get_mut(id) {
+            socket.events |= events;
+            if socket.accepted && !socket.queued {
+                socket.queued = true;
+                self.events.push_back(id);
+            }
+        }
+    }
+
+    // Answers.
+
+    /// Sends an answer that no connection sends.
+    fn reply(&mut self, answer: Answer) {
+        env!(self).note_reply(&answer.tuple, answer.reason);
+        self.push_reply(Reply::Segment(answer));
+    }
+
+    fn push_reply(&mut self, reply: Reply) {
+        if self.replies.len() >= self.config.reply_queue as usize {
+            self.counters.count_drop(DropReason::ReplyQueueFull);
+            return;
+        }
+        self.replies.push_back(reply);
+    }
+
+    /// A RST for no connection, within the budget of the destination's network (SA-CLOSED-05).
+    fn reply_limited(&mut self, answer: Answer) {
+        let (prefix, len) = crate::ip::limit::prefix(answer.tuple.remote().ip());
+        let slot = self.keys.bucket(&prefix[..len], crate::ip::limit::SLOTS);
+        let jitter = self.keys.random();
+        if self.rst_limit.allow(self.now, slot, self.config.tcp_rst_limit, jitter) {
+            self.reply(answer);
+        } else {
+            self.dropped(&answer.tuple, DropReason::ReplyThrottled);
+        }
+    }
+
+    /// Whether `tcp_mem` is used up.
+    fn memory_full(&self) -> bool {
+        self.buffered >= self.config.tcp_mem
+    }
+
+    fn connections_full(&self) -> bool {
+        self.connections.len() + self.openings.len() >= self.config.tcp_max_connections as usize
+    }
+
+    fn tick(&self) -> Tick {
+        Tick::at(self.now)
     }
 }

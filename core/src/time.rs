@@ -5,6 +5,7 @@
 //! behaves as if it stood still (T-82).
 
 use std::fmt;
+use std::num::NonZeroU32;
 use std::ops::{Add, AddAssign, Sub};
 pub use std::time::Duration;
 
@@ -124,6 +125,25 @@ impl Tick {
     /// The earlier of two deadlines.
     pub(crate) fn earlier(self, other: Tick) -> Tick {
         if self.is_due(other) { self } else { other }
+    }
+}
+
+/// A deadline in four bytes even when there may be none. Tick 0 counts as tick 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Deadline(NonZeroU32);
+
+impl Deadline {
+    pub(crate) fn at(tick: Tick) -> Deadline {
+        Deadline(NonZeroU32::new(tick.0).unwrap_or(NonZeroU32::MIN))
+    }
+
+    /// The first tick that is not before `now + delay`.
+    pub(crate) fn after(now: Instant, delay: Duration) -> Deadline {
+        Deadline::at(Tick::after(now, delay))
+    }
+
+    pub(crate) fn tick(self) -> Tick {
+        Tick(self.0.get())
     }
 }
 

@@ -179,10 +179,6 @@ impl Trace {
         }
     }
 
-    pub(crate) fn is_on(&self) -> bool {
-        self.on
-    }
-
     pub(crate) fn pop(&mut self) -> Option<TraceEvent> {
         self.events.pop_front()
     }

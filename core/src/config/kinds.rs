@@ -110,7 +110,9 @@ impl Kind<Vec<Duration>> for MillisList {
     fn parse(&self, text: &str) -> Result<Vec<Duration>, String> {
         let numbers: Result<Vec<_>, _> = text.split_whitespace().map(|n| bounded(n, 1, 600_000)).collect();
         match numbers {
-            Ok(numbers) if numbers.len() <= 16 => Ok(numbers.into_iter().map(Duration::from_millis).collect()),
+            Ok(numbers) if numbers.len() <= 16 => {
+                Ok(numbers.into_iter().map(Duration::from_millis).collect())
+            }
             _ => Err("at most 16 numbers from 1 to 600000 (ms), separated by spaces".to_owned()),
         }
     }
@@ -305,8 +307,9 @@ mod tests {
 
     #[test]
     fn the_first_rule_that_covers_a_source_decides() {
-        let rules =
-            Refuse.parse("10.1.0.0/16 drop, 10.0.0.0/8:80 tcp-reset, 2001:db8::/32 admin-prohibited").unwrap();
+        let rules = Refuse
+            .parse("10.1.0.0/16 drop, 10.0.0.0/8:80 tcp-reset, 2001:db8::/32 admin-prohibited")
+            .unwrap();
         let decide = |source: &str, port| rules.decide(source.parse().unwrap(), port);
         assert_eq!(decide("10.1.2.3", 80), Some(RefuseWith::Drop));
         assert_eq!(decide("10.2.2.3", 80), Some(RefuseWith::TcpReset));

@@ -1,2 +1,23 @@
-//! TCP.
+//! TCP, laid out as RFC 9293 §3.10.7 is.
+//!
+//! Handlers change the connection that they are given and nothing else. What must happen to the tables they
+//! return as an [`Outcome`](input::Outcome), which `stack.rs` applies.
+
+pub(crate) mod close;
+pub(crate) mod closed;
+pub(crate) mod congestion;
+pub(crate) mod cookie;
+pub(crate) mod fast_open;
+pub(crate) mod input;
+pub(crate) mod listen;
+pub(crate) mod mtu;
+pub(crate) mod output;
+pub(crate) mod receive;
+pub(crate) mod recovery;
 pub(crate) mod rtt;
+pub(crate) mod segment;
+pub(crate) mod send;
+pub(crate) mod syn_sent;
+pub(crate) mod tcb;
+pub(crate) mod time_wait;
+pub(crate) mod timers;

@@ -1,6 +1,113 @@
-//! Round trips, the RTO, and how long it is until R1 and R2 (RFC 6298, RFC 9293 §3.8.3).
+//! Round trips, the RTO, and how long it is until R2 (RFC 6298, RFC 9293 §3.8.3).
+
 use crate::config::Config;
-use crate::time::Duration;
+use crate::seq::SeqNum;
+use crate::time::{Duration, Instant};
+
+/// Clock granularity G (6298-8).
+const GRANULARITY: u32 = 1_000;
+/// RTO when data begins after the SYN timed out (6298-11).
+const FALLBACK: Duration = Duration::from_secs(3);
+
+/// Measured round trips of a connection; microseconds.
+#[derive(Clone, Debug)]
+pub(crate) struct Rtt {
+    /// 0: no sample yet.
+    srtt: u32,
+    var: u32,
+    min: u32,
+    /// Doublings of the RTO since the last progress.
+    pub(crate) backoff: u8,
+    after_syn_loss: bool,
+    timing: bool,
+    /// The segment being timed ends here: acknowledged, it gives a sample.
+    timed_end: SeqNum,
+    /// When it left, microseconds modulo 2^32.
+    timed_at: u32,
+}
+
+impl Rtt {
+    pub(crate) fn new(after_syn_loss: bool) -> Rtt {
+        Rtt {
+            srtt: 0,
+            var: 0,
+            min: 0,
+            backoff: 0,
+            after_syn_loss,
+            timing: false,
+            timed_end: SeqNum(0),
+            timed_at: 0,
+        }
+    }
+
+    pub(crate) fn srtt(&self) -> Duration {
+        Duration::from_micros(u64::from(self.srtt))
+    }
+
+    pub(crate) fn var(&self) -> Duration {
+        Duration::from_micros(u64::from(self.var))
+    }
+
+    pub(crate) fn min(&self) -> Duration {
+        Duration::from_micros(u64::from(self.min))
+    }
+
+    /// Begins to time a segment that is sent for the first time, unless one is being timed (6298-7).
+    pub(crate) fn start(&mut self, end: SeqNum, now: Instant) {
+        if !self.timing {
+            (self.timing, self.timed_end, self.timed_at) = (true, end, now.as_micros() as u32);
+        }
+    }
+
+    /// Something was sent again: an ACK would be ambiguous (Karn, 6298-6).
+    pub(crate) fn cancel(&mut self) {
+        self.timing = false;
+    }
+
+    /// The sample that an ACK up to `ack` completes.
+    pub(crate) fn completed(&mut self, ack: SeqNum, now: Instant) -> Option<Duration> {
+        (self.timing && ack.ge(self.timed_end)).then(|| {
+            self.timing = false;
+            Duration::from_micros(u64::from((now.as_micros() as u32).wrapping_sub(self.timed_at)))
+        })
+    }
+
+    /// Takes in a sample (6298-2, 6298-3).
+    pub(crate) fn sample(&mut self, sample: Duration) {
+        let r = (sample.as_micros().min(u128::from(u32::MAX >> 4)) as u32).max(1);
+        if self.srtt == 0 {
+            self.srtt = r;
+            self.var = r / 2;
+            self.min = r;
+            return;
+        }
+        // The deviation first: it is measured against the old mean.
+        self.var = self.var - self.var / 4 + self.srtt.abs_diff(r) / 4;
+        self.srtt = (self.srtt - self.srtt / 8 + r / 8).max(1);
+        self.min = self.min.min(r);
+    }
+
+    /// The RTO without back-off.
+    pub(crate) fn rto(&self, config: &Config) -> Duration {
+        if self.srtt == 0 {
+            let initial = config.tcp_rto_initial;
+            return if self.after_syn_loss { initial.max(FALLBACK) } else { initial };
+        }
+        let rto = u64::from(self.srtt) + u64::from(GRANULARITY.max(self.var.saturating_mul(4)));
+        Duration::from_micros(rto).clamp(config.tcp_rto_min, config.tcp_rto_max)
+    }
+
+    /// The RTO with back-off (6298 §5.5).
+    pub(crate) fn backed_off(&self, config: &Config) -> Duration {
+        self.backed_off_by(config, self.backoff)
+    }
+
+    /// The RTO after `doublings`.
+    pub(crate) fn backed_off_by(&self, config: &Config, doublings: u8) -> Duration {
+        let factor = 1u32.checked_shl(u32::from(doublings)).unwrap_or(u32::MAX);
+        self.rto(config).saturating_mul(factor).min(config.tcp_rto_max)
+    }
+}
 
 /// The time that `retries` backed-off timeouts and one more take, starting at the smallest RTO: what Linux
 /// calls the hypothetical timeout. With its defaults 15 retries are 924.6 s.
@@ -11,4 +118,66 @@ pub(crate) fn model_timeout(config: &Config, retries: u8) -> Duration {
         rto = (rto * 2).min(config.tcp_rto_max);
     }
     total
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Profile;
+
+    #[test]
+    fn r2_is_the_model_time_of_each_profile_shld_11() {
+        let seconds = Profile::ALL.map(|profile| {
+            let config = Config::profile(profile);
+            model_timeout(&config, config.tcp_retries2).as_millis()
+        });
+        assert_eq!(seconds, [924_600, 924_600, 511_000, 123_000]);
+    }
+
+    #[test]
+    fn samples_follow_rfc_6298_6298_2_6298_3() {
+        let config = Config { tcp_rto_min: Duration::from_millis(1), ..Config::default() };
+        let mut rtt = Rtt::new(false);
+        assert_eq!(rtt.rto(&config), Duration::from_secs(1));
+        rtt.sample(Duration::from_millis(80));
+        assert_eq!((rtt.srtt().as_millis(), rtt.var().as_millis()), (80, 40));
+        assert_eq!(rtt.rto(&config), Duration::from_millis(240));
+        rtt.sample(Duration::from_millis(160));
+        // RTTVAR = 3/4 · 40 + 1/4 · |80 − 160| = 50; SRTT = 7/8 · 80 + 1/8 · 160 = 90.
+        assert_eq!((rtt.srtt().as_millis(), rtt.var().as_millis()), (90, 50));
+        assert_eq!(rtt.min().as_millis(), 80);
+    }
+
+    #[test]
+    fn back_off_doubles_up_to_the_maximum_6298_5() {
+        let config = Config::default();
+        let mut rtt = Rtt::new(false);
+        rtt.sample(Duration::from_millis(20));
+        let waits: Vec<_> = (0..12)
+            .map(|n| {
+                rtt.backoff = n;
+                rtt.backed_off(&config).as_millis()
+            })
+            .collect();
+        assert_eq!(
+            waits,
+            [200, 400, 800, 1600, 3200, 6400, 12_800, 25_600, 51_200, 102_400, 120_000, 120_000]
+        );
+    }
+
+    #[test]
+    fn a_lost_syn_makes_the_first_rto_three_seconds_6298_11() {
+        assert_eq!(Rtt::new(true).rto(&Config::default()), Duration::from_secs(3));
+    }
+
+    #[test]
+    fn a_segment_sent_again_gives_no_sample_6298_6() {
+        let mut rtt = Rtt::new(false);
+        rtt.start(SeqNum(100), Instant::ZERO);
+        assert_eq!(rtt.completed(SeqNum(99), Instant::from_millis(5)), None);
+        rtt.cancel();
+        assert_eq!(rtt.completed(SeqNum(100), Instant::from_millis(5)), None);
+        rtt.start(SeqNum(200), Instant::from_millis(5));
+        assert_eq!(rtt.completed(SeqNum(200), Instant::from_millis(9)), Some(Duration::from_millis(4)));
+    }
 }

@@ -1,0 +1,165 @@
+//! From a 4-tuple to what lives there: one keyed-hash probe for every segment.
+
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+
+use hashbrown::HashTable;
+
+use crate::keys::Keys;
+
+/// Both ends of a connection. IPv4 addresses are held as IPv4-mapped IPv6 ones.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct FourTuple {
+    pub(crate) local_address: Ipv6Addr,
+    pub(crate) remote_address: Ipv6Addr,
+    pub(crate) local_port: u16,
+    pub(crate) remote_port: u16,
+}
+
+impl FourTuple {
+    pub(crate) fn new(local: SocketAddr, remote: SocketAddr) -> FourTuple {
+        FourTuple {
+            local_address: mapped(local.ip()),
+            remote_address: mapped(remote.ip()),
+            local_port: local.port(),
+            remote_port: remote.port(),
+        }
+    }
+
+    pub(crate) fn local(&self) -> SocketAddr {
+        SocketAddr::new(self.local_address.to_canonical(), self.local_port)
+    }
+
+    pub(crate) fn remote(&self) -> SocketAddr {
+        SocketAddr::new(self.remote_address.to_canonical(), self.remote_port)
+    }
+
+    pub(crate) fn is_ipv4(&self) -> bool {
+        self.local_address.to_ipv4_mapped().is_some()
+    }
+
+    pub(crate) fn to_bytes(self) -> [u8; 36] {
+        let mut bytes = [0; 36];
+        bytes[..16].copy_from_slice(&self.local_address.octets());
+        bytes[16..32].copy_from_slice(&self.remote_address.octets());
+        bytes[32..34].copy_from_slice(&self.local_port.to_be_bytes());
+        bytes[34..].copy_from_slice(&self.remote_port.to_be_bytes());
+        bytes
+    }
+}
+
+fn mapped(address: IpAddr) -> Ipv6Addr {
+    match address {
+        IpAddr::V4(v4) => v4.to_ipv6_mapped(),
+        IpAddr::V6(v6) => v6,
+    }
+}
+
+/// What lives at a 4-tuple, and in which row of its table. Four bytes, so that a million of them are small; the
+/// wheel carries it as the target of a timer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum FlowRef {
+    HalfOpen(u32),
+    Opening(u32),
+    Connection(u32),
+    TimeWait(u32),
+}
+
+/// The four bytes of a [`FlowRef`]: two bits of kind, thirty of index.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct PackedRef(pub(crate) u32);
+
+impl From<FlowRef> for PackedRef {
+    fn from(flow: FlowRef) -> PackedRef {
+        let (kind, index) = match flow {
+            FlowRef::HalfOpen(i) => (0, i),
+            FlowRef::Opening(i) => (1, i),
+            FlowRef::Connection(i) => (2, i),
+            FlowRef::TimeWait(i) => (3, i),
+        };
+        debug_assert!(index < 1 << 30);
+        PackedRef(kind << 30 | index)
+    }
+}
+
+impl From<PackedRef> for FlowRef {
+    fn from(PackedRef(bits): PackedRef) -> FlowRef {
+        let index = bits & ((1 << 30) - 1);
+        match bits >> 30 {
+            0 => FlowRef::HalfOpen(index),
+            1 => FlowRef::Opening(index),
+            2 => FlowRef::Connection(index),
+            _ => FlowRef::TimeWait(index),
+        }
+    }
+}
+
+/// The table. It holds no tuples itself: whoever lives there knows its own, which the caller looks up.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct FlowTable {
+    table: HashTable<PackedRef>,
+}
+
+impl FlowTable {
+    pub(crate) fn find(
+        &self,
+        keys: &Keys,
+        tuple: &FourTuple,
+        tuple_of: impl Fn(FlowRef) -> FourTuple,
+    ) -> Option<FlowRef> {
+        let hash = keys.flow_hash(tuple);
+        self.table.find(hash, |entry| tuple_of((*entry).into()) == *tuple).map(|entry| (*entry).into())
+    }
+
+    /// Puts `flow` at `tuple`, in place of what was there.
+    pub(crate) fn insert(
+        &mut self,
+        keys: &Keys,
+        tuple: &FourTuple,
+        flow: FlowRef,
+        tuple_of: impl Fn(FlowRef) -> FourTuple,
+    ) {
+        let hash = keys.flow_hash(tuple);
+        match self.table.find_mut(hash, |entry| tuple_of((*entry).into()) == *tuple) {
+            Some(entry) => *entry = flow.into(),
+            None => {
+                self.table
+                    .insert_unique(hash, flow.into(), |entry| keys.flow_hash(&tuple_of((*entry).into())));
+            }
+        }
+    }
+
+    /// Takes `flow` away from `tuple`, if it is what lives there.
+    pub(crate) fn remove(&mut self, keys: &Keys, tuple: &FourTuple, flow: FlowRef) {
+        let packed = PackedRef::from(flow);
+        if let Ok(entry) = self.table.find_entry(keys.flow_hash(tuple), |entry| *entry == packed) {
+            entry.remove();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reference_survives_packing() {
+        for flow in [
+            FlowRef::HalfOpen(0),
+            FlowRef::Opening((1 << 30) - 1),
+            FlowRef::Connection(77),
+            FlowRef::TimeWait(1 << 29),
+        ] {
+            assert_eq!(FlowRef::from(PackedRef::from(flow)), flow);
+        }
+    }
+
+    #[test]
+    fn a_tuple_keeps_its_family() {
+        let tuple = FourTuple::new("10.0.0.1:80".parse().unwrap(), "10.0.0.2:99".parse().unwrap());
+        assert!(tuple.is_ipv4());
+        assert_eq!(tuple.local(), "10.0.0.1:80".parse().unwrap());
+        let tuple = FourTuple::new("[2001:db8::1]:80".parse().unwrap(), "[2001:db8::2]:99".parse().unwrap());
+        assert!(!tuple.is_ipv4());
+        assert_eq!(tuple.remote(), "[2001:db8::2]:99".parse().unwrap());
+    }
+}

@@ -1,0 +1,138 @@
+//! Everything that must not be guessed from outside: ISS, hash keys, cookies, ports, timestamp offsets, jitter.
+//! All of it comes from `Config.secret` through SipHash, so that the same secret gives the same run.
+
+use std::hash::Hasher;
+use std::net::IpAddr;
+
+use siphasher::sip::{SipHasher13, SipHasher24};
+
+use crate::config::PortRange;
+use crate::flow::FourTuple;
+use crate::seq::SeqNum;
+use crate::time::Instant;
+
+/// Random steps of the port choice: how many counters are shared by all destinations (RFC 6056 §3.3.4, 6056-2).
+const PORT_COUNTERS: usize = 1024;
+
+#[derive(Clone, Copy)]
+struct Key(u64, u64);
+
+impl Key {
+    fn derive(secret: &[u8; 32], label: u64) -> Key {
+        let half = |lane: u64| {
+            let mut hasher = SipHasher24::new_with_keys(
+                u64::from_le_bytes(*secret.first_chunk().expect("32 bytes")),
+                u64::from_le_bytes(*secret[8..].first_chunk().expect("24 bytes")),
+            );
+            hasher.write(&secret[16..]);
+            hasher.write_u64(label);
+            hasher.write_u64(lane);
+            hasher.finish()
+        };
+        Key(half(0), half(1))
+    }
+
+    /// For what an attacker sees the results of.
+    fn strong(self, parts: &[&[u8]]) -> u64 {
+        let mut hasher = SipHasher24::new_with_keys(self.0, self.1);
+        parts.iter().for_each(|part| hasher.write(part));
+        hasher.finish()
+    }
+}
+
+/// The keys of one stack.
+#[derive(Clone)]
+pub(crate) struct Keys {
+    flow: Key,
+    iss: Key,
+    timestamp: Key,
+    cookie: Key,
+    fast_open: Key,
+    port: Key,
+    bucket: Key,
+    random: Key,
+    drawn: u64,
+    port_counters: Vec<u32>,
+}
+
+impl Keys {
+    pub(crate) fn new(secret: &[u8; 32]) -> Keys {
+        let key = |label| Key::derive(secret, label);
+        let mut keys = Keys {
+            flow: key(1),
+            iss: key(2),
+            timestamp: key(3),
+            cookie: key(4),
+            fast_open: key(5),
+            port: key(6),
+            bucket: key(7),
+            random: key(8),
+            drawn: 0,
+            port_counters: Vec::new(),
+        };
+        keys.port_counters = (0..PORT_COUNTERS).map(|_| keys.random()).collect();
+        keys
+    }
+
+    pub(crate) fn flow_hash(&self, tuple: &FourTuple) -> u64 {
+        let mut hasher = SipHasher13::new_with_keys(self.flow.0, self.flow.1);
+        hasher.write(&tuple.to_bytes());
+        hasher.finish()
+    }
+
+    /// ISS = M + F(tuple, secret), where M ticks every 4 µs (RFC 9293 §3.4.1, MUST-8, MUST-9, 6528-1).
+    pub(crate) fn iss(&self, now: Instant, tuple: &FourTuple) -> SeqNum {
+        let clock = (now.as_micros() / 4) as u32;
+        SeqNum(self.iss.strong(&[&tuple.to_bytes()]) as u32) + clock
+    }
+
+    /// What is added to our millisecond clock in the timestamps of a connection (7323-13). It depends on the
+    /// addresses alone, so that timestamps of a later connection between them go on rising (RFC 6191).
+    pub(crate) fn timestamp_offset(&self, tuple: &FourTuple) -> u32 {
+        self.timestamp.strong(&[&tuple.to_bytes()[..32]]) as u32
+    }
+
+    /// The MAC of a SYN cookie over everything that it must bind.
+    pub(crate) fn cookie_mac(&self, tuple: &FourTuple, irs: SeqNum, epoch: u64, content: u8) -> u32 {
+        let parts: [&[u8]; 4] = [&tuple.to_bytes(), &irs.0.to_be_bytes(), &epoch.to_be_bytes(), &[content]];
+        self.cookie.strong(&parts) as u32
+    }
+
+    /// The Fast Open cookie of a client (RFC 7413 §4.1.2).
+    pub(crate) fn fast_open_cookie(&self, client: IpAddr) -> [u8; 8] {
+        match client {
+            IpAddr::V4(v4) => self.fast_open.strong(&[&v4.octets()]).to_be_bytes(),
+            IpAddr::V6(v6) => self.fast_open.strong(&[&v6.octets()]).to_be_bytes(),
+        }
+    }
+
+    /// Which slot of a table of `slots` a destination prefix falls into.
+    pub(crate) fn bucket(&self, prefix: &[u8], slots: usize) -> usize {
+        (self.bucket.strong(&[prefix]) % slots as u64) as usize
+    }
+
+    /// Ports to try for a connect, in order: all of the range once, from a place that nobody can foresee (RFC
+    /// 6056 §3.3.4, double hash, with random steps: 6056-1, 6056-2).
+    pub(crate) fn ports(&mut self, range: PortRange, tuple: &FourTuple) -> impl Iterator<Item = u16> + use<> {
+        let ends = [&tuple.to_bytes()[..32], &tuple.remote_port.to_be_bytes()[..]].concat();
+        let hash = self.port.strong(&[&ends]);
+        let step = 1 + self.random() % 8;
+        let counter = &mut self.port_counters[(hash >> 32) as usize % PORT_COUNTERS];
+        *counter = counter.wrapping_add(step);
+        let count = u32::from(range.1) - u32::from(range.0) + 1;
+        let first = (hash as u32).wrapping_add(*counter) % count;
+        (0..count).map(move |i| range.0 + ((first + i) % count) as u16)
+    }
+
+    /// The next number of the stack's own random sequence.
+    pub(crate) fn random(&mut self) -> u32 {
+        self.drawn += 1;
+        self.random.strong(&[&self.drawn.to_be_bytes()]) as u32
+    }
+}
+
+impl std::fmt::Debug for Keys {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Keys(..)")
+    }
+}

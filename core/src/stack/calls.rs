@@ -1,0 +1,439 @@
+//! The user calls of RFC 9293 §3.9.1, in the shape of sockets.
+
+use std::collections::VecDeque;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::{Socket, SocketKind, Stack};
+use crate::buffer::Rope;
+use crate::error::Error;
+use crate::flow::{FlowRef, FourTuple};
+use crate::seq::SeqNum;
+use crate::socket::{ConnectOptions, Event, ListenOptions, Shutdown, SocketId, SocketOptions};
+use crate::tcp::input::Outcome;
+use crate::tcp::listen::Listener;
+use crate::tcp::syn_sent::{FastOpen, Opening};
+use crate::tcp::tcb::Connection;
+use crate::time::Instant;
+use crate::timer::TimerId;
+use crate::trace::State;
+
+impl Stack {
+    /// Passive OPEN. An unspecified address listens on all addresses of its family; port 0 chooses a port.
+    ///
+    /// Errors: [`AddrNotAvailable`](Error::AddrNotAvailable), not an address of ours or no port left;
+    /// [`AddrInUse`](Error::AddrInUse), somebody listens there (SA-CLOSED-06).
+    pub fn listen(&mut self, mut local: SocketAddr, options: ListenOptions) -> Result<SocketId, Error> {
+        let all = local.ip().is_unspecified();
+        if !all && !self.addresses.is_local(local.ip()) {
+            return Err(Error::AddrNotAvailable);
+        }
+        let address = if all { Err(local.is_ipv4()) } else { Ok(local.ip()) };
+        if local.port() == 0 {
+            let tuple = FourTuple::new(local, local);
+            let mut ports = self.keys.ports(self.config.ip_local_port_range, &tuple);
+            let free = ports.find(|port| !self.bindings.contains_key(&(*port, address)));
+            local.set_port(free.ok_or(Error::AddrNotAvailable)?);
+        }
+        if self.bindings.contains_key(&(local.port(), address)) {
+            return Err(Error::AddrInUse);
+        }
+        let backlog = options.backlog.clamp(1, self.config.somaxconn) as usize;
+        let socket_options = options.socket.unwrap_or_else(|| SocketOptions::new(&self.config));
+        let listener = Listener {
+            socket: SocketId::default(),
+            local,
+            backlog,
+            options: Arc::new(socket_options),
+            fast_open: options.fast_open,
+            accept_queue: VecDeque::new(),
+            half_open: 0,
+            fast_open_pending: 0,
+            cookies_sent_at: None,
+            since: self.tick(),
+        };
+        let index = self.listeners.insert(listener) as u32;
+        let id = self.new_socket(SocketKind::Listener(index));
+        self.listeners[index as usize].socket = id;
+        self.bindings.insert((local.port(), address), index);
+        Ok(id)
+    }
+
+    fn new_socket(&mut self, kind: SocketKind) -> SocketId {
+        self.sockets.insert(Socket { kind, events: Event::default(), queued: false, accepted: true })
+    }
+
+    /// Active OPEN. [`Event::CONNECTED`] or [`Event::ERROR`] follows.
+    ///
+    /// Errors: [`InvalidArgument`](Error::InvalidArgument), the remote address is no unicast address or the port is 0
+    /// (SA-CLOSED-08); [`NetworkUnreachable`](Error::NetworkUnreachable), no local address of its family;
+    /// [`AddrNotAvailable`](Error::AddrNotAvailable), the local end is not ours, is taken, or no port is left for this
+    /// destination (SA-CLOSED-09); [`NoBufferSpace`](Error::NoBufferSpace), `tcp_max_connections` or `tcp_mem`.
+    pub fn connect(
+        &mut self,
+        now: Instant,
+        remote: SocketAddr,
+        options: ConnectOptions,
+    ) -> Result<SocketId, Error> {
+        self.set_now(now);
+        if remote.port() == 0 || !self.addresses.is_unicast(remote.ip()) {
+            return Err(Error::InvalidArgument);
+        }
+        if self.connections_full() || self.memory_full() {
+            return Err(Error::NoBufferSpace);
+        }
+        let address = match options.local_address {
+            Some(address) if !self.addresses.is_local(address) => return Err(Error::AddrNotAvailable),
+            Some(address) if address.is_ipv4() != remote.is_ipv4() => return Err(Error::InvalidArgument),
+            Some(address) => address,
+            None => self.addresses.source_for(remote.ip()).ok_or(Error::NetworkUnreachable)?,
+        };
+        let (tuple, above) = self.free_tuple(address, options.local_port, remote)?;
+        let socket_options = Arc::new(options.socket.unwrap_or_else(|| SocketOptions::new(&self.config)));
+        let mut iss = self.keys.iss(self.now, &tuple);
+        if let Some(above) = above
+            && iss.le(above)
+        {
+            // Above everything of the connection before (RFC 6191).
+            iss = above + 65_537;
+        }
+        let fast_open = match (options.fast_open, self.config.tcp_fastopen & 1 != 0) {
+            (true, true) => self.cookies.cookie(remote.ip()).map_or(FastOpen::Request, FastOpen::Cookie),
+            _ => FastOpen::Off,
+        };
+        let opening = Opening {
+            tuple,
+            socket: SocketId::default(),
+            iss,
+            adv_mss: self.advertised_mss(tuple.is_ipv4(), socket_options.max_segment),
+            options: socket_options,
+            send_queue: Rope::default(),
+            fast_open,
+            syn_data: 0,
+            retries: 0,
+            first_sent: None,
+            last_sent: self.now,
+            syn_pending: true,
+            queued: false,
+            timer: TimerId::NONE,
+            soft_error: None,
+            pmtu: self.path_mtu(remote.ip()),
+            state_since: self.tick(),
+            events: Event::default(),
+        };
+        let index = self.openings.insert(opening) as u32;
+        let id = self.new_socket(SocketKind::Opening(index));
+        self.openings[index as usize].socket = id;
+        self.place(&tuple, FlowRef::Opening(index));
+        self.queue_opening(index);
+        self.counters.active_opens += 1;
+        self.note_state(&tuple, State::Closed, State::SynSent);
+        Ok(id)
+    }
+
+    /// A 4-tuple that nothing holds, or a TIME-WAIT that may be taken over, and its last sequence number (T-12).
+    fn free_tuple(
+        &mut self,
+        address: IpAddr,
+        port: Option<u16>,
+        remote: SocketAddr,
+    ) -> Result<(FourTuple, Option<SeqNum>), Error> {
+        let tuple = |port| FourTuple::new(SocketAddr::new(address, port), remote);
+        if let Some(port) = port {
+            if port == 0 {
+                return Err(Error::InvalidArgument);
+            }
+            return self.claim(&tuple(port)).map(|above| (tuple(port), above));
+        }
+        // First a tuple that is quite free; a TIME-WAIT is taken over only when there is none.
+        let ports: Vec<u16> = self.keys.ports(self.config.ip_local_port_range, &tuple(0)).collect();
+        if let Some(port) = ports.iter().find(|port| self.find(&tuple(**port)).is_none()) {
+            return Ok((tuple(*port), None));
+        }
+        let claimed = ports.iter().find_map(|port| {
+            let above = self.claim(&tuple(*port)).ok()?;
+            Some((tuple(*port), above))
+        });
+        claimed.ok_or(Error::AddrNotAvailable)
+    }
+
+    fn claim(&mut self, tuple: &FourTuple) -> Result<Option<SeqNum>, Error> {
+        match self.find(tuple) {
+            None => Ok(None),
+            Some(FlowRef::TimeWait(index)) => {
+                let entry = &self.time_waits.entries[index as usize];
+                if !entry.may_be_reused(self.now, &self.config) || !self.config.tcp_timestamps {
+                    return Err(Error::AddrNotAvailable);
+                }
+                let above = entry.snd_nxt;
+                self.counters.tw_recycled += 1;
+                self.remove_time_wait(index);
+                Ok(Some(above))
+            }
+            Some(_) => Err(Error::AddrNotAvailable),
+        }
+    }
+
+    /// The next established connection of a listener, and its peer. Errors: [`WouldBlock`](Error::WouldBlock), none
+    /// waits; [`InvalidArgument`](Error::InvalidArgument), not a listener.
+    pub fn accept(&mut self, listener: SocketId) -> Result<(SocketId, SocketAddr), Error> {
+        let SocketKind::Listener(index) = self.socket(listener)?.kind else {
+            return Err(Error::InvalidArgument);
+        };
+        let Some(id) = self.listeners[index as usize].accept_queue.pop_front() else {
+            return Err(Error::WouldBlock);
+        };
+        let socket = &mut self.sockets[id];
+        socket.accepted = true;
+        if !socket.events.is_empty() && !socket.queued {
+            socket.queued = true;
+            self.events.push_back(id);
+        }
+        let peer = self.peer_addr(id)?;
+        Ok((id, peer))
+    }
+
+    /// Queues bytes for sending: copies as many of `data` as there is room for, and says how many.
+    ///
+    /// Errors: [`WouldBlock`](Error::WouldBlock), no room; [`BrokenPipe`](Error::BrokenPipe), shut down for writing or
+    /// over; [`NotConnected`](Error::NotConnected), a listener; or, once, what ended the connection.
+    pub fn send(&mut self, id: SocketId, data: &[u8]) -> Result<usize, Error> {
+        self.send_with(id, data.len(), |queue, count| queue.push_slice(&data[..count]))
+    }
+
+    /// As [`send`](Stack::send), without a copy: takes from the front of `data` what there is room for.
+    pub fn send_bytes(&mut self, id: SocketId, data: &mut Bytes) -> Result<usize, Error> {
+        self.send_with(id, data.len(), |queue, count| queue.push_bytes(data.split_to(count)))
+    }
+
+    fn send_with(
+        &mut self,
+        id: SocketId,
+        len: usize,
+        push: impl FnOnce(&mut Rope, usize),
+    ) -> Result<usize, Error> {
+        let free = usize::try_from(self.config.tcp_mem.saturating_sub(self.buffered)).unwrap_or(usize::MAX);
+        match self.socket(id)?.kind {
+            SocketKind::Listener(_) => Err(Error::NotConnected),
+            SocketKind::Finished(_) => Err(self.take_finished_error(id).unwrap_or(Error::BrokenPipe)),
+            SocketKind::Opening(index) => {
+                let opening = &mut self.openings[index as usize];
+                let room = (opening.options.sndbuf as usize).saturating_sub(opening.send_queue.len());
+                let count = len.min(room).min(free);
+                push(&mut opening.send_queue, count);
+                self.buffered += count as u64;
+                if count == 0 && len > 0 { Err(Error::WouldBlock) } else { Ok(count) }
+            }
+            SocketKind::Connection(index) => {
+                let connection = &self.connections[index as usize];
+                if connection.tcb.snd.fin_queued {
+                    return Err(Error::BrokenPipe);
+                }
+                let room = (connection.options.sndbuf as usize).saturating_sub(connection.send_queue.len());
+                let count = len.min(room).min(free);
+                if count == 0 && len > 0 {
+                    return Err(Error::WouldBlock);
+                }
+                self.with_connection(index, |connection, _| push(&mut connection.send_queue, count));
+                Ok(count)
+            }
+        }
+    }
+
+    /// Reads bytes. `Ok(0)`: the peer closed in good order, or reading was shut down.
+    ///
+    /// Errors: [`WouldBlock`](Error::WouldBlock), nothing there yet; [`NotConnected`](Error::NotConnected), a listener;
+    /// or, once and after the bytes that came before it, what ended the connection (MUST-12).
+    pub fn recv(&mut self, id: SocketId, buffer: &mut [u8]) -> Result<usize, Error> {
+        let count = self.peek(id, buffer)?;
+        match &mut self.sockets[id].kind {
+            SocketKind::Connection(index) if count > 0 => {
+                let index = *index;
+                self.with_connection(index, |connection, _| {
+                    connection.receive_queue.release(count);
+                    connection.tcb.ack.now |= connection.window_update_due();
+                });
+            }
+            SocketKind::Finished(finished) => {
+                finished.receive_queue.release(count);
+                self.buffered -= count as u64;
+            }
+            _ => {}
+        }
+        Ok(count)
+    }
+
+    /// As [`recv`](Stack::recv), but the bytes stay in the queue.
+    pub fn peek(&mut self, id: SocketId, buffer: &mut [u8]) -> Result<usize, Error> {
+        let (queue, at_end) = match &self.socket(id)?.kind {
+            SocketKind::Listener(_) => return Err(Error::NotConnected),
+            SocketKind::Opening(_) => return Err(Error::WouldBlock),
+            SocketKind::Connection(index) => {
+                let connection = &self.connections[*index as usize];
+                let synchronized = connection.tcb.state != State::SynReceived;
+                let more = connection.may_receive() && !connection.tcb.rcv.shut;
+                (&connection.receive_queue, synchronized && !more)
+            }
+            SocketKind::Finished(finished) => (&finished.receive_queue, true),
+        };
+        let count = queue.peek(buffer);
+        if count > 0 || buffer.is_empty() {
+            return Ok(count);
+        }
+        if !at_end {
+            return Err(Error::WouldBlock);
+        }
+        match self.take_finished_error(id) {
+            Some(error) => Err(error),
+            None => Ok(0),
+        }
+    }
+
+    fn take_finished_error(&mut self, id: SocketId) -> Option<Error> {
+        match &mut self.sockets.get_mut(id)?.kind {
+            SocketKind::Finished(finished) => finished.error.take(),
+            _ => None,
+        }
+    }
+
+    /// How many bytes can be read, and how many of them are urgent: the application is told that there are some by
+    /// [`Event::URGENT`] and reads them in line (MUST-33).
+    pub fn readable(&self, id: SocketId) -> Result<(usize, usize), Error> {
+        match &self.socket(id)?.kind {
+            SocketKind::Connection(index) => {
+                let connection = &self.connections[*index as usize];
+                let (len, rcv) = (connection.receive_queue.len(), &connection.tcb.rcv);
+                let read_up_to = rcv.nxt - len as u32;
+                let urgent = if rcv.up.gt(read_up_to) { rcv.up.since(read_up_to) as usize } else { 0 };
+                Ok((len, urgent.min(len)))
+            }
+            SocketKind::Finished(finished) => Ok((finished.receive_queue.len(), 0)),
+            SocketKind::Opening(_) => Ok((0, 0)),
+            SocketKind::Listener(_) => Err(Error::NotConnected),
+        }
+    }
+
+    /// Ends one direction or both; the socket stays. Errors: [`NotConnected`](Error::NotConnected), the connection is
+    /// not there yet or no more.
+    pub fn shutdown(&mut self, now: Instant, id: SocketId, how: Shutdown) -> Result<(), Error> {
+        self.set_now(now);
+        let SocketKind::Connection(index) = self.socket(id)?.kind else {
+            return Err(Error::NotConnected);
+        };
+        self.with_connection(index, |connection, env| {
+            if how != Shutdown::Write {
+                connection.shutdown_read();
+                connection.signal(Event::READABLE);
+            }
+            if how == Shutdown::Read { Ok(()) } else { connection.shutdown_write(env) }
+        })
+    }
+
+    /// CLOSE: gives the handle back. What is queued is still delivered, by an orphan if need be. With data unread, or
+    /// with `linger` zero, the peer gets a RST instead. Of a listener, the connections that nobody accepted are reset.
+    pub fn close(&mut self, now: Instant, id: SocketId) -> Result<(), Error> {
+        self.set_now(now);
+        self.socket(id)?;
+        let orphans_full = self.orphans >= self.config.tcp_max_orphans as usize;
+        self.give_back(id, |connection, env| connection.close(orphans_full, env));
+        Ok(())
+    }
+
+    /// ABORT: gives the handle back and resets the connection.
+    pub fn abort(&mut self, now: Instant, id: SocketId) -> Result<(), Error> {
+        self.set_now(now);
+        self.socket(id)?;
+        self.give_back(id, |connection, _| connection.abort());
+        Ok(())
+    }
+
+    fn give_back(
+        &mut self,
+        id: SocketId,
+        end: impl FnOnce(&mut Connection, &mut crate::tcp::tcb::Env<'_>) -> Outcome,
+    ) {
+        let Some(socket) = self.sockets.get(id) else { return };
+        match socket.kind {
+            SocketKind::Listener(index) => self.close_listener(id, index),
+            SocketKind::Opening(index) => {
+                // Nothing is sent; what still comes is answered from CLOSED (SA-SYN_SENT-22, -23).
+                let opening = self.remove_opening(index);
+                self.note_state(&opening.tuple, State::SynSent, State::Closed);
+                self.sockets.remove(id);
+            }
+            SocketKind::Connection(index) => {
+                let outcome = self.with_connection(index, end);
+                if self.connections[index as usize].is_orphan() {
+                    self.orphans += 1;
+                }
+                self.apply(index, outcome, None);
+                self.forget_socket(id);
+            }
+            SocketKind::Finished(_) => self.forget_socket(id),
+        }
+    }
+
+    fn forget_socket(&mut self, id: SocketId) {
+        if let Some(Socket { kind: SocketKind::Finished(finished), .. }) = self.sockets.remove(id) {
+            self.buffered -= finished.receive_queue.len() as u64;
+        }
+    }
+
+    /// SA-LISTEN-15: half-open entries go silently, connections that nobody accepted are reset.
+    fn close_listener(&mut self, id: SocketId, index: u32) {
+        let ours = self.half_open.iter().filter(|(_, entry)| entry.listener == index);
+        let half_open: Vec<u32> = ours.map(|(i, _)| i as u32).collect();
+        for entry in half_open {
+            self.forget_half_open(entry);
+        }
+        while let Some(child) = self.listeners[index as usize].accept_queue.pop_front() {
+            self.give_back(child, |connection, _| connection.abort());
+        }
+        let listener = self.listeners.remove(index as usize);
+        self.bindings.retain(|_, bound| *bound != index);
+        debug_assert!(listener.half_open == 0);
+        self.sockets.remove(id);
+    }
+
+    /// Sets the options of a socket. Sizes and congestion control count only before the connection is made.
+    pub fn set_options(&mut self, now: Instant, id: SocketId, options: SocketOptions) -> Result<(), Error> {
+        self.set_now(now);
+        let options = Arc::new(options);
+        match &mut self.sockets.get_mut(id).ok_or(Error::NoSuchSocket)?.kind {
+            SocketKind::Listener(index) => self.listeners[*index as usize].options = options,
+            SocketKind::Opening(index) => self.openings[*index as usize].options = options,
+            SocketKind::Finished(finished) => finished.options = options,
+            SocketKind::Connection(index) => {
+                let index = *index;
+                let config = self.config.clone();
+                self.with_connection(index, |connection, env| {
+                    let keepalive = connection.options.keepalive;
+                    connection.options = options;
+                    connection.update_mss(&config);
+                    if connection.options.keepalive {
+                        connection.arm_keepalive(env);
+                    } else if keepalive {
+                        connection.tcb.timers.life = None;
+                    }
+                    if connection.tcb.timers.retransmit.is_some() {
+                        connection.bring_user_timeout_forward();
+                    }
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// What ended the connection, or the last soft error that a router reported (`SO_ERROR`); reading clears it.
+    pub fn take_error(&mut self, id: SocketId) -> Result<Option<Error>, Error> {
+        self.socket(id)?;
+        Ok(match &mut self.sockets[id].kind {
+            SocketKind::Listener(_) => None,
+            SocketKind::Opening(index) => self.openings[*index as usize].soft_error,
+            SocketKind::Connection(index) => self.connections[*index as usize].soft_error.take(),
+            SocketKind::Finished(finished) => finished.error.take(),
+        })
+    }
+}

@@ -1,0 +1,262 @@
+//! ICMP and ICMPv6: echo, errors about our segments, errors that we send.
+
+use std::net::IpAddr;
+
+use super::inbound::Datagram;
+use super::{Reply, Stack, env};
+use crate::counters::{DropReason, ReplyReason};
+use crate::error::Error;
+use crate::flow::{FlowRef, FourTuple};
+use crate::ip::limit;
+use crate::seq::SeqNum;
+use crate::wire::icmp::{self, ErrorKind, Message};
+use crate::wire::{Ecn, PROTOCOL_ICMP, PROTOCOL_ICMPV6, PROTOCOL_TCP, ipv4, ipv6, tcp};
+
+/// How much of a packet an error quotes at the most: the error stays within the least MTU (RFC 1812 §4.3.2.3,
+/// RFC 4443 §2.4).
+const QUOTE_V4: usize = 576 - ipv4::HEADER_LEN - icmp::HEADER_LEN;
+const QUOTE_V6: usize = 1280 - ipv6::HEADER_LEN - icmp::HEADER_LEN;
+
+impl Stack {
+    pub(super) fn icmp_arrives(&mut self, datagram: &Datagram<'_>) {
+        self.counters.icmp_in_msgs += 1;
+        let message = match (datagram.source, datagram.destination) {
+            (IpAddr::V6(source), IpAddr::V6(destination)) => {
+                icmp::parse_v6(source, destination, datagram.payload)
+            }
+            _ => icmp::parse_v4(datagram.payload),
+        };
+        match message {
+            Some(Message::EchoRequest { ident, sequence, data }) if !self.config.icmp_echo_ignore_all => {
+                let reply = Message::EchoReply { ident, sequence, data };
+                self.send_icmp(datagram.destination, datagram.source, &reply, ReplyReason::EchoReply);
+            }
+            // MUST-55, 6633-1.
+            Some(Message::Error { kind: ErrorKind::SourceQuench, .. }) | Some(Message::Other) | None => {
+                self.counters.count_drop(DropReason::IcmpInvalid);
+            }
+            Some(Message::Error { kind, quoted }) => self.icmp_error(datagram.destination, kind, quoted),
+            Some(Message::EchoRequest { .. } | Message::EchoReply { .. }) => {
+                self.counters.count_drop(DropReason::IcmpInvalid);
+            }
+        }
+    }
+
+    /// An error about a packet that we are said to have sent (MUST-54).
+    fn icmp_error(&mut self, arrived_at: IpAddr, kind: ErrorKind, quoted: &[u8]) {
+        let Some((tuple, seq)) = quoted_segment(arrived_at, quoted) else {
+            return self.counters.count_drop(DropReason::IcmpInvalid);
+        };
+        let Some(flow) = self.find(&tuple) else {
+            return self.dropped(&tuple, DropReason::IcmpUnmatched);
+        };
+        if let ErrorKind::PacketTooBig { mtu } = kind {
+            return self.packet_too_big(flow, &tuple, seq, mtu);
+        }
+        let ipv4 = tuple.is_ipv4();
+        let (error, hard) = match kind {
+            ErrorKind::NetworkUnreachable => (Error::NetworkUnreachable, false),
+            ErrorKind::ProtocolUnreachable => (Error::ProtocolUnavailable, true),
+            ErrorKind::PortUnreachable => (Error::ConnectionRefused, true),
+            // As Linux maps it: EHOSTUNREACH for IPv4, EACCES for IPv6.
+            ErrorKind::AdminProhibited => {
+                (if ipv4 { Error::HostUnreachable } else { Error::Prohibited }, true)
+            }
+            // Soft, every one of them (MUST-56).
+            _ => (Error::HostUnreachable, false),
+        };
+        match flow {
+            FlowRef::Connection(index) => {
+                let outcome = self
+                    .with_connection(index, |connection, env| connection.icmp_error(seq, error, hard, env));
+                self.apply(index, outcome, None);
+            }
+            FlowRef::Opening(index) => match self.openings[index as usize].icmp_error(seq, error, hard) {
+                Ok(Some(error)) => {
+                    self.counters.attempt_fails += 1;
+                    self.fail_opening(index, error);
+                }
+                Ok(None) => {
+                    let opening = &mut self.openings[index as usize];
+                    let (socket, events) = (opening.socket, std::mem::take(&mut opening.events));
+                    self.notify(socket, events);
+                }
+                Err(reason) => self.dropped(&tuple, reason),
+            },
+            FlowRef::HalfOpen(index) => {
+                // SA-SYN_RCVD-20: an unreachable peer will not complete the handshake.
+                if seq != self.half_open[index as usize].iss {
+                    self.dropped(&tuple, DropReason::IcmpNotInFlight);
+                } else if hard {
+                    self.forget_half_open(index);
+                }
+            }
+            // SA-TIME_WAIT-12.
+            FlowRef::TimeWait(_) => self.dropped(&tuple, DropReason::IcmpUnmatched),
+        }
+    }
+
+    /// A router could not pass on a packet of this flow (RFC 1191, 8201; checked as RFC 5927 §7 asks).
+    fn packet_too_big(&mut self, flow: FlowRef, tuple: &FourTuple, seq: SeqNum, mtu: u32) {
+        let destination = tuple.remote().ip();
+        match flow {
+            FlowRef::Connection(index) => {
+                let connection = &self.connections[index as usize];
+                let snd = &connection.tcb.snd;
+                if !(seq.ge(snd.una) && seq.lt(snd.nxt)) {
+                    return self.dropped(tuple, DropReason::IcmpNotInFlight);
+                }
+                let current = snd.pmtu;
+                let confirmed = snd.pmtu_confirmed;
+                let mut believed = self.pmtu.clone();
+                let Some(mtu) = believed.lower(self.now, &self.config, destination, mtu, current) else {
+                    return self.dropped(tuple, DropReason::IcmpInvalid);
+                };
+                if confirmed <= mtu {
+                    self.pmtu = believed;
+                }
+                self.with_connection(index, |connection, env| connection.packet_too_big(mtu, env));
+            }
+            FlowRef::Opening(index) => {
+                let opening = &mut self.openings[index as usize];
+                if seq != opening.iss {
+                    return self.dropped(tuple, DropReason::IcmpNotInFlight);
+                }
+                let lowered = self.pmtu.lower(self.now, &self.config, destination, mtu, opening.pmtu);
+                if let Some(mtu) = lowered {
+                    opening.pmtu = mtu;
+                    opening.syn_pending = true;
+                    self.queue_opening(index);
+                }
+            }
+            FlowRef::HalfOpen(_) | FlowRef::TimeWait(_) => self.dropped(tuple, DropReason::IcmpUnmatched),
+        }
+    }
+
+    /// The path MTU towards an address, as far as it is known.
+    pub(super) fn path_mtu(&self, destination: IpAddr) -> u16 {
+        self.pmtu.get(self.now, destination).map_or(self.interface.mtu, |mtu| mtu.min(self.interface.mtu))
+    }
+
+    /// A datagram for no protocol of ours, or no port (RFC 1122 §3.2.2.1).
+    pub(super) fn unreachable(&mut self, datagram: &Datagram<'_>, port: bool) {
+        self.counters.count_drop(DropReason::UnknownProtocol);
+        let kind = if port { ErrorKind::PortUnreachable } else { ErrorKind::ProtocolUnreachable };
+        if !matches!(datagram.protocol, PROTOCOL_ICMP | PROTOCOL_ICMPV6) {
+            self.send_error(
+                datagram.destination,
+                datagram.source,
+                kind,
+                datagram.quote,
+                ReplyReason::Unreachable,
+            );
+        }
+    }
+
+    /// A SYN that `tcp_refuse` answers with ICMP (H10b).
+    pub(super) fn prohibited(&mut self, datagram: &Datagram<'_>) {
+        let (kind, reason) = (ErrorKind::AdminProhibited, ReplyReason::AdminProhibited);
+        self.send_error(datagram.destination, datagram.source, kind, datagram.quote, reason);
+    }
+
+    pub(super) fn reassembly_time_exceeded(&mut self, local: IpAddr, remote: IpAddr, quote: &[u8]) {
+        let (kind, reason) = (ErrorKind::ReassemblyTimeExceeded, ReplyReason::ReassemblyTimeExceeded);
+        self.send_error(local, remote, kind, quote, reason);
+    }
+
+    fn send_error(
+        &mut self,
+        local: IpAddr,
+        remote: IpAddr,
+        kind: ErrorKind,
+        quote: &[u8],
+        reason: ReplyReason,
+    ) {
+        let most = if remote.is_ipv4() { QUOTE_V4 } else { QUOTE_V6 };
+        let quoted = &quote[..quote.len().min(most)];
+        self.send_icmp(local, remote, &Message::Error { kind, quoted }, reason);
+    }
+
+    /// Sends a message within the budget of the destination's network.
+    fn send_icmp(&mut self, local: IpAddr, remote: IpAddr, message: &Message<'_>, reason: ReplyReason) {
+        let (prefix, len) = limit::prefix(remote);
+        let slot = self.keys.bucket(&prefix[..len], limit::SLOTS);
+        let jitter = self.keys.random();
+        let tuple = FourTuple::new((local, 0).into(), (remote, 0).into());
+        if !self.icmp_limit.allow(self.now, slot, self.config.icmp_ratelimit, jitter) {
+            return self.dropped(&tuple, DropReason::ReplyThrottled);
+        }
+        let Some(packet) = self.icmp_packet(local, remote, message) else { return };
+        self.counters.icmp_out_msgs += 1;
+        env!(self).note_reply(&tuple, reason);
+        self.push_reply(Reply::Packet(packet));
+    }
+
+    fn icmp_packet(&self, local: IpAddr, remote: IpAddr, message: &Message<'_>) -> Option<Vec<u8>> {
+        let mut packet = vec![0; usize::from(self.interface.mtu)];
+        let ttl = self.config.ip_default_ttl;
+        let len = match (local, remote) {
+            (IpAddr::V4(source), IpAddr::V4(destination)) => {
+                let (head, body) = packet.split_at_mut_checked(ipv4::HEADER_LEN)?;
+                let len = icmp::emit_v4(message, body)?;
+                let header = ipv4::Header {
+                    source,
+                    destination,
+                    protocol: PROTOCOL_ICMP,
+                    ttl,
+                    dscp: 0,
+                    ecn: Ecn::NotEct,
+                    identification: 0,
+                    dont_fragment: true,
+                    more_fragments: false,
+                    fragment_offset: 0,
+                    source_route: false,
+                };
+                header.emit(len, head);
+                ipv4::HEADER_LEN + len
+            }
+            (IpAddr::V6(source), IpAddr::V6(destination)) => {
+                let (head, body) = packet.split_at_mut_checked(ipv6::HEADER_LEN)?;
+                let len = icmp::emit_v6(source, destination, message, body)?;
+                let header = ipv6::Header {
+                    source,
+                    destination,
+                    protocol: PROTOCOL_ICMPV6,
+                    hop_limit: ttl,
+                    dscp: 0,
+                    ecn: Ecn::NotEct,
+                    flow_label: 0,
+                    fragment: None,
+                };
+                header.emit(len, head);
+                ipv6::HEADER_LEN + len
+            }
+            _ => return None,
+        };
+        packet.truncate(len);
+        Some(packet)
+    }
+}
+
+/// The flow and the sequence number of the segment that an error quotes (5927-2): it must have been sent by the
+/// address that the error came to.
+fn quoted_segment(arrived_at: IpAddr, quoted: &[u8]) -> Option<(FourTuple, SeqNum)> {
+    let (source, destination, protocol, payload) = match arrived_at {
+        IpAddr::V4(_) => {
+            let (header, payload) = ipv4::parse_quoted(quoted)?;
+            let whole = header.fragment_offset == 0;
+            let protocol = if whole { header.protocol } else { return None };
+            (IpAddr::V4(header.source), IpAddr::V4(header.destination), protocol, payload)
+        }
+        IpAddr::V6(_) => {
+            let (header, payload) = ipv6::parse_quoted(quoted)?;
+            (IpAddr::V6(header.source), IpAddr::V6(header.destination), header.protocol, payload)
+        }
+    };
+    if protocol != PROTOCOL_TCP || source != arrived_at {
+        return None;
+    }
+    let (source_port, destination_port, seq) = tcp::parse_quoted(payload)?;
+    let tuple = FourTuple::new((source, source_port).into(), (destination, destination_port).into());
+    Some((tuple, seq))
+}

@@ -1,0 +1,311 @@
+//! A packet on its way in: IP, then to the table where its 4-tuple lives.
+
+use std::net::IpAddr;
+
+use bytes::Bytes;
+
+use super::{Packet, PacketBytes, SocketKind, Stack, env};
+use crate::counters::DropReason;
+use crate::flow::{FlowRef, FourTuple};
+use crate::ip::fragments::{Key, Piece};
+use crate::tcp::closed;
+use crate::tcp::segment::Segment;
+use crate::tcp::syn_sent::SynSentOutcome;
+use crate::tcp::time_wait::{self, TimeWaitOutcome};
+use crate::time::Instant;
+use crate::trace::{State, TraceKind};
+use crate::wire::tcp::{self, Flags, Header};
+use crate::wire::{Ecn, PROTOCOL_ICMP, PROTOCOL_ICMPV6, PROTOCOL_TCP, PROTOCOL_UDP, ipv4, ipv6};
+
+/// An IP datagram, whole.
+pub(super) struct Datagram<'a> {
+    pub(super) source: IpAddr,
+    pub(super) destination: IpAddr,
+    pub(super) protocol: u8,
+    pub(super) ecn: Ecn,
+    pub(super) payload: &'a [u8],
+    /// The packet that the payload lies in, where it may be kept.
+    pub(super) packet: Option<&'a Bytes>,
+    /// IP header and what follows, for ICMP errors to quote.
+    pub(super) quote: &'a [u8],
+    pub(super) checksum_trusted: bool,
+}
+
+impl Stack {
+    /// Takes in a packet. Never fails: what is dropped is counted and traced.
+    pub fn receive<'a>(&mut self, now: Instant, packet: impl Into<Packet<'a>>) {
+        self.set_now(now);
+        self.counters.in_receives += 1;
+        let Packet { bytes, checksum_trusted } = packet.into();
+        let (bytes, shared) = match &bytes {
+            PacketBytes::Borrowed(bytes) => (*bytes, None),
+            PacketBytes::Shared(shared) => (&shared[..], Some(shared)),
+        };
+        match bytes.first().map_or(0, |b| b >> 4) {
+            4 => self.ipv4_arrives(bytes, shared, checksum_trusted),
+            6 => self.ipv6_arrives(bytes, shared, checksum_trusted),
+            _ => self.header_error(DropReason::IpHeader),
+        }
+    }
+
+    fn ipv4_arrives(&mut self, packet: &[u8], shared: Option<&Bytes>, checksum_trusted: bool) {
+        let (header, payload) = match ipv4::parse(packet) {
+            Ok(parsed) => parsed,
+            Err(ipv4::Error::Checksum) => return self.header_error(DropReason::IpChecksum),
+            Err(_) => return self.header_error(DropReason::IpHeader),
+        };
+        let (source, destination) = (IpAddr::V4(header.source), IpAddr::V4(header.destination));
+        if !self.addresses_fit(source, destination) {
+            return;
+        }
+        if header.source_route {
+            return self.header_error(DropReason::SourceRoute);
+        }
+        let datagram = Datagram {
+            source,
+            destination,
+            protocol: header.protocol,
+            ecn: header.ecn,
+            payload,
+            packet: shared,
+            quote: packet,
+            checksum_trusted,
+        };
+        if !header.more_fragments && header.fragment_offset == 0 {
+            return self.datagram_arrives(datagram);
+        }
+        let identification = u32::from(header.identification);
+        let key = Key { source, destination, identification, protocol: header.protocol };
+        let (offset, more) = (usize::from(header.fragment_offset), header.more_fragments);
+        self.fragment_arrives(key, offset, more, datagram);
+    }
+
+    fn ipv6_arrives(&mut self, packet: &[u8], shared: Option<&Bytes>, checksum_trusted: bool) {
+        let Ok((header, payload)) = ipv6::parse(packet) else {
+            return self.header_error(DropReason::IpHeader);
+        };
+        let (source, destination) = (IpAddr::V6(header.source), IpAddr::V6(header.destination));
+        if !self.addresses_fit(source, destination) {
+            return;
+        }
+        let datagram = Datagram {
+            source,
+            destination,
+            protocol: header.protocol,
+            ecn: header.ecn,
+            payload,
+            packet: shared,
+            quote: packet,
+            checksum_trusted,
+        };
+        let Some(fragment) = header.fragment else {
+            return self.datagram_arrives(datagram);
+        };
+        if fragment.offset == 0 && ipv6::parse_upper(header.protocol, payload).is_err() {
+            // The whole header chain must lie in the first fragment (RFC 7112).
+            return self.header_error(DropReason::BadFragment);
+        }
+        let key =
+            Key { source, destination, identification: fragment.identification, protocol: header.protocol };
+        self.fragment_arrives(key, usize::from(fragment.offset), fragment.more, datagram);
+    }
+
+    fn addresses_fit(&mut self, source: IpAddr, destination: IpAddr) -> bool {
+        match self.addresses.check(source, destination) {
+            Ok(()) => true,
+            Err(reason) => {
+                self.counters.in_addr_errors += 1;
+                self.counters.count_drop(reason);
+                false
+            }
+        }
+    }
+
+    fn header_error(&mut self, reason: DropReason) {
+        self.counters.in_hdr_errors += 1;
+        self.counters.count_drop(reason);
+    }
+
+    fn fragment_arrives(&mut self, key: Key, offset: usize, more: bool, datagram: Datagram<'_>) {
+        self.expire_fragments();
+        self.counters.reasm_reqds += 1;
+        let quote = &datagram.quote[..datagram.quote.len().min(ipv6::HEADER_LEN + 8)];
+        let piece = Piece { offset, more, payload: datagram.payload, quote };
+        let evicted = self.fragments.evicted();
+        let whole = self.fragments.insert(self.now, &self.config, key, piece);
+        self.counters.reasm_fails += self.fragments.evicted() - evicted;
+        match whole {
+            Ok(None) => {}
+            Ok(Some(payload)) => {
+                self.counters.reasm_oks += 1;
+                let upper = match key.source {
+                    IpAddr::V4(_) => Ok((key.protocol, &payload[..])),
+                    IpAddr::V6(_) => ipv6::parse_upper(key.protocol, &payload),
+                };
+                let Ok((protocol, payload)) = upper else {
+                    return self.header_error(DropReason::BadFragment);
+                };
+                let checksum_trusted = false;
+                self.datagram_arrives(Datagram {
+                    protocol,
+                    payload,
+                    packet: None,
+                    checksum_trusted,
+                    ..datagram
+                });
+            }
+            Err(reason) => {
+                self.counters.reasm_fails += 1;
+                self.counters.count_drop(reason);
+            }
+        }
+    }
+
+    fn datagram_arrives(&mut self, datagram: Datagram<'_>) {
+        match (datagram.protocol, datagram.source) {
+            (PROTOCOL_TCP, _) => self.tcp_arrives(&datagram),
+            (PROTOCOL_ICMP, IpAddr::V4(_)) | (PROTOCOL_ICMPV6, IpAddr::V6(_)) => self.icmp_arrives(&datagram),
+            (PROTOCOL_UDP, _) => self.unreachable(&datagram, true),
+            _ => self.unreachable(&datagram, false),
+        }
+    }
+
+    /// P1 to P5 of the pipeline, then demultiplexing (P4).
+    fn tcp_arrives(&mut self, datagram: &Datagram<'_>) {
+        self.counters.in_segs += 1;
+        let (header, payload) = match self.sound_segment(datagram) {
+            Ok(sound) => sound,
+            Err(reason) => {
+                self.counters.in_errs += 1;
+                return self.counters.count_drop(reason);
+            }
+        };
+        let local = (datagram.destination, header.destination_port).into();
+        let remote = (datagram.source, header.source_port).into();
+        let tuple = FourTuple::new(local, remote);
+        let payload_len = payload.len();
+        self.note(&tuple, TraceKind::SegmentIn { header, payload_len });
+        let flow = self.find(&tuple);
+        if local == remote && flow.is_none() {
+            return self.dropped(&tuple, DropReason::Land);
+        }
+        let segment = Segment { tuple, header: &header, payload, packet: datagram.packet, ecn: datagram.ecn };
+        match flow {
+            Some(FlowRef::Connection(index)) => self.connection_segment(index, &segment),
+            Some(FlowRef::HalfOpen(index)) => self.half_open_segment(index, &segment),
+            Some(FlowRef::Opening(index)) => self.opening_segment(index, &segment),
+            Some(FlowRef::TimeWait(index)) => self.time_wait_segment(index, &segment, datagram),
+            None => match self.listener_at(datagram.destination, header.destination_port) {
+                Some(listener) => self.listen_segment(listener, &segment, datagram),
+                None => self.closed_segment(&segment),
+            },
+        }
+    }
+
+    fn sound_segment<'a>(&mut self, datagram: &Datagram<'a>) -> Result<(Header, &'a [u8]), DropReason> {
+        let bytes = datagram.payload;
+        if bytes.len() < tcp::HEADER_LEN {
+            return Err(DropReason::TcpHeader);
+        }
+        if !datagram.checksum_trusted && !tcp::checksum_ok(datagram.source, datagram.destination, bytes) {
+            self.counters.in_csum_errors += 1;
+            return Err(DropReason::TcpChecksum);
+        }
+        let (header, payload) = Header::parse(bytes).map_err(|error| match error {
+            tcp::Error::Options => DropReason::TcpOptions,
+            tcp::Error::Truncated | tcp::Error::DataOffset => DropReason::TcpHeader,
+        })?;
+        if header.source_port == 0 || header.destination_port == 0 {
+            return Err(DropReason::TcpHeader);
+        }
+        let flags = header.flags;
+        let none = !(flags.syn() || flags.ack() || flags.rst() || flags.fin());
+        if none || flags.contains(Flags::SYN | Flags::FIN) || flags.contains(Flags::SYN | Flags::RST) {
+            return Err(DropReason::TcpFlags);
+        }
+        Ok((header, payload))
+    }
+
+    /// The listener for a local address and port: one of that address before one of all.
+    pub(super) fn listener_at(&self, address: IpAddr, port: u16) -> Option<u32> {
+        let specific = self.bindings.get(&(port, Ok(address)));
+        specific.or_else(|| self.bindings.get(&(port, Err(address.is_ipv4())))).copied()
+    }
+
+    fn closed_segment(&mut self, segment: &Segment<'_>) {
+        match closed::segment_arrives(segment) {
+            Ok(answer) => self.reply_limited(answer),
+            Err(reason) => self.dropped(&segment.tuple, reason),
+        }
+    }
+
+    pub(super) fn connection_segment(&mut self, index: u32, segment: &Segment<'_>) {
+        let full = self.memory_full() && !segment.payload.is_empty();
+        if full && !self.connections[index as usize].receive_queue.is_empty() {
+            // Above `tcp_mem` only the sender's patience grows: an ACK would free nothing.
+            self.counters.tcp_rcv_q_drop += 1;
+            return self.dropped(&segment.tuple, DropReason::NoMemory);
+        }
+        let outcome = self.with_connection(index, |connection, env| connection.segment_arrives(segment, env));
+        self.apply(index, outcome, Some(segment));
+    }
+
+    fn opening_segment(&mut self, index: u32, segment: &Segment<'_>) {
+        let outcome = self.openings[index as usize].segment_arrives(segment, &mut env!(self));
+        match outcome {
+            SynSentOutcome::Dropped(reason) => self.dropped(&segment.tuple, reason),
+            SynSentOutcome::Reset(reason) => {
+                self.dropped(&segment.tuple, DropReason::AckOfUnsent);
+                self.reply(crate::tcp::segment::Answer::rst_to(segment, reason));
+            }
+            SynSentOutcome::Failed(error) => self.fail_opening(index, error),
+            SynSentOutcome::Connection(connection, cookie) => {
+                // What the opening held went over to the connection.
+                self.buffered -= connection.send_queue.len() as u64;
+                let held = self.openings[index as usize].send_queue.len() as u64;
+                debug_assert_eq!(held, 0);
+                let taken = connection.bytes_acked;
+                self.buffered -= taken;
+                self.remove_opening(index);
+                if let Some(cookie) = cookie {
+                    let limit = self.config.tcp_fastopen_cache as usize;
+                    self.cookies.remember(segment.tuple.remote().ip(), cookie, limit);
+                }
+                let socket = connection.socket;
+                let index = self.add_connection(*connection);
+                if let Some(socket) = self.sockets.get_mut(socket) {
+                    socket.kind = SocketKind::Connection(index);
+                }
+                self.settle(index);
+            }
+        }
+    }
+
+    fn time_wait_segment(&mut self, index: u32, segment: &Segment<'_>, datagram: &Datagram<'_>) {
+        let entry = &mut self.time_waits.entries[index as usize];
+        match entry.segment_arrives(segment, &mut env!(self)) {
+            TimeWaitOutcome::Dropped(reason) => self.dropped(&segment.tuple, reason),
+            TimeWaitOutcome::Answer { answer, restart } => {
+                if restart {
+                    let length = time_wait::length(&self.config);
+                    self.time_waits.restart(index, self.now, length);
+                }
+                self.dropped(&segment.tuple, DropReason::TimeWaitSegment);
+                self.reply(answer);
+            }
+            TimeWaitOutcome::Delete => self.remove_time_wait(index),
+            TimeWaitOutcome::GiveWay { above } => {
+                let local = segment.tuple.local();
+                match self.listener_at(local.ip(), local.port()) {
+                    Some(listener) => self.syn_segment(listener, segment, datagram, Some((index, above))),
+                    // Nobody listens any more: a SYN for CLOSED, and the entry stays.
+                    None => self.closed_segment(segment),
+                }
+            }
+        }
+    }
+
+    pub(super) fn note_listen(&mut self, tuple: &FourTuple, to: State) {
+        self.note_state(tuple, State::Listen, to);
+    }
+}

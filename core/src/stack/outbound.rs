@@ -1,0 +1,213 @@
+//! Filling frames: stateless answers first, then connections in turn.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use super::{Reply, Stack, Transmit, env};
+use crate::buffer::Rope;
+use crate::flow::{FlowRef, FourTuple};
+use crate::tcp::segment::{Answer, Outgoing};
+use crate::time::{Instant, Tick};
+use crate::trace::TraceKind;
+use crate::wire::checksum::{Sum, pseudo_header};
+use crate::wire::tcp::{self, Header};
+use crate::wire::{Ecn, PROTOCOL_TCP, ipv4, ipv6};
+
+/// What of the IP header a connection decides.
+struct IpFields {
+    ttl: u8,
+    dscp: u8,
+    ecn: Ecn,
+}
+
+impl Stack {
+    /// Fills `frame` with the next packet to send. `None`: nothing to send now, or `frame` is shorter than the MTU
+    /// (with segmentation offload: than 65,535 bytes).
+    pub fn transmit(&mut self, now: Instant, frame: &mut [u8]) -> Option<Transmit> {
+        self.set_now(now);
+        let offload = self.interface.segmentation_offload;
+        let least = if offload { 65_535 } else { usize::from(self.interface.mtu) };
+        if frame.len() < least {
+            return None;
+        }
+        if let Some(reply) = self.replies.pop_front() {
+            return Some(self.transmit_reply(reply, frame));
+        }
+        while let Some(packed) = self.ready.pop_front() {
+            let sent = match FlowRef::from(packed) {
+                FlowRef::Connection(index) => self.transmit_connection(index, frame),
+                FlowRef::Opening(index) => self.transmit_opening(index, frame),
+                FlowRef::HalfOpen(_) | FlowRef::TimeWait(_) => None,
+            };
+            if sent.is_some() {
+                // There may be more: it waits for its next turn behind the others.
+                self.ready.push_back(packed);
+                return sent;
+            }
+        }
+        None
+    }
+
+    fn transmit_reply(&mut self, reply: Reply, frame: &mut [u8]) -> Transmit {
+        self.counters.out_requests += 1;
+        match reply {
+            Reply::Packet(packet) => {
+                let len = packet.len().min(frame.len());
+                frame[..len].copy_from_slice(&packet[..len]);
+                Transmit { len, segment_size: None, checksum_offload: false }
+            }
+            Reply::Segment(answer) => self.transmit_answer(&answer, frame),
+        }
+    }
+
+    fn transmit_answer(&mut self, answer: &Answer, frame: &mut [u8]) -> Transmit {
+        let header = Header {
+            source_port: answer.tuple.local_port,
+            destination_port: answer.tuple.remote_port,
+            seq: answer.seq,
+            ack: answer.ack,
+            flags: answer.flags,
+            window: answer.window,
+            options: answer.options,
+            ..Header::default()
+        };
+        let outgoing = Outgoing { header, offset: 0, payload_len: 0, segment_size: None, ecn: Ecn::NotEct };
+        let ip = IpFields { ttl: self.config.ip_default_ttl, dscp: 0, ecn: Ecn::NotEct };
+        self.count_segment(&outgoing);
+        self.note_out(&answer.tuple, &outgoing);
+        let offload = self.interface.checksum_offload;
+        emit(&answer.tuple, &outgoing, &ip, &mut Rope::default(), offload, frame)
+    }
+
+    fn transmit_connection(&mut self, index: u32, frame: &mut [u8]) -> Option<Transmit> {
+        let connection = self.connections.get_mut(index as usize)?;
+        let offload = self.interface.segmentation_offload;
+        let Some(outgoing) = connection.next_segment(offload, &mut env!(self)) else {
+            connection.queued = false;
+            self.arm(index);
+            return None;
+        };
+        self.counters.out_requests += 1;
+        self.count_segment(&outgoing);
+        let tuple = self.connections[index as usize].tcb.tuple;
+        self.note_out(&tuple, &outgoing);
+        self.arm(index);
+        let connection = &mut self.connections[index as usize];
+        let ip = IpFields { ttl: connection.options.ttl, dscp: connection.options.dscp, ecn: outgoing.ecn };
+        let checksum_offload = self.interface.checksum_offload;
+        Some(emit(&tuple, &outgoing, &ip, &mut connection.send_queue, checksum_offload, frame))
+    }
+
+    fn transmit_opening(&mut self, index: u32, frame: &mut [u8]) -> Option<Transmit> {
+        let opening = self.openings.get_mut(index as usize)?;
+        let Some(outgoing) = opening.next_segment(&mut env!(self)) else {
+            opening.queued = false;
+            return None;
+        };
+        self.counters.out_requests += 1;
+        let deadline = Tick::after(self.now, opening.wait(self.now, &self.config));
+        self.wheel.remove(opening.timer);
+        let target = crate::flow::PackedRef::from(FlowRef::Opening(index)).0;
+        opening.timer = self.wheel.insert(deadline, target);
+        let tuple = opening.tuple;
+        let ip = IpFields { ttl: opening.options.ttl, dscp: opening.options.dscp, ecn: Ecn::NotEct };
+        self.count_segment(&outgoing);
+        self.note_out(&tuple, &outgoing);
+        let offload = self.interface.checksum_offload;
+        let queue = &mut self.openings[index as usize].send_queue;
+        Some(emit(&tuple, &outgoing, &ip, queue, offload, frame))
+    }
+
+    fn count_segment(&mut self, outgoing: &Outgoing) {
+        self.counters.out_segs += 1;
+        self.counters.out_rsts += u64::from(outgoing.header.flags.rst());
+    }
+
+    fn note_out(&mut self, tuple: &FourTuple, outgoing: &Outgoing) {
+        let (header, payload_len) = (outgoing.header, outgoing.payload_len);
+        self.note(tuple, TraceKind::SegmentOut { header, payload_len });
+    }
+}
+
+/// Writes IP header, TCP header and payload. The payload is summed while it is copied.
+fn emit(
+    tuple: &FourTuple,
+    outgoing: &Outgoing,
+    ip: &IpFields,
+    queue: &mut Rope,
+    checksum_offload: bool,
+    frame: &mut [u8],
+) -> Transmit {
+    let header_len = outgoing.header.header_len();
+    let segment_len = header_len + outgoing.payload_len;
+    let (source, destination) = (tuple.local().ip(), tuple.remote().ip());
+    let ip_len = emit_ip(source, destination, ip, segment_len, frame);
+    let segment = &mut frame[ip_len..ip_len + segment_len];
+    outgoing.header.emit(segment);
+    let mut sum = Sum::new();
+    let (head, payload) = segment.split_at_mut(header_len);
+    queue_out(queue, outgoing.offset, payload, &mut sum);
+    let mut whole = pseudo_header(source, destination, PROTOCOL_TCP, segment_len as u32);
+    if checksum_offload {
+        // The device adds the rest to the sum of the pseudo-header.
+        let partial = !whole.finish();
+        tcp::set_checksum(segment, partial);
+    } else {
+        whole.add_bytes(head);
+        whole.add_u16(!sum.finish());
+        tcp::set_checksum(segment, whole.finish());
+    }
+    Transmit { len: ip_len + segment_len, segment_size: outgoing.segment_size, checksum_offload }
+}
+
+fn queue_out(queue: &mut Rope, offset: usize, payload: &mut [u8], sum: &mut Sum) {
+    if !payload.is_empty() {
+        queue.copy_out(offset, payload, sum);
+    }
+}
+
+fn emit_ip(
+    source: IpAddr,
+    destination: IpAddr,
+    ip: &IpFields,
+    payload_len: usize,
+    frame: &mut [u8],
+) -> usize {
+    match (source, destination) {
+        (IpAddr::V6(source), IpAddr::V6(destination)) => {
+            let header = ipv6::Header {
+                source,
+                destination,
+                protocol: PROTOCOL_TCP,
+                hop_limit: ip.ttl,
+                dscp: ip.dscp,
+                ecn: ip.ecn,
+                flow_label: 0,
+                fragment: None,
+            };
+            header.emit(payload_len, frame);
+            ipv6::HEADER_LEN
+        }
+        (source, destination) => {
+            let v4 = |address: IpAddr| match address {
+                IpAddr::V4(v4) => v4,
+                IpAddr::V6(v6) => v6.to_ipv4_mapped().unwrap_or(Ipv4Addr::UNSPECIFIED),
+            };
+            let header = ipv4::Header {
+                source: v4(source),
+                destination: v4(destination),
+                protocol: PROTOCOL_TCP,
+                ttl: ip.ttl,
+                dscp: ip.dscp,
+                ecn: ip.ecn,
+                // With DF the identification means nothing (RFC 6864), and zero tells nobody anything (T-25).
+                identification: 0,
+                dont_fragment: true,
+                more_fragments: false,
+                fragment_offset: 0,
+                source_route: false,
+            };
+            header.emit(payload_len, frame);
+            ipv4::HEADER_LEN
+        }
+    }
+}

@@ -1,0 +1,364 @@
+//! LISTEN and SYN-RECEIVED: from a SYN to a connection in the accept queue.
+
+use std::sync::Arc;
+
+use super::inbound::Datagram;
+use super::{Socket, SocketKind, Stack, env};
+use crate::config::RefuseWith;
+use crate::counters::{DropReason, ReplyReason};
+use crate::flow::{FlowRef, PackedRef};
+use crate::seq::SeqNum;
+use crate::socket::{Event, SocketId};
+use crate::tcp::cookie;
+use crate::tcp::listen::{HalfOpen, HalfOpenOutcome, Offer, SynAck, with_cookie};
+use crate::tcp::segment::{Answer, Segment};
+use crate::tcp::tcb::{Agreed, Connection, Origin, syn_window};
+use crate::time::Tick;
+use crate::trace::State;
+
+impl Stack {
+    /// SEGMENT ARRIVES in LISTEN (SA-LISTEN).
+    pub(super) fn listen_segment(&mut self, listener: u32, segment: &Segment<'_>, datagram: &Datagram<'_>) {
+        let flags = segment.flags();
+        if flags.rst() {
+            return self.dropped(&segment.tuple, DropReason::RstUnmatched);
+        }
+        if flags.ack() {
+            let expected = self.listeners[listener as usize].expects_cookies(self.now);
+            if !flags.syn() && expected && self.cookie_returns(listener, segment) {
+                return;
+            }
+            return self.reply_limited(Answer::rst_to(segment, ReplyReason::RstListen));
+        }
+        if !flags.syn() {
+            return self.dropped(&segment.tuple, DropReason::ListenNoFlags);
+        }
+        self.syn_segment(listener, segment, datagram, None);
+    }
+
+    /// A SYN for a listener. `old`: a TIME-WAIT entry gives way, and its last sequence number.
+    pub(super) fn syn_segment(
+        &mut self,
+        listener: u32,
+        segment: &Segment<'_>,
+        datagram: &Datagram<'_>,
+        old: Option<(u32, SeqNum)>,
+    ) {
+        let tuple = segment.tuple;
+        let source = tuple.remote().ip();
+        match self.config.tcp_refuse.decide(source, tuple.local_port) {
+            None => {}
+            Some(RefuseWith::TcpReset) => {
+                return self.reply_limited(Answer::rst_to(segment, ReplyReason::RstRefused));
+            }
+            Some(RefuseWith::AdminProhibited) => return self.prohibited(datagram),
+            Some(RefuseWith::Drop) => return self.dropped(&tuple, DropReason::Refused),
+        }
+        if self.config.tcp_tw_recycle
+            && let Some(timestamps) = segment.options().timestamps
+            && self.peers.refuses(source, timestamps.val, self.now)
+        {
+            self.counters.paws_passive += 1;
+            return self.dropped(&tuple, DropReason::RecycledTimestamp);
+        }
+        if self.listeners[listener as usize].accept_queue_full() {
+            self.counters.listen_overflows += 1;
+            self.counters.listen_drops += 1;
+            return self.dropped(&tuple, DropReason::AcceptQueueFull);
+        }
+        let offer = Offer::of(segment, &self.config, tuple.is_ipv4());
+        let mut give_cookie = None;
+        if let Some(option) = segment.options().fast_open
+            && self.listeners[listener as usize].fast_open
+            && self.config.tcp_fastopen & 2 != 0
+            && old.is_none()
+        {
+            let cookie = self.keys.fast_open_cookie(source);
+            if option.as_bytes() == cookie {
+                if self.fast_open(listener, segment, offer) {
+                    return;
+                }
+            } else {
+                self.counters.tcp_fast_open_cookie_reqd += 1;
+                self.counters.tcp_fast_open_passive_fail += u64::from(!option.is_request());
+                give_cookie = Some(cookie);
+            }
+        }
+        self.half_open(listener, segment, offer, give_cookie, old);
+    }
+
+    /// A half-open entry, or what stands for one when there is no room (SA-LISTEN-04, -07).
+    fn half_open(
+        &mut self,
+        listener: u32,
+        segment: &Segment<'_>,
+        offer: Offer,
+        give_cookie: Option<[u8; 8]>,
+        old: Option<(u32, SeqNum)>,
+    ) {
+        let tuple = segment.tuple;
+        let backlog = self.config.tcp_max_syn_backlog as usize;
+        let full = self.listeners[listener as usize].half_open >= backlog
+            || self.half_open.len() >= self.config.tcp_max_half_open as usize;
+        let cookies = self.config.tcp_syncookies == 2 || full && self.config.tcp_syncookies == 1;
+        if cookies && old.is_none() {
+            self.counters.tcp_req_q_full_do_cookies += u64::from(full);
+            return self.send_cookie(listener, segment, offer);
+        }
+        if full {
+            self.counters.tcp_req_q_full_drop += 1;
+            self.counters.listen_drops += 1;
+            return self.dropped(&tuple, DropReason::SynBacklogFull);
+        }
+        let mut iss = self.keys.iss(self.now, &tuple);
+        if let Some((_, above)) = old
+            && iss.le(above)
+        {
+            iss = above + 65_537;
+        }
+        let entry = HalfOpen::new(segment, listener, iss, offer, self.tick());
+        let wait = entry.wait(&self.config, self.config.tcp_synack_retries);
+        let index = self.half_open.insert(entry) as u32;
+        let target = PackedRef::from(FlowRef::HalfOpen(index)).0;
+        self.half_open[index as usize].timer = self.wheel.insert(Tick::after(self.now, wait), target);
+        self.listeners[listener as usize].half_open += 1;
+        self.place(&tuple, FlowRef::HalfOpen(index));
+        if let Some((time_wait, _)) = old {
+            self.gave_way.insert(index, time_wait);
+            self.note_state(&tuple, State::TimeWait, State::SynReceived);
+        } else {
+            self.note_listen(&tuple, State::SynReceived);
+        }
+        let mut answer = self.syn_ack_of(index, ReplyReason::SynAck);
+        if let Some(cookie) = give_cookie {
+            answer = with_cookie(answer, &cookie);
+        }
+        self.reply(answer);
+    }
+
+    pub(super) fn syn_ack_of(&mut self, index: u32, reason: ReplyReason) -> Answer {
+        let entry = &self.half_open[index as usize];
+        let options = Arc::clone(&self.listeners[entry.listener as usize].options);
+        let adv_mss = self.advertised_mss(entry.tuple.is_ipv4(), options.max_segment);
+        let syn = SynAck { options: &options, adv_mss };
+        entry.syn_ack(&syn, &env!(self), reason)
+    }
+
+    /// The MSS that we announce: what the interface takes, options not subtracted (MUST-67).
+    pub(super) fn advertised_mss(&self, ipv4: bool, limit: Option<u16>) -> u16 {
+        let headers = if ipv4 { 40 } else { 60 };
+        self.interface.mtu.saturating_sub(headers).min(limit.unwrap_or(u16::MAX)).max(48)
+    }
+
+    fn send_cookie(&mut self, listener: u32, segment: &Segment<'_>, offer: Offer) {
+        let tuple = segment.tuple;
+        self.counters.syncookies_sent += 1;
+        self.listeners[listener as usize].cookies_sent_at = Some(self.now);
+        let options = Arc::clone(&self.listeners[listener as usize].options);
+        let adv_mss = self.advertised_mss(tuple.is_ipv4(), options.max_segment);
+        let iss = cookie::iss(&self.keys, self.now, &tuple, segment.seq(), offer);
+        let ts_recent = segment.options().timestamps.map_or(0, |ts| ts.val);
+        let env = env!(self);
+        let clock = env.timestamp_clock().wrapping_add(env.keys.timestamp_offset(&tuple));
+        let ts_val = Some(cookie::timestamp(clock, offer));
+        let syn = SynAck { options: &options, adv_mss };
+        let reason = ReplyReason::SynAckCookie;
+        let mut answer = syn.answer(&tuple, iss, segment.seq(), offer, ts_recent, ts_val, &env, reason);
+        if !offer.timestamps() && offer.ecn() {
+            // Nowhere to remember it.
+            answer.flags = crate::wire::tcp::Flags::SYN | crate::wire::tcp::Flags::ACK;
+        }
+        self.reply(answer);
+    }
+
+    /// Whether an ACK brings a cookie back; then its connection is made.
+    fn cookie_returns(&mut self, listener: u32, segment: &Segment<'_>) -> bool {
+        let Some((iss, irs, offer)) = cookie::check(&self.keys, self.now, segment) else {
+            self.counters.syncookies_failed += 1;
+            return false;
+        };
+        self.counters.syncookies_recv += 1;
+        if !self.room_for_child(listener, segment) {
+            return true;
+        }
+        let options = Arc::clone(&self.listeners[listener as usize].options);
+        let tuple = segment.tuple;
+        let agreed = Agreed {
+            tuple,
+            origin: Origin::Passive,
+            iss,
+            irs,
+            announced: syn_window(options.rcvbuf),
+            peer_mss: offer.peer_mss,
+            adv_mss: self.advertised_mss(tuple.is_ipv4(), options.max_segment),
+            pmtu: self.path_mtu(tuple.remote().ip()),
+            snd_wscale: offer.wscale(),
+            sack: offer.sack(),
+            ecn: offer.ecn(),
+            ts_recent: segment.options().timestamps.filter(|_| offer.timestamps()).map(|ts| ts.val),
+            syn_retransmitted: false,
+            options,
+        };
+        self.note_listen(&tuple, State::SynReceived);
+        self.make_child(listener, agreed, segment);
+        true
+    }
+
+    /// Whether a listener may get one connection more; if not, the segment was dealt with (SA-SYN_RCVD-07, -08).
+    fn room_for_child(&mut self, listener: u32, segment: &Segment<'_>) -> bool {
+        if self.listeners[listener as usize].accept_queue_full() {
+            self.counters.listen_overflows += 1;
+            if self.config.tcp_abort_on_overflow {
+                self.reply_limited(Answer::rst_to(segment, ReplyReason::RstOverflow));
+            } else {
+                self.counters.listen_drops += 1;
+                self.dropped(&segment.tuple, DropReason::AcceptQueueFull);
+            }
+            return false;
+        }
+        if self.connections_full() || self.memory_full() {
+            self.counters.listen_drops += 1;
+            self.dropped(&segment.tuple, DropReason::NoMemory);
+            return false;
+        }
+        true
+    }
+
+    /// SEGMENT ARRIVES in SYN-RECEIVED of a passive open (SA-SYN_RCVD).
+    pub(super) fn half_open_segment(&mut self, index: u32, segment: &Segment<'_>) {
+        let entry = &mut self.half_open[index as usize];
+        let listener = entry.listener;
+        let window = syn_window(self.listeners[listener as usize].options.rcvbuf);
+        match entry.segment_arrives(segment, window, &mut env!(self)) {
+            HalfOpenOutcome::Dropped(reason) => self.dropped(&segment.tuple, reason),
+            HalfOpenOutcome::Answer(answer, reason) => {
+                self.dropped(&segment.tuple, reason);
+                self.reply(answer);
+            }
+            HalfOpenOutcome::SynAgain => {
+                self.counters.tcp_syn_retrans += 1;
+                let answer = self.syn_ack_of(index, ReplyReason::SynAckAgain);
+                self.reply(answer);
+                self.arm_half_open(index);
+            }
+            HalfOpenOutcome::Delete(reason) => {
+                if reason == DropReason::HalfOpenRst {
+                    self.counters.embryonic_rsts += 1;
+                }
+                self.dropped(&segment.tuple, reason);
+                self.forget_half_open(index);
+            }
+            HalfOpenOutcome::Complete => self.complete(index, segment),
+        }
+    }
+
+    /// The entry goes: back to LISTEN, or to the TIME-WAIT that it came from.
+    pub(super) fn forget_half_open(&mut self, index: u32) {
+        let back_to = if self.gave_way.contains_key(&index) { State::TimeWait } else { State::Listen };
+        let entry = self.remove_half_open(index);
+        self.counters.attempt_fails += 1;
+        self.note_state(&entry.tuple, State::SynReceived, back_to);
+    }
+
+    pub(super) fn arm_half_open(&mut self, index: u32) {
+        let retries = self.synack_retries();
+        let entry = &mut self.half_open[index as usize];
+        self.wheel.remove(entry.timer);
+        let target = PackedRef::from(FlowRef::HalfOpen(index)).0;
+        let wait = entry.wait(&self.config, retries);
+        entry.timer = self.wheel.insert(Tick::after(self.now, wait), target);
+    }
+
+    /// How often a SYN-ACK is sent again: less often when the table is more than half full (4987-3).
+    pub(super) fn synack_retries(&self) -> u8 {
+        let pressed = self.half_open.len() > self.config.tcp_max_syn_backlog as usize / 2;
+        if pressed { self.config.tcp_synack_retries.min(2) } else { self.config.tcp_synack_retries }
+    }
+
+    /// The third segment of the handshake.
+    fn complete(&mut self, index: u32, segment: &Segment<'_>) {
+        let entry = &self.half_open[index as usize];
+        let listener = entry.listener;
+        if !self.room_for_child(listener, segment) {
+            if self.config.tcp_abort_on_overflow && self.listeners[listener as usize].accept_queue_full() {
+                self.forget_half_open(index);
+            }
+            return;
+        }
+        if let Some(old) = self.gave_way.remove(&index) {
+            self.time_waits.entries.remove(old as usize);
+            self.counters.tw_recycled += 1;
+        }
+        let entry = self.remove_half_open(index);
+        let options = Arc::clone(&self.listeners[listener as usize].options);
+        let adv_mss = self.advertised_mss(entry.tuple.is_ipv4(), options.max_segment);
+        let pmtu = self.path_mtu(entry.tuple.remote().ip());
+        let agreed = entry.agreed(&SynAck { options: &options, adv_mss }, pmtu);
+        self.make_child(listener, agreed, segment);
+    }
+
+    fn make_child(&mut self, listener: u32, agreed: Agreed, segment: &Segment<'_>) {
+        let connection = Connection::new(agreed, &env!(self));
+        self.adopt(listener, connection);
+        let Some(FlowRef::Connection(index)) = self.find(&segment.tuple) else { return };
+        self.connection_segment(index, segment);
+    }
+
+    /// Puts a connection into the accept queue of its listener.
+    fn adopt(&mut self, listener: u32, mut connection: Connection) -> SocketId {
+        self.counters.passive_opens += 1;
+        let parent = self.listeners[listener as usize].socket;
+        connection.listener = parent;
+        let events = Event::default();
+        let kind = SocketKind::Connection(0);
+        let id = self.sockets.insert(Socket { kind, events, queued: false, accepted: false });
+        connection.socket = id;
+        let index = self.add_connection(connection);
+        self.sockets[id].kind = SocketKind::Connection(index);
+        self.listeners[listener as usize].accept_queue.push_back(id);
+        self.notify(parent, Event::READABLE);
+        id
+    }
+
+    /// A SYN with a valid Fast Open cookie: the application gets the connection and its data before the third
+    /// segment (SA-LISTEN-06, N9). `false`: there are too many such connections, or no room.
+    fn fast_open(&mut self, listener: u32, segment: &Segment<'_>, offer: Offer) -> bool {
+        if self.listeners[listener as usize].fast_open_pending >= self.config.tcp_fastopen_pending as usize {
+            self.counters.tcp_fast_open_listen_overflow += 1;
+            return false;
+        }
+        if self.connections_full() || self.memory_full() {
+            return false;
+        }
+        let tuple = segment.tuple;
+        let options = Arc::clone(&self.listeners[listener as usize].options);
+        let agreed = Agreed {
+            tuple,
+            origin: Origin::FastOpen,
+            iss: self.keys.iss(self.now, &tuple),
+            irs: segment.seq(),
+            announced: syn_window(options.rcvbuf),
+            peer_mss: offer.peer_mss,
+            adv_mss: self.advertised_mss(tuple.is_ipv4(), options.max_segment),
+            pmtu: self.path_mtu(tuple.remote().ip()),
+            snd_wscale: offer.wscale(),
+            sack: offer.sack(),
+            ecn: offer.ecn(),
+            ts_recent: segment.options().timestamps.filter(|_| offer.timestamps()).map(|ts| ts.val),
+            syn_retransmitted: false,
+            options,
+        };
+        self.note_listen(&tuple, State::SynReceived);
+        self.counters.tcp_fast_open_passive += 1;
+        self.listeners[listener as usize].fast_open_pending += 1;
+        let mut connection = Connection::new(agreed, &env!(self));
+        connection.tcb.snd.syn_pending = true;
+        connection.tcb.rtt.start(connection.tcb.snd.nxt, self.now);
+        connection.arm_syn_ack(&env!(self));
+        self.adopt(listener, connection);
+        if let Some(FlowRef::Connection(index)) = self.find(&tuple) {
+            self.with_connection(index, |connection, env| connection.take_syn_data(segment, env));
+        }
+        true
+    }
+}

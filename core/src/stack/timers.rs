@@ -1,0 +1,113 @@
+//! Time passes: the wheel, the TIME-WAIT queue, incomplete datagrams.
+
+use super::{Stack, env};
+use crate::counters::{DropReason, ReplyReason};
+use crate::flow::{FlowRef, PackedRef};
+use crate::tcp::segment::Answer;
+use crate::time::Instant;
+use crate::timer::TimerId;
+use crate::trace::{TimerKind, TraceKind};
+use crate::wire::tcp::Flags;
+
+impl Stack {
+    /// When [`advance`](Stack::advance) must be called at the latest. It may lie before the next timer, and in the
+    /// past. Changes with every input, user call and [`transmit`](Stack::transmit).
+    pub fn poll_at(&self) -> Option<Instant> {
+        let (now, at_millis) = (self.tick(), self.now.as_millis());
+        let ticks = [self.wheel.next(), self.time_waits.next()].into_iter().flatten();
+        let earliest = ticks.map(|tick| Instant::from_millis(at_millis + u64::from(tick.since(now)))).min();
+        [earliest, self.fragments.poll_at()].into_iter().flatten().min()
+    }
+
+    /// Runs the timers that are due.
+    pub fn advance(&mut self, now: Instant) {
+        self.set_now(now);
+        let tick = self.tick();
+        while let Some(target) = self.wheel.pop(tick) {
+            match FlowRef::from(PackedRef(target)) {
+                FlowRef::Connection(index) => self.connection_timer(index),
+                FlowRef::HalfOpen(index) => self.half_open_timer(index),
+                FlowRef::Opening(index) => self.opening_timer(index),
+                FlowRef::TimeWait(_) => {}
+            }
+        }
+        while let Some(index) = self.time_waits.pop_expired(tick) {
+            let tuple = self.time_waits.entries[index as usize].tuple;
+            self.note(&tuple, TraceKind::Timer(TimerKind::TimeWait));
+            self.remove_time_wait(index);
+        }
+        self.expire_fragments();
+    }
+
+    fn connection_timer(&mut self, index: u32) {
+        self.connections[index as usize].tcb.timers.node = TimerId::NONE;
+        let outcome = self.with_connection(index, |connection, env| connection.run_timers(env));
+        self.apply(index, outcome, None);
+    }
+
+    /// The SYN-ACK was not answered (SA-SYN_RCVD-18, -19).
+    fn half_open_timer(&mut self, index: u32) {
+        let retries = self.synack_retries();
+        let entry = &mut self.half_open[index as usize];
+        entry.timer = TimerId::NONE;
+        let tuple = entry.tuple;
+        if entry.retries >= retries {
+            let (seq, ack) = (entry.iss + 1, entry.irs + 1);
+            self.counters.synack_retries_exhausted += 1;
+            self.note(&tuple, TraceKind::Timer(TimerKind::Retransmit));
+            self.forget_half_open(index);
+            if self.config.synack_timeout_rst {
+                let mut answer = Answer::ack(tuple, seq, ack, 0, ReplyReason::RstSynAckTimeout);
+                answer.flags = Flags::RST | Flags::ACK;
+                self.reply(answer);
+            }
+            return;
+        }
+        entry.retries += 1;
+        self.counters.tcp_syn_retrans += 1;
+        self.counters.retrans_segs += 1;
+        self.note(&tuple, TraceKind::Timer(TimerKind::Retransmit));
+        let answer = self.syn_ack_of(index, ReplyReason::SynAckAgain);
+        self.reply(answer);
+        self.arm_half_open(index);
+    }
+
+    fn opening_timer(&mut self, index: u32) {
+        let opening = &mut self.openings[index as usize];
+        opening.timer = TimerId::NONE;
+        let (tuple, socket) = (opening.tuple, opening.socket);
+        let result = opening.timeout(self.now, &self.config);
+        let events = std::mem::take(&mut opening.events);
+        env!(self).note(&tuple, TraceKind::Timer(TimerKind::Retransmit));
+        match result {
+            Ok(()) => {
+                self.notify(socket, events);
+                self.queue_opening(index);
+            }
+            Err(error) => {
+                self.counters.tcp_abort_on_timeout += 1;
+                self.counters.attempt_fails += 1;
+                self.fail_opening(index, error);
+            }
+        }
+    }
+
+    pub(super) fn queue_opening(&mut self, index: u32) {
+        let opening = &mut self.openings[index as usize];
+        if !opening.queued {
+            opening.queued = true;
+            self.ready.push_back(FlowRef::Opening(index).into());
+        }
+    }
+
+    pub(super) fn expire_fragments(&mut self) {
+        while let Some(expired) = self.fragments.expire(self.now) {
+            self.counters.reasm_timeout += 1;
+            self.counters.reasm_fails += 1;
+            self.counters.count_drop(DropReason::FragmentTimeout);
+            if let Some(quote) = expired.quote {
+                self.reassembly_time_exceeded(expired.key.destination, expired.key.source, &quote);
+            }
+        }
+    }
+}

@@ -1,0 +1,273 @@
+//! What can be seen of a stack.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use super::{Interface, Socket, SocketKind, Stack};
+use crate::config::Config;
+use crate::counters::Counters;
+use crate::error::Error;
+use crate::info::{CaState, Diagnosis, Info, SocketEntry, Usage};
+use crate::socket::{Event, SocketId, SocketOptions};
+use crate::tcp::tcb::Connection;
+use crate::tcp::time_wait;
+use crate::time::{Duration, Instant, Tick};
+use crate::trace::{State, TraceEvent};
+
+impl Stack {
+    /// The configuration.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// What the stack is attached to.
+    pub fn interface(&self) -> &Interface {
+        &self.interface
+    }
+
+    /// What was counted.
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// Switches tracing on or off. Off, it costs nothing.
+    pub fn set_tracing(&mut self, on: bool) {
+        self.trace.switch(on);
+    }
+
+    /// The next trace event, oldest first.
+    pub fn poll_trace(&mut self) -> Option<TraceEvent> {
+        self.counters.trace_lost = self.trace.lost;
+        self.trace.pop()
+    }
+
+    /// The next socket on which something changed, and what.
+    pub fn poll_event(&mut self) -> Option<(SocketId, Event)> {
+        while let Some(id) = self.events.pop_front() {
+            if let Some(socket) = self.sockets.get_mut(id) {
+                socket.queued = false;
+                return Some((id, std::mem::take(&mut socket.events)));
+            }
+        }
+        None
+    }
+
+    /// The fill of every table.
+    pub fn usage(&self) -> Usage {
+        Usage {
+            sockets: self.sockets.len(),
+            listeners: self.listeners.len(),
+            half_open: self.half_open.len(),
+            opening: self.openings.len(),
+            connections: self.connections.len(),
+            orphans: self.orphans,
+            time_wait: self.time_waits.entries.len(),
+            timers: self.wheel.len(),
+            buffered: self.buffered,
+            fragments: self.fragments.len(),
+            fragment_bytes: self.fragments.held(),
+            path_mtus: self.pmtu.len(),
+            replies: self.replies.len(),
+        }
+    }
+
+    /// What `ss -a` would show: listeners, half-open and opening connections, connections, orphans, TIME-WAIT.
+    pub fn sockets(&self, now: Instant) -> Vec<SocketEntry> {
+        let at = Tick::at(now.max(self.now));
+        let age = |since: Tick| Duration::from_millis(u64::from(at.since(since)));
+        let listeners = self.listeners.iter().map(|(_, listener)| SocketEntry {
+            recv_q: listener.accept_queue.len() as u64,
+            send_q: listener.backlog as u64,
+            socket: Some(listener.socket),
+            half_open: listener.half_open as u32,
+            ..entry(State::Listen, listener.local, unspecified(listener.local), age(listener.since))
+        });
+        let half_open = self.half_open.iter().map(|(_, half_open)| SocketEntry {
+            listener: self.listeners.get(half_open.listener as usize).map(|l| l.local),
+            ..entry(State::SynReceived, half_open.tuple.local(), half_open.tuple.remote(), Duration::ZERO)
+        });
+        let openings = self.openings.iter().map(|(_, opening)| SocketEntry {
+            send_q: opening.send_queue.len() as u64,
+            socket: Some(opening.socket),
+            ..entry(State::SynSent, opening.tuple.local(), opening.tuple.remote(), age(opening.state_since))
+        });
+        let connections = self.connections.iter().map(|(_, connection)| {
+            let tcb = &connection.tcb;
+            SocketEntry {
+                recv_q: connection.receive_queue.len() as u64,
+                send_q: connection.send_queue.len() as u64,
+                socket: (!connection.is_orphan()).then_some(connection.socket),
+                listener: self.listener_address(connection.listener),
+                ..entry(tcb.state, tcb.tuple.local(), tcb.tuple.remote(), age(tcb.state_since))
+            }
+        });
+        let time_waits = self.time_waits.entries.iter().map(|(_, time_wait)| {
+            let length = time_wait::length(&self.config);
+            let tuple = &time_wait.tuple;
+            let age = length.saturating_sub(time_wait.remaining(now.max(self.now)));
+            entry(State::TimeWait, tuple.local(), tuple.remote(), age)
+        });
+        listeners.chain(half_open).chain(openings).chain(connections).chain(time_waits).collect()
+    }
+
+    /// Connections that the application seems to have forgotten: in CLOSE-WAIT for longer than `older_than` (T7).
+    pub fn diagnose(&self, now: Instant, older_than: Duration) -> Vec<Diagnosis> {
+        let mut owners: BTreeMap<SocketAddr, (usize, Duration, bool)> = BTreeMap::new();
+        for socket in self.sockets(now) {
+            if socket.state == State::CloseWait && socket.state_age >= older_than {
+                let owner = socket.listener.unwrap_or(socket.local);
+                let (count, oldest, passive) = owners.entry(owner).or_default();
+                *count += 1;
+                *oldest = (*oldest).max(socket.state_age);
+                *passive = socket.listener.is_some();
+            }
+        }
+        let text = |owner: SocketAddr, count: usize, oldest: Duration, passive: bool| {
+            let whose = if passive { "accepted from listener" } else { "opened from" };
+            let (noun, verb) = if count == 1 { ("connection", "stays") } else { ("connections", "stay") };
+            format!(
+                "{count} {noun} {whose} {owner} {verb} in CLOSE-WAIT, the oldest for {} s: the peer has closed, the \
+                 application has not. It must close what it has read to the end.",
+                oldest.as_secs()
+            )
+        };
+        owners
+            .into_iter()
+            .map(|(owner, (connections, oldest, passive))| Diagnosis {
+                owner,
+                connections,
+                oldest,
+                text: text(owner, connections, oldest, passive),
+            })
+            .collect()
+    }
+
+    fn listener_address(&self, listener: SocketId) -> Option<SocketAddr> {
+        match self.sockets.get(listener)?.kind {
+            SocketKind::Listener(index) => Some(self.listeners[index as usize].local),
+            _ => None,
+        }
+    }
+
+    pub(super) fn socket(&self, id: SocketId) -> Result<&Socket, Error> {
+        self.sockets.get(id).filter(|socket| socket.accepted).ok_or(Error::NoSuchSocket)
+    }
+
+    /// One connection, field by field. Errors: [`NoSuchSocket`](Error::NoSuchSocket);
+    /// [`NotConnected`](Error::NotConnected) for a listener, or when the connection is not there yet or no more.
+    pub fn info(&self, now: Instant, id: SocketId) -> Result<Info, Error> {
+        match self.socket(id)?.kind {
+            SocketKind::Connection(index) => {
+                Ok(self.connections[index as usize].info(now.max(self.now), &self.config))
+            }
+            _ => Err(Error::NotConnected),
+        }
+    }
+
+    /// The state of a socket; `Closed` once the connection is over, TIME-WAIT included.
+    pub fn state(&self, id: SocketId) -> Result<State, Error> {
+        Ok(match self.socket(id)?.kind {
+            SocketKind::Listener(_) => State::Listen,
+            SocketKind::Opening(_) => State::SynSent,
+            SocketKind::Connection(index) => self.connections[index as usize].tcb.state,
+            SocketKind::Finished(_) => State::Closed,
+        })
+    }
+
+    /// Our end.
+    pub fn local_addr(&self, id: SocketId) -> Result<SocketAddr, Error> {
+        Ok(match &self.socket(id)?.kind {
+            SocketKind::Listener(index) => self.listeners[*index as usize].local,
+            SocketKind::Opening(index) => self.openings[*index as usize].tuple.local(),
+            SocketKind::Connection(index) => self.connections[*index as usize].tcb.tuple.local(),
+            SocketKind::Finished(finished) => finished.local,
+        })
+    }
+
+    /// The other end. Errors: `NotConnected` for a listener.
+    pub fn peer_addr(&self, id: SocketId) -> Result<SocketAddr, Error> {
+        match &self.socket(id)?.kind {
+            SocketKind::Listener(_) => Err(Error::NotConnected),
+            SocketKind::Opening(index) => Ok(self.openings[*index as usize].tuple.remote()),
+            SocketKind::Connection(index) => Ok(self.connections[*index as usize].tcb.tuple.remote()),
+            SocketKind::Finished(finished) => Ok(finished.remote),
+        }
+    }
+
+    /// The options of a socket; of a listener those that its streams begin with.
+    pub fn options(&self, id: SocketId) -> Result<&SocketOptions, Error> {
+        Ok(match &self.socket(id)?.kind {
+            SocketKind::Listener(index) => &self.listeners[*index as usize].options,
+            SocketKind::Opening(index) => &self.openings[*index as usize].options,
+            SocketKind::Connection(index) => &self.connections[*index as usize].options,
+            SocketKind::Finished(finished) => &finished.options,
+        })
+    }
+}
+
+fn entry(state: State, local: SocketAddr, remote: SocketAddr, state_age: Duration) -> SocketEntry {
+    SocketEntry {
+        state,
+        recv_q: 0,
+        send_q: 0,
+        local,
+        remote,
+        state_age,
+        socket: None,
+        listener: None,
+        half_open: 0,
+    }
+}
+
+fn unspecified(like: SocketAddr) -> SocketAddr {
+    let address: IpAddr =
+        if like.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+    SocketAddr::new(address, 0)
+}
+
+impl Connection {
+    fn info(&self, now: Instant, config: &Config) -> Info {
+        let tcb = &self.tcb;
+        let (una, nxt) = (tcb.snd.una, tcb.snd.nxt);
+        let mss = u32::from(self.payload_mss());
+        let recovery = self.recovery.as_deref();
+        let lost_below = recovery.map_or(una, |r| r.lost_below(una, mss, u32::from(config.tcp_reordering)));
+        Info {
+            state: tcb.state,
+            local: tcb.tuple.local(),
+            remote: tcb.tuple.remote(),
+            state_age: Duration::from_millis(u64::from(Tick::at(now).since(tcb.state_since))),
+            ca_state: recovery.map_or(CaState::Open, |r| r.phase),
+            retransmits: u32::from(if self.flight() > 0 { tcb.rtt.backoff } else { 0 }),
+            probes: u32::from(tcb.timers.probes),
+            backoff: u32::from(tcb.rtt.backoff),
+            timestamps: tcb.ts.on,
+            sack: tcb.snd.sack,
+            ecn: tcb.snd.ecn,
+            snd_wscale: tcb.snd.wscale_on.then_some(tcb.snd.wscale),
+            rcv_wscale: tcb.snd.wscale_on.then_some(tcb.rcv.wscale),
+            rto: tcb.rtt.rto(config),
+            rtt: tcb.rtt.srtt(),
+            rttvar: tcb.rtt.var(),
+            min_rtt: tcb.rtt.min(),
+            snd_mss: self.payload_mss(),
+            rcv_mss: tcb.rcv.mss,
+            advmss: tcb.rcv.adv_mss,
+            pmtu: tcb.snd.pmtu,
+            snd_cwnd: self.congestion.cwnd(),
+            snd_ssthresh: self.congestion.ssthresh(),
+            in_flight: recovery.map_or(nxt.since(una), |r| r.pipe(una, nxt, tcb.snd.recover, lost_below)),
+            unacked: nxt.since(una),
+            sacked: recovery.map_or(0, |r| r.sacked_bytes()),
+            snd_wnd: tcb.snd.wnd,
+            rcv_wnd: self.receive_window(),
+            total_retrans: self.total_retrans,
+            notsent_bytes: self.unsent() as u64,
+            bytes_acked: self.bytes_acked,
+            bytes_received: self.bytes_received,
+            recv_q: self.receive_queue.len() as u64,
+            send_q: self.send_queue.len() as u64,
+            out_of_order: self.reassembly.as_ref().map_or(0, |r| u64::from(r.len())),
+        }
+    }
+}

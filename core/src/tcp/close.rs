@@ -1,0 +1,60 @@
+//! The user's ways to end a connection: CLOSE, half-close, ABORT.
+
+use super::input::{Closed, Outcome};
+use super::tcb::{Connection, Env};
+use crate::error::Error;
+use crate::socket::SocketId;
+use crate::time::Duration;
+use crate::trace::State;
+
+impl Connection {
+    /// Half-close: FIN after what is queued (SA-EST-32, SA-CLOSE_WAIT-27). The state changes at once, the FIN
+    /// leaves when it can (conformance decision 14). In SYN-RECEIVED it waits until the connection is established.
+    pub(crate) fn shutdown_write(&mut self, env: &mut Env<'_>) -> Result<(), Error> {
+        if self.tcb.snd.fin_queued {
+            return Ok(());
+        }
+        self.tcb.snd.fin_queued = true;
+        match self.tcb.state {
+            State::Established => self.set_state(State::FinWait1, env),
+            State::CloseWait => self.set_state(State::LastAck, env),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// What was received and not read is discarded, and so is what follows (SA-EST-25).
+    pub(crate) fn shutdown_read(&mut self) {
+        self.tcb.rcv.shut = true;
+        let len = self.receive_queue.len();
+        self.receive_queue.release(len);
+    }
+
+    /// CLOSE: the application gives the connection up in both directions (MAY-1).
+    pub(crate) fn close(&mut self, orphans_full: bool, env: &mut Env<'_>) -> Outcome {
+        if self.options.linger == Some(Duration::ZERO) {
+            return self.abort();
+        }
+        let open = !matches!(self.tcb.state, State::Closing | State::LastAck);
+        if open && !self.receive_queue.is_empty() {
+            // The peer must not believe that its data was read (SHLD-3, T11).
+            env.counters.tcp_abort_on_close += 1;
+            return Outcome::Closed(Closed { error: None, rst: true });
+        }
+        self.socket = SocketId::default();
+        self.tcb.rcv.shut = true;
+        self.tcb.timers.life = None;
+        if self.shutdown_write(env).is_err() || orphans_full {
+            env.counters.tcp_abort_on_memory += 1;
+            return Outcome::Closed(Closed { error: None, rst: true });
+        }
+        self.arm_fin_wait_2(env);
+        Outcome::Keep
+    }
+
+    /// ABORT: RST, except where both FINs are on their way already (SA-CLOSING-29, SA-LAST_ACK-29).
+    pub(crate) fn abort(&mut self) -> Outcome {
+        let rst = !matches!(self.tcb.state, State::Closing | State::LastAck);
+        Outcome::Closed(Closed { error: None, rst })
+    }
+}

@@ -1,0 +1,122 @@
+//! CUBIC (RFC 9438), in bytes and floating point seconds.
+
+use super::{Acknowledged, CongestionControl, reduced, slow_start};
+use crate::time::Instant;
+
+/// C, segments a second cubed.
+const C: f64 = 0.4;
+/// β_cubic in tenths.
+const BETA_TENTHS: u32 = 7;
+/// α_cubic = 3 (1 − β) / (1 + β), which makes the Reno-friendly estimate as aggressive as Reno (9438-3).
+const ALPHA: f64 = 3.0 * 0.3 / 1.7;
+
+#[derive(Clone, Debug)]
+pub(super) struct Cubic {
+    cwnd: u32,
+    ssthresh: u32,
+    /// Window before the last reduction.
+    w_max: f64,
+    /// Window before the reduction that this epoch began with.
+    cwnd_prior: f64,
+    epoch: Option<Epoch>,
+    /// Part of a byte that the window has earned.
+    earned: f64,
+}
+
+/// One stretch of congestion avoidance.
+#[derive(Clone, Copy, Debug)]
+struct Epoch {
+    start: Instant,
+    /// Seconds from the start until the window is `w_max` again.
+    k: f64,
+    /// What Reno would have by now.
+    w_est: f64,
+}
+
+impl Cubic {
+    pub(super) fn new(initial_window: u32) -> Cubic {
+        Cubic {
+            cwnd: initial_window,
+            ssthresh: u32::MAX,
+            w_max: 0.0,
+            cwnd_prior: 0.0,
+            epoch: None,
+            earned: 0.0,
+        }
+    }
+
+    fn reduce(&mut self, flight: u32, mss: u32) {
+        let cwnd = f64::from(self.cwnd);
+        // Fast convergence: a flow whose window shrinks releases more (9438-4).
+        self.w_max = if cwnd < self.w_max { cwnd * 0.85 } else { cwnd };
+        self.cwnd_prior = cwnd;
+        self.ssthresh = reduced(flight, BETA_TENTHS, mss);
+        self.epoch = None;
+        self.earned = 0.0;
+    }
+
+    fn avoid_congestion(&mut self, ack: &Acknowledged, bytes: u32) {
+        let (cwnd, mss) = (f64::from(self.cwnd), f64::from(ack.mss));
+        let w_max = self.w_max.max(cwnd);
+        let epoch = self.epoch.get_or_insert_with(|| Epoch {
+            start: ack.now,
+            k: ((w_max - cwnd) / mss / C).cbrt(),
+            w_est: cwnd,
+        });
+        let alpha = if epoch.w_est >= self.cwnd_prior { 1.0 } else { ALPHA };
+        epoch.w_est += alpha * mss * f64::from(bytes) / cwnd;
+        let t = (ack.now - epoch.start).as_secs_f64();
+        let w_cubic = |t: f64| C * (t - epoch.k).powi(3) * mss + w_max;
+        if w_cubic(t) < epoch.w_est {
+            self.cwnd = (epoch.w_est.max(cwnd) as u32).max(self.cwnd);
+            return;
+        }
+        let target = w_cubic(t + ack.srtt.as_secs_f64()).clamp(cwnd, 1.5 * cwnd);
+        self.earned += (target - cwnd) / cwnd * f64::from(bytes);
+        self.cwnd = self.cwnd.saturating_add(self.earned as u32);
+        self.earned = self.earned.fract();
+    }
+}
+
+impl CongestionControl for Cubic {
+    fn cwnd(&self) -> u32 {
+        self.cwnd
+    }
+
+    fn ssthresh(&self) -> u32 {
+        self.ssthresh
+    }
+
+    fn acknowledged(&mut self, ack: Acknowledged) {
+        let rest = slow_start(&mut self.cwnd, self.ssthresh, &ack);
+        if self.cwnd >= self.ssthresh && rest > 0 {
+            self.avoid_congestion(&ack, rest);
+        }
+    }
+
+    fn loss(&mut self, _now: Instant, flight: u32, mss: u32) {
+        self.reduce(flight, mss);
+        self.cwnd = self.ssthresh;
+    }
+
+    fn timeout(&mut self, _now: Instant, flight: u32, mss: u32, first: bool) {
+        if first {
+            self.reduce(flight, mss);
+        }
+        self.cwnd = mss;
+    }
+
+    fn restart(&mut self, window: u32) {
+        self.cwnd = self.cwnd.min(window);
+        // Time must not advance while idle (9438-6).
+        self.epoch = None;
+    }
+
+    fn set_initial(&mut self, window: u32) {
+        self.cwnd = window;
+    }
+
+    fn clone_box(&self) -> Box<dyn CongestionControl> {
+        Box::new(self.clone())
+    }
+}

@@ -1,0 +1,165 @@
+//! Congestion control: how much may be in flight.
+//!
+//! The controller only sees what RFC 5681 lets it see: bytes acknowledged, losses, idle times. What to send again
+//! is for `recovery`.
+
+mod cubic;
+mod reno;
+
+use crate::config::CongestionControl as Choice;
+use crate::time::{Duration, Instant};
+
+use self::cubic::Cubic;
+use self::reno::Reno;
+
+/// A congestion controller. All sizes are bytes.
+pub(crate) trait CongestionControl: std::fmt::Debug + Send + Sync {
+    /// The congestion window.
+    fn cwnd(&self) -> u32;
+
+    /// The slow-start threshold; `u32::MAX` before the first loss.
+    fn ssthresh(&self) -> u32;
+
+    /// New data was acknowledged outside of recovery, and the window had been in use.
+    fn acknowledged(&mut self, ack: Acknowledged);
+
+    /// Loss was found by duplicate ACKs or by an ECN echo: once in a window of data.
+    fn loss(&mut self, now: Instant, flight: u32, mss: u32);
+
+    /// The retransmission timer fired; `first` says that it is not the second time for the same data (5681-7).
+    fn timeout(&mut self, now: Instant, flight: u32, mss: u32, first: bool);
+
+    /// Nothing was sent for longer than an RTO: at most `window` may go out at once (5681-12).
+    fn restart(&mut self, window: u32);
+
+    /// The window that a new connection, or one with a newly learnt MSS, begins with.
+    fn set_initial(&mut self, window: u32);
+
+    fn clone_box(&self) -> Box<dyn CongestionControl>;
+}
+
+/// What an ACK tells a controller.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Acknowledged {
+    pub(crate) now: Instant,
+    pub(crate) bytes: u32,
+    pub(crate) mss: u32,
+    pub(crate) srtt: Duration,
+}
+
+impl Clone for Box<dyn CongestionControl> {
+    fn clone(&self) -> Self {
+        self.clone_box()
+    }
+}
+
+pub(crate) fn new(choice: Choice, initial_window: u32) -> Box<dyn CongestionControl> {
+    match choice {
+        Choice::Cubic => Box::new(Cubic::new(initial_window)),
+        Choice::Reno => Box::new(Reno::new(initial_window)),
+    }
+}
+
+/// IW = `segments`, and never more than RFC 6928 allows for ten of them: min(10 SMSS, max(2 SMSS, 14600)) (6928-1).
+pub(crate) fn initial_window(segments: u8, mss: u32) -> u32 {
+    let segments = u32::from(segments);
+    (segments * mss).min((2 * mss).max(segments * 1460))
+}
+
+/// ssthresh = max(FlightSize × numerator / 10, 2 SMSS) (5681-6, 9438-5).
+fn reduced(flight: u32, tenths: u32, mss: u32) -> u32 {
+    ((u64::from(flight) * u64::from(tenths) / 10) as u32).max(2 * mss)
+}
+
+/// Slow start by byte counting, at most one SMSS for an ACK (5681-2, T-44). Gives what is left of the ACK once
+/// the threshold is reached.
+fn slow_start(cwnd: &mut u32, ssthresh: u32, ack: &Acknowledged) -> u32 {
+    if *cwnd >= ssthresh {
+        return ack.bytes;
+    }
+    let grown = cwnd.saturating_add(ack.bytes.min(ack.mss * 2)).min(ssthresh);
+    let used = grown - *cwnd;
+    *cwnd = grown;
+    ack.bytes.min(ack.mss * 2).saturating_sub(used)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn the_initial_window_is_that_of_rfc_6928_6928_1() {
+        assert_eq!(initial_window(10, 1460), 14_600);
+        assert_eq!(initial_window(10, 536), 5360);
+        assert_eq!(initial_window(10, 8960), 17_920);
+        assert_eq!(initial_window(1, 1460), 1460);
+    }
+
+    #[test]
+    fn loss_halves_reno_and_takes_three_tenths_off_cubic_5681_6_9438_1() {
+        let now = Instant::ZERO;
+        for (choice, expected) in [(Choice::Reno, 50_000), (Choice::Cubic, 70_000)] {
+            let mut cc = new(choice, 100_000);
+            cc.loss(now, 100_000, 1000);
+            assert_eq!((cc.cwnd(), cc.ssthresh()), (expected, expected), "{choice:?}");
+            cc.timeout(now, 0, 1000, true);
+            assert_eq!((cc.cwnd(), cc.ssthresh()), (1000, 2000), "{choice:?}");
+        }
+    }
+
+    #[test]
+    fn congestion_avoidance_of_reno_adds_one_mss_for_each_window_5681_3() {
+        let mut cc = new(Choice::Reno, 10_000);
+        cc.loss(Instant::ZERO, 20_000, 1000);
+        assert_eq!(cc.cwnd(), 10_000);
+        for _ in 0..10 {
+            let ack = Acknowledged { now: Instant::ZERO, bytes: 1000, mss: 1000, srtt: Duration::ZERO };
+            cc.acknowledged(ack);
+        }
+        assert_eq!(cc.cwnd(), 11_000);
+    }
+
+    #[test]
+    fn cubic_reaches_its_old_window_again_after_k_seconds_9438_1() {
+        // W_max = 100 segments, cwnd after the loss 70: K = cbrt(30 / 0.4) = 4.217 s.
+        let mut cc = new(Choice::Cubic, 100_000);
+        cc.loss(Instant::ZERO, 100_000, 1000);
+        let srtt = Duration::from_millis(100);
+        let mut at_k = 0;
+        for tenth in 0..100u64 {
+            let now = Instant::from_millis(tenth * 100);
+            if tenth == 42 {
+                at_k = cc.cwnd();
+            }
+            for _ in 0..cc.cwnd() / 1000 {
+                cc.acknowledged(Acknowledged { now, bytes: 1000, mss: 1000, srtt });
+            }
+        }
+        assert!((97_000..=103_000).contains(&at_k), "{at_k}");
+        assert!(cc.cwnd() > 130_000, "{}", cc.cwnd());
+    }
+
+    proptest! {
+        /// 9438-8: nothing overflows, whatever comes in whatever order, and the window never falls below one MSS.
+        #[test]
+        fn no_input_overflows_or_starves_a_controller(
+            cubic: bool,
+            mss in 48u32..65_000,
+            events in proptest::collection::vec((0u8..4, 0u32..1 << 30, 0u64..1 << 45), 0..100),
+        ) {
+            let mut cc = new(if cubic { Choice::Cubic } else { Choice::Reno }, initial_window(10, mss));
+            let mut now = Instant::ZERO;
+            for (what, bytes, nanos) in events {
+                now += Duration::from_nanos(nanos);
+                match what {
+                    0 => cc.loss(now, bytes, mss),
+                    1 => cc.timeout(now, bytes, mss, bytes % 2 == 0),
+                    2 => cc.restart(initial_window(10, mss)),
+                    _ => cc.acknowledged(Acknowledged { now, bytes, mss, srtt: Duration::from_nanos(nanos / 7) }),
+                }
+                prop_assert!(cc.cwnd() >= mss.min(initial_window(1, mss)));
+            }
+        }
+    }
+}

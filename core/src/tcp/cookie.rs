@@ -1,0 +1,149 @@
+//! SYN cookies: a half-open connection that takes no memory (RFC 4987 §3.6, SA-LISTEN-07).
+//!
+//! The ISS holds a 24-bit MAC and a byte of options: window scale (3 bits), MSS (3 bits), SACK (1 bit), and the
+//! parity of the secret's epoch. Where timestamps are on, the low six bits of ours carry what does not fit: the exact
+//! window scale, SACK and ECN. Secrets rotate; a cookie is good for one to two epochs.
+
+use super::listen::Offer;
+use super::segment::Segment;
+use crate::flow::FourTuple;
+use crate::keys::Keys;
+use crate::seq::SeqNum;
+use crate::time::{Duration, Instant};
+
+/// How long a secret is used.
+const EPOCH: Duration = Duration::from_secs(60);
+const MSS: [u16; 8] = [216, 536, 1200, 1360, 1400, 1440, 1452, 1460];
+/// Window scales, rounded down; the first entry means: none.
+const WSCALE: [Option<u8>; 8] = [None, Some(0), Some(1), Some(2), Some(4), Some(6), Some(7), Some(8)];
+
+/// Bits of the timestamp that carry options.
+const TS_BITS: u32 = 6;
+const TS_NO_WSCALE: u32 = 0xf;
+const TS_SACK: u32 = 1 << 4;
+const TS_ECN: u32 = 1 << 5;
+
+/// The ISS that answers a SYN.
+pub(crate) fn iss(keys: &Keys, now: Instant, tuple: &FourTuple, irs: SeqNum, offer: Offer) -> SeqNum {
+    let epoch = epoch_of(now);
+    let mss = MSS.iter().rposition(|mss| *mss <= offer.peer_mss).unwrap_or(0) as u8;
+    let wscale = WSCALE.iter().rposition(|w| *w <= offer.wscale()).unwrap_or(0) as u8;
+    let content = wscale << 5 | mss << 2 | u8::from(offer.sack()) << 1 | (epoch & 1) as u8;
+    let mac = keys.cookie_mac(tuple, irs, epoch, content) & 0xffff_ff00;
+    SeqNum(mac | u32::from(content ^ (mac >> 24) as u8))
+}
+
+/// Our timestamp in the SYN-ACK: not above `clock`, so that those that follow rise.
+pub(crate) fn timestamp(clock: u32, offer: Offer) -> u32 {
+    let bits = offer.wscale().map_or(TS_NO_WSCALE, u32::from)
+        | if offer.sack() { TS_SACK } else { 0 }
+        | if offer.ecn() { TS_ECN } else { 0 };
+    let mask = (1 << TS_BITS) - 1;
+    let value = clock & !mask | bits;
+    if value > clock { value.wrapping_sub(1 << TS_BITS) } else { value }
+}
+
+/// What the third segment says was agreed on, if its ACK is a cookie of ours: the ISS, the IRS and the offer.
+pub(crate) fn check(keys: &Keys, now: Instant, segment: &Segment<'_>) -> Option<(SeqNum, SeqNum, Offer)> {
+    let (iss, irs) = (segment.ack() - 1, segment.seq() - 1);
+    let content = iss.0 as u8 ^ (iss.0 >> 24) as u8;
+    let current = epoch_of(now);
+    let epoch = if current & 1 == u64::from(content & 1) { current } else { current.checked_sub(1)? };
+    let mac = keys.cookie_mac(&segment.tuple, irs, epoch, content) & 0xffff_ff00;
+    if mac != iss.0 & 0xffff_ff00 {
+        return None;
+    }
+    let mss = MSS[usize::from(content >> 2 & 7)];
+    let timestamps = segment.options().timestamps;
+    let offer = match timestamps {
+        Some(ts) => {
+            let bits = ts.ecr & ((1 << TS_BITS) - 1);
+            let wscale = bits & TS_NO_WSCALE;
+            let wscale = (wscale != TS_NO_WSCALE).then_some(wscale as u8);
+            Offer::new(mss, wscale, bits & TS_SACK != 0, true, bits & TS_ECN != 0)
+        }
+        None => Offer::new(mss, WSCALE[usize::from(content >> 5)], content & 2 != 0, false, false),
+    };
+    Some((iss, irs, offer))
+}
+
+fn epoch_of(now: Instant) -> u64 {
+    now.as_nanos() / EPOCH.as_nanos() as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::Ecn;
+    use crate::wire::tcp::{Flags, Header, Options, Timestamps};
+    use proptest::prelude::*;
+
+    fn tuple() -> FourTuple {
+        FourTuple::new("10.0.0.2:80".parse().unwrap(), "10.0.0.1:4000".parse().unwrap())
+    }
+
+    fn round_trip(offer: Offer, sent: Instant, back: Instant, flip: u32) -> Option<(SeqNum, SeqNum, Offer)> {
+        let keys = Keys::new(&[9; 32]);
+        let irs = SeqNum(77);
+        let iss = iss(&keys, sent, &tuple(), irs, offer);
+        let clock = 1_000_000 + sent.as_millis() as u32;
+        let ts = offer.timestamps().then(|| Timestamps { val: 5, ecr: timestamp(clock, offer) });
+        let options = Options { timestamps: ts, ..Options::default() };
+        let header = Header {
+            seq: irs + 1,
+            ack: SeqNum(iss.0 ^ flip) + 1,
+            flags: Flags::ACK,
+            options,
+            ..Header::default()
+        };
+        let segment =
+            Segment { tuple: tuple(), header: &header, payload: &[], packet: None, ecn: Ecn::NotEct };
+        check(&keys, back, &segment)
+    }
+
+    #[test]
+    fn with_timestamps_every_option_survives_h4b() {
+        for wscale in [None, Some(0), Some(5), Some(14)] {
+            for (sack, ecn) in [(false, false), (true, false), (false, true), (true, true)] {
+                let offer = Offer::new(1460, wscale, sack, true, ecn);
+                let now = Instant::from_secs(100);
+                assert_eq!(round_trip(offer, now, now, 0).unwrap().2, offer);
+            }
+        }
+    }
+
+    #[test]
+    fn without_timestamps_mss_scale_and_sack_survive_rounded_down() {
+        let now = Instant::from_secs(100);
+        let offer = round_trip(Offer::new(1459, Some(5), true, false, true), now, now, 0).unwrap().2;
+        assert_eq!(offer, Offer::new(1452, Some(4), true, false, false));
+        let offer = round_trip(Offer::new(9000, None, false, false, false), now, now, 0).unwrap().2;
+        assert_eq!(offer, Offer::new(1460, None, false, false, false));
+    }
+
+    #[test]
+    fn a_cookie_lives_one_to_two_epochs() {
+        let offer = Offer::new(1460, None, false, false, false);
+        let sent = Instant::from_secs(119);
+        assert!(round_trip(offer, sent, Instant::from_millis(179_999), 0).is_some());
+        assert!(round_trip(offer, sent, Instant::from_secs(180), 0).is_none());
+    }
+
+    #[test]
+    fn its_timestamp_is_never_ahead_of_the_clock() {
+        for clock in 0..1000 {
+            let value = timestamp(clock + 64, Offer::new(1460, Some(7), true, true, true));
+            assert!(value <= clock + 64 && clock + 64 - value < 128);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_changed_cookie_is_none_t_06(bit in 0u32..32, mss in 216u16..1460) {
+            let now = Instant::from_secs(61);
+            let offer = Offer::new(mss, Some(3), true, false, false);
+            prop_assert!(round_trip(offer, now, now, 0).is_some());
+            prop_assert!(round_trip(offer, now, now, 1 << bit).is_none());
+        }
+    }
+}

@@ -1,0 +1,51 @@
+//! Fast Open (RFC 7413): the cookies that servers gave us.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use crate::wire::tcp::Cookie;
+
+/// Cookies by server address, at most `tcp_fastopen_cache` of them; the one used least recently gives way.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct CookieCache {
+    entries: BTreeMap<IpAddr, (u64, Cookie)>,
+    used: u64,
+}
+
+impl CookieCache {
+    pub(crate) fn cookie(&mut self, server: IpAddr) -> Option<Cookie> {
+        self.used += 1;
+        let used = self.used;
+        self.entries.get_mut(&server).map(|(last, cookie)| {
+            *last = used;
+            *cookie
+        })
+    }
+
+    pub(crate) fn remember(&mut self, server: IpAddr, cookie: Cookie, limit: usize) {
+        self.used += 1;
+        self.entries.insert(server, (self.used, cookie));
+        while self.entries.len() > limit {
+            let oldest = self.entries.iter().min_by_key(|(_, (used, _))| *used).map(|(server, _)| *server);
+            oldest.map(|server| self.entries.remove(&server));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_cookie_used_least_recently_gives_way() {
+        let server = |n: u8| IpAddr::from([10, 0, 0, n]);
+        let cookie = Cookie::new(&[1; 8]).unwrap();
+        let mut cache = CookieCache::default();
+        cache.remember(server(1), cookie, 2);
+        cache.remember(server(2), cookie, 2);
+        assert!(cache.cookie(server(1)).is_some());
+        cache.remember(server(3), cookie, 2);
+        assert!(cache.cookie(server(2)).is_none());
+        assert!(cache.cookie(server(1)).is_some() && cache.cookie(server(3)).is_some());
+    }
+}

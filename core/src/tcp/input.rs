@@ -1,0 +1,420 @@
+//! A segment arrives at a synchronized connection: the eight checks of RFC 9293 §3.10.7.4, one function each, in
+//! the RFC's order, with RFC 5961, RFC 7323 and the decisions of `docs/deviations.md` built in.
+
+use super::segment::Segment;
+use super::tcb::{Connection, Env, Origin};
+use crate::counters::{DropReason, ReplyReason};
+use crate::error::Error;
+use crate::seq::SeqNum;
+use crate::socket::Event;
+use crate::trace::State;
+use crate::wire::Ecn;
+
+/// What a handler wants to happen to the tables. Only `stack.rs` does it.
+#[must_use]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// The connection stays.
+    Keep,
+    /// The segment was dropped; the connection stays.
+    Dropped(DropReason),
+    /// The segment was dropped and is answered by the RST that RFC 9293 §3.5.2 gives; the connection stays.
+    Reset(ReplyReason),
+    /// SYN-RECEIVED became ESTABLISHED (or CLOSE-WAIT at once).
+    Established,
+    /// Both FINs are acknowledged: the connection becomes a TIME-WAIT entry.
+    TimeWait,
+    /// The connection is gone.
+    Closed(Closed),
+}
+
+/// How a connection went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Closed {
+    /// What the application is told; `None`: it ended in good order, or the application knows.
+    pub(crate) error: Option<Error>,
+    /// The peer is told by a RST.
+    pub(crate) rst: bool,
+}
+
+impl Closed {
+    const IN_ORDER: Closed = Closed { error: None, rst: false };
+}
+
+/// A check either lets the segment pass to the next one or ends its way.
+type Check = Result<(), Outcome>;
+
+impl Connection {
+    /// SEGMENT ARRIVES, all states but LISTEN, SYN-SENT and TIME-WAIT.
+    pub(crate) fn segment_arrives(&mut self, segment: &Segment<'_>, env: &mut Env<'_>) -> Outcome {
+        match self.checks(segment, env) {
+            Ok(outcome) | Err(outcome) => outcome,
+        }
+    }
+
+    fn checks(&mut self, segment: &Segment<'_>, env: &mut Env<'_>) -> Result<Outcome, Outcome> {
+        let crossing = self.is_crossed_syn_ack(segment);
+        self.check_timestamps(segment, env)?;
+        self.check_rst(segment, env)?;
+        if !crossing {
+            self.check_syn(segment, env)?;
+            self.check_sequence(segment, env)?;
+        }
+        self.check_ack_present(segment)?;
+        let was = self.tcb.state;
+        self.check_ack(segment, env)?;
+        self.note_heard(segment, env);
+        let finished = self.advance_close(env);
+        self.check_urgent(segment);
+        let text = self.check_text(segment, env)?;
+        let ended = self.check_fin(env);
+        Ok(match (finished.or(ended), was, text) {
+            (Some(outcome), ..) => outcome,
+            (None, State::SynReceived, _) if self.tcb.state != was => Outcome::Established,
+            (None, _, Some(reason)) => Outcome::Dropped(reason),
+            (None, ..) => Outcome::Keep,
+        })
+    }
+
+    /// The SYN-ACK of a simultaneous open lies one before RCV.NXT, and Table 6 would refuse it (SA-SYN_RCVD-04).
+    fn is_crossed_syn_ack(&self, segment: &Segment<'_>) -> bool {
+        self.tcb.state == State::SynReceived
+            && self.tcb.origin == Origin::Active
+            && segment.flags().syn()
+            && segment.flags().ack()
+            && segment.seq() == self.tcb.rcv.irs
+            && segment.ack() == self.tcb.snd.nxt
+    }
+
+    /// PAWS, before everything else (7323-10). A RST is exempt.
+    fn check_timestamps(&mut self, segment: &Segment<'_>, env: &mut Env<'_>) -> Check {
+        if !self.tcb.ts.on || segment.flags().rst() {
+            return Ok(());
+        }
+        let Some(timestamps) = segment.options().timestamps else {
+            if env.config.tcp_tolerate_missing_ts {
+                return Ok(());
+            }
+            return Err(Outcome::Dropped(DropReason::MissingTimestamp));
+        };
+        /// After so many seconds without a segment TS.Recent is void (7323-11).
+        const OLD: u32 = 24 * 24 * 3600;
+        let age = ((env.now.as_millis() / 1000) as u32).wrapping_sub(self.tcb.ts.recent_at);
+        let older = (timestamps.val.wrapping_sub(self.tcb.ts.recent) as i32) < 0;
+        if !older || age > OLD {
+            return Ok(());
+        }
+        env.counters.paws_estab += 1;
+        if segment.flags().syn() {
+            return Err(self.challenge_or_drop(DropReason::Paws, env));
+        }
+        self.answer_invalid(segment, false, env);
+        Err(Outcome::Dropped(DropReason::Paws))
+    }
+
+    /// Second check (RFC 5961 §3): a RST counts at RCV.NXT alone; elsewhere in the window it is challenged.
+    fn check_rst(&mut self, segment: &Segment<'_>, env: &mut Env<'_>) -> Check {
+        if !segment.flags().rst() {
+            return Ok(());
+        }
+        let (seq, nxt) = (segment.seq(), self.tcb.rcv.nxt);
+        // A peer that sends FIN and then RST with the FIN's own number (macOS): SA-CLOSE_WAIT-06.
+        let after_fin = self.peer_has_closed() && seq == nxt - 1;
+        if seq == nxt || after_fin {
+            return Err(self.reset_by_peer(env));
+        }
+        if seq.within(nxt, self.receive_window()) {
+            return Err(self.challenge_or_drop(DropReason::RstChallenged, env));
+        }
+        Err(Outcome::Dropped(DropReason::RstOutOfWindow))
+    }
+
+    fn reset_by_peer(&mut self, env: &mut Env<'_>) -> Outcome {
+        let error = match self.tcb.state {
+            State::SynReceived => {
+                env.counters.attempt_fails += 1;
+                Some(Error::ConnectionRefused)
+            }
+            // The application has closed long ago, and both directions are through.
+            State::Closing | State::LastAck => None,
+            _ => Some(Error::ConnectionReset),
+        };
+        if matches!(self.tcb.state, State::Established | State::CloseWait) {
+            env.counters.estab_resets += 1;
+        }
+        Outcome::Closed(Closed { error, rst: false })
+    }
+
+    fn peer_has_closed(&self) -> bool {
+        matches!(self.tcb.state, State::CloseWait | State::Closing | State::LastAck)
+    }
+
+    /// Fourth check, moved before the sequence number: a SYN is challenged wherever it lies (5961-5).
+    fn check_syn(&mut self, segment: &Segment<'_>, env: &mut Env<'_>) -> Check {
+        if !segment.flags().syn() {
+            return Ok(());
+        }
+        if self.tcb.state == State::SynReceived && segment.seq() == self.tcb.rcv.irs && !segment.flags().ack()
+        {
+            // The peer's SYN again: so our SYN-ACK was lost (SA-SYN_RCVD-01).
+            if self.acknowledge_invalid(false, env) {
+                self.tcb.ack.now = false;
+                self.tcb.snd.syn_pending = true;
+            }
+            return Err(Outcome::Dropped(DropReason::Duplicate));
+        }
+        env.counters.tcp_syn_challenge += 1;
+        Err(self.challenge_or_drop(DropReason::SynChallenged, env))
+    }
+
+    fn challenge_or_drop(&mut self, reason: DropReason, env: &mut Env<'_>) -> Outcome {
+        if self.challenge(env) {
+            Outcome::Dropped(reason)
+        } else {
+            Outcome::Dropped(DropReason::ReplyThrottled)
+        }
+    }
+
+    /// First check: Table 6.
+    fn check_sequence(&mut self, segment: &Segment<'_>, env: &mut Env<'_>) -> Check {
+        let (seq, len, nxt) = (segment.seq(), segment.len(), self.tcb.rcv.nxt);
+        let window = self.receive_window();
+        let acceptable = match (len, window) {
+            (0, 0) => seq == nxt,
+            (0, _) => seq.within(nxt, window),
+            (_, 0) => false,
+            _ => seq.within(nxt, window) || (segment.end() - 1).within(nxt, window),
+        };
+        if acceptable {
+            return Ok(());
+        }
+        let probe = seq == nxt - 1 && segment.payload.len() <= 1;
+        let closed_window = window == 0 && seq == nxt;
+        // These carry a valid ACK field all the same: data into a closed window (9293-f), and what a peer repeats
+        // that sees us do the same (RFC 9293 appendix A.2, SA-CLOSING-33).
+        if (probe || closed_window) && self.is_current_ack(segment) {
+            self.note_heard(segment, env);
+            self.take_ack(segment, env);
+            if closed_window {
+                self.check_urgent(segment);
+            }
+            if let Some(outcome) = self.advance_close(env) {
+                self.tcb.ack.now = true;
+                return Err(outcome);
+            }
+        }
+        let duplicate = segment.end().le(nxt) && len > 0;
+        if duplicate && !segment.payload.is_empty() {
+            self.note_duplicate(seq, seq + segment.payload.len() as u32);
+        }
+        self.answer_invalid(segment, probe || closed_window, env);
+        Err(Outcome::Dropped(match (duplicate, closed_window) {
+            (true, _) => DropReason::Duplicate,
+            (_, true) => DropReason::ReceiveBufferFull,
+            _ => DropReason::OutOfWindow,
+        }))
+    }
+
+    /// Answers what is not acceptable with an ACK. Only segments that carry nothing are limited: data comes from
+    /// a sender that needs to know (Linux does the same).
+    fn answer_invalid(&mut self, segment: &Segment<'_>, probe: bool, env: &mut Env<'_>) {
+        if segment.len() > 0 && !segment.flags().syn() {
+            self.tcb.ack.now = true;
+            let tuple = self.tcb.tuple;
+            env.note_reply(&tuple, ReplyReason::UnacceptableAck);
+        } else {
+            self.acknowledge_invalid(probe, env);
+        }
+    }
+
+    fn is_current_ack(&self, segment: &Segment<'_>) -> bool {
+        let (una, nxt) = (self.tcb.snd.una, self.tcb.snd.nxt);
+        self.tcb.state != State::SynReceived
+            && segment.flags().ack()
+            && segment.ack().ge(una)
+            && segment.ack().le(nxt)
+    }
+
+    fn check_ack_present(&self, segment: &Segment<'_>) -> Check {
+        if segment.flags().ack() { Ok(()) } else { Err(Outcome::Dropped(DropReason::NoAck)) }
+    }
+
+    /// Fifth check: the ACK field (RFC 5961 §5).
+    fn check_ack(&mut self, segment: &Segment<'_>, env: &mut Env<'_>) -> Check {
+        let (ack, una, nxt) = (segment.ack(), self.tcb.snd.una, self.tcb.snd.nxt);
+        if self.tcb.state == State::SynReceived {
+            if !(ack.gt(una) && ack.le(nxt)) {
+                return Err(Outcome::Reset(ReplyReason::RstUnacceptableAck));
+            }
+            self.complete_handshake(segment, env);
+            return Ok(());
+        }
+        if ack.gt(nxt) {
+            self.acknowledge_invalid(false, env);
+            return Err(Outcome::Dropped(DropReason::AckOfUnsent));
+        }
+        // Older than anything the peer can have in flight, whatever window it announced (5961-7, 5961-8).
+        let acked = self.bytes_acked.min(u64::from(self.tcb.snd.max_wnd)) as u32;
+        if ack.lt(una - acked) {
+            return Err(self.challenge_or_drop(DropReason::AckTooOld, env));
+        }
+        if ack.ge(una) {
+            self.take_ack(segment, env);
+        } else {
+            // An old ACK may still bring its text, and SACK blocks are taken when they come again.
+            self.tcb.timers.probes = 0;
+        }
+        Ok(())
+    }
+
+    /// SYN-RECEIVED becomes ESTABLISHED.
+    fn complete_handshake(&mut self, segment: &Segment<'_>, env: &mut Env<'_>) {
+        let window = self.announced_by(segment);
+        let snd = &mut self.tcb.snd;
+        snd.una = snd.iss + 1;
+        (snd.wnd, snd.wl1, snd.wl2) = (window, segment.seq(), segment.ack());
+        snd.max_wnd = snd.max_wnd.max(window);
+        snd.stalled_since = env.tick();
+        snd.syn_pending = false;
+        if let Some(sample) = self.tcb.rtt.completed(segment.ack(), env.now) {
+            self.tcb.rtt.sample(sample);
+        }
+        self.tcb.rtt.backoff = 0;
+        self.tcb.timers.retransmit = None;
+        self.set_state(State::Established, env);
+        if self.tcb.snd.fin_queued {
+            self.set_state(State::FinWait1, env);
+        }
+        if segment.flags().syn() {
+            // The crossed SYN-ACK is no ACK for the peer yet.
+            self.tcb.ack.now = true;
+        }
+        self.arm_keepalive(env);
+        self.signal(Event::WRITABLE);
+    }
+
+    /// A valid segment came: the peer lives. Its timestamp is kept if it is the one that our last ACK asked for
+    /// (7323-9, and only after the ACK was checked: T-29).
+    fn note_heard(&mut self, segment: &Segment<'_>, env: &mut Env<'_>) {
+        self.tcb.timers.last_received = env.tick();
+        self.tcb.timers.probes = 0;
+        if let Some(timestamps) = segment.options().timestamps.filter(|_| self.tcb.ts.on)
+            && segment.seq().le(self.tcb.rcv.last_ack_sent)
+            && (timestamps.val.wrapping_sub(self.tcb.ts.recent) as i32) >= 0
+        {
+            self.tcb.ts.recent = timestamps.val;
+            self.tcb.ts.recent_at = (env.now.as_millis() / 1000) as u32;
+        }
+        if self.tcb.snd.ecn {
+            if segment.flags().cwr() {
+                self.tcb.rcv.ece = false;
+            }
+            if segment.ecn == Ecn::Ce {
+                self.tcb.rcv.ece = true;
+                self.tcb.ack.now = true;
+            }
+        }
+    }
+
+    /// Whether an ACK of our FIN moves the connection on.
+    fn advance_close(&mut self, env: &mut Env<'_>) -> Option<Outcome> {
+        let snd = &self.tcb.snd;
+        if !(snd.fin_sent && snd.una == snd.nxt) {
+            return None;
+        }
+        match self.tcb.state {
+            State::FinWait1 => {
+                self.set_state(State::FinWait2, env);
+                self.arm_fin_wait_2(env);
+                None
+            }
+            State::Closing => {
+                self.set_state(State::TimeWait, env);
+                Some(Outcome::TimeWait)
+            }
+            State::LastAck => Some(Outcome::Closed(Closed::IN_ORDER)),
+            _ => None,
+        }
+    }
+
+    /// Sixth check: urgent data is delivered in line; the application is told once in a run (MUST-31, -32).
+    fn check_urgent(&mut self, segment: &Segment<'_>) {
+        if !segment.flags().urg() || !self.may_receive() {
+            return;
+        }
+        let up = segment.seq() + u32::from(segment.header.urgent);
+        let ahead = if self.tcb.rcv.urgent { self.tcb.rcv.up } else { self.tcb.rcv.nxt };
+        if up.gt(ahead) {
+            if !self.tcb.rcv.urgent {
+                self.signal(Event::URGENT);
+            }
+            (self.tcb.rcv.up, self.tcb.rcv.urgent) = (up, true);
+        }
+    }
+
+    /// Seventh check: the text, and the FIN's place.
+    fn check_text(
+        &mut self,
+        segment: &Segment<'_>,
+        env: &mut Env<'_>,
+    ) -> Result<Option<DropReason>, Outcome> {
+        if segment.payload.is_empty() && !segment.flags().fin() {
+            return Ok(None);
+        }
+        if !self.may_receive() {
+            // The peer's FIN is behind us: nothing can follow it (SA-CLOSE_WAIT-18 to -20).
+            self.tcb.ack.now = true;
+            return Ok((!segment.payload.is_empty()).then_some(DropReason::DataAfterFin));
+        }
+        if self.is_orphan() && segment.end().gt(self.tcb.rcv.nxt) && !segment.payload.is_empty() {
+            // Nobody will read it, and the peer should know (SHLD-3, SA-FIN_WAIT_1-26, SA-FIN_WAIT_2-39).
+            env.counters.tcp_abort_on_data += 1;
+            self.tcb.rcv.nxt = self.tcb.rcv.nxt.max(segment.end());
+            return Err(Outcome::Closed(Closed { error: None, rst: true }));
+        }
+        let dropped = self.take_text(segment, env);
+        if self.tcb.rcv.urgent && self.tcb.rcv.nxt.ge(self.tcb.rcv.up) {
+            self.tcb.rcv.urgent = false;
+        }
+        Ok(match dropped {
+            None if self.tcb.rcv.shut && !segment.payload.is_empty() => Some(DropReason::DataAfterShutdown),
+            dropped => dropped,
+        })
+    }
+
+    /// Eighth check: the FIN, once it is in order.
+    fn check_fin(&mut self, env: &mut Env<'_>) -> Option<Outcome> {
+        if !self.may_receive() || !self.take_fin() {
+            return None;
+        }
+        match self.tcb.state {
+            State::Established => {
+                self.set_state(State::CloseWait, env);
+                None
+            }
+            State::FinWait1 => {
+                self.set_state(State::Closing, env);
+                None
+            }
+            _ => {
+                self.set_state(State::TimeWait, env);
+                Some(Outcome::TimeWait)
+            }
+        }
+    }
+
+    /// An ICMP error about a segment of ours in flight (5927-1 to -3). Hard errors are soft once the connection
+    /// is synchronized.
+    pub(crate) fn icmp_error(&mut self, seq: SeqNum, error: Error, hard: bool, env: &mut Env<'_>) -> Outcome {
+        if !seq.within(self.tcb.snd.una, self.flight().max(1)) {
+            return Outcome::Dropped(DropReason::IcmpNotInFlight);
+        }
+        if hard && self.tcb.state == State::SynReceived {
+            env.counters.attempt_fails += 1;
+            return Outcome::Closed(Closed { error: Some(error), rst: false });
+        }
+        self.soft_error = Some(error);
+        self.signal(Event::TROUBLE);
+        Outcome::Keep
+    }
+}

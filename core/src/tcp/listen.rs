@@ -1,0 +1,366 @@
+//! LISTEN: offers, the half-open table's entries, and what completes them (RFC 9293 §3.10.7.2, SYN-RECEIVED of
+//! §3.10.7.4).
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use super::segment::{Answer, Segment};
+use super::tcb::{Agreed, Env, Origin, syn_window, window_scale};
+use crate::config::Config;
+use crate::counters::{DropReason, ReplyReason};
+use crate::flow::FourTuple;
+use crate::seq::SeqNum;
+use crate::socket::{SocketId, SocketOptions};
+use crate::time::{Duration, Instant, Tick};
+use crate::timer::TimerId;
+use crate::wire::tcp::{Cookie, Flags, Options, Timestamps};
+
+/// A listener.
+#[derive(Clone, Debug)]
+pub(crate) struct Listener {
+    pub(crate) socket: SocketId,
+    pub(crate) local: SocketAddr,
+    pub(crate) backlog: usize,
+    pub(crate) options: Arc<SocketOptions>,
+    pub(crate) fast_open: bool,
+    /// Established connections that the application has not accepted, oldest first.
+    pub(crate) accept_queue: VecDeque<SocketId>,
+    /// Entries of the half-open table that are ours.
+    pub(crate) half_open: usize,
+    /// Fast Open connections whose third segment has not come (7413-2).
+    pub(crate) fast_open_pending: usize,
+    /// When a cookie was last sent: only then is it worth looking for one in an ACK.
+    pub(crate) cookies_sent_at: Option<Instant>,
+    pub(crate) since: Tick,
+}
+
+/// How long after the last cookie an ACK may still bring one back.
+const COOKIE_MEMORY: Duration = Duration::from_secs(120);
+
+impl Listener {
+    pub(crate) fn accept_queue_full(&self) -> bool {
+        self.accept_queue.len() >= self.backlog
+    }
+
+    pub(crate) fn expects_cookies(&self, now: Instant) -> bool {
+        self.cookies_sent_at.is_some_and(|at| now - at <= COOKIE_MEMORY)
+    }
+}
+
+/// What a SYN offers and we agree to. One byte beside the MSS, as a half-open entry keeps it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Offer {
+    pub(crate) peer_mss: u16,
+    pub(crate) bits: u8,
+}
+
+impl Offer {
+    const WSCALE: u8 = 0x0f;
+    const WSCALE_ON: u8 = 0x10;
+    const SACK: u8 = 0x20;
+    const TIMESTAMPS: u8 = 0x40;
+    const ECN: u8 = 0x80;
+
+    /// What of the options of a SYN we go along with.
+    pub(crate) fn of(segment: &Segment<'_>, config: &Config, ipv4: bool) -> Offer {
+        let options = segment.options();
+        let wscale = options.window_scale.filter(|_| config.tcp_window_scaling);
+        Offer::new(
+            peer_mss(options.mss, ipv4),
+            wscale.map(|shift| shift.min(14)),
+            options.sack_permitted && config.tcp_sack,
+            options.timestamps.is_some() && config.tcp_timestamps,
+            // An ECN-setup SYN has both (3168-1).
+            segment.flags().contains(Flags::ECE | Flags::CWR) && config.tcp_ecn > 0,
+        )
+    }
+
+    pub(crate) fn new(peer_mss: u16, wscale: Option<u8>, sack: bool, timestamps: bool, ecn: bool) -> Offer {
+        let bit = |on: bool, bit: u8| if on { bit } else { 0 };
+        let bits = wscale.map_or(0, |shift| Offer::WSCALE_ON | shift)
+            | bit(sack, Offer::SACK)
+            | bit(timestamps, Offer::TIMESTAMPS)
+            | bit(ecn, Offer::ECN);
+        Offer { peer_mss, bits }
+    }
+
+    pub(crate) fn wscale(self) -> Option<u8> {
+        (self.bits & Offer::WSCALE_ON != 0).then_some(self.bits & Offer::WSCALE)
+    }
+
+    pub(crate) fn sack(self) -> bool {
+        self.bits & Offer::SACK != 0
+    }
+
+    pub(crate) fn timestamps(self) -> bool {
+        self.bits & Offer::TIMESTAMPS != 0
+    }
+
+    pub(crate) fn ecn(self) -> bool {
+        self.bits & Offer::ECN != 0
+    }
+}
+
+/// The peer's MSS, or what stands for it when the option is missing (MUST-15).
+pub(crate) fn peer_mss(option: Option<u16>, ipv4: bool) -> u16 {
+    option.unwrap_or(if ipv4 { 536 } else { 1220 })
+}
+
+/// SYN-RECEIVED of a passive open: all that is kept until the third segment comes (4987-1).
+#[derive(Clone, Debug)]
+pub(crate) struct HalfOpen {
+    pub(crate) tuple: FourTuple,
+    pub(crate) iss: SeqNum,
+    pub(crate) irs: SeqNum,
+    pub(crate) ts_recent: u32,
+    pub(crate) listener: u32,
+    pub(crate) timer: TimerId,
+    /// The last answer to a segment that was not acceptable, or the last SYN-ACK.
+    pub(crate) answered_at: Tick,
+    peer_mss: u16,
+    offer_bits: u8,
+    /// SYN-ACKs sent again by the timer.
+    pub(crate) retries: u8,
+}
+
+const _: () = assert!(size_of::<HalfOpen>() <= 64);
+
+/// What a segment means to a half-open connection.
+#[must_use]
+pub(crate) enum HalfOpenOutcome {
+    Dropped(DropReason),
+    /// The segment is dropped and answered.
+    Answer(Answer, DropReason),
+    /// The peer's SYN came again: the SYN-ACK goes out again at once (SA-SYN_RCVD-01).
+    SynAgain,
+    /// The entry goes, and nobody is told.
+    Delete(DropReason),
+    /// The third segment: the connection is established (SA-SYN_RCVD-06).
+    Complete,
+}
+
+impl HalfOpen {
+    /// The entry that a SYN makes; the caller gives it a timer.
+    pub(crate) fn new(
+        segment: &Segment<'_>,
+        listener: u32,
+        iss: SeqNum,
+        offer: Offer,
+        now: Tick,
+    ) -> HalfOpen {
+        HalfOpen {
+            tuple: segment.tuple,
+            iss,
+            irs: segment.seq(),
+            ts_recent: segment.options().timestamps.map_or(0, |ts| ts.val),
+            listener,
+            timer: TimerId::NONE,
+            // Long ago: the first answer is never held back.
+            answered_at: Tick(now.0.wrapping_sub(60_000)),
+            peer_mss: offer.peer_mss,
+            offer_bits: offer.bits,
+            retries: 0,
+        }
+    }
+
+    fn offer(&self) -> Offer {
+        Offer { peer_mss: self.peer_mss, bits: self.offer_bits }
+    }
+
+    fn rcv_nxt(&self) -> SeqNum {
+        self.irs + 1
+    }
+
+    /// The SYN-ACK, first or again.
+    pub(crate) fn syn_ack(&self, syn: &SynAck<'_>, env: &Env<'_>, reason: ReplyReason) -> Answer {
+        syn.answer(&self.tuple, self.iss, self.irs, self.offer(), self.ts_recent, None, env, reason)
+    }
+
+    /// A segment arrives. `window` is what our SYN-ACK announced.
+    pub(crate) fn segment_arrives(
+        &mut self,
+        segment: &Segment<'_>,
+        window: u16,
+        env: &mut Env<'_>,
+    ) -> HalfOpenOutcome {
+        use HalfOpenOutcome::{Answer as Answered, Complete, Delete, Dropped, SynAgain};
+        let (flags, nxt) = (segment.flags(), self.rcv_nxt());
+        let window_len = u32::from(window).max(1);
+        let in_window = segment.seq().within(nxt, window_len);
+        if flags.rst() {
+            return match (segment.seq() == nxt, in_window) {
+                (true, _) => Delete(DropReason::HalfOpenRst),
+                (_, true) => {
+                    self.acknowledge(window, ReplyReason::ChallengeAck, DropReason::RstChallenged, env)
+                }
+                _ => Dropped(DropReason::RstOutOfWindow),
+            };
+        }
+        if self.offer().timestamps()
+            && let Some(reason) = self.check_timestamps(segment, env)
+        {
+            return match reason {
+                DropReason::Paws => self.acknowledge(window, ReplyReason::HalfOpenAck, reason, env),
+                _ => Dropped(reason),
+            };
+        }
+        let ack_fits = segment.ack() == self.iss + 1;
+        if flags.syn() {
+            return match (flags.ack(), segment.seq() == self.irs) {
+                (true, _) if !ack_fits => {
+                    let rst = Answer::rst_to(segment, ReplyReason::RstUnacceptableAck);
+                    Answered(rst, DropReason::AckOfUnsent)
+                }
+                (true, _) => {
+                    self.acknowledge(window, ReplyReason::HalfOpenAck, DropReason::SynChallenged, env)
+                }
+                (false, true) if self.may_answer(env) => SynAgain,
+                (false, true) => Dropped(DropReason::ReplyThrottled),
+                (false, false) if in_window => Delete(DropReason::HalfOpenSyn),
+                (false, false) => {
+                    self.acknowledge(window, ReplyReason::HalfOpenAck, DropReason::SynChallenged, env)
+                }
+            };
+        }
+        let acceptable = in_window || (segment.len() > 0 && (segment.end() - 1).within(nxt, window_len));
+        match (flags.ack(), acceptable) {
+            (false, _) => Dropped(DropReason::NoAck),
+            (true, false) => self.acknowledge(window, ReplyReason::HalfOpenAck, DropReason::OutOfWindow, env),
+            (true, true) if !ack_fits => {
+                let rst = Answer::rst_to(segment, ReplyReason::RstUnacceptableAck);
+                Answered(rst, DropReason::AckOfUnsent)
+            }
+            (true, true) => Complete,
+        }
+    }
+
+    fn check_timestamps(&self, segment: &Segment<'_>, env: &mut Env<'_>) -> Option<DropReason> {
+        let Some(timestamps) = segment.options().timestamps else {
+            return (!env.config.tcp_tolerate_missing_ts).then_some(DropReason::MissingTimestamp);
+        };
+        let older = (timestamps.val.wrapping_sub(self.ts_recent) as i32) < 0;
+        if older {
+            env.counters.paws_estab += 1;
+        }
+        older.then_some(DropReason::Paws)
+    }
+
+    fn may_answer(&mut self, env: &Env<'_>) -> bool {
+        let limit = env.config.tcp_invalid_ratelimit.as_millis() as u32;
+        let may = env.tick().since(self.answered_at) >= limit;
+        if may {
+            self.answered_at = env.tick();
+        }
+        may
+    }
+
+    fn acknowledge(
+        &mut self,
+        window: u16,
+        reply: ReplyReason,
+        reason: DropReason,
+        env: &Env<'_>,
+    ) -> HalfOpenOutcome {
+        if !self.may_answer(env) {
+            return HalfOpenOutcome::Dropped(DropReason::ReplyThrottled);
+        }
+        let shift = if self.offer().wscale().is_some() { window_scale(u32::from(window)) } else { 0 };
+        let mut answer = Answer::ack(self.tuple, self.iss + 1, self.rcv_nxt(), window >> shift, reply);
+        answer.options.timestamps = self.timestamps(env);
+        HalfOpenOutcome::Answer(answer, reason)
+    }
+
+    fn timestamps(&self, env: &Env<'_>) -> Option<Timestamps> {
+        self.offer().timestamps().then(|| Timestamps {
+            val: env.timestamp_clock().wrapping_add(env.keys.timestamp_offset(&self.tuple)),
+            ecr: self.ts_recent,
+        })
+    }
+
+    /// What the connection is made of once it is established.
+    pub(crate) fn agreed(&self, syn: &SynAck<'_>, pmtu: u16) -> Agreed {
+        Agreed {
+            tuple: self.tuple,
+            origin: Origin::Passive,
+            iss: self.iss,
+            irs: self.irs,
+            announced: syn_window(syn.options.rcvbuf),
+            peer_mss: self.offer().peer_mss,
+            adv_mss: syn.adv_mss,
+            pmtu,
+            snd_wscale: self.offer().wscale(),
+            sack: self.offer().sack(),
+            ecn: self.offer().ecn(),
+            ts_recent: self.offer().timestamps().then_some(self.ts_recent),
+            syn_retransmitted: self.retries > 0,
+            options: Arc::clone(syn.options),
+        }
+    }
+
+    /// How long until the SYN-ACK is sent again, or, after the last time, until the entry goes (H2b).
+    pub(crate) fn wait(&self, config: &Config, retries: u8) -> Duration {
+        let timeout = config.tcp_synack_timeout;
+        let gap = |n: u8| {
+            let factor = 1u32.checked_shl(u32::from(n)).unwrap_or(u32::MAX);
+            config.tcp_rto_initial.saturating_mul(factor).min(config.tcp_rto_max)
+        };
+        if self.retries < retries || timeout.is_zero() {
+            return gap(self.retries);
+        }
+        let passed: Duration = (0..self.retries).map(gap).sum();
+        timeout.saturating_sub(passed).max(Duration::from_millis(1))
+    }
+}
+
+/// What every SYN-ACK of a listener has in common.
+#[derive(Clone, Copy)]
+pub(crate) struct SynAck<'a> {
+    pub(crate) options: &'a Arc<SocketOptions>,
+    pub(crate) adv_mss: u16,
+}
+
+impl SynAck<'_> {
+    /// A SYN-ACK; `ts_val` overrides our timestamp (cookies hide options in it).
+    pub(crate) fn answer(
+        &self,
+        tuple: &FourTuple,
+        iss: SeqNum,
+        irs: SeqNum,
+        offer: Offer,
+        ts_recent: u32,
+        ts_val: Option<u32>,
+        env: &Env<'_>,
+        reason: ReplyReason,
+    ) -> Answer {
+        let clock = || env.timestamp_clock().wrapping_add(env.keys.timestamp_offset(tuple));
+        let timestamps =
+            offer.timestamps().then(|| Timestamps { val: ts_val.unwrap_or_else(clock), ecr: ts_recent });
+        let mut flags = Flags::SYN | Flags::ACK;
+        if offer.ecn() {
+            flags |= Flags::ECE;
+        }
+        Answer {
+            tuple: *tuple,
+            seq: iss,
+            ack: irs + 1,
+            flags,
+            window: syn_window(self.options.rcvbuf),
+            options: Options {
+                mss: Some(self.adv_mss),
+                // Only if the SYN had it (7323-4).
+                window_scale: offer.wscale().map(|_| window_scale(self.options.rcvbuf)),
+                sack_permitted: offer.sack(),
+                timestamps,
+                ..Options::default()
+            },
+            reason,
+        }
+    }
+}
+
+/// A Fast Open cookie that goes out with a SYN-ACK.
+pub(crate) fn with_cookie(mut answer: Answer, cookie: &[u8; 8]) -> Answer {
+    answer.options.fast_open = Cookie::new(cookie);
+    answer
+}

@@ -1,0 +1,362 @@
+//! The one place that decides what a connection sends next.
+//!
+//! Nothing is queued but intents; a segment comes into being when the device has room for it. The order is: a
+//! SYN-ACK, what is to be sent again, new data and the FIN, probes, and last a bare ACK.
+
+use super::segment::{Answer, Outgoing};
+use super::tcb::{Connection, Env};
+use crate::counters::ReplyReason;
+use crate::info::CaState;
+use crate::seq::SeqNum;
+use crate::time::{Deadline, Duration};
+use crate::trace::State;
+use crate::wire::Ecn;
+use crate::wire::tcp::{Flags, Header, MAX_OPTIONS_LEN, Options};
+
+/// The largest payload of a super-segment: what an IPv4 packet holds beside the longest headers.
+const SUPER_PAYLOAD: usize = 65_535 - 20 - 20 - MAX_OPTIONS_LEN;
+
+impl Connection {
+    /// What is to be sent now, taken for sent. `None`: nothing; the connection need not be asked again before
+    /// something happens to it.
+    pub(crate) fn next_segment(&mut self, segmentation_offload: bool, env: &mut Env<'_>) -> Option<Outgoing> {
+        if self.tcb.state == State::SynReceived {
+            return self.next_in_handshake(env);
+        }
+        self.next_retransmission(env)
+            .or_else(|| self.next_data(segmentation_offload, env))
+            .or_else(|| self.next_probe(env))
+            .or_else(|| self.next_ack(env))
+    }
+
+    /// Whether asking [`next_segment`](Connection::next_segment) may give something that waiting does not.
+    pub(crate) fn wants_to_send(&self) -> bool {
+        let snd = &self.tcb.snd;
+        snd.syn_pending
+            || self.tcb.ack.now
+            || snd.probe_pending
+            || snd.keepalive_pending
+            || self.recovery.as_ref().is_some_and(|r| matches!(r.phase, CaState::Recovery | CaState::Loss))
+            || self.unsent() > 0
+            || (snd.fin_queued && !snd.fin_sent)
+    }
+
+    fn next_in_handshake(&mut self, env: &mut Env<'_>) -> Option<Outgoing> {
+        if std::mem::take(&mut self.tcb.snd.syn_pending) {
+            return Some(self.syn_ack(env));
+        }
+        // A Fast Open connection acknowledges data before the third segment.
+        self.next_ack(env)
+    }
+
+    fn syn_ack(&mut self, env: &mut Env<'_>) -> Outgoing {
+        let wscale = self.tcb.snd.wscale_on.then_some(self.tcb.rcv.wscale);
+        let options = Options {
+            mss: Some(self.tcb.rcv.adv_mss),
+            window_scale: wscale,
+            sack_permitted: self.tcb.snd.sack,
+            timestamps: self.timestamps(env),
+            ..Options::default()
+        };
+        let mut flags = Flags::SYN | Flags::ACK;
+        if self.tcb.snd.ecn {
+            flags |= Flags::ECE;
+        }
+        let window = self.tcb.rcv.adv.since(self.tcb.rcv.nxt).min(0xffff) as u16;
+        self.tcb.ack.now = false;
+        self.tcb.rcv.last_ack_sent = self.tcb.rcv.nxt;
+        let seq = self.tcb.snd.iss;
+        let header = Header { seq, ack: self.tcb.rcv.nxt, flags, window, options, ..self.header() };
+        Outgoing { header, offset: 0, payload_len: 0, segment_size: None, ecn: Ecn::NotEct }
+    }
+
+    /// Rule 1 of NextSeg (RFC 6675), the go-back of a timeout, and the holes of NewReno.
+    fn next_retransmission(&mut self, env: &mut Env<'_>) -> Option<Outgoing> {
+        let (una, nxt, recover) = (self.tcb.snd.una, self.tcb.snd.nxt, self.tcb.snd.recover);
+        let mss = u32::from(self.payload_mss());
+        let threshold = u32::from(env.config.tcp_reordering);
+        let sack = self.tcb.snd.sack;
+        let cwnd = self.congestion.cwnd();
+        let window_end = una + self.tcb.snd.wnd;
+        let recovery = self.recovery.as_mut()?;
+        let lost_below = recovery.lost_below(una, mss, threshold);
+        let limit = match recovery.phase {
+            CaState::Loss => recover.min(nxt),
+            CaState::Recovery if sack => lost_below.max((una + mss).min(nxt)),
+            CaState::Recovery => (una + mss).min(nxt),
+            CaState::Open | CaState::Disorder => return None,
+        };
+        let (start, end) = recovery.hole(recovery.high_rxt.max(una), limit)?;
+        let len = end.since(start).min(mss);
+        let pipe = recovery.pipe(una, nxt, recover, lost_below);
+        // Old data inside the window goes out as ever (SHLD-16); beyond it only by the timer (MAY-7).
+        let fits = pipe + len <= cwnd && (start + len).le(window_end);
+        if !recovery.forced && !fits {
+            return None;
+        }
+        recovery.forced = false;
+        recovery.high_rxt = start + len;
+        if recovery.phase == CaState::Loss {
+            env.counters.tcp_slow_start_retrans += 1;
+        } else {
+            env.counters.tcp_fast_retrans += 1;
+        }
+        Some(self.resend(start, len, env))
+    }
+
+    fn resend(&mut self, start: SeqNum, len: u32, env: &mut Env<'_>) -> Outgoing {
+        env.counters.retrans_segs += 1;
+        self.total_retrans += 1;
+        self.tcb.rtt.cancel();
+        if self.tcb.timers.retransmit.is_none() {
+            self.arm_retransmit(env);
+        }
+        let fin = self.tcb.snd.fin_sent && start + len == self.tcb.snd.nxt;
+        let payload = len - u32::from(fin);
+        let flags = if fin { Flags::FIN | Flags::PSH } else { Flags::default() };
+        self.data_segment(start, payload as usize, flags, env)
+    }
+
+    /// New data and the FIN, as far as the peer's window, congestion control, Nagle and silly-window avoidance
+    /// let them.
+    fn next_data(&mut self, segmentation_offload: bool, env: &mut Env<'_>) -> Option<Outgoing> {
+        let unsent = self.unsent();
+        let fin_due = self.tcb.snd.fin_queued && !self.tcb.snd.fin_sent;
+        if (unsent == 0 && !fin_due) || !self.may_send_now() {
+            return None;
+        }
+        self.restart_after_idle(env);
+        let nxt = self.tcb.snd.nxt;
+        let window_end = self.tcb.snd.una + self.tcb.snd.wnd;
+        let window = if nxt.lt(window_end) { window_end.since(nxt) } else { 0 };
+        let room = self.congestion_room(env);
+        let mss = usize::from(self.payload_len_limit());
+        if let Some(payload) = self.probe_payload(unsent, window.min(room), env) {
+            return Some(self.first_transmission(payload, Flags::default(), None, env));
+        }
+        let limit = if segmentation_offload { (SUPER_PAYLOAD / mss).max(1) * mss } else { mss };
+        let allowed = unsent.min(window as usize);
+        self.tcb.snd.cwnd_limited = allowed.min(limit) > room as usize;
+        let mut payload = allowed.min(limit).min(room as usize);
+        let last = payload == unsent;
+        if payload > mss && !last {
+            payload -= payload % mss;
+        }
+        // The FIN needs no room in the window of congestion control, but one number of the peer's.
+        let fin = fin_due && last && window as usize > payload;
+        let cut_by_cwnd = payload < allowed.min(mss);
+        if !self.worth_sending(payload, last, fin, mss, cut_by_cwnd) {
+            if self.flight() == 0 {
+                // Nobody will answer what is not sent: probe, or send it after all when the time is over.
+                self.arm_persist(env);
+            }
+            return None;
+        }
+        let mut flags = if last { Flags::PSH } else { Flags::default() };
+        if fin {
+            flags |= Flags::FIN;
+        }
+        let segment_size = (payload > mss).then_some(mss as u16);
+        Some(self.first_transmission(payload, flags, segment_size, env))
+    }
+
+    fn may_send_now(&self) -> bool {
+        matches!(
+            self.tcb.state,
+            State::Established | State::CloseWait | State::FinWait1 | State::Closing | State::LastAck
+        )
+    }
+
+    /// The payload of a full segment that leaves now: SACK blocks take their room too (MUST-16).
+    fn payload_len_limit(&self) -> u16 {
+        let blocks = self.reassembly.as_ref().map_or(0, |r| r.sack_blocks().count().min(3));
+        let sack = if blocks > 0 && self.tcb.snd.sack { 4 + 8 * blocks as u16 } else { 0 };
+        self.payload_mss().saturating_sub(sack).max(1)
+    }
+
+    /// What congestion control lets out now; the first duplicate ACKs let one segment each out (5681-10).
+    fn congestion_room(&self, env: &Env<'_>) -> u32 {
+        let (una, nxt, recover) = (self.tcb.snd.una, self.tcb.snd.nxt, self.tcb.snd.recover);
+        let mss = u32::from(self.payload_mss());
+        let cwnd = self.congestion.cwnd();
+        match &self.recovery {
+            None => cwnd.saturating_sub(nxt.since(una)),
+            Some(recovery) => {
+                let lost_below = recovery.lost_below(una, mss, u32::from(env.config.tcp_reordering));
+                let pipe = recovery.pipe(una, nxt, recover, lost_below);
+                let extra = if recovery.phase == CaState::Disorder && !self.tcb.snd.sack {
+                    recovery.dupacks.min(2) * mss
+                } else {
+                    0
+                };
+                cwnd.saturating_add(extra).saturating_sub(pipe)
+            }
+        }
+    }
+
+    /// Nagle (SHLD-7) and sender-side silly-window avoidance (MUST-38), after RFC 9293 §3.8.6.2.1: a full segment;
+    /// or all there is, when nothing is in flight or Nagle is off; or half of the largest window ever seen; or
+    /// whatever the override timer lets out.
+    fn worth_sending(&self, payload: usize, last: bool, fin: bool, mss: usize, cut_by_cwnd: bool) -> bool {
+        if payload == 0 {
+            return fin;
+        }
+        let idle = self.flight() == 0;
+        payload >= mss
+            || fin
+            || (last && (idle || self.options.nodelay || self.tcb.snd.fin_queued))
+            || (!cut_by_cwnd && payload as u32 >= self.tcb.snd.max_wnd / 2)
+            || (cut_by_cwnd && idle)
+            || self.tcb.snd.probe_pending
+    }
+
+    /// Idle for longer than an RTO: the window that was earned says nothing about the path any more (5681-12).
+    fn restart_after_idle(&mut self, env: &Env<'_>) {
+        let idle = Duration::from_millis(u64::from(env.tick().since(self.tcb.snd.last_sent)));
+        let started = self.tcb.snd.nxt != self.tcb.snd.iss + 1;
+        let long = idle > self.tcb.rtt.rto(env.config);
+        if env.config.tcp_slow_start_after_idle && started && self.flight() == 0 && long {
+            let mss = u32::from(self.payload_mss());
+            let window = super::congestion::initial_window(env.config.tcp_init_cwnd, mss);
+            self.congestion.restart(window);
+            self.tcb.snd.last_sent = env.tick();
+        }
+    }
+
+    fn first_transmission(
+        &mut self,
+        payload: usize,
+        flags: Flags,
+        segment_size: Option<u16>,
+        env: &mut Env<'_>,
+    ) -> Outgoing {
+        let start = self.tcb.snd.nxt;
+        let end = start + payload as u32 + u32::from(flags.fin());
+        if self.flight() == 0 {
+            self.tcb.snd.stalled_since = env.tick();
+        }
+        self.tcb.snd.nxt = end;
+        self.tcb.snd.fin_sent |= flags.fin();
+        self.tcb.snd.probe_pending = false;
+        self.tcb.timers.persist = None;
+        self.tcb.rtt.start(end, env.now);
+        self.note_packet_size(end, payload);
+        if self.tcb.timers.retransmit.is_none() {
+            self.arm_retransmit(env);
+        }
+        let mut outgoing = self.data_segment(start, payload, flags, env);
+        outgoing.segment_size = segment_size;
+        if self.tcb.snd.ecn && payload > 0 {
+            outgoing.ecn = Ecn::Ect0;
+            if std::mem::take(&mut self.tcb.snd.cwr_pending) {
+                outgoing.header.flags |= Flags::CWR;
+            }
+        }
+        outgoing
+    }
+
+    fn data_segment(&mut self, seq: SeqNum, payload_len: usize, flags: Flags, env: &mut Env<'_>) -> Outgoing {
+        let mut outgoing = self.bare(seq, Flags::ACK | flags, env);
+        outgoing.offset = seq.since(self.tcb.snd.una) as usize;
+        outgoing.payload_len = payload_len;
+        self.tcb.snd.last_sent = env.tick();
+        outgoing
+    }
+
+    /// Zero-window and keepalive probes: an old sequence number and no data, which the peer must answer (SHLD-12).
+    fn next_probe(&mut self, env: &mut Env<'_>) -> Option<Outgoing> {
+        let snd = &mut self.tcb.snd;
+        let window_probe = std::mem::take(&mut snd.probe_pending);
+        let keepalive = std::mem::take(&mut snd.keepalive_pending);
+        if !window_probe && !keepalive {
+            return None;
+        }
+        if window_probe {
+            env.counters.tcp_win_probe += 1;
+        } else {
+            env.counters.tcp_keep_alive += 1;
+        }
+        let seq = self.tcb.snd.una - 1;
+        Some(self.bare(seq, Flags::ACK, env))
+    }
+
+    fn next_ack(&mut self, env: &mut Env<'_>) -> Option<Outgoing> {
+        if !self.tcb.ack.now {
+            return None;
+        }
+        let seq = self.tcb.snd.nxt;
+        Some(self.bare(seq, Flags::ACK, env))
+    }
+
+    /// The ACK that is due when the connection becomes a TIME-WAIT entry: the stack sends it in its place.
+    pub(crate) fn final_ack(&mut self, env: &mut Env<'_>) -> Answer {
+        let seq = self.tcb.snd.nxt;
+        let Header { ack, flags, window, options, .. } = self.bare(seq, Flags::ACK, env).header;
+        let reason = ReplyReason::UnacceptableAck;
+        Answer { tuple: self.tcb.tuple, seq, ack, flags, window, options, reason }
+    }
+
+    /// A segment without payload. It acknowledges: whatever ACK was due is done with.
+    fn bare(&mut self, seq: SeqNum, mut flags: Flags, env: &mut Env<'_>) -> Outgoing {
+        let window = self.announce_window(env);
+        let sack = self.sack_blocks(env.config, &mut env.counters.tcp_dsack_sent);
+        let options = Options { timestamps: self.timestamps(env), sack, ..Options::default() };
+        self.tcb.ack.now = false;
+        self.tcb.ack.bytes = 0;
+        self.tcb.timers.delayed_ack = None;
+        self.tcb.rcv.last_ack_sent = self.tcb.rcv.nxt;
+        if self.tcb.rcv.ece {
+            flags |= Flags::ECE;
+        }
+        let header = Header { seq, ack: self.tcb.rcv.nxt, flags, window, options, ..self.header() };
+        Outgoing { header, offset: 0, payload_len: 0, segment_size: None, ecn: Ecn::NotEct }
+    }
+
+    fn header(&self) -> Header {
+        let tuple = &self.tcb.tuple;
+        Header { source_port: tuple.local_port, destination_port: tuple.remote_port, ..Header::default() }
+    }
+
+    /// Something waits that the peer's window does not let out, and nothing is in flight (MUST-36, SHLD-29).
+    fn arm_persist(&mut self, env: &Env<'_>) {
+        if self.tcb.timers.persist.is_none() {
+            let wait = self.tcb.rtt.backed_off(env.config).max(env.config.tcp_rto_min);
+            self.tcb.timers.persist = Some(Deadline::after(env.now, wait));
+            self.tcb.timers.probing_since = env.tick();
+        }
+    }
+
+    /// A challenge ACK, within the limit for the connection (5961-3, -5, -9, -10). Says whether it is sent.
+    pub(crate) fn challenge(&mut self, env: &mut Env<'_>) -> bool {
+        let now = env.tick();
+        let ack = &mut self.tcb.ack;
+        if now.since(ack.challenge_from) >= 1000 {
+            (ack.challenge_from, ack.challenges) = (now, 0);
+        }
+        if ack.challenges >= env.config.tcp_challenge_ack_limit {
+            return false;
+        }
+        ack.challenges += 1;
+        ack.now = true;
+        env.counters.tcp_challenge_ack += 1;
+        let tuple = self.tcb.tuple;
+        env.note_reply(&tuple, ReplyReason::ChallengeAck);
+        true
+    }
+
+    /// The answer to a segment that is not acceptable, at most one in `tcp_invalid_ratelimit`; `probe` says that
+    /// it may be a keepalive or window probe, which have a budget of their own. Says whether it is sent.
+    pub(crate) fn acknowledge_invalid(&mut self, probe: bool, env: &mut Env<'_>) -> bool {
+        let now = env.tick();
+        let last = if probe { &mut self.tcb.ack.probe_at } else { &mut self.tcb.ack.invalid_at };
+        let limit = env.config.tcp_invalid_ratelimit.as_millis() as u32;
+        if last.is_some_and(|last| now.since(last.tick()) < limit) {
+            return false;
+        }
+        *last = Some(Deadline::at(now));
+        self.tcb.ack.now = true;
+        let tuple = self.tcb.tuple;
+        env.note_reply(&tuple, ReplyReason::UnacceptableAck);
+        true
+    }
+}

@@ -1,0 +1,274 @@
+//! SND.*: what an ACK does to the send side, and how recovery begins and ends.
+
+use super::congestion::Acknowledged;
+use super::recovery::Recovery;
+use super::segment::Segment;
+use super::tcb::{Connection, Env};
+use crate::info::CaState;
+use crate::seq::SeqNum;
+use crate::socket::Event;
+use crate::time::{Deadline, Duration};
+use crate::trace::{Loss, TraceKind};
+
+impl Connection {
+    /// The window that the segment announces, unscaled only in a SYN (7323-2).
+    pub(crate) fn announced_by(&self, segment: &Segment<'_>) -> u32 {
+        let shift = if segment.flags().syn() { 0 } else { self.tcb.snd.wscale };
+        u32::from(segment.header.window) << shift
+    }
+
+    /// The ACK field of an acceptable segment (SA-EST-14 to -16). SEG.ACK is at most SND.NXT.
+    pub(crate) fn take_ack(&mut self, segment: &Segment<'_>, env: &mut Env<'_>) {
+        let ack = segment.ack();
+        let una = self.tcb.snd.una;
+        let flight_before = self.flight();
+        let duplicate = self.is_duplicate_ack(segment);
+        self.update_window(segment);
+        let sack_news = self.take_sack(segment, env);
+        self.take_ece(segment, env);
+        if ack.gt(una) {
+            self.advance(ack, segment, flight_before, env);
+        } else if sack_news || (duplicate && !self.tcb.snd.sack) {
+            self.count_duplicate_ack(env);
+        }
+        if self.tcb.snd.wnd == 0 && self.flight() > 0 {
+            // The peer is alive and merely closed its window: R2 does not run (SHLD-17).
+            self.tcb.snd.stalled_since = env.tick();
+        }
+        self.recover_if_lost(env);
+        if self.recovery.as_ref().is_some_and(|r| r.is_idle()) {
+            self.recovery = None;
+        }
+    }
+
+    /// SND.WND, guarded by SND.WL1 and SND.WL2 (9293-i).
+    fn update_window(&mut self, segment: &Segment<'_>) {
+        let window = self.announced_by(segment);
+        let snd = &mut self.tcb.snd;
+        let (seq, ack) = (segment.seq(), segment.ack());
+        let newer = ack.gt(snd.una)
+            || snd.wl1.lt(seq)
+            || (snd.wl1 == seq && (snd.wl2.lt(ack) || (snd.wl2 == ack && window > snd.wnd)));
+        if newer && ack.ge(snd.una) {
+            (snd.wnd, snd.wl1, snd.wl2) = (window, seq, ack);
+            snd.max_wnd = snd.max_wnd.max(window);
+        }
+        if ack.ge(snd.una) {
+            // Answered: the peer lives, however small its window (MUST-37).
+            self.tcb.timers.probes = 0;
+        }
+        if self.tcb.snd.wnd > 0 && self.tcb.timers.persist.is_some() {
+            self.tcb.timers.persist = None;
+            if self.flight() == 0 {
+                self.tcb.rtt.backoff = 0;
+            }
+        }
+    }
+
+    /// The strict definition (5681-9).
+    fn is_duplicate_ack(&self, segment: &Segment<'_>) -> bool {
+        self.flight() > 0
+            && segment.payload.is_empty()
+            && segment.len() == 0
+            && segment.ack() == self.tcb.snd.una
+            && self.announced_by(segment) == self.tcb.snd.wnd
+    }
+
+    /// SACK blocks onto the scoreboard (2018-6). Says whether they told anything new.
+    fn take_sack(&mut self, segment: &Segment<'_>, env: &mut Env<'_>) -> bool {
+        if !self.tcb.snd.sack || segment.options().sack.is_empty() {
+            return false;
+        }
+        let (una, nxt) = (self.tcb.snd.una.max(segment.ack()), self.tcb.snd.nxt);
+        let mut news = false;
+        let first_wraps = segment.options().sack.as_slice().get(1).copied();
+        for (i, (left, right)) in segment.options().sack.iter().enumerate() {
+            let below = right.le(segment.ack());
+            let inside_second = i == 0 && first_wraps.is_some_and(|(l, r)| l.le(left) && right.le(r));
+            if below || inside_second {
+                // A duplicate arrived there (2883-1): nothing is missing that was not known to be.
+                env.counters.tcp_dsack_recv += 1;
+            } else if left.lt(right) && left.ge(una) && right.le(nxt) {
+                let recovery = self.recovery.get_or_insert_with(|| Box::new(Recovery::new(una)));
+                news |= recovery.add(left, right, env.config.tcp_max_sack_ranges as usize);
+            } else {
+                env.counters.tcp_sack_discard += 1;
+            }
+        }
+        news
+    }
+
+    /// The peer echoes a congestion mark: react once in a window of data (3168-4).
+    fn take_ece(&mut self, segment: &Segment<'_>, env: &mut Env<'_>) {
+        let snd = &self.tcb.snd;
+        if snd.ecn && segment.flags().ece() && snd.una.ge(snd.recover) && self.flight() > 0 {
+            let (flight, mss) = (self.flight(), u32::from(self.payload_mss()));
+            self.congestion.loss(env.now, flight, mss);
+            self.tcb.snd.recover = self.tcb.snd.nxt;
+            self.tcb.snd.cwr_pending = true;
+        }
+    }
+
+    /// SND.UNA moves.
+    fn advance(&mut self, ack: SeqNum, segment: &Segment<'_>, flight_before: u32, env: &mut Env<'_>) {
+        let acked = ack.since(self.tcb.snd.una);
+        let fin = u32::from(self.tcb.snd.fin_sent && ack == self.tcb.snd.nxt);
+        self.tcb.snd.una = ack;
+        self.bytes_acked += u64::from(acked - fin);
+        self.send_queue.release((acked - fin) as usize);
+        self.measure(ack, segment, env);
+        self.confirm_path(ack, env);
+        self.tcb.rtt.backoff = 0;
+        self.soft_error = None;
+        self.tcb.snd.stalled_since = env.tick();
+        if acked > fin {
+            self.signal(Event::WRITABLE);
+        }
+        let partial = self.acked_in_recovery(ack, acked, flight_before, env);
+        if self.flight() == 0 {
+            self.tcb.timers.retransmit = None;
+        } else if !partial {
+            self.arm_retransmit(env);
+        }
+    }
+
+    /// What the ACK means to recovery and to the window. Says whether the timer must go on as it is (6582-2).
+    fn acked_in_recovery(&mut self, ack: SeqNum, acked: u32, flight_before: u32, env: &mut Env<'_>) -> bool {
+        let mss = u32::from(self.payload_mss());
+        let recover = self.tcb.snd.recover;
+        let mut keep_timer = false;
+        let mut grow = true;
+        if let Some(recovery) = self.recovery.as_mut() {
+            if recovery.advance(ack) {
+                env.counters.tcp_sack_reneging += 1;
+            }
+            recovery.dupacks = 0;
+            match recovery.phase {
+                CaState::Recovery if ack.lt(recover) => {
+                    keep_timer = std::mem::replace(&mut recovery.partial_seen, true);
+                    grow = false;
+                    if !self.tcb.snd.sack {
+                        recovery.deflate(acked, mss);
+                        recovery.high_rxt = ack;
+                        recovery.forced = true;
+                    }
+                }
+                CaState::Recovery => {
+                    grow = false;
+                    self.end_recovery();
+                }
+                CaState::Loss if ack.ge(recover) => self.end_recovery(),
+                _ => {}
+            }
+        }
+        let used = self.tcb.snd.cwnd_limited || flight_before * 2 >= self.congestion.cwnd();
+        if grow && used && self.tcb.snd.una.gt(self.tcb.snd.iss + 1) {
+            let srtt = self.tcb.rtt.srtt();
+            self.congestion.acknowledged(Acknowledged { now: env.now, bytes: acked, mss, srtt });
+        }
+        keep_timer
+    }
+
+    fn end_recovery(&mut self) {
+        if let Some(recovery) = self.recovery.as_mut() {
+            let mut fresh = Recovery::new(self.tcb.snd.una);
+            std::mem::swap(recovery.as_mut(), &mut fresh);
+            // What lies beyond the recovery point stays known.
+            if fresh.has_sacked() {
+                fresh.phase = CaState::Open;
+                fresh.forced = false;
+                fresh.partial_seen = false;
+                fresh.start_inflation(0);
+                **recovery = fresh;
+            }
+        }
+    }
+
+    fn measure(&mut self, ack: SeqNum, segment: &Segment<'_>, env: &mut Env<'_>) {
+        let timed = self.tcb.rtt.completed(ack, env.now);
+        let by_timestamp = || {
+            let ecr = segment.options().timestamps.filter(|_| self.tcb.ts.on)?.ecr;
+            let elapsed = env.timestamp_clock().wrapping_add(self.tcb.ts.offset).wrapping_sub(ecr);
+            // An echo of something we did not send, or of weeks ago, is no sample (7323-14).
+            (ecr != 0 && elapsed < 1 << 24).then(|| Duration::from_millis(u64::from(elapsed)))
+        };
+        if let Some(sample) = timed.or_else(by_timestamp) {
+            self.tcb.rtt.sample(sample);
+            let rto = self.tcb.rtt.rto(env.config);
+            let tuple = self.tcb.tuple;
+            env.note(&tuple, TraceKind::Rtt { sample, rto });
+        }
+    }
+
+    fn count_duplicate_ack(&mut self, env: &Env<'_>) {
+        let (una, flight, mss) = (self.tcb.snd.una, self.flight(), u32::from(self.payload_mss()));
+        let sack = self.tcb.snd.sack;
+        let threshold = u32::from(env.config.tcp_reordering);
+        let recovery = self.recovery.get_or_insert_with(|| Box::new(Recovery::new(una)));
+        recovery.dupacks += 1;
+        if recovery.phase == CaState::Recovery && !sack {
+            recovery.inflate(mss, flight);
+        } else if recovery.phase == CaState::Open && recovery.dupacks < threshold {
+            recovery.phase = CaState::Disorder;
+        }
+    }
+
+    /// Starts fast recovery when enough says that the segment at SND.UNA is lost (5681-11, 6675-1), once for a
+    /// window of data (6582-1, 6675-2).
+    fn recover_if_lost(&mut self, env: &mut Env<'_>) {
+        let (una, mss) = (self.tcb.snd.una, u32::from(self.payload_mss()));
+        let threshold = u32::from(env.config.tcp_reordering);
+        let flight = self.flight();
+        let sack = self.tcb.snd.sack;
+        let behind = una.lt(self.tcb.snd.recover);
+        let Some(recovery) = self.recovery.as_mut() else { return };
+        let lost = recovery.dupacks >= threshold || recovery.lost_below(una, mss, threshold).gt(una);
+        let busy = matches!(recovery.phase, CaState::Recovery | CaState::Loss);
+        if busy || behind || !lost || flight == 0 {
+            return;
+        }
+        recovery.phase = CaState::Recovery;
+        recovery.high_rxt = una;
+        recovery.forced = true;
+        recovery.partial_seen = false;
+        if sack {
+            env.counters.tcp_sack_recovery += 1;
+        } else {
+            recovery.start_inflation((threshold * mss).min(flight));
+            env.counters.tcp_reno_recovery += 1;
+        }
+        self.tcb.snd.recover = self.tcb.snd.nxt;
+        let tuple = self.tcb.tuple;
+        env.note(&tuple, TraceKind::Loss { seq: una, why: Loss::FastRetransmit });
+        // A lost probe of the path MTU says nothing about congestion (4821-1).
+        if !self.probe_lost(una, env) {
+            self.congestion.loss(env.now, flight, mss);
+        }
+    }
+
+    /// Everything in flight is to be sent again, from the left edge on; what the window is, others decide.
+    pub(crate) fn resend_all(&mut self, env: &mut Env<'_>, why: Loss) {
+        let una = self.tcb.snd.una;
+        let recovery = self.recovery.get_or_insert_with(|| Box::new(Recovery::new(una)));
+        recovery.phase = CaState::Loss;
+        recovery.high_rxt = una;
+        recovery.dupacks = 0;
+        recovery.forced = true;
+        recovery.start_inflation(0);
+        self.tcb.snd.recover = self.tcb.snd.nxt;
+        self.tcb.snd.largest.1 = 0;
+        self.tcb.rtt.cancel();
+        let tuple = self.tcb.tuple;
+        env.note(&tuple, TraceKind::Loss { seq: una, why });
+    }
+
+    /// Restarts the retransmission timer; the user timeout may come before it (6298-10, L5).
+    pub(crate) fn arm_retransmit(&mut self, env: &Env<'_>) {
+        let rto = self.tcb.rtt.backed_off(env.config);
+        let mut deadline = Deadline::after(env.now, rto);
+        if let Some(end) = self.user_timeout_at() {
+            deadline = Deadline::at(deadline.tick().earlier(end));
+        }
+        self.tcb.timers.retransmit = Some(deadline);
+    }
+}

@@ -1,0 +1,278 @@
+//! SYN-SENT, and the way into SYN-RECEIVED of a simultaneous open (RFC 9293 §3.10.7.3).
+
+use std::sync::Arc;
+
+use super::listen::peer_mss;
+use super::segment::{Outgoing, Segment};
+use super::tcb::{Agreed, Connection, Env, Origin, syn_window, window_scale};
+use crate::buffer::Rope;
+use crate::config::Config;
+use crate::counters::{DropReason, ReplyReason};
+use crate::error::Error;
+use crate::flow::FourTuple;
+use crate::seq::SeqNum;
+use crate::socket::{Event, SocketId, SocketOptions};
+use crate::time::{Duration, Instant, Tick};
+use crate::timer::TimerId;
+use crate::trace::State;
+use crate::wire::Ecn;
+use crate::wire::tcp::{Cookie, Flags, Header, Options, Timestamps};
+
+/// What of Fast Open goes on our SYN.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum FastOpen {
+    Off,
+    /// Ask for a cookie.
+    Request,
+    /// We have one: data goes with it.
+    Cookie(Cookie),
+}
+
+/// An active open that nobody has answered yet. There is no RCV.NXT, because there is no IRS.
+#[derive(Clone, Debug)]
+pub(crate) struct Opening {
+    pub(crate) tuple: FourTuple,
+    pub(crate) socket: SocketId,
+    pub(crate) iss: SeqNum,
+    pub(crate) options: Arc<SocketOptions>,
+    /// Written before the connection is there (SA-SYN_SENT-20).
+    pub(crate) send_queue: Rope,
+    pub(crate) fast_open: FastOpen,
+    /// Bytes that went out with the SYN.
+    pub(crate) syn_data: usize,
+    pub(crate) retries: u8,
+    /// When the first SYN left.
+    pub(crate) first_sent: Option<Instant>,
+    pub(crate) last_sent: Instant,
+    pub(crate) syn_pending: bool,
+    pub(crate) queued: bool,
+    pub(crate) timer: TimerId,
+    pub(crate) soft_error: Option<Error>,
+    pub(crate) adv_mss: u16,
+    pub(crate) pmtu: u16,
+    pub(crate) state_since: Tick,
+    pub(crate) events: Event,
+}
+
+/// What a segment means to an opening.
+#[must_use]
+pub(crate) enum SynSentOutcome {
+    Dropped(DropReason),
+    /// Dropped, and answered by a RST.
+    Reset(ReplyReason),
+    Failed(Error),
+    /// The SYNs have crossed: ESTABLISHED, or SYN-RECEIVED where the peer has not acknowledged ours. The cookie is
+    /// one that the server gave us.
+    Connection(Box<Connection>, Option<Cookie>),
+}
+
+impl Opening {
+    fn snd_nxt(&self) -> SeqNum {
+        self.iss + 1 + self.syn_data as u32
+    }
+
+    /// The SYN, if one is due.
+    pub(crate) fn next_segment(&mut self, env: &mut Env<'_>) -> Option<Outgoing> {
+        if !std::mem::take(&mut self.syn_pending) {
+            return None;
+        }
+        let config = env.config;
+        let again = self.first_sent.is_some();
+        self.first_sent.get_or_insert(env.now);
+        self.last_sent = env.now;
+        if again {
+            env.counters.retrans_segs += 1;
+            env.counters.tcp_syn_retrans += 1;
+            // A box on the way may dislike what is new: data, cookie and ECN go first (7413-3, 3168-6).
+            if self.fast_open != FastOpen::Off {
+                (self.fast_open, self.syn_data) = (FastOpen::Off, 0);
+            }
+        }
+        let mut flags = Flags::SYN;
+        if config.tcp_ecn == 1 && self.retries < 2 {
+            flags |= Flags::ECE | Flags::CWR;
+        }
+        let options = Options {
+            mss: Some(self.adv_mss),
+            window_scale: config.tcp_window_scaling.then(|| window_scale(self.options.rcvbuf)),
+            sack_permitted: config.tcp_sack,
+            timestamps: config.tcp_timestamps.then(|| Timestamps { val: self.timestamp(env), ecr: 0 }),
+            fast_open: match self.fast_open {
+                FastOpen::Off => None,
+                FastOpen::Request => Cookie::new(&[]),
+                FastOpen::Cookie(cookie) => Some(cookie),
+            },
+            ..Options::default()
+        };
+        let header = Header {
+            source_port: self.tuple.local_port,
+            destination_port: self.tuple.remote_port,
+            seq: self.iss,
+            flags,
+            window: syn_window(self.options.rcvbuf),
+            options,
+            ..Header::default()
+        };
+        if let (FastOpen::Cookie(_), false) = (self.fast_open, again) {
+            let headers = if self.tuple.is_ipv4() { 20 } else { 40 } + header.header_len();
+            self.syn_data = self.send_queue.len().min(usize::from(self.pmtu).saturating_sub(headers));
+        }
+        Some(Outgoing { header, offset: 0, payload_len: self.syn_data, segment_size: None, ecn: Ecn::NotEct })
+    }
+
+    fn timestamp(&self, env: &Env<'_>) -> u32 {
+        env.timestamp_clock().wrapping_add(env.keys.timestamp_offset(&self.tuple))
+    }
+
+    /// SEGMENT ARRIVES.
+    pub(crate) fn segment_arrives(&mut self, segment: &Segment<'_>, env: &mut Env<'_>) -> SynSentOutcome {
+        let flags = segment.flags();
+        let fits = segment.ack().gt(self.iss) && segment.ack().le(self.snd_nxt());
+        if flags.ack() && !fits {
+            return if flags.rst() {
+                SynSentOutcome::Dropped(DropReason::SynSentRst)
+            } else {
+                SynSentOutcome::Reset(ReplyReason::RstUnacceptableAck)
+            };
+        }
+        if flags.rst() {
+            // Without an ACK of our SYN it may come from anybody (5961-4).
+            return if flags.ack() {
+                env.counters.attempt_fails += 1;
+                SynSentOutcome::Failed(Error::ConnectionRefused)
+            } else {
+                SynSentOutcome::Dropped(DropReason::SynSentRst)
+            };
+        }
+        if !flags.syn() {
+            return SynSentOutcome::Dropped(DropReason::SynSentNoSyn);
+        }
+        if flags.ack() && !self.echo_is_ours(segment, env) {
+            env.counters.paws_active += 1;
+            return SynSentOutcome::Reset(ReplyReason::RstUnacceptableAck);
+        }
+        self.cross(segment, env)
+    }
+
+    /// The echoed timestamp must lie between our first SYN and now (SA-SYN_SENT-06).
+    fn echo_is_ours(&self, segment: &Segment<'_>, env: &Env<'_>) -> bool {
+        let Some(timestamps) = segment.options().timestamps.filter(|_| env.config.tcp_timestamps) else {
+            return true;
+        };
+        let since_first = env.now - self.first_sent.unwrap_or(env.now);
+        let age = self.timestamp(env).wrapping_sub(timestamps.ecr);
+        timestamps.ecr == 0 || u128::from(age) <= since_first.as_millis() + 1
+    }
+
+    /// Both SYNs are known: the control block can be made.
+    fn cross(&mut self, segment: &Segment<'_>, env: &mut Env<'_>) -> SynSentOutcome {
+        let (config, options, flags) = (env.config, *segment.options(), segment.flags());
+        let wscale = options.window_scale.filter(|_| config.tcp_window_scaling);
+        // With ECE alone the SYN-ACK agrees; with both flags it is an echo of ours (3168-1, 3168-5).
+        let ecn = config.tcp_ecn == 1 && self.retries < 2 && flags.ece() && (!flags.cwr() || !flags.ack());
+        let agreed = Agreed {
+            tuple: self.tuple,
+            origin: Origin::Active,
+            iss: self.iss,
+            irs: segment.seq(),
+            announced: syn_window(self.options.rcvbuf),
+            peer_mss: peer_mss(options.mss, self.tuple.is_ipv4()),
+            adv_mss: self.adv_mss,
+            pmtu: self.pmtu,
+            snd_wscale: wscale.map(|shift| shift.min(14)),
+            sack: options.sack_permitted && config.tcp_sack,
+            ecn,
+            ts_recent: options.timestamps.filter(|_| config.tcp_timestamps).map(|ts| ts.val),
+            syn_retransmitted: self.retries > 0,
+            options: Arc::clone(&self.options),
+        };
+        let mut connection = Connection::new(agreed, env);
+        connection.socket = self.socket;
+        connection.send_queue = std::mem::take(&mut self.send_queue);
+        connection.soft_error = self.soft_error;
+        connection.tcb.state = State::SynSent;
+        if flags.ack() {
+            if self.retries == 0 {
+                connection.tcb.rtt.sample(env.now - self.last_sent);
+            }
+            self.acknowledged(&mut connection, segment, env);
+        } else {
+            connection.set_state(State::SynReceived, env);
+            connection.tcb.snd.syn_pending = true;
+            connection.arm_syn_ack(env);
+        }
+        let cookie = options.fast_open.filter(|cookie| !cookie.is_request());
+        SynSentOutcome::Connection(Box::new(connection), cookie)
+    }
+
+    /// Our SYN is acknowledged: ESTABLISHED. Data of the SYN-ACK comes again (N8).
+    fn acknowledged(&self, connection: &mut Connection, segment: &Segment<'_>, env: &mut Env<'_>) {
+        let taken = segment.ack().since(self.iss + 1) as usize;
+        if self.syn_data > 0 {
+            if taken > 0 {
+                env.counters.tcp_fast_open_active += 1;
+            } else {
+                env.counters.tcp_fast_open_active_fail += 1;
+            }
+        }
+        connection.send_queue.release(taken);
+        let snd = &mut connection.tcb.snd;
+        snd.una = segment.ack();
+        snd.nxt = segment.ack();
+        snd.recover = segment.ack();
+        snd.wnd = u32::from(segment.header.window);
+        (snd.wl1, snd.wl2, snd.max_wnd) = (segment.seq(), segment.ack(), snd.wnd);
+        connection.bytes_acked = taken as u64;
+        connection.tcb.ack.now = true;
+        connection.set_state(State::Established, env);
+        connection.arm_keepalive(env);
+        connection.signal(Event::CONNECTED | Event::WRITABLE);
+    }
+
+    /// An ICMP error that quotes our SYN (SA-SYN_SENT-17 to -19). `Some`: it ends the attempt.
+    pub(crate) fn icmp_error(
+        &mut self,
+        seq: SeqNum,
+        error: Error,
+        hard: bool,
+    ) -> Result<Option<Error>, DropReason> {
+        if seq != self.iss || self.first_sent.is_none() {
+            return Err(DropReason::IcmpNotInFlight);
+        }
+        self.soft_error = Some(error);
+        self.events |= if hard { Event::default() } else { Event::TROUBLE };
+        Ok(hard.then_some(error))
+    }
+
+    /// The SYN timer (SA-SYN_SENT-14 to -16): what to wait for next, or what the attempt failed with.
+    pub(crate) fn timeout(&mut self, now: Instant, config: &Config) -> Result<(), Error> {
+        let retries = config.tcp_syn_linear_timeouts.saturating_add(config.tcp_syn_retries);
+        let limit = config.tcp_syn_timeout;
+        let user = self.options.user_timeout;
+        let elapsed = now - self.first_sent.unwrap_or(now);
+        let over = !limit.is_zero() && elapsed >= limit || !user.is_zero() && elapsed >= user;
+        if over || self.retries >= retries {
+            return Err(self.soft_error.unwrap_or(Error::TimedOut));
+        }
+        self.retries += 1;
+        if self.retries == config.tcp_retries1 {
+            self.events |= Event::TROUBLE;
+        }
+        self.syn_pending = true;
+        Ok(())
+    }
+
+    /// How long after the SYN that leaves at `now` the timer fires.
+    pub(crate) fn wait(&self, now: Instant, config: &Config) -> Duration {
+        let linear = config.tcp_syn_linear_timeouts;
+        let doublings = u32::from(self.retries.saturating_sub(linear));
+        let factor = 1u32.checked_shl(doublings).unwrap_or(u32::MAX);
+        let computed = config.tcp_rto_initial.saturating_mul(factor).min(config.tcp_rto_max);
+        let wait = config.tcp_syn_intervals.get(usize::from(self.retries)).copied().unwrap_or(computed);
+        let elapsed = now - self.first_sent.unwrap_or(now);
+        [config.tcp_syn_timeout, self.options.user_timeout]
+            .into_iter()
+            .filter(|limit| !limit.is_zero())
+            .fold(wait, |wait, limit| wait.min(limit.saturating_sub(elapsed)))
+    }
+}

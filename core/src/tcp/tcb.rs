@@ -1,0 +1,438 @@
+//! The transmission control block: one synchronized connection.
+
+use std::sync::Arc;
+
+use crate::buffer::Rope;
+use crate::config::Config;
+use crate::counters::{Counters, ReplyReason};
+use crate::error::Error;
+use crate::flow::FourTuple;
+use crate::keys::Keys;
+use crate::seq::SeqNum;
+use crate::socket::{Event, SocketId, SocketOptions};
+use crate::tcp::congestion::{self, CongestionControl};
+use crate::tcp::mtu::Probing;
+use crate::tcp::receive::Reassembly;
+use crate::tcp::recovery::Recovery;
+use crate::tcp::rtt::Rtt;
+use crate::time::{Deadline, Instant, Tick};
+use crate::timer::TimerId;
+use crate::trace::{State, Trace, TraceEvent, TraceKind};
+use crate::wire::tcp::Timestamps;
+
+/// What a handler may use of the stack around the connection.
+pub(crate) struct Env<'a> {
+    pub(crate) now: Instant,
+    pub(crate) config: &'a Config,
+    pub(crate) counters: &'a mut Counters,
+    pub(crate) trace: &'a mut Trace,
+    pub(crate) keys: &'a Keys,
+    /// The path MTU that the interface and the cache give for this peer.
+    pub(crate) interface_mtu: u16,
+}
+
+impl Env<'_> {
+    pub(crate) fn tick(&self) -> Tick {
+        Tick::at(self.now)
+    }
+
+    /// Our millisecond clock for timestamps, before the offset of the connection (7323-12).
+    pub(crate) fn timestamp_clock(&self) -> u32 {
+        self.now.as_millis() as u32
+    }
+
+    pub(crate) fn note(&mut self, tuple: &FourTuple, kind: TraceKind) {
+        let at = self.now;
+        self.trace.push(|| TraceEvent { at, local: tuple.local(), remote: tuple.remote(), kind });
+    }
+
+    pub(crate) fn note_reply(&mut self, tuple: &FourTuple, reason: ReplyReason) {
+        self.counters.count_reply(reason);
+        self.note(tuple, TraceKind::Reply(reason));
+    }
+}
+
+/// A synchronized connection with its queues. The parts behind boxes exist only while they are needed.
+#[derive(Clone, Debug)]
+pub(crate) struct Connection {
+    pub(crate) tcb: Tcb,
+    /// From SND.UNA on.
+    pub(crate) send_queue: Rope,
+    /// In order, not read by the application yet.
+    pub(crate) receive_queue: Rope,
+    pub(crate) reassembly: Option<Box<Reassembly>>,
+    pub(crate) recovery: Option<Box<Recovery>>,
+    pub(crate) probing: Option<Box<Probing>>,
+    pub(crate) congestion: Box<dyn CongestionControl>,
+    pub(crate) options: Arc<SocketOptions>,
+    /// The application's handle; null: an orphan.
+    pub(crate) socket: SocketId,
+    /// The listener's socket, for passive connections.
+    pub(crate) listener: SocketId,
+    pub(crate) bytes_acked: u64,
+    pub(crate) bytes_received: u64,
+    pub(crate) total_retrans: u32,
+    /// What changed for the application and was not told yet.
+    pub(crate) events: Event,
+    /// Told by a router; reported when the connection fails (MUST-47).
+    pub(crate) soft_error: Option<Error>,
+    /// It is on the stack's list of connections with something to send.
+    pub(crate) queued: bool,
+}
+
+/// Who began the connection (MUST-11).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Origin {
+    Active,
+    Passive,
+    /// Passive, and the application has it before the third segment.
+    FastOpen,
+}
+
+/// The state of RFC 9293 §3.3.1.
+#[derive(Clone, Debug)]
+pub(crate) struct Tcb {
+    pub(crate) tuple: FourTuple,
+    pub(crate) state: State,
+    pub(crate) origin: Origin,
+    pub(crate) snd: Snd,
+    pub(crate) rcv: Rcv,
+    pub(crate) ts: TsState,
+    pub(crate) rtt: Rtt,
+    pub(crate) ack: AckState,
+    pub(crate) timers: Timers,
+    pub(crate) state_since: Tick,
+}
+
+/// The send sequence space and what is pending in it.
+#[derive(Clone, Debug)]
+pub(crate) struct Snd {
+    pub(crate) una: SeqNum,
+    /// After the highest sequence number ever sent.
+    pub(crate) nxt: SeqNum,
+    pub(crate) wnd: u32,
+    pub(crate) wl1: SeqNum,
+    pub(crate) wl2: SeqNum,
+    pub(crate) max_wnd: u32,
+    pub(crate) iss: SeqNum,
+    /// After the highest sequence number of the last loss (6582-1, 6675-2).
+    pub(crate) recover: SeqNum,
+    /// Since when the oldest unacknowledged data has been out without progress (R2, user timeout).
+    pub(crate) stalled_since: Tick,
+    pub(crate) last_sent: Tick,
+    /// Payload of a full segment, header options not subtracted.
+    pub(crate) mss: u16,
+    /// The peer's MSS option.
+    pub(crate) peer_mss: u16,
+    pub(crate) pmtu: u16,
+    /// Largest packet that was acknowledged (5927-4).
+    pub(crate) pmtu_confirmed: u16,
+    /// A smaller path MTU that an ICMP error claimed and nothing confirmed yet (5927-4); 0: none.
+    pub(crate) pmtu_claimed: u16,
+    /// Where a packet larger than those ends, and its size; size 0: none is under way.
+    pub(crate) largest: (SeqNum, u16),
+    pub(crate) wscale: u8,
+    /// The application closed its sending side: FIN after the queue.
+    pub(crate) fin_queued: bool,
+    pub(crate) fin_sent: bool,
+    /// A SYN-ACK is due (SYN-RECEIVED only).
+    pub(crate) syn_pending: bool,
+    /// A zero-window probe is due.
+    pub(crate) probe_pending: bool,
+    /// A keepalive probe is due.
+    pub(crate) keepalive_pending: bool,
+    /// The window of congestion control, not the application, holds data back.
+    pub(crate) cwnd_limited: bool,
+    /// ECN was agreed on.
+    pub(crate) ecn: bool,
+    /// CWR is due on the next new data.
+    pub(crate) cwr_pending: bool,
+    pub(crate) wscale_on: bool,
+    pub(crate) sack: bool,
+}
+
+/// The receive sequence space.
+#[derive(Clone, Debug)]
+pub(crate) struct Rcv {
+    pub(crate) nxt: SeqNum,
+    /// The right edge that the peer was told: RCV.NXT + RCV.WND. It never moves back (9293-h).
+    pub(crate) adv: SeqNum,
+    pub(crate) irs: SeqNum,
+    pub(crate) last_ack_sent: SeqNum,
+    pub(crate) up: SeqNum,
+    pub(crate) fin_at: SeqNum,
+    pub(crate) buffer: u32,
+    /// Largest payload seen.
+    pub(crate) mss: u16,
+    /// The MSS that we announced.
+    pub(crate) adv_mss: u16,
+    pub(crate) wscale: u8,
+    /// A FIN was seen, at `fin_at`; it may still lie behind a gap.
+    pub(crate) fin_seen: bool,
+    pub(crate) urgent: bool,
+    /// The application reads no more (shutdown).
+    pub(crate) shut: bool,
+    /// ECE until CWR comes.
+    pub(crate) ece: bool,
+}
+
+/// Timestamps (RFC 7323).
+#[derive(Clone, Debug)]
+pub(crate) struct TsState {
+    pub(crate) on: bool,
+    pub(crate) recent: u32,
+    /// When `recent` was taken, in seconds: it is void after 24 days (7323-11).
+    pub(crate) recent_at: u32,
+    pub(crate) offset: u32,
+}
+
+/// When to acknowledge, and how often to answer what is not acceptable.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct AckState {
+    /// An ACK is due at once.
+    pub(crate) now: bool,
+    /// Payload received since the last ACK.
+    pub(crate) bytes: u32,
+    /// Segments that are still acknowledged at once.
+    pub(crate) quick: u8,
+    /// Challenge ACKs in the second that began at `challenge_from` (5961-9).
+    pub(crate) challenges: u8,
+    pub(crate) challenge_from: Tick,
+    /// Last answer to an out-of-window segment, and to a probe: two budgets (conformance decision 12).
+    pub(crate) invalid_at: Option<Deadline>,
+    pub(crate) probe_at: Option<Deadline>,
+    /// Duplicate data to report (RFC 2883); empty: none.
+    pub(crate) dsack: (SeqNum, SeqNum),
+}
+
+/// Deadlines of a connection. The wheel holds one node, at or before the earliest.
+#[derive(Clone, Debug)]
+pub(crate) struct Timers {
+    pub(crate) node: TimerId,
+    pub(crate) retransmit: Option<Deadline>,
+    pub(crate) persist: Option<Deadline>,
+    pub(crate) delayed_ack: Option<Deadline>,
+    /// Keepalive; of an orphan in FIN-WAIT-2 its end.
+    pub(crate) life: Option<Deadline>,
+    pub(crate) last_received: Tick,
+    /// Unanswered zero-window or keepalive probes, and when the first was sent.
+    pub(crate) probes: u8,
+    pub(crate) probing_since: Tick,
+}
+
+const _: () = assert!(size_of::<Tcb>() <= 256);
+
+impl Timers {
+    pub(crate) fn earliest(&self) -> Option<Tick> {
+        [self.retransmit, self.persist, self.delayed_ack, self.life]
+            .into_iter()
+            .flatten()
+            .map(Deadline::tick)
+            .reduce(Tick::earlier)
+    }
+}
+
+/// What both ends agreed on in the handshake: all that a new connection is made of.
+#[derive(Clone, Debug)]
+pub(crate) struct Agreed {
+    pub(crate) tuple: FourTuple,
+    pub(crate) origin: Origin,
+    pub(crate) iss: SeqNum,
+    pub(crate) irs: SeqNum,
+    /// Right edge of the window that our SYN announced, as a length.
+    pub(crate) announced: u16,
+    pub(crate) peer_mss: u16,
+    pub(crate) adv_mss: u16,
+    pub(crate) pmtu: u16,
+    /// Shift of the peer's windows; `None`: scaling is off.
+    pub(crate) snd_wscale: Option<u8>,
+    pub(crate) sack: bool,
+    pub(crate) ecn: bool,
+    /// The peer's last timestamp; `None`: timestamps are off.
+    pub(crate) ts_recent: Option<u32>,
+    /// Our SYN or SYN-ACK had to be sent again.
+    pub(crate) syn_retransmitted: bool,
+    pub(crate) options: Arc<SocketOptions>,
+}
+
+impl Connection {
+    /// A connection whose SYNs have crossed. Its state is SYN-RECEIVED: SND.UNA is still the ISS.
+    pub(crate) fn new(agreed: Agreed, env: &Env<'_>) -> Connection {
+        let Agreed { tuple, origin, iss, irs, announced, peer_mss, adv_mss, pmtu, .. } = agreed;
+        let buffer = agreed.options.rcvbuf;
+        let now = env.tick();
+        let tcb = Tcb {
+            tuple,
+            state: State::SynReceived,
+            origin,
+            snd: Snd {
+                una: iss,
+                nxt: iss + 1,
+                wnd: 0,
+                wl1: irs,
+                wl2: iss,
+                max_wnd: 0,
+                iss,
+                recover: iss,
+                stalled_since: now,
+                last_sent: now,
+                mss: 0,
+                peer_mss,
+                pmtu,
+                pmtu_confirmed: 0,
+                pmtu_claimed: 0,
+                largest: (iss, 0),
+                wscale: agreed.snd_wscale.unwrap_or(0),
+                fin_queued: false,
+                fin_sent: false,
+                syn_pending: false,
+                probe_pending: false,
+                keepalive_pending: false,
+                cwnd_limited: false,
+                ecn: agreed.ecn,
+                cwr_pending: false,
+                wscale_on: agreed.snd_wscale.is_some(),
+                sack: agreed.sack,
+            },
+            rcv: Rcv {
+                nxt: irs + 1,
+                adv: irs + 1 + u32::from(announced),
+                irs,
+                last_ack_sent: irs + 1,
+                up: irs + 1,
+                fin_at: irs,
+                buffer,
+                mss: 0,
+                adv_mss,
+                wscale: if agreed.snd_wscale.is_some() { window_scale(buffer) } else { 0 },
+                fin_seen: false,
+                urgent: false,
+                shut: false,
+                ece: false,
+            },
+            ts: TsState {
+                on: agreed.ts_recent.is_some(),
+                recent: agreed.ts_recent.unwrap_or(0),
+                recent_at: (env.now.as_millis() / 1000) as u32,
+                offset: env.keys.timestamp_offset(&tuple),
+            },
+            rtt: Rtt::new(agreed.syn_retransmitted),
+            ack: AckState { quick: env.config.tcp_quickack, ..AckState::default() },
+            timers: Timers {
+                node: TimerId::NONE,
+                retransmit: None,
+                persist: None,
+                delayed_ack: None,
+                life: None,
+                last_received: now,
+                probes: 0,
+                probing_since: now,
+            },
+            state_since: now,
+        };
+        let mut connection = Connection {
+            tcb,
+            send_queue: Rope::default(),
+            receive_queue: Rope::default(),
+            reassembly: None,
+            recovery: None,
+            probing: None,
+            congestion: congestion::new(agreed.options.congestion, 0),
+            options: agreed.options,
+            socket: SocketId::default(),
+            listener: SocketId::default(),
+            bytes_acked: 0,
+            bytes_received: 0,
+            total_retrans: 0,
+            events: Event::default(),
+            soft_error: None,
+            queued: false,
+        };
+        connection.update_mss(env.config);
+        // A SYN that was lost takes the initial window with it (5681-4).
+        let segments = if agreed.syn_retransmitted { 1 } else { env.config.tcp_init_cwnd };
+        let mss = u32::from(connection.payload_mss());
+        connection.congestion.set_initial(congestion::initial_window(segments, mss));
+        connection
+    }
+
+    /// The effective send MSS (MUST-16): what the peer takes and what the path carries, options not subtracted.
+    pub(crate) fn update_mss(&mut self, config: &Config) {
+        let snd = &mut self.tcb.snd;
+        let headers = if self.tcb.tuple.is_ipv4() { 40 } else { 60 };
+        let limit = self.options.max_segment.unwrap_or(u16::MAX);
+        let peer = snd.peer_mss.max(config.tcp_min_snd_mss).min(limit.max(48));
+        snd.mss = peer.min(snd.pmtu.saturating_sub(headers)).max(8);
+    }
+
+    /// The payload of a full segment: the MSS less the options that ordinary segments carry.
+    pub(crate) fn payload_mss(&self) -> u16 {
+        self.tcb.snd.mss.saturating_sub(if self.tcb.ts.on { 12 } else { 0 }).max(1)
+    }
+
+    /// Bytes (and FIN) sent and not acknowledged.
+    pub(crate) fn flight(&self) -> u32 {
+        self.tcb.snd.nxt.since(self.tcb.snd.una)
+    }
+
+    /// Bytes that the application wrote and that were never sent.
+    pub(crate) fn unsent(&self) -> usize {
+        match self.tcb.state {
+            // In flight is our SYN alone.
+            State::SynReceived => self.send_queue.len(),
+            // The FIN follows all data.
+            _ if self.tcb.snd.fin_sent => 0,
+            _ => self.send_queue.len() - self.flight() as usize,
+        }
+    }
+
+    /// Bytes in the queues, the overhead of what waits out of order included.
+    pub(crate) fn held(&self) -> u64 {
+        let waiting = self.reassembly.as_ref().map_or(0, |r| r.held());
+        (self.send_queue.len() + self.receive_queue.len() + waiting) as u64
+    }
+
+    pub(crate) fn is_orphan(&self) -> bool {
+        self.socket == SocketId::default()
+    }
+
+    /// Whether the peer may still send data that somebody reads.
+    pub(crate) fn may_receive(&self) -> bool {
+        matches!(self.tcb.state, State::Established | State::FinWait1 | State::FinWait2)
+    }
+
+    pub(crate) fn set_state(&mut self, to: State, env: &mut Env<'_>) {
+        let from = std::mem::replace(&mut self.tcb.state, to);
+        self.tcb.state_since = env.tick();
+        if to == State::CloseWait {
+            env.counters.close_wait_entered += 1;
+        }
+        if from == State::CloseWait {
+            env.counters.close_wait_left += 1;
+        }
+        let tuple = self.tcb.tuple;
+        env.note(&tuple, TraceKind::State { from, to });
+    }
+
+    pub(crate) fn signal(&mut self, event: Event) {
+        self.events |= event;
+    }
+
+    /// The timestamps of a segment that leaves now.
+    pub(crate) fn timestamps(&self, env: &Env<'_>) -> Option<Timestamps> {
+        self.tcb.ts.on.then(|| Timestamps {
+            val: env.timestamp_clock().wrapping_add(self.tcb.ts.offset),
+            ecr: self.tcb.ts.recent,
+        })
+    }
+}
+
+/// The smallest shift with which a window field covers `buffer` (at most 14, 7323-3).
+pub(crate) fn window_scale(buffer: u32) -> u8 {
+    (0..14).find(|shift| buffer >> shift <= 0xffff).unwrap_or(14)
+}
+
+/// The window that a SYN announces: never scaled (7323-2).
+pub(crate) fn syn_window(buffer: u32) -> u16 {
+    buffer.min(0xffff) as u16
+}

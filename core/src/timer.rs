@@ -1,0 +1,270 @@
+//! A hierarchical timing wheel: arming, moving and cancelling a timer cost the same however many there are (T-19).
+//!
+//! A node is four words. Levels have 64 slots; a slot of level *l* is 64^*l* ticks wide, and a timer sits at the
+//! level of the highest bit group in which its tick differs from the wheel's own time. When that time enters a
+//! slot of a higher level, the slot's timers move down.
+
+use crate::time::Tick;
+
+/// Names an armed timer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct TimerId(u32);
+
+impl TimerId {
+    /// No timer.
+    pub(crate) const NONE: TimerId = TimerId(u32::MAX);
+}
+
+const NIL: u32 = u32::MAX;
+const SLOT_BITS: u32 = 6;
+const SLOTS: usize = 1 << SLOT_BITS;
+const LEVELS: usize = 6;
+
+#[derive(Clone, Copy, Debug)]
+struct Node {
+    tick: Tick,
+    /// What the owner wants to be told when it fires.
+    target: u32,
+    next: u32,
+    prev: u32,
+}
+
+const _: () = assert!(size_of::<Node>() <= 16);
+
+/// The timers of a stack.
+#[derive(Clone, Debug)]
+pub(crate) struct Wheel {
+    /// The tick up to which everything has fired.
+    now: Tick,
+    nodes: Vec<Node>,
+    free: u32,
+    len: usize,
+    heads: [[u32; SLOTS]; LEVELS],
+    occupied: [u64; LEVELS],
+}
+
+impl Wheel {
+    pub(crate) fn new() -> Wheel {
+        Wheel {
+            now: Tick(0),
+            nodes: Vec::new(),
+            free: NIL,
+            len: 0,
+            heads: [[NIL; SLOTS]; LEVELS],
+            occupied: [0; LEVELS],
+        }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Arms a timer. A tick that is past fires at the next [`pop`](Wheel::pop).
+    pub(crate) fn insert(&mut self, tick: Tick, target: u32) -> TimerId {
+        let node = Node { tick, target, next: NIL, prev: NIL };
+        let index = if self.free == NIL {
+            self.nodes.push(node);
+            (self.nodes.len() - 1) as u32
+        } else {
+            let index = self.free;
+            self.free = self.nodes[index as usize].next;
+            self.nodes[index as usize] = node;
+            index
+        };
+        self.len += 1;
+        self.link(index);
+        TimerId(index)
+    }
+
+    pub(crate) fn remove(&mut self, id: TimerId) {
+        if id != TimerId::NONE {
+            self.unlink(id.0);
+            self.release(id.0);
+        }
+    }
+
+    pub(crate) fn tick(&self, id: TimerId) -> Tick {
+        self.nodes[id.0 as usize].tick
+    }
+
+    /// Takes out one timer that is due at `now`, and gives its target. `None`: no more are.
+    pub(crate) fn pop(&mut self, now: Tick) -> Option<u32> {
+        while let Some((level, slot, start)) = self.first_slot() {
+            if !start.is_due(now) {
+                break;
+            }
+            self.now = start;
+            if level == 0 {
+                let index = self.heads[0][slot];
+                let target = self.nodes[index as usize].target;
+                self.unlink(index);
+                self.release(index);
+                return Some(target);
+            }
+            // All of the slot moves down before anything fires: what stays behind would be overlooked.
+            while self.heads[level][slot] != NIL {
+                let index = self.heads[level][slot];
+                self.unlink(index);
+                self.link(index);
+            }
+        }
+        if self.now.is_due(now) {
+            self.now = now;
+        }
+        None
+    }
+
+    /// A tick at or before the first timer, and not before the wheel's own time.
+    pub(crate) fn next(&self) -> Option<Tick> {
+        self.first_slot().map(|(_, _, start)| start)
+    }
+
+    /// The first occupied slot with the tick at which it begins.
+    fn first_slot(&self) -> Option<(usize, usize, Tick)> {
+        let level = self.occupied.iter().position(|bits| *bits != 0)?;
+        let shift = SLOT_BITS * level as u32;
+        let current = self.now.0 >> shift & (SLOTS as u32 - 1);
+        // Below the top level nothing lies behind the current slot; at the top time itself wraps.
+        let ahead = self.occupied[level].rotate_right(current).trailing_zeros();
+        let slot = (current + ahead) % SLOTS as u32;
+        let start = if ahead == 0 {
+            self.now
+        } else {
+            let top = self.now.0.checked_shr(shift + SLOT_BITS).unwrap_or(0);
+            Tick(top.checked_shl(shift + SLOT_BITS).unwrap_or(0) | slot << shift)
+        };
+        Some((level, slot as usize, start))
+    }
+
+    /// Where a tick belongs, seen from the wheel's own time.
+    fn place(&self, tick: Tick) -> (usize, usize) {
+        let tick = if tick.is_due(self.now) { self.now } else { tick };
+        let differ = (tick.0 ^ self.now.0) | (SLOTS as u32 - 1);
+        let level = ((31 - differ.leading_zeros()) / SLOT_BITS) as usize;
+        let slot = (tick.0 >> (SLOT_BITS * level as u32)) as usize % SLOTS;
+        (level, slot)
+    }
+
+    fn link(&mut self, index: u32) {
+        let (level, slot) = self.place(self.nodes[index as usize].tick);
+        let head = self.heads[level][slot];
+        // The head's `prev` names the slot, so that unlinking need not search for it.
+        self.nodes[index as usize].next = head;
+        self.nodes[index as usize].prev = !((level * SLOTS + slot) as u32);
+        if head != NIL {
+            self.nodes[head as usize].prev = index;
+        }
+        self.heads[level][slot] = index;
+        self.occupied[level] |= 1 << slot;
+    }
+
+    fn unlink(&mut self, index: u32) {
+        let Node { next, prev, .. } = self.nodes[index as usize];
+        if next != NIL {
+            self.nodes[next as usize].prev = prev;
+        }
+        let place = !prev as usize;
+        if place < LEVELS * SLOTS {
+            let (level, slot) = (place / SLOTS, place % SLOTS);
+            self.heads[level][slot] = next;
+            if next == NIL {
+                self.occupied[level] &= !(1 << slot);
+            }
+        } else {
+            self.nodes[prev as usize].next = next;
+        }
+    }
+
+    fn release(&mut self, index: u32) {
+        self.nodes[index as usize].next = self.free;
+        self.free = index;
+        self.len -= 1;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::BTreeMap;
+
+    fn drain(wheel: &mut Wheel, now: u32) -> Vec<u32> {
+        std::iter::from_fn(|| wheel.pop(Tick(now))).collect()
+    }
+
+    #[test]
+    fn a_timer_fires_at_its_tick_and_not_before() {
+        let mut wheel = Wheel::new();
+        for tick in [1, 63, 64, 65, 4095, 4096, 300_000, 1 << 29] {
+            wheel.insert(Tick(tick), tick);
+            assert_eq!(drain(&mut wheel, tick - 1), vec![]);
+            assert_eq!(drain(&mut wheel, tick), vec![tick]);
+        }
+        assert_eq!(wheel.len(), 0);
+    }
+
+    #[test]
+    fn a_past_tick_fires_at_once() {
+        let mut wheel = Wheel::new();
+        assert_eq!(drain(&mut wheel, 100), vec![]);
+        wheel.insert(Tick(40), 7);
+        assert_eq!(wheel.next(), Some(Tick(100)));
+        assert_eq!(drain(&mut wheel, 100), vec![7]);
+    }
+
+    #[test]
+    fn time_may_wrap() {
+        let mut wheel = Wheel::new();
+        let mut now = 0u32;
+        for _ in 0..10 {
+            let due = now.wrapping_add(1 << 29);
+            wheel.insert(Tick(due), 1);
+            assert_eq!(drain(&mut wheel, due.wrapping_sub(1)), vec![]);
+            assert_eq!(drain(&mut wheel, due), vec![1]);
+            now = due;
+        }
+    }
+
+    proptest! {
+        /// Against a sorted map as oracle: random arming, cancelling and passing of time, across the wrap.
+        #[test]
+        fn fires_exactly_what_a_sorted_map_would(
+            start: u32,
+            steps in proptest::collection::vec((0u8..3, 0u32..200_000), 1..200),
+        ) {
+            let mut wheel = Wheel::new();
+            let mut oracle = BTreeMap::new();
+            let mut now = 0u64;
+            let tick = |t: u64| Tick((t as u32).wrapping_add(start));
+            while wheel.pop(tick(0)).is_some() {}
+            wheel.now = tick(0);
+            for (id, (what, span)) in steps.into_iter().enumerate() {
+                let id = id as u32;
+                match what {
+                    0 => {
+                        let due = now + u64::from(span);
+                        oracle.insert((due, id), wheel.insert(tick(due), id));
+                    }
+                    1 => {
+                        if let Some(key) = oracle.keys().nth(span as usize % oracle.len().max(1)).copied() {
+                            wheel.remove(oracle.remove(&key).unwrap());
+                        }
+                    }
+                    _ => {
+                        now += u64::from(span);
+                        let mut fired: Vec<_> = std::iter::from_fn(|| wheel.pop(tick(now))).collect();
+                        let later = oracle.split_off(&(now + 1, 0));
+                        let mut expected: Vec<_> = std::mem::replace(&mut oracle, later).into_keys().map(|k| k.1).collect();
+                        fired.sort_unstable();
+                        expected.sort_unstable();
+                        prop_assert_eq!(fired, expected);
+                    }
+                }
+                prop_assert_eq!(wheel.len(), oracle.len());
+                if let (Some(next), Some((first, _))) = (wheel.next(), oracle.keys().next()) {
+                    prop_assert!(next.is_due(tick(*first)), "next() is after the first timer");
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,58 @@
+//! The life of a connection between two stacks.
+
+mod common;
+
+use common::{Pair, Side, pattern};
+use steadfast_core::trace::State;
+use steadfast_core::{Config, Duration, Error, Profile};
+
+#[test]
+fn a_connection_opens_carries_and_ends_n1_n2() {
+    for profile in Profile::ALL {
+        let mut pair = Pair::new(Config::profile(profile));
+        let (client, server) = pair.connect();
+        let data = pattern(300_000);
+        assert_eq!(pair.transfer((Side::Client, client), (Side::Server, server), &data), data);
+        assert_eq!(pair.transfer((Side::Server, server), (Side::Client, client), &data), data);
+        pair.client.close(pair.now, client).unwrap();
+        pair.run_for(Duration::from_millis(300));
+        assert_eq!(pair.server.state(server), Ok(State::CloseWait));
+        assert_eq!(pair.server.recv(server, &mut [0; 10]), Ok(0));
+        pair.server.close(pair.now, server).unwrap();
+        pair.run_for(Duration::from_millis(500));
+        assert_eq!(pair.server.usage().connections, 0);
+        assert_eq!(pair.client.usage().time_wait, 1, "{profile}");
+        pair.run_for(Duration::from_secs(241));
+        let usage = pair.client.usage();
+        assert_eq!((usage.time_wait, usage.timers, usage.buffered), (0, 0, 0));
+    }
+}
+
+#[test]
+fn loss_both_ways_loses_no_byte() {
+    for seed in 0..20u32 {
+        let mut pair = Pair::new(Config::default());
+        let mut state = seed.wrapping_mul(747_796_405).wrapping_add(1);
+        pair.wire = Box::new(move |_, _, _| {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            state >> 16 & 0xff > 12
+        });
+        let listener = pair.server.listen("10.0.0.2:80".parse().unwrap(), Default::default()).unwrap();
+        let client =
+            pair.client.connect(pair.now, "10.0.0.2:80".parse().unwrap(), Default::default()).unwrap();
+        pair.run_for(Duration::from_secs(30));
+        let (server, _) = pair.server.accept(listener).unwrap();
+        let data = pattern(500_000);
+        assert_eq!(pair.transfer((Side::Client, client), (Side::Server, server), &data), data, "seed {seed}");
+        assert_eq!(pair.transfer((Side::Server, server), (Side::Client, client), &data), data, "seed {seed}");
+    }
+}
+
+#[test]
+fn a_closed_port_refuses_at_once_h6() {
+    let mut pair = Pair::new(Config::default());
+    let client = pair.client.connect(pair.now, "10.0.0.2:81".parse().unwrap(), Default::default()).unwrap();
+    pair.run_for(Duration::from_millis(20));
+    assert_eq!(pair.client.recv(client, &mut [0; 1]), Err(Error::ConnectionRefused));
+    assert_eq!(pair.client.recv(client, &mut [0; 1]), Ok(0));
+}
