@@ -88,6 +88,21 @@ pub struct Outcome {
     pub at: Option<Times>,
 }
 
+impl std::fmt::Display for Outcome {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match &self.what {
+            Expected::Ok => f.write_str("ok")?,
+            Expected::Eof => f.write_str("eof")?,
+            Expected::Error(name) => f.write_str(name)?,
+            Expected::Number(bounds) => bounds.fmt(f)?,
+            Expected::Waits => f.write_str("to wait for ever")?,
+            Expected::Killed => f.write_str("to be killed")?,
+            Expected::Any => f.write_str("anything")?,
+        }
+        self.at.map_or(Ok(()), |at| write!(f, " at {at}"))
+    }
+}
+
 /// What must come of a step.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Expected {
