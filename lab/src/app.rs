@@ -86,7 +86,10 @@ pub(crate) enum Got {
     /// The end of the stream before as many bytes as were wanted.
     EarlyEof(u64),
     /// So many connections came through.
-    Number { got: u64, wanted: u64 },
+    Number {
+        got: u64,
+        wanted: u64,
+    },
     Error(Error),
 }
 
@@ -137,7 +140,7 @@ impl Desk {
     pub(crate) fn close_all(&mut self, world: &mut World<'_>) {
         self.programs.clear();
         for id in self.io.open_sockets() {
-            self.io.close(world, id);
+            let _gone = self.io.close(world, id);
         }
     }
 }
