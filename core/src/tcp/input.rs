@@ -133,7 +133,9 @@ impl Connection {
         let error = match self.tcb.state {
             State::SynReceived => {
                 env.counters.attempt_fails += 1;
-                Some(Error::ConnectionRefused)
+                // Of a passive open the application has the connection already: Fast Open (N10).
+                let active = self.tcb.origin == Origin::Active;
+                Some(if active { Error::ConnectionRefused } else { Error::ConnectionReset })
             }
             // The application has closed long ago, and both directions are through.
             State::Closing | State::LastAck => None,
