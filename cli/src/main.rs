@@ -1,3 +1,61 @@
 //! The `steadfast` tool.
+#![forbid(unsafe_code)]
 
-fn main() {}
+mod attach;
+mod capture;
+mod config;
+mod connect;
+mod failure;
+mod http;
+mod serve;
+
+use std::future::Future;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::failure::Failure;
+
+/// TCP that does not let go: a TCP/IP stack in user space.
+///
+/// Exit status: 0 all went well, 1 a connection failed, 2 the command was wrong or the system refused.
+#[derive(Parser)]
+#[command(version, about)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Serve echo, discard, chargen or HTTP on a TUN device.
+    Serve(serve::Serve),
+    /// Connect standard input and output to a server, over a TUN device.
+    Connect(connect::Connect),
+    /// Print every setting, as `--sysctl` takes it: name, value, unit and what it does.
+    Config(config::Settings),
+}
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Serve(command) => run(command.run()),
+        Command::Connect(command) => run(command.run()),
+        Command::Config(command) => command.run(),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("steadfast: {failure}");
+            failure.exit_code()
+        }
+    }
+}
+
+fn run(command: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let runtime = runtime.map_err(|e| Failure::system("cannot start the runtime", e))?;
+    let result = runtime.block_on(command);
+    // Not waited for: a thread may sit in a read of standard input for ever.
+    runtime.shutdown_background();
+    result
+}

@@ -1,4 +1,66 @@
-//! A sans-IO TCP/IP stack.
+//! A sans-IO TCP/IP stack: packets and time in, packets and events out.
+//!
+//! A [`Stack`] owns no device, no clock and no thread. Whoever drives it calls four kinds of method:
+//!
+//! - *inputs* take in a packet ([`Stack::receive`]) or the passing of time ([`Stack::advance`]);
+//! - *user calls* are those of RFC 9293 §3.9.1: [`listen`](Stack::listen), [`connect`](Stack::connect),
+//!   [`accept`](Stack::accept), [`send`](Stack::send), [`recv`](Stack::recv), [`shutdown`](Stack::shutdown),
+//!   [`close`](Stack::close), [`abort`](Stack::abort);
+//! - *polls* are asked until they give nothing, after each input or user call: [`Stack::transmit`] for packets,
+//!   [`Stack::poll_event`] for sockets that changed, [`Stack::poll_at`] for the time of the next
+//!   [`advance`](Stack::advance);
+//! - *getters* look: [`info`](Stack::info), [`sockets`](Stack::sockets), [`counters`](Stack::counters),
+//!   [`usage`](Stack::usage).
+//!
+//! Any order is legal. The same inputs give the same outputs, byte for byte: chance comes from [`Config::secret`],
+//! time from the caller. A `Stack` can be cloned, so that a test can fork the world.
+//!
+//! ```
+//! use steadfast_core::{Config, ConnectOptions, Error, Event, Instant, Interface, ListenOptions, Stack};
+//!
+//! let stack = |address: &str, secret| {
+//!     let config = Config { secret: [secret; 32], ..Config::default() };
+//!     Stack::new(config, Interface::new(1500, [(address.parse().unwrap(), 24)]))
+//! };
+//! let (mut client, mut server) = (stack("10.0.0.1", 1), stack("10.0.0.2", 2));
+//! let now = Instant::ZERO;
+//!
+//! // Carries packets between the two until both are silent.
+//! let carry = |client: &mut Stack, server: &mut Stack| {
+//!     let mut frame = [0; 1500];
+//!     loop {
+//!         if let Some(sent) = client.transmit(now, &mut frame) {
+//!             server.receive(now, &frame[..sent.len]);
+//!         } else if let Some(sent) = server.transmit(now, &mut frame) {
+//!             client.receive(now, &frame[..sent.len]);
+//!         } else {
+//!             break;
+//!         }
+//!     }
+//! };
+//!
+//! let listener = server.listen("10.0.0.2:7".parse().unwrap(), ListenOptions::default())?;
+//! let stream = client.connect(now, "10.0.0.2:7".parse().unwrap(), ConnectOptions::default())?;
+//! carry(&mut client, &mut server);
+//! let (id, event) = client.poll_event().unwrap();
+//! assert!(id == stream && event.contains(Event::CONNECTED));
+//!
+//! client.send(stream, b"hello")?;
+//! carry(&mut client, &mut server);
+//! let (accepted, peer) = server.accept(listener)?;
+//! let mut buffer = [0; 16];
+//! assert_eq!(server.recv(accepted, &mut buffer)?, 5);
+//! assert_eq!(peer, client.local_addr(stream)?);
+//!
+//! client.close(now, stream)?;
+//! carry(&mut client, &mut server);
+//! assert_eq!(server.recv(accepted, &mut buffer)?, 0); // the peer closed in good order
+//! server.close(now, accepted)?;
+//! carry(&mut client, &mut server);
+//! assert_eq!(server.usage().connections, 0);
+//! assert_eq!(client.usage().time_wait, 1); // the active closer waits out 2MSL
+//! # Ok::<(), Error>(())
+//! ```
 #![forbid(unsafe_code)]
 
 mod buffer;

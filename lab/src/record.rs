@@ -64,6 +64,8 @@ pub(crate) enum Fate {
 pub(crate) enum Entry {
     Segment(Segment),
     State { at: Instant, host: usize, tuple: usize, from: State, to: State },
+    /// A host began to listen, or stopped.
+    Listening { at: Instant, host: usize, on: bool },
     /// Something that a host's application or stack did; without a host: the network.
     Note { at: Instant, host: Option<usize>, text: String },
 }
@@ -72,7 +74,7 @@ impl Entry {
     pub(crate) fn at(&self) -> Instant {
         match self {
             Entry::Segment(segment) => segment.at,
-            Entry::State { at, .. } | Entry::Note { at, .. } => *at,
+            Entry::State { at, .. } | Entry::Listening { at, .. } | Entry::Note { at, .. } => *at,
         }
     }
 }
@@ -84,7 +86,10 @@ pub(crate) struct Captured {
     pub(crate) host: usize,
     pub(crate) outbound: bool,
     pub(crate) bytes: Bytes,
-    pub(crate) comment: Option<String>,
+    /// Its segment in the record.
+    pub(crate) entry: Option<usize>,
+    /// What happened to it on its way.
+    pub(crate) note: String,
 }
 
 /// The states of one pair of ends at one host.
@@ -92,6 +97,8 @@ pub(crate) struct Captured {
 pub(crate) struct History {
     pub(crate) local: SocketAddr,
     pub(crate) remote: SocketAddr,
+    /// The same ends without translators between them.
+    pub(crate) key: (SocketAddr, SocketAddr),
     /// When it came to be in which state; the first is where it began.
     pub(crate) states: Vec<(Instant, State)>,
 }
@@ -147,7 +154,13 @@ impl Record {
     }
 
     /// The place of a tuple in the history of a host; a new one where it is new.
-    pub(crate) fn tuple(&mut self, host: usize, local: SocketAddr, remote: SocketAddr, first: State) -> Option<usize> {
+    pub(crate) fn tuple(
+        &mut self,
+        host: usize,
+        (local, remote): (SocketAddr, SocketAddr),
+        key: (SocketAddr, SocketAddr),
+        first: State,
+    ) -> Option<usize> {
         if let Some(found) = self.tuples.get(&(host, local, remote)) {
             return Some(*found);
         }
@@ -155,7 +168,7 @@ impl Record {
         if histories.len() == TUPLES {
             return None;
         }
-        histories.push(History { local, remote, states: vec![(Instant::ZERO, first)] });
+        histories.push(History { local, remote, key, states: vec![(Instant::ZERO, first)] });
         self.tuples.insert((host, local, remote), histories.len() - 1);
         Some(histories.len() - 1)
     }
@@ -172,11 +185,15 @@ impl Record {
         }
     }
 
-    pub(crate) fn capture(&mut self, at: Instant, host: usize, outbound: bool, bytes: &Bytes, comment: Option<String>) {
+    pub(crate) fn listening(&mut self, at: Instant, host: usize, on: bool) {
+        self.entries.push(Entry::Listening { at, host, on });
+    }
+
+    pub(crate) fn capture(&mut self, captured: impl FnOnce() -> Captured) {
         if let Some(captures) = &mut self.captures
             && captures.len() < SEGMENTS * 4
         {
-            captures.push(Captured { at, host, outbound, bytes: bytes.clone(), comment });
+            captures.push(captured());
         }
     }
 

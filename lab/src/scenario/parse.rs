@@ -10,7 +10,7 @@ use super::topology::{HostSpec, NatSpec, PathSpec};
 use super::{Condition, Parts, Phase, Scenario, Stated, Sysctl};
 use crate::fault::Fault;
 use crate::fault::pattern::is_name;
-use crate::text::{ParseError, Understood, Words, instant};
+use crate::text::{ParseError, Understood, Words};
 
 const KEYWORDS: &str = "a keyword: id, title, cites, profiles, settings, phase, ip, until, ladder, why, what, host, path, \
                         nat, sysctl, app, fault or expect";

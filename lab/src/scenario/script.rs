@@ -36,7 +36,7 @@ pub enum Start {
 pub struct Step {
     /// Line of the file.
     pub line: usize,
-    /// As it stands there.
+    /// The call as it stands there.
     pub text: String,
     /// Not before then.
     pub at: Option<Instant>,
@@ -86,6 +86,21 @@ pub struct Outcome {
     pub what: Expected,
     /// When; `None`: whenever.
     pub at: Option<Times>,
+}
+
+impl std::fmt::Display for Outcome {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match &self.what {
+            Expected::Ok => f.write_str("ok")?,
+            Expected::Eof => f.write_str("eof")?,
+            Expected::Error(name) => f.write_str(name)?,
+            Expected::Number(bounds) => bounds.fmt(f)?,
+            Expected::Waits => f.write_str("to wait for ever")?,
+            Expected::Killed => f.write_str("to be killed")?,
+            Expected::Any => f.write_str("anything")?,
+        }
+        self.at.map_or(Ok(()), |at| write!(f, " at {at}"))
+    }
 }
 
 /// What must come of a step.
@@ -324,9 +339,10 @@ pub(super) fn step(line: usize, condition: Condition, text: &str) -> Understood<
         }
     }
     let waits_only = words.is_empty() && (at.is_some() || after.is_some());
+    let said = words.clone().rest().to_owned();
     let call = if waits_only { Call::Sleep(Duration::ZERO) } else { call(&mut words)? };
     words.end()?;
-    Ok(Step { line, text: text.to_owned(), at, after, socket, call, condition, outcomes: Vec::new() })
+    Ok(Step { line, text: said, at, after, socket, call, condition, outcomes: Vec::new() })
 }
 
 const CALLS: &str = "a call: connect, listen, accept, send, read, shutdown, close, abort, set, wait, error, sleep, \

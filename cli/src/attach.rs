@@ -1,0 +1,224 @@
+//! The options that say which device to attach to and how, shared by all commands that carry traffic.
+
+use std::collections::HashSet;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use clap::Args;
+use steadfast::core::config::ConfigError;
+use steadfast::device::{Device, Tun, TunOptions};
+use steadfast::{Config, Net, Profile};
+
+use crate::capture::Captured;
+use crate::failure::Failure;
+
+/// How long a command waits at its end for connections to close in good order.
+pub(crate) const CLOSE_LIMIT: Duration = Duration::from_secs(5);
+
+/// Device and stack.
+#[derive(Args)]
+pub(crate) struct Attach {
+    /// TUN device: made when there is none of this name, and then removed at the end.
+    #[arg(long, value_name = "NAME", default_value = "steadfast0")]
+    tun: String,
+    /// Address of the kernel's end, with its prefix: 10.9.0.1/24. May be repeated.
+    #[arg(long, value_name = "ADDRESS/PREFIX")]
+    host: Vec<Cidr>,
+    /// Address of the stack's end: 10.9.0.2. May be repeated.
+    #[arg(long, value_name = "ADDRESS[/PREFIX]", required = true)]
+    address: Vec<Cidr>,
+    /// Largest IP packet, bytes.
+    #[arg(long, value_name = "BYTES", default_value_t = 1500, value_parser = clap::value_parser!(u16).range(68..))]
+    mtu: u16,
+    #[command(flatten)]
+    settings: SettingOptions,
+    /// Write what crosses the device to a pcapng file.
+    #[arg(long, value_name = "FILE")]
+    pcap: Option<PathBuf>,
+}
+
+/// Profile and settings.
+#[derive(Args)]
+pub(crate) struct SettingOptions {
+    /// Values of the settings: default, linux, bsd or rfc.
+    #[arg(long, default_value_t = Profile::Default)]
+    profile: Profile,
+    /// Change one setting: tcp_syn_retries=3. May be repeated; `steadfast config` lists them.
+    #[arg(long = "sysctl", value_name = "NAME=VALUE")]
+    sysctls: Vec<String>,
+}
+
+impl SettingOptions {
+    /// The settings that result.
+    pub(crate) fn config(&self) -> Result<Config, Failure> {
+        let mut config = Config::profile(self.profile);
+        for sysctl in &self.sysctls {
+            config.apply(sysctl).map_err(|e| Failure::usage(explain(sysctl, e)))?;
+        }
+        Ok(config)
+    }
+}
+
+/// The error without the number of the line, for there is only one.
+fn explain(sysctl: &str, error: ConfigError) -> String {
+    let text = error.to_string();
+    format!("--sysctl '{sysctl}': {}", text.strip_prefix("line 1: ").unwrap_or(&text))
+}
+
+/// A stack that is attached to a device.
+pub(crate) struct Attached {
+    pub(crate) net: Net,
+    /// Name of the device.
+    pub(crate) tun: String,
+    /// Addresses of the stack.
+    pub(crate) addresses: Vec<IpAddr>,
+}
+
+impl Attach {
+    /// Checks everything that can be checked, and only then makes the device.
+    pub(crate) async fn open(&self) -> Result<Attached, Failure> {
+        let config = self.settings.config()?;
+        let addresses = self.addresses()?;
+        let capture = self.pcap.as_deref().map(Captured::<Tun>::create).transpose()?;
+
+        let mut options = TunOptions::new(&self.tun);
+        options.mtu = Some(self.mtu);
+        options.queue_len = Some(QUEUE_LEN);
+        options.host = self.host.iter().map(|h| (h.address, h.prefix_len.unwrap_or(h.longest()))).collect();
+        let unreached = addresses.iter().filter(|(a, _)| !self.host.iter().any(|h| h.contains(*a)));
+        options.routes = unreached.map(|(a, _)| (*a, if a.is_ipv4() { 32 } else { 128 })).collect();
+        let device = Tun::open(&options).await.map_err(|e| Failure::usage(e.to_string()))?;
+        let tun = device.name().to_owned();
+        let device: Box<dyn Device> = match capture {
+            Some(file) => Box::new(Captured::new(device, file)),
+            None => Box::new(device),
+        };
+
+        let mut builder = Net::builder().config(config);
+        for &(address, prefix_len) in &addresses {
+            builder = builder.address(address, prefix_len);
+        }
+        let net = builder.start(device).map_err(|e| Failure::system("cannot start the stack", e))?;
+        Ok(Attached { net, tun, addresses: addresses.into_iter().map(|(a, _)| a).collect() })
+    }
+
+    /// The stack's addresses; a prefix that was not given is that of the kernel's end.
+    pub(crate) fn addresses(&self) -> Result<Vec<(IpAddr, u8)>, Failure> {
+        let mut seen: HashSet<IpAddr> = HashSet::new();
+        for host in &self.host {
+            if host.prefix_len.is_none() {
+                let text = format!("--host {0}: expected a prefix, as in {0}/24", host.address);
+                return Err(Failure::usage(text));
+            }
+            seen.insert(host.address);
+        }
+        let mut addresses = Vec::new();
+        for cidr in &self.address {
+            let address = cidr.address;
+            if !seen.insert(address) {
+                return Err(Failure::usage(format!("--address {address}: this address was given before")));
+            }
+            if address.is_ipv6() && self.mtu < 1280 {
+                let text = format!("--mtu {}: expected at least 1280, for {address} is IPv6", self.mtu);
+                return Err(Failure::usage(text));
+            }
+            let host = self.host.iter().find(|h| h.contains(address)).and_then(|h| h.prefix_len);
+            addresses.push((address, cidr.prefix_len.or(host).unwrap_or(cidr.longest())));
+        }
+        Ok(addresses)
+    }
+}
+
+/// Packets that the kernel may queue towards us: a full receive window of two connections.
+const QUEUE_LEN: u32 = 2000;
+
+/// An address and the length of its prefix.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Cidr {
+    address: IpAddr,
+    prefix_len: Option<u8>,
+}
+
+impl Cidr {
+    fn longest(&self) -> u8 {
+        if self.address.is_ipv4() { 32 } else { 128 }
+    }
+
+    /// Whether `other` is in its network.
+    fn contains(&self, other: IpAddr) -> bool {
+        let prefix_len = u32::from(self.prefix_len.unwrap_or(self.longest()));
+        match (self.address, other) {
+            (IpAddr::V4(a), IpAddr::V4(b)) => {
+                prefix_len == 0 || (a.to_bits() ^ b.to_bits()) >> (32 - prefix_len) == 0
+            }
+            (IpAddr::V6(a), IpAddr::V6(b)) => {
+                prefix_len == 0 || (a.to_bits() ^ b.to_bits()) >> (128 - prefix_len) == 0
+            }
+            _ => false,
+        }
+    }
+}
+
+impl FromStr for Cidr {
+    type Err = String;
+
+    fn from_str(s: &str) -> Result<Cidr, String> {
+        let (address, prefix) = s.split_once('/').map_or((s, None), |(a, p)| (a, Some(p)));
+        let address: IpAddr =
+            address.parse().map_err(|_| "expected an address, as 10.9.0.1/24 or fd09::1/64".to_owned())?;
+        let mut cidr = Cidr { address, prefix_len: None };
+        if let Some(prefix) = prefix {
+            let sound = prefix.parse().ok().filter(|&len| len <= cidr.longest());
+            cidr.prefix_len =
+                Some(sound.ok_or_else(|| format!("expected a prefix from 0 to {}", cidr.longest()))?);
+        }
+        Ok(cidr)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cidr(text: &str) -> Cidr {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn an_address_has_its_prefix_or_none() {
+        assert_eq!(cidr("10.9.0.1/24").prefix_len, Some(24));
+        assert_eq!(cidr("fd09::1").prefix_len, None);
+        for (text, expected) in [
+            ("10.9.0/24", "expected an address"),
+            ("10.9.0.1/33", "expected a prefix from 0 to 32"),
+            ("10.9.0.1/", "expected a prefix"),
+            ("fd09::1/129", "expected a prefix from 0 to 128"),
+            ("", "expected an address"),
+        ] {
+            let error = text.parse::<Cidr>().unwrap_err();
+            assert!(error.starts_with(expected), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_network_contains_what_shares_its_prefix() {
+        assert!(cidr("10.9.0.1/24").contains([10, 9, 0, 255].into()));
+        assert!(!cidr("10.9.0.1/24").contains([10, 9, 1, 1].into()));
+        assert!(cidr("0.0.0.0/0").contains([1, 2, 3, 4].into()));
+        assert!(cidr("10.9.0.1").contains([10, 9, 0, 1].into()));
+        assert!(!cidr("::/0").contains([1, 2, 3, 4].into()));
+        assert!(cidr("fd09::1/64").contains("fd09::2".parse().unwrap()));
+    }
+
+    #[test]
+    fn a_bad_setting_says_what_was_expected() {
+        let options = |s: &str| SettingOptions { profile: Profile::Linux, sysctls: vec![s.to_owned()] };
+        assert_eq!(options("tcp_syn_retries=2").config().unwrap().tcp_syn_retries, 2);
+        assert_eq!(
+            options("tcp_retries2=many").config().unwrap_err().to_string(),
+            "--sysctl 'tcp_retries2=many': tcp_retries2: `many`: expected a number from 1 to 255"
+        );
+    }
+}

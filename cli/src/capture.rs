@@ -1,0 +1,145 @@
+//! A device that writes down what crosses it, as pcapng.
+
+use std::fs::File;
+use std::io::{self, BufWriter, Write};
+use std::path::Path;
+use std::task::{Context, Poll};
+use std::time::SystemTime;
+
+use steadfast::device::{Capabilities, Device, Frame, Received};
+
+use crate::failure::Failure;
+
+/// A device, and the file that its packets are written to.
+pub(crate) struct Captured<D> {
+    device: D,
+    /// `None` once writing failed: the traffic goes on.
+    file: Option<BufWriter<File>>,
+}
+
+impl<D> Captured<D> {
+    /// Makes the file, with its head.
+    pub(crate) fn create(path: &Path) -> Result<BufWriter<File>, Failure> {
+        let create = || {
+            let mut file = BufWriter::new(File::create(path)?);
+            file.write_all(&head())?;
+            file.flush()?;
+            Ok(file)
+        };
+        create().map_err(|e| Failure::system(format_args!("--pcap {}", path.display()), e))
+    }
+
+    pub(crate) fn new(device: D, file: BufWriter<File>) -> Captured<D> {
+        Captured { device, file: Some(file) }
+    }
+
+    fn write(&mut self, write: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>) {
+        if let Some(file) = &mut self.file
+            && let Err(e) = write(file)
+        {
+            eprintln!("steadfast: the capture ends here: {e}");
+            self.file = None;
+        }
+    }
+}
+
+impl<D: Device> Device for Captured<D> {
+    fn capabilities(&self) -> Capabilities {
+        self.device.capabilities()
+    }
+
+    fn poll_recv(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<Received>> {
+        let received = self.device.poll_recv(cx, buffer);
+        match &received {
+            Poll::Ready(Ok(received)) => {
+                self.write(|file| file.write_all(&packet_block(&buffer[..received.len], Direction::In)));
+            }
+            Poll::Ready(Err(_)) => {}
+            // Nothing to do just now: whoever reads the file along sees all of it.
+            Poll::Pending => self.write(|file| file.flush()),
+        }
+        received
+    }
+
+    fn poll_send(&mut self, cx: &mut Context<'_>, frame: Frame<'_>) -> Poll<io::Result<()>> {
+        let sent = self.device.poll_send(cx, frame);
+        if matches!(sent, Poll::Ready(Ok(()))) {
+            self.write(|file| file.write_all(&packet_block(frame.bytes, Direction::Out)));
+        }
+        sent
+    }
+}
+
+/// As `epb_flags` has it.
+#[derive(Clone, Copy)]
+enum Direction {
+    In = 1,
+    Out = 2,
+}
+
+/// Section header and interface description: bare IP packets, time in nanoseconds.
+fn head() -> Vec<u8> {
+    const LINKTYPE_RAW: u16 = 101;
+    let mut section = 0x1a2b_3c4d_u32.to_le_bytes().to_vec();
+    section.extend([1, 0, 0, 0]); // version 1.0
+    section.extend(u64::MAX.to_le_bytes()); // length of the section: not known
+    let mut interface = LINKTYPE_RAW.to_le_bytes().to_vec();
+    interface.extend([0; 2]);
+    interface.extend(0_u32.to_le_bytes()); // packets are not cut off
+    interface.extend(option(9, &[9])); // if_tsresol: 10^-9 s
+    interface.extend([0; 4]);
+    [block(0x0a0d_0d0a, &section), block(1, &interface)].concat()
+}
+
+/// An enhanced packet block.
+fn packet_block(packet: &[u8], direction: Direction) -> Vec<u8> {
+    let since_epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let nanos = since_epoch.as_nanos() as u64;
+    let len = packet.len() as u32;
+    let mut body = Vec::with_capacity(packet.len() + 40);
+    for word in [0, (nanos >> 32) as u32, nanos as u32, len, len] {
+        body.extend(word.to_le_bytes());
+    }
+    body.extend(packet);
+    pad(&mut body);
+    body.extend(option(2, &(direction as u32).to_le_bytes()));
+    body.extend([0; 4]);
+    block(6, &body)
+}
+
+fn block(kind: u32, body: &[u8]) -> Vec<u8> {
+    let len = (body.len() as u32 + 12).to_le_bytes();
+    [&kind.to_le_bytes(), &len, body, &len].concat()
+}
+
+fn option(code: u16, value: &[u8]) -> Vec<u8> {
+    let mut option = code.to_le_bytes().to_vec();
+    option.extend((value.len() as u16).to_le_bytes());
+    option.extend(value);
+    pad(&mut option);
+    option
+}
+
+fn pad(bytes: &mut Vec<u8>) {
+    bytes.resize(bytes.len().next_multiple_of(4), 0);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_block_says_its_length_at_both_ends() {
+        let mut rest: &[u8] = &[head(), packet_block(&[0x45; 41], Direction::In)].concat();
+        let mut kinds = Vec::new();
+        while !rest.is_empty() {
+            let word = |at: usize| u32::from_le_bytes(rest[at..at + 4].try_into().unwrap());
+            let len = word(4) as usize;
+            assert_eq!(len % 4, 0);
+            assert_eq!(word(len - 4) as usize, len);
+            kinds.push(word(0));
+            rest = &rest[len..];
+        }
+        assert_eq!(kinds, [0x0a0d_0d0a, 1, 6]);
+    }
+}

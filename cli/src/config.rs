@@ -1,0 +1,54 @@
+//! `steadfast config`: the table of settings.
+
+use std::io::{self, Write};
+
+use clap::Args;
+use steadfast::Config;
+
+use crate::attach::SettingOptions;
+use crate::failure::Failure;
+
+/// Print the settings.
+#[derive(Args)]
+pub(crate) struct Settings {
+    #[command(flatten)]
+    settings: SettingOptions,
+}
+
+impl Settings {
+    pub(crate) fn run(&self) -> Result<(), Failure> {
+        let table = table(&self.settings.config()?);
+        match io::stdout().lock().write_all(table.as_bytes()) {
+            // Whoever reads us has seen enough.
+            Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+            result => result.map_err(|e| Failure::system("standard output", e)),
+        }
+    }
+}
+
+/// A line for each setting. Without what follows `#`, it is text that the settings can be read from again.
+fn table(config: &Config) -> String {
+    let assignments: Vec<_> =
+        Config::settings().iter().map(|s| format!("{} = {}", s.name, s.value(config))).collect();
+    let width = assignments.iter().map(|a| a.chars().count()).max().unwrap_or(0);
+    let lines = Config::settings().iter().zip(assignments).map(|(setting, assignment)| {
+        let unit = if setting.unit.is_empty() { String::new() } else { format!(" [{}]", setting.unit) };
+        format!("{assignment:width$}  # {}{unit}\n", setting.doc.trim())
+    });
+    lines.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use steadfast::Profile;
+
+    use super::*;
+
+    #[test]
+    fn the_table_reads_back_as_the_settings_it_shows() {
+        let shown = Config::profile(Profile::Bsd);
+        let mut read = Config::default();
+        read.apply(&table(&shown)).unwrap();
+        assert_eq!(read, shown);
+    }
+}

@@ -1,0 +1,119 @@
+//! `steadfast connect`: standard input and output over a connection.
+
+use std::io;
+use std::net::SocketAddr;
+
+use clap::Args;
+use steadfast::TcpStream;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+
+use crate::attach::{Attach, CLOSE_LIMIT};
+use crate::failure::{Failure, describe};
+
+/// Connect standard input and output to a server.
+#[derive(Args)]
+pub(crate) struct Connect {
+    /// Server: 10.9.0.1:80, [fd09::1]:80, or a name that this machine can look up.
+    #[arg(value_name = "HOST:PORT")]
+    server: String,
+    #[command(flatten)]
+    attach: Attach,
+}
+
+impl Connect {
+    pub(crate) async fn run(self) -> Result<(), Failure> {
+        let server = self.server().await?;
+        let attached = self.attach.open().await?;
+        let what = format!("connect {server}");
+        let stream = TcpStream::connect(&attached.net, server).await;
+        let stream = stream.map_err(|e| Failure::connection(&what, e))?;
+        exchange(stream, tokio::io::stdin(), tokio::io::stdout())
+            .await
+            .map_err(|e| e.into_failure(server))?;
+        attached
+            .net
+            .close(CLOSE_LIMIT)
+            .await
+            .map_err(|e| Failure::connection(format_args!("close {server}"), e))
+    }
+
+    /// The server's address: the first that is of the family of one of ours.
+    async fn server(&self) -> Result<SocketAddr, Failure> {
+        let name = &self.server;
+        let port = name.rsplit_once(':').and_then(|(_, port)| port.parse::<u16>().ok());
+        if port.is_none_or(|port| port == 0) {
+            let text = format!("`{name}`: expected HOST:PORT, as 10.9.0.1:80 or [fd09::1]:80");
+            return Err(Failure::usage(text));
+        }
+        let found =
+            tokio::net::lookup_host(name).await.map_err(|e| Failure::system(format_args!("`{name}`"), e))?;
+        let found: Vec<_> = found.collect();
+        let ours = self.attach.addresses()?;
+        let fits = |server: &&SocketAddr| ours.iter().any(|(ip, _)| ip.is_ipv4() == server.is_ipv4());
+        found.iter().find(fits).copied().ok_or_else(|| {
+            let families = found.first().map_or("anything".to_owned(), |server| server.ip().to_string());
+            Failure::usage(format!("`{name}`: no --address is of the family of {families}"))
+        })
+    }
+}
+
+/// Copies both ways until both have ended, with a half-close at the end of the input.
+async fn exchange(
+    stream: TcpStream,
+    input: impl AsyncRead + Unpin,
+    output: impl AsyncWrite + Unpin,
+) -> Result<(), Broken> {
+    let (mut from, mut to) = stream.into_split();
+    let mut send = Box::pin(async {
+        copy(input, &mut to, Broken::Input, Broken::Connection).await?;
+        to.shutdown().await.map_err(Broken::Connection)
+    });
+    let mut receive = Box::pin(copy(&mut from, output, Broken::Connection, Broken::Output));
+    let mut sent = None;
+    loop {
+        tokio::select! {
+            received = &mut receive => break received?,
+            // What the peer had sent before the connection broke is still there to be read.
+            result = &mut send, if sent.is_none() => sent = Some(result),
+        }
+    }
+    match sent {
+        Some(sent) => sent,
+        None => send.await,
+    }
+}
+
+async fn copy(
+    mut from: impl AsyncRead + Unpin,
+    mut to: impl AsyncWrite + Unpin,
+    read_error: fn(io::Error) -> Broken,
+    write_error: fn(io::Error) -> Broken,
+) -> Result<(), Broken> {
+    let mut buffer = vec![0; 64 * 1024];
+    loop {
+        let len = from.read(&mut buffer).await.map_err(read_error)?;
+        if len == 0 {
+            return to.flush().await.map_err(write_error);
+        }
+        to.write_all(&buffer[..len]).await.map_err(write_error)?;
+        to.flush().await.map_err(write_error)?;
+    }
+}
+
+/// What broke while bytes were copied.
+#[derive(Debug)]
+enum Broken {
+    Input(io::Error),
+    Output(io::Error),
+    Connection(io::Error),
+}
+
+impl Broken {
+    fn into_failure(self, server: SocketAddr) -> Failure {
+        match self {
+            Broken::Input(e) => Failure::usage(format!("standard input: {}", describe(&e))),
+            Broken::Output(e) => Failure::usage(format!("standard output: {}", describe(&e))),
+            Broken::Connection(e) => Failure::connection(server, e),
+        }
+    }
+}

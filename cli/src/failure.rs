@@ -1,0 +1,86 @@
+//! Why a command failed, in one line, and the exit status that says whose fault it was.
+
+use std::fmt;
+use std::io;
+use std::process::ExitCode;
+
+use steadfast::core::Error;
+
+/// Why a command failed.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// The connection: exit status 1.
+    Connection(String),
+    /// The command line or the system: exit status 2.
+    System(String),
+}
+
+impl Failure {
+    /// A connection failed while we did `what`.
+    pub(crate) fn connection(what: impl fmt::Display, error: io::Error) -> Failure {
+        Failure::Connection(format!("{what}: {}", describe(&error)))
+    }
+
+    /// The system refused `what`.
+    pub(crate) fn system(what: impl fmt::Display, error: io::Error) -> Failure {
+        Failure::System(format!("{what}: {}", describe(&error)))
+    }
+
+    /// Something on the command line is wrong.
+    pub(crate) fn usage(text: impl Into<String>) -> Failure {
+        Failure::System(text.into())
+    }
+
+    pub(crate) fn exit_code(&self) -> ExitCode {
+        match self {
+            Failure::Connection(_) => ExitCode::from(1),
+            Failure::System(_) => ExitCode::from(2),
+        }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Failure::Connection(text) | Failure::System(text) => f.write_str(text),
+        }
+    }
+}
+
+/// The error in words, with its POSIX name where it is one of the stack's: `connection refused (ECONNREFUSED)`.
+pub(crate) fn describe(error: &io::Error) -> String {
+    let named = error.raw_os_error().and_then(|errno| NAMED.iter().find(|e| e.errno() == errno));
+    match named {
+        Some(named) => format!("{named} ({})", named.name()),
+        None => error.to_string(),
+    }
+}
+
+const NAMED: [Error; 14] = [
+    Error::ConnectionRefused,
+    Error::ConnectionReset,
+    Error::ConnectionAborted,
+    Error::TimedOut,
+    Error::HostUnreachable,
+    Error::NetworkUnreachable,
+    Error::Prohibited,
+    Error::ProtocolUnavailable,
+    Error::AddrInUse,
+    Error::AddrNotAvailable,
+    Error::NotConnected,
+    Error::BrokenPipe,
+    Error::InvalidArgument,
+    Error::NoBufferSpace,
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_of_the_stack_is_shown_with_its_posix_name() {
+        let error = io::Error::from_raw_os_error(Error::ConnectionRefused.errno());
+        assert_eq!(describe(&error), "connection refused (ECONNREFUSED)");
+        assert_eq!(describe(&io::Error::other("odd")), "odd");
+    }
+}

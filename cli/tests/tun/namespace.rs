@@ -1,0 +1,152 @@
+//! A network namespace of the test's own, and programs in it.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{self, Receiver};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::sched::{CloneFlags, unshare};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::{Pid, geteuid};
+
+/// Nothing here takes longer, unless it hangs.
+pub(crate) const LIMIT: Duration = Duration::from_secs(120);
+
+/// Puts this thread, and what it starts from now on, into a network namespace of its own. The kernel removes
+/// it with the last thread and process in it, however the test ends.
+///
+/// Where that cannot be done or a tool is missing, says why and gives `false`: the test is skipped. With
+/// `STEADFAST_REQUIRE_TUN` in the environment, that is a failure.
+#[must_use]
+pub(crate) fn enter_namespace(tools: &[&str]) -> bool {
+    match try_enter(tools) {
+        Ok(()) => true,
+        Err(reason) => {
+            let required = std::env::var_os("STEADFAST_REQUIRE_TUN").is_some_and(|value| value != "0");
+            assert!(!required, "STEADFAST_REQUIRE_TUN is set, but {reason}");
+            eprintln!("skipped: {reason}");
+            false
+        }
+    }
+}
+
+fn try_enter(tools: &[&str]) -> Result<(), String> {
+    if !geteuid().is_root() {
+        return Err("it takes root to make a network namespace".to_owned());
+    }
+    if !Path::new("/dev/net/tun").exists() {
+        return Err("/dev/net/tun is not there".to_owned());
+    }
+    if let Some(tool) = tools.iter().find(|tool| !is_installed(tool)) {
+        return Err(format!("{tool} is not installed"));
+    }
+    unshare(CloneFlags::CLONE_NEWNET).map_err(|e| format!("no network namespace can be made: {e}"))
+}
+
+/// Our tool, with both ends of its device given.
+pub(crate) fn steadfast(args: &str) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_steadfast"));
+    command.args(args.split(' ')).args("--tun sf0 --host 10.9.0.1/24 --address 10.9.0.2".split(' '));
+    command.args("--host fd09::1/64 --address fd09::2".split(' '));
+    command
+}
+
+/// Starts a server of ours on both addresses and waits until it listens.
+pub(crate) fn serve(args: &str) -> Running {
+    let mut server = Running::start(&mut steadfast(&format!("serve -v {args}")));
+    server.wait_for("listening on 10.9.0.2:");
+    server.wait_for("listening on [fd09::2]:");
+    server
+}
+
+/// Whether the namespace of this thread has an interface of this name.
+pub(crate) fn has_interface(name: &str) -> bool {
+    let interfaces = std::fs::read_to_string("/proc/thread-self/net/dev").unwrap();
+    interfaces.lines().any(|line| line.trim_start().starts_with(&format!("{name}:")))
+}
+
+fn is_installed(tool: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).any(|dir| dir.join(tool).exists())
+}
+
+/// A program that runs, with what it says on standard error. It is killed when this is dropped.
+pub(crate) struct Running {
+    pub(crate) child: Child,
+    errors: Receiver<String>,
+    pub(crate) said: Vec<String>,
+}
+
+impl Running {
+    pub(crate) fn start(command: &mut Command) -> Running {
+        let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
+        let (sender, errors) = mpsc::channel();
+        let stderr = BufReader::new(child.stderr.take().unwrap());
+        thread::spawn(move || {
+            for line in stderr.lines().map_while(Result::ok) {
+                sender.send(line).ok();
+            }
+        });
+        Running { child, errors, said: Vec::new() }
+    }
+
+    /// Waits for a line of standard error that contains `text`.
+    #[track_caller]
+    pub(crate) fn wait_for(&mut self, text: &str) {
+        let deadline = Instant::now() + LIMIT;
+        while !self.said.iter().any(|line| line.contains(text)) {
+            match self.errors.recv_timeout(deadline - Instant::now()) {
+                Ok(line) => self.said.push(line),
+                Err(e) => panic!("no `{text}` ({e}) among {:#?}", self.said),
+            }
+        }
+    }
+
+    /// Asks it to end, as `kill` does.
+    pub(crate) fn terminate(&self) {
+        kill(Pid::from_raw(self.child.id() as i32), Signal::SIGTERM).unwrap();
+    }
+
+    /// Waits until it ends; standard error is then whole.
+    #[track_caller]
+    pub(crate) fn wait(&mut self) -> ExitStatus {
+        let deadline = Instant::now() + LIMIT;
+        // Standard error ends with the program.
+        while let Ok(line) = self.errors.recv_timeout(deadline - Instant::now()) {
+            self.said.push(line);
+        }
+        match self.child.try_wait().unwrap() {
+            Some(status) => status,
+            None if Instant::now() < deadline => self.child.wait().unwrap(),
+            None => panic!("still running after {LIMIT:?}: {:#?}", self.said),
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.child.kill().ok();
+        self.child.wait().ok();
+        if thread::panicking() {
+            self.said.extend(self.errors.try_iter());
+            eprintln!("said: {:#?}", self.said);
+        }
+    }
+}
+
+/// Runs `command` with `input`, and gives its status, output and errors.
+#[track_caller]
+pub(crate) fn run(command: &mut Command, input: &[u8]) -> (ExitStatus, Vec<u8>, String) {
+    let mut running = Running::start(command.stdin(Stdio::piped()).stdout(Stdio::piped()));
+    let mut to = running.child.stdin.take().unwrap();
+    let mut from = running.child.stdout.take().unwrap();
+    let mut output = Vec::new();
+    thread::scope(|scope| {
+        scope.spawn(move || to.write_all(input).ok());
+        from.read_to_end(&mut output).unwrap();
+    });
+    let status = running.wait();
+    (status, output, running.said.join("\n"))
+}

@@ -1,0 +1,168 @@
+//! Two devices joined by a wire in memory.
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+
+use crate::{Capabilities, Device, Frame, Received};
+
+/// Frames that a wire holds in each direction; above it the sender waits.
+pub const QUEUE_LEN: usize = 256;
+
+/// Makes two devices: what is sent into one comes out of the other, whole and in order.
+///
+/// When one end is dropped, the other reads and writes an error.
+pub fn pair(mtu: u16) -> (MemoryDevice, MemoryDevice) {
+    let (a, b) = (Arc::new(Wire::default()), Arc::new(Wire::default()));
+    let left = MemoryDevice { mtu, incoming: a.clone(), outgoing: b.clone() };
+    let right = MemoryDevice { mtu, incoming: b, outgoing: a };
+    (left, right)
+}
+
+/// One end of a [`pair`].
+#[derive(Debug)]
+pub struct MemoryDevice {
+    mtu: u16,
+    incoming: Arc<Wire>,
+    outgoing: Arc<Wire>,
+}
+
+impl Device for MemoryDevice {
+    fn capabilities(&self) -> Capabilities {
+        Capabilities::new(self.mtu)
+    }
+
+    fn poll_recv(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<Received>> {
+        let mut queue = self.incoming.lock();
+        if let Some(frame) = queue.frames.pop_front() {
+            buffer[..frame.len()].copy_from_slice(&frame);
+            wake(queue.sender.take());
+            return Poll::Ready(Ok(Received::new(frame.len())));
+        }
+        if queue.cut {
+            return Poll::Ready(Err(cut()));
+        }
+        queue.receiver = Some(cx.waker().clone());
+        Poll::Pending
+    }
+
+    fn poll_send(&mut self, cx: &mut Context<'_>, frame: Frame<'_>) -> Poll<io::Result<()>> {
+        let mut queue = self.outgoing.lock();
+        if queue.cut {
+            return Poll::Ready(Err(cut()));
+        }
+        if frame.bytes.len() > usize::from(self.mtu) {
+            // As a real link would: what is too big does not arrive.
+            return Poll::Ready(Ok(()));
+        }
+        if queue.frames.len() >= QUEUE_LEN {
+            queue.sender = Some(cx.waker().clone());
+            return Poll::Pending;
+        }
+        queue.frames.push_back(frame.bytes.into());
+        wake(queue.receiver.take());
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl Drop for MemoryDevice {
+    fn drop(&mut self) {
+        for wire in [&self.incoming, &self.outgoing] {
+            let mut queue = wire.lock();
+            queue.cut = true;
+            wake(queue.sender.take());
+            wake(queue.receiver.take());
+        }
+    }
+}
+
+#[derive(Debug, Default)]
+struct Wire(Mutex<Queue>);
+
+impl Wire {
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    frames: VecDeque<Box<[u8]>>,
+    receiver: Option<Waker>,
+    sender: Option<Waker>,
+    cut: bool,
+}
+
+fn wake(waker: Option<Waker>) {
+    if let Some(waker) = waker {
+        waker.wake();
+    }
+}
+
+fn cut() -> io::Error {
+    io::Error::new(io::ErrorKind::NetworkDown, "the other end of the wire is gone")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use super::*;
+
+    async fn recv(device: &mut MemoryDevice) -> io::Result<Vec<u8>> {
+        let mut buffer = [0; 1500];
+        let received = poll_fn(|cx| device.poll_recv(cx, &mut buffer)).await?;
+        Ok(buffer[..received.len].to_vec())
+    }
+
+    async fn send(device: &mut MemoryDevice, bytes: &[u8]) -> io::Result<()> {
+        poll_fn(|cx| device.poll_send(cx, Frame::new(bytes))).await
+    }
+
+    #[tokio::test]
+    async fn frames_come_out_whole_and_in_order() {
+        let (mut a, mut b) = pair(1500);
+        send(&mut a, b"one").await.unwrap();
+        send(&mut a, b"two").await.unwrap();
+        assert_eq!(recv(&mut b).await.unwrap(), b"one");
+        assert_eq!(recv(&mut b).await.unwrap(), b"two");
+    }
+
+    #[tokio::test]
+    async fn a_full_wire_makes_the_sender_wait_and_wakes_it() {
+        let (mut a, mut b) = pair(1500);
+        for _ in 0..QUEUE_LEN {
+            send(&mut a, b"x").await.unwrap();
+        }
+        let sender = tokio::spawn(async move {
+            send(&mut a, b"last").await.unwrap();
+            a
+        });
+        tokio::task::yield_now().await;
+        assert!(!sender.is_finished());
+        for _ in 0..QUEUE_LEN {
+            assert_eq!(recv(&mut b).await.unwrap(), b"x");
+        }
+        let _a = sender.await.unwrap();
+        assert_eq!(recv(&mut b).await.unwrap(), b"last");
+    }
+
+    #[tokio::test]
+    async fn a_wire_whose_other_end_is_gone_says_so_after_what_was_sent() {
+        let (mut a, mut b) = pair(1500);
+        send(&mut a, b"bye").await.unwrap();
+        drop(a);
+        assert_eq!(recv(&mut b).await.unwrap(), b"bye");
+        assert_eq!(recv(&mut b).await.unwrap_err().kind(), io::ErrorKind::NetworkDown);
+        assert_eq!(send(&mut b, b"?").await.unwrap_err().kind(), io::ErrorKind::NetworkDown);
+    }
+
+    #[tokio::test]
+    async fn a_frame_above_the_mtu_does_not_arrive() {
+        let (mut a, mut b) = pair(100);
+        send(&mut a, &[0; 101]).await.unwrap();
+        send(&mut a, &[1; 100]).await.unwrap();
+        assert_eq!(recv(&mut b).await.unwrap(), [1; 100]);
+    }
+}

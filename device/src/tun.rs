@@ -1,0 +1,280 @@
+//! TUN devices: packets to and from this machine's kernel.
+
+use std::fmt;
+use std::io;
+use std::net::IpAddr;
+use std::os::fd::{AsFd, OwnedFd};
+use std::task::{Context, Poll, ready};
+
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+use rustix::ioctl::{self, Opcode, Updater, opcode};
+use tokio::io::unix::AsyncFd;
+
+use crate::link::Link;
+use crate::{Capabilities, Device, Frame, Received};
+
+const CLONE_DEVICE: &str = "/dev/net/tun";
+
+/// Which TUN device to open, and how to set up the kernel's end of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct TunOptions {
+    /// Name of the interface. It is made when there is none of this name, and then goes when the device is
+    /// dropped; a persistent one (`ip tuntap add`) is taken as it is.
+    pub name: String,
+    /// Largest IP packet. `None`: what the interface has, 1500 when it is new.
+    pub mtu: Option<u16>,
+    /// Packets that the kernel queues towards us before it drops. `None`: what the interface has, 500 when it is
+    /// new, which is less than one full receive window.
+    pub queue_len: Option<u32>,
+    /// Addresses of the kernel's end, each with the length of its prefix; a route to the prefix follows.
+    pub host: Vec<(IpAddr, u8)>,
+    /// More networks that the kernel is to route into the device.
+    pub routes: Vec<(IpAddr, u8)>,
+}
+
+impl TunOptions {
+    /// The device called `name`, as it is; a new one is only brought up.
+    pub fn new(name: impl Into<String>) -> TunOptions {
+        TunOptions { name: name.into(), mtu: None, queue_len: None, host: Vec::new(), routes: Vec::new() }
+    }
+}
+
+/// A TUN device. It carries bare IP packets, without a header before them (`IFF_NO_PI`).
+#[derive(Debug)]
+pub struct Tun {
+    fd: AsyncFd<OwnedFd>,
+    name: String,
+    capabilities: Capabilities,
+}
+
+impl Tun {
+    /// Opens a device and sets up the kernel's end of it. Needs a Tokio runtime with I/O enabled.
+    ///
+    /// Making a device takes root or `CAP_NET_ADMIN`; using a persistent one that this user owns does not, as
+    /// long as `options` asks for nothing to be changed.
+    pub async fn open(options: &TunOptions) -> Result<Tun, TunError> {
+        check_name(&options.name)?;
+        let flags = OFlags::RDWR | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let fd = rustix::fs::open(CLONE_DEVICE, flags, Mode::empty()).map_err(TunError::open)?;
+        let name = attach(&fd, &options.name).map_err(|e| TunError::attach(&options.name, e))?;
+        let mtu = set_up(&name, options).await?;
+        // SAFETY: the file is owned here, open, and never replaced or closed before the `AsyncFd` is dropped.
+        let fd = unsafe { AsyncFd::register(fd) };
+        let fd = fd.map_err(|e| TunError::new("cannot watch the device", e.into(), ""))?;
+        Ok(Tun { fd, name, capabilities: Capabilities::new(mtu) })
+    }
+
+    /// Name of the interface.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+}
+
+impl Device for Tun {
+    fn capabilities(&self) -> Capabilities {
+        self.capabilities
+    }
+
+    fn poll_recv(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<Received>> {
+        loop {
+            let mut guard = ready!(self.fd.poll_read_ready(cx))?;
+            let read = guard.try_io(|fd| Ok(rustix::io::read(fd, &mut *buffer)?));
+            match read {
+                Ok(Ok(len)) => return Poll::Ready(Ok(Received::new(len))),
+                Ok(Err(e)) if e.kind() == io::ErrorKind::Interrupted => {}
+                Ok(Err(e)) => return Poll::Ready(Err(e)),
+                Err(_would_block) => {}
+            }
+        }
+    }
+
+    fn poll_send(&mut self, cx: &mut Context<'_>, frame: Frame<'_>) -> Poll<io::Result<()>> {
+        loop {
+            let mut guard = ready!(self.fd.poll_write_ready(cx))?;
+            let written = guard.try_io(|fd| match rustix::io::write(fd, frame.bytes) {
+                Err(e) if is_final(e) || e == Errno::AGAIN => Err(e.into()),
+                // The interface is down, or the kernel is out of memory: the packet is lost, the device is not.
+                _ => Ok(()),
+            });
+            if let Ok(result) = written {
+                return Poll::Ready(result);
+            }
+        }
+    }
+}
+
+/// Whether the device behind the file is gone.
+fn is_final(error: Errno) -> bool {
+    matches!(error, Errno::BADFD | Errno::BADF | Errno::NODEV)
+}
+
+fn check_name(name: &str) -> Result<(), TunError> {
+    let fits = (1..InterfaceRequest::NAME_LEN).contains(&name.len());
+    let sound = name.bytes().all(|b| b.is_ascii_graphic() && b != b'/' && b != b'%' && b != b':');
+    if fits && sound && name != "." && name != ".." {
+        return Ok(());
+    }
+    let what = format!("`{name}` is no name of an interface");
+    let expected = "expected 1 to 15 letters, digits or signs without `/`, `:` and `%`";
+    Err(TunError::new(what, io::ErrorKind::InvalidInput.into(), expected))
+}
+
+/// `struct ifreq` as `TUNSETIFF` takes it.
+#[repr(C)]
+struct InterfaceRequest {
+    name: [u8; InterfaceRequest::NAME_LEN],
+    flags: u16,
+    padding: [u8; 22],
+}
+
+impl InterfaceRequest {
+    const NAME_LEN: usize = 16;
+    const IFF_TUN: u16 = 0x0001;
+    const IFF_NO_PI: u16 = 0x1000;
+}
+
+const _: () = assert!(size_of::<InterfaceRequest>() == 40, "struct ifreq");
+
+/// Ties `fd` to the interface called `name` and says what it is called.
+fn attach(fd: &OwnedFd, name: &str) -> Result<String, Errno> {
+    const TUNSETIFF: Opcode = opcode::write::<i32>(b'T', 202);
+    let mut request = InterfaceRequest {
+        name: [0; InterfaceRequest::NAME_LEN],
+        flags: InterfaceRequest::IFF_TUN | InterfaceRequest::IFF_NO_PI,
+        padding: [0; 22],
+    };
+    request.name[..name.len()].copy_from_slice(name.as_bytes());
+    // SAFETY: TUNSETIFF reads and writes one `struct ifreq`, which `InterfaceRequest` has the size and layout of.
+    unsafe { ioctl::ioctl(fd.as_fd(), Updater::<TUNSETIFF, _>::new(&mut request)) }?;
+    let end = request.name.iter().position(|&b| b == 0).unwrap_or(request.name.len());
+    Ok(String::from_utf8_lossy(&request.name[..end]).into_owned())
+}
+
+/// Sets up the kernel's end; gives the MTU.
+async fn set_up(name: &str, options: &TunOptions) -> Result<u16, TunError> {
+    let failed = |what: String| move |e: io::Error| TunError::change(what, e);
+    let mut link =
+        Link::open(name).await.map_err(|e| TunError::new(format!("cannot find interface {name}"), e, ""))?;
+    if let Some(mtu) = options.mtu.filter(|&mtu| u32::from(mtu) != link.mtu) {
+        link.set_mtu(mtu).await.map_err(failed(format!("cannot set the MTU of {name} to {mtu}")))?;
+    }
+    if let Some(packets) = options.queue_len {
+        link.set_queue_len(packets)
+            .await
+            .map_err(failed(format!("cannot set the queue length of {name}")))?;
+    }
+    if !link.up {
+        link.set_up().await.map_err(failed(format!("cannot bring {name} up")))?;
+    }
+    for &(address, prefix_len) in &options.host {
+        let what = format!("cannot give {name} the address {address}/{prefix_len}");
+        link.add_address(address, prefix_len).await.map_err(failed(what))?;
+    }
+    for &(network, prefix_len) in &options.routes {
+        let what = format!("cannot route {network}/{prefix_len} into {name}");
+        link.add_route(network, prefix_len).await.map_err(failed(what))?;
+    }
+    Ok(u16::try_from(link.mtu).unwrap_or(u16::MAX))
+}
+
+/// Why a TUN device could not be opened: what failed, why, and what would help, in one line.
+#[derive(Debug)]
+pub struct TunError {
+    what: String,
+    cause: io::Error,
+    advice: &'static str,
+}
+
+const NEEDS_ADMIN: &str =
+    "run as root, or give the program the right to: setcap cap_net_admin+ep (and rw on /dev/net/tun)";
+
+impl TunError {
+    fn new(what: impl Into<String>, cause: io::Error, advice: &'static str) -> TunError {
+        TunError { what: what.into(), cause, advice }
+    }
+
+    fn open(error: Errno) -> TunError {
+        let advice = match error {
+            Errno::NOENT | Errno::NODEV | Errno::NXIO => {
+                "the kernel's TUN driver is missing: modprobe tun; in a container, pass the device through: \
+                 --device /dev/net/tun --cap-add NET_ADMIN"
+            }
+            Errno::ACCESS | Errno::PERM => NEEDS_ADMIN,
+            _ => "",
+        };
+        TunError::new(format!("cannot open {CLONE_DEVICE}"), error.into(), advice)
+    }
+
+    fn attach(name: &str, error: Errno) -> TunError {
+        let advice = match error {
+            Errno::PERM | Errno::ACCESS => NEEDS_ADMIN,
+            Errno::BUSY => "another program uses it, or an interface of another kind has this name",
+            Errno::INVAL => "an interface of this name is there and is no plain TUN device",
+            _ => "",
+        };
+        TunError::new(format!("cannot make the TUN device {name}"), error.into(), advice)
+    }
+
+    fn change(what: String, error: io::Error) -> TunError {
+        let advice = if error.kind() == io::ErrorKind::PermissionDenied { NEEDS_ADMIN } else { "" };
+        TunError::new(what, error, advice)
+    }
+
+    /// The kind of the error underneath.
+    pub fn kind(&self) -> io::ErrorKind {
+        self.cause.kind()
+    }
+}
+
+impl fmt::Display for TunError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.what)?;
+        if self.cause.kind() != io::ErrorKind::InvalidInput || self.cause.raw_os_error().is_some() {
+            let cause = self.cause.to_string();
+            // Without the " (os error 13)" of the standard library: the words say it.
+            write!(f, ": {}", cause.split(" (os error").next().unwrap_or(&cause).to_lowercase())?;
+        }
+        if !self.advice.is_empty() {
+            write!(f, "; {}", self.advice)?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for TunError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&self.cause)
+    }
+}
+
+impl From<TunError> for io::Error {
+    fn from(error: TunError) -> io::Error {
+        io::Error::new(error.kind(), error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_that_the_kernel_would_refuse_is_refused_with_what_is_expected() {
+        for name in ["", "a-name-of-16-byte", "a/b", "a b", "tun%d", ".", "..", "é"] {
+            let error = check_name(name).unwrap_err().to_string();
+            assert!(error.starts_with(&format!("`{name}` is no name of an interface; expected ")), "{error}");
+        }
+        for name in ["t", "tun0", "fifteen-letters"] {
+            check_name(name).unwrap();
+        }
+    }
+
+    #[test]
+    fn an_error_is_one_line_that_says_what_is_missing_and_how_to_get_it() {
+        let error = TunError::open(Errno::ACCESS).to_string();
+        assert_eq!(error, format!("cannot open /dev/net/tun: permission denied; {NEEDS_ADMIN}"));
+        let error = TunError::open(Errno::NOENT).to_string();
+        assert!(error.contains("modprobe tun") && !error.contains('\n'), "{error}");
+    }
+}

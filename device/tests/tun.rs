@@ -1,0 +1,145 @@
+//! A TUN device against the kernel, in a network namespace of the test's own.
+#![cfg(target_os = "linux")]
+
+use std::future::{Future, poll_fn};
+use std::io::ErrorKind;
+use std::net::{IpAddr, UdpSocket};
+use std::path::Path;
+use std::time::Duration;
+
+use nix::sched::{CloneFlags, unshare};
+use steadfast_device::{Capabilities, Device, Frame, Tun, TunOptions};
+use tokio::time::timeout;
+
+/// Runs `test` in a namespace of its own, or says why that cannot be done here. With `STEADFAST_REQUIRE_TUN` in
+/// the environment, that is a failure.
+fn in_namespace(test: impl Future<Output = ()>) {
+    let reason = if !nix::unistd::geteuid().is_root() {
+        Some("it takes root to make a network namespace".to_owned())
+    } else if !Path::new("/dev/net/tun").exists() {
+        Some("/dev/net/tun is not there".to_owned())
+    } else {
+        // The namespace goes with this thread.
+        unshare(CloneFlags::CLONE_NEWNET).err().map(|e| format!("no network namespace can be made: {e}"))
+    };
+    if let Some(reason) = reason {
+        let required = std::env::var_os("STEADFAST_REQUIRE_TUN").is_some_and(|value| value != "0");
+        assert!(!required, "STEADFAST_REQUIRE_TUN is set, but {reason}");
+        eprintln!("skipped: {reason}");
+        return;
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async { timeout(Duration::from_secs(20), test).await.unwrap() });
+}
+
+fn options() -> TunOptions {
+    let mut options = TunOptions::new("sf0");
+    options.host = vec![("10.9.0.1".parse().unwrap(), 24), ("fd09::1".parse().unwrap(), 64)];
+    options
+}
+
+/// The next UDP packet: whatever else the kernel says by itself is passed over.
+async fn recv_udp(tun: &mut Tun) -> Vec<u8> {
+    let mut buffer = [0; 65_535];
+    loop {
+        let received = poll_fn(|cx| tun.poll_recv(cx, &mut buffer)).await.unwrap();
+        let packet = &buffer[..received.len];
+        let protocol = if packet[0] >> 4 == 4 { packet[9] } else { packet[6] };
+        if protocol == 17 {
+            return packet.to_vec();
+        }
+    }
+}
+
+async fn send(tun: &mut Tun, packet: &[u8]) {
+    poll_fn(|cx| tun.poll_send(cx, Frame::new(packet))).await.unwrap();
+}
+
+/// Turns a UDP packet over IPv4 round: what was sent comes back. A sum does not care for order, so the
+/// checksums stay as they are.
+fn turned_round(packet: &[u8]) -> Vec<u8> {
+    let mut answer = packet.to_vec();
+    answer[12..16].copy_from_slice(&packet[16..20]);
+    answer[16..20].copy_from_slice(&packet[12..16]);
+    answer[20..22].copy_from_slice(&packet[22..24]);
+    answer[22..24].copy_from_slice(&packet[20..22]);
+    answer
+}
+
+#[test]
+fn packets_pass_both_ways_between_the_kernel_and_the_device() {
+    in_namespace(async {
+        let mut tun = Tun::open(&options()).await.unwrap();
+        assert_eq!(tun.name(), "sf0");
+        assert_eq!(tun.capabilities(), Capabilities::new(1500));
+        let socket = UdpSocket::bind("10.9.0.1:0").unwrap();
+        socket.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        socket.send_to(b"round", "10.9.0.2:9").unwrap();
+        let packet = recv_udp(&mut tun).await;
+        assert_eq!(packet[12..20], [10, 9, 0, 1, 10, 9, 0, 2]);
+        send(&mut tun, &turned_round(&packet)).await;
+        let mut buffer = [0; 16];
+        let (len, from) = socket.recv_from(&mut buffer).unwrap();
+        assert_eq!((&buffer[..len], from), (b"round".as_slice(), "10.9.0.2:9".parse().unwrap()));
+    });
+}
+
+#[test]
+fn ipv6_passes_as_soon_as_the_device_is_open() {
+    in_namespace(async {
+        let mut tun = Tun::open(&options()).await.unwrap();
+        let socket = UdpSocket::bind("[fd09::1]:0").unwrap();
+        socket.send_to(b"six", "[fd09::2]:9").unwrap();
+        assert!(recv_udp(&mut tun).await.ends_with(b"six"));
+    });
+}
+
+#[test]
+fn mtu_and_routes_are_as_asked_for() {
+    in_namespace(async {
+        let mut options = options();
+        options.mtu = Some(1280);
+        options.queue_len = Some(2000);
+        let far: IpAddr = "192.0.2.0".parse().unwrap();
+        options.routes = vec![(far, 24)];
+        let mut tun = Tun::open(&options).await.unwrap();
+        assert_eq!(tun.capabilities().mtu, 1280);
+        let socket = UdpSocket::bind("10.9.0.1:0").unwrap();
+        socket.send_to(&[7; 1280 - 28], "192.0.2.77:9").unwrap();
+        assert_eq!(recv_udp(&mut tun).await.len(), 1280);
+    });
+}
+
+#[test]
+fn a_packet_that_is_no_packet_is_lost_and_the_device_goes_on() {
+    in_namespace(async {
+        let mut tun = Tun::open(&options()).await.unwrap();
+        send(&mut tun, &[0xff; 20]).await;
+        send(&mut tun, &[]).await;
+        let socket = UdpSocket::bind("10.9.0.1:0").unwrap();
+        socket.send_to(b"on", "10.9.0.2:9").unwrap();
+        assert!(recv_udp(&mut tun).await.ends_with(b"on"));
+    });
+}
+
+#[test]
+fn a_device_that_is_in_use_cannot_be_opened_again_until_it_is_dropped() {
+    in_namespace(async {
+        let tun = Tun::open(&options()).await.unwrap();
+        let error = Tun::open(&options()).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::ResourceBusy);
+        assert!(error.to_string().starts_with("cannot make the TUN device sf0: "), "{error}");
+        drop(tun);
+        Tun::open(&options()).await.unwrap();
+    });
+}
+
+#[test]
+fn an_address_that_cannot_be_set_is_named() {
+    in_namespace(async {
+        let mut options = TunOptions::new("sf0");
+        options.host = vec![("10.9.0.1".parse().unwrap(), 24), ("0.0.0.0".parse().unwrap(), 40)];
+        let error = Tun::open(&options).await.unwrap_err().to_string();
+        assert!(error.starts_with("cannot give sf0 the address 0.0.0.0/40: "), "{error}");
+    });
+}

@@ -1,0 +1,187 @@
+//! A network of one's own: the stack, and how it is started and closed.
+
+use std::io;
+use std::net::IpAddr;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use steadfast_core::counters::Counters;
+use steadfast_core::info::{Diagnosis, SocketEntry, Usage};
+use steadfast_core::{Config, Error, Instant, Interface, Stack};
+use steadfast_device::Device;
+
+use crate::driver::Driver;
+use crate::shared::{Handle, Phase, Shared, State, Waiting, into_io};
+
+/// A TCP/IP stack on a device, with the task that drives it. Clones are handles of the same network.
+///
+/// When all handles, listeners and streams are dropped, the driver ends as soon as the last connection has
+/// ended in good order, if the runtime lives so long; [`close`](Net::close) waits for that.
+#[derive(Clone, Debug)]
+pub struct Net {
+    pub(crate) handle: Arc<Handle>,
+}
+
+impl Net {
+    /// Begins to describe a network.
+    pub fn builder() -> Builder {
+        Builder { config: Config::default(), addresses: Vec::new(), secret: None }
+    }
+
+    /// Ends the network: listeners close, nothing new begins, and what was written is delivered. Returns when no
+    /// connection is left. TIME-WAIT is not waited for.
+    ///
+    /// Streams that the application still holds go on until it drops them. What is left after `limit` is reset,
+    /// and the error is then `TimedOut`. If the device failed, the error says how.
+    pub async fn close(&self, limit: Duration) -> io::Result<()> {
+        self.handle.call(|state, now| {
+            if !state.is_closed() {
+                state.phase = Phase::Closing { deadline: Some(now + limit) };
+            }
+            let waiting = state.sockets.iter();
+            let listeners = waiting.filter(|(_, w)| matches!(w, Waiting::Listener(_))).map(|(id, _)| id);
+            for id in listeners.collect::<Vec<_>>() {
+                // It can only fail because the listener is gone, which is what is wanted.
+                let _ = state.stack.close(now, id);
+                if let Some(Waiting::Listener(arrivals)) = state.sockets.remove(id) {
+                    arrivals.notify_waiters();
+                }
+            }
+            state.work = true;
+        });
+        loop {
+            let mut ended = pin!(self.handle.ended.notified());
+            ended.as_mut().enable();
+            if let Phase::Closed { failure, cut_off } = &self.handle.lock().phase {
+                return match failure {
+                    Some((kind, text)) => Err(io::Error::new(*kind, text.clone())),
+                    None if *cut_off => Err(io::ErrorKind::TimedOut.into()),
+                    None => Ok(()),
+                };
+            }
+            ended.await;
+        }
+    }
+
+    /// What the stack counted.
+    pub fn counters(&self) -> Counters {
+        self.handle.lock().stack.counters().clone()
+    }
+
+    /// How full its tables are.
+    pub fn usage(&self) -> Usage {
+        self.handle.lock().stack.usage()
+    }
+
+    /// All that `ss -a` would show: listeners, half-open, connections, orphans, TIME-WAIT.
+    pub fn sockets(&self) -> Vec<SocketEntry> {
+        self.handle.call(|state, now| state.stack.sockets(now))
+    }
+
+    /// Connections that the application seems to have forgotten: in CLOSE-WAIT for longer than `older_than`.
+    pub fn diagnose(&self, older_than: Duration) -> Vec<Diagnosis> {
+        self.handle.call(|state, now| state.stack.diagnose(now, older_than))
+    }
+
+    /// Adds an address; what listens on all addresses answers there too.
+    pub fn add_address(&self, address: impl Into<IpAddr>, prefix_len: u8) {
+        self.handle.call(|state, _| state.stack.add_address(address.into(), prefix_len));
+    }
+
+    /// A call that begins something new.
+    pub(crate) fn begin<R>(
+        &self,
+        call: impl FnOnce(&mut State, Instant) -> Result<R, Error>,
+    ) -> io::Result<R> {
+        self.handle.call(|state, now| {
+            state.check_open()?;
+            state.work = true;
+            call(state, now).map_err(into_io)
+        })
+    }
+}
+
+/// What a [`Net`] is to be like.
+#[derive(Clone, Debug)]
+pub struct Builder {
+    config: Config,
+    addresses: Vec<(IpAddr, u8)>,
+    secret: Option<[u8; 32]>,
+}
+
+impl Builder {
+    /// Timers and limits. The secret in it does not count: it is drawn anew, see [`secret`](Builder::secret).
+    pub fn config(mut self, config: Config) -> Builder {
+        self.config = config;
+        self
+    }
+
+    /// An address of the stack, with the length of its prefix. At least one is needed.
+    pub fn address(mut self, address: impl Into<IpAddr>, prefix_len: u8) -> Builder {
+        self.addresses.push((address.into(), prefix_len));
+        self
+    }
+
+    /// Fixes what all chance comes from, so that a test can be repeated. Never share it between stacks on a
+    /// real network: sequence numbers and cookies could be guessed.
+    pub fn secret(mut self, secret: [u8; 32]) -> Builder {
+        self.secret = Some(secret);
+        self
+    }
+
+    /// Starts the network on `device`; its driver runs as a task of the current Tokio runtime.
+    ///
+    /// Errors: no address was given, the MTU of the device is too small for the addresses, or the system has no
+    /// entropy to draw the secret from.
+    ///
+    /// # Panics
+    ///
+    /// Outside of a Tokio runtime with time enabled.
+    pub fn start(self, device: impl Device) -> io::Result<Net> {
+        let (net, driver) = self.build(device)?;
+        tokio::spawn(driver);
+        Ok(net)
+    }
+
+    /// As [`start`](Builder::start), but leaves it to the caller where the driver runs. Nothing moves before it
+    /// is polled.
+    pub fn build<D: Device>(self, device: D) -> io::Result<(Net, Driver<D>)> {
+        let capabilities = device.capabilities();
+        self.check(capabilities.mtu)?;
+        let mut config = self.config;
+        config.secret = self.secret.map_or_else(draw_secret, Ok)?;
+        let mut interface = Interface::new(capabilities.mtu, self.addresses);
+        interface.segmentation_offload = capabilities.segmentation_offload;
+        interface.checksum_offload = capabilities.checksum_offload;
+        let shared = Arc::new(Shared::new(Stack::new(config, interface)));
+        let driver = Driver::new(shared.clone(), device);
+        Ok((Net { handle: Arc::new(Handle(shared)) }, driver))
+    }
+
+    fn check(&self, mtu: u16) -> io::Result<()> {
+        let invalid = |text: String| Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+        if self.addresses.is_empty() {
+            return invalid("a network needs at least one address".to_owned());
+        }
+        for &(address, prefix_len) in &self.addresses {
+            let (longest, smallest_mtu) = if address.is_ipv4() { (32, 68) } else { (128, 1280) };
+            if prefix_len > longest {
+                return invalid(format!("{address}/{prefix_len}: expected a prefix of at most {longest}"));
+            }
+            if mtu < smallest_mtu {
+                return invalid(format!(
+                    "{address} needs an MTU of at least {smallest_mtu}, the device has {mtu}"
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Without entropy there is no safe initial sequence number, so the stack does not start.
+fn draw_secret() -> io::Result<[u8; 32]> {
+    let mut secret = [0; 32];
+    getrandom::fill(&mut secret).map_err(|e| io::Error::other(format!("the system has no entropy: {e}")))?;
+    Ok(secret)
+}

@@ -1,0 +1,143 @@
+//! The two directions of a stream, one by one.
+
+use std::fmt;
+use std::io::{self, IoSlice};
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use crate::stream::{Socket, TcpStream};
+
+/// The reading half of a borrowed stream: see [`TcpStream::split`].
+#[derive(Debug)]
+pub struct ReadHalf<'a>(pub(crate) &'a TcpStream);
+
+/// The writing half of a borrowed stream: see [`TcpStream::split`].
+#[derive(Debug)]
+pub struct WriteHalf<'a>(pub(crate) &'a TcpStream);
+
+/// The reading half of a stream: see [`TcpStream::into_split`].
+#[derive(Debug)]
+pub struct OwnedReadHalf {
+    pub(crate) socket: Arc<Socket>,
+}
+
+/// The writing half of a stream: see [`TcpStream::into_split`]. Dropping it sends a FIN.
+#[derive(Debug)]
+pub struct OwnedWriteHalf {
+    pub(crate) socket: Arc<Socket>,
+    pub(crate) shutdown_on_drop: bool,
+}
+
+/// Two halves that are not of the same stream.
+#[derive(Debug)]
+pub struct ReuniteError(pub OwnedReadHalf, pub OwnedWriteHalf);
+
+impl OwnedReadHalf {
+    /// Puts the halves together again.
+    pub fn reunite(self, writer: OwnedWriteHalf) -> Result<TcpStream, ReuniteError> {
+        if !Arc::ptr_eq(&self.socket, &writer.socket) {
+            return Err(ReuniteError(self, writer));
+        }
+        writer.forget();
+        Ok(TcpStream { socket: self.socket })
+    }
+
+    /// Our end.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.socket.local_addr()
+    }
+
+    /// The other end.
+    pub fn peer_addr(&self) -> io::Result<SocketAddr> {
+        self.socket.peer_addr()
+    }
+}
+
+impl OwnedWriteHalf {
+    /// Drops it without a FIN.
+    pub fn forget(mut self) {
+        self.shutdown_on_drop = false;
+    }
+
+    /// Our end.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.socket.local_addr()
+    }
+
+    /// The other end.
+    pub fn peer_addr(&self) -> io::Result<SocketAddr> {
+        self.socket.peer_addr()
+    }
+}
+
+impl Drop for OwnedWriteHalf {
+    fn drop(&mut self) {
+        if self.shutdown_on_drop {
+            // It fails where the connection is gone already.
+            let _ = self.socket.shutdown_write();
+        }
+    }
+}
+
+impl fmt::Display for ReuniteError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the two halves are not of the same stream")
+    }
+}
+
+impl std::error::Error for ReuniteError {}
+
+macro_rules! reads {
+    ($half:ty, $($socket:tt).+) => {
+        impl AsyncRead for $half {
+            fn poll_read(
+                self: Pin<&mut Self>,
+                cx: &mut Context<'_>,
+                buffer: &mut ReadBuf<'_>,
+            ) -> Poll<io::Result<()>> {
+                self.$($socket).+.poll_read(cx, buffer)
+            }
+        }
+    };
+}
+
+macro_rules! writes {
+    ($half:ty, $($socket:tt).+, $shutdown:expr) => {
+        impl AsyncWrite for $half {
+            fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+                self.$($socket).+.poll_write(cx, &[IoSlice::new(data)])
+            }
+
+            fn poll_write_vectored(
+                self: Pin<&mut Self>,
+                cx: &mut Context<'_>,
+                data: &[IoSlice<'_>],
+            ) -> Poll<io::Result<usize>> {
+                self.$($socket).+.poll_write(cx, data)
+            }
+
+            fn is_write_vectored(&self) -> bool {
+                true
+            }
+
+            fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+                Poll::Ready(Ok(()))
+            }
+
+            fn poll_shutdown(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+                let result = self.$($socket).+.shutdown_write();
+                $shutdown(&mut *self);
+                Poll::Ready(result)
+            }
+        }
+    };
+}
+
+reads!(ReadHalf<'_>, 0.socket);
+reads!(OwnedReadHalf, socket);
+writes!(WriteHalf<'_>, 0.socket, |_: &mut WriteHalf<'_>| ());
+writes!(OwnedWriteHalf, socket, |half: &mut OwnedWriteHalf| half.shutdown_on_drop = false);

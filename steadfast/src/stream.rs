@@ -1,0 +1,314 @@
+//! Streams.
+
+use std::future::poll_fn;
+use std::io::{self, IoSlice};
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use steadfast_core::info::Info;
+use steadfast_core::{ConnectOptions, Error, Shutdown, SocketId, SocketOptions};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::task::coop;
+
+use crate::net::Net;
+use crate::shared::{Handle, State, Waiting, into_io};
+use crate::split::{OwnedReadHalf, OwnedWriteHalf, ReadHalf, WriteHalf};
+
+/// A connection, as `tokio::net::TcpStream` is one.
+///
+/// Dropping it closes it: what was written is still delivered; if there are bytes that nobody read, the peer
+/// gets a RST.
+#[derive(Debug)]
+pub struct TcpStream {
+    pub(crate) socket: Arc<Socket>,
+}
+
+impl TcpStream {
+    pub(crate) fn new(handle: Arc<Handle>, id: SocketId) -> TcpStream {
+        TcpStream { socket: Arc::new(Socket { handle, id }) }
+    }
+
+    /// Connects to `remote`. Dropping the future gives the attempt up.
+    pub async fn connect(net: &Net, remote: impl Into<SocketAddr>) -> io::Result<TcpStream> {
+        TcpStream::connect_with(net, remote, ConnectOptions::default()).await
+    }
+
+    /// As [`connect`](TcpStream::connect), from a given local end or with other options.
+    pub async fn connect_with(
+        net: &Net,
+        remote: impl Into<SocketAddr>,
+        options: ConnectOptions,
+    ) -> io::Result<TcpStream> {
+        let id = net.begin(|state, now| {
+            let id = state.stack.connect(now, remote.into(), options)?;
+            state.sockets.insert(id, Waiting::Stream(Default::default()));
+            Ok(id)
+        })?;
+        let stream = TcpStream::new(net.handle.clone(), id);
+        poll_fn(|cx| stream.socket.poll_connected(cx)).await?;
+        Ok(stream)
+    }
+
+    /// Reads without taking: the next read gives the same bytes again. `Ok(0)`: the peer has closed.
+    pub async fn peek(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        poll_fn(|cx| self.socket.poll_recv(cx, |state, id| state.stack.peek(id, buffer))).await
+    }
+
+    /// Splits it into halves that borrow it.
+    pub fn split(&mut self) -> (ReadHalf<'_>, WriteHalf<'_>) {
+        (ReadHalf(self), WriteHalf(self))
+    }
+
+    /// Splits it into halves that may go to two tasks. Dropping the write half sends a FIN; dropping both closes.
+    pub fn into_split(self) -> (OwnedReadHalf, OwnedWriteHalf) {
+        let reader = OwnedReadHalf { socket: self.socket.clone() };
+        (reader, OwnedWriteHalf { socket: self.socket, shutdown_on_drop: true })
+    }
+
+    /// Resets the connection: what is queued is discarded, and the peer is told.
+    pub fn abort(self) {
+        self.socket.handle.call(|state, now| {
+            state.work = true;
+            // It can only fail because the connection is gone.
+            let _ = state.stack.abort(now, self.socket.id);
+        });
+    }
+
+    /// Our end.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.socket.local_addr()
+    }
+
+    /// The other end.
+    pub fn peer_addr(&self) -> io::Result<SocketAddr> {
+        self.socket.peer_addr()
+    }
+
+    /// The state of the connection, with the fields of Linux's `tcp_info`.
+    pub fn info(&self) -> io::Result<Info> {
+        self.socket.info()
+    }
+
+    /// What ended the connection, or the last error that a router reported (`SO_ERROR`); reading it clears it.
+    pub fn take_error(&self) -> io::Result<Option<io::Error>> {
+        let error = self.socket.handle.lock().stack.take_error(self.socket.id).map_err(into_io)?;
+        Ok(error.map(into_io))
+    }
+
+    /// Its options.
+    pub fn options(&self) -> io::Result<SocketOptions> {
+        self.socket.handle.lock().stack.options(self.socket.id).cloned().map_err(into_io)
+    }
+
+    /// Changes options: `change` gets those in force.
+    pub fn set_options(&self, change: impl FnOnce(&mut SocketOptions)) -> io::Result<()> {
+        self.socket.handle.call(|state, now| {
+            let mut options = state.stack.options(self.socket.id).cloned().map_err(into_io)?;
+            change(&mut options);
+            state.work = true;
+            state.stack.set_options(now, self.socket.id, options).map_err(into_io)
+        })
+    }
+
+    /// Whether the Nagle algorithm is off (`TCP_NODELAY`).
+    pub fn nodelay(&self) -> io::Result<bool> {
+        Ok(self.options()?.nodelay)
+    }
+
+    /// Switches the Nagle algorithm off, or on again (`TCP_NODELAY`).
+    pub fn set_nodelay(&self, nodelay: bool) -> io::Result<()> {
+        self.set_options(|o| o.nodelay = nodelay)
+    }
+
+    /// Probes the peer while the connection is idle (`SO_KEEPALIVE`).
+    pub fn set_keepalive(&self, keepalive: bool) -> io::Result<()> {
+        self.set_options(|o| o.keepalive = keepalive)
+    }
+
+    /// What dropping it does (`SO_LINGER`): zero resets the connection, anything else closes it in good order.
+    /// It never blocks.
+    pub fn set_linger(&self, linger: Option<Duration>) -> io::Result<()> {
+        self.set_options(|o| o.linger = linger)
+    }
+
+    /// Longest time that sent data may stay unacknowledged (`TCP_USER_TIMEOUT`); zero: the configured limits.
+    pub fn set_user_timeout(&self, timeout: Duration) -> io::Result<()> {
+        self.set_options(|o| o.user_timeout = timeout)
+    }
+
+    /// TTL or hop limit (`IP_TTL`).
+    pub fn set_ttl(&self, ttl: u8) -> io::Result<()> {
+        self.set_options(|o| o.ttl = ttl)
+    }
+
+    /// The identifier that [`Net::sockets`] lists it under.
+    pub fn id(&self) -> SocketId {
+        self.socket.id
+    }
+}
+
+impl AsyncRead for TcpStream {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        self.socket.poll_read(cx, buffer)
+    }
+}
+
+impl AsyncWrite for TcpStream {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+        self.socket.poll_write(cx, &[IoSlice::new(data)])
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        data: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.socket.poll_write(cx, data)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    /// Nothing to do: what is written is on its way.
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    /// Sends a FIN after what was written.
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(self.socket.shutdown_write())
+    }
+}
+
+/// The connection that a stream or its halves hold. The last one to go closes it.
+#[derive(Debug)]
+pub(crate) struct Socket {
+    handle: Arc<Handle>,
+    id: SocketId,
+}
+
+impl Socket {
+    fn poll_connected(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.handle.call(|state, _| {
+            state.check_running()?;
+            let wakers = state.wakers(self.id).expect("a socket that is held has its wakers");
+            if wakers.connected {
+                return Poll::Ready(Ok(()));
+            }
+            if wakers.failed {
+                let error = state.stack.take_error(self.id).unwrap_or_else(Some);
+                return Poll::Ready(Err(into_io(error.unwrap_or(Error::ConnectionAborted))));
+            }
+            state.wait_to_write(self.id, cx.waker());
+            Poll::Pending
+        })
+    }
+
+    pub(crate) fn poll_read(&self, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if buffer.remaining() == 0 {
+            return Poll::Ready(Ok(()));
+        }
+        let unfilled = buffer.initialize_unfilled();
+        let len = ready!(self.poll_recv(cx, |state, id| {
+            state.work = true; // The window may open.
+            state.stack.recv(id, unfilled)
+        }))?;
+        buffer.advance(len);
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_recv(
+        &self,
+        cx: &mut Context<'_>,
+        recv: impl FnOnce(&mut State, SocketId) -> Result<usize, Error>,
+    ) -> Poll<io::Result<usize>> {
+        let progress = ready!(coop::poll_proceed(cx));
+        self.handle.call(|state, _| match recv(state, self.id) {
+            Err(Error::WouldBlock) => {
+                state.check_running()?;
+                state.wait_to_read(self.id, cx.waker());
+                Poll::Pending
+            }
+            result => {
+                progress.made_progress();
+                Poll::Ready(result.map_err(into_io))
+            }
+        })
+    }
+
+    pub(crate) fn poll_write(&self, cx: &mut Context<'_>, data: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        let progress = ready!(coop::poll_proceed(cx));
+        self.handle.call(|state, _| {
+            state.check_running()?;
+            match send_all(state, self.id, data) {
+                Err(Error::WouldBlock) => {
+                    state.wait_to_write(self.id, cx.waker());
+                    Poll::Pending
+                }
+                result => {
+                    state.work = true;
+                    progress.made_progress();
+                    Poll::Ready(result.map_err(into_io))
+                }
+            }
+        })
+    }
+
+    pub(crate) fn shutdown_write(&self) -> io::Result<()> {
+        self.handle.call(|state, now| {
+            state.check_running()?;
+            state.work = true;
+            state.stack.shutdown(now, self.id, Shutdown::Write).map_err(into_io)
+        })
+    }
+
+    pub(crate) fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.handle.lock().stack.local_addr(self.id).map_err(into_io)
+    }
+
+    pub(crate) fn peer_addr(&self) -> io::Result<SocketAddr> {
+        self.handle.lock().stack.peer_addr(self.id).map_err(into_io)
+    }
+
+    pub(crate) fn info(&self) -> io::Result<Info> {
+        self.handle.call(|state, now| state.stack.info(now, self.id).map_err(into_io))
+    }
+}
+
+/// Queues the slices one after the other until one does not fit whole.
+fn send_all(state: &mut State, id: SocketId, data: &[IoSlice<'_>]) -> Result<usize, Error> {
+    let mut total = 0;
+    for slice in data.iter().filter(|s| !s.is_empty()) {
+        match state.stack.send(id, slice) {
+            Ok(sent) => {
+                total += sent;
+                if sent < slice.len() {
+                    break;
+                }
+            }
+            // An error after some bytes went in shows at the next write.
+            Err(Error::WouldBlock) if total > 0 => break,
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(total)
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        self.handle.call(|state, now| {
+            state.forget(self.id);
+            state.work = true;
+            // It fails where `abort` took the handle back before.
+            let _ = state.stack.close(now, self.id);
+        });
+    }
+}
