@@ -86,7 +86,10 @@ pub(crate) enum Got {
     /// The end of the stream before as many bytes as were wanted.
     EarlyEof(u64),
     /// So many connections came through.
-    Number { got: u64, wanted: u64 },
+    Number {
+        got: u64,
+        wanted: u64,
+    },
     Error(Error),
 }
 

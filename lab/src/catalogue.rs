@@ -37,7 +37,8 @@ pub fn explain(scenario: &Scenario, profile: Profile) -> Result<String, String> 
             let _ = write!(out, "\n{name}\n\n{}\n", indented(text));
         }
     }
-    let faults: Vec<String> = scenario.phases.iter().flat_map(|p| faults_of(scenario, profile, &p.name)).collect();
+    let faults: Vec<String> =
+        scenario.phases.iter().flat_map(|p| faults_of(scenario, profile, &p.name)).collect();
     if !faults.is_empty() {
         let _ = write!(out, "\nFaults\n\n{}\n", indented(&faults.join("\n")));
     }
@@ -56,7 +57,7 @@ pub fn explain(scenario: &Scenario, profile: Profile) -> Result<String, String> 
     }
     let names: Vec<&str> = scenario.profiles.iter().map(|p| p.name()).collect();
     let _ = write!(out, "\nProfiles\n\n  {}\n\nLadder\n\n", names.join(", "));
-    let report = run(scenario, &RunOptions { profile, ..RunOptions::default() })?;
+    let report = run(scenario, &RunOptions { profile, ladder: true, ..RunOptions::default() })?;
     out.push_str(&report.ladder);
     Ok(out)
 }

@@ -340,7 +340,9 @@ impl Fault {
             FaultKind::Partition { direction, .. }
             | FaultKind::Mtu { direction, .. }
             | FaultKind::Path { direction, .. } => direction.hosts(),
-            FaultKind::Crash { host, .. } | FaultKind::Reboot { host, .. } | FaultKind::Clock { host, .. } => {
+            FaultKind::Crash { host, .. }
+            | FaultKind::Reboot { host, .. }
+            | FaultKind::Clock { host, .. } => {
                 vec![host]
             }
             FaultKind::Inject(Injection { from, to, .. })

@@ -161,7 +161,10 @@ impl Way {
             let edge = header.ack + self.window(back, header);
             let slack = 1 << self.scale.unwrap_or(0).min(14);
             if let Some(old) = self.edge.filter(|old| old.gt(edge + slack)) {
-                return Some((Invariant::Window, format!("moves its right edge back by {}", old.since(edge))));
+                return Some((
+                    Invariant::Window,
+                    format!("moves its right edge back by {}", old.since(edge)),
+                ));
             }
         }
         // One byte past the window is a probe, and a FIN may stand there too.
@@ -233,7 +236,10 @@ mod tests {
     fn a_right_edge_that_moves_back_breaks_a_rule() {
         let (mut flows, there, _) = connected();
         assert_eq!(flows.sent(there, &segment(Flags::ACK, 101, 901, 1000), 0).wrong, None);
-        assert_eq!(flows.sent(there, &segment(Flags::ACK, 101, 901, 998), 0).wrong.map(|w| w.0), Some(Invariant::Window));
+        assert_eq!(
+            flows.sent(there, &segment(Flags::ACK, 101, 901, 998), 0).wrong.map(|w| w.0),
+            Some(Invariant::Window)
+        );
     }
 
     #[test]

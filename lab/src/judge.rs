@@ -12,16 +12,22 @@ use crate::fault::{Count, Pattern};
 use crate::network::Network;
 use crate::record::{Fate, History, Segment};
 use crate::scenario::Stated;
-use crate::scenario::expect::{Expectation, Invariant, IssProperty, Wanted, Which, Who, info_value, usage_values};
+use crate::scenario::expect::{
+    Expectation, Invariant, IssProperty, Wanted, Which, Who, info_value, usage_values,
+};
 use crate::text::{Bounds, Times};
 
 /// Judges an expectation that looks at the stacks at a time. Called at that time.
 pub(crate) fn look(network: &Network, expectation: &Expectation) -> Result<(), String> {
     match expectation {
         Expectation::Usage { host, fields, .. } => usage(network, host, fields),
-        Expectation::Queue { host, port, half_open, accept, .. } => queue(network, host, *port, *half_open, *accept),
+        Expectation::Queue { host, port, half_open, accept, .. } => {
+            queue(network, host, *port, *half_open, *accept)
+        }
         Expectation::Info { who, fields, .. } => info(network, who, fields),
-        Expectation::Listed { host, state, count, older, .. } => listed(network, host, *state, *count, *older),
+        Expectation::Listed { host, state, count, older, .. } => {
+            listed(network, host, *state, *count, *older)
+        }
         Expectation::Diagnosis { host, text, .. } => diagnosis(network, host, text),
         _ => Ok(()),
     }
@@ -40,7 +46,10 @@ pub(crate) fn expectations(network: &Network, all: &[&Stated], looked: &[(usize,
             Expectation::Usage { host, fields, at: None } => usage(network, host, fields),
             Expectation::Counter { host, name, value } => counter(network, host, name, *value),
             Expectation::Iss { host, property } => iss(network, host, *property),
-            _ => looked.iter().find(|(looked, _)| *looked == index).map_or(Ok(()), |(_, text)| Err(text.clone())),
+            _ => looked
+                .iter()
+                .find(|(looked, _)| *looked == index)
+                .map_or(Ok(()), |(_, text)| Err(text.clone())),
         };
         if let Err(text) = result {
             wrong.push(format!("line {}: `{}`: {text}", stated.line, stated.text));
@@ -78,7 +87,11 @@ pub(crate) fn emptiness(network: &mut Network, all: &[&Stated]) {
                 }
                 _ => None,
             });
-            named.unwrap_or(Bounds::exactly(if matches!(field, "sockets" | "listeners") { listeners } else { 0 }))
+            named.unwrap_or(Bounds::exactly(if matches!(field, "sockets" | "listeners") {
+                listeners
+            } else {
+                0
+            }))
         };
         let usage = stack.usage();
         let wrong: Vec<String> = usage_values(&usage)
@@ -149,7 +162,8 @@ fn wire(network: &Network, pattern: &Pattern, wanted: &Wanted) -> Result<(), Str
     let found = fitting(network, pattern);
     let sent: Vec<Instant> = found.iter().map(|segment| segment.at).collect();
     let compare = |what: &str, actual: Vec<Instant>, wanted: &[Times]| {
-        let same = actual.len() == wanted.len() && actual.iter().zip(wanted).all(|(at, wanted)| wanted.contains(*at));
+        let same = actual.len() == wanted.len()
+            && actual.iter().zip(wanted).all(|(at, wanted)| wanted.contains(*at));
         if same { Ok(()) } else { Err(format!("{what} {}, expected {}", list(&actual), list(wanted))) }
     };
     match wanted {
@@ -174,7 +188,11 @@ fn wire(network: &Network, pattern: &Pattern, wanted: &Wanted) -> Result<(), Str
                 0 => String::new(),
                 n => format!(" ({n} packets were not recorded)"),
             };
-            if bounds.contains(count) { Ok(()) } else { Err(format!("{count} of them, expected {bounds}{rest}")) }
+            if bounds.contains(count) {
+                Ok(())
+            } else {
+                Err(format!("{count} of them, expected {bounds}{rest}"))
+            }
         }
     }
 }
@@ -248,7 +266,10 @@ fn queue(
     let stack = network.hosts[host].stack.as_ref().ok_or("the host is down")?;
     let sockets = stack.sockets(network.hosts[host].clock_at(network.now));
     let fits = |local: SocketAddr| port.is_none_or(|port| port == local.port());
-    let entry = sockets.iter().find(|s| s.state == State::Listen && fits(s.local)).ok_or("there is no such listener")?;
+    let entry = sockets
+        .iter()
+        .find(|s| s.state == State::Listen && fits(s.local))
+        .ok_or("there is no such listener")?;
     let actual = (u64::from(entry.half_open), entry.recv_q);
     if half_open.contains(actual.0) && accept.contains(actual.1) {
         Ok(())
@@ -286,7 +307,8 @@ fn info(network: &Network, who: &Who, fields: &[(String, String)]) -> Result<(),
     let host = host_of(network, &who.host).ok_or("there is no such host")?;
     let stack = network.hosts[host].stack.as_ref().ok_or("the host is down")?;
     let id = socket(network, host, who).ok_or("no application holds such a connection")?;
-    let info = stack.info(network.hosts[host].clock_at(network.now), id).map_err(|error| error.to_string())?;
+    let info =
+        stack.info(network.hosts[host].clock_at(network.now), id).map_err(|error| error.to_string())?;
     for (name, wanted) in fields {
         let value = info_value(&info, name).ok_or("there is no such field")?;
         if value.fits(wanted) != Some(true) {
@@ -365,7 +387,9 @@ fn one_reason(
     wrong: &mut Vec<String>,
 ) {
     match named {
-        None if count > 0 => wrong.push(format!("{host}: {what} `{reason}` {count}, which the scenario does not name")),
+        None if count > 0 => {
+            wrong.push(format!("{host}: {what} `{reason}` {count}, which the scenario does not name"))
+        }
         Some((bounds, line)) if !bounds.contains(count) => {
             wrong.push(format!("line {line}: {host}: {what} `{reason}` {count}, expected {bounds}"));
         }
@@ -390,7 +414,11 @@ fn iss(network: &Network, name: &str, property: IssProperty) -> Result<(), Strin
             for (_, choice) in pairs() {
                 let ahead = choice.iss.wrapping_sub(choice.before.unwrap_or(0)) as i32;
                 if ahead < 0 {
-                    return Err(format!("at {} it is {} below what was used before", choice.at, -i64::from(ahead)));
+                    return Err(format!(
+                        "at {} it is {} below what was used before",
+                        choice.at,
+                        -i64::from(ahead)
+                    ));
                 }
             }
             Ok(())
@@ -404,14 +432,18 @@ fn iss(network: &Network, name: &str, property: IssProperty) -> Result<(), Strin
                 let grown = choice.iss.wrapping_sub(before.iss);
                 let off = (grown.wrapping_sub(wanted as u32) as i32).unsigned_abs();
                 if u128::from(off) > wanted / 100 + 1 {
-                    return Err(format!("from {} to {} it grew by {grown}, expected {wanted}", before.at, choice.at));
+                    return Err(format!(
+                        "from {} to {} it grew by {grown}, expected {wanted}",
+                        before.at, choice.at
+                    ));
                 }
             }
             Ok(())
         }
         IssProperty::Unrelated => {
             let mut seen = std::collections::BTreeSet::new();
-            let first: Vec<u32> = chosen.iter().filter(|choice| seen.insert(choice.flow)).map(|c| c.iss).collect();
+            let first: Vec<u32> =
+                chosen.iter().filter(|choice| seen.insert(choice.flow)).map(|c| c.iss).collect();
             unrelated(&first)
         }
     }
@@ -433,7 +465,11 @@ fn unrelated(numbers: &[u32]) -> Result<(), String> {
     }
     let upper: std::collections::BTreeSet<u32> = differences.iter().map(|d| d >> 16).collect();
     if upper.len() * 10 < differences.len() * 9 {
-        return Err(format!("only {} different upper halves of {} differences", upper.len(), differences.len()));
+        return Err(format!(
+            "only {} different upper halves of {} differences",
+            upper.len(),
+            differences.len()
+        ));
     }
     Ok(())
 }

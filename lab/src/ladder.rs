@@ -101,7 +101,11 @@ impl<'a> Ladder<'a> {
     }
 
     fn cell(&self) -> usize {
-        if self.many_hosts() { CELL + 1 + self.network.names.iter().map(String::len).max().unwrap_or(0) } else { CELL }
+        if self.many_hosts() {
+            CELL + 1 + self.network.names.iter().map(String::len).max().unwrap_or(0)
+        } else {
+            CELL
+        }
     }
 
     fn entry(&mut self, entry: &Entry) {
@@ -185,7 +189,11 @@ impl<'a> Ladder<'a> {
         };
         let (left, right) = self.sides(host, None);
         let text = format!("{}: {text}", self.network.names[host]);
-        let field = if host == right { format!("{text:>w$} ", w = FIELD - 1) } else { format!(" {text:<w$}", w = FIELD - 1) };
+        let field = if host == right {
+            format!("{text:>w$} ", w = FIELD - 1)
+        } else {
+            format!(" {text:<w$}", w = FIELD - 1)
+        };
         let ends = self.latest[host];
         self.row(at, left, right, ends, &field, "");
     }
@@ -206,7 +214,12 @@ impl<'a> Ladder<'a> {
             Some((tcp, header)) => tcp_text(tcp, header),
             None => segment.text.clone(),
         };
-        let field = arrow(&text, rightward, arrived || segment.fates.is_empty(), segment.from.is_none() || segment.forged);
+        let field = arrow(
+            &text,
+            rightward,
+            arrived || segment.fates.is_empty(),
+            segment.from.is_none() || segment.forged,
+        );
         let note = self.remarks(segment);
         self.row(segment.at, left, right, ends, &field, &note);
     }
@@ -243,7 +256,11 @@ fn arrow(text: &str, rightward: bool, arrived: bool, forged: bool) -> String {
         let head = if rightward { format!("X{gap_text}") } else { format!("{gap_text}X") };
         (line.repeat(length - gap), head)
     };
-    if rightward { format!("{line}{line} {text} {shaft}{head}") } else { format!("{head}{shaft} {text} {line}{line}") }
+    if rightward {
+        format!("{line}{line} {text} {shaft}{head}")
+    } else {
+        format!("{head}{shaft} {text} {line}{line}")
+    }
 }
 
 /// A segment in the manner of tcpdump, with relative numbers. Timestamps are only said to be there on a SYN.
@@ -282,7 +299,8 @@ fn option_text(tcp: &SightedTcp, header: &Header) -> Vec<String> {
     }
     all.extend(options.window_scale.map(|shift| format!("ws {shift}")));
     for (left, right) in options.sack.iter() {
-        let relative = |n: steadfast_core::seq::SeqNum| i64::from((tcp.ack.wrapping_add(n.since(header.ack))) as i32);
+        let relative =
+            |n: steadfast_core::seq::SeqNum| i64::from((tcp.ack.wrapping_add(n.since(header.ack))) as i32);
         all.push(format!("sack {}:{}", relative(left), relative(right)));
     }
     if let Some(cookie) = &options.fast_open {
@@ -301,15 +319,22 @@ mod tests {
     fn arrows_have_one_width_and_mark_what_is_lost_or_forged() {
         assert_eq!(arrow("[S] seq 0", true, true, false).len(), FIELD);
         assert_eq!(arrow("[S] seq 0", false, false, true).len(), FIELD);
-        assert!(arrow("x", true, true, false).starts_with("-- x --") && arrow("x", true, true, false).ends_with("->"));
-        assert!(arrow("x", false, true, true).starts_with("<..") && arrow("x", false, true, true).ends_with(" x .."));
+        assert!(
+            arrow("x", true, true, false).starts_with("-- x --")
+                && arrow("x", true, true, false).ends_with("->")
+        );
+        assert!(
+            arrow("x", false, true, true).starts_with("<..")
+                && arrow("x", false, true, true).ends_with(" x ..")
+        );
         let lost = arrow("x", true, false, false);
         assert!(lost.contains("-X ") && !lost.contains('>'));
     }
 
     #[test]
     fn a_segment_reads_as_tcpdump_writes_it_with_relative_numbers() {
-        let mut options = Options { mss: Some(1460), window_scale: Some(7), sack_permitted: true, ..Options::default() };
+        let mut options =
+            Options { mss: Some(1460), window_scale: Some(7), sack_permitted: true, ..Options::default() };
         options.sack.push(SeqNum(5100), SeqNum(5200));
         let header = Header {
             flags: Flags::SYN | Flags::ACK,

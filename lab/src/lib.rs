@@ -24,8 +24,9 @@ mod text;
 
 pub use catalogue::{catalogue, explain};
 pub use fault::{
-    Count, Direction, Effect, End, Fault, FaultKind, FlagPattern, Flood, IcmpInjection, Injection, OptionName, Part,
-    PathChange, Pattern, Protocol, Rejection, Rewrite, SeqSpec, Sighted, SightedTcp, TimestampSpec, When, Window,
+    Count, Direction, Effect, End, Fault, FaultKind, FlagPattern, Flood, IcmpInjection, Injection,
+    OptionName, Part, PathChange, Pattern, Protocol, Rejection, Rewrite, SeqSpec, Sighted, SightedTcp,
+    TimestampSpec, When, Window,
 };
 pub use report::junit;
 pub use run::{Report, RunOptions, run};

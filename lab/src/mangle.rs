@@ -43,14 +43,17 @@ impl View {
             }
             6 => {
                 let (head, _) = packet.split_first_chunk::<40>()?;
-                let address = |at: usize| Some(IpAddr::from(<[u8; 16]>::try_from(head.get(at..at + 16)?).ok()?));
+                let address =
+                    |at: usize| Some(IpAddr::from(<[u8; 16]>::try_from(head.get(at..at + 16)?).ok()?));
                 (address(8)?, address(24)?, 40, head[6], true)
             }
             _ => return None,
         };
         let kind = match (protocol, packet.get(ip_len..)) {
             (PROTOCOL_TCP, Some(segment)) if whole => match Header::parse(segment) {
-                Ok((header, payload)) => Kind::Tcp { header, payload: packet.len() - payload.len()..packet.len() },
+                Ok((header, payload)) => {
+                    Kind::Tcp { header, payload: packet.len() - payload.len()..packet.len() }
+                }
                 Err(_) => Kind::Other,
             },
             (PROTOCOL_ICMP | PROTOCOL_ICMPV6, _) => Kind::Icmp,
@@ -219,8 +222,12 @@ pub(crate) fn corrupted(packet: &[u8], part: Part, rng: &mut Rng) -> Bytes {
 pub(crate) fn forged(from: IpAddr, to: IpAddr, header: &Header, payload: &[u8]) -> Bytes {
     let tcp_len = header.header_len() + payload.len();
     let mut ip = match (from, to) {
-        (IpAddr::V4(source), IpAddr::V4(destination)) => ipv4_header(source, destination, PROTOCOL_TCP, tcp_len),
-        (IpAddr::V6(source), IpAddr::V6(destination)) => ipv6_header(source, destination, PROTOCOL_TCP, tcp_len),
+        (IpAddr::V4(source), IpAddr::V4(destination)) => {
+            ipv4_header(source, destination, PROTOCOL_TCP, tcp_len)
+        }
+        (IpAddr::V6(source), IpAddr::V6(destination)) => {
+            ipv6_header(source, destination, PROTOCOL_TCP, tcp_len)
+        }
         _ => return Bytes::new(),
     };
     // A minimal TCP header, for `rebuilt` to see what it is; it writes the real one.
@@ -303,7 +310,9 @@ pub(crate) fn icmp_text(packet: &[u8]) -> String {
     match message {
         Some(Message::EchoRequest { .. }) => "icmp echo request".to_owned(),
         Some(Message::EchoReply { .. }) => "icmp echo reply".to_owned(),
-        Some(Message::Error { kind: ErrorKind::PacketTooBig { mtu }, .. }) => format!("icmp too big, mtu {mtu}"),
+        Some(Message::Error { kind: ErrorKind::PacketTooBig { mtu }, .. }) => {
+            format!("icmp too big, mtu {mtu}")
+        }
         Some(Message::Error { kind, .. }) => format!("icmp {}", error_name(kind)),
         Some(Message::Other) => "icmp".to_owned(),
         None => "icmp, broken".to_owned(),
@@ -400,7 +409,8 @@ mod tests {
         for v6 in [false, true] {
             let packet = syn(v6);
             assert!(sound(&packet));
-            let changes = [Rewrite::Mss(536), Rewrite::Window(0), Rewrite::Ttl(3), Rewrite::Ecn(3), Rewrite::SeqAdd(5)];
+            let changes =
+                [Rewrite::Mss(536), Rewrite::Window(0), Rewrite::Ttl(3), Rewrite::Ecn(3), Rewrite::SeqAdd(5)];
             let out = rewritten(&packet, &changes, |_| Bytes::new());
             assert!(sound(&out));
             let header = header_of(&out);

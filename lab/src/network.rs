@@ -43,14 +43,31 @@ const END_OF_TIME: u64 = 10 * 365 * 86_400;
 /// What happens at some time.
 #[derive(Clone, Debug)]
 enum Happening {
-    Deliver { host: usize, packet: Bytes, entry: Option<usize>, note: String, forged: bool },
-    Timer { host: usize },
-    Wake { host: usize },
-    Fault { index: usize, step: u32 },
+    Deliver {
+        host: usize,
+        packet: Bytes,
+        entry: Option<usize>,
+        note: String,
+        forged: bool,
+    },
+    Timer {
+        host: usize,
+    },
+    Wake {
+        host: usize,
+    },
+    Fault {
+        index: usize,
+        step: u32,
+    },
     /// A packet that was to be overtaken has waited long enough.
-    Release { held: u64 },
+    Release {
+        held: u64,
+    },
     /// The stacks are to be looked at.
-    Look { index: usize },
+    Look {
+        index: usize,
+    },
 }
 
 #[derive(Clone, Debug)]
@@ -108,6 +125,9 @@ pub(crate) struct Plan {
     pub(crate) seed: u64,
     pub(crate) swarm: Option<Swarm>,
     pub(crate) lenient: bool,
+    /// Keep segments and notes.
+    pub(crate) record: bool,
+    /// Keep packets.
     pub(crate) capture: bool,
 }
 
@@ -162,7 +182,7 @@ impl Network {
             addresses.insert(host.v4, index);
             addresses.insert(host.v6, index);
         }
-        let record = Record::new(plan.hosts.len(), plan.capture);
+        let record = Record::new(plan.hosts.len(), plan.record, plan.capture);
         let mut network = Network {
             now: Instant::ZERO,
             queue: BinaryHeap::new(),
@@ -196,7 +216,9 @@ impl Network {
     fn start(&mut self, faults: Vec<Fault>, apps: Vec<App>, looks: Vec<(Instant, usize)>) {
         for (index, fault) in faults.into_iter().enumerate() {
             let at = match &fault.kind {
-                FaultKind::Crash { at, .. } | FaultKind::Reboot { at, .. } | FaultKind::Clock { at, .. } => Some(*at),
+                FaultKind::Crash { at, .. } | FaultKind::Reboot { at, .. } | FaultKind::Clock { at, .. } => {
+                    Some(*at)
+                }
                 FaultKind::Path { from, .. } => Some(*from),
                 FaultKind::Inject(injection) => Some(injection.at),
                 FaultKind::InjectIcmp(injection) => Some(injection.at),
@@ -407,7 +429,9 @@ impl Network {
     /// Takes note of what the stack says happened.
     fn collect_trace(&mut self, host: usize) {
         loop {
-            let Some(event) = self.hosts[host].stack.as_mut().and_then(|stack| stack.poll_trace()) else { return };
+            let Some(event) = self.hosts[host].stack.as_mut().and_then(|stack| stack.poll_trace()) else {
+                return;
+            };
             self.traced(host, event);
         }
     }

@@ -69,7 +69,8 @@ fn remarks(network: &Network, captured: &Captured) -> Vec<String> {
     if !captured.outbound {
         return if captured.note.is_empty() { Vec::new() } else { vec![captured.note.clone()] };
     }
-    let Some(Entry::Segment(segment)) = captured.entry.and_then(|entry| network.record.entries.get(entry)) else {
+    let Some(Entry::Segment(segment)) = captured.entry.and_then(|entry| network.record.entries.get(entry))
+    else {
         return Vec::new();
     };
     let lost = |fate: &Fate| match fate {

@@ -63,11 +63,25 @@ pub(crate) enum Fate {
 #[derive(Clone, Debug)]
 pub(crate) enum Entry {
     Segment(Segment),
-    State { at: Instant, host: usize, tuple: usize, from: State, to: State },
+    State {
+        at: Instant,
+        host: usize,
+        tuple: usize,
+        from: State,
+        to: State,
+    },
     /// A host began to listen, or stopped.
-    Listening { at: Instant, host: usize, on: bool },
+    Listening {
+        at: Instant,
+        host: usize,
+        on: bool,
+    },
     /// Something that a host's application or stack did; without a host: the network.
-    Note { at: Instant, host: Option<usize>, text: String },
+    Note {
+        at: Instant,
+        host: Option<usize>,
+        text: String,
+    },
 }
 
 impl Entry {
@@ -113,6 +127,7 @@ impl History {
 /// What happened in a run.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Record {
+    on: bool,
     pub(crate) entries: Vec<Entry>,
     segments: usize,
     notes: usize,
@@ -125,12 +140,20 @@ pub(crate) struct Record {
 }
 
 impl Record {
-    pub(crate) fn new(hosts: usize, capture: bool) -> Record {
-        Record { histories: vec![Vec::new(); hosts], captures: capture.then(Vec::new), ..Record::default() }
+    pub(crate) fn new(hosts: usize, on: bool, capture: bool) -> Record {
+        Record {
+            on,
+            histories: vec![Vec::new(); hosts],
+            captures: capture.then(Vec::new),
+            ..Record::default()
+        }
     }
 
     /// Keeps a segment and says where, so that its fate can be added.
     pub(crate) fn segment(&mut self, segment: Segment) -> Option<usize> {
+        if !self.on {
+            return None;
+        }
         if self.segments == SEGMENTS {
             self.unrecorded += 1;
             return None;
@@ -147,7 +170,7 @@ impl Record {
     }
 
     pub(crate) fn note(&mut self, at: Instant, host: Option<usize>, text: impl FnOnce() -> String) {
-        if self.notes < NOTES {
+        if self.on && self.notes < NOTES {
             self.notes += 1;
             self.entries.push(Entry::Note { at, host, text: text() });
         }
@@ -161,6 +184,9 @@ impl Record {
         key: (SocketAddr, SocketAddr),
         first: State,
     ) -> Option<usize> {
+        if !self.on {
+            return None;
+        }
         if let Some(found) = self.tuples.get(&(host, local, remote)) {
             return Some(*found);
         }

@@ -33,17 +33,29 @@ pub fn junit(reports: &[Report]) -> String {
     let failed = reports.iter().filter(|report| !report.passed()).count();
     let mut out = String::from("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n");
     let _ = writeln!(out, "<testsuites tests=\"{}\" failures=\"{failed}\">", reports.len());
-    let _ = writeln!(out, "  <testsuite name=\"steadfast lab\" tests=\"{}\" failures=\"{failed}\">", reports.len());
+    let _ = writeln!(
+        out,
+        "  <testsuite name=\"steadfast lab\" tests=\"{}\" failures=\"{failed}\">",
+        reports.len()
+    );
     for report in reports {
         let name = escaped(&format!("{} {} seed {}", report.id, report.profile, report.seed));
         let time = report.virtual_seconds;
-        let _ = write!(out, "    <testcase classname=\"{}\" name=\"{name}\" time=\"{time}\"", escaped(&report.id));
+        let _ = write!(
+            out,
+            "    <testcase classname=\"{}\" name=\"{name}\" time=\"{time}\"",
+            escaped(&report.id)
+        );
         if report.passed() {
             out.push_str("/>\n");
         } else {
             let first = report.failures.first().map(String::as_str).unwrap_or_default();
             let all = escaped(&report.failures.join("\n"));
-            let _ = writeln!(out, ">\n      <failure message=\"{}\">{all}</failure>\n    </testcase>", escaped(first));
+            let _ = writeln!(
+                out,
+                ">\n      <failure message=\"{}\">{all}</failure>\n    </testcase>",
+                escaped(first)
+            );
         }
     }
     out.push_str("  </testsuite>\n</testsuites>\n");
@@ -90,7 +102,10 @@ mod tests {
     #[test]
     fn json_says_what_is_promised() {
         let pass = report(&[]).to_json();
-        assert_eq!((&pass["id"], &pass["profile"], &pass["seed"]), (&json!("H1"), &json!("linux"), &json!(7)));
+        assert_eq!(
+            (&pass["id"], &pass["profile"], &pass["seed"]),
+            (&json!("H1"), &json!("linux"), &json!(7))
+        );
         assert_eq!((&pass["result"], &pass["virtual_seconds"]), (&json!("pass"), &json!(61.04)));
         assert!(pass.get("reason").is_none());
         let fail = report(&["a", "b"]).to_json();

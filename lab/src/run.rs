@@ -31,6 +31,8 @@ pub struct RunOptions {
     pub sysctls: Vec<String>,
     /// Faults on top of the scenario's.
     pub faults: Vec<Fault>,
+    /// Draw [`Report::ladder`].
+    pub ladder: bool,
     /// Keep the packets, for [`Report::pcap`].
     pub capture: bool,
 }
@@ -59,7 +61,7 @@ pub struct Report {
     pub differences: Vec<String>,
     /// How long it took in virtual time, all phases together.
     pub virtual_seconds: f64,
-    /// What happened, as text.
+    /// What happened, as text; empty unless asked for.
     pub ladder: String,
     /// What happened, for Wireshark; empty unless asked for.
     pub pcap: Vec<u8>,
@@ -85,7 +87,7 @@ pub fn run(scenario: &Scenario, options: &RunOptions) -> Result<Report, String> 
         failures: Vec::new(),
         differences: Vec::new(),
         virtual_seconds: 0.0,
-        ladder: ladder::heading(scenario, options.profile),
+        ladder: if options.ladder { ladder::heading(scenario, options.profile) } else { String::new() },
         pcap: Vec::new(),
         hash: 0,
     };
@@ -95,7 +97,12 @@ pub fn run(scenario: &Scenario, options: &RunOptions) -> Result<Report, String> 
     Ok(report)
 }
 
-fn run_phase(scenario: &Scenario, phase: &Phase, options: &RunOptions, report: &mut Report) -> Result<(), String> {
+fn run_phase(
+    scenario: &Scenario,
+    phase: &Phase,
+    options: &RunOptions,
+    report: &mut Report,
+) -> Result<(), String> {
     let selected = scenario.select(options.profile, &phase.name);
     let mut network = Network::new(plan(scenario, &selected, options)?);
     let mut looked = Vec::new();
@@ -125,12 +132,16 @@ fn run_phase(scenario: &Scenario, phase: &Phase, options: &RunOptions, report: &
         unmet.push(format!("expected the rule `{}` to be broken, and it was not", rule.name()));
     }
     let broken = network.broken.iter().filter(|broken| !violations.contains(&broken.rule));
-    report.failures.extend(broken.take(10).map(|b| place(format!("{}: {} ({})", b.at, b.text, b.rule.name()))));
+    report
+        .failures
+        .extend(broken.take(10).map(|b| place(format!("{}: {} ({})", b.at, b.text, b.rule.name()))));
     let list = if options.lenient() { &mut report.differences } else { &mut report.failures };
     list.extend(unmet.into_iter().map(place));
     report.virtual_seconds += network.now.as_secs_f64();
     report.hash = report.hash.rotate_left(1) ^ network.hash;
-    report.ladder.push_str(&ladder::draw(&network, scenario, phase));
+    if options.ladder {
+        report.ladder.push_str(&ladder::draw(&network, scenario, phase));
+    }
     if options.capture {
         report.pcap.extend(pcapng::section(&network, &format!("{} {}", scenario.id, phase.name)));
     }
@@ -164,7 +175,8 @@ fn settle(network: &mut Network, finished: bool) {
         let Some(stack) = &network.hosts[host].stack else { continue };
         // Without `tcp_fin_timeout` an orphan whose peer is gone waits for ever, as RFC 9293 has it.
         let waits = stack.config().tcp_fin_timeout.is_zero();
-        let waiting = stack.sockets(now).iter().filter(|s| waits && s.state == State::FinWait2).count() as u64;
+        let waiting =
+            stack.sockets(now).iter().filter(|s| waits && s.state == State::FinWait2).count() as u64;
         let left = judge::left(stack.usage(), |field| match field {
             "connections" | "orphans" => waiting,
             "timers" | "buffered" if waiting > 0 => u64::MAX,
@@ -201,7 +213,11 @@ fn plan(scenario: &Scenario, selected: &Selected<'_>, options: &RunOptions) -> R
     let names: Vec<String> = hosts.iter().map(|host| host.name.clone()).collect();
     for fault in &options.faults {
         if let Some(unknown) = fault.hosts().into_iter().find(|host| !names.iter().any(|name| name == host)) {
-            return Err(format!("`{fault}`: {} has the hosts {}, not `{unknown}`", scenario.id, names.join(", ")));
+            return Err(format!(
+                "`{fault}`: {} has the hosts {}, not `{unknown}`",
+                scenario.id,
+                names.join(", ")
+            ));
         }
     }
     let mut paths = Paths::new(&names);
@@ -218,12 +234,20 @@ fn plan(scenario: &Scenario, selected: &Selected<'_>, options: &RunOptions) -> R
         nats: nats(selected, &hosts),
         directory,
         paths,
-        faults: selected.faults.iter().map(|fault| (*fault).clone()).chain(options.faults.iter().cloned()).collect(),
+        faults: selected
+            .faults
+            .iter()
+            .map(|fault| (*fault).clone())
+            .chain(options.faults.iter().cloned())
+            .collect(),
         apps: selected.apps.clone(),
-        looks: looks.filter(|(at, _)| selected.until.is_none_or(|until| *at <= until)).collect::<Vec<(Instant, usize)>>(),
+        looks: looks
+            .filter(|(at, _)| selected.until.is_none_or(|until| *at <= until))
+            .collect::<Vec<(Instant, usize)>>(),
         seed: options.seed,
         swarm: options.swarm.then(|| Swarm::new(options.seed)),
         lenient: options.lenient(),
+        record: !options.swarm || options.ladder || options.capture,
         capture: options.capture,
         hosts,
     })

@@ -139,7 +139,8 @@ impl Scenario {
     /// Reads a scenario from a file.
     pub fn load(path: &Path) -> Result<Scenario, LoadError> {
         let name = path.display().to_string();
-        let text = std::fs::read_to_string(path).map_err(|source| LoadError::Io { file: name.clone(), source })?;
+        let text =
+            std::fs::read_to_string(path).map_err(|source| LoadError::Io { file: name.clone(), source })?;
         Ok(Scenario::parse(&name, &text)?)
     }
 
@@ -150,7 +151,10 @@ impl Scenario {
 
     pub(crate) fn select(&self, profile: Profile, phase: &str) -> Selected<'_> {
         fn those<'a, T>(all: &'a [(Condition, T)], profile: Profile, phase: &str) -> Vec<&'a T> {
-            all.iter().filter(|(condition, _)| condition.holds(profile, phase)).map(|(_, part)| part).collect()
+            all.iter()
+                .filter(|(condition, _)| condition.holds(profile, phase))
+                .map(|(_, part)| part)
+                .collect()
         }
         let parts = &self.parts;
         Selected {
@@ -160,7 +164,10 @@ impl Scenario {
             nats: those(&parts.nats, profile, phase),
             sysctls: those(&parts.sysctls, profile, phase),
             faults: those(&parts.faults, profile, phase),
-            apps: those(&parts.apps, profile, phase).into_iter().map(|app| app.select(profile, phase)).collect(),
+            apps: those(&parts.apps, profile, phase)
+                .into_iter()
+                .map(|app| app.select(profile, phase))
+                .collect(),
             expectations: those(&parts.expectations, profile, phase),
         }
     }

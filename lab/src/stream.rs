@@ -26,7 +26,8 @@ fn block() -> &'static Bytes {
     static BLOCK: OnceLock<Bytes> = OnceLock::new();
     BLOCK.get_or_init(|| {
         let mut rng = Rng::new(0x5eed);
-        let mut bytes: Vec<u8> = std::iter::repeat_with(|| rng.next().to_le_bytes()).flatten().take(PERIOD).collect();
+        let mut bytes: Vec<u8> =
+            std::iter::repeat_with(|| rng.next().to_le_bytes()).flatten().take(PERIOD).collect();
         bytes.extend_from_within(..PIECE);
         bytes.into()
     })
@@ -98,7 +99,12 @@ impl Streams {
 
     /// The stream that a socket reads: the youngest from the other end, and not older than the socket itself
     /// where this end opened the connection.
-    pub(crate) fn incoming(&self, from: SocketAddr, to: SocketAddr, younger_than: Option<usize>) -> Option<usize> {
+    pub(crate) fn incoming(
+        &self,
+        from: SocketAddr,
+        to: SocketAddr,
+        younger_than: Option<usize>,
+    ) -> Option<usize> {
         let last = *self.by_tuple.get(&(from, to))?.last()?;
         younger_than.is_none_or(|own| last > own).then_some(last)
     }
@@ -200,7 +206,9 @@ mod tests {
         assert!(streams.eof(index).unwrap_err().contains("did not end"));
         streams.get_mut(index).ended = true;
         assert!(streams.eof(index).unwrap_err().contains("after 60 of 100"));
-        assert!(streams.delivered(index, &right[..41]).unwrap_err().contains("read 101 bytes of a stream of 100"));
+        assert!(
+            streams.delivered(index, &right[..41]).unwrap_err().contains("read 101 bytes of a stream of 100")
+        );
     }
 
     #[test]

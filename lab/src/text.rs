@@ -204,7 +204,9 @@ impl Bounds {
         }
         match text.split_once("..") {
             Some((low, "")) => open(size(low)?, u64::MAX),
-            Some((low, high)) => Some(Bounds { low: size(low)?, high: size(high)? }).filter(|b| b.low <= b.high),
+            Some((low, high)) => {
+                Some(Bounds { low: size(low)?, high: size(high)? }).filter(|b| b.low <= b.high)
+            }
             None => size(text).map(Bounds::exactly),
         }
     }
@@ -287,9 +289,15 @@ mod tests {
 
     #[test]
     fn bounds_read_every_form_and_hold_on_both_sides() {
-        for (text, inside, outside) in
-            [("3", 3, 4), (">=1", 1, 0), ("<=4", 4, 5), (">0", 1, 0), ("<2", 1, 2), ("2..5", 5, 6), ("64K", 65536, 64)]
-        {
+        for (text, inside, outside) in [
+            ("3", 3, 4),
+            (">=1", 1, 0),
+            ("<=4", 4, 5),
+            (">0", 1, 0),
+            ("<2", 1, 2),
+            ("2..5", 5, 6),
+            ("64K", 65536, 64),
+        ] {
             let bounds = Bounds::parse(text).unwrap_or_else(|| panic!("{text}"));
             assert!(bounds.contains(inside) && !bounds.contains(outside), "{text}");
         }
@@ -301,17 +309,27 @@ mod tests {
     #[test]
     fn expected_times_are_exact_about_or_between() {
         let exact = Times::parse("1.02").unwrap();
-        assert!(exact.contains(Instant::from_nanos(1_020_000_999)) && !exact.contains(Instant::from_micros(1_020_001)));
+        assert!(
+            exact.contains(Instant::from_nanos(1_020_000_999))
+                && !exact.contains(Instant::from_micros(1_020_001))
+        );
         let about = Times::parse("~100").unwrap();
-        assert!(about.contains(Instant::from_secs(101)) && !about.contains(Instant::from_micros(101_000_001)));
+        assert!(
+            about.contains(Instant::from_secs(101)) && !about.contains(Instant::from_micros(101_000_001))
+        );
         let between = Times::parse("4.9..5.1").unwrap();
-        assert!(between.contains(Instant::from_millis(4_900)) && !between.contains(Instant::from_millis(5_101)));
+        assert!(
+            between.contains(Instant::from_millis(4_900)) && !between.contains(Instant::from_millis(5_101))
+        );
     }
 
     #[test]
     fn sizes_and_rates_take_units() {
         assert_eq!((size("64K"), size("10G"), size("K")), (Some(65_536), Some(10 << 30), None));
-        assert_eq!((rate("1mbit"), rate("0.5kbit"), rate("0bit"), rate("5")), (Some(1_000_000), Some(500), None, None));
+        assert_eq!(
+            (rate("1mbit"), rate("0.5kbit"), rate("0bit"), rate("5")),
+            (Some(1_000_000), Some(500), None, None)
+        );
         assert_eq!(prefix("198.18.0.0/15"), Some(("198.18.0.0".parse().unwrap(), 15)));
         assert_eq!(prefix("198.18.0.0/33"), None);
     }

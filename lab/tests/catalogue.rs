@@ -17,7 +17,9 @@ fn runs() -> Vec<(Scenario, Profile)> {
     let all = catalogue().unwrap_or_else(|error| panic!("{error}"));
     all.into_iter()
         .filter(|scenario| wanted(&scenario.id))
-        .flat_map(|scenario| scenario.profiles.clone().into_iter().map(move |profile| (scenario.clone(), profile)))
+        .flat_map(|scenario| {
+            scenario.profiles.clone().into_iter().map(move |profile| (scenario.clone(), profile))
+        })
         .collect()
 }
 
@@ -31,7 +33,10 @@ fn everywhere(check: impl Fn(&Scenario, Profile) -> Vec<String> + Sync) -> Vec<S
             scope.spawn(|| {
                 while let Some((scenario, profile)) = runs.get(next.fetch_add(1, Ordering::Relaxed)) {
                     let found = check(scenario, *profile);
-                    wrong.lock().unwrap().extend(found.into_iter().map(|w| format!("{} [{profile}]: {w}", scenario.id)));
+                    wrong
+                        .lock()
+                        .unwrap()
+                        .extend(found.into_iter().map(|w| format!("{} [{profile}]: {w}", scenario.id)));
                 }
             });
         }
@@ -49,7 +54,7 @@ fn ladder_file(id: &str, profile: Profile) -> PathBuf {
 fn every_scenario_passes_with_the_ladder_beside_it() {
     let update = std::env::var_os("UPDATE_LADDERS").is_some();
     let wrong = everywhere(|scenario, profile| {
-        let report = run(scenario, &RunOptions { profile, ..RunOptions::default() }).unwrap();
+        let report = run(scenario, &RunOptions { profile, ladder: true, ..RunOptions::default() }).unwrap();
         let mut wrong = report.failures.clone();
         let file = ladder_file(&scenario.id, profile);
         if update && report.passed() {
@@ -57,7 +62,11 @@ fn every_scenario_passes_with_the_ladder_beside_it() {
         }
         let beside = std::fs::read_to_string(&file).unwrap_or_default();
         if beside != report.ladder {
-            wrong.push(format!("the ladder is not that of {}:\n{}", file.display(), difference(&beside, &report.ladder)));
+            wrong.push(format!(
+                "the ladder is not that of {}:\n{}",
+                file.display(),
+                difference(&beside, &report.ladder)
+            ));
         }
         if !report.passed() {
             wrong.push(report.ladder);
@@ -82,7 +91,9 @@ fn difference(old: &str, new: &str) -> String {
 #[test]
 fn the_same_seed_gives_the_same_packets_and_any_seed_the_same_ladder() {
     let wrong = everywhere(|scenario, profile| {
-        let play = |seed| run(scenario, &RunOptions { profile, seed, ..RunOptions::default() }).unwrap();
+        let play = |seed| {
+            run(scenario, &RunOptions { profile, seed, ladder: true, ..RunOptions::default() }).unwrap()
+        };
         let (first, again, other) = (play(1), play(1), play(2));
         let mut wrong = Vec::new();
         if (first.hash, &first.ladder) != (again.hash, &again.ladder) {
@@ -90,6 +101,9 @@ fn the_same_seed_gives_the_same_packets_and_any_seed_the_same_ladder() {
         }
         if first.hash == other.hash {
             wrong.push("seeds 1 and 2 gave one trace".to_owned());
+        }
+        if other.ladder != first.ladder {
+            wrong.push(format!("seed 2 gave another ladder:\n{}", difference(&first.ladder, &other.ladder)));
         }
         if !other.passed() {
             wrong.push(format!("seed 2: {}", other.failures.join("; ")));
@@ -105,7 +119,8 @@ fn every_scenario_keeps_the_rules_under_random_faults() {
     let wrong = everywhere(|scenario, profile| {
         let mut wrong = Vec::new();
         for seed in 0..seeds {
-            let report = run(scenario, &RunOptions { profile, seed, swarm: true, ..RunOptions::default() }).unwrap();
+            let report =
+                run(scenario, &RunOptions { profile, seed, swarm: true, ..RunOptions::default() }).unwrap();
             wrong.extend(report.failures.iter().map(|failure| format!("seed {seed}: {failure}")));
         }
         wrong

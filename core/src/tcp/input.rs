@@ -261,8 +261,7 @@ impl Connection {
         if ack.ge(una) {
             self.take_ack(segment, env);
         } else {
-            // An old ACK may still bring its text, and SACK blocks are taken when they come again.
-            self.tcb.timers.probes = 0;
+            self.take_old_ack(segment, env);
         }
         Ok(())
     }

@@ -29,14 +29,27 @@ pub(super) struct Crowd {
 
 impl Crowd {
     pub(super) fn new(clients: Clients, now: Instant) -> Crowd {
-        Crowd { clients, started: 0, succeeded: 0, failed: 0, next: now, wakes_at: None, doing: Map::default() }
+        Crowd {
+            clients,
+            started: 0,
+            succeeded: 0,
+            failed: 0,
+            next: now,
+            wakes_at: None,
+            doing: Map::default(),
+        }
     }
 
     pub(super) fn wakes_at(&self) -> Option<Instant> {
         self.wakes_at
     }
 
-    pub(super) fn run(&mut self, io: &mut Io, world: &mut World<'_>, changed: &[(SocketId, Event)]) -> Option<Got> {
+    pub(super) fn run(
+        &mut self,
+        io: &mut Io,
+        world: &mut World<'_>,
+        changed: &[(SocketId, Event)],
+    ) -> Option<Got> {
         for (id, _) in changed {
             self.go_on(*id, io, world);
         }

@@ -120,7 +120,14 @@ impl Io {
         Ok(id)
     }
 
-    fn adopt(&mut self, world: &mut World<'_>, id: SocketId, local: SocketAddr, remote: SocketAddr, passive: bool) {
+    fn adopt(
+        &mut self,
+        world: &mut World<'_>,
+        id: SocketId,
+        local: SocketAddr,
+        remote: SocketAddr,
+        passive: bool,
+    ) {
         let tx = world.streams.open(world.host, local, world.nats.inner(remote));
         let events = Event::default();
         let socket = Socket { listener: false, local, remote, events, tx, rx: None, passive, dead: false };
@@ -203,7 +210,10 @@ impl Io {
 
     /// The application was told of an error.
     pub(crate) fn told(&mut self, world: &mut World<'_>, id: SocketId, error: Error) {
-        if matches!(error, Error::BrokenPipe | Error::NotConnected | Error::InvalidArgument | Error::WouldBlock) {
+        if matches!(
+            error,
+            Error::BrokenPipe | Error::NotConnected | Error::InvalidArgument | Error::WouldBlock
+        ) {
             return;
         }
         if let Some(rx) = self.incoming(world, id) {
@@ -224,7 +234,12 @@ impl Io {
         Ok(error)
     }
 
-    pub(crate) fn shutdown(&mut self, world: &mut World<'_>, id: SocketId, how: Shutdown) -> Result<(), Error> {
+    pub(crate) fn shutdown(
+        &mut self,
+        world: &mut World<'_>,
+        id: SocketId,
+        how: Shutdown,
+    ) -> Result<(), Error> {
         world.stack.shutdown(world.host_now, id, how)?;
         if how != Shutdown::Read {
             self.ended(world, id);

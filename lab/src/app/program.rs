@@ -65,7 +65,11 @@ impl Program {
     pub(crate) fn stuck(&self) -> Option<&Step> {
         match self.ops.get(self.at)? {
             Op::Step(step) if matches!(step.call, Call::Serve(_)) => None,
-            Op::Step(step) if step.outcome().is_some_and(|o| matches!(o.what, Expected::Waits | Expected::Any)) => None,
+            Op::Step(step)
+                if step.outcome().is_some_and(|o| matches!(o.what, Expected::Waits | Expected::Any)) =>
+            {
+                None
+            }
             Op::Step(step) => Some(step),
             Op::Begin { .. } | Op::End { .. } => None,
         }
@@ -209,7 +213,9 @@ impl Program {
             Progress::Connecting(id) => id,
             _ => {
                 world.note(|| step.text.clone());
-                let Some(remote) = world.directory.resolve(to) else { return Some(Got::Error(Error::InvalidArgument)) };
+                let Some(remote) = world.directory.resolve(to) else {
+                    return Some(Got::Error(Error::InvalidArgument));
+                };
                 let (local_address, local_port) = from.map_or((None, None), |(a, p)| (a, Some(p)));
                 let socket = Setting::all(options, world.stack.config());
                 let connect = ConnectOptions { local_address, local_port, fast_open: *fast_open, socket };
@@ -410,7 +416,12 @@ fn wait(what: Wait, id: SocketId, io: &mut Io, world: &mut World<'_>) -> Option<
 fn describe(world: &mut World<'_>, step: &Step, got: &Got) {
     let plain = matches!(
         step.call,
-        Call::Listen { .. } | Call::Send { .. } | Call::Shutdown(_) | Call::Close | Call::Abort | Call::Set(_)
+        Call::Listen { .. }
+            | Call::Send { .. }
+            | Call::Shutdown(_)
+            | Call::Close
+            | Call::Abort
+            | Call::Set(_)
     );
     world.note(|| match got {
         Got::Done if plain => step.text.clone(),

@@ -35,7 +35,8 @@ impl Server {
         let mut options = ListenOptions { fast_open: serve.fast_open, ..ListenOptions::default() };
         options.backlog = serve.backlog.unwrap_or(options.backlog);
         options.socket = Setting::all(&serve.options, world.stack.config());
-        let listener = io.listen(world, SocketAddr::new(world.directory.unspecified(), serve.port), options)?;
+        let listener =
+            io.listen(world, SocketAddr::new(world.directory.unspecified(), serve.port), options)?;
         Ok(Server { serve, listener, connections: Map::default(), fresh: true })
     }
 
@@ -102,7 +103,13 @@ impl Server {
     }
 
     /// Passes on bytes and ends both ways; true when both streams are through.
-    fn relay(&mut self, id: SocketId, served: &mut Served, io: &mut Io, world: &mut World<'_>) -> Result<bool, Error> {
+    fn relay(
+        &mut self,
+        id: SocketId,
+        served: &mut Served,
+        io: &mut Io,
+        world: &mut World<'_>,
+    ) -> Result<bool, Error> {
         let Some(other) = served.other else { return Ok(true) };
         let mut back = self.connections.get(&other).copied().unwrap_or_default();
         if !served.eof {
@@ -137,7 +144,13 @@ fn pass_on(
 }
 
 /// Does what is possible for one connection; true when it is over.
-fn treat(how: &Service, id: SocketId, served: &mut Served, io: &mut Io, world: &mut World<'_>) -> Result<bool, Error> {
+fn treat(
+    how: &Service,
+    id: SocketId,
+    served: &mut Served,
+    io: &mut Io,
+    world: &mut World<'_>,
+) -> Result<bool, Error> {
     match how {
         Service::Close => return Ok(true),
         Service::Hold => {

@@ -6,8 +6,8 @@ use steadfast_core::{Duration, Instant};
 
 use super::pattern::{is_name, parse_flags};
 use super::{
-    Direction, Effect, FaultKind, Flood, IcmpInjection, Injection, OptionName, Part, PathChange, Pattern, Rejection,
-    Rewrite, SeqSpec, TimestampSpec, When, Window,
+    Direction, Effect, FaultKind, Flood, IcmpInjection, Injection, OptionName, Part, PathChange, Pattern,
+    Rejection, Rewrite, SeqSpec, TimestampSpec, When, Window,
 };
 use crate::text::{Understood, Words, duration, prefix, rate};
 
@@ -48,7 +48,17 @@ pub(super) fn fault(words: &mut Words<'_>) -> Understood<FaultKind> {
 }
 
 const EFFECTS: [&str; 11] = [
-    "lose", "duplicate", "delay", "hold", "reorder", "corrupt", "truncate", "rewrite", "strip", "split", "reject",
+    "lose",
+    "duplicate",
+    "delay",
+    "hold",
+    "reorder",
+    "corrupt",
+    "truncate",
+    "rewrite",
+    "strip",
+    "split",
+    "reject",
 ];
 
 fn effect(verb: &str, words: &mut Words<'_>) -> Understood<Effect> {
@@ -56,10 +66,13 @@ fn effect(verb: &str, words: &mut Words<'_>) -> Understood<Effect> {
         "duplicate" => duplicate(words)?,
         "delay" => {
             keyword(words, "by")?;
-            let (low, high) = words.parse("a duration such as `30ms` or `10ms..50ms`", |w| match w.split_once("..") {
-                Some((low, high)) => Some((duration(low)?, duration(high)?)).filter(|(low, high)| low <= high),
-                None => duration(w).map(|d| (d, d)),
-            })?;
+            let (low, high) =
+                words.parse("a duration such as `30ms` or `10ms..50ms`", |w| match w.split_once("..") {
+                    Some((low, high)) => {
+                        Some((duration(low)?, duration(high)?)).filter(|(low, high)| low <= high)
+                    }
+                    None => duration(w).map(|d| (d, d)),
+                })?;
             Effect::Delay { low, high }
         }
         "hold" => {
@@ -85,7 +98,9 @@ fn effect(verb: &str, words: &mut Words<'_>) -> Understood<Effect> {
             Effect::Truncate { len: words.number("bytes that are left")? }
         }
         "rewrite" => Effect::Rewrite(some(words, "a field such as `mss=536` or `win=0`", rewrite)?),
-        "strip" => Effect::Strip(some(words, "an option: mss, ws, sack, ts, fastopen or options", option_name)?),
+        "strip" => {
+            Effect::Strip(some(words, "an option: mss, ws, sack, ts, fastopen or options", option_name)?)
+        }
         "split" => {
             keyword(words, "into")?;
             Effect::Split(some(words, "flags such as `[.]`", bracketed_flags)?)
@@ -246,7 +261,9 @@ fn icmp_kind(words: &mut Words<'_>) -> Understood<ErrorKind> {
         })
     })?;
     match kind {
-        ErrorKind::PacketTooBig { .. } => Ok(ErrorKind::PacketTooBig { mtu: words.number("the MTU that it names")? }),
+        ErrorKind::PacketTooBig { .. } => {
+            Ok(ErrorKind::PacketTooBig { mtu: words.number("the MTU that it names")? })
+        }
         kind => Ok(kind),
     }
 }

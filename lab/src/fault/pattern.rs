@@ -52,7 +52,8 @@ pub struct Direction {
 impl Direction {
     /// `C>S`, `C|S`, `C>*`, `*`; a host alone is all its traffic.
     pub(crate) fn parse(text: &str) -> Option<Direction> {
-        let ends = |from, to, both_ways| Some(Direction { from: End::parse(from)?, to: End::parse(to)?, both_ways });
+        let ends =
+            |from, to, both_ways| Some(Direction { from: End::parse(from)?, to: End::parse(to)?, both_ways });
         match (text.split_once('>'), text.split_once('|')) {
             (Some((from, to)), None) => ends(from, to, false),
             (None, Some((a, b))) => ends(a, b, true),
@@ -63,7 +64,8 @@ impl Direction {
 
     /// Whether a packet from one host to the other goes this way; `None` is a place without a host.
     pub fn fits(&self, from: Option<&str>, to: Option<&str>) -> bool {
-        (self.from.fits(from) && self.to.fits(to)) || (self.both_ways && self.from.fits(to) && self.to.fits(from))
+        (self.from.fits(from) && self.to.fits(to))
+            || (self.both_ways && self.from.fits(to) && self.to.fits(from))
     }
 
     pub(crate) fn hosts(&self) -> Vec<&str> {
@@ -381,7 +383,9 @@ fn parse_count(text: &str) -> Option<Count> {
     let number = |s: &str| s.parse::<u64>().ok().filter(|n| *n > 0);
     match text.split_once("..") {
         Some((from, "")) => Some(Count::Nth(number(from)?, u64::MAX)),
-        Some((from, to)) => Some(Count::Nth(number(from)?, number(to)?)).filter(|_| number(from) <= number(to)),
+        Some((from, to)) => {
+            Some(Count::Nth(number(from)?, number(to)?)).filter(|_| number(from) <= number(to))
+        }
         None => number(text).map(|n| Count::Nth(n, n)),
     }
 }
@@ -390,7 +394,17 @@ fn parse_count(text: &str) -> Option<Count> {
 pub(crate) fn parse_state(text: &str) -> Option<State> {
     use State::*;
     [
-        Closed, Listen, SynSent, SynReceived, Established, FinWait1, FinWait2, CloseWait, Closing, LastAck, TimeWait,
+        Closed,
+        Listen,
+        SynSent,
+        SynReceived,
+        Established,
+        FinWait1,
+        FinWait2,
+        CloseWait,
+        Closing,
+        LastAck,
+        TimeWait,
     ]
     .into_iter()
     .find(|state| state.name() == text)

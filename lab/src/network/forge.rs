@@ -3,10 +3,10 @@
 use std::net::{IpAddr, SocketAddr};
 
 use bytes::Bytes;
+use steadfast_core::Duration;
 use steadfast_core::seq::SeqNum;
 use steadfast_core::trace::State;
 use steadfast_core::wire::tcp::{Flags, Header, Options};
-use steadfast_core::Duration;
 
 use super::send::router;
 use super::{Happening, Network};
@@ -77,7 +77,8 @@ impl Network {
         let reads = self.hosts[host].desk.io.reads();
         self.streams.crash(host, reads.into_iter());
         for tuple in 0..self.record.histories[host].len() {
-            let last = self.record.histories[host][tuple].states.last().map_or(State::Closed, |(_, state)| *state);
+            let last =
+                self.record.histories[host][tuple].states.last().map_or(State::Closed, |(_, state)| *state);
             if last != State::Closed {
                 self.record.state(self.now, host, tuple, last, State::Closed);
             }
@@ -103,7 +104,8 @@ impl Network {
         let (Some(from), Some(to)) = (self.host(&injection.from), self.host(&injection.to)) else { return };
         let found = self.last_flow(from, to, (injection.source_port, injection.destination_port));
         let flow = found.map(|(flow, _)| self.flows.all[flow].clone());
-        let nowhere = Flow { ends: [self.end_of(from), self.end_of(to)], ways: Default::default(), tainted: false };
+        let nowhere =
+            Flow { ends: [self.end_of(from), self.end_of(to)], ways: Default::default(), tainted: false };
         let (flow, way) = (flow.unwrap_or(nowhere), found.map_or(0, |(_, way)| way));
         let (there, back) = (&flow.ways[way], &flow.ways[1 - way]);
         let timestamps = match injection.timestamps {
@@ -179,7 +181,10 @@ impl Network {
             fates: Vec::new(),
         });
         let forged = tcp.is_some();
-        self.schedule(self.now, Happening::Deliver { host: to, packet, entry, note: "forged".to_owned(), forged });
+        self.schedule(
+            self.now,
+            Happening::Deliver { host: to, packet, entry, note: "forged".to_owned(), forged },
+        );
     }
 
     fn inject_icmp(&mut self, injection: &IcmpInjection) {
@@ -231,7 +236,11 @@ impl Network {
         let packet = mangle::forged(source, destination, &header, &[]);
         if step < FLOOD_ROWS {
             let rest = flood.count - FLOOD_ROWS.min(flood.count);
-            let text = if step + 1 == FLOOD_ROWS { format!("flood, {rest} more follow") } else { "flood".to_owned() };
+            let text = if step + 1 == FLOOD_ROWS {
+                format!("flood, {rest} more follow")
+            } else {
+                "flood".to_owned()
+            };
             self.record.note(self.now, None, || format!("{text}: [S] from {source}"));
         }
         let what = Happening::Deliver { host, packet, entry: None, note: String::new(), forged: true };

@@ -96,7 +96,8 @@ impl Host {
         };
         self.boots += 1;
         self.desk = Desk::default();
-        self.desk.programs = self.apps.iter().filter(|app| wanted(app.start)).map(|app| Program::new(app, now)).collect();
+        self.desk.programs =
+            self.apps.iter().filter(|app| wanted(app.start)).map(|app| Program::new(app, now)).collect();
     }
 
     /// Loses everything.

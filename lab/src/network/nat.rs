@@ -36,7 +36,13 @@ pub(crate) const FIRST_PORT: u16 = 40_000;
 
 impl Nats {
     /// What a segment from `host` to outside appears to come from; `None`: no translator on its way.
-    pub(super) fn outward(&mut self, now: Instant, host: usize, from: SocketAddr, to: SocketAddr) -> Option<SocketAddr> {
+    pub(super) fn outward(
+        &mut self,
+        now: Instant,
+        host: usize,
+        from: SocketAddr,
+        to: SocketAddr,
+    ) -> Option<SocketAddr> {
         let nat = self.all.iter_mut().find(|nat| nat.inside.iter().any(|(inside, _)| *inside == host))?;
         if nat.inside.iter().any(|(_, address)| *address == to.ip()) || from.ip().is_ipv6() {
             return None;

@@ -278,7 +278,9 @@ impl Network {
             }
             _ => {}
         }
-        if one.tampered && let Some((flow, _)) = route.flow {
+        if one.tampered
+            && let Some((flow, _)) = route.flow
+        {
             self.flows.all[flow].tainted = true;
         }
         one.say(text);
@@ -332,7 +334,8 @@ impl Network {
         // Scheduled after the packet that overtakes, and with the same delay: it arrives behind it.
         for id in ripe {
             let at = self.now + self.paths.delay(from, to);
-            if let Some(held) = self.held.iter().position(|held| held.id == id).map(|at| self.held.remove(at)) {
+            if let Some(held) = self.held.iter().position(|held| held.id == id).map(|at| self.held.remove(at))
+            {
                 let route = Route { from, to, entry: held.entry, flow: None };
                 self.land(held.flying, route, at + Duration::from_nanos(1));
             }
@@ -355,7 +358,9 @@ impl Network {
             self.record.fate(route.entry, lost(text));
             return;
         }
-        if let Some((mtu, icmp, text)) = self.narrow(route.from, route.to).filter(|(mtu, ..)| *mtu < one.packet.len()) {
+        if let Some((mtu, icmp, text)) =
+            self.narrow(route.from, route.to).filter(|(mtu, ..)| *mtu < one.packet.len())
+        {
             self.record.fate(route.entry, lost(text));
             if icmp {
                 self.reject(Rejection::Icmp(ErrorKind::PacketTooBig { mtu: mtu as u32 }), route, original);
@@ -395,14 +400,18 @@ impl Network {
 
     fn land(&mut self, one: Flying, route: Route, at: Instant) {
         let Flying { packet, note, .. } = one;
-        self.schedule(at, Happening::Deliver { host: route.to, packet, entry: route.entry, note, forged: false });
+        self.schedule(
+            at,
+            Happening::Deliver { host: route.to, packet, entry: route.entry, note, forged: false },
+        );
     }
 
     /// The partition that a packet runs into.
     fn cut(&self, from: usize, to: usize) -> Option<String> {
         self.faults.iter().find_map(|armed| match &armed.fault.kind {
             FaultKind::Partition { direction, window }
-                if window.contains(self.now) && direction.fits(Some(&self.names[from]), Some(&self.names[to])) =>
+                if window.contains(self.now)
+                    && direction.fits(Some(&self.names[from]), Some(&self.names[to])) =>
             {
                 Some(armed.fault.to_string())
             }
@@ -414,7 +423,8 @@ impl Network {
     fn narrow(&self, from: usize, to: usize) -> Option<(usize, bool, String)> {
         let links = self.faults.iter().filter_map(|armed| match &armed.fault.kind {
             FaultKind::Mtu { direction, mtu, icmp, window }
-                if window.contains(self.now) && direction.fits(Some(&self.names[from]), Some(&self.names[to])) =>
+                if window.contains(self.now)
+                    && direction.fits(Some(&self.names[from]), Some(&self.names[to])) =>
             {
                 Some((*mtu, *icmp, armed.fault.to_string()))
             }
@@ -436,5 +446,9 @@ fn counts(pattern: &Pattern, met: &mut u64, rng: &mut crate::rng::Rng) -> bool {
 
 /// The router's address in the family of a packet.
 pub(super) fn router(packet: &[u8]) -> IpAddr {
-    if packet.first().is_some_and(|byte| byte >> 4 == 6) { IpAddr::V6(ROUTER_V6) } else { IpAddr::V4(ROUTER_V4) }
+    if packet.first().is_some_and(|byte| byte >> 4 == 6) {
+        IpAddr::V6(ROUTER_V6)
+    } else {
+        IpAddr::V4(ROUTER_V4)
+    }
 }

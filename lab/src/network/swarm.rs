@@ -63,8 +63,10 @@ mod tests {
 
     #[test]
     fn seeds_differ_in_their_mix_and_every_one_heals() {
-        let mixes: Vec<_> = (0..200).map(Swarm::new).map(|s| (s.loss > 0, s.duplication > 0, s.reordering > 0)).collect();
-        for kind in [|m: &(bool, bool, bool)| m.0, |m: &(bool, bool, bool)| m.1, |m: &(bool, bool, bool)| m.2] {
+        let mixes: Vec<_> =
+            (0..200).map(Swarm::new).map(|s| (s.loss > 0, s.duplication > 0, s.reordering > 0)).collect();
+        for kind in [|m: &(bool, bool, bool)| m.0, |m: &(bool, bool, bool)| m.1, |m: &(bool, bool, bool)| m.2]
+        {
             let on = mixes.iter().filter(|m| kind(m)).count();
             assert!((80..160).contains(&on), "{on}");
         }

@@ -142,7 +142,9 @@ impl Expectation {
             Expectation::Order(patterns) | Expectation::Exchange(patterns) => {
                 patterns.iter().flat_map(|p| p.direction.hosts()).collect()
             }
-            Expectation::States { who, .. } | Expectation::StateAt { who, .. } | Expectation::Info { who, .. } => {
+            Expectation::States { who, .. }
+            | Expectation::StateAt { who, .. }
+            | Expectation::Info { who, .. } => {
                 vec![&who.host]
             }
             Expectation::Queue { host, .. }
@@ -198,14 +200,16 @@ fn read(words: &mut Words<'_>) -> Understood<Expectation> {
             let host = host(words)?;
             let state = words.parse("a state such as `CLOSE-WAIT`", parse_state)?;
             let count = bounds(words)?;
-            let older = if words.take("older") { words.duration("an age after `older`")? } else { Duration::ZERO };
+            let older =
+                if words.take("older") { words.duration("an age after `older`")? } else { Duration::ZERO };
             Expectation::Listed { host, state, count, older, at: at(words)? }
         }
         "diagnosis" => diagnosis(words)?,
         "counter" => {
             let host = host(words)?;
             let known = Counters::default();
-            let name = words.parse("a counter such as `ListenOverflows`", |w| known.value(w).map(|_| w.to_owned()))?;
+            let name = words
+                .parse("a counter such as `ListenOverflows`", |w| known.value(w).map(|_| w.to_owned()))?;
             Expectation::Counter { host, name, value: bounds(words)? }
         }
         "drops" => {
@@ -297,7 +301,8 @@ fn usage_fields(words: &mut Words<'_>) -> Understood<Vec<(String, Bounds)>> {
     let mut fields = Vec::new();
     while words.peek().is_some_and(|w| w != "at") || fields.is_empty() {
         let name = words.parse(&what, |w| names.contains(&w.trim_end_matches(',')).then(|| w.to_owned()))?;
-        let value = words.parse("a number such as `3`, `>=1` or `2..5`", |w| Bounds::parse(w.trim_end_matches(',')))?;
+        let value = words
+            .parse("a number such as `3`, `>=1` or `2..5`", |w| Bounds::parse(w.trim_end_matches(',')))?;
         fields.push((name, value));
     }
     Ok(fields)
@@ -484,7 +489,11 @@ fn diagnosis(words: &mut Words<'_>) -> Understood<Expectation> {
 }
 
 /// Reasons, each with a number or not, with commas between them.
-fn reasons<T>(words: &mut Words<'_>, what: &str, find: impl Fn(&str) -> Option<T>) -> Understood<Vec<(T, Bounds)>> {
+fn reasons<T>(
+    words: &mut Words<'_>,
+    what: &str,
+    find: impl Fn(&str) -> Option<T>,
+) -> Understood<Vec<(T, Bounds)>> {
     let one = |text: &str| {
         let mut words = Words::new(text);
         let reason = words.parse(&format!("the reason of a {what}"), &find)?;

@@ -65,7 +65,9 @@ fn items(text: &str) -> Placed<Vec<Item<'_>>> {
         let line = Line { number, indent, text };
         match items.last_mut() {
             Some(item) if indent > 0 || blank => item.body.push(line),
-            None if indent > 0 => return Err((number, format!("expected {KEYWORDS}, found an indented line"))),
+            None if indent > 0 => {
+                return Err((number, format!("expected {KEYWORDS}, found an indented line")));
+            }
             _ => items.push(Item { head: line, body: Vec::new() }),
         }
     }
@@ -198,10 +200,13 @@ impl Reader {
                 }
                 scenario.phases.push(Phase { name, title: words.rest().to_owned() });
             }
-            "ip" => scenario.ipv6 = words.parse("`4` or `6`", |w| matches!(w, "4" | "6").then_some(w == "6"))?,
+            "ip" => {
+                scenario.ipv6 = words.parse("`4` or `6`", |w| matches!(w, "4" | "6").then_some(w == "6"))?
+            }
             _ => {
-                scenario.ladder_rows =
-                    words.parse("how many rows, or `off`", |w| if w == "off" { Some(0) } else { w.parse().ok() })?;
+                scenario.ladder_rows = words.parse("how many rows, or `off`", |w| {
+                    if w == "off" { Some(0) } else { w.parse().ok() }
+                })?;
             }
         }
         words.end().map(|()| true)
@@ -238,12 +243,22 @@ impl Reader {
     }
 
     /// `sysctl`, `fault`, `expect`: an entry on the same line, and one on each indented line.
-    fn entries(&mut self, keyword: &str, outer: &Condition, words: &mut Words<'_>, item: &Item<'_>) -> Placed<()> {
+    fn entries(
+        &mut self,
+        keyword: &str,
+        outer: &Condition,
+        words: &mut Words<'_>,
+        item: &Item<'_>,
+    ) -> Placed<()> {
         if words.is_empty() && item.body.is_empty() {
-            return Err((item.head.number, format!("expected something after `{keyword}`, or indented below it")));
+            return Err((
+                item.head.number,
+                format!("expected something after `{keyword}`, or indented below it"),
+            ));
         }
         if !words.is_empty() {
-            self.entry(keyword, outer.clone(), words.rest(), item.head.number).map_err(|m| (item.head.number, m))?;
+            self.entry(keyword, outer.clone(), words.rest(), item.head.number)
+                .map_err(|m| (item.head.number, m))?;
         }
         for line in &item.body {
             let (condition, text) = self.condition(line.text).map_err(|m| (line.number, m))?;
@@ -311,7 +326,8 @@ impl Reader {
             let (condition, text) = self.condition(line.text).map_err(here)?;
             if let Some(outcome) = text.strip_prefix("=>") {
                 let outcome = script::outcome(outcome).map_err(here)?;
-                let step = last_step(&mut steps).ok_or((number, "expected a step before its outcome".to_owned()))?;
+                let step =
+                    last_step(&mut steps).ok_or((number, "expected a step before its outcome".to_owned()))?;
                 step.outcomes.push((condition, outcome));
                 lines.next();
                 continue;
@@ -326,7 +342,8 @@ impl Reader {
                 *body = self.steps(lines, line.indent)?;
                 continue;
             }
-            let (call, outcome) = text.split_once("=>").map_or((text, None), |(call, o)| (call.trim(), Some(o)));
+            let (call, outcome) =
+                text.split_once("=>").map_or((text, None), |(call, o)| (call.trim(), Some(o)));
             let mut step = script::step(number, condition, call).map_err(here)?;
             if let Some(outcome) = outcome {
                 step.outcomes.push((Condition::default(), script::outcome(outcome).map_err(here)?));
@@ -338,13 +355,21 @@ impl Reader {
     }
 
     fn finish(mut self, last_line: usize) -> Placed<Scenario> {
-        for (missing, name) in [(self.scenario.id.is_empty(), "id"), (self.scenario.title.is_empty(), "title")] {
+        for (missing, name) in
+            [(self.scenario.id.is_empty(), "id"), (self.scenario.title.is_empty(), "title")]
+        {
             if missing {
-                return Err((last_line, format!("expected `{name}` somewhere above, found the end of the file")));
+                return Err((
+                    last_line,
+                    format!("expected `{name}` somewhere above, found the end of the file"),
+                ));
             }
         }
         if let Some((line, host)) = self.named.iter().find(|(_, host)| !self.hosts.contains(host)) {
-            return Err((*line, format!("expected one of the hosts {}, found `{host}`", self.hosts.join(", "))));
+            return Err((
+                *line,
+                format!("expected one of the hosts {}, found `{host}`", self.hosts.join(", ")),
+            ));
         }
         if self.scenario.profiles.is_empty() {
             self.scenario.profiles.push(Profile::Default);

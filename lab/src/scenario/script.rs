@@ -138,10 +138,28 @@ pub type Endpoint = (Target, u16);
 #[derive(Clone, Debug)]
 #[allow(missing_docs)]
 pub enum Call {
-    Connect { to: Endpoint, from: Option<(Option<IpAddr>, u16)>, name: Option<String>, fast_open: bool, nowait: bool, options: Vec<Setting> },
-    Listen { on: (Option<IpAddr>, u16), backlog: Option<u32>, fast_open: bool, name: Option<String>, options: Vec<Setting> },
-    Accept { name: Option<String> },
-    Send { len: u64, chunk: Option<(u64, Duration)> },
+    Connect {
+        to: Endpoint,
+        from: Option<(Option<IpAddr>, u16)>,
+        name: Option<String>,
+        fast_open: bool,
+        nowait: bool,
+        options: Vec<Setting>,
+    },
+    Listen {
+        on: (Option<IpAddr>, u16),
+        backlog: Option<u32>,
+        fast_open: bool,
+        name: Option<String>,
+        options: Vec<Setting>,
+    },
+    Accept {
+        name: Option<String>,
+    },
+    Send {
+        len: u64,
+        chunk: Option<(u64, Duration)>,
+    },
     Read(Read),
     Shutdown(Shutdown),
     Close,
@@ -150,7 +168,10 @@ pub enum Call {
     Wait(Wait),
     TakeError,
     Sleep(Duration),
-    Repeat { times: u64, body: Vec<Step> },
+    Repeat {
+        times: u64,
+        body: Vec<Step>,
+    },
     Clients(Clients),
     Serve(Serve),
 }
@@ -270,14 +291,25 @@ impl Setting {
     fn take(words: &mut Words<'_>) -> Understood<Option<Setting>> {
         let Some(word) = words.peek() else { return Ok(None) };
         let known = [
-            "nodelay", "keepalive", "user_timeout", "linger", "fin_timeout", "r2", "maxseg", "rcvbuf", "sndbuf",
-            "ttl", "dscp", "congestion",
+            "nodelay",
+            "keepalive",
+            "user_timeout",
+            "linger",
+            "fin_timeout",
+            "r2",
+            "maxseg",
+            "rcvbuf",
+            "sndbuf",
+            "ttl",
+            "dscp",
+            "congestion",
         ];
         if !known.contains(&word) {
             return Ok(None);
         }
         words.next();
-        let size = |words: &mut Words<'_>| words.parse("bytes", |w| u32::try_from(crate::text::size(w)?).ok());
+        let size =
+            |words: &mut Words<'_>| words.parse("bytes", |w| u32::try_from(crate::text::size(w)?).ok());
         Ok(Some(match word {
             "keepalive" => match words.maybe(duration) {
                 None => Setting::Keepalive(None),
@@ -289,7 +321,11 @@ impl Setting {
             "user_timeout" => Setting::UserTimeout(words.duration("a duration")?),
             "linger" => Setting::Linger(words.duration("a duration")?),
             "fin_timeout" => Setting::FinTimeout(words.duration("a duration")?),
-            "r2" => Setting::R2(if words.take("never") { None } else { Some(words.duration("a duration or `never`")?) }),
+            "r2" => Setting::R2(if words.take("never") {
+                None
+            } else {
+                Some(words.duration("a duration or `never`")?)
+            }),
             "maxseg" => Setting::MaxSegment(words.number("bytes")?),
             "rcvbuf" => Setting::ReceiveBuffer(size(words)?),
             "sndbuf" => Setting::SendBuffer(size(words)?),
@@ -332,7 +368,9 @@ pub(super) fn step(line: usize, condition: Condition, text: &str) -> Understood<
             at = Some(words.time("a time after `at`")?);
         } else if words.take("after") {
             after = Some(words.duration("a duration after `after`")?);
-        } else if let Some(name) = words.maybe(|w| w.strip_suffix(':').filter(|n| is_name(n)).map(str::to_owned)) {
+        } else if let Some(name) =
+            words.maybe(|w| w.strip_suffix(':').filter(|n| is_name(n)).map(str::to_owned))
+        {
             socket = Some(name);
         } else {
             break;
@@ -357,7 +395,11 @@ fn call(words: &mut Words<'_>) -> Understood<Call> {
             let len = words.size("how many bytes")?;
             let chunk = if words.take("chunk") {
                 let size = words.parse("bytes per call", |w| crate::text::size(w).filter(|n| *n > 0))?;
-                let every = if words.take("every") { words.duration("a duration after `every`")? } else { Duration::ZERO };
+                let every = if words.take("every") {
+                    words.duration("a duration after `every`")?
+                } else {
+                    Duration::ZERO
+                };
                 Some((size, every))
             } else {
                 None
@@ -378,14 +420,17 @@ fn call(words: &mut Words<'_>) -> Understood<Call> {
         "close" => Call::Close,
         "abort" => Call::Abort,
         "set" => Call::Set(settings(words, true)?),
-        "wait" => Call::Wait(words.parse("`connected`, `error`, `writable`, `closed` or `flushed`", |w| match w {
-            "connected" => Some(Wait::Connected),
-            "error" => Some(Wait::Error),
-            "writable" => Some(Wait::Writable),
-            "closed" => Some(Wait::Closed),
-            "flushed" => Some(Wait::Flushed),
-            _ => None,
-        })?),
+        "wait" => Call::Wait(words.parse(
+            "`connected`, `error`, `writable`, `closed` or `flushed`",
+            |w| match w {
+                "connected" => Some(Wait::Connected),
+                "error" => Some(Wait::Error),
+                "writable" => Some(Wait::Writable),
+                "closed" => Some(Wait::Closed),
+                "flushed" => Some(Wait::Flushed),
+                _ => None,
+            },
+        )?),
         "error" => Call::TakeError,
         "sleep" => Call::Sleep(words.duration("how long")?),
         "repeat" => Call::Repeat { times: words.number("how often")?, body: Vec::new() },
@@ -416,7 +461,8 @@ fn settings(words: &mut Words<'_>, required: bool) -> Understood<Vec<Setting>> {
 
 fn connect(words: &mut Words<'_>) -> Understood<Call> {
     let to = words.parse("whom to connect to, such as `S:80`", endpoint)?;
-    let (mut from, mut as_name, mut fast_open, mut nowait, mut options) = (None, None, false, false, Vec::new());
+    let (mut from, mut as_name, mut fast_open, mut nowait, mut options) =
+        (None, None, false, false, Vec::new());
     while let Some(word) = words.peek() {
         match word {
             "from" => {
@@ -428,7 +474,11 @@ fn connect(words: &mut Words<'_>) -> Understood<Call> {
             "nowait" => nowait = words.take("nowait"),
             _ => match Setting::take(words)? {
                 Some(setting) => options.push(setting),
-                None => return Err(format!("expected from, as, fast-open, nowait or a socket option, found `{word}`")),
+                None => {
+                    return Err(format!(
+                        "expected from, as, fast-open, nowait or a socket option, found `{word}`"
+                    ));
+                }
             },
         }
     }
@@ -448,7 +498,9 @@ fn listen(words: &mut Words<'_>) -> Understood<Call> {
             "fast-open" => fast_open = words.take("fast-open"),
             _ => match Setting::take(words)? {
                 Some(setting) => options.push(setting),
-                None => return Err(format!("expected backlog, as, fast-open or a socket option, found `{word}`")),
+                None => {
+                    return Err(format!("expected backlog, as, fast-open or a socket option, found `{word}`"));
+                }
             },
         }
     }
@@ -459,10 +511,13 @@ fn clients(words: &mut Words<'_>) -> Understood<Clients> {
     let count = words.number("how many")?;
     words.parse("`to`", |w| (w == "to").then_some(()))?;
     let to = words.parse("whom to connect to, such as `S:80`", endpoint)?;
-    let mut clients = Clients { count, to, parallel: 1, send: 0, read: None, every: Duration::ZERO, from: None };
+    let mut clients =
+        Clients { count, to, parallel: 1, send: 0, read: None, every: Duration::ZERO, from: None };
     while let Some(word) = words.next() {
         match word {
-            "parallel" => clients.parallel = words.parse("a number from 1", |w| w.parse().ok().filter(|n| *n > 0))?,
+            "parallel" => {
+                clients.parallel = words.parse("a number from 1", |w| w.parse().ok().filter(|n| *n > 0))?
+            }
             "send" => clients.send = words.size("how many bytes")?,
             "read" => clients.read = Some(words.size("how many bytes")?),
             "every" => clients.every = words.duration("a duration")?,
@@ -475,7 +530,8 @@ fn clients(words: &mut Words<'_>) -> Understood<Clients> {
 
 fn serve(words: &mut Words<'_>) -> Understood<Serve> {
     let port = words.number("a port")?;
-    let what = "what to do with connections: echo, sink, stream N, reply N, close, hold, leak or `proxy S:80`";
+    let what =
+        "what to do with connections: echo, sink, stream N, reply N, close, hold, leak or `proxy S:80`";
     let how = match words.word(what)? {
         "echo" => Service::Echo,
         "sink" | "discard" => Service::Sink,
@@ -497,7 +553,9 @@ fn serve(words: &mut Words<'_>) -> Understood<Serve> {
             "fast-open" => serve.fast_open = words.take("fast-open"),
             _ => match Setting::take(words)? {
                 Some(setting) => serve.options.push(setting),
-                None => return Err(format!("expected backlog, fast-open or a socket option, found `{word}`")),
+                None => {
+                    return Err(format!("expected backlog, fast-open or a socket option, found `{word}`"));
+                }
             },
         }
     }
@@ -529,9 +587,23 @@ pub(super) fn outcome(text: &str) -> Understood<Outcome> {
 fn is_error(name: &str) -> bool {
     use steadfast_core::Error::*;
     [
-        WouldBlock, ConnectionRefused, ConnectionReset, ConnectionAborted, TimedOut, HostUnreachable,
-        NetworkUnreachable, Prohibited, ProtocolUnavailable, AddrInUse, AddrNotAvailable, NotConnected,
-        AlreadyConnected, BrokenPipe, InvalidArgument, NoSuchSocket, NoBufferSpace,
+        WouldBlock,
+        ConnectionRefused,
+        ConnectionReset,
+        ConnectionAborted,
+        TimedOut,
+        HostUnreachable,
+        NetworkUnreachable,
+        Prohibited,
+        ProtocolUnavailable,
+        AddrInUse,
+        AddrNotAvailable,
+        NotConnected,
+        AlreadyConnected,
+        BrokenPipe,
+        InvalidArgument,
+        NoSuchSocket,
+        NoBufferSpace,
     ]
     .iter()
     .any(|error| error.name() == name)

@@ -39,16 +39,21 @@ impl HostSpec {
     }
 
     pub(super) fn parse(words: &mut Words<'_>) -> Understood<HostSpec> {
-        let mut host = HostSpec::new(words.parse("the name of a host", |w| is_name(w).then(|| w.to_owned()))?.as_str());
+        let mut host =
+            HostSpec::new(words.parse("the name of a host", |w| is_name(w).then(|| w.to_owned()))?.as_str());
         while let Some(word) = words.next() {
             match word {
-                "mtu" => host.mtu = words.parse("an MTU from 68", |w| w.parse().ok().filter(|mtu| *mtu >= 68))?,
+                "mtu" => {
+                    host.mtu = words.parse("an MTU from 68", |w| w.parse().ok().filter(|mtu| *mtu >= 68))?
+                }
                 "clock" => host.clock = words.duration("how long its clock has run")?,
                 "secret" => host.secret = Some(words.number("a number")?),
                 word => match word.parse() {
                     Ok(IpAddr::V4(v4)) => host.v4 = Some(v4),
                     Ok(IpAddr::V6(v6)) => host.v6 = Some(v6),
-                    Err(_) => return Err(format!("expected an address, mtu, clock or secret, found `{word}`")),
+                    Err(_) => {
+                        return Err(format!("expected an address, mtu, clock or secret, found `{word}`"));
+                    }
                 },
             }
         }
@@ -80,13 +85,18 @@ impl PathSpec {
                 "delay" => PathChange::Delay(words.duration("a one-way delay")?),
                 "rate" => {
                     let rate = words.parse("a rate such as `1mbit`", rate)?;
-                    let queue = if words.take("queue") { Some(words.number("packets that may wait")?) } else { None };
+                    let queue =
+                        if words.take("queue") { Some(words.number("packets that may wait")?) } else { None };
                     PathChange::Rate { rate, queue }
                 }
                 other => return Err(format!("expected `delay` or `rate`, found `{other}`")),
             });
         }
-        if changes.is_empty() { Err("expected `delay` or `rate`, found the end of the line".to_owned()) } else { Ok(PathSpec { direction, changes }) }
+        if changes.is_empty() {
+            Err("expected `delay` or `rate`, found the end of the line".to_owned())
+        } else {
+            Ok(PathSpec { direction, changes })
+        }
     }
 }
 
@@ -111,10 +121,13 @@ impl NatSpec {
         let address = words.number("the IPv4 address that others see")?;
         words.parse("`for` and the hosts behind it", |w| (w == "for").then_some(()))?;
         let mut inside = vec![host(words)?];
-        while let Some(name) = words.maybe(|w| (is_name(w) && w != "expiry" && w != "forward").then(|| w.to_owned())) {
+        while let Some(name) =
+            words.maybe(|w| (is_name(w) && w != "expiry" && w != "forward").then(|| w.to_owned()))
+        {
             inside.push(name);
         }
-        let mut nat = NatSpec { name, address, inside, expiry: Duration::from_secs(7440), forwards: Vec::new() };
+        let mut nat =
+            NatSpec { name, address, inside, expiry: Duration::from_secs(7440), forwards: Vec::new() };
         while let Some(word) = words.next() {
             match word {
                 "expiry" => nat.expiry = words.duration("a duration after `expiry`")?,

@@ -136,7 +136,9 @@ fn what_is_wrong_is_named_with_file_line_and_what_was_expected() {
 
 #[test]
 fn a_scenario_without_id_or_title_is_refused() {
-    for (text, message) in [("title T", "expected `id`"), ("id X\n", "expected `title`"), ("", "expected `id`")] {
+    for (text, message) in
+        [("title T", "expected `id`"), ("id X\n", "expected `title`"), ("", "expected `id`")]
+    {
         let error = Scenario::parse("bad", text).unwrap_err();
         assert!(error.message.starts_with(message), "{error}");
     }
