@@ -440,22 +440,22 @@ impl Network {
         let TraceEvent { local, remote, kind, .. } = event;
         // Spoofed sources of a flood are worth neither a state nor a row.
         let known = self.addresses.contains_key(&remote.ip()) || self.nats.is_outer(remote.ip());
+        let key = (self.nats.inner(local), self.nats.inner(remote));
         match kind {
             TraceKind::State { from, to } if known && remote.port() != 0 => {
                 self.hosts[host].states.insert((local, remote), to);
-                let key = (self.nats.inner(local), self.nats.inner(remote));
                 if let Some(tuple) = self.record.tuple(host, (local, remote), key, from) {
                     self.record.state(self.now, host, tuple, from, to);
                 }
             }
             TraceKind::Drop(reason) if known => {
-                self.record.note(self.now, Some(host), || format!("drops it: {reason}"));
+                self.record.note_about(self.now, Some(host), Some(key), || format!("drops it: {reason}"));
             }
             TraceKind::Reply(reason) if known && reason != ReplyReason::SynAck => {
-                self.record.note(self.now, Some(host), || format!("answers: {reason}"));
+                self.record.note_about(self.now, Some(host), Some(key), || format!("answers: {reason}"));
             }
             TraceKind::PathMtu(mtu) if known => {
-                self.record.note(self.now, Some(host), || format!("path MTU is {mtu}"));
+                self.record.note_about(self.now, Some(host), Some(key), || format!("path MTU is {mtu}"));
             }
             _ => {}
         }

@@ -53,7 +53,7 @@ impl Changes<'_> {
                 Entry::State { at, host, from, to, .. } => {
                     comments.push(format!("{at} {}: {from} > {to}", self.network.names[*host]));
                 }
-                Entry::Note { at, host, text } => {
+                Entry::Note { at, host, text, .. } => {
                     let who = host.map_or("network", |host| self.network.names[host].as_str());
                     comments.push(format!("{at} {who}: {text}"));
                 }
