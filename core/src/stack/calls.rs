@@ -205,6 +205,17 @@ impl Stack {
         self.send_with(id, data.len(), |queue, count| queue.push_bytes(data.split_to(count)))
     }
 
+    /// As [`send`](Stack::send), and says that the data is urgent (MUST-30). The peer reads it in line; new protocols
+    /// should do without (SHLD-13).
+    pub fn send_urgent(&mut self, id: SocketId, data: &[u8]) -> Result<usize, Error> {
+        let count = self.send(id, data)?;
+        if let SocketKind::Connection(index) = self.socket(id)?.kind {
+            let connection = &mut self.connections[index as usize];
+            connection.urgent_end = Some(connection.end_of_queue());
+        }
+        Ok(count)
+    }
+
     fn send_with(
         &mut self,
         id: SocketId,

@@ -258,6 +258,11 @@ impl Connection {
         let push = payload_len > 0 && offset + payload_len == self.send_queue.len();
         let flags = if push { flags | Flags::PSH } else { flags };
         let mut outgoing = self.bare(seq, Flags::ACK | flags, env);
+        if let Some(end) = self.urgent_end.filter(|end| end.gt(seq)) {
+            // The octet after the urgent data (MUST-62); what is too far ahead is told later.
+            outgoing.header.flags |= Flags::URG;
+            outgoing.header.urgent = end.since(seq).min(0xffff) as u16;
+        }
         outgoing.offset = offset;
         outgoing.payload_len = payload_len;
         self.tcb.snd.last_sent = env.tick();

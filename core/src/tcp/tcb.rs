@@ -72,6 +72,8 @@ pub(crate) struct Connection {
     pub(crate) bytes_acked: u64,
     pub(crate) bytes_received: u64,
     pub(crate) total_retrans: u32,
+    /// SND.UP: where the urgent data ends that the application sent.
+    pub(crate) urgent_end: Option<SeqNum>,
     /// What changed for the application and was not told yet.
     pub(crate) events: Event,
     /// Told by a router; reported when the connection fails (MUST-47).
@@ -351,6 +353,7 @@ impl Connection {
             bytes_acked: 0,
             bytes_received: 0,
             total_retrans: 0,
+            urgent_end: None,
             events: Event::default(),
             soft_error: None,
             queued: false,
@@ -383,6 +386,12 @@ impl Connection {
     /// Bytes (and FIN) sent and not acknowledged.
     pub(crate) fn flight(&self) -> u32 {
         self.tcb.snd.nxt.since(self.tcb.snd.una)
+    }
+
+    /// The sequence number after all that the application wrote.
+    pub(crate) fn end_of_queue(&self) -> SeqNum {
+        let syn = u32::from(self.tcb.state == State::SynReceived);
+        self.tcb.snd.una + syn + self.send_queue.len() as u32
     }
 
     /// Bytes that the application wrote and that were never sent.
