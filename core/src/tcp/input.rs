@@ -200,9 +200,10 @@ impl Connection {
         }
         let probe = seq == nxt - 1 && segment.payload.len() <= 1;
         let closed_window = window == 0 && seq == nxt;
+        let repeated_fin = segment.flags().fin() && segment.end() == nxt;
         // These carry a valid ACK field all the same: data into a closed window (9293-f), and what a peer repeats
         // that sees us do the same (RFC 9293 appendix A.2, SA-CLOSING-33).
-        if (probe || closed_window) && self.is_current_ack(segment) {
+        if (probe || closed_window || repeated_fin) && self.is_current_ack(segment) {
             self.note_heard(segment, env);
             self.take_ack(segment, env);
             if closed_window {
