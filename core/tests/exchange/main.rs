@@ -7,9 +7,11 @@
 #![allow(unreachable_pub, reason = "its modules are its own")]
 
 mod closed;
+mod closing;
 mod harness;
 mod listen;
 mod syn_received;
 mod syn_sent;
 mod synchronized;
 mod text;
+mod time_wait;
