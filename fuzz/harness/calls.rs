@@ -280,6 +280,7 @@ impl Target {
                 return self.listen(host, "0.0.0.0:80", what & 16 == 16);
             };
             assert_eq!(self.hosts[host].stack.close(self.now, listener), Ok(()));
+            self.hosts[host].watch.forget();
             return;
         }
         let Some(at) = self.socket(host, input) else { return };
@@ -405,21 +406,19 @@ impl Target {
     }
 
     fn deliver(&mut self, to: usize, packet: &[u8], input: &mut Input<'_>) {
-        let rst = matches!(read_lenient(packet), Some(flags) if flags.rst());
         let bytes = if packet.len().is_multiple_of(2) {
             PacketBytes::Borrowed(packet)
         } else {
             PacketBytes::Shared(Bytes::copy_from_slice(packet))
         };
-        let alone = rst && !self.hosts[to].blocked;
-        if alone {
-            self.flush(input);
-        }
+        // So that what it sends next is the answer.
+        self.flush(input);
         let now = self.now;
         let host = &mut self.hosts[to];
+        host.watch.heard_rst = false;
         host.stack.receive(now, Packet { bytes, checksum_trusted: self.offload });
         host.watch.look(&mut host.stack, now);
-        if alone {
+        if host.watch.heard_rst && !host.blocked {
             for packet in host.watch.drain(&mut host.stack, now) {
                 let answer = matches!(packets::read(&packet, self.offload), Sent::Tcp { header, .. } if header.flags.rst());
                 assert!(!answer, "a RST is answered by a RST");
@@ -503,14 +502,4 @@ impl Target {
             host.watch.expect_rest(&mut host.stack, self.now);
         }
     }
-}
-
-/// The flags of a segment on the wire, if it is one.
-fn read_lenient(packet: &[u8]) -> Option<Flags> {
-    let at = match packet.first()? >> 4 {
-        4 => 20,
-        6 => 40,
-        _ => return None,
-    };
-    Header::parse(packet.get(at..)?).ok().map(|(header, _)| header.flags)
 }

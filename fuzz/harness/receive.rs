@@ -488,6 +488,10 @@ impl Target {
                 assert_eq!(ended, Ok(()));
                 assert_eq!(self.stack.close(self.now, id), Err(Error::NoSuchSocket));
                 let gone = self.sockets.swap_remove(at);
+                if gone.listener {
+                    self.drain();
+                    self.watch.forget();
+                }
                 if gone.listener && input.u8() & 1 == 0 {
                     let rcvbuf = 1 << (input.u8() % 31);
                     let socket = Some(SocketOptions { rcvbuf, ..SocketOptions::new(self.stack.config()) });

@@ -31,6 +31,8 @@ pub struct Watch {
     /// Payload that leaves is this function of its place in the stream.
     payload: Option<fn(u32) -> u8>,
     frame: Vec<u8>,
+    /// A RST arrived since this was last cleared.
+    pub heard_rst: bool,
 }
 
 /// Frames that one state of a stack may fill at the most.
@@ -40,6 +42,11 @@ impl Watch {
     /// All that the application ever writes is this function of its place in the stream.
     pub fn of_pattern(pattern: fn(u32) -> u8) -> Watch {
         Watch { payload: Some(pattern), ..Watch::default() }
+    }
+
+    /// A listener goes. What its SYN-ACKs said (cookies leave no trace) does not bind the next one.
+    pub fn forget(&mut self) {
+        self.edges.clear();
     }
 
     /// Everything that the stack has to send now.
@@ -90,6 +97,7 @@ impl Watch {
                     }
                 }
                 TraceKind::Timer(_) => happened = true,
+                TraceKind::SegmentIn { header, .. } => self.heard_rst |= header.flags.rst(),
                 TraceKind::SegmentOut { header, .. } => self.window(stack, now, tuple, &header),
                 _ => {}
             }
@@ -167,7 +175,7 @@ impl Watch {
         assert!(usage.path_mtus <= config.pmtu_cache as usize, "{usage:?}");
         assert!(usage.timers <= usage.half_open + usage.opening + usage.connections, "{usage:?}");
         // A connection with nothing unread takes one segment in any case.
-        let slack = usage.connections as u64 * 66_000;
+        let slack = (usage.connections + usage.sockets) as u64 * 66_000;
         assert!(usage.buffered <= config.tcp_mem + slack, "{usage:?}");
         let mut waiting = 0;
         for entry in stack.sockets(now) {
