@@ -88,7 +88,13 @@ impl Target {
             (interface.segmentation_offload, interface.checksum_offload) = (offload, offload);
             let mut stack = Stack::new(config(input, n), interface);
             stack.set_tracing(true);
-            Host { stack, watch: Watch::default(), sockets: Vec::new(), listeners: Vec::new(), blocked: false }
+            Host {
+                stack,
+                watch: Watch::default(),
+                sockets: Vec::new(),
+                listeners: Vec::new(),
+                blocked: false,
+            }
         };
         let mut target = Target {
             now: Instant::from_secs(1000),
@@ -191,7 +197,8 @@ impl Target {
     fn sizes(&self, host: usize, input: &mut Input<'_>) -> Option<SocketOptions> {
         let shape = input.u8();
         let rcvbuf = 1 << (shape & 31).min(30);
-        (shape >= 192).then(|| SocketOptions { rcvbuf, ..SocketOptions::new(self.hosts[host].stack.config()) })
+        (shape >= 192)
+            .then(|| SocketOptions { rcvbuf, ..SocketOptions::new(self.hosts[host].stack.config()) })
     }
 
     fn accept(&mut self, host: usize) {
@@ -244,7 +251,11 @@ impl Target {
             Ok(0) => {
                 if !socket.over && !socket.shut {
                     let sent = socket.from.map(|from| self.written[usize::from(from)]);
-                    assert!(sent.is_none_or(|sent| sent == socket.read), "{sent:?} sent, {} read", socket.read);
+                    assert!(
+                        sent.is_none_or(|sent| sent == socket.read),
+                        "{sent:?} sent, {} read",
+                        socket.read
+                    );
                 }
                 socket.over = true;
                 return;
@@ -467,7 +478,8 @@ impl Target {
                 for at in 0..self.hosts[host].sockets.len() {
                     let Host { stack, sockets, .. } = &mut self.hosts[host];
                     if turn == 0 {
-                        let _ = stack.set_options(self.now, sockets[at].id, SocketOptions::new(stack.config()));
+                        let _ =
+                            stack.set_options(self.now, sockets[at].id, SocketOptions::new(stack.config()));
                     }
                     let _ = stack.shutdown(self.now, sockets[at].id, Shutdown::Write);
                     for _ in 0..1000 {

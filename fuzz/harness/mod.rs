@@ -68,7 +68,11 @@ impl<'a> Input<'a> {
 
 /// What a stream carries at a position: differs for neighbours and for what is 256 or 64 Ki further.
 pub fn pattern(position: u32) -> u8 {
-    if position.is_multiple_of(2) { (position >> 1) as u8 } else { (position >> 9) as u8 ^ (position >> 17) as u8 }
+    if position.is_multiple_of(2) {
+        (position >> 1) as u8
+    } else {
+        (position >> 9) as u8 ^ (position >> 17) as u8
+    }
 }
 
 /// A configuration with limits so small that they are met.

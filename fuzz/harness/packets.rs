@@ -49,7 +49,13 @@ pub fn ip(source: IpAddr, destination: IpAddr, protocol: u8, ecn: Ecn, payload: 
 }
 
 /// A segment with the checksum that it should have.
-pub fn segment(source: SocketAddr, destination: SocketAddr, header: Header, ecn: Ecn, payload: &[u8]) -> Vec<u8> {
+pub fn segment(
+    source: SocketAddr,
+    destination: SocketAddr,
+    header: Header,
+    ecn: Ecn,
+    payload: &[u8],
+) -> Vec<u8> {
     let header = Header { source_port: source.port(), destination_port: destination.port(), ..header };
     let mut bytes = vec![0; header.header_len()];
     header.emit(&mut bytes);
@@ -81,7 +87,9 @@ pub fn fragments(packet: &[u8], identification: u16, size: usize) -> Vec<Vec<u8>
         let (offset, more) = (n * size, n + 1 < count);
         let mut out = head.to_vec();
         if v4 {
-            let (Ok((header, _)), field) = (ipv4::parse(packet), offset as u16) else { return packet.to_vec() };
+            let (Ok((header, _)), field) = (ipv4::parse(packet), offset as u16) else {
+                return packet.to_vec();
+            };
             let header = ipv4::Header {
                 identification,
                 dont_fragment: false,
@@ -124,7 +132,8 @@ pub fn read(packet: &[u8], offload: bool) -> Sent<'_> {
         (PROTOCOL_TCP, ..) => {
             assert!(offload || tcp::checksum_ok(source, destination, payload), "TCP checksum");
             let (header, payload) = Header::parse(payload).expect("a sound TCP header");
-            let (local, remote) = ((source, header.source_port).into(), (destination, header.destination_port).into());
+            let (local, remote) =
+                ((source, header.source_port).into(), (destination, header.destination_port).into());
             Sent::Tcp { local, remote, header, payload }
         }
         (PROTOCOL_ICMP, IpAddr::V4(_), _) => {

@@ -90,7 +90,8 @@ impl Target {
                 2 => ("[fd00::1]:80", "[fd00::2]:1000"),
                 _ => ("10.0.0.1:80", "10.0.0.2:1001"),
             };
-            let (local, mut remote): (SocketAddr, SocketAddr) = (local.parse().unwrap(), remote.parse().unwrap());
+            let (local, mut remote): (SocketAddr, SocketAddr) =
+                (local.parse().unwrap(), remote.parse().unwrap());
             remote.set_port(remote.port() + 10 * (n / 4) as u16);
             // Some of the numbers wrap soon.
             let ack = SeqNum(if n.is_multiple_of(2) { 0u32.wrapping_sub(300) } else { 5000 * n as u32 });
@@ -177,13 +178,14 @@ impl Target {
         let mut rst = false;
         for packet in self.watch.drain(&mut self.stack, self.now) {
             let offload = self.stack.interface().checksum_offload;
-            let Sent::Tcp { local, remote, header, payload } = packets::read(&packet, offload) else { continue };
+            let Sent::Tcp { local, remote, header, payload } = packets::read(&packet, offload) else {
+                continue;
+            };
             rst |= header.flags.rst();
             let at = self.flows.iter().position(|flow| (flow.local, flow.remote) == (local, remote));
             let at = at.unwrap_or_else(|| {
                 let ack = SeqNum(0x7fff_ff00);
-                let flow =
-                    Flow { local, remote, ack, end: SeqNum(0), window: 0, timestamp: 0, cookie: None };
+                let flow = Flow { local, remote, ack, end: SeqNum(0), window: 0, timestamp: 0, cookie: None };
                 if self.flows.len() < FLOWS {
                     self.flows.push(flow);
                     return self.flows.len() - 1;
@@ -332,7 +334,8 @@ impl Target {
         };
         self.arrive(&packets::segment(flow.remote, flow.local, syn, Ecn::NotEct, &[]), true, false);
         self.drain();
-        let Some(flow) = self.flows.iter().find(|f| (f.local, f.remote) == (flow.local, flow.remote)).copied()
+        let Some(flow) =
+            self.flows.iter().find(|f| (f.local, f.remote) == (flow.local, flow.remote)).copied()
         else {
             return;
         };
@@ -407,7 +410,8 @@ impl Target {
             // To the next timer, and to the moment before it.
             turn => {
                 if let Some(at) = next {
-                    let at = if turn == 2 { at } else { Instant::from_nanos(at.as_nanos().saturating_sub(1)) };
+                    let at =
+                        if turn == 2 { at } else { Instant::from_nanos(at.as_nanos().saturating_sub(1)) };
                     self.now = self.now.max(at);
                 }
                 self.watch.advance(&mut self.stack, self.now);
@@ -417,7 +421,8 @@ impl Target {
 
     fn connect(&mut self, input: &mut Input<'_>) {
         let shape = input.u8();
-        let remote = input.pick(&["10.0.0.2:9000", "[fd00::2]:9000", "10.0.0.3:9000", "10.0.0.1:80", "10.0.0.2:1000"]);
+        let remote =
+            input.pick(&["10.0.0.2:9000", "[fd00::2]:9000", "10.0.0.3:9000", "10.0.0.1:80", "10.0.0.2:1000"]);
         let options = ConnectOptions {
             local_address: None,
             local_port: match shape & 3 {
@@ -484,7 +489,8 @@ impl Target {
             0 | 1 => drop(self.stack.shutdown(self.now, id, Shutdown::Write)),
             2 => drop(self.stack.shutdown(self.now, id, input.pick(&[Shutdown::Read, Shutdown::Both]))),
             what => {
-                let ended = if what == 5 { self.stack.abort(self.now, id) } else { self.stack.close(self.now, id) };
+                let ended =
+                    if what == 5 { self.stack.abort(self.now, id) } else { self.stack.close(self.now, id) };
                 assert_eq!(ended, Ok(()));
                 assert_eq!(self.stack.close(self.now, id), Err(Error::NoSuchSocket));
                 let gone = self.sockets.swap_remove(at);

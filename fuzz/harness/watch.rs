@@ -67,7 +67,8 @@ impl Watch {
         assert!(transmit.len <= limit, "a packet of {} bytes", transmit.len);
         let packet = self.frame[..transmit.len].to_vec();
         self.look(stack, now);
-        let Sent::Tcp { local, remote, header, payload } = packets::read(&packet, transmit.checksum_offload) else {
+        let Sent::Tcp { local, remote, header, payload } = packets::read(&packet, transmit.checksum_offload)
+        else {
             return Some(packet);
         };
         if let (Some(pattern), Some(edge)) = (self.payload, self.edges.get(&(local, remote)))
@@ -187,7 +188,7 @@ impl Watch {
             }
             let Some(Ok(info)) = entry.socket.map(|id| stack.info(now, id)) else { continue };
             assert!(info.unacked as u64 <= info.send_q + 2, "{info:?}");
-            assert!(info.out_of_order <= u64::from(info.rcv_wnd) , "{info:?}");
+            assert!(info.out_of_order <= u64::from(info.rcv_wnd), "{info:?}");
             assert!(info.snd_mss > 0 && info.snd_cwnd > 0, "{info:?}");
         }
         assert!(waiting <= usage.connections + usage.sockets, "{usage:?}");
@@ -205,7 +206,11 @@ impl Watch {
             self.advance(stack, now);
             turns += 1;
             assert!(turns < 20_000, "timers without end: {:?}", stack.usage());
-            assert!(now < begin + Duration::from_secs(86_400), "still busy after a day: {:?}", stack.sockets(now));
+            assert!(
+                now < begin + Duration::from_secs(86_400),
+                "still busy after a day: {:?}",
+                stack.sockets(now)
+            );
         }
         let usage = Usage { path_mtus: 0, ..stack.usage() };
         assert_eq!(usage, Usage::default(), "{:?}", stack.sockets(now));
@@ -231,7 +236,8 @@ fn show(event: &TraceEvent) {
 
 fn scale_of(stack: &Stack, now: Instant, (local, remote): (SocketAddr, SocketAddr)) -> Option<u8> {
     let entries = stack.sockets(now);
-    let ours = entries.iter().find(|e| e.local == local && e.remote == remote && e.state != State::SynSent)?;
+    let ours =
+        entries.iter().find(|e| e.local == local && e.remote == remote && e.state != State::SynSent)?;
     let info = stack.info(now, ours.socket?).ok()?;
     Some(info.rcv_wscale.unwrap_or(0))
 }
