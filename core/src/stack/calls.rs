@@ -405,10 +405,13 @@ impl Stack {
         self.sockets.remove(id);
     }
 
-    /// Sets the options of a socket. Sizes and congestion control count only before the connection is made.
+    /// Sets the options of a socket. The receive buffer stays what it was given to `listen` or `connect`: SYN and
+    /// SYN-ACK have announced a window and its scale by it (as tcp(7) has it). Congestion control counts only before
+    /// the connection is made.
     pub fn set_options(&mut self, now: Instant, id: SocketId, options: SocketOptions) -> Result<(), Error> {
         self.set_now(now);
-        let options = Arc::new(options);
+        let rcvbuf = self.options(id)?.rcvbuf;
+        let options = Arc::new(SocketOptions { rcvbuf, ..options });
         match &mut self.sockets.get_mut(id).ok_or(Error::NoSuchSocket)?.kind {
             SocketKind::Listener(index) => self.listeners[*index as usize].options = options,
             SocketKind::Opening(index) => self.openings[*index as usize].options = options,

@@ -159,8 +159,14 @@ impl Connection {
         self.note_timer(TimerKind::Keepalive, env);
         let now = env.tick();
         let idle = since(now, self.tcb.timers.last_received);
-        if self.flight() > 0 || self.unsent() > 0 || idle < self.options.keepalive_time {
-            // Only an idle connection is probed (MUST-26).
+        // Only an idle connection is probed (MUST-26).
+        if self.flight() > 0 || self.unsent() > 0 {
+            // Retransmission and persist timer find out meanwhile; their probes are not for us to forget.
+            let wait = self.options.keepalive_time.max(Duration::from_secs(1));
+            self.tcb.timers.life = Some(Deadline::after(env.now, wait));
+            return Outcome::Keep;
+        }
+        if idle < self.options.keepalive_time {
             self.tcb.timers.probes = 0;
             self.arm_keepalive(env);
             return Outcome::Keep;
