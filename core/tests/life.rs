@@ -49,7 +49,6 @@ fn loss_both_ways_loses_no_byte() {
 }
 
 #[test]
-<<<<<<< HEAD
 fn both_ends_measure_a_round_trip_in_the_handshake_unless_it_is_ambiguous_6298_2_6298_6() {
     for profile in Profile::ALL {
         let mut pair = Pair::new(Config::profile(profile));
@@ -67,7 +66,9 @@ fn both_ends_measure_a_round_trip_in_the_handshake_unless_it_is_ambiguous_6298_2
         let (server, _) = pair.server.accept(listener).unwrap();
         assert_eq!(pair.server.info(pair.now, server).unwrap().rtt, Duration::ZERO, "{profile}");
     }
-=======
+}
+
+#[test]
 fn urgent_data_is_announced_once_and_read_in_line_must_30_must_31() {
     let mut pair = Pair::new(Config::default());
     let (client, server) = pair.connect();
@@ -83,7 +84,6 @@ fn urgent_data_is_announced_once_and_read_in_line_must_30_must_31() {
     assert_eq!(pair.server.recv(server, &mut buffer), Ok(15));
     assert_eq!(&buffer[..15], b"beforenow!after");
     assert_eq!(pair.server.readable(server), Ok((0, 0)));
->>>>>>> main
 }
 
 #[test]
