@@ -22,8 +22,9 @@ const PERIOD: usize = 1_048_573;
 /// The longest piece of content that can be had at once.
 pub(crate) const PIECE: usize = 262_144;
 
-/// What content consists of. Nothing that a dissector of captures could take for a protocol.
-const LETTERS: &[u8; 64] = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-";
+/// What content consists of. Nothing that a dissector of captures could take for a protocol, and lines, so that
+/// none waits for the end of one.
+const LETTERS: &[u8; 64] = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ01234567\n\n\n\n";
 
 fn block() -> &'static Bytes {
     static BLOCK: OnceLock<Bytes> = OnceLock::new();
