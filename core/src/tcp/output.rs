@@ -11,7 +11,7 @@ use crate::seq::SeqNum;
 use crate::time::{Deadline, Duration};
 use crate::trace::State;
 use crate::wire::Ecn;
-use crate::wire::tcp::{Flags, Header, MAX_OPTIONS_LEN, Options};
+use crate::wire::tcp::{Flags, Header, MAX_OPTIONS_LEN, Options, SackBlocks};
 
 /// The largest payload of a super-segment: what an IPv4 packet holds beside the longest headers.
 const SUPER_PAYLOAD: usize = 65_535 - 20 - 20 - MAX_OPTIONS_LEN;
@@ -73,7 +73,7 @@ impl Connection {
     /// Rule 1 of NextSeg (RFC 6675), the go-back of a timeout, and the holes of NewReno.
     fn next_retransmission(&mut self, env: &mut Env<'_>) -> Option<Outgoing> {
         let (una, nxt, recover) = (self.tcb.snd.una, self.tcb.snd.nxt, self.tcb.snd.recover);
-        let mss = u32::from(self.payload_mss());
+        let (mss, full) = (u32::from(self.payload_mss()), u32::from(self.payload_len_limit()));
         let threshold = u32::from(env.config.tcp_reordering);
         let sack = self.tcb.snd.sack;
         let cwnd = self.congestion.cwnd();
@@ -87,7 +87,7 @@ impl Connection {
             CaState::Open | CaState::Disorder => return None,
         };
         let (start, end) = recovery.hole(recovery.high_rxt.max(una), limit)?;
-        let len = end.since(start).min(mss);
+        let len = end.since(start).min(full);
         let pipe = recovery.pipe(una, nxt, recover, lost_below);
         // Old data inside the window goes out as ever (SHLD-16); beyond it only by the timer (MAY-7).
         let fits = pipe + len <= cwnd && (start + len).le(window_end);
@@ -113,7 +113,7 @@ impl Connection {
         }
         let fin = self.tcb.snd.fin_sent && start + len == self.tcb.snd.nxt;
         let payload = len - u32::from(fin);
-        let flags = if fin { Flags::FIN | Flags::PSH } else { Flags::default() };
+        let flags = if fin { Flags::FIN } else { Flags::default() };
         self.data_segment(start, payload as usize, flags, env)
     }
 
@@ -152,10 +152,7 @@ impl Connection {
             }
             return None;
         }
-        let mut flags = if last { Flags::PSH } else { Flags::default() };
-        if fin {
-            flags |= Flags::FIN;
-        }
+        let flags = if fin { Flags::FIN } else { Flags::default() };
         let segment_size = (payload > mss).then_some(mss as u16);
         Some(self.first_transmission(payload, flags, segment_size, env))
     }
@@ -169,8 +166,10 @@ impl Connection {
 
     /// The payload of a full segment that leaves now: SACK blocks take their room too (MUST-16).
     fn payload_len_limit(&self) -> u16 {
-        let blocks = self.reassembly.as_ref().map_or(0, |r| r.sack_blocks().count().min(3));
-        let sack = if blocks > 0 && self.tcb.snd.sack { 4 + 8 * blocks as u16 } else { 0 };
+        let duplicate = usize::from(self.tcb.ack.dsack.0 != self.tcb.ack.dsack.1);
+        let blocks = duplicate + self.reassembly.as_ref().map_or(0, |r| r.sack_blocks().count());
+        let most = if self.tcb.ts.on { 3 } else { SackBlocks::MAX };
+        let sack = if blocks > 0 && self.tcb.snd.sack { 4 + 8 * blocks.min(most) as u16 } else { 0 };
         self.payload_mss().saturating_sub(sack).max(1)
     }
 
@@ -256,8 +255,17 @@ impl Connection {
     }
 
     fn data_segment(&mut self, seq: SeqNum, payload_len: usize, flags: Flags, env: &mut Env<'_>) -> Outgoing {
+        let offset = seq.since(self.tcb.snd.una) as usize;
+        // PSH on the last byte that is queued: nothing more is on its way (MUST-61).
+        let push = payload_len > 0 && offset + payload_len == self.send_queue.len();
+        let flags = if push { flags | Flags::PSH } else { flags };
         let mut outgoing = self.bare(seq, Flags::ACK | flags, env);
-        outgoing.offset = seq.since(self.tcb.snd.una) as usize;
+        if let Some(end) = self.urgent_end.filter(|end| end.gt(seq)) {
+            // The octet after the urgent data (MUST-62); what is too far ahead is told later.
+            outgoing.header.flags |= Flags::URG;
+            outgoing.header.urgent = end.since(seq).min(0xffff) as u16;
+        }
+        outgoing.offset = offset;
         outgoing.payload_len = payload_len;
         self.tcb.snd.last_sent = env.tick();
         outgoing
