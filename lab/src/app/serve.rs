@@ -137,8 +137,12 @@ fn pass_on(
         Err(error) => return Err(error),
     }
     if eof && !sink.ended && io.owed(world, from, to) == 0 {
-        io.shutdown(world, to, Shutdown::Write)?;
-        sink.ended = true;
+        match io.shutdown(world, to, Shutdown::Write) {
+            Ok(()) => sink.ended = true,
+            // Still connecting: when it is through.
+            Err(Error::NotConnected) => {}
+            Err(error) => return Err(error),
+        }
     }
     Ok(())
 }
