@@ -113,7 +113,11 @@ impl Connection {
         }
         let fin = self.tcb.snd.fin_sent && start + len == self.tcb.snd.nxt;
         let payload = len - u32::from(fin);
-        let flags = if fin { Flags::FIN | Flags::PSH } else { Flags::default() };
+        let last = start + payload == self.tcb.snd.una + self.send_queue.len() as u32;
+        let mut flags = if last { Flags::PSH } else { Flags::default() };
+        if fin {
+            flags |= Flags::FIN;
+        }
         self.data_segment(start, payload as usize, flags, env)
     }
 
