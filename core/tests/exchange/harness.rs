@@ -741,6 +741,19 @@ impl Test {
         self.recv(&format!("R. seq {} ack {}", self.nxt, self.rcv));
     }
 
+    /// The last thing sent is the RST of the connection; what came before it is not looked at.
+    #[track_caller]
+    pub fn recv_rst_any(&mut self) {
+        let mut last = None;
+        while let Some(got) = self.recv_any() {
+            last = Some(got);
+        }
+        let header = last.expect("a segment").header;
+        let (irs, iss) = (self.cur().irs.unwrap(), self.cur().iss);
+        assert_eq!(header.flags, Flags::RST | Flags::ACK);
+        assert_eq!((header.seq, header.ack), (irs + self.nxt, iss + self.rcv));
+    }
+
     // ICMP.
 
     /// An error about a segment of ours with this relative sequence number, from a router.
