@@ -156,8 +156,13 @@ impl Connection {
         self.note_timer(TimerKind::Keepalive, env);
         let now = env.tick();
         let idle = since(now, self.tcb.timers.last_received);
-        if self.flight() > 0 || self.unsent() > 0 || idle < self.options.keepalive_time {
-            // Only an idle connection is probed (MUST-26).
+        if self.flight() > 0 || self.unsent() > 0 {
+            // Only an idle connection is probed (MUST-26). The peer may have been silent for long: look again
+            // after a whole time, not at once.
+            self.tcb.timers.life = Some(Deadline::after(env.now, self.options.keepalive_time));
+            return Outcome::Keep;
+        }
+        if idle < self.options.keepalive_time {
             self.tcb.timers.probes = 0;
             self.arm_keepalive(env);
             return Outcome::Keep;
