@@ -730,3 +730,87 @@ fn bytes_out_of_order_are_bounded_t_13() {
         assert!(t.stack.counters().tcp_ofo_drop > 0);
     });
 }
+
+/// 7323-9: the echo is of the segment that the last ACK asked for, not of the latest.
+#[test]
+fn the_echo_is_of_the_oldest_unacknowledged_segment_7323_9() {
+    each_with(
+        |c| c.tcp_quickack = 0,
+        |t| {
+            if !t.ts {
+                return;
+            }
+            t.establish();
+            let first = t.ts_val + 10;
+            let ecr = t.cur().ts_last;
+            t.send(&format!("P. seq 1:1001 ack 1 <ts {first} ecr {ecr}>"));
+            t.recv_nothing();
+            t.send(&format!("P. seq 1001:2001 ack 1 <ts {} ecr {ecr}>", first + 5));
+            t.ts_val = first + 5;
+            let got = t.recv(". seq 1 ack 2001");
+            assert_eq!(got.header.options.timestamps.unwrap().ecr, first);
+            // A gap: the echo stays where it is.
+            t.send(&format!("P. seq 3001:4001 ack 1 <ts {} ecr {ecr}>", first + 9));
+            t.ts_val = first + 9;
+            let got = t.recv(". seq 1 ack 2001 <sack 3001:4001>");
+            assert_eq!(got.header.options.timestamps.unwrap().ecr, first);
+        },
+    );
+}
+
+/// T-29: a timestamp is believed only after the ACK was; one that was not does not stall the connection.
+#[test]
+fn a_forged_timestamp_does_not_stall_t_29() {
+    each(|t| {
+        if !t.ts {
+            return;
+        }
+        t.reach(State::Established);
+        let (good, ecr) = (t.ts_val, t.cur().ts_last);
+        let forged = good + (1 << 30);
+        for (seq, ack) in [(51, 5000), (51, 0), (60, 101), (40, 101)] {
+            t.send(&format!("P. seq {seq}:{} ack {ack} <ts {forged} ecr {ecr}>", seq + 3));
+        }
+        t.ts_val = good;
+        t.drain();
+        t.send("P. seq 51:61 ack 101");
+        let got = t.recv_any().expect("an ACK");
+        assert_eq!(got.header.ack.since(t.cur().iss), 63);
+    });
+}
+
+/// RFC 9293 appendix A.2: both windows were closed and both sides probe. A probe's own number is too old for its
+/// window to count, but it is answered, and the answer to ours opens the window.
+#[test]
+fn probes_that_cross_do_not_dead_lock_9293_m() {
+    each(|t| {
+        t.reach(State::Established);
+        t.send(". seq 51 ack 101 win 0");
+        t.write(100);
+        t.recv_after(200, ". seq 100 ack 51");
+        t.send(". seq 50 ack 101 win 0");
+        t.recv(". seq 101 ack 51");
+        t.send(". seq 51 ack 101 win 1000");
+        t.recv("P. seq 101:201 ack 51");
+    });
+}
+
+#[test]
+fn a_window_that_opens_is_told_sa_est_31() {
+    each(|t| {
+        t.reach(State::Established);
+        while t.rcv < t.cur().edge {
+            let end = (t.rcv + 1000).min(t.cur().edge);
+            t.send(&format!(". seq {}:{end} ack 101", t.rcv));
+            t.rcv = end;
+            t.drain();
+        }
+        let unread = t.stack.info(t.now, t.sock).unwrap().recv_q as u32;
+        t.send(&format!("P. seq {}:{} ack 101", t.rcv, t.rcv + 1000));
+        t.recv(&format!(". seq 101 ack {} win 0", t.rcv));
+        t.read(unread);
+        t.recv(&format!(". seq 101 ack {} win 10000", t.rcv));
+        let counters = t.stack.counters();
+        assert_eq!((counters.tcp_to_zero_window_adv, counters.tcp_from_zero_window_adv), (1, 1));
+    });
+}

@@ -20,7 +20,7 @@ fn with_options(t: &Test, header: &Header, options: &[u8], payload: &[u8]) -> Ve
     let bare = Header { options: tcp::Options::default(), ..*header };
     let mut segment = vec![0; tcp::HEADER_LEN];
     bare.emit(&mut segment);
-    segment[12] = ((20 + options.len()) / 4 << 4) as u8;
+    segment[12] = ((20 + options.len()) * 4) as u8;
     segment.extend_from_slice(options);
     segment.extend_from_slice(payload);
     sum(t, &mut segment);
