@@ -930,15 +930,15 @@ fn abort_of_what_is_ending_is_silent_sa_closing_29() {
 #[test]
 fn status_tells_the_state_and_its_age_sa_est_35() {
     in_each(&ALL, |t| {
-        t.wait(150);
+        t.wait(125);
         let info = t.stack.info(t.now, t.sock).unwrap();
         assert_eq!((info.state, info.local, info.remote), (t.state(), t.local(), t.remote()));
-        assert_eq!(info.state_age.as_millis(), 150);
+        assert_eq!(info.state_age.as_millis(), 125);
         assert_eq!((info.bytes_acked, info.bytes_received), (100, 50));
         assert_eq!((info.unacked, info.timestamps, info.sack), (t.nxt - t.una, t.ts, true));
         let all = t.stack.sockets(t.now);
         let entry = all.iter().find(|s| s.socket == Some(t.sock)).unwrap();
         assert_eq!((entry.state, entry.listener), (t.state(), Some(t.local())));
-        assert_eq!(entry.state_age.as_millis(), 150);
+        assert_eq!(entry.state_age.as_millis(), 125);
     });
 }
