@@ -13,7 +13,7 @@ use crate::failure::{Failure, describe};
 /// Connect standard input and output to a server.
 #[derive(Args)]
 pub(crate) struct Connect {
-    /// Server: 10.9.0.1:80, [fd09::1]:80, or a name that this machine can look up.
+    /// Server, as `10.9.0.1:80` or `[fd09::1]:80`; or a name that this machine can look up.
     #[arg(value_name = "HOST:PORT")]
     server: String,
     #[command(flatten)]

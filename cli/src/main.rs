@@ -7,6 +7,7 @@ mod config;
 mod connect;
 mod failure;
 mod http;
+mod lab;
 mod serve;
 
 use std::future::Future;
@@ -18,7 +19,7 @@ use crate::failure::Failure;
 
 /// TCP that does not let go: a TCP/IP stack in user space.
 ///
-/// Exit status: 0 all went well, 1 a connection failed, 2 the command was wrong or the system refused.
+/// Exit status: 0 all went well, 1 a connection or a scenario failed, 2 the command was wrong or the system refused.
 #[derive(Parser)]
 #[command(version, about)]
 struct Cli {
@@ -34,6 +35,9 @@ enum Command {
     Connect(connect::Connect),
     /// Print every setting, as `--sysctl` takes it: name, value, unit and what it does.
     Config(config::Settings),
+    /// Play scenarios of the fault catalogue on a simulated network.
+    #[command(subcommand)]
+    Lab(lab::Lab),
 }
 
 fn main() -> ExitCode {
@@ -41,6 +45,7 @@ fn main() -> ExitCode {
         Command::Serve(command) => run(command.run()),
         Command::Connect(command) => run(command.run()),
         Command::Config(command) => command.run(),
+        Command::Lab(command) => command.run(),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

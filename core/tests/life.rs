@@ -4,7 +4,7 @@ mod common;
 
 use common::{Pair, Side, pattern};
 use steadfast_core::trace::State;
-use steadfast_core::{Config, Duration, Error, Profile};
+use steadfast_core::{Config, Duration, Error, Event, Profile};
 
 #[test]
 fn a_connection_opens_carries_and_ends_n1_n2() {
@@ -46,6 +46,24 @@ fn loss_both_ways_loses_no_byte() {
         assert_eq!(pair.transfer((Side::Client, client), (Side::Server, server), &data), data, "seed {seed}");
         assert_eq!(pair.transfer((Side::Server, server), (Side::Client, client), &data), data, "seed {seed}");
     }
+}
+
+#[test]
+fn urgent_data_is_announced_once_and_read_in_line_must_30_must_31() {
+    let mut pair = Pair::new(Config::default());
+    let (client, server) = pair.connect();
+    pair.client.send(client, b"before").unwrap();
+    assert_eq!(pair.client.send_urgent(client, b"now!"), Ok(4));
+    pair.client.send(client, b"after").unwrap();
+    pair.events.clear();
+    pair.run_for(Duration::from_millis(100));
+    let urgent = pair.events.iter().filter(|(_, id, event)| *id == server && event.contains(Event::URGENT));
+    assert_eq!(urgent.count(), 1);
+    assert_eq!(pair.server.readable(server), Ok((15, 10)));
+    let mut buffer = [0; 32];
+    assert_eq!(pair.server.recv(server, &mut buffer), Ok(15));
+    assert_eq!(&buffer[..15], b"beforenow!after");
+    assert_eq!(pair.server.readable(server), Ok((0, 0)));
 }
 
 #[test]

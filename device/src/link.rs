@@ -4,6 +4,7 @@ use std::io;
 use std::net::IpAddr;
 
 use futures_util::TryStreamExt;
+use rtnetlink::packet_route::address::AddressHeaderFlags;
 use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags};
 use rtnetlink::{Handle, LinkUnspec, RouteMessageBuilder};
 
@@ -54,8 +55,12 @@ impl Link {
     }
 
     pub(crate) async fn add_address(&self, address: IpAddr, prefix_len: u8) -> io::Result<()> {
-        let request = self.handle.address().add(self.index, address, prefix_len);
-        request.replace().execute().await.map_err(into_io)
+        let mut request = self.handle.address().add(self.index, address, prefix_len).replace();
+        if address.is_ipv6() {
+            // Nobody else is on this link; without the flag the kernel may not bind to the address for a moment.
+            request.message_mut().header.flags |= AddressHeaderFlags::Nodad;
+        }
+        request.execute().await.map_err(into_io)
     }
 
     pub(crate) async fn add_route(&self, network: IpAddr, prefix_len: u8) -> io::Result<()> {

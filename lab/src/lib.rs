@@ -1,1 +1,34 @@
-//! The lab.
+//! A laboratory for TCP: stacks on a simulated network with a virtual clock, where every fault can be had again.
+//!
+//! A [`Scenario`] is a text file that says what goes wrong, what the applications do, and what must come of it.
+//! [`run()`] plays it and judges it. Nothing here reads a clock or draws from the system's randomness: the same
+//! seed gives the same packets, byte for byte.
+#![forbid(unsafe_code)]
+
+mod app;
+mod catalogue;
+mod fault;
+mod flows;
+mod judge;
+mod ladder;
+mod mangle;
+mod network;
+mod pcapng;
+mod record;
+mod report;
+mod rng;
+mod run;
+pub mod scenario;
+mod stream;
+mod text;
+
+pub use catalogue::{catalogue, explain};
+pub use fault::{
+    Count, Direction, Effect, End, Fault, FaultKind, FlagPattern, Flood, IcmpInjection, Injection,
+    OptionName, Part, PathChange, Pattern, Protocol, Rejection, Rewrite, SeqSpec, Sighted, SightedTcp,
+    TimestampSpec, When, Window,
+};
+pub use report::junit;
+pub use run::{Report, RunOptions, run};
+pub use scenario::{LoadError, Phase, Scenario};
+pub use text::{Bounds, ParseError, Times};

@@ -147,16 +147,13 @@ impl Stack {
             }
             return self.claim(&tuple(port)).map(|above| (tuple(port), above));
         }
-        // First a tuple that is quite free; a TIME-WAIT is taken over only when there is none.
-        let ports: Vec<u16> = self.keys.ports(self.config.ip_local_port_range, &tuple(0)).collect();
-        if let Some(port) = ports.iter().find(|port| self.find(&tuple(**port)).is_none()) {
-            return Ok((tuple(*port), None));
+        let ports = self.keys.ports(self.config.ip_local_port_range, &tuple(0));
+        for port in ports {
+            if let Ok(above) = self.claim(&tuple(port)) {
+                return Ok((tuple(port), above));
+            }
         }
-        let claimed = ports.iter().find_map(|port| {
-            let above = self.claim(&tuple(*port)).ok()?;
-            Some((tuple(*port), above))
-        });
-        claimed.ok_or(Error::AddrNotAvailable)
+        Err(Error::AddrNotAvailable)
     }
 
     fn claim(&mut self, tuple: &FourTuple) -> Result<Option<SeqNum>, Error> {
@@ -189,7 +186,7 @@ impl Stack {
         socket.accepted = true;
         if !socket.events.is_empty() && !socket.queued {
             socket.queued = true;
-            self.events.push_back(id);
+            self.queue_event(id);
         }
         let peer = self.peer_addr(id)?;
         Ok((id, peer))
@@ -206,6 +203,17 @@ impl Stack {
     /// As [`send`](Stack::send), without a copy: takes from the front of `data` what there is room for.
     pub fn send_bytes(&mut self, id: SocketId, data: &mut Bytes) -> Result<usize, Error> {
         self.send_with(id, data.len(), |queue, count| queue.push_bytes(data.split_to(count)))
+    }
+
+    /// As [`send`](Stack::send), and says that the data is urgent (MUST-30). The peer reads it in line; new protocols
+    /// should do without (SHLD-13).
+    pub fn send_urgent(&mut self, id: SocketId, data: &[u8]) -> Result<usize, Error> {
+        let count = self.send(id, data)?;
+        if let SocketKind::Connection(index) = self.socket(id)?.kind {
+            let connection = &mut self.connections[index as usize];
+            connection.urgent_end = Some(connection.end_of_queue());
+        }
+        Ok(count)
     }
 
     fn send_with(

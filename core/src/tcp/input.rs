@@ -64,10 +64,10 @@ impl Connection {
         let was = self.tcb.state;
         self.check_ack(segment, env)?;
         self.note_heard(segment, env);
-        let finished = self.advance_close(env);
         self.check_urgent(segment);
         let text = self.check_text(segment, env)?;
         let ended = self.check_fin(env);
+        let finished = self.advance_close(env);
         Ok(match (finished.or(ended), was, text) {
             (Some(outcome), ..) => outcome,
             (None, State::SynReceived, _) if self.tcb.state != was => Outcome::Established,
@@ -261,8 +261,7 @@ impl Connection {
         if ack.ge(una) {
             self.take_ack(segment, env);
         } else {
-            // An old ACK may still bring its text, and SACK blocks are taken when they come again.
-            self.tcb.timers.probes = 0;
+            self.take_old_ack(segment, env);
         }
         Ok(())
     }
@@ -316,10 +315,13 @@ impl Connection {
         }
     }
 
+    fn fin_is_acknowledged(&self) -> bool {
+        self.tcb.snd.fin_sent && self.tcb.snd.una == self.tcb.snd.nxt
+    }
+
     /// Whether an ACK of our FIN moves the connection on.
     fn advance_close(&mut self, env: &mut Env<'_>) -> Option<Outcome> {
-        let snd = &self.tcb.snd;
-        if !(snd.fin_sent && snd.una == snd.nxt) {
+        if !self.fin_is_acknowledged() {
             return None;
         }
         match self.tcb.state {
@@ -392,10 +394,11 @@ impl Connection {
                 self.set_state(State::CloseWait, env);
                 None
             }
-            State::FinWait1 => {
+            State::FinWait1 if !self.fin_is_acknowledged() => {
                 self.set_state(State::Closing, env);
                 None
             }
+            // FIN-WAIT-1 too, where the FIN brings the ACK of ours: it never was FIN-WAIT-2 (RFC 9293 §3.3.2 note 2, N3).
             _ => {
                 self.set_state(State::TimeWait, env);
                 Some(Outcome::TimeWait)

@@ -177,7 +177,7 @@ impl HalfOpen {
         syn.answer(&self.tuple, self.iss, self.irs, self.offer(), self.ts_recent, None, env, reason)
     }
 
-    /// A segment arrives. `rcvbuf` is the receive buffer that our SYN-ACK announced.
+    /// A segment arrives. `rcvbuf` is the buffer that our SYN-ACK announced the window of.
     pub(crate) fn segment_arrives(
         &mut self,
         segment: &Segment<'_>,

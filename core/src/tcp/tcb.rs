@@ -72,6 +72,8 @@ pub(crate) struct Connection {
     pub(crate) bytes_acked: u64,
     pub(crate) bytes_received: u64,
     pub(crate) total_retrans: u32,
+    /// SND.UP: where the urgent data ends that the application sent.
+    pub(crate) urgent_end: Option<SeqNum>,
     /// What changed for the application and was not told yet.
     pub(crate) events: Event,
     /// Told by a router; reported when the connection fails (MUST-47).
@@ -117,6 +119,8 @@ pub(crate) struct Snd {
     pub(crate) iss: SeqNum,
     /// After the highest sequence number of the last loss (6582-1, 6675-2).
     pub(crate) recover: SeqNum,
+    /// Congestion marks that are echoed below this tell of congestion that was reacted to (3168-4).
+    pub(crate) cwr_until: SeqNum,
     /// Since when the oldest unacknowledged data has been out without progress (R2, user timeout).
     pub(crate) stalled_since: Tick,
     pub(crate) last_sent: Tick,
@@ -129,8 +133,9 @@ pub(crate) struct Snd {
     pub(crate) pmtu_confirmed: u16,
     /// A smaller path MTU that an ICMP error claimed and nothing confirmed yet (5927-4); 0: none.
     pub(crate) pmtu_claimed: u16,
-    /// Where a packet larger than those ends, and its size; size 0: none is under way.
-    pub(crate) largest: (SeqNum, u16),
+    /// The size of a packet larger than those that is under way, and where it ends; 0: none is.
+    pub(crate) larger_size: u16,
+    pub(crate) larger_end: SeqNum,
     pub(crate) wscale: u8,
     /// The application closed its sending side: FIN after the queue.
     pub(crate) fin_queued: bool,
@@ -277,6 +282,7 @@ impl Connection {
                 max_wnd: 0,
                 iss,
                 recover: iss,
+                cwr_until: iss,
                 stalled_since: now,
                 last_sent: now,
                 mss: 0,
@@ -284,7 +290,8 @@ impl Connection {
                 pmtu,
                 pmtu_confirmed: 0,
                 pmtu_claimed: 0,
-                largest: (iss, 0),
+                larger_size: 0,
+                larger_end: iss,
                 wscale: agreed.snd_wscale.unwrap_or(0),
                 fin_queued: false,
                 fin_sent: false,
@@ -347,6 +354,7 @@ impl Connection {
             bytes_acked: 0,
             bytes_received: 0,
             total_retrans: 0,
+            urgent_end: None,
             events: Event::default(),
             soft_error: None,
             queued: false,
@@ -376,6 +384,12 @@ impl Connection {
     /// Bytes (and FIN) sent and not acknowledged.
     pub(crate) fn flight(&self) -> u32 {
         self.tcb.snd.nxt.since(self.tcb.snd.una)
+    }
+
+    /// The sequence number after all that the application wrote.
+    pub(crate) fn end_of_queue(&self) -> SeqNum {
+        let syn = u32::from(self.tcb.state == State::SynReceived);
+        self.tcb.snd.una + syn + self.send_queue.len() as u32
     }
 
     /// Bytes that the application wrote and that were never sent.

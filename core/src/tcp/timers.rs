@@ -1,6 +1,7 @@
 //! What happens when a connection's deadline is over.
 
 use super::input::{Closed, Outcome};
+use super::rtt::model_timeout;
 use super::tcb::{Connection, Env, Origin};
 use crate::error::Error;
 use crate::socket::Event;
@@ -56,8 +57,10 @@ impl Connection {
         }
         let retransmits = self.tcb.rtt.backoff.saturating_add(1);
         env.counters.tcp_timeouts += 1;
-        if retransmits == env.config.tcp_retries1 {
-            // R1: the application may want to know (SHLD-9).
+        let r1 = model_timeout(env.config, env.config.tcp_retries1);
+        let before = elapsed.saturating_sub(self.tcb.rtt.backed_off(env.config));
+        if before < r1 && elapsed >= r1 {
+            // R1: the application may want to know (SHLD-9). It is a time, as R2 is.
             env.counters.r1_reached += 1;
             self.signal(Event::TROUBLE);
         }

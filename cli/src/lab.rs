@@ -1,0 +1,390 @@
+//! `steadfast lab`: scenarios of the fault catalogue, and the user's own.
+
+use std::io::{self, IsTerminal, Write};
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use clap::{Args, Subcommand};
+use indicatif::{ProgressBar, ProgressStyle};
+use steadfast::{Config, Profile};
+use steadfast_lab::{Fault, Report, RunOptions, Scenario, catalogue, explain, junit, run};
+
+use crate::failure::Failure;
+
+/// The lab.
+#[derive(Subcommand)]
+pub(crate) enum Lab {
+    /// List the scenarios of the catalogue.
+    List,
+    /// Run scenarios: all of the catalogue, or those named.
+    Run(Run),
+    /// Tell what happens in a scenario, and why.
+    Explain(Explain),
+}
+
+/// Run scenarios.
+#[derive(Args)]
+pub(crate) struct Run {
+    /// Ids of the catalogue (`H1b`) or files; none: the whole catalogue.
+    #[arg(value_name = "ID|FILE")]
+    scenarios: Vec<String>,
+    /// Only under this profile; a scenario that is named is run under it even if it does not list it.
+    #[arg(long)]
+    profile: Option<Profile>,
+    /// A setting of all hosts on top of the scenario's, `name=value`; may be repeated. The scenario's expectations
+    /// are then shown but not judged.
+    #[arg(long, value_name = "K=V")]
+    sysctl: Vec<String>,
+    /// Where all chance comes from.
+    #[arg(long, default_value_t = 0, conflicts_with = "seeds")]
+    seed: u64,
+    /// Add random loss, delay, duplication and reordering, drawn anew for each seed from A up to but not including B.
+    #[arg(long, value_name = "A..B", value_parser = seeds)]
+    seeds: Option<Range<u64>>,
+    /// A fault on top of the scenario's, such as 'lose S>C [S.] 1'; may be repeated. The scenario's expectations are
+    /// then shown but not judged.
+    #[arg(long, value_name = "FAULT")]
+    fault: Vec<String>,
+    /// Write the packets to this file (pcapng).
+    #[arg(long, value_name = "FILE")]
+    pcap: Option<PathBuf>,
+    /// Print the ladder of each run.
+    #[arg(long)]
+    ladder: bool,
+    /// Print one JSON object a line for each run, and nothing else.
+    #[arg(long)]
+    json: bool,
+    /// Write a JUnit report to this file.
+    #[arg(long, value_name = "FILE")]
+    junit: Option<PathBuf>,
+}
+
+/// Explain a scenario.
+#[derive(Args)]
+pub(crate) struct Explain {
+    /// An id of the catalogue, or a file.
+    #[arg(value_name = "ID|FILE")]
+    scenario: String,
+    /// The profile whose ladder is shown.
+    #[arg(long, default_value = "default")]
+    profile: Profile,
+}
+
+/// `0..1000`.
+fn seeds(text: &str) -> Result<Range<u64>, String> {
+    let expected = || format!("`{text}`: expected two numbers with `..` between them, such as 0..1000");
+    let (from, to) = text.split_once("..").ok_or_else(expected)?;
+    let range = from.parse().map_err(|_| expected())?..to.parse().map_err(|_| expected())?;
+    if range.is_empty() {
+        Err(format!("`{text}`: expected the second number to be larger"))
+    } else {
+        Ok(range)
+    }
+}
+
+impl Lab {
+    pub(crate) fn run(self) -> Result<(), Failure> {
+        match self {
+            Lab::List => list(),
+            Lab::Run(command) => command.run(),
+            Lab::Explain(command) => {
+                let scenario = find(&known()?, &command.scenario)?;
+                say(&explain(&scenario, command.profile).map_err(Failure::usage)?)
+            }
+        }
+    }
+}
+
+fn list() -> Result<(), Failure> {
+    let all = known()?;
+    let profiles = |scenario: &Scenario| {
+        let names: Vec<_> = scenario.profiles.iter().map(|profile| profile.name()).collect();
+        names.join(" ")
+    };
+    let width = all.iter().map(|scenario| scenario.id.len()).max().unwrap_or(0);
+    let wide = all.iter().map(|scenario| profiles(scenario).len()).max().unwrap_or(0);
+    let row = |scenario: &Scenario| {
+        format!("{:<width$}  {:<wide$}  {}\n", scenario.id, profiles(scenario), scenario.title)
+    };
+    say(&all.iter().map(row).collect::<String>())
+}
+
+fn known() -> Result<Vec<Scenario>, Failure> {
+    catalogue().map_err(|error| Failure::usage(error.to_string()))
+}
+
+/// A scenario by its id, or from a file.
+fn find(known: &[Scenario], name: &str) -> Result<Scenario, Failure> {
+    if let Some(scenario) = known.iter().find(|scenario| scenario.id.eq_ignore_ascii_case(name)) {
+        return Ok(scenario.clone());
+    }
+    let path = Path::new(name);
+    if !path.exists() {
+        return Err(Failure::usage(format!(
+            "`{name}`: no such scenario and no such file; `lab list` shows the ids"
+        )));
+    }
+    Scenario::load(path).map_err(|error| Failure::usage(error.to_string()))
+}
+
+/// Prints to standard output; whoever closes it early has seen enough.
+fn say(text: &str) -> Result<(), Failure> {
+    match io::stdout().lock().write_all(text.as_bytes()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        result => result.map_err(|error| Failure::system("standard output", error)),
+    }
+}
+
+/// A scenario under a profile, with all its seeds.
+struct Job {
+    scenario: Scenario,
+    profile: Profile,
+}
+
+impl Run {
+    fn run(self) -> Result<(), Failure> {
+        let jobs = self.jobs()?;
+        let template = self.options()?;
+        let seeds = self.seeds.clone().unwrap_or(self.seed..self.seed + 1);
+        let per_job = (seeds.end - seeds.start) as usize;
+        let width = jobs.iter().map(|job| job.scenario.id.len()).max().unwrap_or(0);
+        let mut printer = Printer {
+            command: &self,
+            width,
+            per_job,
+            reports: Vec::new(),
+            packets: Vec::new(),
+            held: Vec::new(),
+        };
+        let mut output = Ok(());
+        let bar = progress(jobs.len() * per_job);
+        let result = everywhere(
+            jobs.len() * per_job,
+            |index| {
+                let job = &jobs[index / per_job];
+                let seed = seeds.start + (index % per_job) as u64;
+                let report =
+                    run(&job.scenario, &RunOptions { profile: job.profile, seed, ..template.clone() });
+                bar.inc(1);
+                report
+            },
+            |report| {
+                if output.is_ok() {
+                    output = bar.suspend(|| printer.take(report));
+                }
+            },
+        );
+        bar.finish_and_clear();
+        result.map_err(Failure::usage)?;
+        output?;
+        printer.finish()
+    }
+
+    fn jobs(&self) -> Result<Vec<Job>, Failure> {
+        let known = known()?;
+        let named = !self.scenarios.is_empty();
+        let scenarios = if named {
+            self.scenarios.iter().map(|name| find(&known, name)).collect::<Result<Vec<_>, _>>()?
+        } else {
+            known
+        };
+        let mut jobs = Vec::new();
+        for scenario in scenarios {
+            let profiles = match self.profile {
+                None => scenario.profiles.clone(),
+                Some(profile) if named || scenario.profiles.contains(&profile) => vec![profile],
+                Some(_) => Vec::new(),
+            };
+            jobs.extend(profiles.into_iter().map(|profile| Job { scenario: scenario.clone(), profile }));
+        }
+        Ok(jobs)
+    }
+
+    /// Everything that is wrong with the options is found before anything runs.
+    fn options(&self) -> Result<RunOptions, Failure> {
+        for sysctl in &self.sysctl {
+            Config::default().apply(sysctl).map_err(|error| {
+                Failure::usage(format!(
+                    "--sysctl {sysctl}: {}",
+                    error.to_string().trim_start_matches("line 1: ")
+                ))
+            })?;
+        }
+        let faults = self.fault.iter().map(|fault| fault.parse::<Fault>());
+        Ok(RunOptions {
+            swarm: self.seeds.is_some(),
+            sysctls: self.sysctl.clone(),
+            faults: faults.collect::<Result<_, _>>().map_err(|error| Failure::usage(error.to_string()))?,
+            ladder: self.ladder,
+            capture: self.pcap.is_some(),
+            ..RunOptions::default()
+        })
+    }
+}
+
+fn progress(runs: usize) -> ProgressBar {
+    // A few runs are over before a bar could be seen.
+    if runs < 200 || !io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let bar = ProgressBar::new(runs as u64);
+    if let Ok(style) = ProgressStyle::with_template("{bar:40} {pos}/{len} runs, {eta} left") {
+        bar.set_style(style);
+    }
+    bar
+}
+
+/// Does all the work on all cores, and hands on the results in their order. The first error ends it.
+fn everywhere<T: Send>(
+    count: usize,
+    work: impl Fn(usize) -> Result<T, String> + Sync,
+    mut take: impl FnMut(T),
+) -> Result<(), String> {
+    let next = AtomicUsize::new(0);
+    let workers = std::thread::available_parallelism().map_or(1, usize::from).min(count.max(1));
+    let (sender, receiver) = std::sync::mpsc::channel();
+    let sender = Mutex::new(sender);
+    std::thread::scope(|scope| {
+        for _ in 0..workers {
+            let sender = sender.lock().map_err(|_| "a worker failed")?.clone();
+            let (next, work) = (&next, &work);
+            scope.spawn(move || {
+                loop {
+                    let index = next.fetch_add(1, Ordering::Relaxed);
+                    if index >= count || sender.send((index, work(index))).is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+        drop(sender);
+        let mut waiting = std::collections::BTreeMap::new();
+        let mut due = 0;
+        for (index, result) in receiver {
+            waiting.insert(index, result?);
+            while let Some(result) = waiting.remove(&due) {
+                take(result);
+                due += 1;
+            }
+        }
+        Ok(())
+    })
+}
+
+/// Prints reports as they come, and keeps what is needed at the end.
+struct Printer<'a> {
+    command: &'a Run,
+    width: usize,
+    per_job: usize,
+    reports: Vec<Report>,
+    packets: Vec<u8>,
+    /// Reports of the job that is under way.
+    held: Vec<Report>,
+}
+
+impl Printer<'_> {
+    fn take(&mut self, mut report: Report) -> Result<(), Failure> {
+        self.packets.append(&mut report.pcap);
+        let ladder = std::mem::take(&mut report.ladder);
+        if self.command.json {
+            say(&format!("{}\n", report.to_json()))?;
+        } else if self.command.ladder {
+            say(&format!("{ladder}\n"))?;
+        }
+        self.held.push(report);
+        if self.held.len() == self.per_job {
+            let held = std::mem::take(&mut self.held);
+            if !self.command.json {
+                say(&row(&held, self.width))?;
+            }
+            self.reports.extend(held);
+        }
+        Ok(())
+    }
+
+    fn finish(self) -> Result<(), Failure> {
+        let failed = self.reports.iter().filter(|report| !report.passed()).count();
+        let total = self.reports.len();
+        let seconds: f64 = self.reports.iter().map(|report| report.virtual_seconds).sum();
+        if !self.command.json {
+            say(&format!(
+                "\n{} runs: {} passed, {failed} failed, {seconds:.0} s of virtual time\n",
+                total,
+                total - failed
+            ))?;
+        }
+        if let Some(file) = &self.command.pcap {
+            write(file, &self.packets)?;
+        }
+        if let Some(file) = &self.command.junit {
+            write(file, junit(&self.reports).as_bytes())?;
+        }
+        match failed {
+            0 => Ok(()),
+            n => Err(Failure::Connection(format!("{n} of {total} runs failed"))),
+        }
+    }
+}
+
+fn write(file: &Path, bytes: &[u8]) -> Result<(), Failure> {
+    std::fs::write(file, bytes).map_err(|error| Failure::system(file.display(), error))
+}
+
+/// The lines of one job in the table: its result, and below it what went wrong.
+fn row(reports: &[Report], width: usize) -> String {
+    const REASONS: usize = 5;
+    let Some(first) = reports.first() else { return String::new() };
+    let failed: Vec<&Report> = reports.iter().filter(|report| !report.passed()).collect();
+    let result = if failed.is_empty() { "pass" } else { "FAIL" };
+    let time = reports.iter().map(|report| report.virtual_seconds).fold(0.0, f64::max);
+    let seeds = match (reports.len(), failed.len()) {
+        (1, _) => String::new(),
+        (all, 0) => format!("  ({all} seeds)"),
+        (all, failed) => format!("  ({failed} of {all} seeds)"),
+    };
+    let mut text = format!(
+        "{:<width$}  {:<7}  {result}  {time:>12.3} s  {}{seeds}\n",
+        first.id,
+        first.profile.name(),
+        first.title
+    );
+    let many = reports.len() > 1;
+    for report in failed.iter().take(REASONS) {
+        let seed = if many { format!("seed {}: ", report.seed) } else { String::new() };
+        report
+            .failures
+            .iter()
+            .for_each(|reason| text.push_str(&format!("{:width$}    {seed}{reason}\n", "")));
+    }
+    if !many {
+        let differences = first.differences.iter().take(REASONS);
+        differences
+            .for_each(|difference| text.push_str(&format!("{:width$}    differs: {difference}\n", "")));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn results_come_in_order_from_all_cores_and_the_first_error_ends_it() {
+        let mut all = Vec::new();
+        everywhere(500, |index| Ok(index * 2), |n| all.push(n)).unwrap();
+        assert_eq!(all, (0..500).map(|n| n * 2).collect::<Vec<_>>());
+        let result =
+            everywhere(50, |index| if index == 7 { Err("seven".to_owned()) } else { Ok(()) }, |()| {});
+        assert_eq!(result, Err("seven".to_owned()));
+    }
+
+    #[test]
+    fn seeds_are_two_numbers() {
+        assert_eq!(seeds("0..200"), Ok(0..200));
+        for wrong in ["5", "5..", "..5", "a..b", "5..5", "6..5"] {
+            assert!(seeds(wrong).unwrap_err().contains("expected"), "{wrong}");
+        }
+    }
+}

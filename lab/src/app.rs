@@ -1,0 +1,146 @@
+//! Applications: programs of blocking calls, servers and crowds of clients, all against the stack's own calls.
+
+mod clients;
+mod io;
+mod program;
+mod serve;
+
+use std::net::{IpAddr, SocketAddr};
+
+use steadfast_core::{Error, Event, Instant, SocketId, Stack};
+
+pub(crate) use self::io::Io;
+pub(crate) use self::program::Program;
+use crate::network::nat::Nats;
+use crate::record::Record;
+use crate::scenario::expect::Invariant;
+use crate::scenario::script::{Endpoint, Target};
+use crate::stream::Streams;
+
+/// What a program can reach: its host's stack, and the lab's books.
+pub(crate) struct World<'a> {
+    pub(crate) now: Instant,
+    /// What the host's clock says.
+    pub(crate) host_now: Instant,
+    pub(crate) host: usize,
+    pub(crate) stack: &'a mut Stack,
+    pub(crate) streams: &'a mut Streams,
+    pub(crate) record: &'a mut Record,
+    pub(crate) directory: &'a Directory,
+    pub(crate) nats: &'a Nats,
+    pub(crate) broken: &'a mut Vec<Broken>,
+    /// Outcomes are not judged, and a program ends where a call fails.
+    pub(crate) lenient: bool,
+}
+
+/// A rule that was broken.
+#[derive(Clone, Debug)]
+pub(crate) struct Broken {
+    pub(crate) at: Instant,
+    pub(crate) rule: Invariant,
+    pub(crate) text: String,
+}
+
+impl World<'_> {
+    pub(crate) fn note(&mut self, text: impl FnOnce() -> String) {
+        self.record.note(self.now, Some(self.host), text);
+    }
+
+    pub(crate) fn broken(&mut self, rule: Invariant, text: String) {
+        self.broken.push(Broken { at: self.now, rule, text });
+    }
+}
+
+/// Which names mean which addresses.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Directory {
+    pub(crate) hosts: Vec<(String, IpAddr, IpAddr)>,
+    pub(crate) ipv6: bool,
+}
+
+impl Directory {
+    /// `None`: no such host, which the parser has ruled out.
+    pub(crate) fn resolve(&self, (target, port): &Endpoint) -> Option<SocketAddr> {
+        let address = match target {
+            Target::Address(address) => *address,
+            Target::Host(name) => {
+                let (_, v4, v6) = self.hosts.iter().find(|(host, ..)| host == name)?;
+                if self.ipv6 { *v6 } else { *v4 }
+            }
+        };
+        Some(SocketAddr::new(address, *port))
+    }
+
+    /// All addresses of the family in use.
+    pub(crate) fn unspecified(&self) -> IpAddr {
+        if self.ipv6 { IpAddr::from([0u16; 8]) } else { IpAddr::from([0u8; 4]) }
+    }
+}
+
+/// What came of a step.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Got {
+    Done,
+    /// The end of the stream, after so many bytes.
+    Eof(u64),
+    /// The end of the stream before as many bytes as were wanted.
+    EarlyEof(u64),
+    /// So many connections came through.
+    Number {
+        got: u64,
+        wanted: u64,
+    },
+    Error(Error),
+}
+
+impl std::fmt::Display for Got {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Got::Done => f.write_str("ok"),
+            Got::Eof(bytes) => write!(f, "eof after {bytes} bytes"),
+            Got::EarlyEof(bytes) => write!(f, "eof after only {bytes} bytes"),
+            Got::Number { got, wanted } => write!(f, "{got} of {wanted}"),
+            Got::Error(error) => f.write_str(error.name()),
+        }
+    }
+}
+
+/// What went otherwise than its script says.
+#[derive(Clone, Debug)]
+pub(crate) struct Surprise {
+    pub(crate) line: usize,
+    pub(crate) text: String,
+}
+
+/// The applications of one host between two boots.
+#[derive(Default)]
+pub(crate) struct Desk {
+    pub(crate) io: Io,
+    pub(crate) programs: Vec<Program>,
+    pub(crate) surprises: Vec<Surprise>,
+}
+
+impl Desk {
+    /// Lets every program go on as far as it can. `changed`: what the stack said since.
+    pub(crate) fn run(&mut self, world: &mut World<'_>, changed: &[(SocketId, Event)]) {
+        for (id, event) in changed {
+            self.io.happened(*id, *event);
+        }
+        for program in &mut self.programs {
+            program.run(&mut self.io, world, changed, &mut self.surprises);
+        }
+    }
+
+    /// When a program wants to be run though nothing happens.
+    pub(crate) fn wakes_at(&self) -> Option<Instant> {
+        self.programs.iter().filter_map(Program::wakes_at).min()
+    }
+
+    /// Gives back every handle.
+    pub(crate) fn close_all(&mut self, world: &mut World<'_>) {
+        self.programs.clear();
+        for id in self.io.open_sockets() {
+            let _gone = self.io.close(world, id);
+        }
+    }
+}

@@ -1,0 +1,321 @@
+//! The calls of programs, with the books on what was sent and read.
+
+use std::net::SocketAddr;
+
+use bytes::Bytes;
+use steadfast_core::{ConnectOptions, Error, Event, ListenOptions, Shutdown, SocketId};
+
+use super::World;
+use crate::scenario::expect::Invariant;
+use crate::stream::{Map, Reader};
+
+/// Bytes read in one call.
+const CHUNK: usize = 65_536;
+
+/// What the lab knows of a socket.
+#[derive(Clone, Debug)]
+pub(crate) struct Socket {
+    pub(crate) listener: bool,
+    pub(crate) local: SocketAddr,
+    pub(crate) remote: SocketAddr,
+    /// Everything that happened to it so far.
+    pub(crate) events: Event,
+    /// The stream that it writes, and the one that it reads.
+    tx: usize,
+    rx: Option<usize>,
+    passive: bool,
+    /// An error ended it, and the application knows.
+    dead: bool,
+}
+
+/// The sockets of one host.
+#[derive(Default)]
+pub(crate) struct Io {
+    sockets: Map<SocketId, Socket>,
+    pub(crate) names: Map<String, SocketId>,
+    /// Ends of named connections, for expectations: they outlive the handle.
+    pub(crate) known: Map<String, (SocketAddr, SocketAddr)>,
+    buffer: Vec<u8>,
+}
+
+/// What a read gave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reading {
+    Bytes(u64),
+    Eof,
+}
+
+impl Io {
+    pub(crate) fn happened(&mut self, id: SocketId, event: Event) {
+        if let Some(socket) = self.sockets.get_mut(&id) {
+            socket.events |= event;
+        }
+    }
+
+    pub(crate) fn events(&self, id: SocketId) -> Event {
+        self.sockets.get(&id).map_or(Event::default(), |socket| socket.events)
+    }
+
+    /// Handles that are held, in an order that does not depend on chance.
+    pub(crate) fn open_sockets(&self) -> Vec<SocketId> {
+        let mut ids: Vec<_> = self.sockets.keys().copied().collect();
+        ids.sort_unstable();
+        ids
+    }
+
+    pub(crate) fn listeners(&self) -> usize {
+        self.sockets.values().filter(|socket| socket.listener).count()
+    }
+
+    /// Streams that are read here.
+    pub(crate) fn reads(&self) -> Vec<usize> {
+        self.sockets.values().filter_map(|socket| socket.rx).collect()
+    }
+
+    pub(crate) fn name(&mut self, name: &str, id: SocketId) {
+        self.names.insert(name.to_owned(), id);
+        if let Some(socket) = self.sockets.get(&id) {
+            self.known.insert(name.to_owned(), (socket.local, socket.remote));
+        }
+    }
+
+    pub(crate) fn listen(
+        &mut self,
+        world: &mut World<'_>,
+        local: SocketAddr,
+        options: ListenOptions,
+    ) -> Result<SocketId, Error> {
+        let id = world.stack.listen(local, options)?;
+        let socket = Socket {
+            listener: true,
+            local,
+            remote: SocketAddr::new(world.directory.unspecified(), 0),
+            events: Event::default(),
+            tx: 0,
+            rx: None,
+            passive: false,
+            dead: false,
+        };
+        self.sockets.insert(id, socket);
+        world.record.listening(world.now, world.host, true);
+        Ok(id)
+    }
+
+    pub(crate) fn connect(
+        &mut self,
+        world: &mut World<'_>,
+        remote: SocketAddr,
+        options: ConnectOptions,
+    ) -> Result<SocketId, Error> {
+        let id = world.stack.connect(world.host_now, remote, options)?;
+        let local = world.stack.local_addr(id)?;
+        self.adopt(world, id, local, remote, false);
+        Ok(id)
+    }
+
+    pub(crate) fn accept(&mut self, world: &mut World<'_>, listener: SocketId) -> Result<SocketId, Error> {
+        let (id, remote) = world.stack.accept(listener)?;
+        let local = world.stack.local_addr(id).unwrap_or(remote);
+        self.adopt(world, id, local, remote, true);
+        Ok(id)
+    }
+
+    fn adopt(
+        &mut self,
+        world: &mut World<'_>,
+        id: SocketId,
+        local: SocketAddr,
+        remote: SocketAddr,
+        passive: bool,
+    ) {
+        let tx = world.streams.open(world.host, local, world.nats.inner(remote));
+        let events = Event::default();
+        let socket = Socket { listener: false, local, remote, events, tx, rx: None, passive, dead: false };
+        self.sockets.insert(id, socket);
+        if passive {
+            self.incoming(world, id);
+        }
+    }
+
+    /// The stream that a socket reads, as soon as there is one.
+    fn incoming(&mut self, world: &mut World<'_>, id: SocketId) -> Option<usize> {
+        let socket = self.sockets.get_mut(&id)?;
+        if socket.rx.is_none() {
+            let own = if socket.passive { None } else { Some(socket.tx) };
+            socket.rx = world.streams.incoming(world.nats.inner(socket.remote), socket.local, own);
+            if let Some(rx) = socket.rx {
+                world.streams.get_mut(rx).reader = Reader::Reading;
+            }
+        }
+        socket.rx
+    }
+
+    /// Writes as much of its stream as there is room for, `len` bytes at the most.
+    pub(crate) fn write(&mut self, world: &mut World<'_>, id: SocketId, len: u64) -> Result<u64, Error> {
+        let Some(socket) = self.sockets.get(&id) else { return Err(Error::NoSuchSocket) };
+        let tx = socket.tx;
+        let mut left = len;
+        while left > 0 {
+            let mut piece: Bytes = world.streams.next_content(tx, left);
+            match world.stack.send_bytes(id, &mut piece) {
+                Ok(sent) => {
+                    world.streams.get_mut(tx).written += sent as u64;
+                    left -= sent as u64;
+                    if sent == 0 {
+                        break;
+                    }
+                }
+                Err(Error::WouldBlock) => break,
+                Err(error) => {
+                    self.told(world, id, error);
+                    return Err(error);
+                }
+            }
+        }
+        if left == len && len > 0 { Err(Error::WouldBlock) } else { Ok(len - left) }
+    }
+
+    /// Reads once, `len` bytes at the most, and compares with what was sent.
+    pub(crate) fn read(&mut self, world: &mut World<'_>, id: SocketId, len: u64) -> Result<Reading, Error> {
+        self.buffer.resize(CHUNK, 0);
+        let room = (CHUNK as u64).min(len) as usize;
+        let result = world.stack.recv(id, &mut self.buffer[..room]);
+        match result {
+            Ok(0) => {
+                if let Some(rx) = self.incoming(world, id)
+                    && let Err(text) = world.streams.eof(rx)
+                {
+                    world.broken(Invariant::Stream, text);
+                }
+                Ok(Reading::Eof)
+            }
+            Ok(read) => {
+                match self.incoming(world, id) {
+                    None => world.broken(Invariant::Stream, format!("read {read} bytes that nobody sent")),
+                    Some(rx) => {
+                        if let Err(text) = world.streams.delivered(rx, &self.buffer[..read]) {
+                            world.broken(Invariant::Stream, text);
+                        }
+                    }
+                }
+                Ok(Reading::Bytes(read as u64))
+            }
+            Err(Error::WouldBlock) => Err(Error::WouldBlock),
+            Err(error) => {
+                self.told(world, id, error);
+                Err(error)
+            }
+        }
+    }
+
+    /// The application was told of an error.
+    pub(crate) fn told(&mut self, world: &mut World<'_>, id: SocketId, error: Error) {
+        if matches!(
+            error,
+            Error::BrokenPipe | Error::NotConnected | Error::InvalidArgument | Error::WouldBlock
+        ) {
+            return;
+        }
+        if let Some(rx) = self.incoming(world, id) {
+            world.streams.get_mut(rx).reader = Reader::Error;
+        }
+        if let Some(socket) = self.sockets.get_mut(&id) {
+            socket.dead = true;
+            world.streams.get_mut(socket.tx).broken = true;
+        }
+    }
+
+    /// What ended the connection, if something did.
+    pub(crate) fn take_error(&mut self, world: &mut World<'_>, id: SocketId) -> Result<Option<Error>, Error> {
+        let error = world.stack.take_error(id)?;
+        if let Some(error) = error {
+            self.told(world, id, error);
+        }
+        Ok(error)
+    }
+
+    pub(crate) fn shutdown(
+        &mut self,
+        world: &mut World<'_>,
+        id: SocketId,
+        how: Shutdown,
+    ) -> Result<(), Error> {
+        world.stack.shutdown(world.host_now, id, how)?;
+        if how != Shutdown::Read {
+            self.ended(world, id);
+        }
+        if how != Shutdown::Write {
+            self.stopped_reading(world, id);
+        }
+        Ok(())
+    }
+
+    pub(crate) fn close(&mut self, world: &mut World<'_>, id: SocketId) -> Result<(), Error> {
+        self.ended(world, id);
+        self.stopped_reading(world, id);
+        if self.sockets.remove(&id).is_some_and(|socket| socket.listener) {
+            world.record.listening(world.now, world.host, false);
+        }
+        world.stack.close(world.host_now, id)
+    }
+
+    pub(crate) fn abort(&mut self, world: &mut World<'_>, id: SocketId) -> Result<(), Error> {
+        self.stopped_reading(world, id);
+        if let Some(socket) = self.sockets.remove(&id)
+            && !socket.listener
+        {
+            world.streams.get_mut(socket.tx).broken = true;
+        }
+        world.stack.abort(world.host_now, id)
+    }
+
+    /// The application writes no more.
+    fn ended(&mut self, world: &mut World<'_>, id: SocketId) {
+        let Some(socket) = self.sockets.get(&id).filter(|socket| !socket.listener) else { return };
+        world.streams.get_mut(socket.tx).ended = true;
+        // With unread data, or linger 0, it is no good order: the peer gets a RST (T11).
+        let unread = world.stack.info(world.host_now, id).is_ok_and(|info| info.recv_q > 0);
+        let hard = world.stack.options(id).is_ok_and(|o| o.linger.is_some_and(|linger| linger.is_zero()));
+        if unread || hard {
+            world.streams.get_mut(socket.tx).broken = true;
+        }
+    }
+
+    fn stopped_reading(&mut self, world: &mut World<'_>, id: SocketId) {
+        if self.sockets.get(&id).is_none_or(|socket| socket.listener) {
+            return;
+        }
+        if let Some(rx) = self.incoming(world, id) {
+            let reader = &mut world.streams.get_mut(rx).reader;
+            if *reader == Reader::Reading {
+                *reader = Reader::Quit;
+            }
+        }
+    }
+
+    /// `to` passes on what `from` reads.
+    pub(crate) fn relays(&mut self, world: &mut World<'_>, from: SocketId, to: SocketId) {
+        let content = self.incoming(world, from).map(|rx| world.streams.get(rx).content);
+        if let (Some(content), Some(socket)) = (content, self.sockets.get(&to)) {
+            world.streams.get_mut(socket.tx).content = content;
+        }
+    }
+
+    /// Bytes that were read on `from` and not yet written to `to`.
+    pub(crate) fn owed(&self, world: &World<'_>, from: SocketId, to: SocketId) -> u64 {
+        let read = self.sockets.get(&from).and_then(|s| s.rx).map_or(0, |rx| world.streams.get(rx).read);
+        let written = self.sockets.get(&to).map_or(0, |s| world.streams.get(s.tx).written);
+        read.saturating_sub(written)
+    }
+
+    /// Gives back the handles of connections that an error ended.
+    pub(crate) fn bury(&mut self, world: &mut World<'_>) {
+        for id in self.open_sockets() {
+            if self.sockets.get(&id).is_some_and(|socket| socket.dead) {
+                self.sockets.remove(&id);
+                // The connection is gone already: only the handle is given back.
+                let _gone = world.stack.close(world.host_now, id);
+            }
+        }
+    }
+}

@@ -1,0 +1,460 @@
+//! A program: the steps of a script, one after the other.
+
+use std::net::SocketAddr;
+
+use steadfast_core::{ConnectOptions, Duration, Error, Event, Instant, ListenOptions, SocketId};
+
+use super::clients::Crowd;
+use super::io::Reading;
+use super::serve::Server;
+use super::{Got, Io, Surprise, World};
+use crate::scenario::script::{App, Call, Expected, Read, Setting, Step, Wait};
+
+/// A step, or the bounds of a repetition.
+#[derive(Clone, Debug)]
+enum Op {
+    Step(Step),
+    Begin { times: u64, end: usize },
+    End { begin: usize },
+}
+
+/// What a step that is not over has come to.
+enum Progress {
+    Fresh,
+    Connecting(SocketId),
+    Sending { left: u64, next: Instant },
+    Reading { got: u64 },
+    Crowd(Box<Crowd>),
+    Server(Box<Server>),
+}
+
+/// A program that runs.
+pub(crate) struct Program {
+    ops: Vec<Op>,
+    at: usize,
+    loops: Vec<u64>,
+    socket: Option<SocketId>,
+    listener: Option<SocketId>,
+    progress: Progress,
+    /// When the step before ended.
+    since: Instant,
+    wakes_at: Option<Instant>,
+}
+
+impl Program {
+    pub(crate) fn new(app: &App, now: Instant) -> Program {
+        let mut ops = Vec::new();
+        flatten(&app.steps, &mut ops);
+        Program {
+            ops,
+            at: 0,
+            loops: Vec::new(),
+            socket: None,
+            listener: None,
+            progress: Progress::Fresh,
+            since: now,
+            wakes_at: Some(now),
+        }
+    }
+
+    pub(crate) fn wakes_at(&self) -> Option<Instant> {
+        self.wakes_at
+    }
+
+    /// The step that it waits in, if it is not over and the step is meant to end.
+    pub(crate) fn stuck(&self) -> Option<&Step> {
+        match self.ops.get(self.at)? {
+            Op::Step(step) if matches!(step.call, Call::Serve(_)) => None,
+            Op::Step(step)
+                if step.outcome().is_some_and(|o| matches!(o.what, Expected::Waits | Expected::Any)) =>
+            {
+                None
+            }
+            Op::Step(step) => Some(step),
+            Op::Begin { .. } | Op::End { .. } => None,
+        }
+    }
+
+    /// Goes on until a step must wait.
+    pub(crate) fn run(
+        &mut self,
+        io: &mut Io,
+        world: &mut World<'_>,
+        changed: &[(SocketId, Event)],
+        surprises: &mut Vec<Surprise>,
+    ) {
+        self.wakes_at = None;
+        while let Some(op) = self.ops.get(self.at) {
+            let step = match op {
+                Op::Begin { times, end } => {
+                    if *times == 0 {
+                        self.at = end + 1;
+                    } else {
+                        self.loops.push(*times);
+                        self.at += 1;
+                    }
+                    continue;
+                }
+                Op::End { begin } => {
+                    let begin = *begin;
+                    self.end_of_turn(begin);
+                    continue;
+                }
+                Op::Step(step) => step.clone(),
+            };
+            let Some(got) = self.step(&step, io, world, changed) else { return };
+            self.since = world.now;
+            self.progress = Progress::Fresh;
+            self.at += 1;
+            if let Some(surprise) = judge(&step, &got, world.now) {
+                surprises.push(Surprise { line: step.line, text: surprise });
+            }
+            if world.lenient && self.gives_up(&step, &got, io, world) {
+                return;
+            }
+        }
+        if self.at == self.ops.len() {
+            self.at += 1;
+            io.bury(world);
+        }
+    }
+
+    fn end_of_turn(&mut self, begin: usize) {
+        match self.loops.last_mut() {
+            Some(left) if *left > 1 => {
+                *left -= 1;
+                self.at = begin + 1;
+            }
+            _ => {
+                self.loops.pop();
+                self.at += 1;
+            }
+        }
+    }
+
+    /// Where outcomes are not judged, a call that fails unexpectedly ends the program, and its sockets with it.
+    fn gives_up(&mut self, step: &Step, got: &Got, io: &mut Io, world: &mut World<'_>) -> bool {
+        let foreseen = matches!(step.outcome().map(|o| &o.what), Some(Expected::Error(_) | Expected::Any));
+        if foreseen || !matches!(got, Got::Error(_) | Got::EarlyEof(_)) {
+            return false;
+        }
+        for id in [self.socket.take(), self.listener.take()].into_iter().flatten() {
+            let _gone = io.close(world, id);
+        }
+        self.at = self.ops.len() + 1;
+        true
+    }
+
+    /// `None`: not yet.
+    fn step(
+        &mut self,
+        step: &Step,
+        io: &mut Io,
+        world: &mut World<'_>,
+        changed: &[(SocketId, Event)],
+    ) -> Option<Got> {
+        if matches!(self.progress, Progress::Fresh) {
+            let sleep = if let Call::Sleep(d) = &step.call { *d } else { Duration::ZERO };
+            let start = self.since + step.after.unwrap_or(Duration::ZERO) + sleep;
+            let start = step.at.map_or(start, |at| start.max(at));
+            if start > world.now {
+                self.wakes_at = Some(start);
+                return None;
+            }
+        }
+        let id = match &step.socket {
+            Some(name) => io.names.get(name).copied(),
+            None if matches!(step.call, Call::Accept { .. }) => self.listener,
+            None => self.socket.or(self.listener),
+        };
+        let got = match &step.call {
+            Call::Sleep(_) => Some(Got::Done),
+            Call::Repeat { .. } => Some(Got::Done),
+            Call::Connect { .. } => return self.connect(step, io, world),
+            Call::Listen { .. } => Some(self.listen(step, io, world)),
+            Call::Clients(clients) => {
+                if matches!(self.progress, Progress::Fresh) {
+                    world.note(|| step.text.clone());
+                    self.progress = Progress::Crowd(Box::new(Crowd::new(clients.clone(), world.now)));
+                }
+                let Progress::Crowd(crowd) = &mut self.progress else { return None };
+                let got = crowd.run(io, world, changed);
+                self.wakes_at = crowd.wakes_at();
+                got
+            }
+            Call::Serve(serve) => {
+                if matches!(self.progress, Progress::Fresh) {
+                    world.note(|| step.text.clone());
+                    match Server::new(serve.clone(), io, world) {
+                        Ok(server) => self.progress = Progress::Server(Box::new(server)),
+                        Err(error) => return Some(Got::Error(error)),
+                    }
+                }
+                let Progress::Server(server) = &mut self.progress else { return None };
+                server.run(io, world, changed);
+                return None;
+            }
+            _ => match id {
+                None => Some(Got::Error(Error::NoSuchSocket)),
+                Some(id) => self.on_socket(step, id, io, world),
+            },
+        };
+        if let Some(got) = &got
+            && !matches!(step.call, Call::Sleep(_))
+        {
+            describe(world, step, got);
+        }
+        got
+    }
+
+    fn connect(&mut self, step: &Step, io: &mut Io, world: &mut World<'_>) -> Option<Got> {
+        let Call::Connect { to, from, name, fast_open, nowait, options } = &step.call else { return None };
+        let id = match self.progress {
+            Progress::Connecting(id) => id,
+            _ => {
+                world.note(|| step.text.clone());
+                let Some(remote) = world.directory.resolve(to) else {
+                    return Some(Got::Error(Error::InvalidArgument));
+                };
+                let (local_address, local_port) = from.map_or((None, None), |(a, p)| (a, Some(p)));
+                let socket = Setting::all(options, world.stack.config());
+                let connect = ConnectOptions { local_address, local_port, fast_open: *fast_open, socket };
+                match io.connect(world, remote, connect) {
+                    Err(error) => {
+                        world.note(|| format!("connect = {}", error.name()));
+                        return Some(Got::Error(error));
+                    }
+                    Ok(id) => {
+                        self.socket = Some(id);
+                        if let Some(name) = name {
+                            io.name(name, id);
+                        }
+                        self.progress = Progress::Connecting(id);
+                        id
+                    }
+                }
+            }
+        };
+        if *nowait {
+            return Some(Got::Done);
+        }
+        let got = connected(id, io, world)?;
+        if let Got::Error(_) = got {
+            // Nothing can be done with the handle any more.
+            let _gone = io.close(world, id);
+            self.socket = None;
+        }
+        world.note(|| format!("connect = {got}"));
+        Some(got)
+    }
+
+    fn listen(&mut self, step: &Step, io: &mut Io, world: &mut World<'_>) -> Got {
+        let Call::Listen { on, backlog, fast_open, name, options } = &step.call else { return Got::Done };
+        let local = SocketAddr::new(on.0.unwrap_or_else(|| world.directory.unspecified()), on.1);
+        let mut listen = ListenOptions { fast_open: *fast_open, ..ListenOptions::default() };
+        listen.backlog = backlog.unwrap_or(listen.backlog);
+        listen.socket = Setting::all(options, world.stack.config());
+        match io.listen(world, local, listen) {
+            Err(error) => Got::Error(error),
+            Ok(id) => {
+                self.listener = Some(id);
+                if let Some(name) = name {
+                    io.name(name, id);
+                }
+                Got::Done
+            }
+        }
+    }
+
+    fn on_socket(&mut self, step: &Step, id: SocketId, io: &mut Io, world: &mut World<'_>) -> Option<Got> {
+        let told = |result: Result<(), Error>| Some(result.map_or_else(Got::Error, |()| Got::Done));
+        match &step.call {
+            Call::Accept { name } => match io.accept(world, id) {
+                Err(Error::WouldBlock) => None,
+                Err(error) => Some(Got::Error(error)),
+                Ok(id) => {
+                    self.socket = Some(id);
+                    if let Some(name) = name {
+                        io.name(name, id);
+                    }
+                    Some(Got::Done)
+                }
+            },
+            Call::Send { len, chunk } => self.send(id, *len, *chunk, io, world),
+            Call::Read(how) => self.read(id, *how, io, world),
+            Call::Shutdown(how) => told(io.shutdown(world, id, *how)),
+            Call::Close | Call::Abort => {
+                for current in [&mut self.socket, &mut self.listener] {
+                    if *current == Some(id) {
+                        *current = None;
+                    }
+                }
+                told(if matches!(step.call, Call::Close) { io.close(world, id) } else { io.abort(world, id) })
+            }
+            Call::Set(settings) => told(world.stack.options(id).cloned().and_then(|mut options| {
+                settings.iter().for_each(|setting| setting.apply(&mut options));
+                world.stack.set_options(world.host_now, id, options)
+            })),
+            Call::Wait(what) => wait(*what, id, io, world),
+            Call::TakeError => Some(match io.take_error(world, id) {
+                Ok(None) => Got::Done,
+                Ok(Some(error)) | Err(error) => Got::Error(error),
+            }),
+            _ => Some(Got::Done),
+        }
+    }
+
+    fn send(
+        &mut self,
+        id: SocketId,
+        len: u64,
+        chunk: Option<(u64, Duration)>,
+        io: &mut Io,
+        world: &mut World<'_>,
+    ) -> Option<Got> {
+        let (mut left, mut next) = match self.progress {
+            Progress::Sending { left, next } => (left, next),
+            _ => (len, world.now),
+        };
+        let (size, every) = chunk.unwrap_or((u64::MAX, Duration::ZERO));
+        loop {
+            if left == 0 {
+                return Some(Got::Done);
+            }
+            if next > world.now {
+                self.wakes_at = Some(next);
+                break;
+            }
+            match io.write(world, id, left.min(size)) {
+                Ok(sent) => {
+                    left -= sent;
+                    next = world.now + every;
+                }
+                Err(Error::WouldBlock) => break,
+                Err(error) => return Some(Got::Error(error)),
+            }
+        }
+        self.progress = Progress::Sending { left, next };
+        None
+    }
+
+    fn read(&mut self, id: SocketId, how: Read, io: &mut Io, world: &mut World<'_>) -> Option<Got> {
+        let mut got = match self.progress {
+            Progress::Reading { got } => got,
+            _ => 0,
+        };
+        let wanted = if let Read::Exactly(n) = how { n } else { u64::MAX };
+        loop {
+            if got == wanted {
+                return Some(Got::Done);
+            }
+            match io.read(world, id, wanted - got) {
+                Ok(Reading::Bytes(n)) => got += n,
+                Ok(Reading::Eof) if how == Read::Exactly(wanted) => return Some(Got::EarlyEof(got)),
+                Ok(Reading::Eof) => return Some(Got::Eof(got)),
+                Err(Error::WouldBlock) => break,
+                Err(error) => return Some(Got::Error(error)),
+            }
+        }
+        self.progress = Progress::Reading { got };
+        None
+    }
+}
+
+fn flatten(steps: &[Step], ops: &mut Vec<Op>) {
+    for step in steps {
+        let Call::Repeat { times, body } = &step.call else {
+            ops.push(Op::Step(step.clone()));
+            continue;
+        };
+        let begin = ops.len();
+        ops.push(Op::Begin { times: *times, end: 0 });
+        flatten(body, ops);
+        ops.push(Op::End { begin });
+        let end = ops.len() - 1;
+        ops[begin] = Op::Begin { times: *times, end };
+    }
+}
+
+/// Whether a connect is over, and how.
+pub(super) fn connected(id: SocketId, io: &mut Io, world: &mut World<'_>) -> Option<Got> {
+    let events = io.events(id);
+    if events.contains(Event::CONNECTED) {
+        return Some(Got::Done);
+    }
+    if !events.contains(Event::ERROR) && !events.contains(Event::CLOSED) {
+        return None;
+    }
+    Some(match io.take_error(world, id) {
+        Ok(Some(error)) | Err(error) => Got::Error(error),
+        Ok(None) => Got::Error(Error::NotConnected),
+    })
+}
+
+fn wait(what: Wait, id: SocketId, io: &mut Io, world: &mut World<'_>) -> Option<Got> {
+    let events = io.events(id);
+    let over = events.contains(Event::ERROR) || events.contains(Event::CLOSED);
+    match what {
+        Wait::Connected => connected(id, io, world),
+        Wait::Writable => events.contains(Event::WRITABLE).then_some(Got::Done),
+        Wait::Closed => over.then_some(Got::Done),
+        Wait::Error => match io.take_error(world, id) {
+            Ok(Some(error)) | Err(error) => Some(Got::Error(error)),
+            Ok(None) => None,
+        },
+        Wait::Flushed => match world.stack.info(world.host_now, id) {
+            Ok(info) => (info.send_q == 0).then_some(Got::Done),
+            Err(_) => over.then(|| match io.take_error(world, id) {
+                Ok(Some(error)) | Err(error) => Got::Error(error),
+                Ok(None) => Got::Done,
+            }),
+        },
+    }
+}
+
+/// Puts a step that is over into the ladder.
+fn describe(world: &mut World<'_>, step: &Step, got: &Got) {
+    let plain = matches!(
+        step.call,
+        Call::Listen { .. }
+            | Call::Send { .. }
+            | Call::Shutdown(_)
+            | Call::Close
+            | Call::Abort
+            | Call::Set(_)
+    );
+    world.note(|| match got {
+        Got::Done if plain => step.text.clone(),
+        got => format!("{} = {got}", step.text),
+    });
+}
+
+/// What is wrong with what came of a step.
+fn judge(step: &Step, got: &Got, now: Instant) -> Option<String> {
+    let outcome = step.outcome();
+    let fits = match outcome.map_or(&Expected::Ok, |outcome| &outcome.what) {
+        Expected::Any => true,
+        Expected::Waits | Expected::Killed => false,
+        Expected::Eof => matches!(got, Got::Eof(_) | Got::EarlyEof(_)),
+        Expected::Error(name) => matches!(got, Got::Error(error) if error.name() == name),
+        Expected::Number(bounds) => match got {
+            Got::Eof(n) | Got::EarlyEof(n) | Got::Number { got: n, .. } => bounds.contains(*n),
+            Got::Done | Got::Error(_) => false,
+        },
+        Expected::Ok => match got {
+            Got::Done | Got::Eof(_) => true,
+            Got::Number { got, wanted } => got == wanted,
+            Got::EarlyEof(_) => false,
+            // To wait for the end, whichever it be, is a success with any end.
+            Got::Error(_) => {
+                outcome.is_none() && matches!(step.call, Call::Read(Read::Closed) | Call::Wait(Wait::Error))
+            }
+        },
+    };
+    let in_time = outcome.and_then(|outcome| outcome.at).is_none_or(|at| at.contains(now));
+    if fits && in_time {
+        return None;
+    }
+    let wanted = outcome.map_or_else(|| "ok".to_owned(), ToString::to_string);
+    Some(format!("`{}` gave {got} at {now}, expected {wanted}", step.text))
+}

@@ -1,0 +1,206 @@
+//! Servers: a listener, and the same treatment for every connection.
+
+use std::net::SocketAddr;
+
+use steadfast_core::{ConnectOptions, Error, Event, ListenOptions, Shutdown, SocketId};
+
+use super::io::Reading;
+use super::{Io, World};
+use crate::scenario::script::{Serve, Service, Setting};
+use crate::stream::Map;
+
+/// What a connection has come to.
+#[derive(Clone, Copy, Debug, Default)]
+struct Served {
+    /// Bytes still to be written.
+    left: u64,
+    /// The peer has ended its stream.
+    eof: bool,
+    /// Our stream was ended.
+    ended: bool,
+    /// The other connection of a proxy.
+    other: Option<SocketId>,
+}
+
+/// A listener and its connections.
+pub(super) struct Server {
+    serve: Serve,
+    listener: SocketId,
+    connections: Map<SocketId, Served>,
+    fresh: bool,
+}
+
+impl Server {
+    pub(super) fn new(serve: Serve, io: &mut Io, world: &mut World<'_>) -> Result<Server, Error> {
+        let mut options = ListenOptions { fast_open: serve.fast_open, ..ListenOptions::default() };
+        options.backlog = serve.backlog.unwrap_or(options.backlog);
+        options.socket = Setting::all(&serve.options, world.stack.config());
+        let listener =
+            io.listen(world, SocketAddr::new(world.directory.unspecified(), serve.port), options)?;
+        Ok(Server { serve, listener, connections: Map::default(), fresh: true })
+    }
+
+    pub(super) fn run(&mut self, io: &mut Io, world: &mut World<'_>, changed: &[(SocketId, Event)]) {
+        let fresh = std::mem::take(&mut self.fresh);
+        if fresh || changed.iter().any(|(id, _)| *id == self.listener) {
+            while let Ok(id) = io.accept(world, self.listener) {
+                self.accepted(id, io, world);
+            }
+        }
+        for (id, _) in changed {
+            self.go_on(*id, io, world);
+        }
+    }
+
+    fn accepted(&mut self, id: SocketId, io: &mut Io, world: &mut World<'_>) {
+        let left = match self.serve.how {
+            Service::Stream(n) | Service::Reply(n) => n,
+            _ => 0,
+        };
+        let mut served = Served { left, ..Served::default() };
+        if let Service::Proxy(to) = &self.serve.how {
+            let onward = world.directory.resolve(to);
+            match onward.map(|remote| io.connect(world, remote, ConnectOptions::default())) {
+                Some(Ok(other)) => {
+                    served.other = Some(other);
+                    self.connections.insert(other, Served { other: Some(id), ..Served::default() });
+                }
+                _ => {
+                    let _gone = io.abort(world, id);
+                    return;
+                }
+            }
+        }
+        self.connections.insert(id, served);
+        self.go_on(id, io, world);
+    }
+
+    fn go_on(&mut self, id: SocketId, io: &mut Io, world: &mut World<'_>) {
+        let Some(mut served) = self.connections.get(&id).copied() else { return };
+        let over = if served.other.is_some() {
+            self.relay(id, &mut served, io, world)
+        } else {
+            treat(&self.serve.how, id, &mut served, io, world)
+        };
+        match over {
+            Ok(false) => {
+                self.connections.insert(id, served);
+            }
+            Ok(true) => self.drop_pair(id, false, io, world),
+            Err(_) => self.drop_pair(id, true, io, world),
+        }
+    }
+
+    /// Both connections of a proxy, or the one of any other server, are given back.
+    fn drop_pair(&mut self, id: SocketId, failed: bool, io: &mut Io, world: &mut World<'_>) {
+        let other = self.connections.remove(&id).and_then(|served| served.other);
+        let _gone = io.close(world, id);
+        if let Some(other) = other
+            && self.connections.remove(&other).is_some()
+        {
+            let _gone = if failed { io.abort(world, other) } else { io.close(world, other) };
+        }
+    }
+
+    /// Passes on bytes and ends both ways; true when both streams are through.
+    fn relay(
+        &mut self,
+        id: SocketId,
+        served: &mut Served,
+        io: &mut Io,
+        world: &mut World<'_>,
+    ) -> Result<bool, Error> {
+        let Some(other) = served.other else { return Ok(true) };
+        let mut back = self.connections.get(&other).copied().unwrap_or_default();
+        if !served.eof {
+            served.eof = read_all(id, io, world)?;
+        }
+        pass_on(id, other, served.eof, &mut back, io, world)?;
+        pass_on(other, id, back.eof, served, io, world)?;
+        self.connections.insert(other, back);
+        Ok(served.ended && back.ended)
+    }
+}
+
+/// One direction of a proxy: bytes, and then the end.
+fn pass_on(
+    from: SocketId,
+    to: SocketId,
+    eof: bool,
+    sink: &mut Served,
+    io: &mut Io,
+    world: &mut World<'_>,
+) -> Result<(), Error> {
+    io.relays(world, from, to);
+    match io.write(world, to, io.owed(world, from, to)) {
+        Ok(_) | Err(Error::WouldBlock | Error::NotConnected) => {}
+        Err(error) => return Err(error),
+    }
+    if eof && !sink.ended && io.owed(world, from, to) == 0 {
+        io.shutdown(world, to, Shutdown::Write)?;
+        sink.ended = true;
+    }
+    Ok(())
+}
+
+/// Does what is possible for one connection; true when it is over.
+fn treat(
+    how: &Service,
+    id: SocketId,
+    served: &mut Served,
+    io: &mut Io,
+    world: &mut World<'_>,
+) -> Result<bool, Error> {
+    match how {
+        Service::Close => return Ok(true),
+        Service::Hold => {
+            let events = io.events(id);
+            return Ok(events.contains(Event::ERROR));
+        }
+        _ => {}
+    }
+    if !served.eof {
+        served.eof = read_all(id, io, world)?;
+    }
+    match how {
+        Service::Sink => Ok(served.eof),
+        Service::Leak => Ok(false),
+        Service::Echo => {
+            io.relays(world, id, id);
+            write(id, io.owed(world, id, id), io, world)?;
+            Ok(served.eof && io.owed(world, id, id) == 0)
+        }
+        Service::Reply(_) if !served.eof => Ok(false),
+        Service::Reply(_) => {
+            served.left -= write(id, served.left, io, world)?;
+            Ok(served.left == 0)
+        }
+        _ => {
+            served.left -= write(id, served.left, io, world)?;
+            if served.left == 0 && !served.ended {
+                io.shutdown(world, id, Shutdown::Write)?;
+                served.ended = true;
+            }
+            Ok(served.ended && served.eof)
+        }
+    }
+}
+
+fn write(id: SocketId, len: u64, io: &mut Io, world: &mut World<'_>) -> Result<u64, Error> {
+    match io.write(world, id, len) {
+        Err(Error::WouldBlock) => Ok(0),
+        result => result,
+    }
+}
+
+/// Reads what is there; true at the end of the stream.
+fn read_all(id: SocketId, io: &mut Io, world: &mut World<'_>) -> Result<bool, Error> {
+    loop {
+        match io.read(world, id, u64::MAX) {
+            Ok(Reading::Bytes(_)) => {}
+            Ok(Reading::Eof) => return Ok(true),
+            Err(Error::WouldBlock) => return Ok(false),
+            Err(error) => return Err(error),
+        }
+    }
+}

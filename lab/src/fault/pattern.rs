@@ -1,0 +1,414 @@
+//! Which packets: direction, flags, words, count, time.
+
+use steadfast_core::Instant;
+use steadfast_core::trace::State;
+use steadfast_core::wire::tcp::Flags;
+
+use crate::text::{Bounds, Understood, Words};
+
+/// One end of a direction.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum End {
+    /// `*`
+    Any,
+    /// A host by its name.
+    Host(String),
+}
+
+impl End {
+    fn parse(text: &str) -> Option<End> {
+        match text {
+            "*" => Some(End::Any),
+            name if is_name(name) => Some(End::Host(name.to_owned())),
+            _ => None,
+        }
+    }
+
+    fn fits(&self, host: Option<&str>) -> bool {
+        match self {
+            End::Any => true,
+            End::Host(name) => host == Some(name),
+        }
+    }
+}
+
+/// A host's name: letters, digits, `_`, `-`, starting with a letter.
+pub(crate) fn is_name(text: &str) -> bool {
+    text.starts_with(|c: char| c.is_ascii_alphabetic())
+        && text.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-')
+}
+
+/// From whom to whom.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Direction {
+    /// The sender.
+    pub from: End,
+    /// The receiver.
+    pub to: End,
+    /// The other way round as well.
+    pub both_ways: bool,
+}
+
+impl Direction {
+    /// `C>S`, `C|S`, `C>*`, `*`; a host alone is all its traffic.
+    pub(crate) fn parse(text: &str) -> Option<Direction> {
+        let ends =
+            |from, to, both_ways| Some(Direction { from: End::parse(from)?, to: End::parse(to)?, both_ways });
+        match (text.split_once('>'), text.split_once('|')) {
+            (Some((from, to)), None) => ends(from, to, false),
+            (None, Some((a, b))) => ends(a, b, true),
+            (None, None) => ends(text, "*", true),
+            _ => None,
+        }
+    }
+
+    /// Whether a packet from one host to the other goes this way; `None` is a place without a host.
+    pub fn fits(&self, from: Option<&str>, to: Option<&str>) -> bool {
+        (self.from.fits(from) && self.to.fits(to))
+            || (self.both_ways && self.from.fits(to) && self.to.fits(from))
+    }
+
+    pub(crate) fn hosts(&self) -> Vec<&str> {
+        [&self.from, &self.to]
+            .into_iter()
+            .filter_map(|end| match end {
+                End::Any => None,
+                End::Host(name) => Some(name.as_str()),
+            })
+            .collect()
+    }
+}
+
+/// Which flags: a value under a mask.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FlagPattern {
+    /// Those that must be set.
+    pub set: Flags,
+    /// Those that are looked at.
+    pub mask: Flags,
+}
+
+impl FlagPattern {
+    /// The flags that count even when they are not written.
+    const STRICT: Flags = Flags(0b11_0111 & !(1 << 3));
+
+    /// `[S.]` exactly these of S, F, R, `.`, U; `[S*]` at least these.
+    pub(crate) fn parse(text: &str) -> Option<FlagPattern> {
+        let letters = text.strip_prefix('[')?.strip_suffix(']')?;
+        let (letters, open) = match letters.strip_suffix('*') {
+            Some(letters) => (letters, true),
+            None => (letters, false),
+        };
+        let set = parse_flags(letters)?;
+        Some(FlagPattern { set, mask: if open { set } else { set | FlagPattern::STRICT } })
+    }
+
+    /// Whether a segment with these flags fits.
+    pub fn fits(self, flags: Flags) -> bool {
+        flags.0 & self.mask.0 == self.set.0
+    }
+}
+
+/// Flags in tcpdump's letters; `none` and nothing at all are no flags.
+pub(crate) fn parse_flags(letters: &str) -> Option<Flags> {
+    if letters == "none" {
+        return Some(Flags(0));
+    }
+    letters.chars().try_fold(Flags(0), |flags, letter| {
+        Some(
+            flags
+                | match letter {
+                    'F' => Flags::FIN,
+                    'S' => Flags::SYN,
+                    'R' => Flags::RST,
+                    'P' => Flags::PSH,
+                    '.' => Flags::ACK,
+                    'U' => Flags::URG,
+                    'E' => Flags::ECE,
+                    'W' => Flags::CWR,
+                    'e' => Flags::AE,
+                    _ => return None,
+                },
+        )
+    })
+}
+
+/// Which packets at all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    /// TCP segments.
+    Tcp,
+    /// ICMP messages.
+    Icmp,
+    /// Anything.
+    Any,
+}
+
+/// Which of those that fit.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Count {
+    /// All.
+    Every,
+    /// From the first to the second of these, counted from 1.
+    Nth(u64, u64),
+    /// At random, with this chance in a million.
+    Chance(u32),
+}
+
+/// A span of time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Window {
+    /// From then on.
+    pub from: Option<Instant>,
+    /// Before then.
+    pub until: Option<Instant>,
+}
+
+impl Window {
+    /// Whether `at` lies in it.
+    pub fn contains(self, at: Instant) -> bool {
+        self.from.is_none_or(|from| from <= at) && self.until.is_none_or(|until| at < until)
+    }
+
+    /// Takes `from T` or `until T`.
+    pub(crate) fn take(&mut self, words: &mut Words<'_>) -> Understood<bool> {
+        if words.take("from") {
+            self.from = Some(words.time("a time after `from`")?);
+        } else if words.take("until") {
+            self.until = Some(words.time("a time after `until`")?);
+        } else {
+            return Ok(false);
+        }
+        Ok(true)
+    }
+}
+
+/// Which packets.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Pattern {
+    /// From whom to whom.
+    pub direction: Direction,
+    /// TCP, ICMP or both.
+    pub protocol: Protocol,
+    /// TCP flags.
+    pub flags: Option<FlagPattern>,
+    /// With or without payload.
+    pub data: Option<bool>,
+    /// Bytes of payload.
+    pub len: Option<Bounds>,
+    /// Bytes of the IP packet.
+    pub size: Option<Bounds>,
+    /// Relative sequence number of the first byte.
+    pub seq: Option<Bounds>,
+    /// Relative acknowledgment number.
+    pub ack: Option<Bounds>,
+    /// The window field.
+    pub win: Option<Bounds>,
+    /// The sender's state.
+    pub state: Option<State>,
+    /// Source port.
+    pub source_port: Option<u16>,
+    /// Destination port.
+    pub destination_port: Option<u16>,
+    /// Retransmissions, or what is no retransmission.
+    pub again: Option<bool>,
+    /// Which of those that fit.
+    pub count: Count,
+    /// When they are sent.
+    pub window: Window,
+}
+
+/// What a pattern looks at.
+#[derive(Clone, Copy, Debug)]
+pub struct Sighted<'a> {
+    /// When it is sent.
+    pub at: Instant,
+    /// Who sends it; `None`: forged.
+    pub from: Option<&'a str>,
+    /// Whom it goes to.
+    pub to: Option<&'a str>,
+    /// TCP, or else ICMP or something unknown.
+    pub tcp: Option<SightedTcp>,
+    /// It is ICMP.
+    pub icmp: bool,
+    /// Bytes of the IP packet.
+    pub size: usize,
+}
+
+/// The TCP part of [`Sighted`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub struct SightedTcp {
+    pub flags: Flags,
+    pub len: usize,
+    /// Relative to the ISS, as far as it is known.
+    pub seq: u32,
+    pub ack: u32,
+    /// They are relative to the ISS of the incarnation before.
+    pub seq_before: bool,
+    pub ack_before: bool,
+    pub win: u16,
+    pub source_port: u16,
+    pub destination_port: u16,
+    /// The sender's state after it was sent.
+    pub state: State,
+    /// It, or what comes after it, was sent before.
+    pub again: bool,
+}
+
+impl Pattern {
+    /// Everything that goes this way.
+    pub fn new(direction: Direction) -> Pattern {
+        Pattern {
+            direction,
+            protocol: Protocol::Tcp,
+            flags: None,
+            data: None,
+            len: None,
+            size: None,
+            seq: None,
+            ack: None,
+            win: None,
+            state: None,
+            source_port: None,
+            destination_port: None,
+            again: None,
+            count: Count::Every,
+            window: Window::default(),
+        }
+    }
+
+    /// Whether a packet fits, its [`Count`] left aside.
+    pub fn fits(&self, packet: &Sighted<'_>) -> bool {
+        let number = |wanted: Option<Bounds>, n: u64| wanted.is_none_or(|bounds| bounds.contains(n));
+        if !self.direction.fits(packet.from, packet.to)
+            || !self.window.contains(packet.at)
+            || !number(self.size, packet.size as u64)
+        {
+            return false;
+        }
+        let Some(tcp) = packet.tcp else {
+            return match self.protocol {
+                Protocol::Tcp => false,
+                Protocol::Icmp => packet.icmp,
+                Protocol::Any => !self.asks_for_tcp(),
+            };
+        };
+        self.protocol != Protocol::Icmp
+            && self.flags.is_none_or(|flags| flags.fits(tcp.flags))
+            && self.data.is_none_or(|data| data == (tcp.len > 0))
+            && number(self.len, tcp.len as u64)
+            && number(self.seq, u64::from(tcp.seq))
+            && self.ack.is_none_or(|ack| tcp.flags.ack() && ack.contains(u64::from(tcp.ack)))
+            && number(self.win, u64::from(tcp.win))
+            && self.state.is_none_or(|state| state == tcp.state)
+            && self.source_port.is_none_or(|port| port == tcp.source_port)
+            && self.destination_port.is_none_or(|port| port == tcp.destination_port)
+            && self.again.is_none_or(|again| again == tcp.again)
+    }
+
+    /// Whether it says anything that only a TCP segment can fit.
+    fn asks_for_tcp(&self) -> bool {
+        self.flags.is_some()
+            || self.data.is_some()
+            || self.len.is_some()
+            || self.seq.is_some()
+            || self.ack.is_some()
+            || self.win.is_some()
+            || self.state.is_some()
+            || self.source_port.is_some()
+            || self.destination_port.is_some()
+            || self.again.is_some()
+    }
+
+    /// Reads a pattern and leaves the words that are none of its own.
+    pub(crate) fn parse(words: &mut Words<'_>) -> Understood<Pattern> {
+        let direction = words.parse("a direction such as `C>S`, `C|S`, `C>*` or `*`", Direction::parse)?;
+        let mut pattern = Pattern::new(direction);
+        while let Some(word) = words.peek() {
+            if word.starts_with('[') {
+                let what = "flags as tcpdump writes them, such as `[S.]` or `[F*]`";
+                pattern.flags = Some(words.parse(what, FlagPattern::parse)?);
+            } else if !pattern.take_word(word, words)? && !pattern.window.take(words)? {
+                match words.maybe(parse_count) {
+                    Some(count) => pattern.count = count,
+                    None => break,
+                }
+            }
+        }
+        Ok(pattern)
+    }
+
+    fn take_word(&mut self, word: &str, words: &mut Words<'_>) -> Understood<bool> {
+        let bounds = |words: &mut Words<'_>| {
+            words.next();
+            words.parse("a number such as `5`, `>=5` or `5..9`", Bounds::parse).map(Some)
+        };
+        let port = |words: &mut Words<'_>| {
+            words.next();
+            words.number("a port").map(Some)
+        };
+        match word {
+            "data" => self.data = Some(true),
+            "nodata" => self.data = Some(false),
+            "new" => self.again = Some(false),
+            "again" => self.again = Some(true),
+            "icmp" => self.protocol = Protocol::Icmp,
+            "all" => self.protocol = Protocol::Any,
+            "len" => return bounds(words).map(|b| self.len = b).map(|()| true),
+            "size" => return bounds(words).map(|b| self.size = b).map(|()| true),
+            "seq" => return bounds(words).map(|b| self.seq = b).map(|()| true),
+            "ack" => return bounds(words).map(|b| self.ack = b).map(|()| true),
+            "win" => return bounds(words).map(|b| self.win = b).map(|()| true),
+            "sport" => return port(words).map(|p| self.source_port = p).map(|()| true),
+            "dport" => return port(words).map(|p| self.destination_port = p).map(|()| true),
+            "state" => {
+                words.next();
+                self.state = Some(words.parse("a state such as `ESTABLISHED`", parse_state)?);
+                return Ok(true);
+            }
+            _ => return Ok(false),
+        }
+        words.next();
+        Ok(true)
+    }
+}
+
+/// `1`, `2..4`, `3..`, `10%`, `every`.
+fn parse_count(text: &str) -> Option<Count> {
+    if text == "every" {
+        return Some(Count::Every);
+    }
+    if let Some(percent) = text.strip_suffix('%') {
+        let chance = percent.parse::<f64>().ok().filter(|p| (0.0..=100.0).contains(p))?;
+        return Some(Count::Chance((chance * 10_000.0).round() as u32));
+    }
+    let number = |s: &str| s.parse::<u64>().ok().filter(|n| *n > 0);
+    match text.split_once("..") {
+        Some((from, "")) => Some(Count::Nth(number(from)?, u64::MAX)),
+        Some((from, to)) => {
+            Some(Count::Nth(number(from)?, number(to)?)).filter(|_| number(from) <= number(to))
+        }
+        None => number(text).map(|n| Count::Nth(n, n)),
+    }
+}
+
+/// A state as the RFC writes it.
+pub(crate) fn parse_state(text: &str) -> Option<State> {
+    use State::*;
+    [
+        Closed,
+        Listen,
+        SynSent,
+        SynReceived,
+        Established,
+        FinWait1,
+        FinWait2,
+        CloseWait,
+        Closing,
+        LastAck,
+        TimeWait,
+    ]
+    .into_iter()
+    .find(|state| state.name() == text)
+}

@@ -1,0 +1,287 @@
+//! What the wire says of each connection: relative numbers, retransmissions, and the rules that every stack must
+//! keep, seen from outside.
+
+use std::net::SocketAddr;
+
+use steadfast_core::seq::SeqNum;
+use steadfast_core::wire::tcp::{Header, Timestamps};
+
+use crate::scenario::expect::Invariant;
+use crate::stream::Map;
+
+/// One direction of a flow.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Way {
+    /// ISS of the present incarnation.
+    pub(crate) iss: Option<SeqNum>,
+    /// The sequence number after the last one sent.
+    pub(crate) nxt: SeqNum,
+    /// ISS of the incarnation before.
+    before: Option<SeqNum>,
+    /// The window scale option on its SYN.
+    scale: Option<u8>,
+    /// The furthest right edge of the window that its sender announced.
+    pub(crate) edge: Option<SeqNum>,
+    /// The furthest right edge that its sender was told of.
+    allowed: Option<SeqNum>,
+    /// The sequence number after the last one that arrived, of this incarnation and the one before.
+    pub(crate) arrived: Option<SeqNum>,
+    arrived_before: Option<SeqNum>,
+    /// The last acknowledgment that it carried.
+    pub(crate) ack: Option<SeqNum>,
+    /// The last timestamps that went this way.
+    pub(crate) timestamps: Option<Timestamps>,
+}
+
+/// Two ends and what went between them.
+#[derive(Clone, Debug)]
+pub(crate) struct Flow {
+    /// In the order of appearance: the sender of the first segment first.
+    pub(crate) ends: [SocketAddr; 2],
+    /// From the first end, from the second end.
+    pub(crate) ways: [Way; 2],
+    /// Something forged or rewritten arrived: what the ends do then cannot be judged from what they were sent.
+    pub(crate) tainted: bool,
+}
+
+/// What was seen of a segment.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Seen {
+    /// Relative sequence and acknowledgment number, and whether they are of the incarnation before.
+    pub(crate) seq: (u32, bool),
+    pub(crate) ack: (u32, bool),
+    /// Something of it was sent before.
+    pub(crate) again: bool,
+    /// A rule that it breaks.
+    pub(crate) wrong: Option<(Invariant, String)>,
+}
+
+/// All flows of a run.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Flows {
+    pub(crate) all: Vec<Flow>,
+    index: Map<(SocketAddr, SocketAddr), usize>,
+}
+
+impl Flows {
+    /// The flow between two ends, and which way a segment from the first of them goes.
+    pub(crate) fn find(&self, from: SocketAddr, to: SocketAddr) -> Option<(usize, usize)> {
+        let ends = if from < to { (from, to) } else { (to, from) };
+        let flow = *self.index.get(&ends)?;
+        Some((flow, usize::from(self.all[flow].ends[0] != from)))
+    }
+
+    /// As `find`, and there is one then.
+    pub(crate) fn find_or_open(&mut self, from: SocketAddr, to: SocketAddr) -> (usize, usize) {
+        if let Some(found) = self.find(from, to) {
+            return found;
+        }
+        let ends = if from < to { (from, to) } else { (to, from) };
+        self.index.insert(ends, self.all.len());
+        self.all.push(Flow { ends: [from, to], ways: [Way::default(), Way::default()], tainted: false });
+        (self.all.len() - 1, 0)
+    }
+
+    /// A segment leaves its stack.
+    pub(crate) fn sent(&mut self, (flow, way): (usize, usize), header: &Header, len: usize) -> Seen {
+        let flow = &mut self.all[flow];
+        let end = seq_end(header, len);
+        if header.flags.syn() && flow.ways[way].iss != Some(header.seq) {
+            flow.ways[way].begin(header);
+        }
+        let back = flow.ways[1 - way].clone();
+        let own = &mut flow.ways[way];
+        let fresh = own.iss.is_none();
+        let again = !fresh && end != header.seq && header.seq.lt(own.nxt);
+        let wrong = if flow.tainted || fresh { None } else { own.broken_rule(&back, header, end) };
+        if fresh || (end.gt(own.nxt) && !header.flags.rst()) {
+            own.nxt = end;
+        }
+        own.timestamps = header.options.timestamps.or(own.timestamps);
+        if header.flags.ack() && !header.flags.rst() {
+            let edge = header.ack + own.window(&back, header);
+            own.edge = Some(own.edge.map_or(edge, |old| old.max(edge)));
+            own.ack = Some(header.ack);
+        }
+        Seen { seq: own.relative(header.seq), ack: back.relative(header.ack), again, wrong }
+    }
+
+    /// A segment reaches the other stack.
+    pub(crate) fn arrived(&mut self, (flow, way): (usize, usize), header: &Header, len: usize) {
+        let flow = &mut self.all[flow];
+        let end = seq_end(header, len);
+        let back = flow.ways[1 - way].clone();
+        let own = &mut flow.ways[way];
+        own.arrived = Some(own.arrived.map_or(end, |old| old.max(end)));
+        if header.flags.ack() && !header.flags.rst() {
+            let edge = header.ack + own.window(&back, header);
+            let allowed = &mut flow.ways[1 - way].allowed;
+            *allowed = Some(allowed.map_or(edge, |old| old.max(edge)));
+        }
+    }
+}
+
+impl Way {
+    /// A SYN with another ISS: a new incarnation.
+    fn begin(&mut self, header: &Header) {
+        *self = Way {
+            iss: Some(header.seq),
+            nxt: header.seq,
+            scale: header.options.window_scale,
+            before: self.iss.or(self.before),
+            arrived_before: self.arrived.or(self.arrived_before),
+            timestamps: header.options.timestamps,
+            ..Way::default()
+        };
+    }
+
+    /// A number relative to the ISS; where it fits the incarnation before better, to that one's, and true.
+    pub(crate) fn relative(&self, number: SeqNum) -> (u32, bool) {
+        /// Further than this from an ISS no connection of a ladder comes.
+        const NEAR: u32 = 1 << 26;
+        let near = |iss: SeqNum| number.within(iss - NEAR, 2 * NEAR);
+        match (self.iss, self.before) {
+            (None, _) => (number.0, false),
+            (Some(iss), Some(before)) if !near(iss) && near(before) => (number.since(before), true),
+            (Some(iss), _) => (number.since(iss), false),
+        }
+    }
+
+    /// The window that a segment of this way announces, in bytes. Scaling is on when both SYNs offered it, and
+    /// never on a SYN itself (RFC 7323 §2.2).
+    fn window(&self, back: &Way, header: &Header) -> u32 {
+        let shift = match (self.scale, back.scale) {
+            (Some(scale), Some(_)) if !header.flags.syn() => scale.min(14),
+            _ => 0,
+        };
+        u32::from(header.window) << shift
+    }
+
+    fn broken_rule(&self, back: &Way, header: &Header, end: SeqNum) -> Option<(Invariant, String)> {
+        if header.flags.ack() {
+            let had_arrived = [back.arrived, back.arrived_before];
+            if !had_arrived.iter().flatten().any(|arrived| header.ack.le(*arrived)) && !header.flags.rst() {
+                return Some((Invariant::Ack, format!("acknowledges {}, which had not arrived", header.ack)));
+            }
+        }
+        if header.flags.rst() {
+            return None;
+        }
+        if header.flags.ack() && !header.flags.syn() {
+            let edge = header.ack + self.window(back, header);
+            let slack = 1 << self.scale.unwrap_or(0).min(14);
+            if let Some(old) = self.edge.filter(|old| old.gt(edge + slack)) {
+                return Some((
+                    Invariant::Window,
+                    format!("moves its right edge back by {}", old.since(edge)),
+                ));
+            }
+        }
+        // One byte past the window is a probe, and a FIN may stand there too.
+        if let (Some(allowed), false) = (self.allowed, header.flags.syn())
+            && end.gt(allowed + 1)
+        {
+            return Some((Invariant::Window, format!("sends {} bytes past the window", end.since(allowed))));
+        }
+        None
+    }
+}
+
+/// The sequence number after a segment, SYN and FIN included.
+pub(crate) fn seq_end(header: &Header, len: usize) -> SeqNum {
+    header.seq + len as u32 + u32::from(header.flags.syn()) + u32::from(header.flags.fin())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use steadfast_core::wire::tcp::{Flags, Options};
+
+    fn flow() -> (Flows, (usize, usize), (usize, usize)) {
+        let (a, b) = (SocketAddr::from(([10, 0, 0, 1], 1)), SocketAddr::from(([10, 0, 0, 2], 2)));
+        let mut flows = Flows::default();
+        let there = flows.find_or_open(a, b);
+        let back = flows.find_or_open(b, a);
+        (flows, there, back)
+    }
+
+    fn segment(flags: Flags, seq: u32, ack: u32, window: u16) -> Header {
+        Header { flags, seq: SeqNum(seq), ack: SeqNum(ack), window, ..Header::default() }
+    }
+
+    /// C: SYN(100), S: SYN,ACK(900), both arrived, windows of 1000 bytes without scale.
+    fn connected() -> (Flows, (usize, usize), (usize, usize)) {
+        let (mut flows, there, back) = flow();
+        let syn = segment(Flags::SYN, 100, 0, 1000);
+        let syn_ack = segment(Flags::SYN | Flags::ACK, 900, 101, 1000);
+        flows.sent(there, &syn, 0);
+        flows.arrived(there, &syn, 0);
+        assert!(flows.sent(back, &syn_ack, 0).wrong.is_none());
+        flows.arrived(back, &syn_ack, 0);
+        (flows, there, back)
+    }
+
+    #[test]
+    fn numbers_are_relative_and_retransmissions_noticed() {
+        let (mut flows, there, _) = connected();
+        let data = segment(Flags::ACK, 101, 901, 1000);
+        let seen = flows.sent(there, &data, 10);
+        assert_eq!((seen.seq, seen.ack, seen.again), ((1, false), (1, false), false));
+        assert!(flows.sent(there, &data, 10).again);
+        assert!(!flows.sent(there, &segment(Flags::ACK, 111, 901, 1000), 0).again);
+    }
+
+    #[test]
+    fn numbers_of_the_incarnation_before_are_relative_to_its_iss() {
+        let (mut flows, there, back) = connected();
+        flows.sent(there, &segment(Flags::SYN, 3_000_000_000, 0, 1000), 0);
+        let seen = flows.sent(back, &segment(Flags::ACK, 901, 101, 1000), 0);
+        assert_eq!((seen.seq, seen.ack), ((1, false), (1, true)));
+        let reset = flows.sent(there, &segment(Flags::RST, 101, 0, 0), 0);
+        assert_eq!(reset.seq, (1, true));
+        assert!(!flows.sent(there, &segment(Flags::ACK, 3_000_000_001, 901, 1000), 5).again);
+    }
+
+    #[test]
+    fn an_ack_of_what_has_not_arrived_breaks_a_rule() {
+        let (mut flows, there, back) = connected();
+        let data = segment(Flags::ACK, 101, 901, 1000);
+        flows.sent(there, &data, 10);
+        let ack = segment(Flags::ACK, 901, 111, 1000);
+        assert_eq!(flows.sent(back, &ack, 0).wrong.map(|w| w.0), Some(Invariant::Ack));
+        flows.arrived(there, &data, 10);
+        assert_eq!(flows.sent(back, &ack, 0).wrong, None);
+    }
+
+    #[test]
+    fn a_right_edge_that_moves_back_breaks_a_rule() {
+        let (mut flows, there, _) = connected();
+        assert_eq!(flows.sent(there, &segment(Flags::ACK, 101, 901, 1000), 0).wrong, None);
+        assert_eq!(
+            flows.sent(there, &segment(Flags::ACK, 101, 901, 998), 0).wrong.map(|w| w.0),
+            Some(Invariant::Window)
+        );
+    }
+
+    #[test]
+    fn one_byte_past_the_window_is_a_probe_and_two_break_a_rule() {
+        let (mut flows, there, _) = connected();
+        let data = segment(Flags::ACK, 101, 901, 1000);
+        assert_eq!(flows.sent(there, &data, 1001).wrong, None);
+        assert_eq!(flows.sent(there, &data, 1002).wrong.map(|w| w.0), Some(Invariant::Window));
+    }
+
+    #[test]
+    fn windows_are_scaled_when_both_syns_say_so() {
+        let (mut flows, there, back) = flow();
+        let options = Options { window_scale: Some(7), ..Options::default() };
+        let syn = Header { options, ..segment(Flags::SYN, 100, 0, 1000) };
+        let syn_ack = Header { options, ..segment(Flags::SYN | Flags::ACK, 900, 101, 1000) };
+        flows.sent(there, &syn, 0);
+        flows.arrived(there, &syn, 0);
+        flows.sent(back, &syn_ack, 0);
+        flows.arrived(back, &syn_ack, 0);
+        assert_eq!(flows.sent(there, &segment(Flags::ACK, 101, 901, 10), 0).wrong, None);
+        assert_eq!(flows.all[there.0].ways[there.1].edge, Some(SeqNum(901 + 1280)));
+    }
+}

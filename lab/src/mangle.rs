@@ -1,0 +1,464 @@
+//! Packets as bytes: looked at, changed on the way, forged.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::ops::Range;
+
+use bytes::Bytes;
+use steadfast_core::seq::SeqNum;
+use steadfast_core::wire::checksum::{Sum, pseudo_header};
+use steadfast_core::wire::icmp::{self, ErrorKind, Message};
+use steadfast_core::wire::tcp::{self, Cookie, Flags, Header};
+use steadfast_core::wire::{Ecn, PROTOCOL_ICMP, PROTOCOL_ICMPV6, PROTOCOL_TCP, ipv4, ipv6};
+
+use crate::fault::{OptionName, Part, Rewrite};
+use crate::rng::Rng;
+
+/// What the lab needs to know of a packet.
+#[derive(Clone, Debug)]
+pub(crate) struct View {
+    pub(crate) source: IpAddr,
+    pub(crate) destination: IpAddr,
+    /// Where the IP header ends.
+    pub(crate) ip_len: usize,
+    pub(crate) kind: Kind,
+}
+
+/// What a packet carries.
+#[derive(Clone, Debug)]
+pub(crate) enum Kind {
+    Tcp { header: Header, payload: Range<usize> },
+    Icmp,
+    Other,
+}
+
+impl View {
+    /// `None`: no IP packet.
+    pub(crate) fn new(packet: &[u8]) -> Option<View> {
+        let (source, destination, ip_len, protocol, whole) = match packet.first()? >> 4 {
+            4 => {
+                let head = packet.first_chunk::<20>()?;
+                let address = |at: usize| IpAddr::from([head[at], head[at + 1], head[at + 2], head[at + 3]]);
+                let whole = u16::from_be_bytes([head[6], head[7]]) & 0x3fff == 0;
+                (address(12), address(16), usize::from(head[0] & 15) * 4, head[9], whole)
+            }
+            6 => {
+                let (head, _) = packet.split_first_chunk::<40>()?;
+                let address =
+                    |at: usize| Some(IpAddr::from(<[u8; 16]>::try_from(head.get(at..at + 16)?).ok()?));
+                (address(8)?, address(24)?, 40, head[6], true)
+            }
+            _ => return None,
+        };
+        let kind = match (protocol, packet.get(ip_len..)) {
+            (PROTOCOL_TCP, Some(segment)) if whole => match Header::parse(segment) {
+                Ok((header, payload)) => {
+                    Kind::Tcp { header, payload: packet.len() - payload.len()..packet.len() }
+                }
+                Err(_) => Kind::Other,
+            },
+            (PROTOCOL_ICMP | PROTOCOL_ICMPV6, _) => Kind::Icmp,
+            _ => Kind::Other,
+        };
+        Some(View { source, destination, ip_len, kind })
+    }
+
+    /// Sender's and receiver's end of a TCP segment.
+    pub(crate) fn ends(&self) -> Option<(SocketAddr, SocketAddr)> {
+        match &self.kind {
+            Kind::Tcp { header, .. } => Some((
+                SocketAddr::new(self.source, header.source_port),
+                SocketAddr::new(self.destination, header.destination_port),
+            )),
+            _ => None,
+        }
+    }
+}
+
+/// A packet with another TCP header and payload, checksums made right.
+pub(crate) fn rebuilt(packet: &[u8], header: &Header, payload: &[u8]) -> Bytes {
+    let Some(view) = View::new(packet) else { return Bytes::copy_from_slice(packet) };
+    let tcp_len = header.header_len() + payload.len();
+    let mut out = packet[..view.ip_len].to_vec();
+    out.resize(view.ip_len + tcp_len, 0);
+    header.emit(&mut out[view.ip_len..]);
+    out[view.ip_len + header.header_len()..].copy_from_slice(payload);
+    match view.source {
+        IpAddr::V4(_) => {
+            let total = out.len() as u16;
+            out[2..4].copy_from_slice(&total.to_be_bytes());
+        }
+        IpAddr::V6(_) => out[4..6].copy_from_slice(&(tcp_len as u16).to_be_bytes()),
+    }
+    summed(&mut out, &view);
+    out.into()
+}
+
+/// Makes the checksums of a TCP packet right.
+fn summed(packet: &mut [u8], view: &View) {
+    if view.source.is_ipv4() {
+        packet[10..12].fill(0);
+        let mut sum = Sum::new();
+        sum.add_bytes(&packet[..view.ip_len]);
+        let sum = sum.finish();
+        packet[10..12].copy_from_slice(&sum.to_be_bytes());
+    }
+    let segment = &mut packet[view.ip_len..];
+    tcp::set_checksum(segment, 0);
+    let mut sum = pseudo_header(view.source, view.destination, PROTOCOL_TCP, segment.len() as u32);
+    sum.add_bytes(segment);
+    tcp::set_checksum(segment, sum.finish());
+}
+
+/// The same packet between other ends, as a NAT makes it.
+pub(crate) fn readdressed(packet: &[u8], from: SocketAddr, to: SocketAddr) -> Bytes {
+    let Some(View { kind: Kind::Tcp { mut header, payload }, .. }) = View::new(packet) else {
+        return Bytes::copy_from_slice(packet);
+    };
+    header.source_port = from.port();
+    header.destination_port = to.port();
+    let mut out = packet.to_vec();
+    if let (IpAddr::V4(from), IpAddr::V4(to)) = (from.ip(), to.ip()) {
+        out[12..16].copy_from_slice(&from.octets());
+        out[16..20].copy_from_slice(&to.octets());
+    }
+    rebuilt(&out, &header, &packet[payload])
+}
+
+/// The fields of a packet changed. `stream` gives bytes of what its sender writes.
+pub(crate) fn rewritten(packet: &[u8], changes: &[Rewrite], stream: impl Fn(usize) -> Bytes) -> Bytes {
+    let Some(View { kind: Kind::Tcp { mut header, payload }, ip_len, .. }) = View::new(packet) else {
+        return Bytes::copy_from_slice(packet);
+    };
+    let mut ip = packet[..ip_len].to_vec();
+    let mut payload = Bytes::copy_from_slice(&packet[payload]);
+    let v4 = ip[0] >> 4 == 4;
+    for change in changes {
+        match change {
+            Rewrite::Mss(n) => header.options.mss = Some(*n),
+            Rewrite::WindowScale(n) => header.options.window_scale = Some(*n),
+            Rewrite::Window(n) => header.window = *n,
+            Rewrite::Flags(flags) => header.flags = *flags,
+            Rewrite::SeqAdd(n) => header.seq = header.seq + *n,
+            Rewrite::AckAdd(n) => header.ack = header.ack + *n,
+            Rewrite::Ttl(n) => ip[if v4 { 8 } else { 7 }] = *n,
+            Rewrite::Ecn(n) if v4 => ip[1] = ip[1] & !3 | n,
+            Rewrite::Ecn(n) => ip[1] = ip[1] & !0x30 | n << 4,
+            Rewrite::Cookie(bytes) => header.options.fast_open = Cookie::new(bytes),
+            Rewrite::TsVal(n) => header.options.timestamps.iter_mut().for_each(|ts| ts.val = *n),
+            Rewrite::TsEcr(n) => header.options.timestamps.iter_mut().for_each(|ts| ts.ecr = *n),
+            Rewrite::Urgent(n) => header.urgent = *n,
+            Rewrite::Data(n) => payload = stream(*n),
+        }
+    }
+    rebuilt(&ip, &header, &payload)
+}
+
+/// A packet without some of its TCP options.
+pub(crate) fn stripped(packet: &[u8], options: &[OptionName]) -> Bytes {
+    let Some(View { kind: Kind::Tcp { mut header, payload }, .. }) = View::new(packet) else {
+        return Bytes::copy_from_slice(packet);
+    };
+    for option in options {
+        let all = *option == OptionName::All;
+        let options = &mut header.options;
+        if all || *option == OptionName::Mss {
+            options.mss = None;
+        }
+        if all || *option == OptionName::WindowScale {
+            options.window_scale = None;
+        }
+        if all || *option == OptionName::Sack {
+            options.sack_permitted = false;
+            options.sack = tcp::SackBlocks::new();
+        }
+        if all || *option == OptionName::Timestamps {
+            options.timestamps = None;
+        }
+        if all || *option == OptionName::FastOpen {
+            options.fast_open = None;
+        }
+    }
+    rebuilt(packet, &header, &packet[payload])
+}
+
+/// A segment as several ones with these flags: what has no SYN keeps the ACK's place, the payload goes with the last.
+pub(crate) fn split(packet: &[u8], pieces: &[Flags]) -> Vec<Bytes> {
+    let Some(View { kind: Kind::Tcp { header, payload }, .. }) = View::new(packet) else { return Vec::new() };
+    let last = pieces.len().saturating_sub(1);
+    let piece = |(index, flags): (usize, &Flags)| {
+        let mut header = Header { flags: *flags, ..header };
+        if !flags.syn() {
+            let timestamps = header.options.timestamps;
+            header.options = tcp::Options { timestamps, ..tcp::Options::default() };
+        }
+        rebuilt(packet, &header, if index == last { &packet[payload.clone()] } else { &[] })
+    };
+    pieces.iter().enumerate().map(piece).collect()
+}
+
+/// A packet with one bit flipped, checksums as they were.
+pub(crate) fn corrupted(packet: &[u8], part: Part, rng: &mut Rng) -> Bytes {
+    let mut out = packet.to_vec();
+    let Some(view) = View::new(packet) else { return out.into() };
+    let data = match &view.kind {
+        Kind::Tcp { payload, .. } if !payload.is_empty() => payload.clone(),
+        _ => view.ip_len..packet.len(),
+    };
+    let range = match part {
+        Part::Ip => 0..view.ip_len,
+        Part::Header => view.ip_len..if data.start > view.ip_len { data.start } else { packet.len() },
+        Part::Data => data,
+        Part::Segment => view.ip_len..packet.len(),
+    };
+    if range.is_empty() {
+        return out.into();
+    }
+    let bit = rng.below(range.len() as u64 * 8) as usize;
+    out[range.start + bit / 8] ^= 1 << (bit % 8);
+    out.into()
+}
+
+/// A TCP segment of nobody's stack.
+pub(crate) fn forged(from: IpAddr, to: IpAddr, header: &Header, payload: &[u8]) -> Bytes {
+    let tcp_len = header.header_len() + payload.len();
+    let mut ip = match (from, to) {
+        (IpAddr::V4(source), IpAddr::V4(destination)) => {
+            ipv4_header(source, destination, PROTOCOL_TCP, tcp_len)
+        }
+        (IpAddr::V6(source), IpAddr::V6(destination)) => {
+            ipv6_header(source, destination, PROTOCOL_TCP, tcp_len)
+        }
+        _ => return Bytes::new(),
+    };
+    // A minimal TCP header, for `rebuilt` to see what it is; it writes the real one.
+    ip.extend_from_slice(&[0; 20]);
+    let at = ip.len() - 8;
+    ip[at] = 5 << 4;
+    rebuilt(&ip, header, payload)
+}
+
+fn ipv4_header(source: Ipv4Addr, destination: Ipv4Addr, protocol: u8, len: usize) -> Vec<u8> {
+    let mut out = vec![0; ipv4::HEADER_LEN];
+    let header = ipv4::Header {
+        source,
+        destination,
+        protocol,
+        ttl: 64,
+        dscp: 0,
+        ecn: Ecn::from_bits(0),
+        identification: 0,
+        dont_fragment: true,
+        more_fragments: false,
+        fragment_offset: 0,
+        source_route: false,
+    };
+    header.emit(len, &mut out);
+    out
+}
+
+fn ipv6_header(source: Ipv6Addr, destination: Ipv6Addr, protocol: u8, len: usize) -> Vec<u8> {
+    let mut out = vec![0; ipv6::HEADER_LEN];
+    let header = ipv6::Header {
+        source,
+        destination,
+        protocol,
+        hop_limit: 64,
+        dscp: 0,
+        ecn: Ecn::from_bits(0),
+        flow_label: 0,
+        fragment: None,
+    };
+    header.emit(len, &mut out);
+    out
+}
+
+/// Bytes of the packet in question that an ICMP error quotes (RFC 1812 §4.3.2.3, RFC 4443 §3).
+const QUOTED_V4: usize = 548;
+const QUOTED_V6: usize = 1232;
+
+/// An ICMP error of a router about `packet`, to its sender. `None` where ICMP cannot say it.
+pub(crate) fn icmp_error(router: IpAddr, packet: &[u8], kind: ErrorKind) -> Option<Bytes> {
+    let view = View::new(packet)?;
+    let mut body = vec![0; 1280];
+    match (router, view.source) {
+        (IpAddr::V4(router), IpAddr::V4(sender)) => {
+            let message = Message::Error { kind, quoted: &packet[..packet.len().min(QUOTED_V4)] };
+            let len = icmp::emit_v4(&message, &mut body)?;
+            let mut out = ipv4_header(router, sender, PROTOCOL_ICMP, len);
+            out.extend_from_slice(&body[..len]);
+            Some(out.into())
+        }
+        (IpAddr::V6(router), IpAddr::V6(sender)) => {
+            let message = Message::Error { kind, quoted: &packet[..packet.len().min(QUOTED_V6)] };
+            let len = icmp::emit_v6(router, sender, &message, &mut body)?;
+            let mut out = ipv6_header(router, sender, PROTOCOL_ICMPV6, len);
+            out.extend_from_slice(&body[..len]);
+            Some(out.into())
+        }
+        _ => None,
+    }
+}
+
+/// What an ICMP packet says, in words.
+pub(crate) fn icmp_text(packet: &[u8]) -> String {
+    let Some(view) = View::new(packet) else { return "ip".to_owned() };
+    let body = &packet[view.ip_len.min(packet.len())..];
+    let message = match (view.source, view.destination) {
+        (IpAddr::V6(source), IpAddr::V6(destination)) => icmp::parse_v6(source, destination, body),
+        _ => icmp::parse_v4(body),
+    };
+    match message {
+        Some(Message::EchoRequest { .. }) => "icmp echo request".to_owned(),
+        Some(Message::EchoReply { .. }) => "icmp echo reply".to_owned(),
+        Some(Message::Error { kind: ErrorKind::PacketTooBig { mtu }, .. }) => {
+            format!("icmp too big, mtu {mtu}")
+        }
+        Some(Message::Error { kind, .. }) => format!("icmp {}", error_name(kind)),
+        Some(Message::Other) => "icmp".to_owned(),
+        None => "icmp, broken".to_owned(),
+    }
+}
+
+fn error_name(kind: ErrorKind) -> &'static str {
+    match kind {
+        ErrorKind::NetworkUnreachable => "net unreachable",
+        ErrorKind::HostUnreachable => "host unreachable",
+        ErrorKind::ProtocolUnreachable => "protocol unreachable",
+        ErrorKind::PortUnreachable => "port unreachable",
+        ErrorKind::PacketTooBig { .. } => "too big",
+        ErrorKind::SourceRouteFailed => "source route failed",
+        ErrorKind::AdminProhibited => "admin prohibited",
+        ErrorKind::TimeExceeded => "time exceeded",
+        ErrorKind::ReassemblyTimeExceeded => "reassembly time exceeded",
+        ErrorKind::ParameterProblem => "parameter problem",
+        ErrorKind::SourceQuench => "source quench",
+        ErrorKind::OtherUnreachable => "unreachable",
+    }
+}
+
+/// The RST that the destination would send if it had no connection (RFC 9293 §3.10.7.1).
+pub(crate) fn rst_for(packet: &[u8]) -> Option<Bytes> {
+    let view = View::new(packet)?;
+    let (from, to) = view.ends()?;
+    let Kind::Tcp { header, payload } = &view.kind else { return None };
+    if header.flags.rst() {
+        return None;
+    }
+    let end = crate::flows::seq_end(header, payload.len());
+    let (flags, seq, ack) = if header.flags.ack() {
+        (Flags::RST, header.ack, SeqNum(0))
+    } else {
+        (Flags::RST | Flags::ACK, SeqNum(0), end)
+    };
+    let reply = Header {
+        source_port: to.port(),
+        destination_port: from.port(),
+        seq,
+        ack,
+        flags,
+        ..Header::default()
+    };
+    Some(forged(to.ip(), from.ip(), &reply, &[]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use steadfast_core::wire::tcp::{Options, Timestamps, checksum_ok};
+
+    fn syn(v6: bool) -> Bytes {
+        let (a, b): (IpAddr, IpAddr) = if v6 {
+            ("fd00::1".parse().unwrap(), "fd00::2".parse().unwrap())
+        } else {
+            ("10.0.0.1".parse().unwrap(), "10.0.0.2".parse().unwrap())
+        };
+        let options = Options {
+            mss: Some(1460),
+            window_scale: Some(7),
+            sack_permitted: true,
+            timestamps: Some(Timestamps { val: 5, ecr: 0 }),
+            ..Options::default()
+        };
+        let header = Header {
+            source_port: 5000,
+            destination_port: 80,
+            seq: SeqNum(1000),
+            flags: Flags::SYN,
+            window: 65_535,
+            options,
+            ..Header::default()
+        };
+        forged(a, b, &header, b"data")
+    }
+
+    fn header_of(packet: &[u8]) -> Header {
+        match View::new(packet).unwrap().kind {
+            Kind::Tcp { header, .. } => header,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn sound(packet: &[u8]) -> bool {
+        let view = View::new(packet).unwrap();
+        let ip = packet[0] >> 4 == 6 || ipv4::parse(packet).is_ok();
+        ip && checksum_ok(view.source, view.destination, &packet[view.ip_len..])
+    }
+
+    #[test]
+    fn what_is_rewritten_stripped_split_or_readdressed_is_sound() {
+        for v6 in [false, true] {
+            let packet = syn(v6);
+            assert!(sound(&packet));
+            let changes =
+                [Rewrite::Mss(536), Rewrite::Window(0), Rewrite::Ttl(3), Rewrite::Ecn(3), Rewrite::SeqAdd(5)];
+            let out = rewritten(&packet, &changes, |_| Bytes::new());
+            assert!(sound(&out));
+            let header = header_of(&out);
+            assert_eq!((header.options.mss, header.window, header.seq), (Some(536), 0, SeqNum(1005)));
+            let out = stripped(&packet, &[OptionName::Timestamps, OptionName::Sack]);
+            assert!(sound(&out));
+            let options = header_of(&out).options;
+            assert_eq!((options.timestamps, options.sack_permitted, options.mss), (None, false, Some(1460)));
+            let pieces = split(&packet, &[Flags::ACK, Flags::SYN]);
+            assert!(pieces.iter().all(|p| sound(p)));
+            assert_eq!(header_of(&pieces[1]).flags, Flags::SYN);
+            assert!(pieces[1].ends_with(b"data") && !pieces[0].ends_with(b"data"));
+        }
+        let (a, b) = (SocketAddr::from(([192, 0, 2, 1], 40_000)), SocketAddr::from(([10, 0, 0, 2], 80)));
+        let out = readdressed(&syn(false), a, b);
+        assert!(sound(&out));
+        assert_eq!(View::new(&out).unwrap().ends(), Some((a, b)));
+    }
+
+    #[test]
+    fn a_corrupted_packet_is_not_sound() {
+        let mut rng = Rng::new(1);
+        for part in [Part::Header, Part::Data, Part::Segment] {
+            for _ in 0..50 {
+                let out = corrupted(&syn(false), part, &mut rng);
+                let view = View::new(&out).unwrap();
+                assert!(!checksum_ok(view.source, view.destination, &out[view.ip_len..]), "{part:?}");
+            }
+        }
+        assert!(ipv4::parse(&corrupted(&syn(false), Part::Ip, &mut rng)).is_err());
+    }
+
+    #[test]
+    fn icmp_errors_quote_the_packet_and_say_what_they_mean() {
+        for v6 in [false, true] {
+            let router: IpAddr = if v6 { "fd00::fe".parse().unwrap() } else { "10.0.0.254".parse().unwrap() };
+            let error = icmp_error(router, &syn(v6), ErrorKind::PacketTooBig { mtu: 1200 }).unwrap();
+            assert_eq!(icmp_text(&error), "icmp too big, mtu 1200");
+        }
+        assert_eq!(icmp_error("fd00::fe".parse().unwrap(), &syn(true), ErrorKind::SourceQuench), None);
+    }
+
+    #[test]
+    fn a_rst_answers_what_it_is_about_but_never_a_rst() {
+        let rst = rst_for(&syn(false)).unwrap();
+        let header = header_of(&rst);
+        assert!(sound(&rst) && header.flags == Flags::RST | Flags::ACK);
+        assert_eq!((header.seq, header.ack), (SeqNum(0), SeqNum(1005)));
+        assert_eq!(rst_for(&rst), None);
+    }
+}

@@ -1,0 +1,463 @@
+//! The simulated network: hosts, one queue of events, one clock, one seed.
+//!
+//! Only events move the clock: a packet arrives, a stack's timer is due, an application wakes, a fault strikes.
+//! An hour in which nothing happens costs nothing.
+
+mod forge;
+pub(crate) mod host;
+pub(crate) mod nat;
+mod path;
+mod send;
+pub(crate) mod swarm;
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::net::IpAddr;
+
+use bytes::Bytes;
+use steadfast_core::counters::ReplyReason;
+use steadfast_core::trace::{TraceEvent, TraceKind};
+use steadfast_core::{Event, Instant, SocketId};
+
+use self::host::Host;
+use self::nat::Nats;
+pub(crate) use self::path::Paths;
+use self::swarm::Swarm;
+use crate::app::{Broken, Directory, World};
+use crate::fault::{Fault, FaultKind};
+use crate::flows::Flows;
+use crate::mangle::{Kind, View};
+use crate::record::{Captured, Fate, Record};
+use crate::rng::Rng;
+use crate::scenario::expect::Invariant;
+use crate::scenario::script::App;
+use crate::stream::{Map, Streams};
+
+/// Events in one second of virtual time above which something runs wild.
+const EVENTS_PER_SECOND: u64 = 3_000_000;
+/// Rounds of one host at one event above which something runs wild.
+const ROUNDS: u32 = 10_000;
+/// The end of virtual time: ten years.
+const END_OF_TIME: u64 = 10 * 365 * 86_400;
+
+/// What happens at some time.
+#[derive(Clone, Debug)]
+enum Happening {
+    Deliver {
+        host: usize,
+        packet: Bytes,
+        entry: Option<usize>,
+        note: String,
+        forged: bool,
+    },
+    Timer {
+        host: usize,
+    },
+    Wake {
+        host: usize,
+    },
+    Fault {
+        index: usize,
+        step: u32,
+    },
+    /// A packet that was to be overtaken has waited long enough.
+    Release {
+        held: u64,
+    },
+    /// The stacks are to be looked at.
+    Look {
+        index: usize,
+    },
+}
+
+#[derive(Clone, Debug)]
+struct Scheduled {
+    at: Instant,
+    /// Looks come after everything else of the same time.
+    late: bool,
+    order: u64,
+    what: Happening,
+}
+
+impl Scheduled {
+    fn key(&self) -> (Instant, bool, u64) {
+        (self.at, self.late, self.order)
+    }
+}
+
+impl PartialEq for Scheduled {
+    fn eq(&self, other: &Scheduled) -> bool {
+        self.key() == other.key()
+    }
+}
+
+impl Eq for Scheduled {}
+
+impl PartialOrd for Scheduled {
+    fn partial_cmp(&self, other: &Scheduled) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Scheduled {
+    fn cmp(&self, other: &Scheduled) -> std::cmp::Ordering {
+        self.key().cmp(&other.key())
+    }
+}
+
+/// A fault with how often its pattern was met.
+#[derive(Clone, Debug)]
+struct Armed {
+    fault: Fault,
+    met: u64,
+}
+
+/// What a network is built from.
+pub(crate) struct Plan {
+    pub(crate) hosts: Vec<Host>,
+    pub(crate) directory: Directory,
+    pub(crate) nats: Nats,
+    pub(crate) paths: Paths,
+    pub(crate) faults: Vec<Fault>,
+    pub(crate) apps: Vec<App>,
+    /// When to stop for a look.
+    pub(crate) looks: Vec<(Instant, usize)>,
+    pub(crate) seed: u64,
+    pub(crate) swarm: Option<Swarm>,
+    pub(crate) lenient: bool,
+    /// Keep segments and notes.
+    pub(crate) record: bool,
+    /// Keep packets.
+    pub(crate) capture: bool,
+}
+
+/// A network that runs.
+pub(crate) struct Network {
+    pub(crate) now: Instant,
+    queue: BinaryHeap<Reverse<Scheduled>>,
+    order: u64,
+    pub(crate) hosts: Vec<Host>,
+    pub(crate) names: Vec<String>,
+    addresses: Map<IpAddr, usize>,
+    pub(crate) directory: Directory,
+    nats: Nats,
+    paths: Paths,
+    faults: Vec<Armed>,
+    held: Vec<send::Held>,
+    swarm: Option<Swarm>,
+    rng: Rng,
+    seed: u64,
+    pub(crate) flows: Flows,
+    pub(crate) record: Record,
+    pub(crate) streams: Streams,
+    pub(crate) broken: Vec<Broken>,
+    pub(crate) lenient: bool,
+    /// The flow of the RST that is being received.
+    reset: Option<usize>,
+    /// A hash of every packet with its time.
+    pub(crate) hash: u64,
+    /// Virtual second, and events in it.
+    busy: (u64, u64),
+    frame: Vec<u8>,
+    /// Initial sequence numbers as hosts chose them.
+    pub(crate) iss: Vec<Choice>,
+}
+
+/// An initial sequence number that a host chose.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Choice {
+    pub(crate) at: Instant,
+    pub(crate) host: usize,
+    pub(crate) flow: usize,
+    pub(crate) iss: u32,
+    /// Where the incarnation before had come to.
+    pub(crate) before: Option<u32>,
+}
+
+impl Network {
+    pub(crate) fn new(plan: Plan) -> Network {
+        let names: Vec<String> = plan.hosts.iter().map(|host| host.name.clone()).collect();
+        let mut addresses = Map::default();
+        for (index, host) in plan.hosts.iter().enumerate() {
+            addresses.insert(host.v4, index);
+            addresses.insert(host.v6, index);
+        }
+        let record = Record::new(plan.hosts.len(), plan.record, plan.capture);
+        let mut network = Network {
+            now: Instant::ZERO,
+            queue: BinaryHeap::new(),
+            order: 0,
+            hosts: plan.hosts,
+            names,
+            addresses,
+            directory: plan.directory,
+            nats: plan.nats,
+            paths: plan.paths,
+            faults: Vec::new(),
+            held: Vec::new(),
+            swarm: plan.swarm,
+            rng: Rng::split(plan.seed, "faults"),
+            seed: plan.seed,
+            flows: Flows::default(),
+            record,
+            streams: Streams::default(),
+            broken: Vec::new(),
+            lenient: plan.lenient,
+            reset: None,
+            hash: 0,
+            busy: (0, 0),
+            frame: vec![0; 65_536],
+            iss: Vec::new(),
+        };
+        network.start(plan.faults, plan.apps, plan.looks);
+        network
+    }
+
+    fn start(&mut self, faults: Vec<Fault>, apps: Vec<App>, looks: Vec<(Instant, usize)>) {
+        for (index, fault) in faults.into_iter().enumerate() {
+            let at = match &fault.kind {
+                FaultKind::Crash { at, .. } | FaultKind::Reboot { at, .. } | FaultKind::Clock { at, .. } => {
+                    Some(*at)
+                }
+                FaultKind::Path { from, .. } => Some(*from),
+                FaultKind::Inject(injection) => Some(injection.at),
+                FaultKind::InjectIcmp(injection) => Some(injection.at),
+                FaultKind::Flood(flood) => Some(flood.at),
+                _ => None,
+            };
+            if let Some(at) = at {
+                self.schedule(at, Happening::Fault { index, step: 0 });
+            }
+            self.faults.push(Armed { fault, met: 0 });
+        }
+        for (at, index) in looks {
+            self.schedule(at, Happening::Look { index });
+        }
+        // Servers are declared after their clients, and listen before these connect.
+        for host in (0..self.hosts.len()).rev() {
+            self.hosts[host].boot(self.seed, &apps, self.now);
+            self.schedule(Instant::ZERO, Happening::Wake { host });
+        }
+    }
+
+    fn schedule(&mut self, at: Instant, what: Happening) {
+        self.order += 1;
+        let late = matches!(what, Happening::Look { .. });
+        self.queue.push(Reverse(Scheduled { at: at.max(self.now), late, order: self.order, what }));
+    }
+
+    /// Runs until nothing is left to happen, or `until`. `look` is called when the stacks are to be looked at.
+    /// True: nothing is left.
+    pub(crate) fn run(&mut self, until: Option<Instant>, mut look: impl FnMut(&mut Network, usize)) -> bool {
+        while let Some(Reverse(next)) = self.queue.pop() {
+            if until.is_some_and(|until| next.at > until) {
+                self.now = until.unwrap_or(self.now);
+                self.queue.push(Reverse(next));
+                return false;
+            }
+            if self.is_stale(&next) {
+                continue;
+            }
+            self.now = next.at;
+            if let Happening::Look { index } = next.what {
+                look(self, index);
+                continue;
+            }
+            if self.runs_wild() {
+                return false;
+            }
+            self.happen(next.what);
+        }
+        true
+    }
+
+    /// A timer or wake-up that was superseded; it must not even move the clock.
+    fn is_stale(&self, next: &Scheduled) -> bool {
+        match next.what {
+            Happening::Timer { host } => self.hosts[host].timer != Some(next.at),
+            Happening::Wake { host } => self.hosts[host].wake.is_some_and(|wake| wake != next.at),
+            Happening::Release { held } => !self.held.iter().any(|h| h.id == held),
+            _ => false,
+        }
+    }
+
+    fn runs_wild(&mut self) -> bool {
+        let second = self.now.as_nanos() / 1_000_000_000;
+        self.busy = if self.busy.0 == second { (second, self.busy.1 + 1) } else { (second, 1) };
+        let wild = self.busy.1 > EVENTS_PER_SECOND || second > END_OF_TIME;
+        if wild {
+            let text = format!("{} events in virtual second {second}", self.busy.1);
+            self.broken.push(Broken { at: self.now, rule: Invariant::Livelock, text });
+        }
+        wild
+    }
+
+    fn happen(&mut self, what: Happening) {
+        match what {
+            Happening::Deliver { host, packet, entry, note, forged } => {
+                self.deliver(host, &packet, entry, note, forged);
+            }
+            Happening::Timer { host } => {
+                self.hosts[host].timer = None;
+                let now = self.hosts[host].clock_at(self.now);
+                if let Some(stack) = &mut self.hosts[host].stack {
+                    stack.advance(now);
+                }
+                self.run_host(host);
+            }
+            Happening::Wake { host } => {
+                self.hosts[host].wake = None;
+                self.run_host(host);
+            }
+            Happening::Fault { index, step } => self.strike(index, step),
+            Happening::Release { held } => self.release(held),
+            Happening::Look { .. } => {}
+        }
+    }
+
+    fn deliver(&mut self, host: usize, packet: &Bytes, entry: Option<usize>, note: String, forged: bool) {
+        if self.hosts[host].stack.is_none() {
+            self.record.fate(entry, Fate::Lost("host is down".to_owned()));
+            return;
+        }
+        self.record.capture(|| Captured {
+            at: self.now,
+            host,
+            outbound: false,
+            bytes: packet.clone(),
+            entry,
+            note: note.clone(),
+        });
+        self.record.fate(entry, Fate::Arrived { at: self.now, note });
+        self.reset = None;
+        if let Some(view) = View::new(packet)
+            && let (Kind::Tcp { header, payload }, Some((from, to))) = (&view.kind, view.ends())
+            && let Some(found) = self.flows.find(self.nats.inner(from), self.nats.inner(to))
+        {
+            self.flows.arrived(found, header, payload.len());
+            self.flows.all[found.0].tainted |= forged;
+            if header.flags.rst() {
+                self.reset = Some(found.0);
+            }
+        }
+        let now = self.hosts[host].clock_at(self.now);
+        if let Some(stack) = &mut self.hosts[host].stack {
+            stack.receive(now, packet.clone());
+        }
+        self.run_host(host);
+        self.reset = None;
+    }
+
+    /// Lets a host's applications and its stack act until they have nothing to do at this time.
+    pub(crate) fn run_host(&mut self, host: usize) {
+        let mut changed: Vec<(SocketId, Event)> = Vec::new();
+        for round in 0..=ROUNDS {
+            changed.clear();
+            let Some(stack) = &mut self.hosts[host].stack else { return };
+            changed.extend(std::iter::from_fn(|| stack.poll_event()));
+            if round > 0 && changed.is_empty() {
+                break;
+            }
+            self.collect_trace(host);
+            self.with_world(host, |desk, world| desk.run(world, &changed));
+            self.collect_trace(host);
+            self.transmit(host);
+            if round == ROUNDS {
+                let text = format!("{} never comes to rest", self.names[host]);
+                self.broken.push(Broken { at: self.now, rule: Invariant::Livelock, text });
+            }
+        }
+        self.arm(host);
+    }
+
+    /// Runs something of a host's applications.
+    pub(crate) fn with_world<T>(
+        &mut self,
+        host: usize,
+        act: impl FnOnce(&mut crate::app::Desk, &mut World<'_>) -> T,
+    ) -> Option<T> {
+        let entry = &mut self.hosts[host];
+        let host_now = entry.clock_at(self.now);
+        let mut world = World {
+            now: self.now,
+            host_now,
+            host,
+            stack: entry.stack.as_mut()?,
+            streams: &mut self.streams,
+            record: &mut self.record,
+            directory: &self.directory,
+            nats: &self.nats,
+            broken: &mut self.broken,
+            lenient: self.lenient,
+        };
+        Some(act(&mut entry.desk, &mut world))
+    }
+
+    /// Sends what the stack has to send.
+    fn transmit(&mut self, host: usize) {
+        let mut frame = std::mem::take(&mut self.frame);
+        loop {
+            let now = self.hosts[host].clock_at(self.now);
+            let Some(stack) = &mut self.hosts[host].stack else { break };
+            let Some(sent) = stack.transmit(now, &mut frame) else { break };
+            self.collect_trace(host);
+            self.send(host, Bytes::copy_from_slice(&frame[..sent.len]));
+        }
+        self.frame = frame;
+    }
+
+    /// Makes sure that the host is called when its stack or a program of it wants to be.
+    fn arm(&mut self, host: usize) {
+        let entry = &self.hosts[host];
+        let Some(stack) = &entry.stack else { return };
+        let timer = stack.poll_at().map(|at| entry.when(at).max(self.now));
+        let wake = entry.desk.wakes_at();
+        if timer != self.hosts[host].timer {
+            self.hosts[host].timer = timer;
+            if let Some(at) = timer {
+                self.schedule(at, Happening::Timer { host });
+            }
+        }
+        if wake != self.hosts[host].wake {
+            self.hosts[host].wake = wake;
+            if let Some(at) = wake {
+                self.schedule(at, Happening::Wake { host });
+            }
+        }
+    }
+
+    /// Takes note of what the stack says happened.
+    fn collect_trace(&mut self, host: usize) {
+        loop {
+            let Some(event) = self.hosts[host].stack.as_mut().and_then(|stack| stack.poll_trace()) else {
+                return;
+            };
+            self.traced(host, event);
+        }
+    }
+
+    fn traced(&mut self, host: usize, event: TraceEvent) {
+        let TraceEvent { local, remote, kind, .. } = event;
+        // Spoofed sources of a flood are worth neither a state nor a row.
+        let known = self.addresses.contains_key(&remote.ip()) || self.nats.is_outer(remote.ip());
+        let key = (self.nats.inner(local), self.nats.inner(remote));
+        match kind {
+            TraceKind::State { from, to } if known && remote.port() != 0 => {
+                self.hosts[host].states.insert((local, remote), to);
+                if let Some(tuple) = self.record.tuple(host, (local, remote), key, from) {
+                    self.record.state(self.now, host, tuple, from, to);
+                }
+            }
+            TraceKind::Drop(reason) if known => {
+                self.record.note_about(self.now, Some(host), Some(key), || format!("drops it: {reason}"));
+            }
+            TraceKind::Reply(reason) if known && reason != ReplyReason::SynAck => {
+                self.record.note_about(self.now, Some(host), Some(key), || format!("answers: {reason}"));
+            }
+            TraceKind::PathMtu(mtu) if known => {
+                self.record.note_about(self.now, Some(host), Some(key), || format!("path MTU is {mtu}"));
+            }
+            _ => {}
+        }
+    }
+}

@@ -1,0 +1,279 @@
+//! Faults that strike at a time: crashes and reboots, clocks, forged segments, floods.
+
+use std::net::{IpAddr, SocketAddr};
+
+use bytes::Bytes;
+use steadfast_core::Duration;
+use steadfast_core::seq::SeqNum;
+use steadfast_core::trace::State;
+use steadfast_core::wire::tcp::{Flags, Header, Options};
+
+use super::send::router;
+use super::{Happening, Network};
+use crate::fault::{Fault, FaultKind, Flood, IcmpInjection, Injection, SeqSpec, SightedTcp, TimestampSpec};
+use crate::flows::{Flow, Way};
+use crate::mangle;
+use crate::record::Segment;
+
+/// Packets of a flood that are kept in the record.
+const FLOOD_ROWS: u32 = 3;
+
+impl Network {
+    /// A fault's time has come; some come in steps.
+    pub(super) fn strike(&mut self, index: usize, step: u32) {
+        let fault: Fault = self.faults[index].fault.clone();
+        match &fault.kind {
+            FaultKind::Crash { host, .. } => self.crash(host),
+            FaultKind::Reboot { host, same_secret, same_clock, .. } => {
+                self.crash(host);
+                let (Some(host), seed, now) = (self.host(host), self.seed, self.now) else { return };
+                self.record.note(now, Some(host), || "reboots".to_owned());
+                self.hosts[host].reboot(seed, now, *same_secret, *same_clock);
+                self.run_host(host);
+            }
+            FaultKind::Clock { host, nanos, .. } => {
+                let Some(host) = self.host(host) else { return };
+                self.record.note(self.now, Some(host), || fault.to_string());
+                self.hosts[host].ahead += i128::from(*nanos);
+                self.hosts[host].timer = None;
+                self.run_host(host);
+            }
+            FaultKind::Path { direction, change, .. } => {
+                self.paths.change(direction, *change);
+                if self.now.as_nanos() > 0 {
+                    self.record.note(self.now, None, || fault.to_string());
+                }
+            }
+            FaultKind::Inject(injection) => {
+                self.inject(injection);
+                if step + 1 < injection.times {
+                    self.schedule(self.now + injection.every, Happening::Fault { index, step: step + 1 });
+                }
+            }
+            FaultKind::InjectIcmp(injection) => self.inject_icmp(injection),
+            FaultKind::Flood(flood) => {
+                self.flood(flood, step);
+                if step + 1 < flood.count {
+                    let nanos = flood.over.as_nanos() * u128::from(step + 1) / u128::from(flood.count);
+                    let at = flood.at + Duration::from_nanos(nanos as u64);
+                    self.schedule(at, Happening::Fault { index, step: step + 1 });
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn host(&self, name: &str) -> Option<usize> {
+        self.names.iter().position(|host| host == name)
+    }
+
+    fn crash(&mut self, name: &str) {
+        let Some(host) = self.host(name) else { return };
+        if self.hosts[host].stack.is_none() {
+            return;
+        }
+        self.collect_trace(host);
+        self.record.note(self.now, Some(host), || "crashes".to_owned());
+        let reads = self.hosts[host].desk.io.reads();
+        self.streams.crash(host, reads.into_iter());
+        for tuple in 0..self.record.histories[host].len() {
+            let last =
+                self.record.histories[host][tuple].states.last().map_or(State::Closed, |(_, state)| *state);
+            if last != State::Closed {
+                self.record.state(self.now, host, tuple, last, State::Closed);
+            }
+        }
+        self.hosts[host].crash();
+    }
+
+    /// The flow between two hosts that was opened last by one of them, and which way leads from the first to the
+    /// second; with ports, the one with these. A flow that only forged segments opened comes last.
+    fn last_flow(&self, from: usize, to: usize, ports: (Option<u16>, Option<u16>)) -> Option<(usize, usize)> {
+        let owner = |end: SocketAddr| self.addresses.get(&end.ip()).copied();
+        let fits = |wanted: Option<u16>, end: SocketAddr| wanted.is_none_or(|port| port == end.port());
+        let all = self.flows.all.iter().enumerate().rev().filter_map(|(index, flow)| {
+            (0..2).find_map(|way| {
+                let (a, b) = (flow.ends[way], flow.ends[1 - way]);
+                let these = owner(a) == Some(from) && owner(b) == Some(to);
+                (these && fits(ports.0, a) && fits(ports.1, b)).then_some((index, way))
+            })
+        });
+        all.clone()
+            .find(|(index, way)| self.flows.all[*index].ways[*way].iss.is_some())
+            .or_else(|| all.clone().next())
+    }
+
+    fn inject(&mut self, injection: &Injection) {
+        let (Some(from), Some(to)) = (self.host(&injection.from), self.host(&injection.to)) else { return };
+        let found = self.last_flow(from, to, (injection.source_port, injection.destination_port));
+        let flow = found.map(|(flow, _)| self.flows.all[flow].clone());
+        let nowhere =
+            Flow { ends: [self.end_of(from), self.end_of(to)], ways: Default::default(), tainted: false };
+        let (flow, way) = (flow.unwrap_or(nowhere), found.map_or(0, |(_, way)| way));
+        let (there, back) = (&flow.ways[way], &flow.ways[1 - way]);
+        let timestamps = match injection.timestamps {
+            TimestampSpec::Absent => None,
+            TimestampSpec::Given(timestamps) => Some(timestamps),
+            TimestampSpec::Last => there.timestamps,
+        };
+        let options = Options {
+            mss: injection.mss,
+            window_scale: injection.window_scale,
+            sack_permitted: injection.sack,
+            timestamps,
+            ..Options::default()
+        };
+        let header = Header {
+            source_port: injection.source_port.unwrap_or(flow.ends[way].port()),
+            destination_port: injection.destination_port.unwrap_or(flow.ends[1 - way].port()),
+            seq: resolve(injection.seq, there, back),
+            // What the sender would acknowledge: the same words, seen from the other side.
+            ack: if injection.flags.ack() { resolve_ack(injection.ack, there, back) } else { SeqNum(0) },
+            flags: injection.flags,
+            window: injection.window,
+            urgent: injection.urgent,
+            options,
+        };
+        let payload = vec![b'!'; injection.len];
+        let (source, destination) = (flow.ends[way].ip(), flow.ends[1 - way].ip());
+        let relative = (there.relative(header.seq), back.relative(header.ack));
+        let packet = mangle::forged(source, destination, &header, &payload);
+        let source = SocketAddr::new(source, header.source_port);
+        let destination = SocketAddr::new(destination, header.destination_port);
+        let index = self.flows.find_or_open(source, destination).0;
+        let tcp = SightedTcp {
+            flags: header.flags,
+            len: payload.len(),
+            seq: relative.0.0,
+            ack: relative.1.0,
+            seq_before: relative.0.1,
+            ack_before: relative.1.1,
+            win: header.window,
+            source_port: header.source_port,
+            destination_port: header.destination_port,
+            state: State::Closed,
+            again: false,
+        };
+        self.arrive(Some(from), to, Some(index), Some((tcp, header)), packet);
+    }
+
+    /// An end of a host without a port.
+    fn end_of(&self, host: usize) -> SocketAddr {
+        let host = &self.hosts[host];
+        SocketAddr::new(if self.directory.ipv6 { host.v6 } else { host.v4 }, 0)
+    }
+
+    /// Something forged reaches a host now.
+    fn arrive(
+        &mut self,
+        from: Option<usize>,
+        to: usize,
+        flow: Option<usize>,
+        tcp: Option<(SightedTcp, Header)>,
+        packet: Bytes,
+    ) {
+        let text = if tcp.is_none() { mangle::icmp_text(&packet) } else { String::new() };
+        let entry = self.record.segment(Segment {
+            at: self.now,
+            from,
+            to: Some(to),
+            flow,
+            tcp,
+            icmp: tcp.is_none(),
+            text,
+            size: packet.len(),
+            forged: true,
+            fates: Vec::new(),
+        });
+        let forged = tcp.is_some();
+        self.schedule(
+            self.now,
+            Happening::Deliver { host: to, packet, entry, note: "forged".to_owned(), forged },
+        );
+    }
+
+    fn inject_icmp(&mut self, injection: &IcmpInjection) {
+        let (Some(from), Some(to)) = (self.host(&injection.from), self.host(&injection.to)) else { return };
+        let Some((index, way)) = self.last_flow(from, to, (None, None)) else { return };
+        let flow = &self.flows.all[index];
+        let (there, back) = (&flow.ways[way], &flow.ways[1 - way]);
+        // The last segment that was sent began where the acknowledged part ends, or at the ISS.
+        let last = back.ack.or(there.iss).unwrap_or(there.nxt);
+        let seq = injection.seq.map_or(last, |seq| resolve(seq, there, back));
+        let header = Header {
+            source_port: flow.ends[way].port(),
+            destination_port: flow.ends[1 - way].port(),
+            seq,
+            flags: Flags::ACK,
+            ack: there.ack.unwrap_or_default(),
+            ..Header::default()
+        };
+        let quoted = mangle::forged(flow.ends[way].ip(), flow.ends[1 - way].ip(), &header, &[]);
+        if let Some(packet) = mangle::icmp_error(router(&quoted), &quoted, injection.kind) {
+            self.arrive(None, from, Some(index), None, packet);
+        }
+    }
+
+    fn flood(&mut self, flood: &Flood, step: u32) {
+        let Some(host) = self.host(&flood.host) else { return };
+        let victim = &self.hosts[host];
+        let (destination, source) = match flood.prefix {
+            (IpAddr::V4(prefix), len) => {
+                let hosts = u32::MAX.checked_shr(u32::from(len)).unwrap_or(0);
+                let source = prefix.to_bits() & !hosts | self.rng.next() as u32 & hosts;
+                (victim.v4, IpAddr::from(source.to_be_bytes()))
+            }
+            (IpAddr::V6(prefix), len) => {
+                let hosts = u128::MAX.checked_shr(u32::from(len)).unwrap_or(0);
+                let bits = u128::from(self.rng.next()) << 64 | u128::from(self.rng.next());
+                (victim.v6, IpAddr::from((prefix.to_bits() & !hosts | bits & hosts).to_be_bytes()))
+            }
+        };
+        let header = Header {
+            source_port: 1024 + self.rng.below(64_000) as u16,
+            destination_port: flood.port,
+            seq: SeqNum(self.rng.next() as u32),
+            flags: Flags::SYN,
+            window: 65_535,
+            options: Options { mss: Some(1460), ..Options::default() },
+            ..Header::default()
+        };
+        let packet = mangle::forged(source, destination, &header, &[]);
+        if step < FLOOD_ROWS {
+            let rest = flood.count - FLOOD_ROWS.min(flood.count);
+            let text = if step + 1 == FLOOD_ROWS {
+                format!("flood, {rest} more follow")
+            } else {
+                "flood".to_owned()
+            };
+            self.record.note(self.now, None, || format!("{text}: [S] from {source}"));
+        }
+        let what = Happening::Deliver { host, packet, entry: None, note: String::new(), forged: true };
+        self.schedule(self.now, what);
+    }
+}
+
+/// A sequence number on the way `there`.
+fn resolve(spec: SeqSpec, there: &Way, back: &Way) -> SeqNum {
+    let add = |base: SeqNum, offset: i64| base + offset as u32;
+    match spec {
+        SeqSpec::Absolute(n) => SeqNum(n),
+        SeqSpec::Relative(n) => add(there.iss.unwrap_or_default(), n),
+        SeqSpec::RcvNxt(n) => add(back.ack.unwrap_or(there.nxt), n),
+        SeqSpec::RcvEnd(n) => add(back.edge.unwrap_or(there.nxt), n),
+        SeqSpec::SndNxt(n) => add(there.nxt, n),
+    }
+}
+
+/// An acknowledgment number of a segment that goes `there`: it speaks of the way back.
+fn resolve_ack(spec: SeqSpec, there: &Way, back: &Way) -> SeqNum {
+    let add = |base: SeqNum, offset: i64| base + offset as u32;
+    match spec {
+        SeqSpec::Relative(n) => add(back.iss.unwrap_or_default(), n),
+        // What the sender of the forged segment has acknowledged last, or has been sent.
+        SeqSpec::RcvNxt(n) => add(there.ack.unwrap_or(back.nxt), n),
+        SeqSpec::SndNxt(n) => add(back.nxt, n),
+        SeqSpec::RcvEnd(n) => add(there.edge.unwrap_or(back.nxt), n),
+        SeqSpec::Absolute(n) => SeqNum(n),
+    }
+}

@@ -1,0 +1,135 @@
+//! A host: a stack with a clock of its own, and its applications.
+
+use std::net::{IpAddr, SocketAddr};
+
+use steadfast_core::counters::Counters;
+use steadfast_core::trace::State;
+use steadfast_core::{Config, Instant, Interface, Stack};
+
+use crate::app::{Desk, Program};
+use crate::rng::Rng;
+use crate::scenario::script::{App, Start};
+use crate::scenario::topology::HostSpec;
+use crate::stream::Map;
+
+/// A host.
+pub(crate) struct Host {
+    pub(crate) name: String,
+    pub(crate) v4: IpAddr,
+    pub(crate) v6: IpAddr,
+    spec: HostSpec,
+    pub(crate) config: Config,
+    /// How far its clock is ahead of the network's, nanoseconds.
+    pub(crate) ahead: i128,
+    /// `None`: crashed.
+    pub(crate) stack: Option<Stack>,
+    /// How often it was given a new secret.
+    secrets: u32,
+    boots: u32,
+    apps: Vec<App>,
+    pub(crate) desk: Desk,
+    /// Programs and surprises of boots that are over.
+    pub(crate) old_surprises: Vec<crate::app::Surprise>,
+    /// The counters of stacks that are gone.
+    pub(crate) past: Vec<Counters>,
+    /// When the stack's timer is scheduled, and when a program is to be woken.
+    pub(crate) timer: Option<Instant>,
+    pub(crate) wake: Option<Instant>,
+    /// States as the trace told them last.
+    pub(crate) states: Map<(SocketAddr, SocketAddr), State>,
+}
+
+impl Host {
+    pub(crate) fn new(spec: &HostSpec, v4: IpAddr, v6: IpAddr, config: Config) -> Host {
+        Host {
+            name: spec.name.clone(),
+            v4,
+            v6,
+            spec: spec.clone(),
+            config,
+            ahead: spec.clock.as_nanos() as i128,
+            stack: None,
+            secrets: 0,
+            boots: 0,
+            apps: Vec::new(),
+            desk: Desk::default(),
+            old_surprises: Vec::new(),
+            past: Vec::new(),
+            timer: None,
+            wake: None,
+            states: Map::default(),
+        }
+    }
+
+    /// Starts for the first time.
+    pub(super) fn boot(&mut self, seed: u64, apps: &[App], now: Instant) {
+        self.apps = apps.iter().filter(|app| app.host == self.name).cloned().collect();
+        self.start(seed, now);
+    }
+
+    /// Comes back after a crash.
+    pub(super) fn reboot(&mut self, seed: u64, now: Instant, same_secret: bool, same_clock: bool) {
+        if !same_secret {
+            self.secrets += 1;
+        }
+        if same_clock {
+            self.ahead = self.spec.clock.as_nanos() as i128 - i128::from(now.as_nanos());
+        }
+        self.start(seed, now);
+    }
+
+    fn start(&mut self, seed: u64, now: Instant) {
+        let mut rng = match self.spec.secret {
+            Some(number) => Rng::split(number, &format!("shared secret {}", self.secrets)),
+            None => Rng::split(seed, &format!("secret of {} {}", self.name, self.secrets)),
+        };
+        let config = Config { secret: rng.bytes(), ..self.config.clone() };
+        let interface = Interface::new(self.spec.mtu, [(self.v4, 24), (self.v6, 64)]);
+        let mut stack = Stack::new(config, interface);
+        stack.set_tracing(true);
+        self.stack = Some(stack);
+        let first = self.boots == 0;
+        let wanted = |start: Start| match start {
+            Start::Always => true,
+            Start::First => first,
+            Start::Rebooted => !first,
+        };
+        self.boots += 1;
+        self.desk = Desk::default();
+        self.desk.programs =
+            self.apps.iter().filter(|app| wanted(app.start)).map(|app| Program::new(app, now)).collect();
+    }
+
+    /// Loses everything.
+    pub(super) fn crash(&mut self) {
+        if let Some(stack) = self.stack.take() {
+            self.past.push(stack.counters().clone());
+        }
+        let desk = std::mem::take(&mut self.desk);
+        self.old_surprises.extend(desk.surprises);
+        self.desk.io.known = desk.io.known;
+        self.timer = None;
+        self.wake = None;
+        self.states.clear();
+    }
+
+    /// What its clock says when the network's says `now`.
+    pub(crate) fn clock_at(&self, now: Instant) -> Instant {
+        Instant::from_nanos(u64::try_from(i128::from(now.as_nanos()) + self.ahead).unwrap_or(0))
+    }
+
+    /// When its clock will say `at`.
+    pub(crate) fn when(&self, at: Instant) -> Instant {
+        Instant::from_nanos(u64::try_from(i128::from(at.as_nanos()) - self.ahead).unwrap_or(0))
+    }
+
+    /// A counter, summed over all boots.
+    pub(crate) fn counter(&self, name: &str) -> u64 {
+        self.each_counters().filter_map(|counters| counters.value(name)).sum()
+    }
+
+    /// The counters of every boot.
+    pub(crate) fn each_counters(&self) -> impl Iterator<Item = &Counters> {
+        self.past.iter().chain(self.stack.as_ref().map(Stack::counters))
+    }
+}

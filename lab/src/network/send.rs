@@ -1,0 +1,463 @@
+//! The way of a packet: seen, translated, hit by faults, carried along its path.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use bytes::Bytes;
+use steadfast_core::trace::State;
+use steadfast_core::wire::icmp::ErrorKind;
+use steadfast_core::{Duration, Instant};
+
+use super::{Choice, Happening, Network};
+use crate::app::Broken;
+use crate::fault::{Count, Effect, FaultKind, Pattern, Rejection, SightedTcp, When};
+use crate::mangle::{self, Kind, View};
+use crate::record::{Captured, Fate, Segment};
+use crate::scenario::expect::Invariant;
+use crate::stream;
+
+/// The router in the middle of every path.
+const ROUTER_V4: Ipv4Addr = Ipv4Addr::new(10, 255, 255, 254);
+const ROUTER_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0xff, 0, 0, 0, 0, 0, 0xfe);
+
+/// Bytes of a packet that are hashed: the longest headers and a bit of what follows.
+const HASHED: usize = 160;
+
+/// How long a packet waits to be overtaken.
+const OVERTAKING: Duration = Duration::from_millis(500);
+
+/// A packet, or a copy of one, on its way.
+#[derive(Clone, Debug)]
+struct Flying {
+    packet: Bytes,
+    /// Beyond what the path takes.
+    extra: Duration,
+    /// Arrives then, whatever the path is like.
+    arrives: Option<Instant>,
+    /// Waits until so many others have passed.
+    overtaken_by: u32,
+    copy: bool,
+    tampered: bool,
+    note: String,
+}
+
+impl Flying {
+    fn new(packet: Bytes) -> Flying {
+        let (extra, note) = (Duration::ZERO, String::new());
+        Flying { packet, extra, arrives: None, overtaken_by: 0, copy: false, tampered: false, note }
+    }
+
+    fn say(&mut self, text: &str) {
+        if !self.note.is_empty() {
+            self.note.push_str(", ");
+        }
+        self.note.push_str(text);
+    }
+}
+
+/// A packet that waits to be overtaken.
+#[derive(Clone, Debug)]
+pub(super) struct Held {
+    pub(super) id: u64,
+    from: usize,
+    to: usize,
+    left: u32,
+    flying: Flying,
+    entry: Option<usize>,
+}
+
+/// Where a packet comes from and goes to.
+#[derive(Clone, Copy, Debug)]
+struct Route {
+    from: usize,
+    to: usize,
+    entry: Option<usize>,
+    flow: Option<(usize, usize)>,
+}
+
+impl Network {
+    /// A host's stack sends a packet.
+    pub(super) fn send(&mut self, from: usize, packet: Bytes) {
+        self.mix(&packet);
+        let Some(view) = View::new(&packet) else {
+            let text = format!("{} sends what is no IP packet", self.names[from]);
+            self.broken.push(Broken { at: self.now, rule: Invariant::Empty, text });
+            return;
+        };
+        let (outer, to_end) = self.translate(from, &packet, &view);
+        let to = to_end.map_or(view.destination, |end| end.ip());
+        let to = self.addresses.get(&to).copied();
+        let (segment, flow) = self.sight(from, to, to_end, &packet, &view);
+        let hits = self.hits(&segment);
+        let entry = if to.is_some() || self.nats.is_outer(view.destination) {
+            self.record.segment(segment)
+        } else {
+            None
+        };
+        self.record.capture(|| Captured {
+            at: self.now,
+            host: from,
+            outbound: true,
+            bytes: packet.clone(),
+            entry,
+            note: String::new(),
+        });
+        let Some(outer) = outer else {
+            self.record.fate(entry, Fate::Lost("no mapping".to_owned()));
+            return;
+        };
+        let Some(to) = to else { return };
+        let route = Route { from, to, entry, flow };
+        let mut flying = vec![Flying::new(outer)];
+        for hit in hits {
+            flying = self.hit(hit, flying, route, &packet);
+        }
+        self.pass_held(from, to);
+        for one in flying {
+            self.carry(one, route, &packet);
+        }
+    }
+
+    /// Adds a packet and its time to the hash of the run. Past the headers the checksum, which is among them, stands
+    /// for the payload.
+    fn mix(&mut self, packet: &[u8]) {
+        let packet = &packet[..packet.len().min(HASHED)];
+        let mut hash = self.hash ^ self.now.as_nanos();
+        let mut add = |word: u64| hash = (hash.rotate_left(5) ^ word).wrapping_mul(0x517c_c1b7_2722_0a95);
+        let (words, rest) = packet.as_chunks::<8>();
+        words.iter().for_each(|word| add(u64::from_le_bytes(*word)));
+        rest.iter().for_each(|byte| add(u64::from(*byte)));
+        self.hash = hash;
+    }
+
+    /// The packet as it is behind translators, and the end that it really goes to. `None`: there is nobody.
+    fn translate(&mut self, from: usize, packet: &Bytes, view: &View) -> (Option<Bytes>, Option<SocketAddr>) {
+        let Some((source, destination)) = view.ends() else { return (Some(packet.clone()), None) };
+        let outward = self.nats.outward(self.now, from, source, destination);
+        let inward = self.nats.inward(self.now, destination);
+        if outward.is_none() && inward.is_none() {
+            return (Some(packet.clone()), Some(destination));
+        }
+        let Some(to) = inward.unwrap_or(Some(destination)) else { return (None, None) };
+        (Some(mangle::readdressed(packet, outward.unwrap_or(source), to)), Some(to))
+    }
+
+    /// What is seen of a packet, and which flow it belongs to.
+    fn sight(
+        &mut self,
+        from: usize,
+        to: Option<usize>,
+        to_end: Option<SocketAddr>,
+        packet: &[u8],
+        view: &View,
+    ) -> (Segment, Option<(usize, usize)>) {
+        let mut segment = Segment {
+            at: self.now,
+            from: Some(from),
+            to,
+            flow: None,
+            tcp: None,
+            icmp: matches!(view.kind, Kind::Icmp),
+            text: String::new(),
+            size: packet.len(),
+            forged: false,
+            fates: Vec::new(),
+        };
+        let (Kind::Tcp { header, payload }, Some((source, destination))) = (&view.kind, view.ends()) else {
+            segment.text = if segment.icmp { mangle::icmp_text(packet) } else { "ip".to_owned() };
+            return (segment, None);
+        };
+        let state = self.hosts[from].states.get(&(source, destination)).copied().unwrap_or(State::Closed);
+        let mut tcp = SightedTcp {
+            flags: header.flags,
+            len: payload.len(),
+            seq: header.seq.0,
+            ack: header.ack.0,
+            seq_before: false,
+            ack_before: false,
+            win: header.window,
+            source_port: header.source_port,
+            destination_port: header.destination_port,
+            state,
+            again: false,
+        };
+        let (Some(_), Some(end)) = (to, to_end) else {
+            segment.tcp = Some((tcp, *header));
+            return (segment, None);
+        };
+        let found = self.flows.find_or_open(source, end);
+        let before = self.flows.all[found.0].ways[found.1].clone();
+        let seen = self.flows.sent(found, header, payload.len());
+        if header.flags.syn() && before.iss != Some(header.seq) {
+            let iss = header.seq.0;
+            let before = before.iss.map(|_| before.nxt.0);
+            self.iss.push(Choice { at: self.now, host: from, flow: found.0, iss, before });
+        }
+        if let Some((rule, text)) = seen.wrong {
+            self.broken.push(Broken { at: self.now, rule, text: format!("{} {text}", self.names[from]) });
+        }
+        if header.flags.rst() && self.reset == Some(found.0) {
+            let text = format!("{} answers a RST with a RST", self.names[from]);
+            self.broken.push(Broken { at: self.now, rule: Invariant::Reset, text });
+        }
+        (tcp.seq, tcp.seq_before) = seen.seq;
+        (tcp.ack, tcp.ack_before) = seen.ack;
+        tcp.again = seen.again;
+        segment.flow = Some(found.0);
+        segment.tcp = Some((tcp, *header));
+        (segment, Some(found))
+    }
+
+    /// The faults that hit a packet, in their order; each counts what its pattern met.
+    fn hits(&mut self, segment: &Segment) -> Vec<usize> {
+        let mut hits = Vec::new();
+        let sighted = segment.sighted(&self.names);
+        for (index, armed) in self.faults.iter_mut().enumerate() {
+            let FaultKind::Packets { pattern, .. } = &armed.fault.kind else { continue };
+            if pattern.fits(&sighted) && counts(pattern, &mut armed.met, &mut self.rng) {
+                hits.push(index);
+            }
+        }
+        hits
+    }
+
+    /// What a fault makes of a packet and its copies.
+    fn hit(&mut self, index: usize, flying: Vec<Flying>, route: Route, original: &Bytes) -> Vec<Flying> {
+        let fault = self.faults[index].fault.clone();
+        let FaultKind::Packets { effect, .. } = &fault.kind else { return flying };
+        let text = fault.to_string();
+        let mut out = Vec::new();
+        for mut one in flying {
+            if one.copy {
+                out.push(one);
+                continue;
+            }
+            match effect {
+                Effect::Lose => self.record.fate(route.entry, Fate::Lost(text.clone())),
+                Effect::Reject(rejection) => {
+                    self.record.fate(route.entry, Fate::Lost(text.clone()));
+                    self.reject(*rejection, route, original);
+                }
+                Effect::Duplicate { when, times } => {
+                    let mut copy = Flying { copy: true, ..one.clone() };
+                    copy.say("copy");
+                    match when {
+                        When::After(d) => copy.extra += *d,
+                        When::At(at) => copy.arrives = Some(*at),
+                    }
+                    out.push(one);
+                    out.extend(std::iter::repeat_n(copy, *times as usize));
+                }
+                Effect::Split(flags) => {
+                    for piece in mangle::split(&one.packet, flags) {
+                        let mut piece = Flying { packet: piece, copy: true, tampered: true, ..one.clone() };
+                        piece.say("split");
+                        out.push(piece);
+                    }
+                }
+                _ => {
+                    self.alter(effect, &mut one, route, &text);
+                    out.push(one);
+                }
+            }
+        }
+        out
+    }
+
+    /// The effects that leave one packet one packet.
+    fn alter(&mut self, effect: &Effect, one: &mut Flying, route: Route, text: &str) {
+        match effect {
+            Effect::Delay { low, high } => one.extra += self.rng.duration(*low, *high),
+            Effect::Hold { release } => one.arrives = Some(*release),
+            Effect::Reorder { past } => one.overtaken_by = *past,
+            Effect::Corrupt(part) => one.packet = mangle::corrupted(&one.packet, *part, &mut self.rng),
+            Effect::Truncate { len } => one.packet = one.packet.slice(..one.packet.len().min(*len)),
+            Effect::Rewrite(changes) => {
+                let streams = &self.streams;
+                let end = View::new(&one.packet).and_then(|view| view.ends());
+                let content = |len: usize| match end.and_then(|(from, to)| streams.incoming(from, to, None)) {
+                    Some(index) => stream::content(streams.get(index).content, 0, len as u64),
+                    None => Bytes::from(vec![b'x'; len]),
+                };
+                one.packet = mangle::rewritten(&one.packet, changes, content);
+                one.tampered = true;
+            }
+            Effect::Strip(options) => {
+                one.packet = mangle::stripped(&one.packet, options);
+                one.tampered = true;
+            }
+            _ => {}
+        }
+        if one.tampered
+            && let Some((flow, _)) = route.flow
+        {
+            self.flows.all[flow].tainted = true;
+        }
+        one.say(text);
+    }
+
+    fn reject(&mut self, rejection: Rejection, route: Route, packet: &Bytes) {
+        let (answer, text) = match rejection {
+            Rejection::Rst => (mangle::rst_for(packet), "rst".to_owned()),
+            Rejection::Icmp(kind) => {
+                let router = router(packet);
+                let answer = mangle::icmp_error(router, packet, kind);
+                let text = answer.as_deref().map(mangle::icmp_text).unwrap_or_default();
+                (answer, text)
+            }
+        };
+        if let Some(answer) = answer {
+            self.answer(answer, route, text);
+        }
+    }
+
+    /// A router in the middle of the path answers the sender.
+    fn answer(&mut self, packet: Bytes, route: Route, text: String) {
+        let delay = (self.paths.delay(route.from, route.to) + self.paths.delay(route.to, route.from)) / 2;
+        let icmp = View::new(&packet).is_some_and(|view| matches!(view.kind, Kind::Icmp));
+        let entry = self.record.segment(Segment {
+            at: self.now + delay,
+            from: None,
+            to: Some(route.from),
+            flow: route.flow.map(|(flow, _)| flow),
+            tcp: None,
+            icmp,
+            text,
+            size: packet.len(),
+            forged: true,
+            fates: Vec::new(),
+        });
+        let note = "from a router".to_owned();
+        let what = Happening::Deliver { host: route.from, packet, entry, note, forged: !icmp };
+        self.schedule(self.now + delay, what);
+    }
+
+    /// One packet less to be overtaken by, for those that wait.
+    fn pass_held(&mut self, from: usize, to: usize) {
+        let mut ripe = Vec::new();
+        for held in self.held.iter_mut().filter(|held| (held.from, held.to) == (from, to)) {
+            held.left -= 1;
+            if held.left == 0 {
+                ripe.push(held.id);
+            }
+        }
+        // Scheduled after the packet that overtakes, and with the same delay: it arrives behind it.
+        for id in ripe {
+            let at = self.now + self.paths.delay(from, to);
+            if let Some(held) = self.held.iter().position(|held| held.id == id).map(|at| self.held.remove(at))
+            {
+                let route = Route { from, to, entry: held.entry, flow: None };
+                self.land(held.flying, route, at + Duration::from_nanos(1));
+            }
+        }
+    }
+
+    /// It has waited long enough.
+    pub(super) fn release(&mut self, id: u64) {
+        if let Some(held) = self.held.iter().position(|held| held.id == id).map(|at| self.held.remove(at)) {
+            let at = self.now + self.paths.delay(held.from, held.to);
+            let route = Route { from: held.from, to: held.to, entry: held.entry, flow: None };
+            self.land(held.flying, route, at);
+        }
+    }
+
+    /// Partitions, MTU, swarm, rate and delay.
+    fn carry(&mut self, mut one: Flying, route: Route, original: &Bytes) {
+        let lost = |text: String| Fate::Lost(if one.copy { format!("copy, {text}") } else { text });
+        if let Some(text) = self.cut(route.from, route.to) {
+            self.record.fate(route.entry, lost(text));
+            return;
+        }
+        if let Some((mtu, icmp, text)) =
+            self.narrow(route.from, route.to).filter(|(mtu, ..)| *mtu < one.packet.len())
+        {
+            self.record.fate(route.entry, lost(text));
+            if icmp {
+                self.reject(Rejection::Icmp(ErrorKind::PacketTooBig { mtu: mtu as u32 }), route, original);
+            }
+            return;
+        }
+        let mishap = self.swarm.as_mut().map(|swarm| swarm.mishap(self.now)).unwrap_or_default();
+        if let Some(later) = mishap.copy {
+            let mut copy = Flying { copy: true, extra: one.extra + later, ..one.clone() };
+            copy.say("copy at random");
+            self.set_off(copy, route);
+        }
+        if mishap.lost {
+            self.record.fate(route.entry, Fate::Lost("at random".to_owned()));
+            return;
+        }
+        one.extra += mishap.delay;
+        self.set_off(one, route);
+    }
+
+    fn set_off(&mut self, one: Flying, route: Route) {
+        let Some(takes) = self.paths.one(route.from, route.to).admit(self.now, one.packet.len()) else {
+            self.record.fate(route.entry, Fate::Lost("queue full".to_owned()));
+            return;
+        };
+        if one.overtaken_by > 0 {
+            self.order += 1;
+            let id = self.order;
+            let Route { from, to, entry, .. } = route;
+            self.held.push(Held { id, from, to, left: one.overtaken_by, flying: one, entry });
+            self.schedule(self.now + OVERTAKING, Happening::Release { held: id });
+            return;
+        }
+        let at = one.arrives.unwrap_or(self.now + takes + one.extra);
+        self.land(one, route, at);
+    }
+
+    fn land(&mut self, one: Flying, route: Route, at: Instant) {
+        let Flying { packet, note, .. } = one;
+        self.schedule(
+            at,
+            Happening::Deliver { host: route.to, packet, entry: route.entry, note, forged: false },
+        );
+    }
+
+    /// The partition that a packet runs into.
+    fn cut(&self, from: usize, to: usize) -> Option<String> {
+        self.faults.iter().find_map(|armed| match &armed.fault.kind {
+            FaultKind::Partition { direction, window }
+                if window.contains(self.now)
+                    && direction.fits(Some(&self.names[from]), Some(&self.names[to])) =>
+            {
+                Some(armed.fault.to_string())
+            }
+            _ => None,
+        })
+    }
+
+    /// The narrowest link on the way, and whether its router says so.
+    fn narrow(&self, from: usize, to: usize) -> Option<(usize, bool, String)> {
+        let links = self.faults.iter().filter_map(|armed| match &armed.fault.kind {
+            FaultKind::Mtu { direction, mtu, icmp, window }
+                if window.contains(self.now)
+                    && direction.fits(Some(&self.names[from]), Some(&self.names[to])) =>
+            {
+                Some((*mtu, *icmp, armed.fault.to_string()))
+            }
+            _ => None,
+        });
+        links.min_by_key(|(mtu, ..)| *mtu)
+    }
+}
+
+/// Whether this one of those that fit is meant.
+fn counts(pattern: &Pattern, met: &mut u64, rng: &mut crate::rng::Rng) -> bool {
+    *met += 1;
+    match pattern.count {
+        Count::Every => true,
+        Count::Nth(first, last) => (first..=last).contains(met),
+        Count::Chance(chance) => rng.chance(chance),
+    }
+}
+
+/// The router's address in the family of a packet.
+pub(super) fn router(packet: &[u8]) -> IpAddr {
+    if packet.first().is_some_and(|byte| byte >> 4 == 6) {
+        IpAddr::V6(ROUTER_V6)
+    } else {
+        IpAddr::V4(ROUTER_V4)
+    }
+}

@@ -1,0 +1,122 @@
+//! Reports for machines: JSON lines and JUnit XML.
+
+use std::fmt::Write;
+
+use serde_json::{Value, json};
+
+use crate::run::Report;
+
+impl Report {
+    /// One object: `id`, `profile`, `seed`, `result` (`pass` or `fail`), `virtual_seconds`, and `reason` when it failed.
+    pub fn to_json(&self) -> Value {
+        let mut object = json!({
+            "id": self.id,
+            "title": self.title,
+            "profile": self.profile.name(),
+            "seed": self.seed,
+            "result": if self.passed() { "pass" } else { "fail" },
+            "virtual_seconds": self.virtual_seconds,
+            "trace_hash": format!("{:016x}", self.hash),
+        });
+        if !self.passed() {
+            object["reason"] = json!(self.failures.join("\n"));
+        }
+        if !self.differences.is_empty() {
+            object["differences"] = json!(self.differences);
+        }
+        object
+    }
+}
+
+/// A JUnit document of all reports.
+pub fn junit(reports: &[Report]) -> String {
+    let failed = reports.iter().filter(|report| !report.passed()).count();
+    let mut out = String::from("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n");
+    let _ = writeln!(out, "<testsuites tests=\"{}\" failures=\"{failed}\">", reports.len());
+    let _ = writeln!(
+        out,
+        "  <testsuite name=\"steadfast lab\" tests=\"{}\" failures=\"{failed}\">",
+        reports.len()
+    );
+    for report in reports {
+        let name = escaped(&format!("{} {} seed {}", report.id, report.profile, report.seed));
+        let time = report.virtual_seconds;
+        let _ = write!(
+            out,
+            "    <testcase classname=\"{}\" name=\"{name}\" time=\"{time}\"",
+            escaped(&report.id)
+        );
+        if report.passed() {
+            out.push_str("/>\n");
+        } else {
+            let first = report.failures.first().map(String::as_str).unwrap_or_default();
+            let all = escaped(&report.failures.join("\n"));
+            let _ = writeln!(
+                out,
+                ">\n      <failure message=\"{}\">{all}</failure>\n    </testcase>",
+                escaped(first)
+            );
+        }
+    }
+    out.push_str("  </testsuite>\n</testsuites>\n");
+    out
+}
+
+/// Text as XML has it; characters that XML cannot hold are left out.
+fn escaped(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '&' => out.push_str("&amp;"),
+            '<' => out.push_str("&lt;"),
+            '>' => out.push_str("&gt;"),
+            '"' => out.push_str("&quot;"),
+            '\n' => out.push_str("&#10;"),
+            c if c.is_control() => {}
+            c => out.push(c),
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use steadfast_core::Profile;
+
+    fn report(failures: &[&str]) -> Report {
+        Report {
+            id: "H1".into(),
+            title: "First SYN lost".into(),
+            profile: Profile::Linux,
+            seed: 7,
+            failures: failures.iter().map(|f| (*f).to_owned()).collect(),
+            differences: Vec::new(),
+            virtual_seconds: 61.04,
+            ladder: String::new(),
+            pcap: Vec::new(),
+            hash: 1,
+        }
+    }
+
+    #[test]
+    fn json_says_what_is_promised() {
+        let pass = report(&[]).to_json();
+        assert_eq!(
+            (&pass["id"], &pass["profile"], &pass["seed"]),
+            (&json!("H1"), &json!("linux"), &json!(7))
+        );
+        assert_eq!((&pass["result"], &pass["virtual_seconds"]), (&json!("pass"), &json!(61.04)));
+        assert!(pass.get("reason").is_none());
+        let fail = report(&["a", "b"]).to_json();
+        assert_eq!((&fail["result"], &fail["reason"]), (&json!("fail"), &json!("a\nb")));
+    }
+
+    #[test]
+    fn junit_counts_failures_and_escapes_what_it_quotes() {
+        let text = junit(&[report(&[]), report(&["`wire C>S \"x\" & <y>`"])]);
+        assert!(text.contains("tests=\"2\" failures=\"1\""));
+        assert!(text.contains("message=\"`wire C&gt;S &quot;x&quot; &amp; &lt;y&gt;`\""));
+        assert_eq!(text.matches("<testcase").count(), 2);
+    }
+}

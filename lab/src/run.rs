@@ -1,0 +1,283 @@
+//! Playing a scenario: from its text to a report.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use steadfast_core::trace::State;
+use steadfast_core::{Config, Instant, Profile};
+
+use crate::app::{Broken, Directory};
+use crate::fault::Fault;
+use crate::judge;
+use crate::ladder;
+use crate::network::host::Host;
+use crate::network::nat::{FIRST_PORT, Nat, Nats};
+use crate::network::swarm::Swarm;
+use crate::network::{Network, Paths, Plan};
+use crate::pcapng;
+use crate::scenario::expect::{Expectation, Invariant};
+use crate::scenario::topology::HostSpec;
+use crate::scenario::{Phase, Scenario, Selected};
+
+/// How a scenario is run.
+#[derive(Clone, Debug, Default)]
+pub struct RunOptions {
+    /// The profile of all hosts.
+    pub profile: Profile,
+    /// Where all chance comes from.
+    pub seed: u64,
+    /// Random faults on top, drawn from the seed.
+    pub swarm: bool,
+    /// Settings on top of the scenario's, for all hosts: `name = value`.
+    pub sysctls: Vec<String>,
+    /// Faults on top of the scenario's.
+    pub faults: Vec<Fault>,
+    /// Draw [`Report::ladder`].
+    pub ladder: bool,
+    /// Keep the packets, for [`Report::pcap`].
+    pub capture: bool,
+}
+
+impl RunOptions {
+    /// Expectations and outcomes are not judged, because the run is another one than the scenario describes.
+    fn lenient(&self) -> bool {
+        self.swarm || !self.sysctls.is_empty() || !self.faults.is_empty()
+    }
+}
+
+/// What came of a run.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// The scenario's id.
+    pub id: String,
+    /// Its title.
+    pub title: String,
+    /// The profile.
+    pub profile: Profile,
+    /// The seed.
+    pub seed: u64,
+    /// What went wrong; empty: passed.
+    pub failures: Vec<String>,
+    /// What came otherwise than the scenario says, where that is not judged.
+    pub differences: Vec<String>,
+    /// How long it took in virtual time, all phases together.
+    pub virtual_seconds: f64,
+    /// What happened, as text; empty unless asked for.
+    pub ladder: String,
+    /// What happened, for Wireshark; empty unless asked for.
+    pub pcap: Vec<u8>,
+    /// A hash of every packet and its time.
+    pub hash: u64,
+}
+
+impl Report {
+    /// Nothing went wrong.
+    pub fn passed(&self) -> bool {
+        self.failures.is_empty()
+    }
+}
+
+/// Plays every phase of a scenario and judges it. An error means that the options do not fit it: a fault names a host
+/// that it does not have, or a setting does not exist.
+pub fn run(scenario: &Scenario, options: &RunOptions) -> Result<Report, String> {
+    let mut report = Report {
+        id: scenario.id.clone(),
+        title: scenario.title.clone(),
+        profile: options.profile,
+        seed: options.seed,
+        failures: Vec::new(),
+        differences: Vec::new(),
+        virtual_seconds: 0.0,
+        ladder: if options.ladder { ladder::heading(scenario, options.profile) } else { String::new() },
+        pcap: Vec::new(),
+        hash: 0,
+    };
+    for phase in &scenario.phases {
+        run_phase(scenario, phase, options, &mut report)?;
+    }
+    Ok(report)
+}
+
+fn run_phase(
+    scenario: &Scenario,
+    phase: &Phase,
+    options: &RunOptions,
+    report: &mut Report,
+) -> Result<(), String> {
+    let selected = scenario.select(options.profile, &phase.name);
+    let mut network = Network::new(plan(scenario, &selected, options)?);
+    let mut looked = Vec::new();
+    let finished = network.run(selected.until, |network, index| {
+        if let Err(text) = judge::look(network, &selected.expectations[index].expectation) {
+            looked.push((index, text));
+        }
+    });
+    let violations = allowed(&selected);
+    let mut unmet = Vec::new();
+    if !options.swarm {
+        unmet.extend(judge::surprises(&network));
+        unmet.extend(judge::expectations(&network, &selected.expectations, &looked));
+    }
+    if options.lenient() {
+        settle(&mut network, finished);
+    } else {
+        judge::emptiness(&mut network, &selected.expectations);
+    }
+    judge::streams(&mut network);
+    let place = |text: String| match phase.name.as_str() {
+        "" => text,
+        name => format!("phase {name}: {text}"),
+    };
+    let missing = violations.iter().filter(|rule| !network.broken.iter().any(|broken| broken.rule == **rule));
+    for rule in missing {
+        unmet.push(format!("expected the rule `{}` to be broken, and it was not", rule.name()));
+    }
+    let broken = network.broken.iter().filter(|broken| !violations.contains(&broken.rule));
+    report
+        .failures
+        .extend(broken.take(10).map(|b| place(format!("{}: {} ({})", b.at, b.text, b.rule.name()))));
+    let list = if options.lenient() { &mut report.differences } else { &mut report.failures };
+    list.extend(unmet.into_iter().map(place));
+    report.virtual_seconds += network.now.as_secs_f64();
+    report.hash = report.hash.rotate_left(1) ^ network.hash;
+    if options.ladder {
+        report.ladder.push_str(&ladder::draw(&network, scenario, phase));
+    }
+    if options.capture {
+        report.pcap.extend(pcapng::section(&network, &format!("{} {}", scenario.id, phase.name)));
+    }
+    Ok(())
+}
+
+/// The rules that a scenario says are broken.
+fn allowed(selected: &Selected<'_>) -> Vec<Invariant> {
+    let violates = |stated: &&crate::scenario::Stated| match stated.expectation {
+        Expectation::Violates(rule) => Some(rule),
+        _ => None,
+    };
+    selected.expectations.iter().filter_map(violates).collect()
+}
+
+/// After a run that was not the scenario's own: nothing may be stuck, and when the applications have given back
+/// what they hold, everything must be empty.
+fn settle(network: &mut Network, finished: bool) {
+    if finished {
+        for text in judge::stalled(network) {
+            network.broken.push(Broken { at: network.now, rule: Invariant::Empty, text });
+        }
+    }
+    for host in 0..network.hosts.len() {
+        network.with_world(host, |desk, world| desk.close_all(world));
+        network.run_host(host);
+    }
+    network.run(None, |_, _| {});
+    for host in 0..network.hosts.len() {
+        let now = network.hosts[host].clock_at(network.now);
+        let Some(stack) = &network.hosts[host].stack else { continue };
+        // Without `tcp_fin_timeout` an orphan whose peer is gone waits for ever, as RFC 9293 has it.
+        let waits = stack.config().tcp_fin_timeout.is_zero();
+        let waiting =
+            stack.sockets(now).iter().filter(|s| waits && s.state == State::FinWait2).count() as u64;
+        let left = judge::left(stack.usage(), |field| match field {
+            "connections" | "orphans" => waiting,
+            "timers" | "buffered" if waiting > 0 => u64::MAX,
+            _ => 0,
+        });
+        if let Some(left) = left {
+            let text = format!("{} still has {left}", network.names[host]);
+            network.broken.push(Broken { at: network.now, rule: Invariant::Empty, text });
+        }
+    }
+}
+
+fn plan(scenario: &Scenario, selected: &Selected<'_>, options: &RunOptions) -> Result<Plan, String> {
+    let mut config = Config::profile(options.profile);
+    for sysctl in &selected.sysctls {
+        if sysctl.host.is_none() {
+            config.apply(&sysctl.text).map_err(|e| e.to_string())?;
+        }
+    }
+    let mut hosts = Vec::new();
+    for (index, spec) in specs(selected).into_iter().enumerate() {
+        let mut config = config.clone();
+        for sysctl in selected.sysctls.iter().filter(|s| s.host.as_deref() == Some(spec.name.as_str())) {
+            config.apply(&sysctl.text).map_err(|e| e.to_string())?;
+        }
+        for sysctl in &options.sysctls {
+            config.apply(sysctl).map_err(|e| e.to_string().trim_start_matches("line 1: ").to_owned())?;
+        }
+        let number = index as u16 + 1;
+        let v4 = IpAddr::V4(spec.v4.unwrap_or(Ipv4Addr::new(10, 0, 0, number as u8)));
+        let v6 = IpAddr::V6(spec.v6.unwrap_or(Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, number)));
+        hosts.push(Host::new(&spec, v4, v6, config));
+    }
+    let names: Vec<String> = hosts.iter().map(|host| host.name.clone()).collect();
+    for fault in &options.faults {
+        if let Some(unknown) = fault.hosts().into_iter().find(|host| !names.iter().any(|name| name == host)) {
+            return Err(format!(
+                "`{fault}`: {} has the hosts {}, not `{unknown}`",
+                scenario.id,
+                names.join(", ")
+            ));
+        }
+    }
+    let mut paths = Paths::new(&names);
+    for path in &selected.paths {
+        path.changes.iter().for_each(|change| paths.change(&path.direction, *change));
+    }
+    let directory = Directory {
+        hosts: hosts.iter().map(|host| (host.name.clone(), host.v4, host.v6)).collect(),
+        ipv6: scenario.ipv6,
+    };
+    let looks = selected.expectations.iter().enumerate();
+    let looks = looks.filter_map(|(index, stated)| Some((stated.expectation.looks_at()?, index)));
+    Ok(Plan {
+        nats: nats(selected, &hosts),
+        directory,
+        paths,
+        faults: selected
+            .faults
+            .iter()
+            .map(|fault| (*fault).clone())
+            .chain(options.faults.iter().cloned())
+            .collect(),
+        apps: selected.apps.clone(),
+        looks: looks
+            .filter(|(at, _)| selected.until.is_none_or(|until| *at <= until))
+            .collect::<Vec<(Instant, usize)>>(),
+        seed: options.seed,
+        swarm: options.swarm.then(|| Swarm::new(options.seed)),
+        lenient: options.lenient(),
+        record: !options.swarm || options.ladder || options.capture,
+        capture: options.capture,
+        hosts,
+    })
+}
+
+/// C and S, changed where the scenario says so, and the others that it declares.
+fn specs(selected: &Selected<'_>) -> Vec<HostSpec> {
+    let mut specs = vec![HostSpec::new("C"), HostSpec::new("S")];
+    for spec in &selected.hosts {
+        match specs.iter_mut().find(|known| known.name == spec.name) {
+            Some(known) => *known = (*spec).clone(),
+            None => specs.push((*spec).clone()),
+        }
+    }
+    specs
+}
+
+fn nats(selected: &Selected<'_>, hosts: &[Host]) -> Nats {
+    let find = |name: &String| hosts.iter().position(|host| host.name == *name);
+    let all = selected.nats.iter().map(|spec| Nat {
+        address: IpAddr::V4(spec.address),
+        inside: spec.inside.iter().filter_map(find).map(|host| (host, hosts[host].v4)).collect(),
+        expiry: spec.expiry,
+        forwards: spec
+            .forwards
+            .iter()
+            .filter_map(|(port, host, inner)| Some((*port, (hosts[find(host)?].v4, *inner).into())))
+            .collect(),
+        mappings: Vec::new(),
+        next_port: FIRST_PORT,
+    });
+    Nats { all: all.collect() }
+}
