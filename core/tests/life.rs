@@ -49,6 +49,26 @@ fn loss_both_ways_loses_no_byte() {
 }
 
 #[test]
+fn both_ends_measure_a_round_trip_in_the_handshake_unless_it_is_ambiguous_6298_2_6298_6() {
+    for profile in Profile::ALL {
+        let mut pair = Pair::new(Config::profile(profile));
+        let (client, server) = pair.connect();
+        let rtt = Duration::from_millis(20);
+        assert_eq!(pair.client.info(pair.now, client).unwrap().rtt, rtt, "{profile}");
+        assert_eq!(pair.server.info(pair.now, server).unwrap().rtt, rtt, "{profile}");
+
+        let mut pair = Pair::new(Config::profile(profile));
+        // The first SYN-ACK is lost: whether the ACK is for the first or the second, nobody can tell.
+        pair.wire = Box::new(|side, count, _| side == Side::Client || count > 1);
+        let listener = pair.server.listen(common::SERVER.parse().unwrap(), Default::default()).unwrap();
+        pair.client.connect(pair.now, common::SERVER.parse().unwrap(), Default::default()).unwrap();
+        pair.run_for(Duration::from_secs(10));
+        let (server, _) = pair.server.accept(listener).unwrap();
+        assert_eq!(pair.server.info(pair.now, server).unwrap().rtt, Duration::ZERO, "{profile}");
+    }
+}
+
+#[test]
 fn urgent_data_is_announced_once_and_read_in_line_must_30_must_31() {
     let mut pair = Pair::new(Config::default());
     let (client, server) = pair.connect();

@@ -97,8 +97,8 @@ impl Streams {
         index
     }
 
-    /// The stream that a socket reads: the youngest from the other end, and not older than the socket itself
-    /// where this end opened the connection.
+    /// The stream that a socket reads: the youngest from the other end. Where this end opened the connection, an older
+    /// one is that of an incarnation before, unless nobody had to do with it yet: both ends opened (N5).
     pub(crate) fn incoming(
         &self,
         from: SocketAddr,
@@ -106,7 +106,8 @@ impl Streams {
         younger_than: Option<usize>,
     ) -> Option<usize> {
         let last = *self.by_tuple.get(&(from, to))?.last()?;
-        younger_than.is_none_or(|own| last > own).then_some(last)
+        let fresh = self.all[last].reader == Reader::Nobody && !self.all[last].broken;
+        younger_than.is_none_or(|own| last > own || fresh).then_some(last)
     }
 
     pub(crate) fn get(&self, index: usize) -> &Stream {
@@ -229,6 +230,8 @@ mod tests {
         let mut streams = Streams::default();
         let old = streams.open(1, b, a);
         let own = streams.open(0, a, b);
+        assert_eq!(streams.incoming(b, a, Some(own)), Some(old), "both ends opened");
+        streams.get_mut(old).reader = Reader::Quit;
         assert_eq!(streams.incoming(b, a, Some(own)), None);
         assert_eq!(streams.incoming(b, a, None), Some(old));
         let young = streams.open(1, b, a);

@@ -442,7 +442,7 @@ impl Stack {
         self.socket(id)?;
         Ok(match &mut self.sockets[id].kind {
             SocketKind::Listener(_) => None,
-            SocketKind::Opening(index) => self.openings[*index as usize].soft_error,
+            SocketKind::Opening(index) => self.openings[*index as usize].soft_error.take(),
             SocketKind::Connection(index) => self.connections[*index as usize].soft_error.take(),
             SocketKind::Finished(finished) => finished.error.take(),
         })

@@ -197,6 +197,7 @@ impl Stack {
             ecn: offer.ecn(),
             ts_recent: segment.options().timestamps.filter(|_| offer.timestamps()).map(|ts| ts.val),
             syn_retransmitted: false,
+            rtt: None,
             options,
         };
         self.note_listen(&tuple, State::SynReceived);
@@ -293,7 +294,7 @@ impl Stack {
         let options = Arc::clone(&self.listeners[listener as usize].options);
         let adv_mss = self.advertised_mss(entry.tuple.is_ipv4(), options.max_segment);
         let pmtu = self.path_mtu(entry.tuple.remote().ip());
-        let agreed = entry.agreed(&SynAck { options: &options, adv_mss }, pmtu);
+        let agreed = entry.agreed(&SynAck { options: &options, adv_mss }, pmtu, self.tick());
         self.make_child(listener, agreed, segment);
     }
 
@@ -346,6 +347,7 @@ impl Stack {
             ecn: offer.ecn(),
             ts_recent: segment.options().timestamps.filter(|_| offer.timestamps()).map(|ts| ts.val),
             syn_retransmitted: false,
+            rtt: None,
             options,
         };
         self.note_listen(&tuple, State::SynReceived);

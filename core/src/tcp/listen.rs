@@ -116,7 +116,7 @@ pub(crate) struct HalfOpen {
     pub(crate) ts_recent: u32,
     pub(crate) listener: u32,
     pub(crate) timer: TimerId,
-    /// The last answer to a segment that was not acceptable, or the last SYN-ACK.
+    /// The last answer that a segment got; before there is one, [`LONG_BEFORE`] the SYN-ACK.
     pub(crate) answered_at: Tick,
     peer_mss: u16,
     offer_bits: u8,
@@ -125,6 +125,9 @@ pub(crate) struct HalfOpen {
 }
 
 const _: () = assert!(size_of::<HalfOpen>() <= 64);
+
+/// So long before the SYN-ACK the last answer is taken to have been (ms), so that the first is never held back.
+const LONG_BEFORE: u32 = 300_000;
 
 /// What a segment means to a half-open connection.
 #[must_use]
@@ -156,8 +159,7 @@ impl HalfOpen {
             ts_recent: segment.options().timestamps.map_or(0, |ts| ts.val),
             listener,
             timer: TimerId::NONE,
-            // Long ago: the first answer is never held back.
-            answered_at: Tick(now.0.wrapping_sub(60_000)),
+            answered_at: Tick(now.0.wrapping_sub(LONG_BEFORE)),
             peer_mss: offer.peer_mss,
             offer_bits: offer.bits,
             retries: 0,
@@ -280,8 +282,14 @@ impl HalfOpen {
         })
     }
 
+    /// The time since the SYN-ACK, if only one was sent (6298-6).
+    fn round_trip(&self, now: Tick) -> Option<Duration> {
+        let millis = now.since(self.answered_at).checked_sub(LONG_BEFORE).filter(|_| self.retries == 0)?;
+        Some(Duration::from_millis(u64::from(millis)))
+    }
+
     /// What the connection is made of once it is established.
-    pub(crate) fn agreed(&self, syn: &SynAck<'_>, pmtu: u16) -> Agreed {
+    pub(crate) fn agreed(&self, syn: &SynAck<'_>, pmtu: u16, now: Tick) -> Agreed {
         Agreed {
             tuple: self.tuple,
             origin: Origin::Passive,
@@ -296,6 +304,7 @@ impl HalfOpen {
             ecn: self.offer().ecn(),
             ts_recent: self.offer().timestamps().then_some(self.ts_recent),
             syn_retransmitted: self.retries > 0,
+            rtt: self.round_trip(now),
             options: Arc::clone(syn.options),
         }
     }

@@ -184,6 +184,7 @@ impl Opening {
             ecn,
             ts_recent: options.timestamps.filter(|_| config.tcp_timestamps).map(|ts| ts.val),
             syn_retransmitted: self.retries > 0,
+            rtt: (flags.ack() && self.retries == 0).then(|| env.now - self.last_sent),
             options: Arc::clone(&self.options),
         };
         let mut connection = Connection::new(agreed, env);
@@ -192,9 +193,6 @@ impl Opening {
         connection.soft_error = self.soft_error;
         connection.tcb.state = State::SynSent;
         if flags.ack() {
-            if self.retries == 0 {
-                connection.tcb.rtt.sample(env.now - self.last_sent);
-            }
             self.acknowledged(&mut connection, segment, env);
         } else {
             connection.set_state(State::SynReceived, env);

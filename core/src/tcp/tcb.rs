@@ -15,7 +15,7 @@ use crate::tcp::mtu::Probing;
 use crate::tcp::receive::Reassembly;
 use crate::tcp::recovery::Recovery;
 use crate::tcp::rtt::Rtt;
-use crate::time::{Deadline, Instant, Tick};
+use crate::time::{Deadline, Duration, Instant, Tick};
 use crate::timer::TimerId;
 use crate::trace::{State, Trace, TraceEvent, TraceKind};
 use crate::wire::tcp::Timestamps;
@@ -257,6 +257,8 @@ pub(crate) struct Agreed {
     pub(crate) ts_recent: Option<u32>,
     /// Our SYN or SYN-ACK had to be sent again.
     pub(crate) syn_retransmitted: bool,
+    /// The round trip of our SYN or SYN-ACK, if it is not ambiguous (6298-2, 6298-6).
+    pub(crate) rtt: Option<Duration>,
     pub(crate) options: Arc<SocketOptions>,
 }
 
@@ -359,6 +361,9 @@ impl Connection {
             soft_error: None,
             queued: false,
         };
+        if let Some(rtt) = agreed.rtt {
+            connection.tcb.rtt.sample(rtt);
+        }
         connection.update_mss(env.config);
         // A SYN that was lost takes the initial window with it (5681-4).
         let segments = if agreed.syn_retransmitted { 1 } else { env.config.tcp_init_cwnd };
