@@ -147,13 +147,14 @@ impl Stack {
             }
             return self.claim(&tuple(port)).map(|above| (tuple(port), above));
         }
-        let ports = self.keys.ports(self.config.ip_local_port_range, &tuple(0));
-        for port in ports {
-            if let Ok(above) = self.claim(&tuple(port)) {
-                return Ok((tuple(port), above));
-            }
+        /// So many ports are looked at for one that nothing holds, before a TIME-WAIT is taken over.
+        const PROBES: usize = 16;
+        let mut ports = self.keys.ports(self.config.ip_local_port_range, &tuple(0));
+        if let Some(port) = ports.clone().take(PROBES).find(|port| self.find(&tuple(*port)).is_none()) {
+            return Ok((tuple(port), None));
         }
-        Err(Error::AddrNotAvailable)
+        let claimed = ports.find_map(|port| Some((tuple(port), self.claim(&tuple(port)).ok()?)));
+        claimed.ok_or(Error::AddrNotAvailable)
     }
 
     fn claim(&mut self, tuple: &FourTuple) -> Result<Option<SeqNum>, Error> {
