@@ -26,7 +26,7 @@ use self::swarm::Swarm;
 use crate::app::{Broken, Directory, World};
 use crate::fault::{Fault, FaultKind};
 use crate::flows::Flows;
-use crate::mangle::{Kind, View};
+use crate::mangle::{self, Kind, View};
 use crate::record::{Captured, Fate, Record};
 use crate::rng::Rng;
 use crate::scenario::expect::Invariant;
@@ -320,14 +320,17 @@ impl Network {
             self.record.fate(entry, Fate::Lost("host is down".to_owned()));
             return;
         }
-        self.record.capture(|| Captured {
-            at: self.now,
-            host,
-            outbound: false,
-            bytes: packet.clone(),
-            entry,
-            note: note.clone(),
-        });
+        // A capture that holds what was cut off or broken beyond reading would not open clean.
+        if mangle::is_whole(packet) {
+            self.record.capture(|| Captured {
+                at: self.now,
+                host,
+                outbound: false,
+                bytes: packet.clone(),
+                entry,
+                note: note.clone(),
+            });
+        }
         self.record.fate(entry, Fate::Arrived { at: self.now, note });
         self.reset = None;
         if let Some(view) = View::new(packet)

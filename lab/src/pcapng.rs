@@ -73,11 +73,11 @@ fn remarks(network: &Network, captured: &Captured) -> Vec<String> {
     else {
         return Vec::new();
     };
-    let lost = |fate: &Fate| match fate {
+    let remark = |fate: &Fate| match fate {
         Fate::Lost(why) => Some(format!("lost: {why}")),
-        Fate::Arrived { .. } => None,
+        Fate::Arrived { note, .. } => Some(note.clone()).filter(|note| !note.is_empty()),
     };
-    segment.fates.iter().filter_map(lost).collect()
+    segment.fates.iter().filter_map(remark).collect()
 }
 
 /// A block with its length before and after.

@@ -22,12 +22,17 @@ const PERIOD: usize = 1_048_573;
 /// The longest piece of content that can be had at once.
 pub(crate) const PIECE: usize = 262_144;
 
+/// What content consists of. Nothing that a dissector of captures could take for a protocol, and lines, so that
+/// none waits for the end of one.
+const LETTERS: &[u8; 64] = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ01234567\n\n\n\n";
+
 fn block() -> &'static Bytes {
     static BLOCK: OnceLock<Bytes> = OnceLock::new();
     BLOCK.get_or_init(|| {
         let mut rng = Rng::new(0x5eed);
-        let mut bytes: Vec<u8> =
-            std::iter::repeat_with(|| rng.next().to_le_bytes()).flatten().take(PERIOD).collect();
+        let random = std::iter::repeat_with(|| rng.next().to_le_bytes()).flatten();
+        let letter = |byte: u8| LETTERS[usize::from(byte) % LETTERS.len()];
+        let mut bytes: Vec<u8> = random.map(letter).take(PERIOD).collect();
         bytes.extend_from_within(..PIECE);
         bytes.into()
     })

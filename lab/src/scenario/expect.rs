@@ -92,7 +92,7 @@ pub enum Wanted {
 #[derive(Clone, Debug, PartialEq)]
 #[allow(missing_docs)]
 pub enum Expectation {
-    Wire { pattern: Pattern, wanted: Wanted },
+    Wire { pattern: Box<Pattern>, wanted: Wanted },
     Order(Vec<Pattern>),
     Exchange(Vec<Pattern>),
     States { who: Who, states: Vec<State> },
@@ -261,7 +261,7 @@ fn wire(words: &mut Words<'_>) -> Understood<Expectation> {
         "none" => Wanted::Count(Bounds::exactly(0)),
         other => return Err(format!("expected {what}, found `{other}`")),
     };
-    Ok(Expectation::Wire { pattern, wanted })
+    Ok(Expectation::Wire { pattern: Box::new(pattern), wanted })
 }
 
 fn times(words: &mut Words<'_>) -> Understood<Vec<Times>> {
