@@ -30,7 +30,7 @@ use crate::tcp::segment::{Answer, Segment};
 use crate::tcp::syn_sent::Opening;
 use crate::tcp::tcb::{Connection, Env, Origin};
 use crate::tcp::time_wait::{self, Peers, TimeWait, TimeWaits};
-use crate::time::{Instant, Tick};
+use crate::time::{Duration, Instant, Tick};
 use crate::timer::{TimerId, Wheel};
 use crate::trace::{State, Trace, TraceKind};
 use crate::wire::tcp::{Flags, Options};
@@ -123,6 +123,8 @@ pub struct Stack {
     trace: Trace,
     keys: Keys,
     now: Instant,
+    /// When timers were run last.
+    timers_ran: Instant,
 
     addresses: Addresses,
     fragments: Fragments,
@@ -220,6 +222,7 @@ impl Stack {
             counters: Counters::default(),
             trace: Trace::default(),
             now: Instant::ZERO,
+            timers_ran: Instant::ZERO,
             fragments: Fragments::default(),
             pmtu: PmtuCache::default(),
             rst_limit: RateLimiter::default(),
@@ -260,7 +263,14 @@ impl Stack {
         removed
     }
 
+    /// Time passes, without a timer that would have fired being run: `advance` does that. But ticks compare right for
+    /// 24 days only, so after a longer sleep the timers catch up in steps.
     fn set_now(&mut self, now: Instant) {
+        const STEP: Duration = Duration::from_secs(10 * 86_400);
+        while now - self.timers_ran > STEP {
+            self.now = self.now.max(self.timers_ran + STEP);
+            self.run_timers();
+        }
         self.now = self.now.max(now);
     }
 

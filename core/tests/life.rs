@@ -87,6 +87,36 @@ fn urgent_data_is_announced_once_and_read_in_line_must_30_must_31() {
 }
 
 #[test]
+fn after_a_month_without_a_segment_timers_still_fire_and_ages_are_right_t7() {
+    let mut pair = Pair::new(Config::default());
+    let (client, server) = pair.connect();
+    pair.now += Duration::from_secs(30 * 86_400);
+    let age = pair.client.info(pair.now, client).unwrap().state_age;
+    assert!(age > Duration::from_secs(30 * 86_400) && age < Duration::from_secs(30 * 86_400 + 1), "{age:?}");
+    // The first segment after the pause is lost.
+    let before = pair.sent[0];
+    pair.wire = Box::new(move |side, count, _| side == Side::Server || count > before + 1);
+    let start = pair.now;
+    let data = pattern(100);
+    assert_eq!(pair.transfer((Side::Client, client), (Side::Server, server), &data), data);
+    assert_eq!(pair.now - start, Duration::from_millis(210), "one RTO and the way");
+}
+
+#[test]
+fn r2_is_not_reached_before_anything_was_sent_again_shld_10() {
+    let mut pair = Pair::new(Config::default());
+    let (client, server) = pair.connect();
+    assert_eq!(pair.client.send(client, &pattern(100)), Ok(100));
+    pair.flush();
+    // The machine sleeps for an hour, which is longer than R2, while the segment is on its way.
+    pair.now += Duration::from_secs(3600);
+    pair.run_for(Duration::from_secs(1));
+    let mut buffer = [0; 200];
+    assert_eq!(pair.server.recv(server, &mut buffer), Ok(100));
+    assert_eq!(pair.client.info(pair.now, client).unwrap().unacked, 0);
+}
+
+#[test]
 fn a_closed_port_refuses_at_once_h6() {
     let mut pair = Pair::new(Config::default());
     let client = pair.client.connect(pair.now, "10.0.0.2:81".parse().unwrap(), Default::default()).unwrap();

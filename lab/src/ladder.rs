@@ -220,8 +220,10 @@ impl<'a> Ladder<'a> {
         self.unseen = None;
         let ends = segment.flow.map(|flow| self.network.flows.all[flow].ends).map(|[a, b]| (a, b));
         let host = segment.from.or(segment.to).unwrap_or(0);
-        if let (Some(ends), Some(from)) = (ends, segment.from.filter(|_| !segment.forged)) {
-            self.latest[from] = Some(ends);
+        if let (Some((a, b)), Some(from)) = (ends, segment.from.filter(|_| !segment.forged)) {
+            let sender = &self.network.hosts[from];
+            let own = a.ip() == sender.v4 || a.ip() == sender.v6;
+            self.latest[from] = Some(if own { (a, b) } else { (b, a) });
         }
         let other = if segment.from.is_some() { segment.to } else { None };
         let (left, right) = self.sides(host, other);

@@ -16,7 +16,7 @@ use crate::tcp::input::Outcome;
 use crate::tcp::listen::Listener;
 use crate::tcp::syn_sent::{FastOpen, Opening};
 use crate::tcp::tcb::Connection;
-use crate::time::Instant;
+use crate::time::{Instant, Since};
 use crate::timer::TimerId;
 use crate::trace::State;
 
@@ -52,7 +52,7 @@ impl Stack {
             half_open: 0,
             fast_open_pending: 0,
             cookies_sent_at: None,
-            since: self.tick(),
+            since: Since::at(self.now),
         };
         let index = self.listeners.insert(listener) as u32;
         let id = self.new_socket(SocketKind::Listener(index));
@@ -120,7 +120,7 @@ impl Stack {
             timer: TimerId::NONE,
             soft_error: None,
             pmtu: self.path_mtu(remote.ip()),
-            state_since: self.tick(),
+            state_since: Since::at(self.now),
             events: Event::default(),
         };
         let index = self.openings.insert(opening) as u32;

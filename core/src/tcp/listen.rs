@@ -12,7 +12,7 @@ use crate::counters::{DropReason, ReplyReason};
 use crate::flow::FourTuple;
 use crate::seq::SeqNum;
 use crate::socket::{SocketId, SocketOptions};
-use crate::time::{Duration, Instant, Tick};
+use crate::time::{Duration, Instant, Since, Tick};
 use crate::timer::TimerId;
 use crate::wire::tcp::{Cookie, Flags, Options, Timestamps};
 
@@ -32,7 +32,7 @@ pub(crate) struct Listener {
     pub(crate) fast_open_pending: usize,
     /// When a cookie was last sent: only then is it worth looking for one in an ACK.
     pub(crate) cookies_sent_at: Option<Instant>,
-    pub(crate) since: Tick,
+    pub(crate) since: Since,
 }
 
 /// How long after the last cookie an ACK may still bring one back.
@@ -250,7 +250,7 @@ impl HalfOpen {
 
     fn may_answer(&mut self, env: &Env<'_>) -> bool {
         let limit = env.config.tcp_invalid_ratelimit.as_millis() as u32;
-        let may = env.tick().since(self.answered_at) >= limit;
+        let may = env.tick().elapsed(self.answered_at) >= limit;
         if may {
             self.answered_at = env.tick();
         }
@@ -284,7 +284,7 @@ impl HalfOpen {
 
     /// The time since the SYN-ACK, if only one was sent (6298-6).
     fn round_trip(&self, now: Tick) -> Option<Duration> {
-        let millis = now.since(self.answered_at).checked_sub(LONG_BEFORE).filter(|_| self.retries == 0)?;
+        let millis = now.elapsed(self.answered_at).checked_sub(LONG_BEFORE).filter(|_| self.retries == 0)?;
         Some(Duration::from_millis(u64::from(millis)))
     }
 

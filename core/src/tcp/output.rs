@@ -211,7 +211,7 @@ impl Connection {
 
     /// Idle for longer than an RTO: the window that was earned says nothing about the path any more (5681-12).
     fn restart_after_idle(&mut self, env: &Env<'_>) {
-        let idle = Duration::from_millis(u64::from(env.tick().since(self.tcb.snd.last_sent)));
+        let idle = Duration::from_millis(u64::from(env.tick().elapsed(self.tcb.snd.last_sent)));
         let started = self.tcb.snd.nxt != self.tcb.snd.iss + 1;
         let long = idle > self.tcb.rtt.rto(env.config);
         if env.config.tcp_slow_start_after_idle && started && self.flight() == 0 && long {
@@ -338,7 +338,7 @@ impl Connection {
     pub(crate) fn challenge(&mut self, env: &mut Env<'_>) -> bool {
         let now = env.tick();
         let ack = &mut self.tcb.ack;
-        if now.since(ack.challenge_from) >= 1000 {
+        if now.elapsed(ack.challenge_from) >= 1000 {
             (ack.challenge_from, ack.challenges) = (now, 0);
         }
         if ack.challenges >= env.config.tcp_challenge_ack_limit {
@@ -358,7 +358,7 @@ impl Connection {
         let now = env.tick();
         let last = if probe { &mut self.tcb.ack.probe_at } else { &mut self.tcb.ack.invalid_at };
         let limit = env.config.tcp_invalid_ratelimit.as_millis() as u32;
-        if last.is_some_and(|last| now.since(last.tick()) < limit) {
+        if last.is_some_and(|last| now.elapsed(last.tick()) < limit) {
             return false;
         }
         *last = Some(Deadline::at(now));

@@ -12,7 +12,7 @@ use crate::error::Error;
 use crate::flow::FourTuple;
 use crate::seq::SeqNum;
 use crate::socket::{Event, SocketId, SocketOptions};
-use crate::time::{Duration, Instant, Tick};
+use crate::time::{Duration, Instant, Since};
 use crate::timer::TimerId;
 use crate::trace::State;
 use crate::wire::Ecn;
@@ -50,7 +50,7 @@ pub(crate) struct Opening {
     pub(crate) soft_error: Option<Error>,
     pub(crate) adv_mss: u16,
     pub(crate) pmtu: u16,
-    pub(crate) state_since: Tick,
+    pub(crate) state_since: Since,
     pub(crate) events: Event,
 }
 

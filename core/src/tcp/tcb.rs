@@ -15,7 +15,7 @@ use crate::tcp::mtu::Probing;
 use crate::tcp::receive::Reassembly;
 use crate::tcp::recovery::Recovery;
 use crate::tcp::rtt::Rtt;
-use crate::time::{Deadline, Duration, Instant, Tick};
+use crate::time::{Deadline, Duration, Instant, Since, Tick};
 use crate::timer::TimerId;
 use crate::trace::{State, Trace, TraceEvent, TraceKind};
 use crate::wire::tcp::Timestamps;
@@ -103,7 +103,7 @@ pub(crate) struct Tcb {
     pub(crate) rtt: Rtt,
     pub(crate) ack: AckState,
     pub(crate) timers: Timers,
-    pub(crate) state_since: Tick,
+    pub(crate) state_since: Since,
 }
 
 /// The send sequence space and what is pending in it.
@@ -340,7 +340,7 @@ impl Connection {
                 probes: 0,
                 probing_since: now,
             },
-            state_since: now,
+            state_since: Since::at(env.now),
         };
         let mut connection = Connection {
             tcb,
@@ -425,7 +425,7 @@ impl Connection {
 
     pub(crate) fn set_state(&mut self, to: State, env: &mut Env<'_>) {
         let from = std::mem::replace(&mut self.tcb.state, to);
-        self.tcb.state_since = env.tick();
+        self.tcb.state_since = Since::at(env.now);
         if to == State::CloseWait {
             env.counters.close_wait_entered += 1;
         }

@@ -117,7 +117,8 @@ impl Connection {
         if self.is_orphan() && orphan_retries > 0 {
             return retries >= orphan_retries;
         }
-        self.options.r2.is_some_and(|r2| elapsed >= r2)
+        // A clock that jumped says nothing about the peer: without a retransmission there is no R2.
+        retries > 0 && self.options.r2.is_some_and(|r2| elapsed >= r2)
     }
 
     /// SND.WND = 0, data or the FIN waits: probe, ever more slowly, for ever while it is answered (MUST-37).
@@ -244,5 +245,5 @@ impl Connection {
 }
 
 fn since(now: Tick, earlier: Tick) -> Duration {
-    Duration::from_millis(u64::from(now.since(earlier)))
+    Duration::from_millis(u64::from(now.elapsed(earlier)))
 }
