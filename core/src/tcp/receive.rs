@@ -174,9 +174,10 @@ impl Connection {
         let field = window.div_ceil(1 << rcv.wscale).min(0xffff);
         rcv.adv = rcv.adv.max(rcv.nxt + (field << rcv.wscale));
         let after = rcv.adv.since(rcv.nxt);
-        match (before, after) {
-            (0, 1..) => env.counters.tcp_from_zero_window_adv += 1,
-            (1.., 0) => env.counters.tcp_to_zero_window_adv += 1,
+        // Data closes the window before we say so: only what was told last shows the change (L4).
+        match (std::mem::replace(&mut rcv.told_closed, after == 0), after) {
+            (true, 1..) => env.counters.tcp_from_zero_window_adv += 1,
+            (false, 0) => env.counters.tcp_to_zero_window_adv += 1,
             _ => {}
         }
         (after >> rcv.wscale).min(0xffff) as u16

@@ -162,6 +162,8 @@ pub(crate) struct Rcv {
     pub(crate) nxt: SeqNum,
     /// The right edge that the peer was told: RCV.NXT + RCV.WND. It never moves back (9293-h).
     pub(crate) adv: SeqNum,
+    /// The peer was told last that there is no room.
+    pub(crate) told_closed: bool,
     pub(crate) irs: SeqNum,
     pub(crate) last_ack_sent: SeqNum,
     pub(crate) up: SeqNum,
@@ -309,6 +311,7 @@ impl Connection {
             rcv: Rcv {
                 nxt: irs + 1,
                 adv: irs + 1 + announced,
+                told_closed: false,
                 irs,
                 last_ack_sent: irs + 1,
                 up: irs + 1,
