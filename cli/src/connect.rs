@@ -2,12 +2,13 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use clap::Args;
 use steadfast::TcpStream;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-use crate::attach::{Attach, CLOSE_LIMIT};
+use crate::attach::Attach;
 use crate::failure::{Failure, describe};
 
 /// Connect standard input and output to a server.
@@ -30,11 +31,9 @@ impl Connect {
         exchange(stream, tokio::io::stdin(), tokio::io::stdout())
             .await
             .map_err(|e| e.into_failure(server))?;
-        attached
-            .net
-            .close(CLOSE_LIMIT)
-            .await
-            .map_err(|e| Failure::connection(format_args!("close {server}"), e))
+        // A slow reader gets all it was sent: TCP itself knows when a peer is lost.
+        let closed = attached.net.close(Duration::MAX).await;
+        closed.map_err(|e| Failure::connection(format_args!("close {server}"), e))
     }
 
     /// The server's address: the first that is of the family of one of ours.

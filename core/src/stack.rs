@@ -4,7 +4,7 @@
 //! and the moves; `inbound` walks a packet to its table, `outbound` fills frames, `timers` runs what is due, `calls`
 //! are the user's, `view` shows what there is.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
@@ -364,7 +364,7 @@ impl Stack {
         let socket = connection.socket;
         if !connection.queued && connection.wants_to_send() {
             connection.queued = true;
-            self.ready.push_back(FlowRef::Connection(index).into());
+            self.make_ready(FlowRef::Connection(index));
         }
         self.arm(index);
         self.notify(socket, events);
@@ -530,9 +530,36 @@ impl Stack {
             socket.events |= events;
             if socket.accepted && !socket.queued {
                 socket.queued = true;
-                self.events.push_back(id);
+                self.queue_event(id);
             }
         }
+    }
+
+    /// Sockets that are gone leave their places behind; they must not add up while nobody polls.
+    fn queue_event(&mut self, id: SocketId) {
+        if self.events.len() > 2 * self.sockets.len() + 64 {
+            let sockets = &self.sockets;
+            self.events.retain(|id| sockets.contains_key(*id));
+        }
+        self.events.push_back(id);
+    }
+
+    /// Gives a connection or an opening its turn in `transmit`. What ended before its turn left its place behind,
+    /// and those must not add up while the device takes nothing.
+    fn make_ready(&mut self, flow: FlowRef) {
+        if self.ready.len() > 2 * (self.connections.len() + self.openings.len()) + 64 {
+            let Stack { ready, connections, openings, .. } = self;
+            let mut seen = BTreeSet::new();
+            ready.retain(|packed| {
+                let queued = match FlowRef::from(*packed) {
+                    FlowRef::Connection(i) => connections.get(i as usize).is_some_and(|c| c.queued),
+                    FlowRef::Opening(i) => openings.get(i as usize).is_some_and(|o| o.queued),
+                    FlowRef::HalfOpen(_) | FlowRef::TimeWait(_) => false,
+                };
+                queued && seen.insert(packed.0)
+            });
+        }
+        self.ready.push_back(flow.into());
     }
 
     // Answers.
@@ -574,5 +601,24 @@ impl Stack {
 
     fn tick(&self) -> Tick {
         Tick::at(self.now)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::socket::ConnectOptions;
+
+    #[test]
+    fn what_is_gone_takes_no_place_while_nobody_polls_and_nothing_is_sent() {
+        let interface = Interface::new(1500, [("10.0.0.1".parse().unwrap(), 24)]);
+        let mut stack = Stack::new(Config::default(), interface);
+        for _ in 0..10_000 {
+            let options = ConnectOptions::default();
+            let id = stack.connect(Instant::ZERO, "10.0.0.2:80".parse().unwrap(), options).unwrap();
+            stack.notify(id, Event::TROUBLE);
+            stack.abort(Instant::ZERO, id).unwrap();
+        }
+        assert!(stack.ready.len() < 100 && stack.events.len() < 100);
     }
 }

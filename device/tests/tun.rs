@@ -5,6 +5,7 @@ use std::future::{Future, poll_fn};
 use std::io::ErrorKind;
 use std::net::{IpAddr, UdpSocket};
 use std::path::Path;
+use std::task::Poll;
 use std::time::Duration;
 
 use nix::sched::{CloneFlags, unshare};
@@ -131,6 +132,70 @@ fn a_device_that_is_in_use_cannot_be_opened_again_until_it_is_dropped() {
         assert!(error.to_string().starts_with("cannot make the TUN device sf0: "), "{error}");
         drop(tun);
         Tun::open(&options()).await.unwrap();
+    });
+}
+
+/// Runs `ip`, or says that it is not there.
+fn ip(args: &str) -> bool {
+    match std::process::Command::new("ip").args(args.split(' ')).status() {
+        Ok(status) => {
+            assert!(status.success(), "ip {args}");
+            true
+        }
+        Err(e) => {
+            eprintln!("skipped: ip: {e}");
+            false
+        }
+    }
+}
+
+#[test]
+fn a_device_that_is_there_is_taken_as_it_is_and_stays() {
+    in_namespace(async {
+        if !ip("tuntap add dev sf0 mode tun") || !ip("link set sf0 mtu 1400") {
+            return;
+        }
+        for _ in 0..2 {
+            let tun = Tun::open(&TunOptions::new("sf0")).await.unwrap();
+            assert_eq!(tun.capabilities().mtu, 1400);
+        }
+        ip("link del sf0");
+    });
+}
+
+#[test]
+fn packets_are_lost_while_the_interface_is_down_and_pass_when_it_is_up_again() {
+    in_namespace(async {
+        let mut tun = Tun::open(&options()).await.unwrap();
+        if !ip("link set sf0 down") {
+            return;
+        }
+        // Lost, or not taken before the interface is up.
+        let sent = poll_fn(|cx| Poll::Ready(tun.poll_send(cx, Frame::new(&[0x45; 40])))).await;
+        assert!(!matches!(sent, Poll::Ready(Err(_))), "{sent:?}");
+        ip("link set sf0 up");
+        let socket = UdpSocket::bind("10.9.0.1:0").unwrap();
+        socket.send_to(b"up", "10.9.0.2:9").unwrap();
+        assert!(recv_udp(&mut tun).await.ends_with(b"up"));
+    });
+}
+
+#[test]
+fn a_device_that_is_deleted_says_so() {
+    in_namespace(async {
+        let mut tun = Tun::open(&options()).await.unwrap();
+        if !ip("link del sf0") {
+            return;
+        }
+        let mut buffer = [0; 1500];
+        loop {
+            if let Err(e) = poll_fn(|cx| tun.poll_recv(cx, &mut buffer)).await {
+                assert_ne!(e.kind(), ErrorKind::WouldBlock);
+                break;
+            }
+        }
+        assert!(poll_fn(|cx| tun.poll_recv(cx, &mut buffer)).await.is_err(), "and says so again");
+        assert!(poll_fn(|cx| tun.poll_send(cx, Frame::new(&[0x45; 40]))).await.is_err());
     });
 }
 

@@ -191,7 +191,8 @@ pub(crate) fn stripped(packet: &[u8], options: &[OptionName]) -> Bytes {
     rebuilt(packet, &header, &packet[payload])
 }
 
-/// A segment as several ones with these flags: what has no SYN keeps the ACK's place, the payload goes with the last.
+/// A segment as several ones with these flags: what has no SYN keeps its place, or comes behind the SYN; the payload
+/// goes with the last.
 pub(crate) fn split(packet: &[u8], pieces: &[Flags]) -> Vec<Bytes> {
     let Some(View { kind: Kind::Tcp { header, payload }, .. }) = View::new(packet) else { return Vec::new() };
     let last = pieces.len().saturating_sub(1);
@@ -200,6 +201,8 @@ pub(crate) fn split(packet: &[u8], pieces: &[Flags]) -> Vec<Bytes> {
         if !flags.syn() {
             let timestamps = header.options.timestamps;
             header.options = tcp::Options { timestamps, ..tcp::Options::default() };
+            // It stands behind the SYN that went before it.
+            header.seq = header.seq + u32::from(pieces[..index].iter().any(|flags| flags.syn()));
         }
         rebuilt(packet, &header, if index == last { &packet[payload.clone()] } else { &[] })
     };

@@ -22,8 +22,9 @@ const PERIOD: usize = 1_048_573;
 /// The longest piece of content that can be had at once.
 pub(crate) const PIECE: usize = 262_144;
 
-/// What content consists of. Nothing that a dissector of captures could take for a protocol.
-const LETTERS: &[u8; 64] = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-";
+/// What content consists of. Nothing that a dissector of captures could take for a protocol, and lines, so that
+/// none waits for the end of one.
+const LETTERS: &[u8; 64] = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ01234567\n\n\n\n";
 
 fn block() -> &'static Bytes {
     static BLOCK: OnceLock<Bytes> = OnceLock::new();
@@ -101,8 +102,8 @@ impl Streams {
         index
     }
 
-    /// The stream that a socket reads: the youngest from the other end, and not older than the socket itself
-    /// where this end opened the connection.
+    /// The stream that a socket reads: the youngest from the other end. Where this end opened the connection, an older
+    /// one is that of an incarnation before, unless nobody had to do with it yet: both ends opened (N5).
     pub(crate) fn incoming(
         &self,
         from: SocketAddr,
@@ -110,7 +111,8 @@ impl Streams {
         younger_than: Option<usize>,
     ) -> Option<usize> {
         let last = *self.by_tuple.get(&(from, to))?.last()?;
-        younger_than.is_none_or(|own| last > own).then_some(last)
+        let fresh = self.all[last].reader == Reader::Nobody && !self.all[last].broken;
+        younger_than.is_none_or(|own| last > own || fresh).then_some(last)
     }
 
     pub(crate) fn get(&self, index: usize) -> &Stream {
@@ -233,6 +235,8 @@ mod tests {
         let mut streams = Streams::default();
         let old = streams.open(1, b, a);
         let own = streams.open(0, a, b);
+        assert_eq!(streams.incoming(b, a, Some(own)), Some(old), "both ends opened");
+        streams.get_mut(old).reader = Reader::Quit;
         assert_eq!(streams.incoming(b, a, Some(own)), None);
         assert_eq!(streams.incoming(b, a, None), Some(old));
         let young = streams.open(1, b, a);

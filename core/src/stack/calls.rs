@@ -147,13 +147,14 @@ impl Stack {
             }
             return self.claim(&tuple(port)).map(|above| (tuple(port), above));
         }
-        let ports = self.keys.ports(self.config.ip_local_port_range, &tuple(0));
-        for port in ports {
-            if let Ok(above) = self.claim(&tuple(port)) {
-                return Ok((tuple(port), above));
-            }
+        /// So many ports are looked at for one that nothing holds, before a TIME-WAIT is taken over.
+        const PROBES: usize = 16;
+        let mut ports = self.keys.ports(self.config.ip_local_port_range, &tuple(0));
+        if let Some(port) = ports.clone().take(PROBES).find(|port| self.find(&tuple(*port)).is_none()) {
+            return Ok((tuple(port), None));
         }
-        Err(Error::AddrNotAvailable)
+        let claimed = ports.find_map(|port| Some((tuple(port), self.claim(&tuple(port)).ok()?)));
+        claimed.ok_or(Error::AddrNotAvailable)
     }
 
     fn claim(&mut self, tuple: &FourTuple) -> Result<Option<SeqNum>, Error> {
@@ -186,7 +187,7 @@ impl Stack {
         socket.accepted = true;
         if !socket.events.is_empty() && !socket.queued {
             socket.queued = true;
-            self.events.push_back(id);
+            self.queue_event(id);
         }
         let peer = self.peer_addr(id)?;
         Ok((id, peer))
@@ -405,10 +406,13 @@ impl Stack {
         self.sockets.remove(id);
     }
 
-    /// Sets the options of a socket. Sizes and congestion control count only before the connection is made.
+    /// Sets the options of a socket. The receive buffer stays what it was given to `listen` or `connect`: SYN and
+    /// SYN-ACK have announced a window and its scale by it (as tcp(7) has it). Congestion control counts only before
+    /// the connection is made.
     pub fn set_options(&mut self, now: Instant, id: SocketId, options: SocketOptions) -> Result<(), Error> {
         self.set_now(now);
-        let options = Arc::new(options);
+        let rcvbuf = self.options(id)?.rcvbuf;
+        let options = Arc::new(SocketOptions { rcvbuf, ..options });
         match &mut self.sockets.get_mut(id).ok_or(Error::NoSuchSocket)?.kind {
             SocketKind::Listener(index) => self.listeners[*index as usize].options = options,
             SocketKind::Opening(index) => self.openings[*index as usize].options = options,
@@ -439,7 +443,7 @@ impl Stack {
         self.socket(id)?;
         Ok(match &mut self.sockets[id].kind {
             SocketKind::Listener(_) => None,
-            SocketKind::Opening(index) => self.openings[*index as usize].soft_error,
+            SocketKind::Opening(index) => self.openings[*index as usize].soft_error.take(),
             SocketKind::Connection(index) => self.connections[*index as usize].soft_error.take(),
             SocketKind::Finished(finished) => finished.error.take(),
         })

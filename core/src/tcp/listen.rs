@@ -267,8 +267,9 @@ impl HalfOpen {
         if !self.may_answer(env) {
             return HalfOpenOutcome::Dropped(DropReason::ReplyThrottled);
         }
+        // No SYN, so the field is scaled (7323-2); rounded up, so that nothing is taken back.
         let shift = if self.offer().wscale().is_some() { window_scale(rcvbuf) } else { 0 };
-        let window = syn_window(rcvbuf) >> shift;
+        let window = syn_window(rcvbuf).div_ceil(1 << shift);
         let mut answer = Answer::ack(self.tuple, self.iss + 1, self.rcv_nxt(), window, reply);
         answer.options.timestamps = self.timestamps(env);
         HalfOpenOutcome::Answer(answer, reason)

@@ -11,7 +11,7 @@ use crate::seq::SeqNum;
 use crate::time::{Deadline, Duration};
 use crate::trace::State;
 use crate::wire::Ecn;
-use crate::wire::tcp::{Flags, Header, MAX_OPTIONS_LEN, Options};
+use crate::wire::tcp::{Flags, Header, MAX_OPTIONS_LEN, Options, SackBlocks};
 
 /// The largest payload of a super-segment: what an IPv4 packet holds beside the longest headers.
 const SUPER_PAYLOAD: usize = 65_535 - 20 - 20 - MAX_OPTIONS_LEN;
@@ -73,7 +73,7 @@ impl Connection {
     /// Rule 1 of NextSeg (RFC 6675), the go-back of a timeout, and the holes of NewReno.
     fn next_retransmission(&mut self, env: &mut Env<'_>) -> Option<Outgoing> {
         let (una, nxt, recover) = (self.tcb.snd.una, self.tcb.snd.nxt, self.tcb.snd.recover);
-        let mss = u32::from(self.payload_mss());
+        let (mss, full) = (u32::from(self.payload_mss()), u32::from(self.payload_len_limit()));
         let threshold = u32::from(env.config.tcp_reordering);
         let sack = self.tcb.snd.sack;
         let cwnd = self.congestion.cwnd();
@@ -87,7 +87,7 @@ impl Connection {
             CaState::Open | CaState::Disorder => return None,
         };
         let (start, end) = recovery.hole(recovery.high_rxt.max(una), limit)?;
-        let len = end.since(start).min(mss);
+        let len = end.since(start).min(full);
         let pipe = recovery.pipe(una, nxt, recover, lost_below);
         // Old data inside the window goes out as ever (SHLD-16); beyond it only by the timer (MAY-7).
         let fits = pipe + len <= cwnd && (start + len).le(window_end);
@@ -166,8 +166,10 @@ impl Connection {
 
     /// The payload of a full segment that leaves now: SACK blocks take their room too (MUST-16).
     fn payload_len_limit(&self) -> u16 {
-        let blocks = self.reassembly.as_ref().map_or(0, |r| r.sack_blocks().count().min(3));
-        let sack = if blocks > 0 && self.tcb.snd.sack { 4 + 8 * blocks as u16 } else { 0 };
+        let duplicate = usize::from(self.tcb.ack.dsack.0 != self.tcb.ack.dsack.1);
+        let blocks = duplicate + self.reassembly.as_ref().map_or(0, |r| r.sack_blocks().count());
+        let most = if self.tcb.ts.on { 3 } else { SackBlocks::MAX };
+        let sack = if blocks > 0 && self.tcb.snd.sack { 4 + 8 * blocks.min(most) as u16 } else { 0 };
         self.payload_mss().saturating_sub(sack).max(1)
     }
 

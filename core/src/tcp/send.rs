@@ -52,9 +52,7 @@ impl Connection {
         let window = self.announced_by(segment);
         let snd = &mut self.tcb.snd;
         let (seq, ack) = (segment.seq(), segment.ack());
-        let newer = ack.gt(snd.una)
-            || snd.wl1.lt(seq)
-            || (snd.wl1 == seq && (snd.wl2.lt(ack) || (snd.wl2 == ack && window > snd.wnd)));
+        let newer = ack.gt(snd.una) || snd.wl1.lt(seq) || (snd.wl1 == seq && snd.wl2.le(ack));
         if newer && ack.ge(snd.una) {
             (snd.wnd, snd.wl1, snd.wl2) = (window, seq, ack);
             snd.max_wnd = snd.max_wnd.max(window);

@@ -267,6 +267,9 @@ impl Connection {
     pub(crate) fn new(agreed: Agreed, env: &Env<'_>) -> Connection {
         let Agreed { tuple, origin, iss, irs, announced, peer_mss, adv_mss, pmtu, .. } = agreed;
         let buffer = agreed.options.rcvbuf;
+        let wscale = if agreed.snd_wscale.is_some() { window_scale(buffer) } else { 0 };
+        // Rounded up, as an ACK of the half-open connection may have announced it.
+        let announced = u32::from(announced).div_ceil(1 << wscale) << wscale;
         let now = env.tick();
         let tcb = Tcb {
             tuple,
@@ -305,7 +308,7 @@ impl Connection {
             },
             rcv: Rcv {
                 nxt: irs + 1,
-                adv: irs + 1 + u32::from(announced),
+                adv: irs + 1 + announced,
                 irs,
                 last_ack_sent: irs + 1,
                 up: irs + 1,
@@ -313,7 +316,7 @@ impl Connection {
                 buffer,
                 mss: 0,
                 adv_mss,
-                wscale: if agreed.snd_wscale.is_some() { window_scale(buffer) } else { 0 },
+                wscale,
                 fin_seen: false,
                 urgent: false,
                 shut: false,

@@ -1,5 +1,6 @@
 //! What happens when a connection's deadline is over.
 
+use super::congestion::initial_window;
 use super::input::{Closed, Outcome};
 use super::rtt::model_timeout;
 use super::tcb::{Connection, Env, Origin};
@@ -91,13 +92,18 @@ impl Connection {
         env.counters.tcp_syn_retrans += 1;
         env.counters.retrans_segs += 1;
         self.total_retrans += 1;
-        self.tcb.rtt.cancel();
+        self.tcb.rtt.syn_lost();
+        // With it goes the initial window (5681-4).
+        let mss = u32::from(self.payload_mss());
+        self.congestion.set_initial(initial_window(1, mss));
         self.arm_syn_ack(env);
         Outcome::Keep
     }
 
     pub(crate) fn arm_syn_ack(&mut self, env: &Env<'_>) {
-        let wait = self.tcb.rtt.backed_off(env.config);
+        // Not the RTO of the data to come, which a lost SYN makes longer (6298-11).
+        let factor = 1u32.checked_shl(u32::from(self.tcb.rtt.backoff)).unwrap_or(u32::MAX);
+        let wait = env.config.tcp_rto_initial.saturating_mul(factor).min(env.config.tcp_rto_max);
         self.tcb.timers.retransmit = Some(Deadline::after(env.now, wait));
     }
 
@@ -154,8 +160,14 @@ impl Connection {
         self.note_timer(TimerKind::Keepalive, env);
         let now = env.tick();
         let idle = since(now, self.tcb.timers.last_received);
-        if self.flight() > 0 || self.unsent() > 0 || idle < self.options.keepalive_time {
-            // Only an idle connection is probed (MUST-26).
+        // Only an idle connection is probed (MUST-26).
+        if self.flight() > 0 || self.unsent() > 0 {
+            // Retransmission and persist timer find out meanwhile; their probes are not for us to forget.
+            let wait = self.options.keepalive_time.max(Duration::from_secs(1));
+            self.tcb.timers.life = Some(Deadline::after(env.now, wait));
+            return Outcome::Keep;
+        }
+        if idle < self.options.keepalive_time {
             self.tcb.timers.probes = 0;
             self.arm_keepalive(env);
             return Outcome::Keep;
