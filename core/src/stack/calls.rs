@@ -187,7 +187,7 @@ impl Stack {
         socket.accepted = true;
         if !socket.events.is_empty() && !socket.queued {
             socket.queued = true;
-            self.events.push_back(id);
+            self.queue_event(id);
         }
         let peer = self.peer_addr(id)?;
         Ok((id, peer))

@@ -101,7 +101,7 @@ impl Stack {
         let opening = &mut self.openings[index as usize];
         if !opening.queued {
             opening.queued = true;
-            self.ready.push_back(FlowRef::Opening(index).into());
+            self.make_ready(FlowRef::Opening(index));
         }
     }
 

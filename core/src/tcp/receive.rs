@@ -166,6 +166,7 @@ impl Connection {
     pub(crate) fn announce_window(&mut self, env: &mut Env<'_>) -> u16 {
         let free = self.free_window();
         let rcv = &mut self.tcb.rcv;
+        let told = rcv.adv.since(rcv.last_ack_sent);
         let before = rcv.adv.since(rcv.nxt);
         let step = (rcv.buffer / 2).min(u32::from(rcv.adv_mss.max(1)));
         let window =
@@ -174,7 +175,7 @@ impl Connection {
         let field = window.div_ceil(1 << rcv.wscale).min(0xffff);
         rcv.adv = rcv.adv.max(rcv.nxt + (field << rcv.wscale));
         let after = rcv.adv.since(rcv.nxt);
-        match (before, after) {
+        match (told, after) {
             (0, 1..) => env.counters.tcp_from_zero_window_adv += 1,
             (1.., 0) => env.counters.tcp_to_zero_window_adv += 1,
             _ => {}

@@ -82,28 +82,33 @@ fn the_fin_follows_what_is_queued_sa_est_32() {
 /// SA-FIN_WAIT_1-14, SA-CLOSE_WAIT-13, SA-CLOSING-13, SA-LAST_ACK-13, SA-EST-14: progress that does not reach the FIN.
 #[test]
 fn an_ack_below_the_fin_only_advances_sa_fin_wait_1_14() {
-    for state in [State::FinWait1, State::Closing, State::LastAck] {
+    let states = [State::Established, State::FinWait1, State::CloseWait, State::Closing, State::LastAck];
+    for state in states {
         each(|t| {
             t.reach(State::Established);
             t.write(2000);
             t.drain();
-            if state == State::LastAck {
+            if matches!(state, State::CloseWait | State::LastAck) {
                 t.send("F. seq 51 ack 101");
                 t.recv(". seq 2101 ack 52");
                 t.rcv = 52;
             }
-            t.shutdown(Shutdown::Write);
-            t.drain();
+            let fin = !matches!(state, State::Established | State::CloseWait);
+            if fin {
+                t.shutdown(Shutdown::Write);
+                t.drain();
+            }
             if state == State::Closing {
                 t.send("F. seq 51 ack 101");
                 t.recv(". seq 2102 ack 52");
                 t.rcv = 52;
             }
-            t.send(&format!(". seq {} ack 2101 win 9", if t.rcv == 1 { 51 } else { t.rcv }));
+            t.send(&format!(". seq {} ack 2101 win 9", t.rcv));
             t.recv_nothing();
             assert_eq!(t.state(), state);
             let info = t.stack.info(t.now, t.sock).unwrap();
-            assert_eq!((info.unacked, info.bytes_acked, info.snd_wnd, info.send_q), (1, 2100, 9, 0));
+            assert_eq!((info.unacked, info.bytes_acked), (u32::from(fin), 2100));
+            assert_eq!((info.snd_wnd, info.send_q), (9, 0));
         });
     }
 }
@@ -416,5 +421,89 @@ fn an_orderly_end_takes_four_segments_n2() {
         t.wait(1);
         t.recv_nothing();
         assert_eq!((t.tuple_state(), t.stack.poll_at()), (State::Closed, None));
+    });
+}
+
+/// SA-FIN_WAIT_1-40: our FIN is outstanding, so that keepalive never probes here (MUST-26): the FIN itself is sent
+/// again, and R2 ends the connection.
+#[test]
+fn keepalive_does_not_probe_while_the_fin_is_out_sa_fin_wait_1_40() {
+    each(|t| {
+        t.reach(State::FinWait1);
+        t.set_options(|o| {
+            o.keepalive = true;
+            o.keepalive_time = Duration::from_secs(1);
+            o.keepalive_intvl = Duration::from_secs(1);
+        });
+        t.wait(924_599);
+        assert_eq!(t.state(), State::FinWait1);
+        assert_eq!(t.stack.counters().tcp_keep_alive, 0);
+        t.wait(1);
+        t.recv_rst_any();
+        t.is_closed(Some(Error::TimedOut));
+    });
+}
+
+/// T-52: a FIN occupies one number, which must lie inside of the window.
+#[test]
+fn a_fin_at_the_edge_of_the_window_t_52() {
+    for short in [0, 1, 2] {
+        each(|t| {
+            t.reach(State::Established);
+            let last = t.cur().edge - short;
+            while t.rcv < last {
+                let end = (t.rcv + 1000).min(last);
+                t.send(&format!(". seq {}:{end} ack 101", t.rcv));
+                t.rcv = end;
+                t.drain();
+            }
+            t.send(&format!("F. seq {last} ack 101"));
+            let taken = u32::from(short > 0);
+            t.recv(&format!(". seq 101 ack {} win {}", last + taken, short.saturating_sub(1)));
+            let state = if taken == 1 { State::CloseWait } else { State::Established };
+            assert_eq!(t.state(), state);
+            t.read(last - 51);
+            t.drain();
+            if taken == 0 {
+                t.send(&format!("F. seq {last} ack 101"));
+                t.recv(&format!(". seq 101 ack {}", last + 1));
+            }
+            assert_eq!((t.state(), t.read_end()), (State::CloseWait, Ok(0)));
+        });
+    }
+}
+
+/// The client resets before the application accepts: it gets the connection, and then the error.
+#[test]
+fn a_connection_reset_before_accept_tells_so_sa_est_03() {
+    each(|t| {
+        t.listen();
+        t.send("S seq 0");
+        t.recv("S. seq 0 ack 1 <mss 1460>");
+        t.send("P. seq 1:11 ack 1");
+        t.recv(". seq 1 ack 11");
+        t.send("R seq 11");
+        t.recv_nothing();
+        assert_eq!(t.stack.usage().connections, 0);
+        t.accept();
+        t.read(10);
+        assert_eq!(t.read_end(), Err(Error::ConnectionReset));
+        t.close();
+        let usage = t.stack.usage();
+        assert_eq!((usage.sockets, usage.buffered), (1, 0));
+    });
+}
+
+/// Every way out wakes the application once.
+#[test]
+fn an_end_is_told_once() {
+    each(|t| {
+        t.reach(State::Established);
+        t.send("R seq 51");
+        let events = t.events(t.sock);
+        assert_eq!(events, Event::READABLE | Event::WRITABLE | Event::CLOSED | Event::ERROR);
+        t.wait(100_000);
+        t.send("R seq 51");
+        assert_eq!(t.events(t.sock), Event::default());
     });
 }

@@ -604,11 +604,18 @@ impl Test {
     /// A handshake that the peer begins, of a peer with SACK.
     #[track_caller]
     pub fn establish(&mut self) {
+        self.establish_after(0);
+    }
+
+    /// As [`establish`](Test::establish); the peer takes so many milliseconds for the third segment.
+    #[track_caller]
+    pub fn establish_after(&mut self, millis: u64) {
         if self.listener.is_none() {
             self.listen();
         }
         self.send("S seq 0 <sackOK, wscale 0>");
         self.recv(&format!("S. seq 0 ack 1 win {BUFFER} <mss {OUR_MSS}, sackOK, wscale 0>"));
+        self.wait(millis);
         self.send(". seq 1 ack 1");
         self.recv_nothing();
         self.accept();
@@ -739,6 +746,19 @@ impl Test {
     #[track_caller]
     pub fn recv_rst(&mut self) {
         self.recv(&format!("R. seq {} ack {}", self.nxt, self.rcv));
+    }
+
+    /// The last thing sent is the RST of the connection; what came before it is not looked at.
+    #[track_caller]
+    pub fn recv_rst_any(&mut self) {
+        let mut last = None;
+        while let Some(got) = self.recv_any() {
+            last = Some(got);
+        }
+        let header = last.expect("a segment").header;
+        let (irs, iss) = (self.cur().irs.unwrap(), self.cur().iss);
+        assert_eq!(header.flags, Flags::RST | Flags::ACK);
+        assert_eq!((header.seq, header.ack), (irs + self.nxt, iss + self.rcv));
     }
 
     // ICMP.

@@ -449,3 +449,28 @@ fn refused_sources_are_answered_as_configured_h10b() {
         t.connect_with(options);
     });
 }
+
+/// A cookie that comes back to a full accept queue is dropped, and good again when there is room.
+#[test]
+fn a_cookie_waits_for_room_sa_listen_07() {
+    each_with(
+        |c| c.tcp_syncookies = 2,
+        |t| {
+            t.listen_with(ListenOptions { backlog: 1, ..ListenOptions::default() });
+            for port in [5000, 6000] {
+                t.peer(port);
+                t.send("S seq 0");
+                t.recv("S. seq 0 ack 1 <mss 1460>");
+            }
+            t.send(". seq 1 ack 1");
+            t.peer(5000);
+            t.send(". seq 1 ack 1");
+            t.recv_nothing();
+            t.dropped(&[DropReason::AcceptQueueFull]);
+            t.accept_any();
+            t.send(". seq 1 ack 1");
+            t.accept();
+            assert_eq!(t.stack.counters().syncookies_recv, 3);
+        },
+    );
+}

@@ -6,10 +6,13 @@
 
 #![allow(unreachable_pub, reason = "its modules are its own")]
 
+mod carrying;
 mod closed;
 mod closing;
 mod harness;
+mod ip;
 mod listen;
+mod living;
 mod syn_received;
 mod syn_sent;
 mod synchronized;

@@ -514,12 +514,12 @@ fn a_second_open_fails_sa_syn_rcvd_25() {
 #[test]
 fn status_tells_state_and_origin_sa_syn_rcvd_26() {
     both(|t, active| {
-        t.wait(400);
+        t.wait(375);
         let all = t.stack.sockets(t.now);
         let entry = all.iter().find(|s| s.state == State::SynReceived).unwrap();
         if active {
             assert_eq!((entry.socket, entry.listener), (Some(t.sock), None));
-            assert_eq!(entry.state_age, Duration::from_millis(400));
+            assert_eq!(entry.state_age, Duration::from_millis(375));
             assert_eq!(t.stack.info(t.now, t.sock).unwrap().state, State::SynReceived);
         } else {
             assert_eq!((entry.socket, entry.listener), (None, Some(t.local())));

@@ -468,11 +468,11 @@ fn status_tells_the_state_sa_syn_sent_25() {
     each(|t| {
         t.connect();
         assert_eq!(t.stack.info(t.now, t.sock), Err(Error::NotConnected));
-        t.wait(300);
+        t.wait(250);
         let all = t.stack.sockets(t.now);
         assert_eq!(all.len(), 1);
         assert_eq!((all[0].state, all[0].socket), (State::SynSent, Some(t.sock)));
-        assert_eq!(all[0].state_age, Duration::from_millis(300));
+        assert_eq!(all[0].state_age, Duration::from_millis(250));
         assert_eq!((t.stack.local_addr(t.sock), t.stack.peer_addr(t.sock)), (Ok(t.local()), Ok(t.remote())));
     });
 }
