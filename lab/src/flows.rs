@@ -18,6 +18,8 @@ pub(crate) struct Way {
     pub(crate) nxt: SeqNum,
     /// ISS of the incarnation before.
     before: Option<SeqNum>,
+    /// Sequence numbers used since the ISS, however often they wrapped.
+    total: u64,
     /// The window scale option on its SYN.
     scale: Option<u8>,
     /// The furthest right edge of the window that its sender announced.
@@ -95,6 +97,7 @@ impl Flows {
         let again = !fresh && end != header.seq && header.seq.lt(own.nxt);
         let wrong = if flow.tainted || fresh { None } else { own.broken_rule(&back, header, end) };
         if fresh || (end.gt(own.nxt) && !header.flags.rst()) {
+            own.total += if fresh { 0 } else { u64::from(end.since(own.nxt)) };
             own.nxt = end;
         }
         own.timestamps = header.options.timestamps.or(own.timestamps);
@@ -114,7 +117,8 @@ impl Flows {
         let own = &mut flow.ways[way];
         own.arrived = Some(own.arrived.map_or(end, |old| old.max(end)));
         // A straggler of an incarnation before speaks of other sequence numbers.
-        let current = back.iss.is_some_and(|iss| header.ack.within(iss, back.nxt.since(iss).wrapping_add(1)));
+        let sent = back.total.min(1 << 30) as u32;
+        let current = back.iss.is_some() && header.ack.within(back.nxt - sent, sent + 1);
         if header.flags.ack() && !header.flags.rst() && current {
             let edge = header.ack + own.window(&back, header);
             let allowed = &mut flow.ways[1 - way].allowed;
@@ -286,6 +290,24 @@ mod tests {
         let data = segment(Flags::ACK, 3_000_000_001, 700_000_001, 1000);
         assert_eq!(flows.sent(there, &data, 1000).wrong, None);
         assert_eq!(flows.sent(there, &data, 1002).wrong.map(|w| w.0), Some(Invariant::Window));
+    }
+
+    #[test]
+    fn windows_are_judged_after_sequence_numbers_wrapped_l7() {
+        const STEP: u32 = 60_000;
+        let (mut flows, there, back) = connected();
+        let mut seq = 101u32;
+        flows.arrived(back, &segment(Flags::ACK, 901, 101, STEP as u16), 0);
+        for _ in 0..u32::MAX / STEP + 10 {
+            let data = segment(Flags::ACK, seq, 901, 1000);
+            assert_eq!(flows.sent(there, &data, STEP as usize).wrong, None);
+            flows.arrived(there, &data, STEP as usize);
+            seq = seq.wrapping_add(STEP);
+            let ack = segment(Flags::ACK, 901, seq, STEP as u16);
+            assert_eq!(flows.sent(back, &ack, 0).wrong, None);
+            flows.arrived(back, &ack, 0);
+        }
+        assert!(flows.sent(there, &segment(Flags::ACK, seq, 901, 1000), STEP as usize + 2).wrong.is_some());
     }
 
     #[test]

@@ -202,7 +202,7 @@ pub(crate) fn split(packet: &[u8], pieces: &[Flags]) -> Vec<Bytes> {
             let timestamps = header.options.timestamps;
             header.options = tcp::Options { timestamps, ..tcp::Options::default() };
             // It stands behind the SYN that went before it.
-            header.seq = header.seq + u32::from(pieces[..index].iter().any(|flags| flags.syn()));
+            header.seq += u32::from(pieces[..index].iter().any(|flags| flags.syn()));
         }
         rebuilt(packet, &header, if index == last { &packet[payload.clone()] } else { &[] })
     };

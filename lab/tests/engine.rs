@@ -510,3 +510,32 @@ fn a_fault_of_the_command_line_is_added_and_expectations_become_differences() {
     let error = run(&scenario, &RunOptions { faults, ..RunOptions::default() }).unwrap_err();
     assert_eq!(error, "`lose X>S [S] 1`: X has the hosts C, S, not `X`");
 }
+
+#[test]
+fn a_connection_made_twice_of_one_replayed_cookie_is_noticed() {
+    let text = |rule: &str| {
+        format!(
+            "sysctl S tcp_syncookies = 2
+until 1.1
+fault duplicate C>S data 1 at 1
+app C
+  connect S:80
+  send 100
+  close
+app S
+  serve 80 sink
+expect
+  {rule}
+  replies S syn_ack_cookie >=1, rst_closed >=0, rst_listen >=0, time_wait_ack >=0
+  replies C time_wait_ack >=0, time_wait_fin_ack >=0
+  drops C time_wait_segment >=0
+  drops S rst_unmatched >=0
+  holds C time_wait 1 timers >=0
+  holds S sockets 1..2 connections 0..1 orphans 0..1 timers >=0
+"
+        )
+    };
+    passes(&text("violates stream"));
+    passes(&text("tolerates stream"));
+    fails(&text("counter S SyncookiesRecv 2"), "was accepted a second time");
+}
