@@ -90,7 +90,9 @@ impl Connection {
         let headers = self.headers();
         let payload_mss = self.payload_mss();
         let recovering = self.recovery.is_some();
-        let limit = self.tcb.snd.peer_mss.saturating_sub(headers - 20).saturating_add(headers);
+        // The peer's MSS leaves out the headers, but not the options (MUST-16).
+        let peer_mss = self.tcb.snd.peer_mss.min(self.options.max_segment.unwrap_or(u16::MAX));
+        let limit = peer_mss.saturating_add(if self.tcb.tuple.is_ipv4() { 40 } else { 60 });
         let probing = self.probing.as_mut()?;
         if probing.probe.is_some() || recovering || !probing.next_at.tick().is_due(env.tick()) {
             return None;
