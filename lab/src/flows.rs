@@ -113,7 +113,9 @@ impl Flows {
         let back = flow.ways[1 - way].clone();
         let own = &mut flow.ways[way];
         own.arrived = Some(own.arrived.map_or(end, |old| old.max(end)));
-        if header.flags.ack() && !header.flags.rst() {
+        // A straggler of an incarnation before speaks of other sequence numbers.
+        let current = back.iss.is_some_and(|iss| header.ack.within(iss, back.nxt.since(iss).wrapping_add(1)));
+        if header.flags.ack() && !header.flags.rst() && current {
             let edge = header.ack + own.window(&back, header);
             let allowed = &mut flow.ways[1 - way].allowed;
             *allowed = Some(allowed.map_or(edge, |old| old.max(edge)));
@@ -268,6 +270,21 @@ mod tests {
         let (mut flows, there, _) = connected();
         let data = segment(Flags::ACK, 101, 901, 1000);
         assert_eq!(flows.sent(there, &data, 1001).wrong, None);
+        assert_eq!(flows.sent(there, &data, 1002).wrong.map(|w| w.0), Some(Invariant::Window));
+    }
+
+    #[test]
+    fn a_straggler_of_the_incarnation_before_opens_no_window() {
+        let (mut flows, there, back) = connected();
+        let syn = segment(Flags::SYN, 3_000_000_000, 0, 1000);
+        flows.sent(there, &syn, 0);
+        flows.arrived(back, &segment(Flags::ACK, 901, 101, 1000), 0);
+        let syn_ack = segment(Flags::SYN | Flags::ACK, 700_000_000, 3_000_000_001, 1000);
+        flows.arrived(there, &syn, 0);
+        flows.sent(back, &syn_ack, 0);
+        flows.arrived(back, &syn_ack, 0);
+        let data = segment(Flags::ACK, 3_000_000_001, 700_000_001, 1000);
+        assert_eq!(flows.sent(there, &data, 1000).wrong, None);
         assert_eq!(flows.sent(there, &data, 1002).wrong.map(|w| w.0), Some(Invariant::Window));
     }
 

@@ -16,7 +16,7 @@ use std::net::IpAddr;
 
 use bytes::Bytes;
 use steadfast_core::counters::ReplyReason;
-use steadfast_core::trace::{TraceEvent, TraceKind};
+use steadfast_core::trace::{State, TraceEvent, TraceKind};
 use steadfast_core::{Event, Instant, SocketId};
 
 use self::host::Host;
@@ -390,6 +390,7 @@ impl Network {
             record: &mut self.record,
             directory: &self.directory,
             nats: &self.nats,
+            born: &entry.born,
             broken: &mut self.broken,
             lenient: self.lenient,
         };
@@ -446,7 +447,11 @@ impl Network {
         let key = (self.nats.inner(local), self.nats.inner(remote));
         match kind {
             TraceKind::State { from, to } if known && remote.port() != 0 => {
-                self.hosts[host].states.insert((local, remote), to);
+                let entry = &mut self.hosts[host];
+                entry.states.insert((local, remote), to);
+                if matches!(from, State::Closed | State::Listen) {
+                    entry.born.insert((local, remote), self.now);
+                }
                 if let Some(tuple) = self.record.tuple(host, (local, remote), key, from) {
                     self.record.state(self.now, host, tuple, from, to);
                 }

@@ -128,7 +128,7 @@ impl Io {
         remote: SocketAddr,
         passive: bool,
     ) {
-        let tx = world.streams.open(world.host, local, world.nats.inner(remote));
+        let tx = world.streams.open(world.now, world.host, local, world.nats.inner(remote));
         let events = Event::default();
         let socket = Socket { listener: false, local, remote, events, tx, rx: None, passive, dead: false };
         self.sockets.insert(id, socket);
@@ -141,8 +141,13 @@ impl Io {
     fn incoming(&mut self, world: &mut World<'_>, id: SocketId) -> Option<usize> {
         let socket = self.sockets.get_mut(&id)?;
         if socket.rx.is_none() {
-            let own = if socket.passive { None } else { Some(socket.tx) };
-            socket.rx = world.streams.incoming(world.nats.inner(socket.remote), socket.local, own);
+            let (from, to) = (world.nats.inner(socket.remote), socket.local);
+            socket.rx = if socket.passive {
+                let born = world.born.get(&(socket.local, socket.remote)).copied().unwrap_or(world.now);
+                world.streams.asking(from, to, born)
+            } else {
+                world.streams.answering(from, to, socket.tx)
+            };
             if let Some(rx) = socket.rx {
                 world.streams.get_mut(rx).reader = Reader::Reading;
             }

@@ -274,7 +274,7 @@ impl Network {
             Effect::Rewrite(changes) => {
                 let streams = &self.streams;
                 let end = View::new(&one.packet).and_then(|view| view.ends());
-                let content = |len: usize| match end.and_then(|(from, to)| streams.incoming(from, to, None)) {
+                let content = |len: usize| match end.and_then(|(from, to)| streams.latest(from, to)) {
                     Some(index) => stream::content(streams.get(index).content, 0, len as u64),
                     None => Bytes::from(vec![b'x'; len]),
                 };
