@@ -326,9 +326,9 @@ settings! {
     // Sizes.
 
     /// Receive buffer of a connection, which its window never exceeds.
-    "steadfast.tcp_rcvbuf" tcp_rcvbuf: u32 as kinds::Bytes(1024, 1 << 30), [1 << 20, 131_072, 8192, 65_535], "Linux tcp_rmem[1]";
+    "steadfast.tcp_rcvbuf" tcp_rcvbuf: u32 as kinds::Bytes(1024, 1 << 30), [1 << 20, 131_072, 8192, 65_535], "Linux, middle value of tcp_rmem";
     /// Send buffer of a connection.
-    "steadfast.tcp_sndbuf" tcp_sndbuf: u32 as kinds::Bytes(1024, 1 << 30), [1 << 20, 131_072, 8192, 65_535], "Linux tcp_wmem[1]";
+    "steadfast.tcp_sndbuf" tcp_sndbuf: u32 as kinds::Bytes(1024, 1 << 30), [1 << 20, 131_072, 8192, 65_535], "Linux, middle value of tcp_wmem";
     /// All buffers of the stack together; above it nothing more is queued.
     "steadfast.tcp_mem" tcp_mem: u64 as kinds::Memory(65_536, 1 << 40), [256 << 20, 256 << 20, 256 << 20, 256 << 20], "Linux tcp_mem; T-08";
     /// Connections of the stack, opening ones included; above it a connect fails and final ACKs are dropped.

@@ -414,7 +414,7 @@ impl Stack {
     /// The connection becomes a compact entry; its socket, if somebody holds it, keeps what was not read.
     fn enter_time_wait(&mut self, index: u32) {
         // Its last ACK leaves as a stateless answer, because the connection is gone before the device asks.
-        let (length, now) = (time_wait::length(&self.config), self.now);
+        let now = self.now;
         let last_ack = {
             let connection = &mut self.connections[index as usize];
             let due = connection.tcb.ack.now;
@@ -429,17 +429,22 @@ impl Stack {
             let (peer, limit) = (tuple.remote().ip(), self.config.tcp_tw_recycle_peers as usize);
             self.peers.remember(peer, connection.tcb.ts.recent, now, limit);
         }
-        if self.time_waits.entries.len() >= self.config.tcp_max_tw_buckets as usize {
-            self.counters.tcp_time_wait_overflow += 1;
-            self.note_state(&tuple, State::TimeWait, State::Closed);
-        } else if length.is_zero() {
-            self.note_state(&tuple, State::TimeWait, State::Closed);
-        } else {
-            self.counters.tw += 1;
-            let entry = self.time_waits.insert(TimeWait::new(&connection, now, length));
-            self.place(&tuple, FlowRef::TimeWait(entry));
-        }
+        self.add_time_wait(&connection);
         self.finish_socket(connection, None);
+    }
+
+    /// Leaves an entry behind for 2MSL, where there is room for it.
+    fn add_time_wait(&mut self, connection: &Connection) {
+        let tuple = connection.tcb.tuple;
+        let length = time_wait::length(&self.config);
+        let full = self.time_waits.entries.len() >= self.config.tcp_max_tw_buckets as usize;
+        if full || length.is_zero() {
+            self.counters.tcp_time_wait_overflow += u64::from(full);
+            return self.note_state(&tuple, State::TimeWait, State::Closed);
+        }
+        self.counters.tw += 1;
+        let entry = self.time_waits.insert(TimeWait::new(connection, self.now, length));
+        self.place(&tuple, FlowRef::TimeWait(entry));
     }
 
     fn remove_time_wait(&mut self, index: u32) {
@@ -471,7 +476,14 @@ impl Stack {
             self.push_reply(Reply::Segment(answer));
             env!(self).note_reply(&tuple, ReplyReason::RstAbort);
         }
-        self.note_state(&tuple, connection.tcb.state, State::Closed);
+        if connection.from_cookie {
+            // Its third segment, delayed or repeated, would make it once more: nothing but this entry knows that it
+            // has been (H4b).
+            self.note_state(&tuple, connection.tcb.state, State::TimeWait);
+            self.add_time_wait(&connection);
+        } else {
+            self.note_state(&tuple, connection.tcb.state, State::Closed);
+        }
         self.finish_socket(connection, closed.error);
     }
 

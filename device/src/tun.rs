@@ -61,7 +61,7 @@ impl fmt::Debug for Tun {
 }
 
 impl Tun {
-    /// Opens a device and sets up the kernel's end of it. Needs a Tokio runtime with I/O enabled.
+    /// Opens a device and sets up the kernel's end of it. Needs a Tokio runtime with I/O and time enabled.
     ///
     /// Making a device takes root or `CAP_NET_ADMIN`; using a persistent one that this user owns does not, as
     /// long as `options` asks for nothing to be changed.

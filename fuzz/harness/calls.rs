@@ -326,7 +326,7 @@ impl Target {
         options.user_timeout = Duration::from_millis(if shape & 8 == 8 { input.u16().into() } else { 0 });
         options.max_segment = (shape & 16 == 16).then(|| input.u16());
         if shape & 32 == 32 {
-            options.rcvbuf = 1024 << (shape >> 6) * 4;
+            options.rcvbuf = 1024 << ((shape >> 6) * 4);
         }
         let _ = stack.set_options(self.now, *id, options);
     }

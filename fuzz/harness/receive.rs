@@ -519,7 +519,7 @@ impl Target {
         options.user_timeout = Duration::from_millis(if shape & 8 == 8 { input.u16().into() } else { 0 });
         options.max_segment = (shape & 16 == 16).then(|| input.u16());
         if shape & 32 == 32 {
-            (options.rcvbuf, options.sndbuf) = (input.u32() >> (shape >> 6) * 4, u32::from(input.u16()));
+            (options.rcvbuf, options.sndbuf) = (input.u32() >> ((shape >> 6) * 4), u32::from(input.u16()));
         }
         let _ = self.stack.set_options(self.now, id, options);
         let _ = self.stack.take_error(id);

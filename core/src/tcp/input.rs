@@ -86,9 +86,10 @@ impl Connection {
             && segment.ack() == self.tcb.snd.nxt
     }
 
-    /// PAWS, before everything else (7323-10). A RST is exempt.
+    /// PAWS, before everything else (7323-10).
     fn check_timestamps(&mut self, segment: &Segment<'_>, env: &mut Env<'_>) -> Check {
-        if !self.tcb.ts.on || segment.flags().rst() {
+        // A RST is exempt; a SYN is challenged in any case, whatever its timestamp (5961-5).
+        if !self.tcb.ts.on || segment.flags().rst() || segment.flags().syn() {
             return Ok(());
         }
         let Some(timestamps) = segment.options().timestamps else {
@@ -101,9 +102,6 @@ impl Connection {
             return Ok(());
         }
         env.counters.paws_estab += 1;
-        if segment.flags().syn() {
-            return Err(self.challenge_or_drop(DropReason::Paws, env));
-        }
         self.answer_invalid(segment, false, env);
         Err(Outcome::Dropped(DropReason::Paws))
     }

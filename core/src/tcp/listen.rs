@@ -199,6 +199,10 @@ impl HalfOpen {
                 _ => Dropped(DropReason::RstOutOfWindow),
             };
         }
+        if flags.syn() && !flags.ack() && segment.seq() != self.irs && !in_window {
+            // A SYN of another incarnation (SA-SYN_RCVD-03); its timestamp says nothing.
+            return self.acknowledge(rcvbuf, ReplyReason::HalfOpenAck, DropReason::SynChallenged, env);
+        }
         if self.offer().timestamps()
             && let Some(reason) = self.check_timestamps(segment, env)
         {
@@ -219,10 +223,7 @@ impl HalfOpen {
                 }
                 (false, true) if self.may_answer(env) => SynAgain,
                 (false, true) => Dropped(DropReason::ReplyThrottled),
-                (false, false) if in_window => Delete(DropReason::HalfOpenSyn),
-                (false, false) => {
-                    self.acknowledge(rcvbuf, ReplyReason::HalfOpenAck, DropReason::SynChallenged, env)
-                }
+                (false, false) => Delete(DropReason::HalfOpenSyn),
             };
         }
         let acceptable = in_window || (segment.len() > 0 && (segment.end() - 1).within(nxt, window_len));

@@ -78,6 +78,8 @@ pub(crate) struct Connection {
     pub(crate) events: Event,
     /// Told by a router; reported when the connection fails (MUST-47).
     pub(crate) soft_error: Option<Error>,
+    /// It was made from a SYN cookie.
+    pub(crate) from_cookie: bool,
     /// It is on the stack's list of connections with something to send.
     pub(crate) queued: bool,
 }
@@ -359,6 +361,7 @@ impl Connection {
             urgent_end: None,
             events: Event::default(),
             soft_error: None,
+            from_cookie: false,
             queued: false,
         };
         if let Some(rtt) = agreed.rtt {
