@@ -203,13 +203,8 @@ impl HalfOpen {
             // A SYN of another incarnation (SA-SYN_RCVD-03); its timestamp says nothing.
             return self.acknowledge(rcvbuf, ReplyReason::HalfOpenAck, DropReason::SynChallenged, env);
         }
-        if self.offer().timestamps()
-            && let Some(reason) = self.check_timestamps(segment, env)
-        {
-            return match reason {
-                DropReason::Paws => self.acknowledge(rcvbuf, ReplyReason::HalfOpenAck, reason, env),
-                _ => Dropped(reason),
-            };
+        if self.offer().timestamps() && self.is_older(segment, env) {
+            return self.acknowledge(rcvbuf, ReplyReason::HalfOpenAck, DropReason::Paws, env);
         }
         let ack_fits = segment.ack() == self.iss + 1;
         if flags.syn() {
@@ -234,19 +229,27 @@ impl HalfOpen {
                 let rst = Answer::rst_to(segment, ReplyReason::RstUnacceptableAck);
                 Answered(rst, DropReason::AckOfUnsent)
             }
-            (true, true) => Complete,
+            (true, true) => {
+                self.fall_back(segment, env);
+                Complete
+            }
         }
     }
 
-    fn check_timestamps(&self, segment: &Segment<'_>, env: &mut Env<'_>) -> Option<DropReason> {
-        let Some(timestamps) = segment.options().timestamps else {
-            return (!env.config.tcp_tolerate_missing_ts).then_some(DropReason::MissingTimestamp);
-        };
-        let older = (timestamps.val.wrapping_sub(self.ts_recent) as i32) < 0;
-        if older {
-            env.counters.paws_estab += 1;
+    /// PAWS (SA-SYN_RCVD-12).
+    fn is_older(&self, segment: &Segment<'_>, env: &mut Env<'_>) -> bool {
+        let val = segment.options().timestamps.map_or(self.ts_recent, |ts| ts.val);
+        let older = (val.wrapping_sub(self.ts_recent) as i32) < 0;
+        env.counters.paws_estab += u64::from(older);
+        older
+    }
+
+    /// Completed by a segment without timestamps: our SYN-ACK lost the option on its way, and the peer knows nothing
+    /// of any. To insist on them would drop all that it sends, for ever (H13; RFC 7323 §3.2 only says SHOULD).
+    fn fall_back(&mut self, segment: &Segment<'_>, env: &Env<'_>) {
+        if segment.options().timestamps.is_none() && !env.config.tcp_tolerate_missing_ts {
+            self.offer_bits &= !Offer::TIMESTAMPS;
         }
-        older.then_some(DropReason::Paws)
     }
 
     fn may_answer(&mut self, env: &Env<'_>) -> bool {

@@ -314,7 +314,7 @@ fn the_window_of_its_ack_is_scaled_sa_syn_rcvd_11() {
 
 #[test]
 fn an_old_timestamp_is_acknowledged_sa_syn_rcvd_12() {
-    both(|t, _| {
+    both(|t, active| {
         if !t.ts {
             return;
         }
@@ -323,10 +323,12 @@ fn an_old_timestamp_is_acknowledged_sa_syn_rcvd_12() {
         t.recv(". seq 1 ack 1");
         stays(t);
         t.dropped(&[DropReason::Paws]);
-        t.send(". seq 1 ack 1 <nots>");
-        t.recv_nothing();
-        t.dropped(&[DropReason::MissingTimestamp]);
-        stays(t);
+        if active {
+            t.send(". seq 1 ack 1 <nots>");
+            t.recv_nothing();
+            t.dropped(&[DropReason::MissingTimestamp]);
+            stays(t);
+        }
     });
 }
 
