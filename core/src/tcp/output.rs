@@ -3,6 +3,7 @@
 //! Nothing is queued but intents; a segment comes into being when the device has room for it. The order is: a
 //! SYN-ACK, what is to be sent again, new data and the FIN, probes, and last a bare ACK.
 
+use super::mtu::Probe;
 use super::segment::{Answer, Outgoing};
 use super::tcb::{Connection, Env};
 use crate::counters::ReplyReason;
@@ -131,8 +132,12 @@ impl Connection {
         let window = if nxt.lt(window_end) { window_end.since(nxt) } else { 0 };
         let room = self.congestion_room(env);
         let mss = usize::from(self.payload_len_limit());
-        if let Some(payload) = self.probe_payload(unsent, window.min(room), env) {
-            return Some(self.first_transmission(payload, Flags::default(), None, env));
+        match self.next_mtu_probe(unsent, window, room, env) {
+            Probe::No => {}
+            Probe::Soon => return None,
+            Probe::Now(payload) => {
+                return Some(self.first_transmission(payload, Flags::default(), None, env));
+            }
         }
         let limit = if segmentation_offload { (SUPER_PAYLOAD / mss).max(1) * mss } else { mss };
         let allowed = unsent.min(window as usize);

@@ -245,7 +245,7 @@ impl Connection {
         let tuple = self.tcb.tuple;
         env.note(&tuple, TraceKind::Loss { seq: una, why: Loss::FastRetransmit });
         // A lost probe of the path MTU says nothing about congestion (4821-1).
-        if !self.probe_lost(una, env) {
+        if !self.probe_lost(una, false, env) {
             self.congestion.loss(env.now, flight, mss);
         }
     }

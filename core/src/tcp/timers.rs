@@ -67,7 +67,8 @@ impl Connection {
         }
         let (flight, mss) = (self.flight(), u32::from(self.payload_mss()));
         let una = self.tcb.snd.una;
-        if !self.probe_lost(una, env) && self.tcb.snd.wnd > 0 {
+        self.probe_lost(una, true, env);
+        if self.tcb.snd.wnd > 0 {
             self.congestion.timeout(env.now, flight, mss, retransmits == 1);
         }
         self.tcb.rtt.backoff = retransmits;
