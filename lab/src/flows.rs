@@ -112,8 +112,12 @@ impl Flows {
         let end = seq_end(header, len);
         let back = flow.ways[1 - way].clone();
         let own = &mut flow.ways[way];
-        own.arrived = Some(own.arrived.map_or(end, |old| old.max(end)));
-        if header.flags.ack() && !header.flags.rst() {
+        // What was held up while 2^31 bytes passed only looks new (L7).
+        let late = |number: SeqNum, way: &Way| way.iss.is_some() && number.gt(way.nxt + (1 << 30));
+        if !late(end, own) {
+            own.arrived = Some(own.arrived.map_or(end, |old| old.max(end)));
+        }
+        if header.flags.ack() && !header.flags.rst() && !late(header.ack, &back) {
             let edge = header.ack + own.window(&back, header);
             let allowed = &mut flow.ways[1 - way].allowed;
             *allowed = Some(allowed.map_or(edge, |old| old.max(edge)));
