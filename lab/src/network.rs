@@ -449,7 +449,7 @@ impl Network {
             TraceKind::State { from, to } if known && remote.port() != 0 => {
                 let entry = &mut self.hosts[host];
                 entry.states.insert((local, remote), to);
-                if matches!(from, State::Closed | State::Listen) {
+                if matches!(from, State::Closed | State::Listen | State::TimeWait) {
                     entry.born.insert((local, remote), self.now);
                 }
                 if let Some(tuple) = self.record.tuple(host, (local, remote), key, from) {
