@@ -221,8 +221,8 @@ impl<D: Device> Future for Driver<D> {
 
 impl<D> Drop for Driver<D> {
     fn drop(&mut self) {
-        // The runtime is going down: whoever still waits must not wait for ever.
-        let mut state = self.shared.lock();
+        // The runtime is going down, or the stack panicked: whoever still waits must not wait for ever.
+        let mut state = self.shared.lock_to_end();
         if !state.is_closed() {
             state.phase = Phase::Closed { failure: None, cut_off: true };
         }

@@ -60,8 +60,8 @@ impl Connection {
         env.note(&tuple, TraceKind::PathMtu(mtu));
     }
 
-    /// The retransmission timer fired for the `retransmits`-th time in a row.
-    pub(crate) fn suspect_black_hole(&mut self, retransmits: u8, env: &mut Env<'_>) {
+    /// The retransmission timer fired; `full_stop`: R1 is over (RFC 4821 §7.7). What is lost before may be congestion.
+    pub(crate) fn suspect_black_hole(&mut self, full_stop: bool, env: &mut Env<'_>) {
         if let Some(probing) = self.probing.as_mut() {
             probing.probe = None;
         }
@@ -73,9 +73,8 @@ impl Connection {
         let (config, headers) = (env.config, self.headers());
         let pmtu = self.tcb.snd.pmtu;
         let full_sized = self.flight() > u32::from(self.payload_mss()) / 2;
-        // A full stop is R1 (RFC 4821 §7.7): what is lost before may be congestion. Nor does a closed window tell anything.
-        let stopped = retransmits >= config.tcp_retries1 && self.tcb.snd.wnd > 0;
-        if config.tcp_mtu_probing == 0 || !stopped || !full_sized {
+        // A closed window tells nothing about the path.
+        if config.tcp_mtu_probing == 0 || !full_stop || !full_sized || self.tcb.snd.wnd == 0 {
             return;
         }
         // Down to the base, then by halves (4821-2).
@@ -103,9 +102,9 @@ impl Connection {
         let payload_mss = self.payload_mss();
         let (recovering, flight) = (self.recovery.is_some(), self.flight());
         let cwnd = self.congestion.cwnd();
-        // The peer's MSS counts options, but no headers (MUST-16).
-        let options = if self.tcb.ts.on { 12 } else { 0 };
-        let limit = self.tcb.snd.peer_mss.saturating_add(headers - options);
+        // The peer's MSS leaves out the headers, but not the options (MUST-16).
+        let peer_mss = self.tcb.snd.peer_mss.min(self.options.max_segment.unwrap_or(u16::MAX));
+        let limit = peer_mss.saturating_add(if self.tcb.tuple.is_ipv4() { 40 } else { 60 });
         let Some(probing) = self.probing.as_mut() else { return Probe::No };
         if probing.probe.is_some() || recovering || !probing.next_at.tick().is_due(env.tick()) {
             return Probe::No;
@@ -148,10 +147,9 @@ impl Connection {
         }
         let snd = &mut self.tcb.snd;
         snd.pmtu_claimed = 0;
-        let (end, size) = snd.largest;
-        if size > 0 && ack.ge(end) {
-            snd.pmtu_confirmed = snd.pmtu_confirmed.max(size);
-            snd.largest.1 = 0;
+        if snd.larger_size > 0 && ack.ge(snd.larger_end) {
+            snd.pmtu_confirmed = snd.pmtu_confirmed.max(snd.larger_size);
+            snd.larger_size = 0;
         }
     }
 
@@ -160,8 +158,8 @@ impl Connection {
     pub(crate) fn note_packet_size(&mut self, end: SeqNum, payload: usize) {
         let size = (payload.min(usize::from(self.tcb.snd.mss)) as u16).saturating_add(self.headers());
         let snd = &mut self.tcb.snd;
-        if snd.largest.1 == 0 && size > snd.pmtu_confirmed {
-            snd.largest = (end, size.min(snd.pmtu));
+        if snd.larger_size == 0 && size > snd.pmtu_confirmed {
+            (snd.larger_size, snd.larger_end) = (size.min(snd.pmtu), end);
         }
     }
 

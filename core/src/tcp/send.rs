@@ -41,14 +41,18 @@ impl Connection {
         }
     }
 
+    /// An ACK below SND.UNA, overtaken by another: only its SACK blocks may tell something new (SA-EST-16).
+    pub(crate) fn take_old_ack(&mut self, segment: &Segment<'_>, env: &mut Env<'_>) {
+        self.take_sack(segment, env);
+        self.recover_if_lost(env);
+    }
+
     /// SND.WND, guarded by SND.WL1 and SND.WL2 (9293-i).
     fn update_window(&mut self, segment: &Segment<'_>) {
         let window = self.announced_by(segment);
         let snd = &mut self.tcb.snd;
         let (seq, ack) = (segment.seq(), segment.ack());
-        let newer = ack.gt(snd.una)
-            || snd.wl1.lt(seq)
-            || (snd.wl1 == seq && (snd.wl2.lt(ack) || (snd.wl2 == ack && window > snd.wnd)));
+        let newer = ack.gt(snd.una) || snd.wl1.lt(seq) || (snd.wl1 == seq && snd.wl2.le(ack));
         if newer && ack.ge(snd.una) {
             (snd.wnd, snd.wl1, snd.wl2) = (window, seq, ack);
             snd.max_wnd = snd.max_wnd.max(window);
@@ -101,10 +105,10 @@ impl Connection {
     /// The peer echoes a congestion mark: react once in a window of data (3168-4).
     fn take_ece(&mut self, segment: &Segment<'_>, env: &mut Env<'_>) {
         let snd = &self.tcb.snd;
-        if snd.ecn && segment.flags().ece() && snd.una.ge(snd.recover) && self.flight() > 0 {
+        if snd.ecn && segment.flags().ece() && snd.una.ge(snd.cwr_until) && self.flight() > 0 {
             let (flight, mss) = (self.flight(), u32::from(self.payload_mss()));
             self.congestion.loss(env.now, flight, mss);
-            self.tcb.snd.recover = self.tcb.snd.nxt;
+            self.tcb.snd.cwr_until = self.tcb.snd.nxt;
             self.tcb.snd.cwr_pending = true;
         }
     }
@@ -256,7 +260,7 @@ impl Connection {
         recovery.forced = true;
         recovery.start_inflation(0);
         self.tcb.snd.recover = self.tcb.snd.nxt;
-        self.tcb.snd.largest.1 = 0;
+        self.tcb.snd.larger_size = 0;
         self.tcb.rtt.cancel();
         let tuple = self.tcb.tuple;
         env.note(&tuple, TraceKind::Loss { seq: una, why });
