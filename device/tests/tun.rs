@@ -5,6 +5,7 @@ use std::future::{Future, poll_fn};
 use std::io::ErrorKind;
 use std::net::{IpAddr, UdpSocket};
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -15,6 +16,9 @@ use tokio::time::timeout;
 /// Runs `test` in a namespace of its own, or says why that cannot be done here. With `STEADFAST_REQUIRE_TUN` in
 /// the environment, that is a failure.
 fn in_namespace(test: impl Future<Output = ()>) {
+    // One at a time: a child that one test starts has the device files of all others until it runs its program.
+    static TURN: Mutex<()> = Mutex::new(());
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     let reason = if !nix::unistd::geteuid().is_root() {
         Some("it takes root to make a network namespace".to_owned())
     } else if !Path::new("/dev/net/tun").exists() {
@@ -87,10 +91,8 @@ fn packets_pass_both_ways_between_the_kernel_and_the_device() {
 #[test]
 fn ipv6_passes_both_ways_as_soon_as_the_device_is_open() {
     in_namespace(async {
-        for i in 0..10 {
-            let mut options = options();
-            options.name = format!("sf{i}");
-            let mut tun = Tun::open(&options).await.unwrap();
+        for _ in 0..10 {
+            let mut tun = Tun::open(&options()).await.unwrap();
             let socket = UdpSocket::bind("[fd09::1]:0").unwrap();
             socket.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
             socket.send_to(b"six", "[fd09::2]:9").unwrap();
@@ -137,10 +139,7 @@ fn a_device_that_is_in_use_cannot_be_opened_again_until_it_is_dropped() {
         assert_eq!(error.kind(), ErrorKind::ResourceBusy);
         assert!(error.to_string().starts_with("cannot make the TUN device sf0: "), "{error}");
         drop(tun);
-        // A child that another test starts just now has the file too, until it runs its program.
-        while Tun::open(&options()).await.is_err() {
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
+        Tun::open(&options()).await.unwrap();
     });
 }
 

@@ -60,8 +60,8 @@ impl Connection {
         env.note(&tuple, TraceKind::PathMtu(mtu));
     }
 
-    /// The retransmission timer fired; `full_stop`: R1 is over (RFC 4821 §7.7). What is lost before may be congestion.
-    pub(crate) fn suspect_black_hole(&mut self, full_stop: bool, env: &mut Env<'_>) {
+    /// The retransmission timer fired for the `retransmits`-th time in a row.
+    pub(crate) fn suspect_black_hole(&mut self, retransmits: u8, env: &mut Env<'_>) {
         if let Some(probing) = self.probing.as_mut() {
             probing.probe = None;
         }
@@ -73,8 +73,9 @@ impl Connection {
         let (config, headers) = (env.config, self.headers());
         let pmtu = self.tcb.snd.pmtu;
         let full_sized = self.flight() > u32::from(self.payload_mss()) / 2;
-        // A closed window tells nothing about the path.
-        if config.tcp_mtu_probing == 0 || !full_stop || !full_sized || self.tcb.snd.wnd == 0 {
+        // A full stop is R1 (RFC 4821 §7.7): what is lost before may be congestion. A closed window tells nothing.
+        let full_stop = retransmits >= config.tcp_retries1 && self.tcb.snd.wnd > 0;
+        if config.tcp_mtu_probing == 0 || !full_stop || !full_sized {
             return;
         }
         // Down to the base, then by halves (4821-2).

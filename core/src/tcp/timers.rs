@@ -72,7 +72,7 @@ impl Connection {
             self.congestion.timeout(env.now, flight, mss, retransmits == 1);
         }
         self.tcb.rtt.backoff = retransmits;
-        self.suspect_black_hole(elapsed >= r1, env);
+        self.suspect_black_hole(retransmits, env);
         if let Some(recovery) = self.recovery.as_mut().filter(|_| retransmits > 1) {
             // What was acknowledged selectively is trusted for one round (2018-5).
             recovery.forget_sacked();
