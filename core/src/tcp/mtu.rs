@@ -73,9 +73,9 @@ impl Connection {
         let (config, headers) = (env.config, self.headers());
         let pmtu = self.tcb.snd.pmtu;
         let full_sized = self.flight() > u32::from(self.payload_mss()) / 2;
-        // A full stop is R1 (RFC 4821 §7.7): what is lost before may be congestion. Nor does a closed window tell anything.
-        let stopped = retransmits >= config.tcp_retries1 && self.tcb.snd.wnd > 0;
-        if config.tcp_mtu_probing == 0 || !stopped || !full_sized {
+        // A full stop is R1 (RFC 4821 §7.7): what is lost before may be congestion. A closed window tells nothing.
+        let full_stop = retransmits >= config.tcp_retries1 && self.tcb.snd.wnd > 0;
+        if config.tcp_mtu_probing == 0 || !full_stop || !full_sized {
             return;
         }
         // Down to the base, then by halves (4821-2).
