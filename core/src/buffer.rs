@@ -6,9 +6,9 @@ use bytes::Bytes;
 
 use crate::wire::checksum::Sum;
 
-/// Small writes and small payloads gather in chunks of at least this size.
-const CHUNK: usize = 4096;
-/// A chunk of the stack's own grows no further than this.
+/// What is smaller is copied, so that the bookkeeping of a chunk is little against what it holds.
+const SMALL: usize = 1024;
+/// Small writes and payloads gather in chunks that grow up to this.
 const CHUNK_MAX: usize = 64 * 1024;
 
 #[derive(Clone, Debug)]
@@ -53,39 +53,31 @@ impl Rope {
     pub(crate) fn push_slice(&mut self, mut data: &[u8]) {
         self.len += data.len();
         if let Some(Chunk::Own(tail)) = self.chunks.back_mut() {
-            let room = (tail.capacity() - tail.len()).min(data.len());
-            tail.extend_from_slice(&data[..room]);
-            data = &data[room..];
+            let (now, later) = data.split_at(data.len().min(CHUNK_MAX.saturating_sub(tail.len())));
+            tail.extend_from_slice(now);
+            data = later;
         }
-        for piece in data.chunks(CHUNK_MAX) {
-            let mut chunk = Vec::with_capacity(piece.len().max(CHUNK));
-            chunk.extend_from_slice(piece);
-            self.chunks.push_back(Chunk::Own(chunk));
-        }
+        self.chunks.extend(data.chunks(CHUNK_MAX).map(|piece| Chunk::Own(piece.to_vec())));
     }
 
-    /// Appends without a copy.
+    /// Appends without a copy, unless the copy is cheaper than holding on to a buffer.
     pub(crate) fn push_bytes(&mut self, data: Bytes) {
-        if !data.is_empty() {
-            self.len += data.len();
-            self.chunks.push_back(Chunk::Shared(data));
+        if data.len() < SMALL {
+            return self.push_slice(&data);
         }
+        self.len += data.len();
+        self.chunks.push_back(Chunk::Shared(data));
     }
 
     /// Appends a payload: a slice of the packet it came in where it fills most of it, else a copy, so that a
     /// one-byte segment never holds 64 KiB.
     pub(crate) fn push_payload(&mut self, payload: &[u8], packet: Option<&Bytes>) {
         match packet {
-            Some(packet) if payload.len() > CHUNK / 4 && payload.len() * 2 >= packet.len() => {
+            Some(packet) if payload.len() >= SMALL && payload.len() * 2 >= packet.len() => {
                 self.push_bytes(packet.slice_ref(payload));
             }
             _ => self.push_slice(payload),
         }
-    }
-
-    /// Moves all of `other` to the end.
-    pub(crate) fn append(&mut self, other: Bytes) {
-        if other.len() < CHUNK / 4 { self.push_slice(&other) } else { self.push_bytes(other) }
     }
 
     /// Drops `count` bytes at the front.
@@ -157,8 +149,8 @@ mod tests {
     fn an_empty_rope_owns_no_buffer() {
         let mut rope = Rope::default();
         rope.push_slice(&[1; 100]);
-        rope.push_bytes(Bytes::from_static(&[2; 100]));
-        rope.release(200);
+        rope.push_bytes(Bytes::from_static(&[2; 2000]));
+        rope.release(2100);
         assert_eq!((rope.chunks.capacity(), rope.len()), (0, 0));
     }
 

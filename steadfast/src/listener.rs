@@ -81,7 +81,7 @@ impl TcpListener {
 
 impl Drop for TcpListener {
     fn drop(&mut self) {
-        self.handle.call(|state, now| {
+        self.handle.call_last(|state, now| {
             state.sockets.remove(self.id);
             let closed = state.stack.close(now, self.id);
             debug_assert!(matches!(closed, Ok(()) | Err(Error::NoSuchSocket)), "{closed:?}");

@@ -1,7 +1,7 @@
 //! What the driver and the sockets share: one stack behind one lock, and who waits for what.
 
 use std::io;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::Waker;
 
 use slotmap::SecondaryMap;
@@ -16,7 +16,7 @@ pub(crate) struct Handle(pub(crate) Arc<Shared>);
 
 impl Drop for Handle {
     fn drop(&mut self) {
-        self.0.call(|state, _| {
+        self.0.call_last(|state, _| {
             if matches!(state.phase, Phase::Open) {
                 state.phase = Phase::Closing { deadline: None };
             }
@@ -69,16 +69,29 @@ impl Shared {
         self.epoch + at.saturating_since(Instant::ZERO)
     }
 
+    /// Panics if the stack panicked before: what is left of it is not to be trusted.
     pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
-        // A panic under the lock is a bug; the state is still whole, for the core never unwinds half-way.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().expect("the stack is whole")
     }
 
     /// A call of the application: runs `call` under the lock, and wakes the driver if it left work.
     pub(crate) fn call<R>(&self, call: impl FnOnce(&mut State, Instant) -> R) -> R {
-        let now = self.now();
-        let mut state = self.lock();
-        let result = call(&mut state, now);
+        self.call_locked(self.lock(), call)
+    }
+
+    /// As [`call`](Shared::call), for `Drop`: where the stack panicked before, it does nothing.
+    pub(crate) fn call_last(&self, call: impl FnOnce(&mut State, Instant)) {
+        if let Ok(state) = self.state.lock() {
+            self.call_locked(state, call);
+        }
+    }
+
+    fn call_locked<R>(
+        &self,
+        mut state: MutexGuard<'_, State>,
+        call: impl FnOnce(&mut State, Instant) -> R,
+    ) -> R {
+        let result = call(&mut state, self.now());
         let waker = state.driver_to_wake();
         let stale = std::mem::take(&mut state.stale);
         drop(state);

@@ -77,8 +77,7 @@ impl OwnedWriteHalf {
 impl Drop for OwnedWriteHalf {
     fn drop(&mut self) {
         if self.shutdown_on_drop {
-            // It fails where the connection is gone already.
-            let _ = self.socket.shutdown_write();
+            self.socket.end();
         }
     }
 }

@@ -270,6 +270,15 @@ impl Socket {
         })
     }
 
+    /// As [`shutdown_write`](Socket::shutdown_write), for `Drop`.
+    pub(crate) fn end(&self) {
+        self.handle.call_last(|state, now| {
+            state.work = true;
+            // It fails where the connection is gone already.
+            let _ = state.stack.shutdown(now, self.id, Shutdown::Write);
+        });
+    }
+
     pub(crate) fn local_addr(&self) -> io::Result<SocketAddr> {
         self.handle.lock().stack.local_addr(self.id).map_err(into_io)
     }
@@ -304,7 +313,7 @@ fn send_all(state: &mut State, id: SocketId, data: &[IoSlice<'_>]) -> Result<usi
 
 impl Drop for Socket {
     fn drop(&mut self) {
-        self.handle.call(|state, now| {
+        self.handle.call_last(|state, now| {
             state.forget(self.id);
             state.work = true;
             // It fails where `abort` took the handle back before.

@@ -147,16 +147,13 @@ impl Stack {
             }
             return self.claim(&tuple(port)).map(|above| (tuple(port), above));
         }
-        // First a tuple that is quite free; a TIME-WAIT is taken over only when there is none.
-        let ports: Vec<u16> = self.keys.ports(self.config.ip_local_port_range, &tuple(0)).collect();
-        if let Some(port) = ports.iter().find(|port| self.find(&tuple(**port)).is_none()) {
-            return Ok((tuple(*port), None));
+        let ports = self.keys.ports(self.config.ip_local_port_range, &tuple(0));
+        for port in ports {
+            if let Ok(above) = self.claim(&tuple(port)) {
+                return Ok((tuple(port), above));
+            }
         }
-        let claimed = ports.iter().find_map(|port| {
-            let above = self.claim(&tuple(*port)).ok()?;
-            Some((tuple(*port), above))
-        });
-        claimed.ok_or(Error::AddrNotAvailable)
+        Err(Error::AddrNotAvailable)
     }
 
     fn claim(&mut self, tuple: &FourTuple) -> Result<Option<SeqNum>, Error> {

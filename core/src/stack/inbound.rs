@@ -260,12 +260,8 @@ impl Stack {
             }
             SynSentOutcome::Failed(error) => self.fail_opening(index, error),
             SynSentOutcome::Connection(connection, cookie) => {
-                // What the opening held went over to the connection.
-                self.buffered -= connection.send_queue.len() as u64;
-                let held = self.openings[index as usize].send_queue.len() as u64;
-                debug_assert_eq!(held, 0);
-                let taken = connection.bytes_acked;
-                self.buffered -= taken;
+                // What the opening held went over to the connection, save what the SYN-ACK acknowledged.
+                self.buffered -= connection.send_queue.len() as u64 + connection.bytes_acked;
                 self.remove_opening(index);
                 if let Some(cookie) = cookie {
                     let limit = self.config.tcp_fastopen_cache as usize;

@@ -228,8 +228,8 @@ impl Stack {
     pub(super) fn half_open_segment(&mut self, index: u32, segment: &Segment<'_>) {
         let entry = &mut self.half_open[index as usize];
         let listener = entry.listener;
-        let window = syn_window(self.listeners[listener as usize].options.rcvbuf);
-        match entry.segment_arrives(segment, window, &mut env!(self)) {
+        let rcvbuf = self.listeners[listener as usize].options.rcvbuf;
+        match entry.segment_arrives(segment, rcvbuf, &mut env!(self)) {
             HalfOpenOutcome::Dropped(reason) => self.dropped(&segment.tuple, reason),
             HalfOpenOutcome::Answer(answer, reason) => {
                 self.dropped(&segment.tuple, reason);

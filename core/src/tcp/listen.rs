@@ -177,22 +177,22 @@ impl HalfOpen {
         syn.answer(&self.tuple, self.iss, self.irs, self.offer(), self.ts_recent, None, env, reason)
     }
 
-    /// A segment arrives. `window` is what our SYN-ACK announced.
+    /// A segment arrives. `rcvbuf` is the buffer that our SYN-ACK announced the window of.
     pub(crate) fn segment_arrives(
         &mut self,
         segment: &Segment<'_>,
-        window: u16,
+        rcvbuf: u32,
         env: &mut Env<'_>,
     ) -> HalfOpenOutcome {
         use HalfOpenOutcome::{Answer as Answered, Complete, Delete, Dropped, SynAgain};
         let (flags, nxt) = (segment.flags(), self.rcv_nxt());
-        let window_len = u32::from(window).max(1);
+        let window_len = u32::from(syn_window(rcvbuf)).max(1);
         let in_window = segment.seq().within(nxt, window_len);
         if flags.rst() {
             return match (segment.seq() == nxt, in_window) {
                 (true, _) => Delete(DropReason::HalfOpenRst),
                 (_, true) => {
-                    self.acknowledge(window, ReplyReason::ChallengeAck, DropReason::RstChallenged, env)
+                    self.acknowledge(rcvbuf, ReplyReason::ChallengeAck, DropReason::RstChallenged, env)
                 }
                 _ => Dropped(DropReason::RstOutOfWindow),
             };
@@ -201,7 +201,7 @@ impl HalfOpen {
             && let Some(reason) = self.check_timestamps(segment, env)
         {
             return match reason {
-                DropReason::Paws => self.acknowledge(window, ReplyReason::HalfOpenAck, reason, env),
+                DropReason::Paws => self.acknowledge(rcvbuf, ReplyReason::HalfOpenAck, reason, env),
                 _ => Dropped(reason),
             };
         }
@@ -213,20 +213,20 @@ impl HalfOpen {
                     Answered(rst, DropReason::AckOfUnsent)
                 }
                 (true, _) => {
-                    self.acknowledge(window, ReplyReason::HalfOpenAck, DropReason::SynChallenged, env)
+                    self.acknowledge(rcvbuf, ReplyReason::HalfOpenAck, DropReason::SynChallenged, env)
                 }
                 (false, true) if self.may_answer(env) => SynAgain,
                 (false, true) => Dropped(DropReason::ReplyThrottled),
                 (false, false) if in_window => Delete(DropReason::HalfOpenSyn),
                 (false, false) => {
-                    self.acknowledge(window, ReplyReason::HalfOpenAck, DropReason::SynChallenged, env)
+                    self.acknowledge(rcvbuf, ReplyReason::HalfOpenAck, DropReason::SynChallenged, env)
                 }
             };
         }
         let acceptable = in_window || (segment.len() > 0 && (segment.end() - 1).within(nxt, window_len));
         match (flags.ack(), acceptable) {
             (false, _) => Dropped(DropReason::NoAck),
-            (true, false) => self.acknowledge(window, ReplyReason::HalfOpenAck, DropReason::OutOfWindow, env),
+            (true, false) => self.acknowledge(rcvbuf, ReplyReason::HalfOpenAck, DropReason::OutOfWindow, env),
             (true, true) if !ack_fits => {
                 let rst = Answer::rst_to(segment, ReplyReason::RstUnacceptableAck);
                 Answered(rst, DropReason::AckOfUnsent)
@@ -257,7 +257,7 @@ impl HalfOpen {
 
     fn acknowledge(
         &mut self,
-        window: u16,
+        rcvbuf: u32,
         reply: ReplyReason,
         reason: DropReason,
         env: &Env<'_>,
@@ -265,8 +265,9 @@ impl HalfOpen {
         if !self.may_answer(env) {
             return HalfOpenOutcome::Dropped(DropReason::ReplyThrottled);
         }
-        let shift = if self.offer().wscale().is_some() { window_scale(u32::from(window)) } else { 0 };
-        let mut answer = Answer::ack(self.tuple, self.iss + 1, self.rcv_nxt(), window >> shift, reply);
+        let shift = if self.offer().wscale().is_some() { window_scale(rcvbuf) } else { 0 };
+        let window = syn_window(rcvbuf) >> shift;
+        let mut answer = Answer::ack(self.tuple, self.iss + 1, self.rcv_nxt(), window, reply);
         answer.options.timestamps = self.timestamps(env);
         HalfOpenOutcome::Answer(answer, reason)
     }

@@ -129,10 +129,9 @@ impl Connection {
         }
         let snd = &mut self.tcb.snd;
         snd.pmtu_claimed = 0;
-        let (end, size) = snd.largest;
-        if size > 0 && ack.ge(end) {
-            snd.pmtu_confirmed = snd.pmtu_confirmed.max(size);
-            snd.largest.1 = 0;
+        if snd.larger_size > 0 && ack.ge(snd.larger_end) {
+            snd.pmtu_confirmed = snd.pmtu_confirmed.max(snd.larger_size);
+            snd.larger_size = 0;
         }
     }
 
@@ -141,8 +140,8 @@ impl Connection {
     pub(crate) fn note_packet_size(&mut self, end: SeqNum, payload: usize) {
         let size = (payload.min(usize::from(self.tcb.snd.mss)) as u16).saturating_add(self.headers());
         let snd = &mut self.tcb.snd;
-        if snd.largest.1 == 0 && size > snd.pmtu_confirmed {
-            snd.largest = (end, size.min(snd.pmtu));
+        if snd.larger_size == 0 && size > snd.pmtu_confirmed {
+            (snd.larger_size, snd.larger_end) = (size.min(snd.pmtu), end);
         }
     }
 

@@ -113,7 +113,7 @@ impl Connection {
         }
         let fin = self.tcb.snd.fin_sent && start + len == self.tcb.snd.nxt;
         let payload = len - u32::from(fin);
-        let flags = if fin { Flags::FIN | Flags::PSH } else { Flags::default() };
+        let flags = if fin { Flags::FIN } else { Flags::default() };
         self.data_segment(start, payload as usize, flags, env)
     }
 
@@ -152,10 +152,7 @@ impl Connection {
             }
             return None;
         }
-        let mut flags = if last { Flags::PSH } else { Flags::default() };
-        if fin {
-            flags |= Flags::FIN;
-        }
+        let flags = if fin { Flags::FIN } else { Flags::default() };
         let segment_size = (payload > mss).then_some(mss as u16);
         Some(self.first_transmission(payload, flags, segment_size, env))
     }
@@ -256,8 +253,12 @@ impl Connection {
     }
 
     fn data_segment(&mut self, seq: SeqNum, payload_len: usize, flags: Flags, env: &mut Env<'_>) -> Outgoing {
+        let offset = seq.since(self.tcb.snd.una) as usize;
+        // PSH on the last byte that is queued: nothing more is on its way (MUST-61).
+        let push = payload_len > 0 && offset + payload_len == self.send_queue.len();
+        let flags = if push { flags | Flags::PSH } else { flags };
         let mut outgoing = self.bare(seq, Flags::ACK | flags, env);
-        outgoing.offset = seq.since(self.tcb.snd.una) as usize;
+        outgoing.offset = offset;
         outgoing.payload_len = payload_len;
         self.tcb.snd.last_sent = env.tick();
         outgoing

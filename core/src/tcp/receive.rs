@@ -259,7 +259,7 @@ impl Connection {
             self.tcb.rcv.nxt += piece.len() as u32;
             self.bytes_received += piece.len() as u64;
             if !self.tcb.rcv.shut {
-                self.receive_queue.append(piece);
+                self.receive_queue.push_bytes(piece);
             }
         }
         if !reassembly.ranges.is_empty() {

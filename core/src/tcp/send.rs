@@ -101,10 +101,10 @@ impl Connection {
     /// The peer echoes a congestion mark: react once in a window of data (3168-4).
     fn take_ece(&mut self, segment: &Segment<'_>, env: &mut Env<'_>) {
         let snd = &self.tcb.snd;
-        if snd.ecn && segment.flags().ece() && snd.una.ge(snd.recover) && self.flight() > 0 {
+        if snd.ecn && segment.flags().ece() && snd.una.ge(snd.cwr_until) && self.flight() > 0 {
             let (flight, mss) = (self.flight(), u32::from(self.payload_mss()));
             self.congestion.loss(env.now, flight, mss);
-            self.tcb.snd.recover = self.tcb.snd.nxt;
+            self.tcb.snd.cwr_until = self.tcb.snd.nxt;
             self.tcb.snd.cwr_pending = true;
         }
     }
@@ -256,7 +256,7 @@ impl Connection {
         recovery.forced = true;
         recovery.start_inflation(0);
         self.tcb.snd.recover = self.tcb.snd.nxt;
-        self.tcb.snd.largest.1 = 0;
+        self.tcb.snd.larger_size = 0;
         self.tcb.rtt.cancel();
         let tuple = self.tcb.tuple;
         env.note(&tuple, TraceKind::Loss { seq: una, why });

@@ -117,6 +117,8 @@ pub(crate) struct Snd {
     pub(crate) iss: SeqNum,
     /// After the highest sequence number of the last loss (6582-1, 6675-2).
     pub(crate) recover: SeqNum,
+    /// Congestion marks that are echoed below this tell of congestion that was reacted to (3168-4).
+    pub(crate) cwr_until: SeqNum,
     /// Since when the oldest unacknowledged data has been out without progress (R2, user timeout).
     pub(crate) stalled_since: Tick,
     pub(crate) last_sent: Tick,
@@ -129,8 +131,9 @@ pub(crate) struct Snd {
     pub(crate) pmtu_confirmed: u16,
     /// A smaller path MTU that an ICMP error claimed and nothing confirmed yet (5927-4); 0: none.
     pub(crate) pmtu_claimed: u16,
-    /// Where a packet larger than those ends, and its size; size 0: none is under way.
-    pub(crate) largest: (SeqNum, u16),
+    /// The size of a packet larger than those that is under way, and where it ends; 0: none is.
+    pub(crate) larger_size: u16,
+    pub(crate) larger_end: SeqNum,
     pub(crate) wscale: u8,
     /// The application closed its sending side: FIN after the queue.
     pub(crate) fin_queued: bool,
@@ -274,6 +277,7 @@ impl Connection {
                 max_wnd: 0,
                 iss,
                 recover: iss,
+                cwr_until: iss,
                 stalled_since: now,
                 last_sent: now,
                 mss: 0,
@@ -281,7 +285,8 @@ impl Connection {
                 pmtu,
                 pmtu_confirmed: 0,
                 pmtu_claimed: 0,
-                largest: (iss, 0),
+                larger_size: 0,
+                larger_end: iss,
                 wscale: agreed.snd_wscale.unwrap_or(0),
                 fin_queued: false,
                 fin_sent: false,

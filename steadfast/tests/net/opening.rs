@@ -160,7 +160,7 @@ async fn a_connect_can_choose_its_own_end() {
     let stream = TcpStream::connect_with(&pair.client, (SERVER, 7), options.clone()).await.unwrap();
     assert_eq!(stream.local_addr().unwrap(), at(CLIENT, 4242));
     let error = TcpStream::connect_with(&pair.client, (SERVER, 7), options).await.unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::AddrInUse);
+    assert_eq!(error.kind(), ErrorKind::AddrNotAvailable);
 }
 
 #[tokio::test]
