@@ -42,19 +42,22 @@ pub enum Profile {
     Bsd,
     /// The letter of RFC 9293, 6298 and 1122.
     Rfc,
+    /// FreeBSD 14 and 15.
+    FreeBsd,
 }
 
 impl Profile {
-    /// All of them, in the order of the tables.
+    /// Those that scenarios are run under, in the order of the tables.
     pub const ALL: [Profile; 4] = [Profile::Default, Profile::Linux, Profile::Bsd, Profile::Rfc];
 
-    /// `default`, `linux`, `bsd`, `rfc`.
+    /// `default`, `linux`, `bsd`, `rfc`, `freebsd`.
     pub const fn name(self) -> &'static str {
         match self {
             Profile::Default => "default",
             Profile::Linux => "linux",
             Profile::Bsd => "bsd",
             Profile::Rfc => "rfc",
+            Profile::FreeBsd => "freebsd",
         }
     }
 }
@@ -70,8 +73,9 @@ impl FromStr for Profile {
     fn from_str(s: &str) -> Result<Profile, String> {
         Profile::ALL
             .into_iter()
+            .chain([Profile::FreeBsd])
             .find(|p| p.name() == s)
-            .ok_or_else(|| format!("`{s}`: expected a profile: default, linux, bsd or rfc"))
+            .ok_or_else(|| format!("`{s}`: expected a profile: default, linux, bsd or rfc; or freebsd"))
     }
 }
 
@@ -195,6 +199,31 @@ impl Config {
     }
 }
 
+impl Config {
+    /// Where FreeBSD has another value than Linux (its `tcp_timer.h` and sysctl defaults).
+    fn as_freebsd(self) -> Config {
+        Config {
+            tcp_syn_timeout: secs(75),
+            tcp_synack_retries: 3,
+            somaxconn: 128,
+            tcp_rcvbuf: 65_536,
+            tcp_sndbuf: 32_768,
+            tcp_min_snd_mss: 216,
+            tcp_rto_min: millis(230),
+            tcp_rto_max: secs(64),
+            tcp_retries2: 12,
+            tcp_delack: millis(40),
+            tcp_quickack: 0,
+            tcp_keepalive_probes: 8,
+            tcp_rst_limit: 200,
+            tcp_rfc1337: true,
+            tcp_tw_reuse: 0,
+            ip_local_port_range: PortRange(10_000, 65_535),
+            ..self
+        }
+    }
+}
+
 impl Default for Config {
     fn default() -> Config {
         Config::profile(Profile::Default)
@@ -223,15 +252,16 @@ macro_rules! settings {
         impl Config {
             /// The values of a profile, with an all-zero secret.
             pub fn profile(profile: Profile) -> Config {
-                Config {
+                let config = Config {
                     $( $field: match profile {
                         Profile::Default => $default,
-                        Profile::Linux => $linux,
+                        Profile::Linux | Profile::FreeBsd => $linux,
                         Profile::Bsd => $bsd,
                         Profile::Rfc => $rfc,
                     }, )+
                     secret: [0; 32],
-                }
+                };
+                if profile == Profile::FreeBsd { config.as_freebsd() } else { config }
             }
 
             /// The whole table, in its order.
