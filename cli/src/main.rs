@@ -38,6 +38,9 @@ enum Command {
     /// Play scenarios of the fault catalogue on a simulated network.
     #[command(subcommand)]
     Lab(lab::Lab),
+    /// Run scripts in the packetdrill language, in virtual time.
+    #[command(subcommand)]
+    Drill(drill::DrillCommand),
 }
 
 fn main() -> ExitCode {
@@ -46,6 +49,7 @@ fn main() -> ExitCode {
         Command::Connect(command) => run(command.run()),
         Command::Config(command) => command.run(),
         Command::Lab(command) => command.run(),
+        Command::Drill(command) => command.run(),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
