@@ -426,7 +426,7 @@ fn tokens(text: &str, position: &dyn Fn(usize) -> Position) -> Parsed<Vec<(usize
             '\n' => {
                 let indent = rest[1..].len() - rest[1..].trim_start_matches([' ', '\t']).len();
                 if open == 0 {
-                    tokens.push((at + 1 + indent, Token::Line(indent)));
+                    tokens.push((at, Token::Line(indent)));
                 }
                 1
             }

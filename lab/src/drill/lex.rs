@@ -278,7 +278,7 @@ fn nanoseconds(whole: &str, fraction: &str) -> Option<i64> {
     for place in 0..9 {
         nanos = nanos * 10 + fraction.as_bytes().get(place).map_or(0, |digit| i64::from(digit - b'0'));
     }
-    (seconds < 1_000_000_000).then_some(seconds * 1_000_000_000 + nanos)
+    (seconds < 1_000_000_000).then(|| seconds * 1_000_000_000 + nanos)
 }
 
 #[cfg(test)]

@@ -26,7 +26,9 @@ fn scripts() -> Vec<(String, String)> {
     let mut all: Vec<_> = fs::read_dir(folder)
         .unwrap()
         .map(|entry| entry.unwrap().path())
-        .map(|path| (path.file_name().unwrap().to_string_lossy().into_owned(), fs::read_to_string(path).unwrap()))
+        .map(|path| {
+            (path.file_name().unwrap().to_string_lossy().into_owned(), fs::read_to_string(path).unwrap())
+        })
         .collect();
     all.sort();
     all
@@ -99,7 +101,10 @@ fn what_does_not_apply_is_skipped_with_a_reason() {
     };
     skips("0 socket(..., SOCK_DGRAM, IPPROTO_UDP) = 3", "sockets of SOCK_DGRAM are not interpreted");
     skips("0 futex(1) = 0", "the system call futex is not interpreted");
-    skips("`sysctl -w net.ipv4.tcp_nonsense=1`\n0 close(3) = -1", "sysctl net.ipv4.tcp_nonsense cannot be mapped");
+    skips(
+        "`sysctl -w net.ipv4.tcp_nonsense=1`\n0 close(3) = -1",
+        "sysctl net.ipv4.tcp_nonsense cannot be mapped",
+    );
     skips("`iptables -F`\n0 close(3) = -1", "the command `iptables -F` is not interpreted");
     skips("0 < gre: S 0:0(0) win 1\n+0 close(3) = -1", "packets in gre are not interpreted");
     let option = "0 socket(..., SOCK_STREAM, 0) = 3\n+0 setsockopt(3, SOL_SOCKET, SO_ZEROCOPY, [1], 4) = 0";

@@ -49,7 +49,9 @@ fn a_branch_is_taken_by_its_condition() {
 
 #[test]
 fn an_assertion_tells_the_values_that_it_saw() {
-    let Err(Stopped::Failed(at, reason)) = run("x = 2\nassert tcpi_rtt == x * 3, 'rtt %d' % tcpi_rtt") else { panic!() };
+    let Err(Stopped::Failed(at, reason)) = run("x = 2\nassert tcpi_rtt == x * 3, 'rtt %d' % tcpi_rtt") else {
+        panic!()
+    };
     assert_eq!(at.column, 7);
     assert_eq!(reason, "assert tcpi_rtt == x * 3, where tcpi_rtt is 100, x is 2: rtt 100");
     assert!(matches!(run("assert tcpi_lost == 0"), Err(Stopped::Unknown(name)) if name == "tcpi_lost"));

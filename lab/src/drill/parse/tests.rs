@@ -14,7 +14,9 @@ fn packet(text: &str) -> crate::drill::ast::Packet {
 
 #[test]
 fn times_of_all_kinds_are_read() {
-    let script = read("0.5 close(1)=0\n+.1 close(1)=0\n* close(1)=0\n1~2 close(1)=0\n+1~+2 close(1)=0\n+0...0.2 close(1)=0");
+    let script = read(
+        "0.5 close(1)=0\n+.1 close(1)=0\n* close(1)=0\n1~2 close(1)=0\n+1~+2 close(1)=0\n+0...0.2 close(1)=0",
+    );
     let times: Vec<_> = script.events.iter().map(|event| event.when).collect();
     let second = 1_000_000_000;
     let expected = [
@@ -31,7 +33,9 @@ fn times_of_all_kinds_are_read() {
 
 #[test]
 fn a_segment_is_read_whole() {
-    let packet = packet("> [ect0, ttl 3] 1 > 2 SWE 5:6(1) ack 7 win 8 urg 9 <mss 1,sackOK,TS val 2 ecr 3,nop,wscale 4>");
+    let packet = packet(
+        "> [ect0, ttl 3] 1 > 2 SWE 5:6(1) ack 7 win 8 urg 9 <mss 1,sackOK,TS val 2 ecr 3,nop,wscale 4>",
+    );
     assert_eq!((packet.direction, packet.ip.ttl), (Direction::Out, Some(3)));
     let Body::Tcp(tcp) = packet.body else { panic!() };
     assert_eq!((tcp.ports, tcp.flags, tcp.seq, tcp.len), (Some((1, 2)), 0xc2, 5, 1));
@@ -57,7 +61,10 @@ fn options_of_all_kinds_are_read() {
 
 #[test]
 fn icmp_is_read_in_both_orders() {
-    for text in ["< icmp unreachable frag_needed mtu 1200 [1:1461(1460)]", "< [1:1461(1460)] icmp unreachable frag_needed mtu 1200"] {
+    for text in [
+        "< icmp unreachable frag_needed mtu 1200 [1:1461(1460)]",
+        "< [1:1461(1460)] icmp unreachable frag_needed mtu 1200",
+    ] {
         let Body::Icmp(icmp) = packet(text).body else { panic!() };
         assert_eq!((icmp.mtu, icmp.quoted), (Some(1200), Quoted::Tcp(1, 1460)));
     }
@@ -71,10 +78,14 @@ fn an_icmp_line_ends_where_the_next_begins() {
 
 #[test]
 fn names_that_are_defined_stand_for_their_values() {
-    let script = read("--define COOKIE=aabbccdd\n--define=N=7\n0 < S 0:0(0) win N <FO COOKIE,nop,nop>\n+0 close(N) = 0");
+    let script = read(
+        "--define COOKIE=aabbccdd\n--define=N=7\n0 < S 0:0(0) win N <FO COOKIE,nop,nop>\n+0 close(N) = 0",
+    );
     let Action::Call(call) = &script.events[1].action else { panic!() };
     assert_eq!(call.arguments, [Expression::Integer(7)]);
-    assert!(matches!(&script.events[0].action, Action::Packet(packet) if matches!(&packet.body, Body::Tcp(tcp) if tcp.window == Some(7))));
+    assert!(
+        matches!(&script.events[0].action, Action::Packet(packet) if matches!(&packet.body, Body::Tcp(tcp) if tcp.window == Some(7)))
+    );
 }
 
 #[test]
