@@ -14,7 +14,7 @@ use steadfast::{Config, Net, Profile};
 use crate::capture::Captured;
 use crate::failure::Failure;
 
-/// How long a command waits at its end for connections to close in good order.
+/// How long a server that is told to end waits for connections to close in good order.
 pub(crate) const CLOSE_LIMIT: Duration = Duration::from_secs(5);
 
 /// Device and stack.

@@ -2,18 +2,19 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use clap::Args;
 use steadfast::TcpStream;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-use crate::attach::{Attach, CLOSE_LIMIT};
+use crate::attach::Attach;
 use crate::failure::{Failure, describe};
 
 /// Connect standard input and output to a server.
 #[derive(Args)]
 pub(crate) struct Connect {
-    /// Server: 10.9.0.1:80, [fd09::1]:80, or a name that this machine can look up.
+    /// Server, as `10.9.0.1:80` or `[fd09::1]:80`; or a name that this machine can look up.
     #[arg(value_name = "HOST:PORT")]
     server: String,
     #[command(flatten)]
@@ -30,11 +31,9 @@ impl Connect {
         exchange(stream, tokio::io::stdin(), tokio::io::stdout())
             .await
             .map_err(|e| e.into_failure(server))?;
-        attached
-            .net
-            .close(CLOSE_LIMIT)
-            .await
-            .map_err(|e| Failure::connection(format_args!("close {server}"), e))
+        // A slow reader gets all it was sent: TCP itself knows when a peer is lost.
+        let closed = attached.net.close(Duration::MAX).await;
+        closed.map_err(|e| Failure::connection(format_args!("close {server}"), e))
     }
 
     /// The server's address: the first that is of the family of one of ours.

@@ -356,9 +356,9 @@ settings! {
     // Sizes.
 
     /// Receive buffer of a connection, which its window never exceeds.
-    "steadfast.tcp_rcvbuf" tcp_rcvbuf: u32 as kinds::Bytes(1024, 1 << 30), [1 << 20, 131_072, 8192, 65_535], "Linux tcp_rmem[1]";
+    "steadfast.tcp_rcvbuf" tcp_rcvbuf: u32 as kinds::Bytes(1024, 1 << 30), [1 << 20, 131_072, 8192, 65_535], "Linux, middle value of tcp_rmem";
     /// Send buffer of a connection.
-    "steadfast.tcp_sndbuf" tcp_sndbuf: u32 as kinds::Bytes(1024, 1 << 30), [1 << 20, 131_072, 8192, 65_535], "Linux tcp_wmem[1]";
+    "steadfast.tcp_sndbuf" tcp_sndbuf: u32 as kinds::Bytes(1024, 1 << 30), [1 << 20, 131_072, 8192, 65_535], "Linux, middle value of tcp_wmem";
     /// All buffers of the stack together; above it nothing more is queued.
     "steadfast.tcp_mem" tcp_mem: u64 as kinds::Memory(65_536, 1 << 40), [256 << 20, 256 << 20, 256 << 20, 256 << 20], "Linux tcp_mem; T-08";
     /// Connections of the stack, opening ones included; above it a connect fails and final ACKs are dropped.
@@ -380,7 +380,7 @@ settings! {
     "net.ipv4.tcp_rto_min_us" tcp_rto_min: Duration as kinds::Micros(1000, 60_000_000), [millis(200), millis(200), secs(1), secs(1)], "RFC 6298 §2.4; Linux";
     /// Largest RTO.
     "net.ipv4.tcp_rto_max_ms" tcp_rto_max: Duration as kinds::Millis(1000, 120_000), [secs(120), secs(120), secs(64), secs(60)], "RFC 6298 §2.5; Linux";
-    /// Retransmissions after which the application and IP are told that there may be a problem (R1).
+    /// The application is told that there may be a problem when as much time has passed as this many backed-off RTOs take (R1).
     "net.ipv4.tcp_retries1" tcp_retries1: u8 as kinds::Count(1, 255), [3, 3, 3, 3], "RFC 9293 SHLD-10";
     /// A connection is given up when as much time has passed as this many backed-off RTOs take (R2).
     "net.ipv4.tcp_retries2" tcp_retries2: u8 as kinds::Count(1, 255), [15, 15, 12, 6], "RFC 9293 SHLD-11; Linux";

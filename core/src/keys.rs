@@ -113,7 +113,11 @@ impl Keys {
 
     /// Ports to try for a connect, in order: all of the range once, from a place that nobody can foresee (RFC
     /// 6056 §3.3.4, double hash, with random steps: 6056-1, 6056-2).
-    pub(crate) fn ports(&mut self, range: PortRange, tuple: &FourTuple) -> impl Iterator<Item = u16> + use<> {
+    pub(crate) fn ports(
+        &mut self,
+        range: PortRange,
+        tuple: &FourTuple,
+    ) -> impl Iterator<Item = u16> + Clone + use<> {
         let ends = [&tuple.to_bytes()[..32], &tuple.remote_port.to_be_bytes()[..]].concat();
         let hash = self.port.strong(&[&ends]);
         let step = 1 + self.random() % 8;

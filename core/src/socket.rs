@@ -101,7 +101,7 @@ pub struct SocketOptions {
     pub fin_timeout: Duration,
     /// Upper bound of the MSS announced and used (`TCP_MAXSEG`).
     pub max_segment: Option<u16>,
-    /// Receive buffer, bytes (`SO_RCVBUF`). Counts when set before the connection is made.
+    /// Receive buffer, bytes (`SO_RCVBUF`). Counts when given to `listen` or `connect`.
     pub rcvbuf: u32,
     /// Send buffer, bytes (`SO_SNDBUF`).
     pub sndbuf: u32,

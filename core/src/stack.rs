@@ -4,7 +4,7 @@
 //! and the moves; `inbound` walks a packet to its table, `outbound` fills frames, `timers` runs what is due, `calls`
 //! are the user's, `view` shows what there is.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
@@ -30,7 +30,7 @@ use crate::tcp::segment::{Answer, Segment};
 use crate::tcp::syn_sent::Opening;
 use crate::tcp::tcb::{Connection, Env, Origin};
 use crate::tcp::time_wait::{self, Peers, TimeWait, TimeWaits};
-use crate::time::{Instant, Tick};
+use crate::time::{Duration, Instant, Tick};
 use crate::timer::{TimerId, Wheel};
 use crate::trace::{State, Trace, TraceKind};
 use crate::wire::tcp::{Flags, Options};
@@ -123,6 +123,8 @@ pub struct Stack {
     trace: Trace,
     keys: Keys,
     now: Instant,
+    /// When timers were run last.
+    timers_ran: Instant,
 
     addresses: Addresses,
     fragments: Fragments,
@@ -220,6 +222,7 @@ impl Stack {
             counters: Counters::default(),
             trace: Trace::default(),
             now: Instant::ZERO,
+            timers_ran: Instant::ZERO,
             fragments: Fragments::default(),
             pmtu: PmtuCache::default(),
             rst_limit: RateLimiter::default(),
@@ -260,7 +263,14 @@ impl Stack {
         removed
     }
 
+    /// Time passes, without a timer that would have fired being run: `advance` does that. But ticks compare right for
+    /// 24 days only, so after a longer sleep the timers catch up in steps.
     fn set_now(&mut self, now: Instant) {
+        const STEP: Duration = Duration::from_secs(10 * 86_400);
+        while now - self.timers_ran > STEP {
+            self.now = self.now.max(self.timers_ran + STEP);
+            self.run_timers();
+        }
         self.now = self.now.max(now);
     }
 
@@ -354,7 +364,7 @@ impl Stack {
         let socket = connection.socket;
         if !connection.queued && connection.wants_to_send() {
             connection.queued = true;
-            self.ready.push_back(FlowRef::Connection(index).into());
+            self.make_ready(FlowRef::Connection(index));
         }
         self.arm(index);
         self.notify(socket, events);
@@ -404,7 +414,7 @@ impl Stack {
     /// The connection becomes a compact entry; its socket, if somebody holds it, keeps what was not read.
     fn enter_time_wait(&mut self, index: u32) {
         // Its last ACK leaves as a stateless answer, because the connection is gone before the device asks.
-        let (length, now) = (time_wait::length(&self.config), self.now);
+        let now = self.now;
         let last_ack = {
             let connection = &mut self.connections[index as usize];
             let due = connection.tcb.ack.now;
@@ -419,17 +429,22 @@ impl Stack {
             let (peer, limit) = (tuple.remote().ip(), self.config.tcp_tw_recycle_peers as usize);
             self.peers.remember(peer, connection.tcb.ts.recent, now, limit);
         }
-        if self.time_waits.entries.len() >= self.config.tcp_max_tw_buckets as usize {
-            self.counters.tcp_time_wait_overflow += 1;
-            self.note_state(&tuple, State::TimeWait, State::Closed);
-        } else if length.is_zero() {
-            self.note_state(&tuple, State::TimeWait, State::Closed);
-        } else {
-            self.counters.tw += 1;
-            let entry = self.time_waits.insert(TimeWait::new(&connection, now, length));
-            self.place(&tuple, FlowRef::TimeWait(entry));
-        }
+        self.add_time_wait(&connection);
         self.finish_socket(connection, None);
+    }
+
+    /// Leaves an entry behind for 2MSL, where there is room for it.
+    fn add_time_wait(&mut self, connection: &Connection) {
+        let tuple = connection.tcb.tuple;
+        let length = time_wait::length(&self.config);
+        let full = self.time_waits.entries.len() >= self.config.tcp_max_tw_buckets as usize;
+        if full || length.is_zero() {
+            self.counters.tcp_time_wait_overflow += u64::from(full);
+            return self.note_state(&tuple, State::TimeWait, State::Closed);
+        }
+        self.counters.tw += 1;
+        let entry = self.time_waits.insert(TimeWait::new(connection, self.now, length));
+        self.place(&tuple, FlowRef::TimeWait(entry));
     }
 
     fn remove_time_wait(&mut self, index: u32) {
@@ -461,7 +476,14 @@ impl Stack {
             self.push_reply(Reply::Segment(answer));
             env!(self).note_reply(&tuple, ReplyReason::RstAbort);
         }
-        self.note_state(&tuple, connection.tcb.state, State::Closed);
+        if connection.from_cookie {
+            // Its third segment, delayed or repeated, would make it once more: nothing but this entry knows that it
+            // has been (H4b).
+            self.note_state(&tuple, connection.tcb.state, State::TimeWait);
+            self.add_time_wait(&connection);
+        } else {
+            self.note_state(&tuple, connection.tcb.state, State::Closed);
+        }
         self.finish_socket(connection, closed.error);
     }
 
@@ -520,9 +542,36 @@ impl Stack {
             socket.events |= events;
             if socket.accepted && !socket.queued {
                 socket.queued = true;
-                self.events.push_back(id);
+                self.queue_event(id);
             }
         }
+    }
+
+    /// Sockets that are gone leave their places behind; they must not add up while nobody polls.
+    fn queue_event(&mut self, id: SocketId) {
+        if self.events.len() > 2 * self.sockets.len() + 64 {
+            let sockets = &self.sockets;
+            self.events.retain(|id| sockets.contains_key(*id));
+        }
+        self.events.push_back(id);
+    }
+
+    /// Gives a connection or an opening its turn in `transmit`. What ended before its turn left its place behind,
+    /// and those must not add up while the device takes nothing.
+    fn make_ready(&mut self, flow: FlowRef) {
+        if self.ready.len() > 2 * (self.connections.len() + self.openings.len()) + 64 {
+            let Stack { ready, connections, openings, .. } = self;
+            let mut seen = BTreeSet::new();
+            ready.retain(|packed| {
+                let queued = match FlowRef::from(*packed) {
+                    FlowRef::Connection(i) => connections.get(i as usize).is_some_and(|c| c.queued),
+                    FlowRef::Opening(i) => openings.get(i as usize).is_some_and(|o| o.queued),
+                    FlowRef::HalfOpen(_) | FlowRef::TimeWait(_) => false,
+                };
+                queued && seen.insert(packed.0)
+            });
+        }
+        self.ready.push_back(flow.into());
     }
 
     // Answers.
@@ -564,5 +613,24 @@ impl Stack {
 
     fn tick(&self) -> Tick {
         Tick::at(self.now)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::socket::ConnectOptions;
+
+    #[test]
+    fn what_is_gone_takes_no_place_while_nobody_polls_and_nothing_is_sent() {
+        let interface = Interface::new(1500, [("10.0.0.1".parse().unwrap(), 24)]);
+        let mut stack = Stack::new(Config::default(), interface);
+        for _ in 0..10_000 {
+            let options = ConnectOptions::default();
+            let id = stack.connect(Instant::ZERO, "10.0.0.2:80".parse().unwrap(), options).unwrap();
+            stack.notify(id, Event::TROUBLE);
+            stack.abort(Instant::ZERO, id).unwrap();
+        }
+        assert!(stack.ready.len() < 100 && stack.events.len() < 100);
     }
 }

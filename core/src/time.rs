@@ -122,9 +122,30 @@ impl Tick {
         (self.0.wrapping_sub(earlier.0) as i32).max(0) as u32
     }
 
+    /// Milliseconds that have passed since a stamp. A stamp never lies ahead, so this is right for 49 days.
+    pub(crate) fn elapsed(self, stamp: Tick) -> u32 {
+        self.0.wrapping_sub(stamp.0)
+    }
+
     /// The earlier of two deadlines.
     pub(crate) fn earlier(self, other: Tick) -> Tick {
         if self.is_due(other) { self } else { other }
+    }
+}
+
+/// When something began, in sixteenths of a second modulo 2^32: four bytes that are right for eight years, because
+/// what is forgotten is forgotten for months (T7).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Since(u32);
+
+impl Since {
+    pub(crate) fn at(now: Instant) -> Since {
+        Since((now.as_nanos() / 62_500_000) as u32)
+    }
+
+    /// How long ago it was.
+    pub(crate) fn age(self, now: Instant) -> Duration {
+        Duration::from_nanos(u64::from(Since::at(now).0.wrapping_sub(self.0)) * 62_500_000)
     }
 }
 
@@ -171,6 +192,15 @@ mod tests {
         assert_eq!(after.since(before), 16);
         assert_eq!(before.since(after), 0);
         assert_eq!(before.earlier(after), before);
+    }
+
+    #[test]
+    fn what_passed_since_a_stamp_is_right_where_ticks_already_seem_to_lie_ahead() {
+        let days = |n: u64| Instant::from_secs(n * 86_400);
+        let (then, now) = (Tick::at(days(3)), Tick::at(days(43)));
+        assert!(!then.is_due(now), "as deadlines they compare the other way round");
+        assert_eq!(now.elapsed(then), 40 * 86_400_000);
+        assert_eq!(Since::at(days(3)).age(days(3000)), Duration::from_secs(2997 * 86_400));
     }
 
     #[test]

@@ -4,7 +4,7 @@ mod common;
 
 use common::{Pair, Side, pattern};
 use steadfast_core::trace::State;
-use steadfast_core::{Config, Duration, Error, Profile};
+use steadfast_core::{Config, Duration, Error, Event, Profile};
 
 #[test]
 fn a_connection_opens_carries_and_ends_n1_n2() {
@@ -46,6 +46,74 @@ fn loss_both_ways_loses_no_byte() {
         assert_eq!(pair.transfer((Side::Client, client), (Side::Server, server), &data), data, "seed {seed}");
         assert_eq!(pair.transfer((Side::Server, server), (Side::Client, client), &data), data, "seed {seed}");
     }
+}
+
+#[test]
+fn both_ends_measure_a_round_trip_in_the_handshake_unless_it_is_ambiguous_6298_2_6298_6() {
+    for profile in Profile::ALL {
+        let mut pair = Pair::new(Config::profile(profile));
+        let (client, server) = pair.connect();
+        let rtt = Duration::from_millis(20);
+        assert_eq!(pair.client.info(pair.now, client).unwrap().rtt, rtt, "{profile}");
+        assert_eq!(pair.server.info(pair.now, server).unwrap().rtt, rtt, "{profile}");
+
+        let mut pair = Pair::new(Config::profile(profile));
+        // The first SYN-ACK is lost: whether the ACK is for the first or the second, nobody can tell.
+        pair.wire = Box::new(|side, count, _| side == Side::Client || count > 1);
+        let listener = pair.server.listen(common::SERVER.parse().unwrap(), Default::default()).unwrap();
+        pair.client.connect(pair.now, common::SERVER.parse().unwrap(), Default::default()).unwrap();
+        pair.run_for(Duration::from_secs(10));
+        let (server, _) = pair.server.accept(listener).unwrap();
+        assert_eq!(pair.server.info(pair.now, server).unwrap().rtt, Duration::ZERO, "{profile}");
+    }
+}
+
+#[test]
+fn urgent_data_is_announced_once_and_read_in_line_must_30_must_31() {
+    let mut pair = Pair::new(Config::default());
+    let (client, server) = pair.connect();
+    pair.client.send(client, b"before").unwrap();
+    assert_eq!(pair.client.send_urgent(client, b"now!"), Ok(4));
+    pair.client.send(client, b"after").unwrap();
+    pair.events.clear();
+    pair.run_for(Duration::from_millis(100));
+    let urgent = pair.events.iter().filter(|(_, id, event)| *id == server && event.contains(Event::URGENT));
+    assert_eq!(urgent.count(), 1);
+    assert_eq!(pair.server.readable(server), Ok((15, 10)));
+    let mut buffer = [0; 32];
+    assert_eq!(pair.server.recv(server, &mut buffer), Ok(15));
+    assert_eq!(&buffer[..15], b"beforenow!after");
+    assert_eq!(pair.server.readable(server), Ok((0, 0)));
+}
+
+#[test]
+fn after_a_month_without_a_segment_timers_still_fire_and_ages_are_right_t7() {
+    let mut pair = Pair::new(Config::default());
+    let (client, server) = pair.connect();
+    pair.now += Duration::from_secs(30 * 86_400);
+    let age = pair.client.info(pair.now, client).unwrap().state_age;
+    assert!(age > Duration::from_secs(30 * 86_400) && age < Duration::from_secs(30 * 86_400 + 1), "{age:?}");
+    // The first segment after the pause is lost.
+    let before = pair.sent[0];
+    pair.wire = Box::new(move |side, count, _| side == Side::Server || count > before + 1);
+    let start = pair.now;
+    let data = pattern(100);
+    assert_eq!(pair.transfer((Side::Client, client), (Side::Server, server), &data), data);
+    assert_eq!(pair.now - start, Duration::from_millis(210), "one RTO and the way");
+}
+
+#[test]
+fn r2_is_not_reached_before_anything_was_sent_again_shld_10() {
+    let mut pair = Pair::new(Config::default());
+    let (client, server) = pair.connect();
+    assert_eq!(pair.client.send(client, &pattern(100)), Ok(100));
+    pair.flush();
+    // The machine sleeps for an hour, which is longer than R2, while the segment is on its way.
+    pair.now += Duration::from_secs(3600);
+    pair.run_for(Duration::from_secs(1));
+    let mut buffer = [0; 200];
+    assert_eq!(pair.server.recv(server, &mut buffer), Ok(100));
+    assert_eq!(pair.client.info(pair.now, client).unwrap().unacked, 0);
 }
 
 #[test]

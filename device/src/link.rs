@@ -2,10 +2,14 @@
 
 use std::io;
 use std::net::IpAddr;
+use std::time::Duration;
 
 use futures_util::TryStreamExt;
+use rtnetlink::packet_route::address::AddressHeaderFlags;
 use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags};
+use rtnetlink::packet_route::route::RouteType;
 use rtnetlink::{Handle, LinkUnspec, RouteMessageBuilder};
+use tokio::time::Instant;
 
 /// A network interface, as the kernel knows it.
 pub(crate) struct Link {
@@ -53,19 +57,55 @@ impl Link {
         Ok(())
     }
 
+    /// Gives the interface an address, which answers when this returns.
     pub(crate) async fn add_address(&self, address: IpAddr, prefix_len: u8) -> io::Result<()> {
-        let request = self.handle.address().add(self.index, address, prefix_len);
-        request.replace().execute().await.map_err(into_io)
+        let mut request = self.handle.address().add(self.index, address, prefix_len).replace();
+        if address.is_ipv6() {
+            // Nobody else is on this link; without the flag the kernel may not bind to the address for a moment.
+            request.message_mut().header.flags |= AddressHeaderFlags::Nodad;
+        }
+        request.execute().await.map_err(into_io)?;
+        self.wait_until_local(address).await
+    }
+
+    /// The kernel takes an IPv6 address into its routing table a moment after it has said yes. What arrives for
+    /// it before that is dropped.
+    async fn wait_until_local(&self, address: IpAddr) -> io::Result<()> {
+        let deadline = Instant::now() + ADDRESS_LIMIT;
+        while !self.is_local(address).await? {
+            if Instant::now() > deadline {
+                return Err(io::Error::new(io::ErrorKind::TimedOut, "the kernel does not answer to it"));
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        Ok(())
+    }
+
+    async fn is_local(&self, address: IpAddr) -> io::Result<bool> {
+        let whole = if address.is_ipv4() { 32 } else { 128 };
+        let lookup =
+            RouteMessageBuilder::<IpAddr>::new().destination_prefix(address, whole).map_err(invalid)?;
+        let mut found = self.handle.route().get(lookup.build()).execute();
+        // An error: there is no route at all yet.
+        let route = found.try_next().await.ok().flatten();
+        Ok(route.is_some_and(|route| route.header.kind == RouteType::Local))
     }
 
     pub(crate) async fn add_route(&self, network: IpAddr, prefix_len: u8) -> io::Result<()> {
         let route = RouteMessageBuilder::<IpAddr>::new()
             .destination_prefix(network, prefix_len)
-            .map_err(|e| io::Error::new(io::ErrorKind::InvalidInput, e.to_string()))?
+            .map_err(invalid)?
             .output_interface(self.index)
             .build();
         self.handle.route().add(route).replace().execute().await.map_err(into_io)
     }
+}
+
+/// How long the kernel may take to answer to an address that it was given.
+const ADDRESS_LIMIT: Duration = Duration::from_secs(5);
+
+fn invalid(error: impl std::fmt::Display) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, error.to_string())
 }
 
 fn into_io(error: rtnetlink::Error) -> io::Error {

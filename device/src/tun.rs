@@ -1,14 +1,18 @@
 //! TUN devices: packets to and from this machine's kernel.
 
 use std::fmt;
+use std::future::{Future, poll_fn};
 use std::io;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, OwnedFd};
+use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::ioctl::{self, Opcode, Updater, opcode};
+use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use crate::link::Link;
@@ -42,15 +46,22 @@ impl TunOptions {
 }
 
 /// A TUN device. It carries bare IP packets, without a header before them (`IFF_NO_PI`).
-#[derive(Debug)]
 pub struct Tun {
-    fd: AsyncFd<OwnedFd>,
+    fd: Arc<AsyncFd<OwnedFd>>,
+    /// Resolves when the interface was deleted: the file then shows an error and nothing to read.
+    deleted: Pin<Box<dyn Future<Output = ()> + Send>>,
     name: String,
     capabilities: Capabilities,
 }
 
+impl fmt::Debug for Tun {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tun").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
 impl Tun {
-    /// Opens a device and sets up the kernel's end of it. Needs a Tokio runtime with I/O enabled.
+    /// Opens a device and sets up the kernel's end of it. Needs a Tokio runtime with I/O and time enabled.
     ///
     /// Making a device takes root or `CAP_NET_ADMIN`; using a persistent one that this user owns does not, as
     /// long as `options` asks for nothing to be changed.
@@ -63,7 +74,9 @@ impl Tun {
         // SAFETY: the file is owned here, open, and never replaced or closed before the `AsyncFd` is dropped.
         let fd = unsafe { AsyncFd::register(fd) };
         let fd = fd.map_err(|e| TunError::new("cannot watch the device", e.into(), ""))?;
-        Ok(Tun { fd, name, capabilities: Capabilities::new(mtu) })
+        let fd = Arc::new(fd);
+        let deleted = Box::pin(shows_error(fd.clone()));
+        Ok(Tun { fd, deleted, name, capabilities: Capabilities::new(mtu) })
     }
 
     /// Name of the interface.
@@ -79,7 +92,13 @@ impl Device for Tun {
 
     fn poll_recv(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<Received>> {
         loop {
-            let mut guard = ready!(self.fd.poll_read_ready(cx))?;
+            let Poll::Ready(ready) = self.fd.poll_read_ready(cx) else {
+                ready!(self.deleted.as_mut().poll(cx));
+                // It may be asked again, and then says so again.
+                self.deleted = Box::pin(poll_fn(|_| Poll::Ready(())));
+                return Poll::Ready(Err(Errno::NODEV.into()));
+            };
+            let mut guard = ready?;
             let read = guard.try_io(|fd| Ok(rustix::io::read(fd, &mut *buffer)?));
             match read {
                 Ok(Ok(len)) => return Poll::Ready(Ok(Received::new(len))),
@@ -103,6 +122,12 @@ impl Device for Tun {
             }
         }
     }
+}
+
+/// Waits for an error on the file, once and for all.
+async fn shows_error(fd: Arc<AsyncFd<OwnedFd>>) {
+    // It fails only when the runtime ends, which ends whoever waits as well.
+    let _ = fd.ready(Interest::ERROR).await;
 }
 
 /// Whether the device behind the file is gone.

@@ -5,6 +5,8 @@ use std::future::{Future, poll_fn};
 use std::io::ErrorKind;
 use std::net::{IpAddr, UdpSocket};
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
+use std::task::Poll;
 use std::time::Duration;
 
 use nix::sched::{CloneFlags, unshare};
@@ -14,6 +16,9 @@ use tokio::time::timeout;
 /// Runs `test` in a namespace of its own, or says why that cannot be done here. With `STEADFAST_REQUIRE_TUN` in
 /// the environment, that is a failure.
 fn in_namespace(test: impl Future<Output = ()>) {
+    // One at a time: a child that one test starts has the device files of all others until it runs its program.
+    static TURN: Mutex<()> = Mutex::new(());
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     let reason = if !nix::unistd::geteuid().is_root() {
         Some("it takes root to make a network namespace".to_owned())
     } else if !Path::new("/dev/net/tun").exists() {
@@ -55,14 +60,13 @@ async fn send(tun: &mut Tun, packet: &[u8]) {
     poll_fn(|cx| tun.poll_send(cx, Frame::new(packet))).await.unwrap();
 }
 
-/// Turns a UDP packet over IPv4 round: what was sent comes back. A sum does not care for order, so the
-/// checksums stay as they are.
+/// Turns a UDP packet round: what was sent comes back. A sum does not care for order, so the checksums stay as
+/// they are.
 fn turned_round(packet: &[u8]) -> Vec<u8> {
+    let (addresses, length, ports) = if packet[0] >> 4 == 4 { (12, 4, 20) } else { (8, 16, 40) };
     let mut answer = packet.to_vec();
-    answer[12..16].copy_from_slice(&packet[16..20]);
-    answer[16..20].copy_from_slice(&packet[12..16]);
-    answer[20..22].copy_from_slice(&packet[22..24]);
-    answer[22..24].copy_from_slice(&packet[20..22]);
+    answer[addresses..addresses + 2 * length].rotate_left(length);
+    answer[ports..ports + 4].rotate_left(2);
     answer
 }
 
@@ -85,12 +89,17 @@ fn packets_pass_both_ways_between_the_kernel_and_the_device() {
 }
 
 #[test]
-fn ipv6_passes_as_soon_as_the_device_is_open() {
+fn ipv6_passes_both_ways_as_soon_as_the_device_is_open() {
     in_namespace(async {
-        let mut tun = Tun::open(&options()).await.unwrap();
-        let socket = UdpSocket::bind("[fd09::1]:0").unwrap();
-        socket.send_to(b"six", "[fd09::2]:9").unwrap();
-        assert!(recv_udp(&mut tun).await.ends_with(b"six"));
+        for _ in 0..10 {
+            let mut tun = Tun::open(&options()).await.unwrap();
+            let socket = UdpSocket::bind("[fd09::1]:0").unwrap();
+            socket.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
+            socket.send_to(b"six", "[fd09::2]:9").unwrap();
+            let packet = recv_udp(&mut tun).await;
+            send(&mut tun, &turned_round(&packet)).await;
+            assert_eq!(socket.recv(&mut [0; 16]).unwrap(), 3);
+        }
     });
 }
 
@@ -131,6 +140,70 @@ fn a_device_that_is_in_use_cannot_be_opened_again_until_it_is_dropped() {
         assert!(error.to_string().starts_with("cannot make the TUN device sf0: "), "{error}");
         drop(tun);
         Tun::open(&options()).await.unwrap();
+    });
+}
+
+/// Runs `ip`, or says that it is not there.
+fn ip(args: &str) -> bool {
+    match std::process::Command::new("ip").args(args.split(' ')).status() {
+        Ok(status) => {
+            assert!(status.success(), "ip {args}");
+            true
+        }
+        Err(e) => {
+            eprintln!("skipped: ip: {e}");
+            false
+        }
+    }
+}
+
+#[test]
+fn a_device_that_is_there_is_taken_as_it_is_and_stays() {
+    in_namespace(async {
+        if !ip("tuntap add dev sf0 mode tun") || !ip("link set sf0 mtu 1400") {
+            return;
+        }
+        for _ in 0..2 {
+            let tun = Tun::open(&TunOptions::new("sf0")).await.unwrap();
+            assert_eq!(tun.capabilities().mtu, 1400);
+        }
+        ip("link del sf0");
+    });
+}
+
+#[test]
+fn packets_are_lost_while_the_interface_is_down_and_pass_when_it_is_up_again() {
+    in_namespace(async {
+        let mut tun = Tun::open(&options()).await.unwrap();
+        if !ip("link set sf0 down") {
+            return;
+        }
+        // Lost, or not taken before the interface is up.
+        let sent = poll_fn(|cx| Poll::Ready(tun.poll_send(cx, Frame::new(&[0x45; 40])))).await;
+        assert!(!matches!(sent, Poll::Ready(Err(_))), "{sent:?}");
+        ip("link set sf0 up");
+        let socket = UdpSocket::bind("10.9.0.1:0").unwrap();
+        socket.send_to(b"up", "10.9.0.2:9").unwrap();
+        assert!(recv_udp(&mut tun).await.ends_with(b"up"));
+    });
+}
+
+#[test]
+fn a_device_that_is_deleted_says_so() {
+    in_namespace(async {
+        let mut tun = Tun::open(&options()).await.unwrap();
+        if !ip("link del sf0") {
+            return;
+        }
+        let mut buffer = [0; 1500];
+        loop {
+            if let Err(e) = poll_fn(|cx| tun.poll_recv(cx, &mut buffer)).await {
+                assert_ne!(e.kind(), ErrorKind::WouldBlock);
+                break;
+            }
+        }
+        assert!(poll_fn(|cx| tun.poll_recv(cx, &mut buffer)).await.is_err(), "and says so again");
+        assert!(poll_fn(|cx| tun.poll_send(cx, Frame::new(&[0x45; 40]))).await.is_err());
     });
 }
 

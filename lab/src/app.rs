@@ -15,7 +15,7 @@ use crate::network::nat::Nats;
 use crate::record::Record;
 use crate::scenario::expect::Invariant;
 use crate::scenario::script::{Endpoint, Target};
-use crate::stream::Streams;
+use crate::stream::{Map, Streams};
 
 /// What a program can reach: its host's stack, and the lab's books.
 pub(crate) struct World<'a> {
@@ -28,6 +28,8 @@ pub(crate) struct World<'a> {
     pub(crate) record: &'a mut Record,
     pub(crate) directory: &'a Directory,
     pub(crate) nats: &'a Nats,
+    /// When connections of this host came to be.
+    pub(crate) born: &'a Map<(SocketAddr, SocketAddr), Instant>,
     pub(crate) broken: &'a mut Vec<Broken>,
     /// Outcomes are not judged, and a program ends where a call fails.
     pub(crate) lenient: bool,

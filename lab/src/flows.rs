@@ -16,6 +16,10 @@ pub(crate) struct Way {
     pub(crate) iss: Option<SeqNum>,
     /// The sequence number after the last one sent.
     pub(crate) nxt: SeqNum,
+    /// ISS of the incarnation before.
+    before: Option<SeqNum>,
+    /// Sequence numbers used since the ISS, however often they wrapped.
+    total: u64,
     /// The window scale option on its SYN.
     scale: Option<u8>,
     /// The furthest right edge of the window that its sender announced.
@@ -45,9 +49,9 @@ pub(crate) struct Flow {
 /// What was seen of a segment.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Seen {
-    /// Relative sequence and acknowledgment number.
-    pub(crate) seq: u32,
-    pub(crate) ack: u32,
+    /// Relative sequence and acknowledgment number, and whether they are of the incarnation before.
+    pub(crate) seq: (u32, bool),
+    pub(crate) ack: (u32, bool),
     /// Something of it was sent before.
     pub(crate) again: bool,
     /// A rule that it breaks.
@@ -92,7 +96,8 @@ impl Flows {
         let fresh = own.iss.is_none();
         let again = !fresh && end != header.seq && header.seq.lt(own.nxt);
         let wrong = if flow.tainted || fresh { None } else { own.broken_rule(&back, header, end) };
-        if fresh || end.gt(own.nxt) {
+        if fresh || (end.gt(own.nxt) && !header.flags.rst()) {
+            own.total += if fresh { 0 } else { u64::from(end.since(own.nxt)) };
             own.nxt = end;
         }
         own.timestamps = header.options.timestamps.or(own.timestamps);
@@ -101,12 +106,7 @@ impl Flows {
             own.edge = Some(own.edge.map_or(edge, |old| old.max(edge)));
             own.ack = Some(header.ack);
         }
-        Seen {
-            seq: own.iss.map_or(header.seq.0, |iss| header.seq.since(iss)),
-            ack: back.iss.map_or(header.ack.0, |iss| header.ack.since(iss)),
-            again,
-            wrong,
-        }
+        Seen { seq: own.relative(header.seq), ack: back.relative(header.ack), again, wrong }
     }
 
     /// A segment reaches the other stack.
@@ -116,7 +116,10 @@ impl Flows {
         let back = flow.ways[1 - way].clone();
         let own = &mut flow.ways[way];
         own.arrived = Some(own.arrived.map_or(end, |old| old.max(end)));
-        if header.flags.ack() && !header.flags.rst() {
+        // A straggler of an incarnation before speaks of other sequence numbers.
+        let sent = back.total.min(1 << 30) as u32;
+        let current = back.iss.is_some() && header.ack.within(back.nxt - sent, sent + 1);
+        if header.flags.ack() && !header.flags.rst() && current {
             let edge = header.ack + own.window(&back, header);
             let allowed = &mut flow.ways[1 - way].allowed;
             *allowed = Some(allowed.map_or(edge, |old| old.max(edge)));
@@ -131,10 +134,23 @@ impl Way {
             iss: Some(header.seq),
             nxt: header.seq,
             scale: header.options.window_scale,
+            before: self.iss.or(self.before),
             arrived_before: self.arrived.or(self.arrived_before),
             timestamps: header.options.timestamps,
             ..Way::default()
         };
+    }
+
+    /// A number relative to the ISS; where it fits the incarnation before better, to that one's, and true.
+    pub(crate) fn relative(&self, number: SeqNum) -> (u32, bool) {
+        /// Further than this from an ISS no connection of a ladder comes.
+        const NEAR: u32 = 1 << 26;
+        let near = |iss: SeqNum| number.within(iss - NEAR, 2 * NEAR);
+        match (self.iss, self.before) {
+            (None, _) => (number.0, false),
+            (Some(iss), Some(before)) if !near(iss) && near(before) => (number.since(before), true),
+            (Some(iss), _) => (number.since(iss), false),
+        }
     }
 
     /// The window that a segment of this way announces, in bytes. Scaling is on when both SYNs offered it, and
@@ -216,9 +232,20 @@ mod tests {
         let (mut flows, there, _) = connected();
         let data = segment(Flags::ACK, 101, 901, 1000);
         let seen = flows.sent(there, &data, 10);
-        assert_eq!((seen.seq, seen.ack, seen.again), (1, 1, false));
+        assert_eq!((seen.seq, seen.ack, seen.again), ((1, false), (1, false), false));
         assert!(flows.sent(there, &data, 10).again);
         assert!(!flows.sent(there, &segment(Flags::ACK, 111, 901, 1000), 0).again);
+    }
+
+    #[test]
+    fn numbers_of_the_incarnation_before_are_relative_to_its_iss() {
+        let (mut flows, there, back) = connected();
+        flows.sent(there, &segment(Flags::SYN, 3_000_000_000, 0, 1000), 0);
+        let seen = flows.sent(back, &segment(Flags::ACK, 901, 101, 1000), 0);
+        assert_eq!((seen.seq, seen.ack), ((1, false), (1, true)));
+        let reset = flows.sent(there, &segment(Flags::RST, 101, 0, 0), 0);
+        assert_eq!(reset.seq, (1, true));
+        assert!(!flows.sent(there, &segment(Flags::ACK, 3_000_000_001, 901, 1000), 5).again);
     }
 
     #[test]
@@ -248,6 +275,39 @@ mod tests {
         let data = segment(Flags::ACK, 101, 901, 1000);
         assert_eq!(flows.sent(there, &data, 1001).wrong, None);
         assert_eq!(flows.sent(there, &data, 1002).wrong.map(|w| w.0), Some(Invariant::Window));
+    }
+
+    #[test]
+    fn a_straggler_of_the_incarnation_before_opens_no_window() {
+        let (mut flows, there, back) = connected();
+        let syn = segment(Flags::SYN, 3_000_000_000, 0, 1000);
+        flows.sent(there, &syn, 0);
+        flows.arrived(back, &segment(Flags::ACK, 901, 101, 1000), 0);
+        let syn_ack = segment(Flags::SYN | Flags::ACK, 700_000_000, 3_000_000_001, 1000);
+        flows.arrived(there, &syn, 0);
+        flows.sent(back, &syn_ack, 0);
+        flows.arrived(back, &syn_ack, 0);
+        let data = segment(Flags::ACK, 3_000_000_001, 700_000_001, 1000);
+        assert_eq!(flows.sent(there, &data, 1000).wrong, None);
+        assert_eq!(flows.sent(there, &data, 1002).wrong.map(|w| w.0), Some(Invariant::Window));
+    }
+
+    #[test]
+    fn windows_are_judged_after_sequence_numbers_wrapped_l7() {
+        const STEP: u32 = 60_000;
+        let (mut flows, there, back) = connected();
+        let mut seq = 101u32;
+        flows.arrived(back, &segment(Flags::ACK, 901, 101, STEP as u16), 0);
+        for _ in 0..u32::MAX / STEP + 10 {
+            let data = segment(Flags::ACK, seq, 901, 1000);
+            assert_eq!(flows.sent(there, &data, STEP as usize).wrong, None);
+            flows.arrived(there, &data, STEP as usize);
+            seq = seq.wrapping_add(STEP);
+            let ack = segment(Flags::ACK, 901, seq, STEP as u16);
+            assert_eq!(flows.sent(back, &ack, 0).wrong, None);
+            flows.arrived(back, &ack, 0);
+        }
+        assert!(flows.sent(there, &segment(Flags::ACK, seq, 901, 1000), STEP as usize + 2).wrong.is_some());
     }
 
     #[test]

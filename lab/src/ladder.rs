@@ -31,7 +31,10 @@ pub(crate) fn heading(scenario: &Scenario, profile: Profile) -> String {
 /// The ladder of one phase.
 pub(crate) fn draw(network: &Network, scenario: &Scenario, phase: &Phase) -> String {
     let mut ladder = Ladder::new(network);
-    for entry in &network.record.entries {
+    // What a router answers is recorded when it is caused, and shown when it arrives.
+    let mut entries: Vec<&Entry> = network.record.entries.iter().collect();
+    entries.sort_by_key(|entry| entry.at());
+    for entry in entries {
         ladder.entry(entry);
     }
     ladder.flush(None);
@@ -70,6 +73,8 @@ struct Ladder<'a> {
     listeners: Vec<u32>,
     /// A change of state that no row shows yet: since when, of which host.
     unseen: Option<(Instant, usize)>,
+    /// The last row that is a note, and how often in a row it came.
+    repeated: (String, u32),
 }
 
 impl<'a> Ladder<'a> {
@@ -82,6 +87,7 @@ impl<'a> Ladder<'a> {
             latest: vec![None; hosts],
             listeners: vec![0; hosts],
             unseen: None,
+            repeated: (String::new(), 0),
         }
     }
 
@@ -111,7 +117,7 @@ impl<'a> Ladder<'a> {
     fn entry(&mut self, entry: &Entry) {
         match entry {
             Entry::Segment(segment) => self.segment(segment),
-            Entry::Note { at, host, text } => self.note(*at, *host, text),
+            Entry::Note { at, host, ends, text } => self.note(*at, *host, *ends, text),
             Entry::Listening { host, on, .. } => {
                 let count = &mut self.listeners[*host];
                 *count = if *on { *count + 1 } else { count.saturating_sub(1) };
@@ -175,10 +181,18 @@ impl<'a> Ladder<'a> {
         let (left, right) = (self.state(left, ends), self.state(right, ends));
         let note = if note.is_empty() { String::new() } else { format!("  {note}") };
         let row = format!("{:>12}  {left:<cell$} |{field}| {right:<cell$}{note}", at.to_string());
-        self.rows.push(format!("{}\n", row.trim_end()));
+        let row = row.trim_end();
+        if self.repeated.0 == row {
+            self.repeated.1 += 1;
+            self.rows.pop();
+            self.rows.push(format!("{row}  ({} times)\n", self.repeated.1));
+        } else {
+            self.repeated = (row.to_owned(), 1);
+            self.rows.push(format!("{row}\n"));
+        }
     }
 
-    fn note(&mut self, at: Instant, host: Option<usize>, text: &str) {
+    fn note(&mut self, at: Instant, host: Option<usize>, ends: Option<(SocketAddr, SocketAddr)>, text: &str) {
         self.flush(Some(at));
         self.unseen = None;
         let Some(host) = host else {
@@ -187,6 +201,9 @@ impl<'a> Ladder<'a> {
             self.row(at, left, right, None, &field, "");
             return;
         };
+        if ends.is_some() {
+            self.latest[host] = ends;
+        }
         let (left, right) = self.sides(host, None);
         let text = format!("{}: {text}", self.network.names[host]);
         let field = if host == right {
@@ -203,6 +220,11 @@ impl<'a> Ladder<'a> {
         self.unseen = None;
         let ends = segment.flow.map(|flow| self.network.flows.all[flow].ends).map(|[a, b]| (a, b));
         let host = segment.from.or(segment.to).unwrap_or(0);
+        if let (Some((a, b)), Some(from)) = (ends, segment.from.filter(|_| !segment.forged)) {
+            let sender = &self.network.hosts[from];
+            let own = a.ip() == sender.v4 || a.ip() == sender.v6;
+            self.latest[from] = Some(if own { (a, b) } else { (b, a) });
+        }
         let other = if segment.from.is_some() { segment.to } else { None };
         let (left, right) = self.sides(host, other);
         let rightward = match segment.from {
@@ -268,13 +290,16 @@ fn tcp_text(tcp: &SightedTcp, header: &Header) -> String {
     let signed = |n: u32| i64::from(n as i32);
     let mut text = format!("[{}]", header.flags);
     let seq = signed(tcp.seq);
+    // An apostrophe marks numbers of the incarnation before.
+    let old = |before: bool| if before { "'" } else { "" };
+    let (seq_old, ack_old) = (old(tcp.seq_before), old(tcp.ack_before));
     if tcp.len > 0 {
-        text.push_str(&format!(" seq {seq}:{}", seq + tcp.len as i64));
+        text.push_str(&format!(" seq {seq}:{}{seq_old}", seq + tcp.len as i64));
     } else if !header.flags.ack() || header.flags.syn() || header.flags.fin() || header.flags.rst() {
-        text.push_str(&format!(" seq {seq}"));
+        text.push_str(&format!(" seq {seq}{seq_old}"));
     }
     if header.flags.ack() {
-        text.push_str(&format!(" ack {}", signed(tcp.ack)));
+        text.push_str(&format!(" ack {}{ack_old}", signed(tcp.ack)));
     }
     text.push_str(&format!(" win {}", header.window));
     if header.flags.urg() {
@@ -348,16 +373,18 @@ mod tests {
             len: 0,
             seq: 0,
             ack: 1,
+            seq_before: false,
+            ack_before: true,
             win: 1000,
             source_port: 1,
             destination_port: 2,
             state: State::Closed,
             again: false,
         };
-        assert_eq!(tcp_text(&tcp, &header), "[S.] seq 0 ack 1 win 1000 <mss 1460,sackOK,ws 7,sack 100:200>");
+        assert_eq!(tcp_text(&tcp, &header), "[S.] seq 0 ack 1' win 1000 <mss 1460,sackOK,ws 7,sack 100:200>");
         tcp.len = 10;
         tcp.seq = u32::MAX;
         let header = Header { flags: Flags::PSH | Flags::ACK, options: Options::default(), ..header };
-        assert_eq!(tcp_text(&tcp, &header), "[P.] seq -1:9 ack 1 win 1000");
+        assert_eq!(tcp_text(&tcp, &header), "[P.] seq -1:9 ack 1' win 1000");
     }
 }

@@ -74,6 +74,16 @@ impl View {
     }
 }
 
+/// Whether a packet is as long as it says and its headers can be read.
+pub(crate) fn is_whole(packet: &[u8]) -> bool {
+    let length = match packet {
+        [first, _, high, low, ..] if first >> 4 == 4 => usize::from(u16::from_be_bytes([*high, *low])),
+        [_, _, _, _, high, low, ..] => usize::from(u16::from_be_bytes([*high, *low])) + ipv6::HEADER_LEN,
+        _ => return false,
+    };
+    length == packet.len() && View::new(packet).is_some_and(|view| !matches!(view.kind, Kind::Other))
+}
+
 /// A packet with another TCP header and payload, checksums made right.
 pub(crate) fn rebuilt(packet: &[u8], header: &Header, payload: &[u8]) -> Bytes {
     let Some(view) = View::new(packet) else { return Bytes::copy_from_slice(packet) };
@@ -138,8 +148,8 @@ pub(crate) fn rewritten(packet: &[u8], changes: &[Rewrite], stream: impl Fn(usiz
             Rewrite::WindowScale(n) => header.options.window_scale = Some(*n),
             Rewrite::Window(n) => header.window = *n,
             Rewrite::Flags(flags) => header.flags = *flags,
-            Rewrite::SeqAdd(n) => header.seq = header.seq + *n,
-            Rewrite::AckAdd(n) => header.ack = header.ack + *n,
+            Rewrite::SeqAdd(n) => header.seq += *n,
+            Rewrite::AckAdd(n) => header.ack += *n,
             Rewrite::Ttl(n) => ip[if v4 { 8 } else { 7 }] = *n,
             Rewrite::Ecn(n) if v4 => ip[1] = ip[1] & !3 | n,
             Rewrite::Ecn(n) => ip[1] = ip[1] & !0x30 | n << 4,
@@ -181,7 +191,8 @@ pub(crate) fn stripped(packet: &[u8], options: &[OptionName]) -> Bytes {
     rebuilt(packet, &header, &packet[payload])
 }
 
-/// A segment as several ones with these flags: what has no SYN keeps the ACK's place, the payload goes with the last.
+/// A segment as several ones with these flags: what has no SYN keeps its place, or comes behind the SYN; the payload
+/// goes with the last.
 pub(crate) fn split(packet: &[u8], pieces: &[Flags]) -> Vec<Bytes> {
     let Some(View { kind: Kind::Tcp { header, payload }, .. }) = View::new(packet) else { return Vec::new() };
     let last = pieces.len().saturating_sub(1);
@@ -190,6 +201,8 @@ pub(crate) fn split(packet: &[u8], pieces: &[Flags]) -> Vec<Bytes> {
         if !flags.syn() {
             let timestamps = header.options.timestamps;
             header.options = tcp::Options { timestamps, ..tcp::Options::default() };
+            // It stands behind the SYN that went before it.
+            header.seq += u32::from(pieces[..index].iter().any(|flags| flags.syn()));
         }
         rebuilt(packet, &header, if index == last { &packet[payload.clone()] } else { &[] })
     };
@@ -408,7 +421,7 @@ mod tests {
     fn what_is_rewritten_stripped_split_or_readdressed_is_sound() {
         for v6 in [false, true] {
             let packet = syn(v6);
-            assert!(sound(&packet));
+            assert!(sound(&packet) && is_whole(&packet) && !is_whole(&packet[..50]));
             let changes =
                 [Rewrite::Mss(536), Rewrite::Window(0), Rewrite::Ttl(3), Rewrite::Ecn(3), Rewrite::SeqAdd(5)];
             let out = rewritten(&packet, &changes, |_| Bytes::new());

@@ -16,7 +16,7 @@ use std::net::IpAddr;
 
 use bytes::Bytes;
 use steadfast_core::counters::ReplyReason;
-use steadfast_core::trace::{TraceEvent, TraceKind};
+use steadfast_core::trace::{State, TraceEvent, TraceKind};
 use steadfast_core::{Event, Instant, SocketId};
 
 use self::host::Host;
@@ -26,7 +26,7 @@ use self::swarm::Swarm;
 use crate::app::{Broken, Directory, World};
 use crate::fault::{Fault, FaultKind};
 use crate::flows::Flows;
-use crate::mangle::{Kind, View};
+use crate::mangle::{self, Kind, View};
 use crate::record::{Captured, Fate, Record};
 use crate::rng::Rng;
 use crate::scenario::expect::Invariant;
@@ -320,14 +320,17 @@ impl Network {
             self.record.fate(entry, Fate::Lost("host is down".to_owned()));
             return;
         }
-        self.record.capture(|| Captured {
-            at: self.now,
-            host,
-            outbound: false,
-            bytes: packet.clone(),
-            entry,
-            note: note.clone(),
-        });
+        // A capture that holds what was cut off or broken beyond reading would not open clean.
+        if mangle::is_whole(packet) {
+            self.record.capture(|| Captured {
+                at: self.now,
+                host,
+                outbound: false,
+                bytes: packet.clone(),
+                entry,
+                note: note.clone(),
+            });
+        }
         self.record.fate(entry, Fate::Arrived { at: self.now, note });
         self.reset = None;
         if let Some(view) = View::new(packet)
@@ -387,6 +390,7 @@ impl Network {
             record: &mut self.record,
             directory: &self.directory,
             nats: &self.nats,
+            born: &entry.born,
             broken: &mut self.broken,
             lenient: self.lenient,
         };
@@ -440,22 +444,26 @@ impl Network {
         let TraceEvent { local, remote, kind, .. } = event;
         // Spoofed sources of a flood are worth neither a state nor a row.
         let known = self.addresses.contains_key(&remote.ip()) || self.nats.is_outer(remote.ip());
+        let key = (self.nats.inner(local), self.nats.inner(remote));
         match kind {
             TraceKind::State { from, to } if known && remote.port() != 0 => {
-                self.hosts[host].states.insert((local, remote), to);
-                let key = (self.nats.inner(local), self.nats.inner(remote));
+                let entry = &mut self.hosts[host];
+                entry.states.insert((local, remote), to);
+                if matches!(from, State::Closed | State::Listen) {
+                    entry.born.insert((local, remote), self.now);
+                }
                 if let Some(tuple) = self.record.tuple(host, (local, remote), key, from) {
                     self.record.state(self.now, host, tuple, from, to);
                 }
             }
             TraceKind::Drop(reason) if known => {
-                self.record.note(self.now, Some(host), || format!("drops it: {reason}"));
+                self.record.note_about(self.now, Some(host), Some(key), || format!("drops it: {reason}"));
             }
             TraceKind::Reply(reason) if known && reason != ReplyReason::SynAck => {
-                self.record.note(self.now, Some(host), || format!("answers: {reason}"));
+                self.record.note_about(self.now, Some(host), Some(key), || format!("answers: {reason}"));
             }
             TraceKind::PathMtu(mtu) if known => {
-                self.record.note(self.now, Some(host), || format!("path MTU is {mtu}"));
+                self.record.note_about(self.now, Some(host), Some(key), || format!("path MTU is {mtu}"));
             }
             _ => {}
         }

@@ -61,7 +61,7 @@ impl Changes<'_> {
                 Entry::State { at, host, from, to, .. } => {
                     comments.push(format!("{at} {}: {from} > {to}", self.network.names[*host]));
                 }
-                Entry::Note { at, host, text } => {
+                Entry::Note { at, host, text, .. } => {
                     let who = host.map_or("network", |host| self.network.names[host].as_str());
                     comments.push(format!("{at} {who}: {text}"));
                 }
@@ -81,11 +81,11 @@ fn remarks(network: &Network, captured: &Captured) -> Vec<String> {
     else {
         return Vec::new();
     };
-    let lost = |fate: &Fate| match fate {
+    let remark = |fate: &Fate| match fate {
         Fate::Lost(why) => Some(format!("lost: {why}")),
-        Fate::Arrived { .. } => None,
+        Fate::Arrived { note, .. } => Some(note.clone()).filter(|note| !note.is_empty()),
     };
-    segment.fates.iter().filter_map(lost).collect()
+    segment.fates.iter().filter_map(remark).collect()
 }
 
 /// A block with its length before and after.

@@ -80,6 +80,7 @@ pub(crate) enum Entry {
     Note {
         at: Instant,
         host: Option<usize>,
+        ends: Option<(SocketAddr, SocketAddr)>,
         text: String,
     },
 }
@@ -170,9 +171,20 @@ impl Record {
     }
 
     pub(crate) fn note(&mut self, at: Instant, host: Option<usize>, text: impl FnOnce() -> String) {
+        self.note_about(at, host, None, text);
+    }
+
+    /// A note about the connection between these ends.
+    pub(crate) fn note_about(
+        &mut self,
+        at: Instant,
+        host: Option<usize>,
+        ends: Option<(SocketAddr, SocketAddr)>,
+        text: impl FnOnce() -> String,
+    ) {
         if self.on && self.notes < NOTES {
             self.notes += 1;
-            self.entries.push(Entry::Note { at, host, text: text() });
+            self.entries.push(Entry::Note { at, host, ends, text: text() });
         }
     }
 

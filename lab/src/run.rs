@@ -111,7 +111,7 @@ fn run_phase(
             looked.push((index, text));
         }
     });
-    let violations = allowed(&selected);
+    let (violations, tolerated) = allowed(&selected);
     let mut unmet = Vec::new();
     if !options.swarm {
         unmet.extend(judge::surprises(&network));
@@ -131,7 +131,8 @@ fn run_phase(
     for rule in missing {
         unmet.push(format!("expected the rule `{}` to be broken, and it was not", rule.name()));
     }
-    let broken = network.broken.iter().filter(|broken| !violations.contains(&broken.rule));
+    let fails = |broken: &&Broken| !violations.contains(&broken.rule) && !tolerated.contains(&broken.rule);
+    let broken = network.broken.iter().filter(fails);
     report
         .failures
         .extend(broken.take(10).map(|b| place(format!("{}: {} ({})", b.at, b.text, b.rule.name()))));
@@ -148,13 +149,17 @@ fn run_phase(
     Ok(())
 }
 
-/// The rules that a scenario says are broken.
-fn allowed(selected: &Selected<'_>) -> Vec<Invariant> {
-    let violates = |stated: &&crate::scenario::Stated| match stated.expectation {
-        Expectation::Violates(rule) => Some(rule),
-        _ => None,
-    };
-    selected.expectations.iter().filter_map(violates).collect()
+/// The rules that a scenario says are broken, and those that it says may be.
+fn allowed(selected: &Selected<'_>) -> (Vec<Invariant>, Vec<Invariant>) {
+    let (mut violated, mut tolerated) = (Vec::new(), Vec::new());
+    for stated in &selected.expectations {
+        match stated.expectation {
+            Expectation::Violates(rule) => violated.push(rule),
+            Expectation::Tolerates(rule) => tolerated.push(rule),
+            _ => {}
+        }
+    }
+    (violated, tolerated)
 }
 
 /// After a run that was not the scenario's own: nothing may be stuck, and when the applications have given back

@@ -107,13 +107,13 @@ pub(crate) struct Condition {
 
 impl Condition {
     fn holds(&self, profile: Profile, phase: &str) -> bool {
-        fn fits<T: PartialEq + ?Sized>(terms: impl Iterator<Item = (bool, bool)> + Clone) -> bool {
+        fn fits(terms: impl Iterator<Item = (bool, bool)> + Clone) -> bool {
             let denied = terms.clone().any(|(same, wanted)| same && !wanted);
             let mut wanted = terms.filter(|(_, wanted)| *wanted).peekable();
             !denied && (wanted.peek().is_none() || wanted.any(|(same, _)| same))
         }
-        fits::<Profile>(self.profiles.iter().map(|(p, wanted)| (*p == profile, *wanted)))
-            && fits::<str>(self.phases.iter().map(|(p, wanted)| (p == phase, *wanted)))
+        fits(self.profiles.iter().map(|(p, wanted)| (*p == profile, *wanted)))
+            && fits(self.phases.iter().map(|(p, wanted)| (p == phase, *wanted)))
     }
 }
 

@@ -10,6 +10,7 @@ use std::net::SocketAddr;
 use std::sync::OnceLock;
 
 use bytes::Bytes;
+use steadfast_core::Instant;
 
 use crate::rng::Rng;
 
@@ -22,12 +23,17 @@ const PERIOD: usize = 1_048_573;
 /// The longest piece of content that can be had at once.
 pub(crate) const PIECE: usize = 262_144;
 
+/// What content consists of. Nothing that a dissector of captures could take for a protocol, and lines, so that
+/// none waits for the end of one.
+const LETTERS: &[u8; 64] = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ01234567\n\n\n\n";
+
 fn block() -> &'static Bytes {
     static BLOCK: OnceLock<Bytes> = OnceLock::new();
     BLOCK.get_or_init(|| {
         let mut rng = Rng::new(0x5eed);
-        let mut bytes: Vec<u8> =
-            std::iter::repeat_with(|| rng.next().to_le_bytes()).flatten().take(PERIOD).collect();
+        let random = std::iter::repeat_with(|| rng.next().to_le_bytes()).flatten();
+        let letter = |byte: u8| LETTERS[usize::from(byte) % LETTERS.len()];
+        let mut bytes: Vec<u8> = random.map(letter).take(PERIOD).collect();
         bytes.extend_from_within(..PIECE);
         bytes.into()
     })
@@ -44,6 +50,8 @@ pub(crate) fn content(id: u64, offset: u64, len: u64) -> Bytes {
 pub(crate) struct Stream {
     /// Who writes it.
     pub(crate) host: usize,
+    /// Since when.
+    opened: Instant,
     /// Which content it carries: its own, or of the stream that it passes on.
     pub(crate) content: u64,
     /// Bytes that the writer's stack took.
@@ -82,10 +90,11 @@ pub(crate) struct Streams {
 }
 
 impl Streams {
-    pub(crate) fn open(&mut self, host: usize, from: SocketAddr, to: SocketAddr) -> usize {
+    pub(crate) fn open(&mut self, now: Instant, host: usize, from: SocketAddr, to: SocketAddr) -> usize {
         let index = self.all.len();
         self.all.push(Stream {
             host,
+            opened: now,
             content: index as u64 + 1,
             written: 0,
             ended: false,
@@ -97,16 +106,25 @@ impl Streams {
         index
     }
 
-    /// The stream that a socket reads: the youngest from the other end, and not older than the socket itself
-    /// where this end opened the connection.
-    pub(crate) fn incoming(
-        &self,
-        from: SocketAddr,
-        to: SocketAddr,
-        younger_than: Option<usize>,
-    ) -> Option<usize> {
+    /// The stream that a socket which opened the connection reads, whose own is `own`: the youngest from the other
+    /// end. An older one than its own is that of an incarnation before, unless nobody had to do with it yet: both
+    /// ends opened (N5).
+    pub(crate) fn answering(&self, from: SocketAddr, to: SocketAddr, own: usize) -> Option<usize> {
         let last = *self.by_tuple.get(&(from, to))?.last()?;
-        younger_than.is_none_or(|own| last > own).then_some(last)
+        let fresh = self.all[last].reader == Reader::Nobody && !self.all[last].broken;
+        (last > own || fresh).then_some(last)
+    }
+
+    /// The stream that a socket reads whose connection the other end opened, and which came to be at `born`: a younger
+    /// one is that of the next incarnation, though the application took this one only now (T4c).
+    pub(crate) fn asking(&self, from: SocketAddr, to: SocketAddr, born: Instant) -> Option<usize> {
+        let all = self.by_tuple.get(&(from, to))?;
+        all.iter().rev().copied().find(|index| self.all[*index].opened <= born)
+    }
+
+    /// The stream that an end writes at present.
+    pub(crate) fn latest(&self, from: SocketAddr, to: SocketAddr) -> Option<usize> {
+        self.by_tuple.get(&(from, to))?.last().copied()
     }
 
     pub(crate) fn get(&self, index: usize) -> &Stream {
@@ -196,7 +214,7 @@ mod tests {
     fn a_wrong_byte_a_byte_too_many_and_an_early_end_are_noticed() {
         let (a, b) = ends();
         let mut streams = Streams::default();
-        let index = streams.open(0, a, b);
+        let index = streams.open(Instant::ZERO, 0, a, b);
         streams.get_mut(index).written = 100;
         let right = content(index as u64 + 1, 0, 100);
         assert_eq!(streams.delivered(index, &right[..50]), Ok(()));
@@ -215,7 +233,7 @@ mod tests {
     fn a_stream_cut_short_without_a_word_is_a_loss() {
         let (a, b) = ends();
         let mut streams = Streams::default();
-        let index = streams.open(0, a, b);
+        let index = streams.open(Instant::ZERO, 0, a, b);
         let stream = streams.get_mut(index);
         (stream.written, stream.ended, stream.reader) = (10, true, Reader::Reading);
         assert_eq!(streams.silent_losses().len(), 1);
@@ -227,11 +245,23 @@ mod tests {
     fn a_reader_does_not_take_a_stream_older_than_itself() {
         let (a, b) = ends();
         let mut streams = Streams::default();
-        let old = streams.open(1, b, a);
-        let own = streams.open(0, a, b);
-        assert_eq!(streams.incoming(b, a, Some(own)), None);
-        assert_eq!(streams.incoming(b, a, None), Some(old));
-        let young = streams.open(1, b, a);
-        assert_eq!(streams.incoming(b, a, Some(own)), Some(young));
+        let old = streams.open(Instant::ZERO, 1, b, a);
+        let own = streams.open(Instant::ZERO, 0, a, b);
+        assert_eq!(streams.answering(b, a, own), Some(old), "both ends opened");
+        streams.get_mut(old).reader = Reader::Quit;
+        assert_eq!(streams.answering(b, a, own), None);
+        let young = streams.open(Instant::from_secs(1), 1, b, a);
+        assert_eq!(streams.answering(b, a, own), Some(young));
+        assert_eq!(streams.latest(b, a), Some(young));
+    }
+
+    #[test]
+    fn a_connection_accepted_late_reads_the_stream_of_its_own_time_t4c() {
+        let (a, b) = ends();
+        let mut streams = Streams::default();
+        let first = streams.open(Instant::ZERO, 0, a, b);
+        let second = streams.open(Instant::from_secs(5), 0, a, b);
+        assert_eq!(streams.asking(a, b, Instant::from_secs(4)), Some(first));
+        assert_eq!(streams.asking(a, b, Instant::from_secs(5)), Some(second));
     }
 }

@@ -221,14 +221,13 @@ impl<D: Device> Future for Driver<D> {
 
 impl<D> Drop for Driver<D> {
     fn drop(&mut self) {
-        // The runtime is going down: whoever still waits must not wait for ever.
-        let woken = &mut self.woken;
-        self.shared.call_last(|state, _| {
-            if !state.is_closed() {
-                state.phase = Phase::Closed { failure: None, cut_off: true };
-            }
-            state.dispatch_end(woken);
-        });
+        // The runtime is going down, or the stack panicked: whoever still waits must not wait for ever.
+        let mut state = self.shared.lock_to_end();
+        if !state.is_closed() {
+            state.phase = Phase::Closed { failure: None, cut_off: true };
+        }
+        state.dispatch_end(&mut self.woken);
+        drop(state);
         self.woken.wake();
         self.shared.ended.notify_waiters();
     }

@@ -33,7 +33,8 @@ impl Net {
     /// connection is left. TIME-WAIT is not waited for.
     ///
     /// Streams that the application still holds go on until it drops them. What is left after `limit` is reset,
-    /// and the error is then `TimedOut`. If the device failed, the error says how.
+    /// and the error is then `TimedOut`; with [`Duration::MAX`], TCP's own limits decide when a peer is lost. If
+    /// the device failed, the error says how.
     pub async fn close(&self, limit: Duration) -> io::Result<()> {
         self.handle.call(|state, now| {
             if !state.is_closed() {

@@ -1,7 +1,7 @@
 //! What the driver and the sockets share: one stack behind one lock, and who waits for what.
 
 use std::io;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 
 use slotmap::SecondaryMap;
@@ -72,6 +72,11 @@ impl Shared {
     /// Panics if the stack panicked before: what is left of it is not to be trusted.
     pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().expect("the stack is whole")
+    }
+
+    /// For the driver's end, which does not touch the stack.
+    pub(crate) fn lock_to_end(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A call of the application: runs `call` under the lock, and wakes the driver if it left work.

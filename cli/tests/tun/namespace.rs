@@ -97,7 +97,7 @@ impl Running {
     pub(crate) fn wait_for(&mut self, text: &str) {
         let deadline = Instant::now() + LIMIT;
         while !self.said.iter().any(|line| line.contains(text)) {
-            match self.errors.recv_timeout(deadline - Instant::now()) {
+            match self.errors.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
                 Ok(line) => self.said.push(line),
                 Err(e) => panic!("no `{text}` ({e}) among {:#?}", self.said),
             }
@@ -114,7 +114,7 @@ impl Running {
     pub(crate) fn wait(&mut self) -> ExitStatus {
         let deadline = Instant::now() + LIMIT;
         // Standard error ends with the program.
-        while let Ok(line) = self.errors.recv_timeout(deadline - Instant::now()) {
+        while let Ok(line) = self.errors.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
             self.said.push(line);
         }
         match self.child.try_wait().unwrap() {

@@ -1,5 +1,6 @@
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -86,6 +87,22 @@ fn a_server_that_is_told_to_end_closes_its_connections_and_takes_the_device_with
         let status = server.wait();
         assert!(status.success(), "{status}: {:?}", server.said);
         assert!(!has_interface("sf0"), "the device is gone");
+    }
+}
+
+#[test]
+fn a_server_whose_device_is_deleted_says_so_and_ends() {
+    if !enter_namespace(&["ip"]) {
+        return;
+    }
+    for service in ["discard", "http"] {
+        let mut server = serve(&format!("{service} --port 99"));
+        let _idle = kernel_client("10.9.0.2:99");
+        server.wait_for(": connected");
+        let (status, _, errors) = run(Command::new("ip").args(["link", "delete", "sf0"]), b"");
+        assert!(status.success(), "{errors}");
+        assert_eq!(server.wait().code(), Some(2));
+        server.wait_for(&format!("steadfast: {service}: the device failed: "));
     }
 }
 

@@ -27,29 +27,28 @@ const MIN_MTU_V6: u32 = 1280;
 /// RFC 1191 §7.1, table 7-1.
 const PLATEAUS: [u16; 11] = [65_535, 32_000, 17_914, 8_166, 4_352, 2_002, 1_492, 1_006, 508, 296, 68];
 
+/// What the path MTU is when a router says that only `mtu` bytes fit through, where a connection took it for
+/// `current`; `None`: the message says nothing new, or nothing that can be (8201-1).
+pub(crate) fn lowered(config: &Config, destination: IpAddr, mtu: u32, current: u16) -> Option<u16> {
+    let mtu = match destination {
+        IpAddr::V4(_) => next_hop_v4(config, mtu, current),
+        IpAddr::V6(_) if mtu < MIN_MTU_V6 => return None,
+        IpAddr::V6(_) => mtu,
+    };
+    u16::try_from(mtu).ok().filter(|mtu| *mtu < current)
+}
+
 impl PmtuCache {
     /// What is known of the path to `destination`, unless it is too old to be relied upon (1191-2).
     pub(crate) fn get(&self, now: Instant, destination: IpAddr) -> Option<u16> {
         self.entries.get(&destination).filter(|entry| now < entry.expires).map(|entry| entry.mtu)
     }
 
-    /// A router says that only `mtu` bytes fit through, where we took it for `current`. Returns the new path
-    /// MTU if that lowers it; nothing raises it but the passage of time (1191-2, 8201-1).
-    pub(crate) fn lower(
-        &mut self,
-        now: Instant,
-        config: &Config,
-        destination: IpAddr,
-        mtu: u32,
-        current: u16,
-    ) -> Option<u16> {
-        let believed = self.get(now, destination).map_or(current, |known| known.min(current));
-        let mtu = match destination {
-            IpAddr::V4(_) => next_hop_v4(config, mtu, believed),
-            IpAddr::V6(_) if mtu < MIN_MTU_V6 => return None,
-            IpAddr::V6(_) => mtu,
-        };
-        let mtu = u16::try_from(mtu).ok().filter(|mtu| *mtu < believed)?;
+    /// Remembers what was learnt of the path to `destination`. Nothing raises it but the passage of time (1191-2).
+    pub(crate) fn remember(&mut self, now: Instant, config: &Config, destination: IpAddr, mtu: u16) {
+        if self.get(now, destination).is_some_and(|known| known <= mtu) {
+            return;
+        }
         self.forget(destination);
         self.evict(now, config.pmtu_cache as usize);
         if config.pmtu_cache > 0 {
@@ -57,7 +56,6 @@ impl PmtuCache {
             self.entries.insert(destination, Entry { mtu, expires });
             self.by_expiry.insert((expires, destination));
         }
-        Some(mtu)
     }
 
     /// The path to `destination` has changed.
@@ -99,6 +97,23 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+
+    impl PmtuCache {
+        /// Both steps at once, for a connection that goes by the cache.
+        fn lower(
+            &mut self,
+            now: Instant,
+            config: &Config,
+            destination: IpAddr,
+            mtu: u32,
+            current: u16,
+        ) -> Option<u16> {
+            let believed = self.get(now, destination).map_or(current, |known| known.min(current));
+            let mtu = lowered(config, destination, mtu, believed)?;
+            self.remember(now, config, destination, mtu);
+            Some(mtu)
+        }
+    }
 
     const V4: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1));
     const V6: IpAddr = IpAddr::V6(std::net::Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1));

@@ -16,7 +16,7 @@ use crate::tcp::input::Outcome;
 use crate::tcp::listen::Listener;
 use crate::tcp::syn_sent::{FastOpen, Opening};
 use crate::tcp::tcb::Connection;
-use crate::time::Instant;
+use crate::time::{Instant, Since};
 use crate::timer::TimerId;
 use crate::trace::State;
 
@@ -52,7 +52,7 @@ impl Stack {
             half_open: 0,
             fast_open_pending: 0,
             cookies_sent_at: None,
-            since: self.tick(),
+            since: Since::at(self.now),
         };
         let index = self.listeners.insert(listener) as u32;
         let id = self.new_socket(SocketKind::Listener(index));
@@ -120,7 +120,7 @@ impl Stack {
             timer: TimerId::NONE,
             soft_error: None,
             pmtu: self.path_mtu(remote.ip()),
-            state_since: self.tick(),
+            state_since: Since::at(self.now),
             events: Event::default(),
         };
         let index = self.openings.insert(opening) as u32;
@@ -147,13 +147,14 @@ impl Stack {
             }
             return self.claim(&tuple(port)).map(|above| (tuple(port), above));
         }
-        let ports = self.keys.ports(self.config.ip_local_port_range, &tuple(0));
-        for port in ports {
-            if let Ok(above) = self.claim(&tuple(port)) {
-                return Ok((tuple(port), above));
-            }
+        /// So many ports are looked at for one that nothing holds, before a TIME-WAIT is taken over.
+        const PROBES: usize = 16;
+        let mut ports = self.keys.ports(self.config.ip_local_port_range, &tuple(0));
+        if let Some(port) = ports.clone().take(PROBES).find(|port| self.find(&tuple(*port)).is_none()) {
+            return Ok((tuple(port), None));
         }
-        Err(Error::AddrNotAvailable)
+        let claimed = ports.find_map(|port| Some((tuple(port), self.claim(&tuple(port)).ok()?)));
+        claimed.ok_or(Error::AddrNotAvailable)
     }
 
     fn claim(&mut self, tuple: &FourTuple) -> Result<Option<SeqNum>, Error> {
@@ -186,7 +187,7 @@ impl Stack {
         socket.accepted = true;
         if !socket.events.is_empty() && !socket.queued {
             socket.queued = true;
-            self.events.push_back(id);
+            self.queue_event(id);
         }
         let peer = self.peer_addr(id)?;
         Ok((id, peer))
@@ -203,6 +204,17 @@ impl Stack {
     /// As [`send`](Stack::send), without a copy: takes from the front of `data` what there is room for.
     pub fn send_bytes(&mut self, id: SocketId, data: &mut Bytes) -> Result<usize, Error> {
         self.send_with(id, data.len(), |queue, count| queue.push_bytes(data.split_to(count)))
+    }
+
+    /// As [`send`](Stack::send), and says that the data is urgent (MUST-30). The peer reads it in line; new protocols
+    /// should do without (SHLD-13).
+    pub fn send_urgent(&mut self, id: SocketId, data: &[u8]) -> Result<usize, Error> {
+        let count = self.send(id, data)?;
+        if let SocketKind::Connection(index) = self.socket(id)?.kind {
+            let connection = &mut self.connections[index as usize];
+            connection.urgent_end = Some(connection.end_of_queue());
+        }
+        Ok(count)
     }
 
     fn send_with(
@@ -394,10 +406,13 @@ impl Stack {
         self.sockets.remove(id);
     }
 
-    /// Sets the options of a socket. Sizes and congestion control count only before the connection is made.
+    /// Sets the options of a socket. The receive buffer stays what it was given to `listen` or `connect`: SYN and
+    /// SYN-ACK have announced a window and its scale by it (as tcp(7) has it). Congestion control counts only before
+    /// the connection is made.
     pub fn set_options(&mut self, now: Instant, id: SocketId, options: SocketOptions) -> Result<(), Error> {
         self.set_now(now);
-        let options = Arc::new(options);
+        let rcvbuf = self.options(id)?.rcvbuf;
+        let options = Arc::new(SocketOptions { rcvbuf, ..options });
         match &mut self.sockets.get_mut(id).ok_or(Error::NoSuchSocket)?.kind {
             SocketKind::Listener(index) => self.listeners[*index as usize].options = options,
             SocketKind::Opening(index) => self.openings[*index as usize].options = options,
@@ -428,7 +443,7 @@ impl Stack {
         self.socket(id)?;
         Ok(match &mut self.sockets[id].kind {
             SocketKind::Listener(_) => None,
-            SocketKind::Opening(index) => self.openings[*index as usize].soft_error,
+            SocketKind::Opening(index) => self.openings[*index as usize].soft_error.take(),
             SocketKind::Connection(index) => self.connections[*index as usize].soft_error.take(),
             SocketKind::Finished(finished) => finished.error.take(),
         })

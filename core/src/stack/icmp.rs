@@ -7,7 +7,7 @@ use super::{Reply, Stack, env};
 use crate::counters::{DropReason, ReplyReason};
 use crate::error::Error;
 use crate::flow::{FlowRef, FourTuple};
-use crate::ip::limit;
+use crate::ip::{limit, pmtu};
 use crate::seq::SeqNum;
 use crate::wire::icmp::{self, ErrorKind, Message};
 use crate::wire::{Ecn, PROTOCOL_ICMP, PROTOCOL_ICMPV6, PROTOCOL_TCP, ipv4, ipv6, tcp};
@@ -106,24 +106,20 @@ impl Stack {
                 if !(seq.ge(snd.una) && seq.lt(snd.nxt)) {
                     return self.dropped(tuple, DropReason::IcmpNotInFlight);
                 }
-                let current = snd.pmtu;
-                let confirmed = snd.pmtu_confirmed;
-                let mut believed = self.pmtu.clone();
-                let Some(mtu) = believed.lower(self.now, &self.config, destination, mtu, current) else {
+                let Some(mtu) = pmtu::lowered(&self.config, destination, mtu, snd.pmtu) else {
                     return self.dropped(tuple, DropReason::IcmpInvalid);
                 };
-                if confirmed <= mtu {
-                    self.pmtu = believed;
+                if self.with_connection(index, |connection, env| connection.packet_too_big(mtu, env)) {
+                    self.pmtu.remember(self.now, &self.config, destination, mtu);
                 }
-                self.with_connection(index, |connection, env| connection.packet_too_big(mtu, env));
             }
             FlowRef::Opening(index) => {
                 let opening = &mut self.openings[index as usize];
                 if seq != opening.iss {
                     return self.dropped(tuple, DropReason::IcmpNotInFlight);
                 }
-                let lowered = self.pmtu.lower(self.now, &self.config, destination, mtu, opening.pmtu);
-                if let Some(mtu) = lowered {
+                if let Some(mtu) = pmtu::lowered(&self.config, destination, mtu, opening.pmtu) {
+                    self.pmtu.remember(self.now, &self.config, destination, mtu);
                     opening.pmtu = mtu;
                     opening.syn_pending = true;
                     self.queue_opening(index);

@@ -197,10 +197,11 @@ impl Stack {
             ecn: offer.ecn(),
             ts_recent: segment.options().timestamps.filter(|_| offer.timestamps()).map(|ts| ts.val),
             syn_retransmitted: false,
+            rtt: None,
             options,
         };
         self.note_listen(&tuple, State::SynReceived);
-        self.make_child(listener, agreed, segment);
+        self.make_child(listener, agreed, segment, true);
         true
     }
 
@@ -293,12 +294,13 @@ impl Stack {
         let options = Arc::clone(&self.listeners[listener as usize].options);
         let adv_mss = self.advertised_mss(entry.tuple.is_ipv4(), options.max_segment);
         let pmtu = self.path_mtu(entry.tuple.remote().ip());
-        let agreed = entry.agreed(&SynAck { options: &options, adv_mss }, pmtu);
-        self.make_child(listener, agreed, segment);
+        let agreed = entry.agreed(&SynAck { options: &options, adv_mss }, pmtu, self.tick());
+        self.make_child(listener, agreed, segment, false);
     }
 
-    fn make_child(&mut self, listener: u32, agreed: Agreed, segment: &Segment<'_>) {
-        let connection = Connection::new(agreed, &env!(self));
+    fn make_child(&mut self, listener: u32, agreed: Agreed, segment: &Segment<'_>, from_cookie: bool) {
+        let mut connection = Connection::new(agreed, &env!(self));
+        connection.from_cookie = from_cookie;
         self.adopt(listener, connection);
         let Some(FlowRef::Connection(index)) = self.find(&segment.tuple) else { return };
         self.connection_segment(index, segment);
@@ -346,6 +348,7 @@ impl Stack {
             ecn: offer.ecn(),
             ts_recent: segment.options().timestamps.filter(|_| offer.timestamps()).map(|ts| ts.val),
             syn_retransmitted: false,
+            rtt: None,
             options,
         };
         self.note_listen(&tuple, State::SynReceived);

@@ -22,6 +22,11 @@ impl Stack {
     /// Runs the timers that are due.
     pub fn advance(&mut self, now: Instant) {
         self.set_now(now);
+        self.run_timers();
+    }
+
+    pub(super) fn run_timers(&mut self) {
+        self.timers_ran = self.now;
         let tick = self.tick();
         while let Some(target) = self.wheel.pop(tick) {
             match FlowRef::from(PackedRef(target)) {
@@ -96,7 +101,7 @@ impl Stack {
         let opening = &mut self.openings[index as usize];
         if !opening.queued {
             opening.queued = true;
-            self.ready.push_back(FlowRef::Opening(index).into());
+            self.make_ready(FlowRef::Opening(index));
         }
     }
 

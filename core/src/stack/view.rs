@@ -11,7 +11,7 @@ use crate::info::{CaState, Diagnosis, Info, SocketEntry, Usage};
 use crate::socket::{Event, SocketId, SocketOptions};
 use crate::tcp::tcb::Connection;
 use crate::tcp::time_wait;
-use crate::time::{Duration, Instant, Tick};
+use crate::time::{Duration, Instant, Since};
 use crate::trace::{State, TraceEvent};
 
 impl Stack {
@@ -84,8 +84,7 @@ impl Stack {
 
     /// What `ss -a` would show: listeners, half-open and opening connections, connections, orphans, TIME-WAIT.
     pub fn sockets(&self, now: Instant) -> Vec<SocketEntry> {
-        let at = Tick::at(now.max(self.now));
-        let age = |since: Tick| Duration::from_millis(u64::from(at.since(since)));
+        let age = |since: Since| since.age(now.max(self.now));
         let listeners = self.listeners.iter().map(|(_, listener)| SocketEntry {
             recv_q: listener.accept_queue.len() as u64,
             send_q: listener.backlog as u64,
@@ -247,7 +246,7 @@ impl Connection {
             state: tcb.state,
             local: tcb.tuple.local(),
             remote: tcb.tuple.remote(),
-            state_age: Duration::from_millis(u64::from(Tick::at(now).since(tcb.state_since))),
+            state_age: tcb.state_since.age(now),
             ca_state: recovery.map_or(CaState::Open, |r| r.phase),
             retransmits: u32::from(if self.flight() > 0 { tcb.rtt.backoff } else { 0 }),
             probes: u32::from(tcb.timers.probes),

@@ -64,10 +64,10 @@ impl Connection {
         let was = self.tcb.state;
         self.check_ack(segment, env)?;
         self.note_heard(segment, env);
-        let finished = self.advance_close(env);
         self.check_urgent(segment);
         let text = self.check_text(segment, env)?;
         let ended = self.check_fin(env);
+        let finished = self.advance_close(env);
         Ok(match (finished.or(ended), was, text) {
             (Some(outcome), ..) => outcome,
             (None, State::SynReceived, _) if self.tcb.state != was => Outcome::Established,
@@ -86,9 +86,10 @@ impl Connection {
             && segment.ack() == self.tcb.snd.nxt
     }
 
-    /// PAWS, before everything else (7323-10). A RST is exempt.
+    /// PAWS, before everything else (7323-10).
     fn check_timestamps(&mut self, segment: &Segment<'_>, env: &mut Env<'_>) -> Check {
-        if !self.tcb.ts.on || segment.flags().rst() {
+        // A RST is exempt; a SYN is challenged in any case, whatever its timestamp (5961-5).
+        if !self.tcb.ts.on || segment.flags().rst() || segment.flags().syn() {
             return Ok(());
         }
         let Some(timestamps) = segment.options().timestamps else {
@@ -97,19 +98,20 @@ impl Connection {
             }
             return Err(Outcome::Dropped(DropReason::MissingTimestamp));
         };
-        /// After so many seconds without a segment TS.Recent is void (7323-11).
-        const OLD: u32 = 24 * 24 * 3600;
-        let age = ((env.now.as_millis() / 1000) as u32).wrapping_sub(self.tcb.ts.recent_at);
-        let older = (timestamps.val.wrapping_sub(self.tcb.ts.recent) as i32) < 0;
-        if !older || age > OLD {
+        if !self.is_older(timestamps.val, env) {
             return Ok(());
         }
         env.counters.paws_estab += 1;
-        if segment.flags().syn() {
-            return Err(self.challenge_or_drop(DropReason::Paws, env));
-        }
         self.answer_invalid(segment, false, env);
         Err(Outcome::Dropped(DropReason::Paws))
+    }
+
+    /// Whether a timestamp comes before TS.Recent, unless that is void (7323-11).
+    fn is_older(&self, ts_val: u32, env: &Env<'_>) -> bool {
+        /// After so many seconds without a segment it is.
+        const OLD: u32 = 24 * 24 * 3600;
+        let age = ((env.now.as_millis() / 1000) as u32).wrapping_sub(self.tcb.ts.recent_at);
+        (ts_val.wrapping_sub(self.tcb.ts.recent) as i32) < 0 && age <= OLD
     }
 
     /// Second check (RFC 5961 §3): a RST counts at RCV.NXT alone; elsewhere in the window it is challenged.
@@ -133,7 +135,9 @@ impl Connection {
         let error = match self.tcb.state {
             State::SynReceived => {
                 env.counters.attempt_fails += 1;
-                Some(Error::ConnectionRefused)
+                // Of a passive open the application has the connection already: Fast Open (N10).
+                let active = self.tcb.origin == Origin::Active;
+                Some(if active { Error::ConnectionRefused } else { Error::ConnectionReset })
             }
             // The application has closed long ago, and both directions are through.
             State::Closing | State::LastAck => None,
@@ -160,8 +164,14 @@ impl Connection {
             if self.acknowledge_invalid(false, env) {
                 self.tcb.ack.now = false;
                 self.tcb.snd.syn_pending = true;
+                self.arm_syn_ack(env);
             }
             return Err(Outcome::Dropped(DropReason::Duplicate));
+        }
+        if self.tcb.state == State::SynReceived && segment.flags().ack() && segment.ack() != self.tcb.snd.nxt
+        {
+            // It answers no SYN of ours (RFC 9293 §3.5.2 group 2, SA-SYN_RCVD-05).
+            return Err(Outcome::Reset(ReplyReason::RstUnacceptableAck));
         }
         env.counters.tcp_syn_challenge += 1;
         Err(self.challenge_or_drop(DropReason::SynChallenged, env))
@@ -190,9 +200,10 @@ impl Connection {
         }
         let probe = seq == nxt - 1 && segment.payload.len() <= 1;
         let closed_window = window == 0 && seq == nxt;
+        let repeated_fin = segment.flags().fin() && segment.end() == nxt;
         // These carry a valid ACK field all the same: data into a closed window (9293-f), and what a peer repeats
         // that sees us do the same (RFC 9293 appendix A.2, SA-CLOSING-33).
-        if (probe || closed_window) && self.is_current_ack(segment) {
+        if (probe || closed_window || repeated_fin) && self.is_current_ack(segment) {
             self.note_heard(segment, env);
             self.take_ack(segment, env);
             if closed_window {
@@ -261,8 +272,7 @@ impl Connection {
         if ack.ge(una) {
             self.take_ack(segment, env);
         } else {
-            // An old ACK may still bring its text, and SACK blocks are taken when they come again.
-            self.tcb.timers.probes = 0;
+            self.take_old_ack(segment, env);
         }
         Ok(())
     }
@@ -300,7 +310,7 @@ impl Connection {
         self.tcb.timers.probes = 0;
         if let Some(timestamps) = segment.options().timestamps.filter(|_| self.tcb.ts.on)
             && segment.seq().le(self.tcb.rcv.last_ack_sent)
-            && (timestamps.val.wrapping_sub(self.tcb.ts.recent) as i32) >= 0
+            && !self.is_older(timestamps.val, env)
         {
             self.tcb.ts.recent = timestamps.val;
             self.tcb.ts.recent_at = (env.now.as_millis() / 1000) as u32;
@@ -316,10 +326,13 @@ impl Connection {
         }
     }
 
+    fn fin_is_acknowledged(&self) -> bool {
+        self.tcb.snd.fin_sent && self.tcb.snd.una == self.tcb.snd.nxt
+    }
+
     /// Whether an ACK of our FIN moves the connection on.
     fn advance_close(&mut self, env: &mut Env<'_>) -> Option<Outcome> {
-        let snd = &self.tcb.snd;
-        if !(snd.fin_sent && snd.una == snd.nxt) {
+        if !self.fin_is_acknowledged() {
             return None;
         }
         match self.tcb.state {
@@ -392,10 +405,11 @@ impl Connection {
                 self.set_state(State::CloseWait, env);
                 None
             }
-            State::FinWait1 => {
+            State::FinWait1 if !self.fin_is_acknowledged() => {
                 self.set_state(State::Closing, env);
                 None
             }
+            // FIN-WAIT-1 too, where the FIN brings the ACK of ours: it never was FIN-WAIT-2 (RFC 9293 §3.3.2 note 2, N3).
             _ => {
                 self.set_state(State::TimeWait, env);
                 Some(Outcome::TimeWait)
@@ -406,7 +420,7 @@ impl Connection {
     /// An ICMP error about a segment of ours in flight (5927-1 to -3). Hard errors are soft once the connection
     /// is synchronized.
     pub(crate) fn icmp_error(&mut self, seq: SeqNum, error: Error, hard: bool, env: &mut Env<'_>) -> Outcome {
-        if !seq.within(self.tcb.snd.una, self.flight().max(1)) {
+        if !seq.within(self.tcb.snd.una, self.flight()) {
             return Outcome::Dropped(DropReason::IcmpNotInFlight);
         }
         if hard && self.tcb.state == State::SynReceived {

@@ -12,7 +12,7 @@ use crate::counters::{DropReason, ReplyReason};
 use crate::flow::FourTuple;
 use crate::seq::SeqNum;
 use crate::socket::{SocketId, SocketOptions};
-use crate::time::{Duration, Instant, Tick};
+use crate::time::{Duration, Instant, Since, Tick};
 use crate::timer::TimerId;
 use crate::wire::tcp::{Cookie, Flags, Options, Timestamps};
 
@@ -32,7 +32,7 @@ pub(crate) struct Listener {
     pub(crate) fast_open_pending: usize,
     /// When a cookie was last sent: only then is it worth looking for one in an ACK.
     pub(crate) cookies_sent_at: Option<Instant>,
-    pub(crate) since: Tick,
+    pub(crate) since: Since,
 }
 
 /// How long after the last cookie an ACK may still bring one back.
@@ -116,7 +116,7 @@ pub(crate) struct HalfOpen {
     pub(crate) ts_recent: u32,
     pub(crate) listener: u32,
     pub(crate) timer: TimerId,
-    /// The last answer to a segment that was not acceptable, or the last SYN-ACK.
+    /// The last answer that a segment got; before there is one, [`LONG_BEFORE`] the SYN-ACK.
     pub(crate) answered_at: Tick,
     peer_mss: u16,
     offer_bits: u8,
@@ -125,6 +125,9 @@ pub(crate) struct HalfOpen {
 }
 
 const _: () = assert!(size_of::<HalfOpen>() <= 64);
+
+/// So long before the SYN-ACK the last answer is taken to have been (ms), so that the first is never held back.
+const LONG_BEFORE: u32 = 300_000;
 
 /// What a segment means to a half-open connection.
 #[must_use]
@@ -156,8 +159,7 @@ impl HalfOpen {
             ts_recent: segment.options().timestamps.map_or(0, |ts| ts.val),
             listener,
             timer: TimerId::NONE,
-            // Long ago: the first answer is never held back.
-            answered_at: Tick(now.0.wrapping_sub(60_000)),
+            answered_at: Tick(now.0.wrapping_sub(LONG_BEFORE)),
             peer_mss: offer.peer_mss,
             offer_bits: offer.bits,
             retries: 0,
@@ -197,6 +199,10 @@ impl HalfOpen {
                 _ => Dropped(DropReason::RstOutOfWindow),
             };
         }
+        if flags.syn() && !flags.ack() && segment.seq() != self.irs && !in_window {
+            // A SYN of another incarnation (SA-SYN_RCVD-03); its timestamp says nothing.
+            return self.acknowledge(rcvbuf, ReplyReason::HalfOpenAck, DropReason::SynChallenged, env);
+        }
         if self.offer().timestamps()
             && let Some(reason) = self.check_timestamps(segment, env)
         {
@@ -217,10 +223,7 @@ impl HalfOpen {
                 }
                 (false, true) if self.may_answer(env) => SynAgain,
                 (false, true) => Dropped(DropReason::ReplyThrottled),
-                (false, false) if in_window => Delete(DropReason::HalfOpenSyn),
-                (false, false) => {
-                    self.acknowledge(rcvbuf, ReplyReason::HalfOpenAck, DropReason::SynChallenged, env)
-                }
+                (false, false) => Delete(DropReason::HalfOpenSyn),
             };
         }
         let acceptable = in_window || (segment.len() > 0 && (segment.end() - 1).within(nxt, window_len));
@@ -248,7 +251,7 @@ impl HalfOpen {
 
     fn may_answer(&mut self, env: &Env<'_>) -> bool {
         let limit = env.config.tcp_invalid_ratelimit.as_millis() as u32;
-        let may = env.tick().since(self.answered_at) >= limit;
+        let may = env.tick().elapsed(self.answered_at) >= limit;
         if may {
             self.answered_at = env.tick();
         }
@@ -265,8 +268,9 @@ impl HalfOpen {
         if !self.may_answer(env) {
             return HalfOpenOutcome::Dropped(DropReason::ReplyThrottled);
         }
+        // No SYN, so the field is scaled (7323-2); rounded up, so that nothing is taken back.
         let shift = if self.offer().wscale().is_some() { window_scale(rcvbuf) } else { 0 };
-        let window = syn_window(rcvbuf) >> shift;
+        let window = syn_window(rcvbuf).div_ceil(1 << shift);
         let mut answer = Answer::ack(self.tuple, self.iss + 1, self.rcv_nxt(), window, reply);
         answer.options.timestamps = self.timestamps(env);
         HalfOpenOutcome::Answer(answer, reason)
@@ -279,8 +283,14 @@ impl HalfOpen {
         })
     }
 
+    /// The time since the SYN-ACK, if only one was sent (6298-6).
+    fn round_trip(&self, now: Tick) -> Option<Duration> {
+        let millis = now.elapsed(self.answered_at).checked_sub(LONG_BEFORE).filter(|_| self.retries == 0)?;
+        Some(Duration::from_millis(u64::from(millis)))
+    }
+
     /// What the connection is made of once it is established.
-    pub(crate) fn agreed(&self, syn: &SynAck<'_>, pmtu: u16) -> Agreed {
+    pub(crate) fn agreed(&self, syn: &SynAck<'_>, pmtu: u16, now: Tick) -> Agreed {
         Agreed {
             tuple: self.tuple,
             origin: Origin::Passive,
@@ -295,6 +305,7 @@ impl HalfOpen {
             ecn: self.offer().ecn(),
             ts_recent: self.offer().timestamps().then_some(self.ts_recent),
             syn_retransmitted: self.retries > 0,
+            rtt: self.round_trip(now),
             options: Arc::clone(syn.options),
         }
     }

@@ -19,6 +19,16 @@ pub(crate) struct Probing {
     next_at: Deadline,
 }
 
+/// Whether a path MTU probe goes out now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Probe {
+    No,
+    /// When an ACK has made room in the window of congestion control: new data waits for that.
+    Soon,
+    /// With so much payload.
+    Now(usize),
+}
+
 impl Connection {
     fn headers(&self) -> u16 {
         let ip = if self.tcb.tuple.is_ipv4() { 20 } else { 40 };
@@ -63,7 +73,8 @@ impl Connection {
         let (config, headers) = (env.config, self.headers());
         let pmtu = self.tcb.snd.pmtu;
         let full_sized = self.flight() > u32::from(self.payload_mss()) / 2;
-        if config.tcp_mtu_probing == 0 || retransmits < 2 || !full_sized {
+        // A full stop is R1 (RFC 4821 §7.7): what is lost before may be congestion.
+        if config.tcp_mtu_probing == 0 || retransmits < config.tcp_retries1 || !full_sized {
             return;
         }
         // Down to the base, then by halves (4821-2).
@@ -79,9 +90,9 @@ impl Connection {
         self.probing = Some(Box::new(Probing { low: target, high: pmtu - 1, probe: None, next_at }));
     }
 
-    /// The payload of a path MTU probe, if one should go out now (4821-1, 8899-2). `unsent` bytes wait, `room`
-    /// may go out.
-    pub(crate) fn probe_payload(&mut self, unsent: usize, room: u32, env: &Env<'_>) -> Option<usize> {
+    /// Whether a path MTU probe should go out (4821-1, 8899-2, RFC 4821 §7.4). `unsent` bytes wait, `window` bytes the
+    /// peer takes, `room` congestion control lets out.
+    pub(crate) fn next_mtu_probe(&mut self, unsent: usize, window: u32, room: u32, env: &Env<'_>) -> Probe {
         if self.probing.is_none() && env.config.tcp_mtu_probing == 2 {
             let next_at = Deadline::at(env.tick());
             let (low, high) = (self.tcb.snd.pmtu, env.interface_mtu);
@@ -89,28 +100,35 @@ impl Connection {
         }
         let headers = self.headers();
         let payload_mss = self.payload_mss();
-        let recovering = self.recovery.is_some();
-        let limit = self.tcb.snd.peer_mss.saturating_sub(headers - 20).saturating_add(headers);
-        let probing = self.probing.as_mut()?;
+        let (recovering, flight) = (self.recovery.is_some(), self.flight());
+        let cwnd = self.congestion.cwnd();
+        // The peer's MSS leaves out the headers, but not the options (MUST-16).
+        let peer_mss = self.tcb.snd.peer_mss.min(self.options.max_segment.unwrap_or(u16::MAX));
+        let limit = peer_mss.saturating_add(if self.tcb.tuple.is_ipv4() { 40 } else { 60 });
+        let Some(probing) = self.probing.as_mut() else { return Probe::No };
         if probing.probe.is_some() || recovering || !probing.next_at.tick().is_due(env.tick()) {
-            return None;
+            return Probe::No;
         }
         let high = probing.high.min(env.interface_mtu).min(limit);
         if high < probing.low + env.config.tcp_probe_threshold {
             // Found: look again when the path may have changed.
             probing.high = env.interface_mtu;
             probing.next_at = Deadline::after(env.now, env.config.tcp_probe_interval);
-            return None;
+            return Probe::No;
         }
         let size = probing.low + (high - probing.low).div_ceil(2);
-        let payload = usize::from(size - headers);
+        let payload = u32::from(size - headers);
         // What follows must be able to show the probe's loss by duplicate ACKs.
-        let behind = usize::from(payload_mss) * 4;
-        (unsent >= payload + behind && room as usize >= payload + behind).then(|| {
-            let start = self.tcb.snd.nxt;
-            probing.probe = Some((start, start + payload as u32, size));
-            payload
-        })
+        let needed = payload + u32::from(payload_mss) * 4;
+        if (unsent as u64) < u64::from(needed) || window < needed || cwnd < needed {
+            return Probe::No;
+        }
+        if room < payload {
+            return if flight > 0 { Probe::Soon } else { Probe::No };
+        }
+        let start = self.tcb.snd.nxt;
+        probing.probe = Some((start, start + payload, size));
+        Probe::Now(payload as usize)
     }
 
     /// An ACK up to `ack` says what sizes get through.
@@ -145,13 +163,17 @@ impl Connection {
         }
     }
 
-    /// Whether the segment at `seq`, now lost, was a probe; then the search goes on below it.
-    pub(crate) fn probe_lost(&mut self, seq: SeqNum, env: &mut Env<'_>) -> bool {
+    /// Whether the segment at `seq`, now lost, was a probe; then the search goes on below it. Not at once: losses that
+    /// congestion control does not hear of must be rarer than those that it does (RFC 4821 §7.6.2), and where a timeout
+    /// told, still rarer (§7.6.3).
+    pub(crate) fn probe_lost(&mut self, seq: SeqNum, timeout: bool, env: &mut Env<'_>) -> bool {
         let srtt = self.tcb.rtt.srtt();
+        let packets = self.congestion.cwnd() / u32::from(self.payload_mss());
         let Some(probing) = self.probing.as_mut() else { return false };
         let Some((_, _, size)) = probing.probe.take_if(|(start, ..)| *start == seq) else { return false };
         probing.high = size - 1;
-        probing.next_at = Deadline::after(env.now, srtt * 4);
+        let wait = srtt.saturating_mul(packets.max(1) * if timeout { 5 } else { 1 });
+        probing.next_at = Deadline::after(env.now, wait.min(env.config.tcp_probe_interval));
         env.counters.tcp_mtup_fail += 1;
         true
     }

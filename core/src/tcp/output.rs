@@ -3,6 +3,7 @@
 //! Nothing is queued but intents; a segment comes into being when the device has room for it. The order is: a
 //! SYN-ACK, what is to be sent again, new data and the FIN, probes, and last a bare ACK.
 
+use super::mtu::Probe;
 use super::segment::{Answer, Outgoing};
 use super::tcb::{Connection, Env};
 use crate::counters::ReplyReason;
@@ -11,7 +12,7 @@ use crate::seq::SeqNum;
 use crate::time::{Deadline, Duration};
 use crate::trace::State;
 use crate::wire::Ecn;
-use crate::wire::tcp::{Flags, Header, MAX_OPTIONS_LEN, Options};
+use crate::wire::tcp::{Flags, Header, MAX_OPTIONS_LEN, Options, SackBlocks};
 
 /// The largest payload of a super-segment: what an IPv4 packet holds beside the longest headers.
 const SUPER_PAYLOAD: usize = 65_535 - 20 - 20 - MAX_OPTIONS_LEN;
@@ -73,7 +74,7 @@ impl Connection {
     /// Rule 1 of NextSeg (RFC 6675), the go-back of a timeout, and the holes of NewReno.
     fn next_retransmission(&mut self, env: &mut Env<'_>) -> Option<Outgoing> {
         let (una, nxt, recover) = (self.tcb.snd.una, self.tcb.snd.nxt, self.tcb.snd.recover);
-        let mss = u32::from(self.payload_mss());
+        let (mss, full) = (u32::from(self.payload_mss()), u32::from(self.payload_len_limit()));
         let threshold = u32::from(env.config.tcp_reordering);
         let sack = self.tcb.snd.sack;
         let cwnd = self.congestion.cwnd();
@@ -87,7 +88,7 @@ impl Connection {
             CaState::Open | CaState::Disorder => return None,
         };
         let (start, end) = recovery.hole(recovery.high_rxt.max(una), limit)?;
-        let len = end.since(start).min(mss);
+        let len = end.since(start).min(full);
         let pipe = recovery.pipe(una, nxt, recover, lost_below);
         // Old data inside the window goes out as ever (SHLD-16); beyond it only by the timer (MAY-7).
         let fits = pipe + len <= cwnd && (start + len).le(window_end);
@@ -131,8 +132,12 @@ impl Connection {
         let window = if nxt.lt(window_end) { window_end.since(nxt) } else { 0 };
         let room = self.congestion_room(env);
         let mss = usize::from(self.payload_len_limit());
-        if let Some(payload) = self.probe_payload(unsent, window.min(room), env) {
-            return Some(self.first_transmission(payload, Flags::default(), None, env));
+        match self.next_mtu_probe(unsent, window, room, env) {
+            Probe::No => {}
+            Probe::Soon => return None,
+            Probe::Now(payload) => {
+                return Some(self.first_transmission(payload, Flags::default(), None, env));
+            }
         }
         let limit = if segmentation_offload { (SUPER_PAYLOAD / mss).max(1) * mss } else { mss };
         let allowed = unsent.min(window as usize);
@@ -166,8 +171,10 @@ impl Connection {
 
     /// The payload of a full segment that leaves now: SACK blocks take their room too (MUST-16).
     fn payload_len_limit(&self) -> u16 {
-        let blocks = self.reassembly.as_ref().map_or(0, |r| r.sack_blocks().count().min(3));
-        let sack = if blocks > 0 && self.tcb.snd.sack { 4 + 8 * blocks as u16 } else { 0 };
+        let duplicate = usize::from(self.tcb.ack.dsack.0 != self.tcb.ack.dsack.1);
+        let blocks = duplicate + self.reassembly.as_ref().map_or(0, |r| r.sack_blocks().count());
+        let most = if self.tcb.ts.on { 3 } else { SackBlocks::MAX };
+        let sack = if blocks > 0 && self.tcb.snd.sack { 4 + 8 * blocks.min(most) as u16 } else { 0 };
         self.payload_mss().saturating_sub(sack).max(1)
     }
 
@@ -212,7 +219,7 @@ impl Connection {
 
     /// Idle for longer than an RTO: the window that was earned says nothing about the path any more (5681-12).
     fn restart_after_idle(&mut self, env: &Env<'_>) {
-        let idle = Duration::from_millis(u64::from(env.tick().since(self.tcb.snd.last_sent)));
+        let idle = Duration::from_millis(u64::from(env.tick().elapsed(self.tcb.snd.last_sent)));
         let started = self.tcb.snd.nxt != self.tcb.snd.iss + 1;
         let long = idle > self.tcb.rtt.rto(env.config);
         if env.config.tcp_slow_start_after_idle && started && self.flight() == 0 && long {
@@ -261,6 +268,11 @@ impl Connection {
         let push = payload_len > 0 && offset + payload_len == self.send_queue.len();
         let flags = if push { flags | Flags::PSH } else { flags };
         let mut outgoing = self.bare(seq, Flags::ACK | flags, env);
+        if let Some(end) = self.urgent_end.filter(|end| end.gt(seq)) {
+            // The octet after the urgent data (MUST-62); what is too far ahead is told later.
+            outgoing.header.flags |= Flags::URG;
+            outgoing.header.urgent = end.since(seq).min(0xffff) as u16;
+        }
         outgoing.offset = offset;
         outgoing.payload_len = payload_len;
         self.tcb.snd.last_sent = env.tick();
@@ -334,7 +346,7 @@ impl Connection {
     pub(crate) fn challenge(&mut self, env: &mut Env<'_>) -> bool {
         let now = env.tick();
         let ack = &mut self.tcb.ack;
-        if now.since(ack.challenge_from) >= 1000 {
+        if now.elapsed(ack.challenge_from) >= 1000 {
             (ack.challenge_from, ack.challenges) = (now, 0);
         }
         if ack.challenges >= env.config.tcp_challenge_ack_limit {
@@ -354,7 +366,7 @@ impl Connection {
         let now = env.tick();
         let last = if probe { &mut self.tcb.ack.probe_at } else { &mut self.tcb.ack.invalid_at };
         let limit = env.config.tcp_invalid_ratelimit.as_millis() as u32;
-        if last.is_some_and(|last| now.since(last.tick()) < limit) {
+        if last.is_some_and(|last| now.elapsed(last.tick()) < limit) {
             return false;
         }
         *last = Some(Deadline::at(now));

@@ -166,6 +166,7 @@ impl Connection {
     pub(crate) fn announce_window(&mut self, env: &mut Env<'_>) -> u16 {
         let free = self.free_window();
         let rcv = &mut self.tcb.rcv;
+        let told = rcv.adv.since(rcv.last_ack_sent);
         let before = rcv.adv.since(rcv.nxt);
         let step = (rcv.buffer / 2).min(u32::from(rcv.adv_mss.max(1)));
         let window =
@@ -174,7 +175,7 @@ impl Connection {
         let field = window.div_ceil(1 << rcv.wscale).min(0xffff);
         rcv.adv = rcv.adv.max(rcv.nxt + (field << rcv.wscale));
         let after = rcv.adv.since(rcv.nxt);
-        match (before, after) {
+        match (told, after) {
             (0, 1..) => env.counters.tcp_from_zero_window_adv += 1,
             (1.., 0) => env.counters.tcp_to_zero_window_adv += 1,
             _ => {}
@@ -211,6 +212,7 @@ impl Connection {
             self.note_duplicate(seq, seq + (skip as u32).min(payload.len() as u32));
         }
         let fin_at = segment.seq() + payload.len() as u32;
+        let second_fin = segment.flags().fin() && self.tcb.rcv.fin_seen && fin_at.gt(self.tcb.rcv.fin_at);
         if segment.flags().fin() && !self.tcb.rcv.fin_seen && !excess && fin_at.lt(self.tcb.rcv.adv) {
             (self.tcb.rcv.fin_seen, self.tcb.rcv.fin_at) = (true, fin_at);
         }
@@ -218,7 +220,7 @@ impl Connection {
             self.tcb.ack.now |= excess || skip > 0 || segment.flags().fin();
             let full =
                 if self.tcb.rcv.fin_seen { DropReason::DataAfterFin } else { DropReason::ReceiveBufferFull };
-            return excess.then_some(full);
+            return (excess || second_fin).then_some(full);
         }
         self.tcb.ack.now |= skip > 0 || excess;
         self.tcb.rcv.mss = self.tcb.rcv.mss.max(fits.len().min(usize::from(u16::MAX)) as u16);
@@ -244,14 +246,28 @@ impl Connection {
         self.tcb.timers.delayed_ack = None;
     }
 
+    /// Takes in what begins at RCV.NXT. Bytes that wait beyond a gap already are not taken again: the first copy
+    /// counts (T-50).
     fn deliver(&mut self, payload: &[u8], packet: Option<&Bytes>, env: &mut Env<'_>) {
-        self.tcb.rcv.nxt += payload.len() as u32;
-        self.bytes_received += payload.len() as u64;
-        if !self.tcb.rcv.shut {
-            self.receive_queue.push_payload(payload, packet);
-            self.signal(Event::READABLE);
+        let start = self.tcb.rcv.nxt;
+        let end = start + payload.len() as u32;
+        while self.tcb.rcv.nxt.lt(end) {
+            let waiting = self.reassembly.as_ref().and_then(|r| r.ranges.first());
+            let until = waiting.map_or(end, |(left, _)| left.min(end));
+            let fresh = &payload[self.tcb.rcv.nxt.since(start) as usize..until.since(start) as usize];
+            self.tcb.rcv.nxt = until;
+            self.bytes_received += fresh.len() as u64;
+            if !self.tcb.rcv.shut {
+                self.receive_queue.push_payload(fresh, packet);
+                self.signal(Event::READABLE);
+            }
+            self.deliver_waiting();
         }
         self.note_data_received(payload.len() as u32, env);
+    }
+
+    /// What waited and is in order now.
+    fn deliver_waiting(&mut self) {
         let Some(mut reassembly) = self.reassembly.take() else { return };
         // A gap is filled, wholly or in part: the sender wants to know at once (5681-8).
         self.tcb.ack.now = true;

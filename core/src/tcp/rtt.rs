@@ -64,6 +64,12 @@ impl Rtt {
         self.timing = false;
     }
 
+    /// Our SYN-ACK had to be sent again (6298-11).
+    pub(crate) fn syn_lost(&mut self) {
+        self.after_syn_loss = true;
+        self.cancel();
+    }
+
     /// The sample that an ACK up to `ack` completes.
     pub(crate) fn completed(&mut self, ack: SeqNum, now: Instant) -> Option<Duration> {
         (self.timing && ack.ge(self.timed_end)).then(|| {

@@ -41,14 +41,18 @@ impl Connection {
         }
     }
 
+    /// An ACK below SND.UNA, overtaken by another: only its SACK blocks may tell something new (SA-EST-16).
+    pub(crate) fn take_old_ack(&mut self, segment: &Segment<'_>, env: &mut Env<'_>) {
+        self.take_sack(segment, env);
+        self.recover_if_lost(env);
+    }
+
     /// SND.WND, guarded by SND.WL1 and SND.WL2 (9293-i).
     fn update_window(&mut self, segment: &Segment<'_>) {
         let window = self.announced_by(segment);
         let snd = &mut self.tcb.snd;
         let (seq, ack) = (segment.seq(), segment.ack());
-        let newer = ack.gt(snd.una)
-            || snd.wl1.lt(seq)
-            || (snd.wl1 == seq && (snd.wl2.lt(ack) || (snd.wl2 == ack && window > snd.wnd)));
+        let newer = ack.gt(snd.una) || snd.wl1.lt(seq) || (snd.wl1 == seq && snd.wl2.le(ack));
         if newer && ack.ge(snd.una) {
             (snd.wnd, snd.wl1, snd.wl2) = (window, seq, ack);
             snd.max_wnd = snd.max_wnd.max(window);
@@ -241,7 +245,7 @@ impl Connection {
         let tuple = self.tcb.tuple;
         env.note(&tuple, TraceKind::Loss { seq: una, why: Loss::FastRetransmit });
         // A lost probe of the path MTU says nothing about congestion (4821-1).
-        if !self.probe_lost(una, env) {
+        if !self.probe_lost(una, false, env) {
             self.congestion.loss(env.now, flight, mss);
         }
     }

@@ -12,7 +12,7 @@ use crate::error::Error;
 use crate::flow::FourTuple;
 use crate::seq::SeqNum;
 use crate::socket::{Event, SocketId, SocketOptions};
-use crate::time::{Duration, Instant, Tick};
+use crate::time::{Duration, Instant, Since};
 use crate::timer::TimerId;
 use crate::trace::State;
 use crate::wire::Ecn;
@@ -50,7 +50,7 @@ pub(crate) struct Opening {
     pub(crate) soft_error: Option<Error>,
     pub(crate) adv_mss: u16,
     pub(crate) pmtu: u16,
-    pub(crate) state_since: Tick,
+    pub(crate) state_since: Since,
     pub(crate) events: Event,
 }
 
@@ -184,6 +184,7 @@ impl Opening {
             ecn,
             ts_recent: options.timestamps.filter(|_| config.tcp_timestamps).map(|ts| ts.val),
             syn_retransmitted: self.retries > 0,
+            rtt: (flags.ack() && self.retries == 0).then(|| env.now - self.last_sent),
             options: Arc::clone(&self.options),
         };
         let mut connection = Connection::new(agreed, env);
@@ -192,9 +193,6 @@ impl Opening {
         connection.soft_error = self.soft_error;
         connection.tcb.state = State::SynSent;
         if flags.ack() {
-            if self.retries == 0 {
-                connection.tcb.rtt.sample(env.now - self.last_sent);
-            }
             self.acknowledged(&mut connection, segment, env);
         } else {
             connection.set_state(State::SynReceived, env);

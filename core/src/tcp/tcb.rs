@@ -15,7 +15,7 @@ use crate::tcp::mtu::Probing;
 use crate::tcp::receive::Reassembly;
 use crate::tcp::recovery::Recovery;
 use crate::tcp::rtt::Rtt;
-use crate::time::{Deadline, Instant, Tick};
+use crate::time::{Deadline, Duration, Instant, Since, Tick};
 use crate::timer::TimerId;
 use crate::trace::{State, Trace, TraceEvent, TraceKind};
 use crate::wire::tcp::Timestamps;
@@ -72,10 +72,14 @@ pub(crate) struct Connection {
     pub(crate) bytes_acked: u64,
     pub(crate) bytes_received: u64,
     pub(crate) total_retrans: u32,
+    /// SND.UP: where the urgent data ends that the application sent.
+    pub(crate) urgent_end: Option<SeqNum>,
     /// What changed for the application and was not told yet.
     pub(crate) events: Event,
     /// Told by a router; reported when the connection fails (MUST-47).
     pub(crate) soft_error: Option<Error>,
+    /// It was made from a SYN cookie.
+    pub(crate) from_cookie: bool,
     /// It is on the stack's list of connections with something to send.
     pub(crate) queued: bool,
 }
@@ -101,7 +105,7 @@ pub(crate) struct Tcb {
     pub(crate) rtt: Rtt,
     pub(crate) ack: AckState,
     pub(crate) timers: Timers,
-    pub(crate) state_since: Tick,
+    pub(crate) state_since: Since,
 }
 
 /// The send sequence space and what is pending in it.
@@ -255,6 +259,8 @@ pub(crate) struct Agreed {
     pub(crate) ts_recent: Option<u32>,
     /// Our SYN or SYN-ACK had to be sent again.
     pub(crate) syn_retransmitted: bool,
+    /// The round trip of our SYN or SYN-ACK, if it is not ambiguous (6298-2, 6298-6).
+    pub(crate) rtt: Option<Duration>,
     pub(crate) options: Arc<SocketOptions>,
 }
 
@@ -263,6 +269,9 @@ impl Connection {
     pub(crate) fn new(agreed: Agreed, env: &Env<'_>) -> Connection {
         let Agreed { tuple, origin, iss, irs, announced, peer_mss, adv_mss, pmtu, .. } = agreed;
         let buffer = agreed.options.rcvbuf;
+        let wscale = if agreed.snd_wscale.is_some() { window_scale(buffer) } else { 0 };
+        // Rounded up, as an ACK of the half-open connection may have announced it.
+        let announced = u32::from(announced).div_ceil(1 << wscale) << wscale;
         let now = env.tick();
         let tcb = Tcb {
             tuple,
@@ -301,7 +310,7 @@ impl Connection {
             },
             rcv: Rcv {
                 nxt: irs + 1,
-                adv: irs + 1 + u32::from(announced),
+                adv: irs + 1 + announced,
                 irs,
                 last_ack_sent: irs + 1,
                 up: irs + 1,
@@ -309,7 +318,7 @@ impl Connection {
                 buffer,
                 mss: 0,
                 adv_mss,
-                wscale: if agreed.snd_wscale.is_some() { window_scale(buffer) } else { 0 },
+                wscale,
                 fin_seen: false,
                 urgent: false,
                 shut: false,
@@ -333,7 +342,7 @@ impl Connection {
                 probes: 0,
                 probing_since: now,
             },
-            state_since: now,
+            state_since: Since::at(env.now),
         };
         let mut connection = Connection {
             tcb,
@@ -349,10 +358,15 @@ impl Connection {
             bytes_acked: 0,
             bytes_received: 0,
             total_retrans: 0,
+            urgent_end: None,
             events: Event::default(),
             soft_error: None,
+            from_cookie: false,
             queued: false,
         };
+        if let Some(rtt) = agreed.rtt {
+            connection.tcb.rtt.sample(rtt);
+        }
         connection.update_mss(env.config);
         // A SYN that was lost takes the initial window with it (5681-4).
         let segments = if agreed.syn_retransmitted { 1 } else { env.config.tcp_init_cwnd };
@@ -378,6 +392,12 @@ impl Connection {
     /// Bytes (and FIN) sent and not acknowledged.
     pub(crate) fn flight(&self) -> u32 {
         self.tcb.snd.nxt.since(self.tcb.snd.una)
+    }
+
+    /// The sequence number after all that the application wrote.
+    pub(crate) fn end_of_queue(&self) -> SeqNum {
+        let syn = u32::from(self.tcb.state == State::SynReceived);
+        self.tcb.snd.una + syn + self.send_queue.len() as u32
     }
 
     /// Bytes that the application wrote and that were never sent.
@@ -408,7 +428,7 @@ impl Connection {
 
     pub(crate) fn set_state(&mut self, to: State, env: &mut Env<'_>) {
         let from = std::mem::replace(&mut self.tcb.state, to);
-        self.tcb.state_since = env.tick();
+        self.tcb.state_since = Since::at(env.now);
         if to == State::CloseWait {
             env.counters.close_wait_entered += 1;
         }

@@ -1,6 +1,8 @@
 //! What happens when a connection's deadline is over.
 
+use super::congestion::initial_window;
 use super::input::{Closed, Outcome};
+use super::rtt::model_timeout;
 use super::tcb::{Connection, Env, Origin};
 use crate::error::Error;
 use crate::socket::Event;
@@ -56,14 +58,17 @@ impl Connection {
         }
         let retransmits = self.tcb.rtt.backoff.saturating_add(1);
         env.counters.tcp_timeouts += 1;
-        if retransmits == env.config.tcp_retries1 {
-            // R1: the application may want to know (SHLD-9).
+        let r1 = model_timeout(env.config, env.config.tcp_retries1);
+        let before = elapsed.saturating_sub(self.tcb.rtt.backed_off(env.config));
+        if before < r1 && elapsed >= r1 {
+            // R1: the application may want to know (SHLD-9). It is a time, as R2 is.
             env.counters.r1_reached += 1;
             self.signal(Event::TROUBLE);
         }
         let (flight, mss) = (self.flight(), u32::from(self.payload_mss()));
         let una = self.tcb.snd.una;
-        if !self.probe_lost(una, env) && self.tcb.snd.wnd > 0 {
+        self.probe_lost(una, true, env);
+        if self.tcb.snd.wnd > 0 {
             self.congestion.timeout(env.now, flight, mss, retransmits == 1);
         }
         self.tcb.rtt.backoff = retransmits;
@@ -88,13 +93,18 @@ impl Connection {
         env.counters.tcp_syn_retrans += 1;
         env.counters.retrans_segs += 1;
         self.total_retrans += 1;
-        self.tcb.rtt.cancel();
+        self.tcb.rtt.syn_lost();
+        // With it goes the initial window (5681-4).
+        let mss = u32::from(self.payload_mss());
+        self.congestion.set_initial(initial_window(1, mss));
         self.arm_syn_ack(env);
         Outcome::Keep
     }
 
     pub(crate) fn arm_syn_ack(&mut self, env: &Env<'_>) {
-        let wait = self.tcb.rtt.backed_off(env.config);
+        // Not the RTO of the data to come, which a lost SYN makes longer (6298-11).
+        let factor = 1u32.checked_shl(u32::from(self.tcb.rtt.backoff)).unwrap_or(u32::MAX);
+        let wait = env.config.tcp_rto_initial.saturating_mul(factor).min(env.config.tcp_rto_max);
         self.tcb.timers.retransmit = Some(Deadline::after(env.now, wait));
     }
 
@@ -108,7 +118,8 @@ impl Connection {
         if self.is_orphan() && orphan_retries > 0 {
             return retries >= orphan_retries;
         }
-        self.options.r2.is_some_and(|r2| elapsed >= r2)
+        // A clock that jumped says nothing about the peer: without a retransmission there is no R2.
+        retries > 0 && self.options.r2.is_some_and(|r2| elapsed >= r2)
     }
 
     /// SND.WND = 0, data or the FIN waits: probe, ever more slowly, for ever while it is answered (MUST-37).
@@ -150,8 +161,14 @@ impl Connection {
         self.note_timer(TimerKind::Keepalive, env);
         let now = env.tick();
         let idle = since(now, self.tcb.timers.last_received);
-        if self.flight() > 0 || self.unsent() > 0 || idle < self.options.keepalive_time {
-            // Only an idle connection is probed (MUST-26).
+        // Only an idle connection is probed (MUST-26).
+        if self.flight() > 0 || self.unsent() > 0 {
+            // Retransmission and persist timer find out meanwhile; their probes are not for us to forget.
+            let wait = self.options.keepalive_time.max(Duration::from_secs(1));
+            self.tcb.timers.life = Some(Deadline::after(env.now, wait));
+            return Outcome::Keep;
+        }
+        if idle < self.options.keepalive_time {
             self.tcb.timers.probes = 0;
             self.arm_keepalive(env);
             return Outcome::Keep;
@@ -229,5 +246,5 @@ impl Connection {
 }
 
 fn since(now: Tick, earlier: Tick) -> Duration {
-    Duration::from_millis(u64::from(now.since(earlier)))
+    Duration::from_millis(u64::from(now.elapsed(earlier)))
 }

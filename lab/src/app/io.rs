@@ -24,6 +24,8 @@ pub(crate) struct Socket {
     tx: usize,
     rx: Option<usize>,
     passive: bool,
+    /// It was made of segments that made another connection before: what it reads was read already.
+    ghost: bool,
     /// An error ended it, and the application knows.
     dead: bool,
 }
@@ -94,6 +96,7 @@ impl Io {
             tx: 0,
             rx: None,
             passive: false,
+            ghost: false,
             dead: false,
         };
         self.sockets.insert(id, socket);
@@ -128,9 +131,19 @@ impl Io {
         remote: SocketAddr,
         passive: bool,
     ) {
-        let tx = world.streams.open(world.host, local, world.nats.inner(remote));
+        let tx = world.streams.open(world.now, world.host, local, world.nats.inner(remote));
         let events = Event::default();
-        let socket = Socket { listener: false, local, remote, events, tx, rx: None, passive, dead: false };
+        let socket = Socket {
+            listener: false,
+            local,
+            remote,
+            events,
+            tx,
+            rx: None,
+            passive,
+            ghost: false,
+            dead: false,
+        };
         self.sockets.insert(id, socket);
         if passive {
             self.incoming(world, id);
@@ -140,11 +153,24 @@ impl Io {
     /// The stream that a socket reads, as soon as there is one.
     fn incoming(&mut self, world: &mut World<'_>, id: SocketId) -> Option<usize> {
         let socket = self.sockets.get_mut(&id)?;
-        if socket.rx.is_none() {
-            let own = if socket.passive { None } else { Some(socket.tx) };
-            socket.rx = world.streams.incoming(world.nats.inner(socket.remote), socket.local, own);
+        if socket.rx.is_none() && !socket.ghost {
+            let (from, to) = (world.nats.inner(socket.remote), socket.local);
+            socket.rx = if socket.passive {
+                let born = world.born.get(&(socket.local, socket.remote)).copied().unwrap_or(world.now);
+                world.streams.asking(from, to, born)
+            } else {
+                world.streams.answering(from, to, socket.tx)
+            };
             if let Some(rx) = socket.rx {
-                world.streams.get_mut(rx).reader = Reader::Reading;
+                let reader = &mut world.streams.get_mut(rx).reader;
+                if *reader == Reader::Nobody {
+                    *reader = Reader::Reading;
+                } else {
+                    // A SYN cookie that is replayed when the connection is over makes it once more.
+                    (socket.rx, socket.ghost) = (None, true);
+                    let text = format!("{} from {} was accepted a second time", socket.local, socket.remote);
+                    world.broken(Invariant::Stream, text);
+                }
             }
         }
         socket.rx
@@ -191,6 +217,7 @@ impl Io {
             }
             Ok(read) => {
                 match self.incoming(world, id) {
+                    None if self.sockets.get(&id).is_some_and(|socket| socket.ghost) => {}
                     None => world.broken(Invariant::Stream, format!("read {read} bytes that nobody sent")),
                     Some(rx) => {
                         if let Err(text) = world.streams.delivered(rx, &self.buffer[..read]) {

@@ -1,6 +1,7 @@
 //! A program: the steps of a script, one after the other.
 
 use std::net::SocketAddr;
+use std::rc::Rc;
 
 use steadfast_core::{ConnectOptions, Duration, Error, Event, Instant, ListenOptions, SocketId};
 
@@ -13,7 +14,7 @@ use crate::scenario::script::{App, Call, Expected, Read, Setting, Step, Wait};
 /// A step, or the bounds of a repetition.
 #[derive(Clone, Debug)]
 enum Op {
-    Step(Step),
+    Step(Rc<Step>),
     Begin { times: u64, end: usize },
     End { begin: usize },
 }
@@ -100,7 +101,7 @@ impl Program {
                     self.end_of_turn(begin);
                     continue;
                 }
-                Op::Step(step) => step.clone(),
+                Op::Step(step) => Rc::clone(step),
             };
             let Some(got) = self.step(&step, io, world, changed) else { return };
             self.since = world.now;
@@ -364,7 +365,7 @@ impl Program {
 fn flatten(steps: &[Step], ops: &mut Vec<Op>) {
     for step in steps {
         let Call::Repeat { times, body } = &step.call else {
-            ops.push(Op::Step(step.clone()));
+            ops.push(Op::Step(Rc::new(step.clone())));
             continue;
         };
         let begin = ops.len();

@@ -112,8 +112,13 @@ impl Server {
     ) -> Result<bool, Error> {
         let Some(other) = served.other else { return Ok(true) };
         let mut back = self.connections.get(&other).copied().unwrap_or_default();
-        if !served.eof {
-            served.eof = read_all(id, io, world)?;
+        // The onward connection may not be made yet.
+        let events = io.events(id);
+        let over = events.contains(Event::ERROR) || events.contains(Event::CLOSED);
+        match read_all(id, io, world) {
+            _ if served.eof => {}
+            Err(Error::NotConnected) if !over => {}
+            result => served.eof = result?,
         }
         pass_on(id, other, served.eof, &mut back, io, world)?;
         pass_on(other, id, back.eof, served, io, world)?;
@@ -137,8 +142,12 @@ fn pass_on(
         Err(error) => return Err(error),
     }
     if eof && !sink.ended && io.owed(world, from, to) == 0 {
-        io.shutdown(world, to, Shutdown::Write)?;
-        sink.ended = true;
+        match io.shutdown(world, to, Shutdown::Write) {
+            Ok(()) => sink.ended = true,
+            // The connection is not made yet: later.
+            Err(Error::NotConnected) => {}
+            Err(error) => return Err(error),
+        }
     }
     Ok(())
 }

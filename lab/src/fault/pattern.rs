@@ -244,6 +244,9 @@ pub struct SightedTcp {
     /// Relative to the ISS, as far as it is known.
     pub seq: u32,
     pub ack: u32,
+    /// They are relative to the ISS of the incarnation before.
+    pub seq_before: bool,
+    pub ack_before: bool,
     pub win: u16,
     pub source_port: u16,
     pub destination_port: u16,

@@ -86,18 +86,21 @@ impl Network {
         self.hosts[host].crash();
     }
 
-    /// The flow between two hosts that was opened last, and which way leads from the first to the second; with
-    /// ports, the one with these.
+    /// The flow between two hosts that was opened last by one of them, and which way leads from the first to the
+    /// second; with ports, the one with these. A flow that only forged segments opened comes last.
     fn last_flow(&self, from: usize, to: usize, ports: (Option<u16>, Option<u16>)) -> Option<(usize, usize)> {
         let owner = |end: SocketAddr| self.addresses.get(&end.ip()).copied();
         let fits = |wanted: Option<u16>, end: SocketAddr| wanted.is_none_or(|port| port == end.port());
-        self.flows.all.iter().enumerate().rev().find_map(|(index, flow)| {
+        let all = self.flows.all.iter().enumerate().rev().filter_map(|(index, flow)| {
             (0..2).find_map(|way| {
                 let (a, b) = (flow.ends[way], flow.ends[1 - way]);
                 let these = owner(a) == Some(from) && owner(b) == Some(to);
                 (these && fits(ports.0, a) && fits(ports.1, b)).then_some((index, way))
             })
-        })
+        });
+        all.clone()
+            .find(|(index, way)| self.flows.all[*index].ways[*way].iss.is_some())
+            .or_else(|| all.clone().next())
     }
 
     fn inject(&mut self, injection: &Injection) {
@@ -133,7 +136,7 @@ impl Network {
         };
         let payload = vec![b'!'; injection.len];
         let (source, destination) = (flow.ends[way].ip(), flow.ends[1 - way].ip());
-        let relative = (there.iss, back.iss);
+        let relative = (there.relative(header.seq), back.relative(header.ack));
         let packet = mangle::forged(source, destination, &header, &payload);
         let source = SocketAddr::new(source, header.source_port);
         let destination = SocketAddr::new(destination, header.destination_port);
@@ -141,8 +144,10 @@ impl Network {
         let tcp = SightedTcp {
             flags: header.flags,
             len: payload.len(),
-            seq: relative.0.map_or(header.seq.0, |iss| header.seq.since(iss)),
-            ack: relative.1.map_or(header.ack.0, |iss| header.ack.since(iss)),
+            seq: relative.0.0,
+            ack: relative.1.0,
+            seq_before: relative.0.1,
+            ack_before: relative.1.1,
             win: header.window,
             source_port: header.source_port,
             destination_port: header.destination_port,

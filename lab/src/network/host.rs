@@ -37,6 +37,8 @@ pub(crate) struct Host {
     pub(crate) wake: Option<Instant>,
     /// States as the trace told them last.
     pub(crate) states: Map<(SocketAddr, SocketAddr), State>,
+    /// When its connections left CLOSED or LISTEN last.
+    pub(crate) born: Map<(SocketAddr, SocketAddr), Instant>,
 }
 
 impl Host {
@@ -58,6 +60,7 @@ impl Host {
             timer: None,
             wake: None,
             states: Map::default(),
+            born: Map::default(),
         }
     }
 

@@ -19,6 +19,9 @@ use crate::stream;
 const ROUTER_V4: Ipv4Addr = Ipv4Addr::new(10, 255, 255, 254);
 const ROUTER_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0xff, 0, 0, 0, 0, 0, 0xfe);
 
+/// Bytes of a packet that are hashed: the longest headers and a bit of what follows.
+const HASHED: usize = 160;
+
 /// How long a packet waits to be overtaken.
 const OVERTAKING: Duration = Duration::from_millis(500);
 
@@ -114,8 +117,10 @@ impl Network {
         }
     }
 
-    /// Adds a packet and its time to the hash of the run.
+    /// Adds a packet and its time to the hash of the run. Past the headers the checksum, which is among them, stands
+    /// for the payload.
     fn mix(&mut self, packet: &[u8]) {
+        let packet = &packet[..packet.len().min(HASHED)];
         let mut hash = self.hash ^ self.now.as_nanos();
         let mut add = |word: u64| hash = (hash.rotate_left(5) ^ word).wrapping_mul(0x517c_c1b7_2722_0a95);
         let (words, rest) = packet.as_chunks::<8>();
@@ -167,6 +172,8 @@ impl Network {
             len: payload.len(),
             seq: header.seq.0,
             ack: header.ack.0,
+            seq_before: false,
+            ack_before: false,
             win: header.window,
             source_port: header.source_port,
             destination_port: header.destination_port,
@@ -192,7 +199,9 @@ impl Network {
             let text = format!("{} answers a RST with a RST", self.names[from]);
             self.broken.push(Broken { at: self.now, rule: Invariant::Reset, text });
         }
-        (tcp.seq, tcp.ack, tcp.again) = (seen.seq, seen.ack, seen.again);
+        (tcp.seq, tcp.seq_before) = seen.seq;
+        (tcp.ack, tcp.ack_before) = seen.ack;
+        tcp.again = seen.again;
         segment.flow = Some(found.0);
         segment.tcp = Some((tcp, *header));
         (segment, Some(found))
@@ -265,7 +274,7 @@ impl Network {
             Effect::Rewrite(changes) => {
                 let streams = &self.streams;
                 let end = View::new(&one.packet).and_then(|view| view.ends());
-                let content = |len: usize| match end.and_then(|(from, to)| streams.incoming(from, to, None)) {
+                let content = |len: usize| match end.and_then(|(from, to)| streams.latest(from, to)) {
                     Some(index) => stream::content(streams.get(index).content, 0, len as u64),
                     None => Bytes::from(vec![b'x'; len]),
                 };
@@ -306,7 +315,7 @@ impl Network {
         let delay = (self.paths.delay(route.from, route.to) + self.paths.delay(route.to, route.from)) / 2;
         let icmp = View::new(&packet).is_some_and(|view| matches!(view.kind, Kind::Icmp));
         let entry = self.record.segment(Segment {
-            at: self.now + delay / 2,
+            at: self.now + delay,
             from: None,
             to: Some(route.from),
             flow: route.flow.map(|(flow, _)| flow),

@@ -92,7 +92,7 @@ pub enum Wanted {
 #[derive(Clone, Debug, PartialEq)]
 #[allow(missing_docs)]
 pub enum Expectation {
-    Wire { pattern: Pattern, wanted: Wanted },
+    Wire { pattern: Box<Pattern>, wanted: Wanted },
     Order(Vec<Pattern>),
     Exchange(Vec<Pattern>),
     States { who: Who, states: Vec<State> },
@@ -108,6 +108,7 @@ pub enum Expectation {
     Holds { host: String, fields: Vec<(String, Bounds)> },
     Iss { host: String, property: IssProperty },
     Violates(Invariant),
+    Tolerates(Invariant),
 }
 
 /// What initial sequence numbers are like.
@@ -156,7 +157,7 @@ impl Expectation {
             | Expectation::Replies { host, .. }
             | Expectation::Holds { host, .. }
             | Expectation::Iss { host, .. } => vec![host],
-            Expectation::Violates(_) => Vec::new(),
+            Expectation::Violates(_) | Expectation::Tolerates(_) => Vec::new(),
         }
     }
 
@@ -169,7 +170,7 @@ impl Expectation {
 }
 
 const KINDS: &str = "an expectation: wire, order, exchange, states, state, queue, usage, info, listed, diagnosis, \
-                     counter, drops, replies, holds, iss or violates";
+                     counter, drops, replies, holds, iss, violates or tolerates";
 
 fn read(words: &mut Words<'_>) -> Understood<Expectation> {
     Ok(match words.word(KINDS)? {
@@ -226,10 +227,15 @@ fn read(words: &mut Words<'_>) -> Understood<Expectation> {
         }
         "holds" => Expectation::Holds { host: host(words)?, fields: usage_fields(words)? },
         "iss" => iss(words)?,
-        "violates" => Expectation::Violates(words.parse("stream, window, ack, reset or empty", |w| {
-            Invariant::NAMED.into_iter().find(|i| i.name() == w)
-        })?),
+        "violates" => Expectation::Violates(rule(words)?),
+        "tolerates" => Expectation::Tolerates(rule(words)?),
         other => return Err(format!("expected {KINDS}, found `{other}`")),
+    })
+}
+
+fn rule(words: &mut Words<'_>) -> Understood<Invariant> {
+    words.parse("stream, window, ack, reset or empty", |w| {
+        Invariant::NAMED.into_iter().find(|i| i.name() == w)
     })
 }
 
@@ -261,7 +267,7 @@ fn wire(words: &mut Words<'_>) -> Understood<Expectation> {
         "none" => Wanted::Count(Bounds::exactly(0)),
         other => return Err(format!("expected {what}, found `{other}`")),
     };
-    Ok(Expectation::Wire { pattern, wanted })
+    Ok(Expectation::Wire { pattern: Box::new(pattern), wanted })
 }
 
 fn times(words: &mut Words<'_>) -> Understood<Vec<Times>> {

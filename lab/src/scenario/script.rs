@@ -499,7 +499,9 @@ fn listen(words: &mut Words<'_>) -> Understood<Call> {
             _ => match Setting::take(words)? {
                 Some(setting) => options.push(setting),
                 None => {
-                    return Err(format!("expected backlog, as, fast-open or a socket option, found `{word}`"));
+                    return Err(format!(
+                        "expected backlog, as, fast-open or a socket option, found `{word}`"
+                    ));
                 }
             },
         }

@@ -132,6 +132,29 @@ async fn closing_a_network_waits_until_what_was_written_has_arrived() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn closing_without_a_limit_waits_for_a_slow_reader() {
+    let pair = Pair::new();
+    let (mut client, mut server) = pair.streams().await;
+    let data = pattern(2_000_000);
+    let sent = data.clone();
+    let reader = tokio::spawn(async move {
+        let mut received = Vec::new();
+        let mut buffer = vec![0; 100_000];
+        loop {
+            tokio::time::sleep(Duration::from_secs(3)).await;
+            match client.read(&mut buffer).await.unwrap() {
+                0 => break received,
+                len => received.extend_from_slice(&buffer[..len]),
+            }
+        }
+    });
+    server.write_all(&sent).await.unwrap();
+    drop(server);
+    pair.server.close(Duration::MAX).await.unwrap();
+    assert!(reader.await.unwrap() == data);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_closed_network_takes_and_makes_nothing_new() {
     let pair = Pair::new();
     let listener = pair.listen(7).await;

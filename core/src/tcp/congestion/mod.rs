@@ -71,7 +71,8 @@ fn reduced(flight: u32, tenths: u32, mss: u32) -> u32 {
     ((u64::from(flight) * u64::from(tenths) / 10) as u32).max(2 * mss)
 }
 
-/// Slow start by byte counting, at most one SMSS for an ACK (5681-2, T-44). Gives what is left of the ACK once
+/// Slow start by byte counting, at most two SMSS for an ACK, since an ACK may stand for two segments (5681-2 with L = 2
+/// of RFC 3465; T-44). Gives what is left of the ACK once
 /// the threshold is reached.
 fn slow_start(cwnd: &mut u32, ssthresh: u32, ack: &Acknowledged) -> u32 {
     if *cwnd >= ssthresh {

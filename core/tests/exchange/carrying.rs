@@ -1,0 +1,815 @@
+//! Data: retransmission, windows, acknowledgements, recovery, path MTU (RFC 9293 §3.8, RFC 5681, 6298, 2018, 5927).
+
+use steadfast_core::counters::DropReason;
+use steadfast_core::info::CaState;
+use steadfast_core::trace::State;
+use steadfast_core::wire::Ecn;
+use steadfast_core::wire::icmp::ErrorKind;
+use steadfast_core::wire::tcp::Flags;
+use steadfast_core::{Config, Duration, Error, Event, ListenOptions};
+
+use crate::harness::{Test, each, each_with};
+
+/// Retransmissions keep their size.
+fn no_probing(config: &mut Config) {
+    config.tcp_mtu_probing = 0;
+}
+
+/// 4821-2: two timeouts of a full segment, and the third is small enough for any path.
+#[test]
+fn a_black_hole_makes_segments_small_4821_2() {
+    each_with(
+        |c| c.tcp_base_mss = 536,
+        |t| {
+            t.reach(State::Established);
+            t.write(3000);
+            assert_eq!(t.drain(), 3);
+            t.recv_after(200, ". seq 101:1101 ack 51");
+            let base = if t.v6 { 1280 - 60 - if t.ts { 12 } else { 0 } } else { 536 };
+            let end = 101 + base.min(1000);
+            t.recv_after(400, ". seq 101:1101 ack 51");
+            assert_eq!(t.stack.counters().mtu_black_holes, 0, "until R1 it may be congestion");
+            t.recv_after(800, &format!(". seq 101:{end} ack 51"));
+            assert_eq!(t.stack.counters().mtu_black_holes, 1);
+            t.send(". seq 51 ack 3101");
+            t.recv_nothing();
+        },
+    );
+}
+
+/// SA-EST-36, SA-CLOSE_WAIT-31 (6298-10): the first segment alone is sent again, each time after twice the time;
+/// the application hears of R1 (SHLD-9, SHLD-10). SA-EST-37, SA-CLOSE_WAIT-32: R2 is 924.6 s.
+#[test]
+fn the_first_segment_is_sent_again_until_r2_sa_est_36() {
+    for state in [State::Established, State::CloseWait] {
+        each_with(no_probing, |t| {
+            t.reach(state);
+            t.write(1500);
+            t.recv(&format!(". seq 101:1101 ack {}", t.rcv));
+            let (mut gap, mut elapsed) = (200, 0);
+            for n in 1.. {
+                if elapsed + gap >= 924_600 {
+                    assert_eq!(n, 16, "fifteen retransmissions, as tcp_retries2");
+                    break;
+                }
+                t.recv_after(gap, &format!(". seq 101:1101 ack {}", t.rcv));
+                elapsed += gap;
+                gap = (gap * 2).min(120_000);
+                let events = t.events(t.sock);
+                // R1 is a time: what three back-offs take, 3 s (SHLD-10).
+                assert_eq!(events, if n == 4 { Event::TROUBLE } else { Event::default() }, "R1");
+            }
+            t.wait(gap - 1);
+            assert_eq!(t.state(), state);
+            t.wait(1);
+            t.nxt = 1101;
+            t.recv_rst();
+            t.is_closed(Some(Error::TimedOut));
+            assert_eq!(t.stack.counters().r1_reached, 1);
+        });
+    }
+}
+
+/// The last segment keeps its PSH when it is sent again (MUST-61).
+#[test]
+fn the_last_segment_is_pushed_again_must_61() {
+    each(|t| {
+        t.reach(State::Established);
+        t.write(10);
+        t.recv("P. seq 101:111 ack 51");
+        t.recv_after(200, "P. seq 101:111 ack 51");
+    });
+}
+
+/// SA-EST-37 (MUST-21): R2 can be set, and be infinite.
+#[test]
+fn r2_can_be_set_sa_est_37() {
+    each(|t| {
+        t.reach(State::Established);
+        t.set_options(|o| o.r2 = Some(Duration::from_secs(3)));
+        t.write(10);
+        t.wait(10_000);
+        t.nxt = 111;
+        while t.recv_any().is_some_and(|got| !got.header.flags.rst()) {}
+        t.is_closed(Some(Error::TimedOut));
+    });
+    each(|t| {
+        t.reach(State::Established);
+        t.set_options(|o| o.r2 = None);
+        t.write(10);
+        t.wait(100_000_000);
+        t.drain();
+        assert_eq!(t.state(), State::Established);
+        t.send(". seq 51 ack 111");
+        t.recv_nothing();
+        assert_eq!(t.queued(), 0);
+    });
+}
+
+#[test]
+fn the_last_soft_error_is_the_reason_given_sa_est_37() {
+    each(|t| {
+        t.reach(State::Established);
+        t.set_options(|o| o.user_timeout = Duration::from_secs(2));
+        t.write(10);
+        t.icmp_error(ErrorKind::PortUnreachable, 101);
+        t.icmp_error(ErrorKind::HostUnreachable, 101);
+        t.wait(1999);
+        assert_eq!(t.state(), State::Established);
+        t.wait(1);
+        t.nxt = 111;
+        t.recv_rst_any();
+        t.is_closed(Some(Error::HostUnreachable));
+    });
+}
+
+/// 6298-2, 6298-3.
+#[test]
+fn the_rto_follows_the_samples_6298_2() {
+    each(|t| {
+        // The handshake is the first sample, 100 ms.
+        t.establish_after(100);
+        let rto = |t: &Test| t.stack.info(t.now, t.sock).unwrap().rto.as_micros();
+        // SRTT = 100, RTTVAR = 50.
+        assert_eq!(rto(t), 300_000);
+        t.write(10);
+        t.recv("P. seq 1:11 ack 1");
+        t.wait(200);
+        t.send(". seq 1 ack 11");
+        // RTTVAR = 3/4 · 50 + 1/4 · 100 = 62.5; SRTT = 7/8 · 100 + 1/8 · 200 = 112.5.
+        assert_eq!(rto(t), 362_500);
+        t.write(10);
+        t.recv("P. seq 11:21 ack 1");
+        t.recv_after(363, "P. seq 11:21 ack 1");
+    });
+}
+
+/// 6298-6: without timestamps a segment sent twice gives no sample; the back-off ends with progress.
+#[test]
+fn an_ambiguous_ack_is_no_sample_6298_6() {
+    each(|t| {
+        t.reach(State::Established);
+        let before = t.stack.info(t.now, t.sock).unwrap();
+        t.write(10);
+        t.recv("P. seq 101:111 ack 51");
+        t.wait(200);
+        t.wait(399);
+        t.send(". seq 51 ack 111");
+        t.drain();
+        let after = t.stack.info(t.now, t.sock).unwrap();
+        if !t.ts {
+            assert_eq!(after.rtt, before.rtt);
+        }
+        assert_eq!((after.backoff, after.unacked), (0, 0));
+        t.wait(10_000);
+        t.recv_nothing();
+    });
+}
+
+/// SA-EST-38, SA-CLOSE_WAIT-33 (MUST-36, MUST-37, SHLD-29, SHLD-30).
+#[test]
+fn a_zero_window_is_probed_ever_more_slowly_sa_est_38() {
+    for state in [State::Established, State::CloseWait] {
+        each(|t| {
+            t.reach(state);
+            t.send(&format!(". seq {} ack 101 win 0", t.rcv));
+            t.write(100);
+            t.recv_nothing();
+            let mut gap = 200;
+            for _ in 0..30 {
+                t.recv_after(gap, &format!(". seq 100 ack {}", t.rcv));
+                gap = (gap * 2).min(120_000);
+                t.send(&format!(". seq {} ack 101 win 0", t.rcv));
+                t.recv_nothing();
+            }
+            t.send(&format!(". seq {} ack 101 win 60", t.rcv));
+            t.wait(300);
+            t.recv_any().expect("the data, as far as it fits");
+            assert_eq!(t.state(), state);
+        });
+    }
+}
+
+/// Probes that nobody answers end like retransmissions that nobody answers.
+#[test]
+fn unanswered_probes_end_the_connection_sa_est_38() {
+    each(|t| {
+        t.reach(State::Established);
+        t.set_options(|o| o.user_timeout = Duration::from_secs(5));
+        t.send(". seq 51 ack 101 win 0");
+        t.write(100);
+        t.wait(6000);
+        t.recv_rst_any();
+        t.is_closed(Some(Error::TimedOut));
+    });
+}
+
+/// MUST-35: the window closes while data is in flight. The peer answers, so nobody gives up (SHLD-17).
+#[test]
+fn a_window_that_closes_over_data_in_flight_is_no_failure_shld_17() {
+    each(|t| {
+        t.reach(State::Established);
+        t.set_options(|o| o.r2 = Some(Duration::from_secs(200)));
+        t.write(3000);
+        assert_eq!(t.drain(), 3);
+        t.send(". seq 51 ack 101 win 0");
+        for _ in 0..200 {
+            t.wait(5000);
+            if t.drain() > 0 {
+                t.send(". seq 51 ack 101 win 0");
+                t.drain();
+            }
+        }
+        assert_eq!(t.state(), State::Established);
+        t.send(". seq 51 ack 3101 win 65535");
+        t.recv_nothing();
+        assert_eq!(t.queued(), 0);
+    });
+}
+
+/// MUST-34, SHLD-15, T-46: the right edge moves back behind what was sent.
+#[test]
+fn a_shrunk_window_lets_nothing_new_out_must_34() {
+    each(|t| {
+        t.reach(State::Established);
+        t.write(3000);
+        assert_eq!(t.drain(), 3);
+        t.send(". seq 51 ack 1101 win 500");
+        t.write(1000);
+        t.recv_nothing();
+        assert_eq!(t.stack.info(t.now, t.sock).unwrap().unacked, 2000);
+        t.send(". seq 51 ack 3101 win 500");
+        t.recv_nothing();
+        t.send(". seq 51 ack 3101 win 1000");
+        t.recv("P. seq 3101:4101 ack 51");
+    });
+}
+
+/// MUST-38: a small window is left alone until the override timer.
+#[test]
+fn a_small_window_waits_for_the_override_must_38() {
+    each(|t| {
+        t.reach(State::Established);
+        t.send(". seq 51 ack 101 win 500");
+        t.write(2000);
+        t.recv_nothing();
+        t.recv_after(200, ". seq 101:601 ack 51");
+        t.recv_nothing();
+    });
+}
+
+/// Half of the largest window ever seen is enough (RFC 9293 §3.8.6.2.1).
+#[test]
+fn half_of_a_small_peers_window_is_worth_a_segment_must_38() {
+    each(|t| {
+        t.win = 600;
+        t.reach(State::Established);
+        t.write(2000);
+        t.recv(". seq 101:701 ack 51");
+        t.send(". seq 51 ack 701 win 300");
+        t.recv(". seq 701:1001 ack 51");
+        t.send(". seq 51 ack 1001 win 299");
+        t.recv_nothing();
+    });
+}
+
+/// SHLD-7, MUST-17.
+#[test]
+fn nagle_holds_small_segments_back_shld_7() {
+    each(|t| {
+        t.reach(State::Established);
+        t.write(10);
+        t.recv("P. seq 101:111 ack 51");
+        t.write(10);
+        t.write(10);
+        t.recv_nothing();
+        t.write(980);
+        t.recv("P. seq 111:1111 ack 51");
+        t.write(5);
+        t.recv_nothing();
+        t.send(". seq 51 ack 111");
+        t.recv_nothing();
+        t.send(". seq 51 ack 1111");
+        t.recv("P. seq 1111:1116 ack 51");
+        t.set_options(|o| o.nodelay = true);
+        for n in 0..3 {
+            t.write(1);
+            t.recv(&format!("P. seq {}:{} ack 51", 1116 + n, 1117 + n));
+        }
+    });
+}
+
+/// SHLD-18, SHLD-19, MUST-40.
+#[test]
+fn acks_are_delayed_shld_18() {
+    for delay in [40, 499] {
+        each_with(
+            |c| (c.tcp_quickack, c.tcp_delack) = (0, Duration::from_millis(delay)),
+            |t| {
+                t.establish();
+                t.send("P. seq 1:1001 ack 1");
+                t.recv_after(delay, ". seq 1 ack 1001");
+                // Every second full segment.
+                t.send("P. seq 1001:2001 ack 1");
+                t.recv_nothing();
+                t.send("P. seq 2001:3001 ack 1");
+                t.recv(". seq 1 ack 3001");
+                // Small ones wait; data takes the ACK along.
+                t.send("P. seq 3001:3002 ack 1");
+                t.recv_nothing();
+                t.write(5);
+                t.recv("P. seq 1:6 ack 3002");
+                t.send(". seq 3002 ack 6");
+                t.wait(1000);
+                t.recv_nothing();
+            },
+        );
+    }
+}
+
+#[test]
+fn the_first_segments_are_acknowledged_at_once() {
+    each_with(
+        |c| c.tcp_quickack = 2,
+        |t| {
+            t.establish();
+            t.send("P. seq 1:11 ack 1");
+            t.recv(". seq 1 ack 11");
+            t.send("P. seq 11:21 ack 1");
+            t.recv(". seq 1 ack 21");
+            t.send("P. seq 21:31 ack 1");
+            t.recv_after(40, ". seq 1 ack 31");
+        },
+    );
+}
+
+/// MUST-58, MUST-59, 5681-13: what arrives together is answered together.
+#[test]
+fn segments_that_arrive_together_get_one_ack_must_58() {
+    each(|t| {
+        t.establish();
+        let packets: Vec<_> =
+            (0..5).map(|n| t.packet(&format!("P. seq {}:{} ack 1", 1 + n * 100, 101 + n * 100))).collect();
+        for packet in packets {
+            t.stack.receive(t.now, &packet[..]);
+        }
+        t.recv(". seq 1 ack 501");
+        t.recv_nothing();
+        t.read(500);
+    });
+}
+
+/// 6928-1, 5681-1, 5681-2: ten segments, then two for each that is acknowledged.
+#[test]
+fn slow_start_begins_with_ten_segments_6928_1() {
+    each(|t| {
+        t.establish();
+        t.write(40_000);
+        for n in 0..10 {
+            t.recv(&format!(". seq {}:{} ack 1", 1 + n * 1000, 1001 + n * 1000));
+        }
+        t.recv_nothing();
+        t.send(". seq 1 ack 2001");
+        assert_eq!(t.drain(), 4);
+        // ACK division earns nothing (T-44).
+        for n in 1..=10 {
+            t.send(&format!(". seq 1 ack {}", 2001 + n * 100));
+        }
+        assert!(t.drain() <= 2);
+    });
+}
+
+/// 5681-12: after an idle time the window is the initial one again.
+#[test]
+fn idle_time_brings_the_initial_window_back_5681_12() {
+    each(|t| {
+        t.establish();
+        t.write(20_000);
+        t.drain();
+        t.send(". seq 1 ack 10001");
+        t.drain();
+        t.send(". seq 1 ack 20001");
+        t.recv_nothing();
+        assert_eq!(t.stack.info(t.now, t.sock).unwrap().snd_cwnd, 14_000);
+        t.wait(1000);
+        t.write(15_000);
+        assert_eq!(t.drain(), 10);
+    });
+}
+
+/// 5681-9 to 5681-11, 6582-1, 6582-2: without SACK.
+#[test]
+fn three_duplicate_acks_start_new_reno_6582_2() {
+    each(|t| {
+        t.establish_plain();
+        t.write(20_000);
+        assert_eq!(t.drain(), 10);
+        // The first and the third segment are lost. Limited transmit first (5681-10).
+        t.send(". seq 1 ack 1");
+        t.recv(". seq 10001:11001 ack 1");
+        t.send(". seq 1 ack 1");
+        t.recv(". seq 11001:12001 ack 1");
+        t.send(". seq 1 ack 1");
+        t.recv(". seq 1:1001 ack 1");
+        let info = t.stack.info(t.now, t.sock).unwrap();
+        assert_eq!(info.ca_state, CaState::Recovery);
+        assert_eq!(info.snd_ssthresh, 8400, "CUBIC: 0.7 of the flight of 12000 (9438-5)");
+        t.drain();
+        // A partial ACK: the next hole at once.
+        t.send(". seq 1 ack 2001");
+        t.recv(". seq 2001:3001 ack 1");
+        t.drain();
+        t.send(". seq 1 ack 12001");
+        t.drain();
+        let info = t.stack.info(t.now, t.sock).unwrap();
+        assert_eq!((info.ca_state, info.total_retrans), (CaState::Open, 2));
+        assert_eq!(t.stack.counters().tcp_reno_recovery, 1);
+        assert!(info.snd_cwnd >= 8400 && info.snd_cwnd <= 9400, "{}", info.snd_cwnd);
+    });
+}
+
+/// 5681-9: what changes the window, brings data or acknowledges nothing outstanding is no duplicate.
+#[test]
+fn other_acks_are_no_duplicates_5681_9() {
+    each(|t| {
+        t.establish_plain();
+        for _ in 0..5 {
+            t.send(". seq 1 ack 1");
+        }
+        t.write(5000);
+        assert_eq!(t.drain(), 5);
+        for n in 0..5 {
+            t.send(&format!(". seq 1 ack 1 win {}", 60_000 + n));
+        }
+        for n in 0..5 {
+            t.send(&format!("P. seq {}:{} ack 1 win 60004", 1 + n * 10, 11 + n * 10));
+        }
+        t.drain();
+        assert_eq!(t.stack.counters().retrans_segs, 0);
+        assert_eq!(t.stack.info(t.now, t.sock).unwrap().ca_state, CaState::Open);
+    });
+}
+
+/// 6675-1, 6675-2: with SACK only the holes are sent again, and as many as are lost.
+#[test]
+fn sack_fills_the_holes_alone_6675_1() {
+    each(|t| {
+        t.establish();
+        t.write(10_000);
+        assert_eq!(t.drain(), 10);
+        // Lost are the first and the fourth.
+        t.send(". seq 1 ack 1 <sack 1001:2001>");
+        t.send(". seq 1 ack 1 <sack 1001:3001>");
+        t.recv_nothing();
+        t.send(". seq 1 ack 1 <sack 4001:6001 1001:3001>");
+        t.recv(". seq 1:1001 ack 1");
+        t.send(". seq 1 ack 1 <sack 4001:9001 1001:3001>");
+        t.recv(". seq 3001:4001 ack 1");
+        t.send(". seq 1 ack 1 <sack 4001:10001 1001:3001>");
+        t.recv_nothing();
+        let info = t.stack.info(t.now, t.sock).unwrap();
+        assert_eq!((info.ca_state, info.sacked, info.total_retrans), (CaState::Recovery, 8000, 2));
+        t.send(". seq 1 ack 3001 <sack 4001:10001>");
+        t.recv_nothing();
+        t.send(". seq 1 ack 10001");
+        t.recv_nothing();
+        assert_eq!(t.stack.info(t.now, t.sock).unwrap().ca_state, CaState::Open);
+        assert_eq!(t.stack.counters().tcp_sack_recovery, 1);
+    });
+}
+
+/// 2018-6: blocks that lie outside of what was sent, or are no blocks, count for nothing (T-42).
+#[test]
+fn impossible_sack_blocks_are_ignored_2018_6() {
+    each(|t| {
+        t.establish();
+        t.write(5000);
+        assert_eq!(t.drain(), 5);
+        for block in ["6001:7001", "4001:6001", "3001:2001", "2001:2001"] {
+            t.send(&format!(". seq 1 ack 1 <sack {block}>"));
+        }
+        t.recv_nothing();
+        assert_eq!(t.stack.counters().tcp_sack_discard, 4);
+        assert_eq!(t.stack.info(t.now, t.sock).unwrap().sacked, 0);
+        // A D-SACK is no news (2883-2).
+        t.send(". seq 1 ack 1001");
+        t.send(". seq 1 ack 1001 <sack 1:1001>");
+        t.recv_nothing();
+        assert_eq!(t.stack.counters().tcp_dsack_recv, 1);
+    });
+}
+
+/// 2018-4, 2018-5, T-48: data that was acknowledged selectively is kept, and sent again when it must be.
+#[test]
+fn a_peer_that_reneges_gets_everything_again_2018_4() {
+    each(|t| {
+        t.reach(State::Established);
+        t.write(3000);
+        assert_eq!(t.drain(), 3);
+        t.send(". seq 51 ack 101 <sack 1101:3101>");
+        t.wait(200);
+        t.recv(". seq 101:1101 ack 51");
+        t.send(". seq 51 ack 1101");
+        t.wait(2000);
+        let mut seen = Vec::new();
+        while let Some(got) = t.recv_any() {
+            seen.push(got.header.seq.since(t.cur().irs.unwrap()));
+        }
+        assert!(seen.contains(&1101), "{seen:?}");
+        t.send(". seq 51 ack 2101");
+        t.wait(2000);
+        t.drain();
+        t.send(". seq 51 ack 3101");
+        t.recv_nothing();
+        assert_eq!(t.queued(), 0);
+    });
+}
+
+/// 5681-7, 6582-3: after a timeout one segment, then slow start from the left edge.
+#[test]
+fn a_timeout_shrinks_the_window_to_one_segment_5681_7() {
+    each(|t| {
+        t.reach(State::Established);
+        t.write(10_000);
+        assert_eq!(t.drain(), 10);
+        t.recv_after(200, ". seq 101:1101 ack 51");
+        let info = t.stack.info(t.now, t.sock).unwrap();
+        assert_eq!((info.snd_cwnd, info.snd_ssthresh, info.ca_state), (1000, 7000, CaState::Loss));
+        t.send(". seq 51 ack 1101");
+        t.recv(". seq 1101:2101 ack 51");
+        t.recv(". seq 2101:3101 ack 51");
+        t.recv_nothing();
+        t.send(". seq 51 ack 10101");
+        t.recv_nothing();
+        assert_eq!(t.stack.info(t.now, t.sock).unwrap().ca_state, CaState::Open);
+    });
+}
+
+/// 5927-4, 1191-1, 8201-2 (SA-EST-28): nothing of that size got through yet, so that it is believed at once.
+#[test]
+fn packet_too_big_is_believed_at_first_sa_est_28() {
+    each(|t| {
+        t.listen();
+        t.send("S seq 0 <mss 1460, sackOK, wscale 0>");
+        t.recv("S. seq 0 ack 1 <mss 1460, sackOK, wscale 0>");
+        t.send(". seq 1 ack 1");
+        t.accept();
+        t.write(1400);
+        let first = t.recv_any().unwrap().payload.len() as u32;
+        t.drain();
+        t.icmp_error(ErrorKind::PacketTooBig { mtu: 1300 }, 1);
+        let headers = if t.v6 { 60 } else { 40 } + if t.ts { 12 } else { 0 };
+        let size = 1300 - headers;
+        assert!(size < first);
+        t.recv(&format!(". seq 1:{} ack 1", 1 + size));
+        let info = t.stack.info(t.now, t.sock).unwrap();
+        assert_eq!((info.pmtu, info.snd_cwnd), (1300, 10 * first_mss(t)), "no sign of congestion (8201-2)");
+        // It never raises.
+        t.icmp_error(ErrorKind::PacketTooBig { mtu: 1400 }, 1);
+        assert_eq!(t.stack.info(t.now, t.sock).unwrap().pmtu, 1300);
+        t.drain();
+    });
+}
+
+fn first_mss(t: &Test) -> u32 {
+    1460 - if t.ts { 12 } else { 0 }
+}
+
+/// 5927-4, T-31: what got through before does not become too big at a word; only when it is lost as well.
+#[test]
+fn packet_too_big_about_a_proven_size_waits_for_the_loss_5927_4() {
+    each(|t| {
+        t.listen();
+        t.send("S seq 0 <mss 1460, sackOK, wscale 0>");
+        t.recv("S. seq 0 ack 1 <mss 1460, sackOK, wscale 0>");
+        t.send(". seq 1 ack 1");
+        t.accept();
+        let mss = first_mss(t);
+        t.write(mss);
+        t.recv(&format!("P. seq 1:{} ack 1", 1 + mss));
+        t.send(&format!(". seq 1 ack {}", 1 + mss));
+        t.write(mss);
+        t.recv(&format!("P. seq {}:{} ack 1", 1 + mss, 1 + 2 * mss));
+        t.icmp_error(ErrorKind::PacketTooBig { mtu: 1300 }, 1 + mss);
+        t.recv_nothing();
+        assert_eq!(t.stack.info(t.now, t.sock).unwrap().pmtu, if t.v6 { 1520 } else { 1500 });
+        assert_eq!(t.stack.usage().path_mtus, 0);
+        let headers = if t.v6 { 60 } else { 40 } + if t.ts { 12 } else { 0 };
+        t.recv_after(200, &format!(". seq {}:{} ack 1", 1 + mss, 1 + mss + 1300 - headers));
+        assert_eq!(t.stack.info(t.now, t.sock).unwrap().pmtu, 1300);
+        t.drain();
+    });
+}
+
+/// 1191-1, 8201-1: the floors.
+#[test]
+fn the_path_mtu_has_a_floor_8201_1() {
+    each(|t| {
+        t.establish();
+        t.write(1000);
+        t.recv("P. seq 1:1001 ack 1");
+        t.icmp_error(ErrorKind::PacketTooBig { mtu: 68 }, 1);
+        let pmtu = t.stack.info(t.now, t.sock).unwrap().pmtu;
+        assert_eq!(pmtu, if t.v6 { 1520 } else { 552 });
+        t.drain();
+    });
+}
+
+/// MUST-55, 6633-1.
+#[test]
+fn source_quench_is_ignored_must_55() {
+    each(|t| {
+        if t.v6 {
+            return;
+        }
+        t.establish();
+        t.write(10_000);
+        t.drain();
+        let before = t.stack.info(t.now, t.sock).unwrap();
+        let mut body = vec![4, 0, 0, 0, 0, 0, 0, 0];
+        body.extend_from_slice(&t.packet(". seq 1 ack 1")[..28]);
+        let mut sum = steadfast_core::wire::checksum::Sum::new();
+        sum.add_bytes(&body);
+        body[2..4].copy_from_slice(&sum.finish().to_be_bytes());
+        let packet = crate::harness::ip(t.theirs(), t.ours(), 1, &body, Ecn::NotEct);
+        t.stack.receive(t.now, &packet[..]);
+        t.recv_nothing();
+        assert_eq!(t.stack.info(t.now, t.sock).unwrap(), before);
+    });
+}
+
+/// 3168-1 to 3168-4, 3168-7.
+#[test]
+fn ecn_marks_and_echoes_3168_4() {
+    each(|t| {
+        t.listen();
+        t.send("SEW seq 0 <sackOK, wscale 0>");
+        let got = t.recv("SE. seq 0 ack 1 <mss 1460, sackOK, wscale 0>");
+        assert_eq!(got.ecn, Ecn::NotEct);
+        t.send(". seq 1 ack 1");
+        t.accept();
+        assert!(t.stack.info(t.now, t.sock).unwrap().ecn);
+        // A mark is echoed until CWR.
+        t.send("P. seq 1:11 ack 1 [ce]");
+        let got = t.recv("E. seq 1 ack 11");
+        assert_eq!(got.ecn, Ecn::NotEct, "a bare ACK is not ECT (3168-2)");
+        t.send("P. seq 11:21 ack 1");
+        t.recv("E. seq 1 ack 21");
+        t.send("PW. seq 21:31 ack 1");
+        t.recv(". seq 1 ack 31");
+        // Outside of the window a mark means nothing.
+        t.send("P. seq 1:11 ack 1 [ce]");
+        t.recv(". seq 1 ack 31 <sack 1:11>");
+        // Data is ECT; an echo halves once in a window, and CWR goes with the next new data.
+        t.write(5000);
+        let got = t.recv_any().unwrap();
+        assert_eq!((got.ecn, got.header.flags.contains(Flags::CWR)), (Ecn::Ect0, false));
+        t.drain();
+        let before = t.stack.info(t.now, t.sock).unwrap().snd_cwnd;
+        t.send("E. seq 31 ack 1001");
+        t.send("E. seq 31 ack 2001");
+        let after = t.stack.info(t.now, t.sock).unwrap();
+        assert!(after.snd_ssthresh < before && after.total_retrans == 0);
+        assert_eq!(after.snd_ssthresh, 3500, "once: 0.7 of the flight of 5000");
+        t.send(". seq 31 ack 5001");
+        t.write(2000);
+        let flags: Vec<_> = std::iter::from_fn(|| t.recv_any()).map(|got| got.header.flags.cwr()).collect();
+        assert_eq!(flags.iter().filter(|cwr| **cwr).count(), 1, "{flags:?}");
+    });
+}
+
+/// TTL and DSCP as the application sets them (MUST-48, MUST-49).
+#[test]
+fn the_ip_fields_are_the_applications_must_49() {
+    each(|t| {
+        let mut socket = steadfast_core::SocketOptions::new(t.stack.config());
+        (socket.ttl, socket.dscp) = (7, 46);
+        t.listen_with(ListenOptions { socket: Some(socket), ..ListenOptions::default() });
+        t.establish();
+        t.write(1);
+        let got = t.recv("P. seq 1:2 ack 1");
+        assert_eq!((got.ttl, got.dscp), (7, 46));
+    });
+}
+
+/// tcp_max_ooo_ranges on both sides (T-13).
+#[test]
+fn ranges_out_of_order_are_bounded_t_13() {
+    each_with(
+        |c| c.tcp_max_ooo_ranges = 3,
+        |t| {
+            t.establish();
+            for n in 1..=4 {
+                t.send(&format!("P. seq {}:{} ack 1", n * 10, n * 10 + 5));
+            }
+            assert_eq!(t.drain(), 4, "each is answered");
+            t.dropped(&[DropReason::OutOfOrderFull]);
+            assert_eq!(t.stack.info(t.now, t.sock).unwrap().out_of_order, 15);
+            // One that joins two still fits, and then there is room for another.
+            t.send("P. seq 15:20 ack 1");
+            t.send("P. seq 40:45 ack 1");
+            t.drain();
+            t.dropped(&[]);
+            assert_eq!(t.stack.info(t.now, t.sock).unwrap().out_of_order, 25);
+        },
+    );
+}
+
+/// What waits out of order never takes more than the buffer, overhead included.
+#[test]
+fn bytes_out_of_order_are_bounded_t_13() {
+    each(|t| {
+        t.establish();
+        for n in 0..200 {
+            t.send(&format!("P. seq {}:{} ack 1", 3 + n * 40, 4 + n * 40));
+        }
+        t.drain();
+        let usage = t.stack.usage();
+        assert!(usage.buffered <= 10_000, "{}", usage.buffered);
+        assert!(t.stack.counters().tcp_ofo_drop > 0);
+    });
+}
+
+/// 7323-9: the echo is of the segment that the last ACK asked for, not of the latest.
+#[test]
+fn the_echo_is_of_the_oldest_unacknowledged_segment_7323_9() {
+    each_with(
+        |c| c.tcp_quickack = 0,
+        |t| {
+            if !t.ts {
+                return;
+            }
+            t.establish();
+            let first = t.ts_val + 10;
+            let ecr = t.cur().ts_last;
+            t.send(&format!("P. seq 1:1001 ack 1 <ts {first} ecr {ecr}>"));
+            t.recv_nothing();
+            t.send(&format!("P. seq 1001:2001 ack 1 <ts {} ecr {ecr}>", first + 5));
+            t.ts_val = first + 5;
+            let got = t.recv(". seq 1 ack 2001");
+            assert_eq!(got.header.options.timestamps.unwrap().ecr, first);
+            // A gap: the echo stays where it is.
+            t.send(&format!("P. seq 3001:4001 ack 1 <ts {} ecr {ecr}>", first + 9));
+            t.ts_val = first + 9;
+            let got = t.recv(". seq 1 ack 2001 <sack 3001:4001>");
+            assert_eq!(got.header.options.timestamps.unwrap().ecr, first);
+        },
+    );
+}
+
+/// T-29: a timestamp is believed only after the ACK was; one that was not does not stall the connection.
+#[test]
+fn a_forged_timestamp_does_not_stall_t_29() {
+    each(|t| {
+        if !t.ts {
+            return;
+        }
+        t.reach(State::Established);
+        let (good, ecr) = (t.ts_val, t.cur().ts_last);
+        let forged = good + (1 << 30);
+        for (seq, ack) in [(51, 5000), (51, 0), (60, 101), (40, 101)] {
+            t.send(&format!("P. seq {seq}:{} ack {ack} <ts {forged} ecr {ecr}>", seq + 3));
+        }
+        t.ts_val = good;
+        t.drain();
+        t.send("P. seq 51:61 ack 101");
+        let got = t.recv_any().expect("an ACK");
+        assert_eq!(got.header.ack.since(t.cur().iss), 63);
+    });
+}
+
+/// RFC 9293 appendix A.2: both windows were closed and both sides probe. A probe's own number is too old for its
+/// window to count, but it is answered, and the answer to ours opens the window.
+#[test]
+fn probes_that_cross_do_not_dead_lock_9293_m() {
+    each(|t| {
+        t.reach(State::Established);
+        t.send(". seq 51 ack 101 win 0");
+        t.write(100);
+        t.recv_after(200, ". seq 100 ack 51");
+        t.send(". seq 50 ack 101 win 0");
+        t.recv(". seq 101 ack 51");
+        t.send(". seq 51 ack 101 win 1000");
+        t.recv("P. seq 101:201 ack 51");
+    });
+}
+
+#[test]
+fn a_window_that_opens_is_told_sa_est_31() {
+    each(|t| {
+        t.reach(State::Established);
+        while t.rcv < t.cur().edge {
+            let end = (t.rcv + 1000).min(t.cur().edge);
+            t.send(&format!(". seq {}:{end} ack 101", t.rcv));
+            t.rcv = end;
+            t.drain();
+        }
+        let unread = t.stack.info(t.now, t.sock).unwrap().recv_q as u32;
+        t.send(&format!("P. seq {}:{} ack 101", t.rcv, t.rcv + 1000));
+        t.recv(&format!(". seq 101 ack {} win 0", t.rcv));
+        t.read(unread);
+        t.recv(&format!(". seq 101 ack {} win 10000", t.rcv));
+        let counters = t.stack.counters();
+        assert_eq!((counters.tcp_to_zero_window_adv, counters.tcp_from_zero_window_adv), (1, 1));
+    });
+}

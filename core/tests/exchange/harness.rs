@@ -1,0 +1,878 @@
+//! One stack, a peer made of text, and a clock that the test moves.
+//!
+//! A segment is written as tcpdump would: flags, then what matters of it:
+//!
+//! ```text
+//! S. seq 0 ack 1 win 10000 <mss 1460, sackOK, wscale 0>
+//! P. seq 1:101 ack 51
+//! ```
+//!
+//! Sequence numbers are relative: 0 is each side's SYN. Those of the peer begin just below 2^32, so that every
+//! exchange wraps (T-80). Of a segment from the stack every field is checked but the window, which is where the
+//! text states it; payload follows a pattern of its place in the stream. Timestamps come and are checked by
+//! themselves when the test runs with them.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::{IpAddr, SocketAddr};
+
+use steadfast_core::counters::DropReason;
+use steadfast_core::seq::SeqNum;
+use steadfast_core::trace::State;
+use steadfast_core::wire::icmp::{self, ErrorKind, Message};
+use steadfast_core::wire::tcp::{self, Flags, Header, Timestamps};
+use steadfast_core::wire::{Ecn, PROTOCOL_TCP, checksum, ipv4, ipv6};
+use steadfast_core::{
+    Config, ConnectOptions, Duration, Error, Event, Instant, Interface, ListenOptions, Shutdown, SocketId,
+    SocketOptions, Stack,
+};
+
+use crate::text::Text;
+
+/// Our port when we listen.
+pub const PORT: u16 = 80;
+/// The peer's port.
+pub const PEER: u16 = 4000;
+/// The receive buffer: no scaling, so that windows are what they are.
+pub const BUFFER: u32 = 10_000;
+/// The stack's MSS option, whatever the family.
+pub const OUR_MSS: u16 = 1460;
+/// What a full segment towards the peer carries, whatever the options.
+pub const FULL: u32 = 1000;
+
+/// Runs a test over IPv4 and IPv6, with and without timestamps.
+pub fn each(test: impl Fn(&mut Test)) {
+    each_with(|_| {}, test);
+}
+
+/// As [`each`], with another configuration.
+pub fn each_with(configure: impl Fn(&mut Config), test: impl Fn(&mut Test)) {
+    for (v6, ts) in [(false, false), (false, true), (true, false), (true, true)] {
+        println!("over {}, timestamps {ts}", if v6 { "IPv6" } else { "IPv4" });
+        let mut t = Test::new(v6, ts, &configure);
+        test(&mut t);
+        t.finish();
+    }
+}
+
+/// What a peer's end of a connection knows.
+#[derive(Clone, Debug)]
+pub struct Peer {
+    pub port: u16,
+    /// Sequence number of its SYN.
+    pub iss: SeqNum,
+    /// Of the stack's SYN, once it was seen.
+    pub irs: Option<SeqNum>,
+    /// Offset of the stack's timestamps against its clock.
+    ts_offset: Option<u32>,
+    /// The last timestamp of the stack.
+    pub ts_last: u32,
+    /// Right edge of the window that the stack announced, relative, and its scale.
+    pub edge: u32,
+    scale: u8,
+    queue: VecDeque<Got>,
+}
+
+/// A segment that the stack sent.
+#[derive(Clone, Debug)]
+pub struct Got {
+    pub at: Instant,
+    pub header: Header,
+    pub payload: Vec<u8>,
+    pub ttl: u8,
+    pub dscp: u8,
+    pub ecn: Ecn,
+}
+
+pub struct Test {
+    pub stack: Stack,
+    pub now: Instant,
+    pub v6: bool,
+    /// The peer speaks timestamps.
+    pub ts: bool,
+    peers: BTreeMap<u16, Peer>,
+    current: u16,
+    /// Our port of the connection.
+    pub port: u16,
+    /// What else the stack sent: ICMP payloads and their destination.
+    pub icmp: VecDeque<(IpAddr, Vec<u8>)>,
+    events: BTreeMap<SocketId, Event>,
+    drops: BTreeMap<DropReason, u64>,
+    /// The listener, and the socket of the connection.
+    pub listener: Option<SocketId>,
+    pub sock: SocketId,
+    /// Where the connection stands, relative: SND.UNA, SND.NXT, RCV.NXT.
+    pub una: u32,
+    pub nxt: u32,
+    pub rcv: u32,
+    written: u32,
+    read: u32,
+    /// Window field of the peer's segments, where the text has none.
+    pub win: u16,
+    /// The peer's timestamp clock; also its last value.
+    pub ts_val: u32,
+}
+
+/// The byte at `at` of any stream.
+pub fn byte(at: u32) -> u8 {
+    (at.wrapping_mul(2_654_435_761) >> 24) as u8
+}
+
+pub fn pattern(from: u32, len: u32) -> Vec<u8> {
+    (0..len).map(|i| byte(from.wrapping_add(i))).collect()
+}
+
+impl Test {
+    pub fn new(v6: bool, ts: bool, configure: impl Fn(&mut Config)) -> Test {
+        let mut config = Config { tcp_rcvbuf: BUFFER, secret: [7; 32], ..Config::default() };
+        configure(&mut config);
+        let addresses = [("10.0.0.2".parse().unwrap(), 24), ("fd00::2".parse().unwrap(), 64)];
+        let mtu = if v6 { 1520 } else { 1500 };
+        let mut t = Test {
+            stack: Stack::new(config, Interface::new(mtu, addresses)),
+            now: Instant::from_secs(10),
+            v6,
+            ts,
+            peers: BTreeMap::new(),
+            current: 0,
+            port: PORT,
+            icmp: VecDeque::new(),
+            events: BTreeMap::new(),
+            drops: BTreeMap::new(),
+            listener: None,
+            sock: SocketId::default(),
+            una: 0,
+            nxt: 0,
+            rcv: 0,
+            written: 0,
+            read: 0,
+            win: 65_535,
+            ts_val: 1_000_000,
+        };
+        t.peer(PEER);
+        t
+    }
+
+    /// Another client, or the one before: everything that follows is about it.
+    pub fn peer(&mut self, port: u16) {
+        self.current = port;
+        self.peers.entry(port).or_insert_with(|| Peer {
+            port,
+            iss: SeqNum(u32::MAX - 40),
+            irs: None,
+            ts_offset: None,
+            ts_last: 0,
+            edge: 0,
+            scale: 0,
+            queue: VecDeque::new(),
+        });
+    }
+
+    /// The same client begins again: a new ISS, nothing known.
+    pub fn restart_peer(&mut self, ahead: i64) {
+        let iss = self.cur().iss;
+        let port = self.current;
+        self.peers.remove(&port);
+        self.peer(port);
+        self.cur_mut().iss = SeqNum(iss.0.wrapping_add(ahead as u32));
+        (self.written, self.read) = (0, 0);
+    }
+
+    pub fn cur(&self) -> &Peer {
+        &self.peers[&self.current]
+    }
+
+    pub fn cur_mut(&mut self) -> &mut Peer {
+        self.peers.get_mut(&self.current).unwrap()
+    }
+
+    pub fn ours(&self) -> IpAddr {
+        if self.v6 { "fd00::2".parse().unwrap() } else { "10.0.0.2".parse().unwrap() }
+    }
+
+    pub fn theirs(&self) -> IpAddr {
+        if self.v6 { "fd00::1".parse().unwrap() } else { "10.0.0.1".parse().unwrap() }
+    }
+
+    pub fn local(&self) -> SocketAddr {
+        SocketAddr::new(self.ours(), self.port)
+    }
+
+    pub fn remote(&self) -> SocketAddr {
+        SocketAddr::new(self.theirs(), self.current)
+    }
+
+    // The peer's side.
+
+    /// The peer sends a segment.
+    #[track_caller]
+    pub fn send(&mut self, text: &str) {
+        let packet = self.packet(text);
+        self.stack.receive(self.now, &packet[..]);
+        self.pump();
+    }
+
+    /// The packet that [`send`](Test::send) would send.
+    #[track_caller]
+    pub fn packet(&mut self, text: &str) -> Vec<u8> {
+        let (header, payload) = self.segment(text);
+        let (source, destination) = (self.theirs(), self.ours());
+        let ecn = if text.contains("[ce]") { Ecn::Ce } else { Ecn::NotEct };
+        self.ip_packet(source, destination, &header, &payload, ecn)
+    }
+
+    /// TCP header and payload of a text, with absolute numbers.
+    #[track_caller]
+    pub fn segment(&mut self, text: &str) -> (Header, Vec<u8>) {
+        let wanted = Text::parse(text);
+        let peer = self.cur().clone();
+        let mut options = wanted.options;
+        if self.ts && !wanted.no_ts && options.timestamps.is_none() {
+            self.ts_val = self.ts_val.max(1_000_000 + (self.now.as_millis() as u32));
+            let ecr = if wanted.flags.ack() { peer.ts_last } else { 0 };
+            options.timestamps = Some(Timestamps { val: self.ts_val, ecr });
+        }
+        if wanted.flags.syn() && options.mss.is_none() && !wanted.no_options {
+            // So that a full segment is `FULL` with timestamps and without.
+            options.mss = Some(FULL as u16 + if self.ts { 12 } else { 0 });
+        }
+        let header = Header {
+            source_port: peer.port,
+            destination_port: self.port,
+            seq: peer.iss + wanted.seq,
+            ack: wanted.ack.map_or(SeqNum(0), |ack| peer.irs.unwrap_or(SeqNum(0)) + ack),
+            flags: wanted.flags,
+            window: wanted.win.unwrap_or(self.win),
+            urgent: wanted.urg,
+            options: wanted.sack_from(options, peer.irs),
+        };
+        let payload = match wanted.bytes {
+            Some(bytes) => bytes,
+            None => pattern(wanted.first_byte(), wanted.len),
+        };
+        (header, payload)
+    }
+
+    /// An IP packet with a TCP segment, checksums filled in.
+    pub fn ip_packet(
+        &self,
+        source: IpAddr,
+        destination: IpAddr,
+        header: &Header,
+        payload: &[u8],
+        ecn: Ecn,
+    ) -> Vec<u8> {
+        let mut segment = vec![0; header.header_len()];
+        header.emit(&mut segment);
+        segment.extend_from_slice(payload);
+        let mut sum = checksum::pseudo_header(source, destination, PROTOCOL_TCP, segment.len() as u32);
+        sum.add_bytes(&segment);
+        tcp::set_checksum(&mut segment, sum.finish());
+        ip(source, destination, PROTOCOL_TCP, &segment, ecn)
+    }
+
+    /// The next segment of the stack to this peer is `text`, and was sent just now.
+    #[track_caller]
+    pub fn recv(&mut self, text: &str) -> Got {
+        self.pump();
+        let now = self.now;
+        let Some(got) = self.cur_mut().queue.pop_front() else { panic!("nothing sent; expected {text}") };
+        let shown = self.show(&got);
+        assert!(got.at == now, "sent {:?} ago: {shown}; expected {text}", now - got.at);
+        let wanted = Text::parse(text);
+        let peer = self.cur();
+        let irs = peer.irs.unwrap_or(SeqNum(0));
+        let header = &got.header;
+        let expected_ack = if wanted.flags.ack() {
+            wanted.ack.map(|ack| peer.iss + ack).expect("an ACK has a number")
+        } else {
+            SeqNum(0)
+        };
+        let mut options = wanted.options_to(peer.iss);
+        options.timestamps = match wanted.options.timestamps {
+            Some(timestamps) => Some(timestamps),
+            None => header.options.timestamps.filter(|_| !wanted.no_ts),
+        };
+        // A FIN implies PSH (9293-j): a bare one may have it or not.
+        let implied = Flags(if wanted.flags.fin() && wanted.len == 0 { Flags::PSH.0 } else { 0 });
+        let problem = if header.flags | implied != wanted.flags | implied {
+            "flags"
+        } else if header.seq != wanted.seq_from(irs) {
+            "seq"
+        } else if header.ack != expected_ack {
+            "ack"
+        } else if wanted.win.is_some_and(|win| win != header.window) {
+            "window"
+        } else if header.options != options {
+            "options"
+        } else if header.urgent != wanted.urg {
+            "urgent pointer"
+        } else if got.payload.len() as u32 != wanted.len {
+            "length"
+        } else if got.payload != wanted.payload() {
+            "payload"
+        } else {
+            self.check_timestamps(&got, &wanted.options.timestamps, wanted.no_ts, &shown);
+            return got;
+        };
+        panic!("wrong {problem}\n     sent: {shown}\n expected: {text}");
+    }
+
+    /// Timestamps are there exactly when they were agreed on; their clock is that of the stack with an offset.
+    #[track_caller]
+    fn check_timestamps(&mut self, got: &Got, stated: &Option<Timestamps>, none: bool, shown: &str) {
+        if stated.is_some() {
+            return;
+        }
+        let header = &got.header;
+        let syn_of_ours = header.flags.syn() && !header.flags.ack();
+        let expected = if syn_of_ours { self.stack.config().tcp_timestamps } else { self.ts } && !none;
+        assert_eq!(header.options.timestamps.is_some(), expected, "timestamps: {shown}");
+        let Some(timestamps) = header.options.timestamps else { return };
+        let now = got.at.as_millis() as u32;
+        let (highest, bare) = (self.ts_val, header.flags.rst());
+        let cookies = self.stack.counters().syncookies_sent > 0;
+        let peer = self.cur_mut();
+        if !bare && !cookies {
+            let offset = timestamps.val.wrapping_sub(now);
+            let known = *peer.ts_offset.get_or_insert(offset);
+            assert_eq!(known, offset, "the timestamp clock jumped: {shown}");
+        }
+        if !bare {
+            peer.ts_last = timestamps.val;
+        }
+        let ecr = timestamps.ecr;
+        assert!(ecr <= highest && (syn_of_ours == (ecr == 0)), "an echo of nothing: {shown}");
+    }
+
+    /// The stack sends nothing to this peer now.
+    #[track_caller]
+    pub fn recv_nothing(&mut self) {
+        self.pump();
+        if let Some(got) = self.cur_mut().queue.pop_front() {
+            panic!("sent: {}; expected nothing", self.show(&got));
+        }
+    }
+
+    /// Nothing happens for `millis`, and then the segment comes.
+    #[track_caller]
+    pub fn recv_after(&mut self, millis: u64, text: &str) -> Got {
+        if millis > 0 {
+            self.wait(millis - 1);
+            self.recv_nothing();
+            self.wait(1);
+        }
+        self.recv(text)
+    }
+
+    /// The next segment to this peer, whatever it is.
+    pub fn recv_any(&mut self) -> Option<Got> {
+        self.pump();
+        self.cur_mut().queue.pop_front()
+    }
+
+    /// How many segments wait for this peer; they are thrown away.
+    pub fn drain(&mut self) -> usize {
+        self.pump();
+        std::mem::take(&mut self.cur_mut().queue).len()
+    }
+
+    fn show(&self, got: &Got) -> String {
+        let peer = self.cur();
+        let mut header = got.header;
+        header.seq = SeqNum(header.seq.since(peer.irs.unwrap_or(SeqNum(0))));
+        if header.flags.ack() {
+            header.ack = SeqNum(header.ack.since(peer.iss));
+        }
+        header.tcpdump(got.payload.len()).to_string()
+    }
+
+    /// Lets the stack send what it has.
+    #[track_caller]
+    pub fn pump(&mut self) {
+        let mut frame = vec![0; 65_535];
+        let mut count = 0;
+        while let Some(transmit) = self.stack.transmit(self.now, &mut frame) {
+            let packet = frame[..transmit.len].to_vec();
+            self.take_packet(&packet);
+            count += 1;
+            assert!(count < 100_000, "it never stops sending");
+        }
+        while let Some((id, event)) = self.stack.poll_event() {
+            *self.events.entry(id).or_default() |= event;
+        }
+    }
+
+    #[track_caller]
+    fn take_packet(&mut self, packet: &[u8]) {
+        let (source, destination, protocol, payload, ttl, dscp, ecn) = if packet[0] >> 4 == 4 {
+            let (h, payload) = ipv4::parse(packet).expect("a sound IPv4 header");
+            assert!(h.dont_fragment && !h.more_fragments, "DF is set (1191-1)");
+            let ends = (IpAddr::V4(h.source), IpAddr::V4(h.destination));
+            (ends.0, ends.1, h.protocol, payload, h.ttl, h.dscp, h.ecn)
+        } else {
+            let (h, payload) = ipv6::parse(packet).expect("a sound IPv6 header");
+            let ends = (IpAddr::V6(h.source), IpAddr::V6(h.destination));
+            (ends.0, ends.1, h.protocol, payload, h.hop_limit, h.dscp, h.ecn)
+        };
+        if protocol != PROTOCOL_TCP {
+            self.icmp.push_back((destination, payload.to_vec()));
+            return;
+        }
+        assert!(tcp::checksum_ok(source, destination, payload), "a right checksum (MUST-2)");
+        let reserved = payload[12] & 0x0e;
+        assert_eq!(reserved, 0, "reserved bits are zero (9293-l)");
+        let (header, data) = Header::parse(payload).expect("a sound TCP header");
+        assert_eq!((source, destination), (self.ours(), self.theirs()), "1122-4");
+        let got = Got { at: self.now, header, payload: data.to_vec(), ttl, dscp, ecn };
+        let peer = self.peers.get_mut(&header.destination_port).expect("a peer with this port");
+        if header.flags.syn() {
+            peer.irs = Some(header.seq);
+            peer.scale = header.options.window_scale.unwrap_or(0);
+        }
+        if header.flags.ack() && !header.flags.rst() {
+            let shift = if header.flags.syn() { 0 } else { peer.scale };
+            let edge = (header.ack + (u32::from(header.window) << shift)).since(peer.iss);
+            assert!(
+                edge >= peer.edge || header.flags.syn(),
+                "the right edge moves back (9293-h): {header:?}"
+            );
+            peer.edge = edge;
+        }
+        peer.queue.push_back(got);
+    }
+
+    // Time.
+
+    /// Time passes; every timer runs when it is due.
+    #[track_caller]
+    pub fn wait(&mut self, millis: u64) {
+        self.pump();
+        let until = self.now + Duration::from_millis(millis);
+        let mut steps = 0;
+        while let Some(at) = self.stack.poll_at().filter(|at| *at <= until) {
+            self.now = self.now.max(at);
+            self.stack.advance(self.now);
+            self.pump();
+            steps += 1;
+            assert!(steps < 100_000, "poll_at never moves on");
+        }
+        self.now = until;
+        self.stack.advance(until);
+        self.pump();
+    }
+
+    // The application.
+
+    /// What changed on a socket since the last time.
+    pub fn events(&mut self, id: SocketId) -> Event {
+        self.pump();
+        self.events.remove(&id).unwrap_or_default()
+    }
+
+    /// Writes the next `len` bytes of our stream; gives how many there was room for.
+    #[track_caller]
+    pub fn try_write(&mut self, len: u32) -> Result<usize, Error> {
+        let data = pattern(self.written, len);
+        let count = self.stack.send(self.sock, &data)?;
+        self.written += count as u32;
+        self.pump();
+        Ok(count)
+    }
+
+    #[track_caller]
+    pub fn write(&mut self, len: u32) {
+        assert_eq!(self.try_write(len), Ok(len as usize));
+    }
+
+    /// Exactly `len` bytes can be read, and they are right.
+    #[track_caller]
+    pub fn read(&mut self, len: u32) {
+        let mut buffer = vec![0; len as usize];
+        assert_eq!(self.stack.recv(self.sock, &mut buffer), Ok(len as usize));
+        assert!(buffer == pattern(self.read, len), "the stream is not what the peer sent");
+        self.read += len;
+        self.pump();
+    }
+
+    /// What reading gives when no byte is expected.
+    pub fn read_end(&mut self) -> Result<usize, Error> {
+        let result = self.stack.recv(self.sock, &mut [0; 100]);
+        self.pump();
+        result
+    }
+
+    #[track_caller]
+    pub fn shutdown(&mut self, how: Shutdown) {
+        assert_eq!(self.stack.shutdown(self.now, self.sock, how), Ok(()));
+        self.pump();
+    }
+
+    #[track_caller]
+    pub fn close(&mut self) {
+        assert_eq!(self.stack.close(self.now, self.sock), Ok(()));
+        self.pump();
+    }
+
+    #[track_caller]
+    pub fn abort(&mut self) {
+        assert_eq!(self.stack.abort(self.now, self.sock), Ok(()));
+        self.pump();
+    }
+
+    #[track_caller]
+    pub fn set_options(&mut self, change: impl FnOnce(&mut SocketOptions)) {
+        let mut options = self.stack.options(self.sock).unwrap().clone();
+        change(&mut options);
+        self.stack.set_options(self.now, self.sock, options).unwrap();
+        self.pump();
+    }
+
+    #[track_caller]
+    pub fn accept(&mut self) -> SocketId {
+        let (id, peer) = self.stack.accept(self.listener.unwrap()).expect("a connection to accept");
+        assert_eq!(peer.ip(), self.theirs());
+        self.pump();
+        self.sock = id;
+        id
+    }
+
+    /// Accepts without making it the connection of the test.
+    #[track_caller]
+    pub fn accept_any(&mut self) -> SocketId {
+        self.stack.accept(self.listener.unwrap()).expect("a connection to accept").0
+    }
+
+    #[track_caller]
+    pub fn state(&self) -> State {
+        self.stack.state(self.sock).unwrap()
+    }
+
+    /// The state of the current 4-tuple in the tables, whoever holds it.
+    pub fn tuple_state(&self) -> State {
+        let (local, remote) = (self.local(), self.remote());
+        let all = self.stack.sockets(self.now);
+        let entry = all.iter().find(|s| (s.local, s.remote) == (local, remote));
+        entry.map_or(State::Closed, |s| s.state)
+    }
+
+    /// The connection is over, its 4-tuple is free, no timer is left, and the application is told `error`, once.
+    #[track_caller]
+    pub fn is_closed(&mut self, error: Option<Error>) {
+        self.pump();
+        assert_eq!(self.tuple_state(), State::Closed);
+        let usage = self.stack.usage();
+        assert_eq!((usage.connections, usage.timers, usage.orphans), (0, 0, 0), "{usage:?}");
+        if self.stack.state(self.sock).is_ok() {
+            assert_eq!(self.state(), State::Closed);
+            let events = self.events(self.sock);
+            assert!(events.contains(Event::CLOSED | Event::READABLE | Event::WRITABLE), "{events:?}");
+            assert_eq!(events.contains(Event::ERROR), error.is_some(), "{events:?}");
+            assert_eq!(self.stack.take_error(self.sock), Ok(error));
+            assert_eq!(self.stack.take_error(self.sock), Ok(None), "an error is told once");
+            assert_eq!(self.stack.send(self.sock, b"x"), Err(Error::BrokenPipe));
+        }
+    }
+
+    /// The drop reasons since the last time, each with its number, in the order of their names.
+    #[track_caller]
+    pub fn dropped(&mut self, expected: &[DropReason]) {
+        let mut seen = Vec::new();
+        for reason in DropReason::ALL {
+            let count = self.stack.counters().dropped(*reason);
+            let before = self.drops.insert(*reason, count).unwrap_or(0);
+            seen.extend((before..count).map(|_| *reason));
+        }
+        let mut expected = expected.to_vec();
+        expected.sort_unstable();
+        assert_eq!(seen, expected);
+    }
+
+    // Ways into the states.
+
+    #[track_caller]
+    pub fn listen(&mut self) -> SocketId {
+        self.listen_with(ListenOptions::default())
+    }
+
+    #[track_caller]
+    pub fn listen_with(&mut self, options: ListenOptions) -> SocketId {
+        let id = self.stack.listen(self.local(), options).unwrap();
+        self.listener = Some(id);
+        id
+    }
+
+    /// A handshake that the peer begins, of a peer with SACK.
+    #[track_caller]
+    pub fn establish(&mut self) {
+        self.establish_after(0);
+    }
+
+    /// As [`establish`](Test::establish); the peer takes so many milliseconds for the third segment.
+    #[track_caller]
+    pub fn establish_after(&mut self, millis: u64) {
+        if self.listener.is_none() {
+            self.listen();
+        }
+        self.send("S seq 0 <sackOK, wscale 0>");
+        self.recv(&format!("S. seq 0 ack 1 win {BUFFER} <mss {OUR_MSS}, sackOK, wscale 0>"));
+        self.wait(millis);
+        self.send(". seq 1 ack 1");
+        self.recv_nothing();
+        self.accept();
+        assert_eq!(self.state(), State::Established);
+        (self.una, self.nxt, self.rcv) = (1, 1, 1);
+    }
+
+    /// As [`establish`](Test::establish), without any option but the MSS (and timestamps).
+    #[track_caller]
+    pub fn establish_plain(&mut self) {
+        if self.listener.is_none() {
+            self.listen();
+        }
+        self.send("S seq 0");
+        self.recv(&format!("S. seq 0 ack 1 win {BUFFER} <mss {OUR_MSS}>"));
+        self.send(". seq 1 ack 1");
+        self.recv_nothing();
+        self.accept();
+        (self.una, self.nxt, self.rcv) = (1, 1, 1);
+    }
+
+    /// The stack begins a handshake: SYN-SENT, with the SYN received.
+    #[track_caller]
+    pub fn connect(&mut self) {
+        self.connect_with(ConnectOptions::default());
+    }
+
+    #[track_caller]
+    pub fn connect_with(&mut self, options: ConnectOptions) {
+        self.start_connect(options);
+        self.recv(&format!("S seq 0 win {BUFFER} <mss {OUR_MSS}, sackOK, wscale 0>"));
+    }
+
+    /// As [`connect_with`](Test::connect_with), with the SYN still to be received.
+    #[track_caller]
+    pub fn start_connect(&mut self, options: ConnectOptions) {
+        let options = ConnectOptions { local_port: options.local_port.or(Some(PORT)), ..options };
+        self.sock = self.stack.connect(self.now, self.remote(), options).unwrap();
+    }
+
+    /// A connection with a past in the given state: 100 bytes sent and acknowledged, 50 received and read.
+    #[track_caller]
+    pub fn reach(&mut self, state: State) {
+        self.establish();
+        self.write(100);
+        self.recv("P. seq 1:101 ack 1");
+        self.send("P. seq 1:51 ack 101");
+        self.recv(". seq 101 ack 51");
+        self.read(50);
+        (self.una, self.nxt, self.rcv) = (101, 101, 51);
+        match state {
+            State::Established => {}
+            State::FinWait1 => self.our_fin(),
+            State::FinWait2 => {
+                self.our_fin();
+                self.send(". seq 51 ack 102");
+                self.una = 102;
+            }
+            State::CloseWait => self.their_fin(101),
+            State::Closing => {
+                self.our_fin();
+                self.their_fin(101);
+            }
+            State::LastAck => {
+                self.their_fin(101);
+                self.our_fin();
+            }
+            State::TimeWait => {
+                self.our_fin();
+                self.their_fin(102);
+                self.una = 102;
+                assert_eq!(self.tuple_state(), State::TimeWait);
+                self.events(self.sock);
+                return;
+            }
+            other => panic!("no way into {other}"),
+        }
+        self.recv_nothing();
+        assert_eq!(self.state(), state);
+        self.events(self.sock);
+    }
+
+    #[track_caller]
+    fn our_fin(&mut self) {
+        self.shutdown(Shutdown::Write);
+        self.recv(&format!("F. seq 101 ack {}", self.rcv));
+        self.nxt = 102;
+    }
+
+    #[track_caller]
+    fn their_fin(&mut self, ack: u32) {
+        self.send(&format!("F. seq 51 ack {ack}"));
+        self.rcv = 52;
+        self.recv(&format!(". seq {} ack 52", self.nxt));
+    }
+
+    /// ACK! of the tables: `<SEQ=SND.NXT><ACK=RCV.NXT><CTL=ACK>`.
+    #[track_caller]
+    pub fn recv_ack(&mut self) {
+        self.recv(&format!(". seq {} ack {}", self.nxt, self.rcv));
+    }
+
+    /// As [`recv`](Test::recv); a blank among SACK blocks means nothing.
+    #[track_caller]
+    pub fn recv_sack(&mut self, text: &str) -> Got {
+        self.recv(&text.replace(" >", ">"))
+    }
+
+    /// The timestamp that the stack would send now.
+    pub fn stack_ts(&self) -> u32 {
+        (self.now.as_millis() as u32).wrapping_add(self.cur().ts_offset.unwrap_or(0))
+    }
+
+    /// What reading gives in this state when nothing was delivered.
+    pub fn quiet_end(&self) -> Result<usize, Error> {
+        match self.state() {
+            State::CloseWait | State::Closing | State::LastAck => Ok(0),
+            _ => Err(Error::WouldBlock),
+        }
+    }
+
+    /// Bytes of ours that are not acknowledged.
+    pub fn queued(&self) -> u32 {
+        self.stack.info(self.now, self.sock).map_or(0, |info| info.send_q as u32)
+    }
+
+    /// RST of a connection: `<SEQ=SND.NXT><ACK=RCV.NXT><CTL=RST,ACK>`.
+    #[track_caller]
+    pub fn recv_rst(&mut self) {
+        self.recv(&format!("R. seq {} ack {}", self.nxt, self.rcv));
+    }
+
+    /// The last thing sent is the RST of the connection; what came before it is not looked at.
+    #[track_caller]
+    pub fn recv_rst_any(&mut self) {
+        let mut last = None;
+        while let Some(got) = self.recv_any() {
+            last = Some(got);
+        }
+        let header = last.expect("a segment").header;
+        let (irs, iss) = (self.cur().irs.unwrap(), self.cur().iss);
+        assert_eq!(header.flags, Flags::RST | Flags::ACK);
+        assert_eq!((header.seq, header.ack), (irs + self.nxt, iss + self.rcv));
+    }
+
+    // ICMP.
+
+    /// An error about a segment of ours with this relative sequence number, from a router.
+    pub fn icmp_error(&mut self, kind: ErrorKind, seq: u32) {
+        let irs = self.cur().irs.unwrap_or(SeqNum(0));
+        self.icmp_error_at(kind, irs + seq);
+    }
+
+    pub fn icmp_error_at(&mut self, kind: ErrorKind, seq: SeqNum) {
+        let header = Header {
+            source_port: self.port,
+            destination_port: self.current,
+            seq,
+            flags: Flags::ACK,
+            ..Header::default()
+        };
+        let quoted = self.ip_packet(self.ours(), self.theirs(), &header, &[], Ecn::NotEct);
+        self.icmp_message(&Message::Error { kind, quoted: &quoted });
+    }
+
+    /// An ICMP message from the peer's address.
+    pub fn icmp_message(&mut self, message: &Message<'_>) {
+        let packet = self.icmp_packet(message);
+        self.stack.receive(self.now, &packet[..]);
+        self.pump();
+    }
+
+    pub fn icmp_packet(&self, message: &Message<'_>) -> Vec<u8> {
+        let mut body = vec![0; 2000];
+        let (source, destination) = (self.theirs(), self.ours());
+        match (source, destination) {
+            (IpAddr::V4(_), _) => {
+                let len = icmp::emit_v4(message, &mut body).unwrap();
+                ip(source, destination, 1, &body[..len], Ecn::NotEct)
+            }
+            (IpAddr::V6(s), IpAddr::V6(d)) => {
+                let len = icmp::emit_v6(s, d, message, &mut body).unwrap();
+                ip(source, destination, 58, &body[..len], Ecn::NotEct)
+            }
+            _ => unreachable!(),
+        }
+    }
+
+    /// Everything that the stack sent was looked at; and when all sockets are given back and time passes, nothing
+    /// is left in any table (invariant 2).
+    #[track_caller]
+    fn finish(&mut self) {
+        self.pump();
+        let ports: Vec<u16> = self.peers.keys().copied().collect();
+        for port in ports {
+            self.peer(port);
+            self.recv_nothing();
+        }
+        let mut all: Vec<_> = self.stack.sockets(self.now).iter().filter_map(|s| s.socket).collect();
+        all.push(self.sock);
+        for id in all {
+            let _ = self.stack.abort(self.now, id);
+        }
+        self.wait(2_000_000);
+        let usage = self.stack.usage();
+        let left = (usage.half_open, usage.opening, usage.connections, usage.orphans, usage.time_wait);
+        assert_eq!(left, (0, 0, 0, 0, 0), "{usage:?}");
+        let rest = (usage.timers, usage.buffered, usage.fragments, usage.fragment_bytes, usage.replies);
+        assert_eq!(rest, (0, 0, 0, 0, 0), "{usage:?}");
+        assert!(self.stack.poll_at().is_none(), "nothing is left to wait for");
+    }
+}
+
+/// An IP packet around a payload.
+pub fn ip(source: IpAddr, destination: IpAddr, protocol: u8, payload: &[u8], ecn: Ecn) -> Vec<u8> {
+    let mut packet = vec![0; ipv6::HEADER_LEN];
+    match (source, destination) {
+        (IpAddr::V4(source), IpAddr::V4(destination)) => {
+            packet.truncate(ipv4::HEADER_LEN);
+            v4_header(source, destination, protocol, ecn).emit(payload.len(), &mut packet);
+        }
+        (IpAddr::V6(source), IpAddr::V6(destination)) => {
+            let header = ipv6::Header {
+                source,
+                destination,
+                protocol,
+                hop_limit: 64,
+                dscp: 0,
+                ecn,
+                flow_label: 0,
+                fragment: None,
+            };
+            header.emit(payload.len(), &mut packet);
+        }
+        _ => panic!("two families"),
+    }
+    packet.extend_from_slice(payload);
+    packet
+}
+
+pub fn v4_header(
+    source: std::net::Ipv4Addr,
+    destination: std::net::Ipv4Addr,
+    protocol: u8,
+    ecn: Ecn,
+) -> ipv4::Header {
+    ipv4::Header {
+        source,
+        destination,
+        protocol,
+        ttl: 64,
+        dscp: 0,
+        ecn,
+        identification: 77,
+        dont_fragment: false,
+        more_fragments: false,
+        fragment_offset: 0,
+        source_route: false,
+    }
+}

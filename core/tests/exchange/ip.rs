@@ -1,0 +1,406 @@
+//! What comes before the tables: P0 to P5, fragments, ICMP.
+
+use std::net::IpAddr;
+
+use steadfast_core::counters::DropReason;
+use steadfast_core::trace::State;
+use steadfast_core::wire::icmp::{self, ErrorKind, Message};
+use steadfast_core::wire::tcp::{self, Header};
+use steadfast_core::wire::{Ecn, PROTOCOL_TCP, checksum, ipv6};
+
+use crate::harness::{Test, each, ip, v4_header};
+
+fn receive(t: &mut Test, packet: &[u8]) {
+    t.stack.receive(t.now, packet);
+    t.pump();
+}
+
+/// A segment whose options are these bytes, a multiple of four.
+fn with_options(t: &Test, header: &Header, options: &[u8], payload: &[u8]) -> Vec<u8> {
+    let bare = Header { options: tcp::Options::default(), ..*header };
+    let mut segment = vec![0; tcp::HEADER_LEN];
+    bare.emit(&mut segment);
+    segment[12] = ((20 + options.len()) * 4) as u8;
+    segment.extend_from_slice(options);
+    segment.extend_from_slice(payload);
+    sum(t, &mut segment);
+    ip(t.theirs(), t.ours(), PROTOCOL_TCP, &segment, Ecn::NotEct)
+}
+
+fn sum(t: &Test, segment: &mut [u8]) {
+    tcp::set_checksum(segment, 0);
+    let mut sum = checksum::pseudo_header(t.theirs(), t.ours(), PROTOCOL_TCP, segment.len() as u32);
+    sum.add_bytes(segment);
+    tcp::set_checksum(segment, sum.finish());
+}
+
+fn ip_header_len(t: &Test) -> usize {
+    if t.v6 { 40 } else { 20 }
+}
+
+/// P0.
+#[test]
+fn a_broken_ip_header_is_dropped_p0() {
+    each(|t| {
+        t.listen();
+        let good = t.packet("S seq 0");
+        let mut cases = vec![vec![], good[..10].to_vec(), good[..good.len() - 1].to_vec()];
+        let mut version = good.clone();
+        version[0] = 0x55;
+        cases.push(version);
+        for case in &cases {
+            receive(t, case);
+        }
+        t.recv_nothing();
+        t.dropped(&[DropReason::IpHeader; 4]);
+        if !t.v6 {
+            let mut ttl = good.clone();
+            ttl[8] ^= 1;
+            receive(t, &ttl);
+            t.dropped(&[DropReason::IpChecksum]);
+        }
+        t.recv_nothing();
+        // Padding of the link is no payload.
+        let mut padded = good;
+        padded.extend([0; 6]);
+        receive(t, &padded);
+        t.recv("S. seq 0 ack 1 <mss 1460>");
+    });
+}
+
+#[test]
+fn what_is_not_ours_is_dropped_p0() {
+    each(|t| {
+        t.listen();
+        let (header, _) = t.segment("S seq 0");
+        let other: IpAddr = if t.v6 { "fd00::77" } else { "10.0.0.77" }.parse().unwrap();
+        let packet = t.ip_packet(t.theirs(), other, &header, &[], Ecn::NotEct);
+        receive(t, &packet);
+        t.recv_nothing();
+        t.dropped(&[DropReason::NotOurs]);
+    });
+}
+
+/// MUST-51 to MUST-53, T-64: source routes are dropped, other options skipped (MUST-50).
+#[test]
+fn source_routes_are_dropped_t_64() {
+    each(|t| {
+        if t.v6 {
+            return;
+        }
+        t.listen();
+        let plain = t.packet("S seq 0");
+        let with = |options: &[u8]| {
+            let mut packet = plain[..20].to_vec();
+            packet[0] = 0x45 + (options.len() / 4) as u8;
+            packet[2..4].copy_from_slice(&((plain.len() + options.len()) as u16).to_be_bytes());
+            packet.extend_from_slice(options);
+            packet[10..12].fill(0);
+            let mut sum = checksum::Sum::new();
+            sum.add_bytes(&packet);
+            packet[10..12].copy_from_slice(&sum.finish().to_be_bytes());
+            packet.extend_from_slice(&plain[20..]);
+            packet
+        };
+        receive(t, &with(&[131, 7, 4, 10, 0, 0, 1, 0]));
+        receive(t, &with(&[137, 7, 4, 10, 0, 0, 1, 0]));
+        t.recv_nothing();
+        t.dropped(&[DropReason::SourceRoute; 2]);
+        receive(t, &with(&[7, 7, 4, 0, 0, 0, 0, 0]));
+        t.recv("S. seq 0 ack 1 <mss 1460>");
+    });
+}
+
+/// P1, T-58, T-62.
+#[test]
+fn a_broken_tcp_header_is_dropped_p1() {
+    each(|t| {
+        t.listen();
+        let good = t.packet("S seq 0");
+        let segment = good[ip_header_len(t)..].to_vec();
+        let patched = |t: &Test, at: usize, bytes: &[u8]| {
+            let mut segment = segment.clone();
+            segment[at..at + bytes.len()].copy_from_slice(bytes);
+            sum(t, &mut segment);
+            ip(t.theirs(), t.ours(), PROTOCOL_TCP, &segment, Ecn::NotEct)
+        };
+        let cases = [
+            patched(t, 0, &[0, 0]),
+            patched(t, 2, &[0, 0]),
+            patched(t, 12, &[0x40]),
+            patched(t, 12, &[0xf0]),
+            ip(t.theirs(), t.ours(), PROTOCOL_TCP, &segment[..19], Ecn::NotEct),
+        ];
+        for case in &cases {
+            receive(t, case);
+        }
+        t.recv_nothing();
+        t.dropped(&[DropReason::TcpHeader; 5]);
+        // Reserved bits are ignored (9293-l).
+        let reserved = patched(t, 12, &[segment[12] | 0x0e]);
+        receive(t, &reserved);
+        t.recv("S. seq 0 ack 1 <mss 1460>");
+    });
+}
+
+/// MUST-3 on an established connection: it is as if the segment had not come.
+#[test]
+fn a_wrong_checksum_is_dropped_must_3() {
+    each(|t| {
+        t.reach(State::Established);
+        for text in ["R seq 51", "P. seq 51:61 ack 101"] {
+            let mut packet = t.packet(text);
+            let at = ip_header_len(t) + tcp::CHECKSUM_AT;
+            packet[at] ^= 0x10;
+            receive(t, &packet);
+        }
+        t.recv_nothing();
+        t.dropped(&[DropReason::TcpChecksum; 2]);
+        assert_eq!(t.state(), State::Established);
+        // Trusted from the device, it is not looked at.
+        let mut packet = t.packet("P. seq 51:61 ack 101");
+        let at = ip_header_len(t) + tcp::CHECKSUM_AT;
+        packet[at] ^= 0x10;
+        let bytes = steadfast_core::PacketBytes::Borrowed(&packet);
+        t.stack.receive(t.now, steadfast_core::Packet { bytes, checksum_trusted: true });
+        t.recv(". seq 101 ack 61");
+    });
+}
+
+/// P2 in a synchronized state.
+#[test]
+fn flags_that_nobody_sends_are_dropped_p2() {
+    each(|t| {
+        t.reach(State::Established);
+        for flags in ["none", "SF", "SR", "SF.", "SR.", "SFRPU.", "PU"] {
+            let ack = if flags.contains('.') { " ack 101" } else { "" };
+            t.send(&format!("{flags} seq 51{ack}"));
+        }
+        t.recv_nothing();
+        t.dropped(&[DropReason::TcpFlags; 7]);
+        assert_eq!(t.state(), State::Established);
+    });
+}
+
+/// P3, T-57: broken options cost the segment, never the connection; unknown ones are skipped (MUST-6), and options
+/// may lie at any byte (MUST-64).
+#[test]
+fn broken_options_drop_the_segment_p3() {
+    each(|t| {
+        t.listen();
+        let (header, _) = t.segment("S seq 0");
+        let broken: [&[u8]; 8] = [
+            &[2, 0, 5, 180],
+            &[2, 1, 5, 180],
+            &[2, 5, 5, 180],
+            &[1, 1, 1, 2],
+            &[2, 3, 5, 0],
+            &[3, 4, 1, 0],
+            &[8, 9, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
+            &[99, 0, 0, 0],
+        ];
+        for options in broken {
+            let packet = with_options(t, &header, options, &[]);
+            receive(t, &packet);
+        }
+        t.recv_nothing();
+        t.dropped(&[DropReason::TcpOptions; 8]);
+        // Unknown, an odd place, a repetition of which the first counts, rubbish after the end.
+        let packet = with_options(t, &header, &[99, 3, 7, 2, 4, 2, 88, 2, 4, 1, 1, 0, 2, 0, 0, 0], &[]);
+        t.ts = false;
+        receive(t, &packet);
+        t.recv("S. seq 0 ack 1 <mss 1460>");
+        t.send(". seq 1 ack 1");
+        t.accept();
+        assert_eq!(t.stack.info(t.now, t.sock).unwrap().snd_mss, 600);
+        // On the connection: a broken option is dropped, a SYN's option ignored (MUST-5, MUST-65).
+        let (header, payload) = t.segment("P. seq 1:11 ack 1");
+        let packet = with_options(t, &header, &[2, 0, 5, 180], &payload);
+        receive(t, &packet);
+        t.recv_nothing();
+        t.dropped(&[DropReason::TcpOptions]);
+        let packet = with_options(t, &header, &[2, 4, 2, 44, 3, 3, 9, 1], &payload);
+        receive(t, &packet);
+        t.recv(". seq 1 ack 11");
+        let info = t.stack.info(t.now, t.sock).unwrap();
+        assert_eq!((info.snd_mss, info.snd_wnd), (600, 65_535));
+    });
+}
+
+/// P5, T-39.
+#[test]
+fn a_segment_from_ourselves_is_dropped_p5() {
+    each(|t| {
+        t.listen();
+        let (mut header, _) = t.segment("S seq 0");
+        for port in [80, 81] {
+            (header.source_port, header.destination_port) = (port, port);
+            let packet = t.ip_packet(t.ours(), t.ours(), &header, &[], Ecn::NotEct);
+            receive(t, &packet);
+        }
+        t.recv_nothing();
+        assert_eq!(t.stack.usage().half_open, 0);
+        let counters = t.stack.counters();
+        let dropped = counters.dropped(DropReason::Land) + counters.dropped(DropReason::BadSource);
+        assert_eq!(dropped, 2);
+    });
+}
+
+/// The pieces of a packet, each with `size` bytes of payload but the last.
+fn fragments(t: &Test, packet: &[u8], size: usize) -> Vec<Vec<u8>> {
+    let payload = &packet[ip_header_len(t)..];
+    let count = payload.chunks(size).count();
+    let piece = |(n, chunk): (usize, &[u8])| {
+        let (more, offset) = (n + 1 < count, (n * size) as u16);
+        match (t.theirs(), t.ours()) {
+            (IpAddr::V4(source), IpAddr::V4(destination)) => {
+                let mut header = v4_header(source, destination, PROTOCOL_TCP, Ecn::NotEct);
+                (header.more_fragments, header.fragment_offset) = (more, offset);
+                let mut packet = vec![0; 20];
+                header.emit(chunk.len(), &mut packet);
+                packet.extend_from_slice(chunk);
+                packet
+            }
+            _ => {
+                let mut body = vec![PROTOCOL_TCP, 0];
+                body.extend((offset | u16::from(more)).to_be_bytes());
+                body.extend(77u32.to_be_bytes());
+                body.extend_from_slice(chunk);
+                ip(t.theirs(), t.ours(), 44, &body, Ecn::NotEct)
+            }
+        }
+    };
+    payload.chunks(size).enumerate().map(piece).collect()
+}
+
+#[test]
+fn fragments_are_put_together_in_any_order_1122_2() {
+    each(|t| {
+        t.reach(State::Established);
+        let packet = t.packet("P. seq 51:1051 ack 101");
+        let mut pieces = fragments(t, &packet, 256);
+        pieces.reverse();
+        let last = pieces.pop().unwrap();
+        for piece in &pieces {
+            receive(t, piece);
+        }
+        t.recv_nothing();
+        assert_eq!(t.stack.usage().fragments, 1);
+        receive(t, &last);
+        t.recv(". seq 101 ack 1051");
+        t.read(1000);
+        let usage = t.stack.usage();
+        assert_eq!((usage.fragments, usage.fragment_bytes), (0, 0));
+        assert_eq!(t.stack.counters().reasm_oks, 1);
+    });
+}
+
+/// 8200-3, T-65: an overlap discards the datagram.
+#[test]
+fn overlapping_fragments_are_discarded_8200_3() {
+    each(|t| {
+        t.reach(State::Established);
+        let packet = t.packet("P. seq 51:551 ack 101");
+        let pieces = fragments(t, &packet, 256);
+        let other = fragments(t, &packet, 128);
+        receive(t, &pieces[0]);
+        receive(t, &other[1]);
+        for piece in &pieces[1..] {
+            receive(t, piece);
+        }
+        t.recv_nothing();
+        assert_eq!(t.stack.info(t.now, t.sock).unwrap().bytes_received, 50);
+        assert!(t.stack.counters().reasm_fails >= 1);
+        t.wait(200_000);
+        t.icmp.clear();
+        assert_eq!(t.stack.usage().fragments, 0);
+    });
+}
+
+/// 1122-2: incomplete datagrams go after a while, and their sender is told if the first piece was there.
+#[test]
+fn incomplete_datagrams_time_out_1122_2() {
+    each(|t| {
+        t.reach(State::Established);
+        let packet = t.packet("P. seq 51:551 ack 101");
+        let pieces = fragments(t, &packet, 256);
+        receive(t, &pieces[0]);
+        t.wait(120_000);
+        assert_eq!(t.stack.usage().fragments, 0);
+        assert_eq!(t.stack.counters().reasm_timeout, 1);
+        let (to, body) = t.icmp.pop_front().expect("time exceeded");
+        assert_eq!(to, t.theirs());
+        let Some(Message::Error { kind, .. }) = parse(t, &body) else { panic!() };
+        assert_eq!(kind, ErrorKind::ReassemblyTimeExceeded);
+    });
+}
+
+fn parse<'a>(t: &Test, body: &'a [u8]) -> Option<Message<'a>> {
+    match (t.ours(), t.theirs()) {
+        (IpAddr::V6(us), IpAddr::V6(peer)) => icmp::parse_v6(us, peer, body),
+        _ => icmp::parse_v4(body),
+    }
+}
+
+#[test]
+fn an_echo_request_is_answered() {
+    each(|t| {
+        t.icmp_message(&Message::EchoRequest { ident: 3, sequence: 9, data: b"hello" });
+        let (to, body) = t.icmp.pop_front().expect("a reply");
+        assert_eq!(to, t.theirs());
+        assert_eq!(parse(t, &body), Some(Message::EchoReply { ident: 3, sequence: 9, data: b"hello" }));
+        assert!(t.icmp.is_empty());
+    });
+}
+
+#[test]
+fn an_unknown_protocol_is_unreachable() {
+    each(|t| {
+        let udp = ip(t.theirs(), t.ours(), 17, &[0, 9, 0, 9, 0, 8, 0, 0], Ecn::NotEct);
+        receive(t, &udp);
+        let (_, body) = t.icmp.pop_front().expect("an error");
+        let Some(Message::Error { kind, quoted }) = parse(t, &body) else { panic!() };
+        assert_eq!((kind, quoted), (ErrorKind::PortUnreachable, &udp[..]));
+        t.dropped(&[DropReason::UnknownProtocol]);
+    });
+}
+
+/// 5927-2: an error that quotes somebody else's segment, or nothing, is dropped.
+#[test]
+fn an_error_about_another_connection_is_dropped_5927_2() {
+    each(|t| {
+        t.reach(State::Established);
+        t.write(10);
+        t.recv("P. seq 101:111 ack 51");
+        t.peer(5000);
+        t.icmp_error(ErrorKind::PortUnreachable, 0);
+        t.peer(4000);
+        t.dropped(&[DropReason::IcmpUnmatched]);
+        t.icmp_message(&Message::Error { kind: ErrorKind::PortUnreachable, quoted: &[0x45, 0, 0] });
+        t.dropped(&[DropReason::IcmpInvalid]);
+        let mut packet = t.icmp_packet(&Message::EchoRequest { ident: 1, sequence: 1, data: b"x" });
+        let last = packet.len() - 1;
+        packet[last] ^= 1;
+        receive(t, &packet);
+        assert!(t.icmp.is_empty());
+        t.dropped(&[DropReason::IcmpInvalid]);
+        assert_eq!(t.state(), State::Established);
+    });
+}
+
+/// 8200-1: extension headers are skipped.
+#[test]
+fn extension_headers_are_skipped_8200_1() {
+    each(|t| {
+        if !t.v6 {
+            return;
+        }
+        t.listen();
+        let packet = t.packet("S seq 0");
+        let mut body = vec![PROTOCOL_TCP, 0, 1, 4, 0, 0, 0, 0];
+        body.extend_from_slice(&packet[ipv6::HEADER_LEN..]);
+        let extended = ip(t.theirs(), t.ours(), 60, &body, Ecn::NotEct);
+        receive(t, &extended);
+        t.recv("S. seq 0 ack 1 <mss 1460>");
+    });
+}

@@ -1,0 +1,20 @@
+//! The core as exchanges: one stack, segments made by hand on the other side, a clock that the test moves.
+//!
+//! A module per state of RFC 9293 §3.10.7, and for what crosses them: `synchronized` (rows that six states share),
+//! `carrying` (data), `living` (timers, limits, keepalive), `ip`. A test's name says the behaviour and ends with a
+//! row of the decision tables (`SA-EST-03`: `sa_est_03`); where it stands for more, its comment lists them.
+
+#![allow(unreachable_pub, reason = "its modules are its own")]
+
+mod carrying;
+mod closed;
+mod closing;
+mod harness;
+mod ip;
+mod listen;
+mod living;
+mod syn_received;
+mod syn_sent;
+mod synchronized;
+mod text;
+mod time_wait;

@@ -1,0 +1,944 @@
+//! The rows that ESTABLISHED, FIN-WAIT-1, FIN-WAIT-2, CLOSE-WAIT, CLOSING and LAST-ACK have in common (RFC 9293
+//! §3.10.7.4 with RFC 5961). A row's number is that of ESTABLISHED; the comments list the others.
+
+use steadfast_core::counters::DropReason;
+use steadfast_core::trace::State;
+use steadfast_core::wire::icmp::ErrorKind;
+use steadfast_core::{ConnectOptions, Error, Event};
+
+use crate::harness::{BUFFER, PORT, Test, each, each_with};
+
+const RECEIVING: [State; 3] = [State::Established, State::FinWait1, State::FinWait2];
+const HALF_CLOSED: [State; 3] = [State::CloseWait, State::Closing, State::LastAck];
+const ALL: [State; 6] =
+    [State::Established, State::FinWait1, State::FinWait2, State::CloseWait, State::Closing, State::LastAck];
+
+/// In each of the states, over both families, with and without timestamps.
+fn in_each(states: &[State], test: impl Fn(&mut Test)) {
+    for state in states {
+        println!("in {state}");
+        each(|t| {
+            t.reach(*state);
+            test(t);
+            // Only the rows' own action is sent.
+            t.recv_nothing();
+        });
+    }
+}
+
+/// The connection is where it was.
+#[track_caller]
+fn stays(t: &mut Test, state: State) {
+    assert_eq!(t.state(), state);
+    assert_eq!(t.events(t.sock), Event::default());
+}
+
+/// SA-EST-01, SA-FIN_WAIT_1-01, SA-FIN_WAIT_2-01, SA-CLOSE_WAIT-01, SA-CLOSING-01, SA-LAST_ACK-01 (5961-5).
+#[test]
+fn a_syn_anywhere_is_challenged_sa_est_01() {
+    in_each(&ALL, |t| {
+        let state = t.state();
+        let edge = t.cur().edge;
+        for seq in [t.rcv, t.rcv + 5, edge + 7, 0, t.rcv.wrapping_sub(70_000)] {
+            t.send(&format!("S seq {seq} <sackOK, wscale 0>"));
+            t.recv_ack();
+        }
+        t.dropped(&[DropReason::SynChallenged; 5]);
+        t.wait(1000);
+        t.drain();
+        t.send("S. seq 0 ack 1 <sackOK, wscale 0>");
+        t.recv_ack();
+        stays(t, state);
+        assert_eq!(t.stack.counters().tcp_syn_challenge, 6);
+    });
+}
+
+/// The third ACK was lost: the SYN-ACK comes again, and its challenge ACK is what was missing (decision 23).
+#[test]
+fn a_syn_ack_again_gets_its_ack_sa_est_01() {
+    each(|t| {
+        t.connect();
+        t.send("S. seq 0 ack 1 <sackOK, wscale 0>");
+        t.recv(". seq 1 ack 1");
+        t.send("S. seq 0 ack 1 <sackOK, wscale 0>");
+        t.recv(". seq 1 ack 1");
+        assert_eq!(t.state(), State::Established);
+    });
+}
+
+/// 5961-9: five in a second for each connection, and after it five more; another connection has its own.
+#[test]
+fn challenges_are_limited_for_each_connection_5961_9() {
+    each(|t| {
+        t.reach(State::Established);
+        for round in 0..2 {
+            for n in 0..8 {
+                t.send(&format!("S seq {}", t.rcv));
+                if n < 5 {
+                    t.recv_ack();
+                } else {
+                    t.recv_nothing();
+                }
+            }
+            if round == 0 {
+                t.wait(999);
+                t.send(&format!("S seq {}", t.rcv));
+                t.recv_nothing();
+                t.wait(1);
+            }
+        }
+        let challenged = [DropReason::SynChallenged; 10].into_iter();
+        let all: Vec<_> = challenged.chain([DropReason::ReplyThrottled; 7]).collect();
+        t.dropped(&all);
+        assert_eq!(t.stack.counters().tcp_challenge_ack, 10);
+        t.peer(5000);
+        t.establish();
+        t.send("S seq 1");
+        t.recv(". seq 1 ack 1");
+    });
+}
+
+/// SA-EST-02, SA-FIN_WAIT_1-02, SA-FIN_WAIT_2-02, SA-CLOSE_WAIT-02, SA-CLOSING-02, SA-LAST_ACK-02.
+#[test]
+fn without_ack_it_is_dropped_sa_est_02() {
+    in_each(&ALL, |t| {
+        let state = t.state();
+        t.send(&format!("F seq {}", t.rcv));
+        t.send(&format!("P seq {}:{}", t.rcv, t.rcv + 10));
+        t.dropped(&[DropReason::NoAck, DropReason::TcpFlags]);
+        stays(t, state);
+    });
+}
+
+/// SA-EST-03, SA-FIN_WAIT_1-03, SA-FIN_WAIT_2-03, SA-CLOSE_WAIT-03 (5961-2): with data in it or not (SHLD-2).
+#[test]
+fn rst_at_the_left_edge_resets_sa_est_03() {
+    for text in ["R seq", "R. seq"] {
+        for len in [0, 5] {
+            in_each(&[RECEIVING.as_slice(), &[State::CloseWait]].concat(), |t| {
+                let ack = if text == "R. seq" { format!(" ack {}", t.nxt) } else { String::new() };
+                t.send(&format!("{text} {}:{}{ack}", t.rcv, t.rcv + len));
+                t.recv_nothing();
+                t.is_closed(Some(Error::ConnectionReset));
+                assert_eq!(t.read_end(), Ok(0), "after the error there is nothing");
+            });
+        }
+    }
+}
+
+/// SA-CLOSING-03, SA-LAST_ACK-03: the application knows already.
+#[test]
+fn rst_at_the_left_edge_ends_what_is_ending_sa_closing_03() {
+    in_each(&[State::Closing, State::LastAck], |t| {
+        t.send(&format!("R seq {}", t.rcv));
+        t.is_closed(None);
+        assert_eq!(t.read_end(), Ok(0));
+    });
+}
+
+#[test]
+fn what_came_before_the_reset_can_be_read_sa_est_03() {
+    each(|t| {
+        t.reach(State::Established);
+        t.send("P. seq 51:61 ack 101");
+        t.recv(". seq 101 ack 61");
+        t.send("R seq 61");
+        t.recv_nothing();
+        t.read(10);
+        assert_eq!(t.read_end(), Err(Error::ConnectionReset));
+        assert_eq!(t.read_end(), Ok(0));
+        assert_eq!(t.stack.usage().buffered, 0);
+    });
+}
+
+/// SA-EST-04, SA-FIN_WAIT_1-04, SA-FIN_WAIT_2-04, SA-CLOSE_WAIT-04, SA-CLOSING-04, SA-LAST_ACK-04 (5961-3).
+#[test]
+fn rst_elsewhere_in_the_window_is_challenged_sa_est_04() {
+    in_each(&ALL, |t| {
+        let state = t.state();
+        let edge = t.cur().edge;
+        for seq in [t.rcv + 1, t.rcv + 100, edge - 1] {
+            t.send(&format!("R seq {seq}"));
+            t.recv_ack();
+            stays(t, state);
+        }
+        t.dropped(&[DropReason::RstChallenged; 3]);
+    });
+}
+
+/// The answer of a peer that lost the connection carries the number we asked for, and ends it (5961-6).
+#[test]
+fn the_answer_to_a_challenge_resets_5961_6() {
+    in_each(&ALL, |t| {
+        t.send("S seq 3000");
+        let challenge = t.recv(&format!(". seq {} ack {}", t.nxt, t.rcv));
+        let seq = challenge.header.ack.since(t.cur().iss);
+        t.send(&format!("R seq {seq}"));
+        assert_eq!(t.tuple_state(), State::Closed);
+    });
+}
+
+/// SA-EST-05, SA-FIN_WAIT_1-05, SA-FIN_WAIT_2-05, SA-CLOSE_WAIT-05, SA-CLOSING-05, SA-LAST_ACK-05 (5961-1).
+#[test]
+fn rst_outside_the_window_is_dropped_sa_est_05() {
+    in_each(&ALL, |t| {
+        let state = t.state();
+        let edge = t.cur().edge;
+        for seq in [edge, edge + 1, t.rcv.wrapping_sub(2), t.rcv.wrapping_sub(60_000)] {
+            t.send(&format!("R seq {seq}"));
+        }
+        t.dropped(&[DropReason::RstOutOfWindow; 4]);
+        stays(t, state);
+    });
+}
+
+/// SA-EST-06, SA-FIN_WAIT_1-06, SA-FIN_WAIT_2-06.
+#[test]
+fn rst_one_before_the_left_edge_is_dropped_sa_est_06() {
+    in_each(&RECEIVING, |t| {
+        let state = t.state();
+        t.send(&format!("R seq {}", t.rcv - 1));
+        t.dropped(&[DropReason::RstOutOfWindow]);
+        stays(t, state);
+    });
+}
+
+/// SA-CLOSE_WAIT-06, SA-CLOSING-06, SA-LAST_ACK-06: a RST with the number of the FIN counts.
+#[test]
+fn rst_with_the_number_of_the_fin_resets_sa_close_wait_06() {
+    in_each(&HALF_CLOSED, |t| {
+        let error = (t.state() == State::CloseWait).then_some(Error::ConnectionReset);
+        t.send(&format!("R seq {}", t.rcv - 1));
+        t.is_closed(error);
+    });
+}
+
+/// Fills the receive buffer. RCV.WND = 0.
+#[track_caller]
+fn close_window(t: &mut Test) {
+    while t.rcv < t.cur().edge {
+        let end = (t.rcv + 1000).min(t.cur().edge);
+        t.send(&format!(". seq {}:{end} ack {}", t.rcv, t.una));
+        t.rcv = end;
+        t.drain();
+    }
+    t.wait(500);
+    t.drain();
+    t.events(t.sock);
+    assert_eq!(t.stack.info(t.now, t.sock).unwrap().rcv_wnd, 0);
+}
+
+/// SA-EST-07, SA-FIN_WAIT_1-07, SA-FIN_WAIT_2-07 (MUST-66).
+#[test]
+fn rst_with_a_zero_window_resets_sa_est_07() {
+    in_each(&RECEIVING, |t| {
+        close_window(t);
+        t.send(&format!("R seq {}", t.rcv + 1));
+        t.dropped(&[DropReason::RstOutOfWindow]);
+        t.send(&format!("R seq {}", t.rcv));
+        assert_eq!(t.tuple_state(), State::Closed);
+        t.drain();
+    });
+}
+
+/// SA-CLOSE_WAIT-07, SA-CLOSING-07, SA-LAST_ACK-07: the FIN filled the window.
+#[test]
+fn rst_with_a_zero_window_resets_sa_close_wait_07() {
+    each(|t| {
+        t.reach(State::Established);
+        t.rcv = 51;
+        while t.rcv < t.cur().edge - 1 {
+            let end = (t.rcv + 1000).min(t.cur().edge - 1);
+            t.send(&format!(". seq {}:{end} ack 101", t.rcv));
+            t.rcv = end;
+            t.drain();
+        }
+        t.send(&format!("F. seq {} ack 101", t.rcv));
+        t.rcv += 1;
+        t.recv(&format!(". seq 101 ack {} win 0", t.rcv));
+        t.send(&format!("R seq {}", t.rcv));
+        assert_eq!(t.state(), State::Closed);
+        assert_eq!(t.stack.take_error(t.sock), Ok(Some(Error::ConnectionReset)));
+    });
+}
+
+/// SA-EST-08, SA-FIN_WAIT_1-08, SA-FIN_WAIT_2-08, SA-CLOSE_WAIT-08, SA-CLOSING-08, SA-LAST_ACK-08 (2883-1).
+#[test]
+fn duplicate_data_is_acknowledged_at_once_with_d_sack_sa_est_08() {
+    in_each(&ALL, |t| {
+        let state = t.state();
+        for _ in 0..3 {
+            t.send(&format!("P. seq 1:51 ack {}", t.una));
+            t.recv(&format!(". seq {} ack {} <sack 1:51>", t.nxt, t.rcv));
+        }
+        t.dropped(&[DropReason::Duplicate; 3]);
+        stays(t, state);
+    });
+}
+
+/// SA-EST-09, SA-FIN_WAIT_1-09, SA-FIN_WAIT_2-09, SA-CLOSE_WAIT-09, SA-CLOSING-09, SA-LAST_ACK-09: twice a second,
+/// beside the budget of other unacceptable segments (decision 12).
+#[test]
+fn a_probe_is_answered_sa_est_09() {
+    in_each(&ALL, |t| {
+        let state = t.state();
+        let outside = t.cur().edge;
+        t.send(&format!(". seq {outside} ack {}", t.una));
+        t.recv_ack();
+        for _ in 0..3 {
+            t.send(&format!(". seq {} ack {}", t.rcv - 1, t.una));
+            t.recv_ack();
+            t.send(&format!(". seq {} ack {}", t.rcv - 1, t.una));
+            t.recv_nothing();
+            if state == State::Established || state == State::CloseWait || state == State::FinWait2 {
+                t.wait(500);
+            } else {
+                break;
+            }
+        }
+        assert_eq!(t.state(), state);
+    });
+}
+
+/// With an octet of garbage, as old BSDs send it.
+#[test]
+fn a_probe_with_an_octet_is_answered_sa_est_09() {
+    in_each(&RECEIVING, |t| {
+        let state = t.state();
+        t.send(&format!(". seq {} ack {} data x", t.rcv - 1, t.una));
+        t.recv(&format!(". seq {} ack {} <sack {}:{}>", t.nxt, t.rcv, t.rcv - 1, t.rcv));
+        stays(t, state);
+    });
+}
+
+/// SA-EST-10, SA-FIN_WAIT_1-10, SA-FIN_WAIT_2-10, SA-CLOSE_WAIT-10, SA-CLOSING-10, SA-LAST_ACK-10: bare ACKs once
+/// in 500 ms, data always.
+#[test]
+fn beyond_the_right_edge_it_is_acknowledged_sa_est_10() {
+    in_each(&ALL, |t| {
+        let state = t.state();
+        t.send(&format!(". seq {} ack {}", t.cur().edge, t.una));
+        t.recv_ack();
+        t.send(&format!(". seq {} ack {}", t.cur().edge, t.una));
+        t.recv_nothing();
+        let beyond = t.cur().edge;
+        for _ in 0..2 {
+            t.send(&format!("P. seq {beyond}:{} ack {}", beyond + 10, t.una));
+            t.recv_ack();
+        }
+        t.dropped(&[DropReason::OutOfWindow; 4]);
+        stays(t, state);
+    });
+}
+
+#[test]
+fn the_limit_of_answers_ends_after_its_time_sa_est_10() {
+    in_each(&[State::Established, State::FinWait2, State::CloseWait], |t| {
+        let edge = t.cur().edge + 5000;
+        t.send(&format!(". seq {edge} ack {}", t.una));
+        t.recv_ack();
+        t.wait(499);
+        t.send(&format!(". seq {edge} ack {}", t.una));
+        t.recv_nothing();
+        t.wait(1);
+        t.send(&format!(". seq {edge} ack {}", t.una));
+        t.recv_ack();
+    });
+}
+
+/// SA-EST-11, SA-FIN_WAIT_1-11, SA-FIN_WAIT_2-11 (9293-f): nothing is taken, but ACK and window count.
+#[test]
+fn a_zero_window_takes_no_data_sa_est_11() {
+    in_each(&[State::Established], |t| {
+        t.write(10);
+        t.recv("P. seq 101:111 ack 51");
+        t.nxt = 111;
+        t.una = 101;
+        while t.rcv < t.cur().edge {
+            let end = (t.rcv + 1000).min(t.cur().edge);
+            t.send(&format!(". seq {}:{end} ack 101", t.rcv));
+            t.rcv = end;
+            t.drain();
+        }
+        t.send(&format!("P. seq {}:{} ack 111 win 4321", t.rcv, t.rcv + 10));
+        t.recv(&format!(". seq 111 ack {} win 0", t.rcv));
+        t.dropped(&[DropReason::ReceiveBufferFull]);
+        let info = t.stack.info(t.now, t.sock).unwrap();
+        assert_eq!((info.unacked, info.snd_wnd), (0, 4321));
+        t.events(t.sock);
+        t.send(&format!("PU. seq {}:{} ack 111 urg 5", t.rcv, t.rcv + 10));
+        t.drain();
+        assert_eq!(t.events(t.sock), Event::URGENT, "MUST-66");
+    });
+    in_each(&[State::FinWait1, State::FinWait2], |t| {
+        close_window(t);
+        let una = t.stack.info(t.now, t.sock).unwrap().unacked;
+        t.send(&format!("P. seq {}:{} ack 102", t.rcv, t.rcv + 10));
+        t.recv(&format!(". seq 102 ack {} win 0", t.rcv));
+        assert!(una <= 1);
+        assert_eq!(t.state(), State::FinWait2, "the ACK in it counts");
+    });
+}
+
+/// SA-EST-12, SA-FIN_WAIT_1-12, SA-FIN_WAIT_2-12, SA-CLOSE_WAIT-11, SA-CLOSING-11, SA-LAST_ACK-11 (7323-10).
+#[test]
+fn an_old_timestamp_is_acknowledged_and_dropped_sa_est_12() {
+    in_each(&ALL, |t| {
+        if !t.ts {
+            return;
+        }
+        let state = t.state();
+        let (old, ecr) = (t.ts_val - 1, t.cur().ts_last);
+        t.send(&format!(". seq {} ack {} <ts {old} ecr {ecr}>", t.rcv, t.una));
+        t.recv_ack();
+        t.send(&format!(". seq {} ack {} <ts {old} ecr {ecr}>", t.rcv, t.una));
+        t.recv_nothing();
+        t.send(&format!("S seq {} <ts {old} ecr 0>", t.rcv));
+        t.recv_ack();
+        // A SYN is challenged whatever its timestamp.
+        t.dropped(&[DropReason::Paws, DropReason::Paws, DropReason::SynChallenged]);
+        assert_eq!(t.stack.counters().paws_estab, 2);
+        stays(t, state);
+        // A RST is exempt.
+        t.send(&format!("R seq {} <ts {old} ecr {ecr}>", t.rcv));
+        assert_eq!(t.state(), State::Closed);
+    });
+}
+
+/// 7323-11: after 24 days a timestamp says nothing any more.
+#[test]
+fn an_old_timestamp_is_good_after_24_days_7323_11() {
+    each(|t| {
+        if !t.ts {
+            return;
+        }
+        t.reach(State::Established);
+        t.ts_val += 1000;
+        t.send("P. seq 51:61 ack 101");
+        t.recv(". seq 101 ack 61");
+        let day = 24 * 3600 * 1000;
+        t.wait(24 * day);
+        let old = t.ts_val - 500;
+        let ecr = t.cur().ts_last;
+        t.send(&format!("P. seq 61:71 ack 101 <ts {old} ecr {ecr}>"));
+        t.recv(". seq 101 ack 61");
+        t.wait(1001);
+        t.send(&format!("P. seq 61:71 ack 101 <ts {old} ecr {ecr}>"));
+        let got = t.recv(&format!(". seq 101 ack 71 <ts {} ecr {old}>", t.stack_ts()));
+        assert_eq!(got.header.options.timestamps.unwrap().ecr, old);
+        t.ts_val = old;
+    });
+}
+
+/// SA-EST-13, SA-FIN_WAIT_1-13, SA-FIN_WAIT_2-13, SA-CLOSE_WAIT-12, SA-CLOSING-12, SA-LAST_ACK-12 (7323-6).
+#[test]
+fn a_missing_timestamp_is_dropped_sa_est_13() {
+    in_each(&ALL, |t| {
+        if !t.ts {
+            return;
+        }
+        let state = t.state();
+        t.send(&format!("P. seq {}:{} ack {} <nots>", t.rcv, t.rcv + 10, t.una));
+        t.dropped(&[DropReason::MissingTimestamp]);
+        stays(t, state);
+    });
+    each_with(
+        |c| c.tcp_tolerate_missing_ts = true,
+        |t| {
+            t.reach(State::Established);
+            t.send("P. seq 51:61 ack 101 <nots>");
+            t.recv(". seq 101 ack 61");
+            t.read(10);
+        },
+    );
+}
+
+/// 7323-7: without the agreement the option is ignored.
+#[test]
+fn an_unexpected_timestamp_is_ignored_sa_est_13() {
+    each(|t| {
+        if t.ts {
+            return;
+        }
+        t.reach(State::Established);
+        t.send("P. seq 51:61 ack 101 <ts 1 ecr 99>");
+        t.recv(". seq 101 ack 61");
+    });
+}
+
+/// SA-EST-15, SA-FIN_WAIT_1-16, SA-FIN_WAIT_2-16, SA-CLOSE_WAIT-14, SA-CLOSING-15, SA-LAST_ACK-15, SA-FIN_WAIT_2-14,
+/// SA-FIN_WAIT_2-15: a window update, guarded by WL1 and WL2.
+#[test]
+fn an_ack_of_nothing_new_updates_the_window_sa_est_15() {
+    in_each(&ALL, |t| {
+        let state = t.state();
+        t.send(&format!(". seq {} ack {} win 1234", t.rcv, t.una));
+        assert_eq!(t.stack.info(t.now, t.sock).unwrap().snd_wnd, 1234);
+        t.send(&format!(". seq {} ack {} win 999", t.rcv, t.una));
+        t.send(&format!(". seq {} ack {} win 2000", t.rcv, t.una));
+        assert_eq!(t.stack.info(t.now, t.sock).unwrap().snd_wnd, 2000);
+        stays(t, state);
+    });
+}
+
+/// SA-EST-16, SA-FIN_WAIT_1-17, SA-FIN_WAIT_2-17: the text counts, the ACK does not.
+#[test]
+fn an_old_ack_brings_its_text_sa_est_16() {
+    in_each(&RECEIVING, |t| {
+        let state = t.state();
+        let before = t.stack.info(t.now, t.sock).unwrap();
+        for ack in [t.una - 100, t.una - 50, t.una - 1] {
+            t.send(&format!("P. seq {}:{} ack {ack} win 7", t.rcv, t.rcv + 10));
+            t.rcv += 10;
+            t.recv_ack();
+            t.read(10);
+        }
+        let after = t.stack.info(t.now, t.sock).unwrap();
+        assert_eq!((after.unacked, after.snd_wnd), (before.unacked, before.snd_wnd));
+        assert_eq!(t.state(), state);
+    });
+}
+
+/// SA-CLOSE_WAIT-15, SA-CLOSING-16, SA-LAST_ACK-16: an old ACK does nothing.
+#[test]
+fn an_old_ack_does_nothing_sa_close_wait_15() {
+    in_each(&HALF_CLOSED, |t| {
+        let state = t.state();
+        t.send(&format!(". seq {} ack 1 win 7", t.rcv));
+        t.dropped(&[]);
+        assert_ne!(t.stack.info(t.now, t.sock).unwrap().snd_wnd, 7);
+        stays(t, state);
+    });
+}
+
+/// SA-EST-17, SA-FIN_WAIT_1-18, SA-FIN_WAIT_2-18, SA-CLOSE_WAIT-16, SA-CLOSING-17, SA-LAST_ACK-17 (5961-7): the bytes
+/// acknowledged bound it here, not the window (5961-8).
+#[test]
+fn an_ack_too_old_is_challenged_sa_est_17() {
+    in_each(&ALL, |t| {
+        let state = t.state();
+        // SND.UNA less 100 bytes, which is all that was ever acknowledged; FINs do not count.
+        let least = t.una - 100;
+        for ack in [least - 1, 0, u32::MAX, least.wrapping_sub(1 << 31).wrapping_add(500)] {
+            t.send(&format!("P. seq {}:{} ack {ack} win 9", t.rcv, t.rcv + 10));
+            t.recv_ack();
+        }
+        t.dropped(&[DropReason::AckTooOld; 4]);
+        assert_eq!(t.read_end(), t.quiet_end());
+        stays(t, state);
+    });
+}
+
+/// SA-EST-18, SA-FIN_WAIT_1-19, SA-FIN_WAIT_2-19, SA-CLOSE_WAIT-17, SA-CLOSING-18, SA-LAST_ACK-18.
+#[test]
+fn an_ack_of_what_was_never_sent_is_acknowledged_sa_est_18() {
+    in_each(&ALL, |t| {
+        let state = t.state();
+        t.send(&format!("P. seq {}:{} ack {} win 9", t.rcv, t.rcv + 10, t.nxt + 1));
+        t.recv_ack();
+        t.send(&format!("F. seq {} ack {} win 9", t.rcv, t.nxt + 1000));
+        t.recv_nothing();
+        t.dropped(&[DropReason::AckOfUnsent; 2]);
+        assert_eq!(t.read_end(), t.quiet_end());
+        stays(t, state);
+    });
+}
+
+/// SA-EST-19, SA-FIN_WAIT_1-20, SA-FIN_WAIT_2-20.
+#[test]
+fn data_in_order_is_delivered_sa_est_19() {
+    in_each(&RECEIVING, |t| {
+        let state = t.state();
+        t.send(&format!("P. seq {}:{} ack {}", t.rcv, t.rcv + 100, t.una));
+        t.rcv += 100;
+        t.recv_ack();
+        assert_eq!(t.events(t.sock), Event::READABLE);
+        t.read(100);
+        assert_eq!(t.read_end(), Err(Error::WouldBlock));
+        assert_eq!(t.state(), state);
+    });
+}
+
+/// Trimmed on the left (9293-g) and on the right.
+#[test]
+fn data_is_trimmed_to_the_window_sa_est_19() {
+    in_each(&RECEIVING, |t| {
+        t.send(&format!("P. seq {}:{} ack {}", t.rcv - 20, t.rcv + 30, t.una));
+        let dsack = format!("<sack {}:{}>", t.rcv - 20, t.rcv);
+        t.rcv += 30;
+        t.recv(&format!(". seq {} ack {} {dsack}", t.nxt, t.rcv));
+        t.read(30);
+        let edge = t.cur().edge;
+        while t.rcv < edge - 1000 {
+            t.send(&format!(". seq {}:{} ack {}", t.rcv, t.rcv + 1000, t.una));
+            t.rcv += 1000;
+            t.drain();
+        }
+        t.send(&format!("P. seq {}:{} ack {}", t.rcv, edge + 50, t.una));
+        t.rcv = edge;
+        t.recv(&format!(". seq {} ack {edge} win 0", t.nxt));
+    });
+}
+
+/// SA-EST-20, SA-FIN_WAIT_1-21, SA-FIN_WAIT_2-21 (5681-8, 2018-2, 2018-3).
+#[test]
+fn data_after_a_gap_waits_and_is_told_sa_est_20() {
+    in_each(&RECEIVING, |t| {
+        let (rcv, una, nxt) = (t.rcv, t.una, t.nxt);
+        let at = |n: u32| rcv + n * 10;
+        let send = |t: &mut Test, n: u32| t.send(&format!("P. seq {}:{} ack {una}", at(n), at(n + 1)));
+        let block = |n: u32, m: u32| format!("{}:{}", at(n), at(m));
+        send(t, 1);
+        t.recv(&format!(". seq {nxt} ack {rcv} <sack {}>", block(1, 2)));
+        send(t, 3);
+        t.recv(&format!(". seq {nxt} ack {rcv} <sack {} {}>", block(3, 4), block(1, 2)));
+        send(t, 5);
+        let three = format!("{} {} {}", block(5, 6), block(3, 4), block(1, 2));
+        t.recv(&format!(". seq {nxt} ack {rcv} <sack {three}>"));
+        send(t, 7);
+        // Four blocks, or three beside timestamps.
+        let four = format!("{} {} {}", block(7, 8), block(5, 6), block(3, 4));
+        let last = if t.ts { String::new() } else { block(1, 2) };
+        t.recv_sack(&format!(". seq {nxt} ack {rcv} <sack {four} {last}>"));
+        send(t, 2);
+        let joined = format!("{} {} {}", block(1, 4), block(7, 8), block(5, 6));
+        t.recv(&format!(". seq {nxt} ack {rcv} <sack {joined}>"));
+        assert_eq!(t.stack.info(t.now, t.sock).unwrap().out_of_order, 50);
+        assert_eq!(t.events(t.sock), Event::default());
+        // The gap is filled in part: told at once.
+        send(t, 0);
+        t.recv(&format!(". seq {nxt} ack {} <sack {} {}>", at(4), block(7, 8), block(5, 6)));
+        t.read(40);
+        send(t, 4);
+        send(t, 6);
+        t.recv(&format!(". seq {nxt} ack {} <sack {}>", at(6), block(7, 8)));
+        t.recv(&format!(". seq {nxt} ack {}", at(8)));
+        t.read(40);
+        assert_eq!(t.stack.usage().buffered, u64::from(t.queued()));
+    });
+}
+
+/// SA-EST-21, SA-FIN_WAIT_1-22, SA-FIN_WAIT_2-22 (T-50): the first copy wins, in order and out of order.
+#[test]
+fn the_first_copy_of_a_byte_wins_sa_est_21() {
+    in_each(&RECEIVING, |t| {
+        let (rcv, una) = (t.rcv, t.una);
+        t.send(&format!("P. seq {} ack {una} data FFFF", rcv + 4));
+        t.send(&format!("P. seq {} ack {una} data gggggggg", rcv + 2));
+        t.send(&format!("P. seq {} ack {una} data hhhhhhhhhhhh", rcv));
+        t.send(&format!("P. seq {} ack {una} data iiiiiiiiiiiiii", rcv));
+        t.drain();
+        let mut buffer = [0; 100];
+        assert_eq!(t.stack.recv(t.sock, &mut buffer), Ok(14));
+        assert_eq!(&buffer[..14], b"hhggFFFFgghhii");
+    });
+}
+
+/// SA-EST-23, SA-FIN_WAIT_1-24, SA-FIN_WAIT_2-24.
+#[test]
+fn a_fin_after_a_gap_waits_sa_est_23() {
+    in_each(&RECEIVING, |t| {
+        let (state, rcv, una, nxt) = (t.state(), t.rcv, t.una, t.nxt);
+        t.send(&format!("FP. seq {}:{} ack {una}", rcv + 10, rcv + 20));
+        t.recv(&format!(". seq {nxt} ack {rcv} <sack {}:{}>", rcv + 10, rcv + 20));
+        stays(t, state);
+        t.send(&format!("P. seq {rcv}:{} ack {una}", rcv + 10));
+        t.recv(&format!(". seq {nxt} ack {}", rcv + 21));
+        let next = match state {
+            State::Established => State::CloseWait,
+            State::FinWait1 => State::Closing,
+            _ => State::TimeWait,
+        };
+        assert_eq!(t.tuple_state(), next);
+        t.read(20);
+        assert_eq!(t.read_end(), Ok(0));
+    });
+}
+
+/// A bare FIN beyond the gap.
+#[test]
+fn a_bare_fin_after_a_gap_waits_sa_est_23() {
+    in_each(&RECEIVING, |t| {
+        let (state, rcv, una, nxt) = (t.state(), t.rcv, t.una, t.nxt);
+        t.send(&format!("F. seq {} ack {una}", rcv + 10));
+        t.recv(&format!(". seq {nxt} ack {rcv}"));
+        stays(t, state);
+        t.send(&format!("P. seq {rcv}:{} ack {una}", rcv + 10));
+        t.recv(&format!(". seq {nxt} ack {}", rcv + 11));
+        t.read(10);
+        assert_eq!(t.read_end(), Ok(0));
+    });
+}
+
+/// SA-EST-24, SA-FIN_WAIT_1-25, SA-FIN_WAIT_2-25 (T-51).
+#[test]
+fn nothing_counts_beyond_a_fin_sa_est_24() {
+    in_each(&RECEIVING, |t| {
+        let (state, rcv, una, nxt) = (t.state(), t.rcv, t.una, t.nxt);
+        t.send(&format!("F. seq {} ack {una}", rcv + 10));
+        t.recv(&format!(". seq {nxt} ack {rcv}"));
+        // Data over it, data behind it, a second FIN behind it.
+        t.send(&format!("P. seq {}:{} ack {una}", rcv + 5, rcv + 30));
+        t.recv(&format!(". seq {nxt} ack {rcv} <sack {}:{}>", rcv + 5, rcv + 10));
+        t.send(&format!("P. seq {}:{} ack {una}", rcv + 10, rcv + 30));
+        t.recv(&format!(". seq {nxt} ack {rcv} <sack {}:{}>", rcv + 5, rcv + 10));
+        t.send(&format!("F. seq {} ack {una}", rcv + 20));
+        t.recv(&format!(". seq {nxt} ack {rcv} <sack {}:{}>", rcv + 5, rcv + 10));
+        assert!(t.stack.counters().dropped(DropReason::DataAfterFin) >= 2, "it is counted");
+        stays(t, state);
+        t.send(&format!("P. seq {rcv}:{} ack {una}", rcv + 5));
+        t.recv(&format!(". seq {nxt} ack {}", rcv + 11));
+        t.read(10);
+        assert_eq!(t.read_end(), Ok(0));
+    });
+}
+
+/// SA-CLOSE_WAIT-18, SA-CLOSE_WAIT-19, SA-CLOSING-19, SA-CLOSING-20, SA-LAST_ACK-19, SA-LAST_ACK-20.
+#[test]
+fn data_after_the_fin_is_dropped_sa_close_wait_18() {
+    in_each(&HALF_CLOSED, |t| {
+        let state = t.state();
+        for seq in [t.rcv, t.rcv + 10] {
+            t.send(&format!("P. seq {seq}:{} ack {}", seq + 10, t.una));
+            t.recv_ack();
+        }
+        t.dropped(&[DropReason::DataAfterFin; 2]);
+        assert_eq!(t.read_end(), Ok(0));
+        stays(t, state);
+    });
+}
+
+/// SA-CLOSE_WAIT-20, SA-CLOSING-21, SA-LAST_ACK-21.
+#[test]
+fn the_fin_again_is_acknowledged_sa_close_wait_20() {
+    in_each(&HALF_CLOSED, |t| {
+        let state = t.state();
+        for _ in 0..3 {
+            t.send(&format!("F. seq {} ack {}", t.rcv - 1, t.una));
+            t.recv_ack();
+        }
+        stays(t, state);
+    });
+}
+
+/// SA-EST-26, SA-FIN_WAIT_1-27, SA-FIN_WAIT_2-27 (MUST-31 to MUST-33, MUST-62).
+#[test]
+fn urgent_data_is_signalled_once_and_read_in_line_sa_est_26() {
+    in_each(&RECEIVING, |t| {
+        let (rcv, una) = (t.rcv, t.una);
+        t.send(&format!("PU. seq {rcv}:{} ack {una} urg 15", rcv + 10));
+        assert_eq!(t.events(t.sock), Event::READABLE | Event::URGENT);
+        assert_eq!(t.stack.readable(t.sock), Ok((10, 10)));
+        // The same run goes on, and further.
+        t.send(&format!("PU. seq {}:{} ack {una} urg 12", rcv + 10, rcv + 20));
+        assert_eq!(t.events(t.sock), Event::READABLE);
+        t.send(&format!("P. seq {}:{} ack {una}", rcv + 20, rcv + 30));
+        t.drain();
+        assert_eq!(t.stack.readable(t.sock), Ok((30, 22)));
+        t.read(30);
+        assert_eq!(t.stack.readable(t.sock), Ok((0, 0)));
+        // A pointer to what is behind us says nothing; a new run is told again.
+        t.events(t.sock);
+        t.send(&format!("U. seq {} ack {una} urg 0", rcv + 30));
+        assert_eq!(t.events(t.sock), Event::default());
+        t.send(&format!("U. seq {} ack {una} urg 1", rcv + 30));
+        assert_eq!(t.events(t.sock), Event::URGENT);
+        t.drain();
+    });
+}
+
+/// SA-CLOSE_WAIT-21, SA-CLOSING-22, SA-LAST_ACK-22.
+#[test]
+fn urg_after_the_fin_is_ignored_sa_close_wait_21() {
+    in_each(&HALF_CLOSED, |t| {
+        let state = t.state();
+        t.send(&format!("U. seq {} ack {} urg 9", t.rcv, t.una));
+        stays(t, state);
+    });
+}
+
+/// SA-EST-27, SA-EST-28, SA-FIN_WAIT_1-28, SA-FIN_WAIT_1-29, SA-CLOSING-23, SA-CLOSING-24, SA-LAST_ACK-23,
+/// SA-LAST_ACK-24 (5927-3): no ICMP error ends a synchronized connection.
+#[test]
+fn icmp_errors_are_soft_sa_est_27() {
+    in_each(&[State::Established, State::FinWait1, State::CloseWait, State::Closing, State::LastAck], |t| {
+        let state = t.state();
+        if matches!(state, State::Established | State::CloseWait) {
+            t.write(1);
+            t.recv_any().expect("a segment");
+            t.nxt += 1;
+        }
+        let hard = [ErrorKind::PortUnreachable, ErrorKind::ProtocolUnreachable, ErrorKind::AdminProhibited];
+        let soft = [ErrorKind::HostUnreachable, ErrorKind::NetworkUnreachable, ErrorKind::TimeExceeded];
+        for kind in hard.into_iter().chain(soft) {
+            t.icmp_error(kind, t.una);
+            assert_eq!(t.events(t.sock), Event::TROUBLE);
+            assert!(t.stack.take_error(t.sock).unwrap().is_some(), "MUST-47");
+            assert_eq!(t.state(), state);
+        }
+        // About what is not in flight: nothing (5927-1).
+        for seq in [t.una - 1, t.nxt] {
+            t.icmp_error(ErrorKind::PortUnreachable, seq);
+            t.icmp_error(ErrorKind::PacketTooBig { mtu: 1280 }, seq);
+        }
+        t.dropped(&[DropReason::IcmpNotInFlight; 4]);
+        stays(t, state);
+    });
+}
+
+/// SA-FIN_WAIT_2-28, SA-FIN_WAIT_2-29, SA-CLOSE_WAIT-22, SA-CLOSE_WAIT-23: with nothing in flight, nothing can be
+/// meant (5927-1).
+#[test]
+fn icmp_errors_about_nothing_in_flight_are_dropped_sa_fin_wait_2_28() {
+    in_each(&[State::Established, State::FinWait2, State::CloseWait], |t| {
+        let state = t.state();
+        t.icmp_error(ErrorKind::PortUnreachable, t.una);
+        t.icmp_error(ErrorKind::PacketTooBig { mtu: 1280 }, t.una);
+        t.dropped(&[DropReason::IcmpNotInFlight; 2]);
+        stays(t, state);
+    });
+}
+
+/// SA-EST-29, SA-FIN_WAIT_1-30, SA-FIN_WAIT_2-30, SA-CLOSE_WAIT-24, SA-CLOSING-25, SA-LAST_ACK-25.
+#[test]
+fn a_second_open_fails_sa_est_29() {
+    in_each(&ALL, |t| {
+        let options = ConnectOptions { local_port: Some(PORT), ..ConnectOptions::default() };
+        assert_eq!(t.stack.connect(t.now, t.remote(), options), Err(Error::AddrNotAvailable));
+    });
+}
+
+/// SA-FIN_WAIT_1-31, SA-FIN_WAIT_2-31, SA-CLOSING-26, SA-LAST_ACK-26: nothing can be written after the FIN.
+#[test]
+fn writing_after_our_fin_fails_sa_fin_wait_1_31() {
+    in_each(&[State::FinWait1, State::FinWait2, State::Closing, State::LastAck], |t| {
+        assert_eq!(t.try_write(1), Err(Error::BrokenPipe));
+    });
+}
+
+/// SA-EST-30, SA-CLOSE_WAIT-25.
+#[test]
+fn what_is_written_is_sent_in_segments_sa_est_30() {
+    in_each(&[State::Established, State::CloseWait], |t| {
+        t.write(2500);
+        t.recv(&format!(". seq 101:1101 ack {}", t.rcv));
+        t.recv(&format!(". seq 1101:2101 ack {}", t.rcv));
+        // Nagle: what is not full waits for an acknowledgement.
+        t.recv_nothing();
+        t.send(&format!(". seq {} ack 2101", t.rcv));
+        t.recv(&format!("P. seq 2101:2601 ack {}", t.rcv));
+    });
+}
+
+/// SA-EST-31, SA-FIN_WAIT_1-32, SA-FIN_WAIT_2-32 (MUST-39): the window opens by a segment's worth.
+#[test]
+fn reading_opens_the_window_sa_est_31() {
+    in_each(&RECEIVING, |t| {
+        close_window(t);
+        // One byte too few are read for a segment of 1460 to fit.
+        let unread = t.stack.info(t.now, t.sock).unwrap().recv_q as u32;
+        t.read(unread - (BUFFER - 1459));
+        t.recv_nothing();
+        t.read(1);
+        t.recv(&format!(". seq {} ack {} win 1460", t.nxt, t.rcv));
+    });
+}
+
+/// SA-CLOSE_WAIT-26, SA-CLOSING-27, SA-LAST_ACK-27.
+#[test]
+fn what_came_before_the_fin_is_read_first_sa_close_wait_26() {
+    each(|t| {
+        t.reach(State::Established);
+        t.send("FP. seq 51:61 ack 101");
+        t.recv(". seq 101 ack 62");
+        assert_eq!(t.events(t.sock), Event::READABLE);
+        t.read(10);
+        assert_eq!(t.read_end(), Ok(0));
+        assert_eq!(t.read_end(), Ok(0));
+    });
+    in_each(&HALF_CLOSED, |t| {
+        assert_eq!(t.read_end(), Ok(0));
+    });
+}
+
+/// SA-EST-33, SA-CLOSE_WAIT-28, SA-FIN_WAIT_1-34, SA-FIN_WAIT_2-34 (SHLD-3).
+#[test]
+fn close_with_data_unread_resets_sa_est_33() {
+    in_each(&[State::Established, State::FinWait1, State::FinWait2], |t| {
+        t.send(&format!("P. seq {}:{} ack {}", t.rcv, t.rcv + 10, t.una));
+        t.rcv += 10;
+        t.recv_ack();
+        t.close();
+        t.recv_rst();
+        assert_eq!(t.tuple_state(), State::Closed);
+        assert_eq!(t.stack.counters().tcp_abort_on_close, 1);
+        let usage = t.stack.usage();
+        assert_eq!((usage.connections, usage.sockets, usage.orphans, usage.buffered), (0, 1, 0, 0));
+    });
+    each(|t| {
+        t.reach(State::Established);
+        t.send("FP. seq 51:61 ack 101");
+        t.recv(". seq 101 ack 62");
+        t.close();
+        t.recv("R. seq 101 ack 62");
+        assert_eq!(t.tuple_state(), State::Closed);
+    });
+}
+
+/// SA-EST-34, SA-FIN_WAIT_1-35, SA-FIN_WAIT_2-35, SA-CLOSE_WAIT-29: by ABORT and by linger 0.
+#[test]
+fn abort_resets_sa_est_34() {
+    for linger in [false, true] {
+        in_each(&[State::Established, State::FinWait1, State::FinWait2, State::CloseWait], |t| {
+            if linger {
+                t.set_options(|o| o.linger = Some(steadfast_core::Duration::ZERO));
+                t.close();
+            } else {
+                t.abort();
+            }
+            t.recv_rst();
+            assert_eq!(t.tuple_state(), State::Closed);
+            assert_eq!((t.stack.usage().timers, t.stack.usage().sockets), (0, 1));
+        });
+    }
+}
+
+/// What was sent and what waits is flushed; the RST comes after everything sent.
+#[test]
+fn abort_flushes_the_queues_sa_est_34() {
+    each(|t| {
+        t.reach(State::Established);
+        t.write(20_000);
+        let count = t.drain() as u32;
+        t.abort();
+        t.recv(&format!("R. seq {} ack 51", 101 + count * 1000));
+        assert_eq!(t.stack.usage().buffered, 0);
+    });
+}
+
+/// SA-CLOSING-29, SA-LAST_ACK-29: nothing is sent.
+#[test]
+fn abort_of_what_is_ending_is_silent_sa_closing_29() {
+    in_each(&[State::Closing, State::LastAck], |t| {
+        t.abort();
+        t.recv_nothing();
+        assert_eq!(t.tuple_state(), State::Closed);
+    });
+}
+
+/// SA-EST-35, SA-FIN_WAIT_1-36, SA-FIN_WAIT_2-36, SA-CLOSE_WAIT-30, SA-CLOSE_WAIT-35, SA-CLOSING-30, SA-LAST_ACK-30.
+#[test]
+fn status_tells_the_state_and_its_age_sa_est_35() {
+    in_each(&ALL, |t| {
+        t.wait(125);
+        let info = t.stack.info(t.now, t.sock).unwrap();
+        assert_eq!((info.state, info.local, info.remote), (t.state(), t.local(), t.remote()));
+        assert_eq!(info.state_age.as_millis(), 125);
+        assert_eq!((info.bytes_acked, info.bytes_received), (100, 50));
+        assert_eq!((info.unacked, info.timestamps, info.sack), (t.nxt - t.una, t.ts, true));
+        let all = t.stack.sockets(t.now);
+        let entry = all.iter().find(|s| s.socket == Some(t.sock)).unwrap();
+        assert_eq!((entry.state, entry.listener), (t.state(), Some(t.local())));
+        assert_eq!(entry.state_age.as_millis(), 125);
+    });
+}

@@ -1,0 +1,37 @@
+//! The fuzz targets on a fixed set of inputs, so that the ordinary tests exercise them. Finding something new is
+//! the work of `cargo fuzz`.
+
+#[path = "../../fuzz/harness/mod.rs"]
+mod harness;
+
+/// Inputs without end, the same every time.
+fn inputs(seed: u64, count: usize, target: fn(&[u8])) {
+    let mut state = seed;
+    let mut next = move || {
+        // SplitMix64.
+        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let z = (state ^ state >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ z >> 31
+    };
+    for n in 0..count {
+        let len = 50 + next() as usize % 1500;
+        let data: Vec<u8> = (0..len).map(|_| next() as u8).collect();
+        if std::panic::catch_unwind(|| target(&data)).is_err() {
+            if let Some(path) = std::env::var_os("FUZZ_KEEP") {
+                std::fs::write(path, &data).unwrap();
+            }
+            panic!("input {n} of seed {seed}; FUZZ_KEEP=FILE keeps it for `cargo fuzz run`");
+        }
+    }
+}
+
+#[test]
+fn any_packet_leaves_every_invariant_in_place() {
+    inputs(1, 1000, harness::receive::run);
+}
+
+#[test]
+fn any_order_of_calls_and_faults_leaves_every_invariant_in_place() {
+    inputs(2, 300, harness::calls::run);
+}

@@ -1,0 +1,517 @@
+//! Two stacks, applications that call what they like, and a wire that loses, repeats, delays, damages and cuts.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
+
+use steadfast_core::trace::State;
+use steadfast_core::wire::Ecn;
+use steadfast_core::wire::tcp::{Flags, Header};
+use steadfast_core::{
+    Bytes, ConnectOptions, Duration, Error, Instant, Interface, ListenOptions, Packet, PacketBytes, Shutdown,
+    SocketId, SocketOptions, Stack,
+};
+
+use super::packets::{self, Sent};
+use super::watch::{self, Watch};
+use super::{Input, config, pattern};
+
+struct Host {
+    stack: Stack,
+    watch: Watch,
+    sockets: Vec<Socket>,
+    listeners: Vec<SocketId>,
+    /// The device takes nothing.
+    blocked: bool,
+}
+
+struct Socket {
+    id: SocketId,
+    serial: u16,
+    /// The sender whose stream this is, once its first two bytes were read, and how far it was read.
+    from: Option<u16>,
+    first: Option<u8>,
+    read: u64,
+    /// The end was read, or an error.
+    over: bool,
+    /// The application wanted no more, or was told that the connection failed.
+    shut: bool,
+}
+
+struct Target {
+    now: Instant,
+    hosts: [Host; 2],
+    /// By time of arrival and order of sending: where to, and what.
+    wire: BTreeMap<(Instant, u64), (usize, Vec<u8>)>,
+    count: u64,
+    /// Bytes written by each sender.
+    written: Vec<u64>,
+    /// What was sent lately, for forgers.
+    seen: VecDeque<(usize, Vec<u8>)>,
+    cut: [bool; 2],
+    /// No more faults.
+    healed: bool,
+    offload: bool,
+}
+
+const STEPS: usize = 300;
+const DELAY: Duration = Duration::from_millis(5);
+
+pub fn run(data: &[u8]) {
+    let mut input = Input::new(data);
+    let mut target = Target::new(&mut input);
+    for _ in 0..STEPS {
+        if input.is_empty() {
+            break;
+        }
+        target.step(&mut input);
+    }
+    target.heal();
+}
+
+/// The stream of a sender: its number, then a pattern of its own.
+fn stream(serial: u16, at: u64) -> u8 {
+    match at {
+        0 => (serial >> 8) as u8,
+        1 => serial as u8,
+        _ => pattern(at as u32).wrapping_add(serial as u8),
+    }
+}
+
+impl Target {
+    fn new(input: &mut Input<'_>) -> Target {
+        let offload = input.u8() & 7 == 7;
+        let mut host = |n: u8| {
+            let mut interface = Interface::new(
+                input.pick(&[1500, 1280, 1400]),
+                [(format!("10.0.0.{n}").parse().unwrap(), 24), (format!("fd00::{n}").parse().unwrap(), 64)],
+            );
+            (interface.segmentation_offload, interface.checksum_offload) = (offload, offload);
+            let mut stack = Stack::new(config(input, n), interface);
+            stack.set_tracing(true);
+            Host {
+                stack,
+                watch: Watch::default(),
+                sockets: Vec::new(),
+                listeners: Vec::new(),
+                blocked: false,
+            }
+        };
+        let mut target = Target {
+            now: Instant::from_secs(1000),
+            hosts: [host(1), host(2)],
+            wire: BTreeMap::new(),
+            count: 0,
+            written: Vec::new(),
+            seen: VecDeque::new(),
+            cut: [false; 2],
+            healed: false,
+            offload,
+        };
+        for host in 0..2 {
+            for local in ["0.0.0.0:80", "[::]:80"] {
+                target.listen(host, local, true);
+            }
+        }
+        target
+    }
+
+    fn listen(&mut self, host: usize, local: &str, fast_open: bool) {
+        let options = ListenOptions { fast_open, ..ListenOptions::default() };
+        if let Ok(id) = self.hosts[host].stack.listen(local.parse().unwrap(), options) {
+            self.hosts[host].listeners.push(id);
+        }
+    }
+
+    fn step(&mut self, input: &mut Input<'_>) {
+        let what = input.u8();
+        let host = usize::from(what >> 7);
+        match what % 16 {
+            0 | 1 => self.connect(host, input),
+            2 => self.accept(host),
+            3 | 4 => self.send(host, input),
+            5 | 6 => self.recv(host, input),
+            7 => self.finish(host, input),
+            8 => self.options(host, input),
+            9 => self.forge(host, input),
+            10 => match input.u8() % 4 {
+                0 => self.cut = [false; 2],
+                1 => self.cut = [true; 2],
+                2 => self.cut[host] ^= true,
+                _ => self.hosts[host].blocked ^= true,
+            },
+            11 => self.run(Duration::from_millis(input.u8().into()), input),
+            12 => {
+                let span = input.span();
+                self.run(span, input);
+            }
+            13 => {
+                // The driver is late.
+                self.now += input.span();
+                self.flush(input);
+            }
+            _ => self.run(Duration::from_millis(50), input),
+        }
+        self.flush(input);
+        self.check();
+    }
+
+    fn check(&mut self) {
+        for host in &mut self.hosts {
+            host.watch.look(&mut host.stack, self.now);
+            watch::events(&mut host.stack);
+            host.watch.check(&host.stack, self.now);
+        }
+    }
+
+    fn new_socket(&mut self, host: usize, id: SocketId) {
+        let serial = self.written.len() as u16;
+        self.written.push(0);
+        let socket = Socket { id, serial, from: None, first: None, read: 0, over: false, shut: false };
+        self.hosts[host].sockets.push(socket);
+    }
+
+    fn connect(&mut self, host: usize, input: &mut Input<'_>) {
+        let shape = input.u8();
+        let other = 2 - host;
+        let port = if shape & 3 == 3 { 5000 } else { 80 };
+        let remote =
+            if shape & 4 == 0 { format!("10.0.0.{other}:{port}") } else { format!("[fd00::{other}]:{port}") };
+        let options = ConnectOptions {
+            // The same two ports on both hosts: their SYNs may cross.
+            local_port: (shape & 24 == 24).then_some(5000),
+            fast_open: shape & 32 == 32,
+            socket: self.sizes(host, input),
+            ..ConnectOptions::default()
+        };
+        let remote: SocketAddr = remote.parse().unwrap();
+        if let Ok(id) = self.hosts[host].stack.connect(self.now, remote, options) {
+            self.new_socket(host, id);
+            if shape & 64 == 64 {
+                let last = self.hosts[host].sockets.len() - 1;
+                self.write(host, last, 700);
+            }
+        }
+    }
+
+    /// Buffers of any size, now and then.
+    fn sizes(&self, host: usize, input: &mut Input<'_>) -> Option<SocketOptions> {
+        let shape = input.u8();
+        let rcvbuf = 1 << (shape & 31).min(30);
+        (shape >= 192)
+            .then(|| SocketOptions { rcvbuf, ..SocketOptions::new(self.hosts[host].stack.config()) })
+    }
+
+    fn accept(&mut self, host: usize) {
+        for listener in self.hosts[host].listeners.clone() {
+            while let Ok((id, _)) = self.hosts[host].stack.accept(listener) {
+                self.new_socket(host, id);
+            }
+        }
+    }
+
+    fn socket(&self, host: usize, input: &mut Input<'_>) -> Option<usize> {
+        let n = usize::from(input.u8());
+        let count = self.hosts[host].sockets.len();
+        (count > 0).then(|| n % count)
+    }
+
+    fn send(&mut self, host: usize, input: &mut Input<'_>) {
+        let Some(at) = self.socket(host, input) else { return };
+        let len = usize::from(input.u16() % 8000);
+        self.write(host, at, len);
+    }
+
+    fn write(&mut self, host: usize, at: usize, len: usize) {
+        let Host { stack, sockets, .. } = &mut self.hosts[host];
+        let Socket { id, serial, .. } = sockets[at];
+        let written = &mut self.written[usize::from(serial)];
+        let data: Vec<u8> = (0..len as u64).map(|i| stream(serial, *written + i)).collect();
+        let sent = if len.is_multiple_of(2) {
+            stack.send(id, &data)
+        } else {
+            stack.send_bytes(id, &mut Bytes::from(data))
+        };
+        *written += sent.unwrap_or(0) as u64;
+        // An error is told once, here or to the reader; after it the end of what can be read says nothing.
+        sockets[at].shut |= sent.is_err_and(|error| error != Error::WouldBlock);
+    }
+
+    fn recv(&mut self, host: usize, input: &mut Input<'_>) {
+        let Some(at) = self.socket(host, input) else { return };
+        let len = usize::from(input.u16());
+        self.read(host, at, len.max(1));
+    }
+
+    /// What was read is what was sent, and the end comes at its end.
+    fn read(&mut self, host: usize, at: usize, len: usize) {
+        let Host { stack, sockets, .. } = &mut self.hosts[host];
+        let socket = &mut sockets[at];
+        let mut buffer = vec![0; len];
+        let count = match stack.recv(socket.id, &mut buffer) {
+            Ok(0) => {
+                if !socket.over && !socket.shut {
+                    let sent = socket.from.map(|from| self.written[usize::from(from)]);
+                    assert!(
+                        sent.is_none_or(|sent| sent == socket.read),
+                        "{sent:?} sent, {} read",
+                        socket.read
+                    );
+                }
+                socket.over = true;
+                return;
+            }
+            Ok(count) => count,
+            Err(Error::WouldBlock) => return,
+            Err(_) => {
+                socket.over = true;
+                return;
+            }
+        };
+        assert!(!socket.over || socket.shut, "{count} bytes after the end");
+        for byte in &buffer[..count] {
+            match (socket.first, socket.from) {
+                (None, _) => socket.first = Some(*byte),
+                (Some(first), None) => socket.from = Some(u16::from_be_bytes([first, *byte])),
+                (_, Some(from)) => {
+                    assert_eq!(*byte, stream(from, socket.read), "byte {} of {from}", socket.read);
+                }
+            }
+            socket.read += 1;
+        }
+        if let Some(from) = socket.from {
+            let sent = self.written.get(usize::from(from)).expect("a sender that exists");
+            assert!(socket.read <= *sent, "{} read of {sent}", socket.read);
+        }
+    }
+
+    fn finish(&mut self, host: usize, input: &mut Input<'_>) {
+        let what = input.u8();
+        if what % 16 == 15 {
+            let Some(listener) = self.hosts[host].listeners.pop() else {
+                return self.listen(host, "0.0.0.0:80", what & 16 == 16);
+            };
+            assert_eq!(self.hosts[host].stack.close(self.now, listener), Ok(()));
+            self.hosts[host].watch.forget();
+            return;
+        }
+        let Some(at) = self.socket(host, input) else { return };
+        let Host { stack, sockets, .. } = &mut self.hosts[host];
+        let id = sockets[at].id;
+        match what % 8 {
+            0..=3 => drop(stack.shutdown(self.now, id, Shutdown::Write)),
+            4 => {
+                sockets[at].shut |= stack.shutdown(self.now, id, Shutdown::Both).is_ok();
+                sockets[at].shut = true;
+            }
+            5 | 6 => {
+                assert_eq!(stack.close(self.now, id), Ok(()));
+                sockets.swap_remove(at);
+            }
+            _ => {
+                assert_eq!(stack.abort(self.now, id), Ok(()));
+                sockets.swap_remove(at);
+            }
+        }
+    }
+
+    fn options(&mut self, host: usize, input: &mut Input<'_>) {
+        let shape = input.u8();
+        let Host { stack, sockets, listeners, .. } = &mut self.hosts[host];
+        let ids: Vec<_> = sockets.iter().map(|s| s.id).chain(listeners.iter().copied()).collect();
+        let Some(id) = ids.get(usize::from(input.u8()) % ids.len().max(1)) else { return };
+        let mut options = SocketOptions::new(stack.config());
+        options.nodelay = shape & 1 == 1;
+        options.keepalive = shape & 2 == 2;
+        options.linger = (shape & 4 == 4).then_some(Duration::ZERO);
+        options.user_timeout = Duration::from_millis(if shape & 8 == 8 { input.u16().into() } else { 0 });
+        options.max_segment = (shape & 16 == 16).then(|| input.u16());
+        if shape & 32 == 32 {
+            options.rcvbuf = 1024 << ((shape >> 6) * 4);
+        }
+        let _ = stack.set_options(self.now, *id, options);
+    }
+
+    /// A blind or half-blind attacker: a segment like one that was seen, without what it carried.
+    fn forge(&mut self, host: usize, input: &mut Input<'_>) {
+        let n = usize::from(input.u8());
+        if self.seen.is_empty() {
+            return;
+        }
+        let (to, packet) = self.seen[n % self.seen.len()].clone();
+        let Sent::Tcp { local, remote, header, .. } = packets::read(&packet, self.offload) else { return };
+        let shape = input.u8();
+        let flags = match shape & 3 {
+            0 => Flags::RST,
+            1 => Flags::RST | Flags::ACK,
+            2 => Flags::ACK,
+            _ => Flags::SYN,
+        };
+        let mut forged = Header { flags, ..header };
+        forged.options.mss = None;
+        forged.options.window_scale = None;
+        forged.options.fast_open = None;
+        forged.options.sack_permitted = false;
+        // A SYN that fits would be a peer, not an attacker.
+        if shape & 4 == 4 || flags.syn() {
+            forged.seq = header.seq + 0x0100_0000 + u32::from(input.u16());
+        }
+        if shape & 8 == 8 {
+            forged.ack = header.ack + u32::from(input.u16());
+        }
+        if shape & 16 == 16 {
+            forged.window = input.u16();
+        }
+        let _ = host;
+        let packet = packets::segment(local, remote, forged, Ecn::NotEct, &[]);
+        self.count += 1;
+        self.wire.insert((self.now, self.count), (to, packet));
+    }
+
+    /// Takes what the stacks send and decides what becomes of it.
+    fn flush(&mut self, input: &mut Input<'_>) {
+        for host in 0..2 {
+            if self.hosts[host].blocked {
+                continue;
+            }
+            let Host { stack, watch, .. } = &mut self.hosts[host];
+            for packet in watch.drain(stack, self.now) {
+                self.put(1 - host, packet, input);
+            }
+        }
+    }
+
+    fn put(&mut self, to: usize, mut packet: Vec<u8>, input: &mut Input<'_>) {
+        if self.seen.len() > 8 {
+            self.seen.pop_front();
+        }
+        self.seen.push_back((to, packet.clone()));
+        if self.cut[to] {
+            return;
+        }
+        let mut at = self.now + DELAY;
+        let mut copies = 1;
+        match if self.healed { 0 } else { input.u8() } {
+            200..=214 => return,
+            215..=222 => copies = 2,
+            223..=232 => at += Duration::from_millis(input.u8().into()),
+            233..=238 => at += input.span().min(Duration::from_secs(20)),
+            239..=243 if !self.offload => {
+                let bit = usize::from(input.u16()) % (packet.len() * 8);
+                packet[bit / 8] ^= 1 << (bit % 8);
+            }
+            244..=247 => packet.truncate(usize::from(input.u16()) % packet.len()),
+            248..=251 if packet.len() < 1600 && !self.offload => {
+                let size = (usize::from(input.u8()) * 8).max(packet.len() / 4);
+                for piece in packets::fragments(&packet, self.count as u16, size) {
+                    self.count += 1;
+                    self.wire.insert((at, self.count), (to, piece));
+                }
+                return;
+            }
+            _ => {}
+        }
+        for _ in 0..copies {
+            self.count += 1;
+            self.wire.insert((at, self.count), (to, packet.clone()));
+        }
+    }
+
+    fn deliver(&mut self, to: usize, packet: &[u8], input: &mut Input<'_>) {
+        let bytes = if packet.len().is_multiple_of(2) {
+            PacketBytes::Borrowed(packet)
+        } else {
+            PacketBytes::Shared(Bytes::copy_from_slice(packet))
+        };
+        // So that what it sends next is the answer.
+        self.flush(input);
+        let now = self.now;
+        let host = &mut self.hosts[to];
+        host.watch.heard_rst = false;
+        host.stack.receive(now, Packet { bytes, checksum_trusted: self.offload });
+        host.watch.look(&mut host.stack, now);
+        if host.watch.heard_rst && !host.blocked {
+            for packet in host.watch.drain(&mut host.stack, now) {
+                let answer = matches!(packets::read(&packet, self.offload), Sent::Tcp { header, .. } if header.flags.rst());
+                assert!(!answer, "a RST is answered by a RST");
+                self.put(1 - to, packet, input);
+            }
+        }
+    }
+
+    /// Time passes, with all that happens in it.
+    fn run(&mut self, span: Duration, input: &mut Input<'_>) {
+        let until = self.now + span;
+        let mut turns = 0;
+        loop {
+            self.flush(input);
+            let arrival = self.wire.first_key_value().map(|((at, _), _)| *at);
+            let timers = self.hosts.iter().filter_map(|host| host.stack.poll_at());
+            let next = timers.chain(arrival).min().map(|at| at.max(self.now)).filter(|at| *at <= until);
+            self.now = next.unwrap_or(until);
+            for host in &mut self.hosts {
+                host.watch.advance(&mut host.stack, self.now);
+            }
+            while let Some(entry) = self.wire.first_entry().filter(|entry| entry.key().0 <= self.now) {
+                let (to, packet) = entry.remove();
+                self.deliver(to, &packet, input);
+            }
+            if next.is_none() {
+                break;
+            }
+            turns += 1;
+            assert!(turns < 200_000, "livelock at {}", self.now);
+        }
+        self.flush(input);
+    }
+
+    /// The network is whole again: everything must come to its end.
+    fn heal(&mut self) {
+        let nothing = &mut Input::new(&[]);
+        self.healed = true;
+        self.cut = [false; 2];
+        for host in &mut self.hosts {
+            host.blocked = false;
+        }
+        for turn in 0..400 {
+            for host in 0..2 {
+                self.accept(host);
+                for at in 0..self.hosts[host].sockets.len() {
+                    let Host { stack, sockets, .. } = &mut self.hosts[host];
+                    if turn == 0 {
+                        let _ =
+                            stack.set_options(self.now, sockets[at].id, SocketOptions::new(stack.config()));
+                    }
+                    let _ = stack.shutdown(self.now, sockets[at].id, Shutdown::Write);
+                    for _ in 0..1000 {
+                        let before = self.hosts[host].sockets[at].read;
+                        self.read(host, at, 4096);
+                        if self.hosts[host].sockets[at].read == before {
+                            break;
+                        }
+                    }
+                }
+            }
+            if self.hosts.iter().all(|host| host.sockets.iter().all(|socket| socket.over)) {
+                break;
+            }
+            self.run(Duration::from_secs(5), nothing);
+            self.check();
+        }
+        for host in &mut self.hosts {
+            for socket in std::mem::take(&mut host.sockets) {
+                // Whose peer vanished after it had acknowledged our FIN waits for ever, as the RFC wants it.
+                let state = host.stack.state(socket.id).unwrap();
+                let waits = matches!(state, State::FinWait2 | State::SynSent);
+                assert!(socket.over || waits, "stuck in {state}: {:?}", host.stack.info(self.now, socket.id));
+                assert_eq!(host.stack.close(self.now, socket.id), Ok(()));
+            }
+            for listener in std::mem::take(&mut host.listeners) {
+                assert_eq!(host.stack.close(self.now, listener), Ok(()));
+            }
+        }
+        self.run(Duration::from_secs(20 * 60), nothing);
+        for host in &mut self.hosts {
+            host.watch.expect_rest(&mut host.stack, self.now);
+        }
+    }
+}

@@ -1,0 +1,149 @@
+//! Packets made and read.
+
+use std::net::{IpAddr, SocketAddr};
+
+use steadfast_core::wire::checksum::pseudo_header;
+use steadfast_core::wire::icmp::{self, ErrorKind, Message};
+use steadfast_core::wire::tcp::{self, Header};
+use steadfast_core::wire::{Ecn, PROTOCOL_ICMP, PROTOCOL_ICMPV6, PROTOCOL_TCP, ipv4, ipv6};
+
+/// An IP packet around `payload`.
+pub fn ip(source: IpAddr, destination: IpAddr, protocol: u8, ecn: Ecn, payload: &[u8]) -> Vec<u8> {
+    let mut packet;
+    match (source, destination) {
+        (IpAddr::V4(source), IpAddr::V4(destination)) => {
+            packet = vec![0; ipv4::HEADER_LEN];
+            let header = ipv4::Header {
+                source,
+                destination,
+                protocol,
+                ttl: 64,
+                dscp: 0,
+                ecn,
+                identification: 0,
+                dont_fragment: true,
+                more_fragments: false,
+                fragment_offset: 0,
+                source_route: false,
+            };
+            header.emit(payload.len(), &mut packet);
+        }
+        (IpAddr::V6(source), IpAddr::V6(destination)) => {
+            packet = vec![0; ipv6::HEADER_LEN];
+            let header = ipv6::Header {
+                source,
+                destination,
+                protocol,
+                hop_limit: 64,
+                dscp: 0,
+                ecn,
+                flow_label: 0,
+                fragment: None,
+            };
+            header.emit(payload.len(), &mut packet);
+        }
+        _ => unreachable!("addresses of two families"),
+    }
+    packet.extend_from_slice(payload);
+    packet
+}
+
+/// A segment with the checksum that it should have.
+pub fn segment(
+    source: SocketAddr,
+    destination: SocketAddr,
+    header: Header,
+    ecn: Ecn,
+    payload: &[u8],
+) -> Vec<u8> {
+    let header = Header { source_port: source.port(), destination_port: destination.port(), ..header };
+    let mut bytes = vec![0; header.header_len()];
+    header.emit(&mut bytes);
+    bytes.extend_from_slice(payload);
+    let mut sum = pseudo_header(source.ip(), destination.ip(), PROTOCOL_TCP, bytes.len() as u32);
+    sum.add_bytes(&bytes);
+    tcp::set_checksum(&mut bytes, sum.finish());
+    ip(source.ip(), destination.ip(), PROTOCOL_TCP, ecn, &bytes)
+}
+
+/// An ICMP error about a packet that `quoted` begins.
+pub fn icmp_error(source: IpAddr, destination: IpAddr, kind: ErrorKind, quoted: &[u8]) -> Option<Vec<u8>> {
+    let mut bytes = vec![0; icmp::HEADER_LEN + quoted.len()];
+    let message = Message::Error { kind, quoted };
+    let (len, protocol) = match (source, destination) {
+        (IpAddr::V6(s), IpAddr::V6(d)) => (icmp::emit_v6(s, d, &message, &mut bytes)?, PROTOCOL_ICMPV6),
+        _ => (icmp::emit_v4(&message, &mut bytes)?, PROTOCOL_ICMP),
+    };
+    Some(ip(source, destination, protocol, Ecn::NotEct, &bytes[..len]))
+}
+
+/// Cuts a packet into fragments whose payload is `size`, a multiple of 8.
+pub fn fragments(packet: &[u8], identification: u16, size: usize) -> Vec<Vec<u8>> {
+    let size = (size / 8 * 8).max(8);
+    let v4 = packet[0] >> 4 == 4;
+    let (head, body) = packet.split_at(if v4 { ipv4::HEADER_LEN } else { ipv6::HEADER_LEN });
+    let count = body.len().div_ceil(size).max(1);
+    let piece = |(n, part): (usize, &[u8])| {
+        let (offset, more) = (n * size, n + 1 < count);
+        let mut out = head.to_vec();
+        if v4 {
+            let (Ok((header, _)), field) = (ipv4::parse(packet), offset as u16) else {
+                return packet.to_vec();
+            };
+            let header = ipv4::Header {
+                identification,
+                dont_fragment: false,
+                more_fragments: more,
+                fragment_offset: field,
+                ..header
+            };
+            header.emit(part.len(), &mut out);
+        } else {
+            let next = std::mem::replace(&mut out[6], 44);
+            out[4..6].copy_from_slice(&(part.len() as u16 + 8).to_be_bytes());
+            out.extend_from_slice(&[next, 0]);
+            out.extend_from_slice(&(offset as u16 | u16::from(more)).to_be_bytes());
+            out.extend_from_slice(&u32::from(identification).to_be_bytes());
+        }
+        out.extend_from_slice(part);
+        out
+    };
+    body.chunks(size).enumerate().map(piece).collect()
+}
+
+/// A packet that a stack sent, read strictly.
+pub enum Sent<'a> {
+    Tcp { local: SocketAddr, remote: SocketAddr, header: Header, payload: &'a [u8] },
+    Icmp { source: IpAddr, destination: IpAddr, error: bool },
+}
+
+/// Reads what a stack sent; panics where it is not sound. `offload`: the TCP checksum is the device's work.
+pub fn read(packet: &[u8], offload: bool) -> Sent<'_> {
+    let (source, destination, protocol, payload): (IpAddr, IpAddr, _, _) = if packet[0] >> 4 == 4 {
+        let (header, payload) = ipv4::parse(packet).expect("a sound IPv4 header");
+        assert_eq!(packet.len(), ipv4::HEADER_LEN + payload.len(), "IPv4 total length");
+        (header.source.into(), header.destination.into(), header.protocol, payload)
+    } else {
+        let (header, payload) = ipv6::parse(packet).expect("a sound IPv6 header");
+        assert_eq!(packet.len(), ipv6::HEADER_LEN + payload.len(), "IPv6 payload length");
+        (header.source.into(), header.destination.into(), header.protocol, payload)
+    };
+    match (protocol, source, destination) {
+        (PROTOCOL_TCP, ..) => {
+            assert!(offload || tcp::checksum_ok(source, destination, payload), "TCP checksum");
+            let (header, payload) = Header::parse(payload).expect("a sound TCP header");
+            let (local, remote) =
+                ((source, header.source_port).into(), (destination, header.destination_port).into());
+            Sent::Tcp { local, remote, header, payload }
+        }
+        (PROTOCOL_ICMP, IpAddr::V4(_), _) => {
+            let message = icmp::parse_v4(payload).expect("a sound ICMP message");
+            Sent::Icmp { source, destination, error: matches!(message, Message::Error { .. }) }
+        }
+        (PROTOCOL_ICMPV6, IpAddr::V6(s), IpAddr::V6(d)) => {
+            let message = icmp::parse_v6(s, d, payload).expect("a sound ICMPv6 message");
+            Sent::Icmp { source, destination, error: matches!(message, Message::Error { .. }) }
+        }
+        _ => panic!("protocol {protocol} sent"),
+    }
+}

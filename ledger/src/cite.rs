@@ -1,0 +1,140 @@
+//! Which test cites which requirement.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::{fs, io};
+
+use regex::Regex;
+
+/// Ids with the places that cite them.
+#[derive(Default)]
+pub(crate) struct Citations {
+    places: BTreeMap<String, Vec<String>>,
+}
+
+impl Citations {
+    pub(crate) fn collect(root: &Path) -> io::Result<Citations> {
+        let patterns = Patterns::new();
+        let mut citations = Citations::default();
+        for path in crate::files(root)? {
+            let text = fs::read_to_string(&path)?;
+            let name = path.strip_prefix(root).unwrap_or(&path).display().to_string();
+            match path.extension().and_then(|e| e.to_str()) {
+                Some("rs") => citations.add_tests(&patterns, &name, &text),
+                Some("scenario") => {
+                    let cites = text.lines().filter(|line| line.starts_with("cites"));
+                    cites.for_each(|line| citations.add(&patterns, line, &name));
+                }
+                _ => citations.add(&patterns, &text, &name),
+            }
+        }
+        Ok(citations)
+    }
+
+    pub(crate) fn of(&self, id: &str) -> &[String] {
+        self.places.get(id).map_or(&[], Vec::as_slice)
+    }
+
+    pub(crate) fn ids(&self) -> impl Iterator<Item = &str> {
+        self.places.keys().map(String::as_str)
+    }
+
+    fn add(&mut self, patterns: &Patterns, text: &str, place: &str) {
+        for id in patterns.ids(text) {
+            let places = self.places.entry(id).or_default();
+            if places.last().is_none_or(|last| last != place) {
+                places.push(place.to_owned());
+            }
+        }
+    }
+
+    /// The tests of a Rust file: their names and doc comments.
+    fn add_tests(&mut self, patterns: &Patterns, file: &str, text: &str) {
+        let mut docs = String::new();
+        let mut is_test = false;
+        for line in text.lines().map(str::trim) {
+            if let Some(doc) = line.strip_prefix("///") {
+                docs.push_str(doc);
+                docs.push('\n');
+            } else if line.starts_with("#[") {
+                is_test |= line.contains("test]") || line.contains("test(");
+            } else if let Some(rest) = line.split("fn ").nth(1).filter(|_| is_test) {
+                let name = rest.split(['(', '<']).next().unwrap_or_default();
+                let place = format!("{file}: {name}");
+                self.add(patterns, &docs, &place);
+                self.add(patterns, &patterns.spelled_out(name), &place);
+                (docs, is_test) = (String::new(), false);
+            } else if !line.is_empty() {
+                (docs, is_test) = (String::new(), false);
+            }
+        }
+    }
+}
+
+struct Patterns {
+    written: Regex,
+    in_name: Regex,
+}
+
+impl Patterns {
+    fn new() -> Patterns {
+        let written =
+            r"\b(?:(?:MUST|SHLD|MAY|REC)-\d+|SA-[A-Z_0-9]+-\d\d|[1-9]\d{3}-(?:\d{1,2}|[a-n])|P[0-8])\b";
+        let in_name =
+            r"(?:^|_)(?:(sa_[a-z0-9_]+?)_(\d\d)|(must|shld|may|rec|[1-9]\d{3})_(\d{1,2}|[a-n]))(?:_|$)";
+        Patterns {
+            written: Regex::new(written).expect("a sound pattern"),
+            in_name: Regex::new(in_name).expect("a sound pattern"),
+        }
+    }
+
+    fn ids(&self, text: &str) -> Vec<String> {
+        self.written.find_iter(text).map(|found| found.as_str().to_owned()).collect()
+    }
+
+    /// The ids in the name of a test, as they are written elsewhere: `sa_fin_wait_1_03` is `SA-FIN_WAIT_1-03`.
+    fn spelled_out(&self, name: &str) -> String {
+        let mut ids = Vec::new();
+        let mut at = 0;
+        while let Some(found) = self.in_name.captures_at(name, at) {
+            let (family, number) = match (found.get(1), found.get(3)) {
+                (Some(state), _) => (state.as_str(), &found[2]),
+                (None, family) => (family.map_or("", |f| f.as_str()), &found[4]),
+            };
+            ids.push(match family.strip_prefix("sa_") {
+                Some(state) => format!("SA-{}-{number}", state.to_uppercase()),
+                None => format!("{}-{number}", family.to_uppercase()),
+            });
+            // The separator may open the next id.
+            at = found.get(2).or(found.get(4)).map_or(name.len(), |number| number.end());
+        }
+        ids.join(" ")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_are_found_in_names_as_in_comments() {
+        let patterns = Patterns::new();
+        let spelled = |name: &str| patterns.spelled_out(name);
+        assert_eq!(spelled("a_rst_resets_sa_est_03_must_12"), "SA-EST-03 MUST-12");
+        assert_eq!(spelled("x_sa_fin_wait_1_41"), "SA-FIN_WAIT_1-41");
+        assert_eq!(spelled("x_6298_2_6298_3_9293_a"), "6298-2 6298-3 9293-a");
+        assert_eq!(spelled("no_id_here_10_times"), "");
+        assert_eq!(
+            patterns.ids("SA-SYN_RCVD-04, MUST-7 and 5961-10"),
+            ["SA-SYN_RCVD-04", "MUST-7", "5961-10"]
+        );
+    }
+
+    #[test]
+    fn only_tests_count() {
+        let mut citations = Citations::default();
+        let text = "/// MUST-1\nfn plain() {}\n\n/// MUST-2\n#[test]\nfn a_test_must_3() {}\n";
+        citations.add_tests(&Patterns::new(), "x.rs", text);
+        assert_eq!(citations.ids().collect::<Vec<_>>(), ["MUST-2", "MUST-3"]);
+    }
+}

@@ -1,0 +1,153 @@
+//! Makes `docs/conformance.md`: every requirement of `docs/requirements.txt`, its state, and what cites it.
+//!
+//! `cargo run -p steadfast-ledger` writes the file, `… -- --check` fails where it is not up to date, `… -- --strict`
+//! also where a `must` has no test.
+//!
+//! A test cites an id in its name (`a_rst_resets_sa_est_03_must_12`) or in its doc comment (`SA-EST-03`), a scenario in its
+//! `cites` line, a drill script anywhere in a comment.
+#![forbid(unsafe_code)]
+
+mod cite;
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::{env, fs, io};
+
+use crate::cite::Citations;
+
+const REQUIREMENTS: &str = "docs/requirements.txt";
+const LEDGER: &str = "docs/conformance.md";
+
+/// One line of the requirements.
+struct Requirement {
+    id: String,
+    weight: String,
+    source: String,
+    text: String,
+}
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(problems) if problems.is_empty() => ExitCode::SUCCESS,
+        Ok(problems) => {
+            problems.iter().for_each(|problem| eprintln!("{problem}"));
+            ExitCode::FAILURE
+        }
+        Err(error) => {
+            eprintln!("steadfast-ledger: {error}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn run() -> Result<Vec<String>, String> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let flags: Vec<String> = env::args().skip(1).collect();
+    if let Some(unknown) = flags.iter().find(|f| !matches!(f.as_str(), "--check" | "--strict")) {
+        return Err(format!("`{unknown}`: expected --check or --strict"));
+    }
+    let strict = flags.iter().any(|f| f == "--strict");
+    let requirements = read_requirements(&root.join(REQUIREMENTS))?;
+    let citations = Citations::collect(&root).map_err(|e| format!("cannot read the tests: {e}"))?;
+    let text = ledger(&requirements, &citations);
+    let mut problems = Vec::new();
+    if strict {
+        let open = requirements.iter().filter(|r| r.weight == "must" && citations.of(&r.id).is_empty());
+        problems.extend(open.map(|r| format!("{}: no test cites it: {}", r.id, r.text)));
+    }
+    let known: Vec<&str> = requirements.iter().map(|r| r.id.as_str()).collect();
+    let unknown = citations.ids().filter(|id| !known.contains(id));
+    problems.extend(unknown.map(|id| format!("{id}: cited by {}, but no requirement", citations.of(id)[0])));
+    if flags.is_empty() {
+        fs::write(root.join(LEDGER), text).map_err(|e| format!("{LEDGER}: {e}"))?;
+    } else if fs::read_to_string(root.join(LEDGER)).unwrap_or_default() != text {
+        problems.push(format!("{LEDGER} is not up to date: run `cargo run -p steadfast-ledger`"));
+    }
+    Ok(problems)
+}
+
+fn read_requirements(path: &Path) -> Result<Vec<Requirement>, String> {
+    let text = fs::read_to_string(path).map_err(|e| format!("{REQUIREMENTS}: {e}"))?;
+    let lines = text.lines().enumerate().filter(|(_, line)| !line.is_empty() && !line.starts_with('#'));
+    lines
+        .map(|(index, line)| match line.splitn(4, " | ").collect::<Vec<_>>()[..] {
+            [id, weight, source, text] => Ok(Requirement {
+                id: id.to_owned(),
+                weight: weight.to_owned(),
+                source: source.to_owned(),
+                text: text.to_owned(),
+            }),
+            _ => Err(format!("{REQUIREMENTS}:{}: expected `id | weight | source | text`", index + 1)),
+        })
+        .collect()
+}
+
+/// The state that a reader wants to know.
+fn state(requirement: &Requirement, cited: bool) -> &'static str {
+    match (requirement.weight.as_str(), cited) {
+        ("deviation", _) => "deviation",
+        ("n/a", _) => "n/a",
+        ("docs", _) => "docs",
+        (_, true) => "done",
+        ("must", false) => "open",
+        _ => "later",
+    }
+}
+
+fn ledger(requirements: &[Requirement], citations: &Citations) -> String {
+    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+    let mut body = String::new();
+    let mut group = "";
+    for requirement in requirements {
+        let source = requirement.source.split(" §").next().unwrap_or_default();
+        if source != group {
+            group = source;
+            let _ =
+                write!(body, "\n## {group}\n\n| id | state | requirement | cited by |\n|---|---|---|---|\n");
+        }
+        let cited = citations.of(&requirement.id);
+        let state = state(requirement, !cited.is_empty());
+        *counts.entry(state).or_default() += 1;
+        let text = requirement.text.replace('|', "\\|");
+        let _ = writeln!(body, "| {} | {state} | {text} | {} |", requirement.id, shown(cited));
+    }
+    let summary: Vec<_> = counts.iter().map(|(state, count)| format!("{count} {state}")).collect();
+    format!(
+        "# Conformance\n\nMade by `cargo run -p steadfast-ledger` from `docs/requirements.txt` and the tests; do not \
+         edit. Of {} requirements: {}.\n\n*done*: a test cites it. *open*: none does yet. *deviation*: see \
+         [deviations.md](deviations.md). *later*: not in this release. *n/a*: consciously not done.\n{body}",
+        requirements.len(),
+        summary.join(", ")
+    )
+}
+
+/// The first three places, and how many more there are.
+fn shown(places: &[String]) -> String {
+    let mut text = places.iter().take(3).map(|p| format!("`{p}`")).collect::<Vec<_>>().join(", ");
+    if places.len() > 3 {
+        let _ = write!(text, " and {} more", places.len() - 3);
+    }
+    text
+}
+
+/// All files below `root` that are tests, scenarios or scripts, in order.
+fn files(root: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    let mut folders: Vec<PathBuf> =
+        ["core", "device", "steadfast", "lab", "cli", "scenarios"].iter().map(|f| root.join(f)).collect();
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder)? {
+            let path = entry?.path();
+            let ending = path.extension().and_then(|e| e.to_str()).unwrap_or_default();
+            if path.is_dir() {
+                folders.push(path);
+            } else if matches!(ending, "rs" | "scenario" | "pkt") {
+                found.push(path);
+            }
+        }
+    }
+    found.sort();
+    Ok(found)
+}
