@@ -5,6 +5,7 @@ mod attach;
 mod capture;
 mod config;
 mod connect;
+mod drill;
 mod failure;
 mod http;
 mod lab;

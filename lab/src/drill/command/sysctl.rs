@@ -61,12 +61,11 @@ const FREEBSD: [(&str, &str, Unit); 37] = [
     ("reass.maxqueuelen", "tcp_max_ooo_ranges", Unit::Same),
 ];
 
-const BESIDE: [(&str, &str); 6] = [
+const BESIDE: [(&str, &str); 5] = [
     ("kern.ipc.soacceptqueue", "somaxconn"),
     ("kern.ipc.somaxconn", "somaxconn"),
     ("net.inet.icmp.icmplim", "tcp_rst_limit"),
     ("net.inet.ip.ttl", "ip_default_ttl"),
-    ("net.inet.ip.portrange.first", ""),
     ("net.inet6.ip6.hlim", "ip_default_ttl"),
 ];
 
@@ -171,9 +170,7 @@ pub(super) fn apply(config: &mut Config, name: &str, value: &str) -> Result<Opti
         }
         _ => BESIDE.iter().find(|(known, _)| *known == name).map_or(name, |(_, setting)| setting),
     };
-    if setting.contains('.') && Config::setting(setting).is_none_or(|known| known.name != setting)
-        || setting.is_empty()
-    {
+    if setting.contains('.') && Config::setting(setting).is_none_or(|known| known.name != setting) {
         let known = NOTED.contains(&name);
         let note = format!("sysctl {name}: nothing of the kind is set here");
         return if known { Ok(Some(note)) } else { Err(format!("sysctl {name} cannot be mapped")) };
