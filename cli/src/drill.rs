@@ -72,7 +72,8 @@ impl Run {
         if !self.json {
             say(&table(&outcomes))?;
         }
-        let wrong = outcomes.iter().filter(|(_, o)| matches!(o.verdict, Verdict::Fail | Verdict::Error)).count();
+        let wrong =
+            outcomes.iter().filter(|(_, o)| matches!(o.verdict, Verdict::Fail | Verdict::Error)).count();
         match wrong {
             0 => Ok(()),
             1 => Err(Failure::Connection("1 script failed".to_owned())),
@@ -161,7 +162,10 @@ impl Run {
                 (_, None) => file.to_owned(),
             };
             let (verdict, version) = (outcome.verdict.name(), outcome.ip_version);
-            text.push_str(&format!("{place}: {verdict} ({version}): {}\n{}", outcome.reason, outcome.details));
+            text.push_str(&format!(
+                "{place}: {verdict} ({version}): {}\n{}",
+                outcome.reason, outcome.details
+            ));
             outcome.notes.iter().for_each(|note| text.push_str(&format!("note: {note}\n")));
         }
         if (self.ladder || outcome.verdict == Verdict::Fail) && !outcome.ladder.is_empty() {

@@ -202,7 +202,7 @@ impl Config {
 
 impl Config {
     /// Where FreeBSD has another value than Linux (its `tcp_timer.h` and sysctl defaults).
-    fn as_freebsd(self) -> Config {
+    fn into_freebsd(self) -> Config {
         Config {
             tcp_syn_timeout: secs(75),
             tcp_synack_retries: 3,
@@ -263,7 +263,7 @@ macro_rules! settings {
                     }, )+
                     secret: [0; 32],
                 };
-                if profile == Profile::FreeBsd { config.as_freebsd() } else { config }
+                if profile == Profile::FreeBsd { config.into_freebsd() } else { config }
             }
 
             /// The whole table, in its order.

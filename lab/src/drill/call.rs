@@ -145,7 +145,7 @@ impl Calls {
             "SIOCOUTQ" | "TIOCOUTQ" | "FIONWRITE" => posix.outstanding(fd, false),
             "SIOCOUTQNSD" => posix.outstanding(fd, true),
             "FIONBIO" => {
-                let on = arguments.first_of(2)?.and_then(|value| number(value)).unwrap_or(0) != 0;
+                let on = arguments.first_of(2)?.and_then(number).unwrap_or(0) != 0;
                 return returned(posix.set_nonblocking(fd, on).map(|()| 0));
             }
             other => return Err(Refused::Skip(format!("ioctl {other} is not interpreted"))),

@@ -229,7 +229,7 @@ impl Parser<'_> {
             }
         }
         let len: usize = options.iter().map(TcpOption::len).sum();
-        if len % 4 != 0 || len > OPTIONS {
+        if !len.is_multiple_of(4) || len > OPTIONS {
             let expected = format!("options that fill a multiple of 4 bytes, {OPTIONS} at most");
             return Err(SyntaxError { at, expected, found: format!("{len} bytes") });
         }
