@@ -115,10 +115,13 @@ impl Flows {
         let end = seq_end(header, len);
         let back = flow.ways[1 - way].clone();
         let own = &mut flow.ways[way];
-        // What was held up while 2^31 bytes passed only looks new (L7).
-        let late = own.iss.is_some() && end.gt(own.nxt + (1 << 30));
+        // A straggler may arrive when its sender is gone and the next has begun (T4c, T6b). What was held up while
+        // 2^31 bytes passed only looks new (L7).
+        let (_, before) = own.relative(header.seq);
+        let late = !before && own.iss.is_some() && end.gt(own.nxt + (1 << 30));
         if !late {
-            own.arrived = Some(own.arrived.map_or(end, |old| old.max(end)));
+            let arrived = if before { &mut own.arrived_before } else { &mut own.arrived };
+            *arrived = Some(arrived.map_or(end, |old| old.max(end)));
         }
         // A straggler of an incarnation before speaks of other sequence numbers.
         let sent = back.total.min(1 << 30) as u32;

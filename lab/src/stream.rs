@@ -120,7 +120,10 @@ impl Streams {
     /// gone before it wrote anything has left the half-open connection to the next, with the same ISS (H7c).
     pub(crate) fn asking(&self, from: SocketAddr, to: SocketAddr, born: Instant) -> Option<usize> {
         let all = self.by_tuple.get(&(from, to))?;
-        let silent = |index: &usize| self.all[*index].broken && self.all[*index].written == 0;
+        let silent = |index: &usize| {
+            let stream = &self.all[*index];
+            stream.broken && !stream.ended && stream.written == 0
+        };
         let own = all.iter().rev().copied().find(|index| self.all[*index].opened <= born);
         own.filter(|index| !silent(index)).or_else(|| all.last().copied())
     }
