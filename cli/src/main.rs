@@ -5,6 +5,7 @@ mod attach;
 mod capture;
 mod config;
 mod connect;
+mod drill;
 mod failure;
 mod http;
 mod lab;
@@ -38,6 +39,9 @@ enum Command {
     /// Play scenarios of the fault catalogue on a simulated network.
     #[command(subcommand)]
     Lab(lab::Lab),
+    /// Run scripts in the packetdrill language, in virtual time.
+    #[command(subcommand)]
+    Drill(drill::DrillCommand),
 }
 
 fn main() -> ExitCode {
@@ -46,6 +50,7 @@ fn main() -> ExitCode {
         Command::Connect(command) => run(command.run()),
         Command::Config(command) => command.run(),
         Command::Lab(command) => command.run(),
+        Command::Drill(command) => command.run(),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

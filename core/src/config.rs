@@ -27,6 +27,7 @@ use std::time::Duration;
 use self::kinds::Kind;
 pub(crate) use self::kinds::prefix_covers;
 pub use self::kinds::{CongestionControl, PortRange, Refusal, Refusals, RefuseWith};
+use crate::wire::tcp::OptionLayout;
 use thiserror::Error;
 
 /// A named set of values for every setting.
@@ -42,19 +43,22 @@ pub enum Profile {
     Bsd,
     /// The letter of RFC 9293, 6298 and 1122.
     Rfc,
+    /// FreeBSD 14 and 15.
+    FreeBsd,
 }
 
 impl Profile {
-    /// All of them, in the order of the tables.
+    /// Those that scenarios are run under, in the order of the tables.
     pub const ALL: [Profile; 4] = [Profile::Default, Profile::Linux, Profile::Bsd, Profile::Rfc];
 
-    /// `default`, `linux`, `bsd`, `rfc`.
+    /// `default`, `linux`, `bsd`, `rfc`, `freebsd`.
     pub const fn name(self) -> &'static str {
         match self {
             Profile::Default => "default",
             Profile::Linux => "linux",
             Profile::Bsd => "bsd",
             Profile::Rfc => "rfc",
+            Profile::FreeBsd => "freebsd",
         }
     }
 }
@@ -70,8 +74,9 @@ impl FromStr for Profile {
     fn from_str(s: &str) -> Result<Profile, String> {
         Profile::ALL
             .into_iter()
+            .chain([Profile::FreeBsd])
             .find(|p| p.name() == s)
-            .ok_or_else(|| format!("`{s}`: expected a profile: default, linux, bsd or rfc"))
+            .ok_or_else(|| format!("`{s}`: expected a profile: default, linux, bsd or rfc; or freebsd"))
     }
 }
 
@@ -195,6 +200,32 @@ impl Config {
     }
 }
 
+impl Config {
+    /// Where FreeBSD has another value than Linux (its `tcp_timer.h` and sysctl defaults).
+    fn into_freebsd(self) -> Config {
+        Config {
+            tcp_syn_timeout: secs(75),
+            tcp_synack_retries: 3,
+            somaxconn: 128,
+            tcp_option_layout: OptionLayout::FreeBsd,
+            tcp_rcvbuf: 65_536,
+            tcp_sndbuf: 32_768,
+            tcp_min_snd_mss: 216,
+            tcp_rto_min: millis(230),
+            tcp_rto_max: secs(64),
+            tcp_retries2: 12,
+            tcp_delack: millis(40),
+            tcp_quickack: 0,
+            tcp_keepalive_probes: 8,
+            tcp_rst_limit: 200,
+            tcp_rfc1337: true,
+            tcp_tw_reuse: 0,
+            ip_local_port_range: PortRange(10_000, 65_535),
+            ..self
+        }
+    }
+}
+
 impl Default for Config {
     fn default() -> Config {
         Config::profile(Profile::Default)
@@ -223,15 +254,16 @@ macro_rules! settings {
         impl Config {
             /// The values of a profile, with an all-zero secret.
             pub fn profile(profile: Profile) -> Config {
-                Config {
+                let config = Config {
                     $( $field: match profile {
                         Profile::Default => $default,
-                        Profile::Linux => $linux,
+                        Profile::Linux | Profile::FreeBsd => $linux,
                         Profile::Bsd => $bsd,
                         Profile::Rfc => $rfc,
                     }, )+
                     secret: [0; 32],
-                }
+                };
+                if profile == Profile::FreeBsd { config.into_freebsd() } else { config }
             }
 
             /// The whole table, in its order.
@@ -323,6 +355,10 @@ settings! {
     /// ECN: 0 off, 1 ask for it and accept it, 2 accept it.
     "net.ipv4.tcp_ecn" tcp_ecn: u8 as kinds::Count(0, 2), [2, 2, 0, 0], "RFC 3168; Linux";
 
+    /// Whose order and padding the options of a SYN have: `linux` or `freebsd`.
+    "steadfast.tcp_option_layout" tcp_option_layout: OptionLayout as kinds::Layout,
+        [OptionLayout::Linux, OptionLayout::Linux, OptionLayout::Linux, OptionLayout::Linux], "interoperation";
+
     // Sizes.
 
     /// Receive buffer of a connection, which its window never exceeds.
@@ -388,6 +424,10 @@ settings! {
     "net.ipv4.tcp_keepalive_probes" tcp_keepalive_probes: u8 as kinds::Count(1, 127), [9, 9, 8, 10], "Linux, BSD";
     /// Challenge ACKs of one connection in a second.
     "steadfast.tcp_challenge_ack_limit" tcp_challenge_ack_limit: u8 as kinds::Count(1, 255), [5, 5, 5, 5], "RFC 5961 §7, 5961-9";
+    /// Accept a RST anywhere in the window. **Harmful**: it undoes RFC 5961 §3. For tests of that.
+    "steadfast.tcp_insecure_rst" tcp_insecure_rst: bool as kinds::Switch, [false, false, false, false], "FreeBSD insecure_rst";
+    /// Let a SYN in the window reset its connection. **Harmful**: it undoes RFC 5961 §4. For tests of that.
+    "steadfast.tcp_insecure_syn" tcp_insecure_syn: bool as kinds::Switch, [false, false, false, false], "FreeBSD insecure_syn";
     /// Least time between two answers of one connection to invalid segments without data.
     "net.ipv4.tcp_invalid_ratelimit" tcp_invalid_ratelimit: Duration as kinds::Millis(0, 60_000), [millis(500), millis(500), millis(0), millis(500)], "Linux; T-34";
     /// RSTs for no connection in a second, to one destination prefix (IPv4 /24, IPv6 /64).

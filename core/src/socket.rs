@@ -79,6 +79,9 @@ pub enum Shutdown {
 pub struct SocketOptions {
     /// Switch the Nagle algorithm off (`TCP_NODELAY`, MUST-17).
     pub nodelay: bool,
+    /// Send full segments only, until it is switched off, the stream ends or the override timer fires (`TCP_CORK`,
+    /// MAY-16).
+    pub cork: bool,
     /// Probe idle connections (`SO_KEEPALIVE`, MUST-24; off by default, MUST-25).
     pub keepalive: bool,
     /// Idle time before the first probe (`TCP_KEEPIDLE`).
@@ -115,6 +118,7 @@ impl SocketOptions {
     pub fn new(config: &Config) -> SocketOptions {
         SocketOptions {
             nodelay: false,
+            cork: false,
             keepalive: false,
             keepalive_time: config.tcp_keepalive_time,
             keepalive_intvl: config.tcp_keepalive_intvl,

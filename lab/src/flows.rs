@@ -115,7 +115,11 @@ impl Flows {
         let end = seq_end(header, len);
         let back = flow.ways[1 - way].clone();
         let own = &mut flow.ways[way];
-        own.arrived = Some(own.arrived.map_or(end, |old| old.max(end)));
+        // What was held up while 2^31 bytes passed only looks new (L7).
+        let late = own.iss.is_some() && end.gt(own.nxt + (1 << 30));
+        if !late {
+            own.arrived = Some(own.arrived.map_or(end, |old| old.max(end)));
+        }
         // A straggler of an incarnation before speaks of other sequence numbers.
         let sent = back.total.min(1 << 30) as u32;
         let current = back.iss.is_some() && header.ack.within(back.nxt - sent, sent + 1);

@@ -7,6 +7,7 @@
 
 mod app;
 mod catalogue;
+pub mod drill;
 mod fault;
 mod flows;
 mod judge;

@@ -449,8 +449,7 @@ impl Network {
             TraceKind::State { from, to } if known && remote.port() != 0 => {
                 let entry = &mut self.hosts[host];
                 entry.states.insert((local, remote), to);
-                // Once more when the handshake is over: its SYN may be that of an incarnation before (H7c, H7d).
-                if matches!(from, State::Closed | State::Listen | State::SynReceived) {
+                if matches!(from, State::Closed | State::Listen | State::TimeWait) {
                     entry.born.insert((local, remote), self.now);
                 }
                 if let Some(tuple) = self.record.tuple(host, (local, remote), key, from) {

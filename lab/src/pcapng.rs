@@ -32,6 +32,14 @@ pub(crate) fn section(network: &Network, title: &str) -> Vec<u8> {
     out
 }
 
+/// As [`section`], of one interface and without comments.
+pub(crate) fn plain_section(title: &str, name: &str, packets: impl Iterator<Item = Captured>) -> Vec<u8> {
+    let mut out = section_header(title);
+    out.extend(interface(name));
+    packets.for_each(|captured| out.extend(packet(&captured, &[])));
+    out
+}
+
 /// State changes, each of which goes with the next packet that its host sees.
 struct Changes<'a> {
     network: &'a Network,

@@ -63,7 +63,7 @@ pub fn junit(reports: &[Report]) -> String {
 }
 
 /// Text as XML has it; characters that XML cannot hold are left out.
-fn escaped(text: &str) -> String {
+pub(crate) fn escaped(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
         match c {

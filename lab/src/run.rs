@@ -15,6 +15,7 @@ use crate::network::swarm::Swarm;
 use crate::network::{Network, Paths, Plan};
 use crate::pcapng;
 use crate::scenario::expect::{Expectation, Invariant};
+use crate::scenario::script::App;
 use crate::scenario::topology::HostSpec;
 use crate::scenario::{Phase, Scenario, Selected};
 
@@ -245,7 +246,11 @@ fn plan(scenario: &Scenario, selected: &Selected<'_>, options: &RunOptions) -> R
             .map(|fault| (*fault).clone())
             .chain(options.faults.iter().cloned())
             .collect(),
-        apps: selected.apps.clone(),
+        apps: if options.swarm {
+            selected.apps.iter().map(App::smaller).collect()
+        } else {
+            selected.apps.clone()
+        },
         looks: looks
             .filter(|(at, _)| selected.until.is_none_or(|until| *at <= until))
             .collect::<Vec<(Instant, usize)>>(),

@@ -116,10 +116,13 @@ impl Streams {
     }
 
     /// The stream that a socket reads whose connection the other end opened, and which came to be at `born`: a younger
-    /// one is that of the next incarnation, though the application took this one only now (T4c).
+    /// one is that of the next incarnation, though the application took this one only now (T4c). A writer that was
+    /// gone before it wrote anything has left the half-open connection to the next, with the same ISS (H7c).
     pub(crate) fn asking(&self, from: SocketAddr, to: SocketAddr, born: Instant) -> Option<usize> {
         let all = self.by_tuple.get(&(from, to))?;
-        all.iter().rev().copied().find(|index| self.all[*index].opened <= born)
+        let silent = |index: &usize| self.all[*index].broken && self.all[*index].written == 0;
+        let own = all.iter().rev().copied().find(|index| self.all[*index].opened <= born);
+        own.filter(|index| !silent(index)).or_else(|| all.last().copied())
     }
 
     /// The stream that an end writes at present.

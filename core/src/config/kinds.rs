@@ -4,6 +4,8 @@ use std::fmt;
 use std::net::IpAddr;
 use std::time::Duration;
 
+use crate::wire::tcp::OptionLayout;
+
 /// How a value is read and shown. An error says what was expected.
 pub(super) trait Kind<T> {
     fn parse(&self, text: &str) -> Result<T, String>;
@@ -178,6 +180,31 @@ impl Kind<CongestionControl> for Congestion {
         match value {
             CongestionControl::Cubic => "cubic".to_owned(),
             CongestionControl::Reno => "reno".to_owned(),
+        }
+    }
+}
+
+#[derive(Clone, Copy)]
+pub(super) struct Layout;
+
+impl Layout {
+    pub(super) const fn unit(&self) -> &'static str {
+        ""
+    }
+}
+
+impl Kind<OptionLayout> for Layout {
+    fn parse(&self, text: &str) -> Result<OptionLayout, String> {
+        match text {
+            "linux" => Ok(OptionLayout::Linux),
+            "freebsd" => Ok(OptionLayout::FreeBsd),
+            _ => Err("linux or freebsd".to_owned()),
+        }
+    }
+    fn show(&self, value: &OptionLayout) -> String {
+        match value {
+            OptionLayout::Linux => "linux".to_owned(),
+            OptionLayout::FreeBsd => "freebsd".to_owned(),
         }
     }
 }

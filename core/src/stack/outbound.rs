@@ -9,7 +9,7 @@ use crate::tcp::segment::{Answer, Outgoing};
 use crate::time::{Instant, Tick};
 use crate::trace::TraceKind;
 use crate::wire::checksum::{Sum, pseudo_header};
-use crate::wire::tcp::{self, Header};
+use crate::wire::tcp::{self, Header, OptionLayout};
 use crate::wire::{Ecn, PROTOCOL_TCP, ipv4, ipv6};
 
 /// What of the IP header a connection decides.
@@ -75,7 +75,15 @@ impl Stack {
         self.count_segment(&outgoing);
         self.note_out(&answer.tuple, &outgoing);
         let offload = self.interface.checksum_offload;
-        emit(&answer.tuple, &outgoing, &ip, &mut Rope::default(), offload, frame)
+        emit(
+            &answer.tuple,
+            &outgoing,
+            &ip,
+            &mut Rope::default(),
+            offload,
+            self.config.tcp_option_layout,
+            frame,
+        )
     }
 
     fn transmit_connection(&mut self, index: u32, frame: &mut [u8]) -> Option<Transmit> {
@@ -94,7 +102,8 @@ impl Stack {
         let connection = &mut self.connections[index as usize];
         let ip = IpFields { ttl: connection.options.ttl, dscp: connection.options.dscp, ecn: outgoing.ecn };
         let checksum_offload = self.interface.checksum_offload;
-        Some(emit(&tuple, &outgoing, &ip, &mut connection.send_queue, checksum_offload, frame))
+        let layout = self.config.tcp_option_layout;
+        Some(emit(&tuple, &outgoing, &ip, &mut connection.send_queue, checksum_offload, layout, frame))
     }
 
     fn transmit_opening(&mut self, index: u32, frame: &mut [u8]) -> Option<Transmit> {
@@ -114,7 +123,7 @@ impl Stack {
         self.note_out(&tuple, &outgoing);
         let offload = self.interface.checksum_offload;
         let queue = &mut self.openings[index as usize].send_queue;
-        Some(emit(&tuple, &outgoing, &ip, queue, offload, frame))
+        Some(emit(&tuple, &outgoing, &ip, queue, offload, self.config.tcp_option_layout, frame))
     }
 
     fn count_segment(&mut self, outgoing: &Outgoing) {
@@ -135,14 +144,17 @@ fn emit(
     ip: &IpFields,
     queue: &mut Rope,
     checksum_offload: bool,
+    layout: OptionLayout,
     frame: &mut [u8],
 ) -> Transmit {
-    let header_len = outgoing.header.header_len();
+    let mut header = outgoing.header;
+    header.options.layout = layout;
+    let header_len = header.header_len();
     let segment_len = header_len + outgoing.payload_len;
     let (source, destination) = (tuple.local().ip(), tuple.remote().ip());
     let ip_len = emit_ip(source, destination, ip, segment_len, frame);
     let segment = &mut frame[ip_len..ip_len + segment_len];
-    outgoing.header.emit(segment);
+    header.emit(segment);
     let mut sum = Sum::new();
     let (head, payload) = segment.split_at_mut(header_len);
     queue_out(queue, outgoing.offset, payload, &mut sum);

@@ -20,6 +20,12 @@ impl Stack {
         &self.config
     }
 
+    /// Changes settings while the stack runs, as an administrator does. What was decided by the old ones stays; the
+    /// secret is kept.
+    pub fn set_config(&mut self, config: Config) {
+        self.config = Config { secret: self.config.secret, ..config };
+    }
+
     /// What the stack is attached to.
     pub fn interface(&self) -> &Interface {
         &self.interface
@@ -39,6 +45,11 @@ impl Stack {
     pub fn poll_trace(&mut self) -> Option<TraceEvent> {
         self.counters.trace_lost = self.trace.lost;
         self.trace.pop()
+    }
+
+    /// Whether a connect with Fast Open can put data on its SYN: a cookie of this server is known.
+    pub fn knows_fast_open_cookie(&self, server: IpAddr) -> bool {
+        self.cookies.knows(server)
     }
 
     /// The next socket on which something changed, and what.

@@ -22,6 +22,10 @@ impl CookieCache {
         })
     }
 
+    pub(crate) fn knows(&self, server: IpAddr) -> bool {
+        self.entries.contains_key(&server)
+    }
+
     pub(crate) fn remember(&mut self, server: IpAddr, cookie: Cookie, limit: usize) {
         self.used += 1;
         self.entries.insert(server, (self.used, cookie));

@@ -126,6 +126,9 @@ impl Connection {
             return Err(self.reset_by_peer(env));
         }
         if seq.within(nxt, self.receive_window()) {
+            if env.config.tcp_insecure_rst {
+                return Err(self.reset_by_peer(env));
+            }
             return Err(self.challenge_or_drop(DropReason::RstChallenged, env));
         }
         Err(Outcome::Dropped(DropReason::RstOutOfWindow))
@@ -172,6 +175,9 @@ impl Connection {
         {
             // It answers no SYN of ours (RFC 9293 §3.5.2 group 2, SA-SYN_RCVD-05).
             return Err(Outcome::Reset(ReplyReason::RstUnacceptableAck));
+        }
+        if env.config.tcp_insecure_syn && segment.seq().within(self.tcb.rcv.nxt, self.receive_window()) {
+            return Err(Outcome::Closed(Closed { error: Some(Error::ConnectionReset), rst: true }));
         }
         env.counters.tcp_syn_challenge += 1;
         Err(self.challenge_or_drop(DropReason::SynChallenged, env))

@@ -205,6 +205,9 @@ impl Connection {
         if payload == 0 {
             return fin;
         }
+        if self.options.cork && payload < mss && !self.tcb.snd.fin_queued && !self.tcb.snd.probe_pending {
+            return false;
+        }
         let idle = self.flight() == 0;
         payload >= mss
             || fin

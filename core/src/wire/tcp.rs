@@ -2,7 +2,7 @@
 
 mod options;
 
-pub use options::{Cookie, Options, SackBlocks, Timestamps};
+pub use options::{Cookie, OptionLayout, Options, SackBlocks, Timestamps};
 
 use super::checksum::pseudo_header;
 use super::{PROTOCOL_TCP, u16_at, u32_at};

@@ -57,6 +57,36 @@ impl App {
     }
 }
 
+/// Bytes of one transfer, and clients of one crowd, where hundreds of runs take turns.
+const SMALLER_TRANSFER: u64 = 16 << 20;
+const SMALLER_CROWD: u64 = 1000;
+
+impl App {
+    /// The same with bounded amounts: what matters under random faults is their variety, not ten gigabytes of each.
+    pub(crate) fn smaller(&self) -> App {
+        App { steps: self.steps.iter().map(Step::smaller).collect(), ..self.clone() }
+    }
+}
+
+impl Step {
+    fn smaller(&self) -> Step {
+        let mut step = self.clone();
+        let bound = |bytes: &mut u64| *bytes = (*bytes).min(SMALLER_TRANSFER);
+        match &mut step.call {
+            Call::Send { len, .. } | Call::Read(Read::Exactly(len)) => bound(len),
+            Call::Serve(Serve { how: Service::Stream(len) | Service::Reply(len), .. }) => bound(len),
+            Call::Clients(clients) => {
+                clients.count = clients.count.min(SMALLER_CROWD);
+                bound(&mut clients.send);
+                clients.read.iter_mut().for_each(bound);
+            }
+            Call::Repeat { body, .. } => body.iter_mut().for_each(|inner| *inner = inner.smaller()),
+            _ => {}
+        }
+        step
+    }
+}
+
 fn select(steps: &[Step], profile: Profile, phase: &str) -> Vec<Step> {
     let those = steps.iter().filter(|step| step.condition.holds(profile, phase));
     those

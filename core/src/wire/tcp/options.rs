@@ -129,6 +129,18 @@ pub struct Options {
     pub sack: SackBlocks,
     /// Fast Open cookie, or the request for one. On SYN only.
     pub fast_open: Option<Cookie>,
+    /// How they are ordered and padded when they are written.
+    pub layout: OptionLayout,
+}
+
+/// Whose order and padding of the options of a SYN. On other segments there is no difference.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum OptionLayout {
+    /// `mss,sackOK,TS,nop,wscale`; NOPs pad.
+    #[default]
+    Linux,
+    /// `mss,nop,wscale,sackOK,TS`; what is left is padded by the end of the list.
+    FreeBsd,
 }
 
 impl Options {
@@ -200,9 +212,9 @@ impl Options {
         len
     }
 
-    /// Writes [`emitted_len`](Options::emitted_len) bytes, laid out and ordered as Linux does, so that the stack
-    /// does not stand out and middleboxes have seen it before. Padding is by NOPs, so nothing follows the end of
-    /// the list (MUST-69).
+    /// Writes [`emitted_len`](Options::emitted_len) bytes, laid out and ordered as Linux does unless `layout` says
+    /// otherwise, so that the stack does not stand out and middleboxes have seen it before. Padding is by NOPs or by
+    /// zeros, so nothing else follows the end of the list (MUST-69).
     ///
     /// What does not fit into 40 bytes is left out: SACK blocks past the third where there are timestamps, and a
     /// cookie beside SACK blocks. The buffer holds the length: otherwise nothing is written (a debug build
@@ -236,8 +248,48 @@ impl Options {
         if others { None } else { self.timestamps }
     }
 
-    /// The layout: every option in its place, with the NOPs that align what follows to 4 bytes.
-    fn each_item<'a>(&'a self, mut visit: impl FnMut(Item<'a>)) {
+    /// The layout: every option in its place, with what aligns it.
+    fn each_item<'a>(&'a self, visit: impl FnMut(Item<'a>)) {
+        let plain = self.sack.is_empty() && self.fast_open.is_none();
+        match self.layout {
+            OptionLayout::FreeBsd if plain => self.each_item_of_freebsd(visit),
+            _ => self.each_item_of_linux(visit),
+        }
+    }
+
+    /// A NOP before the window scale, so that it ends on an even byte; timestamps begin two bytes past a multiple of
+    /// four.
+    fn each_item_of_freebsd<'a>(&'a self, mut visit: impl FnMut(Item<'a>)) {
+        let mut len = 0;
+        let mut place = |items: &[Item<'a>]| {
+            items.iter().for_each(|item| {
+                len += item.len();
+                visit(*item);
+            });
+            len
+        };
+        if let Some(mss) = self.mss {
+            place(&[Item::Mss(mss)]);
+        }
+        if let Some(shift) = self.window_scale {
+            place(&[Item::Nop, Item::WindowScale(shift)]);
+        }
+        if self.sack_permitted {
+            place(&[Item::SackPermitted]);
+        }
+        if let Some(timestamps) = self.timestamps {
+            while place(&[]) % 4 != 2 {
+                place(&[Item::Nop]);
+            }
+            place(&[Item::Timestamps(timestamps)]);
+        }
+        while place(&[]) % 4 != 0 {
+            place(&[Item::End]);
+        }
+    }
+
+    /// NOPs align what follows to 4 bytes.
+    fn each_item_of_linux<'a>(&'a self, mut visit: impl FnMut(Item<'a>)) {
         let mut room = MAX_OPTIONS_LEN;
         let mut place = |items: &[Item<'a>]| {
             let len = items.iter().map(Item::len).sum();
@@ -297,6 +349,7 @@ fn read_sack(data: &[u8]) -> Result<SackBlocks, Error> {
 /// One option as it is laid out, or a NOP.
 #[derive(Clone, Copy)]
 enum Item<'a> {
+    End,
     Nop,
     Mss(u16),
     WindowScale(u8),
@@ -309,7 +362,7 @@ enum Item<'a> {
 impl Item<'_> {
     fn len(&self) -> usize {
         match self {
-            Item::Nop => 1,
+            Item::End | Item::Nop => 1,
             Item::Mss(_) => 4,
             Item::WindowScale(_) => 3,
             Item::SackPermitted => 2,
@@ -322,6 +375,7 @@ impl Item<'_> {
     /// Fills `out`, which is [`len`](Item::len) bytes long.
     fn emit(&self, out: &mut [u8]) {
         let kind = match self {
+            Item::End => return out.fill(KIND_END),
             Item::Nop => return out.fill(KIND_NOP),
             Item::Mss(_) => KIND_MSS,
             Item::WindowScale(_) => KIND_WINDOW_SCALE,
@@ -333,7 +387,7 @@ impl Item<'_> {
         let Some((head, data)) = out.split_first_chunk_mut::<2>() else { return };
         *head = [kind, self.len() as u8];
         match self {
-            Item::Nop | Item::SackPermitted => {}
+            Item::End | Item::Nop | Item::SackPermitted => {}
             Item::Mss(mss) => data.copy_from_slice(&mss.to_be_bytes()),
             Item::WindowScale(shift) => data.fill(*shift),
             Item::Timestamps(timestamps) => write_pair(data, timestamps.val, timestamps.ecr),
@@ -368,6 +422,7 @@ impl fmt::Display for Options {
 impl fmt::Display for Item<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Item::End => f.write_str("eol"),
             Item::Nop => f.write_str("nop"),
             Item::Mss(mss) => write!(f, "mss {mss}"),
             Item::WindowScale(shift) => write!(f, "wscale {shift}"),

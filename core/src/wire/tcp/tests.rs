@@ -21,7 +21,7 @@ pub(super) fn option_sets() -> impl Strategy<Value = Options> {
                 sack_permitted,
                 timestamps,
                 fast_open,
-                sack: SackBlocks::new(),
+                ..Options::default()
             });
     let other = (timestamps(), vec(any::<(u32, u32)>(), 0..=4)).prop_map(|(timestamps, blocks)| {
         let mut sack = SackBlocks::new();

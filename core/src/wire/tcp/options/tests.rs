@@ -272,3 +272,24 @@ proptest! {
         prop_assert_eq!(Options::parse(&other), Ok(expected));
     }
 }
+
+#[test]
+fn the_layout_of_freebsd_orders_and_pads_a_syn_otherwise() {
+    let all = Options {
+        mss: Some(1460),
+        window_scale: Some(6),
+        sack_permitted: true,
+        timestamps: Some(Timestamps { val: 1, ecr: 0 }),
+        layout: OptionLayout::FreeBsd,
+        ..Options::default()
+    };
+    assert_eq!(all.to_string(), "mss 1460,nop,wscale 6,sackOK,TS val 1 ecr 0");
+    assert_eq!(all.emitted_len(), 20);
+    let few = Options { window_scale: None, timestamps: None, ..all };
+    assert_eq!(few.to_string(), "mss 1460,sackOK,eol,eol");
+    let unscaled = Options { window_scale: None, sack_permitted: false, ..all };
+    assert_eq!(unscaled.to_string(), "mss 1460,nop,nop,TS val 1 ecr 0");
+    let mut buffer = [0; 40];
+    few.emit(&mut buffer[..few.emitted_len()]);
+    assert_eq!(buffer[..8], [2, 4, 5, 180, 4, 2, 0, 0]);
+}

@@ -1,0 +1,258 @@
+//! `steadfast drill`: scripts in the packetdrill language.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{self, IsTerminal, Write};
+use std::path::{Path, PathBuf};
+
+use clap::{Args, Subcommand};
+use indicatif::{ProgressBar, ProgressStyle};
+use steadfast::Profile;
+use steadfast_lab::drill::{Drill, DrillOptions, IpVersion, Outcome, Verdict, drill_junit, run_drill};
+
+use crate::failure::Failure;
+
+/// Directories may lie in each other so deep.
+const DEPTH: usize = 16;
+/// Reasons of skips that the table shows.
+const REASONS: usize = 20;
+
+/// Scripts.
+#[derive(Subcommand)]
+pub(crate) enum DrillCommand {
+    /// Run scripts: files, and all `.pkt` files of directories.
+    Run(Run),
+}
+
+/// Run scripts.
+#[derive(Args)]
+pub(crate) struct Run {
+    /// Scripts, and directories of scripts.
+    #[arg(value_name = "FILE|DIR", required = true)]
+    paths: Vec<PathBuf>,
+    /// Whose timers, sizes and layouts the stack has: linux, freebsd, default, bsd or rfc.
+    #[arg(long, default_value = "linux")]
+    profile: Profile,
+    /// Check what is said and not how: the order of options, windows and when pure ACKs come are left open.
+    #[arg(long)]
+    neutral: bool,
+    /// Define NAME for `#ifdef` and in place of values; may be repeated.
+    #[arg(short = 'D', long = "define", value_name = "NAME=VAL")]
+    defines: Vec<String>,
+    /// Run with this version, unless the script says another; may be repeated. Otherwise IPv4.
+    #[arg(long, value_name = "ipv4|ipv4-mapped-ipv6|ipv6")]
+    ip_version: Vec<IpVersion>,
+    /// Print one JSON object a line for each script and version, and nothing else.
+    #[arg(long)]
+    json: bool,
+    /// Write a JUnit report to this file.
+    #[arg(long, value_name = "FILE")]
+    junit: Option<PathBuf>,
+    /// Write the packets of all scripts to this file (pcapng).
+    #[arg(long, value_name = "FILE")]
+    pcap: Option<PathBuf>,
+    /// Print the ladder of each script.
+    #[arg(long)]
+    ladder: bool,
+}
+
+impl DrillCommand {
+    pub(crate) fn run(self) -> Result<(), Failure> {
+        match self {
+            DrillCommand::Run(command) => command.run(),
+        }
+    }
+}
+
+impl Run {
+    fn run(&self) -> Result<(), Failure> {
+        let files = self.files()?;
+        let outcomes = self.play(&files)?;
+        self.write(&outcomes)?;
+        if !self.json {
+            say(&table(&outcomes))?;
+        }
+        let wrong =
+            outcomes.iter().filter(|(_, o)| matches!(o.verdict, Verdict::Fail | Verdict::Error)).count();
+        match wrong {
+            0 => Ok(()),
+            1 => Err(Failure::Connection("1 script failed".to_owned())),
+            count => Err(Failure::Connection(format!("{count} scripts failed"))),
+        }
+    }
+
+    /// The scripts in a fixed order.
+    fn files(&self) -> Result<Vec<PathBuf>, Failure> {
+        let mut files = Vec::new();
+        for path in &self.paths {
+            if path.is_dir() {
+                collect(path, 0, &mut files)?;
+            } else if path.is_file() {
+                files.push(path.clone());
+            } else {
+                return Err(Failure::usage(format!("{}: expected a script or a directory", path.display())));
+            }
+        }
+        if files.is_empty() {
+            return Err(Failure::usage("no .pkt file in the directories given"));
+        }
+        Ok(files)
+    }
+
+    fn defined(&self) -> BTreeMap<String, String> {
+        let pair = |text: &String| {
+            let (name, value) = text.split_once('=').unwrap_or((text, "1"));
+            (name.to_owned(), value.to_owned())
+        };
+        self.defines.iter().map(pair).collect()
+    }
+
+    fn play(&self, files: &[PathBuf]) -> Result<Vec<(String, Outcome)>, Failure> {
+        let quiet = self.json || !io::stderr().is_terminal();
+        let bar = if quiet { ProgressBar::hidden() } else { ProgressBar::new(files.len() as u64) };
+        let style = ProgressStyle::with_template("{wide_bar} {pos}/{len} {msg}");
+        bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+        let mut outcomes = Vec::new();
+        for file in files {
+            bar.set_message(file.display().to_string());
+            for outcome in self.play_file(file)? {
+                let name = file.display().to_string();
+                bar.suspend(|| self.tell(&name, &outcome))?;
+                outcomes.push((name, outcome));
+            }
+            bar.inc(1);
+        }
+        bar.finish_and_clear();
+        Ok(outcomes)
+    }
+
+    /// One outcome for each version, and one alone where the script chooses or cannot be read.
+    fn play_file(&self, file: &Path) -> Result<Vec<Outcome>, Failure> {
+        let bytes = fs::read(file).map_err(|e| Failure::system(file.display(), e))?;
+        let text = String::from_utf8_lossy(&bytes);
+        let beside = |path: &str| fs::read_to_string(file.parent().unwrap_or(Path::new(".")).join(path)).ok();
+        let options = DrillOptions {
+            profile: self.profile,
+            neutral: self.neutral,
+            ip_version: self.ip_version.first().copied().unwrap_or_default(),
+            defines: self.defined(),
+            capture: self.pcap.is_some(),
+            files: &beside,
+        };
+        let Ok(drill) = Drill::parse(&text, &options.defines) else {
+            return Ok(vec![run_drill(&text, &options)]);
+        };
+        if drill.ip_version().is_some() || self.ip_version.is_empty() {
+            return Ok(vec![drill.run(&options)]);
+        }
+        let with = |version: &IpVersion| drill.run(&DrillOptions { ip_version: *version, ..options.clone() });
+        Ok(self.ip_version.iter().map(with).collect())
+    }
+
+    /// Says how a script went: for a person only what is wrong.
+    fn tell(&self, file: &str, outcome: &Outcome) -> Result<(), Failure> {
+        if self.json {
+            return say(&format!("{}\n", outcome.to_json(file)));
+        }
+        let mut text = String::new();
+        if matches!(outcome.verdict, Verdict::Fail | Verdict::Error) {
+            let place = match (outcome.verdict, outcome.at) {
+                (Verdict::Fail, Some(at)) => format!("{file}:{}", at.line),
+                (_, Some(at)) => format!("{file}:{}:{}", at.line, at.column),
+                (_, None) => file.to_owned(),
+            };
+            let (verdict, version) = (outcome.verdict.name(), outcome.ip_version);
+            text.push_str(&format!(
+                "{place}: {verdict} ({version}): {}\n{}",
+                outcome.reason, outcome.details
+            ));
+            outcome.notes.iter().for_each(|note| text.push_str(&format!("note: {note}\n")));
+        }
+        if (self.ladder || outcome.verdict == Verdict::Fail) && !outcome.ladder.is_empty() {
+            text.push_str(&format!("{}\n", outcome.ladder));
+        }
+        say(&text)
+    }
+
+    fn write(&self, outcomes: &[(String, Outcome)]) -> Result<(), Failure> {
+        let to = |option: &str, path: &Path, bytes: &[u8]| {
+            fs::write(path, bytes).map_err(|e| Failure::system(format!("{option} {}", path.display()), e))
+        };
+        if let Some(path) = &self.junit {
+            to("--junit", path, drill_junit(outcomes).as_bytes())?;
+        }
+        if let Some(path) = &self.pcap {
+            let all: Vec<u8> = outcomes.iter().flat_map(|(_, outcome)| outcome.pcap.clone()).collect();
+            to("--pcap", path, &all)?;
+        }
+        Ok(())
+    }
+}
+
+fn collect(directory: &Path, depth: usize, files: &mut Vec<PathBuf>) -> Result<(), Failure> {
+    let wrong = |e| Failure::system(directory.display(), e);
+    let mut paths = Vec::new();
+    for entry in fs::read_dir(directory).map_err(wrong)? {
+        paths.push(entry.map_err(wrong)?.path());
+    }
+    paths.sort();
+    for path in paths {
+        if path.is_dir() && depth < DEPTH {
+            collect(&path, depth + 1, files)?;
+        } else if path.extension().is_some_and(|extension| extension == "pkt") {
+            files.push(path);
+        }
+    }
+    Ok(())
+}
+
+/// A row for each folder, and the reasons of skips, the most frequent first.
+fn table(outcomes: &[(String, Outcome)]) -> String {
+    const VERDICTS: [Verdict; 5] =
+        [Verdict::Pass, Verdict::Fail, Verdict::Skip, Verdict::Empty, Verdict::Error];
+    let mut folders: BTreeMap<String, [usize; 5]> = BTreeMap::new();
+    let mut reasons: BTreeMap<&str, usize> = BTreeMap::new();
+    for (file, outcome) in outcomes {
+        let folder = Path::new(file).parent().map_or(String::new(), |folder| folder.display().to_string());
+        let folder = if folder.is_empty() { ".".to_owned() } else { folder };
+        let column = VERDICTS.iter().position(|verdict| *verdict == outcome.verdict).unwrap_or(0);
+        folders.entry(folder).or_default()[column] += 1;
+        if outcome.verdict == Verdict::Skip {
+            *reasons.entry(&outcome.reason).or_default() += 1;
+        }
+    }
+    let mut sum = [0; 5];
+    folders.values().for_each(|counts| sum.iter_mut().zip(counts).for_each(|(sum, count)| *sum += count));
+    if folders.len() > 1 {
+        folders.insert("~ all".to_owned(), sum);
+    }
+    let width = folders.keys().map(|folder| folder.chars().count()).max().unwrap_or(0).max(6);
+    let mut text = format!("{:width$}", "folder");
+    VERDICTS.iter().for_each(|verdict| text.push_str(&format!("{:>7}", verdict.name())));
+    text.push('\n');
+    for (folder, counts) in &folders {
+        text.push_str(&format!("{:width$}", folder.trim_start_matches("~ ")));
+        counts.iter().for_each(|count| text.push_str(&format!("{count:>7}")));
+        text.push('\n');
+    }
+    let mut reasons: Vec<_> = reasons.into_iter().collect();
+    reasons.sort_by_key(|(reason, count)| (std::cmp::Reverse(*count), *reason));
+    if !reasons.is_empty() {
+        text.push_str("\nskipped because\n");
+    }
+    for (reason, count) in reasons.iter().take(REASONS) {
+        text.push_str(&format!("{count:>7}  {reason}\n"));
+    }
+    if reasons.len() > REASONS {
+        text.push_str(&format!("         and {} other reasons\n", reasons.len() - REASONS));
+    }
+    text
+}
+
+fn say(text: &str) -> Result<(), Failure> {
+    match io::stdout().lock().write_all(text.as_bytes()) {
+        // Whoever reads us has seen enough.
+        Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        result => result.map_err(|e| Failure::system("standard output", e)),
+    }
+}

@@ -1,0 +1,193 @@
+//! A script as it was read.
+
+use super::code::Block;
+use super::lex::Position;
+
+/// A whole script.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Script {
+    /// `--name=value`, at the top.
+    pub(crate) options: Vec<ScriptOption>,
+    /// Commands before the first event, and one after the last.
+    pub(crate) init: Vec<(Position, String)>,
+    pub(crate) events: Vec<Event>,
+    pub(crate) cleanup: Vec<(Position, String)>,
+}
+
+/// One option at the top of a script.
+#[derive(Clone, Debug)]
+pub(crate) struct ScriptOption {
+    pub(crate) at: Position,
+    pub(crate) name: String,
+    pub(crate) value: String,
+}
+
+/// One line, so to say: what happens when.
+#[derive(Clone, Debug)]
+pub(crate) struct Event {
+    pub(crate) at: Position,
+    pub(crate) when: When,
+    pub(crate) action: Action,
+    /// As it stands in the script.
+    pub(crate) text: String,
+}
+
+/// A time, in nanoseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum When {
+    /// From the first event.
+    Absolute(i64),
+    AbsoluteRange(i64, i64),
+    /// From the end of the event before.
+    Relative(i64),
+    RelativeRange(i64, i64),
+    Any,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) enum Action {
+    Packet(Packet),
+    Call(Call),
+    Command(String),
+    Code(Block),
+}
+
+/// A system call and what comes of it.
+#[derive(Clone, Debug)]
+pub(crate) struct Call {
+    pub(crate) name: String,
+    pub(crate) arguments: Vec<Expression>,
+    /// A blocking call ends then: as the event's own time, from the start or from the event before.
+    pub(crate) until: Option<i64>,
+    pub(crate) result: Expression,
+    pub(crate) errno: Option<String>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Expression {
+    /// `...`
+    Any,
+    Integer(i64),
+    Text(String),
+    Symbol(String),
+    /// `A|B`
+    Or(Vec<Expression>),
+    List(Vec<Expression>),
+    Struct(Vec<Field>),
+    /// `htons(80)`
+    Function(String, Vec<Expression>),
+}
+
+/// `name=value` in a struct, or a value alone.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Field {
+    pub(crate) name: Option<String>,
+    pub(crate) value: Expression,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Direction {
+    /// `<`: to the stack.
+    In,
+    /// `>`: from the stack.
+    Out,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Packet {
+    pub(crate) direction: Direction,
+    /// A header before TCP's that we do not speak: `gre`, `mpls`, `udp`.
+    pub(crate) encapsulation: Option<String>,
+    pub(crate) ip: IpInfo,
+    pub(crate) body: Body,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct IpInfo {
+    pub(crate) ecn: Option<EcnSpec>,
+    /// The whole octet: TOS, or traffic class.
+    pub(crate) tos: Option<u8>,
+    pub(crate) ttl: Option<u8>,
+    pub(crate) flow_label: Option<u32>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum EcnSpec {
+    None,
+    Ect0,
+    Ect1,
+    /// Either of the two.
+    Ect01,
+    Ce,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) enum Body {
+    Tcp(Tcp),
+    Icmp(Icmp),
+    Udp(u16),
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Tcp {
+    /// Source and destination, where given.
+    pub(crate) ports: Option<(u16, u16)>,
+    /// All twelve bits beside the data offset.
+    pub(crate) flags: u16,
+    pub(crate) seq: u32,
+    pub(crate) len: u32,
+    pub(crate) ack: Option<u32>,
+    pub(crate) window: Option<u16>,
+    pub(crate) urgent: Option<u16>,
+    /// `None`: not checked.
+    pub(crate) options: Option<Vec<TcpOption>>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum TcpOption {
+    End,
+    Nop,
+    Mss(u16),
+    WindowScale(u8),
+    SackPermitted,
+    Sack(Vec<(u32, u32)>),
+    /// `None`: not checked.
+    Timestamps {
+        val: Option<u32>,
+        ecr: Option<u32>,
+    },
+    FastOpen(Vec<u8>),
+    /// Kind 254 with the identifier, then data.
+    Experiment(u16, Vec<u8>),
+    Md5(Vec<u8>),
+    /// The kind, and the counters in their order.
+    AccEcn(u8, Vec<u32>),
+    /// Something else: kind and data.
+    Other(u8, Vec<u8>),
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Icmp {
+    pub(crate) kind: IcmpName,
+    pub(crate) code: Option<IcmpName>,
+    pub(crate) mtu: Option<u32>,
+    pub(crate) id: Option<u16>,
+    pub(crate) quoted: Quoted,
+    pub(crate) at: Position,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum IcmpName {
+    Name(String),
+    Number(u8),
+}
+
+/// What an ICMP message says that it is about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Quoted {
+    Nothing,
+    /// A segment of the stack's (or, of an expected message, of the script's): first number and length.
+    Tcp(u32, u32),
+    Udp(u16),
+    Raw(u16),
+}

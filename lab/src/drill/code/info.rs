@@ -1,0 +1,124 @@
+//! The names that code sees: the fields of Linux's `tcp_info`, and its constants.
+
+use steadfast_core::info::{CaState, Info};
+use steadfast_core::time::Duration;
+use steadfast_core::trace::State;
+
+use super::Value;
+
+/// What `tcpi_snd_ssthresh` says when there is no threshold yet.
+const NO_THRESHOLD: i64 = 0x7fff_ffff;
+
+const OPTION_TIMESTAMPS: i64 = 1;
+const OPTION_SACK: i64 = 2;
+const OPTION_WINDOW_SCALE: i64 = 4;
+const OPTION_ECN: i64 = 8;
+
+/// The value of `tcpi_…`; `None`: the stack does not keep it.
+pub(crate) fn field(name: &str, info: &Info) -> Option<Value> {
+    let micros = |duration: Duration| i64::try_from(duration.as_micros()).unwrap_or(i64::MAX);
+    let mss = i64::from(info.snd_mss).max(1);
+    let segments = |bytes: u32| (i64::from(bytes) + mss - 1) / mss;
+    let scale = |shift: Option<u8>| i64::from(shift.unwrap_or(0));
+    let value = match name.strip_prefix("tcpi_")? {
+        "state" => state_number(info.state),
+        "ca_state" => ca_number(info.ca_state),
+        "retransmits" => i64::from(info.retransmits),
+        "probes" => i64::from(info.probes),
+        "backoff" => i64::from(info.backoff),
+        "options" => options(info),
+        "snd_wscale" => scale(info.snd_wscale),
+        "rcv_wscale" => scale(info.rcv_wscale),
+        "rto" => micros(info.rto),
+        "rtt" => micros(info.rtt),
+        "rttvar" => micros(info.rttvar),
+        "min_rtt" => micros(info.min_rtt),
+        "snd_mss" => i64::from(info.snd_mss),
+        "rcv_mss" => i64::from(info.rcv_mss),
+        "advmss" => i64::from(info.advmss),
+        "pmtu" => i64::from(info.pmtu),
+        "snd_cwnd" => i64::from(info.snd_cwnd) / mss,
+        "snd_ssthresh" if info.snd_ssthresh == u32::MAX => NO_THRESHOLD,
+        "snd_ssthresh" => i64::from(info.snd_ssthresh) / mss,
+        "unacked" => segments(info.unacked),
+        "sacked" => segments(info.sacked),
+        "total_retrans" => i64::from(info.total_retrans),
+        "notsent_bytes" => i64::try_from(info.notsent_bytes).unwrap_or(i64::MAX),
+        "bytes_acked" => i64::try_from(info.bytes_acked).unwrap_or(i64::MAX),
+        "bytes_received" => i64::try_from(info.bytes_received).unwrap_or(i64::MAX),
+        "snd_wnd" => i64::from(info.snd_wnd),
+        "rcv_wnd" => i64::from(info.rcv_wnd),
+        "rcv_space" => i64::from(info.rcv_wnd),
+        _ => return None,
+    };
+    Some(Value::Integer(value))
+}
+
+/// `tcpi_state` of a socket that is no connection.
+pub(crate) fn state(state: Option<State>, listens: bool) -> Option<Value> {
+    let listening = listens.then_some(State::Listen);
+    listening.or(state).map(|state| Value::Integer(state_number(state)))
+}
+
+fn options(info: &Info) -> i64 {
+    let bit = |on: bool, bit: i64| if on { bit } else { 0 };
+    bit(info.timestamps, OPTION_TIMESTAMPS)
+        | bit(info.sack, OPTION_SACK)
+        | bit(info.snd_wscale.is_some(), OPTION_WINDOW_SCALE)
+        | bit(info.ecn, OPTION_ECN)
+}
+
+fn state_number(state: State) -> i64 {
+    match state {
+        State::Established => 1,
+        State::SynSent => 2,
+        State::SynReceived => 3,
+        State::FinWait1 => 4,
+        State::FinWait2 => 5,
+        State::TimeWait => 6,
+        State::Closed => 7,
+        State::CloseWait => 8,
+        State::LastAck => 9,
+        State::Listen => 10,
+        State::Closing => 11,
+    }
+}
+
+fn ca_number(state: CaState) -> i64 {
+    match state {
+        CaState::Open => 0,
+        CaState::Disorder => 1,
+        CaState::Recovery => 3,
+        CaState::Loss => 4,
+    }
+}
+
+/// The constants of Linux's headers.
+pub(crate) fn constant(name: &str) -> Option<Value> {
+    const NAMES: [(&str, i64); 23] = [
+        ("TCPI_OPT_TIMESTAMPS", OPTION_TIMESTAMPS),
+        ("TCPI_OPT_SACK", OPTION_SACK),
+        ("TCPI_OPT_WSCALE", OPTION_WINDOW_SCALE),
+        ("TCPI_OPT_ECN", OPTION_ECN),
+        ("TCPI_OPT_ECN_SEEN", 16),
+        ("TCPI_OPT_SYN_DATA", 32),
+        ("TCP_ESTABLISHED", 1),
+        ("TCP_SYN_SENT", 2),
+        ("TCP_SYN_RECV", 3),
+        ("TCP_FIN_WAIT1", 4),
+        ("TCP_FIN_WAIT2", 5),
+        ("TCP_TIME_WAIT", 6),
+        ("TCP_CLOSE", 7),
+        ("TCP_CLOSE_WAIT", 8),
+        ("TCP_LAST_ACK", 9),
+        ("TCP_LISTEN", 10),
+        ("TCP_CLOSING", 11),
+        ("TCP_CA_Open", 0),
+        ("TCP_CA_Disorder", 1),
+        ("TCP_CA_CWR", 2),
+        ("TCP_CA_Recovery", 3),
+        ("TCP_CA_Loss", 4),
+        ("TCP_INFINITE_SSTHRESH", NO_THRESHOLD),
+    ];
+    NAMES.iter().find(|(known, _)| *known == name).map(|(_, value)| Value::Integer(*value))
+}

@@ -1,0 +1,246 @@
+//! Commands in backticks. They are read, never executed: what they set is set in the stack of the lab, what they
+//! ask is asked of it.
+
+mod sysctl;
+
+use steadfast_core::Stack;
+use steadfast_core::time::{Duration, Instant};
+use steadfast_core::trace::State;
+
+/// What a command did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Done {
+    /// What has no counterpart here, in words.
+    pub(crate) notes: Vec<String>,
+    /// Time that the command takes.
+    pub(crate) takes: Duration,
+}
+
+/// Why a command was not carried out, or that it failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Refused {
+    Skip(String),
+    /// What it asserts does not hold.
+    Failed(String),
+}
+
+/// Reads the file of a set-up script; its path is as the command has it.
+pub(crate) type Files<'a> = &'a dyn Fn(&str) -> Option<String>;
+
+/// Set-up scripts may call each other so deep.
+const DEPTH: usize = 4;
+
+/// Carries out a command, which may be several.
+pub(crate) fn run(text: &str, stack: &mut Stack, now: Instant, files: Files<'_>) -> Result<Done, Refused> {
+    let mut done = Done::default();
+    Runner { stack, now, files, done: &mut done }.commands(text, 0)?;
+    Ok(done)
+}
+
+struct Runner<'a> {
+    stack: &'a mut Stack,
+    now: Instant,
+    files: Files<'a>,
+    done: &'a mut Done,
+}
+
+impl Runner<'_> {
+    fn commands(&mut self, text: &str, depth: usize) -> Result<(), Refused> {
+        let joined = text.replace("\\\n", " ");
+        for line in joined.lines() {
+            let line = line.split(" #").next().unwrap_or_default().trim();
+            if line.starts_with('#') {
+                continue;
+            }
+            for command in line.split(';').flat_map(|part| part.split("&&")) {
+                if !command.trim().is_empty() {
+                    self.command(command.trim(), depth)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn command(&mut self, command: &str, depth: usize) -> Result<(), Refused> {
+        if let Some((ask, filters)) = command.split_once('|') {
+            return self.pipeline(command, ask.trim(), filters);
+        }
+        let words = words(command);
+        let Some((first, arguments)) = words.split_first() else { return Ok(()) };
+        let name = first.rsplit('/').next().unwrap_or(first);
+        let unknown = || Refused::Skip(format!("the command `{command}` is not interpreted"));
+        match name {
+            "sysctl" => self.sysctl(arguments),
+            "set_sysctls.py" => self.sysctl(arguments),
+            "true" | ":" | "sync" | "set" | "exit" | "cd" => Ok(()),
+            "echo" => match arguments {
+                [value, arrow, path] if arrow == ">" && path.starts_with("/proc/sys/") => {
+                    self.sysctl(&[format!("{path}={value}")])
+                }
+                _ if arguments.iter().any(|word| word.starts_with('>')) => Err(unknown()),
+                _ => Ok(()),
+            },
+            "sleep" => match arguments.first().and_then(|time| time.parse::<f64>().ok()) {
+                Some(time) if (0.0..1e6).contains(&time) => {
+                    self.done.takes += Duration::from_secs_f64(time);
+                    Ok(())
+                }
+                _ => Err(unknown()),
+            },
+            // The device has no offload, nothing is paced, no figures of earlier connections are kept.
+            "ethtool" | "tc" | "nstat" | "modprobe" | "kldload" | "kldunload" => {
+                self.done.notes.push(format!("`{command}` has no counterpart"));
+                Ok(())
+            }
+            "ip" => self.ip(command, arguments),
+            _ if name.ends_with(".sh") || name.ends_with(".py") => {
+                let script = (self.files)(first).filter(|_| depth < DEPTH && name.ends_with(".sh"));
+                match script {
+                    Some(script) => self.commands(&script, depth + 1),
+                    None => Err(unknown()),
+                }
+            }
+            _ => Err(unknown()),
+        }
+    }
+
+    /// `ip route … initcwnd N` sets the initial window; figures of earlier connections are not kept.
+    fn ip(&mut self, command: &str, arguments: &[String]) -> Result<(), Refused> {
+        let unknown = || Refused::Skip(format!("the command `{command}` is not interpreted"));
+        match arguments.first().map(String::as_str) {
+            Some("tcp_metrics") => Ok(()),
+            Some("route") => {
+                const PLAIN: [&str; 5] = ["dev", "via", "src", "proto", "scope"];
+                for pair in arguments.get(3..).unwrap_or_default().chunks(2) {
+                    match pair {
+                        [name, window] if name == "initcwnd" => {
+                            self.set("steadfast.tcp_init_cwnd", window)?
+                        }
+                        [name, _] if PLAIN.contains(&name.as_str()) => {}
+                        _ => return Err(unknown()),
+                    }
+                }
+                Ok(())
+            }
+            _ => Err(unknown()),
+        }
+    }
+
+    fn sysctl(&mut self, arguments: &[String]) -> Result<(), Refused> {
+        // `name = value` in three words, and in one.
+        let text =
+            arguments.iter().filter(|word| !word.starts_with('-')).cloned().collect::<Vec<_>>().join("\u{1}");
+        let text = text.replace("\u{1}=\u{1}", "=").replace("=\u{1}", "=");
+        for assignment in text.split('\u{1}').filter(|word| !word.is_empty()) {
+            // Without a value it only shows one.
+            let Some((name, value)) = assignment.split_once('=') else { continue };
+            let name = name.strip_prefix("/proc/sys/").map_or(name.to_owned(), |path| path.replace('/', "."));
+            self.set(&name, value.trim())?;
+        }
+        Ok(())
+    }
+
+    fn set(&mut self, name: &str, value: &str) -> Result<(), Refused> {
+        let mut config = self.stack.config().clone();
+        match sysctl::apply(&mut config, name, value) {
+            Ok(None) => self.stack.set_config(config),
+            Ok(Some(note)) => self.done.notes.push(note),
+            Err(why) => return Err(Refused::Skip(why)),
+        }
+        Ok(())
+    }
+
+    /// A listing of the sockets and what is looked for in it: `sockstat … | grep -c ESTABLISHED | grep 1`.
+    fn pipeline(&mut self, command: &str, ask: &str, filters: &str) -> Result<(), Refused> {
+        let unknown = || Refused::Skip(format!("the command `{command}` is not interpreted"));
+        let name = ask.split_whitespace().next().unwrap_or_default();
+        let name = name.rsplit('/').next().unwrap_or(name);
+        if !matches!(name, "sockstat" | "netstat" | "ss") {
+            return Err(unknown());
+        }
+        let mut lines: Vec<String> = self.listing(name);
+        for filter in filters.split('|') {
+            lines = filtered(&words(filter.trim()), lines).ok_or_else(unknown)?;
+        }
+        if lines.is_empty() || lines == ["0"] && !filters.contains("grep -c") {
+            let states: Vec<_> = self.listing(name).iter().map(|line| line.trim().to_owned()).collect();
+            let states =
+                if states.is_empty() { "there are no sockets".to_owned() } else { states.join("; ") };
+            return Err(Refused::Failed(format!("`{command}` finds nothing: {states}")));
+        }
+        Ok(())
+    }
+
+    fn listing(&self, command: &str) -> Vec<String> {
+        let entries = self.stack.sockets(self.now);
+        let shown = entries.iter().map(|entry| {
+            let state =
+                if command == "ss" { entry.state.ss_name().to_owned() } else { bsd_name(entry.state) };
+            let family = if entry.local.is_ipv4() { "tcp4" } else { "tcp6" };
+            format!("{family} {} {} {state}", entry.local, entry.remote)
+        });
+        shown.collect()
+    }
+}
+
+fn bsd_name(state: State) -> String {
+    match state {
+        State::SynReceived => "SYN_RCVD".to_owned(),
+        State::FinWait1 => "FIN_WAIT_1".to_owned(),
+        State::FinWait2 => "FIN_WAIT_2".to_owned(),
+        other => other.name().replace('-', "_"),
+    }
+}
+
+/// What `grep` lets through; `None`: it is told to do what we do not know.
+fn filtered(words: &[String], lines: Vec<String>) -> Option<Vec<String>> {
+    let (name, arguments) = words.split_first()?;
+    if name != "grep" {
+        return None;
+    }
+    let (flags, patterns): (Vec<_>, Vec<_>) = arguments.iter().partition(|word| word.starts_with('-'));
+    let flags: String = flags.iter().flat_map(|flag| flag.chars()).filter(|c| *c != '-').collect();
+    let [pattern] = patterns.as_slice() else { return None };
+    if flags.chars().any(|c| !"cqvwx".contains(c))
+        || pattern.contains(['[', ']', '*', '^', '$', '\\', '|', '('])
+    {
+        return None;
+    }
+    let found = |line: &String| {
+        let plain = if flags.contains('x') { *line == **pattern } else { line.contains(pattern.as_str()) };
+        plain != flags.contains('v')
+    };
+    let kept: Vec<_> = lines.into_iter().filter(found).collect();
+    Some(if flags.contains('c') { vec![kept.len().to_string()] } else { kept })
+}
+
+/// The words of a command, what stands in quotes as one.
+fn words(command: &str) -> Vec<String> {
+    let mut words = Vec::new();
+    let mut word = String::new();
+    let mut quote = None;
+    let mut begun = false;
+    for c in command.chars() {
+        match (quote, c) {
+            (Some(open), c) if c == open => quote = None,
+            (None, '"' | '\'') => (quote, begun) = (Some(c), true),
+            (None, c) if c.is_whitespace() => {
+                if begun {
+                    words.push(std::mem::take(&mut word));
+                }
+                begun = false;
+            }
+            (_, c) => {
+                word.push(c);
+                begun = true;
+            }
+        }
+    }
+    if begun {
+        words.push(word);
+    }
+    words
+}
+
+#[cfg(test)]
+mod tests;

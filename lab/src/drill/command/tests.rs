@@ -1,0 +1,55 @@
+use super::*;
+use steadfast_core::{Config, Interface};
+
+fn stack() -> Stack {
+    Stack::new(Config::default(), Interface::new(1500, [("192.168.0.1".parse().unwrap(), 16)]))
+}
+
+fn run_on(stack: &mut Stack, text: &str) -> Result<Done, Refused> {
+    run(text, stack, Instant::ZERO, &|path| (path == "../common/defaults.sh").then(|| SETUP.to_owned()))
+}
+
+const SETUP: &str =
+    "#!/bin/sh\n# all\nsysctl -q net.ipv4.tcp_sack=0 \\\n  net.ipv4.tcp_wmem=\"4096 20000 30000\"\nexit 0\n";
+
+#[test]
+fn sysctls_of_both_systems_are_set() {
+    let mut stack = stack();
+    run_on(&mut stack, "sysctl -w net.ipv4.tcp_syn_retries=2 net.ipv4.tcp_timestamps=0").unwrap();
+    run_on(&mut stack, "sysctl net.inet.tcp.delacktime=30; sysctl net.inet.tcp.rexmit_initial=500").unwrap();
+    run_on(&mut stack, "./set_sysctls.py /proc/sys/net/ipv4/tcp_ecn=1").unwrap();
+    let config = stack.config();
+    assert_eq!((config.tcp_syn_retries, config.tcp_timestamps, config.tcp_ecn), (2, false, 1));
+    assert_eq!((config.tcp_delack.as_millis(), config.tcp_rto_initial.as_millis()), (30, 500));
+}
+
+#[test]
+fn a_set_up_script_is_read_from_its_file() {
+    let mut stack = stack();
+    run_on(&mut stack, "../common/defaults.sh").unwrap();
+    assert_eq!((stack.config().tcp_sack, stack.config().tcp_sndbuf), (false, 20_000));
+    assert!(matches!(run_on(&mut stack, "../common/other.sh"), Err(Refused::Skip(_))));
+}
+
+#[test]
+fn what_cannot_be_mapped_is_said() {
+    let mut stack = stack();
+    let skip = |text: &str| Err(Refused::Skip(text.to_owned()));
+    assert_eq!(
+        run_on(&mut stack, "sysctl -w net.ipv4.udp_x=1"),
+        skip("sysctl net.ipv4.udp_x cannot be mapped")
+    );
+    assert_eq!(run_on(&mut stack, "rm -rf /"), skip("the command `rm -rf /` is not interpreted"));
+    let notes = run_on(&mut stack, "sysctl net.ipv4.tcp_recovery=1").unwrap().notes;
+    assert_eq!(notes, ["sysctl net.ipv4.tcp_recovery: nothing of the kind is set here"]);
+    assert!(matches!(run_on(&mut stack, "sysctl net.ipv4.tcp_ecn=9"), Err(Refused::Skip(_))));
+}
+
+#[test]
+fn sockets_are_looked_for_by_their_state() {
+    let mut stack = stack();
+    stack.listen("192.168.0.1:80".parse().unwrap(), Default::default()).unwrap();
+    assert!(run_on(&mut stack, "sockstat -4 -P tcp | grep -c LISTEN | grep 1").is_ok());
+    assert!(matches!(run_on(&mut stack, "sockstat | grep -c LISTEN | grep 2"), Err(Refused::Failed(_))));
+    assert!(matches!(run_on(&mut stack, "sockstat | grep ESTABLISHED"), Err(Refused::Failed(_))));
+}

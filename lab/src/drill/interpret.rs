@@ -1,0 +1,426 @@
+//! Playing a script: each event at its time, and the verdict.
+
+mod packets;
+mod timing;
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use steadfast_core::time::Duration;
+use steadfast_core::{Config, Instant, Interface, Profile, Stack};
+
+use super::ast::{Action, Call, Event, Expression, Script};
+use super::call::{Attempt, Calls, Ends, Refused};
+use super::code::{self, Block, Memory, Stopped, Value};
+use super::command;
+use super::flow::Flow;
+use super::lex::Position;
+use super::options::ScriptOptions;
+use super::posix::{Errno, System};
+use super::world::{Ended, World};
+use super::{DrillOptions, IpVersion, Outcome, Verdict};
+
+/// The clock of the stack does not begin at zero, which timestamps could be mistaken for.
+const START: Instant = Instant::from_secs(1000);
+/// A call without an end may take so long.
+const PATIENCE: Duration = Duration::from_secs(24 * 3600);
+/// Where all chance comes from.
+const SECRET: [u8; 32] = *b"drill: the same script, same run";
+
+/// Why a run stopped.
+#[derive(Clone, Debug)]
+struct Stop {
+    verdict: Verdict,
+    at: Position,
+    reason: String,
+    details: String,
+}
+
+type Run<T = ()> = Result<T, Stop>;
+
+struct Interpreter<'a> {
+    script: &'a Script,
+    settings: &'a ScriptOptions,
+    options: &'a DrillOptions<'a>,
+    world: World,
+    memory: Memory,
+    flows: Vec<Flow>,
+    /// The flow that packets without ports belong to.
+    current: Option<usize>,
+    /// How many sockets there were when it began.
+    current_since: usize,
+    next_port: u16,
+    /// When the script begins, in the stack's time, and what the script calls that time.
+    start: Instant,
+    script_start: i64,
+    /// The time that the event before was to happen.
+    last_time: i64,
+    notes: Vec<String>,
+    /// When calls that wait began, by their place.
+    begun: BTreeMap<Position, i64>,
+    /// The last number that the stack acknowledged, by flow.
+    acked: BTreeMap<usize, u32>,
+}
+
+/// Plays a script.
+pub(super) fn run(script: &Script, settings: &ScriptOptions, options: &DrillOptions<'_>) -> Outcome {
+    let ip_version = settings.ip_version.unwrap_or(options.ip_version);
+    if !script.events.iter().any(judges) {
+        return Outcome::empty(ip_version);
+    }
+    let mut interpreter = Interpreter::new(script, settings, options, ip_version);
+    let result = interpreter.play();
+    interpreter.clean_up();
+    interpreter.outcome(result, ip_version)
+}
+
+/// Whether an event can fail.
+fn judges(event: &Event) -> bool {
+    match &event.action {
+        Action::Packet(packet) => packet.direction == super::ast::Direction::Out,
+        Action::Call(_) => true,
+        Action::Command(command) => command.contains('|'),
+        Action::Code(block) => block.asserts(),
+    }
+}
+
+impl<'a> Interpreter<'a> {
+    fn new(
+        script: &'a Script,
+        settings: &'a ScriptOptions,
+        options: &'a DrillOptions<'a>,
+        version: IpVersion,
+    ) -> Interpreter<'a> {
+        let ends = ends(settings, version);
+        let mut config = Config::profile(options.profile);
+        config.secret = SECRET;
+        // With the larger header of IPv6 segments are as large as those of IPv4.
+        let mtu = settings.mtu.unwrap_or(if ends.local.is_ipv6() { 1520 } else { 1500 });
+        let prefix = if ends.local.is_ipv6() { 64 } else { 16 };
+        let mut stack = Stack::new(config, Interface::new(mtu, [(ends.local, prefix)]));
+        stack.advance(START);
+        let system = match options.profile {
+            Profile::Bsd | Profile::FreeBsd => System::FreeBsd,
+            _ => System::Linux,
+        };
+        Interpreter {
+            script,
+            settings,
+            options,
+            world: World::new(stack, START, system, Calls::new(ends)),
+            memory: Memory::default(),
+            flows: Vec::new(),
+            current: None,
+            current_since: 0,
+            next_port: 50_000,
+            start: START,
+            script_start: 0,
+            last_time: 0,
+            notes: Vec::new(),
+            begun: BTreeMap::new(),
+            acked: BTreeMap::new(),
+        }
+    }
+
+    fn play(&mut self) -> Run {
+        for path in &self.settings.init_scripts {
+            self.command(path, Position { line: 1, column: 1 })?;
+        }
+        for (at, text) in &self.script.init {
+            self.command(text, *at)?;
+        }
+        self.start = self.world.now();
+        for (index, event) in self.script.events.iter().enumerate() {
+            if index == 0 {
+                self.script_start = event.when.first();
+            }
+            self.event(index, event)?;
+            self.check_ended()?;
+        }
+        self.await_pending()
+    }
+
+    fn event(&mut self, index: usize, event: &Event) -> Run {
+        let due = self.due(event);
+        match &event.action {
+            Action::Packet(packet) if packet.direction == super::ast::Direction::Out => {
+                let result = self.expect(event, packet, due);
+                self.last_time = due.start;
+                return self.forgiven(result, self.settings.non_fatal_packets);
+            }
+            Action::Packet(packet) => {
+                self.wait_for(event, due)?;
+                self.inject(event, packet)?;
+            }
+            Action::Call(call) => {
+                self.wait_for(event, due)?;
+                // One call at a time: this one waits for the one before.
+                self.await_pending()?;
+                let result = self.call(index, event, call);
+                self.forgiven(result, self.settings.non_fatal_calls)?;
+            }
+            Action::Command(text) => {
+                self.wait_for(event, due)?;
+                self.command(text, event.at)?;
+            }
+            Action::Code(block) => {
+                self.wait_for(event, due)?;
+                self.code(block, event.at)?;
+            }
+        }
+        self.last_time = due.start;
+        Ok(())
+    }
+
+    /// A failure that the script does not mind becomes a note.
+    fn forgiven(&mut self, result: Run, forgive: bool) -> Run {
+        match result {
+            Err(stop) if forgive && stop.verdict == Verdict::Fail => {
+                self.notes.push(format!("line {}: {}", stop.at.line, stop.reason));
+                Ok(())
+            }
+            result => result,
+        }
+    }
+
+    // Calls.
+
+    fn call(&mut self, index: usize, event: &Event, call: &Call) -> Run {
+        self.world.note(shown(event));
+        self.begun.insert(event.at, self.elapsed(self.world.now()));
+        let attempt = self.world.call(index, call).map_err(|refused| refusal(refused, event.at))?;
+        match attempt {
+            Attempt::Returned(result, wrong) => {
+                if let Some(until) = call.until {
+                    self.check_end(event, until, self.world.now())?;
+                }
+                self.verify(event, call, result, wrong)
+            }
+            Attempt::Blocks(_) if call.until.is_some() => Ok(()),
+            // It says nothing of waiting: it is to return before anything else happens.
+            Attempt::Blocks(_) => {
+                let limit = self.world.now() + PATIENCE;
+                self.world.run_until(limit, |world| world.pending.is_none() || world.idle());
+                match self.world.ended.take() {
+                    Some(ended) => self.judge_ended(ended),
+                    None => Err(self.never_returns(event)),
+                }
+            }
+        }
+    }
+
+    fn never_returns(&self, event: &Event) -> Stop {
+        fail(event.at, format!("`{}` never returns: nothing more happens", event.text))
+    }
+
+    /// Waits for the call that has not returned.
+    fn await_pending(&mut self) -> Run {
+        let Some(pending) = &self.world.pending else { return self.check_ended() };
+        let script = self.script;
+        let event = &script.events[pending.event];
+        let limit = self.world.now() + PATIENCE;
+        self.world.run_until(limit, |world| world.pending.is_none() || world.idle());
+        if self.world.pending.is_some() {
+            return Err(self.never_returns(event));
+        }
+        self.check_ended()
+    }
+
+    fn check_ended(&mut self) -> Run {
+        let Some(ended) = self.world.ended.take() else { return Ok(()) };
+        let result = self.judge_ended(ended);
+        self.forgiven(result, self.settings.non_fatal_calls)
+    }
+
+    fn judge_ended(&mut self, ended: Ended) -> Run {
+        let script = self.script;
+        let event = &script.events[ended.event];
+        let Action::Call(call) = &event.action else { return Ok(()) };
+        let (result, wrong) = ended.result.map_err(|refused| refusal(refused, event.at))?;
+        self.world.note(format!("{} returns {}", call.name, returned(result)));
+        if let Some(until) = call.until {
+            self.check_end(event, until, ended.at)?;
+        }
+        self.verify(event, call, result, wrong)
+    }
+
+    fn verify(&self, event: &Event, call: &Call, result: Result<i64, Errno>, wrong: Option<String>) -> Run {
+        let came = returned(result);
+        let makes_descriptor = matches!(
+            call.name.as_str(),
+            "socket" | "accept" | "accept4" | "open" | "epoll_create" | "epoll_create1"
+        );
+        let right = match (&call.result, result) {
+            (Expression::Any, _) => true,
+            (Expression::Integer(-1), Err(errno)) => {
+                call.errno.as_deref().is_none_or(|expected| same_errno(expected, errno))
+            }
+            (Expression::Integer(expected), Ok(came)) => {
+                // The script numbers descriptors as it likes.
+                *expected >= 0 && (makes_descriptor || *expected == came)
+            }
+            (expected, Ok(came)) => super::call::number(expected) == Some(came),
+            _ => false,
+        };
+        if !right {
+            let expected = expected_result(call);
+            let reason = format!("{} returned {came}, expected {expected}", call.name);
+            return Err(Stop {
+                details: format!("script: {}\ncame:   = {came}\n", event.text),
+                ..fail(event.at, reason)
+            });
+        }
+        match wrong {
+            Some(wrong) => Err(fail(event.at, format!("{}: {wrong}", call.name))),
+            None => Ok(()),
+        }
+    }
+
+    // Commands and code.
+
+    fn command(&mut self, text: &str, at: Position) -> Run {
+        self.world.note(format!("`{}`", text.trim()));
+        let now = self.world.now();
+        let done = command::run(text, &mut self.world.posix.stack, now, self.options.files);
+        let done = done.map_err(|refused| match refused {
+            command::Refused::Skip(reason) => Stop { verdict: Verdict::Skip, ..fail(at, reason) },
+            command::Refused::Failed(reason) => fail(at, reason),
+        })?;
+        self.notes.extend(done.notes);
+        self.world.settle();
+        if !done.takes.is_zero() {
+            self.world.run_until(now + done.takes, |_| false);
+        }
+        Ok(())
+    }
+
+    fn code(&mut self, block: &Block, at: Position) -> Run {
+        let world = &self.world;
+        let fd = world.calls.under_test;
+        let stream = fd.and_then(|fd| world.posix.stream(fd));
+        let info = stream.and_then(|id| world.posix.stack.info(world.now(), id).ok());
+        let state = stream.and_then(|id| world.posix.stack.state(id).ok());
+        let listens = fd.is_some_and(|fd| world.posix.listens(fd));
+        let lookup = |name: &str| -> Option<Value> {
+            if let (None, "tcpi_state") = (&info, name) {
+                return code::state(state, listens);
+            }
+            code::constant(name).or_else(|| code::field(name, info.as_ref()?))
+        };
+        let result = self.memory.run(block, &lookup);
+        for line in std::mem::take(&mut self.memory.printed) {
+            self.notes.push(format!("line {}: printed {line}", at.line));
+        }
+        result.map_err(|stopped| match stopped {
+            Stopped::Failed(at, reason) => fail(at, reason),
+            Stopped::Unknown(name) if name.starts_with("tcpi_") && stream.is_none() => {
+                fail(at, format!("{name}: there is no socket under test that is connected"))
+            }
+            Stopped::Unknown(name) if name.starts_with("tcpi_") || name.starts_with("TCP") => {
+                let reason = format!("the stack does not keep {name}");
+                Stop { verdict: Verdict::Skip, ..fail(at, reason) }
+            }
+            Stopped::Unknown(name) => fail(at, format!("code: `{name}` is not defined")),
+        })
+    }
+
+    /// The clean-up command is run whatever happened, and decides nothing.
+    fn clean_up(&mut self) {
+        for (at, text) in &self.script.cleanup {
+            if let Err(stop) = self.command(text, *at) {
+                self.notes.push(format!("clean-up: {}", stop.reason));
+            }
+        }
+    }
+
+    fn outcome(self, result: Run, ip_version: IpVersion) -> Outcome {
+        let took = self.world.now().saturating_since(self.start);
+        let ladder = super::report::ladder(&self.world.record, &self.flows, self.start);
+        let pcap = if self.options.capture {
+            super::report::capture(&self.world.record, "script")
+        } else {
+            Vec::new()
+        };
+        let pass = Outcome {
+            verdict: Verdict::Pass,
+            ip_version,
+            at: None,
+            reason: String::new(),
+            details: String::new(),
+            ladder,
+            notes: self.notes,
+            took,
+            pcap,
+        };
+        match result {
+            Ok(()) => pass,
+            Err(stop) => Outcome {
+                verdict: stop.verdict,
+                at: Some(stop.at),
+                reason: stop.reason,
+                details: stop.details,
+                ..pass
+            },
+        }
+    }
+}
+
+fn fail(at: Position, reason: String) -> Stop {
+    Stop { verdict: Verdict::Fail, at, reason, details: String::new() }
+}
+
+fn refusal(refused: Refused, at: Position) -> Stop {
+    match refused {
+        Refused::Skip(reason) => Stop { verdict: Verdict::Skip, ..fail(at, reason) },
+        Refused::Wrong(reason) => fail(at, reason),
+    }
+}
+
+/// The line without its time.
+fn shown(event: &Event) -> String {
+    event.text.split_once(' ').map_or(event.text.clone(), |(_, rest)| rest.to_owned())
+}
+
+fn returned(result: Result<i64, Errno>) -> String {
+    match result {
+        Ok(value) => value.to_string(),
+        Err(errno) => format!("-1 {errno}"),
+    }
+}
+
+fn expected_result(call: &Call) -> String {
+    let value = match &call.result {
+        Expression::Integer(number) => number.to_string(),
+        Expression::Symbol(name) => name.clone(),
+        _ => "another value".to_owned(),
+    };
+    match &call.errno {
+        Some(errno) => format!("{value} {errno}"),
+        None => value,
+    }
+}
+
+/// Two names may stand for one number.
+fn same_errno(expected: &str, came: Errno) -> bool {
+    expected == came || matches!((expected, came), ("EWOULDBLOCK", "EAGAIN") | ("ENOTSUP", "EOPNOTSUPP"))
+}
+
+/// The addresses of a run.
+fn ends(settings: &ScriptOptions, version: IpVersion) -> Ends {
+    let v6 = version == IpVersion::V6;
+    let (local, remote): (IpAddr, IpAddr) = if v6 {
+        ([0xfd3d, 0x0a0b, 0x17d6, 0, 0, 0, 0, 1].into(), [0xfd3d, 0xfa7b, 0xd17d, 0, 0, 0, 0, 1].into())
+    } else {
+        ([192, 168, 0, 1].into(), [192, 0, 2, 1].into())
+    };
+    // Addresses of the other version are for other runs of the same script.
+    let of =
+        |given: Option<IpAddr>, default: IpAddr| given.filter(|ip| ip.is_ipv6() == v6).unwrap_or(default);
+    Ends {
+        local: of(settings.local_ip, local),
+        remote: of(settings.remote_ip, remote),
+        bind_port: settings.bind_port,
+        connect_port: settings.connect_port,
+        ipv6_sockets: version != IpVersion::V4,
+    }
+}

@@ -1,0 +1,346 @@
+//! Packets both ways, and the flows that they belong to.
+
+use std::net::SocketAddr;
+
+use steadfast_core::time::Duration;
+use steadfast_core::trace::State;
+
+use super::super::ast::{Body, Direction, Event, IpInfo, Packet, Tcp, TcpOption};
+use super::super::compare::{self, Field, Rules};
+use super::super::flow::Flow;
+use super::super::live::{Live, LiveBody};
+use super::super::world::Sent;
+use super::super::{Verdict, build};
+use super::timing::Due;
+use super::{Interpreter, PATIENCE, Run, Stop, fail};
+
+/// A packet that is late is still waited for so long, to say how late it was.
+const GRACE: Duration = Duration::from_secs(5);
+/// An ACK may be delayed by this much where its time is left open.
+const DELAYED: i64 = 500_000_000;
+
+const FIN: u16 = 1;
+const SYN: u16 = 1 << 1;
+const RST: u16 = 1 << 2;
+const PSH: u16 = 1 << 3;
+const ACK: u16 = 1 << 4;
+
+impl Interpreter<'_> {
+    // To the stack.
+
+    pub(super) fn inject(&mut self, event: &Event, packet: &Packet) -> Run {
+        self.refuse_encapsulation(event, packet)?;
+        let bytes = match &packet.body {
+            Body::Tcp(tcp) => {
+                let index = self.flow_of_injected(tcp);
+                let flow = &mut self.flows[index];
+                if let Some(window) = tcp.window {
+                    flow.window = window;
+                }
+                build::segment(tcp, &packet.ip, flow)
+            }
+            Body::Icmp(icmp) => {
+                let index = self.current_or_new();
+                let Some(bytes) = build::icmp(icmp, &packet.ip, &self.flows[index]) else {
+                    let reason = "no such type or code of ICMP in this version of IP".to_owned();
+                    return Err(Stop { verdict: Verdict::Skip, ..fail(icmp.at, reason) });
+                };
+                bytes
+            }
+            Body::Udp(len) => {
+                let ends = &self.world.calls.ends;
+                let local = SocketAddr::new(ends.local, ends.bind_port);
+                build::datagram(*len, &packet.ip, SocketAddr::new(ends.remote, ends.connect_port), local)
+            }
+        };
+        self.world.inject(bytes);
+        Ok(())
+    }
+
+    fn refuse_encapsulation(&self, event: &Event, packet: &Packet) -> Run {
+        match &packet.encapsulation {
+            None => Ok(()),
+            Some(name) => {
+                let reason = format!("packets in {name} are not interpreted");
+                Err(Stop { verdict: Verdict::Skip, ..fail(event.at, reason) })
+            }
+        }
+    }
+
+    fn flow_of_injected(&mut self, tcp: &Tcp) -> usize {
+        let fresh_syn = tcp.flags & (SYN | ACK | RST) == SYN;
+        if let Some(ports) = tcp.ports {
+            let known = self.flows.iter().position(|flow| flow.script_ports == Some(ports));
+            return match known {
+                Some(index) => self.use_flow(index, fresh_syn),
+                None => self.new_flow(Some(ports)),
+            };
+        }
+        // Another socket was made since, and a SYN begins something: that is for the new one.
+        let another = fresh_syn && self.world.calls.sockets_made > self.current_since;
+        match self.current {
+            Some(index) if !another => self.use_flow(index, fresh_syn),
+            _ => self.new_flow(None),
+        }
+    }
+
+    /// A SYN on a flow that the stack has no connection for any more begins anew.
+    fn use_flow(&mut self, index: usize, fresh_syn: bool) -> usize {
+        if fresh_syn {
+            let flow = &self.flows[index];
+            let all = self.world.posix.stack.sockets(self.world.now());
+            let alive = all.iter().any(|entry| {
+                entry.local == flow.local && entry.remote == flow.remote && entry.state != State::TimeWait
+            });
+            if !alive {
+                self.flows[index].begin_again();
+            }
+        }
+        self.current = Some(index);
+        index
+    }
+
+    fn current_or_new(&mut self) -> usize {
+        self.current.unwrap_or_else(|| self.new_flow(None))
+    }
+
+    /// A flow from the script to whoever listens.
+    fn new_flow(&mut self, ports: Option<(u16, u16)>) -> usize {
+        let ends = &self.world.calls.ends;
+        let all = self.world.posix.stack.sockets(self.world.now());
+        let listening =
+            all.iter().rev().find(|entry| entry.state == State::Listen).map(|entry| entry.local.port());
+        let local_port = ports.map(|(_, local)| local).or(listening).unwrap_or(ends.bind_port);
+        let remote_port = ports.map_or(self.next_port, |(remote, _)| remote);
+        let local = SocketAddr::new(ends.local, local_port);
+        let remote = SocketAddr::new(ends.remote, remote_port);
+        self.next_port = self.next_port.wrapping_add(1).max(50_000);
+        self.add_flow(Flow::new(local, remote, ports))
+    }
+
+    fn add_flow(&mut self, flow: Flow) -> usize {
+        self.flows.push(flow);
+        self.current = Some(self.flows.len() - 1);
+        self.current_since = self.world.calls.sockets_made;
+        self.flows.len() - 1
+    }
+
+    // From the stack.
+
+    pub(super) fn expect(&mut self, event: &Event, packet: &Packet, due: Due) -> Run {
+        self.refuse_encapsulation(event, packet)?;
+        match &packet.body {
+            Body::Tcp(tcp) if self.options.neutral => self.expect_neutral(event, tcp, &packet.ip, due),
+            Body::Tcp(tcp) => self.expect_segments(event, tcp, &packet.ip, due),
+            Body::Icmp(icmp) => {
+                let index = self.current_or_new();
+                let (sent, live) = self.next_packet(event, due)?;
+                let fields = compare::message(icmp, &packet.ip, &live, &self.flows[index]);
+                self.judge(event, &fields, &live, index)?;
+                self.in_time(event, due, &sent, &live, index)
+            }
+            Body::Udp(_) => {
+                let reason = "the stack speaks no UDP".to_owned();
+                Err(Stop { verdict: Verdict::Skip, ..fail(event.at, reason) })
+            }
+        }
+    }
+
+    /// The next packet that left the stack, waited for as long as it may take and a little longer.
+    fn next_packet(&mut self, event: &Event, due: Due) -> Run<(Sent, Live)> {
+        let patience = if due.any { PATIENCE } else { GRACE };
+        let latest = due.end.saturating_add(self.tolerance(due.start));
+        let limit = self.instant(latest).max(self.world.now()) + patience;
+        self.world.run_until(limit, |world| !world.outbox.is_empty() || world.idle());
+        let Some(sent) = self.world.outbox.pop_front() else {
+            let waited =
+                if due.any { String::new() } else { format!(" until {}", super::timing::seconds(latest)) };
+            let reason = format!("no packet came{waited}");
+            return Err(Stop {
+                details: format!("script: {}\ncame:   nothing\n", event.text),
+                ..fail(event.at, reason)
+            });
+        };
+        match Live::parse(&sent.bytes) {
+            Some(live) => Ok((sent, live)),
+            None => Err(fail(event.at, "what came is no IP packet".to_owned())),
+        }
+    }
+
+    /// One line of a script, which several segments may together be what it says.
+    fn expect_segments(&mut self, event: &Event, spec: &Tcp, ip: &IpInfo, due: Due) -> Run {
+        let mut rest = spec.clone();
+        let mut due = due;
+        loop {
+            let (sent, live) = self.next_packet(event, due)?;
+            let index = self.flow_of_expected(&rest, &live);
+            let part = self.part(&rest, &live, index);
+            let now = part.as_ref().unwrap_or(&rest);
+            let fields = compare::segment(now, ip, &live, &self.flows[index], self.rules());
+            self.judge(event, &fields, &live, index)?;
+            self.in_time(event, due, &sent, &live, index)?;
+            let now = now.clone();
+            self.learn(&now, &live, index);
+            let Some(part) = part else { return Ok(()) };
+            rest.seq = rest.seq.wrapping_add(part.len);
+            rest.len -= part.len;
+            // The rest follows at once.
+            let at = self.elapsed(sent.at);
+            due = Due { start: at, end: at.max(due.end), any: due.any };
+        }
+    }
+
+    /// What of the line a shorter segment has to be; `None`: all of it.
+    fn part(&self, spec: &Tcp, live: &Live, flow: usize) -> Option<Tcp> {
+        let tcp = live.tcp().filter(|_| !self.settings.strict_segments)?;
+        let len = tcp.payload.len() as u32;
+        let begins = self.flows[flow].local_to_script(tcp.seq) == spec.seq;
+        if !begins || len == 0 || len >= spec.len || tcp.flags & FIN != 0 {
+            return None;
+        }
+        // FIN is on the last, and PSH may be on any.
+        let flags = spec.flags & !(FIN | PSH) | tcp.flags & PSH;
+        Some(Tcp { len, flags, ..spec.clone() })
+    }
+
+    /// The flow that an expected segment belongs to. The stack's SYN, and whatever it says first, tells its numbers.
+    fn flow_of_expected(&mut self, spec: &Tcp, live: &Live) -> usize {
+        let ends = live.ends();
+        let pure_syn = spec.flags & (SYN | ACK) == SYN;
+        let same = |flow: &Flow| ends == Some((flow.local, flow.remote));
+        let index = match spec.ports {
+            Some((local, remote)) => {
+                let ports = Some((remote, local));
+                self.flows.iter().position(|flow| flow.script_ports == ports)
+            }
+            None => self.current.filter(|index| !pure_syn || same(&self.flows[*index])),
+        };
+        let index = match (index, ends) {
+            (Some(index), _) => index,
+            (None, Some((local, remote))) if pure_syn => {
+                let ports = spec.ports.map(|(local, remote)| (remote, local));
+                // Where it goes is where the application said, or the segment is wrong.
+                self.add_flow(Flow::new(local, self.expected_peer(remote), ports))
+            }
+            _ => self.current_or_new(),
+        };
+        self.current = Some(index);
+        if let Some(tcp) = live.tcp()
+            && same(&self.flows[index])
+            && spec.flags & SYN != 0
+            && tcp.flags & SYN != 0
+            && !self.flows[index].knows_local()
+        {
+            self.flows[index].learn_local(spec.seq, tcp.seq);
+        }
+        index
+    }
+
+    /// The address that a connect goes to: the one of the options, unless the script gave another.
+    fn expected_peer(&self, came: SocketAddr) -> SocketAddr {
+        let all = self.world.posix.stack.sockets(self.world.now());
+        let connecting = all.iter().any(|entry| entry.remote == came);
+        let ends = &self.world.calls.ends;
+        if connecting { came } else { SocketAddr::new(ends.remote, ends.connect_port) }
+    }
+
+    fn rules(&self) -> Rules {
+        let tick = (self.settings.tick_usecs > 0).then_some((
+            self.settings.tick_usecs,
+            self.settings.tolerance_usecs.max(self.settings.tick_usecs),
+        ));
+        Rules { neutral: self.options.neutral, tick }
+    }
+
+    /// What the script calls the stack's clock.
+    fn learn(&mut self, spec: &Tcp, live: &Live, flow: usize) {
+        let of = |options: &[TcpOption]| {
+            options.iter().find_map(|option| match option {
+                TcpOption::Timestamps { val, .. } => *val,
+                _ => None,
+            })
+        };
+        let Some(live_val) = live.tcp().and_then(|tcp| of(&tcp.options)) else { return };
+        if let Some(script) = spec.options.as_deref().and_then(of) {
+            self.flows[flow].learn_timestamp(script, live_val);
+        }
+    }
+
+    fn judge(&self, event: &Event, fields: &[Field], live: &Live, flow: usize) -> Run {
+        let wrong: Vec<&Field> = fields.iter().filter(|field| !field.right).collect();
+        let Some(first) = wrong.first() else { return Ok(()) };
+        let mut reason = format!("{}: expected {}, came {}", first.name, first.expected, first.came);
+        if wrong.len() > 1 {
+            let names: Vec<_> = wrong[1..].iter().map(|field| field.name).collect();
+            reason.push_str(&format!(" (also wrong: {})", names.join(", ")));
+        }
+        let line = compare::line(live, self.flows.get(flow), Direction::Out);
+        let mut details = format!("script: {}\ncame:   {line}\n", event.text);
+        let width = fields.iter().map(|field| field.name.len()).max().unwrap_or(0);
+        let wide = fields.iter().map(|field| field.expected.chars().count()).max().unwrap_or(0).max(8);
+        details.push_str(&format!("  {:width$}  {:wide$}  came\n", "", "expected"));
+        for field in fields {
+            let mark = if field.right { ' ' } else { '*' };
+            details.push_str(&format!(
+                "{mark} {:width$}  {:wide$}  {}\n",
+                field.name, field.expected, field.came
+            ));
+        }
+        Err(Stop { details, ..fail(event.at, reason) })
+    }
+
+    fn in_time(&self, event: &Event, due: Due, sent: &Sent, live: &Live, flow: usize) -> Run {
+        let Some(off) = self.off(due, sent.at) else { return Ok(()) };
+        let line = compare::line(live, self.flows.get(flow), Direction::Out);
+        let details = format!("script: {}\ncame:   {line}\n", event.text);
+        Err(Stop { details, ..fail(event.at, format!("the packet is {off}")) })
+    }
+
+    // Without regard to how.
+
+    /// As [`expect_segments`](Interpreter::expect_segments), but pure ACKs come when the stack likes: those that the
+    /// script does not expect are passed over, and one that it expects may have come already or come with data.
+    fn expect_neutral(&mut self, event: &Event, spec: &Tcp, ip: &IpInfo, due: Due) -> Run {
+        let pure = |len: usize, flags: u16| len == 0 && flags & (SYN | FIN | RST) == 0;
+        let expects_ack = pure(spec.len as usize, spec.flags);
+        let acked = self.current.and_then(|index| self.acked.get(&index).copied());
+        let fresh =
+            expects_ack && acked.is_none_or(|acked| acked.wrapping_sub(spec.ack.unwrap_or(0)) as i32 <= 0);
+        loop {
+            let mut due = due;
+            if expects_ack && !due.any {
+                due = Due {
+                    start: due.start.min(self.elapsed(self.world.now())),
+                    end: due.end + DELAYED,
+                    any: false,
+                };
+            }
+            let patience = self.instant(due.end).max(self.world.now()) + GRACE;
+            self.world.run_until(patience, |world| !world.outbox.is_empty() || world.idle());
+            let next = self.world.outbox.front().and_then(|sent| Live::parse(&sent.bytes));
+            let LiveBody::Tcp(tcp) = (match &next {
+                Some(live) => live.body.clone(),
+                None => LiveBody::Other(0),
+            }) else {
+                return self.expect_segments(event, spec, ip, due);
+            };
+            let Some(index) = self.current.filter(|_| next.is_some()) else {
+                return self.expect_segments(event, spec, ip, due);
+            };
+            let came_ack = pure(tcp.payload.len(), tcp.flags);
+            let ack = self.flows[index].remote_to_script(tcp.ack);
+            let behind = spec.ack.unwrap_or(0).wrapping_sub(ack) as i32 > 0;
+            if came_ack && (!expects_ack || (fresh && behind)) {
+                self.world.outbox.pop_front();
+                self.acked.insert(index, ack);
+                continue;
+            }
+            // Acknowledged already, or by what comes with data.
+            if expects_ack && !behind && (!came_ack || ack != spec.ack.unwrap_or(0)) {
+                return Ok(());
+            }
+            self.acked.insert(index, ack);
+            return self.expect_segments(event, spec, ip, due);
+        }
+    }
+}

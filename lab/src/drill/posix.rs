@@ -1,0 +1,539 @@
+//! Sockets as POSIX has them, over the user calls of the stack: descriptors, errors by their names, readiness.
+
+mod options;
+mod poll;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+use steadfast_core::time::Duration;
+use steadfast_core::trace::State;
+use steadfast_core::{
+    ConnectOptions, Error, Event, Instant, ListenOptions, Shutdown, SocketId, SocketOptions, Stack,
+};
+
+pub(crate) use self::options::{Option as SocketOption, Setting, Unset};
+use self::poll::Interest;
+
+/// The name of an error, as in `<errno.h>`.
+pub(crate) type Errno = &'static str;
+
+/// The most that one call writes or reads.
+const LARGEST: usize = 1 << 26;
+const FIRST_DESCRIPTOR: i32 = 3;
+const DESCRIPTORS: usize = 1 << 16;
+
+/// Whose ways the calls have, where systems differ.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum System {
+    Linux,
+    FreeBsd,
+}
+
+/// Descriptors over a stack.
+pub(crate) struct Posix {
+    pub(crate) stack: Stack,
+    pub(crate) now: Instant,
+    pub(crate) system: System,
+    files: BTreeMap<i32, File>,
+    /// Bytes in the pipes.
+    pipes: Vec<usize>,
+    /// What the stack said of sockets since an edge was last reported.
+    edges: BTreeMap<SocketId, Event>,
+}
+
+#[derive(Clone, Debug)]
+struct File {
+    kind: Kind,
+    nonblocking: bool,
+}
+
+#[derive(Clone, Debug)]
+enum Kind {
+    Socket(Box<Socket>),
+    Epoll(BTreeMap<i32, Interest>),
+    PipeIn(usize),
+    PipeOut(usize),
+    /// A file of zeros.
+    Plain,
+}
+
+#[derive(Clone, Debug)]
+struct Socket {
+    ipv6: bool,
+    role: Role,
+    local: Option<SocketAddr>,
+    options: SocketOptions,
+    /// Connections that may be open by Fast Open before their handshake ends; zero: none.
+    fast_open_queue: u32,
+    /// A connect waits for data to go with the SYN.
+    fast_open_connect: bool,
+    /// A connect that waits for that data.
+    deferred: Option<SocketAddr>,
+    /// What was taken from the stack and not told yet.
+    error: Option<Error>,
+    /// A connect said that it succeeded.
+    told: bool,
+    notsent_lowat: Option<u64>,
+    receive_lowat: usize,
+    /// Options that are kept for whoever reads them.
+    kept: BTreeMap<(&'static str, &'static str), i64>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Role {
+    Fresh,
+    Listener(SocketId),
+    Stream(SocketId),
+}
+
+/// What a receive does beside reading.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct ReceiveFlags {
+    /// The bytes stay.
+    pub(crate) peek: bool,
+}
+
+/// A close that waits for the peer.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Lingering {
+    local: SocketAddr,
+    remote: SocketAddr,
+    pub(crate) until: Instant,
+}
+
+impl Posix {
+    pub(crate) fn new(stack: Stack, now: Instant, system: System) -> Posix {
+        let (files, pipes, edges) = (BTreeMap::new(), Vec::new(), BTreeMap::new());
+        Posix { stack, now, system, files, pipes, edges }
+    }
+
+    fn insert(&mut self, kind: Kind, nonblocking: bool) -> Result<i32, Errno> {
+        if self.files.len() >= DESCRIPTORS {
+            return Err("EMFILE");
+        }
+        let free = (FIRST_DESCRIPTOR..).find(|fd| !self.files.contains_key(fd)).ok_or("EMFILE")?;
+        self.files.insert(free, File { kind, nonblocking });
+        Ok(free)
+    }
+
+    fn file(&self, fd: i32) -> Result<&File, Errno> {
+        self.files.get(&fd).ok_or("EBADF")
+    }
+
+    fn file_mut(&mut self, fd: i32) -> Result<&mut File, Errno> {
+        self.files.get_mut(&fd).ok_or("EBADF")
+    }
+
+    fn socket_of(&self, fd: i32) -> Result<&Socket, Errno> {
+        match &self.file(fd)?.kind {
+            Kind::Socket(socket) => Ok(socket),
+            _ => Err("ENOTSOCK"),
+        }
+    }
+
+    fn socket_mut(&mut self, fd: i32) -> Result<&mut Socket, Errno> {
+        match &mut self.file_mut(fd)?.kind {
+            Kind::Socket(socket) => Ok(socket),
+            _ => Err("ENOTSOCK"),
+        }
+    }
+
+    /// The stack's handle, where the descriptor is a stream.
+    pub(crate) fn stream(&self, fd: i32) -> Option<SocketId> {
+        match self.socket_of(fd).ok()?.role {
+            Role::Stream(id) => Some(id),
+            _ => None,
+        }
+    }
+
+    /// Whether the descriptor listens.
+    pub(crate) fn listens(&self, fd: i32) -> bool {
+        self.socket_of(fd).is_ok_and(|socket| matches!(socket.role, Role::Listener(_)))
+    }
+
+    pub(crate) fn exists(&self, fd: i32) -> bool {
+        self.files.contains_key(&fd)
+    }
+
+    pub(crate) fn nonblocking(&self, fd: i32) -> bool {
+        self.file(fd).is_ok_and(|file| file.nonblocking)
+    }
+
+    pub(crate) fn set_nonblocking(&mut self, fd: i32, on: bool) -> Result<(), Errno> {
+        self.file_mut(fd)?.nonblocking = on;
+        Ok(())
+    }
+
+    // Opening.
+
+    pub(crate) fn socket(&mut self, ipv6: bool, nonblocking: bool) -> Result<i32, Errno> {
+        let socket = Socket::new(ipv6, SocketOptions::new(self.stack.config()));
+        self.insert(Kind::Socket(Box::new(socket)), nonblocking)
+    }
+
+    pub(crate) fn open_plain(&mut self) -> Result<i32, Errno> {
+        self.insert(Kind::Plain, false)
+    }
+
+    pub(crate) fn pipe(&mut self) -> Result<(i32, i32), Errno> {
+        self.pipes.push(0);
+        let index = self.pipes.len() - 1;
+        Ok((self.insert(Kind::PipeOut(index), false)?, self.insert(Kind::PipeIn(index), false)?))
+    }
+
+    pub(crate) fn bind(&mut self, fd: i32, address: SocketAddr) -> Result<(), Errno> {
+        let addresses = &self.stack.interface().addresses;
+        let ours = address.ip().is_unspecified() || addresses.iter().any(|(own, _)| *own == address.ip());
+        let socket = self.socket_of(fd)?;
+        if socket.role != Role::Fresh || socket.local.is_some() {
+            return Err("EINVAL");
+        }
+        if !ours {
+            return Err("EADDRNOTAVAIL");
+        }
+        let reuses =
+            |socket: &Socket| socket.kept.get(&("SOL_SOCKET", "SO_REUSEADDR")).is_some_and(|on| *on != 0);
+        let taken = self.files.values().any(|file| match &file.kind {
+            Kind::Socket(other) => {
+                let same = other.local.is_some_and(|local| {
+                    local.port() == address.port()
+                        && address.port() != 0
+                        && local.is_ipv4() == address.is_ipv4()
+                        && (local.ip() == address.ip()
+                            || local.ip().is_unspecified()
+                            || address.ip().is_unspecified())
+                });
+                same && (matches!(other.role, Role::Listener(_)) || !(reuses(other) && reuses(socket)))
+            }
+            _ => false,
+        });
+        if taken {
+            return Err("EADDRINUSE");
+        }
+        self.socket_mut(fd)?.local = Some(address);
+        Ok(())
+    }
+
+    pub(crate) fn listen(&mut self, fd: i32, backlog: u32) -> Result<(), Errno> {
+        let socket = self.socket_of(fd)?;
+        match socket.role {
+            Role::Listener(_) => return Ok(()),
+            Role::Stream(_) => return Err("EINVAL"),
+            Role::Fresh => {}
+        }
+        let any: SocketAddr = if socket.ipv6 { ([0u16; 8], 0).into() } else { ([0, 0, 0, 0], 0).into() };
+        let options = ListenOptions {
+            backlog: backlog.max(1),
+            fast_open: socket.fast_open_queue > 0,
+            socket: Some(socket.options.clone()),
+        };
+        let local = socket.local.unwrap_or(any);
+        let id = self.stack.listen(local, options).map_err(Error::name)?;
+        let local = self.stack.local_addr(id).ok();
+        let socket = self.socket_mut(fd)?;
+        (socket.role, socket.local) = (Role::Listener(id), local);
+        Ok(())
+    }
+
+    pub(crate) fn accept(&mut self, fd: i32, nonblocking: bool) -> Result<(i32, SocketAddr), Errno> {
+        let socket = self.socket_of(fd)?;
+        let Role::Listener(listener) = socket.role else { return Err("EINVAL") };
+        let (ipv6, kept) = (socket.ipv6, socket.kept.clone());
+        let (lowat, receive_lowat) = (socket.notsent_lowat, socket.receive_lowat);
+        let (id, peer) = self.stack.accept(listener).map_err(Error::name)?;
+        let options = self.stack.options(id).map_err(Error::name)?.clone();
+        let local = self.stack.local_addr(id).ok();
+        let mut child = Socket::new(ipv6, options);
+        (child.role, child.local, child.told) = (Role::Stream(id), local, true);
+        (child.kept, child.notsent_lowat, child.receive_lowat) = (kept, lowat, receive_lowat);
+        // BSD passes the listener's mode on, Linux does not.
+        let inherited = self.system == System::FreeBsd && self.nonblocking(fd);
+        Ok((self.insert(Kind::Socket(Box::new(child)), nonblocking || inherited)?, peer))
+    }
+
+    /// Begins to connect, or says how it stands: `EINPROGRESS` and `EALREADY` while nothing is decided.
+    pub(crate) fn connect(&mut self, fd: i32, remote: SocketAddr) -> Result<(), Errno> {
+        let socket = self.socket_of(fd)?;
+        match socket.role {
+            Role::Listener(_) => Err(if self.system == System::Linux { "EISCONN" } else { "EOPNOTSUPP" }),
+            Role::Fresh if socket.deferred.is_some() => Err("EINPROGRESS"),
+            Role::Fresh => {
+                let fast_open = socket.fast_open_connect;
+                if fast_open && self.stack.knows_fast_open_cookie(remote.ip()) {
+                    self.socket_mut(fd)?.deferred = Some(remote);
+                    return Ok(());
+                }
+                self.start_connect(fd, remote, fast_open)?;
+                Err("EINPROGRESS")
+            }
+            Role::Stream(id) => match self.stack.state(id).map_err(Error::name)? {
+                State::SynSent | State::SynReceived if !socket.told => Err("EALREADY"),
+                State::Closed if !socket.told => {
+                    let error = self.take_error(fd)?;
+                    let _ = self.stack.close(self.now, id);
+                    self.socket_mut(fd)?.role = Role::Fresh;
+                    Err(error.map_or("ECONNABORTED", Error::name))
+                }
+                _ if !socket.told => {
+                    self.socket_mut(fd)?.told = true;
+                    // The first to ask is told of the success; whoever asks again, that there is nothing to do.
+                    if self.system == System::Linux { Ok(()) } else { Err("EISCONN") }
+                }
+                _ => Err("EISCONN"),
+            },
+        }
+    }
+
+    fn start_connect(&mut self, fd: i32, remote: SocketAddr, fast_open: bool) -> Result<SocketId, Errno> {
+        let now = self.now;
+        let socket = self.socket_of(fd)?;
+        let local = socket.local.filter(|local| !local.ip().is_unspecified());
+        let options = ConnectOptions {
+            local_address: local.map(|local| local.ip()),
+            local_port: socket.local.map(|local| local.port()).filter(|port| *port != 0),
+            fast_open,
+            socket: Some(socket.options.clone()),
+        };
+        let id = self.stack.connect(now, remote, options).map_err(Error::name)?;
+        let local = self.stack.local_addr(id).ok();
+        let socket = self.socket_mut(fd)?;
+        (socket.role, socket.local, socket.deferred) = (Role::Stream(id), local, None);
+        Ok(id)
+    }
+
+    /// How a connect ended; `None`: it has not. A success counts as told.
+    pub(crate) fn connected(&mut self, fd: i32) -> Result<Option<()>, Errno> {
+        match self.connect(fd, SocketAddr::from(([0, 0, 0, 0], 0))) {
+            Ok(()) => Ok(Some(())),
+            Err("EISCONN") => Ok(Some(())),
+            Err("EALREADY" | "EINPROGRESS") => Ok(None),
+            Err(errno) => Err(errno),
+        }
+    }
+
+    // Carrying.
+
+    /// Queues `len` zeros, or as many as there is room for.
+    pub(crate) fn send(&mut self, fd: i32, len: usize) -> Result<usize, Errno> {
+        if let Kind::PipeIn(index) = self.file(fd)?.kind {
+            self.pipes[index] += len;
+            return Ok(len);
+        }
+        let socket = self.socket_of(fd)?;
+        let id = match (socket.role, socket.deferred) {
+            (Role::Stream(id), _) => id,
+            (Role::Fresh, Some(remote)) => self.start_connect(fd, remote, true)?,
+            _ if self.system == System::Linux => return Err("EPIPE"),
+            _ => return Err("ENOTCONN"),
+        };
+        let socket = self.socket_of(fd)?;
+        let fast_open = socket.fast_open_connect;
+        match self.stack.state(id).map_err(Error::name)? {
+            State::SynSent if !fast_open => return Err("EAGAIN"),
+            State::Closed => {
+                let error = self.take_error(fd)?;
+                return Err(error.map_or("EPIPE", Error::name));
+            }
+            _ => {}
+        }
+        if let Some(error) = self.socket_mut(fd)?.error.take() {
+            return Err(error.name());
+        }
+        self.stack.send(id, &vec![0; len.min(LARGEST)]).map_err(Error::name)
+    }
+
+    /// As [`send`](Posix::send); with `more`, what is no full segment waits for the next (`MSG_MORE`).
+    pub(crate) fn send_more(&mut self, fd: i32, len: usize, more: bool) -> Result<usize, Errno> {
+        let cork = self.socket_of(fd).map(|socket| socket.options.cork).unwrap_or(false);
+        let Some(id) = self.stream(fd).filter(|_| more != self.held_back(fd, cork)) else {
+            return self.send(fd, len);
+        };
+        let mut options = self.socket_of(fd)?.options.clone();
+        options.cork = cork || more;
+        self.stack.set_options(self.now, id, options).map_err(Error::name)?;
+        self.send(fd, len)
+    }
+
+    /// Whether the stack holds back what is no full segment, beyond what the socket was set to.
+    fn held_back(&self, fd: i32, cork: bool) -> bool {
+        let options = self.stream(fd).and_then(|id| self.stack.options(id).ok());
+        options.is_some_and(|options| options.cork && !cork)
+    }
+
+    /// How many bytes a write could queue now.
+    pub(crate) fn room(&self, fd: i32) -> Result<usize, Errno> {
+        let Kind::Socket(socket) = &self.file(fd)?.kind else { return Ok(LARGEST) };
+        Ok((socket.options.sndbuf as usize).saturating_sub(self.outstanding(fd, false)?))
+    }
+
+    /// Connects with the first data on the SYN, where a cookie is known; `EINPROGRESS` where none is.
+    pub(crate) fn send_fast_open(&mut self, fd: i32, remote: SocketAddr, len: usize) -> Result<usize, Errno> {
+        match self.socket_of(fd)?.role {
+            Role::Fresh => {}
+            _ => return Err("EISCONN"),
+        }
+        if self.stack.config().tcp_fastopen & 1 == 0 {
+            return Err("EOPNOTSUPP");
+        }
+        let known = self.stack.knows_fast_open_cookie(remote.ip());
+        let id = self.start_connect(fd, remote, true)?;
+        if !known {
+            return Err("EINPROGRESS");
+        }
+        self.stack.send(id, &vec![0; len.min(LARGEST)]).map_err(Error::name)
+    }
+
+    /// Reads up to `len` bytes; none: the end.
+    pub(crate) fn receive(&mut self, fd: i32, len: usize, flags: ReceiveFlags) -> Result<Vec<u8>, Errno> {
+        let len = len.min(LARGEST);
+        match self.file(fd)?.kind {
+            Kind::PipeOut(index) => {
+                let held = &mut self.pipes[index];
+                let count = len.min(*held);
+                if count == 0 && len > 0 {
+                    return Err("EAGAIN");
+                }
+                *held -= count;
+                return Ok(vec![0; count]);
+            }
+            Kind::Plain => return Ok(vec![0; len]),
+            _ => {}
+        }
+        let socket = self.socket_of(fd)?;
+        let Role::Stream(id) = socket.role else { return Err("ENOTCONN") };
+        let mut buffer = vec![0; len];
+        if self.stack.readable(id).map_err(Error::name)?.0 == 0
+            && let Some(error) = self.socket_mut(fd)?.error.take()
+        {
+            return Err(error.name());
+        }
+        let read =
+            if flags.peek { self.stack.peek(id, &mut buffer) } else { self.stack.recv(id, &mut buffer) };
+        buffer.truncate(read.map_err(Error::name)?);
+        Ok(buffer)
+    }
+
+    /// How many bytes can be read.
+    pub(crate) fn unread(&self, fd: i32) -> Result<usize, Errno> {
+        match self.socket_of(fd)?.role {
+            Role::Stream(id) => Ok(self.stack.readable(id).map_err(Error::name)?.0),
+            Role::Fresh => Ok(0),
+            Role::Listener(_) => Err("EINVAL"),
+        }
+    }
+
+    /// How many bytes the peer has not acknowledged, or, with `unsent`, how many were not sent.
+    pub(crate) fn outstanding(&self, fd: i32, unsent: bool) -> Result<usize, Errno> {
+        match self.socket_of(fd)?.role {
+            Role::Stream(id) => {
+                let info = self.stack.info(self.now, id);
+                Ok(info.map_or(0, |info| if unsent { info.notsent_bytes } else { info.send_q }) as usize)
+            }
+            Role::Fresh => Ok(0),
+            Role::Listener(_) => Err("EINVAL"),
+        }
+    }
+
+    // Ending.
+
+    pub(crate) fn shutdown(&mut self, fd: i32, how: Shutdown) -> Result<(), Errno> {
+        let now = self.now;
+        match self.socket_of(fd)?.role {
+            Role::Fresh => Err("ENOTCONN"),
+            Role::Stream(id) => self.stack.shutdown(now, id, how).map_err(Error::name),
+            Role::Listener(_) if how == Shutdown::Write => Ok(()),
+            Role::Listener(id) => {
+                self.stack.close(now, id).map_err(Error::name)?;
+                self.socket_mut(fd)?.role = Role::Fresh;
+                Ok(())
+            }
+        }
+    }
+
+    /// Gives the descriptor back. With a linger time, what waits for the peer.
+    pub(crate) fn close(&mut self, fd: i32) -> Result<Option<Lingering>, Errno> {
+        let file = self.files.remove(&fd).ok_or("EBADF")?;
+        for other in self.files.values_mut() {
+            if let Kind::Epoll(interests) = &mut other.kind {
+                interests.remove(&fd);
+            }
+        }
+        let Kind::Socket(socket) = file.kind else { return Ok(None) };
+        let (Role::Stream(id) | Role::Listener(id)) = socket.role else { return Ok(None) };
+        let stream = matches!(socket.role, Role::Stream(_));
+        let linger = socket.options.linger.filter(|linger| stream && !linger.is_zero() && !file.nonblocking);
+        let ends = (self.stack.local_addr(id).ok(), self.stack.peer_addr(id).ok());
+        self.stack.close(self.now, id).map_err(Error::name)?;
+        let lingering = match (linger, ends) {
+            (Some(linger), (Some(local), Some(remote))) => {
+                Some(Lingering { local, remote, until: self.now + linger })
+            }
+            _ => None,
+        };
+        Ok(lingering.filter(|lingering| self.lingers(lingering)))
+    }
+
+    /// Whether a close still waits for the peer to acknowledge.
+    pub(crate) fn lingers(&self, lingering: &Lingering) -> bool {
+        let waits = |state| matches!(state, State::FinWait1 | State::Closing | State::LastAck);
+        self.now < lingering.until
+            && self.stack.sockets(self.now).iter().any(|entry| {
+                entry.local == lingering.local && entry.remote == lingering.remote && waits(entry.state)
+            })
+    }
+
+    // Looking.
+
+    pub(crate) fn local_address(&self, fd: i32) -> Result<SocketAddr, Errno> {
+        let socket = self.socket_of(fd)?;
+        let any: SocketAddr = if socket.ipv6 { ([0u16; 8], 0).into() } else { ([0, 0, 0, 0], 0).into() };
+        Ok(socket.local.unwrap_or(any))
+    }
+
+    pub(crate) fn peer_address(&self, fd: i32) -> Result<SocketAddr, Errno> {
+        match self.socket_of(fd)?.role {
+            Role::Stream(id) => match self.stack.state(id).map_err(Error::name)? {
+                State::Closed | State::SynSent => Err("ENOTCONN"),
+                _ => self.stack.peer_addr(id).map_err(Error::name),
+            },
+            _ => Err("ENOTCONN"),
+        }
+    }
+
+    /// What ended the connection, or a soft error; reading clears it.
+    pub(crate) fn take_error(&mut self, fd: i32) -> Result<Option<Error>, Errno> {
+        let socket = self.socket_mut(fd)?;
+        if let Some(error) = socket.error.take() {
+            return Ok(Some(error));
+        }
+        match socket.role {
+            Role::Stream(id) => self.stack.take_error(id).map_err(Error::name),
+            _ => Ok(None),
+        }
+    }
+}
+
+impl Socket {
+    fn new(ipv6: bool, options: SocketOptions) -> Socket {
+        Socket {
+            ipv6,
+            role: Role::Fresh,
+            local: None,
+            options,
+            fast_open_queue: 0,
+            fast_open_connect: false,
+            deferred: None,
+            error: None,
+            told: false,
+            notsent_lowat: None,
+            receive_lowat: 1,
+            kept: BTreeMap::new(),
+        }
+    }
+}
+
+/// A time that an option gives in seconds.
+fn seconds(value: i64) -> Duration {
+    Duration::from_secs(u64::try_from(value).unwrap_or(0).min(u64::from(u32::MAX)))
+}

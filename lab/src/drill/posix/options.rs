@@ -1,0 +1,332 @@
+//! Socket options.
+
+use steadfast_core::config::CongestionControl;
+use steadfast_core::time::Duration;
+use steadfast_core::{Error, SocketOptions};
+
+use super::{Errno, Posix, Role, System, seconds};
+
+/// Level and name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Option {
+    pub(crate) level: &'static str,
+    pub(crate) name: &'static str,
+}
+
+/// What an option is set to.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Setting {
+    Number(i64),
+    /// `SO_LINGER`
+    Linger(bool, i64),
+    Text(String),
+    /// `SO_ERROR`
+    Error(std::option::Option<Errno>),
+    /// A struct that is not looked into.
+    Opaque,
+}
+
+/// Why an option was not set.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Unset {
+    Errno(Errno),
+    /// The stack has nothing of the kind.
+    NotKept,
+}
+
+impl From<Errno> for Unset {
+    fn from(errno: Errno) -> Unset {
+        Unset::Errno(errno)
+    }
+}
+
+const SOCKET: &str = "SOL_SOCKET";
+const TCP: &str = "IPPROTO_TCP";
+const IP: &str = "IPPROTO_IP";
+const IPV6: &str = "IPPROTO_IPV6";
+
+/// What is accepted and kept for whoever reads it back, because nothing in a lab depends on it.
+const KEPT: [(&str, &str); 19] = [
+    (SOCKET, "SO_REUSEADDR"),
+    (SOCKET, "SO_REUSEPORT"),
+    (SOCKET, "SO_REUSEPORT_LB"),
+    (SOCKET, "SO_DEBUG"),
+    (SOCKET, "SO_PRIORITY"),
+    (SOCKET, "SO_MARK"),
+    (SOCKET, "SO_BROADCAST"),
+    (SOCKET, "SO_NOSIGPIPE"),
+    (SOCKET, "SO_OOBINLINE"),
+    (SOCKET, "SO_DONTROUTE"),
+    (IP, "IP_BIND_ADDRESS_NO_PORT"),
+    (IP, "IP_FREEBIND"),
+    (IP, "IP_TRANSPARENT"),
+    (IPV6, "IPV6_V6ONLY"),
+    (IPV6, "IPV6_BINDV6ONLY"),
+    (IPV6, "IPV6_FREEBIND"),
+    (TCP, "TCP_LOG"),
+    (TCP, "TCP_LOGID"),
+    (SOCKET, "SO_SNDLOWAT"),
+];
+
+/// What is read or set by a rule of its own.
+const KNOWN: [(&str, &str); 32] = [
+    (SOCKET, "SO_KEEPALIVE"),
+    (SOCKET, "SO_LINGER"),
+    (SOCKET, "SO_RCVBUF"),
+    (SOCKET, "SO_SNDBUF"),
+    (SOCKET, "SO_RCVBUFFORCE"),
+    (SOCKET, "SO_SNDBUFFORCE"),
+    (SOCKET, "SO_RCVLOWAT"),
+    (SOCKET, "SO_ERROR"),
+    (SOCKET, "SO_TYPE"),
+    (SOCKET, "SO_ACCEPTCONN"),
+    (SOCKET, "SO_PROTOCOL"),
+    (TCP, "TCP_NODELAY"),
+    (TCP, "TCP_CORK"),
+    (TCP, "TCP_NOPUSH"),
+    (TCP, "TCP_MAXSEG"),
+    (TCP, "TCP_KEEPIDLE"),
+    (TCP, "TCP_KEEPINTVL"),
+    (TCP, "TCP_KEEPCNT"),
+    (TCP, "TCP_USER_TIMEOUT"),
+    (TCP, "TCP_LINGER2"),
+    (TCP, "TCP_NOTSENT_LOWAT"),
+    (TCP, "TCP_FASTOPEN"),
+    (TCP, "TCP_FASTOPEN_CONNECT"),
+    (TCP, "TCP_CONGESTION"),
+    (TCP, "TCP_INFO"),
+    (IP, "IP_TOS"),
+    (IP, "IP_TTL"),
+    (IP, "IP_MTU"),
+    (IPV6, "IPV6_TCLASS"),
+    (IPV6, "IPV6_UNICAST_HOPS"),
+    (IPV6, "IPV6_MTU"),
+    (SOCKET, "SO_DOMAIN"),
+];
+
+impl Option {
+    /// The option of this name, if it is one that the layer knows.
+    pub(crate) fn find(level: &str, name: &str) -> std::option::Option<Option> {
+        let level = match level {
+            "SOL_TCP" => TCP,
+            "SOL_IP" => IP,
+            "SOL_IPV6" => IPV6,
+            level => level,
+        };
+        let all = KEPT.iter().chain(&KNOWN);
+        let found = all.into_iter().find(|(of, known)| *of == level && *known == name);
+        found.map(|(level, name)| Option { level, name })
+    }
+
+    fn is_kept(self) -> bool {
+        KEPT.contains(&(self.level, self.name))
+    }
+}
+
+impl Posix {
+    pub(crate) fn set_option(&mut self, fd: i32, option: Option, setting: &Setting) -> Result<(), Unset> {
+        self.socket_of(fd)?;
+        let number = match setting {
+            Setting::Number(number) => *number,
+            Setting::Linger(on, time) => {
+                if option.name != "SO_LINGER" {
+                    return Err(Unset::Errno("EINVAL"));
+                }
+                let linger = on.then(|| seconds(*time));
+                return self.change(fd, |options| options.linger = linger);
+            }
+            Setting::Text(text) if option.name == "TCP_CONGESTION" => {
+                let control = match text.as_str() {
+                    "cubic" => CongestionControl::Cubic,
+                    "reno" | "newreno" => CongestionControl::Reno,
+                    _ => return Err(Unset::NotKept),
+                };
+                return self.change(fd, |options| options.congestion = control);
+            }
+            _ => return Err(Unset::Errno("EINVAL")),
+        };
+        if option.is_kept() {
+            self.socket_mut(fd)?.kept.insert((option.level, option.name), number);
+            return Ok(());
+        }
+        match option.level {
+            SOCKET => self.set_socket_option(fd, option, number),
+            TCP => self.set_tcp_option(fd, option, number),
+            _ => self.set_ip_option(fd, option, number),
+        }
+    }
+
+    fn set_socket_option(&mut self, fd: i32, option: Option, number: i64) -> Result<(), Unset> {
+        let size = u32::try_from(number.max(0)).unwrap_or(u32::MAX);
+        match option.name {
+            "SO_KEEPALIVE" => self.change(fd, |options| options.keepalive = number != 0),
+            // Linux keeps twice as much, and half of that is for headers: the window is what was asked for.
+            "SO_RCVBUF" | "SO_RCVBUFFORCE" => {
+                let least = if self.system == System::Linux { 1152 } else { 1 };
+                self.change(fd, |options| options.rcvbuf = size.max(least))
+            }
+            "SO_SNDBUF" | "SO_SNDBUFFORCE" => {
+                let least = if self.system == System::Linux { 2304 } else { 1 };
+                self.change(fd, |options| options.sndbuf = size.max(least))
+            }
+            "SO_RCVLOWAT" => {
+                self.socket_mut(fd)?.receive_lowat = usize::try_from(number).unwrap_or(1).max(1);
+                Ok(())
+            }
+            _ => Err(Unset::Errno("ENOPROTOOPT")),
+        }
+    }
+
+    fn set_tcp_option(&mut self, fd: i32, option: Option, number: i64) -> Result<(), Unset> {
+        let within = |least: i64, most: i64| {
+            if (least..=most).contains(&number) { Ok(()) } else { Err(Unset::Errno("EINVAL")) }
+        };
+        match option.name {
+            "TCP_NODELAY" => self.change(fd, |options| options.nodelay = number != 0),
+            "TCP_CORK" | "TCP_NOPUSH" => self.change(fd, |options| options.cork = number != 0),
+            "TCP_MAXSEG" => {
+                within(if self.system == System::Linux { 88 } else { 64 }, 32_767)?;
+                self.change(fd, |options| options.max_segment = Some(number as u16))
+            }
+            "TCP_KEEPIDLE" => {
+                within(1, 32_767)?;
+                self.change(fd, |options| options.keepalive_time = seconds(number))
+            }
+            "TCP_KEEPINTVL" => {
+                within(1, 32_767)?;
+                self.change(fd, |options| options.keepalive_intvl = seconds(number))
+            }
+            "TCP_KEEPCNT" => {
+                within(1, 127)?;
+                self.change(fd, |options| options.keepalive_probes = number as u8)
+            }
+            "TCP_USER_TIMEOUT" => {
+                within(0, i64::from(i32::MAX))?;
+                self.change(fd, |options| options.user_timeout = Duration::from_millis(number as u64))
+            }
+            "TCP_LINGER2" => {
+                within(0, 120)?;
+                self.change(fd, |options| options.fin_timeout = seconds(number))
+            }
+            "TCP_NOTSENT_LOWAT" => {
+                self.socket_mut(fd)?.notsent_lowat = u64::try_from(number).ok();
+                Ok(())
+            }
+            "TCP_FASTOPEN" => self.set_fast_open(fd, number),
+            "TCP_FASTOPEN_CONNECT" => {
+                let offered = self.stack.config().tcp_fastopen & 1 != 0;
+                let socket = self.socket_mut(fd)?;
+                if !offered {
+                    return Err(Unset::Errno("EOPNOTSUPP"));
+                }
+                if socket.role != Role::Fresh {
+                    return Err(Unset::Errno("EINVAL"));
+                }
+                socket.fast_open_connect = number != 0;
+                Ok(())
+            }
+            _ => Err(Unset::Errno("ENOPROTOOPT")),
+        }
+    }
+
+    fn set_fast_open(&mut self, fd: i32, number: i64) -> Result<(), Unset> {
+        let socket = self.socket_mut(fd)?;
+        if matches!(socket.role, Role::Listener(_)) && (socket.fast_open_queue > 0) != (number > 0) {
+            // A listener keeps the way that it began with.
+            return Err(Unset::NotKept);
+        }
+        socket.fast_open_queue = u32::try_from(number).unwrap_or(0);
+        Ok(())
+    }
+
+    fn set_ip_option(&mut self, fd: i32, option: Option, number: i64) -> Result<(), Unset> {
+        match option.name {
+            "IP_TOS" | "IPV6_TCLASS" if (0..=255).contains(&number) => {
+                self.socket_mut(fd)?.kept.insert((option.level, option.name), number);
+                self.change(fd, |options| options.dscp = (number >> 2) as u8)
+            }
+            "IP_TTL" | "IPV6_UNICAST_HOPS" if (1..=255).contains(&number) => {
+                self.change(fd, |options| options.ttl = number as u8)
+            }
+            "IP_TOS" | "IPV6_TCLASS" | "IP_TTL" | "IPV6_UNICAST_HOPS" => Err(Unset::Errno("EINVAL")),
+            _ => Err(Unset::Errno("ENOPROTOOPT")),
+        }
+    }
+
+    /// Changes the options here and in the stack.
+    fn change(&mut self, fd: i32, change: impl FnOnce(&mut SocketOptions)) -> Result<(), Unset> {
+        let now = self.now;
+        let socket = self.socket_mut(fd)?;
+        change(&mut socket.options);
+        let (role, options) = (socket.role, socket.options.clone());
+        match role {
+            Role::Fresh => Ok(()),
+            Role::Stream(id) | Role::Listener(id) => {
+                self.stack.set_options(now, id, options).map_err(|error| Unset::Errno(Error::name(error)))
+            }
+        }
+    }
+
+    pub(crate) fn option(&mut self, fd: i32, option: Option) -> Result<Setting, Unset> {
+        if option.name == "SO_ERROR" {
+            return Ok(Setting::Error(self.take_error(fd)?.map(Error::name)));
+        }
+        let (now, linux) = (self.now, self.system == System::Linux);
+        let socket = self.socket_of(fd)?;
+        let options = &socket.options;
+        let doubled = |size: u32| i64::from(size) * if linux { 2 } else { 1 };
+        let millis = |time: Duration| i64::try_from(time.as_millis()).unwrap_or(i64::MAX);
+        let info = match socket.role {
+            Role::Stream(id) => self.stack.info(now, id).ok(),
+            _ => None,
+        };
+        let number = match option.name {
+            "TCP_INFO" => return Ok(Setting::Opaque),
+            "SO_LINGER" => {
+                let time = options.linger.unwrap_or_default().as_secs() as i64;
+                return Ok(Setting::Linger(options.linger.is_some(), time));
+            }
+            "TCP_CONGESTION" => {
+                return Ok(Setting::Text(match options.congestion {
+                    CongestionControl::Cubic => "cubic".to_owned(),
+                    CongestionControl::Reno => "reno".to_owned(),
+                }));
+            }
+            "SO_KEEPALIVE" => i64::from(options.keepalive),
+            "SO_RCVBUF" => doubled(options.rcvbuf),
+            "SO_SNDBUF" => doubled(options.sndbuf),
+            "SO_RCVLOWAT" => socket.receive_lowat as i64,
+            "SO_TYPE" => 1,
+            "SO_PROTOCOL" => 6,
+            "SO_DOMAIN" => {
+                if socket.ipv6 {
+                    10
+                } else {
+                    2
+                }
+            }
+            "SO_ACCEPTCONN" => i64::from(matches!(socket.role, Role::Listener(_))),
+            "TCP_NODELAY" => i64::from(options.nodelay),
+            "TCP_CORK" | "TCP_NOPUSH" => i64::from(options.cork),
+            "TCP_MAXSEG" => match info {
+                Some(info) => i64::from(info.snd_mss),
+                None => i64::from(options.max_segment.unwrap_or(536)),
+            },
+            "TCP_KEEPIDLE" => options.keepalive_time.as_secs() as i64,
+            "TCP_KEEPINTVL" => options.keepalive_intvl.as_secs() as i64,
+            "TCP_KEEPCNT" => i64::from(options.keepalive_probes),
+            "TCP_USER_TIMEOUT" => millis(options.user_timeout),
+            "TCP_LINGER2" => options.fin_timeout.as_secs() as i64,
+            "TCP_NOTSENT_LOWAT" => socket.notsent_lowat.unwrap_or(u64::from(u32::MAX)) as i64,
+            "TCP_FASTOPEN" => i64::from(socket.fast_open_queue),
+            "TCP_FASTOPEN_CONNECT" => i64::from(socket.fast_open_connect),
+            "IP_TTL" | "IPV6_UNICAST_HOPS" => i64::from(options.ttl),
+            "IP_MTU" | "IPV6_MTU" => match info {
+                Some(info) => i64::from(info.pmtu),
+                None => return Err(Unset::Errno("ENOTCONN")),
+            },
+            _ => socket.kept.get(&(option.level, option.name)).copied().unwrap_or(0),
+        };
+        Ok(Setting::Number(number))
+    }
+}

@@ -1,0 +1,158 @@
+//! What a run tells: the ladder, a capture, JSON and JUnit.
+
+use std::fmt::Write;
+
+use bytes::Bytes;
+use serde_json::{Value, json};
+use steadfast_core::Instant;
+use steadfast_core::time::Duration;
+
+use super::ast::Direction;
+use super::compare;
+use super::flow::Flow;
+use super::lex::SyntaxError;
+use super::live::Live;
+use super::world::{Entry, What};
+use super::{IpVersion, Outcome, Verdict};
+use crate::pcapng;
+use crate::record::Captured;
+use crate::report::escaped;
+
+/// Width of what went over the wire.
+const FIELD: usize = 72;
+/// Rows of a ladder: the last so many.
+const ROWS: usize = 200;
+
+impl Outcome {
+    /// Of a script that is not of the language.
+    pub(crate) fn unreadable(error: &SyntaxError, ip_version: IpVersion) -> Outcome {
+        Outcome {
+            verdict: Verdict::Error,
+            at: Some(error.at),
+            reason: error.to_string(),
+            ..Outcome::empty(ip_version)
+        }
+    }
+
+    pub(crate) fn empty(ip_version: IpVersion) -> Outcome {
+        Outcome {
+            verdict: Verdict::Empty,
+            ip_version,
+            at: None,
+            reason: "nothing in the script can fail".to_owned(),
+            details: String::new(),
+            ladder: String::new(),
+            notes: Vec::new(),
+            took: Duration::ZERO,
+            pcap: Vec::new(),
+        }
+    }
+
+    /// One object: `file`, `ip_version`, `result`, and `line` and `reason` where it did not pass.
+    pub fn to_json(&self, file: &str) -> Value {
+        let mut object = json!({
+            "file": file,
+            "ip_version": self.ip_version.name(),
+            "result": self.verdict.name(),
+            "line": self.at.map(|at| at.line),
+            "reason": if self.verdict == Verdict::Pass { Value::Null } else { json!(self.reason) },
+        });
+        if self.verdict == Verdict::Error {
+            object["column"] = json!(self.at.map(|at| at.column));
+        }
+        if !self.notes.is_empty() {
+            object["notes"] = json!(self.notes);
+        }
+        object
+    }
+}
+
+/// A JUnit document of the outcomes of files.
+pub fn drill_junit(outcomes: &[(String, Outcome)]) -> String {
+    let count = |verdict: &[Verdict]| outcomes.iter().filter(|(_, o)| verdict.contains(&o.verdict)).count();
+    let (failures, errors) = (count(&[Verdict::Fail]), count(&[Verdict::Error]));
+    let skipped = count(&[Verdict::Skip, Verdict::Empty]);
+    let head = format!(
+        "tests=\"{}\" failures=\"{failures}\" errors=\"{errors}\" skipped=\"{skipped}\"",
+        outcomes.len()
+    );
+    let mut out = format!("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<testsuites {head}>\n");
+    let _ = writeln!(out, "  <testsuite name=\"steadfast drill\" {head}>");
+    for (file, outcome) in outcomes {
+        let file = escaped(file);
+        let (version, time) = (outcome.ip_version, outcome.took.as_secs_f64());
+        let _ = write!(out, "    <testcase classname=\"{file}\" name=\"{file} {version}\" time=\"{time}\"");
+        let tag = match outcome.verdict {
+            Verdict::Pass => {
+                out.push_str("/>\n");
+                continue;
+            }
+            Verdict::Fail => "failure",
+            Verdict::Error => "error",
+            Verdict::Skip | Verdict::Empty => "skipped",
+        };
+        let line = outcome.at.map_or(String::new(), |at| format!("line {}: ", at.line));
+        let (message, text) = (escaped(&format!("{line}{}", outcome.reason)), escaped(&outcome.details));
+        let _ = writeln!(out, ">\n      <{tag} message=\"{message}\">{text}</{tag}>\n    </testcase>");
+    }
+    out.push_str("  </testsuite>\n</testsuites>\n");
+    out
+}
+
+/// What happened, the script on the left and the stack on the right.
+pub(super) fn ladder(record: &[Entry], flows: &[Flow], start: Instant) -> String {
+    let mut rows: Vec<String> = record.iter().map(|entry| row(entry, flows, start)).collect();
+    let mut text = format!("{:>12}  script{:width$}stack\n", "time", "", width = FIELD - 3);
+    if rows.len() > ROWS {
+        let _ = writeln!(text, "{:>12}  … {} rows left out …", "", rows.len() - ROWS);
+        rows.drain(..rows.len() - ROWS);
+    }
+    text.extend(rows);
+    text
+}
+
+fn row(entry: &Entry, flows: &[Flow], start: Instant) -> String {
+    let nanos = entry.at.saturating_since(start).as_nanos() as u64;
+    let time = Instant::from_nanos(nanos).to_string();
+    match &entry.what {
+        What::Packet { inbound, bytes } => {
+            let direction = if *inbound { Direction::In } else { Direction::Out };
+            let text = Live::parse(bytes).map_or("no IP packet".to_owned(), |live| {
+                let ends = live.ends();
+                let flow = flows.iter().rev().find(|flow| {
+                    let (out, back) = ((flow.local, flow.remote), (flow.remote, flow.local));
+                    ends.is_some_and(|ends| ends == out || ends == back)
+                });
+                compare::line(&live, flow.or(flows.last()), direction)
+            });
+            let text = text[2..].to_owned();
+            let dashes = "-".repeat(FIELD.saturating_sub(text.chars().count() + 5));
+            if *inbound {
+                format!("{time:>12}  |-- {text} {dashes}>|\n")
+            } else {
+                format!("{time:>12}  |<{dashes} {text} --|\n")
+            }
+        }
+        What::State { local, remote, from, to } => {
+            let ends = if flows.len() > 1 { format!("  {local} {remote}") } else { String::new() };
+            format!("{time:>12}  {:FIELD$}   {from} > {to}{ends}\n", "")
+        }
+        What::Text(text) => format!("{time:>12}  {:FIELD$}   {text}\n", ""),
+    }
+}
+
+/// The packets as one section of a capture file.
+pub(super) fn capture(record: &[Entry], title: &str) -> Vec<u8> {
+    let packets = record.iter().filter_map(|entry| match &entry.what {
+        What::Packet { inbound, bytes } => Some(Captured {
+            at: entry.at,
+            host: 0,
+            outbound: !inbound,
+            bytes: Bytes::from(bytes.clone()),
+            entry: None,
+            note: String::new(),
+        }),
+        _ => None,
+    });
+    pcapng::plain_section(title, "stack", packets)
+}

@@ -1,0 +1,95 @@
+//! The names of C's headers, with Linux's numbers.
+
+const NAMES: [(&str, i64); 64] = [
+    ("O_RDONLY", 0),
+    ("O_WRONLY", 1),
+    ("O_RDWR", 2),
+    ("O_CREAT", 0o100),
+    ("O_NONBLOCK", O_NONBLOCK),
+    ("F_GETFL", 3),
+    ("F_SETFL", 4),
+    ("F_GETFD", 1),
+    ("F_SETFD", 2),
+    ("FD_CLOEXEC", 1),
+    ("SOCK_STREAM", 1),
+    ("SOCK_DGRAM", 2),
+    ("SOCK_RAW", 3),
+    ("SOCK_SEQPACKET", 5),
+    ("SOCK_NONBLOCK", O_NONBLOCK),
+    ("SOCK_CLOEXEC", 0o2_000_000),
+    ("AF_INET", 2),
+    ("AF_INET6", 10),
+    ("PF_INET", 2),
+    ("PF_INET6", 10),
+    ("IPPROTO_IP", 0),
+    ("IPPROTO_TCP", 6),
+    ("IPPROTO_UDP", 17),
+    ("IPPROTO_SCTP", 132),
+    ("IPPROTO_MPTCP", 262),
+    ("SHUT_RD", 0),
+    ("SHUT_WR", 1),
+    ("SHUT_RDWR", 2),
+    ("MSG_OOB", MSG_OOB),
+    ("MSG_PEEK", MSG_PEEK),
+    ("MSG_DONTROUTE", 4),
+    ("MSG_TRUNC", MSG_TRUNC),
+    ("MSG_DONTWAIT", MSG_DONTWAIT),
+    ("MSG_EOR", 0x80),
+    ("MSG_WAITALL", MSG_WAITALL),
+    ("MSG_ERRQUEUE", MSG_ERRQUEUE),
+    ("MSG_NOSIGNAL", 0x4000),
+    ("MSG_MORE", MSG_MORE),
+    ("MSG_ZEROCOPY", MSG_ZEROCOPY),
+    ("MSG_FASTOPEN", MSG_FASTOPEN),
+    ("POLLIN", 1),
+    ("POLLPRI", 2),
+    ("POLLOUT", 4),
+    ("POLLERR", 8),
+    ("POLLHUP", 0x10),
+    ("POLLNVAL", 0x20),
+    ("POLLRDNORM", 0x40),
+    ("POLLWRNORM", 0x100),
+    ("POLLRDHUP", 0x2000),
+    ("POLLINIGNEOF", 0x2000),
+    ("EPOLLIN", 1),
+    ("EPOLLPRI", 2),
+    ("EPOLLOUT", 4),
+    ("EPOLLERR", 8),
+    ("EPOLLHUP", 0x10),
+    ("EPOLLRDHUP", 0x2000),
+    ("EPOLLONESHOT", 1 << 30),
+    ("EPOLLET", 1 << 31),
+    ("EPOLL_CTL_ADD", 1),
+    ("EPOLL_CTL_DEL", 2),
+    ("EPOLL_CTL_MOD", 3),
+    ("SPLICE_F_MOVE", 1),
+    ("SPLICE_F_NONBLOCK", SPLICE_NONBLOCK),
+    ("NULL", 0),
+];
+
+pub(crate) const O_NONBLOCK: i64 = 0o4000;
+pub(crate) const MSG_OOB: i64 = 1;
+pub(crate) const MSG_PEEK: i64 = 2;
+pub(crate) const MSG_TRUNC: i64 = 0x20;
+pub(crate) const MSG_DONTWAIT: i64 = 0x40;
+pub(crate) const MSG_WAITALL: i64 = 0x100;
+pub(crate) const MSG_ERRQUEUE: i64 = 0x2000;
+pub(crate) const MSG_MORE: i64 = 0x8000;
+pub(crate) const MSG_ZEROCOPY: i64 = 0x400_0000;
+pub(crate) const MSG_FASTOPEN: i64 = 0x2000_0000;
+pub(crate) const SPLICE_NONBLOCK: i64 = 2;
+
+/// The number that a name stands for.
+pub(crate) fn value(name: &str) -> Option<i64> {
+    NAMES.iter().find(|(known, _)| *known == name).map(|(_, value)| *value)
+}
+
+/// Flags of `poll` or `epoll` by their names.
+pub(crate) fn events(events: i64) -> String {
+    let names: Vec<_> = NAMES
+        .iter()
+        .filter(|(name, value)| name.starts_with("POLL") && *name != "POLLINIGNEOF" && events & value != 0)
+        .map(|(name, _)| *name)
+        .collect();
+    if names.is_empty() { "0".to_owned() } else { names.join("|") }
+}
