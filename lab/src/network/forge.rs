@@ -246,7 +246,9 @@ impl Network {
             } else {
                 "flood".to_owned()
             };
-            self.record.note(self.now, None, || format!("{text}: [S] from {source}"));
+            // Not the source itself, so that ladders do not depend on the seed.
+            let (prefix, len) = flood.prefix;
+            self.record.note(self.now, None, || format!("{text}: [S] from {prefix}/{len}"));
         }
         let what = Happening::Deliver { host, packet, entry: None, note: String::new(), forged: true };
         self.schedule(self.now, what);
