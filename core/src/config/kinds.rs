@@ -214,7 +214,7 @@ impl Kind<OptionLayout> for Layout {
 pub enum RefuseWith {
     /// RST: the client gets ECONNREFUSED.
     TcpReset,
-    /// ICMP communication administratively prohibited: the client gets EACCES.
+    /// ICMP communication administratively prohibited: the client gets EHOSTUNREACH over IPv4 and EACCES over IPv6, as with Linux.
     AdminProhibited,
     /// Nothing.
     Drop,
