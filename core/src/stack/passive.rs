@@ -181,13 +181,29 @@ impl Stack {
         if !self.room_for_child(listener, segment) {
             return true;
         }
+        let tuple = segment.tuple;
+        let agreed = self.agreed_without_entry(listener, segment, offer, Origin::Passive, (iss, irs));
+        self.note_listen(&tuple, State::SynReceived);
+        self.make_child(listener, agreed, segment, true);
+        true
+    }
+
+    /// What was agreed on where no half-open entry remembers it: a cookie, or Fast Open. `numbers`: ISS and IRS.
+    fn agreed_without_entry(
+        &self,
+        listener: u32,
+        segment: &Segment<'_>,
+        offer: Offer,
+        origin: Origin,
+        numbers: (SeqNum, SeqNum),
+    ) -> Agreed {
         let options = Arc::clone(&self.listeners[listener as usize].options);
         let tuple = segment.tuple;
-        let agreed = Agreed {
+        Agreed {
             tuple,
-            origin: Origin::Passive,
-            iss,
-            irs,
+            origin,
+            iss: numbers.0,
+            irs: numbers.1,
             announced: syn_window(options.rcvbuf),
             peer_mss: offer.peer_mss,
             adv_mss: self.advertised_mss(tuple.is_ipv4(), options.max_segment),
@@ -199,10 +215,7 @@ impl Stack {
             syn_retransmitted: false,
             rtt: None,
             options,
-        };
-        self.note_listen(&tuple, State::SynReceived);
-        self.make_child(listener, agreed, segment, true);
-        true
+        }
     }
 
     /// Whether a listener may get one connection more; if not, the segment was dealt with (SA-SYN_RCVD-07, -08).
@@ -333,24 +346,8 @@ impl Stack {
             return false;
         }
         let tuple = segment.tuple;
-        let options = Arc::clone(&self.listeners[listener as usize].options);
-        let agreed = Agreed {
-            tuple,
-            origin: Origin::FastOpen,
-            iss: self.keys.iss(self.now, &tuple),
-            irs: segment.seq(),
-            announced: syn_window(options.rcvbuf),
-            peer_mss: offer.peer_mss,
-            adv_mss: self.advertised_mss(tuple.is_ipv4(), options.max_segment),
-            pmtu: self.path_mtu(tuple.remote().ip()),
-            snd_wscale: offer.wscale(),
-            sack: offer.sack(),
-            ecn: offer.ecn(),
-            ts_recent: segment.options().timestamps.filter(|_| offer.timestamps()).map(|ts| ts.val),
-            syn_retransmitted: false,
-            rtt: None,
-            options,
-        };
+        let numbers = (self.keys.iss(self.now, &tuple), segment.seq());
+        let agreed = self.agreed_without_entry(listener, segment, offer, Origin::FastOpen, numbers);
         self.note_listen(&tuple, State::SynReceived);
         self.counters.tcp_fast_open_passive += 1;
         self.listeners[listener as usize].fast_open_pending += 1;
