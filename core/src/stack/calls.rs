@@ -336,8 +336,11 @@ impl Stack {
                 connection.shutdown_read();
                 connection.signal(Event::READABLE);
             }
-            if how == Shutdown::Read { Ok(()) } else { connection.shutdown_write(env) }
-        })
+            if how != Shutdown::Read {
+                connection.shutdown_write(env);
+            }
+        });
+        Ok(())
     }
 
     /// CLOSE: gives the handle back. What is queued is still delivered, by an orphan if need be. With data unread, or
@@ -419,11 +422,10 @@ impl Stack {
             SocketKind::Finished(finished) => finished.options = options,
             SocketKind::Connection(index) => {
                 let index = *index;
-                let config = self.config.clone();
                 self.with_connection(index, |connection, env| {
                     let keepalive = connection.options.keepalive;
                     connection.options = options;
-                    connection.update_mss(&config);
+                    connection.update_mss(env.config);
                     if connection.options.keepalive {
                         connection.arm_keepalive(env);
                     } else if keepalive {

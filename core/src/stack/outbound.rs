@@ -157,7 +157,9 @@ fn emit(
     header.emit(segment);
     let mut sum = Sum::new();
     let (head, payload) = segment.split_at_mut(header_len);
-    queue_out(queue, outgoing.offset, payload, &mut sum);
+    if !payload.is_empty() {
+        queue.copy_out(outgoing.offset, payload, &mut sum);
+    }
     let mut whole = pseudo_header(source, destination, PROTOCOL_TCP, segment_len as u32);
     if checksum_offload {
         // The device adds the rest to the sum of the pseudo-header.
@@ -169,12 +171,6 @@ fn emit(
         tcp::set_checksum(segment, whole.finish());
     }
     Transmit { len: ip_len + segment_len, segment_size: outgoing.segment_size, checksum_offload }
-}
-
-fn queue_out(queue: &mut Rope, offset: usize, payload: &mut [u8], sum: &mut Sum) {
-    if !payload.is_empty() {
-        queue.copy_out(offset, payload, sum);
-    }
 }
 
 fn emit_ip(

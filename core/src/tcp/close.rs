@@ -2,7 +2,6 @@
 
 use super::input::{Closed, Outcome};
 use super::tcb::{Connection, Env};
-use crate::error::Error;
 use crate::socket::SocketId;
 use crate::time::Duration;
 use crate::trace::State;
@@ -10,9 +9,9 @@ use crate::trace::State;
 impl Connection {
     /// Half-close: FIN after what is queued (SA-EST-32, SA-CLOSE_WAIT-27). The state changes at once, the FIN
     /// leaves when it can (conformance decision 14). In SYN-RECEIVED it waits until the connection is established.
-    pub(crate) fn shutdown_write(&mut self, env: &mut Env<'_>) -> Result<(), Error> {
+    pub(crate) fn shutdown_write(&mut self, env: &mut Env<'_>) {
         if self.tcb.snd.fin_queued {
-            return Ok(());
+            return;
         }
         self.tcb.snd.fin_queued = true;
         match self.tcb.state {
@@ -20,7 +19,6 @@ impl Connection {
             State::CloseWait => self.set_state(State::LastAck, env),
             _ => {}
         }
-        Ok(())
     }
 
     /// What was received and not read is discarded, and so is what follows (SA-EST-25).
@@ -44,7 +42,8 @@ impl Connection {
         self.socket = SocketId::default();
         self.tcb.rcv.shut = true;
         self.tcb.timers.life = None;
-        if self.shutdown_write(env).is_err() || orphans_full {
+        self.shutdown_write(env);
+        if orphans_full {
             env.counters.tcp_abort_on_memory += 1;
             return Outcome::Closed(Closed { error: None, rst: true });
         }

@@ -80,12 +80,14 @@ impl Recovery {
         reneged
     }
 
-    pub(crate) fn forget_sacked(&mut self) {
-        self.sacked.clear();
+    /// The recovery point is acknowledged. What was acknowledged selectively beyond it stays known.
+    pub(crate) fn end(&mut self) {
+        self.phase = CaState::Open;
+        (self.forced, self.partial_seen, self.inflation) = (false, false, 0);
     }
 
-    pub(crate) fn has_sacked(&self) -> bool {
-        !self.sacked.is_empty()
+    pub(crate) fn forget_sacked(&mut self) {
+        self.sacked.clear();
     }
 
     /// Where the unsacked data ends that RFC 6675 holds for lost: `threshold` ranges, or more than
@@ -184,7 +186,7 @@ mod tests {
         assert!(!recovery.advance(UNA + 500));
         assert!(!recovery.advance(UNA + 2000));
         assert!(recovery.advance(UNA + 3000), "the peer held 3000..4000 and does not acknowledge it");
-        assert!(!recovery.has_sacked());
+        assert!(recovery.sacked.is_empty());
     }
 
     #[test]

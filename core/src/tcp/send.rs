@@ -159,9 +159,9 @@ impl Connection {
                 }
                 CaState::Recovery => {
                     grow = false;
-                    self.end_recovery();
+                    recovery.end();
                 }
-                CaState::Loss if ack.ge(recover) => self.end_recovery(),
+                CaState::Loss if ack.ge(recover) => recovery.end(),
                 _ => {}
             }
         }
@@ -171,21 +171,6 @@ impl Connection {
             self.congestion.acknowledged(Acknowledged { now: env.now, bytes: acked, mss, srtt });
         }
         keep_timer
-    }
-
-    fn end_recovery(&mut self) {
-        if let Some(recovery) = self.recovery.as_mut() {
-            let mut fresh = Recovery::new(self.tcb.snd.una);
-            std::mem::swap(recovery.as_mut(), &mut fresh);
-            // What lies beyond the recovery point stays known.
-            if fresh.has_sacked() {
-                fresh.phase = CaState::Open;
-                fresh.forced = false;
-                fresh.partial_seen = false;
-                fresh.start_inflation(0);
-                **recovery = fresh;
-            }
-        }
     }
 
     fn measure(&mut self, ack: SeqNum, segment: &Segment<'_>, env: &mut Env<'_>) {
