@@ -28,7 +28,7 @@ struct Edge {
 #[derive(Default)]
 pub struct Watch {
     edges: BTreeMap<(SocketAddr, SocketAddr), Edge>,
-    /// Half-open entries made since the stack last had nothing to send. The SYN-ACKs of several, all waiting, cannot
+    /// Half-open entries made since the stack last had nothing to send. What is said for several, all waiting, cannot
     /// be told apart: within a tick of the ISS clock they have the same numbers.
     begun: BTreeMap<(SocketAddr, SocketAddr), u32>,
     /// Payload that leaves is this function of its place in the stream.
@@ -118,6 +118,10 @@ impl Watch {
         if flags.rst() {
             return;
         }
+        if self.begun.get(&tuple).is_some_and(|entries| *entries > 1) {
+            self.edges.remove(&tuple);
+            return;
+        }
         if flags.syn() {
             let scale = flags.ack().then(|| header.options.window_scale.unwrap_or(0));
             let right = flags.ack().then(|| header.ack + u32::from(header.window));
@@ -126,7 +130,6 @@ impl Watch {
             // The same SYN-ACK again, not that of another SYN which found the same clock.
             if let Some(Edge { iss, scale: Some(before), right: Some(old), acked }) = before
                 && (iss, acked) == (header.seq, header.ack)
-                && self.begun.get(&tuple).is_none_or(|entries| *entries < 2)
             {
                 assert_eq!(Some(before), scale, "{tuple:?} changed the window scale it offers");
                 // Its field is not scaled: more than that it cannot say.
