@@ -3,7 +3,7 @@
 //! A [`Device`] carries bare IP packets between the stack and a network. [`Tun`] is the one that reaches the
 //! kernel; [`memory::pair`] joins two stacks inside one program, for tests.
 //!
-//! This is the only crate of the workspace where `unsafe` may stand: the `ioctl` that makes a TUN device.
+//! This is the only crate of the workspace where `unsafe` may stand: the `ioctl`s that make a TUN device.
 #![deny(unsafe_op_in_unsafe_fn)]
 
 use std::io;
@@ -13,6 +13,8 @@ pub mod memory;
 
 #[cfg(target_os = "linux")]
 mod link;
+#[cfg(target_os = "linux")]
+mod offload;
 #[cfg(target_os = "linux")]
 mod tun;
 
