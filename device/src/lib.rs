@@ -31,7 +31,7 @@ pub trait Device: Send + 'static {
 
     /// Reads the next packet into `buffer`, which holds at least [`Capabilities::frame_len`] bytes.
     ///
-    /// An error means that the device is gone for good.
+    /// An error means that the device is gone for good, and comes again at the next call.
     fn poll_recv(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<Received>>;
 
     /// Writes a packet. `Pending`: the device is full, offer the same frame again.
