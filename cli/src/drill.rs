@@ -8,7 +8,10 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
 use steadfast::Profile;
-use steadfast_lab::drill::{Drill, DrillOptions, IpVersion, Outcome, Verdict, drill_junit, run_drill};
+use steadfast_lab::drill::{
+    Drill, DrillOptions, IpVersion, Outcome, Source, SourceError, Verdict, drill_junit, is_drill_file,
+    read_scripts, run_drill,
+};
 
 use crate::failure::Failure;
 
@@ -20,8 +23,10 @@ const REASONS: usize = 20;
 /// Scripts.
 #[derive(Subcommand)]
 pub(crate) enum DrillCommand {
-    /// Run scripts: files, and all `.pkt` files of directories.
+    /// Run scripts: files, and all `.pkt` and `.pkt.jinja` files of directories.
     Run(Run),
+    /// Print the scripts of a family (`.pkt.jinja`) as they are run.
+    Show(Show),
 }
 
 /// Run scripts.
@@ -56,11 +61,40 @@ pub(crate) struct Run {
     ladder: bool,
 }
 
+/// Print scripts.
+#[derive(Args)]
+pub(crate) struct Show {
+    /// A family, or a script.
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+    /// Only the script of this name, without its heading: its lines are those that `run` names.
+    #[arg(value_name = "NAME")]
+    name: Option<String>,
+}
+
 impl DrillCommand {
     pub(crate) fn run(self) -> Result<(), Failure> {
         match self {
             DrillCommand::Run(command) => command.run(),
+            DrillCommand::Show(command) => command.run(),
         }
+    }
+}
+
+impl Show {
+    fn run(&self) -> Result<(), Failure> {
+        let wrong = |error: SourceError| Failure::usage(format!("{}: {error}", self.file.display()));
+        let scripts = read_scripts(&self.file).map_err(wrong)?;
+        let Some(name) = &self.name else {
+            let whole = |script: &Source| match &script.name {
+                Some(name) => format!("=== {name}\n{}", script.text),
+                None => script.text.clone(),
+            };
+            return say(&scripts.iter().map(whole).collect::<String>());
+        };
+        let named = scripts.iter().find(|script| script.name.as_ref() == Some(name));
+        let none = || Failure::usage(format!("{}: no script of the name `{name}`", self.file.display()));
+        say(&named.ok_or_else(none)?.text)
     }
 }
 
@@ -94,7 +128,7 @@ impl Run {
             }
         }
         if files.is_empty() {
-            return Err(Failure::usage("no .pkt file in the directories given"));
+            return Err(Failure::usage("no .pkt or .pkt.jinja file in the directories given"));
         }
         Ok(files)
     }
@@ -115,10 +149,13 @@ impl Run {
         let mut outcomes = Vec::new();
         for file in files {
             bar.set_message(file.display().to_string());
-            for outcome in self.play_file(file)? {
-                let name = file.display().to_string();
-                bar.suspend(|| self.tell(&name, &outcome))?;
-                outcomes.push((name, outcome));
+            let scripts = match read_scripts(file) {
+                Err(SourceError::Io(e)) => return Err(Failure::system(file.display(), e)),
+                scripts => scripts,
+            };
+            for (title, text, outcome) in self.play_file(file, scripts) {
+                bar.suspend(|| self.tell(&title, &text, &outcome))?;
+                outcomes.push((title, outcome));
             }
             bar.inc(1);
         }
@@ -126,10 +163,29 @@ impl Run {
         Ok(outcomes)
     }
 
+    /// What the scripts of a file are called, their text and how they went.
+    fn play_file(
+        &self,
+        file: &Path,
+        scripts: Result<Vec<Source>, SourceError>,
+    ) -> Vec<(String, String, Outcome)> {
+        let scripts = match scripts {
+            Ok(scripts) => scripts,
+            Err(error) => {
+                let version = self.ip_version.first().copied().unwrap_or_default();
+                let title = file.display().to_string();
+                return vec![(title, String::new(), Outcome::no_scripts(&error, version))];
+            }
+        };
+        let all = scripts.into_iter().flat_map(|script| {
+            let outcomes = self.play_script(file, &script.text);
+            outcomes.into_iter().map(move |outcome| (script.title(file), script.text.clone(), outcome))
+        });
+        all.collect()
+    }
+
     /// One outcome for each version, and one alone where the script chooses or cannot be read.
-    fn play_file(&self, file: &Path) -> Result<Vec<Outcome>, Failure> {
-        let bytes = fs::read(file).map_err(|e| Failure::system(file.display(), e))?;
-        let text = String::from_utf8_lossy(&bytes);
+    fn play_script(&self, file: &Path, text: &str) -> Vec<Outcome> {
         let beside = |path: &str| fs::read_to_string(file.parent().unwrap_or(Path::new(".")).join(path)).ok();
         let options = DrillOptions {
             profile: self.profile,
@@ -139,33 +195,34 @@ impl Run {
             capture: self.pcap.is_some(),
             files: &beside,
         };
-        let Ok(drill) = Drill::parse(&text, &options.defines) else {
-            return Ok(vec![run_drill(&text, &options)]);
+        let Ok(drill) = Drill::parse(text, &options.defines) else {
+            return vec![run_drill(text, &options)];
         };
         if drill.ip_version().is_some() || self.ip_version.is_empty() {
-            return Ok(vec![drill.run(&options)]);
+            return vec![drill.run(&options)];
         }
         let with = |version: &IpVersion| drill.run(&DrillOptions { ip_version: *version, ..options.clone() });
-        Ok(self.ip_version.iter().map(with).collect())
+        self.ip_version.iter().map(with).collect()
     }
 
     /// Says how a script went: for a person only what is wrong.
-    fn tell(&self, file: &str, outcome: &Outcome) -> Result<(), Failure> {
+    fn tell(&self, title: &str, script: &str, outcome: &Outcome) -> Result<(), Failure> {
         if self.json {
-            return say(&format!("{}\n", outcome.to_json(file)));
+            return say(&format!("{}\n", outcome.to_json(title)));
         }
         let mut text = String::new();
         if matches!(outcome.verdict, Verdict::Fail | Verdict::Error) {
             let place = match (outcome.verdict, outcome.at) {
-                (Verdict::Fail, Some(at)) => format!("{file}:{}", at.line),
-                (_, Some(at)) => format!("{file}:{}:{}", at.line, at.column),
-                (_, None) => file.to_owned(),
+                (Verdict::Fail, Some(at)) => format!("{title}:{}", at.line),
+                (_, Some(at)) => format!("{title}:{}:{}", at.line, at.column),
+                (_, None) => title.to_owned(),
             };
             let (verdict, version) = (outcome.verdict.name(), outcome.ip_version);
-            text.push_str(&format!(
-                "{place}: {verdict} ({version}): {}\n{}",
-                outcome.reason, outcome.details
-            ));
+            text.push_str(&format!("{place}: {verdict} ({version}): {}\n", outcome.reason));
+            if let Some((at, line)) = outcome.at.and_then(|at| Some((at, script.lines().nth(at.line - 1)?))) {
+                text.push_str(&format!("{:>5} | {line}\n", at.line));
+            }
+            text.push_str(&outcome.details);
             outcome.notes.iter().for_each(|note| text.push_str(&format!("note: {note}\n")));
         }
         if (self.ladder || outcome.verdict == Verdict::Fail) && !outcome.ladder.is_empty() {
@@ -199,7 +256,7 @@ fn collect(directory: &Path, depth: usize, files: &mut Vec<PathBuf>) -> Result<(
     for path in paths {
         if path.is_dir() && depth < DEPTH {
             collect(&path, depth + 1, files)?;
-        } else if path.extension().is_some_and(|extension| extension == "pkt") {
+        } else if is_drill_file(&path) {
             files.push(path);
         }
     }

@@ -10,6 +10,7 @@ mod call;
 mod code;
 mod command;
 mod compare;
+mod family;
 mod flow;
 mod interpret;
 mod lex;
@@ -29,6 +30,7 @@ use std::str::FromStr;
 use steadfast_core::Profile;
 use steadfast_core::time::Duration;
 
+pub use family::{Source, SourceError, is_drill_file, read_scripts};
 pub use lex::{Position, SyntaxError};
 pub use report::drill_junit;
 
