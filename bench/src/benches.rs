@@ -16,6 +16,8 @@ pub(crate) struct Effort {
     pub(crate) seconds: f64,
     /// Only up to 10,000 idle connections.
     pub(crate) quick: bool,
+    /// Without the peer.
+    pub(crate) alone: bool,
 }
 
 /// A bench: its name, what it measures, and what gives its rows. The last argument tells the progress.
@@ -119,8 +121,8 @@ fn versus(
     progress: &dyn Fn(String),
 ) -> Row {
     let mut ours = Stacks::new(setup, &|_| {});
-    let mut peers = Peers::new(setup, &|_| {});
-    alternate(name, work, goal, &mut ours, Some(&mut peers), effort, progress)
+    let mut peers = (!effort.alone).then(|| Peers::new(setup, &|_| {}));
+    alternate(name, work, goal, &mut ours, peers.as_mut(), effort, progress)
 }
 
 fn alternate(
@@ -156,11 +158,11 @@ fn sizes(effort: &Effort) -> impl Iterator<Item = (usize, &'static str)> + use<>
     SIZES.into_iter().filter(move |(idle, _)| *idle < most)
 }
 
-fn pairs(name: &str, idle: usize, progress: &dyn Fn(String)) -> (Stacks, Option<Peers>) {
+fn pairs(name: &str, idle: usize, effort: &Effort, progress: &dyn Fn(String)) -> (Stacks, Option<Peers>) {
     let setup = Setup { idle, ..Setup::PLAIN };
     let opened = |count| progress(format!("{name}: {count} of {idle} connections opened"));
     let ours = Stacks::new(&setup, &opened);
-    (ours, (idle <= PEER_MOST).then(|| Peers::new(&setup, &opened)))
+    (ours, (idle <= PEER_MOST && !effort.alone).then(|| Peers::new(&setup, &opened)))
 }
 
 fn scale(effort: &Effort, progress: &dyn Fn(String)) -> Vec<Row> {
@@ -171,7 +173,7 @@ fn scale(effort: &Effort, progress: &dyn Fn(String)) -> Vec<Row> {
         (Work::ConnectClose, "crr", "mem_scale crr 1"),
     ];
     for (idle, size) in sizes(effort) {
-        let (mut ours, mut peers) = pairs("mem_scale", idle, progress);
+        let (mut ours, mut peers) = pairs("mem_scale", idle, effort, progress);
         for (work, short, alone) in works {
             let goal = match size {
                 "10k" => Goal::Ratio(100.0),
@@ -188,7 +190,7 @@ fn scale(effort: &Effort, progress: &dyn Fn(String)) -> Vec<Row> {
 fn idle(effort: &Effort, progress: &dyn Fn(String)) -> Vec<Row> {
     let mut rows = Vec::new();
     for (idle, size) in sizes(effort) {
-        let (mut ours, mut peers) = pairs("mem_idle", idle, progress);
+        let (mut ours, mut peers) = pairs("mem_idle", idle, effort, progress);
         let goal = if size == "1M" { Goal::Value(100e-9) } else { Goal::Open };
         let name = format!("mem_idle {size}");
         rows.push(alternate(&name, Work::Empty, goal, &mut ours, peers.as_mut(), effort, progress));

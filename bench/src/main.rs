@@ -29,6 +29,9 @@ struct Arguments {
     /// A third of the time, and at most 10,000 idle connections.
     #[arg(long)]
     quick: bool,
+    /// Leaves the peer out: for profiles of ours.
+    #[arg(long)]
+    alone: bool,
     /// JSON in place of the table.
     #[arg(long)]
     json: bool,
@@ -54,6 +57,7 @@ fn main() -> ExitCode {
         rounds: arguments.rounds.max(1),
         seconds: if arguments.quick { 0.1 } else { 0.3 },
         quick: arguments.quick,
+        alone: arguments.alone,
     };
     let bar = ProgressBar::new_spinner();
     bar.set_style(ProgressStyle::with_template("{elapsed} {msg}").expect("a template"));
