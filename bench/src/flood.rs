@@ -6,11 +6,11 @@ use steadfast_core::seq::SeqNum;
 use steadfast_core::wire::checksum::pseudo_header;
 use steadfast_core::wire::tcp::{self, Flags, Header, Options, Timestamps};
 use steadfast_core::wire::{Ecn, PROTOCOL_TCP, ipv4};
-use steadfast_core::{ConnectOptions, ListenOptions};
+use steadfast_core::{ConnectOptions, ListenOptions, SocketId};
 
 use crate::benches::Effort;
 use crate::measure::{Rounds, rate};
-use crate::ours::{CLIENT, SERVER, Stacks, stack};
+use crate::ours::{SERVER, Stacks};
 use crate::pair::Setup;
 use crate::report::{Goal, Row, Unit};
 
@@ -65,37 +65,53 @@ pub(crate) fn syn(number: u32) -> Vec<u8> {
     packet
 }
 
+/// A server under a flood, its half-open table full.
+pub(crate) struct Flood {
+    pair: Stacks,
+    listener: SocketId,
+    frame: Vec<u8>,
+}
+
+impl Flood {
+    pub(crate) fn new() -> Flood {
+        let mut pair = Stacks::unconnected(&Setup::PLAIN, |config| config.tcp_max_syn_backlog = BACKLOG);
+        let listener = pair.server.listen(SocketAddr::new(SERVER, PORT), ListenOptions::default());
+        let listener = listener.expect("the port is free");
+        let mut flood = Flood { pair, listener, frame: vec![0; 1500] };
+        (0..BACKLOG).for_each(|number| flood.syn(&syn(SYNS as u32 + number)));
+        flood
+    }
+
+    /// A SYN, and what answers it.
+    pub(crate) fn syn(&mut self, packet: &[u8]) {
+        let now = self.pair.now();
+        self.pair.server.receive(now, packet);
+        let answer = self.pair.server.transmit(now, &mut self.frame);
+        std::hint::black_box(answer).expect("every SYN is answered");
+    }
+
+    /// A client who means it.
+    fn handshake(&mut self) {
+        let pair = &mut self.pair;
+        let (now, remote) = (pair.now(), SocketAddr::new(SERVER, PORT));
+        let stream = pair.client.connect(now, remote, ConnectOptions::default()).expect("there is a port");
+        pair.carry();
+        let (accepted, _) = pair.server.accept(self.listener).expect("a legitimate handshake succeeds");
+        pair.client.abort(now, stream).expect("it is there");
+        pair.carry();
+        pair.server.close(now, accepted).expect("it is there");
+        while pair.client.poll_event().is_some() || pair.server.poll_event().is_some() {}
+    }
+}
+
 /// The bench.
 pub(crate) fn run(effort: &Effort, progress: &dyn Fn(String)) -> Vec<Row> {
     let syns: Vec<_> = (0..SYNS as u32).map(syn).collect();
-    let mut pair = Stacks::unconnected(&Setup::PLAIN, |config| config.tcp_max_syn_backlog = BACKLOG);
-    pair.client = stack(CLIENT, 3, &Setup::PLAIN, |_| {});
-    let listener = pair.server.listen(SocketAddr::new(SERVER, PORT), ListenOptions::default());
-    let listener = listener.expect("the port is free");
-    let mut frame = [0; 1500];
-    for number in 0..BACKLOG {
-        pair.server.receive(pair.now(), &syn(SYNS as u32 + number)[..]);
-        pair.server.transmit(pair.now(), &mut frame).expect("a SYN-ACK");
-    }
+    let mut flood = Flood::new();
     let mut turn = || {
-        pair.tick();
-        let now = pair.now();
-        for syn in &syns[..] {
-            pair.server.receive(now, &syn[..]);
-            let answer = pair.server.transmit(now, &mut frame);
-            std::hint::black_box(answer).expect("every SYN is answered");
-        }
-        for _ in 0..SYNS / BETWEEN {
-            let options = ConnectOptions::default();
-            let stream =
-                pair.client.connect(now, SocketAddr::new(SERVER, PORT), options).expect("there is a port");
-            pair.carry();
-            let (accepted, _) = pair.server.accept(listener).expect("a legitimate handshake succeeds");
-            pair.client.abort(now, stream).expect("it is there");
-            pair.carry();
-            pair.server.close(now, accepted).expect("it is there");
-            while pair.client.poll_event().is_some() || pair.server.poll_event().is_some() {}
-        }
+        flood.pair.tick();
+        syns.iter().for_each(|packet| flood.syn(packet));
+        (0..SYNS / BETWEEN).for_each(|_| flood.handshake());
         SYNS as f64
     };
     let mut ours = Rounds::default();

@@ -4,6 +4,7 @@
 mod benches;
 mod flood;
 mod footprint;
+mod guard;
 mod measure;
 mod ours;
 mod pair;
@@ -38,10 +39,29 @@ struct Arguments {
     /// Only says which benches there are.
     #[arg(long)]
     list: bool,
+    /// Counts instructions under callgrind and holds them against what is written down.
+    #[arg(long, conflicts_with = "names")]
+    guard: bool,
+    /// Writes them down.
+    #[arg(long, requires = "guard")]
+    update: bool,
+    /// So many steps of a path: what callgrind looks at.
+    #[arg(long, hide = true, value_name = "PATH=COUNT")]
+    steps: Option<String>,
 }
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    if let Some((path, count)) = arguments.steps.as_deref().and_then(|steps| steps.split_once('=')) {
+        guard::steps(path, count.parse().expect("a number of steps"));
+        return ExitCode::SUCCESS;
+    }
+    if arguments.guard {
+        return guard::run(arguments.update).unwrap_or_else(|error| {
+            eprintln!("error: {error}");
+            ExitCode::from(2)
+        });
+    }
     let chosen = match choose(&arguments.names) {
         Ok(chosen) => chosen,
         Err(name) => {

@@ -11,7 +11,7 @@ use crate::pair::{FIRST_PORT, MESSAGE, PORTS, Pair, Setup, WRITE};
 use crate::wire::Wire;
 
 /// The client's address.
-pub(crate) const CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1));
+const CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1));
 /// The server's address.
 pub(crate) const SERVER: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 2));
 
@@ -39,7 +39,7 @@ pub(crate) struct Stacks {
 }
 
 /// A stack at `address` whose secret is made of `seed`.
-pub(crate) fn stack(address: IpAddr, seed: u8, setup: &Setup, change: impl FnOnce(&mut Config)) -> Stack {
+fn stack(address: IpAddr, seed: u8, setup: &Setup, change: impl FnOnce(&mut Config)) -> Stack {
     let mut config = Config { secret: [seed; 32], ..Config::default() };
     change(&mut config);
     let mut interface = Interface::new(setup.mtu, [(address, 24)]);
@@ -96,6 +96,11 @@ impl Stacks {
     /// Carries packets both ways until there are none.
     pub(crate) fn carry(&mut self) {
         while self.to_server() | self.to_client() {}
+    }
+
+    /// The client's application writes as much as there is room for.
+    pub(crate) fn write(&mut self) {
+        while self.client.send(self.stream, &self.text).is_ok() {}
     }
 
     fn to_server(&mut self) -> bool {
@@ -172,7 +177,7 @@ impl Pair for Stacks {
 
     fn bulk_turn(&mut self) -> usize {
         self.tick();
-        while self.client.send(self.stream, &self.text).is_ok() {}
+        self.write();
         self.to_server();
         let count = read_all(&mut self.server, self.accepted, &mut self.read);
         self.to_client();
