@@ -26,7 +26,7 @@ const LOOK: Duration = Duration::from_millis(50);
 
 /// Plays all phases of a scenario, the kernel as `host`. An error: the system or the options do not let it begin.
 pub(crate) fn play(scenario: &Scenario, host: &str, options: &RunOptions) -> Result<Report, String> {
-    let mut report = Report::new(scenario, options);
+    let mut report = Report::new(scenario, options, Some(host));
     for phase in &scenario.phases {
         let mut live = Live::start(scenario, phase, options, host, Box::new(boot::boot))?;
         let failure = drive(&mut live);

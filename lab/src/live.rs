@@ -126,8 +126,6 @@ impl<'a> Live<'a> {
 
     /// Judges the phase. `failure`: what kept it from coming to its end.
     pub fn conclude(self, failure: Option<String>, report: &mut Report) {
-        let ours = 1 - self.host.min(1);
-        report.role = Some(self.network.names[ours].clone());
         let failed = failure.or_else(|| self.network.hosts[self.host].failure.clone());
         report.failures.extend(failed);
         self.played.conclude(self.network, report);

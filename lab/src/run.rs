@@ -74,18 +74,21 @@ pub struct Report {
 }
 
 impl Report {
-    /// Of a run that has not begun.
-    pub fn new(scenario: &Scenario, options: &RunOptions) -> Report {
+    /// Of a run that has not begun, in which a kernel plays this host.
+    pub fn new(scenario: &Scenario, options: &RunOptions, kernel: Option<&str>) -> Report {
+        // A scenario's ends are C and S.
+        let ours = kernel.map(|kernel| if kernel == "C" { "S" } else { "C" });
+        let heading = || ladder::heading(scenario, options.profile, kernel);
         Report {
             id: scenario.id.clone(),
             title: scenario.title.clone(),
             profile: options.profile,
             seed: options.seed,
-            role: None,
+            role: ours.map(str::to_owned),
             failures: Vec::new(),
             differences: Vec::new(),
             virtual_seconds: 0.0,
-            ladder: if options.ladder { ladder::heading(scenario, options.profile) } else { String::new() },
+            ladder: if options.ladder { heading() } else { String::new() },
             pcap: Vec::new(),
             hash: 0,
         }
@@ -100,7 +103,7 @@ impl Report {
 /// Plays every phase of a scenario and judges it. An error means that the options do not fit it: a fault names a host
 /// that it does not have, or a setting does not exist.
 pub fn run(scenario: &Scenario, options: &RunOptions) -> Result<Report, String> {
-    let mut report = Report::new(scenario, options);
+    let mut report = Report::new(scenario, options, None);
     for phase in &scenario.phases {
         run_phase(scenario, phase, options, &mut report)?;
     }

@@ -5,7 +5,6 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use nix::sched::{CloneFlags, unshare};
-use steadfast::Config;
 use steadfast::device::{Tun, TunOptions};
 use steadfast_lab::{Boot, Foreign};
 
@@ -33,13 +32,14 @@ pub(crate) fn check() -> Result<(), String> {
 pub(super) fn boot(boot: &Boot) -> Result<Box<dyn Foreign>, String> {
     unshare(CloneFlags::CLONE_NEWNET).map_err(|e| format!("no network namespace can be made: {e}"))?;
     let defaults = [
-        ("net/ipv4/tcp_congestion_control", setting(&boot.config, "tcp_congestion_control")),
+        // The one that every kernel has, in every namespace.
+        ("net/ipv4/tcp_congestion_control", "reno"),
         // Nobody else is on the link.
-        ("net/ipv6/conf/default/accept_dad", "0".to_owned()),
-        ("net/ipv6/conf/default/router_solicitations", "0".to_owned()),
+        ("net/ipv6/conf/default/accept_dad", "0"),
+        ("net/ipv6/conf/default/router_solicitations", "0"),
     ];
     for (name, value) in defaults {
-        write(&Path::new("/proc/sys").join(name), &value)?;
+        write(&Path::new("/proc/sys").join(name), value)?;
     }
     for (name, value) in &boot.sysctls {
         let (path, value) = kernel_setting(name, value)?;
@@ -54,10 +54,6 @@ pub(super) fn boot(boot: &Boot) -> Result<Box<dyn Foreign>, String> {
     options.routes = vec![(IpAddr::from([0, 0, 0, 0]), 0)];
     let tun = runtime.block_on(Tun::open(&options)).map_err(|e| e.to_string())?;
     Ok(Box::new(Kernel::new(tun, runtime, boot.config.clone())?))
-}
-
-fn setting(config: &Config, name: &str) -> String {
-    Config::setting(name).map(|setting| setting.value(config)).unwrap_or_default()
 }
 
 /// Where the kernel has a setting of ours, and its value there.
