@@ -33,6 +33,7 @@ fn reopen(t: &mut Test, seq: u32) -> u32 {
 }
 
 /// 6191-1, 6191-4: a later timestamp, or a later sequence number where there is none.
+/// SA-LISTEN-10: with an ISS above the old SND.NXT.
 #[test]
 fn a_later_syn_takes_over_sa_time_wait_01() {
     each(|t| {

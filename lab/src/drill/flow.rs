@@ -21,6 +21,8 @@ pub(crate) struct Flow {
     pub(crate) first_timestamp: Option<FirstTimestamp>,
     /// The script gave this window last.
     pub(crate) window: u16,
+    /// The Fast Open cookie that the stack gave.
+    pub(crate) cookie: Vec<u8>,
 }
 
 /// The first timestamp of the stack.
@@ -41,6 +43,7 @@ impl Flow {
             timestamps: BTreeMap::new(),
             first_timestamp: None,
             window: 0,
+            cookie: Vec::new(),
         }
     }
 

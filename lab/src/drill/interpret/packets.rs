@@ -252,7 +252,7 @@ impl Interpreter<'_> {
         Rules { neutral: self.options.neutral, tick }
     }
 
-    /// What the script calls the stack's clock.
+    /// What the script calls the stack's clock; and the cookie that it gave.
     fn learn(&mut self, spec: &Tcp, live: &Live, flow: usize) {
         let of = |options: &[TcpOption]| {
             options.iter().find_map(|option| match option {
@@ -260,7 +260,13 @@ impl Interpreter<'_> {
                 _ => None,
             })
         };
-        let Some(live_val) = live.tcp().and_then(|tcp| of(&tcp.options)) else { return };
+        let options = live.tcp().map_or(&[][..], |tcp| &tcp.options);
+        if let Some(TcpOption::FastOpen(cookie)) =
+            options.iter().find(|o| matches!(o, TcpOption::FastOpen(_)))
+        {
+            self.flows[flow].cookie.clone_from(cookie);
+        }
+        let Some(live_val) = of(options) else { return };
         if let Some(script) = spec.options.as_deref().and_then(of) {
             self.flows[flow].learn_timestamp(script, live_val);
         }
