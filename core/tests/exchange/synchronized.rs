@@ -644,6 +644,27 @@ fn the_first_copy_of_a_byte_wins_sa_est_21() {
     });
 }
 
+/// Wherever in a segment the bytes lie that wait beyond a gap already, in order or out of order.
+#[test]
+fn what_waits_and_comes_again_is_told_2883_1() {
+    in_each(&RECEIVING, |t| {
+        let (rcv, una, nxt) = (t.rcv, t.una, t.nxt);
+        let send = |t: &mut Test, from: u32, to: u32| {
+            t.send(&format!("P. seq {}:{} ack {una}", rcv + from, rcv + to));
+        };
+        let block = |from: u32, to: u32| format!("{}:{}", rcv + from, rcv + to);
+        send(t, 20, 30);
+        t.recv(&format!(". seq {nxt} ack {rcv} <sack {}>", block(20, 30)));
+        send(t, 20, 30);
+        t.recv(&format!(". seq {nxt} ack {rcv} <sack {} {}>", block(20, 30), block(20, 30)));
+        send(t, 10, 40);
+        t.recv(&format!(". seq {nxt} ack {rcv} <sack {} {}>", block(20, 30), block(10, 40)));
+        send(t, 0, 15);
+        t.recv(&format!(". seq {nxt} ack {} <sack {}>", rcv + 40, block(10, 15)));
+        t.read(40);
+    });
+}
+
 /// SA-EST-23, SA-FIN_WAIT_1-24, SA-FIN_WAIT_2-24.
 #[test]
 fn a_fin_after_a_gap_waits_sa_est_23() {
