@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::buffer::Rope;
+use crate::buffer::{Pool, Rope};
 use crate::config::Config;
 use crate::counters::{Counters, ReplyReason};
 use crate::error::Error;
@@ -27,6 +27,8 @@ pub(crate) struct Env<'a> {
     pub(crate) counters: &'a mut Counters,
     pub(crate) trace: &'a mut Trace,
     pub(crate) keys: &'a Keys,
+    /// Buffers for the queues.
+    pub(crate) pool: &'a mut Pool,
     /// The path MTU that the interface and the cache give for this peer.
     pub(crate) interface_mtu: u16,
 }

@@ -293,3 +293,6 @@ fn inbound(tcp: &LiveTcp, flow: &Flow) -> Vec<TcpOption> {
     };
     tcp.options.iter().map(name).collect()
 }
+
+#[cfg(test)]
+mod tests;
