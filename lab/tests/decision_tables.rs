@@ -80,7 +80,7 @@ fn rows() -> BTreeSet<String> {
 }
 
 /// Rows without a script.
-const LATER: &[&str] = &["SA-"];
+const LATER: &[&str] = &["SA-CLOSED", "SA-LISTEN", "SA-SYN_SENT", "SA-SYN_RCVD", "SA-TIME_WAIT"];
 
 #[test]
 fn every_row_has_a_script_of_its_name() {
