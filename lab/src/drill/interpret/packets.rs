@@ -87,13 +87,13 @@ impl Interpreter<'_> {
     /// A SYN on a flow that the stack has no connection for any more begins anew.
     fn use_flow(&mut self, index: usize, fresh_syn: bool) -> usize {
         if fresh_syn {
-            let flow = &self.flows[index];
             let all = self.world.posix.stack.sockets(self.world.now());
-            let alive = all.iter().any(|entry| {
-                entry.local == flow.local && entry.remote == flow.remote && entry.state != State::TimeWait
-            });
-            if !alive {
-                self.flows[index].begin_again();
+            let flow = &mut self.flows[index];
+            let mut ours =
+                all.iter().filter(|entry| entry.local == flow.local && entry.remote == flow.remote);
+            match ours.next() {
+                None => flow.begin_again(),
+                Some(entry) => flow.may_begin_again = entry.state == State::TimeWait,
             }
         }
         self.current = Some(index);
@@ -229,8 +229,9 @@ impl Interpreter<'_> {
             && same(&self.flows[index])
             && spec.flags & SYN != 0
             && tcp.flags & SYN != 0
-            && !self.flows[index].knows_local()
+            && (!self.flows[index].knows_local() || self.flows[index].may_begin_again)
         {
+            self.flows[index].begin_again();
             self.flows[index].learn_local(spec.seq, tcp.seq);
         }
         index
