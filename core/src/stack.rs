@@ -32,7 +32,7 @@ use crate::tcp::tcb::{Connection, Env, Origin};
 use crate::tcp::time_wait::{self, Peers, TimeWait, TimeWaits};
 use crate::time::{Duration, Instant, Tick};
 use crate::timer::{TimerId, Wheel};
-use crate::trace::{State, Trace, TraceKind};
+use crate::trace::{State, Trace, TraceEvent, TraceKind};
 use crate::wire::tcp::{Flags, Options};
 
 mod calls;
@@ -300,8 +300,10 @@ impl Stack {
         });
     }
 
+    #[inline]
     fn note(&mut self, tuple: &FourTuple, kind: TraceKind) {
-        env!(self).note(tuple, kind);
+        let at = self.now;
+        self.trace.push(|| TraceEvent { at, local: tuple.local(), remote: tuple.remote(), kind });
     }
 
     fn note_state(&mut self, tuple: &FourTuple, from: State, to: State) {
