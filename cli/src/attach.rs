@@ -13,6 +13,7 @@ use steadfast::{Config, Net, Profile};
 
 use crate::capture::Captured;
 use crate::failure::Failure;
+use crate::status;
 
 /// How long a server that is told to end waits for connections to close in good order.
 pub(crate) const CLOSE_LIMIT: Duration = Duration::from_secs(5);
@@ -117,6 +118,7 @@ impl Attach {
             builder = builder.address(address, prefix_len);
         }
         let net = builder.start(device).map_err(|e| Failure::system("cannot start the stack", e))?;
+        status::print_on_signal(net.clone())?;
         Ok(Attached { net, tun, addresses: addresses.into_iter().map(|(a, _)| a).collect() })
     }
 

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use slab::Slab;
 use slotmap::SlotMap;
 
-use crate::buffer::Rope;
+use crate::buffer::{Pool, Rope};
 use crate::config::Config;
 use crate::counters::{Counters, DropReason, ReplyReason};
 use crate::error::Error;
@@ -32,7 +32,7 @@ use crate::tcp::tcb::{Connection, Env, Origin};
 use crate::tcp::time_wait::{self, Peers, TimeWait, TimeWaits};
 use crate::time::{Duration, Instant, Tick};
 use crate::timer::{TimerId, Wheel};
-use crate::trace::{State, Trace, TraceKind};
+use crate::trace::{State, Trace, TraceEvent, TraceKind};
 use crate::wire::tcp::{Flags, Options};
 
 mod calls;
@@ -122,6 +122,7 @@ pub struct Stack {
     counters: Counters,
     trace: Trace,
     keys: Keys,
+    pool: Pool,
     now: Instant,
     /// When timers were run last.
     timers_ran: Instant,
@@ -207,6 +208,7 @@ macro_rules! env {
             counters: &mut $stack.counters,
             trace: &mut $stack.trace,
             keys: &$stack.keys,
+            pool: &mut $stack.pool,
             interface_mtu: $stack.interface.mtu,
         }
     };
@@ -221,6 +223,7 @@ impl Stack {
             addresses: Addresses::new(interface.addresses.iter().copied()),
             counters: Counters::default(),
             trace: Trace::default(),
+            pool: Pool::default(),
             now: Instant::ZERO,
             timers_ran: Instant::ZERO,
             fragments: Fragments::default(),
@@ -297,8 +300,10 @@ impl Stack {
         });
     }
 
+    #[inline]
     fn note(&mut self, tuple: &FourTuple, kind: TraceKind) {
-        env!(self).note(tuple, kind);
+        let at = self.now;
+        self.trace.push(|| TraceEvent { at, local: tuple.local(), remote: tuple.remote(), kind });
     }
 
     fn note_state(&mut self, tuple: &FourTuple, from: State, to: State) {

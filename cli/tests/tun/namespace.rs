@@ -109,6 +109,21 @@ impl Running {
         kill(Pid::from_raw(self.child.id() as i32), Signal::SIGTERM).unwrap();
     }
 
+    /// What it prints at SIGUSR1.
+    #[track_caller]
+    pub(crate) fn status(&mut self) -> Status {
+        kill(Pid::from_raw(self.child.id() as i32), Signal::SIGUSR1).unwrap();
+        let deadline = Instant::now() + LIMIT;
+        let mut lines = Vec::new();
+        while !lines.last().is_some_and(|line: &String| line.starts_with("usage: ")) {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let line = self.errors.recv_timeout(left).expect("a status within the limit");
+            let begun = !lines.is_empty() || line.starts_with("State ");
+            if begun { lines.push(line) } else { self.said.push(line) }
+        }
+        Status { lines }
+    }
+
     /// Waits until it ends; standard error is then whole.
     #[track_caller]
     pub(crate) fn wait(&mut self) -> ExitStatus {
@@ -133,6 +148,32 @@ impl Drop for Running {
             self.said.extend(self.errors.try_iter());
             eprintln!("said: {:#?}", self.said);
         }
+    }
+}
+
+/// What our tool says of its stack at SIGUSR1.
+#[derive(Debug)]
+pub(crate) struct Status {
+    lines: Vec<String>,
+}
+
+impl Status {
+    /// The value of a counter.
+    pub(crate) fn counter(&self, name: &str) -> u64 {
+        let line = self.lines.iter().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        line.map_or(0, |value| value.trim().parse().unwrap())
+    }
+
+    /// How full a table is.
+    pub(crate) fn usage(&self, table: &str) -> u64 {
+        let mut words = self.lines.last().unwrap().split(' ');
+        words.find(|word| *word == table).unwrap_or_else(|| panic!("no table {table}"));
+        words.next().unwrap().parse().unwrap()
+    }
+
+    /// How many sockets are in a state, by its name in `ss`.
+    pub(crate) fn count(&self, state: &str) -> usize {
+        self.lines.iter().filter(|line| line.split(' ').next() == Some(state)).count()
     }
 }
 

@@ -162,6 +162,22 @@ fn a_connection_that_the_server_resets_ends_with_status_1() {
 }
 
 #[test]
+fn a_server_says_at_sigusr1_what_it_holds_and_what_it_counted() {
+    if !enter_namespace(&[]) {
+        return;
+    }
+    let mut server = serve("echo");
+    let mut stream = kernel_client("[fd09::2]:7");
+    stream.write_all(b"hold fast").unwrap();
+    stream.read_exact(&mut [0; 9]).unwrap();
+    let status = server.status();
+    assert_eq!((status.count("LISTEN"), status.count("ESTAB")), (2, 1), "{status:?}");
+    assert_eq!((status.usage("listeners"), status.usage("connections")), (2, 1));
+    assert_eq!(status.counter("PassiveOpens"), 1);
+    assert_eq!(status.counter("OutRsts"), 0);
+}
+
+#[test]
 fn a_capture_holds_what_crossed_the_device() {
     if !enter_namespace(&[]) {
         return;

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use super::{Reply, Stack, Transmit, env};
 use crate::buffer::Rope;
-use crate::flow::{FlowRef, FourTuple};
+use crate::flow::{FlowRef, FourTuple, PackedRef};
 use crate::tcp::segment::{Answer, Outgoing};
 use crate::time::{Instant, Tick};
 use crate::trace::TraceKind;
@@ -39,12 +39,23 @@ impl Stack {
                 FlowRef::HalfOpen(_) | FlowRef::TimeWait(_) => None,
             };
             if sent.is_some() {
-                // There may be more: it waits for its next turn behind the others.
-                self.ready.push_back(packed);
+                self.queue_again(packed);
                 return sent;
             }
         }
         None
+    }
+
+    /// What there is more to send of waits for its next turn behind the others.
+    fn queue_again(&mut self, packed: PackedRef) {
+        if let FlowRef::Connection(index) = packed.into() {
+            let connection = &mut self.connections[index as usize];
+            connection.queued = connection.wants_to_send();
+            if !connection.queued {
+                return;
+            }
+        }
+        self.ready.push_back(packed);
     }
 
     fn transmit_reply(&mut self, reply: Reply, frame: &mut [u8]) -> Transmit {
@@ -115,7 +126,7 @@ impl Stack {
         self.counters.out_requests += 1;
         let deadline = Tick::after(self.now, opening.wait(self.now, &self.config));
         self.wheel.remove(opening.timer);
-        let target = crate::flow::PackedRef::from(FlowRef::Opening(index)).0;
+        let target = PackedRef::from(FlowRef::Opening(index)).0;
         opening.timer = self.wheel.insert(deadline, target);
         let tuple = opening.tuple;
         let ip = IpFields { ttl: opening.options.ttl, dscp: opening.options.dscp, ecn: Ecn::NotEct };

@@ -258,16 +258,16 @@ impl Connection {
             self.tcb.rcv.nxt = until;
             self.bytes_received += fresh.len() as u64;
             if !self.tcb.rcv.shut {
-                self.receive_queue.push_payload(fresh, packet);
+                self.receive_queue.push_payload(fresh, packet, env.pool);
                 self.signal(Event::READABLE);
             }
-            self.deliver_waiting();
+            self.deliver_waiting(env);
         }
         self.note_data_received(payload.len() as u32, env);
     }
 
     /// What waited and is in order now.
-    fn deliver_waiting(&mut self) {
+    fn deliver_waiting(&mut self, env: &mut Env<'_>) {
         let Some(mut reassembly) = self.reassembly.take() else { return };
         // A gap is filled, wholly or in part: the sender wants to know at once (5681-8).
         self.tcb.ack.now = true;
@@ -275,7 +275,7 @@ impl Connection {
             self.tcb.rcv.nxt += piece.len() as u32;
             self.bytes_received += piece.len() as u64;
             if !self.tcb.rcv.shut {
-                self.receive_queue.push_bytes(piece);
+                self.receive_queue.push_bytes(piece, env.pool);
             }
         }
         if !reassembly.ranges.is_empty() {

@@ -119,7 +119,7 @@ impl Connection {
         let fin = u32::from(self.tcb.snd.fin_sent && ack == self.tcb.snd.nxt);
         self.tcb.snd.una = ack;
         self.bytes_acked += u64::from(acked - fin);
-        self.send_queue.release((acked - fin) as usize);
+        self.send_queue.release((acked - fin) as usize, env.pool);
         self.measure(ack, segment, env);
         self.confirm_path(ack, env);
         self.tcb.rtt.backoff = 0;

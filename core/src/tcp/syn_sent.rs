@@ -213,7 +213,7 @@ impl Opening {
                 env.counters.tcp_fast_open_active_fail += 1;
             }
         }
-        connection.send_queue.release(taken);
+        connection.send_queue.release(taken, env.pool);
         let snd = &mut connection.tcb.snd;
         snd.una = segment.ack();
         snd.nxt = segment.ack();

@@ -1,6 +1,6 @@
 //! CLOSED (RFC 9293 §3.10.7.1), and the calls that meet no connection.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use steadfast_core::config::PortRange;
 use steadfast_core::counters::DropReason;
@@ -74,11 +74,12 @@ fn a_syn_to_many_is_not_answered_sa_closed_04() {
     });
 }
 
-/// Within one moment a prefix gets an eighth of a second's budget at the most, and at least half of that.
+/// Within one moment a prefix gets an eighth of a second's budget at the most, and at least half of that. Its budget
+/// is a quarter of the whole.
 #[test]
 fn resets_are_limited_for_each_prefix_sa_closed_05() {
     each_with(
-        |c| c.tcp_rst_limit = 80,
+        |c| c.tcp_rst_limit = 320,
         |t| {
             for _ in 0..100 {
                 t.send("S seq 0");
@@ -89,6 +90,33 @@ fn resets_are_limited_for_each_prefix_sa_closed_05() {
             t.wait(1000);
             t.send("S seq 0");
             assert_eq!(t.drain(), 1, "the budget comes back");
+        },
+    );
+}
+
+/// T-05: who forges sources gets no more for it.
+#[test]
+fn resets_to_all_prefixes_together_are_limited_sa_closed_05() {
+    each_with(
+        |c| c.tcp_rst_limit = 320,
+        |t| {
+            let (header, payload) = t.segment("S seq 0");
+            for network in 0..200 {
+                let source: IpAddr = if t.v6 {
+                    format!("fd01:0:0:{network}::1").parse().unwrap()
+                } else {
+                    format!("10.1.{network}.1").parse().unwrap()
+                };
+                let packet = t.ip_packet(source, t.ours(), &header, &payload, Ecn::NotEct);
+                t.stack.receive(t.now, &packet[..]);
+            }
+            let mut frame = vec![0; 65_535];
+            let mut sent = 0;
+            while t.stack.transmit(t.now, &mut frame).is_some() {
+                sent += 1;
+            }
+            assert!((20..=40).contains(&sent), "{sent}");
+            assert_eq!(t.stack.counters().out_rsts, sent);
         },
     );
 }
