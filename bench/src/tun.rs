@@ -12,6 +12,8 @@ use std::time::Instant;
 
 use nix::sched::{CloneFlags, unshare};
 use nix::unistd::gettid;
+use rustix::net::sockopt::set_tcp_congestion;
+use rustix::net::{AddressFamily, SocketType};
 use rustix::time::{ClockId, clock_gettime};
 use steadfast::device::{Tun, TunOptions};
 use steadfast::{Config, Net};
@@ -76,11 +78,7 @@ impl Work {
         let at = SocketAddr::new(server, self.port());
         let mut stream = None;
         if self != Work::ConnectRequestResponse {
-            let opened = TcpStream::connect(at)?;
-            // The default of the machine may be another.
-            rustix::net::sockopt::set_tcp_congestion(&opened, "cubic")?;
-            opened.set_nodelay(true)?;
-            stream = Some(opened);
+            stream = Some(connect(at)?);
         }
         let mut buffer = vec![1; CHUNK];
         let (start, used) = (Instant::now(), process_seconds());
@@ -105,6 +103,17 @@ impl Work {
         let elapsed = start.elapsed().as_secs_f64();
         Ok(Figure { rate: done as f64 / elapsed, processor: (process_seconds() - used) / elapsed })
     }
+}
+
+/// Connects with CUBIC: the default of the machine may be BBR, whose pacing would stay if it were changed later.
+fn connect(at: SocketAddr) -> io::Result<TcpStream> {
+    let family = if at.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let socket = rustix::net::socket(family, SocketType::STREAM, None)?;
+    set_tcp_congestion(&socket, "cubic")?;
+    rustix::net::connect(&socket, &at)?;
+    let stream = TcpStream::from(socket);
+    stream.set_nodelay(true)?;
+    Ok(stream)
 }
 
 fn process_seconds() -> f64 {
@@ -320,6 +329,7 @@ fn serve_by_kernel(addresses: (Ipv4Addr, Ipv6Addr)) -> io::Result<()> {
     for service in SERVICES {
         for address in [IpAddr::V4(addresses.0), IpAddr::V6(addresses.1)] {
             let listener = TcpListener::bind((address, service))?;
+            set_tcp_congestion(&listener, "cubic")?;
             // It ends with the process: nothing of it counts after the round.
             thread::spawn(move || {
                 for stream in listener.incoming().map_while(Result::ok) {
@@ -336,7 +346,6 @@ fn serve_by_kernel(addresses: (Ipv4Addr, Ipv6Addr)) -> io::Result<()> {
 
 fn attend_by_kernel(mut stream: TcpStream, service: u16) -> io::Result<()> {
     stream.set_nodelay(true)?;
-    rustix::net::sockopt::set_tcp_congestion(&stream, "cubic")?;
     let mut buffer = vec![1; if service == ONCE { MESSAGE } else { CHUNK }];
     loop {
         match service {
