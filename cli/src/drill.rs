@@ -1,11 +1,13 @@
 //! `steadfast drill`: scripts in the packetdrill language.
 
+mod kernel;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 use steadfast::Profile;
 use steadfast_lab::drill::{Drill, DrillOptions, IpVersion, Outcome, Verdict, drill_junit, run_drill};
@@ -36,6 +38,13 @@ pub(crate) struct Run {
     /// Check what is said and not how: the order of options, windows and when pure ACKs come are left open.
     #[arg(long)]
     neutral: bool,
+    /// Play the scripts against this stack, in virtual time, or against this machine's kernel, in real time: that needs
+    /// root, and happens in a network namespace of its own.
+    #[arg(long, value_enum, default_value_t = Against::Steadfast)]
+    against: Against,
+    /// Whatever the script says, events may be early or late by this much: for a machine that is busy.
+    #[arg(long = "tolerance_usecs", value_name = "MICROSECONDS")]
+    tolerance_usecs: Option<u64>,
     /// Define NAME for `#ifdef` and in place of values; may be repeated.
     #[arg(short = 'D', long = "define", value_name = "NAME=VAL")]
     defines: Vec<String>,
@@ -54,6 +63,13 @@ pub(crate) struct Run {
     /// Print the ladder of each script.
     #[arg(long)]
     ladder: bool,
+}
+
+/// What scripts are played against.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Against {
+    Steadfast,
+    Kernel,
 }
 
 impl DrillCommand {
@@ -135,6 +151,7 @@ impl Run {
             profile: self.profile,
             neutral: self.neutral,
             ip_version: self.ip_version.first().copied().unwrap_or_default(),
+            tolerance_usecs: self.tolerance_usecs,
             defines: self.defined(),
             capture: self.pcap.is_some(),
             files: &beside,
@@ -142,11 +159,15 @@ impl Run {
         let Ok(drill) = Drill::parse(&text, &options.defines) else {
             return Ok(vec![run_drill(&text, &options)]);
         };
+        let play = |options: &DrillOptions<'_>| match self.against {
+            Against::Steadfast => Ok(drill.run(options)),
+            Against::Kernel => kernel::run(&drill, options),
+        };
         if drill.ip_version().is_some() || self.ip_version.is_empty() {
-            return Ok(vec![drill.run(&options)]);
+            return Ok(vec![play(&options)?]);
         }
-        let with = |version: &IpVersion| drill.run(&DrillOptions { ip_version: *version, ..options.clone() });
-        Ok(self.ip_version.iter().map(with).collect())
+        let with = |version: &IpVersion| play(&DrillOptions { ip_version: *version, ..options.clone() });
+        self.ip_version.iter().map(with).collect()
     }
 
     /// Says how a script went: for a person only what is wrong.

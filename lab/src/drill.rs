@@ -87,6 +87,8 @@ pub struct DrillOptions<'a> {
     pub neutral: bool,
     /// Unless the script says another.
     pub ip_version: IpVersion,
+    /// In place of what the script says: how early or late an event may be.
+    pub tolerance_usecs: Option<u64>,
     /// `-D NAME=VAL`
     pub defines: BTreeMap<String, String>,
     /// Keep the packets for a capture file.
@@ -101,6 +103,7 @@ impl Default for DrillOptions<'_> {
             profile: Profile::Linux,
             neutral: false,
             ip_version: IpVersion::V4,
+            tolerance_usecs: None,
             defines: BTreeMap::new(),
             capture: false,
             files: &|_| None,
