@@ -10,7 +10,8 @@ use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime};
 
 use steadfast::core::trace::State;
-use steadfast::core::wire::{PROTOCOL_TCP, ipv4, ipv6, tcp};
+use steadfast::core::wire::icmp::{self, ErrorKind, Message};
+use steadfast::core::wire::{PROTOCOL_ICMP, PROTOCOL_ICMPV6, PROTOCOL_TCP, ipv4, ipv6, tcp};
 use steadfast::device::{Capabilities, Device, Frame, Received};
 use steadfast_lab::{Count, Effect, Fault, FaultKind, Pattern, Sighted, SightedTcp, When};
 use tokio::time::{Instant, Sleep};
@@ -60,27 +61,49 @@ impl<D: Device> Faulty<D> {
         }
     }
 
-    /// What becomes of a packet: copies of it, each with the time that it still takes.
-    fn suffer(&mut self, packet: &[u8], from: &str, to: &str) -> Vec<(Duration, Vec<u8>)> {
+    /// What becomes of a packet: copies of it, each with the time that it still takes, and the error that a router
+    /// answers it with.
+    fn suffer(&mut self, packet: &[u8], from: &str, to: &str) -> (Vec<(Duration, Vec<u8>)>, Option<Vec<u8>>) {
         let at = steadfast::core::Instant::from_nanos(self.started.elapsed().as_nanos() as u64);
-        let seen = Sighted {
-            at,
-            from: Some(from),
-            to: Some(to),
-            tcp: sight(packet),
-            icmp: false,
-            size: packet.len(),
-        };
-        let mut flying = vec![(Duration::ZERO, packet.to_vec())];
+        let (tcp, size) = (sight(packet), packet.len());
+        let seen = Sighted { at, from: Some(from), to: Some(to), tcp, icmp: false, size };
+        let (mut flying, mut error) = (vec![(Duration::ZERO, packet.to_vec())], None);
         for (fault, met) in self.faults.0.lock().unwrap().iter_mut() {
-            let FaultKind::Packets { pattern, effect } = &fault.kind else {
-                panic!("`{fault}`: only faults of packets can be had here");
-            };
-            if pattern.fits(&seen) && counts(pattern, met, &mut self.rng) {
-                strike(effect, &mut flying, &mut self.rng);
+            match &fault.kind {
+                FaultKind::Packets { pattern, effect } => {
+                    if pattern.fits(&seen) && counts(pattern, met, &mut self.rng) {
+                        strike(effect, &mut flying, &mut self.rng);
+                    }
+                }
+                FaultKind::Mtu { direction, mtu, icmp, .. } => {
+                    if direction.fits(seen.from, seen.to) && size > *mtu {
+                        flying.clear();
+                        error = icmp.then(|| too_big(packet, *mtu));
+                    }
+                }
+                _ => panic!("`{fault}` cannot be had here"),
             }
         }
-        flying
+        (flying, error)
+    }
+
+    /// Sends a packet on its way in one of the two directions.
+    fn fly(&mut self, packet: &[u8], from: &str, to: &str) {
+        record(&mut self.tape, packet);
+        let (flying, error) = self.suffer(packet, from, to);
+        for (after, packet) in flying {
+            self.enqueue(to, after, packet);
+        }
+        if let Some(error) = error {
+            record(&mut self.tape, &error);
+            self.enqueue(from, Duration::ZERO, error);
+        }
+    }
+
+    fn enqueue(&mut self, to: &str, after: Duration, packet: Vec<u8>) {
+        let queue = if to == "S" { &mut self.incoming } else { &mut self.outgoing };
+        self.count += 1;
+        queue.insert((Instant::now() + after, self.count), packet);
     }
 
     /// Hands to the kernel what is due.
@@ -104,11 +127,6 @@ impl<D: Device> Faulty<D> {
         }
         self.alarm.as_mut().poll(cx).is_ready()
     }
-
-    fn key(&mut self, after: Duration) -> (Instant, u64) {
-        self.count += 1;
-        (Instant::now() + after, self.count)
-    }
 }
 
 impl<D: Device> Device for Faulty<D> {
@@ -126,12 +144,8 @@ impl<D: Device> Device for Faulty<D> {
             }
             match self.device.poll_recv(cx, buffer) {
                 Poll::Ready(received) => {
-                    let packet = &buffer[..received?.len];
-                    record(&mut self.tape, packet);
-                    for (after, packet) in self.suffer(packet, "K", "S") {
-                        let key = self.key(after);
-                        self.incoming.insert(key, packet);
-                    }
+                    let packet = buffer[..received?.len].to_vec();
+                    self.fly(&packet, "K", "S");
                 }
                 Poll::Pending if self.arm(cx) => {}
                 Poll::Pending => return Poll::Pending,
@@ -145,11 +159,7 @@ impl<D: Device> Device for Faulty<D> {
             self.arm(cx);
             return Poll::Pending;
         }
-        for (after, packet) in self.suffer(frame.bytes, "S", "K") {
-            let key = self.key(after);
-            self.outgoing.insert(key, packet);
-        }
-        record(&mut self.tape, frame.bytes);
+        self.fly(frame.bytes, "S", "K");
         self.flush(cx)?;
         self.arm(cx);
         Poll::Ready(Ok(()))
@@ -183,6 +193,29 @@ fn strike(effect: &Effect, flying: &mut Vec<(Duration, Vec<u8>)>, rng: &mut fast
         }),
         other => panic!("{other:?} cannot be had here"),
     }
+}
+
+/// What a router says of a packet that its next link does not carry.
+fn too_big(packet: &[u8], mtu: usize) -> Vec<u8> {
+    let error = |quoted| Message::Error { kind: ErrorKind::PacketTooBig { mtu: mtu as u32 }, quoted };
+    let mut body = vec![0; 1280];
+    let mut out;
+    if let Ok((header, _)) = ipv4::parse(packet) {
+        let len = icmp::emit_v4(&error(&packet[..548]), &mut body).unwrap();
+        body.truncate(len);
+        let (source, destination) = (header.destination, header.source);
+        out = vec![0; ipv4::HEADER_LEN];
+        ipv4::Header { source, destination, protocol: PROTOCOL_ICMP, ..header }.emit(body.len(), &mut out);
+    } else {
+        let (header, _) = ipv6::parse(packet).unwrap();
+        let (source, destination) = (header.destination, header.source);
+        let len = icmp::emit_v6(source, destination, &error(&packet[..1232]), &mut body).unwrap();
+        body.truncate(len);
+        out = vec![0; ipv6::HEADER_LEN];
+        ipv6::Header { source, destination, protocol: PROTOCOL_ICMPV6, ..header }.emit(body.len(), &mut out);
+    }
+    out.extend(body);
+    out
 }
 
 /// The TCP part of a packet. There are no connections here, so numbers stay absolute.

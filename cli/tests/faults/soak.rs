@@ -4,10 +4,8 @@
 //! Two minutes; with `STEADFAST_FULL=1` ten. A failure says the seed; `STEADFAST_SEED` sets it.
 
 use std::fs;
-use std::future::Future;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
 use std::time::Duration;
 
 use steadfast::core::info::Usage;
@@ -29,7 +27,7 @@ const ROUND: Duration = Duration::from_secs(15);
 const CLIENTS: usize = 24;
 /// No connection takes longer, whatever happens to its packets.
 const LIMIT: Duration = Duration::from_secs(120);
-/// Resident memory may differ so much from what it was after the first round.
+/// Resident memory may differ so much from what it was after the warm-up.
 const GROWTH: u64 = 4 << 20;
 
 /// What may happen to packets, for some seconds each.
@@ -76,8 +74,9 @@ impl Stream for tokio::net::TcpStream {
     }
 }
 
-/// Sends back what comes.
+/// Sends back what comes. A client whose RST is lost would otherwise leave it waiting for ever.
 async fn echo(mut stream: impl Stream) -> io::Result<()> {
+    stream.keep_alive()?;
     let mut buffer = vec![0; 16 * 1024];
     loop {
         let len = stream.read(&mut buffer).await?;
@@ -125,12 +124,12 @@ impl Deed {
             Deed::SlowReader(len, pause) => both_ways(&mut stream, len, pause).await,
             Deed::Short => ask(&mut stream).await,
             Deed::HalfClose(len) => {
-                stream.write_all(&pattern(len)).await?;
+                send(&mut stream, len).await?;
                 stream.shutdown().await?;
                 expect(&mut stream, len).await
             }
             Deed::Abort(len) => {
-                stream.write_all(&pattern(len)).await?;
+                send(&mut stream, len).await?;
                 stream.read_exact(&mut vec![0; len / 2]).await?;
                 stream.abort();
                 Ok(())
@@ -145,8 +144,23 @@ impl Deed {
     }
 }
 
-fn pattern(len: usize) -> Vec<u8> {
-    (0..len).map(|i| (i % 251) as u8).collect()
+/// Bytes whose values repeat after 251, so that a shift by any power of two shows.
+static PATTERN: [u8; 251 * 64] = {
+    let mut pattern = [0; 251 * 64];
+    let mut i = 0;
+    while i < pattern.len() {
+        pattern[i] = (i % 251) as u8;
+        i += 1;
+    }
+    pattern
+};
+
+/// Sends `len` bytes of the pattern.
+async fn send(to: &mut (impl AsyncWrite + Unpin), len: usize) -> io::Result<()> {
+    for at in (0..len).step_by(PATTERN.len()) {
+        to.write_all(&PATTERN[..PATTERN.len().min(len - at)]).await?;
+    }
+    Ok(())
 }
 
 async fn ask(stream: &mut impl Stream) -> io::Result<()> {
@@ -159,15 +173,15 @@ async fn ask(stream: &mut impl Stream) -> io::Result<()> {
 
 async fn both_ways(stream: &mut impl Stream, len: usize, pause: Duration) -> io::Result<()> {
     let (mut from, mut to) = tokio::io::split(stream);
-    let send = async {
-        to.write_all(&pattern(len)).await?;
+    let sending = async {
+        send(&mut to, len).await?;
         to.shutdown().await
     };
-    let receive = async {
+    let receiving = async {
         sleep(pause).await;
         expect(&mut from, len).await
     };
-    tokio::try_join!(send, receive).map(drop)
+    tokio::try_join!(sending, receiving).map(drop)
 }
 
 /// Reads to the end, which must come after `len` bytes of the pattern.
@@ -194,8 +208,11 @@ struct Soak {
 
 impl Soak {
     async fn start(seed: u64) -> Soak {
-        fs::write("/proc/sys/net/ipv4/tcp_keepalive_time", "1").unwrap();
-        fs::write("/proc/sys/net/ipv4/tcp_keepalive_intvl", "1").unwrap();
+        for (name, seconds) in
+            [("tcp_keepalive_time", "1"), ("tcp_keepalive_intvl", "1"), ("tcp_fin_timeout", "5")]
+        {
+            fs::write(format!("/proc/sys/net/ipv4/{name}"), seconds).unwrap();
+        }
         let mut options = TunOptions::new("sf0");
         options.queue_len = Some(2000);
         options.host = vec![(address(KERNELS[0]), 24), (address(KERNELS[1]), 64)];
@@ -231,26 +248,29 @@ impl Soak {
         }
     }
 
+    /// Every client at once holds as much as a connection can hold, so that what is kept for later use, heaps and
+    /// tables, has grown to its full size.
+    async fn warm_up(&self) {
+        let mut clients = JoinSet::new();
+        for number in 0..2 * CLIENTS {
+            let deed = Deed::SlowReader(16 << 20, Duration::from_secs(3));
+            clients.spawn(perform(self.client(number), number / 2 % 2, deed));
+        }
+        clients.join_all().await;
+    }
+
     /// Traffic of both sides' clients for a while; gives how many connections there were.
     async fn round(&self, seed: u64) -> usize {
         let until = Instant::now() + ROUND;
         let mut clients = JoinSet::new();
         for number in 0..2 * CLIENTS {
             let mut rng = fastrand::Rng::with_seed(seed ^ (number as u64) << 32);
-            let net = (number % 2 == 0).then(|| self.net.clone());
+            let net = self.client(number);
             clients.spawn(async move {
                 let mut count = 0;
                 while Instant::now() < until {
-                    let (deed, family) = (Deed::draw(&mut rng), rng.usize(..2));
-                    let ended = match &net {
-                        Some(net) => timeout(LIMIT, ours(net, family, deed)).await,
-                        None => timeout(LIMIT, kernels(family, deed)).await,
-                    };
-                    let who = if net.is_some() { "ours" } else { "the kernel's" };
-                    let what = format!("{deed:?} of {who} over {}", ["IPv4", "IPv6"][family]);
-                    ended
-                        .unwrap_or_else(|_| panic!("{what} takes too long"))
-                        .unwrap_or_else(|e| panic!("{what}: {e}"));
+                    let deed = Deed::draw(&mut rng);
+                    perform(net.clone(), rng.usize(..2), deed).await;
                     count += 1;
                 }
                 count
@@ -262,20 +282,25 @@ impl Soak {
         counts.iter().sum()
     }
 
+    /// Half of the clients are ours, half the kernel's (`None`).
+    fn client(&self, number: usize) -> Option<Net> {
+        (number % 2 == 0).then(|| self.net.clone())
+    }
+
     /// Waits until nothing is left of the traffic, on either side.
     async fn rest(&self) {
         let listening = Usage { sockets: OURS.len(), listeners: OURS.len(), ..Usage::default() };
         let deadline = Instant::now() + LIMIT;
         loop {
             let (usage, kernels) = (self.net.usage(), kernel_sockets());
-            if usage == listening && kernels == 0 {
+            if std::env::var_os("DBG").is_some() {
+                eprintln!("{usage:?} {}", kernels.len());
+            }
+            if usage == listening && kernels.is_empty() {
                 return;
             }
-            assert!(
-                Instant::now() < deadline,
-                "{usage:?}, {kernels} of the kernel, {:#?}",
-                self.net.sockets()
-            );
+            let sockets = self.net.sockets();
+            assert!(Instant::now() < deadline, "{usage:?}, the kernel: {kernels:?}, {sockets:#?}");
             sleep(Duration::from_millis(50)).await;
         }
     }
@@ -285,14 +310,24 @@ fn address(text: &str) -> IpAddr {
     text.parse().unwrap()
 }
 
-async fn ours(net: &Net, family: usize, deed: Deed) -> io::Result<()> {
-    let server = SocketAddr::new(address(KERNELS[family]), PORT);
-    deed.run(steadfast::TcpStream::connect(net, server).await?).await
-}
-
-async fn kernels(family: usize, deed: Deed) -> io::Result<()> {
-    let server = SocketAddr::new(address(OURS[family]), PORT);
-    deed.run(tokio::net::TcpStream::connect(server).await?).await
+/// One connection of a client of ours or of the kernel.
+async fn perform(net: Option<Net>, family: usize, deed: Deed) {
+    let connection = async {
+        match &net {
+            Some(net) => {
+                let server = SocketAddr::new(address(KERNELS[family]), PORT);
+                deed.run(steadfast::TcpStream::connect(net, server).await?).await
+            }
+            None => {
+                let server = SocketAddr::new(address(OURS[family]), PORT);
+                deed.run(tokio::net::TcpStream::connect(server).await?).await
+            }
+        }
+    };
+    let who = if net.is_some() { "ours" } else { "the kernel's" };
+    let what = || format!("{deed:?} of {who} over {}", ["IPv4", "IPv6"][family]);
+    let ended = timeout(LIMIT, connection).await.unwrap_or_else(|_| panic!("{} takes too long", what()));
+    ended.unwrap_or_else(|e| panic!("{}: {e}", what()));
 }
 
 /// Changes the weather until the round is over, and leaves it fair.
@@ -306,15 +341,15 @@ async fn change(faults: Faults, mut rng: fastrand::Rng, until: Instant) {
     faults.set(&[]);
 }
 
-/// Connections of the kernel that are neither listening nor in TIME-WAIT.
-fn kernel_sockets() -> usize {
+/// Connections of the kernel that are neither listening nor in TIME-WAIT, as lines of its table.
+fn kernel_sockets() -> Vec<String> {
     const LISTEN: &str = "0A";
     const TIME_WAIT: &str = "06";
     let tables =
         ["tcp", "tcp6"].map(|table| fs::read_to_string(format!("/proc/thread-self/net/{table}")).unwrap());
-    let states =
-        tables.iter().flat_map(|t| t.lines().skip(1)).map(|line| line.split_whitespace().nth(3).unwrap());
-    states.filter(|state| ![LISTEN, TIME_WAIT].contains(state)).count()
+    let lines = tables.iter().flat_map(|table| table.lines().skip(1));
+    let resting = |line: &&str| [LISTEN, TIME_WAIT].contains(&line.split_whitespace().nth(3).unwrap());
+    lines.filter(|line| !resting(line)).map(str::to_owned).collect()
 }
 
 /// Resident memory of this process, bytes.
@@ -328,16 +363,20 @@ async fn soak(seed: u64, length: Duration) {
     let soak = Soak::start(seed).await;
     soak.serve().await;
     let until = Instant::now() + length;
-    // The first round fills what is kept for later: threads, arenas, tables that have grown.
-    soak.round(seed).await;
+    soak.warm_up().await;
     soak.rest().await;
     let before = resident();
     let (mut rounds, mut connections) = (0, 0);
     while Instant::now() < until {
         rounds += 1;
+        let since = Instant::now();
         connections += soak.round(seed + rounds).await;
+        let busy = since.elapsed();
         soak.rest().await;
-        eprintln!("round {rounds}: {connections} connections, {} KiB resident", resident() >> 10);
+        let (all, resident) = (since.elapsed(), resident() >> 10);
+        eprintln!(
+            "round {rounds}: {connections} connections, {busy:.1?} of {all:.1?}, {resident} KiB resident"
+        );
     }
     let after = resident();
     eprintln!("{before} bytes resident before, {after} after, {:#?}", soak.net.counters());
