@@ -1,11 +1,13 @@
 //! `steadfast drill`: scripts in the packetdrill language.
 
+mod kernel;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 use steadfast::Profile;
 use steadfast_lab::drill::{
@@ -41,6 +43,13 @@ pub(crate) struct Run {
     /// Check what is said and not how: the order of options, windows and when pure ACKs come are left open.
     #[arg(long)]
     neutral: bool,
+    /// Play the scripts against this stack, in virtual time, or against this machine's kernel, in real time: that needs
+    /// root, and happens in a network namespace of its own.
+    #[arg(long, value_enum, default_value_t = Against::Steadfast)]
+    against: Against,
+    /// Whatever the script says, events may be early or late by this much: for a machine that is busy.
+    #[arg(long = "tolerance_usecs", value_name = "MICROSECONDS")]
+    tolerance_usecs: Option<u64>,
     /// Define NAME for `#ifdef` and in place of values; may be repeated.
     #[arg(short = 'D', long = "define", value_name = "NAME=VAL")]
     defines: Vec<String>,
@@ -70,6 +79,13 @@ pub(crate) struct Show {
     /// Only the script of this name, without its heading: its lines are those that `run` names.
     #[arg(value_name = "NAME")]
     name: Option<String>,
+}
+
+/// What scripts are played against.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Against {
+    Steadfast,
+    Kernel,
 }
 
 impl DrillCommand {
@@ -153,7 +169,7 @@ impl Run {
                 Err(SourceError::Io(e)) => return Err(Failure::system(file.display(), e)),
                 scripts => scripts,
             };
-            for (title, text, outcome) in self.play_file(file, scripts) {
+            for (title, text, outcome) in self.play_file(file, scripts)? {
                 bar.suspend(|| self.tell(&title, &text, &outcome))?;
                 outcomes.push((title, outcome));
             }
@@ -168,40 +184,48 @@ impl Run {
         &self,
         file: &Path,
         scripts: Result<Vec<Source>, SourceError>,
-    ) -> Vec<(String, String, Outcome)> {
+    ) -> Result<Vec<(String, String, Outcome)>, Failure> {
         let scripts = match scripts {
             Ok(scripts) => scripts,
             Err(error) => {
                 let version = self.ip_version.first().copied().unwrap_or_default();
                 let title = file.display().to_string();
-                return vec![(title, String::new(), Outcome::no_scripts(&error, version))];
+                return Ok(vec![(title, String::new(), Outcome::no_scripts(&error, version))]);
             }
         };
-        let all = scripts.into_iter().flat_map(|script| {
-            let outcomes = self.play_script(file, &script.text);
-            outcomes.into_iter().map(move |outcome| (script.title(file), script.text.clone(), outcome))
-        });
-        all.collect()
+        let mut all = Vec::new();
+        for script in scripts {
+            let outcomes = self.play_script(file, &script.text)?;
+            all.extend(
+                outcomes.into_iter().map(|outcome| (script.title(file), script.text.clone(), outcome)),
+            );
+        }
+        Ok(all)
     }
 
     /// One outcome for each version, and one alone where the script chooses or cannot be read.
-    fn play_script(&self, file: &Path, text: &str) -> Vec<Outcome> {
+    fn play_script(&self, file: &Path, text: &str) -> Result<Vec<Outcome>, Failure> {
         let beside = |path: &str| fs::read_to_string(file.parent().unwrap_or(Path::new(".")).join(path)).ok();
         let options = DrillOptions {
             profile: self.profile,
             neutral: self.neutral,
             ip_version: self.ip_version.first().copied().unwrap_or_default(),
+            tolerance_usecs: self.tolerance_usecs,
             defines: self.defined(),
             capture: self.pcap.is_some(),
             files: &beside,
         };
         let Ok(drill) = Drill::parse(text, &options.defines) else {
-            return vec![run_drill(text, &options)];
+            return Ok(vec![run_drill(text, &options)]);
+        };
+        let play = |options: &DrillOptions<'_>| match self.against {
+            Against::Steadfast => Ok(drill.run(options)),
+            Against::Kernel => kernel::run(&drill, options),
         };
         if drill.ip_version().is_some() || self.ip_version.is_empty() {
-            return vec![drill.run(&options)];
+            return Ok(vec![play(&options)?]);
         }
-        let with = |version: &IpVersion| drill.run(&DrillOptions { ip_version: *version, ..options.clone() });
+        let with = |version: &IpVersion| play(&DrillOptions { ip_version: *version, ..options.clone() });
         self.ip_version.iter().map(with).collect()
     }
 

@@ -3,6 +3,7 @@
 
 mod http;
 mod namespace;
+mod offload;
 mod services;
 
 use std::os::unix::fs::PermissionsExt;

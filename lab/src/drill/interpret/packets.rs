@@ -12,7 +12,7 @@ use super::super::live::{Live, LiveBody};
 use super::super::world::Sent;
 use super::super::{Verdict, build};
 use super::timing::Due;
-use super::{Interpreter, PATIENCE, Run, Stop, fail};
+use super::{Interpreter, Run, Stop, fail};
 
 /// A packet that is late is still waited for so long, to say how late it was.
 const GRACE: Duration = Duration::from_secs(5);
@@ -87,7 +87,7 @@ impl Interpreter<'_> {
     /// A SYN on a flow that the stack has no connection for any more begins anew.
     fn use_flow(&mut self, index: usize, fresh_syn: bool) -> usize {
         if fresh_syn {
-            let all = self.world.posix.stack.sockets(self.world.now());
+            let all = self.world.subject.sockets();
             let flow = &mut self.flows[index];
             let mut ours =
                 all.iter().filter(|entry| entry.local == flow.local && entry.remote == flow.remote);
@@ -107,7 +107,7 @@ impl Interpreter<'_> {
     /// A flow from the script to whoever listens.
     fn new_flow(&mut self, ports: Option<(u16, u16)>) -> usize {
         let ends = &self.world.calls.ends;
-        let all = self.world.posix.stack.sockets(self.world.now());
+        let all = self.world.subject.sockets();
         let listening =
             all.iter().rev().find(|entry| entry.state == State::Listen).map(|entry| entry.local.port());
         let local_port = ports.map(|(_, local)| local).or(listening).unwrap_or(ends.bind_port);
@@ -148,7 +148,7 @@ impl Interpreter<'_> {
 
     /// The next packet that left the stack, waited for as long as it may take and a little longer.
     fn next_packet(&mut self, event: &Event, due: Due) -> Run<(Sent, Live)> {
-        let patience = if due.any { PATIENCE } else { GRACE };
+        let patience = if due.any { self.world.subject.patience() } else { GRACE };
         let latest = due.end.saturating_add(self.tolerance(due.start));
         let limit = self.instant(latest).max(self.world.now()) + patience;
         self.world.run_until(limit, |world| !world.outbox.is_empty() || world.idle());
@@ -239,7 +239,7 @@ impl Interpreter<'_> {
 
     /// The address that a connect goes to: the one of the options, unless the script gave another.
     fn expected_peer(&self, came: SocketAddr) -> SocketAddr {
-        let all = self.world.posix.stack.sockets(self.world.now());
+        let all = self.world.subject.sockets();
         let connecting = all.iter().any(|entry| entry.remote == came);
         let ends = &self.world.calls.ends;
         if connecting { came } else { SocketAddr::new(ends.remote, ends.connect_port) }

@@ -52,11 +52,16 @@ impl Interpreter<'_> {
 
     /// How far off an event may be, in nanoseconds.
     pub(super) fn tolerance(&self, due: i64) -> i64 {
-        let least =
-            self.settings.tolerance_usecs.max(if self.options.neutral { NEUTRAL_TOLERANCE } else { 0 });
-        let least = i64::try_from(least.saturating_mul(1000)).unwrap_or(i64::MAX);
+        let least = self.fixed_tolerance();
         let gap = due.saturating_sub(self.last_time).max(0) as f64;
         least.max((gap * self.settings.tolerance_percent / 100.0) as i64)
+    }
+
+    /// The part of it that does not grow with the time that passed.
+    fn fixed_tolerance(&self) -> i64 {
+        let said = self.options.tolerance_usecs.unwrap_or(self.settings.tolerance_usecs);
+        let usecs = said.max(if self.options.neutral { NEUTRAL_TOLERANCE } else { 0 });
+        i64::try_from(usecs.saturating_mul(1000)).unwrap_or(i64::MAX)
     }
 
     /// Whether what happened at `at` was in time; if not, in words.
@@ -66,11 +71,7 @@ impl Interpreter<'_> {
         }
         let came = self.elapsed(at);
         // A range is its own tolerance beside the fixed one.
-        let tolerance = if due.start == due.end {
-            self.tolerance(due.start)
-        } else {
-            i64::try_from(self.settings.tolerance_usecs.saturating_mul(1000)).unwrap_or(i64::MAX)
-        };
+        let tolerance = if due.start == due.end { self.tolerance(due.start) } else { self.fixed_tolerance() };
         let expected = if due.start == due.end {
             format!("at {}", seconds(due.start))
         } else {
