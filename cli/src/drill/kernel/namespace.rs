@@ -1,4 +1,4 @@
-//! A network namespace: making it, its sysctls, and its connections.
+//! A network namespace: making it, its sysctls, and its sockets.
 
 use std::fs;
 use std::io;
@@ -51,22 +51,40 @@ pub(super) fn set(name: &str, value: &str) -> Result<(), String> {
     })
 }
 
-/// All connections of the namespace, also those that no descriptor stands for.
-pub(super) fn connections() -> Vec<Listed> {
+/// All sockets of the namespace, also those that no descriptor stands for.
+pub(super) fn sockets() -> Vec<Listed> {
+    rows().into_iter().map(|row| row.listed).collect()
+}
+
+/// What a connection was given to send and its peer has not acknowledged.
+pub(super) fn send_queue(local: SocketAddr, remote: SocketAddr) -> Option<i64> {
+    let found = rows().into_iter().find(|row| (row.listed.local, row.listed.remote) == (local, remote));
+    found.map(|row| row.send_queue)
+}
+
+/// A row of `/proc/net/tcp`.
+struct Row {
+    listed: Listed,
+    send_queue: i64,
+}
+
+fn rows() -> Vec<Row> {
     let mut all = Vec::new();
     for table in ["tcp", "tcp6"] {
         let text = fs::read_to_string(format!("/proc/thread-self/net/{table}")).unwrap_or_default();
-        all.extend(text.lines().skip(1).filter_map(listed).filter(|listed| listed.state != State::Listen));
+        all.extend(text.lines().skip(1).filter_map(row));
     }
     all
 }
 
-/// A row of `/proc/net/tcp`: number, both ends, state, and more.
-fn listed(row: &str) -> Option<Listed> {
-    let mut words = row.split_whitespace().skip(1);
+/// Number, both ends, state, both queues, and more.
+fn row(text: &str) -> Option<Row> {
+    let mut words = text.split_whitespace().skip(1);
     let (local, remote) = (address(words.next()?)?, address(words.next()?)?);
     let state = state(u8::from_str_radix(words.next()?, 16).ok()?)?;
-    Some(Listed { local, remote, state })
+    let (send_queue, _) = words.next()?.split_once(':')?;
+    let send_queue = i64::from_str_radix(send_queue, 16).ok()?;
+    Some(Row { listed: Listed { local, remote, state }, send_queue })
 }
 
 /// `0100007F:0050`: words as this machine reads them, and a port.
@@ -116,8 +134,9 @@ mod tests {
     #[cfg(target_endian = "little")]
     #[test]
     fn rows_of_the_table_are_read() {
-        let row = "   0: 0100007F:0016 0200000A:C350 01 00000000:00000000 00:00000000 00000000     0";
-        let listed = listed(row).unwrap();
+        let text = "   0: 0100007F:0016 0200000A:C350 01 0000012C:00000000 00:00000000 00000000     0";
+        let Row { listed, send_queue } = row(text).unwrap();
+        assert_eq!(send_queue, 300);
         assert_eq!(listed.local, "127.0.0.1:22".parse().unwrap());
         assert_eq!((listed.remote, listed.state), ("10.0.0.2:50000".parse().unwrap(), State::Established));
         let mapped = address("0000000000000000FFFF00000100A8C0:1F90");
