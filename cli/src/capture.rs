@@ -1,11 +1,17 @@
 //! A device that writes down what crosses it, as pcapng.
+//!
+//! With offload, a super-segment is one packet of the capture, as a capture on Linux shows it. Its checksum is written
+//! as it will be on the wire, where Linux shows the partial one.
 
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
+use std::net::IpAddr;
 use std::path::Path;
 use std::task::{Context, Poll};
 use std::time::SystemTime;
 
+use steadfast::core::wire::checksum::pseudo_header;
+use steadfast::core::wire::{PROTOCOL_TCP, ipv4, ipv6, tcp};
 use steadfast::device::{Capabilities, Device, Frame, Received};
 
 use crate::failure::Failure;
@@ -33,6 +39,14 @@ impl<D> Captured<D> {
         Captured { device, file: Some(file) }
     }
 
+    fn write_packet(&mut self, packet: &[u8], partial: bool, direction: Direction) {
+        let mut block = packet_block(packet, direction);
+        if partial {
+            set_checksum(&mut block[PACKET_AT..PACKET_AT + packet.len()]);
+        }
+        self.write(|file| file.write_all(&block));
+    }
+
     fn write(&mut self, write: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>) {
         if let Some(file) = &mut self.file
             && let Err(e) = write(file)
@@ -52,7 +66,8 @@ impl<D: Device> Device for Captured<D> {
         let received = self.device.poll_recv(cx, buffer);
         match &received {
             Poll::Ready(Ok(received)) => {
-                self.write(|file| file.write_all(&packet_block(&buffer[..received.len], Direction::In)));
+                let partial = received.checksum_trusted;
+                self.write_packet(&buffer[..received.len], partial, Direction::In);
             }
             Poll::Ready(Err(_)) => {}
             // Nothing to do just now: whoever reads the file along sees all of it.
@@ -64,7 +79,7 @@ impl<D: Device> Device for Captured<D> {
     fn poll_send(&mut self, cx: &mut Context<'_>, frame: Frame<'_>) -> Poll<io::Result<()>> {
         let sent = self.device.poll_send(cx, frame);
         if matches!(sent, Poll::Ready(Ok(()))) {
-            self.write(|file| file.write_all(&packet_block(frame.bytes, Direction::Out)));
+            self.write_packet(frame.bytes, frame.checksum_offload, Direction::Out);
         }
         sent
     }
@@ -90,6 +105,27 @@ fn head() -> Vec<u8> {
     interface.extend([0; 4]);
     [block(0x0a0d_0d0a, &section), block(1, &interface)].concat()
 }
+
+/// Puts the right checksum into a TCP segment.
+fn set_checksum(packet: &mut [u8]) {
+    let parsed = match packet.first().map(|byte| byte >> 4) {
+        Some(4) => ipv4::parse(packet).ok().map(|(header, payload)| {
+            (IpAddr::V4(header.source), IpAddr::V4(header.destination), header.protocol, payload.len())
+        }),
+        _ => ipv6::parse(packet).ok().map(|(header, payload)| {
+            (IpAddr::V6(header.source), IpAddr::V6(header.destination), header.protocol, payload.len())
+        }),
+    };
+    let Some((source, destination, PROTOCOL_TCP, len)) = parsed else { return };
+    let at = packet.len() - len;
+    tcp::set_checksum(&mut packet[at..], 0);
+    let mut sum = pseudo_header(source, destination, PROTOCOL_TCP, len as u32);
+    sum.add_bytes(&packet[at..]);
+    tcp::set_checksum(&mut packet[at..], sum.finish());
+}
+
+/// Where the packet lies in its block.
+const PACKET_AT: usize = 28;
 
 /// An enhanced packet block.
 fn packet_block(packet: &[u8], direction: Direction) -> Vec<u8> {

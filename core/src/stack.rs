@@ -12,7 +12,7 @@ use bytes::Bytes;
 use slab::Slab;
 use slotmap::SlotMap;
 
-use crate::buffer::Rope;
+use crate::buffer::{Pool, Rope};
 use crate::config::Config;
 use crate::counters::{Counters, DropReason, ReplyReason};
 use crate::error::Error;
@@ -28,11 +28,11 @@ use crate::tcp::input::{Closed, Outcome};
 use crate::tcp::listen::{HalfOpen, Listener};
 use crate::tcp::segment::{Answer, Segment};
 use crate::tcp::syn_sent::Opening;
-use crate::tcp::tcb::{Connection, Env, Origin};
+use crate::tcp::tcb::{Connection, Env, Origin, Timers};
 use crate::tcp::time_wait::{self, Peers, TimeWait, TimeWaits};
 use crate::time::{Duration, Instant, Tick};
 use crate::timer::{TimerId, Wheel};
-use crate::trace::{State, Trace, TraceKind};
+use crate::trace::{State, Trace, TraceEvent, TraceKind};
 use crate::wire::tcp::{Flags, Options};
 
 mod calls;
@@ -122,6 +122,7 @@ pub struct Stack {
     counters: Counters,
     trace: Trace,
     keys: Keys,
+    pool: Pool,
     now: Instant,
     /// When timers were run last.
     timers_ran: Instant,
@@ -207,6 +208,7 @@ macro_rules! env {
             counters: &mut $stack.counters,
             trace: &mut $stack.trace,
             keys: &$stack.keys,
+            pool: &mut $stack.pool,
             interface_mtu: $stack.interface.mtu,
         }
     };
@@ -221,6 +223,7 @@ impl Stack {
             addresses: Addresses::new(interface.addresses.iter().copied()),
             counters: Counters::default(),
             trace: Trace::default(),
+            pool: Pool::default(),
             now: Instant::ZERO,
             timers_ran: Instant::ZERO,
             fragments: Fragments::default(),
@@ -297,8 +300,10 @@ impl Stack {
         });
     }
 
+    #[inline]
     fn note(&mut self, tuple: &FourTuple, kind: TraceKind) {
-        env!(self).note(tuple, kind);
+        let at = self.now;
+        self.trace.push(|| TraceEvent { at, local: tuple.local(), remote: tuple.remote(), kind });
     }
 
     fn note_state(&mut self, tuple: &FourTuple, from: State, to: State) {
@@ -359,33 +364,25 @@ impl Stack {
 
     /// Tells the application what changed, arms the timer, and queues the connection if it has something to send.
     fn settle(&mut self, index: u32) {
-        let connection = &mut self.connections[index as usize];
+        let Stack { connections, wheel, .. } = self;
+        let connection = &mut connections[index as usize];
         let events = std::mem::take(&mut connection.events);
         let socket = connection.socket;
+        arm(wheel, index, &mut connection.tcb.timers);
         if !connection.queued && connection.wants_to_send() {
             connection.queued = true;
             self.make_ready(FlowRef::Connection(index));
         }
-        self.arm(index);
-        self.notify(socket, events);
-    }
-
-    /// The wheel's node of a connection: at or before its earliest deadline. One that is too early stays; it fires,
-    /// finds nothing due, and is armed anew.
-    fn arm(&mut self, index: u32) {
-        let timers = &mut self.connections[index as usize].tcb.timers;
-        let Some(earliest) = timers.earliest() else { return };
-        if timers.node != TimerId::NONE {
-            if self.wheel.tick(timers.node).is_due(earliest) {
-                return;
-            }
-            self.wheel.remove(timers.node);
+        if !events.is_empty() {
+            self.notify(socket, events);
         }
-        timers.node = self.wheel.insert(earliest, PackedRef::from(FlowRef::Connection(index)).0);
     }
 
     /// Does to the tables what a handler of this connection asked for.
     fn apply(&mut self, index: u32, outcome: Outcome, segment: Option<&Segment<'_>>) {
+        if outcome == Outcome::Keep {
+            return;
+        }
         let tuple = self.connections[index as usize].tcb.tuple;
         match outcome {
             Outcome::Keep => {}
@@ -614,6 +611,19 @@ impl Stack {
     fn tick(&self) -> Tick {
         Tick::at(self.now)
     }
+}
+
+/// The wheel's node of a connection: at or before its earliest deadline. One that is too early stays; it fires,
+/// finds nothing due, and is armed anew.
+fn arm(wheel: &mut Wheel, index: u32, timers: &mut Timers) {
+    let Some(earliest) = timers.earliest() else { return };
+    if timers.node != TimerId::NONE {
+        if wheel.tick(timers.node).is_due(earliest) {
+            return;
+        }
+        wheel.remove(timers.node);
+    }
+    timers.node = wheel.insert(earliest, PackedRef::from(FlowRef::Connection(index)).0);
 }
 
 #[cfg(test)]

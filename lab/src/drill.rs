@@ -11,6 +11,7 @@ mod call;
 mod code;
 mod command;
 mod compare;
+mod family;
 mod flow;
 mod interpret;
 mod lex;
@@ -35,6 +36,7 @@ use steadfast_core::time::Duration;
 use self::simulated::Simulated;
 use self::subject::{Network, Subject};
 
+pub use family::{Source, SourceError, is_drill_file, read_scripts};
 pub use lex::{Position, SyntaxError};
 pub use report::drill_junit;
 

@@ -47,6 +47,7 @@
 //! [`into_split`](TcpStream::into_split) may live in two tasks.
 #![forbid(unsafe_code)]
 
+mod batch;
 mod driver;
 mod listener;
 mod net;

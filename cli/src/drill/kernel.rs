@@ -79,6 +79,8 @@ impl Kernel {
         let runtime = runtime.map_err(|e| Failure::system("cannot start the runtime", e))?;
         let mut options = TunOptions::new(DEVICE);
         options.mtu = Some(network.mtu);
+        // A script speaks of what is on the wire.
+        options.offload = false;
         options.host = vec![(network.local, network.prefix_len)];
         let everything: IpAddr = if network.local.is_ipv4() { [0; 4].into() } else { [0; 16].into() };
         options.routes = vec![(everything, 0)];

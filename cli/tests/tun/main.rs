@@ -4,6 +4,7 @@
 mod drill;
 mod http;
 mod namespace;
+mod offload;
 mod services;
 
 use std::os::unix::fs::PermissionsExt;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::{Socket, SocketKind, Stack};
-use crate::buffer::Rope;
+use crate::buffer::{Pool, Rope};
 use crate::error::Error;
 use crate::flow::{FlowRef, FourTuple};
 use crate::seq::SeqNum;
@@ -198,12 +198,12 @@ impl Stack {
     /// Errors: [`WouldBlock`](Error::WouldBlock), no room; [`BrokenPipe`](Error::BrokenPipe), shut down for writing or
     /// over; [`NotConnected`](Error::NotConnected), a listener; or, once, what ended the connection.
     pub fn send(&mut self, id: SocketId, data: &[u8]) -> Result<usize, Error> {
-        self.send_with(id, data.len(), |queue, count| queue.push_slice(&data[..count]))
+        self.send_with(id, data.len(), |queue, count, pool| queue.push_slice(&data[..count], pool))
     }
 
     /// As [`send`](Stack::send), without a copy: takes from the front of `data` what there is room for.
     pub fn send_bytes(&mut self, id: SocketId, data: &mut Bytes) -> Result<usize, Error> {
-        self.send_with(id, data.len(), |queue, count| queue.push_bytes(data.split_to(count)))
+        self.send_with(id, data.len(), |queue, count, pool| queue.push_bytes(data.split_to(count), pool))
     }
 
     /// As [`send`](Stack::send), and says that the data is urgent (MUST-30). The peer reads it in line; new protocols
@@ -221,7 +221,7 @@ impl Stack {
         &mut self,
         id: SocketId,
         len: usize,
-        push: impl FnOnce(&mut Rope, usize),
+        push: impl FnOnce(&mut Rope, usize, &mut Pool),
     ) -> Result<usize, Error> {
         let free = usize::try_from(self.config.tcp_mem.saturating_sub(self.buffered)).unwrap_or(usize::MAX);
         match self.socket(id)?.kind {
@@ -231,7 +231,7 @@ impl Stack {
                 let opening = &mut self.openings[index as usize];
                 let room = (opening.options.sndbuf as usize).saturating_sub(opening.send_queue.len());
                 let count = len.min(room).min(free);
-                push(&mut opening.send_queue, count);
+                push(&mut opening.send_queue, count, &mut self.pool);
                 self.buffered += count as u64;
                 if count == 0 && len > 0 { Err(Error::WouldBlock) } else { Ok(count) }
             }
@@ -245,7 +245,9 @@ impl Stack {
                 if count == 0 && len > 0 {
                     return Err(Error::WouldBlock);
                 }
-                self.with_connection(index, |connection, _| push(&mut connection.send_queue, count));
+                self.with_connection(index, |connection, env| {
+                    push(&mut connection.send_queue, count, env.pool)
+                });
                 Ok(count)
             }
         }
@@ -260,13 +262,13 @@ impl Stack {
         match &mut self.sockets[id].kind {
             SocketKind::Connection(index) if count > 0 => {
                 let index = *index;
-                self.with_connection(index, |connection, _| {
-                    connection.receive_queue.release(count);
+                self.with_connection(index, |connection, env| {
+                    connection.receive_queue.release(count, env.pool);
                     connection.tcb.ack.now |= connection.window_update_due();
                 });
             }
             SocketKind::Finished(finished) => {
-                finished.receive_queue.release(count);
+                finished.receive_queue.release(count, &mut self.pool);
                 self.buffered -= count as u64;
             }
             _ => {}
@@ -333,7 +335,7 @@ impl Stack {
         };
         self.with_connection(index, |connection, env| {
             if how != Shutdown::Write {
-                connection.shutdown_read();
+                connection.shutdown_read(env);
                 connection.signal(Event::READABLE);
             }
             if how != Shutdown::Read {

@@ -221,8 +221,7 @@ fn socket_flags(nonblocking: bool) -> SocketFlags {
 }
 
 fn address(any: net::SocketAddrAny) -> Option<SocketAddr> {
-    let address = SocketAddr::try_from(any).ok()?;
-    Some(SocketAddr::new(address.ip().to_canonical(), address.port()))
+    SocketAddr::try_from(any).ok().map(namespace::canonical)
 }
 
 fn receive(file: &File, len: usize, flags: ReceiveFlags) -> Result<Reply, Error> {

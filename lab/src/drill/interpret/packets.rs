@@ -87,13 +87,13 @@ impl Interpreter<'_> {
     /// A SYN on a flow that the stack has no connection for any more begins anew.
     fn use_flow(&mut self, index: usize, fresh_syn: bool) -> usize {
         if fresh_syn {
-            let flow = &self.flows[index];
             let all = self.world.subject.sockets();
-            let alive = all.iter().any(|entry| {
-                entry.local == flow.local && entry.remote == flow.remote && entry.state != State::TimeWait
-            });
-            if !alive {
-                self.flows[index].begin_again();
+            let flow = &mut self.flows[index];
+            let mut ours =
+                all.iter().filter(|entry| entry.local == flow.local && entry.remote == flow.remote);
+            match ours.next() {
+                None => flow.begin_again(),
+                Some(entry) => flow.may_begin_again = entry.state == State::TimeWait,
             }
         }
         self.current = Some(index);
@@ -228,8 +228,9 @@ impl Interpreter<'_> {
             && same(&self.flows[index])
             && spec.flags & SYN != 0
             && tcp.flags & SYN != 0
-            && !self.flows[index].knows_local()
+            && (!self.flows[index].knows_local() || self.flows[index].may_begin_again)
         {
+            self.flows[index].begin_again();
             self.flows[index].learn_local(spec.seq, tcp.seq);
         }
         index
@@ -254,7 +255,7 @@ impl Interpreter<'_> {
         Rules { neutral: self.options.neutral, tick }
     }
 
-    /// What the script calls the stack's clock.
+    /// What the script calls the stack's clock; and the cookie that it gave.
     fn learn(&mut self, spec: &Tcp, live: &Live, flow: usize) {
         let of = |options: &[TcpOption]| {
             options.iter().find_map(|option| match option {
@@ -262,7 +263,13 @@ impl Interpreter<'_> {
                 _ => None,
             })
         };
-        let Some(live_val) = live.tcp().and_then(|tcp| of(&tcp.options)) else { return };
+        let options = live.tcp().map_or(&[][..], |tcp| &tcp.options);
+        if let Some(TcpOption::FastOpen(cookie)) =
+            options.iter().find(|o| matches!(o, TcpOption::FastOpen(_)))
+        {
+            self.flows[flow].cookie.clone_from(cookie);
+        }
+        let Some(live_val) = of(options) else { return };
         if let Some(script) = spec.options.as_deref().and_then(of) {
             self.flows[flow].learn_timestamp(script, live_val);
         }
