@@ -3,14 +3,13 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
 
-use slab::Slab;
-
 use super::segment::{Answer, Segment};
 use super::tcb::{Connection, Env};
 use crate::config::Config;
 use crate::counters::{DropReason, ReplyReason};
 use crate::flow::FourTuple;
 use crate::seq::SeqNum;
+use crate::table::Table;
 use crate::time::{Duration, Instant, Tick};
 use crate::wire::tcp::Timestamps;
 
@@ -163,7 +162,7 @@ pub(crate) fn length(config: &Config) -> Duration {
 /// All entries, and the order in which they end.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct TimeWaits {
-    pub(crate) entries: Slab<TimeWait>,
+    pub(crate) entries: Table<TimeWait>,
     /// Entry and deadline, ascending. An element whose deadline is no longer the entry's is stale.
     order: VecDeque<(u32, Tick)>,
 }
@@ -171,14 +170,14 @@ pub(crate) struct TimeWaits {
 impl TimeWaits {
     pub(crate) fn insert(&mut self, entry: TimeWait) -> u32 {
         let deadline = entry.deadline;
-        let index = self.entries.insert(entry) as u32;
+        let index = self.entries.insert(entry);
         self.push(index, deadline);
         index
     }
 
     pub(crate) fn restart(&mut self, index: u32, now: Instant, length: Duration) {
         let deadline = Tick::after(now, length);
-        if let Some(entry) = self.entries.get_mut(index as usize)
+        if let Some(entry) = self.entries.get_mut(index)
             && entry.deadline != deadline
         {
             entry.deadline = deadline;
@@ -189,7 +188,7 @@ impl TimeWaits {
     fn push(&mut self, index: u32, deadline: Tick) {
         if self.order.len() > 2 * self.entries.len() + 64 {
             let entries = &self.entries;
-            self.order.retain(|(i, at)| entries.get(*i as usize).is_some_and(|e| e.deadline == *at));
+            self.order.retain(|(i, at)| entries.get(*i).is_some_and(|e| e.deadline == *at));
         }
         self.order.push_back((index, deadline));
     }
@@ -197,7 +196,7 @@ impl TimeWaits {
     /// The first entry that is over at `now`; the caller removes it.
     pub(crate) fn pop_expired(&mut self, now: Tick) -> Option<u32> {
         while let Some(&(index, deadline)) = self.order.front() {
-            let stale = self.entries.get(index as usize).is_none_or(|e| e.deadline != deadline);
+            let stale = self.entries.get(index).is_none_or(|e| e.deadline != deadline);
             if !stale && !deadline.is_due(now) {
                 return None;
             }
