@@ -119,6 +119,20 @@ impl Stacks {
         (stream, accepted)
     }
 
+    /// A connection to the listener of this number is opened, accepted, closed by the client and then by the server,
+    /// so long after what was before.
+    pub(crate) fn connect_close_to(&mut self, listener: u16, after: Duration) {
+        self.now += after;
+        self.tick();
+        let (stream, accepted) = self.connect(listener, None);
+        self.client.close(self.now, stream).expect("it is open");
+        self.carry();
+        assert_eq!(self.server.recv(accepted, &mut self.read), Ok(0));
+        self.server.close(self.now, accepted).expect("it is open");
+        self.carry();
+        self.drain_events();
+    }
+
     /// So many connections that nobody uses; `progress` is told how many there are.
     pub(crate) fn open_idle(&mut self, count: usize, progress: &dyn Fn(usize)) {
         const PORTS_EACH: usize = 50_000;
@@ -192,16 +206,9 @@ impl Pair for Stacks {
     }
 
     fn connect_close(&mut self) {
-        self.tick();
         let listener = self.connects % (PORTS - 32) + 30;
         self.connects = self.connects.wrapping_add(1);
-        let (stream, accepted) = self.connect(listener, None);
-        self.client.close(self.now, stream).expect("it is open");
-        self.carry();
-        assert_eq!(self.server.recv(accepted, &mut self.read), Ok(0));
-        self.server.close(self.now, accepted).expect("it is open");
-        self.carry();
-        self.drain_events();
+        self.connect_close_to(listener, TURN);
     }
 
     fn empty_turn(&mut self) {

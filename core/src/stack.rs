@@ -149,6 +149,8 @@ pub struct Stack {
     /// By port and address; no address: all of a family (`true`: IPv4).
     bindings: BTreeMap<(u16, Result<IpAddr, bool>), u32>,
     sockets: SlotMap<SocketId, Socket>,
+    /// The last search for a local port that found none.
+    no_port: Option<NoPort>,
     orphans: usize,
     /// Bytes in all queues.
     buffered: u64,
@@ -193,6 +195,21 @@ struct Finished {
     local: SocketAddr,
     remote: SocketAddr,
     options: Arc<SocketOptions>,
+}
+
+/// No local port is left between two ends. Until one comes free, or a TIME-WAIT may be taken over, nobody looks again:
+/// to look at every port took 2 ms.
+#[derive(Clone, Copy, Debug)]
+struct NoPort {
+    /// Local address and remote end; the local port is 0.
+    ends: FourTuple,
+    until: Tick,
+}
+
+impl NoPort {
+    fn holds(&self, ends: &FourTuple, now: Tick) -> bool {
+        self.ends == *ends && !self.until.is_due(now)
+    }
 }
 
 /// What waits for the device beside the connections' own segments.
@@ -246,6 +263,7 @@ impl Stack {
             listeners: Table::default(),
             bindings: BTreeMap::new(),
             sockets: SlotMap::with_key(),
+            no_port: None,
             orphans: 0,
             buffered: 0,
             cookies: CookieCache::default(),
@@ -297,6 +315,14 @@ impl Stack {
         }
     }
 
+    /// Takes `flow` out of the flow table.
+    fn displace(&mut self, tuple: &FourTuple, flow: FlowRef) {
+        self.flows.remove(&self.keys, tuple, flow);
+        if self.no_port.is_some_and(|none| none.ends == FourTuple { local_port: 0, ..*tuple }) {
+            self.no_port = None;
+        }
+    }
+
     fn place(&mut self, tuple: &FourTuple, flow: FlowRef) {
         let Stack { flows, keys, half_open, openings, connections, time_waits, .. } = self;
         flows.insert(keys, tuple, flow, |flow| match flow {
@@ -337,7 +363,7 @@ impl Stack {
     fn remove_connection(&mut self, index: u32) -> Connection {
         let connection = self.connections.remove(index);
         let tcb = &connection.tcb;
-        self.flows.remove(&self.keys, &tcb.tuple, FlowRef::Connection(index));
+        self.displace(&tcb.tuple, FlowRef::Connection(index));
         self.wheel.remove(tcb.timers.node);
         self.buffered -= connection.held();
         if connection.is_orphan() {
@@ -457,7 +483,7 @@ impl Stack {
             // It had given way to a half-open connection: there is nothing to come back to any more.
             Some(FlowRef::HalfOpen(successor)) => drop(self.gave_way.remove(&successor)),
             _ => {
-                self.flows.remove(&self.keys, &tuple, FlowRef::TimeWait(index));
+                self.displace(&tuple, FlowRef::TimeWait(index));
                 self.note_state(&tuple, State::TimeWait, State::Closed);
             }
         }
@@ -504,7 +530,7 @@ impl Stack {
 
     fn remove_opening(&mut self, index: u32) -> Opening {
         let opening = self.openings.remove(index);
-        self.flows.remove(&self.keys, &opening.tuple, FlowRef::Opening(index));
+        self.displace(&opening.tuple, FlowRef::Opening(index));
         self.wheel.remove(opening.timer);
         self.buffered -= opening.send_queue.len() as u64;
         opening
@@ -530,7 +556,7 @@ impl Stack {
         let tuple = self.half_open[index].tuple;
         match self.gave_way.remove(&index) {
             Some(old) => self.place(&tuple, FlowRef::TimeWait(old)),
-            None => self.flows.remove(&self.keys, &tuple, FlowRef::HalfOpen(index)),
+            None => self.displace(&tuple, FlowRef::HalfOpen(index)),
         }
         let entry = self.half_open.remove(index);
         self.wheel.remove(entry.timer);

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::{Socket, SocketKind, Stack};
+use super::{NoPort, Socket, SocketKind, Stack};
 use crate::buffer::{Pool, Rope};
 use crate::error::Error;
 use crate::flow::{FlowRef, FourTuple};
@@ -157,12 +157,24 @@ impl Stack {
         }
         /// So many ports are looked at for one that nothing holds, before a TIME-WAIT is taken over.
         const PROBES: usize = 16;
+        if self.no_port.as_ref().is_some_and(|none| none.holds(&tuple(0), self.tick())) {
+            return Err(Error::AddrNotAvailable);
+        }
         let mut ports = self.keys.ports(self.config.ip_local_port_range, &tuple(0));
         if let Some(port) = ports.clone().take(PROBES).find(|port| self.find(&tuple(*port)).is_none()) {
             return Ok((tuple(port), None));
         }
-        let claimed = ports.find_map(|port| Some((tuple(port), self.claim(&tuple(port)).ok()?)));
-        claimed.ok_or(Error::AddrNotAvailable)
+        if let Some(oldest) = self.time_waits.oldest_towards(&tuple(0), self.config.ip_local_port_range)
+            && let Ok(above) = self.claim(&oldest)
+        {
+            return Ok((oldest, above));
+        }
+        if let Some(found) = ports.find_map(|port| Some((tuple(port), self.claim(&tuple(port)).ok()?))) {
+            return Ok(found);
+        }
+        self.no_port =
+            Some(NoPort { ends: tuple(0), until: self.time_waits.next_change(self.now, &self.config) });
+        Err(Error::AddrNotAvailable)
     }
 
     fn claim(&mut self, tuple: &FourTuple) -> Result<Option<SeqNum>, Error> {
