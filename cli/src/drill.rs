@@ -1,5 +1,7 @@
 //! `steadfast drill`: scripts in the packetdrill language.
 
+mod kernel;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, IsTerminal, Write};
@@ -14,6 +16,7 @@ use steadfast_lab::drill::{
 };
 
 use crate::failure::Failure;
+use crate::kernel::Opponent;
 
 /// Directories may lie in each other so deep.
 const DEPTH: usize = 16;
@@ -41,6 +44,12 @@ pub(crate) struct Run {
     /// Check what is said and not how: the order of options, windows and when pure ACKs come are left open.
     #[arg(long)]
     neutral: bool,
+    /// Play the scripts against the kernel of this machine, in a network namespace and in real time. Needs root.
+    #[arg(long, value_name = "WHOM")]
+    against: Option<Opponent>,
+    /// Whatever the script says, events may be early or late by this much: for a machine that is busy.
+    #[arg(long = "tolerance_usecs", value_name = "MICROSECONDS")]
+    tolerance_usecs: Option<u64>,
     /// Define NAME for `#ifdef` and in place of values; may be repeated.
     #[arg(short = 'D', long = "define", value_name = "NAME=VAL")]
     defines: Vec<String>,
@@ -101,6 +110,9 @@ impl Show {
 impl Run {
     fn run(&self) -> Result<(), Failure> {
         let files = self.files()?;
+        if self.against == Some(Opponent::Kernel) {
+            crate::kernel::check().map_err(Failure::usage)?;
+        }
         let outcomes = self.play(&files)?;
         self.write(&outcomes)?;
         if !self.json {
@@ -153,7 +165,7 @@ impl Run {
                 Err(SourceError::Io(e)) => return Err(Failure::system(file.display(), e)),
                 scripts => scripts,
             };
-            for (title, text, outcome) in self.play_file(file, scripts) {
+            for (title, text, outcome) in self.play_file(file, scripts)? {
                 bar.suspend(|| self.tell(&title, &text, &outcome))?;
                 outcomes.push((title, outcome));
             }
@@ -168,40 +180,48 @@ impl Run {
         &self,
         file: &Path,
         scripts: Result<Vec<Source>, SourceError>,
-    ) -> Vec<(String, String, Outcome)> {
+    ) -> Result<Vec<(String, String, Outcome)>, Failure> {
         let scripts = match scripts {
             Ok(scripts) => scripts,
             Err(error) => {
                 let version = self.ip_version.first().copied().unwrap_or_default();
                 let title = file.display().to_string();
-                return vec![(title, String::new(), Outcome::no_scripts(&error, version))];
+                return Ok(vec![(title, String::new(), Outcome::no_scripts(&error, version))]);
             }
         };
-        let all = scripts.into_iter().flat_map(|script| {
-            let outcomes = self.play_script(file, &script.text);
-            outcomes.into_iter().map(move |outcome| (script.title(file), script.text.clone(), outcome))
-        });
-        all.collect()
+        let mut all = Vec::new();
+        for script in scripts {
+            let outcomes = self.play_script(file, &script.text)?;
+            let titled =
+                outcomes.into_iter().map(|outcome| (script.title(file), script.text.clone(), outcome));
+            all.extend(titled);
+        }
+        Ok(all)
     }
 
     /// One outcome for each version, and one alone where the script chooses or cannot be read.
-    fn play_script(&self, file: &Path, text: &str) -> Vec<Outcome> {
+    fn play_script(&self, file: &Path, text: &str) -> Result<Vec<Outcome>, Failure> {
         let beside = |path: &str| fs::read_to_string(file.parent().unwrap_or(Path::new(".")).join(path)).ok();
         let options = DrillOptions {
             profile: self.profile,
             neutral: self.neutral,
             ip_version: self.ip_version.first().copied().unwrap_or_default(),
+            tolerance_usecs: self.tolerance_usecs,
             defines: self.defined(),
             capture: self.pcap.is_some(),
             files: &beside,
         };
         let Ok(drill) = Drill::parse(text, &options.defines) else {
-            return vec![run_drill(text, &options)];
+            return Ok(vec![run_drill(text, &options)]);
+        };
+        let play = |options: &DrillOptions<'_>| match self.against {
+            None => Ok(drill.run(options)),
+            Some(Opponent::Kernel) => kernel::run(&drill, options),
         };
         if drill.ip_version().is_some() || self.ip_version.is_empty() {
-            return vec![drill.run(&options)];
+            return Ok(vec![play(&options)?]);
         }
-        let with = |version: &IpVersion| drill.run(&DrillOptions { ip_version: *version, ..options.clone() });
+        let with = |version: &IpVersion| play(&DrillOptions { ip_version: *version, ..options.clone() });
         self.ip_version.iter().map(with).collect()
     }
 

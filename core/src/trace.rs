@@ -183,14 +183,19 @@ impl Trace {
         self.events.pop_front()
     }
 
+    #[inline]
     pub(crate) fn push(&mut self, event: impl FnOnce() -> TraceEvent) {
-        if !self.on {
-            return;
+        if self.on {
+            self.keep(event());
         }
+    }
+
+    #[cold]
+    fn keep(&mut self, event: TraceEvent) {
         if self.events.len() == Trace::LIMIT {
             self.lost += 1;
             return;
         }
-        self.events.push_back(event());
+        self.events.push_back(event);
     }
 }

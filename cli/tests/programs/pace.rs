@@ -71,8 +71,6 @@ fn a_server_probes_the_window_of_a_slow_reader_and_goes_on_when_it_opens() {
         slow_reader(&mut server, address);
         wait_until(&mut server, |s| s.usage("connections") == 0);
     }
-    // A window that is closed is no loss.
-    assert_eq!(server.status().counter("TCPTimeouts"), 0);
 }
 
 /// Nobody reads, so the windows of both directions close, and both ends probe. Then all of it arrives.

@@ -73,6 +73,8 @@ impl Connection {
 
     /// Rule 1 of NextSeg (RFC 6675), the go-back of a timeout, and the holes of NewReno.
     fn next_retransmission(&mut self, env: &mut Env<'_>) -> Option<Outgoing> {
+        // As nearly always: nothing is lost.
+        self.recovery.as_ref()?;
         let (una, nxt, recover) = (self.tcb.snd.una, self.tcb.snd.nxt, self.tcb.snd.recover);
         let (mss, full) = (u32::from(self.payload_mss()), u32::from(self.payload_len_limit()));
         let threshold = u32::from(env.config.tcp_reordering);

@@ -121,8 +121,12 @@ impl Rtt {
 
     /// The RTO after `doublings`.
     pub(crate) fn backed_off_by(&self, config: &Config, doublings: u8) -> Duration {
+        let rto = self.rto(config);
+        if doublings == 0 {
+            return rto.min(config.tcp_rto_max);
+        }
         let factor = 1u32.checked_shl(u32::from(doublings)).unwrap_or(u32::MAX);
-        self.rto(config).saturating_mul(factor).min(config.tcp_rto_max)
+        rto.saturating_mul(factor).min(config.tcp_rto_max)
     }
 }
 

@@ -43,6 +43,7 @@ impl Env<'_> {
         self.now.as_millis() as u32
     }
 
+    #[inline]
     pub(crate) fn note(&mut self, tuple: &FourTuple, kind: TraceKind) {
         let at = self.now;
         self.trace.push(|| TraceEvent { at, local: tuple.local(), remote: tuple.remote(), kind });
@@ -233,11 +234,12 @@ const _: () = assert!(size_of::<Tcb>() <= 256);
 
 impl Timers {
     pub(crate) fn earliest(&self) -> Option<Tick> {
-        [self.retransmit, self.persist, self.delayed_ack, self.life]
-            .into_iter()
-            .flatten()
-            .map(Deadline::tick)
-            .reduce(Tick::earlier)
+        let earlier = |a: Option<Deadline>, b: Option<Deadline>| match (a, b) {
+            (Some(a), Some(b)) => Some(if a.tick().is_due(b.tick()) { a } else { b }),
+            (a, b) => a.or(b),
+        };
+        let earliest = earlier(earlier(self.retransmit, self.persist), earlier(self.delayed_ack, self.life));
+        earliest.map(Deadline::tick)
     }
 }
 
