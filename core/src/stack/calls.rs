@@ -436,8 +436,8 @@ impl Stack {
     /// the connection is made.
     pub fn set_options(&mut self, now: Instant, id: SocketId, options: SocketOptions) -> Result<(), Error> {
         self.set_now(now);
-        let rcvbuf = self.options(id)?.rcvbuf;
-        let options = self.shared_options(Some(SocketOptions { rcvbuf, ..options }));
+        let &SocketOptions { rcvbuf, rcvbuf_max, .. } = self.options(id)?;
+        let options = self.shared_options(Some(SocketOptions { rcvbuf, rcvbuf_max, ..options }));
         match &mut self.sockets.get_mut(id).ok_or(Error::NoSuchSocket)?.kind {
             SocketKind::Listener(index) => self.listeners[*index].options = options,
             SocketKind::Opening(index) => self.openings[*index].options = options,

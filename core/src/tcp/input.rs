@@ -271,7 +271,9 @@ impl Connection {
             return Err(Outcome::Dropped(DropReason::AckOfUnsent));
         }
         // Older than anything the peer can have in flight, whatever window it announced (5961-7, 5961-8).
-        let acked = self.bytes_acked.min(u64::from(self.tcb.snd.max_wnd)) as u32;
+        // Our FIN is a number that was acknowledged too: what the peer sent before it is merely late.
+        let numbers = self.bytes_acked + u64::from(self.fin_is_acknowledged());
+        let acked = numbers.min(u64::from(self.tcb.snd.max_wnd)) as u32;
         if ack.lt(una - acked) {
             return Err(self.challenge_or_drop(DropReason::AckTooOld, env));
         }
