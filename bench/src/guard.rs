@@ -19,13 +19,14 @@ const STEPS: [usize; 2] = [10, 40];
 const BASELINE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/instructions.txt");
 
 /// What runs so many steps of a path, and what the path is called.
-const PATHS: [(&str, fn(usize)); 5] = [
+const PATHS: [(&str, fn(usize)); 6] = [
     ("transmit", |steps| drop(transmitted(steps))),
     ("receive", |steps| {
         let (mut stacks, segments) = transmitted(STEPS[1]);
         let now = stacks.now();
         segments[..steps].iter().for_each(|segment| stacks.server.receive(now, &segment[..]));
     }),
+    ("bulk_turn", |steps| repeat(steps, |stacks| _ = stacks.bulk_turn())),
     ("round_trip", |steps| repeat(steps, Stacks::round_trip)),
     ("connect_close", |steps| repeat(steps, Stacks::connect_close)),
     ("cookie", |steps| {

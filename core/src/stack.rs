@@ -28,7 +28,7 @@ use crate::tcp::input::{Closed, Outcome};
 use crate::tcp::listen::{HalfOpen, Listener};
 use crate::tcp::segment::{Answer, Segment};
 use crate::tcp::syn_sent::Opening;
-use crate::tcp::tcb::{Connection, Env, Origin};
+use crate::tcp::tcb::{Connection, Env, Origin, Timers};
 use crate::tcp::time_wait::{self, Peers, TimeWait, TimeWaits};
 use crate::time::{Duration, Instant, Tick};
 use crate::timer::{TimerId, Wheel};
@@ -364,33 +364,25 @@ impl Stack {
 
     /// Tells the application what changed, arms the timer, and queues the connection if it has something to send.
     fn settle(&mut self, index: u32) {
-        let connection = &mut self.connections[index as usize];
+        let Stack { connections, wheel, .. } = self;
+        let connection = &mut connections[index as usize];
         let events = std::mem::take(&mut connection.events);
         let socket = connection.socket;
+        arm(wheel, index, &mut connection.tcb.timers);
         if !connection.queued && connection.wants_to_send() {
             connection.queued = true;
             self.make_ready(FlowRef::Connection(index));
         }
-        self.arm(index);
-        self.notify(socket, events);
-    }
-
-    /// The wheel's node of a connection: at or before its earliest deadline. One that is too early stays; it fires,
-    /// finds nothing due, and is armed anew.
-    fn arm(&mut self, index: u32) {
-        let timers = &mut self.connections[index as usize].tcb.timers;
-        let Some(earliest) = timers.earliest() else { return };
-        if timers.node != TimerId::NONE {
-            if self.wheel.tick(timers.node).is_due(earliest) {
-                return;
-            }
-            self.wheel.remove(timers.node);
+        if !events.is_empty() {
+            self.notify(socket, events);
         }
-        timers.node = self.wheel.insert(earliest, PackedRef::from(FlowRef::Connection(index)).0);
     }
 
     /// Does to the tables what a handler of this connection asked for.
     fn apply(&mut self, index: u32, outcome: Outcome, segment: Option<&Segment<'_>>) {
+        if outcome == Outcome::Keep {
+            return;
+        }
         let tuple = self.connections[index as usize].tcb.tuple;
         match outcome {
             Outcome::Keep => {}
@@ -619,6 +611,19 @@ impl Stack {
     fn tick(&self) -> Tick {
         Tick::at(self.now)
     }
+}
+
+/// The wheel's node of a connection: at or before its earliest deadline. One that is too early stays; it fires,
+/// finds nothing due, and is armed anew.
+fn arm(wheel: &mut Wheel, index: u32, timers: &mut Timers) {
+    let Some(earliest) = timers.earliest() else { return };
+    if timers.node != TimerId::NONE {
+        if wheel.tick(timers.node).is_due(earliest) {
+            return;
+        }
+        wheel.remove(timers.node);
+    }
+    timers.node = wheel.insert(earliest, PackedRef::from(FlowRef::Connection(index)).0);
 }
 
 #[cfg(test)]

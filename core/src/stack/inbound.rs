@@ -180,13 +180,12 @@ impl Stack {
                 return self.counters.count_drop(reason);
             }
         };
-        let local = (datagram.destination, header.destination_port).into();
-        let remote = (datagram.source, header.source_port).into();
-        let tuple = FourTuple::new(local, remote);
+        let (local_port, remote_port) = (header.destination_port, header.source_port);
+        let tuple = FourTuple::of(datagram.destination, local_port, datagram.source, remote_port);
         let payload_len = payload.len();
         self.note(&tuple, TraceKind::SegmentIn { header, payload_len });
         let flow = self.find(&tuple);
-        if local == remote && flow.is_none() {
+        if flow.is_none() && tuple.is_land() {
             return self.dropped(&tuple, DropReason::Land);
         }
         let segment = Segment { tuple, header: &header, payload, packet: datagram.packet, ecn: datagram.ecn };

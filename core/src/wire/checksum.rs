@@ -51,8 +51,8 @@ impl Sum {
 
     /// Adds a number as its four bytes in network order.
     pub fn add_u32(&mut self, n: u32) {
-        self.add_u16((n >> 16) as u16);
-        self.add_u16(n as u16);
+        let halves = n.to_be();
+        self.words += u64::from(if self.odd { halves.rotate_left(8) } else { halves });
     }
 
     /// The checksum: the complement of the sum, to be written in network order. Over bytes that include their
