@@ -105,6 +105,7 @@ fn capture(family: usize, opener: usize, sender: usize, faults: &[&str]) -> Vec<
     runtime.block_on(async {
         let in_force = Faults::default();
         let mut options = TunOptions::new("sf0");
+        options.offload = false;
         options.host =
             ENDS.iter().zip([24, 64]).map(|(ends, len)| (ends[KERNEL].parse().unwrap(), len)).collect();
         let tun = Tun::open(&options).await.unwrap();
