@@ -308,6 +308,12 @@ fn what_calls_leave_in_their_arguments_is_checked() {
     let poll =
         |revents: &str| format!("{data}+0 poll([{{fd=4, events=POLLIN, revents={revents}}}], 1, 0) = 1");
     check(OPEN, &poll("POLLIN"), &poll("POLLOUT"), 2, "revents of 4 is POLLIN, expected POLLOUT");
+    let urgent = |revents: &str| {
+        format!(
+            "+0 < PU. 1:11(10) ack 1 win 32792 urg 10\n+0 poll([{{fd=4, events=POLLPRI, revents={revents}}}], 1, 0) = 1"
+        )
+    };
+    check(OPEN, &urgent("POLLPRI"), &urgent("POLLIN"), 2, "revents of 4 is POLLPRI, expected POLLIN");
     let epoll = |event: &str| {
         format!(
             "{data}+0 epoll_create(1) = 9\n+0 epoll_ctl(9, EPOLL_CTL_ADD, 4, {{events=EPOLLIN, fd=4}}) = 0\n+0 epoll_wait(9, {{{event}}}, 1, 0) = 1"
