@@ -244,7 +244,7 @@ impl Stack {
 
     pub(super) fn connection_segment(&mut self, index: u32, segment: &Segment<'_>) {
         let full = self.memory_full() && !segment.payload.is_empty();
-        if full && !self.connections[index as usize].receive_queue.is_empty() {
+        if full && !self.connections[index].receive_queue.is_empty() {
             // Above `tcp_mem` only the sender's patience grows: an ACK would free nothing.
             self.counters.tcp_rcv_q_drop += 1;
             return self.dropped(&segment.tuple, DropReason::NoMemory);
@@ -254,7 +254,7 @@ impl Stack {
     }
 
     fn opening_segment(&mut self, index: u32, segment: &Segment<'_>) {
-        let outcome = self.openings[index as usize].segment_arrives(segment, &mut env!(self));
+        let outcome = self.openings[index].segment_arrives(segment, &mut env!(self));
         match outcome {
             SynSentOutcome::Dropped(reason) => self.dropped(&segment.tuple, reason),
             SynSentOutcome::Reset(reason) => {
@@ -281,7 +281,7 @@ impl Stack {
     }
 
     fn time_wait_segment(&mut self, index: u32, segment: &Segment<'_>, datagram: &Datagram<'_>) {
-        let entry = &mut self.time_waits.entries[index as usize];
+        let entry = &mut self.time_waits.entries[index];
         match entry.segment_arrives(segment, &mut env!(self)) {
             TimeWaitOutcome::Dropped(reason) => self.dropped(&segment.tuple, reason),
             TimeWaitOutcome::Answer { answer, restart } => {
