@@ -242,6 +242,11 @@ impl Tolerance {
     pub const KERNEL: Tolerance =
         Tolerance { early: Duration::from_millis(10), late: Duration::from_millis(300), share: 3 };
 
+    /// So much earlier passes, too.
+    pub(crate) fn allow_early(&mut self, time: Duration) {
+        self.early += time;
+    }
+
     /// The earliest time that passes for `at`.
     pub(crate) fn earliest(self, at: Instant) -> Instant {
         Instant::from_nanos(at.as_nanos().saturating_sub(self.early.as_nanos() as u64))
