@@ -29,6 +29,7 @@ pub(crate) struct Stacks {
     /// The end that listens.
     pub(crate) server: Stack,
     listeners: Vec<SocketId>,
+    options: SocketOptions,
     stream: SocketId,
     accepted: SocketId,
     wire: Wire,
@@ -55,6 +56,7 @@ impl Stacks {
             client: stack(CLIENT, 1, setup, &change),
             server: stack(SERVER, 2, setup, &change),
             listeners: Vec::new(),
+            options: SocketOptions::new(&Config::default()),
             stream: SocketId::default(),
             accepted: SocketId::default(),
             wire: Wire::new(if setup.super_segments { 2 } else { BATCH }, frame),
@@ -63,22 +65,14 @@ impl Stacks {
             text: (0..WRITE).map(|i| (i % 251) as u8).collect(),
             read: vec![0; WRITE],
         };
-        let options = stacks.options();
+        let buffers = SocketOptions { rcvbuf: BUFFER, sndbuf: BUFFER, ..stacks.options.clone() };
+        stacks.options = SocketOptions { nodelay: true, ..buffers };
         for port in FIRST_PORT..FIRST_PORT + PORTS {
-            let options = ListenOptions { socket: Some(options.clone()), ..ListenOptions::default() };
+            let options = ListenOptions { socket: Some(stacks.options.clone()), ..ListenOptions::default() };
             let listener = stacks.server.listen(SocketAddr::new(SERVER, port), options);
             stacks.listeners.push(listener.expect("the port is free"));
         }
         stacks
-    }
-
-    fn options(&self) -> SocketOptions {
-        SocketOptions {
-            nodelay: true,
-            rcvbuf: BUFFER,
-            sndbuf: BUFFER,
-            ..SocketOptions::new(self.client.config())
-        }
     }
 
     /// The time of the two.
@@ -115,7 +109,7 @@ impl Stacks {
     /// of it. Panics where it fails.
     pub(crate) fn connect(&mut self, listener: u16, local_port: Option<u16>) -> (SocketId, SocketId) {
         let remote = SocketAddr::new(SERVER, FIRST_PORT + listener);
-        let socket = Some(self.options());
+        let socket = Some(self.options.clone());
         let options = ConnectOptions { local_port, socket, ..ConnectOptions::default() };
         let stream = self.client.connect(self.now, remote, options).expect("a connect succeeds");
         self.carry();
@@ -123,6 +117,20 @@ impl Stacks {
             self.server.accept(self.listeners[usize::from(listener)]).expect("it was accepted");
         self.drain_events();
         (stream, accepted)
+    }
+
+    /// A connection to the listener of this number is opened, accepted, closed by the client and then by the server,
+    /// so long after what was before.
+    pub(crate) fn connect_close_to(&mut self, listener: u16, after: Duration) {
+        self.now += after;
+        self.tick();
+        let (stream, accepted) = self.connect(listener, None);
+        self.client.close(self.now, stream).expect("it is open");
+        self.carry();
+        assert_eq!(self.server.recv(accepted, &mut self.read), Ok(0));
+        self.server.close(self.now, accepted).expect("it is open");
+        self.carry();
+        self.drain_events();
     }
 
     /// So many connections that nobody uses; `progress` is told how many there are.
@@ -198,16 +206,9 @@ impl Pair for Stacks {
     }
 
     fn connect_close(&mut self) {
-        self.tick();
         let listener = self.connects % (PORTS - 32) + 30;
         self.connects = self.connects.wrapping_add(1);
-        let (stream, accepted) = self.connect(listener, None);
-        self.client.close(self.now, stream).expect("it is open");
-        self.carry();
-        assert_eq!(self.server.recv(accepted, &mut self.read), Ok(0));
-        self.server.close(self.now, accepted).expect("it is open");
-        self.carry();
-        self.drain_events();
+        self.connect_close_to(listener, TURN);
     }
 
     fn empty_turn(&mut self) {

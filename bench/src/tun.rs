@@ -121,21 +121,29 @@ fn process_seconds() -> f64 {
     time.tv_sec as f64 + time.tv_nsec as f64 / 1e9
 }
 
-/// The bulk rows: both directions, both versions of IP, and without offload.
-pub(crate) fn bulk(effort: &Effort, progress: &dyn Fn(String)) -> Vec<Row> {
+/// To us, over both versions of IP.
+pub(crate) fn bulk_in(effort: &Effort, progress: &dyn Fn(String)) -> Vec<Row> {
+    bulk(&[Work::In], &Setup::USUAL, Goal::Value(29e9), effort, progress)
+}
+
+/// From us.
+pub(crate) fn bulk_out(effort: &Effort, progress: &dyn Fn(String)) -> Vec<Row> {
+    bulk(&[Work::Out], &Setup::USUAL, Goal::Value(72e9), effort, progress)
+}
+
+/// Both without offload.
+pub(crate) fn bulk_plain(effort: &Effort, progress: &dyn Fn(String)) -> Vec<Row> {
+    bulk(&[Work::In, Work::Out], &Setup { offload: false }, Goal::Open, effort, progress)
+}
+
+fn bulk(works: &[Work], setup: &Setup, goal: Goal, effort: &Effort, progress: &dyn Fn(String)) -> Vec<Row> {
     let mut rows = Vec::new();
-    for (offload, what) in [(true, ""), (false, " plain")] {
-        for (work, way) in [(Work::In, "in"), (Work::Out, "out")] {
-            for (version, ip) in [(4, ""), (6, " IPv6")] {
-                let name = format!("tun_bulk_1500 {way}{ip}{what}");
-                let goal = match (offload, work) {
-                    (true, Work::In) => Goal::Value(29e9),
-                    (true, _) => Goal::Value(72e9),
-                    (false, _) => Goal::Open,
-                };
-                let setup = Setup { offload, ..Setup::USUAL };
-                rows.extend(versus(&name, work, version, &setup, goal, effort, progress));
-            }
+    for &work in works {
+        for (version, ip) in [(4, ""), (6, " IPv6")] {
+            let way = if work == Work::In { "in" } else { "out" };
+            let plain = if setup.offload { "" } else { " plain" };
+            let name = format!("tun_bulk_1500 {way}{ip}{plain}");
+            rows.extend(versus(&name, work, version, setup, goal, effort, progress));
         }
     }
     rows

@@ -7,7 +7,7 @@ use std::fs;
 use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 
-use clap::{Args, Subcommand, ValueEnum};
+use clap::{Args, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
 use steadfast::Profile;
 use steadfast_lab::drill::{
@@ -16,6 +16,7 @@ use steadfast_lab::drill::{
 };
 
 use crate::failure::Failure;
+use crate::kernel::Opponent;
 
 /// Directories may lie in each other so deep.
 const DEPTH: usize = 16;
@@ -43,10 +44,9 @@ pub(crate) struct Run {
     /// Check what is said and not how: the order of options, windows and when pure ACKs come are left open.
     #[arg(long)]
     neutral: bool,
-    /// Play the scripts against this stack, in virtual time, or against this machine's kernel, in real time: that needs
-    /// root, and happens in a network namespace of its own.
-    #[arg(long, value_enum, default_value_t = Against::Steadfast)]
-    against: Against,
+    /// Play the scripts against the kernel of this machine, in a network namespace and in real time. Needs root.
+    #[arg(long, value_name = "WHOM")]
+    against: Option<Opponent>,
     /// Whatever the script says, events may be early or late by this much: for a machine that is busy.
     #[arg(long = "tolerance_usecs", value_name = "MICROSECONDS")]
     tolerance_usecs: Option<u64>,
@@ -81,13 +81,6 @@ pub(crate) struct Show {
     name: Option<String>,
 }
 
-/// What scripts are played against.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Against {
-    Steadfast,
-    Kernel,
-}
-
 impl DrillCommand {
     pub(crate) fn run(self) -> Result<(), Failure> {
         match self {
@@ -117,6 +110,9 @@ impl Show {
 impl Run {
     fn run(&self) -> Result<(), Failure> {
         let files = self.files()?;
+        if self.against == Some(Opponent::Kernel) {
+            crate::kernel::check().map_err(Failure::usage)?;
+        }
         let outcomes = self.play(&files)?;
         self.write(&outcomes)?;
         if !self.json {
@@ -196,9 +192,9 @@ impl Run {
         let mut all = Vec::new();
         for script in scripts {
             let outcomes = self.play_script(file, &script.text)?;
-            all.extend(
-                outcomes.into_iter().map(|outcome| (script.title(file), script.text.clone(), outcome)),
-            );
+            let titled =
+                outcomes.into_iter().map(|outcome| (script.title(file), script.text.clone(), outcome));
+            all.extend(titled);
         }
         Ok(all)
     }
@@ -219,8 +215,8 @@ impl Run {
             return Ok(vec![run_drill(text, &options)]);
         };
         let play = |options: &DrillOptions<'_>| match self.against {
-            Against::Steadfast => Ok(drill.run(options)),
-            Against::Kernel => kernel::run(&drill, options),
+            None => Ok(drill.run(options)),
+            Some(Opponent::Kernel) => kernel::run(&drill, options),
         };
         if drill.ip_version().is_some() || self.ip_version.is_empty() {
             return Ok(vec![play(&options)?]);

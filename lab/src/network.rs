@@ -26,6 +26,7 @@ use self::swarm::Swarm;
 use crate::app::{Broken, Directory, World};
 use crate::fault::{Fault, FaultKind};
 use crate::flows::Flows;
+use crate::foreign::ForeignEntry;
 use crate::mangle::{self, Kind, View};
 use crate::record::{Captured, Fate, Record};
 use crate::rng::Rng;
@@ -508,7 +509,11 @@ impl Network {
             let listed = entries.iter().any(|entry| (entry.local, entry.remote) == ends);
             if !listed && !matches!(before, State::Closed | State::Listen) {
                 // A half-open entry that is given up leaves its listener as it was.
-                let to = if before == State::SynReceived { State::Listen } else { State::Closed };
+                let listens = |entry: &ForeignEntry| {
+                    entry.state == State::Listen && entry.local.port() == ends.0.port()
+                };
+                let half_open = before == State::SynReceived && entries.iter().any(listens);
+                let to = if half_open { State::Listen } else { State::Closed };
                 changed(self, ends, before, to);
             }
         }

@@ -34,6 +34,8 @@ pub(super) fn boot(boot: &Boot) -> Result<Box<dyn Foreign>, String> {
     let defaults = [
         // The one that every kernel has, in every namespace.
         ("net/ipv4/tcp_congestion_control", "reno"),
+        // A tail loss probe goes after two round trips: a machine that is busy cannot keep that apart from a loss.
+        ("net/ipv4/tcp_early_retrans", "0"),
         // Nobody else is on the link.
         ("net/ipv6/conf/default/accept_dad", "0"),
         ("net/ipv6/conf/default/router_solicitations", "0"),

@@ -74,7 +74,7 @@ impl Stack {
     }
 
     fn transmit_connection(&mut self, index: u32, frame: &mut [u8]) -> Option<Transmit> {
-        let connection = self.connections.get_mut(index as usize)?;
+        let connection = self.connections.get_mut(index)?;
         let offload = self.interface.segmentation_offload;
         let outgoing = connection.next_segment(offload, &mut env!(self));
         arm(&mut self.wheel, index, &mut connection.tcb.timers);
@@ -94,7 +94,7 @@ impl Stack {
     }
 
     fn transmit_opening(&mut self, index: u32, frame: &mut [u8]) -> Option<Transmit> {
-        let opening = self.openings.get_mut(index as usize)?;
+        let opening = self.openings.get_mut(index)?;
         opening.queued = false;
         let outgoing = opening.next_segment(&mut env!(self))?;
         self.counters.out_requests += 1;
@@ -117,7 +117,7 @@ fn note_sent(env: &mut Env<'_>, tuple: &FourTuple, outgoing: &Outgoing) {
     env.note(tuple, TraceKind::SegmentOut { header, payload_len });
 }
 
-/// Writes IP header, TCP header and payload. The payload is summed while it is copied.
+/// Writes IP header, TCP header and payload. The payload is summed while it is copied, unless the device does that.
 fn emit(
     tuple: &FourTuple,
     outgoing: &Outgoing,
@@ -136,13 +136,17 @@ fn emit(
     let (head, payload) = segment.split_at_mut(header_len);
     header.emit(head);
     let mut sum = tuple.pseudo_header(segment_len as u32);
-    // The device adds the rest to the sum of the pseudo-header.
-    let partial = !sum.finish();
-    sum.add_bytes(head);
-    if !payload.is_empty() {
-        queue.copy_out(outgoing.offset, payload, &mut sum);
+    if checksum_offload {
+        // The device adds the rest to the sum of the pseudo-header.
+        tcp::set_checksum(head, !sum.finish());
+        queue.peek(outgoing.offset, payload);
+    } else {
+        sum.add_bytes(head);
+        if !payload.is_empty() {
+            queue.copy_out(outgoing.offset, payload, &mut sum);
+        }
+        tcp::set_checksum(head, sum.finish());
     }
-    tcp::set_checksum(head, if checksum_offload { partial } else { sum.finish() });
     Transmit { len: ip_len + segment_len, segment_size: outgoing.segment_size, checksum_offload }
 }
 

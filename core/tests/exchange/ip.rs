@@ -415,8 +415,13 @@ fn incomplete_datagrams_time_out_1122_2() {
         assert_eq!(t.stack.counters().reasm_timeout, 1);
         let (to, body) = t.icmp.pop_front().expect("time exceeded");
         assert_eq!(to, t.theirs());
-        let Some(Message::Error { kind, .. }) = parse(t, &body) else { panic!() };
+        let Some(Message::Error { kind, quoted }) = parse(t, &body) else { panic!() };
         assert_eq!(kind, ErrorKind::ReassemblyTimeExceeded);
+        // Headers and eight bytes more: ports and sequence number, by which the sender knows what it is about.
+        let ports = [t.cur().port.to_be_bytes(), t.port.to_be_bytes()].concat();
+        let at = ip_header_len(t) + if t.v6 { 8 } else { 0 };
+        assert_eq!(quoted.get(at..at + 4), Some(&ports[..]));
+        assert!(quoted.len() >= at + 8);
     });
 }
 

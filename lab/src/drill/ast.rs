@@ -116,12 +116,14 @@ pub(crate) struct IpInfo {
     pub(crate) bad_checksum: bool,
 }
 
-/// Addresses that many hosts have.
+/// Addresses that are not one host's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Cast {
     Multicast,
     /// IPv6 has none; there it is the group of all nodes.
     Broadcast,
+    /// No host's: a neighbour of the stack's that does not exist.
+    Nobody,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -45,6 +45,10 @@ pub(crate) fn segment(spec: &Tcp, ip: &IpInfo, flow: &Flow) -> Vec<u8> {
 
 fn address(cast: Cast, flow: &Flow) -> IpAddr {
     match cast {
+        Cast::Nobody => match flow.local.ip() {
+            IpAddr::V4(local) => Ipv4Addr::from_bits(local.to_bits() ^ 2).into(),
+            IpAddr::V6(local) => Ipv6Addr::from_bits(local.to_bits() ^ 2).into(),
+        },
         _ if flow.local.is_ipv6() => Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1).into(),
         Cast::Multicast => Ipv4Addr::new(224, 0, 0, 1).into(),
         Cast::Broadcast => Ipv4Addr::BROADCAST.into(),

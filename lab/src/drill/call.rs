@@ -4,7 +4,7 @@ mod message;
 mod readiness;
 mod sockets;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 
 use steadfast_core::Shutdown;
@@ -30,6 +30,8 @@ pub(crate) struct Calls {
     descriptors: BTreeMap<i64, i32>,
     /// The socket that code looks at: the last that was made or accepted.
     pub(crate) under_test: Option<i32>,
+    /// Where connections were opened to.
+    pub(crate) destinations: BTreeSet<SocketAddr>,
     /// Sockets that were made so far, accepted ones not counted.
     pub(crate) sockets_made: usize,
 }
@@ -55,7 +57,13 @@ fn request(request: Request) -> Decoded {
 
 impl Calls {
     pub(crate) fn new(ends: Ends) -> Calls {
-        Calls { ends, descriptors: BTreeMap::new(), under_test: None, sockets_made: 0 }
+        Calls {
+            ends,
+            descriptors: BTreeMap::new(),
+            under_test: None,
+            destinations: BTreeSet::new(),
+            sockets_made: 0,
+        }
     }
 
     /// What the call asks for.

@@ -147,28 +147,35 @@ impl Runner<'_> {
         Ok(())
     }
 
-    /// A listing of the sockets and what is looked for in it: `sockstat … | grep -c ESTABLISHED | grep 1`.
+    /// A listing of the sockets or of the counters and what is looked for in it: `sockstat … | grep -c ESTABLISHED | grep
+    /// 1`, `nstat | grep -x "ListenDrops 2"`.
     fn pipeline(&mut self, command: &str, ask: &str, filters: &str) -> Result<(), Refused> {
         let unknown = || Refused::Skip(format!("the command `{command}` is not interpreted"));
         let name = ask.split_whitespace().next().unwrap_or_default();
         let name = name.rsplit('/').next().unwrap_or(name);
-        if !matches!(name, "sockstat" | "netstat" | "ss") {
+        if !matches!(name, "sockstat" | "netstat" | "ss" | "nstat") {
             return Err(unknown());
         }
-        let mut lines: Vec<String> = self.listing(name);
+        let listed = self.listing(name).ok_or_else(unknown)?;
+        let mut lines = listed.clone();
         for filter in filters.split('|') {
             lines = filtered(&words(filter.trim()), lines).ok_or_else(unknown)?;
         }
         if lines.is_empty() || lines == ["0"] && !filters.contains("grep -c") {
-            let states: Vec<_> = self.listing(name).iter().map(|line| line.trim().to_owned()).collect();
-            let states =
-                if states.is_empty() { "there are no sockets".to_owned() } else { states.join("; ") };
-            return Err(Refused::Failed(format!("`{command}` finds nothing: {states}")));
+            let shown = listed.into_iter().filter(|line| !line.ends_with(" 0"));
+            let shown = shown.collect::<Vec<_>>().join("; ");
+            let shown = if shown.is_empty() { "there is nothing" } else { &shown };
+            return Err(Refused::Failed(format!("`{command}` finds nothing: {shown}")));
         }
         Ok(())
     }
 
-    fn listing(&self, command: &str) -> Vec<String> {
+    /// Its lines; `None`: there is no such list here.
+    fn listing(&self, command: &str) -> Option<Vec<String>> {
+        if command == "nstat" {
+            let counters = self.subject.counters()?;
+            return Some(counters.iter().map(|(name, value)| format!("{name} {value}")).collect());
+        }
         let entries = self.subject.sockets();
         let shown = entries.iter().map(|entry| {
             let state =
@@ -176,7 +183,7 @@ impl Runner<'_> {
             let family = if entry.local.is_ipv4() { "tcp4" } else { "tcp6" };
             format!("{family} {} {} {state}", entry.local, entry.remote)
         });
-        shown.collect()
+        Some(shown.collect())
     }
 }
 

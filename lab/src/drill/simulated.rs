@@ -3,9 +3,10 @@
 mod carry;
 
 use std::collections::VecDeque;
+use std::net::SocketAddr;
 
 use steadfast_core::time::Duration;
-use steadfast_core::trace::TraceKind;
+use steadfast_core::trace::{State, TraceKind};
 use steadfast_core::{Config, Instant, Interface, Profile, Stack};
 
 use super::code;
@@ -16,8 +17,8 @@ use super::symbol;
 
 /// The clock of the stack does not begin at zero, which timestamps could be mistaken for.
 const START: Instant = Instant::from_secs(1000);
-/// A call without an end may take so long.
-const PATIENCE: Duration = Duration::from_secs(24 * 3600);
+/// Virtual time costs nothing: longer than any timer, and than timestamps take to wrap.
+const PATIENCE: Duration = Duration::from_secs(100 * 24 * 3600);
 /// Where all chance comes from.
 const SECRET: [u8; 32] = *b"drill: the same script, same run";
 /// Room for any packet.
@@ -286,6 +287,11 @@ impl Subject for Simulated {
         PATIENCE
     }
 
+    fn listeners(&self) -> Vec<SocketAddr> {
+        let all = self.sockets();
+        all.iter().filter(|listed| listed.state == State::Listen).map(|listed| listed.local).collect()
+    }
+
     fn sockets(&self) -> Vec<Listed> {
         let all = self.posix.stack.sockets(self.posix.now);
         let listed = |entry: &steadfast_core::info::SocketEntry| Listed {
@@ -296,9 +302,13 @@ impl Subject for Simulated {
         all.iter().map(listed).collect()
     }
 
+    fn counters(&self) -> Option<Vec<(String, u64)>> {
+        Some(self.posix.stack.counters().iter().collect())
+    }
+
     fn tcp_info(&self, fd: i32) -> Option<TcpInfo> {
         if self.posix.listens(fd) {
-            return Some(code::state_alone(steadfast_core::trace::State::Listen, false));
+            return Some(code::state_alone(State::Listen, false));
         }
         let id = self.posix.stream(fd)?;
         match self.posix.stack.info(self.posix.now, id) {

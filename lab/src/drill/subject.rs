@@ -46,11 +46,19 @@ pub trait Subject {
     /// Whether it is certain that nothing happens by itself any more.
     fn idle(&self) -> bool;
 
-    /// How long something is waited for that may happen at any time, and how far ahead a script may look.
+    /// How long it is worth waiting for an event, and for what may happen at any time.
     fn patience(&self) -> Duration;
 
-    /// All its sockets, listeners among them, the oldest first.
+    /// Where sockets listen, the one that was made first first.
+    fn listeners(&self) -> Vec<SocketAddr>;
+
+    /// All its sockets, also those that no descriptor stands for.
     fn sockets(&self) -> Vec<Listed>;
+
+    /// Its counters by their names; `None`: it has others than the stack's.
+    fn counters(&self) -> Option<Vec<(String, u64)>> {
+        None
+    }
 
     /// `TCP_INFO` of a descriptor; `None`: it has none.
     fn tcp_info(&self, fd: i32) -> Option<TcpInfo>;

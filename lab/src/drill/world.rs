@@ -94,6 +94,9 @@ impl<'a> World<'a> {
 
     /// Begins the call of an event.
     pub(crate) fn call(&mut self, event: usize, request: Request) {
+        if let Request::Connect { address, .. } | Request::Send { fast_open: Some(address), .. } = &request {
+            self.calls.destinations.insert(*address);
+        }
         self.pending = Some(event);
         self.subject.call(request);
         self.settle();

@@ -13,10 +13,9 @@ use rustix::io::{Errno as Error, IoSliceMut};
 use rustix::net::{self, AddressFamily, RecvAncillaryBuffer, RecvFlags, SocketFlags, SocketType};
 use rustix::pipe::SpliceFlags;
 use steadfast::core::Shutdown;
-use steadfast::core::trace::State;
-use steadfast_lab::drill::subject::{Errno, Listed, ReceiveFlags, Refused, Reply, Request, SendFlags};
+use steadfast_lab::drill::subject::{Errno, ReceiveFlags, Refused, Reply, Request, SendFlags};
 
-use super::options;
+use super::{namespace, options};
 
 /// The most that one call reads or writes.
 const LARGEST: usize = 1 << 26;
@@ -56,18 +55,13 @@ impl Files {
         number
     }
 
-    /// The sockets that listen, in the order of their descriptors.
-    pub(super) fn listeners(&self) -> Vec<Listed> {
-        let sockets = self.table();
+    /// Where sockets listen, in the order of their descriptors.
+    pub(super) fn listeners(&self) -> Vec<SocketAddr> {
         let listens = |file: &&Arc<File>| {
             file.socket.is_some() && net::sockopt::socket_acceptconn(file).unwrap_or(false)
         };
-        let listed = |file: &Arc<File>| {
-            let local = address(net::getsockname(file).ok()?)?;
-            let remote = SocketAddr::new(if local.is_ipv4() { [0; 4].into() } else { [0; 16].into() }, 0);
-            Some(Listed { local, remote, state: State::Listen })
-        };
-        sockets.values().filter(listens).filter_map(listed).collect()
+        let local = |file: &Arc<File>| address(net::getsockname(file).ok()?);
+        self.table().values().filter(listens).filter_map(local).collect()
     }
 
     /// Ends all connections, and with them the calls that wait on them.
@@ -90,9 +84,13 @@ pub(super) fn perform(files: &Files, request: Request) -> Result<Result<Reply, E
             Ok(file) => options::get(&file, &option)?.map(Reply::Setting),
             Err(error) => Err(name(error)),
         },
-        Request::Outstanding { .. } => {
-            return Err(Refused::Skip("the kernel is not asked for its send queue".to_owned()));
-        }
+        Request::Outstanding { fd, unsent } => match files.get(fd) {
+            Ok(file) => {
+                let queued = if unsent { options::unsent(&file) } else { send_queue(&file) };
+                queued.map(Reply::Number).ok_or("EINVAL")
+            }
+            Err(error) => Err(name(error)),
+        },
         request => call(files, request).map_err(name),
     };
     Ok(option)
@@ -223,8 +221,7 @@ fn socket_flags(nonblocking: bool) -> SocketFlags {
 }
 
 fn address(any: net::SocketAddrAny) -> Option<SocketAddr> {
-    let address = SocketAddr::try_from(any).ok()?;
-    Some(SocketAddr::new(address.ip().to_canonical(), address.port()))
+    SocketAddr::try_from(any).ok().map(namespace::canonical)
 }
 
 fn receive(file: &File, len: usize, flags: ReceiveFlags) -> Result<Reply, Error> {
@@ -256,6 +253,13 @@ fn send(file: &File, len: usize, flags: SendFlags, fast_open: Option<SocketAddr>
         Some(to) => net::sendto(file, &zeros, all | FAST_OPEN, &file.takes(to)),
         None => net::send(file, &zeros, all),
     }
+}
+
+/// `SIOCOUTQ`, which the listing of all sockets tells as well.
+fn send_queue(file: &File) -> Option<i64> {
+    let local = address(net::getsockname(file).ok()?)?;
+    let remote = address(net::getpeername(file).ok()??)?;
+    namespace::send_queue(local, remote)
 }
 
 fn ready(files: &Files, all: &[(i32, i64)], timeout: Option<Duration>) -> Result<Vec<i64>, Error> {

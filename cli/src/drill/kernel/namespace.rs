@@ -1,14 +1,14 @@
-//! A network namespace: making it, its sysctls, and its connections.
+//! A network namespace: making it, its sysctls, and its sockets.
 
 use std::fs;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
 use nix::sched::{CloneFlags, unshare};
-use steadfast::core::trace::State;
 use steadfast_lab::drill::subject::Listed;
 
 use crate::failure::Failure;
+use crate::kernel::{Diag, Line};
 
 /// Puts this thread, and those that it starts, into a network namespace of its own. It ends with the last of them.
 pub(super) fn enter() -> Result<(), Failure> {
@@ -51,55 +51,31 @@ pub(super) fn set(name: &str, value: &str) -> Result<(), String> {
     })
 }
 
-/// All connections of the namespace, also those that no descriptor stands for.
-pub(super) fn connections() -> Vec<Listed> {
-    let mut all = Vec::new();
-    for table in ["tcp", "tcp6"] {
-        let text = fs::read_to_string(format!("/proc/thread-self/net/{table}")).unwrap_or_default();
-        all.extend(text.lines().skip(1).filter_map(listed).filter(|listed| listed.state != State::Listen));
-    }
-    all
-}
-
-/// A row of `/proc/net/tcp`: number, both ends, state, and more.
-fn listed(row: &str) -> Option<Listed> {
-    let mut words = row.split_whitespace().skip(1);
-    let (local, remote) = (address(words.next()?)?, address(words.next()?)?);
-    let state = state(u8::from_str_radix(words.next()?, 16).ok()?)?;
-    Some(Listed { local, remote, state })
-}
-
-/// `0100007F:0050`: words as this machine reads them, and a port.
-fn address(text: &str) -> Option<SocketAddr> {
-    let (ip, port) = text.split_once(':')?;
-    let words = ip.as_bytes().chunks(8).map(|word| {
-        let word = str::from_utf8(word).ok()?;
-        Some(u32::from_str_radix(word, 16).ok()?.to_ne_bytes())
-    });
-    let octets: Vec<u8> = words.collect::<Option<Vec<_>>>()?.concat();
-    let ip = match <[u8; 4]>::try_from(octets.as_slice()) {
-        Ok(v4) => IpAddr::from(v4),
-        Err(_) => IpAddr::from(<[u8; 16]>::try_from(octets.as_slice()).ok()?),
+/// All sockets of the namespace, also those that no descriptor stands for.
+pub(super) fn sockets() -> Vec<Listed> {
+    let listed = |line: &Line| Listed {
+        local: canonical(line.entry.local),
+        remote: canonical(line.entry.remote),
+        state: line.entry.state,
     };
-    Some(SocketAddr::new(ip.to_canonical(), u16::from_str_radix(port, 16).ok()?))
+    lines().iter().map(listed).collect()
 }
 
-/// The kernel's numbers; one more is for half-open connections of a listener.
-fn state(number: u8) -> Option<State> {
-    Some(match number {
-        1 => State::Established,
-        2 => State::SynSent,
-        3 | 12 => State::SynReceived,
-        4 => State::FinWait1,
-        5 => State::FinWait2,
-        6 => State::TimeWait,
-        7 => State::Closed,
-        8 => State::CloseWait,
-        9 => State::LastAck,
-        10 => State::Listen,
-        11 => State::Closing,
-        _ => return None,
-    })
+/// What a connection was given to send and its peer has not acknowledged.
+pub(super) fn send_queue(local: SocketAddr, remote: SocketAddr) -> Option<i64> {
+    let all = lines();
+    let same = |line: &&Line| (canonical(line.entry.local), canonical(line.entry.remote)) == (local, remote);
+    all.iter().find(same).and_then(|line| i64::try_from(line.send_q).ok())
+}
+
+fn lines() -> Vec<Line> {
+    // A kernel that does not tell has told of none: what is looked for is then not found, and said to be so.
+    Diag::open().and_then(|mut diag| diag.list()).unwrap_or_default()
+}
+
+/// An address of IPv4 as such, however the socket has it.
+pub(super) fn canonical(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 
 #[cfg(test)]
@@ -111,18 +87,5 @@ mod tests {
         for name in ["kernel.panic", "net", "net.", "net..x", "net.../kernel", "net.ipv4/../../vm", "vm.x"] {
             assert!(set(name, "1").is_err_and(|why| why.ends_with("none of a network namespace")), "{name}");
         }
-    }
-
-    #[cfg(target_endian = "little")]
-    #[test]
-    fn rows_of_the_table_are_read() {
-        let row = "   0: 0100007F:0016 0200000A:C350 01 00000000:00000000 00:00000000 00000000     0";
-        let listed = listed(row).unwrap();
-        assert_eq!(listed.local, "127.0.0.1:22".parse().unwrap());
-        assert_eq!((listed.remote, listed.state), ("10.0.0.2:50000".parse().unwrap(), State::Established));
-        let mapped = address("0000000000000000FFFF00000100A8C0:1F90");
-        assert_eq!(mapped, Some("192.168.0.1:8080".parse().unwrap()));
-        let v6 = address("0B0A3DFD0000D6170000000001000000:1F90");
-        assert_eq!(v6, Some("[fd3d:a0b:17d6::1]:8080".parse().unwrap()));
     }
 }

@@ -190,6 +190,11 @@ const LONG_WORDS: [(&str, usize); 10] = [
     ("bytes_retrans", 208),
 ];
 
+/// `SIOCOUTQNSD`: what was written and not sent.
+pub(super) fn unsent(file: &File) -> Option<i64> {
+    Some(tcp_info(file)?.fields["notsent_bytes"])
+}
+
 /// `TCP_INFO` of a socket.
 pub(super) fn tcp_info(file: &File) -> Option<TcpInfo> {
     file.socket?;

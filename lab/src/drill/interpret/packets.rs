@@ -107,9 +107,7 @@ impl Interpreter<'_> {
     /// A flow from the script to whoever listens.
     fn new_flow(&mut self, ports: Option<(u16, u16)>) -> usize {
         let ends = &self.world.calls.ends;
-        let all = self.world.subject.sockets();
-        let listening =
-            all.iter().rev().find(|entry| entry.state == State::Listen).map(|entry| entry.local.port());
+        let listening = self.world.subject.listeners().last().map(SocketAddr::port);
         let local_port = ports.map(|(_, local)| local).or(listening).unwrap_or(ends.bind_port);
         let remote_port = ports.map_or(self.next_port, |(remote, _)| remote);
         let local = SocketAddr::new(ends.local, local_port);
@@ -129,6 +127,7 @@ impl Interpreter<'_> {
 
     pub(super) fn expect(&mut self, event: &Event, packet: &Packet, due: Due) -> Run {
         self.refuse_encapsulation(event, packet)?;
+        self.refuse_patience(event, due)?;
         match &packet.body {
             Body::Tcp(tcp) if self.options.neutral => self.expect_neutral(event, tcp, &packet.ip, due),
             Body::Tcp(tcp) => self.expect_segments(event, tcp, &packet.ip, due),
@@ -239,10 +238,13 @@ impl Interpreter<'_> {
 
     /// The address that a connect goes to: the one of the options, unless the script gave another.
     fn expected_peer(&self, came: SocketAddr) -> SocketAddr {
-        let all = self.world.subject.sockets();
-        let connecting = all.iter().any(|entry| entry.remote == came);
-        let ends = &self.world.calls.ends;
-        if connecting { came } else { SocketAddr::new(ends.remote, ends.connect_port) }
+        let calls = &self.world.calls;
+        let ends = &calls.ends;
+        if calls.destinations.contains(&came) {
+            came
+        } else {
+            SocketAddr::new(ends.remote, ends.connect_port)
+        }
     }
 
     fn rules(&self) -> Rules {

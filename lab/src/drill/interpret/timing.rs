@@ -3,8 +3,9 @@
 use steadfast_core::Instant;
 use steadfast_core::time::Duration;
 
+use super::super::Verdict;
 use super::super::ast::{Event, When};
-use super::{Interpreter, Run, fail};
+use super::{Interpreter, Run, Stop, fail};
 
 /// How much is open in a run that checks what is said and not how.
 const NEUTRAL_TOLERANCE: u64 = 100_000;
@@ -91,11 +92,24 @@ impl Interpreter<'_> {
         None
     }
 
+    /// What is further ahead than the subject's time is worth is not waited for.
+    pub(super) fn refuse_patience(&self, event: &Event, due: Due) -> Run {
+        let ahead = due.start.saturating_sub(self.elapsed(self.world.now()));
+        let patience = self.world.subject.patience();
+        if ahead <= i64::try_from(patience.as_nanos()).unwrap_or(i64::MAX) {
+            return Ok(());
+        }
+        let (ahead, patience) = ((ahead + 500_000_000) / 1_000_000_000, patience.as_secs());
+        let reason = format!("an event is {ahead} s ahead, and no more than {patience} s are waited for");
+        Err(Stop { verdict: Verdict::Skip, ..fail(event.at, reason) })
+    }
+
     /// Lets time pass until an event that the script itself makes happen.
     pub(super) fn wait_for(&mut self, event: &Event, due: Due) -> Run {
         if due.any {
             return Ok(());
         }
+        self.refuse_patience(event, due)?;
         let at = self.instant(due.start);
         self.world.run_until(at, |_| false);
         match self.off(due, self.world.now()) {

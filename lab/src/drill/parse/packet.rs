@@ -133,7 +133,10 @@ impl Parser<'_> {
         if self.cursor.eat_word("broadcast") {
             return Ok(Cast::Broadcast);
         }
-        Err(self.cursor.error("multicast or broadcast"))
+        if self.cursor.eat_word("nobody") {
+            return Ok(Cast::Nobody);
+        }
+        Err(self.cursor.error("multicast, broadcast or nobody"))
     }
 
     fn tcp(&mut self, direction: Direction) -> Parsed<Tcp> {
