@@ -9,6 +9,7 @@ use crate::ours::Stacks;
 use crate::pair::{Pair, Setup};
 use crate::peer::Peers;
 use crate::report::{Goal, Row, Unit};
+use crate::tun;
 
 /// How much is measured.
 pub(crate) struct Effort {
@@ -78,6 +79,19 @@ pub(crate) const ALL: &[Bench] = &[
     Bench { name: "bytes_idle", what: "memory of an idle connection", run: footprint::idle },
     Bench { name: "bytes_timewait", what: "memory of a TIME-WAIT entry", run: footprint::time_wait },
     Bench { name: "bytes_halfopen", what: "memory of a half-open connection", run: footprint::half_open },
+    Bench {
+        name: "tun_bulk_1500_in",
+        what: "one connection of the kernel's to us over TUN; the peer: to the kernel over veth",
+        run: tun::bulk_in,
+    },
+    Bench { name: "tun_bulk_1500_out", what: "the same from us", run: tun::bulk_out },
+    Bench { name: "tun_bulk_1500_plain", what: "both without offload", run: tun::bulk_plain },
+    Bench { name: "tun_rr", what: "the same, 64 bytes there and back", run: tun::round_trip },
+    Bench {
+        name: "tun_crr",
+        what: "the same, connect, a byte there and back, close",
+        run: tun::connect_request_response,
+    },
 ];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

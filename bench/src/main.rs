@@ -1,4 +1,4 @@
-//! Benches of the core in memory, beside a peer: `cargo run --release -p steadfast-bench -- [NAME…]`.
+//! Benches in memory and over TUN, beside a peer: `cargo run --release -p steadfast-bench -- [NAME…]`.
 #![forbid(unsafe_code)]
 
 mod benches;
@@ -10,6 +10,7 @@ mod ours;
 mod pair;
 mod peer;
 mod report;
+mod tun;
 mod wire;
 
 use std::process::ExitCode;

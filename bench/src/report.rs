@@ -23,6 +23,7 @@ impl Unit {
             (Unit::Bits, _) => (value / 1e9, "Gbit/s"),
             (Unit::Events, 1e6..) => (value / 1e6, "M/s"),
             (Unit::Events, _) => (value / 1e3, "k/s"),
+            (Unit::Seconds, 1e-3..) => (value * 1e3, "ms"),
             (Unit::Seconds, 1e-6..) => (value * 1e6, "µs"),
             (Unit::Seconds, _) => (value * 1e9, "ns"),
             (Unit::Bytes, _) => (value, "B"),

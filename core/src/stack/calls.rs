@@ -309,7 +309,7 @@ impl Stack {
             }
             SocketKind::Finished(finished) => (&finished.receive_queue, true),
         };
-        let count = queue.peek(buffer);
+        let count = queue.peek(0, buffer);
         if count > 0 || buffer.is_empty() {
             return Ok(count);
         }

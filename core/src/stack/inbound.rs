@@ -17,6 +17,10 @@ use crate::trace::{State, TraceKind};
 use crate::wire::tcp::{self, Flags, Header};
 use crate::wire::{Ecn, PROTOCOL_ICMP, PROTOCOL_ICMPV6, PROTOCOL_TCP, PROTOCOL_UDP, ipv4, ipv6};
 
+/// What is kept of a first fragment for the error that tells of its datagram's end: the headers of IPv6, its fragment
+/// header among them, and eight bytes more, by which the sender knows the connection.
+const FRAGMENT_QUOTE: usize = ipv6::HEADER_LEN + 8 + 8;
+
 /// An IP datagram, whole.
 pub(super) struct Datagram<'a> {
     pub(super) source: IpAddr,
@@ -129,7 +133,7 @@ impl Stack {
     fn fragment_arrives(&mut self, key: Key, offset: usize, more: bool, datagram: Datagram<'_>) {
         self.expire_fragments();
         self.counters.reasm_reqds += 1;
-        let quote = &datagram.quote[..datagram.quote.len().min(ipv6::HEADER_LEN + 8)];
+        let quote = &datagram.quote[..datagram.quote.len().min(FRAGMENT_QUOTE)];
         let piece = Piece { offset, more, payload: datagram.payload, quote };
         let evicted = self.fragments.evicted();
         let whole = self.fragments.insert(self.now, &self.config, key, piece);

@@ -90,19 +90,30 @@ impl TimeWait {
             env.counters.tcp_syn_challenge += 1;
             return self.limited(ReplyReason::ChallengeAck, env);
         }
-        if flags.fin() && flags.ack() && segment.end() == self.rcv_nxt && segment.ack() == self.snd_nxt {
+        if !flags.ack() {
+            return TimeWaitOutcome::Dropped(DropReason::TimeWaitSegment);
+        }
+        if self.is_old(segment) {
+            env.counters.paws_estab += 1;
+            return self.limited(ReplyReason::TimeWaitAck, env);
+        }
+        if flags.fin() && segment.end() == self.rcv_nxt && segment.ack() == self.snd_nxt {
             // Our last ACK was lost (T4a).
             return TimeWaitOutcome::Answer {
                 answer: self.ack(ReplyReason::TimeWaitFinAck, env),
                 restart: true,
             };
         }
-        let plain =
-            flags.ack() && seq == self.rcv_nxt && segment.len() == 0 && segment.ack().le(self.snd_nxt);
-        if plain || !flags.ack() {
+        if seq == self.rcv_nxt && segment.len() == 0 && segment.ack().le(self.snd_nxt) {
             return TimeWaitOutcome::Dropped(DropReason::TimeWaitSegment);
         }
         self.limited(ReplyReason::TimeWaitAck, env)
+    }
+
+    /// PAWS (7323-10, SA-TIME_WAIT-10).
+    fn is_old(&self, segment: &Segment<'_>) -> bool {
+        let timestamps = segment.options().timestamps.filter(|_| self.timestamps_on());
+        timestamps.is_some_and(|ts| (ts.val.wrapping_sub(self.ts_recent) as i32) < 0)
     }
 
     /// RFC 6191: whether a SYN cannot be an old duplicate (6191-1 to -4).

@@ -390,6 +390,42 @@ fn assertions_on_the_sockets_are_checked() {
 }
 
 #[test]
+fn assertions_on_the_counters_are_checked() {
+    let drops = |count: u32| format!("+0 < - 1:1(0) win 0\n+0 `nstat | grep -x \"drop.tcp_flags {count}\"`");
+    check(OPEN, &drops(1), &drops(2), 2, "drop.tcp_flags 1");
+}
+
+/// A segment that is said to be no one's or broken gets no answer; as it is the SYN-ACK comes.
+#[test]
+fn segments_of_no_host_and_with_a_wrong_checksum_are_sent_so() {
+    for what in ["from multicast", "from broadcast", "to multicast", "to broadcast", "to nobody", "badsum"] {
+        let syn =
+            |info: &str| format!("+0 < {info} S 0:0(0) win 1000 <mss 1000>\n+0 > S. 0:0(0) ack 1 <...>");
+        check(LISTEN, &syn(""), &syn(&format!("[{what}]")), 2, "no packet came");
+    }
+}
+
+/// `FO ...` is a cookie that the stack gives, and its own when the script sends it back: data on the SYN is taken.
+#[test]
+fn a_cookie_that_was_given_is_told_from_another() {
+    let listen = "`sysctl -q net.ipv4.tcp_fastopen=2`\n0 socket(..., SOCK_STREAM, IPPROTO_TCP) = 3\n\
+        +0 setsockopt(3, SOL_TCP, TCP_FASTOPEN, [5], 4) = 0\n+0 bind(3, ..., ...) = 0\n+0 listen(3, 5) = 0\n";
+    let ask = "+0 < S 0:0(0) win 1000 <mss 1000,FO,nop,nop>\n";
+    let given = format!("{listen}{ask}+0 > S. 0:0(0) ack 1 <mss 1460,FO ...,nop,nop>\n");
+    let back = |cookie: &str| {
+        format!(
+            "+.1 < R 1:1(0) win 0\n+.1 < S 0:10(10) win 1000 <mss 1000,FO {cookie},nop,nop>\n\
+             +0 > S. 0:0(0) ack 11 <mss 1460>"
+        )
+    };
+    check(&given, &back("..."), &back("0102030405060708"), 3, "acknowledgment number");
+    // Who asks for no cookie is given none.
+    let plain = ask.replace(",FO,nop,nop", "");
+    let expected = "+0 > S. 0:0(0) ack 1 <mss 1460,FO ...,nop,nop>";
+    check(listen, &format!("{ask}{expected}"), &format!("{plain}{expected}"), 2, "options");
+}
+
+#[test]
 fn icmp_of_the_stack_is_checked() {
     let ping = "0 < icmp echo_request id 7\n";
     check(
