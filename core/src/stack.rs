@@ -141,6 +141,8 @@ pub struct Stack {
     half_open: Table<HalfOpen>,
     openings: Table<Opening>,
     connections: Table<Connection>,
+    /// The connection that the last segment was for.
+    train: u32,
     time_waits: TimeWaits,
     /// Half-open entries that a TIME-WAIT gave way to, and that entry: it comes back when the SYN turns out to be an
     /// old duplicate (6191-5).
@@ -258,6 +260,7 @@ impl Stack {
             half_open: Table::default(),
             openings: Table::default(),
             connections: Table::default(),
+            train: 0,
             time_waits: TimeWaits::default(),
             gave_way: BTreeMap::new(),
             listeners: Table::default(),
@@ -300,6 +303,19 @@ impl Stack {
             self.run_timers();
         }
         self.now = self.now.max(now);
+    }
+
+    /// What lives at a tuple, for a segment that arrived. Segments come in trains: most find the connection of the one
+    /// before, which saves the hash and the probe (200 of 2200 instructions).
+    fn find_in_train(&mut self, tuple: &FourTuple) -> Option<FlowRef> {
+        if self.connections.get(self.train).is_some_and(|connection| connection.tcb.tuple == *tuple) {
+            return Some(FlowRef::Connection(self.train));
+        }
+        let found = self.find(tuple);
+        if let Some(FlowRef::Connection(index)) = found {
+            self.train = index;
+        }
+        found
     }
 
     fn find(&self, tuple: &FourTuple) -> Option<FlowRef> {

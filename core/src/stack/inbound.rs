@@ -188,7 +188,7 @@ impl Stack {
         let tuple = FourTuple::of(datagram.destination, local_port, datagram.source, remote_port);
         let payload_len = payload.len();
         self.note(&tuple, TraceKind::SegmentIn { header, payload_len });
-        let flow = self.find(&tuple);
+        let flow = self.find_in_train(&tuple);
         if flow.is_none() && tuple.is_land() {
             return self.dropped(&tuple, DropReason::Land);
         }
