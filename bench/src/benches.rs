@@ -79,6 +79,7 @@ pub(crate) const ALL: &[Bench] = &[
     },
     Bench { name: "tun_bulk_1500_out", what: "the same from us", run: tun::bulk_out },
     Bench { name: "tun_bulk_1500_plain", what: "both without offload", run: tun::bulk_plain },
+    Bench { name: "tun_flows", what: "many connections at a time, to one queue and to two", run: tun::flows },
     Bench { name: "tun_rr", what: "the same, 64 bytes there and back", run: tun::round_trip },
     Bench {
         name: "tun_crr",

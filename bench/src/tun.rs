@@ -18,6 +18,7 @@ use rustix::time::{ClockId, clock_gettime};
 use steadfast::device::{Tun, TunOptions};
 use steadfast::{Config, Net};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::runtime;
 use tokio::sync::oneshot;
 
 use crate::benches::Effort;
@@ -36,6 +37,8 @@ const SERVICES: [u16; 4] = [SINK, SOURCE, ECHO, ONCE];
 const CHUNK: usize = 256 * 1024;
 /// Bytes of a message that goes there and back.
 const MESSAGE: usize = 64;
+/// Connections where there are to be many.
+const FLOWS: usize = 8;
 /// Of one round at the least: shorter ones measure slow start.
 const SECONDS: f64 = 0.5;
 
@@ -73,15 +76,28 @@ impl Work {
         }
     }
 
-    /// One round against `server`.
-    fn measure(self, server: IpAddr, seconds: f64) -> io::Result<Figure> {
+    /// One round of so many flows against `server`.
+    fn measure(self, server: IpAddr, seconds: f64, flows: usize) -> io::Result<Figure> {
+        let used = process_seconds();
+        let rate = thread::scope(|scope| {
+            let flow = || scope.spawn(|| self.measure_flow(server, seconds));
+            let flows: Vec<_> = (0..flows).map(|_| flow()).collect();
+            flows
+                .into_iter()
+                .map(|flow| flow.join().expect("a client does not panic"))
+                .sum::<io::Result<f64>>()
+        })?;
+        Ok(Figure { rate, processor: (process_seconds() - used) / seconds })
+    }
+
+    fn measure_flow(self, server: IpAddr, seconds: f64) -> io::Result<f64> {
         let at = SocketAddr::new(server, self.port());
         let mut stream = None;
         if self != Work::ConnectRequestResponse {
             stream = Some(connect(at)?);
         }
         let mut buffer = vec![1; CHUNK];
-        let (start, used) = (Instant::now(), process_seconds());
+        let start = Instant::now();
         let mut done = 0;
         while start.elapsed().as_secs_f64() < seconds {
             done += match &mut stream {
@@ -100,8 +116,7 @@ impl Work {
                 }
             };
         }
-        let elapsed = start.elapsed().as_secs_f64();
-        Ok(Figure { rate: done as f64 / elapsed, processor: (process_seconds() - used) / elapsed })
+        Ok(done as f64 / start.elapsed().as_secs_f64())
     }
 }
 
@@ -133,7 +148,7 @@ pub(crate) fn bulk_out(effort: &Effort, progress: &dyn Fn(String)) -> Vec<Row> {
 
 /// Both without offload.
 pub(crate) fn bulk_plain(effort: &Effort, progress: &dyn Fn(String)) -> Vec<Row> {
-    bulk(&[Work::In, Work::Out], &Setup { offload: false }, Goal::Open, effort, progress)
+    bulk(&[Work::In, Work::Out], &Setup { offload: false, ..Setup::USUAL }, Goal::Open, effort, progress)
 }
 
 fn bulk(works: &[Work], setup: &Setup, goal: Goal, effort: &Effort, progress: &dyn Fn(String)) -> Vec<Row> {
@@ -160,13 +175,30 @@ pub(crate) fn connect_request_response(effort: &Effort, progress: &dyn Fn(String
     versus("tun_crr", Work::ConnectRequestResponse, 4, &Setup::USUAL, goal, effort, progress)
 }
 
-/// How our stack is set up.
+/// Many flows to one queue and to two, with a thread for each queue.
+pub(crate) fn flows(effort: &Effort, progress: &dyn Fn(String)) -> Vec<Row> {
+    let mut rows = Vec::new();
+    for (offload, what) in [(true, ""), (false, " plain")] {
+        for (queues, many) in [(1, "1 queue"), (2, "2 queues")] {
+            let setup = Setup { offload, queues, flows: FLOWS };
+            let name = format!("tun_flows {many}{what}");
+            let measured = versus(&name, Work::In, 4, &setup, Goal::Open, effort, progress);
+            // Its cost is told by `tun_bulk_1500`.
+            rows.extend(measured.into_iter().take(1));
+        }
+    }
+    rows
+}
+
+/// How our stack is set up, and how many connections work at a time.
 struct Setup {
     offload: bool,
+    queues: usize,
+    flows: usize,
 }
 
 impl Setup {
-    const USUAL: Setup = Setup { offload: true };
+    const USUAL: Setup = Setup { offload: true, queues: 1, flows: 1 };
 }
 
 /// A row, and for bulk one more with the processor time.
@@ -188,8 +220,9 @@ fn versus(
         let mut rounds = [(); 4].map(|()| Rounds::default());
         for round in 0..=effort.rounds {
             progress(format!("{name}: round {round} of {}", effort.rounds));
-            let figures = [Some(&ours), peer.as_ref()]
-                .map(|server| server.map(|server| work.measure(server.address(version), seconds)));
+            let figures = [Some(&ours), peer.as_ref()].map(|server| {
+                server.map(|server| work.measure(server.address(version), seconds, setup.flows))
+            });
             for (side, figure) in figures.into_iter().enumerate() {
                 let Some(figure) = figure.transpose()? else { continue };
                 // The first round only warms up.
@@ -240,13 +273,18 @@ impl Server {
         options.host.push((Ipv6Addr::new(0xfd09, 0, 0, 0, 0, 0, 0, 1).into(), 64));
         options.queue_len = Some(2000);
         options.offload = setup.offload;
+        let queues = setup.queues;
         let (stop, stopped) = oneshot::channel();
         let (ready, started) = mpsc::channel();
         let thread = thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            let mut builder = match queues {
+                1 => runtime::Builder::new_current_thread(),
+                _ => runtime::Builder::new_multi_thread(),
+            };
+            let runtime = builder.worker_threads(queues).enable_all().build();
             let served = runtime.and_then(|runtime| {
                 runtime.block_on(async {
-                    serve(&options, addresses).await?;
+                    serve(&options, queues, addresses).await?;
                     ready.send(Ok(())).ok();
                     stopped.await.ok();
                     Ok(())
@@ -295,10 +333,10 @@ impl Drop for Server {
 }
 
 /// Opens the device and starts all services on it.
-async fn serve(options: &TunOptions, addresses: (Ipv4Addr, Ipv6Addr)) -> io::Result<()> {
-    let device = Tun::open(options).await?;
+async fn serve(options: &TunOptions, queues: usize, addresses: (Ipv4Addr, Ipv6Addr)) -> io::Result<()> {
+    let device = Tun::open_queues(options, queues).await?;
     let builder = Net::builder().config(Config::default());
-    let net = builder.address(addresses.0, 24).address(addresses.1, 64).start(device)?;
+    let net = builder.address(addresses.0, 24).address(addresses.1, 64).start_queues(device)?;
     for service in SERVICES {
         for address in [IpAddr::V4(addresses.0), IpAddr::V6(addresses.1)] {
             let listener = steadfast::TcpListener::bind(&net, (address, service)).await?;
