@@ -177,10 +177,10 @@ impl Rope {
         }
     }
 
-    /// Copies up to `dst.len()` bytes from the front into `dst`, and says how many.
-    pub(crate) fn peek(&self, dst: &mut [u8]) -> usize {
+    /// Copies up to `dst.len()` bytes that begin at `offset` into `dst`, and says how many.
+    pub(crate) fn peek(&self, offset: usize, dst: &mut [u8]) -> usize {
         let (Some(queue), mut copied) = (&self.0, 0) else { return 0 };
-        for piece in queue.pieces(0) {
+        for piece in queue.pieces(offset) {
             let count = piece.len().min(dst.len() - copied);
             dst[copied..copied + count].copy_from_slice(&piece[..count]);
             copied += count;
@@ -272,7 +272,7 @@ mod tests {
                 }
                 prop_assert_eq!(rope.len(), oracle.len());
                 let mut all = vec![0; oracle.len() + 3];
-                prop_assert_eq!(rope.peek(&mut all), oracle.len());
+                prop_assert_eq!(rope.peek(0, &mut all), oracle.len());
                 prop_assert_eq!(&all[..oracle.len()], &oracle[..]);
             }
         }

@@ -214,6 +214,7 @@ impl Soak {
             fs::write(format!("/proc/sys/net/ipv4/{name}"), seconds).unwrap();
         }
         let mut options = TunOptions::new("sf0");
+        options.offload = false;
         options.queue_len = Some(2000);
         options.host = vec![(address(KERNELS[0]), 24), (address(KERNELS[1]), 64)];
         let faults = Faults::default();

@@ -149,9 +149,14 @@ impl Stack {
         remote: SocketAddr,
     ) -> Result<(FourTuple, Option<SeqNum>), Error> {
         let tuple = |port| FourTuple::new(SocketAddr::new(address, port), remote);
+        let share = self.share;
+        let is_ours = |port| share.is_none_or(|share| share.has(&tuple(port)));
         if let Some(port) = port {
             if port == 0 {
                 return Err(Error::InvalidArgument);
+            }
+            if !is_ours(port) {
+                return Err(Error::AddrNotAvailable);
             }
             return self.claim(&tuple(port)).map(|above| (tuple(port), above));
         }
@@ -160,7 +165,8 @@ impl Stack {
         if self.no_port.as_ref().is_some_and(|none| none.holds(&tuple(0), self.tick())) {
             return Err(Error::AddrNotAvailable);
         }
-        let mut ports = self.keys.ports(self.config.ip_local_port_range, &tuple(0));
+        let ports = self.keys.ports(self.config.ip_local_port_range, &tuple(0));
+        let mut ports = ports.filter(|port| is_ours(*port));
         if let Some(port) = ports.clone().take(PROBES).find(|port| self.find(&tuple(*port)).is_none()) {
             return Ok((tuple(port), None));
         }
@@ -309,7 +315,7 @@ impl Stack {
             }
             SocketKind::Finished(finished) => (&finished.receive_queue, true),
         };
-        let count = queue.peek(buffer);
+        let count = queue.peek(0, buffer);
         if count > 0 || buffer.is_empty() {
             return Ok(count);
         }

@@ -117,7 +117,7 @@ fn note_sent(env: &mut Env<'_>, tuple: &FourTuple, outgoing: &Outgoing) {
     env.note(tuple, TraceKind::SegmentOut { header, payload_len });
 }
 
-/// Writes IP header, TCP header and payload. The payload is summed while it is copied.
+/// Writes IP header, TCP header and payload. The payload is summed while it is copied, unless the device does that.
 fn emit(
     tuple: &FourTuple,
     outgoing: &Outgoing,
@@ -136,13 +136,17 @@ fn emit(
     let (head, payload) = segment.split_at_mut(header_len);
     header.emit(head);
     let mut sum = tuple.pseudo_header(segment_len as u32);
-    // The device adds the rest to the sum of the pseudo-header.
-    let partial = !sum.finish();
-    sum.add_bytes(head);
-    if !payload.is_empty() {
-        queue.copy_out(outgoing.offset, payload, &mut sum);
+    if checksum_offload {
+        // The device adds the rest to the sum of the pseudo-header.
+        tcp::set_checksum(head, !sum.finish());
+        queue.peek(outgoing.offset, payload);
+    } else {
+        sum.add_bytes(head);
+        if !payload.is_empty() {
+            queue.copy_out(outgoing.offset, payload, &mut sum);
+        }
+        tcp::set_checksum(head, sum.finish());
     }
-    tcp::set_checksum(head, if checksum_offload { partial } else { sum.finish() });
     Transmit { len: ip_len + segment_len, segment_size: outgoing.segment_size, checksum_offload }
 }
 

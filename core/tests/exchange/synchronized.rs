@@ -282,6 +282,20 @@ fn duplicate_data_is_acknowledged_at_once_with_d_sack_sa_est_08() {
     });
 }
 
+/// A duplicate that PAWS refuses is one all the same: its sender wants to know what it sent for nothing.
+#[test]
+fn duplicate_data_with_an_old_timestamp_is_told_2883_1() {
+    in_each(&ALL, |t| {
+        if !t.ts {
+            return;
+        }
+        let (old, ecr) = (t.ts_val - 1, t.cur().ts_last);
+        t.send(&format!("P. seq 1:51 ack {} <ts {old} ecr {ecr}>", t.una));
+        t.recv(&format!(". seq {} ack {} <sack 1:51>", t.nxt, t.rcv));
+        t.dropped(&[DropReason::Paws]);
+    });
+}
+
 /// SA-EST-09, SA-FIN_WAIT_1-09, SA-FIN_WAIT_2-09, SA-CLOSE_WAIT-09, SA-CLOSING-09, SA-LAST_ACK-09: twice a second,
 /// beside the budget of other unacceptable segments (decision 12).
 #[test]
