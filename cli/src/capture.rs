@@ -1,45 +1,66 @@
 //! A device that writes down what crosses it, as pcapng.
+//!
+//! With offload, a super-segment is one packet of the capture, as a capture on Linux shows it. Its checksum is written
+//! as it will be on the wire, where Linux shows the partial one.
 
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
+use std::net::IpAddr;
 use std::path::Path;
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use std::time::SystemTime;
 
+use steadfast::core::wire::checksum::pseudo_header;
+use steadfast::core::wire::{PROTOCOL_TCP, ipv4, ipv6, tcp};
 use steadfast::device::{Capabilities, Device, Frame, Received};
 
 use crate::failure::Failure;
 
-/// A device, and the file that its packets are written to.
-pub(crate) struct Captured<D> {
-    device: D,
-    /// `None` once writing failed: the traffic goes on.
-    file: Option<BufWriter<File>>,
-}
+/// The file, shared by the queues of a device. There is none any more once writing failed: the traffic goes on.
+#[derive(Clone)]
+pub(crate) struct Capture(Arc<Mutex<Option<BufWriter<File>>>>);
 
-impl<D> Captured<D> {
+impl Capture {
     /// Makes the file, with its head.
-    pub(crate) fn create(path: &Path) -> Result<BufWriter<File>, Failure> {
+    pub(crate) fn create(path: &Path) -> Result<Capture, Failure> {
         let create = || {
             let mut file = BufWriter::new(File::create(path)?);
             file.write_all(&head())?;
             file.flush()?;
-            Ok(file)
+            Ok(Capture(Arc::new(Mutex::new(Some(file)))))
         };
         create().map_err(|e| Failure::system(format_args!("--pcap {}", path.display()), e))
     }
 
-    pub(crate) fn new(device: D, file: BufWriter<File>) -> Captured<D> {
-        Captured { device, file: Some(file) }
+    fn write_packet(&self, packet: &[u8], partial: bool, direction: Direction) {
+        let mut block = packet_block(packet, direction);
+        if partial {
+            set_checksum(&mut block[PACKET_AT..PACKET_AT + packet.len()]);
+        }
+        self.write(|file| file.write_all(&block));
     }
 
-    fn write(&mut self, write: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>) {
-        if let Some(file) = &mut self.file
-            && let Err(e) = write(file)
+    fn write(&self, write: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>) {
+        let mut file = self.0.lock().expect("writing does not panic");
+        if let Some(open) = file.as_mut()
+            && let Err(e) = write(open)
         {
             eprintln!("steadfast: the capture ends here: {e}");
-            self.file = None;
+            *file = None;
         }
+    }
+}
+
+/// A device, and the file that its packets are written to.
+pub(crate) struct Captured<D> {
+    device: D,
+    capture: Capture,
+}
+
+impl<D> Captured<D> {
+    pub(crate) fn new(device: D, capture: Capture) -> Captured<D> {
+        Captured { device, capture }
     }
 }
 
@@ -52,11 +73,12 @@ impl<D: Device> Device for Captured<D> {
         let received = self.device.poll_recv(cx, buffer);
         match &received {
             Poll::Ready(Ok(received)) => {
-                self.write(|file| file.write_all(&packet_block(&buffer[..received.len], Direction::In)));
+                let partial = received.checksum_trusted;
+                self.capture.write_packet(&buffer[..received.len], partial, Direction::In);
             }
             Poll::Ready(Err(_)) => {}
             // Nothing to do just now: whoever reads the file along sees all of it.
-            Poll::Pending => self.write(|file| file.flush()),
+            Poll::Pending => self.capture.write(|file| file.flush()),
         }
         received
     }
@@ -64,7 +86,7 @@ impl<D: Device> Device for Captured<D> {
     fn poll_send(&mut self, cx: &mut Context<'_>, frame: Frame<'_>) -> Poll<io::Result<()>> {
         let sent = self.device.poll_send(cx, frame);
         if matches!(sent, Poll::Ready(Ok(()))) {
-            self.write(|file| file.write_all(&packet_block(frame.bytes, Direction::Out)));
+            self.capture.write_packet(frame.bytes, frame.checksum_offload, Direction::Out);
         }
         sent
     }
@@ -90,6 +112,27 @@ fn head() -> Vec<u8> {
     interface.extend([0; 4]);
     [block(0x0a0d_0d0a, &section), block(1, &interface)].concat()
 }
+
+/// Puts the right checksum into a TCP segment.
+fn set_checksum(packet: &mut [u8]) {
+    let parsed = match packet.first().map(|byte| byte >> 4) {
+        Some(4) => ipv4::parse(packet).ok().map(|(header, payload)| {
+            (IpAddr::V4(header.source), IpAddr::V4(header.destination), header.protocol, payload.len())
+        }),
+        _ => ipv6::parse(packet).ok().map(|(header, payload)| {
+            (IpAddr::V6(header.source), IpAddr::V6(header.destination), header.protocol, payload.len())
+        }),
+    };
+    let Some((source, destination, PROTOCOL_TCP, len)) = parsed else { return };
+    let at = packet.len() - len;
+    tcp::set_checksum(&mut packet[at..], 0);
+    let mut sum = pseudo_header(source, destination, PROTOCOL_TCP, len as u32);
+    sum.add_bytes(&packet[at..]);
+    tcp::set_checksum(&mut packet[at..], sum.finish());
+}
+
+/// Where the packet lies in its block.
+const PACKET_AT: usize = 28;
 
 /// An enhanced packet block.
 fn packet_block(packet: &[u8], direction: Direction) -> Vec<u8> {

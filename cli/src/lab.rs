@@ -6,13 +6,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use clap::{Args, Subcommand, ValueEnum};
+use clap::{Args, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
 use steadfast::{Config, Profile};
 use steadfast_lab::{Fault, Report, RunOptions, Scenario, catalogue, explain, junit, run};
 
 use crate::failure::Failure;
-use crate::kernel;
+#[cfg(target_os = "linux")]
+use crate::kernel::{self, Opponent};
 
 /// The lab.
 #[derive(Subcommand)]
@@ -78,13 +79,6 @@ pub(crate) struct Explain {
     /// The profile whose ladder is shown.
     #[arg(long, default_value = "default")]
     profile: Profile,
-}
-
-/// Who plays the other end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Opponent {
-    /// The kernel of this machine.
-    Kernel,
 }
 
 /// `0..1000`.

@@ -11,6 +11,7 @@ mod http;
 mod kernel;
 mod lab;
 mod serve;
+mod status;
 
 use std::future::Future;
 use std::process::ExitCode;
@@ -32,8 +33,12 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     /// Serve echo, discard, chargen or HTTP on a TUN device.
+    ///
+    /// SIGUSR1 prints connections, counters and the fill of the tables to standard error.
     Serve(serve::Serve),
     /// Connect standard input and output to a server, over a TUN device.
+    ///
+    /// SIGUSR1 prints the state of the stack, as with `serve`.
     Connect(connect::Connect),
     /// Print every setting, as `--sysctl` takes it: name, value, unit and what it does.
     Config(config::Settings),

@@ -430,7 +430,7 @@ settings! {
     "steadfast.tcp_insecure_syn" tcp_insecure_syn: bool as kinds::Switch, [false, false, false, false], "FreeBSD insecure_syn";
     /// Least time between two answers of one connection to invalid segments without data.
     "net.ipv4.tcp_invalid_ratelimit" tcp_invalid_ratelimit: Duration as kinds::Millis(0, 60_000), [millis(500), millis(500), millis(0), millis(500)], "Linux; T-34";
-    /// RSTs for no connection in a second, to one destination prefix (IPv4 /24, IPv6 /64).
+    /// RSTs for no connection in a second. One destination prefix (IPv4 /24, IPv6 /64) gets a quarter of it at most.
     "steadfast.tcp_rst_limit" tcp_rst_limit: u32 as kinds::Number(1, 1 << 20), [1000, 1000, 200, 1000], "SA-CLOSED-05; FreeBSD icmplim";
 
     // Ending.
@@ -475,7 +475,7 @@ settings! {
     "steadfast.ipfrag_max_datagrams" ipfrag_max_datagrams: u32 as kinds::Number(1, 65_536), [128, 128, 128, 128], "T-18";
     /// Fragments of one datagram.
     "steadfast.ipfrag_max_fragments" ipfrag_max_fragments: u32 as kinds::Number(1, 8192), [64, 64, 64, 64], "T-18";
-    /// ICMP messages sent in a second, to one destination prefix.
+    /// ICMP messages sent in a second. One destination prefix gets a quarter of it at most.
     "steadfast.icmp_ratelimit" icmp_ratelimit: u32 as kinds::Number(0, 1 << 20), [1000, 1000, 200, 1000], "RFC 4443 §2.4(f); Linux";
     /// Answer no echo requests.
     "net.ipv4.icmp_echo_ignore_all" icmp_echo_ignore_all: bool as kinds::Switch, [false, false, false, false], "Linux";

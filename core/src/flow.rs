@@ -1,10 +1,12 @@
 //! From a 4-tuple to what lives there: one keyed-hash probe for every segment.
 
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use hashbrown::HashTable;
 
 use crate::keys::Keys;
+use crate::wire::PROTOCOL_TCP;
+use crate::wire::checksum::Sum;
 
 /// Both ends of a connection. IPv4 addresses are held as IPv4-mapped IPv6 ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -17,12 +19,12 @@ pub(crate) struct FourTuple {
 
 impl FourTuple {
     pub(crate) fn new(local: SocketAddr, remote: SocketAddr) -> FourTuple {
-        FourTuple {
-            local_address: mapped(local.ip()),
-            remote_address: mapped(remote.ip()),
-            local_port: local.port(),
-            remote_port: remote.port(),
-        }
+        FourTuple::of(local.ip(), local.port(), remote.ip(), remote.port())
+    }
+
+    #[inline]
+    pub(crate) fn of(local: IpAddr, local_port: u16, remote: IpAddr, remote_port: u16) -> FourTuple {
+        FourTuple { local_address: mapped(local), remote_address: mapped(remote), local_port, remote_port }
     }
 
     pub(crate) fn local(&self) -> SocketAddr {
@@ -34,7 +36,31 @@ impl FourTuple {
     }
 
     pub(crate) fn is_ipv4(&self) -> bool {
-        self.local_address.to_ipv4_mapped().is_some()
+        unmapped(self.local_address).is_some()
+    }
+
+    /// Both addresses, where they are IPv4 ones: local and remote.
+    #[inline]
+    pub(crate) fn ipv4(&self) -> Option<(Ipv4Addr, Ipv4Addr)> {
+        Some((unmapped(self.local_address)?, unmapped(self.remote_address)?))
+    }
+
+    /// Both ends are one (T-02).
+    pub(crate) fn is_land(&self) -> bool {
+        self.local_port == self.remote_port && self.local_address == self.remote_address
+    }
+
+    /// The pseudo-header's sum for a segment of `length` bytes. An IPv4-mapped address has the sum of the IPv4 one:
+    /// 0xffff counts as nothing.
+    pub(crate) fn pseudo_header(&self, length: u32) -> Sum {
+        let mut sum = Sum::new();
+        for address in [self.local_address, self.remote_address] {
+            let octets = address.octets();
+            octets.as_chunks::<4>().0.iter().for_each(|word| sum.add_u32(u32::from_be_bytes(*word)));
+        }
+        sum.add_u32(length);
+        sum.add_u16(u16::from(PROTOCOL_TCP));
+        sum
     }
 
     pub(crate) fn to_bytes(self) -> [u8; 36] {
@@ -47,11 +73,21 @@ impl FourTuple {
     }
 }
 
+const MAPPED: u128 = 0xffff << 32;
+
+#[inline]
 fn mapped(address: IpAddr) -> Ipv6Addr {
     match address {
-        IpAddr::V4(v4) => v4.to_ipv6_mapped(),
+        IpAddr::V4(v4) => Ipv6Addr::from_bits(MAPPED | u128::from(v4.to_bits())),
         IpAddr::V6(v6) => v6,
     }
+}
+
+/// As `Ipv6Addr::to_ipv4_mapped`, which goes byte by byte: of a small segment that was a tenth.
+#[inline]
+fn unmapped(address: Ipv6Addr) -> Option<Ipv4Addr> {
+    let bits = address.to_bits();
+    (bits >> 32 == MAPPED >> 32).then(|| Ipv4Addr::from_bits(bits as u32))
 }
 
 /// What lives at a 4-tuple, and in which row of its table. Four bytes, so that a million of them are small; the

@@ -179,18 +179,28 @@ impl Trace {
         }
     }
 
+    /// Whether somebody wants events: for those that take more than a copy.
+    pub(crate) fn is_on(&self) -> bool {
+        self.on
+    }
+
     pub(crate) fn pop(&mut self) -> Option<TraceEvent> {
         self.events.pop_front()
     }
 
+    #[inline]
     pub(crate) fn push(&mut self, event: impl FnOnce() -> TraceEvent) {
-        if !self.on {
-            return;
+        if self.on {
+            self.keep(event());
         }
+    }
+
+    #[cold]
+    fn keep(&mut self, event: TraceEvent) {
         if self.events.len() == Trace::LIMIT {
             self.lost += 1;
             return;
         }
-        self.events.push_back(event());
+        self.events.push_back(event);
     }
 }

@@ -3,7 +3,7 @@
 //! A [`Device`] carries bare IP packets between the stack and a network. [`Tun`] is the one that reaches the
 //! kernel; [`memory::pair`] joins two stacks inside one program, for tests.
 //!
-//! This is the only crate of the workspace where `unsafe` may stand: the `ioctl` that makes a TUN device.
+//! This is the only crate of the workspace where `unsafe` may stand: the `ioctl`s that make a TUN device.
 #![deny(unsafe_op_in_unsafe_fn)]
 
 use std::io;
@@ -13,6 +13,8 @@ pub mod memory;
 
 #[cfg(target_os = "linux")]
 mod link;
+#[cfg(target_os = "linux")]
+mod offload;
 #[cfg(target_os = "linux")]
 mod tun;
 
@@ -29,7 +31,7 @@ pub trait Device: Send + 'static {
 
     /// Reads the next packet into `buffer`, which holds at least [`Capabilities::frame_len`] bytes.
     ///
-    /// An error means that the device is gone for good.
+    /// An error means that the device is gone for good, and comes again at the next call.
     fn poll_recv(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<Received>>;
 
     /// Writes a packet. `Pending`: the device is full, offer the same frame again.

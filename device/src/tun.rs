@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::future::{Future, poll_fn};
-use std::io;
+use std::io::{self, IoSlice, IoSliceMut};
 use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::pin::Pin;
@@ -11,12 +11,12 @@ use std::task::{Context, Poll, ready};
 
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
-use rustix::ioctl::{self, Opcode, Updater, opcode};
+use rustix::ioctl::{self, IntegerSetter, Opcode, Updater, opcode};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use crate::link::Link;
-use crate::{Capabilities, Device, Frame, Received};
+use crate::{Capabilities, Device, Frame, Received, offload};
 
 const CLONE_DEVICE: &str = "/dev/net/tun";
 
@@ -36,12 +36,22 @@ pub struct TunOptions {
     pub host: Vec<(IpAddr, u8)>,
     /// More networks that the kernel is to route into the device.
     pub routes: Vec<(IpAddr, u8)>,
+    /// Let the kernel cut segments and fill in checksums, and take from it what is not cut nor summed, where it can:
+    /// [`Capabilities`] say whether it does.
+    pub offload: bool,
 }
 
 impl TunOptions {
-    /// The device called `name`, as it is; a new one is only brought up.
+    /// The device called `name`, as it is, with offload; a new one is only brought up.
     pub fn new(name: impl Into<String>) -> TunOptions {
-        TunOptions { name: name.into(), mtu: None, queue_len: None, host: Vec::new(), routes: Vec::new() }
+        TunOptions {
+            name: name.into(),
+            mtu: None,
+            queue_len: None,
+            host: Vec::new(),
+            routes: Vec::new(),
+            offload: true,
+        }
     }
 }
 
@@ -52,6 +62,8 @@ pub struct Tun {
     deleted: Pin<Box<dyn Future<Output = ()> + Send>>,
     name: String,
     capabilities: Capabilities,
+    /// A `virtio_net_hdr` stands before every packet.
+    virtio: bool,
 }
 
 impl fmt::Debug for Tun {
@@ -66,17 +78,40 @@ impl Tun {
     /// Making a device takes root or `CAP_NET_ADMIN`; using a persistent one that this user owns does not, as
     /// long as `options` asks for nothing to be changed.
     pub async fn open(options: &TunOptions) -> Result<Tun, TunError> {
+        Ok(Tun::open_queues(options, 1).await?.swap_remove(0))
+    }
+
+    /// As [`open`](Tun::open), with `queues` ways into the device (`IFF_MULTI_QUEUE`), one `Tun` for each.
+    ///
+    /// The kernel puts the packets of a flow into the queue that the last packet of this flow was written to. Of a flow
+    /// that nothing was written for within three seconds, or of more flows than it remembers (4096), a hash of its
+    /// own decides.
+    pub async fn open_queues(options: &TunOptions, queues: usize) -> Result<Vec<Tun>, TunError> {
         check_name(&options.name)?;
-        let flags = OFlags::RDWR | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let fd = rustix::fs::open(CLONE_DEVICE, flags, Mode::empty()).map_err(TunError::open)?;
-        let name = attach(&fd, &options.name).map_err(|e| TunError::attach(&options.name, e))?;
-        let mtu = set_up(&name, options).await?;
+        let queues = queues.max(1);
+        let mut name = options.name.clone();
+        let mut files = Vec::with_capacity(queues);
+        for _ in 0..queues {
+            let flags = OFlags::RDWR | OFlags::NONBLOCK | OFlags::CLOEXEC;
+            let fd = rustix::fs::open(CLONE_DEVICE, flags, Mode::empty()).map_err(TunError::open)?;
+            name = attach(&fd, options, queues > 1).map_err(|e| TunError::attach(&options.name, e))?;
+            files.push(fd);
+        }
+        let offload = set_offload(&files[0], options.offload);
+        let mut capabilities = Capabilities::new(set_up(&name, options).await?);
+        capabilities.segmentation_offload = offload;
+        capabilities.checksum_offload = offload;
+        let queue = |fd| Tun::new(fd, name.clone(), capabilities, options.offload);
+        files.into_iter().map(queue).collect()
+    }
+
+    fn new(fd: OwnedFd, name: String, capabilities: Capabilities, virtio: bool) -> Result<Tun, TunError> {
         // SAFETY: the file is owned here, open, and never replaced or closed before the `AsyncFd` is dropped.
         let fd = unsafe { AsyncFd::register(fd) };
         let fd = fd.map_err(|e| TunError::new("cannot watch the device", e.into(), ""))?;
         let fd = Arc::new(fd);
         let deleted = Box::pin(shows_error(fd.clone()));
-        Ok(Tun { fd, deleted, name, capabilities: Capabilities::new(mtu) })
+        Ok(Tun { fd, deleted, name, capabilities, virtio })
     }
 
     /// Name of the interface.
@@ -106,9 +141,9 @@ impl Device for Tun {
                 return Poll::Ready(Err(Errno::NODEV.into()));
             };
             let mut guard = ready?;
-            let read = guard.try_io(|fd| Ok(rustix::io::read(fd, &mut *buffer)?));
-            match read {
-                Ok(Ok(len)) => return Poll::Ready(Ok(Received::new(len))),
+            let virtio = self.virtio;
+            match guard.try_io(|fd| Ok(read(fd, virtio, buffer)?)) {
+                Ok(Ok(received)) => return Poll::Ready(Ok(received)),
                 Ok(Err(e)) if e.kind() == io::ErrorKind::Interrupted => {}
                 Ok(Err(e)) => return Poll::Ready(Err(e)),
                 Err(_would_block) => {}
@@ -119,7 +154,8 @@ impl Device for Tun {
     fn poll_send(&mut self, cx: &mut Context<'_>, frame: Frame<'_>) -> Poll<io::Result<()>> {
         loop {
             let mut guard = ready!(self.fd.poll_write_ready(cx))?;
-            let written = guard.try_io(|fd| match rustix::io::write(fd, frame.bytes) {
+            let virtio = self.virtio;
+            let written = guard.try_io(|fd| match write(fd, virtio, &frame) {
                 Err(e) if is_final(e) || e == Errno::AGAIN => Err(e.into()),
                 // The interface is down, or the kernel is out of memory: the packet is lost, the device is not.
                 _ => Ok(()),
@@ -129,6 +165,26 @@ impl Device for Tun {
             }
         }
     }
+}
+
+/// Reads one packet.
+fn read(fd: impl AsFd, virtio: bool, buffer: &mut [u8]) -> Result<Received, Errno> {
+    if !virtio {
+        return rustix::io::read(fd, buffer).map(Received::new);
+    }
+    let mut header = [0; offload::HEADER_LEN];
+    let len = rustix::io::readv(fd, &mut [IoSliceMut::new(&mut header), IoSliceMut::new(buffer)])?;
+    let len = len.saturating_sub(header.len()).min(buffer.len());
+    Ok(offload::received(&header, &mut buffer[..len]))
+}
+
+/// Writes one packet.
+fn write(fd: impl AsFd, virtio: bool, frame: &Frame<'_>) -> Result<usize, Errno> {
+    if !virtio {
+        return rustix::io::write(fd, frame.bytes);
+    }
+    let header = offload::header_of(frame).ok_or(Errno::INVAL)?;
+    rustix::io::writev(fd, &[IoSlice::new(&header), IoSlice::new(frame.bytes)])
 }
 
 /// Waits for an error on the file, once and for all.
@@ -165,23 +221,43 @@ impl InterfaceRequest {
     const NAME_LEN: usize = 16;
     const IFF_TUN: u16 = 0x0001;
     const IFF_NO_PI: u16 = 0x1000;
+    const IFF_MULTI_QUEUE: u16 = 0x0100;
+    const IFF_VNET_HDR: u16 = 0x4000;
 }
 
 const _: () = assert!(size_of::<InterfaceRequest>() == 40, "struct ifreq");
 
-/// Ties `fd` to the interface called `name` and says what it is called.
-fn attach(fd: &OwnedFd, name: &str) -> Result<String, Errno> {
+/// Ties `fd` to the interface and says what it is called.
+fn attach(fd: &OwnedFd, options: &TunOptions, multi_queue: bool) -> Result<String, Errno> {
     const TUNSETIFF: Opcode = opcode::write::<i32>(b'T', 202);
-    let mut request = InterfaceRequest {
-        name: [0; InterfaceRequest::NAME_LEN],
-        flags: InterfaceRequest::IFF_TUN | InterfaceRequest::IFF_NO_PI,
-        padding: [0; 22],
-    };
+    let name = &options.name;
+    let mut flags = InterfaceRequest::IFF_TUN | InterfaceRequest::IFF_NO_PI;
+    if options.offload {
+        flags |= InterfaceRequest::IFF_VNET_HDR;
+    }
+    if multi_queue {
+        flags |= InterfaceRequest::IFF_MULTI_QUEUE;
+    }
+    let mut request = InterfaceRequest { name: [0; InterfaceRequest::NAME_LEN], flags, padding: [0; 22] };
     request.name[..name.len()].copy_from_slice(name.as_bytes());
     // SAFETY: TUNSETIFF reads and writes one `struct ifreq`, which `InterfaceRequest` has the size and layout of.
     unsafe { ioctl::ioctl(fd.as_fd(), Updater::<TUNSETIFF, _>::new(&mut request)) }?;
     let end = request.name.iter().position(|&b| b == 0).unwrap_or(request.name.len());
     Ok(String::from_utf8_lossy(&request.name[..end]).into_owned())
+}
+
+/// Says what may be left undone in packets that the kernel hands in, or that nothing may; and whether the kernel does
+/// as much for ours. A persistent device has what its last user asked for until it is told otherwise.
+fn set_offload(fd: &OwnedFd, offload: bool) -> bool {
+    const TUNSETOFFLOAD: Opcode = opcode::write::<u32>(b'T', 208);
+    const TUN_F_CSUM: usize = 0x01;
+    const TUN_F_TSO4: usize = 0x02;
+    const TUN_F_TSO6: usize = 0x04;
+    const TUN_F_TSO_ECN: usize = 0x08;
+    let features = if offload { TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6 | TUN_F_TSO_ECN } else { 0 };
+    // SAFETY: TUNSETOFFLOAD takes its bits as the argument itself: there is no memory that it could touch.
+    let set = unsafe { ioctl::ioctl(fd.as_fd(), IntegerSetter::<TUNSETOFFLOAD>::new_usize(features)) };
+    offload && set.is_ok()
 }
 
 /// Sets up the kernel's end; gives the MTU.
@@ -243,7 +319,10 @@ impl TunError {
         let advice = match error {
             Errno::PERM | Errno::ACCESS => NEEDS_ADMIN,
             Errno::BUSY => "another program uses it, or an interface of another kind has this name",
-            Errno::INVAL => "an interface of this name is there and is no plain TUN device",
+            Errno::INVAL => {
+                "an interface of this name is there and is no TUN device, or one with another kind of queues \
+                 (ip tuntap add … multi_queue)"
+            }
             _ => "",
         };
         TunError::new(format!("cannot make the TUN device {name}"), error.into(), advice)

@@ -10,7 +10,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use nix::sched::{CloneFlags, unshare};
-use steadfast_device::{Capabilities, Device, Frame, Tun, TunOptions};
+use steadfast_device::{Device, Frame, Tun, TunOptions};
 use tokio::time::timeout;
 
 /// Runs `test` in a namespace of its own, or says why that cannot be done here. With `STEADFAST_REQUIRE_TUN` in
@@ -75,7 +75,7 @@ fn packets_pass_both_ways_between_the_kernel_and_the_device() {
     in_namespace(async {
         let mut tun = Tun::open(&options()).await.unwrap();
         assert_eq!(tun.name(), "sf0");
-        assert_eq!(tun.capabilities(), Capabilities::new(1500));
+        assert_eq!(tun.capabilities().mtu, 1500);
         let socket = UdpSocket::bind("10.9.0.1:0").unwrap();
         socket.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
         socket.send_to(b"round", "10.9.0.2:9").unwrap();

@@ -28,6 +28,9 @@ struct Edge {
 #[derive(Default)]
 pub struct Watch {
     edges: BTreeMap<(SocketAddr, SocketAddr), Edge>,
+    /// Half-open entries made since the stack last had nothing to send. What is said for several, all waiting, cannot
+    /// be told apart: within a tick of the ISS clock they have the same numbers.
+    begun: BTreeMap<(SocketAddr, SocketAddr), u32>,
     /// Payload that leaves is this function of its place in the stream.
     payload: Option<fn(u32) -> u8>,
     frame: Vec<u8>,
@@ -56,6 +59,7 @@ impl Watch {
             sent.push(packet);
             assert!(sent.len() < FRAMES, "transmit never ends");
         }
+        self.begun.clear();
         sent
     }
 
@@ -92,6 +96,9 @@ impl Watch {
             match event.kind {
                 TraceKind::State { from, to } => {
                     happened = true;
+                    if to == State::SynReceived {
+                        *self.begun.entry(tuple).or_default() += 1;
+                    }
                     let begins = matches!(from, State::Closed | State::Listen | State::TimeWait);
                     if begins || matches!(to, State::Closed | State::TimeWait | State::Listen) {
                         self.edges.remove(&tuple);
@@ -109,6 +116,10 @@ impl Watch {
     fn window(&mut self, stack: &Stack, now: Instant, tuple: (SocketAddr, SocketAddr), header: &Header) {
         let flags = header.flags;
         if flags.rst() {
+            return;
+        }
+        if self.begun.get(&tuple).is_some_and(|entries| *entries > 1) {
+            self.edges.remove(&tuple);
             return;
         }
         if flags.syn() {

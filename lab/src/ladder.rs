@@ -33,10 +33,15 @@ pub(crate) fn heading(scenario: &Scenario, profile: Profile, kernel: Option<&str
 pub(crate) fn draw(network: &Network, scenario: &Scenario, phase: &Phase) -> String {
     let mut ladder = Ladder::new(network);
     // What a router answers is recorded when it is caused, and shown when it arrives.
-    let mut entries: Vec<&Entry> = network.record.entries.iter().collect();
-    entries.sort_by_key(|entry| entry.at());
-    for entry in entries {
-        ladder.entry(entry);
+    let entries = network.record.entries.iter();
+    let mut events: Vec<Event<'_>> =
+        entries.clone().flat_map(late).chain(entries.map(Event::Entry)).collect();
+    events.sort_by_key(Event::at);
+    for event in events {
+        match event {
+            Event::Entry(entry) => ladder.entry(entry),
+            Event::Late(at, segment) => ladder.late(at, segment),
+        }
     }
     ladder.flush(None);
     let mut text = String::new();
@@ -62,6 +67,35 @@ pub(crate) fn draw(network: &Network, scenario: &Scenario, phase: &Phase) -> Str
         text.push_str(&format!("{:>12}  {} packets more were not recorded\n", "", network.record.unrecorded));
     }
     text
+}
+
+/// What has a row.
+enum Event<'a> {
+    Entry(&'a Entry),
+    /// A packet that a fault held back, or a copy of one, arrives.
+    Late(Instant, &'a Segment),
+}
+
+impl Event<'_> {
+    fn at(&self) -> Instant {
+        match self {
+            Event::Entry(entry) => entry.at(),
+            Event::Late(at, _) => *at,
+        }
+    }
+}
+
+/// When a packet arrives again, or later than the way takes: who reads on from there wants to see what came.
+fn late(entry: &Entry) -> impl Iterator<Item = Event<'_>> {
+    let segment = if let Entry::Segment(segment) = entry { Some(segment) } else { None };
+    segment.into_iter().flat_map(|segment| {
+        segment.fates.iter().filter_map(move |fate| match fate {
+            Fate::Arrived { at, note } if *at != segment.at && !note.is_empty() => {
+                Some(Event::Late(*at, segment))
+            }
+            _ => None,
+        })
+    })
 }
 
 struct Ladder<'a> {
@@ -219,6 +253,35 @@ impl<'a> Ladder<'a> {
     fn segment(&mut self, segment: &Segment) {
         self.flush(Some(segment.at));
         self.unseen = None;
+        let way = self.way(segment);
+        let arrived = segment.fates.iter().any(|fate| matches!(fate, Fate::Arrived { .. }));
+        let field = arrow(
+            &text(segment),
+            way.rightward,
+            arrived || segment.fates.is_empty(),
+            segment.from.is_none() || segment.forged,
+        );
+        let note = self.remarks(segment);
+        self.row(segment.at, way.left, way.right, way.ends, &field, &note);
+    }
+
+    /// The end of an arrow that began in an earlier row.
+    fn late(&mut self, at: Instant, segment: &Segment) {
+        self.flush(Some(at));
+        self.unseen = None;
+        let way = self.way(segment);
+        let text = text(segment);
+        let text = text.split(" win ").next().unwrap_or(&text);
+        let field = if way.rightward {
+            format!("{:>FIELD$}", format!("of {}: {text} -->", segment.at))
+        } else {
+            format!("{:<FIELD$}", format!("<-- {text}, of {}", segment.at))
+        };
+        self.row(at, way.left, way.right, way.ends, &field, "");
+    }
+
+    /// Between whom a segment goes. Its sender is from now on concerned with its ends.
+    fn way(&mut self, segment: &Segment) -> Way {
         let ends = segment.flow.map(|flow| self.network.flows.all[flow].ends).map(|[a, b]| (a, b));
         let host = segment.from.or(segment.to).unwrap_or(0);
         if let (Some((a, b)), Some(from)) = (ends, segment.from.filter(|_| !segment.forged)) {
@@ -232,19 +295,7 @@ impl<'a> Ladder<'a> {
             Some(from) => from == left,
             None => segment.to == Some(right),
         };
-        let arrived = segment.fates.iter().any(|fate| matches!(fate, Fate::Arrived { .. }));
-        let text = match &segment.tcp {
-            Some((tcp, header)) => tcp_text(tcp, header),
-            None => segment.text.clone(),
-        };
-        let field = arrow(
-            &text,
-            rightward,
-            arrived || segment.fates.is_empty(),
-            segment.from.is_none() || segment.forged,
-        );
-        let note = self.remarks(segment);
-        self.row(segment.at, left, right, ends, &field, &note);
+        Way { left, right, rightward, ends }
     }
 
     fn remarks(&self, segment: &Segment) -> String {
@@ -264,6 +315,21 @@ impl<'a> Ladder<'a> {
             }
         }
         remarks.join("; ")
+    }
+}
+
+/// The hosts on both sides of a segment's row, and which way it goes.
+struct Way {
+    left: usize,
+    right: usize,
+    rightward: bool,
+    ends: Option<(SocketAddr, SocketAddr)>,
+}
+
+fn text(segment: &Segment) -> String {
+    match &segment.tcp {
+        Some((tcp, header)) => tcp_text(tcp, header),
+        None => segment.text.clone(),
     }
 }
 

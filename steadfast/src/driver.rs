@@ -6,17 +6,13 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use steadfast_core::{Bytes, Instant, Packet, PacketBytes, Transmit};
-use steadfast_device::{Device, Frame};
+use steadfast_core::Instant;
+use steadfast_device::Device;
 use tokio::time::Sleep;
 
-use crate::shared::{Phase, Shared, Woken};
-
-/// Packets that one turn takes in, and sends out, at the most. Then tasks get to run that the turn has woken.
-const BATCH: usize = 64;
-
-/// From this size on, a packet is handed to the stack with its buffer, which spares a copy of the payload.
-const SHARED_FROM: usize = 16 * 1024;
+use crate::batch::{Flow, Inbox, Outbox};
+use crate::queue::Exchange;
+use crate::shared::{Phase, Shared, State, Woken};
 
 /// Drives a [`Net`](crate::Net): moves packets between stack and device, and runs the stack's timers. It
 /// resolves when the network is closed, or with the error that ended the device.
@@ -24,10 +20,8 @@ const SHARED_FROM: usize = 16 * 1024;
 pub struct Driver<D> {
     shared: Arc<Shared>,
     device: D,
-    incoming: Vec<u8>,
-    outgoing: Vec<u8>,
-    /// A packet in `outgoing` that the device had no room for.
-    unsent: Option<Transmit>,
+    inbox: Inbox,
+    outbox: Outbox,
     alarm: Pin<Box<Sleep>>,
     /// What `alarm` is set to.
     armed: Option<Instant>,
@@ -36,15 +30,14 @@ pub struct Driver<D> {
 }
 
 impl<D: Device> Driver<D> {
-    pub(crate) fn new(shared: Arc<Shared>, device: D) -> Driver<D> {
+    pub(crate) fn new(shared: Arc<Shared>, device: D, exchange: Option<Exchange>) -> Driver<D> {
         let frame_len = device.capabilities().frame_len();
         let alarm = Box::pin(tokio::time::sleep_until(shared.tokio_instant(Instant::ZERO)));
         Driver {
             shared,
             device,
-            incoming: vec![0; frame_len],
-            outgoing: vec![0; frame_len],
-            unsent: None,
+            inbox: Inbox::new(frame_len, exchange),
+            outbox: Outbox::new(frame_len),
             alarm,
             armed: None,
             woken: Woken::default(),
@@ -52,114 +45,38 @@ impl<D: Device> Driver<D> {
     }
 
     /// One turn: packets in, timers, wake-ups, packets out. The turn is limited, so that on a busy device the
-    /// tasks that it woke get to run before the next one.
+    /// tasks that it woke get to run before the next one. The lock is taken once, and not while the device works.
     fn turn(&mut self, cx: &mut Context<'_>) -> io::Result<Turn> {
+        let received = self.inbox.fill(cx, &mut self.device)?;
         let now = self.shared.now();
-        let received = self.receive(cx, now)?;
-        self.advance(now);
-        let sent = self.transmit(cx, now)?;
-        if self.is_over(now, sent) {
-            return Ok(Turn::Over);
-        }
-        if received == Flow::Limited || sent == Flow::Limited {
-            return Ok(Turn::Again);
-        }
-        Ok(self.rest(cx, now))
-    }
-
-    fn receive(&mut self, cx: &mut Context<'_>, now: Instant) -> io::Result<Flow> {
-        for _ in 0..BATCH {
-            let received = match self.device.poll_recv(cx, &mut self.incoming) {
-                Poll::Ready(received) => received?,
-                Poll::Pending => return Ok(Flow::Dry),
-            };
-            let bytes = if received.len >= SHARED_FROM {
-                let fresh = vec![0; self.incoming.len()];
-                let mut full = std::mem::replace(&mut self.incoming, fresh);
-                full.truncate(received.len);
-                PacketBytes::Shared(Bytes::from(full))
-            } else {
-                PacketBytes::Borrowed(&self.incoming[..received.len])
-            };
-            let packet = Packet { bytes, checksum_trusted: received.checksum_trusted };
-            self.shared.lock().stack.receive(now, packet);
-        }
-        Ok(Flow::Limited)
-    }
-
-    /// Runs the timers that are due, and wakes those for whom something changed.
-    fn advance(&mut self, now: Instant) {
         let mut state = self.shared.lock();
+        // What is done from now on by others wakes this task.
+        state.asleep = false;
+        self.inbox.deliver(now, &mut state.stack);
         if state.stack.poll_at().is_some_and(|at| at <= now) {
             state.stack.advance(now);
         }
+        state.work = false;
+        let filled = self.outbox.fill(now, &mut state.stack);
         state.dispatch(&mut self.woken);
+        let over = is_over(&mut state, now, self.outbox.is_empty());
+        // To find that it is over, or that the device has room again, takes another turn.
+        let closing = matches!(state.phase, Phase::Closing { .. });
+        let look_again = filled == Flow::Full || (closing && !self.outbox.is_empty());
+        let dry = received == Flow::Dry && filled != Flow::Limited;
+        let wake_at = dry.then(|| fall_asleep(&mut state, cx));
         drop(state);
         self.woken.wake();
+        let sent = self.outbox.send(cx, &mut self.device)?;
+        Ok(match wake_at {
+            _ if over => Turn::Over,
+            Some(wake_at) if !(look_again && sent == Flow::Dry) => self.rest(cx, now, wake_at),
+            _ => Turn::Again,
+        })
     }
 
-    fn transmit(&mut self, cx: &mut Context<'_>, now: Instant) -> io::Result<Flow> {
-        for _ in 0..BATCH {
-            if self.unsent.is_none() {
-                let mut state = self.shared.lock();
-                // Cleared before the stack is asked: what is done after that sets it again.
-                state.work = false;
-                self.unsent = state.stack.transmit(now, &mut self.outgoing);
-            }
-            let Some(packet) = self.unsent else { return Ok(Flow::Dry) };
-            let mut frame = Frame::new(&self.outgoing[..packet.len]);
-            frame.segment_size = packet.segment_size;
-            frame.checksum_offload = packet.checksum_offload;
-            match self.device.poll_send(cx, frame) {
-                Poll::Ready(sent) => sent?,
-                Poll::Pending => return Ok(Flow::Full),
-            }
-            self.unsent = None;
-        }
-        Ok(Flow::Limited)
-    }
-
-    /// Whether the network is closed and nothing is left to do for it.
-    fn is_over(&mut self, now: Instant, sent: Flow) -> bool {
-        let mut state = self.shared.lock();
-        let Phase::Closing { deadline } = state.phase else { return false };
-        let usage = state.stack.usage();
-        let under_way = usage.connections + usage.opening + usage.half_open;
-        let cut_off = deadline.is_some_and(|at| at <= now);
-        if !cut_off && (under_way > 0 || sent != Flow::Dry) {
-            return false;
-        }
-        let held: Vec<_> = state.sockets.keys().collect();
-        for id in held {
-            // It can only fail because the connection is gone.
-            let _ = state.stack.abort(now, id);
-        }
-        state.phase = Phase::Closed { failure: None, cut_off: cut_off && under_way > 0 };
-        true
-    }
-
-    /// Waits for the device, the clock or the application, unless one of them was faster.
-    fn rest(&mut self, cx: &mut Context<'_>, now: Instant) -> Turn {
-        let mut state = self.shared.lock();
-        // What sending changed.
-        state.dispatch(&mut self.woken);
-        if state.work && self.unsent.is_none() {
-            drop(state);
-            self.woken.wake();
-            return Turn::Again;
-        }
-        match &mut state.driver {
-            Some(waker) => waker.clone_from(cx.waker()),
-            None => state.driver = Some(cx.waker().clone()),
-        }
-        state.asleep = true;
-        let deadline = match state.phase {
-            Phase::Closing { deadline } => deadline,
-            _ => None,
-        };
-        let wake_at = [state.stack.poll_at(), deadline].into_iter().flatten().min();
-        drop(state);
-        self.woken.wake();
+    /// Waits for the clock; device and application wake the task by themselves.
+    fn rest(&mut self, cx: &mut Context<'_>, now: Instant, wake_at: Option<Instant>) -> Turn {
         let Some(wake_at) = wake_at else { return Turn::Rest };
         if wake_at <= now {
             return Turn::Again;
@@ -174,6 +91,17 @@ impl<D: Device> Driver<D> {
             return Turn::Again;
         }
         Turn::Rest
+    }
+
+    /// Sends the resets of what was cut off, as far as the device takes them: there is nobody left to retry for.
+    fn send_rest(&mut self, cx: &mut Context<'_>) {
+        let now = self.shared.now();
+        while let Ok(Flow::Dry) = self.outbox.send(cx, &mut self.device) {
+            self.outbox.fill(now, &mut self.shared.lock().stack);
+            if self.outbox.is_empty() {
+                break;
+            }
+        }
     }
 
     /// Tells everybody that the network has ended.
@@ -205,9 +133,7 @@ impl<D: Device> Future for Driver<D> {
                 Poll::Pending
             }
             Ok(Turn::Over) => {
-                // The resets of what was cut off; there is nobody left to retry for.
-                let now = driver.shared.now();
-                while let Ok(Flow::Limited) = driver.transmit(cx, now) {}
+                driver.send_rest(cx);
                 driver.end(None);
                 Poll::Ready(Ok(()))
             }
@@ -233,15 +159,36 @@ impl<D> Drop for Driver<D> {
     }
 }
 
-/// How moving packets in one direction ended.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Flow {
-    /// There was nothing more.
-    Dry,
-    /// The device has no room.
-    Full,
-    /// The turn was used up.
-    Limited,
+/// Whether the network is closed and nothing is left to do for it.
+fn is_over(state: &mut State, now: Instant, all_sent: bool) -> bool {
+    let Phase::Closing { deadline } = state.phase else { return false };
+    let usage = state.stack.usage();
+    let under_way = usage.connections + usage.opening + usage.half_open;
+    let cut_off = deadline.is_some_and(|at| at <= now);
+    if !cut_off && (under_way > 0 || !all_sent) {
+        return false;
+    }
+    let held: Vec<_> = state.sockets.keys().collect();
+    for id in held {
+        // It can only fail because the connection is gone.
+        let _ = state.stack.abort(now, id);
+    }
+    state.phase = Phase::Closed { failure: None, cut_off: cut_off && under_way > 0 };
+    true
+}
+
+/// From now on the application wakes the driver when it leaves work. Gives the time by which it wakes by itself.
+fn fall_asleep(state: &mut State, cx: &Context<'_>) -> Option<Instant> {
+    match &mut state.driver {
+        Some(waker) => waker.clone_from(cx.waker()),
+        None => state.driver = Some(cx.waker().clone()),
+    }
+    state.asleep = true;
+    let deadline = match state.phase {
+        Phase::Closing { deadline } => deadline,
+        _ => None,
+    };
+    [state.stack.poll_at(), deadline].into_iter().flatten().min()
 }
 
 /// How a turn ended.

@@ -47,9 +47,11 @@
 //! [`into_split`](TcpStream::into_split) may live in two tasks.
 #![forbid(unsafe_code)]
 
+mod batch;
 mod driver;
 mod listener;
 mod net;
+mod queue;
 mod shared;
 mod split;
 mod stream;

@@ -12,7 +12,7 @@ use steadfast::core::trace::State;
 use steadfast_lab::ForeignEntry;
 
 /// A connection to `sock_diag` in the network namespace of the thread that made it.
-pub(super) struct Diag {
+pub(crate) struct Diag {
     socket: Socket,
     requests: [Vec<u8>; 2],
     buffer: Vec<u8>,
@@ -20,14 +20,14 @@ pub(super) struct Diag {
 
 /// A line of the list.
 #[derive(Clone, Debug)]
-pub(super) struct Line {
-    pub(super) entry: ForeignEntry,
+pub(crate) struct Line {
+    pub(crate) entry: ForeignEntry,
     /// Bytes that were sent and are not acknowledged.
-    pub(super) send_q: u64,
+    pub(crate) send_q: u64,
 }
 
 impl Diag {
-    pub(super) fn open() -> io::Result<Diag> {
+    pub(crate) fn open() -> io::Result<Diag> {
         let mut socket = Socket::new(NETLINK_SOCK_DIAG)?;
         socket.bind_auto()?;
         socket.connect(&NetlinkAddr::new(0, 0))?;
@@ -35,7 +35,7 @@ impl Diag {
     }
 
     /// All sockets of the namespace.
-    pub(super) fn list(&mut self) -> io::Result<Vec<Line>> {
+    pub(crate) fn list(&mut self) -> io::Result<Vec<Line>> {
         let mut lines = Vec::new();
         for family in 0..self.requests.len() {
             self.socket.send(&self.requests[family], 0)?;

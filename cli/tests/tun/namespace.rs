@@ -55,16 +55,18 @@ pub(crate) fn steadfast(args: &str) -> Command {
 
 /// Starts a server of ours on both addresses and waits until it listens.
 pub(crate) fn serve(args: &str) -> Running {
-    let mut server = Running::start(&mut steadfast(&format!("serve -v {args}")));
+    let mut server = Running::start(&mut steadfast(&format!("serve {args}")));
     server.wait_for("listening on 10.9.0.2:");
     server.wait_for("listening on [fd09::2]:");
     server
 }
 
-/// Whether the namespace of this thread has an interface of this name.
-pub(crate) fn has_interface(name: &str) -> bool {
-    let interfaces = std::fs::read_to_string("/proc/thread-self/net/dev").unwrap();
-    interfaces.lines().any(|line| line.trim_start().starts_with(&format!("{name}:")))
+/// `curl` that says why it fails and does not take for ever.
+pub(crate) fn curl(args: &[&str]) -> Command {
+    let limit = LIMIT.as_secs().to_string();
+    let mut command = Command::new("curl");
+    command.args(["--silent", "--show-error", "--noproxy", "*", "--max-time", &limit]).args(args);
+    command
 }
 
 fn is_installed(tool: &str) -> bool {
@@ -109,6 +111,21 @@ impl Running {
         kill(Pid::from_raw(self.child.id() as i32), Signal::SIGTERM).unwrap();
     }
 
+    /// What it prints at SIGUSR1.
+    #[track_caller]
+    pub(crate) fn status(&mut self) -> Status {
+        kill(Pid::from_raw(self.child.id() as i32), Signal::SIGUSR1).unwrap();
+        let deadline = Instant::now() + LIMIT;
+        let mut lines = Vec::new();
+        while !lines.last().is_some_and(|line: &String| line.starts_with("usage: ")) {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let line = self.errors.recv_timeout(left).expect("a status within the limit");
+            let begun = !lines.is_empty() || line.starts_with("State ");
+            if begun { lines.push(line) } else { self.said.push(line) }
+        }
+        Status { lines }
+    }
+
     /// Waits until it ends; standard error is then whole.
     #[track_caller]
     pub(crate) fn wait(&mut self) -> ExitStatus {
@@ -133,6 +150,32 @@ impl Drop for Running {
             self.said.extend(self.errors.try_iter());
             eprintln!("said: {:#?}", self.said);
         }
+    }
+}
+
+/// What our tool says of its stack at SIGUSR1.
+#[derive(Debug)]
+pub(crate) struct Status {
+    lines: Vec<String>,
+}
+
+impl Status {
+    /// The value of a counter.
+    pub(crate) fn counter(&self, name: &str) -> u64 {
+        let line = self.lines.iter().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        line.map_or(0, |value| value.trim().parse().unwrap())
+    }
+
+    /// How full a table is.
+    pub(crate) fn usage(&self, table: &str) -> u64 {
+        let mut words = self.lines.last().unwrap().split(' ');
+        words.find(|word| *word == table).unwrap_or_else(|| panic!("no table {table}"));
+        words.next().unwrap().parse().unwrap()
+    }
+
+    /// How many sockets are in a state, by its name in `ss`.
+    pub(crate) fn count(&self, state: &str) -> usize {
+        self.lines.iter().filter(|line| line.split(' ').next() == Some(state)).count()
     }
 }
 

@@ -8,7 +8,11 @@ use crate::counters::DropReason;
 
 /// The addresses of our interface, each with the length of its prefix.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Addresses(Vec<(IpAddr, u8)>);
+pub(crate) struct Addresses {
+    all: Vec<(IpAddr, u8)>,
+    /// The directed broadcast addresses of our networks: every packet is held against them.
+    broadcasts: Vec<Ipv4Addr>,
+}
 
 impl Addresses {
     pub(crate) fn new(addresses: impl IntoIterator<Item = (IpAddr, u8)>) -> Addresses {
@@ -36,7 +40,7 @@ impl Addresses {
 
     /// Whether it is one of ours. Of 127.0.0.0/8, only what was added is.
     pub(crate) fn is_local(&self, address: IpAddr) -> bool {
-        self.0.iter().any(|(ours, _)| *ours == address)
+        self.all.iter().any(|(ours, _)| *ours == address)
     }
 
     /// Whether a single host can have this address (MUST-46, MUST-63).
@@ -56,7 +60,7 @@ impl Addresses {
         if self.is_local(destination) {
             return Some(destination); // RFC 6724 §5, rule 1
         }
-        let fit = || self.0.iter().filter(|(ours, _)| same_scope(*ours, destination));
+        let fit = || self.all.iter().filter(|(ours, _)| same_scope(*ours, destination));
         let on_link = fit().filter(|(ours, len)| prefix_covers(*ours, *len, destination));
         let nearest = on_link.min_by_key(|(_, len)| Reverse(*len));
         nearest.or_else(|| fit().next()).map(|(ours, _)| *ours)
@@ -65,31 +69,37 @@ impl Addresses {
     /// Adds an address, or changes the prefix of one that is there.
     pub(crate) fn add(&mut self, address: IpAddr, prefix_len: u8) {
         let prefix_len = prefix_len.min(if address.is_ipv4() { 32 } else { 128 });
-        match self.0.iter_mut().find(|(ours, _)| *ours == address) {
+        match self.all.iter_mut().find(|(ours, _)| *ours == address) {
             Some(entry) => entry.1 = prefix_len,
-            None => self.0.push((address, prefix_len)),
+            None => self.all.push((address, prefix_len)),
         }
+        self.find_broadcasts();
     }
 
     /// Whether it was there.
     pub(crate) fn remove(&mut self, address: IpAddr) -> bool {
-        let before = self.0.len();
-        self.0.retain(|(ours, _)| *ours != address);
-        self.0.len() < before
+        let before = self.all.len();
+        self.all.retain(|(ours, _)| *ours != address);
+        self.find_broadcasts();
+        self.all.len() < before
     }
 
     /// In the order in which they were added.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (IpAddr, u8)> + '_ {
-        self.0.iter().copied()
+        self.all.iter().copied()
     }
 
     fn is_directed_broadcast(&self, address: IpAddr) -> bool {
-        let IpAddr::V4(v4) = address else { return false };
-        self.0.iter().any(|(ours, len)| {
+        matches!(address, IpAddr::V4(v4) if self.broadcasts.contains(&v4))
+    }
+
+    fn find_broadcasts(&mut self) {
+        let broadcast = |(ours, len): &(IpAddr, u8)| match ours {
             // /31 and /32 have no broadcast address (RFC 3021).
-            let host = u32::MAX.checked_shr(u32::from(*len)).unwrap_or(0);
-            *len <= 30 && prefix_covers(*ours, *len, address) && v4.to_bits() & host == host
-        })
+            IpAddr::V4(v4) if *len <= 30 => Some(Ipv4Addr::from_bits(v4.to_bits() | u32::MAX >> len)),
+            _ => None,
+        };
+        self.broadcasts = self.all.iter().filter_map(broadcast).collect();
     }
 }
 

@@ -1,8 +1,8 @@
-//! How many answers one destination may draw from us (RFC 4443 §2.4(f), RFC 5961 §7; T-05, T-24, T-25).
+//! How many answers others may draw from us (RFC 4443 §2.4(f), RFC 5961 §7; T-05, T-24, T-25).
 //!
 //! A counter that everybody shares and that holds a known number tells an outsider what others do: he uses up
-//! the rest and counts (CVE-2016-5696, CVE-2020-25705). So there is one budget for each network, and how large
-//! it is changes at random from one fraction of a second to the next.
+//! the rest and counts (CVE-2016-5696, CVE-2020-25705). So how large a budget is changes at random from one fraction
+//! of a second to the next, and one network gets a share of it only: who is alone cannot use up what the others have.
 
 use std::net::IpAddr;
 
@@ -11,8 +11,10 @@ use crate::time::Instant;
 /// Budgets for answers of one kind.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct RateLimiter {
-    /// Empty until first used, then [`SLOTS`] long.
-    buckets: Vec<Bucket>,
+    /// What all networks have together.
+    all: Bucket,
+    /// The shares. Empty until first used, then [`SLOTS`] long.
+    shares: Vec<Bucket>,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -25,6 +27,9 @@ struct Bucket {
 /// Number of budgets. Networks that share one are told apart by nobody who does not know the hash key.
 pub(crate) const SLOTS: usize = 256;
 
+/// One network gets this part of what all have together.
+const SHARE: u32 = 4;
+
 /// A full bucket is what may be sent in this fraction of a second.
 const FILLS_PER_SECOND: u32 = 8;
 
@@ -33,18 +38,23 @@ impl RateLimiter {
     ///
     /// `slot` is a keyed hash of the destination's [`prefix`], of which the remainder by [`SLOTS`] is taken.
     /// `jitter` is a fresh random number. In the long run no more than `per_second` a second pass, and no less
-    /// than half of it where there is the demand; never more than a bucket above it in any one second.
+    /// than half of it where there is the demand; never more than a bucket above it in any one second. To one network
+    /// no more than the part [`SHARE`] of it, but one where that would be none.
     pub(crate) fn allow(&mut self, now: Instant, slot: usize, per_second: u32, jitter: u32) -> bool {
         if per_second == 0 {
             return false;
         }
-        if self.buckets.is_empty() {
-            self.buckets = vec![Bucket::default(); SLOTS];
+        if self.shares.is_empty() {
+            self.shares = vec![Bucket::default(); SLOTS];
         }
-        let Some(bucket) = self.buckets.get_mut(slot % SLOTS) else { return false };
-        bucket.fill(now, per_second, jitter);
-        let allowed = bucket.left > 0;
-        bucket.left = bucket.left.saturating_sub(1);
+        let Some(share) = self.shares.get_mut(slot % SLOTS) else { return false };
+        share.fill(now, (per_second / SHARE).max(1), jitter);
+        self.all.fill(now, per_second, jitter.rotate_left(16));
+        let allowed = share.left > 0 && self.all.left > 0;
+        if allowed {
+            share.left -= 1;
+            self.all.left -= 1;
+        }
         allowed
     }
 }
@@ -83,60 +93,87 @@ mod tests {
 
     use super::*;
 
-    /// How many of the calls, one each `gap`, pass within `span`.
-    fn passed(limiter: &mut RateLimiter, start: Instant, span: Duration, gap: Duration, rate: u32) -> u32 {
+    /// How many of the calls, one each `gap`, pass within `span`. The calls take turns among `networks`.
+    fn passed(start: Instant, span: Duration, gap: Duration, rate: u32, networks: usize) -> u32 {
+        let mut limiter = RateLimiter::default();
         let (mut now, mut random, mut count) = (start, 12_345_u32, 0);
-        while now < start + span {
+        for call in 0.. {
+            if now >= start + span {
+                break;
+            }
             random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-            count += u32::from(limiter.allow(now, 7, rate, random >> 8));
+            count += u32::from(limiter.allow(now, call % networks, rate, random >> 8));
             now += gap;
         }
         count
     }
 
+    /// One network gets its share; all together get the limit, however many they are.
     #[test]
     fn a_flood_gets_no_more_than_the_limit_and_no_less_than_half_t_05() {
-        for rate in [1, 2, 3, 7, 8, 9, 15, 16, 200, 1000, 100_000] {
-            let gap = Duration::from_nanos(1_000_000_000 / (u64::from(rate) * 10));
-            let seconds = 10;
-            let span = Duration::from_secs(seconds);
-            let count = passed(&mut RateLimiter::default(), Instant::from_secs(1), span, gap, rate);
-            let bucket = (rate / FILLS_PER_SECOND).max(1);
-            assert!(count <= rate * seconds as u32 + bucket, "{rate}/s: {count}");
-            assert!(count >= rate * seconds as u32 * 45 / 100, "{rate}/s: {count}");
+        for (networks, part) in [(1, SHARE), (200, 1)] {
+            for rate in [1, 2, 3, 7, 8, 9, 15, 16, 200, 1000, 100_000] {
+                let gap = Duration::from_nanos(1_000_000_000 / (u64::from(rate) * 10));
+                let seconds = 10;
+                let span = Duration::from_secs(seconds);
+                let count = passed(Instant::from_secs(1), span, gap, rate, networks);
+                let limit = (rate / part).max(1);
+                let bucket = (limit / FILLS_PER_SECOND).max(1);
+                assert!(count <= limit * seconds as u32 + bucket, "{rate}/s: {count}");
+                assert!(count >= limit * seconds as u32 * 45 / 100, "{rate}/s: {count}");
+            }
         }
     }
+
+    /// What a network gets at once of a limit of 80 a second for it: a bucket of ten.
+    const LIMIT: u32 = 80 * SHARE;
 
     #[test]
     fn a_burst_gets_one_bucket_even_after_a_long_rest() {
         let mut limiter = RateLimiter::default();
         for start in [Instant::ZERO, Instant::from_secs(1000)] {
-            let count = (0..1000).filter(|_| limiter.allow(start, 0, 80, 0)).count();
+            let count = (0..1000).filter(|_| limiter.allow(start, 0, LIMIT, 0)).count();
             assert_eq!(count, 10);
         }
         // Both sides of the time that a bucket takes.
         let filled = Instant::from_secs(1000);
-        assert!(!limiter.allow(Instant::from_nanos(filled.as_nanos() + 124_999_999), 0, 80, 0));
-        assert!(limiter.allow(filled + Duration::from_millis(125), 0, 80, 0));
-        assert!(limiter.allow(Instant::ZERO, 0, 80, 0), "a clock that went back changes nothing");
+        assert!(!limiter.allow(Instant::from_nanos(filled.as_nanos() + 124_999_999), 0, LIMIT, 0));
+        assert!(limiter.allow(filled + Duration::from_millis(125), 0, LIMIT, 0));
+        assert!(limiter.allow(Instant::ZERO, 0, LIMIT, 0), "a clock that went back changes nothing");
+    }
+
+    #[test]
+    fn a_burst_to_many_networks_gets_one_bucket_for_all_t_05() {
+        let mut limiter = RateLimiter::default();
+        let count = (0..1000).filter(|call| limiter.allow(Instant::ZERO, *call, LIMIT, 0)).count();
+        assert_eq!(count, 40);
+        assert!(!limiter.allow(Instant::from_millis(124), 255, LIMIT, 0));
+        assert!(limiter.allow(Instant::from_millis(125), 255, LIMIT, 0));
     }
 
     #[test]
     fn the_size_of_a_bucket_is_as_random_as_the_jitter_t_24_t_25() {
         let count = |jitter| {
             let mut limiter = RateLimiter::default();
-            (0..1000).filter(|_| limiter.allow(Instant::ZERO, 0, 80, jitter)).count()
+            (0..1000).filter(|_| limiter.allow(Instant::ZERO, 0, LIMIT, jitter)).count()
         };
         let sizes: std::collections::BTreeSet<_> = (0..100).map(count).collect();
         assert_eq!(sizes.into_iter().collect::<Vec<_>>(), [5, 6, 7, 8, 9, 10]);
         assert!((5..=10).contains(&count(u32::MAX)));
+        let all = |jitter: u32| {
+            let mut limiter = RateLimiter::default();
+            (0..1000)
+                .filter(|call| limiter.allow(Instant::ZERO, *call, LIMIT, jitter.rotate_right(16)))
+                .count()
+        };
+        assert_eq!([all(0), all(1), all(20), all(21)], [40, 39, 20, 40]);
         // A drained bucket is filled with another number each time, too.
         let mut limiter = RateLimiter::default();
         let counts: Vec<_> = [0, 1, 2, 3]
             .into_iter()
             .map(|n| {
                 let now = Instant::from_millis(125 * n);
-                (0..100).filter(|_| limiter.allow(now, 0, 80, n as u32)).count()
+                (0..100).filter(|_| limiter.allow(now, 0, LIMIT, n as u32)).count()
             })
             .collect();
         assert_eq!(counts, [10, 9, 8, 7]);
@@ -146,7 +183,7 @@ mod tests {
     fn the_smallest_limits() {
         let mut limiter = RateLimiter::default();
         assert!(!limiter.allow(Instant::from_secs(9), 0, 0, 0));
-        assert!(limiter.buckets.is_empty(), "nothing is allocated for what never passes");
+        assert!(limiter.shares.is_empty(), "nothing is allocated for what never passes");
         for jitter in [0, 1, 2, u32::MAX] {
             let mut limiter = RateLimiter::default();
             assert!(limiter.allow(Instant::ZERO, 0, 1, jitter));
@@ -158,14 +195,12 @@ mod tests {
     }
 
     #[test]
-    fn each_slot_has_its_own_budget_t_25() {
+    fn one_network_that_used_up_its_share_takes_nothing_from_the_next_t_25() {
         let mut limiter = RateLimiter::default();
-        for slot in 0..SLOTS {
-            assert!(limiter.allow(Instant::ZERO, slot, 1, 0), "slot {slot}");
-        }
-        assert!(!limiter.allow(Instant::ZERO, 0, 1, 0));
-        assert!(!limiter.allow(Instant::ZERO, SLOTS, 1, 0), "the same as slot 0");
-        assert_eq!(limiter.buckets.len(), SLOTS);
+        assert_eq!((0..1000).filter(|_| limiter.allow(Instant::ZERO, 0, LIMIT, 0)).count(), 10);
+        assert_eq!((0..1000).filter(|_| limiter.allow(Instant::ZERO, 1, LIMIT, 0)).count(), 10);
+        assert!(!limiter.allow(Instant::ZERO, SLOTS, LIMIT, 0), "the same as slot 0");
+        assert_eq!(limiter.shares.len(), SLOTS);
     }
 
     #[test]

@@ -1,14 +1,12 @@
 //! Filling frames: stateless answers first, then connections in turn.
 
-use std::net::{IpAddr, Ipv4Addr};
-
-use super::{Reply, Stack, Transmit, env};
+use super::{Reply, Stack, Transmit, arm, env};
 use crate::buffer::Rope;
-use crate::flow::{FlowRef, FourTuple};
+use crate::flow::{FlowRef, FourTuple, PackedRef};
 use crate::tcp::segment::{Answer, Outgoing};
+use crate::tcp::tcb::Env;
 use crate::time::{Instant, Tick};
 use crate::trace::TraceKind;
-use crate::wire::checksum::{Sum, pseudo_header};
 use crate::wire::tcp::{self, Header, OptionLayout};
 use crate::wire::{Ecn, PROTOCOL_TCP, ipv4, ipv6};
 
@@ -39,8 +37,6 @@ impl Stack {
                 FlowRef::HalfOpen(_) | FlowRef::TimeWait(_) => None,
             };
             if sent.is_some() {
-                // There may be more: it waits for its next turn behind the others.
-                self.ready.push_back(packed);
                 return sent;
             }
         }
@@ -72,77 +68,61 @@ impl Stack {
         };
         let outgoing = Outgoing { header, offset: 0, payload_len: 0, segment_size: None, ecn: Ecn::NotEct };
         let ip = IpFields { ttl: self.config.ip_default_ttl, dscp: 0, ecn: Ecn::NotEct };
-        self.count_segment(&outgoing);
-        self.note_out(&answer.tuple, &outgoing);
+        note_sent(&mut env!(self), &answer.tuple, &outgoing);
         let offload = self.interface.checksum_offload;
-        emit(
-            &answer.tuple,
-            &outgoing,
-            &ip,
-            &mut Rope::default(),
-            offload,
-            self.config.tcp_option_layout,
-            frame,
-        )
+        emit(&answer.tuple, &outgoing, &ip, &Rope::default(), offload, self.config.tcp_option_layout, frame)
     }
 
     fn transmit_connection(&mut self, index: u32, frame: &mut [u8]) -> Option<Transmit> {
-        let connection = self.connections.get_mut(index as usize)?;
+        let connection = self.connections.get_mut(index)?;
         let offload = self.interface.segmentation_offload;
-        let Some(outgoing) = connection.next_segment(offload, &mut env!(self)) else {
-            connection.queued = false;
-            self.arm(index);
-            return None;
-        };
+        let outgoing = connection.next_segment(offload, &mut env!(self));
+        arm(&mut self.wheel, index, &mut connection.tcb.timers);
+        connection.queued = outgoing.is_some() && connection.wants_to_send();
+        if connection.queued {
+            // What there is more waits for its next turn behind the others.
+            self.ready.push_back(FlowRef::Connection(index).into());
+        }
+        let outgoing = outgoing?;
         self.counters.out_requests += 1;
-        self.count_segment(&outgoing);
-        let tuple = self.connections[index as usize].tcb.tuple;
-        self.note_out(&tuple, &outgoing);
-        self.arm(index);
-        let connection = &mut self.connections[index as usize];
+        let tuple = connection.tcb.tuple;
+        note_sent(&mut env!(self), &tuple, &outgoing);
         let ip = IpFields { ttl: connection.options.ttl, dscp: connection.options.dscp, ecn: outgoing.ecn };
         let checksum_offload = self.interface.checksum_offload;
         let layout = self.config.tcp_option_layout;
-        Some(emit(&tuple, &outgoing, &ip, &mut connection.send_queue, checksum_offload, layout, frame))
+        Some(emit(&tuple, &outgoing, &ip, &connection.send_queue, checksum_offload, layout, frame))
     }
 
     fn transmit_opening(&mut self, index: u32, frame: &mut [u8]) -> Option<Transmit> {
-        let opening = self.openings.get_mut(index as usize)?;
-        let Some(outgoing) = opening.next_segment(&mut env!(self)) else {
-            opening.queued = false;
-            return None;
-        };
+        let opening = self.openings.get_mut(index)?;
+        opening.queued = false;
+        let outgoing = opening.next_segment(&mut env!(self))?;
         self.counters.out_requests += 1;
         let deadline = Tick::after(self.now, opening.wait(self.now, &self.config));
         self.wheel.remove(opening.timer);
-        let target = crate::flow::PackedRef::from(FlowRef::Opening(index)).0;
+        let target = PackedRef::from(FlowRef::Opening(index)).0;
         opening.timer = self.wheel.insert(deadline, target);
-        let tuple = opening.tuple;
         let ip = IpFields { ttl: opening.options.ttl, dscp: opening.options.dscp, ecn: Ecn::NotEct };
-        self.count_segment(&outgoing);
-        self.note_out(&tuple, &outgoing);
-        let offload = self.interface.checksum_offload;
-        let queue = &mut self.openings[index as usize].send_queue;
-        Some(emit(&tuple, &outgoing, &ip, queue, offload, self.config.tcp_option_layout, frame))
-    }
-
-    fn count_segment(&mut self, outgoing: &Outgoing) {
-        self.counters.out_segs += 1;
-        self.counters.out_rsts += u64::from(outgoing.header.flags.rst());
-    }
-
-    fn note_out(&mut self, tuple: &FourTuple, outgoing: &Outgoing) {
-        let (header, payload_len) = (outgoing.header, outgoing.payload_len);
-        self.note(tuple, TraceKind::SegmentOut { header, payload_len });
+        note_sent(&mut env!(self), &opening.tuple, &outgoing);
+        let (offload, layout) = (self.interface.checksum_offload, self.config.tcp_option_layout);
+        Some(emit(&opening.tuple, &outgoing, &ip, &opening.send_queue, offload, layout, frame))
     }
 }
 
-/// Writes IP header, TCP header and payload. The payload is summed while it is copied.
+#[inline]
+fn note_sent(env: &mut Env<'_>, tuple: &FourTuple, outgoing: &Outgoing) {
+    env.counters.out_segs += 1;
+    env.counters.out_rsts += u64::from(outgoing.header.flags.rst());
+    let (header, payload_len) = (outgoing.header, outgoing.payload_len);
+    env.note(tuple, TraceKind::SegmentOut { header, payload_len });
+}
+
+/// Writes IP header, TCP header and payload. The payload is summed while it is copied, unless the device does that.
 fn emit(
     tuple: &FourTuple,
     outgoing: &Outgoing,
     ip: &IpFields,
-    queue: &mut Rope,
+    queue: &Rope,
     checksum_offload: bool,
     layout: OptionLayout,
     frame: &mut [u8],
@@ -151,58 +131,31 @@ fn emit(
     header.options.layout = layout;
     let header_len = header.header_len();
     let segment_len = header_len + outgoing.payload_len;
-    let (source, destination) = (tuple.local().ip(), tuple.remote().ip());
-    let ip_len = emit_ip(source, destination, ip, segment_len, frame);
+    let ip_len = emit_ip(tuple, ip, segment_len, frame);
     let segment = &mut frame[ip_len..ip_len + segment_len];
-    header.emit(segment);
-    let mut sum = Sum::new();
     let (head, payload) = segment.split_at_mut(header_len);
-    if !payload.is_empty() {
-        queue.copy_out(outgoing.offset, payload, &mut sum);
-    }
-    let mut whole = pseudo_header(source, destination, PROTOCOL_TCP, segment_len as u32);
+    header.emit(head);
+    let mut sum = tuple.pseudo_header(segment_len as u32);
     if checksum_offload {
         // The device adds the rest to the sum of the pseudo-header.
-        let partial = !whole.finish();
-        tcp::set_checksum(segment, partial);
+        tcp::set_checksum(head, !sum.finish());
+        queue.peek(outgoing.offset, payload);
     } else {
-        whole.add_bytes(head);
-        whole.add_u16(!sum.finish());
-        tcp::set_checksum(segment, whole.finish());
+        sum.add_bytes(head);
+        if !payload.is_empty() {
+            queue.copy_out(outgoing.offset, payload, &mut sum);
+        }
+        tcp::set_checksum(head, sum.finish());
     }
     Transmit { len: ip_len + segment_len, segment_size: outgoing.segment_size, checksum_offload }
 }
 
-fn emit_ip(
-    source: IpAddr,
-    destination: IpAddr,
-    ip: &IpFields,
-    payload_len: usize,
-    frame: &mut [u8],
-) -> usize {
-    match (source, destination) {
-        (IpAddr::V6(source), IpAddr::V6(destination)) => {
-            let header = ipv6::Header {
+fn emit_ip(tuple: &FourTuple, ip: &IpFields, payload_len: usize, frame: &mut [u8]) -> usize {
+    match tuple.ipv4() {
+        Some((source, destination)) => {
+            let header = ipv4::Header {
                 source,
                 destination,
-                protocol: PROTOCOL_TCP,
-                hop_limit: ip.ttl,
-                dscp: ip.dscp,
-                ecn: ip.ecn,
-                flow_label: 0,
-                fragment: None,
-            };
-            header.emit(payload_len, frame);
-            ipv6::HEADER_LEN
-        }
-        (source, destination) => {
-            let v4 = |address: IpAddr| match address {
-                IpAddr::V4(v4) => v4,
-                IpAddr::V6(v6) => v6.to_ipv4_mapped().unwrap_or(Ipv4Addr::UNSPECIFIED),
-            };
-            let header = ipv4::Header {
-                source: v4(source),
-                destination: v4(destination),
                 protocol: PROTOCOL_TCP,
                 ttl: ip.ttl,
                 dscp: ip.dscp,
@@ -216,6 +169,20 @@ fn emit_ip(
             };
             header.emit(payload_len, frame);
             ipv4::HEADER_LEN
+        }
+        None => {
+            let header = ipv6::Header {
+                source: tuple.local_address,
+                destination: tuple.remote_address,
+                protocol: PROTOCOL_TCP,
+                hop_limit: ip.ttl,
+                dscp: ip.dscp,
+                ecn: ip.ecn,
+                flow_label: 0,
+                fragment: None,
+            };
+            header.emit(payload_len, frame);
+            ipv6::HEADER_LEN
         }
     }
 }

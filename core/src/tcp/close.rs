@@ -22,10 +22,10 @@ impl Connection {
     }
 
     /// What was received and not read is discarded, and so is what follows (SA-EST-25).
-    pub(crate) fn shutdown_read(&mut self) {
+    pub(crate) fn shutdown_read(&mut self, env: &mut Env<'_>) {
         self.tcb.rcv.shut = true;
         let len = self.receive_queue.len();
-        self.receive_queue.release(len);
+        self.receive_queue.release(len, env.pool);
     }
 
     /// CLOSE: the application gives the connection up in both directions (MAY-1).

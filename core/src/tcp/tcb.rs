@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::buffer::Rope;
+use crate::buffer::{Pool, Rope};
 use crate::config::Config;
 use crate::counters::{Counters, ReplyReason};
 use crate::error::Error;
@@ -27,6 +27,8 @@ pub(crate) struct Env<'a> {
     pub(crate) counters: &'a mut Counters,
     pub(crate) trace: &'a mut Trace,
     pub(crate) keys: &'a Keys,
+    /// Buffers for the queues.
+    pub(crate) pool: &'a mut Pool,
     /// The path MTU that the interface and the cache give for this peer.
     pub(crate) interface_mtu: u16,
 }
@@ -41,6 +43,7 @@ impl Env<'_> {
         self.now.as_millis() as u32
     }
 
+    #[inline]
     pub(crate) fn note(&mut self, tuple: &FourTuple, kind: TraceKind) {
         let at = self.now;
         self.trace.push(|| TraceEvent { at, local: tuple.local(), remote: tuple.remote(), kind });
@@ -231,11 +234,12 @@ const _: () = assert!(size_of::<Tcb>() <= 256);
 
 impl Timers {
     pub(crate) fn earliest(&self) -> Option<Tick> {
-        [self.retransmit, self.persist, self.delayed_ack, self.life]
-            .into_iter()
-            .flatten()
-            .map(Deadline::tick)
-            .reduce(Tick::earlier)
+        let earlier = |a: Option<Deadline>, b: Option<Deadline>| match (a, b) {
+            (Some(a), Some(b)) => Some(if a.tick().is_due(b.tick()) { a } else { b }),
+            (a, b) => a.or(b),
+        };
+        let earliest = earlier(earlier(self.retransmit, self.persist), earlier(self.delayed_ack, self.life));
+        earliest.map(Deadline::tick)
     }
 }
 

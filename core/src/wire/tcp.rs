@@ -219,7 +219,7 @@ impl Header {
         out[14..16].copy_from_slice(&self.window.to_be_bytes());
         out[16..18].fill(0);
         out[18..20].copy_from_slice(&self.urgent.to_be_bytes());
-        self.options.emit(options);
+        self.options.emit_all(options);
     }
 
     /// The segment as a line of tcpdump, with a payload of `payload_len` bytes and absolute numbers:

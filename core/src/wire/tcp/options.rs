@@ -221,10 +221,14 @@ impl Options {
     /// asserts).
     pub fn emit(&self, buffer: &mut [u8]) {
         let len = self.emitted_len();
-        let Some(mut rest) = buffer.get_mut(..len) else {
-            debug_assert!(false, "no room for {len} bytes of TCP options");
-            return;
-        };
+        match buffer.get_mut(..len) {
+            Some(buffer) => self.emit_all(buffer),
+            None => debug_assert!(false, "no room for {len} bytes of TCP options"),
+        }
+    }
+
+    /// As [`emit`](Options::emit), into exactly as many bytes as that takes.
+    pub(super) fn emit_all(&self, mut rest: &mut [u8]) {
         if let (Some(timestamps), Some((head, data))) =
             (self.timestamps_alone(), rest.split_first_chunk_mut::<4>())
         {

@@ -1,0 +1,241 @@
+//! The benches by name.
+
+use std::time::Duration;
+
+use crate::flood;
+use crate::footprint;
+use crate::measure::{Rounds, rate};
+use crate::ours::Stacks;
+use crate::pair::{Pair, Setup};
+use crate::peer::Peers;
+use crate::report::{Goal, Row, Unit};
+use crate::tun;
+
+/// How much is measured.
+pub(crate) struct Effort {
+    /// Rounds of each side.
+    pub(crate) rounds: usize,
+    /// Of one round.
+    pub(crate) seconds: f64,
+    /// Only up to 10,000 idle connections.
+    pub(crate) quick: bool,
+    /// Without the peer.
+    pub(crate) alone: bool,
+}
+
+/// A bench: its name, what it measures, and what gives its rows. The last argument tells the progress.
+pub(crate) struct Bench {
+    /// What it is called by.
+    pub(crate) name: &'static str,
+    /// In a line.
+    pub(crate) what: &'static str,
+    /// Measures it.
+    pub(crate) run: fn(&Effort, &dyn Fn(String)) -> Vec<Row>,
+}
+
+/// All of them.
+pub(crate) const ALL: &[Bench] = &[
+    Bench {
+        name: "mem_bulk_1500",
+        what: "one connection, MTU 1500, checksums on, copying API",
+        run: |effort, progress| {
+            vec![versus("mem_bulk_1500", &Setup::PLAIN, Work::Bulk, Goal::Ratio(2.0), effort, progress)]
+        },
+    },
+    Bench {
+        name: "mem_bulk_super",
+        what: "the same with segments of 64 KiB",
+        run: |effort, progress| {
+            let setup = Setup { super_segments: true, ..Setup::PLAIN };
+            vec![versus("mem_bulk_super", &setup, Work::Bulk, Goal::Ratio(2.0), effort, progress)]
+        },
+    },
+    Bench {
+        name: "mem_rr_64",
+        what: "64 bytes there and back",
+        run: |effort, progress| {
+            vec![versus("mem_rr_64", &Setup::PLAIN, Work::RoundTrip, Goal::Ratio(1.3), effort, progress)]
+        },
+    },
+    Bench {
+        name: "mem_crr",
+        what: "connect and close; TIME-WAIT is kept (the peer's is not)",
+        run: |effort, progress| {
+            vec![versus("mem_crr", &Setup::PLAIN, Work::ConnectClose, Goal::Ratio(1.0), effort, progress)]
+        },
+    },
+    Bench {
+        name: "mem_one_port",
+        what: "connect and close to one port, with every local port in TIME-WAIT: the oldest is taken over",
+        run: one_port,
+    },
+    Bench { name: "mem_scale", what: "all of these beside 1 to 1,000,000 idle connections", run: scale },
+    Bench { name: "mem_idle", what: "a turn in which nothing happens, beside as many", run: idle },
+    Bench {
+        name: "synflood_mem",
+        what: "SYNs in, cookies out, handshakes between them; fails if one of those does",
+        run: flood::run,
+    },
+    Bench { name: "bytes_idle", what: "memory of an idle connection", run: footprint::idle },
+    Bench { name: "bytes_timewait", what: "memory of a TIME-WAIT entry", run: footprint::time_wait },
+    Bench { name: "bytes_halfopen", what: "memory of a half-open connection", run: footprint::half_open },
+    Bench {
+        name: "tun_bulk_1500_in",
+        what: "one connection of the kernel's to us over TUN",
+        run: tun::bulk_in,
+    },
+    Bench { name: "tun_bulk_1500_out", what: "the same from us", run: tun::bulk_out },
+    Bench { name: "tun_bulk_1500_plain", what: "both without offload", run: tun::bulk_plain },
+    Bench { name: "tun_flows", what: "many connections at a time, to one queue and to two", run: tun::flows },
+    Bench {
+        name: "tun_rr",
+        what: "64 bytes there and back; the peer: kernel over veth",
+        run: tun::round_trip,
+    },
+    Bench {
+        name: "tun_crr",
+        what: "connect, a byte there and back, close; the peer: kernel over veth",
+        run: tun::connect_request_response,
+    },
+];
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Work {
+    Bulk,
+    RoundTrip,
+    ConnectClose,
+    Empty,
+}
+
+impl Work {
+    fn unit(self) -> Unit {
+        match self {
+            Work::Bulk => Unit::Bits,
+            Work::RoundTrip | Work::ConnectClose => Unit::Events,
+            Work::Empty => Unit::Seconds,
+        }
+    }
+
+    /// One round.
+    fn measure(self, pair: &mut impl Pair, seconds: f64) -> f64 {
+        let per_second = rate(seconds, || match self {
+            Work::Bulk => pair.bulk_turn() as f64 * 8.0,
+            Work::RoundTrip => {
+                pair.round_trip();
+                1.0
+            }
+            Work::ConnectClose => {
+                pair.connect_close();
+                1.0
+            }
+            Work::Empty => {
+                pair.empty_turn();
+                1.0
+            }
+        });
+        if self == Work::Empty { 1.0 / per_second } else { per_second }
+    }
+}
+
+/// Ours and the peer's, in turn. The first round of each only warms up.
+fn versus(
+    name: &str,
+    setup: &Setup,
+    work: Work,
+    goal: Goal,
+    effort: &Effort,
+    progress: &dyn Fn(String),
+) -> Row {
+    let mut ours = Stacks::new(setup, &|_| {});
+    let mut peers = (!effort.alone).then(|| Peers::new(setup, &|_| {}));
+    alternate(name, work, goal, &mut ours, peers.as_mut(), effort, progress)
+}
+
+fn alternate(
+    name: &str,
+    work: Work,
+    goal: Goal,
+    ours: &mut Stacks,
+    mut peers: Option<&mut Peers>,
+    effort: &Effort,
+    progress: &dyn Fn(String),
+) -> Row {
+    let (mut our_rounds, mut peer_rounds) = (Rounds::default(), Rounds::default());
+    for round in 0..=effort.rounds {
+        progress(format!("{name}: round {round} of {}", effort.rounds));
+        let figure = work.measure(ours, effort.seconds);
+        let peer = peers.as_deref_mut().map(|peers| work.measure(peers, effort.seconds));
+        if round > 0 {
+            our_rounds.0.push(figure);
+            peer_rounds.0.extend(peer);
+        }
+    }
+    let peer = peers.is_some().then_some(peer_rounds);
+    Row { name: name.to_string(), unit: work.unit(), ours: our_rounds, peer, goal }
+}
+
+/// As many connects a second of the stacks' own time as there are ports to take over, and no more.
+fn one_port(effort: &Effort, progress: &dyn Fn(String)) -> Vec<Row> {
+    const BETWEEN: Duration = Duration::from_micros(25);
+    let mut stacks = Stacks::new(&Setup::PLAIN, &|_| {});
+    (0..60_000).for_each(|_| stacks.connect_close_to(0, BETWEEN));
+    let mut ours = Rounds::default();
+    for round in 0..effort.rounds {
+        progress(format!("mem_one_port: round {round} of {}", effort.rounds));
+        ours.0.push(rate(effort.seconds, || {
+            stacks.connect_close_to(0, BETWEEN);
+            1.0
+        }));
+    }
+    vec![Row { name: "mem_one_port".into(), unit: Unit::Events, ours, peer: None, goal: Goal::Open }]
+}
+
+/// How many idle connections, and what that is called.
+const SIZES: [(usize, &str); 5] = [(0, "1"), (999, "1k"), (9_999, "10k"), (99_999, "100k"), (999_999, "1M")];
+/// Beyond so many the peer takes too long.
+const PEER_MOST: usize = 10_000;
+
+fn sizes(effort: &Effort) -> impl Iterator<Item = (usize, &'static str)> + use<> {
+    let most = if effort.quick { 10_000 } else { usize::MAX };
+    SIZES.into_iter().filter(move |(idle, _)| *idle < most)
+}
+
+fn pairs(name: &str, idle: usize, effort: &Effort, progress: &dyn Fn(String)) -> (Stacks, Option<Peers>) {
+    let setup = Setup { idle, ..Setup::PLAIN };
+    let opened = |count| progress(format!("{name}: {count} of {idle} connections opened"));
+    let ours = Stacks::new(&setup, &opened);
+    (ours, (idle <= PEER_MOST && !effort.alone).then(|| Peers::new(&setup, &opened)))
+}
+
+fn scale(effort: &Effort, progress: &dyn Fn(String)) -> Vec<Row> {
+    let mut rows = Vec::new();
+    let works = [
+        (Work::RoundTrip, "rr", "mem_scale rr 1"),
+        (Work::Bulk, "bulk", "mem_scale bulk 1"),
+        (Work::ConnectClose, "crr", "mem_scale crr 1"),
+    ];
+    for (idle, size) in sizes(effort) {
+        let (mut ours, mut peers) = pairs("mem_scale", idle, effort, progress);
+        for (work, short, alone) in works {
+            let goal = match size {
+                "10k" => Goal::Ratio(100.0),
+                "100k" => Goal::Part(0.7, alone),
+                _ => Goal::Open,
+            };
+            let name = format!("mem_scale {short} {size}");
+            rows.push(alternate(&name, work, goal, &mut ours, peers.as_mut(), effort, progress));
+        }
+    }
+    rows
+}
+
+fn idle(effort: &Effort, progress: &dyn Fn(String)) -> Vec<Row> {
+    let mut rows = Vec::new();
+    for (idle, size) in sizes(effort) {
+        let (mut ours, mut peers) = pairs("mem_idle", idle, effort, progress);
+        let goal = if size == "1M" { Goal::Value(100e-9) } else { Goal::Open };
+        let name = format!("mem_idle {size}");
+        rows.push(alternate(&name, Work::Empty, goal, &mut ours, peers.as_mut(), effort, progress));
+    }
+    rows
+}

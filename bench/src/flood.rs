@@ -1,0 +1,126 @@
+//! `synflood_mem`: SYNs from everywhere, each answered by a cookie, and clients between them who must get through.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+use steadfast_core::seq::SeqNum;
+use steadfast_core::wire::checksum::pseudo_header;
+use steadfast_core::wire::tcp::{self, Flags, Header, Options, Timestamps};
+use steadfast_core::wire::{Ecn, PROTOCOL_TCP, ipv4};
+use steadfast_core::{ConnectOptions, ListenOptions, SocketId};
+
+use crate::benches::Effort;
+use crate::measure::{Rounds, rate};
+use crate::ours::{SERVER, Stacks};
+use crate::pair::Setup;
+use crate::report::{Goal, Row, Unit};
+
+/// SYNs between two handshakes.
+const BETWEEN: usize = 1000;
+/// Different SYNs.
+const SYNS: usize = 4096;
+/// Of the half-open table, which is full from the start.
+const BACKLOG: u32 = 256;
+const PORT: u16 = 80;
+
+/// A SYN as Linux sends it, from a host and a port that `number` chooses.
+pub(crate) fn syn(number: u32) -> Vec<u8> {
+    let source = Ipv4Addr::from_bits(0x0b00_0000 + number / 40_000);
+    let IpAddr::V4(destination) = SERVER else { unreachable!("it is one") };
+    let header = Header {
+        source_port: 1024 + (number % 40_000) as u16,
+        destination_port: PORT,
+        seq: SeqNum(number.wrapping_mul(2_654_435_761)),
+        flags: Flags::SYN,
+        window: 64_240,
+        options: Options {
+            mss: Some(1460),
+            window_scale: Some(7),
+            sack_permitted: true,
+            timestamps: Some(Timestamps { val: number, ecr: 0 }),
+            ..Options::default()
+        },
+        ..Header::default()
+    };
+    let len = header.header_len();
+    let ip = ipv4::Header {
+        source,
+        destination,
+        protocol: PROTOCOL_TCP,
+        ttl: 64,
+        dscp: 0,
+        ecn: Ecn::NotEct,
+        identification: 0,
+        dont_fragment: true,
+        more_fragments: false,
+        fragment_offset: 0,
+        source_route: false,
+    };
+    let mut packet = vec![0; ipv4::HEADER_LEN + len];
+    ip.emit(len, &mut packet);
+    let segment = &mut packet[ipv4::HEADER_LEN..];
+    header.emit(segment);
+    let mut sum = pseudo_header(source.into(), destination.into(), PROTOCOL_TCP, len as u32);
+    sum.add_bytes(segment);
+    tcp::set_checksum(segment, sum.finish());
+    packet
+}
+
+/// A server under a flood, its half-open table full.
+pub(crate) struct Flood {
+    pair: Stacks,
+    listener: SocketId,
+    frame: Vec<u8>,
+}
+
+impl Flood {
+    pub(crate) fn new() -> Flood {
+        let mut pair = Stacks::unconnected(&Setup::PLAIN, |config| config.tcp_max_syn_backlog = BACKLOG);
+        let listener = pair.server.listen(SocketAddr::new(SERVER, PORT), ListenOptions::default());
+        let listener = listener.expect("the port is free");
+        let mut flood = Flood { pair, listener, frame: vec![0; 1500] };
+        (0..BACKLOG).for_each(|number| flood.syn(&syn(SYNS as u32 + number)));
+        flood
+    }
+
+    /// A SYN, and what answers it.
+    pub(crate) fn syn(&mut self, packet: &[u8]) {
+        let now = self.pair.now();
+        self.pair.server.receive(now, packet);
+        let answer = self.pair.server.transmit(now, &mut self.frame);
+        std::hint::black_box(answer).expect("every SYN is answered");
+    }
+
+    /// A client who means it.
+    fn handshake(&mut self) {
+        let pair = &mut self.pair;
+        let (now, remote) = (pair.now(), SocketAddr::new(SERVER, PORT));
+        let stream = pair.client.connect(now, remote, ConnectOptions::default()).expect("there is a port");
+        pair.carry();
+        let (accepted, _) = pair.server.accept(self.listener).expect("a legitimate handshake succeeds");
+        pair.client.abort(now, stream).expect("it is there");
+        pair.carry();
+        pair.server.close(now, accepted).expect("it is there");
+        while pair.client.poll_event().is_some() || pair.server.poll_event().is_some() {}
+    }
+}
+
+/// The bench.
+pub(crate) fn run(effort: &Effort, progress: &dyn Fn(String)) -> Vec<Row> {
+    let syns: Vec<_> = (0..SYNS as u32).map(syn).collect();
+    let mut flood = Flood::new();
+    let mut turn = || {
+        flood.pair.tick();
+        syns.iter().for_each(|packet| flood.syn(packet));
+        (0..SYNS / BETWEEN).for_each(|_| flood.handshake());
+        SYNS as f64
+    };
+    let mut ours = Rounds::default();
+    for round in 0..=effort.rounds {
+        progress(format!("synflood_mem: round {round} of {}", effort.rounds));
+        let figure = rate(effort.seconds, &mut turn);
+        if round > 0 {
+            ours.0.push(figure);
+        }
+    }
+    vec![Row { name: "synflood_mem".into(), unit: Unit::Events, ours, peer: None, goal: Goal::Value(5e6) }]
+}

@@ -1,0 +1,116 @@
+//! The guard against slow decay: instructions, which no neighbour on the machine disturbs.
+//!
+//! Each path runs under callgrind with two lengths; the difference is what its steps cost, without what comes before
+//! and after. `instructions.txt` holds what a step cost when that was last written down.
+
+use std::fmt::Write;
+use std::path::Path;
+use std::process::{Command, ExitCode};
+
+use crate::flood::{Flood, syn};
+use crate::ours::Stacks;
+use crate::pair::{Pair, Setup};
+
+/// How far a path may move from what is written down, either way.
+const BOUND: f64 = 0.05;
+/// The two lengths.
+const STEPS: [usize; 2] = [10, 40];
+/// Where it is written down.
+const BASELINE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/instructions.txt");
+
+/// What runs so many steps of a path, and what the path is called.
+const PATHS: [(&str, fn(usize)); 6] = [
+    ("transmit", |steps| drop(transmitted(steps))),
+    ("receive", |steps| {
+        let (mut stacks, segments) = transmitted(STEPS[1]);
+        let now = stacks.now();
+        segments[..steps].iter().for_each(|segment| stacks.server.receive(now, &segment[..]));
+    }),
+    ("bulk_turn", |steps| repeat(steps, |stacks| _ = stacks.bulk_turn())),
+    ("round_trip", |steps| repeat(steps, Stacks::round_trip)),
+    ("connect_close", |steps| repeat(steps, Stacks::connect_close)),
+    ("cookie", |steps| {
+        let mut flood = Flood::new();
+        let syns: Vec<_> = (0..STEPS[1] as u32).map(syn).collect();
+        syns[..steps].iter().for_each(|syn| flood.syn(syn));
+    }),
+];
+
+/// Full segments on their way from client to server, within one window.
+fn transmitted(count: usize) -> (Stacks, Vec<Vec<u8>>) {
+    let mut stacks = Stacks::new(&Setup::PLAIN, &|_| {});
+    (0..100).for_each(|_| _ = stacks.bulk_turn());
+    stacks.write();
+    let (now, mut frame) = (stacks.now(), [0; 1500]);
+    let mut next = || {
+        let sent = stacks.client.transmit(now, &mut frame).expect("the window is open");
+        frame[..sent.len].to_vec()
+    };
+    let segments = (0..count).map(|_| next()).collect();
+    (stacks, segments)
+}
+
+fn repeat(steps: usize, step: fn(&mut Stacks)) {
+    let mut stacks = Stacks::new(&Setup::PLAIN, &|_| {});
+    (0..steps).for_each(|_| step(&mut stacks));
+}
+
+/// Runs so many steps of the path of this name: what callgrind looks at.
+pub(crate) fn steps(name: &str, count: usize) {
+    let path = PATHS.iter().find(|(path, _)| *path == name);
+    path.expect("a path of this name").1(count);
+}
+
+/// Counts every path and holds it against what is written down, or writes it down.
+pub(crate) fn run(update: bool) -> Result<ExitCode, String> {
+    let mut counted = String::new();
+    for (name, _) in PATHS {
+        let [few, many] = STEPS.map(|steps| instructions(name, steps));
+        writeln!(counted, "{name} {}", (many? - few?) / (STEPS[1] - STEPS[0]) as u64).expect("text grows");
+    }
+    if update {
+        std::fs::write(BASELINE, &counted).map_err(|error| format!("{BASELINE}: {error}"))?;
+        print!("{counted}");
+        return Ok(ExitCode::SUCCESS);
+    }
+    let baseline = std::fs::read_to_string(BASELINE).map_err(|error| format!("{BASELINE}: {error}"))?;
+    Ok(if compare(&baseline, &counted)? { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Prints the two side by side, and says whether each path is within the bound.
+fn compare(baseline: &str, counted: &str) -> Result<bool, String> {
+    println!("{:<16}{:>14}{:>14}{:>10}", "instructions", "written down", "now", "");
+    let mut within = true;
+    for line in counted.lines() {
+        let (name, now) = line.split_once(' ').unwrap_or((line, ""));
+        let before = baseline.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        let before = before.ok_or_else(|| format!("{BASELINE}: no line for {name}"))?;
+        let number = |text: &str| text.trim().parse::<f64>().map_err(|error| format!("{text}: {error}"));
+        let change = number(now)? / number(before)? - 1.0;
+        let verdict = if change.abs() <= BOUND { "" } else { "  beyond the bound" };
+        within &= verdict.is_empty();
+        println!("{name:<16}{before:>14}{now:>14}{:>+9.1} %{verdict}", change * 100.0);
+    }
+    if !within {
+        println!(
+            "A path that got cheaper is written down with --guard --update, a dearer one with its reason."
+        );
+    }
+    Ok(within)
+}
+
+/// Instructions of a whole run.
+fn instructions(name: &str, steps: usize) -> Result<u64, String> {
+    let program = std::env::current_exe().map_err(|error| error.to_string())?;
+    let output = Command::new("valgrind")
+        .args(["--tool=callgrind", "--callgrind-out-file=/dev/null"])
+        .arg(Path::new(&program))
+        .args(["--steps", &format!("{name}={steps}")])
+        .output()
+        .map_err(|error| format!("valgrind: {error}"))?;
+    let text = String::from_utf8_lossy(&output.stderr);
+    let collected = text.lines().find_map(|line| line.split_once("Collected : ")?.1.trim().parse().ok());
+    collected
+        .filter(|_| output.status.success())
+        .ok_or_else(|| format!("valgrind did not count {name}:\n{text}"))
+}

@@ -1,0 +1,108 @@
+//! Benches in memory and over TUN, beside a peer: `cargo run --release -p steadfast-bench -- [NAME…]`.
+#![forbid(unsafe_code)]
+
+mod benches;
+mod flood;
+mod footprint;
+mod guard;
+mod measure;
+mod ours;
+mod pair;
+mod peer;
+mod report;
+mod tun;
+mod tun_peer;
+mod wire;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::benches::{ALL, Bench, Effort};
+
+/// Measures the core in memory: one thread, both ends on it, in CPU time, in rounds that alternate with the peer's.
+#[derive(Debug, Parser)]
+struct Arguments {
+    /// Benches, or beginnings of their names; none: all.
+    names: Vec<String>,
+    /// Rounds of each side.
+    #[arg(long, default_value_t = 7)]
+    rounds: usize,
+    /// A third of the time, and at most 10,000 idle connections.
+    #[arg(long)]
+    quick: bool,
+    /// Leaves the peer out: for profiles of ours.
+    #[arg(long)]
+    alone: bool,
+    /// JSON in place of the table.
+    #[arg(long)]
+    json: bool,
+    /// Only says which benches there are.
+    #[arg(long)]
+    list: bool,
+    /// Counts instructions under callgrind and holds them against what is written down.
+    #[arg(long, conflicts_with = "names")]
+    guard: bool,
+    /// Writes them down.
+    #[arg(long, requires = "guard")]
+    update: bool,
+    /// So many steps of a path: what callgrind looks at.
+    #[arg(long, hide = true, value_name = "PATH=COUNT")]
+    steps: Option<String>,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    if let Some((path, count)) = arguments.steps.as_deref().and_then(|steps| steps.split_once('=')) {
+        guard::steps(path, count.parse().expect("a number of steps"));
+        return ExitCode::SUCCESS;
+    }
+    if arguments.guard {
+        return guard::run(arguments.update).unwrap_or_else(|error| {
+            eprintln!("error: {error}");
+            ExitCode::from(2)
+        });
+    }
+    let chosen = match choose(&arguments.names) {
+        Ok(chosen) => chosen,
+        Err(name) => {
+            eprintln!("error: no bench begins with `{name}`; --list names them");
+            return ExitCode::from(2);
+        }
+    };
+    if arguments.list {
+        chosen.iter().for_each(|bench| println!("{:<16}{}", bench.name, bench.what));
+        return ExitCode::SUCCESS;
+    }
+    let effort = Effort {
+        rounds: arguments.rounds.max(1),
+        seconds: if arguments.quick { 0.1 } else { 0.3 },
+        quick: arguments.quick,
+        alone: arguments.alone,
+    };
+    let bar = ProgressBar::new_spinner();
+    bar.set_style(ProgressStyle::with_template("{elapsed} {msg}").expect("a template"));
+    let progress = |message| {
+        bar.set_message(message);
+        bar.tick();
+    };
+    let rows: Vec<_> = chosen.iter().flat_map(|bench| (bench.run)(&effort, &progress)).collect();
+    bar.finish_and_clear();
+    if arguments.json {
+        println!("{:#}", report::json(&rows));
+    } else {
+        print!("{}", report::table(&rows));
+    }
+    ExitCode::SUCCESS
+}
+
+/// The benches whose names begin with one of `names`, or the name that none begins with.
+fn choose(names: &[String]) -> Result<Vec<&'static Bench>, &str> {
+    let begins = |bench: &Bench, name: &String| bench.name.starts_with(name.as_str());
+    if let Some(name) = names.iter().find(|name| !ALL.iter().any(|bench| begins(bench, name))) {
+        return Err(name);
+    }
+    let chosen = |bench: &&Bench| names.is_empty() || names.iter().any(|name| begins(bench, name));
+    Ok(ALL.iter().filter(chosen).collect())
+}

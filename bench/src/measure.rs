@@ -1,0 +1,51 @@
+//! How a figure comes about: rounds that alternate between the two sides, in the CPU time of this thread.
+
+use rustix::time::{ClockId, clock_gettime};
+
+/// CPU time of this thread in seconds: a neighbour on the machine costs less of it than of the wall clock.
+fn thread_seconds() -> f64 {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    time.tv_sec as f64 + time.tv_nsec as f64 / 1e9
+}
+
+/// Runs `turn` for about `seconds`; each gives how much it did. Gives how much that is in a second.
+pub(crate) fn rate(seconds: f64, mut turn: impl FnMut() -> f64) -> f64 {
+    let (mut done, mut turns) = (0.0, 1);
+    let start = thread_seconds();
+    loop {
+        for _ in 0..turns {
+            done += turn();
+        }
+        let elapsed = thread_seconds() - start;
+        if elapsed >= seconds {
+            return done / elapsed;
+        }
+        // Often enough to stop in time, seldom enough not to matter.
+        turns = if elapsed < seconds / 100.0 { turns * 2 } else { turns };
+    }
+}
+
+/// The figures of all rounds of one side.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Rounds(pub(crate) Vec<f64>);
+
+impl Rounds {
+    /// The median.
+    pub(crate) fn median(&self) -> f64 {
+        let mut sorted = self.0.clone();
+        sorted.sort_by(f64::total_cmp);
+        let middle = sorted.len() / 2;
+        match sorted.len() {
+            0 => f64::NAN,
+            len if len % 2 == 0 => (sorted[middle - 1] + sorted[middle]) / 2.0,
+            _ => sorted[middle],
+        }
+    }
+
+    /// From the lowest to the highest round, as a part of the median.
+    pub(crate) fn spread(&self) -> f64 {
+        let low = self.0.iter().copied().fold(f64::INFINITY, f64::min);
+        let high = self.0.iter().copied().fold(0.0, f64::max);
+        (high - low) / self.median()
+    }
+}

@@ -1,0 +1,259 @@
+//! The pair of our own stacks.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+use bytes::BytesMut;
+use steadfast_core::{
+    Bytes, Config, ConnectOptions, Duration, Error, Instant, Interface, ListenOptions, SocketId,
+    SocketOptions, Stack,
+};
+
+use crate::pair::{FIRST_PORT, MESSAGE, PORTS, Pair, Setup, WRITE};
+use crate::wire::Wire;
+
+/// The client's address.
+const CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1));
+/// The server's address.
+pub(crate) const SERVER: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 2));
+
+/// What a turn of the driver takes of the world's time.
+const TURN: Duration = Duration::from_micros(1);
+/// Packets that a device takes or gives at once.
+const BATCH: usize = 32;
+/// The queues of the connection that works: no more than what stays in the cache.
+const BUFFER: u32 = 256 * 1024;
+
+/// Two stacks.
+pub(crate) struct Stacks {
+    /// The end that connects.
+    pub(crate) client: Stack,
+    /// The end that listens.
+    pub(crate) server: Stack,
+    listeners: Vec<SocketId>,
+    options: SocketOptions,
+    stream: SocketId,
+    accepted: SocketId,
+    wire: Wire,
+    /// Super-segments go to the server in buffers that it may hold on to.
+    shared: Option<SharedFrames>,
+    now: Instant,
+    connects: u16,
+    text: Vec<u8>,
+    read: Vec<u8>,
+}
+
+/// A stack at `address` whose secret is made of `seed`.
+fn stack(address: IpAddr, seed: u8, setup: &Setup, change: impl FnOnce(&mut Config)) -> Stack {
+    let mut config = Config { secret: [seed; 32], ..Config::default() };
+    change(&mut config);
+    let mut interface = Interface::new(setup.mtu, [(address, 24)]);
+    interface.segmentation_offload = setup.super_segments;
+    Stack::new(config, interface)
+}
+
+impl Stacks {
+    /// Two stacks without a connection, the server listening.
+    pub(crate) fn unconnected(setup: &Setup, change: impl Fn(&mut Config)) -> Stacks {
+        let frame = if setup.super_segments { 65_535 } else { usize::from(setup.mtu) };
+        let mut stacks = Stacks {
+            client: stack(CLIENT, 1, setup, &change),
+            server: stack(SERVER, 2, setup, &change),
+            listeners: Vec::new(),
+            options: SocketOptions::new(&Config::default()),
+            stream: SocketId::default(),
+            accepted: SocketId::default(),
+            wire: Wire::new(if setup.super_segments { 2 } else { BATCH }, frame),
+            shared: setup.super_segments.then(SharedFrames::default),
+            now: Instant::from_secs(1),
+            connects: 0,
+            text: (0..WRITE).map(|i| (i % 251) as u8).collect(),
+            read: vec![0; WRITE],
+        };
+        let buffers = SocketOptions { rcvbuf: BUFFER, sndbuf: BUFFER, ..stacks.options.clone() };
+        stacks.options = SocketOptions { nodelay: true, ..buffers };
+        for port in FIRST_PORT..FIRST_PORT + PORTS {
+            let options = ListenOptions { socket: Some(stacks.options.clone()), ..ListenOptions::default() };
+            let listener = stacks.server.listen(SocketAddr::new(SERVER, port), options);
+            stacks.listeners.push(listener.expect("the port is free"));
+        }
+        stacks
+    }
+
+    /// The time of the two.
+    pub(crate) fn now(&self) -> Instant {
+        self.now
+    }
+
+    /// A turn of both drivers: time passes.
+    pub(crate) fn tick(&mut self) {
+        self.now += TURN;
+        self.client.advance(self.now);
+        self.server.advance(self.now);
+    }
+
+    /// Carries packets both ways until there are none.
+    pub(crate) fn carry(&mut self) {
+        while self.to_server() | self.to_client() {}
+    }
+
+    /// The client's application writes as much as there is room for.
+    pub(crate) fn write(&mut self) {
+        while self.client.send(self.stream, &self.text).is_ok() {}
+    }
+
+    fn to_server(&mut self) -> bool {
+        if let Some(frames) = &mut self.shared {
+            return frames.carry(&mut self.client, &mut self.server, self.now);
+        }
+        carry(&mut self.client, &mut self.server, &mut self.wire, self.now)
+    }
+
+    fn to_client(&mut self) -> bool {
+        carry(&mut self.server, &mut self.client, &mut self.wire, self.now)
+    }
+
+    /// A connection to the listener of this number, from a port of the stack's choice or from this one: both ends
+    /// of it. Panics where it fails.
+    pub(crate) fn connect(&mut self, listener: u16, local_port: Option<u16>) -> (SocketId, SocketId) {
+        let remote = SocketAddr::new(SERVER, FIRST_PORT + listener);
+        let socket = Some(self.options.clone());
+        let options = ConnectOptions { local_port, socket, ..ConnectOptions::default() };
+        let stream = self.client.connect(self.now, remote, options).expect("a connect succeeds");
+        self.carry();
+        let (accepted, _) =
+            self.server.accept(self.listeners[usize::from(listener)]).expect("it was accepted");
+        self.drain_events();
+        (stream, accepted)
+    }
+
+    /// A connection to the listener of this number is opened, accepted, closed by the client and then by the server,
+    /// so long after what was before.
+    pub(crate) fn connect_close_to(&mut self, listener: u16, after: Duration) {
+        self.now += after;
+        self.tick();
+        let (stream, accepted) = self.connect(listener, None);
+        self.client.close(self.now, stream).expect("it is open");
+        self.carry();
+        assert_eq!(self.server.recv(accepted, &mut self.read), Ok(0));
+        self.server.close(self.now, accepted).expect("it is open");
+        self.carry();
+        self.drain_events();
+    }
+
+    /// So many connections that nobody uses; `progress` is told how many there are.
+    pub(crate) fn open_idle(&mut self, count: usize, progress: &dyn Fn(usize)) {
+        const PORTS_EACH: usize = 50_000;
+        for i in 0..count {
+            let (listener, port) = (i / PORTS_EACH, 10_001 + i % PORTS_EACH);
+            self.connect(listener as u16, Some(port as u16));
+            if i % 1000 == 0 {
+                progress(i);
+            }
+        }
+    }
+
+    fn drain_events(&mut self) {
+        while self.client.poll_event().is_some() {}
+        while self.server.poll_event().is_some() {}
+    }
+}
+
+/// What `from` has to send arrives at `to`, a batch at once. Says whether there was anything.
+fn carry(from: &mut Stack, to: &mut Stack, wire: &mut Wire, now: Instant) -> bool {
+    let mut any = false;
+    while wire.push(|frame| from.transmit(now, frame).map(|sent| sent.len)) {
+        any = true;
+    }
+    while let Some(packet) = wire.pop() {
+        to.receive(now, packet);
+    }
+    any
+}
+
+/// Frames that the receiver keeps until the application has read them, as a device does that reads into buffers of its
+/// own; then they are used again.
+#[derive(Default)]
+struct SharedFrames {
+    free: Vec<BytesMut>,
+    held: Vec<Bytes>,
+}
+
+impl SharedFrames {
+    fn carry(&mut self, from: &mut Stack, to: &mut Stack, now: Instant) -> bool {
+        for frame in std::mem::take(&mut self.held) {
+            match frame.try_into_mut() {
+                Ok(frame) => self.free.push(frame),
+                Err(frame) => self.held.push(frame),
+            }
+        }
+        let before = self.held.len();
+        for _ in 0..2 {
+            let mut frame = self.free.pop().unwrap_or_else(|| BytesMut::zeroed(65_535));
+            let Some(sent) = from.transmit(now, &mut frame) else {
+                self.free.push(frame);
+                break;
+            };
+            let frame = frame.freeze();
+            to.receive(now, frame.slice(..sent.len));
+            self.held.push(frame);
+        }
+        self.held.len() > before
+    }
+}
+
+/// Reads all there is, and says how much that was.
+fn read_all(stack: &mut Stack, id: SocketId, buffer: &mut [u8]) -> usize {
+    let mut total = 0;
+    loop {
+        match stack.recv(id, buffer) {
+            Ok(0) | Err(Error::WouldBlock) => return total,
+            Ok(count) => total += count,
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+impl Pair for Stacks {
+    fn new(setup: &Setup, progress: &dyn Fn(usize)) -> Stacks {
+        let mut stacks = Stacks::unconnected(setup, |_| {});
+        stacks.open_idle(setup.idle, progress);
+        (stacks.stream, stacks.accepted) = stacks.connect(PORTS - 1, None);
+        stacks
+    }
+
+    fn bulk_turn(&mut self) -> usize {
+        self.tick();
+        self.write();
+        self.to_server();
+        let count = read_all(&mut self.server, self.accepted, &mut self.read);
+        self.to_client();
+        self.drain_events();
+        count
+    }
+
+    fn round_trip(&mut self) {
+        self.tick();
+        self.client.send(self.stream, &self.text[..MESSAGE]).expect("there is room");
+        self.to_server();
+        let count = self.server.recv(self.accepted, &mut self.read).expect("the request is there");
+        self.server.send(self.accepted, &self.read[..count]).expect("there is room");
+        self.to_client();
+        let back = self.client.recv(self.stream, &mut self.read).expect("the response is there");
+        assert_eq!((count, back), (MESSAGE, MESSAGE));
+        self.drain_events();
+    }
+
+    fn connect_close(&mut self) {
+        let listener = self.connects % (PORTS - 32) + 30;
+        self.connects = self.connects.wrapping_add(1);
+        self.connect_close_to(listener, TURN);
+    }
+
+    fn empty_turn(&mut self) {
+        self.now += TURN;
+        self.server.advance(self.now);
+        let sent = self.wire.push(|frame| self.server.transmit(self.now, frame).map(|sent| sent.len));
+        assert!(!sent && self.server.poll_event().is_none());
+        std::hint::black_box(self.server.poll_at());
+    }
+}

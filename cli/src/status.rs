@@ -1,0 +1,70 @@
+//! What a running stack says of itself at SIGUSR1: its connections as `ss` lists them, its counters as `nstat`
+//! does, and how full its tables are.
+
+use std::time::Duration;
+
+use steadfast::Net;
+use steadfast::core::info::{SocketEntry, Usage};
+use steadfast::core::trace::State;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::failure::Failure;
+
+/// How long an application may leave a connection in CLOSE-WAIT before it seems to have forgotten it.
+const FORGOTTEN_AFTER: Duration = Duration::from_secs(60);
+
+/// Prints the state of `net` to standard error whenever SIGUSR1 comes.
+pub(crate) fn print_on_signal(net: Net) -> Result<(), Failure> {
+    let failed = |e| Failure::system("cannot watch for signals", e);
+    let mut asked = signal(SignalKind::user_defined1()).map_err(failed)?;
+    tokio::spawn(async move {
+        while asked.recv().await.is_some() {
+            // In one piece, so that no other line comes in between.
+            eprint!("{}", report(&net));
+        }
+    });
+    Ok(())
+}
+
+/// Connections, what looks wrong with them, the counters that are not zero, and last the line of usage.
+fn report(net: &Net) -> String {
+    let columns = ["State", "Recv-Q", "Send-Q", "Local Address:Port", "Peer Address:Port", "Age"];
+    let mut text = row(columns.map(str::to_owned));
+    text.extend(net.sockets().iter().map(socket));
+    text.extend(net.diagnose(FORGOTTEN_AFTER).iter().map(|diagnosis| format!("note: {}\n", diagnosis.text)));
+    let counters = net.counters();
+    let counted = counters.iter().filter(|(_, value)| *value > 0);
+    text.extend(counted.map(|(name, value)| format!("{name:<32} {value}\n")));
+    text + &usage(&net.usage())
+}
+
+fn socket(socket: &SocketEntry) -> String {
+    let local = socket.local.to_string();
+    let remote = if socket.state == State::Listen { "*".to_owned() } else { socket.remote.to_string() };
+    let age = format!("{:.3}s", socket.state_age.as_secs_f64());
+    let state = socket.state.ss_name().to_owned();
+    row([state, socket.recv_q.to_string(), socket.send_q.to_string(), local, remote, age])
+}
+
+fn row([state, recv_q, send_q, local, remote, age]: [String; 6]) -> String {
+    format!("{state:<12} {recv_q:>8} {send_q:>8} {local:>28} {remote:>28} {age:>12}\n")
+}
+
+fn usage(usage: &Usage) -> String {
+    format!(
+        "usage: sockets {} listeners {} half-open {} opening {} connections {} orphans {} time-wait {} timers {} \
+         buffered {} fragments {} path-mtus {} replies {}\n",
+        usage.sockets,
+        usage.listeners,
+        usage.half_open,
+        usage.opening,
+        usage.connections,
+        usage.orphans,
+        usage.time_wait,
+        usage.timers,
+        usage.buffered,
+        usage.fragments,
+        usage.path_mtus,
+        usage.replies,
+    )
+}

@@ -1,0 +1,204 @@
+//! What goes before a packet on a device with offload: `struct virtio_net_hdr` (virtio 1.3 §5.1.6).
+//!
+//! A packet with `NEEDS_CSUM` has a *partial* checksum: its field holds the sum of the pseudo-header, and whoever puts
+//! it on a wire adds the rest. Such a packet never left this machine. A packet with a `gso_type` is a super-segment
+//! that whoever puts it on a wire cuts into segments with `gso_size` bytes of payload.
+
+use crate::{Frame, Received};
+
+/// Length of the header, which is in the byte order of the machine.
+pub(crate) const HEADER_LEN: usize = 10;
+
+const NEEDS_CSUM: u8 = 1;
+const DATA_VALID: u8 = 2;
+
+const GSO_NONE: u8 = 0;
+const GSO_TCPV4: u8 = 1;
+const GSO_TCPV6: u8 = 4;
+/// CWR is set, and is to be set in the first segment alone.
+const GSO_ECN: u8 = 0x80;
+
+/// Where a TCP header has its checksum, its data offset and its flags.
+const TCP_CHECKSUM_AT: usize = 16;
+const TCP_OFFSET_AT: usize = 12;
+const TCP_FLAGS_AT: usize = 13;
+const TCP_CWR: u8 = 0x80;
+
+/// The header that `frame` needs. `None`: it is no TCP segment, and only such a one can be offloaded.
+pub(crate) fn header_of(frame: &Frame<'_>) -> Option<[u8; HEADER_LEN]> {
+    if frame.segment_size.is_none() && !frame.checksum_offload {
+        return Some([0; HEADER_LEN]);
+    }
+    let transport = Transport::of(frame.bytes)?;
+    let gso_type = match (frame.segment_size, transport.ipv4) {
+        (None, _) => GSO_NONE,
+        (Some(_), true) => GSO_TCPV4 | transport.ecn,
+        (Some(_), false) => GSO_TCPV6 | transport.ecn,
+    };
+    let checksum = frame.checksum_offload.then_some((transport.at as u16, TCP_CHECKSUM_AT as u16));
+    let (start, offset) = checksum.unwrap_or_default();
+    let mut header = [0; HEADER_LEN];
+    header[0] = if checksum.is_some() { NEEDS_CSUM } else { 0 };
+    header[1] = gso_type;
+    header[2..4].copy_from_slice(&(transport.payload_at as u16).to_ne_bytes());
+    header[4..6].copy_from_slice(&frame.segment_size.unwrap_or(0).to_ne_bytes());
+    header[6..8].copy_from_slice(&start.to_ne_bytes());
+    header[8..10].copy_from_slice(&offset.to_ne_bytes());
+    Some(header)
+}
+
+/// What `header` says of the packet after it. A partial checksum that is not TCP's is made whole: nobody above trusts
+/// it.
+pub(crate) fn received(header: &[u8; HEADER_LEN], packet: &mut [u8]) -> Received {
+    let word = |at: usize| u16::from_ne_bytes([header[at], header[at + 1]]);
+    let (flags, gso_type) = (header[0], header[1] & !GSO_ECN);
+    let partial = flags & NEEDS_CSUM != 0;
+    let (start, offset) = (usize::from(word(6)), usize::from(word(8)));
+    let of_tcp = offset == TCP_CHECKSUM_AT;
+    if partial && !of_tcp {
+        complete_checksum(packet, start, offset);
+    }
+    Received {
+        len: packet.len(),
+        checksum_trusted: (partial && of_tcp) || flags & DATA_VALID != 0,
+        segment_size: matches!(gso_type, GSO_TCPV4 | GSO_TCPV6).then(|| word(4)),
+    }
+}
+
+/// Where the parts of a TCP segment lie in its packet.
+struct Transport {
+    ipv4: bool,
+    at: usize,
+    payload_at: usize,
+    ecn: u8,
+}
+
+impl Transport {
+    /// `None`: no TCP segment, or one behind extension headers, which the stack never makes.
+    fn of(packet: &[u8]) -> Option<Transport> {
+        const TCP: u8 = 6;
+        let ipv4 = match packet.first()? >> 4 {
+            4 => true,
+            6 => false,
+            _ => return None,
+        };
+        let (protocol, at) =
+            if ipv4 { (*packet.get(9)?, usize::from(packet[0] & 0xf) * 4) } else { (*packet.get(6)?, 40) };
+        let header = packet.get(at..)?;
+        let header_len = usize::from(header.get(TCP_OFFSET_AT)? >> 4) * 4;
+        let ecn = if header.get(TCP_FLAGS_AT)? & TCP_CWR != 0 { GSO_ECN } else { 0 };
+        (protocol == TCP && header_len <= header.len()).then_some(Transport {
+            ipv4,
+            at,
+            payload_at: at + header_len,
+            ecn,
+        })
+    }
+}
+
+/// Adds to the sum of the pseudo-header, which stands `offset` bytes behind `start`, all that follows `start`.
+fn complete_checksum(packet: &mut [u8], start: usize, offset: usize) {
+    let Some(covered) = packet.get_mut(start..) else { return };
+    if covered.len() < offset + 2 {
+        return;
+    }
+    let (words, last) = covered.as_chunks::<2>();
+    let mut sum: u64 = words.iter().map(|word| u64::from(u16::from_be_bytes(*word))).sum();
+    sum += last.first().map_or(0, |&byte| u64::from(byte) << 8);
+    while sum > 0xffff {
+        sum = (sum >> 16) + (sum & 0xffff);
+    }
+    // In UDP, zero means that there is no checksum.
+    let checksum = if sum == 0xffff { 0xffff } else { !(sum as u16) };
+    covered[offset..offset + 2].copy_from_slice(&checksum.to_be_bytes());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn header(flags: u8, gso_type: u8, words: [u16; 4]) -> [u8; HEADER_LEN] {
+        let mut header = [0; HEADER_LEN];
+        header[..2].copy_from_slice(&[flags, gso_type]);
+        for (at, word) in words.iter().enumerate() {
+            header[2 + 2 * at..4 + 2 * at].copy_from_slice(&word.to_ne_bytes());
+        }
+        header
+    }
+
+    /// An IPv4 or IPv6 packet with a TCP header of 32 bytes, and nothing else in it.
+    fn tcp_packet(ipv4: bool, flags: u8, payload: usize) -> Vec<u8> {
+        let at = if ipv4 { 20 } else { 40 };
+        let mut packet = vec![0; at + 32 + payload];
+        packet[0] = if ipv4 { 0x45 } else { 0x60 };
+        packet[if ipv4 { 9 } else { 6 }] = 6;
+        packet[at + TCP_OFFSET_AT] = 8 << 4;
+        packet[at + TCP_FLAGS_AT] = flags;
+        packet
+    }
+
+    fn frame(bytes: &[u8], segment_size: Option<u16>) -> Frame<'_> {
+        Frame { bytes, segment_size, checksum_offload: true }
+    }
+
+    #[test]
+    fn a_super_segment_says_where_its_headers_end_and_how_it_is_to_be_cut() {
+        let four = tcp_packet(true, 0x10, 5000);
+        let expected = header(NEEDS_CSUM, GSO_TCPV4, [52, 1448, 20, 16]);
+        assert_eq!(header_of(&frame(&four, Some(1448))).unwrap(), expected);
+        let six = tcp_packet(false, 0x10 | TCP_CWR, 5000);
+        let expected = header(NEEDS_CSUM, GSO_TCPV6 | GSO_ECN, [72, 1428, 40, 16]);
+        assert_eq!(header_of(&frame(&six, Some(1428))).unwrap(), expected);
+    }
+
+    #[test]
+    fn a_segment_that_fits_needs_its_checksum_alone_and_a_ready_packet_nothing() {
+        let packet = tcp_packet(true, 0x10 | TCP_CWR, 100);
+        assert_eq!(header_of(&frame(&packet, None)).unwrap(), header(NEEDS_CSUM, GSO_NONE, [52, 0, 20, 16]));
+        assert_eq!(header_of(&Frame::new(&packet)).unwrap(), [0; HEADER_LEN]);
+    }
+
+    #[test]
+    fn what_is_no_tcp_segment_is_not_offloaded() {
+        let mut udp = tcp_packet(true, 0x10, 0);
+        udp[9] = 17;
+        let truncated = &tcp_packet(true, 0x10, 0)[..40];
+        for packet in [&udp[..], truncated, &[0x45], &[]] {
+            assert!(header_of(&frame(packet, Some(1448))).is_none(), "{packet:?}");
+        }
+    }
+
+    #[test]
+    fn only_what_the_kernel_vouches_for_is_trusted() {
+        let mut packet = tcp_packet(true, 0x10, 3000);
+        let mut of = |flags, gso_type| received(&header(flags, gso_type, [52, 1448, 20, 16]), &mut packet);
+        let partial = of(NEEDS_CSUM, GSO_TCPV4);
+        assert_eq!((partial.len, partial.checksum_trusted, partial.segment_size), (3052, true, Some(1448)));
+        assert!(of(DATA_VALID, GSO_NONE).checksum_trusted);
+        let plain = of(0, GSO_NONE);
+        assert_eq!((plain.checksum_trusted, plain.segment_size), (false, None));
+    }
+
+    #[test]
+    fn a_partial_checksum_of_another_protocol_is_made_whole_and_trusted_by_nobody() {
+        // UDP 1.2.3.4:1 > 5.6.7.8:2, 3 bytes; the field holds the sum of the pseudo-header.
+        let pseudo: u16 = 0x0102 + 0x0304 + 0x0506 + 0x0708 + 17 + 11;
+        let mut packet = [0; 20 + 11];
+        packet[0] = 0x45;
+        packet[20..].copy_from_slice(&[0, 1, 0, 2, 0, 11, 0, 0, b'a', b'b', b'c']);
+        packet[26..28].copy_from_slice(&pseudo.to_be_bytes());
+        let received = received(&header(NEEDS_CSUM, GSO_NONE, [0, 0, 20, 6]), &mut packet);
+        assert!(!received.checksum_trusted);
+        let expected = !(pseudo + 1 + 2 + 11 + 0x6162 + 0x6300u16);
+        assert_eq!(packet[26..28], expected.to_be_bytes());
+    }
+
+    #[test]
+    fn a_header_that_points_past_the_packet_changes_nothing() {
+        for (start, offset) in [(0, 65_535), (65_535, 0), (39, 0), (30, 9)] {
+            let mut packet = [7; 40];
+            received(&header(NEEDS_CSUM, GSO_NONE, [0, 0, start, offset]), &mut packet);
+            assert_eq!(packet, [7; 40], "{start} {offset}");
+        }
+    }
+}
