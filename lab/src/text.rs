@@ -363,6 +363,16 @@ mod tests {
     }
 
     #[test]
+    fn a_tolerance_has_two_bounds_and_the_early_one_can_grow() {
+        let (at, ms) = (Times::parse("3").unwrap(), Instant::from_millis);
+        let mut tolerance = Tolerance::KERNEL;
+        let around = |tolerance| [2989, 2990, 4300, 4301].map(|t| at.contains(ms(t), tolerance));
+        assert_eq!(around(tolerance), [false, true, true, false]);
+        tolerance.allow_early(Duration::from_millis(1));
+        assert_eq!(around(tolerance), [true, true, true, false]);
+    }
+
+    #[test]
     fn sizes_and_rates_take_units() {
         assert_eq!((size("64K"), size("10G"), size("K")), (Some(65_536), Some(10 << 30), None));
         assert_eq!(
