@@ -36,6 +36,8 @@ use crate::timer::{TimerId, Wheel};
 use crate::trace::{State, Trace, TraceEvent, TraceKind};
 use crate::wire::tcp::{Flags, Options};
 
+use self::outbound::Train;
+
 mod calls;
 mod icmp;
 mod inbound;
@@ -147,7 +149,9 @@ pub struct Stack {
     openings: Table<Opening>,
     connections: Table<Connection>,
     /// The connection that the last segment was for.
-    train: u32,
+    train_in: u32,
+    /// What the last segment of new data began; whatever happens to its connection ends it.
+    train_out: Option<Train>,
     time_waits: TimeWaits,
     /// Half-open entries that a TIME-WAIT gave way to, and that entry: it comes back when the SYN turns out to be an
     /// old duplicate (6191-5).
@@ -266,7 +270,8 @@ impl Stack {
             half_open: Table::default(),
             openings: Table::default(),
             connections: Table::default(),
-            train: 0,
+            train_in: 0,
+            train_out: None,
             time_waits: TimeWaits::default(),
             gave_way: BTreeMap::new(),
             listeners: Table::default(),
@@ -320,12 +325,12 @@ impl Stack {
     /// What lives at a tuple, for a segment that arrived. Segments come in trains: most find the connection of the one
     /// before, which saves the hash and the probe (200 of 2200 instructions).
     fn find_in_train(&mut self, tuple: &FourTuple) -> Option<FlowRef> {
-        if self.connections.get(self.train).is_some_and(|connection| connection.tcb.tuple == *tuple) {
-            return Some(FlowRef::Connection(self.train));
+        if self.connections.get(self.train_in).is_some_and(|connection| connection.tcb.tuple == *tuple) {
+            return Some(FlowRef::Connection(self.train_in));
         }
         let found = self.find(tuple);
         if let Some(FlowRef::Connection(index)) = found {
-            self.train = index;
+            self.train_in = index;
         }
         found
     }
@@ -389,6 +394,7 @@ impl Stack {
 
     /// Takes a connection out of every table but the sockets.
     fn remove_connection(&mut self, index: u32) -> Connection {
+        self.end_train(index);
         let connection = self.connections.remove(index);
         let tcb = &connection.tcb;
         self.displace(&tcb.tuple, FlowRef::Connection(index));
@@ -413,8 +419,15 @@ impl Stack {
         }
     }
 
+    fn end_train(&mut self, index: u32) {
+        if self.train_out.as_ref().is_some_and(|train| train.index == index) {
+            self.train_out = None;
+        }
+    }
+
     /// Runs a handler on a connection and puts the connection in order afterwards.
     fn with_connection<R>(&mut self, index: u32, run: impl FnOnce(&mut Connection, &mut Env<'_>) -> R) -> R {
+        self.end_train(index);
         let connection = &mut self.connections[index];
         let before = connection.held();
         let result = run(connection, &mut env!(self));

@@ -64,6 +64,8 @@ pub(super) fn boot(boot: &Boot) -> Result<Box<dyn Foreign>, String> {
     let mut options = TunOptions::new("sf0");
     options.mtu = Some(boot.mtu);
     options.host = vec![(boot.v4, 24), (boot.v6, 64)];
+    // Faults strike packets as they are on a wire.
+    options.offload = false;
     // Routers and forged sources are on no network of the kernel's.
     options.routes = vec![(IpAddr::from([0, 0, 0, 0]), 0)];
     let tun = runtime.block_on(Tun::open(&options)).map_err(|e| e.to_string())?;

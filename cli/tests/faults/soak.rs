@@ -214,7 +214,6 @@ impl Soak {
             fs::write(format!("/proc/sys/net/ipv4/{name}"), seconds).unwrap();
         }
         let mut options = TunOptions::new("sf0");
-        options.offload = false;
         options.queue_len = Some(2000);
         // Faults strike segments, not what is cut into segments later.
         options.offload = false;

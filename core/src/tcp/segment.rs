@@ -97,4 +97,7 @@ pub(crate) struct Outgoing {
     /// The device cuts the payload into pieces of this size.
     pub(crate) segment_size: Option<u16>,
     pub(crate) ecn: Ecn,
+    /// So many more like it may follow as long as nothing happens to the connection: full segments of new data that
+    /// differ in their sequence number alone.
+    pub(crate) train: u32,
 }

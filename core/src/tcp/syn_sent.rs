@@ -117,7 +117,14 @@ impl Opening {
             let headers = if self.tuple.is_ipv4() { 20 } else { 40 } + header.header_len();
             self.syn_data = self.send_queue.len().min(usize::from(self.pmtu).saturating_sub(headers));
         }
-        Some(Outgoing { header, offset: 0, payload_len: self.syn_data, segment_size: None, ecn: Ecn::NotEct })
+        Some(Outgoing {
+            header,
+            offset: 0,
+            payload_len: self.syn_data,
+            segment_size: None,
+            ecn: Ecn::NotEct,
+            train: 0,
+        })
     }
 
     fn timestamp(&self, env: &Env<'_>) -> u32 {
