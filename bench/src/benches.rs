@@ -1,5 +1,7 @@
 //! The benches by name.
 
+use std::time::Duration;
+
 use crate::flood;
 use crate::footprint;
 use crate::measure::{Rounds, rate};
@@ -61,6 +63,11 @@ pub(crate) const ALL: &[Bench] = &[
         run: |effort, progress| {
             vec![versus("mem_crr", &Setup::PLAIN, Work::ConnectClose, Goal::Ratio(1.0), effort, progress)]
         },
+    },
+    Bench {
+        name: "mem_one_port",
+        what: "connect and close to one port, with every local port in TIME-WAIT: the oldest is taken over",
+        run: one_port,
     },
     Bench { name: "mem_scale", what: "all of these beside 1 to 1,000,000 idle connections", run: scale },
     Bench { name: "mem_idle", what: "a turn in which nothing happens, beside as many", run: idle },
@@ -165,6 +172,22 @@ fn alternate(
     }
     let peer = peers.is_some().then_some(peer_rounds);
     Row { name: name.to_string(), unit: work.unit(), ours: our_rounds, peer, goal }
+}
+
+/// As many connects a second of the stacks' own time as there are ports to take over, and no more.
+fn one_port(effort: &Effort, progress: &dyn Fn(String)) -> Vec<Row> {
+    const BETWEEN: Duration = Duration::from_micros(25);
+    let mut stacks = Stacks::new(&Setup::PLAIN, &|_| {});
+    (0..60_000).for_each(|_| stacks.connect_close_to(0, BETWEEN));
+    let mut ours = Rounds::default();
+    for round in 0..effort.rounds {
+        progress(format!("mem_one_port: round {round} of {}", effort.rounds));
+        ours.0.push(rate(effort.seconds, || {
+            stacks.connect_close_to(0, BETWEEN);
+            1.0
+        }));
+    }
+    vec![Row { name: "mem_one_port".into(), unit: Unit::Events, ours, peer: None, goal: Goal::Open }]
 }
 
 /// How many idle connections, and what that is called.

@@ -2,9 +2,10 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
+use bytes::BytesMut;
 use steadfast_core::{
-    Config, ConnectOptions, Duration, Error, Instant, Interface, ListenOptions, SocketId, SocketOptions,
-    Stack,
+    Bytes, Config, ConnectOptions, Duration, Error, Instant, Interface, ListenOptions, SocketId,
+    SocketOptions, Stack,
 };
 
 use crate::pair::{FIRST_PORT, MESSAGE, PORTS, Pair, Setup, WRITE};
@@ -29,9 +30,12 @@ pub(crate) struct Stacks {
     /// The end that listens.
     pub(crate) server: Stack,
     listeners: Vec<SocketId>,
+    options: SocketOptions,
     stream: SocketId,
     accepted: SocketId,
     wire: Wire,
+    /// Super-segments go to the server in buffers that it may hold on to.
+    shared: Option<SharedFrames>,
     now: Instant,
     connects: u16,
     text: Vec<u8>,
@@ -55,30 +59,24 @@ impl Stacks {
             client: stack(CLIENT, 1, setup, &change),
             server: stack(SERVER, 2, setup, &change),
             listeners: Vec::new(),
+            options: SocketOptions::new(&Config::default()),
             stream: SocketId::default(),
             accepted: SocketId::default(),
             wire: Wire::new(if setup.super_segments { 2 } else { BATCH }, frame),
+            shared: setup.super_segments.then(SharedFrames::default),
             now: Instant::from_secs(1),
             connects: 0,
             text: (0..WRITE).map(|i| (i % 251) as u8).collect(),
             read: vec![0; WRITE],
         };
-        let options = stacks.options();
+        let buffers = SocketOptions { rcvbuf: BUFFER, sndbuf: BUFFER, ..stacks.options.clone() };
+        stacks.options = SocketOptions { nodelay: true, ..buffers };
         for port in FIRST_PORT..FIRST_PORT + PORTS {
-            let options = ListenOptions { socket: Some(options.clone()), ..ListenOptions::default() };
+            let options = ListenOptions { socket: Some(stacks.options.clone()), ..ListenOptions::default() };
             let listener = stacks.server.listen(SocketAddr::new(SERVER, port), options);
             stacks.listeners.push(listener.expect("the port is free"));
         }
         stacks
-    }
-
-    fn options(&self) -> SocketOptions {
-        SocketOptions {
-            nodelay: true,
-            rcvbuf: BUFFER,
-            sndbuf: BUFFER,
-            ..SocketOptions::new(self.client.config())
-        }
     }
 
     /// The time of the two.
@@ -104,6 +102,9 @@ impl Stacks {
     }
 
     fn to_server(&mut self) -> bool {
+        if let Some(frames) = &mut self.shared {
+            return frames.carry(&mut self.client, &mut self.server, self.now);
+        }
         carry(&mut self.client, &mut self.server, &mut self.wire, self.now)
     }
 
@@ -115,7 +116,7 @@ impl Stacks {
     /// of it. Panics where it fails.
     pub(crate) fn connect(&mut self, listener: u16, local_port: Option<u16>) -> (SocketId, SocketId) {
         let remote = SocketAddr::new(SERVER, FIRST_PORT + listener);
-        let socket = Some(self.options());
+        let socket = Some(self.options.clone());
         let options = ConnectOptions { local_port, socket, ..ConnectOptions::default() };
         let stream = self.client.connect(self.now, remote, options).expect("a connect succeeds");
         self.carry();
@@ -123,6 +124,20 @@ impl Stacks {
             self.server.accept(self.listeners[usize::from(listener)]).expect("it was accepted");
         self.drain_events();
         (stream, accepted)
+    }
+
+    /// A connection to the listener of this number is opened, accepted, closed by the client and then by the server,
+    /// so long after what was before.
+    pub(crate) fn connect_close_to(&mut self, listener: u16, after: Duration) {
+        self.now += after;
+        self.tick();
+        let (stream, accepted) = self.connect(listener, None);
+        self.client.close(self.now, stream).expect("it is open");
+        self.carry();
+        assert_eq!(self.server.recv(accepted, &mut self.read), Ok(0));
+        self.server.close(self.now, accepted).expect("it is open");
+        self.carry();
+        self.drain_events();
     }
 
     /// So many connections that nobody uses; `progress` is told how many there are.
@@ -153,6 +168,37 @@ fn carry(from: &mut Stack, to: &mut Stack, wire: &mut Wire, now: Instant) -> boo
         to.receive(now, packet);
     }
     any
+}
+
+/// Frames that the receiver keeps until the application has read them, as a device does that reads into buffers of its
+/// own; then they are used again.
+#[derive(Default)]
+struct SharedFrames {
+    free: Vec<BytesMut>,
+    held: Vec<Bytes>,
+}
+
+impl SharedFrames {
+    fn carry(&mut self, from: &mut Stack, to: &mut Stack, now: Instant) -> bool {
+        for frame in std::mem::take(&mut self.held) {
+            match frame.try_into_mut() {
+                Ok(frame) => self.free.push(frame),
+                Err(frame) => self.held.push(frame),
+            }
+        }
+        let before = self.held.len();
+        for _ in 0..2 {
+            let mut frame = self.free.pop().unwrap_or_else(|| BytesMut::zeroed(65_535));
+            let Some(sent) = from.transmit(now, &mut frame) else {
+                self.free.push(frame);
+                break;
+            };
+            let frame = frame.freeze();
+            to.receive(now, frame.slice(..sent.len));
+            self.held.push(frame);
+        }
+        self.held.len() > before
+    }
 }
 
 /// Reads all there is, and says how much that was.
@@ -198,16 +244,9 @@ impl Pair for Stacks {
     }
 
     fn connect_close(&mut self) {
-        self.tick();
         let listener = self.connects % (PORTS - 32) + 30;
         self.connects = self.connects.wrapping_add(1);
-        let (stream, accepted) = self.connect(listener, None);
-        self.client.close(self.now, stream).expect("it is open");
-        self.carry();
-        assert_eq!(self.server.recv(accepted, &mut self.read), Ok(0));
-        self.server.close(self.now, accepted).expect("it is open");
-        self.carry();
-        self.drain_events();
+        self.connect_close_to(listener, TURN);
     }
 
     fn empty_turn(&mut self) {

@@ -1,5 +1,7 @@
 //! `steadfast drill`: scripts in the packetdrill language.
 
+mod kernel;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, IsTerminal, Write};
@@ -8,9 +10,13 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
 use steadfast::Profile;
-use steadfast_lab::drill::{Drill, DrillOptions, IpVersion, Outcome, Verdict, drill_junit, run_drill};
+use steadfast_lab::drill::{
+    Drill, DrillOptions, IpVersion, Outcome, Source, SourceError, Verdict, drill_junit, is_drill_file,
+    read_scripts, run_drill,
+};
 
 use crate::failure::Failure;
+use crate::kernel::Opponent;
 
 /// Directories may lie in each other so deep.
 const DEPTH: usize = 16;
@@ -20,8 +26,10 @@ const REASONS: usize = 20;
 /// Scripts.
 #[derive(Subcommand)]
 pub(crate) enum DrillCommand {
-    /// Run scripts: files, and all `.pkt` files of directories.
+    /// Run scripts: files, and all `.pkt` and `.pkt.jinja` files of directories.
     Run(Run),
+    /// Print the scripts of a family (`.pkt.jinja`) as they are run.
+    Show(Show),
 }
 
 /// Run scripts.
@@ -36,6 +44,12 @@ pub(crate) struct Run {
     /// Check what is said and not how: the order of options, windows and when pure ACKs come are left open.
     #[arg(long)]
     neutral: bool,
+    /// Play the scripts against the kernel of this machine, in a network namespace and in real time. Needs root.
+    #[arg(long, value_name = "WHOM")]
+    against: Option<Opponent>,
+    /// Whatever the script says, events may be early or late by this much: for a machine that is busy.
+    #[arg(long = "tolerance_usecs", value_name = "MICROSECONDS")]
+    tolerance_usecs: Option<u64>,
     /// Define NAME for `#ifdef` and in place of values; may be repeated.
     #[arg(short = 'D', long = "define", value_name = "NAME=VAL")]
     defines: Vec<String>,
@@ -56,17 +70,49 @@ pub(crate) struct Run {
     ladder: bool,
 }
 
+/// Print scripts.
+#[derive(Args)]
+pub(crate) struct Show {
+    /// A family, or a script.
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+    /// Only the script of this name, without its heading: its lines are those that `run` names.
+    #[arg(value_name = "NAME")]
+    name: Option<String>,
+}
+
 impl DrillCommand {
     pub(crate) fn run(self) -> Result<(), Failure> {
         match self {
             DrillCommand::Run(command) => command.run(),
+            DrillCommand::Show(command) => command.run(),
         }
+    }
+}
+
+impl Show {
+    fn run(&self) -> Result<(), Failure> {
+        let wrong = |error: SourceError| Failure::usage(format!("{}: {error}", self.file.display()));
+        let scripts = read_scripts(&self.file).map_err(wrong)?;
+        let Some(name) = &self.name else {
+            let whole = |script: &Source| match &script.name {
+                Some(name) => format!("=== {name}\n{}", script.text),
+                None => script.text.clone(),
+            };
+            return say(&scripts.iter().map(whole).collect::<String>());
+        };
+        let named = scripts.iter().find(|script| script.name.as_ref() == Some(name));
+        let none = || Failure::usage(format!("{}: no script of the name `{name}`", self.file.display()));
+        say(&named.ok_or_else(none)?.text)
     }
 }
 
 impl Run {
     fn run(&self) -> Result<(), Failure> {
         let files = self.files()?;
+        if self.against == Some(Opponent::Kernel) {
+            crate::kernel::check().map_err(Failure::usage)?;
+        }
         let outcomes = self.play(&files)?;
         self.write(&outcomes)?;
         if !self.json {
@@ -94,7 +140,7 @@ impl Run {
             }
         }
         if files.is_empty() {
-            return Err(Failure::usage("no .pkt file in the directories given"));
+            return Err(Failure::usage("no .pkt or .pkt.jinja file in the directories given"));
         }
         Ok(files)
     }
@@ -115,10 +161,13 @@ impl Run {
         let mut outcomes = Vec::new();
         for file in files {
             bar.set_message(file.display().to_string());
-            for outcome in self.play_file(file)? {
-                let name = file.display().to_string();
-                bar.suspend(|| self.tell(&name, &outcome))?;
-                outcomes.push((name, outcome));
+            let scripts = match read_scripts(file) {
+                Err(SourceError::Io(e)) => return Err(Failure::system(file.display(), e)),
+                scripts => scripts,
+            };
+            for (title, text, outcome) in self.play_file(file, scripts)? {
+                bar.suspend(|| self.tell(&title, &text, &outcome))?;
+                outcomes.push((title, outcome));
             }
             bar.inc(1);
         }
@@ -126,46 +175,74 @@ impl Run {
         Ok(outcomes)
     }
 
+    /// What the scripts of a file are called, their text and how they went.
+    fn play_file(
+        &self,
+        file: &Path,
+        scripts: Result<Vec<Source>, SourceError>,
+    ) -> Result<Vec<(String, String, Outcome)>, Failure> {
+        let scripts = match scripts {
+            Ok(scripts) => scripts,
+            Err(error) => {
+                let version = self.ip_version.first().copied().unwrap_or_default();
+                let title = file.display().to_string();
+                return Ok(vec![(title, String::new(), Outcome::no_scripts(&error, version))]);
+            }
+        };
+        let mut all = Vec::new();
+        for script in scripts {
+            let outcomes = self.play_script(file, &script.text)?;
+            let titled =
+                outcomes.into_iter().map(|outcome| (script.title(file), script.text.clone(), outcome));
+            all.extend(titled);
+        }
+        Ok(all)
+    }
+
     /// One outcome for each version, and one alone where the script chooses or cannot be read.
-    fn play_file(&self, file: &Path) -> Result<Vec<Outcome>, Failure> {
-        let bytes = fs::read(file).map_err(|e| Failure::system(file.display(), e))?;
-        let text = String::from_utf8_lossy(&bytes);
+    fn play_script(&self, file: &Path, text: &str) -> Result<Vec<Outcome>, Failure> {
         let beside = |path: &str| fs::read_to_string(file.parent().unwrap_or(Path::new(".")).join(path)).ok();
         let options = DrillOptions {
             profile: self.profile,
             neutral: self.neutral,
             ip_version: self.ip_version.first().copied().unwrap_or_default(),
+            tolerance_usecs: self.tolerance_usecs,
             defines: self.defined(),
             capture: self.pcap.is_some(),
             files: &beside,
         };
-        let Ok(drill) = Drill::parse(&text, &options.defines) else {
-            return Ok(vec![run_drill(&text, &options)]);
+        let Ok(drill) = Drill::parse(text, &options.defines) else {
+            return Ok(vec![run_drill(text, &options)]);
+        };
+        let play = |options: &DrillOptions<'_>| match self.against {
+            None => Ok(drill.run(options)),
+            Some(Opponent::Kernel) => kernel::run(&drill, options),
         };
         if drill.ip_version().is_some() || self.ip_version.is_empty() {
-            return Ok(vec![drill.run(&options)]);
+            return Ok(vec![play(&options)?]);
         }
-        let with = |version: &IpVersion| drill.run(&DrillOptions { ip_version: *version, ..options.clone() });
-        Ok(self.ip_version.iter().map(with).collect())
+        let with = |version: &IpVersion| play(&DrillOptions { ip_version: *version, ..options.clone() });
+        self.ip_version.iter().map(with).collect()
     }
 
     /// Says how a script went: for a person only what is wrong.
-    fn tell(&self, file: &str, outcome: &Outcome) -> Result<(), Failure> {
+    fn tell(&self, title: &str, script: &str, outcome: &Outcome) -> Result<(), Failure> {
         if self.json {
-            return say(&format!("{}\n", outcome.to_json(file)));
+            return say(&format!("{}\n", outcome.to_json(title)));
         }
         let mut text = String::new();
         if matches!(outcome.verdict, Verdict::Fail | Verdict::Error) {
             let place = match (outcome.verdict, outcome.at) {
-                (Verdict::Fail, Some(at)) => format!("{file}:{}", at.line),
-                (_, Some(at)) => format!("{file}:{}:{}", at.line, at.column),
-                (_, None) => file.to_owned(),
+                (Verdict::Fail, Some(at)) => format!("{title}:{}", at.line),
+                (_, Some(at)) => format!("{title}:{}:{}", at.line, at.column),
+                (_, None) => title.to_owned(),
             };
             let (verdict, version) = (outcome.verdict.name(), outcome.ip_version);
-            text.push_str(&format!(
-                "{place}: {verdict} ({version}): {}\n{}",
-                outcome.reason, outcome.details
-            ));
+            text.push_str(&format!("{place}: {verdict} ({version}): {}\n", outcome.reason));
+            if let Some((at, line)) = outcome.at.and_then(|at| Some((at, script.lines().nth(at.line - 1)?))) {
+                text.push_str(&format!("{:>5} | {line}\n", at.line));
+            }
+            text.push_str(&outcome.details);
             outcome.notes.iter().for_each(|note| text.push_str(&format!("note: {note}\n")));
         }
         if (self.ladder || outcome.verdict == Verdict::Fail) && !outcome.ladder.is_empty() {
@@ -199,7 +276,7 @@ fn collect(directory: &Path, depth: usize, files: &mut Vec<PathBuf>) -> Result<(
     for path in paths {
         if path.is_dir() && depth < DEPTH {
             collect(&path, depth + 1, files)?;
-        } else if path.extension().is_some_and(|extension| extension == "pkt") {
+        } else if is_drill_file(&path) {
             files.push(path);
         }
     }

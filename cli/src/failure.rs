@@ -56,7 +56,15 @@ pub(crate) fn describe(error: &io::Error) -> String {
     }
 }
 
-const NAMED: [Error; 14] = [
+/// The stack's error of the same number.
+pub(crate) fn error_of(error: &io::Error) -> Error {
+    let named = error.raw_os_error().and_then(|errno| NAMED.iter().find(|e| e.errno() == errno));
+    named.copied().unwrap_or(Error::InvalidArgument)
+}
+
+const NAMED: [Error; 16] = [
+    Error::WouldBlock,
+    Error::AlreadyConnected,
     Error::ConnectionRefused,
     Error::ConnectionReset,
     Error::ConnectionAborted,

@@ -12,6 +12,8 @@ use steadfast::{Config, Profile};
 use steadfast_lab::{Fault, Report, RunOptions, Scenario, catalogue, explain, junit, run};
 
 use crate::failure::Failure;
+#[cfg(target_os = "linux")]
+use crate::kernel::{self, Opponent};
 
 /// The lab.
 #[derive(Subcommand)]
@@ -33,6 +35,13 @@ pub(crate) struct Run {
     /// Only under this profile; a scenario that is named is run under it even if it does not list it.
     #[arg(long)]
     profile: Option<Profile>,
+    /// Let the kernel of this machine play one end, in a network namespace and in real time, once for each end that
+    /// it can play. Needs root. Without `--profile`, ours runs under `linux` where the scenario knows it.
+    #[arg(long, value_name = "WHOM", conflicts_with_all = ["seeds", "pcap"])]
+    against: Option<Opponent>,
+    /// Only with our stack as this host.
+    #[arg(long, value_name = "HOST", requires = "against")]
+    role: Option<String>,
     /// A setting of all hosts on top of the scenario's, `name=value`; may be repeated. The scenario's expectations
     /// are then shown but not judged.
     #[arg(long, value_name = "K=V")]
@@ -141,6 +150,8 @@ fn say(text: &str) -> Result<(), Failure> {
 struct Job {
     scenario: Scenario,
     profile: Profile,
+    /// The host that the kernel plays.
+    kernel: Option<String>,
 }
 
 impl Run {
@@ -160,13 +171,20 @@ impl Run {
         };
         let mut output = Ok(());
         let bar = progress(jobs.len() * per_job);
+        // Against the kernel, time is spent waiting.
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let workers = if self.against.is_some() { jobs.len() } else { cores };
         let result = everywhere(
             jobs.len() * per_job,
+            workers,
             |index| {
                 let job = &jobs[index / per_job];
                 let seed = seeds.start + (index % per_job) as u64;
-                let report =
-                    run(&job.scenario, &RunOptions { profile: job.profile, seed, ..template.clone() });
+                let options = RunOptions { profile: job.profile, seed, ..template.clone() };
+                let report = match &job.kernel {
+                    None => run(&job.scenario, &options),
+                    Some(host) => kernel::play(&job.scenario, host, &options),
+                };
                 bar.inc(1);
                 report
             },
@@ -190,6 +208,9 @@ impl Run {
         } else {
             known
         };
+        if self.against.is_some() {
+            return self.jobs_against_kernel(scenarios, named);
+        }
         let mut jobs = Vec::new();
         for scenario in scenarios {
             let profiles = match self.profile {
@@ -197,7 +218,34 @@ impl Run {
                 Some(profile) if named || scenario.profiles.contains(&profile) => vec![profile],
                 Some(_) => Vec::new(),
             };
-            jobs.extend(profiles.into_iter().map(|profile| Job { scenario: scenario.clone(), profile }));
+            jobs.extend(profiles.into_iter().map(|profile| Job {
+                scenario: scenario.clone(),
+                profile,
+                kernel: None,
+            }));
+        }
+        Ok(jobs)
+    }
+
+    /// Each scenario once for each host that the kernel can play.
+    fn jobs_against_kernel(&self, scenarios: Vec<Scenario>, named: bool) -> Result<Vec<Job>, Failure> {
+        kernel::check().map_err(Failure::usage)?;
+        let mut jobs = Vec::new();
+        for scenario in scenarios {
+            let linux = scenario.profiles.contains(&Profile::Linux);
+            let profile = self.profile.unwrap_or(if linux { Profile::Linux } else { Profile::Default });
+            let before = jobs.len();
+            // The scenario's ends are C and S: where one is the kernel, ours is the other.
+            for (kernel, ours) in [("S", "C"), ("C", "S")] {
+                let can = scenario.kernel.iter().any(|role| role.host == kernel && role.not.is_none());
+                if can && self.role.as_deref().is_none_or(|role| role.eq_ignore_ascii_case(ours)) {
+                    let (scenario, kernel) = (scenario.clone(), Some(kernel.to_owned()));
+                    jobs.push(Job { scenario, profile, kernel });
+                }
+            }
+            if named && jobs.len() == before {
+                return Err(Failure::usage(why_not(&scenario, self.role.as_deref())));
+            }
         }
         Ok(jobs)
     }
@@ -224,6 +272,19 @@ impl Run {
     }
 }
 
+/// Why a scenario cannot be run against the kernel.
+fn why_not(scenario: &Scenario, role: Option<&str>) -> String {
+    let reasons: Vec<String> = scenario
+        .kernel
+        .iter()
+        .filter_map(|kernel| Some(format!("the kernel cannot be {}: {}", kernel.host, kernel.not.as_ref()?)))
+        .collect();
+    let role = role.map_or(String::new(), |role| format!(" with ours as {role}"));
+    let reasons =
+        if reasons.is_empty() { "its file says nothing of it".to_owned() } else { reasons.join("; ") };
+    format!("{} does not run against the kernel{role}: {reasons}", scenario.id)
+}
+
 fn progress(runs: usize) -> ProgressBar {
     // A few runs are over before a bar could be seen.
     if runs < 200 || !io::stderr().is_terminal() {
@@ -236,14 +297,15 @@ fn progress(runs: usize) -> ProgressBar {
     bar
 }
 
-/// Does all the work on all cores, and hands on the results in their order. The first error ends it.
+/// Does all the work in so many threads, and hands on the results in their order. The first error ends it.
 fn everywhere<T: Send>(
     count: usize,
+    workers: usize,
     work: impl Fn(usize) -> Result<T, String> + Sync,
     mut take: impl FnMut(T),
 ) -> Result<(), String> {
     let next = AtomicUsize::new(0);
-    let workers = std::thread::available_parallelism().map_or(1, usize::from).min(count.max(1));
+    let workers = workers.clamp(1, count.max(1));
     let (sender, receiver) = std::sync::mpsc::channel();
     let sender = Mutex::new(sender);
     std::thread::scope(|scope| {
@@ -344,11 +406,12 @@ fn row(reports: &[Report], width: usize) -> String {
         (all, 0) => format!("  ({all} seeds)"),
         (all, failed) => format!("  ({failed} of {all} seeds)"),
     };
+    let role = first.role.as_ref().map_or(String::new(), |role| format!("ours {role}  "));
     let mut text = format!(
-        "{:<width$}  {:<7}  {result}  {time:>12.3} s  {}{seeds}\n",
+        "{:<width$}  {:<7}  {role}{result}  {time:>12.3} s  {}{seeds}\n",
         first.id,
         first.profile.name(),
-        first.title
+        first.title,
     );
     let many = reports.len() > 1;
     for report in failed.iter().take(REASONS) {
@@ -373,10 +436,10 @@ mod tests {
     #[test]
     fn results_come_in_order_from_all_cores_and_the_first_error_ends_it() {
         let mut all = Vec::new();
-        everywhere(500, |index| Ok(index * 2), |n| all.push(n)).unwrap();
+        everywhere(500, 4, |index| Ok(index * 2), |n| all.push(n)).unwrap();
         assert_eq!(all, (0..500).map(|n| n * 2).collect::<Vec<_>>());
         let result =
-            everywhere(50, |index| if index == 7 { Err("seven".to_owned()) } else { Ok(()) }, |()| {});
+            everywhere(50, 4, |index| if index == 7 { Err("seven".to_owned()) } else { Ok(()) }, |()| {});
         assert_eq!(result, Err("seven".to_owned()));
     }
 

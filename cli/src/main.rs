@@ -8,6 +8,8 @@ mod connect;
 mod drill;
 mod failure;
 mod http;
+#[cfg(target_os = "linux")]
+mod kernel;
 mod lab;
 mod serve;
 mod status;

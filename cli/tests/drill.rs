@@ -18,6 +18,7 @@ fn folder() -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     let write = |name: &str, text: &str| fs::write(folder.path().join(name), text).unwrap();
     fs::create_dir_all(folder.path().join("a/common")).unwrap();
+    fs::create_dir_all(folder.path().join("family")).unwrap();
     write("a/good.pkt", GOOD);
     write("a/wrong.pkt", &GOOD.replace("ack 1 <", "ack 2 <"));
     write("a/broken.pkt", "0 < S");
@@ -25,6 +26,9 @@ fn folder() -> tempfile::TempDir {
     write("a/other.pkt", "0 socket(..., SOCK_DGRAM, IPPROTO_UDP) = 3\n");
     write("a/note.txt", "no script");
     write("a/common/setup.sh", "#!/bin/sh\nsysctl -q net.ipv4.tcp_syn_retries=1\n");
+    let family = format!("{{% for ack in [1, 2] %}}\n=== ack {{{{ ack }}}}\n{GOOD}{{% endfor %}}\n");
+    write("family/ack.pkt.jinja", &family.replace("ack 1 <", "ack {{ ack }} <"));
+    write("family/wrong.pkt.jinja", "=== A\n\n{{ no_such_name }}\n");
     write("setup.pkt", &format!("`a/common/setup.sh`\n{GOOD}"));
     folder
 }
@@ -77,4 +81,42 @@ fn only_a_run_without_failure_is_a_success() {
     assert_eq!(drill(folder.path(), &["a/common"]).status.code(), Some(2));
     assert_eq!(drill(folder.path(), &["a/good.pkt", "--ip-version", "ipv5"]).status.code(), Some(2));
     assert_eq!(drill(folder.path(), &["a/good.pkt", "--profile", "freebsd"]).status.code(), Some(0));
+}
+
+#[test]
+fn each_script_of_a_family_is_a_run_of_its_own() {
+    let folder = folder();
+    let output = drill(folder.path(), &["family", "--json"]);
+    let text = String::from_utf8(output.stdout).unwrap();
+    let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let told: Vec<_> = lines
+        .iter()
+        .map(|line| (line["file"].as_str().unwrap(), line["result"].as_str().unwrap(), line["line"].as_u64()))
+        .collect();
+    let expected = [
+        ("family/ack.pkt.jinja: ack 1", "pass", None),
+        ("family/ack.pkt.jinja: ack 2", "fail", Some(5)),
+        ("family/wrong.pkt.jinja", "error", Some(3)),
+    ];
+    assert_eq!(told, expected);
+    let output = drill(folder.path(), &["family/ack.pkt.jinja"]);
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(text.contains("\n    5 | +0 > S. 0:0(0) ack 2 <mss 1460>\n"), "{text}");
+}
+
+#[test]
+fn a_family_is_shown_as_it_is_run() {
+    let folder = folder();
+    let show = |args: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_steadfast"));
+        let output = command.current_dir(folder.path()).args(["drill", "show"]).args(args).output().unwrap();
+        (output.status.code(), String::from_utf8(output.stdout).unwrap())
+    };
+    let second = GOOD.replace("ack 1 <", "ack 2 <");
+    assert_eq!(show(&["family/ack.pkt.jinja", "ack 2"]), (Some(0), second.clone()));
+    let whole = format!("=== ack 1\n{GOOD}=== ack 2\n{second}");
+    assert_eq!(show(&["family/ack.pkt.jinja"]), (Some(0), whole));
+    assert_eq!(show(&["a/good.pkt"]), (Some(0), GOOD.to_owned()));
+    assert_eq!(show(&["family/ack.pkt.jinja", "ack 3"]).0, Some(2));
+    assert_eq!(show(&["family/wrong.pkt.jinja"]).0, Some(2));
 }

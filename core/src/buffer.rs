@@ -16,7 +16,9 @@ const SIZES: [usize; 5] = [256, 1024, 4096, 16 * 1024, 64 * 1024];
 #[derive(Debug, Default)]
 pub(crate) struct Pool {
     buffers: [Vec<Vec<u8>>; SIZES.len()],
-    queues: Vec<Queue>,
+    /// The boxes themselves, so that a rope gets and gives one by its pointer.
+    #[expect(clippy::vec_box)]
+    queues: Vec<Box<Queue>>,
 }
 
 /// A copy of a stack begins without spare buffers.
@@ -48,9 +50,8 @@ impl Pool {
         }
     }
 
-    fn take_back_queue(&mut self, queue: Queue) {
-        let worth_it = (1..=Pool::LONGEST_QUEUE).contains(&queue.capacity());
-        if worth_it && self.queues.len() < Pool::KEPT_QUEUES {
+    fn take_back_queue(&mut self, queue: Box<Queue>) {
+        if self.queues.len() < Pool::KEPT_QUEUES && queue.chunks.capacity() <= Pool::LONGEST_QUEUE {
             self.queues.push(queue);
         }
     }
@@ -80,12 +81,13 @@ impl Chunk {
     }
 }
 
-type Queue = VecDeque<Chunk>;
-
-/// A queue of bytes: appended at the end, read anywhere, released at the front.
+/// A queue of bytes: appended at the end, read anywhere, released at the front. Empty, it is one word.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Rope {
-    chunks: Queue,
+pub(crate) struct Rope(Option<Box<Queue>>);
+
+#[derive(Clone, Debug, Default)]
+struct Queue {
+    chunks: VecDeque<Chunk>,
     /// The first byte that is there and the end, counted as chunks are.
     start: u64,
     end: u64,
@@ -93,26 +95,30 @@ pub(crate) struct Rope {
 
 impl Rope {
     pub(crate) fn len(&self) -> usize {
-        (self.end - self.start) as usize
+        self.0.as_ref().map_or(0, |queue| queue.len())
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.end == self.start
+        self.0.is_none()
     }
 
     /// Appends a copy.
     pub(crate) fn push_slice(&mut self, mut data: &[u8], pool: &mut Pool) {
-        if let Some(Chunk { bulk: Bulk::Own(tail), .. }) = self.chunks.back_mut() {
+        if data.is_empty() {
+            return;
+        }
+        let queue = self.queue(pool);
+        if let Some(Chunk { bulk: Bulk::Own(tail), .. }) = queue.chunks.back_mut() {
             let (now, later) = data.split_at(data.len().min(tail.capacity() - tail.len()));
             tail.extend_from_slice(now);
-            self.end += now.len() as u64;
+            queue.end += now.len() as u64;
             data = later;
         }
         while !data.is_empty() {
-            let mut buffer = pool.buffer(data.len().max(self.len()));
+            let mut buffer = pool.buffer(data.len().max(queue.len()));
             let (now, later) = data.split_at(data.len().min(buffer.capacity()));
             buffer.extend_from_slice(now);
-            self.push(Bulk::Own(buffer), now.len(), pool);
+            queue.push(Bulk::Own(buffer), now.len());
             data = later;
         }
     }
@@ -123,15 +129,11 @@ impl Rope {
             return self.push_slice(&data, pool);
         }
         let len = data.len();
-        self.push(Bulk::Shared(data), len, pool);
+        self.queue(pool).push(Bulk::Shared(data), len);
     }
 
-    fn push(&mut self, bulk: Bulk, len: usize, pool: &mut Pool) {
-        if self.chunks.capacity() == 0 {
-            self.chunks = pool.queues.pop().unwrap_or_default();
-        }
-        self.chunks.push_back(Chunk { at: self.end, bulk });
-        self.end += len as u64;
+    fn queue(&mut self, pool: &mut Pool) -> &mut Queue {
+        self.0.get_or_insert_with(|| pool.queues.pop().unwrap_or_default())
     }
 
     /// Appends a payload: a slice of the packet it came in where it fills most of it, else a copy, so that a
@@ -147,23 +149,25 @@ impl Rope {
 
     /// Drops `count` bytes at the front.
     pub(crate) fn release(&mut self, count: usize, pool: &mut Pool) {
-        self.start += count.min(self.len()) as u64;
-        while let Some(first) = self.chunks.front() {
-            if self.start < first.at + first.bytes().len() as u64 {
+        let Some(queue) = &mut self.0 else { return };
+        queue.start += count.min(queue.len()) as u64;
+        while let Some(first) = queue.chunks.front() {
+            if queue.start < first.at + first.bytes().len() as u64 {
                 return;
             }
-            let chunk = self.chunks.pop_front();
+            let chunk = queue.chunks.pop_front();
             chunk.into_iter().for_each(|chunk| pool.take_back(chunk.bulk));
         }
         // What is empty owns nothing: an idle connection keeps no buffer.
-        pool.take_back_queue(std::mem::take(self).chunks);
+        (queue.start, queue.end) = (0, 0);
+        self.0.take().into_iter().for_each(|queue| pool.take_back_queue(queue));
     }
 
     /// Copies `dst.len()` bytes that begin at `offset` into `dst` and adds them to `sum`.
     pub(crate) fn copy_out(&self, offset: usize, dst: &mut [u8], sum: &mut Sum) {
         debug_assert!(offset + dst.len() <= self.len());
-        let mut dst = dst;
-        for piece in self.pieces(offset) {
+        let (Some(queue), mut dst) = (&self.0, dst) else { return };
+        for piece in queue.pieces(offset) {
             let (head, rest) = dst.split_at_mut(piece.len().min(dst.len()));
             sum.copy_and_add(head, &piece[..head.len()]);
             dst = rest;
@@ -175,8 +179,8 @@ impl Rope {
 
     /// Copies up to `dst.len()` bytes that begin at `offset` into `dst`, and says how many.
     pub(crate) fn peek(&self, offset: usize, dst: &mut [u8]) -> usize {
-        let mut copied = 0;
-        for piece in self.pieces(offset) {
+        let (Some(queue), mut copied) = (&self.0, 0) else { return 0 };
+        for piece in queue.pieces(offset) {
             let count = piece.len().min(dst.len() - copied);
             dst[copied..copied + count].copy_from_slice(&piece[..count]);
             copied += count;
@@ -185,6 +189,17 @@ impl Rope {
             }
         }
         copied
+    }
+}
+
+impl Queue {
+    fn len(&self) -> usize {
+        (self.end - self.start) as usize
+    }
+
+    fn push(&mut self, bulk: Bulk, len: usize) {
+        self.chunks.push_back(Chunk { at: self.end, bulk });
+        self.end += len as u64;
     }
 
     /// What is there from `offset` on. The first chunk is found by bisection, wherever the last read was: after a
@@ -207,7 +222,7 @@ mod tests {
         rope.push_slice(&[1; 100], &mut pool);
         rope.push_bytes(Bytes::from_static(&[2; 2000]), &mut pool);
         rope.release(2100, &mut pool);
-        assert_eq!((rope.chunks.capacity(), rope.len()), (0, 0));
+        assert!(rope.0.is_none());
     }
 
     #[test]
@@ -224,12 +239,12 @@ mod tests {
     fn small_bytes_take_small_buffers_and_the_pool_keeps_a_bounded_number() {
         let (mut rope, mut pool) = (Rope::default(), Pool::default());
         rope.push_slice(&[1; 64], &mut pool);
-        let Bulk::Own(first) = &rope.chunks[0].bulk else { panic!("it was copied") };
+        let Bulk::Own(first) = &rope.0.as_ref().unwrap().chunks[0].bulk else { panic!("it was copied") };
         assert_eq!(first.capacity(), 256);
         for _ in 0..100 {
             rope.push_slice(&[2; 60_000], &mut pool);
         }
-        assert!(rope.chunks.len() < 100 && rope.len() == 6_000_064);
+        assert!(rope.0.as_ref().unwrap().chunks.len() < 100 && rope.len() == 6_000_064);
         rope.release(usize::MAX, &mut pool);
         let kept: usize = pool.buffers.iter().flatten().map(Vec::capacity).sum();
         assert!(kept <= SIZES.len() * Pool::KEPT && kept >= Pool::KEPT, "{kept}");

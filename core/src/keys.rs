@@ -151,3 +151,52 @@ impl std::fmt::Debug for Keys {
         f.write_str("Keys(..)")
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn keys(secret: u8) -> Keys {
+        Keys::new(&[secret; 32])
+    }
+
+    fn tuple(remote: &str) -> FourTuple {
+        FourTuple::new("10.0.0.2:80".parse().unwrap(), remote.parse().unwrap())
+    }
+
+    /// 7323-13: who knows the offset for one peer or of one stack knows nothing of the others. Connections between the
+    /// same two hosts share theirs (RFC 6191).
+    #[test]
+    fn the_offset_of_timestamps_is_a_secret_of_two_hosts_7323_13() {
+        let offset = |secret, remote| keys(secret).timestamp_offset(&tuple(remote));
+        let known = offset(1, "10.0.0.1:4000");
+        assert_ne!(known, offset(1, "10.0.0.3:4000"));
+        assert_ne!(known, offset(2, "10.0.0.1:4000"));
+        assert_eq!(known, offset(1, "10.0.0.1:4001"));
+    }
+
+    /// 6056-1: where the search begins depends on destination and secret, and it goes through the whole range.
+    #[test]
+    fn ports_begin_anywhere_and_come_round_6056_1() {
+        let range = PortRange(1024, 65_535);
+        let first = |secret, remote| keys(secret).ports(range, &tuple(remote)).next().unwrap();
+        assert_ne!(first(1, "10.0.0.1:80"), first(1, "10.0.0.3:80"));
+        assert_ne!(first(1, "10.0.0.1:80"), first(1, "10.0.0.1:81"));
+        assert_ne!(first(1, "10.0.0.1:80"), first(2, "10.0.0.1:80"));
+        let mut all: Vec<_> = keys(1).ports(range, &tuple("10.0.0.1:80")).collect();
+        all.sort_unstable();
+        assert!(all.into_iter().eq(1024..=65_535));
+    }
+
+    /// 6056-2: between two connects to one destination lies a random step, so that a port does not tell the next.
+    #[test]
+    fn ports_move_on_by_random_steps_6056_2() {
+        let mut keys = keys(1);
+        let mut first = || keys.ports(PortRange(1024, 65_535), &tuple("10.0.0.1:80")).next().unwrap();
+        let ports: Vec<u16> = (0..100).map(|_| first()).collect();
+        let mut steps: Vec<_> = ports.windows(2).map(|pair| pair[1].wrapping_sub(pair[0])).collect();
+        steps.sort_unstable();
+        steps.dedup();
+        assert!(steps.len() >= 8, "{steps:?}");
+    }
+}

@@ -75,6 +75,7 @@ pub mod seq;
 pub mod socket;
 mod stack;
 pub mod steer;
+mod table;
 mod tcp;
 pub mod time;
 mod timer;

@@ -4,6 +4,7 @@
 //! level of the highest bit group in which its tick differs from the wheel's own time. When that time enters a
 //! slot of a higher level, the slot's timers move down.
 
+use crate::table::Table;
 use crate::time::Tick;
 
 /// Names an armed timer.
@@ -36,42 +37,23 @@ const _: () = assert!(size_of::<Node>() <= 16);
 pub(crate) struct Wheel {
     /// The tick up to which everything has fired.
     now: Tick,
-    nodes: Vec<Node>,
-    free: u32,
-    len: usize,
+    nodes: Table<Node>,
     heads: [[u32; SLOTS]; LEVELS],
     occupied: [u64; LEVELS],
 }
 
 impl Wheel {
     pub(crate) fn new() -> Wheel {
-        Wheel {
-            now: Tick(0),
-            nodes: Vec::new(),
-            free: NIL,
-            len: 0,
-            heads: [[NIL; SLOTS]; LEVELS],
-            occupied: [0; LEVELS],
-        }
+        Wheel { now: Tick(0), nodes: Table::default(), heads: [[NIL; SLOTS]; LEVELS], occupied: [0; LEVELS] }
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.len
+        self.nodes.len()
     }
 
     /// Arms a timer. A tick that is past fires at the next [`pop`](Wheel::pop).
     pub(crate) fn insert(&mut self, tick: Tick, target: u32) -> TimerId {
-        let node = Node { tick, target, next: NIL, prev: NIL };
-        let index = if self.free == NIL {
-            self.nodes.push(node);
-            (self.nodes.len() - 1) as u32
-        } else {
-            let index = self.free;
-            self.free = self.nodes[index as usize].next;
-            self.nodes[index as usize] = node;
-            index
-        };
-        self.len += 1;
+        let index = self.nodes.insert(Node { tick, target, next: NIL, prev: NIL });
         self.link(index);
         TimerId(index)
     }
@@ -79,12 +61,12 @@ impl Wheel {
     pub(crate) fn remove(&mut self, id: TimerId) {
         if id != TimerId::NONE {
             self.unlink(id.0);
-            self.release(id.0);
+            self.nodes.remove(id.0);
         }
     }
 
     pub(crate) fn tick(&self, id: TimerId) -> Tick {
-        self.nodes[id.0 as usize].tick
+        self.nodes[id.0].tick
     }
 
     /// Takes out one timer that is due at `now`, and gives its target. `None`: no more are.
@@ -96,10 +78,8 @@ impl Wheel {
             self.now = start;
             if level == 0 {
                 let index = self.heads[0][slot];
-                let target = self.nodes[index as usize].target;
                 self.unlink(index);
-                self.release(index);
-                return Some(target);
+                return Some(self.nodes.remove(index).target);
             }
             // All of the slot moves down before anything fires: what stays behind would be overlooked.
             while self.heads[level][slot] != NIL {
@@ -146,22 +126,22 @@ impl Wheel {
     }
 
     fn link(&mut self, index: u32) {
-        let (level, slot) = self.place(self.nodes[index as usize].tick);
+        let (level, slot) = self.place(self.nodes[index].tick);
         let head = self.heads[level][slot];
         // The head's `prev` names the slot, so that unlinking need not search for it.
-        self.nodes[index as usize].next = head;
-        self.nodes[index as usize].prev = !((level * SLOTS + slot) as u32);
+        self.nodes[index].next = head;
+        self.nodes[index].prev = !((level * SLOTS + slot) as u32);
         if head != NIL {
-            self.nodes[head as usize].prev = index;
+            self.nodes[head].prev = index;
         }
         self.heads[level][slot] = index;
         self.occupied[level] |= 1 << slot;
     }
 
     fn unlink(&mut self, index: u32) {
-        let Node { next, prev, .. } = self.nodes[index as usize];
+        let Node { next, prev, .. } = self.nodes[index];
         if next != NIL {
-            self.nodes[next as usize].prev = prev;
+            self.nodes[next].prev = prev;
         }
         let place = !prev as usize;
         if place < LEVELS * SLOTS {
@@ -171,14 +151,8 @@ impl Wheel {
                 self.occupied[level] &= !(1 << slot);
             }
         } else {
-            self.nodes[prev as usize].next = next;
+            self.nodes[prev].next = next;
         }
-    }
-
-    fn release(&mut self, index: u32) {
-        self.nodes[index as usize].next = self.free;
-        self.free = index;
-        self.len -= 1;
     }
 }
 

@@ -2,7 +2,8 @@
 
 mod common;
 
-use common::{Pair, Side, pattern};
+use common::{Pair, SERVER, Side, pattern};
+use steadfast_core::config::PortRange;
 use steadfast_core::trace::State;
 use steadfast_core::{Config, Duration, Error, Event, Profile};
 
@@ -123,4 +124,45 @@ fn a_closed_port_refuses_at_once_h6() {
     pair.run_for(Duration::from_millis(20));
     assert_eq!(pair.client.recv(client, &mut [0; 1]), Err(Error::ConnectionRefused));
     assert_eq!(pair.client.recv(client, &mut [0; 1]), Ok(0));
+}
+
+/// T-12: with every local port towards one end in TIME-WAIT, the oldest is taken over as soon as it may be, and a
+/// port that comes free is found at once although the search before failed.
+#[test]
+fn ports_in_time_wait_are_taken_over_oldest_first_t_12_sa_closed_09() {
+    let config = Config { ip_local_port_range: PortRange(10_000, 10_003), ..Config::default() };
+    let mut pair = Pair::new(config);
+    pair.delay = Duration::from_millis(1);
+    let server = SERVER.parse().unwrap();
+    let listener = pair.server.listen(server, Default::default()).unwrap();
+    let mut ports = Vec::new();
+    let connect = |pair: &mut Pair| pair.client.connect(pair.now, server, Default::default());
+    let end = |pair: &mut Pair, client| {
+        pair.run_for(Duration::from_millis(10));
+        let (accepted, _) = pair.server.accept(listener).unwrap();
+        pair.client.close(pair.now, client).unwrap();
+        pair.run_for(Duration::from_millis(10));
+        pair.server.close(pair.now, accepted).unwrap();
+        pair.run_for(Duration::from_millis(10));
+    };
+    for _ in 0..4 {
+        let client = connect(&mut pair).unwrap();
+        ports.push(pair.client.local_addr(client).unwrap().port());
+        end(&mut pair, client);
+    }
+    assert_eq!(pair.client.usage().time_wait, 4);
+    assert_eq!(connect(&mut pair), Err(Error::AddrNotAvailable));
+    // The first ended 100 ms ago.
+    pair.run_for(Duration::from_millis(850));
+    assert_eq!(connect(&mut pair), Err(Error::AddrNotAvailable), "one second has not passed");
+    pair.run_for(Duration::from_millis(300));
+    for port in &ports[..2] {
+        let client = connect(&mut pair).unwrap();
+        assert_eq!(pair.client.local_addr(client).unwrap().port(), *port, "the oldest comes first");
+        end(&mut pair, client);
+    }
+    let (third, _) = (connect(&mut pair).unwrap(), connect(&mut pair).unwrap());
+    assert_eq!(connect(&mut pair), Err(Error::AddrNotAvailable));
+    pair.client.abort(pair.now, third).unwrap();
+    assert!(connect(&mut pair).is_ok(), "a port came free");
 }

@@ -478,8 +478,10 @@ impl Target {
                 for at in 0..self.hosts[host].sockets.len() {
                     let Host { stack, sockets, .. } = &mut self.hosts[host];
                     if turn == 0 {
-                        let _ =
-                            stack.set_options(self.now, sockets[at].id, SocketOptions::new(stack.config()));
+                        // With a buffer of a few bytes it would take days.
+                        let options = SocketOptions::new(stack.config());
+                        let options = SocketOptions { rcvbuf: options.rcvbuf.max(1 << 16), ..options };
+                        let _ = stack.set_options(self.now, sockets[at].id, options);
                     }
                     let _ = stack.shutdown(self.now, sockets[at].id, Shutdown::Write);
                     for _ in 0..1000 {

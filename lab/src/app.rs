@@ -7,15 +7,17 @@ mod serve;
 
 use std::net::{IpAddr, SocketAddr};
 
-use steadfast_core::{Error, Event, Instant, SocketId, Stack};
+use steadfast_core::{Error, Event, Instant, SocketId};
 
 pub(crate) use self::io::Io;
 pub(crate) use self::program::Program;
+use crate::foreign::Sockets;
 use crate::network::nat::Nats;
 use crate::record::Record;
 use crate::scenario::expect::Invariant;
 use crate::scenario::script::{Endpoint, Target};
 use crate::stream::{Map, Streams};
+use crate::text::Tolerance;
 
 /// What a program can reach: its host's stack, and the lab's books.
 pub(crate) struct World<'a> {
@@ -23,7 +25,7 @@ pub(crate) struct World<'a> {
     /// What the host's clock says.
     pub(crate) host_now: Instant,
     pub(crate) host: usize,
-    pub(crate) stack: &'a mut Stack,
+    pub(crate) stack: &'a mut dyn Sockets,
     pub(crate) streams: &'a mut Streams,
     pub(crate) record: &'a mut Record,
     pub(crate) directory: &'a Directory,
@@ -33,6 +35,7 @@ pub(crate) struct World<'a> {
     pub(crate) broken: &'a mut Vec<Broken>,
     /// Outcomes are not judged, and a program ends where a call fails.
     pub(crate) lenient: bool,
+    pub(crate) tolerance: Tolerance,
 }
 
 /// A rule that was broken.

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use steadfast_core::{Config, Profile};
 
 use crate::run::{RunOptions, run};
-use crate::scenario::Scenario;
+use crate::scenario::{Case, Scenario};
 use crate::text::ParseError;
 
 /// File name and text of every scenario.
@@ -64,7 +64,11 @@ pub fn explain(scenario: &Scenario, profile: Profile) -> Result<String, String> 
 
 fn faults_of(scenario: &Scenario, profile: Profile, phase: &str) -> Vec<String> {
     let phase_name = if phase.is_empty() { String::new() } else { format!("[{phase}] ") };
-    scenario.faults(profile, phase).into_iter().map(|fault| format!("{phase_name}{fault}")).collect()
+    scenario
+        .faults(&Case { profile, phase, kernel: None })
+        .into_iter()
+        .map(|fault| format!("{phase_name}{fault}"))
+        .collect()
 }
 
 fn indented(text: &str) -> String {

@@ -1,8 +1,9 @@
 //! Drill: scripts in the packetdrill language, in virtual time.
 //!
 //! A script says what reaches a stack, what the application does, and what must leave the stack when. [`Drill::parse`]
-//! reads it, [`Drill::run`] plays it against a fresh stack and gives an [`Outcome`]. Both dialects are read, Linux's and
-//! FreeBSD's. Nothing of a script is executed: commands in backticks and code are interpreted.
+//! reads it, [`Drill::run`] plays it against a fresh stack and gives an [`Outcome`]; [`Drill::run_against`] plays it against
+//! another [`subject`]. Both dialects are read, Linux's and FreeBSD's. Nothing of a script is executed: commands in backticks
+//! and code are interpreted.
 
 mod ast;
 mod build;
@@ -10,6 +11,7 @@ mod call;
 mod code;
 mod command;
 mod compare;
+mod family;
 mod flow;
 mod interpret;
 mod lex;
@@ -19,6 +21,8 @@ mod parse;
 mod posix;
 mod report;
 mod show;
+mod simulated;
+pub mod subject;
 mod symbol;
 mod world;
 
@@ -29,6 +33,10 @@ use std::str::FromStr;
 use steadfast_core::Profile;
 use steadfast_core::time::Duration;
 
+use self::simulated::Simulated;
+use self::subject::{Network, Subject};
+
+pub use family::{Source, SourceError, is_drill_file, read_scripts};
 pub use lex::{Position, SyntaxError};
 pub use report::drill_junit;
 
@@ -81,12 +89,14 @@ pub struct DrillOptions<'a> {
     pub neutral: bool,
     /// Unless the script says another.
     pub ip_version: IpVersion,
+    /// In place of what the script says: how early or late an event may be.
+    pub tolerance_usecs: Option<u64>,
     /// `-D NAME=VAL`
     pub defines: BTreeMap<String, String>,
     /// Keep the packets for a capture file.
     pub capture: bool,
     /// Reads a set-up script by the path that the script has for it.
-    pub files: &'a dyn Fn(&str) -> Option<String>,
+    pub files: &'a (dyn Fn(&str) -> Option<String> + Sync),
 }
 
 impl Default for DrillOptions<'_> {
@@ -95,6 +105,7 @@ impl Default for DrillOptions<'_> {
             profile: Profile::Linux,
             neutral: false,
             ip_version: IpVersion::V4,
+            tolerance_usecs: None,
             defines: BTreeMap::new(),
             capture: false,
             files: &|_| None,
@@ -175,7 +186,21 @@ impl Drill {
 
     /// Plays the script against a fresh stack.
     pub fn run(&self, options: &DrillOptions<'_>) -> Outcome {
-        interpret::run(&self.script, &self.options, options)
+        let mut simulated = Simulated::new(options.profile, &self.network(options));
+        self.run_against(&mut simulated, options)
+    }
+
+    /// The addresses that the script is played with.
+    pub fn network(&self, options: &DrillOptions<'_>) -> Network {
+        interpret::network(&self.options, self.options.ip_version.unwrap_or(options.ip_version))
+    }
+
+    /// Plays the script against something that has the addresses of [`Drill::network`] and was not used before.
+    pub fn run_against(&self, subject: &mut dyn Subject, options: &DrillOptions<'_>) -> Outcome {
+        if !interpret::says_something(&self.script) {
+            return Outcome::empty(self.options.ip_version.unwrap_or(options.ip_version));
+        }
+        interpret::run(&self.script, &self.options, options, subject)
     }
 }
 

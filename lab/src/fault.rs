@@ -13,7 +13,7 @@ mod parse;
 pub(crate) mod pattern;
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::str::FromStr;
 
 use steadfast_core::wire::icmp::ErrorKind;
@@ -146,6 +146,15 @@ pub enum Effect {
     Strip(Vec<OptionName>),
     /// It arrives as several segments with these flags.
     Split(Vec<Flags>),
+    /// It arrives in fragments.
+    Fragment {
+        /// The largest one, bytes of the IP packet.
+        size: usize,
+        /// The one that is lost, from 1.
+        lose: Option<usize>,
+        /// Each begins before the end of the one before.
+        overlap: bool,
+    },
     /// A router, or someone who pretends to be the destination, refuses it.
     Reject(Rejection),
 }
@@ -190,6 +199,8 @@ pub enum Rewrite {
     Urgent(u16),
     /// So many bytes of the stream are put into the segment.
     Data(usize),
+    /// An IPv4 packet is to go by this address first.
+    Route(Ipv4Addr),
 }
 
 /// The TCP options that can be stripped.

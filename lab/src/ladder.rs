@@ -24,8 +24,9 @@ const FIELD: usize = 64;
 const CELL: usize = 12;
 
 /// What stands above all phases.
-pub(crate) fn heading(scenario: &Scenario, profile: Profile) -> String {
-    format!("{}  {}  [{profile}]\n", scenario.id, scenario.title)
+pub(crate) fn heading(scenario: &Scenario, profile: Profile, kernel: Option<&str>) -> String {
+    let kernel = kernel.map_or(String::new(), |host| format!(", {host} is the kernel"));
+    format!("{}  {}  [{profile}{kernel}]\n", scenario.id, scenario.title)
 }
 
 /// The ladder of one phase.

@@ -10,8 +10,10 @@ mod catalogue;
 pub mod drill;
 mod fault;
 mod flows;
+mod foreign;
 mod judge;
 mod ladder;
+mod live;
 mod mangle;
 mod network;
 mod pcapng;
@@ -29,7 +31,9 @@ pub use fault::{
     OptionName, Part, PathChange, Pattern, Protocol, Rejection, Rewrite, SeqSpec, Sighted, SightedTcp,
     TimestampSpec, When, Window,
 };
+pub use foreign::{Boot, Booter, Foreign, ForeignEntry, Sockets};
+pub use live::{Live, Rest};
 pub use report::junit;
 pub use run::{Report, RunOptions, run};
-pub use scenario::{LoadError, Phase, Scenario};
-pub use text::{Bounds, ParseError, Times};
+pub use scenario::{Case, KernelRole, LoadError, Phase, Scenario};
+pub use text::{Bounds, ParseError, Times, Tolerance};

@@ -1,5 +1,7 @@
 //! Packets as bytes: looked at, changed on the way, forged.
 
+mod fragments;
+
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::Range;
 
@@ -10,6 +12,7 @@ use steadfast_core::wire::icmp::{self, ErrorKind, Message};
 use steadfast_core::wire::tcp::{self, Cookie, Flags, Header};
 use steadfast_core::wire::{Ecn, PROTOCOL_ICMP, PROTOCOL_ICMPV6, PROTOCOL_TCP, ipv4, ipv6};
 
+pub(crate) use self::fragments::fragments;
 use crate::fault::{OptionName, Part, Rewrite};
 use crate::rng::Rng;
 
@@ -158,6 +161,14 @@ pub(crate) fn rewritten(packet: &[u8], changes: &[Rewrite], stream: impl Fn(usiz
             Rewrite::TsEcr(n) => header.options.timestamps.iter_mut().for_each(|ts| ts.ecr = *n),
             Rewrite::Urgent(n) => header.urgent = *n,
             Rewrite::Data(n) => payload = stream(*n),
+            Rewrite::Route(via) if v4 => {
+                // Loose source route, its pointer at the one address that is still to come, and padding.
+                ip.extend([131, 7, 4]);
+                ip.extend(via.octets());
+                ip.push(0);
+                ip[0] += 2;
+            }
+            Rewrite::Route(_) => {}
         }
     }
     rebuilt(&ip, &header, &payload)

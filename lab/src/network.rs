@@ -12,7 +12,7 @@ pub(crate) mod swarm;
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use bytes::Bytes;
 use steadfast_core::counters::ReplyReason;
@@ -26,12 +26,14 @@ use self::swarm::Swarm;
 use crate::app::{Broken, Directory, World};
 use crate::fault::{Fault, FaultKind};
 use crate::flows::Flows;
+use crate::foreign::ForeignEntry;
 use crate::mangle::{self, Kind, View};
 use crate::record::{Captured, Fate, Record};
 use crate::rng::Rng;
 use crate::scenario::expect::Invariant;
 use crate::scenario::script::App;
 use crate::stream::{Map, Streams};
+use crate::text::Tolerance;
 
 /// Events in one second of virtual time above which something runs wild.
 const EVENTS_PER_SECOND: u64 = 3_000_000;
@@ -125,6 +127,7 @@ pub(crate) struct Plan {
     pub(crate) seed: u64,
     pub(crate) swarm: Option<Swarm>,
     pub(crate) lenient: bool,
+    pub(crate) tolerance: Tolerance,
     /// Keep segments and notes.
     pub(crate) record: bool,
     /// Keep packets.
@@ -152,6 +155,8 @@ pub(crate) struct Network {
     pub(crate) streams: Streams,
     pub(crate) broken: Vec<Broken>,
     pub(crate) lenient: bool,
+    /// How far times may be from those that are expected.
+    pub(crate) tolerance: Tolerance,
     /// The flow of the RST that is being received.
     reset: Option<usize>,
     /// A hash of every packet with its time.
@@ -203,6 +208,7 @@ impl Network {
             streams: Streams::default(),
             broken: Vec::new(),
             lenient: plan.lenient,
+            tolerance: plan.tolerance,
             reset: None,
             hash: 0,
             busy: (0, 0),
@@ -246,9 +252,13 @@ impl Network {
         self.queue.push(Reverse(Scheduled { at: at.max(self.now), late, order: self.order, what }));
     }
 
-    /// Runs until nothing is left to happen, or `until`. `look` is called when the stacks are to be looked at.
-    /// True: nothing is left.
-    pub(crate) fn run(&mut self, until: Option<Instant>, mut look: impl FnMut(&mut Network, usize)) -> bool {
+    /// Runs until nothing is left to happen, or `until`. `look` is called when the stacks are to be looked at, and
+    /// says when to look again, if it must. True: nothing is left.
+    pub(crate) fn run(
+        &mut self,
+        until: Option<Instant>,
+        mut look: impl FnMut(&mut Network, usize) -> Option<Instant>,
+    ) -> bool {
         while let Some(Reverse(next)) = self.queue.pop() {
             if until.is_some_and(|until| next.at > until) {
                 self.now = until.unwrap_or(self.now);
@@ -260,7 +270,10 @@ impl Network {
             }
             self.now = next.at;
             if let Happening::Look { index } = next.what {
-                look(self, index);
+                (0..self.hosts.len()).for_each(|host| self.observe(host));
+                if let Some(at) = look(self, index) {
+                    self.schedule(at, Happening::Look { index });
+                }
                 continue;
             }
             if self.runs_wild() {
@@ -269,6 +282,28 @@ impl Network {
             self.happen(next.what);
         }
         true
+    }
+
+    /// When something is to happen next.
+    pub(crate) fn next_at(&mut self) -> Option<Instant> {
+        while let Some(Reverse(next)) = self.queue.peek() {
+            if !self.is_stale(next) {
+                return Some(next.at);
+            }
+            self.queue.pop();
+        }
+        None
+    }
+
+    /// Whether all that is to happen are timers of our stacks, and looks that `about` says do not concern `host`.
+    pub(crate) fn leaves_alone(&self, host: usize, about: impl Fn(usize) -> bool) -> bool {
+        self.queue.iter().map(|Reverse(next)| next).filter(|next| !self.is_stale(next)).all(|next| match next
+            .what
+        {
+            Happening::Timer { host: whose } => whose != host,
+            Happening::Look { index } => !about(index),
+            _ => false,
+        })
     }
 
     /// A timer or wake-up that was superseded; it must not even move the clock.
@@ -316,7 +351,7 @@ impl Network {
     }
 
     fn deliver(&mut self, host: usize, packet: &Bytes, entry: Option<usize>, note: String, forged: bool) {
-        if self.hosts[host].stack.is_none() {
+        if !self.hosts[host].is_up() {
             self.record.fate(entry, Fate::Lost("host is down".to_owned()));
             return;
         }
@@ -343,10 +378,7 @@ impl Network {
                 self.reset = Some(found.0);
             }
         }
-        let now = self.hosts[host].clock_at(self.now);
-        if let Some(stack) = &mut self.hosts[host].stack {
-            stack.receive(now, packet.clone());
-        }
+        self.hosts[host].receive(self.now, packet);
         self.run_host(host);
         self.reset = None;
     }
@@ -356,8 +388,11 @@ impl Network {
         let mut changed: Vec<(SocketId, Event)> = Vec::new();
         for round in 0..=ROUNDS {
             changed.clear();
-            let Some(stack) = &mut self.hosts[host].stack else { return };
-            changed.extend(std::iter::from_fn(|| stack.poll_event()));
+            let entry = &mut self.hosts[host];
+            if !entry.is_up() {
+                return;
+            }
+            changed.extend(std::iter::from_fn(|| entry.poll_event()));
             if round > 0 && changed.is_empty() {
                 break;
             }
@@ -385,7 +420,10 @@ impl Network {
             now: self.now,
             host_now,
             host,
-            stack: entry.stack.as_mut()?,
+            stack: match (&mut entry.stack, &mut entry.foreign) {
+                (Some(stack), _) => stack,
+                (None, foreign) => &mut **foreign.as_mut()?,
+            },
             streams: &mut self.streams,
             record: &mut self.record,
             directory: &self.directory,
@@ -393,6 +431,7 @@ impl Network {
             born: &entry.born,
             broken: &mut self.broken,
             lenient: self.lenient,
+            tolerance: self.tolerance,
         };
         Some(act(&mut entry.desk, &mut world))
     }
@@ -400,12 +439,9 @@ impl Network {
     /// Sends what the stack has to send.
     fn transmit(&mut self, host: usize) {
         let mut frame = std::mem::take(&mut self.frame);
-        loop {
-            let now = self.hosts[host].clock_at(self.now);
-            let Some(stack) = &mut self.hosts[host].stack else { break };
-            let Some(sent) = stack.transmit(now, &mut frame) else { break };
+        while let Some(len) = self.hosts[host].transmit(self.now, &mut frame) {
             self.collect_trace(host);
-            self.send(host, Bytes::copy_from_slice(&frame[..sent.len]));
+            self.send(host, Bytes::copy_from_slice(&frame[..len]));
         }
         self.frame = frame;
     }
@@ -413,8 +449,11 @@ impl Network {
     /// Makes sure that the host is called when its stack or a program of it wants to be.
     fn arm(&mut self, host: usize) {
         let entry = &self.hosts[host];
-        let Some(stack) = &entry.stack else { return };
-        let timer = stack.poll_at().map(|at| entry.when(at).max(self.now));
+        if !entry.is_up() {
+            return;
+        }
+        let timer = entry.stack.as_ref().and_then(|stack| stack.poll_at());
+        let timer = timer.map(|at| entry.when(at).max(self.now));
         let wake = entry.desk.wakes_at();
         if timer != self.hosts[host].timer {
             self.hosts[host].timer = timer;
@@ -432,12 +471,52 @@ impl Network {
 
     /// Takes note of what the stack says happened.
     fn collect_trace(&mut self, host: usize) {
+        if self.hosts[host].foreign.is_some() {
+            self.observe(host);
+            return;
+        }
         loop {
             let Some(event) = self.hosts[host].stack.as_mut().and_then(|stack| stack.poll_trace()) else {
                 return;
             };
             self.traced(host, event);
         }
+    }
+
+    /// Takes note of what the foreign end lists otherwise than before.
+    pub(crate) fn observe(&mut self, host: usize) {
+        let Some(foreign) = &mut self.hosts[host].foreign else { return };
+        let entries = foreign.entries();
+        let changed = |network: &mut Network, ends: (SocketAddr, SocketAddr), from: State, to: State| {
+            let (local, remote) = ends;
+            let kind = TraceKind::State { from, to };
+            network.traced(host, TraceEvent { at: network.now, local, remote, kind });
+        };
+        let mut known: Vec<_> = self.hosts[host].states.iter().map(|(ends, state)| (*ends, *state)).collect();
+        known.sort_unstable_by_key(|(ends, _)| *ends);
+        for entry in entries.iter().filter(|entry| entry.state != State::Listen) {
+            let ends = (entry.local, entry.remote);
+            let before = known.iter().find(|(known, _)| *known == ends).map(|(_, state)| *state);
+            let idle = matches!(before, None | Some(State::Closed | State::Listen));
+            let passive = matches!(entry.state, State::SynReceived | State::Established);
+            let before = if idle && passive { State::Listen } else { before.unwrap_or(State::Closed) };
+            if before != entry.state {
+                changed(self, ends, before, entry.state);
+            }
+        }
+        for (ends, before) in known {
+            let listed = entries.iter().any(|entry| (entry.local, entry.remote) == ends);
+            if !listed && !matches!(before, State::Closed | State::Listen) {
+                // A half-open entry that is given up leaves its listener as it was.
+                let listens = |entry: &ForeignEntry| {
+                    entry.state == State::Listen && entry.local.port() == ends.0.port()
+                };
+                let half_open = before == State::SynReceived && entries.iter().any(listens);
+                let to = if half_open { State::Listen } else { State::Closed };
+                changed(self, ends, before, to);
+            }
+        }
+        self.hosts[host].entries = entries;
     }
 
     fn traced(&mut self, host: usize, event: TraceEvent) {

@@ -123,6 +123,12 @@ impl History {
         let before = self.states.iter().rev().find(|(since, _)| *since <= at);
         before.or(self.states.first()).map_or(State::Closed, |(_, state)| *state)
     }
+
+    /// The states in which it was at any time between these two.
+    pub(crate) fn states_between(&self, from: Instant, to: Instant) -> impl Iterator<Item = State> {
+        let within = self.states.iter().filter(move |(since, _)| from < *since && *since <= to);
+        std::iter::once(self.state_at(from)).chain(within.map(|(_, state)| *state))
+    }
 }
 
 /// What happened in a run.

@@ -7,7 +7,8 @@ use serde_json::{Value, json};
 use crate::run::Report;
 
 impl Report {
-    /// One object: `id`, `profile`, `seed`, `result` (`pass` or `fail`), `virtual_seconds`, and `reason` when it failed.
+    /// One object: `id`, `profile`, `seed`, `result` (`pass` or `fail`), `virtual_seconds`, `reason` when it failed, and
+    /// against a kernel `role`, the host that our stack plays.
     pub fn to_json(&self) -> Value {
         let mut object = json!({
             "id": self.id,
@@ -18,6 +19,9 @@ impl Report {
             "virtual_seconds": self.virtual_seconds,
             "trace_hash": format!("{:016x}", self.hash),
         });
+        if let Some(role) = &self.role {
+            object["role"] = json!(role);
+        }
         if !self.passed() {
             object["reason"] = json!(self.failures.join("\n"));
         }
@@ -90,6 +94,7 @@ mod tests {
             title: "First SYN lost".into(),
             profile: Profile::Linux,
             seed: 7,
+            role: None,
             failures: failures.iter().map(|f| (*f).to_owned()).collect(),
             differences: Vec::new(),
             virtual_seconds: 61.04,

@@ -17,7 +17,8 @@ use crate::pcapng;
 use crate::scenario::expect::{Expectation, Invariant};
 use crate::scenario::script::App;
 use crate::scenario::topology::HostSpec;
-use crate::scenario::{Phase, Scenario, Selected};
+use crate::scenario::{Case, Phase, Scenario, Selected};
+use crate::text::Tolerance;
 
 /// How a scenario is run.
 #[derive(Clone, Debug, Default)]
@@ -56,6 +57,8 @@ pub struct Report {
     pub profile: Profile,
     /// The seed.
     pub seed: u64,
+    /// The host that our stack plays against a kernel; `None`: all hosts are ours.
+    pub role: Option<String>,
     /// What went wrong; empty: passed.
     pub failures: Vec<String>,
     /// What came otherwise than the scenario says, where that is not judged.
@@ -71,6 +74,36 @@ pub struct Report {
 }
 
 impl Report {
+    /// Of a run that has not begun, in which a kernel plays this host.
+    pub fn new(scenario: &Scenario, options: &RunOptions, kernel: Option<&str>) -> Report {
+        // A scenario's ends are C and S.
+        let ours = kernel.map(|kernel| if kernel == "C" { "S" } else { "C" });
+        let heading = || ladder::heading(scenario, options.profile, kernel);
+        Report {
+            id: scenario.id.clone(),
+            title: scenario.title.clone(),
+            profile: options.profile,
+            seed: options.seed,
+            role: ours.map(str::to_owned),
+            failures: Vec::new(),
+            differences: Vec::new(),
+            virtual_seconds: 0.0,
+            ladder: if options.ladder { heading() } else { String::new() },
+            pcap: Vec::new(),
+            hash: 0,
+        }
+    }
+
+    /// Adds what came of a phase.
+    pub fn add(&mut self, phase: Report) {
+        self.failures.extend(phase.failures);
+        self.differences.extend(phase.differences);
+        self.virtual_seconds += phase.virtual_seconds;
+        self.ladder.push_str(&phase.ladder);
+        self.pcap.extend(phase.pcap);
+        self.hash = self.hash.rotate_left(1) ^ phase.hash;
+    }
+
     /// Nothing went wrong.
     pub fn passed(&self) -> bool {
         self.failures.is_empty()
@@ -80,18 +113,7 @@ impl Report {
 /// Plays every phase of a scenario and judges it. An error means that the options do not fit it: a fault names a host
 /// that it does not have, or a setting does not exist.
 pub fn run(scenario: &Scenario, options: &RunOptions) -> Result<Report, String> {
-    let mut report = Report {
-        id: scenario.id.clone(),
-        title: scenario.title.clone(),
-        profile: options.profile,
-        seed: options.seed,
-        failures: Vec::new(),
-        differences: Vec::new(),
-        virtual_seconds: 0.0,
-        ladder: if options.ladder { ladder::heading(scenario, options.profile) } else { String::new() },
-        pcap: Vec::new(),
-        hash: 0,
-    };
+    let mut report = Report::new(scenario, options, None);
     for phase in &scenario.phases {
         run_phase(scenario, phase, options, &mut report)?;
     }
@@ -104,50 +126,75 @@ fn run_phase(
     options: &RunOptions,
     report: &mut Report,
 ) -> Result<(), String> {
-    let selected = scenario.select(options.profile, &phase.name);
+    let selected = scenario.select(&Case { profile: options.profile, phase: &phase.name, kernel: None });
     let mut network = Network::new(plan(scenario, &selected, options)?);
     let mut looked = Vec::new();
     let finished = network.run(selected.until, |network, index| {
         if let Err(text) = judge::look(network, &selected.expectations[index].expectation) {
             looked.push((index, text));
         }
+        None
     });
-    let (violations, tolerated) = allowed(&selected);
-    let mut unmet = Vec::new();
-    if !options.swarm {
-        unmet.extend(judge::surprises(&network));
-        unmet.extend(judge::expectations(&network, &selected.expectations, &looked));
-    }
-    if options.lenient() {
-        settle(&mut network, finished);
-    } else {
-        judge::emptiness(&mut network, &selected.expectations);
-    }
-    judge::streams(&mut network);
-    let place = |text: String| match phase.name.as_str() {
-        "" => text,
-        name => format!("phase {name}: {text}"),
-    };
-    let missing = violations.iter().filter(|rule| !network.broken.iter().any(|broken| broken.rule == **rule));
-    for rule in missing {
-        unmet.push(format!("expected the rule `{}` to be broken, and it was not", rule.name()));
-    }
-    let fails = |broken: &&Broken| !violations.contains(&broken.rule) && !tolerated.contains(&broken.rule);
-    let broken = network.broken.iter().filter(fails);
-    report
-        .failures
-        .extend(broken.take(10).map(|b| place(format!("{}: {} ({})", b.at, b.text, b.rule.name()))));
-    let list = if options.lenient() { &mut report.differences } else { &mut report.failures };
-    list.extend(unmet.into_iter().map(place));
-    report.virtual_seconds += network.now.as_secs_f64();
-    report.hash = report.hash.rotate_left(1) ^ network.hash;
-    if options.ladder {
-        report.ladder.push_str(&ladder::draw(&network, scenario, phase));
-    }
-    if options.capture {
-        report.pcap.extend(pcapng::section(&network, &format!("{} {}", scenario.id, phase.name)));
-    }
+    let played = Played { scenario, phase, options, selected, looked, finished };
+    played.conclude(network, report);
     Ok(())
+}
+
+/// A phase that was played, before it is judged.
+pub(crate) struct Played<'a> {
+    pub(crate) scenario: &'a Scenario,
+    pub(crate) phase: &'a Phase,
+    pub(crate) options: &'a RunOptions,
+    pub(crate) selected: Selected<'a>,
+    /// Looks at the stacks that found something wrong: which expectation, and what.
+    pub(crate) looked: Vec<(usize, String)>,
+    /// Nothing was left to happen.
+    pub(crate) finished: bool,
+}
+
+impl Played<'_> {
+    /// Judges it, and adds what came of it to the report.
+    pub(crate) fn conclude(self, mut network: Network, report: &mut Report) {
+        let Played { scenario, phase, options, selected, looked, finished } = self;
+        let network = &mut network;
+        let (violations, tolerated) = allowed(&selected);
+        let mut unmet = Vec::new();
+        if !options.swarm {
+            unmet.extend(judge::surprises(network));
+            unmet.extend(judge::expectations(network, &selected.expectations, &looked));
+        }
+        if options.lenient() {
+            settle(network, finished);
+        } else {
+            judge::emptiness(network, &selected.expectations);
+        }
+        judge::streams(network);
+        let place = |text: String| match phase.name.as_str() {
+            "" => text,
+            name => format!("phase {name}: {text}"),
+        };
+        let missing =
+            violations.iter().filter(|rule| !network.broken.iter().any(|broken| broken.rule == **rule));
+        for rule in missing {
+            unmet.push(format!("expected the rule `{}` to be broken, and it was not", rule.name()));
+        }
+        let fails =
+            |broken: &&Broken| !violations.contains(&broken.rule) && !tolerated.contains(&broken.rule);
+        let broken = network.broken.iter().filter(fails);
+        report
+            .failures
+            .extend(broken.take(10).map(|b| place(format!("{}: {} ({})", b.at, b.text, b.rule.name()))));
+        let list = if options.lenient() { &mut report.differences } else { &mut report.failures };
+        list.extend(unmet.into_iter().map(place));
+        report.virtual_seconds += network.now.as_secs_f64();
+        report.hash = report.hash.rotate_left(1) ^ network.hash;
+        if options.ladder {
+            report.ladder.push_str(&ladder::draw(network, scenario, phase));
+        }
+        if options.capture {
+            report.pcap.extend(pcapng::section(network, &format!("{} {}", scenario.id, phase.name)));
+        }
+    }
 }
 
 /// The rules that a scenario says are broken, and those that it says may be.
@@ -175,7 +222,7 @@ fn settle(network: &mut Network, finished: bool) {
         network.with_world(host, |desk, world| desk.close_all(world));
         network.run_host(host);
     }
-    network.run(None, |_, _| {});
+    network.run(None, |_, _| None);
     for host in 0..network.hosts.len() {
         let now = network.hosts[host].clock_at(network.now);
         let Some(stack) = &network.hosts[host].stack else { continue };
@@ -195,7 +242,11 @@ fn settle(network: &mut Network, finished: bool) {
     }
 }
 
-fn plan(scenario: &Scenario, selected: &Selected<'_>, options: &RunOptions) -> Result<Plan, String> {
+pub(crate) fn plan(
+    scenario: &Scenario,
+    selected: &Selected<'_>,
+    options: &RunOptions,
+) -> Result<Plan, String> {
     let mut config = Config::profile(options.profile);
     for sysctl in &selected.sysctls {
         if sysctl.host.is_none() {
@@ -257,6 +308,7 @@ fn plan(scenario: &Scenario, selected: &Selected<'_>, options: &RunOptions) -> R
         seed: options.seed,
         swarm: options.swarm.then(|| Swarm::new(options.seed)),
         lenient: options.lenient(),
+        tolerance: Tolerance::NONE,
         record: !options.swarm || options.ladder || options.capture,
         capture: options.capture,
         hosts,

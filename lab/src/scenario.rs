@@ -39,11 +39,24 @@ pub struct Scenario {
     pub what: String,
     /// Names of hosts stand for their IPv6 addresses.
     pub ipv6: bool,
+    /// Hosts that a kernel can play, and those that it cannot, with what is to be said of each.
+    pub kernel: Vec<KernelRole>,
     /// Rows of the ladder at the most; 0: no ladder.
     pub ladder_rows: usize,
     /// Where it came from.
     pub file: Arc<str>,
     parts: Parts,
+}
+
+/// A host that a kernel plays, or cannot.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct KernelRole {
+    /// The host.
+    pub host: String,
+    /// Why a kernel cannot play it; `None`: it can.
+    pub not: Option<String>,
+    /// Where it differs from what our stack does there, and why.
+    pub differences: Vec<String>,
 }
 
 /// One of several runs of a scenario.
@@ -98,22 +111,48 @@ pub struct Stated {
     pub expectation: Expectation,
 }
 
-/// Profiles and phases that a line is for. Empty: all.
+/// Under what a scenario is run; conditions of its lines refer to it.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Case<'a> {
+    /// The profile of our stacks.
+    pub profile: Profile,
+    /// The name of the phase.
+    pub phase: &'a str,
+    /// The host that a kernel plays, if one does.
+    pub kernel: Option<&'a str>,
+}
+
+/// Which host a kernel plays, as a condition asks for it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Played {
+    /// Any: `[kernel]`.
+    Any,
+    /// This one: `[S=kernel]`.
+    Host(String),
+}
+
+/// Profiles, phases and hosts played by a kernel that a line is for. Empty: all.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Condition {
     profiles: Vec<(Profile, bool)>,
     phases: Vec<(String, bool)>,
+    kernels: Vec<(Played, bool)>,
 }
 
 impl Condition {
-    fn holds(&self, profile: Profile, phase: &str) -> bool {
+    fn holds(&self, case: &Case<'_>) -> bool {
         fn fits(terms: impl Iterator<Item = (bool, bool)> + Clone) -> bool {
             let denied = terms.clone().any(|(same, wanted)| same && !wanted);
             let mut wanted = terms.filter(|(_, wanted)| *wanted).peekable();
             !denied && (wanted.peek().is_none() || wanted.any(|(same, _)| same))
         }
-        fits(self.profiles.iter().map(|(p, wanted)| (*p == profile, *wanted)))
-            && fits(self.phases.iter().map(|(p, wanted)| (p == phase, *wanted)))
+        let played = |kernel: &Played| match kernel {
+            Played::Any => case.kernel.is_some(),
+            Played::Host(host) => case.kernel == Some(host),
+        };
+        fits(self.profiles.iter().map(|(p, wanted)| (*p == case.profile, *wanted)))
+            && fits(self.phases.iter().map(|(p, wanted)| (p == case.phase, *wanted)))
+            && fits(self.kernels.iter().map(|(k, wanted)| (played(k), *wanted)))
     }
 }
 
@@ -144,33 +183,28 @@ impl Scenario {
         Ok(Scenario::parse(&name, &text)?)
     }
 
-    /// The faults that count under `profile` in the phase called `phase`.
-    pub fn faults(&self, profile: Profile, phase: &str) -> Vec<&Fault> {
-        self.parts.faults.iter().filter(|(c, _)| c.holds(profile, phase)).map(|(_, fault)| fault).collect()
+    /// The faults that count in this case.
+    pub fn faults(&self, case: &Case<'_>) -> Vec<&Fault> {
+        those(&self.parts.faults, case)
     }
 
-    pub(crate) fn select(&self, profile: Profile, phase: &str) -> Selected<'_> {
-        fn those<'a, T>(all: &'a [(Condition, T)], profile: Profile, phase: &str) -> Vec<&'a T> {
-            all.iter()
-                .filter(|(condition, _)| condition.holds(profile, phase))
-                .map(|(_, part)| part)
-                .collect()
-        }
+    pub(crate) fn select(&self, case: &Case<'_>) -> Selected<'_> {
         let parts = &self.parts;
         Selected {
-            until: those(&parts.until, profile, phase).last().map(|at| **at),
-            hosts: those(&parts.hosts, profile, phase),
-            paths: those(&parts.paths, profile, phase),
-            nats: those(&parts.nats, profile, phase),
-            sysctls: those(&parts.sysctls, profile, phase),
-            faults: those(&parts.faults, profile, phase),
-            apps: those(&parts.apps, profile, phase)
-                .into_iter()
-                .map(|app| app.select(profile, phase))
-                .collect(),
-            expectations: those(&parts.expectations, profile, phase),
+            until: those(&parts.until, case).last().map(|at| **at),
+            hosts: those(&parts.hosts, case),
+            paths: those(&parts.paths, case),
+            nats: those(&parts.nats, case),
+            sysctls: those(&parts.sysctls, case),
+            faults: those(&parts.faults, case),
+            apps: those(&parts.apps, case).into_iter().map(|app| app.select(case)).collect(),
+            expectations: those(&parts.expectations, case),
         }
     }
+}
+
+fn those<'a, T>(all: &'a [(Condition, T)], case: &Case<'_>) -> Vec<&'a T> {
+    all.iter().filter(|(condition, _)| condition.holds(case)).map(|(_, part)| part).collect()
 }
 
 /// Why a scenario could not be loaded.

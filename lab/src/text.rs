@@ -223,6 +223,42 @@ impl fmt::Display for Bounds {
     }
 }
 
+/// How far a time may be from the one that is expected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tolerance {
+    early: Duration,
+    late: Duration,
+    /// Late by such a part of the time more; 0: by none.
+    share: u32,
+}
+
+impl Tolerance {
+    /// In virtual time everything is exact.
+    pub const NONE: Tolerance = Tolerance { early: Duration::ZERO, late: Duration::ZERO, share: 0 };
+
+    /// Against a kernel. Its clock ticks each 10 ms at the slowest. Its timer wheel rounds up by as much as an eighth, and
+    /// its RTO, which a series of retransmissions doubles, has in it what a busy machine adds to the round trip: a third
+    /// of the time in all, where a doubling too much or too little is twice.
+    pub const KERNEL: Tolerance =
+        Tolerance { early: Duration::from_millis(10), late: Duration::from_millis(300), share: 3 };
+
+    /// So much earlier passes, too.
+    pub(crate) fn allow_early(&mut self, time: Duration) {
+        self.early += time;
+    }
+
+    /// The earliest time that passes for `at`.
+    pub(crate) fn earliest(self, at: Instant) -> Instant {
+        Instant::from_nanos(at.as_nanos().saturating_sub(self.early.as_nanos() as u64))
+    }
+
+    /// The latest time that passes for `at`.
+    pub(crate) fn latest(self, at: Instant) -> Instant {
+        let share = at.as_nanos().checked_div(u64::from(self.share)).unwrap_or(0);
+        at + self.late + Duration::from_nanos(share)
+    }
+}
+
 /// A time that is expected: exact to the microsecond, about, or between two.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Times {
@@ -233,8 +269,9 @@ pub struct Times {
 
 impl Times {
     /// Whether `at` is one of them.
-    pub fn contains(self, at: Instant) -> bool {
-        self.low.as_micros() <= at.as_micros() && at.as_micros() <= self.high.as_micros()
+    pub fn contains(self, at: Instant, tolerance: Tolerance) -> bool {
+        tolerance.earliest(self.low).as_micros() <= at.as_micros()
+            && at.as_micros() <= tolerance.latest(self.high).as_micros()
     }
 
     pub(crate) fn parse(text: &str) -> Option<Times> {
@@ -310,16 +347,18 @@ mod tests {
     fn expected_times_are_exact_about_or_between() {
         let exact = Times::parse("1.02").unwrap();
         assert!(
-            exact.contains(Instant::from_nanos(1_020_000_999))
-                && !exact.contains(Instant::from_micros(1_020_001))
+            exact.contains(Instant::from_nanos(1_020_000_999), Tolerance::NONE)
+                && !exact.contains(Instant::from_micros(1_020_001), Tolerance::NONE)
         );
         let about = Times::parse("~100").unwrap();
         assert!(
-            about.contains(Instant::from_secs(101)) && !about.contains(Instant::from_micros(101_000_001))
+            about.contains(Instant::from_secs(101), Tolerance::NONE)
+                && !about.contains(Instant::from_micros(101_000_001), Tolerance::NONE)
         );
         let between = Times::parse("4.9..5.1").unwrap();
         assert!(
-            between.contains(Instant::from_millis(4_900)) && !between.contains(Instant::from_millis(5_101))
+            between.contains(Instant::from_millis(4_900), Tolerance::NONE)
+                && !between.contains(Instant::from_millis(5_101), Tolerance::NONE)
         );
     }
 

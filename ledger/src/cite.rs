@@ -5,6 +5,7 @@ use std::path::Path;
 use std::{fs, io};
 
 use regex::Regex;
+use steadfast_lab::drill::{is_drill_file, read_scripts};
 
 /// Ids with the places that cite them.
 #[derive(Default)]
@@ -17,15 +18,22 @@ impl Citations {
         let patterns = Patterns::new();
         let mut citations = Citations::default();
         for path in crate::files(root)? {
-            let text = fs::read_to_string(&path)?;
             let name = path.strip_prefix(root).unwrap_or(&path).display().to_string();
-            match path.extension().and_then(|e| e.to_str()) {
-                Some("rs") => citations.add_tests(&patterns, &name, &text),
-                Some("scenario") => {
-                    let cites = text.lines().filter(|line| line.starts_with("cites"));
-                    cites.for_each(|line| citations.add(&patterns, line, &name));
+            if is_drill_file(&path) {
+                let scripts = read_scripts(&path).map_err(|e| io::Error::other(format!("{name}: {e}")))?;
+                for script in scripts {
+                    // A family cites with the names of its scripts, a script of its own with its file's.
+                    citations.add(&patterns, script.name.as_deref().unwrap_or(&name), &name);
+                    citations.add(&patterns, &script.text, &name);
                 }
-                _ => citations.add(&patterns, &text, &name),
+                continue;
+            }
+            let text = fs::read_to_string(&path)?;
+            if path.extension().is_some_and(|e| e == "rs") {
+                citations.add_tests(&patterns, &name, &text);
+            } else {
+                let cites = text.lines().filter(|line| line.starts_with("cites"));
+                cites.for_each(|line| citations.add(&patterns, line, &name));
             }
         }
         Ok(citations)

@@ -4,7 +4,7 @@
 //! also where a `must` has no test.
 //!
 //! A test cites an id in its name (`a_rst_resets_sa_est_03_must_12`) or in its doc comment (`SA-EST-03`), a scenario in its
-//! `cites` line, a drill script anywhere in a comment.
+//! `cites` line, a drill script in its name or anywhere in its text.
 #![forbid(unsafe_code)]
 
 mod cite;
@@ -14,6 +14,8 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::{env, fs, io};
+
+use steadfast_lab::drill::is_drill_file;
 
 use crate::cite::Citations;
 
@@ -143,7 +145,7 @@ fn files(root: &Path) -> io::Result<Vec<PathBuf>> {
             let ending = path.extension().and_then(|e| e.to_str()).unwrap_or_default();
             if path.is_dir() {
                 folders.push(path);
-            } else if matches!(ending, "rs" | "scenario" | "pkt") {
+            } else if matches!(ending, "rs" | "scenario") || is_drill_file(&path) {
                 found.push(path);
             }
         }

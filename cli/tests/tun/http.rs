@@ -6,17 +6,10 @@ use std::time::{Duration, Instant};
 
 use sha2::{Digest, Sha256};
 
-use crate::namespace::{LIMIT, Running, enter_namespace, run, serve, steadfast};
+use crate::namespace::{Running, curl, enter_namespace, run, serve, steadfast};
 
-const SIZE: usize = 256 << 20;
+const SIZE: usize = 1 << 30;
 const BASES: [&str; 2] = ["http://10.9.0.2", "http://[fd09::2]"];
-
-fn curl(args: &[&str]) -> Command {
-    let limit = LIMIT.as_secs().to_string();
-    let mut command = Command::new("curl");
-    command.args(["--silent", "--show-error", "--noproxy", "*", "--max-time", &limit]).args(args);
-    command
-}
 
 /// The bytes that `/bytes/…` promises, block by block.
 fn blocks() -> impl Iterator<Item = Vec<u8>> {
@@ -38,7 +31,7 @@ fn rate(what: &str, since: Instant) {
 }
 
 #[test]
-fn curl_downloads_256_mib_over_ipv4_and_ipv6() {
+fn curl_downloads_1_gib_over_ipv4_and_ipv6() {
     if !enter_namespace(&["curl"]) {
         return;
     }
@@ -65,7 +58,7 @@ fn curl_downloads_256_mib_over_ipv4_and_ipv6() {
 }
 
 #[test]
-fn curl_uploads_256_mib_over_ipv4_and_ipv6() {
+fn curl_uploads_1_gib_over_ipv4_and_ipv6() {
     if !enter_namespace(&["curl"]) {
         return;
     }

@@ -1,6 +1,7 @@
 //! Real input: the kernel of this machine talks to the stack, over a TUN device in a network namespace of the
 //! test's own. Where that cannot be made, a test says so and passes; with `STEADFAST_REQUIRE_TUN=1` it fails.
 
+mod drill;
 mod http;
 mod namespace;
 mod offload;

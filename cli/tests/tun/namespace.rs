@@ -55,16 +55,18 @@ pub(crate) fn steadfast(args: &str) -> Command {
 
 /// Starts a server of ours on both addresses and waits until it listens.
 pub(crate) fn serve(args: &str) -> Running {
-    let mut server = Running::start(&mut steadfast(&format!("serve -v {args}")));
+    let mut server = Running::start(&mut steadfast(&format!("serve {args}")));
     server.wait_for("listening on 10.9.0.2:");
     server.wait_for("listening on [fd09::2]:");
     server
 }
 
-/// Whether the namespace of this thread has an interface of this name.
-pub(crate) fn has_interface(name: &str) -> bool {
-    let interfaces = std::fs::read_to_string("/proc/thread-self/net/dev").unwrap();
-    interfaces.lines().any(|line| line.trim_start().starts_with(&format!("{name}:")))
+/// `curl` that says why it fails and does not take for ever.
+pub(crate) fn curl(args: &[&str]) -> Command {
+    let limit = LIMIT.as_secs().to_string();
+    let mut command = Command::new("curl");
+    command.args(["--silent", "--show-error", "--noproxy", "*", "--max-time", &limit]).args(args);
+    command
 }
 
 fn is_installed(tool: &str) -> bool {

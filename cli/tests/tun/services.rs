@@ -4,7 +4,7 @@ use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::namespace::{LIMIT, enter_namespace, has_interface, run, serve, steadfast};
+use crate::namespace::{LIMIT, enter_namespace, run, serve, steadfast};
 
 fn kernel_client(server: &str) -> TcpStream {
     let server: SocketAddr = server.parse().unwrap();
@@ -18,12 +18,18 @@ fn pattern(len: usize) -> Vec<u8> {
     (0..len).map(|i| (i % 251) as u8).collect()
 }
 
+/// Whether the namespace of this thread has an interface of this name.
+fn has_interface(name: &str) -> bool {
+    let interfaces = std::fs::read_to_string("/proc/thread-self/net/dev").unwrap();
+    interfaces.lines().any(|line| line.trim_start().starts_with(&format!("{name}:")))
+}
+
 #[test]
 fn echo_sends_back_what_a_kernel_client_sends_until_it_closes() {
     if !enter_namespace(&[]) {
         return;
     }
-    let mut server = serve("echo");
+    let mut server = serve("-v echo");
     for address in ["10.9.0.2:7", "[fd09::2]:7"] {
         let mut stream = kernel_client(address);
         let data = pattern(4_000_000);
@@ -46,7 +52,7 @@ fn discard_takes_all_and_says_nothing() {
     if !enter_namespace(&[]) {
         return;
     }
-    let mut server = serve("discard");
+    let mut server = serve("-v discard");
     let mut stream = kernel_client("10.9.0.2:9");
     stream.write_all(&pattern(4_000_000)).unwrap();
     stream.shutdown(Shutdown::Write).unwrap();
@@ -60,7 +66,7 @@ fn chargen_sends_lines_until_the_client_has_enough() {
     if !enter_namespace(&[]) {
         return;
     }
-    let mut server = serve("chargen");
+    let mut server = serve("-v chargen");
     let mut stream = kernel_client("[fd09::2]:19");
     let mut text = vec![0; 74 * 95 * 100];
     stream.read_exact(&mut text).unwrap();
@@ -78,7 +84,7 @@ fn a_server_that_is_told_to_end_closes_its_connections_and_takes_the_device_with
         return;
     }
     for service in ["echo", "http"] {
-        let mut server = serve(&format!("{service} --port 99"));
+        let mut server = serve(&format!("-v {service} --port 99"));
         let mut stream = kernel_client("10.9.0.2:99");
         server.wait_for(": connected");
         server.terminate();
@@ -96,7 +102,7 @@ fn a_server_whose_device_is_deleted_says_so_and_ends() {
         return;
     }
     for service in ["discard", "http"] {
-        let mut server = serve(&format!("{service} --port 99"));
+        let mut server = serve(&format!("-v {service} --port 99"));
         let _idle = kernel_client("10.9.0.2:99");
         server.wait_for(": connected");
         let (status, _, errors) = run(Command::new("ip").args(["link", "delete", "sf0"]), b"");
@@ -166,7 +172,7 @@ fn a_server_says_at_sigusr1_what_it_holds_and_what_it_counted() {
     if !enter_namespace(&[]) {
         return;
     }
-    let mut server = serve("echo");
+    let mut server = serve("-v echo");
     let mut stream = kernel_client("[fd09::2]:7");
     stream.write_all(b"hold fast").unwrap();
     stream.read_exact(&mut [0; 9]).unwrap();

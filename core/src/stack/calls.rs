@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::{Socket, SocketKind, Stack};
+use super::{NoPort, Socket, SocketKind, Stack};
 use crate::buffer::{Pool, Rope};
 use crate::error::Error;
 use crate::flow::{FlowRef, FourTuple};
@@ -41,12 +41,11 @@ impl Stack {
             return Err(Error::AddrInUse);
         }
         let backlog = options.backlog.clamp(1, self.config.somaxconn) as usize;
-        let socket_options = options.socket.unwrap_or_else(|| SocketOptions::new(&self.config));
         let listener = Listener {
             socket: SocketId::default(),
             local,
             backlog,
-            options: Arc::new(socket_options),
+            options: self.shared_options(options.socket),
             fast_open: options.fast_open,
             accept_queue: VecDeque::new(),
             half_open: 0,
@@ -54,11 +53,20 @@ impl Stack {
             cookies_sent_at: None,
             since: Since::at(self.now),
         };
-        let index = self.listeners.insert(listener) as u32;
+        let index = self.listeners.insert(listener);
         let id = self.new_socket(SocketKind::Listener(index));
-        self.listeners[index as usize].socket = id;
+        self.listeners[index].socket = id;
         self.bindings.insert((local.port(), address), index);
         Ok(id)
+    }
+
+    /// The options of a new socket: one copy for all that ask for the same one after the other.
+    fn shared_options(&mut self, options: Option<SocketOptions>) -> Arc<SocketOptions> {
+        let Some(options) = options else { return Arc::clone(&self.default_options) };
+        if *self.last_options != options {
+            self.last_options = Arc::new(options);
+        }
+        Arc::clone(&self.last_options)
     }
 
     fn new_socket(&mut self, kind: SocketKind) -> SocketId {
@@ -91,7 +99,7 @@ impl Stack {
             None => self.addresses.source_for(remote.ip()).ok_or(Error::NetworkUnreachable)?,
         };
         let (tuple, above) = self.free_tuple(address, options.local_port, remote)?;
-        let socket_options = Arc::new(options.socket.unwrap_or_else(|| SocketOptions::new(&self.config)));
+        let socket_options = self.shared_options(options.socket);
         let mut iss = self.keys.iss(self.now, &tuple);
         if let Some(above) = above
             && iss.le(above)
@@ -123,9 +131,9 @@ impl Stack {
             state_since: Since::at(self.now),
             events: Event::default(),
         };
-        let index = self.openings.insert(opening) as u32;
+        let index = self.openings.insert(opening);
         let id = self.new_socket(SocketKind::Opening(index));
-        self.openings[index as usize].socket = id;
+        self.openings[index].socket = id;
         self.place(&tuple, FlowRef::Opening(index));
         self.queue_opening(index);
         self.counters.active_opens += 1;
@@ -154,20 +162,32 @@ impl Stack {
         }
         /// So many ports are looked at for one that nothing holds, before a TIME-WAIT is taken over.
         const PROBES: usize = 16;
+        if self.no_port.as_ref().is_some_and(|none| none.holds(&tuple(0), self.tick())) {
+            return Err(Error::AddrNotAvailable);
+        }
         let ports = self.keys.ports(self.config.ip_local_port_range, &tuple(0));
         let mut ports = ports.filter(|port| is_ours(*port));
         if let Some(port) = ports.clone().take(PROBES).find(|port| self.find(&tuple(*port)).is_none()) {
             return Ok((tuple(port), None));
         }
-        let claimed = ports.find_map(|port| Some((tuple(port), self.claim(&tuple(port)).ok()?)));
-        claimed.ok_or(Error::AddrNotAvailable)
+        if let Some(oldest) = self.time_waits.oldest_towards(&tuple(0), self.config.ip_local_port_range)
+            && let Ok(above) = self.claim(&oldest)
+        {
+            return Ok((oldest, above));
+        }
+        if let Some(found) = ports.find_map(|port| Some((tuple(port), self.claim(&tuple(port)).ok()?))) {
+            return Ok(found);
+        }
+        self.no_port =
+            Some(NoPort { ends: tuple(0), until: self.time_waits.next_change(self.now, &self.config) });
+        Err(Error::AddrNotAvailable)
     }
 
     fn claim(&mut self, tuple: &FourTuple) -> Result<Option<SeqNum>, Error> {
         match self.find(tuple) {
             None => Ok(None),
             Some(FlowRef::TimeWait(index)) => {
-                let entry = &self.time_waits.entries[index as usize];
+                let entry = &self.time_waits.entries[index];
                 if !entry.may_be_reused(self.now, &self.config) || !self.config.tcp_timestamps {
                     return Err(Error::AddrNotAvailable);
                 }
@@ -186,7 +206,7 @@ impl Stack {
         let SocketKind::Listener(index) = self.socket(listener)?.kind else {
             return Err(Error::InvalidArgument);
         };
-        let Some(id) = self.listeners[index as usize].accept_queue.pop_front() else {
+        let Some(id) = self.listeners[index].accept_queue.pop_front() else {
             return Err(Error::WouldBlock);
         };
         let socket = &mut self.sockets[id];
@@ -217,7 +237,7 @@ impl Stack {
     pub fn send_urgent(&mut self, id: SocketId, data: &[u8]) -> Result<usize, Error> {
         let count = self.send(id, data)?;
         if let SocketKind::Connection(index) = self.socket(id)?.kind {
-            let connection = &mut self.connections[index as usize];
+            let connection = &mut self.connections[index];
             connection.urgent_end = Some(connection.end_of_queue());
         }
         Ok(count)
@@ -234,7 +254,7 @@ impl Stack {
             SocketKind::Listener(_) => Err(Error::NotConnected),
             SocketKind::Finished(_) => Err(self.take_finished_error(id).unwrap_or(Error::BrokenPipe)),
             SocketKind::Opening(index) => {
-                let opening = &mut self.openings[index as usize];
+                let opening = &mut self.openings[index];
                 let room = (opening.options.sndbuf as usize).saturating_sub(opening.send_queue.len());
                 let count = len.min(room).min(free);
                 push(&mut opening.send_queue, count, &mut self.pool);
@@ -242,7 +262,7 @@ impl Stack {
                 if count == 0 && len > 0 { Err(Error::WouldBlock) } else { Ok(count) }
             }
             SocketKind::Connection(index) => {
-                let connection = &self.connections[index as usize];
+                let connection = &self.connections[index];
                 if connection.tcb.snd.fin_queued {
                     return Err(Error::BrokenPipe);
                 }
@@ -288,7 +308,7 @@ impl Stack {
             SocketKind::Listener(_) => return Err(Error::NotConnected),
             SocketKind::Opening(_) => return Err(Error::WouldBlock),
             SocketKind::Connection(index) => {
-                let connection = &self.connections[*index as usize];
+                let connection = &self.connections[*index];
                 let synchronized = connection.tcb.state != State::SynReceived;
                 let more = connection.may_receive() && !connection.tcb.rcv.shut;
                 (&connection.receive_queue, synchronized && !more)
@@ -320,7 +340,7 @@ impl Stack {
     pub fn readable(&self, id: SocketId) -> Result<(usize, usize), Error> {
         match &self.socket(id)?.kind {
             SocketKind::Connection(index) => {
-                let connection = &self.connections[*index as usize];
+                let connection = &self.connections[*index];
                 let (len, rcv) = (connection.receive_queue.len(), &connection.tcb.rcv);
                 let read_up_to = rcv.nxt - len as u32;
                 let urgent = if rcv.up.gt(read_up_to) { rcv.up.since(read_up_to) as usize } else { 0 };
@@ -385,7 +405,7 @@ impl Stack {
             }
             SocketKind::Connection(index) => {
                 let outcome = self.with_connection(index, end);
-                if self.connections[index as usize].is_orphan() {
+                if self.connections[index].is_orphan() {
                     self.orphans += 1;
                 }
                 self.apply(index, outcome, None);
@@ -404,14 +424,14 @@ impl Stack {
     /// SA-LISTEN-15: half-open entries go silently, connections that nobody accepted are reset.
     fn close_listener(&mut self, id: SocketId, index: u32) {
         let ours = self.half_open.iter().filter(|(_, entry)| entry.listener == index);
-        let half_open: Vec<u32> = ours.map(|(i, _)| i as u32).collect();
+        let half_open: Vec<u32> = ours.map(|(i, _)| i).collect();
         for entry in half_open {
             self.forget_half_open(entry);
         }
-        while let Some(child) = self.listeners[index as usize].accept_queue.pop_front() {
+        while let Some(child) = self.listeners[index].accept_queue.pop_front() {
             self.give_back(child, |connection, _| connection.abort());
         }
-        let listener = self.listeners.remove(index as usize);
+        let listener = self.listeners.remove(index);
         self.bindings.retain(|_, bound| *bound != index);
         debug_assert!(listener.half_open == 0);
         self.sockets.remove(id);
@@ -423,10 +443,10 @@ impl Stack {
     pub fn set_options(&mut self, now: Instant, id: SocketId, options: SocketOptions) -> Result<(), Error> {
         self.set_now(now);
         let rcvbuf = self.options(id)?.rcvbuf;
-        let options = Arc::new(SocketOptions { rcvbuf, ..options });
+        let options = self.shared_options(Some(SocketOptions { rcvbuf, ..options }));
         match &mut self.sockets.get_mut(id).ok_or(Error::NoSuchSocket)?.kind {
-            SocketKind::Listener(index) => self.listeners[*index as usize].options = options,
-            SocketKind::Opening(index) => self.openings[*index as usize].options = options,
+            SocketKind::Listener(index) => self.listeners[*index].options = options,
+            SocketKind::Opening(index) => self.openings[*index].options = options,
             SocketKind::Finished(finished) => finished.options = options,
             SocketKind::Connection(index) => {
                 let index = *index;
@@ -453,8 +473,8 @@ impl Stack {
         self.socket(id)?;
         Ok(match &mut self.sockets[id].kind {
             SocketKind::Listener(_) => None,
-            SocketKind::Opening(index) => self.openings[*index as usize].soft_error.take(),
-            SocketKind::Connection(index) => self.connections[*index as usize].soft_error.take(),
+            SocketKind::Opening(index) => self.openings[*index].soft_error.take(),
+            SocketKind::Connection(index) => self.connections[*index].soft_error.take(),
             SocketKind::Finished(finished) => finished.error.take(),
         })
     }

@@ -71,13 +71,13 @@ impl Stack {
                     .with_connection(index, |connection, env| connection.icmp_error(seq, error, hard, env));
                 self.apply(index, outcome, None);
             }
-            FlowRef::Opening(index) => match self.openings[index as usize].icmp_error(seq, error, hard) {
+            FlowRef::Opening(index) => match self.openings[index].icmp_error(seq, error, hard) {
                 Ok(Some(error)) => {
                     self.counters.attempt_fails += 1;
                     self.fail_opening(index, error);
                 }
                 Ok(None) => {
-                    let opening = &mut self.openings[index as usize];
+                    let opening = &mut self.openings[index];
                     let (socket, events) = (opening.socket, std::mem::take(&mut opening.events));
                     self.notify(socket, events);
                 }
@@ -85,7 +85,7 @@ impl Stack {
             },
             FlowRef::HalfOpen(index) => {
                 // SA-SYN_RCVD-20: an unreachable peer will not complete the handshake.
-                if seq != self.half_open[index as usize].iss {
+                if seq != self.half_open[index].iss {
                     self.dropped(&tuple, DropReason::IcmpNotInFlight);
                 } else if hard {
                     self.forget_half_open(index);
@@ -101,7 +101,7 @@ impl Stack {
         let destination = tuple.remote().ip();
         match flow {
             FlowRef::Connection(index) => {
-                let connection = &self.connections[index as usize];
+                let connection = &self.connections[index];
                 let snd = &connection.tcb.snd;
                 if !(seq.ge(snd.una) && seq.lt(snd.nxt)) {
                     return self.dropped(tuple, DropReason::IcmpNotInFlight);
@@ -114,7 +114,7 @@ impl Stack {
                 }
             }
             FlowRef::Opening(index) => {
-                let opening = &mut self.openings[index as usize];
+                let opening = &mut self.openings[index];
                 if seq != opening.iss {
                     return self.dropped(tuple, DropReason::IcmpNotInFlight);
                 }

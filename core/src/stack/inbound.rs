@@ -17,6 +17,10 @@ use crate::trace::{State, TraceKind};
 use crate::wire::tcp::{self, Flags, Header};
 use crate::wire::{Ecn, PROTOCOL_ICMP, PROTOCOL_ICMPV6, PROTOCOL_TCP, PROTOCOL_UDP, ipv4, ipv6};
 
+/// What is kept of a first fragment for the error that tells of its datagram's end: the headers of IPv6, its fragment
+/// header among them, and eight bytes more, by which the sender knows the connection.
+const FRAGMENT_QUOTE: usize = ipv6::HEADER_LEN + 8 + 8;
+
 /// An IP datagram, whole.
 pub(super) struct Datagram<'a> {
     pub(super) source: IpAddr,
@@ -129,7 +133,7 @@ impl Stack {
     fn fragment_arrives(&mut self, key: Key, offset: usize, more: bool, datagram: Datagram<'_>) {
         self.expire_fragments();
         self.counters.reasm_reqds += 1;
-        let quote = &datagram.quote[..datagram.quote.len().min(ipv6::HEADER_LEN + 8)];
+        let quote = &datagram.quote[..datagram.quote.len().min(FRAGMENT_QUOTE)];
         let piece = Piece { offset, more, payload: datagram.payload, quote };
         let evicted = self.fragments.evicted();
         let whole = self.fragments.insert(self.now, &self.config, key, piece);
@@ -189,7 +193,7 @@ impl Stack {
         let tuple = FourTuple::of(datagram.destination, local_port, datagram.source, remote_port);
         let payload_len = payload.len();
         self.note(&tuple, TraceKind::SegmentIn { header, payload_len });
-        let flow = self.find(&tuple);
+        let flow = self.find_in_train(&tuple);
         if flow.is_none() && tuple.is_land() {
             return self.dropped(&tuple, DropReason::Land);
         }
@@ -245,7 +249,7 @@ impl Stack {
 
     pub(super) fn connection_segment(&mut self, index: u32, segment: &Segment<'_>) {
         let full = self.memory_full() && !segment.payload.is_empty();
-        if full && !self.connections[index as usize].receive_queue.is_empty() {
+        if full && !self.connections[index].receive_queue.is_empty() {
             // Above `tcp_mem` only the sender's patience grows: an ACK would free nothing.
             self.counters.tcp_rcv_q_drop += 1;
             return self.dropped(&segment.tuple, DropReason::NoMemory);
@@ -255,7 +259,7 @@ impl Stack {
     }
 
     fn opening_segment(&mut self, index: u32, segment: &Segment<'_>) {
-        let outcome = self.openings[index as usize].segment_arrives(segment, &mut env!(self));
+        let outcome = self.openings[index].segment_arrives(segment, &mut env!(self));
         match outcome {
             SynSentOutcome::Dropped(reason) => self.dropped(&segment.tuple, reason),
             SynSentOutcome::Reset(reason) => {
@@ -282,7 +286,7 @@ impl Stack {
     }
 
     fn time_wait_segment(&mut self, index: u32, segment: &Segment<'_>, datagram: &Datagram<'_>) {
-        let entry = &mut self.time_waits.entries[index as usize];
+        let entry = &mut self.time_waits.entries[index];
         match entry.segment_arrives(segment, &mut env!(self)) {
             TimeWaitOutcome::Dropped(reason) => self.dropped(&segment.tuple, reason),
             TimeWaitOutcome::Answer { answer, restart } => {

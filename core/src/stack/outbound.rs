@@ -74,7 +74,7 @@ impl Stack {
     }
 
     fn transmit_connection(&mut self, index: u32, frame: &mut [u8]) -> Option<Transmit> {
-        let connection = self.connections.get_mut(index as usize)?;
+        let connection = self.connections.get_mut(index)?;
         let offload = self.interface.segmentation_offload;
         let outgoing = connection.next_segment(offload, &mut env!(self));
         arm(&mut self.wheel, index, &mut connection.tcb.timers);
@@ -94,7 +94,7 @@ impl Stack {
     }
 
     fn transmit_opening(&mut self, index: u32, frame: &mut [u8]) -> Option<Transmit> {
-        let opening = self.openings.get_mut(index as usize)?;
+        let opening = self.openings.get_mut(index)?;
         opening.queued = false;
         let outgoing = opening.next_segment(&mut env!(self))?;
         self.counters.out_requests += 1;

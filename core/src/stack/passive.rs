@@ -24,7 +24,7 @@ impl Stack {
             return self.dropped(&segment.tuple, DropReason::RstUnmatched);
         }
         if flags.ack() {
-            let expected = self.listeners[listener as usize].expects_cookies(self.now);
+            let expected = self.listeners[listener].expects_cookies(self.now);
             if !flags.syn() && expected && self.cookie_returns(listener, segment) {
                 return;
             }
@@ -61,7 +61,7 @@ impl Stack {
             self.counters.paws_passive += 1;
             return self.dropped(&tuple, DropReason::RecycledTimestamp);
         }
-        if self.listeners[listener as usize].accept_queue_full() {
+        if self.listeners[listener].accept_queue_full() {
             self.counters.listen_overflows += 1;
             self.counters.listen_drops += 1;
             return self.dropped(&tuple, DropReason::AcceptQueueFull);
@@ -69,7 +69,7 @@ impl Stack {
         let offer = Offer::of(segment, &self.config, tuple.is_ipv4());
         let mut give_cookie = None;
         if let Some(option) = segment.options().fast_open
-            && self.listeners[listener as usize].fast_open
+            && self.listeners[listener].fast_open
             && self.config.tcp_fastopen & 2 != 0
             && old.is_none()
         {
@@ -98,7 +98,7 @@ impl Stack {
     ) {
         let tuple = segment.tuple;
         let backlog = self.config.tcp_max_syn_backlog as usize;
-        let full = self.listeners[listener as usize].half_open >= backlog
+        let full = self.listeners[listener].half_open >= backlog
             || self.half_open.len() >= self.config.tcp_max_half_open as usize;
         let cookies = self.config.tcp_syncookies == 2 || full && self.config.tcp_syncookies == 1;
         if cookies && old.is_none() {
@@ -118,10 +118,10 @@ impl Stack {
         }
         let entry = HalfOpen::new(segment, listener, iss, offer, self.tick());
         let wait = entry.wait(&self.config, self.config.tcp_synack_retries);
-        let index = self.half_open.insert(entry) as u32;
+        let index = self.half_open.insert(entry);
         let target = PackedRef::from(FlowRef::HalfOpen(index)).0;
-        self.half_open[index as usize].timer = self.wheel.insert(Tick::after(self.now, wait), target);
-        self.listeners[listener as usize].half_open += 1;
+        self.half_open[index].timer = self.wheel.insert(Tick::after(self.now, wait), target);
+        self.listeners[listener].half_open += 1;
         self.place(&tuple, FlowRef::HalfOpen(index));
         if let Some((time_wait, _)) = old {
             self.gave_way.insert(index, time_wait);
@@ -137,8 +137,8 @@ impl Stack {
     }
 
     pub(super) fn syn_ack_of(&mut self, index: u32, reason: ReplyReason) -> Answer {
-        let entry = &self.half_open[index as usize];
-        let options = Arc::clone(&self.listeners[entry.listener as usize].options);
+        let entry = &self.half_open[index];
+        let options = Arc::clone(&self.listeners[entry.listener].options);
         let adv_mss = self.advertised_mss(entry.tuple.is_ipv4(), options.max_segment);
         let syn = SynAck { options: &options, adv_mss };
         entry.syn_ack(&syn, &env!(self), reason)
@@ -153,8 +153,8 @@ impl Stack {
     fn send_cookie(&mut self, listener: u32, segment: &Segment<'_>, offer: Offer) {
         let tuple = segment.tuple;
         self.counters.syncookies_sent += 1;
-        self.listeners[listener as usize].cookies_sent_at = Some(self.now);
-        let options = Arc::clone(&self.listeners[listener as usize].options);
+        self.listeners[listener].cookies_sent_at = Some(self.now);
+        let options = Arc::clone(&self.listeners[listener].options);
         let adv_mss = self.advertised_mss(tuple.is_ipv4(), options.max_segment);
         let iss = cookie::iss(&self.keys, self.now, &tuple, segment.seq(), offer);
         let ts_recent = segment.options().timestamps.map_or(0, |ts| ts.val);
@@ -197,7 +197,7 @@ impl Stack {
         origin: Origin,
         numbers: (SeqNum, SeqNum),
     ) -> Agreed {
-        let options = Arc::clone(&self.listeners[listener as usize].options);
+        let options = Arc::clone(&self.listeners[listener].options);
         let tuple = segment.tuple;
         Agreed {
             tuple,
@@ -220,7 +220,7 @@ impl Stack {
 
     /// Whether a listener may get one connection more; if not, the segment was dealt with (SA-SYN_RCVD-07, -08).
     fn room_for_child(&mut self, listener: u32, segment: &Segment<'_>) -> bool {
-        if self.listeners[listener as usize].accept_queue_full() {
+        if self.listeners[listener].accept_queue_full() {
             self.counters.listen_overflows += 1;
             if self.config.tcp_abort_on_overflow {
                 self.reply_limited(Answer::rst_to(segment, ReplyReason::RstOverflow));
@@ -240,9 +240,9 @@ impl Stack {
 
     /// SEGMENT ARRIVES in SYN-RECEIVED of a passive open (SA-SYN_RCVD).
     pub(super) fn half_open_segment(&mut self, index: u32, segment: &Segment<'_>) {
-        let entry = &mut self.half_open[index as usize];
+        let entry = &mut self.half_open[index];
         let listener = entry.listener;
-        let rcvbuf = self.listeners[listener as usize].options.rcvbuf;
+        let rcvbuf = self.listeners[listener].options.rcvbuf;
         match entry.segment_arrives(segment, rcvbuf, &mut env!(self)) {
             HalfOpenOutcome::Dropped(reason) => self.dropped(&segment.tuple, reason),
             HalfOpenOutcome::Answer(answer, reason) => {
@@ -276,7 +276,7 @@ impl Stack {
 
     pub(super) fn arm_half_open(&mut self, index: u32) {
         let retries = self.synack_retries();
-        let entry = &mut self.half_open[index as usize];
+        let entry = &mut self.half_open[index];
         self.wheel.remove(entry.timer);
         let target = PackedRef::from(FlowRef::HalfOpen(index)).0;
         let wait = entry.wait(&self.config, retries);
@@ -291,20 +291,20 @@ impl Stack {
 
     /// The third segment of the handshake.
     fn complete(&mut self, index: u32, segment: &Segment<'_>) {
-        let entry = &self.half_open[index as usize];
+        let entry = &self.half_open[index];
         let listener = entry.listener;
         if !self.room_for_child(listener, segment) {
-            if self.config.tcp_abort_on_overflow && self.listeners[listener as usize].accept_queue_full() {
+            if self.config.tcp_abort_on_overflow && self.listeners[listener].accept_queue_full() {
                 self.forget_half_open(index);
             }
             return;
         }
         if let Some(old) = self.gave_way.remove(&index) {
-            self.time_waits.entries.remove(old as usize);
+            self.time_waits.entries.remove(old);
             self.counters.tw_recycled += 1;
         }
         let entry = self.remove_half_open(index);
-        let options = Arc::clone(&self.listeners[listener as usize].options);
+        let options = Arc::clone(&self.listeners[listener].options);
         let adv_mss = self.advertised_mss(entry.tuple.is_ipv4(), options.max_segment);
         let pmtu = self.path_mtu(entry.tuple.remote().ip());
         let agreed = entry.agreed(&SynAck { options: &options, adv_mss }, pmtu, self.tick());
@@ -322,7 +322,7 @@ impl Stack {
     /// Puts a connection into the accept queue of its listener.
     fn adopt(&mut self, listener: u32, mut connection: Connection) -> SocketId {
         self.counters.passive_opens += 1;
-        let parent = self.listeners[listener as usize].socket;
+        let parent = self.listeners[listener].socket;
         connection.listener = parent;
         let events = Event::default();
         let kind = SocketKind::Connection(0);
@@ -330,7 +330,7 @@ impl Stack {
         connection.socket = id;
         let index = self.add_connection(connection);
         self.sockets[id].kind = SocketKind::Connection(index);
-        self.listeners[listener as usize].accept_queue.push_back(id);
+        self.listeners[listener].accept_queue.push_back(id);
         self.notify(parent, Event::READABLE);
         id
     }
@@ -338,7 +338,7 @@ impl Stack {
     /// A SYN with a valid Fast Open cookie: the application gets the connection and its data before the third
     /// segment (SA-LISTEN-06, N9). `false`: there are too many such connections, or no room.
     fn fast_open(&mut self, listener: u32, segment: &Segment<'_>, offer: Offer) -> bool {
-        if self.listeners[listener as usize].fast_open_pending >= self.config.tcp_fastopen_pending as usize {
+        if self.listeners[listener].fast_open_pending >= self.config.tcp_fastopen_pending as usize {
             self.counters.tcp_fast_open_listen_overflow += 1;
             return false;
         }
@@ -350,7 +350,7 @@ impl Stack {
         let agreed = self.agreed_without_entry(listener, segment, offer, Origin::FastOpen, numbers);
         self.note_listen(&tuple, State::SynReceived);
         self.counters.tcp_fast_open_passive += 1;
-        self.listeners[listener as usize].fast_open_pending += 1;
+        self.listeners[listener].fast_open_pending += 1;
         let mut connection = Connection::new(agreed, &env!(self));
         connection.tcb.snd.syn_pending = true;
         connection.tcb.rtt.start(connection.tcb.snd.nxt, self.now);

@@ -37,7 +37,7 @@ impl Stack {
             }
         }
         while let Some(index) = self.time_waits.pop_expired(tick) {
-            let tuple = self.time_waits.entries[index as usize].tuple;
+            let tuple = self.time_waits.entries[index].tuple;
             self.note(&tuple, TraceKind::Timer(TimerKind::TimeWait));
             self.remove_time_wait(index);
         }
@@ -45,7 +45,7 @@ impl Stack {
     }
 
     fn connection_timer(&mut self, index: u32) {
-        self.connections[index as usize].tcb.timers.node = TimerId::NONE;
+        self.connections[index].tcb.timers.node = TimerId::NONE;
         let outcome = self.with_connection(index, |connection, env| connection.run_timers(env));
         self.apply(index, outcome, None);
     }
@@ -53,7 +53,7 @@ impl Stack {
     /// The SYN-ACK was not answered (SA-SYN_RCVD-18, -19).
     fn half_open_timer(&mut self, index: u32) {
         let retries = self.synack_retries();
-        let entry = &mut self.half_open[index as usize];
+        let entry = &mut self.half_open[index];
         entry.timer = TimerId::NONE;
         let tuple = entry.tuple;
         if entry.retries >= retries {
@@ -78,7 +78,7 @@ impl Stack {
     }
 
     fn opening_timer(&mut self, index: u32) {
-        let opening = &mut self.openings[index as usize];
+        let opening = &mut self.openings[index];
         opening.timer = TimerId::NONE;
         let (tuple, socket) = (opening.tuple, opening.socket);
         let result = opening.timeout(self.now, &self.config);
@@ -98,7 +98,7 @@ impl Stack {
     }
 
     pub(super) fn queue_opening(&mut self, index: u32) {
-        let opening = &mut self.openings[index as usize];
+        let opening = &mut self.openings[index];
         if !opening.queued {
             opening.queued = true;
             self.make_ready(FlowRef::Opening(index));

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
 
 use super::{Interface, Socket, SocketKind, Stack};
 use crate::config::Config;
@@ -24,6 +25,8 @@ impl Stack {
     /// secret is kept.
     pub fn set_config(&mut self, config: Config) {
         self.config = Config { secret: self.config.secret, ..config };
+        self.no_port = None;
+        self.default_options = Arc::new(SocketOptions::new(&self.config));
     }
 
     /// What the stack is attached to.
@@ -93,7 +96,7 @@ impl Stack {
             ..entry(State::Listen, listener.local, unspecified(listener.local), age(listener.since))
         });
         let half_open = self.half_open.iter().map(|(_, half_open)| SocketEntry {
-            listener: self.listeners.get(half_open.listener as usize).map(|l| l.local),
+            listener: self.listeners.get(half_open.listener).map(|l| l.local),
             ..entry(State::SynReceived, half_open.tuple.local(), half_open.tuple.remote(), Duration::ZERO)
         });
         let openings = self.openings.iter().map(|(_, opening)| SocketEntry {
@@ -154,7 +157,7 @@ impl Stack {
 
     fn listener_address(&self, listener: SocketId) -> Option<SocketAddr> {
         match self.sockets.get(listener)?.kind {
-            SocketKind::Listener(index) => Some(self.listeners[index as usize].local),
+            SocketKind::Listener(index) => Some(self.listeners[index].local),
             _ => None,
         }
     }
@@ -168,7 +171,7 @@ impl Stack {
     pub fn info(&self, now: Instant, id: SocketId) -> Result<Info, Error> {
         match self.socket(id)?.kind {
             SocketKind::Connection(index) => {
-                Ok(self.connections[index as usize].info(now.max(self.now), &self.config))
+                Ok(self.connections[index].info(now.max(self.now), &self.config))
             }
             _ => Err(Error::NotConnected),
         }
@@ -179,7 +182,7 @@ impl Stack {
         Ok(match self.socket(id)?.kind {
             SocketKind::Listener(_) => State::Listen,
             SocketKind::Opening(_) => State::SynSent,
-            SocketKind::Connection(index) => self.connections[index as usize].tcb.state,
+            SocketKind::Connection(index) => self.connections[index].tcb.state,
             SocketKind::Finished(_) => State::Closed,
         })
     }
@@ -187,9 +190,9 @@ impl Stack {
     /// Our end.
     pub fn local_addr(&self, id: SocketId) -> Result<SocketAddr, Error> {
         Ok(match &self.socket(id)?.kind {
-            SocketKind::Listener(index) => self.listeners[*index as usize].local,
-            SocketKind::Opening(index) => self.openings[*index as usize].tuple.local(),
-            SocketKind::Connection(index) => self.connections[*index as usize].tcb.tuple.local(),
+            SocketKind::Listener(index) => self.listeners[*index].local,
+            SocketKind::Opening(index) => self.openings[*index].tuple.local(),
+            SocketKind::Connection(index) => self.connections[*index].tcb.tuple.local(),
             SocketKind::Finished(finished) => finished.local,
         })
     }
@@ -198,8 +201,8 @@ impl Stack {
     pub fn peer_addr(&self, id: SocketId) -> Result<SocketAddr, Error> {
         match &self.socket(id)?.kind {
             SocketKind::Listener(_) => Err(Error::NotConnected),
-            SocketKind::Opening(index) => Ok(self.openings[*index as usize].tuple.remote()),
-            SocketKind::Connection(index) => Ok(self.connections[*index as usize].tcb.tuple.remote()),
+            SocketKind::Opening(index) => Ok(self.openings[*index].tuple.remote()),
+            SocketKind::Connection(index) => Ok(self.connections[*index].tcb.tuple.remote()),
             SocketKind::Finished(finished) => Ok(finished.remote),
         }
     }
@@ -207,9 +210,9 @@ impl Stack {
     /// The options of a socket; of a listener those that its streams begin with.
     pub fn options(&self, id: SocketId) -> Result<&SocketOptions, Error> {
         Ok(match &self.socket(id)?.kind {
-            SocketKind::Listener(index) => &self.listeners[*index as usize].options,
-            SocketKind::Opening(index) => &self.openings[*index as usize].options,
-            SocketKind::Connection(index) => &self.connections[*index as usize].options,
+            SocketKind::Listener(index) => &self.listeners[*index].options,
+            SocketKind::Opening(index) => &self.openings[*index].options,
+            SocketKind::Connection(index) => &self.connections[*index].options,
             SocketKind::Finished(finished) => &finished.options,
         })
     }

@@ -69,12 +69,18 @@ impl Reassembly {
         self.ranges.get(at).copied().filter(|(left, _)| left.le(seq))
     }
 
+    /// The first part of `left..right` that is held.
+    fn overlap(&self, left: SeqNum, right: SeqNum) -> Option<(SeqNum, SeqNum)> {
+        let at = self.ranges.partition_point(|(_, end)| end.le(left));
+        let (from, to) = *self.ranges.get(at)?;
+        from.lt(right).then(|| (from.max(left), to.min(right)))
+    }
+
     fn offset_of(&self, seq: SeqNum) -> u64 {
         self.base_offset + u64::from(seq.since(self.base))
     }
 
-    /// Holds the parts of a payload that are not held yet. Gives what was there before of its beginning (for
-    /// D-SACK), or why there is no room.
+    /// Holds the parts of a payload that are not held yet. Gives why there is no room, if so.
     fn insert(
         &mut self,
         seq: SeqNum,
@@ -208,8 +214,12 @@ impl Connection {
         let fresh = &payload[skip.min(payload.len())..];
         let fits = &fresh[..fresh.len().min(room)];
         let excess = fresh.len() > fits.len();
+        // Of what was here before the first stretch is told (2883-1).
+        let end = start + fits.len() as u32;
         if skip > 0 {
             self.note_duplicate(seq, seq + (skip as u32).min(payload.len() as u32));
+        } else if let Some((left, right)) = self.reassembly.as_ref().and_then(|r| r.overlap(start, end)) {
+            self.note_duplicate(left, right);
         }
         let fin_at = segment.seq() + payload.len() as u32;
         let second_fin = segment.flags().fin() && self.tcb.rcv.fin_seen && fin_at.gt(self.tcb.rcv.fin_at);
@@ -293,12 +303,6 @@ impl Connection {
         self.tcb.ack.now = true;
         let nxt = self.tcb.rcv.nxt;
         let reassembly = self.reassembly.get_or_insert_with(|| Box::new(Reassembly::new(nxt)));
-        if let Some((left, right)) = reassembly.range_of(start) {
-            let end = (start + payload.len() as u32).min(right);
-            if start.ge(left) && start.lt(end) {
-                self.tcb.ack.dsack = (start, end);
-            }
-        }
         let (limit, max) = (self.tcb.rcv.buffer as usize, env.config.tcp_max_ooo_ranges as usize);
         let inserted = reassembly.insert(start, Piece { bytes: payload, packet }, limit, max);
         if reassembly.ranges.is_empty() {

@@ -20,6 +20,8 @@ pub(crate) struct Rtt {
     pub(crate) backoff: u8,
     after_syn_loss: bool,
     timing: bool,
+    /// What was being timed was sent again, and nothing gave a sample since.
+    ambiguous: bool,
     /// The segment being timed ends here: acknowledged, it gives a sample.
     timed_end: SeqNum,
     /// When it left, microseconds modulo 2^32.
@@ -35,6 +37,7 @@ impl Rtt {
             backoff: 0,
             after_syn_loss,
             timing: false,
+            ambiguous: after_syn_loss,
             timed_end: SeqNum(0),
             timed_at: 0,
         }
@@ -62,6 +65,13 @@ impl Rtt {
     /// Something was sent again: an ACK would be ambiguous (Karn, 6298-6).
     pub(crate) fn cancel(&mut self) {
         self.timing = false;
+        self.ambiguous = true;
+    }
+
+    /// Whether only a timestamp can tell a round trip now. Where timing can, the ACKs of one window are one sample,
+    /// with timestamps as without (7323-14).
+    pub(crate) fn needs_timestamp(&self) -> bool {
+        self.ambiguous
     }
 
     /// Our SYN-ACK had to be sent again (6298-11).
@@ -80,7 +90,10 @@ impl Rtt {
 
     /// Takes in a sample (6298-2, 6298-3).
     pub(crate) fn sample(&mut self, sample: Duration) {
-        let r = (sample.as_micros().min(u128::from(u32::MAX >> 4)) as u32).max(1);
+        self.ambiguous = false;
+        let micros =
+            sample.as_secs().saturating_mul(1_000_000).saturating_add(u64::from(sample.subsec_micros()));
+        let r = (micros.min(u64::from(u32::MAX >> 4)) as u32).max(1);
         if self.srtt == 0 {
             self.srtt = r;
             self.var = r / 2;
@@ -144,6 +157,7 @@ mod tests {
         assert_eq!(seconds, [924_600, 924_600, 511_000, 123_000]);
     }
 
+    /// 6298-1: one second before there is a sample (8961-1).
     #[test]
     fn samples_follow_rfc_6298_6298_2_6298_3() {
         let config = Config { tcp_rto_min: Duration::from_millis(1), ..Config::default() };
@@ -158,6 +172,16 @@ mod tests {
         assert_eq!(rtt.min().as_millis(), 80);
     }
 
+    /// 6298-8: what never varies leaves the granularity of the clock.
+    #[test]
+    fn without_variance_the_granularity_is_left_6298_8() {
+        let config = Config { tcp_rto_min: Duration::from_millis(1), ..Config::default() };
+        let mut rtt = Rtt::new(false);
+        (0..100).for_each(|_| rtt.sample(Duration::from_millis(80)));
+        assert_eq!(rtt.rto(&config), Duration::from_millis(81));
+    }
+
+    /// 8961-1.
     #[test]
     fn back_off_doubles_up_to_the_maximum_6298_5() {
         let config = Config::default();

@@ -72,14 +72,16 @@ impl Answer {
     }
 
     /// The RST that answers a segment (RFC 9293 §3.5.2): `<SEQ=SEG.ACK>` to an ACK, else
-    /// `<SEQ=0><ACK=SEG.SEQ+SEG.LEN>`. Its timestamps echo the segment's (7323-17).
+    /// `<SEQ=0><ACK=SEG.SEQ+SEG.LEN>`. Its timestamps echo the segment's (7323-17), and what the segment echoes, which
+    /// is its sender's TS.Recent: a peer that holds a RST against PAWS takes it as well.
     pub(crate) fn rst_to(segment: &Segment<'_>, reason: ReplyReason) -> Answer {
         let (seq, ack, flags) = if segment.flags().ack() {
             (segment.ack(), SeqNum(0), Flags::RST)
         } else {
             (SeqNum(0), segment.end(), Flags::RST | Flags::ACK)
         };
-        let timestamps = segment.options().timestamps.map(|ts| Timestamps { val: 0, ecr: ts.val });
+        let val = |ts: Timestamps| if segment.flags().ack() { ts.ecr } else { 0 };
+        let timestamps = segment.options().timestamps.map(|ts| Timestamps { val: val(ts), ecr: ts.val });
         let options = Options { timestamps, ..Options::default() };
         Answer { tuple: segment.tuple, seq, ack, flags, window: 0, options, reason }
     }

@@ -166,7 +166,9 @@ impl Connection {
             }
         }
         let used = self.tcb.snd.cwnd_limited || flight_before * 2 >= self.congestion.cwnd();
-        if grow && used && self.tcb.snd.una.gt(self.tcb.snd.iss + 1) {
+        if !used {
+            self.congestion.unused();
+        } else if grow && self.tcb.snd.una.gt(self.tcb.snd.iss + 1) {
             let srtt = self.tcb.rtt.srtt();
             self.congestion.acknowledged(Acknowledged { now: env.now, bytes: acked, mss, srtt });
         }
@@ -176,16 +178,18 @@ impl Connection {
     fn measure(&mut self, ack: SeqNum, segment: &Segment<'_>, env: &mut Env<'_>) {
         let timed = self.tcb.rtt.completed(ack, env.now);
         let by_timestamp = || {
-            let ecr = segment.options().timestamps.filter(|_| self.tcb.ts.on)?.ecr;
+            let usable = self.tcb.ts.on && self.tcb.rtt.needs_timestamp();
+            let ecr = segment.options().timestamps.filter(|_| usable)?.ecr;
             let elapsed = env.timestamp_clock().wrapping_add(self.tcb.ts.offset).wrapping_sub(ecr);
             // An echo of something we did not send, or of weeks ago, is no sample (7323-14).
             (ecr != 0 && elapsed < 1 << 24).then(|| Duration::from_millis(u64::from(elapsed)))
         };
         if let Some(sample) = timed.or_else(by_timestamp) {
             self.tcb.rtt.sample(sample);
-            let rto = self.tcb.rtt.rto(env.config);
-            let tuple = self.tcb.tuple;
-            env.note(&tuple, TraceKind::Rtt { sample, rto });
+            if env.trace.is_on() {
+                let (tuple, rto) = (self.tcb.tuple, self.tcb.rtt.rto(env.config));
+                env.note(&tuple, TraceKind::Rtt { sample, rto });
+            }
         }
     }
 

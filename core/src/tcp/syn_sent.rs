@@ -159,9 +159,10 @@ impl Opening {
         let Some(timestamps) = segment.options().timestamps.filter(|_| env.config.tcp_timestamps) else {
             return true;
         };
-        let since_first = env.now - self.first_sent.unwrap_or(env.now);
+        let first = self.first_sent.unwrap_or(env.now).as_millis() as u32;
         let age = self.timestamp(env).wrapping_sub(timestamps.ecr);
-        timestamps.ecr == 0 || u128::from(age) <= since_first.as_millis() + 1
+        // In ticks: between two moments there may be one more of them than milliseconds.
+        timestamps.ecr == 0 || age <= env.timestamp_clock().wrapping_sub(first)
     }
 
     /// Both SYNs are known: the control block can be made.

@@ -3,14 +3,13 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
 
-use slab::Slab;
-
 use super::segment::{Answer, Segment};
 use super::tcb::{Connection, Env};
-use crate::config::Config;
+use crate::config::{Config, PortRange};
 use crate::counters::{DropReason, ReplyReason};
 use crate::flow::FourTuple;
 use crate::seq::SeqNum;
+use crate::table::Table;
 use crate::time::{Duration, Instant, Tick};
 use crate::wire::tcp::Timestamps;
 
@@ -91,19 +90,30 @@ impl TimeWait {
             env.counters.tcp_syn_challenge += 1;
             return self.limited(ReplyReason::ChallengeAck, env);
         }
-        if flags.fin() && flags.ack() && segment.end() == self.rcv_nxt && segment.ack() == self.snd_nxt {
+        if !flags.ack() {
+            return TimeWaitOutcome::Dropped(DropReason::TimeWaitSegment);
+        }
+        if self.is_old(segment) {
+            env.counters.paws_estab += 1;
+            return self.limited(ReplyReason::TimeWaitAck, env);
+        }
+        if flags.fin() && segment.end() == self.rcv_nxt && segment.ack() == self.snd_nxt {
             // Our last ACK was lost (T4a).
             return TimeWaitOutcome::Answer {
                 answer: self.ack(ReplyReason::TimeWaitFinAck, env),
                 restart: true,
             };
         }
-        let plain =
-            flags.ack() && seq == self.rcv_nxt && segment.len() == 0 && segment.ack().le(self.snd_nxt);
-        if plain || !flags.ack() {
+        if seq == self.rcv_nxt && segment.len() == 0 && segment.ack().le(self.snd_nxt) {
             return TimeWaitOutcome::Dropped(DropReason::TimeWaitSegment);
         }
         self.limited(ReplyReason::TimeWaitAck, env)
+    }
+
+    /// PAWS (7323-10, SA-TIME_WAIT-10).
+    fn is_old(&self, segment: &Segment<'_>) -> bool {
+        let timestamps = segment.options().timestamps.filter(|_| self.timestamps_on());
+        timestamps.is_some_and(|ts| (ts.val.wrapping_sub(self.ts_recent) as i32) < 0)
     }
 
     /// RFC 6191: whether a SYN cannot be an old duplicate (6191-1 to -4).
@@ -163,7 +173,7 @@ pub(crate) fn length(config: &Config) -> Duration {
 /// All entries, and the order in which they end.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct TimeWaits {
-    pub(crate) entries: Slab<TimeWait>,
+    pub(crate) entries: Table<TimeWait>,
     /// Entry and deadline, ascending. An element whose deadline is no longer the entry's is stale.
     order: VecDeque<(u32, Tick)>,
 }
@@ -171,14 +181,14 @@ pub(crate) struct TimeWaits {
 impl TimeWaits {
     pub(crate) fn insert(&mut self, entry: TimeWait) -> u32 {
         let deadline = entry.deadline;
-        let index = self.entries.insert(entry) as u32;
+        let index = self.entries.insert(entry);
         self.push(index, deadline);
         index
     }
 
     pub(crate) fn restart(&mut self, index: u32, now: Instant, length: Duration) {
         let deadline = Tick::after(now, length);
-        if let Some(entry) = self.entries.get_mut(index as usize)
+        if let Some(entry) = self.entries.get_mut(index)
             && entry.deadline != deadline
         {
             entry.deadline = deadline;
@@ -189,15 +199,19 @@ impl TimeWaits {
     fn push(&mut self, index: u32, deadline: Tick) {
         if self.order.len() > 2 * self.entries.len() + 64 {
             let entries = &self.entries;
-            self.order.retain(|(i, at)| entries.get(*i as usize).is_some_and(|e| e.deadline == *at));
+            self.order.retain(|(i, at)| entries.get(*i).is_some_and(|e| e.deadline == *at));
         }
         self.order.push_back((index, deadline));
+    }
+
+    fn is_stale(&self, (index, deadline): &(u32, Tick)) -> bool {
+        self.entries.get(*index).is_none_or(|entry| entry.deadline != *deadline)
     }
 
     /// The first entry that is over at `now`; the caller removes it.
     pub(crate) fn pop_expired(&mut self, now: Tick) -> Option<u32> {
         while let Some(&(index, deadline)) = self.order.front() {
-            let stale = self.entries.get(index as usize).is_none_or(|e| e.deadline != deadline);
+            let stale = self.is_stale(&(index, deadline));
             if !stale && !deadline.is_due(now) {
                 return None;
             }
@@ -211,6 +225,30 @@ impl TimeWaits {
 
     pub(crate) fn next(&self) -> Option<Tick> {
         self.order.front().map(|(_, deadline)| *deadline)
+    }
+
+    /// The tuple of the oldest entry between the address and the end of `ends`, with a local port in `range`. Only
+    /// the first few entries are looked at: with more peers than that, few ports of one are taken.
+    pub(crate) fn oldest_towards(&mut self, ends: &FourTuple, range: PortRange) -> Option<FourTuple> {
+        const LOOK: usize = 64;
+        while self.order.front().is_some_and(|element| self.is_stale(element)) {
+            self.order.pop_front();
+        }
+        let first = self.order.iter().take(LOOK).filter(|element| !self.is_stale(element));
+        let tuples = first.map(|(index, _)| self.entries[*index].tuple);
+        let mut fit = tuples.filter(|tuple| {
+            (range.0..=range.1).contains(&tuple.local_port) && FourTuple { local_port: 0, ..*tuple } == *ends
+        });
+        fit.next()
+    }
+
+    /// No entry ends or may be reused before this; that one is removed otherwise is not counted.
+    pub(crate) fn next_change(&self, now: Instant, config: &Config) -> Tick {
+        let soon = Tick(Tick::at(now).0.wrapping_add(1));
+        let Some(end) = self.next() else { return soon };
+        let early = length(config).saturating_sub(config.tcp_tw_reuse_delay).as_millis() as u32;
+        let reusable = Tick(end.0.wrapping_sub(early));
+        if reusable.is_due(soon) { soon } else { reusable }
     }
 }
 

@@ -5,6 +5,7 @@ use super::input::{Closed, Outcome};
 use super::rtt::model_timeout;
 use super::tcb::{Connection, Env, Origin};
 use crate::error::Error;
+use crate::info::CaState;
 use crate::socket::Event;
 use crate::time::{Deadline, Duration, Tick};
 use crate::trace::{Loss, State, TimerKind, TraceKind};
@@ -65,7 +66,11 @@ impl Connection {
             env.counters.r1_reached += 1;
             self.signal(Event::TROUBLE);
         }
-        let (flight, mss) = (self.flight(), u32::from(self.payload_mss()));
+        let (mut flight, mss) = (self.flight(), u32::from(self.payload_mss()));
+        if self.recovery.as_ref().is_some_and(|recovery| recovery.phase == CaState::Recovery) {
+            // A retransmission was lost too: a second reduction, of what the first one left (5681-14).
+            flight = flight.min(self.congestion.cwnd());
+        }
         let una = self.tcb.snd.una;
         self.probe_lost(una, true, env);
         if self.tcb.snd.wnd > 0 {

@@ -10,6 +10,7 @@ use steadfast_core::{ConnectOptions, Error, ListenOptions, Shutdown};
 
 use crate::harness::{BUFFER, PORT, Test, each, each_with};
 
+/// 9293-d.
 #[test]
 fn a_reset_is_never_answered_sa_closed_01() {
     each(|t| {
@@ -21,6 +22,7 @@ fn a_reset_is_never_answered_sa_closed_01() {
     });
 }
 
+/// 9293-c, where there is no connection.
 #[test]
 fn without_ack_the_answer_acknowledges_all_of_it_sa_closed_02() {
     each(|t| {
@@ -45,6 +47,16 @@ fn with_ack_the_answer_takes_its_number_sa_closed_03() {
     });
 }
 
+/// The timestamp of the answer is what the segment echoes: its sender's TS.Recent. Linux holds a RST against PAWS in
+/// SYN-RECEIVED and TIME-WAIT, and would ignore the zero of RFC 7323 §5.2 for a minute.
+#[test]
+fn with_ack_the_answer_has_timestamps_that_pass_paws_sa_closed_03_7323_17() {
+    each(|t| {
+        t.send("S. seq 0 ack 77 <ts 500 ecr 400>");
+        t.recv("R seq 77 win 0 <ts 400 ecr 500>");
+    });
+}
+
 #[test]
 fn a_broken_checksum_is_not_answered_sa_closed_04() {
     each(|t| {
@@ -59,6 +71,7 @@ fn a_broken_checksum_is_not_answered_sa_closed_04() {
 }
 
 /// Not to broadcast or multicast, nor to what is not ours (MUST-57).
+/// 1122-1.
 #[test]
 fn a_syn_to_many_is_not_answered_sa_closed_04() {
     each(|t| {
@@ -121,6 +134,7 @@ fn resets_to_all_prefixes_together_are_limited_sa_closed_05() {
     );
 }
 
+/// P4: the listener of one address comes before that of all.
 #[test]
 fn a_port_is_listened_on_once_sa_closed_06() {
     each(|t| {
@@ -140,6 +154,8 @@ fn a_port_is_listened_on_once_sa_closed_06() {
     });
 }
 
+/// MUST-67, 6691-1: the MSS is the MTU less the fixed headers, whether timestamps take room of it or not. 6298-1: one
+/// second until the SYN goes again. 7323-8: the echo of a SYN is 0.
 #[test]
 fn an_active_open_sends_a_syn_sa_closed_07() {
     each(|t| {
@@ -154,6 +170,7 @@ fn an_active_open_sends_a_syn_sa_closed_07() {
     });
 }
 
+/// SHLD-5: the MSS always. 7323-1: scaling is on where both SYNs have it.
 #[test]
 fn with_every_option_off_only_the_mss_is_offered_sa_closed_07() {
     each_with(
@@ -172,6 +189,7 @@ fn with_every_option_off_only_the_mss_is_offered_sa_closed_07() {
 }
 
 /// Two ISNs of one 4-tuple differ by the clock, and of two 4-tuples by the secret (MUST-8, MUST-9).
+/// SHLD-1: M + F(4-tuple, secret).
 #[test]
 fn the_iss_moves_with_the_clock_sa_closed_07() {
     let iss = |wait: u64, port: u16| {

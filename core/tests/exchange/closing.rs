@@ -6,6 +6,7 @@ use steadfast_core::{Duration, Error, Event, Shutdown};
 
 use crate::harness::{each, each_with};
 
+/// 9293-j: who waits to read is woken.
 #[test]
 fn a_fin_in_order_is_acknowledged_and_told_sa_est_22() {
     each(|t| {

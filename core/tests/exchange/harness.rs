@@ -411,6 +411,7 @@ impl Test {
             (ends.0, ends.1, h.protocol, payload, h.ttl, h.dscp, h.ecn)
         } else {
             let (h, payload) = ipv6::parse(packet).expect("a sound IPv6 header");
+            assert!(h.fragment.is_none(), "TCP is never fragmented (8200-2)");
             let ends = (IpAddr::V6(h.source), IpAddr::V6(h.destination));
             (ends.0, ends.1, h.protocol, payload, h.hop_limit, h.dscp, h.ecn)
         };

@@ -1,4 +1,4 @@
-//! What comes before the tables: P0 to P5, fragments, ICMP.
+//! What comes before the tables: P0 to P5, the order of P8, addresses, fragments, ICMP.
 
 use std::net::IpAddr;
 
@@ -6,7 +6,8 @@ use steadfast_core::counters::DropReason;
 use steadfast_core::trace::State;
 use steadfast_core::wire::icmp::{self, ErrorKind, Message};
 use steadfast_core::wire::tcp::{self, Header};
-use steadfast_core::wire::{Ecn, PROTOCOL_TCP, checksum, ipv6};
+use steadfast_core::wire::{Ecn, PROTOCOL_TCP, checksum, ipv4, ipv6};
+use steadfast_core::{ConnectOptions, Duration, Error, Event, ListenOptions};
 
 use crate::harness::{Test, each, ip, v4_header};
 
@@ -184,6 +185,8 @@ fn flags_that_nobody_sends_are_dropped_p2() {
 
 /// P3, T-57: broken options cost the segment, never the connection; unknown ones are skipped (MUST-6), and options
 /// may lie at any byte (MUST-64).
+/// Known are EOL, NOP and MSS at least (MUST-4), an option may stand in any segment (MUST-5), but those of a SYN
+/// count nowhere else (MUST-65, 7323-1).
 #[test]
 fn broken_options_drop_the_segment_p3() {
     each(|t| {
@@ -243,6 +246,88 @@ fn a_segment_from_ourselves_is_dropped_p5() {
         let counters = t.stack.counters();
         let dropped = counters.dropped(DropReason::Land) + counters.dropped(DropReason::BadSource);
         assert_eq!(dropped, 2);
+    });
+}
+
+/// P8: RST, SYN, ACK, text, FIN, in this order. What is refused at one check does nothing at a later one.
+#[test]
+fn the_checks_of_a_segment_come_in_their_order_p8() {
+    each(|t| {
+        t.reach(State::Established);
+        let beyond = t.nxt + 1000;
+        // SYN before the ACK, whose number is wrong: it is the SYN that is answered.
+        t.send(&format!("S. seq 51 ack {beyond}"));
+        t.recv_ack();
+        t.dropped(&[DropReason::SynChallenged]);
+        // ACK before URG, text and FIN: nothing of them counts.
+        t.events(t.sock);
+        t.send(&format!("FPU. seq 51:61 ack {beyond} urg 3"));
+        t.recv_ack();
+        t.dropped(&[DropReason::AckOfUnsent]);
+        assert_eq!((t.state(), t.events(t.sock)), (State::Established, Event::default()));
+        // ACK before text: what a segment acknowledges is gone when its text is answered.
+        t.write(10);
+        t.recv("P. seq 101:111 ack 51");
+        t.send("FP. seq 51:61 ack 111");
+        t.recv(". seq 111 ack 62");
+        assert_eq!((t.state(), t.queued()), (State::CloseWait, 0));
+        // Text before FIN: all of it can be read before the end.
+        t.read(10);
+        assert_eq!(t.read_end(), Ok(0));
+    });
+    each(|t| {
+        t.reach(State::Established);
+        // RST before the ACK, whose number is wrong.
+        t.send(&format!("R. seq 51 ack {}", t.nxt + 1000));
+        t.is_closed(Some(Error::ConnectionReset));
+    });
+}
+
+/// MUST-43, MUST-45: a connect may say from where, and whatever the connection sends is from there. 1122-4: who is asked
+/// at one of our addresses answers from it.
+#[test]
+fn a_connection_keeps_its_address_must_43_must_45() {
+    each(|t| {
+        let other: IpAddr = if t.v6 { "fd00::5" } else { "10.0.0.5" }.parse().unwrap();
+        t.stack.add_address(other, 24);
+        let sources = |t: &mut Test| {
+            let mut frame = vec![0; 2000];
+            let mut all = Vec::new();
+            while let Some(sent) = t.stack.transmit(t.now, &mut frame) {
+                let packet = &frame[..sent.len];
+                all.push(if t.v6 {
+                    IpAddr::V6(ipv6::parse(packet).unwrap().0.source)
+                } else {
+                    IpAddr::V4(ipv4::parse(packet).unwrap().0.source)
+                });
+            }
+            all
+        };
+        let from = |address| ConnectOptions { local_address: Some(address), ..ConnectOptions::default() };
+        let id = t.stack.connect(t.now, t.remote(), from(other)).unwrap();
+        for _ in 0..3 {
+            assert_eq!(sources(t), [other]);
+            t.now += Duration::from_secs(1);
+            t.stack.advance(t.now);
+        }
+        sources(t);
+        t.stack.abort(t.now, id).unwrap();
+        assert_eq!(t.stack.connect(t.now, t.remote(), from(t.theirs())), Err(Error::AddrNotAvailable));
+        let any: IpAddr = if t.v6 { "::" } else { "0.0.0.0" }.parse().unwrap();
+        let listener = t.stack.listen((any, 80).into(), ListenOptions::default()).unwrap();
+        let (header, _) = t.segment("S seq 0");
+        for address in [other, t.ours()] {
+            let syn = t.ip_packet(t.theirs(), address, &header, &[], Ecn::NotEct);
+            t.stack.receive(t.now, &syn[..]);
+            assert_eq!(sources(t), [address]);
+            // And so do its RST and its answer to a ping.
+            let (mut stray, _) = t.segment(". seq 1 ack 1");
+            stray.destination_port = 81;
+            let stray = t.ip_packet(t.theirs(), address, &stray, &[], Ecn::NotEct);
+            t.stack.receive(t.now, &stray[..]);
+            assert_eq!(sources(t), [address]);
+        }
+        t.stack.close(t.now, listener).unwrap();
     });
 }
 
@@ -330,8 +415,13 @@ fn incomplete_datagrams_time_out_1122_2() {
         assert_eq!(t.stack.counters().reasm_timeout, 1);
         let (to, body) = t.icmp.pop_front().expect("time exceeded");
         assert_eq!(to, t.theirs());
-        let Some(Message::Error { kind, .. }) = parse(t, &body) else { panic!() };
+        let Some(Message::Error { kind, quoted }) = parse(t, &body) else { panic!() };
         assert_eq!(kind, ErrorKind::ReassemblyTimeExceeded);
+        // Headers and eight bytes more: ports and sequence number, by which the sender knows what it is about.
+        let ports = [t.cur().port.to_be_bytes(), t.port.to_be_bytes()].concat();
+        let at = ip_header_len(t) + if t.v6 { 8 } else { 0 };
+        assert_eq!(quoted.get(at..at + 4), Some(&ports[..]));
+        assert!(quoted.len() >= at + 8);
     });
 }
 

@@ -285,6 +285,7 @@ fn somaxconn_caps_the_backlog_sa_listen_08() {
     );
 }
 
+/// MUST-63, 1122-1: a source is a host.
 #[test]
 fn a_syn_from_or_to_no_host_is_dropped_sa_listen_09() {
     each(|t| {
@@ -366,6 +367,7 @@ fn accept_gives_the_oldest_first_sa_listen_14() {
 }
 
 /// Also SA-LISTEN-16: half-open entries go silently, connections that nobody accepted are reset.
+/// SA-SYN_RCVD-21: the last segment of the handshake finds nobody.
 #[test]
 fn closing_a_listener_resets_what_waits_sa_listen_15() {
     each(|t| {
@@ -406,6 +408,28 @@ fn an_accepted_connection_outlives_its_listener_sa_listen_15() {
         t.write(10);
         t.recv("P. seq 1:11 ack 1");
         assert_eq!(t.state(), State::Established);
+    });
+}
+
+/// Queue lengths as `ss` shows them, and what was dropped.
+#[test]
+fn status_tells_the_queues_sa_listen_17() {
+    each(|t| {
+        let listener = t.listen_with(ListenOptions { backlog: 1, ..ListenOptions::default() });
+        for port in [5000, 6000, 7000] {
+            t.peer(port);
+            t.send("S seq 0");
+            t.recv("S. seq 0 ack 1 <mss 1460>");
+        }
+        t.send(". seq 1 ack 1");
+        t.peer(8000);
+        t.send("S seq 0");
+        t.recv_nothing();
+        let all = t.stack.sockets(t.now);
+        let entry = all.iter().find(|s| s.state == State::Listen).unwrap();
+        assert_eq!((entry.socket, entry.local), (Some(listener), t.local()));
+        assert_eq!((entry.recv_q, entry.send_q, entry.half_open), (1, 1, 2));
+        assert_eq!((t.stack.counters().listen_overflows, t.stack.counters().listen_drops), (1, 1));
     });
 }
 

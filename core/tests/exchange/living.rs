@@ -63,6 +63,24 @@ fn an_answered_keepalive_starts_the_time_anew_must_29() {
     });
 }
 
+/// MUST-27: interval, time between probes and their number are the application's.
+#[test]
+fn the_times_of_keepalive_are_set_per_socket_must_27() {
+    each(|t| {
+        t.reach(State::Established);
+        t.set_options(|o| {
+            (o.keepalive, o.keepalive_probes) = (true, 2);
+            o.keepalive_time = Duration::from_secs(10);
+            o.keepalive_intvl = Duration::from_secs(3);
+        });
+        t.recv_after(10_000, ". seq 100 ack 51");
+        t.recv_after(3000, ". seq 100 ack 51");
+        t.wait(3000);
+        t.recv_rst();
+        t.is_closed(Some(Error::TimedOut));
+    });
+}
+
 /// MUST-26: not while data is outstanding; traffic puts it off.
 #[test]
 fn keepalive_leaves_a_busy_connection_alone_must_26() {
@@ -314,6 +332,7 @@ fn fast_open_connect(t: &mut Test) {
 }
 
 /// The client: asks for a cookie, and puts data on the next SYN (7413-1).
+/// 9293-k: the SYN-ACK may acknowledge the SYN alone, or the data with it.
 #[test]
 fn a_client_uses_the_cookie_it_got_7413_1() {
     each_with(

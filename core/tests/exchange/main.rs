@@ -1,8 +1,9 @@
 //! The core as exchanges: one stack, segments made by hand on the other side, a clock that the test moves.
 //!
 //! A module per state of RFC 9293 §3.10.7, and for what crosses them: `synchronized` (rows that six states share),
-//! `carrying` (data), `living` (timers, limits, keepalive), `ip`. A test's name says the behaviour and ends with a
-//! row of the decision tables (`SA-EST-03`: `sa_est_03`); where it stands for more, its comment lists them.
+//! `carrying`, `windows` and `timestamps` (data), `living` (timers, limits, keepalive), `ip`. A test's name says the
+//! behaviour and ends with a row of the decision tables (`SA-EST-03`: `sa_est_03`); where it stands for more, its comment
+//! lists them.
 
 #![allow(unreachable_pub, reason = "its modules are its own")]
 
@@ -18,3 +19,5 @@ mod syn_sent;
 mod synchronized;
 mod text;
 mod time_wait;
+mod timestamps;
+mod windows;

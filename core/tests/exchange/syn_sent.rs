@@ -9,6 +9,7 @@ use crate::harness::{BUFFER, PORT, Test, each, each_with};
 
 const SYN: &str = "S seq 0 win 10000 <mss 1460, sackOK, wscale 0>";
 
+/// 9293-c, before a connection is synchronized.
 #[test]
 fn an_unacceptable_ack_is_answered_by_a_reset_of_its_number_sa_syn_sent_01() {
     each(|t| {
@@ -25,6 +26,7 @@ fn an_unacceptable_ack_is_answered_by_a_reset_of_its_number_sa_syn_sent_01() {
     });
 }
 
+/// 9293-d.
 #[test]
 fn an_unacceptable_ack_with_rst_is_dropped_sa_syn_sent_02() {
     each(|t| {
@@ -85,6 +87,7 @@ fn a_syn_ack_establishes_and_is_acknowledged_at_once_sa_syn_sent_05() {
 }
 
 /// Data waits in the queue and leaves with the ACK (also SA-SYN_SENT-20).
+/// SA-SYN_SENT-21: and nothing can be read yet.
 #[test]
 fn data_written_early_leaves_with_the_third_segment_sa_syn_sent_05() {
     each(|t| {
@@ -129,6 +132,7 @@ fn options_that_the_peer_does_not_answer_stay_off_sa_syn_sent_05() {
 }
 
 /// Without an MSS option 536 (IPv4) or 1220 (IPv6) is assumed (MUST-15).
+/// 6691-1: the sender takes its options off.
 #[test]
 fn without_an_mss_option_the_default_holds_sa_syn_sent_05() {
     each(|t| {
@@ -150,9 +154,9 @@ fn an_echo_of_a_timestamp_never_sent_is_reset_sa_syn_sent_06() {
         t.wait(100_000);
         t.connect();
         let sent = t.cur().ts_last;
-        for ecr in [sent + 2, sent - 2, sent.wrapping_add(1 << 31)] {
+        for ecr in [sent + 1, sent - 1, sent.wrapping_add(1 << 31)] {
             t.send(&format!("S. seq 0 ack 1 <ts 5 ecr {ecr}>"));
-            t.recv("R seq 1 <ts 0 ecr 5>");
+            t.recv(&format!("R seq 1 <ts {ecr} ecr 5>"));
             assert_eq!(t.state(), State::SynSent);
         }
         assert_eq!(t.stack.counters().paws_active, 3);
@@ -381,6 +385,7 @@ fn the_last_soft_error_is_the_reason_given_sa_syn_sent_16() {
     );
 }
 
+/// SHLD-26, as far as the connection is not synchronized.
 #[test]
 fn a_hard_icmp_error_ends_the_attempt_sa_syn_sent_17() {
     each(|t| {
@@ -400,6 +405,7 @@ fn a_hard_icmp_error_ends_the_attempt_sa_syn_sent_17() {
     });
 }
 
+/// SHLD-25.
 #[test]
 fn a_soft_icmp_error_is_told_and_the_attempt_goes_on_sa_syn_sent_18() {
     each(|t| {

@@ -67,6 +67,7 @@ fn a_syn_ack_again_gets_its_ack_sa_est_01() {
 }
 
 /// 5961-9: five in a second for each connection, and after it five more; another connection has its own.
+/// 5961-10: the other connection has a budget of its own, and its answers say nothing of this one.
 #[test]
 fn challenges_are_limited_for_each_connection_5961_9() {
     each(|t| {
@@ -151,7 +152,8 @@ fn what_came_before_the_reset_can_be_read_sa_est_03() {
     });
 }
 
-/// SA-EST-04, SA-FIN_WAIT_1-04, SA-FIN_WAIT_2-04, SA-CLOSE_WAIT-04, SA-CLOSING-04, SA-LAST_ACK-04 (5961-3).
+/// SA-EST-04, SA-FIN_WAIT_1-04, SA-FIN_WAIT_2-04, SA-CLOSE_WAIT-04, SA-CLOSING-04, SA-LAST_ACK-04 (5961-3). 5961-12:
+/// nobody may ever answer the challenge, and nothing waits for it.
 #[test]
 fn rst_elsewhere_in_the_window_is_challenged_sa_est_04() {
     in_each(&ALL, |t| {
@@ -163,6 +165,10 @@ fn rst_elsewhere_in_the_window_is_challenged_sa_est_04() {
             stays(t, state);
         }
         t.dropped(&[DropReason::RstChallenged; 3]);
+        if t.una == t.nxt {
+            t.wait(1_000_000);
+            stays(t, state);
+        }
     });
 }
 
@@ -276,6 +282,20 @@ fn duplicate_data_is_acknowledged_at_once_with_d_sack_sa_est_08() {
     });
 }
 
+/// A duplicate that PAWS refuses is one all the same: its sender wants to know what it sent for nothing.
+#[test]
+fn duplicate_data_with_an_old_timestamp_is_told_2883_1() {
+    in_each(&ALL, |t| {
+        if !t.ts {
+            return;
+        }
+        let (old, ecr) = (t.ts_val - 1, t.cur().ts_last);
+        t.send(&format!("P. seq 1:51 ack {} <ts {old} ecr {ecr}>", t.una));
+        t.recv(&format!(". seq {} ack {} <sack 1:51>", t.nxt, t.rcv));
+        t.dropped(&[DropReason::Paws]);
+    });
+}
+
 /// SA-EST-09, SA-FIN_WAIT_1-09, SA-FIN_WAIT_2-09, SA-CLOSE_WAIT-09, SA-CLOSING-09, SA-LAST_ACK-09: twice a second,
 /// beside the budget of other unacceptable segments (decision 12).
 #[test]
@@ -381,6 +401,7 @@ fn a_zero_window_takes_no_data_sa_est_11() {
 }
 
 /// SA-EST-12, SA-FIN_WAIT_1-12, SA-FIN_WAIT_2-12, SA-CLOSE_WAIT-11, SA-CLOSING-11, SA-LAST_ACK-11 (7323-10).
+/// P6: PAWS comes before all else, but not before a SYN or a RST.
 #[test]
 fn an_old_timestamp_is_acknowledged_and_dropped_sa_est_12() {
     in_each(&ALL, |t| {
@@ -530,6 +551,7 @@ fn an_ack_too_old_is_challenged_sa_est_17() {
 }
 
 /// SA-EST-18, SA-FIN_WAIT_1-19, SA-FIN_WAIT_2-19, SA-CLOSE_WAIT-17, SA-CLOSING-18, SA-LAST_ACK-18.
+/// 9293-c, once a connection is synchronized: an ACK, no RST.
 #[test]
 fn an_ack_of_what_was_never_sent_is_acknowledged_sa_est_18() {
     in_each(&ALL, |t| {
@@ -560,6 +582,7 @@ fn data_in_order_is_delivered_sa_est_19() {
 }
 
 /// Trimmed on the left (9293-g) and on the right.
+/// P7.
 #[test]
 fn data_is_trimmed_to_the_window_sa_est_19() {
     in_each(&RECEIVING, |t| {
@@ -581,6 +604,7 @@ fn data_is_trimmed_to_the_window_sa_est_19() {
 }
 
 /// SA-EST-20, SA-FIN_WAIT_1-21, SA-FIN_WAIT_2-21 (5681-8, 2018-2, 2018-3).
+/// SHLD-31.
 #[test]
 fn data_after_a_gap_waits_and_is_told_sa_est_20() {
     in_each(&RECEIVING, |t| {
@@ -631,6 +655,27 @@ fn the_first_copy_of_a_byte_wins_sa_est_21() {
         let mut buffer = [0; 100];
         assert_eq!(t.stack.recv(t.sock, &mut buffer), Ok(14));
         assert_eq!(&buffer[..14], b"hhggFFFFgghhii");
+    });
+}
+
+/// Wherever in a segment the bytes lie that wait beyond a gap already, in order or out of order.
+#[test]
+fn what_waits_and_comes_again_is_told_2883_1() {
+    in_each(&RECEIVING, |t| {
+        let (rcv, una, nxt) = (t.rcv, t.una, t.nxt);
+        let send = |t: &mut Test, from: u32, to: u32| {
+            t.send(&format!("P. seq {}:{} ack {una}", rcv + from, rcv + to));
+        };
+        let block = |from: u32, to: u32| format!("{}:{}", rcv + from, rcv + to);
+        send(t, 20, 30);
+        t.recv(&format!(". seq {nxt} ack {rcv} <sack {}>", block(20, 30)));
+        send(t, 20, 30);
+        t.recv(&format!(". seq {nxt} ack {rcv} <sack {} {}>", block(20, 30), block(20, 30)));
+        send(t, 10, 40);
+        t.recv(&format!(". seq {nxt} ack {rcv} <sack {} {}>", block(20, 30), block(10, 40)));
+        send(t, 0, 15);
+        t.recv(&format!(". seq {nxt} ack {} <sack {}>", rcv + 40, block(10, 15)));
+        t.read(40);
     });
 }
 
@@ -759,6 +804,7 @@ fn urg_after_the_fin_is_ignored_sa_close_wait_21() {
 
 /// SA-EST-27, SA-EST-28, SA-FIN_WAIT_1-28, SA-FIN_WAIT_1-29, SA-CLOSING-23, SA-CLOSING-24, SA-LAST_ACK-23,
 /// SA-LAST_ACK-24 (5927-3): no ICMP error ends a synchronized connection.
+/// SHLD-25; SHLD-26 under RFC 5927.
 #[test]
 fn icmp_errors_are_soft_sa_est_27() {
     in_each(&[State::Established, State::FinWait1, State::CloseWait, State::Closing, State::LastAck], |t| {
@@ -817,6 +863,7 @@ fn writing_after_our_fin_fails_sa_fin_wait_1_31() {
 }
 
 /// SA-EST-30, SA-CLOSE_WAIT-25.
+/// SHLD-28: as large as the MSS.
 #[test]
 fn what_is_written_is_sent_in_segments_sa_est_30() {
     in_each(&[State::Established, State::CloseWait], |t| {

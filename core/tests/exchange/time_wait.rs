@@ -33,6 +33,7 @@ fn reopen(t: &mut Test, seq: u32) -> u32 {
 }
 
 /// 6191-1, 6191-4: a later timestamp, or a later sequence number where there is none.
+/// SA-LISTEN-10: with an ISS above the old SND.NXT.
 #[test]
 fn a_later_syn_takes_over_sa_time_wait_01() {
     each(|t| {
@@ -278,9 +279,19 @@ fn an_old_timestamp_is_acknowledged_sa_time_wait_10() {
         }
         time_wait(t);
         let (old, ecr) = (t.ts_val - 5, t.cur().ts_last);
-        t.send(&format!("P. seq 52:62 ack 102 <ts {old} ecr {ecr}>"));
-        t.recv(". seq 102 ack 52");
+        // Not even what is otherwise ignored, or the FIN again, which would restart the time.
+        for text in ["P. seq 52:62 ack 102", ". seq 52 ack 102", "F. seq 51 ack 102"] {
+            t.send(&format!("{text} <ts {old} ecr {ecr}>"));
+            t.recv(". seq 102 ack 52");
+            t.send(&format!("{text} <ts {old} ecr {ecr}>"));
+            t.recv_nothing();
+            t.wait(500);
+        }
+        assert_eq!(t.stack.counters().paws_estab, 6);
+        t.wait(38_500 - 1);
         stays(t);
+        t.wait(1);
+        assert_eq!(t.tuple_state(), State::Closed);
     });
 }
 

@@ -301,7 +301,7 @@ impl Io {
         let Some(socket) = self.sockets.get(&id).filter(|socket| !socket.listener) else { return };
         world.streams.get_mut(socket.tx).ended = true;
         // With unread data, or linger 0, it is no good order: the peer gets a RST (T11).
-        let unread = world.stack.info(world.host_now, id).is_ok_and(|info| info.recv_q > 0);
+        let unread = world.stack.queued(world.host_now, id).is_ok_and(|(unread, _)| unread > 0);
         let hard = world.stack.options(id).is_ok_and(|o| o.linger.is_some_and(|linger| linger.is_zero()));
         if unread || hard {
             world.streams.get_mut(socket.tx).broken = true;

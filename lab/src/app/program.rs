@@ -10,6 +10,7 @@ use super::io::Reading;
 use super::serve::Server;
 use super::{Got, Io, Surprise, World};
 use crate::scenario::script::{App, Call, Expected, Read, Setting, Step, Wait};
+use crate::text::Tolerance;
 
 /// A step, or the bounds of a repetition.
 #[derive(Clone, Debug)]
@@ -107,7 +108,7 @@ impl Program {
             self.since = world.now;
             self.progress = Progress::Fresh;
             self.at += 1;
-            if let Some(surprise) = judge(&step, &got, world.now) {
+            if let Some(surprise) = judge(&step, &got, world.now, world.tolerance) {
                 surprises.push(Surprise { line: step.line, text: surprise });
             }
             if world.lenient && self.gives_up(&step, &got, io, world) {
@@ -292,7 +293,7 @@ impl Program {
                 }
                 told(if matches!(step.call, Call::Close) { io.close(world, id) } else { io.abort(world, id) })
             }
-            Call::Set(settings) => told(world.stack.options(id).cloned().and_then(|mut options| {
+            Call::Set(settings) => told(world.stack.options(id).and_then(|mut options| {
                 settings.iter().for_each(|setting| setting.apply(&mut options));
                 world.stack.set_options(world.host_now, id, options)
             })),
@@ -403,8 +404,8 @@ fn wait(what: Wait, id: SocketId, io: &mut Io, world: &mut World<'_>) -> Option<
             Ok(Some(error)) | Err(error) => Some(Got::Error(error)),
             Ok(None) => None,
         },
-        Wait::Flushed => match world.stack.info(world.host_now, id) {
-            Ok(info) => (info.send_q == 0).then_some(Got::Done),
+        Wait::Flushed => match world.stack.queued(world.host_now, id) {
+            Ok((_, unacknowledged)) => (unacknowledged == 0).then_some(Got::Done),
             Err(_) => over.then(|| match io.take_error(world, id) {
                 Ok(Some(error)) | Err(error) => Got::Error(error),
                 Ok(None) => Got::Done,
@@ -431,7 +432,7 @@ fn describe(world: &mut World<'_>, step: &Step, got: &Got) {
 }
 
 /// What is wrong with what came of a step.
-fn judge(step: &Step, got: &Got, now: Instant) -> Option<String> {
+fn judge(step: &Step, got: &Got, now: Instant, tolerance: Tolerance) -> Option<String> {
     let outcome = step.outcome();
     let fits = match outcome.map_or(&Expected::Ok, |outcome| &outcome.what) {
         Expected::Any => true,
@@ -452,7 +453,7 @@ fn judge(step: &Step, got: &Got, now: Instant) -> Option<String> {
             }
         },
     };
-    let in_time = outcome.and_then(|outcome| outcome.at).is_none_or(|at| at.contains(now));
+    let in_time = outcome.and_then(|outcome| outcome.at).is_none_or(|at| at.contains(now, tolerance));
     if fits && in_time {
         return None;
     }

@@ -109,6 +109,21 @@ pub(crate) struct IpInfo {
     pub(crate) tos: Option<u8>,
     pub(crate) ttl: Option<u8>,
     pub(crate) flow_label: Option<u32>,
+    /// Of a packet to the stack: addresses that are no host's, in place of the flow's.
+    pub(crate) from: Option<Cast>,
+    pub(crate) to: Option<Cast>,
+    /// Of a segment to the stack: the checksum of TCP is wrong.
+    pub(crate) bad_checksum: bool,
+}
+
+/// Addresses that are not one host's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Cast {
+    Multicast,
+    /// IPv6 has none; there it is the group of all nodes.
+    Broadcast,
+    /// No host's: a neighbour of the stack's that does not exist.
+    Nobody,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -157,6 +172,8 @@ pub(crate) enum TcpOption {
         ecr: Option<u32>,
     },
     FastOpen(Vec<u8>),
+    /// The cookie that the stack gave, whatever it is.
+    GivenCookie,
     /// Kind 254 with the identifier, then data.
     Experiment(u16, Vec<u8>),
     Md5(Vec<u8>),

@@ -1,13 +1,13 @@
 //! Packets that the script sends, as bytes.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use steadfast_core::wire::checksum::{Sum, pseudo_header};
 use steadfast_core::wire::{
     Ecn, PROTOCOL_ICMP, PROTOCOL_ICMPV6, PROTOCOL_TCP, PROTOCOL_UDP, ipv4, ipv6, tcp,
 };
 
-use super::ast::{EcnSpec, Icmp, IcmpName, IpInfo, Quoted, Tcp, TcpOption};
+use super::ast::{Cast, EcnSpec, Icmp, IcmpName, IpInfo, Quoted, Tcp, TcpOption};
 use super::flow::Flow;
 
 const TTL: u8 = 255;
@@ -34,15 +34,25 @@ pub(crate) fn segment(spec: &Tcp, ip: &IpInfo, flow: &Flow) -> Vec<u8> {
     put(&mut bytes, 14, &spec.window.unwrap_or(flow.window).to_be_bytes());
     put(&mut bytes, 18, &spec.urgent.unwrap_or(0).to_be_bytes());
     bytes.resize(bytes.len() + spec.len as usize, 0);
-    let mut sum = pseudo_header(
-        flow.remote.ip(),
-        flow.local.ip(),
-        PROTOCOL_TCP,
-        u32::try_from(bytes.len()).unwrap_or(0),
-    );
+    let source = ip.from.map_or(flow.remote.ip(), |cast| address(cast, flow));
+    let destination = ip.to.map_or(flow.local.ip(), |cast| address(cast, flow));
+    let mut sum = pseudo_header(source, destination, PROTOCOL_TCP, u32::try_from(bytes.len()).unwrap_or(0));
     sum.add_bytes(&bytes);
-    tcp::set_checksum(&mut bytes, sum.finish());
-    packet(flow.remote.ip(), flow.local.ip(), PROTOCOL_TCP, ip, &bytes)
+    // A flipped bit; 0 and 0xffff would mean the same.
+    tcp::set_checksum(&mut bytes, sum.finish() ^ u16::from(ip.bad_checksum));
+    packet(source, destination, PROTOCOL_TCP, ip, &bytes)
+}
+
+fn address(cast: Cast, flow: &Flow) -> IpAddr {
+    match cast {
+        Cast::Nobody => match flow.local.ip() {
+            IpAddr::V4(local) => Ipv4Addr::from_bits(local.to_bits() ^ 2).into(),
+            IpAddr::V6(local) => Ipv6Addr::from_bits(local.to_bits() ^ 2).into(),
+        },
+        _ if flow.local.is_ipv6() => Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1).into(),
+        Cast::Multicast => Ipv4Addr::new(224, 0, 0, 1).into(),
+        Cast::Broadcast => Ipv4Addr::BROADCAST.into(),
+    }
 }
 
 fn emit(option: &TcpOption, flow: &Flow, out: &mut Vec<u8>) {
@@ -68,6 +78,7 @@ fn emit(option: &TcpOption, flow: &Flow, out: &mut Vec<u8>) {
             tagged(8, &pair(val.unwrap_or(0), echo));
         }
         TcpOption::FastOpen(cookie) => tagged(34, cookie),
+        TcpOption::GivenCookie => tagged(34, &flow.cookie),
         TcpOption::Experiment(id, data) => tagged(254, &[&id.to_be_bytes(), data.as_slice()].concat()),
         TcpOption::Md5(digest) => {
             let mut whole = digest.clone();

@@ -4,13 +4,13 @@ mod message;
 mod readiness;
 mod sockets;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 
-use steadfast_core::{Instant, Shutdown};
+use steadfast_core::Shutdown;
 
 use super::ast::{Call, Expression, Field};
-use super::posix::{Errno, Lingering, Posix};
+use super::subject::{Errno, Refused, Reply, Request};
 use super::symbol;
 
 /// Addresses and ports that `...` stands for.
@@ -30,189 +30,195 @@ pub(crate) struct Calls {
     descriptors: BTreeMap<i64, i32>,
     /// The socket that code looks at: the last that was made or accepted.
     pub(crate) under_test: Option<i32>,
+    /// Where connections were opened to.
+    pub(crate) destinations: BTreeSet<SocketAddr>,
     /// Sockets that were made so far, accepted ones not counted.
     pub(crate) sockets_made: usize,
 }
 
-/// What a call has done so far.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Progress {
-    started: bool,
-    done: usize,
-    until: Option<Instant>,
-    lingering: Option<Lingering>,
+/// What a call of the script comes to.
+pub(crate) enum Understood {
+    /// To be asked of the subject.
+    Request(Request),
+    /// An argument is one that every system refuses.
+    Error(Errno),
 }
 
-/// How far a call came.
-#[derive(Clone, Debug)]
-pub(crate) enum Attempt {
-    /// It returned, and this is wrong with what it left in its arguments.
-    Returned(Result<i64, Errno>, Option<String>),
-    /// It has to wait, until this time at the most.
-    Blocks(Option<Instant>),
-}
+/// What came of a call: its result, and what is wrong with what it left in its arguments.
+pub(crate) type Judged = (Result<i64, Errno>, Option<String>);
 
-/// Why a call was not made.
-#[derive(Clone, Debug)]
-pub(crate) enum Refused {
-    /// It does not apply here.
-    Skip(String),
-    /// It makes no sense.
-    Wrong(String),
-}
+type Decoded = Result<Understood, Refused>;
+/// What is wrong with what a call left in its arguments.
+type Checked = Result<Option<String>, Refused>;
 
-type Tried = Result<Attempt, Refused>;
-
-fn returned(result: Result<impl Into<i64>, Errno>) -> Tried {
-    Ok(Attempt::Returned(result.map(Into::into), None))
-}
-
-fn counted(result: Result<usize, Errno>) -> Tried {
-    Ok(Attempt::Returned(result.map(|count| count as i64), None))
+fn request(request: Request) -> Decoded {
+    Ok(Understood::Request(request))
 }
 
 impl Calls {
     pub(crate) fn new(ends: Ends) -> Calls {
-        Calls { ends, descriptors: BTreeMap::new(), under_test: None, sockets_made: 0 }
+        Calls {
+            ends,
+            descriptors: BTreeMap::new(),
+            under_test: None,
+            destinations: BTreeSet::new(),
+            sockets_made: 0,
+        }
     }
 
-    /// Makes the call, or goes on with one that had to wait.
-    pub(crate) fn attempt(&mut self, posix: &mut Posix, call: &Call, progress: &mut Progress) -> Tried {
+    /// What the call asks for.
+    pub(crate) fn decode(&self, call: &Call) -> Decoded {
         let arguments = Arguments { call, values: &call.arguments };
-        let tried = match call.name.as_str() {
-            "socket" => self.socket(posix, &arguments),
-            "bind" => self.bind(posix, &arguments),
-            "listen" => self.listen(posix, &arguments),
-            "accept" | "accept4" => self.accept(posix, &arguments),
-            "connect" => self.connect(posix, &arguments, progress),
-            "read" | "recv" | "recvfrom" | "readv" | "recvmsg" => self.receive(posix, &arguments, progress),
-            "write" | "send" | "sendto" | "writev" | "sendmsg" => self.send(posix, &arguments, progress),
-            "fcntl" => self.fcntl(posix, &arguments),
-            "ioctl" => self.ioctl(posix, &arguments),
-            "close" => self.close(posix, &arguments, progress),
-            "shutdown" => self.shutdown(posix, &arguments),
-            "getsockopt" => self.getsockopt(posix, &arguments),
-            "setsockopt" => self.setsockopt(posix, &arguments),
-            "getsockname" | "getpeername" => self.name(posix, &arguments),
-            "poll" => self.poll(posix, &arguments, progress),
-            "epoll_create" | "epoll_create1" => self.epoll_create(posix, &arguments),
-            "epoll_ctl" => self.epoll_ctl(posix, &arguments),
-            "epoll_wait" | "epoll_pwait" => self.epoll_wait(posix, &arguments, progress),
-            "pipe" => self.pipe(posix, &arguments),
-            "open" => self.open(posix, &arguments),
-            "splice" => self.splice(posix, &arguments, progress),
-            "sendfile" => self.sendfile(posix, &arguments, progress),
+        match call.name.as_str() {
+            "socket" => self.socket(&arguments),
+            "bind" => self.bind(&arguments),
+            "listen" => self.listen(&arguments),
+            "accept" | "accept4" => self.accept(&arguments),
+            "connect" => self.connect(&arguments),
+            "read" | "recv" | "recvfrom" | "readv" | "recvmsg" => self.receive(&arguments),
+            "write" | "send" | "sendto" | "writev" | "sendmsg" => self.send(&arguments),
+            "fcntl" => self.fcntl(&arguments),
+            "ioctl" => self.ioctl(&arguments),
+            "close" => request(Request::Close { fd: self.descriptor(&arguments, 0)? }),
+            "shutdown" => self.shutdown(&arguments),
+            "getsockopt" => self.getsockopt(&arguments),
+            "setsockopt" => self.setsockopt(&arguments),
+            "getsockname" => request(Request::LocalAddress { fd: self.descriptor(&arguments, 0)? }),
+            "getpeername" => request(Request::PeerAddress { fd: self.descriptor(&arguments, 0)? }),
+            "poll" => self.poll(&arguments),
+            "epoll_create" | "epoll_create1" => request(Request::Epoll),
+            "epoll_ctl" => self.epoll_ctl(&arguments),
+            "epoll_wait" | "epoll_pwait" => self.epoll_wait(&arguments),
+            "pipe" => request(Request::Pipe),
+            // Whatever is opened is a file of zeros: nothing else of the machine is read.
+            "open" => request(Request::Open),
+            "splice" => self.splice(&arguments),
+            "sendfile" => self.sendfile(&arguments),
             name => Err(Refused::Skip(format!("the system call {name} is not interpreted"))),
-        };
-        progress.started = true;
-        tried
+        }
     }
 
-    /// Binds the script's number of a new descriptor to ours.
+    /// Takes note of what a call did, and holds it against what the script says.
+    pub(crate) fn judge(&mut self, call: &Call, came: Result<Reply, Errno>) -> Result<Judged, Refused> {
+        let arguments = Arguments { call, values: &call.arguments };
+        let reply = match came {
+            Ok(reply) => reply,
+            Err(errno) => return Ok((Err(errno), None)),
+        };
+        let wrong = match &reply {
+            Reply::Number(count) => self.check_number(&arguments, *count)?,
+            Reply::Descriptor(fd) => {
+                self.made(&call.result, *fd);
+                if call.name == "socket" {
+                    self.under_test = Some(*fd);
+                    self.sockets_made += 1;
+                }
+                None
+            }
+            Reply::Accepted(fd, peer) => {
+                self.made(&call.result, *fd);
+                self.under_test = Some(*fd);
+                differing_address(&arguments, "peer", *peer)?
+            }
+            Reply::Pipe(out, into) => self.check_pipe(&arguments, *out, *into)?,
+            Reply::Received(bytes, flags) => message::check_received(&arguments, bytes, *flags)?,
+            Reply::Address(address) => differing_address(&arguments, "address", *address)?,
+            Reply::Setting(setting) => sockets::check_option(&arguments, setting)?,
+            Reply::Readiness(all) => readiness::check_poll(&arguments, all)?,
+            Reply::Events(all) => readiness::check_events(&arguments, all)?,
+        };
+        // `ioctl` gives its count through an argument.
+        let counts = !matches!(call.name.as_str(), "ioctl");
+        let result = match reply {
+            Reply::Number(count) if counts => count,
+            Reply::Descriptor(fd) | Reply::Accepted(fd, _) => i64::from(fd),
+            Reply::Received(bytes, _) => bytes.len() as i64,
+            Reply::Readiness(all) => all.iter().filter(|revents| **revents != 0).count() as i64,
+            Reply::Events(all) => all.len() as i64,
+            _ => 0,
+        };
+        Ok((Ok(result), wrong))
+    }
+
+    /// Binds the script's number of a new descriptor to the subject's.
     fn made(&mut self, script: &Expression, fd: i32) {
         if let Expression::Integer(number) = script {
             self.descriptors.insert(*number, fd);
         }
     }
 
-    /// Ours of the script's number; one that is none of ours is none of the stack's either.
+    /// The subject's of the script's number; one that was not made here is none of the subject's either.
     fn descriptor(&self, arguments: &Arguments<'_>, index: usize) -> Result<i32, Refused> {
         let script = arguments.integer(index)?;
         Ok(self.descriptors.get(&script).copied().unwrap_or(-1))
     }
 
-    fn fcntl(&mut self, posix: &mut Posix, arguments: &Arguments<'_>) -> Tried {
+    fn fcntl(&self, arguments: &Arguments<'_>) -> Decoded {
         let fd = self.descriptor(arguments, 0)?;
         match arguments.name(1)? {
             "F_SETFL" => {
                 let on = arguments.integer(2)? & symbol::O_NONBLOCK != 0;
-                returned(posix.set_nonblocking(fd, on).map(|()| 0))
+                request(Request::SetNonblocking { fd, on })
             }
-            "F_GETFL" => {
-                // Reading and writing, as every socket does.
-                let flags = if posix.nonblocking(fd) { symbol::O_NONBLOCK | 2 } else { 2 };
-                returned(if posix.exists(fd) { Ok(flags) } else { Err("EBADF") })
-            }
-            "F_SETFD" | "F_GETFD" => returned(if posix.exists(fd) { Ok(0) } else { Err("EBADF") }),
+            "F_GETFL" => request(Request::Flags { fd }),
+            "F_SETFD" | "F_GETFD" => request(Request::Exists { fd }),
             other => Err(Refused::Skip(format!("fcntl {other} is not interpreted"))),
         }
     }
 
-    fn ioctl(&mut self, posix: &mut Posix, arguments: &Arguments<'_>) -> Tried {
+    fn ioctl(&self, arguments: &Arguments<'_>) -> Decoded {
         let fd = self.descriptor(arguments, 0)?;
-        let count = match arguments.name(1)? {
-            "SIOCINQ" | "FIONREAD" => posix.unread(fd),
-            "SIOCOUTQ" | "TIOCOUTQ" | "FIONWRITE" => posix.outstanding(fd, false),
-            "SIOCOUTQNSD" => posix.outstanding(fd, true),
+        match arguments.name(1)? {
+            "SIOCINQ" | "FIONREAD" => request(Request::Unread { fd }),
+            "SIOCOUTQ" | "TIOCOUTQ" | "FIONWRITE" => request(Request::Outstanding { fd, unsent: false }),
+            "SIOCOUTQNSD" => request(Request::Outstanding { fd, unsent: true }),
             "FIONBIO" => {
                 let on = arguments.first_of(2)?.and_then(number).unwrap_or(0) != 0;
-                return returned(posix.set_nonblocking(fd, on).map(|()| 0));
+                request(Request::SetNonblocking { fd, on })
             }
-            other => return Err(Refused::Skip(format!("ioctl {other} is not interpreted"))),
-        };
-        let count = match count {
-            Ok(count) => count as i64,
-            Err(errno) => return returned(Err::<i64, _>(errno)),
-        };
-        let wrong = match arguments.first_of(2)? {
-            Some(Expression::Any) | None => None,
-            Some(expected) => {
-                let expected =
-                    number(expected).ok_or_else(|| Refused::Wrong("ioctl: expected [number]".into()))?;
-                (expected != count).then(|| format!("ioctl gave {count}, expected {expected}"))
-            }
-        };
-        Ok(Attempt::Returned(Ok(0), wrong))
-    }
-
-    fn close(&mut self, posix: &mut Posix, arguments: &Arguments<'_>, progress: &mut Progress) -> Tried {
-        if !progress.started {
-            let fd = self.descriptor(arguments, 0)?;
-            match posix.close(fd) {
-                Ok(lingering) => progress.lingering = lingering,
-                Err(errno) => return returned(Err::<i64, _>(errno)),
-            }
-            self.descriptors.retain(|_, known| *known != fd);
-            if self.under_test == Some(fd) {
-                self.under_test = None;
-            }
-        }
-        match &progress.lingering {
-            Some(lingering) if posix.lingers(lingering) => Ok(Attempt::Blocks(Some(lingering.until))),
-            _ => returned(Ok(0)),
+            other => Err(Refused::Skip(format!("ioctl {other} is not interpreted"))),
         }
     }
 
-    fn shutdown(&mut self, posix: &mut Posix, arguments: &Arguments<'_>) -> Tried {
+    /// What else a call that gives a number means, and whether the number is right where an argument says it.
+    fn check_number(&mut self, arguments: &Arguments<'_>, count: i64) -> Checked {
+        match arguments.call.name.as_str() {
+            "close" => {
+                let fd = self.descriptor(arguments, 0)?;
+                self.descriptors.retain(|_, known| *known != fd);
+                if self.under_test == Some(fd) {
+                    self.under_test = None;
+                }
+                Ok(None)
+            }
+            "ioctl" if arguments.name(1)? != "FIONBIO" => match arguments.first_of(2)? {
+                Some(Expression::Any) | None => Ok(None),
+                Some(expected) => {
+                    let expected =
+                        number(expected).ok_or_else(|| Refused::Wrong("ioctl: expected [number]".into()))?;
+                    Ok((expected != count).then(|| format!("ioctl gave {count}, expected {expected}")))
+                }
+            },
+            _ => Ok(None),
+        }
+    }
+
+    fn shutdown(&self, arguments: &Arguments<'_>) -> Decoded {
         let how = match arguments.integer(1)? {
             0 => Shutdown::Read,
             1 => Shutdown::Write,
             2 => Shutdown::Both,
-            _ => return returned(Err::<i64, _>("EINVAL")),
+            _ => return Ok(Understood::Error("EINVAL")),
         };
-        let fd = self.descriptor(arguments, 0)?;
-        returned(posix.shutdown(fd, how).map(|()| 0))
+        request(Request::Shutdown { fd: self.descriptor(arguments, 0)?, how })
     }
 
-    fn pipe(&mut self, posix: &mut Posix, arguments: &Arguments<'_>) -> Tried {
+    fn check_pipe(&mut self, arguments: &Arguments<'_>, out: i32, into: i32) -> Checked {
         let Some(Expression::List(list)) = arguments.values.first() else {
             return Err(Refused::Wrong("pipe: expected [number, number]".into()));
         };
-        let (out, into) = match posix.pipe() {
-            Ok(pair) => pair,
-            Err(errno) => return returned(Err::<i64, _>(errno)),
-        };
         list.iter().zip([out, into]).for_each(|(script, fd)| self.made(script, fd));
-        returned(Ok(0))
-    }
-
-    /// Whatever is opened is a file of zeros: nothing of the machine is read.
-    fn open(&mut self, posix: &mut Posix, arguments: &Arguments<'_>) -> Tried {
-        let opened = posix.open_plain();
-        if let Ok(fd) = opened {
-            self.made(&arguments.call.result, fd);
-        }
-        returned(opened)
+        Ok(None)
     }
 }
 
@@ -307,7 +313,9 @@ fn address(value: &Expression) -> Result<Option<SocketAddr>, Refused> {
     Ok(Some(SocketAddr::new(address, port)))
 }
 
-/// A call that would have to wait: it waits, or says so.
-fn block_or(nonblocking: bool, until: Option<Instant>) -> Tried {
-    if nonblocking { returned(Err::<i64, _>("EAGAIN")) } else { Ok(Attempt::Blocks(until)) }
+/// Whether the address that a call gave is the one that its second argument says.
+fn differing_address(arguments: &Arguments<'_>, what: &str, came: SocketAddr) -> Checked {
+    let said = arguments.values.get(1).map(address).transpose()?.flatten();
+    let wrong = said.filter(|said| *said != came);
+    Ok(wrong.map(|said| format!("the {what} is {came}, expected {said}")))
 }

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use super::lex::{Parsed, Position, SyntaxError};
-pub(crate) use info::{constant, field, state};
+pub(crate) use info::{constant, info, state_alone};
 
 /// Expressions may nest so deep.
 const DEPTH: usize = 32;

@@ -1,11 +1,13 @@
-//! Commands in backticks. They are read, never executed: what they set is set in the stack of the lab, what they
-//! ask is asked of it.
+//! Commands in backticks. They are read, never executed: what they set is set in the subject of the run, what
+//! they ask is asked of it.
 
 mod sysctl;
 
-use steadfast_core::Stack;
-use steadfast_core::time::{Duration, Instant};
+use steadfast_core::time::Duration;
 use steadfast_core::trace::State;
+
+use super::subject::Subject;
+pub(crate) use sysctl::apply;
 
 /// What a command did.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -25,21 +27,20 @@ pub(crate) enum Refused {
 }
 
 /// Reads the file of a set-up script; its path is as the command has it.
-pub(crate) type Files<'a> = &'a dyn Fn(&str) -> Option<String>;
+pub(crate) type Files<'a> = &'a (dyn Fn(&str) -> Option<String> + Sync);
 
 /// Set-up scripts may call each other so deep.
 const DEPTH: usize = 4;
 
 /// Carries out a command, which may be several.
-pub(crate) fn run(text: &str, stack: &mut Stack, now: Instant, files: Files<'_>) -> Result<Done, Refused> {
+pub(crate) fn run(text: &str, subject: &mut dyn Subject, files: Files<'_>) -> Result<Done, Refused> {
     let mut done = Done::default();
-    Runner { stack, now, files, done: &mut done }.commands(text, 0)?;
+    Runner { subject, files, done: &mut done }.commands(text, 0)?;
     Ok(done)
 }
 
 struct Runner<'a> {
-    stack: &'a mut Stack,
-    now: Instant,
+    subject: &'a mut dyn Subject,
     files: Files<'a>,
     done: &'a mut Done,
 }
@@ -141,45 +142,48 @@ impl Runner<'_> {
     }
 
     fn set(&mut self, name: &str, value: &str) -> Result<(), Refused> {
-        let mut config = self.stack.config().clone();
-        match sysctl::apply(&mut config, name, value) {
-            Ok(None) => self.stack.set_config(config),
-            Ok(Some(note)) => self.done.notes.push(note),
-            Err(why) => return Err(Refused::Skip(why)),
-        }
+        let note = self.subject.set(name, value).map_err(Refused::Skip)?;
+        self.done.notes.extend(note);
         Ok(())
     }
 
-    /// A listing of the sockets and what is looked for in it: `sockstat … | grep -c ESTABLISHED | grep 1`.
+    /// A listing of the sockets or of the counters and what is looked for in it: `sockstat … | grep -c ESTABLISHED | grep
+    /// 1`, `nstat | grep -x "ListenDrops 2"`.
     fn pipeline(&mut self, command: &str, ask: &str, filters: &str) -> Result<(), Refused> {
         let unknown = || Refused::Skip(format!("the command `{command}` is not interpreted"));
         let name = ask.split_whitespace().next().unwrap_or_default();
         let name = name.rsplit('/').next().unwrap_or(name);
-        if !matches!(name, "sockstat" | "netstat" | "ss") {
+        if !matches!(name, "sockstat" | "netstat" | "ss" | "nstat") {
             return Err(unknown());
         }
-        let mut lines: Vec<String> = self.listing(name);
+        let listed = self.listing(name).ok_or_else(unknown)?;
+        let mut lines = listed.clone();
         for filter in filters.split('|') {
             lines = filtered(&words(filter.trim()), lines).ok_or_else(unknown)?;
         }
         if lines.is_empty() || lines == ["0"] && !filters.contains("grep -c") {
-            let states: Vec<_> = self.listing(name).iter().map(|line| line.trim().to_owned()).collect();
-            let states =
-                if states.is_empty() { "there are no sockets".to_owned() } else { states.join("; ") };
-            return Err(Refused::Failed(format!("`{command}` finds nothing: {states}")));
+            let shown = listed.into_iter().filter(|line| !line.ends_with(" 0"));
+            let shown = shown.collect::<Vec<_>>().join("; ");
+            let shown = if shown.is_empty() { "there is nothing" } else { &shown };
+            return Err(Refused::Failed(format!("`{command}` finds nothing: {shown}")));
         }
         Ok(())
     }
 
-    fn listing(&self, command: &str) -> Vec<String> {
-        let entries = self.stack.sockets(self.now);
+    /// Its lines; `None`: there is no such list here.
+    fn listing(&self, command: &str) -> Option<Vec<String>> {
+        if command == "nstat" {
+            let counters = self.subject.counters()?;
+            return Some(counters.iter().map(|(name, value)| format!("{name} {value}")).collect());
+        }
+        let entries = self.subject.sockets();
         let shown = entries.iter().map(|entry| {
             let state =
                 if command == "ss" { entry.state.ss_name().to_owned() } else { bsd_name(entry.state) };
             let family = if entry.local.is_ipv4() { "tcp4" } else { "tcp6" };
             format!("{family} {} {} {state}", entry.local, entry.remote)
         });
-        shown.collect()
+        Some(shown.collect())
     }
 }
 

@@ -145,6 +145,7 @@ pub(crate) fn named(tcp: &LiveTcp, spec: Option<&[TcpOption]>, flow: &Flow) -> V
         TcpOption::Timestamps { val, ecr } => Some((*val, *ecr)),
         _ => None,
     });
+    let any_cookie = spec.unwrap_or_default().contains(&TcpOption::GivenCookie);
     let name = |option: &TcpOption| match option {
         TcpOption::Sack(blocks) => {
             let named =
@@ -156,6 +157,7 @@ pub(crate) fn named(tcp: &LiveTcp, spec: Option<&[TcpOption]>, flow: &Flow) -> V
             Some((val, open)) => TcpOption::Timestamps { val, ecr: open.and(*ecr) },
             None => TcpOption::Timestamps { val: Some(flow.timestamp_to_script(*val)), ecr: *ecr },
         },
+        TcpOption::FastOpen(cookie) if !cookie.is_empty() && any_cookie => TcpOption::GivenCookie,
         other => other.clone(),
     };
     tcp.options.iter().map(name).collect()
@@ -291,3 +293,6 @@ fn inbound(tcp: &LiveTcp, flow: &Flow) -> Vec<TcpOption> {
     };
     tcp.options.iter().map(name).collect()
 }
+
+#[cfg(test)]
+mod tests;

@@ -19,8 +19,12 @@ pub(crate) struct Flow {
     /// The stack's clock: what the script calls it, and what it is.
     timestamps: BTreeMap<u32, u32>,
     pub(crate) first_timestamp: Option<FirstTimestamp>,
+    /// A SYN reached a connection in TIME-WAIT: the stack's SYN, if it answers with one, begins anew.
+    pub(crate) may_begin_again: bool,
     /// The script gave this window last.
     pub(crate) window: u16,
+    /// The Fast Open cookie that the stack gave.
+    pub(crate) cookie: Vec<u8>,
 }
 
 /// The first timestamp of the stack.
@@ -40,7 +44,9 @@ impl Flow {
             remote_offset: 0,
             timestamps: BTreeMap::new(),
             first_timestamp: None,
+            may_begin_again: false,
             window: 0,
+            cookie: Vec::new(),
         }
     }
 
@@ -56,6 +62,7 @@ impl Flow {
 
     /// Forgets what was learnt: a new connection takes the place of the old one.
     pub(crate) fn begin_again(&mut self) {
+        self.may_begin_again = false;
         self.local_offset = None;
         self.timestamps.clear();
         self.first_timestamp = None;

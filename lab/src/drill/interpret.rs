@@ -6,26 +6,18 @@ mod timing;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use steadfast_core::time::Duration;
-use steadfast_core::{Config, Instant, Interface, Profile, Stack};
+use steadfast_core::Instant;
 
 use super::ast::{Action, Call, Event, Expression, Script};
-use super::call::{Attempt, Calls, Ends, Refused};
+use super::call::{Calls, Ends, Judged, Understood};
 use super::code::{self, Block, Memory, Stopped, Value};
 use super::command;
 use super::flow::Flow;
 use super::lex::Position;
 use super::options::ScriptOptions;
-use super::posix::{Errno, System};
+use super::subject::{Errno, Network, Refused, Subject};
 use super::world::{Ended, World};
 use super::{DrillOptions, IpVersion, Outcome, Verdict};
-
-/// The clock of the stack does not begin at zero, which timestamps could be mistaken for.
-const START: Instant = Instant::from_secs(1000);
-/// A call without an end may take so long.
-const PATIENCE: Duration = Duration::from_secs(24 * 3600);
-/// Where all chance comes from.
-const SECRET: [u8; 32] = *b"drill: the same script, same run";
 
 /// Why a run stopped.
 #[derive(Clone, Debug)]
@@ -42,7 +34,7 @@ struct Interpreter<'a> {
     script: &'a Script,
     settings: &'a ScriptOptions,
     options: &'a DrillOptions<'a>,
-    world: World,
+    world: World<'a>,
     memory: Memory,
     flows: Vec<Flow>,
     /// The flow that packets without ports belong to.
@@ -62,13 +54,20 @@ struct Interpreter<'a> {
     acked: BTreeMap<usize, u32>,
 }
 
-/// Plays a script.
-pub(super) fn run(script: &Script, settings: &ScriptOptions, options: &DrillOptions<'_>) -> Outcome {
+/// Whether there is anything in the script that could fail.
+pub(super) fn says_something(script: &Script) -> bool {
+    script.events.iter().any(judges)
+}
+
+/// Plays a script against a subject that has the addresses of [`network`].
+pub(super) fn run(
+    script: &Script,
+    settings: &ScriptOptions,
+    options: &DrillOptions<'_>,
+    subject: &mut dyn Subject,
+) -> Outcome {
     let ip_version = settings.ip_version.unwrap_or(options.ip_version);
-    if !script.events.iter().any(judges) {
-        return Outcome::empty(ip_version);
-    }
-    let mut interpreter = Interpreter::new(script, settings, options, ip_version);
+    let mut interpreter = Interpreter::new(script, settings, options, ip_version, subject);
     let result = interpreter.play();
     interpreter.clean_up();
     interpreter.outcome(result, ip_version)
@@ -90,30 +89,20 @@ impl<'a> Interpreter<'a> {
         settings: &'a ScriptOptions,
         options: &'a DrillOptions<'a>,
         version: IpVersion,
+        subject: &'a mut dyn Subject,
     ) -> Interpreter<'a> {
-        let ends = ends(settings, version);
-        let mut config = Config::profile(options.profile);
-        config.secret = SECRET;
-        // With the larger header of IPv6 segments are as large as those of IPv4.
-        let mtu = settings.mtu.unwrap_or(if ends.local.is_ipv6() { 1520 } else { 1500 });
-        let prefix = if ends.local.is_ipv6() { 64 } else { 16 };
-        let mut stack = Stack::new(config, Interface::new(mtu, [(ends.local, prefix)]));
-        stack.advance(START);
-        let system = match options.profile {
-            Profile::Bsd | Profile::FreeBsd => System::FreeBsd,
-            _ => System::Linux,
-        };
+        let start = subject.now();
         Interpreter {
             script,
             settings,
             options,
-            world: World::new(stack, START, system, Calls::new(ends)),
+            world: World::new(subject, Calls::new(ends(settings, version))),
             memory: Memory::default(),
             flows: Vec::new(),
             current: None,
             current_since: 0,
             next_port: 50_000,
-            start: START,
+            start,
             script_start: 0,
             last_time: 0,
             notes: Vec::new(),
@@ -188,25 +177,12 @@ impl<'a> Interpreter<'a> {
     fn call(&mut self, index: usize, event: &Event, call: &Call) -> Run {
         self.world.note(shown(event));
         self.begun.insert(event.at, self.elapsed(self.world.now()));
-        let attempt = self.world.call(index, call).map_err(|refused| refusal(refused, event.at))?;
-        match attempt {
-            Attempt::Returned(result, wrong) => {
-                if let Some(until) = call.until {
-                    self.check_end(event, until, self.world.now())?;
-                }
-                self.verify(event, call, result, wrong)
-            }
-            Attempt::Blocks(_) if call.until.is_some() => Ok(()),
-            // It says nothing of waiting: it is to return before anything else happens.
-            Attempt::Blocks(_) => {
-                let limit = self.world.now() + PATIENCE;
-                self.world.run_until(limit, |world| world.pending.is_none() || world.idle());
-                match self.world.ended.take() {
-                    Some(ended) => self.judge_ended(ended),
-                    None => Err(self.never_returns(event)),
-                }
-            }
+        match self.world.calls.decode(call).map_err(|refused| refusal(refused, event.at))? {
+            Understood::Request(request) => self.world.call(index, request),
+            Understood::Error(errno) => return self.verify(event, call, (Err(errno), None)),
         }
+        // One that says nothing of waiting is to return before anything else happens.
+        if call.until.is_none() { self.await_pending() } else { self.check_ended() }
     }
 
     fn never_returns(&self, event: &Event) -> Stop {
@@ -215,10 +191,10 @@ impl<'a> Interpreter<'a> {
 
     /// Waits for the call that has not returned.
     fn await_pending(&mut self) -> Run {
-        let Some(pending) = &self.world.pending else { return self.check_ended() };
+        let Some(pending) = self.world.pending else { return self.check_ended() };
         let script = self.script;
-        let event = &script.events[pending.event];
-        let limit = self.world.now() + PATIENCE;
+        let event = &script.events[pending];
+        let limit = self.world.now() + self.world.subject.patience();
         self.world.run_until(limit, |world| world.pending.is_none() || world.idle());
         if self.world.pending.is_some() {
             return Err(self.never_returns(event));
@@ -236,15 +212,16 @@ impl<'a> Interpreter<'a> {
         let script = self.script;
         let event = &script.events[ended.event];
         let Action::Call(call) = &event.action else { return Ok(()) };
-        let (result, wrong) = ended.result.map_err(|refused| refusal(refused, event.at))?;
-        self.world.note(format!("{} returns {}", call.name, returned(result)));
+        let came = ended.result.map_err(|refused| refusal(refused, event.at))?;
+        let judged = self.world.calls.judge(call, came).map_err(|refused| refusal(refused, event.at))?;
         if let Some(until) = call.until {
+            self.world.note(format!("{} returns {}", call.name, returned(judged.0)));
             self.check_end(event, until, ended.at)?;
         }
-        self.verify(event, call, result, wrong)
+        self.verify(event, call, judged)
     }
 
-    fn verify(&self, event: &Event, call: &Call, result: Result<i64, Errno>, wrong: Option<String>) -> Run {
+    fn verify(&self, event: &Event, call: &Call, (result, wrong): Judged) -> Run {
         let came = returned(result);
         let makes_descriptor = matches!(
             call.name.as_str(),
@@ -281,7 +258,7 @@ impl<'a> Interpreter<'a> {
     fn command(&mut self, text: &str, at: Position) -> Run {
         self.world.note(format!("`{}`", text.trim()));
         let now = self.world.now();
-        let done = command::run(text, &mut self.world.posix.stack, now, self.options.files);
+        let done = command::run(text, &mut *self.world.subject, self.options.files);
         let done = done.map_err(|refused| match refused {
             command::Refused::Skip(reason) => Stop { verdict: Verdict::Skip, ..fail(at, reason) },
             command::Refused::Failed(reason) => fail(at, reason),
@@ -296,16 +273,10 @@ impl<'a> Interpreter<'a> {
 
     fn code(&mut self, block: &Block, at: Position) -> Run {
         let world = &self.world;
-        let fd = world.calls.under_test;
-        let stream = fd.and_then(|fd| world.posix.stream(fd));
-        let info = stream.and_then(|id| world.posix.stack.info(world.now(), id).ok());
-        let state = stream.and_then(|id| world.posix.stack.state(id).ok());
-        let listens = fd.is_some_and(|fd| world.posix.listens(fd));
+        let info = world.calls.under_test.and_then(|fd| world.subject.tcp_info(fd)).unwrap_or_default();
         let lookup = |name: &str| -> Option<Value> {
-            if let (None, "tcpi_state") = (&info, name) {
-                return code::state(state, listens);
-            }
-            code::constant(name).or_else(|| code::field(name, info.as_ref()?))
+            let field = name.strip_prefix("tcpi_").and_then(|field| info.fields.get(field));
+            field.map(|value| Value::Integer(*value)).or_else(|| code::constant(name))
         };
         let result = self.memory.run(block, &lookup);
         for line in std::mem::take(&mut self.memory.printed) {
@@ -313,7 +284,7 @@ impl<'a> Interpreter<'a> {
         }
         result.map_err(|stopped| match stopped {
             Stopped::Failed(at, reason) => fail(at, reason),
-            Stopped::Unknown(name) if name.starts_with("tcpi_") && stream.is_none() => {
+            Stopped::Unknown(name) if name.starts_with("tcpi_") && !info.connection => {
                 fail(at, format!("{name}: there is no socket under test that is connected"))
             }
             Stopped::Unknown(name) if name.starts_with("tcpi_") || name.starts_with("TCP") => {
@@ -403,6 +374,14 @@ fn expected_result(call: &Call) -> String {
 /// Two names may stand for one number.
 fn same_errno(expected: &str, came: Errno) -> bool {
     expected == came || matches!((expected, came), ("EWOULDBLOCK", "EAGAIN") | ("ENOTSUP", "EOPNOTSUPP"))
+}
+
+/// What the subject of a run has to be attached to.
+pub(super) fn network(settings: &ScriptOptions, version: IpVersion) -> Network {
+    let Ends { local, remote, .. } = ends(settings, version);
+    // With the larger header of IPv6 segments are as large as those of IPv4.
+    let mtu = settings.mtu.unwrap_or(if local.is_ipv6() { 1520 } else { 1500 });
+    Network { local, prefix_len: if local.is_ipv6() { 64 } else { 16 }, remote, mtu }
 }
 
 /// The addresses of a run.

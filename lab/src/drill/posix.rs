@@ -12,11 +12,9 @@ use steadfast_core::{
     ConnectOptions, Error, Event, Instant, ListenOptions, Shutdown, SocketId, SocketOptions, Stack,
 };
 
-pub(crate) use self::options::{Option as SocketOption, Setting, Unset};
+pub(crate) use self::options::{Option as KnownOption, Unset};
 use self::poll::Interest;
-
-/// The name of an error, as in `<errno.h>`.
-pub(crate) type Errno = &'static str;
+use super::subject::Errno;
 
 /// The most that one call writes or reads.
 const LARGEST: usize = 1 << 26;
@@ -85,13 +83,6 @@ enum Role {
     Fresh,
     Listener(SocketId),
     Stream(SocketId),
-}
-
-/// What a receive does beside reading.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct ReceiveFlags {
-    /// The bytes stay.
-    pub(crate) peek: bool,
 }
 
 /// A close that waits for the peer.
@@ -385,7 +376,7 @@ impl Posix {
     }
 
     /// Reads up to `len` bytes; none: the end.
-    pub(crate) fn receive(&mut self, fd: i32, len: usize, flags: ReceiveFlags) -> Result<Vec<u8>, Errno> {
+    pub(crate) fn receive(&mut self, fd: i32, len: usize, peek: bool) -> Result<Vec<u8>, Errno> {
         let len = len.min(LARGEST);
         match self.file(fd)?.kind {
             Kind::PipeOut(index) => {
@@ -408,8 +399,7 @@ impl Posix {
         {
             return Err(error.name());
         }
-        let read =
-            if flags.peek { self.stack.peek(id, &mut buffer) } else { self.stack.recv(id, &mut buffer) };
+        let read = if peek { self.stack.peek(id, &mut buffer) } else { self.stack.recv(id, &mut buffer) };
         buffer.truncate(read.map_err(Error::name)?);
         Ok(buffer)
     }

@@ -9,6 +9,7 @@ use steadfast_core::time::Duration;
 
 use super::ast::Direction;
 use super::compare;
+use super::family::SourceError;
 use super::flow::Flow;
 use super::lex::SyntaxError;
 use super::live::Live;
@@ -32,6 +33,16 @@ impl Outcome {
             reason: error.to_string(),
             ..Outcome::empty(ip_version)
         }
+    }
+
+    /// Of a file that gives no scripts.
+    pub fn no_scripts(error: &SourceError, ip_version: IpVersion) -> Outcome {
+        let at = match error {
+            SourceError::Template { at, .. } => *at,
+            SourceError::Io(_) | SourceError::Rendered { .. } => None,
+        };
+        let reason = error.to_string();
+        Outcome { verdict: Verdict::Error, at, reason, ..Outcome::empty(ip_version) }
     }
 
     pub(crate) fn empty(ip_version: IpVersion) -> Outcome {

@@ -59,6 +59,7 @@ pub(crate) fn option(option: &TcpOption) -> String {
         }
         TcpOption::Timestamps { val, ecr } => format!("TS val {} ecr {}", open(val), open(ecr)),
         TcpOption::FastOpen(cookie) => format!("FO {}", hex(cookie)).trim_end().to_owned(),
+        TcpOption::GivenCookie => "FO ...".to_owned(),
         TcpOption::Experiment(id, data) => format!("exp-{id:04x} {}", hex(data)).trim_end().to_owned(),
         TcpOption::Md5(digest) => format!("md5 {}", hex(digest)),
         TcpOption::AccEcn(kind, counters) => {

@@ -1,17 +1,14 @@
-//! The stack under test, its clock, and what left it.
+//! The subject of a run, what left it, and what happened.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 
-use steadfast_core::trace::{State, TraceKind};
-use steadfast_core::{Instant, Stack};
+use steadfast_core::Instant;
+use steadfast_core::trace::State;
 
-use super::ast::Call;
-use super::call::{Attempt, Calls, Progress, Refused};
-use super::posix::{Errno, Posix, System};
+use super::call::Calls;
+use super::subject::{Errno, Happening, Refused, Reply, Request, Subject};
 
-/// Room for any packet.
-const FRAME: usize = 65_535;
 /// Steps of the clock that one wait may take.
 const STEPS: usize = 1_000_000;
 /// Entries of the record that are kept.
@@ -47,42 +44,33 @@ pub(crate) enum What {
     Text(String),
 }
 
-/// A call that has not returned.
-pub(crate) struct Pending {
-    pub(crate) event: usize,
-    pub(crate) call: Call,
-    pub(crate) progress: Progress,
-    /// It waits for this time at the most.
-    until: Option<Instant>,
-}
-
-/// A call that waited and returned.
+/// A call that returned.
 pub(crate) struct Ended {
+    /// The event of the script that made it.
     pub(crate) event: usize,
     pub(crate) at: Instant,
-    pub(crate) result: Result<(Result<i64, Errno>, Option<String>), Refused>,
+    pub(crate) result: Result<Result<Reply, Errno>, Refused>,
 }
 
-/// The stack, the calls on it, and the packets between it and the script.
-pub(crate) struct World {
-    pub(crate) posix: Posix,
+/// The subject, the calls on it, and the packets between it and the script.
+pub(crate) struct World<'a> {
+    pub(crate) subject: &'a mut dyn Subject,
     pub(crate) calls: Calls,
     pub(crate) outbox: VecDeque<Sent>,
     pub(crate) record: Vec<Entry>,
-    pub(crate) pending: Option<Pending>,
+    /// The event whose call has not returned.
+    pub(crate) pending: Option<usize>,
     pub(crate) ended: Option<Ended>,
 }
 
-impl World {
-    pub(crate) fn new(mut stack: Stack, start: Instant, system: System, calls: Calls) -> World {
-        stack.set_tracing(true);
-        let posix = Posix::new(stack, start, system);
+impl<'a> World<'a> {
+    pub(crate) fn new(subject: &'a mut dyn Subject, calls: Calls) -> World<'a> {
         let (outbox, record) = (VecDeque::new(), Vec::new());
-        World { posix, calls, outbox, record, pending: None, ended: None }
+        World { subject, calls, outbox, record, pending: None, ended: None }
     }
 
     pub(crate) fn now(&self) -> Instant {
-        self.posix.now
+        self.subject.now()
     }
 
     pub(crate) fn note(&mut self, text: String) {
@@ -99,105 +87,57 @@ impl World {
     /// A packet reaches the stack.
     pub(crate) fn inject(&mut self, bytes: Vec<u8>) {
         let at = self.now();
-        self.posix.stack.receive(at, bytes.as_slice());
+        self.subject.inject(&bytes);
         self.push(Entry { at, what: What::Packet { inbound: true, bytes } });
         self.settle();
     }
 
-    /// Makes a call, or leaves it waiting.
-    pub(crate) fn call(&mut self, event: usize, call: &Call) -> Result<Attempt, Refused> {
-        let mut progress = Progress::default();
-        let attempt = self.calls.attempt(&mut self.posix, call, &mut progress);
-        if let Ok(Attempt::Blocks(until)) = &attempt {
-            self.pending = Some(Pending { event, call: call.clone(), progress, until: *until });
+    /// Begins the call of an event.
+    pub(crate) fn call(&mut self, event: usize, request: Request) {
+        if let Request::Connect { address, .. } | Request::Send { fast_open: Some(address), .. } = &request {
+            self.calls.destinations.insert(*address);
         }
+        self.pending = Some(event);
+        self.subject.call(request);
         self.settle();
-        attempt
     }
 
-    /// Takes out what the stack has to send, and goes on with the call that waits, until both are silent.
+    /// Takes note of what happened.
     pub(crate) fn settle(&mut self) {
-        let mut frame = vec![0; FRAME];
-        loop {
-            self.trace();
-            while let Some(sent) = self.posix.stack.transmit(self.posix.now, &mut frame) {
-                self.trace();
-                let (at, bytes) = (self.now(), frame[..sent.len].to_vec());
-                self.push(Entry { at, what: What::Packet { inbound: false, bytes: bytes.clone() } });
-                self.outbox.push_back(Sent { at, bytes });
-            }
-            if !self.go_on() {
-                return;
-            }
-        }
-    }
-
-    /// Tries the call that waits again; says whether it returned.
-    fn go_on(&mut self) -> bool {
-        let Some(mut pending) = self.pending.take() else { return false };
-        let attempt = self.calls.attempt(&mut self.posix, &pending.call, &mut pending.progress);
-        let at = self.now();
-        let result = match attempt {
-            Ok(Attempt::Blocks(until)) => {
-                pending.until = until;
-                self.pending = Some(pending);
-                return false;
-            }
-            Ok(Attempt::Returned(result, wrong)) => Ok((result, wrong)),
-            Err(refused) => Err(refused),
-        };
-        self.ended = Some(Ended { event: pending.event, at, result });
-        true
-    }
-
-    fn trace(&mut self) {
-        while let Some(event) = self.posix.stack.poll_trace() {
-            if let TraceKind::State { from, to } = event.kind {
-                let what = What::State { local: event.local, remote: event.remote, from, to };
-                self.push(Entry { at: event.at, what });
+        while let Some(happening) = self.subject.happened() {
+            match happening {
+                Happening::Sent { at, packet } => {
+                    self.push(Entry { at, what: What::Packet { inbound: false, bytes: packet.clone() } });
+                    self.outbox.push_back(Sent { at, bytes: packet });
+                }
+                Happening::State { at, local, remote, from, to } => {
+                    self.push(Entry { at, what: What::State { local, remote, from, to } });
+                }
+                Happening::Returned { at, result } => {
+                    if let Some(event) = self.pending.take() {
+                        self.ended = Some(Ended { event, at, result });
+                    }
+                }
             }
         }
     }
 
     /// Lets time pass until `limit`, or until `stop` is content.
-    pub(crate) fn run_until(&mut self, limit: Instant, stop: impl Fn(&World) -> bool) {
+    pub(crate) fn run_until(&mut self, limit: Instant, stop: impl Fn(&World<'_>) -> bool) {
         for _ in 0..STEPS {
             if stop(self) {
                 return;
             }
-            let timer = self.posix.stack.poll_at();
-            let waiting = self.pending.as_ref().and_then(|pending| pending.until);
-            let next = [timer, waiting].into_iter().flatten().min().filter(|next| *next <= limit);
-            let Some(next) = next else {
-                self.posix.now = self.posix.now.max(limit);
-                return;
-            };
-            // A timer that is due and has nothing to do must not hold the clock.
-            let idle = next <= self.posix.now;
-            self.posix.now = self.posix.now.max(next);
-            self.posix.stack.advance(self.posix.now);
-            let before = (self.outbox.len(), self.ended.is_some());
+            let goes_on = self.subject.wait(limit);
             self.settle();
-            let still = self.posix.stack.poll_at().is_some_and(|at| at <= self.posix.now)
-                || self
-                    .pending
-                    .as_ref()
-                    .and_then(|pending| pending.until)
-                    .is_some_and(|at| at <= self.posix.now);
-            if idle && still && before == (self.outbox.len(), self.ended.is_some()) {
-                let tick = steadfast_core::time::Duration::from_millis(1);
-                if self.posix.now + tick > limit {
-                    self.posix.now = self.posix.now.max(limit);
-                    return;
-                }
-                self.posix.now += tick;
+            if !goes_on {
+                return;
             }
         }
     }
 
     /// Whether nothing will happen by itself.
     pub(crate) fn idle(&self) -> bool {
-        self.posix.stack.poll_at().is_none()
-            && self.pending.as_ref().is_none_or(|pending| pending.until.is_none())
+        self.subject.idle()
     }
 }

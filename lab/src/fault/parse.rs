@@ -11,8 +11,8 @@ use super::{
 };
 use crate::text::{Understood, Words, duration, prefix, rate};
 
-const VERBS: &str = "a fault: lose, duplicate, delay, hold, reorder, corrupt, truncate, rewrite, strip, split, reject, \
-                     partition, mtu, rate, latency, crash, reboot, clock, inject, icmp or flood";
+const VERBS: &str = "a fault: lose, duplicate, delay, hold, reorder, corrupt, truncate, rewrite, strip, split, fragment, \
+                     reject, partition, mtu, rate, latency, crash, reboot, clock, inject, icmp or flood";
 
 pub(super) fn fault(words: &mut Words<'_>) -> Understood<FaultKind> {
     let verb = words.word(VERBS)?;
@@ -47,7 +47,7 @@ pub(super) fn fault(words: &mut Words<'_>) -> Understood<FaultKind> {
     })
 }
 
-const EFFECTS: [&str; 11] = [
+const EFFECTS: [&str; 12] = [
     "lose",
     "duplicate",
     "delay",
@@ -58,6 +58,7 @@ const EFFECTS: [&str; 11] = [
     "rewrite",
     "strip",
     "split",
+    "fragment",
     "reject",
 ];
 
@@ -105,6 +106,7 @@ fn effect(verb: &str, words: &mut Words<'_>) -> Understood<Effect> {
             keyword(words, "into")?;
             Effect::Split(some(words, "flags such as `[.]`", bracketed_flags)?)
         }
+        "fragment" => fragment(words)?,
         "reject" => {
             keyword(words, "with")?;
             Effect::Reject(rejection(words)?)
@@ -156,6 +158,21 @@ fn duplicate(words: &mut Words<'_>) -> Understood<Effect> {
             times = words.number("how many copies")?;
         } else {
             return Ok(Effect::Duplicate { when, times });
+        }
+    }
+}
+
+fn fragment(words: &mut Words<'_>) -> Understood<Effect> {
+    keyword(words, "to")?;
+    let size = words.number("bytes of the largest fragment")?;
+    let (mut lose, mut overlap) = (None, false);
+    loop {
+        if words.take("lose") {
+            lose = Some(words.number("which fragment is lost, from 1")?);
+        } else if words.take("overlap") {
+            overlap = true;
+        } else {
+            return Ok(Effect::Fragment { size, lose, overlap });
         }
     }
 }
@@ -215,6 +232,7 @@ fn rewrite(text: &str) -> Option<Rewrite> {
         "ecr" => Rewrite::TsEcr(value.parse().ok()?),
         "urg" => Rewrite::Urgent(value.parse().ok()?),
         "data" => Rewrite::Data(value.parse().ok()?),
+        "route" => Rewrite::Route(value.parse().ok()?),
         _ => return None,
     })
 }
@@ -395,6 +413,9 @@ mod tests {
             "rewrite S>C [S.] mss=536 win=0 flags=[SE] seq+5 ack-1 ttl=1 ecn=3 cookie=00ff ts=1 ecr=2 urg=3 data=4",
             "strip C>S [S*] sack ts ws mss fastopen options",
             "split S>C [S.] 1 into [.] [S]",
+            "rewrite C>S [S] route=10.0.0.9",
+            "fragment C>S data 1 to 300",
+            "fragment S>C data 2.. to 600 lose 2 overlap",
             "reject C>S [S] with host-unreachable",
             "reject C>S data 1 with too-big 1200",
             "reject C>S [S] with rst",

@@ -69,7 +69,7 @@ impl Network {
 
     fn crash(&mut self, name: &str) {
         let Some(host) = self.host(name) else { return };
-        if self.hosts[host].stack.is_none() {
+        if !self.hosts[host].is_up() {
             return;
         }
         self.collect_trace(host);

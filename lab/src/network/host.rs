@@ -2,11 +2,13 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use bytes::Bytes;
 use steadfast_core::counters::Counters;
 use steadfast_core::trace::State;
-use steadfast_core::{Config, Instant, Interface, Stack};
+use steadfast_core::{Config, Event, Instant, Interface, SocketId, Stack};
 
 use crate::app::{Desk, Program};
+use crate::foreign::{Boot, Booter, Foreign, ForeignEntry};
 use crate::rng::Rng;
 use crate::scenario::script::{App, Start};
 use crate::scenario::topology::HostSpec;
@@ -21,8 +23,16 @@ pub(crate) struct Host {
     pub(crate) config: Config,
     /// How far its clock is ahead of the network's, nanoseconds.
     pub(crate) ahead: i128,
-    /// `None`: crashed.
+    /// `None`: crashed, or played by a TCP that is not ours.
     pub(crate) stack: Option<Stack>,
+    /// The TCP that is not ours; `None`: crashed.
+    pub(crate) foreign: Option<Box<dyn Foreign>>,
+    /// What makes it. A host that has one is not ours.
+    booter: Option<(Booter, Vec<(String, String)>)>,
+    /// What the foreign end listed last.
+    pub(crate) entries: Vec<ForeignEntry>,
+    /// Why the foreign end could not be made.
+    pub(crate) failure: Option<String>,
     /// How often it was given a new secret.
     secrets: u32,
     boots: u32,
@@ -51,6 +61,10 @@ impl Host {
             config,
             ahead: spec.clock.as_nanos() as i128,
             stack: None,
+            foreign: None,
+            booter: None,
+            entries: Vec::new(),
+            failure: None,
             secrets: 0,
             boots: 0,
             apps: Vec::new(),
@@ -62,6 +76,15 @@ impl Host {
             states: Map::default(),
             born: Map::default(),
         }
+    }
+
+    /// Lets a TCP that is not ours play this host.
+    pub(crate) fn play(&mut self, booter: Booter, sysctls: Vec<(String, String)>) {
+        self.booter = Some((booter, sysctls));
+    }
+
+    pub(crate) fn is_foreign(&self) -> bool {
+        self.booter.is_some()
     }
 
     /// Starts for the first time.
@@ -82,15 +105,11 @@ impl Host {
     }
 
     fn start(&mut self, seed: u64, now: Instant) {
-        let mut rng = match self.spec.secret {
-            Some(number) => Rng::split(number, &format!("shared secret {}", self.secrets)),
-            None => Rng::split(seed, &format!("secret of {} {}", self.name, self.secrets)),
-        };
-        let config = Config { secret: rng.bytes(), ..self.config.clone() };
-        let interface = Interface::new(self.spec.mtu, [(self.v4, 24), (self.v6, 64)]);
-        let mut stack = Stack::new(config, interface);
-        stack.set_tracing(true);
-        self.stack = Some(stack);
+        if self.is_foreign() {
+            self.start_foreign();
+        } else {
+            self.start_stack(seed);
+        }
         let first = self.boots == 0;
         let wanted = |start: Start| match start {
             Start::Always => true,
@@ -103,17 +122,76 @@ impl Host {
             self.apps.iter().filter(|app| wanted(app.start)).map(|app| Program::new(app, now)).collect();
     }
 
+    fn start_foreign(&mut self) {
+        let Some((booter, sysctls)) = &mut self.booter else { return };
+        let boot = Boot {
+            name: self.name.clone(),
+            v4: self.v4,
+            v6: self.v6,
+            mtu: self.spec.mtu,
+            sysctls: sysctls.clone(),
+            config: self.config.clone(),
+        };
+        match booter(&boot) {
+            Ok(foreign) => self.foreign = Some(foreign),
+            Err(text) => self.failure = Some(text),
+        }
+    }
+
+    fn start_stack(&mut self, seed: u64) {
+        let mut rng = match self.spec.secret {
+            Some(number) => Rng::split(number, &format!("shared secret {}", self.secrets)),
+            None => Rng::split(seed, &format!("secret of {} {}", self.name, self.secrets)),
+        };
+        let config = Config { secret: rng.bytes(), ..self.config.clone() };
+        let interface = Interface::new(self.spec.mtu, [(self.v4, 24), (self.v6, 64)]);
+        let mut stack = Stack::new(config, interface);
+        stack.set_tracing(true);
+        self.stack = Some(stack);
+    }
+
     /// Loses everything.
     pub(super) fn crash(&mut self) {
         if let Some(stack) = self.stack.take() {
             self.past.push(stack.counters().clone());
         }
+        self.foreign = None;
+        self.entries.clear();
         let desk = std::mem::take(&mut self.desk);
         self.old_surprises.extend(desk.surprises);
         self.desk.io.known = desk.io.known;
         self.timer = None;
         self.wake = None;
         self.states.clear();
+    }
+
+    pub(crate) fn is_up(&self) -> bool {
+        self.stack.is_some() || self.foreign.is_some()
+    }
+
+    pub(super) fn poll_event(&mut self) -> Option<(SocketId, Event)> {
+        match (&mut self.stack, &mut self.foreign) {
+            (Some(stack), _) => stack.poll_event(),
+            (None, foreign) => foreign.as_mut()?.poll_event(),
+        }
+    }
+
+    pub(super) fn receive(&mut self, now: Instant, packet: &Bytes) {
+        let now = self.clock_at(now);
+        if let Some(stack) = &mut self.stack {
+            stack.receive(now, packet.clone());
+        } else if let Some(foreign) = &mut self.foreign {
+            foreign.receive(packet);
+        }
+    }
+
+    /// The length of the next packet that it sends.
+    pub(super) fn transmit(&mut self, now: Instant, frame: &mut [u8]) -> Option<usize> {
+        let now = self.clock_at(now);
+        match (&mut self.stack, &mut self.foreign) {
+            (Some(stack), _) => stack.transmit(now, frame).map(|sent| sent.len),
+            (None, foreign) => foreign.as_mut()?.transmit(frame),
+        }
     }
 
     /// What its clock says when the network's says `now`.

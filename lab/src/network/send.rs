@@ -254,6 +254,18 @@ impl Network {
                         out.push(piece);
                     }
                 }
+                Effect::Fragment { size, lose, overlap } => {
+                    let pieces = mangle::fragments(&one.packet, *size, *overlap);
+                    for (index, packet) in pieces.iter().enumerate().filter(|(n, _)| Some(n + 1) != *lose) {
+                        let mut piece = Flying { packet: packet.clone(), copy: true, ..one.clone() };
+                        piece.say(&format!("fragment {} of {}", index + 1, pieces.len()));
+                        out.push(piece);
+                    }
+                    // Nobody sees the segment arrive.
+                    if let Some((flow, _)) = route.flow {
+                        self.flows.all[flow].tainted = true;
+                    }
+                }
                 _ => {
                     self.alter(effect, &mut one, route, &text);
                     out.push(one);

@@ -7,7 +7,7 @@ use steadfast_core::{Duration, Instant};
 
 use crate::fault::Pattern;
 use crate::fault::pattern::{is_name, parse_state};
-use crate::text::{Bounds, Times, Understood, Words};
+use crate::text::{Bounds, Times, Tolerance, Understood, Words};
 
 /// A connection of a host.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -388,7 +388,7 @@ impl InfoValue {
         match self {
             InfoValue::Number(_) if wanted == "none" => Some(false),
             InfoValue::Number(n) => Some(Bounds::parse(wanted)?.contains(*n)),
-            InfoValue::Time(d) => Some(Times::parse(wanted)?.contains(Instant::ZERO + *d)),
+            InfoValue::Time(d) => Some(Times::parse(wanted)?.contains(Instant::ZERO + *d, Tolerance::NONE)),
             InfoValue::Switch(on) => match wanted {
                 "on" => Some(*on),
                 "off" => Some(!*on),

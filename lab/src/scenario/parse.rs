@@ -7,13 +7,13 @@ use steadfast_core::{Config, Profile};
 use super::expect::Expectation;
 use super::script::{self, App, Call, Start, Step};
 use super::topology::{HostSpec, NatSpec, PathSpec};
-use super::{Condition, Parts, Phase, Scenario, Stated, Sysctl};
+use super::{Condition, KernelRole, Parts, Phase, Played, Scenario, Stated, Sysctl};
 use crate::fault::Fault;
 use crate::fault::pattern::is_name;
 use crate::text::{ParseError, Understood, Words};
 
 const KEYWORDS: &str = "a keyword: id, title, cites, profiles, settings, phase, ip, until, ladder, why, what, host, path, \
-                        nat, sysctl, app, fault or expect";
+                        nat, sysctl, app, fault, expect or kernel";
 
 /// Keywords of the heading that take one line.
 const HEADING: [&str; 8] = ["id", "title", "cites", "profiles", "settings", "phase", "ip", "ladder"];
@@ -56,7 +56,7 @@ fn items(text: &str) -> Placed<Vec<Item<'_>>> {
             return Err((number, "expected blanks, found a tab".to_owned()));
         }
         let blank = raw.trim().is_empty();
-        let prose = items.last().is_some_and(|item| matches!(item.head.text, "why" | "what"));
+        let prose = items.last().is_some_and(|item| matches!(item.head.text, "why" | "what" | "kernel"));
         let prose = prose && (indent > 0 || blank);
         let text = if prose { raw.trim() } else { without_comment(raw).trim() };
         if text.is_empty() && !prose {
@@ -101,6 +101,7 @@ impl Reader {
             why: String::new(),
             what: String::new(),
             ipv6: false,
+            kernel: Vec::new(),
             ladder_rows: LADDER_ROWS,
             file,
             parts: Parts::default(),
@@ -135,6 +136,7 @@ impl Reader {
                 no_body(item)
             }
             "app" => self.app(condition, &mut words, item),
+            "kernel" => self.kernel(item),
             "sysctl" | "fault" | "expect" => self.entries(keyword, &condition, &mut words, item),
             other => Err((line, format!("expected {KEYWORDS}, found `{other}`"))),
         }
@@ -151,12 +153,16 @@ impl Reader {
                 condition.profiles.push((profile, wanted));
             } else if self.scenario.phases.iter().any(|phase| phase.name == name) {
                 condition.phases.push((name.to_owned(), wanted));
+            } else if let Some(played) = played(name) {
+                condition.kernels.push((played, wanted));
             } else {
-                return Err(format!("expected a profile or a phase declared above, found `{name}`"));
+                return Err(format!(
+                    "expected a profile, a phase declared above, `kernel` or `HOST=kernel`, found `{name}`"
+                ));
             }
         }
         if condition == Condition::default() {
-            return Err("expected a profile or a phase between `[` and `]`".to_owned());
+            return Err("expected a profile, a phase or `kernel` between `[` and `]`".to_owned());
         }
         Ok((condition, rest.trim()))
     }
@@ -193,7 +199,7 @@ impl Reader {
                 }
             }
             "phase" => {
-                let free = |w: &str| is_name(w) && w.parse::<Profile>().is_err();
+                let free = |w: &str| is_name(w) && w != "kernel" && w.parse::<Profile>().is_err();
                 let name = words.parse("the name of a phase", |w| free(w).then(|| w.to_owned()))?;
                 if scenario.phases.iter().any(|phase| phase.name == name) {
                     return Err(format!("expected another name: there is a phase `{name}` already"));
@@ -286,6 +292,38 @@ impl Reader {
                 parts.expectations.push((condition, Stated { line, text: text.to_owned(), expectation }));
             }
         }
+        Ok(())
+    }
+
+    /// `S: a difference` and `not C: a reason`, each of which may go on in the lines below it.
+    fn kernel(&mut self, item: &Item<'_>) -> Placed<()> {
+        for line in item.body.iter().filter(|line| !line.text.is_empty()) {
+            let (not, text) = line.text.strip_prefix("not ").map_or((false, line.text), |rest| (true, rest));
+            let named = text.split_once(':').filter(|(host, _)| is_name(host));
+            let roles = &mut self.scenario.kernel;
+            let Some((host, text)) = named.map(|(host, text)| (host.to_owned(), text.trim().to_owned()))
+            else {
+                let last = roles.last_mut();
+                let last = last.and_then(|role| role.not.as_mut().or(role.differences.last_mut()));
+                let last = last.ok_or((line.number, "expected `HOST:` or `not HOST:`".to_owned()))?;
+                *last = format!("{last} {text}");
+                continue;
+            };
+            self.named.push((line.number, host.clone()));
+            if !roles.iter().any(|role| role.host == host) {
+                roles.push(KernelRole { host: host.clone(), ..KernelRole::default() });
+            }
+            let at = roles.iter().position(|role| role.host == host).unwrap_or(0);
+            // The one that is told of last is the one that goes on.
+            let mut role = roles.remove(at);
+            match not {
+                true => role.not = Some(text),
+                false if text.is_empty() => {}
+                false => role.differences.push(text),
+            }
+            roles.push(role);
+        }
+        self.scenario.kernel.sort_by(|a, b| a.host.cmp(&b.host));
         Ok(())
     }
 
@@ -403,7 +441,17 @@ fn both(outer: &Condition, inner: Condition) -> Condition {
     let mut condition = outer.clone();
     condition.profiles.extend(inner.profiles);
     condition.phases.extend(inner.phases);
+    condition.kernels.extend(inner.kernels);
     condition
+}
+
+/// `kernel`, `S=kernel`.
+fn played(text: &str) -> Option<Played> {
+    match text.split_once('=') {
+        None => (text == "kernel").then_some(Played::Any),
+        Some((host, "kernel")) => is_name(host).then(|| Played::Host(host.to_owned())),
+        Some(_) => None,
+    }
 }
 
 fn sysctl(text: &str) -> Understood<Sysctl> {

@@ -3,9 +3,9 @@
 use std::net::IpAddr;
 
 use steadfast_core::config::CongestionControl;
-use steadfast_core::{Config, Duration, Instant, Profile, Shutdown, SocketOptions};
+use steadfast_core::{Config, Duration, Instant, Shutdown, SocketOptions};
 
-use super::Condition;
+use super::{Case, Condition};
 use crate::fault::pattern::is_name;
 use crate::text::{Bounds, Times, Understood, Words, duration};
 
@@ -51,9 +51,9 @@ pub struct Step {
 }
 
 impl App {
-    /// What of it counts under a profile in a phase; each step is left with one outcome at the most.
-    pub(super) fn select(&self, profile: Profile, phase: &str) -> App {
-        App { host: self.host.clone(), start: self.start, steps: select(&self.steps, profile, phase) }
+    /// What of it counts in a case; each step is left with one outcome at the most.
+    pub(super) fn select(&self, case: &Case<'_>) -> App {
+        App { host: self.host.clone(), start: self.start, steps: select(&self.steps, case) }
     }
 }
 
@@ -87,15 +87,15 @@ impl Step {
     }
 }
 
-fn select(steps: &[Step], profile: Profile, phase: &str) -> Vec<Step> {
-    let those = steps.iter().filter(|step| step.condition.holds(profile, phase));
+fn select(steps: &[Step], case: &Case<'_>) -> Vec<Step> {
+    let those = steps.iter().filter(|step| step.condition.holds(case));
     those
         .map(|step| {
             let mut step = step.clone();
-            step.outcomes.retain(|(condition, _)| condition.holds(profile, phase));
+            step.outcomes.retain(|(condition, _)| condition.holds(case));
             step.outcomes = step.outcomes.pop().into_iter().collect();
             if let Call::Repeat { body, .. } = &mut step.call {
-                *body = select(body, profile, phase);
+                *body = select(body, case);
             }
             step
         })

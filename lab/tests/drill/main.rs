@@ -1,5 +1,6 @@
 //! The interpreter of drill scripts: scripts that pass, scripts that are wrong in one thing, and what is no script.
 
+mod family;
 mod parse;
 mod wrong;
 

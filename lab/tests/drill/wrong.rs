@@ -308,6 +308,12 @@ fn what_calls_leave_in_their_arguments_is_checked() {
     let poll =
         |revents: &str| format!("{data}+0 poll([{{fd=4, events=POLLIN, revents={revents}}}], 1, 0) = 1");
     check(OPEN, &poll("POLLIN"), &poll("POLLOUT"), 2, "revents of 4 is POLLIN, expected POLLOUT");
+    let urgent = |revents: &str| {
+        format!(
+            "+0 < PU. 1:11(10) ack 1 win 32792 urg 10\n+0 poll([{{fd=4, events=POLLPRI, revents={revents}}}], 1, 0) = 1"
+        )
+    };
+    check(OPEN, &urgent("POLLPRI"), &urgent("POLLIN"), 2, "revents of 4 is POLLPRI, expected POLLIN");
     let epoll = |event: &str| {
         format!(
             "{data}+0 epoll_create(1) = 9\n+0 epoll_ctl(9, EPOLL_CTL_ADD, 4, {{events=EPOLLIN, fd=4}}) = 0\n+0 epoll_wait(9, {{{event}}}, 1, 0) = 1"
@@ -387,6 +393,42 @@ fn assertions_are_checked() {
 fn assertions_on_the_sockets_are_checked() {
     let grep = |state: &str| format!("+0 `sockstat -4 -P tcp | grep -c {state} | grep 1`");
     check(OPEN, &grep("ESTABLISHED"), &grep("CLOSE_WAIT"), 1, "finds nothing: tcp4 192.168.0.1:8080");
+}
+
+#[test]
+fn assertions_on_the_counters_are_checked() {
+    let drops = |count: u32| format!("+0 < - 1:1(0) win 0\n+0 `nstat | grep -x \"drop.tcp_flags {count}\"`");
+    check(OPEN, &drops(1), &drops(2), 2, "drop.tcp_flags 1");
+}
+
+/// A segment that is said to be no one's or broken gets no answer; as it is the SYN-ACK comes.
+#[test]
+fn segments_of_no_host_and_with_a_wrong_checksum_are_sent_so() {
+    for what in ["from multicast", "from broadcast", "to multicast", "to broadcast", "to nobody", "badsum"] {
+        let syn =
+            |info: &str| format!("+0 < {info} S 0:0(0) win 1000 <mss 1000>\n+0 > S. 0:0(0) ack 1 <...>");
+        check(LISTEN, &syn(""), &syn(&format!("[{what}]")), 2, "no packet came");
+    }
+}
+
+/// `FO ...` is a cookie that the stack gives, and its own when the script sends it back: data on the SYN is taken.
+#[test]
+fn a_cookie_that_was_given_is_told_from_another() {
+    let listen = "`sysctl -q net.ipv4.tcp_fastopen=2`\n0 socket(..., SOCK_STREAM, IPPROTO_TCP) = 3\n\
+        +0 setsockopt(3, SOL_TCP, TCP_FASTOPEN, [5], 4) = 0\n+0 bind(3, ..., ...) = 0\n+0 listen(3, 5) = 0\n";
+    let ask = "+0 < S 0:0(0) win 1000 <mss 1000,FO,nop,nop>\n";
+    let given = format!("{listen}{ask}+0 > S. 0:0(0) ack 1 <mss 1460,FO ...,nop,nop>\n");
+    let back = |cookie: &str| {
+        format!(
+            "+.1 < R 1:1(0) win 0\n+.1 < S 0:10(10) win 1000 <mss 1000,FO {cookie},nop,nop>\n\
+             +0 > S. 0:0(0) ack 11 <mss 1460>"
+        )
+    };
+    check(&given, &back("..."), &back("0102030405060708"), 3, "acknowledgment number");
+    // Who asks for no cookie is given none.
+    let plain = ask.replace(",FO,nop,nop", "");
+    let expected = "+0 > S. 0:0(0) ack 1 <mss 1460,FO ...,nop,nop>";
+    check(listen, &format!("{ask}{expected}"), &format!("{plain}{expected}"), 2, "options");
 }
 
 #[test]

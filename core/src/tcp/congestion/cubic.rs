@@ -106,10 +106,14 @@ impl CongestionControl for Cubic {
         self.cwnd = mss;
     }
 
+    fn unused(&mut self) {
+        // Time must not advance while the window is not in use (9438-6).
+        self.epoch = None;
+    }
+
     fn restart(&mut self, window: u32) {
         self.cwnd = self.cwnd.min(window);
-        // Time must not advance while idle (9438-6).
-        self.epoch = None;
+        self.unused();
     }
 
     fn set_initial(&mut self, window: u32) {

@@ -29,6 +29,9 @@ pub(crate) trait CongestionControl: std::fmt::Debug + Send + Sync {
     /// The retransmission timer fired; `first` says that it is not the second time for the same data (5681-7).
     fn timeout(&mut self, now: Instant, flight: u32, mss: u32, first: bool);
 
+    /// New data was acknowledged, and the window had not been in use: the application sends less than it may.
+    fn unused(&mut self);
+
     /// Nothing was sent for longer than an RTO: at most `window` may go out at once (5681-12).
     fn restart(&mut self, window: u32);
 
@@ -97,6 +100,81 @@ mod tests {
         assert_eq!(initial_window(1, 1460), 1460);
     }
 
+    /// `rtts` round trips in which the whole window is sent and acknowledged. Gives the time after them.
+    fn whole_windows(cc: &mut dyn CongestionControl, mut now: Instant, srtt: Duration, rtts: u32) -> Instant {
+        for _ in 0..rtts {
+            now += srtt;
+            for _ in 0..cc.cwnd() / 1000 {
+                cc.acknowledged(Acknowledged { now, bytes: 1000, mss: 1000, srtt });
+            }
+        }
+        now
+    }
+
+    /// 5681-5: slow start goes on until there is a loss.
+    #[test]
+    fn nothing_bounds_slow_start_before_the_first_loss_5681_5() {
+        for choice in [Choice::Reno, Choice::Cubic] {
+            let mut cc = new(choice, 10_000);
+            assert_eq!(cc.ssthresh(), u32::MAX, "{choice:?}");
+            whole_windows(&mut *cc, Instant::ZERO, Duration::from_millis(100), 10);
+            assert_eq!(cc.cwnd(), 10_000 << 10, "{choice:?}");
+        }
+    }
+
+    /// 9438-2: however far ahead the cubic function is, a round trip adds half of the window at the most.
+    #[test]
+    fn cubic_grows_by_half_in_a_round_trip_at_the_most_9438_2() {
+        let mut cc = new(Choice::Cubic, 100_000);
+        cc.loss(Instant::ZERO, 100_000, 1000);
+        let srtt = Duration::from_millis(100);
+        whole_windows(&mut *cc, Instant::ZERO, srtt, 1);
+        let before = cc.cwnd();
+        whole_windows(&mut *cc, Instant::from_secs(100), srtt, 1);
+        let grown = f64::from(cc.cwnd()) / f64::from(before);
+        // Within the round trip the window that counts grows as well, so that it is a little more: e^0.5.
+        assert!((1.4..1.65).contains(&grown), "{grown}");
+    }
+
+    /// 9438-3: on a short path CUBIC adds what makes it as fast as Reno: α = 0.53 segments in a round trip, and 1 once
+    /// the window is what it was before the loss.
+    #[test]
+    fn cubic_is_friendly_to_reno_on_short_paths_9438_3() {
+        let mut cc = new(Choice::Cubic, 40_000);
+        cc.loss(Instant::ZERO, 40_000, 1000);
+        assert_eq!(cc.cwnd(), 28_000);
+        let srtt = Duration::from_millis(1);
+        let now = whole_windows(&mut *cc, Instant::ZERO, srtt, 10);
+        assert!((33_000..=33_400).contains(&cc.cwnd()), "28 + 10 · 0.53: {}", cc.cwnd());
+        let now = whole_windows(&mut *cc, now, srtt, 15);
+        assert!(
+            (41_000..=42_500).contains(&cc.cwnd()),
+            "40 after 23 round trips, and two more: {}",
+            cc.cwnd()
+        );
+        let before = cc.cwnd();
+        whole_windows(&mut *cc, now, srtt, 10);
+        assert!((9_500..=10_100).contains(&(cc.cwnd() - before)), "{} to {}", before, cc.cwnd());
+    }
+
+    /// 9438-6: time in which the window was not in use does not count, whether nothing was sent or little.
+    #[test]
+    fn cubic_does_not_count_time_without_use_9438_6() {
+        let srtt = Duration::from_millis(100);
+        let grown = |rest: &dyn Fn(&mut dyn CongestionControl)| {
+            let mut cc = new(Choice::Cubic, 100_000);
+            cc.loss(Instant::ZERO, 100_000, 1000);
+            whole_windows(&mut *cc, Instant::ZERO, srtt, 5);
+            let before = cc.cwnd();
+            rest(&mut *cc);
+            whole_windows(&mut *cc, Instant::from_secs(60), srtt, 1);
+            cc.cwnd() - before
+        };
+        assert!(grown(&|_| {}) > 30_000, "a minute of use: the window is far beyond the old one");
+        assert!(grown(&|cc| cc.restart(100_000)) < 10_000, "a minute of silence");
+        assert!(grown(&|cc| cc.unused()) < 10_000, "a minute of little use");
+    }
+
     #[test]
     fn loss_halves_reno_and_takes_three_tenths_off_cubic_5681_6_9438_1() {
         let now = Instant::ZERO;
@@ -147,7 +225,7 @@ mod tests {
         fn no_input_overflows_or_starves_a_controller(
             cubic: bool,
             mss in 48u32..65_000,
-            events in proptest::collection::vec((0u8..4, 0u32..1 << 30, 0u64..1 << 45), 0..100),
+            events in proptest::collection::vec((0u8..5, 0u32..1 << 30, 0u64..1 << 45), 0..100),
         ) {
             let mut cc = new(if cubic { Choice::Cubic } else { Choice::Reno }, initial_window(10, mss));
             let mut now = Instant::ZERO;
@@ -157,6 +235,7 @@ mod tests {
                     0 => cc.loss(now, bytes, mss),
                     1 => cc.timeout(now, bytes, mss, bytes % 2 == 0),
                     2 => cc.restart(initial_window(10, mss)),
+                    3 => cc.unused(),
                     _ => cc.acknowledged(Acknowledged { now, bytes, mss, srtt: Duration::from_nanos(nanos / 7) }),
                 }
                 prop_assert!(cc.cwnd() >= mss.min(initial_window(1, mss)));

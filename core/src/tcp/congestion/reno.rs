@@ -49,6 +49,8 @@ impl CongestionControl for Reno {
         self.acked = 0;
     }
 
+    fn unused(&mut self) {}
+
     fn restart(&mut self, window: u32) {
         self.cwnd = self.cwnd.min(window);
         self.acked = 0;

@@ -2,71 +2,27 @@
 
 use steadfast_core::time::Duration;
 
-use super::{Arguments, Attempt, Calls, Progress, Refused, Tried, field, number, returned};
+use super::{Arguments, Calls, Checked, Decoded, Refused, Understood, field, number, request};
 use crate::drill::ast::{Expression, Field};
-use crate::drill::posix::Posix;
+use crate::drill::subject::Request;
 use crate::drill::symbol;
 
 impl Calls {
-    pub(super) fn poll(
-        &mut self,
-        posix: &mut Posix,
-        arguments: &Arguments<'_>,
-        progress: &mut Progress,
-    ) -> Tried {
-        let Expression::List(list) = arguments.at(0)? else {
-            return Err(arguments.wrong(0, "a list of {fd=, events=, revents=}"));
-        };
-        let mut ready = 0;
-        let mut wrong = None;
-        for one in list {
-            let Expression::Struct(fields) = one else {
-                return Err(arguments.wrong(0, "a list of {fd=, events=, revents=}"));
-            };
-            let of = |name: &str| field(fields, name).map(|value| flags(arguments, value)).transpose();
-            let script = of("fd")?.ok_or_else(|| arguments.wrong(0, "fd="))?;
-            let wanted = of("events")?.unwrap_or(0);
-            let fd = self.descriptors.get(&script).copied().unwrap_or(-1);
-            // A negative descriptor is passed over.
-            let came = if script < 0 { 0 } else { posix.poll(fd, wanted) };
-            ready += i64::from(came != 0);
-            let any = matches!(field(fields, "revents"), Some(Expression::Any));
-            let expected = if any { None } else { of("revents")? };
-            if let Some(expected) = expected.filter(|expected| *expected != came) {
-                let (expected, came) = (symbol::events(expected), symbol::events(came));
-                wrong.get_or_insert(format!("revents of {script} is {came}, expected {expected}"));
-            }
+    pub(super) fn poll(&self, arguments: &Arguments<'_>) -> Decoded {
+        let mut all = Vec::new();
+        // Negative descriptors are passed over.
+        for asked in asked(arguments)?.iter().filter(|asked| asked.fd >= 0) {
+            let fd = self.descriptors.get(&asked.fd).copied().unwrap_or(-1);
+            all.push((fd, asked.events));
         }
-        if ready > 0 || self.timed_out(posix, arguments.integer(2)?, progress) {
-            return Ok(Attempt::Returned(Ok(ready), wrong));
-        }
-        Ok(Attempt::Blocks(progress.until))
+        request(Request::Poll { all, timeout: timeout(arguments.integer(2)?) })
     }
 
-    /// Whether a call with this timeout in milliseconds, negative for none, has waited long enough.
-    fn timed_out(&self, posix: &Posix, timeout: i64, progress: &mut Progress) -> bool {
-        if timeout == 0 {
-            return true;
-        }
-        if let (None, Ok(timeout)) = (progress.until, u64::try_from(timeout)) {
-            progress.until = Some(posix.now + Duration::from_millis(timeout));
-        }
-        progress.until.is_some_and(|until| posix.now >= until)
-    }
-
-    pub(super) fn epoll_create(&mut self, posix: &mut Posix, arguments: &Arguments<'_>) -> Tried {
-        let made = posix.epoll();
-        if let Ok(fd) = made {
-            self.made(&arguments.call.result, fd);
-        }
-        returned(made)
-    }
-
-    pub(super) fn epoll_ctl(&mut self, posix: &mut Posix, arguments: &Arguments<'_>) -> Tried {
-        let (epoll, of) = (self.descriptor(arguments, 0)?, self.descriptor(arguments, 2)?);
+    pub(super) fn epoll_ctl(&self, arguments: &Arguments<'_>) -> Decoded {
+        let (epoll, fd) = (self.descriptor(arguments, 0)?, self.descriptor(arguments, 2)?);
         let what = arguments.name(1)?;
         if what == "EPOLL_CTL_DEL" {
-            return returned(posix.epoll_remove(epoll, of).map(|()| 0));
+            return request(Request::EpollRemove { epoll, fd });
         }
         let Expression::Struct(fields) = arguments.at(3)? else {
             return Err(arguments.wrong(3, "{events=, fd=}"));
@@ -74,53 +30,85 @@ impl Calls {
         let events = field(fields, "events").ok_or_else(|| arguments.wrong(3, "events="))?;
         let events = flags(arguments, events)?;
         let data = data(fields).unwrap_or(0);
-        let add = match what {
-            "EPOLL_CTL_ADD" => true,
-            "EPOLL_CTL_MOD" => false,
-            _ => return returned(Err::<i64, _>("EINVAL")),
-        };
-        returned(posix.epoll_set(epoll, of, events, data, add).map(|()| 0))
+        match what {
+            "EPOLL_CTL_ADD" | "EPOLL_CTL_MOD" => {
+                request(Request::EpollSet { epoll, fd, events, data, add: what == "EPOLL_CTL_ADD" })
+            }
+            _ => Ok(Understood::Error("EINVAL")),
+        }
     }
 
-    pub(super) fn epoll_wait(
-        &mut self,
-        posix: &mut Posix,
-        arguments: &Arguments<'_>,
-        progress: &mut Progress,
-    ) -> Tried {
+    pub(super) fn epoll_wait(&self, arguments: &Arguments<'_>) -> Decoded {
         let epoll = self.descriptor(arguments, 0)?;
-        let limit = usize::try_from(arguments.integer(2)?).unwrap_or(0);
-        if limit == 0 {
-            return returned(Err::<i64, _>("EINVAL"));
+        match usize::try_from(arguments.integer(2)?).unwrap_or(0) {
+            0 => Ok(Understood::Error("EINVAL")),
+            limit => request(Request::EpollWait { epoll, limit, timeout: timeout(arguments.integer(3)?) }),
         }
-        let ready = match posix.epoll_wait(epoll, limit) {
-            Ok(ready) => ready,
-            Err(errno) => return returned(Err::<i64, _>(errno)),
-        };
-        if ready.is_empty() && !self.timed_out(posix, arguments.integer(3)?, progress) {
-            return Ok(Attempt::Blocks(progress.until));
-        }
-        let expected: Vec<&Expression> = match arguments.at(1)? {
-            Expression::List(list) => list.iter().collect(),
-            Expression::Any => Vec::new(),
-            one => vec![one],
-        };
-        let mut wrong = None;
-        for (one, (events, word)) in expected.iter().zip(&ready) {
-            let Expression::Struct(fields) = one else { continue };
-            if let Some(value) = field(fields, "events").filter(|value| **value != Expression::Any) {
-                let expected = flags(arguments, value)?;
-                if expected != *events {
-                    let (expected, came) = (symbol::events(expected), symbol::events(*events));
-                    wrong.get_or_insert(format!("events is {came}, expected {expected}"));
-                }
-            }
-            if let Some(expected) = data(fields).filter(|expected| expected != word) {
-                wrong.get_or_insert(format!("the data is {word}, expected {expected}"));
-            }
-        }
-        Ok(Attempt::Returned(Ok(ready.len() as i64), wrong))
     }
+}
+
+/// One descriptor of a poll, as the script numbers it.
+struct Asked<'a> {
+    fd: i64,
+    events: i64,
+    revents: Option<&'a Expression>,
+}
+
+/// The descriptors of a poll.
+fn asked<'a>(arguments: &Arguments<'a>) -> Result<Vec<Asked<'a>>, Refused> {
+    const EXPECTED: &str = "a list of {fd=, events=, revents=}";
+    let Expression::List(list) = arguments.at(0)? else { return Err(arguments.wrong(0, EXPECTED)) };
+    let mut all = Vec::new();
+    for one in list {
+        let Expression::Struct(fields) = one else { return Err(arguments.wrong(0, EXPECTED)) };
+        let of = |name: &str| field(fields, name).map(|value| flags(arguments, value)).transpose();
+        let fd = of("fd")?.ok_or_else(|| arguments.wrong(0, "fd="))?;
+        let revents = field(fields, "revents").filter(|value| **value != Expression::Any);
+        all.push(Asked { fd, events: of("events")?.unwrap_or(0), revents });
+    }
+    Ok(all)
+}
+
+/// Whether each descriptor of a poll is ready as the script says.
+pub(super) fn check_poll(arguments: &Arguments<'_>, came: &[i64]) -> Checked {
+    let mut came = came.iter().copied();
+    for asked in asked(arguments)? {
+        let came = if asked.fd < 0 { 0 } else { came.next().unwrap_or(0) };
+        let expected = asked.revents.map(|value| flags(arguments, value)).transpose()?;
+        if let Some(expected) = expected.filter(|expected| *expected != came) {
+            let (expected, came) = (symbol::events(expected), symbol::events(came));
+            return Ok(Some(format!("revents of {} is {came}, expected {expected}", asked.fd)));
+        }
+    }
+    Ok(None)
+}
+
+/// Whether what an epoll descriptor reports is what the script says.
+pub(super) fn check_events(arguments: &Arguments<'_>, came: &[(i64, i64)]) -> Checked {
+    let expected: Vec<&Expression> = match arguments.at(1)? {
+        Expression::List(list) => list.iter().collect(),
+        Expression::Any => Vec::new(),
+        one => vec![one],
+    };
+    for (one, (events, word)) in expected.iter().zip(came) {
+        let Expression::Struct(fields) = one else { continue };
+        if let Some(value) = field(fields, "events").filter(|value| **value != Expression::Any) {
+            let expected = flags(arguments, value)?;
+            if expected != *events {
+                let (expected, came) = (symbol::events(expected), symbol::events(*events));
+                return Ok(Some(format!("events is {came}, expected {expected}")));
+            }
+        }
+        if let Some(expected) = data(fields).filter(|expected| expected != word) {
+            return Ok(Some(format!("the data is {word}, expected {expected}")));
+        }
+    }
+    Ok(None)
+}
+
+/// Milliseconds; negative: for ever.
+fn timeout(millis: i64) -> Option<Duration> {
+    u64::try_from(millis).ok().map(Duration::from_millis)
 }
 
 fn flags(arguments: &Arguments<'_>, value: &Expression) -> Result<i64, Refused> {

@@ -1,10 +1,13 @@
 //! The names that code sees: the fields of Linux's `tcp_info`, and its constants.
 
+use std::collections::BTreeMap;
+
 use steadfast_core::info::{CaState, Info};
 use steadfast_core::time::Duration;
 use steadfast_core::trace::State;
 
 use super::Value;
+use crate::drill::subject::TcpInfo;
 
 /// What `tcpi_snd_ssthresh` says when there is no threshold yet.
 const NO_THRESHOLD: i64 = 0x7fff_ffff;
@@ -14,50 +17,52 @@ const OPTION_SACK: i64 = 2;
 const OPTION_WINDOW_SCALE: i64 = 4;
 const OPTION_ECN: i64 = 8;
 
-/// The value of `tcpi_…`; `None`: the stack does not keep it.
-pub(crate) fn field(name: &str, info: &Info) -> Option<Value> {
+/// `TCP_INFO` of a connection of the stack.
+pub(crate) fn info(info: &Info) -> TcpInfo {
     let micros = |duration: Duration| i64::try_from(duration.as_micros()).unwrap_or(i64::MAX);
+    let large = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
     let mss = i64::from(info.snd_mss).max(1);
     let segments = |bytes: u32| (i64::from(bytes) + mss - 1) / mss;
     let scale = |shift: Option<u8>| i64::from(shift.unwrap_or(0));
-    let value = match name.strip_prefix("tcpi_")? {
-        "state" => state_number(info.state),
-        "ca_state" => ca_number(info.ca_state),
-        "retransmits" => i64::from(info.retransmits),
-        "probes" => i64::from(info.probes),
-        "backoff" => i64::from(info.backoff),
-        "options" => options(info),
-        "snd_wscale" => scale(info.snd_wscale),
-        "rcv_wscale" => scale(info.rcv_wscale),
-        "rto" => micros(info.rto),
-        "rtt" => micros(info.rtt),
-        "rttvar" => micros(info.rttvar),
-        "min_rtt" => micros(info.min_rtt),
-        "snd_mss" => i64::from(info.snd_mss),
-        "rcv_mss" => i64::from(info.rcv_mss),
-        "advmss" => i64::from(info.advmss),
-        "pmtu" => i64::from(info.pmtu),
-        "snd_cwnd" => i64::from(info.snd_cwnd) / mss,
-        "snd_ssthresh" if info.snd_ssthresh == u32::MAX => NO_THRESHOLD,
-        "snd_ssthresh" => i64::from(info.snd_ssthresh) / mss,
-        "unacked" => segments(info.unacked),
-        "sacked" => segments(info.sacked),
-        "total_retrans" => i64::from(info.total_retrans),
-        "notsent_bytes" => i64::try_from(info.notsent_bytes).unwrap_or(i64::MAX),
-        "bytes_acked" => i64::try_from(info.bytes_acked).unwrap_or(i64::MAX),
-        "bytes_received" => i64::try_from(info.bytes_received).unwrap_or(i64::MAX),
-        "snd_wnd" => i64::from(info.snd_wnd),
-        "rcv_wnd" => i64::from(info.rcv_wnd),
-        "rcv_space" => i64::from(info.rcv_wnd),
-        _ => return None,
+    let threshold = match info.snd_ssthresh {
+        u32::MAX => NO_THRESHOLD,
+        bytes => i64::from(bytes) / mss,
     };
-    Some(Value::Integer(value))
+    let fields = [
+        ("state", state_number(info.state)),
+        ("ca_state", ca_number(info.ca_state)),
+        ("retransmits", i64::from(info.retransmits)),
+        ("probes", i64::from(info.probes)),
+        ("backoff", i64::from(info.backoff)),
+        ("options", options(info)),
+        ("snd_wscale", scale(info.snd_wscale)),
+        ("rcv_wscale", scale(info.rcv_wscale)),
+        ("rto", micros(info.rto)),
+        ("rtt", micros(info.rtt)),
+        ("rttvar", micros(info.rttvar)),
+        ("min_rtt", micros(info.min_rtt)),
+        ("snd_mss", i64::from(info.snd_mss)),
+        ("rcv_mss", i64::from(info.rcv_mss)),
+        ("advmss", i64::from(info.advmss)),
+        ("pmtu", i64::from(info.pmtu)),
+        ("snd_cwnd", i64::from(info.snd_cwnd) / mss),
+        ("snd_ssthresh", threshold),
+        ("unacked", segments(info.unacked)),
+        ("sacked", segments(info.sacked)),
+        ("total_retrans", i64::from(info.total_retrans)),
+        ("notsent_bytes", large(info.notsent_bytes)),
+        ("bytes_acked", large(info.bytes_acked)),
+        ("bytes_received", large(info.bytes_received)),
+        ("snd_wnd", i64::from(info.snd_wnd)),
+        ("rcv_wnd", i64::from(info.rcv_wnd)),
+        ("rcv_space", i64::from(info.rcv_wnd)),
+    ];
+    TcpInfo { connection: true, fields: BTreeMap::from(fields) }
 }
 
-/// `tcpi_state` of a socket that is no connection.
-pub(crate) fn state(state: Option<State>, listens: bool) -> Option<Value> {
-    let listening = listens.then_some(State::Listen);
-    listening.or(state).map(|state| Value::Integer(state_number(state)))
+/// Of what has a state and nothing else.
+pub(crate) fn state_alone(state: State, connection: bool) -> TcpInfo {
+    TcpInfo { connection, fields: BTreeMap::from([("state", state_number(state))]) }
 }
 
 fn options(info: &Info) -> i64 {

@@ -146,7 +146,7 @@ const NOTED: [&str; 56] = [
 ];
 
 /// Sets what `name` stands for. `Some`: a note instead. An error says why the script cannot be run.
-pub(super) fn apply(config: &mut Config, name: &str, value: &str) -> Result<Option<String>, String> {
+pub(crate) fn apply(config: &mut Config, name: &str, value: &str) -> Result<Option<String>, String> {
     if let Some((_, values)) = FIXED.iter().find(|(known, _)| *known == name)
         && values.contains(&value)
     {

@@ -12,7 +12,7 @@ use super::super::live::{Live, LiveBody};
 use super::super::world::Sent;
 use super::super::{Verdict, build};
 use super::timing::Due;
-use super::{Interpreter, PATIENCE, Run, Stop, fail};
+use super::{Interpreter, Run, Stop, fail};
 
 /// A packet that is late is still waited for so long, to say how late it was.
 const GRACE: Duration = Duration::from_secs(5);
@@ -87,13 +87,13 @@ impl Interpreter<'_> {
     /// A SYN on a flow that the stack has no connection for any more begins anew.
     fn use_flow(&mut self, index: usize, fresh_syn: bool) -> usize {
         if fresh_syn {
-            let flow = &self.flows[index];
-            let all = self.world.posix.stack.sockets(self.world.now());
-            let alive = all.iter().any(|entry| {
-                entry.local == flow.local && entry.remote == flow.remote && entry.state != State::TimeWait
-            });
-            if !alive {
-                self.flows[index].begin_again();
+            let all = self.world.subject.sockets();
+            let flow = &mut self.flows[index];
+            let mut ours =
+                all.iter().filter(|entry| entry.local == flow.local && entry.remote == flow.remote);
+            match ours.next() {
+                None => flow.begin_again(),
+                Some(entry) => flow.may_begin_again = entry.state == State::TimeWait,
             }
         }
         self.current = Some(index);
@@ -107,9 +107,7 @@ impl Interpreter<'_> {
     /// A flow from the script to whoever listens.
     fn new_flow(&mut self, ports: Option<(u16, u16)>) -> usize {
         let ends = &self.world.calls.ends;
-        let all = self.world.posix.stack.sockets(self.world.now());
-        let listening =
-            all.iter().rev().find(|entry| entry.state == State::Listen).map(|entry| entry.local.port());
+        let listening = self.world.subject.listeners().last().map(SocketAddr::port);
         let local_port = ports.map(|(_, local)| local).or(listening).unwrap_or(ends.bind_port);
         let remote_port = ports.map_or(self.next_port, |(remote, _)| remote);
         let local = SocketAddr::new(ends.local, local_port);
@@ -129,6 +127,7 @@ impl Interpreter<'_> {
 
     pub(super) fn expect(&mut self, event: &Event, packet: &Packet, due: Due) -> Run {
         self.refuse_encapsulation(event, packet)?;
+        self.refuse_patience(event, due)?;
         match &packet.body {
             Body::Tcp(tcp) if self.options.neutral => self.expect_neutral(event, tcp, &packet.ip, due),
             Body::Tcp(tcp) => self.expect_segments(event, tcp, &packet.ip, due),
@@ -148,7 +147,7 @@ impl Interpreter<'_> {
 
     /// The next packet that left the stack, waited for as long as it may take and a little longer.
     fn next_packet(&mut self, event: &Event, due: Due) -> Run<(Sent, Live)> {
-        let patience = if due.any { PATIENCE } else { GRACE };
+        let patience = if due.any { self.world.subject.patience() } else { GRACE };
         let latest = due.end.saturating_add(self.tolerance(due.start));
         let limit = self.instant(latest).max(self.world.now()) + patience;
         self.world.run_until(limit, |world| !world.outbox.is_empty() || world.idle());
@@ -229,8 +228,9 @@ impl Interpreter<'_> {
             && same(&self.flows[index])
             && spec.flags & SYN != 0
             && tcp.flags & SYN != 0
-            && !self.flows[index].knows_local()
+            && (!self.flows[index].knows_local() || self.flows[index].may_begin_again)
         {
+            self.flows[index].begin_again();
             self.flows[index].learn_local(spec.seq, tcp.seq);
         }
         index
@@ -238,10 +238,13 @@ impl Interpreter<'_> {
 
     /// The address that a connect goes to: the one of the options, unless the script gave another.
     fn expected_peer(&self, came: SocketAddr) -> SocketAddr {
-        let all = self.world.posix.stack.sockets(self.world.now());
-        let connecting = all.iter().any(|entry| entry.remote == came);
-        let ends = &self.world.calls.ends;
-        if connecting { came } else { SocketAddr::new(ends.remote, ends.connect_port) }
+        let calls = &self.world.calls;
+        let ends = &calls.ends;
+        if calls.destinations.contains(&came) {
+            came
+        } else {
+            SocketAddr::new(ends.remote, ends.connect_port)
+        }
     }
 
     fn rules(&self) -> Rules {
@@ -252,7 +255,7 @@ impl Interpreter<'_> {
         Rules { neutral: self.options.neutral, tick }
     }
 
-    /// What the script calls the stack's clock.
+    /// What the script calls the stack's clock; and the cookie that it gave.
     fn learn(&mut self, spec: &Tcp, live: &Live, flow: usize) {
         let of = |options: &[TcpOption]| {
             options.iter().find_map(|option| match option {
@@ -260,7 +263,13 @@ impl Interpreter<'_> {
                 _ => None,
             })
         };
-        let Some(live_val) = live.tcp().and_then(|tcp| of(&tcp.options)) else { return };
+        let options = live.tcp().map_or(&[][..], |tcp| &tcp.options);
+        if let Some(TcpOption::FastOpen(cookie)) =
+            options.iter().find(|o| matches!(o, TcpOption::FastOpen(_)))
+        {
+            self.flows[flow].cookie.clone_from(cookie);
+        }
+        let Some(live_val) = of(options) else { return };
         if let Some(script) = spec.options.as_deref().and_then(of) {
             self.flows[flow].learn_timestamp(script, live_val);
         }

@@ -3,8 +3,9 @@
 use steadfast_core::Instant;
 use steadfast_core::time::Duration;
 
+use super::super::Verdict;
 use super::super::ast::{Event, When};
-use super::{Interpreter, Run, fail};
+use super::{Interpreter, Run, Stop, fail};
 
 /// How much is open in a run that checks what is said and not how.
 const NEUTRAL_TOLERANCE: u64 = 100_000;
@@ -52,11 +53,16 @@ impl Interpreter<'_> {
 
     /// How far off an event may be, in nanoseconds.
     pub(super) fn tolerance(&self, due: i64) -> i64 {
-        let least =
-            self.settings.tolerance_usecs.max(if self.options.neutral { NEUTRAL_TOLERANCE } else { 0 });
-        let least = i64::try_from(least.saturating_mul(1000)).unwrap_or(i64::MAX);
+        let least = self.fixed_tolerance();
         let gap = due.saturating_sub(self.last_time).max(0) as f64;
         least.max((gap * self.settings.tolerance_percent / 100.0) as i64)
+    }
+
+    /// The part of it that does not grow with the time that passed.
+    fn fixed_tolerance(&self) -> i64 {
+        let said = self.options.tolerance_usecs.unwrap_or(self.settings.tolerance_usecs);
+        let usecs = said.max(if self.options.neutral { NEUTRAL_TOLERANCE } else { 0 });
+        i64::try_from(usecs.saturating_mul(1000)).unwrap_or(i64::MAX)
     }
 
     /// Whether what happened at `at` was in time; if not, in words.
@@ -66,11 +72,7 @@ impl Interpreter<'_> {
         }
         let came = self.elapsed(at);
         // A range is its own tolerance beside the fixed one.
-        let tolerance = if due.start == due.end {
-            self.tolerance(due.start)
-        } else {
-            i64::try_from(self.settings.tolerance_usecs.saturating_mul(1000)).unwrap_or(i64::MAX)
-        };
+        let tolerance = if due.start == due.end { self.tolerance(due.start) } else { self.fixed_tolerance() };
         let expected = if due.start == due.end {
             format!("at {}", seconds(due.start))
         } else {
@@ -90,11 +92,24 @@ impl Interpreter<'_> {
         None
     }
 
+    /// What is further ahead than the subject's time is worth is not waited for.
+    pub(super) fn refuse_patience(&self, event: &Event, due: Due) -> Run {
+        let ahead = due.start.saturating_sub(self.elapsed(self.world.now()));
+        let patience = self.world.subject.patience();
+        if ahead <= i64::try_from(patience.as_nanos()).unwrap_or(i64::MAX) {
+            return Ok(());
+        }
+        let (ahead, patience) = ((ahead + 500_000_000) / 1_000_000_000, patience.as_secs());
+        let reason = format!("an event is {ahead} s ahead, and no more than {patience} s are waited for");
+        Err(Stop { verdict: Verdict::Skip, ..fail(event.at, reason) })
+    }
+
     /// Lets time pass until an event that the script itself makes happen.
     pub(super) fn wait_for(&mut self, event: &Event, due: Due) -> Run {
         if due.any {
             return Ok(());
         }
+        self.refuse_patience(event, due)?;
         let at = self.instant(due.start);
         self.world.run_until(at, |_| false);
         match self.off(due, self.world.now()) {

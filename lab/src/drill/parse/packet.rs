@@ -1,13 +1,18 @@
 //! Packets: addresses and ports, flags, numbers, options, ICMP.
 
 use super::Parser;
-use crate::drill::ast::{Body, Direction, EcnSpec, Icmp, IcmpName, IpInfo, Packet, Quoted, Tcp, TcpOption};
+use crate::drill::ast::{
+    Body, Cast, Direction, EcnSpec, Icmp, IcmpName, IpInfo, Packet, Quoted, Tcp, TcpOption,
+};
 use crate::drill::lex::{Cursor, Parsed, SyntaxError};
 
 /// Options take at most so many bytes.
 const OPTIONS: usize = 40;
 /// The identifier of the experimental Fast Open option (RFC 7413, appendix A).
 const FAST_OPEN_EXPERIMENT: u16 = 0xf989;
+
+/// Bytes of a Fast Open cookie of the stack's.
+const GIVEN_COOKIE: usize = 8;
 
 const ACC_ECN_0: u8 = 172;
 const ACC_ECN_1: u8 = 174;
@@ -23,7 +28,7 @@ impl Parser<'_> {
         // ICMP may have what it quotes in front.
         match self.cursor.peek() {
             Some('[') if self.quotes_ahead() => quoted = self.quoted()?,
-            Some('[' | '(') => ip = self.ip_info()?,
+            Some('[' | '(') => ip = self.ip_info(direction)?,
             _ => {}
         }
         let offset = self.cursor.offset();
@@ -79,7 +84,7 @@ impl Parser<'_> {
             || inside.starts_with("raw")
     }
 
-    fn ip_info(&mut self) -> Parsed<IpInfo> {
+    fn ip_info(&mut self, direction: Direction) -> Parsed<IpInfo> {
         let close = if self.cursor.eat("[") { "]" } else { ")" };
         if close == ")" {
             self.cursor.expect("(")?;
@@ -99,9 +104,17 @@ impl Parser<'_> {
                 "ttl" => info.ttl = Some(self.cursor.number("TTL", 0xff)? as u8),
                 "hlim" => info.ttl = Some(self.cursor.number("the hop limit", 0xff)? as u8),
                 "flowlabel" => info.flow_label = Some(self.cursor.number("the flow label", 0xf_ffff)? as u32),
+                "from" if direction == Direction::In => info.from = Some(self.cast()?),
+                "to" if direction == Direction::In => info.to = Some(self.cast()?),
+                "badsum" if direction == Direction::In => info.bad_checksum = true,
                 _ => {
                     self.cursor.rewind(offset);
-                    let expected = "ect0, ect1, ect01, ce, noecn, tos, ttl, hlim, class or flowlabel";
+                    let expected = match direction {
+                        Direction::In => {
+                            "ect0, ect1, ect01, ce, noecn, tos, ttl, hlim, class, flowlabel, from, to or badsum"
+                        }
+                        Direction::Out => "ect0, ect1, ect01, ce, noecn, tos, ttl, hlim, class or flowlabel",
+                    };
                     return Err(self.cursor.error(expected));
                 }
             }
@@ -110,6 +123,20 @@ impl Parser<'_> {
             }
             self.cursor.eat(",");
         }
+    }
+
+    fn cast(&mut self) -> Parsed<Cast> {
+        self.cursor.blank();
+        if self.cursor.eat_word("multicast") {
+            return Ok(Cast::Multicast);
+        }
+        if self.cursor.eat_word("broadcast") {
+            return Ok(Cast::Broadcast);
+        }
+        if self.cursor.eat_word("nobody") {
+            return Ok(Cast::Nobody);
+        }
+        Err(self.cursor.error("multicast, broadcast or nobody"))
     }
 
     fn tcp(&mut self, direction: Direction) -> Parsed<Tcp> {
@@ -248,6 +275,7 @@ impl Parser<'_> {
             "sackOK" => TcpOption::SackPermitted,
             "sack" => TcpOption::Sack(self.sack()?),
             "TS" => self.timestamps()?,
+            "FO" if self.cursor.eat("...") => TcpOption::GivenCookie,
             "FO" => TcpOption::FastOpen(self.hex()?),
             "FOEXP" | "EXP-FO" => TcpOption::Experiment(FAST_OPEN_EXPERIMENT, self.hex()?),
             "md5" => TcpOption::Md5(self.hex()?),
@@ -402,6 +430,7 @@ impl TcpOption {
             TcpOption::SackPermitted => 2,
             TcpOption::Sack(blocks) => 2 + 8 * blocks.len(),
             TcpOption::Timestamps { .. } => 10,
+            TcpOption::GivenCookie => 2 + GIVEN_COOKIE,
             TcpOption::Experiment(_, data) => 4 + data.len(),
             TcpOption::AccEcn(_, counters) => 2 + 3 * counters.len(),
             TcpOption::Md5(_) => 18,

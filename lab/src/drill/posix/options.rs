@@ -4,26 +4,14 @@ use steadfast_core::config::CongestionControl;
 use steadfast_core::time::Duration;
 use steadfast_core::{Error, SocketOptions};
 
-use super::{Errno, Posix, Role, System, seconds};
+use super::{Posix, Role, System, seconds};
+use crate::drill::subject::{Errno, Setting, SocketOption};
 
 /// Level and name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Option {
     pub(crate) level: &'static str,
     pub(crate) name: &'static str,
-}
-
-/// What an option is set to.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) enum Setting {
-    Number(i64),
-    /// `SO_LINGER`
-    Linger(bool, i64),
-    Text(String),
-    /// `SO_ERROR`
-    Error(std::option::Option<Errno>),
-    /// A struct that is not looked into.
-    Opaque,
 }
 
 /// Why an option was not set.
@@ -105,16 +93,10 @@ const KNOWN: [(&str, &str); 32] = [
 ];
 
 impl Option {
-    /// The option of this name, if it is one that the layer knows.
-    pub(crate) fn find(level: &str, name: &str) -> std::option::Option<Option> {
-        let level = match level {
-            "SOL_TCP" => TCP,
-            "SOL_IP" => IP,
-            "SOL_IPV6" => IPV6,
-            level => level,
-        };
+    /// The option, if it is one that the layer knows.
+    pub(crate) fn find(option: &SocketOption) -> std::option::Option<Option> {
         let all = KEPT.iter().chain(&KNOWN);
-        let found = all.into_iter().find(|(of, known)| *of == level && *known == name);
+        let found = all.into_iter().find(|known| (option.level.as_str(), option.name.as_str()) == **known);
         found.map(|(level, name)| Option { level, name })
     }
 

@@ -6,6 +6,8 @@ use steadfast_core::trace::State;
 use super::{Errno, Kind, Posix, Role};
 
 const READABLE: i64 = 1;
+/// `POLLPRI`
+const URGENT: i64 = 2;
 const WRITABLE: i64 = 4;
 const FAILED: i64 = 8;
 const HANG_UP: i64 = 0x10;
@@ -70,8 +72,8 @@ impl Posix {
     fn stream_readiness(&mut self, fd: i32) -> i64 {
         let Some(id) = self.stream(fd) else { return INVALID };
         let state = self.stack.state(id).unwrap_or(State::Closed);
-        let unread = self.stack.readable(id).map_or(0, |(unread, _)| unread);
-        let mut ready = 0;
+        let (unread, urgent) = self.stack.readable(id).unwrap_or_default();
+        let mut ready = if urgent > 0 { URGENT } else { 0 };
         if state == State::Closed {
             // The error is looked at only by taking it.
             if let Ok(Some(error)) = self.stack.take_error(id)
@@ -214,6 +216,7 @@ impl Posix {
 /// Whether an event of the stack concerns what is ready.
 fn news(event: Event, ready: i64) -> bool {
     (event.contains(Event::READABLE) && ready & READABLE != 0)
+        || (event.contains(Event::URGENT) && ready & URGENT != 0)
         || (event.contains(Event::WRITABLE) && ready & WRITABLE != 0)
         || (event.contains(Event::ERROR) && ready & FAILED != 0)
 }

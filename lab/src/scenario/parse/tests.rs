@@ -1,4 +1,5 @@
 use super::*;
+use crate::scenario::Case;
 
 const SMALL: &str = "\
 id     X1
@@ -43,7 +44,7 @@ fn every_part_is_selected_by_profile_and_phase() {
     assert_eq!(scenario.why, "Because # this stays.\n\nA second paragraph.");
     assert_eq!(scenario.phases[1], Phase { name: "short".into(), title: "cut short".into() });
     let count = |profile, phase: &str| {
-        let part = scenario.select(profile, phase);
+        let part = scenario.select(&Case { profile, phase, kernel: None });
         (part.sysctls.len(), part.faults.len(), part.apps.len(), part.expectations.len())
     };
     assert_eq!(count(Profile::Default, "long"), (2, 1, 2, 2));
@@ -54,7 +55,12 @@ fn every_part_is_selected_by_profile_and_phase() {
 #[test]
 fn the_last_outcome_that_applies_counts() {
     let scenario = Scenario::parse("x", SMALL).unwrap();
-    let outcome = |profile| scenario.select(profile, "long").apps[0].steps[0].outcome().cloned().unwrap();
+    let outcome = |profile| {
+        scenario.select(&Case { profile, phase: "long", kernel: None }).apps[0].steps[0]
+            .outcome()
+            .cloned()
+            .unwrap()
+    };
     assert_eq!(outcome(Profile::Default), script::outcome("ok at 0.020").unwrap());
     assert_eq!(outcome(Profile::Bsd), script::outcome("ETIMEDOUT at 75").unwrap());
 }
@@ -62,7 +68,7 @@ fn the_last_outcome_that_applies_counts() {
 #[test]
 fn steps_below_a_repeat_are_its_body() {
     let scenario = Scenario::parse("x", SMALL).unwrap();
-    let apps = scenario.select(Profile::Linux, "long").apps;
+    let apps = scenario.select(&Case { profile: Profile::Linux, phase: "long", kernel: None }).apps;
     let Call::Repeat { times: 3, body } = &apps[0].steps[1].call else { panic!("{:?}", apps[0].steps[1]) };
     assert_eq!(body.len(), 2);
     assert_eq!(body[0].socket.as_deref(), Some("a"));
@@ -78,8 +84,12 @@ fn what_is_wrong_is_named_with_file_line_and_what_was_expected() {
         ("  lose C>S", 4, "expected nothing indented below `phase`"),
         ("id Y", 4, "expected `id` once only"),
         ("phase linux", 4, "expected the name of a phase, found `linux`"),
-        ("[osx] until 5", 4, "expected a profile or a phase declared above, found `osx`"),
-        ("[] until 5", 4, "expected a profile or a phase between"),
+        (
+            "[osx] until 5",
+            4,
+            "expected a profile, a phase declared above, `kernel` or `HOST=kernel`, found `osx`",
+        ),
+        ("[] until 5", 4, "expected a profile, a phase or `kernel` between"),
         ("[p title X", 4, "expected `]` after the condition"),
         ("[p] ip 4", 4, "expected no condition before `ip`"),
         ("until soon", 4, "expected a time, found `soon`"),

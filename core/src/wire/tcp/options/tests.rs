@@ -55,6 +55,7 @@ fn filler(len: usize) -> Vec<u8> {
     (0..len).map(|n| 0xa0 + n as u8).collect()
 }
 
+/// All but EOL and NOP have a length (MUST-68).
 #[test]
 fn one_option_of_any_kind_and_length_in_any_room_t_57() {
     let mut accepted = 0;
@@ -149,6 +150,7 @@ fn of_repeated_options_the_first_wins_t_57() {
     assert_eq!(Options::parse(&[2, 4, 0, 1, 2, 3, 0]), Err(Error::Options), "but each length counts");
 }
 
+/// EOL (MUST-4).
 #[test]
 fn nothing_is_read_past_the_end_of_the_list_t_57() {
     let bytes = [2, 4, 5, 180, 0, 8, 0, 255, 3, 3, 7, 0];
@@ -273,6 +275,7 @@ proptest! {
     }
 }
 
+/// What follows EOL is zero (MUST-69).
 #[test]
 fn the_layout_of_freebsd_orders_and_pads_a_syn_otherwise() {
     let all = Options {

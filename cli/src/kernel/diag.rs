@@ -1,0 +1,114 @@
+//! The kernel's own list of its TCP sockets, over `sock_diag`: what `ss -tan` shows.
+
+use std::io;
+use std::net::SocketAddr;
+
+use netlink_packet_core::{NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload};
+use netlink_packet_sock_diag::SockDiagMessage;
+use netlink_packet_sock_diag::constants::{AF_INET, AF_INET6, IPPROTO_TCP};
+use netlink_packet_sock_diag::inet::{ExtensionFlags, InetRequest, InetResponseHeader, SocketId, StateFlags};
+use netlink_sys::{Socket, SocketAddr as NetlinkAddr, protocols::NETLINK_SOCK_DIAG};
+use steadfast::core::trace::State;
+use steadfast_lab::ForeignEntry;
+
+/// A connection to `sock_diag` in the network namespace of the thread that made it.
+pub(crate) struct Diag {
+    socket: Socket,
+    requests: [Vec<u8>; 2],
+    buffer: Vec<u8>,
+}
+
+/// A line of the list.
+#[derive(Clone, Debug)]
+pub(crate) struct Line {
+    pub(crate) entry: ForeignEntry,
+    /// Bytes that were sent and are not acknowledged.
+    pub(crate) send_q: u64,
+}
+
+impl Diag {
+    pub(crate) fn open() -> io::Result<Diag> {
+        let mut socket = Socket::new(NETLINK_SOCK_DIAG)?;
+        socket.bind_auto()?;
+        socket.connect(&NetlinkAddr::new(0, 0))?;
+        Ok(Diag { socket, requests: [request(AF_INET), request(AF_INET6)], buffer: vec![0; 65_536] })
+    }
+
+    /// All sockets of the namespace.
+    pub(crate) fn list(&mut self) -> io::Result<Vec<Line>> {
+        let mut lines = Vec::new();
+        for family in 0..self.requests.len() {
+            self.socket.send(&self.requests[family], 0)?;
+            while !self.take(&mut lines)? {}
+        }
+        Ok(lines)
+    }
+
+    /// Reads one datagram of an answer; true: it was the last.
+    fn take(&mut self, lines: &mut Vec<Line>) -> io::Result<bool> {
+        let size = self.socket.recv(&mut &mut self.buffer[..], 0)?;
+        let mut rest = &self.buffer[..size];
+        while !rest.is_empty() {
+            let message = NetlinkMessage::<SockDiagMessage>::deserialize(rest).map_err(io::Error::other)?;
+            match message.payload {
+                NetlinkPayload::Done(_) => return Ok(true),
+                NetlinkPayload::Error(error) => return Err(error.to_io()),
+                NetlinkPayload::InnerMessage(SockDiagMessage::InetResponse(response)) => {
+                    lines.extend(line(&response.header));
+                }
+                _ => {}
+            }
+            // Messages begin at multiples of four bytes.
+            let len = (message.header.length as usize).next_multiple_of(4);
+            rest = rest.get(len..).unwrap_or_default();
+        }
+        Ok(false)
+    }
+}
+
+fn request(family: u8) -> Vec<u8> {
+    let mut header = NetlinkHeader::default();
+    header.flags = NLM_F_REQUEST | NLM_F_DUMP;
+    let socket_id = if family == AF_INET { SocketId::new_v4() } else { SocketId::new_v6() };
+    let request = InetRequest {
+        family,
+        protocol: IPPROTO_TCP,
+        extensions: ExtensionFlags::empty(),
+        states: StateFlags::all(),
+        socket_id,
+    };
+    let mut message = NetlinkMessage::new(header, SockDiagMessage::InetRequest(request).into());
+    message.finalize();
+    let mut bytes = vec![0; message.buffer_len()];
+    message.serialize(&mut bytes);
+    bytes
+}
+
+fn line(header: &InetResponseHeader) -> Option<Line> {
+    let id = &header.socket_id;
+    let entry = ForeignEntry {
+        state: state(header.state)?,
+        local: SocketAddr::new(id.source_address, id.source_port),
+        remote: SocketAddr::new(id.destination_address, id.destination_port),
+        recv_q: header.recv_queue.into(),
+        timer: header.timer.is_some(),
+    };
+    Some(Line { entry, send_q: header.send_queue.into() })
+}
+
+/// The states of `include/net/tcp_states.h`.
+fn state(number: u8) -> Option<State> {
+    Some(match number {
+        1 => State::Established,
+        2 => State::SynSent,
+        3 | 12 => State::SynReceived,
+        4 => State::FinWait1,
+        5 => State::FinWait2,
+        6 => State::TimeWait,
+        8 => State::CloseWait,
+        9 => State::LastAck,
+        10 => State::Listen,
+        11 => State::Closing,
+        _ => return None,
+    })
+}

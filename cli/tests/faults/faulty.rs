@@ -1,0 +1,268 @@
+//! A device on which packets suffer the lab's faults on their way between the kernel, `K`, and our stack, `S`.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, BufWriter, Write};
+use std::path::Path;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll};
+use std::time::{Duration, SystemTime};
+
+use steadfast::core::trace::State;
+use steadfast::core::wire::icmp::{self, ErrorKind, Message};
+use steadfast::core::wire::{PROTOCOL_ICMP, PROTOCOL_ICMPV6, PROTOCOL_TCP, ipv4, ipv6, tcp};
+use steadfast::device::{Capabilities, Device, Frame, Received};
+use steadfast_lab::{Count, Effect, Fault, FaultKind, Pattern, Sighted, SightedTcp, When};
+use tokio::time::{Instant, Sleep};
+
+/// Packets that may wait in one direction; above it the stack waits as well.
+const WAITING: usize = 4000;
+
+/// A device with faults. They strike packets as they are on a wire, so it must be one without offload.
+pub(crate) struct Faulty<D> {
+    device: D,
+    faults: Faults,
+    rng: fastrand::Rng,
+    started: Instant,
+    /// To the stack, and to the kernel, by the time when they are due and the order in which they came.
+    incoming: BTreeMap<(Instant, u64), Vec<u8>>,
+    outgoing: BTreeMap<(Instant, u64), Vec<u8>>,
+    count: u64,
+    alarm: Pin<Box<Sleep>>,
+    tape: Option<Tape>,
+}
+
+/// The faults in force, which can be changed while packets pass.
+#[derive(Clone, Default)]
+pub(crate) struct Faults(Arc<Mutex<Vec<(Fault, u64)>>>);
+
+impl Faults {
+    /// Puts these in force instead of those before; they begin to count anew.
+    pub(crate) fn set(&self, faults: &[&str]) {
+        let faults = faults.iter().map(|text| (text.parse().unwrap(), 0));
+        *self.0.lock().unwrap() = faults.collect();
+    }
+}
+
+impl<D: Device> Faulty<D> {
+    pub(crate) fn new(device: D, faults: Faults, seed: u64, tape: Option<Tape>) -> Faulty<D> {
+        let Capabilities { segmentation_offload, checksum_offload, .. } = device.capabilities();
+        assert!(!segmentation_offload && !checksum_offload, "a device without offload");
+        let started = Instant::now();
+        Faulty {
+            device,
+            faults,
+            rng: fastrand::Rng::with_seed(seed),
+            started,
+            incoming: BTreeMap::new(),
+            outgoing: BTreeMap::new(),
+            count: 0,
+            alarm: Box::pin(tokio::time::sleep_until(started)),
+            tape,
+        }
+    }
+
+    /// What becomes of a packet: copies of it, each with the time that it still takes, and the error that a router
+    /// answers it with.
+    fn suffer(&mut self, packet: &[u8], from: &str, to: &str) -> (Vec<(Duration, Vec<u8>)>, Option<Vec<u8>>) {
+        let at = steadfast::core::Instant::from_nanos(self.started.elapsed().as_nanos() as u64);
+        let (tcp, size) = (sight(packet), packet.len());
+        let seen = Sighted { at, from: Some(from), to: Some(to), tcp, icmp: false, size };
+        let (mut flying, mut error) = (vec![(Duration::ZERO, packet.to_vec())], None);
+        for (fault, met) in self.faults.0.lock().unwrap().iter_mut() {
+            match &fault.kind {
+                FaultKind::Packets { pattern, effect } => {
+                    if pattern.fits(&seen) && counts(pattern, met, &mut self.rng) {
+                        strike(effect, &mut flying, &mut self.rng);
+                    }
+                }
+                FaultKind::Mtu { direction, mtu, icmp, .. } => {
+                    if direction.fits(seen.from, seen.to) && size > *mtu {
+                        flying.clear();
+                        error = icmp.then(|| too_big(packet, *mtu));
+                    }
+                }
+                _ => panic!("`{fault}` cannot be had here"),
+            }
+        }
+        (flying, error)
+    }
+
+    /// Sends a packet on its way in one of the two directions.
+    fn fly(&mut self, packet: &[u8], from: &str, to: &str) {
+        record(&mut self.tape, packet);
+        let (flying, error) = self.suffer(packet, from, to);
+        for (after, packet) in flying {
+            self.enqueue(to, after, packet);
+        }
+        if let Some(error) = error {
+            record(&mut self.tape, &error);
+            self.enqueue(from, Duration::ZERO, error);
+        }
+    }
+
+    fn enqueue(&mut self, to: &str, after: Duration, packet: Vec<u8>) {
+        let queue = if to == "S" { &mut self.incoming } else { &mut self.outgoing };
+        self.count += 1;
+        queue.insert((Instant::now() + after, self.count), packet);
+    }
+
+    /// Hands to the kernel what is due.
+    fn flush(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        while let Some(first) = self.outgoing.first_entry().filter(|first| first.key().0 <= Instant::now()) {
+            match self.device.poll_send(cx, Frame::new(first.get())) {
+                Poll::Ready(sent) => sent?,
+                Poll::Pending => break,
+            }
+            first.remove();
+        }
+        Ok(())
+    }
+
+    /// Wakes the task when the next packet is due. `true`: it already is.
+    fn arm(&mut self, cx: &mut Context<'_>) -> bool {
+        let next = [&self.incoming, &self.outgoing].into_iter().filter_map(|queue| queue.first_key_value());
+        let Some(((at, _), _)) = next.min_by_key(|(key, _)| *key) else { return false };
+        if self.alarm.deadline() != *at {
+            self.alarm.as_mut().reset(*at);
+        }
+        self.alarm.as_mut().poll(cx).is_ready()
+    }
+}
+
+impl<D: Device> Device for Faulty<D> {
+    fn capabilities(&self) -> Capabilities {
+        self.device.capabilities()
+    }
+
+    fn poll_recv(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<Received>> {
+        loop {
+            self.flush(cx)?;
+            if let Some(first) = self.incoming.first_entry().filter(|first| first.key().0 <= Instant::now()) {
+                let packet = first.remove();
+                buffer[..packet.len()].copy_from_slice(&packet);
+                return Poll::Ready(Ok(Received::new(packet.len())));
+            }
+            match self.device.poll_recv(cx, buffer) {
+                Poll::Ready(received) => {
+                    let packet = buffer[..received?.len].to_vec();
+                    self.fly(&packet, "K", "S");
+                }
+                Poll::Pending if self.arm(cx) => {}
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+    }
+
+    fn poll_send(&mut self, cx: &mut Context<'_>, frame: Frame<'_>) -> Poll<io::Result<()>> {
+        self.flush(cx)?;
+        if self.outgoing.len() >= WAITING {
+            self.arm(cx);
+            return Poll::Pending;
+        }
+        self.fly(frame.bytes, "S", "K");
+        self.flush(cx)?;
+        self.arm(cx);
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// Whether this one of those that fit is meant.
+fn counts(pattern: &Pattern, met: &mut u64, rng: &mut fastrand::Rng) -> bool {
+    *met += 1;
+    match pattern.count {
+        Count::Every => true,
+        Count::Nth(from, to) => (from..=to).contains(met),
+        Count::Chance(chance) => rng.u32(..1_000_000) < chance,
+    }
+}
+
+fn strike(effect: &Effect, flying: &mut Vec<(Duration, Vec<u8>)>, rng: &mut fastrand::Rng) {
+    match effect {
+        Effect::Lose => flying.clear(),
+        Effect::Duplicate { when: When::After(after), times } => {
+            let copies = flying.first().map(|(delay, packet)| (*delay + *after, packet.clone()));
+            flying.extend(copies.into_iter().flat_map(|copy| vec![copy; *times as usize]));
+        }
+        Effect::Delay { low, high } => {
+            let extra = rng.u64(low.as_nanos() as u64..=high.as_nanos() as u64);
+            flying.iter_mut().for_each(|(delay, _)| *delay += Duration::from_nanos(extra));
+        }
+        Effect::Corrupt(_) => flying.iter_mut().for_each(|(_, packet)| {
+            let bit = rng.usize(..packet.len() * 8);
+            packet[bit / 8] ^= 1 << (bit % 8);
+        }),
+        other => panic!("{other:?} cannot be had here"),
+    }
+}
+
+/// What a router says of a packet that its next link does not carry.
+fn too_big(packet: &[u8], mtu: usize) -> Vec<u8> {
+    let error = |quoted| Message::Error { kind: ErrorKind::PacketTooBig { mtu: mtu as u32 }, quoted };
+    let mut body = vec![0; 1280];
+    let mut out;
+    if let Ok((header, _)) = ipv4::parse(packet) {
+        let len = icmp::emit_v4(&error(&packet[..548]), &mut body).unwrap();
+        body.truncate(len);
+        let (source, destination) = (header.destination, header.source);
+        out = vec![0; ipv4::HEADER_LEN];
+        ipv4::Header { source, destination, protocol: PROTOCOL_ICMP, ..header }.emit(body.len(), &mut out);
+    } else {
+        let (header, _) = ipv6::parse(packet).unwrap();
+        let (source, destination) = (header.destination, header.source);
+        let len = icmp::emit_v6(source, destination, &error(&packet[..1232]), &mut body).unwrap();
+        body.truncate(len);
+        out = vec![0; ipv6::HEADER_LEN];
+        ipv6::Header { source, destination, protocol: PROTOCOL_ICMPV6, ..header }.emit(body.len(), &mut out);
+    }
+    out.extend(body);
+    out
+}
+
+/// The TCP part of a packet. There are no connections here, so numbers stay absolute.
+fn sight(packet: &[u8]) -> Option<SightedTcp> {
+    let (protocol, segment) = match packet.first()? >> 4 {
+        4 => ipv4::parse(packet).ok().map(|(header, payload)| (header.protocol, payload))?,
+        _ => ipv6::parse(packet).ok().map(|(header, payload)| (header.protocol, payload))?,
+    };
+    let (header, payload) = tcp::Header::parse(segment).ok().filter(|_| protocol == PROTOCOL_TCP)?;
+    Some(SightedTcp {
+        flags: header.flags,
+        len: payload.len(),
+        seq: header.seq.0,
+        ack: header.ack.0,
+        seq_before: false,
+        ack_before: false,
+        win: header.window,
+        source_port: header.source_port,
+        destination_port: header.destination_port,
+        state: State::Established,
+        again: false,
+    })
+}
+
+/// A capture in the format of libpcap (draft-ietf-opsawg-pcap): what each end sends, before any fault.
+pub(crate) struct Tape(BufWriter<File>);
+
+impl Tape {
+    pub(crate) fn new(path: &Path) -> io::Result<Tape> {
+        const LINKTYPE_RAW: u32 = 101;
+        let mut file = BufWriter::new(File::create(path)?);
+        // Nanoseconds, version 2.4, the whole packet.
+        for word in [0xa1b2_3c4d, 0x0004_0002, 0, 0, 65_535, LINKTYPE_RAW] {
+            file.write_all(&u32::to_le_bytes(word))?;
+        }
+        Ok(Tape(file))
+    }
+}
+
+fn record(tape: &mut Option<Tape>, packet: &[u8]) {
+    let Some(Tape(file)) = tape else { return };
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
+    let len = packet.len() as u32;
+    for word in [now.as_secs() as u32, now.subsec_nanos(), len, len] {
+        file.write_all(&word.to_le_bytes()).unwrap();
+    }
+    file.write_all(packet).unwrap();
+}

@@ -1,0 +1,144 @@
+//! What crosses the device, read by tshark: nothing malformed, no bad checksum, no error, and no warning but those
+//! that a scenario names.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::namespace::{Running, enter_namespace, run, serve, steadfast};
+use crate::{pace, requests, transfers};
+
+/// Zero windows are what slow ends are about.
+const WINDOWS: [&str; 2] =
+    ["TCP window specified by the receiver is now completely full", "TCP Zero Window segment"];
+const RESET: [&str; 1] = ["Connection reset (RST)"];
+
+/// Linux writes a checksum of 0x0000 as 0xffff, as only UDP asks for (`skb_checksum_help`): one of 65,536 segments.
+const NOT_THE_KERNELS_FFFF: &str = "!(tcp.checksum == 0xffff && (ip.src == 10.9.0.1 || ipv6.src == fd09::1))";
+
+/// Runs tshark over a capture; one line for each packet that fits `filter`.
+fn tshark(capture: &Path, filter: &str, fields: &[&str]) -> Vec<String> {
+    let mut tshark = Command::new("tshark");
+    tshark.args(["-o", "tcp.check_checksum:TRUE", "-o", "ip.check_checksum:TRUE", "-n", "-r"]).arg(capture);
+    tshark.args(["-Y", filter, "-T", "fields"]).args(fields.iter().flat_map(|field| ["-e", field]));
+    let (status, said, errors) = run(&mut tshark, b"");
+    assert!(status.success(), "{errors}");
+    String::from_utf8(said).unwrap().lines().map(str::to_owned).collect()
+}
+
+/// Judges a capture, which must hold at least `packets`.
+#[track_caller]
+fn judge(capture: &Path, packets: usize, expected: &[&str]) {
+    let count = tshark(capture, "tcp", &["frame.number"]).len();
+    assert!(count >= packets, "{count} segments");
+    let bad = "(_ws.malformed || tcp.checksum.status == 0 || ip.checksum.status == 0)";
+    let lines =
+        tshark(capture, &format!("{bad} && {NOT_THE_KERNELS_FFFF}"), &["frame.number", "_ws.col.Info"]);
+    assert!(lines.is_empty(), "{lines:#?}");
+    let fields = ["frame.number", "_ws.expert.message", "_ws.col.Info"];
+    let warned = format!("_ws.expert.severity >= 0x600000 && {NOT_THE_KERNELS_FFFF}");
+    let lines = tshark(capture, &warned, &fields);
+    let strange: Vec<_> = lines.iter().filter(|line| !expected.iter().any(|e| line.contains(e))).collect();
+    assert!(strange.is_empty(), "{} of {count}: {:#?}", strange.len(), &strange[..strange.len().min(20)]);
+}
+
+struct Captured {
+    dir: tempfile::TempDir,
+    server: Running,
+}
+
+impl Captured {
+    fn serve(service: &str) -> Captured {
+        let dir = tempfile::tempdir().unwrap();
+        let server = serve(&format!("{service} --pcap {}", Captured::file(&dir).display()));
+        Captured { dir, server }
+    }
+
+    fn file(dir: &tempfile::TempDir) -> PathBuf {
+        dir.path().join("traffic.pcapng")
+    }
+
+    /// Ends the server, and judges what it captured.
+    #[track_caller]
+    fn judge(mut self, packets: usize, expected: &[&str]) {
+        self.server.terminate();
+        assert!(self.server.wait().success(), "{:?}", self.server.said);
+        judge(&Captured::file(&self.dir), packets, expected);
+    }
+}
+
+#[test]
+fn captures_of_downloads_uploads_and_requests_are_sound() {
+    if !enter_namespace(&["curl", "tshark"]) {
+        return;
+    }
+    let captured = Captured::serve("http");
+    for base in ["http://10.9.0.2", "http://[fd09::2]"] {
+        transfers::download(base, 5_000_000, &[]);
+        transfers::upload(base, 5_000_000, &[]);
+        requests::on_one_connection(base, 100);
+        requests::in_parallel(base, 100);
+    }
+    captured.judge(15_000, &WINDOWS);
+}
+
+#[test]
+fn captures_of_slow_ends_are_sound() {
+    if !enter_namespace(&["tshark"]) {
+        return;
+    }
+    let mut captured = Captured::serve("echo");
+    for address in ["10.9.0.2:7", "[fd09::2]:7"] {
+        pace::slow_writer(address);
+        pace::slow_both_ways(&mut captured.server, address);
+    }
+    captured.judge(30_000, &WINDOWS);
+}
+
+/// Every way in which a kernel's client ends a connection, and a port where nobody listens.
+#[test]
+fn captures_of_ends_are_sound() {
+    if !enter_namespace(&["tshark"]) {
+        return;
+    }
+    let captured = Captured::serve("echo");
+    for address in ["10.9.0.2", "[fd09::2]"] {
+        let echoed = || {
+            let mut stream = pace::kernel_client(&format!("{address}:7"));
+            stream.write_all(b"hold fast").unwrap();
+            stream.read_exact(&mut [0; 9]).unwrap();
+            stream
+        };
+        drop(echoed());
+        let mut half_closed = echoed();
+        half_closed.write_all(b"and on").unwrap();
+        half_closed.shutdown(Shutdown::Write).unwrap();
+        half_closed.read_to_end(&mut Vec::new()).unwrap();
+        // Closed with data unread: a RST.
+        let mut aborted = echoed();
+        aborted.write_all(&[0; 9]).unwrap();
+        aborted.peek(&mut [0; 1]).unwrap();
+        drop(aborted);
+        TcpStream::connect(format!("{address}:8")).unwrap_err();
+    }
+    captured.judge(60, &RESET);
+}
+
+#[test]
+fn a_capture_of_connect_to_nginx_is_sound() {
+    if !enter_namespace(&["nginx", "tshark"]) {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let content = transfers::pattern(5_000_000);
+    fs::write(dir.path().join("file.bin"), &content).unwrap();
+    let _nginx = transfers::nginx(dir.path());
+    for address in ["10.9.0.1:80", "[fd09::1]:80"] {
+        let file = dir.path().join("traffic.pcapng");
+        let mut connect = steadfast(&format!("connect {address} --pcap {}", file.display()));
+        transfers::connect_fetches(&mut connect, &content);
+        judge(&file, 7000, &WINDOWS);
+    }
+}

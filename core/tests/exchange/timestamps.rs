@@ -1,0 +1,126 @@
+//! Timestamps (RFC 7323 §3 to §5).
+
+use steadfast_core::trace::State;
+
+use crate::harness::{Test, each, each_with};
+
+/// 7323-5: every segment of a connection that agreed on them has them, and no other. 7323-12: the clock ticks in
+/// milliseconds.
+#[test]
+fn all_segments_have_timestamps_or_none_7323_5() {
+    each(|t| {
+        let mut seen = Vec::new();
+        let mut take = |t: &mut Test, text: &str| {
+            seen.push((t.now, t.recv(text).header.options.timestamps));
+        };
+        t.listen();
+        t.send("S seq 0 <sackOK, wscale 0>");
+        take(t, "S. seq 0 ack 1 <mss 1460, sackOK, wscale 0>");
+        t.send("P. seq 1:11 ack 1");
+        t.accept();
+        take(t, ". seq 1 ack 11");
+        t.write(10);
+        take(t, "P. seq 1:11 ack 11");
+        t.wait(999);
+        t.drain();
+        t.wait(1);
+        t.send(". seq 11 ack 11");
+        t.send("P. seq 5000:5010 ack 11");
+        take(t, ". seq 11 ack 11 <sack 5000:5010>");
+        t.shutdown(steadfast_core::Shutdown::Write);
+        take(t, "F. seq 11 ack 11 <sack 5000:5010>");
+        t.abort();
+        take(t, "R. seq 12 ack 11");
+        let (start, first) = seen[0];
+        for (at, timestamps) in seen {
+            assert_eq!(timestamps.is_some(), t.ts);
+            let ticks = timestamps.zip(first).map(|(now, first)| now.val.wrapping_sub(first.val));
+            assert!(ticks.is_none_or(|ticks| u128::from(ticks) == (at - start).as_millis()), "{ticks:?}");
+        }
+    });
+}
+
+/// 7323-8: the echo of a segment without ACK means nothing.
+#[test]
+fn an_echo_without_ack_is_not_looked_at_7323_8() {
+    each(|t| {
+        if !t.ts {
+            return;
+        }
+        t.connect();
+        t.send("S seq 0 <sackOK, wscale 0, ts 5 ecr 99>");
+        t.ts_val = 5;
+        t.recv("S. seq 0 ack 1 <mss 1460, sackOK, wscale 0>");
+        assert_eq!(t.state(), State::SynReceived);
+    });
+}
+
+/// 7323-14: the echo on an ACK of nothing new is no sample; and the ACKs of one window are one, as without timestamps.
+#[test]
+fn one_round_trip_gives_one_sample_7323_14() {
+    let rtt = |t: &Test| t.stack.info(t.now, t.sock).unwrap().rtt.as_micros();
+    each(|t| {
+        t.establish_after(100);
+        assert_eq!(rtt(t), 100_000);
+        t.write(4000);
+        assert_eq!(t.drain(), 4);
+        t.wait(50);
+        t.send(". seq 1 ack 1");
+        assert_eq!(rtt(t), 100_000);
+        t.wait(50);
+        for n in 1..=4 {
+            t.wait(1);
+            t.send(&format!(". seq 1 ack {}", 1 + n * 1000));
+        }
+        // 7/8 · 100 + 1/8 · 101.
+        assert_eq!(rtt(t), 100_125);
+    });
+}
+
+/// 7323-9: the echo is of the segment that the last ACK asked for, not of the latest.
+#[test]
+fn the_echo_is_of_the_oldest_unacknowledged_segment_7323_9() {
+    each_with(
+        |c| c.tcp_quickack = 0,
+        |t| {
+            if !t.ts {
+                return;
+            }
+            t.establish();
+            let first = t.ts_val + 10;
+            let ecr = t.cur().ts_last;
+            t.send(&format!("P. seq 1:1001 ack 1 <ts {first} ecr {ecr}>"));
+            t.recv_nothing();
+            t.send(&format!("P. seq 1001:2001 ack 1 <ts {} ecr {ecr}>", first + 5));
+            t.ts_val = first + 5;
+            let got = t.recv(". seq 1 ack 2001");
+            assert_eq!(got.header.options.timestamps.unwrap().ecr, first);
+            // A gap: the echo stays where it is.
+            t.send(&format!("P. seq 3001:4001 ack 1 <ts {} ecr {ecr}>", first + 9));
+            t.ts_val = first + 9;
+            let got = t.recv(". seq 1 ack 2001 <sack 3001:4001>");
+            assert_eq!(got.header.options.timestamps.unwrap().ecr, first);
+        },
+    );
+}
+
+/// T-29: a timestamp is believed only after the ACK was; one that was not does not stall the connection.
+#[test]
+fn a_forged_timestamp_does_not_stall_t_29() {
+    each(|t| {
+        if !t.ts {
+            return;
+        }
+        t.reach(State::Established);
+        let (good, ecr) = (t.ts_val, t.cur().ts_last);
+        let forged = good + (1 << 30);
+        for (seq, ack) in [(51, 5000), (51, 0), (60, 101), (40, 101)] {
+            t.send(&format!("P. seq {seq}:{} ack {ack} <ts {forged} ecr {ecr}>", seq + 3));
+        }
+        t.ts_val = good;
+        t.drain();
+        t.send("P. seq 51:61 ack 101");
+        let got = t.recv_any().expect("an ACK");
+        assert_eq!(got.header.ack.since(t.cur().iss), 63);
+    });
+}

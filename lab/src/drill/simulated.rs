@@ -1,0 +1,357 @@
+//! The lab's own subject: a stack under a virtual clock, and calls that wait without anybody waiting.
+
+mod carry;
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+
+use steadfast_core::time::Duration;
+use steadfast_core::trace::{State, TraceKind};
+use steadfast_core::{Config, Instant, Interface, Profile, Stack};
+
+use super::code;
+use super::command;
+use super::posix::{KnownOption, Lingering, Posix, System, Unset};
+use super::subject::{Errno, Happening, Listed, Network, Refused, Reply, Request, Subject, TcpInfo};
+use super::symbol;
+
+/// The clock of the stack does not begin at zero, which timestamps could be mistaken for.
+const START: Instant = Instant::from_secs(1000);
+/// Virtual time costs nothing: longer than any timer, and than timestamps take to wrap.
+const PATIENCE: Duration = Duration::from_secs(100 * 24 * 3600);
+/// Where all chance comes from.
+const SECRET: [u8; 32] = *b"drill: the same script, same run";
+/// Room for any packet.
+const FRAME: usize = 65_535;
+
+/// A stack, its clock, and the call that waits.
+pub(crate) struct Simulated {
+    posix: Posix,
+    waiting: Option<Waiting>,
+    happened: VecDeque<Happening>,
+}
+
+/// A call that has not returned.
+struct Waiting {
+    request: Request,
+    progress: Progress,
+    /// It waits for this time at the most.
+    until: Option<Instant>,
+}
+
+/// What a call has done so far.
+#[derive(Clone, Debug, Default)]
+struct Progress {
+    started: bool,
+    /// Bytes written.
+    done: usize,
+    read: Vec<u8>,
+    until: Option<Instant>,
+    lingering: Option<Lingering>,
+}
+
+/// How far a call came.
+enum Attempt {
+    Returned(Result<Reply, Errno>),
+    /// It has to wait, until this time at the most.
+    Blocks(Option<Instant>),
+}
+
+type Tried = Result<Attempt, Refused>;
+
+fn returned(result: Result<Reply, Errno>) -> Tried {
+    Ok(Attempt::Returned(result))
+}
+
+/// Of a call that gives 0.
+fn done(result: Result<(), Errno>) -> Tried {
+    returned(result.map(|()| Reply::Number(0)))
+}
+
+fn counted(result: Result<usize, Errno>) -> Tried {
+    returned(result.map(|count| Reply::Number(count as i64)))
+}
+
+fn made(result: Result<i32, Errno>) -> Tried {
+    returned(result.map(Reply::Descriptor))
+}
+
+/// A call that would have to wait: it waits, or says so.
+fn block_or(nonblocking: bool, until: Option<Instant>) -> Tried {
+    if nonblocking { returned(Err("EAGAIN")) } else { Ok(Attempt::Blocks(until)) }
+}
+
+impl Simulated {
+    pub(crate) fn new(profile: Profile, network: &Network) -> Simulated {
+        let mut config = Config::profile(profile);
+        config.secret = SECRET;
+        let interface = Interface::new(network.mtu, [(network.local, network.prefix_len)]);
+        let mut stack = Stack::new(config, interface);
+        stack.advance(START);
+        stack.set_tracing(true);
+        let system = match profile {
+            Profile::Bsd | Profile::FreeBsd => System::FreeBsd,
+            _ => System::Linux,
+        };
+        let posix = Posix::new(stack, START, system);
+        Simulated { posix, waiting: None, happened: VecDeque::new() }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn stack(&self) -> &Stack {
+        &self.posix.stack
+    }
+
+    /// Takes out what the stack has to send, and goes on with the call that waits, until both are silent.
+    fn settle(&mut self) {
+        let mut frame = vec![0; FRAME];
+        loop {
+            self.trace();
+            while let Some(sent) = self.posix.stack.transmit(self.posix.now, &mut frame) {
+                self.trace();
+                let packet = frame[..sent.len].to_vec();
+                self.happened.push_back(Happening::Sent { at: self.posix.now, packet });
+            }
+            if !self.go_on() {
+                return;
+            }
+        }
+    }
+
+    fn trace(&mut self) {
+        while let Some(event) = self.posix.stack.poll_trace() {
+            if let TraceKind::State { from, to } = event.kind {
+                let (at, local, remote) = (event.at, event.local, event.remote);
+                self.happened.push_back(Happening::State { at, local, remote, from, to });
+            }
+        }
+    }
+
+    /// Tries the call that waits again; says whether it returned.
+    fn go_on(&mut self) -> bool {
+        let Some(mut waiting) = self.waiting.take() else { return false };
+        let attempt = self.attempt(&waiting.request, &mut waiting.progress);
+        waiting.progress.started = true;
+        let at = self.posix.now;
+        let result = match attempt {
+            Ok(Attempt::Blocks(until)) => {
+                waiting.until = until;
+                self.waiting = Some(waiting);
+                return false;
+            }
+            Ok(Attempt::Returned(result)) => Ok(result),
+            Err(refused) => Err(refused),
+        };
+        self.happened.push_back(Happening::Returned { at, result });
+        true
+    }
+
+    /// When something happens by itself.
+    fn next_event(&self) -> Option<Instant> {
+        let waiting = self.waiting.as_ref().and_then(|waiting| waiting.until);
+        [self.posix.stack.poll_at(), waiting].into_iter().flatten().min()
+    }
+
+    /// Makes the call, or goes on with one that had to wait.
+    fn attempt(&mut self, request: &Request, progress: &mut Progress) -> Tried {
+        let posix = &mut self.posix;
+        match request {
+            Request::Socket { ipv6, nonblocking } => made(posix.socket(*ipv6, *nonblocking)),
+            Request::Bind { fd, address } => done(posix.bind(*fd, *address)),
+            Request::Listen { fd, backlog } => done(posix.listen(*fd, *backlog)),
+            Request::Accept { fd, nonblocking } => match posix.accept(*fd, *nonblocking) {
+                Ok((fd, peer)) => returned(Ok(Reply::Accepted(fd, peer))),
+                Err("EAGAIN") => block_or(posix.nonblocking(*fd), None),
+                Err(errno) => returned(Err(errno)),
+            },
+            Request::Connect { fd, .. } if progress.started => match posix.connected(*fd) {
+                Ok(None) => Ok(Attempt::Blocks(None)),
+                ended => done(ended.map(|_| ())),
+            },
+            Request::Connect { fd, address } => match posix.connect(*fd, *address) {
+                Err("EINPROGRESS" | "EALREADY") if !posix.nonblocking(*fd) => Ok(Attempt::Blocks(None)),
+                result => done(result),
+            },
+            Request::Receive { fd, len, flags } => carry::receive(posix, *fd, *len, *flags, progress),
+            Request::Send { fd, len, flags, fast_open } => {
+                carry::send(posix, *fd, *len, *flags, *fast_open, progress)
+            }
+            Request::Splice { from, to, len, nonblocking } => {
+                carry::splice(posix, *from, *to, *len, *nonblocking, progress)
+            }
+            Request::Sendfile { to, from, len } => carry::sendfile(posix, *to, *from, *len, progress),
+            Request::Shutdown { fd, how } => done(posix.shutdown(*fd, *how)),
+            Request::Close { fd } => close(posix, *fd, progress),
+            Request::SetOption { fd, option, setting } => {
+                match posix.set_option(*fd, known(option)?, setting) {
+                    Ok(()) => done(Ok(())),
+                    Err(Unset::Errno(errno)) => done(Err(errno)),
+                    Err(Unset::NotKept) => {
+                        Err(Refused::Skip(format!("the socket option {} cannot be set so", option.name)))
+                    }
+                }
+            }
+            Request::Option { fd, option } => match posix.option(*fd, known(option)?) {
+                Ok(setting) => returned(Ok(Reply::Setting(setting))),
+                Err(Unset::Errno(errno)) => returned(Err(errno)),
+                Err(Unset::NotKept) => Err(not_kept(&option.name)),
+            },
+            Request::Poll { all, timeout } => {
+                let revents: Vec<_> = all.iter().map(|(fd, events)| posix.poll(*fd, *events)).collect();
+                let ready = revents.iter().any(|revents| *revents != 0);
+                if ready || timed_out(posix, *timeout, progress) {
+                    return returned(Ok(Reply::Readiness(revents)));
+                }
+                Ok(Attempt::Blocks(progress.until))
+            }
+            Request::EpollWait { epoll, limit, timeout } => match posix.epoll_wait(*epoll, *limit) {
+                Ok(ready) if ready.is_empty() && !timed_out(posix, *timeout, progress) => {
+                    Ok(Attempt::Blocks(progress.until))
+                }
+                ready => returned(ready.map(Reply::Events)),
+            },
+            request => self.attempt_at_once(request),
+        }
+    }
+
+    /// Calls that never wait and only ask or note something.
+    fn attempt_at_once(&mut self, request: &Request) -> Tried {
+        let posix = &mut self.posix;
+        match request {
+            Request::Flags { fd } => {
+                // Reading and writing, as every socket does.
+                let flags = if posix.nonblocking(*fd) { symbol::O_NONBLOCK | 2 } else { 2 };
+                returned(if posix.exists(*fd) { Ok(Reply::Number(flags)) } else { Err("EBADF") })
+            }
+            Request::SetNonblocking { fd, on } => done(posix.set_nonblocking(*fd, *on)),
+            Request::Exists { fd } => done(if posix.exists(*fd) { Ok(()) } else { Err("EBADF") }),
+            Request::Unread { fd } => counted(posix.unread(*fd)),
+            Request::Outstanding { fd, unsent } => counted(posix.outstanding(*fd, *unsent)),
+            Request::LocalAddress { fd } => returned(posix.local_address(*fd).map(Reply::Address)),
+            Request::PeerAddress { fd } => returned(posix.peer_address(*fd).map(Reply::Address)),
+            Request::Epoll => made(posix.epoll()),
+            Request::EpollSet { epoll, fd, events, data, add } => {
+                done(posix.epoll_set(*epoll, *fd, *events, *data, *add))
+            }
+            Request::EpollRemove { epoll, fd } => done(posix.epoll_remove(*epoll, *fd)),
+            Request::Pipe => returned(posix.pipe().map(|(out, into)| Reply::Pipe(out, into))),
+            Request::Open => made(posix.open_plain()),
+            other => Err(Refused::Skip(format!("{other:?} is not simulated"))),
+        }
+    }
+}
+
+impl Subject for Simulated {
+    fn now(&self) -> Instant {
+        self.posix.now
+    }
+
+    fn call(&mut self, request: Request) {
+        self.waiting = Some(Waiting { request, progress: Progress::default(), until: None });
+        self.go_on();
+        self.settle();
+    }
+
+    fn inject(&mut self, packet: &[u8]) {
+        self.posix.stack.receive(self.posix.now, packet);
+        self.settle();
+    }
+
+    fn happened(&mut self) -> Option<Happening> {
+        self.happened.pop_front()
+    }
+
+    fn wait(&mut self, limit: Instant) -> bool {
+        let Some(next) = self.next_event().filter(|next| *next <= limit) else {
+            self.posix.now = self.posix.now.max(limit);
+            return false;
+        };
+        // A timer that is due and has nothing to do must not hold the clock.
+        let idle = next <= self.posix.now;
+        self.posix.now = self.posix.now.max(next);
+        self.posix.stack.advance(self.posix.now);
+        self.settle();
+        let still = self.next_event().is_some_and(|at| at <= self.posix.now);
+        if idle && still && self.happened.is_empty() {
+            self.posix.now = limit.min(self.posix.now + Duration::from_millis(1)).max(self.posix.now);
+            return self.posix.now < limit;
+        }
+        true
+    }
+
+    fn idle(&self) -> bool {
+        self.next_event().is_none()
+    }
+
+    fn patience(&self) -> Duration {
+        PATIENCE
+    }
+
+    fn listeners(&self) -> Vec<SocketAddr> {
+        let all = self.sockets();
+        all.iter().filter(|listed| listed.state == State::Listen).map(|listed| listed.local).collect()
+    }
+
+    fn sockets(&self) -> Vec<Listed> {
+        let all = self.posix.stack.sockets(self.posix.now);
+        let listed = |entry: &steadfast_core::info::SocketEntry| Listed {
+            local: entry.local,
+            remote: entry.remote,
+            state: entry.state,
+        };
+        all.iter().map(listed).collect()
+    }
+
+    fn counters(&self) -> Option<Vec<(String, u64)>> {
+        Some(self.posix.stack.counters().iter().collect())
+    }
+
+    fn tcp_info(&self, fd: i32) -> Option<TcpInfo> {
+        if self.posix.listens(fd) {
+            return Some(code::state_alone(State::Listen, false));
+        }
+        let id = self.posix.stream(fd)?;
+        match self.posix.stack.info(self.posix.now, id) {
+            Ok(info) => Some(code::info(&info)),
+            Err(_) => self.posix.stack.state(id).ok().map(|state| code::state_alone(state, true)),
+        }
+    }
+
+    fn set(&mut self, name: &str, value: &str) -> Result<Option<String>, String> {
+        let mut config = self.posix.stack.config().clone();
+        let note = command::apply(&mut config, name, value)?;
+        if note.is_none() {
+            self.posix.stack.set_config(config);
+            self.settle();
+        }
+        Ok(note)
+    }
+}
+
+fn known(option: &super::subject::SocketOption) -> Result<KnownOption, Refused> {
+    KnownOption::find(option).ok_or_else(|| not_kept(&format!("{} {}", option.level, option.name)))
+}
+
+fn not_kept(option: &str) -> Refused {
+    Refused::Skip(format!("the socket option {option} is not kept"))
+}
+
+fn close(posix: &mut Posix, fd: i32, progress: &mut Progress) -> Tried {
+    if !progress.started {
+        match posix.close(fd) {
+            Ok(lingering) => progress.lingering = lingering,
+            Err(errno) => return done(Err(errno)),
+        }
+    }
+    match &progress.lingering {
+        Some(lingering) if posix.lingers(lingering) => Ok(Attempt::Blocks(Some(lingering.until))),
+        _ => done(Ok(())),
+    }
+}
+
+/// Whether a call that waits no longer than `timeout` has waited long enough.
+fn timed_out(posix: &Posix, timeout: Option<Duration>, progress: &mut Progress) -> bool {
+    let Some(timeout) = timeout else { return false };
+    let until = *progress.until.get_or_insert(posix.now + timeout);
+    posix.now >= until
+}

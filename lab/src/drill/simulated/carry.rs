@@ -1,0 +1,106 @@
+//! Calls that carry bytes, a little at a time.
+
+use std::net::SocketAddr;
+
+use super::{Attempt, Progress, Tried, block_or, counted, returned};
+use crate::drill::posix::Posix;
+use crate::drill::subject::{Errno, ReceiveFlags, Reply, SendFlags};
+
+pub(super) fn receive(
+    posix: &mut Posix,
+    fd: i32,
+    len: usize,
+    flags: ReceiveFlags,
+    progress: &mut Progress,
+) -> Tried {
+    let nonblocking = posix.nonblocking(fd) || flags.dont_wait;
+    let whole = flags.wait_all && !nonblocking;
+    match posix.receive(fd, len - progress.read.len().min(len), flags.peek) {
+        Ok(bytes) => {
+            let more = !bytes.is_empty();
+            progress.read.extend(bytes);
+            if whole && more && progress.read.len() < len {
+                return Ok(Attempt::Blocks(None));
+            }
+            returned(Ok(Reply::Received(std::mem::take(&mut progress.read), 0)))
+        }
+        Err("EAGAIN") => block_or(nonblocking, None),
+        // What came before the error is told first.
+        Err(_) if !progress.read.is_empty() => {
+            returned(Ok(Reply::Received(std::mem::take(&mut progress.read), 0)))
+        }
+        Err(errno) => returned(Err(errno)),
+    }
+}
+
+pub(super) fn send(
+    posix: &mut Posix,
+    fd: i32,
+    len: usize,
+    flags: SendFlags,
+    fast_open: Option<SocketAddr>,
+    progress: &mut Progress,
+) -> Tried {
+    let nonblocking = posix.nonblocking(fd) || flags.dont_wait;
+    if let (Some(remote), false) = (fast_open, progress.started) {
+        match posix.send_fast_open(fd, remote, len) {
+            Err("EINPROGRESS") if !nonblocking => return Ok(Attempt::Blocks(None)),
+            Ok(sent) if sent < len && !nonblocking => {
+                progress.done = sent;
+                return Ok(Attempt::Blocks(None));
+            }
+            result => return counted(result),
+        }
+    }
+    let sent = posix.send_more(fd, len - progress.done.min(len), flags.more);
+    progress_of(sent, len, nonblocking, progress)
+}
+
+pub(super) fn splice(
+    posix: &mut Posix,
+    from: i32,
+    to: i32,
+    len: usize,
+    nonblocking: bool,
+    progress: &mut Progress,
+) -> Tried {
+    let nonblocking = nonblocking || posix.nonblocking(from);
+    let wanted = len - progress.done.min(len);
+    let room = posix.room(to).unwrap_or(0).min(wanted);
+    if room == 0 && wanted > 0 {
+        return block_or(nonblocking, None);
+    }
+    match posix.receive(from, room, false) {
+        Ok(bytes) => match posix.send(to, bytes.len()) {
+            Ok(sent) => counted(Ok(progress.done + sent)),
+            Err(errno) => counted(Err(errno)),
+        },
+        Err("EAGAIN") => block_or(nonblocking, None),
+        Err(errno) => counted(Err(errno)),
+    }
+}
+
+pub(super) fn sendfile(posix: &mut Posix, to: i32, from: i32, len: usize, progress: &mut Progress) -> Tried {
+    if !posix.exists(from) {
+        return counted(Err("EBADF"));
+    }
+    let nonblocking = posix.nonblocking(to);
+    let sent = posix.send(to, len - progress.done.min(len));
+    progress_of(sent, len, nonblocking, progress)
+}
+
+/// A write that blocks goes on until all is queued.
+fn progress_of(sent: Result<usize, Errno>, len: usize, nonblocking: bool, progress: &mut Progress) -> Tried {
+    match sent {
+        Ok(count) => {
+            progress.done += count;
+            if progress.done < len && !nonblocking {
+                return Ok(Attempt::Blocks(None));
+            }
+            counted(Ok(progress.done))
+        }
+        Err("EAGAIN") => block_or(nonblocking, None),
+        Err(_) if progress.done > 0 => counted(Ok(progress.done)),
+        Err(errno) => counted(Err(errno)),
+    }
+}

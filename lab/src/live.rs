@@ -1,0 +1,142 @@
+//! A phase of a scenario in which a TCP that is not ours plays one host, in real time.
+//!
+//! The network is the one of every other run, with its faults, applications and judgements. Only its clock is
+//! given from outside. What is due happens at the time at which it was due, even if the machine comes to it later,
+//! and what the foreign end sends at once in answer has the same time. So order and causality do not depend on how
+//! busy the machine is; only what the foreign end's own timers do is seen late.
+
+use steadfast_core::trace::State;
+use steadfast_core::{Duration, Instant};
+
+use crate::foreign::{Booter, Foreign};
+use crate::judge;
+use crate::network::Network;
+use crate::run::{Played, Report, RunOptions, plan};
+use crate::scenario::{Case, Phase, Scenario};
+use crate::text::Tolerance;
+
+/// How often a look that failed is repeated, until its time is over.
+const LOOKS_AGAIN: Duration = Duration::from_millis(5);
+
+/// A phase that is being played.
+pub struct Live<'a> {
+    played: Played<'a>,
+    network: Network,
+    /// The host that is not ours.
+    host: usize,
+}
+
+/// What can happen next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rest {
+    /// Nothing.
+    Nothing,
+    /// The foreign end waits for us, and we do nothing before then.
+    Until(Instant),
+    /// A timer of the foreign end runs.
+    Timer,
+}
+
+impl<'a> Live<'a> {
+    /// Starts both ends. An error means that the options do not fit the scenario, or that the foreign end could not be
+    /// made.
+    pub fn start(
+        scenario: &'a Scenario,
+        phase: &'a Phase,
+        options: &'a RunOptions,
+        host: &'a str,
+        booter: Booter,
+    ) -> Result<Live<'a>, String> {
+        let case = Case { profile: options.profile, phase: &phase.name, kernel: Some(host) };
+        let selected = scenario.select(&case);
+        let mut plan = plan(scenario, &selected, options)?;
+        let index = plan.hosts.iter().position(|known| known.name == host);
+        let index = index.ok_or_else(|| format!("{} has no host `{host}`", scenario.id))?;
+        let own = selected.sysctls.iter().filter(|s| s.host.as_deref().is_none_or(|name| name == host));
+        let texts = own.map(|sysctl| &sysctl.text).chain(&options.sysctls);
+        let split = |text: &String| {
+            let (name, value) = text.split_once('=')?;
+            Some((name.trim().to_owned(), value.trim().to_owned()))
+        };
+        plan.hosts[index].play(booter, texts.filter_map(split).collect());
+        plan.tolerance = Tolerance::KERNEL;
+        let network = Network::new(plan);
+        if let Some(failure) = &network.hosts[index].failure {
+            return Err(failure.clone());
+        }
+        let played = Played { scenario, phase, options, selected, looked: Vec::new(), finished: true };
+        Ok(Live { played, network, host: index })
+    }
+
+    /// Lets everything happen that is due at `now`, and takes what the foreign end has to say. True: something was.
+    pub fn advance(&mut self, now: Instant) -> bool {
+        let before = (self.network.record.entries.len(), self.network.hash, self.network.next_at());
+        let now = self.played.selected.until.map_or(now, |until| until.min(now));
+        let Played { selected, looked, .. } = &mut self.played;
+        self.network.run(Some(now), |network, index| {
+            let stated = selected.expectations[index];
+            let text = judge::look(network, &stated.expectation).err()?;
+            let latest = stated.expectation.looks_at().map(|at| network.tolerance.latest(at));
+            if latest.is_some_and(|latest| network.now < latest) {
+                return Some(network.now + LOOKS_AGAIN);
+            }
+            looked.push((index, text));
+            None
+        });
+        self.network.now = self.network.now.max(now);
+        self.network.run_host(self.host);
+        before != (self.network.record.entries.len(), self.network.hash, self.network.next_at())
+    }
+
+    /// The clock was held up for so long: the foreign end's timers, which it does not hold up, may come so much early.
+    pub fn held_up(&mut self, time: Duration) {
+        self.network.tolerance.allow_early(time);
+    }
+
+    /// When something is due.
+    pub fn next_at(&mut self) -> Option<Instant> {
+        let until = self.played.selected.until;
+        self.network.next_at().filter(|at| until.is_none_or(|until| *at <= until)).or(until)
+    }
+
+    /// What can happen next, as far as the foreign end's listing tells.
+    pub fn rest(&mut self) -> Rest {
+        let over = self.played.selected.until.is_some_and(|until| self.network.now >= until);
+        if over || self.network.hosts[self.host].failure.is_some() {
+            return Rest::Nothing;
+        }
+        let entries = &self.network.hosts[self.host].entries;
+        let waits = entries.iter().any(|entry| entry.state == State::TimeWait);
+        if entries.iter().any(|entry| entry.timer && entry.state != State::TimeWait) {
+            return Rest::Timer;
+        }
+        match self.next_at() {
+            None => Rest::Nothing,
+            // The end of its TIME-WAIT matters to whoever does something to it or looks at it.
+            Some(_) if waits && !self.only_ours() => Rest::Timer,
+            Some(at) => Rest::Until(at),
+        }
+    }
+
+    fn only_ours(&self) -> bool {
+        let name = self.network.names[self.host].as_str();
+        let expectations = &self.played.selected.expectations;
+        self.network.leaves_alone(self.host, |index| expectations[index].expectation.hosts().contains(&name))
+    }
+
+    /// The foreign end, while it is up.
+    pub fn foreign(&mut self) -> Option<&mut (dyn Foreign + 'static)> {
+        self.network.hosts[self.host].foreign.as_deref_mut()
+    }
+
+    /// Judges the phase. `failure`: what kept it from coming to its end.
+    pub fn conclude(self, failure: Option<String>) -> Report {
+        let Played { scenario, options, .. } = self.played;
+        let mut report = Report::new(scenario, options, Some(self.network.names[self.host].as_str()));
+        report.ladder.clear();
+        let failed = failure.or_else(|| self.network.hosts[self.host].failure.clone());
+        report.failures.extend(failed);
+        self.played.conclude(self.network, &mut report);
+        report
+    }
+}

@@ -1,0 +1,65 @@
+//! Every reason to drop and every reason to answer is shown: by a scenario whose expectations name it, or by a drill script
+//! that asserts its counter.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use steadfast_core::counters::{DropReason, ReplyReason};
+use steadfast_lab::drill::read_scripts;
+
+fn folder(name: &str) -> Vec<PathBuf> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(name);
+    fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path()).collect()
+}
+
+/// What the lines `drops HOST a 1, b` and `replies HOST c` of the scenarios name, as counters have it.
+fn named_by_scenarios() -> BTreeSet<String> {
+    let mut named = BTreeSet::new();
+    for path in folder("scenarios").iter().filter(|path| path.extension().is_some_and(|e| e == "scenario")) {
+        for line in fs::read_to_string(path).unwrap().lines().map(str::trim) {
+            // A condition may stand before it.
+            let line =
+                line.strip_prefix('[').and_then(|rest| rest.split_once("] ")).map_or(line, |(_, rest)| rest);
+            let (kind, rest) = match line.split_once(' ') {
+                Some(("drops", rest)) => ("drop", rest),
+                Some(("replies", rest)) => ("reply", rest),
+                _ => continue,
+            };
+            let reasons = rest.split_once(' ').map_or("", |(_host, reasons)| reasons);
+            let names = reasons.split(',').filter_map(|one| one.split_whitespace().next());
+            named.extend(names.map(|name| format!("{kind}.{name}")));
+        }
+    }
+    named
+}
+
+/// What the lines ``nstat | grep -x "drop.a 1"`` of the scripts name.
+fn asserted_by_scripts() -> BTreeSet<String> {
+    let mut asserted = BTreeSet::new();
+    for path in folder("scenarios/drill").iter().filter(|path| path.to_string_lossy().ends_with(".pkt.jinja"))
+    {
+        for script in read_scripts(path).unwrap() {
+            let counters = script.text.split("`nstat | grep -x \"").skip(1);
+            let pairs = counters.filter_map(|rest| rest.split('"').next()?.split_once(' '));
+            asserted.extend(pairs.filter(|(_, count)| *count != "0").map(|(name, _)| name.to_owned()));
+        }
+    }
+    asserted
+}
+
+#[test]
+fn every_reason_is_shown_by_a_scenario_or_a_script() {
+    let shown: BTreeSet<_> = named_by_scenarios().union(&asserted_by_scripts()).cloned().collect();
+    let drops = DropReason::ALL.iter().map(|reason| format!("drop.{reason}"));
+    let replies = ReplyReason::ALL.iter().map(|reason| format!("reply.{reason}"));
+    let all: BTreeSet<_> = drops.chain(replies).collect();
+    let missing: Vec<_> = all.difference(&shown).collect();
+    assert!(missing.is_empty(), "nothing shows {missing:?}");
+    let unknown: Vec<_> = asserted_by_scripts()
+        .into_iter()
+        .filter(|name| name.starts_with("drop.") || name.starts_with("reply."))
+        .filter(|name| !all.contains(name))
+        .collect();
+    assert!(unknown.is_empty(), "there is no reason {unknown:?}");
+}
