@@ -148,9 +148,10 @@ fn behind_a_router_without_offload_every_segment_fits_and_has_its_checksum() {
         return;
     }
     let dir = tempfile::tempdir().unwrap();
-    for offload in ["auto", "off"] {
+    for (offload, queues) in [("auto", 1), ("auto", 2), ("off", 1)] {
         let ours = dir.path().join("ours.pcapng");
-        let mut server = serve(&format!("http --offload {offload} --pcap {}", ours.display()));
+        let options = format!("--offload {offload} --queues {queues}");
+        let mut server = serve(&format!("http {options} --pcap {}", ours.display()));
         let client = Client::behind_a_router();
         let theirs = dir.path().join("theirs.pcapng");
         carry(&client, &theirs);
