@@ -2,9 +2,10 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
+use bytes::BytesMut;
 use steadfast_core::{
-    Config, ConnectOptions, Duration, Error, Instant, Interface, ListenOptions, SocketId, SocketOptions,
-    Stack,
+    Bytes, Config, ConnectOptions, Duration, Error, Instant, Interface, ListenOptions, SocketId,
+    SocketOptions, Stack,
 };
 
 use crate::pair::{FIRST_PORT, MESSAGE, PORTS, Pair, Setup, WRITE};
@@ -33,6 +34,8 @@ pub(crate) struct Stacks {
     stream: SocketId,
     accepted: SocketId,
     wire: Wire,
+    /// Super-segments go to the server in buffers that it may hold on to.
+    shared: Option<SharedFrames>,
     now: Instant,
     connects: u16,
     text: Vec<u8>,
@@ -60,6 +63,7 @@ impl Stacks {
             stream: SocketId::default(),
             accepted: SocketId::default(),
             wire: Wire::new(if setup.super_segments { 2 } else { BATCH }, frame),
+            shared: setup.super_segments.then(SharedFrames::default),
             now: Instant::from_secs(1),
             connects: 0,
             text: (0..WRITE).map(|i| (i % 251) as u8).collect(),
@@ -98,6 +102,9 @@ impl Stacks {
     }
 
     fn to_server(&mut self) -> bool {
+        if let Some(frames) = &mut self.shared {
+            return frames.carry(&mut self.client, &mut self.server, self.now);
+        }
         carry(&mut self.client, &mut self.server, &mut self.wire, self.now)
     }
 
@@ -161,6 +168,37 @@ fn carry(from: &mut Stack, to: &mut Stack, wire: &mut Wire, now: Instant) -> boo
         to.receive(now, packet);
     }
     any
+}
+
+/// Frames that the receiver keeps until the application has read them, as a device does that reads into buffers of its
+/// own; then they are used again.
+#[derive(Default)]
+struct SharedFrames {
+    free: Vec<BytesMut>,
+    held: Vec<Bytes>,
+}
+
+impl SharedFrames {
+    fn carry(&mut self, from: &mut Stack, to: &mut Stack, now: Instant) -> bool {
+        for frame in std::mem::take(&mut self.held) {
+            match frame.try_into_mut() {
+                Ok(frame) => self.free.push(frame),
+                Err(frame) => self.held.push(frame),
+            }
+        }
+        let before = self.held.len();
+        for _ in 0..2 {
+            let mut frame = self.free.pop().unwrap_or_else(|| BytesMut::zeroed(65_535));
+            let Some(sent) = from.transmit(now, &mut frame) else {
+                self.free.push(frame);
+                break;
+            };
+            let frame = frame.freeze();
+            to.receive(now, frame.slice(..sent.len));
+            self.held.push(frame);
+        }
+        self.held.len() > before
+    }
 }
 
 /// Reads all there is, and says how much that was.

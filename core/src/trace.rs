@@ -179,6 +179,11 @@ impl Trace {
         }
     }
 
+    /// Whether somebody wants events: for those that take more than a copy.
+    pub(crate) fn is_on(&self) -> bool {
+        self.on
+    }
+
     pub(crate) fn pop(&mut self) -> Option<TraceEvent> {
         self.events.pop_front()
     }

@@ -166,3 +166,41 @@ fn ports_in_time_wait_are_taken_over_oldest_first_t_12_sa_closed_09() {
     pair.client.abort(pair.now, third).unwrap();
     assert!(connect(&mut pair).is_ok(), "a port came free");
 }
+
+/// Segments that follow one another are found without another look at the connection; a call between them makes the
+/// stack look again. Both ways give the same packets.
+#[test]
+fn a_train_of_segments_is_what_they_would_be_one_by_one() {
+    for profile in Profile::ALL {
+        let mut pair = Pair::new(Config::profile(profile));
+        let (client, server) = pair.connect();
+        let options = pair.client.options(client).unwrap().clone();
+        let data = pattern(400_000);
+        let (mut sent, mut packets, mut frame) = (0, 0, [0; 1500]);
+        while sent < data.len() || pair.client.info(pair.now, client).unwrap().unacked > 0 {
+            if let Ok(count) = pair.client.send(client, &data[sent..data.len().min(sent + 30_001)]) {
+                sent += count;
+            }
+            let mut looked_at = pair.client.clone();
+            let mut all = Vec::new();
+            while let Some(transmit) = pair.client.transmit(pair.now, &mut frame) {
+                all.push(frame[..transmit.len].to_vec());
+                looked_at.set_options(pair.now, client, options.clone()).unwrap();
+                let other = looked_at.transmit(pair.now, &mut frame).map(|transmit| transmit.len);
+                assert_eq!(other.map(|len| &frame[..len]), all.last().map(|packet| &packet[..]), "{profile}");
+            }
+            assert_eq!(looked_at.transmit(pair.now, &mut frame), None);
+            packets += all.len();
+            pair.now += Duration::from_millis(5);
+            all.iter().for_each(|packet| pair.server.receive(pair.now, &packet[..]));
+            while pair.server.recv(server, &mut [0; 65_536]).is_ok() {}
+            // Late enough for a delayed ACK, too early for a retransmission.
+            pair.now += Duration::from_millis(200);
+            pair.server.advance(pair.now);
+            while let Some(transmit) = pair.server.transmit(pair.now, &mut frame) {
+                pair.client.receive(pair.now, &frame[..transmit.len]);
+            }
+        }
+        assert!(packets > 270, "{profile}: {packets}");
+    }
+}

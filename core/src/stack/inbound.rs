@@ -149,6 +149,11 @@ impl Stack {
                 let Ok((protocol, payload)) = upper else {
                     return self.header_error(DropReason::BadFragment);
                 };
+                let ends = (datagram.source, datagram.destination);
+                if self.share.is_some_and(|share| !share.has_datagram(ends.0, ends.1, protocol, payload)) {
+                    // The stack whose it is has put it together as well.
+                    return;
+                }
                 let checksum_trusted = false;
                 self.datagram_arrives(Datagram {
                     protocol,
@@ -188,7 +193,7 @@ impl Stack {
         let tuple = FourTuple::of(datagram.destination, local_port, datagram.source, remote_port);
         let payload_len = payload.len();
         self.note(&tuple, TraceKind::SegmentIn { header, payload_len });
-        let flow = self.find(&tuple);
+        let flow = self.find_in_train(&tuple);
         if flow.is_none() && tuple.is_land() {
             return self.dropped(&tuple, DropReason::Land);
         }

@@ -10,6 +10,15 @@ use crate::trace::TraceKind;
 use crate::wire::tcp::{self, Header, OptionLayout};
 use crate::wire::{Ecn, PROTOCOL_TCP, ipv4, ipv6};
 
+/// Full segments of new data that follow one another.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Train {
+    pub(super) index: u32,
+    /// When it began: later its timestamps would be others.
+    tick: Tick,
+    last: Outgoing,
+}
+
 /// What of the IP header a connection decides.
 struct IpFields {
     ttl: u8,
@@ -66,7 +75,8 @@ impl Stack {
             options: answer.options,
             ..Header::default()
         };
-        let outgoing = Outgoing { header, offset: 0, payload_len: 0, segment_size: None, ecn: Ecn::NotEct };
+        let outgoing =
+            Outgoing { header, offset: 0, payload_len: 0, segment_size: None, ecn: Ecn::NotEct, train: 0 };
         let ip = IpFields { ttl: self.config.ip_default_ttl, dscp: 0, ecn: Ecn::NotEct };
         note_sent(&mut env!(self), &answer.tuple, &outgoing);
         let offload = self.interface.checksum_offload;
@@ -75,15 +85,27 @@ impl Stack {
 
     fn transmit_connection(&mut self, index: u32, frame: &mut [u8]) -> Option<Transmit> {
         let connection = self.connections.get_mut(index)?;
-        let offload = self.interface.segmentation_offload;
-        let outgoing = connection.next_segment(offload, &mut env!(self));
-        arm(&mut self.wheel, index, &mut connection.tcb.timers);
-        connection.queued = outgoing.is_some() && connection.wants_to_send();
+        let tick = Tick::at(self.now);
+        let train = self.train_out.take().filter(|train| train.index == index && train.tick == tick);
+        let outgoing = match train {
+            Some(mut train) => {
+                connection.follow(&mut train.last);
+                Some(train.last)
+            }
+            None => {
+                let offload = self.interface.segmentation_offload;
+                let outgoing = connection.next_segment(offload, &mut env!(self));
+                arm(&mut self.wheel, index, &mut connection.tcb.timers);
+                connection.queued = outgoing.is_some() && connection.wants_to_send();
+                outgoing
+            }
+        };
         if connection.queued {
             // What there is more waits for its next turn behind the others.
             self.ready.push_back(FlowRef::Connection(index).into());
         }
         let outgoing = outgoing?;
+        self.train_out = (outgoing.train > 0).then_some(Train { index, tick, last: outgoing });
         self.counters.out_requests += 1;
         let tuple = connection.tcb.tuple;
         note_sent(&mut env!(self), &tuple, &outgoing);

@@ -25,7 +25,7 @@ impl Stack {
     /// secret is kept.
     pub fn set_config(&mut self, config: Config) {
         self.config = Config { secret: self.config.secret, ..config };
-        self.no_port = None;
+        (self.no_port, self.train_out) = (None, None);
         self.default_options = Arc::new(SocketOptions::new(&self.config));
     }
 

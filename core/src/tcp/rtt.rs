@@ -91,7 +91,9 @@ impl Rtt {
     /// Takes in a sample (6298-2, 6298-3).
     pub(crate) fn sample(&mut self, sample: Duration) {
         self.ambiguous = false;
-        let r = (sample.as_micros().min(u128::from(u32::MAX >> 4)) as u32).max(1);
+        let micros =
+            sample.as_secs().saturating_mul(1_000_000).saturating_add(u64::from(sample.subsec_micros()));
+        let r = (micros.min(u64::from(u32::MAX >> 4)) as u32).max(1);
         if self.srtt == 0 {
             self.srtt = r;
             self.var = r / 2;

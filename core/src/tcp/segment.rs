@@ -72,14 +72,16 @@ impl Answer {
     }
 
     /// The RST that answers a segment (RFC 9293 §3.5.2): `<SEQ=SEG.ACK>` to an ACK, else
-    /// `<SEQ=0><ACK=SEG.SEQ+SEG.LEN>`. Its timestamps echo the segment's (7323-17).
+    /// `<SEQ=0><ACK=SEG.SEQ+SEG.LEN>`. Its timestamps echo the segment's (7323-17), and what the segment echoes, which
+    /// is its sender's TS.Recent: a peer that holds a RST against PAWS takes it as well.
     pub(crate) fn rst_to(segment: &Segment<'_>, reason: ReplyReason) -> Answer {
         let (seq, ack, flags) = if segment.flags().ack() {
             (segment.ack(), SeqNum(0), Flags::RST)
         } else {
             (SeqNum(0), segment.end(), Flags::RST | Flags::ACK)
         };
-        let timestamps = segment.options().timestamps.map(|ts| Timestamps { val: 0, ecr: ts.val });
+        let val = |ts: Timestamps| if segment.flags().ack() { ts.ecr } else { 0 };
+        let timestamps = segment.options().timestamps.map(|ts| Timestamps { val: val(ts), ecr: ts.val });
         let options = Options { timestamps, ..Options::default() };
         Answer { tuple: segment.tuple, seq, ack, flags, window: 0, options, reason }
     }
@@ -95,4 +97,7 @@ pub(crate) struct Outgoing {
     /// The device cuts the payload into pieces of this size.
     pub(crate) segment_size: Option<u16>,
     pub(crate) ecn: Ecn,
+    /// So many more like it may follow as long as nothing happens to the connection: full segments of new data that
+    /// differ in their sequence number alone.
+    pub(crate) train: u32,
 }

@@ -186,9 +186,10 @@ impl Connection {
         };
         if let Some(sample) = timed.or_else(by_timestamp) {
             self.tcb.rtt.sample(sample);
-            let rto = self.tcb.rtt.rto(env.config);
-            let tuple = self.tcb.tuple;
-            env.note(&tuple, TraceKind::Rtt { sample, rto });
+            if env.trace.is_on() {
+                let (tuple, rto) = (self.tcb.tuple, self.tcb.rtt.rto(env.config));
+                env.note(&tuple, TraceKind::Rtt { sample, rto });
+            }
         }
     }
 

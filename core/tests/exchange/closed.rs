@@ -47,6 +47,16 @@ fn with_ack_the_answer_takes_its_number_sa_closed_03() {
     });
 }
 
+/// The timestamp of the answer is what the segment echoes: its sender's TS.Recent. Linux holds a RST against PAWS in
+/// SYN-RECEIVED and TIME-WAIT, and would ignore the zero of RFC 7323 §5.2 for a minute.
+#[test]
+fn with_ack_the_answer_has_timestamps_that_pass_paws_sa_closed_03_7323_17() {
+    each(|t| {
+        t.send("S. seq 0 ack 77 <ts 500 ecr 400>");
+        t.recv("R seq 77 win 0 <ts 400 ecr 500>");
+    });
+}
+
 #[test]
 fn a_broken_checksum_is_not_answered_sa_closed_04() {
     each(|t| {

@@ -156,7 +156,7 @@ fn an_echo_of_a_timestamp_never_sent_is_reset_sa_syn_sent_06() {
         let sent = t.cur().ts_last;
         for ecr in [sent + 1, sent - 1, sent.wrapping_add(1 << 31)] {
             t.send(&format!("S. seq 0 ack 1 <ts 5 ecr {ecr}>"));
-            t.recv("R seq 1 <ts 0 ecr 5>");
+            t.recv(&format!("R seq 1 <ts {ecr} ecr 5>"));
             assert_eq!(t.state(), State::SynSent);
         }
         assert_eq!(t.stack.counters().paws_active, 3);
