@@ -286,7 +286,7 @@ impl Soak {
 
     /// Half of the clients are ours, half the kernel's (`None`).
     fn client(&self, number: usize) -> Option<Net> {
-        (number % 2 == 0).then(|| self.net.clone())
+        number.is_multiple_of(2).then(|| self.net.clone())
     }
 
     /// Waits until nothing is left of the traffic, on either side.
