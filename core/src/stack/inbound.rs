@@ -115,6 +115,11 @@ impl Stack {
     }
 
     fn addresses_fit(&mut self, source: IpAddr, destination: IpAddr) -> bool {
+        if let (IpAddr::V4(source), IpAddr::V4(destination)) = (source, destination)
+            && self.addresses.fit_v4(source, destination)
+        {
+            return true;
+        }
         match self.addresses.check(source, destination) {
             Ok(()) => true,
             Err(reason) => {
@@ -185,7 +190,7 @@ impl Stack {
             }
         };
         let (local_port, remote_port) = (header.destination_port, header.source_port);
-        let tuple = FourTuple::of(datagram.destination, local_port, datagram.source, remote_port);
+        let tuple = FourTuple::of(&datagram.destination, local_port, &datagram.source, remote_port);
         let payload_len = payload.len();
         self.note(&tuple, TraceKind::SegmentIn { header, payload_len });
         let flow = self.find_in_train(&tuple);
