@@ -81,15 +81,20 @@ pub(crate) const ALL: &[Bench] = &[
     Bench { name: "bytes_halfopen", what: "memory of a half-open connection", run: footprint::half_open },
     Bench {
         name: "tun_bulk_1500_in",
-        what: "one connection of the kernel's to us over TUN; the peer: to the kernel over veth",
+        what: "one connection of the kernel's to us over TUN",
         run: tun::bulk_in,
     },
     Bench { name: "tun_bulk_1500_out", what: "the same from us", run: tun::bulk_out },
     Bench { name: "tun_bulk_1500_plain", what: "both without offload", run: tun::bulk_plain },
-    Bench { name: "tun_rr", what: "the same, 64 bytes there and back", run: tun::round_trip },
+    Bench { name: "tun_flows", what: "many connections at a time, to one queue and to two", run: tun::flows },
+    Bench {
+        name: "tun_rr",
+        what: "64 bytes there and back; the peer: kernel over veth",
+        run: tun::round_trip,
+    },
     Bench {
         name: "tun_crr",
-        what: "the same, connect, a byte there and back, close",
+        what: "connect, a byte there and back, close; the peer: kernel over veth",
         run: tun::connect_request_response,
     },
 ];

@@ -11,7 +11,7 @@ use steadfast::core::config::ConfigError;
 use steadfast::device::{Device, Tun, TunOptions};
 use steadfast::{Config, Net, Profile};
 
-use crate::capture::Captured;
+use crate::capture::{Capture, Captured};
 use crate::failure::Failure;
 use crate::status;
 
@@ -33,6 +33,9 @@ pub(crate) struct Attach {
     /// Largest IP packet, bytes.
     #[arg(long, value_name = "BYTES", default_value_t = 1500, value_parser = clap::value_parser!(u16).range(68..))]
     mtu: u16,
+    /// Queues of the device, with a stack and a task for each.
+    #[arg(long, value_name = "COUNT", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=256))]
+    queues: u16,
     /// Let the kernel cut segments and fill in checksums: `auto` where it can, `off` never.
     #[arg(long, value_enum, default_value_t = Offload::Auto)]
     offload: Offload,
@@ -94,7 +97,7 @@ impl Attach {
     pub(crate) async fn open(&self) -> Result<Attached, Failure> {
         let config = self.settings.config()?;
         let addresses = self.addresses()?;
-        let capture = self.pcap.as_deref().map(Captured::<Tun>::create).transpose()?;
+        let capture = self.pcap.as_deref().map(Capture::create).transpose()?;
 
         let mut options = TunOptions::new(&self.tun);
         options.mtu = Some(self.mtu);
@@ -103,21 +106,23 @@ impl Attach {
         options.host = self.host.iter().map(|h| (h.address, h.prefix_len.unwrap_or(h.longest()))).collect();
         let unreached = addresses.iter().filter(|(a, _)| !self.host.iter().any(|h| h.contains(*a)));
         options.routes = unreached.map(|(a, _)| (*a, if a.is_ipv4() { 32 } else { 128 })).collect();
-        let device = Tun::open(&options).await.map_err(|e| Failure::usage(e.to_string()))?;
-        let tun = device.name().to_owned();
-        if options.offload && !device.capabilities().segmentation_offload {
+        let queues = Tun::open_queues(&options, self.queues.into()).await;
+        let queues = queues.map_err(|e| Failure::usage(e.to_string()))?;
+        let tun = queues[0].name().to_owned();
+        if options.offload && !queues[0].capabilities().segmentation_offload {
             eprintln!("steadfast: {tun} has no segmentation offload: every segment is cut and summed here");
         }
-        let device: Box<dyn Device> = match capture {
-            Some(file) => Box::new(Captured::new(device, file)),
-            None => Box::new(device),
+        let captured = |queue| match &capture {
+            Some(file) => Box::new(Captured::new(queue, file.clone())) as Box<dyn Device>,
+            None => Box::new(queue),
         };
+        let queues: Vec<_> = queues.into_iter().map(captured).collect();
 
         let mut builder = Net::builder().config(config);
         for &(address, prefix_len) in &addresses {
             builder = builder.address(address, prefix_len);
         }
-        let net = builder.start(device).map_err(|e| Failure::system("cannot start the stack", e))?;
+        let net = builder.start_queues(queues).map_err(|e| Failure::system("cannot start the stack", e))?;
         status::print_on_signal(net.clone())?;
         Ok(Attached { net, tun, addresses: addresses.into_iter().map(|(a, _)| a).collect() })
     }

@@ -7,6 +7,7 @@ use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::net::IpAddr;
 use std::path::Path;
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use std::time::SystemTime;
 
@@ -16,30 +17,23 @@ use steadfast::device::{Capabilities, Device, Frame, Received};
 
 use crate::failure::Failure;
 
-/// A device, and the file that its packets are written to.
-pub(crate) struct Captured<D> {
-    device: D,
-    /// `None` once writing failed: the traffic goes on.
-    file: Option<BufWriter<File>>,
-}
+/// The file, shared by the queues of a device. There is none any more once writing failed: the traffic goes on.
+#[derive(Clone)]
+pub(crate) struct Capture(Arc<Mutex<Option<BufWriter<File>>>>);
 
-impl<D> Captured<D> {
+impl Capture {
     /// Makes the file, with its head.
-    pub(crate) fn create(path: &Path) -> Result<BufWriter<File>, Failure> {
+    pub(crate) fn create(path: &Path) -> Result<Capture, Failure> {
         let create = || {
             let mut file = BufWriter::new(File::create(path)?);
             file.write_all(&head())?;
             file.flush()?;
-            Ok(file)
+            Ok(Capture(Arc::new(Mutex::new(Some(file)))))
         };
         create().map_err(|e| Failure::system(format_args!("--pcap {}", path.display()), e))
     }
 
-    pub(crate) fn new(device: D, file: BufWriter<File>) -> Captured<D> {
-        Captured { device, file: Some(file) }
-    }
-
-    fn write_packet(&mut self, packet: &[u8], partial: bool, direction: Direction) {
+    fn write_packet(&self, packet: &[u8], partial: bool, direction: Direction) {
         let mut block = packet_block(packet, direction);
         if partial {
             set_checksum(&mut block[PACKET_AT..PACKET_AT + packet.len()]);
@@ -47,13 +41,26 @@ impl<D> Captured<D> {
         self.write(|file| file.write_all(&block));
     }
 
-    fn write(&mut self, write: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>) {
-        if let Some(file) = &mut self.file
-            && let Err(e) = write(file)
+    fn write(&self, write: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>) {
+        let mut file = self.0.lock().expect("writing does not panic");
+        if let Some(open) = file.as_mut()
+            && let Err(e) = write(open)
         {
             eprintln!("steadfast: the capture ends here: {e}");
-            self.file = None;
+            *file = None;
         }
+    }
+}
+
+/// A device, and the file that its packets are written to.
+pub(crate) struct Captured<D> {
+    device: D,
+    capture: Capture,
+}
+
+impl<D> Captured<D> {
+    pub(crate) fn new(device: D, capture: Capture) -> Captured<D> {
+        Captured { device, capture }
     }
 }
 
@@ -67,11 +74,11 @@ impl<D: Device> Device for Captured<D> {
         match &received {
             Poll::Ready(Ok(received)) => {
                 let partial = received.checksum_trusted;
-                self.write_packet(&buffer[..received.len], partial, Direction::In);
+                self.capture.write_packet(&buffer[..received.len], partial, Direction::In);
             }
             Poll::Ready(Err(_)) => {}
             // Nothing to do just now: whoever reads the file along sees all of it.
-            Poll::Pending => self.write(|file| file.flush()),
+            Poll::Pending => self.capture.write(|file| file.flush()),
         }
         received
     }
@@ -79,7 +86,7 @@ impl<D: Device> Device for Captured<D> {
     fn poll_send(&mut self, cx: &mut Context<'_>, frame: Frame<'_>) -> Poll<io::Result<()>> {
         let sent = self.device.poll_send(cx, frame);
         if matches!(sent, Poll::Ready(Ok(()))) {
-            self.write_packet(frame.bytes, frame.checksum_offload, Direction::Out);
+            self.capture.write_packet(frame.bytes, frame.checksum_offload, Direction::Out);
         }
         sent
     }

@@ -8,7 +8,6 @@ mod connect;
 mod drill;
 mod failure;
 mod http;
-#[cfg(target_os = "linux")]
 mod kernel;
 mod lab;
 mod serve;

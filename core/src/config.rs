@@ -209,6 +209,7 @@ impl Config {
             somaxconn: 128,
             tcp_option_layout: OptionLayout::FreeBsd,
             tcp_rcvbuf: 65_536,
+            tcp_rcvbuf_max: 2 << 20,
             tcp_sndbuf: 32_768,
             tcp_min_snd_mss: 216,
             tcp_rto_min: millis(230),
@@ -363,6 +364,8 @@ settings! {
 
     /// Receive buffer of a connection, which its window never exceeds.
     "steadfast.tcp_rcvbuf" tcp_rcvbuf: u32 as kinds::Bytes(1024, 1 << 30), [1 << 20, 131_072, 8192, 65_535], "Linux, middle value of tcp_rmem";
+    /// The window scale is chosen for a receive buffer of so much, where it is larger than the connection's own; 0: for that.
+    "steadfast.tcp_rcvbuf_max" tcp_rcvbuf_max: u32 as kinds::Bytes(0, 1 << 30), [0, 6 << 20, 0, 0], "Linux, last value of tcp_rmem; FreeBSD maxsockbuf";
     /// Send buffer of a connection.
     "steadfast.tcp_sndbuf" tcp_sndbuf: u32 as kinds::Bytes(1024, 1 << 30), [1 << 20, 131_072, 8192, 65_535], "Linux, middle value of tcp_wmem";
     /// All buffers of the stack together; above it nothing more is queued.

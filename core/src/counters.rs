@@ -33,6 +33,13 @@ macro_rules! counters {
                 let replies = ReplyReason::ALL.iter().map(|r| (format!("reply.{r}"), self.replies[*r as usize]));
                 named.into_iter().chain(drops).chain(replies)
             }
+
+            /// Adds what another stack counted.
+            pub fn add(&mut self, other: &Counters) {
+                $(self.$field += other.$field;)+
+                self.drops.iter_mut().zip(other.drops).for_each(|(ours, theirs)| *ours += theirs);
+                self.replies.iter_mut().zip(other.replies).for_each(|(ours, theirs)| *ours += theirs);
+            }
         }
     };
 }

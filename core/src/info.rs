@@ -161,3 +161,37 @@ pub struct Usage {
     /// Stateless answers that wait for the device.
     pub replies: usize,
 }
+
+impl Usage {
+    /// Adds what the tables of another stack hold.
+    pub fn add(&mut self, other: &Usage) {
+        let Usage {
+            sockets,
+            listeners,
+            half_open,
+            opening,
+            connections,
+            orphans,
+            time_wait,
+            timers,
+            buffered,
+            fragments,
+            fragment_bytes,
+            path_mtus,
+            replies,
+        } = other;
+        self.sockets += sockets;
+        self.listeners += listeners;
+        self.half_open += half_open;
+        self.opening += opening;
+        self.connections += connections;
+        self.orphans += orphans;
+        self.time_wait += time_wait;
+        self.timers += timers;
+        self.buffered += buffered;
+        self.fragments += fragments;
+        self.fragment_bytes += fragment_bytes;
+        self.path_mtus += path_mtus;
+        self.replies += replies;
+    }
+}

@@ -14,11 +14,14 @@ use crate::time::Instant;
 /// Random steps of the port choice: how many counters are shared by all destinations (RFC 6056 §3.3.4, 6056-2).
 const PORT_COUNTERS: usize = 1024;
 
-#[derive(Clone, Copy)]
-struct Key(u64, u64);
+/// The label of the key that shares connections out among stacks; those of a stack's own keys are below it.
+pub(crate) const STEERING: u64 = 9;
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Key(u64, u64);
 
 impl Key {
-    fn derive(secret: &[u8; 32], label: u64) -> Key {
+    pub(crate) fn derive(secret: &[u8; 32], label: u64) -> Key {
         let half = |lane: u64| {
             let mut hasher = SipHasher24::new_with_keys(
                 u64::from_le_bytes(*secret.first_chunk().expect("32 bytes")),
@@ -33,7 +36,7 @@ impl Key {
     }
 
     /// For what an attacker sees the results of.
-    fn strong(self, parts: &[&[u8]]) -> u64 {
+    pub(crate) fn strong(self, parts: &[&[u8]]) -> u64 {
         let mut hasher = SipHasher24::new_with_keys(self.0, self.1);
         parts.iter().for_each(|part| hasher.write(part));
         hasher.finish()

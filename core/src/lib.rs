@@ -74,6 +74,7 @@ mod keys;
 pub mod seq;
 pub mod socket;
 mod stack;
+pub mod steer;
 mod table;
 mod tcp;
 pub mod time;

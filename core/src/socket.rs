@@ -103,6 +103,8 @@ pub struct SocketOptions {
     pub max_segment: Option<u16>,
     /// Receive buffer, bytes (`SO_RCVBUF`). Counts when given to `listen` or `connect`.
     pub rcvbuf: u32,
+    /// The window scale is chosen for this much, where it is more than `rcvbuf`. Counts when `rcvbuf` does.
+    pub rcvbuf_max: u32,
     /// Send buffer, bytes (`SO_SNDBUF`).
     pub sndbuf: u32,
     /// TTL or hop limit (MUST-49).
@@ -129,11 +131,18 @@ impl SocketOptions {
             fin_timeout: config.tcp_fin_timeout,
             max_segment: None,
             rcvbuf: config.tcp_rcvbuf,
+            rcvbuf_max: config.tcp_rcvbuf_max,
             sndbuf: config.tcp_sndbuf,
             ttl: config.ip_default_ttl,
             dscp: 0,
             congestion: config.tcp_congestion_control,
         }
+    }
+
+    /// The smallest shift with which a window field covers the buffer (at most 14, 7323-3).
+    pub(crate) fn window_scale(&self) -> u8 {
+        let buffer = self.rcvbuf.max(self.rcvbuf_max);
+        (0..14).find(|shift| buffer >> shift <= 0xffff).unwrap_or(14)
     }
 }
 

@@ -22,6 +22,7 @@ use crate::ip::limit::RateLimiter;
 use crate::ip::pmtu::PmtuCache;
 use crate::keys::Keys;
 use crate::socket::{Event, SocketId, SocketOptions};
+use crate::steer::{Share, Steering};
 use crate::table::Table;
 use crate::tcp::fast_open::CookieCache;
 use crate::tcp::input::{Closed, Outcome};
@@ -44,6 +45,8 @@ mod outbound;
 mod passive;
 mod timers;
 mod view;
+
+pub(crate) use icmp::quoted_segment;
 
 /// What the stack is attached to: a device that carries bare IP packets.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -134,6 +137,8 @@ pub struct Stack {
     timers_ran: Instant,
 
     addresses: Addresses,
+    /// Its part of the connections, where other stacks have the rest.
+    share: Option<Share>,
     fragments: Fragments,
     pmtu: PmtuCache,
     rst_limit: RateLimiter,
@@ -249,6 +254,7 @@ impl Stack {
         Stack {
             keys: Keys::new(&config.secret),
             addresses: Addresses::new(interface.addresses.iter().copied()),
+            share: None,
             counters: Counters::default(),
             trace: Trace::default(),
             pool: Pool::default(),
@@ -283,6 +289,12 @@ impl Stack {
             config,
             interface,
         }
+    }
+
+    /// Makes it stack number `index` of several on one interface. It is then given the packets that `steering` has for
+    /// it, and makes connections whose answers come back to it.
+    pub fn set_share(&mut self, steering: Steering, index: u16) {
+        self.share = Some(Share { steering, index });
     }
 
     /// Adds an address to the interface; what listens on all addresses answers there too.

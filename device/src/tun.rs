@@ -78,21 +78,40 @@ impl Tun {
     /// Making a device takes root or `CAP_NET_ADMIN`; using a persistent one that this user owns does not, as
     /// long as `options` asks for nothing to be changed.
     pub async fn open(options: &TunOptions) -> Result<Tun, TunError> {
+        Ok(Tun::open_queues(options, 1).await?.swap_remove(0))
+    }
+
+    /// As [`open`](Tun::open), with `queues` ways into the device (`IFF_MULTI_QUEUE`), one `Tun` for each.
+    ///
+    /// The kernel puts the packets of a flow into the queue that the last packet of this flow was written to. Of a flow
+    /// that nothing was written for within three seconds, or of more flows than it remembers (4096), a hash of its
+    /// own decides.
+    pub async fn open_queues(options: &TunOptions, queues: usize) -> Result<Vec<Tun>, TunError> {
         check_name(&options.name)?;
-        let flags = OFlags::RDWR | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let fd = rustix::fs::open(CLONE_DEVICE, flags, Mode::empty()).map_err(TunError::open)?;
-        let name = attach(&fd, options).map_err(|e| TunError::attach(&options.name, e))?;
-        let offload = set_offload(&fd, options.offload);
-        let mtu = set_up(&name, options).await?;
+        let queues = queues.max(1);
+        let mut name = options.name.clone();
+        let mut files = Vec::with_capacity(queues);
+        for _ in 0..queues {
+            let flags = OFlags::RDWR | OFlags::NONBLOCK | OFlags::CLOEXEC;
+            let fd = rustix::fs::open(CLONE_DEVICE, flags, Mode::empty()).map_err(TunError::open)?;
+            name = attach(&fd, options, queues > 1).map_err(|e| TunError::attach(&options.name, e))?;
+            files.push(fd);
+        }
+        let offload = set_offload(&files[0], options.offload);
+        let mut capabilities = Capabilities::new(set_up(&name, options).await?);
+        capabilities.segmentation_offload = offload;
+        capabilities.checksum_offload = offload;
+        let queue = |fd| Tun::new(fd, name.clone(), capabilities, options.offload);
+        files.into_iter().map(queue).collect()
+    }
+
+    fn new(fd: OwnedFd, name: String, capabilities: Capabilities, virtio: bool) -> Result<Tun, TunError> {
         // SAFETY: the file is owned here, open, and never replaced or closed before the `AsyncFd` is dropped.
         let fd = unsafe { AsyncFd::register(fd) };
         let fd = fd.map_err(|e| TunError::new("cannot watch the device", e.into(), ""))?;
         let fd = Arc::new(fd);
         let deleted = Box::pin(shows_error(fd.clone()));
-        let mut capabilities = Capabilities::new(mtu);
-        capabilities.segmentation_offload = offload;
-        capabilities.checksum_offload = offload;
-        Ok(Tun { fd, deleted, name, capabilities, virtio: options.offload })
+        Ok(Tun { fd, deleted, name, capabilities, virtio })
     }
 
     /// Name of the interface.
@@ -202,21 +221,24 @@ impl InterfaceRequest {
     const NAME_LEN: usize = 16;
     const IFF_TUN: u16 = 0x0001;
     const IFF_NO_PI: u16 = 0x1000;
+    const IFF_MULTI_QUEUE: u16 = 0x0100;
     const IFF_VNET_HDR: u16 = 0x4000;
 }
 
 const _: () = assert!(size_of::<InterfaceRequest>() == 40, "struct ifreq");
 
 /// Ties `fd` to the interface and says what it is called.
-fn attach(fd: &OwnedFd, options: &TunOptions) -> Result<String, Errno> {
+fn attach(fd: &OwnedFd, options: &TunOptions, multi_queue: bool) -> Result<String, Errno> {
     const TUNSETIFF: Opcode = opcode::write::<i32>(b'T', 202);
     let name = &options.name;
-    let virtio = if options.offload { InterfaceRequest::IFF_VNET_HDR } else { 0 };
-    let mut request = InterfaceRequest {
-        name: [0; InterfaceRequest::NAME_LEN],
-        flags: InterfaceRequest::IFF_TUN | InterfaceRequest::IFF_NO_PI | virtio,
-        padding: [0; 22],
-    };
+    let mut flags = InterfaceRequest::IFF_TUN | InterfaceRequest::IFF_NO_PI;
+    if options.offload {
+        flags |= InterfaceRequest::IFF_VNET_HDR;
+    }
+    if multi_queue {
+        flags |= InterfaceRequest::IFF_MULTI_QUEUE;
+    }
+    let mut request = InterfaceRequest { name: [0; InterfaceRequest::NAME_LEN], flags, padding: [0; 22] };
     request.name[..name.len()].copy_from_slice(name.as_bytes());
     // SAFETY: TUNSETIFF reads and writes one `struct ifreq`, which `InterfaceRequest` has the size and layout of.
     unsafe { ioctl::ioctl(fd.as_fd(), Updater::<TUNSETIFF, _>::new(&mut request)) }?;
@@ -297,7 +319,10 @@ impl TunError {
         let advice = match error {
             Errno::PERM | Errno::ACCESS => NEEDS_ADMIN,
             Errno::BUSY => "another program uses it, or an interface of another kind has this name",
-            Errno::INVAL => "an interface of this name is there and is no plain TUN device",
+            Errno::INVAL => {
+                "an interface of this name is there and is no TUN device, or one with another kind of queues \
+                 (ip tuntap add … multi_queue)"
+            }
             _ => "",
         };
         TunError::new(format!("cannot make the TUN device {name}"), error.into(), advice)

@@ -11,6 +11,7 @@ use crate::app::Broken;
 use crate::fault::{Count, Pattern};
 use crate::foreign::ForeignEntry;
 use crate::network::Network;
+use crate::network::host::Host;
 use crate::record::{Fate, History, Segment};
 use crate::scenario::Stated;
 use crate::scenario::expect::{
@@ -274,6 +275,10 @@ fn states_were(network: &Network, who: &Who, wanted: &[State]) -> Result<(), Str
         && host_of(network, &who.host).is_some_and(|h| network.hosts[h].is_foreign())
     {
         actual.push(State::Closed);
+    }
+    // Whether a kernel acknowledges a FIN before its own follows depends on when its clock ticks.
+    if network.hosts.iter().any(Host::is_foreign) && !wanted.contains(&State::FinWait2) {
+        actual.retain(|state| *state != State::FinWait2);
     }
     if actual == wanted { Ok(()) } else { Err(format!("it was {}", list(actual))) }
 }

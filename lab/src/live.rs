@@ -88,6 +88,11 @@ impl<'a> Live<'a> {
         before != (self.network.record.entries.len(), self.network.hash, self.network.next_at())
     }
 
+    /// The clock was held up for so long: the foreign end's timers, which it does not hold up, may come so much early.
+    pub fn held_up(&mut self, time: Duration) {
+        self.network.tolerance.allow_early(time);
+    }
+
     /// When something is due.
     pub fn next_at(&mut self) -> Option<Instant> {
         let until = self.played.selected.until;
@@ -125,9 +130,13 @@ impl<'a> Live<'a> {
     }
 
     /// Judges the phase. `failure`: what kept it from coming to its end.
-    pub fn conclude(self, failure: Option<String>, report: &mut Report) {
+    pub fn conclude(self, failure: Option<String>) -> Report {
+        let Played { scenario, options, .. } = self.played;
+        let mut report = Report::new(scenario, options, Some(self.network.names[self.host].as_str()));
+        report.ladder.clear();
         let failed = failure.or_else(|| self.network.hosts[self.host].failure.clone());
         report.failures.extend(failed);
-        self.played.conclude(self.network, report);
+        self.played.conclude(self.network, &mut report);
+        report
     }
 }

@@ -439,8 +439,7 @@ impl Network {
     /// Sends what the stack has to send.
     fn transmit(&mut self, host: usize) {
         let mut frame = std::mem::take(&mut self.frame);
-        loop {
-            let Some(len) = self.hosts[host].transmit(self.now, &mut frame) else { break };
+        while let Some(len) = self.hosts[host].transmit(self.now, &mut frame) {
             self.collect_trace(host);
             self.send(host, Bytes::copy_from_slice(&frame[..len]));
         }

@@ -94,6 +94,16 @@ impl Report {
         }
     }
 
+    /// Adds what came of a phase.
+    pub fn add(&mut self, phase: Report) {
+        self.failures.extend(phase.failures);
+        self.differences.extend(phase.differences);
+        self.virtual_seconds += phase.virtual_seconds;
+        self.ladder.push_str(&phase.ladder);
+        self.pcap.extend(phase.pcap);
+        self.hash = self.hash.rotate_left(1) ^ phase.hash;
+    }
+
     /// Nothing went wrong.
     pub fn passed(&self) -> bool {
         self.failures.is_empty()
@@ -153,10 +163,10 @@ impl Played<'_> {
             unmet.extend(judge::surprises(network));
             unmet.extend(judge::expectations(network, &selected.expectations, &looked));
         }
-        if options.lenient() {
-            settle(network, finished);
-        } else {
+        if !options.lenient() {
             judge::emptiness(network, &selected.expectations);
+        } else if !network.hosts.iter().any(Host::is_foreign) {
+            settle(network, finished);
         }
         judge::streams(network);
         let place = |text: String| match phase.name.as_str() {

@@ -10,6 +10,8 @@ use bytes::BytesMut;
 use steadfast_core::{Bytes, Instant, Packet, PacketBytes, Stack, Transmit};
 use steadfast_device::{Device, Frame};
 
+use crate::queue::{Exchange, Handed};
+
 /// Packets that one turn takes in, and sends out, at the most. Then tasks get to run that the turn has woken.
 const PACKETS: usize = 64;
 
@@ -44,6 +46,8 @@ pub(crate) struct Inbox {
     packets: Vec<Arrived>,
     /// Buffers that the stack was given a share of. It is the only one left when the stack has let go.
     lent: VecDeque<Bytes>,
+    /// What connects it to other queues of the device.
+    exchange: Option<Exchange>,
 }
 
 /// A packet in the inbox.
@@ -58,18 +62,25 @@ enum Place {
 }
 
 impl Inbox {
-    pub(crate) fn new(frame_len: usize) -> Inbox {
+    pub(crate) fn new(frame_len: usize, exchange: Option<Exchange>) -> Inbox {
         Inbox {
             frame_len,
             buffer: BytesMut::zeroed(frame_len),
             small: Vec::new(),
             packets: Vec::new(),
             lent: VecDeque::new(),
+            exchange,
         }
     }
 
-    /// Reads until the device has nothing more, or the batch is full.
+    /// Takes what other queues handed over, and reads until the device has nothing more, or the batch is full.
     pub(crate) fn fill(&mut self, cx: &mut Context<'_>, device: &mut impl Device) -> io::Result<Flow> {
+        while self.packets.len() < PACKETS
+            && let Some(Handed { bytes, checksum_trusted }) =
+                self.exchange.as_mut().and_then(|exchange| exchange.poll(cx))
+        {
+            self.packets.push(Arrived { bytes: Place::Shared(bytes), checksum_trusted });
+        }
         let mut total = 0;
         while self.packets.len() < PACKETS && total < BYTES {
             let received = match device.poll_recv(cx, &mut self.buffer) {
@@ -80,6 +91,12 @@ impl Inbox {
                 Poll::Pending => return Ok(Flow::Dry),
             };
             total += received.len;
+            let packet = &self.buffer[..received.len];
+            if let Some(exchange) = &self.exchange
+                && !exchange.keeps(packet, received.checksum_trusted)
+            {
+                continue;
+            }
             let bytes = self.place(received.len);
             self.packets.push(Arrived { bytes, checksum_trusted: received.checksum_trusted });
         }

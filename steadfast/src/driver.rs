@@ -11,6 +11,7 @@ use steadfast_device::Device;
 use tokio::time::Sleep;
 
 use crate::batch::{Flow, Inbox, Outbox};
+use crate::queue::Exchange;
 use crate::shared::{Phase, Shared, State, Woken};
 
 /// Drives a [`Net`](crate::Net): moves packets between stack and device, and runs the stack's timers. It
@@ -29,13 +30,13 @@ pub struct Driver<D> {
 }
 
 impl<D: Device> Driver<D> {
-    pub(crate) fn new(shared: Arc<Shared>, device: D) -> Driver<D> {
+    pub(crate) fn new(shared: Arc<Shared>, device: D, exchange: Option<Exchange>) -> Driver<D> {
         let frame_len = device.capabilities().frame_len();
         let alarm = Box::pin(tokio::time::sleep_until(shared.tokio_instant(Instant::ZERO)));
         Driver {
             shared,
             device,
-            inbox: Inbox::new(frame_len),
+            inbox: Inbox::new(frame_len, exchange),
             outbox: Outbox::new(frame_len),
             alarm,
             armed: None,

@@ -51,6 +51,7 @@ mod batch;
 mod driver;
 mod listener;
 mod net;
+mod queue;
 mod shared;
 mod split;
 mod stream;

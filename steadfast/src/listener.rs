@@ -4,11 +4,12 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use steadfast_core::{Error, ListenOptions, SocketId};
 use tokio::sync::Notify;
 
-use crate::net::Net;
+use crate::net::{Net, begin};
 use crate::shared::{Handle, Waiting, into_io};
 use crate::stream::TcpStream;
 
@@ -16,9 +17,18 @@ use crate::stream::TcpStream;
 /// and connections that were not accepted are reset.
 #[derive(Debug)]
 pub struct TcpListener {
+    /// One in each stack of the network.
+    parts: Vec<Part>,
+    /// Which part is asked first: each in its turn, so that none is starved.
+    turn: AtomicUsize,
+    arrivals: Arc<Notify>,
+}
+
+/// The listener of one stack.
+#[derive(Debug)]
+struct Part {
     handle: Arc<Handle>,
     id: SocketId,
-    arrivals: Arc<Notify>,
 }
 
 impl TcpListener {
@@ -33,13 +43,20 @@ impl TcpListener {
         local: impl Into<SocketAddr>,
         options: ListenOptions,
     ) -> io::Result<TcpListener> {
+        let mut local = local.into();
         let arrivals = Arc::new(Notify::new());
-        let id = net.begin(|state, _| {
-            let id = state.stack.listen(local.into(), options)?;
-            state.sockets.insert(id, Waiting::Listener(arrivals.clone()));
-            Ok(id)
-        })?;
-        Ok(TcpListener { handle: net.handle.clone(), id, arrivals })
+        let mut parts = Vec::new();
+        for handle in net.all_stacks() {
+            let part = begin(handle, |state, _| {
+                let id = state.stack.listen(local, options.clone())?;
+                state.sockets.insert(id, Waiting::Listener(arrivals.clone()));
+                // The port that the first one chose is for all.
+                local = state.stack.local_addr(id)?;
+                Ok(Part { handle: handle.clone(), id })
+            })?;
+            parts.push(part);
+        }
+        Ok(TcpListener { parts, turn: AtomicUsize::new(0), arrivals })
     }
 
     /// The next connection, and who made it.
@@ -60,6 +77,32 @@ impl TcpListener {
 
     /// The next connection if one waits, the error `WouldBlock` if none does.
     pub fn try_accept(&self) -> io::Result<(TcpStream, SocketAddr)> {
+        let first = self.turn.fetch_add(1, Ordering::Relaxed) % self.parts.len();
+        let (later, earlier) = self.parts.split_at(first);
+        let mut accepted = Err(io::ErrorKind::WouldBlock.into());
+        for part in earlier.iter().chain(later) {
+            accepted = part.try_accept();
+            if !matches!(&accepted, Err(e) if e.kind() == io::ErrorKind::WouldBlock) {
+                break;
+            }
+        }
+        accepted
+    }
+
+    /// The address that it listens on.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        let Part { handle, id } = &self.parts[0];
+        handle.lock().stack.local_addr(*id).map_err(into_io)
+    }
+
+    /// The identifier that [`Net::sockets`] lists it under; on a device with several queues, that of the first one.
+    pub fn id(&self) -> SocketId {
+        self.parts[0].id
+    }
+}
+
+impl Part {
+    fn try_accept(&self) -> io::Result<(TcpStream, SocketAddr)> {
         self.handle.call(|state, _| {
             state.check_open()?;
             let (id, peer) = state.stack.accept(self.id).map_err(into_io)?;
@@ -67,19 +110,9 @@ impl TcpListener {
             Ok((TcpStream::new(self.handle.clone(), id), peer))
         })
     }
-
-    /// The address that it listens on.
-    pub fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.handle.lock().stack.local_addr(self.id).map_err(into_io)
-    }
-
-    /// The identifier that [`Net::sockets`] lists it under.
-    pub fn id(&self) -> SocketId {
-        self.id
-    }
 }
 
-impl Drop for TcpListener {
+impl Drop for Part {
     fn drop(&mut self) {
         self.handle.call_last(|state, now| {
             state.sockets.remove(self.id);

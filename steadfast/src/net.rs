@@ -4,23 +4,32 @@ use std::io;
 use std::net::IpAddr;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use steadfast_core::counters::Counters;
 use steadfast_core::info::{Diagnosis, SocketEntry, Usage};
+use steadfast_core::steer::Steering;
 use steadfast_core::{Config, Error, Instant, Interface, Stack};
 use steadfast_device::Device;
 
 use crate::driver::Driver;
+use crate::queue::Exchange;
 use crate::shared::{Handle, Phase, Shared, State, Waiting, into_io};
 
 /// A TCP/IP stack on a device, with the task that drives it. Clones are handles of the same network.
+///
+/// On a device with several queues there is a stack behind each, and connections are spread over them: see
+/// [`Builder::start_queues`].
 ///
 /// When all handles, listeners and streams are dropped, the driver ends as soon as the last connection has
 /// ended in good order, if the runtime lives so long; [`close`](Net::close) waits for that.
 #[derive(Clone, Debug)]
 pub struct Net {
-    pub(crate) handle: Arc<Handle>,
+    /// One for each queue of the device.
+    stacks: Arc<[Arc<Handle>]>,
+    /// Counts connects, so that they are spread over the stacks.
+    turn: Arc<AtomicUsize>,
 }
 
 impl Net {
@@ -36,7 +45,16 @@ impl Net {
     /// and the error is then `TimedOut`; with [`Duration::MAX`], TCP's own limits decide when a peer is lost. If
     /// the device failed, the error says how.
     pub async fn close(&self, limit: Duration) -> io::Result<()> {
-        self.handle.call(|state, now| {
+        self.stacks.iter().for_each(|stack| Net::begin_to_close(stack, limit));
+        let mut result = Ok(());
+        for stack in self.stacks.iter() {
+            result = result.and(Net::ended(stack).await);
+        }
+        result
+    }
+
+    fn begin_to_close(stack: &Handle, limit: Duration) {
+        stack.call(|state, now| {
             if !state.is_closed() {
                 state.phase = Phase::Closing { deadline: Some(now + limit) };
             }
@@ -51,10 +69,13 @@ impl Net {
             }
             state.work = true;
         });
+    }
+
+    async fn ended(stack: &Handle) -> io::Result<()> {
         loop {
-            let mut ended = pin!(self.handle.ended.notified());
+            let mut ended = pin!(stack.ended.notified());
             ended.as_mut().enable();
-            if let Phase::Closed { failure, cut_off } = &self.handle.lock().phase {
+            if let Phase::Closed { failure, cut_off } = &stack.lock().phase {
                 return match failure {
                     Some((kind, text)) => Err(io::Error::new(*kind, text.clone())),
                     None if *cut_off => Err(io::ErrorKind::TimedOut.into()),
@@ -67,40 +88,59 @@ impl Net {
 
     /// What the stack counted.
     pub fn counters(&self) -> Counters {
-        self.handle.lock().stack.counters().clone()
+        let mut counters = Counters::default();
+        self.stacks.iter().for_each(|stack| counters.add(stack.lock().stack.counters()));
+        counters
     }
 
     /// How full its tables are.
     pub fn usage(&self) -> Usage {
-        self.handle.lock().stack.usage()
+        let mut usage = Usage::default();
+        self.stacks.iter().for_each(|stack| usage.add(&stack.lock().stack.usage()));
+        usage
     }
 
     /// All that `ss -a` would show: listeners, half-open, connections, orphans, TIME-WAIT.
     pub fn sockets(&self) -> Vec<SocketEntry> {
-        self.handle.call(|state, now| state.stack.sockets(now))
+        self.stacks.iter().flat_map(|stack| stack.call(|state, now| state.stack.sockets(now))).collect()
     }
 
     /// Connections that the application seems to have forgotten: in CLOSE-WAIT for longer than `older_than`.
     pub fn diagnose(&self, older_than: Duration) -> Vec<Diagnosis> {
-        self.handle.call(|state, now| state.stack.diagnose(now, older_than))
+        let stacks = self.stacks.iter();
+        stacks.flat_map(|stack| stack.call(|state, now| state.stack.diagnose(now, older_than))).collect()
     }
 
     /// Adds an address; what listens on all addresses answers there too.
     pub fn add_address(&self, address: impl Into<IpAddr>, prefix_len: u8) {
-        self.handle.call(|state, _| state.stack.add_address(address.into(), prefix_len));
+        let address = address.into();
+        self.stacks
+            .iter()
+            .for_each(|stack| stack.call(|state, _| state.stack.add_address(address, prefix_len)));
     }
 
-    /// A call that begins something new.
-    pub(crate) fn begin<R>(
-        &self,
-        call: impl FnOnce(&mut State, Instant) -> Result<R, Error>,
-    ) -> io::Result<R> {
-        self.handle.call(|state, now| {
-            state.check_open()?;
-            state.work = true;
-            call(state, now).map_err(into_io)
-        })
+    /// All stacks, in their order.
+    pub(crate) fn all_stacks(&self) -> &[Arc<Handle>] {
+        &self.stacks
     }
+
+    /// All stacks, beginning with another one each time.
+    pub(crate) fn stacks(&self) -> impl Iterator<Item = &Arc<Handle>> {
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed) % self.stacks.len();
+        self.stacks[turn..].iter().chain(&self.stacks[..turn])
+    }
+}
+
+/// A call that begins something new.
+pub(crate) fn begin<R>(
+    stack: &Handle,
+    call: impl FnOnce(&mut State, Instant) -> Result<R, Error>,
+) -> io::Result<R> {
+    stack.call(|state, now| {
+        state.check_open()?;
+        state.work = true;
+        call(state, now).map_err(into_io)
+    })
 }
 
 /// What a [`Net`] is to be like.
@@ -148,16 +188,47 @@ impl Builder {
     /// As [`start`](Builder::start), but leaves it to the caller where the driver runs. Nothing moves before it
     /// is polled.
     pub fn build<D: Device>(self, device: D) -> io::Result<(Net, Driver<D>)> {
-        let capabilities = device.capabilities();
+        let (net, mut drivers) = self.build_queues(vec![device])?;
+        Ok((net, drivers.swap_remove(0)))
+    }
+
+    /// Starts the network on all queues of one device, with a stack and a task for each. Listeners take connections
+    /// from all of them, and what a stack connects comes back to it. On a runtime with several threads the queues
+    /// work at the same time. Limits, as that of half-open connections, are those of one stack.
+    ///
+    /// # Panics
+    ///
+    /// As [`start`](Builder::start), and where there is no queue at all.
+    pub fn start_queues<D: Device>(self, queues: Vec<D>) -> io::Result<Net> {
+        let (net, drivers) = self.build_queues(queues)?;
+        for driver in drivers {
+            tokio::spawn(driver);
+        }
+        Ok(net)
+    }
+
+    fn build_queues<D: Device>(self, queues: Vec<D>) -> io::Result<(Net, Vec<Driver<D>>)> {
+        let capabilities = queues.first().expect("a device has a queue").capabilities();
         self.check(capabilities.mtu)?;
         let mut config = self.config;
         config.secret = self.secret.map_or_else(draw_secret, Ok)?;
         let mut interface = Interface::new(capabilities.mtu, self.addresses);
         interface.segmentation_offload = capabilities.segmentation_offload;
         interface.checksum_offload = capabilities.checksum_offload;
-        let shared = Arc::new(Shared::new(Stack::new(config, interface)));
-        let driver = Driver::new(shared.clone(), device);
-        Ok((Net { handle: Arc::new(Handle(shared)) }, driver))
+        let count = u16::try_from(queues.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
+        let steering = Steering::new(&config.secret, count);
+        let mut exchanges = if count > 1 { Exchange::all(steering, count) } else { Vec::new() }.into_iter();
+        let (mut stacks, mut drivers) = (Vec::new(), Vec::new());
+        for (index, device) in (0..).zip(queues) {
+            let mut stack = Stack::new(config.clone(), interface.clone());
+            if count > 1 {
+                stack.set_share(steering, index);
+            }
+            let shared = Arc::new(Shared::new(stack));
+            drivers.push(Driver::new(shared.clone(), device, exchanges.next()));
+            stacks.push(Arc::new(Handle(shared)));
+        }
+        Ok((Net { stacks: stacks.into(), turn: Arc::default() }, drivers))
     }
 
     fn check(&self, mtu: u16) -> io::Result<()> {

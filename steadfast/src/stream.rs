@@ -13,7 +13,7 @@ use steadfast_core::{ConnectOptions, Error, Shutdown, SocketId, SocketOptions};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::task::coop;
 
-use crate::net::Net;
+use crate::net::{Net, begin};
 use crate::shared::{Handle, State, Waiting, into_io};
 use crate::split::{OwnedReadHalf, OwnedWriteHalf, ReadHalf, WriteHalf};
 
@@ -42,12 +42,20 @@ impl TcpStream {
         remote: impl Into<SocketAddr>,
         options: ConnectOptions,
     ) -> io::Result<TcpStream> {
-        let id = net.begin(|state, now| {
-            let id = state.stack.connect(now, remote.into(), options)?;
-            state.sockets.insert(id, Waiting::Stream(Default::default()));
-            Ok(id)
-        })?;
-        let stream = TcpStream::new(net.handle.clone(), id);
+        let remote = remote.into();
+        let mut connected = Err(io::ErrorKind::AddrNotAvailable.into());
+        for stack in net.stacks() {
+            connected = begin(stack, |state, now| {
+                let id = state.stack.connect(now, remote, options.clone())?;
+                state.sockets.insert(id, Waiting::Stream(Default::default()));
+                Ok(TcpStream::new(stack.clone(), id))
+            });
+            // Of several stacks, only one has the connections of a port that was asked for.
+            if !matches!(&connected, Err(e) if e.kind() == io::ErrorKind::AddrNotAvailable) {
+                break;
+            }
+        }
+        let stream = connected?;
         poll_fn(|cx| stream.socket.poll_connected(cx)).await?;
         Ok(stream)
     }

@@ -12,12 +12,16 @@ use super::sockets::Kernel;
 
 const TUN_DEVICE: &str = "/dev/net/tun";
 
+/// Entries of the table of connections that a namespace gets which is made from here (Linux 6.1).
+const CHILD_TABLE: &str = "/proc/sys/net/ipv4/tcp_child_ehash_entries";
+const CHILD_ENTRIES: &str = "1024";
+
 /// Whether this process may do all of it; otherwise, what is missing. Changes the namespace of a thread of its own.
 pub(crate) fn check() -> Result<(), String> {
     if !Path::new(TUN_DEVICE).exists() {
         return Err(format!("--against kernel needs {TUN_DEVICE}, which is not there; modprobe tun"));
     }
-    let tried = std::thread::spawn(|| unshare(CloneFlags::CLONE_NEWNET)).join();
+    let tried = std::thread::spawn(enter_namespace).join();
     match tried {
         Ok(Ok(())) => Ok(()),
         Ok(Err(error)) => {
@@ -28,9 +32,17 @@ pub(crate) fn check() -> Result<(), String> {
     }
 }
 
+fn enter_namespace() -> nix::Result<()> {
+    unshare(CloneFlags::CLONE_NEWNET)
+}
+
 /// Moves this thread into a new network namespace and makes the kernel there ready.
 pub(super) fn boot(boot: &Boot) -> Result<Box<dyn Foreign>, String> {
-    unshare(CloneFlags::CLONE_NEWNET).map_err(|e| format!("no network namespace can be made: {e}"))?;
+    enter_namespace().map_err(|e| format!("no network namespace can be made: {e}"))?;
+    // Listing the sockets walks the whole table of connections, and the machine's is large: this one gets its own.
+    if fs::write(CHILD_TABLE, CHILD_ENTRIES).is_ok() {
+        enter_namespace().map_err(|e| format!("no network namespace can be made: {e}"))?;
+    }
     let defaults = [
         // The one that every kernel has, in every namespace.
         ("net/ipv4/tcp_congestion_control", "reno"),
@@ -52,6 +64,8 @@ pub(super) fn boot(boot: &Boot) -> Result<Box<dyn Foreign>, String> {
     let mut options = TunOptions::new("sf0");
     options.mtu = Some(boot.mtu);
     options.host = vec![(boot.v4, 24), (boot.v6, 64)];
+    // Faults strike packets as they are on a wire.
+    options.offload = false;
     // Routers and forged sources are on no network of the kernel's.
     options.routes = vec![(IpAddr::from([0, 0, 0, 0]), 0)];
     let tun = runtime.block_on(Tun::open(&options)).map_err(|e| e.to_string())?;

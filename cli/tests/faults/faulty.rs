@@ -19,7 +19,7 @@ use tokio::time::{Instant, Sleep};
 /// Packets that may wait in one direction; above it the stack waits as well.
 const WAITING: usize = 4000;
 
-/// A device with faults.
+/// A device with faults. They strike packets as they are on a wire, so it must be one without offload.
 pub(crate) struct Faulty<D> {
     device: D,
     faults: Faults,
@@ -47,6 +47,8 @@ impl Faults {
 
 impl<D: Device> Faulty<D> {
     pub(crate) fn new(device: D, faults: Faults, seed: u64, tape: Option<Tape>) -> Faulty<D> {
+        let Capabilities { segmentation_offload, checksum_offload, .. } = device.capabilities();
+        assert!(!segmentation_offload && !checksum_offload, "a device without offload");
         let started = Instant::now();
         Faulty {
             device,

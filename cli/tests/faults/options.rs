@@ -105,6 +105,8 @@ fn capture(family: usize, opener: usize, sender: usize, faults: &[&str]) -> Vec<
     runtime.block_on(async {
         let in_force = Faults::default();
         let mut options = TunOptions::new("sf0");
+        // As a link carries them: not what is cut into segments later.
+        options.offload = false;
         options.host =
             ENDS.iter().zip([24, 64]).map(|(ends, len)| (ends[KERNEL].parse().unwrap(), len)).collect();
         let tun = Tun::open(&options).await.unwrap();
@@ -208,12 +210,14 @@ fn one_lost_segment_is_reported_by_sack_and_nothing_else_is_sent_again() {
         let segments = capture(family, OURS, sender, &[fault]);
         let what = format!("{} sends, IPv{}", name(sender), [4, 6][family]);
         let mut sent = BTreeSet::new();
-        let again: Vec<_> = segments
-            .iter()
-            .filter(|s| s.from == sender && s.len > 0 && !sent.insert(s.seq))
-            .map(|s| (s.seq, s.len))
-            .collect();
-        let [(lost, len)] = again[..] else { panic!("{what}: sent again: {again:?}") };
+        let mut data = segments.iter().enumerate().filter(|(_, s)| s.from == sender && s.len > 0);
+        let (at, lost) = data.find(|(_, s)| !sent.insert(s.seq)).expect("it is sent again");
+        let (lost, len) = (lost.seq, lost.len);
+        // Until the hole is filled. Later a probe for a lost tail may follow where the machine is slow.
+        let filled = |s: &&Segment| s.from == sender || s.ack <= lost;
+        let again =
+            segments[at..].iter().take_while(filled).filter(|s| s.from == sender && sent.contains(&s.seq));
+        assert_eq!(again.count(), 1, "{what}");
         let reports = segments.iter().filter(|s| s.from != sender && s.ack == lost && !s.sack.is_empty());
         let edges: BTreeSet<_> = reports.map(|s| s.sack[0]).collect();
         assert_eq!(edges, BTreeSet::from([lost + len]), "{what}");
@@ -225,16 +229,18 @@ fn a_segment_that_comes_twice_is_reported_by_dsack() {
     if !enter_namespace(&["tshark"]) {
         return;
     }
-    for (family, sender) in roles() {
-        let fault = ["duplicate K>S data 20 after 0s", "duplicate S>K data 20 after 0s"][sender];
-        let segments = capture(family, KERNEL, sender, &[fault]);
-        let what = format!("{} sends, IPv{}", name(sender), [4, 6][family]);
+    // At once; and after the pause, when it has an old timestamp, which PAWS refuses.
+    let delays = ["0s", "1100ms"];
+    for ((family, sender), delay) in roles().flat_map(|role| delays.map(|delay| (role, delay))) {
+        let fault = format!("duplicate {} data 20 after {delay}", ["K>S", "S>K"][sender]);
+        let segments = capture(family, KERNEL, sender, &[&fault]);
+        let what = format!("{} sends, IPv{}, {delay}", name(sender), [4, 6][family]);
         let below =
             segments.iter().filter(|s| s.from != sender && s.sack.first().is_some_and(|&edge| edge < s.ack));
         let edges: Vec<_> = below.map(|s| s.sack[0]).collect();
-        let [edge] = edges[..] else { panic!("{what}: {edges:?}") };
         let twentieth = segments.iter().filter(|s| s.from == sender && s.len > 0).nth(19).unwrap();
-        assert_eq!(edge, twentieth.seq, "{what}");
+        // More than one where the machine is slow and a probe for a lost tail was not needed.
+        assert!(edges.contains(&twentieth.seq), "{what}: {edges:?}");
     }
 }
 

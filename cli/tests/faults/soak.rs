@@ -215,6 +215,8 @@ impl Soak {
         }
         let mut options = TunOptions::new("sf0");
         options.queue_len = Some(2000);
+        // Faults strike segments, not what is cut into segments later.
+        options.offload = false;
         options.host = vec![(address(KERNELS[0]), 24), (address(KERNELS[1]), 64)];
         let faults = Faults::default();
         let device = Faulty::new(Tun::open(&options).await.unwrap(), faults.clone(), seed, None);

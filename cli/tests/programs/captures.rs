@@ -10,6 +10,8 @@ use std::process::Command;
 use crate::namespace::{Running, enter_namespace, run, serve, steadfast};
 use crate::{pace, requests, transfers};
 
+/// Without offload each packet of a capture is one of the wire, with the checksum that its sender gave it.
+const OPTIONS: &str = "--offload off --pcap";
 /// Zero windows are what slow ends are about.
 const WINDOWS: [&str; 2] =
     ["TCP window specified by the receiver is now completely full", "TCP Zero Window segment"];
@@ -52,7 +54,7 @@ struct Captured {
 impl Captured {
     fn serve(service: &str) -> Captured {
         let dir = tempfile::tempdir().unwrap();
-        let server = serve(&format!("{service} --pcap {}", Captured::file(&dir).display()));
+        let server = serve(&format!("{service} {OPTIONS} {}", Captured::file(&dir).display()));
         Captured { dir, server }
     }
 
@@ -137,7 +139,7 @@ fn a_capture_of_connect_to_nginx_is_sound() {
     let _nginx = transfers::nginx(dir.path());
     for address in ["10.9.0.1:80", "[fd09::1]:80"] {
         let file = dir.path().join("traffic.pcapng");
-        let mut connect = steadfast(&format!("connect {address} --pcap {}", file.display()));
+        let mut connect = steadfast(&format!("connect {address} {OPTIONS} {}", file.display()));
         transfers::connect_fetches(&mut connect, &content);
         judge(&file, 7000, &WINDOWS);
     }

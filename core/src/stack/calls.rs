@@ -149,9 +149,14 @@ impl Stack {
         remote: SocketAddr,
     ) -> Result<(FourTuple, Option<SeqNum>), Error> {
         let tuple = |port| FourTuple::new(SocketAddr::new(address, port), remote);
+        let share = self.share;
+        let is_ours = |port| share.is_none_or(|share| share.has(&tuple(port)));
         if let Some(port) = port {
             if port == 0 {
                 return Err(Error::InvalidArgument);
+            }
+            if !is_ours(port) {
+                return Err(Error::AddrNotAvailable);
             }
             return self.claim(&tuple(port)).map(|above| (tuple(port), above));
         }
@@ -160,7 +165,8 @@ impl Stack {
         if self.no_port.as_ref().is_some_and(|none| none.holds(&tuple(0), self.tick())) {
             return Err(Error::AddrNotAvailable);
         }
-        let mut ports = self.keys.ports(self.config.ip_local_port_range, &tuple(0));
+        let ports = self.keys.ports(self.config.ip_local_port_range, &tuple(0));
+        let mut ports = ports.filter(|port| is_ours(*port));
         if let Some(port) = ports.clone().take(PROBES).find(|port| self.find(&tuple(*port)).is_none()) {
             return Ok((tuple(port), None));
         }
@@ -436,8 +442,8 @@ impl Stack {
     /// the connection is made.
     pub fn set_options(&mut self, now: Instant, id: SocketId, options: SocketOptions) -> Result<(), Error> {
         self.set_now(now);
-        let rcvbuf = self.options(id)?.rcvbuf;
-        let options = self.shared_options(Some(SocketOptions { rcvbuf, ..options }));
+        let &SocketOptions { rcvbuf, rcvbuf_max, .. } = self.options(id)?;
+        let options = self.shared_options(Some(SocketOptions { rcvbuf, rcvbuf_max, ..options }));
         match &mut self.sockets.get_mut(id).ok_or(Error::NoSuchSocket)?.kind {
             SocketKind::Listener(index) => self.listeners[*index].options = options,
             SocketKind::Opening(index) => self.openings[*index].options = options,

@@ -236,7 +236,7 @@ impl Stack {
 
 /// The flow and the sequence number of the segment that an error quotes (5927-2): it must have been sent by the
 /// address that the error came to.
-fn quoted_segment(arrived_at: IpAddr, quoted: &[u8]) -> Option<(FourTuple, SeqNum)> {
+pub(crate) fn quoted_segment(arrived_at: IpAddr, quoted: &[u8]) -> Option<(FourTuple, SeqNum)> {
     let (source, destination, protocol, payload) = match arrived_at {
         IpAddr::V4(_) => {
             let (header, payload) = ipv4::parse_quoted(quoted)?;

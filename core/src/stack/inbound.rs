@@ -154,6 +154,11 @@ impl Stack {
                 let Ok((protocol, payload)) = upper else {
                     return self.header_error(DropReason::BadFragment);
                 };
+                let ends = (datagram.source, datagram.destination);
+                if self.share.is_some_and(|share| !share.has_datagram(ends.0, ends.1, protocol, payload)) {
+                    // The stack whose it is has put it together as well.
+                    return;
+                }
                 let checksum_trusted = false;
                 self.datagram_arrives(Datagram {
                     protocol,

@@ -242,8 +242,8 @@ impl Stack {
     pub(super) fn half_open_segment(&mut self, index: u32, segment: &Segment<'_>) {
         let entry = &mut self.half_open[index];
         let listener = entry.listener;
-        let rcvbuf = self.listeners[listener].options.rcvbuf;
-        match entry.segment_arrives(segment, rcvbuf, &mut env!(self)) {
+        let options = &self.listeners[listener].options;
+        match entry.segment_arrives(segment, options, &mut env!(self)) {
             HalfOpenOutcome::Dropped(reason) => self.dropped(&segment.tuple, reason),
             HalfOpenOutcome::Answer(answer, reason) => {
                 self.dropped(&segment.tuple, reason);

@@ -220,10 +220,7 @@ impl Connection {
                 return Err(outcome);
             }
         }
-        let duplicate = segment.end().le(nxt) && len > 0;
-        if duplicate && !segment.payload.is_empty() {
-            self.note_duplicate(seq, seq + segment.payload.len() as u32);
-        }
+        let duplicate = self.is_duplicate(segment);
         self.answer_invalid(segment, probe || closed_window, env);
         Err(Outcome::Dropped(match (duplicate, closed_window) {
             (true, _) => DropReason::Duplicate,
@@ -235,6 +232,9 @@ impl Connection {
     /// Answers what is not acceptable with an ACK. Only segments that carry nothing are limited: data comes from
     /// a sender that needs to know (Linux does the same).
     fn answer_invalid(&mut self, segment: &Segment<'_>, probe: bool, env: &mut Env<'_>) {
+        if self.is_duplicate(segment) {
+            self.note_duplicate(segment.seq(), segment.seq() + segment.payload.len() as u32);
+        }
         if segment.len() > 0 && !segment.flags().syn() {
             self.tcb.ack.now = true;
             let tuple = self.tcb.tuple;
@@ -242,6 +242,11 @@ impl Connection {
         } else {
             self.acknowledge_invalid(probe, env);
         }
+    }
+
+    /// Whether all of it was here before.
+    fn is_duplicate(&self, segment: &Segment<'_>) -> bool {
+        segment.len() > 0 && segment.end().le(self.tcb.rcv.nxt)
     }
 
     fn is_current_ack(&self, segment: &Segment<'_>) -> bool {
@@ -271,7 +276,9 @@ impl Connection {
             return Err(Outcome::Dropped(DropReason::AckOfUnsent));
         }
         // Older than anything the peer can have in flight, whatever window it announced (5961-7, 5961-8).
-        let acked = self.bytes_acked.min(u64::from(self.tcb.snd.max_wnd)) as u32;
+        // Our FIN is a number that was acknowledged too: what the peer sent before it is merely late.
+        let numbers = self.bytes_acked + u64::from(self.fin_is_acknowledged());
+        let acked = numbers.min(u64::from(self.tcb.snd.max_wnd)) as u32;
         if ack.lt(una - acked) {
             return Err(self.challenge_or_drop(DropReason::AckTooOld, env));
         }

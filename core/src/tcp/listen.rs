@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::segment::{Answer, Segment};
-use super::tcb::{Agreed, Env, Origin, syn_window, window_scale};
+use super::tcb::{Agreed, Env, Origin, syn_window};
 use crate::config::Config;
 use crate::counters::{DropReason, ReplyReason};
 use crate::flow::FourTuple;
@@ -179,32 +179,32 @@ impl HalfOpen {
         syn.answer(&self.tuple, self.iss, self.irs, self.offer(), self.ts_recent, None, env, reason)
     }
 
-    /// A segment arrives. `rcvbuf` is the buffer that our SYN-ACK announced the window of.
+    /// A segment arrives. `options` are the listener's, by which our SYN-ACK announced the window.
     pub(crate) fn segment_arrives(
         &mut self,
         segment: &Segment<'_>,
-        rcvbuf: u32,
+        options: &SocketOptions,
         env: &mut Env<'_>,
     ) -> HalfOpenOutcome {
         use HalfOpenOutcome::{Answer as Answered, Complete, Delete, Dropped, SynAgain};
         let (flags, nxt) = (segment.flags(), self.rcv_nxt());
-        let window_len = u32::from(syn_window(rcvbuf)).max(1);
+        let window_len = u32::from(syn_window(options.rcvbuf)).max(1);
         let in_window = segment.seq().within(nxt, window_len);
         if flags.rst() {
             return match (segment.seq() == nxt, in_window) {
                 (true, _) => Delete(DropReason::HalfOpenRst),
                 (_, true) => {
-                    self.acknowledge(rcvbuf, ReplyReason::ChallengeAck, DropReason::RstChallenged, env)
+                    self.acknowledge(options, ReplyReason::ChallengeAck, DropReason::RstChallenged, env)
                 }
                 _ => Dropped(DropReason::RstOutOfWindow),
             };
         }
         if flags.syn() && !flags.ack() && segment.seq() != self.irs && !in_window {
             // A SYN of another incarnation (SA-SYN_RCVD-03); its timestamp says nothing.
-            return self.acknowledge(rcvbuf, ReplyReason::HalfOpenAck, DropReason::SynChallenged, env);
+            return self.acknowledge(options, ReplyReason::HalfOpenAck, DropReason::SynChallenged, env);
         }
         if self.offer().timestamps() && self.is_older(segment, env) {
-            return self.acknowledge(rcvbuf, ReplyReason::HalfOpenAck, DropReason::Paws, env);
+            return self.acknowledge(options, ReplyReason::HalfOpenAck, DropReason::Paws, env);
         }
         let ack_fits = segment.ack() == self.iss + 1;
         if flags.syn() {
@@ -214,7 +214,7 @@ impl HalfOpen {
                     Answered(rst, DropReason::AckOfUnsent)
                 }
                 (true, _) => {
-                    self.acknowledge(rcvbuf, ReplyReason::HalfOpenAck, DropReason::SynChallenged, env)
+                    self.acknowledge(options, ReplyReason::HalfOpenAck, DropReason::SynChallenged, env)
                 }
                 (false, true) if self.may_answer(env) => SynAgain,
                 (false, true) => Dropped(DropReason::ReplyThrottled),
@@ -224,7 +224,9 @@ impl HalfOpen {
         let acceptable = in_window || (segment.len() > 0 && (segment.end() - 1).within(nxt, window_len));
         match (flags.ack(), acceptable) {
             (false, _) => Dropped(DropReason::NoAck),
-            (true, false) => self.acknowledge(rcvbuf, ReplyReason::HalfOpenAck, DropReason::OutOfWindow, env),
+            (true, false) => {
+                self.acknowledge(options, ReplyReason::HalfOpenAck, DropReason::OutOfWindow, env)
+            }
             (true, true) if !ack_fits => {
                 let rst = Answer::rst_to(segment, ReplyReason::RstUnacceptableAck);
                 Answered(rst, DropReason::AckOfUnsent)
@@ -263,7 +265,7 @@ impl HalfOpen {
 
     fn acknowledge(
         &mut self,
-        rcvbuf: u32,
+        options: &SocketOptions,
         reply: ReplyReason,
         reason: DropReason,
         env: &Env<'_>,
@@ -272,8 +274,8 @@ impl HalfOpen {
             return HalfOpenOutcome::Dropped(DropReason::ReplyThrottled);
         }
         // No SYN, so the field is scaled (7323-2); rounded up, so that nothing is taken back.
-        let shift = if self.offer().wscale().is_some() { window_scale(rcvbuf) } else { 0 };
-        let window = syn_window(rcvbuf).div_ceil(1 << shift);
+        let shift = if self.offer().wscale().is_some() { options.window_scale() } else { 0 };
+        let window = syn_window(options.rcvbuf).div_ceil(1 << shift);
         let mut answer = Answer::ack(self.tuple, self.iss + 1, self.rcv_nxt(), window, reply);
         answer.options.timestamps = self.timestamps(env);
         HalfOpenOutcome::Answer(answer, reason)
@@ -364,7 +366,7 @@ impl SynAck<'_> {
             options: Options {
                 mss: Some(self.adv_mss),
                 // Only if the SYN had it (7323-4).
-                window_scale: offer.wscale().map(|_| window_scale(self.options.rcvbuf)),
+                window_scale: offer.wscale().map(|_| self.options.window_scale()),
                 sack_permitted: offer.sack(),
                 timestamps,
                 ..Options::default()

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::listen::peer_mss;
 use super::segment::{Outgoing, Segment};
-use super::tcb::{Agreed, Connection, Env, Origin, syn_window, window_scale};
+use super::tcb::{Agreed, Connection, Env, Origin, syn_window};
 use crate::buffer::Rope;
 use crate::config::Config;
 use crate::counters::{DropReason, ReplyReason};
@@ -94,7 +94,7 @@ impl Opening {
         }
         let options = Options {
             mss: Some(self.adv_mss),
-            window_scale: config.tcp_window_scaling.then(|| window_scale(self.options.rcvbuf)),
+            window_scale: config.tcp_window_scaling.then(|| self.options.window_scale()),
             sack_permitted: config.tcp_sack,
             timestamps: config.tcp_timestamps.then(|| Timestamps { val: self.timestamp(env), ecr: 0 }),
             fast_open: match self.fast_open {

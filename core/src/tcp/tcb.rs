@@ -273,7 +273,7 @@ impl Connection {
     pub(crate) fn new(agreed: Agreed, env: &Env<'_>) -> Connection {
         let Agreed { tuple, origin, iss, irs, announced, peer_mss, adv_mss, pmtu, .. } = agreed;
         let buffer = agreed.options.rcvbuf;
-        let wscale = if agreed.snd_wscale.is_some() { window_scale(buffer) } else { 0 };
+        let wscale = if agreed.snd_wscale.is_some() { agreed.options.window_scale() } else { 0 };
         // Rounded up, as an ACK of the half-open connection may have announced it.
         let announced = u32::from(announced).div_ceil(1 << wscale) << wscale;
         let now = env.tick();
@@ -454,11 +454,6 @@ impl Connection {
             ecr: self.tcb.ts.recent,
         })
     }
-}
-
-/// The smallest shift with which a window field covers `buffer` (at most 14, 7323-3).
-pub(crate) fn window_scale(buffer: u32) -> u8 {
-    (0..14).find(|shift| buffer >> shift <= 0xffff).unwrap_or(14)
 }
 
 /// The window that a SYN announces: never scaled (7323-2).

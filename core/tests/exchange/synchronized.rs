@@ -4,7 +4,7 @@
 use steadfast_core::counters::DropReason;
 use steadfast_core::trace::State;
 use steadfast_core::wire::icmp::ErrorKind;
-use steadfast_core::{ConnectOptions, Error, Event};
+use steadfast_core::{ConnectOptions, Error, Event, Shutdown};
 
 use crate::harness::{BUFFER, PORT, Test, each, each_with};
 
@@ -282,6 +282,20 @@ fn duplicate_data_is_acknowledged_at_once_with_d_sack_sa_est_08() {
     });
 }
 
+/// A duplicate that PAWS refuses is one all the same: its sender wants to know what it sent for nothing.
+#[test]
+fn duplicate_data_with_an_old_timestamp_is_told_2883_1() {
+    in_each(&ALL, |t| {
+        if !t.ts {
+            return;
+        }
+        let (old, ecr) = (t.ts_val - 1, t.cur().ts_last);
+        t.send(&format!("P. seq 1:51 ack {} <ts {old} ecr {ecr}>", t.una));
+        t.recv(&format!(". seq {} ack {} <sack 1:51>", t.nxt, t.rcv));
+        t.dropped(&[DropReason::Paws]);
+    });
+}
+
 /// SA-EST-09, SA-FIN_WAIT_1-09, SA-FIN_WAIT_2-09, SA-CLOSE_WAIT-09, SA-CLOSING-09, SA-LAST_ACK-09: twice a second,
 /// beside the budget of other unacceptable segments (decision 12).
 #[test]
@@ -506,6 +520,21 @@ fn an_old_ack_brings_its_text_sa_est_16() {
     });
 }
 
+/// A FIN that the peer sent before our FIN came to it is overtaken by its ACK of ours: it was sent in good order.
+#[test]
+fn a_fin_that_was_overtaken_by_the_ack_of_ours_counts_sa_fin_wait_2_17() {
+    each(|t| {
+        t.establish();
+        t.shutdown(Shutdown::Write);
+        t.recv("F. seq 1 ack 1");
+        t.send(". seq 2 ack 2");
+        assert_eq!(t.state(), State::FinWait2);
+        t.send("F. seq 1 ack 1");
+        t.recv(". seq 2 ack 2");
+        assert_eq!(t.tuple_state(), State::TimeWait);
+    });
+}
+
 /// SA-CLOSE_WAIT-15, SA-CLOSING-16, SA-LAST_ACK-16: an old ACK does nothing.
 #[test]
 fn an_old_ack_does_nothing_sa_close_wait_15() {
@@ -524,9 +553,9 @@ fn an_old_ack_does_nothing_sa_close_wait_15() {
 fn an_ack_too_old_is_challenged_sa_est_17() {
     in_each(&ALL, |t| {
         let state = t.state();
-        // SND.UNA less 100 bytes, which is all that was ever acknowledged; FINs do not count.
-        let least = t.una - 100;
-        for ack in [least - 1, 0, u32::MAX, least.wrapping_sub(1 << 31).wrapping_add(500)] {
+        // Nothing but the SYN was acknowledged then.
+        let least = 1;
+        for ack in [least - 1, u32::MAX, u32::MAX - 100, least.wrapping_sub(1 << 31).wrapping_add(500)] {
             t.send(&format!("P. seq {}:{} ack {ack} win 9", t.rcv, t.rcv + 10));
             t.recv_ack();
         }

@@ -126,3 +126,28 @@ fn the_application_may_end_a_connection_that_is_probed_6429_1() {
         assert_eq!((t.tuple_state(), t.stack.usage().timers), (State::Closed, 0));
     });
 }
+
+/// Also in our own SYN, and never smaller than the buffer of the connection itself needs.
+#[test]
+fn the_scale_is_chosen_for_what_the_window_may_grow_to_7323_3() {
+    for (largest, shift) in [(0, 0), (65_535, 0), (65_536, 1), (6 << 20, 7), (1 << 30, 14)] {
+        let grown = |c: &mut steadfast_core::Config| c.tcp_rcvbuf_max = largest;
+        each_with(grown, |t| {
+            t.listen();
+            t.send("S seq 0 <sackOK, wscale 0>");
+            t.recv(&format!("S. seq 0 ack 1 <mss 1460, sackOK, wscale {shift}>"));
+        });
+        each_with(grown, |t| {
+            t.start_connect(steadfast_core::ConnectOptions::default());
+            t.recv(&format!("S seq 0 <mss 1460, sackOK, wscale {shift}>"));
+        });
+    }
+    each_with(
+        |c| (c.tcp_rcvbuf, c.tcp_rcvbuf_max) = (131_072, 65_536),
+        |t| {
+            t.listen();
+            t.send("S seq 0 <sackOK, wscale 0>");
+            t.recv("S. seq 0 ack 1 <mss 1460, sackOK, wscale 2>");
+        },
+    );
+}

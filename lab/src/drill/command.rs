@@ -47,7 +47,7 @@ struct Runner<'a> {
 
 impl Runner<'_> {
     fn commands(&mut self, text: &str, depth: usize) -> Result<(), Refused> {
-        let joined = text.replace("\\\n", " ");
+        let joined = expanded(&text.replace("\\\n", " "));
         for line in joined.lines() {
             let line = line.split(" #").next().unwrap_or_default().trim();
             if line.starts_with('#') {
@@ -216,6 +216,33 @@ fn filtered(words: &[String], lines: Vec<String>) -> Option<Vec<String>> {
     };
     let kept: Vec<_> = lines.into_iter().filter(found).collect();
     Some(if flags.contains('c') { vec![kept.len().to_string()] } else { kept })
+}
+
+/// A text with the values of its `$((…))`; what is no sum of products stays as it is.
+fn expanded(text: &str) -> String {
+    let mut expanded = String::new();
+    let mut rest = text;
+    while let Some((before, (expression, after))) =
+        rest.split_once("$((").and_then(|(before, rest)| Some((before, rest.split_once("))")?)))
+    {
+        expanded.push_str(before);
+        match value(expression) {
+            Some(value) => expanded.push_str(&value.to_string()),
+            None => expanded.push_str(&format!("$(({expression}))")),
+        }
+        rest = after;
+    }
+    expanded.push_str(rest);
+    expanded
+}
+
+/// What a sum of products is.
+fn value(expression: &str) -> Option<i64> {
+    let product = |term: &str| {
+        let mut factors = term.split('*').map(|factor| factor.trim().parse::<i64>().ok());
+        factors.try_fold(1_i64, |product, factor| product.checked_mul(factor?))
+    };
+    expression.split('+').map(product).try_fold(0_i64, |sum, term| sum.checked_add(term?))
 }
 
 /// The words of a command, what stands in quotes as one.

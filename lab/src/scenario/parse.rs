@@ -136,7 +136,7 @@ impl Reader {
                 no_body(item)
             }
             "app" => self.app(condition, &mut words, item),
-            "kernel" => self.kernel(item),
+            "kernel" => words.end().map_err(here).and_then(|()| self.kernel(item)),
             "sysctl" | "fault" | "expect" => self.entries(keyword, &condition, &mut words, item),
             other => Err((line, format!("expected {KEYWORDS}, found `{other}`"))),
         }

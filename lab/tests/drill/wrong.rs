@@ -21,7 +21,7 @@ const TIMED: &str = "0 socket(..., SOCK_STREAM, IPPROTO_TCP) = 3\n\
     +0 bind(3, ..., ...) = 0\n\
     +0 listen(3, 1) = 0\n\
     +0 < S 0:0(0) win 32792 <mss 1000,sackOK,TS val 10 ecr 0,nop,wscale 7>\n\
-    +0 > S. 0:0(0) ack 1 <mss 1460,sackOK,TS val 100 ecr 10,nop,wscale 2>\n\
+    +0 > S. 0:0(0) ack 1 <mss 1460,sackOK,TS val 100 ecr 10,nop,wscale 7>\n\
     +.1 < . 1:1(0) ack 1 win 257 <nop,nop,TS val 20 ecr 100>\n\
     +0 accept(3, ..., ...) = 4\n";
 
@@ -55,7 +55,7 @@ fn wrong_data(wrong: &str, reason: &str) {
 #[track_caller]
 fn wrong_syn_ack(wrong: &str, reason: &str) {
     let syn = "+0 < S 0:0(0) win 32792 <mss 1000,sackOK,TS val 10 ecr 0,nop,wscale 7>\n";
-    let right = format!("{syn}+0 > S. 0:0(0) ack 1 <mss 1460,sackOK,TS val 100 ecr 10,nop,wscale 2>");
+    let right = format!("{syn}+0 > S. 0:0(0) ack 1 <mss 1460,sackOK,TS val 100 ecr 10,nop,wscale 7>");
     check(LISTEN, &right, &format!("{syn}{wrong}"), 2, reason);
 }
 
@@ -135,23 +135,23 @@ fn each_field_of_ipv6_is_checked() {
 #[test]
 fn each_option_is_checked() {
     wrong_syn_ack(
-        "+0 > S. 0:0(0) ack 1 <mss 1461,sackOK,TS val 100 ecr 10,nop,wscale 2>",
+        "+0 > S. 0:0(0) ack 1 <mss 1461,sackOK,TS val 100 ecr 10,nop,wscale 7>",
         "options: expected <mss 1461",
     );
     wrong_syn_ack(
-        "+0 > S. 0:0(0) ack 1 <mss 1460,sackOK,TS val 100 ecr 11,nop,wscale 2>",
-        "ecr 11,nop,wscale 2>, came",
+        "+0 > S. 0:0(0) ack 1 <mss 1460,sackOK,TS val 100 ecr 11,nop,wscale 7>",
+        "ecr 11,nop,wscale 7>, came",
     );
     wrong_syn_ack("+0 > S. 0:0(0) ack 1 <mss 1460,sackOK,TS val 100 ecr 10,nop,wscale 3>", "wscale 3>, came");
     wrong_syn_ack(
-        "+0 > S. 0:0(0) ack 1 <mss 1460,nop,nop,TS val 100 ecr 10,nop,wscale 2>",
+        "+0 > S. 0:0(0) ack 1 <mss 1460,nop,nop,TS val 100 ecr 10,nop,wscale 7>",
         "options: expected",
     );
     wrong_syn_ack("+0 > S. 0:0(0) ack 1 <mss 1460,sackOK,TS val 100 ecr 10>", "options: expected");
-    wrong_syn_ack("+0 > S. 0:0(0) ack 1 <mss 1460,nop,nop,sackOK,nop,wscale 2>", "options: expected");
+    wrong_syn_ack("+0 > S. 0:0(0) ack 1 <mss 1460,nop,nop,sackOK,nop,wscale 7>", "options: expected");
     wrong_syn_ack("+0 > S. 0:0(0) ack 1", "options: expected none, came <mss 1460");
     wrong_syn_ack(
-        "+0 > S. 0:0(0) ack 1 <mss 1460,sackOK,TS val 100 ecr 10,nop,wscale 2,FO aabbccdd,nop,nop>",
+        "+0 > S. 0:0(0) ack 1 <mss 1460,sackOK,TS val 100 ecr 10,nop,wscale 7,FO aabbccdd,nop,nop>",
         "options: expected",
     );
 }
@@ -159,11 +159,11 @@ fn each_option_is_checked() {
 #[test]
 fn order_and_padding_of_options_are_checked() {
     let order = "order of options: expected";
-    wrong_syn_ack("+0 > S. 0:0(0) ack 1 <mss 1460,nop,wscale 2,sackOK,TS val 100 ecr 10>", order);
-    wrong_syn_ack("+0 > S. 0:0(0) ack 1 <mss 1460,sackOK,TS val 100 ecr 10,wscale 2,nop>", order);
-    wrong_syn_ack("+0 > S. 0:0(0) ack 1 <mss 1460,sackOK,TS val 100 ecr 10,wscale 2,eol>", order);
+    wrong_syn_ack("+0 > S. 0:0(0) ack 1 <mss 1460,nop,wscale 7,sackOK,TS val 100 ecr 10>", order);
+    wrong_syn_ack("+0 > S. 0:0(0) ack 1 <mss 1460,sackOK,TS val 100 ecr 10,wscale 7,nop>", order);
+    wrong_syn_ack("+0 > S. 0:0(0) ack 1 <mss 1460,sackOK,TS val 100 ecr 10,wscale 7,eol>", order);
     wrong_syn_ack(
-        "+0 > S. 0:0(0) ack 1 <mss 1460,sackOK,TS val 100 ecr 10,nop,wscale 2,nop,nop,nop,nop>",
+        "+0 > S. 0:0(0) ack 1 <mss 1460,sackOK,TS val 100 ecr 10,nop,wscale 7,nop,nop,nop,nop>",
         order,
     );
 }
@@ -308,6 +308,12 @@ fn what_calls_leave_in_their_arguments_is_checked() {
     let poll =
         |revents: &str| format!("{data}+0 poll([{{fd=4, events=POLLIN, revents={revents}}}], 1, 0) = 1");
     check(OPEN, &poll("POLLIN"), &poll("POLLOUT"), 2, "revents of 4 is POLLIN, expected POLLOUT");
+    let urgent = |revents: &str| {
+        format!(
+            "+0 < PU. 1:11(10) ack 1 win 32792 urg 10\n+0 poll([{{fd=4, events=POLLPRI, revents={revents}}}], 1, 0) = 1"
+        )
+    };
+    check(OPEN, &urgent("POLLPRI"), &urgent("POLLIN"), 2, "revents of 4 is POLLPRI, expected POLLIN");
     let epoll = |event: &str| {
         format!(
             "{data}+0 epoll_create(1) = 9\n+0 epoll_ctl(9, EPOLL_CTL_ADD, 4, {{events=EPOLLIN, fd=4}}) = 0\n+0 epoll_wait(9, {{{event}}}, 1, 0) = 1"

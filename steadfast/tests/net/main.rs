@@ -3,6 +3,7 @@
 mod carrying;
 mod ending;
 mod opening;
+mod queues;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 

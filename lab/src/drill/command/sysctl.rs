@@ -61,7 +61,8 @@ const FREEBSD: [(&str, &str, Unit); 37] = [
     ("reass.maxqueuelen", "tcp_max_ooo_ranges", Unit::Same),
 ];
 
-const BESIDE: [(&str, &str); 5] = [
+const BESIDE: [(&str, &str); 6] = [
+    ("kern.ipc.maxsockbuf", "tcp_rcvbuf_max"),
     ("kern.ipc.soacceptqueue", "somaxconn"),
     ("kern.ipc.somaxconn", "somaxconn"),
     ("net.inet.icmp.icmplim", "tcp_rst_limit"),
@@ -86,7 +87,7 @@ const FIXED: [(&str, &[&str]); 12] = [
 ];
 
 /// Known names that tune what this stack does not have. They are noted, and the run goes on.
-const NOTED: [&str; 56] = [
+const NOTED: [&str; 55] = [
     "net.ipv4.tcp_recovery",
     "net.ipv4.tcp_early_retrans",
     "net.ipv4.tcp_frto",
@@ -141,7 +142,6 @@ const NOTED: [&str; 56] = [
     "net.inet.tcp.nolocaltimewait",
     "net.inet.tcp.abc_l_var",
     "net.inet.tcp.log_in_vain",
-    "kern.ipc.maxsockbuf",
     "kern.timecounter.alloweddeviation",
 ];
 
@@ -159,8 +159,13 @@ pub(crate) fn apply(config: &mut Config, name: &str, value: &str) -> Result<Opti
             .map_err(|why| refused(name, value, &why));
     }
     let setting = match name {
-        // The middle one of three is what a connection begins with.
-        "net.ipv4.tcp_rmem" => return middle(config, "tcp_rcvbuf", value, name),
+        // The middle one of three is what a connection begins with, the last what its window may grow to.
+        "net.ipv4.tcp_rmem" => {
+            if let Some(largest) = value.split_whitespace().nth(2) {
+                assign(config, "tcp_rcvbuf_max", largest).map_err(|why| refused(name, value, &why))?;
+            }
+            return middle(config, "tcp_rcvbuf", value, name);
+        }
         "net.ipv4.tcp_wmem" => return middle(config, "tcp_sndbuf", value, name),
         "net.ipv4.ip_local_port_range" => {
             let range = value.split_whitespace().collect::<Vec<_>>().join(" ");

@@ -37,6 +37,16 @@ fn a_set_up_script_is_read_from_its_file() {
 }
 
 #[test]
+fn sums_and_products_are_worked_out() {
+    let mut subject = subject();
+    let text = "sysctl -q net.ipv4.tcp_rmem=\"4096 $((2*1024 + 1)) $((15*1024*1024))\" > /dev/null 2>&1";
+    run_on(&mut subject, text).unwrap();
+    let config = subject.stack().config();
+    assert_eq!((config.tcp_rcvbuf, config.tcp_rcvbuf_max), (2049, 15 << 20));
+    assert!(matches!(run_on(&mut subject, "sysctl net.ipv4.tcp_ecn=$((1/0))"), Err(Refused::Skip(_))));
+}
+
+#[test]
 fn what_cannot_be_mapped_is_said() {
     let mut subject = subject();
     let skip = |text: &str| Err(Refused::Skip(text.to_owned()));

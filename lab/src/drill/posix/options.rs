@@ -145,7 +145,12 @@ impl Posix {
             // Linux keeps twice as much, and half of that is for headers: the window is what was asked for.
             "SO_RCVBUF" | "SO_RCVBUFFORCE" => {
                 let least = if self.system == System::Linux { 1152 } else { 1 };
-                self.change(fd, |options| options.rcvbuf = size.max(least))
+                // Linux chooses the scale for what was asked for, FreeBSD for what anybody may have.
+                let linux = self.system == System::Linux;
+                self.change(fd, |options| {
+                    options.rcvbuf = size.max(least);
+                    options.rcvbuf_max = if linux { 0 } else { options.rcvbuf_max };
+                })
             }
             "SO_SNDBUF" | "SO_SNDBUFFORCE" => {
                 let least = if self.system == System::Linux { 2304 } else { 1 };

@@ -75,6 +75,34 @@ fn steps_below_a_repeat_are_its_body() {
     assert_eq!((apps[0].steps.len(), apps[1].steps.len()), (3, 2));
 }
 
+#[test]
+fn lines_are_selected_by_the_host_that_a_kernel_plays() {
+    let text = "id X\ntitle T\n[kernel] until 1\n[!kernel] until 2\n[S=kernel] sysctl tcp_tw_timeout = 5\n[!C=kernel] fault lose C>S\n";
+    let scenario = Scenario::parse("x", text).unwrap();
+    let count = |kernel| {
+        let part = scenario.select(&Case { kernel, ..Case::default() });
+        (part.until.unwrap().as_nanos() / 1_000_000_000, part.sysctls.len(), part.faults.len())
+    };
+    assert_eq!(count(None), (2, 0, 1));
+    assert_eq!(count(Some("C")), (1, 0, 0));
+    assert_eq!(count(Some("S")), (1, 1, 1));
+}
+
+#[test]
+fn what_is_said_of_a_kernel_is_kept_by_host_with_the_lines_that_go_on() {
+    let text = "id X\ntitle T\nkernel\n  S: one thing\n    goes on\n  not C: it\n    cannot\n  S: another\n";
+    let scenario = Scenario::parse("x", text).unwrap();
+    let role = |host: &str, not: Option<&str>, differences: &[&str]| KernelRole {
+        host: host.to_owned(),
+        not: not.map(str::to_owned),
+        differences: differences.iter().map(|text| (*text).to_owned()).collect(),
+    };
+    assert_eq!(
+        scenario.kernel,
+        [role("C", Some("it cannot"), &[]), role("S", None, &["one thing goes on", "another"])]
+    );
+}
+
 /// Each of these, put at the end of a sound scenario, is refused with its line and what was expected.
 #[test]
 fn what_is_wrong_is_named_with_file_line_and_what_was_expected() {
@@ -136,6 +164,9 @@ fn what_is_wrong_is_named_with_file_line_and_what_was_expected() {
         ("expect diagnosis S leaks at 5", 4, "expected a quoted text and `at T`"),
         ("expect violates decency", 4, "expected stream, window, ack, reset or empty, found `decency`"),
         ("expect order C>S [S], [S.]", 4, "expected a direction such as"),
+        ("kernel S", 4, "expected the end of the line, found `S`"),
+        ("kernel\n  is another", 5, "expected `HOST:` or `not HOST:`"),
+        ("kernel\n  X: is another", 5, "expected one of the hosts C, S, found `X`"),
         ("expect\n\tstates C CLOSED", 5, "expected blanks, found a tab"),
     ] {
         let error = Scenario::parse("bad.scenario", &format!("{start}{text}\n")).unwrap_err();

@@ -1,0 +1,196 @@
+//! A server of ours, clients that mean well, and what can be seen of both.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use crate::namespace::{Running, Status, enter_namespace, serve};
+use crate::wire::{Wire, ours};
+
+pub(crate) const ECHO: u16 = 7;
+/// A client gives up after so long.
+const PATIENCE: Duration = Duration::from_secs(4);
+/// Connections that stay, and say something every ten milliseconds.
+const STAYING: usize = 4;
+/// Clients that connect, ask, and leave, one connection after the other.
+const COMING: usize = 2;
+
+/// A server, and the wire that leads to it.
+pub(crate) struct Scene {
+    server: Running,
+    pub(crate) wire: Wire,
+    began_with: u64,
+}
+
+impl Scene {
+    /// Starts an echo server in a namespace of its own. `None`: that cannot be done here, and was said.
+    pub(crate) fn open(settings: &[&str]) -> Option<Scene> {
+        if !enter_namespace(&[]) {
+            return None;
+        }
+        let sysctls: String = settings.iter().map(|setting| format!(" --sysctl {setting}")).collect();
+        let server = serve(&format!("echo{sysctls}"));
+        let mut scene = Scene { server, wire: Wire::open(), began_with: 0 };
+        // What every server takes for its first clients is none of the flood's.
+        Clients::start().stay(Duration::from_millis(300)).all_went_well();
+        scene.began_with = scene.resident("VmRSS");
+        Some(scene)
+    }
+
+    pub(crate) fn status(&mut self) -> Status {
+        self.server.status()
+    }
+
+    /// Resident memory of the server, bytes.
+    fn resident(&self, which: &str) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.server.child.id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix(which)).unwrap();
+        let kib: u64 = line.trim_matches(|c: char| !c.is_ascii_digit()).parse().unwrap();
+        kib << 10
+    }
+
+    /// Says how much memory the server took since it began, at its most, and that it is no more than this.
+    #[track_caller]
+    pub(crate) fn took_at_most(&self, limit: u64) {
+        let grown = self.resident("VmHWM").saturating_sub(self.began_with);
+        println!("resident memory grew by {} KiB, limit {} KiB", grown >> 10, limit >> 10);
+        assert!(grown <= limit, "resident memory grew by {grown} bytes");
+    }
+}
+
+/// One connection of a client, and what it does.
+pub(crate) struct Client {
+    pub(crate) stream: TcpStream,
+    said: u8,
+}
+
+impl Client {
+    pub(crate) fn connect() -> std::io::Result<Client> {
+        let stream = TcpStream::connect_timeout(&ours(ECHO), PATIENCE)?;
+        stream.set_nodelay(true)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_write_timeout(Some(PATIENCE))?;
+        Ok(Client { stream, said: 0 })
+    }
+
+    pub(crate) fn local(&self) -> SocketAddr {
+        self.stream.local_addr().unwrap()
+    }
+
+    /// Says something, and hears the same.
+    pub(crate) fn ask(&mut self, len: usize) -> std::io::Result<()> {
+        self.said = self.said.wrapping_add(1);
+        let question = vec![self.said; len];
+        self.stream.write_all(&question)?;
+        let mut answer = vec![0; len];
+        self.stream.read_exact(&mut answer)?;
+        if answer == question { Ok(()) } else { Err(std::io::Error::other("another answer")) }
+    }
+}
+
+/// Clients at work.
+pub(crate) struct Clients {
+    stop: Arc<AtomicBool>,
+    threads: Vec<JoinHandle<Tally>>,
+}
+
+/// How the clients fared.
+#[derive(Debug, Default)]
+pub(crate) struct Tally {
+    pub(crate) connected: usize,
+    pub(crate) asked: usize,
+    pub(crate) failed: Vec<String>,
+    /// The longest that a connection took to open.
+    pub(crate) slowest: Duration,
+}
+
+impl Clients {
+    pub(crate) fn start() -> Clients {
+        let stop = Arc::new(AtomicBool::new(false));
+        let staying = (0..STAYING).map(|_| {
+            let stop = stop.clone();
+            thread::spawn(move || stay(&stop))
+        });
+        let coming = (0..COMING).map(|_| {
+            let stop = stop.clone();
+            thread::spawn(move || come_and_go(&stop))
+        });
+        let threads = staying.chain(coming).collect();
+        Clients { stop, threads }
+    }
+
+    /// Lets them go on for a while, and then end.
+    pub(crate) fn stay(self, time: Duration) -> Tally {
+        thread::sleep(time);
+        self.end()
+    }
+
+    /// Lets them end, and says how they fared.
+    pub(crate) fn end(self) -> Tally {
+        self.stop.store(true, Ordering::Relaxed);
+        let mut sum = Tally::default();
+        for thread in self.threads {
+            let tally = thread.join().unwrap();
+            sum.connected += tally.connected;
+            sum.asked += tally.asked;
+            sum.failed.extend(tally.failed);
+            sum.slowest = sum.slowest.max(tally.slowest);
+        }
+        let Tally { connected, asked, failed, slowest } = &sum;
+        println!(
+            "clients: {connected} connections, {asked} answers, {} failures, slowest connect {} ms",
+            failed.len(),
+            slowest.as_millis()
+        );
+        sum
+    }
+}
+
+impl Tally {
+    /// All connections opened, and every byte came back.
+    #[track_caller]
+    pub(crate) fn all_went_well(&self) {
+        assert!(self.failed.is_empty(), "{:?}", self.failed);
+        assert!(self.connected > STAYING && self.asked > self.connected, "{self:?}");
+    }
+
+    fn connect(&mut self) -> Option<Client> {
+        let began = Instant::now();
+        let client = Client::connect().map_err(|e| self.failed.push(format!("connect: {e}"))).ok()?;
+        self.connected += 1;
+        self.slowest = self.slowest.max(began.elapsed());
+        Some(client)
+    }
+
+    fn ask(&mut self, client: &mut Client, len: usize) {
+        match client.ask(len) {
+            Ok(()) => self.asked += 1,
+            Err(e) => self.failed.push(format!("ask: {e}")),
+        }
+    }
+}
+
+fn stay(stop: &AtomicBool) -> Tally {
+    let mut tally = Tally::default();
+    let Some(mut client) = tally.connect() else { return tally };
+    while !stop.load(Ordering::Relaxed) && tally.failed.is_empty() {
+        tally.ask(&mut client, 1024);
+        thread::sleep(Duration::from_millis(10));
+    }
+    tally
+}
+
+fn come_and_go(stop: &AtomicBool) -> Tally {
+    let mut tally = Tally::default();
+    while !stop.load(Ordering::Relaxed) {
+        if let Some(mut client) = tally.connect() {
+            tally.ask(&mut client, 100);
+        }
+        thread::sleep(Duration::from_millis(5));
+    }
+    tally
+}

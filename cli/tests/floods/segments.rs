@@ -1,0 +1,186 @@
+//! Floods of segments without a connection, and forged ones on live connections: T-05, T-07, T-21, T-22, T-23.
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use etherparse::TcpHeader;
+
+use crate::scene::{Client, Clients, ECHO, Scene};
+use crate::wire::{Wire, anybody, ours, segment, tcp_of};
+
+const FLOOD: Duration = Duration::from_secs(3);
+/// Nothing is kept of a segment without a connection.
+const MEMORY: u64 = 4 << 20;
+/// `tcp_challenge_ack_limit`, for one connection and second.
+const CHALLENGES: u64 = 5;
+const CLOSED: u16 = 9999;
+
+/// A segment with these flags from anybody to one of two ports.
+fn stray(rng: &mut fastrand::Rng, flags: impl Fn(&mut TcpHeader)) -> Vec<u8> {
+    let (from, to) = (anybody(rng), ours(if rng.bool() { ECHO } else { CLOSED }));
+    let (seq, ack) = (rng.u32(..), rng.u32(..));
+    let header = |tcp: &mut TcpHeader| {
+        (tcp.sequence_number, tcp.acknowledgment_number) = (seq, ack);
+        flags(tcp);
+    };
+    segment(from, to, header, &[])
+}
+
+/// Floods with such segments beside clients; gives RSTs that were sent, and for how many seconds.
+fn flood_of_strays(what: &str, flags: impl Fn(&mut TcpHeader)) -> Option<(u64, f64)> {
+    let mut scene = Scene::open(&[])?;
+    let mut rng = fastrand::Rng::with_seed(3);
+    let before = scene.status().counter("OutRsts");
+    let clients = Clients::start();
+    let sent = scene.wire.flood(FLOOD, || stray(&mut rng, &flags));
+    let tally = clients.end();
+    let resets = scene.status().counter("OutRsts") - before;
+    println!("{what}: {resets} RSTs");
+    tally.all_went_well();
+    scene.took_at_most(MEMORY);
+    Some((resets, sent.took.as_secs_f64()))
+}
+
+/// T-05: RSTs stay within `tcp_rst_limit`, 1,000 a second; clients do not notice.
+#[test]
+fn a_flood_of_acks_draws_no_more_resets_than_the_limit_t05() {
+    let Some((resets, seconds)) = flood_of_strays("ACKs", |tcp| tcp.ack = true) else { return };
+    assert!(resets > 0 && resets as f64 <= 1000.0 * (seconds + 1.0), "{resets} RSTs in {seconds} s");
+}
+
+/// T-05, T-07: FINs without a connection are as stray as ACKs.
+#[test]
+fn a_flood_of_fins_draws_no_more_resets_than_the_limit_t07() {
+    let fin = |tcp: &mut TcpHeader| (tcp.fin, tcp.ack) = (true, true);
+    let Some((resets, seconds)) = flood_of_strays("FINs", fin) else { return };
+    assert!(resets > 0 && resets as f64 <= 1000.0 * (seconds + 1.0), "{resets} RSTs in {seconds} s");
+}
+
+/// T-07: a RST is never answered.
+#[test]
+fn a_flood_of_resets_draws_nothing_t07() {
+    let Some((resets, _)) = flood_of_strays("RSTs", |tcp| tcp.rst = true) else { return };
+    assert_eq!(resets, 0);
+}
+
+/// A client's connection, and where its numbers begin.
+pub(crate) struct Victim {
+    pub(crate) client: Client,
+    pub(crate) from: SocketAddr,
+    /// What the server expects first.
+    pub(crate) first: u32,
+    /// What it sends first.
+    pub(crate) server_first: u32,
+}
+
+impl Victim {
+    pub(crate) fn connect(wire: &mut Wire) -> Victim {
+        wire.drain();
+        let client = Client::connect().unwrap();
+        let from = client.local();
+        let port = from.port();
+        let of = |packet: &[u8], ours: bool| {
+            let tcp = tcp_of(packet).filter(|tcp| tcp.syn && tcp.ack == ours)?;
+            let its = if ours { tcp.destination_port } else { tcp.source_port };
+            (its == port).then(|| tcp.sequence_number.wrapping_add(1))
+        };
+        let first = wire.find(|packet| of(packet, false));
+        let server_first = wire.find(|packet| of(packet, true));
+        Victim { client, from, first, server_first }
+    }
+}
+
+/// A segment on somebody's connection.
+pub(crate) fn forged(from: SocketAddr, seq: u32, payload: &[u8], flags: impl Fn(&mut TcpHeader)) -> Vec<u8> {
+    let header = |tcp: &mut TcpHeader| {
+        tcp.sequence_number = seq;
+        flags(tcp);
+    };
+    segment(from, ours(ECHO), header, payload)
+}
+
+/// T-21: of all RSTs of a whole window exactly one ends the connection, and no more than the budget is challenged.
+#[test]
+fn of_the_resets_of_a_whole_window_exactly_one_counts_t21() {
+    let Some(mut scene) = Scene::open(&[]) else { return };
+    let mut victim = Victim::connect(&mut scene.wire);
+    victim.client.ask(1000).unwrap();
+    let next = victim.first.wrapping_add(1000);
+    let before = scene.status().counter("TCPChallengeACK");
+    let began = Instant::now();
+    // Each number once, those before the window as well, and the exact one left out.
+    let mut offsets = (-1000i32..65_536).filter(|offset| *offset != 0);
+    let mut count = 0;
+    while let Some(offset) = offsets.next() {
+        scene.wire.send(&forged(victim.from, next.wrapping_add_signed(offset), &[], |tcp| tcp.rst = true));
+        count += 1;
+        if count % 500 == 0 {
+            scene.wire.settle();
+        }
+    }
+    scene.wire.settle();
+    victim.client.ask(1000).unwrap();
+    let challenges = scene.status().counter("TCPChallengeACK") - before;
+    let seconds = began.elapsed().as_secs() + 2;
+    println!("{count} RSTs in a window: {challenges} challenge ACKs in {seconds} s");
+    assert!((1..=CHALLENGES * seconds).contains(&challenges), "{challenges} in {seconds} s");
+    let exact = next.wrapping_add(1000);
+    scene.wire.answers([forged(victim.from, exact, &[], |tcp| tcp.rst = true).as_slice()]);
+    assert!(victim.client.ask(1000).is_err());
+}
+
+/// T-07, T-21, T-22, T-23: a transfer goes on, byte for byte, under RSTs and SYNs across its window, FINs, and data
+/// with numbers that were guessed. The client writes even numbers of bytes, so that an odd number is never the one that
+/// the server expects.
+#[test]
+fn a_live_transfer_survives_what_is_forged_across_its_window_t07_t21_t22_t23() {
+    let Some(mut scene) = Scene::open(&[]) else { return };
+    let Victim { mut client, from, first, server_first } = Victim::connect(&mut scene.wire);
+    let mut rng = fastrand::Rng::with_seed(4);
+    let before = scene.status();
+    let (asked, over) = (AtomicU32::new(0), AtomicBool::new(false));
+    let sent = thread::scope(|scope| {
+        let transfer = scope.spawn(|| {
+            while !over.load(Ordering::Relaxed) {
+                client.ask(20_000).unwrap();
+                asked.fetch_add(20_000, Ordering::Relaxed);
+            }
+        });
+        let mut turn = 0;
+        let sent = scene.wire.flood(FLOOD, || {
+            turn += 1;
+            let here = first.wrapping_add(asked.load(Ordering::Relaxed));
+            let odd = here.wrapping_add(rng.u32(..65_536) | 1);
+            let ack = server_first.wrapping_add(asked.load(Ordering::Relaxed));
+            let (any, any_ack) = (rng.u32(..), rng.u32(..));
+            match turn % 5 {
+                0 => forged(from, odd, &[], |tcp| tcp.rst = true),
+                1 => forged(from, odd, &[], |tcp| {
+                    (tcp.rst, tcp.ack, tcp.acknowledgment_number) = (true, true, ack)
+                }),
+                2 => forged(from, here.wrapping_add(rng.u32(..65_536)), &[], |tcp| tcp.syn = true),
+                3 => forged(from, any, &[0xee; 100], |tcp| {
+                    (tcp.ack, tcp.acknowledgment_number) = (true, any_ack)
+                }),
+                _ => forged(from, any, &[], |tcp| {
+                    (tcp.fin, tcp.ack, tcp.acknowledgment_number) = (true, true, any_ack)
+                }),
+            }
+        });
+        over.store(true, Ordering::Relaxed);
+        transfer.join().unwrap();
+        sent
+    });
+    let status = scene.status();
+    let came = |name: &str| status.counter(name) - before.counter(name);
+    let challenges = came("TCPChallengeACK");
+    let bytes = asked.load(Ordering::Relaxed);
+    println!("beside {bytes} bytes each way: {challenges} challenge ACKs");
+    assert!(bytes > 0);
+    assert_eq!((came("EstabResets"), came("OutRsts")), (0, 0));
+    let seconds = sent.took.as_secs() + 2;
+    assert!((1..=CHALLENGES * seconds).contains(&challenges), "{challenges} in {seconds} s");
+    scene.took_at_most(MEMORY);
+}

@@ -1,0 +1,82 @@
+//! Floods that open connections: T-01, T-02.
+
+use std::time::Duration;
+
+use etherparse::TcpHeader;
+
+use crate::scene::{Client, Clients, ECHO, Scene};
+use crate::wire::{anybody, ours, segment};
+
+const FLOOD: Duration = Duration::from_secs(3);
+/// T-01: what a SYN flood may take.
+const MEMORY: u64 = 16 << 20;
+
+/// A SYN with the options of today's systems.
+fn syn(rng: &mut fastrand::Rng) -> Vec<u8> {
+    const OPTIONS: [u8; 20] = [2, 4, 5, 0xb4, 4, 2, 8, 10, 0, 0, 0, 1, 0, 0, 0, 0, 1, 3, 3, 7];
+    let (from, seq) = (anybody(rng), rng.u32(..));
+    let header = |tcp: &mut TcpHeader| {
+        (tcp.syn, tcp.sequence_number) = (true, seq);
+        tcp.set_options_raw(&OPTIONS).unwrap();
+    };
+    segment(from, ours(ECHO), header, &[])
+}
+
+fn flood_of_syns(cookies: u8) {
+    let cookies_are = format!("tcp_syncookies={cookies}");
+    let Some(mut scene) = Scene::open(&[&cookies_are, "tcp_max_syn_backlog=1024"]) else { return };
+    let mut rng = fastrand::Rng::with_seed(1);
+    let before = scene.status();
+    let clients = Clients::start();
+    let sent = scene.wire.flood(FLOOD, || syn(&mut rng));
+    let tally = clients.end();
+    let status = scene.status();
+    let came = |name: &str| status.counter(name) - before.counter(name);
+    println!(
+        "cookies {cookies}: {} cookies, {} half-open",
+        came("SyncookiesSent"),
+        status.usage("half-open"),
+    );
+    tally.all_went_well();
+    assert!(status.usage("half-open") <= 1024);
+    assert_eq!(came("OutRsts"), 0);
+    match cookies {
+        2 => assert!(came("SyncookiesSent") >= sent.packets && status.usage("half-open") == 0),
+        _ => assert!(came("SyncookiesSent") + 1024 >= sent.packets),
+    }
+    scene.took_at_most(MEMORY);
+}
+
+/// T-01: with cookies when the queue is full, every client connects at once.
+#[test]
+fn a_flood_of_syns_is_answered_with_cookies_t01() {
+    flood_of_syns(1);
+}
+
+/// T-01: with cookies always, no SYN leaves anything behind.
+#[test]
+fn a_flood_of_syns_leaves_nothing_where_cookies_are_always_sent_t01() {
+    flood_of_syns(2);
+}
+
+/// T-01 without cookies: whoever is connected stays so, the queue keeps its bound, and once the flood is over there
+/// is room for clients again.
+#[test]
+fn without_cookies_a_flood_of_syns_keeps_out_new_clients_only_t01() {
+    let settings = ["tcp_syncookies=0", "tcp_max_syn_backlog=1024", "tcp_synack_retries=1"];
+    let Some(mut scene) = Scene::open(&settings) else { return };
+    let mut rng = fastrand::Rng::with_seed(2);
+    let mut client = Client::connect().unwrap();
+    let before = scene.status();
+    for _ in 0..4 {
+        scene.wire.flood(FLOOD / 6, || syn(&mut rng));
+        client.ask(10_000).unwrap();
+    }
+    let status = scene.status();
+    assert!((1..=1024).contains(&status.usage("half-open")));
+    assert!(status.counter("TCPReqQFullDrop") > before.counter("TCPReqQFullDrop"));
+    assert_eq!(status.counter("SyncookiesSent"), 0);
+    // SYN-ACKs are sent twice, and given up three seconds after the first.
+    Client::connect().unwrap().ask(100).unwrap();
+    scene.took_at_most(MEMORY);
+}

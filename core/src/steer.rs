@@ -1,0 +1,201 @@
+//! Several stacks on one interface: which of them a packet is for.
+//!
+//! They share nothing. A keyed hash of the 4-tuple says whose a connection is, so that every stack comes to the same
+//! answer by itself, and an attacker cannot aim at one of them. Who steers looks at a packet before a stack does.
+
+use std::fmt;
+use std::net::IpAddr;
+
+use crate::flow::FourTuple;
+use crate::keys::{Key, STEERING};
+use crate::stack::quoted_segment;
+use crate::wire::icmp::{self, Message};
+use crate::wire::{PROTOCOL_ICMP, PROTOCOL_ICMPV6, PROTOCOL_TCP, ipv4, ipv6, tcp};
+
+/// How connections are shared out among stacks.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Steering {
+    key: Key,
+    stacks: u16,
+}
+
+/// Where a packet goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Steer {
+    /// To the stack of this number.
+    To(u16),
+    /// To one stack, whichever.
+    Any,
+    /// To all: a fragment does not say whose it is. Of what it becomes part of, all but one keep quiet.
+    All,
+}
+
+impl fmt::Debug for Steering {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Steering").field("stacks", &self.stacks).finish_non_exhaustive()
+    }
+}
+
+impl Steering {
+    /// Among `stacks` of them, at least one. All chance comes from `secret`, as in a stack.
+    pub fn new(secret: &[u8; 32], stacks: u16) -> Steering {
+        Steering { key: Key::derive(secret, STEERING), stacks: stacks.max(1) }
+    }
+
+    /// Which stack a packet that arrives is for. Never fails: what is not sound is dropped by any stack.
+    pub fn steer(&self, packet: &[u8]) -> Steer {
+        let (source, destination, protocol, payload, fragment) = match packet.first().map(|byte| byte >> 4) {
+            Some(4) => match ipv4::parse(packet) {
+                Ok((ip, payload)) => {
+                    let fragment = ip.more_fragments || ip.fragment_offset > 0;
+                    (ip.source.into(), ip.destination.into(), ip.protocol, payload, fragment)
+                }
+                Err(_) => return Steer::Any,
+            },
+            _ => match ipv6::parse(packet) {
+                Ok((ip, payload)) => {
+                    (ip.source.into(), ip.destination.into(), ip.protocol, payload, ip.fragment.is_some())
+                }
+                Err(_) => return Steer::Any,
+            },
+        };
+        match protocol {
+            _ if fragment => Steer::All,
+            PROTOCOL_TCP => self.to(arriving(source, destination, payload)),
+            PROTOCOL_ICMP | PROTOCOL_ICMPV6 => self.to(quoted(source, destination, payload)),
+            _ => Steer::Any,
+        }
+    }
+
+    fn to(&self, tuple: Option<FourTuple>) -> Steer {
+        tuple.map_or(Steer::Any, |tuple| Steer::To(self.owner(&tuple)))
+    }
+
+    pub(crate) fn owner(&self, tuple: &FourTuple) -> u16 {
+        (self.key.strong(&[&tuple.to_bytes()]) % u64::from(self.stacks)) as u16
+    }
+}
+
+/// The part of the connections that is one stack's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Share {
+    pub(crate) steering: Steering,
+    pub(crate) index: u16,
+}
+
+impl Share {
+    pub(crate) fn has(&self, tuple: &FourTuple) -> bool {
+        self.steering.owner(tuple) == self.index
+    }
+
+    /// Whether a datagram that every stack put together is for this one to answer.
+    pub(crate) fn has_datagram(
+        &self,
+        source: IpAddr,
+        destination: IpAddr,
+        protocol: u8,
+        payload: &[u8],
+    ) -> bool {
+        let tuple = if protocol == PROTOCOL_TCP { arriving(source, destination, payload) } else { None };
+        let owner = tuple.map_or(0, |tuple| self.steering.owner(&tuple));
+        owner == self.index
+    }
+}
+
+/// The connection of a segment that arrives.
+fn arriving(source: IpAddr, destination: IpAddr, segment: &[u8]) -> Option<FourTuple> {
+    let (source_port, destination_port, _) = tcp::parse_quoted(segment)?;
+    Some(FourTuple::new((destination, destination_port).into(), (source, source_port).into()))
+}
+
+/// The connection that an ICMP error is about.
+fn quoted(source: IpAddr, destination: IpAddr, message: &[u8]) -> Option<FourTuple> {
+    let message = match (source, destination) {
+        (IpAddr::V6(source), IpAddr::V6(destination)) => icmp::parse_v6(source, destination, message),
+        _ => icmp::parse_v4(message),
+    };
+    match message? {
+        Message::Error { quoted, .. } => quoted_segment(destination, quoted).map(|(tuple, _)| tuple),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::Ecn;
+
+    const OURS: [u8; 4] = [10, 0, 0, 2];
+    const THEIRS: [u8; 4] = [10, 0, 0, 1];
+
+    fn packet(source: [u8; 4], destination: [u8; 4], protocol: u8, more: bool, payload: &[u8]) -> Vec<u8> {
+        let header = ipv4::Header {
+            source: source.into(),
+            destination: destination.into(),
+            protocol,
+            ttl: 64,
+            dscp: 0,
+            ecn: Ecn::NotEct,
+            identification: 1,
+            dont_fragment: false,
+            more_fragments: more,
+            fragment_offset: 0,
+            source_route: false,
+        };
+        let mut packet = vec![0; ipv4::HEADER_LEN + payload.len()];
+        header.emit(payload.len(), &mut packet);
+        packet[ipv4::HEADER_LEN..].copy_from_slice(payload);
+        packet
+    }
+
+    fn segment(source_port: u16, destination_port: u16) -> Vec<u8> {
+        let mut segment = vec![0; tcp::HEADER_LEN];
+        segment[..2].copy_from_slice(&source_port.to_be_bytes());
+        segment[2..4].copy_from_slice(&destination_port.to_be_bytes());
+        segment
+    }
+
+    fn owner(steering: &Steering, packet: &[u8]) -> u16 {
+        match steering.steer(packet) {
+            Steer::To(owner) => owner,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn connections_are_spread_evenly() {
+        let steering = Steering::new(&[1; 32], 4);
+        let mut counts = [0; 4];
+        for port in 10_000..14_000 {
+            let packet = packet(THEIRS, OURS, PROTOCOL_TCP, false, &segment(port, 80));
+            counts[usize::from(owner(&steering, &packet))] += 1;
+        }
+        // 1000 each; five standard deviations are 137.
+        assert!(counts.iter().all(|count| (863..1137).contains(count)), "{counts:?}");
+    }
+
+    #[test]
+    fn an_error_goes_where_the_segments_of_its_connection_go() {
+        let steering = Steering::new(&[2; 32], 64);
+        for port in 10_000..10_100 {
+            let arrives = packet(THEIRS, OURS, PROTOCOL_TCP, false, &segment(port, 80));
+            let sent = packet(OURS, THEIRS, PROTOCOL_TCP, false, &segment(80, port));
+            let kind = icmp::ErrorKind::PacketTooBig { mtu: 1400 };
+            let mut error = vec![0; 576];
+            let len = icmp::emit_v4(&Message::Error { kind, quoted: &sent }, &mut error).unwrap();
+            let error = packet([192, 0, 2, 1], OURS, PROTOCOL_ICMP, false, &error[..len]);
+            assert_eq!(owner(&steering, &error), owner(&steering, &arrives));
+        }
+    }
+
+    #[test]
+    fn what_does_not_say_whose_it_is_goes_to_any_or_to_all() {
+        let steering = Steering::new(&[3; 32], 2);
+        let fragment = packet(THEIRS, OURS, PROTOCOL_TCP, true, &segment(1, 80));
+        assert_eq!(steering.steer(&fragment), Steer::All);
+        let udp = packet(THEIRS, OURS, 17, false, &[0; 8]);
+        for unsound in [&[][..], &[0x45], &[0x60; 39], &fragment[..30], &udp] {
+            assert_eq!(steering.steer(unsound), Steer::Any, "{unsound:?}");
+        }
+    }
+}

@@ -1,0 +1,67 @@
+//! `docs/linux-differences.md` says what the files of the scenarios say, no more and no less.
+//!
+//! `UPDATE_DOCS=1 cargo test -p steadfast-lab --test linux_differences` writes it anew.
+
+use std::fmt::Write;
+use std::path::Path;
+
+use steadfast_lab::{Scenario, catalogue};
+
+const HEAD: &str = "\
+# Where Linux differs
+
+What the Linux kernel does otherwise than our stack, as the scenarios found it that are run with the kernel as one end
+(`steadfast lab run --against kernel`, checked in `cli/tests/kernel.rs`). Written from the `kernel` parts of
+`scenarios/*.scenario`: change it there. Conditions in the same file (`[S=kernel]`) say what is expected of it instead.
+
+Everywhere: its RTO is SRTT + 200 ms at the least (`tcp_rto_min_us` bounds the deviation alone), ours is the larger of 200 ms
+and what RFC 6298 computes; it sends what an application wrote before the next call of that application, ours when the
+application waits. Its tail loss probes are off in these runs, and its congestion control is Reno.
+
+";
+
+fn document(all: &[Scenario]) -> String {
+    let mut out = HEAD.to_owned();
+    out.push_str("| scenario | the kernel as | what it does otherwise, and why |\n|---|---|---|\n");
+    for scenario in all {
+        for role in &scenario.kernel {
+            for text in &role.differences {
+                let text = capitalised(text).replace('|', "\\|");
+                let _ = writeln!(out, "| {} {} | {} | {text} |", scenario.id, scenario.title, role.host);
+            }
+        }
+    }
+    out.push_str("\n## Roles that the kernel cannot play\n\n");
+    for scenario in all {
+        for role in &scenario.kernel {
+            if let Some(reason) = &role.not {
+                let _ = writeln!(out, "- {} as {}: {reason}", scenario.id, role.host);
+            }
+        }
+    }
+    let same: Vec<&str> = all.iter().filter(|s| agrees(s)).map(|s| s.id.as_str()).collect();
+    let _ = writeln!(out, "\n## No difference found, in either role\n\n{}", same.join(", "));
+    out
+}
+
+/// The kernel plays both ends, and nothing is said of either.
+fn agrees(scenario: &Scenario) -> bool {
+    scenario.kernel.len() == 2
+        && scenario.kernel.iter().all(|role| role.not.is_none() && role.differences.is_empty())
+}
+
+fn capitalised(text: &str) -> String {
+    let mut chars = text.chars();
+    chars.next().map_or(String::new(), |first| first.to_uppercase().chain(chars).collect())
+}
+
+#[test]
+fn the_document_says_what_the_scenarios_say() {
+    let wanted = document(&catalogue().unwrap());
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/linux-differences.md");
+    if std::env::var_os("UPDATE_DOCS").is_some() {
+        std::fs::write(&file, &wanted).unwrap();
+    }
+    let found = std::fs::read_to_string(&file).unwrap_or_default();
+    assert!(found == wanted, "docs/linux-differences.md is old: UPDATE_DOCS=1 writes it anew");
+}

@@ -1,0 +1,174 @@
+//! Several stacks behind the queues of one device. This one has no idea whose a packet is: it changes the queue with
+//! every packet.
+
+use std::collections::HashSet;
+use std::io;
+use std::task::{Context, Poll};
+
+use steadfast::core::wire::{Ecn, PROTOCOL_TCP, ipv4, tcp};
+use steadfast::device::memory::MemoryDevice;
+use steadfast::device::{Capabilities, Device, Frame, Received};
+use steadfast::{ConnectOptions, Net, TcpListener, TcpStream, device};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use crate::{CLIENT, SERVER, at, pattern};
+
+/// The other end of two queues.
+struct Fickle {
+    queues: [MemoryDevice; 2],
+    turn: usize,
+}
+
+impl Device for Fickle {
+    fn capabilities(&self) -> Capabilities {
+        self.queues[0].capabilities()
+    }
+
+    fn poll_recv(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<Received>> {
+        let [left, right] = &mut self.queues;
+        match left.poll_recv(cx, buffer) {
+            Poll::Pending => right.poll_recv(cx, buffer),
+            ready => ready,
+        }
+    }
+
+    fn poll_send(&mut self, cx: &mut Context<'_>, frame: Frame<'_>) -> Poll<io::Result<()>> {
+        let sent = self.queues[self.turn].poll_send(cx, frame);
+        self.turn ^= usize::from(sent.is_ready());
+        sent
+    }
+}
+
+fn nets() -> (Net, Net) {
+    let (a, left) = device::memory::pair(1500);
+    let (b, right) = device::memory::pair(1500);
+    let server = Net::builder().secret([2; 32]).address(SERVER, 24).start_queues(vec![a, b]).unwrap();
+    let fickle = Fickle { queues: [left, right], turn: 0 };
+    let client = Net::builder().secret([1; 32]).address(CLIENT, 24).start(fickle).unwrap();
+    (server, client)
+}
+
+async fn echo(mut stream: TcpStream) {
+    let (mut from, mut to) = stream.split();
+    tokio::io::copy(&mut from, &mut to).await.unwrap();
+    to.shutdown().await.unwrap();
+}
+
+async fn expect_echo(mut stream: TcpStream, data: &[u8]) {
+    let mut received = Vec::new();
+    let (mut from, mut to) = stream.split();
+    let send = async {
+        to.write_all(data).await.unwrap();
+        to.shutdown().await.unwrap();
+    };
+    let (_, read) = tokio::join!(send, from.read_to_end(&mut received));
+    read.unwrap();
+    assert!(received == data, "{} bytes", received.len());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_listener_accepts_on_all_queues_whichever_a_packet_comes_through() {
+    let (server, client) = nets();
+    let listener = TcpListener::bind(&server, (SERVER, 0)).await.unwrap();
+    let to = listener.local_addr().unwrap();
+    assert_eq!(server.usage().listeners, 2);
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            tokio::spawn(echo(stream));
+        }
+    });
+    let mut guests = tokio::task::JoinSet::new();
+    for _ in 0..16 {
+        let stream = TcpStream::connect(&client, to).await.unwrap();
+        guests.spawn(async move { expect_echo(stream, &pattern(100_000)).await });
+    }
+    while let Some(done) = guests.join_next().await {
+        done.unwrap();
+    }
+    let counters = server.counters();
+    assert_eq!(counters.passive_opens, 16);
+    assert_eq!(counters.out_rsts, 0, "no stack answers for the other");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_stack_connects_comes_back_to_it_and_both_connect() {
+    let (server, client) = nets();
+    let listener = TcpListener::bind(&client, (CLIENT, 7)).await.unwrap();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            tokio::spawn(echo(stream));
+        }
+    });
+    let mut ports = HashSet::new();
+    for _ in 0..16 {
+        let stream = TcpStream::connect(&server, (CLIENT, 7)).await.unwrap();
+        ports.insert(stream.local_addr().unwrap().port());
+        expect_echo(stream, &pattern(10_000)).await;
+    }
+    assert_eq!(ports.len(), 16);
+    assert_eq!(server.counters().out_rsts, 0);
+    // A port that was asked for: whosever the connection is.
+    for port in 5000..5008 {
+        let options = ConnectOptions { local_port: Some(port), ..ConnectOptions::default() };
+        let stream = TcpStream::connect_with(&server, (CLIENT, 7), options).await.unwrap();
+        assert_eq!(stream.local_addr().unwrap(), at(SERVER, port));
+        expect_echo(stream, &pattern(1000)).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_a_fragmented_segment_one_stack_alone_answers() {
+    let (a, left) = device::memory::pair(1500);
+    let (b, right) = device::memory::pair(1500);
+    let server = Net::builder().secret([2; 32]).address(SERVER, 24).start_queues(vec![a, b]).unwrap();
+    let mut fickle = Fickle { queues: [left, right], turn: 0 };
+    for source_port in 1000..1008_u16 {
+        // A segment for a port where nobody listens, in two fragments, each through another queue.
+        let header = tcp::Header {
+            source_port,
+            destination_port: 9,
+            flags: tcp::Flags::SYN,
+            ..tcp::Header::default()
+        };
+        let mut segment = vec![0; header.header_len() + 4];
+        header.emit(&mut segment);
+        let mut sum = steadfast::core::wire::checksum::pseudo_header(
+            CLIENT.into(),
+            SERVER.into(),
+            PROTOCOL_TCP,
+            segment.len() as u32,
+        );
+        sum.add_bytes(&segment);
+        tcp::set_checksum(&mut segment, sum.finish());
+        for (offset, part) in [(0, &segment[..16]), (16, &segment[16..])] {
+            let packet = fragment(source_port, offset, offset == 0, part);
+            std::future::poll_fn(|cx| fickle.poll_send(cx, Frame::new(&packet))).await.unwrap();
+        }
+    }
+    for _ in 0..8 {
+        let mut buffer = [0; 1500];
+        std::future::poll_fn(|cx| fickle.poll_recv(cx, &mut buffer)).await.unwrap();
+    }
+    tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+    assert_eq!(server.counters().out_rsts, 8);
+}
+
+fn fragment(identification: u16, fragment_offset: u16, more_fragments: bool, payload: &[u8]) -> Vec<u8> {
+    let header = ipv4::Header {
+        source: CLIENT,
+        destination: SERVER,
+        protocol: PROTOCOL_TCP,
+        ttl: 64,
+        dscp: 0,
+        ecn: Ecn::NotEct,
+        identification,
+        dont_fragment: false,
+        more_fragments,
+        fragment_offset,
+        source_route: false,
+    };
+    let mut packet = vec![0; ipv4::HEADER_LEN + payload.len()];
+    header.emit(payload.len(), &mut packet);
+    packet[ipv4::HEADER_LEN..].copy_from_slice(payload);
+    packet
+}
