@@ -19,11 +19,11 @@ pub(crate) struct FourTuple {
 
 impl FourTuple {
     pub(crate) fn new(local: SocketAddr, remote: SocketAddr) -> FourTuple {
-        FourTuple::of(local.ip(), local.port(), remote.ip(), remote.port())
+        FourTuple::of(&local.ip(), local.port(), &remote.ip(), remote.port())
     }
 
     #[inline]
-    pub(crate) fn of(local: IpAddr, local_port: u16, remote: IpAddr, remote_port: u16) -> FourTuple {
+    pub(crate) fn of(local: &IpAddr, local_port: u16, remote: &IpAddr, remote_port: u16) -> FourTuple {
         FourTuple { local_address: mapped(local), remote_address: mapped(remote), local_port, remote_port }
     }
 
@@ -76,10 +76,10 @@ impl FourTuple {
 const MAPPED: u128 = 0xffff << 32;
 
 #[inline]
-fn mapped(address: IpAddr) -> Ipv6Addr {
+fn mapped(address: &IpAddr) -> Ipv6Addr {
     match address {
         IpAddr::V4(v4) => Ipv6Addr::from_bits(MAPPED | u128::from(v4.to_bits())),
-        IpAddr::V6(v6) => v6,
+        IpAddr::V6(v6) => *v6,
     }
 }
 

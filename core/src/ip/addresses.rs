@@ -38,6 +38,19 @@ impl Addresses {
         Ok(())
     }
 
+    /// As [`check`](Addresses::check), for what nearly every packet is: between two IPv4 hosts, neither of them a
+    /// loopback address. `false` says nothing.
+    pub(crate) fn fit_v4(&self, source: Ipv4Addr, destination: Ipv4Addr) -> bool {
+        // Unicast by their first octet: below 224, not 0 and not 127.
+        let plain = |address: Ipv4Addr| !matches!(address.to_bits() >> 24, 0 | 127 | 224..);
+        let broadcast = |address| self.broadcasts.contains(&address);
+        plain(source)
+            && plain(destination)
+            && self.all.iter().any(|(ours, _)| matches!(ours, IpAddr::V4(ours) if *ours == destination))
+            && !broadcast(source)
+            && !broadcast(destination)
+    }
+
     /// Whether it is one of ours. Of 127.0.0.0/8, only what was added is.
     pub(crate) fn is_local(&self, address: IpAddr) -> bool {
         self.all.iter().any(|(ours, _)| *ours == address)
@@ -141,6 +154,30 @@ mod tests {
     }
 
     const BAD: Result<(), DropReason> = Err(DropReason::BadSource);
+
+    #[test]
+    fn the_short_way_lets_through_only_what_the_whole_check_does() {
+        let ours = ours();
+        let all = [
+            "192.0.2.1",
+            "192.0.2.255",
+            "192.0.2.7",
+            "10.1.2.3",
+            "127.0.0.1",
+            "0.0.0.1",
+            "224.0.0.1",
+            "8.8.8.8",
+        ];
+        let mut through = 0;
+        for (source, destination) in all.iter().flat_map(|a| all.iter().map(move |b| (ip(a), ip(b)))) {
+            let (IpAddr::V4(a), IpAddr::V4(b)) = (source, destination) else { unreachable!() };
+            if ours.fit_v4(a, b) {
+                through += 1;
+                assert_eq!(ours.check(source, destination), Ok(()), "{source} {destination}");
+            }
+        }
+        assert!(through > 0);
+    }
 
     #[test]
     fn sources_that_nobody_can_have_are_dropped_and_their_neighbours_are_not_t_63() {

@@ -115,6 +115,11 @@ impl Stack {
     }
 
     fn addresses_fit(&mut self, source: IpAddr, destination: IpAddr) -> bool {
+        if let (IpAddr::V4(source), IpAddr::V4(destination)) = (source, destination)
+            && self.addresses.fit_v4(source, destination)
+        {
+            return true;
+        }
         match self.addresses.check(source, destination) {
             Ok(()) => true,
             Err(reason) => {
@@ -182,15 +187,16 @@ impl Stack {
     /// P1 to P5 of the pipeline, then demultiplexing (P4).
     fn tcp_arrives(&mut self, datagram: &Datagram<'_>) {
         self.counters.in_segs += 1;
-        let (header, payload) = match self.sound_segment(datagram) {
-            Ok(sound) => sound,
+        let mut header = Header::default();
+        let payload = match self.sound_segment(datagram, &mut header) {
+            Ok(payload) => payload,
             Err(reason) => {
                 self.counters.in_errs += 1;
                 return self.counters.count_drop(reason);
             }
         };
         let (local_port, remote_port) = (header.destination_port, header.source_port);
-        let tuple = FourTuple::of(datagram.destination, local_port, datagram.source, remote_port);
+        let tuple = FourTuple::of(&datagram.destination, local_port, &datagram.source, remote_port);
         let payload_len = payload.len();
         self.note(&tuple, TraceKind::SegmentIn { header, payload_len });
         let flow = self.find_in_train(&tuple);
@@ -210,7 +216,11 @@ impl Stack {
         }
     }
 
-    fn sound_segment<'a>(&mut self, datagram: &Datagram<'a>) -> Result<(Header, &'a [u8]), DropReason> {
+    fn sound_segment<'a>(
+        &mut self,
+        datagram: &Datagram<'a>,
+        header: &mut Header,
+    ) -> Result<&'a [u8], DropReason> {
         let bytes = datagram.payload;
         if bytes.len() < tcp::HEADER_LEN {
             return Err(DropReason::TcpHeader);
@@ -219,7 +229,7 @@ impl Stack {
             self.counters.in_csum_errors += 1;
             return Err(DropReason::TcpChecksum);
         }
-        let (header, payload) = Header::parse(bytes).map_err(|error| match error {
+        let payload = header.read(bytes).map_err(|error| match error {
             tcp::Error::Options => DropReason::TcpOptions,
             tcp::Error::Truncated | tcp::Error::DataOffset => DropReason::TcpHeader,
         })?;
@@ -231,7 +241,7 @@ impl Stack {
         if none || flags.contains(Flags::SYN | Flags::FIN) || flags.contains(Flags::SYN | Flags::RST) {
             return Err(DropReason::TcpFlags);
         }
-        Ok((header, payload))
+        Ok(payload)
     }
 
     /// The listener for a local address and port: one of that address before one of all.

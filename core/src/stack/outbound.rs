@@ -7,6 +7,7 @@ use crate::tcp::segment::{Answer, Outgoing};
 use crate::tcp::tcb::Env;
 use crate::time::{Instant, Tick};
 use crate::trace::TraceKind;
+use crate::wire::checksum::Sum;
 use crate::wire::tcp::{self, Header, OptionLayout};
 use crate::wire::{Ecn, PROTOCOL_TCP, ipv4, ipv6};
 
@@ -163,10 +164,11 @@ fn emit(
         tcp::set_checksum(head, !sum.finish());
         queue.peek(outgoing.offset, payload);
     } else {
+        let mut payload_sum = Sum::new();
+        queue.copy_out(outgoing.offset, payload, &mut payload_sum);
+        // Last, since what was just written in small pieces cannot be read in large ones at once.
         sum.add_bytes(head);
-        if !payload.is_empty() {
-            queue.copy_out(outgoing.offset, payload, &mut sum);
-        }
+        sum.add_u16(!payload_sum.finish());
         tcp::set_checksum(head, sum.finish());
     }
     Transmit { len: ip_len + segment_len, segment_size: outgoing.segment_size, checksum_offload }

@@ -161,8 +161,8 @@ impl Header {
         if self.more_fragments {
             fragment |= MORE_FRAGMENTS;
         }
-        out[0] = 0x45;
-        out[1] = self.dscp << 2 | self.ecn.bits();
+        let service = self.dscp << 2 | self.ecn.bits();
+        (out[0], out[1]) = (0x45, service);
         out[2..4].copy_from_slice(&total.to_be_bytes());
         out[4..6].copy_from_slice(&self.identification.to_be_bytes());
         out[6..8].copy_from_slice(&fragment.to_be_bytes());
@@ -171,8 +171,15 @@ impl Header {
         out[10..12].fill(0);
         out[12..16].copy_from_slice(&self.source.octets());
         out[16..20].copy_from_slice(&self.destination.octets());
+        // Of the values and not of what was just written: in small pieces, which cannot be read in large ones at once.
         let mut sum = Sum::new();
-        sum.add_bytes(out);
+        sum.add_u16(u16::from_be_bytes([0x45, service]));
+        sum.add_u16(total);
+        sum.add_u16(self.identification);
+        sum.add_u16(fragment);
+        sum.add_u16(u16::from_be_bytes([self.ttl, self.protocol]));
+        sum.add_u32(self.source.to_bits());
+        sum.add_u32(self.destination.to_bits());
         out[10..12].copy_from_slice(&sum.finish().to_be_bytes());
     }
 }

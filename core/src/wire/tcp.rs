@@ -173,6 +173,14 @@ pub struct Header {
 impl Header {
     /// The header and the payload of `segment`. The checksum is another matter: [`checksum_ok`].
     pub fn parse(segment: &[u8]) -> Result<(Header, &[u8]), Error> {
+        let mut header = Header::default();
+        let payload = header.read(segment)?;
+        Ok((header, payload))
+    }
+
+    /// As [`parse`](Header::parse), into a header that is empty: to move one about takes longer than to read it.
+    #[inline]
+    pub(crate) fn read<'a>(&mut self, segment: &'a [u8]) -> Result<&'a [u8], Error> {
         let fixed = segment.first_chunk::<HEADER_LEN>().ok_or(Error::Truncated)?;
         let header_len = usize::from(fixed[12] >> 4) * 4;
         if header_len < HEADER_LEN {
@@ -180,17 +188,13 @@ impl Header {
         }
         let (head, payload) = segment.split_at_checked(header_len).ok_or(Error::DataOffset)?;
         let flags = Flags(u16_at(fixed, 12) & Flags::MASK);
-        let header = Header {
-            source_port: u16_at(fixed, 0),
-            destination_port: u16_at(fixed, 2),
-            seq: SeqNum(u32_at(fixed, 4)),
-            ack: SeqNum(if flags.ack() { u32_at(fixed, 8) } else { 0 }),
-            flags,
-            window: u16_at(fixed, 14),
-            urgent: u16_at(fixed, 18),
-            options: Options::parse(&head[HEADER_LEN..])?,
-        };
-        Ok((header, payload))
+        (self.source_port, self.destination_port) = (u16_at(fixed, 0), u16_at(fixed, 2));
+        self.seq = SeqNum(u32_at(fixed, 4));
+        self.ack = SeqNum(if flags.ack() { u32_at(fixed, 8) } else { 0 });
+        self.flags = flags;
+        (self.window, self.urgent) = (u16_at(fixed, 14), u16_at(fixed, 18));
+        self.options.read(&head[HEADER_LEN..])?;
+        Ok(payload)
     }
 
     /// Length of the header with its options, in bytes: 20 to 60, a multiple of 4.

@@ -148,11 +148,22 @@ impl Options {
     /// one is skipped by its length (MUST-6), of a repeated one the first counts, and nothing is read past an
     /// end-of-list. Each turn takes at least one byte.
     pub fn parse(bytes: &[u8]) -> Result<Options, Error> {
-        if bytes.len() == TIMESTAMPS_ALONE_LEN && bytes.starts_with(&TIMESTAMPS_ALONE) {
-            let timestamps = Some(Timestamps { val: u32_at(bytes, 4), ecr: u32_at(bytes, 8) });
-            return Ok(Options { timestamps, ..Options::default() });
-        }
         let mut options = Options::default();
+        options.read(bytes)?;
+        Ok(options)
+    }
+
+    /// As [`parse`](Options::parse), into options that are empty.
+    #[inline]
+    pub(super) fn read(&mut self, bytes: &[u8]) -> Result<(), Error> {
+        if bytes.len() == TIMESTAMPS_ALONE_LEN && bytes.starts_with(&TIMESTAMPS_ALONE) {
+            self.timestamps = Some(Timestamps { val: u32_at(bytes, 4), ecr: u32_at(bytes, 8) });
+            return Ok(());
+        }
+        self.read_each(bytes)
+    }
+
+    fn read_each(&mut self, bytes: &[u8]) -> Result<(), Error> {
         let mut rest = bytes;
         while let Some((&kind, after)) = rest.split_first() {
             match kind {
@@ -162,16 +173,16 @@ impl Options {
                     let len = usize::from(*after.first().ok_or(Error::Options)?);
                     let (option, next) = rest.split_at_checked(len).ok_or(Error::Options)?;
                     let data = option.get(2..).ok_or(Error::Options)?;
-                    options.read(kind, data)?;
+                    self.read_one(kind, data)?;
                     rest = next;
                 }
             }
         }
-        Ok(options)
+        Ok(())
     }
 
     /// Takes one option, whose length is checked even where it is a repetition.
-    fn read(&mut self, kind: u8, data: &[u8]) -> Result<(), Error> {
+    fn read_one(&mut self, kind: u8, data: &[u8]) -> Result<(), Error> {
         match kind {
             KIND_MSS => {
                 let mss = u16::from_be_bytes(exactly(data)?);
