@@ -12,7 +12,6 @@ use steadfast::{Config, Profile};
 use steadfast_lab::{Fault, Report, RunOptions, Scenario, catalogue, explain, junit, run};
 
 use crate::failure::Failure;
-#[cfg(target_os = "linux")]
 use crate::kernel::{self, Opponent};
 
 /// The lab.

@@ -10,7 +10,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use nix::sched::{CloneFlags, unshare};
-use steadfast_device::{Device, Frame, Tun, TunOptions};
+use steadfast_device::{Capabilities, Device, Frame, Tun, TunOptions};
 use tokio::time::timeout;
 
 /// Runs `test` in a namespace of its own, or says why that cannot be done here. With `STEADFAST_REQUIRE_TUN` in
@@ -99,6 +99,47 @@ fn ipv6_passes_both_ways_as_soon_as_the_device_is_open() {
             let packet = recv_udp(&mut tun).await;
             send(&mut tun, &turned_round(&packet)).await;
             assert_eq!(socket.recv(&mut [0; 16]).unwrap(), 3);
+        }
+    });
+}
+
+#[test]
+fn offload_is_there_unless_it_is_not_wanted() {
+    in_namespace(async {
+        let tun = Tun::open(&options()).await.unwrap();
+        let capabilities = tun.capabilities();
+        assert!(capabilities.segmentation_offload && capabilities.checksum_offload);
+        drop(tun);
+        let mut options = options();
+        options.offload = false;
+        assert_eq!(Tun::open(&options).await.unwrap().capabilities(), Capabilities::new(1500));
+    });
+}
+
+/// The next UDP packet, and the queue that it came through.
+async fn recv_udp_of(queues: &mut [Tun]) -> (usize, Vec<u8>) {
+    let [first, second] = queues else { panic!("two queues") };
+    tokio::select! {
+        packet = recv_udp(first) => (0, packet),
+        packet = recv_udp(second) => (1, packet),
+    }
+}
+
+#[test]
+fn a_flow_comes_through_the_queue_that_its_last_answer_went_into() {
+    in_namespace(async {
+        let mut queues = Tun::open_queues(&options(), 2).await.unwrap();
+        let socket = UdpSocket::bind("10.9.0.1:0").unwrap();
+        socket.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        socket.send_to(b"first", "10.9.0.2:9").unwrap();
+        let (mut queue, packet) = recv_udp_of(&mut queues).await;
+        let answer = turned_round(&packet);
+        for _ in 0..4 {
+            queue = 1 - queue;
+            send(&mut queues[queue], &answer).await;
+            assert_eq!(socket.recv(&mut [0; 16]).unwrap(), 5);
+            socket.send_to(b"again", "10.9.0.2:9").unwrap();
+            assert_eq!(recv_udp_of(&mut queues).await.0, queue);
         }
     });
 }

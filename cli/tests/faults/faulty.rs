@@ -19,6 +19,9 @@ use tokio::time::{Instant, Sleep};
 /// Packets that may wait in one direction; above it the stack waits as well.
 const WAITING: usize = 4000;
 
+/// What is left of a packet: copies of it, each with the time that it still takes.
+type Copies = Vec<(Duration, Vec<u8>)>;
+
 /// A device with faults. They strike packets as they are on a wire, so it must be one without offload.
 pub(crate) struct Faulty<D> {
     device: D,
@@ -63,9 +66,8 @@ impl<D: Device> Faulty<D> {
         }
     }
 
-    /// What becomes of a packet: copies of it, each with the time that it still takes, and the error that a router
-    /// answers it with.
-    fn suffer(&mut self, packet: &[u8], from: &str, to: &str) -> (Vec<(Duration, Vec<u8>)>, Option<Vec<u8>>) {
+    /// What becomes of a packet, and the error that a router answers it with.
+    fn suffer(&mut self, packet: &[u8], from: &str, to: &str) -> (Copies, Option<Vec<u8>>) {
         let at = steadfast::core::Instant::from_nanos(self.started.elapsed().as_nanos() as u64);
         let (tcp, size) = (sight(packet), packet.len());
         let seen = Sighted { at, from: Some(from), to: Some(to), tcp, icmp: false, size };
@@ -178,7 +180,7 @@ fn counts(pattern: &Pattern, met: &mut u64, rng: &mut fastrand::Rng) -> bool {
     }
 }
 
-fn strike(effect: &Effect, flying: &mut Vec<(Duration, Vec<u8>)>, rng: &mut fastrand::Rng) {
+fn strike(effect: &Effect, flying: &mut Copies, rng: &mut fastrand::Rng) {
     match effect {
         Effect::Lose => flying.clear(),
         Effect::Duplicate { when: When::After(after), times } => {

@@ -5,6 +5,7 @@
 //! fast as the device takes it: never so many packets are under way that its queue would overflow, since a packet
 //! lost there says nothing of the stack.
 
+mod accept;
 mod forgeries;
 mod malformed;
 // Not all of it is used here.

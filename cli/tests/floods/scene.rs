@@ -3,8 +3,8 @@
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -19,11 +19,20 @@ const STAYING: usize = 4;
 /// Clients that connect, ask, and leave, one connection after the other.
 const COMING: usize = 2;
 
+/// One flood at a time: each is to have the machine for itself.
+static TURN: Mutex<()> = Mutex::new(());
+
+/// Waits until no other test floods.
+pub(crate) fn turn() -> MutexGuard<'static, ()> {
+    TURN.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// A server, and the wire that leads to it.
 pub(crate) struct Scene {
     server: Running,
     pub(crate) wire: Wire,
     began_with: u64,
+    _turn: MutexGuard<'static, ()>,
 }
 
 impl Scene {
@@ -32,9 +41,10 @@ impl Scene {
         if !enter_namespace(&[]) {
             return None;
         }
+        let turn = turn();
         let sysctls: String = settings.iter().map(|setting| format!(" --sysctl {setting}")).collect();
         let server = serve(&format!("echo{sysctls}"));
-        let mut scene = Scene { server, wire: Wire::open(), began_with: 0 };
+        let mut scene = Scene { server, wire: Wire::open(), began_with: 0, _turn: turn };
         // What every server takes for its first clients is none of the flood's.
         Clients::start().stay(Duration::from_millis(300)).all_went_well();
         scene.began_with = scene.resident("VmRSS");

@@ -178,10 +178,12 @@ fn ask(files: &Files, request: Request) -> Result<Reply, Error> {
             let (epoll, file) = (files.get(epoll)?, files.get(fd)?);
             let events = EventFlags::from_bits_retain(events as u32);
             let data = EventData::new_u64(data as u64);
-            done(match add {
-                true => epoll::add(&epoll, &file, data, events)?,
-                false => epoll::modify(&epoll, &file, data, events)?,
-            })
+            if add {
+                epoll::add(&epoll, &file, data, events)?;
+            } else {
+                epoll::modify(&epoll, &file, data, events)?;
+            }
+            Reply::Number(0)
         }
         Request::EpollRemove { epoll, fd } => done(epoll::delete(files.get(epoll)?, files.get(fd)?)?),
         Request::EpollWait { epoll, limit, timeout } => {
