@@ -18,8 +18,10 @@ const STEPS: [usize; 2] = [10, 40];
 /// Where it is written down.
 const BASELINE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/instructions.txt");
 
-/// What runs so many steps of a path, and what the path is called.
-const PATHS: [(&str, fn(usize)); 6] = [
+/// What a path is called, and what runs so many steps of it.
+type Steps = (&'static str, fn(usize));
+
+const PATHS: [Steps; 6] = [
     ("transmit", |steps| drop(transmitted(steps))),
     ("receive", |steps| {
         let (mut stacks, segments) = transmitted(STEPS[1]);

@@ -93,7 +93,7 @@ impl Stacks {
 
     /// Carries packets both ways until there are none.
     pub(crate) fn carry(&mut self) {
-        while self.to_server() | self.to_client() {}
+        while self.reach_server() | self.reach_client() {}
     }
 
     /// The client's application writes as much as there is room for.
@@ -101,14 +101,14 @@ impl Stacks {
         while self.client.send(self.stream, &self.text).is_ok() {}
     }
 
-    fn to_server(&mut self) -> bool {
+    fn reach_server(&mut self) -> bool {
         if let Some(frames) = &mut self.shared {
             return frames.carry(&mut self.client, &mut self.server, self.now);
         }
         carry(&mut self.client, &mut self.server, &mut self.wire, self.now)
     }
 
-    fn to_client(&mut self) -> bool {
+    fn reach_client(&mut self) -> bool {
         carry(&mut self.server, &mut self.client, &mut self.wire, self.now)
     }
 
@@ -224,9 +224,9 @@ impl Pair for Stacks {
     fn bulk_turn(&mut self) -> usize {
         self.tick();
         self.write();
-        self.to_server();
+        self.reach_server();
         let count = read_all(&mut self.server, self.accepted, &mut self.read);
-        self.to_client();
+        self.reach_client();
         self.drain_events();
         count
     }
@@ -234,10 +234,10 @@ impl Pair for Stacks {
     fn round_trip(&mut self) {
         self.tick();
         self.client.send(self.stream, &self.text[..MESSAGE]).expect("there is room");
-        self.to_server();
+        self.reach_server();
         let count = self.server.recv(self.accepted, &mut self.read).expect("the request is there");
         self.server.send(self.accepted, &self.read[..count]).expect("there is room");
-        self.to_client();
+        self.reach_client();
         let back = self.client.recv(self.stream, &mut self.read).expect("the response is there");
         assert_eq!((count, back), (MESSAGE, MESSAGE));
         self.drain_events();

@@ -28,16 +28,16 @@ impl Pair {
         client.set_options(now, stream, nodelay).unwrap();
         let frames = vec![(vec![0; 1500], 0); 32];
         let mut pair = Pair { client: (client, stream), server: (server, SocketId::default()), now, frames };
-        while pair.to_server() | pair.to_client() {}
+        while pair.reach_server() | pair.reach_client() {}
         pair.server.1 = pair.server.0.accept(listener).unwrap().0;
         pair
     }
 
-    fn to_server(&mut self) -> bool {
+    fn reach_server(&mut self) -> bool {
         carry(&mut self.client, &mut self.server, self.now, &mut self.frames)
     }
 
-    fn to_client(&mut self) -> bool {
+    fn reach_client(&mut self) -> bool {
         carry(&mut self.server, &mut self.client, self.now, &mut self.frames)
     }
 
@@ -70,11 +70,11 @@ fn bulk_in_steady_state_allocates_nothing() {
     let mut turn = |pair: &mut Pair| {
         pair.tick();
         while pair.client.0.send(pair.client.1, &data).is_ok() {}
-        pair.to_server();
+        pair.reach_server();
         while let Ok(count) = pair.server.0.recv(pair.server.1, &mut buffer) {
             received += count;
         }
-        pair.to_client();
+        pair.reach_client();
     };
     // Until the windows are open and the buffers have been filled once.
     (0..1000).for_each(|_| turn(&mut pair));
@@ -90,10 +90,10 @@ fn messages_there_and_back_allocate_nothing() {
     let mut turn = |pair: &mut Pair| {
         pair.tick();
         pair.client.0.send(pair.client.1, &[1; 64]).unwrap();
-        pair.to_server();
+        pair.reach_server();
         assert_eq!(pair.server.0.recv(pair.server.1, &mut buffer), Ok(64));
         pair.server.0.send(pair.server.1, &buffer).unwrap();
-        pair.to_client();
+        pair.reach_client();
         assert_eq!(pair.client.0.recv(pair.client.1, &mut buffer), Ok(64));
     };
     (0..100).for_each(|_| turn(&mut pair));
