@@ -1,9 +1,12 @@
-//! Segments and packets that nobody should send: T-57 … T-62, T-64 … T-66.
+//! Segments and packets that nobody should send: T-57 … T-62 and T-64 … T-66.
 
+use std::io::Read;
 use std::net::SocketAddr;
+use std::os::fd::AsRawFd;
 use std::time::Duration;
 
 use etherparse::{IpNumber, TcpHeader};
+use nix::sys::socket::{MsgFlags, send};
 
 use crate::scene::{Client, Clients, ECHO, Scene};
 use crate::segments::{Victim, forged};
@@ -258,6 +261,24 @@ fn fix_v6_length(packet: &mut [u8]) {
     }
 }
 
+/// T-61: what the kernel sends as urgent is read in line, where it was written, and comes back with the rest.
+#[test]
+fn urgent_data_is_read_in_line_t61() {
+    let Some(_scene) = Scene::open(&[]) else { return };
+    let mut client = Client::connect().unwrap();
+    let mut said = Vec::new();
+    for (turn, len) in (0..200).zip([1, 2, 100].into_iter().cycle()) {
+        for (flags, byte) in [(MsgFlags::empty(), turn), (MsgFlags::MSG_OOB, !turn)] {
+            let data = vec![byte; len];
+            assert_eq!(send(client.stream.as_raw_fd(), &data, flags), Ok(len));
+            said.extend(data);
+        }
+    }
+    let mut heard = vec![0; said.len()];
+    client.stream.read_exact(&mut heard).unwrap();
+    assert!(heard == said);
+}
+
 /// T-57 … T-65 as a flood, of endless fragments above all: clients do not notice, and what is kept has its limit.
 #[test]
 fn a_flood_of_garbage_leaves_clients_and_memory_alone_t57_t65() {
@@ -265,7 +286,7 @@ fn a_flood_of_garbage_leaves_clients_and_memory_alone_t57_t65() {
     let mut rng = fastrand::Rng::with_seed(6);
     let clients = Clients::start();
     scene.wire.flood(FLOOD, || {
-        let mut packet = segment(anybody(&mut rng), ours(ECHO), syn, &[0; 40]);
+        let mut packet = segment(anybody(&mut rng, OURS[0]), ours(ECHO), syn, &[0; 40]);
         match rng.u8(..4) {
             0 => {
                 let bit = rng.usize(..packet.len() * 8);

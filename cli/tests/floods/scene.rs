@@ -2,14 +2,14 @@
 
 use std::fs;
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use crate::namespace::{Running, Status, enter_namespace, serve};
-use crate::wire::{Wire, ours};
+use crate::wire::{OURS, Wire};
 
 pub(crate) const ECHO: u16 = 7;
 /// A client gives up after so long.
@@ -79,8 +79,13 @@ pub(crate) struct Client {
 }
 
 impl Client {
+    /// With IPv4.
     pub(crate) fn connect() -> std::io::Result<Client> {
-        let stream = TcpStream::connect_timeout(&ours(ECHO), PATIENCE)?;
+        Client::connect_to(OURS[0])
+    }
+
+    fn connect_to(server: IpAddr) -> std::io::Result<Client> {
+        let stream = TcpStream::connect_timeout(&SocketAddr::new(server, ECHO), PATIENCE)?;
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(PATIENCE))?;
         stream.set_write_timeout(Some(PATIENCE))?;
@@ -119,15 +124,16 @@ pub(crate) struct Tally {
 }
 
 impl Clients {
+    /// Half of them with IPv4, half with IPv6.
     pub(crate) fn start() -> Clients {
         let stop = Arc::new(AtomicBool::new(false));
-        let staying = (0..STAYING).map(|_| {
+        let staying = (0..STAYING).map(|n| {
             let stop = stop.clone();
-            thread::spawn(move || stay(&stop))
+            thread::spawn(move || stay(OURS[n % 2], &stop))
         });
-        let coming = (0..COMING).map(|_| {
+        let coming = (0..COMING).map(|n| {
             let stop = stop.clone();
-            thread::spawn(move || come_and_go(&stop))
+            thread::spawn(move || come_and_go(OURS[n % 2], &stop))
         });
         let threads = staying.chain(coming).collect();
         Clients { stop, threads }
@@ -168,9 +174,10 @@ impl Tally {
         assert!(self.connected > STAYING && self.asked > self.connected, "{self:?}");
     }
 
-    fn connect(&mut self) -> Option<Client> {
+    fn connect(&mut self, server: IpAddr) -> Option<Client> {
         let began = Instant::now();
-        let client = Client::connect().map_err(|e| self.failed.push(format!("connect: {e}"))).ok()?;
+        let client =
+            Client::connect_to(server).map_err(|e| self.failed.push(format!("connect: {e}"))).ok()?;
         self.connected += 1;
         self.slowest = self.slowest.max(began.elapsed());
         Some(client)
@@ -184,9 +191,9 @@ impl Tally {
     }
 }
 
-fn stay(stop: &AtomicBool) -> Tally {
+fn stay(server: IpAddr, stop: &AtomicBool) -> Tally {
     let mut tally = Tally::default();
-    let Some(mut client) = tally.connect() else { return tally };
+    let Some(mut client) = tally.connect(server) else { return tally };
     while !stop.load(Ordering::Relaxed) && tally.failed.is_empty() {
         tally.ask(&mut client, 1024);
         thread::sleep(Duration::from_millis(10));
@@ -194,10 +201,10 @@ fn stay(stop: &AtomicBool) -> Tally {
     tally
 }
 
-fn come_and_go(stop: &AtomicBool) -> Tally {
+fn come_and_go(server: IpAddr, stop: &AtomicBool) -> Tally {
     let mut tally = Tally::default();
     while !stop.load(Ordering::Relaxed) {
-        if let Some(mut client) = tally.connect() {
+        if let Some(mut client) = tally.connect(server) {
             tally.ask(&mut client, 100);
         }
         thread::sleep(Duration::from_millis(5));

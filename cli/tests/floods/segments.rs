@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use etherparse::TcpHeader;
 
 use crate::scene::{Client, Clients, ECHO, Scene};
-use crate::wire::{Wire, anybody, ours, segment, tcp_of};
+use crate::wire::{Wire, anybody, either, ours, segment, tcp_of};
 
 const FLOOD: Duration = Duration::from_secs(3);
 /// Nothing is kept of a segment without a connection.
@@ -19,7 +19,8 @@ const CLOSED: u16 = 9999;
 
 /// A segment with these flags from anybody to one of two ports.
 fn stray(rng: &mut fastrand::Rng, flags: impl Fn(&mut TcpHeader)) -> Vec<u8> {
-    let (from, to) = (anybody(rng), ours(if rng.bool() { ECHO } else { CLOSED }));
+    let to = SocketAddr::new(either(rng), if rng.bool() { ECHO } else { CLOSED });
+    let from = anybody(rng, to.ip());
     let (seq, ack) = (rng.u32(..), rng.u32(..));
     let header = |tcp: &mut TcpHeader| {
         (tcp.sequence_number, tcp.acknowledgment_number) = (seq, ack);

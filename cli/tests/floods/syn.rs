@@ -1,25 +1,27 @@
 //! Floods that open connections: T-01, T-02.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use etherparse::TcpHeader;
 
 use crate::scene::{Client, Clients, ECHO, Scene};
-use crate::wire::{anybody, ours, segment};
+use crate::wire::{anybody, either, segment};
 
 const FLOOD: Duration = Duration::from_secs(3);
 /// T-01: what a SYN flood may take.
 const MEMORY: u64 = 16 << 20;
 
-/// A SYN with the options of today's systems.
+/// A SYN with the options of today's systems, to one of the server's addresses.
 fn syn(rng: &mut fastrand::Rng) -> Vec<u8> {
     const OPTIONS: [u8; 20] = [2, 4, 5, 0xb4, 4, 2, 8, 10, 0, 0, 0, 1, 0, 0, 0, 0, 1, 3, 3, 7];
-    let (from, seq) = (anybody(rng), rng.u32(..));
+    let to = either(rng);
+    let (from, seq) = (anybody(rng, to), rng.u32(..));
     let header = |tcp: &mut TcpHeader| {
         (tcp.syn, tcp.sequence_number) = (true, seq);
         tcp.set_options_raw(&OPTIONS).unwrap();
     };
-    segment(from, ours(ECHO), header, &[])
+    segment(from, SocketAddr::new(to, ECHO), header, &[])
 }
 
 fn flood_of_syns(cookies: u8) {

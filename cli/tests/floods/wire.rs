@@ -163,18 +163,32 @@ pub(crate) fn ours(port: u16) -> SocketAddr {
     SocketAddr::new(OURS[0], port)
 }
 
-/// Somebody far away, each time another.
-pub(crate) fn anybody(rng: &mut fastrand::Rng) -> SocketAddr {
-    SocketAddr::from(([198, 18 + rng.u8(..2), rng.u8(..), rng.u8(1..255)], rng.u16(1024..)))
+/// Somebody far away who could write to this address, each time another.
+pub(crate) fn anybody(rng: &mut fastrand::Rng, to: IpAddr) -> SocketAddr {
+    let address: IpAddr = match to {
+        IpAddr::V4(_) => [198, 18 + rng.u8(..2), rng.u8(..), rng.u8(1..255)].into(),
+        IpAddr::V6(_) => (0x2001_0db8_u128 << 96 | u128::from(rng.u64(1..))).to_be_bytes().into(),
+    };
+    SocketAddr::new(address, rng.u16(1024..))
 }
 
-/// Packets of the kernel's own that went to the device: a row of names, and one of numbers.
+/// One of the server's addresses.
+pub(crate) fn either(rng: &mut fastrand::Rng) -> IpAddr {
+    OURS[usize::from(rng.bool())]
+}
+
+/// Packets of the kernel's own that went to the device.
 fn kernels() -> u64 {
+    let all = fs::read_to_string("/proc/thread-self/net/snmp6").unwrap();
+    let v6 = all.lines().find_map(|line| line.strip_prefix("Ip6OutRequests")).unwrap();
+    let v6: u64 = v6.trim().parse().unwrap();
+    // A row of names, and one of numbers.
     let all = fs::read_to_string("/proc/thread-self/net/snmp").unwrap();
     let mut rows = all.lines().filter_map(|line| line.strip_prefix("Ip:"));
     let (names, numbers) = (rows.next().unwrap(), rows.next().unwrap());
     let mut both = names.split_whitespace().zip(numbers.split_whitespace());
-    both.find(|(name, _)| *name == "OutRequests").unwrap().1.parse().unwrap()
+    let v4: u64 = both.find(|(name, _)| *name == "OutRequests").unwrap().1.parse().unwrap();
+    v4 + v6
 }
 
 /// Packets that left the device towards the stack, and that its queue had no room for.

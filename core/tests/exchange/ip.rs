@@ -10,6 +10,7 @@ use steadfast_core::wire::{Ecn, PROTOCOL_TCP, checksum, ipv4, ipv6};
 use steadfast_core::{ConnectOptions, Duration, Error, Event, ListenOptions};
 
 use crate::harness::{Test, each, ip, v4_header};
+use crate::synchronized::{in_each, stays};
 
 fn receive(t: &mut Test, packet: &[u8]) {
     t.stack.receive(t.now, packet);
@@ -492,5 +493,48 @@ fn extension_headers_are_skipped_8200_1() {
         let extended = ip(t.theirs(), t.ours(), 60, &body, Ecn::NotEct);
         receive(t, &extended);
         t.recv("S. seq 0 ack 1 <mss 1460>");
+    });
+}
+
+/// SA-EST-27, SA-EST-28, SA-FIN_WAIT_1-28, SA-FIN_WAIT_1-29, SA-CLOSING-23, SA-CLOSING-24, SA-LAST_ACK-23,
+/// SA-LAST_ACK-24 (5927-3): no ICMP error ends a synchronized connection.
+/// SHLD-25; SHLD-26 under RFC 5927.
+#[test]
+fn icmp_errors_are_soft_sa_est_27() {
+    in_each(&[State::Established, State::FinWait1, State::CloseWait, State::Closing, State::LastAck], |t| {
+        let state = t.state();
+        if matches!(state, State::Established | State::CloseWait) {
+            t.write(1);
+            t.recv_any().expect("a segment");
+            t.nxt += 1;
+        }
+        let hard = [ErrorKind::PortUnreachable, ErrorKind::ProtocolUnreachable, ErrorKind::AdminProhibited];
+        let soft = [ErrorKind::HostUnreachable, ErrorKind::NetworkUnreachable, ErrorKind::TimeExceeded];
+        for kind in hard.into_iter().chain(soft) {
+            t.icmp_error(kind, t.una);
+            assert_eq!(t.events(t.sock), Event::TROUBLE);
+            assert!(t.stack.take_error(t.sock).unwrap().is_some(), "MUST-47");
+            assert_eq!(t.state(), state);
+        }
+        // About what is not in flight: nothing (5927-1).
+        for seq in [t.una - 1, t.nxt] {
+            t.icmp_error(ErrorKind::PortUnreachable, seq);
+            t.icmp_error(ErrorKind::PacketTooBig { mtu: 1280 }, seq);
+        }
+        t.dropped(&[DropReason::IcmpNotInFlight; 4]);
+        stays(t, state);
+    });
+}
+
+/// SA-FIN_WAIT_2-28, SA-FIN_WAIT_2-29, SA-CLOSE_WAIT-22, SA-CLOSE_WAIT-23: with nothing in flight, nothing can be
+/// meant (5927-1).
+#[test]
+fn icmp_errors_about_nothing_in_flight_are_dropped_sa_fin_wait_2_28() {
+    in_each(&[State::Established, State::FinWait2, State::CloseWait], |t| {
+        let state = t.state();
+        t.icmp_error(ErrorKind::PortUnreachable, t.una);
+        t.icmp_error(ErrorKind::PacketTooBig { mtu: 1280 }, t.una);
+        t.dropped(&[DropReason::IcmpNotInFlight; 2]);
+        stays(t, state);
     });
 }

@@ -1,12 +1,13 @@
 //! The core as exchanges: one stack, segments made by hand on the other side, a clock that the test moves.
 //!
-//! A module per state of RFC 9293 §3.10.7, and for what crosses them: `synchronized` (rows that six states share),
-//! `carrying`, `windows` and `timestamps` (data), `living` (timers, limits, keepalive), `ip`. A test's name says the
+//! A module per state of RFC 9293 §3.10.7, and for what crosses them: `synchronized` (rows that six states share) and `calls`,
+//! `carrying`, `windows`, `timestamps` and `urgent` (data), `living` (timers, limits, keepalive), `ip`. A test's name says the
 //! behaviour and ends with a row of the decision tables (`SA-EST-03`: `sa_est_03`); where it stands for more, its comment
 //! lists them.
 
 #![allow(unreachable_pub, reason = "its modules are its own")]
 
+mod calls;
 mod carrying;
 mod closed;
 mod closing;
@@ -20,4 +21,5 @@ mod synchronized;
 mod text;
 mod time_wait;
 mod timestamps;
+mod urgent;
 mod windows;

@@ -3,18 +3,17 @@
 
 use steadfast_core::counters::DropReason;
 use steadfast_core::trace::State;
-use steadfast_core::wire::icmp::ErrorKind;
-use steadfast_core::{ConnectOptions, Error, Event, Shutdown};
+use steadfast_core::{Error, Event, Shutdown};
 
-use crate::harness::{BUFFER, PORT, Test, each, each_with};
+use crate::harness::{Test, each, each_with};
 
-const RECEIVING: [State; 3] = [State::Established, State::FinWait1, State::FinWait2];
-const HALF_CLOSED: [State; 3] = [State::CloseWait, State::Closing, State::LastAck];
-const ALL: [State; 6] =
+pub const RECEIVING: [State; 3] = [State::Established, State::FinWait1, State::FinWait2];
+pub const HALF_CLOSED: [State; 3] = [State::CloseWait, State::Closing, State::LastAck];
+pub const ALL: [State; 6] =
     [State::Established, State::FinWait1, State::FinWait2, State::CloseWait, State::Closing, State::LastAck];
 
 /// In each of the states, over both families, with and without timestamps.
-fn in_each(states: &[State], test: impl Fn(&mut Test)) {
+pub fn in_each(states: &[State], test: impl Fn(&mut Test)) {
     for state in states {
         println!("in {state}");
         each(|t| {
@@ -28,7 +27,7 @@ fn in_each(states: &[State], test: impl Fn(&mut Test)) {
 
 /// The connection is where it was.
 #[track_caller]
-fn stays(t: &mut Test, state: State) {
+pub fn stays(t: &mut Test, state: State) {
     assert_eq!(t.state(), state);
     assert_eq!(t.events(t.sock), Event::default());
 }
@@ -221,7 +220,7 @@ fn rst_with_the_number_of_the_fin_resets_sa_close_wait_06() {
 
 /// Fills the receive buffer. RCV.WND = 0.
 #[track_caller]
-fn close_window(t: &mut Test) {
+pub fn close_window(t: &mut Test) {
     while t.rcv < t.cur().edge {
         let end = (t.rcv + 1000).min(t.cur().edge);
         t.send(&format!(". seq {}:{end} ack {}", t.rcv, t.una));
@@ -778,229 +777,5 @@ fn the_fin_again_is_acknowledged_sa_close_wait_20() {
             t.recv_ack();
         }
         stays(t, state);
-    });
-}
-
-/// SA-EST-26, SA-FIN_WAIT_1-27, SA-FIN_WAIT_2-27 (MUST-31 to MUST-33, MUST-62).
-#[test]
-fn urgent_data_is_signalled_once_and_read_in_line_sa_est_26() {
-    in_each(&RECEIVING, |t| {
-        let (rcv, una) = (t.rcv, t.una);
-        t.send(&format!("PU. seq {rcv}:{} ack {una} urg 15", rcv + 10));
-        assert_eq!(t.events(t.sock), Event::READABLE | Event::URGENT);
-        assert_eq!(t.stack.readable(t.sock), Ok((10, 10)));
-        // The same run goes on, and further.
-        t.send(&format!("PU. seq {}:{} ack {una} urg 12", rcv + 10, rcv + 20));
-        assert_eq!(t.events(t.sock), Event::READABLE);
-        t.send(&format!("P. seq {}:{} ack {una}", rcv + 20, rcv + 30));
-        t.drain();
-        assert_eq!(t.stack.readable(t.sock), Ok((30, 22)));
-        t.read(30);
-        assert_eq!(t.stack.readable(t.sock), Ok((0, 0)));
-        // A pointer to what is behind us says nothing; a new run is told again.
-        t.events(t.sock);
-        t.send(&format!("U. seq {} ack {una} urg 0", rcv + 30));
-        assert_eq!(t.events(t.sock), Event::default());
-        t.send(&format!("U. seq {} ack {una} urg 1", rcv + 30));
-        assert_eq!(t.events(t.sock), Event::URGENT);
-        t.drain();
-    });
-}
-
-/// SA-CLOSE_WAIT-21, SA-CLOSING-22, SA-LAST_ACK-22.
-#[test]
-fn urg_after_the_fin_is_ignored_sa_close_wait_21() {
-    in_each(&HALF_CLOSED, |t| {
-        let state = t.state();
-        t.send(&format!("U. seq {} ack {} urg 9", t.rcv, t.una));
-        stays(t, state);
-    });
-}
-
-/// SA-EST-27, SA-EST-28, SA-FIN_WAIT_1-28, SA-FIN_WAIT_1-29, SA-CLOSING-23, SA-CLOSING-24, SA-LAST_ACK-23,
-/// SA-LAST_ACK-24 (5927-3): no ICMP error ends a synchronized connection.
-/// SHLD-25; SHLD-26 under RFC 5927.
-#[test]
-fn icmp_errors_are_soft_sa_est_27() {
-    in_each(&[State::Established, State::FinWait1, State::CloseWait, State::Closing, State::LastAck], |t| {
-        let state = t.state();
-        if matches!(state, State::Established | State::CloseWait) {
-            t.write(1);
-            t.recv_any().expect("a segment");
-            t.nxt += 1;
-        }
-        let hard = [ErrorKind::PortUnreachable, ErrorKind::ProtocolUnreachable, ErrorKind::AdminProhibited];
-        let soft = [ErrorKind::HostUnreachable, ErrorKind::NetworkUnreachable, ErrorKind::TimeExceeded];
-        for kind in hard.into_iter().chain(soft) {
-            t.icmp_error(kind, t.una);
-            assert_eq!(t.events(t.sock), Event::TROUBLE);
-            assert!(t.stack.take_error(t.sock).unwrap().is_some(), "MUST-47");
-            assert_eq!(t.state(), state);
-        }
-        // About what is not in flight: nothing (5927-1).
-        for seq in [t.una - 1, t.nxt] {
-            t.icmp_error(ErrorKind::PortUnreachable, seq);
-            t.icmp_error(ErrorKind::PacketTooBig { mtu: 1280 }, seq);
-        }
-        t.dropped(&[DropReason::IcmpNotInFlight; 4]);
-        stays(t, state);
-    });
-}
-
-/// SA-FIN_WAIT_2-28, SA-FIN_WAIT_2-29, SA-CLOSE_WAIT-22, SA-CLOSE_WAIT-23: with nothing in flight, nothing can be
-/// meant (5927-1).
-#[test]
-fn icmp_errors_about_nothing_in_flight_are_dropped_sa_fin_wait_2_28() {
-    in_each(&[State::Established, State::FinWait2, State::CloseWait], |t| {
-        let state = t.state();
-        t.icmp_error(ErrorKind::PortUnreachable, t.una);
-        t.icmp_error(ErrorKind::PacketTooBig { mtu: 1280 }, t.una);
-        t.dropped(&[DropReason::IcmpNotInFlight; 2]);
-        stays(t, state);
-    });
-}
-
-/// SA-EST-29, SA-FIN_WAIT_1-30, SA-FIN_WAIT_2-30, SA-CLOSE_WAIT-24, SA-CLOSING-25, SA-LAST_ACK-25.
-#[test]
-fn a_second_open_fails_sa_est_29() {
-    in_each(&ALL, |t| {
-        let options = ConnectOptions { local_port: Some(PORT), ..ConnectOptions::default() };
-        assert_eq!(t.stack.connect(t.now, t.remote(), options), Err(Error::AddrNotAvailable));
-    });
-}
-
-/// SA-FIN_WAIT_1-31, SA-FIN_WAIT_2-31, SA-CLOSING-26, SA-LAST_ACK-26: nothing can be written after the FIN.
-#[test]
-fn writing_after_our_fin_fails_sa_fin_wait_1_31() {
-    in_each(&[State::FinWait1, State::FinWait2, State::Closing, State::LastAck], |t| {
-        assert_eq!(t.try_write(1), Err(Error::BrokenPipe));
-    });
-}
-
-/// SA-EST-30, SA-CLOSE_WAIT-25.
-/// SHLD-28: as large as the MSS.
-#[test]
-fn what_is_written_is_sent_in_segments_sa_est_30() {
-    in_each(&[State::Established, State::CloseWait], |t| {
-        t.write(2500);
-        t.recv(&format!(". seq 101:1101 ack {}", t.rcv));
-        t.recv(&format!(". seq 1101:2101 ack {}", t.rcv));
-        // Nagle: what is not full waits for an acknowledgement.
-        t.recv_nothing();
-        t.send(&format!(". seq {} ack 2101", t.rcv));
-        t.recv(&format!("P. seq 2101:2601 ack {}", t.rcv));
-    });
-}
-
-/// SA-EST-31, SA-FIN_WAIT_1-32, SA-FIN_WAIT_2-32 (MUST-39): the window opens by a segment's worth.
-#[test]
-fn reading_opens_the_window_sa_est_31() {
-    in_each(&RECEIVING, |t| {
-        close_window(t);
-        // One byte too few are read for a segment of 1460 to fit.
-        let unread = t.stack.info(t.now, t.sock).unwrap().recv_q as u32;
-        t.read(unread - (BUFFER - 1459));
-        t.recv_nothing();
-        t.read(1);
-        t.recv(&format!(". seq {} ack {} win 1460", t.nxt, t.rcv));
-    });
-}
-
-/// SA-CLOSE_WAIT-26, SA-CLOSING-27, SA-LAST_ACK-27.
-#[test]
-fn what_came_before_the_fin_is_read_first_sa_close_wait_26() {
-    each(|t| {
-        t.reach(State::Established);
-        t.send("FP. seq 51:61 ack 101");
-        t.recv(". seq 101 ack 62");
-        assert_eq!(t.events(t.sock), Event::READABLE);
-        t.read(10);
-        assert_eq!(t.read_end(), Ok(0));
-        assert_eq!(t.read_end(), Ok(0));
-    });
-    in_each(&HALF_CLOSED, |t| {
-        assert_eq!(t.read_end(), Ok(0));
-    });
-}
-
-/// SA-EST-33, SA-CLOSE_WAIT-28, SA-FIN_WAIT_1-34, SA-FIN_WAIT_2-34 (SHLD-3).
-#[test]
-fn close_with_data_unread_resets_sa_est_33() {
-    in_each(&[State::Established, State::FinWait1, State::FinWait2], |t| {
-        t.send(&format!("P. seq {}:{} ack {}", t.rcv, t.rcv + 10, t.una));
-        t.rcv += 10;
-        t.recv_ack();
-        t.close();
-        t.recv_rst();
-        assert_eq!(t.tuple_state(), State::Closed);
-        assert_eq!(t.stack.counters().tcp_abort_on_close, 1);
-        let usage = t.stack.usage();
-        assert_eq!((usage.connections, usage.sockets, usage.orphans, usage.buffered), (0, 1, 0, 0));
-    });
-    each(|t| {
-        t.reach(State::Established);
-        t.send("FP. seq 51:61 ack 101");
-        t.recv(". seq 101 ack 62");
-        t.close();
-        t.recv("R. seq 101 ack 62");
-        assert_eq!(t.tuple_state(), State::Closed);
-    });
-}
-
-/// SA-EST-34, SA-FIN_WAIT_1-35, SA-FIN_WAIT_2-35, SA-CLOSE_WAIT-29: by ABORT and by linger 0.
-#[test]
-fn abort_resets_sa_est_34() {
-    for linger in [false, true] {
-        in_each(&[State::Established, State::FinWait1, State::FinWait2, State::CloseWait], |t| {
-            if linger {
-                t.set_options(|o| o.linger = Some(steadfast_core::Duration::ZERO));
-                t.close();
-            } else {
-                t.abort();
-            }
-            t.recv_rst();
-            assert_eq!(t.tuple_state(), State::Closed);
-            assert_eq!((t.stack.usage().timers, t.stack.usage().sockets), (0, 1));
-        });
-    }
-}
-
-/// What was sent and what waits is flushed; the RST comes after everything sent.
-#[test]
-fn abort_flushes_the_queues_sa_est_34() {
-    each(|t| {
-        t.reach(State::Established);
-        t.write(20_000);
-        let count = t.drain() as u32;
-        t.abort();
-        t.recv(&format!("R. seq {} ack 51", 101 + count * 1000));
-        assert_eq!(t.stack.usage().buffered, 0);
-    });
-}
-
-/// SA-CLOSING-29, SA-LAST_ACK-29: nothing is sent.
-#[test]
-fn abort_of_what_is_ending_is_silent_sa_closing_29() {
-    in_each(&[State::Closing, State::LastAck], |t| {
-        t.abort();
-        t.recv_nothing();
-        assert_eq!(t.tuple_state(), State::Closed);
-    });
-}
-
-/// SA-EST-35, SA-FIN_WAIT_1-36, SA-FIN_WAIT_2-36, SA-CLOSE_WAIT-30, SA-CLOSE_WAIT-35, SA-CLOSING-30, SA-LAST_ACK-30.
-#[test]
-fn status_tells_the_state_and_its_age_sa_est_35() {
-    in_each(&ALL, |t| {
-        t.wait(125);
-        let info = t.stack.info(t.now, t.sock).unwrap();
-        assert_eq!((info.state, info.local, info.remote), (t.state(), t.local(), t.remote()));
-        assert_eq!(info.state_age.as_millis(), 125);
-        assert_eq!((info.bytes_acked, info.bytes_received), (100, 50));
-        assert_eq!((info.unacked, info.timestamps, info.sack), (t.nxt - t.una, t.ts, true));
-        let all = t.stack.sockets(t.now);
-        let entry = all.iter().find(|s| s.socket == Some(t.sock)).unwrap();
-        assert_eq!((entry.state, entry.listener), (t.state(), Some(t.local())));
-        assert_eq!(entry.state_age.as_millis(), 125);
     });
 }

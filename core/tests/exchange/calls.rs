@@ -1,0 +1,152 @@
+//! What applications call on a synchronized connection, row by row.
+
+use steadfast_core::trace::State;
+use steadfast_core::{ConnectOptions, Error, Event};
+
+use crate::harness::{BUFFER, PORT, each};
+use crate::synchronized::{ALL, HALF_CLOSED, RECEIVING, close_window, in_each};
+
+/// SA-EST-29, SA-FIN_WAIT_1-30, SA-FIN_WAIT_2-30, SA-CLOSE_WAIT-24, SA-CLOSING-25, SA-LAST_ACK-25.
+#[test]
+fn a_second_open_fails_sa_est_29() {
+    in_each(&ALL, |t| {
+        let options = ConnectOptions { local_port: Some(PORT), ..ConnectOptions::default() };
+        assert_eq!(t.stack.connect(t.now, t.remote(), options), Err(Error::AddrNotAvailable));
+    });
+}
+
+/// SA-FIN_WAIT_1-31, SA-FIN_WAIT_2-31, SA-CLOSING-26, SA-LAST_ACK-26: nothing can be written after the FIN.
+#[test]
+fn writing_after_our_fin_fails_sa_fin_wait_1_31() {
+    in_each(&[State::FinWait1, State::FinWait2, State::Closing, State::LastAck], |t| {
+        assert_eq!(t.try_write(1), Err(Error::BrokenPipe));
+    });
+}
+
+/// SA-EST-30, SA-CLOSE_WAIT-25.
+/// SHLD-28: as large as the MSS.
+#[test]
+fn what_is_written_is_sent_in_segments_sa_est_30() {
+    in_each(&[State::Established, State::CloseWait], |t| {
+        t.write(2500);
+        t.recv(&format!(". seq 101:1101 ack {}", t.rcv));
+        t.recv(&format!(". seq 1101:2101 ack {}", t.rcv));
+        // Nagle: what is not full waits for an acknowledgement.
+        t.recv_nothing();
+        t.send(&format!(". seq {} ack 2101", t.rcv));
+        t.recv(&format!("P. seq 2101:2601 ack {}", t.rcv));
+    });
+}
+
+/// SA-EST-31, SA-FIN_WAIT_1-32, SA-FIN_WAIT_2-32 (MUST-39): the window opens by a segment's worth.
+#[test]
+fn reading_opens_the_window_sa_est_31() {
+    in_each(&RECEIVING, |t| {
+        close_window(t);
+        // One byte too few are read for a segment of 1460 to fit.
+        let unread = t.stack.info(t.now, t.sock).unwrap().recv_q as u32;
+        t.read(unread - (BUFFER - 1459));
+        t.recv_nothing();
+        t.read(1);
+        t.recv(&format!(". seq {} ack {} win 1460", t.nxt, t.rcv));
+    });
+}
+
+/// SA-CLOSE_WAIT-26, SA-CLOSING-27, SA-LAST_ACK-27.
+#[test]
+fn what_came_before_the_fin_is_read_first_sa_close_wait_26() {
+    each(|t| {
+        t.reach(State::Established);
+        t.send("FP. seq 51:61 ack 101");
+        t.recv(". seq 101 ack 62");
+        assert_eq!(t.events(t.sock), Event::READABLE);
+        t.read(10);
+        assert_eq!(t.read_end(), Ok(0));
+        assert_eq!(t.read_end(), Ok(0));
+    });
+    in_each(&HALF_CLOSED, |t| {
+        assert_eq!(t.read_end(), Ok(0));
+    });
+}
+
+/// SA-EST-33, SA-CLOSE_WAIT-28, SA-FIN_WAIT_1-34, SA-FIN_WAIT_2-34 (SHLD-3).
+#[test]
+fn close_with_data_unread_resets_sa_est_33() {
+    in_each(&[State::Established, State::FinWait1, State::FinWait2], |t| {
+        t.send(&format!("P. seq {}:{} ack {}", t.rcv, t.rcv + 10, t.una));
+        t.rcv += 10;
+        t.recv_ack();
+        t.close();
+        t.recv_rst();
+        assert_eq!(t.tuple_state(), State::Closed);
+        assert_eq!(t.stack.counters().tcp_abort_on_close, 1);
+        let usage = t.stack.usage();
+        assert_eq!((usage.connections, usage.sockets, usage.orphans, usage.buffered), (0, 1, 0, 0));
+    });
+    each(|t| {
+        t.reach(State::Established);
+        t.send("FP. seq 51:61 ack 101");
+        t.recv(". seq 101 ack 62");
+        t.close();
+        t.recv("R. seq 101 ack 62");
+        assert_eq!(t.tuple_state(), State::Closed);
+    });
+}
+
+/// SA-EST-34, SA-FIN_WAIT_1-35, SA-FIN_WAIT_2-35, SA-CLOSE_WAIT-29: by ABORT and by linger 0.
+#[test]
+fn abort_resets_sa_est_34() {
+    for linger in [false, true] {
+        in_each(&[State::Established, State::FinWait1, State::FinWait2, State::CloseWait], |t| {
+            if linger {
+                t.set_options(|o| o.linger = Some(steadfast_core::Duration::ZERO));
+                t.close();
+            } else {
+                t.abort();
+            }
+            t.recv_rst();
+            assert_eq!(t.tuple_state(), State::Closed);
+            assert_eq!((t.stack.usage().timers, t.stack.usage().sockets), (0, 1));
+        });
+    }
+}
+
+/// What was sent and what waits is flushed; the RST comes after everything sent.
+#[test]
+fn abort_flushes_the_queues_sa_est_34() {
+    each(|t| {
+        t.reach(State::Established);
+        t.write(20_000);
+        let count = t.drain() as u32;
+        t.abort();
+        t.recv(&format!("R. seq {} ack 51", 101 + count * 1000));
+        assert_eq!(t.stack.usage().buffered, 0);
+    });
+}
+
+/// SA-CLOSING-29, SA-LAST_ACK-29: nothing is sent.
+#[test]
+fn abort_of_what_is_ending_is_silent_sa_closing_29() {
+    in_each(&[State::Closing, State::LastAck], |t| {
+        t.abort();
+        t.recv_nothing();
+        assert_eq!(t.tuple_state(), State::Closed);
+    });
+}
+
+/// SA-EST-35, SA-FIN_WAIT_1-36, SA-FIN_WAIT_2-36, SA-CLOSE_WAIT-30, SA-CLOSE_WAIT-35, SA-CLOSING-30, SA-LAST_ACK-30.
+#[test]
+fn status_tells_the_state_and_its_age_sa_est_35() {
+    in_each(&ALL, |t| {
+        t.wait(125);
+        let info = t.stack.info(t.now, t.sock).unwrap();
+        assert_eq!((info.state, info.local, info.remote), (t.state(), t.local(), t.remote()));
+        assert_eq!(info.state_age.as_millis(), 125);
+        assert_eq!((info.bytes_acked, info.bytes_received), (100, 50));
+        assert_eq!((info.unacked, info.timestamps, info.sack), (t.nxt - t.una, t.ts, true));
+        let all = t.stack.sockets(t.now);
+        let entry = all.iter().find(|s| s.socket == Some(t.sock)).unwrap();
+        assert_eq!((entry.state, entry.listener), (t.state(), Some(t.local())));
+        assert_eq!(entry.state_age.as_millis(), 125);
+    });
+}
