@@ -7,13 +7,12 @@
 mod namespace;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::namespace::enter_namespace;
+use crate::namespace::{enter_namespace, refused_without_rights};
 
 /// Judged with our stack as C and as S.
 const BOTH: &str = "N1 N2 N3 N4 N5 N6 N7 H1 H1b H2 H2b H3a H3b H5 H6 H7a H7d H8a H8b H9a H11 T1 T2 T3a T3b T4a T4c T5 T6b \
@@ -115,22 +114,6 @@ fn what_cannot_be_run_is_one_clear_line_and_status_2() {
 
 #[test]
 fn without_the_right_to_make_a_namespace_one_line_says_so() {
-    let binary = env!("CARGO_BIN_EXE_steadfast");
-    let args = ["lab", "run", "N1", "--against", "kernel"];
-    let output = if nix::unistd::geteuid().is_root() {
-        // Where everybody may reach it, unlike perhaps the directory of the build.
-        let dir = tempfile::tempdir().unwrap();
-        std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
-        let copy = dir.path().join("steadfast");
-        std::fs::copy(binary, &copy).unwrap();
-        let nobody =
-            ["--reuid=65534", "--regid=65534", "--clear-groups", "--inh-caps=-all", "--bounding-set=-all"];
-        Command::new("setpriv").args(nobody).arg(&copy).args(args).output().unwrap()
-    } else {
-        Command::new(binary).args(args).output().unwrap()
-    };
-    let stderr = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(output.status.code(), Some(2), "{stderr}");
-    assert_eq!(stderr.lines().count(), 1, "{stderr}");
+    let stderr = refused_without_rights("lab run N1 --against kernel");
     assert!(stderr.starts_with("steadfast: --against kernel needs "), "{stderr}");
 }

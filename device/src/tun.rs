@@ -120,7 +120,8 @@ impl Tun {
     }
 }
 
-/// For programs with a loop of their own: the file does not block, and each read or write is one packet.
+/// For programs with a loop of their own: the file does not block, and each read or write is one packet. Unless
+/// [`TunOptions::offload`] is off, a `virtio_net_hdr` stands before it, and it may be a super-segment.
 impl AsFd for Tun {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.get_ref().as_fd()

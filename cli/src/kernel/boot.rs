@@ -63,8 +63,6 @@ pub(super) fn boot(boot: &Boot) -> Result<Box<dyn Foreign>, String> {
     let runtime = runtime.map_err(|e| format!("cannot start the runtime: {e}"))?;
     let mut options = TunOptions::new("sf0");
     options.mtu = Some(boot.mtu);
-    // Faults act on segments as they are on a wire.
-    options.offload = false;
     options.host = vec![(boot.v4, 24), (boot.v6, 64)];
     // Faults strike packets as they are on a wire.
     options.offload = false;

@@ -5,6 +5,8 @@
 
 mod captures;
 mod many;
+// Not all of it is used here.
+#[allow(dead_code)]
 #[path = "../tun/namespace.rs"]
 mod namespace;
 mod pace;

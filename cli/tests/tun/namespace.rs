@@ -1,6 +1,8 @@
 //! A network namespace of the test's own, and programs in it.
 
+use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{self, Receiver};
@@ -43,6 +45,28 @@ fn try_enter(tools: &[&str]) -> Result<(), String> {
         return Err(format!("{tool} is not installed"));
     }
     unshare(CloneFlags::CLONE_NEWNET).map_err(|e| format!("no network namespace can be made: {e}"))
+}
+
+/// What our tool says, in one line and with status 2, to who may neither make a namespace nor a device: to anybody,
+/// and to root without the rights of root.
+pub(crate) fn refused_without_rights(args: &str) -> String {
+    let (binary, args) = (env!("CARGO_BIN_EXE_steadfast"), args.split(' '));
+    let output = if geteuid().is_root() {
+        // Where everybody may reach it, unlike perhaps the directory of the build.
+        let dir = tempfile::tempdir().unwrap();
+        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        let copy = dir.path().join("steadfast");
+        fs::copy(binary, &copy).unwrap();
+        let nobody =
+            ["--reuid=65534", "--regid=65534", "--clear-groups", "--inh-caps=-all", "--bounding-set=-all"];
+        Command::new("setpriv").args(nobody).arg(&copy).args(args).output().unwrap()
+    } else {
+        Command::new(binary).args(args).output().unwrap()
+    };
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{stderr}");
+    assert_eq!(stderr.lines().count(), 1, "{stderr}");
+    stderr
 }
 
 /// Our tool, with both ends of its device given.
