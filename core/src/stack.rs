@@ -27,14 +27,14 @@ use crate::table::Table;
 use crate::tcp::fast_open::CookieCache;
 use crate::tcp::input::{Closed, Outcome};
 use crate::tcp::listen::{HalfOpen, Listener};
-use crate::tcp::segment::{Answer, Segment};
+use crate::tcp::segment::{Answer, Outgoing, Segment};
 use crate::tcp::syn_sent::Opening;
-use crate::tcp::tcb::{Connection, Env, Origin, Timers};
+use crate::tcp::tcb::{Armed, Connection, Env, Origin};
 use crate::tcp::time_wait::{self, Peers, TimeWait, TimeWaits};
 use crate::time::{Duration, Instant, Tick};
-use crate::timer::{TimerId, Wheel};
+use crate::timer::Wheel;
 use crate::trace::{State, Trace, TraceEvent, TraceKind};
-use crate::wire::tcp::{Flags, Options};
+use crate::wire::tcp::{Flags, Header, Options};
 
 use self::outbound::Train;
 
@@ -150,6 +150,8 @@ pub struct Stack {
     connections: Table<Connection>,
     /// The connection that the last segment was for.
     train_in: u32,
+    /// The last segment that was sent, or the next one while it is made.
+    outgoing: Outgoing,
     /// What the last segment of new data began; whatever happens to its connection ends it.
     train_out: Option<Train>,
     time_waits: TimeWaits,
@@ -271,6 +273,7 @@ impl Stack {
             openings: Table::default(),
             connections: Table::default(),
             train_in: 0,
+            outgoing: Outgoing::bare(Header::default()),
             train_out: None,
             time_waits: TimeWaits::default(),
             gave_way: BTreeMap::new(),
@@ -398,7 +401,7 @@ impl Stack {
         let connection = self.connections.remove(index);
         let tcb = &connection.tcb;
         self.displace(&tcb.tuple, FlowRef::Connection(index));
-        self.wheel.remove(tcb.timers.node);
+        self.wheel.remove(connection.armed.node);
         self.buffered -= connection.held();
         if connection.is_orphan() {
             self.orphans -= 1;
@@ -425,24 +428,16 @@ impl Stack {
         }
     }
 
-    /// Runs a handler on a connection and puts the connection in order afterwards.
+    /// Runs a handler on a connection and puts the connection in order afterwards: arms its timer, queues it if it has
+    /// something to send, and tells the application what changed.
     fn with_connection<R>(&mut self, index: u32, run: impl FnOnce(&mut Connection, &mut Env<'_>) -> R) -> R {
         self.end_train(index);
         let connection = &mut self.connections[index];
         let before = connection.held();
         let result = run(connection, &mut env!(self));
         self.buffered = self.buffered + connection.held() - before;
-        self.settle(index);
-        result
-    }
-
-    /// Tells the application what changed, arms the timer, and queues the connection if it has something to send.
-    fn settle(&mut self, index: u32) {
-        let Stack { connections, wheel, .. } = self;
-        let connection = &mut connections[index];
-        let events = std::mem::take(&mut connection.events);
-        let socket = connection.socket;
-        arm(wheel, index, &mut connection.tcb.timers);
+        arm(&mut self.wheel, index, connection);
+        let (socket, events) = (connection.socket, std::mem::take(&mut connection.events));
         if !connection.queued && connection.wants_to_send() {
             connection.queued = true;
             self.make_ready(FlowRef::Connection(index));
@@ -450,6 +445,7 @@ impl Stack {
         if !events.is_empty() {
             self.notify(socket, events);
         }
+        result
     }
 
     /// Does to the tables what a handler of this connection asked for.
@@ -687,17 +683,20 @@ impl Stack {
     }
 }
 
-/// The wheel's node of a connection: at or before its earliest deadline. One that is too early stays; it fires,
-/// finds nothing due, and is armed anew.
-fn arm(wheel: &mut Wheel, index: u32, timers: &mut Timers) {
-    let Some(earliest) = timers.earliest() else { return };
-    if timers.node != TimerId::NONE {
-        if wheel.tick(timers.node).is_due(earliest) {
-            return;
-        }
-        wheel.remove(timers.node);
+/// Tells the wheel of the earliest deadline of a connection, if that comes before what it was told. A node that is too
+/// early stays: it fires, finds nothing due, and is armed anew.
+#[inline]
+fn arm(wheel: &mut Wheel, index: u32, connection: &mut Connection) {
+    if connection.tcb.timers.want_arming(&connection.armed) {
+        arm_anew(wheel, index, connection);
     }
-    timers.node = wheel.insert(earliest, PackedRef::from(FlowRef::Connection(index)).0);
+}
+
+fn arm_anew(wheel: &mut Wheel, index: u32, connection: &mut Connection) {
+    let Some(tick) = connection.tcb.timers.earliest() else { return };
+    wheel.remove(connection.armed.node);
+    let node = wheel.insert(tick, PackedRef::from(FlowRef::Connection(index)).0);
+    connection.armed = Armed { node, tick };
 }
 
 #[cfg(test)]

@@ -65,12 +65,15 @@ impl Wheel {
         }
     }
 
-    pub(crate) fn tick(&self, id: TimerId) -> Tick {
-        self.nodes[id.0].tick
+    /// Takes out one timer that is due at `now`, and gives its target. `None`: no more are.
+    #[inline]
+    pub(crate) fn pop(&mut self, now: Tick) -> Option<u32> {
+        // As nearly always: the tick is that of the last call, and nothing was armed for it since.
+        let current = 1 << (now.0 as usize % SLOTS);
+        if now == self.now && self.occupied[0] & current == 0 { None } else { self.pop_due(now) }
     }
 
-    /// Takes out one timer that is due at `now`, and gives its target. `None`: no more are.
-    pub(crate) fn pop(&mut self, now: Tick) -> Option<u32> {
+    fn pop_due(&mut self, now: Tick) -> Option<u32> {
         while let Some((level, slot, start)) = self.first_slot() {
             if !start.is_due(now) {
                 break;

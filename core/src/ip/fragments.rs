@@ -174,6 +174,11 @@ impl Fragments {
         }
     }
 
+    #[inline]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.datagrams.is_empty()
+    }
+
     /// Incomplete datagrams, condemned ones included.
     pub(crate) fn len(&self) -> usize {
         self.datagrams.len()

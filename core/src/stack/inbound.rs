@@ -290,7 +290,7 @@ impl Stack {
                 if let Some(socket) = self.sockets.get_mut(socket) {
                     socket.kind = SocketKind::Connection(index);
                 }
-                self.settle(index);
+                self.with_connection(index, |_, _| ());
             }
         }
     }

@@ -8,16 +8,15 @@ use crate::tcp::tcb::Env;
 use crate::time::{Instant, Tick};
 use crate::trace::TraceKind;
 use crate::wire::checksum::Sum;
-use crate::wire::tcp::{self, Header, OptionLayout};
+use crate::wire::tcp::{self, Header, Options};
 use crate::wire::{Ecn, PROTOCOL_TCP, ipv4, ipv6};
 
-/// Full segments of new data that follow one another.
+/// Full segments of new data that follow one another. The last one is still in [`Stack::outgoing`].
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Train {
     pub(super) index: u32,
     /// When it began: later its timestamps would be others.
     tick: Tick,
-    last: Outgoing,
 }
 
 /// What of the IP header a connection decides.
@@ -73,62 +72,61 @@ impl Stack {
             ack: answer.ack,
             flags: answer.flags,
             window: answer.window,
-            options: answer.options,
+            options: Options { layout: self.config.tcp_option_layout, ..answer.options },
             ..Header::default()
         };
-        let outgoing =
-            Outgoing { header, offset: 0, payload_len: 0, segment_size: None, ecn: Ecn::NotEct, train: 0 };
+        self.train_out = None;
+        self.outgoing = Outgoing::bare(header);
         let ip = IpFields { ttl: self.config.ip_default_ttl, dscp: 0, ecn: Ecn::NotEct };
-        note_sent(&mut env!(self), &answer.tuple, &outgoing);
-        let offload = self.interface.checksum_offload;
-        emit(&answer.tuple, &outgoing, &ip, &Rope::default(), offload, self.config.tcp_option_layout, frame)
+        note_sent(&mut env!(self), &answer.tuple, &self.outgoing);
+        emit(&answer.tuple, &self.outgoing, &ip, &Rope::default(), self.interface.checksum_offload, frame)
     }
 
     fn transmit_connection(&mut self, index: u32, frame: &mut [u8]) -> Option<Transmit> {
         let connection = self.connections.get_mut(index)?;
         let tick = Tick::at(self.now);
-        let train = self.train_out.take().filter(|train| train.index == index && train.tick == tick);
-        let outgoing = match train {
-            Some(mut train) => {
-                connection.follow(&mut train.last);
-                Some(train.last)
+        let train = self.train_out.take();
+        if train.is_some_and(|train| train.index == index && train.tick == tick) {
+            connection.follow(&mut self.outgoing);
+        } else {
+            let offload = self.interface.segmentation_offload;
+            let any = connection.next_segment(offload, &mut self.outgoing, &mut env!(self));
+            arm(&mut self.wheel, index, connection);
+            connection.queued = any && connection.wants_to_send();
+            if !any {
+                return None;
             }
-            None => {
-                let offload = self.interface.segmentation_offload;
-                let outgoing = connection.next_segment(offload, &mut env!(self));
-                arm(&mut self.wheel, index, &mut connection.tcb.timers);
-                connection.queued = outgoing.is_some() && connection.wants_to_send();
-                outgoing
-            }
-        };
+        }
         if connection.queued {
             // What there is more waits for its next turn behind the others.
             self.ready.push_back(FlowRef::Connection(index).into());
         }
-        let outgoing = outgoing?;
-        self.train_out = (outgoing.train > 0).then_some(Train { index, tick, last: outgoing });
+        self.train_out = (self.outgoing.train > 0).then_some(Train { index, tick });
         self.counters.out_requests += 1;
-        let tuple = connection.tcb.tuple;
-        note_sent(&mut env!(self), &tuple, &outgoing);
-        let ip = IpFields { ttl: connection.options.ttl, dscp: connection.options.dscp, ecn: outgoing.ecn };
+        let tuple = &connection.tcb.tuple;
+        note_sent(&mut env!(self), tuple, &self.outgoing);
+        let ip =
+            IpFields { ttl: connection.options.ttl, dscp: connection.options.dscp, ecn: self.outgoing.ecn };
         let checksum_offload = self.interface.checksum_offload;
-        let layout = self.config.tcp_option_layout;
-        Some(emit(&tuple, &outgoing, &ip, &connection.send_queue, checksum_offload, layout, frame))
+        Some(emit(tuple, &self.outgoing, &ip, &connection.send_queue, checksum_offload, frame))
     }
 
     fn transmit_opening(&mut self, index: u32, frame: &mut [u8]) -> Option<Transmit> {
         let opening = self.openings.get_mut(index)?;
         opening.queued = false;
-        let outgoing = opening.next_segment(&mut env!(self))?;
+        self.train_out = None;
+        if !opening.next_segment(&mut self.outgoing, &mut env!(self)) {
+            return None;
+        }
         self.counters.out_requests += 1;
         let deadline = Tick::after(self.now, opening.wait(self.now, &self.config));
         self.wheel.remove(opening.timer);
         let target = PackedRef::from(FlowRef::Opening(index)).0;
         opening.timer = self.wheel.insert(deadline, target);
         let ip = IpFields { ttl: opening.options.ttl, dscp: opening.options.dscp, ecn: Ecn::NotEct };
-        note_sent(&mut env!(self), &opening.tuple, &outgoing);
-        let (offload, layout) = (self.interface.checksum_offload, self.config.tcp_option_layout);
-        Some(emit(&opening.tuple, &outgoing, &ip, &opening.send_queue, offload, layout, frame))
+        note_sent(&mut env!(self), &opening.tuple, &self.outgoing);
+        let offload = self.interface.checksum_offload;
+        Some(emit(&opening.tuple, &self.outgoing, &ip, &opening.send_queue, offload, frame))
     }
 }
 
@@ -147,11 +145,9 @@ fn emit(
     ip: &IpFields,
     queue: &Rope,
     checksum_offload: bool,
-    layout: OptionLayout,
     frame: &mut [u8],
 ) -> Transmit {
-    let mut header = outgoing.header;
-    header.options.layout = layout;
+    let header = &outgoing.header;
     let header_len = header.header_len();
     let segment_len = header_len + outgoing.payload_len;
     let ip_len = emit_ip(tuple, ip, segment_len, frame);

@@ -45,7 +45,7 @@ impl Stack {
     }
 
     fn connection_timer(&mut self, index: u32) {
-        self.connections[index].tcb.timers.node = TimerId::NONE;
+        self.connections[index].armed.node = TimerId::NONE;
         let outcome = self.with_connection(index, |connection, env| connection.run_timers(env));
         self.apply(index, outcome, None);
     }
@@ -105,7 +105,14 @@ impl Stack {
         }
     }
 
+    #[inline]
     pub(super) fn expire_fragments(&mut self) {
+        if !self.fragments.is_empty() {
+            self.expire_some_fragments();
+        }
+    }
+
+    fn expire_some_fragments(&mut self) {
         while let Some(expired) = self.fragments.expire(self.now) {
             self.counters.reasm_timeout += 1;
             self.counters.reasm_fails += 1;

@@ -93,7 +93,13 @@ impl Connection {
 
     /// Whether a path MTU probe should go out (4821-1, 8899-2, RFC 4821 §7.4). `unsent` bytes wait, `window` bytes the
     /// peer takes, `room` congestion control lets out.
+    #[inline]
     pub(crate) fn next_mtu_probe(&mut self, unsent: usize, window: u32, room: u32, env: &Env<'_>) -> Probe {
+        let off = self.probing.is_none() && env.config.tcp_mtu_probing != 2;
+        if off { Probe::No } else { self.next_step_of_search(unsent, window, room, env) }
+    }
+
+    fn next_step_of_search(&mut self, unsent: usize, window: u32, room: u32, env: &Env<'_>) -> Probe {
         if self.probing.is_none() && env.config.tcp_mtu_probing == 2 {
             let next_at = Deadline::at(env.tick());
             let (low, high) = (self.tcb.snd.pmtu, env.interface_mtu);

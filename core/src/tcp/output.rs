@@ -18,16 +18,21 @@ use crate::wire::tcp::{Flags, Header, MAX_OPTIONS_LEN, Options, SackBlocks};
 const SUPER_PAYLOAD: usize = 65_535 - 20 - 20 - MAX_OPTIONS_LEN;
 
 impl Connection {
-    /// What is to be sent now, taken for sent. `None`: nothing; the connection need not be asked again before
-    /// something happens to it.
-    pub(crate) fn next_segment(&mut self, segmentation_offload: bool, env: &mut Env<'_>) -> Option<Outgoing> {
+    /// Puts what is to be sent now into `out` and takes it for sent. `false`: nothing; the connection need not be asked
+    /// again before something happens to it.
+    pub(crate) fn next_segment(
+        &mut self,
+        segmentation_offload: bool,
+        out: &mut Outgoing,
+        env: &mut Env<'_>,
+    ) -> bool {
         if self.tcb.state == State::SynReceived {
-            return self.next_in_handshake(env);
+            return self.next_in_handshake(out, env);
         }
-        self.next_retransmission(env)
-            .or_else(|| self.next_data(segmentation_offload, env))
-            .or_else(|| self.next_probe(env))
-            .or_else(|| self.next_ack(env))
+        self.next_retransmission(out, env)
+            || self.next_data(segmentation_offload, out, env)
+            || self.next_probe(out, env)
+            || self.next_ack(out, env)
     }
 
     /// Whether asking [`next_segment`](Connection::next_segment) may give something that waiting does not.
@@ -42,21 +47,23 @@ impl Connection {
             || (snd.fin_queued && !snd.fin_sent)
     }
 
-    fn next_in_handshake(&mut self, env: &mut Env<'_>) -> Option<Outgoing> {
+    fn next_in_handshake(&mut self, out: &mut Outgoing, env: &mut Env<'_>) -> bool {
         if std::mem::take(&mut self.tcb.snd.syn_pending) {
-            return Some(self.syn_ack(env));
+            self.syn_ack(out, env);
+            return true;
         }
         // A Fast Open connection acknowledges data before the third segment.
-        self.next_ack(env)
+        self.next_ack(out, env)
     }
 
-    fn syn_ack(&mut self, env: &mut Env<'_>) -> Outgoing {
+    fn syn_ack(&mut self, out: &mut Outgoing, env: &mut Env<'_>) {
         let wscale = self.tcb.snd.wscale_on.then_some(self.tcb.rcv.wscale);
         let options = Options {
             mss: Some(self.tcb.rcv.adv_mss),
             window_scale: wscale,
             sack_permitted: self.tcb.snd.sack,
             timestamps: self.timestamps(env),
+            layout: env.config.tcp_option_layout,
             ..Options::default()
         };
         let mut flags = Flags::SYN | Flags::ACK;
@@ -67,14 +74,22 @@ impl Connection {
         self.tcb.ack.now = false;
         self.tcb.rcv.last_ack_sent = self.tcb.rcv.nxt;
         let seq = self.tcb.snd.iss;
-        let header = Header { seq, ack: self.tcb.rcv.nxt, flags, window, options, ..self.header() };
-        Outgoing { header, offset: 0, payload_len: 0, segment_size: None, ecn: Ecn::NotEct, train: 0 }
+        *out = Outgoing::bare(Header { seq, ack: self.tcb.rcv.nxt, flags, window, options, ..self.header() });
     }
 
     /// Rule 1 of NextSeg (RFC 6675), the go-back of a timeout, and the holes of NewReno.
-    fn next_retransmission(&mut self, env: &mut Env<'_>) -> Option<Outgoing> {
+    #[inline]
+    fn next_retransmission(&mut self, out: &mut Outgoing, env: &mut Env<'_>) -> bool {
         // As nearly always: nothing is lost.
-        self.recovery.as_ref()?;
+        let hole = if self.recovery.is_some() { self.next_hole(env) } else { None };
+        if let Some((start, len)) = hole {
+            self.resend(start, len, out, env);
+        }
+        hole.is_some()
+    }
+
+    /// Where what is to be sent again begins, and its length.
+    fn next_hole(&mut self, env: &mut Env<'_>) -> Option<(SeqNum, u32)> {
         let (una, nxt, recover) = (self.tcb.snd.una, self.tcb.snd.nxt, self.tcb.snd.recover);
         let (mss, full) = (u32::from(self.payload_mss()), u32::from(self.payload_len_limit()));
         let threshold = u32::from(env.config.tcp_reordering);
@@ -104,10 +119,10 @@ impl Connection {
         } else {
             env.counters.tcp_fast_retrans += 1;
         }
-        Some(self.resend(start, len, env))
+        Some((start, len))
     }
 
-    fn resend(&mut self, start: SeqNum, len: u32, env: &mut Env<'_>) -> Outgoing {
+    fn resend(&mut self, start: SeqNum, len: u32, out: &mut Outgoing, env: &mut Env<'_>) {
         env.counters.retrans_segs += 1;
         self.total_retrans += 1;
         self.tcb.rtt.cancel();
@@ -117,16 +132,16 @@ impl Connection {
         let fin = self.tcb.snd.fin_sent && start + len == self.tcb.snd.nxt;
         let payload = len - u32::from(fin);
         let flags = if fin { Flags::FIN } else { Flags::default() };
-        self.data_segment(start, payload as usize, flags, env)
+        self.data_segment(start, payload as usize, flags, out, env);
     }
 
     /// New data and the FIN, as far as the peer's window, congestion control, Nagle and silly-window avoidance
     /// let them.
-    fn next_data(&mut self, segmentation_offload: bool, env: &mut Env<'_>) -> Option<Outgoing> {
+    fn next_data(&mut self, segmentation_offload: bool, out: &mut Outgoing, env: &mut Env<'_>) -> bool {
         let unsent = self.unsent();
         let fin_due = self.tcb.snd.fin_queued && !self.tcb.snd.fin_sent;
         if (unsent == 0 && !fin_due) || !self.may_send_now() {
-            return None;
+            return false;
         }
         self.restart_after_idle(env);
         let nxt = self.tcb.snd.nxt;
@@ -136,9 +151,10 @@ impl Connection {
         let mss = usize::from(self.payload_len_limit());
         match self.next_mtu_probe(unsent, window, room, env) {
             Probe::No => {}
-            Probe::Soon => return None,
+            Probe::Soon => return false,
             Probe::Now(payload) => {
-                return Some(self.first_transmission(payload, Flags::default(), None, env));
+                self.first_transmission(payload, Flags::default(), None, out, env);
+                return true;
             }
         }
         let limit = if segmentation_offload { (SUPER_PAYLOAD / mss).max(1) * mss } else { mss };
@@ -157,17 +173,17 @@ impl Connection {
                 // Nobody will answer what is not sent: probe, or send it after all when the time is over.
                 self.arm_persist(env);
             }
-            return None;
+            return false;
         }
         let flags = if fin { Flags::FIN } else { Flags::default() };
         let segment_size = (payload > mss).then_some(mss as u16);
-        let mut outgoing = self.first_transmission(payload, flags, segment_size, env);
-        if payload == mss && limit == mss && self.is_plain(&outgoing) {
+        self.first_transmission(payload, flags, segment_size, out, env);
+        if payload == mss && limit == mss && self.is_plain(out) {
             // The last byte of the queue has a PSH on its segment, so that one does not look like the others.
             let like_it = allowed.min(room as usize).min(unsent - 1) / mss;
-            outgoing.train = like_it.saturating_sub(1) as u32;
+            out.train = like_it.saturating_sub(1) as u32;
         }
-        Some(outgoing)
+        true
     }
 
     /// Whether a segment is one of many: nothing in it or in the connection is for once.
@@ -194,7 +210,13 @@ impl Connection {
     }
 
     /// The payload of a full segment that leaves now: SACK blocks take their room too (MUST-16).
+    #[inline]
     fn payload_len_limit(&self) -> u16 {
+        let nothing_to_tell = self.reassembly.is_none() && self.tcb.ack.dsack.0 == self.tcb.ack.dsack.1;
+        if nothing_to_tell { self.payload_mss() } else { self.payload_len_beside_sack() }
+    }
+
+    fn payload_len_beside_sack(&self) -> u16 {
         let duplicate = usize::from(self.tcb.ack.dsack.0 != self.tcb.ack.dsack.1);
         let blocks = duplicate + self.reassembly.as_ref().map_or(0, |r| r.sack_blocks().count());
         let most = if self.tcb.ts.on { 3 } else { SackBlocks::MAX };
@@ -244,11 +266,11 @@ impl Connection {
     /// Idle for longer than an RTO: the window that was earned says nothing about the path any more (5681-12).
     fn restart_after_idle(&mut self, env: &Env<'_>) {
         let started = self.tcb.snd.nxt != self.tcb.snd.iss + 1;
-        if !env.config.tcp_slow_start_after_idle || !started || self.flight() > 0 {
+        if self.flight() > 0 || !env.config.tcp_slow_start_after_idle || !started {
             return;
         }
         let idle = Duration::from_millis(u64::from(env.tick().elapsed(self.tcb.snd.last_sent)));
-        if idle > self.tcb.rtt.rto(env.config) {
+        if !idle.is_zero() && idle > self.tcb.rtt.rto(env.config) {
             let mss = u32::from(self.payload_mss());
             let window = super::congestion::initial_window(env.config.tcp_init_cwnd, mss);
             self.congestion.restart(window);
@@ -261,8 +283,9 @@ impl Connection {
         payload: usize,
         flags: Flags,
         segment_size: Option<u16>,
+        out: &mut Outgoing,
         env: &mut Env<'_>,
-    ) -> Outgoing {
+    ) {
         let start = self.tcb.snd.nxt;
         let end = start + payload as u32 + u32::from(flags.fin());
         if self.flight() == 0 {
@@ -277,41 +300,46 @@ impl Connection {
         if self.tcb.timers.retransmit.is_none() {
             self.arm_retransmit(env);
         }
-        let mut outgoing = self.data_segment(start, payload, flags, env);
-        outgoing.segment_size = segment_size;
+        self.data_segment(start, payload, flags, out, env);
+        out.segment_size = segment_size;
         if self.tcb.snd.ecn && payload > 0 {
-            outgoing.ecn = Ecn::Ect0;
+            out.ecn = Ecn::Ect0;
             if std::mem::take(&mut self.tcb.snd.cwr_pending) {
-                outgoing.header.flags |= Flags::CWR;
+                out.header.flags |= Flags::CWR;
             }
         }
-        outgoing
     }
 
-    fn data_segment(&mut self, seq: SeqNum, payload_len: usize, flags: Flags, env: &mut Env<'_>) -> Outgoing {
+    fn data_segment(
+        &mut self,
+        seq: SeqNum,
+        payload_len: usize,
+        flags: Flags,
+        out: &mut Outgoing,
+        env: &mut Env<'_>,
+    ) {
         let offset = seq.since(self.tcb.snd.una) as usize;
         // PSH on the last byte that is queued: nothing more is on its way (MUST-61).
         let push = payload_len > 0 && offset + payload_len == self.send_queue.len();
         let flags = if push { flags | Flags::PSH } else { flags };
-        let mut outgoing = self.bare(seq, Flags::ACK | flags, env);
+        self.bare(seq, Flags::ACK | flags, out, env);
         if let Some(end) = self.urgent_end.filter(|end| end.gt(seq)) {
             // The octet after the urgent data (MUST-62); what is too far ahead is told later.
-            outgoing.header.flags |= Flags::URG;
-            outgoing.header.urgent = end.since(seq).min(0xffff) as u16;
+            out.header.flags |= Flags::URG;
+            out.header.urgent = end.since(seq).min(0xffff) as u16;
         }
-        outgoing.offset = offset;
-        outgoing.payload_len = payload_len;
+        out.offset = offset;
+        out.payload_len = payload_len;
         self.tcb.snd.last_sent = env.tick();
-        outgoing
     }
 
     /// Zero-window and keepalive probes: an old sequence number and no data, which the peer must answer (SHLD-12).
-    fn next_probe(&mut self, env: &mut Env<'_>) -> Option<Outgoing> {
+    fn next_probe(&mut self, out: &mut Outgoing, env: &mut Env<'_>) -> bool {
         let snd = &mut self.tcb.snd;
         let window_probe = std::mem::take(&mut snd.probe_pending);
         let keepalive = std::mem::take(&mut snd.keepalive_pending);
         if !window_probe && !keepalive {
-            return None;
+            return false;
         }
         if window_probe {
             env.counters.tcp_win_probe += 1;
@@ -319,30 +347,35 @@ impl Connection {
             env.counters.tcp_keep_alive += 1;
         }
         let seq = self.tcb.snd.una - 1;
-        Some(self.bare(seq, Flags::ACK, env))
+        self.bare(seq, Flags::ACK, out, env);
+        true
     }
 
-    fn next_ack(&mut self, env: &mut Env<'_>) -> Option<Outgoing> {
-        if !self.tcb.ack.now {
-            return None;
+    fn next_ack(&mut self, out: &mut Outgoing, env: &mut Env<'_>) -> bool {
+        if self.tcb.ack.now {
+            let seq = self.tcb.snd.nxt;
+            self.bare(seq, Flags::ACK, out, env);
+            return true;
         }
-        let seq = self.tcb.snd.nxt;
-        Some(self.bare(seq, Flags::ACK, env))
+        false
     }
 
     /// The ACK that is due when the connection becomes a TIME-WAIT entry: the stack sends it in its place.
     pub(crate) fn final_ack(&mut self, env: &mut Env<'_>) -> Answer {
         let seq = self.tcb.snd.nxt;
-        let Header { ack, flags, window, options, .. } = self.bare(seq, Flags::ACK, env).header;
+        let mut out = Outgoing::bare(Header::default());
+        self.bare(seq, Flags::ACK, &mut out, env);
+        let Header { ack, flags, window, options, .. } = out.header;
         let reason = ReplyReason::UnacceptableAck;
         Answer { tuple: self.tcb.tuple, seq, ack, flags, window, options, reason }
     }
 
     /// A segment without payload. It acknowledges: whatever ACK was due is done with.
-    fn bare(&mut self, seq: SeqNum, mut flags: Flags, env: &mut Env<'_>) -> Outgoing {
+    fn bare(&mut self, seq: SeqNum, mut flags: Flags, out: &mut Outgoing, env: &mut Env<'_>) {
         let window = self.announce_window(env);
         let sack = self.sack_blocks(env.config, &mut env.counters.tcp_dsack_sent);
-        let options = Options { timestamps: self.timestamps(env), sack, ..Options::default() };
+        let layout = env.config.tcp_option_layout;
+        let options = Options { timestamps: self.timestamps(env), sack, layout, ..Options::default() };
         self.tcb.ack.now = false;
         self.tcb.ack.bytes = 0;
         self.tcb.timers.delayed_ack = None;
@@ -350,8 +383,7 @@ impl Connection {
         if self.tcb.rcv.ece {
             flags |= Flags::ECE;
         }
-        let header = Header { seq, ack: self.tcb.rcv.nxt, flags, window, options, ..self.header() };
-        Outgoing { header, offset: 0, payload_len: 0, segment_size: None, ecn: Ecn::NotEct, train: 0 }
+        *out = Outgoing::bare(Header { seq, ack: self.tcb.rcv.nxt, flags, window, options, ..self.header() });
     }
 
     fn header(&self) -> Header {

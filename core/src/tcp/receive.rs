@@ -146,6 +146,11 @@ impl Reassembly {
     }
 }
 
+/// A window as a field says it, rounded up. By a shift: a division takes longer than the rest of the segment.
+fn scaled_up(window: u32, shift: u8) -> u32 {
+    (window >> shift) + u32::from(window & ((1 << shift) - 1) != 0)
+}
+
 /// A payload with the packet that it may be held by.
 struct Piece<'a> {
     bytes: &'a [u8],
@@ -178,7 +183,7 @@ impl Connection {
         let window =
             if free >= before.saturating_add(step) || free >= rcv.buffer { free.max(before) } else { before };
         // Rounded up, so that the scaled field never takes back a part of what was announced.
-        let field = window.div_ceil(1 << rcv.wscale).min(0xffff);
+        let field = scaled_up(window, rcv.wscale).min(0xffff);
         rcv.adv = rcv.adv.max(rcv.nxt + (field << rcv.wscale));
         let after = rcv.adv.since(rcv.nxt);
         match (told, after) {

@@ -87,8 +87,9 @@ impl Answer {
     }
 }
 
-/// A segment of a connection that is to be sent; its payload lies in the send queue.
-#[derive(Clone, Copy, Debug)]
+/// A segment of a connection that is to be sent; its payload lies in the send queue. It is filled in place: to hand it
+/// from function to function took longer than to decide on it.
+#[derive(Clone, Debug)]
 pub(crate) struct Outgoing {
     pub(crate) header: Header,
     /// Where the payload begins in the send queue.
@@ -100,4 +101,12 @@ pub(crate) struct Outgoing {
     /// So many more like it may follow as long as nothing happens to the connection: full segments of new data that
     /// differ in their sequence number alone.
     pub(crate) train: u32,
+}
+
+impl Outgoing {
+    /// A segment without payload.
+    #[inline]
+    pub(crate) fn bare(header: Header) -> Outgoing {
+        Outgoing { header, offset: 0, payload_len: 0, segment_size: None, ecn: Ecn::NotEct, train: 0 }
+    }
 }

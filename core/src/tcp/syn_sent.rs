@@ -15,7 +15,6 @@ use crate::socket::{Event, SocketId, SocketOptions};
 use crate::time::{Duration, Instant, Since};
 use crate::timer::TimerId;
 use crate::trace::State;
-use crate::wire::Ecn;
 use crate::wire::tcp::{Cookie, Flags, Header, Options, Timestamps};
 
 /// What of Fast Open goes on our SYN.
@@ -71,10 +70,10 @@ impl Opening {
         self.iss + 1 + self.syn_data as u32
     }
 
-    /// The SYN, if one is due.
-    pub(crate) fn next_segment(&mut self, env: &mut Env<'_>) -> Option<Outgoing> {
+    /// Puts the SYN into `out`, if one is due.
+    pub(crate) fn next_segment(&mut self, out: &mut Outgoing, env: &mut Env<'_>) -> bool {
         if !std::mem::take(&mut self.syn_pending) {
-            return None;
+            return false;
         }
         let config = env.config;
         let again = self.first_sent.is_some();
@@ -102,6 +101,7 @@ impl Opening {
                 FastOpen::Request => Cookie::new(&[]),
                 FastOpen::Cookie(cookie) => Some(cookie),
             },
+            layout: config.tcp_option_layout,
             ..Options::default()
         };
         let header = Header {
@@ -117,14 +117,8 @@ impl Opening {
             let headers = if self.tuple.is_ipv4() { 20 } else { 40 } + header.header_len();
             self.syn_data = self.send_queue.len().min(usize::from(self.pmtu).saturating_sub(headers));
         }
-        Some(Outgoing {
-            header,
-            offset: 0,
-            payload_len: self.syn_data,
-            segment_size: None,
-            ecn: Ecn::NotEct,
-            train: 0,
-        })
+        *out = Outgoing { payload_len: self.syn_data, ..Outgoing::bare(header) };
+        true
     }
 
     fn timestamp(&self, env: &Env<'_>) -> u32 {

@@ -85,6 +85,7 @@ pub(crate) struct Connection {
     pub(crate) from_cookie: bool,
     /// It is on the stack's list of connections with something to send.
     pub(crate) queued: bool,
+    pub(crate) armed: Armed,
 }
 
 /// Who began the connection (MUST-11).
@@ -215,10 +216,9 @@ pub(crate) struct AckState {
     pub(crate) dsack: (SeqNum, SeqNum),
 }
 
-/// Deadlines of a connection. The wheel holds one node, at or before the earliest.
+/// Deadlines of a connection.
 #[derive(Clone, Debug)]
 pub(crate) struct Timers {
-    pub(crate) node: TimerId,
     pub(crate) retransmit: Option<Deadline>,
     pub(crate) persist: Option<Deadline>,
     pub(crate) delayed_ack: Option<Deadline>,
@@ -232,7 +232,25 @@ pub(crate) struct Timers {
 
 const _: () = assert!(size_of::<Tcb>() <= 256);
 
+/// The wheel's node of a connection, and when it fires: at or before the earliest deadline.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Armed {
+    pub(crate) node: TimerId,
+    /// Means nothing where there is no node.
+    pub(crate) tick: Tick,
+}
+
 impl Timers {
+    /// Whether a deadline lies before what the wheel was told.
+    #[inline]
+    pub(crate) fn want_arming(&self, armed: &Armed) -> bool {
+        let unarmed = armed.node == TimerId::NONE;
+        let wants = |deadline: Option<Deadline>| {
+            deadline.is_some_and(|deadline| unarmed || !armed.tick.is_due(deadline.tick()))
+        };
+        wants(self.retransmit) || wants(self.delayed_ack) || wants(self.life) || wants(self.persist)
+    }
+
     pub(crate) fn earliest(&self) -> Option<Tick> {
         let earlier = |a: Option<Deadline>, b: Option<Deadline>| match (a, b) {
             (Some(a), Some(b)) => Some(if a.tick().is_due(b.tick()) { a } else { b }),
@@ -337,7 +355,6 @@ impl Connection {
             rtt: Rtt::new(agreed.syn_retransmitted),
             ack: AckState { quick: env.config.tcp_quickack, ..AckState::default() },
             timers: Timers {
-                node: TimerId::NONE,
                 retransmit: None,
                 persist: None,
                 delayed_ack: None,
@@ -367,6 +384,7 @@ impl Connection {
             soft_error: None,
             from_cookie: false,
             queued: false,
+            armed: Armed { node: TimerId::NONE, tick: now },
         };
         if let Some(rtt) = agreed.rtt {
             connection.tcb.rtt.sample(rtt);
