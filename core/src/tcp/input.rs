@@ -2,13 +2,14 @@
 //! the RFC's order, with RFC 5961, RFC 7323 and the decisions of `docs/deviations.md` built in.
 
 use super::segment::Segment;
-use super::tcb::{Connection, Env, Origin};
+use super::tcb::{Connection, Env, Origin, Tcb};
 use crate::counters::{DropReason, ReplyReason};
 use crate::error::Error;
 use crate::seq::SeqNum;
 use crate::socket::Event;
 use crate::trace::State;
 use crate::wire::Ecn;
+use crate::wire::tcp::Flags;
 
 /// What a handler wants to happen to the tables. Only `stack.rs` does it.
 #[must_use]
@@ -46,9 +47,55 @@ type Check = Result<(), Outcome>;
 
 impl Connection {
     /// SEGMENT ARRIVES, all states but LISTEN, SYN-SENT and TIME-WAIT.
+    #[inline]
     pub(crate) fn segment_arrives(&mut self, segment: &Segment<'_>, env: &mut Env<'_>) -> Outcome {
+        if self.is_predicted(segment) {
+            self.take_predicted(segment, env);
+            return Outcome::Keep;
+        }
         match self.checks(segment, env) {
             Ok(outcome) | Err(outcome) => outcome,
+        }
+    }
+
+    /// Whether it is the segment that nearly always comes, which passes all checks: new data in order or a new ACK,
+    /// or both, while nothing is out of the ordinary (Van Jacobson's header prediction). Of such a segment a third
+    /// of the instructions went into the checks.
+    #[inline]
+    fn is_predicted(&self, segment: &Segment<'_>) -> bool {
+        let Tcb { snd, rcv, ts, .. } = &self.tcb;
+        let header = segment.header;
+        let in_order = match header.options.timestamps {
+            // Not before TS.Recent: PAWS lets it pass.
+            Some(timestamps) => ts.on && timestamps.val.wrapping_sub(ts.recent) as i32 >= 0,
+            None => !ts.on,
+        };
+        let news = header.ack != snd.una || !segment.payload.is_empty();
+        self.tcb.state == State::Established
+            && (header.flags == Flags::ACK || header.flags == Flags::ACK | Flags::PSH)
+            && header.seq == rcv.nxt
+            && in_order
+            && header.options.sack.is_empty()
+            && header.window > 0
+            && news
+            && header.ack.since(snd.una) <= snd.nxt.since(snd.una)
+            && segment.payload.len() <= rcv.adv.since(rcv.nxt) as usize
+            && self.recovery.is_none()
+            && self.reassembly.is_none()
+            && !(rcv.fin_seen || rcv.urgent || rcv.shut)
+    }
+
+    /// What the checks do, save what they only do when something is out of the ordinary.
+    #[inline]
+    fn take_predicted(&mut self, segment: &Segment<'_>, env: &mut Env<'_>) {
+        let flight = self.flight();
+        self.update_window(segment);
+        if segment.ack() != self.tcb.snd.una {
+            self.advance(segment.ack(), segment, flight, env);
+        }
+        self.note_heard(segment, env);
+        if !segment.payload.is_empty() {
+            self.take_in_order(segment.payload, segment.packet, env);
         }
     }
 
@@ -110,8 +157,8 @@ impl Connection {
     fn is_older(&self, ts_val: u32, env: &Env<'_>) -> bool {
         /// After so many seconds without a segment it is.
         const OLD: u32 = 24 * 24 * 3600;
-        let age = ((env.now.as_millis() / 1000) as u32).wrapping_sub(self.tcb.ts.recent_at);
-        (ts_val.wrapping_sub(self.tcb.ts.recent) as i32) < 0 && age <= OLD
+        let age = || (env.now.as_secs() as u32).wrapping_sub(self.tcb.ts.recent_at);
+        (ts_val.wrapping_sub(self.tcb.ts.recent) as i32) < 0 && age() <= OLD
     }
 
     /// Second check (RFC 5961 §3): a RST counts at RCV.NXT alone; elsewhere in the window it is challenged.
@@ -318,6 +365,7 @@ impl Connection {
 
     /// A valid segment came: the peer lives. Its timestamp is kept if it is the one that our last ACK asked for
     /// (7323-9, and only after the ACK was checked: T-29).
+    #[inline]
     fn note_heard(&mut self, segment: &Segment<'_>, env: &mut Env<'_>) {
         self.tcb.timers.last_received = env.tick();
         self.tcb.timers.probes = 0;
@@ -326,7 +374,7 @@ impl Connection {
             && !self.is_older(timestamps.val, env)
         {
             self.tcb.ts.recent = timestamps.val;
-            self.tcb.ts.recent_at = (env.now.as_millis() / 1000) as u32;
+            self.tcb.ts.recent_at = env.now.as_secs() as u32;
         }
         if self.tcb.snd.ecn {
             if segment.flags().cwr() {

@@ -238,11 +238,11 @@ impl Connection {
             return (excess || second_fin).then_some(full);
         }
         self.tcb.ack.now |= skip > 0 || excess;
-        self.tcb.rcv.mss = self.tcb.rcv.mss.max(fits.len().min(usize::from(u16::MAX)) as u16);
         if start == self.tcb.rcv.nxt {
-            self.deliver(fits, segment.packet, env);
+            self.take_in_order(fits, segment.packet, env);
             None
         } else {
+            self.note_size(fits);
             self.queue_out_of_order(start, fits, segment.packet, env)
         }
     }
@@ -252,8 +252,7 @@ impl Connection {
         let room = self.receive_window() as usize;
         let payload = &segment.payload[..segment.payload.len().min(room)];
         if !payload.is_empty() {
-            self.tcb.rcv.mss = payload.len().min(usize::from(u16::MAX)) as u16;
-            self.deliver(payload, segment.packet, env);
+            self.take_in_order(payload, segment.packet, env);
         }
         // The SYN-ACK acknowledges it.
         self.tcb.ack.now = false;
@@ -261,24 +260,46 @@ impl Connection {
         self.tcb.timers.delayed_ack = None;
     }
 
-    /// Takes in what begins at RCV.NXT. Bytes that wait beyond a gap already are not taken again: the first copy
-    /// counts (T-50).
-    fn deliver(&mut self, payload: &[u8], packet: Option<&Bytes>, env: &mut Env<'_>) {
+    /// Takes in what begins at RCV.NXT and lies in the window.
+    #[inline]
+    pub(crate) fn take_in_order(&mut self, payload: &[u8], packet: Option<&Bytes>, env: &mut Env<'_>) {
+        self.note_size(payload);
+        if self.reassembly.is_none() {
+            self.append(payload, packet, env);
+        } else {
+            self.fill_gap(payload, packet, env);
+        }
+        self.note_data_received(payload.len() as u32, env);
+    }
+
+    fn note_size(&mut self, payload: &[u8]) {
+        self.tcb.rcv.mss = self.tcb.rcv.mss.max(payload.len().min(usize::from(u16::MAX)) as u16);
+    }
+
+    #[inline]
+    fn append(&mut self, payload: &[u8], packet: Option<&Bytes>, env: &mut Env<'_>) {
+        self.tcb.rcv.nxt += payload.len() as u32;
+        self.bytes_received += payload.len() as u64;
+        if !self.tcb.rcv.shut {
+            self.receive_queue.push_payload(payload, packet, env.pool);
+            self.signal(Event::READABLE);
+        }
+    }
+
+    /// Bytes that wait beyond the gap already are not taken again: the first copy counts (T-50).
+    fn fill_gap(&mut self, payload: &[u8], packet: Option<&Bytes>, env: &mut Env<'_>) {
         let start = self.tcb.rcv.nxt;
         let end = start + payload.len() as u32;
         while self.tcb.rcv.nxt.lt(end) {
             let waiting = self.reassembly.as_ref().and_then(|r| r.ranges.first());
             let until = waiting.map_or(end, |(left, _)| left.min(end));
-            let fresh = &payload[self.tcb.rcv.nxt.since(start) as usize..until.since(start) as usize];
-            self.tcb.rcv.nxt = until;
-            self.bytes_received += fresh.len() as u64;
-            if !self.tcb.rcv.shut {
-                self.receive_queue.push_payload(fresh, packet, env.pool);
-                self.signal(Event::READABLE);
-            }
+            self.append(
+                &payload[self.tcb.rcv.nxt.since(start) as usize..until.since(start) as usize],
+                packet,
+                env,
+            );
             self.deliver_waiting(env);
         }
-        self.note_data_received(payload.len() as u32, env);
     }
 
     /// What waited and is in order now.
@@ -345,6 +366,7 @@ impl Connection {
     }
 
     /// Delayed ACK: at least every second full segment, and never later than the delay (SHLD-18, SHLD-19).
+    #[inline]
     fn note_data_received(&mut self, bytes: u32, env: &Env<'_>) {
         let ack = &mut self.tcb.ack;
         ack.bytes += bytes;

@@ -48,7 +48,8 @@ impl Connection {
     }
 
     /// SND.WND, guarded by SND.WL1 and SND.WL2 (9293-i).
-    fn update_window(&mut self, segment: &Segment<'_>) {
+    #[inline]
+    pub(crate) fn update_window(&mut self, segment: &Segment<'_>) {
         let window = self.announced_by(segment);
         let snd = &mut self.tcb.snd;
         let (seq, ack) = (segment.seq(), segment.ack());
@@ -114,7 +115,13 @@ impl Connection {
     }
 
     /// SND.UNA moves.
-    fn advance(&mut self, ack: SeqNum, segment: &Segment<'_>, flight_before: u32, env: &mut Env<'_>) {
+    pub(crate) fn advance(
+        &mut self,
+        ack: SeqNum,
+        segment: &Segment<'_>,
+        flight_before: u32,
+        env: &mut Env<'_>,
+    ) {
         let acked = ack.since(self.tcb.snd.una);
         let fin = u32::from(self.tcb.snd.fin_sent && ack == self.tcb.snd.nxt);
         self.tcb.snd.una = ack;
@@ -208,7 +215,14 @@ impl Connection {
 
     /// Starts fast recovery when enough says that the segment at SND.UNA is lost (5681-11, 6675-1), once for a
     /// window of data (6582-1, 6675-2).
+    #[inline]
     fn recover_if_lost(&mut self, env: &mut Env<'_>) {
+        if self.recovery.is_some() {
+            self.recover_if_enough_is_missing(env);
+        }
+    }
+
+    fn recover_if_enough_is_missing(&mut self, env: &mut Env<'_>) {
         let (una, mss) = (self.tcb.snd.una, u32::from(self.payload_mss()));
         let threshold = u32::from(env.config.tcp_reordering);
         let flight = self.flight();

@@ -349,7 +349,7 @@ impl Connection {
             ts: TsState {
                 on: agreed.ts_recent.is_some(),
                 recent: agreed.ts_recent.unwrap_or(0),
-                recent_at: (env.now.as_millis() / 1000) as u32,
+                recent_at: env.now.as_secs() as u32,
                 offset: env.keys.timestamp_offset(&tuple),
             },
             rtt: Rtt::new(agreed.syn_retransmitted),
