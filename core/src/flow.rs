@@ -27,6 +27,13 @@ impl FourTuple {
         FourTuple { local_address: mapped(local), remote_address: mapped(remote), local_port, remote_port }
     }
 
+    /// Between two IPv4 hosts, with ports 0.
+    #[inline]
+    pub(crate) fn between_v4(local: Ipv4Addr, remote: Ipv4Addr) -> FourTuple {
+        let (local, remote) = (local.into(), remote.into());
+        FourTuple::of(&local, 0, &remote, 0)
+    }
+
     pub(crate) fn local(&self) -> SocketAddr {
         SocketAddr::new(self.local_address.to_canonical(), self.local_port)
     }

@@ -20,7 +20,7 @@ const QUOTE_V6: usize = 1280 - ipv6::HEADER_LEN - icmp::HEADER_LEN;
 impl Stack {
     pub(super) fn icmp_arrives(&mut self, datagram: &Datagram<'_>) {
         self.counters.icmp_in_msgs += 1;
-        let message = match (datagram.source, datagram.destination) {
+        let message = match (datagram.source(), datagram.destination()) {
             (IpAddr::V6(source), IpAddr::V6(destination)) => {
                 icmp::parse_v6(source, destination, datagram.payload)
             }
@@ -29,13 +29,13 @@ impl Stack {
         match message {
             Some(Message::EchoRequest { ident, sequence, data }) if !self.config.icmp_echo_ignore_all => {
                 let reply = Message::EchoReply { ident, sequence, data };
-                self.send_icmp(datagram.destination, datagram.source, &reply, ReplyReason::EchoReply);
+                self.send_icmp(datagram.destination(), datagram.source(), &reply, ReplyReason::EchoReply);
             }
             // MUST-55, 6633-1.
             Some(Message::Error { kind: ErrorKind::SourceQuench, .. }) | Some(Message::Other) | None => {
                 self.counters.count_drop(DropReason::IcmpInvalid);
             }
-            Some(Message::Error { kind, quoted }) => self.icmp_error(datagram.destination, kind, quoted),
+            Some(Message::Error { kind, quoted }) => self.icmp_error(datagram.destination(), kind, quoted),
             Some(Message::EchoRequest { .. } | Message::EchoReply { .. }) => {
                 self.counters.count_drop(DropReason::IcmpInvalid);
             }
@@ -140,8 +140,8 @@ impl Stack {
         let kind = if port { ErrorKind::PortUnreachable } else { ErrorKind::ProtocolUnreachable };
         if !matches!(datagram.protocol, PROTOCOL_ICMP | PROTOCOL_ICMPV6) {
             self.send_error(
-                datagram.destination,
-                datagram.source,
+                datagram.destination(),
+                datagram.source(),
                 kind,
                 datagram.quote,
                 ReplyReason::Unreachable,
@@ -152,7 +152,7 @@ impl Stack {
     /// A SYN that `tcp_refuse` answers with ICMP (H10b).
     pub(super) fn prohibited(&mut self, datagram: &Datagram<'_>) {
         let (kind, reason) = (ErrorKind::AdminProhibited, ReplyReason::AdminProhibited);
-        self.send_error(datagram.destination, datagram.source, kind, datagram.quote, reason);
+        self.send_error(datagram.destination(), datagram.source(), kind, datagram.quote, reason);
     }
 
     pub(super) fn reassembly_time_exceeded(&mut self, local: IpAddr, remote: IpAddr, quote: &[u8]) {

@@ -23,8 +23,8 @@ const FRAGMENT_QUOTE: usize = ipv6::HEADER_LEN + 8 + 8;
 
 /// An IP datagram, whole.
 pub(super) struct Datagram<'a> {
-    pub(super) source: IpAddr,
-    pub(super) destination: IpAddr,
+    /// Its ends; the ports are 0.
+    pub(super) ends: FourTuple,
     pub(super) protocol: u8,
     pub(super) ecn: Ecn,
     pub(super) payload: &'a [u8],
@@ -33,6 +33,16 @@ pub(super) struct Datagram<'a> {
     /// IP header and what follows, for ICMP errors to quote.
     pub(super) quote: &'a [u8],
     pub(super) checksum_trusted: bool,
+}
+
+impl Datagram<'_> {
+    pub(super) fn source(&self) -> IpAddr {
+        self.ends.remote().ip()
+    }
+
+    pub(super) fn destination(&self) -> IpAddr {
+        self.ends.local().ip()
+    }
 }
 
 impl Stack {
@@ -58,16 +68,16 @@ impl Stack {
             Err(ipv4::Error::Checksum) => return self.header_error(DropReason::IpChecksum),
             Err(_) => return self.header_error(DropReason::IpHeader),
         };
-        let (source, destination) = (IpAddr::V4(header.source), IpAddr::V4(header.destination));
-        if !self.addresses_fit(source, destination) {
+        if !self.addresses.fit_v4(header.source, header.destination)
+            && !self.addresses_fit(header.source.into(), header.destination.into())
+        {
             return;
         }
         if header.source_route {
             return self.header_error(DropReason::SourceRoute);
         }
         let datagram = Datagram {
-            source,
-            destination,
+            ends: FourTuple::between_v4(header.destination, header.source),
             protocol: header.protocol,
             ecn: header.ecn,
             payload,
@@ -78,6 +88,7 @@ impl Stack {
         if !header.more_fragments && header.fragment_offset == 0 {
             return self.datagram_arrives(datagram);
         }
+        let (source, destination) = (header.source.into(), header.destination.into());
         let identification = u32::from(header.identification);
         let key = Key { source, destination, identification, protocol: header.protocol };
         let (offset, more) = (usize::from(header.fragment_offset), header.more_fragments);
@@ -93,8 +104,7 @@ impl Stack {
             return;
         }
         let datagram = Datagram {
-            source,
-            destination,
+            ends: FourTuple::of(&destination, 0, &source, 0),
             protocol: header.protocol,
             ecn: header.ecn,
             payload,
@@ -115,11 +125,6 @@ impl Stack {
     }
 
     fn addresses_fit(&mut self, source: IpAddr, destination: IpAddr) -> bool {
-        if let (IpAddr::V4(source), IpAddr::V4(destination)) = (source, destination)
-            && self.addresses.fit_v4(source, destination)
-        {
-            return true;
-        }
         match self.addresses.check(source, destination) {
             Ok(()) => true,
             Err(reason) => {
@@ -154,7 +159,7 @@ impl Stack {
                 let Ok((protocol, payload)) = upper else {
                     return self.header_error(DropReason::BadFragment);
                 };
-                let ends = (datagram.source, datagram.destination);
+                let ends = (datagram.source(), datagram.destination());
                 if self.share.is_some_and(|share| !share.has_datagram(ends.0, ends.1, protocol, payload)) {
                     // The stack whose it is has put it together as well.
                     return;
@@ -176,10 +181,11 @@ impl Stack {
     }
 
     fn datagram_arrives(&mut self, datagram: Datagram<'_>) {
-        match (datagram.protocol, datagram.source) {
-            (PROTOCOL_TCP, _) => self.tcp_arrives(&datagram),
-            (PROTOCOL_ICMP, IpAddr::V4(_)) | (PROTOCOL_ICMPV6, IpAddr::V6(_)) => self.icmp_arrives(&datagram),
-            (PROTOCOL_UDP, _) => self.unreachable(&datagram, true),
+        match datagram.protocol {
+            PROTOCOL_TCP => self.tcp_arrives(&datagram),
+            PROTOCOL_ICMP if datagram.ends.is_ipv4() => self.icmp_arrives(&datagram),
+            PROTOCOL_ICMPV6 if !datagram.ends.is_ipv4() => self.icmp_arrives(&datagram),
+            PROTOCOL_UDP => self.unreachable(&datagram, true),
             _ => self.unreachable(&datagram, false),
         }
     }
@@ -196,9 +202,10 @@ impl Stack {
             }
         };
         let (local_port, remote_port) = (header.destination_port, header.source_port);
-        let tuple = FourTuple::of(&datagram.destination, local_port, &datagram.source, remote_port);
-        let payload_len = payload.len();
-        self.note(&tuple, TraceKind::SegmentIn { header, payload_len });
+        let tuple = FourTuple { local_port, remote_port, ..datagram.ends };
+        if self.trace.is_on() {
+            self.note(&tuple, TraceKind::SegmentIn { header, payload_len: payload.len() });
+        }
         let flow = self.find_in_train(&tuple);
         if flow.is_none() && tuple.is_land() {
             return self.dropped(&tuple, DropReason::Land);
@@ -209,7 +216,7 @@ impl Stack {
             Some(FlowRef::HalfOpen(index)) => self.half_open_segment(index, &segment),
             Some(FlowRef::Opening(index)) => self.opening_segment(index, &segment),
             Some(FlowRef::TimeWait(index)) => self.time_wait_segment(index, &segment, datagram),
-            None => match self.listener_at(datagram.destination, header.destination_port) {
+            None => match self.listener_at(datagram.destination(), header.destination_port) {
                 Some(listener) => self.listen_segment(listener, &segment, datagram),
                 None => self.closed_segment(&segment),
             },
@@ -225,9 +232,13 @@ impl Stack {
         if bytes.len() < tcp::HEADER_LEN {
             return Err(DropReason::TcpHeader);
         }
-        if !datagram.checksum_trusted && !tcp::checksum_ok(datagram.source, datagram.destination, bytes) {
-            self.counters.in_csum_errors += 1;
-            return Err(DropReason::TcpChecksum);
+        if !datagram.checksum_trusted {
+            let mut sum = datagram.ends.pseudo_header(bytes.len() as u32);
+            sum.add_bytes(bytes);
+            if sum.finish() != 0 {
+                self.counters.in_csum_errors += 1;
+                return Err(DropReason::TcpChecksum);
+            }
         }
         let payload = header.read(bytes).map_err(|error| match error {
             tcp::Error::Options => DropReason::TcpOptions,

@@ -134,8 +134,10 @@ impl Stack {
 fn note_sent(env: &mut Env<'_>, tuple: &FourTuple, outgoing: &Outgoing) {
     env.counters.out_segs += 1;
     env.counters.out_rsts += u64::from(outgoing.header.flags.rst());
-    let (header, payload_len) = (outgoing.header, outgoing.payload_len);
-    env.note(tuple, TraceKind::SegmentOut { header, payload_len });
+    if env.trace.is_on() {
+        let (header, payload_len) = (outgoing.header, outgoing.payload_len);
+        env.note(tuple, TraceKind::SegmentOut { header, payload_len });
+    }
 }
 
 /// Writes IP header, TCP header and payload. The payload is summed while it is copied, unless the device does that.
