@@ -93,8 +93,10 @@ fn mapped(address: &IpAddr) -> Ipv6Addr {
 /// As `Ipv6Addr::to_ipv4_mapped`, which goes byte by byte: of a small segment that was a tenth.
 #[inline]
 fn unmapped(address: Ipv6Addr) -> Option<Ipv4Addr> {
-    let bits = address.to_bits();
-    (bits >> 32 == MAPPED >> 32).then(|| Ipv4Addr::from_bits(bits as u32))
+    const PREFIX: [u8; 12] = *Ipv6Addr::from_bits(MAPPED).octets().first_chunk().unwrap();
+    let octets = address.octets();
+    let v4 = octets.last_chunk::<4>().filter(|_| octets.starts_with(&PREFIX))?;
+    Some(Ipv4Addr::from(*v4))
 }
 
 /// What lives at a 4-tuple, and in which row of its table. Four bytes, so that a million of them are small; the

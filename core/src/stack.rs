@@ -314,15 +314,22 @@ impl Stack {
         removed
     }
 
-    /// Time passes, without a timer that would have fired being run: `advance` does that. But ticks compare right for
-    /// 24 days only, so after a longer sleep the timers catch up in steps.
+    /// Time passes, without a timer that would have fired being run: `advance` does that.
+    #[inline]
     fn set_now(&mut self, now: Instant) {
+        if now > self.now {
+            self.pass_time(now);
+        }
+    }
+
+    /// Ticks compare right for 24 days only, so after a longer sleep the timers catch up in steps.
+    fn pass_time(&mut self, now: Instant) {
         const STEP: Duration = Duration::from_secs(10 * 86_400);
         while now - self.timers_ran > STEP {
             self.now = self.now.max(self.timers_ran + STEP);
             self.run_timers();
         }
-        self.now = self.now.max(now);
+        self.now = now;
     }
 
     /// What lives at a tuple, for a segment that arrived. Segments come in trains: most find the connection of the one

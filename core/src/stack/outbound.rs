@@ -36,6 +36,11 @@ impl Stack {
         if frame.len() < least {
             return None;
         }
+        let nothing = self.ready.is_empty() && self.replies.is_empty();
+        if nothing { None } else { self.transmit_next(frame) }
+    }
+
+    fn transmit_next(&mut self, frame: &mut [u8]) -> Option<Transmit> {
         if let Some(reply) = self.replies.pop_front() {
             return Some(self.transmit_reply(reply, frame));
         }

@@ -347,7 +347,7 @@ impl Connection {
         snd.stalled_since = env.tick();
         snd.syn_pending = false;
         if let Some(sample) = self.tcb.rtt.completed(segment.ack(), env.now) {
-            self.tcb.rtt.sample(sample);
+            self.tcb.rtt.sample(sample, env.config);
         }
         self.tcb.rtt.backoff = 0;
         self.tcb.timers.retransmit = None;

@@ -16,6 +16,8 @@ pub(crate) struct Rtt {
     srtt: u32,
     var: u32,
     min: u32,
+    /// The RTO that follows from them, without back-off.
+    rto: u32,
     /// Doublings of the RTO since the last progress.
     pub(crate) backoff: u8,
     after_syn_loss: bool,
@@ -34,6 +36,7 @@ impl Rtt {
             srtt: 0,
             var: 0,
             min: 0,
+            rto: 0,
             backoff: 0,
             after_syn_loss,
             timing: false,
@@ -89,39 +92,41 @@ impl Rtt {
     }
 
     /// Takes in a sample (6298-2, 6298-3).
-    pub(crate) fn sample(&mut self, sample: Duration) {
+    pub(crate) fn sample(&mut self, sample: Duration, config: &Config) {
         self.ambiguous = false;
-        let micros =
-            sample.as_secs().saturating_mul(1_000_000).saturating_add(u64::from(sample.subsec_micros()));
-        let r = (micros.min(u64::from(u32::MAX >> 4)) as u32).max(1);
+        let r = (micros(sample).min(u64::from(u32::MAX >> 4)) as u32).max(1);
         if self.srtt == 0 {
             self.srtt = r;
             self.var = r / 2;
             self.min = r;
-            return;
+        } else {
+            // The deviation first: it is measured against the old mean.
+            self.var = self.var - self.var / 4 + self.srtt.abs_diff(r) / 4;
+            self.srtt = (self.srtt - self.srtt / 8 + r / 8).max(1);
+            self.min = self.min.min(r);
         }
-        // The deviation first: it is measured against the old mean.
-        self.var = self.var - self.var / 4 + self.srtt.abs_diff(r) / 4;
-        self.srtt = (self.srtt - self.srtt / 8 + r / 8).max(1);
-        self.min = self.min.min(r);
+        let rto = u64::from(self.srtt) + u64::from(GRANULARITY.max(self.var.saturating_mul(4)));
+        self.rto = rto.clamp(micros(config.tcp_rto_min), micros(config.tcp_rto_max)) as u32;
     }
 
     /// The RTO without back-off.
+    #[inline]
     pub(crate) fn rto(&self, config: &Config) -> Duration {
         if self.srtt == 0 {
             let initial = config.tcp_rto_initial;
             return if self.after_syn_loss { initial.max(FALLBACK) } else { initial };
         }
-        let rto = u64::from(self.srtt) + u64::from(GRANULARITY.max(self.var.saturating_mul(4)));
-        Duration::from_micros(rto).clamp(config.tcp_rto_min, config.tcp_rto_max)
+        Duration::from_micros(u64::from(self.rto))
     }
 
     /// The RTO with back-off (6298 §5.5).
+    #[inline]
     pub(crate) fn backed_off(&self, config: &Config) -> Duration {
         self.backed_off_by(config, self.backoff)
     }
 
     /// The RTO after `doublings`.
+    #[inline]
     pub(crate) fn backed_off_by(&self, config: &Config, doublings: u8) -> Duration {
         let rto = self.rto(config);
         if doublings == 0 {
@@ -130,6 +135,11 @@ impl Rtt {
         let factor = 1u32.checked_shl(u32::from(doublings)).unwrap_or(u32::MAX);
         rto.saturating_mul(factor).min(config.tcp_rto_max)
     }
+}
+
+#[inline]
+fn micros(duration: Duration) -> u64 {
+    duration.as_secs().saturating_mul(1_000_000).saturating_add(u64::from(duration.subsec_micros()))
 }
 
 /// The time that `retries` backed-off timeouts and one more take, starting at the smallest RTO: what Linux
@@ -163,10 +173,10 @@ mod tests {
         let config = Config { tcp_rto_min: Duration::from_millis(1), ..Config::default() };
         let mut rtt = Rtt::new(false);
         assert_eq!(rtt.rto(&config), Duration::from_secs(1));
-        rtt.sample(Duration::from_millis(80));
+        rtt.sample(Duration::from_millis(80), &config);
         assert_eq!((rtt.srtt().as_millis(), rtt.var().as_millis()), (80, 40));
         assert_eq!(rtt.rto(&config), Duration::from_millis(240));
-        rtt.sample(Duration::from_millis(160));
+        rtt.sample(Duration::from_millis(160), &config);
         // RTTVAR = 3/4 · 40 + 1/4 · |80 − 160| = 50; SRTT = 7/8 · 80 + 1/8 · 160 = 90.
         assert_eq!((rtt.srtt().as_millis(), rtt.var().as_millis()), (90, 50));
         assert_eq!(rtt.min().as_millis(), 80);
@@ -177,7 +187,7 @@ mod tests {
     fn without_variance_the_granularity_is_left_6298_8() {
         let config = Config { tcp_rto_min: Duration::from_millis(1), ..Config::default() };
         let mut rtt = Rtt::new(false);
-        (0..100).for_each(|_| rtt.sample(Duration::from_millis(80)));
+        (0..100).for_each(|_| rtt.sample(Duration::from_millis(80), &config));
         assert_eq!(rtt.rto(&config), Duration::from_millis(81));
     }
 
@@ -186,7 +196,7 @@ mod tests {
     fn back_off_doubles_up_to_the_maximum_6298_5() {
         let config = Config::default();
         let mut rtt = Rtt::new(false);
-        rtt.sample(Duration::from_millis(20));
+        rtt.sample(Duration::from_millis(20), &config);
         let waits: Vec<_> = (0..12)
             .map(|n| {
                 rtt.backoff = n;

@@ -192,7 +192,7 @@ impl Connection {
             (ecr != 0 && elapsed < 1 << 24).then(|| Duration::from_millis(u64::from(elapsed)))
         };
         if let Some(sample) = timed.or_else(by_timestamp) {
-            self.tcb.rtt.sample(sample);
+            self.tcb.rtt.sample(sample, env.config);
             if env.trace.is_on() {
                 let (tuple, rto) = (self.tcb.tuple, self.tcb.rtt.rto(env.config));
                 env.note(&tuple, TraceKind::Rtt { sample, rto });

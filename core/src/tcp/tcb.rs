@@ -387,7 +387,7 @@ impl Connection {
             armed: Armed { node: TimerId::NONE, tick: now },
         };
         if let Some(rtt) = agreed.rtt {
-            connection.tcb.rtt.sample(rtt);
+            connection.tcb.rtt.sample(rtt, env.config);
         }
         connection.update_mss(env.config);
         // A SYN that was lost takes the initial window with it (5681-4).
