@@ -1,22 +1,28 @@
 //! The queues of a connection: ropes of byte chunks that own nothing while they are empty.
 
-use std::collections::VecDeque;
-
 use bytes::Bytes;
 
 use crate::wire::checksum::Sum;
 
 /// What is smaller is copied, so that the bookkeeping of a chunk is little against what it holds.
 const SMALL: usize = 1024;
-/// The sizes of buffers that bytes are copied into. A rope's next one holds as much as all before it, so that a queue
-/// takes at most four times what is in it, and few buffers.
+/// Of what comes first in a queue so much is in the queue itself: a small message takes no buffer beside it.
+const INLINE: usize = 256;
+/// The sizes of buffers that bytes are copied into, each four times the one before. A rope's next one holds as much as
+/// all before it, so that a queue takes at most four times what is in it, and few buffers.
 const SIZES: [usize; 5] = [256, 1024, 4096, 16 * 1024, 64 * 1024];
+
+/// The place in `SIZES` of the least that has room for `size` bytes, or of the largest.
+fn class(size: usize) -> usize {
+    let bits = usize::BITS - size.saturating_sub(1).leading_zeros();
+    (bits.saturating_sub(SIZES[0].trailing_zeros()).div_ceil(2) as usize).min(SIZES.len() - 1)
+}
 
 /// Buffers that queues have emptied and others will fill: while data flows, nothing is allocated.
 #[derive(Debug, Default)]
 pub(crate) struct Pool {
     buffers: [Vec<Vec<u8>>; SIZES.len()],
-    /// The boxes themselves, so that a rope gets and gives one by its pointer.
+    /// The boxes themselves, so that a rope gets and gives one by its pointer. All are empty.
     #[expect(clippy::vec_box)]
     queues: Vec<Box<Queue>>,
 }
@@ -37,20 +43,21 @@ impl Pool {
 
     /// An empty buffer with room for `size` bytes, or for the largest that there is.
     fn buffer(&mut self, size: usize) -> Vec<u8> {
-        let class = SIZES.iter().position(|room| *room >= size).unwrap_or(SIZES.len() - 1);
+        let class = class(size);
         self.buffers[class].pop().unwrap_or_else(|| Vec::with_capacity(SIZES[class]))
     }
 
-    fn take_back(&mut self, chunk: Bulk) {
-        let Bulk::Own(mut buffer) = chunk else { return };
-        let class = SIZES.iter().position(|size| *size == buffer.capacity());
-        if let Some(class) = class.filter(|class| self.buffers[*class].len() < Pool::KEPT / SIZES[*class]) {
+    fn take_back(&mut self, bulk: Bulk) {
+        let Bulk::Own(mut buffer) = bulk else { return };
+        let class = class(buffer.capacity());
+        if buffer.capacity() == SIZES[class] && self.buffers[class].len() < Pool::KEPT / SIZES[class] {
             buffer.clear();
             self.buffers[class].push(buffer);
         }
     }
 
-    fn take_back_queue(&mut self, queue: Box<Queue>) {
+    fn take_back_queue(&mut self, mut queue: Box<Queue>) {
+        queue.clear(self);
         if self.queues.len() < Pool::KEPT_QUEUES && queue.chunks.capacity() <= Pool::LONGEST_QUEUE {
             self.queues.push(queue);
         }
@@ -85,12 +92,18 @@ impl Chunk {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Rope(Option<Box<Queue>>);
 
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 struct Queue {
-    chunks: VecDeque<Chunk>,
     /// The first byte that is there and the end, counted as chunks are.
     start: u64,
     end: u64,
+    /// What is before this is in `small`, and what is not, in `chunks`.
+    inline: u64,
+    /// Those that are not `gone`. A list and not a ring, since what is in one piece is searched in half the time.
+    chunks: Vec<Chunk>,
+    /// So many chunks have been released; they are empty.
+    gone: usize,
+    small: [u8; INLINE],
 }
 
 impl Rope {
@@ -103,23 +116,20 @@ impl Rope {
     }
 
     /// Appends a copy.
-    pub(crate) fn push_slice(&mut self, mut data: &[u8], pool: &mut Pool) {
+    pub(crate) fn push_slice(&mut self, data: &[u8], pool: &mut Pool) {
         if data.is_empty() {
             return;
         }
         let queue = self.queue(pool);
-        if let Some(Chunk { bulk: Bulk::Own(tail), .. }) = queue.chunks.back_mut() {
-            let (now, later) = data.split_at(data.len().min(tail.capacity() - tail.len()));
-            tail.extend_from_slice(now);
-            queue.end += now.len() as u64;
-            data = later;
-        }
-        while !data.is_empty() {
-            let mut buffer = pool.buffer(data.len().max(queue.len()));
-            let (now, later) = data.split_at(data.len().min(buffer.capacity()));
-            buffer.extend_from_slice(now);
-            queue.push(Bulk::Own(buffer), now.len());
-            data = later;
+        let at = queue.inline as usize;
+        if queue.end == queue.inline
+            && let Some(room) = queue.small.get_mut(at..at + data.len())
+        {
+            room.copy_from_slice(data);
+            queue.inline += data.len() as u64;
+            queue.end = queue.inline;
+        } else {
+            queue.push_copy(data, pool);
         }
     }
 
@@ -133,7 +143,7 @@ impl Rope {
     }
 
     fn queue(&mut self, pool: &mut Pool) -> &mut Queue {
-        self.0.get_or_insert_with(|| pool.queues.pop().unwrap_or_default())
+        self.0.get_or_insert_with(|| pool.queues.pop().unwrap_or_else(Queue::new))
     }
 
     /// Appends a payload: a slice of the packet it came in where it fills most of it, else a copy, so that a
@@ -151,63 +161,122 @@ impl Rope {
     pub(crate) fn release(&mut self, count: usize, pool: &mut Pool) {
         let Some(queue) = &mut self.0 else { return };
         queue.start += count.min(queue.len()) as u64;
-        while let Some(first) = queue.chunks.front() {
-            if queue.start < first.at + first.bytes().len() as u64 {
-                return;
-            }
-            let chunk = queue.chunks.pop_front();
-            chunk.into_iter().for_each(|chunk| pool.take_back(chunk.bulk));
+        if queue.start < queue.end {
+            queue.give_back(pool);
+        } else if let Some(queue) = self.0.take() {
+            // What is empty owns nothing: an idle connection keeps no buffer.
+            pool.take_back_queue(queue);
         }
-        // What is empty owns nothing: an idle connection keeps no buffer.
-        (queue.start, queue.end) = (0, 0);
-        self.0.take().into_iter().for_each(|queue| pool.take_back_queue(queue));
     }
 
     /// Copies `dst.len()` bytes that begin at `offset` into `dst` and adds them to `sum`.
     pub(crate) fn copy_out(&self, offset: usize, dst: &mut [u8], sum: &mut Sum) {
         debug_assert!(offset + dst.len() <= self.len());
-        let (Some(queue), mut dst) = (&self.0, dst) else { return };
-        for piece in queue.pieces(offset) {
-            let (head, rest) = dst.split_at_mut(piece.len().min(dst.len()));
-            sum.copy_and_add(head, &piece[..head.len()]);
-            dst = rest;
-            if dst.is_empty() {
-                break;
-            }
-        }
+        let Some(queue) = &self.0 else { return };
+        queue.copy(offset, dst, |to, from| sum.copy_and_add(to, from));
     }
 
     /// Copies up to `dst.len()` bytes that begin at `offset` into `dst`, and says how many.
     pub(crate) fn peek(&self, offset: usize, dst: &mut [u8]) -> usize {
-        let (Some(queue), mut copied) = (&self.0, 0) else { return 0 };
-        for piece in queue.pieces(offset) {
-            let count = piece.len().min(dst.len() - copied);
-            dst[copied..copied + count].copy_from_slice(&piece[..count]);
-            copied += count;
-            if copied == dst.len() {
-                break;
-            }
-        }
-        copied
+        let Some(queue) = &self.0 else { return 0 };
+        let count = dst.len().min(queue.len().saturating_sub(offset));
+        queue.copy(offset, &mut dst[..count], |to, from| to.copy_from_slice(from));
+        count
+    }
+
+    /// Takes up to `dst.len()` bytes from the front into `dst`, and says how many.
+    #[cfg_attr(not(test), expect(dead_code))]
+    pub(crate) fn read(&mut self, dst: &mut [u8], pool: &mut Pool) -> usize {
+        let count = self.peek(0, dst);
+        self.release(count, pool);
+        count
     }
 }
 
 impl Queue {
+    fn new() -> Box<Queue> {
+        Box::new(Queue { start: 0, end: 0, inline: 0, chunks: Vec::new(), gone: 0, small: [0; INLINE] })
+    }
+
     fn len(&self) -> usize {
         (self.end - self.start) as usize
     }
 
+    /// Appends a copy in chunks.
+    fn push_copy(&mut self, mut data: &[u8], pool: &mut Pool) {
+        if let Some(Chunk { bulk: Bulk::Own(tail), .. }) = self.chunks.last_mut() {
+            let (now, later) = data.split_at(data.len().min(tail.capacity() - tail.len()));
+            tail.extend_from_slice(now);
+            self.end += now.len() as u64;
+            data = later;
+        }
+        while !data.is_empty() {
+            let mut buffer = pool.buffer(data.len().max(self.len()));
+            let (now, later) = data.split_at(data.len().min(buffer.capacity()));
+            buffer.extend_from_slice(now);
+            self.push(Bulk::Own(buffer), now.len());
+            data = later;
+        }
+    }
+
     fn push(&mut self, bulk: Bulk, len: usize) {
-        self.chunks.push_back(Chunk { at: self.end, bulk });
+        // Before the list grows, those that are gone make room, if they are so many that it pays to move the others.
+        if self.chunks.len() == self.chunks.capacity() && self.gone >= self.chunks.len() / 2 {
+            self.chunks.drain(..self.gone);
+            self.gone = 0;
+        }
+        self.chunks.push(Chunk { at: self.end, bulk });
         self.end += len as u64;
     }
 
-    /// What is there from `offset` on. The first chunk is found by bisection, wherever the last read was: after a
-    /// retransmission the next one is far away.
-    fn pieces(&self, offset: usize) -> impl Iterator<Item = &[u8]> {
+    /// Gives back the chunks before `start`. The last one is not among them, since the queue is not empty.
+    fn give_back(&mut self, pool: &mut Pool) {
+        while let Some([first, next]) = self.chunks.get_mut(self.gone..self.gone + 2)
+            && next.at <= self.start
+        {
+            pool.take_back(std::mem::replace(&mut first.bulk, Bulk::Own(Vec::new())));
+            self.gone += 1;
+        }
+    }
+
+    /// Gives back all chunks and begins anew.
+    fn clear(&mut self, pool: &mut Pool) {
+        if !self.chunks.is_empty() {
+            self.chunks.drain(self.gone..).for_each(|chunk| pool.take_back(chunk.bulk));
+            self.chunks.clear();
+            self.gone = 0;
+        }
+        (self.start, self.end, self.inline) = (0, 0, 0);
+    }
+
+    /// Gives `copy` each part of `dst` and, as long, the bytes for it, of which the first is at `offset`.
+    #[inline(always)]
+    fn copy(&self, offset: usize, mut dst: &mut [u8], mut copy: impl FnMut(&mut [u8], &[u8])) {
+        if dst.is_empty() {
+            return;
+        }
         let from = self.start + offset as u64;
-        let first = self.chunks.partition_point(|chunk| chunk.at <= from).saturating_sub(1);
-        self.chunks.range(first..).map(move |chunk| &chunk.bytes()[from.saturating_sub(chunk.at) as usize..])
+        if from < self.inline {
+            let bytes = &self.small[from as usize..self.inline as usize];
+            let (now, later) = dst.split_at_mut(bytes.len().min(dst.len()));
+            copy(now, &bytes[..now.len()]);
+            if later.is_empty() {
+                return;
+            }
+            dst = later;
+        }
+        let chunks = &self.chunks[self.gone..];
+        // By bisection, wherever the last read was: after a retransmission the next one is far away.
+        let first = chunks.partition_point(|chunk| chunk.at <= from).saturating_sub(1);
+        for chunk in &chunks[first..] {
+            let bytes = &chunk.bytes()[from.saturating_sub(chunk.at) as usize..];
+            let (now, later) = dst.split_at_mut(bytes.len().min(dst.len()));
+            copy(now, &bytes[..now.len()]);
+            if later.is_empty() {
+                return;
+            }
+            dst = later;
+        }
     }
 }
 
@@ -216,8 +285,28 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    /// What a rope and a pool hold, whatever was done to them.
+    fn check(rope: &Rope, pool: &Pool) {
+        if let Some(queue) = &rope.0 {
+            assert!(queue.start < queue.end && queue.gone <= queue.chunks.len());
+            assert!(queue.chunks[..queue.gone].iter().all(|chunk| chunk.bytes().is_empty()));
+            // Of what is there nothing but a part of the first chunk has been released.
+            assert!(queue.chunks.get(queue.gone + 1).is_none_or(|second| second.at > queue.start));
+        }
+        for (class, buffers) in pool.buffers.iter().enumerate() {
+            assert!(buffers.iter().all(|buffer| buffer.is_empty() && buffer.capacity() == SIZES[class]));
+        }
+        for queue in &pool.queues {
+            assert_eq!(
+                (queue.start, queue.end, queue.inline, queue.chunks.len(), queue.gone),
+                (0, 0, 0, 0, 0)
+            );
+        }
+    }
+
     #[test]
     fn an_empty_rope_owns_no_buffer() {
+        assert_eq!(size_of::<Rope>(), size_of::<usize>());
         let (mut rope, mut pool) = (Rope::default(), Pool::default());
         rope.push_slice(&[1; 100], &mut pool);
         rope.push_bytes(Bytes::from_static(&[2; 2000]), &mut pool);
@@ -233,27 +322,84 @@ mod tests {
         assert!(packet.is_unique());
         rope.push_payload(&packet[..59_000], Some(&packet), &mut pool);
         assert!(!packet.is_unique());
+        rope.release(59_001, &mut pool);
+        assert!(packet.is_unique());
     }
 
     #[test]
-    fn small_bytes_take_small_buffers_and_the_pool_keeps_a_bounded_number() {
+    fn a_buffer_has_the_least_size_that_is_enough() {
+        for size in 0..=100_000 {
+            let least = SIZES.iter().position(|room| *room >= size).unwrap_or(SIZES.len() - 1);
+            assert_eq!(class(size), least, "{size}");
+        }
+    }
+
+    #[test]
+    fn small_bytes_take_no_buffer_and_the_pool_keeps_a_bounded_number() {
         let (mut rope, mut pool) = (Rope::default(), Pool::default());
         rope.push_slice(&[1; 64], &mut pool);
-        let Bulk::Own(first) = &rope.0.as_ref().unwrap().chunks[0].bulk else { panic!("it was copied") };
-        assert_eq!(first.capacity(), 256);
+        rope.push_slice(&[1; INLINE - 64], &mut pool);
+        assert_eq!(rope.0.as_ref().unwrap().chunks.capacity(), 0);
+        assert!(size_of::<Queue>() <= INLINE + 64);
+        rope.push_slice(&[1], &mut pool);
+        let Bulk::Own(second) = &rope.0.as_ref().unwrap().chunks[0].bulk else { panic!("it was copied") };
+        assert_eq!(second.capacity(), 256);
         for _ in 0..100 {
             rope.push_slice(&[2; 60_000], &mut pool);
         }
-        assert!(rope.0.as_ref().unwrap().chunks.len() < 100 && rope.len() == 6_000_064);
+        assert!(rope.0.as_ref().unwrap().chunks.len() < 100 && rope.len() == 6_000_257);
         rope.release(usize::MAX, &mut pool);
         let kept: usize = pool.buffers.iter().flatten().map(Vec::capacity).sum();
         assert!(kept <= SIZES.len() * Pool::KEPT && kept >= Pool::KEPT, "{kept}");
     }
 
+    #[test]
+    fn the_pool_keeps_a_bounded_number_of_queues_and_no_long_one() {
+        let mut pool = Pool::default();
+        let mut ropes = vec![Rope::default(); Pool::KEPT_QUEUES + 10];
+        ropes.iter_mut().for_each(|rope| rope.push_slice(&[1], &mut pool));
+        ropes.iter_mut().for_each(|rope| rope.release(1, &mut pool));
+        assert_eq!(pool.queues.len(), Pool::KEPT_QUEUES);
+        let mut rope = Rope::default();
+        let (large, count) = (Bytes::from(vec![0; SMALL]), Pool::LONGEST_QUEUE + 1);
+        (0..count).for_each(|_| rope.push_bytes(large.clone(), &mut pool));
+        assert_eq!(pool.queues.len(), Pool::KEPT_QUEUES - 1);
+        rope.release(usize::MAX, &mut pool);
+        assert_eq!(pool.queues.len(), Pool::KEPT_QUEUES - 1);
+    }
+
+    #[test]
+    fn a_queue_that_is_never_empty_does_not_grow() {
+        let (mut rope, mut pool) = (Rope::default(), Pool::default());
+        let large = Bytes::from(vec![0; SMALL]);
+        (0..10).for_each(|_| rope.push_bytes(large.clone(), &mut pool));
+        for _ in 0..10_000 {
+            rope.push_bytes(large.clone(), &mut pool);
+            rope.release(SMALL, &mut pool);
+            check(&rope, &pool);
+        }
+        let capacity = rope.0.as_ref().unwrap().chunks.capacity();
+        assert!(capacity <= 32, "{capacity}");
+        rope.push_slice(&[1; 100], &mut pool);
+        rope.release(10 * SMALL, &mut pool);
+        // What is small and comes later is in small buffers, and these are used again.
+        for _ in 0..10_000 {
+            rope.push_slice(&[1; 100], &mut pool);
+            rope.release(100, &mut pool);
+            check(&rope, &pool);
+        }
+        assert_eq!(rope.0.as_ref().unwrap().chunks.capacity(), capacity);
+        let pooled: usize = pool.buffers.iter().map(Vec::len).sum();
+        assert!(pooled <= 3, "{pooled}");
+    }
+
     proptest! {
         #[test]
         fn behaves_as_a_vector_would(
-            steps in proptest::collection::vec((0u8..4, 0usize..9000, any::<u8>()), 1..60),
+            steps in proptest::collection::vec(
+                (0u8..6, prop_oneof![0usize..9000, 0usize..300], any::<u8>()),
+                1..60,
+            ),
         ) {
             let (mut rope, mut pool, mut oracle) = (Rope::default(), Pool::default(), Vec::new());
             for (what, size, seed) in steps {
@@ -262,15 +408,36 @@ mod tests {
                     0 => { rope.push_slice(&data, &mut pool); oracle.extend_from_slice(&data); }
                     1 => { oracle.extend_from_slice(&data); rope.push_bytes(Bytes::from(data), &mut pool); }
                     2 => { let n = size.min(oracle.len()); rope.release(n, &mut pool); oracle.drain(..n); }
+                    3 => {
+                        let (packet, from) = (Bytes::from(data), usize::from(seed).min(size));
+                        oracle.extend_from_slice(&packet[from..]);
+                        rope.push_payload(&packet[from..], Some(&packet), &mut pool);
+                    }
+                    4 => {
+                        let (mut out, count) = (data, size.min(oracle.len()));
+                        prop_assert_eq!(rope.read(&mut out, &mut pool), count);
+                        prop_assert_eq!(&out[..count], &oracle[..count]);
+                        oracle.drain(..count);
+                    }
                     _ => {
                         let from = size.min(oracle.len());
                         let count = (usize::from(seed) * 37).min(oracle.len() - from);
-                        let (mut out, mut sum) = (vec![0; count], Sum::new());
+                        let (mut out, mut sum, mut expected) = (vec![0; count], Sum::new(), Sum::new());
                         rope.copy_out(from, &mut out, &mut sum);
                         prop_assert_eq!(&out, &oracle[from..from + count]);
+                        expected.add_bytes(&out);
+                        prop_assert_eq!(sum.finish(), expected.finish());
+                        // Less than was asked for, where there is no more.
+                        let mut out = vec![0; count + 100];
+                        let there = out.len().min(oracle.len() - from);
+                        prop_assert_eq!(rope.peek(from, &mut out), there);
+                        prop_assert_eq!(&out[..there], &oracle[from..from + there]);
                     }
                 }
+                check(&rope, &pool);
                 prop_assert_eq!(rope.len(), oracle.len());
+                prop_assert_eq!(rope.is_empty(), oracle.is_empty());
+                prop_assert_eq!(rope.peek(oracle.len() + 1, &mut [0]), 0);
                 let mut all = vec![0; oracle.len() + 3];
                 prop_assert_eq!(rope.peek(0, &mut all), oracle.len());
                 prop_assert_eq!(&all[..oracle.len()], &oracle[..]);
