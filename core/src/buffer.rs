@@ -185,7 +185,6 @@ impl Rope {
     }
 
     /// Takes up to `dst.len()` bytes from the front into `dst`, and says how many.
-    #[cfg_attr(not(test), expect(dead_code))]
     pub(crate) fn read(&mut self, dst: &mut [u8], pool: &mut Pool) -> usize {
         let count = self.peek(0, dst);
         self.release(count, pool);

@@ -261,8 +261,7 @@ impl Stack {
                 self.buffered += count as u64;
                 if count == 0 && len > 0 { Err(Error::WouldBlock) } else { Ok(count) }
             }
-            SocketKind::Connection(index) => {
-                let connection = &self.connections[index];
+            SocketKind::Connection(index) => self.with_connection(index, |connection, env| {
                 if connection.tcb.snd.fin_queued {
                     return Err(Error::BrokenPipe);
                 }
@@ -271,11 +270,9 @@ impl Stack {
                 if count == 0 && len > 0 {
                     return Err(Error::WouldBlock);
                 }
-                self.with_connection(index, |connection, env| {
-                    push(&mut connection.send_queue, count, env.pool)
-                });
+                push(&mut connection.send_queue, count, env.pool);
                 Ok(count)
-            }
+            }),
         }
     }
 
@@ -284,20 +281,19 @@ impl Stack {
     /// Errors: [`WouldBlock`](Error::WouldBlock), nothing there yet; [`NotConnected`](Error::NotConnected), a listener;
     /// or, once and after the bytes that came before it, what ended the connection (MUST-12).
     pub fn recv(&mut self, id: SocketId, buffer: &mut [u8]) -> Result<usize, Error> {
+        if let SocketKind::Connection(index) = self.socket(id)?.kind
+            && !self.connections[index].receive_queue.is_empty()
+        {
+            return Ok(self.with_connection(index, |connection, env| {
+                let count = connection.receive_queue.read(buffer, env.pool);
+                connection.tcb.ack.now |= connection.window_update_due();
+                count
+            }));
+        }
         let count = self.peek(id, buffer)?;
-        match &mut self.sockets[id].kind {
-            SocketKind::Connection(index) if count > 0 => {
-                let index = *index;
-                self.with_connection(index, |connection, env| {
-                    connection.receive_queue.release(count, env.pool);
-                    connection.tcb.ack.now |= connection.window_update_due();
-                });
-            }
-            SocketKind::Finished(finished) => {
-                finished.receive_queue.release(count, &mut self.pool);
-                self.buffered -= count as u64;
-            }
-            _ => {}
+        if let SocketKind::Finished(finished) = &mut self.sockets[id].kind {
+            finished.receive_queue.release(count, &mut self.pool);
+            self.buffered -= count as u64;
         }
         Ok(count)
     }
