@@ -59,11 +59,11 @@ impl FourTuple {
 
     /// The pseudo-header's sum for a segment of `length` bytes. An IPv4-mapped address has the sum of the IPv4 one:
     /// 0xffff counts as nothing.
+    #[inline]
     pub(crate) fn pseudo_header(&self, length: u32) -> Sum {
         let mut sum = Sum::new();
         for address in [self.local_address, self.remote_address] {
-            let octets = address.octets();
-            octets.as_chunks::<4>().0.iter().for_each(|word| sum.add_u32(u32::from_be_bytes(*word)));
+            sum.add_u128(address.to_bits());
         }
         sum.add_u32(length);
         sum.add_u16(u16::from(PROTOCOL_TCP));

@@ -2,9 +2,6 @@
 
 use std::net::IpAddr;
 
-/// How much is copied before it is added: a usual segment at once, and far less than a first-level cache.
-const PIECE: usize = 4096;
-
 /// A checksum under way. It takes one stream of bytes, in pieces of any length: a piece that ends on an odd
 /// byte is continued by the next one.
 ///
@@ -12,7 +9,7 @@ const PIECE: usize = 4096;
 /// §2(B)).
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Sum {
-    /// Sum of the words so far. Each call adds less than 2^48, so 2^16 of the largest fit.
+    /// Sum of the words so far, which overflows into itself.
     words: u64,
     /// The next byte is the second half of a word.
     odd: bool,
@@ -25,57 +22,71 @@ impl Sum {
     }
 
     /// Adds `bytes` at the end of the stream.
+    #[inline]
     pub fn add_bytes(&mut self, bytes: &[u8]) {
-        let sum = steadfast_checksum::sum(bytes);
-        // From an odd place on, each byte is the other half of its word.
-        self.words += if self.odd { u64::from(fold(sum).swap_bytes()) } else { sum };
+        self.add_words(steadfast_checksum::sum(bytes));
         self.odd ^= bytes.len() % 2 == 1;
     }
 
-    /// Copies `src` to `dst` and adds it at the end of the stream. It goes piece by piece, so that each is summed
-    /// while it is in the nearest cache: a loop that does both at once is no faster. Both are of one length; if not,
-    /// only what fits in both is copied and added.
+    /// Copies `src` to `dst` and adds it at the end of the stream. Both are of one length; if not, only what fits in
+    /// both is copied and added.
+    #[inline]
     pub fn copy_and_add(&mut self, dst: &mut [u8], src: &[u8]) {
         debug_assert_eq!(dst.len(), src.len());
         let len = dst.len().min(src.len());
-        for (to, from) in dst[..len].chunks_mut(PIECE).zip(src[..len].chunks(PIECE)) {
-            to.copy_from_slice(from);
-            self.add_bytes(from);
-        }
+        self.add_words(steadfast_checksum::copy_and_sum(&mut dst[..len], &src[..len]));
+        self.odd ^= len % 2 == 1;
     }
 
     /// Adds a number as its two bytes in network order.
+    #[inline]
     pub fn add_u16(&mut self, n: u16) {
-        self.words += u64::from(if self.odd { n.to_be().swap_bytes() } else { n.to_be() });
+        self.add_words(u64::from(n.to_be()));
     }
 
     /// Adds a number as its four bytes in network order.
+    #[inline]
     pub fn add_u32(&mut self, n: u32) {
-        let halves = n.to_be();
-        self.words += u64::from(if self.odd { halves.rotate_left(8) } else { halves });
+        self.add_words(u64::from(n.to_be()));
+    }
+
+    /// Adds a number as its sixteen bytes in network order.
+    #[inline]
+    pub(crate) fn add_u128(&mut self, n: u128) {
+        let words = n.to_be();
+        self.add_words(words as u64);
+        self.add_words((words >> 64) as u64);
+    }
+
+    /// Adds words that begin at a place of the stream that is as odd as it is now.
+    #[inline]
+    fn add_words(&mut self, words: u64) {
+        // From an odd place on, each byte is the other half of its word.
+        let words = if self.odd { words.rotate_left(8) } else { words };
+        self.words = steadfast_checksum::add(self.words, words);
     }
 
     /// The checksum: the complement of the sum, to be written in network order. Over bytes that include their
     /// own correct checksum it is 0.
+    #[inline]
     pub fn finish(self) -> u16 {
         !u16::from_be(fold(self.words))
     }
 }
 
-/// The 16-bit ones'-complement sum with the same residue.
-fn fold(mut sum: u64) -> u16 {
-    sum = (sum >> 32) + (sum & 0xffff_ffff);
-    sum = (sum >> 32) + (sum & 0xffff_ffff);
-    sum = (sum >> 16) + (sum & 0xffff);
-    sum = (sum >> 16) + (sum & 0xffff);
-    sum = (sum >> 16) + (sum & 0xffff);
-    sum as u16
+/// The 16-bit ones'-complement sum with the same residue. Added to itself with its halves exchanged, a number has the
+/// sum of its halves in the upper one, with what the lower one carries.
+#[inline]
+pub(super) const fn fold(sum: u64) -> u16 {
+    let sum = (sum.wrapping_add(sum.rotate_left(32)) >> 32) as u32;
+    (sum.wrapping_add(sum.rotate_left(16)) >> 16) as u16
 }
 
 /// The sum of the pseudo-header that a transport's checksum starts with: RFC 9293 §3.1 for IPv4, RFC 8200 §8.1
 /// for IPv6. `length` counts the transport's header and payload, in bytes.
 ///
 /// Both addresses are of one family; if not, the IPv4 one counts as its IPv4-mapped IPv6 address.
+#[inline]
 pub fn pseudo_header(source: IpAddr, destination: IpAddr, protocol: u8, length: u32) -> Sum {
     debug_assert_eq!(source.is_ipv4(), destination.is_ipv4());
     let mut sum = Sum::new();
@@ -90,9 +101,7 @@ pub fn pseudo_header(source: IpAddr, destination: IpAddr, protocol: u8, length: 
                     IpAddr::V4(v4) => v4.to_ipv6_mapped(),
                     IpAddr::V6(v6) => v6,
                 };
-                for segment in address.segments() {
-                    sum.add_u16(segment);
-                }
+                sum.add_u128(address.to_bits());
             }
         }
     }
@@ -138,6 +147,16 @@ mod tests {
         for len in [65_535, 65_536, 262_144, 262_145] {
             let ones = vec![0xff; len];
             assert_eq!(of(&ones), naive(&ones), "{len} bytes");
+        }
+    }
+
+    #[test]
+    fn folding_carries_from_every_half() {
+        for sum in
+            [0, 1, 0xffff, 0x1_0000, 0xffff_ffff, 1 << 32, u64::MAX, u64::MAX - 1, 0xffff_ffff_0000_0000]
+        {
+            assert_eq!(u64::from(fold(sum)) % 0xffff, sum % 0xffff, "{sum:x}");
+            assert_eq!(fold(sum) == 0, sum == 0, "{sum:x}");
         }
     }
 
@@ -187,8 +206,8 @@ mod tests {
     }
 
     #[test]
-    fn copying_goes_on_past_a_piece() {
-        for len in [PIECE - 1, PIECE, PIECE + 1, 3 * PIECE + 33] {
+    fn copying_goes_on_at_an_odd_place() {
+        for len in [4095, 4096, 4097, 12_321] {
             let bytes: Vec<u8> = (0..len).map(|n| (n * 7 + n / 256) as u8).collect();
             let mut copy = vec![0; len + 1];
             let mut sum = Sum::new();
@@ -200,6 +219,12 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn folding_keeps_the_residue_and_only_zero_folds_to_zero(sum in prop_oneof![any::<u64>(), any::<u64>().prop_map(|n| n - n % 0xffff)]) {
+            prop_assert_eq!(u64::from(fold(sum)) % 0xffff, sum % 0xffff);
+            prop_assert_eq!(fold(sum) == 0, sum == 0);
+        }
+
         #[test]
         fn any_split_gives_the_naive_sum_and_etherparse_s((bytes, cuts) in pieces()) {
             let mut sum = Sum::new();
@@ -223,13 +248,17 @@ mod tests {
         }
 
         #[test]
-        fn numbers_are_part_of_the_stream_at_even_and_odd_places(head in vec(any::<u8>(), 0..40), a: u16, b: u32) {
+        fn numbers_are_part_of_the_stream_at_even_and_odd_places(
+            head in vec(any::<u8>(), 0..40),
+            (a, b, c) in any::<(u16, u32, u128)>(),
+        ) {
             let mut sum = Sum::new();
             sum.add_bytes(&head);
             sum.add_u16(a);
             sum.add_u32(b);
+            sum.add_u128(c);
             sum.add_bytes(&head);
-            let stream = [&head[..], &a.to_be_bytes(), &b.to_be_bytes(), &head].concat();
+            let stream = [&head[..], &a.to_be_bytes(), &b.to_be_bytes(), &c.to_be_bytes(), &head].concat();
             prop_assert_eq!(sum.finish(), naive(&stream));
         }
     }

@@ -1,13 +1,16 @@
 //! IPv4 (RFC 791 §3.1, RFC 1122 §3.2.1).
 
-use super::checksum::Sum;
-use super::{Ecn, u16_at, u32_at};
+use super::checksum::{Sum, fold};
+use super::{Ecn, u16_at, u32_at, u64_at};
 use std::net::Ipv4Addr;
+use steadfast_checksum::add;
 use thiserror::Error;
 
 /// Length of a header without options, in bytes: the only one that is emitted.
 pub const HEADER_LEN: usize = 20;
 
+/// The first byte of a header without options.
+const PLAIN: u8 = 0x45;
 const DONT_FRAGMENT: u16 = 0x4000;
 const MORE_FRAGMENTS: u16 = 0x2000;
 const OFFSET_MASK: u16 = 0x1fff;
@@ -65,7 +68,23 @@ pub enum Error {
 }
 
 /// The header and the payload of `packet`, which may be longer than the datagram (link padding).
+#[inline]
 pub fn parse(packet: &[u8]) -> Result<(Header, &[u8]), Error> {
+    let Some((fixed, rest)) = packet.split_first_chunk::<HEADER_LEN>().filter(|(fixed, _)| fixed[0] == PLAIN)
+    else {
+        return parse_with_options(packet);
+    };
+    let words = [u64_at(fixed, 0), u64_at(fixed, 8), u64::from(u32_at(fixed, 16))];
+    let payload_len = usize::from((words[0] >> 32) as u16).checked_sub(HEADER_LEN);
+    let payload = payload_len.and_then(|len| rest.get(..len)).ok_or(Error::TotalLength)?;
+    if sum_of(words) != 0xffff {
+        return Err(Error::Checksum);
+    }
+    Ok((of_words(words), payload))
+}
+
+#[cold]
+fn parse_with_options(packet: &[u8]) -> Result<(Header, &[u8]), Error> {
     let (fixed, header_len) = split(packet)?;
     let total = usize::from(u16_at(fixed, 2));
     let datagram = packet.get(..total).ok_or(Error::TotalLength)?;
@@ -106,20 +125,33 @@ fn split(packet: &[u8]) -> Result<(&[u8; HEADER_LEN], usize), Error> {
 }
 
 fn read(fixed: &[u8; HEADER_LEN]) -> Header {
-    let fragment = u16_at(fixed, 6);
+    of_words([u64_at(fixed, 0), u64_at(fixed, 8), u64::from(u32_at(fixed, 16))])
+}
+
+/// A header as it stands there, in two words of 64 bits and one of 32.
+#[inline]
+fn of_words([first, second, destination]: [u64; 3]) -> Header {
+    let fragment = first as u16;
+    let service = (first >> 48) as u8;
     Header {
-        source: Ipv4Addr::from_bits(u32_at(fixed, 12)),
-        destination: Ipv4Addr::from_bits(u32_at(fixed, 16)),
-        protocol: fixed[9],
-        ttl: fixed[8],
-        dscp: fixed[1] >> 2,
-        ecn: Ecn::from_bits(fixed[1]),
-        identification: u16_at(fixed, 4),
+        source: Ipv4Addr::from_bits(second as u32),
+        destination: Ipv4Addr::from_bits(destination as u32),
+        protocol: (second >> 48) as u8,
+        ttl: (second >> 56) as u8,
+        dscp: service >> 2,
+        ecn: Ecn::from_bits(service),
+        identification: (first >> 16) as u16,
         dont_fragment: fragment & DONT_FRAGMENT != 0,
         more_fragments: fragment & MORE_FRAGMENTS != 0,
         fragment_offset: (fragment & OFFSET_MASK) << 3,
         source_route: false,
     }
+}
+
+/// The sum of a header of such words, in network order: 0xffff where the checksum in it is right.
+#[inline]
+fn sum_of([first, second, destination]: [u64; 3]) -> u16 {
+    fold(add(add(first, second), destination))
 }
 
 /// Whether the options hold a source route. Every turn takes at least one of at most 40 bytes.
@@ -148,39 +180,29 @@ impl Header {
     ///
     /// The buffer holds at least that, and header and payload together at most 65 535 bytes: otherwise nothing
     /// is written (a debug build asserts).
+    #[inline]
     pub fn emit(&self, payload_len: usize, buffer: &mut [u8]) {
         let total = payload_len.checked_add(HEADER_LEN).and_then(|n| u16::try_from(n).ok());
         let (Some(total), Some(out)) = (total, buffer.first_chunk_mut::<HEADER_LEN>()) else {
             debug_assert!(false, "no room for an IPv4 header, or {payload_len} bytes of payload");
             return;
         };
-        let mut fragment = self.fragment_offset >> 3;
-        if self.dont_fragment {
-            fragment |= DONT_FRAGMENT;
-        }
-        if self.more_fragments {
-            fragment |= MORE_FRAGMENTS;
-        }
+        let fragment = self.fragment_offset >> 3
+            | if self.dont_fragment { DONT_FRAGMENT } else { 0 }
+            | if self.more_fragments { MORE_FRAGMENTS } else { 0 };
         let service = self.dscp << 2 | self.ecn.bits();
-        (out[0], out[1]) = (0x45, service);
-        out[2..4].copy_from_slice(&total.to_be_bytes());
-        out[4..6].copy_from_slice(&self.identification.to_be_bytes());
-        out[6..8].copy_from_slice(&fragment.to_be_bytes());
-        out[8] = self.ttl;
-        out[9] = self.protocol;
-        out[10..12].fill(0);
-        out[12..16].copy_from_slice(&self.source.octets());
-        out[16..20].copy_from_slice(&self.destination.octets());
-        // Of the values and not of what was just written: in small pieces, which cannot be read in large ones at once.
-        let mut sum = Sum::new();
-        sum.add_u16(u16::from_be_bytes([0x45, service]));
-        sum.add_u16(total);
-        sum.add_u16(self.identification);
-        sum.add_u16(fragment);
-        sum.add_u16(u16::from_be_bytes([self.ttl, self.protocol]));
-        sum.add_u32(self.source.to_bits());
-        sum.add_u32(self.destination.to_bits());
-        out[10..12].copy_from_slice(&sum.finish().to_be_bytes());
+        let first = u64::from(u16::from_be_bytes([PLAIN, service])) << 48
+            | u64::from(total) << 32
+            | u64::from(self.identification) << 16
+            | u64::from(fragment);
+        let second =
+            u64::from(u16::from_be_bytes([self.ttl, self.protocol])) << 48 | u64::from(self.source.to_bits());
+        let destination = self.destination.to_bits();
+        // Of the values and not of what was just written.
+        let checksum = !sum_of([first, second, u64::from(destination)]);
+        out[0..8].copy_from_slice(&first.to_be_bytes());
+        out[8..16].copy_from_slice(&(second | u64::from(checksum) << 32).to_be_bytes());
+        out[16..20].copy_from_slice(&destination.to_be_bytes());
     }
 }
 

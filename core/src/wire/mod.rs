@@ -53,13 +53,21 @@ impl Ecn {
 
 /// The big-endian number at `at`, or 0 past the end: callers check lengths first, this only keeps a mistake
 /// there from being a panic.
+#[inline]
 fn u16_at(bytes: &[u8], at: usize) -> u16 {
     bytes.get(at..).and_then(|rest| rest.first_chunk()).map_or(0, |b| u16::from_be_bytes(*b))
 }
 
 /// As [`u16_at`], four bytes.
+#[inline]
 fn u32_at(bytes: &[u8], at: usize) -> u32 {
     bytes.get(at..).and_then(|rest| rest.first_chunk()).map_or(0, |b| u32::from_be_bytes(*b))
+}
+
+/// As [`u16_at`], eight bytes: of a header's fields as many as that has are read at once.
+#[inline]
+fn u64_at(bytes: &[u8], at: usize) -> u64 {
+    bytes.get(at..).and_then(|rest| rest.first_chunk()).map_or(0, |b| u64::from_be_bytes(*b))
 }
 
 #[cfg(test)]
