@@ -21,7 +21,7 @@ const TURN: Duration = Duration::from_micros(1);
 /// Packets that a device takes or gives at once.
 const BATCH: usize = 32;
 /// The queues of the connection that works: no more than what stays in the cache.
-const BUFFER: u32 = 256 * 1024;
+const BUFFER: u32 = 128 * 1024;
 
 /// Two stacks.
 pub(crate) struct Stacks {
