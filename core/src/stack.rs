@@ -36,7 +36,7 @@ use crate::timer::Wheel;
 use crate::trace::{State, Trace, TraceEvent, TraceKind};
 use crate::wire::tcp::{Flags, Header, Options};
 
-use self::outbound::Train;
+use self::train::Train;
 
 mod calls;
 mod icmp;
@@ -44,6 +44,7 @@ mod inbound;
 mod outbound;
 mod passive;
 mod timers;
+mod train;
 mod view;
 
 pub(crate) use icmp::quoted_segment;
@@ -152,7 +153,7 @@ pub struct Stack {
     train_in: u32,
     /// The last segment that was sent, or the next one while it is made.
     outgoing: Outgoing,
-    /// What the last segment of new data began; whatever happens to its connection ends it.
+    /// What the last segment is one of; whatever happens to its connection ends it.
     train_out: Option<Train>,
     time_waits: TimeWaits,
     /// Half-open entries that a TIME-WAIT gave way to, and that entry: it comes back when the SYN turns out to be an

@@ -1,8 +1,10 @@
 //! Filling frames: stateless answers first, then connections in turn.
 
+use super::train::Train;
 use super::{Reply, Stack, Transmit, arm, env};
 use crate::buffer::Rope;
 use crate::flow::{FlowRef, FourTuple, PackedRef};
+use crate::socket::SocketOptions;
 use crate::tcp::segment::{Answer, Outgoing};
 use crate::tcp::tcb::Env;
 use crate::time::{Instant, Tick};
@@ -10,14 +12,6 @@ use crate::trace::TraceKind;
 use crate::wire::checksum::Sum;
 use crate::wire::tcp::{self, Header, Options};
 use crate::wire::{Ecn, PROTOCOL_TCP, ipv4, ipv6};
-
-/// Full segments of new data that follow one another. The last one is still in [`Stack::outgoing`].
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Train {
-    pub(super) index: u32,
-    /// When it began: later its timestamps would be others.
-    tick: Tick,
-}
 
 /// What of the IP header a connection decides.
 struct IpFields {
@@ -90,8 +84,8 @@ impl Stack {
     fn transmit_connection(&mut self, index: u32, frame: &mut [u8]) -> Option<Transmit> {
         let connection = self.connections.get_mut(index)?;
         let tick = Tick::at(self.now);
-        let train = self.train_out.take();
-        if train.is_some_and(|train| train.index == index && train.tick == tick) {
+        self.train_out.take_if(|train| !train.goes_on(index, tick));
+        if self.train_out.is_some() {
             connection.follow(&mut self.outgoing);
         } else {
             let offload = self.interface.segmentation_offload;
@@ -106,14 +100,25 @@ impl Stack {
             // What there is more waits for its next turn behind the others.
             self.ready.push_back(FlowRef::Connection(index).into());
         }
-        self.train_out = (self.outgoing.train > 0).then_some(Train { index, tick });
+        let (tuple, queue, outgoing) = (&connection.tcb.tuple, &connection.send_queue, &self.outgoing);
         self.counters.out_requests += 1;
-        let tuple = &connection.tcb.tuple;
-        note_sent(&mut env!(self), tuple, &self.outgoing);
-        let ip =
-            IpFields { ttl: connection.options.ttl, dscp: connection.options.dscp, ecn: self.outgoing.ecn };
-        let checksum_offload = self.interface.checksum_offload;
-        Some(emit(tuple, &self.outgoing, &ip, &connection.send_queue, checksum_offload, frame))
+        note_sent(&mut env!(self), tuple, outgoing);
+        let sent = match &self.train_out {
+            Some(train) => train.emit(outgoing.header.seq, outgoing.offset, queue, frame),
+            None => {
+                let SocketOptions { ttl, dscp, .. } = *connection.options;
+                let ip = IpFields { ttl, dscp, ecn: outgoing.ecn };
+                let sent = emit(tuple, outgoing, &ip, queue, self.interface.checksum_offload, frame);
+                if outgoing.train > 0 {
+                    self.train_out = Train::begin(index, tick, tuple, &sent, outgoing.payload_len, frame);
+                }
+                sent
+            }
+        };
+        if outgoing.train == 0 {
+            self.train_out = None;
+        }
+        Some(sent)
     }
 
     fn transmit_opening(&mut self, index: u32, frame: &mut [u8]) -> Option<Transmit> {

@@ -280,6 +280,15 @@ pub fn set_checksum(segment: &mut [u8], checksum: u16) {
     }
 }
 
+/// Writes the sequence number into a segment.
+#[inline]
+pub(crate) fn set_seq(segment: &mut [u8], seq: SeqNum) {
+    match segment.get_mut(4..8) {
+        Some(field) => field.copy_from_slice(&seq.0.to_be_bytes()),
+        None => debug_assert!(false, "no TCP header to hold a sequence number"),
+    }
+}
+
 /// Source port, destination port and sequence number, which are the 8 bytes that every ICMP error quotes at
 /// least (RFC 1122 §3.2.2).
 pub fn parse_quoted(bytes: &[u8]) -> Option<(u16, u16, SeqNum)> {
