@@ -121,6 +121,7 @@ impl Rope {
     }
 
     /// Appends a copy.
+    #[inline(never)]
     pub(crate) fn push_slice(&mut self, data: &[u8], pool: &mut Pool) {
         if data.is_empty() {
             return;
@@ -133,6 +134,11 @@ impl Rope {
             room.copy_from_slice(data);
             queue.inline += data.len() as u64;
             queue.end = queue.inline;
+        } else if let Some(Chunk { bulk: Bulk::Own(last), .. }) = queue.chunks.last_mut()
+            && data.len() <= last.capacity() - last.len()
+        {
+            last.extend_from_slice(data);
+            queue.end += data.len() as u64;
         } else {
             queue.push_copy(data, pool);
         }
@@ -154,6 +160,7 @@ impl Rope {
 
     /// Appends a payload: a slice of the packet it came in where it fills most of it, else a copy, so that a
     /// one-byte segment never holds 64 KiB.
+    #[inline]
     pub(crate) fn push_payload(&mut self, payload: &[u8], packet: Option<&Bytes>, pool: &mut Pool) {
         match packet {
             Some(packet) if payload.len() >= SMALL && payload.len() * 2 >= packet.len() => {
@@ -215,12 +222,12 @@ impl Queue {
         (self.end - self.start) as usize
     }
 
-    /// Appends a copy in chunks.
+    /// Appends a copy: what there is room for to the last chunk, the rest in new ones.
     #[inline(never)]
     fn push_copy(&mut self, mut data: &[u8], pool: &mut Pool) {
-        if let Some(Chunk { bulk: Bulk::Own(tail), .. }) = self.chunks.last_mut() {
-            let (now, later) = data.split_at(data.len().min(tail.capacity() - tail.len()));
-            tail.extend_from_slice(now);
+        if let Some(Chunk { bulk: Bulk::Own(last), .. }) = self.chunks.last_mut() {
+            let (now, later) = data.split_at(data.len().min(last.capacity() - last.len()));
+            last.extend_from_slice(now);
             self.end += now.len() as u64;
             data = later;
         }
