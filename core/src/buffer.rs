@@ -57,9 +57,14 @@ impl Pool {
     }
 
     fn take_back_queue(&mut self, mut queue: Box<Queue>) {
-        queue.clear(self);
+        if !queue.chunks.is_empty() {
+            queue.give_back_all(self);
+        }
+        (queue.start, queue.end, queue.inline) = (0, 0, 0);
         if self.queues.len() < Pool::KEPT_QUEUES && queue.chunks.capacity() <= Pool::LONGEST_QUEUE {
             self.queues.push(queue);
+        } else {
+            Queue::dismiss(queue);
         }
     }
 }
@@ -97,11 +102,11 @@ struct Queue {
     /// The first byte that is there and the end, counted as chunks are.
     start: u64,
     end: u64,
-    /// What is before this is in `small`, and what is not, in `chunks`.
+    /// What is before this is in `small`, and the rest in `chunks`.
     inline: u64,
-    /// Those that are not `gone`. A list and not a ring, since what is in one piece is searched in half the time.
+    /// A list and not a ring: what lies in one piece is searched with half the instructions.
     chunks: Vec<Chunk>,
-    /// So many chunks have been released; they are empty.
+    /// So many chunks, the first, have been released. They hold nothing.
     gone: usize,
     small: [u8; INLINE],
 }
@@ -116,6 +121,7 @@ impl Rope {
     }
 
     /// Appends a copy.
+    #[inline(never)]
     pub(crate) fn push_slice(&mut self, data: &[u8], pool: &mut Pool) {
         if data.is_empty() {
             return;
@@ -128,6 +134,11 @@ impl Rope {
             room.copy_from_slice(data);
             queue.inline += data.len() as u64;
             queue.end = queue.inline;
+        } else if let Some(Chunk { bulk: Bulk::Own(last), .. }) = queue.chunks.last_mut()
+            && data.len() <= last.capacity() - last.len()
+        {
+            last.extend_from_slice(data);
+            queue.end += data.len() as u64;
         } else {
             queue.push_copy(data, pool);
         }
@@ -142,12 +153,14 @@ impl Rope {
         self.queue(pool).push(Bulk::Shared(data), len);
     }
 
+    #[inline(always)]
     fn queue(&mut self, pool: &mut Pool) -> &mut Queue {
         self.0.get_or_insert_with(|| pool.queues.pop().unwrap_or_else(Queue::new))
     }
 
     /// Appends a payload: a slice of the packet it came in where it fills most of it, else a copy, so that a
     /// one-byte segment never holds 64 KiB.
+    #[inline]
     pub(crate) fn push_payload(&mut self, payload: &[u8], packet: Option<&Bytes>, pool: &mut Pool) {
         match packet {
             Some(packet) if payload.len() >= SMALL && payload.len() * 2 >= packet.len() => {
@@ -162,7 +175,9 @@ impl Rope {
         let Some(queue) = &mut self.0 else { return };
         queue.start += count.min(queue.len()) as u64;
         if queue.start < queue.end {
-            queue.give_back(pool);
+            if queue.start > queue.inline {
+                queue.give_back(pool);
+            }
         } else if let Some(queue) = self.0.take() {
             // What is empty owns nothing: an idle connection keeps no buffer.
             pool.take_back_queue(queue);
@@ -193,19 +208,25 @@ impl Rope {
 }
 
 impl Queue {
+    #[cold]
     fn new() -> Box<Queue> {
         Box::new(Queue { start: 0, end: 0, inline: 0, chunks: Vec::new(), gone: 0, small: [0; INLINE] })
     }
+
+    /// Drops it, and keeps what that takes out of the path of those that are kept.
+    #[cold]
+    fn dismiss(_: Box<Queue>) {}
 
     fn len(&self) -> usize {
         (self.end - self.start) as usize
     }
 
-    /// Appends a copy in chunks.
+    /// Appends a copy: what there is room for to the last chunk, the rest in new ones.
+    #[inline(never)]
     fn push_copy(&mut self, mut data: &[u8], pool: &mut Pool) {
-        if let Some(Chunk { bulk: Bulk::Own(tail), .. }) = self.chunks.last_mut() {
-            let (now, later) = data.split_at(data.len().min(tail.capacity() - tail.len()));
-            tail.extend_from_slice(now);
+        if let Some(Chunk { bulk: Bulk::Own(last), .. }) = self.chunks.last_mut() {
+            let (now, later) = data.split_at(data.len().min(last.capacity() - last.len()));
+            last.extend_from_slice(now);
             self.end += now.len() as u64;
             data = later;
         }
@@ -219,7 +240,7 @@ impl Queue {
     }
 
     fn push(&mut self, bulk: Bulk, len: usize) {
-        // Before the list grows, those that are gone make room, if they are so many that it pays to move the others.
+        // Before the list grows, those that are gone make room, if it pays to move the others.
         if self.chunks.len() == self.chunks.capacity() && self.gone >= self.chunks.len() / 2 {
             self.chunks.drain(..self.gone);
             self.gone = 0;
@@ -229,6 +250,7 @@ impl Queue {
     }
 
     /// Gives back the chunks before `start`. The last one is not among them, since the queue is not empty.
+    #[inline(never)]
     fn give_back(&mut self, pool: &mut Pool) {
         while let Some([first, next]) = self.chunks.get_mut(self.gone..self.gone + 2)
             && next.at <= self.start
@@ -238,25 +260,43 @@ impl Queue {
         }
     }
 
-    /// Gives back all chunks and begins anew.
-    fn clear(&mut self, pool: &mut Pool) {
-        if !self.chunks.is_empty() {
-            self.chunks.drain(self.gone..).for_each(|chunk| pool.take_back(chunk.bulk));
-            self.chunks.clear();
-            self.gone = 0;
-        }
-        (self.start, self.end, self.inline) = (0, 0, 0);
+    /// Gives back all chunks.
+    #[inline(never)]
+    fn give_back_all(&mut self, pool: &mut Pool) {
+        self.chunks.drain(self.gone..).for_each(|chunk| pool.take_back(chunk.bulk));
+        self.chunks.clear();
+        self.gone = 0;
     }
 
     /// Gives `copy` each part of `dst` and, as long, the bytes for it, of which the first is at `offset`.
     #[inline(always)]
-    fn copy(&self, offset: usize, mut dst: &mut [u8], mut copy: impl FnMut(&mut [u8], &[u8])) {
-        if dst.is_empty() {
-            return;
-        }
+    fn copy(&self, offset: usize, dst: &mut [u8], mut copy: impl FnMut(&mut [u8], &[u8])) {
         let from = self.start + offset as u64;
-        if from < self.inline {
-            let bytes = &self.small[from as usize..self.inline as usize];
+        let piece = if from + dst.len() as u64 <= self.inline {
+            self.small.get(from as usize..from as usize + dst.len())
+        } else {
+            self.in_one_chunk(from, dst.len())
+        };
+        match piece {
+            Some(bytes) => copy(dst, bytes),
+            None => self.copy_pieces(from, dst, copy),
+        }
+    }
+
+    /// So many bytes, where they are all in one chunk: nearly always.
+    #[inline(never)]
+    fn in_one_chunk(&self, from: u64, len: usize) -> Option<&[u8]> {
+        let chunk = self.chunks_from(from).first()?;
+        chunk.bytes().get(from.checked_sub(chunk.at)? as usize..)?.get(..len)
+    }
+
+    /// As `copy`, from wherever the bytes are.
+    #[inline(never)]
+    fn copy_pieces(&self, from: u64, mut dst: &mut [u8], mut copy: impl FnMut(&mut [u8], &[u8])) {
+        let small = &self.small[from.min(self.inline) as usize..self.inline as usize];
+        let chunks = self.chunks_from(from).iter();
+        let chunks = chunks.map(|chunk| &chunk.bytes()[from.saturating_sub(chunk.at) as usize..]);
+        for bytes in std::iter::once(small).chain(chunks) {
             let (now, later) = dst.split_at_mut(bytes.len().min(dst.len()));
             copy(now, &bytes[..now.len()]);
             if later.is_empty() {
@@ -264,18 +304,14 @@ impl Queue {
             }
             dst = later;
         }
+    }
+
+    /// The chunk that `from` is in, or else the first, and those after it. By bisection, wherever the last read was:
+    /// after a retransmission the next one is far away.
+    #[inline(always)]
+    fn chunks_from(&self, from: u64) -> &[Chunk] {
         let chunks = &self.chunks[self.gone..];
-        // By bisection, wherever the last read was: after a retransmission the next one is far away.
-        let first = chunks.partition_point(|chunk| chunk.at <= from).saturating_sub(1);
-        for chunk in &chunks[first..] {
-            let bytes = &chunk.bytes()[from.saturating_sub(chunk.at) as usize..];
-            let (now, later) = dst.split_at_mut(bytes.len().min(dst.len()));
-            copy(now, &bytes[..now.len()]);
-            if later.is_empty() {
-                return;
-            }
-            dst = later;
-        }
+        &chunks[chunks.partition_point(|chunk| chunk.at <= from).saturating_sub(1)..]
     }
 }
 
