@@ -157,7 +157,7 @@ fn emit(
     let ip_len = emit_ip(tuple, ip, segment_len, frame);
     let segment = &mut frame[ip_len..ip_len + segment_len];
     let (head, payload) = segment.split_at_mut(header_len);
-    header.emit(head);
+    header.emit_all(head);
     let mut sum = tuple.pseudo_header(segment_len as u32);
     if checksum_offload {
         // The device adds the rest to the sum of the pseudo-header.

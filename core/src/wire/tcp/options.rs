@@ -156,11 +156,13 @@ impl Options {
     /// As [`parse`](Options::parse), into options that are empty.
     #[inline]
     pub(super) fn read(&mut self, bytes: &[u8]) -> Result<(), Error> {
-        if bytes.len() == TIMESTAMPS_ALONE_LEN && bytes.starts_with(&TIMESTAMPS_ALONE) {
-            self.timestamps = Some(Timestamps { val: u32_at(bytes, 4), ecr: u32_at(bytes, 8) });
-            return Ok(());
+        match bytes.split_first_chunk() {
+            Some((&TIMESTAMPS_ALONE, data)) if data.len() == 8 => {
+                self.timestamps = Some(Timestamps { val: u32_at(data, 0), ecr: u32_at(data, 4) });
+                Ok(())
+            }
+            _ => self.read_each(bytes),
         }
-        self.read_each(bytes)
     }
 
     fn read_each(&mut self, bytes: &[u8]) -> Result<(), Error> {
@@ -214,10 +216,12 @@ impl Options {
     }
 
     /// Length of what [`emit`](Options::emit) writes, in bytes: a multiple of 4, at most 40.
+    #[inline]
     pub fn emitted_len(&self) -> usize {
-        if self.timestamps_alone().is_some() {
-            return TIMESTAMPS_ALONE_LEN;
-        }
+        if self.timestamps_alone().is_some() { TIMESTAMPS_ALONE_LEN } else { self.each_len() }
+    }
+
+    fn each_len(&self) -> usize {
         let mut len = 0;
         self.each_item(|item| len += item.len());
         len
@@ -239,13 +243,18 @@ impl Options {
     }
 
     /// As [`emit`](Options::emit), into exactly as many bytes as that takes.
-    pub(super) fn emit_all(&self, mut rest: &mut [u8]) {
-        if let (Some(timestamps), Some((head, data))) =
-            (self.timestamps_alone(), rest.split_first_chunk_mut::<4>())
-        {
-            *head = TIMESTAMPS_ALONE;
-            return write_pair(data, timestamps.val, timestamps.ecr);
+    #[inline]
+    pub(super) fn emit_all(&self, out: &mut [u8]) {
+        match (self.timestamps_alone(), out.split_first_chunk_mut::<4>()) {
+            (Some(timestamps), Some((head, data))) if data.len() == 8 => {
+                *head = TIMESTAMPS_ALONE;
+                write_pair(data, timestamps.val, timestamps.ecr);
+            }
+            _ => self.emit_each(out),
         }
+    }
+
+    fn emit_each(&self, mut rest: &mut [u8]) {
         self.each_item(|item| {
             let (out, after) = std::mem::take(&mut rest).split_at_mut(item.len());
             item.emit(out);
@@ -254,6 +263,7 @@ impl Options {
     }
 
     /// The usual case, which reading and writing take a shortcut for: timestamps and no other option.
+    #[inline]
     fn timestamps_alone(&self) -> Option<Timestamps> {
         let others = self.mss.is_some()
             || self.window_scale.is_some()
