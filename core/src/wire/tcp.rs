@@ -4,12 +4,13 @@ mod options;
 
 pub use options::{Cookie, OptionLayout, Options, SackBlocks, Timestamps};
 
-use super::checksum::pseudo_header;
+use super::checksum::{Sum, pseudo_header};
 use super::{PROTOCOL_TCP, u16_at, u32_at, u64_at};
 use crate::seq::SeqNum;
 use std::fmt;
 use std::net::IpAddr;
 use std::ops::{BitOr, BitOrAssign};
+use steadfast_checksum::add;
 use thiserror::Error;
 
 /// Length of a header without options, in bytes.
@@ -207,14 +208,15 @@ impl Header {
     pub fn emit(&self, buffer: &mut [u8]) {
         let header_len = self.header_len();
         match buffer.get_mut(..header_len) {
-            Some(buffer) => self.emit_all(buffer),
+            Some(buffer) => self.emit_and_add(buffer, &mut Sum::new()),
             None => debug_assert!(false, "no room for a TCP header of {header_len} bytes"),
         }
     }
 
-    /// As [`emit`](Header::emit), into exactly as many bytes as that takes, for those who know how many.
+    /// As [`emit`](Header::emit), into exactly as many bytes as that takes, for those who know how many. What is written
+    /// is added to `sum` as well.
     #[inline]
-    pub(crate) fn emit_all(&self, buffer: &mut [u8]) {
+    pub(crate) fn emit_and_add(&self, buffer: &mut [u8], sum: &mut Sum) {
         debug_assert_eq!(buffer.len(), self.header_len());
         let data_offset = buffer.len() as u64 / 4;
         let Some((out, options)) = buffer.split_first_chunk_mut::<HEADER_LEN>() else { return };
@@ -230,7 +232,8 @@ impl Header {
         out[8..16].copy_from_slice(&second.to_be_bytes());
         // The checksum is 0.
         out[16..20].copy_from_slice(&u32::from(self.urgent).to_be_bytes());
-        self.options.emit_all(options);
+        let words = add(add(first.to_be(), second.to_be()), u64::from(self.urgent.to_be()));
+        sum.add_words(add(words, self.options.emit_and_sum(options)));
     }
 
     /// The segment as a line of tcpdump, with a payload of `payload_len` bytes and absolute numbers:
@@ -280,7 +283,7 @@ pub fn checksum_ok(source: IpAddr, destination: IpAddr, segment: &[u8]) -> bool 
     sum.finish() == 0
 }
 
-/// Writes `checksum`, from [`Sum::finish`](super::checksum::Sum::finish), into a segment (MUST-2).
+/// Writes `checksum`, from [`Sum::finish`], into a segment (MUST-2).
 #[inline]
 pub fn set_checksum(segment: &mut [u8], checksum: u16) {
     match segment.get_mut(CHECKSUM_AT..CHECKSUM_AT + 2) {

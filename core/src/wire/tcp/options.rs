@@ -237,20 +237,28 @@ impl Options {
     pub fn emit(&self, buffer: &mut [u8]) {
         let len = self.emitted_len();
         match buffer.get_mut(..len) {
-            Some(buffer) => self.emit_all(buffer),
+            Some(buffer) => _ = self.emit_and_sum(buffer),
             None => debug_assert!(false, "no room for {len} bytes of TCP options"),
         }
     }
 
-    /// As [`emit`](Options::emit), into exactly as many bytes as that takes.
+    /// As [`emit`](Options::emit), into exactly as many bytes as that takes. Gives the sum of what was written.
     #[inline]
-    pub(super) fn emit_all(&self, out: &mut [u8]) {
+    pub(super) fn emit_and_sum(&self, out: &mut [u8]) -> u64 {
         match (self.timestamps_alone(), out.split_first_chunk_mut::<4>()) {
             (Some(timestamps), Some((head, data))) if data.len() == 8 => {
                 *head = TIMESTAMPS_ALONE;
                 write_pair(data, timestamps.val, timestamps.ecr);
+                // Of the values and not of what was just written: in small pieces, which cannot be read in large ones
+                // at once.
+                u64::from(u32::from_ne_bytes(TIMESTAMPS_ALONE))
+                    + u64::from(timestamps.val.to_be())
+                    + u64::from(timestamps.ecr.to_be())
             }
-            _ => self.emit_each(out),
+            _ => {
+                self.emit_each(out);
+                steadfast_checksum::sum(out)
+            }
         }
     }
 
