@@ -9,7 +9,6 @@ use crate::tcp::segment::{Answer, Outgoing};
 use crate::tcp::tcb::Env;
 use crate::time::{Instant, Tick};
 use crate::trace::TraceKind;
-use crate::wire::checksum::Sum;
 use crate::wire::tcp::{self, Header, Options};
 use crate::wire::{Ecn, PROTOCOL_TCP, ipv4, ipv6};
 
@@ -165,18 +164,15 @@ fn emit(
     let ip_len = emit_ip(tuple, ip, segment_len, frame);
     let segment = &mut frame[ip_len..ip_len + segment_len];
     let (head, payload) = segment.split_at_mut(header_len);
-    header.emit(head);
     let mut sum = tuple.pseudo_header(segment_len as u32);
+    let pseudo_header = sum;
+    header.emit_and_add(head, &mut sum);
     if checksum_offload {
         // The device adds the rest to the sum of the pseudo-header.
-        tcp::set_checksum(head, !sum.finish());
+        tcp::set_checksum(head, !pseudo_header.finish());
         queue.peek(outgoing.offset, payload);
     } else {
-        let mut payload_sum = Sum::new();
-        queue.copy_out(outgoing.offset, payload, &mut payload_sum);
-        // Last, since what was just written in small pieces cannot be read in large ones at once.
-        sum.add_bytes(head);
-        sum.add_u16(!payload_sum.finish());
+        queue.copy_out(outgoing.offset, payload, &mut sum);
         tcp::set_checksum(head, sum.finish());
     }
     Transmit { len: ip_len + segment_len, segment_size: outgoing.segment_size, checksum_offload }

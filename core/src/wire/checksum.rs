@@ -58,9 +58,9 @@ impl Sum {
         self.add_words((words >> 64) as u64);
     }
 
-    /// Adds words that begin at a place of the stream that is as odd as it is now.
+    /// Adds a sum of words in the machine's byte order that go on at this place.
     #[inline]
-    fn add_words(&mut self, words: u64) {
+    pub(super) fn add_words(&mut self, words: u64) {
         // From an odd place on, each byte is the other half of its word.
         let words = if self.odd { words.rotate_left(8) } else { words };
         self.words = steadfast_checksum::add(self.words, words);

@@ -272,6 +272,7 @@ impl Header {
     ///
     /// The buffer holds at least that, and the payload is at most 65 535 bytes: otherwise nothing is written (a
     /// debug build asserts).
+    #[inline]
     pub fn emit(&self, payload_len: usize, buffer: &mut [u8]) {
         let (Ok(len), Some(out)) = (u16::try_from(payload_len), buffer.first_chunk_mut::<HEADER_LEN>())
         else {
@@ -280,10 +281,9 @@ impl Header {
         };
         let traffic_class = u32::from(self.dscp << 2 | self.ecn.bits());
         let word = 6 << 28 | traffic_class << 20 | self.flow_label & 0x000f_ffff;
-        out[0..4].copy_from_slice(&word.to_be_bytes());
-        out[4..6].copy_from_slice(&len.to_be_bytes());
-        out[6] = self.protocol;
-        out[7] = self.hop_limit;
+        let next = u16::from_be_bytes([self.protocol, self.hop_limit]);
+        let first = u64::from(word) << 32 | u64::from(len) << 16 | u64::from(next);
+        out[0..8].copy_from_slice(&first.to_be_bytes());
         out[8..24].copy_from_slice(&self.source.octets());
         out[24..40].copy_from_slice(&self.destination.octets());
     }

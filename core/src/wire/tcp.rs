@@ -4,12 +4,13 @@ mod options;
 
 pub use options::{Cookie, OptionLayout, Options, SackBlocks, Timestamps};
 
-use super::checksum::pseudo_header;
-use super::{PROTOCOL_TCP, u16_at, u32_at};
+use super::checksum::{Sum, pseudo_header};
+use super::{PROTOCOL_TCP, u16_at, u32_at, u64_at};
 use crate::seq::SeqNum;
 use std::fmt;
 use std::net::IpAddr;
 use std::ops::{BitOr, BitOrAssign};
+use steadfast_checksum::add;
 use thiserror::Error;
 
 /// Length of a header without options, in bytes.
@@ -181,23 +182,22 @@ impl Header {
     /// As [`parse`](Header::parse), into a header that is empty: to move one about takes longer than to read it.
     #[inline]
     pub(crate) fn read<'a>(&mut self, segment: &'a [u8]) -> Result<&'a [u8], Error> {
-        let fixed = segment.first_chunk::<HEADER_LEN>().ok_or(Error::Truncated)?;
-        let header_len = usize::from(fixed[12] >> 4) * 4;
-        if header_len < HEADER_LEN {
-            return Err(Error::DataOffset);
-        }
-        let (head, payload) = segment.split_at_checked(header_len).ok_or(Error::DataOffset)?;
-        let flags = Flags(u16_at(fixed, 12) & Flags::MASK);
-        (self.source_port, self.destination_port) = (u16_at(fixed, 0), u16_at(fixed, 2));
-        self.seq = SeqNum(u32_at(fixed, 4));
-        self.ack = SeqNum(if flags.ack() { u32_at(fixed, 8) } else { 0 });
-        self.flags = flags;
-        (self.window, self.urgent) = (u16_at(fixed, 14), u16_at(fixed, 18));
-        self.options.read(&head[HEADER_LEN..])?;
+        let (fixed, rest) = segment.split_first_chunk::<HEADER_LEN>().ok_or(Error::Truncated)?;
+        let (first, second) = (u64_at(fixed, 0), u64_at(fixed, 8));
+        let options_len = ((second >> 28) as usize & 0xf) * 4;
+        let options_len = options_len.checked_sub(HEADER_LEN).ok_or(Error::DataOffset)?;
+        let (options, payload) = rest.split_at_checked(options_len).ok_or(Error::DataOffset)?;
+        (self.source_port, self.destination_port) = ((first >> 48) as u16, (first >> 32) as u16);
+        self.seq = SeqNum(first as u32);
+        self.flags = Flags((second >> 16) as u16 & Flags::MASK);
+        self.ack = SeqNum(if self.flags.ack() { (second >> 32) as u32 } else { 0 });
+        (self.window, self.urgent) = (second as u16, u16_at(fixed, 18));
+        self.options.read(options)?;
         Ok(payload)
     }
 
     /// Length of the header with its options, in bytes: 20 to 60, a multiple of 4.
+    #[inline]
     pub fn header_len(&self) -> usize {
         HEADER_LEN + self.options.emitted_len()
     }
@@ -207,23 +207,33 @@ impl Header {
     /// The buffer holds at least that: otherwise nothing is written (a debug build asserts).
     pub fn emit(&self, buffer: &mut [u8]) {
         let header_len = self.header_len();
-        let Some((out, options)) =
-            buffer.get_mut(..header_len).and_then(|head| head.split_first_chunk_mut::<HEADER_LEN>())
-        else {
-            debug_assert!(false, "no room for a TCP header of {header_len} bytes");
-            return;
-        };
+        match buffer.get_mut(..header_len) {
+            Some(buffer) => self.emit_and_add(buffer, &mut Sum::new()),
+            None => debug_assert!(false, "no room for a TCP header of {header_len} bytes"),
+        }
+    }
+
+    /// As [`emit`](Header::emit), into exactly as many bytes as that takes, for those who know how many. What is written
+    /// is added to `sum` as well.
+    #[inline]
+    pub(crate) fn emit_and_add(&self, buffer: &mut [u8], sum: &mut Sum) {
+        debug_assert_eq!(buffer.len(), self.header_len());
+        let data_offset = buffer.len() as u64 / 4;
+        let Some((out, options)) = buffer.split_first_chunk_mut::<HEADER_LEN>() else { return };
         let ack = if self.flags.ack() { self.ack.0 } else { 0 };
-        let offset_and_flags = (header_len as u16 / 4) << 12 | self.flags.0 & Flags::MASK;
-        out[0..2].copy_from_slice(&self.source_port.to_be_bytes());
-        out[2..4].copy_from_slice(&self.destination_port.to_be_bytes());
-        out[4..8].copy_from_slice(&self.seq.0.to_be_bytes());
-        out[8..12].copy_from_slice(&ack.to_be_bytes());
-        out[12..14].copy_from_slice(&offset_and_flags.to_be_bytes());
-        out[14..16].copy_from_slice(&self.window.to_be_bytes());
-        out[16..18].fill(0);
-        out[18..20].copy_from_slice(&self.urgent.to_be_bytes());
-        self.options.emit_all(options);
+        let first = u64::from(self.source_port) << 48
+            | u64::from(self.destination_port) << 32
+            | u64::from(self.seq.0);
+        let second = u64::from(ack) << 32
+            | data_offset << 28
+            | u64::from(self.flags.0 & Flags::MASK) << 16
+            | u64::from(self.window);
+        out[0..8].copy_from_slice(&first.to_be_bytes());
+        out[8..16].copy_from_slice(&second.to_be_bytes());
+        // The checksum is 0.
+        out[16..20].copy_from_slice(&u32::from(self.urgent).to_be_bytes());
+        let words = add(add(first.to_be(), second.to_be()), u64::from(self.urgent.to_be()));
+        sum.add_words(add(words, self.options.emit_and_sum(options)));
     }
 
     /// The segment as a line of tcpdump, with a payload of `payload_len` bytes and absolute numbers:
@@ -265,6 +275,7 @@ impl fmt::Display for Line<'_> {
 }
 
 /// Whether the checksum of a whole segment, header and payload, is right (MUST-3).
+#[inline]
 pub fn checksum_ok(source: IpAddr, destination: IpAddr, segment: &[u8]) -> bool {
     let Ok(len) = u32::try_from(segment.len()) else { return false };
     let mut sum = pseudo_header(source, destination, PROTOCOL_TCP, len);
@@ -272,7 +283,8 @@ pub fn checksum_ok(source: IpAddr, destination: IpAddr, segment: &[u8]) -> bool 
     sum.finish() == 0
 }
 
-/// Writes `checksum`, from [`Sum::finish`](super::checksum::Sum::finish), into a segment (MUST-2).
+/// Writes `checksum`, from [`Sum::finish`], into a segment (MUST-2).
+#[inline]
 pub fn set_checksum(segment: &mut [u8], checksum: u16) {
     match segment.get_mut(CHECKSUM_AT..CHECKSUM_AT + 2) {
         Some(field) => field.copy_from_slice(&checksum.to_be_bytes()),

@@ -156,11 +156,13 @@ impl Options {
     /// As [`parse`](Options::parse), into options that are empty.
     #[inline]
     pub(super) fn read(&mut self, bytes: &[u8]) -> Result<(), Error> {
-        if bytes.len() == TIMESTAMPS_ALONE_LEN && bytes.starts_with(&TIMESTAMPS_ALONE) {
-            self.timestamps = Some(Timestamps { val: u32_at(bytes, 4), ecr: u32_at(bytes, 8) });
-            return Ok(());
+        match bytes.split_first_chunk() {
+            Some((&TIMESTAMPS_ALONE, data)) if data.len() == 8 => {
+                self.timestamps = Some(Timestamps { val: u32_at(data, 0), ecr: u32_at(data, 4) });
+                Ok(())
+            }
+            _ => self.read_each(bytes),
         }
-        self.read_each(bytes)
     }
 
     fn read_each(&mut self, bytes: &[u8]) -> Result<(), Error> {
@@ -214,10 +216,12 @@ impl Options {
     }
 
     /// Length of what [`emit`](Options::emit) writes, in bytes: a multiple of 4, at most 40.
+    #[inline]
     pub fn emitted_len(&self) -> usize {
-        if self.timestamps_alone().is_some() {
-            return TIMESTAMPS_ALONE_LEN;
-        }
+        if self.timestamps_alone().is_some() { TIMESTAMPS_ALONE_LEN } else { self.each_len() }
+    }
+
+    fn each_len(&self) -> usize {
         let mut len = 0;
         self.each_item(|item| len += item.len());
         len
@@ -233,19 +237,32 @@ impl Options {
     pub fn emit(&self, buffer: &mut [u8]) {
         let len = self.emitted_len();
         match buffer.get_mut(..len) {
-            Some(buffer) => self.emit_all(buffer),
+            Some(buffer) => _ = self.emit_and_sum(buffer),
             None => debug_assert!(false, "no room for {len} bytes of TCP options"),
         }
     }
 
-    /// As [`emit`](Options::emit), into exactly as many bytes as that takes.
-    pub(super) fn emit_all(&self, mut rest: &mut [u8]) {
-        if let (Some(timestamps), Some((head, data))) =
-            (self.timestamps_alone(), rest.split_first_chunk_mut::<4>())
-        {
-            *head = TIMESTAMPS_ALONE;
-            return write_pair(data, timestamps.val, timestamps.ecr);
+    /// As [`emit`](Options::emit), into exactly as many bytes as that takes. Gives the sum of what was written.
+    #[inline]
+    pub(super) fn emit_and_sum(&self, out: &mut [u8]) -> u64 {
+        match (self.timestamps_alone(), out.split_first_chunk_mut::<4>()) {
+            (Some(timestamps), Some((head, data))) if data.len() == 8 => {
+                *head = TIMESTAMPS_ALONE;
+                write_pair(data, timestamps.val, timestamps.ecr);
+                // Of the values and not of what was just written: in small pieces, which cannot be read in large ones
+                // at once.
+                u64::from(u32::from_ne_bytes(TIMESTAMPS_ALONE))
+                    + u64::from(timestamps.val.to_be())
+                    + u64::from(timestamps.ecr.to_be())
+            }
+            _ => {
+                self.emit_each(out);
+                steadfast_checksum::sum(out)
+            }
         }
+    }
+
+    fn emit_each(&self, mut rest: &mut [u8]) {
         self.each_item(|item| {
             let (out, after) = std::mem::take(&mut rest).split_at_mut(item.len());
             item.emit(out);
@@ -254,6 +271,7 @@ impl Options {
     }
 
     /// The usual case, which reading and writing take a shortcut for: timestamps and no other option.
+    #[inline]
     fn timestamps_alone(&self) -> Option<Timestamps> {
         let others = self.mss.is_some()
             || self.window_scale.is_some()

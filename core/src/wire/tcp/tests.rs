@@ -1,5 +1,4 @@
 use super::*;
-use crate::wire::checksum::Sum;
 use etherparse::{PacketBuilder, TcpHeader, TcpOptionElement, TcpSlice};
 use proptest::collection::vec;
 use proptest::option;
@@ -239,6 +238,19 @@ fn their_options(options: &Options) -> Vec<TcpOptionElement> {
 }
 
 proptest! {
+    #[test]
+    fn what_emission_adds_is_the_sum_of_what_it_writes(header in headers(), before in vec(any::<u8>(), 0..2)) {
+        let mut segment = vec![0xee; header.header_len()];
+        let mut sum = Sum::new();
+        sum.add_bytes(&before);
+        header.emit_and_add(&mut segment, &mut sum);
+        prop_assert_eq!(&segment, &emitted(&header, &[]));
+        let mut of_bytes = Sum::new();
+        of_bytes.add_bytes(&[&before[..], &segment].concat());
+        prop_assert_eq!(sum.finish(), of_bytes.finish());
+    }
+
+
     #[test]
     fn what_is_emitted_is_parsed(header in headers(), payload in vec(any::<u8>(), 0..60)) {
         let segment = emitted(&header, &payload);
