@@ -19,6 +19,13 @@ struct IpFields {
     ecn: Ecn,
 }
 
+/// Of what [`Transmit`] says the part that the packet itself decides; it fits into two registers.
+#[derive(Clone, Copy)]
+pub(super) struct Sent {
+    pub(super) len: usize,
+    pub(super) checksum_offload: bool,
+}
+
 impl Stack {
     /// Fills `frame` with the next packet to send. `None`: nothing to send now, or `frame` is shorter than the MTU
     /// (with segmentation offload: than 65,535 bytes).
@@ -29,13 +36,17 @@ impl Stack {
         if frame.len() < least {
             return None;
         }
-        let nothing = self.ready.is_empty() && self.replies.is_empty();
-        if nothing { None } else { self.transmit_next(frame) }
+        if self.ready.is_empty() && self.replies.is_empty() {
+            return None;
+        }
+        let Sent { len, checksum_offload } = self.transmit_next(frame)?;
+        self.counters.out_requests += 1;
+        Some(Transmit { len, segment_size: self.outgoing.segment_size, checksum_offload })
     }
 
-    fn transmit_next(&mut self, frame: &mut [u8]) -> Option<Transmit> {
+    fn transmit_next(&mut self, frame: &mut [u8]) -> Option<Sent> {
         if let Some(reply) = self.replies.pop_front() {
-            return Some(self.transmit_reply(reply, frame));
+            return Some(self.transmit_reply(&reply, frame));
         }
         while let Some(packed) = self.ready.pop_front() {
             let sent = match FlowRef::from(packed) {
@@ -50,19 +61,19 @@ impl Stack {
         None
     }
 
-    fn transmit_reply(&mut self, reply: Reply, frame: &mut [u8]) -> Transmit {
-        self.counters.out_requests += 1;
+    fn transmit_reply(&mut self, reply: &Reply, frame: &mut [u8]) -> Sent {
         match reply {
             Reply::Packet(packet) => {
                 let len = packet.len().min(frame.len());
                 frame[..len].copy_from_slice(&packet[..len]);
-                Transmit { len, segment_size: None, checksum_offload: false }
+                self.outgoing.segment_size = None;
+                Sent { len, checksum_offload: false }
             }
-            Reply::Segment(answer) => self.transmit_answer(&answer, frame),
+            Reply::Segment(answer) => self.transmit_answer(answer, frame),
         }
     }
 
-    fn transmit_answer(&mut self, answer: &Answer, frame: &mut [u8]) -> Transmit {
+    fn transmit_answer(&mut self, answer: &Answer, frame: &mut [u8]) -> Sent {
         let header = Header {
             source_port: answer.tuple.local_port,
             destination_port: answer.tuple.remote_port,
@@ -80,7 +91,7 @@ impl Stack {
         emit(&answer.tuple, &self.outgoing, &ip, &Rope::default(), self.interface.checksum_offload, frame)
     }
 
-    fn transmit_connection(&mut self, index: u32, frame: &mut [u8]) -> Option<Transmit> {
+    fn transmit_connection(&mut self, index: u32, frame: &mut [u8]) -> Option<Sent> {
         let connection = self.connections.get_mut(index)?;
         let tick = Tick::at(self.now);
         self.train_out.take_if(|train| !train.goes_on(index, tick));
@@ -100,7 +111,6 @@ impl Stack {
             self.ready.push_back(FlowRef::Connection(index).into());
         }
         let (tuple, queue, outgoing) = (&connection.tcb.tuple, &connection.send_queue, &self.outgoing);
-        self.counters.out_requests += 1;
         note_sent(&mut env!(self), tuple, outgoing);
         let sent = match &self.train_out {
             Some(train) => train.emit(outgoing.header.seq, outgoing.offset, queue, frame),
@@ -109,7 +119,7 @@ impl Stack {
                 let ip = IpFields { ttl, dscp, ecn: outgoing.ecn };
                 let sent = emit(tuple, outgoing, &ip, queue, self.interface.checksum_offload, frame);
                 if outgoing.train > 0 {
-                    self.train_out = Train::begin(index, tick, tuple, &sent, outgoing.payload_len, frame);
+                    self.train_out = Train::begin(index, tick, tuple, sent, outgoing.payload_len, frame);
                 }
                 sent
             }
@@ -120,14 +130,13 @@ impl Stack {
         Some(sent)
     }
 
-    fn transmit_opening(&mut self, index: u32, frame: &mut [u8]) -> Option<Transmit> {
+    fn transmit_opening(&mut self, index: u32, frame: &mut [u8]) -> Option<Sent> {
         let opening = self.openings.get_mut(index)?;
         opening.queued = false;
         self.train_out = None;
         if !opening.next_segment(&mut self.outgoing, &mut env!(self)) {
             return None;
         }
-        self.counters.out_requests += 1;
         let deadline = Tick::after(self.now, opening.wait(self.now, &self.config));
         self.wheel.remove(opening.timer);
         let target = PackedRef::from(FlowRef::Opening(index)).0;
@@ -157,7 +166,7 @@ fn emit(
     queue: &Rope,
     checksum_offload: bool,
     frame: &mut [u8],
-) -> Transmit {
+) -> Sent {
     let header = &outgoing.header;
     let header_len = header.header_len();
     let segment_len = header_len + outgoing.payload_len;
@@ -175,7 +184,7 @@ fn emit(
         queue.copy_out(outgoing.offset, payload, &mut sum);
         tcp::set_checksum(head, sum.finish());
     }
-    Transmit { len: ip_len + segment_len, segment_size: outgoing.segment_size, checksum_offload }
+    Sent { len: ip_len + segment_len, checksum_offload }
 }
 
 fn emit_ip(tuple: &FourTuple, ip: &IpFields, payload_len: usize, frame: &mut [u8]) -> usize {

@@ -1,6 +1,6 @@
 //! Full segments of new data that follow one another, headers copied from the first.
 
-use super::Transmit;
+use super::outbound::Sent;
 use crate::buffer::Rope;
 use crate::flow::FourTuple;
 use crate::seq::SeqNum;
@@ -34,7 +34,7 @@ impl Train {
         index: u32,
         tick: Tick,
         tuple: &FourTuple,
-        first: &Transmit,
+        first: Sent,
         payload_len: usize,
         frame: &[u8],
     ) -> Option<Train> {
@@ -58,7 +58,7 @@ impl Train {
 
     /// Writes the segment whose payload begins at `seq`, and at `offset` in the queue. `frame` is as long as that of the
     /// first one, or longer.
-    pub(super) fn emit(&self, seq: SeqNum, offset: usize, queue: &Rope, frame: &mut [u8]) -> Transmit {
+    pub(super) fn emit(&self, seq: SeqNum, offset: usize, queue: &Rope, frame: &mut [u8]) -> Sent {
         let len = self.head_len + self.payload_len;
         // All of it, though what is past the headers is payload: a copy of fixed length is a few stores.
         if let Some(head) = frame.first_chunk_mut::<MAX_HEAD>() {
@@ -74,6 +74,6 @@ impl Train {
             }
             None => _ = queue.peek(offset, payload),
         }
-        Transmit { len, segment_size: None, checksum_offload: self.sum.is_none() }
+        Sent { len, checksum_offload: self.sum.is_none() }
     }
 }

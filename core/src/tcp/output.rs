@@ -212,8 +212,7 @@ impl Connection {
     /// The payload of a full segment that leaves now: SACK blocks take their room too (MUST-16).
     #[inline]
     fn payload_len_limit(&self) -> u16 {
-        let nothing_to_tell = self.reassembly.is_none() && self.tcb.ack.dsack.0 == self.tcb.ack.dsack.1;
-        if nothing_to_tell { self.payload_mss() } else { self.payload_len_beside_sack() }
+        if self.has_blocks_to_tell() { self.payload_len_beside_sack() } else { self.payload_mss() }
     }
 
     fn payload_len_beside_sack(&self) -> u16 {
@@ -373,9 +372,8 @@ impl Connection {
     /// A segment without payload. It acknowledges: whatever ACK was due is done with.
     fn bare(&mut self, seq: SeqNum, mut flags: Flags, out: &mut Outgoing, env: &mut Env<'_>) {
         let window = self.announce_window(env);
-        let sack = self.sack_blocks(env.config, &mut env.counters.tcp_dsack_sent);
         let layout = env.config.tcp_option_layout;
-        let options = Options { timestamps: self.timestamps(env), sack, layout, ..Options::default() };
+        let options = Options { timestamps: self.timestamps(env), layout, ..Options::default() };
         self.tcb.ack.now = false;
         self.tcb.ack.bytes = 0;
         self.tcb.timers.delayed_ack = None;
@@ -384,6 +382,7 @@ impl Connection {
             flags |= Flags::ECE;
         }
         *out = Outgoing::bare(Header { seq, ack: self.tcb.rcv.nxt, flags, window, options, ..self.header() });
+        self.tell_blocks(&mut out.header.options.sack, env);
     }
 
     fn header(&self) -> Header {

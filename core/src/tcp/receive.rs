@@ -6,7 +6,6 @@ use bytes::Bytes;
 
 use super::segment::Segment;
 use super::tcb::{Connection, Env};
-use crate::config::Config;
 use crate::counters::DropReason;
 use crate::seq::SeqNum;
 use crate::socket::Event;
@@ -383,15 +382,23 @@ impl Connection {
         }
     }
 
-    /// The blocks of the next SACK option; a D-SACK comes first and is told once.
-    pub(crate) fn sack_blocks(&mut self, config: &Config, counters: &mut u64) -> SackBlocks {
-        let mut blocks = SackBlocks::new();
-        if !self.tcb.snd.sack || self.tcb.state == State::SynReceived {
-            return blocks;
+    /// Puts the blocks of the next SACK option into `blocks`; a D-SACK comes first and is told once.
+    #[inline]
+    pub(crate) fn tell_blocks(&mut self, blocks: &mut SackBlocks, env: &mut Env<'_>) {
+        if self.has_blocks_to_tell() && self.tcb.snd.sack && self.tcb.state != State::SynReceived {
+            self.tell_all_blocks(blocks, env);
         }
+    }
+
+    #[inline]
+    pub(crate) fn has_blocks_to_tell(&self) -> bool {
+        self.reassembly.is_some() || self.tcb.ack.dsack.0 != self.tcb.ack.dsack.1
+    }
+
+    fn tell_all_blocks(&mut self, blocks: &mut SackBlocks, env: &mut Env<'_>) {
         let (left, right) = std::mem::take(&mut self.tcb.ack.dsack);
-        if left != right && config.tcp_dsack {
-            *counters += 1;
+        if left != right && env.config.tcp_dsack {
+            env.counters.tcp_dsack_sent += 1;
             blocks.push(left, right);
         }
         if let Some(reassembly) = &self.reassembly {
@@ -399,7 +406,6 @@ impl Connection {
                 blocks.push(left, right);
             }
         }
-        blocks
     }
 }
 
