@@ -280,13 +280,13 @@ impl Stack {
             SynSentOutcome::Connection(connection, cookie) => {
                 // What the opening held went over to the connection, save what the SYN-ACK acknowledged.
                 self.buffered -= connection.send_queue.len() as u64 + connection.bytes_acked;
-                self.remove_opening(index);
+                self.take_opening(index);
                 if let Some(cookie) = cookie {
                     let limit = self.config.tcp_fastopen_cache as usize;
                     self.cookies.remember(segment.tuple.remote().ip(), cookie, limit);
                 }
                 let socket = connection.socket;
-                let index = self.add_connection(*connection);
+                let index = self.add_connection(*connection, Some(FlowRef::Opening(index)));
                 if let Some(socket) = self.sockets.get_mut(socket) {
                     socket.kind = SocketKind::Connection(index);
                 }
