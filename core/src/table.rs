@@ -29,6 +29,9 @@ impl<T> Default for Table<T> {
 }
 
 impl<T> Table<T> {
+    /// What a row takes. Where a field of it leaves a value unused, that says that the row is vacant.
+    pub(crate) const ROW: usize = size_of::<Row<T>>();
+
     pub(crate) fn len(&self) -> usize {
         self.len
     }

@@ -12,6 +12,7 @@ use crate::counters::{DropReason, ReplyReason};
 use crate::flow::FourTuple;
 use crate::seq::SeqNum;
 use crate::socket::{SocketId, SocketOptions};
+use crate::table::Table;
 use crate::time::{Duration, Instant, Since, Tick};
 use crate::timer::TimerId;
 use crate::wire::tcp::{Cookie, Flags, Options, Timestamps};
@@ -124,7 +125,7 @@ pub(crate) struct HalfOpen {
     pub(crate) retries: u8,
 }
 
-const _: () = assert!(size_of::<HalfOpen>() <= 64);
+const _: () = assert!(Table::<HalfOpen>::ROW <= 64);
 
 /// So long before the SYN-ACK the last answer is taken to have been (ms), so that the first is never held back.
 const LONG_BEFORE: u32 = 300_000;
