@@ -401,10 +401,10 @@ impl Stack {
         index
     }
 
-    /// Takes a connection out of its table. Its place in the flow table the caller gives to what follows.
-    fn take_connection(&mut self, index: u32) -> Connection {
+    /// A connection is over: its row and its place in the flow table are all that it still has.
+    fn settle_accounts(&mut self, index: u32) {
         self.end_train(index);
-        let connection = self.connections.remove(index);
+        let connection = &self.connections[index];
         let tcb = &connection.tcb;
         self.wheel.remove(tcb.timers.node);
         self.buffered -= connection.held();
@@ -417,7 +417,6 @@ impl Stack {
         if tcb.origin == Origin::FastOpen && tcb.state == State::SynReceived {
             self.fast_open_settled(connection.listener);
         }
-        connection
     }
 
     fn fast_open_settled(&mut self, listener: SocketId) {
@@ -499,21 +498,22 @@ impl Stack {
             let due = connection.tcb.ack.now;
             due.then(|| connection.final_ack(&mut env!(self)))
         };
-        let connection = self.take_connection(index);
-        let tuple = connection.tcb.tuple;
+        self.settle_accounts(index);
         if let Some(ack) = last_ack {
             self.push_reply(Reply::Segment(ack));
         }
-        if self.config.tcp_tw_recycle && connection.tcb.ts.on {
-            let (peer, limit) = (tuple.remote().ip(), self.config.tcp_tw_recycle_peers as usize);
-            self.peers.remember(peer, connection.tcb.ts.recent, now, limit);
+        let tcb = &self.connections[index].tcb;
+        if self.config.tcp_tw_recycle && tcb.ts.on {
+            let (peer, limit) = (tcb.tuple.remote().ip(), self.config.tcp_tw_recycle_peers as usize);
+            self.peers.remember(peer, tcb.ts.recent, now, limit);
         }
-        self.add_time_wait(index, &connection);
-        self.finish_socket(connection, None);
+        self.add_time_wait(index);
+        self.finish_socket(index, None);
     }
 
-    /// Leaves an entry behind for 2MSL in the place of the connection that had this row, where there is room for it.
-    fn add_time_wait(&mut self, index: u32, connection: &Connection) {
+    /// Leaves an entry for 2MSL in the connection's place, if there is room for one.
+    fn add_time_wait(&mut self, index: u32) {
+        let connection = &self.connections[index];
         let tuple = connection.tcb.tuple;
         let length = time_wait::length(&self.config);
         let full = self.time_waits.entries.len() >= self.config.tcp_max_tw_buckets as usize;
@@ -542,41 +542,49 @@ impl Stack {
 
     /// The connection is gone for good.
     fn finish_connection(&mut self, index: u32, closed: Closed) {
-        let connection = self.take_connection(index);
-        let tcb = &connection.tcb;
-        let tuple = tcb.tuple;
+        self.settle_accounts(index);
+        let connection = &self.connections[index];
+        let (tuple, state, from_cookie) =
+            (connection.tcb.tuple, connection.tcb.state, connection.from_cookie);
         if closed.rst {
+            let tcb = &connection.tcb;
             let mut answer = Answer::ack(tuple, tcb.snd.nxt, tcb.rcv.nxt, 0, ReplyReason::RstAbort);
             answer.flags = Flags::RST | Flags::ACK;
             let timestamps = connection.timestamps(&env!(self));
             answer.options = Options { timestamps, ..Options::default() };
-            if matches!(tcb.state, State::Established | State::CloseWait) {
+            if matches!(state, State::Established | State::CloseWait) {
                 self.counters.estab_resets += 1;
             }
             self.push_reply(Reply::Segment(answer));
             env!(self).note_reply(&tuple, ReplyReason::RstAbort);
         }
-        if connection.from_cookie {
+        if from_cookie {
             // Its third segment, delayed or repeated, would make it once more: nothing but this entry knows that it
             // has been (H4b).
-            self.note_state(&tuple, connection.tcb.state, State::TimeWait);
-            self.add_time_wait(index, &connection);
+            self.note_state(&tuple, state, State::TimeWait);
+            self.add_time_wait(index);
         } else {
             self.displace(&tuple, FlowRef::Connection(index));
-            self.note_state(&tuple, connection.tcb.state, State::Closed);
+            self.note_state(&tuple, state, State::Closed);
         }
-        self.finish_socket(connection, closed.error);
+        self.finish_socket(index, closed.error);
     }
 
-    fn finish_socket(&mut self, connection: Connection, error: Option<Error>) {
-        let Connection { tcb, receive_queue, options, socket: id, events, .. } = connection;
-        let Some(socket) = self.sockets.get_mut(id) else { return };
-        self.buffered += receive_queue.len() as u64;
-        let (local, remote) = (tcb.tuple.local(), tcb.tuple.remote());
-        socket.kind =
-            SocketKind::Finished(Box::new(Finished { receive_queue, error, local, remote, options }));
-        let failed = if error.is_some() { Event::ERROR } else { Event::default() };
-        self.notify(id, Event::READABLE | Event::WRITABLE | Event::CLOSED | failed | events);
+    /// The connection's row goes; its socket, if somebody holds it, keeps what was not read.
+    fn finish_socket(&mut self, index: u32, error: Option<Error>) {
+        let connection = &mut self.connections[index];
+        let (id, events) = (connection.socket, connection.events);
+        if let Some(socket) = self.sockets.get_mut(id) {
+            let receive_queue = std::mem::take(&mut connection.receive_queue);
+            self.buffered += receive_queue.len() as u64;
+            let (local, remote) = (connection.tcb.tuple.local(), connection.tcb.tuple.remote());
+            let options = Arc::clone(&connection.options);
+            socket.kind =
+                SocketKind::Finished(Box::new(Finished { receive_queue, error, local, remote, options }));
+            let failed = if error.is_some() { Event::ERROR } else { Event::default() };
+            self.notify(id, Event::READABLE | Event::WRITABLE | Event::CLOSED | failed | events);
+        }
+        self.connections.discard(index);
     }
 
     fn remove_opening(&mut self, index: u32) -> Opening {

@@ -277,22 +277,27 @@ impl Stack {
                 self.reply(crate::tcp::segment::Answer::rst_to(segment, reason));
             }
             SynSentOutcome::Failed(error) => self.fail_opening(index, error),
-            SynSentOutcome::Connection(connection, cookie) => {
-                // What the opening held went over to the connection, save what the SYN-ACK acknowledged.
-                self.buffered -= connection.send_queue.len() as u64 + connection.bytes_acked;
-                self.take_opening(index);
-                if let Some(cookie) = cookie {
-                    let limit = self.config.tcp_fastopen_cache as usize;
-                    self.cookies.remember(segment.tuple.remote().ip(), cookie, limit);
-                }
-                let socket = connection.socket;
-                let index = self.add_connection(*connection, Some(FlowRef::Opening(index)));
-                if let Some(socket) = self.sockets.get_mut(socket) {
-                    socket.kind = SocketKind::Connection(index);
-                }
-                self.settle(index);
-            }
+            SynSentOutcome::Crossed => self.cross(index, segment),
         }
+    }
+
+    /// The opening becomes a connection.
+    fn cross(&mut self, index: u32, segment: &Segment<'_>) {
+        let held = self.openings[index].send_queue.len() as u64;
+        let connection = self.openings[index].cross(segment, &mut env!(self));
+        let socket = connection.socket;
+        // What the opening held goes over to the connection, save what the SYN-ACK acknowledged.
+        self.buffered -= held;
+        self.take_opening(index);
+        let index = self.add_connection(connection, Some(FlowRef::Opening(index)));
+        if let Some(cookie) = segment.options().fast_open.filter(|cookie| !cookie.is_request()) {
+            let limit = self.config.tcp_fastopen_cache as usize;
+            self.cookies.remember(segment.tuple.remote().ip(), cookie, limit);
+        }
+        if let Some(socket) = self.sockets.get_mut(socket) {
+            socket.kind = SocketKind::Connection(index);
+        }
+        self.settle(index);
     }
 
     fn time_wait_segment(&mut self, index: u32, segment: &Segment<'_>, datagram: &Datagram<'_>) {

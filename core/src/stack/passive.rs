@@ -139,9 +139,9 @@ impl Stack {
 
     pub(super) fn syn_ack_of(&mut self, index: u32, reason: ReplyReason) -> Answer {
         let entry = &self.half_open[index];
-        let options = Arc::clone(&self.listeners[entry.listener].options);
+        let options = &self.listeners[entry.listener].options;
         let adv_mss = self.advertised_mss(entry.tuple.is_ipv4(), options.max_segment);
-        let syn = SynAck { options: &options, adv_mss };
+        let syn = SynAck { options, adv_mss };
         entry.syn_ack(&syn, &env!(self), reason)
     }
 
@@ -155,14 +155,14 @@ impl Stack {
         let tuple = segment.tuple;
         self.counters.syncookies_sent += 1;
         self.listeners[listener].cookies_sent_at = Some(self.now);
-        let options = Arc::clone(&self.listeners[listener].options);
+        let options = &self.listeners[listener].options;
         let adv_mss = self.advertised_mss(tuple.is_ipv4(), options.max_segment);
         let iss = cookie::iss(&self.keys, self.now, &tuple, segment.seq(), offer);
         let ts_recent = segment.options().timestamps.map_or(0, |ts| ts.val);
         let env = env!(self);
         let clock = env.timestamp_clock().wrapping_add(env.keys.timestamp_offset(&tuple));
         let ts_val = Some(cookie::timestamp(clock, offer));
-        let syn = SynAck { options: &options, adv_mss };
+        let syn = SynAck { options, adv_mss };
         let reason = ReplyReason::SynAckCookie;
         let mut answer = syn.answer(&tuple, iss, segment.seq(), offer, ts_recent, ts_val, &env, reason);
         if !offer.timestamps() && offer.ecn() {
@@ -216,6 +216,7 @@ impl Stack {
             sack: offer.sack(),
             ecn: offer.ecn(),
             ts_recent: segment.options().timestamps.filter(|_| offer.timestamps()).map(|ts| ts.val),
+            ts_offset: self.keys.timestamp_offset(&tuple),
             syn_retransmitted: false,
             rtt: None,
             options,
@@ -308,10 +309,10 @@ impl Stack {
             self.counters.tw_recycled += 1;
         }
         let entry = self.take_half_open(index);
-        let options = Arc::clone(&self.listeners[listener].options);
+        let options = &self.listeners[listener].options;
         let adv_mss = self.advertised_mss(entry.tuple.is_ipv4(), options.max_segment);
         let pmtu = self.path_mtu(entry.tuple.remote().ip());
-        let agreed = entry.agreed(&SynAck { options: &options, adv_mss }, pmtu, self.tick());
+        let agreed = entry.agreed(&SynAck { options, adv_mss }, pmtu, &env!(self));
         let connection = Connection::new(agreed, &env!(self));
         let index = self.adopt(listener, connection, Some(FlowRef::HalfOpen(index)));
         self.connection_segment(index, segment);

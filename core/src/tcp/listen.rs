@@ -296,7 +296,7 @@ impl HalfOpen {
     }
 
     /// What the connection is made of once it is established.
-    pub(crate) fn agreed(&self, syn: &SynAck<'_>, pmtu: u16, now: Tick) -> Agreed {
+    pub(crate) fn agreed(&self, syn: &SynAck<'_>, pmtu: u16, env: &Env<'_>) -> Agreed {
         Agreed {
             tuple: self.tuple,
             origin: Origin::Passive,
@@ -310,8 +310,9 @@ impl HalfOpen {
             sack: self.offer().sack(),
             ecn: self.offer().ecn(),
             ts_recent: self.offer().timestamps().then_some(self.ts_recent),
+            ts_offset: env.keys.timestamp_offset(&self.tuple),
             syn_retransmitted: self.retries > 0,
-            rtt: self.round_trip(now),
+            rtt: self.round_trip(env.tick()),
             options: Arc::clone(syn.options),
         }
     }
