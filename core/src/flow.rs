@@ -69,15 +69,6 @@ impl FourTuple {
         sum.add_u16(u16::from(PROTOCOL_TCP));
         sum
     }
-
-    pub(crate) fn to_bytes(self) -> [u8; 36] {
-        let mut bytes = [0; 36];
-        bytes[..16].copy_from_slice(&self.local_address.octets());
-        bytes[16..32].copy_from_slice(&self.remote_address.octets());
-        bytes[32..34].copy_from_slice(&self.local_port.to_be_bytes());
-        bytes[34..].copy_from_slice(&self.remote_port.to_be_bytes());
-        bytes
-    }
 }
 
 const MAPPED: u128 = 0xffff << 32;
@@ -141,50 +132,82 @@ impl From<PackedRef> for FlowRef {
 /// The table. It holds no tuples itself: whoever lives there knows its own, which the caller looks up.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct FlowTable {
-    table: HashTable<PackedRef>,
+    table: HashTable<Entry>,
+    /// The tuple that was hashed last: what a segment or a call does to the table, it does to one tuple.
+    hashed: Option<(FourTuple, u32)>,
+}
+
+/// The hash is kept, so that a table grows without looking at whoever lives there.
+#[derive(Clone, Copy, Debug)]
+struct Entry {
+    hash: u32,
+    flow: PackedRef,
+}
+
+impl Entry {
+    /// A table takes the place of an entry from the low bits of its hash, and its tag from the high ones.
+    #[inline]
+    fn spread(hash: u32) -> u64 {
+        u64::from(hash) << 32 | u64::from(hash)
+    }
 }
 
 impl FlowTable {
+    /// What lives at `tuple`. `is_there` says whether a flow's own tuple is this one.
     pub(crate) fn find(
-        &self,
-        keys: &Keys,
-        tuple: &FourTuple,
-        tuple_of: impl Fn(FlowRef) -> FourTuple,
-    ) -> Option<FlowRef> {
-        let hash = keys.flow_hash(tuple);
-        self.table.find(hash, |entry| tuple_of((*entry).into()) == *tuple).map(|entry| (*entry).into())
-    }
-
-    /// Puts `flow` at `tuple`, in place of what was there.
-    pub(crate) fn insert(
         &mut self,
         keys: &Keys,
         tuple: &FourTuple,
-        flow: FlowRef,
-        tuple_of: impl Fn(FlowRef) -> FourTuple,
-    ) {
-        let hash = keys.flow_hash(tuple);
-        match self.table.find_mut(hash, |entry| tuple_of((*entry).into()) == *tuple) {
-            Some(entry) => *entry = flow.into(),
-            None => {
-                self.table
-                    .insert_unique(hash, flow.into(), |entry| keys.flow_hash(&tuple_of((*entry).into())));
-            }
-        }
+        is_there: impl Fn(FlowRef) -> bool,
+    ) -> Option<FlowRef> {
+        let hash = self.hash(keys, tuple);
+        let found =
+            self.table.find(Entry::spread(hash), |entry| entry.hash == hash && is_there(entry.flow.into()));
+        found.map(|entry| entry.flow.into())
+    }
+
+    /// Puts `flow` at `tuple`, where nothing lives.
+    pub(crate) fn insert(&mut self, keys: &Keys, tuple: &FourTuple, flow: FlowRef) {
+        let hash = self.hash(keys, tuple);
+        let entry = Entry { hash, flow: flow.into() };
+        self.table.insert_unique(Entry::spread(hash), entry, |entry| Entry::spread(entry.hash));
+    }
+
+    /// Puts `new` in the place of `old`, which lives at `tuple`.
+    pub(crate) fn replace(&mut self, keys: &Keys, tuple: &FourTuple, old: FlowRef, new: FlowRef) {
+        let (hash, old) = (self.hash(keys, tuple), PackedRef::from(old));
+        let entry = self.table.find_mut(Entry::spread(hash), |entry| entry.flow == old);
+        debug_assert!(entry.is_some(), "{old:?} does not live at {tuple:?}");
+        entry.into_iter().for_each(|entry| entry.flow = new.into());
     }
 
     /// Takes `flow` away from `tuple`, if it is what lives there.
     pub(crate) fn remove(&mut self, keys: &Keys, tuple: &FourTuple, flow: FlowRef) {
-        let packed = PackedRef::from(flow);
-        if let Ok(entry) = self.table.find_entry(keys.flow_hash(tuple), |entry| *entry == packed) {
+        let (hash, flow) = (self.hash(keys, tuple), PackedRef::from(flow));
+        if let Ok(entry) = self.table.find_entry(Entry::spread(hash), |entry| entry.flow == flow) {
             entry.remove();
+        }
+    }
+
+    #[inline]
+    fn hash(&mut self, keys: &Keys, tuple: &FourTuple) -> u32 {
+        match self.hashed {
+            Some((hashed, hash)) if hashed == *tuple => hash,
+            _ => {
+                let hash = keys.flow_hash(tuple) as u32;
+                self.hashed = Some((*tuple, hash));
+                hash
+            }
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn a_reference_survives_packing() {
@@ -206,5 +229,48 @@ mod tests {
         let tuple = FourTuple::new("[2001:db8::1]:80".parse().unwrap(), "[2001:db8::2]:99".parse().unwrap());
         assert!(!tuple.is_ipv4());
         assert_eq!(tuple.remote(), "[2001:db8::2]:99".parse().unwrap());
+    }
+
+    proptest! {
+        /// Against a map as oracle: what moves from row to row stays at its tuple, once, also when the table grows.
+        #[test]
+        fn behaves_as_a_map_of_tuples_would(
+            steps in proptest::collection::vec((0u8..4, 0u16..50, 0u32..1 << 30), 0..400),
+        ) {
+            let keys = Keys::new(&[7; 32]);
+            let tuple = |port| FourTuple {
+                local_address: mapped(&Ipv4Addr::new(10, 0, 0, 1).into()),
+                remote_address: mapped(&Ipv4Addr::new(10, 0, 0, 2).into()),
+                local_port: 80,
+                remote_port: port,
+            };
+            let (mut table, mut oracle) = (FlowTable::default(), BTreeMap::new());
+            for (row, (what, port, number)) in (0..).zip(steps) {
+                let new = if number % 2 == 0 { FlowRef::Connection(row) } else { FlowRef::TimeWait(row) };
+                match (what, oracle.get(&port).copied()) {
+                    (0 | 1, None) => {
+                        table.insert(&keys, &tuple(port), new);
+                        oracle.insert(port, new);
+                    }
+                    (0 | 1, Some(old)) => {
+                        table.replace(&keys, &tuple(port), old, new);
+                        oracle.insert(port, new);
+                    }
+                    // What does not live there is not taken away.
+                    (2, Some(_)) if number % 3 == 0 => table.remove(&keys, &tuple(port), FlowRef::HalfOpen(row)),
+                    (2, Some(old)) => {
+                        table.remove(&keys, &tuple(port), old);
+                        oracle.remove(&port);
+                    }
+                    _ => {}
+                }
+                prop_assert_eq!(table.table.len(), oracle.len());
+                for port in 0..50 {
+                    let lives = oracle.get(&port).copied();
+                    let found = table.find(&keys, &tuple(port), |flow| lives == Some(flow));
+                    prop_assert_eq!(found, lives);
+                }
+            }
+        }
     }
 }

@@ -35,12 +35,36 @@ impl Key {
         Key(half(0), half(1))
     }
 
-    /// For what an attacker sees the results of.
-    pub(crate) fn strong(self, parts: &[&[u8]]) -> u64 {
+    /// For what an attacker sees the results of. `write` feeds it words: bytes cost three times as much.
+    #[inline]
+    pub(crate) fn strong(self, write: impl FnOnce(&mut SipHasher24)) -> u64 {
         let mut hasher = SipHasher24::new_with_keys(self.0, self.1);
-        parts.iter().for_each(|part| hasher.write(part));
+        write(&mut hasher);
         hasher.finish()
     }
+}
+
+/// Feeds both addresses: those of IPv4 as one word, a quarter of what those of IPv6 are.
+#[inline(always)] // So that it is known that words stay whole: a fifth of the hash.
+fn write_addresses(hasher: &mut impl Hasher, tuple: &FourTuple) {
+    match tuple.ipv4() {
+        Some((local, remote)) => {
+            hasher.write_u64(u64::from(local.to_bits()) << 32 | u64::from(remote.to_bits()));
+        }
+        None => {
+            for address in [tuple.local_address, tuple.remote_address] {
+                hasher.write_u64((address.to_bits() >> 64) as u64);
+                hasher.write_u64(address.to_bits() as u64);
+            }
+        }
+    }
+}
+
+/// Feeds both ends.
+#[inline(always)]
+pub(crate) fn write_tuple(hasher: &mut impl Hasher, tuple: &FourTuple) {
+    write_addresses(hasher, tuple);
+    hasher.write_u32(u32::from(tuple.local_port) << 16 | u32::from(tuple.remote_port));
 }
 
 /// The keys of one stack.
@@ -79,47 +103,45 @@ impl Keys {
 
     pub(crate) fn flow_hash(&self, tuple: &FourTuple) -> u64 {
         let mut hasher = SipHasher13::new_with_keys(self.flow.0, self.flow.1);
-        let ports = u32::from(tuple.local_port) << 16 | u32::from(tuple.remote_port);
-        match tuple.ipv4() {
-            // A third of the bytes: the hash is a good part of what a small segment costs.
-            Some((local, remote)) => {
-                hasher.write_u64(u64::from(local.to_bits()) << 32 | u64::from(remote.to_bits()));
-                hasher.write_u32(ports);
-            }
-            None => hasher.write(&tuple.to_bytes()),
-        }
+        write_tuple(&mut hasher, tuple);
         hasher.finish()
     }
 
     /// ISS = M + F(tuple, secret), where M ticks every 4 µs (RFC 9293 §3.4.1, MUST-8, MUST-9, 6528-1).
     pub(crate) fn iss(&self, now: Instant, tuple: &FourTuple) -> SeqNum {
         let clock = (now.as_micros() / 4) as u32;
-        SeqNum(self.iss.strong(&[&tuple.to_bytes()]) as u32) + clock
+        SeqNum(self.iss.strong(|hasher| write_tuple(hasher, tuple)) as u32) + clock
     }
 
     /// What is added to our millisecond clock in the timestamps of a connection (7323-13). It depends on the
     /// addresses alone, so that timestamps of a later connection between them go on rising (RFC 6191).
     pub(crate) fn timestamp_offset(&self, tuple: &FourTuple) -> u32 {
-        self.timestamp.strong(&[&tuple.to_bytes()[..32]]) as u32
+        self.timestamp.strong(|hasher| write_addresses(hasher, tuple)) as u32
     }
 
     /// The MAC of a SYN cookie over everything that it must bind.
     pub(crate) fn cookie_mac(&self, tuple: &FourTuple, irs: SeqNum, epoch: u64, content: u8) -> u32 {
-        let parts: [&[u8]; 4] = [&tuple.to_bytes(), &irs.0.to_be_bytes(), &epoch.to_be_bytes(), &[content]];
-        self.cookie.strong(&parts) as u32
+        let mac = self.cookie.strong(|hasher| {
+            write_tuple(hasher, tuple);
+            hasher.write_u32(irs.0);
+            // Epochs are minutes: their upper byte is free.
+            hasher.write_u64(epoch << 8 | u64::from(content));
+        });
+        mac as u32
     }
 
     /// The Fast Open cookie of a client (RFC 7413 §4.1.2).
     pub(crate) fn fast_open_cookie(&self, client: IpAddr) -> [u8; 8] {
-        match client {
-            IpAddr::V4(v4) => self.fast_open.strong(&[&v4.octets()]).to_be_bytes(),
-            IpAddr::V6(v6) => self.fast_open.strong(&[&v6.octets()]).to_be_bytes(),
-        }
+        let cookie = self.fast_open.strong(|hasher| match client {
+            IpAddr::V4(v4) => hasher.write(&v4.octets()),
+            IpAddr::V6(v6) => hasher.write(&v6.octets()),
+        });
+        cookie.to_be_bytes()
     }
 
     /// Which slot of a table of `slots` a destination prefix falls into.
     pub(crate) fn bucket(&self, prefix: &[u8], slots: usize) -> usize {
-        (self.bucket.strong(&[prefix]) % slots as u64) as usize
+        (self.bucket.strong(|hasher| hasher.write(prefix)) % slots as u64) as usize
     }
 
     /// Ports to try for a connect, in order: all of the range once, from a place that nobody can foresee (RFC
@@ -129,8 +151,8 @@ impl Keys {
         range: PortRange,
         tuple: &FourTuple,
     ) -> impl Iterator<Item = u16> + Clone + use<> {
-        let ends = [&tuple.to_bytes()[..32], &tuple.remote_port.to_be_bytes()[..]].concat();
-        let hash = self.port.strong(&[&ends]);
+        let ends = FourTuple { local_port: 0, ..*tuple };
+        let hash = self.port.strong(|hasher| write_tuple(hasher, &ends));
         let step = 1 + self.random() % 8;
         let counter = &mut self.port_counters[(hash >> 32) as usize % PORT_COUNTERS];
         *counter = counter.wrapping_add(step);
@@ -142,7 +164,7 @@ impl Keys {
     /// The next number of the stack's own random sequence.
     pub(crate) fn random(&mut self) -> u32 {
         self.drawn += 1;
-        self.random.strong(&[&self.drawn.to_be_bytes()]) as u32
+        self.random.strong(|hasher| hasher.write_u64(self.drawn)) as u32
     }
 }
 

@@ -346,35 +346,41 @@ impl Stack {
         found
     }
 
-    fn find(&self, tuple: &FourTuple) -> Option<FlowRef> {
-        self.flows.find(&self.keys, tuple, |flow| self.tuple_of(flow))
+    fn find(&mut self, tuple: &FourTuple) -> Option<FlowRef> {
+        let Stack { flows, keys, half_open, openings, connections, time_waits, .. } = self;
+        flows.find(keys, tuple, |flow| {
+            *tuple
+                == match flow {
+                    FlowRef::HalfOpen(i) => half_open[i].tuple,
+                    FlowRef::Opening(i) => openings[i].tuple,
+                    FlowRef::Connection(i) => connections[i].tcb.tuple,
+                    FlowRef::TimeWait(i) => time_waits.entries[i].tuple,
+                }
+        })
     }
 
-    fn tuple_of(&self, flow: FlowRef) -> FourTuple {
-        match flow {
-            FlowRef::HalfOpen(i) => self.half_open[i].tuple,
-            FlowRef::Opening(i) => self.openings[i].tuple,
-            FlowRef::Connection(i) => self.connections[i].tcb.tuple,
-            FlowRef::TimeWait(i) => self.time_waits.entries[i].tuple,
-        }
+    /// Puts `flow` where nothing lives.
+    fn place(&mut self, tuple: &FourTuple, flow: FlowRef) {
+        self.flows.insert(&self.keys, tuple, flow);
+    }
+
+    /// What lives at `tuple` has moved from one row to another, of another table mostly.
+    fn replace(&mut self, tuple: &FourTuple, old: FlowRef, new: FlowRef) {
+        self.flows.replace(&self.keys, tuple, old, new);
+        self.look_for_ports(tuple);
     }
 
     /// Takes `flow` out of the flow table.
     fn displace(&mut self, tuple: &FourTuple, flow: FlowRef) {
         self.flows.remove(&self.keys, tuple, flow);
+        self.look_for_ports(tuple);
+    }
+
+    /// A search for a port towards the end of `tuple` may find one again.
+    fn look_for_ports(&mut self, tuple: &FourTuple) {
         if self.no_port.is_some_and(|none| none.ends == FourTuple { local_port: 0, ..*tuple }) {
             self.no_port = None;
         }
-    }
-
-    fn place(&mut self, tuple: &FourTuple, flow: FlowRef) {
-        let Stack { flows, keys, half_open, openings, connections, time_waits, .. } = self;
-        flows.insert(keys, tuple, flow, |flow| match flow {
-            FlowRef::HalfOpen(i) => half_open[i].tuple,
-            FlowRef::Opening(i) => openings[i].tuple,
-            FlowRef::Connection(i) => connections[i].tcb.tuple,
-            FlowRef::TimeWait(i) => time_waits.entries[i].tuple,
-        });
     }
 
     #[inline]
@@ -394,21 +400,23 @@ impl Stack {
 
     // Moves between the tables.
 
-    /// Gives a connection a row, a place in the flow table and its queues' share of memory.
-    fn add_connection(&mut self, connection: Connection) -> u32 {
+    /// Gives a connection a row, its queues' share of memory, and the place in the flow table of what it comes from.
+    fn add_connection(&mut self, connection: Connection, from: Option<FlowRef>) -> u32 {
         let tuple = connection.tcb.tuple;
         self.buffered += connection.held();
         let index = self.connections.insert(connection);
-        self.place(&tuple, FlowRef::Connection(index));
+        match from {
+            Some(old) => self.replace(&tuple, old, FlowRef::Connection(index)),
+            None => self.place(&tuple, FlowRef::Connection(index)),
+        }
         index
     }
 
-    /// Takes a connection out of every table but the sockets.
-    fn remove_connection(&mut self, index: u32) -> Connection {
+    /// A connection is over: its row and its place in the flow table are all that it still has.
+    fn settle_accounts(&mut self, index: u32) {
         self.end_train(index);
-        let connection = self.connections.remove(index);
+        let connection = &self.connections[index];
         let tcb = &connection.tcb;
-        self.displace(&tcb.tuple, FlowRef::Connection(index));
         self.wheel.remove(connection.armed.node);
         self.buffered -= connection.held();
         if connection.is_orphan() {
@@ -420,7 +428,6 @@ impl Stack {
         if tcb.origin == Origin::FastOpen && tcb.state == State::SynReceived {
             self.fast_open_settled(connection.listener);
         }
-        connection
     }
 
     fn fast_open_settled(&mut self, listener: SocketId) {
@@ -495,31 +502,33 @@ impl Stack {
             let due = connection.tcb.ack.now;
             due.then(|| connection.final_ack(&mut env!(self)))
         };
-        let connection = self.remove_connection(index);
-        let tuple = connection.tcb.tuple;
+        self.settle_accounts(index);
         if let Some(ack) = last_ack {
             self.push_reply(Reply::Segment(ack));
         }
-        if self.config.tcp_tw_recycle && connection.tcb.ts.on {
-            let (peer, limit) = (tuple.remote().ip(), self.config.tcp_tw_recycle_peers as usize);
-            self.peers.remember(peer, connection.tcb.ts.recent, now, limit);
+        let tcb = &self.connections[index].tcb;
+        if self.config.tcp_tw_recycle && tcb.ts.on {
+            let (peer, limit) = (tcb.tuple.remote().ip(), self.config.tcp_tw_recycle_peers as usize);
+            self.peers.remember(peer, tcb.ts.recent, now, limit);
         }
-        self.add_time_wait(&connection);
-        self.finish_socket(connection, None);
+        self.add_time_wait(index);
+        self.finish_socket(index, None);
     }
 
-    /// Leaves an entry behind for 2MSL, where there is room for it.
-    fn add_time_wait(&mut self, connection: &Connection) {
+    /// Leaves an entry for 2MSL in the connection's place, if there is room for one.
+    fn add_time_wait(&mut self, index: u32) {
+        let connection = &self.connections[index];
         let tuple = connection.tcb.tuple;
         let length = time_wait::length(&self.config);
         let full = self.time_waits.entries.len() >= self.config.tcp_max_tw_buckets as usize;
         if full || length.is_zero() {
             self.counters.tcp_time_wait_overflow += u64::from(full);
+            self.displace(&tuple, FlowRef::Connection(index));
             return self.note_state(&tuple, State::TimeWait, State::Closed);
         }
         self.counters.tw += 1;
         let entry = self.time_waits.insert(TimeWait::new(connection, self.now, length));
-        self.place(&tuple, FlowRef::TimeWait(entry));
+        self.replace(&tuple, FlowRef::Connection(index), FlowRef::TimeWait(entry));
     }
 
     fn remove_time_wait(&mut self, index: u32) {
@@ -537,45 +546,60 @@ impl Stack {
 
     /// The connection is gone for good.
     fn finish_connection(&mut self, index: u32, closed: Closed) {
-        let connection = self.remove_connection(index);
-        let tcb = &connection.tcb;
-        let tuple = tcb.tuple;
+        self.settle_accounts(index);
+        let connection = &self.connections[index];
+        let (tuple, state, from_cookie) =
+            (connection.tcb.tuple, connection.tcb.state, connection.from_cookie);
         if closed.rst {
+            let tcb = &connection.tcb;
             let mut answer = Answer::ack(tuple, tcb.snd.nxt, tcb.rcv.nxt, 0, ReplyReason::RstAbort);
             answer.flags = Flags::RST | Flags::ACK;
             let timestamps = connection.timestamps(&env!(self));
             answer.options = Options { timestamps, ..Options::default() };
-            if matches!(tcb.state, State::Established | State::CloseWait) {
+            if matches!(state, State::Established | State::CloseWait) {
                 self.counters.estab_resets += 1;
             }
             self.push_reply(Reply::Segment(answer));
             env!(self).note_reply(&tuple, ReplyReason::RstAbort);
         }
-        if connection.from_cookie {
+        if from_cookie {
             // Its third segment, delayed or repeated, would make it once more: nothing but this entry knows that it
             // has been (H4b).
-            self.note_state(&tuple, connection.tcb.state, State::TimeWait);
-            self.add_time_wait(&connection);
+            self.note_state(&tuple, state, State::TimeWait);
+            self.add_time_wait(index);
         } else {
-            self.note_state(&tuple, connection.tcb.state, State::Closed);
+            self.displace(&tuple, FlowRef::Connection(index));
+            self.note_state(&tuple, state, State::Closed);
         }
-        self.finish_socket(connection, closed.error);
+        self.finish_socket(index, closed.error);
     }
 
-    fn finish_socket(&mut self, connection: Connection, error: Option<Error>) {
-        let Connection { tcb, receive_queue, options, socket: id, events, .. } = connection;
-        let Some(socket) = self.sockets.get_mut(id) else { return };
-        self.buffered += receive_queue.len() as u64;
-        let (local, remote) = (tcb.tuple.local(), tcb.tuple.remote());
-        socket.kind =
-            SocketKind::Finished(Box::new(Finished { receive_queue, error, local, remote, options }));
-        let failed = if error.is_some() { Event::ERROR } else { Event::default() };
-        self.notify(id, Event::READABLE | Event::WRITABLE | Event::CLOSED | failed | events);
+    /// The connection's row goes; its socket, if somebody holds it, keeps what was not read.
+    fn finish_socket(&mut self, index: u32, error: Option<Error>) {
+        let connection = &mut self.connections[index];
+        let (id, events) = (connection.socket, connection.events);
+        if let Some(socket) = self.sockets.get_mut(id) {
+            let receive_queue = std::mem::take(&mut connection.receive_queue);
+            self.buffered += receive_queue.len() as u64;
+            let (local, remote) = (connection.tcb.tuple.local(), connection.tcb.tuple.remote());
+            let options = Arc::clone(&connection.options);
+            socket.kind =
+                SocketKind::Finished(Box::new(Finished { receive_queue, error, local, remote, options }));
+            let failed = if error.is_some() { Event::ERROR } else { Event::default() };
+            self.notify(id, Event::READABLE | Event::WRITABLE | Event::CLOSED | failed | events);
+        }
+        self.connections.discard(index);
     }
 
     fn remove_opening(&mut self, index: u32) -> Opening {
-        let opening = self.openings.remove(index);
+        let opening = self.take_opening(index);
         self.displace(&opening.tuple, FlowRef::Opening(index));
+        opening
+    }
+
+    /// Takes an opening out of its table. Its place in the flow table the caller gives to what follows.
+    fn take_opening(&mut self, index: u32) -> Opening {
+        let opening = self.openings.remove(index);
         self.wheel.remove(opening.timer);
         self.buffered -= opening.send_queue.len() as u64;
         opening
@@ -598,11 +622,16 @@ impl Stack {
 
     /// Takes a half-open connection out; a TIME-WAIT that had given way to it comes back.
     fn remove_half_open(&mut self, index: u32) -> HalfOpen {
-        let tuple = self.half_open[index].tuple;
+        let entry = self.take_half_open(index);
         match self.gave_way.remove(&index) {
-            Some(old) => self.place(&tuple, FlowRef::TimeWait(old)),
-            None => self.displace(&tuple, FlowRef::HalfOpen(index)),
+            Some(old) => self.replace(&entry.tuple, FlowRef::HalfOpen(index), FlowRef::TimeWait(old)),
+            None => self.displace(&entry.tuple, FlowRef::HalfOpen(index)),
         }
+        entry
+    }
+
+    /// Takes a half-open connection out of its table. Its place in the flow table the caller gives to what follows.
+    fn take_half_open(&mut self, index: u32) -> HalfOpen {
         let entry = self.half_open.remove(index);
         self.wheel.remove(entry.timer);
         self.listeners[entry.listener].half_open -= 1;

@@ -7,7 +7,7 @@ use std::fmt;
 use std::net::IpAddr;
 
 use crate::flow::FourTuple;
-use crate::keys::{Key, STEERING};
+use crate::keys::{Key, STEERING, write_tuple};
 use crate::stack::quoted_segment;
 use crate::wire::icmp::{self, Message};
 use crate::wire::{PROTOCOL_ICMP, PROTOCOL_ICMPV6, PROTOCOL_TCP, ipv4, ipv6, tcp};
@@ -72,7 +72,7 @@ impl Steering {
     }
 
     pub(crate) fn owner(&self, tuple: &FourTuple) -> u16 {
-        (self.key.strong(&[&tuple.to_bytes()]) % u64::from(self.stacks)) as u16
+        (self.key.strong(|hasher| write_tuple(hasher, tuple)) % u64::from(self.stacks)) as u16
     }
 }
 

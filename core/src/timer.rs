@@ -4,19 +4,28 @@
 //! level of the highest bit group in which its tick differs from the wheel's own time. When that time enters a
 //! slot of a higher level, the slot's timers move down.
 
+use std::num::NonZeroU32;
+
 use crate::table::Table;
 use crate::time::Tick;
 
-/// Names an armed timer.
+/// Names an armed timer. It is never zero, which a table's row with one in it uses to say that it is vacant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct TimerId(u32);
+pub(crate) struct TimerId(NonZeroU32);
 
 impl TimerId {
     /// No timer.
-    pub(crate) const NONE: TimerId = TimerId(u32::MAX);
+    pub(crate) const NONE: TimerId = TimerId(NonZeroU32::MAX);
+
+    fn of(index: u32) -> TimerId {
+        TimerId(NonZeroU32::MIN.saturating_add(index))
+    }
+
+    fn index(self) -> u32 {
+        self.0.get() - 1
+    }
 }
 
-const NIL: u32 = u32::MAX;
 const SLOT_BITS: u32 = 6;
 const SLOTS: usize = 1 << SLOT_BITS;
 const LEVELS: usize = 6;
@@ -26,11 +35,12 @@ struct Node {
     tick: Tick,
     /// What the owner wants to be told when it fires.
     target: u32,
-    next: u32,
+    next: TimerId,
+    /// The one before, or for the first of a slot that slot's number, inverted.
     prev: u32,
 }
 
-const _: () = assert!(size_of::<Node>() <= 16);
+const _: () = assert!(Table::<Node>::ROW <= 16);
 
 /// The timers of a stack.
 #[derive(Clone, Debug)]
@@ -38,13 +48,18 @@ pub(crate) struct Wheel {
     /// The tick up to which everything has fired.
     now: Tick,
     nodes: Table<Node>,
-    heads: [[u32; SLOTS]; LEVELS],
+    heads: [[TimerId; SLOTS]; LEVELS],
     occupied: [u64; LEVELS],
 }
 
 impl Wheel {
     pub(crate) fn new() -> Wheel {
-        Wheel { now: Tick(0), nodes: Table::default(), heads: [[NIL; SLOTS]; LEVELS], occupied: [0; LEVELS] }
+        Wheel {
+            now: Tick(0),
+            nodes: Table::default(),
+            heads: [[TimerId::NONE; SLOTS]; LEVELS],
+            occupied: [0; LEVELS],
+        }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -53,15 +68,15 @@ impl Wheel {
 
     /// Arms a timer. A tick that is past fires at the next [`pop`](Wheel::pop).
     pub(crate) fn insert(&mut self, tick: Tick, target: u32) -> TimerId {
-        let index = self.nodes.insert(Node { tick, target, next: NIL, prev: NIL });
+        let index = self.nodes.insert(Node { tick, target, next: TimerId::NONE, prev: 0 });
         self.link(index);
-        TimerId(index)
+        TimerId::of(index)
     }
 
     pub(crate) fn remove(&mut self, id: TimerId) {
         if id != TimerId::NONE {
-            self.unlink(id.0);
-            self.nodes.remove(id.0);
+            self.unlink(id.index());
+            self.nodes.remove(id.index());
         }
     }
 
@@ -80,13 +95,13 @@ impl Wheel {
             }
             self.now = start;
             if level == 0 {
-                let index = self.heads[0][slot];
+                let index = self.heads[0][slot].index();
                 self.unlink(index);
                 return Some(self.nodes.remove(index).target);
             }
             // All of the slot moves down before anything fires: what stays behind would be overlooked.
-            while self.heads[level][slot] != NIL {
-                let index = self.heads[level][slot];
+            while self.heads[level][slot] != TimerId::NONE {
+                let index = self.heads[level][slot].index();
                 self.unlink(index);
                 self.link(index);
             }
@@ -131,26 +146,25 @@ impl Wheel {
     fn link(&mut self, index: u32) {
         let (level, slot) = self.place(self.nodes[index].tick);
         let head = self.heads[level][slot];
-        // The head's `prev` names the slot, so that unlinking need not search for it.
-        self.nodes[index].next = head;
-        self.nodes[index].prev = !((level * SLOTS + slot) as u32);
-        if head != NIL {
-            self.nodes[head].prev = index;
+        let node = &mut self.nodes[index];
+        (node.next, node.prev) = (head, !((level * SLOTS + slot) as u32));
+        if head != TimerId::NONE {
+            self.nodes[head.index()].prev = index;
         }
-        self.heads[level][slot] = index;
+        self.heads[level][slot] = TimerId::of(index);
         self.occupied[level] |= 1 << slot;
     }
 
     fn unlink(&mut self, index: u32) {
         let Node { next, prev, .. } = self.nodes[index];
-        if next != NIL {
-            self.nodes[next].prev = prev;
+        if next != TimerId::NONE {
+            self.nodes[next.index()].prev = prev;
         }
         let place = !prev as usize;
         if place < LEVELS * SLOTS {
             let (level, slot) = (place / SLOTS, place % SLOTS);
             self.heads[level][slot] = next;
-            if next == NIL {
+            if next == TimerId::NONE {
                 self.occupied[level] &= !(1 << slot);
             }
         } else {

@@ -132,8 +132,9 @@ impl Watch {
                 && (iss, acked) == (header.seq, header.ack)
             {
                 assert_eq!(Some(before), scale, "{tuple:?} changed the window scale it offers");
-                // Its field is not scaled: more than that it cannot say.
-                let back = header.window < 0xffff && right.is_some_and(|right| right.lt(old));
+                // Its field is not scaled: it cannot say more than that, nor what an ACK in between rounded up to.
+                let rounded = (1 << before) - 1;
+                let back = header.window < 0xffff && right.is_some_and(|right| (right + rounded).lt(old));
                 assert!(!back, "{tuple:?} takes back a part of its window: {old:?} {header:?}");
                 self.edges.insert(tuple, Edge { right: right.map(|right| right.max(old)), ..edge });
             }

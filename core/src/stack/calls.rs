@@ -128,6 +128,7 @@ impl Stack {
             timer: TimerId::NONE,
             soft_error: None,
             pmtu: self.path_mtu(remote.ip()),
+            ts_offset: self.keys.timestamp_offset(&tuple),
             state_since: Since::at(self.now),
             events: Event::default(),
         };

@@ -202,15 +202,22 @@ impl Stack {
             }
         };
         let (local_port, remote_port) = (header.destination_port, header.source_port);
-        let tuple = FourTuple { local_port, remote_port, ..datagram.ends };
+        // The tuple is made where it stays: two ports just written cannot be read as one word at once.
+        let segment = Segment {
+            tuple: FourTuple { local_port, remote_port, ..datagram.ends },
+            header: &header,
+            payload,
+            packet: datagram.packet,
+            ecn: datagram.ecn,
+        };
+        let tuple = &segment.tuple;
         if self.trace.is_on() {
-            self.note(&tuple, TraceKind::SegmentIn { header, payload_len: payload.len() });
+            self.note(tuple, TraceKind::SegmentIn { header, payload_len: payload.len() });
         }
-        let flow = self.find_in_train(&tuple);
+        let flow = self.find_in_train(tuple);
         if flow.is_none() && tuple.is_land() {
-            return self.dropped(&tuple, DropReason::Land);
+            return self.dropped(tuple, DropReason::Land);
         }
-        let segment = Segment { tuple, header: &header, payload, packet: datagram.packet, ecn: datagram.ecn };
         match flow {
             Some(FlowRef::Connection(index)) => self.connection_segment(index, &segment),
             Some(FlowRef::HalfOpen(index)) => self.half_open_segment(index, &segment),
@@ -288,22 +295,27 @@ impl Stack {
                 self.reply(crate::tcp::segment::Answer::rst_to(segment, reason));
             }
             SynSentOutcome::Failed(error) => self.fail_opening(index, error),
-            SynSentOutcome::Connection(connection, cookie) => {
-                // What the opening held went over to the connection, save what the SYN-ACK acknowledged.
-                self.buffered -= connection.send_queue.len() as u64 + connection.bytes_acked;
-                self.remove_opening(index);
-                if let Some(cookie) = cookie {
-                    let limit = self.config.tcp_fastopen_cache as usize;
-                    self.cookies.remember(segment.tuple.remote().ip(), cookie, limit);
-                }
-                let socket = connection.socket;
-                let index = self.add_connection(*connection);
-                if let Some(socket) = self.sockets.get_mut(socket) {
-                    socket.kind = SocketKind::Connection(index);
-                }
-                self.with_connection(index, |_, _| ());
-            }
+            SynSentOutcome::Crossed => self.cross(index, segment),
         }
+    }
+
+    /// The opening becomes a connection.
+    fn cross(&mut self, index: u32, segment: &Segment<'_>) {
+        let held = self.openings[index].send_queue.len() as u64;
+        let connection = self.openings[index].cross(segment, &mut env!(self));
+        let socket = connection.socket;
+        // What the opening held goes over to the connection, save what the SYN-ACK acknowledged.
+        self.buffered -= held;
+        self.take_opening(index);
+        let index = self.add_connection(connection, Some(FlowRef::Opening(index)));
+        if let Some(cookie) = segment.options().fast_open.filter(|cookie| !cookie.is_request()) {
+            let limit = self.config.tcp_fastopen_cache as usize;
+            self.cookies.remember(segment.tuple.remote().ip(), cookie, limit);
+        }
+        if let Some(socket) = self.sockets.get_mut(socket) {
+            socket.kind = SocketKind::Connection(index);
+        }
+        self.with_connection(index, |_, _| ());
     }
 
     fn time_wait_segment(&mut self, index: u32, segment: &Segment<'_>, datagram: &Datagram<'_>) {

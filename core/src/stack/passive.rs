@@ -8,7 +8,7 @@ use crate::config::RefuseWith;
 use crate::counters::{DropReason, ReplyReason};
 use crate::flow::{FlowRef, PackedRef};
 use crate::seq::SeqNum;
-use crate::socket::{Event, SocketId};
+use crate::socket::Event;
 use crate::tcp::cookie;
 use crate::tcp::listen::{HalfOpen, HalfOpenOutcome, Offer, SynAck, with_cookie};
 use crate::tcp::segment::{Answer, Segment};
@@ -122,11 +122,12 @@ impl Stack {
         let target = PackedRef::from(FlowRef::HalfOpen(index)).0;
         self.half_open[index].timer = self.wheel.insert(Tick::after(self.now, wait), target);
         self.listeners[listener].half_open += 1;
-        self.place(&tuple, FlowRef::HalfOpen(index));
         if let Some((time_wait, _)) = old {
+            self.replace(&tuple, FlowRef::TimeWait(time_wait), FlowRef::HalfOpen(index));
             self.gave_way.insert(index, time_wait);
             self.note_state(&tuple, State::TimeWait, State::SynReceived);
         } else {
+            self.place(&tuple, FlowRef::HalfOpen(index));
             self.note_listen(&tuple, State::SynReceived);
         }
         let mut answer = self.syn_ack_of(index, ReplyReason::SynAck);
@@ -138,9 +139,9 @@ impl Stack {
 
     pub(super) fn syn_ack_of(&mut self, index: u32, reason: ReplyReason) -> Answer {
         let entry = &self.half_open[index];
-        let options = Arc::clone(&self.listeners[entry.listener].options);
+        let options = &self.listeners[entry.listener].options;
         let adv_mss = self.advertised_mss(entry.tuple.is_ipv4(), options.max_segment);
-        let syn = SynAck { options: &options, adv_mss };
+        let syn = SynAck { options, adv_mss };
         entry.syn_ack(&syn, &env!(self), reason)
     }
 
@@ -154,14 +155,14 @@ impl Stack {
         let tuple = segment.tuple;
         self.counters.syncookies_sent += 1;
         self.listeners[listener].cookies_sent_at = Some(self.now);
-        let options = Arc::clone(&self.listeners[listener].options);
+        let options = &self.listeners[listener].options;
         let adv_mss = self.advertised_mss(tuple.is_ipv4(), options.max_segment);
         let iss = cookie::iss(&self.keys, self.now, &tuple, segment.seq(), offer);
         let ts_recent = segment.options().timestamps.map_or(0, |ts| ts.val);
         let env = env!(self);
         let clock = env.timestamp_clock().wrapping_add(env.keys.timestamp_offset(&tuple));
         let ts_val = Some(cookie::timestamp(clock, offer));
-        let syn = SynAck { options: &options, adv_mss };
+        let syn = SynAck { options, adv_mss };
         let reason = ReplyReason::SynAckCookie;
         let mut answer = syn.answer(&tuple, iss, segment.seq(), offer, ts_recent, ts_val, &env, reason);
         if !offer.timestamps() && offer.ecn() {
@@ -184,7 +185,10 @@ impl Stack {
         let tuple = segment.tuple;
         let agreed = self.agreed_without_entry(listener, segment, offer, Origin::Passive, (iss, irs));
         self.note_listen(&tuple, State::SynReceived);
-        self.make_child(listener, agreed, segment, true);
+        let mut connection = Connection::new(agreed, &env!(self));
+        connection.from_cookie = true;
+        let index = self.adopt(listener, connection, None);
+        self.connection_segment(index, segment);
         true
     }
 
@@ -212,6 +216,7 @@ impl Stack {
             sack: offer.sack(),
             ecn: offer.ecn(),
             ts_recent: segment.options().timestamps.filter(|_| offer.timestamps()).map(|ts| ts.val),
+            ts_offset: self.keys.timestamp_offset(&tuple),
             syn_retransmitted: false,
             rtt: None,
             options,
@@ -303,24 +308,18 @@ impl Stack {
             self.time_waits.entries.remove(old);
             self.counters.tw_recycled += 1;
         }
-        let entry = self.remove_half_open(index);
-        let options = Arc::clone(&self.listeners[listener].options);
+        let entry = self.take_half_open(index);
+        let options = &self.listeners[listener].options;
         let adv_mss = self.advertised_mss(entry.tuple.is_ipv4(), options.max_segment);
         let pmtu = self.path_mtu(entry.tuple.remote().ip());
-        let agreed = entry.agreed(&SynAck { options: &options, adv_mss }, pmtu, self.tick());
-        self.make_child(listener, agreed, segment, false);
-    }
-
-    fn make_child(&mut self, listener: u32, agreed: Agreed, segment: &Segment<'_>, from_cookie: bool) {
-        let mut connection = Connection::new(agreed, &env!(self));
-        connection.from_cookie = from_cookie;
-        self.adopt(listener, connection);
-        let Some(FlowRef::Connection(index)) = self.find(&segment.tuple) else { return };
+        let agreed = entry.agreed(&SynAck { options, adv_mss }, pmtu, &env!(self));
+        let connection = Connection::new(agreed, &env!(self));
+        let index = self.adopt(listener, connection, Some(FlowRef::HalfOpen(index)));
         self.connection_segment(index, segment);
     }
 
-    /// Puts a connection into the accept queue of its listener.
-    fn adopt(&mut self, listener: u32, mut connection: Connection) -> SocketId {
+    /// Puts a connection into the accept queue of its listener, and into its table. `from`: what it was so far.
+    fn adopt(&mut self, listener: u32, mut connection: Connection, from: Option<FlowRef>) -> u32 {
         self.counters.passive_opens += 1;
         let parent = self.listeners[listener].socket;
         connection.listener = parent;
@@ -328,11 +327,11 @@ impl Stack {
         let kind = SocketKind::Connection(0);
         let id = self.sockets.insert(Socket { kind, events, queued: false, accepted: false });
         connection.socket = id;
-        let index = self.add_connection(connection);
+        let index = self.add_connection(connection, from);
         self.sockets[id].kind = SocketKind::Connection(index);
         self.listeners[listener].accept_queue.push_back(id);
         self.notify(parent, Event::READABLE);
-        id
+        index
     }
 
     /// A SYN with a valid Fast Open cookie: the application gets the connection and its data before the third
@@ -355,10 +354,8 @@ impl Stack {
         connection.tcb.snd.syn_pending = true;
         connection.tcb.rtt.start(connection.tcb.snd.nxt, self.now);
         connection.arm_syn_ack(&env!(self));
-        self.adopt(listener, connection);
-        if let Some(FlowRef::Connection(index)) = self.find(&tuple) {
-            self.with_connection(index, |connection, env| connection.take_syn_data(segment, env));
-        }
+        let index = self.adopt(listener, connection, None);
+        self.with_connection(index, |connection, env| connection.take_syn_data(segment, env));
         true
     }
 }

@@ -12,6 +12,7 @@ use crate::counters::{DropReason, ReplyReason};
 use crate::flow::FourTuple;
 use crate::seq::SeqNum;
 use crate::socket::{SocketId, SocketOptions};
+use crate::table::Table;
 use crate::time::{Duration, Instant, Since, Tick};
 use crate::timer::TimerId;
 use crate::wire::tcp::{Cookie, Flags, Options, Timestamps};
@@ -124,7 +125,7 @@ pub(crate) struct HalfOpen {
     pub(crate) retries: u8,
 }
 
-const _: () = assert!(size_of::<HalfOpen>() <= 64);
+const _: () = assert!(Table::<HalfOpen>::ROW <= 64);
 
 /// So long before the SYN-ACK the last answer is taken to have been (ms), so that the first is never held back.
 const LONG_BEFORE: u32 = 300_000;
@@ -295,7 +296,7 @@ impl HalfOpen {
     }
 
     /// What the connection is made of once it is established.
-    pub(crate) fn agreed(&self, syn: &SynAck<'_>, pmtu: u16, now: Tick) -> Agreed {
+    pub(crate) fn agreed(&self, syn: &SynAck<'_>, pmtu: u16, env: &Env<'_>) -> Agreed {
         Agreed {
             tuple: self.tuple,
             origin: Origin::Passive,
@@ -309,8 +310,9 @@ impl HalfOpen {
             sack: self.offer().sack(),
             ecn: self.offer().ecn(),
             ts_recent: self.offer().timestamps().then_some(self.ts_recent),
+            ts_offset: env.keys.timestamp_offset(&self.tuple),
             syn_retransmitted: self.retries > 0,
-            rtt: self.round_trip(now),
+            rtt: self.round_trip(env.tick()),
             options: Arc::clone(syn.options),
         }
     }

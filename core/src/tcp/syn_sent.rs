@@ -49,6 +49,8 @@ pub(crate) struct Opening {
     pub(crate) soft_error: Option<Error>,
     pub(crate) adv_mss: u16,
     pub(crate) pmtu: u16,
+    /// What is added to our clock in timestamps.
+    pub(crate) ts_offset: u32,
     pub(crate) state_since: Since,
     pub(crate) events: Event,
 }
@@ -60,9 +62,8 @@ pub(crate) enum SynSentOutcome {
     /// Dropped, and answered by a RST.
     Reset(ReplyReason),
     Failed(Error),
-    /// The SYNs have crossed: ESTABLISHED, or SYN-RECEIVED where the peer has not acknowledged ours. The cookie is
-    /// one that the server gave us.
-    Connection(Box<Connection>, Option<Cookie>),
+    /// The SYNs have crossed: [`Opening::cross`] makes the connection.
+    Crossed,
 }
 
 impl Opening {
@@ -91,38 +92,41 @@ impl Opening {
         if config.tcp_ecn == 1 && self.retries < 2 {
             flags |= Flags::ECE | Flags::CWR;
         }
-        let options = Options {
-            mss: Some(self.adv_mss),
-            window_scale: config.tcp_window_scaling.then(|| self.options.window_scale()),
-            sack_permitted: config.tcp_sack,
-            timestamps: config.tcp_timestamps.then(|| Timestamps { val: self.timestamp(env), ecr: 0 }),
-            fast_open: match self.fast_open {
-                FastOpen::Off => None,
-                FastOpen::Request => Cookie::new(&[]),
-                FastOpen::Cookie(cookie) => Some(cookie),
-            },
-            layout: config.tcp_option_layout,
-            ..Options::default()
-        };
-        let header = Header {
+        if let (FastOpen::Cookie(_), false) = (self.fast_open, again) {
+            let headers = if self.tuple.is_ipv4() { 20 } else { 40 } + self.syn(flags, env).header_len();
+            self.syn_data = self.send_queue.len().min(usize::from(self.pmtu).saturating_sub(headers));
+        }
+        *out = Outgoing { payload_len: self.syn_data, ..Outgoing::bare(self.syn(flags, env)) };
+        true
+    }
+
+    fn syn(&self, flags: Flags, env: &Env<'_>) -> Header {
+        let config = env.config;
+        Header {
             source_port: self.tuple.local_port,
             destination_port: self.tuple.remote_port,
             seq: self.iss,
             flags,
             window: syn_window(self.options.rcvbuf),
-            options,
+            options: Options {
+                mss: Some(self.adv_mss),
+                window_scale: config.tcp_window_scaling.then(|| self.options.window_scale()),
+                sack_permitted: config.tcp_sack,
+                timestamps: config.tcp_timestamps.then(|| Timestamps { val: self.timestamp(env), ecr: 0 }),
+                fast_open: match self.fast_open {
+                    FastOpen::Off => None,
+                    FastOpen::Request => Cookie::new(&[]),
+                    FastOpen::Cookie(cookie) => Some(cookie),
+                },
+                layout: config.tcp_option_layout,
+                ..Options::default()
+            },
             ..Header::default()
-        };
-        if let (FastOpen::Cookie(_), false) = (self.fast_open, again) {
-            let headers = if self.tuple.is_ipv4() { 20 } else { 40 } + header.header_len();
-            self.syn_data = self.send_queue.len().min(usize::from(self.pmtu).saturating_sub(headers));
         }
-        *out = Outgoing { payload_len: self.syn_data, ..Outgoing::bare(header) };
-        true
     }
 
     fn timestamp(&self, env: &Env<'_>) -> u32 {
-        env.timestamp_clock().wrapping_add(env.keys.timestamp_offset(&self.tuple))
+        env.timestamp_clock().wrapping_add(self.ts_offset)
     }
 
     /// SEGMENT ARRIVES.
@@ -152,7 +156,7 @@ impl Opening {
             env.counters.paws_active += 1;
             return SynSentOutcome::Reset(ReplyReason::RstUnacceptableAck);
         }
-        self.cross(segment, env)
+        SynSentOutcome::Crossed
     }
 
     /// The echoed timestamp must lie between our first SYN and now (SA-SYN_SENT-06).
@@ -166,9 +170,10 @@ impl Opening {
         timestamps.ecr == 0 || age <= env.timestamp_clock().wrapping_sub(first)
     }
 
-    /// Both SYNs are known: the control block can be made.
-    fn cross(&mut self, segment: &Segment<'_>, env: &mut Env<'_>) -> SynSentOutcome {
-        let (config, options, flags) = (env.config, *segment.options(), segment.flags());
+    /// Both SYNs are known, so the connection can be made: ESTABLISHED, or SYN-RECEIVED where the peer has not
+    /// acknowledged ours.
+    pub(crate) fn cross(&mut self, segment: &Segment<'_>, env: &mut Env<'_>) -> Connection {
+        let (config, options, flags) = (env.config, segment.options(), segment.flags());
         let wscale = options.window_scale.filter(|_| config.tcp_window_scaling);
         // With ECE alone the SYN-ACK agrees; with both flags it is an echo of ours (3168-1, 3168-5).
         let ecn = config.tcp_ecn == 1 && self.retries < 2 && flags.ece() && (!flags.cwr() || !flags.ack());
@@ -185,6 +190,7 @@ impl Opening {
             sack: options.sack_permitted && config.tcp_sack,
             ecn,
             ts_recent: options.timestamps.filter(|_| config.tcp_timestamps).map(|ts| ts.val),
+            ts_offset: self.ts_offset,
             syn_retransmitted: self.retries > 0,
             rtt: (flags.ack() && self.retries == 0).then(|| env.now - self.last_sent),
             options: Arc::clone(&self.options),
@@ -201,8 +207,7 @@ impl Opening {
             connection.tcb.snd.syn_pending = true;
             connection.arm_syn_ack(env);
         }
-        let cookie = options.fast_open.filter(|cookie| !cookie.is_request());
-        SynSentOutcome::Connection(Box::new(connection), cookie)
+        connection
     }
 
     /// Our SYN is acknowledged: ESTABLISHED. Data of the SYN-ACK comes again (N8).

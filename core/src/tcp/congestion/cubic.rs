@@ -11,7 +11,7 @@ const BETA_TENTHS: u32 = 7;
 const ALPHA: f64 = 3.0 * 0.3 / 1.7;
 
 #[derive(Clone, Debug)]
-pub(super) struct Cubic {
+pub(crate) struct Cubic {
     cwnd: u32,
     ssthresh: u32,
     /// Window before the last reduction.
@@ -118,9 +118,5 @@ impl CongestionControl for Cubic {
 
     fn set_initial(&mut self, window: u32) {
         self.cwnd = window;
-    }
-
-    fn clone_box(&self) -> Box<dyn CongestionControl> {
-        Box::new(self.clone())
     }
 }

@@ -6,6 +6,8 @@
 mod cubic;
 mod reno;
 
+use std::ops::{Deref, DerefMut};
+
 use crate::config::CongestionControl as Choice;
 use crate::time::{Duration, Instant};
 
@@ -13,7 +15,7 @@ use self::cubic::Cubic;
 use self::reno::Reno;
 
 /// A congestion controller. All sizes are bytes.
-pub(crate) trait CongestionControl: std::fmt::Debug + Send + Sync {
+pub(crate) trait CongestionControl {
     /// The congestion window.
     fn cwnd(&self) -> u32;
 
@@ -37,8 +39,6 @@ pub(crate) trait CongestionControl: std::fmt::Debug + Send + Sync {
 
     /// The window that a new connection, or one with a newly learnt MSS, begins with.
     fn set_initial(&mut self, window: u32);
-
-    fn clone_box(&self) -> Box<dyn CongestionControl>;
 }
 
 /// What an ACK tells a controller.
@@ -50,16 +50,41 @@ pub(crate) struct Acknowledged {
     pub(crate) srtt: Duration,
 }
 
-impl Clone for Box<dyn CongestionControl> {
-    fn clone(&self) -> Self {
-        self.clone_box()
+/// The controller of a connection. It lies in the connection: a box would be one allocation more for each.
+#[derive(Clone, Debug)]
+pub(crate) enum Controller {
+    Cubic(Cubic),
+    Reno(Reno),
+}
+
+impl Controller {
+    pub(crate) fn new(choice: Choice, initial_window: u32) -> Controller {
+        match choice {
+            Choice::Cubic => Controller::Cubic(Cubic::new(initial_window)),
+            Choice::Reno => Controller::Reno(Reno::new(initial_window)),
+        }
     }
 }
 
-pub(crate) fn new(choice: Choice, initial_window: u32) -> Box<dyn CongestionControl> {
-    match choice {
-        Choice::Cubic => Box::new(Cubic::new(initial_window)),
-        Choice::Reno => Box::new(Reno::new(initial_window)),
+impl Deref for Controller {
+    type Target = dyn CongestionControl;
+
+    #[inline]
+    fn deref(&self) -> &Self::Target {
+        match self {
+            Controller::Cubic(cubic) => cubic,
+            Controller::Reno(reno) => reno,
+        }
+    }
+}
+
+impl DerefMut for Controller {
+    #[inline]
+    fn deref_mut(&mut self) -> &mut Self::Target {
+        match self {
+            Controller::Cubic(cubic) => cubic,
+            Controller::Reno(reno) => reno,
+        }
     }
 }
 
@@ -115,7 +140,7 @@ mod tests {
     #[test]
     fn nothing_bounds_slow_start_before_the_first_loss_5681_5() {
         for choice in [Choice::Reno, Choice::Cubic] {
-            let mut cc = new(choice, 10_000);
+            let mut cc = Controller::new(choice, 10_000);
             assert_eq!(cc.ssthresh(), u32::MAX, "{choice:?}");
             whole_windows(&mut *cc, Instant::ZERO, Duration::from_millis(100), 10);
             assert_eq!(cc.cwnd(), 10_000 << 10, "{choice:?}");
@@ -125,7 +150,7 @@ mod tests {
     /// 9438-2: however far ahead the cubic function is, a round trip adds half of the window at the most.
     #[test]
     fn cubic_grows_by_half_in_a_round_trip_at_the_most_9438_2() {
-        let mut cc = new(Choice::Cubic, 100_000);
+        let mut cc = Controller::new(Choice::Cubic, 100_000);
         cc.loss(Instant::ZERO, 100_000, 1000);
         let srtt = Duration::from_millis(100);
         whole_windows(&mut *cc, Instant::ZERO, srtt, 1);
@@ -140,7 +165,7 @@ mod tests {
     /// the window is what it was before the loss.
     #[test]
     fn cubic_is_friendly_to_reno_on_short_paths_9438_3() {
-        let mut cc = new(Choice::Cubic, 40_000);
+        let mut cc = Controller::new(Choice::Cubic, 40_000);
         cc.loss(Instant::ZERO, 40_000, 1000);
         assert_eq!(cc.cwnd(), 28_000);
         let srtt = Duration::from_millis(1);
@@ -162,7 +187,7 @@ mod tests {
     fn cubic_does_not_count_time_without_use_9438_6() {
         let srtt = Duration::from_millis(100);
         let grown = |rest: &dyn Fn(&mut dyn CongestionControl)| {
-            let mut cc = new(Choice::Cubic, 100_000);
+            let mut cc = Controller::new(Choice::Cubic, 100_000);
             cc.loss(Instant::ZERO, 100_000, 1000);
             whole_windows(&mut *cc, Instant::ZERO, srtt, 5);
             let before = cc.cwnd();
@@ -179,7 +204,7 @@ mod tests {
     fn loss_halves_reno_and_takes_three_tenths_off_cubic_5681_6_9438_1() {
         let now = Instant::ZERO;
         for (choice, expected) in [(Choice::Reno, 50_000), (Choice::Cubic, 70_000)] {
-            let mut cc = new(choice, 100_000);
+            let mut cc = Controller::new(choice, 100_000);
             cc.loss(now, 100_000, 1000);
             assert_eq!((cc.cwnd(), cc.ssthresh()), (expected, expected), "{choice:?}");
             cc.timeout(now, 0, 1000, true);
@@ -189,7 +214,7 @@ mod tests {
 
     #[test]
     fn congestion_avoidance_of_reno_adds_one_mss_for_each_window_5681_3() {
-        let mut cc = new(Choice::Reno, 10_000);
+        let mut cc = Controller::new(Choice::Reno, 10_000);
         cc.loss(Instant::ZERO, 20_000, 1000);
         assert_eq!(cc.cwnd(), 10_000);
         for _ in 0..10 {
@@ -202,7 +227,7 @@ mod tests {
     #[test]
     fn cubic_reaches_its_old_window_again_after_k_seconds_9438_1() {
         // W_max = 100 segments, cwnd after the loss 70: K = cbrt(30 / 0.4) = 4.217 s.
-        let mut cc = new(Choice::Cubic, 100_000);
+        let mut cc = Controller::new(Choice::Cubic, 100_000);
         cc.loss(Instant::ZERO, 100_000, 1000);
         let srtt = Duration::from_millis(100);
         let mut at_k = 0;
@@ -227,7 +252,7 @@ mod tests {
             mss in 48u32..65_000,
             events in proptest::collection::vec((0u8..5, 0u32..1 << 30, 0u64..1 << 45), 0..100),
         ) {
-            let mut cc = new(if cubic { Choice::Cubic } else { Choice::Reno }, initial_window(10, mss));
+            let mut cc = Controller::new(if cubic { Choice::Cubic } else { Choice::Reno }, initial_window(10, mss));
             let mut now = Instant::ZERO;
             for (what, bytes, nanos) in events {
                 now += Duration::from_nanos(nanos);

@@ -4,7 +4,7 @@ use super::{Acknowledged, CongestionControl, reduced, slow_start};
 use crate::time::Instant;
 
 #[derive(Clone, Debug)]
-pub(super) struct Reno {
+pub(crate) struct Reno {
     cwnd: u32,
     ssthresh: u32,
     /// Bytes acknowledged since the window last grew.
@@ -58,9 +58,5 @@ impl CongestionControl for Reno {
 
     fn set_initial(&mut self, window: u32) {
         self.cwnd = window;
-    }
-
-    fn clone_box(&self) -> Box<dyn CongestionControl> {
-        Box::new(self.clone())
     }
 }
