@@ -282,14 +282,15 @@ impl Stack {
     /// Errors: [`WouldBlock`](Error::WouldBlock), nothing there yet; [`NotConnected`](Error::NotConnected), a listener;
     /// or, once and after the bytes that came before it, what ended the connection (MUST-12).
     pub fn recv(&mut self, id: SocketId, buffer: &mut [u8]) -> Result<usize, Error> {
-        if let SocketKind::Connection(index) = self.socket(id)?.kind
-            && !self.connections[index].receive_queue.is_empty()
-        {
-            return Ok(self.with_connection(index, |connection, env| {
+        if let SocketKind::Connection(index) = self.socket(id)?.kind {
+            let count = self.with_connection(index, |connection, env| {
                 let count = connection.receive_queue.read(buffer, env.pool);
-                connection.tcb.ack.now |= connection.window_update_due();
+                connection.tcb.ack.now |= count > 0 && connection.window_update_due();
                 count
-            }));
+            });
+            if count > 0 {
+                return Ok(count);
+            }
         }
         let count = self.peek(id, buffer)?;
         if let SocketKind::Finished(finished) = &mut self.sockets[id].kind {

@@ -20,11 +20,13 @@ impl Stack {
     }
 
     /// Runs the timers that are due.
+    #[inline]
     pub fn advance(&mut self, now: Instant) {
         self.set_now(now);
         self.run_timers();
     }
 
+    #[inline]
     pub(super) fn run_timers(&mut self) {
         self.timers_ran = self.now;
         let tick = self.tick();

@@ -209,15 +209,14 @@ impl TimeWaits {
     }
 
     /// The first entry that is over at `now`; the caller removes it.
+    #[inline]
     pub(crate) fn pop_expired(&mut self, now: Tick) -> Option<u32> {
-        while let Some(&(index, deadline)) = self.order.front() {
-            let stale = self.is_stale(&(index, deadline));
-            if !stale && !deadline.is_due(now) {
-                return None;
-            }
+        while let Some(&element) = self.order.front()
+            && element.1.is_due(now)
+        {
             self.order.pop_front();
-            if !stale {
-                return Some(index);
+            if !self.is_stale(&element) {
+                return Some(element.0);
             }
         }
         None
