@@ -178,7 +178,7 @@ impl Opening {
 
     /// Both SYNs are known, so the connection can be made: ESTABLISHED, or SYN-RECEIVED where the peer has not
     /// acknowledged ours.
-    pub(crate) fn cross(&mut self, segment: &Segment<'_>, env: &mut Env<'_>) -> Connection {
+    pub(crate) fn cross(self, segment: &Segment<'_>, env: &mut Env<'_>) -> Connection {
         let (config, options, flags) = (env.config, segment.options(), segment.flags());
         let wscale = options.window_scale.filter(|_| config.tcp_window_scaling);
         // With ECE alone the SYN-ACK agrees; with both flags it is an echo of ours (3168-1, 3168-5).
@@ -199,45 +199,21 @@ impl Opening {
             ts_offset: self.ts_offset,
             syn_retransmitted: self.retries > 0,
             rtt: (flags.ack() && self.retries == 0).then(|| env.now - self.last_sent),
-            options: Arc::clone(&self.options),
+            options: self.options,
         };
         let mut connection = Connection::new(agreed, env);
         connection.socket = self.socket;
-        connection.send_queue = std::mem::take(&mut self.send_queue);
+        connection.send_queue = self.send_queue;
         connection.soft_error = self.soft_error;
         connection.tcb.state = State::SynSent;
         if flags.ack() {
-            self.acknowledged(&mut connection, segment, env);
+            acknowledged(&mut connection, self.syn_data, segment, env);
         } else {
             connection.set_state(State::SynReceived, env);
             connection.tcb.snd.syn_pending = true;
             connection.arm_syn_ack(env);
         }
         connection
-    }
-
-    /// Our SYN is acknowledged: ESTABLISHED. Data of the SYN-ACK comes again (N8).
-    fn acknowledged(&self, connection: &mut Connection, segment: &Segment<'_>, env: &mut Env<'_>) {
-        let taken = segment.ack().since(self.iss + 1) as usize;
-        if self.syn_data > 0 {
-            if taken > 0 {
-                env.counters.tcp_fast_open_active += 1;
-            } else {
-                env.counters.tcp_fast_open_active_fail += 1;
-            }
-        }
-        connection.send_queue.release(taken, env.pool);
-        let snd = &mut connection.tcb.snd;
-        snd.una = segment.ack();
-        snd.nxt = segment.ack();
-        snd.recover = segment.ack();
-        snd.wnd = u32::from(segment.header.window);
-        (snd.wl1, snd.wl2, snd.max_wnd) = (segment.seq(), segment.ack(), snd.wnd);
-        connection.bytes_acked = taken as u64;
-        connection.tcb.ack.now = true;
-        connection.set_state(State::Established, env);
-        connection.arm_keepalive(env);
-        connection.signal(Event::CONNECTED | Event::WRITABLE);
     }
 
     /// An ICMP error that quotes our SYN (SA-SYN_SENT-17 to -19). `Some`: it ends the attempt.
@@ -286,4 +262,28 @@ impl Opening {
             .filter(|limit| !limit.is_zero())
             .fold(wait, |wait, limit| wait.min(limit.saturating_sub(elapsed)))
     }
+}
+
+/// Our SYN is acknowledged: ESTABLISHED. Data of the SYN-ACK comes again (N8).
+fn acknowledged(connection: &mut Connection, syn_data: usize, segment: &Segment<'_>, env: &mut Env<'_>) {
+    let taken = segment.ack().since(connection.tcb.snd.iss + 1) as usize;
+    if syn_data > 0 {
+        if taken > 0 {
+            env.counters.tcp_fast_open_active += 1;
+        } else {
+            env.counters.tcp_fast_open_active_fail += 1;
+        }
+    }
+    connection.send_queue.release(taken, env.pool);
+    let snd = &mut connection.tcb.snd;
+    snd.una = segment.ack();
+    snd.nxt = segment.ack();
+    snd.recover = segment.ack();
+    snd.wnd = u32::from(segment.header.window);
+    (snd.wl1, snd.wl2, snd.max_wnd) = (segment.seq(), segment.ack(), snd.wnd);
+    connection.bytes_acked = taken as u64;
+    connection.tcb.ack.now = true;
+    connection.set_state(State::Established, env);
+    connection.arm_keepalive(env);
+    connection.signal(Event::CONNECTED | Event::WRITABLE);
 }
