@@ -283,9 +283,12 @@ impl Stack {
 
     /// The opening becomes a connection.
     fn cross(&mut self, index: u32, segment: &Segment<'_>) {
-        let connection = self.take_opening(index).cross(segment, &mut env!(self));
-        let socket = connection.socket;
-        let index = self.add_connection(connection, Some(FlowRef::Opening(index)));
+        let (agreed, crossing) = self.take_opening(index).cross(segment, &env!(self));
+        let socket = crossing.socket;
+        let index = self.add_connection(agreed, Some(FlowRef::Opening(index)));
+        let connection = &mut self.connections[index];
+        crossing.complete(connection, segment, &mut env!(self));
+        self.buffered += connection.held();
         if let Some(cookie) = segment.options().fast_open.filter(|cookie| !cookie.is_request()) {
             let limit = self.config.tcp_fastopen_cache as usize;
             self.cookies.remember(segment.tuple.remote().ip(), cookie, limit);

@@ -63,7 +63,7 @@ pub(crate) enum SynSentOutcome {
     /// Dropped, and answered by a RST.
     Reset(ReplyReason),
     Failed(Error),
-    /// The SYNs have crossed: [`Opening::cross`] makes the connection.
+    /// The SYNs have crossed: [`Opening::cross`] says of what the connection is made.
     Crossed,
 }
 
@@ -176,9 +176,8 @@ impl Opening {
         timestamps.ecr == 0 || age <= env.timestamp_clock().wrapping_sub(first)
     }
 
-    /// Both SYNs are known, so the connection can be made: ESTABLISHED, or SYN-RECEIVED where the peer has not
-    /// acknowledged ours.
-    pub(crate) fn cross(self, segment: &Segment<'_>, env: &mut Env<'_>) -> Connection {
+    /// Both SYNs are known: what the connection is made of, and what goes over to it.
+    pub(crate) fn cross(self, segment: &Segment<'_>, env: &Env<'_>) -> (Agreed, Crossing) {
         let (config, options, flags) = (env.config, segment.options(), segment.flags());
         let wscale = options.window_scale.filter(|_| config.tcp_window_scaling);
         // With ECE alone the SYN-ACK agrees; with both flags it is an echo of ours (3168-1, 3168-5).
@@ -201,19 +200,8 @@ impl Opening {
             rtt: (flags.ack() && self.retries == 0).then(|| env.now - self.last_sent),
             options: self.options,
         };
-        let mut connection = Connection::new(agreed, env);
-        connection.socket = self.socket;
-        connection.send_queue = self.send_queue;
-        connection.soft_error = self.soft_error;
-        connection.tcb.state = State::SynSent;
-        if flags.ack() {
-            acknowledged(&mut connection, self.syn_data, segment, env);
-        } else {
-            connection.set_state(State::SynReceived, env);
-            connection.tcb.snd.syn_pending = true;
-            connection.arm_syn_ack(env);
-        }
-        connection
+        let Opening { socket, send_queue, syn_data, soft_error, .. } = self;
+        (agreed, Crossing { socket, send_queue, syn_data, soft_error })
     }
 
     /// An ICMP error that quotes our SYN (SA-SYN_SENT-17 to -19). `Some`: it ends the attempt.
@@ -261,6 +249,32 @@ impl Opening {
             .into_iter()
             .filter(|limit| !limit.is_zero())
             .fold(wait, |wait, limit| wait.min(limit.saturating_sub(elapsed)))
+    }
+}
+
+/// What of an opening the connection takes over.
+pub(crate) struct Crossing {
+    pub(crate) socket: SocketId,
+    send_queue: Rope,
+    syn_data: usize,
+    soft_error: Option<Error>,
+}
+
+impl Crossing {
+    /// The new connection takes it over, and is ESTABLISHED, or in SYN-RECEIVED where the peer has not acknowledged
+    /// our SYN.
+    pub(crate) fn complete(self, connection: &mut Connection, segment: &Segment<'_>, env: &mut Env<'_>) {
+        connection.socket = self.socket;
+        connection.send_queue = self.send_queue;
+        connection.soft_error = self.soft_error;
+        connection.tcb.state = State::SynSent;
+        if segment.flags().ack() {
+            acknowledged(connection, self.syn_data, segment, env);
+        } else {
+            connection.set_state(State::SynReceived, env);
+            connection.tcb.snd.syn_pending = true;
+            connection.arm_syn_ack(env);
+        }
     }
 }
 
