@@ -150,32 +150,40 @@ struct Bucket([Entry; WAYS]);
 
 const _: () = assert!(size_of::<Bucket>() == 64);
 
-/// The hash is kept, so that a table grows without looking at whoever lives there.
-#[derive(Clone, Copy, Debug)]
-struct Entry {
-    hash: u32,
-    flow: PackedRef,
-}
+/// A hash and a reference in one word, which are compared at once. The hash is kept, so that a table grows without
+/// looking at whoever lives there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Entry(u64);
 
 impl Entry {
-    /// No row has the number that this would be the reference to.
-    const VACANT: Entry = Entry { hash: 0, flow: PackedRef(u32::MAX) };
+    const VACANT: Entry = Entry(0);
+
+    /// `hash` is not zero.
+    #[inline]
+    fn new(hash: u32, flow: FlowRef) -> Entry {
+        Entry(u64::from(hash) << 32 | u64::from(PackedRef::from(flow).0))
+    }
 
     #[inline]
-    fn is_vacant(&self) -> bool {
-        self.flow == Entry::VACANT.flow
+    fn hash(self) -> u32 {
+        (self.0 >> 32) as u32
+    }
+
+    #[inline]
+    fn flow(self) -> FlowRef {
+        PackedRef(self.0 as u32).into()
     }
 }
 
 impl Bucket {
     #[inline]
     fn len(&self) -> usize {
-        self.0.iter().filter(|entry| !entry.is_vacant()).count()
+        self.0.iter().filter(|entry| **entry != Entry::VACANT).count()
     }
 
     #[inline]
     fn is_full(&self) -> bool {
-        !self.0[WAYS - 1].is_vacant()
+        self.0[WAYS - 1] != Entry::VACANT
     }
 }
 
@@ -188,8 +196,24 @@ impl FlowTable {
         is_there: impl Fn(FlowRef) -> bool,
     ) -> Option<FlowRef> {
         let hash = self.hash(keys, tuple);
-        let (bucket, way) = self.position(hash, |flow| is_there(flow.into()))?;
-        Some(self.buckets[bucket].0[way].flow.into())
+        if self.len == 0 {
+            return None;
+        }
+        let mut at = self.home(hash);
+        loop {
+            let bucket = &self.buckets[at];
+            if let Some(way) = bucket.0.iter().position(|entry| entry.hash() == hash) {
+                // Another one in the bucket may have the same hash.
+                let mut flows = bucket.0[way..].iter().filter(|entry| entry.hash() == hash);
+                if let Some(found) = flows.find(|entry| is_there(entry.flow())) {
+                    return Some(found.flow());
+                }
+            }
+            if !bucket.is_full() {
+                return None;
+            }
+            at = self.after(at);
+        }
     }
 
     /// Puts `flow` at `tuple`, where nothing lives.
@@ -199,23 +223,25 @@ impl FlowTable {
         if self.len > self.buckets.len() * (WAYS - 1) {
             self.grow();
         }
-        self.put(Entry { hash, flow: flow.into() });
+        self.put(Entry::new(hash, flow));
     }
 
     /// Puts `new` in the place of `old`, which lives at `tuple`.
     pub(crate) fn replace(&mut self, keys: &Keys, tuple: &FourTuple, old: FlowRef, new: FlowRef) {
-        let (hash, old) = (self.hash(keys, tuple), PackedRef::from(old));
-        let position = self.position(hash, |flow| flow == old);
+        let hash = self.hash(keys, tuple);
+        let entry = Entry::new(hash, old);
+        let position = self.position(entry);
         debug_assert!(position.is_some(), "{old:?} does not live at {tuple:?}");
         if let Some((bucket, way)) = position {
-            self.buckets[bucket].0[way].flow = new.into();
+            self.buckets[bucket].0[way] = Entry::new(hash, new);
         }
     }
 
     /// Takes `flow` away from `tuple`, if it is what lives there.
     pub(crate) fn remove(&mut self, keys: &Keys, tuple: &FourTuple, flow: FlowRef) {
-        let (hash, flow) = (self.hash(keys, tuple), PackedRef::from(flow));
-        if let Some((bucket, way)) = self.position(hash, |there| there == flow) {
+        let hash = self.hash(keys, tuple);
+        let entry = Entry::new(hash, flow);
+        if let Some((bucket, way)) = self.position(entry) {
             self.len -= 1;
             self.vacate(bucket, way);
         }
@@ -226,7 +252,7 @@ impl FlowTable {
         match self.hashed {
             Some((hashed, hash)) if hashed == *tuple => hash,
             _ => {
-                let hash = keys.flow_hash(tuple) as u32;
+                let hash = (keys.flow_hash(tuple) as u32).max(1);
                 self.hashed = Some((*tuple, hash));
                 hash
             }
@@ -244,16 +270,16 @@ impl FlowTable {
         (bucket + 1) & (self.buckets.len() - 1)
     }
 
+    /// The bucket and the place in it of this entry.
     #[inline]
-    fn position(&self, hash: u32, is_there: impl Fn(PackedRef) -> bool) -> Option<(usize, usize)> {
+    fn position(&self, wanted: Entry) -> Option<(usize, usize)> {
         if self.len == 0 {
             return None;
         }
-        let mut at = self.home(hash);
+        let mut at = self.home(wanted.hash());
         loop {
             let bucket = &self.buckets[at];
-            let fits = |entry: &Entry| entry.hash == hash && !entry.is_vacant() && is_there(entry.flow);
-            if let Some(way) = bucket.0.iter().position(fits) {
+            if let Some(way) = bucket.0.iter().position(|entry| *entry == wanted) {
                 return Some((at, way));
             }
             if !bucket.is_full() {
@@ -264,7 +290,7 @@ impl FlowTable {
     }
 
     fn put(&mut self, entry: Entry) {
-        let mut at = self.home(entry.hash);
+        let mut at = self.home(entry.hash());
         while self.buckets[at].is_full() {
             at = self.after(at);
         }
@@ -297,7 +323,7 @@ impl FlowTable {
             at = self.after(at);
             let distance = at.wrapping_sub(bucket) & mask;
             let is_past = |entry: &Entry| {
-                !entry.is_vacant() && at.wrapping_sub(self.home(entry.hash)) & mask >= distance
+                *entry != Entry::VACANT && at.wrapping_sub(self.home(entry.hash())) & mask >= distance
             };
             if let Some(way) = self.buckets[at].0.iter().position(is_past) {
                 return Some((at, way));
@@ -312,7 +338,7 @@ impl FlowTable {
     fn grow(&mut self) {
         let count = (self.buckets.len() * 2).max(1);
         let old = std::mem::replace(&mut self.buckets, vec![Bucket([Entry::VACANT; WAYS]); count]);
-        let entries = old.iter().flat_map(|bucket| bucket.0).filter(|entry| !entry.is_vacant());
+        let entries = old.iter().flat_map(|bucket| bucket.0).filter(|entry| *entry != Entry::VACANT);
         entries.for_each(|entry| self.put(entry));
     }
 }

@@ -29,7 +29,7 @@ use crate::tcp::input::{Closed, Outcome};
 use crate::tcp::listen::{HalfOpen, Listener};
 use crate::tcp::segment::{Answer, Outgoing, Segment};
 use crate::tcp::syn_sent::Opening;
-use crate::tcp::tcb::{Armed, Connection, Env, Origin};
+use crate::tcp::tcb::{Agreed, Armed, Connection, Env, Origin};
 use crate::tcp::time_wait::{self, Peers, TimeWait, TimeWaits};
 use crate::time::{Duration, Instant, Tick};
 use crate::timer::Wheel;
@@ -400,11 +400,10 @@ impl Stack {
 
     // Moves between the tables.
 
-    /// Gives a connection a row, its queues' share of memory, and the place in the flow table of what it comes from.
-    fn add_connection(&mut self, connection: Connection, from: Option<FlowRef>) -> u32 {
-        let tuple = connection.tcb.tuple;
-        self.buffered += connection.held();
-        let index = self.connections.insert(connection);
+    /// Makes a connection in its row, in the place in the flow table of what it comes from.
+    fn add_connection(&mut self, agreed: Agreed, from: Option<FlowRef>) -> u32 {
+        let tuple = agreed.tuple;
+        let index = self.connections.insert_with(|| Connection::new(agreed, &env!(self)));
         match from {
             Some(old) => self.replace(&tuple, old, FlowRef::Connection(index)),
             None => self.place(&tuple, FlowRef::Connection(index)),

@@ -38,28 +38,34 @@ impl<T> Table<T> {
 
     #[inline]
     pub(crate) fn insert(&mut self, row: T) -> u32 {
+        self.insert_with(|| row)
+    }
+
+    /// As [`insert`](Table::insert), for a row that is made where it will be.
+    #[inline]
+    pub(crate) fn insert_with(&mut self, make: impl FnOnce() -> T) -> u32 {
         self.len += 1;
         let index = self.vacant;
         if let Some(place) = self.row_mut(index)
             && let Row::Vacant(next) = *place
         {
-            *place = Row::Occupied(row);
+            *place = Row::Occupied(make());
             self.vacant = next;
             return index;
         }
-        self.push(row)
+        self.push(make)
     }
 
     /// A row at the end.
     #[cold]
-    fn push(&mut self, row: T) -> u32 {
+    fn push(&mut self, make: impl FnOnce() -> T) -> u32 {
         if self.pages.last().is_none_or(|page| page.len() == PAGE) {
             // The first page grows as it fills, since most stacks are small.
             let room = if self.pages.is_empty() { 0 } else { PAGE };
             self.pages.push(Vec::with_capacity(room));
         }
         let page = self.pages.len() - 1;
-        self.pages[page].push(Row::Occupied(row));
+        self.pages[page].push(Row::Occupied(make()));
         (page * PAGE + self.pages[page].len() - 1) as u32
     }
 

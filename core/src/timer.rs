@@ -36,7 +36,7 @@ struct Node {
     /// What the owner wants to be told when it fires.
     target: u32,
     next: TimerId,
-    /// The one before, or for the first of a slot that slot's number, inverted.
+    /// The one before; for the first of a slot that slot's number, inverted, so that unlinking need not search for it.
     prev: u32,
 }
 
@@ -68,8 +68,11 @@ impl Wheel {
 
     /// Arms a timer. A tick that is past fires at the next [`pop`](Wheel::pop).
     pub(crate) fn insert(&mut self, tick: Tick, target: u32) -> TimerId {
-        let index = self.nodes.insert(Node { tick, target, next: TimerId::NONE, prev: 0 });
-        self.link(index);
+        let (level, slot) = self.place(tick);
+        let prev = !((level * SLOTS + slot) as u32);
+        let next = self.heads[level][slot];
+        let index = self.nodes.insert_with(|| Node { tick, target, next, prev });
+        self.lead(level, slot, index, next);
         TimerId::of(index)
     }
 
@@ -148,8 +151,14 @@ impl Wheel {
         let head = self.heads[level][slot];
         let node = &mut self.nodes[index];
         (node.next, node.prev) = (head, !((level * SLOTS + slot) as u32));
-        if head != TimerId::NONE {
-            self.nodes[head.index()].prev = index;
+        self.lead(level, slot, index, head);
+    }
+
+    /// Makes a node the head of its slot; `next` was it so far.
+    #[inline]
+    fn lead(&mut self, level: usize, slot: usize, index: u32, next: TimerId) {
+        if next != TimerId::NONE {
+            self.nodes[next.index()].prev = index;
         }
         self.heads[level][slot] = TimerId::of(index);
         self.occupied[level] |= 1 << slot;

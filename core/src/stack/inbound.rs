@@ -301,13 +301,12 @@ impl Stack {
 
     /// The opening becomes a connection.
     fn cross(&mut self, index: u32, segment: &Segment<'_>) {
-        let held = self.openings[index].send_queue.len() as u64;
-        let connection = self.openings[index].cross(segment, &mut env!(self));
-        let socket = connection.socket;
-        // What the opening held goes over to the connection, save what the SYN-ACK acknowledged.
-        self.buffered -= held;
-        self.take_opening(index);
-        let index = self.add_connection(connection, Some(FlowRef::Opening(index)));
+        let (agreed, crossing) = self.take_opening(index).cross(segment, &env!(self));
+        let socket = crossing.socket;
+        let index = self.add_connection(agreed, Some(FlowRef::Opening(index)));
+        let connection = &mut self.connections[index];
+        crossing.complete(connection, segment, &mut env!(self));
+        self.buffered += connection.held();
         if let Some(cookie) = segment.options().fast_open.filter(|cookie| !cookie.is_request()) {
             let limit = self.config.tcp_fastopen_cache as usize;
             self.cookies.remember(segment.tuple.remote().ip(), cookie, limit);

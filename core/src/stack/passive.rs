@@ -12,7 +12,7 @@ use crate::socket::Event;
 use crate::tcp::cookie;
 use crate::tcp::listen::{HalfOpen, HalfOpenOutcome, Offer, SynAck, with_cookie};
 use crate::tcp::segment::{Answer, Segment};
-use crate::tcp::tcb::{Agreed, Connection, Origin, syn_window};
+use crate::tcp::tcb::{Agreed, Origin, syn_window};
 use crate::time::Tick;
 use crate::trace::State;
 
@@ -185,9 +185,8 @@ impl Stack {
         let tuple = segment.tuple;
         let agreed = self.agreed_without_entry(listener, segment, offer, Origin::Passive, (iss, irs));
         self.note_listen(&tuple, State::SynReceived);
-        let mut connection = Connection::new(agreed, &env!(self));
-        connection.from_cookie = true;
-        let index = self.adopt(listener, connection, None);
+        let index = self.adopt(listener, agreed, None);
+        self.connections[index].from_cookie = true;
         self.connection_segment(index, segment);
         true
     }
@@ -313,22 +312,19 @@ impl Stack {
         let adv_mss = self.advertised_mss(entry.tuple.is_ipv4(), options.max_segment);
         let pmtu = self.path_mtu(entry.tuple.remote().ip());
         let agreed = entry.agreed(&SynAck { options, adv_mss }, pmtu, &env!(self));
-        let connection = Connection::new(agreed, &env!(self));
-        let index = self.adopt(listener, connection, Some(FlowRef::HalfOpen(index)));
+        let index = self.adopt(listener, agreed, Some(FlowRef::HalfOpen(index)));
         self.connection_segment(index, segment);
     }
 
-    /// Puts a connection into the accept queue of its listener, and into its table. `from`: what it was so far.
-    fn adopt(&mut self, listener: u32, mut connection: Connection, from: Option<FlowRef>) -> u32 {
+    /// Makes a connection for the accept queue of a listener. `from`: what it was so far.
+    fn adopt(&mut self, listener: u32, agreed: Agreed, from: Option<FlowRef>) -> u32 {
         self.counters.passive_opens += 1;
         let parent = self.listeners[listener].socket;
-        connection.listener = parent;
-        let events = Event::default();
-        let kind = SocketKind::Connection(0);
+        let index = self.add_connection(agreed, from);
+        let (kind, events) = (SocketKind::Connection(index), Event::default());
         let id = self.sockets.insert(Socket { kind, events, queued: false, accepted: false });
-        connection.socket = id;
-        let index = self.add_connection(connection, from);
-        self.sockets[id].kind = SocketKind::Connection(index);
+        let connection = &mut self.connections[index];
+        (connection.listener, connection.socket) = (parent, id);
         self.listeners[listener].accept_queue.push_back(id);
         self.notify(parent, Event::READABLE);
         index
@@ -350,11 +346,11 @@ impl Stack {
         self.note_listen(&tuple, State::SynReceived);
         self.counters.tcp_fast_open_passive += 1;
         self.listeners[listener].fast_open_pending += 1;
-        let mut connection = Connection::new(agreed, &env!(self));
+        let index = self.adopt(listener, agreed, None);
+        let connection = &mut self.connections[index];
         connection.tcb.snd.syn_pending = true;
         connection.tcb.rtt.start(connection.tcb.snd.nxt, self.now);
         connection.arm_syn_ack(&env!(self));
-        let index = self.adopt(listener, connection, None);
         self.with_connection(index, |connection, env| connection.take_syn_data(segment, env));
         true
     }

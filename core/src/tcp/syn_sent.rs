@@ -62,7 +62,7 @@ pub(crate) enum SynSentOutcome {
     /// Dropped, and answered by a RST.
     Reset(ReplyReason),
     Failed(Error),
-    /// The SYNs have crossed: [`Opening::cross`] makes the connection.
+    /// The SYNs have crossed: [`Opening::cross`] says of what the connection is made.
     Crossed,
 }
 
@@ -170,9 +170,8 @@ impl Opening {
         timestamps.ecr == 0 || age <= env.timestamp_clock().wrapping_sub(first)
     }
 
-    /// Both SYNs are known, so the connection can be made: ESTABLISHED, or SYN-RECEIVED where the peer has not
-    /// acknowledged ours.
-    pub(crate) fn cross(&mut self, segment: &Segment<'_>, env: &mut Env<'_>) -> Connection {
+    /// Both SYNs are known: what the connection is made of, and what goes over to it.
+    pub(crate) fn cross(self, segment: &Segment<'_>, env: &Env<'_>) -> (Agreed, Crossing) {
         let (config, options, flags) = (env.config, segment.options(), segment.flags());
         let wscale = options.window_scale.filter(|_| config.tcp_window_scaling);
         // With ECE alone the SYN-ACK agrees; with both flags it is an echo of ours (3168-1, 3168-5).
@@ -193,45 +192,10 @@ impl Opening {
             ts_offset: self.ts_offset,
             syn_retransmitted: self.retries > 0,
             rtt: (flags.ack() && self.retries == 0).then(|| env.now - self.last_sent),
-            options: Arc::clone(&self.options),
+            options: self.options,
         };
-        let mut connection = Connection::new(agreed, env);
-        connection.socket = self.socket;
-        connection.send_queue = std::mem::take(&mut self.send_queue);
-        connection.soft_error = self.soft_error;
-        connection.tcb.state = State::SynSent;
-        if flags.ack() {
-            self.acknowledged(&mut connection, segment, env);
-        } else {
-            connection.set_state(State::SynReceived, env);
-            connection.tcb.snd.syn_pending = true;
-            connection.arm_syn_ack(env);
-        }
-        connection
-    }
-
-    /// Our SYN is acknowledged: ESTABLISHED. Data of the SYN-ACK comes again (N8).
-    fn acknowledged(&self, connection: &mut Connection, segment: &Segment<'_>, env: &mut Env<'_>) {
-        let taken = segment.ack().since(self.iss + 1) as usize;
-        if self.syn_data > 0 {
-            if taken > 0 {
-                env.counters.tcp_fast_open_active += 1;
-            } else {
-                env.counters.tcp_fast_open_active_fail += 1;
-            }
-        }
-        connection.send_queue.release(taken, env.pool);
-        let snd = &mut connection.tcb.snd;
-        snd.una = segment.ack();
-        snd.nxt = segment.ack();
-        snd.recover = segment.ack();
-        snd.wnd = u32::from(segment.header.window);
-        (snd.wl1, snd.wl2, snd.max_wnd) = (segment.seq(), segment.ack(), snd.wnd);
-        connection.bytes_acked = taken as u64;
-        connection.tcb.ack.now = true;
-        connection.set_state(State::Established, env);
-        connection.arm_keepalive(env);
-        connection.signal(Event::CONNECTED | Event::WRITABLE);
+        let Opening { socket, send_queue, syn_data, soft_error, .. } = self;
+        (agreed, Crossing { socket, send_queue, syn_data, soft_error })
     }
 
     /// An ICMP error that quotes our SYN (SA-SYN_SENT-17 to -19). `Some`: it ends the attempt.
@@ -280,4 +244,54 @@ impl Opening {
             .filter(|limit| !limit.is_zero())
             .fold(wait, |wait, limit| wait.min(limit.saturating_sub(elapsed)))
     }
+}
+
+/// What of an opening the connection takes over.
+pub(crate) struct Crossing {
+    pub(crate) socket: SocketId,
+    send_queue: Rope,
+    syn_data: usize,
+    soft_error: Option<Error>,
+}
+
+impl Crossing {
+    /// The new connection takes it over, and is ESTABLISHED, or in SYN-RECEIVED where the peer has not acknowledged
+    /// our SYN.
+    pub(crate) fn complete(self, connection: &mut Connection, segment: &Segment<'_>, env: &mut Env<'_>) {
+        connection.socket = self.socket;
+        connection.send_queue = self.send_queue;
+        connection.soft_error = self.soft_error;
+        connection.tcb.state = State::SynSent;
+        if segment.flags().ack() {
+            acknowledged(connection, self.syn_data, segment, env);
+        } else {
+            connection.set_state(State::SynReceived, env);
+            connection.tcb.snd.syn_pending = true;
+            connection.arm_syn_ack(env);
+        }
+    }
+}
+
+/// Our SYN is acknowledged: ESTABLISHED. Data of the SYN-ACK comes again (N8).
+fn acknowledged(connection: &mut Connection, syn_data: usize, segment: &Segment<'_>, env: &mut Env<'_>) {
+    let taken = segment.ack().since(connection.tcb.snd.iss + 1) as usize;
+    if syn_data > 0 {
+        if taken > 0 {
+            env.counters.tcp_fast_open_active += 1;
+        } else {
+            env.counters.tcp_fast_open_active_fail += 1;
+        }
+    }
+    connection.send_queue.release(taken, env.pool);
+    let snd = &mut connection.tcb.snd;
+    snd.una = segment.ack();
+    snd.nxt = segment.ack();
+    snd.recover = segment.ack();
+    snd.wnd = u32::from(segment.header.window);
+    (snd.wl1, snd.wl2, snd.max_wnd) = (segment.seq(), segment.ack(), snd.wnd);
+    connection.bytes_acked = taken as u64;
+    connection.tcb.ack.now = true;
+    connection.set_state(State::Established, env);
+    connection.arm_keepalive(env);
+    connection.signal(Event::CONNECTED | Event::WRITABLE);
 }

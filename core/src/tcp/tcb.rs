@@ -297,7 +297,17 @@ impl Connection {
         // Rounded up, as an ACK of the half-open connection may have announced it.
         let announced = u32::from(announced).div_ceil(1 << wscale) << wscale;
         let now = env.tick();
-        let mut connection = Connection {
+        let mss = effective_mss(peer_mss, pmtu, tuple.is_ipv4(), &agreed.options, env.config);
+        // A SYN that was lost takes the initial window with it (5681-4).
+        let segments = if agreed.syn_retransmitted { 1 } else { env.config.tcp_init_cwnd };
+        let full = payload_of(mss, agreed.ts_recent.is_some());
+        let window = congestion::initial_window(segments, u32::from(full));
+        let mut rtt = Rtt::new(agreed.syn_retransmitted);
+        if let Some(sample) = agreed.rtt {
+            rtt.sample(sample, env.config);
+        }
+        // In one piece, so that it is written where it will be.
+        Connection {
             tcb: Tcb {
                 tuple,
                 state: State::SynReceived,
@@ -314,7 +324,7 @@ impl Connection {
                     cwr_until: iss,
                     stalled_since: now,
                     last_sent: now,
-                    mss: 0,
+                    mss,
                     peer_mss,
                     pmtu,
                     pmtu_confirmed: 0,
@@ -355,7 +365,7 @@ impl Connection {
                     recent_at: env.now.as_secs() as u32,
                     offset: agreed.ts_offset,
                 },
-                rtt: Rtt::new(agreed.syn_retransmitted),
+                rtt,
                 ack: AckState { quick: env.config.tcp_quickack, ..AckState::default() },
                 timers: Timers {
                     retransmit: None,
@@ -373,7 +383,7 @@ impl Connection {
             reassembly: None,
             recovery: None,
             probing: None,
-            congestion: Controller::new(agreed.options.congestion, 0),
+            congestion: Controller::new(agreed.options.congestion, window),
             options: agreed.options,
             socket: SocketId::default(),
             listener: SocketId::default(),
@@ -386,30 +396,18 @@ impl Connection {
             from_cookie: false,
             queued: false,
             armed: Armed { node: TimerId::NONE, tick: now },
-        };
-        if let Some(rtt) = agreed.rtt {
-            connection.tcb.rtt.sample(rtt, env.config);
         }
-        connection.update_mss(env.config);
-        // A SYN that was lost takes the initial window with it (5681-4).
-        let segments = if agreed.syn_retransmitted { 1 } else { env.config.tcp_init_cwnd };
-        let mss = u32::from(connection.payload_mss());
-        connection.congestion.set_initial(congestion::initial_window(segments, mss));
-        connection
     }
 
-    /// The effective send MSS (MUST-16): what the peer takes and what the path carries, options not subtracted.
+    /// Learns the effective send MSS anew.
     pub(crate) fn update_mss(&mut self, config: &Config) {
         let snd = &mut self.tcb.snd;
-        let headers = if self.tcb.tuple.is_ipv4() { 40 } else { 60 };
-        let limit = self.options.max_segment.unwrap_or(u16::MAX);
-        let peer = snd.peer_mss.max(config.tcp_min_snd_mss).min(limit.max(48));
-        snd.mss = peer.min(snd.pmtu.saturating_sub(headers)).max(8);
+        snd.mss = effective_mss(snd.peer_mss, snd.pmtu, self.tcb.tuple.is_ipv4(), &self.options, config);
     }
 
     /// The payload of a full segment: the MSS less the options that ordinary segments carry.
     pub(crate) fn payload_mss(&self) -> u16 {
-        self.tcb.snd.mss.saturating_sub(if self.tcb.ts.on { 12 } else { 0 }).max(1)
+        payload_of(self.tcb.snd.mss, self.tcb.ts.on)
     }
 
     /// Bytes (and FIN) sent and not acknowledged.
@@ -478,4 +476,17 @@ impl Connection {
 /// The window that a SYN announces: never scaled (7323-2).
 pub(crate) fn syn_window(buffer: u32) -> u16 {
     buffer.min(0xffff) as u16
+}
+
+/// The effective send MSS (MUST-16): what the peer takes and what the path carries, options not subtracted.
+fn effective_mss(peer_mss: u16, pmtu: u16, ipv4: bool, options: &SocketOptions, config: &Config) -> u16 {
+    let headers = if ipv4 { 40 } else { 60 };
+    let limit = options.max_segment.unwrap_or(u16::MAX);
+    let peer = peer_mss.max(config.tcp_min_snd_mss).min(limit.max(48));
+    peer.min(pmtu.saturating_sub(headers)).max(8)
+}
+
+/// The MSS less the options that ordinary segments carry.
+fn payload_of(mss: u16, timestamps: bool) -> u16 {
+    mss.saturating_sub(if timestamps { 12 } else { 0 }).max(1)
 }

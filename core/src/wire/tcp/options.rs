@@ -19,6 +19,12 @@ const KIND_FAST_OPEN: u8 = 34;
 const TIMESTAMPS_ALONE: [u8; 4] = [KIND_NOP, KIND_NOP, KIND_TIMESTAMPS, 10];
 const TIMESTAMPS_ALONE_LEN: usize = 12;
 
+/// The other usual case, the options of a SYN of Linux (and of ours): MSS; SACK permitted and timestamps; NOP and window
+/// scale. Numbers are 0 here.
+const USUAL_SYN: [u32; 5] = [0x0204_0000, 0x0402_080a, 0, 0, 0x0103_0300];
+const USUAL_SYN_MASK: [u32; 5] = [0xffff_0000, 0xffff_ffff, 0, 0, 0xffff_ff00];
+const USUAL_SYN_LEN: usize = 20;
+
 /// The timestamps option (RFC 7323 §3.2).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Timestamps {
@@ -161,8 +167,24 @@ impl Options {
                 self.timestamps = Some(Timestamps { val: u32_at(data, 0), ecr: u32_at(data, 4) });
                 Ok(())
             }
-            _ => self.read_each(bytes),
+            _ => self.read_usual_syn(bytes).ok_or(()).or_else(|()| self.read_each(bytes)),
         }
+    }
+
+    /// `None`, and nothing read: they are others.
+    fn read_usual_syn(&mut self, bytes: &[u8]) -> Option<()> {
+        if bytes.len() != USUAL_SYN_LEN {
+            return None;
+        }
+        let words: [u32; 5] = std::array::from_fn(|i| u32_at(bytes, 4 * i));
+        let masked: [u32; 5] = std::array::from_fn(|i| words[i] & USUAL_SYN_MASK[i]);
+        if masked != USUAL_SYN {
+            return None;
+        }
+        (self.mss, self.sack_permitted) = (Some(words[0] as u16), true);
+        self.timestamps = Some(Timestamps { val: words[2], ecr: words[3] });
+        self.window_scale = Some(words[4] as u8);
+        Some(())
     }
 
     fn read_each(&mut self, bytes: &[u8]) -> Result<(), Error> {
@@ -218,10 +240,13 @@ impl Options {
     /// Length of what [`emit`](Options::emit) writes, in bytes: a multiple of 4, at most 40.
     #[inline]
     pub fn emitted_len(&self) -> usize {
-        if self.timestamps_alone().is_some() { TIMESTAMPS_ALONE_LEN } else { self.each_len() }
+        if self.timestamps_alone().is_some() { TIMESTAMPS_ALONE_LEN } else { self.len_of_others() }
     }
 
-    fn each_len(&self) -> usize {
+    fn len_of_others(&self) -> usize {
+        if self.usual_syn().is_some() {
+            return USUAL_SYN_LEN;
+        }
         let mut len = 0;
         self.each_item(|item| len += item.len());
         len
@@ -255,11 +280,18 @@ impl Options {
                     + u64::from(timestamps.val.to_be())
                     + u64::from(timestamps.ecr.to_be())
             }
-            _ => {
-                self.emit_each(out);
-                steadfast_checksum::sum(out)
-            }
+            _ => self.emit_others(out),
         }
+    }
+
+    fn emit_others(&self, out: &mut [u8]) -> u64 {
+        let (words, rest) = out.as_chunks_mut::<4>();
+        if let (Some(values), 5, []) = (self.usual_syn(), words.len(), rest) {
+            words.iter_mut().zip(values).for_each(|(word, value)| *word = value.to_be_bytes());
+            return values.iter().map(|value| u64::from(value.to_be())).sum();
+        }
+        self.emit_each(out);
+        steadfast_checksum::sum(out)
     }
 
     fn emit_each(&self, mut rest: &mut [u8]) {
@@ -279,6 +311,21 @@ impl Options {
             || !self.sack.is_empty()
             || self.fast_open.is_some();
         if others { None } else { self.timestamps }
+    }
+
+    /// The words of a usual SYN's options, if that is what they are.
+    fn usual_syn(&self) -> Option<[u32; 5]> {
+        let (mss, shift, timestamps) = (self.mss?, self.window_scale?, self.timestamps?);
+        let alone = self.sack_permitted && self.sack.is_empty() && self.fast_open.is_none();
+        let [mss_option, sack_and_timestamps, .., scale_option] = USUAL_SYN;
+        let words = [
+            mss_option | u32::from(mss),
+            sack_and_timestamps,
+            timestamps.val,
+            timestamps.ecr,
+            scale_option | u32::from(shift),
+        ];
+        (alone && self.layout == OptionLayout::Linux).then_some(words)
     }
 
     /// The layout: every option in its place, with what aligns it.

@@ -250,6 +250,30 @@ proptest! {
         prop_assert_eq!(sum.finish(), of_bytes.finish());
     }
 
+    /// The options of a usual SYN take a shortcut; with something after them they do not.
+    #[test]
+    fn a_usual_syn_has_the_options_that_it_has_without_the_shortcut(
+        (mss, shift, val, ecr) in any::<(u16, u8, u32, u32)>(),
+        (at, flipped) in (0usize..20, any::<u8>()),
+    ) {
+        let usual = Options {
+            mss: Some(mss),
+            window_scale: Some(shift),
+            sack_permitted: true,
+            timestamps: Some(Timestamps { val, ecr }),
+            ..Options::default()
+        };
+        let longer = Options { fast_open: Cookie::new(&[]), ..usual };
+        let (mut short, mut long) = ([0xee; 20], [0xee; 24]);
+        prop_assert_eq!((usual.emitted_len(), longer.emitted_len()), (20, 24));
+        usual.emit(&mut short);
+        longer.emit(&mut long);
+        prop_assert_eq!(&short[..], &long[..20]);
+        prop_assert_eq!(Options::parse(&short), Ok(usual));
+        // As it is, and with a byte changed.
+        short[at] ^= flipped;
+        prop_assert_eq!(Options::parse(&short), Options::parse(&[&short[..], &[1; 4]].concat()));
+    }
 
     #[test]
     fn what_is_emitted_is_parsed(header in headers(), payload in vec(any::<u8>(), 0..60)) {
