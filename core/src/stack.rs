@@ -315,22 +315,21 @@ impl Stack {
         removed
     }
 
-    /// Time passes, without a timer that would have fired being run: `advance` does that.
+    /// Time passes, without a timer that would have fired being run: `advance` does that. But ticks compare right for
+    /// 24 days only, so after a longer sleep the timers catch up in steps.
     #[inline]
     fn set_now(&mut self, now: Instant) {
-        if now > self.now {
-            self.pass_time(now);
+        const STEP: Duration = Duration::from_secs(10 * 86_400);
+        while now.as_nanos().saturating_sub(self.timers_ran.as_nanos()) > STEP.as_nanos() as u64 {
+            self.step(STEP);
         }
+        self.now = self.now.max(now);
     }
 
-    /// Ticks compare right for 24 days only, so after a longer sleep the timers catch up in steps.
-    fn pass_time(&mut self, now: Instant) {
-        const STEP: Duration = Duration::from_secs(10 * 86_400);
-        while now - self.timers_ran > STEP {
-            self.now = self.now.max(self.timers_ran + STEP);
-            self.run_timers();
-        }
-        self.now = now;
+    #[cold]
+    fn step(&mut self, step: Duration) {
+        self.now = self.now.max(self.timers_ran + step);
+        self.run_timers();
     }
 
     /// What lives at a tuple, for a segment that arrived. Segments come in trains: most find the connection of the one
@@ -463,10 +462,14 @@ impl Stack {
     }
 
     /// Does to the tables what a handler of this connection asked for.
+    #[inline]
     fn apply(&mut self, index: u32, outcome: Outcome, segment: Option<&Segment<'_>>) {
-        if outcome == Outcome::Keep {
-            return;
+        if outcome != Outcome::Keep {
+            self.apply_change(index, outcome, segment);
         }
+    }
+
+    fn apply_change(&mut self, index: u32, outcome: Outcome, segment: Option<&Segment<'_>>) {
         let tuple = self.connections[index].tcb.tuple;
         match outcome {
             Outcome::Keep => {}

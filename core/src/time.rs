@@ -112,10 +112,13 @@ impl Tick {
     }
 
     /// The first tick that is not before `now + delay`, so that no timer fires early (6298-9).
+    #[inline]
     pub(crate) fn after(now: Instant, delay: Duration) -> Tick {
-        let delay = delay.min(Duration::from_millis(u64::from(Tick::MAX_AHEAD)));
-        let nanos = (now + delay).as_nanos();
-        Tick(nanos.div_ceil(1_000_000) as u32)
+        const MOST: Duration = Duration::from_millis(Tick::MAX_AHEAD as u64);
+        // What is shorter than a second fewer does not overflow.
+        let delay = if delay.as_secs() < MOST.as_secs() { delay } else { delay.min(MOST) };
+        let nanos = delay.as_secs() * 1_000_000_000 + u64::from(delay.subsec_nanos());
+        Tick(now.as_nanos().saturating_add(nanos).div_ceil(1_000_000) as u32)
     }
 
     /// Whether a deadline of `self` is due at `now`.
@@ -165,6 +168,7 @@ impl Deadline {
     }
 
     /// The first tick that is not before `now + delay`.
+    #[inline]
     pub(crate) fn after(now: Instant, delay: Duration) -> Deadline {
         Deadline::at(Tick::after(now, delay))
     }

@@ -12,6 +12,8 @@ pub(crate) struct Addresses {
     all: Vec<(IpAddr, u8)>,
     /// The directed broadcast addresses of our networks: every packet is held against them.
     broadcasts: Vec<Ipv4Addr>,
+    /// The ends of the last packet that [`fit_v4`](Addresses::fit_v4) let through: those of the next one, mostly.
+    fitting: Option<(Ipv4Addr, Ipv4Addr)>,
 }
 
 impl Addresses {
@@ -40,7 +42,19 @@ impl Addresses {
 
     /// As [`check`](Addresses::check), for what nearly every packet is: between two IPv4 hosts, neither of them a
     /// loopback address. `false` says nothing.
-    pub(crate) fn fit_v4(&self, source: Ipv4Addr, destination: Ipv4Addr) -> bool {
+    #[inline]
+    pub(crate) fn fit_v4(&mut self, source: Ipv4Addr, destination: Ipv4Addr) -> bool {
+        if self.fitting == Some((source, destination)) {
+            return true;
+        }
+        let fit = self.are_plain(source, destination);
+        if fit {
+            self.fitting = Some((source, destination));
+        }
+        fit
+    }
+
+    fn are_plain(&self, source: Ipv4Addr, destination: Ipv4Addr) -> bool {
         // Unicast by their first octet: below 224, not 0 and not 127.
         let plain = |address: Ipv4Addr| !matches!(address.to_bits() >> 24, 0 | 127 | 224..);
         let broadcast = |address| self.broadcasts.contains(&address);
@@ -113,6 +127,7 @@ impl Addresses {
             _ => None,
         };
         self.broadcasts = self.all.iter().filter_map(broadcast).collect();
+        self.fitting = None;
     }
 }
 
@@ -157,7 +172,7 @@ mod tests {
 
     #[test]
     fn the_short_way_lets_through_only_what_the_whole_check_does() {
-        let ours = ours();
+        let mut ours = ours();
         let all = [
             "192.0.2.1",
             "192.0.2.255",

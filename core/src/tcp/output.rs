@@ -263,13 +263,14 @@ impl Connection {
     }
 
     /// Idle for longer than an RTO: the window that was earned says nothing about the path any more (5681-12).
+    #[inline]
     fn restart_after_idle(&mut self, env: &Env<'_>) {
         let started = self.tcb.snd.nxt != self.tcb.snd.iss + 1;
         if self.flight() > 0 || !env.config.tcp_slow_start_after_idle || !started {
             return;
         }
-        let idle = Duration::from_millis(u64::from(env.tick().elapsed(self.tcb.snd.last_sent)));
-        if !idle.is_zero() && idle > self.tcb.rtt.rto(env.config) {
+        let idle = env.tick().elapsed(self.tcb.snd.last_sent);
+        if idle > 0 && Duration::from_millis(u64::from(idle)) > self.tcb.rtt.rto(env.config) {
             let mss = u32::from(self.payload_mss());
             let window = super::congestion::initial_window(env.config.tcp_init_cwnd, mss);
             self.congestion.restart(window);

@@ -94,7 +94,7 @@ impl Rtt {
     /// Takes in a sample (6298-2, 6298-3).
     pub(crate) fn sample(&mut self, sample: Duration, config: &Config) {
         self.ambiguous = false;
-        let r = (micros(sample).min(u64::from(u32::MAX >> 4)) as u32).max(1);
+        let r = (sample.as_micros().min(u128::from(u32::MAX >> 4)) as u32).max(1);
         if self.srtt == 0 {
             self.srtt = r;
             self.var = r / 2;
@@ -106,7 +106,8 @@ impl Rtt {
             self.min = self.min.min(r);
         }
         let rto = u64::from(self.srtt) + u64::from(GRANULARITY.max(self.var.saturating_mul(4)));
-        self.rto = rto.clamp(micros(config.tcp_rto_min), micros(config.tcp_rto_max)) as u32;
+        let (least, most) = (config.tcp_rto_min.as_micros() as u64, config.tcp_rto_max.as_micros() as u64);
+        self.rto = rto.clamp(least, most) as u32;
     }
 
     /// The RTO without back-off.
@@ -135,11 +136,6 @@ impl Rtt {
         let factor = 1u32.checked_shl(u32::from(doublings)).unwrap_or(u32::MAX);
         rto.saturating_mul(factor).min(config.tcp_rto_max)
     }
-}
-
-#[inline]
-fn micros(duration: Duration) -> u64 {
-    duration.as_secs().saturating_mul(1_000_000).saturating_add(u64::from(duration.subsec_micros()))
 }
 
 /// The time that `retries` backed-off timeouts and one more take, starting at the smallest RTO: what Linux
