@@ -291,11 +291,13 @@ impl FlowTable {
 
     fn put(&mut self, entry: Entry) {
         let mut at = self.home(entry.hash());
-        while self.buckets[at].is_full() {
+        loop {
+            if let Some(vacant) = self.buckets[at].0.iter_mut().find(|there| **there == Entry::VACANT) {
+                *vacant = entry;
+                return;
+            }
             at = self.after(at);
         }
-        let bucket = &mut self.buckets[at];
-        bucket.0[bucket.len()] = entry;
     }
 
     /// Between an entry and its home all buckets are full, so that nobody has to look further than to one that is not.

@@ -160,8 +160,8 @@ pub struct Stack {
     /// old duplicate (6191-5).
     gave_way: BTreeMap<u32, u32>,
     listeners: Table<Listener>,
-    /// By port and address; no address: all of a family (`true`: IPv4).
-    bindings: BTreeMap<(u16, Result<IpAddr, bool>), u32>,
+    /// By what [`binding`] gives for their local ends.
+    bindings: BTreeMap<(u16, u128), u32>,
     sockets: SlotMap<SocketId, Socket>,
     /// The last search for a local port that found none.
     no_port: Option<NoPort>,
@@ -720,6 +720,16 @@ impl Stack {
     fn tick(&self) -> Tick {
         Tick::at(self.now)
     }
+}
+
+/// What a listener's local end is found by: numbers, which compare faster than addresses. The unspecified address of a
+/// family stands for all of it.
+fn binding(address: IpAddr, port: u16) -> (u16, u128) {
+    let address = match address {
+        IpAddr::V4(v4) => v4.to_ipv6_mapped(),
+        IpAddr::V6(v6) => v6,
+    };
+    (port, address.to_bits())
 }
 
 /// Tells the wheel of the earliest deadline of a connection, if that comes before what it was told. A node that is too

@@ -1,4 +1,4 @@
-//! While data flows nothing is allocated: neither for a segment nor for a call.
+//! While data flows nothing is allocated, neither for a segment nor for a call; nor while connections come and go.
 
 use allocation_counter::measure;
 use steadfast_core::{Config, Instant, Interface, SocketId, SocketOptions, Stack};
@@ -99,4 +99,30 @@ fn messages_there_and_back_allocate_nothing() {
     (0..100).for_each(|_| turn(&mut pair));
     let info = measure(|| (0..1000).for_each(|_| turn(&mut pair)));
     assert_eq!(info.count_total, 0, "{info:?}");
+}
+
+#[test]
+fn connections_that_come_and_go_allocate_nothing() {
+    let mut pair = Pair::new();
+    for (stack, _) in [&mut pair.client, &mut pair.server] {
+        // So few that the table is full before it is measured.
+        stack.set_config(Config { tcp_max_tw_buckets: 64, ..stack.config().clone() });
+    }
+    let address = "10.0.0.2:81".parse().unwrap();
+    let listener = pair.server.0.listen(address, Default::default()).unwrap();
+    let turn = |pair: &mut Pair| {
+        pair.tick();
+        let stream = pair.client.0.connect(pair.now, address, Default::default()).unwrap();
+        while pair.reach_server() | pair.reach_client() {}
+        let (accepted, _) = pair.server.0.accept(listener).unwrap();
+        pair.client.0.close(pair.now, stream).unwrap();
+        pair.reach_server();
+        pair.server.0.close(pair.now, accepted).unwrap();
+        while pair.reach_client() | pair.reach_server() {}
+    };
+    (0..1000).for_each(|_| turn(&mut pair));
+    assert_eq!(pair.client.0.usage().time_wait, 64);
+    let info = measure(|| (0..1000).for_each(|_| turn(&mut pair)));
+    assert_eq!(info.count_total, 0, "{info:?}");
+    assert_eq!(pair.server.0.usage().connections, 1);
 }

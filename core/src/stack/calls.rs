@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::{NoPort, Socket, SocketKind, Stack};
+use super::{NoPort, Socket, SocketKind, Stack, binding};
 use crate::buffer::{Pool, Rope};
 use crate::error::Error;
 use crate::flow::{FlowRef, FourTuple};
@@ -30,14 +30,13 @@ impl Stack {
         if !all && !self.addresses.is_local(local.ip()) {
             return Err(Error::AddrNotAvailable);
         }
-        let address = if all { Err(local.is_ipv4()) } else { Ok(local.ip()) };
         if local.port() == 0 {
             let tuple = FourTuple::new(local, local);
             let mut ports = self.keys.ports(self.config.ip_local_port_range, &tuple);
-            let free = ports.find(|port| !self.bindings.contains_key(&(*port, address)));
+            let free = ports.find(|port| !self.bindings.contains_key(&binding(local.ip(), *port)));
             local.set_port(free.ok_or(Error::AddrNotAvailable)?);
         }
-        if self.bindings.contains_key(&(local.port(), address)) {
+        if self.bindings.contains_key(&binding(local.ip(), local.port())) {
             return Err(Error::AddrInUse);
         }
         let backlog = options.backlog.clamp(1, self.config.somaxconn) as usize;
@@ -56,7 +55,7 @@ impl Stack {
         let index = self.listeners.insert(listener);
         let id = self.new_socket(SocketKind::Listener(index));
         self.listeners[index].socket = id;
-        self.bindings.insert((local.port(), address), index);
+        self.bindings.insert(binding(local.ip(), local.port()), index);
         Ok(id)
     }
 
@@ -111,28 +110,30 @@ impl Stack {
             (true, true) => self.cookies.cookie(remote.ip()).map_or(FastOpen::Request, FastOpen::Cookie),
             _ => FastOpen::Off,
         };
-        let opening = Opening {
+        let adv_mss = self.advertised_mss(tuple.is_ipv4(), socket_options.max_segment);
+        let (pmtu, ts_offset) = (self.path_mtu(remote.ip()), self.keys.timestamp_offset(&tuple));
+        let now = self.now;
+        let index = self.openings.insert_with(|| Opening {
             tuple,
             socket: SocketId::default(),
             iss,
-            adv_mss: self.advertised_mss(tuple.is_ipv4(), socket_options.max_segment),
+            adv_mss,
             options: socket_options,
             send_queue: Rope::default(),
             fast_open,
             syn_data: 0,
             retries: 0,
             first_sent: None,
-            last_sent: self.now,
+            last_sent: now,
             syn_pending: true,
             queued: false,
             timer: TimerId::NONE,
             soft_error: None,
-            pmtu: self.path_mtu(remote.ip()),
-            ts_offset: self.keys.timestamp_offset(&tuple),
-            state_since: Since::at(self.now),
+            pmtu,
+            ts_offset,
+            state_since: Since::at(now),
             events: Event::default(),
-        };
-        let index = self.openings.insert(opening);
+        });
         let id = self.new_socket(SocketKind::Opening(index));
         self.openings[index].socket = id;
         self.place(&tuple, FlowRef::Opening(index));

@@ -1,10 +1,10 @@
 //! A packet on its way in: IP, then to the table where its 4-tuple lives.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use bytes::Bytes;
 
-use super::{Packet, PacketBytes, SocketKind, Stack, env};
+use super::{Packet, PacketBytes, SocketKind, Stack, binding, env};
 use crate::counters::DropReason;
 use crate::flow::{FlowRef, FourTuple};
 use crate::ip::fragments::{Key, Piece};
@@ -264,8 +264,9 @@ impl Stack {
 
     /// The listener for a local address and port: one of that address before one of all.
     pub(super) fn listener_at(&self, address: IpAddr, port: u16) -> Option<u32> {
-        let specific = self.bindings.get(&(port, Ok(address)));
-        specific.or_else(|| self.bindings.get(&(port, Err(address.is_ipv4())))).copied()
+        let specific = self.bindings.get(&binding(address, port));
+        let all = if address.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+        specific.or_else(|| self.bindings.get(&binding(all, port))).copied()
     }
 
     fn closed_segment(&mut self, segment: &Segment<'_>) {
