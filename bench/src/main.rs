@@ -11,6 +11,7 @@ mod pair;
 mod peer;
 mod report;
 mod tun;
+mod tun_flood;
 mod tun_peer;
 mod wire;
 

@@ -11,7 +11,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
 use nix::sched::{CloneFlags, unshare};
-use nix::unistd::gettid;
+use nix::unistd::{Pid, gettid};
 use rustix::net::sockopt::set_tcp_congestion;
 use rustix::net::{AddressFamily, SocketType};
 use rustix::time::{ClockId, clock_gettime};
@@ -267,9 +267,7 @@ fn versus(
 /// A server that the kernel of this namespace reaches.
 struct Server {
     addresses: (Ipv4Addr, Ipv6Addr),
-    /// Dropped to end it.
-    stop: Option<oneshot::Sender<()>>,
-    thread: Option<JoinHandle<()>>,
+    _running: Running,
 }
 
 impl Server {
@@ -280,82 +278,90 @@ impl Server {
     /// Our stack, on a TUN device in this namespace, driven by one thread for each queue.
     fn steadfast(setup: &Setup) -> io::Result<Server> {
         let addresses = (Ipv4Addr::new(10, 9, 0, 2), Ipv6Addr::new(0xfd09, 0, 0, 0, 0, 0, 0, 2));
-        let options = tun_options(9, setup);
+        let options = tun_options(9, setup.offload);
         let queues = setup.queues;
-        let (stop, stopped) = oneshot::channel();
-        let (ready, started) = mpsc::channel();
-        let thread = thread::spawn(move || {
-            let mut builder = match queues {
-                1 => runtime::Builder::new_current_thread(),
-                _ => runtime::Builder::new_multi_thread(),
-            };
-            let runtime = builder.worker_threads(queues).enable_all().build();
-            let served = runtime.and_then(|runtime| {
-                runtime.block_on(async {
-                    serve(&options, queues, addresses).await?;
-                    ready.send(Ok(())).ok();
-                    stopped.await.ok();
-                    Ok(())
-                })
-            });
-            if let Err(e) = served {
-                ready.send(Err(e)).ok();
-            }
-        });
-        started.recv().expect("the server says how it began")?;
-        Ok(Server { addresses, stop: Some(stop), thread: Some(thread) })
+        let serve = async move |ready: Ready<()>, stopped| {
+            serve(&options, queues, addresses).await?;
+            ready.send(Ok(())).ok();
+            ended(stopped).await
+        };
+        let (_running, ()) = Running::start(queues, serve)?;
+        Ok(Server { addresses, _running })
     }
 
     /// smoltcp, on another TUN device in this namespace.
     fn smoltcp(setup: &Setup) -> io::Result<Server> {
         let addresses = (Ipv4Addr::new(10, 7, 0, 2), Ipv6Addr::new(0xfd07, 0, 0, 0, 0, 0, 0, 2));
-        let options = tun_options(7, setup);
-        let (stop, stopped) = oneshot::channel();
-        let (ready, started) = mpsc::channel();
-        let thread = thread::spawn(move || {
-            let runtime = runtime::Builder::new_current_thread().enable_all().build();
-            let served = runtime.and_then(|runtime| {
-                runtime.block_on(async {
-                    let tun = Tun::open(&options).await?;
-                    ready.send(Ok(())).ok();
-                    let ports = [(SINK, Service::Sink), (SOURCE, Service::Source)];
-                    tun_peer::serve(tun, addresses, ports, stopped).await
-                })
-            });
-            if let Err(e) = served {
-                ready.send(Err(e)).ok();
-            }
-        });
-        started.recv().expect("the server says how it began")?;
-        Ok(Server { addresses, stop: Some(stop), thread: Some(thread) })
+        let options = tun_options(7, setup.offload);
+        let serve = async move |ready: Ready<()>, stopped| {
+            let tun = Tun::open(&options).await?;
+            ready.send(Ok(())).ok();
+            let ports = [(SINK, Service::Sink), (SOURCE, Service::Source)];
+            tun_peer::serve(tun, addresses, ports, stopped).await
+        };
+        let (_running, ()) = Running::start(1, serve)?;
+        Ok(Server { addresses, _running })
     }
 
     /// The kernel's own, in a namespace behind a veth.
     fn kernel() -> io::Result<Server> {
         let addresses = (Ipv4Addr::new(10, 8, 0, 2), Ipv6Addr::new(0xfd08, 0, 0, 0, 0, 0, 0, 2));
-        let (stop, stopped) = oneshot::channel();
-        let (ready, started) = mpsc::channel();
-        let (wired, wire) = mpsc::channel::<()>();
-        let thread = thread::spawn(move || {
-            let entered = unshare(CloneFlags::CLONE_NEWNET).map_err(|e| named(e, "no second namespace"));
-            ready.send(entered.map(|()| gettid())).ok();
-            if wire.recv().is_ok() {
-                ready.send(serve_by_kernel(addresses).map(|()| gettid())).ok();
-                stopped.blocking_recv().ok();
+        let (wired, wire) = oneshot::channel::<()>();
+        let (up, is_up) = mpsc::channel();
+        let serve = async move |ready: Ready<Pid>, stopped| {
+            unshare(CloneFlags::CLONE_NEWNET).map_err(|e| named(e, "no second namespace"))?;
+            ready.send(Ok(gettid())).ok();
+            if wire.await.is_ok() {
+                up.send(serve_by_kernel(addresses)).ok();
             }
-        });
-        let there = started.recv().expect("the server says how it began")?;
+            ended(stopped).await
+        };
+        let (_running, there) = Running::start(1, serve)?;
         ip(&format!("link add bench1 type veth peer name bench2 netns {there}"))?;
         ip("address add 10.8.0.1/24 dev bench1")?;
         ip("address add fd08::1/64 dev bench1 nodad")?;
         ip("link set bench1 up")?;
         wired.send(()).expect("the server waits");
-        started.recv().expect("the server says how it began")?;
-        Ok(Server { addresses, stop: Some(stop), thread: Some(thread) })
+        is_up.recv().expect("the server says how it began")?;
+        Ok(Server { addresses, _running })
     }
 }
 
-impl Drop for Server {
+/// By which a server says how it began.
+pub(crate) type Ready<T> = mpsc::Sender<io::Result<T>>;
+
+/// A thread with a runtime, which ends when this is dropped.
+pub(crate) struct Running {
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Running {
+    /// Waits until `serve`, on so many threads, has said that it is ready. It is to return when its second argument
+    /// resolves.
+    pub(crate) fn start<T: Send + 'static>(
+        threads: usize,
+        serve: impl AsyncFnOnce(Ready<T>, oneshot::Receiver<()>) -> io::Result<()> + Send + 'static,
+    ) -> io::Result<(Running, T)> {
+        let (stop, stopped) = oneshot::channel();
+        let (ready, started) = mpsc::channel();
+        let thread = thread::spawn(move || {
+            let mut builder = match threads {
+                1 => runtime::Builder::new_current_thread(),
+                _ => runtime::Builder::new_multi_thread(),
+            };
+            let runtime = builder.worker_threads(threads).enable_all().build();
+            let served = runtime.and_then(|runtime| runtime.block_on(serve(ready.clone(), stopped)));
+            if let Err(e) = served {
+                ready.send(Err(e)).ok();
+            }
+        });
+        let value = started.recv().expect("the server says how it began")?;
+        Ok((Running { stop: Some(stop), thread: Some(thread) }, value))
+    }
+}
+
+impl Drop for Running {
     fn drop(&mut self) {
         drop(self.stop.take());
         if let Some(thread) = self.thread.take() {
@@ -364,14 +370,20 @@ impl Drop for Server {
     }
 }
 
+/// Waits for the end.
+pub(crate) async fn ended(stopped: oneshot::Receiver<()>) -> io::Result<()> {
+    stopped.await.ok();
+    Ok(())
+}
+
 /// The device in the networks 10.`number`.0.0/24 and fd0`number`::/64, of which the kernel is the first host.
-fn tun_options(number: u8, setup: &Setup) -> TunOptions {
+pub(crate) fn tun_options(number: u8, offload: bool) -> TunOptions {
     let mut options = TunOptions::new(format!("bench{number}"));
     let prefix = 0xfd00 + u16::from(number);
     options.host = vec![(Ipv4Addr::new(10, number, 0, 1).into(), 24)];
     options.host.push((Ipv6Addr::new(prefix, 0, 0, 0, 0, 0, 0, 1).into(), 64));
     options.queue_len = Some(2000);
-    options.offload = setup.offload;
+    options.offload = offload;
     options
 }
 
@@ -449,7 +461,7 @@ fn attend_by_kernel(mut stream: TcpStream, service: u16) -> io::Result<()> {
     }
 }
 
-fn ip(arguments: &str) -> io::Result<()> {
+pub(crate) fn ip(arguments: &str) -> io::Result<()> {
     let done = Command::new("ip").args(arguments.split(' ')).output().map_err(|e| named(e, "ip"))?;
     if done.status.success() {
         return Ok(());
@@ -458,7 +470,7 @@ fn ip(arguments: &str) -> io::Result<()> {
     Err(io::Error::other(format!("ip {arguments}: {}", said.trim())))
 }
 
-fn named(error: impl Into<io::Error>, what: &str) -> io::Error {
+pub(crate) fn named(error: impl Into<io::Error>, what: &str) -> io::Error {
     let error = error.into();
     io::Error::new(error.kind(), format!("{what}: {error}"))
 }
