@@ -223,8 +223,6 @@ fn versus(
         let ours = Server::steadfast(setup)?;
         let peer = match work {
             _ if effort.alone => None,
-            // Its super-segments do not arrive over IPv6, whatever it is that the kernel has against them.
-            Work::Out if setup.offload && version == 6 => None,
             Work::In | Work::Out if setup.flows == 1 => Some(Server::smoltcp(setup)?),
             _ => Some(Server::kernel()?),
         };
