@@ -406,7 +406,7 @@ async fn serve(options: &TunOptions, queues: usize, addresses: (Ipv4Addr, Ipv6Ad
 
 async fn attend(mut stream: steadfast::TcpStream, service: u16) -> io::Result<()> {
     stream.set_nodelay(true)?;
-    let mut buffer = vec![1; CHUNK];
+    let mut buffer = vec![1; buffer_len(service)];
     loop {
         match service {
             SOURCE => stream.write_all(&buffer).await?,
@@ -418,6 +418,11 @@ async fn attend(mut stream: steadfast::TcpStream, service: u16) -> io::Result<()
             },
         }
     }
+}
+
+/// A connection that comes and goes is not to pay for a large one.
+fn buffer_len(service: u16) -> usize {
+    if service == ONCE { MESSAGE } else { CHUNK }
 }
 
 /// The same services by the kernel: a thread for each connection.
@@ -445,7 +450,7 @@ fn serve_by_kernel(addresses: (Ipv4Addr, Ipv6Addr)) -> io::Result<()> {
 
 fn attend_by_kernel(mut stream: TcpStream, service: u16) -> io::Result<()> {
     stream.set_nodelay(true)?;
-    let mut buffer = vec![1; if service == ONCE { MESSAGE } else { CHUNK }];
+    let mut buffer = vec![1; buffer_len(service)];
     loop {
         match service {
             SOURCE => stream.write_all(&buffer)?,
