@@ -10,7 +10,7 @@ use std::sync::mpsc;
 use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
-use nix::sched::{CloneFlags, unshare};
+use nix::sched::{CloneFlags, CpuSet, sched_getaffinity, sched_setaffinity, unshare};
 use nix::unistd::{Pid, gettid};
 use rustix::net::sockopt::set_tcp_congestion;
 use rustix::net::{AddressFamily, SocketType};
@@ -172,13 +172,26 @@ fn bulk(works: &[Work], setup: &Setup, goal: Goal, effort: &Effort, progress: &d
 
 /// 64 bytes there and back.
 pub(crate) fn round_trip(effort: &Effort, progress: &dyn Fn(String)) -> Vec<Row> {
-    versus("tun_rr", Work::RoundTrip, 4, &Setup::USUAL, Goal::Ratio(COPIER_RR), effort, progress)
+    on_all_cores_and_on_one("tun_rr", Work::RoundTrip, COPIER_RR, effort, progress)
 }
 
 /// Connect, a byte there and back, close.
 pub(crate) fn connect_request_response(effort: &Effort, progress: &dyn Fn(String)) -> Vec<Row> {
-    let goal = Goal::Ratio(COPIER_CRR);
-    versus("tun_crr", Work::ConnectRequestResponse, 4, &Setup::USUAL, goal, effort, progress)
+    on_all_cores_and_on_one("tun_crr", Work::ConnectRequestResponse, COPIER_CRR, effort, progress)
+}
+
+/// What waits for an answer is bound by how long a sleeping core takes to wake up, unless both ends share one.
+fn on_all_cores_and_on_one(
+    name: &str,
+    work: Work,
+    goal: f64,
+    effort: &Effort,
+    progress: &dyn Fn(String),
+) -> Vec<Row> {
+    let mut rows = versus(name, work, 4, &Setup::USUAL, Goal::Ratio(goal), effort, progress);
+    let one = Setup { one_core: true, ..Setup::USUAL };
+    rows.extend(versus(&format!("{name} 1 core"), work, 4, &one, Goal::Open, effort, progress));
+    rows
 }
 
 /// Many flows to one queue and to two, with a thread for each queue.
@@ -186,7 +199,7 @@ pub(crate) fn flows(effort: &Effort, progress: &dyn Fn(String)) -> Vec<Row> {
     let mut rows = Vec::new();
     for (offload, what) in [(true, ""), (false, " plain")] {
         for (queues, many) in [(1, "1 queue"), (2, "2 queues")] {
-            let setup = Setup { offload, queues, flows: FLOWS };
+            let setup = Setup { offload, queues, flows: FLOWS, ..Setup::USUAL };
             let name = format!("tun_flows {many}{what}");
             let measured = versus(&name, Work::In, 4, &setup, Goal::Open, effort, progress);
             // Its cost is told by `tun_bulk_1500`.
@@ -201,10 +214,12 @@ struct Setup {
     offload: bool,
     queues: usize,
     flows: usize,
+    /// Client and server, of either side, share a core.
+    one_core: bool,
 }
 
 impl Setup {
-    const USUAL: Setup = Setup { offload: true, queues: 1, flows: 1 };
+    const USUAL: Setup = Setup { offload: true, queues: 1, flows: 1, one_core: false };
 }
 
 /// A row, and for bulk one more with the processor time.
@@ -218,6 +233,7 @@ fn versus(
     progress: &dyn Fn(String),
 ) -> Vec<Row> {
     let measure = || {
+        let _pinned = setup.one_core.then(Pinned::to_one_core).transpose()?;
         // This thread, and those that it starts from now on; the namespace of the row before goes.
         unshare(CloneFlags::CLONE_NEWNET).map_err(|e| named(e, "cannot make a network namespace"))?;
         let ours = Server::steadfast(setup)?;
@@ -260,6 +276,29 @@ fn versus(
         rows.push(Row { name, unit: Unit::Seconds, ours: our_cost, peer: some(peer_cost), goal });
     }
     rows
+}
+
+/// This thread, and those that it starts, run on one core as long as this lives.
+struct Pinned {
+    before: CpuSet,
+}
+
+impl Pinned {
+    fn to_one_core() -> io::Result<Pinned> {
+        let this = Pid::from_raw(0);
+        let before = sched_getaffinity(this)?;
+        let mut one = CpuSet::new();
+        let allowed = |core: &usize| before.is_set(*core).unwrap_or(false);
+        one.set((0..CpuSet::count()).rfind(allowed).unwrap_or(0))?;
+        sched_setaffinity(this, &one)?;
+        Ok(Pinned { before })
+    }
+}
+
+impl Drop for Pinned {
+    fn drop(&mut self) {
+        sched_setaffinity(Pid::from_raw(0), &self.before).ok();
+    }
 }
 
 /// A server that the kernel of this namespace reaches.
