@@ -105,7 +105,7 @@ pub(crate) const ALL: &[Bench] = &[
     },
     Bench {
         name: "synflood_tun",
-        what: "SYNs in, cookies out, a second of the CPU; the peer: the kernel's own; fails if a client does",
+        what: "cookies in a second of CPU time; the peer: the kernel; fails if a client in between does",
         run: tun_flood::run,
     },
 ];

@@ -73,7 +73,7 @@ fn main() -> ExitCode {
         }
     };
     if arguments.list {
-        chosen.iter().for_each(|bench| println!("{:<16}{}", bench.name, bench.what));
+        chosen.iter().for_each(|bench| println!("{:<22}{}", bench.name, bench.what));
         return ExitCode::SUCCESS;
     }
     let effort = Effort {
