@@ -10,6 +10,7 @@ use crate::pair::{Pair, Setup};
 use crate::peer::Peers;
 use crate::report::{Goal, Row, Unit};
 use crate::tun;
+use crate::tun_flood;
 
 /// How much is measured.
 pub(crate) struct Effort {
@@ -80,6 +81,11 @@ pub(crate) const ALL: &[Bench] = &[
     Bench { name: "bytes_timewait", what: "memory of a TIME-WAIT entry", run: footprint::time_wait },
     Bench { name: "bytes_halfopen", what: "memory of a half-open connection", run: footprint::half_open },
     Bench {
+        name: "bytes_cookie",
+        what: "memory that a SYN takes which a cookie answers",
+        run: footprint::cookie,
+    },
+    Bench {
         name: "tun_bulk_1500_in",
         what: "one connection of the kernel's to us over TUN",
         run: tun::bulk_in,
@@ -96,6 +102,11 @@ pub(crate) const ALL: &[Bench] = &[
         name: "tun_crr",
         what: "connect, a byte there and back, close; the peer: kernel over veth",
         run: tun::connect_request_response,
+    },
+    Bench {
+        name: "synflood_tun",
+        what: "cookies in a second of CPU time; the peer: the kernel; fails if a client in between does",
+        run: tun_flood::run,
     },
 ];
 

@@ -20,12 +20,17 @@ const BETWEEN: usize = 1000;
 const SYNS: usize = 4096;
 /// Of the half-open table, which is full from the start.
 const BACKLOG: u32 = 256;
-const PORT: u16 = 80;
+pub(crate) const PORT: u16 = 80;
 
-/// A SYN as Linux sends it, from a host and a port that `number` chooses.
+/// A SYN to the server from a host and a port that `number` chooses.
 pub(crate) fn syn(number: u32) -> Vec<u8> {
-    let source = Ipv4Addr::from_bits(0x0b00_0000 + number / 40_000);
     let IpAddr::V4(destination) = SERVER else { unreachable!("it is one") };
+    syn_to(destination, number)
+}
+
+/// A SYN as Linux sends it, from a host in 11.0.0.0/8 and a port that `number` chooses.
+pub(crate) fn syn_to(destination: Ipv4Addr, number: u32) -> Vec<u8> {
+    let source = Ipv4Addr::from_bits(0x0b00_0000 + number / 40_000);
     let header = Header {
         source_port: 1024 + (number % 40_000) as u16,
         destination_port: PORT,

@@ -1,13 +1,14 @@
 //! `bytes_…`: what one of a hundred thousand takes, tables and spare room of theirs included.
 //!
-//! What a stack holds is what it gives back when it is dropped.
+//! What a stack holds is what it gives back when it is dropped. What a cookie leaves behind is what is held more after
+//! as many of them.
 
 use std::net::SocketAddr;
 
 use steadfast_core::{ListenOptions, Stack};
 
 use crate::benches::Effort;
-use crate::flood::syn;
+use crate::flood::{Flood, syn};
 use crate::measure::Rounds;
 use crate::ours::{SERVER, Stacks};
 use crate::pair::Setup;
@@ -80,4 +81,14 @@ pub(crate) fn half_open(_: &Effort, progress: &dyn Fn(String)) -> Vec<Row> {
     }
     assert_eq!(full.server.usage().half_open, COUNT);
     vec![row("bytes_halfopen", full.server, listening().server, 96.0)]
+}
+
+/// Of a SYN that a cookie answers, the half-open table being full: there is to be none.
+pub(crate) fn cookie(_: &Effort, progress: &dyn Fn(String)) -> Vec<Row> {
+    let mut flood = Flood::new();
+    let syns: Vec<_> = (0..COUNT as u32).map(|number| syn(number * 397)).collect();
+    progress(format!("bytes_cookie: {COUNT} SYNs"));
+    let grown = allocation_counter::measure(|| syns.iter().for_each(|packet| flood.syn(packet)));
+    let ours = Rounds(vec![grown.bytes_current as f64 / COUNT as f64]);
+    vec![Row { name: "bytes_cookie".into(), unit: Unit::Bytes, ours, peer: None, goal: Goal::Value(0.0) }]
 }

@@ -11,6 +11,7 @@ mod pair;
 mod peer;
 mod report;
 mod tun;
+mod tun_flood;
 mod tun_peer;
 mod wire;
 
@@ -72,7 +73,7 @@ fn main() -> ExitCode {
         }
     };
     if arguments.list {
-        chosen.iter().for_each(|bench| println!("{:<16}{}", bench.name, bench.what));
+        chosen.iter().for_each(|bench| println!("{:<22}{}", bench.name, bench.what));
         return ExitCode::SUCCESS;
     }
     let effort = Effort {

@@ -3,7 +3,7 @@
 use rustix::time::{ClockId, clock_gettime};
 
 /// CPU time of this thread in seconds: a neighbour on the machine costs less of it than of the wall clock.
-fn thread_seconds() -> f64 {
+pub(crate) fn thread_seconds() -> f64 {
     let time = clock_gettime(ClockId::ThreadCPUTime);
     time.tv_sec as f64 + time.tv_nsec as f64 / 1e9
 }
@@ -46,6 +46,6 @@ impl Rounds {
     pub(crate) fn spread(&self) -> f64 {
         let low = self.0.iter().copied().fold(f64::INFINITY, f64::min);
         let high = self.0.iter().copied().fold(0.0, f64::max);
-        (high - low) / self.median()
+        if high == low { 0.0 } else { (high - low) / self.median() }
     }
 }

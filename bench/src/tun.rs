@@ -10,8 +10,8 @@ use std::sync::mpsc;
 use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
-use nix::sched::{CloneFlags, unshare};
-use nix::unistd::gettid;
+use nix::sched::{CloneFlags, CpuSet, sched_getaffinity, sched_setaffinity, unshare};
+use nix::unistd::{Pid, gettid};
 use rustix::net::sockopt::set_tcp_congestion;
 use rustix::net::{AddressFamily, SocketType};
 use rustix::time::{ClockId, clock_gettime};
@@ -172,13 +172,26 @@ fn bulk(works: &[Work], setup: &Setup, goal: Goal, effort: &Effort, progress: &d
 
 /// 64 bytes there and back.
 pub(crate) fn round_trip(effort: &Effort, progress: &dyn Fn(String)) -> Vec<Row> {
-    versus("tun_rr", Work::RoundTrip, 4, &Setup::USUAL, Goal::Ratio(COPIER_RR), effort, progress)
+    on_all_cores_and_on_one("tun_rr", Work::RoundTrip, COPIER_RR, effort, progress)
 }
 
 /// Connect, a byte there and back, close.
 pub(crate) fn connect_request_response(effort: &Effort, progress: &dyn Fn(String)) -> Vec<Row> {
-    let goal = Goal::Ratio(COPIER_CRR);
-    versus("tun_crr", Work::ConnectRequestResponse, 4, &Setup::USUAL, goal, effort, progress)
+    on_all_cores_and_on_one("tun_crr", Work::ConnectRequestResponse, COPIER_CRR, effort, progress)
+}
+
+/// What waits for an answer is bound by how long a sleeping core takes to wake up, unless both ends share one.
+fn on_all_cores_and_on_one(
+    name: &str,
+    work: Work,
+    goal: f64,
+    effort: &Effort,
+    progress: &dyn Fn(String),
+) -> Vec<Row> {
+    let mut rows = versus(name, work, 4, &Setup::USUAL, Goal::Ratio(goal), effort, progress);
+    let one = Setup { one_core: true, ..Setup::USUAL };
+    rows.extend(versus(&format!("{name} 1 core"), work, 4, &one, Goal::Open, effort, progress));
+    rows
 }
 
 /// Many flows to one queue and to two, with a thread for each queue.
@@ -186,7 +199,7 @@ pub(crate) fn flows(effort: &Effort, progress: &dyn Fn(String)) -> Vec<Row> {
     let mut rows = Vec::new();
     for (offload, what) in [(true, ""), (false, " plain")] {
         for (queues, many) in [(1, "1 queue"), (2, "2 queues")] {
-            let setup = Setup { offload, queues, flows: FLOWS };
+            let setup = Setup { offload, queues, flows: FLOWS, ..Setup::USUAL };
             let name = format!("tun_flows {many}{what}");
             let measured = versus(&name, Work::In, 4, &setup, Goal::Open, effort, progress);
             // Its cost is told by `tun_bulk_1500`.
@@ -201,10 +214,12 @@ struct Setup {
     offload: bool,
     queues: usize,
     flows: usize,
+    /// Client and server, of either side, share a core.
+    one_core: bool,
 }
 
 impl Setup {
-    const USUAL: Setup = Setup { offload: true, queues: 1, flows: 1 };
+    const USUAL: Setup = Setup { offload: true, queues: 1, flows: 1, one_core: false };
 }
 
 /// A row, and for bulk one more with the processor time.
@@ -218,13 +233,12 @@ fn versus(
     progress: &dyn Fn(String),
 ) -> Vec<Row> {
     let measure = || {
+        let _pinned = setup.one_core.then(Pinned::to_one_core).transpose()?;
         // This thread, and those that it starts from now on; the namespace of the row before goes.
         unshare(CloneFlags::CLONE_NEWNET).map_err(|e| named(e, "cannot make a network namespace"))?;
         let ours = Server::steadfast(setup)?;
         let peer = match work {
             _ if effort.alone => None,
-            // Its super-segments do not arrive over IPv6, whatever it is that the kernel has against them.
-            Work::Out if setup.offload && version == 6 => None,
             Work::In | Work::Out if setup.flows == 1 => Some(Server::smoltcp(setup)?),
             _ => Some(Server::kernel()?),
         };
@@ -264,12 +278,33 @@ fn versus(
     rows
 }
 
+/// This thread, and those that it starts, run on one core as long as this lives.
+struct Pinned {
+    before: CpuSet,
+}
+
+impl Pinned {
+    fn to_one_core() -> io::Result<Pinned> {
+        let this = Pid::from_raw(0);
+        let before = sched_getaffinity(this)?;
+        let mut one = CpuSet::new();
+        let allowed = |core: &usize| before.is_set(*core).unwrap_or(false);
+        one.set((0..CpuSet::count()).rfind(allowed).unwrap_or(0))?;
+        sched_setaffinity(this, &one)?;
+        Ok(Pinned { before })
+    }
+}
+
+impl Drop for Pinned {
+    fn drop(&mut self) {
+        sched_setaffinity(Pid::from_raw(0), &self.before).ok();
+    }
+}
+
 /// A server that the kernel of this namespace reaches.
 struct Server {
     addresses: (Ipv4Addr, Ipv6Addr),
-    /// Dropped to end it.
-    stop: Option<oneshot::Sender<()>>,
-    thread: Option<JoinHandle<()>>,
+    _running: Running,
 }
 
 impl Server {
@@ -280,82 +315,90 @@ impl Server {
     /// Our stack, on a TUN device in this namespace, driven by one thread for each queue.
     fn steadfast(setup: &Setup) -> io::Result<Server> {
         let addresses = (Ipv4Addr::new(10, 9, 0, 2), Ipv6Addr::new(0xfd09, 0, 0, 0, 0, 0, 0, 2));
-        let options = tun_options(9, setup);
+        let options = tun_options(9, setup.offload);
         let queues = setup.queues;
-        let (stop, stopped) = oneshot::channel();
-        let (ready, started) = mpsc::channel();
-        let thread = thread::spawn(move || {
-            let mut builder = match queues {
-                1 => runtime::Builder::new_current_thread(),
-                _ => runtime::Builder::new_multi_thread(),
-            };
-            let runtime = builder.worker_threads(queues).enable_all().build();
-            let served = runtime.and_then(|runtime| {
-                runtime.block_on(async {
-                    serve(&options, queues, addresses).await?;
-                    ready.send(Ok(())).ok();
-                    stopped.await.ok();
-                    Ok(())
-                })
-            });
-            if let Err(e) = served {
-                ready.send(Err(e)).ok();
-            }
-        });
-        started.recv().expect("the server says how it began")?;
-        Ok(Server { addresses, stop: Some(stop), thread: Some(thread) })
+        let serve = async move |ready: Ready<()>, stopped| {
+            serve(&options, queues, addresses).await?;
+            ready.send(Ok(())).ok();
+            ended(stopped).await
+        };
+        let (_running, ()) = Running::start(queues, serve)?;
+        Ok(Server { addresses, _running })
     }
 
     /// smoltcp, on another TUN device in this namespace.
     fn smoltcp(setup: &Setup) -> io::Result<Server> {
         let addresses = (Ipv4Addr::new(10, 7, 0, 2), Ipv6Addr::new(0xfd07, 0, 0, 0, 0, 0, 0, 2));
-        let options = tun_options(7, setup);
-        let (stop, stopped) = oneshot::channel();
-        let (ready, started) = mpsc::channel();
-        let thread = thread::spawn(move || {
-            let runtime = runtime::Builder::new_current_thread().enable_all().build();
-            let served = runtime.and_then(|runtime| {
-                runtime.block_on(async {
-                    let tun = Tun::open(&options).await?;
-                    ready.send(Ok(())).ok();
-                    let ports = [(SINK, Service::Sink), (SOURCE, Service::Source)];
-                    tun_peer::serve(tun, addresses, ports, stopped).await
-                })
-            });
-            if let Err(e) = served {
-                ready.send(Err(e)).ok();
-            }
-        });
-        started.recv().expect("the server says how it began")?;
-        Ok(Server { addresses, stop: Some(stop), thread: Some(thread) })
+        let options = tun_options(7, setup.offload);
+        let serve = async move |ready: Ready<()>, stopped| {
+            let tun = Tun::open(&options).await?;
+            ready.send(Ok(())).ok();
+            let ports = [(SINK, Service::Sink), (SOURCE, Service::Source)];
+            tun_peer::serve(tun, addresses, ports, stopped).await
+        };
+        let (_running, ()) = Running::start(1, serve)?;
+        Ok(Server { addresses, _running })
     }
 
     /// The kernel's own, in a namespace behind a veth.
     fn kernel() -> io::Result<Server> {
         let addresses = (Ipv4Addr::new(10, 8, 0, 2), Ipv6Addr::new(0xfd08, 0, 0, 0, 0, 0, 0, 2));
-        let (stop, stopped) = oneshot::channel();
-        let (ready, started) = mpsc::channel();
-        let (wired, wire) = mpsc::channel::<()>();
-        let thread = thread::spawn(move || {
-            let entered = unshare(CloneFlags::CLONE_NEWNET).map_err(|e| named(e, "no second namespace"));
-            ready.send(entered.map(|()| gettid())).ok();
-            if wire.recv().is_ok() {
-                ready.send(serve_by_kernel(addresses).map(|()| gettid())).ok();
-                stopped.blocking_recv().ok();
+        let (wired, wire) = oneshot::channel::<()>();
+        let (up, is_up) = mpsc::channel();
+        let serve = async move |ready: Ready<Pid>, stopped| {
+            unshare(CloneFlags::CLONE_NEWNET).map_err(|e| named(e, "no second namespace"))?;
+            ready.send(Ok(gettid())).ok();
+            if wire.await.is_ok() {
+                up.send(serve_by_kernel(addresses)).ok();
             }
-        });
-        let there = started.recv().expect("the server says how it began")?;
+            ended(stopped).await
+        };
+        let (_running, there) = Running::start(1, serve)?;
         ip(&format!("link add bench1 type veth peer name bench2 netns {there}"))?;
         ip("address add 10.8.0.1/24 dev bench1")?;
         ip("address add fd08::1/64 dev bench1 nodad")?;
         ip("link set bench1 up")?;
         wired.send(()).expect("the server waits");
-        started.recv().expect("the server says how it began")?;
-        Ok(Server { addresses, stop: Some(stop), thread: Some(thread) })
+        is_up.recv().expect("the server says how it began")?;
+        Ok(Server { addresses, _running })
     }
 }
 
-impl Drop for Server {
+/// By which a server says how it began.
+pub(crate) type Ready<T> = mpsc::Sender<io::Result<T>>;
+
+/// A thread with a runtime, which ends when this is dropped.
+pub(crate) struct Running {
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Running {
+    /// Waits until `serve`, on so many threads, has said that it is ready. It is to return when its second argument
+    /// resolves.
+    pub(crate) fn start<T: Send + 'static>(
+        threads: usize,
+        serve: impl AsyncFnOnce(Ready<T>, oneshot::Receiver<()>) -> io::Result<()> + Send + 'static,
+    ) -> io::Result<(Running, T)> {
+        let (stop, stopped) = oneshot::channel();
+        let (ready, started) = mpsc::channel();
+        let thread = thread::spawn(move || {
+            let mut builder = match threads {
+                1 => runtime::Builder::new_current_thread(),
+                _ => runtime::Builder::new_multi_thread(),
+            };
+            let runtime = builder.worker_threads(threads).enable_all().build();
+            let served = runtime.and_then(|runtime| runtime.block_on(serve(ready.clone(), stopped)));
+            if let Err(e) = served {
+                ready.send(Err(e)).ok();
+            }
+        });
+        let value = started.recv().expect("the server says how it began")?;
+        Ok((Running { stop: Some(stop), thread: Some(thread) }, value))
+    }
+}
+
+impl Drop for Running {
     fn drop(&mut self) {
         drop(self.stop.take());
         if let Some(thread) = self.thread.take() {
@@ -364,14 +407,20 @@ impl Drop for Server {
     }
 }
 
+/// Waits for the end.
+pub(crate) async fn ended(stopped: oneshot::Receiver<()>) -> io::Result<()> {
+    stopped.await.ok();
+    Ok(())
+}
+
 /// The device in the networks 10.`number`.0.0/24 and fd0`number`::/64, of which the kernel is the first host.
-fn tun_options(number: u8, setup: &Setup) -> TunOptions {
+pub(crate) fn tun_options(number: u8, offload: bool) -> TunOptions {
     let mut options = TunOptions::new(format!("bench{number}"));
     let prefix = 0xfd00 + u16::from(number);
     options.host = vec![(Ipv4Addr::new(10, number, 0, 1).into(), 24)];
     options.host.push((Ipv6Addr::new(prefix, 0, 0, 0, 0, 0, 0, 1).into(), 64));
     options.queue_len = Some(2000);
-    options.offload = setup.offload;
+    options.offload = offload;
     options
 }
 
@@ -396,7 +445,7 @@ async fn serve(options: &TunOptions, queues: usize, addresses: (Ipv4Addr, Ipv6Ad
 
 async fn attend(mut stream: steadfast::TcpStream, service: u16) -> io::Result<()> {
     stream.set_nodelay(true)?;
-    let mut buffer = vec![1; CHUNK];
+    let mut buffer = vec![1; buffer_len(service)];
     loop {
         match service {
             SOURCE => stream.write_all(&buffer).await?,
@@ -408,6 +457,11 @@ async fn attend(mut stream: steadfast::TcpStream, service: u16) -> io::Result<()
             },
         }
     }
+}
+
+/// A connection that comes and goes is not to pay for a large one.
+fn buffer_len(service: u16) -> usize {
+    if service == ONCE { MESSAGE } else { CHUNK }
 }
 
 /// The same services by the kernel: a thread for each connection.
@@ -435,7 +489,7 @@ fn serve_by_kernel(addresses: (Ipv4Addr, Ipv6Addr)) -> io::Result<()> {
 
 fn attend_by_kernel(mut stream: TcpStream, service: u16) -> io::Result<()> {
     stream.set_nodelay(true)?;
-    let mut buffer = vec![1; if service == ONCE { MESSAGE } else { CHUNK }];
+    let mut buffer = vec![1; buffer_len(service)];
     loop {
         match service {
             SOURCE => stream.write_all(&buffer)?,
@@ -449,7 +503,7 @@ fn attend_by_kernel(mut stream: TcpStream, service: u16) -> io::Result<()> {
     }
 }
 
-fn ip(arguments: &str) -> io::Result<()> {
+pub(crate) fn ip(arguments: &str) -> io::Result<()> {
     let done = Command::new("ip").args(arguments.split(' ')).output().map_err(|e| named(e, "ip"))?;
     if done.status.success() {
         return Ok(());
@@ -458,7 +512,7 @@ fn ip(arguments: &str) -> io::Result<()> {
     Err(io::Error::other(format!("ip {arguments}: {}", said.trim())))
 }
 
-fn named(error: impl Into<io::Error>, what: &str) -> io::Error {
+pub(crate) fn named(error: impl Into<io::Error>, what: &str) -> io::Error {
     let error = error.into();
     io::Error::new(error.kind(), format!("{what}: {error}"))
 }

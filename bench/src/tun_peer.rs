@@ -147,7 +147,8 @@ impl TxToken for Leaving<'_> {
         let checksum_offload = self.tun.capabilities().checksum_offload && sum_pseudo_header(packet);
         let mut frame = Frame::new(packet);
         frame.checksum_offload = checksum_offload;
-        frame.segment_size = self.meta.segmentation_offload_size.map(u16::from);
+        let told = self.meta.segmentation_offload_size.map(u16::from);
+        frame.segment_size = told.or_else(|| untold_segment_size(packet, self.tun.capabilities().mtu));
         // What the device has no room for is lost, as on any network.
         let _ = self.tun.poll_send(&mut Context::from_waker(self.waker), frame);
         result
@@ -156,6 +157,13 @@ impl TxToken for Leaving<'_> {
     fn set_meta(&mut self, meta: PacketMeta) {
         self.meta = meta;
     }
+}
+
+/// Of a super-segment over IPv6: into what it is to be cut, so that the pieces fit. smoltcp does not say
+/// (`dispatch_ip` of 0.14 leaves `set_meta` out there).
+fn untold_segment_size(packet: &[u8], mtu: u16) -> Option<u16> {
+    let header_len = ipv6::HEADER_LEN as u16 + u16::from(packet.get(ipv6::HEADER_LEN + 12)? >> 4) * 4;
+    (packet.len() > usize::from(mtu)).then_some(mtu - header_len)
 }
 
 /// Puts the sum of the pseudo-header into a TCP segment; says whether it is one.
@@ -210,6 +218,8 @@ impl Device for Link<'_> {
         capabilities.max_transmission_unit = ours.mtu.into();
         if ours.segmentation_offload {
             let most = NonZeroUsize::new(FRAME);
+            // Over IPv6 it drops what is longer than this, super-segments as well. It cuts by the peer's MSS all the same.
+            capabilities.max_transmission_unit = FRAME;
             capabilities.segmentation.tcpv4 = most;
             capabilities.segmentation.tcpv6 = most;
             capabilities.checksum.tcp = Checksum::None;

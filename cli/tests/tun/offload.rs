@@ -13,7 +13,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use sha2::{Digest, Sha256};
 
-use crate::namespace::{LIMIT, Running, enter_namespace, run, serve};
+use crate::namespace::{LIMIT, Running, curl, enter_namespace, run, serve, steadfast};
 
 const MTU: u32 = 1400;
 const SIZE: usize = 4 << 20;
@@ -120,13 +120,11 @@ fn carry(client: &Client, capture: &Path) {
     let mut tshark = Running::start(tshark.arg(capture).stdout(Stdio::null()));
     tshark.wait_for("Capture started");
     let data: Vec<u8> = (0..SIZE).map(|i| (i % 251) as u8).collect();
-    let hash: String = Sha256::digest(&data).iter().map(|b| format!("{b:02x}")).collect();
     for base in ["http://10.9.0.2", "http://[fd09::2]"] {
         let body = succeed(&mut client.curl(&format!("{base}/bytes/{SIZE}")), b"");
         assert!(body == data, "{} bytes from {base}", body.len());
         let answer = succeed(&mut client.curl(&format!("--upload-file - {base}/upload")), &data);
-        let expected = format!("{{\"length\":{SIZE},\"sha256\":\"{hash}\"}}\n");
-        assert_eq!(String::from_utf8(answer).unwrap(), expected);
+        assert_eq!(String::from_utf8(answer).unwrap(), upload_of(&data));
     }
     let mark = format!("echo '{MARK}' > /dev/udp/10.8.0.1/9");
     succeed(client.command("bash -c").arg(mark), b"");
@@ -137,6 +135,12 @@ fn carry(client: &Client, capture: &Path) {
     }
     kill(Pid::from_raw(tshark.child.id() as i32), Signal::SIGINT).unwrap();
     assert!(tshark.wait().success(), "{:?}", tshark.said);
+}
+
+/// What the server says of an upload.
+fn upload_of(data: &[u8]) -> String {
+    let hash: String = Sha256::digest(data).iter().map(|b| format!("{b:02x}")).collect();
+    format!("{{\"length\":{},\"sha256\":\"{hash}\"}}\n", data.len())
 }
 
 /// The segments of one direction and family.
@@ -171,5 +175,64 @@ fn behind_a_router_without_offload_every_segment_fits_and_has_its_checksum() {
             assert_eq!(super_segments > 0, offload == "auto", "{super_segments} super-segments");
         }
         here("ip link del veth0");
+    }
+}
+
+/// Starts a program for which the kernel refuses `TUNSETOFFLOAD`, as one does that knows none of its bits, or a sandbox.
+const REFUSE_OFFLOAD: &str = "\
+import ctypes, errno, os, struct, sys
+TUNSETOFFLOAD, LOAD, EQUAL, RETURN, ALLOW, ERROR = 0x400454d0, 0x20, 0x15, 0x06, 0x7fff0000, 0x00050000
+# Of a system call's data, the second argument is 24 bytes in. Other calls hardly have this one there.
+code = [(LOAD, 0, 0, 24), (EQUAL, 0, 1, TUNSETOFFLOAD), (RETURN, 0, 0, ERROR | errno.EINVAL), (RETURN, 0, 0, ALLOW)]
+code = ctypes.create_string_buffer(b''.join(struct.pack('HBBI', *line) for line in code))
+program = struct.pack('HP', 4, ctypes.addressof(code))
+prctl = ctypes.CDLL(None, use_errno=True).prctl
+NO_NEW_PRIVS, SECCOMP, FILTER = 38, 22, 2
+assert prctl(NO_NEW_PRIVS, 1, 0, 0, 0) == 0 and prctl(SECCOMP, FILTER, program) == 0, ctypes.get_errno()
+os.execv(sys.argv[1], sys.argv[1:])
+";
+
+#[test]
+fn where_the_kernel_refuses_offload_the_tool_says_so_and_carries_all_the_same() {
+    if !enter_namespace(&["ip", "curl", "python3", "tshark"]) {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let capture = dir.path().join("ours.pcapng");
+    let data: Vec<u8> = (0..SIZE).map(|i| (i % 251) as u8).collect();
+    for queues in [1, 2] {
+        let ours = steadfast(&format!("serve http --queues {queues} --pcap {}", capture.display()));
+        let mut refused = Command::new("python3");
+        refused.args(["-c", REFUSE_OFFLOAD]).arg(ours.get_program()).args(ours.get_args());
+        let mut server = Running::start(&mut refused);
+        server.wait_for("listening on [fd09::2]:80");
+        let told = "steadfast: sf0 has no segmentation offload: every segment is cut and summed here";
+        assert_eq!(server.said.iter().filter(|line| *line == told).count(), 1, "{:#?}", server.said);
+        for base in ["http://10.9.0.2", "http://[fd09::2]"] {
+            let body = succeed(&mut curl(&[&format!("{base}/bytes/{SIZE}")]), b"");
+            assert!(body == data, "{} bytes from {base}", body.len());
+            let uploaded = succeed(curl(&["--upload-file", "-"]).arg(format!("{base}/upload")), &data);
+            assert_eq!(String::from_utf8(uploaded).unwrap(), upload_of(&data));
+        }
+        server.terminate();
+        assert!(server.wait().success());
+        let segments = segments(&capture);
+        for (from_port_80, ipv4) in [(true, true), (true, false), (false, true), (false, false)] {
+            let lens = part(&segments, from_port_80, ipv4).map(|s| s.len);
+            assert_eq!(lens.max(), Some(1500));
+        }
+    }
+}
+
+#[test]
+fn where_the_kernel_offloads_the_tool_says_nothing() {
+    if !enter_namespace(&[]) {
+        return;
+    }
+    for offload in ["auto", "off"] {
+        let mut server = serve(&format!("http --offload {offload}"));
+        server.terminate();
+        assert!(server.wait().success());
+        assert!(!server.said.iter().any(|line| line.contains("offload")), "{:#?}", server.said);
     }
 }

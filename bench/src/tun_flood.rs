@@ -1,0 +1,277 @@
+//! `synflood_tun`: SYNs from everywhere through a TUN device, each answered by a cookie: by our stack behind the device,
+//! or by the kernel before it. Clients in between must get through.
+//!
+//! | | a SYN comes | it is answered by | the answer goes |
+//! |---|---|---|---|
+//! | ours | from a raw socket into the device | our stack, which reads the device | into the device; the kernel has no use for it |
+//! | the kernel's | from a program that writes the device | the kernel, within that write | into the device, where the program reads it later |
+//!
+//! The figure is for a second of CPU time that the answer costs: our thread reads, answers and writes; the kernel takes
+//! the SYN, answers it and queues the answer, all in one system call, and what it takes to read that is not counted.
+
+use std::fs;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use nix::sched::{CloneFlags, unshare};
+use nix::unistd::{Pid, gettid};
+use rustix::net::{AddressFamily, SendFlags, SocketType, ipproto};
+use steadfast::device::Tun;
+use steadfast::{Config, Net};
+use tokio::runtime;
+
+use crate::benches::Effort;
+use crate::flood::{PORT, syn_to};
+use crate::measure::{Rounds, thread_seconds};
+use crate::report::{Goal, Row, Unit};
+use crate::tun::{Ready, Running, ended, ip, named, tun_options};
+
+/// Different SYNs, each from an address of its own.
+const SYNS: u32 = 4096;
+/// From one of them to the next: another address and another port.
+const STRIDE: u32 = 40_001;
+/// The device's queue holds 2,000 packets: with so many under way it never overflows.
+const UNDER_WAY: u64 = 1000;
+/// SYNs between two looks at what is under way.
+const BURST: usize = 250;
+/// Nobody waits longer for an answer.
+const PATIENCE: Duration = Duration::from_secs(4);
+/// A client comes so often.
+const BETWEEN: Duration = Duration::from_millis(10);
+/// Of one round at the least.
+const SECONDS: f64 = 0.5;
+
+/// The bench.
+pub(crate) fn run(effort: &Effort, progress: &dyn Fn(String)) -> Vec<Row> {
+    let [ours, peer, our_wall, peer_wall] = match measure(effort, progress) {
+        Ok(rounds) => rounds,
+        Err(e) => {
+            eprintln!("synflood_tun: not measured: {e}");
+            return Vec::new();
+        }
+    };
+    let row = |name: &str, ours, peer: Rounds, goal| {
+        let peer = (!peer.0.is_empty()).then_some(peer);
+        Row { name: name.to_owned(), unit: Unit::Events, ours, peer, goal }
+    };
+    vec![
+        row("synflood_tun", ours, peer, Goal::Ratio(1.0)),
+        row("synflood_tun by the clock", our_wall, peer_wall, Goal::Open),
+    ]
+}
+
+fn measure(effort: &Effort, progress: &dyn Fn(String)) -> io::Result<[Rounds; 4]> {
+    unshare(CloneFlags::CLONE_NEWNET).map_err(|e| named(e, "cannot make a network namespace"))?;
+    fs::write("/proc/sys/net/ipv4/tcp_syncookies", "2")?;
+    // What answers strangers goes no further.
+    fs::write("/proc/sys/net/ipv4/ip_forward", "0")?;
+    // By this the kernel reaches itself.
+    ip("link set lo up")?;
+    let mut ours = Ours::start()?;
+    let mut peer = (!effort.alone).then(Kernel::start).transpose()?;
+    let seconds = effort.seconds.max(SECONDS);
+    let mut rounds = [(); 4].map(|()| Rounds::default());
+    for round in 0..=effort.rounds {
+        progress(format!("synflood_tun: round {round} of {}", effort.rounds));
+        let clients = Clients::start(Ours::ADDRESS);
+        let our_figure = ours.flood(seconds, &clients)?;
+        clients.end()?;
+        let figures = match &mut peer {
+            Some(peer) => {
+                let clients = Clients::start(Kernel::ADDRESS);
+                let figure = peer.flood(seconds)?;
+                clients.end()?;
+                vec![our_figure, figure]
+            }
+            None => vec![our_figure],
+        };
+        // The first round only warms up.
+        for (side, figure) in figures.into_iter().enumerate().filter(|_| round > 0) {
+            rounds[side].0.push(figure.answered / figure.processor);
+            rounds[side + 2].0.push(figure.answered / figure.clock);
+        }
+    }
+    Ok(rounds)
+}
+
+/// What a round came to.
+#[derive(Default)]
+struct Figure {
+    /// SYNs that were answered.
+    answered: f64,
+    /// Seconds of CPU time that this took.
+    processor: f64,
+    /// Seconds that it took.
+    clock: f64,
+}
+
+fn syns(to: Ipv4Addr) -> Vec<Vec<u8>> {
+    (0..SYNS).map(|number| syn_to(to, number * STRIDE)).collect()
+}
+
+/// Waits until no more than `under_way` of the SYNs that were sent are without an answer.
+fn await_answers(sent: u64, under_way: u64, answered: impl Fn() -> u64) -> io::Result<()> {
+    let deadline = Instant::now() + PATIENCE;
+    while sent > answered() + under_way {
+        if Instant::now() > deadline {
+            return Err(io::Error::new(io::ErrorKind::TimedOut, "SYNs are lost"));
+        }
+        thread::yield_now();
+    }
+    Ok(())
+}
+
+/// Our stack, and a socket for packets to it.
+struct Ours {
+    net: Net,
+    /// The thread of the stack.
+    thread: Pid,
+    out: OwnedFd,
+    syns: Vec<Vec<u8>>,
+    _running: Running,
+}
+
+impl Ours {
+    const ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 2);
+
+    fn start() -> io::Result<Ours> {
+        let options = tun_options(9, true);
+        let serve = async move |ready: Ready<(Net, Pid)>, stopped| {
+            let config = Config { tcp_syncookies: 2, ..Config::default() };
+            let net = Net::builder().config(config).address(Ours::ADDRESS, 24);
+            let net = net.start(Tun::open(&options).await?)?;
+            let listener = steadfast::TcpListener::bind(&net, (Ours::ADDRESS, PORT)).await?;
+            tokio::spawn(async move { while listener.accept().await.is_ok() {} });
+            ready.send(Ok((net, gettid()))).ok();
+            ended(stopped).await
+        };
+        let (_running, (net, thread)) = Running::start(1, serve)?;
+        let out = rustix::net::socket(AddressFamily::INET, SocketType::RAW, Some(ipproto::RAW))?;
+        rustix::net::connect(&out, &SocketAddr::from((Ours::ADDRESS, 0)))?;
+        Ok(Ours { net, thread, out, syns: syns(Ours::ADDRESS), _running })
+    }
+
+    fn flood(&mut self, seconds: f64, clients: &Clients) -> io::Result<Figure> {
+        // Clients get cookies as well.
+        let answered = || self.net.counters().syncookies_sent - clients.connected.load(Ordering::Relaxed);
+        let (first, used, began) = (answered(), processor_seconds(self.thread)?, Instant::now());
+        let (mut syns, mut sent) = (self.syns.iter().cycle(), first);
+        while began.elapsed().as_secs_f64() < seconds {
+            for syn in syns.by_ref().take(BURST) {
+                rustix::net::send(&self.out, syn, SendFlags::empty())?;
+            }
+            sent += BURST as u64;
+            await_answers(sent, UNDER_WAY, answered)?;
+        }
+        await_answers(sent, 0, answered)?;
+        Ok(Figure {
+            answered: (sent - first) as f64,
+            processor: processor_seconds(self.thread)? - used,
+            clock: began.elapsed().as_secs_f64(),
+        })
+    }
+}
+
+/// A listener of the kernel's, and the device by which it is flooded.
+struct Kernel {
+    device: OwnedFd,
+    syns: Vec<Vec<u8>>,
+}
+
+impl Kernel {
+    const ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 7, 0, 1);
+
+    fn start() -> io::Result<Kernel> {
+        let mut options = tun_options(7, true);
+        options.routes = vec![(Ipv4Addr::new(11, 0, 0, 0).into(), 8)];
+        let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
+        // Nobody waits at this device: to wake somebody up would cost more than to answer.
+        let device = async { Tun::open(&options).await?.as_fd().try_clone_to_owned() };
+        let device = runtime.block_on(device)?;
+        let listener = TcpListener::bind((Kernel::ADDRESS, PORT))?;
+        // It ends with the process.
+        thread::spawn(move || listener.incoming().for_each(drop));
+        let syns = syns(Kernel::ADDRESS).into_iter().map(|syn| [&VIRTIO, &syn[..]].concat()).collect();
+        Ok(Kernel { device, syns })
+    }
+
+    fn flood(&mut self, seconds: f64) -> io::Result<Figure> {
+        let mut figure = Figure::default();
+        let (began, mut syns) = (Instant::now(), self.syns.iter().cycle());
+        while began.elapsed().as_secs_f64() < seconds {
+            let (used, writing) = (thread_seconds(), Instant::now());
+            for syn in syns.by_ref().take(BURST) {
+                rustix::io::write(&self.device, syn)?;
+            }
+            figure.processor += thread_seconds() - used;
+            figure.clock += writing.elapsed().as_secs_f64();
+            figure.answered += self.answers()?;
+        }
+        Ok(figure)
+    }
+
+    /// Takes the answers to a burst out of the device. They are all there.
+    fn answers(&self) -> io::Result<f64> {
+        let (mut buffer, mut count) = ([0; 2048], 0);
+        while count < BURST {
+            let len = rustix::io::read(&self.device, &mut buffer).map_err(|e| named(e, "SYNs are lost"))?;
+            count += usize::from(is_syn_ack(&buffer[VIRTIO.len()..len]));
+        }
+        Ok(count as f64)
+    }
+}
+
+/// The `virtio_net_hdr` of a packet for which there is nothing left to do.
+const VIRTIO: [u8; 10] = [0; 10];
+
+/// Whether it is a SYN-ACK over IPv4.
+fn is_syn_ack(packet: &[u8]) -> bool {
+    packet.first() == Some(&0x45) && packet.get(33).is_some_and(|flags| flags & 0x12 == 0x12)
+}
+
+/// CPU time of a thread of this process.
+fn processor_seconds(thread: Pid) -> io::Result<f64> {
+    let times = fs::read_to_string(format!("/proc/self/task/{thread}/schedstat"))?;
+    let nanoseconds = times.split(' ').next().and_then(|first| first.parse::<f64>().ok());
+    Ok(nanoseconds.ok_or(io::ErrorKind::InvalidData)? / 1e9)
+}
+
+/// Who means it, one after the other.
+struct Clients {
+    stop: Arc<AtomicBool>,
+    connected: Arc<AtomicU64>,
+    thread: JoinHandle<io::Result<()>>,
+}
+
+impl Clients {
+    fn start(server: Ipv4Addr) -> Clients {
+        let (stop, connected) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+        let (end, count) = (stop.clone(), connected.clone());
+        let thread = thread::spawn(move || {
+            let at = SocketAddr::new(IpAddr::V4(server), PORT);
+            while !end.load(Ordering::Relaxed) {
+                let stream = TcpStream::connect_timeout(&at, PATIENCE);
+                stream.map_err(|e| named(e, "a client cannot connect"))?;
+                count.fetch_add(1, Ordering::Relaxed);
+                thread::sleep(BETWEEN);
+            }
+            Ok(())
+        });
+        Clients { stop, connected, thread }
+    }
+
+    /// An error where one did not get through, or none came.
+    fn end(self) -> io::Result<()> {
+        self.stop.store(true, Ordering::Relaxed);
+        self.thread.join().expect("a client does not panic")?;
+        match self.connected.load(Ordering::Relaxed) {
+            0 => Err(io::Error::other("no client came")),
+            _ => Ok(()),
+        }
+    }
+}
