@@ -35,7 +35,7 @@ impl Key {
         Key(half(0), half(1))
     }
 
-    /// For what an attacker sees the results of. `write` feeds it words: bytes cost three times as much.
+    /// For what an attacker sees the results of. `write` feeds it words: bytes cost twice as much.
     #[inline]
     pub(crate) fn strong(self, write: impl FnOnce(&mut SipHasher24)) -> u64 {
         let mut hasher = SipHasher24::new_with_keys(self.0, self.1);

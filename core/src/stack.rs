@@ -160,8 +160,8 @@ pub struct Stack {
     /// old duplicate (6191-5).
     gave_way: BTreeMap<u32, u32>,
     listeners: Table<Listener>,
-    /// By what [`binding`] gives for their local ends.
-    bindings: BTreeMap<(u16, u128), u32>,
+    /// In the order of what [`binding`] gives for their local ends: in one piece, and searched without a guess.
+    bindings: Vec<((u16, u128), u32)>,
     sockets: SlotMap<SocketId, Socket>,
     /// The last search for a local port that found none.
     no_port: Option<NoPort>,
@@ -279,7 +279,7 @@ impl Stack {
             time_waits: TimeWaits::default(),
             gave_way: BTreeMap::new(),
             listeners: Table::default(),
-            bindings: BTreeMap::new(),
+            bindings: Vec::new(),
             sockets: SlotMap::with_key(),
             no_port: None,
             orphans: 0,

@@ -33,12 +33,12 @@ impl Stack {
         if local.port() == 0 {
             let tuple = FourTuple::new(local, local);
             let mut ports = self.keys.ports(self.config.ip_local_port_range, &tuple);
-            let free = ports.find(|port| !self.bindings.contains_key(&binding(local.ip(), *port)));
+            let free = ports.find(|port| self.bound(local.ip(), *port).is_err());
             local.set_port(free.ok_or(Error::AddrNotAvailable)?);
         }
-        if self.bindings.contains_key(&binding(local.ip(), local.port())) {
+        let Err(place) = self.bound(local.ip(), local.port()) else {
             return Err(Error::AddrInUse);
-        }
+        };
         let backlog = options.backlog.clamp(1, self.config.somaxconn) as usize;
         let listener = Listener {
             socket: SocketId::default(),
@@ -55,7 +55,7 @@ impl Stack {
         let index = self.listeners.insert(listener);
         let id = self.new_socket(SocketKind::Listener(index));
         self.listeners[index].socket = id;
-        self.bindings.insert(binding(local.ip(), local.port()), index);
+        self.bindings.insert(place, (binding(local.ip(), local.port()), index));
         Ok(id)
     }
 
@@ -431,7 +431,7 @@ impl Stack {
             self.give_back(child, |connection, _| connection.abort());
         }
         let listener = self.listeners.remove(index);
-        self.bindings.retain(|_, bound| *bound != index);
+        self.bindings.retain(|(_, bound)| *bound != index);
         debug_assert!(listener.half_open == 0);
         self.sockets.remove(id);
     }

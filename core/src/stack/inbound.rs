@@ -264,9 +264,19 @@ impl Stack {
 
     /// The listener for a local address and port: one of that address before one of all.
     pub(super) fn listener_at(&self, address: IpAddr, port: u16) -> Option<u32> {
-        let specific = self.bindings.get(&binding(address, port));
         let all = if address.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
-        specific.or_else(|| self.bindings.get(&binding(all, port))).copied()
+        self.bound(address, port).or_else(|_| self.bound(all, port)).ok()
+    }
+
+    /// The listener that is bound to just this; or the place among the bindings where it would be.
+    pub(super) fn bound(&self, address: IpAddr, port: u16) -> Result<u32, usize> {
+        let wanted = binding(address, port);
+        let place = self.bindings.partition_point(|(bound, _)| *bound < wanted);
+        self.bindings
+            .get(place)
+            .filter(|(bound, _)| *bound == wanted)
+            .map(|(_, listener)| *listener)
+            .ok_or(place)
     }
 
     fn closed_segment(&mut self, segment: &Segment<'_>) {
