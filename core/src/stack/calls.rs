@@ -263,7 +263,8 @@ impl Stack {
                 self.buffered += count as u64;
                 if count == 0 && len > 0 { Err(Error::WouldBlock) } else { Ok(count) }
             }
-            SocketKind::Connection(index) => self.with_connection(index, |connection, env| {
+            SocketKind::Connection(index) => {
+                let connection = &mut self.connections[index];
                 if connection.tcb.snd.fin_queued {
                     return Err(Error::BrokenPipe);
                 }
@@ -272,9 +273,11 @@ impl Stack {
                 if count == 0 && len > 0 {
                     return Err(Error::WouldBlock);
                 }
-                push(&mut connection.send_queue, count, env.pool);
+                push(&mut connection.send_queue, count, &mut self.pool);
+                self.buffered += count as u64;
+                self.queue_connection(index);
                 Ok(count)
-            }),
+            }
         }
     }
 
@@ -284,12 +287,12 @@ impl Stack {
     /// or, once and after the bytes that came before it, what ended the connection (MUST-12).
     pub fn recv(&mut self, id: SocketId, buffer: &mut [u8]) -> Result<usize, Error> {
         if let SocketKind::Connection(index) = self.socket(id)?.kind {
-            let count = self.with_connection(index, |connection, env| {
-                let count = connection.receive_queue.read(buffer, env.pool);
-                connection.tcb.ack.now |= count > 0 && connection.window_update_due();
-                count
-            });
+            let connection = &mut self.connections[index];
+            let count = connection.receive_queue.read(buffer, &mut self.pool);
             if count > 0 {
+                self.buffered -= count as u64;
+                connection.tcb.ack.now |= connection.window_update_due();
+                self.queue_connection(index);
                 return Ok(count);
             }
         }
