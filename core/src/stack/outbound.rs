@@ -29,25 +29,29 @@ pub(super) struct Sent {
 impl Stack {
     /// Fills `frame` with the next packet to send. `None`: nothing to send now, or `frame` is shorter than the MTU
     /// (with segmentation offload: than 65,535 bytes).
+    #[inline]
     pub fn transmit(&mut self, now: Instant, frame: &mut [u8]) -> Option<Transmit> {
         self.set_now(now);
+        // Every turn ends with a look that finds nothing: it should cost no more than that.
+        if self.ready.is_empty() && self.replies.is_empty() { None } else { self.transmit_next(frame) }
+    }
+
+    #[inline(never)]
+    fn transmit_next(&mut self, frame: &mut [u8]) -> Option<Transmit> {
         let offload = self.interface.segmentation_offload;
         let least = if offload { 65_535 } else { usize::from(self.interface.mtu) };
         if frame.len() < least {
             return None;
         }
-        if self.ready.is_empty() && self.replies.is_empty() {
-            return None;
-        }
-        let Sent { len, checksum_offload } = self.transmit_next(frame)?;
+        let Sent { len, checksum_offload } = match self.replies.pop_front() {
+            Some(reply) => self.transmit_reply(&reply, frame),
+            None => self.transmit_ready(frame)?,
+        };
         self.counters.out_requests += 1;
         Some(Transmit { len, segment_size: self.outgoing.segment_size, checksum_offload })
     }
 
-    fn transmit_next(&mut self, frame: &mut [u8]) -> Option<Sent> {
-        if let Some(reply) = self.replies.pop_front() {
-            return Some(self.transmit_reply(&reply, frame));
-        }
+    fn transmit_ready(&mut self, frame: &mut [u8]) -> Option<Sent> {
         while let Some(packed) = self.ready.pop_front() {
             let sent = match FlowRef::from(packed) {
                 FlowRef::Connection(index) => self.transmit_connection(index, frame),

@@ -56,7 +56,12 @@ impl Stack {
     }
 
     /// The next socket on which something changed, and what.
+    #[inline]
     pub fn poll_event(&mut self) -> Option<(SocketId, Event)> {
+        if self.events.is_empty() { None } else { self.next_event() }
+    }
+
+    fn next_event(&mut self) -> Option<(SocketId, Event)> {
         while let Some(id) = self.events.pop_front() {
             if let Some(socket) = self.sockets.get_mut(id) {
                 socket.queued = false;
