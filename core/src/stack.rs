@@ -444,28 +444,20 @@ impl Stack {
     /// Runs a handler on a connection and puts the connection in order afterwards: arms its timer, queues it if it has
     /// something to send, and tells the application what changed.
     fn with_connection<R>(&mut self, index: u32, run: impl FnOnce(&mut Connection, &mut Env<'_>) -> R) -> R {
+        self.end_train(index);
         let connection = &mut self.connections[index];
         let before = connection.held();
         let result = run(connection, &mut env!(self));
         self.buffered = self.buffered + connection.held() - before;
         arm(&mut self.wheel, index, connection);
         let (socket, events) = (connection.socket, std::mem::take(&mut connection.events));
-        self.queue_connection(index);
+        if connection.claims_turn() {
+            self.make_ready(FlowRef::Connection(index));
+        }
         if !events.is_empty() {
             self.notify(socket, events);
         }
         result
-    }
-
-    /// Something happened to a connection: it gets a turn in `transmit`, if it has something to send.
-    #[inline]
-    fn queue_connection(&mut self, index: u32) {
-        self.end_train(index);
-        let connection = &mut self.connections[index];
-        if !connection.queued && connection.wants_to_send() {
-            connection.queued = true;
-            self.make_ready(FlowRef::Connection(index));
-        }
     }
 
     /// Does to the tables what a handler of this connection asked for.

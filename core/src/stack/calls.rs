@@ -264,6 +264,7 @@ impl Stack {
                 if count == 0 && len > 0 { Err(Error::WouldBlock) } else { Ok(count) }
             }
             SocketKind::Connection(index) => {
+                self.end_train(index);
                 let connection = &mut self.connections[index];
                 if connection.tcb.snd.fin_queued {
                     return Err(Error::BrokenPipe);
@@ -275,7 +276,9 @@ impl Stack {
                 }
                 push(&mut connection.send_queue, count, &mut self.pool);
                 self.buffered += count as u64;
-                self.queue_connection(index);
+                if connection.claims_turn() {
+                    self.make_ready(FlowRef::Connection(index));
+                }
                 Ok(count)
             }
         }
@@ -292,7 +295,10 @@ impl Stack {
             if count > 0 {
                 self.buffered -= count as u64;
                 connection.tcb.ack.now |= connection.window_update_due();
-                self.queue_connection(index);
+                if connection.claims_turn() {
+                    self.make_ready(FlowRef::Connection(index));
+                }
+                self.end_train(index);
                 return Ok(count);
             }
         }

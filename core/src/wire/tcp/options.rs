@@ -270,8 +270,9 @@ impl Options {
     /// As [`emit`](Options::emit), into exactly as many bytes as that takes. Gives the sum of what was written.
     #[inline]
     pub(super) fn emit_and_sum(&self, out: &mut [u8]) -> u64 {
-        match (self.timestamps_alone(), out.split_first_chunk_mut::<4>()) {
-            (Some(timestamps), Some((head, data))) if data.len() == 8 => {
+        match (self.timestamps, out.split_first_chunk_mut::<4>()) {
+            // In twelve bytes timestamps have room for nothing else but SACK permitted.
+            (Some(timestamps), Some((head, data))) if data.len() == 8 && !self.sack_permitted => {
                 *head = TIMESTAMPS_ALONE;
                 write_pair(data, timestamps.val, timestamps.ecr);
                 // Of the values and not of what was just written: in small pieces, which cannot be read in large ones
