@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Pair, SERVER, Side, pattern};
+use common::{Pair, SERVER, SERVER_V6, Side, on_the_wire, pattern};
 use steadfast_core::config::PortRange;
 use steadfast_core::trace::State;
 use steadfast_core::{Config, Duration, Error, Event, Profile};
@@ -168,39 +168,50 @@ fn ports_in_time_wait_are_taken_over_oldest_first_t_12_sa_closed_09() {
 }
 
 /// Segments that follow one another are found without another look at the connection; a call between them makes the
-/// stack look again. Both ways give the same packets.
+/// stack look again. Both ways give the same packets, and those arrive.
 #[test]
 fn a_train_of_segments_is_what_they_would_be_one_by_one() {
     for profile in Profile::ALL {
-        let mut pair = Pair::new(Config::profile(profile));
-        let (client, server) = pair.connect();
-        let options = pair.client.options(client).unwrap().clone();
-        let data = pattern(400_000);
-        let (mut sent, mut packets, mut frame) = (0, 0, [0; 1500]);
-        while sent < data.len() || pair.client.info(pair.now, client).unwrap().unacked > 0 {
-            if let Ok(count) = pair.client.send(client, &data[sent..data.len().min(sent + 30_001)]) {
-                sent += count;
-            }
-            let mut looked_at = pair.client.clone();
-            let mut all = Vec::new();
-            while let Some(transmit) = pair.client.transmit(pair.now, &mut frame) {
-                all.push(frame[..transmit.len].to_vec());
-                looked_at.set_options(pair.now, client, options.clone()).unwrap();
-                let other = looked_at.transmit(pair.now, &mut frame).map(|transmit| transmit.len);
-                assert_eq!(other.map(|len| &frame[..len]), all.last().map(|packet| &packet[..]), "{profile}");
-            }
-            assert_eq!(looked_at.transmit(pair.now, &mut frame), None);
-            packets += all.len();
-            pair.now += Duration::from_millis(5);
-            all.iter().for_each(|packet| pair.server.receive(pair.now, &packet[..]));
-            while pair.server.recv(server, &mut [0; 65_536]).is_ok() {}
-            // Late enough for a delayed ACK, too early for a retransmission.
-            pair.now += Duration::from_millis(200);
-            pair.server.advance(pair.now);
-            while let Some(transmit) = pair.server.transmit(pair.now, &mut frame) {
-                pair.client.receive(pair.now, &frame[..transmit.len]);
-            }
+        for (server, offload) in [(SERVER, false), (SERVER_V6, false), (SERVER, true), (SERVER_V6, true)] {
+            let pair = Pair::with_checksum_offload(Config::profile(profile), offload);
+            let name = format!("{profile}, {server}, offload {offload}");
+            send_in_trains(pair, server, &name);
         }
-        assert!(packets > 270, "{profile}: {packets}");
     }
+}
+
+fn send_in_trains(mut pair: Pair, server: &str, name: &str) {
+    let (client, server) = pair.connect_to(server);
+    let options = pair.client.options(client).unwrap().clone();
+    let data = pattern(400_000);
+    let (mut sent, mut packets, mut frame, mut got) = (0, 0, [0; 1500], Vec::new());
+    while got.len() < data.len() {
+        if let Ok(count) = pair.client.send(client, &data[sent..data.len().min(sent + 30_001)]) {
+            sent += count;
+        }
+        let mut looked_at = pair.client.clone();
+        let mut all = Vec::new();
+        while let Some(transmit) = pair.client.transmit(pair.now, &mut frame) {
+            all.push(on_the_wire(&frame, transmit));
+            looked_at.set_options(pair.now, client, options.clone()).unwrap();
+            let other = looked_at.transmit(pair.now, &mut frame).map(|other| on_the_wire(&frame, other));
+            assert_eq!(other.as_ref(), all.last(), "{name}");
+        }
+        assert_eq!(looked_at.transmit(pair.now, &mut frame), None);
+        packets += all.len();
+        pair.now += Duration::from_millis(5);
+        all.iter().for_each(|packet| pair.server.receive(pair.now, &packet[..]));
+        let mut buffer = [0; 65_536];
+        while let Ok(count) = pair.server.recv(server, &mut buffer) {
+            got.extend_from_slice(&buffer[..count]);
+        }
+        // Late enough for a delayed ACK, too early for a retransmission.
+        pair.now += Duration::from_millis(200);
+        pair.server.advance(pair.now);
+        while let Some(transmit) = pair.server.transmit(pair.now, &mut frame) {
+            pair.client.receive(pair.now, &on_the_wire(&frame, transmit)[..]);
+        }
+    }
+    assert!(packets > 270, "{name}: {packets}");
+    assert!(got == data, "{name}: the bytes that arrived are others");
 }

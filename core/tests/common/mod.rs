@@ -5,8 +5,11 @@
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 
+use steadfast_core::wire::checksum::Sum;
+use steadfast_core::wire::{ipv4, ipv6, tcp};
 use steadfast_core::{
     Config, ConnectOptions, Duration, Error, Event, Instant, Interface, ListenOptions, SocketId, Stack,
+    Transmit,
 };
 
 /// Which of the two.
@@ -34,13 +37,20 @@ pub struct Pair {
 pub type Wire = Box<dyn FnMut(Side, usize, &[u8]) -> bool>;
 
 pub const SERVER: &str = "10.0.0.2:80";
+pub const SERVER_V6: &str = "[fd00::2]:80";
 
 impl Pair {
     pub fn new(config: Config) -> Pair {
+        Pair::with_checksum_offload(config, false)
+    }
+
+    /// Where `offload` says so, on devices that fill in TCP checksums.
+    pub fn with_checksum_offload(config: Config, offload: bool) -> Pair {
         let stack = |address: &str, v6: &str, secret: u8| {
             let config = Config { secret: [secret; 32], ..config.clone() };
             let addresses = [(address.parse().unwrap(), 24), (v6.parse().unwrap(), 64)];
-            Stack::new(config, Interface::new(1500, addresses))
+            let interface = Interface { checksum_offload: offload, ..Interface::new(1500, addresses) };
+            Stack::new(config, interface)
         };
         Pair {
             now: Instant::from_secs(1),
@@ -67,7 +77,7 @@ impl Pair {
             let mut frame = vec![0; 65_535];
             let now = self.now;
             while let Some(transmit) = self.stack(side).transmit(now, &mut frame) {
-                let packet = frame[..transmit.len].to_vec();
+                let packet = on_the_wire(&frame, transmit);
                 let count = &mut self.sent[side as usize];
                 *count += 1;
                 if (self.wire)(side, *count, &packet) {
@@ -116,7 +126,11 @@ impl Pair {
 
     /// An established connection: the client's socket and the server's.
     pub fn connect(&mut self) -> (SocketId, SocketId) {
-        let server: SocketAddr = SERVER.parse().unwrap();
+        self.connect_to(SERVER)
+    }
+
+    pub fn connect_to(&mut self, server: &str) -> (SocketId, SocketId) {
+        let server: SocketAddr = server.parse().unwrap();
         let listener = self.server.listen(server, ListenOptions::default()).unwrap();
         let client = self.client.connect(self.now, server, ConnectOptions::default()).unwrap();
         self.run_for(Duration::from_millis(100));
@@ -149,6 +163,18 @@ impl Pair {
         }
         got
     }
+}
+
+/// The packet as a device sends it, the checksum filled in where that was left to it.
+pub fn on_the_wire(frame: &[u8], transmit: Transmit) -> Vec<u8> {
+    let mut packet = frame[..transmit.len].to_vec();
+    if transmit.checksum_offload {
+        let ip_len = if packet[0] >> 4 == 4 { ipv4::HEADER_LEN } else { ipv6::HEADER_LEN };
+        let mut sum = Sum::new();
+        sum.add_bytes(&packet[ip_len..]);
+        tcp::set_checksum(&mut packet[ip_len..], sum.finish());
+    }
+    packet
 }
 
 /// Bytes that differ from place to place.
