@@ -19,10 +19,11 @@ const KIND_FAST_OPEN: u8 = 34;
 const TIMESTAMPS_ALONE: [u8; 4] = [KIND_NOP, KIND_NOP, KIND_TIMESTAMPS, 10];
 const TIMESTAMPS_ALONE_LEN: usize = 12;
 
-/// The other usual case, the options of a SYN of Linux (and of ours): MSS; SACK permitted and timestamps; NOP and window
-/// scale. Numbers are 0 here.
-const USUAL_SYN: [u32; 5] = [0x0204_0000, 0x0402_080a, 0, 0, 0x0103_0300];
-const USUAL_SYN_MASK: [u32; 5] = [0xffff_0000, 0xffff_ffff, 0, 0, 0xffff_ff00];
+/// The other usual case, the options of a SYN of Linux (and of ours), in words: MSS; SACK permitted and timestamps, whose
+/// two numbers follow; NOP and window scale. Numbers are 0 here.
+const USUAL_MSS: u32 = 0x0204_0000;
+const USUAL_SACK_AND_TIMESTAMPS: u32 = 0x0402_080a;
+const USUAL_WINDOW_SCALE: u32 = 0x0103_0300;
 const USUAL_SYN_LEN: usize = 20;
 
 /// The timestamps option (RFC 7323 §3.2).
@@ -167,23 +168,23 @@ impl Options {
                 self.timestamps = Some(Timestamps { val: u32_at(data, 0), ecr: u32_at(data, 4) });
                 Ok(())
             }
-            _ => self.read_usual_syn(bytes).ok_or(()).or_else(|()| self.read_each(bytes)),
+            _ if self.read_usual_syn(bytes).is_some() => Ok(()),
+            _ => self.read_each(bytes),
         }
     }
 
     /// `None`, and nothing read: they are others.
     fn read_usual_syn(&mut self, bytes: &[u8]) -> Option<()> {
-        if bytes.len() != USUAL_SYN_LEN {
+        let [mss, sack_and_timestamps, val, ecr, scale] = words_of(bytes)?;
+        let usual = mss >> 16 == USUAL_MSS >> 16
+            && sack_and_timestamps == USUAL_SACK_AND_TIMESTAMPS
+            && scale >> 8 == USUAL_WINDOW_SCALE >> 8;
+        if !usual {
             return None;
         }
-        let words: [u32; 5] = std::array::from_fn(|i| u32_at(bytes, 4 * i));
-        let masked: [u32; 5] = std::array::from_fn(|i| words[i] & USUAL_SYN_MASK[i]);
-        if masked != USUAL_SYN {
-            return None;
-        }
-        (self.mss, self.sack_permitted) = (Some(words[0] as u16), true);
-        self.timestamps = Some(Timestamps { val: words[2], ecr: words[3] });
-        self.window_scale = Some(words[4] as u8);
+        (self.mss, self.sack_permitted) = (Some(mss as u16), true);
+        self.timestamps = Some(Timestamps { val, ecr });
+        self.window_scale = Some(scale as u8);
         Some(())
     }
 
@@ -318,13 +319,12 @@ impl Options {
     fn usual_syn(&self) -> Option<[u32; 5]> {
         let (mss, shift, timestamps) = (self.mss?, self.window_scale?, self.timestamps?);
         let alone = self.sack_permitted && self.sack.is_empty() && self.fast_open.is_none();
-        let [mss_option, sack_and_timestamps, .., scale_option] = USUAL_SYN;
         let words = [
-            mss_option | u32::from(mss),
-            sack_and_timestamps,
+            USUAL_MSS | u32::from(mss),
+            USUAL_SACK_AND_TIMESTAMPS,
             timestamps.val,
             timestamps.ecr,
-            scale_option | u32::from(shift),
+            USUAL_WINDOW_SCALE | u32::from(shift),
         ];
         (alone && self.layout == OptionLayout::Linux).then_some(words)
     }
@@ -406,6 +406,15 @@ impl Options {
             };
         }
     }
+}
+
+/// The words of exactly so many bytes as a usual SYN's options have.
+#[inline]
+fn words_of(bytes: &[u8]) -> Option<[u32; 5]> {
+    let bytes: &[u8; USUAL_SYN_LEN] = bytes.try_into().ok()?;
+    let (words, _) = bytes.as_chunks::<4>();
+    let &[a, b, c, d, e] = <&[[u8; 4]; 5]>::try_from(words).ok()?;
+    Some([a, b, c, d, e].map(u32::from_be_bytes))
 }
 
 /// A known option's data, of the one length it may have.
