@@ -91,9 +91,11 @@ impl Stacks {
         self.server.advance(self.now);
     }
 
-    /// Carries packets both ways until there are none.
+    /// Carries packets both ways until there are none, each less than a batch. An end to which nothing came has nothing
+    /// more to say, once both were asked.
     pub(crate) fn carry(&mut self) {
-        while self.reach_server() | self.reach_client() {}
+        self.reach_server();
+        while self.reach_client() && self.reach_server() {}
     }
 
     /// The client's application writes as much as there is room for.

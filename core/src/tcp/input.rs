@@ -67,7 +67,7 @@ impl Connection {
         let header = segment.header;
         let in_order = match header.options.timestamps {
             // Not before TS.Recent: PAWS lets it pass.
-            Some(timestamps) => ts.on && timestamps.val.wrapping_sub(ts.recent) as i32 >= 0,
+            Some(timestamps) => timestamps.val.wrapping_sub(ts.recent) as i32 >= 0,
             None => !ts.on,
         };
         let news = header.ack != snd.una || !segment.payload.is_empty();

@@ -229,6 +229,22 @@ fn a_window_that_closes_over_data_in_flight_is_no_failure_shld_17() {
     });
 }
 
+/// SHLD-17: the same where the peer says so with data of its own, in order, and before anything was sent again.
+#[test]
+fn data_that_comes_with_a_closed_window_keeps_what_is_in_flight_alive_shld_17() {
+    each(|t| {
+        t.reach(State::Established);
+        t.set_options(|o| o.user_timeout = Duration::from_millis(150));
+        t.write(3000);
+        assert_eq!(t.drain(), 3);
+        t.wait(100);
+        t.send("P. seq 51:52 ack 101 win 0");
+        t.drain();
+        t.wait(100);
+        assert_eq!(t.state(), State::Established);
+    });
+}
+
 /// MUST-34, SHLD-15, T-46: the right edge moves back behind what was sent.
 #[test]
 fn a_shrunk_window_lets_nothing_new_out_must_34() {
@@ -565,6 +581,20 @@ fn impossible_sack_blocks_are_ignored_2018_6() {
         t.send(". seq 1 ack 1001 <sack 1:1001>");
         t.recv_nothing();
         assert_eq!(t.stack.counters().tcp_dsack_recv, 1);
+    });
+}
+
+/// 2018-6: one ACK tells both, that data arrived in order and that there is a gap behind it.
+#[test]
+fn an_ack_that_advances_brings_its_sack_blocks_as_well_2018_6() {
+    each(|t| {
+        t.establish();
+        t.write(5000);
+        assert_eq!(t.drain(), 5);
+        t.send(". seq 1 ack 1001 <sack 2001:3001>");
+        t.recv_nothing();
+        let info = t.stack.info(t.now, t.sock).unwrap();
+        assert_eq!((info.unacked, info.sacked), (4000, 1000));
     });
 }
 
