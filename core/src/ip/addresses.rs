@@ -195,6 +195,17 @@ mod tests {
     }
 
     #[test]
+    fn what_was_let_through_is_not_once_the_address_is_gone_t_83() {
+        let mut ours = ours();
+        let (source, destination) = (Ipv4Addr::new(8, 8, 8, 8), Ipv4Addr::new(192, 0, 2, 1));
+        assert!(ours.fit_v4(source, destination));
+        assert!(ours.remove(destination.into()));
+        assert!(!ours.fit_v4(source, destination));
+        ours.add(destination.into(), 24);
+        assert!(ours.fit_v4(source, destination));
+    }
+
+    #[test]
     fn sources_that_nobody_can_have_are_dropped_and_their_neighbours_are_not_t_63() {
         #[rustfmt::skip]
         let table = [

@@ -241,6 +241,7 @@ fn data_that_comes_with_a_closed_window_keeps_what_is_in_flight_alive_shld_17() 
         t.send("P. seq 51:52 ack 101 win 0");
         t.drain();
         t.wait(100);
+        t.drain();
         assert_eq!(t.state(), State::Established);
     });
 }
