@@ -5,6 +5,7 @@ mod common;
 use common::{Pair, SERVER, SERVER_V6, Side, on_the_wire, pattern};
 use steadfast_core::config::PortRange;
 use steadfast_core::trace::State;
+use steadfast_core::wire::{ipv4, tcp};
 use steadfast_core::{Config, Duration, Error, Event, Profile};
 
 #[test]
@@ -214,4 +215,25 @@ fn send_in_trains(mut pair: Pair, server: &str, name: &str) {
     }
     assert!(packets > 270, "{name}: {packets}");
     assert!(got == data, "{name}: the bytes that arrived are others");
+}
+
+/// SA-EST-31: what the application reads between two segments of a train, the next one tells the peer.
+#[test]
+fn a_train_tells_of_a_window_that_opened_meanwhile_sa_est_31() {
+    let mut pair = Pair::new(Config::default());
+    let (client, server) = pair.connect();
+    pair.server.send(server, &pattern(60_000)).unwrap();
+    pair.run_for(Duration::from_millis(300));
+    pair.client.send(client, &pattern(10_000)).unwrap();
+    let window = |pair: &mut Pair| {
+        let mut frame = [0; 1500];
+        let transmit = pair.client.transmit(pair.now, &mut frame).unwrap();
+        let (header, payload) = tcp::Header::parse(&frame[ipv4::HEADER_LEN..transmit.len]).unwrap();
+        assert_eq!(payload.len(), 1448);
+        header.window
+    };
+    let (first, second) = (window(&mut pair), window(&mut pair));
+    assert_eq!(first, second);
+    assert_eq!(pair.client.recv(client, &mut [0; 65_536]), Ok(60_000));
+    assert!(window(&mut pair) > second);
 }
