@@ -91,6 +91,13 @@ impl Chunk {
             Bulk::Shared(bytes) => bytes,
         }
     }
+
+    /// `len` bytes from `from` on, counted as chunks are, where it has them all.
+    #[inline]
+    fn piece(&self, from: u64, len: usize) -> Option<&[u8]> {
+        let at = from.checked_sub(self.at)? as usize;
+        self.bytes().get(at..at + len)
+    }
 }
 
 /// A queue of bytes: appended at the end, read anywhere, released at the front. Empty, it is one word.
@@ -108,6 +115,8 @@ struct Queue {
     chunks: Vec<Chunk>,
     /// So many chunks, the first, have been released. They hold nothing.
     gone: usize,
+    /// The chunk that was sent from last: as what is sent goes on, that of the next read, nearly always.
+    sent: usize,
     small: [u8; INLINE],
 }
 
@@ -185,9 +194,10 @@ impl Rope {
     }
 
     /// Copies `dst.len()` bytes that begin at `offset` into `dst` and adds them to `sum`.
-    pub(crate) fn copy_out(&self, offset: usize, dst: &mut [u8], sum: &mut Sum) {
+    pub(crate) fn copy_out(&mut self, offset: usize, dst: &mut [u8], sum: &mut Sum) {
         debug_assert!(offset + dst.len() <= self.len());
-        let Some(queue) = &self.0 else { return };
+        let Some(queue) = &mut self.0 else { return };
+        queue.go_to(queue.start + offset as u64);
         queue.copy(offset, dst, |to, from| sum.copy_and_add(to, from));
     }
 
@@ -210,7 +220,15 @@ impl Rope {
 impl Queue {
     #[cold]
     fn new() -> Box<Queue> {
-        Box::new(Queue { start: 0, end: 0, inline: 0, chunks: Vec::new(), gone: 0, small: [0; INLINE] })
+        Box::new(Queue {
+            start: 0,
+            end: 0,
+            inline: 0,
+            chunks: Vec::new(),
+            gone: 0,
+            sent: 0,
+            small: [0; INLINE],
+        })
     }
 
     /// Drops it, and keeps what that takes out of the path of those that are kept.
@@ -283,11 +301,20 @@ impl Queue {
         }
     }
 
+    /// Makes the chunk that `from` is in the one that was sent from last.
+    #[inline]
+    fn go_to(&mut self, from: u64) {
+        let is_there = self.chunks.get(self.sent).is_some_and(|chunk| chunk.piece(from, 1).is_some());
+        if from >= self.inline && !is_there {
+            self.sent = self.chunks.len() - self.chunks_from(from).len();
+        }
+    }
+
     /// So many bytes, where they are all in one chunk: nearly always.
-    #[inline(never)]
+    #[inline]
     fn in_one_chunk(&self, from: u64, len: usize) -> Option<&[u8]> {
-        let chunk = self.chunks_from(from).first()?;
-        chunk.bytes().get(from.checked_sub(chunk.at)? as usize..)?.get(..len)
+        let guess = self.chunks.get(self.sent).and_then(|chunk| chunk.piece(from, len));
+        guess.or_else(|| self.chunks_from(from).first()?.piece(from, len))
     }
 
     /// As `copy`, from wherever the bytes are.

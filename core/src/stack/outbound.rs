@@ -92,7 +92,7 @@ impl Stack {
         self.outgoing = Outgoing::bare(header);
         let ip = IpFields { ttl: self.config.ip_default_ttl, dscp: 0, ecn: Ecn::NotEct };
         note_sent(&mut env!(self), &answer.tuple, &self.outgoing);
-        emit(&answer.tuple, &self.outgoing, &ip, &Rope::default(), self.interface.checksum_offload, frame)
+        emit(&answer.tuple, &self.outgoing, &ip, &mut Rope::default(), self.interface.checksum_offload, frame)
     }
 
     fn transmit_connection(&mut self, index: u32, frame: &mut [u8]) -> Option<Sent> {
@@ -114,7 +114,7 @@ impl Stack {
             // What there is more waits for its next turn behind the others.
             self.ready.push_back(FlowRef::Connection(index).into());
         }
-        let (tuple, queue, outgoing) = (&connection.tcb.tuple, &connection.send_queue, &self.outgoing);
+        let (tuple, queue, outgoing) = (&connection.tcb.tuple, &mut connection.send_queue, &self.outgoing);
         note_sent(&mut env!(self), tuple, outgoing);
         let sent = match &self.train_out {
             Some(train) => train.emit(outgoing.header.seq, outgoing.offset, queue, frame),
@@ -148,7 +148,7 @@ impl Stack {
         let ip = IpFields { ttl: opening.options.ttl, dscp: opening.options.dscp, ecn: Ecn::NotEct };
         note_sent(&mut env!(self), &opening.tuple, &self.outgoing);
         let offload = self.interface.checksum_offload;
-        Some(emit(&opening.tuple, &self.outgoing, &ip, &opening.send_queue, offload, frame))
+        Some(emit(&opening.tuple, &self.outgoing, &ip, &mut opening.send_queue, offload, frame))
     }
 }
 
@@ -167,7 +167,7 @@ fn emit(
     tuple: &FourTuple,
     outgoing: &Outgoing,
     ip: &IpFields,
-    queue: &Rope,
+    queue: &mut Rope,
     checksum_offload: bool,
     frame: &mut [u8],
 ) -> Sent {

@@ -58,7 +58,7 @@ impl Train {
 
     /// Writes the segment whose payload begins at `seq`, and at `offset` in the queue. `frame` is as long as that of the
     /// first one, or longer.
-    pub(super) fn emit(&self, seq: SeqNum, offset: usize, queue: &Rope, frame: &mut [u8]) -> Sent {
+    pub(super) fn emit(&self, seq: SeqNum, offset: usize, queue: &mut Rope, frame: &mut [u8]) -> Sent {
         let len = self.head_len + self.payload_len;
         // All of it, though what is past the headers is payload: a copy of fixed length is a few stores.
         if let Some(head) = frame.first_chunk_mut::<MAX_HEAD>() {
