@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use etherparse::{IpNumber, TcpHeader};
 
-use crate::scene::{Client, ECHO, Scene};
+use crate::scene::{Client, ECHO, Over, Scene};
 use crate::segments::Victim;
 use crate::wire::{OURS, icmp, ours, packet, segment, tcp_of};
 
@@ -37,6 +37,7 @@ fn forged_errors_neither_end_nor_slow_a_transfer_t30_t31() {
     let (asked, over) = (AtomicU32::new(0), AtomicBool::new(false));
     let router = IpAddr::from([203, 0, 113, 1]);
     thread::scope(|scope| {
+        let told = Over(&over);
         let transfer = scope.spawn(|| {
             while !over.load(Ordering::Relaxed) {
                 client.ask(100_000).unwrap();
@@ -50,7 +51,7 @@ fn forged_errors_neither_end_nor_slow_a_transfer_t30_t31() {
             let rest = if code == FRAGMENTATION_NEEDED { 68 } else { 0 };
             icmp(router, UNREACHABLE, code, rest, &quoted(from, seq))
         });
-        over.store(true, Ordering::Relaxed);
+        drop(told);
         transfer.join().unwrap();
     });
     let status = scene.status();

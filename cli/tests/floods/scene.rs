@@ -212,3 +212,12 @@ fn come_and_go(server: IpAddr, stop: &AtomicBool) -> Tally {
     }
     tally
 }
+
+/// Tells the threads beside a test that it is over, also where it fails: they would never end, and so would not it.
+pub(crate) struct Over<'a>(pub(crate) &'a AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}

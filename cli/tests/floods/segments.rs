@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use etherparse::TcpHeader;
 
-use crate::scene::{Client, Clients, ECHO, Scene};
+use crate::scene::{Client, Clients, ECHO, Over, Scene};
 use crate::wire::{Wire, anybody, either, ours, segment, tcp_of};
 
 const FLOOD: Duration = Duration::from_secs(3);
@@ -141,6 +141,7 @@ fn a_live_transfer_survives_what_is_forged_across_its_window_t07_t21_t22_t23() {
     let before = scene.status();
     let (asked, over) = (AtomicU32::new(0), AtomicBool::new(false));
     let sent = thread::scope(|scope| {
+        let told = Over(&over);
         let transfer = scope.spawn(|| {
             while !over.load(Ordering::Relaxed) {
                 client.ask(20_000).unwrap();
@@ -168,7 +169,7 @@ fn a_live_transfer_survives_what_is_forged_across_its_window_t07_t21_t22_t23() {
                 }),
             }
         });
-        over.store(true, Ordering::Relaxed);
+        drop(told);
         transfer.join().unwrap();
         sent
     });

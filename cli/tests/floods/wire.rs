@@ -51,6 +51,8 @@ impl Wire {
             socket(AddressFamily::Packet, packets, flags, SockProtocol::EthAll).unwrap()
         };
         let (out, tap) = (open(), open());
+        // What is under way bounds what is sent, not the buffer: while others use the device too, packets wait there.
+        setsockopt(&out, sockopt::SndBufForce, &(16 << 20)).unwrap();
         setsockopt(&tap, sockopt::RcvBufForce, &(16 << 20)).unwrap();
         // The device is the only one of the namespace that is up: any packet tells where it is.
         UdpSocket::bind("10.9.0.1:0").unwrap().send_to(&[0], ours(9)).unwrap();
