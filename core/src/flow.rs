@@ -72,7 +72,7 @@ impl FourTuple {
 const MAPPED: u128 = 0xffff << 32;
 
 #[inline]
-fn mapped(address: &IpAddr) -> Ipv6Addr {
+pub(crate) fn mapped(address: &IpAddr) -> Ipv6Addr {
     match address {
         IpAddr::V4(v4) => Ipv6Addr::from_bits(MAPPED | u128::from(v4.to_bits())),
         IpAddr::V6(v6) => *v6,
@@ -196,24 +196,8 @@ impl FlowTable {
         is_there: impl Fn(FlowRef) -> bool,
     ) -> Option<FlowRef> {
         let hash = self.hash(keys, tuple);
-        if self.len == 0 {
-            return None;
-        }
-        let mut at = self.home(hash);
-        loop {
-            let bucket = &self.buckets[at];
-            if let Some(way) = bucket.0.iter().position(|entry| entry.hash() == hash) {
-                // Another one in the bucket may have the same hash.
-                let mut flows = bucket.0[way..].iter().filter(|entry| entry.hash() == hash);
-                if let Some(found) = flows.find(|entry| is_there(entry.flow())) {
-                    return Some(found.flow());
-                }
-            }
-            if !bucket.is_full() {
-                return None;
-            }
-            at = self.after(at);
-        }
+        let (bucket, way) = self.position(hash, |entry| entry.hash() == hash && is_there(entry.flow()))?;
+        Some(self.buckets[bucket].0[way].flow())
     }
 
     /// Puts `flow` at `tuple`, where nothing lives.
@@ -230,7 +214,7 @@ impl FlowTable {
     pub(crate) fn replace(&mut self, keys: &Keys, tuple: &FourTuple, old: FlowRef, new: FlowRef) {
         let hash = self.hash(keys, tuple);
         let entry = Entry::new(hash, old);
-        let position = self.position(entry);
+        let position = self.position(hash, |there| there == entry);
         debug_assert!(position.is_some(), "{old:?} does not live at {tuple:?}");
         if let Some((bucket, way)) = position {
             self.buckets[bucket].0[way] = Entry::new(hash, new);
@@ -241,7 +225,7 @@ impl FlowTable {
     pub(crate) fn remove(&mut self, keys: &Keys, tuple: &FourTuple, flow: FlowRef) {
         let hash = self.hash(keys, tuple);
         let entry = Entry::new(hash, flow);
-        if let Some((bucket, way)) = self.position(entry) {
+        if let Some((bucket, way)) = self.position(hash, |there| there == entry) {
             self.len -= 1;
             self.vacate(bucket, way);
         }
@@ -270,16 +254,16 @@ impl FlowTable {
         (bucket + 1) & (self.buckets.len() - 1)
     }
 
-    /// The bucket and the place in it of this entry.
+    /// The bucket and the place in it of the entry of this hash that is wanted.
     #[inline]
-    fn position(&self, wanted: Entry) -> Option<(usize, usize)> {
+    fn position(&self, hash: u32, is_wanted: impl Fn(Entry) -> bool) -> Option<(usize, usize)> {
         if self.len == 0 {
             return None;
         }
-        let mut at = self.home(wanted.hash());
+        let mut at = self.home(hash);
         loop {
             let bucket = &self.buckets[at];
-            if let Some(way) = bucket.0.iter().position(|entry| *entry == wanted) {
+            if let Some(way) = bucket.0.iter().position(|entry| is_wanted(*entry)) {
                 return Some((at, way));
             }
             if !bucket.is_full() {

@@ -15,7 +15,7 @@ use crate::buffer::{Pool, Rope};
 use crate::config::Config;
 use crate::counters::{Counters, DropReason, ReplyReason};
 use crate::error::Error;
-use crate::flow::{FlowRef, FlowTable, FourTuple, PackedRef};
+use crate::flow::{FlowRef, FlowTable, FourTuple, PackedRef, mapped};
 use crate::ip::addresses::Addresses;
 use crate::ip::fragments::Fragments;
 use crate::ip::limit::RateLimiter;
@@ -724,11 +724,7 @@ impl Stack {
 /// What a listener's local end is found by: numbers, which compare faster than addresses. The unspecified address of a
 /// family stands for all of it.
 fn binding(address: IpAddr, port: u16) -> (u16, u128) {
-    let address = match address {
-        IpAddr::V4(v4) => v4.to_ipv6_mapped(),
-        IpAddr::V6(v6) => v6,
-    };
-    (port, address.to_bits())
+    (port, mapped(&address).to_bits())
 }
 
 /// Tells the wheel of the earliest deadline of a connection, if that comes before what it was told. A node that is too

@@ -240,9 +240,8 @@ impl Stack {
             return Err(DropReason::TcpHeader);
         }
         if !datagram.checksum_trusted {
-            let mut sum = datagram.ends.pseudo_header(bytes.len() as u32);
-            sum.add_bytes(bytes);
-            if sum.finish() != 0 {
+            let pseudo_header = datagram.ends.pseudo_header(bytes.len() as u32);
+            if !pseudo_header.verifies(bytes) {
                 self.counters.in_csum_errors += 1;
                 return Err(DropReason::TcpChecksum);
             }
@@ -271,12 +270,8 @@ impl Stack {
     /// The listener that is bound to just this; or the place among the bindings where it would be.
     pub(super) fn bound(&self, address: IpAddr, port: u16) -> Result<u32, usize> {
         let wanted = binding(address, port);
-        let place = self.bindings.partition_point(|(bound, _)| *bound < wanted);
-        self.bindings
-            .get(place)
-            .filter(|(bound, _)| *bound == wanted)
-            .map(|(_, listener)| *listener)
-            .ok_or(place)
+        let place = self.bindings.binary_search_by_key(&wanted, |(bound, _)| *bound)?;
+        Ok(self.bindings[place].1)
     }
 
     fn closed_segment(&mut self, segment: &Segment<'_>) {

@@ -9,7 +9,7 @@ use crate::tcp::segment::{Answer, Outgoing};
 use crate::tcp::tcb::Env;
 use crate::time::{Instant, Tick};
 use crate::trace::TraceKind;
-use crate::wire::tcp::{self, Header, Options};
+use crate::wire::tcp::{self, Header};
 use crate::wire::{Ecn, PROTOCOL_TCP, ipv4, ipv6};
 
 /// What of the IP header a connection decides.
@@ -85,13 +85,13 @@ impl Stack {
             ack: answer.ack,
             flags: answer.flags,
             window: answer.window,
-            options: Options { layout: self.config.tcp_option_layout, ..answer.options },
+            options: answer.options,
             ..Header::default()
         };
         self.train_out = None;
         self.outgoing = Outgoing::bare(header);
         let ip = IpFields { ttl: self.config.ip_default_ttl, dscp: 0, ecn: Ecn::NotEct };
-        note_sent(&mut env!(self), &answer.tuple, &self.outgoing);
+        finish(&mut env!(self), &answer.tuple, &mut self.outgoing);
         emit(&answer.tuple, &self.outgoing, &ip, &mut Rope::default(), self.interface.checksum_offload, frame)
     }
 
@@ -114,8 +114,9 @@ impl Stack {
             // What there is more waits for its next turn behind the others.
             self.ready.push_back(FlowRef::Connection(index).into());
         }
-        let (tuple, queue, outgoing) = (&connection.tcb.tuple, &mut connection.send_queue, &self.outgoing);
-        note_sent(&mut env!(self), tuple, outgoing);
+        let tuple = &connection.tcb.tuple;
+        finish(&mut env!(self), tuple, &mut self.outgoing);
+        let (queue, outgoing) = (&mut connection.send_queue, &self.outgoing);
         let sent = match &self.train_out {
             Some(train) => train.emit(outgoing.header.seq, outgoing.offset, queue, frame),
             None => {
@@ -146,14 +147,16 @@ impl Stack {
         let target = PackedRef::from(FlowRef::Opening(index)).0;
         opening.timer = self.wheel.insert(deadline, target);
         let ip = IpFields { ttl: opening.options.ttl, dscp: opening.options.dscp, ecn: Ecn::NotEct };
-        note_sent(&mut env!(self), &opening.tuple, &self.outgoing);
+        finish(&mut env!(self), &opening.tuple, &mut self.outgoing);
         let offload = self.interface.checksum_offload;
         Some(emit(&opening.tuple, &self.outgoing, &ip, &mut opening.send_queue, offload, frame))
     }
 }
 
+/// What every segment gets before it is written: the layout of its options, a place in the counters, and in the trace.
 #[inline]
-fn note_sent(env: &mut Env<'_>, tuple: &FourTuple, outgoing: &Outgoing) {
+fn finish(env: &mut Env<'_>, tuple: &FourTuple, outgoing: &mut Outgoing) {
+    outgoing.header.options.layout = env.config.tcp_option_layout;
     env.counters.out_segs += 1;
     env.counters.out_rsts += u64::from(outgoing.header.flags.rst());
     if env.trace.is_on() {

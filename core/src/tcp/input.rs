@@ -67,7 +67,7 @@ impl Connection {
         let header = segment.header;
         let in_order = match header.options.timestamps {
             // Not before TS.Recent: PAWS lets it pass.
-            Some(timestamps) => timestamps.val.wrapping_sub(ts.recent) as i32 >= 0,
+            Some(timestamps) => !ts.is_ahead_of(timestamps.val),
             None => !ts.on,
         };
         let news = header.ack != snd.una || !segment.payload.is_empty();
@@ -158,7 +158,7 @@ impl Connection {
         /// After so many seconds without a segment it is.
         const OLD: u32 = 24 * 24 * 3600;
         let age = || (env.now.as_secs() as u32).wrapping_sub(self.tcb.ts.recent_at);
-        (ts_val.wrapping_sub(self.tcb.ts.recent) as i32) < 0 && age() <= OLD
+        self.tcb.ts.is_ahead_of(ts_val) && age() <= OLD
     }
 
     /// Second check (RFC 5961 §3): a RST counts at RCV.NXT alone; elsewhere in the window it is challenged.

@@ -74,7 +74,6 @@ impl Connection {
             window_scale: wscale,
             sack_permitted: self.tcb.snd.sack,
             timestamps: self.timestamps(env),
-            layout: env.config.tcp_option_layout,
             ..Options::default()
         };
         let mut flags = Flags::SYN | Flags::ACK;
@@ -384,8 +383,7 @@ impl Connection {
     /// A segment without payload. It acknowledges: whatever ACK was due is done with.
     fn bare(&mut self, seq: SeqNum, mut flags: Flags, out: &mut Outgoing, env: &mut Env<'_>) {
         let window = self.announce_window(env);
-        let layout = env.config.tcp_option_layout;
-        let options = Options { timestamps: self.timestamps(env), layout, ..Options::default() };
+        let options = Options { timestamps: self.timestamps(env), ..Options::default() };
         self.tcb.ack.now = false;
         self.tcb.ack.bytes = 0;
         self.tcb.timers.delayed_ack = None;

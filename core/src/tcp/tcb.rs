@@ -197,6 +197,14 @@ pub(crate) struct TsState {
     pub(crate) offset: u32,
 }
 
+impl TsState {
+    /// Whether TS.Recent is later than a timestamp.
+    #[inline]
+    pub(crate) fn is_ahead_of(&self, ts_val: u32) -> bool {
+        (ts_val.wrapping_sub(self.recent) as i32) < 0
+    }
+}
+
 /// When to acknowledge, and how often to answer what is not acceptable.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct AckState {

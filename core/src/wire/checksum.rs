@@ -72,6 +72,13 @@ impl Sum {
     pub fn finish(self) -> u16 {
         !u16::from_be(fold(self.words))
     }
+
+    /// Whether `bytes`, at the end of the stream, hold the correct checksum of all of it.
+    #[inline]
+    pub fn verifies(mut self, bytes: &[u8]) -> bool {
+        self.add_bytes(bytes);
+        self.finish() == 0
+    }
 }
 
 /// The 16-bit ones'-complement sum with the same residue. Added to itself with its halves exchanged, a number has the

@@ -92,9 +92,7 @@ pub enum ErrorKind {
 /// The message in the payload of an IPv4 packet; `None` where it is too short or its checksum is wrong.
 pub fn parse_v4(payload: &[u8]) -> Option<Message<'_>> {
     let (head, rest) = payload.split_first_chunk::<HEADER_LEN>()?;
-    let mut sum = Sum::new();
-    sum.add_bytes(payload);
-    if sum.finish() != 0 {
+    if !Sum::new().verifies(payload) {
         return None;
     }
     let [kind, code, ..] = *head;
@@ -123,9 +121,7 @@ pub fn parse_v4(payload: &[u8]) -> Option<Message<'_>> {
 /// checksum is wrong.
 pub fn parse_v6(source: Ipv6Addr, destination: Ipv6Addr, payload: &[u8]) -> Option<Message<'_>> {
     let (head, rest) = payload.split_first_chunk::<HEADER_LEN>()?;
-    let mut sum = pseudo_header_v6(source, destination, payload.len())?;
-    sum.add_bytes(payload);
-    if sum.finish() != 0 {
+    if !pseudo_header_v6(source, destination, payload.len())?.verifies(payload) {
         return None;
     }
     let [kind, code, ..] = *head;

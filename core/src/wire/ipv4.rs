@@ -89,9 +89,7 @@ fn parse_with_options(packet: &[u8]) -> Result<(Header, &[u8]), Error> {
     let total = usize::from(u16_at(fixed, 2));
     let datagram = packet.get(..total).ok_or(Error::TotalLength)?;
     let (head, payload) = datagram.split_at_checked(header_len).ok_or(Error::TotalLength)?;
-    let mut sum = Sum::new();
-    sum.add_bytes(head);
-    if sum.finish() != 0 {
+    if !Sum::new().verifies(head) {
         return Err(Error::Checksum);
     }
     let mut header = read(fixed);

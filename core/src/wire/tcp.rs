@@ -278,9 +278,7 @@ impl fmt::Display for Line<'_> {
 #[inline]
 pub fn checksum_ok(source: IpAddr, destination: IpAddr, segment: &[u8]) -> bool {
     let Ok(len) = u32::try_from(segment.len()) else { return false };
-    let mut sum = pseudo_header(source, destination, PROTOCOL_TCP, len);
-    sum.add_bytes(segment);
-    sum.finish() == 0
+    pseudo_header(source, destination, PROTOCOL_TCP, len).verifies(segment)
 }
 
 /// Writes `checksum`, from [`Sum::finish`], into a segment (MUST-2).

@@ -92,11 +92,6 @@ fn u32_at(bytes: &[u8], at: usize) -> u32 {
     u32::from(u16_at(bytes, at)) << 16 | u32::from(u16_at(bytes, at + 2))
 }
 
-fn sums_up(bytes: &[u8], mut sum: Sum) -> bool {
-    sum.add_bytes(bytes);
-    sum.finish() == 0
-}
-
 fn parse_v4(bytes: &[u8]) -> Option<Live> {
     let header_len = usize::from(bytes[0] & 15) * 4;
     let header = bytes.get(..header_len).filter(|header| header.len() >= 20)?;
@@ -112,7 +107,7 @@ fn parse_v4(bytes: &[u8]) -> Option<Live> {
         tos: bytes[1],
         ttl: bytes[8],
         flow_label: 0,
-        checksum_ok: sums_up(header, Sum::new()),
+        checksum_ok: Sum::new().verifies(header),
         body: body(bytes[9], source, destination, &bytes[header_len..]),
     })
 }
@@ -164,7 +159,7 @@ fn tcp(bytes: &[u8], sum: Sum) -> Option<LiveTcp> {
         flags: u16_at(bytes, 12) & 0xfff,
         window: u16_at(bytes, 14),
         urgent: u16_at(bytes, 18),
-        checksum_ok: sums_up(bytes, sum),
+        checksum_ok: sum.verifies(bytes),
         options: options(&bytes[20..header_len]),
         payload: bytes[header_len..].to_vec(),
     })
@@ -232,7 +227,7 @@ fn icmp(bytes: &[u8], sum: Sum, v6: bool) -> Option<LiveIcmp> {
         kind: bytes[0],
         code: bytes[1],
         rest: u32_at(bytes, 4),
-        checksum_ok: sums_up(bytes, sum),
+        checksum_ok: sum.verifies(bytes),
         quoted: of_tcp,
     })
 }
