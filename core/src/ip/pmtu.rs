@@ -27,15 +27,29 @@ const MIN_MTU_V6: u32 = 1280;
 /// RFC 1191 §7.1, table 7-1.
 const PLATEAUS: [u16; 11] = [65_535, 32_000, 17_914, 8_166, 4_352, 2_002, 1_492, 1_006, 508, 296, 68];
 
-/// What the path MTU is when a router says that only `mtu` bytes fit through, where a connection took it for
-/// `current`; `None`: the message says nothing new, or nothing that can be (8201-1).
-pub(crate) fn lowered(config: &Config, destination: IpAddr, mtu: u32, current: u16) -> Option<u16> {
-    let mtu = match destination {
-        IpAddr::V4(_) => next_hop_v4(config, mtu, current),
+/// The least part of a path MTU by which a second report lowers it.
+const LEAST_STEP: u16 = 16;
+
+/// The path MTU after a router reports that only `mtu` bytes fit, where a connection took it for `current`. `None`: the
+/// report says nothing new, or nothing that can be (8201-1).
+///
+/// The first report below the interface's MTU counts to the byte. Those that follow lower by a sixteenth at least: each
+/// costs a segment, and a forger could send one for each byte.
+pub(crate) fn lowered(
+    config: &Config,
+    destination: IpAddr,
+    mtu: u32,
+    current: u16,
+    interface_mtu: u16,
+) -> Option<u16> {
+    let (mtu, floor) = match destination {
+        IpAddr::V4(_) => (next_hop_v4(config, mtu, current), config.min_pmtu),
         IpAddr::V6(_) if mtu < MIN_MTU_V6 => return None,
-        IpAddr::V6(_) => mtu,
+        IpAddr::V6(_) => (mtu, MIN_MTU_V6 as u16),
     };
-    u16::try_from(mtu).ok().filter(|mtu| *mtu < current)
+    let mtu = u16::try_from(mtu).ok().filter(|mtu| *mtu < current)?;
+    let again = current < interface_mtu;
+    Some(if again { mtu.min(current - current / LEAST_STEP).max(floor) } else { mtu })
 }
 
 impl PmtuCache {
@@ -109,7 +123,7 @@ mod tests {
             current: u16,
         ) -> Option<u16> {
             let believed = self.get(now, destination).map_or(current, |known| known.min(current));
-            let mtu = lowered(config, destination, mtu, believed)?;
+            let mtu = lowered(config, destination, mtu, believed, current)?;
             self.remember(now, config, destination, mtu);
             Some(mtu)
         }

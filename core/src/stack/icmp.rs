@@ -106,7 +106,8 @@ impl Stack {
                 if !(seq.ge(snd.una) && seq.lt(snd.nxt)) {
                     return self.dropped(tuple, DropReason::IcmpNotInFlight);
                 }
-                let Some(mtu) = pmtu::lowered(&self.config, destination, mtu, snd.pmtu) else {
+                let Some(mtu) = pmtu::lowered(&self.config, destination, mtu, snd.pmtu, self.interface.mtu)
+                else {
                     return self.dropped(tuple, DropReason::IcmpInvalid);
                 };
                 if self.with_connection(index, |connection, env| connection.packet_too_big(mtu, env)) {
@@ -118,7 +119,9 @@ impl Stack {
                 if seq != opening.iss {
                     return self.dropped(tuple, DropReason::IcmpNotInFlight);
                 }
-                if let Some(mtu) = pmtu::lowered(&self.config, destination, mtu, opening.pmtu) {
+                let interface_mtu = self.interface.mtu;
+                if let Some(mtu) = pmtu::lowered(&self.config, destination, mtu, opening.pmtu, interface_mtu)
+                {
                     self.pmtu.remember(self.now, &self.config, destination, mtu);
                     opening.pmtu = mtu;
                     opening.syn_pending = true;
@@ -138,7 +141,9 @@ impl Stack {
     pub(super) fn unreachable(&mut self, datagram: &Datagram<'_>, port: bool) {
         self.counters.count_drop(DropReason::UnknownProtocol);
         let kind = if port { ErrorKind::PortUnreachable } else { ErrorKind::ProtocolUnreachable };
-        if !matches!(datagram.protocol, PROTOCOL_ICMP | PROTOCOL_ICMPV6) {
+        // Nothing was sent that could be refused (RFC 8200 §4.7), or it was an ICMP message itself.
+        let none = !datagram.ends.is_ipv4() && datagram.protocol == ipv6::NO_NEXT_HEADER;
+        if !none && !matches!(datagram.protocol, PROTOCOL_ICMP | PROTOCOL_ICMPV6) {
             self.send_error(
                 datagram.destination(),
                 datagram.source(),
@@ -168,8 +173,7 @@ impl Stack {
         quote: &[u8],
         reason: ReplyReason,
     ) {
-        let most = if remote.is_ipv4() { QUOTE_V4 } else { QUOTE_V6 };
-        let quoted = &quote[..quote.len().min(most)];
+        let quoted = &quote[..quote.len().min(quote_len(remote.is_ipv4(), quote))];
         self.send_icmp(local, remote, &Message::Error { kind, quoted }, reason);
     }
 
@@ -232,6 +236,18 @@ impl Stack {
         packet.truncate(len);
         Some(packet)
     }
+}
+
+/// How much of a packet an error quotes. The error is no longer than the packet, so that nobody draws more than he
+/// sends; but it quotes the headers and eight bytes more in any case, by which the sender knows the flow (RFC 792).
+fn quote_len(ipv4: bool, packet: &[u8]) -> usize {
+    let (header_len, most, payload) = if ipv4 {
+        (ipv4::HEADER_LEN, QUOTE_V4, ipv4::parse_quoted(packet).map(|(_, payload)| payload))
+    } else {
+        (ipv6::HEADER_LEN, QUOTE_V6, ipv6::parse_quoted(packet).map(|(_, payload)| payload))
+    };
+    let headers = payload.map_or(header_len, |payload| packet.len() - payload.len());
+    packet.len().saturating_sub(header_len + icmp::HEADER_LEN).max(headers + 8).min(most)
 }
 
 /// The flow and the sequence number of the segment that an error quotes (5927-2): it must have been sent by the

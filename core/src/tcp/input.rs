@@ -282,7 +282,14 @@ impl Connection {
         if self.is_duplicate(segment) {
             self.note_duplicate(segment.seq(), segment.seq() + segment.payload.len() as u32);
         }
+        /// With so much payload a segment is no shorter than an ACK with all the blocks that have room.
+        const PAYS_FOR_BLOCKS: usize = 28;
         if segment.len() > 0 && !segment.flags().syn() {
+            // A forged segment draws no more than it brings (T-04). The peer's own duplicates are told by their ACK field.
+            let snd = &self.tcb.snd;
+            let known = segment.ack().ge(snd.una - snd.max_wnd) && segment.ack().le(snd.nxt);
+            let short = segment.payload.len() < PAYS_FOR_BLOCKS;
+            self.tcb.ack.plain |= short && !known && !self.tcb.ack.now;
             self.tcb.ack.now = true;
             let tuple = self.tcb.tuple;
             env.note_reply(&tuple, ReplyReason::UnacceptableAck);

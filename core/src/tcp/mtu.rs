@@ -46,13 +46,35 @@ impl Connection {
             self.tcb.snd.pmtu_claimed = mtu;
             return false;
         }
-        self.set_pmtu(mtu, env);
+        self.lower_pmtu(mtu, env);
         self.resend_all(env, Loss::PacketTooBig);
+        let trial = (self.tcb.snd.una + u32::from(self.payload_mss())).min(self.tcb.snd.nxt);
+        if let Some(recovery) = self.recovery.as_mut() {
+            recovery.trial = Some(trial);
+        }
         self.arm_retransmit(env);
         true
     }
 
-    pub(crate) fn set_pmtu(&mut self, mtu: u16, env: &mut Env<'_>) {
+    /// Believes a report, for as long as reports are believed (1191-2).
+    fn lower_pmtu(&mut self, mtu: u16, env: &mut Env<'_>) {
+        self.set_pmtu(mtu, env);
+        let snd = &mut self.tcb.snd;
+        snd.pmtu_confirmed = snd.pmtu_confirmed.min(mtu);
+        self.pmtu_until = Some(Deadline::after(env.now, env.config.mtu_expires));
+    }
+
+    /// The path may carry more again after a while: RFC 1191 §6.3 goes back to the interface's MTU, and a router tells
+    /// if that is still too much.
+    #[inline]
+    pub(crate) fn raise_expired_pmtu(&mut self, env: &mut Env<'_>) {
+        if self.pmtu_until.is_some_and(|until| until.tick().is_due(env.tick())) {
+            self.pmtu_until = None;
+            self.set_pmtu(env.interface_mtu, env);
+        }
+    }
+
+    fn set_pmtu(&mut self, mtu: u16, env: &mut Env<'_>) {
         self.tcb.snd.pmtu = mtu;
         self.tcb.snd.pmtu_claimed = 0;
         self.update_mss(env.config);
@@ -67,7 +89,7 @@ impl Connection {
         }
         if self.tcb.snd.pmtu_claimed != 0 {
             let mtu = self.tcb.snd.pmtu_claimed;
-            self.set_pmtu(mtu, env);
+            self.lower_pmtu(mtu, env);
             return;
         }
         let (config, headers) = (env.config, self.headers());

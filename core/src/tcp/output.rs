@@ -109,7 +109,7 @@ impl Connection {
         let recovery = self.recovery.as_mut()?;
         let lost_below = recovery.lost_below(una, mss, threshold);
         let limit = match recovery.phase {
-            CaState::Loss => recover.min(nxt),
+            CaState::Loss => recovery.trial.unwrap_or(recover).min(recover).min(nxt),
             CaState::Recovery if sack => lost_below.max((una + mss).min(nxt)),
             CaState::Recovery => (una + mss).min(nxt),
             CaState::Open | CaState::Disorder => return None,
@@ -154,6 +154,7 @@ impl Connection {
             return false;
         }
         self.restart_after_idle(env);
+        self.raise_expired_pmtu(env);
         let nxt = self.tcb.snd.nxt;
         let window_end = self.tcb.snd.una + self.tcb.snd.wnd;
         let window = if nxt.lt(window_end) { window_end.since(nxt) } else { 0 };
@@ -240,6 +241,7 @@ impl Connection {
         let cwnd = self.congestion.cwnd();
         match &self.recovery {
             None => cwnd.saturating_sub(nxt.since(una)),
+            Some(recovery) if recovery.trial.is_some() => 0,
             Some(recovery) => {
                 let lost_below = recovery.lost_below(una, mss, u32::from(env.config.tcp_reordering));
                 let pipe = recovery.pipe(una, nxt, recover, lost_below);
@@ -392,7 +394,9 @@ impl Connection {
             flags |= Flags::ECE;
         }
         *out = Outgoing::bare(Header { seq, ack: self.tcb.rcv.nxt, flags, window, options, ..self.header() });
-        self.tell_blocks(&mut out.header.options.sack, env);
+        if !std::mem::take(&mut self.tcb.ack.plain) {
+            self.tell_blocks(&mut out.header.options.sack, env);
+        }
     }
 
     fn header(&self) -> Header {
@@ -420,6 +424,7 @@ impl Connection {
             return false;
         }
         ack.challenges += 1;
+        ack.plain |= !ack.now;
         ack.now = true;
         env.counters.tcp_challenge_ack += 1;
         let tuple = self.tcb.tuple;
@@ -437,6 +442,7 @@ impl Connection {
             return false;
         }
         *last = Some(Deadline::at(now));
+        self.tcb.ack.plain |= !self.tcb.ack.now;
         self.tcb.ack.now = true;
         let tuple = self.tcb.tuple;
         env.note_reply(&tuple, ReplyReason::UnacceptableAck);

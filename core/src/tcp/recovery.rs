@@ -18,6 +18,9 @@ pub(crate) struct Recovery {
     pub(crate) forced: bool,
     /// The timer has been restarted by a partial ACK (6582-2).
     pub(crate) partial_seen: bool,
+    /// Where the one segment ends that tries a smaller path MTU: until it is acknowledged nothing else is sent, since
+    /// another router may still find the size too big (RFC 1191 §6.5).
+    pub(crate) trial: Option<SeqNum>,
     /// Bytes that duplicate ACKs without SACK say have left the network.
     inflation: u32,
     /// Selectively acknowledged ranges, ascending and apart.
@@ -32,6 +35,7 @@ impl Recovery {
             dupacks: 0,
             forced: false,
             partial_seen: false,
+            trial: None,
             inflation: 0,
             sacked: Vec::new(),
         }
@@ -73,6 +77,7 @@ impl Recovery {
         let done = self.sacked.partition_point(|(_, right)| right.le(una));
         self.sacked.drain(..done);
         self.high_rxt = self.high_rxt.max(una);
+        self.trial.take_if(|end| una.ge(*end));
         let reneged = self.sacked.first().is_some_and(|(left, _)| left.le(una));
         if reneged {
             self.sacked.clear();
@@ -83,7 +88,7 @@ impl Recovery {
     /// The recovery point is acknowledged. What was acknowledged selectively beyond it stays known.
     pub(crate) fn end(&mut self) {
         self.phase = CaState::Open;
-        (self.forced, self.partial_seen, self.inflation) = (false, false, 0);
+        (self.forced, self.partial_seen, self.trial, self.inflation) = (false, false, None, 0);
     }
 
     pub(crate) fn forget_sacked(&mut self) {

@@ -261,6 +261,7 @@ impl Connection {
         recovery.high_rxt = una;
         recovery.dupacks = 0;
         recovery.forced = true;
+        recovery.trial = None;
         recovery.start_inflation(0);
         self.tcb.snd.recover = self.tcb.snd.nxt;
         self.tcb.snd.larger_size = 0;

@@ -81,6 +81,8 @@ pub(crate) struct Connection {
     pub(crate) events: Event,
     /// Told by a router; reported when the connection fails (MUST-47).
     pub(crate) soft_error: Option<Error>,
+    /// Until when a report of a smaller path MTU is believed (1191-2).
+    pub(crate) pmtu_until: Option<Deadline>,
     /// It was made from a SYN cookie.
     pub(crate) from_cookie: bool,
     /// It is on the stack's list of connections with something to send.
@@ -210,6 +212,8 @@ impl TsState {
 pub(crate) struct AckState {
     /// An ACK is due at once.
     pub(crate) now: bool,
+    /// It carries no SACK blocks: they would make it longer than the segment that it answers (T-04).
+    pub(crate) plain: bool,
     /// Payload received since the last ACK.
     pub(crate) bytes: u32,
     /// Segments that are still acknowledged at once.
@@ -401,6 +405,7 @@ impl Connection {
             urgent_end: None,
             events: Event::default(),
             soft_error: None,
+            pmtu_until: None,
             from_cookie: false,
             queued: false,
             armed: Armed { node: TimerId::NONE, tick: now },

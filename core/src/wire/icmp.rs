@@ -2,7 +2,7 @@
 //! echo, and the errors that quote a packet.
 
 use super::checksum::{Sum, pseudo_header};
-use super::{PROTOCOL_ICMPV6, u16_at, u32_at};
+use super::{PROTOCOL_ICMPV6, ipv6, u16_at, u32_at};
 use std::net::{IpAddr, Ipv6Addr};
 
 /// Length of type, code, checksum and the four bytes after, which every message here has.
@@ -21,9 +21,6 @@ const V6_TIME_EXCEEDED: u8 = 3;
 const V6_PARAMETER_PROBLEM: u8 = 4;
 const V6_ECHO_REQUEST: u8 = 128;
 const V6_ECHO_REPLY: u8 = 129;
-
-/// Where the next header field lies in an IPv6 packet without extension headers.
-const V6_NEXT_HEADER_AT: u32 = 6;
 
 /// A message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -168,7 +165,7 @@ pub fn emit_v6(
     let (head, rest) = match *message {
         Message::EchoRequest { ident, sequence, data } => (echo_head(V6_ECHO_REQUEST, ident, sequence), data),
         Message::EchoReply { ident, sequence, data } => (echo_head(V6_ECHO_REPLY, ident, sequence), data),
-        Message::Error { kind, quoted } => (error_head_v6(kind)?, quoted),
+        Message::Error { kind, quoted } => (error_head_v6(kind, quoted)?, quoted),
         Message::Other => return None,
     };
     let len = rest.len().checked_add(HEADER_LEN)?;
@@ -205,7 +202,7 @@ fn error_head_v4(kind: ErrorKind) -> Option<[u8; HEADER_LEN]> {
     })
 }
 
-fn error_head_v6(kind: ErrorKind) -> Option<[u8; HEADER_LEN]> {
+fn error_head_v6(kind: ErrorKind, quoted: &[u8]) -> Option<[u8; HEADER_LEN]> {
     Some(match kind {
         ErrorKind::NetworkUnreachable => head(V6_UNREACHABLE, 0, 0),
         ErrorKind::AdminProhibited => head(V6_UNREACHABLE, 1, 0),
@@ -216,7 +213,8 @@ fn error_head_v6(kind: ErrorKind) -> Option<[u8; HEADER_LEN]> {
         ErrorKind::TimeExceeded => head(V6_TIME_EXCEEDED, 0, 0),
         ErrorKind::ReassemblyTimeExceeded => head(V6_TIME_EXCEEDED, 1, 0),
         ErrorKind::ParameterProblem => head(V6_PARAMETER_PROBLEM, 0, 0),
-        ErrorKind::ProtocolUnreachable => head(V6_PARAMETER_PROBLEM, 1, V6_NEXT_HEADER_AT),
+        // The pointer names the field that says so (RFC 4443 §3.4).
+        ErrorKind::ProtocolUnreachable => head(V6_PARAMETER_PROBLEM, 1, ipv6::protocol_at(quoted) as u32),
         ErrorKind::SourceQuench | ErrorKind::OtherUnreachable => return None,
     })
 }

@@ -14,7 +14,10 @@ pub const MAX_EXTENSION_BYTES: usize = 256;
 const HOP_BY_HOP: u8 = 0;
 const ROUTING: u8 = 43;
 const FRAGMENT: u8 = 44;
-const NO_NEXT_HEADER: u8 = 59;
+/// Nothing follows the header (RFC 8200 §4.7).
+pub(crate) const NO_NEXT_HEADER: u8 = 59;
+/// Where the fixed header names the next.
+const NEXT_HEADER_AT: usize = 6;
 const DESTINATION_OPTIONS: u8 = 60;
 
 const OPTION_PAD1: u8 = 0;
@@ -153,6 +156,25 @@ pub fn parse_quoted(bytes: &[u8]) -> Option<(Header, &[u8])> {
     }
     header.protocol = chain.next_header;
     Some((header, chain.rest))
+}
+
+/// Where the byte lies that names the protocol of the payload: in the fixed header, or in the last extension header.
+pub fn protocol_at(packet: &[u8]) -> usize {
+    let Ok((header, rest)) = split(packet) else { return NEXT_HEADER_AT };
+    let mut at = NEXT_HEADER_AT;
+    let mut chain = Chain::new(header.protocol, rest);
+    loop {
+        let start = packet.len() - chain.rest.len();
+        let taken = match chain.next_header {
+            HOP_BY_HOP | ROUTING | DESTINATION_OPTIONS => chain.take_extension().map(drop),
+            FRAGMENT => chain.take_fragment().map(drop),
+            _ => return at,
+        };
+        if taken.is_err() {
+            return at;
+        }
+        at = start;
+    }
 }
 
 /// The fixed header, `protocol` being its next header as it stands there, and what follows.
