@@ -476,7 +476,8 @@ impl Stack {
             Outcome::Reset(reason) => {
                 self.dropped(&tuple, DropReason::AckOfUnsent);
                 if let Some(segment) = segment {
-                    self.reply(Answer::rst_to(segment, reason));
+                    let socket = &self.connections[index].options;
+                    self.reply(Answer::rst_to(segment, reason).with_ip_of(socket));
                 }
             }
             Outcome::Established => self.established(index),
@@ -553,7 +554,8 @@ impl Stack {
             (connection.tcb.tuple, connection.tcb.state, connection.from_cookie);
         if closed.rst {
             let tcb = &connection.tcb;
-            let mut answer = Answer::ack(tuple, tcb.snd.nxt, tcb.rcv.nxt, 0, ReplyReason::RstAbort);
+            let mut answer = Answer::ack(tuple, tcb.snd.nxt, tcb.rcv.nxt, 0, ReplyReason::RstAbort)
+                .with_ip_of(&connection.options);
             answer.flags = Flags::RST | Flags::ACK;
             let timestamps = connection.timestamps(&env!(self));
             answer.options = Options { timestamps, ..Options::default() };

@@ -9,7 +9,7 @@ use crate::counters::DropReason;
 use crate::flow::{FlowRef, FourTuple};
 use crate::ip::fragments::{Key, Piece};
 use crate::tcp::closed;
-use crate::tcp::segment::Segment;
+use crate::tcp::segment::{Answer, Segment};
 use crate::tcp::syn_sent::SynSentOutcome;
 use crate::tcp::time_wait::{self, TimeWaitOutcome};
 use crate::time::Instant;
@@ -298,7 +298,8 @@ impl Stack {
             SynSentOutcome::Dropped(reason) => self.dropped(&segment.tuple, reason),
             SynSentOutcome::Reset(reason) => {
                 self.dropped(&segment.tuple, DropReason::AckOfUnsent);
-                self.reply(crate::tcp::segment::Answer::rst_to(segment, reason));
+                let socket = &self.openings[index].options;
+                self.reply(Answer::rst_to(segment, reason).with_ip_of(socket));
             }
             SynSentOutcome::Failed(error) => self.fail_opening(index, error),
             SynSentOutcome::Crossed => self.cross(index, segment),

@@ -90,7 +90,8 @@ impl Stack {
         };
         self.train_out = None;
         self.outgoing = Outgoing::bare(header);
-        let ip = IpFields { ttl: self.config.ip_default_ttl, dscp: 0, ecn: Ecn::NotEct };
+        let ttl = if answer.ttl > 0 { answer.ttl } else { self.config.ip_default_ttl };
+        let ip = IpFields { ttl, dscp: answer.dscp, ecn: Ecn::NotEct };
         finish(&mut env!(self), &answer.tuple, &mut self.outgoing);
         emit(&answer.tuple, &self.outgoing, &ip, &mut Rope::default(), self.interface.checksum_offload, frame)
     }

@@ -59,14 +59,14 @@ impl Stack {
         entry.timer = TimerId::NONE;
         let tuple = entry.tuple;
         if entry.retries >= retries {
-            let (seq, ack) = (entry.iss + 1, entry.irs + 1);
+            let (seq, ack, listener) = (entry.iss + 1, entry.irs + 1, entry.listener);
             self.counters.synack_retries_exhausted += 1;
             self.note(&tuple, TraceKind::Timer(TimerKind::Retransmit));
             self.forget_half_open(index);
             if self.config.synack_timeout_rst {
                 let mut answer = Answer::ack(tuple, seq, ack, 0, ReplyReason::RstSynAckTimeout);
                 answer.flags = Flags::RST | Flags::ACK;
-                self.reply(answer);
+                self.reply(answer.with_ip_of(&self.listeners[listener].options));
             }
             return;
         }

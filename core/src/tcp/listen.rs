@@ -211,7 +211,7 @@ impl HalfOpen {
         if flags.syn() {
             return match (flags.ack(), segment.seq() == self.irs) {
                 (true, _) if !ack_fits => {
-                    let rst = Answer::rst_to(segment, ReplyReason::RstUnacceptableAck);
+                    let rst = Answer::rst_to(segment, ReplyReason::RstUnacceptableAck).with_ip_of(options);
                     Answered(rst, DropReason::AckOfUnsent)
                 }
                 (true, _) => {
@@ -229,7 +229,7 @@ impl HalfOpen {
                 self.acknowledge(options, ReplyReason::HalfOpenAck, DropReason::OutOfWindow, env)
             }
             (true, true) if !ack_fits => {
-                let rst = Answer::rst_to(segment, ReplyReason::RstUnacceptableAck);
+                let rst = Answer::rst_to(segment, ReplyReason::RstUnacceptableAck).with_ip_of(options);
                 Answered(rst, DropReason::AckOfUnsent)
             }
             (true, true) => {
@@ -279,7 +279,7 @@ impl HalfOpen {
         let window = syn_window(options.rcvbuf).div_ceil(1 << shift);
         let mut answer = Answer::ack(self.tuple, self.iss + 1, self.rcv_nxt(), window, reply);
         answer.options.timestamps = self.timestamps(env);
-        HalfOpenOutcome::Answer(answer, reason)
+        HalfOpenOutcome::Answer(answer.with_ip_of(options), reason)
     }
 
     fn timestamps(&self, env: &Env<'_>) -> Option<Timestamps> {
@@ -373,6 +373,8 @@ impl SynAck<'_> {
                 timestamps,
                 ..Options::default()
             },
+            ttl: self.options.ttl,
+            dscp: self.options.dscp,
             reason,
         }
     }

@@ -9,6 +9,7 @@ use super::tcb::{Connection, Env};
 use crate::counters::ReplyReason;
 use crate::info::CaState;
 use crate::seq::SeqNum;
+use crate::socket::SocketOptions;
 use crate::time::{Deadline, Duration};
 use crate::trace::State;
 use crate::wire::Ecn;
@@ -365,11 +366,21 @@ impl Connection {
 
     fn next_ack(&mut self, out: &mut Outgoing, env: &mut Env<'_>) -> bool {
         if self.tcb.ack.now {
-            let seq = self.tcb.snd.nxt;
+            let seq = self.acceptable_seq();
             self.bare(seq, Flags::ACK, out, env);
             return true;
         }
         false
+    }
+
+    /// SND.NXT; or the right edge of a window that the peer took back, since it need not accept what lies beyond
+    /// (Linux does the same). A window that is short by its scale alone was not taken back.
+    fn acceptable_seq(&self) -> SeqNum {
+        let snd = &self.tcb.snd;
+        let edge = snd.una + snd.wnd;
+        let synchronized = self.tcb.state != State::SynReceived;
+        let taken_back = synchronized && edge.lt(snd.nxt) && snd.nxt.since(edge) >= 1 << snd.wscale;
+        if taken_back { edge } else { snd.nxt }
     }
 
     /// The ACK that is due when the connection becomes a TIME-WAIT entry: the stack sends it in its place.
@@ -379,7 +390,8 @@ impl Connection {
         self.bare(seq, Flags::ACK, &mut out, env);
         let Header { ack, flags, window, options, .. } = out.header;
         let reason = ReplyReason::UnacceptableAck;
-        Answer { tuple: self.tcb.tuple, seq, ack, flags, window, options, reason }
+        let SocketOptions { ttl, dscp, .. } = *self.options;
+        Answer { tuple: self.tcb.tuple, seq, ack, flags, window, options, ttl, dscp, reason }
     }
 
     /// A segment without payload. It acknowledges: whatever ACK was due is done with.

@@ -5,6 +5,7 @@ use bytes::Bytes;
 use crate::counters::ReplyReason;
 use crate::flow::FourTuple;
 use crate::seq::SeqNum;
+use crate::socket::SocketOptions;
 use crate::wire::Ecn;
 use crate::wire::tcp::{Flags, Header, Options, Timestamps};
 
@@ -56,6 +57,9 @@ pub(crate) struct Answer {
     pub(crate) flags: Flags,
     pub(crate) window: u16,
     pub(crate) options: Options,
+    /// Of the socket that it answers for (MUST-49, SHLD-22); 0: `ip_default_ttl`, where no socket is.
+    pub(crate) ttl: u8,
+    pub(crate) dscp: u8,
     pub(crate) reason: ReplyReason,
 }
 
@@ -68,7 +72,13 @@ impl Answer {
         window: u16,
         reason: ReplyReason,
     ) -> Answer {
-        Answer { tuple, seq, ack, flags: Flags::ACK, window, options: Options::default(), reason }
+        let options = Options::default();
+        Answer { tuple, seq, ack, flags: Flags::ACK, window, options, ttl: 0, dscp: 0, reason }
+    }
+
+    /// The same, for this socket.
+    pub(crate) fn with_ip_of(self, socket: &SocketOptions) -> Answer {
+        Answer { ttl: socket.ttl, dscp: socket.dscp, ..self }
     }
 
     /// The RST that answers a segment (RFC 9293 §3.5.2): `<SEQ=SEG.ACK>` to an ACK, else
@@ -83,7 +93,7 @@ impl Answer {
         let val = |ts: Timestamps| if segment.flags().ack() { ts.ecr } else { 0 };
         let timestamps = segment.options().timestamps.map(|ts| Timestamps { val: val(ts), ecr: ts.val });
         let options = Options { timestamps, ..Options::default() };
-        Answer { tuple: segment.tuple, seq, ack, flags, window: 0, options, reason }
+        Answer { tuple: segment.tuple, seq, ack, flags, window: 0, options, ttl: 0, dscp: 0, reason }
     }
 }
 

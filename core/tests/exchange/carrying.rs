@@ -6,9 +6,9 @@ use steadfast_core::trace::State;
 use steadfast_core::wire::Ecn;
 use steadfast_core::wire::icmp::ErrorKind;
 use steadfast_core::wire::tcp::Flags;
-use steadfast_core::{Config, Duration, Error, Event, ListenOptions};
+use steadfast_core::{Config, ConnectOptions, Duration, Error, Event, ListenOptions, Shutdown};
 
-use crate::harness::{Test, each, each_with};
+use crate::harness::{PEER, PORT, Test, each, each_with};
 
 /// Retransmissions keep their size.
 fn no_probing(config: &mut Config) {
@@ -792,6 +792,55 @@ fn the_ip_fields_are_the_applications_must_49() {
         t.write(1);
         let got = t.recv("P. seq 1:2 ack 1");
         assert_eq!((got.ttl, got.dscp), (7, 46));
+    });
+}
+
+/// MUST-49: what the stack sends for a socket without its control block has the socket's TTL and DSCP too: SYN-ACKs, the
+/// ACK of a half-open connection, the last ACK, resets. A peer that holds the TTL against 255 (RFC 5082) sees no other.
+#[test]
+fn what_is_sent_for_a_socket_has_its_ttl_and_dscp_must_49() {
+    each(|t| {
+        let mut socket = steadfast_core::SocketOptions::new(t.stack.config());
+        (socket.ttl, socket.dscp) = (255, 46);
+        t.listen_with(ListenOptions { socket: Some(socket), ..ListenOptions::default() });
+        let ip = |got: crate::harness::Got| (got.ttl, got.dscp);
+        t.send("S seq 0 <sackOK, wscale 0>");
+        assert_eq!(ip(t.recv_any().expect("a SYN-ACK")), (255, 46));
+        t.send("S seq 0 <sackOK, wscale 0>");
+        assert_eq!(ip(t.recv_any().expect("the SYN-ACK again")), (255, 46));
+        t.wait(1000);
+        assert_eq!(ip(t.recv_any().expect("the SYN-ACK of the timer")), (255, 46));
+        t.wait(500);
+        t.send(". seq 500000 ack 1");
+        assert_eq!(ip(t.recv_any().expect("an ACK of the half-open connection")), (255, 46));
+        t.send(". seq 1 ack 7");
+        assert_eq!(ip(t.recv_any().expect("a RST to an ACK of nothing")), (255, 46));
+        t.send(". seq 1 ack 1");
+        t.accept();
+        t.shutdown(Shutdown::Write);
+        t.recv("F. seq 1 ack 1");
+        t.send("F. seq 1 ack 2");
+        assert_eq!(ip(t.recv_any().expect("the last ACK")), (255, 46));
+        t.close();
+
+        t.peer(PEER + 1);
+        t.establish();
+        t.abort();
+        assert_eq!(ip(t.recv_any().expect("a RST")), (255, 46));
+
+        let mut socket = steadfast_core::SocketOptions::new(t.stack.config());
+        (socket.ttl, socket.dscp) = (255, 46);
+        t.peer(PEER + 2);
+        t.port = PORT + 1;
+        t.connect_with(ConnectOptions {
+            socket: Some(socket),
+            local_port: Some(PORT + 1),
+            ..Default::default()
+        });
+        t.send(". seq 9 ack 7");
+        assert_eq!(ip(t.recv_any().expect("a RST to an ACK of no SYN")), (255, 46));
+        t.abort();
+        t.port = PORT;
     });
 }
 

@@ -456,6 +456,45 @@ fn an_unknown_protocol_is_unreachable() {
     });
 }
 
+/// RFC 8200 §4.7: nothing follows such a header, so that there is nothing to refuse.
+#[test]
+fn no_next_header_is_ignored() {
+    each(|t| {
+        if !t.v6 {
+            return;
+        }
+        let packet = ip(t.theirs(), t.ours(), 59, b"leftover", Ecn::NotEct);
+        receive(t, &packet);
+        assert!(t.icmp.is_empty());
+        t.dropped(&[DropReason::UnknownProtocol]);
+    });
+}
+
+/// RFC 4443 §3.4: the pointer names the field that has the unknown protocol, behind extension headers too.
+#[test]
+fn a_parameter_problem_points_at_the_next_header_field() {
+    each(|t| {
+        if !t.v6 {
+            return;
+        }
+        const DESTINATION_OPTIONS: u8 = 60;
+        let padding = |next: u8| [next, 0, 1, 4, 0, 0, 0, 0];
+        for (extensions, pointer) in [(0, 6), (1, 40), (2, 48)] {
+            let mut payload = Vec::new();
+            for nth in 0..extensions {
+                payload.extend(padding(if nth + 1 < extensions { DESTINATION_OPTIONS } else { 200 }));
+            }
+            payload.extend([7; 40]);
+            let first = if extensions > 0 { DESTINATION_OPTIONS } else { 200 };
+            let packet = ip(t.theirs(), t.ours(), first, &payload, Ecn::NotEct);
+            receive(t, &packet);
+            let (_, body) = t.icmp.pop_front().expect("an error");
+            let told = u32::from_be_bytes(*body[4..].first_chunk().unwrap());
+            assert_eq!((body[0], body[1], told), (4, 1, pointer));
+        }
+    });
+}
+
 /// 5927-2: an error that quotes somebody else's segment, or nothing, is dropped.
 #[test]
 fn an_error_about_another_connection_is_dropped_5927_2() {

@@ -2,7 +2,7 @@
 
 use steadfast_core::trace::State;
 
-use crate::harness::{Test, each, each_with};
+use crate::harness::{FULL, Test, each, each_with};
 
 /// MUST-1, REC-1: a window field above 32767 is no negative number, and a scaled window is no 16-bit one.
 #[test]
@@ -150,4 +150,25 @@ fn the_scale_is_chosen_for_what_the_window_may_grow_to_7323_3() {
             t.recv("S. seq 0 ack 1 <mss 1460, sackOK, wscale 2>");
         },
     );
+}
+
+/// MUST-34: the peer took back a part of its window while data was out. An ACK of ours has the number of its right edge,
+/// since the peer need not accept one beyond it.
+#[test]
+fn an_ack_stays_inside_a_window_that_was_taken_back_must_34() {
+    each(|t| {
+        t.establish();
+        t.write(5 * FULL);
+        assert_eq!(t.drain(), 5);
+        t.send(". seq 1 ack 1001 win 2000");
+        t.recv_nothing();
+        t.send("P. seq 1:101 ack 1001 win 2000");
+        t.recv(". seq 3001 ack 101");
+        // To the byte: an edge at SND.NXT was not taken back.
+        t.send("P. seq 101:201 ack 1001 win 4000");
+        t.recv(". seq 5001 ack 201");
+        t.send("P. seq 201:301 ack 1001 win 3999");
+        t.recv(". seq 5000 ack 301");
+        t.send(". seq 301 ack 5001");
+    });
 }
