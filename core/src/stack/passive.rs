@@ -279,7 +279,7 @@ impl Stack {
     }
 
     pub(super) fn arm_half_open(&mut self, index: u32) {
-        let retries = self.synack_retries();
+        let retries = self.half_open[index].retries_allowed(self.synack_retries());
         let entry = &mut self.half_open[index];
         self.wheel.remove(entry.timer);
         let target = PackedRef::from(FlowRef::HalfOpen(index)).0;

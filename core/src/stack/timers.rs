@@ -54,7 +54,7 @@ impl Stack {
 
     /// The SYN-ACK was not answered (SA-SYN_RCVD-18, -19).
     fn half_open_timer(&mut self, index: u32) {
-        let retries = self.synack_retries();
+        let retries = self.half_open[index].retries_allowed(self.synack_retries());
         let entry = &mut self.half_open[index];
         entry.timer = TimerId::NONE;
         let tuple = entry.tuple;
