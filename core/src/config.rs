@@ -25,6 +25,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use self::kinds::Kind;
+#[cfg(test)]
 pub(crate) use self::kinds::prefix_covers;
 pub use self::kinds::{CongestionControl, PortRange, Refusal, Refusals, RefuseWith};
 use crate::wire::tcp::OptionLayout;
@@ -380,6 +381,8 @@ settings! {
     "net.ipv4.tcp_min_snd_mss" tcp_min_snd_mss: u16 as kinds::Size(48, 1460), [216, 48, 48, 48], "T-16; FreeBSD minmss";
     /// Stateless answers (RST, cookies, challenge ACKs of TIME-WAIT) that wait for the device.
     "steadfast.reply_queue" reply_queue: u32 as kinds::Number(1, 1 << 20), [1024, 1024, 1024, 1024], "invariant 1";
+    /// Bytes of memory that they take while they wait: an ICMP answer is as long as the packet that it answers.
+    "steadfast.reply_queue_bytes" reply_queue_bytes: u32 as kinds::Bytes(4096, 1 << 30), [1 << 20, 1 << 20, 1 << 20, 1 << 20], "invariant 1";
 
     // Carrying.
 

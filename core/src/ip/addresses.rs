@@ -1,20 +1,48 @@
 //! Which addresses are ours, and which ones nobody can have (P0, MUST-44, MUST-46, MUST-57, MUST-63; T-40, T-63).
 
-use std::cmp::Reverse;
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use crate::config::prefix_covers;
 use crate::counters::DropReason;
+use crate::flow::mapped;
 
-/// The addresses of our interface, each with the length of its prefix.
+/// The addresses of our interface, each with the length of its prefix. However many they are, a packet and a connect
+/// cost a search or two.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Addresses {
-    all: Vec<(IpAddr, u8)>,
-    /// The directed broadcast addresses of our networks: every packet is held against them.
-    broadcasts: Vec<Ipv4Addr>,
+    /// In the order in which they were added.
+    all: Vec<Ours>,
+    /// The numbers of all, ascending; those of IPv4 as IPv4-mapped.
+    ours: Vec<u128>,
+    /// The directed broadcast addresses of our networks, ascending, one for each address: every packet is held
+    /// against them.
+    broadcasts: Vec<u32>,
+    /// By network and the order in which they were added: each in its own network, and in that of its scope.
+    networks: BTreeMap<(Network, u64), IpAddr>,
+    /// How many of each scope there are of each length of prefix.
+    lengths: BTreeMap<(Scope, u8), usize>,
+    added: u64,
     /// The ends of the last packet that [`fit_v4`](Addresses::fit_v4) let through: those of the next one, mostly.
     fitting: Option<(Ipv4Addr, Ipv4Addr)>,
 }
+
+#[derive(Clone, Copy, Debug)]
+struct Ours {
+    address: IpAddr,
+    len: u8,
+    order: u64,
+}
+
+/// Addresses that can reach each other and be answered: a loopback address does not leave the host, an IPv6 link-local
+/// one does not leave the link (RFC 4291 §2.5.6).
+type Scope = (bool, bool, bool);
+
+/// A scope, the length of a prefix, and the prefix itself, with zeros behind it.
+type Network = (Scope, u8, u128);
+
+/// In place of the length of a prefix: whatever is of the scope.
+const ANY: u8 = u8::MAX;
 
 impl Addresses {
     pub(crate) fn new(addresses: impl IntoIterator<Item = (IpAddr, u8)>) -> Addresses {
@@ -57,17 +85,16 @@ impl Addresses {
     fn are_plain(&self, source: Ipv4Addr, destination: Ipv4Addr) -> bool {
         // Unicast by their first octet: below 224, not 0 and not 127.
         let plain = |address: Ipv4Addr| !matches!(address.to_bits() >> 24, 0 | 127 | 224..);
-        let broadcast = |address| self.broadcasts.contains(&address);
         plain(source)
             && plain(destination)
-            && self.all.iter().any(|(ours, _)| matches!(ours, IpAddr::V4(ours) if *ours == destination))
-            && !broadcast(source)
-            && !broadcast(destination)
+            && self.is_local(destination.into())
+            && !self.is_broadcast(source)
+            && !self.is_broadcast(destination)
     }
 
     /// Whether it is one of ours. Of 127.0.0.0/8, only what was added is.
     pub(crate) fn is_local(&self, address: IpAddr) -> bool {
-        self.all.iter().any(|(ours, _)| *ours == address)
+        self.ours.binary_search(&number(address)).is_ok()
     }
 
     /// Whether a single host can have this address (MUST-46, MUST-63).
@@ -87,48 +114,120 @@ impl Addresses {
         if self.is_local(destination) {
             return Some(destination); // RFC 6724 §5, rule 1
         }
-        let fit = || self.all.iter().filter(|(ours, _)| same_scope(*ours, destination));
-        let on_link = fit().filter(|(ours, len)| prefix_covers(*ours, *len, destination));
-        let nearest = on_link.min_by_key(|(_, len)| Reverse(*len));
-        nearest.or_else(|| fit().next()).map(|(ours, _)| *ours)
+        let scope = scope(destination);
+        let lengths = self.lengths.range((scope, 0)..=(scope, 128)).rev().map(|((_, len), _)| *len);
+        lengths.chain([ANY]).find_map(|len| {
+            let network = network(destination, len);
+            let (_, first) = self.networks.range((network, 0)..=(network, u64::MAX)).next()?;
+            Some(*first)
+        })
     }
 
     /// Adds an address, or changes the prefix of one that is there.
     pub(crate) fn add(&mut self, address: IpAddr, prefix_len: u8) {
-        let prefix_len = prefix_len.min(if address.is_ipv4() { 32 } else { 128 });
-        match self.all.iter_mut().find(|(ours, _)| *ours == address) {
-            Some(entry) => entry.1 = prefix_len,
-            None => self.all.push((address, prefix_len)),
+        let len = prefix_len.min(if address.is_ipv4() { 32 } else { 128 });
+        let ours = Ours { address, len, order: self.added };
+        match self.all.iter().position(|ours| ours.address == address) {
+            Some(at) => {
+                let before = self.all[at];
+                self.unindex(&before);
+                self.all[at] = Ours { order: before.order, ..ours };
+                self.index(&Ours { order: before.order, ..ours });
+            }
+            None => {
+                self.added += 1;
+                self.all.push(ours);
+                self.index(&ours);
+            }
         }
-        self.find_broadcasts();
     }
 
     /// Whether it was there.
     pub(crate) fn remove(&mut self, address: IpAddr) -> bool {
-        let before = self.all.len();
-        self.all.retain(|(ours, _)| *ours != address);
-        self.find_broadcasts();
-        self.all.len() < before
+        let Some(at) = self.all.iter().position(|ours| ours.address == address) else { return false };
+        let ours = self.all.remove(at);
+        self.unindex(&ours);
+        true
     }
 
     /// In the order in which they were added.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (IpAddr, u8)> + '_ {
-        self.all.iter().copied()
+        self.all.iter().map(|ours| (ours.address, ours.len))
     }
 
     fn is_directed_broadcast(&self, address: IpAddr) -> bool {
-        matches!(address, IpAddr::V4(v4) if self.broadcasts.contains(&v4))
+        matches!(address, IpAddr::V4(v4) if self.is_broadcast(v4))
     }
 
-    fn find_broadcasts(&mut self) {
-        let broadcast = |(ours, len): &(IpAddr, u8)| match ours {
-            // /31 and /32 have no broadcast address (RFC 3021).
-            IpAddr::V4(v4) if *len <= 30 => Some(Ipv4Addr::from_bits(v4.to_bits() | u32::MAX >> len)),
-            _ => None,
-        };
-        self.broadcasts = self.all.iter().filter_map(broadcast).collect();
+    fn is_broadcast(&self, address: Ipv4Addr) -> bool {
+        self.broadcasts.binary_search(&address.to_bits()).is_ok()
+    }
+
+    fn index(&mut self, ours: &Ours) {
+        insert(&mut self.ours, number(ours.address));
+        ours.broadcast().into_iter().for_each(|broadcast| insert(&mut self.broadcasts, broadcast));
+        for len in [ANY, ours.len] {
+            self.networks.insert((network(ours.address, len), ours.order), ours.address);
+        }
+        *self.lengths.entry((scope(ours.address), ours.len)).or_default() += 1;
         self.fitting = None;
     }
+
+    fn unindex(&mut self, ours: &Ours) {
+        remove(&mut self.ours, &number(ours.address));
+        ours.broadcast().into_iter().for_each(|broadcast| remove(&mut self.broadcasts, &broadcast));
+        for len in [ANY, ours.len] {
+            self.networks.remove(&(network(ours.address, len), ours.order));
+        }
+        if let Entry::Occupied(mut count) = self.lengths.entry((scope(ours.address), ours.len)) {
+            *count.get_mut() -= 1;
+            if *count.get() == 0 {
+                count.remove();
+            }
+        }
+        self.fitting = None;
+    }
+}
+
+impl Ours {
+    /// /31 and /32 have no broadcast address (RFC 3021).
+    fn broadcast(&self) -> Option<u32> {
+        match self.address {
+            IpAddr::V4(v4) if self.len <= 30 => Some(v4.to_bits() | u32::MAX >> self.len),
+            _ => None,
+        }
+    }
+}
+
+fn number(address: IpAddr) -> u128 {
+    mapped(&address).to_bits()
+}
+
+fn insert<T: Ord>(sorted: &mut Vec<T>, element: T) {
+    let at = sorted.partition_point(|there| *there < element);
+    sorted.insert(at, element);
+}
+
+fn remove<T: Ord>(sorted: &mut Vec<T>, element: &T) {
+    if let Ok(at) = sorted.binary_search(element) {
+        sorted.remove(at);
+    }
+}
+
+/// The network of so many bits that an address of its scope is in.
+fn network(address: IpAddr, len: u8) -> Network {
+    let bits = match address {
+        IpAddr::V4(v4) => u128::from(v4.to_bits()) << 96,
+        IpAddr::V6(v6) => v6.to_bits(),
+    };
+    let shift = 128u32.checked_sub(u32::from(len));
+    let mask = shift.and_then(|shift| u128::MAX.checked_shl(shift)).unwrap_or(0);
+    (scope(address), len, bits & mask)
+}
+
+fn scope(address: IpAddr) -> Scope {
+    let is_link_local = matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local());
+    (address.is_ipv4(), address.is_loopback(), is_link_local)
 }
 
 /// Multicast, or the broadcast that every network knows.
@@ -141,18 +240,11 @@ fn embeds_v4(address: Ipv6Addr) -> bool {
     matches!(address.segments(), [0, 0, 0, 0, 0, 0 | 0xffff, _, _])
 }
 
-/// Whether a packet from `ours` can reach `destination` and be answered: a loopback address does not leave the
-/// host, an IPv6 link-local one does not leave the link (RFC 4291 §2.5.6).
-fn same_scope(ours: IpAddr, destination: IpAddr) -> bool {
-    let is_link_local = |address| matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local());
-    ours.is_ipv4() == destination.is_ipv4()
-        && ours.is_loopback() == destination.is_loopback()
-        && is_link_local(ours) == is_link_local(destination)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::prefix_covers;
+    use proptest::prelude::*;
 
     fn ip(text: &str) -> IpAddr {
         text.parse().unwrap()
@@ -314,6 +406,50 @@ mod tests {
         assert_eq!(only("127.0.0.1").source_for(ip("8.8.8.8")), None);
         assert_eq!(only("10.0.0.1").source_for(ip("2001:db8::9")), None);
         assert_eq!(Addresses::default().source_for(ip("8.8.8.8")), None);
+    }
+
+    proptest! {
+        /// Against a search through all of them as oracle.
+        #[test]
+        fn the_indexes_say_what_a_search_through_all_would(
+            steps in proptest::collection::vec((any::<bool>(), 0usize..8, 0u8..40), 0..40),
+        ) {
+            let known = ["10.0.0.1", "10.0.0.2", "10.128.0.1", "192.0.2.1", "127.0.0.1", "fe80::1", "2001:db8::1"];
+            let known = known.map(ip).into_iter().chain([ip("2001:db8:7::1")]).collect::<Vec<_>>();
+            let others = ["10.0.0.9", "10.127.255.255", "192.0.2.255", "127.0.0.9", "fe80::9", "2001:db8:7::9"];
+            let (mut all, mut oracle) = (Addresses::default(), Vec::<(IpAddr, u8)>::new());
+            for (add, which, len) in steps {
+                let address = known[which];
+                if add {
+                    all.add(address, len);
+                    let len = len.min(if address.is_ipv4() { 32 } else { 128 });
+                    match oracle.iter_mut().find(|(there, _)| *there == address) {
+                        Some(there) => there.1 = len,
+                        None => oracle.push((address, len)),
+                    }
+                } else {
+                    let there = oracle.iter().position(|(there, _)| *there == address);
+                    prop_assert_eq!(all.remove(address), there.map(|at| oracle.remove(at)).is_some());
+                }
+                prop_assert_eq!(all.iter().collect::<Vec<_>>(), oracle.clone());
+                for address in known.iter().copied().chain(others.map(ip)) {
+                    let is_ours = oracle.iter().any(|(there, _)| *there == address);
+                    prop_assert_eq!(all.is_local(address), is_ours);
+                    let in_scope = || oracle.iter().filter(|(there, _)| scope(*there) == scope(address));
+                    let on_link = in_scope().filter(|(there, len)| prefix_covers(*there, *len, address));
+                    let nearest = on_link.min_by_key(|(_, len)| std::cmp::Reverse(*len));
+                    let source = nearest.or_else(|| in_scope().next()).map(|(there, _)| *there);
+                    prop_assert_eq!(all.source_for(address), if is_ours { Some(address) } else { source });
+                    let ends = |(there, len): &(IpAddr, u8)| match (there, address) {
+                        (IpAddr::V4(there), IpAddr::V4(address)) if *len <= 30 => {
+                            there.to_bits() | u32::MAX >> len == address.to_bits()
+                        }
+                        _ => false,
+                    };
+                    prop_assert_eq!(all.is_directed_broadcast(address), oracle.iter().any(ends));
+                }
+            }
+        }
     }
 
     #[test]
