@@ -8,3 +8,4 @@ pub(crate) mod addresses;
 pub(crate) mod fragments;
 pub(crate) mod limit;
 pub(crate) mod pmtu;
+pub(crate) mod recent;

@@ -84,13 +84,17 @@ impl PmtuCache {
         self.entries.len()
     }
 
-    /// Removes what has expired, and what is next to, until there is room for one more of `limit`.
+    /// Removes some of what has expired, and of what is next to, so that there is room for one more of `limit`: more
+    /// goes than comes, and the call stays short.
     fn evict(&mut self, now: Instant, limit: usize) {
-        while let Some(&(expires, destination)) = self.by_expiry.first() {
-            if now < expires && self.entries.len() < limit {
-                return;
+        const MOST: usize = 16;
+        for _ in 0..MOST {
+            match self.by_expiry.first() {
+                Some(&(expires, destination)) if expires <= now || self.entries.len() >= limit => {
+                    self.forget(destination);
+                }
+                _ => return,
             }
-            self.forget(destination);
         }
     }
 }

@@ -1,38 +1,25 @@
 //! Fast Open (RFC 7413): the cookies that servers gave us.
 
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 
+use crate::ip::recent::Recent;
 use crate::wire::tcp::Cookie;
 
 /// Cookies by server address, at most `tcp_fastopen_cache` of them; the one used least recently gives way.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct CookieCache {
-    entries: BTreeMap<IpAddr, (u64, Cookie)>,
-    used: u64,
-}
+pub(crate) struct CookieCache(Recent<Cookie>);
 
 impl CookieCache {
     pub(crate) fn cookie(&mut self, server: IpAddr) -> Option<Cookie> {
-        self.used += 1;
-        let used = self.used;
-        self.entries.get_mut(&server).map(|(last, cookie)| {
-            *last = used;
-            *cookie
-        })
+        self.0.touch(server).copied()
     }
 
     pub(crate) fn knows(&self, server: IpAddr) -> bool {
-        self.entries.contains_key(&server)
+        self.0.get(server).is_some()
     }
 
     pub(crate) fn remember(&mut self, server: IpAddr, cookie: Cookie, limit: usize) {
-        self.used += 1;
-        self.entries.insert(server, (self.used, cookie));
-        while self.entries.len() > limit {
-            let oldest = self.entries.iter().min_by_key(|(_, (used, _))| *used).map(|(server, _)| *server);
-            oldest.map(|server| self.entries.remove(&server));
-        }
+        self.0.remember(server, cookie, limit);
     }
 }
 

@@ -1,6 +1,6 @@
 //! TIME-WAIT: compact entries in a queue, since 2MSL is one constant.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::net::IpAddr;
 
 use super::segment::{Answer, Segment};
@@ -8,6 +8,7 @@ use super::tcb::{Connection, Env};
 use crate::config::{Config, PortRange};
 use crate::counters::{DropReason, ReplyReason};
 use crate::flow::FourTuple;
+use crate::ip::recent::Recent;
 use crate::seq::SeqNum;
 use crate::table::Table;
 use crate::time::{Duration, Instant, Tick};
@@ -253,26 +254,20 @@ impl TimeWaits {
 
 /// The last timestamp of each peer, for `tcp_tw_recycle` (T9c).
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Peers {
-    last: BTreeMap<IpAddr, (u32, Instant)>,
-}
+pub(crate) struct Peers(Recent<(u32, Instant)>);
 
 impl Peers {
     /// For how long a timestamp counts.
     const MSL: Duration = Duration::from_secs(60);
 
     pub(crate) fn remember(&mut self, peer: IpAddr, ts_val: u32, now: Instant, limit: usize) {
-        self.last.insert(peer, (ts_val, now));
-        while self.last.len() > limit {
-            let oldest = self.last.iter().min_by_key(|(_, (_, at))| *at).map(|(peer, _)| *peer);
-            oldest.map(|peer| self.last.remove(&peer));
-        }
+        self.0.remember(peer, (ts_val, now), limit);
     }
 
     /// Whether a SYN of `peer` looks older than what it sent before.
     pub(crate) fn refuses(&self, peer: IpAddr, ts_val: u32, now: Instant) -> bool {
-        self.last
-            .get(&peer)
+        self.0
+            .get(peer)
             .is_some_and(|(last, at)| now - *at < Peers::MSL && (ts_val.wrapping_sub(*last) as i32) < 0)
     }
 }
