@@ -21,6 +21,7 @@ use crate::ip::fragments::Fragments;
 use crate::ip::limit::RateLimiter;
 use crate::ip::pmtu::PmtuCache;
 use crate::keys::Keys;
+use crate::queue::Queue;
 use crate::socket::{Event, SocketId, SocketOptions};
 use crate::steer::{Share, Steering};
 use crate::table::Table;
@@ -36,6 +37,7 @@ use crate::timer::Wheel;
 use crate::trace::{State, Trace, TraceEvent, TraceKind};
 use crate::wire::tcp::{Flags, Header, Options};
 
+use self::replies::Replies;
 use self::train::Train;
 
 mod calls;
@@ -43,6 +45,7 @@ mod icmp;
 mod inbound;
 mod outbound;
 mod passive;
+mod replies;
 mod timers;
 mod train;
 mod view;
@@ -175,8 +178,8 @@ pub struct Stack {
     /// Connections and openings that may have something to send.
     ready: VecDeque<PackedRef>,
     /// Stateless answers.
-    replies: VecDeque<Reply>,
-    events: VecDeque<SocketId>,
+    replies: Replies,
+    events: Queue<SocketId>,
 }
 
 /// The application's half.
@@ -288,8 +291,8 @@ impl Stack {
             peers: Peers::default(),
             wheel: Wheel::new(),
             ready: VecDeque::new(),
-            replies: VecDeque::new(),
-            events: VecDeque::new(),
+            replies: Replies::default(),
+            events: Queue::default(),
             config,
             interface,
         }
@@ -658,7 +661,7 @@ impl Stack {
     fn queue_event(&mut self, id: SocketId) {
         if self.events.len() > 2 * self.sockets.len() + 64 {
             let sockets = &self.sockets;
-            self.events.retain(|id| sockets.contains_key(*id));
+            self.events.tidy(|id| sockets.contains_key(*id));
         }
         self.events.push_back(id);
     }
@@ -690,11 +693,9 @@ impl Stack {
     }
 
     fn push_reply(&mut self, reply: Reply) {
-        if self.replies.len() >= self.config.reply_queue as usize {
+        if !self.replies.push(reply, &self.config) {
             self.counters.count_drop(DropReason::ReplyQueueFull);
-            return;
         }
-        self.replies.push_back(reply);
     }
 
     /// A RST for no connection, within the budget of the destination's network (SA-CLOSED-05).

@@ -1,6 +1,11 @@
-//! While data flows nothing is allocated, neither for a segment nor for a call; nor while connections come and go.
+//! While data flows nothing is allocated, neither for a segment nor for a call; nor while connections come and go. What
+//! waits takes what it needs, and what is gone takes nothing.
 
 use allocation_counter::measure;
+use std::net::Ipv4Addr;
+
+use steadfast_core::wire::icmp::{self, Message};
+use steadfast_core::wire::{Ecn, PROTOCOL_ICMP, ipv4};
 use steadfast_core::{Config, Instant, Interface, SocketId, SocketOptions, Stack};
 
 /// A connection between two stacks, and frames for what is between them.
@@ -125,4 +130,45 @@ fn connections_that_come_and_go_allocate_nothing() {
     let info = measure(|| (0..1000).for_each(|_| turn(&mut pair)));
     assert_eq!(info.count_total, 0, "{info:?}");
     assert_eq!(pair.server.0.usage().connections, 1);
+}
+
+/// A ping without data, from any of many networks.
+fn ping(number: u32) -> Vec<u8> {
+    let mut packet = vec![0; ipv4::HEADER_LEN + icmp::HEADER_LEN];
+    let header = ipv4::Header {
+        source: Ipv4Addr::from(0x0b00_0000 + number * 256),
+        destination: Ipv4Addr::new(10, 0, 0, 1),
+        protocol: PROTOCOL_ICMP,
+        ttl: 64,
+        dscp: 0,
+        ecn: Ecn::NotEct,
+        identification: 0,
+        dont_fragment: true,
+        more_fragments: false,
+        fragment_offset: 0,
+        source_route: false,
+    };
+    header.emit(icmp::HEADER_LEN, &mut packet);
+    let message = Message::EchoRequest { ident: 1, sequence: 1, data: &[] };
+    icmp::emit_v4(&message, &mut packet[ipv4::HEADER_LEN..]).unwrap();
+    packet
+}
+
+/// Whatever the MTU is, an answer that waits holds its own bytes.
+#[test]
+fn an_answer_that_waits_holds_its_own_bytes() {
+    let interface = Interface::new(65_535, [("10.0.0.1".parse().unwrap(), 24)]);
+    let mut stack = Stack::new(Config { secret: [1; 32], ..Config::default() }, interface);
+    let now = Instant::from_secs(1);
+    let pings: Vec<_> = (0..2000).map(ping).collect();
+    let held = measure(|| pings.iter().for_each(|ping| stack.receive(now, &ping[..])));
+    let waiting = stack.usage().replies;
+    assert!(waiting > 500, "{waiting}");
+    // 28 bytes each, a place in the queue, and what a chunk of it has left.
+    let each = held.bytes_current as usize / waiting;
+    assert!(each < 28 + 256, "{each}");
+    let mut frame = vec![0; 65_535];
+    let left = measure(|| while stack.transmit(now, &mut frame).is_some() {});
+    let kept = held.bytes_current + left.bytes_current;
+    assert!(kept <= 3 * 4096, "{kept} bytes are kept");
 }

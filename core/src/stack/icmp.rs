@@ -193,9 +193,15 @@ impl Stack {
     }
 
     fn icmp_packet(&self, local: IpAddr, remote: IpAddr, message: &Message<'_>) -> Option<Vec<u8>> {
-        let mut packet = vec![0; usize::from(self.interface.mtu)];
+        let header_len = if remote.is_ipv4() { ipv4::HEADER_LEN } else { ipv6::HEADER_LEN };
+        let len = header_len + message.emitted_len();
+        if len > usize::from(self.interface.mtu) {
+            return None;
+        }
+        // No more than the message needs: it may wait for the device.
+        let mut packet = vec![0; len];
         let ttl = self.config.ip_default_ttl;
-        let len = match (local, remote) {
+        match (local, remote) {
             (IpAddr::V4(source), IpAddr::V4(destination)) => {
                 let (head, body) = packet.split_at_mut_checked(ipv4::HEADER_LEN)?;
                 let len = icmp::emit_v4(message, body)?;
@@ -213,7 +219,6 @@ impl Stack {
                     source_route: false,
                 };
                 header.emit(len, head);
-                ipv4::HEADER_LEN + len
             }
             (IpAddr::V6(source), IpAddr::V6(destination)) => {
                 let (head, body) = packet.split_at_mut_checked(ipv6::HEADER_LEN)?;
@@ -229,11 +234,9 @@ impl Stack {
                     fragment: None,
                 };
                 header.emit(len, head);
-                ipv6::HEADER_LEN + len
             }
             _ => return None,
-        };
-        packet.truncate(len);
+        }
         Some(packet)
     }
 }

@@ -54,6 +54,18 @@ pub enum Message<'a> {
     Other,
 }
 
+impl Message<'_> {
+    /// Bytes of the message when it is emitted.
+    pub(crate) fn emitted_len(&self) -> usize {
+        HEADER_LEN
+            + match self {
+                Message::EchoRequest { data, .. } | Message::EchoReply { data, .. } => data.len(),
+                Message::Error { quoted, .. } => quoted.len(),
+                Message::Other => 0,
+            }
+    }
+}
+
 /// What an error message says, in terms of both versions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ErrorKind {

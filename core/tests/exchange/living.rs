@@ -2,6 +2,7 @@
 
 use steadfast_core::counters::DropReason;
 use steadfast_core::trace::State;
+use steadfast_core::wire::icmp::Message;
 use steadfast_core::{ConnectOptions, Duration, Error, Event, ListenOptions};
 
 use crate::harness::{Test, each, each_with};
@@ -196,6 +197,27 @@ fn stateless_answers_are_bounded_t_05() {
             assert_eq!(t.stack.usage().replies, 3);
             assert_eq!(t.drain(), 3);
             t.dropped(&[DropReason::ReplyQueueFull; 2]);
+        },
+    );
+}
+
+/// reply_queue_bytes on both sides: answers to pings are as long as the pings.
+#[test]
+fn stateless_answers_are_bounded_in_bytes_t_05() {
+    each_with(
+        |c| c.reply_queue_bytes = 4096,
+        |t| {
+            let data = [7; 1400];
+            let packet = t.icmp_packet(&Message::EchoRequest { ident: 1, sequence: 1, data: &data });
+            // Two fit with what a place in the queue takes, three do not.
+            for _ in 0..3 {
+                t.stack.receive(t.now, &packet[..]);
+            }
+            assert_eq!(t.stack.usage().replies, 2);
+            t.dropped(&[DropReason::ReplyQueueFull]);
+            assert_eq!(t.drain(), 2);
+            t.stack.receive(t.now, &packet[..]);
+            assert_eq!((t.stack.usage().replies, t.drain()), (1, 1), "what has left takes no room");
         },
     );
 }
