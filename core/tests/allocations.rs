@@ -163,7 +163,7 @@ fn an_answer_that_waits_holds_its_own_bytes() {
     let pings: Vec<_> = (0..2000).map(ping).collect();
     let held = measure(|| pings.iter().for_each(|ping| stack.receive(now, &ping[..])));
     let waiting = stack.usage().replies;
-    assert!(waiting > 500, "{waiting}");
+    assert!(waiting > 100, "{waiting}");
     // 28 bytes each, a place in the queue, and what a chunk of it has left.
     let each = held.bytes_current as usize / waiting;
     assert!(each < 28 + 256, "{each}");

@@ -215,9 +215,12 @@ fn stateless_answers_are_bounded_in_bytes_t_05() {
             }
             assert_eq!(t.stack.usage().replies, 2);
             t.dropped(&[DropReason::ReplyQueueFull]);
-            assert_eq!(t.drain(), 2);
+            t.drain();
+            assert_eq!(t.icmp.len(), 2);
             t.stack.receive(t.now, &packet[..]);
-            assert_eq!((t.stack.usage().replies, t.drain()), (1, 1), "what has left takes no room");
+            assert_eq!(t.stack.usage().replies, 1, "what has left takes no room");
+            t.drain();
+            t.icmp.clear();
         },
     );
 }
