@@ -12,6 +12,11 @@ const INLINE: usize = 256;
 /// all before it, so that a queue takes at most four times what is in it, and few buffers.
 const SIZES: [usize; 5] = [256, 1024, 4096, 16 * 1024, 64 * 1024];
 
+/// Whether so many bytes of a buffer are enough to hold on to it: the rest is little, and so is the bookkeeping.
+pub(crate) fn is_worth_holding(len: usize, buffer: usize) -> bool {
+    len >= SMALL && buffer <= len + len / 16
+}
+
 /// The place in `SIZES` of the least that has room for `size` bytes, or of the largest.
 fn class(size: usize) -> usize {
     let bits = usize::BITS - size.saturating_sub(1).leading_zeros();
@@ -155,11 +160,22 @@ impl Rope {
 
     /// Appends without a copy, unless the copy is cheaper than holding on to a buffer.
     pub(crate) fn push_bytes(&mut self, data: Bytes, pool: &mut Pool) {
-        if data.len() < SMALL {
+        if data.len() < SMALL || self.would_waste(data.len()) {
             return self.push_slice(&data, pool);
         }
         let len = data.len();
         self.queue(pool).push(Bulk::Shared(data), len);
+    }
+
+    /// Whether a buffer of so many bytes behind the last one would leave more than a little of that empty for good.
+    #[inline]
+    fn would_waste(&self, len: usize) -> bool {
+        let last = self.0.as_ref().and_then(|queue| queue.chunks.last());
+        let room = match last {
+            Some(Chunk { bulk: Bulk::Own(last), .. }) => last.capacity() - last.len(),
+            _ => 0,
+        };
+        room > len / 16 && len <= SIZES[SIZES.len() - 1]
     }
 
     #[inline(always)]
@@ -172,7 +188,7 @@ impl Rope {
     #[inline]
     pub(crate) fn push_payload(&mut self, payload: &[u8], packet: Option<&Bytes>, pool: &mut Pool) {
         match packet {
-            Some(packet) if payload.len() >= SMALL && payload.len() * 2 >= packet.len() => {
+            Some(packet) if is_worth_holding(payload.len(), packet.len()) => {
                 self.push_bytes(packet.slice_ref(payload), pool);
             }
             _ => self.push_slice(payload, pool),

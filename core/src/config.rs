@@ -363,7 +363,9 @@ settings! {
 
     // Sizes.
 
-    /// Receive buffer of a connection, which its window never exceeds.
+    /// Receive buffer of a connection: the bytes that it holds unread, and what waits beyond a gap with what holding it
+    /// costs. Its window never exceeds it, save by less than one unit of the window's scale. In memory it takes at most a
+    /// quarter more, and 128 KiB for buffers that are not full.
     "steadfast.tcp_rcvbuf" tcp_rcvbuf: u32 as kinds::Bytes(1024, 1 << 30), [1 << 20, 131_072, 8192, 65_535], "Linux, middle value of tcp_rmem";
     /// The window scale is chosen for a receive buffer of so much, where it is larger than the connection's own; 0: for that.
     "steadfast.tcp_rcvbuf_max" tcp_rcvbuf_max: u32 as kinds::Bytes(0, 1 << 30), [0, 6 << 20, 0, 0], "Linux, last value of tcp_rmem; FreeBSD maxsockbuf";
@@ -373,8 +375,6 @@ settings! {
     "steadfast.tcp_mem" tcp_mem: u64 as kinds::Memory(65_536, 1 << 40), [256 << 20, 256 << 20, 256 << 20, 256 << 20], "Linux tcp_mem; T-08";
     /// Connections of the stack, opening ones included; above it a connect fails and final ACKs are dropped.
     "steadfast.tcp_max_connections" tcp_max_connections: u32 as kinds::Number(1, 1 << 28), [1 << 21, 1 << 21, 1 << 21, 1 << 21], "invariant 1";
-    /// Out-of-order ranges that a receiver holds.
-    "steadfast.tcp_max_ooo_ranges" tcp_max_ooo_ranges: u32 as kinds::Number(1, 4096), [256, 256, 256, 256], "T-13";
     /// Ranges that a sender remembers as selectively acknowledged.
     "steadfast.tcp_max_sack_ranges" tcp_max_sack_ranges: u32 as kinds::Number(1, 4096), [256, 256, 256, 256], "T-15";
     /// Smallest MSS that a peer can make us send, options not counted.

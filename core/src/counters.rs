@@ -168,6 +168,8 @@ counters! {
     tcp_ofo_queue "TCPOFOQueue";
     /// Segments that the out-of-order queue had no room for.
     tcp_ofo_drop "TCPOFODrop";
+    /// Times that the out-of-order queue dropped text which it held, for want of room.
+    ofo_pruned "OfoPruned";
     /// In-order segments that the receive buffer or `tcp_mem` had no room for.
     tcp_rcv_q_drop "TCPRcvQDrop";
     /// Connections reset because data came after the application was gone.

@@ -248,6 +248,7 @@ macro_rules! env {
             keys: &$stack.keys,
             pool: &mut $stack.pool,
             interface_mtu: $stack.interface.mtu,
+            memory_full: false,
         }
     };
 }

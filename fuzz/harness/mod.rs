@@ -106,7 +106,6 @@ pub fn config(input: &mut Input<'_>, secret: u8) -> Config {
     config.tcp_max_orphans = u32::from(d >> 6);
     config.tcp_max_connections = 6;
     config.tcp_max_tw_buckets = 3;
-    config.tcp_max_ooo_ranges = 4;
     config.tcp_max_sack_ranges = 4;
     config.reply_queue = 6;
     config.tcp_fastopen_pending = 1;

@@ -153,9 +153,10 @@ impl Watch {
         edge.scale = edge.scale.or(known);
         let Some(scale) = edge.scale else { return };
         let right = header.ack + (u32::from(header.window) << scale);
-        let back = edge.right.is_some_and(|old| right.lt(old));
+        // A scaled field says an edge less than a unit further left; what was told before still holds (RFC 7323 §2.4).
+        let back = edge.right.is_some_and(|old| (right + (1 << scale)).le(old));
         assert!(!back, "{tuple:?} takes back a part of its window: {edge:?} {right:?} {header:?}");
-        edge.right = Some(right);
+        edge.right = Some(edge.right.map_or(right, |old| right.max(old)));
     }
 
     /// Moves time on. Before `poll_at` nothing may happen; afterwards `poll_at` must lie ahead.

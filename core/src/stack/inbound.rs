@@ -283,12 +283,13 @@ impl Stack {
 
     pub(super) fn connection_segment(&mut self, index: u32, segment: &Segment<'_>) {
         let full = self.memory_full() && !segment.payload.is_empty();
-        if full && !self.connections[index].receive_queue.is_empty() {
-            // Above `tcp_mem` only the sender's patience grows: an ACK would free nothing.
-            self.counters.tcp_rcv_q_drop += 1;
-            return self.dropped(&segment.tuple, DropReason::NoMemory);
-        }
-        let outcome = self.with_connection(index, |connection, env| connection.segment_arrives(segment, env));
+        let outcome = self.with_connection(index, |connection, env| {
+            if full {
+                connection.segment_arrives_under_pressure(segment, env)
+            } else {
+                connection.segment_arrives(segment, env)
+            }
+        });
         self.apply(index, outcome, Some(segment));
     }
 

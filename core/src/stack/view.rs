@@ -285,7 +285,7 @@ impl Connection {
             bytes_received: self.bytes_received,
             recv_q: self.receive_queue.len() as u64,
             send_q: self.send_queue.len() as u64,
-            out_of_order: self.reassembly.as_ref().map_or(0, |r| u64::from(r.len())),
+            out_of_order: self.reassembly.as_ref().map_or(0, |r| r.len() as u64),
         }
     }
 }

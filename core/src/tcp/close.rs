@@ -21,11 +21,13 @@ impl Connection {
         }
     }
 
-    /// What was received and not read is discarded, and so is what follows (SA-EST-25).
+    /// What was received and not read is discarded, and so is what follows (SA-EST-25). What waits beyond a gap is not
+    /// held either: it arrives again, and only its numbers count.
     pub(crate) fn shutdown_read(&mut self, env: &mut Env<'_>) {
         self.tcb.rcv.shut = true;
         let len = self.receive_queue.len();
         self.receive_queue.release(len, env.pool);
+        self.reassembly = None;
     }
 
     /// CLOSE: the application gives the connection up in both directions (MAY-1).
@@ -41,6 +43,7 @@ impl Connection {
         }
         self.socket = SocketId::default();
         self.tcb.rcv.shut = true;
+        self.reassembly = None;
         self.tcb.timers.life = None;
         self.shutdown_write(env);
         if orphans_full {

@@ -58,6 +58,19 @@ impl Connection {
         }
     }
 
+    /// As [`segment_arrives`](Connection::segment_arrives) while `tcp_mem` is used up. Text is refused, save one segment
+    /// at RCV.NXT where nothing is unread; ACK, RST, FIN and URG count as ever.
+    pub(crate) fn segment_arrives_under_pressure(
+        &mut self,
+        segment: &Segment<'_>,
+        env: &mut Env<'_>,
+    ) -> Outcome {
+        env.memory_full = true;
+        match self.checks(segment, env) {
+            Ok(outcome) | Err(outcome) => outcome,
+        }
+    }
+
     /// Whether it is the segment that nearly always comes, which passes all checks: new data in order or a new ACK,
     /// or both, while nothing is out of the ordinary (Van Jacobson's header prediction). Of such a segment a third
     /// of the instructions went into the checks.
@@ -447,8 +460,10 @@ impl Connection {
             self.tcb.ack.now = true;
             return Ok((!segment.payload.is_empty()).then_some(DropReason::DataAfterFin));
         }
-        if self.is_orphan() && segment.end().gt(self.tcb.rcv.nxt) && !segment.payload.is_empty() {
-            // Nobody will read it, and the peer should know (SHLD-3, SA-FIN_WAIT_1-26, SA-FIN_WAIT_2-39).
+        let text_end = segment.seq() + segment.payload.len() as u32;
+        if self.is_orphan() && text_end.gt(self.tcb.rcv.nxt) && !segment.payload.is_empty() {
+            // Nobody will read it, and the peer should know (SHLD-3, SA-FIN_WAIT_1-26, SA-FIN_WAIT_2-39). Old text that
+            // comes again with a FIN was read.
             env.counters.tcp_abort_on_data += 1;
             self.tcb.rcv.nxt = self.tcb.rcv.nxt.max(segment.end());
             return Err(Outcome::Closed(Closed { error: None, rst: true }));

@@ -1,11 +1,11 @@
 //! RCV.*: what arrives in order, what has to wait for a gap, and the window that is announced.
 
-use std::collections::BTreeMap;
-
 use bytes::Bytes;
 
+use super::reassembly::{MOST_GAPS, Piece, Reassembly};
 use super::segment::Segment;
 use super::tcb::{Connection, Env};
+use crate::buffer::is_worth_holding;
 use crate::counters::DropReason;
 use crate::seq::SeqNum;
 use crate::socket::Event;
@@ -13,184 +13,36 @@ use crate::time::Deadline;
 use crate::trace::State;
 use crate::wire::tcp::SackBlocks;
 
-/// What one held piece costs beside its bytes: a tree entry and the handle of a buffer (T-13).
-const PIECE_COST: usize = 96;
-
-/// Data beyond a gap (SHLD-31). The first copy of a byte is the one that counts (conformance decision 22).
-#[derive(Clone, Debug)]
-pub(crate) struct Reassembly {
-    /// By distance from `base`; pieces do not overlap.
-    pieces: BTreeMap<u64, Bytes>,
-    /// The stretches that the pieces cover, ascending and apart.
-    ranges: Vec<(SeqNum, SeqNum)>,
-    /// A byte of each of the ranges that changed last, the latest first (2018-2, 2018-3).
-    recent: Vec<SeqNum>,
-    base: SeqNum,
-    base_offset: u64,
-    held: usize,
-}
-
-impl Reassembly {
-    fn new(base: SeqNum) -> Reassembly {
-        Reassembly {
-            pieces: BTreeMap::new(),
-            ranges: Vec::new(),
-            recent: Vec::new(),
-            base,
-            base_offset: 0,
-            held: 0,
-        }
-    }
-
-    /// Bytes held, overhead included.
-    pub(crate) fn held(&self) -> usize {
-        self.held
-    }
-
-    /// Bytes of the stream held.
-    pub(crate) fn len(&self) -> u32 {
-        self.ranges.iter().map(|(left, right)| right.since(*left)).sum()
-    }
-
-    /// SACK blocks, the one that changed last first.
-    pub(crate) fn sack_blocks(&self) -> impl Iterator<Item = (SeqNum, SeqNum)> + '_ {
-        let mut told: Vec<SeqNum> = Vec::new();
-        self.recent.iter().filter_map(move |seq| {
-            let range = self.range_of(*seq)?;
-            let new = !told.contains(&range.0);
-            told.push(range.0);
-            new.then_some(range)
-        })
-    }
-
-    fn range_of(&self, seq: SeqNum) -> Option<(SeqNum, SeqNum)> {
-        let at = self.ranges.partition_point(|(_, right)| right.le(seq));
-        self.ranges.get(at).copied().filter(|(left, _)| left.le(seq))
-    }
-
-    /// The first part of `left..right` that is held.
-    fn overlap(&self, left: SeqNum, right: SeqNum) -> Option<(SeqNum, SeqNum)> {
-        let at = self.ranges.partition_point(|(_, end)| end.le(left));
-        let (from, to) = *self.ranges.get(at)?;
-        from.lt(right).then(|| (from.max(left), to.min(right)))
-    }
-
-    fn offset_of(&self, seq: SeqNum) -> u64 {
-        self.base_offset + u64::from(seq.since(self.base))
-    }
-
-    /// Holds the parts of a payload that are not held yet. Gives why there is no room, if so.
-    fn insert(
-        &mut self,
-        seq: SeqNum,
-        payload: Piece<'_>,
-        limit: usize,
-        max_ranges: usize,
-    ) -> Result<(), DropReason> {
-        let end = seq + payload.bytes.len() as u32;
-        if self.held + payload.bytes.len() + PIECE_COST > limit {
-            return Err(DropReason::OutOfOrderFull);
-        }
-        let first = self.ranges.partition_point(|(_, right)| right.lt(seq));
-        let last = self.ranges.partition_point(|(left, _)| left.le(end));
-        if first == last && self.ranges.len() >= max_ranges {
-            return Err(DropReason::OutOfOrderFull);
-        }
-        let covered: Vec<_> = self.ranges[first..last].to_vec();
-        let mut at = seq;
-        for (left, right) in &covered {
-            self.hold(at, left.min(end), seq, &payload);
-            at = at.max(*right);
-        }
-        self.hold(at, end, seq, &payload);
-        let left = covered.first().map_or(seq, |(left, _)| left.min(seq));
-        let right = covered.last().map_or(end, |(_, right)| right.max(end));
-        self.ranges.splice(first..last, [(left, right)]);
-        self.recent.retain(|s| !s.within(left, right.since(left)));
-        self.recent.insert(0, seq);
-        self.recent.truncate(SackBlocks::MAX);
-        Ok(())
-    }
-
-    /// Holds `from..to` of a payload that begins at `start`.
-    fn hold(&mut self, from: SeqNum, to: SeqNum, start: SeqNum, payload: &Piece<'_>) {
-        if from.lt(to) {
-            let bytes = &payload.bytes[from.since(start) as usize..to.since(start) as usize];
-            self.held += bytes.len() + PIECE_COST;
-            self.pieces.insert(self.offset_of(from), payload.keep(bytes));
-        }
-    }
-
-    /// Takes out what has become in order at `nxt`.
-    fn take(&mut self, nxt: SeqNum) -> Option<Bytes> {
-        let offset = self.offset_of(nxt);
-        while let Some(entry) = self.pieces.first_entry() {
-            let (start, len) = (*entry.key(), entry.get().len() as u64);
-            if start > offset {
-                break;
-            }
-            let piece = entry.remove();
-            self.held -= piece.len() + PIECE_COST;
-            if start + len > offset {
-                return Some(piece.slice((offset - start) as usize..));
-            }
-        }
-        (self.base_offset, self.base) = (offset, nxt);
-        let done = self.ranges.partition_point(|(_, right)| right.le(nxt));
-        self.ranges.drain(..done);
-        if let Some((left, _)) = self.ranges.first_mut() {
-            *left = left.max(nxt);
-        }
-        None
-    }
-}
-
-/// A window as a field says it, rounded up. By a shift: a division takes longer than the rest of the segment.
-fn scaled_up(window: u32, shift: u8) -> u32 {
-    (window >> shift) + u32::from(window & ((1 << shift) - 1) != 0)
-}
-
-/// A payload with the packet that it may be held by.
-struct Piece<'a> {
-    bytes: &'a [u8],
-    packet: Option<&'a Bytes>,
-}
-
-impl Piece<'_> {
-    fn keep(&self, bytes: &[u8]) -> Bytes {
-        match self.packet {
-            Some(packet) if bytes.len() * 2 >= packet.len() => packet.slice_ref(bytes),
-            _ => Bytes::copy_from_slice(bytes),
-        }
-    }
-}
-
 impl Connection {
     /// RCV.WND: what the peer may still send.
     pub(crate) fn receive_window(&self) -> u32 {
         self.tcb.rcv.adv.since(self.tcb.rcv.nxt)
     }
 
-    /// The window field of a segment that leaves now. Moves the announced right edge, never back, and only by
-    /// steps that are worth it (MUST-39, SHLD-14).
+    /// The window field of a segment that leaves now. The right edge moves on only by steps that are worth it
+    /// (MUST-39, SHLD-14), and only where the buffer is free; it never moves back (9293-h).
+    ///
+    /// A scaled field cannot say every edge. It is rounded up where that much is free. Elsewhere it is rounded down: the
+    /// peer then takes the edge for one that lies less than a unit further left (RFC 7323 §2.4), while the edge that it
+    /// was told before still holds (7323-15).
     pub(crate) fn announce_window(&mut self, env: &mut Env<'_>) -> u16 {
         let free = self.free_window();
         let rcv = &mut self.tcb.rcv;
-        let told = rcv.adv.since(rcv.last_ack_sent);
+        let unit = (1 << rcv.wscale) - 1;
+        let told = rcv.adv.since(rcv.last_ack_sent) >> rcv.wscale;
         let before = rcv.adv.since(rcv.nxt);
         let step = (rcv.buffer / 2).min(u32::from(rcv.adv_mss.max(1)));
-        let window =
-            if free >= before.saturating_add(step) || free >= rcv.buffer { free.max(before) } else { before };
-        // Rounded up, so that the scaled field never takes back a part of what was announced.
-        let field = scaled_up(window, rcv.wscale).min(0xffff);
-        rcv.adv = rcv.adv.max(rcv.nxt + (field << rcv.wscale));
-        let after = rcv.adv.since(rcv.nxt);
-        match (told, after) {
+        let opens = free >= before.saturating_add(step) || free == rcv.buffer;
+        let window = if opens { free.max(before) } else { before };
+        let window = window.saturating_add(unit).min(free.max(window)) & !unit;
+        rcv.adv = rcv.adv.max(rcv.nxt + window);
+        let field = (window >> rcv.wscale).min(0xffff);
+        match (told, field) {
             (0, 1..) => env.counters.tcp_from_zero_window_adv += 1,
             (1.., 0) => env.counters.tcp_to_zero_window_adv += 1,
             _ => {}
         }
-        (after >> rcv.wscale).min(0xffff) as u16
+        field as u16
     }
 
     /// Whether the application has read so much that the peer should be told: the window would double (SA-EST-31).
@@ -200,13 +52,15 @@ impl Connection {
         self.may_receive() && !self.tcb.rcv.fin_seen && free >= before.saturating_mul(2).max(before + step)
     }
 
+    /// What a window field can say of the room that is free.
     fn free_window(&self) -> u32 {
         let rcv = &self.tcb.rcv;
         let free = rcv.buffer.saturating_sub(self.receive_queue.len() as u32);
-        free.min(0xffff << rcv.wscale)
+        free & !((1 << rcv.wscale) - 1)
     }
 
-    /// Step 7 of RFC 9293 §3.10.7.4: the segment text. The segment is acceptable. Gives why it was dropped, if so.
+    /// Step 7 of RFC 9293 §3.10.7.4: the segment text, and the FIN's place. The segment is acceptable. Gives why
+    /// text was dropped, if so.
     pub(crate) fn take_text(&mut self, segment: &Segment<'_>, env: &mut Env<'_>) -> Option<DropReason> {
         let rcv = &self.tcb.rcv;
         let (seq, payload) = (segment.seq(), segment.payload);
@@ -225,24 +79,48 @@ impl Connection {
         } else if let Some((left, right)) = self.reassembly.as_ref().and_then(|r| r.overlap(start, end)) {
             self.note_duplicate(left, right);
         }
-        let fin_at = segment.seq() + payload.len() as u32;
+        self.tcb.ack.now |= skip > 0 || excess;
+        let fin_at = seq + payload.len() as u32;
         let second_fin = segment.flags().fin() && self.tcb.rcv.fin_seen && fin_at.gt(self.tcb.rcv.fin_at);
-        if segment.flags().fin() && !self.tcb.rcv.fin_seen && !excess && fin_at.lt(self.tcb.rcv.adv) {
-            (self.tcb.rcv.fin_seen, self.tcb.rcv.fin_at) = (true, fin_at);
-        }
-        if fits.is_empty() {
-            self.tcb.ack.now |= excess || skip > 0 || segment.flags().fin();
+        let dropped = if fits.is_empty() {
+            self.tcb.ack.now |= segment.flags().fin();
             let full =
                 if self.tcb.rcv.fin_seen { DropReason::DataAfterFin } else { DropReason::ReceiveBufferFull };
-            return (excess || second_fin).then_some(full);
-        }
-        self.tcb.ack.now |= skip > 0 || excess;
-        if start == self.tcb.rcv.nxt {
-            self.take_in_order(fits, segment.packet, env);
-            None
+            (excess || second_fin).then_some(full)
+        } else if start == self.tcb.rcv.nxt {
+            self.take_next(fits, segment.packet, env)
         } else {
             self.note_size(fits);
             self.queue_out_of_order(start, fits, segment.packet, env)
+        };
+        if segment.flags().fin() && !excess && dropped.is_none() {
+            self.note_fin(fin_at);
+        }
+        dropped
+    }
+
+    /// Text that begins at RCV.NXT. Above `tcp_mem` one segment is taken where nothing is unread, so that the connection
+    /// goes on. Where it is refused there is no ACK: it would free nothing, and only the sender's patience grows.
+    fn take_next(&mut self, payload: &[u8], packet: Option<&Bytes>, env: &mut Env<'_>) -> Option<DropReason> {
+        if env.memory_full && !self.receive_queue.is_empty() {
+            env.counters.tcp_rcv_q_drop += 1;
+            return Some(DropReason::NoMemory);
+        }
+        self.take_in_order(payload, packet, env);
+        None
+    }
+
+    /// The peer's FIN is at `at`, all text before it in the window. Where it has to wait it is held as text is, and
+    /// told in a SACK block: it does not come again.
+    fn note_fin(&mut self, at: SeqNum) {
+        let rcv = &mut self.tcb.rcv;
+        if rcv.fin_seen || !at.lt(rcv.adv) || self.reassembly.as_ref().is_some_and(|r| r.end().gt(at)) {
+            return;
+        }
+        (rcv.fin_seen, rcv.fin_at) = (true, at);
+        let nxt = rcv.nxt;
+        if at != nxt {
+            self.reassembly.get_or_insert_with(|| Box::new(Reassembly::new(nxt))).insert_fin(at);
         }
     }
 
@@ -289,32 +167,40 @@ impl Connection {
     fn fill_gap(&mut self, payload: &[u8], packet: Option<&Bytes>, env: &mut Env<'_>) {
         let start = self.tcb.rcv.nxt;
         let end = start + payload.len() as u32;
-        while self.tcb.rcv.nxt.lt(end) {
-            let waiting = self.reassembly.as_ref().and_then(|r| r.ranges.first());
-            let until = waiting.map_or(end, |(left, _)| left.min(end));
-            self.append(
-                &payload[self.tcb.rcv.nxt.since(start) as usize..until.since(start) as usize],
-                packet,
-                env,
-            );
+        for _ in 0..MOST_GAPS {
+            let nxt = self.tcb.rcv.nxt;
+            if !nxt.lt(end) {
+                break;
+            }
+            let waiting = self.reassembly.as_ref().and_then(|r| r.start());
+            let until = waiting.map_or(end, |left| left.min(end));
+            let gap = &payload[nxt.since(start) as usize..until.since(start) as usize];
+            self.append(gap, packet, env);
             self.deliver_waiting(env);
         }
+        self.fit_reassembly(env);
     }
 
     /// What waited and is in order now.
     fn deliver_waiting(&mut self, env: &mut Env<'_>) {
-        let Some(mut reassembly) = self.reassembly.take() else { return };
+        let Some(reassembly) = &mut self.reassembly else { return };
         // A gap is filled, wholly or in part: the sender wants to know at once (5681-8).
         self.tcb.ack.now = true;
-        while let Some(piece) = reassembly.take(self.tcb.rcv.nxt) {
+        let pieces = reassembly.take(self.tcb.rcv.nxt);
+        for piece in pieces {
             self.tcb.rcv.nxt += piece.len() as u32;
             self.bytes_received += piece.len() as u64;
-            if !self.tcb.rcv.shut {
-                self.receive_queue.push_bytes(piece, env.pool);
+            match piece {
+                _ if self.tcb.rcv.shut => {}
+                Piece::Shared(bytes, _) => self.receive_queue.push_bytes(bytes, env.pool),
+                Piece::Own(bytes) if is_worth_holding(bytes.len(), bytes.capacity()) => {
+                    self.receive_queue.push_bytes(bytes.into(), env.pool);
+                }
+                Piece::Own(bytes) => self.receive_queue.push_slice(&bytes, env.pool),
             }
         }
-        if !reassembly.ranges.is_empty() {
-            self.reassembly = Some(reassembly);
+        if reassembly.is_empty() {
+            self.reassembly = None;
         }
     }
 
@@ -326,21 +212,67 @@ impl Connection {
         env: &mut Env<'_>,
     ) -> Option<DropReason> {
         self.tcb.ack.now = true;
-        let nxt = self.tcb.rcv.nxt;
+        let reason = match self.hold(start, payload, packet, env) {
+            Ok(()) => {
+                env.counters.tcp_ofo_queue += 1;
+                return None;
+            }
+            Err(reason) => reason,
+        };
+        env.counters.tcp_ofo_drop += 1;
+        Some(reason)
+    }
+
+    /// Holds text beyond a gap, if there is room and somebody will read it.
+    fn hold(
+        &mut self,
+        start: SeqNum,
+        payload: &[u8],
+        packet: Option<&Bytes>,
+        env: &mut Env<'_>,
+    ) -> Result<(), DropReason> {
+        if self.tcb.rcv.shut {
+            return Err(DropReason::DataAfterShutdown);
+        }
+        if env.memory_full {
+            return Err(DropReason::NoMemory);
+        }
+        let (nxt, limit) = (self.tcb.rcv.nxt, self.reassembly_limit());
         let reassembly = self.reassembly.get_or_insert_with(|| Box::new(Reassembly::new(nxt)));
-        let (limit, max) = (self.tcb.rcv.buffer as usize, env.config.tcp_max_ooo_ranges as usize);
-        let inserted = reassembly.insert(start, Piece { bytes: payload, packet }, limit, max);
-        if reassembly.ranges.is_empty() {
+        let inserted = reassembly.insert(start, payload, packet, limit);
+        self.fit_reassembly(env);
+        let holds = |r: &Reassembly| r.overlap(start, start + 1).is_some();
+        if self.reassembly.as_deref().is_some_and(holds) { inserted } else { Err(DropReason::OutOfOrderFull) }
+    }
+
+    /// What may wait out of order: as much of the receive buffer as is not taken by what is unread.
+    fn reassembly_limit(&self) -> usize {
+        (self.tcb.rcv.buffer as usize).saturating_sub(self.receive_queue.len())
+    }
+
+    /// Drops what waits out of order and finds no room beside what is unread, the highest first (T-13).
+    fn fit_reassembly(&mut self, env: &mut Env<'_>) {
+        let limit = self.reassembly_limit();
+        let Some(reassembly) = &mut self.reassembly else { return };
+        env.counters.ofo_pruned += u64::from(reassembly.fit(limit) > 0);
+        if reassembly.is_empty() {
             self.reassembly = None;
         }
-        match inserted {
-            Ok(()) => env.counters.tcp_ofo_queue += 1,
-            Err(reason) => {
-                env.counters.tcp_ofo_drop += 1;
-                return Some(reason);
-            }
+    }
+
+    /// Frees memory that out-of-order text holds: the highest text first, until `bytes` are free or none is left. The
+    /// peer is not told in SACK blocks of what is dropped, and sends it again (2018-4). What is in order stays. Says
+    /// how many bytes were freed; [`Connection::held`] is as much less.
+    #[expect(dead_code, reason = "for what relieves the memory of the stack")]
+    pub(crate) fn prune_reassembly(&mut self, bytes: usize) -> usize {
+        let Some(reassembly) = &mut self.reassembly else { return 0 };
+        let before = reassembly.held();
+        reassembly.prune(bytes);
+        if !reassembly.is_empty() {
+            return before - reassembly.held();
         }
-        None
+        self.reassembly = None;
+        before
     }
 
     /// The peer's FIN, if it is next: RCV.NXT goes over it. Says whether it was.
@@ -404,76 +336,6 @@ impl Connection {
         if let Some(reassembly) = &self.reassembly {
             for (left, right) in reassembly.sack_blocks() {
                 blocks.push(left, right);
-            }
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    fn insert(reassembly: &mut Reassembly, base: SeqNum, at: u32, bytes: &[u8]) -> Result<(), DropReason> {
-        reassembly.insert(base + at, Piece { bytes, packet: None }, 1 << 20, 256)
-    }
-
-    #[test]
-    fn the_block_that_changed_last_is_told_first_2018_2() {
-        let base = SeqNum(u32::MAX - 100);
-        let mut reassembly = Reassembly::new(base);
-        for at in [100, 300, 500] {
-            insert(&mut reassembly, base, at, &[0; 50]).unwrap();
-        }
-        insert(&mut reassembly, base, 350, &[0; 10]).unwrap();
-        let blocks: Vec<_> = reassembly.sack_blocks().map(|(l, r)| (l.since(base), r.since(base))).collect();
-        assert_eq!(blocks, [(300, 360), (500, 550), (100, 150)]);
-    }
-
-    #[test]
-    fn ranges_are_bounded_on_both_sides_t_13() {
-        let base = SeqNum(7);
-        let mut reassembly = Reassembly::new(base);
-        for i in 0..256 {
-            insert(&mut reassembly, base, 10 + i * 2, &[1]).unwrap();
-        }
-        assert_eq!(insert(&mut reassembly, base, 10 + 256 * 2, &[1]), Err(DropReason::OutOfOrderFull));
-        assert_eq!(insert(&mut reassembly, base, 11, &[1]), Ok(()), "one that joins two ranges still fits");
-        let limit = reassembly.held() + PIECE_COST + 1;
-        let piece = |bytes| Piece { bytes, packet: None };
-        assert!(reassembly.insert(base + 13, piece(&[1, 2]), limit, 256).is_err());
-        assert!(reassembly.insert(base + 13, piece(&[1]), limit, 256).is_ok());
-    }
-
-    proptest! {
-        /// T-50: whatever overlaps come in whatever order, the first copy of each byte is delivered.
-        #[test]
-        fn the_first_copy_of_a_byte_wins(
-            start: u32,
-            pieces in proptest::collection::vec((1u32..300, 1usize..80, any::<u8>()), 1..40),
-        ) {
-            let base = SeqNum(start);
-            let mut reassembly = Reassembly::new(base);
-            let mut oracle: Vec<Option<u8>> = vec![None; 400];
-            for (at, len, fill) in pieces {
-                insert(&mut reassembly, base, at, &vec![fill; len]).unwrap();
-                for byte in &mut oracle[at as usize..at as usize + len] {
-                    byte.get_or_insert(fill);
-                }
-                let held = oracle.iter().flatten().count() as u32;
-                prop_assert_eq!(reassembly.len(), held);
-            }
-            // Byte 0 fills the first gap; what follows comes out up to the next one.
-            let mut nxt = base + 1;
-            let mut got = Vec::new();
-            while let Some(piece) = reassembly.take(nxt) {
-                got.extend_from_slice(&piece);
-                nxt += piece.len() as u32;
-            }
-            let expected: Vec<u8> = oracle[1..].iter().map_while(|b| *b).collect();
-            prop_assert_eq!(got, expected);
-            if reassembly.ranges.is_empty() {
-                prop_assert_eq!(reassembly.held(), 0);
             }
         }
     }

@@ -12,7 +12,7 @@ use crate::seq::SeqNum;
 use crate::socket::{Event, SocketId, SocketOptions};
 use crate::tcp::congestion::{self, Controller};
 use crate::tcp::mtu::Probing;
-use crate::tcp::receive::Reassembly;
+use crate::tcp::reassembly::Reassembly;
 use crate::tcp::recovery::Recovery;
 use crate::tcp::rtt::Rtt;
 use crate::time::{Deadline, Duration, Instant, Since, Tick};
@@ -31,6 +31,8 @@ pub(crate) struct Env<'a> {
     pub(crate) pool: &'a mut Pool,
     /// The path MTU that the interface and the cache give for this peer.
     pub(crate) interface_mtu: u16,
+    /// `tcp_mem` is used up: new text is refused.
+    pub(crate) memory_full: bool,
 }
 
 impl Env<'_> {
@@ -168,12 +170,13 @@ pub(crate) struct Snd {
 #[derive(Clone, Debug)]
 pub(crate) struct Rcv {
     pub(crate) nxt: SeqNum,
-    /// The right edge that the peer was told: RCV.NXT + RCV.WND. It never moves back (9293-h).
+    /// The furthest right edge that the peer was told: RCV.NXT + RCV.WND. It never moves back (9293-h).
     pub(crate) adv: SeqNum,
     pub(crate) irs: SeqNum,
     pub(crate) last_ack_sent: SeqNum,
     pub(crate) up: SeqNum,
     pub(crate) fin_at: SeqNum,
+    /// The receive buffer, in whole units of the window field.
     pub(crate) buffer: u32,
     /// Largest payload seen.
     pub(crate) mss: u16,
@@ -307,7 +310,10 @@ impl Connection {
         let buffer = agreed.options.rcvbuf;
         let wscale = if agreed.snd_wscale.is_some() { agreed.options.window_scale() } else { 0 };
         // Rounded up, as an ACK of the half-open connection may have announced it.
-        let announced = u32::from(announced).div_ceil(1 << wscale) << wscale;
+        let unit = 1 << wscale;
+        let announced = u32::from(announced).div_ceil(unit) * unit;
+        // As a window field can say it, and at least the least that it can.
+        let buffer = (buffer.min(0xffff << wscale) & !(unit - 1)).max(unit);
         let now = env.tick();
         let mss = effective_mss(peer_mss, pmtu, tuple.is_ipv4(), &agreed.options, env.config);
         // A SYN that was lost takes the initial window with it (5681-4).

@@ -1,6 +1,5 @@
 //! Data: retransmission, windows, acknowledgements, recovery, path MTU (RFC 9293 §3.8, RFC 5681, 6298, 2018, 5927).
 
-use steadfast_core::counters::DropReason;
 use steadfast_core::info::CaState;
 use steadfast_core::trace::State;
 use steadfast_core::wire::Ecn;
@@ -842,29 +841,6 @@ fn what_is_sent_for_a_socket_has_its_ttl_and_dscp_must_49() {
         t.abort();
         t.port = PORT;
     });
-}
-
-/// tcp_max_ooo_ranges on both sides (T-13).
-#[test]
-fn ranges_out_of_order_are_bounded_t_13() {
-    each_with(
-        |c| c.tcp_max_ooo_ranges = 3,
-        |t| {
-            t.establish();
-            for n in 1..=4 {
-                t.send(&format!("P. seq {}:{} ack 1", n * 10, n * 10 + 5));
-            }
-            assert_eq!(t.drain(), 4, "each is answered");
-            t.dropped(&[DropReason::OutOfOrderFull]);
-            assert_eq!(t.stack.info(t.now, t.sock).unwrap().out_of_order, 15);
-            // One that joins two still fits, and then there is room for another.
-            t.send("P. seq 15:20 ack 1");
-            t.send("P. seq 40:45 ack 1");
-            t.drain();
-            t.dropped(&[]);
-            assert_eq!(t.stack.info(t.now, t.sock).unwrap().out_of_order, 25);
-        },
-    );
 }
 
 /// What waits out of order never takes more than the buffer, overhead included.

@@ -177,6 +177,22 @@ fn old_data_does_not_reset_an_orphan_sa_fin_wait_1_26() {
     });
 }
 
+/// SHLD-3: nor does old data that comes again with the FIN. All of it was read, and the peer closes in good order.
+#[test]
+fn old_data_with_a_fin_does_not_reset_an_orphan_shld_3() {
+    for (state, ack, after) in
+        [(State::FinWait1, 101, State::Closing), (State::FinWait2, 102, State::TimeWait)]
+    {
+        each(|t| {
+            t.reach(state);
+            t.close();
+            t.send(&format!("FP. seq 1:51 ack {ack}"));
+            t.recv(". seq 102 ack 52 <sack 1:51>");
+            assert_eq!((t.tuple_state(), t.stack.counters().tcp_abort_on_data), (after, 0));
+        });
+    }
+}
+
 /// SA-FIN_WAIT_1-33, SA-FIN_WAIT_2-33, SA-CLOSING-28, SA-LAST_ACK-28: no second FIN.
 #[test]
 fn close_after_half_close_sends_nothing_sa_fin_wait_1_33() {

@@ -66,8 +66,9 @@ pub struct Peer {
     ts_offset: Option<u32>,
     /// The last timestamp of the stack.
     pub ts_last: u32,
-    /// Right edge of the window that the stack announced, relative, and its scale.
+    /// Furthest right edge of the window that the stack announced, relative; the last one; and its scale.
     pub edge: u32,
+    pub told: u32,
     scale: u8,
     queue: VecDeque<Got>,
 }
@@ -162,6 +163,7 @@ impl Test {
             ts_offset: None,
             ts_last: 0,
             edge: 0,
+            told: 0,
             scale: 0,
             queue: VecDeque::new(),
         });
@@ -433,11 +435,12 @@ impl Test {
         if header.flags.ack() && !header.flags.rst() {
             let shift = if header.flags.syn() { 0 } else { peer.scale };
             let edge = (header.ack + (u32::from(header.window) << shift)).since(peer.iss);
+            // A scaled field says an edge less than a unit further left (RFC 7323 §2.4). What was told before still holds.
             assert!(
-                edge >= peer.edge || header.flags.syn(),
+                edge + (1 << shift) > peer.edge || header.flags.syn(),
                 "the right edge moves back (9293-h): {header:?}"
             );
-            peer.edge = edge;
+            (peer.edge, peer.told) = (edge.max(peer.edge), edge);
         }
         peer.queue.push_back(got);
     }

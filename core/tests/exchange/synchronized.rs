@@ -699,7 +699,7 @@ fn a_fin_after_a_gap_waits_sa_est_23() {
     in_each(&RECEIVING, |t| {
         let (state, rcv, una, nxt) = (t.state(), t.rcv, t.una, t.nxt);
         t.send(&format!("FP. seq {}:{} ack {una}", rcv + 10, rcv + 20));
-        t.recv(&format!(". seq {nxt} ack {rcv} <sack {}:{}>", rcv + 10, rcv + 20));
+        t.recv(&format!(". seq {nxt} ack {rcv} <sack {}:{}>", rcv + 10, rcv + 21));
         stays(t, state);
         t.send(&format!("P. seq {rcv}:{} ack {una}", rcv + 10));
         t.recv(&format!(". seq {nxt} ack {}", rcv + 21));
@@ -720,7 +720,7 @@ fn a_bare_fin_after_a_gap_waits_sa_est_23() {
     in_each(&RECEIVING, |t| {
         let (state, rcv, una, nxt) = (t.state(), t.rcv, t.una, t.nxt);
         t.send(&format!("F. seq {} ack {una}", rcv + 10));
-        t.recv(&format!(". seq {nxt} ack {rcv}"));
+        t.recv(&format!(". seq {nxt} ack {rcv} <sack {}:{}>", rcv + 10, rcv + 11));
         stays(t, state);
         t.send(&format!("P. seq {rcv}:{} ack {una}", rcv + 10));
         t.recv(&format!(". seq {nxt} ack {}", rcv + 11));
@@ -735,14 +735,14 @@ fn nothing_counts_beyond_a_fin_sa_est_24() {
     in_each(&RECEIVING, |t| {
         let (state, rcv, una, nxt) = (t.state(), t.rcv, t.una, t.nxt);
         t.send(&format!("F. seq {} ack {una}", rcv + 10));
-        t.recv(&format!(". seq {nxt} ack {rcv}"));
+        t.recv(&format!(". seq {nxt} ack {rcv} <sack {}:{}>", rcv + 10, rcv + 11));
         // Data over it, data behind it, a second FIN behind it.
         t.send(&format!("P. seq {}:{} ack {una}", rcv + 5, rcv + 30));
-        t.recv(&format!(". seq {nxt} ack {rcv} <sack {}:{}>", rcv + 5, rcv + 10));
+        t.recv(&format!(". seq {nxt} ack {rcv} <sack {}:{}>", rcv + 5, rcv + 11));
         t.send(&format!("P. seq {}:{} ack {una}", rcv + 10, rcv + 30));
-        t.recv(&format!(". seq {nxt} ack {rcv} <sack {}:{}>", rcv + 5, rcv + 10));
+        t.recv(&format!(". seq {nxt} ack {rcv} <sack {}:{}>", rcv + 5, rcv + 11));
         t.send(&format!("F. seq {} ack {una}", rcv + 20));
-        t.recv(&format!(". seq {nxt} ack {rcv} <sack {}:{}>", rcv + 5, rcv + 10));
+        t.recv(&format!(". seq {nxt} ack {rcv} <sack {}:{}>", rcv + 5, rcv + 11));
         assert!(t.stack.counters().dropped(DropReason::DataAfterFin) >= 2, "it is counted");
         stays(t, state);
         t.send(&format!("P. seq {rcv}:{} ack {una}", rcv + 5));

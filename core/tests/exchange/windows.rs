@@ -1,5 +1,6 @@
 //! Windows, and what is put into segments (RFC 9293 §3.8.6, §3.9.1.2, RFC 7323 §2).
 
+use steadfast_core::Duration;
 use steadfast_core::trace::State;
 
 use crate::harness::{FULL, Test, each, each_with};
@@ -29,8 +30,8 @@ fn windows_are_unsigned_and_have_32_bits_must_1_rec_1() {
     });
 }
 
-/// SHLD-14, 9293-h: neither unread bytes nor the rounding of a scaled window move the right edge back. 7323-15: what
-/// was promised once is taken.
+/// SHLD-14, 9293-h: unread bytes do not move the right edge back, save by the rounding of a scaled field where nothing
+/// more is free (RFC 7323 §2.4). 7323-15: what was promised once is taken.
 #[test]
 fn the_right_edge_never_moves_back_shld_14_9293_h() {
     each_with(
@@ -41,17 +42,61 @@ fn the_right_edge_never_moves_back_shld_14_9293_h() {
             t.recv("S. seq 0 ack 1 <mss 1460, sackOK, wscale 5>");
             t.send(". seq 1 ack 1");
             t.accept();
-            let mut edge = t.cur().edge;
-            for at in 1..100 {
+            t.send("P. seq 1:2 ack 1");
+            t.recv(". seq 1 ack 2");
+            for at in 2..100 {
                 t.send(&format!("P. seq {at}:{} ack 1", at + 1));
                 t.recv(&format!(". seq 1 ack {}", at + 1));
-                assert!(t.cur().edge >= edge, "{edge} became {}", t.cur().edge);
-                edge = t.cur().edge;
+                let (edge, told) = (t.cur().edge, t.cur().told);
+                assert!(told + 32 > edge && edge <= 1 + (1 << 20), "{edge} became {told}");
             }
+            let edge = t.cur().edge;
             t.send(&format!("P. seq {}:{edge} ack 1", edge - 1));
             t.recv(&format!(". seq 1 ack 100 <sack {}:{edge}>", edge - 1));
         },
     );
+}
+
+/// A reader that does not read, and a writer of small segments: no ACK promises what the buffer has no room for,
+/// whatever the window is rounded to. Then the window opens again.
+#[test]
+fn an_unread_buffer_is_not_promised_twice_shld_14() {
+    // The unit is a part of the buffer, just as much, and more.
+    for (buffer, largest, unit) in
+        [(65_536, 2_000_000, 32), (8192, 500_000_000, 8192), (3000, 1 << 30, 16_384)]
+    {
+        each_with(
+            |c| (c.tcp_rcvbuf, c.tcp_rcvbuf_max, c.tcp_delack) = (buffer, largest, Duration::ZERO),
+            |t| {
+                t.listen();
+                t.send("S seq 0 <sackOK, wscale 0>");
+                t.recv_any().unwrap();
+                t.send(". seq 1 ack 1");
+                t.accept();
+                let mut rcv = 1;
+                for at in 0..20_000 {
+                    t.send(&format!("P. seq {rcv}:{} ack 1", rcv + 16));
+                    let ack = t.recv_any().expect("an ACK").header.ack.since(t.cur().iss);
+                    if ack == rcv {
+                        break;
+                    }
+                    rcv = ack;
+                    let promised = t.cur().edge - 1;
+                    assert!(promised <= buffer + unit, "{promised} bytes are promised after {at} segments");
+                }
+                let unread = rcv - 1;
+                assert!(unread <= buffer + unit && unread + 16 > buffer.min(t.cur().edge - 1), "{unread}");
+                t.drain();
+                assert_eq!(t.stack.counters().tcp_to_zero_window_adv, 1);
+                t.read(unread);
+                let window = t.recv_any().expect("a window update").header.window;
+                assert_eq!(u32::from(window), (buffer / unit).max(1));
+                t.send(&format!("P. seq {rcv}:{} ack 1", rcv + 16));
+                t.recv_any().expect("an ACK");
+                t.read(16);
+            },
+        );
+    }
 }
 
 /// SHLD-16: what lies inside of a window that shrank is sent again as ever.

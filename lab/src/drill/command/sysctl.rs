@@ -21,7 +21,7 @@ enum Unit {
     Algorithm,
 }
 
-const FREEBSD: [(&str, &str, Unit); 37] = [
+const FREEBSD: [(&str, &str, Unit); 36] = [
     ("sack.enable", "tcp_sack", Unit::Same),
     ("rfc1323", "tcp_timestamps", Unit::Extensions),
     ("recvspace", "tcp_rcvbuf", Unit::Same),
@@ -58,7 +58,6 @@ const FREEBSD: [(&str, &str, Unit); 37] = [
     ("tolerate_missing_ts", "tcp_tolerate_missing_ts", Unit::Same),
     ("retries", "tcp_retries2", Unit::Same),
     ("challenge_ack_limit", "tcp_challenge_ack_limit", Unit::Same),
-    ("reass.maxqueuelen", "tcp_max_ooo_ranges", Unit::Same),
 ];
 
 const BESIDE: [(&str, &str); 6] = [
@@ -87,7 +86,7 @@ const FIXED: [(&str, &[&str]); 12] = [
 ];
 
 /// Known names that tune what this stack does not have. They are noted, and the run goes on.
-const NOTED: [&str; 55] = [
+const NOTED: [&str; 56] = [
     "net.ipv4.tcp_recovery",
     "net.ipv4.tcp_early_retrans",
     "net.ipv4.tcp_frto",
@@ -134,6 +133,7 @@ const NOTED: [&str; 55] = [
     "net.core.optmem_max",
     "net.core.netdev_max_backlog",
     "net.core.default_qdisc",
+    "net.inet.tcp.reass.maxqueuelen",
     "net.inet.tcp.sendbuf_auto",
     "net.inet.tcp.recvbuf_auto",
     "net.inet.tcp.sendbuf_max",

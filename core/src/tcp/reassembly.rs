@@ -1,0 +1,614 @@
+//! The out-of-order queue: what arrived beyond a gap and waits for it (SHLD-31).
+
+use std::collections::{BTreeMap, VecDeque};
+
+use bytes::Bytes;
+
+use crate::buffer::is_worth_holding;
+use crate::counters::DropReason;
+use crate::seq::SeqNum;
+use crate::wire::tcp::SackBlocks;
+
+/// What a range costs beside its pieces: its share of a tree whose nodes are nearly half empty.
+const RANGE_COST: usize = 160;
+/// What a piece costs beside its bytes and its place in the range: the allocation.
+const PIECE_COST: usize = 16;
+/// The queue itself, and the first node of its tree.
+const BASE_COST: usize = size_of::<Reassembly>() + 4 * RANGE_COST;
+/// So much may be held however small the receive buffer is.
+const LEAST_LIMIT: usize = 4096;
+/// Adjacent small pieces are merged into one of so many bytes.
+const BLOCK: usize = 4096;
+/// The gaps that one segment may fill. What lies beyond them is dropped, and arrives again.
+pub(crate) const MOST_GAPS: usize = 64;
+/// No place in the stream.
+const NOWHERE: u64 = u64::MAX;
+
+/// Data beyond a gap. The first copy of a byte is the one that counts (conformance decision 22).
+///
+/// One tree, so that a segment costs a number of steps logarithmic in the number of ranges. Places are counted in 64
+/// bits from where the queue began, so that none of them ever wraps.
+#[derive(Clone, Debug)]
+pub(crate) struct Reassembly {
+    /// By their first place; ranges are apart.
+    ranges: BTreeMap<u64, Range>,
+    /// A place in each of the ranges that changed last, the latest first (2018-2, 2018-3).
+    recent: [u64; SackBlocks::MAX],
+    /// RCV.NXT, and its place.
+    base: SeqNum,
+    base_place: u64,
+    /// The peer's FIN is the last number of the last range.
+    fin: bool,
+    /// Bytes of the stream.
+    len: usize,
+    /// What the ranges cost.
+    held: usize,
+}
+
+/// Bytes that follow one another.
+#[derive(Clone, Debug)]
+struct Range {
+    end: u64,
+    pieces: VecDeque<Piece>,
+    /// What the pieces cost.
+    pieces_held: usize,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) enum Piece {
+    /// Bytes copied in.
+    Own(Vec<u8>),
+    /// A slice of a packet, and the packet's length.
+    Shared(Bytes, u32),
+}
+
+impl Piece {
+    pub(crate) fn len(&self) -> usize {
+        match self {
+            Piece::Own(bytes) => bytes.len(),
+            Piece::Shared(bytes, _) => bytes.len(),
+        }
+    }
+
+    /// What it takes in memory: all of a buffer of which it uses a part.
+    fn cost(&self) -> usize {
+        PIECE_COST
+            + match self {
+                Piece::Own(bytes) => bytes.capacity(),
+                Piece::Shared(_, packet) => *packet as usize,
+            }
+    }
+}
+
+impl Range {
+    /// Nothing yet, from `start` on.
+    fn new(start: u64) -> Range {
+        Range { end: start, pieces: VecDeque::new(), pieces_held: 0 }
+    }
+
+    fn cost(&self) -> usize {
+        RANGE_COST + self.pieces.capacity() * size_of::<Piece>() + self.pieces_held
+    }
+
+    /// Appends a payload: a slice of its packet, or a copy, of which the last piece takes what it has room for.
+    fn push(&mut self, payload: &[u8], packet: Option<&Bytes>) {
+        self.end += payload.len() as u64;
+        if let Some(packet) = packet.filter(|packet| is_worth_holding(payload.len(), packet.len())) {
+            return self.push_piece(Piece::Shared(packet.slice_ref(payload), packet.len() as u32));
+        }
+        let room = match self.pieces.back() {
+            Some(Piece::Own(last)) => BLOCK.saturating_sub(last.len()),
+            _ => 0,
+        };
+        let (now, later) = payload.split_at(payload.len().min(room));
+        if let Some(Piece::Own(last)) = self.pieces.back_mut() {
+            self.pieces_held -= last.capacity();
+            append(last, now);
+            self.pieces_held += last.capacity();
+        }
+        if !later.is_empty() {
+            self.push_piece(Piece::Own(later.to_vec()));
+        }
+    }
+
+    fn push_piece(&mut self, piece: Piece) {
+        self.pieces_held += piece.cost();
+        if self.pieces.capacity() == 0 {
+            // Most of an attacker's ranges never have another one.
+            self.pieces.reserve_exact(1);
+        }
+        self.pieces.push_back(piece);
+    }
+
+    /// Takes in the range that begins where this one ends. The fewer pieces move.
+    fn join(&mut self, mut after: Range) {
+        self.end = after.end;
+        self.pieces_held += after.pieces_held;
+        if let (Some(Piece::Own(last)), Some(Piece::Own(first))) =
+            (self.pieces.back_mut(), after.pieces.front_mut())
+            && last.len() + first.len() <= BLOCK
+        {
+            self.pieces_held -= PIECE_COST + last.capacity() + first.capacity();
+            if first.len() > last.len() {
+                prepend(first, last);
+                self.pieces_held += first.capacity();
+                self.pieces.pop_back();
+            } else {
+                append(last, first);
+                self.pieces_held += last.capacity();
+                after.pieces.pop_front();
+            }
+        }
+        if self.pieces.len() >= after.pieces.len() {
+            self.pieces.append(&mut after.pieces);
+        } else {
+            self.pieces.drain(..).rev().for_each(|piece| after.pieces.push_front(piece));
+            self.pieces = after.pieces;
+        }
+    }
+}
+
+/// Makes room for `more` bytes, in as few steps as there are powers of two.
+fn make_room(bytes: &mut Vec<u8>, more: usize) {
+    let len = bytes.len() + more;
+    if bytes.capacity() < len {
+        bytes.reserve_exact(len.next_power_of_two() - bytes.len());
+    }
+}
+
+fn append(bytes: &mut Vec<u8>, more: &[u8]) {
+    make_room(bytes, more.len());
+    bytes.extend_from_slice(more);
+}
+
+fn prepend(bytes: &mut Vec<u8>, more: &[u8]) {
+    make_room(bytes, more.len());
+    bytes.splice(..0, more.iter().copied());
+}
+
+impl Reassembly {
+    /// An empty queue, when RCV.NXT is `nxt`.
+    pub(crate) fn new(nxt: SeqNum) -> Reassembly {
+        Reassembly {
+            ranges: BTreeMap::new(),
+            recent: [NOWHERE; SackBlocks::MAX],
+            base: nxt,
+            base_place: 0,
+            fin: false,
+            len: 0,
+            held: 0,
+        }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.ranges.is_empty()
+    }
+
+    /// What it takes in memory: the capacity of the buffers, and what trees, lists and allocations take beside them. A
+    /// piece that is a slice of a packet counts as the packet.
+    pub(crate) fn held(&self) -> usize {
+        BASE_COST + self.held
+    }
+
+    /// Bytes of the stream held.
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
+    fn place(&self, seq: SeqNum) -> u64 {
+        self.base_place + u64::from(seq.since(self.base))
+    }
+
+    fn seq(&self, place: u64) -> SeqNum {
+        self.base + (place - self.base_place) as u32
+    }
+
+    fn end_place(&self) -> u64 {
+        self.ranges.last_key_value().map_or(self.base_place, |(_, range)| range.end)
+    }
+
+    /// The sequence number after all that is held.
+    pub(crate) fn end(&self) -> SeqNum {
+        self.seq(self.end_place())
+    }
+
+    /// Where the first range begins.
+    pub(crate) fn start(&self) -> Option<SeqNum> {
+        self.ranges.first_key_value().map(|(start, _)| self.seq(*start))
+    }
+
+    /// SACK blocks, the one that changed last first.
+    pub(crate) fn sack_blocks(&self) -> impl Iterator<Item = (SeqNum, SeqNum)> + '_ {
+        let ranges = self.recent.iter().filter_map(|place| self.range_at(*place));
+        ranges.map(|(left, right)| (self.seq(left), self.seq(right)))
+    }
+
+    fn range_at(&self, place: u64) -> Option<(u64, u64)> {
+        let (start, range) = self.ranges.range(..=place).next_back()?;
+        (place < range.end).then_some((*start, range.end))
+    }
+
+    /// The first part of `left..right` that is held.
+    pub(crate) fn overlap(&self, left: SeqNum, right: SeqNum) -> Option<(SeqNum, SeqNum)> {
+        let (left, right) = (self.place(left), self.place(right));
+        let next = || self.ranges.range(left..right).next().map(|(start, range)| (*start, range.end));
+        let (start, end) = self.range_at(left).or_else(next)?;
+        Some((self.seq(start.max(left)), self.seq(end.min(right))))
+    }
+
+    /// Holds the parts of a payload that are not held yet, as far as `limit` allows; see [`fit`](Reassembly::fit).
+    /// Gives why nothing could be held, if so.
+    pub(crate) fn insert(
+        &mut self,
+        seq: SeqNum,
+        payload: &[u8],
+        packet: Option<&Bytes>,
+        limit: usize,
+    ) -> Result<(), DropReason> {
+        let start = self.place(seq);
+        let end = start + payload.len() as u64;
+        let cost = payload.len() + RANGE_COST + PIECE_COST + size_of::<Piece>();
+        if start >= self.end_place() && self.held() + cost > self.allowance(limit) {
+            // It would be the first to be dropped again.
+            return Err(DropReason::OutOfOrderFull);
+        }
+        let mut at = start;
+        for _ in 0..MOST_GAPS {
+            at = self.range_at(at).map_or(at, |(_, end)| end);
+            if at >= end {
+                break;
+            }
+            let next = self.ranges.range(at..end).next();
+            let until = next.map_or(end, |(next, _)| *next);
+            self.fill(at, &payload[(at - start) as usize..(until - start) as usize], packet);
+            at = until;
+        }
+        self.note_change(start);
+        Ok(())
+    }
+
+    /// Holds bytes of which none is held yet.
+    fn fill(&mut self, from: u64, bytes: &[u8], packet: Option<&Bytes>) {
+        let after = self.ranges.remove(&(from + bytes.len() as u64));
+        self.held -= after.as_ref().map_or(0, Range::cost);
+        self.len += bytes.len();
+        let before = self.ranges.range_mut(..=from).next_back().map(|(_, range)| range);
+        let range = match before.filter(|range| range.end == from) {
+            Some(range) => {
+                self.held -= range.cost();
+                range
+            }
+            None => self.ranges.entry(from).or_insert_with(|| Range::new(from)),
+        };
+        range.push(bytes, packet);
+        if let Some(after) = after {
+            range.join(after);
+        }
+        self.held += range.cost();
+    }
+
+    /// Holds the number of a FIN that is beyond all that is held.
+    pub(crate) fn insert_fin(&mut self, seq: SeqNum) {
+        let place = self.place(seq);
+        match self.ranges.last_entry().filter(|last| last.get().end == place) {
+            Some(mut last) => last.get_mut().end += 1,
+            None => {
+                let range = Range { end: place + 1, ..Range::new(place) };
+                self.held += range.cost();
+                self.ranges.insert(place, range);
+            }
+        }
+        self.fin = true;
+        self.note_change(place);
+    }
+
+    /// The range at `place` has changed: its block is told first.
+    fn note_change(&mut self, place: u64) {
+        let (left, right) = self.range_at(place).unwrap_or((place, place));
+        let before = std::mem::replace(&mut self.recent, [NOWHERE; SackBlocks::MAX]);
+        let others = before.into_iter().filter(|other| !(left..right).contains(other));
+        let told = std::iter::once(place).chain(others);
+        self.recent.iter_mut().zip(told).for_each(|(slot, place)| *slot = place);
+    }
+
+    /// What may be held: `limit`, and a quarter of the bytes for what holding them costs.
+    fn allowance(&self, limit: usize) -> usize {
+        limit.max(LEAST_LIMIT) + self.len / 4
+    }
+
+    /// Drops the highest pieces until what is held is no more than `limit` and a quarter of its bytes (T-13), and says
+    /// how many bytes that freed.
+    pub(crate) fn fit(&mut self, limit: usize) -> usize {
+        let before = self.held;
+        while self.held() > self.allowance(limit) && self.drop_last() {}
+        before - self.held
+    }
+
+    /// Drops the highest pieces until `bytes` are free or nothing is held, and says how many were freed.
+    pub(crate) fn prune(&mut self, bytes: usize) -> usize {
+        let before = self.held;
+        while before - self.held < bytes && self.drop_last() {}
+        before - self.held
+    }
+
+    /// Drops the highest piece. No block tells of it any more.
+    fn drop_last(&mut self) -> bool {
+        let Some(mut last) = self.ranges.last_entry() else { return false };
+        self.held -= last.get().cost();
+        // The FIN that a range ends with goes with its last piece. It needs no place here to be known.
+        let range = last.get_mut();
+        range.end -= u64::from(std::mem::take(&mut self.fin));
+        if let Some(piece) = range.pieces.pop_back() {
+            range.end -= piece.len() as u64;
+            range.pieces_held -= piece.cost();
+            self.len -= piece.len();
+        }
+        if range.pieces.is_empty() {
+            last.remove();
+        } else {
+            if range.pieces.capacity() > 4 * range.pieces.len() {
+                range.pieces.shrink_to(2 * range.pieces.len());
+            }
+            self.held += range.cost();
+        }
+        true
+    }
+
+    /// RCV.NXT has moved. Takes out the pieces that have become in order, if there are any.
+    pub(crate) fn take(&mut self, nxt: SeqNum) -> VecDeque<Piece> {
+        (self.base_place, self.base) = (self.place(nxt), nxt);
+        let first = self.ranges.first_entry();
+        let Some(first) = first.filter(|first| *first.key() <= self.base_place) else {
+            return VecDeque::new();
+        };
+        debug_assert_eq!(*first.key(), self.base_place, "RCV.NXT went over what is held");
+        let range = first.remove();
+        self.held -= range.cost();
+        self.len -= range.pieces.iter().map(Piece::len).sum::<usize>();
+        range.pieces
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use allocation_counter::measure;
+    use proptest::prelude::*;
+
+    const NO_LIMIT: usize = 1 << 30;
+
+    fn insert(reassembly: &mut Reassembly, base: SeqNum, at: u32, bytes: &[u8]) -> Result<(), DropReason> {
+        reassembly.insert(base + at, bytes, None, NO_LIMIT)
+    }
+
+    fn blocks(reassembly: &Reassembly, base: SeqNum) -> Vec<(u32, u32)> {
+        reassembly.sack_blocks().map(|(left, right)| (left.since(base), right.since(base))).collect()
+    }
+
+    fn bytes_of(pieces: VecDeque<Piece>) -> Vec<u8> {
+        let bytes = pieces.into_iter().map(|piece| match piece {
+            Piece::Own(bytes) => bytes,
+            Piece::Shared(bytes, _) => bytes.into(),
+        });
+        bytes.flatten().collect()
+    }
+
+    #[test]
+    fn the_block_that_changed_last_is_told_first_2018_2() {
+        let base = SeqNum(u32::MAX - 100);
+        let mut reassembly = Reassembly::new(base);
+        for at in [100, 300, 500] {
+            insert(&mut reassembly, base, at, &[0; 50]).unwrap();
+        }
+        insert(&mut reassembly, base, 350, &[0; 10]).unwrap();
+        assert_eq!(blocks(&reassembly, base), [(300, 360), (500, 550), (100, 150)]);
+        // One that was here already is told again, first.
+        insert(&mut reassembly, base, 110, &[0; 10]).unwrap();
+        assert_eq!(blocks(&reassembly, base), [(100, 150), (300, 360), (500, 550)]);
+        // What joins two of them is one block, and no block is told twice.
+        insert(&mut reassembly, base, 360, &[0; 140]).unwrap();
+        assert_eq!(blocks(&reassembly, base), [(300, 550), (100, 150)]);
+    }
+
+    #[test]
+    fn four_blocks_are_told_of_any_number_of_ranges_2018_3() {
+        let base = SeqNum(9);
+        let mut reassembly = Reassembly::new(base);
+        for i in 0..5000 {
+            insert(&mut reassembly, base, 10 + i * 10, &[0; 5]).unwrap();
+        }
+        assert_eq!(reassembly.len(), 25_000);
+        let last = (4996..5000).rev().map(|i| (10 + i * 10, 15 + i * 10));
+        assert_eq!(blocks(&reassembly, base), last.collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_fin_is_the_last_number_of_its_block_2018_2() {
+        let base = SeqNum(9);
+        let mut reassembly = Reassembly::new(base);
+        insert(&mut reassembly, base, 10, &[1; 5]).unwrap();
+        reassembly.insert_fin(base + 15);
+        assert_eq!((blocks(&reassembly, base), reassembly.len()), (vec![(10, 16)], 5));
+        let mut reassembly = Reassembly::new(base);
+        insert(&mut reassembly, base, 10, &[1; 5]).unwrap();
+        reassembly.insert_fin(base + 20);
+        assert_eq!(blocks(&reassembly, base), [(20, 21), (10, 15)]);
+        insert(&mut reassembly, base, 15, &[2; 5]).unwrap();
+        assert_eq!(blocks(&reassembly, base), [(10, 21)]);
+        assert_eq!(bytes_of(reassembly.take(base + 10)), [1, 1, 1, 1, 1, 2, 2, 2, 2, 2]);
+        assert!(reassembly.is_empty() && reassembly.held() == BASE_COST);
+    }
+
+    #[test]
+    fn the_highest_is_dropped_first_and_told_no_more_t_13() {
+        let base = SeqNum(u32::MAX - 5);
+        let mut reassembly = Reassembly::new(base);
+        for at in [10_000, 20_000, 30_000] {
+            insert(&mut reassembly, base, at, &[0; 5000]).unwrap();
+        }
+        reassembly.insert_fin(base + 35_000);
+        let freed = reassembly.prune(1);
+        assert!(freed >= 5000, "{freed}");
+        assert_eq!(
+            (blocks(&reassembly, base), reassembly.len()),
+            (vec![(20_000, 25_000), (10_000, 15_000)], 10_000)
+        );
+        // A lower one has more right to its place than a higher one.
+        let limit = reassembly.held() - 2500;
+        assert_eq!(reassembly.insert(base + 40_000, &[0], None, limit), Err(DropReason::OutOfOrderFull));
+        assert_eq!(reassembly.insert(base + 1000, &[0; 5000], None, limit), Ok(()));
+        assert!(reassembly.fit(limit) >= 5000);
+        assert_eq!(blocks(&reassembly, base), [(1000, 6000), (10_000, 15_000)]);
+        assert!(reassembly.prune(usize::MAX) > 10_000 && reassembly.is_empty());
+        assert_eq!((reassembly.len(), reassembly.held()), (0, BASE_COST));
+    }
+
+    #[test]
+    fn what_is_refused_and_what_is_dropped_is_just_beyond_the_limit_t_13() {
+        let base = SeqNum(7);
+        let mut reassembly = Reassembly::new(base);
+        insert(&mut reassembly, base, 10, &[1; 8000]).unwrap();
+        let more = 100 + RANGE_COST + PIECE_COST + size_of::<Piece>();
+        let limit = reassembly.held() + more - 2000;
+        assert_eq!(
+            reassembly.insert(base + 9000, &[1; 100], None, limit - 1),
+            Err(DropReason::OutOfOrderFull)
+        );
+        assert_eq!(reassembly.insert(base + 9000, &[1; 100], None, limit), Ok(()));
+        let least = reassembly.held() - reassembly.len / 4;
+        assert_eq!((reassembly.fit(least), reassembly.len()), (0, 8100));
+        assert!(reassembly.fit(least - 1) > 0 && reassembly.len() == 8000);
+    }
+
+    #[test]
+    fn full_segments_with_a_hole_before_them_fit_into_a_window_of_the_buffer() {
+        let base = SeqNum(7);
+        // MTU, and the length of the headers: 576 and 1500 over IPv4 and IPv6, and what an offload puts together.
+        for (packet, header) in [(576, 52), (1500, 40), (1500, 72), (1500, 100), (65_000, 72)] {
+            let (mut reassembly, buffer, full) = (Reassembly::new(base), 1 << 20, packet - header);
+            for shared in [true, false] {
+                let count = buffer / full;
+                for i in 1..count {
+                    let packet = Bytes::from(vec![1; packet]);
+                    let at = base + (i * full) as u32;
+                    let held = reassembly.insert(at, &packet[header..], shared.then_some(&packet), buffer);
+                    assert_eq!((held, reassembly.fit(buffer)), (Ok(()), 0), "{i} of {count} of {full} bytes");
+                }
+                reassembly = Reassembly::new(base);
+            }
+        }
+    }
+
+    /// One segment over very many ranges fills some of the gaps, and what arrives again the others (T-14).
+    #[test]
+    fn one_segment_fills_a_bounded_number_of_gaps_t_14() {
+        let base = SeqNum(7);
+        let mut reassembly = Reassembly::new(base);
+        for i in 0..30_000 {
+            insert(&mut reassembly, base, 1 + 2 * i, &[1]).unwrap();
+        }
+        let gaps = MOST_GAPS as u32;
+        insert(&mut reassembly, base, 1, &[2; 60_000]).unwrap();
+        assert_eq!(blocks(&reassembly, base)[0], (1, 2 * gaps + 2));
+        insert(&mut reassembly, base, 2 * gaps + 2, &[2; 59_000]).unwrap();
+        assert_eq!(blocks(&reassembly, base)[0], (1, 4 * gaps + 2));
+        let text = bytes_of(reassembly.take(base + 1));
+        assert!(text.chunks(2).all(|pair| matches!(pair, [1, 2] | [1])), "the first copy counts");
+    }
+
+    #[test]
+    fn adjacent_bytes_become_large_pieces_from_either_end_t_13() {
+        let base = SeqNum(7);
+        for upwards in [true, false] {
+            let mut reassembly = Reassembly::new(base);
+            for i in 0..50_000 {
+                let at = if upwards { 1 + i } else { 50_000 - i };
+                insert(&mut reassembly, base, at, &[1]).unwrap();
+            }
+            assert!(reassembly.held() < 60_000, "{}", reassembly.held());
+            assert_eq!(bytes_of(reassembly.take(base + 1)).len(), 50_000);
+        }
+    }
+
+    #[test]
+    fn a_slice_counts_as_its_packet_and_a_small_part_is_copied() {
+        let packet = Bytes::from(vec![1; 9000]);
+        let mut reassembly = Reassembly::new(SeqNum(0));
+        reassembly.insert(SeqNum(1), &packet[..4600], Some(&packet), NO_LIMIT).unwrap();
+        assert!(packet.is_unique());
+        reassembly.insert(SeqNum(10_000), &packet[500..], Some(&packet), NO_LIMIT).unwrap();
+        assert!(!packet.is_unique() && reassembly.held() >= 4600 + 9000);
+    }
+
+    #[derive(Clone, Copy, Debug)]
+    enum Step {
+        Insert { at: u32, len: usize, fill: u8, shared: bool },
+        Fit(usize),
+        Prune(usize),
+    }
+
+    impl Step {
+        fn apply(self, reassembly: &mut Reassembly, base: SeqNum) {
+            match self {
+                Step::Insert { at, len, fill, shared } => {
+                    let packet = Bytes::from(vec![fill; len + 40]);
+                    let shared = Some(&packet).filter(|_| shared);
+                    reassembly.insert(base + at, &packet[40..], shared, NO_LIMIT).unwrap();
+                }
+                Step::Fit(limit) => _ = reassembly.fit(limit),
+                Step::Prune(bytes) => _ = reassembly.prune(bytes),
+            }
+        }
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        let len = prop_oneof![1usize..10, 1usize..400, 1000usize..3000];
+        prop_oneof![
+            20 => (1u32..20_000, len, any::<u8>(), any::<bool>())
+                .prop_map(|(at, len, fill, shared)| Step::Insert { at, len, fill, shared }),
+            1 => (0usize..20_000).prop_map(Step::Fit),
+            1 => (0usize..5_000).prop_map(Step::Prune),
+        ]
+    }
+
+    proptest! {
+        /// T-50: whatever overlaps come in whatever order, the first copy of each byte is delivered.
+        #[test]
+        fn the_first_copy_of_a_byte_wins(start: u32, steps in proptest::collection::vec(step(), 1..200)) {
+            let base = SeqNum(start);
+            let mut oracle: Vec<Option<u8>> = vec![None; 30_000];
+            let mut reassembly = Reassembly::new(base);
+            for step in steps {
+                let before = reassembly.end_place();
+                step.apply(&mut reassembly, base);
+                if let Step::Insert { at, len, fill, .. } = step {
+                    for byte in &mut oracle[at as usize..at as usize + len] {
+                        byte.get_or_insert(fill);
+                    }
+                } else {
+                    prop_assert!(reassembly.end_place() <= before);
+                    oracle[reassembly.end_place() as usize..].fill(None);
+                }
+                prop_assert_eq!(reassembly.len(), oracle.iter().flatten().count());
+            }
+            // Up to the first range, and from there to the next gap; and so on.
+            while let Some(first) = reassembly.start() {
+                let at = first.since(base) as usize;
+                let expected: Vec<u8> = oracle[at..].iter().map_while(|b| *b).collect();
+                oracle[at..at + expected.len()].fill(None);
+                prop_assert_eq!(bytes_of(reassembly.take(first)), expected);
+            }
+            prop_assert_eq!((reassembly.len(), reassembly.held), (0, 0));
+            prop_assert_eq!(oracle.iter().flatten().count(), 0);
+        }
+
+        /// What is allocated is no more than what is counted.
+        #[test]
+        fn what_is_held_is_counted_t_13(steps in proptest::collection::vec(step(), 1..200)) {
+            let base = SeqNum(0);
+            let mut reassembly = Reassembly::new(base);
+            let info = measure(|| steps.iter().for_each(|step| step.apply(&mut reassembly, base)));
+            prop_assert!(info.bytes_current <= reassembly.held() as i64, "{info:?} {}", reassembly.held());
+        }
+    }
+}
