@@ -71,6 +71,7 @@ mod flow;
 pub mod info;
 mod ip;
 mod keys;
+mod line;
 mod queue;
 pub mod seq;
 pub mod socket;

@@ -41,6 +41,17 @@ impl<T> Queue<T> {
         self.front.is_empty()
     }
 
+    /// The element at a place, counted from the front.
+    pub(crate) fn get_mut(&mut self, mut place: usize) -> Option<&mut T> {
+        for chunk in std::iter::once(&mut self.front).chain(&mut self.rest) {
+            if place < chunk.len() {
+                return chunk.get_mut(place);
+            }
+            place -= chunk.len();
+        }
+        None
+    }
+
     #[inline]
     pub(crate) fn push_back(&mut self, element: T) {
         self.len += 1;
@@ -159,6 +170,8 @@ mod tests {
                         oracle.retain(stays);
                     }
                 }
+                let places = [0, oracle.len() / 2, oracle.len().saturating_sub(1), oracle.len()];
+                prop_assert!(places.iter().all(|place| queue.get_mut(*place) == oracle.get_mut(*place)));
                 prop_assert_eq!((queue.len(), queue.is_empty()), (oracle.len(), oracle.is_empty()));
                 prop_assert!(queue.front.iter().chain(queue.rest.iter().flatten()).eq(oracle.iter()));
                 let full = queue.rest.len() * Words::CHUNK;

@@ -4,7 +4,7 @@
 //! and the moves; `inbound` walks a packet to its table, `outbound` fills frames, `timers` runs what is due, `calls`
 //! are the user's, `view` shows what there is.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
@@ -21,6 +21,7 @@ use crate::ip::fragments::Fragments;
 use crate::ip::limit::RateLimiter;
 use crate::ip::pmtu::PmtuCache;
 use crate::keys::Keys;
+use crate::line::Line;
 use crate::queue::Queue;
 use crate::socket::{Event, SocketId, SocketOptions};
 use crate::steer::{Share, Steering};
@@ -37,6 +38,7 @@ use crate::timer::Wheel;
 use crate::trace::{State, Trace, TraceEvent, TraceKind};
 use crate::wire::tcp::{Flags, Header, Options};
 
+use self::outbound::Turns;
 use self::replies::Replies;
 use self::train::Train;
 
@@ -174,9 +176,11 @@ pub struct Stack {
     cookies: CookieCache,
     peers: Peers,
 
+    /// Timers; and the lines of SYNs and SYN-ACKs that are due.
     wheel: Wheel,
-    /// Connections and openings that may have something to send.
-    ready: VecDeque<PackedRef>,
+    /// Connections that may have something to send.
+    ready: Line,
+    turns: Turns,
     /// Stateless answers.
     replies: Replies,
     events: Queue<SocketId>,
@@ -291,7 +295,8 @@ impl Stack {
             cookies: CookieCache::default(),
             peers: Peers::default(),
             wheel: Wheel::new(),
-            ready: VecDeque::new(),
+            ready: Line::default(),
+            turns: Turns::default(),
             replies: Replies::default(),
             events: Queue::default(),
             config,
@@ -417,6 +422,7 @@ impl Stack {
     /// A connection is over: its row and its place in the flow table are all that it still has.
     fn settle_accounts(&mut self, index: u32) {
         self.end_train(index);
+        self.end_turn(index);
         let connection = &self.connections[index];
         let tcb = &connection.tcb;
         self.wheel.remove(connection.armed.node);
@@ -456,7 +462,7 @@ impl Stack {
         arm(&mut self.wheel, index, connection);
         let (socket, events) = (connection.socket, std::mem::take(&mut connection.events));
         if connection.claims_turn() {
-            self.make_ready(FlowRef::Connection(index));
+            self.make_ready(index);
         }
         if !events.is_empty() {
             self.notify(socket, events);
@@ -667,22 +673,10 @@ impl Stack {
         self.events.push_back(id);
     }
 
-    /// Gives a connection or an opening its turn in `transmit`. What ended before its turn left its place behind,
-    /// and those must not add up while the device takes nothing.
-    fn make_ready(&mut self, flow: FlowRef) {
-        if self.ready.len() > 2 * (self.connections.len() + self.openings.len()) + 64 {
-            let Stack { ready, connections, openings, .. } = self;
-            let mut seen = BTreeSet::new();
-            ready.retain(|packed| {
-                let queued = match FlowRef::from(*packed) {
-                    FlowRef::Connection(i) => connections.get(i).is_some_and(|c| c.queued),
-                    FlowRef::Opening(i) => openings.get(i).is_some_and(|o| o.queued),
-                    FlowRef::HalfOpen(_) | FlowRef::TimeWait(_) => false,
-                };
-                queued && seen.insert(packed.0)
-            });
-        }
-        self.ready.push_back(flow.into());
+    /// Gives a connection its turn in `transmit`, behind those that have one.
+    #[inline]
+    fn make_ready(&mut self, index: u32) {
+        self.ready.join(index, &mut self.connections);
     }
 
     // Answers.
@@ -694,9 +688,18 @@ impl Stack {
     }
 
     fn push_reply(&mut self, reply: Reply) {
-        if !self.replies.push(reply, &self.config) {
-            self.counters.count_drop(DropReason::ReplyQueueFull);
+        if let Some(reply) = self.replies.push(reply, &self.config) {
+            self.displace_reply(reply);
         }
+    }
+
+    /// Too many answers wait: one of them goes, or the one that comes. All that came since there was room have the same
+    /// chance, so that a flood which arrives first does not shut out who comes later.
+    #[cold]
+    fn displace_reply(&mut self, reply: Reply) {
+        self.counters.count_drop(DropReason::ReplyQueueFull);
+        let chance = self.keys.random();
+        self.replies.displace(reply, chance, &self.config);
     }
 
     /// A RST for no connection, within the budget of the destination's network (SA-CLOSED-05).
@@ -762,6 +765,7 @@ mod tests {
             stack.notify(id, Event::TROUBLE);
             stack.abort(Instant::ZERO, id).unwrap();
         }
-        assert!(stack.ready.len() < 100 && stack.events.len() < 100);
+        assert_eq!(stack.wheel.len(), 0);
+        assert!(stack.events.len() < 100);
     }
 }

@@ -3,6 +3,9 @@
 //! A node is four words. Levels have 64 slots; a slot of level *l* is 64^*l* ticks wide, and a timer sits at the
 //! level of the highest bit group in which its tick differs from the wheel's own time. When that time enters a
 //! slot of a higher level, the slot's timers move down.
+//!
+//! A row whose timer has fired may have something to send. It then waits for its turn with a node of the same kind, in
+//! the line of its sort ([`Due`]). It has one node or the other, so that one field of the row names both.
 
 use std::num::NonZeroU32;
 
@@ -17,6 +20,19 @@ impl TimerId {
     /// No timer.
     pub(crate) const NONE: TimerId = TimerId(NonZeroU32::MAX);
 
+    /// Stands after the last node of a line.
+    const fn end_of(line: usize) -> TimerId {
+        match NonZeroU32::new(u32::MAX - 1 - line as u32) {
+            Some(end) => TimerId(end),
+            None => TimerId::NONE,
+        }
+    }
+
+    /// Whether it names a node.
+    fn is_node(self) -> bool {
+        self.0.get() < u32::MAX - LINES as u32
+    }
+
     fn of(index: u32) -> TimerId {
         TimerId(NonZeroU32::MIN.saturating_add(index))
     }
@@ -30,13 +46,39 @@ const SLOT_BITS: u32 = 6;
 const SLOTS: usize = 1 << SLOT_BITS;
 const LEVELS: usize = 6;
 
+/// What rows wait to send, each sort in a line of its own: first come, first served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Due {
+    /// A SYN-ACK that a SYN asks for.
+    SynAck,
+    /// A SYN-ACK that the timer sends again.
+    SynAckAgain,
+    /// A SYN.
+    Syn,
+}
+
+const LINES: usize = 3;
+
+/// The two ends of a line. Each is what a node has as its neighbour there, where the line is empty as well.
+#[derive(Clone, Copy, Debug)]
+struct Line {
+    first: TimerId,
+    last: u32,
+}
+
+impl Line {
+    const fn empty(line: usize) -> Line {
+        Line { first: TimerId::end_of(line), last: !((LEVELS * SLOTS + line) as u32) }
+    }
+}
+
 #[derive(Clone, Copy, Debug)]
 struct Node {
     tick: Tick,
     /// What the owner wants to be told when it fires.
     target: u32,
     next: TimerId,
-    /// The one before; for the first of a slot that slot's number, inverted, so that unlinking need not search for it.
+    /// The one before; for the first of a slot or line its number, inverted, so that unlinking need not search for it.
     prev: u32,
 }
 
@@ -50,6 +92,7 @@ pub(crate) struct Wheel {
     nodes: Table<Node>,
     heads: [[TimerId; SLOTS]; LEVELS],
     occupied: [u64; LEVELS],
+    lines: [Line; LINES],
 }
 
 impl Wheel {
@@ -59,9 +102,11 @@ impl Wheel {
             nodes: Table::default(),
             heads: [[TimerId::NONE; SLOTS]; LEVELS],
             occupied: [0; LEVELS],
+            lines: std::array::from_fn(Line::empty),
         }
     }
 
+    /// Timers that are armed, and owners that wait in a line.
     pub(crate) fn len(&self) -> usize {
         self.nodes.len()
     }
@@ -76,6 +121,35 @@ impl Wheel {
         TimerId::of(index)
     }
 
+    /// Puts an owner at the end of a line.
+    pub(crate) fn wait(&mut self, due: Due, target: u32) -> TimerId {
+        let line = &mut self.lines[due as usize];
+        let (tick, next, prev) = (self.now, TimerId::end_of(due as usize), line.last);
+        let index = self.nodes.insert_with(|| Node { tick, target, next, prev });
+        line.last = index;
+        match line.first.is_node() {
+            true => self.nodes[prev].next = TimerId::of(index),
+            false => line.first = TimerId::of(index),
+        }
+        TimerId::of(index)
+    }
+
+    /// Takes out whose turn it is in a line, and gives its target.
+    pub(crate) fn next_due(&mut self, due: Due) -> Option<u32> {
+        let first = self.lines[due as usize].first;
+        first.is_node().then(|| {
+            self.unlink(first.index());
+            self.nodes.remove(first.index()).target
+        })
+    }
+
+    /// Whether anybody waits in a line.
+    #[inline]
+    pub(crate) fn any_due(&self) -> bool {
+        self.lines.iter().any(|line| line.first.is_node())
+    }
+
+    /// Disarms a timer, or takes its owner out of its line.
     pub(crate) fn remove(&mut self, id: TimerId) {
         if id != TimerId::NONE {
             self.unlink(id.index());
@@ -166,8 +240,11 @@ impl Wheel {
 
     fn unlink(&mut self, index: u32) {
         let Node { next, prev, .. } = self.nodes[index];
-        if next != TimerId::NONE {
+        if next.is_node() {
             self.nodes[next.index()].prev = prev;
+        } else if next != TimerId::NONE {
+            let line = TimerId::end_of(0).0.get() - next.0.get();
+            self.lines[line as usize].last = prev;
         }
         let place = !prev as usize;
         if place < LEVELS * SLOTS {
@@ -176,6 +253,8 @@ impl Wheel {
             if next == TimerId::NONE {
                 self.occupied[level] &= !(1 << slot);
             }
+        } else if place < LEVELS * SLOTS + LINES {
+            self.lines[place - LEVELS * SLOTS].first = next;
         } else {
             self.nodes[prev].next = next;
         }
@@ -210,6 +289,33 @@ mod tests {
         wheel.insert(Tick(40), 7);
         assert_eq!(wheel.next(), Some(Tick(100)));
         assert_eq!(drain(&mut wheel, 100), vec![7]);
+    }
+
+    /// Lines beside armed timers: each is a queue, and whoever is removed leaves it.
+    #[test]
+    fn lines_are_queues_that_anybody_may_leave() {
+        let mut wheel = Wheel::new();
+        let all = [Due::SynAck, Due::SynAckAgain, Due::Syn];
+        let mut waiting = Vec::new();
+        for target in 0..30 {
+            wheel.insert(Tick(target), 1000 + target);
+            waiting.push((all[target as usize % 3], target, wheel.wait(all[target as usize % 3], target)));
+        }
+        // The first, the last and one in the middle of each line.
+        for gone in [0, 1, 2, 27, 28, 29, 12, 13, 14] {
+            wheel.remove(waiting[gone].2);
+        }
+        for (line, due) in all.into_iter().enumerate() {
+            assert!(wheel.any_due());
+            let got: Vec<_> = std::iter::from_fn(|| wheel.next_due(due)).collect();
+            let expected: Vec<_> = (0..30)
+                .filter(|t| t % 3 == line as u32 && !(3..=11).chain(15..=26).all(|left| left != *t))
+                .collect();
+            assert_eq!(got, expected);
+        }
+        assert!(!wheel.any_due());
+        assert_eq!((wheel.len(), drain(&mut wheel, 30).len()), (30, 30));
+        assert_eq!((wheel.next_due(Due::Syn), wheel.len()), (None, 0));
     }
 
     #[test]

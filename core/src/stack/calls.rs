@@ -277,7 +277,7 @@ impl Stack {
                 push(&mut connection.send_queue, count, &mut self.pool);
                 self.buffered += count as u64;
                 if connection.claims_turn() {
-                    self.make_ready(FlowRef::Connection(index));
+                    self.make_ready(index);
                 }
                 Ok(count)
             }
@@ -296,7 +296,7 @@ impl Stack {
                 self.buffered -= count as u64;
                 connection.tcb.ack.now |= connection.window_update_due();
                 if connection.claims_turn() {
-                    self.make_ready(FlowRef::Connection(index));
+                    self.make_ready(index);
                 }
                 self.end_train(index);
                 return Ok(count);

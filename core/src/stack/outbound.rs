@@ -1,13 +1,19 @@
-//! Filling frames: stateless answers first, then connections in turn.
+//! Filling frames: who has the next one.
+//!
+//! Connections share by bytes. Each has a turn of [`Stack::turn_bytes`], and what it sends beyond that its next turn
+//! lacks. Answers are what goes to strangers: SYN-ACKs, cookies, RSTs, ICMP messages, and the SYNs of our own connects.
+//! While connections have something to send, answers get as many packets of the wire as they do, and take turns by sort.
 
 use super::train::Train;
 use super::{Reply, Stack, Transmit, arm, env};
 use crate::buffer::Rope;
+use crate::counters::ReplyReason;
 use crate::flow::{FlowRef, FourTuple, PackedRef};
 use crate::socket::SocketOptions;
 use crate::tcp::segment::{Answer, Outgoing};
 use crate::tcp::tcb::Env;
 use crate::time::{Instant, Tick};
+use crate::timer::{Due, TimerId};
 use crate::trace::TraceKind;
 use crate::wire::tcp::{self, Header};
 use crate::wire::{Ecn, PROTOCOL_TCP, ipv4, ipv6};
@@ -17,6 +23,30 @@ struct IpFields {
     ttl: u8,
     dscp: u8,
     ecn: Ecn,
+}
+
+/// Whose turn it is.
+#[derive(Clone, Debug)]
+pub(super) struct Turns {
+    /// By so many packets of the wire answers are ahead of connections.
+    answers_ahead: i32,
+    /// Of which sort the last answer was.
+    sort: u8,
+    /// The connection that has begun its turn, and the bytes that are left of it.
+    index: u32,
+    left: i32,
+}
+
+impl Turns {
+    /// Sorts of answers.
+    const SORTS: u8 = 4;
+    const NOBODY: u32 = u32::MAX;
+}
+
+impl Default for Turns {
+    fn default() -> Turns {
+        Turns { answers_ahead: 0, sort: 0, index: Turns::NOBODY, left: 0 }
+    }
 }
 
 /// Of what [`Transmit`] says the part that the packet itself decides; it fits into two registers.
@@ -33,7 +63,12 @@ impl Stack {
     pub fn transmit(&mut self, now: Instant, frame: &mut [u8]) -> Option<Transmit> {
         self.set_now(now);
         // Every turn ends with a look that finds nothing: it should cost no more than that.
-        if self.ready.is_empty() && self.replies.is_empty() { None } else { self.transmit_next(frame) }
+        if self.ready.is_empty() && !self.any_answer() { None } else { self.transmit_next(frame) }
+    }
+
+    #[inline]
+    fn any_answer(&self) -> bool {
+        !self.replies.is_empty() || self.wheel.any_due()
     }
 
     #[inline(never)]
@@ -43,20 +78,43 @@ impl Stack {
         if frame.len() < least {
             return None;
         }
-        let Sent { len, checksum_offload } = match self.replies.pop_front() {
-            Some(reply) => self.transmit_reply(&reply, frame),
-            None => self.transmit_ready(frame)?,
+        let transmit = if self.any_answer() {
+            self.transmit_in_turn(frame)
+        } else {
+            self.transmit_ready(frame).map(|sent| self.sent_data(sent))
         };
-        self.counters.out_requests += 1;
-        Some(Transmit { len, segment_size: self.outgoing.segment_size, checksum_offload })
+        self.counters.out_requests += u64::from(transmit.is_some());
+        transmit
     }
 
-    fn transmit_ready(&mut self, frame: &mut [u8]) -> Option<Sent> {
-        while let Some(packed) = self.ready.pop_front() {
-            let sent = match FlowRef::from(packed) {
-                FlowRef::Connection(index) => self.transmit_connection(index, frame),
-                FlowRef::Opening(index) => self.transmit_opening(index, frame),
-                FlowRef::HalfOpen(_) | FlowRef::TimeWait(_) => None,
+    fn sent_data(&self, Sent { len, checksum_offload }: Sent) -> Transmit {
+        Transmit { len, segment_size: self.outgoing.segment_size, checksum_offload }
+    }
+
+    /// Answers wait, and connections may.
+    fn transmit_in_turn(&mut self, frame: &mut [u8]) -> Option<Transmit> {
+        if self.turns.answers_ahead > 0
+            && let Some(sent) = self.transmit_ready(frame)
+        {
+            let transmit = self.sent_data(sent);
+            self.turns.answers_ahead -= self.outgoing.packets() as i32;
+            return Some(transmit);
+        }
+        if let Some(Sent { len, checksum_offload }) = self.transmit_some_answer(frame) {
+            self.turns.answers_ahead = (self.turns.answers_ahead + 1).min(1);
+            return Some(Transmit { len, segment_size: None, checksum_offload });
+        }
+        self.transmit_ready(frame).map(|sent| self.sent_data(sent))
+    }
+
+    fn transmit_some_answer(&mut self, frame: &mut [u8]) -> Option<Sent> {
+        for _ in 0..Turns::SORTS {
+            self.turns.sort = (self.turns.sort + 1) % Turns::SORTS;
+            let sent = match self.turns.sort {
+                0 => self.transmit_reply(frame),
+                1 => self.transmit_syn_ack(Due::SynAck, frame),
+                2 => self.transmit_syn_ack(Due::SynAckAgain, frame),
+                _ => self.transmit_opening(frame),
             };
             if sent.is_some() {
                 return sent;
@@ -65,16 +123,40 @@ impl Stack {
         None
     }
 
-    fn transmit_reply(&mut self, reply: &Reply, frame: &mut [u8]) -> Sent {
-        match reply {
+    fn transmit_ready(&mut self, frame: &mut [u8]) -> Option<Sent> {
+        while let Some(index) = self.ready.first() {
+            let sent = self.transmit_connection(index, frame);
+            if sent.is_some() {
+                return sent;
+            }
+        }
+        None
+    }
+
+    fn transmit_reply(&mut self, frame: &mut [u8]) -> Option<Sent> {
+        match self.replies.pop_front()? {
             Reply::Packet(packet) => {
                 let len = packet.len().min(frame.len());
                 frame[..len].copy_from_slice(&packet[..len]);
-                self.outgoing.segment_size = None;
-                Sent { len, checksum_offload: false }
+                Some(Sent { len, checksum_offload: false })
             }
-            Reply::Segment(answer) => self.transmit_answer(answer, frame),
+            Reply::Segment(answer) => Some(self.transmit_answer(&answer, frame)),
         }
+    }
+
+    /// A SYN-ACK of a half-open connection. A try counts, and the timer runs, from when it leaves.
+    fn transmit_syn_ack(&mut self, due: Due, frame: &mut [u8]) -> Option<Sent> {
+        let index = self.wheel.next_due(due)?;
+        let entry = &mut self.half_open[index];
+        entry.timer = TimerId::NONE;
+        if due == Due::SynAckAgain {
+            entry.retries += 1;
+            self.counters.tcp_syn_retrans += 1;
+            self.counters.retrans_segs += 1;
+        }
+        self.arm_half_open(index);
+        let answer = self.syn_ack_of(index, ReplyReason::SynAck);
+        Some(self.transmit_answer(&answer, frame))
     }
 
     fn transmit_answer(&mut self, answer: &Answer, frame: &mut [u8]) -> Sent {
@@ -88,32 +170,31 @@ impl Stack {
             options: answer.options,
             ..Header::default()
         };
-        self.train_out = None;
-        self.outgoing = Outgoing::bare(header);
+        // Not in the place of the last segment, which a train goes on from.
+        let mut outgoing = Outgoing::bare(header);
         let ttl = if answer.ttl > 0 { answer.ttl } else { self.config.ip_default_ttl };
         let ip = IpFields { ttl, dscp: answer.dscp, ecn: Ecn::NotEct };
-        finish(&mut env!(self), &answer.tuple, &mut self.outgoing);
-        emit(&answer.tuple, &self.outgoing, &ip, &mut Rope::default(), self.interface.checksum_offload, frame)
+        finish(&mut env!(self), &answer.tuple, &mut outgoing);
+        emit(&answer.tuple, &outgoing, &ip, &mut Rope::default(), self.interface.checksum_offload, frame)
     }
 
     fn transmit_connection(&mut self, index: u32, frame: &mut [u8]) -> Option<Sent> {
-        let connection = self.connections.get_mut(index)?;
+        let connection = &mut self.connections[index];
         let tick = Tick::at(self.now);
         self.train_out.take_if(|train| !train.goes_on(index, tick));
+        // Behind one of a train there is always another segment.
+        let mut more = true;
         if self.train_out.is_some() {
             connection.follow(&mut self.outgoing);
         } else {
             let offload = self.interface.segmentation_offload;
             let any = connection.next_segment(offload, &mut self.outgoing, &mut env!(self));
             arm(&mut self.wheel, index, connection);
-            connection.queued = any && connection.wants_to_send();
             if !any {
+                self.end_turn(index);
                 return None;
             }
-        }
-        if connection.queued {
-            // What there is more waits for its next turn behind the others.
-            self.ready.push_back(FlowRef::Connection(index).into());
+            more = connection.wants_to_send();
         }
         let tuple = &connection.tcb.tuple;
         finish(&mut env!(self), tuple, &mut self.outgoing);
@@ -133,18 +214,75 @@ impl Stack {
         if outgoing.train == 0 {
             self.train_out = None;
         }
+        self.count_turn(index, sent.len, more);
         Some(sent)
     }
 
-    fn transmit_opening(&mut self, index: u32, frame: &mut [u8]) -> Option<Sent> {
-        let opening = self.openings.get_mut(index)?;
-        opening.queued = false;
+    /// A connection has sent so many bytes; `more`: it would go on.
+    #[inline]
+    fn count_turn(&mut self, index: u32, bytes: usize, more: bool) {
+        if self.turns.index != index {
+            self.begin_turn(index);
+        }
+        self.turns.left -= bytes as i32;
+        if more && self.turns.left > 0 {
+            return;
+        }
+        // The longest packet is shorter than 64 KiB.
+        self.connections[index].overdrawn = (-self.turns.left).max(0) as u16;
+        if more {
+            self.turns.index = Turns::NOBODY;
+            self.ready.rotate(&mut self.connections);
+        } else {
+            self.end_turn(index);
+        }
+    }
+
+    #[inline]
+    fn begin_turn(&mut self, index: u32) {
+        let left = self.turn_bytes() - i32::from(self.connections[index].overdrawn);
+        (self.turns.index, self.turns.left) = (index, left);
+    }
+
+    /// Bytes that a connection sends before it is another one's turn: a few segments, so that trains go on, and no less
+    /// than one packet of any length.
+    #[inline]
+    fn turn_bytes(&self) -> i32 {
+        const SOME_SEGMENTS: i32 = 8192;
+        if self.interface.segmentation_offload {
+            i32::from(u16::MAX)
+        } else {
+            i32::from(self.interface.mtu).max(SOME_SEGMENTS)
+        }
+    }
+
+    /// A connection has nothing more to send, or is over: it stands in line no longer.
+    #[inline]
+    pub(super) fn end_turn(&mut self, index: u32) {
+        self.ready.leave(index, &mut self.connections);
+        if self.turns.index == index {
+            self.turns.index = Turns::NOBODY;
+        }
+    }
+
+    fn transmit_opening(&mut self, frame: &mut [u8]) -> Option<Sent> {
+        loop {
+            let index = self.wheel.next_due(Due::Syn)?;
+            let sent = self.transmit_syn(index, frame);
+            if sent.is_some() {
+                return sent;
+            }
+        }
+    }
+
+    fn transmit_syn(&mut self, index: u32, frame: &mut [u8]) -> Option<Sent> {
+        let opening = &mut self.openings[index];
+        (opening.queued, opening.timer) = (false, TimerId::NONE);
         self.train_out = None;
         if !opening.next_segment(&mut self.outgoing, &mut env!(self)) {
             return None;
         }
         let deadline = Tick::after(self.now, opening.wait(self.now, &self.config));
-        self.wheel.remove(opening.timer);
         let target = PackedRef::from(FlowRef::Opening(index)).0;
         opening.timer = self.wheel.insert(deadline, target);
         let ip = IpFields { ttl: opening.options.ttl, dscp: opening.options.dscp, ecn: Ecn::NotEct };

@@ -14,6 +14,7 @@ use crate::tcp::listen::{HalfOpen, HalfOpenOutcome, Offer, SynAck, with_cookie};
 use crate::tcp::segment::{Answer, Segment};
 use crate::tcp::tcb::{Agreed, Origin, syn_window};
 use crate::time::Tick;
+use crate::timer::Due;
 use crate::trace::State;
 
 impl Stack {
@@ -116,11 +117,7 @@ impl Stack {
         {
             iss = above + 65_537;
         }
-        let entry = HalfOpen::new(segment, listener, iss, offer, self.tick());
-        let wait = entry.wait(&self.config, self.config.tcp_synack_retries);
-        let index = self.half_open.insert(entry);
-        let target = PackedRef::from(FlowRef::HalfOpen(index)).0;
-        self.half_open[index].timer = self.wheel.insert(Tick::after(self.now, wait), target);
+        let index = self.half_open.insert(HalfOpen::new(segment, listener, iss, offer, self.tick()));
         self.listeners[listener].half_open += 1;
         if let Some((time_wait, _)) = old {
             self.replace(&tuple, FlowRef::TimeWait(time_wait), FlowRef::HalfOpen(index));
@@ -130,11 +127,23 @@ impl Stack {
             self.place(&tuple, FlowRef::HalfOpen(index));
             self.note_listen(&tuple, State::SynReceived);
         }
-        let mut answer = self.syn_ack_of(index, ReplyReason::SynAck);
-        if let Some(cookie) = give_cookie {
-            answer = with_cookie(answer, &cookie);
+        match give_cookie {
+            None => self.queue_syn_ack(index, Due::SynAck, ReplyReason::SynAck),
+            // Nothing of the entry remembers that it goes with this SYN-ACK.
+            Some(cookie) => {
+                let answer = self.syn_ack_of(index, ReplyReason::SynAck);
+                self.reply(with_cookie(answer, &cookie));
+                self.arm_half_open(index);
+            }
         }
-        self.reply(answer);
+    }
+
+    /// A SYN-ACK waits for its turn. It is made then, and until then no timer runs.
+    pub(super) fn queue_syn_ack(&mut self, index: u32, due: Due, reason: ReplyReason) {
+        env!(self).note_reply(&self.half_open[index].tuple, reason);
+        let entry = &mut self.half_open[index];
+        self.wheel.remove(entry.timer);
+        entry.timer = self.wheel.wait(due, index);
     }
 
     pub(super) fn syn_ack_of(&mut self, index: u32, reason: ReplyReason) -> Answer {
@@ -255,9 +264,7 @@ impl Stack {
             }
             HalfOpenOutcome::SynAgain => {
                 self.counters.tcp_syn_retrans += 1;
-                let answer = self.syn_ack_of(index, ReplyReason::SynAckAgain);
-                self.reply(answer);
-                self.arm_half_open(index);
+                self.queue_syn_ack(index, Due::SynAck, ReplyReason::SynAckAgain);
             }
             HalfOpenOutcome::Delete(reason) => {
                 if reason == DropReason::HalfOpenRst {
@@ -279,7 +286,7 @@ impl Stack {
     }
 
     pub(super) fn arm_half_open(&mut self, index: u32) {
-        let retries = self.half_open[index].retries_allowed(self.synack_retries());
+        let retries = self.synack_retries(index);
         let entry = &mut self.half_open[index];
         self.wheel.remove(entry.timer);
         let target = PackedRef::from(FlowRef::HalfOpen(index)).0;
@@ -287,10 +294,13 @@ impl Stack {
         entry.timer = self.wheel.insert(Tick::after(self.now, wait), target);
     }
 
-    /// How often a SYN-ACK is sent again: less often when the table is more than half full (4987-3).
-    pub(super) fn synack_retries(&self) -> u8 {
-        let pressed = self.half_open.len() > self.config.tcp_max_syn_backlog as usize / 2;
-        if pressed { self.config.tcp_synack_retries.min(2) } else { self.config.tcp_synack_retries }
+    /// How often the SYN-ACK of an entry is sent again: less often when its listener's part of the table is more than half
+    /// full (4987-3).
+    pub(super) fn synack_retries(&self, index: u32) -> u8 {
+        let entry = &self.half_open[index];
+        let (most, backlog) = (self.config.tcp_synack_retries, self.config.tcp_max_syn_backlog as usize);
+        let pressed = self.listeners[entry.listener].half_open > backlog / 2;
+        entry.retries_allowed(if pressed { most.min(2) } else { most })
     }
 
     /// The third segment of the handshake.

@@ -9,6 +9,8 @@ pub(super) struct Replies {
     queue: Queue<Reply>,
     /// Of the queue's elements and the packets that they hold.
     bytes: usize,
+    /// Answers that came since there was room for one, with those that waited then.
+    offered: u32,
 }
 
 impl Replies {
@@ -21,15 +23,30 @@ impl Replies {
         self.queue.is_empty()
     }
 
-    /// Queues an answer. `false`: there is no room for it, and it is gone.
-    pub(super) fn push(&mut self, reply: Reply, config: &Config) -> bool {
+    /// Queues an answer, or gives it back where there is no room for it.
+    #[inline]
+    pub(super) fn push(&mut self, reply: Reply, config: &Config) -> Option<Reply> {
         let bytes = self.bytes + reply.held();
         let room = self.len() < config.reply_queue as usize && bytes <= config.reply_queue_bytes as usize;
-        if room {
-            self.bytes = bytes;
-            self.queue.push_back(reply);
+        if !room {
+            return Some(reply);
         }
-        room
+        self.bytes = bytes;
+        self.queue.push_back(reply);
+        self.offered = self.queue.len() as u32;
+        None
+    }
+
+    /// Puts an answer for which there is no room in the place of one that waits, if `chance` says so: a random number by
+    /// which each that was offered is as likely to go.
+    pub(super) fn displace(&mut self, reply: Reply, chance: u32, config: &Config) {
+        self.offered = self.offered.saturating_add(1);
+        let place = u64::from(chance) * u64::from(self.offered) >> 32;
+        let Some(waiting) = self.queue.get_mut(place as usize) else { return };
+        let bytes = self.bytes - waiting.held() + reply.held();
+        if bytes <= config.reply_queue_bytes as usize {
+            (*waiting, self.bytes) = (reply, bytes);
+        }
     }
 
     #[inline]

@@ -5,7 +5,7 @@ use crate::counters::{DropReason, ReplyReason};
 use crate::flow::{FlowRef, PackedRef};
 use crate::tcp::segment::Answer;
 use crate::time::Instant;
-use crate::timer::TimerId;
+use crate::timer::{Due, TimerId};
 use crate::trace::{TimerKind, TraceKind};
 use crate::wire::tcp::Flags;
 
@@ -54,7 +54,7 @@ impl Stack {
 
     /// The SYN-ACK was not answered (SA-SYN_RCVD-18, -19).
     fn half_open_timer(&mut self, index: u32) {
-        let retries = self.half_open[index].retries_allowed(self.synack_retries());
+        let retries = self.synack_retries(index);
         let entry = &mut self.half_open[index];
         entry.timer = TimerId::NONE;
         let tuple = entry.tuple;
@@ -70,13 +70,8 @@ impl Stack {
             }
             return;
         }
-        entry.retries += 1;
-        self.counters.tcp_syn_retrans += 1;
-        self.counters.retrans_segs += 1;
         self.note(&tuple, TraceKind::Timer(TimerKind::Retransmit));
-        let answer = self.syn_ack_of(index, ReplyReason::SynAckAgain);
-        self.reply(answer);
-        self.arm_half_open(index);
+        self.queue_syn_ack(index, Due::SynAckAgain, ReplyReason::SynAckAgain);
     }
 
     fn opening_timer(&mut self, index: u32) {
@@ -103,7 +98,8 @@ impl Stack {
         let opening = &mut self.openings[index];
         if !opening.queued {
             opening.queued = true;
-            self.make_ready(FlowRef::Opening(index));
+            self.wheel.remove(opening.timer);
+            opening.timer = self.wheel.wait(Due::Syn, index);
         }
     }
 

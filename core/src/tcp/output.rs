@@ -38,10 +38,8 @@ impl Connection {
 
     /// Whether the connection needs a turn in `transmit` and has none yet; the caller gives it one.
     #[inline]
-    pub(crate) fn claims_turn(&mut self) -> bool {
-        let claims = !self.queued && self.wants_to_send();
-        self.queued |= claims;
-        claims
+    pub(crate) fn claims_turn(&self) -> bool {
+        !self.place.is_taken() && self.wants_to_send()
     }
 
     /// Whether asking [`next_segment`](Connection::next_segment) may give something that waiting does not.

@@ -119,4 +119,9 @@ impl Outgoing {
     pub(crate) fn bare(header: Header) -> Outgoing {
         Outgoing { header, offset: 0, payload_len: 0, segment_size: None, ecn: Ecn::NotEct, train: 0 }
     }
+
+    /// Packets that it is on the wire.
+    pub(crate) fn packets(&self) -> usize {
+        self.segment_size.map_or(1, |size| self.payload_len.div_ceil(usize::from(size)))
+    }
 }

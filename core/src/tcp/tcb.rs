@@ -8,6 +8,7 @@ use crate::counters::{Counters, ReplyReason};
 use crate::error::Error;
 use crate::flow::FourTuple;
 use crate::keys::Keys;
+use crate::line::{Place, Waits};
 use crate::seq::SeqNum;
 use crate::socket::{Event, SocketId, SocketOptions};
 use crate::tcp::congestion::{self, Controller};
@@ -87,9 +88,18 @@ pub(crate) struct Connection {
     pub(crate) pmtu_until: Option<Deadline>,
     /// It was made from a SYN cookie.
     pub(crate) from_cookie: bool,
-    /// It is on the stack's list of connections with something to send.
-    pub(crate) queued: bool,
+    /// Where it stands among those that have something to send.
+    pub(crate) place: Place,
+    /// Bytes that it sent in its last turn beyond its share, which its next one lacks.
+    pub(crate) overdrawn: u16,
     pub(crate) armed: Armed,
+}
+
+impl Waits for Connection {
+    #[inline]
+    fn place(&mut self) -> &mut Place {
+        &mut self.place
+    }
 }
 
 /// Who began the connection (MUST-11).
@@ -413,7 +423,8 @@ impl Connection {
             soft_error: None,
             pmtu_until: None,
             from_cookie: false,
-            queued: false,
+            place: Place::default(),
+            overdrawn: 0,
             armed: Armed { node: TimerId::NONE, tick: now },
         }
     }

@@ -1,0 +1,440 @@
+//! Who has the next frame: connections among themselves, and connections beside the answers that strangers draw.
+//!
+//! Time goes in turns, as a driver makes them: so many packets in, timers, so many frames out.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+use steadfast_core::counters::DropReason;
+use steadfast_core::seq::SeqNum;
+use steadfast_core::wire::tcp::{self, Flags, Header, Options};
+use steadfast_core::wire::{Ecn, PROTOCOL_TCP, checksum, ipv4};
+use steadfast_core::{Config, Duration, Error, Instant, Interface, ListenOptions, SocketId, Stack};
+
+const SERVER: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
+const PORT: u16 = 80;
+/// Packets in, and frames out, of a turn.
+const FRAMES: usize = 64;
+/// Bytes of a turn.
+const BYTES: usize = 256 * 1024;
+const TURN: Duration = Duration::from_millis(10);
+
+/// A TCP of the simplest sort: whatever it sends is what a test wants it to send.
+#[derive(Clone, Debug)]
+struct Peer {
+    address: Ipv4Addr,
+    port: u16,
+    to: u16,
+    seq: SeqNum,
+    ack: SeqNum,
+    mss: u16,
+    received: usize,
+}
+
+impl Peer {
+    fn new(address: u32, port: u16, to: u16) -> Peer {
+        let address = Ipv4Addr::from_bits(address);
+        Peer { address, port, to, seq: SeqNum(7), ack: SeqNum(0), mss: 1460, received: 0 }
+    }
+
+    fn segment(&self, flags: Flags, payload: &[u8]) -> Vec<u8> {
+        let options = match flags.syn() {
+            true => Options { mss: Some(self.mss), window_scale: Some(10), ..Options::default() },
+            false => Options::default(),
+        };
+        let (source_port, destination_port) = (self.port, self.to);
+        let (seq, ack, window) = (self.seq, self.ack, 0xffff);
+        let header =
+            Header { source_port, destination_port, seq, ack, flags, window, options, ..Header::default() };
+        let mut segment = vec![0; header.header_len()];
+        header.emit(&mut segment);
+        segment.extend_from_slice(payload);
+        let len = segment.len() as u32;
+        let mut sum = checksum::pseudo_header(self.address.into(), SERVER.into(), PROTOCOL_TCP, len);
+        sum.add_bytes(&segment);
+        tcp::set_checksum(&mut segment, sum.finish());
+        let ip = ipv4::Header {
+            source: self.address,
+            destination: SERVER,
+            protocol: PROTOCOL_TCP,
+            ttl: 64,
+            dscp: 0,
+            ecn: Ecn::NotEct,
+            identification: 0,
+            dont_fragment: true,
+            more_fragments: false,
+            fragment_offset: 0,
+            source_route: false,
+        };
+        let mut packet = vec![0; ipv4::HEADER_LEN];
+        ip.emit(segment.len(), &mut packet);
+        packet.extend_from_slice(&segment);
+        packet
+    }
+
+    fn syn(&self) -> Vec<u8> {
+        self.segment(Flags::SYN, &[])
+    }
+
+    /// The third segment, and every ACK after it.
+    fn acknowledges(&self) -> Vec<u8> {
+        self.segment(Flags::ACK, &[])
+    }
+
+    /// Takes what the server sent it.
+    fn takes(&mut self, got: &Got) {
+        if !got.is_for(self) {
+            return;
+        }
+        if got.header.flags.syn() && self.ack == SeqNum(0) {
+            (self.seq, self.ack) = (self.seq + 1, got.header.seq + 1);
+        } else if got.payload > 0 && got.header.seq == self.ack {
+            self.ack += got.payload as u32;
+            self.received += got.payload;
+        }
+    }
+}
+
+/// A segment from the server.
+struct Got {
+    to: SocketAddr,
+    header: Header,
+    payload: usize,
+    /// Packets that it is on a wire.
+    packets: usize,
+}
+
+impl Got {
+    fn is_for(&self, peer: &Peer) -> bool {
+        self.to == SocketAddr::from((peer.address, peer.port))
+    }
+}
+
+struct Server {
+    stack: Stack,
+    now: Instant,
+    listener: SocketId,
+    frame: Vec<u8>,
+}
+
+impl Server {
+    fn new(configure: impl FnOnce(&mut Config), offload: bool) -> Server {
+        let mut config = Config { tcp_timestamps: false, secret: [3; 32], ..Config::default() };
+        configure(&mut config);
+        let mut interface = Interface::new(1500, [(IpAddr::V4(SERVER), 8)]);
+        interface.segmentation_offload = offload;
+        let mut stack = Stack::new(config, interface);
+        let listener = stack.listen((SERVER, PORT).into(), ListenOptions::default()).unwrap();
+        Server { stack, now: Instant::from_secs(1), listener, frame: vec![0; 65_535] }
+    }
+
+    fn receive(&mut self, packet: &[u8]) {
+        self.stack.receive(self.now, packet);
+    }
+
+    fn transmit(&mut self) -> Option<Got> {
+        let sent = self.stack.transmit(self.now, &mut self.frame)?;
+        let (ip, segment) = ipv4::parse(&self.frame[..sent.len]).unwrap();
+        let (header, payload) = tcp::Header::parse(segment).unwrap();
+        let payload = payload.len();
+        let packets = sent.segment_size.map_or(1, |size| payload.div_ceil(usize::from(size)));
+        Some(Got { to: (ip.destination, header.destination_port).into(), header, payload, packets })
+    }
+
+    /// What a driver's turn sends.
+    fn turn(&mut self) -> Vec<Got> {
+        self.stack.advance(self.now);
+        let (mut sent, mut bytes) = (Vec::new(), 0);
+        while sent.len() < FRAMES && bytes + 65_535 <= BYTES {
+            let Some(got) = self.transmit() else { break };
+            bytes += got.payload + 40;
+            sent.push(got);
+        }
+        self.now += TURN;
+        sent
+    }
+
+    fn drain(&mut self) -> Vec<Got> {
+        std::iter::from_fn(|| self.transmit()).collect()
+    }
+
+    fn accept(&mut self) -> SocketId {
+        self.stack.accept(self.listener).unwrap().0
+    }
+
+    /// The handshake of a peer to the first listener.
+    fn connect(&mut self, peer: &mut Peer) -> SocketId {
+        self.receive(&peer.syn());
+        self.drain().iter().for_each(|got| peer.takes(got));
+        self.receive(&peer.acknowledges());
+        self.accept()
+    }
+
+    /// The application writes as much as there is room for.
+    fn write(&mut self, id: SocketId) {
+        let text = [1; 65_536];
+        while self.stack.send(id, &text) != Err(Error::WouldBlock) {}
+    }
+}
+
+/// A window that is never in the way.
+fn wide(config: &mut Config) {
+    config.tcp_init_cwnd = 255;
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Flood {
+    None,
+    Syn,
+    Ack,
+    Rst,
+}
+
+impl Flood {
+    fn packet(self, number: u32, transfer: &Peer) -> Option<Vec<u8>> {
+        let stranger = Peer::new(0x0b00_0000 + number, 1024, PORT);
+        match self {
+            Flood::None => None,
+            Flood::Syn => Some(stranger.syn()),
+            // Half of them name the connection that carries, without knowing where it stands.
+            Flood::Ack | Flood::Rst => {
+                let flags = if matches!(self, Flood::Ack) { Flags::ACK } else { Flags::RST };
+                let mut peer = if number % 2 == 0 { stranger } else { transfer.clone() };
+                (peer.seq, peer.ack) = (peer.seq + (1 << 31) + number, SeqNum(number));
+                Some(peer.segment(flags, &[]))
+            }
+        }
+    }
+}
+
+/// Carries for 2,000 turns beside a flood that fills each of them, while 100 clients come who mean it. Gives the bytes
+/// that were carried, and how many of the clients were accepted.
+fn carry_beside(flood: Flood) -> (usize, usize) {
+    const PATIENCE: usize = 12;
+    let mut server = Server::new(wide, false);
+    let mut transfer = Peer::new(0x0a01_0001, 5000, PORT);
+    let id = server.connect(&mut transfer);
+    let mut clients: Vec<_> = (0..100).map(|i| Peer::new(0x0a02_0000 + i, 6000, PORT)).collect();
+    let (mut number, mut carried, mut accepted) = (0, 0, 0);
+    for turn in 0..2000_usize {
+        server.write(id);
+        let mut packets: Vec<_> =
+            (0..FRAMES as u32).filter_map(|i| flood.packet(number + i, &transfer)).collect();
+        number += FRAMES as u32;
+        for (i, client) in clients.iter_mut().enumerate() {
+            // One begins in each turn, and tries again every second.
+            let since = turn.wrapping_sub(i);
+            if client.ack == SeqNum(0) && since % 100 == 0 && since / 100 < PATIENCE {
+                packets.push(client.syn());
+            }
+        }
+        packets.iter().for_each(|packet| server.receive(packet));
+        for got in server.turn() {
+            if got.is_for(&transfer) {
+                transfer.takes(&got);
+                let ack = transfer.acknowledges();
+                server.receive(&ack);
+            }
+            if let Some(client) = clients.iter_mut().find(|client| got.is_for(client)) {
+                client.takes(&got);
+                let ack = client.acknowledges();
+                server.receive(&ack);
+            }
+        }
+        while server.stack.accept(server.listener).is_ok() {
+            accepted += 1;
+        }
+        if turn == 200 {
+            // Its window is open by now.
+            carried = transfer.received;
+        }
+    }
+    (transfer.received - carried, accepted)
+}
+
+#[test]
+fn beside_a_flood_a_transfer_keeps_half_its_rate_and_every_client_gets_in_t_01_t_05_t_07() {
+    let (alone, _) = carry_beside(Flood::None);
+    for flood in [Flood::Syn, Flood::Ack, Flood::Rst] {
+        let (beside, accepted) = carry_beside(flood);
+        assert!(beside * 2 >= alone, "{flood:?}: {beside} of {alone} bytes");
+        assert_eq!(accepted, 100, "{flood:?}");
+    }
+}
+
+/// Of 100 transfers the least and the most, as a part of the mean, and what one more got of it, in the row of
+/// connections that were begun and reset beside it.
+fn shares(mss: impl Fn(u32) -> u16, offload: bool) -> (f64, f64, f64) {
+    let mut server = Server::new(wide, offload);
+    let mut peers: Vec<_> =
+        (0..100).map(|i| Peer { mss: mss(i), ..Peer::new(0x0a01_0000 + i, 5000, PORT) }).collect();
+    let mut ids: Vec<_> = peers.iter_mut().map(|peer| server.connect(peer)).collect();
+    let mut others: Vec<_> = (0..21).map(|i| Peer::new(0x0a02_0000, 6000 + i, PORT)).collect();
+    for other in &mut others {
+        server.receive(&other.syn());
+        server.drain().iter().for_each(|got| other.takes(got));
+    }
+    let mut before = Vec::new();
+    for turn in 0..2000 {
+        if turn == 50 {
+            // Each has something to send when it is reset, and the next one gets its row.
+            for (i, other) in others.iter().enumerate() {
+                server.receive(&other.segment(Flags::ACK, b"x"));
+                if i + 1 < others.len() {
+                    server.receive(&Peer { seq: other.seq + 1, ..other.clone() }.segment(Flags::RST, &[]));
+                }
+            }
+            let last = others.pop().unwrap();
+            let accepted = others.iter().map(|_| server.accept()).last();
+            assert!(accepted.is_some());
+            ids.push(server.accept());
+            peers.push(Peer { seq: last.seq + 1, ..last });
+        }
+        if turn == 200 {
+            before = peers.iter().map(|peer| peer.received).collect();
+        }
+        ids.iter().for_each(|id| server.write(*id));
+        for got in server.turn() {
+            if let Some(peer) = peers.iter_mut().find(|peer| got.is_for(peer)) {
+                peer.takes(&got);
+                let ack = peer.acknowledges();
+                server.receive(&ack);
+            }
+        }
+    }
+    let mut carried: Vec<_> =
+        peers.iter().zip(before).map(|(peer, before)| (peer.received - before) as f64).collect();
+    let other = carried.pop().unwrap();
+    let mean = carried.iter().sum::<f64>() / carried.len() as f64;
+    let (least, most) = carried.iter().fold((f64::MAX, 0.0), |(least, most), c| (c.min(least), c.max(most)));
+    (least / mean, most / mean, other / mean)
+}
+
+#[test]
+fn a_hundred_transfers_share_alike_whatever_was_begun_and_reset_between() {
+    for (what, least, most, other) in [
+        ("alike", shares(|_| 1460, false)),
+        ("segments of two sizes", shares(|i| if i % 2 == 0 { 1460 } else { 536 }, false)),
+        ("super-segments", shares(|i| if i % 2 == 0 { 1460 } else { 536 }, true)),
+    ]
+    .map(|(what, (least, most, other))| (what, least, most, other))
+    {
+        assert!(least >= 0.9 && most <= 1.1, "{what}: {least:.3} to {most:.3}");
+        assert!((0.9..=1.1).contains(&other), "{what}: the last of those in one row has {other:.3}");
+    }
+}
+
+#[test]
+fn a_super_segment_counts_as_the_packets_that_it_is_on_the_wire() {
+    let mut server = Server::new(
+        |config| {
+            wide(config);
+            config.tcp_syncookies = 2;
+        },
+        true,
+    );
+    let mut transfer = Peer::new(0x0a01_0001, 5000, PORT);
+    let id = server.connect(&mut transfer);
+    server.write(id);
+    (0..500).for_each(|i| server.receive(&Peer::new(0x0b00_0000 + i, 1024, PORT).syn()));
+    let (mut data, mut answers) = (0, 0);
+    for got in server.drain().into_iter().take(100) {
+        if got.is_for(&transfer) {
+            assert!(got.packets > 40, "{} packets", got.packets);
+            data += got.packets;
+        } else {
+            answers += 1;
+        }
+        assert!(answers <= data + 1, "after {data} packets of data {answers} answers");
+        assert!(data <= answers + got.packets.max(45), "after {answers} answers {data} packets of data");
+    }
+    assert!(data > 80 && answers > 40);
+}
+
+/// 4987-3 is for the listener that is under attack.
+#[test]
+fn a_flood_at_one_listener_takes_no_syn_acks_from_another() {
+    let mut server = Server::new(|_| {}, false);
+    server.stack.listen((SERVER, 443).into(), ListenOptions::default()).unwrap();
+    // More than half of what one listener may have.
+    for i in 0..1100 {
+        server.receive(&Peer::new(0x0b00_0000 + i, 4000, PORT).syn());
+        server.drain();
+    }
+    server.receive(&Peer::new(0x0a01_0001, 4000, 443).syn());
+    let (start, mut seconds) = (server.now, [Vec::new(), Vec::new()]);
+    let stranger = Peer::new(0x0b00_0000 + 1099, 4000, PORT);
+    for _ in 0..1000 {
+        for got in server.drain() {
+            match got.header.source_port {
+                443 => seconds[0].push((server.now - start).as_secs()),
+                _ if got.is_for(&stranger) => seconds[1].push((server.now - start).as_secs()),
+                _ => {}
+            }
+        }
+        server.now += Duration::from_millis(100);
+        server.stack.advance(server.now);
+    }
+    // RFC 6298 §5.5: each wait is twice the one before.
+    assert_eq!(seconds[0], [0, 1, 3, 7, 15, 31]);
+    assert_eq!(seconds[1], [1, 3]);
+}
+
+#[test]
+fn syn_acks_that_are_sent_again_wait_for_their_turn_and_none_is_lost() {
+    let mut server = Server::new(|config| config.reply_queue = 16, false);
+    server.stack.listen((SERVER, 443).into(), ListenOptions::default()).unwrap();
+    for i in 0..2000 {
+        server.receive(&Peer::new(0x0b00_0000 + i, 4000, PORT).syn());
+    }
+    for i in 0..1000 {
+        server.receive(&Peer::new(0x0a01_0000 + i, 4000, 443).syn());
+    }
+    assert_eq!(server.drain().len(), 3000);
+    server.now += Duration::from_secs(1);
+    server.stack.advance(server.now);
+    let again = server.drain();
+    assert_eq!(again.iter().filter(|got| got.header.source_port == 443).count(), 1000);
+    assert_eq!((again.len(), server.stack.counters().dropped(DropReason::ReplyQueueFull)), (3000, 0));
+}
+
+#[test]
+fn a_syn_ack_counts_as_a_try_when_it_leaves() {
+    let mut server = Server::new(|config| config.tcp_synack_retries = 2, false);
+    server.receive(&Peer::new(0x0a01_0001, 4000, PORT).syn());
+    assert_eq!(server.drain().len(), 1);
+    // The device takes nothing for longer than all tries last.
+    server.now += Duration::from_secs(60);
+    server.stack.advance(server.now);
+    assert_eq!((server.stack.usage().half_open, server.stack.counters().tcp_syn_retrans), (1, 0));
+    for (tries, wait) in [(1, 2), (2, 4)] {
+        assert_eq!(server.drain().len(), 1);
+        assert_eq!(server.stack.counters().tcp_syn_retrans, tries);
+        server.now += Duration::from_secs(wait);
+        server.stack.advance(server.now);
+    }
+    assert_eq!((server.drain().len(), server.stack.usage().half_open), (0, 0));
+}
+
+#[test]
+fn of_answers_beyond_the_queue_each_has_the_same_chance() {
+    let mut server = Server::new(
+        |config| {
+            config.tcp_syncookies = 2;
+            config.reply_queue = 100;
+        },
+        false,
+    );
+    let mut places = [0_u32; 10];
+    for _ in 0..50 {
+        (0..1000).for_each(|i| server.receive(&Peer::new(0x0b00_0000 + i, 4000, PORT).syn()));
+        let left = server.drain();
+        assert_eq!(left.len(), 100);
+        for got in left {
+            let IpAddr::V4(address) = got.to.ip() else { unreachable!() };
+            places[((address.to_bits() - 0x0b00_0000) / 100) as usize] += 1;
+        }
+    }
+    // Of 5,000 that left a tenth is from each tenth of a burst: 500, with a deviation of 21.
+    assert!(places.iter().all(|count| (500 - 84..500 + 84).contains(count)), "{places:?}");
+    assert_eq!(server.stack.counters().dropped(DropReason::ReplyQueueFull), 50 * 900);
+}
