@@ -18,6 +18,9 @@ const PACKETS: usize = 64;
 /// Bytes of them, about: what was just copied is still in the cache when it is looked at next.
 const BYTES: usize = 256 * 1024;
 
+/// Bytes that an answer takes, at the most: a SYN-ACK or a RST over IPv6.
+const ANSWER: usize = 100;
+
 /// From this size on, a packet is handed to the stack with its buffer, which spares a copy of the payload. Half a
 /// buffer, so that a connection holds at most twice the memory that its queue counts.
 const SHARED_FROM: usize = 32 * 1024;
@@ -50,6 +53,37 @@ pub(crate) struct Inbox {
     exchange: Option<Exchange>,
 }
 
+/// What is left of a batch.
+struct Budget {
+    packets: usize,
+    bytes: usize,
+}
+
+impl Budget {
+    fn is_left(&self) -> bool {
+        self.packets > 0 && self.bytes > 0
+    }
+
+    fn spend(&mut self, bytes: usize) {
+        self.packets -= 1;
+        self.bytes = self.bytes.saturating_sub(bytes);
+    }
+
+    /// Takes half of it away.
+    fn split(&mut self) -> Budget {
+        let half = Budget { packets: self.packets / 2, bytes: self.bytes / 2 };
+        self.packets -= half.packets;
+        self.bytes -= half.bytes;
+        half
+    }
+
+    /// What is left of the half comes back.
+    fn add(&mut self, half: Budget) {
+        self.packets += half.packets;
+        self.bytes += half.bytes;
+    }
+}
+
 /// A packet in the inbox.
 struct Arrived {
     bytes: Place,
@@ -73,16 +107,46 @@ impl Inbox {
         }
     }
 
-    /// Takes what other queues handed over, and reads until the device has nothing more, or the batch is full.
-    pub(crate) fn fill(&mut self, cx: &mut Context<'_>, device: &mut impl Device) -> io::Result<Flow> {
-        while self.packets.len() < PACKETS
-            && let Some(Handed { bytes, checksum_trusted }) =
-                self.exchange.as_mut().and_then(|exchange| exchange.poll(cx))
-        {
+    /// Takes what other queues handed over and reads the device, until both have nothing more or the batch is full. While
+    /// both have more, each gets half of it.
+    ///
+    /// `pressed`: the last turn could not send all that there was. Then half a batch is enough: each packet may draw an
+    /// answer, and answers get half of what goes out.
+    pub(crate) fn fill(
+        &mut self,
+        cx: &mut Context<'_>,
+        device: &mut impl Device,
+        pressed: bool,
+    ) -> io::Result<Flow> {
+        let mut budget = Budget { packets: if pressed { PACKETS / 2 } else { PACKETS }, bytes: BYTES };
+        let mut half = budget.split();
+        self.take_over(cx, &mut half);
+        budget.add(half);
+        let read = self.read(cx, device, &mut budget)?;
+        // What the device left.
+        let taken_over = self.take_over(cx, &mut budget);
+        Ok(if read == Flow::Dry { taken_over } else { read })
+    }
+
+    /// Takes what other queues handed over.
+    fn take_over(&mut self, cx: &mut Context<'_>, budget: &mut Budget) -> Flow {
+        let Some(exchange) = &mut self.exchange else { return Flow::Dry };
+        while budget.is_left() {
+            let Some(Handed { bytes, checksum_trusted }) = exchange.poll(cx) else { return Flow::Dry };
+            budget.spend(bytes.len());
             self.packets.push(Arrived { bytes: Place::Shared(bytes), checksum_trusted });
         }
-        let mut total = 0;
-        while self.packets.len() < PACKETS && total < BYTES {
+        Flow::Limited
+    }
+
+    /// Reads the device. What is for other queues is handed over, and counts as well.
+    fn read(
+        &mut self,
+        cx: &mut Context<'_>,
+        device: &mut impl Device,
+        budget: &mut Budget,
+    ) -> io::Result<Flow> {
+        while budget.is_left() {
             let received = match device.poll_recv(cx, &mut self.buffer) {
                 Poll::Ready(Ok(received)) => received,
                 Poll::Ready(Err(e)) if self.packets.is_empty() => return Err(e),
@@ -90,7 +154,7 @@ impl Inbox {
                 Poll::Ready(Err(_)) => break,
                 Poll::Pending => return Ok(Flow::Dry),
             };
-            total += received.len;
+            budget.spend(received.len);
             let packet = &self.buffer[..received.len];
             if let Some(exchange) = &self.exchange
                 && !exchange.keeps(packet, received.checksum_trusted)
@@ -153,7 +217,8 @@ pub(crate) struct Outbox {
 
 impl Outbox {
     pub(crate) fn new(frame_len: usize) -> Outbox {
-        let arena = vec![0; (PACKETS * frame_len).min(BYTES.max(frame_len))];
+        // Beside as many frames of 64 KiB as without, there is room for the answers to a batch.
+        let arena = vec![0; (PACKETS * frame_len).min(BYTES.max(frame_len) + PACKETS * ANSWER)];
         Outbox { frame_len, arena, frames: VecDeque::new() }
     }
 
@@ -188,5 +253,99 @@ impl Outbox {
             self.frames.pop_front();
         }
         Ok(Flow::Dry)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+    use std::task::Waker;
+
+    use steadfast_core::steer::{Steer, Steering};
+    use steadfast_core::wire::{Ecn, PROTOCOL_TCP, ipv4};
+    use steadfast_device::{Capabilities, Received};
+
+    use super::*;
+
+    /// A device that has so many packets, all alike.
+    struct Device(usize, Vec<u8>);
+
+    impl steadfast_device::Device for Device {
+        fn capabilities(&self) -> Capabilities {
+            Capabilities::new(1500)
+        }
+
+        fn poll_recv(&mut self, _: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<Received>> {
+            let Some(left) = self.0.checked_sub(1) else { return Poll::Pending };
+            self.0 = left;
+            buffer[..self.1.len()].copy_from_slice(&self.1);
+            Poll::Ready(Ok(Received::new(self.1.len())))
+        }
+
+        fn poll_send(&mut self, _: &mut Context<'_>, _: Frame<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    fn steering() -> Steering {
+        Steering::new(&[1; 32], 2)
+    }
+
+    /// A packet for the queue of this number.
+    fn packet_for(queue: u16) -> Vec<u8> {
+        let packet = |host: u8| {
+            let header = ipv4::Header {
+                source: Ipv4Addr::new(10, 0, 1, host),
+                destination: Ipv4Addr::new(10, 0, 0, 1),
+                protocol: PROTOCOL_TCP,
+                ttl: 64,
+                dscp: 0,
+                ecn: Ecn::NotEct,
+                identification: 0,
+                dont_fragment: true,
+                more_fragments: false,
+                fragment_offset: 0,
+                source_route: false,
+            };
+            let mut packet = vec![0; ipv4::HEADER_LEN + 20];
+            header.emit(20, &mut packet);
+            packet
+        };
+        (0..=255)
+            .map(packet)
+            .find(|packet| steering().steer(packet) == Steer::To(queue))
+            .expect("one is for it")
+    }
+
+    /// What queue 0 takes in, of so many packets that queue 1 handed over and so many that its own device has for queue
+    /// `to`: packets that were handed over, and packets that the device still has.
+    fn taken(handed: usize, own: usize, to: u16, pressed: bool) -> (usize, usize, Flow) {
+        let [first, second] = <[Exchange; 2]>::try_from(Exchange::all(steering(), 2)).ok().expect("two");
+        for _ in 0..handed {
+            assert!(!second.keeps(&packet_for(0), false));
+        }
+        let (mut inbox, mut device) = (Inbox::new(1500, Some(first)), Device(own, packet_for(to)));
+        let mut cx = Context::from_waker(Waker::noop());
+        let Ok(flow) = inbox.fill(&mut cx, &mut device, pressed) else { panic!("the device has not failed") };
+        let taken_over =
+            inbox.packets.iter().filter(|packet| matches!(packet.bytes, Place::Shared(_))).count();
+        (taken_over, device.0, flow)
+    }
+
+    #[test]
+    fn what_is_handed_over_and_the_own_device_share_a_batch() {
+        assert!(taken(100, 100, 0, false) == (PACKETS / 2, 100 - PACKETS / 2, Flow::Limited));
+        assert!(taken(100, 100, 0, true) == (PACKETS / 4, 100 - PACKETS / 4, Flow::Limited));
+        // One gets what the other does not need.
+        assert!(taken(100, 0, 0, false) == (PACKETS, 0, Flow::Limited));
+        assert!(taken(100, 10, 0, false) == (PACKETS - 10, 0, Flow::Limited));
+        assert!(taken(0, 100, 0, false) == (0, 100 - PACKETS, Flow::Limited));
+        assert!(taken(10, 100, 0, false) == (10, 100 - (PACKETS - 10), Flow::Limited));
+        assert!(taken(10, 10, 0, false) == (10, 0, Flow::Dry));
+    }
+
+    #[test]
+    fn what_a_queue_only_hands_over_counts_as_well() {
+        assert!(taken(0, 100, 1, false) == (0, 100 - PACKETS, Flow::Limited));
     }
 }

@@ -4,7 +4,7 @@ use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
 use steadfast_core::Instant;
 use steadfast_device::Device;
@@ -12,7 +12,7 @@ use tokio::time::Sleep;
 
 use crate::batch::{Flow, Inbox, Outbox};
 use crate::queue::Exchange;
-use crate::shared::{Phase, Shared, State, Woken};
+use crate::shared::{Phase, Shared, State, Woken, replace};
 
 /// Drives a [`Net`](crate::Net): moves packets between stack and device, and runs the stack's timers. It
 /// resolves when the network is closed, or with the error that ended the device.
@@ -27,6 +27,8 @@ pub struct Driver<D> {
     armed: Option<Instant>,
     /// Kept to spare the allocation.
     woken: Woken,
+    /// The last turn could not send all that there was.
+    pressed: bool,
 }
 
 impl<D: Device> Driver<D> {
@@ -41,13 +43,14 @@ impl<D: Device> Driver<D> {
             alarm,
             armed: None,
             woken: Woken::default(),
+            pressed: false,
         }
     }
 
     /// One turn: packets in, timers, wake-ups, packets out. The turn is limited, so that on a busy device the
     /// tasks that it woke get to run before the next one. The lock is taken once, and not while the device works.
     fn turn(&mut self, cx: &mut Context<'_>) -> io::Result<Turn> {
-        let received = self.inbox.fill(cx, &mut self.device)?;
+        let received = self.inbox.fill(cx, &mut self.device, self.pressed)?;
         let now = self.shared.now();
         let mut state = self.shared.lock();
         // What is done from now on by others wakes this task.
@@ -58,14 +61,20 @@ impl<D: Device> Driver<D> {
         }
         state.work = false;
         let filled = self.outbox.fill(now, &mut state.stack);
+        self.pressed = filled != Flow::Dry;
         state.dispatch(&mut self.woken);
         let over = is_over(&mut state, now, self.outbox.is_empty());
         // To find that it is over, or that the device has room again, takes another turn.
         let closing = matches!(state.phase, Phase::Closing { .. });
         let look_again = filled == Flow::Full || (closing && !self.outbox.is_empty());
         let dry = received == Flow::Dry && filled != Flow::Limited;
-        let wake_at = dry.then(|| fall_asleep(&mut state, cx));
+        let asleep = dry.then(|| fall_asleep(&mut state, cx));
         drop(state);
+        let wake_at = asleep.map(|(wake_at, stale)| {
+            // Only now: the last waker of a task may drop the task, and with it something that wants the lock.
+            drop(stale);
+            wake_at
+        });
         self.woken.wake();
         let sent = self.outbox.send(cx, &mut self.device)?;
         Ok(match wake_at {
@@ -177,18 +186,16 @@ fn is_over(state: &mut State, now: Instant, all_sent: bool) -> bool {
     true
 }
 
-/// From now on the application wakes the driver when it leaves work. Gives the time by which it wakes by itself.
-fn fall_asleep(state: &mut State, cx: &Context<'_>) -> Option<Instant> {
-    match &mut state.driver {
-        Some(waker) => waker.clone_from(cx.waker()),
-        None => state.driver = Some(cx.waker().clone()),
-    }
+/// From now on the application wakes the driver when it leaves work. Gives the time by which it wakes by itself, and the
+/// waker that it had before.
+fn fall_asleep(state: &mut State, cx: &Context<'_>) -> (Option<Instant>, Option<Waker>) {
+    let stale = replace(&mut state.driver, cx.waker());
     state.asleep = true;
     let deadline = match state.phase {
         Phase::Closing { deadline } => deadline,
         _ => None,
     };
-    [state.stack.poll_at(), deadline].into_iter().flatten().min()
+    ([state.stack.poll_at(), deadline].into_iter().flatten().min(), stale)
 }
 
 /// How a turn ended.

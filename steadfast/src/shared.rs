@@ -263,7 +263,7 @@ impl Wakers {
 }
 
 /// Puts `waker` into `slot`; gives what was there and is of another task.
-fn replace(slot: &mut Option<Waker>, waker: &Waker) -> Option<Waker> {
+pub(crate) fn replace(slot: &mut Option<Waker>, waker: &Waker) -> Option<Waker> {
     match slot {
         Some(old) if old.will_wake(waker) => None,
         _ => slot.replace(waker.clone()),

@@ -4,6 +4,7 @@ mod carrying;
 mod ending;
 mod opening;
 mod queues;
+mod sharing;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
