@@ -114,12 +114,13 @@ impl Connection {
     /// told in a SACK block: it does not come again.
     fn note_fin(&mut self, at: SeqNum) {
         let rcv = &mut self.tcb.rcv;
-        if rcv.fin_seen || !at.lt(rcv.adv) || self.reassembly.as_ref().is_some_and(|r| r.end().gt(at)) {
+        let in_window = at.ge(rcv.nxt) && at.lt(rcv.adv);
+        if rcv.fin_seen || !in_window || self.reassembly.as_ref().is_some_and(|r| r.end().gt(at)) {
             return;
         }
         (rcv.fin_seen, rcv.fin_at) = (true, at);
         let nxt = rcv.nxt;
-        if at != nxt {
+        if at != nxt && !rcv.shut {
             self.reassembly.get_or_insert_with(|| Box::new(Reassembly::new(nxt))).insert_fin(at);
         }
     }

@@ -129,9 +129,11 @@ fn what_nobody_will_read_is_not_held_sa_est_25() {
             t.send("P. seq 31:41 ack 1");
             t.recv(". seq 1 ack 1");
             t.dropped(&[DropReason::DataAfterShutdown]);
+            t.send("F. seq 41 ack 1");
+            t.recv(". seq 1 ack 1");
             assert_eq!(t.stack.usage().buffered, 0);
             // The stream goes on all the same, and ends.
-            t.send("FP. seq 1:41 ack 1");
+            t.send("P. seq 1:41 ack 1");
             t.recv(". seq 1 ack 42");
             assert_eq!(t.state(), State::CloseWait);
         });
