@@ -3,6 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use crate::keys::Keys;
+use crate::table::{Link, Table};
 use crate::wire::PROTOCOL_TCP;
 use crate::wire::checksum::Sum;
 
@@ -129,26 +130,43 @@ impl From<PackedRef> for FlowRef {
 
 /// The table. It holds no tuples itself: whoever lives there knows its own, which the caller looks up.
 ///
-/// Entries lie in buckets of a cache line, in that of their hash or, where that is full, in the next that is not: so
-/// to find, to add and to take away costs one line from memory. (A table whose tags lie apart from its entries, as
-/// hashbrown's do, takes two: with 262,144 entries that was a tenth of the time of a connection that opens and closes.)
+/// A bucket is a cache line, and a tuple has one home among them. Where that is full, its entries go on in buckets
+/// behind it. The table grows and shrinks by a bucket at a time (linear hashing): the new one gets what the one that
+/// it was split from has for it. So no call moves more than one bucket's entries, and no memory is moved but that of
+/// the first page.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct FlowTable {
-    /// None, or a power of two of them, of whose places at most seven of eight are taken.
-    buckets: Vec<Bucket>,
+    /// The buckets that are homes, in pages.
+    pages: Vec<Vec<Bucket>>,
+    /// How many there are.
+    count: usize,
+    /// The least power of two that is not below `count`, less one.
+    mask: usize,
+    /// The buckets behind full ones.
+    behind: Table<Bucket>,
     len: usize,
     /// The tuple that was hashed last: what a segment or a call does to the table, it does to one tuple.
     hashed: Option<(FourTuple, u32)>,
 }
 
-const WAYS: usize = 8;
+const WAYS: usize = 7;
+/// Buckets of a page of 64 KiB.
+const PAGE: usize = 1024;
+/// There is a bucket more for as many entries more.
+const FILL: usize = 4;
+/// And one fewer where there are not as many for each.
+const LEAST_FILL: usize = 2;
 
 /// Entries, and after them vacant places.
 #[derive(Clone, Copy, Debug)]
 #[repr(align(64))]
-struct Bucket([Entry; WAYS]);
+struct Bucket {
+    entries: [Entry; WAYS],
+    /// The bucket behind it.
+    next: Link,
+}
 
-const _: () = assert!(size_of::<Bucket>() == 64);
+const _: () = assert!(size_of::<Bucket>() == 64 && Table::<Bucket>::ROW == 64);
 
 /// A hash and a reference in one word, which are compared at once. The hash is kept, so that a table grows without
 /// looking at whoever lives there.
@@ -176,15 +194,23 @@ impl Entry {
 }
 
 impl Bucket {
-    #[inline]
+    const EMPTY: Bucket = Bucket { entries: [Entry::VACANT; WAYS], next: Link::NONE };
+
     fn len(&self) -> usize {
-        self.0.iter().filter(|entry| **entry != Entry::VACANT).count()
+        self.entries.iter().filter(|entry| **entry != Entry::VACANT).count()
     }
 
-    #[inline]
-    fn is_full(&self) -> bool {
-        self.0[WAYS - 1] != Entry::VACANT
+    fn iter(&self) -> impl Iterator<Item = Entry> {
+        self.entries.into_iter().filter(|entry| *entry != Entry::VACANT)
     }
+}
+
+/// Where an entry is: in which home, in which bucket behind it (none: in the home itself), and in which place there.
+#[derive(Clone, Copy)]
+struct Position {
+    home: usize,
+    behind: Link,
+    way: usize,
 }
 
 impl FlowTable {
@@ -195,17 +221,30 @@ impl FlowTable {
         tuple: &FourTuple,
         is_there: impl Fn(FlowRef) -> bool,
     ) -> Option<FlowRef> {
+        if self.count == 0 {
+            return None;
+        }
         let hash = self.hash(keys, tuple);
-        let (bucket, way) = self.position(hash, |entry| entry.hash() == hash && is_there(entry.flow()))?;
-        Some(self.buckets[bucket].0[way].flow())
+        let home = self.home(hash);
+        let mut bucket = &self.pages[home / PAGE][home % PAGE];
+        loop {
+            let is_wanted = |entry: &&Entry| entry.hash() == hash && is_there(entry.flow());
+            if let Some(entry) = bucket.entries.iter().find(is_wanted) {
+                return Some(entry.flow());
+            }
+            if bucket.next == Link::NONE {
+                return None;
+            }
+            bucket = &self.behind[bucket.next.index()];
+        }
     }
 
     /// Puts `flow` at `tuple`, where nothing lives.
     pub(crate) fn insert(&mut self, keys: &Keys, tuple: &FourTuple, flow: FlowRef) {
         let hash = self.hash(keys, tuple);
         self.len += 1;
-        if self.len > self.buckets.len() * (WAYS - 1) {
-            self.grow();
+        if self.len > self.count * FILL {
+            self.split();
         }
         self.put(Entry::new(hash, flow));
     }
@@ -213,21 +252,22 @@ impl FlowTable {
     /// Puts `new` in the place of `old`, which lives at `tuple`.
     pub(crate) fn replace(&mut self, keys: &Keys, tuple: &FourTuple, old: FlowRef, new: FlowRef) {
         let hash = self.hash(keys, tuple);
-        let entry = Entry::new(hash, old);
-        let position = self.position(hash, |there| there == entry);
+        let position = self.position(Entry::new(hash, old));
         debug_assert!(position.is_some(), "{old:?} does not live at {tuple:?}");
-        if let Some((bucket, way)) = position {
-            self.buckets[bucket].0[way] = Entry::new(hash, new);
+        if let Some(Position { home, behind, way }) = position {
+            self.bucket_mut(home, behind).entries[way] = Entry::new(hash, new);
         }
     }
 
     /// Takes `flow` away from `tuple`, if it is what lives there.
     pub(crate) fn remove(&mut self, keys: &Keys, tuple: &FourTuple, flow: FlowRef) {
         let hash = self.hash(keys, tuple);
-        let entry = Entry::new(hash, flow);
-        if let Some((bucket, way)) = self.position(hash, |there| there == entry) {
+        if let Some(position) = self.position(Entry::new(hash, flow)) {
             self.len -= 1;
-            self.vacate(bucket, way);
+            self.vacate(position);
+            if self.len < self.count * LEAST_FILL && self.count > 1 {
+                self.merge();
+            }
         }
     }
 
@@ -243,89 +283,149 @@ impl FlowTable {
         }
     }
 
-    /// The bucket where an entry of this hash lies if there is room.
+    /// The home of the entries of this hash. A bucket that is not there yet has its entries in the one that it will be
+    /// split from.
     #[inline]
     fn home(&self, hash: u32) -> usize {
-        hash as usize & (self.buckets.len() - 1)
+        let home = hash as usize & self.mask;
+        if home < self.count { home } else { home & (self.mask >> 1) }
     }
 
     #[inline]
-    fn after(&self, bucket: usize) -> usize {
-        (bucket + 1) & (self.buckets.len() - 1)
+    fn bucket(&self, home: usize, behind: Link) -> &Bucket {
+        match behind.get() {
+            None => &self.pages[home / PAGE][home % PAGE],
+            Some(index) => &self.behind[index],
+        }
     }
 
-    /// The bucket and the place in it of the entry of this hash that is wanted.
     #[inline]
-    fn position(&self, hash: u32, is_wanted: impl Fn(Entry) -> bool) -> Option<(usize, usize)> {
-        if self.len == 0 {
+    fn bucket_mut(&mut self, home: usize, behind: Link) -> &mut Bucket {
+        match behind.get() {
+            None => &mut self.pages[home / PAGE][home % PAGE],
+            Some(index) => &mut self.behind[index],
+        }
+    }
+
+    /// Where an entry is.
+    #[inline]
+    fn position(&self, entry: Entry) -> Option<Position> {
+        if self.count == 0 {
             return None;
         }
-        let mut at = self.home(hash);
+        let home = self.home(entry.hash());
+        let mut behind = Link::NONE;
         loop {
-            let bucket = &self.buckets[at];
-            if let Some(way) = bucket.0.iter().position(|entry| is_wanted(*entry)) {
-                return Some((at, way));
+            let bucket = self.bucket(home, behind);
+            if let Some(way) = bucket.entries.iter().position(|there| *there == entry) {
+                return Some(Position { home, behind, way });
             }
-            if !bucket.is_full() {
-                return None;
-            }
-            at = self.after(at);
+            behind = bucket.next;
+            behind.get()?;
         }
     }
 
+    /// Puts an entry at the end of its home.
     fn put(&mut self, entry: Entry) {
-        let mut at = self.home(entry.hash());
+        let home = self.home(entry.hash());
+        let mut behind = Link::NONE;
         loop {
-            if let Some(vacant) = self.buckets[at].0.iter_mut().find(|there| **there == Entry::VACANT) {
+            let bucket = self.bucket_mut(home, behind);
+            if let Some(vacant) = bucket.entries.iter_mut().find(|there| **there == Entry::VACANT) {
                 *vacant = entry;
                 return;
             }
-            at = self.after(at);
+            if bucket.next == Link::NONE {
+                break;
+            }
+            behind = bucket.next;
         }
+        let mut last = Bucket::EMPTY;
+        last.entries[0] = entry;
+        let last = Link::of(self.behind.insert(last));
+        self.bucket_mut(home, behind).next = last;
     }
 
-    /// Between an entry and its home all buckets are full, so that nobody has to look further than to one that is not.
-    /// Where a full one gets a vacant place, it is for the next entry that had to go past it.
-    fn vacate(&mut self, mut at: usize, mut way: usize) {
+    /// Fills a vacant place with the last entry of its home, so that only the last bucket has vacant places.
+    fn vacate(&mut self, Position { home, behind, way }: Position) {
+        let (mut before, mut last) = (None, behind);
         loop {
-            let bucket = &mut self.buckets[at];
-            let last = bucket.len() - 1;
-            bucket.0.swap(way, last);
-            bucket.0[last] = Entry::VACANT;
-            if last < WAYS - 1 {
-                return;
+            let next = self.bucket(home, last).next;
+            if next == Link::NONE {
+                break;
             }
-            let Some((from, past)) = self.next_past(at) else { return };
-            self.buckets[at].0[last] = self.buckets[from].0[past];
-            (at, way) = (from, past);
+            (before, last) = (Some(last), next);
+        }
+        let bucket = self.bucket_mut(home, last);
+        let left = bucket.len() - 1;
+        let entry = std::mem::replace(&mut bucket.entries[left], Entry::VACANT);
+        if (last, left) != (behind, way) {
+            self.bucket_mut(home, behind).entries[way] = entry;
+        }
+        if left == 0
+            && let Some(index) = last.get()
+        {
+            let before = before.unwrap_or_else(|| self.before(home, last));
+            self.bucket_mut(home, before).next = Link::NONE;
+            self.behind.discard(index);
         }
     }
 
-    /// The next entry after this bucket whose home is this one or lies before it.
-    fn next_past(&self, bucket: usize) -> Option<(usize, usize)> {
-        let mask = self.buckets.len() - 1;
-        let mut at = bucket;
+    /// The bucket before one that lies behind a home.
+    fn before(&self, home: usize, wanted: Link) -> Link {
+        let mut at = Link::NONE;
         loop {
-            at = self.after(at);
-            let distance = at.wrapping_sub(bucket) & mask;
-            let is_past = |entry: &Entry| {
-                *entry != Entry::VACANT && at.wrapping_sub(self.home(entry.hash())) & mask >= distance
-            };
-            if let Some(way) = self.buckets[at].0.iter().position(is_past) {
-                return Some((at, way));
+            let next = self.bucket(home, at).next;
+            if next == wanted {
+                return at;
             }
-            if !self.buckets[at].is_full() {
-                return None;
-            }
+            at = next;
         }
     }
 
+    /// One bucket more.
     #[cold]
-    fn grow(&mut self) {
-        let count = (self.buckets.len() * 2).max(1);
-        let old = std::mem::replace(&mut self.buckets, vec![Bucket([Entry::VACANT; WAYS]); count]);
-        let entries = old.iter().flat_map(|bucket| bucket.0).filter(|entry| *entry != Entry::VACANT);
-        entries.for_each(|entry| self.put(entry));
+    fn split(&mut self) {
+        let new = self.count;
+        self.count += 1;
+        self.mask = self.count.next_power_of_two() - 1;
+        if new.is_multiple_of(PAGE) {
+            // The first page grows as it fills, since most stacks are small.
+            self.pages.push(Vec::with_capacity(if new == 0 { 0 } else { PAGE }));
+        }
+        if let Some(page) = self.pages.last_mut() {
+            page.push(Bucket::EMPTY);
+        }
+        if new > 0 {
+            let first = std::mem::replace(self.bucket_mut(new & (self.mask >> 1), Link::NONE), Bucket::EMPTY);
+            self.put_all(first);
+        }
+    }
+
+    /// One bucket fewer.
+    #[cold]
+    fn merge(&mut self) {
+        let only = self.pages.len() == 1;
+        let Some(page) = self.pages.last_mut() else { return };
+        let Some(last) = page.pop() else { return };
+        self.count -= 1;
+        self.mask = self.count.next_power_of_two() - 1;
+        let (left, room) = (page.len(), page.capacity());
+        if left == 0 {
+            self.pages.pop();
+        } else if only && left < room / 4 {
+            page.shrink_to(room / 2);
+        }
+        self.put_all(last);
+    }
+
+    /// Puts the entries of a bucket that is no longer in the table, and those behind it, where they belong now.
+    fn put_all(&mut self, mut bucket: Bucket) {
+        loop {
+            bucket.iter().for_each(|entry| self.put(entry));
+            let Some(next) = bucket.next.get() else { return };
+            bucket = self.behind.remove(next);
+        }
     }
 }
 
@@ -358,6 +458,38 @@ mod tests {
         assert_eq!(tuple.remote(), "[2001:db8::2]:99".parse().unwrap());
     }
 
+    fn tuple(number: u32) -> FourTuple {
+        let remote = Ipv4Addr::from(0x0b00_0000 + number);
+        FourTuple::new("10.0.0.1:80".parse().unwrap(), (remote, 4000).into())
+    }
+
+    #[test]
+    fn a_table_grows_and_shrinks_a_bucket_at_a_time() {
+        let keys = Keys::new(&[7; 32]);
+        let mut table = FlowTable::default();
+        let homes = |table: &FlowTable| table.pages.iter().map(Vec::len).sum::<usize>();
+        for number in 0..50_000 {
+            let before = homes(&table);
+            table.insert(&keys, &tuple(number), FlowRef::Connection(number));
+            assert!(homes(&table) - before <= 1);
+        }
+        // Most tuples are found with one look.
+        assert!(table.behind.len() < homes(&table) / 5, "{} of {}", table.behind.len(), homes(&table));
+        for number in 0..50_000 {
+            let before = homes(&table);
+            table.remove(&keys, &tuple(number), FlowRef::Connection(number));
+            assert!(before - homes(&table) <= 1);
+            if number == 40_000 {
+                for left in number + 1..50_000 {
+                    let found = table.find(&keys, &tuple(left), |flow| flow == FlowRef::Connection(left));
+                    assert_eq!(found, Some(FlowRef::Connection(left)));
+                }
+            }
+        }
+        assert_eq!((homes(&table), table.behind.len()), (1, 0));
+        assert!(table.pages[0].capacity() <= 16 && table.pages.len() == 1);
+    }
+
     proptest! {
         /// Against a map as oracle: what lives at a tuple is found there, once, when it moves from row to row and when
         /// others come and go around it.
@@ -388,8 +520,11 @@ mod tests {
                     }
                     _ => {}
                 }
-                let entries = table.buckets.iter().map(Bucket::len).sum::<usize>();
+                let homes = table.pages.iter().flatten();
+                let buckets = homes.chain(table.behind.iter().map(|(_, bucket)| bucket));
+                let entries = buckets.map(Bucket::len).sum::<usize>();
                 prop_assert_eq!((table.len, entries), (oracle.len(), oracle.len()));
+                prop_assert_eq!(table.count, table.pages.iter().map(Vec::len).sum::<usize>());
                 for port in 0..120 {
                     let lives = oracle.get(&port).copied();
                     let found = table.find(&keys, &tuple(port), |flow| lives == Some(flow));

@@ -139,7 +139,7 @@ pub struct Stack {
     default_options: Arc<SocketOptions>,
     last_options: Arc<SocketOptions>,
     now: Instant,
-    /// When timers were run last.
+    /// When no timer was due that had not been run.
     timers_ran: Instant,
 
     addresses: Addresses,
@@ -217,6 +217,9 @@ struct Finished {
     remote: SocketAddr,
     options: Arc<SocketOptions>,
 }
+
+/// How far time may run ahead of the timers.
+const CATCH_UP: Duration = Duration::from_secs(10 * 86_400);
 
 /// No local port is left between two ends. Until one comes free, or a TIME-WAIT may be taken over, nobody looks again:
 /// to look at every port took 2 ms.
@@ -328,17 +331,27 @@ impl Stack {
     /// 24 days only, so after a longer sleep the timers catch up in steps.
     #[inline]
     fn set_now(&mut self, now: Instant) {
-        const STEP: Duration = Duration::from_secs(10 * 86_400);
-        while now.as_nanos().saturating_sub(self.timers_ran.as_nanos()) > STEP.as_nanos() as u64 {
-            self.step(STEP);
+        if now - self.timers_ran > CATCH_UP {
+            self.catch_up(now);
+        } else {
+            self.now = self.now.max(now);
         }
-        self.now = self.now.max(now);
     }
 
+    /// A few steps. If that is not all, time stands still until the next call: `poll_at` says that it is due.
     #[cold]
-    fn step(&mut self, step: Duration) {
-        self.now = self.now.max(self.timers_ran + step);
-        self.run_timers();
+    fn catch_up(&mut self, now: Instant) {
+        const STEPS: usize = 16;
+        if self.is_without_timers() {
+            self.timers_ran = now;
+        }
+        for _ in 0..STEPS {
+            self.now = self.now.max(now.min(self.timers_ran + CATCH_UP));
+            self.run_timers();
+            if self.now >= now || self.timers_ran < self.now {
+                return;
+            }
+        }
     }
 
     /// What lives at a tuple, for a segment that arrived. Segments come in trains: most find the connection of the one
@@ -362,7 +375,7 @@ impl Stack {
                     FlowRef::HalfOpen(i) => half_open[i].tuple,
                     FlowRef::Opening(i) => openings[i].tuple,
                     FlowRef::Connection(i) => connections[i].tcb.tuple,
-                    FlowRef::TimeWait(i) => time_waits.entries[i].tuple,
+                    FlowRef::TimeWait(i) => time_waits.tuple(i),
                 }
         })
     }
@@ -532,19 +545,19 @@ impl Stack {
         let connection = &self.connections[index];
         let tuple = connection.tcb.tuple;
         let length = time_wait::length(&self.config);
-        let full = self.time_waits.entries.len() >= self.config.tcp_max_tw_buckets as usize;
+        let full = self.time_waits.len() >= self.config.tcp_max_tw_buckets as usize;
         if full || length.is_zero() {
             self.counters.tcp_time_wait_overflow += u64::from(full);
             self.displace(&tuple, FlowRef::Connection(index));
             return self.note_state(&tuple, State::TimeWait, State::Closed);
         }
         self.counters.tw += 1;
-        let entry = self.time_waits.insert(TimeWait::new(connection, self.now, length));
+        let entry = self.time_waits.insert(&TimeWait::new(connection, self.now, length));
         self.replace(&tuple, FlowRef::Connection(index), FlowRef::TimeWait(entry));
     }
 
     fn remove_time_wait(&mut self, index: u32) {
-        let tuple = self.time_waits.entries[index].tuple;
+        let tuple = self.time_waits.tuple(index);
         match self.find(&tuple) {
             // It had given way to a half-open connection: there is nothing to come back to any more.
             Some(FlowRef::HalfOpen(successor)) => drop(self.gave_way.remove(&successor)),
@@ -553,7 +566,7 @@ impl Stack {
                 self.note_state(&tuple, State::TimeWait, State::Closed);
             }
         }
-        self.time_waits.entries.remove(index);
+        self.time_waits.remove(index);
     }
 
     /// The connection is gone for good.

@@ -1,36 +1,83 @@
-//! Rows by index, in pages: a table grows without moving what is in it, and without room for as much again.
+//! Rows by index, in pages: a table grows without moving what is in it, and a page of which all rows are gone is given
+//! back.
 
+use std::num::NonZeroU32;
 use std::ops::{Index, IndexMut};
 
-/// Rows of a page.
-const PAGE: usize = 64;
 const NIL: u32 = u32::MAX;
 
-/// A table of rows. An index names a row until it is removed; then the next row that is inserted gets it.
+/// Names a row, or none. It is never zero, which a table's row with one in it uses to say that it is vacant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Link(NonZeroU32);
+
+impl Link {
+    /// No row.
+    pub(crate) const NONE: Link = Link(NonZeroU32::MAX);
+
+    pub(crate) fn of(index: u32) -> Link {
+        Link(NonZeroU32::MIN.saturating_add(index))
+    }
+
+    /// The row's index; of none, one that no row has.
+    pub(crate) fn index(self) -> u32 {
+        self.0.get() - 1
+    }
+
+    pub(crate) fn get(self) -> Option<u32> {
+        (self != Link::NONE).then(|| self.index())
+    }
+}
+
+/// A table of rows. An index names a row until it is removed; then a row that is inserted later gets it.
 #[derive(Clone, Debug)]
 pub(crate) struct Table<T> {
-    pages: Vec<Vec<Row<T>>>,
+    pages: Vec<Page<T>>,
+    /// Pages with a row to give. The next insertion goes to the last of them.
+    open: Vec<u32>,
+    /// The page that lost its last row most recently. It keeps its memory, so that a row that comes and goes at the
+    /// edge of a page does not allocate.
+    emptied: u32,
+    len: usize,
+}
+
+#[derive(Clone, Debug)]
+struct Page<T> {
+    rows: Vec<Row<T>>,
     /// The vacant row that the next insertion takes.
     vacant: u32,
-    len: usize,
+    /// Rows that are not vacant.
+    live: u32,
 }
 
 #[derive(Clone, Debug)]
 enum Row<T> {
     Occupied(T),
-    /// The next vacant row.
+    /// The next vacant row of the page.
     Vacant(u32),
 }
 
 impl<T> Default for Table<T> {
     fn default() -> Table<T> {
-        Table { pages: Vec::new(), vacant: NIL, len: 0 }
+        Table { pages: Vec::new(), open: Vec::new(), emptied: NIL, len: 0 }
+    }
+}
+
+impl<T> Page<T> {
+    fn is_full(&self) -> bool {
+        self.vacant == NIL && self.rows.len() == Table::<T>::PAGE
     }
 }
 
 impl<T> Table<T> {
     /// What a row takes. Where a field of it leaves a value unused, that says that the row is vacant.
     pub(crate) const ROW: usize = size_of::<Row<T>>();
+
+    /// Rows of a page, a power of two: as many as 64 KiB hold. So a page costs little to make, and a million rows have
+    /// few pages.
+    const PAGE: usize = {
+        let fit = (1 << 16) / Table::<T>::ROW;
+        if fit < 2 { 1 } else { 1 << fit.ilog2() }
+    };
 
     pub(crate) fn len(&self) -> usize {
         self.len
@@ -44,56 +91,100 @@ impl<T> Table<T> {
     /// As [`insert`](Table::insert), for a row that is made where it will be.
     #[inline]
     pub(crate) fn insert_with(&mut self, make: impl FnOnce() -> T) -> u32 {
-        self.len += 1;
-        let index = self.vacant;
-        if let Some(place) = self.row_mut(index)
+        if let Some(&number) = self.open.last()
+            && let Some(page) = self.pages.get_mut(number as usize)
+            && let Some(place) = page.rows.get_mut(page.vacant as usize)
             && let Row::Vacant(next) = *place
         {
             *place = Row::Occupied(make());
-            self.vacant = next;
-            return index;
+            let row = std::mem::replace(&mut page.vacant, next);
+            page.live += 1;
+            self.len += 1;
+            if page.is_full() {
+                self.open.pop();
+            }
+            return number * Table::<T>::PAGE as u32 + row;
         }
         self.push(make)
     }
 
-    /// A row at the end.
+    /// A row at the end of the last open page, or of a new one.
     #[cold]
     fn push(&mut self, make: impl FnOnce() -> T) -> u32 {
-        if self.pages.last().is_none_or(|page| page.len() == PAGE) {
+        let number = self.open.last().copied().unwrap_or_else(|| {
+            let number = self.pages.len() as u32;
+            self.pages.push(Page { rows: Vec::new(), vacant: NIL, live: 0 });
+            self.open.push(number);
+            number
+        });
+        let page = &mut self.pages[number as usize];
+        if page.rows.capacity() == 0 && number > 0 {
             // The first page grows as it fills, since most stacks are small.
-            let room = if self.pages.is_empty() { 0 } else { PAGE };
-            self.pages.push(Vec::with_capacity(room));
+            page.rows.reserve_exact(Table::<T>::PAGE);
         }
-        let page = self.pages.len() - 1;
-        self.pages[page].push(Row::Occupied(make()));
-        (page * PAGE + self.pages[page].len() - 1) as u32
+        page.rows.push(Row::Occupied(make()));
+        page.live += 1;
+        self.len += 1;
+        let row = page.rows.len() - 1;
+        if page.is_full() {
+            self.open.pop();
+        }
+        (number as usize * Table::<T>::PAGE + row) as u32
     }
 
     /// Takes a row out. Panics where there is none.
     pub(crate) fn remove(&mut self, index: u32) -> T {
-        let vacant = self.vacant;
-        let place = self.row_mut(index).expect("the row is there");
-        let Row::Occupied(row) = std::mem::replace(place, Row::Vacant(vacant)) else {
+        let (number, row) = Table::<T>::place(index);
+        let page = &mut self.pages[number];
+        let was_full = page.is_full();
+        let vacated = Row::Vacant(page.vacant);
+        let Row::Occupied(row_there) = std::mem::replace(&mut page.rows[row], vacated) else {
             panic!("row {index} is vacant");
         };
-        self.vacant = index;
-        self.len -= 1;
-        row
+        self.vacated(number, row, was_full);
+        row_there
     }
 
     /// As [`remove`](Table::remove), for a row that nobody wants: it goes from where it is.
     pub(crate) fn discard(&mut self, index: u32) {
-        let vacant = self.vacant;
-        let place = self.row_mut(index).expect("the row is there");
-        assert!(matches!(place, Row::Occupied(_)), "row {index} is vacant");
-        *place = Row::Vacant(vacant);
-        self.vacant = index;
+        let (number, row) = Table::<T>::place(index);
+        let page = &mut self.pages[number];
+        let was_full = page.is_full();
+        assert!(matches!(page.rows[row], Row::Occupied(_)), "row {index} is vacant");
+        page.rows[row] = Row::Vacant(page.vacant);
+        self.vacated(number, row, was_full);
+    }
+
+    #[inline]
+    fn vacated(&mut self, number: usize, row: usize, was_full: bool) {
+        let page = &mut self.pages[number];
+        page.vacant = row as u32;
+        page.live -= 1;
         self.len -= 1;
+        if was_full {
+            self.open.push(number as u32);
+        }
+        if page.live == 0 {
+            self.page_emptied(number as u32);
+        }
+    }
+
+    /// A page has no row left: the one before it that had none is given back.
+    #[cold]
+    fn page_emptied(&mut self, number: u32) {
+        let before = std::mem::replace(&mut self.emptied, number);
+        if before != number
+            && let Some(page) = self.pages.get_mut(before as usize)
+            && page.live == 0
+        {
+            *page = Page { rows: Vec::new(), vacant: NIL, live: 0 };
+        }
     }
 
     #[inline]
     pub(crate) fn get(&self, index: u32) -> Option<&T> {
-        match self.pages.get(index as usize / PAGE)?.get(index as usize % PAGE)? {
+        let (number, row) = Table::<T>::place(index);
+        match self.pages.get(number)?.rows.get(row)? {
             Row::Occupied(row) => Some(row),
             Row::Vacant(_) => None,
         }
@@ -101,7 +192,8 @@ impl<T> Table<T> {
 
     #[inline]
     pub(crate) fn get_mut(&mut self, index: u32) -> Option<&mut T> {
-        match self.row_mut(index)? {
+        let (number, row) = Table::<T>::place(index);
+        match self.pages.get_mut(number)?.rows.get_mut(row)? {
             Row::Occupied(row) => Some(row),
             Row::Vacant(_) => None,
         }
@@ -109,15 +201,18 @@ impl<T> Table<T> {
 
     /// All rows by their index.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (u32, &T)> {
-        self.pages.iter().flatten().zip(0..).filter_map(|(row, index)| match row {
-            Row::Occupied(row) => Some((index, row)),
-            Row::Vacant(_) => None,
-        })
+        let numbered = self.pages.iter().zip((0..).step_by(Table::<T>::PAGE));
+        numbered.flat_map(|(page, first)| page.rows.iter().zip(first..)).filter_map(
+            |(row, index)| match row {
+                Row::Occupied(row) => Some((index, row)),
+                Row::Vacant(_) => None,
+            },
+        )
     }
 
     #[inline]
-    fn row_mut(&mut self, index: u32) -> Option<&mut Row<T>> {
-        self.pages.get_mut(index as usize / PAGE)?.get_mut(index as usize % PAGE)
+    fn place(index: u32) -> (usize, usize) {
+        (index as usize / Table::<T>::PAGE, index as usize % Table::<T>::PAGE)
     }
 }
 
@@ -143,26 +238,59 @@ mod tests {
     use proptest::prelude::*;
     use std::collections::BTreeMap;
 
+    /// Large, so that a page has few rows.
+    type Large = [u64; 1024];
+
+    #[test]
+    fn pages_without_rows_are_given_back_but_for_one() {
+        let mut table = Table::<Large>::default();
+        let rows = |table: &Table<Large>| table.pages.iter().map(|page| page.rows.capacity()).sum::<usize>();
+        let indexes: Vec<_> = (0..1000).map(|_| table.insert([0; 1024])).collect();
+        assert!(rows(&table) >= 1000);
+        // Every second one first, so that no page is empty until the end.
+        indexes.iter().step_by(2).for_each(|index| table.discard(*index));
+        assert!(rows(&table) >= 1000);
+        indexes.iter().skip(1).step_by(2).for_each(|index| table.discard(*index));
+        assert!(rows(&table) <= Table::<Large>::PAGE);
+        let again: Vec<_> = (0..1000).map(|_| table.insert([1; 1024])).collect();
+        assert!(again.iter().max() <= indexes.iter().max(), "what was given back is used again");
+        assert!(again.iter().all(|index| table[*index][0] == 1));
+    }
+
+    #[test]
+    fn a_row_that_comes_and_goes_at_the_edge_of_a_page_keeps_the_page() {
+        let mut table = Table::<Large>::default();
+        let page = Table::<Large>::PAGE;
+        (0..page).for_each(|_| _ = table.insert([0; 1024]));
+        for _ in 0..3 {
+            let index = table.insert([0; 1024]);
+            assert_eq!(index as usize, page);
+            table.discard(index);
+            assert!(table.pages[1].rows.capacity() >= page);
+        }
+    }
+
     proptest! {
         #[test]
         fn behaves_as_a_map_would(steps in proptest::collection::vec((any::<bool>(), any::<u16>()), 0..600)) {
-            let (mut table, mut oracle) = (Table::default(), BTreeMap::new());
+            let (mut table, mut oracle) = (Table::<(u16, Large)>::default(), BTreeMap::new());
+            let row = |number| (number, [0; 1024]);
             for (insert, number) in steps {
                 if insert || oracle.is_empty() {
-                    let index = table.insert(number);
+                    let index = table.insert(row(number));
                     prop_assert_eq!(oracle.insert(index, number), None, "a row was given twice");
                 } else {
                     let index = *oracle.keys().nth(usize::from(number) % oracle.len()).unwrap();
                     let expected = oracle.remove(&index).unwrap();
                     if number % 2 == 0 {
-                        prop_assert_eq!(table.remove(index), expected);
+                        prop_assert_eq!(table.remove(index).0, expected);
                     } else {
                         table.discard(index);
                     }
-                    prop_assert_eq!(table.get(index), None);
+                    prop_assert!(table.get(index).is_none());
                 }
                 prop_assert_eq!(table.len(), oracle.len());
-                prop_assert!(table.iter().eq(oracle.iter().map(|(index, number)| (*index, number))));
+                prop_assert!(table.iter().map(|(index, row)| (index, row.0)).eq(oracle.clone()));
             }
         }
     }

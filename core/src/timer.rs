@@ -93,6 +93,30 @@ pub(crate) struct Wheel {
     heads: [[TimerId; SLOTS]; LEVELS],
     occupied: [u64; LEVELS],
     lines: [Line; LINES],
+    /// The level and the slot whose timers are moving down, where that took more than one call.
+    moving: Option<(usize, usize)>,
+}
+
+/// What a [`pop`](Wheel::pop) may still do before others have their turn. To fire a timer costs as much as to move
+/// eight.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Budget(usize);
+
+impl Budget {
+    const FIRE: usize = 8;
+
+    /// For so many timers that fire.
+    pub(crate) fn of(timers: usize) -> Budget {
+        Budget(timers * Budget::FIRE)
+    }
+
+    pub(crate) fn is_spent(self) -> bool {
+        self.0 == 0
+    }
+
+    fn spend(&mut self, cost: usize) {
+        self.0 = self.0.saturating_sub(cost);
+    }
 }
 
 impl Wheel {
@@ -103,6 +127,7 @@ impl Wheel {
             heads: [[TimerId::NONE; SLOTS]; LEVELS],
             occupied: [0; LEVELS],
             lines: std::array::from_fn(Line::empty),
+            moving: None,
         }
     }
 
@@ -157,36 +182,57 @@ impl Wheel {
         }
     }
 
-    /// Takes out one timer that is due at `now`, and gives its target. `None`: no more are.
+    /// Takes out one timer that is due at `now`, and gives its target. `None`: no more are, or the budget is spent.
     #[inline]
-    pub(crate) fn pop(&mut self, now: Tick) -> Option<u32> {
+    pub(crate) fn pop(&mut self, now: Tick, budget: &mut Budget) -> Option<u32> {
         // As nearly always: the tick is that of the last call, and nothing was armed for it since.
         let current = 1 << (now.0 as usize % SLOTS);
-        if now == self.now && self.occupied[0] & current == 0 { None } else { self.pop_due(now) }
+        if self.is_at_rest(now) && self.occupied[0] & current == 0 { None } else { self.pop_due(now, budget) }
     }
 
-    fn pop_due(&mut self, now: Tick) -> Option<u32> {
+    #[inline]
+    fn is_at_rest(&self, now: Tick) -> bool {
+        now == self.now && self.moving.is_none()
+    }
+
+    fn pop_due(&mut self, now: Tick, budget: &mut Budget) -> Option<u32> {
+        self.move_down(budget);
         while let Some((level, slot, start)) = self.first_slot() {
             if !start.is_due(now) {
                 break;
             }
+            if budget.is_spent() {
+                return None;
+            }
             self.now = start;
             if level == 0 {
+                budget.spend(Budget::FIRE);
                 let index = self.heads[0][slot].index();
                 self.unlink(index);
                 return Some(self.nodes.remove(index).target);
             }
-            // All of the slot moves down before anything fires: what stays behind would be overlooked.
-            while self.heads[level][slot] != TimerId::NONE {
-                let index = self.heads[level][slot].index();
-                self.unlink(index);
-                self.link(index);
-            }
+            self.moving = Some((level, slot));
+            self.move_down(budget);
         }
-        if self.now.is_due(now) {
+        if self.nodes.len() == 0 || self.now.is_due(now) {
             self.now = now;
         }
         None
+    }
+
+    /// All of a slot moves down before anything fires: what stays behind would be overlooked.
+    fn move_down(&mut self, budget: &mut Budget) {
+        let Some((level, slot)) = self.moving else { return };
+        while self.heads[level][slot] != TimerId::NONE {
+            if budget.is_spent() {
+                return;
+            }
+            budget.spend(1);
+            let index = self.heads[level][slot].index();
+            self.unlink(index);
+            self.link(index);
+        }
+        self.moving = None;
     }
 
     /// A tick at or before the first timer, and not before the wheel's own time.
@@ -196,6 +242,9 @@ impl Wheel {
 
     /// The first occupied slot with the tick at which it begins.
     fn first_slot(&self) -> Option<(usize, usize, Tick)> {
+        if let Some((level, slot)) = self.moving {
+            return Some((level, slot, self.now));
+        }
         let level = self.occupied.iter().position(|bits| *bits != 0)?;
         let shift = SLOT_BITS * level as u32;
         let current = self.now.0 >> shift & (SLOTS as u32 - 1);
@@ -267,8 +316,10 @@ mod tests {
     use proptest::prelude::*;
     use std::collections::BTreeMap;
 
+    const ALL: Budget = Budget(usize::MAX);
+
     fn drain(wheel: &mut Wheel, now: u32) -> Vec<u32> {
-        std::iter::from_fn(|| wheel.pop(Tick(now))).collect()
+        std::iter::from_fn(|| wheel.pop(Tick(now), &mut ALL.clone())).collect()
     }
 
     #[test]
@@ -336,13 +387,14 @@ mod tests {
         #[test]
         fn fires_exactly_what_a_sorted_map_would(
             start: u32,
+            budget in 1usize..20,
             steps in proptest::collection::vec((0u8..3, 0u32..200_000), 1..200),
         ) {
             let mut wheel = Wheel::new();
             let mut oracle = BTreeMap::new();
             let mut now = 0u64;
             let tick = |t: u64| Tick((t as u32).wrapping_add(start));
-            while wheel.pop(tick(0)).is_some() {}
+            while wheel.pop(tick(0), &mut ALL.clone()).is_some() {}
             wheel.now = tick(0);
             for (id, (what, span)) in steps.into_iter().enumerate() {
                 let id = id as u32;
@@ -358,7 +410,16 @@ mod tests {
                     }
                     _ => {
                         now += u64::from(span);
-                        let mut fired: Vec<_> = std::iter::from_fn(|| wheel.pop(tick(now))).collect();
+                        let mut fired = Vec::new();
+                        loop {
+                            // In steps, between which it says that more is due.
+                            let mut budget = Budget(budget);
+                            fired.extend(std::iter::from_fn(|| wheel.pop(tick(now), &mut budget)));
+                            if !wheel.next().is_some_and(|next| next.is_due(tick(now))) {
+                                break;
+                            }
+                            prop_assert!(budget.is_spent());
+                        }
                         let later = oracle.split_off(&(now + 1, 0));
                         let mut expected: Vec<_> = std::mem::replace(&mut oracle, later).into_keys().map(|k| k.1).collect();
                         fired.sort_unstable();

@@ -189,7 +189,7 @@ impl Stack {
         match self.find(tuple) {
             None => Ok(None),
             Some(FlowRef::TimeWait(index)) => {
-                let entry = &self.time_waits.entries[index];
+                let entry = self.time_waits.get(index);
                 if !entry.may_be_reused(self.now, &self.config) || !self.config.tcp_timestamps {
                     return Err(Error::AddrNotAvailable);
                 }

@@ -326,8 +326,7 @@ impl Stack {
     }
 
     fn time_wait_segment(&mut self, index: u32, segment: &Segment<'_>, datagram: &Datagram<'_>) {
-        let entry = &mut self.time_waits.entries[index];
-        match entry.segment_arrives(segment, &mut env!(self)) {
+        match self.time_waits.segment_arrives(index, segment, &mut env!(self)) {
             TimeWaitOutcome::Dropped(reason) => self.dropped(&segment.tuple, reason),
             TimeWaitOutcome::Answer { answer, restart } => {
                 if restart {

@@ -314,7 +314,7 @@ impl Stack {
             return;
         }
         if let Some(old) = self.gave_way.remove(&index) {
-            self.time_waits.entries.remove(old);
+            self.time_waits.remove(old);
             self.counters.tw_recycled += 1;
         }
         let entry = self.take_half_open(index);

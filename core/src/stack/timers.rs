@@ -5,9 +5,15 @@ use crate::counters::{DropReason, ReplyReason};
 use crate::flow::{FlowRef, PackedRef};
 use crate::tcp::segment::Answer;
 use crate::time::Instant;
-use crate::timer::{Due, TimerId};
+use crate::timer::{Budget, Due, TimerId};
 use crate::trace::{TimerKind, TraceKind};
 use crate::wire::tcp::Flags;
+
+/// What [`advance`](Stack::advance) does at the most: so many timers of the wheel, ends of TIME-WAIT, and datagrams that
+/// stay incomplete. Each of the three takes some ten microseconds.
+const TIMERS: usize = 32;
+const TIME_WAITS: usize = 64;
+const DATAGRAMS: usize = 16;
 
 impl Stack {
     /// When [`advance`](Stack::advance) must be called at the latest. It may lie before the next timer, and in the
@@ -19,7 +25,8 @@ impl Stack {
         [earliest, self.fragments.poll_at()].into_iter().flatten().min()
     }
 
-    /// Runs the timers that are due.
+    /// Runs the timers that are due. Where those are many, some: then [`poll_at`](Stack::poll_at) says that the next
+    /// call is due at once, so that packets have their turn between.
     #[inline]
     pub fn advance(&mut self, now: Instant) {
         self.set_now(now);
@@ -28,9 +35,9 @@ impl Stack {
 
     #[inline]
     pub(super) fn run_timers(&mut self) {
-        self.timers_ran = self.now;
         let tick = self.tick();
-        while let Some(target) = self.wheel.pop(tick) {
+        let mut budget = Budget::of(TIMERS);
+        while let Some(target) = self.wheel.pop(tick, &mut budget) {
             match FlowRef::from(PackedRef(target)) {
                 FlowRef::Connection(index) => self.connection_timer(index),
                 FlowRef::HalfOpen(index) => self.half_open_timer(index),
@@ -38,12 +45,21 @@ impl Stack {
                 FlowRef::TimeWait(_) => {}
             }
         }
-        while let Some(index) = self.time_waits.pop_expired(tick) {
-            let tuple = self.time_waits.entries[index].tuple;
+        let mut ended = 0;
+        while let Some(index) = self.time_waits.expired(tick).filter(|_| ended < TIME_WAITS) {
+            ended += 1;
+            let tuple = self.time_waits.tuple(index);
             self.note(&tuple, TraceKind::Timer(TimerKind::TimeWait));
             self.remove_time_wait(index);
         }
         self.expire_fragments();
+        if !budget.is_spent() && ended < TIME_WAITS {
+            self.timers_ran = self.now;
+        }
+    }
+
+    pub(super) fn is_without_timers(&self) -> bool {
+        self.wheel.len() == 0 && self.time_waits.len() == 0 && self.fragments.is_empty()
     }
 
     fn connection_timer(&mut self, index: u32) {
@@ -111,7 +127,8 @@ impl Stack {
     }
 
     fn expire_some_fragments(&mut self) {
-        while let Some(expired) = self.fragments.expire(self.now) {
+        for _ in 0..DATAGRAMS {
+            let Some(expired) = self.fragments.expire(self.now) else { return };
             self.counters.reasm_timeout += 1;
             self.counters.reasm_fails += 1;
             self.counters.count_drop(DropReason::FragmentTimeout);

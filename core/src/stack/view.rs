@@ -80,7 +80,7 @@ impl Stack {
             opening: self.openings.len(),
             connections: self.connections.len(),
             orphans: self.orphans,
-            time_wait: self.time_waits.entries.len(),
+            time_wait: self.time_waits.len(),
             timers: self.wheel.len(),
             buffered: self.buffered,
             fragments: self.fragments.len(),
@@ -119,7 +119,7 @@ impl Stack {
                 ..entry(tcb.state, tcb.tuple.local(), tcb.tuple.remote(), age(tcb.state_since))
             }
         });
-        let time_waits = self.time_waits.entries.iter().map(|(_, time_wait)| {
+        let time_waits = self.time_waits.iter().map(|time_wait| {
             let length = time_wait::length(&self.config);
             let tuple = &time_wait.tuple;
             let age = length.saturating_sub(time_wait.remaining(now.max(self.now)));

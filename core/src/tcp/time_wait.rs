@@ -1,7 +1,6 @@
 //! TIME-WAIT: compact entries in a queue, since 2MSL is one constant.
 
-use std::collections::VecDeque;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::segment::{Answer, Segment};
 use super::tcb::{Connection, Env};
@@ -10,12 +9,13 @@ use crate::counters::{DropReason, ReplyReason};
 use crate::flow::FourTuple;
 use crate::ip::recent::Recent;
 use crate::seq::SeqNum;
-use crate::table::Table;
+use crate::table::{Link, Table};
 use crate::time::{Duration, Instant, Tick};
 use crate::wire::tcp::Timestamps;
 
-/// A connection that is over and keeps its 4-tuple for 2MSL (MUST-13).
-#[derive(Clone, Debug)]
+/// A connection that is over and keeps its 4-tuple for 2MSL (MUST-13). This is what [`TimeWaits`] gives out; it keeps a
+/// row that is shorter.
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct TimeWait {
     pub(crate) tuple: FourTuple,
     pub(crate) rcv_nxt: SeqNum,
@@ -27,8 +27,6 @@ pub(crate) struct TimeWait {
     /// When the next rate-limited answer may go out, in 1/16 s, and whether timestamps are on.
     answer_from: u16,
 }
-
-const _: () = assert!(size_of::<TimeWait>() <= 56);
 
 /// Bit of `answer_from` that says that timestamps are on.
 const TS_ON: u16 = 1 << 15;
@@ -171,72 +169,194 @@ pub(crate) fn length(config: &Config) -> Duration {
     if config.tcp_tw_recycle { config.tcp_rto_min * 7 / 2 } else { config.tcp_tw_timeout }
 }
 
-/// All entries, and the order in which they end.
-#[derive(Clone, Debug, Default)]
+/// An entry as it is kept, with addresses of one family, and its place in the order in which entries end. Of two hundred
+/// thousand entries each word counts (T-11).
+#[derive(Clone, Copy, Debug)]
+struct Row<A> {
+    local_address: A,
+    remote_address: A,
+    local_port: u16,
+    remote_port: u16,
+    rcv_nxt: SeqNum,
+    snd_nxt: SeqNum,
+    ts_recent: u32,
+    deadline: Tick,
+    window: u16,
+    answer_from: u16,
+    order: Order,
+}
+
+/// Who ends just before an entry, and who just after it.
+#[derive(Clone, Copy, Debug)]
+struct Order {
+    before: Link,
+    after: Link,
+}
+
+const _: () = assert!(Table::<Row<Ipv4Addr>>::ROW == 40 && Table::<Row<Ipv6Addr>>::ROW == 64);
+
+impl<A> Row<A> {
+    fn new(entry: &TimeWait, local_address: A, remote_address: A) -> Row<A> {
+        let TimeWait { tuple, rcv_nxt, snd_nxt, ts_recent, deadline, window, answer_from } = *entry;
+        let FourTuple { local_port, remote_port, .. } = tuple;
+        let order = Order { before: Link::NONE, after: Link::NONE };
+        Row {
+            local_address,
+            remote_address,
+            local_port,
+            remote_port,
+            rcv_nxt,
+            snd_nxt,
+            ts_recent,
+            deadline,
+            window,
+            answer_from,
+            order,
+        }
+    }
+}
+
+impl<A: Copy + Into<IpAddr>> Row<A> {
+    #[inline]
+    fn tuple(&self) -> FourTuple {
+        let (local, remote) = (self.local_address.into(), self.remote_address.into());
+        FourTuple::of(&local, self.local_port, &remote, self.remote_port)
+    }
+
+    fn entry(&self) -> TimeWait {
+        let Row { rcv_nxt, snd_nxt, ts_recent, deadline, window, answer_from, .. } = *self;
+        TimeWait { tuple: self.tuple(), rcv_nxt, snd_nxt, ts_recent, deadline, window, answer_from }
+    }
+}
+
+/// All entries, and the order in which they end. The lowest bit of an index says which table the row is in.
+#[derive(Clone, Debug)]
 pub(crate) struct TimeWaits {
-    pub(crate) entries: Table<TimeWait>,
-    /// Entry and deadline, ascending. An element whose deadline is no longer the entry's is stale.
-    order: VecDeque<(u32, Tick)>,
+    v4: Table<Row<Ipv4Addr>>,
+    v6: Table<Row<Ipv6Addr>>,
+    first: Link,
+    last: Link,
+}
+
+impl Default for TimeWaits {
+    fn default() -> TimeWaits {
+        TimeWaits { v4: Table::default(), v6: Table::default(), first: Link::NONE, last: Link::NONE }
+    }
+}
+
+/// What both kinds of rows have, of the row of this index.
+macro_rules! field {
+    ($all:expr, $index:expr, $field:ident) => {
+        if $index & 1 == 0 { &mut $all.v4[$index >> 1].$field } else { &mut $all.v6[$index >> 1].$field }
+    };
 }
 
 impl TimeWaits {
-    pub(crate) fn insert(&mut self, entry: TimeWait) -> u32 {
-        let deadline = entry.deadline;
-        let index = self.entries.insert(entry);
-        self.push(index, deadline);
+    pub(crate) fn len(&self) -> usize {
+        self.v4.len() + self.v6.len()
+    }
+
+    pub(crate) fn insert(&mut self, entry: &TimeWait) -> u32 {
+        let index = match entry.tuple.ipv4() {
+            Some((local, remote)) => self.v4.insert(Row::new(entry, local, remote)) << 1,
+            None => {
+                let (local, remote) = (entry.tuple.local_address, entry.tuple.remote_address);
+                self.v6.insert(Row::new(entry, local, remote)) << 1 | 1
+            }
+        };
+        self.join(index);
         index
     }
 
+    /// Takes an entry out. Panics where there is none.
+    pub(crate) fn remove(&mut self, index: u32) {
+        self.leave(index);
+        if index & 1 == 0 { self.v4.discard(index >> 1) } else { self.v6.discard(index >> 1) }
+    }
+
+    #[inline]
+    pub(crate) fn tuple(&self, index: u32) -> FourTuple {
+        if index & 1 == 0 { self.v4[index >> 1].tuple() } else { self.v6[index >> 1].tuple() }
+    }
+
+    pub(crate) fn get(&self, index: u32) -> TimeWait {
+        if index & 1 == 0 { self.v4[index >> 1].entry() } else { self.v6[index >> 1].entry() }
+    }
+
+    /// All entries, in no order.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = TimeWait> {
+        let v4 = self.v4.iter().map(|(_, row)| row.entry());
+        v4.chain(self.v6.iter().map(|(_, row)| row.entry()))
+    }
+
+    /// SEGMENT ARRIVES for the entry of this index.
+    pub(crate) fn segment_arrives(
+        &mut self,
+        index: u32,
+        segment: &Segment<'_>,
+        env: &mut Env<'_>,
+    ) -> TimeWaitOutcome {
+        let mut entry = self.get(index);
+        let outcome = entry.segment_arrives(segment, env);
+        *field!(self, index, answer_from) = entry.answer_from;
+        outcome
+    }
+
+    /// 2MSL begins anew.
     pub(crate) fn restart(&mut self, index: u32, now: Instant, length: Duration) {
-        let deadline = Tick::after(now, length);
-        if let Some(entry) = self.entries.get_mut(index)
-            && entry.deadline != deadline
-        {
-            entry.deadline = deadline;
-            self.push(index, deadline);
-        }
+        *field!(self, index, deadline) = Tick::after(now, length);
+        self.leave(index);
+        self.join(index);
     }
 
-    fn push(&mut self, index: u32, deadline: Tick) {
-        if self.order.len() > 2 * self.entries.len() + 64 {
-            let entries = &self.entries;
-            self.order.retain(|(i, at)| entries.get(*i).is_some_and(|e| e.deadline == *at));
+    fn join(&mut self, index: u32) {
+        let (link, before) = (Link::of(index), self.last);
+        *field!(self, index, order) = Order { before, after: Link::NONE };
+        match before.get() {
+            Some(before) => field!(self, before, order).after = link,
+            None => self.first = link,
         }
-        self.order.push_back((index, deadline));
+        self.last = link;
     }
 
-    fn is_stale(&self, (index, deadline): &(u32, Tick)) -> bool {
-        self.entries.get(*index).is_none_or(|entry| entry.deadline != *deadline)
+    fn leave(&mut self, index: u32) {
+        let Order { before, after } = *field!(self, index, order);
+        match before.get() {
+            Some(before) => field!(self, before, order).after = after,
+            None => self.first = after,
+        }
+        match after.get() {
+            Some(after) => field!(self, after, order).before = before,
+            None => self.last = before,
+        }
     }
 
     /// The first entry that is over at `now`; the caller removes it.
     #[inline]
-    pub(crate) fn pop_expired(&mut self, now: Tick) -> Option<u32> {
-        while let Some(&element) = self.order.front()
-            && element.1.is_due(now)
-        {
-            self.order.pop_front();
-            if !self.is_stale(&element) {
-                return Some(element.0);
-            }
-        }
-        None
+    pub(crate) fn expired(&self, now: Tick) -> Option<u32> {
+        let first = self.first.get()?;
+        self.deadline(first).is_due(now).then_some(first)
     }
 
     pub(crate) fn next(&self) -> Option<Tick> {
-        self.order.front().map(|(_, deadline)| *deadline)
+        self.first.get().map(|first| self.deadline(first))
+    }
+
+    fn deadline(&self, index: u32) -> Tick {
+        if index & 1 == 0 { self.v4[index >> 1].deadline } else { self.v6[index >> 1].deadline }
+    }
+
+    fn after(&self, index: u32) -> Option<u32> {
+        let order = if index & 1 == 0 { self.v4[index >> 1].order } else { self.v6[index >> 1].order };
+        order.after.get()
     }
 
     /// The tuple of the oldest entry between the address and the end of `ends`, with a local port in `range`. Only
     /// the first few entries are looked at: with more peers than that, few ports of one are taken.
-    pub(crate) fn oldest_towards(&mut self, ends: &FourTuple, range: PortRange) -> Option<FourTuple> {
+    pub(crate) fn oldest_towards(&self, ends: &FourTuple, range: PortRange) -> Option<FourTuple> {
         const LOOK: usize = 64;
-        while self.order.front().is_some_and(|element| self.is_stale(element)) {
-            self.order.pop_front();
-        }
-        let first = self.order.iter().take(LOOK).filter(|element| !self.is_stale(element));
-        let tuples = first.map(|(index, _)| self.entries[*index].tuple);
-        let mut fit = tuples.filter(|tuple| {
+        let first = std::iter::successors(self.first.get(), |index| self.after(*index)).take(LOOK);
+        let mut fit = first.map(|index| self.tuple(index)).filter(|tuple| {
             (range.0..=range.1).contains(&tuple.local_port) && FourTuple { local_port: 0, ..*tuple } == *ends
         });
         fit.next()
@@ -269,5 +389,74 @@ impl Peers {
         self.0
             .get(peer)
             .is_some_and(|(last, at)| now - *at < Peers::MSL && (ts_val.wrapping_sub(*last) as i32) < 0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+
+    use super::*;
+    use proptest::prelude::*;
+
+    fn entry(number: u32, deadline: u32) -> TimeWait {
+        let tuple = if number.is_multiple_of(3) {
+            FourTuple::new("[2001:db8::1]:80".parse().unwrap(), "[2001:db8::2]:4000".parse().unwrap())
+        } else {
+            FourTuple::new("10.0.0.1:80".parse().unwrap(), (Ipv4Addr::from(number), 4000).into())
+        };
+        TimeWait {
+            tuple,
+            rcv_nxt: SeqNum(number),
+            snd_nxt: SeqNum(number + 1),
+            ts_recent: number,
+            deadline: Tick(deadline),
+            window: 7,
+            answer_from: 0,
+        }
+    }
+
+    proptest! {
+        /// Against a queue as oracle: entries of both families end in order, whatever leaves or begins anew between.
+        #[test]
+        fn entries_end_in_the_order_of_their_deadlines(
+            steps in proptest::collection::vec((0u8..5, any::<u8>()), 0..300),
+        ) {
+            let (mut all, mut oracle) = (TimeWaits::default(), VecDeque::<(u32, u32, u32)>::new());
+            for (now, (what, pick)) in (1u32..).zip(steps) {
+                let pick = usize::from(pick) % oracle.len().max(1);
+                match what {
+                    0 | 1 => {
+                        let index = all.insert(&entry(now, now + 100));
+                        oracle.push_back((index, now, now + 100));
+                    }
+                    2 => {
+                        if let Some((index, ..)) = oracle.remove(pick) {
+                            all.remove(index);
+                        }
+                    }
+                    3 => {
+                        if let Some((index, number, _)) = oracle.remove(pick) {
+                            let length = Duration::from_millis(100);
+                            all.restart(index, Instant::from_millis(u64::from(now)), length);
+                            oracle.push_back((index, number, now + 100));
+                        }
+                    }
+                    _ => {
+                        let first = oracle.front().copied();
+                        prop_assert_eq!(all.next(), first.map(|(_, _, deadline)| Tick(deadline)));
+                        if let Some((index, number, deadline)) = first {
+                            prop_assert_eq!(all.expired(Tick(deadline - 1)), None);
+                            prop_assert_eq!(all.expired(Tick(deadline)), Some(index));
+                            let there = all.get(index);
+                            prop_assert_eq!((there.tuple, there.rcv_nxt), (entry(number, 0).tuple, SeqNum(number)));
+                            all.remove(index);
+                            oracle.pop_front();
+                        }
+                    }
+                }
+                prop_assert_eq!((all.len(), all.iter().count()), (oracle.len(), oracle.len()));
+            }
+        }
     }
 }
