@@ -46,6 +46,11 @@ pub(crate) fn syn_to(destination: Ipv4Addr, number: u32) -> Vec<u8> {
         },
         ..Header::default()
     };
+    packet(source, destination, &header)
+}
+
+/// A packet with a segment that has no payload.
+pub(crate) fn packet(source: Ipv4Addr, destination: Ipv4Addr, header: &Header) -> Vec<u8> {
     let len = header.header_len();
     let ip = ipv4::Header {
         source,

@@ -10,6 +10,7 @@ use std::process::{Command, ExitCode};
 use crate::flood::{Flood, syn};
 use crate::ours::Stacks;
 use crate::pair::{Pair, Setup};
+use crate::worst;
 
 /// How far a path may move from what is written down, either way.
 const BOUND: f64 = 0.05;
@@ -17,6 +18,9 @@ const BOUND: f64 = 0.05;
 const STEPS: [usize; 2] = [10, 40];
 /// Where it is written down.
 const BASELINE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/instructions.txt");
+
+/// What stands before the name of a single call that costs much.
+const WORST: &str = "worst/";
 
 /// What a path is called, and what runs so many steps of it.
 type Steps = (&'static str, fn(usize));
@@ -59,6 +63,9 @@ fn repeat(steps: usize, step: fn(&mut Stacks)) {
 
 /// Runs so many steps of the path of this name: what callgrind looks at.
 pub(crate) fn steps(name: &str, count: usize) {
+    if let Some(name) = name.strip_prefix(WORST) {
+        return worst::play(name);
+    }
     let path = PATHS.iter().find(|(path, _)| *path == name);
     path.expect("a path of this name").1(count);
 }
@@ -67,7 +74,7 @@ pub(crate) fn steps(name: &str, count: usize) {
 pub(crate) fn run(update: bool) -> Result<ExitCode, String> {
     let mut counted = String::new();
     for (name, _) in PATHS {
-        let [few, many] = STEPS.map(|steps| instructions(name, steps));
+        let [few, many] = STEPS.map(|steps| instructions(name, steps, &[]));
         writeln!(counted, "{name} {}", (many? - few?) / (STEPS[1] - STEPS[0]) as u64).expect("text grows");
     }
     if update {
@@ -76,7 +83,22 @@ pub(crate) fn run(update: bool) -> Result<ExitCode, String> {
         return Ok(ExitCode::SUCCESS);
     }
     let baseline = std::fs::read_to_string(BASELINE).map_err(|error| format!("{BASELINE}: {error}"))?;
-    Ok(if compare(&baseline, &counted)? { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    let within = compare(&baseline, &counted)? & hold_worst()?;
+    Ok(if within { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Counts the single calls that cost most, and says whether each is within its bound.
+fn hold_worst() -> Result<bool, String> {
+    println!("\n{:<28}{:>14}{:>14}", "worst single call", "bound", "now");
+    let mut within = true;
+    for input in &worst::INPUTS {
+        let name = format!("{WORST}{}", input.name);
+        let count = instructions(&name, 1, &["--collect-atstart=no", "--toggle-collect=*worst*measured*"])?;
+        let verdict = if (1..=worst::BOUND).contains(&count) { "" } else { "  beyond the bound" };
+        within &= verdict.is_empty();
+        println!("{:<28}{:>14}{count:>14}{verdict}", input.name, worst::BOUND);
+    }
+    Ok(within)
 }
 
 /// Prints the two side by side, and says whether each path is within the bound.
@@ -102,10 +124,11 @@ fn compare(baseline: &str, counted: &str) -> Result<bool, String> {
 }
 
 /// Instructions of a whole run.
-fn instructions(name: &str, steps: usize) -> Result<u64, String> {
+fn instructions(name: &str, steps: usize, options: &[&str]) -> Result<u64, String> {
     let program = std::env::current_exe().map_err(|error| error.to_string())?;
     let output = Command::new("valgrind")
         .args(["--tool=callgrind", "--callgrind-out-file=/dev/null"])
+        .args(options)
         .arg(Path::new(&program))
         .args(["--steps", &format!("{name}={steps}")])
         .output()

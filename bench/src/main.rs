@@ -14,6 +14,7 @@ mod tun;
 mod tun_flood;
 mod tun_peer;
 mod wire;
+mod worst;
 
 use std::process::ExitCode;
 
@@ -48,6 +49,9 @@ struct Arguments {
     /// Writes them down.
     #[arg(long, requires = "guard")]
     update: bool,
+    /// Plays the single calls that cost most, and says what each takes.
+    #[arg(long, conflicts_with_all = ["names", "guard"])]
+    worst: bool,
     /// So many steps of a path: what callgrind looks at.
     #[arg(long, hide = true, value_name = "PATH=COUNT")]
     steps: Option<String>,
@@ -64,6 +68,10 @@ fn main() -> ExitCode {
             eprintln!("error: {error}");
             ExitCode::from(2)
         });
+    }
+    if arguments.worst {
+        worst::table(&|message| eprintln!("{message}"));
+        return ExitCode::SUCCESS;
     }
     let chosen = match choose(&arguments.names) {
         Ok(chosen) => chosen,

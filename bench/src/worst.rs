@@ -1,0 +1,207 @@
+//! `--worst`: the single calls that cost most, each played on the state that makes it dear. By the clock here; the guard
+//! counts their instructions on smaller states, and holds a bound.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::Instant as Clock;
+
+use steadfast_core::seq::SeqNum;
+use steadfast_core::wire::tcp::{Cookie, Flags, Header, Options};
+use steadfast_core::wire::{Ecn, ipv4};
+use steadfast_core::{Config, ConnectOptions, Duration, Instant, Interface, ListenOptions, SocketId, Stack};
+
+use crate::flood::{PORT, packet, syn};
+use crate::ours::{SERVER, Stacks};
+use crate::pair::Setup;
+
+/// No single call takes more instructions.
+pub(crate) const BOUND: u64 = 150_000;
+/// How often each is played by the clock; the fastest counts, since the rest was disturbed.
+const ROUNDS: usize = 5;
+const NOW: Instant = Instant::from_secs(1);
+
+/// A call on a state that was made for it.
+type Call = Box<dyn FnMut()>;
+
+pub(crate) struct Input {
+    pub(crate) name: &'static str,
+    /// Entries of the state: by the clock, and for the guard.
+    sizes: [usize; 2],
+    make: fn(usize) -> Call,
+}
+
+pub(crate) const INPUTS: [Input; 9] = [
+    // A table that doubles when seven eighths of it are full has its dearest call here.
+    Input { name: "syn_one_more", sizes: [458_752, 14_336], make: one_more_half_open },
+    Input { name: "advance_half_open", sizes: [60_000, 5000], make: half_open_timers },
+    Input { name: "advance_time_wait", sizes: [262_144, 3000], make: time_waits_end },
+    Input { name: "close_listener", sizes: [60_000, 5000], make: listener_closes },
+    Input { name: "connect_last_port", sizes: [1, 1], make: connects },
+    Input { name: "connect_no_port", sizes: [0, 0], make: connects },
+    Input { name: "packet_to_4096_addresses", sizes: [4096, 4096], make: many_addresses },
+    Input { name: "cookie_cache_full", sizes: [1024, 1024], make: cookies },
+    Input { name: "fragment_evicts", sizes: [60_000, 6000], make: fragments },
+];
+
+/// Plays an input on the guard's state. What is counted is what happens in [`measured`].
+pub(crate) fn play(name: &str) {
+    let input = INPUTS.iter().find(|input| input.name == name).expect("an input of this name");
+    let mut call = (input.make)(input.sizes[1]);
+    measured(&mut *call);
+}
+
+#[inline(never)]
+pub(crate) fn measured(call: &mut dyn FnMut()) {
+    call();
+}
+
+/// Prints what each takes by the clock.
+pub(crate) fn table(progress: &dyn Fn(String)) {
+    println!("{:<28}{:>10}{:>12}", "call", "entries", "µs");
+    for Input { name, sizes, make } in &INPUTS {
+        let rounds = (1..=ROUNDS).map(|round| {
+            progress(format!("{name}: round {round} of {ROUNDS}"));
+            let mut call = make(sizes[0]);
+            let begin = Clock::now();
+            measured(&mut *call);
+            begin.elapsed().as_secs_f64() * 1e6
+        });
+        println!("{name:<28}{:>10}{:>12.1}", sizes[0], rounds.fold(f64::MAX, f64::min));
+    }
+}
+
+fn stack(change: impl FnOnce(&mut Config), addresses: impl IntoIterator<Item = (IpAddr, u8)>) -> Stack {
+    let mut config = Config { secret: [7; 32], ..Config::default() };
+    change(&mut config);
+    let mut stack = Stack::new(config, Interface::new(1500, addresses));
+    stack.advance(NOW);
+    stack
+}
+
+/// A server with so many half-open connections.
+fn half_open(count: usize) -> (Stack, SocketId) {
+    let change = |config: &mut Config| {
+        (config.tcp_max_half_open, config.tcp_max_syn_backlog) = (1 << 20, 1 << 20);
+    };
+    let mut stack = stack(change, [(SERVER, 24)]);
+    let listener = stack.listen(SocketAddr::new(SERVER, PORT), ListenOptions::default());
+    let mut frame = [0; 1500];
+    for number in 0..count as u32 {
+        stack.receive(NOW, &syn(number)[..]);
+        stack.transmit(NOW, &mut frame).expect("a SYN-ACK");
+    }
+    assert_eq!(stack.usage().half_open, count);
+    (stack, listener.expect("the port is free"))
+}
+
+fn one_more_half_open(count: usize) -> Call {
+    let ((mut stack, _), packet) = (half_open(count), syn(count as u32));
+    Box::new(move || stack.receive(NOW, &packet[..]))
+}
+
+fn half_open_timers(count: usize) -> Call {
+    let (mut stack, _) = half_open(count);
+    Box::new(move || stack.advance(NOW + Duration::from_secs(2)))
+}
+
+fn listener_closes(count: usize) -> Call {
+    let (mut stack, listener) = half_open(count);
+    Box::new(move || stack.close(NOW, listener).expect("it is there"))
+}
+
+fn time_waits_end(count: usize) -> Call {
+    let mut pair = Stacks::unconnected(&Setup::PLAIN, |_| {});
+    for i in 0..count {
+        let (stream, accepted) = pair.connect((i / 50_000) as u16, Some((10_001 + i % 50_000) as u16));
+        let now = pair.now();
+        pair.client.close(now, stream).expect("it is open");
+        pair.carry();
+        pair.server.close(now, accepted).expect("it is open");
+        pair.carry();
+    }
+    assert_eq!(pair.client.usage().time_wait, count);
+    let later = pair.now() + Duration::from_secs(61);
+    Box::new(move || pair.client.advance(later))
+}
+
+/// A connect to an end towards which so many ports are free.
+fn connects(free: usize) -> Call {
+    let mut stack = stack(|_| {}, [(SERVER, 24)]);
+    let range = stack.config().ip_local_port_range;
+    let remote = SocketAddr::new(Ipv4Addr::new(11, 0, 0, 1).into(), PORT);
+    for port in (range.0..=range.1).skip(free) {
+        let options = ConnectOptions { local_port: Some(port), ..ConnectOptions::default() };
+        stack.connect(NOW, remote, options).expect("the port is free");
+    }
+    Box::new(move || {
+        let connected = stack.connect(NOW, remote, ConnectOptions::default());
+        assert_eq!(connected.is_ok(), free > 0);
+    })
+}
+
+fn many_addresses(count: usize) -> Call {
+    let address = |number: usize| Ipv4Addr::from_bits(0x0a00_0001 + number as u32);
+    let mut stack = stack(|_| {}, (0..count).map(|number| (address(number).into(), 8)));
+    let header = Header { source_port: 4000, destination_port: PORT, flags: Flags::RST, ..Header::default() };
+    let packet = packet(Ipv4Addr::new(11, 0, 0, 1), address(count - 1), &header);
+    Box::new(move || stack.receive(NOW, &packet[..]))
+}
+
+/// A server gives a Fast Open cookie to a client that has as many as it remembers.
+fn cookies(count: usize) -> Call {
+    let mut stack = stack(|config| config.tcp_fastopen = 1, [(SERVER, 24)]);
+    let answered = |stack: &mut Stack, number: usize| {
+        let server = Ipv4Addr::from_bits(0x0b00_0000 + number as u32);
+        let options = ConnectOptions { fast_open: true, ..ConnectOptions::default() };
+        let id = stack.connect(NOW, SocketAddr::new(server.into(), PORT), options).expect("there is a port");
+        let mut frame = [0; 1500];
+        let sent = stack.transmit(NOW, &mut frame).expect("a SYN");
+        let (syn, _) = Header::parse(&frame[ipv4::HEADER_LEN..sent.len]).expect("it is one");
+        let header = Header {
+            source_port: PORT,
+            destination_port: syn.source_port,
+            ack: syn.seq + 1,
+            seq: SeqNum(1),
+            flags: Flags::SYN | Flags::ACK,
+            window: 65_535,
+            options: Options { mss: Some(1460), fast_open: Cookie::new(&[1; 8]), ..Options::default() },
+            ..Header::default()
+        };
+        let IpAddr::V4(client) = SERVER else { unreachable!("it is one") };
+        (id, packet(server, client, &header))
+    };
+    for number in 0..count {
+        let (id, packet) = answered(&mut stack, number);
+        stack.receive(NOW, &packet[..]);
+        stack.abort(NOW, id).expect("it is there");
+        while stack.transmit(NOW, &mut [0; 1500]).is_some() {}
+    }
+    let (_, packet) = answered(&mut stack, count);
+    Box::new(move || stack.receive(NOW, &packet[..]))
+}
+
+/// A long fragment where short ones have filled the memory.
+fn fragments(count: usize) -> Call {
+    let mut stack = stack(|_| {}, [(SERVER, 24)]);
+    let IpAddr::V4(destination) = SERVER else { unreachable!("it is one") };
+    let fragment = |number: usize, len: usize| {
+        let header = ipv4::Header {
+            source: Ipv4Addr::from_bits(0x0b00_0000 + number as u32),
+            destination,
+            protocol: 17,
+            ttl: 64,
+            dscp: 0,
+            ecn: Ecn::NotEct,
+            identification: 1,
+            dont_fragment: false,
+            more_fragments: true,
+            fragment_offset: 0,
+            source_route: false,
+        };
+        let mut packet = vec![0; ipv4::HEADER_LEN + len];
+        header.emit(len, &mut packet);
+        packet
+    };
+    (0..count).for_each(|number| stack.receive(NOW, &fragment(number, 8)[..]));
+    let long = fragment(count, 65_512);
+    Box::new(move || stack.receive(NOW, &long[..]))
+}
