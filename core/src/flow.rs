@@ -97,11 +97,15 @@ pub(crate) enum FlowRef {
     Opening(u32),
     Connection(u32),
     TimeWait(u32),
+    Dormant(u32),
 }
 
-/// The four bytes of a [`FlowRef`]: two bits of kind, thirty of index.
+/// The four bytes of a [`FlowRef`]: three bits of kind, and an index below [`INDEXES`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct PackedRef(pub(crate) u32);
+
+const INDEX_BITS: u32 = 29;
+const INDEXES: u32 = 1 << INDEX_BITS;
 
 impl From<FlowRef> for PackedRef {
     fn from(flow: FlowRef) -> PackedRef {
@@ -110,20 +114,22 @@ impl From<FlowRef> for PackedRef {
             FlowRef::Opening(i) => (1, i),
             FlowRef::Connection(i) => (2, i),
             FlowRef::TimeWait(i) => (3, i),
+            FlowRef::Dormant(i) => (4, i),
         };
-        debug_assert!(index < 1 << 30);
-        PackedRef(kind << 30 | index)
+        debug_assert!(index < INDEXES);
+        PackedRef(kind << INDEX_BITS | index)
     }
 }
 
 impl From<PackedRef> for FlowRef {
     fn from(PackedRef(bits): PackedRef) -> FlowRef {
-        let index = bits & ((1 << 30) - 1);
-        match bits >> 30 {
+        let index = bits & (INDEXES - 1);
+        match bits >> INDEX_BITS {
             0 => FlowRef::HalfOpen(index),
             1 => FlowRef::Opening(index),
             2 => FlowRef::Connection(index),
-            _ => FlowRef::TimeWait(index),
+            3 => FlowRef::TimeWait(index),
+            _ => FlowRef::Dormant(index),
         }
     }
 }
@@ -440,9 +446,10 @@ mod tests {
     fn a_reference_survives_packing() {
         for flow in [
             FlowRef::HalfOpen(0),
-            FlowRef::Opening((1 << 30) - 1),
+            FlowRef::Opening(INDEXES - 1),
             FlowRef::Connection(77),
-            FlowRef::TimeWait(1 << 29),
+            FlowRef::TimeWait(1 << 28),
+            FlowRef::Dormant(INDEXES - 1),
         ] {
             assert_eq!(FlowRef::from(PackedRef::from(flow)), flow);
         }

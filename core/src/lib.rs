@@ -72,6 +72,7 @@ pub mod info;
 mod ip;
 mod keys;
 mod line;
+mod ports;
 mod queue;
 pub mod seq;
 pub mod socket;

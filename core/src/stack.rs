@@ -22,10 +22,12 @@ use crate::ip::limit::RateLimiter;
 use crate::ip::pmtu::PmtuCache;
 use crate::keys::Keys;
 use crate::line::Line;
+use crate::ports::Ports;
 use crate::queue::Queue;
 use crate::socket::{Event, SocketId, SocketOptions};
 use crate::steer::{Share, Steering};
 use crate::table::Table;
+use crate::tcp::dormant::Dormant;
 use crate::tcp::fast_open::CookieCache;
 use crate::tcp::input::{Closed, Outcome};
 use crate::tcp::listen::{HalfOpen, Listener};
@@ -154,6 +156,8 @@ pub struct Stack {
     half_open: Table<HalfOpen>,
     openings: Table<Opening>,
     connections: Table<Connection>,
+    /// Orphans in FIN-WAIT-2, where there are many.
+    dormant: Table<Dormant>,
     /// The connection that the last segment was for.
     train_in: u32,
     /// The last segment that was sent, or the next one while it is made.
@@ -165,11 +169,13 @@ pub struct Stack {
     /// old duplicate (6191-5).
     gave_way: BTreeMap<u32, u32>,
     listeners: Table<Listener>,
+    /// Listeners that are closed and have connections or half-open entries left, and the next of those to look at.
+    closing: Vec<(u32, u32)>,
     /// In the order of what [`binding`] gives for their local ends: in one piece, and searched without a guess.
     bindings: Vec<((u16, u128), u32)>,
     sockets: SlotMap<SocketId, Socket>,
-    /// The last search for a local port that found none.
-    no_port: Option<NoPort>,
+    /// The local ports of what was connected.
+    ports: Ports,
     orphans: usize,
     /// Bytes in all queues.
     buffered: u64,
@@ -218,23 +224,11 @@ struct Finished {
     options: Arc<SocketOptions>,
 }
 
+/// So many orphans stay whole connections in FIN-WAIT-2.
+const FULL_ORPHANS: usize = 64;
+
 /// How far time may run ahead of the timers.
 const CATCH_UP: Duration = Duration::from_secs(10 * 86_400);
-
-/// No local port is left between two ends. Until one comes free, or a TIME-WAIT may be taken over, nobody looks again:
-/// to look at every port took 2 ms.
-#[derive(Clone, Copy, Debug)]
-struct NoPort {
-    /// Local address and remote end; the local port is 0.
-    ends: FourTuple,
-    until: Tick,
-}
-
-impl NoPort {
-    fn holds(&self, ends: &FourTuple, now: Tick) -> bool {
-        self.ends == *ends && !self.until.is_due(now)
-    }
-}
 
 /// What waits for the device beside the connections' own segments.
 #[derive(Clone, Debug)]
@@ -284,15 +278,17 @@ impl Stack {
             half_open: Table::default(),
             openings: Table::default(),
             connections: Table::default(),
+            dormant: Table::default(),
             train_in: 0,
             outgoing: Outgoing::bare(Header::default()),
             train_out: None,
             time_waits: TimeWaits::default(),
             gave_way: BTreeMap::new(),
             listeners: Table::default(),
+            closing: Vec::new(),
             bindings: Vec::new(),
             sockets: SlotMap::with_key(),
-            no_port: None,
+            ports: Ports::default(),
             orphans: 0,
             buffered: 0,
             cookies: CookieCache::default(),
@@ -368,7 +364,7 @@ impl Stack {
     }
 
     fn find(&mut self, tuple: &FourTuple) -> Option<FlowRef> {
-        let Stack { flows, keys, half_open, openings, connections, time_waits, .. } = self;
+        let Stack { flows, keys, half_open, openings, connections, time_waits, dormant, .. } = self;
         flows.find(keys, tuple, |flow| {
             *tuple
                 == match flow {
@@ -376,6 +372,7 @@ impl Stack {
                     FlowRef::Opening(i) => openings[i].tuple,
                     FlowRef::Connection(i) => connections[i].tcb.tuple,
                     FlowRef::TimeWait(i) => time_waits.tuple(i),
+                    FlowRef::Dormant(i) => dormant[i].tuple,
                 }
         })
     }
@@ -388,20 +385,12 @@ impl Stack {
     /// What lives at `tuple` has moved from one row to another, of another table mostly.
     fn replace(&mut self, tuple: &FourTuple, old: FlowRef, new: FlowRef) {
         self.flows.replace(&self.keys, tuple, old, new);
-        self.look_for_ports(tuple);
     }
 
     /// Takes `flow` out of the flow table.
     fn displace(&mut self, tuple: &FourTuple, flow: FlowRef) {
         self.flows.remove(&self.keys, tuple, flow);
-        self.look_for_ports(tuple);
-    }
-
-    /// A search for a port towards the end of `tuple` may find one again.
-    fn look_for_ports(&mut self, tuple: &FourTuple) {
-        if self.no_port.is_some_and(|none| none.ends == FourTuple { local_port: 0, ..*tuple }) {
-            self.no_port = None;
-        }
+        self.ports.give_back(tuple);
     }
 
     #[inline]
@@ -540,6 +529,43 @@ impl Stack {
         self.finish_socket(index, None);
     }
 
+    /// Keeps an orphan in FIN-WAIT-2 as what is needed of it. The first few stay as they are: most of those end within
+    /// a round trip.
+    fn lay_down(&mut self, index: u32) {
+        if self.orphans <= FULL_ORPHANS || !self.connections.get(index).is_some_and(Dormant::may_be) {
+            return;
+        }
+        let connection = &mut self.connections[index];
+        if connection.tcb.ack.now || connection.tcb.timers.delayed_ack.is_some() {
+            let ack = connection.final_ack(&mut env!(self));
+            self.push_reply(Reply::Segment(ack));
+        }
+        self.end_train(index);
+        self.end_turn(index);
+        let connection = &self.connections[index];
+        let dormant = Dormant::of(connection);
+        let tuple = dormant.tuple;
+        self.wheel.remove(connection.armed.node);
+        self.connections.discard(index);
+        let life = dormant.life;
+        let to = self.dormant.insert(dormant);
+        if let Some(life) = life {
+            let target = PackedRef::from(FlowRef::Dormant(to)).0;
+            self.dormant[to].timer = self.wheel.insert(life.tick(), target);
+        }
+        self.replace(&tuple, FlowRef::Connection(index), FlowRef::Dormant(to));
+    }
+
+    /// Something happens to such an orphan: it is a connection again.
+    fn wake(&mut self, index: u32) -> u32 {
+        let dormant = self.dormant.remove(index);
+        let tuple = dormant.tuple;
+        self.wheel.remove(dormant.timer);
+        let to = self.connections.insert_with(|| dormant.wake(&env!(self)));
+        self.replace(&tuple, FlowRef::Dormant(index), FlowRef::Connection(to));
+        to
+    }
+
     /// Leaves an entry for 2MSL in the connection's place, if there is room for one.
     fn add_time_wait(&mut self, index: u32) {
         let connection = &self.connections[index];
@@ -552,7 +578,11 @@ impl Stack {
             return self.note_state(&tuple, State::TimeWait, State::Closed);
         }
         self.counters.tw += 1;
-        let entry = self.time_waits.insert(&TimeWait::new(connection, self.now, length));
+        let entry = TimeWait::new(connection, self.now, length);
+        if entry.timestamps_on() {
+            self.ports.rest(&tuple);
+        }
+        let entry = self.time_waits.insert(&entry);
         self.replace(&tuple, FlowRef::Connection(index), FlowRef::TimeWait(entry));
     }
 
@@ -733,7 +763,8 @@ impl Stack {
     }
 
     fn connections_full(&self) -> bool {
-        self.connections.len() + self.openings.len() >= self.config.tcp_max_connections as usize
+        self.connections.len() + self.dormant.len() + self.openings.len()
+            >= self.config.tcp_max_connections as usize
     }
 
     fn tick(&self) -> Tick {

@@ -83,6 +83,11 @@ impl<T> Table<T> {
         self.len
     }
 
+    /// All indexes lie below this.
+    pub(crate) fn bound(&self) -> u32 {
+        (self.pages.len() * Table::<T>::PAGE) as u32
+    }
+
     #[inline]
     pub(crate) fn insert(&mut self, row: T) -> u32 {
         self.insert_with(|| row)

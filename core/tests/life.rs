@@ -6,7 +6,7 @@ use common::{Pair, SERVER, SERVER_V6, Side, on_the_wire, pattern};
 use steadfast_core::config::PortRange;
 use steadfast_core::trace::State;
 use steadfast_core::wire::{ipv4, tcp};
-use steadfast_core::{Config, Duration, Error, Event, Profile};
+use steadfast_core::{Config, ConnectOptions, Duration, Error, Event, Profile};
 
 #[test]
 fn a_connection_opens_carries_and_ends_n1_n2() {
@@ -166,6 +166,28 @@ fn ports_in_time_wait_are_taken_over_oldest_first_t_12_sa_closed_09() {
     assert_eq!(connect(&mut pair), Err(Error::AddrNotAvailable));
     pair.client.abort(pair.now, third).unwrap();
     assert!(connect(&mut pair).is_ok(), "a port came free");
+}
+
+/// T-12: of all local ports towards one end the last that is free is found, and towards another end all are free.
+#[test]
+fn the_last_free_port_is_found_t_12() {
+    let range = PortRange(10_000, 12_999);
+    let mut pair = Pair::new(Config { ip_local_port_range: range, ..Config::default() });
+    let server: std::net::SocketAddr = SERVER.parse().unwrap();
+    let connect = |pair: &mut Pair, local_port| {
+        let options = ConnectOptions { local_port, ..ConnectOptions::default() };
+        pair.client.connect(pair.now, server, options)
+    };
+    let ids: Vec<_> = (range.0..=range.1).map(|port| connect(&mut pair, Some(port)).unwrap()).collect();
+    assert_eq!(connect(&mut pair, None), Err(Error::AddrNotAvailable));
+    for port in [range.1, range.0, 11_500] {
+        pair.client.abort(pair.now, ids[usize::from(port - range.0)]).unwrap();
+        let id = connect(&mut pair, None).unwrap();
+        assert_eq!(pair.client.local_addr(id).unwrap().port(), port);
+        assert_eq!(connect(&mut pair, None), Err(Error::AddrNotAvailable));
+    }
+    let other = std::net::SocketAddr::new(server.ip(), 81);
+    assert!(pair.client.connect(pair.now, other, ConnectOptions::default()).is_ok());
 }
 
 /// Segments that follow one another are found without another look at the connection; a call between them makes the

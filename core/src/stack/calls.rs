@@ -6,8 +6,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::{NoPort, Socket, SocketKind, Stack, binding};
+use super::{Socket, SocketKind, Stack, binding};
 use crate::buffer::{Pool, Rope};
+use crate::config::PortRange;
 use crate::error::Error;
 use crate::flow::{FlowRef, FourTuple};
 use crate::seq::SeqNum;
@@ -46,6 +47,7 @@ impl Stack {
             backlog,
             options: self.shared_options(options.socket),
             fast_open: options.fast_open,
+            closing: false,
             accept_queue: VecDeque::new(),
             half_open: 0,
             fast_open_pending: 0,
@@ -137,6 +139,7 @@ impl Stack {
         let id = self.new_socket(SocketKind::Opening(index));
         self.openings[index].socket = id;
         self.place(&tuple, FlowRef::Opening(index));
+        self.ports.take(&tuple);
         self.queue_opening(index);
         self.counters.active_opens += 1;
         self.note_state(&tuple, State::Closed, State::SynSent);
@@ -164,25 +167,65 @@ impl Stack {
         }
         /// So many ports are looked at for one that nothing holds, before a TIME-WAIT is taken over.
         const PROBES: usize = 16;
-        if self.no_port.as_ref().is_some_and(|none| none.holds(&tuple(0), self.tick())) {
-            return Err(Error::AddrNotAvailable);
-        }
-        let ports = self.keys.ports(self.config.ip_local_port_range, &tuple(0));
-        let mut ports = ports.filter(|port| is_ours(*port));
-        if let Some(port) = ports.clone().take(PROBES).find(|port| self.find(&tuple(*port)).is_none()) {
+        let range = self.config.ip_local_port_range;
+        let mut ports = self.keys.ports(range, &tuple(0)).filter(|port| is_ours(*port)).take(PROBES);
+        let first = ports.clone().next();
+        if let Some(port) = ports.find(|port| self.find(&tuple(*port)).is_none()) {
             return Ok((tuple(port), None));
         }
-        if let Some(oldest) = self.time_waits.oldest_towards(&tuple(0), self.config.ip_local_port_range)
+        if let Some(oldest) = self.time_waits.oldest_towards(&tuple(0), range)
             && let Ok(above) = self.claim(&oldest)
         {
             return Ok((oldest, above));
         }
-        if let Some(found) = ports.find_map(|port| Some((tuple(port), self.claim(&tuple(port)).ok()?))) {
-            return Ok(found);
+        self.take_over(&tuple(0), range)
+            .or_else(|| self.search_port(&tuple(0), range, first.unwrap_or(range.0), is_ours))
+            .ok_or(Error::AddrNotAvailable)
+    }
+
+    /// Takes a TIME-WAIT between the ends of a tuple over, one of the oldest.
+    fn take_over(&mut self, ends: &FourTuple, range: PortRange) -> Option<(FourTuple, Option<SeqNum>)> {
+        const LOOK: usize = 64;
+        let resting: Vec<_> = self.ports.resting(ends).take(LOOK).collect();
+        let mut moved_on = 0;
+        for (looked_at, port) in resting.iter().enumerate() {
+            let tuple = FourTuple { local_port: *port, ..*ends };
+            if (range.0..=range.1).contains(port)
+                && let Ok(Some(above)) = self.claim(&tuple)
+            {
+                self.ports.forget_resting(ends, moved_on);
+                return Some((tuple, Some(above)));
+            }
+            if moved_on == looked_at && !matches!(self.find(&tuple), Some(FlowRef::TimeWait(_))) {
+                moved_on += 1;
+            }
         }
-        self.no_port =
-            Some(NoPort { ends: tuple(0), until: self.time_waits.next_change(self.now, &self.config) });
-        Err(Error::AddrNotAvailable)
+        self.ports.forget_resting(ends, moved_on);
+        None
+    }
+
+    /// The first port from `first` on that nothing holds between the ends of a tuple. What else than a connect holds
+    /// one, as a listener's connection does, is remembered until it is gone.
+    fn search_port(
+        &mut self,
+        ends: &FourTuple,
+        range: PortRange,
+        first: u16,
+        is_ours: impl Fn(u16) -> bool,
+    ) -> Option<(FourTuple, Option<SeqNum>)> {
+        let mut from = first;
+        for _ in range.0..=range.1 {
+            let port = self.ports.free(ends, range, from)?;
+            let tuple = FourTuple { local_port: port, ..*ends };
+            if !is_ours(port) {
+                from = if port == range.1 { range.0 } else { port + 1 };
+            } else if self.find(&tuple).is_none() {
+                return Some((tuple, None));
+            } else {
+                self.ports.take(&tuple);
+            }
+        }
+        None
     }
 
     fn claim(&mut self, tuple: &FourTuple) -> Result<Option<SeqNum>, Error> {
@@ -418,6 +461,7 @@ impl Stack {
                 }
                 self.apply(index, outcome, None);
                 self.forget_socket(id);
+                self.lay_down(index);
             }
             SocketKind::Finished(_) => self.forget_socket(id),
         }
@@ -429,20 +473,44 @@ impl Stack {
         }
     }
 
-    /// SA-LISTEN-15: half-open entries go silently, connections that nobody accepted are reset.
+    /// SA-LISTEN-15: half-open entries go silently, connections that nobody accepted are reset. Where those are many,
+    /// they go in steps.
     fn close_listener(&mut self, id: SocketId, index: u32) {
-        let ours = self.half_open.iter().filter(|(_, entry)| entry.listener == index);
-        let half_open: Vec<u32> = ours.map(|(i, _)| i).collect();
-        for entry in half_open {
-            self.forget_half_open(entry);
+        let listener = &mut self.listeners[index];
+        listener.closing = true;
+        let local = listener.local;
+        if let Ok(place) = self.binding_of(local.ip(), local.port()) {
+            self.bindings.remove(place);
         }
-        while let Some(child) = self.listeners[index].accept_queue.pop_front() {
+        self.sockets.remove(id);
+        self.closing.push((index, 0));
+        self.close_some();
+    }
+
+    /// A step of what listeners that are closed leave to do.
+    pub(super) fn close_some(&mut self) {
+        /// Connections, half-open entries, and rows of those that are looked at.
+        const MOST: [usize; 3] = [16, 32, 4096];
+        let Some((index, mut from)) = self.closing.pop() else { return };
+        for _ in 0..MOST[0] {
+            let Some(child) = self.listeners[index].accept_queue.pop_front() else { break };
             self.give_back(child, |connection, _| connection.abort());
         }
-        let listener = self.listeners.remove(index);
-        self.bindings.retain(|(_, bound)| *bound != index);
-        debug_assert!(listener.half_open == 0);
-        self.sockets.remove(id);
+        let (mut forgotten, mut looked_at) = (0, 0);
+        while self.listeners[index].half_open > 0 && forgotten < MOST[1] && looked_at < MOST[2] {
+            if self.half_open.get(from).is_some_and(|entry| entry.listener == index) {
+                self.forget_half_open(from);
+                forgotten += 1;
+            }
+            looked_at += 1;
+            from = if from + 1 < self.half_open.bound() { from + 1 } else { 0 };
+        }
+        let Listener { half_open, ref accept_queue, .. } = self.listeners[index];
+        if half_open > 0 || !accept_queue.is_empty() {
+            self.closing.push((index, from));
+        } else {
+            self.listeners.remove(index);
+        }
     }
 
     /// Sets the options of a socket. The receive buffer stays what it was given to `listen` or `connect`: SYN and

@@ -93,6 +93,8 @@ impl Stack {
             }
             // SA-TIME_WAIT-12.
             FlowRef::TimeWait(_) => self.dropped(&tuple, DropReason::IcmpUnmatched),
+            // All that was sent is acknowledged.
+            FlowRef::Dormant(_) => self.dropped(&tuple, DropReason::IcmpNotInFlight),
         }
     }
 
@@ -129,6 +131,7 @@ impl Stack {
                 }
             }
             FlowRef::HalfOpen(_) | FlowRef::TimeWait(_) => self.dropped(tuple, DropReason::IcmpUnmatched),
+            FlowRef::Dormant(_) => self.dropped(tuple, DropReason::IcmpNotInFlight),
         }
     }
 

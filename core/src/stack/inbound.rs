@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use bytes::Bytes;
 
-use super::{Packet, PacketBytes, SocketKind, Stack, binding, env};
+use super::{FULL_ORPHANS, Packet, PacketBytes, SocketKind, Stack, binding, env};
 use crate::counters::DropReason;
 use crate::flow::{FlowRef, FourTuple};
 use crate::ip::fragments::{Key, Piece};
@@ -220,6 +220,10 @@ impl Stack {
         }
         match flow {
             Some(FlowRef::Connection(index)) => self.connection_segment(index, &segment),
+            Some(FlowRef::Dormant(index)) => {
+                let index = self.wake(index);
+                self.connection_segment(index, &segment);
+            }
             Some(FlowRef::HalfOpen(index)) => self.half_open_segment(index, &segment),
             Some(FlowRef::Opening(index)) => self.opening_segment(index, &segment),
             Some(FlowRef::TimeWait(index)) => self.time_wait_segment(index, &segment, datagram),
@@ -269,12 +273,16 @@ impl Stack {
 
     /// The listener that is bound to just this; or the place among the bindings where it would be.
     pub(super) fn bound(&self, address: IpAddr, port: u16) -> Result<u32, usize> {
-        let wanted = binding(address, port);
-        let place = self.bindings.binary_search_by_key(&wanted, |(bound, _)| *bound)?;
-        Ok(self.bindings[place].1)
+        self.binding_of(address, port).map(|place| self.bindings[place].1)
     }
 
-    fn closed_segment(&mut self, segment: &Segment<'_>) {
+    /// The place of the binding of just this; or where it would be.
+    pub(super) fn binding_of(&self, address: IpAddr, port: u16) -> Result<usize, usize> {
+        let wanted = binding(address, port);
+        self.bindings.binary_search_by_key(&wanted, |(bound, _)| *bound)
+    }
+
+    pub(super) fn closed_segment(&mut self, segment: &Segment<'_>) {
         match closed::segment_arrives(segment) {
             Ok(answer) => self.reply_limited(answer),
             Err(reason) => self.dropped(&segment.tuple, reason),
@@ -291,6 +299,9 @@ impl Stack {
             }
         });
         self.apply(index, outcome, Some(segment));
+        if self.orphans > FULL_ORPHANS {
+            self.lay_down(index);
+        }
     }
 
     fn opening_segment(&mut self, index: u32, segment: &Segment<'_>) {

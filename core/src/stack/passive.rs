@@ -255,6 +255,10 @@ impl Stack {
     pub(super) fn half_open_segment(&mut self, index: u32, segment: &Segment<'_>) {
         let entry = &mut self.half_open[index];
         let listener = entry.listener;
+        if self.listeners[listener].closing {
+            self.forget_half_open(index);
+            return self.closed_segment(segment);
+        }
         let options = &self.listeners[listener].options;
         match entry.segment_arrives(segment, options, &mut env!(self)) {
             HalfOpenOutcome::Dropped(reason) => self.dropped(&segment.tuple, reason),

@@ -19,6 +19,9 @@ impl Stack {
     /// When [`advance`](Stack::advance) must be called at the latest. It may lie before the next timer, and in the
     /// past. Changes with every input, user call and [`transmit`](Stack::transmit).
     pub fn poll_at(&self) -> Option<Instant> {
+        if !self.closing.is_empty() {
+            return Some(self.now);
+        }
         let (now, at_millis) = (self.tick(), self.now.as_millis());
         let ticks = [self.wheel.next(), self.time_waits.next()].into_iter().flatten();
         let earliest = ticks.map(|tick| Instant::from_millis(at_millis + u64::from(tick.since(now)))).min();
@@ -42,6 +45,11 @@ impl Stack {
                 FlowRef::Connection(index) => self.connection_timer(index),
                 FlowRef::HalfOpen(index) => self.half_open_timer(index),
                 FlowRef::Opening(index) => self.opening_timer(index),
+                FlowRef::Dormant(index) => {
+                    self.dormant[index].timer = TimerId::NONE;
+                    let index = self.wake(index);
+                    self.connection_timer(index);
+                }
                 FlowRef::TimeWait(_) => {}
             }
         }
@@ -53,6 +61,9 @@ impl Stack {
             self.remove_time_wait(index);
         }
         self.expire_fragments();
+        if !self.closing.is_empty() {
+            self.close_some();
+        }
         if !budget.is_spent() && ended < TIME_WAITS {
             self.timers_ran = self.now;
         }
@@ -74,6 +85,9 @@ impl Stack {
         let entry = &mut self.half_open[index];
         entry.timer = TimerId::NONE;
         let tuple = entry.tuple;
+        if self.listeners[entry.listener].closing {
+            return self.forget_half_open(index);
+        }
         if entry.retries >= retries {
             let (seq, ack, listener) = (entry.iss + 1, entry.irs + 1, entry.listener);
             self.counters.synack_retries_exhausted += 1;

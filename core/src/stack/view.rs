@@ -25,7 +25,7 @@ impl Stack {
     /// secret is kept.
     pub fn set_config(&mut self, config: Config) {
         self.config = Config { secret: self.config.secret, ..config };
-        (self.no_port, self.train_out) = (None, None);
+        self.train_out = None;
         self.default_options = Arc::new(SocketOptions::new(&self.config));
     }
 
@@ -75,10 +75,10 @@ impl Stack {
     pub fn usage(&self) -> Usage {
         Usage {
             sockets: self.sockets.len(),
-            listeners: self.listeners.len(),
+            listeners: self.listeners.len() - self.closing.len(),
             half_open: self.half_open.len(),
             opening: self.openings.len(),
-            connections: self.connections.len(),
+            connections: self.connections.len() + self.dormant.len(),
             orphans: self.orphans,
             time_wait: self.time_waits.len(),
             timers: self.wheel.len(),
@@ -93,7 +93,8 @@ impl Stack {
     /// What `ss -a` would show: listeners, half-open and opening connections, connections, orphans, TIME-WAIT.
     pub fn sockets(&self, now: Instant) -> Vec<SocketEntry> {
         let age = |since: Since| since.age(now.max(self.now));
-        let listeners = self.listeners.iter().map(|(_, listener)| SocketEntry {
+        let open = self.listeners.iter().filter(|(_, listener)| !listener.closing);
+        let listeners = open.map(|(_, listener)| SocketEntry {
             recv_q: listener.accept_queue.len() as u64,
             send_q: listener.backlog as u64,
             socket: Some(listener.socket),
@@ -125,6 +126,11 @@ impl Stack {
             let age = length.saturating_sub(time_wait.remaining(now.max(self.now)));
             entry(State::TimeWait, tuple.local(), tuple.remote(), age)
         });
+        let dormant = self.dormant.iter().map(|(_, dormant)| SocketEntry {
+            listener: self.listener_address(dormant.listener),
+            ..entry(State::FinWait2, dormant.tuple.local(), dormant.tuple.remote(), age(dormant.state_since))
+        });
+        let connections = connections.chain(dormant);
         listeners.chain(half_open).chain(openings).chain(connections).chain(time_waits).collect()
     }
 

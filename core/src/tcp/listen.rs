@@ -25,6 +25,8 @@ pub(crate) struct Listener {
     pub(crate) backlog: usize,
     pub(crate) options: Arc<SocketOptions>,
     pub(crate) fast_open: bool,
+    /// The application has closed it; what it leaves behind goes in steps.
+    pub(crate) closing: bool,
     /// Established connections that the application has not accepted, oldest first.
     pub(crate) accept_queue: VecDeque<SocketId>,
     /// Entries of the half-open table that are ours.

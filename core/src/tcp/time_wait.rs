@@ -361,15 +361,6 @@ impl TimeWaits {
         });
         fit.next()
     }
-
-    /// No entry ends or may be reused before this; that one is removed otherwise is not counted.
-    pub(crate) fn next_change(&self, now: Instant, config: &Config) -> Tick {
-        let soon = Tick(Tick::at(now).0.wrapping_add(1));
-        let Some(end) = self.next() else { return soon };
-        let early = length(config).saturating_sub(config.tcp_tw_reuse_delay).as_millis() as u32;
-        let reusable = Tick(end.0.wrapping_sub(early));
-        if reusable.is_due(soon) { soon } else { reusable }
-    }
 }
 
 /// The last timestamp of each peer, for `tcp_tw_recycle` (T9c).

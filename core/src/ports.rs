@@ -1,0 +1,239 @@
+//! Which local ports are taken towards each remote end, so that the search for a free one is short however few are left
+//! (T-12).
+
+use std::collections::{BTreeMap, VecDeque};
+
+use crate::config::PortRange;
+use crate::flow::FourTuple;
+
+/// The local ports of what was connected, by local address and remote end.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Ports {
+    towards: BTreeMap<Ends, Taken>,
+}
+
+/// Local address, remote address, remote port.
+type Ends = (u128, u128, u16);
+
+/// The ports that are taken between two ends.
+#[derive(Clone, Debug)]
+enum Taken {
+    Few(Vec<u16>),
+    Many(Box<Many>),
+}
+
+#[derive(Clone, Debug)]
+struct Many {
+    /// A bit for each port.
+    bits: [u64; WORDS],
+    count: usize,
+    /// Ports whose connection went to TIME-WAIT and may be taken over later, oldest first. Some have moved on since.
+    resting: VecDeque<u16>,
+}
+
+/// So many ports are a list; more are a set of bits, which takes as much as four thousand.
+const FEW: usize = 64;
+const WORDS: usize = (1 << 16) / 64;
+
+impl Ports {
+    /// A connect takes the local port of a tuple; or somebody else has it, which the search should know.
+    pub(crate) fn take(&mut self, tuple: &FourTuple) {
+        let port = tuple.local_port;
+        let taken = self.towards.entry(ends(tuple)).or_insert_with(|| Taken::Few(Vec::new()));
+        match taken {
+            Taken::Few(ports) if ports.contains(&port) => {}
+            Taken::Few(ports) if ports.len() < FEW => ports.push(port),
+            Taken::Few(ports) => {
+                let mut many = Many::new(ports);
+                many.take(port);
+                *taken = Taken::Many(Box::new(many));
+            }
+            Taken::Many(many) => many.take(port),
+        }
+    }
+
+    /// Nothing lives at a tuple any more.
+    pub(crate) fn give_back(&mut self, tuple: &FourTuple) {
+        if self.towards.is_empty() {
+            return;
+        }
+        let ends = ends(tuple);
+        let Some(taken) = self.towards.get_mut(&ends) else { return };
+        let port = tuple.local_port;
+        match taken {
+            Taken::Few(ports) => {
+                if let Some(at) = ports.iter().position(|taken| *taken == port) {
+                    ports.swap_remove(at);
+                }
+                if ports.is_empty() {
+                    self.towards.remove(&ends);
+                }
+            }
+            Taken::Many(many) => {
+                many.give_back(port);
+                if many.count <= FEW / 2 {
+                    *taken = Taken::Few(many.list());
+                }
+            }
+        }
+    }
+
+    /// What lives at a tuple has gone to TIME-WAIT and may be taken over later.
+    pub(crate) fn rest(&mut self, tuple: &FourTuple) {
+        if let Some(Taken::Many(many)) = self.towards.get_mut(&ends(tuple))
+            && many.has(tuple.local_port)
+        {
+            if many.resting.len() > 2 * many.count {
+                // Most of them have moved on, and some were taken over and rest again.
+                many.resting.pop_front();
+            }
+            many.resting.push_back(tuple.local_port);
+        }
+    }
+
+    /// The ports between the ends of a tuple that rest, or may; oldest first.
+    pub(crate) fn resting(&self, tuple: &FourTuple) -> impl Iterator<Item = u16> {
+        let (few, many) = match self.towards.get(&ends(tuple)) {
+            Some(Taken::Few(ports)) => (Some(ports), None),
+            Some(Taken::Many(many)) => (None, Some(&many.resting)),
+            None => (None, None),
+        };
+        few.into_iter().flatten().chain(many.into_iter().flatten()).copied()
+    }
+
+    /// The first so many that rest were looked at and do not.
+    pub(crate) fn forget_resting(&mut self, tuple: &FourTuple, count: usize) {
+        if let Some(Taken::Many(many)) = self.towards.get_mut(&ends(tuple)) {
+            many.resting.drain(..count.min(many.resting.len()));
+        }
+    }
+
+    /// The first port of a range, from `first` on and round, that is not known to be taken between the ends of a tuple.
+    pub(crate) fn free(&self, tuple: &FourTuple, range: PortRange, first: u16) -> Option<u16> {
+        match self.towards.get(&ends(tuple)) {
+            None => Some(first),
+            Some(Taken::Few(ports)) => {
+                (first..=range.1).chain(range.0..first).find(|port| !ports.contains(port))
+            }
+            Some(Taken::Many(many)) => {
+                many.free(first, range.1).or_else(|| many.free(range.0, first.checked_sub(1)?))
+            }
+        }
+    }
+}
+
+impl Many {
+    fn new(ports: &[u16]) -> Many {
+        let mut many = Many { bits: [0; WORDS], count: 0, resting: ports.iter().copied().collect() };
+        ports.iter().for_each(|port| many.take(*port));
+        many
+    }
+
+    fn has(&self, port: u16) -> bool {
+        self.bits[usize::from(port) / 64] >> (port % 64) & 1 == 1
+    }
+
+    fn take(&mut self, port: u16) {
+        self.count += usize::from(!self.has(port));
+        self.bits[usize::from(port) / 64] |= 1 << (port % 64);
+    }
+
+    fn give_back(&mut self, port: u16) {
+        self.count -= usize::from(self.has(port));
+        self.bits[usize::from(port) / 64] &= !(1 << (port % 64));
+    }
+
+    fn list(&self) -> Vec<u16> {
+        (0..=u16::MAX).filter(|port| self.has(*port)).collect()
+    }
+
+    /// The first port from one to another, both included, that is not taken.
+    fn free(&self, from: u16, to: u16) -> Option<u16> {
+        let words = usize::from(from) / 64..=usize::from(to) / 64;
+        let ports = words.filter_map(|word| {
+            let before = if word == usize::from(from) / 64 { (1 << (from % 64)) - 1 } else { 0 };
+            let vacant = !(self.bits[word] | before);
+            (vacant != 0).then(|| word as u32 * 64 + vacant.trailing_zeros())
+        });
+        ports.map(|port| port as u16).next().filter(|port| (from..=to).contains(port))
+    }
+}
+
+fn ends(tuple: &FourTuple) -> Ends {
+    (tuple.local_address.to_bits(), tuple.remote_address.to_bits(), tuple.remote_port)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use proptest::prelude::*;
+
+    const RANGE: PortRange = PortRange(1000, 1299);
+
+    fn tuple(local_port: u16) -> FourTuple {
+        let tuple = FourTuple::new("10.0.0.1:0".parse().unwrap(), "10.0.0.2:80".parse().unwrap());
+        FourTuple { local_port, ..tuple }
+    }
+
+    #[test]
+    fn what_was_taken_towards_one_end_is_free_towards_another() {
+        let mut ports = Ports::default();
+        (1000..=1299).for_each(|port| ports.take(&tuple(port)));
+        assert_eq!(ports.free(&tuple(0), RANGE, 1100), None);
+        let other = FourTuple { remote_port: 81, ..tuple(0) };
+        assert_eq!(ports.free(&other, RANGE, 1100), Some(1100));
+    }
+
+    #[test]
+    fn what_is_gone_takes_no_memory() {
+        let mut ports = Ports::default();
+        (0..=u16::MAX).for_each(|port| ports.take(&tuple(port)));
+        (0..=u16::MAX).for_each(|port| ports.give_back(&tuple(port)));
+        assert!(ports.towards.is_empty());
+    }
+
+    #[test]
+    fn what_rests_is_known_from_the_oldest_on() {
+        let mut ports = Ports::default();
+        (1000..=1099).for_each(|port| ports.take(&tuple(port)));
+        ports.forget_resting(&tuple(0), usize::MAX);
+        [1050, 1010].into_iter().for_each(|port| ports.rest(&tuple(port)));
+        ports.rest(&tuple(1200));
+        assert!(ports.resting(&tuple(0)).eq([1050, 1010]), "nobody took 1200");
+    }
+
+    proptest! {
+        /// Against a set as oracle, with few ports and with many.
+        #[test]
+        fn the_free_port_is_the_first_that_is_not_taken(
+            start in 0u16..300,
+            steps in proptest::collection::vec((0u8..5, 0u16..300), 0..700),
+        ) {
+            let (mut ports, mut oracle) = (Ports::default(), BTreeSet::new());
+            (1000..1000 + start).for_each(|port| {
+                ports.take(&tuple(port));
+                oracle.insert(port);
+            });
+            for (what, number) in steps {
+                let port = 1000 + number;
+                match what {
+                    0..2 => {
+                        ports.take(&tuple(port));
+                        oracle.insert(port);
+                    }
+                    2..4 => {
+                        ports.give_back(&tuple(port));
+                        oracle.remove(&port);
+                    }
+                    _ => {
+                        let mut round = (port..=RANGE.1).chain(RANGE.0..port);
+                        let first = round.find(|port| !oracle.contains(port));
+                        prop_assert_eq!(ports.free(&tuple(0), RANGE, port), first);
+                    }
+                }
+            }
+        }
+    }
+}

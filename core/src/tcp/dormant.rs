@@ -1,0 +1,118 @@
+//! FIN-WAIT-2 without an application (T-10): all that was sent is acknowledged, and nobody reads what may come. What is
+//! left of the connection is what the checks of RFC 9293 §3.10.7.4 ask for; when a segment or the timer comes, it is a
+//! connection again.
+
+use std::sync::Arc;
+
+use super::tcb::{AckState, Agreed, Connection, Env, Origin, Rcv, TsState};
+use crate::error::Error;
+use crate::flow::FourTuple;
+use crate::seq::SeqNum;
+use crate::socket::{SocketId, SocketOptions};
+use crate::time::{Deadline, Since};
+use crate::timer::TimerId;
+use crate::trace::State;
+
+/// An orphan in FIN-WAIT-2 with empty queues.
+#[derive(Clone, Debug)]
+pub(crate) struct Dormant {
+    pub(crate) tuple: FourTuple,
+    snd_nxt: SeqNum,
+    /// How far below SND.UNA an ACK may lie (5961-7).
+    acked: u32,
+    rcv: Rcv,
+    ts: TsState,
+    ack: AckState,
+    /// When FIN-WAIT-2 ends.
+    pub(crate) life: Option<Deadline>,
+    pub(crate) state_since: Since,
+    options: Arc<SocketOptions>,
+    pub(crate) listener: SocketId,
+    pub(crate) timer: TimerId,
+    peer_mss: u16,
+    pmtu: u16,
+    snd_wscale: Option<u8>,
+    sack: bool,
+    ecn: bool,
+    origin: Origin,
+    from_cookie: bool,
+    soft_error: Option<Error>,
+}
+
+/// With its place in the flow table and its timer it stays below 256 bytes.
+const _: () = assert!(size_of::<Dormant>() <= 208);
+
+impl Dormant {
+    /// Whether nothing of a connection is lost that is kept so.
+    pub(crate) fn may_be(connection: &Connection) -> bool {
+        connection.tcb.state == State::FinWait2
+            && connection.is_orphan()
+            && connection.flight() == 0
+            && connection.send_queue.is_empty()
+            && connection.receive_queue.is_empty()
+            && connection.reassembly.is_none()
+    }
+
+    pub(crate) fn of(connection: &Connection) -> Dormant {
+        let tcb = &connection.tcb;
+        let numbers = connection.bytes_acked.saturating_add(1);
+        Dormant {
+            tuple: tcb.tuple,
+            snd_nxt: tcb.snd.nxt,
+            acked: numbers.min(u64::from(tcb.snd.max_wnd)) as u32,
+            rcv: tcb.rcv.clone(),
+            ts: tcb.ts.clone(),
+            ack: tcb.ack.clone(),
+            life: tcb.timers.life,
+            state_since: tcb.state_since,
+            options: Arc::clone(&connection.options),
+            listener: connection.listener,
+            timer: TimerId::NONE,
+            peer_mss: tcb.snd.peer_mss,
+            pmtu: tcb.snd.pmtu,
+            snd_wscale: tcb.snd.wscale_on.then_some(tcb.snd.wscale),
+            sack: tcb.snd.sack,
+            ecn: tcb.snd.ecn,
+            origin: tcb.origin,
+            from_cookie: connection.from_cookie,
+            soft_error: connection.soft_error,
+        }
+    }
+
+    /// The connection again.
+    pub(crate) fn wake(self, env: &Env<'_>) -> Connection {
+        let Dormant { tuple, snd_nxt, acked, rcv, ts, origin, options, .. } = self;
+        let agreed = Agreed {
+            tuple,
+            origin,
+            iss: snd_nxt - 1,
+            irs: rcv.irs,
+            announced: 0,
+            peer_mss: self.peer_mss,
+            adv_mss: rcv.adv_mss,
+            pmtu: self.pmtu,
+            snd_wscale: self.snd_wscale,
+            sack: self.sack,
+            ecn: self.ecn,
+            ts_recent: ts.on.then_some(ts.recent),
+            ts_offset: ts.offset,
+            syn_retransmitted: false,
+            rtt: None,
+            options,
+        };
+        let mut connection = Connection::new(agreed, env);
+        let tcb = &mut connection.tcb;
+        tcb.state = State::FinWait2;
+        (tcb.snd.una, tcb.snd.wl1, tcb.snd.wl2) = (snd_nxt, rcv.nxt, snd_nxt);
+        (tcb.snd.fin_queued, tcb.snd.fin_sent) = (true, true);
+        tcb.snd.max_wnd = acked;
+        (tcb.rcv, tcb.ts, tcb.ack) = (rcv, ts, self.ack);
+        tcb.timers.life = self.life;
+        tcb.state_since = self.state_since;
+        connection.bytes_acked = u64::from(acked);
+        connection.listener = self.listener;
+        connection.from_cookie = self.from_cookie;
+        connection.soft_error = self.soft_error;
+        connection
+    }
+}
