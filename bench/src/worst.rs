@@ -13,8 +13,10 @@ use crate::flood::{PORT, packet, syn};
 use crate::ours::{SERVER, Stacks};
 use crate::pair::Setup;
 
-/// No single call takes more instructions.
-pub(crate) const BOUND: u64 = 150_000;
+/// Instructions of a single call at the most.
+const BOUND: u64 = 150_000;
+/// As many are 50 µs. A fragment takes more than others only where it is as long as forty ordinary ones.
+const LONG_FRAGMENT: u64 = 450_000;
 /// How often each is played by the clock; the fastest counts, since the rest was disturbed.
 const ROUNDS: usize = 5;
 const NOW: Instant = Instant::from_secs(1);
@@ -27,19 +29,21 @@ pub(crate) struct Input {
     /// Entries of the state: by the clock, and for the guard.
     sizes: [usize; 2],
     make: fn(usize) -> Call,
+    /// Instructions, for the guard.
+    pub(crate) bound: u64,
 }
 
 pub(crate) const INPUTS: [Input; 9] = [
     // A table that doubles when seven eighths of it are full has its dearest call here.
-    Input { name: "syn_one_more", sizes: [458_752, 14_336], make: one_more_half_open },
-    Input { name: "advance_half_open", sizes: [60_000, 5000], make: half_open_timers },
-    Input { name: "advance_time_wait", sizes: [262_144, 3000], make: time_waits_end },
-    Input { name: "close_listener", sizes: [60_000, 5000], make: listener_closes },
-    Input { name: "connect_last_port", sizes: [1, 1], make: connects },
-    Input { name: "connect_no_port", sizes: [0, 0], make: connects },
-    Input { name: "packet_to_4096_addresses", sizes: [4096, 4096], make: many_addresses },
-    Input { name: "cookie_cache_full", sizes: [1024, 1024], make: cookies },
-    Input { name: "fragment_evicts", sizes: [60_000, 6000], make: fragments },
+    Input { name: "syn_one_more", sizes: [458_752, 14_336], make: one_more_half_open, bound: BOUND },
+    Input { name: "advance_half_open", sizes: [60_000, 5000], make: half_open_timers, bound: BOUND },
+    Input { name: "advance_time_wait", sizes: [262_144, 3000], make: time_waits_end, bound: BOUND },
+    Input { name: "close_listener", sizes: [60_000, 5000], make: listener_closes, bound: BOUND },
+    Input { name: "connect_last_port", sizes: [1, 1], make: connects, bound: BOUND },
+    Input { name: "connect_no_port", sizes: [0, 0], make: connects, bound: BOUND },
+    Input { name: "packet_to_4096_addresses", sizes: [4096, 4096], make: many_addresses, bound: BOUND },
+    Input { name: "cookie_cache_full", sizes: [1024, 1024], make: cookies, bound: BOUND },
+    Input { name: "fragment_evicts", sizes: [60_000, 6000], make: fragments, bound: LONG_FRAGMENT },
 ];
 
 /// Plays an input on the guard's state. What is counted is what happens in [`measured`].
@@ -57,7 +61,7 @@ pub(crate) fn measured(call: &mut dyn FnMut()) {
 /// Prints what each takes by the clock.
 pub(crate) fn table(progress: &dyn Fn(String)) {
     println!("{:<28}{:>10}{:>12}", "call", "entries", "µs");
-    for Input { name, sizes, make } in &INPUTS {
+    for Input { name, sizes, make, .. } in &INPUTS {
         let rounds = (1..=ROUNDS).map(|round| {
             progress(format!("{name}: round {round} of {ROUNDS}"));
             let mut call = make(sizes[0]);
