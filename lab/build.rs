@@ -4,16 +4,23 @@ use std::fmt::Write;
 use std::path::Path;
 use std::{env, fs, io};
 
+fn missing(folder: &Path, why: &str) -> io::Error {
+    io::Error::other(format!("the catalogue of scenarios, {}: {why}", folder.display()))
+}
+
 fn main() -> io::Result<()> {
     let root = env::var("CARGO_MANIFEST_DIR").map_err(io::Error::other)?;
     let folder = Path::new(&root).join("../scenarios");
     println!("cargo::rerun-if-changed={}", folder.display());
-    let mut files: Vec<_> = match fs::read_dir(&folder) {
-        Ok(entries) => entries.filter_map(|entry| Some(entry.ok()?.path())).collect(),
-        Err(_) => Vec::new(),
-    };
+    let entries: io::Result<Vec<_>> = fs::read_dir(&folder).and_then(Iterator::collect);
+    let entries = entries.map_err(|error| missing(&folder, &error.to_string()))?;
+    let mut files: Vec<_> = entries.iter().map(fs::DirEntry::path).collect();
     files.retain(|path| path.extension().is_some_and(|extension| extension == "scenario"));
     files.sort();
+    if files.is_empty() {
+        // An empty catalogue would pass every test.
+        return Err(missing(&folder, "no .scenario file there"));
+    }
     let mut out = String::from("&[\n");
     for path in &files {
         let name = path.file_name().unwrap_or_default().to_string_lossy();

@@ -132,7 +132,7 @@ fn connects(free: usize) -> Call {
     let mut stack = stack(|_| {}, [(SERVER, 24)]);
     let range = stack.config().ip_local_port_range;
     let remote = SocketAddr::new(Ipv4Addr::new(11, 0, 0, 1).into(), PORT);
-    for port in (range.0..=range.1).skip(free) {
+    for port in (range.first()..=range.last()).skip(free) {
         let options = ConnectOptions { local_port: Some(port), ..ConnectOptions::default() };
         stack.connect(NOW, remote, options).expect("the port is free");
     }

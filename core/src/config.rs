@@ -100,6 +100,16 @@ pub enum ConfigError {
         /// What was given.
         text: String,
     },
+    /// A field holds what the text form would refuse.
+    #[error("{name}: `{value}`: expected {expected}")]
+    OutOfRange {
+        /// The setting.
+        name: String,
+        /// What it holds.
+        value: String,
+        /// What would be right.
+        expected: String,
+    },
     /// The value does not fit the setting.
     #[error("line {line}: {name}: `{value}`: expected {expected}")]
     BadValue {
@@ -140,6 +150,7 @@ pub struct Setting {
     pub source: &'static str,
     read: fn(&Config) -> String,
     write: fn(&mut Config, &str) -> Result<(), String>,
+    check: fn(&Config) -> Result<(), String>,
 }
 
 impl Setting {
@@ -184,6 +195,33 @@ impl Config {
         Ok(())
     }
 
+    /// Whether every setting holds a value that its text form allows. A stack is made of such a configuration only:
+    /// fields can be set to anything.
+    ///
+    /// ```
+    /// use steadfast_core::Config;
+    ///
+    /// let config = Config { tcp_ecn: 9, ..Config::default() };
+    /// assert_eq!(config.validate().unwrap_err().to_string(), "tcp_ecn: `9`: expected a number from 0 to 2");
+    /// ```
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        for setting in Config::settings() {
+            (setting.check)(self).map_err(|expected| ConfigError::OutOfRange {
+                name: setting.short_name().to_owned(),
+                value: setting.value(self),
+                expected,
+            })?;
+        }
+        Ok(())
+    }
+
+    /// For those that have no way to refuse a configuration.
+    pub(crate) fn expect_valid(&self) {
+        if let Err(error) = self.validate() {
+            panic!("{error}");
+        }
+    }
+
     fn apply_line(&mut self, line: usize, content: &str) -> Result<(), ConfigError> {
         let Some((name, value)) = content.split_once('=') else {
             return Err(ConfigError::NotAnAssignment { line, text: content.to_owned() });
@@ -222,7 +260,7 @@ impl Config {
             tcp_rst_limit: 200,
             tcp_rfc1337: true,
             tcp_tw_reuse: 0,
-            ip_local_port_range: PortRange(10_000, 65_535),
+            ip_local_port_range: PortRange::known(10_000, 65_535),
             ..self
         }
     }
@@ -277,6 +315,7 @@ macro_rules! settings {
                     source: $source,
                     read: |config| $kind.show(&config.$field),
                     write: |config, text| { config.$field = $kind.parse(text)?; Ok(()) },
+                    check: |config| $kind.check(&config.$field),
                 }, )+ ];
                 SETTINGS
             }
@@ -340,7 +379,7 @@ settings! {
         [Refusals::default(), Refusals::default(), Refusals::default(), Refusals::default()], "scenario H10b";
     /// Local ports that a connect without a local port chooses from.
     "net.ipv4.ip_local_port_range" ip_local_port_range: PortRange as kinds::Ports,
-        [PortRange(10_000, 65_535), PortRange(32_768, 60_999), PortRange(1024, 5000), PortRange(1024, 65_535)], "RFC 6056";
+        [PortRange::known(10_000, 65_535), PortRange::known(32_768, 60_999), PortRange::known(1024, 5000), PortRange::known(1024, 65_535)], "RFC 6056";
 
     // Options.
 
@@ -372,13 +411,13 @@ settings! {
     /// Send buffer of a connection.
     "steadfast.tcp_sndbuf" tcp_sndbuf: u32 as kinds::Bytes(1024, 1 << 30), [1 << 20, 131_072, 8192, 65_535], "Linux, middle value of tcp_wmem";
     /// All buffers of the stack together; above it nothing more is queued.
-    "steadfast.tcp_mem" tcp_mem: u64 as kinds::Memory(65_536, 1 << 40), [256 << 20, 256 << 20, 256 << 20, 256 << 20], "Linux tcp_mem; T-08";
+    "steadfast.tcp_mem" tcp_mem: u64 as kinds::Memory(4096, 1 << 40), [256 << 20, 256 << 20, 256 << 20, 256 << 20], "Linux tcp_mem; T-08";
     /// Connections of the stack, opening ones included; above it a connect fails and final ACKs are dropped.
     "steadfast.tcp_max_connections" tcp_max_connections: u32 as kinds::Number(1, 1 << 28), [1 << 21, 1 << 21, 1 << 21, 1 << 21], "invariant 1";
     /// Ranges that a sender remembers as selectively acknowledged.
     "steadfast.tcp_max_sack_ranges" tcp_max_sack_ranges: u32 as kinds::Number(1, 4096), [256, 256, 256, 256], "T-15";
     /// Smallest MSS that a peer can make us send, options not counted.
-    "net.ipv4.tcp_min_snd_mss" tcp_min_snd_mss: u16 as kinds::Size(48, 1460), [216, 48, 48, 48], "T-16; FreeBSD minmss";
+    "net.ipv4.tcp_min_snd_mss" tcp_min_snd_mss: u16 as kinds::Size(48, 1460), [48, 48, 48, 48], "T-16; Linux, FreeBSD minmss";
     /// Stateless answers (RST, cookies, challenge ACKs of TIME-WAIT) that wait for the device.
     "steadfast.reply_queue" reply_queue: u32 as kinds::Number(1, 1 << 20), [1024, 1024, 1024, 1024], "invariant 1";
     /// Bytes of memory that they take while they wait: an ICMP answer is as long as the packet that it answers.

@@ -113,10 +113,10 @@ impl Ports {
         match self.towards.get(&ends(tuple)) {
             None => Some(first),
             Some(Taken::Few(ports)) => {
-                (first..=range.1).chain(range.0..first).find(|port| !ports.contains(port))
+                (first..=range.last()).chain(range.first()..first).find(|port| !ports.contains(port))
             }
             Some(Taken::Many(many)) => {
-                many.free(first, range.1).or_else(|| many.free(range.0, first.checked_sub(1)?))
+                many.free(first, range.last()).or_else(|| many.free(range.first(), first.checked_sub(1)?))
             }
         }
     }
@@ -170,7 +170,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    const RANGE: PortRange = PortRange(1000, 1299);
+    const RANGE: PortRange = PortRange::new(1000, 1299).expect("ports in order");
 
     fn tuple(local_port: u16) -> FourTuple {
         let tuple = FourTuple::new("10.0.0.1:0".parse().unwrap(), "10.0.0.2:80".parse().unwrap());
@@ -228,7 +228,7 @@ mod tests {
                         oracle.remove(&port);
                     }
                     _ => {
-                        let mut round = (port..=RANGE.1).chain(RANGE.0..port);
+                        let mut round = (port..=RANGE.last()).chain(RANGE.first()..port);
                         let first = round.find(|port| !oracle.contains(port));
                         prop_assert_eq!(ports.free(&tuple(0), RANGE, port), first);
                     }

@@ -31,6 +31,7 @@ use crate::tcp::dormant::Dormant;
 use crate::tcp::fast_open::CookieCache;
 use crate::tcp::input::{Closed, Outcome};
 use crate::tcp::listen::{HalfOpen, Listener};
+use crate::tcp::room::{MAX_PACKET, MIN_MTU_V4, MIN_MTU_V6};
 use crate::tcp::segment::{Answer, Outgoing, Segment};
 use crate::tcp::syn_sent::Opening;
 use crate::tcp::tcb::{Agreed, Armed, Connection, Env, Origin};
@@ -78,6 +79,27 @@ impl Interface {
             segmentation_offload: false,
             checksum_offload: false,
         }
+    }
+
+    /// Whether the MTU is one that every link of the family has: 68 (RFC 791), and 1280 where there is an IPv6 address
+    /// (RFC 8200 §5). An error says what was expected.
+    pub fn validate(&self) -> Result<(), String> {
+        let v6 = self.addresses.iter().any(|(address, _)| address.is_ipv6());
+        let least = if v6 { MIN_MTU_V6 } else { MIN_MTU_V4 };
+        if self.mtu >= least { Ok(()) } else { Err(format!("MTU {}: expected at least {least}", self.mtu)) }
+    }
+
+    fn expect_valid(&self) {
+        if let Err(error) = self.validate() {
+            panic!("interface: {error}");
+        }
+    }
+
+    /// What a frame for [`Stack::transmit`] holds at least, and no packet exceeds: the MTU, or 65,535 bytes where the
+    /// device cuts segments.
+    pub fn frame_len(&self) -> usize {
+        let longest = if self.segmentation_offload { MAX_PACKET } else { self.mtu };
+        usize::from(longest)
     }
 }
 
@@ -257,7 +279,13 @@ use env;
 
 impl Stack {
     /// A stack with nothing in it.
+    ///
+    /// # Panics
+    ///
+    /// Where [`Config::validate`] or [`Interface::validate`] refuses an argument: later nothing may panic.
     pub fn new(config: Config, interface: Interface) -> Stack {
+        config.expect_valid();
+        interface.expect_valid();
         let default_options = Arc::new(SocketOptions::new(&config));
         Stack {
             keys: Keys::new(&config.secret),
@@ -309,8 +337,12 @@ impl Stack {
         self.share = Some(Share { steering, index });
     }
 
-    /// Adds an address to the interface; what listens on all addresses answers there too.
+    /// Adds an address to the interface; what listens on all addresses answers there too. An IPv6 address needs an MTU
+    /// of 1280: below that it is not added.
     pub fn add_address(&mut self, address: IpAddr, prefix_len: u8) {
+        if address.is_ipv6() && self.interface.mtu < MIN_MTU_V6 {
+            return;
+        }
         self.addresses.add(address, prefix_len);
         self.interface.addresses = self.addresses.iter().collect();
     }

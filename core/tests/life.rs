@@ -131,7 +131,7 @@ fn a_closed_port_refuses_at_once_h6() {
 /// port that comes free is found at once although the search before failed.
 #[test]
 fn ports_in_time_wait_are_taken_over_oldest_first_t_12_sa_closed_09() {
-    let config = Config { ip_local_port_range: PortRange(10_000, 10_003), ..Config::default() };
+    let config = Config { ip_local_port_range: PortRange::new(10_000, 10_003).unwrap(), ..Config::default() };
     let mut pair = Pair::new(config);
     pair.delay = Duration::from_millis(1);
     let server = SERVER.parse().unwrap();
@@ -171,17 +171,18 @@ fn ports_in_time_wait_are_taken_over_oldest_first_t_12_sa_closed_09() {
 /// T-12: of all local ports towards one end the last that is free is found, and towards another end all are free.
 #[test]
 fn the_last_free_port_is_found_t_12() {
-    let range = PortRange(10_000, 12_999);
+    let range = PortRange::new(10_000, 12_999).unwrap();
     let mut pair = Pair::new(Config { ip_local_port_range: range, ..Config::default() });
     let server: std::net::SocketAddr = SERVER.parse().unwrap();
     let connect = |pair: &mut Pair, local_port| {
         let options = ConnectOptions { local_port, ..ConnectOptions::default() };
         pair.client.connect(pair.now, server, options)
     };
-    let ids: Vec<_> = (range.0..=range.1).map(|port| connect(&mut pair, Some(port)).unwrap()).collect();
+    let ids: Vec<_> =
+        (range.first()..=range.last()).map(|port| connect(&mut pair, Some(port)).unwrap()).collect();
     assert_eq!(connect(&mut pair, None), Err(Error::AddrNotAvailable));
-    for port in [range.1, range.0, 11_500] {
-        pair.client.abort(pair.now, ids[usize::from(port - range.0)]).unwrap();
+    for port in [range.last(), range.first(), 11_500] {
+        pair.client.abort(pair.now, ids[usize::from(port - range.first())]).unwrap();
         let id = connect(&mut pair, None).unwrap();
         assert_eq!(pair.client.local_addr(id).unwrap().port(), port);
         assert_eq!(connect(&mut pair, None), Err(Error::AddrNotAvailable));

@@ -115,7 +115,7 @@ pub fn config(input: &mut Input<'_>, secret: u8) -> Config {
     config.ipfrag_high_thresh = 6000;
     config.ipfrag_max_datagrams = 2;
     config.ipfrag_max_fragments = 4;
-    config.ip_local_port_range = PortRange(40_000, 40_004);
+    config.ip_local_port_range = PortRange::new(40_000, 40_004).expect("ports in order");
     config.secret = [secret; 32];
     config
 }

@@ -65,7 +65,8 @@ impl Watch {
 
     /// The next packet, looked at.
     pub fn transmit(&mut self, stack: &mut Stack, now: Instant) -> Option<Vec<u8>> {
-        self.frame.resize(65_535, 0xa5);
+        // Exactly what is promised to be enough.
+        self.frame.resize(stack.interface().frame_len(), 0xa5);
         let transmit = stack.transmit(now, &mut self.frame)?;
         let limit = if transmit.segment_size.is_some() { 65_535 } else { usize::from(stack.interface().mtu) };
         assert!(transmit.len <= limit, "a packet of {} bytes", transmit.len);

@@ -10,6 +10,11 @@ use crate::wire::tcp::OptionLayout;
 pub(super) trait Kind<T> {
     fn parse(&self, text: &str) -> Result<T, String>;
     fn show(&self, value: &T) -> String;
+
+    /// Whether a value is one that the text form allows.
+    fn check(&self, value: &T) -> Result<(), String> {
+        self.parse(&self.show(value)).map(drop)
+    }
 }
 
 fn bounded(text: &str, low: u64, high: u64) -> Result<u64, String> {
@@ -124,9 +129,49 @@ impl Kind<Vec<Duration>> for MillisList {
     }
 }
 
-/// The local ports that are free to choose from, both ends included.
+/// The local ports that are free to choose from: one at least, and never port 0.
+///
+/// ```
+/// use steadfast_core::config::PortRange;
+///
+/// let range = PortRange::new(32_768, 60_999).unwrap();
+/// assert_eq!((range.first(), range.last()), (32_768, 60_999));
+/// assert_eq!(PortRange::new(60_999, 32_768), None);
+/// assert_eq!(PortRange::new(0, 80), None);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PortRange(pub u16, pub u16);
+pub struct PortRange {
+    first: u16,
+    last: u16,
+}
+
+impl PortRange {
+    /// From `first` to `last`, both included. `None`: `first` is 0 or above `last`.
+    pub const fn new(first: u16, last: u16) -> Option<PortRange> {
+        if first >= 1 && first <= last { Some(PortRange { first, last }) } else { None }
+    }
+
+    /// A range of the table of settings.
+    pub(super) const fn known(first: u16, last: u16) -> PortRange {
+        assert!(first >= 1 && first <= last);
+        PortRange { first, last }
+    }
+
+    /// The first port.
+    pub const fn first(self) -> u16 {
+        self.first
+    }
+
+    /// The last port.
+    pub const fn last(self) -> u16 {
+        self.last
+    }
+
+    /// Whether a port lies in it.
+    pub const fn contains(self, port: u16) -> bool {
+        self.first <= port && port <= self.last
+    }
+}
 
 #[derive(Clone, Copy)]
 pub(super) struct Ports;
@@ -140,13 +185,14 @@ impl Ports {
 impl Kind<PortRange> for Ports {
     fn parse(&self, text: &str) -> Result<PortRange, String> {
         let ports: Vec<u16> = text.split_whitespace().filter_map(|p| p.parse().ok()).collect();
-        match (ports.as_slice(), text.split_whitespace().count()) {
-            (&[first, last], 2) if first >= 1 && first <= last => Ok(PortRange(first, last)),
-            _ => Err("two ports from 1 to 65535, the first not above the second".to_owned()),
-        }
+        let range = match (ports.as_slice(), text.split_whitespace().count()) {
+            (&[first, last], 2) => PortRange::new(first, last),
+            _ => None,
+        };
+        range.ok_or_else(|| "two ports from 1 to 65535, the first not above the second".to_owned())
     }
     fn show(&self, value: &PortRange) -> String {
-        format!("{} {}", value.0, value.1)
+        format!("{} {}", value.first, value.last)
     }
 }
 

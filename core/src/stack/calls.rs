@@ -179,7 +179,7 @@ impl Stack {
             return Ok((oldest, above));
         }
         self.take_over(&tuple(0), range)
-            .or_else(|| self.search_port(&tuple(0), range, first.unwrap_or(range.0), is_ours))
+            .or_else(|| self.search_port(&tuple(0), range, first.unwrap_or(range.first()), is_ours))
             .ok_or(Error::AddrNotAvailable)
     }
 
@@ -190,7 +190,7 @@ impl Stack {
         let mut moved_on = 0;
         for (looked_at, port) in resting.iter().enumerate() {
             let tuple = FourTuple { local_port: *port, ..*ends };
-            if (range.0..=range.1).contains(port)
+            if range.contains(*port)
                 && let Ok(Some(above)) = self.claim(&tuple)
             {
                 self.ports.forget_resting(ends, moved_on);
@@ -214,11 +214,11 @@ impl Stack {
         is_ours: impl Fn(u16) -> bool,
     ) -> Option<(FourTuple, Option<SeqNum>)> {
         let mut from = first;
-        for _ in range.0..=range.1 {
+        for _ in range.first()..=range.last() {
             let port = self.ports.free(ends, range, from)?;
             let tuple = FourTuple { local_port: port, ..*ends };
             if !is_ours(port) {
-                from = if port == range.1 { range.0 } else { port + 1 };
+                from = if port == range.last() { range.first() } else { port + 1 };
             } else if self.find(&tuple).is_none() {
                 return Some((tuple, None));
             } else {
@@ -337,6 +337,7 @@ impl Stack {
             let count = connection.receive_queue.read(buffer, &mut self.pool);
             if count > 0 {
                 self.buffered -= count as u64;
+                connection.forget_urgent_read();
                 connection.tcb.ack.now |= connection.window_update_due();
                 if connection.claims_turn() {
                     self.make_ready(index);
@@ -392,10 +393,8 @@ impl Stack {
         match &self.socket(id)?.kind {
             SocketKind::Connection(index) => {
                 let connection = &self.connections[*index];
-                let (len, rcv) = (connection.receive_queue.len(), &connection.tcb.rcv);
-                let read_up_to = rcv.nxt - len as u32;
-                let urgent = if rcv.up.gt(read_up_to) { rcv.up.since(read_up_to) as usize } else { 0 };
-                Ok((len, urgent.min(len)))
+                let len = connection.receive_queue.len();
+                Ok((len, connection.urgent_ahead().min(len)))
             }
             SocketKind::Finished(finished) => Ok((finished.receive_queue.len(), 0)),
             SocketKind::Opening(_) => Ok((0, 0)),

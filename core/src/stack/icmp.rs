@@ -176,7 +176,9 @@ impl Stack {
         quote: &[u8],
         reason: ReplyReason,
     ) {
-        let quoted = &quote[..quote.len().min(quote_len(remote.is_ipv4(), quote))];
+        let headers = icmp::HEADER_LEN + if remote.is_ipv4() { ipv4::HEADER_LEN } else { ipv6::HEADER_LEN };
+        let room = usize::from(self.interface.mtu).saturating_sub(headers);
+        let quoted = &quote[..quote.len().min(quote_len(remote.is_ipv4(), quote)).min(room)];
         self.send_icmp(local, remote, &Message::Error { kind, quoted }, reason);
     }
 

@@ -10,6 +10,7 @@ use crate::buffer::Rope;
 use crate::counters::ReplyReason;
 use crate::flow::{FlowRef, FourTuple, PackedRef};
 use crate::socket::SocketOptions;
+use crate::tcp::room::room_in;
 use crate::tcp::segment::{Answer, Outgoing};
 use crate::tcp::tcb::Env;
 use crate::time::{Instant, Tick};
@@ -73,9 +74,7 @@ impl Stack {
 
     #[inline(never)]
     fn transmit_next(&mut self, frame: &mut [u8]) -> Option<Transmit> {
-        let offload = self.interface.segmentation_offload;
-        let least = if offload { 65_535 } else { usize::from(self.interface.mtu) };
-        if frame.len() < least {
+        if frame.len() < self.interface.frame_len() {
             return None;
         }
         let transmit = if self.any_answer() {
@@ -160,7 +159,7 @@ impl Stack {
     }
 
     fn transmit_answer(&mut self, answer: &Answer, frame: &mut [u8]) -> Sent {
-        let header = Header {
+        let mut header = Header {
             source_port: answer.tuple.local_port,
             destination_port: answer.tuple.remote_port,
             seq: answer.seq,
@@ -170,6 +169,12 @@ impl Stack {
             options: answer.options,
             ..Header::default()
         };
+        // Others always fit.
+        if header.options.fast_open.is_some() || !header.options.sack.is_empty() {
+            let mtu = self.path_mtu(answer.tuple.remote().ip());
+            header.options.layout = self.config.tcp_option_layout;
+            header.options.fit_into(room_in(mtu, answer.tuple.is_ipv4()).into());
+        }
         // Not in the place of the last segment, which a train goes on from.
         let mut outgoing = Outgoing::bare(header);
         let ttl = if answer.ttl > 0 { answer.ttl } else { self.config.ip_default_ttl };

@@ -11,6 +11,7 @@ use crate::seq::SeqNum;
 use crate::socket::Event;
 use crate::tcp::cookie;
 use crate::tcp::listen::{HalfOpen, HalfOpenOutcome, Offer, SynAck, with_cookie};
+use crate::tcp::room::room_in;
 use crate::tcp::segment::{Answer, Segment};
 use crate::tcp::tcb::{Agreed, Origin, syn_window};
 use crate::time::Tick;
@@ -156,8 +157,7 @@ impl Stack {
 
     /// The MSS that we announce: what the interface takes, options not subtracted (MUST-67).
     pub(super) fn advertised_mss(&self, ipv4: bool, limit: Option<u16>) -> u16 {
-        let headers = if ipv4 { 40 } else { 60 };
-        self.interface.mtu.saturating_sub(headers).min(limit.unwrap_or(u16::MAX)).max(48)
+        limit.unwrap_or(u16::MAX).max(48).min(room_in(self.interface.mtu, ipv4))
     }
 
     fn send_cookie(&mut self, listener: u32, segment: &Segment<'_>, offer: Offer) {

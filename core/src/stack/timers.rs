@@ -75,7 +75,11 @@ impl Stack {
 
     fn connection_timer(&mut self, index: u32) {
         self.connections[index].armed.node = TimerId::NONE;
-        let outcome = self.with_connection(index, |connection, env| connection.run_timers(env));
+        let outcome = self.with_connection(index, |connection, env| {
+            let outcome = connection.run_timers(env);
+            connection.tcb.timers.move_ahead_of(env.tick());
+            outcome
+        });
         self.apply(index, outcome, None);
     }
 

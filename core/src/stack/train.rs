@@ -56,13 +56,13 @@ impl Train {
         self.index == index && self.tick == tick
     }
 
-    /// Writes the segment whose payload begins at `seq`, and at `offset` in the queue. `frame` is as long as that of the
-    /// first one, or longer.
+    /// Writes the segment whose payload begins at `seq`, and at `offset` in the queue. `frame` holds the packet.
     pub(super) fn emit(&self, seq: SeqNum, offset: usize, queue: &mut Rope, frame: &mut [u8]) -> Sent {
         let len = self.head_len + self.payload_len;
         // All of it, though what is past the headers is payload: a copy of fixed length is a few stores.
-        if let Some(head) = frame.first_chunk_mut::<MAX_HEAD>() {
-            *head = self.head;
+        match frame.first_chunk_mut::<MAX_HEAD>() {
+            Some(head) => *head = self.head,
+            None => frame[..self.head_len].copy_from_slice(&self.head[..self.head_len]),
         }
         let (head, payload) = frame[self.ip_len..len].split_at_mut(self.head_len - self.ip_len);
         tcp::set_seq(head, seq);

@@ -23,7 +23,12 @@ impl Stack {
 
     /// Changes settings while the stack runs, as an administrator does. What was decided by the old ones stays; the
     /// secret is kept.
+    ///
+    /// # Panics
+    ///
+    /// As [`Stack::new`] does, where [`Config::validate`] refuses it.
     pub fn set_config(&mut self, config: Config) {
+        config.expect_valid();
         self.config = Config { secret: self.config.secret, ..config };
         self.train_out = None;
         self.default_options = Arc::new(SocketOptions::new(&self.config));

@@ -16,6 +16,7 @@ pub(crate) mod output;
 pub(crate) mod reassembly;
 pub(crate) mod receive;
 pub(crate) mod recovery;
+pub(crate) mod room;
 pub(crate) mod rtt;
 pub(crate) mod segment;
 pub(crate) mod send;

@@ -1,9 +1,10 @@
 //! The path MTU of a connection: what ICMP errors claim (RFC 1191, 8201, 5927) and what probing finds out without
 //! them (RFC 4821).
 
+use super::room::fixed_headers;
 use super::tcb::{Connection, Env};
 use crate::seq::SeqNum;
-use crate::time::Deadline;
+use crate::time::{Deadline, Instant};
 use crate::trace::{Loss, TraceKind};
 
 /// The search for a larger path MTU. Sizes are IP packets.
@@ -16,7 +17,7 @@ pub(crate) struct Probing {
     /// The probe in flight: where it begins and ends, and its size.
     probe: Option<(SeqNum, SeqNum, u16)>,
     /// No probe before this.
-    next_at: Deadline,
+    next_at: Instant,
 }
 
 /// Whether a path MTU probe goes out now.
@@ -30,11 +31,6 @@ pub(crate) enum Probe {
 }
 
 impl Connection {
-    fn headers(&self) -> u16 {
-        let ip = if self.tcb.tuple.is_ipv4() { 20 } else { 40 };
-        ip + 20 + if self.tcb.ts.on { 12 } else { 0 }
-    }
-
     /// A router says that a packet in flight was too big for `mtu` (H8a). Gives whether it is believed at once.
     pub(crate) fn packet_too_big(&mut self, mtu: u16, env: &mut Env<'_>) -> bool {
         if mtu >= self.tcb.snd.pmtu {
@@ -92,7 +88,7 @@ impl Connection {
             self.lower_pmtu(mtu, env);
             return;
         }
-        let (config, headers) = (env.config, self.headers());
+        let (config, headers) = (env.config, self.usual_headers());
         let pmtu = self.tcb.snd.pmtu;
         let full_sized = self.flight() > u32::from(self.payload_mss()) / 2;
         // A full stop is R1 (RFC 4821 §7.7): what is lost before may be congestion. A closed window tells nothing.
@@ -102,14 +98,14 @@ impl Connection {
         }
         // Down to the base, then by halves (4821-2).
         let floor = if self.tcb.tuple.is_ipv4() { config.min_pmtu.max(68) } else { 1280 };
-        let base = (config.tcp_base_mss + headers).max(floor);
+        let base = config.tcp_base_mss.saturating_add(headers).max(floor);
         let target = if pmtu > base { base } else { (pmtu / 2).max(floor) };
         if target >= pmtu {
             return;
         }
         env.counters.mtu_black_holes += 1;
         self.set_pmtu(target, env);
-        let next_at = Deadline::after(env.now, config.tcp_probe_interval);
+        let next_at = env.now + config.tcp_probe_interval;
         self.probing = Some(Box::new(Probing { low: target, high: pmtu - 1, probe: None, next_at }));
     }
 
@@ -123,7 +119,7 @@ impl Connection {
 
     fn next_step_of_search(&mut self, unsent: usize, window: u32, room: u32, env: &Env<'_>) -> Probe {
         if self.probing.is_none() && env.config.tcp_mtu_probing == 2 {
-            let next_at = Deadline::at(env.tick());
+            let next_at = env.now;
             let (low, high) = (self.tcb.snd.pmtu, env.interface_mtu);
             self.probing = Some(Box::new(Probing { low, high, probe: None, next_at }));
         }
@@ -133,16 +129,16 @@ impl Connection {
         let cwnd = self.congestion.cwnd();
         // The peer's MSS leaves out the headers, but not the options (MUST-16).
         let peer_mss = self.tcb.snd.peer_mss.min(self.options.max_segment.unwrap_or(u16::MAX));
-        let limit = peer_mss.saturating_add(if self.tcb.tuple.is_ipv4() { 40 } else { 60 });
+        let limit = peer_mss.saturating_add(fixed_headers(self.tcb.tuple.is_ipv4()));
         let Some(probing) = self.probing.as_mut() else { return Probe::No };
-        if probing.probe.is_some() || recovering || !probing.next_at.tick().is_due(env.tick()) {
+        if probing.probe.is_some() || recovering || env.now < probing.next_at {
             return Probe::No;
         }
         let high = probing.high.min(env.interface_mtu).min(limit);
-        if high < probing.low + env.config.tcp_probe_threshold {
+        if high < probing.low || high - probing.low < env.config.tcp_probe_threshold {
             // Found: look again when the path may have changed.
             probing.high = env.interface_mtu;
-            probing.next_at = Deadline::after(env.now, env.config.tcp_probe_interval);
+            probing.next_at = env.now + env.config.tcp_probe_interval;
             return Probe::No;
         }
         let size = probing.low + (high - probing.low).div_ceil(2);
@@ -167,7 +163,7 @@ impl Connection {
             let (_, _, size) = probing.probe.take_if(|(_, end, _)| ack.ge(*end))?;
             probing.low = size;
             // At least a round trip apart (8899-2).
-            probing.next_at = Deadline::after(env.now, srtt);
+            probing.next_at = env.now + srtt;
             Some(size)
         });
         if let Some(size) = probed {
@@ -202,7 +198,7 @@ impl Connection {
         let Some((_, _, size)) = probing.probe.take_if(|(start, ..)| *start == seq) else { return false };
         probing.high = size - 1;
         let wait = srtt.saturating_mul(packets.max(1) * if timeout { 5 } else { 1 });
-        probing.next_at = Deadline::after(env.now, wait.min(env.config.tcp_probe_interval));
+        probing.next_at = env.now + wait.min(env.config.tcp_probe_interval);
         env.counters.tcp_mtup_fail += 1;
         true
     }

@@ -13,10 +13,7 @@ use crate::socket::SocketOptions;
 use crate::time::{Deadline, Duration};
 use crate::trace::State;
 use crate::wire::Ecn;
-use crate::wire::tcp::{Flags, Header, MAX_OPTIONS_LEN, Options, SackBlocks};
-
-/// The largest payload of a super-segment: what an IPv4 packet holds beside the longest headers.
-const SUPER_PAYLOAD: usize = 65_535 - 20 - 20 - MAX_OPTIONS_LEN;
+use crate::wire::tcp::{Flags, Header, Options};
 
 impl Connection {
     /// Puts what is to be sent now into `out` and takes it for sent. `false`: nothing; the connection need not be asked
@@ -167,7 +164,7 @@ impl Connection {
                 return true;
             }
         }
-        let limit = if segmentation_offload { (SUPER_PAYLOAD / mss).max(1) * mss } else { mss };
+        let limit = if segmentation_offload { self.super_payload(mss) } else { mss };
         let allowed = unsent.min(window as usize);
         self.tcb.snd.cwnd_limited = allowed.min(limit) > room as usize;
         let mut payload = allowed.min(limit).min(room as usize);
@@ -219,20 +216,6 @@ impl Connection {
         )
     }
 
-    /// The payload of a full segment that leaves now: SACK blocks take their room too (MUST-16).
-    #[inline]
-    fn payload_len_limit(&self) -> u16 {
-        if self.has_blocks_to_tell() { self.payload_len_beside_sack() } else { self.payload_mss() }
-    }
-
-    fn payload_len_beside_sack(&self) -> u16 {
-        let duplicate = usize::from(self.tcb.ack.dsack.0 != self.tcb.ack.dsack.1);
-        let blocks = duplicate + self.reassembly.as_ref().map_or(0, |r| r.sack_blocks().count());
-        let most = if self.tcb.ts.on { 3 } else { SackBlocks::MAX };
-        let sack = if blocks > 0 && self.tcb.snd.sack { 4 + 8 * blocks.min(most) as u16 } else { 0 };
-        self.payload_mss().saturating_sub(sack).max(1)
-    }
-
     /// What congestion control lets out now; the first duplicate ACKs let one segment each out (5681-10).
     fn congestion_room(&self, env: &Env<'_>) -> u32 {
         let (una, nxt, recover) = (self.tcb.snd.una, self.tcb.snd.nxt, self.tcb.snd.recover);
@@ -276,7 +259,7 @@ impl Connection {
     /// Idle for longer than an RTO: the window that was earned says nothing about the path any more (5681-12).
     #[inline]
     fn restart_after_idle(&mut self, env: &Env<'_>) {
-        let started = self.tcb.snd.nxt != self.tcb.snd.iss + 1;
+        let started = self.bytes_acked > 0;
         if self.flight() > 0 || !env.config.tcp_slow_start_after_idle || !started {
             return;
         }
@@ -333,7 +316,7 @@ impl Connection {
         // PSH on the last byte that is queued: nothing more is on its way (MUST-61).
         let push = payload_len > 0 && offset + payload_len == self.send_queue.len();
         let flags = if push { flags | Flags::PSH } else { flags };
-        self.bare(seq, Flags::ACK | flags, out, env);
+        self.acknowledging(seq, Flags::ACK | flags, Connection::blocks_beside_data, out, env);
         if let Some(end) = self.urgent_end.filter(|end| end.gt(seq)) {
             // The octet after the urgent data (MUST-62); what is too far ahead is told later.
             out.header.flags |= Flags::URG;
@@ -392,8 +375,22 @@ impl Connection {
         Answer { tuple: self.tcb.tuple, seq, ack, flags, window, options, ttl, dscp, reason }
     }
 
-    /// A segment without payload. It acknowledges: whatever ACK was due is done with.
-    fn bare(&mut self, seq: SeqNum, mut flags: Flags, out: &mut Outgoing, env: &mut Env<'_>) {
+    /// A segment without payload.
+    fn bare(&mut self, seq: SeqNum, flags: Flags, out: &mut Outgoing, env: &mut Env<'_>) {
+        self.acknowledging(seq, flags, Connection::blocks_beside_nothing, out, env);
+    }
+
+    /// A segment, its payload to be added. It acknowledges: whatever ACK was due is done with. `room` says how many SACK
+    /// blocks it has room for.
+    #[inline]
+    fn acknowledging(
+        &mut self,
+        seq: SeqNum,
+        mut flags: Flags,
+        room: impl FnOnce(&Connection) -> usize,
+        out: &mut Outgoing,
+        env: &mut Env<'_>,
+    ) {
         let window = self.announce_window(env);
         let options = Options { timestamps: self.timestamps(env), ..Options::default() };
         self.tcb.ack.now = false;
@@ -404,8 +401,10 @@ impl Connection {
             flags |= Flags::ECE;
         }
         *out = Outgoing::bare(Header { seq, ack: self.tcb.rcv.nxt, flags, window, options, ..self.header() });
-        if !std::mem::take(&mut self.tcb.ack.plain) {
+        if !std::mem::take(&mut self.tcb.ack.plain) && self.has_blocks_to_tell() {
+            let most = room(self);
             self.tell_blocks(&mut out.header.options.sack, env);
+            out.header.options.sack.truncate(most);
         }
     }
 

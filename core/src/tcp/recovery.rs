@@ -25,6 +25,9 @@ pub(crate) struct Recovery {
     inflation: u32,
     /// Selectively acknowledged ranges, ascending and apart.
     sacked: Vec<(SeqNum, SeqNum)>,
+    /// Ranges that were looked at.
+    #[cfg(test)]
+    looked_at: std::cell::Cell<usize>,
 }
 
 impl Recovery {
@@ -38,6 +41,8 @@ impl Recovery {
             trial: None,
             inflation: 0,
             sacked: Vec::new(),
+            #[cfg(test)]
+            looked_at: Default::default(),
         }
     }
 
@@ -109,31 +114,43 @@ impl Recovery {
         una
     }
 
+    /// The ranges that end after `from`. Whoever walks over the scoreboard walks here: what an ACK costs is the number of
+    /// ranges at the most, not its square (T-15).
+    fn ranges_after(&self, from: SeqNum) -> impl Iterator<Item = (SeqNum, SeqNum)> + '_ {
+        let first = self.sacked.partition_point(|(_, right)| right.le(from));
+        self.sacked[first..].iter().map(|range| {
+            #[cfg(test)]
+            self.looked_at.set(self.looked_at.get() + 1);
+            *range
+        })
+    }
+
     /// The first unsacked stretch at or after `from` and before `limit`.
     pub(crate) fn hole(&self, from: SeqNum, limit: SeqNum) -> Option<(SeqNum, SeqNum)> {
+        self.holes(from, limit).next()
+    }
+
+    /// The unsacked stretches at or after `from` and before `limit`.
+    fn holes(&self, from: SeqNum, limit: SeqNum) -> impl Iterator<Item = (SeqNum, SeqNum)> + '_ {
         let mut start = from;
-        for (left, right) in &self.sacked {
-            if left.gt(start) {
-                let end = left.min(limit);
-                return start.lt(end).then_some((start, end));
-            }
-            start = start.max(*right);
-        }
-        start.lt(limit).then_some((start, limit))
+        let ends = self.ranges_after(from).take_while(move |(left, _)| left.lt(limit));
+        let stretches = ends.chain([(limit, limit)]).map(move |(left, right)| {
+            let stretch = (start, left);
+            start = start.max(right);
+            stretch
+        });
+        stretches.filter(|(start, end)| start.lt(*end))
     }
 
     /// Bytes held to be in the network (RFC 6675 SetPipe; for a peer without SACK what NewReno's inflation says).
     pub(crate) fn pipe(&self, una: SeqNum, nxt: SeqNum, recover: SeqNum, lost_below: SeqNum) -> u32 {
         let lost_below = if self.phase == CaState::Loss { recover.max(lost_below) } else { lost_below };
-        let mut pipe = 0;
-        let mut at = una;
-        while let Some((start, end)) = self.hole(at, nxt) {
-            // Of this stretch count what is not lost, and what was sent again.
-            pipe += end.since(start.max(lost_below.min(end)));
-            pipe += self.high_rxt.min(end).min(lost_below).since(start).min(end.since(start))
-                * u32::from(self.high_rxt.gt(start) && lost_below.gt(start));
-            at = end;
-        }
+        // Of each stretch count what is not lost, and what was sent again.
+        let in_network = |(start, end): (SeqNum, SeqNum)| {
+            let lost_end = lost_below.max(start).min(end);
+            end.since(lost_end) + self.high_rxt.max(start).min(lost_end).since(start)
+        };
+        let pipe: u32 = self.holes(una, nxt).map(in_network).sum();
         pipe.saturating_sub(self.inflation)
     }
 
@@ -203,6 +220,25 @@ mod tests {
         assert_eq!(recovery.sacked.len(), 256);
         assert!(!recovery.add(UNA + 9_000, UNA + 9_001, 256));
         assert!(recovery.add(UNA + 1, UNA + 2, 256), "one that extends a range still counts");
+    }
+
+    /// T-15: the cost of an ACK, in ranges that are looked at, with as many as there may be.
+    #[test]
+    fn the_cost_of_an_ack_is_the_number_of_ranges_not_its_square_t_15() {
+        fn cost<T>(ranges: u32, ask: impl Fn(&Recovery) -> T) -> usize {
+            let recovery = board(&(0..ranges).map(|i| (10 + i * 10, 15 + i * 10)).collect::<Vec<_>>());
+            recovery.looked_at.set(0);
+            ask(&recovery);
+            recovery.looked_at.get()
+        }
+        for ranges in [1, 16, 256] {
+            let nxt = UNA + 10_000;
+            let pipe = cost(ranges, |r| r.pipe(UNA, nxt, UNA, UNA + 5_000));
+            assert_eq!(pipe, ranges as usize);
+            let first = cost(ranges, |r| r.hole(UNA, nxt));
+            let last = cost(ranges, |r| r.hole(UNA + 10 * ranges, nxt));
+            assert!(first <= 1 && last <= 2, "{first}, {last}");
+        }
     }
 
     proptest! {

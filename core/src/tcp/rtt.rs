@@ -107,7 +107,8 @@ impl Rtt {
         }
         let rto = u64::from(self.srtt) + u64::from(GRANULARITY.max(self.var.saturating_mul(4)));
         let (least, most) = (config.tcp_rto_min.as_micros() as u64, config.tcp_rto_max.as_micros() as u64);
-        self.rto = rto.clamp(least, most) as u32;
+        // The maximum wins where the minimum is above it.
+        self.rto = rto.max(least).min(most) as u32;
     }
 
     /// The RTO without back-off.

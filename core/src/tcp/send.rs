@@ -125,6 +125,7 @@ impl Connection {
         let acked = ack.since(self.tcb.snd.una);
         let fin = u32::from(self.tcb.snd.fin_sent && ack == self.tcb.snd.nxt);
         self.tcb.snd.una = ack;
+        self.keep_up_with(ack);
         self.bytes_acked += u64::from(acked - fin);
         self.send_queue.release((acked - fin) as usize, env.pool);
         self.measure(ack, segment, env);
@@ -141,6 +142,14 @@ impl Connection {
         } else if !partial {
             self.arm_retransmit(env);
         }
+    }
+
+    /// What ended below SND.UNA follows it: 2^31 bytes later it would seem to lie ahead.
+    #[inline]
+    fn keep_up_with(&mut self, una: SeqNum) {
+        let snd = &mut self.tcb.snd;
+        (snd.recover, snd.cwr_until) = (snd.recover.max(una), snd.cwr_until.max(una));
+        self.urgent_end = self.urgent_end.filter(|end| end.gt(una));
     }
 
     /// What the ACK means to recovery and to the window. Says whether the timer must go on as it is (6582-2).
@@ -175,7 +184,7 @@ impl Connection {
         let used = self.tcb.snd.cwnd_limited || flight_before * 2 >= self.congestion.cwnd();
         if !used {
             self.congestion.unused();
-        } else if grow && self.tcb.snd.una.gt(self.tcb.snd.iss + 1) {
+        } else if grow {
             let srtt = self.tcb.rtt.srtt();
             self.congestion.acknowledged(Acknowledged { now: env.now, bytes: acked, mss, srtt });
         }

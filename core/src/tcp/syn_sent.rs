@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::listen::peer_mss;
+use super::room::room_in;
 use super::segment::{Outgoing, Segment};
 use super::tcb::{Agreed, Connection, Env, Origin, syn_window};
 use crate::buffer::Rope;
@@ -92,9 +93,14 @@ impl Opening {
         if config.tcp_ecn == 1 && self.retries < 2 {
             flags |= Flags::ECE | Flags::CWR;
         }
-        if let (FastOpen::Cookie(_), false) = (self.fast_open, again) {
-            let headers = if self.tuple.is_ipv4() { 20 } else { 40 } + self.syn(flags, env).header_len();
-            self.syn_data = self.send_queue.len().min(usize::from(self.pmtu).saturating_sub(headers));
+        if self.fast_open != FastOpen::Off {
+            let room = usize::from(room_in(self.pmtu, self.tuple.is_ipv4()));
+            let left = room.checked_sub(self.syn(flags, env).options.emitted_len());
+            match (left, self.fast_open) {
+                (None, _) => self.fast_open = FastOpen::Off,
+                (Some(left), FastOpen::Cookie(_)) => self.syn_data = self.send_queue.len().min(left),
+                (Some(_), _) => {}
+            }
         }
         *out = Outgoing { payload_len: self.syn_data, ..Outgoing::bare(self.syn(flags, env)) };
         true
@@ -118,6 +124,7 @@ impl Opening {
                     FastOpen::Request => Cookie::new(&[]),
                     FastOpen::Cookie(cookie) => Some(cookie),
                 },
+                layout: config.tcp_option_layout,
                 ..Options::default()
             },
             ..Header::default()

@@ -15,6 +15,7 @@ use crate::tcp::congestion::{self, Controller};
 use crate::tcp::mtu::Probing;
 use crate::tcp::reassembly::Reassembly;
 use crate::tcp::recovery::Recovery;
+use crate::tcp::room::{payload_of, room_in};
 use crate::tcp::rtt::Rtt;
 use crate::time::{Deadline, Duration, Instant, Since, Tick};
 use crate::timer::TimerId;
@@ -276,6 +277,16 @@ impl Timers {
         wants(self.retransmit) || wants(self.delayed_ack) || wants(self.life) || wants(self.persist)
     }
 
+    /// What timers that ran have armed lies ahead, whatever the options say: else running them would never end.
+    pub(crate) fn move_ahead_of(&mut self, now: Tick) {
+        let next = Deadline::at(Tick(now.0.wrapping_add(1)));
+        for deadline in [&mut self.retransmit, &mut self.persist, &mut self.delayed_ack, &mut self.life] {
+            if deadline.is_some_and(|deadline| deadline.tick().is_due(now)) {
+                *deadline = Some(next);
+            }
+        }
+    }
+
     pub(crate) fn earliest(&self) -> Option<Tick> {
         let earlier = |a: Option<Deadline>, b: Option<Deadline>| match (a, b) {
             (Some(a), Some(b)) => Some(if a.tick().is_due(b.tick()) { a } else { b }),
@@ -435,11 +446,6 @@ impl Connection {
         snd.mss = effective_mss(snd.peer_mss, snd.pmtu, self.tcb.tuple.is_ipv4(), &self.options, config);
     }
 
-    /// The payload of a full segment: the MSS less the options that ordinary segments carry.
-    pub(crate) fn payload_mss(&self) -> u16 {
-        payload_of(self.tcb.snd.mss, self.tcb.ts.on)
-    }
-
     /// Bytes (and FIN) sent and not acknowledged.
     pub(crate) fn flight(&self) -> u32 {
         self.tcb.snd.nxt.since(self.tcb.snd.una)
@@ -460,6 +466,24 @@ impl Connection {
             _ if self.tcb.snd.fin_sent => 0,
             _ => self.send_queue.len() - self.flight() as usize,
         }
+    }
+
+    /// The sequence number of the next byte that the application reads.
+    fn read_up_to(&self) -> SeqNum {
+        let rcv = &self.tcb.rcv;
+        let fin = u32::from(rcv.fin_seen && rcv.nxt == rcv.fin_at + 1);
+        rcv.nxt - fin - self.receive_queue.len() as u32
+    }
+
+    /// Bytes up to the end of the urgent data, of what the application has not read.
+    pub(crate) fn urgent_ahead(&self) -> usize {
+        let (up, read) = (self.tcb.rcv.up, self.read_up_to());
+        if up.gt(read) { up.since(read) as usize } else { 0 }
+    }
+
+    /// The application has read: urgent data that lies behind follows, or it would seem to lie ahead 2^31 bytes later.
+    pub(crate) fn forget_urgent_read(&mut self) {
+        self.tcb.rcv.up = self.tcb.rcv.up.max(self.read_up_to());
     }
 
     /// Bytes in the queues, the overhead of what waits out of order included.
@@ -510,13 +534,7 @@ pub(crate) fn syn_window(buffer: u32) -> u16 {
 
 /// The effective send MSS (MUST-16): what the peer takes and what the path carries, options not subtracted.
 fn effective_mss(peer_mss: u16, pmtu: u16, ipv4: bool, options: &SocketOptions, config: &Config) -> u16 {
-    let headers = if ipv4 { 40 } else { 60 };
     let limit = options.max_segment.unwrap_or(u16::MAX);
     let peer = peer_mss.max(config.tcp_min_snd_mss).min(limit.max(48));
-    peer.min(pmtu.saturating_sub(headers)).max(8)
-}
-
-/// The MSS less the options that ordinary segments carry.
-fn payload_of(mss: u16, timestamps: bool) -> u16 {
-    mss.saturating_sub(if timestamps { 12 } else { 0 }).max(1)
+    peer.min(room_in(pmtu, ipv4))
 }

@@ -357,7 +357,7 @@ impl TimeWaits {
         const LOOK: usize = 64;
         let first = std::iter::successors(self.first.get(), |index| self.after(*index)).take(LOOK);
         let mut fit = first.map(|index| self.tuple(index)).filter(|tuple| {
-            (range.0..=range.1).contains(&tuple.local_port) && FourTuple { local_port: 0, ..*tuple } == *ends
+            range.contains(tuple.local_port) && FourTuple { local_port: 0, ..*tuple } == *ends
         });
         fit.next()
     }

@@ -225,7 +225,7 @@ fn an_open_to_nobody_fails_sa_closed_08() {
 #[test]
 fn an_open_without_a_port_or_room_leaves_nothing_sa_closed_09() {
     each_with(
-        |c| (c.ip_local_port_range, c.tcp_max_connections) = (PortRange(20_000, 20_001), 3),
+        |c| (c.ip_local_port_range, c.tcp_max_connections) = (PortRange::new(20_000, 20_001).unwrap(), 3),
         |t| {
             let connect = |t: &mut Test, remote: SocketAddr| {
                 let result = t.stack.connect(t.now, remote, ConnectOptions::default());

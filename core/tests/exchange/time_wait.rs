@@ -367,7 +367,7 @@ fn above_the_limit_there_is_no_time_wait_sa_time_wait_14() {
 #[test]
 fn a_connect_takes_over_by_timestamps_sa_time_wait_15() {
     each_with(
-        |c| c.ip_local_port_range = PortRange(80, 80),
+        |c| c.ip_local_port_range = PortRange::new(80, 80).unwrap(),
         |t| {
             t.reach(State::TimeWait);
             let old = t.cur().irs.unwrap() + 102;
@@ -394,7 +394,7 @@ fn a_connect_takes_over_by_timestamps_sa_time_wait_15() {
 #[test]
 fn a_connect_takes_another_port_first_sa_time_wait_15() {
     each_with(
-        |c| c.ip_local_port_range = PortRange(80, 81),
+        |c| c.ip_local_port_range = PortRange::new(80, 81).unwrap(),
         |t| {
             t.reach(State::TimeWait);
             t.wait(5000);

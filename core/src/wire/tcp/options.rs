@@ -59,6 +59,11 @@ impl SackBlocks {
         true
     }
 
+    /// Keeps the first `most` blocks.
+    pub fn truncate(&mut self, most: usize) {
+        self.len = self.len.min(most.min(SackBlocks::MAX) as u8);
+    }
+
     /// The blocks in the order of the option.
     pub fn as_slice(&self) -> &[(SeqNum, SeqNum)] {
         &self.blocks[..usize::from(self.len)]
@@ -236,6 +241,16 @@ impl Options {
             _ => {}
         }
         Ok(())
+    }
+
+    /// Leaves out what `room` bytes do not hold: a Fast Open cookie, then SACK blocks from the last on.
+    pub(crate) fn fit_into(&mut self, room: usize) {
+        if self.emitted_len() > room {
+            self.fast_open = None;
+        }
+        while self.emitted_len() > room && !self.sack.is_empty() {
+            self.sack.truncate(self.sack.len() - 1);
+        }
     }
 
     /// Length of what [`emit`](Options::emit) writes, in bytes: a multiple of 4, at most 40.
