@@ -10,6 +10,10 @@ use crate::socket::Event;
 use crate::time::{Deadline, Duration};
 use crate::trace::{Loss, TraceKind};
 
+/// So many segments an ACK adds to the window in slow start at the most: L of RFC 9406 §4.3 for a sender without
+/// pacing.
+const SLOW_START_SEGMENTS: u32 = 8;
+
 impl Connection {
     /// The window that the segment announces, unscaled only in a SYN (7323-2).
     pub(crate) fn announced_by(&self, segment: &Segment<'_>) -> u32 {
@@ -103,14 +107,35 @@ impl Connection {
         news
     }
 
-    /// The peer echoes a congestion mark: react once in a window of data (3168-4).
+    /// The peer echoes a congestion mark (3168-4). Loss that is being repaired has reduced the window already.
     fn take_ece(&mut self, segment: &Segment<'_>, env: &mut Env<'_>) {
-        let snd = &self.tcb.snd;
-        if snd.ecn && segment.flags().ece() && snd.una.ge(snd.cwr_until) && self.flight() > 0 {
-            let (flight, mss) = (self.flight(), u32::from(self.payload_mss()));
-            self.congestion.loss(env.now, flight, mss);
-            self.tcb.snd.cwr_until = self.tcb.snd.nxt;
-            self.tcb.snd.cwr_pending = true;
+        let repairing =
+            self.recovery.as_ref().is_some_and(|r| matches!(r.phase, CaState::Recovery | CaState::Loss));
+        if self.tcb.snd.ecn && segment.flags().ece() && self.flight() > 0 && !repairing {
+            self.reduce_once(env);
+        }
+    }
+
+    /// Congestion showed, by a mark or by a loss: the window shrinks once in a window of data (RFC 3168 §6.1.2).
+    fn reduce_once(&mut self, env: &Env<'_>) {
+        if self.reduced_already() {
+            return;
+        }
+        let (flight, mss) = (self.flight(), u32::from(self.payload_mss()));
+        self.congestion.loss(env.now, flight, mss);
+        self.note_reduction();
+    }
+
+    /// Whether the window shrank since the data left that is in flight now.
+    pub(crate) fn reduced_already(&self) -> bool {
+        self.tcb.snd.ecn && self.tcb.snd.una.lt(self.tcb.snd.cwr_until)
+    }
+
+    /// The window shrank, for whatever reason: the peer is told, and marks of this window of data tell nothing new.
+    pub(crate) fn note_reduction(&mut self) {
+        let snd = &mut self.tcb.snd;
+        if snd.ecn {
+            (snd.cwr_until, snd.cwr_pending) = (snd.nxt, true);
         }
     }
 
@@ -158,11 +183,16 @@ impl Connection {
         let recover = self.tcb.snd.recover;
         let mut keep_timer = false;
         let mut grow = true;
+        let mut most_segments = SLOW_START_SEGMENTS;
         if let Some(recovery) = self.recovery.as_mut() {
             if recovery.advance(ack) {
                 env.counters.tcp_sack_reneging += 1;
             }
             recovery.dupacks = 0;
+            if recovery.phase == CaState::Loss {
+                // The ACK of a hole that was filled covers what left the network long ago (RFC 3465 §2.3).
+                most_segments = 1;
+            }
             match recovery.phase {
                 CaState::Recovery if ack.lt(recover) => {
                     keep_timer = std::mem::replace(&mut recovery.partial_seen, true);
@@ -178,6 +208,8 @@ impl Connection {
                     recovery.end();
                 }
                 CaState::Loss if ack.ge(recover) => recovery.end(),
+                // What was missing was merely late.
+                CaState::Disorder if recovery.sacked_bytes() == 0 => recovery.end(),
                 _ => {}
             }
         }
@@ -186,7 +218,13 @@ impl Connection {
             self.congestion.unused();
         } else if grow {
             let srtt = self.tcb.rtt.srtt();
-            self.congestion.acknowledged(Acknowledged { now: env.now, bytes: acked, mss, srtt });
+            self.congestion.acknowledged(Acknowledged {
+                now: env.now,
+                bytes: acked,
+                most: most_segments * mss,
+                mss,
+                srtt,
+            });
         }
         keep_timer
     }
@@ -258,7 +296,7 @@ impl Connection {
         env.note(&tuple, TraceKind::Loss { seq: una, why: Loss::FastRetransmit });
         // A lost probe of the path MTU says nothing about congestion (4821-1).
         if !self.probe_lost(una, false, env) {
-            self.congestion.loss(env.now, flight, mss);
+            self.reduce_once(env);
         }
     }
 

@@ -74,7 +74,11 @@ impl Connection {
         let una = self.tcb.snd.una;
         self.probe_lost(una, true, env);
         if self.tcb.snd.wnd > 0 {
-            self.congestion.timeout(env.now, flight, mss, retransmits == 1);
+            // A mark of the same window of data has lowered the threshold already (RFC 3168 §6.1.2).
+            let repairing = self.recovery.as_ref().is_some_and(|r| r.phase == CaState::Recovery);
+            let first = retransmits == 1 && (repairing || !self.reduced_already());
+            self.congestion.timeout(env.now, flight, mss, first);
+            self.note_reduction();
         }
         self.tcb.rtt.backoff = retransmits;
         self.suspect_black_hole(retransmits, env);

@@ -17,6 +17,7 @@ mod listen;
 mod living;
 mod out_of_order;
 mod path_mtu;
+mod reduction;
 mod syn_received;
 mod syn_sent;
 mod synchronized;

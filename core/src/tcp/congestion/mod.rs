@@ -46,6 +46,8 @@ pub(crate) trait CongestionControl {
 pub(crate) struct Acknowledged {
     pub(crate) now: Instant,
     pub(crate) bytes: u32,
+    /// So much of them counts in slow start at the most.
+    pub(crate) most: u32,
     pub(crate) mss: u32,
     pub(crate) srtt: Duration,
 }
@@ -99,17 +101,17 @@ fn reduced(flight: u32, tenths: u32, mss: u32) -> u32 {
     ((u64::from(flight) * u64::from(tenths) / 10) as u32).max(2 * mss)
 }
 
-/// Slow start by byte counting, at most two SMSS for an ACK, since an ACK may stand for two segments (5681-2 with L = 2
-/// of RFC 3465; T-44). Gives what is left of the ACK once
-/// the threshold is reached.
+/// Slow start by byte counting, within the limit for one ACK (5681-2; T-44). Gives what is left of the ACK once the
+/// threshold is reached.
 fn slow_start(cwnd: &mut u32, ssthresh: u32, ack: &Acknowledged) -> u32 {
     if *cwnd >= ssthresh {
         return ack.bytes;
     }
-    let grown = cwnd.saturating_add(ack.bytes.min(ack.mss * 2)).min(ssthresh);
+    let counted = ack.bytes.min(ack.most);
+    let grown = cwnd.saturating_add(counted).min(ssthresh);
     let used = grown - *cwnd;
     *cwnd = grown;
-    ack.bytes.min(ack.mss * 2).saturating_sub(used)
+    counted.saturating_sub(used)
 }
 
 #[cfg(test)]
@@ -130,7 +132,7 @@ mod tests {
         for _ in 0..rtts {
             now += srtt;
             for _ in 0..cc.cwnd() / 1000 {
-                cc.acknowledged(Acknowledged { now, bytes: 1000, mss: 1000, srtt });
+                cc.acknowledged(Acknowledged { now, bytes: 1000, most: 8000, mss: 1000, srtt });
             }
         }
         now
@@ -218,7 +220,8 @@ mod tests {
         cc.loss(Instant::ZERO, 20_000, 1000);
         assert_eq!(cc.cwnd(), 10_000);
         for _ in 0..10 {
-            let ack = Acknowledged { now: Instant::ZERO, bytes: 1000, mss: 1000, srtt: Duration::ZERO };
+            let ack =
+                Acknowledged { now: Instant::ZERO, bytes: 1000, most: 8000, mss: 1000, srtt: Duration::ZERO };
             cc.acknowledged(ack);
         }
         assert_eq!(cc.cwnd(), 11_000);
@@ -237,7 +240,7 @@ mod tests {
                 at_k = cc.cwnd();
             }
             for _ in 0..cc.cwnd() / 1000 {
-                cc.acknowledged(Acknowledged { now, bytes: 1000, mss: 1000, srtt });
+                cc.acknowledged(Acknowledged { now, bytes: 1000, most: 8000, mss: 1000, srtt });
             }
         }
         assert!((97_000..=103_000).contains(&at_k), "{at_k}");
@@ -261,7 +264,7 @@ mod tests {
                     1 => cc.timeout(now, bytes, mss, bytes % 2 == 0),
                     2 => cc.restart(initial_window(10, mss)),
                     3 => cc.unused(),
-                    _ => cc.acknowledged(Acknowledged { now, bytes, mss, srtt: Duration::from_nanos(nanos / 7) }),
+                    _ => cc.acknowledged(Acknowledged { now, bytes, most: 8 * mss, mss, srtt: Duration::from_nanos(nanos / 7) }),
                 }
                 prop_assert!(cc.cwnd() >= mss.min(initial_window(1, mss)));
             }

@@ -1,0 +1,157 @@
+//! The congestion window: one reduction in a window of data, and how slow start grows (RFC 3168 §6.1.2, 5681, 3465, 9406).
+
+use steadfast_core::info::CaState;
+use steadfast_core::trace::State;
+
+use crate::harness::{Test, each};
+
+/// A connection with ECN and ten segments in flight.
+fn marked_path(t: &mut Test) {
+    t.listen();
+    t.send("SEW seq 0 <sackOK, wscale 0>");
+    t.recv("SE. seq 0 ack 1 <mss 1460, sackOK, wscale 0>");
+    t.send(". seq 1 ack 1");
+    t.sock = t.accept();
+    t.write(10_000);
+    assert_eq!(t.drain(), 10);
+}
+
+fn window(t: &Test) -> (u32, u32, CaState) {
+    let info = t.stack.info(t.now, t.sock).unwrap();
+    (info.snd_cwnd, info.snd_ssthresh, info.ca_state)
+}
+
+/// 3168-4: a mark that is echoed while a timeout is repaired says nothing new, and never opens the window.
+#[test]
+fn an_echo_in_loss_does_not_open_the_window_3168_4() {
+    each(|t| {
+        marked_path(t);
+        t.recv_after(200, ". seq 1:1001 ack 1");
+        assert_eq!(window(t), (1000, 7000, CaState::Loss));
+        t.send("E. seq 1 ack 1001");
+        // One segment acknowledged in slow start: two may be out.
+        assert_eq!(window(t), (2000, 7000, CaState::Loss));
+        assert_eq!(t.drain(), 2);
+    });
+}
+
+/// 3168-4: loss first, then the marks of the same window of data.
+#[test]
+fn loss_and_then_marks_reduce_once_3168_4() {
+    each(|t| {
+        marked_path(t);
+        t.send("E. seq 1 ack 1 <sack 1001:8001>");
+        t.recv(". seq 1:1001 ack 1");
+        assert_eq!(window(t), (7000, 7000, CaState::Recovery), "0.7 of the flight of 10000, once");
+        t.send("E. seq 1 ack 1 <sack 1001:10001>");
+        assert_eq!(window(t), (7000, 7000, CaState::Recovery));
+        // The end of recovery acknowledges that window; what is marked after it is news.
+        t.send("E. seq 1 ack 10001");
+        assert_eq!(window(t), (7000, 7000, CaState::Open));
+        t.write(7000);
+        let flags: Vec<_> = std::iter::from_fn(|| t.recv_any()).map(|got| got.header.flags.cwr()).collect();
+        assert_eq!(
+            flags,
+            [true, false, false, false, false, false, false],
+            "the peer is told of the reduction"
+        );
+        t.send("E. seq 1 ack 11001");
+        assert_eq!(window(t).1, 4900, "0.7 of the flight of 7000");
+    });
+}
+
+/// 3168-4: a mark first, then loss in the same window of data.
+#[test]
+fn a_mark_and_then_loss_reduce_once_3168_4() {
+    each(|t| {
+        marked_path(t);
+        t.send("E. seq 1 ack 1001");
+        let (_, threshold, _) = window(t);
+        assert_eq!(threshold, 7000, "0.7 of the flight of 10000");
+        t.send(". seq 1 ack 1001 <sack 2001:9001>");
+        t.recv(". seq 1001:2001 ack 1");
+        assert_eq!((window(t).1, window(t).2), (7000, CaState::Recovery));
+    });
+    each(|t| {
+        marked_path(t);
+        t.send("E. seq 1 ack 1001");
+        t.recv_after(200, ". seq 1001:2001 ack 1");
+        assert_eq!(
+            window(t),
+            (1000, 7000, CaState::Loss),
+            "the window falls to one segment, the threshold stays"
+        );
+    });
+}
+
+/// Data that came late is no loss: when nothing is missing any more, nothing is out of the ordinary either.
+#[test]
+fn reordering_without_loss_leaves_no_trace_5681_9() {
+    each(|t| {
+        t.establish();
+        t.write(3000);
+        assert_eq!(t.drain(), 3);
+        t.send(". seq 1 ack 1 <sack 1001:2001>");
+        assert_eq!(window(t).2, CaState::Disorder);
+        t.send(". seq 1 ack 2001");
+        assert_eq!(window(t).2, CaState::Open);
+        t.send(". seq 1 ack 3001");
+        assert_eq!((window(t).2, t.stack.counters().retrans_segs), (CaState::Open, 0));
+    });
+    // Without SACK; and with a second gap behind the first one it goes on.
+    each(|t| {
+        t.establish_plain();
+        t.write(3000);
+        assert_eq!(t.drain(), 3);
+        t.send(". seq 1 ack 1");
+        assert_eq!(window(t).2, CaState::Disorder);
+        t.send(". seq 1 ack 3001");
+        assert_eq!(window(t).2, CaState::Open);
+    });
+    each(|t| {
+        t.establish();
+        t.write(5000);
+        assert_eq!(t.drain(), 5);
+        t.send(". seq 1 ack 1 <sack 1001:2001>");
+        t.send(". seq 1 ack 1 <sack 3001:4001 1001:2001>");
+        t.send(". seq 1 ack 2001 <sack 3001:4001>");
+        assert_eq!(window(t).2, CaState::Disorder);
+        t.send(". seq 1 ack 5001");
+        assert_eq!(window(t).2, CaState::Open);
+    });
+}
+
+/// 5681-2: after a timeout an ACK adds one segment, however much it covers, until all is acknowledged that was out then
+/// (RFC 3465 §2.3); then eight (RFC 9406 §4.3).
+#[test]
+fn slow_start_after_a_timeout_counts_one_segment_an_ack_5681_2() {
+    each(|t| {
+        t.establish();
+        t.write(100_000);
+        assert_eq!(t.drain(), 10);
+        t.recv_after(200, ". seq 1:1001 ack 1");
+        t.send(". seq 1 ack 7001");
+        assert_eq!(window(t).0, 2000);
+        t.drain();
+        t.send(". seq 1 ack 10001");
+        assert_eq!((window(t).0, window(t).2), (3000, CaState::Open), "it covers what was lost, too");
+        assert_eq!(t.drain(), 3);
+        t.send(". seq 1 ack 13001");
+        assert_eq!(window(t).0, 6000);
+        t.drain();
+    });
+}
+
+/// 5681-2: one ACK may stand for a super-segment. Eight segments of it count, and no more.
+#[test]
+fn an_ack_adds_eight_segments_in_slow_start_at_the_most_5681_2() {
+    for (acked, window_after) in [(8000, 18_000), (9000, 18_000)] {
+        each(|t| {
+            t.reach(State::Established);
+            t.write(10_000);
+            assert_eq!(t.drain(), 10);
+            t.send(&format!(". seq 51 ack {}", 101 + acked));
+            assert_eq!(window(t).0, window_after);
+        });
+    }
+}
