@@ -224,6 +224,7 @@ impl Connection {
         if self.tcb.state == State::SynReceived && segment.seq() == self.tcb.rcv.irs && !segment.flags().ack()
         {
             // The peer's SYN again: so our SYN-ACK was lost (SA-SYN_RCVD-01).
+            self.note_timestamp(segment, env);
             if self.acknowledge_invalid(false, env) {
                 self.tcb.ack.now = false;
                 self.tcb.snd.syn_pending = true;
@@ -281,6 +282,9 @@ impl Connection {
             }
         }
         let duplicate = self.is_duplicate(segment);
+        if duplicate {
+            self.note_timestamp_of_duplicate(segment, env);
+        }
         self.answer_invalid(segment, probe || closed_window, env);
         Err(Outcome::Dropped(match (duplicate, closed_window) {
             (true, _) => DropReason::Duplicate,
@@ -389,13 +393,7 @@ impl Connection {
     fn note_heard(&mut self, segment: &Segment<'_>, env: &mut Env<'_>) {
         self.tcb.timers.last_received = env.tick();
         self.tcb.timers.probes = 0;
-        if let Some(timestamps) = segment.options().timestamps.filter(|_| self.tcb.ts.on)
-            && segment.seq().le(self.tcb.rcv.last_ack_sent)
-            && !self.is_older(timestamps.val, env)
-        {
-            self.tcb.ts.recent = timestamps.val;
-            self.tcb.ts.recent_at = env.now.as_secs() as u32;
-        }
+        self.note_timestamp(segment, env);
         if self.tcb.snd.ecn {
             if segment.flags().cwr() {
                 self.tcb.rcv.ece = false;
@@ -404,6 +402,34 @@ impl Connection {
                 self.tcb.rcv.ece = true;
                 self.tcb.ack.now = true;
             }
+        }
+    }
+
+    #[inline]
+    fn note_timestamp(&mut self, segment: &Segment<'_>, env: &Env<'_>) {
+        if let Some(timestamps) = segment.options().timestamps.filter(|_| self.tcb.ts.on)
+            && segment.seq().le(self.tcb.rcv.last_ack_sent)
+            && !self.is_older(timestamps.val, env)
+        {
+            self.tcb.ts.recent = timestamps.val;
+            self.tcb.ts.recent_at = env.now.as_secs() as u32;
+        }
+    }
+
+    /// Data that was here before is not acceptable, but the ACK that answers it echoes its timestamp: with that of the
+    /// first copy the peer would take all the time that our ACKs were lost for a round trip (RFC 7323 §4.3, case C).
+    ///
+    /// A forged timestamp that lies ahead would have PAWS drop all that follows (T-29). So the segment must be one that
+    /// the peer can have sent again: within a window below RCV.NXT, with an ACK that it would send now, and at a time
+    /// that its clock can have reached, at a thousand ticks a second (RFC 7323 §5.4).
+    fn note_timestamp_of_duplicate(&mut self, segment: &Segment<'_>, env: &Env<'_>) {
+        let Tcb { rcv, ts, .. } = &self.tcb;
+        let Some(timestamps) = segment.options().timestamps else { return };
+        let sent_again = rcv.nxt.since(segment.seq()) <= rcv.buffer && self.is_current_ack(segment);
+        let passed = (env.now.as_secs() as u32).wrapping_sub(ts.recent_at).saturating_add(2);
+        let in_time = timestamps.val.wrapping_sub(ts.recent) <= passed.saturating_mul(1000);
+        if sent_again && in_time {
+            self.note_timestamp(segment, env);
         }
     }
 

@@ -219,7 +219,10 @@ impl HalfOpen {
                 (true, _) => {
                     self.acknowledge(options, ReplyReason::HalfOpenAck, DropReason::SynChallenged, env)
                 }
-                (false, true) if self.may_answer(env) => SynAgain,
+                (false, true) if self.may_answer(env) => {
+                    self.note_timestamp(segment);
+                    SynAgain
+                }
                 (false, true) => Dropped(DropReason::ReplyThrottled),
                 (false, false) => Delete(DropReason::HalfOpenSyn),
             };
@@ -235,6 +238,7 @@ impl HalfOpen {
                 Answered(rst, DropReason::AckOfUnsent)
             }
             (true, true) => {
+                self.note_timestamp(segment);
                 self.fall_back(segment, env);
                 Complete
             }
@@ -247,6 +251,14 @@ impl HalfOpen {
         let older = (val.wrapping_sub(self.ts_recent) as i32) < 0;
         env.counters.paws_estab += u64::from(older);
         older
+    }
+
+    /// TS.Recent follows what the peer sends again: the first SYN-ACK was lost, and the round trip is that of the second
+    /// (7323-9). The caller has held the timestamp against PAWS.
+    fn note_timestamp(&mut self, segment: &Segment<'_>) {
+        if let Some(timestamps) = segment.options().timestamps.filter(|_| segment.seq().le(self.rcv_nxt())) {
+            self.ts_recent = timestamps.val;
+        }
     }
 
     /// Completed by a segment without timestamps: our SYN-ACK lost the option on its way, and the peer knows nothing

@@ -97,13 +97,17 @@ impl TimeWait {
             return self.limited(ReplyReason::TimeWaitAck, env);
         }
         if flags.fin() && segment.end() == self.rcv_nxt && segment.ack() == self.snd_nxt {
-            // Our last ACK was lost (T4a).
+            // Our last ACK was lost (T4a), and this one answers the FIN that came now (7323-9).
+            self.note_timestamp(segment);
             return TimeWaitOutcome::Answer {
                 answer: self.ack(ReplyReason::TimeWaitFinAck, env),
                 restart: true,
             };
         }
         if seq == self.rcv_nxt && segment.len() == 0 && segment.ack().le(self.snd_nxt) {
+            if segment.ack() == self.snd_nxt {
+                self.note_timestamp(segment);
+            }
             return TimeWaitOutcome::Dropped(DropReason::TimeWaitSegment);
         }
         self.limited(ReplyReason::TimeWaitAck, env)
@@ -113,6 +117,14 @@ impl TimeWait {
     fn is_old(&self, segment: &Segment<'_>) -> bool {
         let timestamps = segment.options().timestamps.filter(|_| self.timestamps_on());
         timestamps.is_some_and(|ts| (ts.val.wrapping_sub(self.ts_recent) as i32) < 0)
+    }
+
+    /// TS.Recent goes on, so that a later SYN is held against what the peer sent last (RFC 6191). The caller has looked at
+    /// both numbers of the segment: nobody off the path knows them.
+    fn note_timestamp(&mut self, segment: &Segment<'_>) {
+        if let Some(timestamps) = segment.options().timestamps.filter(|_| self.timestamps_on()) {
+            self.ts_recent = timestamps.val;
+        }
     }
 
     /// RFC 6191: whether a SYN cannot be an old duplicate (6191-1 to -4).
@@ -298,6 +310,7 @@ impl TimeWaits {
     ) -> TimeWaitOutcome {
         let mut entry = self.get(index);
         let outcome = entry.segment_arrives(segment, env);
+        *field!(self, index, ts_recent) = entry.ts_recent;
         *field!(self, index, answer_from) = entry.answer_from;
         outcome
     }

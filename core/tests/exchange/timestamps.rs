@@ -124,3 +124,117 @@ fn a_forged_timestamp_does_not_stall_t_29() {
         assert_eq!(got.header.ack.since(t.cur().iss), 63);
     });
 }
+
+/// 7323-9 (RFC 7323 §4.3): our ACK was lost, and the data comes again. The ACK that answers echoes the copy that came now,
+/// or the peer would take all the time between for a round trip.
+#[test]
+fn the_echo_of_a_duplicate_is_that_of_the_duplicate_7323_9() {
+    each(|t| {
+        if !t.ts {
+            return;
+        }
+        t.reach(State::Established);
+        let echo = |t: &mut Test, segment: &str, ack: &str| {
+            t.send(segment);
+            t.recv(ack).header.options.timestamps.unwrap().ecr
+        };
+        t.wait(5000);
+        let sent = t.ts_val;
+        assert_eq!(echo(t, "P. seq 1:51 ack 101", ". seq 101 ack 51 <sack 1:51>"), sent + 5000);
+        // A part of it is new, or it is the FIN.
+        t.wait(5000);
+        assert_eq!(echo(t, "P. seq 1:61 ack 101", ". seq 101 ack 61 <sack 1:51>"), sent + 10_000);
+        t.send("F. seq 61 ack 101");
+        t.recv(". seq 101 ack 62");
+        t.wait(5000);
+        assert_eq!(echo(t, "F. seq 61 ack 101", ". seq 101 ack 62"), sent + 15_000);
+    });
+}
+
+/// T-29: a duplicate that the peer cannot have sent tells nothing. It would have PAWS drop what follows.
+#[test]
+fn a_forged_duplicate_does_not_move_the_echo_t_29() {
+    each(|t| {
+        if !t.ts {
+            return;
+        }
+        t.reach(State::Established);
+        t.wait(3000);
+        let (good, ecr) = (t.ts_val, t.cur().ts_last);
+        // A window of 10,000 below RCV.NXT; ACKs outside of what is in flight; a clock that ran for three seconds and more.
+        let forged = [
+            (-9951, 101, good + 3000),
+            (1, 100, good + 3000),
+            (1, 102, good + 3000),
+            (1, 101, good + 7000),
+            (1, 101, good - 1),
+        ];
+        for (seq, ack, val) in forged {
+            t.send(&format!("P. seq {seq}:{} ack {ack} <ts {val} ecr {ecr}>", seq + 10));
+            if let Some(got) = t.recv_any() {
+                assert_eq!(got.header.options.timestamps.unwrap().ecr, good, "{seq} {ack} {val}");
+            }
+        }
+        t.drain();
+        t.send(&format!("P. seq 1:11 ack 101 <ts {} ecr {ecr}>", good + 3000));
+        assert_eq!(t.recv_any().unwrap().header.options.timestamps.unwrap().ecr, good + 3000);
+        t.ts_val = good + 3000;
+    });
+}
+
+/// 7323-9: in SYN-RECEIVED, too. The SYN-ACK that answers a repeated SYN echoes that one.
+#[test]
+fn the_echo_of_a_repeated_syn_is_that_of_the_repetition_7323_9() {
+    for active in [false, true] {
+        each(|t| {
+            if !t.ts {
+                return;
+            }
+            if active {
+                t.connect();
+            } else {
+                t.listen();
+            }
+            let (syn, syn_ack) =
+                ("S seq 0 <sackOK, wscale 0>", "S. seq 0 ack 1 <mss 1460, sackOK, wscale 0>");
+            t.send(syn);
+            let first = t.recv(syn_ack).header.options.timestamps.unwrap().ecr;
+            t.wait(800);
+            t.send(syn);
+            assert_eq!(t.recv(syn_ack).header.options.timestamps.unwrap().ecr, first + 800);
+            // And the one that the timer sends.
+            t.wait(200);
+            assert_eq!(t.recv(syn_ack).header.options.timestamps.unwrap().ecr, first + 800);
+            // PAWS holds what follows against it (SA-SYN_RCVD-12).
+            t.send(&format!(". seq 1 ack 1 <ts {} ecr {}>", first + 799, t.cur().ts_last));
+            assert_eq!(t.tuple_state(), State::SynReceived);
+            t.drain();
+        });
+    }
+}
+
+/// 7323-9, 6191-2: in TIME-WAIT, too. The ACK of a repeated FIN echoes it, and a SYN is held against it.
+#[test]
+fn the_echo_of_a_repeated_fin_is_that_of_the_repetition_7323_9() {
+    each(|t| {
+        if !t.ts {
+            return;
+        }
+        t.reach(State::TimeWait);
+        let ecr = t.cur().ts_last;
+        t.wait(1000);
+        t.send("F. seq 51 ack 102");
+        let last = t.ts_val;
+        assert_eq!(t.recv(". seq 102 ack 52").header.options.timestamps.unwrap().ecr, last);
+        // An ACK that is no answer to anything of ours moves nothing; the peer's own does.
+        t.send(&format!(". seq 52 ack 101 <ts {} ecr {ecr}>", last + 9));
+        t.send(&format!(". seq 52 ack 102 <ts {} ecr {ecr}>", last + 5));
+        t.drain();
+        for (val, taken) in [(last + 4, false), (last + 6, true)] {
+            t.wait(1000);
+            t.send(&format!("S seq -5000 <mss 1012, sackOK, wscale 0, ts {val} ecr 0>"));
+            let got = t.recv_any().expect("a challenge ACK or a SYN-ACK");
+            assert_eq!(got.header.flags.syn(), taken);
+        }
+    });
+}
