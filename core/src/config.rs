@@ -482,8 +482,11 @@ settings! {
 
     /// How long FIN-WAIT-2 lasts when no application holds the socket; 0: no limit.
     "net.ipv4.tcp_fin_timeout" tcp_fin_timeout: Duration as kinds::Secs(0, 86_400), [secs(60), secs(60), secs(675), secs(0)], "Linux; Stevens";
-    /// Retransmissions of an orphan; 0: as for data.
+    /// Retransmissions of an orphan, or probes of its peer's closed window, answered or not; 0: as long as R2.
     "net.ipv4.tcp_orphan_retries" tcp_orphan_retries: u8 as kinds::Count(0, 255), [8, 8, 0, 0], "Linux (where 0 means 8)";
+    /// How long an orphan may take to get its data and FIN through, and a second more for each KiB that it still has to send
+    /// when it is closed; 0: no limit.
+    "steadfast.tcp_orphan_timeout" tcp_orphan_timeout: Duration as kinds::Secs(0, 86_400), [secs(300), secs(0), secs(0), secs(0)], "invariant 2";
     /// Connections that no application holds any more; above it a close resets.
     "net.ipv4.tcp_max_orphans" tcp_max_orphans: u32 as kinds::Number(0, 1 << 28), [131_072, 131_072, 131_072, 131_072], "Linux; T-10";
     /// Length of TIME-WAIT, 2MSL.

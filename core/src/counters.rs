@@ -182,6 +182,8 @@ counters! {
     tcp_abort_on_timeout "TCPAbortOnTimeout";
     /// Orphans that FIN-WAIT-2 or `TCP_LINGER2` ended.
     tcp_abort_on_linger "TCPAbortOnLinger";
+    /// Orphans that did not get their data through in time (`tcp_orphan_timeout`).
+    orphan_timeouts "orphan_timeouts";
     /// Keepalive probes sent.
     tcp_keep_alive "TCPKeepAlive";
     /// Zero-window probes sent.

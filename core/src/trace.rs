@@ -84,6 +84,8 @@ pub enum TimerKind {
     Keepalive,
     /// FIN-WAIT-2 of an orphan.
     FinWait2,
+    /// The end of an orphan that did not get its data through.
+    Orphan,
     /// End of TIME-WAIT.
     TimeWait,
 }

@@ -534,9 +534,7 @@ impl Stack {
                     } else if keepalive {
                         connection.tcb.timers.life = None;
                     }
-                    if connection.tcb.timers.retransmit.is_some() {
-                        connection.bring_user_timeout_forward();
-                    }
+                    connection.bring_user_timeout_forward();
                 });
             }
         }

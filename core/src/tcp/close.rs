@@ -44,7 +44,7 @@ impl Connection {
         self.socket = SocketId::default();
         self.tcb.rcv.shut = true;
         self.reassembly = None;
-        self.tcb.timers.life = None;
+        self.arm_orphan(env);
         self.shutdown_write(env);
         if orphans_full {
             env.counters.tcp_abort_on_memory += 1;

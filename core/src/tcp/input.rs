@@ -102,7 +102,7 @@ impl Connection {
     #[inline]
     fn take_predicted(&mut self, segment: &Segment<'_>, env: &mut Env<'_>) {
         let flight = self.flight();
-        self.update_window(segment);
+        self.update_window(segment, env);
         if segment.ack() != self.tcb.snd.una {
             self.advance(segment.ack(), segment, flight, env);
         }

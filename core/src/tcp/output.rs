@@ -131,7 +131,7 @@ impl Connection {
     fn resend(&mut self, start: SeqNum, len: u32, out: &mut Outgoing, env: &mut Env<'_>) {
         env.counters.retrans_segs += 1;
         self.total_retrans += 1;
-        self.tcb.rtt.cancel();
+        self.tcb.rtt.cancel(env.now);
         if self.tcb.timers.retransmit.is_none() {
             self.arm_retransmit(env);
         }
@@ -284,6 +284,7 @@ impl Connection {
         let end = start + payload as u32 + u32::from(flags.fin());
         if self.flight() == 0 {
             self.tcb.snd.stalled_since = env.tick();
+            self.tcb.timers.unanswered_since = env.tick();
         }
         self.tcb.snd.nxt = end;
         self.tcb.snd.fin_sent |= flags.fin();
@@ -411,15 +412,6 @@ impl Connection {
     fn header(&self) -> Header {
         let tuple = &self.tcb.tuple;
         Header { source_port: tuple.local_port, destination_port: tuple.remote_port, ..Header::default() }
-    }
-
-    /// Something waits that the peer's window does not let out, and nothing is in flight (MUST-36, SHLD-29).
-    fn arm_persist(&mut self, env: &Env<'_>) {
-        if self.tcb.timers.persist.is_none() {
-            let wait = self.tcb.rtt.backed_off(env.config).max(env.config.tcp_rto_min);
-            self.tcb.timers.persist = Some(Deadline::after(env.now, wait));
-            self.tcb.timers.probing_since = env.tick();
-        }
     }
 
     /// A challenge ACK, within the limit for the connection (5961-3, -5, -9, -10). Says whether it is sent.

@@ -18,7 +18,7 @@ pub(crate) struct Rtt {
     min: u32,
     /// The RTO that follows from them, without back-off.
     rto: u32,
-    /// Doublings of the RTO since the last progress.
+    /// Doublings of the RTO since the last sample (MUST-18).
     pub(crate) backoff: u8,
     after_syn_loss: bool,
     timing: bool,
@@ -26,7 +26,7 @@ pub(crate) struct Rtt {
     ambiguous: bool,
     /// The segment being timed ends here: acknowledged, it gives a sample.
     timed_end: SeqNum,
-    /// When it left, microseconds modulo 2^32.
+    /// When it left, or when something was last sent again; microseconds modulo 2^32.
     timed_at: u32,
 }
 
@@ -65,10 +65,15 @@ impl Rtt {
         }
     }
 
-    /// Something was sent again: an ACK would be ambiguous (Karn, 6298-6).
-    pub(crate) fn cancel(&mut self) {
-        self.timing = false;
+    /// Something is sent again: an ACK would be ambiguous (Karn, 6298-6).
+    pub(crate) fn cancel(&mut self, now: Instant) {
+        (self.timing, self.timed_at) = (false, now.as_micros() as u32);
         self.ambiguous = true;
+    }
+
+    /// The timer fired: the RTO doubles (6298 §5.5).
+    pub(crate) fn back_off(&mut self) {
+        self.backoff = self.backoff.saturating_add(1);
     }
 
     /// Whether only a timestamp can tell a round trip now. Where timing can, the ACKs of one window are one sample,
@@ -77,10 +82,19 @@ impl Rtt {
         self.ambiguous
     }
 
-    /// Our SYN-ACK had to be sent again (6298-11).
-    pub(crate) fn syn_lost(&mut self) {
+    /// Whether a round trip that a timestamp tells is one: the echo is of something that left after the last
+    /// retransmission. An older one may be the receiver's answer to a duplicate, with the timestamp of the first copy, and
+    /// then it holds all the time that the path was silent.
+    pub(crate) fn tells(&self, sample: Duration, now: Instant) -> bool {
+        let since = (now.as_micros() as u32).wrapping_sub(self.timed_at);
+        // In ticks: between two moments there may be one more of them than milliseconds.
+        sample.as_micros() <= u128::from(since) + 1_000
+    }
+
+    /// Our SYN-ACK is sent again (6298-11).
+    pub(crate) fn syn_lost(&mut self, now: Instant) {
         self.after_syn_loss = true;
-        self.cancel();
+        self.cancel(now);
     }
 
     /// The sample that an ACK up to `ack` completes.
@@ -93,7 +107,7 @@ impl Rtt {
 
     /// Takes in a sample (6298-2, 6298-3).
     pub(crate) fn sample(&mut self, sample: Duration, config: &Config) {
-        self.ambiguous = false;
+        (self.ambiguous, self.backoff) = (false, 0);
         let r = (sample.as_micros().min(u128::from(u32::MAX >> 4)) as u32).max(1);
         if self.srtt == 0 {
             self.srtt = r;
@@ -216,7 +230,7 @@ mod tests {
         let mut rtt = Rtt::new(false);
         rtt.start(SeqNum(100), Instant::ZERO);
         assert_eq!(rtt.completed(SeqNum(99), Instant::from_millis(5)), None);
-        rtt.cancel();
+        rtt.cancel(Instant::from_millis(5));
         assert_eq!(rtt.completed(SeqNum(100), Instant::from_millis(5)), None);
         rtt.start(SeqNum(200), Instant::from_millis(5));
         assert_eq!(rtt.completed(SeqNum(200), Instant::from_millis(9)), Some(Duration::from_millis(4)));

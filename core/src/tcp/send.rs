@@ -27,7 +27,7 @@ impl Connection {
         let una = self.tcb.snd.una;
         let flight_before = self.flight();
         let duplicate = self.is_duplicate_ack(segment);
-        self.update_window(segment);
+        self.update_window(segment, env);
         let sack_news = self.take_sack(segment, env);
         self.take_ece(segment, env);
         if ack.gt(una) {
@@ -37,7 +37,7 @@ impl Connection {
         }
         if self.tcb.snd.wnd == 0 && self.flight() > 0 {
             // The peer is alive and merely closed its window: R2 does not run (SHLD-17).
-            self.tcb.snd.stalled_since = env.tick();
+            self.tcb.timers.unanswered_since = env.tick();
         }
         self.recover_if_lost(env);
         if self.recovery.as_ref().is_some_and(|r| r.is_idle()) {
@@ -53,7 +53,7 @@ impl Connection {
 
     /// SND.WND, guarded by SND.WL1 and SND.WL2 (9293-i).
     #[inline]
-    pub(crate) fn update_window(&mut self, segment: &Segment<'_>) {
+    pub(crate) fn update_window(&mut self, segment: &Segment<'_>, env: &Env<'_>) {
         let window = self.announced_by(segment);
         let snd = &mut self.tcb.snd;
         let (seq, ack) = (segment.seq(), segment.ack());
@@ -67,10 +67,7 @@ impl Connection {
             self.tcb.timers.probes = 0;
         }
         if self.tcb.snd.wnd > 0 && self.tcb.timers.persist.is_some() {
-            self.tcb.timers.persist = None;
-            if self.flight() == 0 {
-                self.tcb.rtt.backoff = 0;
-            }
+            self.window_opened(env);
         }
     }
 
@@ -155,7 +152,7 @@ impl Connection {
         self.send_queue.release((acked - fin) as usize, env.pool);
         self.measure(ack, segment, env);
         self.confirm_path(ack, env);
-        self.tcb.rtt.backoff = 0;
+        (self.tcb.timers.retransmits, self.tcb.timers.window_probes) = (0, 0);
         self.soft_error = None;
         self.tcb.snd.stalled_since = env.tick();
         if acked > fin {
@@ -236,8 +233,10 @@ impl Connection {
             let ecr = segment.options().timestamps.filter(|_| usable)?.ecr;
             let elapsed = env.timestamp_clock().wrapping_add(self.tcb.ts.offset).wrapping_sub(ecr);
             // An echo of something we did not send, or of weeks ago, is no sample (7323-14).
-            (ecr != 0 && elapsed < 1 << 24).then(|| Duration::from_millis(u64::from(elapsed)))
+            let plausible = ecr != 0 && elapsed < 1 << 24;
+            plausible.then(|| Duration::from_millis(u64::from(elapsed)))
         };
+        let by_timestamp = || by_timestamp().filter(|sample| self.tcb.rtt.tells(*sample, env.now));
         if let Some(sample) = timed.or_else(by_timestamp) {
             self.tcb.rtt.sample(sample, env.config);
             if env.trace.is_on() {
@@ -312,7 +311,7 @@ impl Connection {
         recovery.start_inflation(0);
         self.tcb.snd.recover = self.tcb.snd.nxt;
         self.tcb.snd.larger_size = 0;
-        self.tcb.rtt.cancel();
+        self.tcb.rtt.cancel(env.now);
         let tuple = self.tcb.tuple;
         env.note(&tuple, TraceKind::Loss { seq: una, why });
     }
@@ -320,10 +319,6 @@ impl Connection {
     /// Restarts the retransmission timer; the user timeout may come before it (6298-10, L5).
     pub(crate) fn arm_retransmit(&mut self, env: &Env<'_>) {
         let rto = self.tcb.rtt.backed_off(env.config);
-        let mut deadline = Deadline::after(env.now, rto);
-        if let Some(end) = self.user_timeout_at() {
-            deadline = Deadline::at(deadline.tick().earlier(end));
-        }
-        self.tcb.timers.retransmit = Some(deadline);
+        self.tcb.timers.retransmit = Some(self.before_user_timeout(Deadline::after(env.now, rto)));
     }
 }

@@ -142,7 +142,8 @@ pub(crate) struct Snd {
     pub(crate) recover: SeqNum,
     /// Congestion marks that are echoed below this tell of congestion that was reacted to (3168-4).
     pub(crate) cwr_until: SeqNum,
-    /// Since when the oldest unacknowledged data has been out without progress (R2, user timeout).
+    /// Since when the oldest data has been out, or has waited for the window, without progress (user timeout). In
+    /// SYN-RECEIVED since when the handshake has lasted.
     pub(crate) stalled_since: Tick,
     pub(crate) last_sent: Tick,
     /// Payload of a full segment, header options not subtracted.
@@ -251,9 +252,15 @@ pub(crate) struct Timers {
     /// Keepalive; of an orphan in FIN-WAIT-2 its end.
     pub(crate) life: Option<Deadline>,
     pub(crate) last_received: Tick,
-    /// Unanswered zero-window or keepalive probes, and when the first was sent.
+    /// Unanswered zero-window or keepalive probes.
     pub(crate) probes: u8,
-    pub(crate) probing_since: Tick,
+    /// Probes of the closed window, answered or not, since the last progress: the doublings of their interval.
+    pub(crate) window_probes: u8,
+    /// Timeouts since the last progress.
+    pub(crate) retransmits: u8,
+    /// Since when the peer has been silent to what it has to answer (R2): the first unanswered probe, or what is in
+    /// flight.
+    pub(crate) unanswered_since: Tick,
 }
 
 const _: () = assert!(size_of::<Tcb>() <= 256);
@@ -413,7 +420,9 @@ impl Connection {
                     life: None,
                     last_received: now,
                     probes: 0,
-                    probing_since: now,
+                    window_probes: 0,
+                    retransmits: 0,
+                    unanswered_since: now,
                 },
                 state_since: Since::at(env.now),
             },

@@ -53,11 +53,11 @@ impl Connection {
         if self.flight() == 0 {
             return Outcome::Keep;
         }
-        let elapsed = since(env.tick(), self.tcb.snd.stalled_since);
-        if self.gives_up(elapsed, self.tcb.rtt.backoff, env) {
+        let elapsed = self.unanswered_for(env.tick());
+        let retransmits = self.tcb.timers.retransmits.saturating_add(1);
+        if self.gives_up(elapsed, retransmits - 1, env) {
             return self.timed_out(env);
         }
-        let retransmits = self.tcb.rtt.backoff.saturating_add(1);
         env.counters.tcp_timeouts += 1;
         let r1 = model_timeout(env.config, env.config.tcp_retries1);
         let before = elapsed.saturating_sub(self.tcb.rtt.backed_off(env.config));
@@ -80,7 +80,8 @@ impl Connection {
             self.congestion.timeout(env.now, flight, mss, first);
             self.note_reduction();
         }
-        self.tcb.rtt.backoff = retransmits;
+        self.tcb.timers.retransmits = retransmits;
+        self.tcb.rtt.back_off();
         self.suspect_black_hole(retransmits, env);
         if let Some(recovery) = self.recovery.as_mut().filter(|_| retransmits > 1) {
             // What was acknowledged selectively is trusted for one round (2018-5).
@@ -102,7 +103,7 @@ impl Connection {
         env.counters.tcp_syn_retrans += 1;
         env.counters.retrans_segs += 1;
         self.total_retrans += 1;
-        self.tcb.rtt.syn_lost();
+        self.tcb.rtt.syn_lost(env.now);
         // With it goes the initial window (5681-4).
         let mss = u32::from(self.payload_mss());
         self.congestion.set_initial(initial_window(1, mss));
@@ -111,50 +112,93 @@ impl Connection {
     }
 
     pub(crate) fn arm_syn_ack(&mut self, env: &Env<'_>) {
+        let retries = self.tcb.timers.retransmits;
         // Not the RTO of the data to come, which a lost SYN makes longer (6298-11).
         let factor = 1u32.checked_shl(u32::from(self.tcb.rtt.backoff)).unwrap_or(u32::MAX);
         let wait = env.config.tcp_rto_initial.saturating_mul(factor).min(env.config.tcp_rto_max);
         self.tcb.timers.retransmit = Some(Deadline::after(env.now, wait));
     }
 
-    /// Whether `elapsed` without progress, after `retries` retransmissions or probes, is too long: the user
-    /// timeout, the limit for orphans, or R2 (MUST-20).
-    fn gives_up(&self, elapsed: Duration, retries: u8, env: &Env<'_>) -> bool {
-        if !self.options.user_timeout.is_zero() {
-            return elapsed >= self.options.user_timeout;
+    /// How long the peer has said nothing to what is in flight. A peer that answers and keeps its window closed is alive
+    /// (SHLD-17); but nobody waits for an orphan.
+    fn unanswered_for(&self, now: Tick) -> Duration {
+        let stalled = since(now, self.tcb.snd.stalled_since);
+        if self.is_orphan() { stalled } else { stalled.min(since(now, self.tcb.timers.unanswered_since)) }
+    }
+
+    /// Whether the time is over: the user timeout since the last progress; for an orphan `tries` retransmissions or
+    /// probes; R2 for a peer that was silent for `unanswered` (MUST-20).
+    fn gives_up(&self, unanswered: Duration, tries: u8, env: &Env<'_>) -> bool {
+        if let Some(end) = self.user_timeout_at() {
+            return end.is_due(env.tick());
         }
         let orphan_retries = env.config.tcp_orphan_retries;
         if self.is_orphan() && orphan_retries > 0 {
-            return retries >= orphan_retries;
+            return tries >= orphan_retries;
         }
         // A clock that jumped says nothing about the peer: without a retransmission there is no R2.
-        retries > 0 && self.options.r2.is_some_and(|r2| elapsed >= r2)
+        tries > 0 && self.options.r2.is_some_and(|r2| unanswered >= r2)
     }
 
-    /// SND.WND = 0, data or the FIN waits: probe, ever more slowly, for ever while it is answered (MUST-37).
+    /// The window does not let out what waits: probe a closed one, ever more slowly, for as long as somebody wants the
+    /// connection and is answered (MUST-37); take a small one as it is (MUST-38).
     fn persist_timeout(&mut self, env: &mut Env<'_>) -> Outcome {
         let waits = self.unsent() > 0 || (self.tcb.snd.fin_queued && !self.tcb.snd.fin_sent);
         if self.flight() > 0 || !waits {
             return Outcome::Keep;
         }
+        let now = env.tick();
         let timers = &mut self.tcb.timers;
         if timers.probes == 0 {
-            timers.probing_since = env.tick();
+            timers.unanswered_since = now;
         }
-        let elapsed = since(env.tick(), timers.probing_since);
-        let probes = timers.probes;
-        if probes > 0 && self.gives_up(elapsed, probes, env) {
-            return self.timed_out(env);
-        }
-        self.tcb.timers.probes = probes.saturating_add(1);
+        // Of an orphan each probe counts, answered or not (RFC 6429 §3); else those that nobody answered.
+        let (silence, probes) = (self.unanswered_for(now), self.tcb.timers.probes);
+        let tries = if self.is_orphan() { self.tcb.timers.window_probes } else { probes };
         self.tcb.snd.probe_pending = true;
-        self.tcb.rtt.backoff = self.tcb.rtt.backoff.saturating_add(1).min(31);
-        let mut next = Deadline::after(env.now, self.tcb.rtt.backed_off(env.config));
-        if let Some(end) = self.user_timeout_from(self.tcb.timers.probing_since) {
-            next = Deadline::at(next.tick().earlier(end));
+        if self.tcb.snd.wnd == 0 {
+            if self.gives_up(silence, tries, env) {
+                return self.timed_out(env);
+            }
+            let timers = &mut self.tcb.timers;
+            timers.probes = probes.saturating_add(1);
+            timers.window_probes = timers.window_probes.saturating_add(1);
         }
-        self.tcb.timers.persist = Some(next);
+        self.tcb.timers.persist = Some(self.persist_deadline(env));
         Outcome::Keep
+    }
+
+    /// Something waits that the peer's window does not let out, and nothing is in flight (MUST-36, SHLD-29).
+    pub(crate) fn arm_persist(&mut self, env: &Env<'_>) {
+        if self.tcb.timers.persist.is_none() {
+            self.tcb.snd.stalled_since = env.tick();
+            self.tcb.timers.persist = Some(self.persist_deadline(env));
+        }
+    }
+
+    /// When a closed window is probed next, or a small one is used after all. The user timeout may come before it.
+    fn persist_deadline(&self, env: &Env<'_>) -> Deadline {
+        if self.tcb.snd.wnd > 0 {
+            return Deadline::after(env.now, self.override_wait(env));
+        }
+        let doublings = self.tcb.rtt.backoff.saturating_add(self.tcb.timers.window_probes);
+        let wait = self.tcb.rtt.backed_off_by(env.config, doublings).max(env.config.tcp_rto_min);
+        self.before_user_timeout(Deadline::after(env.now, wait))
+    }
+
+    /// How long silly-window avoidance may wait (RFC 9293 §3.8.6.2.1).
+    fn override_wait(&self, env: &Env<'_>) -> Duration {
+        self.tcb.rtt.rto(env.config).clamp(Duration::from_millis(100), Duration::from_secs(1))
+    }
+
+    /// The window is open, and what waits has not left yet. The timer comes nearer, and never goes further away: however
+    /// often the peer speaks, the wait ends.
+    #[cold]
+    pub(crate) fn window_opened(&mut self, env: &Env<'_>) {
+        let soonest = Deadline::after(env.now, self.override_wait(env));
+        if let Some(deadline) = &mut self.tcb.timers.persist {
+            *deadline = Deadline::at(deadline.tick().earlier(soonest.tick()));
+        }
     }
 
     fn life_timeout(&mut self, env: &mut Env<'_>) -> Outcome {
@@ -163,6 +207,11 @@ impl Connection {
             self.note_timer(TimerKind::FinWait2, env);
             env.counters.tcp_abort_on_linger += 1;
             return Outcome::Closed(Closed { error: None, rst: false });
+        }
+        if self.is_orphan() {
+            self.note_timer(TimerKind::Orphan, env);
+            env.counters.orphan_timeouts += 1;
+            return self.timed_out(env);
         }
         if !self.keepalive_on() {
             return Outcome::Keep;
@@ -184,9 +233,9 @@ impl Connection {
         }
         let timers = &mut self.tcb.timers;
         if timers.probes == 0 {
-            timers.probing_since = now;
+            timers.unanswered_since = now;
         }
-        let unanswered = since(now, timers.probing_since);
+        let unanswered = since(now, timers.unanswered_since);
         let exhausted = if self.options.user_timeout.is_zero() {
             timers.probes >= self.options.keepalive_probes
         } else {
@@ -198,7 +247,7 @@ impl Connection {
         timers.probes = timers.probes.saturating_add(1);
         self.tcb.snd.keepalive_pending = true;
         let mut next = Deadline::after(env.now, self.options.keepalive_intvl);
-        if let Some(end) = self.user_timeout_from(self.tcb.timers.probing_since) {
+        if let Some(end) = self.user_timeout_from(self.tcb.timers.unanswered_since) {
             next = Deadline::at(next.tick().earlier(end));
         }
         self.tcb.timers.life = Some(next);
@@ -222,20 +271,34 @@ impl Connection {
 
     /// Starts FIN-WAIT-2 of an orphan (T5); while an application holds the socket there is none (T5b).
     pub(crate) fn arm_fin_wait_2(&mut self, env: &Env<'_>) {
-        if self.tcb.state == State::FinWait2 && self.is_orphan() && !self.options.fin_timeout.is_zero() {
-            self.tcb.timers.life = Some(Deadline::after(env.now, self.options.fin_timeout));
+        if self.tcb.state == State::FinWait2 && self.is_orphan() {
+            let limit = Some(self.options.fin_timeout).filter(|limit| !limit.is_zero());
+            self.tcb.timers.life = limit.map(|limit| Deadline::after(env.now, limit));
         }
     }
 
-    /// The user timeout was set while something is in flight.
+    /// The application is gone. What is still to be sent has so much time, however little of it the peer takes at once:
+    /// progress, which is all that other limits ask for, may be a byte in a minute.
+    pub(crate) fn arm_orphan(&mut self, env: &Env<'_>) {
+        let limit = Some(env.config.tcp_orphan_timeout).filter(|limit| !limit.is_zero());
+        let queued = Duration::from_secs(self.send_queue.len() as u64 / 1024);
+        self.tcb.timers.life = limit.map(|limit| Deadline::after(env.now, limit + queued));
+    }
+
+    /// The user timeout was set while something waits.
     pub(crate) fn bring_user_timeout_forward(&mut self) {
-        if let (Some(deadline), Some(end)) = (self.tcb.timers.retransmit, self.user_timeout_at()) {
-            self.tcb.timers.retransmit = Some(Deadline::at(deadline.tick().earlier(end)));
-        }
+        let (retransmit, persist) = (self.tcb.timers.retransmit, self.tcb.timers.persist);
+        self.tcb.timers.retransmit = retransmit.map(|deadline| self.before_user_timeout(deadline));
+        self.tcb.timers.persist = persist.map(|deadline| self.before_user_timeout(deadline));
     }
 
-    /// When the user timeout ends what is in flight now.
-    pub(crate) fn user_timeout_at(&self) -> Option<Tick> {
+    /// A deadline, or the user timeout where that is earlier.
+    pub(crate) fn before_user_timeout(&self, deadline: Deadline) -> Deadline {
+        self.user_timeout_at().map_or(deadline, |end| Deadline::at(deadline.tick().earlier(end)))
+    }
+
+    /// When the user timeout ends what is in flight or waits for a window now.
+    fn user_timeout_at(&self) -> Option<Tick> {
         self.user_timeout_from(self.tcb.snd.stalled_since)
     }
 
@@ -250,7 +313,7 @@ impl Connection {
         env.counters.tcp_abort_on_timeout += 1;
         let passive = self.tcb.state == State::SynReceived && self.tcb.origin != Origin::Active;
         let error = self.soft_error.unwrap_or(Error::TimedOut);
-        Outcome::Closed(Closed { error: Some(error), rst: !passive })
+        Outcome::Closed(Closed { error: Some(error), rst: true })
     }
 }
 

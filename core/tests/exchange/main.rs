@@ -18,6 +18,7 @@ mod living;
 mod out_of_order;
 mod path_mtu;
 mod reduction;
+mod round_trips;
 mod syn_received;
 mod syn_sent;
 mod synchronized;
