@@ -268,7 +268,9 @@ impl Stack {
             }
             HalfOpenOutcome::SynAgain => {
                 self.counters.tcp_syn_retrans += 1;
-                self.queue_syn_ack(index, Due::SynAck, ReplyReason::SynAckAgain);
+                // The timer goes on as it is, or a peer that repeats its SYN would keep the entry for ever.
+                let answer = self.syn_ack_of(index, ReplyReason::SynAckAgain);
+                self.reply(answer);
             }
             HalfOpenOutcome::Delete(reason) => {
                 if reason == DropReason::HalfOpenRst {

@@ -92,7 +92,7 @@ impl Stack {
         if self.listeners[entry.listener].closing {
             return self.forget_half_open(index);
         }
-        if entry.retries >= retries {
+        if entry.waited_enough(&self.config, retries) {
             let (seq, ack, listener) = (entry.iss + 1, entry.irs + 1, entry.listener);
             self.counters.synack_retries_exhausted += 1;
             self.note(&tuple, TraceKind::Timer(TimerKind::Retransmit));

@@ -228,7 +228,6 @@ impl Connection {
             if self.acknowledge_invalid(false, env) {
                 self.tcb.ack.now = false;
                 self.tcb.snd.syn_pending = true;
-                self.arm_syn_ack(env);
             }
             return Err(Outcome::Dropped(DropReason::Duplicate));
         }
@@ -373,7 +372,7 @@ impl Connection {
         if let Some(sample) = self.tcb.rtt.completed(segment.ack(), env.now) {
             self.tcb.rtt.sample(sample, env.config);
         }
-        self.tcb.rtt.backoff = 0;
+        self.tcb.timers.retransmits = 0;
         self.tcb.timers.retransmit = None;
         self.set_state(State::Established, env);
         if self.tcb.snd.fin_queued {

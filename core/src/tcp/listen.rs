@@ -340,17 +340,34 @@ impl HalfOpen {
 
     /// How long until the SYN-ACK is sent again, or, after the last time, until the entry goes (H2b).
     pub(crate) fn wait(&self, config: &Config, retries: u8) -> Duration {
-        let timeout = config.tcp_synack_timeout;
-        let gap = |n: u8| {
-            let factor = 1u32.checked_shl(u32::from(n)).unwrap_or(u32::MAX);
-            config.tcp_rto_initial.saturating_mul(factor).min(config.tcp_rto_max)
+        let gap = synack_gap(self.retries, config);
+        let wait = match self.left(config) {
+            Some(left) if self.retries >= retries => left,
+            Some(left) => gap.min(left),
+            None => gap,
         };
-        if self.retries < retries || timeout.is_zero() {
-            return gap(self.retries);
-        }
-        let passed: Duration = (0..self.retries).map(gap).sum();
-        timeout.saturating_sub(passed).max(Duration::from_millis(1))
+        wait.max(Duration::from_millis(1))
     }
+
+    /// Whether the wait that is over now was the last one.
+    pub(crate) fn waited_enough(&self, config: &Config, retries: u8) -> bool {
+        let in_time = |left: Duration| left > synack_gap(self.retries, config);
+        self.retries >= retries || !self.left(config).is_none_or(in_time)
+    }
+
+    /// What `tcp_synack_timeout` left when this wait began. Nothing but the timer moves the entry on, so that the waits
+    /// before it say how old it is.
+    fn left(&self, config: &Config) -> Option<Duration> {
+        let passed: Duration = (0..self.retries).map(|n| synack_gap(n, config)).sum();
+        let timeout = Some(config.tcp_synack_timeout).filter(|timeout| !timeout.is_zero());
+        timeout.map(|timeout| timeout.saturating_sub(passed))
+    }
+}
+
+/// The wait after the SYN-ACK was sent again for the `n`-th time.
+fn synack_gap(n: u8, config: &Config) -> Duration {
+    let factor = 1u32.checked_shl(u32::from(n)).unwrap_or(u32::MAX);
+    config.tcp_rto_initial.saturating_mul(factor).min(config.tcp_rto_max)
 }
 
 /// What every SYN-ACK of a listener has in common.

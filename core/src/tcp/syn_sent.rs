@@ -13,7 +13,7 @@ use crate::error::Error;
 use crate::flow::FourTuple;
 use crate::seq::SeqNum;
 use crate::socket::{Event, SocketId, SocketOptions};
-use crate::time::{Duration, Instant, Since};
+use crate::time::{Duration, Instant, Since, Tick};
 use crate::timer::TimerId;
 use crate::trace::State;
 use crate::wire::tcp::{Cookie, Flags, Header, Options, Timestamps};
@@ -201,7 +201,8 @@ impl Opening {
             options: self.options,
         };
         let Opening { socket, send_queue, syn_data, soft_error, .. } = self;
-        (agreed, Crossing { socket, send_queue, syn_data, soft_error })
+        let since = Tick::at(self.first_sent.unwrap_or(env.now));
+        (agreed, Crossing { socket, send_queue, syn_data, soft_error, since })
     }
 
     /// An ICMP error that quotes our SYN (SA-SYN_SENT-17 to -19). `Some`: it ends the attempt.
@@ -258,6 +259,8 @@ pub(crate) struct Crossing {
     send_queue: Rope,
     syn_data: usize,
     soft_error: Option<Error>,
+    /// When the first SYN left.
+    since: Tick,
 }
 
 impl Crossing {
@@ -273,6 +276,8 @@ impl Crossing {
         } else {
             connection.set_state(State::SynReceived, env);
             connection.tcb.snd.syn_pending = true;
+            // The limits of a connect go on counting.
+            connection.tcb.snd.stalled_since = self.since;
             connection.arm_syn_ack(env);
         }
     }

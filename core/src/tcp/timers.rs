@@ -94,11 +94,17 @@ impl Connection {
 
     /// A SYN-ACK of a full control block: simultaneous open or Fast Open (SA-SYN_RCVD-18, -19).
     fn syn_ack_timeout(&mut self, env: &mut Env<'_>) -> Outcome {
-        if self.tcb.rtt.backoff >= env.config.tcp_synack_retries {
+        let left = self.handshake_left(env);
+        let exhausted = self.tcb.timers.retransmits >= self.syn_ack_retries(env);
+        if left.is_some_and(|left| left.is_zero()) || (exhausted && self.handshake_timeout(env).is_zero()) {
             env.counters.synack_retries_exhausted += 1;
             return self.timed_out(env);
         }
-        self.tcb.rtt.backoff += 1;
+        if exhausted {
+            self.arm_syn_ack(env);
+            return Outcome::Keep;
+        }
+        self.tcb.timers.retransmits += 1;
         self.tcb.snd.syn_pending = true;
         env.counters.tcp_syn_retrans += 1;
         env.counters.retrans_segs += 1;
@@ -111,11 +117,40 @@ impl Connection {
         Outcome::Keep
     }
 
+    /// How often our SYN-ACK is sent again. Who connects has the patience of a SYN (MUST-23).
+    fn syn_ack_retries(&self, env: &Env<'_>) -> u8 {
+        if self.tcb.origin == Origin::Active {
+            env.config.tcp_syn_retries
+        } else {
+            env.config.tcp_synack_retries
+        }
+    }
+
+    /// How long the handshake may take; zero: as long as its retransmissions.
+    fn handshake_timeout(&self, env: &Env<'_>) -> Duration {
+        let active = self.tcb.origin == Origin::Active;
+        if active { env.config.tcp_syn_timeout } else { env.config.tcp_synack_timeout }
+    }
+
+    /// What is left of that, or of the user timeout (RFC 9293 §3.10.8: in any state), since the first SYN.
+    fn handshake_left(&self, env: &Env<'_>) -> Option<Duration> {
+        let limits = [self.handshake_timeout(env), self.options.user_timeout];
+        let elapsed = since(env.tick(), self.tcb.snd.stalled_since);
+        limits.into_iter().filter(|limit| !limit.is_zero()).min().map(|limit| limit.saturating_sub(elapsed))
+    }
+
+    /// Arms the timer of the SYN-ACK. Only the SYN-ACKs that it sends itself move it, and nothing that a peer sends.
     pub(crate) fn arm_syn_ack(&mut self, env: &Env<'_>) {
         let retries = self.tcb.timers.retransmits;
         // Not the RTO of the data to come, which a lost SYN makes longer (6298-11).
-        let factor = 1u32.checked_shl(u32::from(self.tcb.rtt.backoff)).unwrap_or(u32::MAX);
-        let wait = env.config.tcp_rto_initial.saturating_mul(factor).min(env.config.tcp_rto_max);
+        let factor = 1u32.checked_shl(u32::from(retries)).unwrap_or(u32::MAX);
+        let gap = env.config.tcp_rto_initial.saturating_mul(factor).min(env.config.tcp_rto_max);
+        let last = retries >= self.syn_ack_retries(env) && !self.handshake_timeout(env).is_zero();
+        let wait = match self.handshake_left(env) {
+            Some(left) if last => left,
+            Some(left) => gap.min(left),
+            None => gap,
+        };
         self.tcb.timers.retransmit = Some(Deadline::after(env.now, wait));
     }
 
@@ -308,10 +343,10 @@ impl Connection {
         (!timeout.is_zero()).then(|| Tick(start.0.wrapping_add(millis)))
     }
 
-    /// The end of patience: the last soft error, if routers reported one, else a timeout (SA-EST-37).
+    /// The end of patience: the last soft error, if routers reported one, else a timeout (SA-EST-37). The peer is told: of
+    /// a passive open, too, an application has the connection, or it would be a half-open entry.
     fn timed_out(&mut self, env: &mut Env<'_>) -> Outcome {
         env.counters.tcp_abort_on_timeout += 1;
-        let passive = self.tcb.state == State::SynReceived && self.tcb.origin != Origin::Active;
         let error = self.soft_error.unwrap_or(Error::TimedOut);
         Outcome::Closed(Closed { error: Some(error), rst: true })
     }

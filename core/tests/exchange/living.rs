@@ -352,6 +352,60 @@ fn pending_fast_opens_are_bounded_7413_2() {
     );
 }
 
+/// 7413-2: a SYN that is repeated for ever holds its place no longer than one that is not: 63 s. The application had the
+/// connection and the peer the ACK of its request, so that it is told how it ends.
+#[test]
+fn a_repeated_syn_does_not_keep_a_pending_fast_open_7413_2() {
+    let configure = |c: &mut steadfast_core::Config| (c.tcp_fastopen, c.tcp_fastopen_pending) = (3, 1);
+    each_with(configure, |t| {
+        fast_open_listener(t);
+        let cookie = cookie(t);
+        let syn = format!("S seq 0:10 <sackOK, wscale 0, tfo {cookie}>");
+        t.send(&syn);
+        t.accept();
+        t.drain();
+        for _ in 0..69 {
+            t.wait(900);
+            t.send(&syn);
+        }
+        t.wait(899);
+        t.drain();
+        assert_eq!(t.state(), State::SynReceived);
+        t.wait(1);
+        t.recv("R. seq 1 ack 11");
+        t.read(10);
+        t.is_closed(Some(Error::TimedOut));
+        // The place is free again.
+        t.peer(5000);
+        t.send(&syn);
+        t.recv("S. seq 0 ack 11 <mss 1460, sackOK, wscale 0>");
+    });
+}
+
+/// tcp_synack_timeout and the user timeout of the listener count for a pending Fast Open, too.
+#[test]
+fn a_pending_fast_open_ends_at_its_time_sa_syn_rcvd_19() {
+    for (synack, user) in [(5, 0), (100, 0), (0, 5)] {
+        each_with(
+            |c| (c.tcp_fastopen, c.tcp_synack_timeout) = (3, Duration::from_secs(synack)),
+            |t| {
+                fast_open_listener(t);
+                let cookie = cookie(t);
+                t.send(&format!("S seq 0:10 <sackOK, wscale 0, tfo {cookie}>"));
+                t.accept();
+                t.set_options(|o| o.user_timeout = Duration::from_secs(user));
+                t.wait((synack + user) * 1000 - 1);
+                t.drain();
+                assert_eq!(t.state(), State::SynReceived);
+                t.wait(1);
+                t.recv("R. seq 1 ack 11");
+                t.read(10);
+                t.is_closed(Some(Error::TimedOut));
+            },
+        );
+    }
+}
+
 fn fast_open_connect(t: &mut Test) {
     t.start_connect(ConnectOptions { fast_open: true, ..ConnectOptions::default() });
 }

@@ -1,7 +1,8 @@
 //! The core as exchanges: one stack, segments made by hand on the other side, a clock that the test moves.
 //!
 //! A module per state of RFC 9293 §3.10.7, and for what crosses them: `synchronized` (rows that six states share) and `calls`,
-//! `carrying`, `out_of_order`, `windows`, `timestamps` and `urgent` (data), `living` (timers, limits, keepalive), `path_mtu`, `ip`. A test's name says the
+//! `carrying`, `out_of_order`, `reduction`, `round_trips`, `windows`, `timestamps` and `urgent` (data), `living` (timers, limits,
+//! keepalive), `limits` (on time), `path_mtu`, `ip`. A test's name says the
 //! behaviour and ends with a row of the decision tables (`SA-EST-03`: `sa_est_03`); where it stands for more, its comment
 //! lists them.
 
@@ -13,6 +14,7 @@ mod closed;
 mod closing;
 mod harness;
 mod ip;
+mod limits;
 mod listen;
 mod living;
 mod out_of_order;
