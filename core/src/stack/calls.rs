@@ -521,7 +521,11 @@ impl Stack {
         let options = self.shared_options(Some(SocketOptions { rcvbuf, rcvbuf_max, ..options }));
         match &mut self.sockets.get_mut(id).ok_or(Error::NoSuchSocket)?.kind {
             SocketKind::Listener(index) => self.listeners[*index].options = options,
-            SocketKind::Opening(index) => self.openings[*index].options = options,
+            SocketKind::Opening(index) => {
+                let index = *index;
+                self.openings[index].options = options;
+                self.rearm_opening(index);
+            }
             SocketKind::Finished(finished) => finished.options = options,
             SocketKind::Connection(index) => {
                 let index = *index;

@@ -4,7 +4,7 @@ use super::{Stack, env};
 use crate::counters::{DropReason, ReplyReason};
 use crate::flow::{FlowRef, PackedRef};
 use crate::tcp::segment::Answer;
-use crate::time::Instant;
+use crate::time::{Instant, Tick};
 use crate::timer::{Budget, Due, TimerId};
 use crate::trace::{TimerKind, TraceKind};
 use crate::wire::tcp::Flags;
@@ -125,6 +125,17 @@ impl Stack {
                 self.counters.attempt_fails += 1;
                 self.fail_opening(index, error);
             }
+        }
+    }
+
+    /// The user timeout changed while a SYN waits for its answer.
+    pub(super) fn rearm_opening(&mut self, index: u32) {
+        let opening = &mut self.openings[index];
+        // Where a SYN waits for its turn, its node is that of the turn.
+        if opening.timer != TimerId::NONE && !opening.syn_pending {
+            self.wheel.remove(opening.timer);
+            let deadline = Tick::after(opening.last_sent, opening.wait(opening.last_sent, &self.config));
+            opening.timer = self.wheel.insert(deadline, PackedRef::from(FlowRef::Opening(index)).0);
         }
     }
 

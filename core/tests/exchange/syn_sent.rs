@@ -369,6 +369,37 @@ fn the_user_timeout_ends_the_attempt_sa_syn_sent_16() {
     });
 }
 
+/// It may be set, or taken away, while a SYN waits for its answer.
+#[test]
+fn the_user_timeout_is_set_during_the_attempt_sa_syn_sent_16() {
+    each(|t| {
+        t.connect();
+        // SYNs at 1, 2, 3, 4, 5 and 7 s; the next one at 11 s.
+        t.wait(8000);
+        assert_eq!(t.drain(), 6);
+        t.set_options(|o| o.user_timeout = Duration::from_secs(9));
+        t.set_options(|o| o.user_timeout = Duration::ZERO);
+        t.wait(1500);
+        t.recv_nothing();
+        t.set_options(|o| o.user_timeout = Duration::from_secs(10));
+        t.wait(499);
+        assert_eq!(t.state(), State::SynSent);
+        t.wait(1);
+        t.recv_nothing();
+        t.is_closed(Some(Error::TimedOut));
+    });
+    // Over already when it is set.
+    each(|t| {
+        t.connect();
+        t.wait(8000);
+        t.drain();
+        t.set_options(|o| o.user_timeout = Duration::from_secs(2));
+        t.wait(1);
+        t.recv_nothing();
+        t.is_closed(Some(Error::TimedOut));
+    });
+}
+
 #[test]
 fn the_last_soft_error_is_the_reason_given_sa_syn_sent_16() {
     each_with(
