@@ -9,6 +9,7 @@ use crate::ours::Stacks;
 use crate::pair::{Pair, Setup};
 use crate::peer::Peers;
 use crate::report::{Goal, Row, Unit};
+use crate::sharing;
 use crate::tun;
 use crate::tun_flood;
 
@@ -77,6 +78,16 @@ pub(crate) const ALL: &[Bench] = &[
         what: "SYNs in, cookies out, handshakes between them; fails if one of those does",
         run: flood::run,
     },
+    Bench {
+        name: "flood_beside",
+        what: "what a transfer carries beside a flood that fills every turn, as a part of what it carries alone",
+        run: sharing::flood_beside,
+    },
+    Bench {
+        name: "fair_share",
+        what: "the least share of 100 transfers as a part of the most, while others are reset",
+        run: sharing::fair_share,
+    },
     Bench { name: "bytes_idle", what: "memory of an idle connection", run: footprint::idle },
     Bench { name: "bytes_timewait", what: "memory of a TIME-WAIT entry", run: footprint::time_wait },
     Bench { name: "bytes_halfopen", what: "memory of a half-open connection", run: footprint::half_open },
@@ -107,6 +118,11 @@ pub(crate) const ALL: &[Bench] = &[
         name: "synflood_tun",
         what: "cookies in a second of CPU time; the peer: the kernel; fails if a client in between does",
         run: tun_flood::run,
+    },
+    Bench {
+        name: "flood_beside_tun",
+        what: "what the kernel reads from us beside 200,000 SYNs a second, as a part of what it reads without them",
+        run: tun_flood::beside,
     },
 ];
 

@@ -30,20 +30,26 @@ pub(crate) fn syn(number: u32) -> Vec<u8> {
 
 /// A SYN as Linux sends it, from a host in 11.0.0.0/8 and a port that `number` chooses.
 pub(crate) fn syn_to(destination: Ipv4Addr, number: u32) -> Vec<u8> {
+    segment_to(destination, PORT, number, Flags::SYN)
+}
+
+/// A segment without payload from such a host. What is no SYN has no options.
+pub(crate) fn segment_to(destination: Ipv4Addr, port: u16, number: u32, flags: Flags) -> Vec<u8> {
+    let syn = Options {
+        mss: Some(1460),
+        window_scale: Some(7),
+        sack_permitted: true,
+        timestamps: Some(Timestamps { val: number, ecr: 0 }),
+        ..Options::default()
+    };
     let source = Ipv4Addr::from_bits(0x0b00_0000 + number / 40_000);
     let header = Header {
         source_port: 1024 + (number % 40_000) as u16,
-        destination_port: PORT,
+        destination_port: port,
         seq: SeqNum(number.wrapping_mul(2_654_435_761)),
-        flags: Flags::SYN,
+        flags,
         window: 64_240,
-        options: Options {
-            mss: Some(1460),
-            window_scale: Some(7),
-            sack_permitted: true,
-            timestamps: Some(Timestamps { val: number, ecr: 0 }),
-            ..Options::default()
-        },
+        options: if flags.syn() { syn } else { Options::default() },
         ..Header::default()
     };
     packet(source, destination, &header)

@@ -10,6 +10,7 @@ mod ours;
 mod pair;
 mod peer;
 mod report;
+mod sharing;
 mod tun;
 mod tun_flood;
 mod tun_peer;

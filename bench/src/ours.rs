@@ -12,7 +12,7 @@ use crate::pair::{FIRST_PORT, MESSAGE, PORTS, Pair, Setup, WRITE};
 use crate::wire::Wire;
 
 /// The client's address.
-const CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1));
+pub(crate) const CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1));
 /// The server's address.
 pub(crate) const SERVER: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 2));
 

@@ -15,6 +15,8 @@ pub(crate) enum Unit {
     Seconds,
     /// Bytes of one: less is better.
     Bytes,
+    /// A part of something else.
+    Part,
 }
 
 impl Unit {
@@ -27,6 +29,7 @@ impl Unit {
             (Unit::Seconds, 1e-6..) => (value * 1e6, "µs"),
             (Unit::Seconds, _) => (value * 1e9, "ns"),
             (Unit::Bytes, _) => (value, "B"),
+            (Unit::Part, _) => (value * 100.0, "%"),
         };
         format!("{scaled:.*} {unit}", if scaled < 10.0 { 2 } else { 1 })
     }
@@ -132,6 +135,7 @@ pub(crate) fn json(rows: &[Row]) -> Value {
                 Unit::Events => "1/s",
                 Unit::Seconds => "s",
                 Unit::Bytes => "B",
+                Unit::Part => "1",
             },
             "ours": { "median": row.ours.median(), "rounds": row.ours.0 },
             "peer": row.peer.as_ref().map(|peer| json!({ "median": peer.median(), "rounds": peer.0 })),

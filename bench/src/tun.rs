@@ -29,7 +29,7 @@ use crate::tun_peer::{self, Service};
 /// What a server does with a connection; its port says which, below the range that clients take theirs from.
 const SINK: u16 = 9;
 const SOURCE: u16 = 19;
-const ECHO: u16 = 7;
+pub(crate) const ECHO: u16 = 7;
 /// Answers one byte and closes.
 const ONCE: u16 = 37;
 const SERVICES: [u16; 4] = [SINK, SOURCE, ECHO, ONCE];
@@ -50,7 +50,7 @@ const COPIER_CRR: f64 = 0.78;
 
 /// What the client does for a round.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Work {
+pub(crate) enum Work {
     In,
     Out,
     RoundTrip,
@@ -58,9 +58,9 @@ enum Work {
 }
 
 /// What a round came to.
-struct Figure {
+pub(crate) struct Figure {
     /// Bits or events in a second.
-    rate: f64,
+    pub(crate) rate: f64,
     /// Processor time of the process in a second.
     processor: f64,
 }
@@ -83,7 +83,7 @@ impl Work {
     }
 
     /// One round of so many flows against `server`.
-    fn measure(self, server: IpAddr, seconds: f64, flows: usize) -> io::Result<Figure> {
+    pub(crate) fn measure(self, server: IpAddr, seconds: f64, flows: usize) -> io::Result<Figure> {
         let used = process_seconds();
         let rate = thread::scope(|scope| {
             let flow = || scope.spawn(|| self.measure_flow(server, seconds));
@@ -210,7 +210,7 @@ pub(crate) fn flows(effort: &Effort, progress: &dyn Fn(String)) -> Vec<Row> {
 }
 
 /// How our stack is set up, and how many connections work at a time.
-struct Setup {
+pub(crate) struct Setup {
     offload: bool,
     queues: usize,
     flows: usize,
@@ -219,7 +219,7 @@ struct Setup {
 }
 
 impl Setup {
-    const USUAL: Setup = Setup { offload: true, queues: 1, flows: 1, one_core: false };
+    pub(crate) const USUAL: Setup = Setup { offload: true, queues: 1, flows: 1, one_core: false };
 }
 
 /// A row, and for bulk one more with the processor time.
@@ -302,18 +302,18 @@ impl Drop for Pinned {
 }
 
 /// A server that the kernel of this namespace reaches.
-struct Server {
+pub(crate) struct Server {
     addresses: (Ipv4Addr, Ipv6Addr),
     _running: Running,
 }
 
 impl Server {
-    fn address(&self, version: u8) -> IpAddr {
+    pub(crate) fn address(&self, version: u8) -> IpAddr {
         if version == 4 { self.addresses.0.into() } else { self.addresses.1.into() }
     }
 
     /// Our stack, on a TUN device in this namespace, driven by one thread for each queue.
-    fn steadfast(setup: &Setup) -> io::Result<Server> {
+    pub(crate) fn steadfast(setup: &Setup) -> io::Result<Server> {
         let addresses = (Ipv4Addr::new(10, 9, 0, 2), Ipv6Addr::new(0xfd09, 0, 0, 0, 0, 0, 0, 2));
         let options = tun_options(9, setup.offload);
         let queues = setup.queues;

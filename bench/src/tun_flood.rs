@@ -8,6 +8,8 @@
 //!
 //! The figure is for a second of CPU time that the answer costs: our thread reads, answers and writes; the kernel takes
 //! the SYN, answers it and queues the answer, all in one system call, and what it takes to read that is not counted.
+//!
+//! `flood_beside_tun`: what the kernel reads from us while SYNs come, as a part of what it reads without them.
 
 use std::fs;
 use std::io;
@@ -21,15 +23,16 @@ use std::time::{Duration, Instant};
 use nix::sched::{CloneFlags, unshare};
 use nix::unistd::{Pid, gettid};
 use rustix::net::{AddressFamily, SendFlags, SocketType, ipproto};
+use steadfast::core::wire::tcp::Flags;
 use steadfast::device::Tun;
 use steadfast::{Config, Net};
 use tokio::runtime;
 
 use crate::benches::Effort;
-use crate::flood::{PORT, syn_to};
+use crate::flood::{PORT, segment_to, syn_to};
 use crate::measure::{Rounds, thread_seconds};
 use crate::report::{Goal, Row, Unit};
-use crate::tun::{Ready, Running, ended, ip, named, tun_options};
+use crate::tun::{self, ECHO, Ready, Running, Server, Work, ended, ip, named, tun_options};
 
 /// Different SYNs, each from an address of its own.
 const SYNS: u32 = 4096;
@@ -97,6 +100,88 @@ fn measure(effort: &Effort, progress: &dyn Fn(String)) -> io::Result<[Rounds; 4]
         }
     }
     Ok(rounds)
+}
+
+/// SYNs in a second beside a transfer (T-01).
+const BESIDE: u32 = 200_000;
+
+/// The bench `flood_beside_tun`.
+pub(crate) fn beside(effort: &Effort, progress: &dyn Fn(String)) -> Vec<Row> {
+    const NAME: &str = "flood_beside_tun";
+    let measure = || {
+        unshare(CloneFlags::CLONE_NEWNET).map_err(|e| named(e, "cannot make a network namespace"))?;
+        fs::write("/proc/sys/net/ipv4/ip_forward", "0")?;
+        ip("link set lo up")?;
+        let server = Server::steadfast(&tun::Setup::USUAL)?;
+        let (address, seconds) = (server.address(4), effort.seconds.max(SECONDS));
+        let IpAddr::V4(to) = address else { unreachable!("it is one") };
+        let (mut parts, mut floods) = (Rounds::default(), Rounds::default());
+        for round in 0..=effort.rounds {
+            progress(format!("{NAME}: round {round} of {}", effort.rounds));
+            let alone = Work::Out.measure(address, seconds, 1)?.rate;
+            let flood = Paced::start(to)?;
+            let beside = Work::Out.measure(address, seconds, 1)?.rate;
+            let sent = flood.end()?;
+            if round > 0 {
+                parts.0.push(beside / alone);
+                floods.0.push(sent);
+            }
+        }
+        io::Result::Ok((parts, floods))
+    };
+    match measure() {
+        Ok((parts, floods)) => vec![
+            Row { name: NAME.into(), unit: Unit::Part, ours: parts, peer: None, goal: Goal::Value(0.95) },
+            Row {
+                name: format!("{NAME} SYNs"),
+                unit: Unit::Events,
+                ours: floods,
+                peer: None,
+                goal: Goal::Open,
+            },
+        ],
+        Err(e) => {
+            eprintln!("{NAME}: not measured: {e}");
+            Vec::new()
+        }
+    }
+}
+
+/// A thread that sends so many SYNs in a second.
+struct Paced {
+    stop: Arc<AtomicBool>,
+    thread: JoinHandle<io::Result<f64>>,
+}
+
+impl Paced {
+    fn start(to: Ipv4Addr) -> io::Result<Paced> {
+        let out = rustix::net::socket(AddressFamily::INET, SocketType::RAW, Some(ipproto::RAW))?;
+        rustix::net::connect(&out, &SocketAddr::from((to, 0)))?;
+        let syns: Vec<_> =
+            (0..SYNS).map(|number| segment_to(to, ECHO, number * STRIDE, Flags::SYN)).collect();
+        let stop = Arc::new(AtomicBool::new(false));
+        let end = stop.clone();
+        let thread = thread::spawn(move || {
+            let (began, mut sent, mut syns) = (Instant::now(), 0_u32, syns.iter().cycle());
+            while !end.load(Ordering::Relaxed) {
+                let due = (began.elapsed().as_secs_f64() * f64::from(BESIDE)) as u32;
+                for syn in syns.by_ref().take(due.saturating_sub(sent) as usize) {
+                    // Where the device's queue is full, the SYN is lost, as any is.
+                    rustix::net::send(&out, syn, SendFlags::empty()).ok();
+                }
+                sent = sent.max(due);
+                thread::sleep(Duration::from_micros(500));
+            }
+            Ok(f64::from(sent) / began.elapsed().as_secs_f64())
+        });
+        Ok(Paced { stop, thread })
+    }
+
+    /// SYNs in a second.
+    fn end(self) -> io::Result<f64> {
+        self.stop.store(true, Ordering::Relaxed);
+        self.thread.join().expect("a flood does not panic")
+    }
 }
 
 /// What a round came to.
