@@ -323,7 +323,7 @@ impl Stack {
             peers: Peers::default(),
             wheel: Wheel::new(),
             ready: Line::default(),
-            turns: Turns::default(),
+            turns: Turns::new(&interface),
             replies: Replies::default(),
             events: Queue::default(),
             config,
@@ -495,7 +495,7 @@ impl Stack {
         self.buffered = self.buffered + connection.held() - before;
         arm(&mut self.wheel, index, connection);
         let (socket, events) = (connection.socket, std::mem::take(&mut connection.events));
-        if connection.claims_turn() {
+        if connection.claims_turn() && !self.ready.join_alone(index, &mut connection.place) {
             self.make_ready(index);
         }
         if !events.is_empty() {
@@ -749,7 +749,6 @@ impl Stack {
     }
 
     /// Gives a connection its turn in `transmit`, behind those that have one.
-    #[inline]
     fn make_ready(&mut self, index: u32) {
         self.ready.join(index, &mut self.connections);
     }
@@ -763,9 +762,10 @@ impl Stack {
     }
 
     fn push_reply(&mut self, reply: Reply) {
-        if let Some(reply) = self.replies.push(reply, &self.config) {
-            self.displace_reply(reply);
+        if !self.replies.has_room(&reply, &self.config) {
+            return self.displace_reply(reply);
         }
+        self.replies.push(reply);
     }
 
     /// Too many answers wait: one of them goes, or the one that comes. All that came since there was room have the same

@@ -140,6 +140,15 @@ impl Server {
         Some(Got { to: (ip.destination, header.destination_port).into(), header, payload, packets })
     }
 
+    /// Time passes, and every timer runs that is due. A call does a part of that.
+    fn wait(&mut self, time: Duration) {
+        self.now += time;
+        self.stack.advance(self.now);
+        while self.stack.poll_at().is_some_and(|at| at <= self.now) {
+            self.stack.advance(self.now);
+        }
+    }
+
     /// What a driver's turn sends.
     fn turn(&mut self) -> Vec<Got> {
         self.stack.advance(self.now);
@@ -371,8 +380,7 @@ fn a_flood_at_one_listener_takes_no_syn_acks_from_another() {
                 _ => {}
             }
         }
-        server.now += Duration::from_millis(100);
-        server.stack.advance(server.now);
+        server.wait(Duration::from_millis(100));
     }
     // RFC 6298 §5.5: each wait is twice the one before.
     assert_eq!(seconds[0], [0, 1, 3, 7, 15, 31]);
@@ -390,8 +398,7 @@ fn syn_acks_that_are_sent_again_wait_for_their_turn_and_none_is_lost() {
         server.receive(&Peer::new(0x0a01_0000 + i, 4000, 443).syn());
     }
     assert_eq!(server.drain().len(), 3000);
-    server.now += Duration::from_secs(1);
-    server.stack.advance(server.now);
+    server.wait(Duration::from_secs(1));
     let again = server.drain();
     assert_eq!(again.iter().filter(|got| got.header.source_port == 443).count(), 1000);
     assert_eq!((again.len(), server.stack.counters().dropped(DropReason::ReplyQueueFull)), (3000, 0));
@@ -403,14 +410,12 @@ fn a_syn_ack_counts_as_a_try_when_it_leaves() {
     server.receive(&Peer::new(0x0a01_0001, 4000, PORT).syn());
     assert_eq!(server.drain().len(), 1);
     // The device takes nothing for longer than all tries last.
-    server.now += Duration::from_secs(60);
-    server.stack.advance(server.now);
+    server.wait(Duration::from_secs(60));
     assert_eq!((server.stack.usage().half_open, server.stack.counters().tcp_syn_retrans), (1, 0));
     for (tries, wait) in [(1, 2), (2, 4)] {
         assert_eq!(server.drain().len(), 1);
         assert_eq!(server.stack.counters().tcp_syn_retrans, tries);
-        server.now += Duration::from_secs(wait);
-        server.stack.advance(server.now);
+        server.wait(Duration::from_secs(wait));
     }
     assert_eq!((server.drain().len(), server.stack.usage().half_open), (0, 0));
 }

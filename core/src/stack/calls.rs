@@ -319,7 +319,7 @@ impl Stack {
                 }
                 push(&mut connection.send_queue, count, &mut self.pool);
                 self.buffered += count as u64;
-                if connection.claims_turn() {
+                if connection.claims_turn() && !self.ready.join_alone(index, &mut connection.place) {
                     self.make_ready(index);
                 }
                 Ok(count)
@@ -339,7 +339,7 @@ impl Stack {
                 self.buffered -= count as u64;
                 connection.forget_urgent_read();
                 connection.tcb.ack.now |= connection.window_update_due();
-                if connection.claims_turn() {
+                if connection.claims_turn() && !self.ready.join_alone(index, &mut connection.place) {
                     self.make_ready(index);
                 }
                 self.end_train(index);

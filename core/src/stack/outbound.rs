@@ -1,18 +1,18 @@
 //! Filling frames: who has the next one.
 //!
-//! Connections share by bytes. Each has a turn of [`Stack::turn_bytes`], and what it sends beyond that its next turn
+//! Connections share by bytes. Each has a turn of [`Turns::bytes`], and what it sends beyond that its next turn
 //! lacks. Answers are what goes to strangers: SYN-ACKs, cookies, RSTs, ICMP messages, and the SYNs of our own connects.
 //! While connections have something to send, answers get as many packets of the wire as they do, and take turns by sort.
 
 use super::train::Train;
-use super::{Reply, Stack, Transmit, arm, env};
+use super::{Interface, Reply, Stack, Transmit, arm, env};
 use crate::buffer::Rope;
 use crate::counters::ReplyReason;
 use crate::flow::{FlowRef, FourTuple, PackedRef};
 use crate::socket::SocketOptions;
 use crate::tcp::room::room_in;
 use crate::tcp::segment::{Answer, Outgoing};
-use crate::tcp::tcb::Env;
+use crate::tcp::tcb::{Connection, Env};
 use crate::time::{Instant, Tick};
 use crate::timer::{Due, TimerId};
 use crate::trace::TraceKind;
@@ -36,17 +36,33 @@ pub(super) struct Turns {
     /// The connection that has begun its turn, and the bytes that are left of it.
     index: u32,
     left: i32,
+    /// Bytes that a connection sends before it is another one's turn: a few segments, so that trains go on, and no less
+    /// than one packet of any length.
+    bytes: i32,
 }
 
 impl Turns {
     /// Sorts of answers.
     const SORTS: u8 = 4;
     const NOBODY: u32 = u32::MAX;
-}
 
-impl Default for Turns {
-    fn default() -> Turns {
-        Turns { answers_ahead: 0, sort: 0, index: Turns::NOBODY, left: 0 }
+    pub(super) fn new(interface: &Interface) -> Turns {
+        const SOME_SEGMENTS: i32 = 8192;
+        let longest = if interface.segmentation_offload { u16::MAX } else { interface.mtu };
+        let bytes = i32::from(longest).max(SOME_SEGMENTS);
+        Turns { answers_ahead: 0, sort: 0, index: Turns::NOBODY, left: 0, bytes }
+    }
+
+    /// A connection has sent so many bytes. Says whether its turn goes on.
+    #[inline]
+    fn count(&mut self, index: u32, bytes: usize, connection: &mut Connection) -> bool {
+        if self.index != index {
+            (self.index, self.left) = (index, self.bytes - i32::from(connection.overdrawn));
+        }
+        self.left -= bytes as i32;
+        // The longest packet is shorter than 64 KiB.
+        connection.overdrawn = (-self.left).max(0) as u16;
+        self.left > 0
     }
 }
 
@@ -107,6 +123,10 @@ impl Stack {
     }
 
     fn transmit_some_answer(&mut self, frame: &mut [u8]) -> Option<Sent> {
+        if !self.wheel.any_due() {
+            self.turns.sort = 0;
+            return self.transmit_reply(frame);
+        }
         for _ in 0..Turns::SORTS {
             self.turns.sort = (self.turns.sort + 1) % Turns::SORTS;
             let sent = match self.turns.sort {
@@ -219,46 +239,18 @@ impl Stack {
         if outgoing.train == 0 {
             self.train_out = None;
         }
-        self.count_turn(index, sent.len, more);
+        if self.turns.count(index, sent.len, connection) && more {
+            return Some(sent);
+        }
+        // What there is more waits for its next turn behind the others.
+        match (more, self.ready.is_alone(index)) {
+            (true, true) => {}
+            (true, false) => self.ready.rotate(&mut self.connections),
+            (false, true) => self.ready.leave_alone(&mut connection.place),
+            (false, false) => self.ready.leave(index, &mut self.connections),
+        }
+        self.turns.index = Turns::NOBODY;
         Some(sent)
-    }
-
-    /// A connection has sent so many bytes; `more`: it would go on.
-    #[inline]
-    fn count_turn(&mut self, index: u32, bytes: usize, more: bool) {
-        if self.turns.index != index {
-            self.begin_turn(index);
-        }
-        self.turns.left -= bytes as i32;
-        if more && self.turns.left > 0 {
-            return;
-        }
-        // The longest packet is shorter than 64 KiB.
-        self.connections[index].overdrawn = (-self.turns.left).max(0) as u16;
-        if more {
-            self.turns.index = Turns::NOBODY;
-            self.ready.rotate(&mut self.connections);
-        } else {
-            self.end_turn(index);
-        }
-    }
-
-    #[inline]
-    fn begin_turn(&mut self, index: u32) {
-        let left = self.turn_bytes() - i32::from(self.connections[index].overdrawn);
-        (self.turns.index, self.turns.left) = (index, left);
-    }
-
-    /// Bytes that a connection sends before it is another one's turn: a few segments, so that trains go on, and no less
-    /// than one packet of any length.
-    #[inline]
-    fn turn_bytes(&self) -> i32 {
-        const SOME_SEGMENTS: i32 = 8192;
-        if self.interface.segmentation_offload {
-            i32::from(u16::MAX)
-        } else {
-            i32::from(self.interface.mtu).max(SOME_SEGMENTS)
-        }
     }
 
     /// A connection has nothing more to send, or is over: it stands in line no longer.

@@ -23,18 +23,19 @@ impl Replies {
         self.queue.is_empty()
     }
 
-    /// Queues an answer, or gives it back where there is no room for it.
+    /// Whether there is room for an answer.
     #[inline]
-    pub(super) fn push(&mut self, reply: Reply, config: &Config) -> Option<Reply> {
+    pub(super) fn has_room(&self, reply: &Reply, config: &Config) -> bool {
         let bytes = self.bytes + reply.held();
-        let room = self.len() < config.reply_queue as usize && bytes <= config.reply_queue_bytes as usize;
-        if !room {
-            return Some(reply);
-        }
-        self.bytes = bytes;
+        self.len() < config.reply_queue as usize && bytes <= config.reply_queue_bytes as usize
+    }
+
+    /// Queues an answer for which there is room.
+    #[inline]
+    pub(super) fn push(&mut self, reply: Reply) {
+        self.bytes += reply.held();
         self.queue.push_back(reply);
         self.offered = self.queue.len() as u32;
-        None
     }
 
     /// Puts an answer for which there is no room in the place of one that waits, if `chance` says so: a random number by
