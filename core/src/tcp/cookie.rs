@@ -13,7 +13,7 @@ use crate::time::{Duration, Instant};
 
 /// How long a secret is used.
 const EPOCH: Duration = Duration::from_secs(60);
-const MSS: [u16; 8] = [216, 536, 1200, 1360, 1400, 1440, 1452, 1460];
+const MSS: [u16; 8] = [48, 216, 536, 1200, 1360, 1400, 1440, 1460];
 /// Window scales, rounded down; the first entry means: none.
 const WSCALE: [Option<u8>; 8] = [None, Some(0), Some(1), Some(2), Some(4), Some(6), Some(7), Some(8)];
 
@@ -116,7 +116,7 @@ mod tests {
     fn without_timestamps_mss_scale_and_sack_survive_rounded_down() {
         let now = Instant::from_secs(100);
         let offer = round_trip(Offer::new(1459, Some(5), true, false, true), now, now, 0).unwrap().2;
-        assert_eq!(offer, Offer::new(1452, Some(4), true, false, false));
+        assert_eq!(offer, Offer::new(1440, Some(4), true, false, false));
         let offer = round_trip(Offer::new(9000, None, false, false, false), now, now, 0).unwrap().2;
         assert_eq!(offer, Offer::new(1460, None, false, false, false));
     }
@@ -138,6 +138,13 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn a_cookie_never_raises_the_mss_must_16(mss in 48u16..) {
+            let now = Instant::from_secs(61);
+            let offer = Offer::new(mss, None, false, false, false);
+            prop_assert!(round_trip(offer, now, now, 0).unwrap().2.peer_mss <= mss);
+        }
+
         #[test]
         fn a_changed_cookie_is_none_t_06(bit in 0u32..32, mss in 216u16..1460) {
             let now = Instant::from_secs(61);
