@@ -6,7 +6,7 @@ use common::{Pair, SERVER, SERVER_V6, Side, on_the_wire, pattern};
 use steadfast_core::config::PortRange;
 use steadfast_core::trace::State;
 use steadfast_core::wire::{ipv4, tcp};
-use steadfast_core::{Config, ConnectOptions, Duration, Error, Event, Profile};
+use steadfast_core::{Config, ConnectOptions, Duration, Error, Event, Profile, SocketOptions};
 
 #[test]
 fn a_connection_opens_carries_and_ends_n1_n2() {
@@ -259,4 +259,33 @@ fn a_train_tells_of_a_window_that_opened_meanwhile_sa_est_31() {
     assert_eq!(first, second);
     assert_eq!(pair.client.recv(client, &mut [0; 65_536]), Ok(60_000));
     assert!(window(&mut pair) > second);
+}
+
+/// Ticks wrap after 49 days, and compare right for 24: a connection that was idle for so long carries on as ever.
+#[test]
+fn a_connection_that_was_idle_for_weeks_carries_on() {
+    for keepalive in [false, true] {
+        for days in [12, 25, 30, 45] {
+            let mut pair = Pair::new(Config { tcp_mtu_probing: 2, ..Config::default() });
+            let (client, server) = pair.connect();
+            let options = SocketOptions { keepalive, ..SocketOptions::new(pair.client.config()) };
+            pair.client.set_options(pair.now, client, options).unwrap();
+            let data = pattern(200_000);
+            let ends = [(Side::Client, client), (Side::Server, server)];
+            let carry = |pair: &mut Pair| {
+                let begun = pair.now;
+                for (from, to) in [(ends[0], ends[1]), (ends[1], ends[0])] {
+                    assert_eq!(pair.transfer(from, to, &data), data);
+                }
+                pair.now - begun
+            };
+            let first = carry(&mut pair);
+            pair.run_for(Duration::from_secs(days * 86_400));
+            let again = carry(&mut pair);
+            assert!(again < first * 2, "{again:?} after {days} days, {first:?} at first");
+            assert_eq!(pair.client.counters().tcp_timeouts, 0);
+            let probes = pair.client.counters().tcp_keep_alive;
+            assert_eq!(probes > 0, keepalive, "{probes} probes");
+        }
+    }
 }
