@@ -364,14 +364,22 @@ settings! {
     "steadfast.tcp_max_half_open" tcp_max_half_open: u32 as kinds::Number(1, 1 << 24), [65_536, 65_536, 15_360, 65_536], "T-01";
     /// Cap on the backlog that a listener may ask for.
     "net.core.somaxconn" somaxconn: u32 as kinds::Number(1, 1 << 20), [4096, 4096, 128, 128], "Linux";
-    /// SYN cookies: 0 never, 1 when the half-open table is full, 2 always.
+    /// SYN cookies: 0 never, 1 when the half-open table is full, 2 always. With 1 it passes for full from a share on, half
+    /// of it or more, that is drawn anew for each SYN.
     "net.ipv4.tcp_syncookies" tcp_syncookies: u8 as kinds::Count(0, 2), [1, 1, 1, 0], "RFC 4987; Linux";
+    /// Cookies that have become connections and are remembered as long as they are good, so that none becomes a second
+    /// one; above it one may.
+    "steadfast.tcp_max_spent_cookies" tcp_max_spent_cookies: u32 as kinds::Number(0, 1 << 24), [262_144, 262_144, 262_144, 262_144], "T-06; invariant 1";
+    /// SYN-ACKs that timers send again to one destination prefix (IPv4 /24, IPv6 /64) in a second. 0: no limit.
+    "steadfast.tcp_synack_ratelimit" tcp_synack_ratelimit: u32 as kinds::Number(0, 1 << 20), [200, 0, 0, 200], "T-03";
     /// Answer with RST instead of silence when the accept queue is full.
     "net.ipv4.tcp_abort_on_overflow" tcp_abort_on_overflow: bool as kinds::Switch, [false, false, false, false], "Linux";
     /// Fast Open: 1 client, 2 server, 3 both, 0 off.
     "net.ipv4.tcp_fastopen" tcp_fastopen: u8 as kinds::Count(0, 3), [0, 1, 0, 0], "RFC 7413; Linux";
     /// Fast Open connections of one listener whose handshake is not complete; above it the ordinary handshake.
     "steadfast.tcp_fastopen_pending" tcp_fastopen_pending: u32 as kinds::Number(0, 1 << 20), [256, 256, 256, 256], "RFC 7413 §5.1, 7413-2";
+    /// How long we make Fast Open cookies with one key; a cookie is good for one to two of this. 0: for ever.
+    "steadfast.tcp_fastopen_key_life" tcp_fastopen_key_life: Duration as kinds::Secs(0, 31_536_000), [secs(43_200), secs(0), secs(43_200), secs(43_200)], "RFC 7413 §4.1.2";
     /// Servers whose Fast Open cookie is remembered.
     "steadfast.tcp_fastopen_cache" tcp_fastopen_cache: u32 as kinds::Number(0, 1 << 20), [1024, 1024, 1024, 1024], "RFC 7413 §4.1.3";
     /// Sources that are refused, and how: `10.0.0.0/8 tcp-reset, 2001:db8::/32:80 admin-prohibited, 192.0.2.1 drop`.
@@ -475,8 +483,9 @@ settings! {
     "steadfast.tcp_insecure_syn" tcp_insecure_syn: bool as kinds::Switch, [false, false, false, false], "FreeBSD insecure_syn";
     /// Least time between two answers of one connection to invalid segments without data.
     "net.ipv4.tcp_invalid_ratelimit" tcp_invalid_ratelimit: Duration as kinds::Millis(0, 60_000), [millis(500), millis(500), millis(0), millis(500)], "Linux; T-34";
-    /// RSTs for no connection in a second. One destination prefix (IPv4 /24, IPv6 /64) gets a quarter of it at most.
-    "steadfast.tcp_rst_limit" tcp_rst_limit: u32 as kinds::Number(1, 1 << 20), [1000, 1000, 200, 1000], "SA-CLOSED-05; FreeBSD icmplim";
+    /// RSTs in a second that answer strays: segments of no connection, SYNs not among them. One destination prefix (IPv4
+    /// /24, IPv6 /64) gets a quarter of it at most. 0: no limit.
+    "steadfast.tcp_rst_limit" tcp_rst_limit: u32 as kinds::Number(0, 1 << 20), [1000, 0, 200, 1000], "SA-CLOSED-05; FreeBSD icmplim";
 
     // Ending.
 

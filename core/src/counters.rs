@@ -118,8 +118,10 @@ counters! {
     syncookies_sent "SyncookiesSent";
     /// Valid SYN cookies that came back.
     syncookies_recv "SyncookiesRecv";
-    /// Invalid SYN cookies that came back.
+    /// SYN cookies that came back and were forged, too old or spent.
     syncookies_failed "SyncookiesFailed";
+    /// SYN cookies that became connections and found no room among the spent ones (`tcp_max_spent_cookies`).
+    syncookies_not_kept "SyncookiesNotKept";
     /// Half-open connections that a RST ended.
     embryonic_rsts "EmbryonicRsts";
     /// Connections that went to TIME-WAIT.
@@ -138,12 +140,14 @@ counters! {
     listen_overflows "ListenOverflows";
     /// SYNs and final ACKs that a listener dropped.
     listen_drops "ListenDrops";
-    /// Times that a full half-open table was answered with cookies.
+    /// SYNs that a half-open table answered with cookies because it passed for full.
     tcp_req_q_full_do_cookies "TCPReqQFullDoCookies";
     /// Times that a full half-open table dropped a SYN.
     tcp_req_q_full_drop "TCPReqQFullDrop";
     /// SYNs and SYN-ACKs retransmitted.
     tcp_syn_retrans "TCPSynRetrans";
+    /// SYN-ACKs that were due again and not sent (`tcp_synack_ratelimit`).
+    synack_repeats_saved "SynAckRepeatsSaved";
     /// Half-open entries whose SYN-ACK was never answered.
     synack_retries_exhausted "synack_retries_exhausted";
     /// Retransmission timeouts.

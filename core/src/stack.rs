@@ -18,7 +18,7 @@ use crate::error::Error;
 use crate::flow::{FlowRef, FlowTable, FourTuple, PackedRef, mapped};
 use crate::ip::addresses::Addresses;
 use crate::ip::fragments::Fragments;
-use crate::ip::limit::RateLimiter;
+use crate::ip::limit::{self, RateLimiter, Shares};
 use crate::ip::pmtu::PmtuCache;
 use crate::keys::Keys;
 use crate::line::Line;
@@ -27,6 +27,7 @@ use crate::queue::Queue;
 use crate::socket::{Event, SocketId, SocketOptions};
 use crate::steer::{Share, Steering};
 use crate::table::Table;
+use crate::tcp::cookie::SpentCookies;
 use crate::tcp::dormant::Dormant;
 use crate::tcp::fast_open::CookieCache;
 use crate::tcp::input::{Closed, Outcome};
@@ -173,6 +174,7 @@ pub struct Stack {
     pmtu: PmtuCache,
     rst_limit: RateLimiter,
     icmp_limit: RateLimiter,
+    syn_ack_limit: Shares,
 
     flows: FlowTable,
     half_open: Table<HalfOpen>,
@@ -202,6 +204,7 @@ pub struct Stack {
     /// Bytes in all queues.
     buffered: u64,
     cookies: CookieCache,
+    spent_cookies: SpentCookies,
     peers: Peers,
 
     /// Timers; and the lines of SYNs and SYN-ACKs that are due.
@@ -302,6 +305,7 @@ impl Stack {
             pmtu: PmtuCache::default(),
             rst_limit: RateLimiter::default(),
             icmp_limit: RateLimiter::default(),
+            syn_ack_limit: Shares::default(),
             flows: FlowTable::default(),
             half_open: Table::default(),
             openings: Table::default(),
@@ -320,6 +324,7 @@ impl Stack {
             orphans: 0,
             buffered: 0,
             cookies: CookieCache::default(),
+            spent_cookies: SpentCookies::default(),
             peers: Peers::default(),
             wheel: Wheel::new(),
             ready: Line::default(),
@@ -516,12 +521,15 @@ impl Stack {
         let tuple = self.connections[index].tcb.tuple;
         match outcome {
             Outcome::Keep => {}
-            Outcome::Dropped(reason) => self.dropped(&tuple, reason),
+            Outcome::Dropped(reason) => match segment {
+                Some(segment) => self.dropped_stray(segment, reason),
+                None => self.dropped(&tuple, reason),
+            },
             Outcome::Reset(reason) => {
                 self.dropped(&tuple, DropReason::AckOfUnsent);
                 if let Some(segment) = segment {
-                    let socket = &self.connections[index].options;
-                    self.reply(Answer::rst_to(segment, reason).with_ip_of(socket));
+                    let answer = Answer::rst_to(segment, reason).with_ip_of(&self.connections[index].options);
+                    self.reset(segment, answer);
                 }
             }
             Outcome::Established => self.established(index),
@@ -635,8 +643,7 @@ impl Stack {
     fn finish_connection(&mut self, index: u32, closed: Closed) {
         self.settle_accounts(index);
         let connection = &self.connections[index];
-        let (tuple, state, from_cookie) =
-            (connection.tcb.tuple, connection.tcb.state, connection.from_cookie);
+        let (tuple, state) = (connection.tcb.tuple, connection.tcb.state);
         if closed.rst {
             let tcb = &connection.tcb;
             let mut answer = Answer::ack(tuple, tcb.snd.nxt, tcb.rcv.nxt, 0, ReplyReason::RstAbort)
@@ -650,15 +657,8 @@ impl Stack {
             self.push_reply(Reply::Segment(answer));
             env!(self).note_reply(&tuple, ReplyReason::RstAbort);
         }
-        if from_cookie {
-            // Its third segment, delayed or repeated, would make it once more: nothing but this entry knows that it
-            // has been (H4b).
-            self.note_state(&tuple, state, State::TimeWait);
-            self.add_time_wait(index);
-        } else {
-            self.displace(&tuple, FlowRef::Connection(index));
-            self.note_state(&tuple, state, State::Closed);
-        }
+        self.displace(&tuple, FlowRef::Connection(index));
+        self.note_state(&tuple, state, State::Closed);
         self.finish_socket(index, closed.error);
     }
 
@@ -777,16 +777,40 @@ impl Stack {
         self.replies.displace(reply, chance, &self.config);
     }
 
-    /// A RST for no connection, within the budget of the destination's network (SA-CLOSED-05).
-    fn reply_limited(&mut self, answer: Answer) {
-        let (prefix, len) = crate::ip::limit::prefix(answer.tuple.remote().ip());
-        let slot = self.keys.bucket(&prefix[..len], crate::ip::limit::SLOTS);
-        let jitter = self.keys.random();
-        if self.rst_limit.allow(self.now, slot, self.config.tcp_rst_limit, jitter) {
-            self.reply(answer);
+    /// The RST that answers `segment`, which has no place in any connection (RFC 9293 §3.5.2). A SYN is answered in any
+    /// case, as a listener would answer it: the RST is no larger. What else draws one has a budget (SA-CLOSED-05).
+    fn reset(&mut self, segment: &Segment<'_>, rst: Answer) {
+        if !is_stray(segment) || self.charge(segment) {
+            self.reply(rst);
         } else {
-            self.dropped(&answer.tuple, DropReason::ReplyThrottled);
+            self.dropped(&segment.tuple, DropReason::ReplyThrottled);
         }
+    }
+
+    /// As [`dropped`](Stack::dropped), for a segment that something lives at the tuple of. It takes from the budget of
+    /// RSTs what it would take if nothing lived there: else who counts RSTs of his own learns that (T-24, T-25).
+    fn dropped_stray(&mut self, segment: &Segment<'_>, reason: DropReason) {
+        if is_stray(segment) {
+            self.charge(segment);
+        }
+        self.dropped(&segment.tuple, reason);
+    }
+
+    /// Takes one RST to the source of `segment` from the budget of its network, and says whether there was one.
+    fn charge(&mut self, segment: &Segment<'_>) -> bool {
+        let limit = self.config.tcp_rst_limit;
+        if limit == 0 {
+            return true;
+        }
+        let slot = self.network_slot(segment.tuple.remote().ip());
+        let jitter = self.keys.random();
+        self.rst_limit.allow(self.now, slot, limit, jitter)
+    }
+
+    /// The slot of the network that an address is in, among those of a [`RateLimiter`].
+    fn network_slot(&self, address: IpAddr) -> usize {
+        let (prefix, len) = limit::prefix(address);
+        self.keys.bucket(&prefix[..len], limit::SLOTS)
     }
 
     /// Whether `tcp_mem` is used up.
@@ -802,6 +826,12 @@ impl Stack {
     fn tick(&self) -> Tick {
         Tick::at(self.now)
     }
+}
+
+/// Whether a segment would draw a RST within the budget, did nothing live at its tuple and nobody listen there.
+fn is_stray(segment: &Segment<'_>) -> bool {
+    let flags = segment.flags();
+    !flags.rst() && (flags.ack() || !flags.syn())
 }
 
 /// What a listener's local end is found by: numbers, which compare faster than addresses. The unspecified address of a

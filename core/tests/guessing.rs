@@ -454,7 +454,7 @@ fn cookies_do_not_tell_how_many_entries_others_have_t_25() {
 fn port_counters_do_not_tell_where_others_connect_t_25_t_28() {
     let mut world = World::new(|_| {});
     let range = world.stack.config().ip_local_port_range;
-    let count = i32::from(range.1) - i32::from(range.0) + 1;
+    let count = i32::from(range.last()) - i32::from(range.first()) + 1;
     let connect = |world: &mut World, to: SocketAddr| {
         let id = world.stack.connect(world.now, to, ConnectOptions::default()).unwrap();
         let port = world.stack.local_addr(id).unwrap().port();

@@ -3,6 +3,8 @@
 //! A counter that everybody shares and that holds a known number tells an outsider what others do: he uses up
 //! the rest and counts (CVE-2016-5696, CVE-2020-25705). So how large a budget is changes at random from one fraction
 //! of a second to the next, and one network gets a share of it only: who is alone cannot use up what the others have.
+//! Chance alone does not hide what can be asked often: what is charged must not depend on a secret, which is the
+//! caller's part.
 
 use std::net::IpAddr;
 
@@ -13,8 +15,14 @@ use crate::time::Instant;
 pub(crate) struct RateLimiter {
     /// What all networks have together.
     all: Bucket,
-    /// The shares. Empty until first used, then [`SLOTS`] long.
-    shares: Vec<Bucket>,
+    shares: Shares,
+}
+
+/// Budgets of networks, which have none together.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Shares {
+    /// Empty until first used, then [`SLOTS`] long.
+    buckets: Vec<Bucket>,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -44,11 +52,7 @@ impl RateLimiter {
         if per_second == 0 {
             return false;
         }
-        if self.shares.is_empty() {
-            self.shares = vec![Bucket::default(); SLOTS];
-        }
-        let Some(share) = self.shares.get_mut(slot % SLOTS) else { return false };
-        share.fill(now, (per_second / SHARE).max(1), jitter);
+        let share = self.shares.filled(now, slot, (per_second / SHARE).max(1), jitter);
         self.all.fill(now, per_second, jitter.rotate_left(16));
         let allowed = share.left > 0 && self.all.left > 0;
         if allowed {
@@ -56,6 +60,25 @@ impl RateLimiter {
             self.all.left -= 1;
         }
         allowed
+    }
+}
+
+impl Shares {
+    /// As [`RateLimiter::allow`], where `per_second` is what one network has.
+    pub(crate) fn allow(&mut self, now: Instant, slot: usize, per_second: u32, jitter: u32) -> bool {
+        let share = self.filled(now, slot, per_second, jitter);
+        let allowed = share.left > 0;
+        share.left -= u32::from(allowed);
+        allowed
+    }
+
+    fn filled(&mut self, now: Instant, slot: usize, per_second: u32, jitter: u32) -> &mut Bucket {
+        if self.buckets.is_empty() {
+            self.buckets = vec![Bucket::default(); SLOTS];
+        }
+        let share = &mut self.buckets[slot % SLOTS];
+        share.fill(now, per_second, jitter);
+        share
     }
 }
 
@@ -183,7 +206,7 @@ mod tests {
     fn the_smallest_limits() {
         let mut limiter = RateLimiter::default();
         assert!(!limiter.allow(Instant::from_secs(9), 0, 0, 0));
-        assert!(limiter.shares.is_empty(), "nothing is allocated for what never passes");
+        assert!(limiter.shares.buckets.is_empty(), "nothing is allocated for what never passes");
         for jitter in [0, 1, 2, u32::MAX] {
             let mut limiter = RateLimiter::default();
             assert!(limiter.allow(Instant::ZERO, 0, 1, jitter));
@@ -200,7 +223,7 @@ mod tests {
         assert_eq!((0..1000).filter(|_| limiter.allow(Instant::ZERO, 0, LIMIT, 0)).count(), 10);
         assert_eq!((0..1000).filter(|_| limiter.allow(Instant::ZERO, 1, LIMIT, 0)).count(), 10);
         assert!(!limiter.allow(Instant::ZERO, SLOTS, LIMIT, 0), "the same as slot 0");
-        assert_eq!(limiter.shares.len(), SLOTS);
+        assert_eq!(limiter.shares.buckets.len(), SLOTS);
     }
 
     #[test]

@@ -33,7 +33,7 @@ impl Stack {
         }
         if local.port() == 0 {
             let tuple = FourTuple::new(local, local);
-            let mut ports = self.keys.ports(self.config.ip_local_port_range, &tuple);
+            let mut ports = self.keys.ports(self.now, self.config.ip_local_port_range, &tuple);
             let free = ports.find(|port| self.bound(local.ip(), *port).is_err());
             local.set_port(free.ok_or(Error::AddrNotAvailable)?);
         }
@@ -168,7 +168,8 @@ impl Stack {
         /// So many ports are looked at for one that nothing holds, before a TIME-WAIT is taken over.
         const PROBES: usize = 16;
         let range = self.config.ip_local_port_range;
-        let mut ports = self.keys.ports(range, &tuple(0)).filter(|port| is_ours(*port)).take(PROBES);
+        let mut ports =
+            self.keys.ports(self.now, range, &tuple(0)).filter(|port| is_ours(*port)).take(PROBES);
         let first = ports.clone().next();
         if let Some(port) = ports.find(|port| self.find(&tuple(*port)).is_none()) {
             return Ok((tuple(port), None));

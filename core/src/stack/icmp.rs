@@ -7,7 +7,7 @@ use super::{Reply, Stack, env};
 use crate::counters::{DropReason, ReplyReason};
 use crate::error::Error;
 use crate::flow::{FlowRef, FourTuple};
-use crate::ip::{limit, pmtu};
+use crate::ip::pmtu;
 use crate::seq::SeqNum;
 use crate::wire::icmp::{self, ErrorKind, Message};
 use crate::wire::{Ecn, PROTOCOL_ICMP, PROTOCOL_ICMPV6, PROTOCOL_TCP, ipv4, ipv6, tcp};
@@ -184,8 +184,7 @@ impl Stack {
 
     /// Sends a message within the budget of the destination's network.
     fn send_icmp(&mut self, local: IpAddr, remote: IpAddr, message: &Message<'_>, reason: ReplyReason) {
-        let (prefix, len) = limit::prefix(remote);
-        let slot = self.keys.bucket(&prefix[..len], limit::SLOTS);
+        let slot = self.network_slot(remote);
         let jitter = self.keys.random();
         let tuple = FourTuple::new((local, 0).into(), (remote, 0).into());
         if !self.icmp_limit.allow(self.now, slot, self.config.icmp_ratelimit, jitter) {

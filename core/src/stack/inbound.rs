@@ -284,7 +284,7 @@ impl Stack {
 
     pub(super) fn closed_segment(&mut self, segment: &Segment<'_>) {
         match closed::segment_arrives(segment) {
-            Ok(answer) => self.reply_limited(answer),
+            Ok(reason) => self.reset(segment, Answer::rst_to(segment, reason)),
             Err(reason) => self.dropped(&segment.tuple, reason),
         }
     }
@@ -307,11 +307,11 @@ impl Stack {
     fn opening_segment(&mut self, index: u32, segment: &Segment<'_>) {
         let outcome = self.openings[index].segment_arrives(segment, &mut env!(self));
         match outcome {
-            SynSentOutcome::Dropped(reason) => self.dropped(&segment.tuple, reason),
+            SynSentOutcome::Dropped(reason) => self.dropped_stray(segment, reason),
             SynSentOutcome::Reset(reason) => {
                 self.dropped(&segment.tuple, DropReason::AckOfUnsent);
-                let socket = &self.openings[index].options;
-                self.reply(Answer::rst_to(segment, reason).with_ip_of(socket));
+                let answer = Answer::rst_to(segment, reason).with_ip_of(&self.openings[index].options);
+                self.reset(segment, answer);
             }
             SynSentOutcome::Failed(error) => self.fail_opening(index, error),
             SynSentOutcome::Crossed => self.cross(index, segment),
@@ -338,13 +338,13 @@ impl Stack {
 
     fn time_wait_segment(&mut self, index: u32, segment: &Segment<'_>, datagram: &Datagram<'_>) {
         match self.time_waits.segment_arrives(index, segment, &mut env!(self)) {
-            TimeWaitOutcome::Dropped(reason) => self.dropped(&segment.tuple, reason),
+            TimeWaitOutcome::Dropped(reason) => self.dropped_stray(segment, reason),
             TimeWaitOutcome::Answer { answer, restart } => {
                 if restart {
                     let length = time_wait::length(&self.config);
                     self.time_waits.restart(index, self.now, length);
                 }
-                self.dropped(&segment.tuple, DropReason::TimeWaitSegment);
+                self.dropped_stray(segment, DropReason::TimeWaitSegment);
                 self.reply(answer);
             }
             TimeWaitOutcome::Delete => self.remove_time_wait(index),

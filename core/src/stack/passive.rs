@@ -1,5 +1,6 @@
 //! LISTEN and SYN-RECEIVED: from a SYN to a connection in the accept queue.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::inbound::Datagram;
@@ -30,10 +31,10 @@ impl Stack {
             if !flags.syn() && expected && self.cookie_returns(listener, segment) {
                 return;
             }
-            return self.reply_limited(Answer::rst_to(segment, ReplyReason::RstListen));
+            return self.reset(segment, Answer::rst_to(segment, ReplyReason::RstListen));
         }
         if !flags.syn() {
-            return self.dropped(&segment.tuple, DropReason::ListenNoFlags);
+            return self.dropped_stray(segment, DropReason::ListenNoFlags);
         }
         self.syn_segment(listener, segment, datagram, None);
     }
@@ -51,7 +52,7 @@ impl Stack {
         match self.config.tcp_refuse.decide(source, tuple.local_port) {
             None => {}
             Some(RefuseWith::TcpReset) => {
-                return self.reply_limited(Answer::rst_to(segment, ReplyReason::RstRefused));
+                return self.reset(segment, Answer::rst_to(segment, ReplyReason::RstRefused));
             }
             Some(RefuseWith::AdminProhibited) => return self.prohibited(datagram),
             Some(RefuseWith::Drop) => return self.dropped(&tuple, DropReason::Refused),
@@ -75,8 +76,8 @@ impl Stack {
             && self.config.tcp_fastopen & 2 != 0
             && old.is_none()
         {
-            let cookie = self.keys.fast_open_cookie(source);
-            if option.as_bytes() == cookie {
+            let cookie = self.fast_open_cookie(source, 0);
+            if option.as_bytes() == cookie || option.as_bytes() == self.fast_open_cookie(source, 1) {
                 if self.fast_open(listener, segment, offer) {
                     return;
                 }
@@ -100,8 +101,12 @@ impl Stack {
     ) {
         let tuple = segment.tuple;
         let backlog = self.config.tcp_max_syn_backlog as usize;
-        let full = self.listeners[listener].half_open >= backlog
-            || self.half_open.len() >= self.config.tcp_max_half_open as usize;
+        let most = self.config.tcp_max_half_open as usize;
+        let (used, used_by_all) = (self.listeners[listener].half_open, self.half_open.len());
+        let full = match self.config.tcp_syncookies {
+            0 => used >= backlog || used_by_all >= most,
+            _ => self.early_full(used, backlog) || self.early_full(used_by_all, most),
+        };
         let cookies = self.config.tcp_syncookies == 2 || full && self.config.tcp_syncookies == 1;
         if cookies && old.is_none() {
             self.counters.tcp_req_q_full_do_cookies += u64::from(full);
@@ -147,6 +152,21 @@ impl Stack {
         entry.timer = self.wheel.wait(due, index);
     }
 
+    /// Whether a table is to pass for full. It does from a share on that is drawn anew each time, between half of it and
+    /// all of it: were it known, who fills the rest could count what others have in it (T-25).
+    ///
+    /// The share is the middle one of three that are drawn alike. So the chance changes slowly everywhere: at no number of
+    /// entries does one more show sooner than after some 100,000 SYNs, in a table of 2048.
+    fn early_full(&mut self, used: usize, size: usize) -> bool {
+        let half = size / 2;
+        let (over, range) = (used.saturating_sub(half) as u128, (size - half) as u128);
+        // P(middle one of three <= x) = x²(3 − 2x).
+        over >= range
+            || over > 0
+                && u128::from(self.keys.random()) * range.pow(3)
+                    < (over * over * (3 * range - 2 * over)) << u32::BITS
+    }
+
     pub(super) fn syn_ack_of(&mut self, index: u32, reason: ReplyReason) -> Answer {
         let entry = &self.half_open[index];
         let options = &self.listeners[entry.listener].options;
@@ -183,7 +203,8 @@ impl Stack {
 
     /// Whether an ACK brings a cookie back; then its connection is made.
     fn cookie_returns(&mut self, listener: u32, segment: &Segment<'_>) -> bool {
-        let Some((iss, irs, offer)) = cookie::check(&self.keys, self.now, segment) else {
+        let returned = cookie::check(&self.keys, self.now, segment);
+        let Some(cookie) = returned.filter(|cookie| !self.spent_cookies.contains(cookie.token)) else {
             self.counters.syncookies_failed += 1;
             return false;
         };
@@ -192,10 +213,13 @@ impl Stack {
             return true;
         }
         let tuple = segment.tuple;
-        let agreed = self.agreed_without_entry(listener, segment, offer, Origin::Passive, (iss, irs));
+        let limit = self.config.tcp_max_spent_cookies as usize;
+        let kept = self.spent_cookies.insert(cookie.token, self.now, limit);
+        self.counters.syncookies_not_kept += u64::from(!kept);
+        let numbers = (cookie.iss, cookie.irs);
+        let agreed = self.agreed_without_entry(listener, segment, cookie.offer, Origin::Passive, numbers);
         self.note_listen(&tuple, State::SynReceived);
         let index = self.adopt(listener, agreed, None);
-        self.connections[index].from_cookie = true;
         self.connection_segment(index, segment);
         true
     }
@@ -236,7 +260,7 @@ impl Stack {
         if self.listeners[listener].accept_queue_full() {
             self.counters.listen_overflows += 1;
             if self.config.tcp_abort_on_overflow {
-                self.reply_limited(Answer::rst_to(segment, ReplyReason::RstOverflow));
+                self.reset(segment, Answer::rst_to(segment, ReplyReason::RstOverflow));
             } else {
                 self.counters.listen_drops += 1;
                 self.dropped(&segment.tuple, DropReason::AcceptQueueFull);
@@ -261,10 +285,15 @@ impl Stack {
         }
         let options = &self.listeners[listener].options;
         match entry.segment_arrives(segment, options, &mut env!(self)) {
-            HalfOpenOutcome::Dropped(reason) => self.dropped(&segment.tuple, reason),
+            HalfOpenOutcome::Dropped(reason) => self.dropped_stray(segment, reason),
             HalfOpenOutcome::Answer(answer, reason) => {
-                self.dropped(&segment.tuple, reason);
+                self.dropped_stray(segment, reason);
                 self.reply(answer);
+            }
+            HalfOpenOutcome::Reset(reason) => {
+                let answer = Answer::rst_to(segment, reason).with_ip_of(options);
+                self.dropped(&segment.tuple, DropReason::AckOfUnsent);
+                self.reset(segment, answer);
             }
             HalfOpenOutcome::SynAgain => {
                 self.counters.tcp_syn_retrans += 1;
@@ -302,11 +331,11 @@ impl Stack {
 
     /// How often the SYN-ACK of an entry is sent again: less often when its listener's part of the table is more than half
     /// full (4987-3).
-    pub(super) fn synack_retries(&self, index: u32) -> u8 {
-        let entry = &self.half_open[index];
+    pub(super) fn synack_retries(&mut self, index: u32) -> u8 {
         let (most, backlog) = (self.config.tcp_synack_retries, self.config.tcp_max_syn_backlog as usize);
-        let pressed = self.listeners[entry.listener].half_open > backlog / 2;
-        entry.retries_allowed(if pressed { most.min(2) } else { most })
+        let used = self.listeners[self.half_open[index].listener].half_open;
+        let pressed = self.early_full(used, backlog);
+        self.half_open[index].retries_allowed(if pressed { most.min(2) } else { most })
     }
 
     /// The third segment of the handshake.
@@ -344,6 +373,14 @@ impl Stack {
         self.listeners[listener].accept_queue.push_back(id);
         self.notify(parent, Event::READABLE);
         index
+    }
+
+    /// The Fast Open cookie of a client: that of now, or of `ago` lives of a key before. Each life has a key of its own
+    /// (RFC 7413 §4.1.2).
+    fn fast_open_cookie(&self, client: IpAddr, ago: u64) -> [u8; 8] {
+        let life = self.config.tcp_fastopen_key_life.as_secs();
+        let number = self.now.as_secs().checked_div(life).unwrap_or(0);
+        self.keys.fast_open_cookie(client, number.saturating_sub(ago))
     }
 
     /// A SYN with a valid Fast Open cookie: the application gets the connection and its data before the third

@@ -1,5 +1,7 @@
 //! Time passes: the wheel, the TIME-WAIT queue, incomplete datagrams.
 
+use std::net::IpAddr;
+
 use super::{Stack, env};
 use crate::counters::{DropReason, ReplyReason};
 use crate::flow::{FlowRef, PackedRef};
@@ -25,7 +27,7 @@ impl Stack {
         let (now, at_millis) = (self.tick(), self.now.as_millis());
         let ticks = [self.wheel.next(), self.time_waits.next()].into_iter().flatten();
         let earliest = ticks.map(|tick| Instant::from_millis(at_millis + u64::from(tick.since(now)))).min();
-        [earliest, self.fragments.poll_at()].into_iter().flatten().min()
+        [earliest, self.fragments.poll_at(), self.spent_cookies.poll_at()].into_iter().flatten().min()
     }
 
     /// Runs the timers that are due. Where those are many, some: then [`poll_at`](Stack::poll_at) says that the next
@@ -61,6 +63,7 @@ impl Stack {
             self.remove_time_wait(index);
         }
         self.expire_fragments();
+        self.spent_cookies.expire(self.now);
         if !self.closing.is_empty() {
             self.close_some();
         }
@@ -105,7 +108,25 @@ impl Stack {
             return;
         }
         self.note(&tuple, TraceKind::Timer(TimerKind::Retransmit));
-        self.queue_syn_ack(index, Due::SynAckAgain, ReplyReason::SynAckAgain);
+        if self.may_repeat_syn_ack(tuple.remote().ip()) {
+            self.queue_syn_ack(index, Due::SynAckAgain, ReplyReason::SynAckAgain);
+        } else {
+            self.half_open[index].retries += 1;
+            self.arm_half_open(index);
+        }
+    }
+
+    /// Whether the network of a client has not had its share of repeated SYN-ACKs: the addresses of many SYNs may be those
+    /// of one victim, who sent none (T-03). A client that is there sends its SYN again, which is always answered.
+    fn may_repeat_syn_ack(&mut self, client: IpAddr) -> bool {
+        let limit = self.config.tcp_synack_ratelimit;
+        if limit == 0 {
+            return true;
+        }
+        let (slot, jitter) = (self.network_slot(client), self.keys.random());
+        let may = self.syn_ack_limit.allow(self.now, slot, limit, jitter);
+        self.counters.synack_repeats_saved += u64::from(!may);
+        may
     }
 
     fn opening_timer(&mut self, index: u32) {

@@ -2,7 +2,9 @@
 //!
 //! The ISS holds a 24-bit MAC and a byte of options: window scale (3 bits), MSS (3 bits), SACK (1 bit), and the
 //! parity of the secret's epoch. Where timestamps are on, the low six bits of ours carry what does not fit: the exact
-//! window scale, SACK and ECN. Secrets rotate; a cookie is good for one to two epochs.
+//! window scale, SACK and ECN. Secrets rotate; a cookie is good for one to two epochs, and for one connection.
+
+use std::collections::BTreeSet;
 
 use super::listen::Offer;
 use super::segment::Segment;
@@ -29,7 +31,7 @@ pub(crate) fn iss(keys: &Keys, now: Instant, tuple: &FourTuple, irs: SeqNum, off
     let mss = MSS.iter().rposition(|mss| *mss <= offer.peer_mss).unwrap_or(0) as u8;
     let wscale = WSCALE.iter().rposition(|w| *w <= offer.wscale()).unwrap_or(0) as u8;
     let content = wscale << 5 | mss << 2 | u8::from(offer.sack()) << 1 | (epoch & 1) as u8;
-    let mac = keys.cookie_mac(tuple, irs, epoch, content) & 0xffff_ff00;
+    let mac = keys.cookie_mac(tuple, irs, epoch, content) as u32 & 0xffff_ff00;
     SeqNum(mac | u32::from(content ^ (mac >> 24) as u8))
 }
 
@@ -43,14 +45,24 @@ pub(crate) fn timestamp(clock: u32, offer: Offer) -> u32 {
     if value > clock { value.wrapping_sub(1 << TS_BITS) } else { value }
 }
 
-/// What the third segment says was agreed on, if its ACK is a cookie of ours: the ISS, the IRS and the offer.
-pub(crate) fn check(keys: &Keys, now: Instant, segment: &Segment<'_>) -> Option<(SeqNum, SeqNum, Offer)> {
+/// A cookie that came back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Returned {
+    pub(crate) iss: SeqNum,
+    pub(crate) irs: SeqNum,
+    pub(crate) offer: Offer,
+    /// What [`SpentCookies`] knows it by.
+    pub(crate) token: Token,
+}
+
+/// What the third segment says was agreed on, if its ACK is a cookie of ours.
+pub(crate) fn check(keys: &Keys, now: Instant, segment: &Segment<'_>) -> Option<Returned> {
     let (iss, irs) = (segment.ack() - 1, segment.seq() - 1);
     let content = iss.0 as u8 ^ (iss.0 >> 24) as u8;
     let current = epoch_of(now);
     let epoch = if current & 1 == u64::from(content & 1) { current } else { current.checked_sub(1)? };
-    let mac = keys.cookie_mac(&segment.tuple, irs, epoch, content) & 0xffff_ff00;
-    if mac != iss.0 & 0xffff_ff00 {
+    let mac = keys.cookie_mac(&segment.tuple, irs, epoch, content);
+    if mac as u32 & 0xffff_ff00 != iss.0 & 0xffff_ff00 {
         return None;
     }
     let mss = MSS[usize::from(content >> 2 & 7)];
@@ -64,7 +76,69 @@ pub(crate) fn check(keys: &Keys, now: Instant, segment: &Segment<'_>) -> Option<
         }
         None => Offer::new(mss, WSCALE[usize::from(content >> 5)], content & 2 != 0, false, false),
     };
-    Some((iss, irs, offer))
+    Some(Returned { iss, irs, offer, token: Token::new(epoch, mac) })
+}
+
+/// The epoch of a cookie above 40 bits of its MAC, so that the oldest come first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Token(u64);
+
+impl Token {
+    const MAC_BITS: u32 = 40;
+
+    fn new(epoch: u64, mac: u64) -> Token {
+        Token(epoch << Token::MAC_BITS | mac >> (64 - Token::MAC_BITS))
+    }
+
+    /// When its cookie is good for nothing any more.
+    fn end(self) -> Instant {
+        let epochs = (self.0 >> Token::MAC_BITS) as u32 + 2;
+        Instant::ZERO + EPOCH * epochs
+    }
+}
+
+/// The cookies that have become connections, each for as long as it is good. Its third segment, delayed or repeated,
+/// makes no second connection, whatever became of the first one and of its tuple (H4b).
+#[derive(Clone, Debug, Default)]
+pub(crate) struct SpentCookies {
+    tokens: BTreeSet<Token>,
+}
+
+impl SpentCookies {
+    /// So many that are over go at once: there may be hundreds of thousands.
+    const STEP: usize = 64;
+
+    pub(crate) fn contains(&self, token: Token) -> bool {
+        self.tokens.contains(&token)
+    }
+
+    /// `false`: there are `limit` of them already.
+    #[must_use]
+    pub(crate) fn insert(&mut self, token: Token, now: Instant, limit: usize) -> bool {
+        self.expire(now);
+        let room = self.tokens.len() < limit;
+        if room {
+            self.tokens.insert(token);
+        }
+        room
+    }
+
+    /// Forgets some that are over.
+    #[inline]
+    pub(crate) fn expire(&mut self, now: Instant) {
+        for _ in 0..SpentCookies::STEP {
+            if self.poll_at().is_none_or(|end| now < end) {
+                break;
+            }
+            self.tokens.pop_first();
+        }
+    }
+
+    /// When the next one is over.
+    #[inline]
+    pub(crate) fn poll_at(&self) -> Option<Instant> {
+        self.tokens.first().map(|token| token.end())
+    }
 }
 
 fn epoch_of(now: Instant) -> u64 {
@@ -82,7 +156,7 @@ mod tests {
         FourTuple::new("10.0.0.2:80".parse().unwrap(), "10.0.0.1:4000".parse().unwrap())
     }
 
-    fn round_trip(offer: Offer, sent: Instant, back: Instant, flip: u32) -> Option<(SeqNum, SeqNum, Offer)> {
+    fn round_trip(offer: Offer, sent: Instant, back: Instant, flip: u32) -> Option<Returned> {
         let keys = Keys::new(&[9; 32]);
         let irs = SeqNum(77);
         let iss = iss(&keys, sent, &tuple(), irs, offer);
@@ -107,7 +181,7 @@ mod tests {
             for (sack, ecn) in [(false, false), (true, false), (false, true), (true, true)] {
                 let offer = Offer::new(1460, wscale, sack, true, ecn);
                 let now = Instant::from_secs(100);
-                assert_eq!(round_trip(offer, now, now, 0).unwrap().2, offer);
+                assert_eq!(round_trip(offer, now, now, 0).unwrap().offer, offer);
             }
         }
     }
@@ -115,9 +189,9 @@ mod tests {
     #[test]
     fn without_timestamps_mss_scale_and_sack_survive_rounded_down() {
         let now = Instant::from_secs(100);
-        let offer = round_trip(Offer::new(1459, Some(5), true, false, true), now, now, 0).unwrap().2;
+        let offer = round_trip(Offer::new(1459, Some(5), true, false, true), now, now, 0).unwrap().offer;
         assert_eq!(offer, Offer::new(1440, Some(4), true, false, false));
-        let offer = round_trip(Offer::new(9000, None, false, false, false), now, now, 0).unwrap().2;
+        let offer = round_trip(Offer::new(9000, None, false, false, false), now, now, 0).unwrap().offer;
         assert_eq!(offer, Offer::new(1460, None, false, false, false));
     }
 
@@ -137,12 +211,81 @@ mod tests {
         }
     }
 
+    /// T-06: a forged ACK is taken for a cookie with a chance of 2^-24, the bits of the MAC: 0.6 of ten million are.
+    /// More than three standard deviations above that would be another chance.
+    #[test]
+    fn of_ten_million_forged_cookies_no_more_come_through_than_theory_says_t_06() {
+        let keys = Keys::new(&[9; 32]);
+        let now = Instant::from_secs(61);
+        let expected = 1e7 / f64::from(1 << 24);
+        let mut random = fastrand();
+        let mut accepted = 0;
+        for _ in 0..10_000_000 {
+            let number = random();
+            let (seq, ack) = (SeqNum(number as u32), SeqNum((number >> 32) as u32));
+            let header = Header { seq, ack, flags: Flags::ACK, ..Header::default() };
+            let segment =
+                Segment { tuple: tuple(), header: &header, payload: &[], packet: None, ecn: Ecn::NotEct };
+            accepted += u32::from(check(&keys, now, &segment).is_some());
+        }
+        assert!(f64::from(accepted) <= expected + 3.0 * expected.sqrt(), "{accepted}");
+    }
+
+    /// Xorshift64: numbers that have nothing to do with the keys.
+    fn fastrand() -> impl FnMut() -> u64 {
+        let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+        move || {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            state
+        }
+    }
+
+    fn token(epoch: u64, mac: u64) -> Token {
+        Token::new(epoch, mac << 24)
+    }
+
+    #[test]
+    fn spent_cookies_are_known_as_long_as_they_are_good() {
+        let mut spent = SpentCookies::default();
+        assert_eq!(spent.poll_at(), None);
+        assert!(spent.insert(token(1, 7), Instant::from_secs(60), 10));
+        assert!(spent.insert(token(2, 7), Instant::from_secs(120), 10));
+        assert!(spent.contains(token(1, 7)) && spent.contains(token(2, 7)) && !spent.contains(token(1, 8)));
+        // Issued from 60 s on, so good until 180 s: see `a_cookie_lives_one_to_two_epochs`.
+        assert_eq!(spent.poll_at(), Some(Instant::from_secs(180)));
+        spent.expire(Instant::from_nanos(179_999_999_999));
+        assert_eq!(spent.tokens.len(), 2);
+        spent.expire(Instant::from_secs(180));
+        assert!(spent.tokens.len() == 1 && spent.contains(token(2, 7)));
+        spent.expire(Instant::from_secs(240));
+        assert_eq!((spent.tokens.len(), spent.poll_at()), (0, None));
+    }
+
+    #[test]
+    fn spent_cookies_take_no_more_room_than_the_limit_and_go_in_steps() {
+        let mut spent = SpentCookies::default();
+        let first = Instant::from_secs(60);
+        for n in 0..300 {
+            assert_eq!(spent.insert(token(1, n), first, 200), n < 200);
+        }
+        assert_eq!(spent.tokens.len(), 200);
+        let mut steps = 0;
+        while spent.poll_at().is_some() {
+            spent.expire(Instant::from_secs(180));
+            steps += 1;
+        }
+        assert_eq!(steps, 200usize.div_ceil(SpentCookies::STEP));
+        assert!(spent.insert(token(3, 1), Instant::from_secs(180), 200), "there is room again");
+    }
+
     proptest! {
         #[test]
         fn a_cookie_never_raises_the_mss_must_16(mss in 48u16..) {
             let now = Instant::from_secs(61);
             let offer = Offer::new(mss, None, false, false, false);
-            prop_assert!(round_trip(offer, now, now, 0).unwrap().2.peer_mss <= mss);
+            prop_assert!(round_trip(offer, now, now, 0).unwrap().offer.peer_mss <= mss);
         }
 
         #[test]

@@ -35,7 +35,6 @@ pub(crate) struct Dormant {
     sack: bool,
     ecn: bool,
     origin: Origin,
-    from_cookie: bool,
     soft_error: Option<Error>,
 }
 
@@ -74,7 +73,6 @@ impl Dormant {
             sack: tcb.snd.sack,
             ecn: tcb.snd.ecn,
             origin: tcb.origin,
-            from_cookie: connection.from_cookie,
             soft_error: connection.soft_error,
         }
     }
@@ -111,7 +109,6 @@ impl Dormant {
         tcb.state_since = self.state_since;
         connection.bytes_acked = u64::from(acked);
         connection.listener = self.listener;
-        connection.from_cookie = self.from_cookie;
         connection.soft_error = self.soft_error;
         connection
     }

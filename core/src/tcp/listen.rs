@@ -138,6 +138,8 @@ pub(crate) enum HalfOpenOutcome {
     Dropped(DropReason),
     /// The segment is dropped and answered.
     Answer(Answer, DropReason),
+    /// The segment acknowledges what was never sent: it is dropped, and answered by a RST.
+    Reset(ReplyReason),
     /// The peer's SYN came again: the SYN-ACK goes out again at once (SA-SYN_RCVD-01).
     SynAgain,
     /// The entry goes, and nobody is told.
@@ -189,7 +191,7 @@ impl HalfOpen {
         options: &SocketOptions,
         env: &mut Env<'_>,
     ) -> HalfOpenOutcome {
-        use HalfOpenOutcome::{Answer as Answered, Complete, Delete, Dropped, SynAgain};
+        use HalfOpenOutcome::{Complete, Delete, Dropped, Reset, SynAgain};
         let (flags, nxt) = (segment.flags(), self.rcv_nxt());
         let window_len = u32::from(syn_window(options.rcvbuf)).max(1);
         let in_window = segment.seq().within(nxt, window_len);
@@ -202,6 +204,11 @@ impl HalfOpen {
                 _ => Dropped(DropReason::RstOutOfWindow),
             };
         }
+        if flags.ack() && segment.ack() != self.iss + 1 {
+            // RFC 9293 §3.5.2 group 2, before the sequence number: a TIME-WAIT of the peer that an old SYN of its own
+            // woke would take an ACK for one more segment to acknowledge, and so on for ever.
+            return Reset(ReplyReason::RstUnacceptableAck);
+        }
         if flags.syn() && !flags.ack() && segment.seq() != self.irs && !in_window {
             // A SYN of another incarnation (SA-SYN_RCVD-03); its timestamp says nothing.
             return self.acknowledge(options, ReplyReason::HalfOpenAck, DropReason::SynChallenged, env);
@@ -209,13 +216,8 @@ impl HalfOpen {
         if self.offer().timestamps() && self.is_older(segment, env) {
             return self.acknowledge(options, ReplyReason::HalfOpenAck, DropReason::Paws, env);
         }
-        let ack_fits = segment.ack() == self.iss + 1;
         if flags.syn() {
             return match (flags.ack(), segment.seq() == self.irs) {
-                (true, _) if !ack_fits => {
-                    let rst = Answer::rst_to(segment, ReplyReason::RstUnacceptableAck).with_ip_of(options);
-                    Answered(rst, DropReason::AckOfUnsent)
-                }
                 (true, _) => {
                     self.acknowledge(options, ReplyReason::HalfOpenAck, DropReason::SynChallenged, env)
                 }
@@ -232,10 +234,6 @@ impl HalfOpen {
             (false, _) => Dropped(DropReason::NoAck),
             (true, false) => {
                 self.acknowledge(options, ReplyReason::HalfOpenAck, DropReason::OutOfWindow, env)
-            }
-            (true, true) if !ack_fits => {
-                let rst = Answer::rst_to(segment, ReplyReason::RstUnacceptableAck).with_ip_of(options);
-                Answered(rst, DropReason::AckOfUnsent)
             }
             (true, true) => {
                 self.note_timestamp(segment);

@@ -87,8 +87,6 @@ pub(crate) struct Connection {
     pub(crate) soft_error: Option<Error>,
     /// Until when a report of a smaller path MTU is believed (1191-2).
     pub(crate) pmtu_until: Option<Deadline>,
-    /// It was made from a SYN cookie.
-    pub(crate) from_cookie: bool,
     /// Where it stands among those that have something to send.
     pub(crate) place: Place,
     /// Bytes that it sent in its last turn beyond its share, which its next one lacks.
@@ -442,7 +440,6 @@ impl Connection {
             events: Event::default(),
             soft_error: None,
             pmtu_until: None,
-            from_cookie: false,
             place: Place::default(),
             overdrawn: 0,
             armed: Armed { node: TimerId::NONE, tick: now },

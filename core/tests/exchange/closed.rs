@@ -95,13 +95,13 @@ fn resets_are_limited_for_each_prefix_sa_closed_05() {
         |c| c.tcp_rst_limit = 320,
         |t| {
             for _ in 0..100 {
-                t.send("S seq 0");
+                t.send(". seq 1 ack 9");
             }
             let sent = t.drain();
             assert!((5..=10).contains(&sent), "{sent}");
             t.dropped(&vec![DropReason::ReplyThrottled; 100 - sent]);
             t.wait(1000);
-            t.send("S seq 0");
+            t.send(". seq 1 ack 9");
             assert_eq!(t.drain(), 1, "the budget comes back");
         },
     );
@@ -113,7 +113,7 @@ fn resets_to_all_prefixes_together_are_limited_sa_closed_05() {
     each_with(
         |c| c.tcp_rst_limit = 320,
         |t| {
-            let (header, payload) = t.segment("S seq 0");
+            let (header, payload) = t.segment(". seq 1 ack 9");
             for network in 0..200 {
                 let source: IpAddr = if t.v6 {
                     format!("fd01:0:0:{network}::1").parse().unwrap()

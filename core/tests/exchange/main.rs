@@ -21,6 +21,7 @@ mod out_of_order;
 mod path_mtu;
 mod reduction;
 mod round_trips;
+mod strangers;
 mod syn_received;
 mod syn_sent;
 mod synchronized;
