@@ -9,13 +9,18 @@ const SMALL: usize = 1024;
 /// Of what comes first in a queue so much is in the queue itself: a small message takes no buffer beside it.
 const INLINE: usize = 256;
 /// The sizes of buffers that bytes are copied into, each four times the one before. A rope's next one holds as much as
-/// all before it, so that a queue takes at most four times what is in it, and few buffers.
+/// all before it, so that a queue that only grows takes at most four times what is in it, and few buffers.
 const SIZES: [usize; 5] = [256, 1024, 4096, 16 * 1024, 64 * 1024];
 
 /// Whether so many bytes of a buffer are enough to hold on to it: the rest is little, and so is the bookkeeping.
 pub(crate) fn is_worth_holding(len: usize, buffer: usize) -> bool {
     len >= SMALL && buffer <= len + len / 16
 }
+
+/// A queue that has shrunk moves its rest into smaller buffers when it holds this many times its bytes, and `LOOSE`.
+const SPARSE: usize = 8;
+/// What a queue may hold beside, so that a short message is never moved.
+const LOOSE: usize = 4096;
 
 /// The place in `SIZES` of the least that has room for `size` bytes, or of the largest.
 fn class(size: usize) -> usize {
@@ -66,6 +71,7 @@ impl Pool {
             queue.give_back_all(self);
         }
         (queue.start, queue.end, queue.inline) = (0, 0, 0);
+        debug_assert_eq!(queue.held, queue.recount());
         if self.queues.len() < Pool::KEPT_QUEUES && queue.chunks.capacity() <= Pool::LONGEST_QUEUE {
             self.queues.push(queue);
         } else {
@@ -74,12 +80,38 @@ impl Pool {
     }
 }
 
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 enum Bulk {
     /// Bytes copied in, with room for more.
     Own(Vec<u8>),
-    /// Somebody else's buffer, held.
-    Shared(Bytes),
+    /// Somebody else's buffer, held, and what that is counted as.
+    Shared(Bytes, u32),
+}
+
+/// A copy takes as much as the original, so that it is counted right.
+impl Clone for Bulk {
+    fn clone(&self) -> Bulk {
+        match self {
+            Bulk::Own(buffer) => Bulk::Own(copy_of(buffer)),
+            Bulk::Shared(bytes, held) => Bulk::Shared(bytes.clone(), *held),
+        }
+    }
+}
+
+/// As `clone`, with the same room to spare.
+fn copy_of<T: Clone>(list: &Vec<T>) -> Vec<T> {
+    let mut copy = Vec::with_capacity(list.capacity());
+    copy.extend_from_slice(list);
+    copy
+}
+
+impl Bulk {
+    fn held(&self) -> usize {
+        match self {
+            Bulk::Own(buffer) => buffer.capacity(),
+            Bulk::Shared(_, held) => *held as usize,
+        }
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -93,7 +125,7 @@ impl Chunk {
     fn bytes(&self) -> &[u8] {
         match &self.bulk {
             Bulk::Own(bytes) => bytes,
-            Bulk::Shared(bytes) => bytes,
+            Bulk::Shared(bytes, _) => bytes,
         }
     }
 
@@ -109,7 +141,7 @@ impl Chunk {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Rope(Option<Box<Queue>>);
 
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 struct Queue {
     /// The first byte that is there and the end, counted as chunks are.
     start: u64,
@@ -122,7 +154,15 @@ struct Queue {
     gone: usize,
     /// The chunk that was sent from last: as what is sent goes on, that of the next read, nearly always.
     sent: usize,
+    /// Bytes of memory that all this takes: the queue, its list, and its chunks.
+    held: usize,
     small: [u8; INLINE],
+}
+
+impl Clone for Queue {
+    fn clone(&self) -> Queue {
+        Queue { chunks: copy_of(&self.chunks), ..*self }
+    }
 }
 
 impl Rope {
@@ -134,47 +174,63 @@ impl Rope {
         self.0.is_none()
     }
 
+    /// Bytes of memory that it takes, room to spare and lists included.
+    #[inline]
+    pub(crate) fn held(&self) -> usize {
+        self.0.as_ref().map_or(0, |queue| queue.held)
+    }
+
+    /// As [`held`](Rope::held), counted anew.
+    pub(crate) fn recount(&self) -> usize {
+        self.0.as_ref().map_or(0, |queue| queue.recount())
+    }
+
     /// Appends a copy.
     #[inline(never)]
     pub(crate) fn push_slice(&mut self, data: &[u8], pool: &mut Pool) {
         if data.is_empty() {
             return;
         }
-        let queue = self.queue(pool);
-        let at = queue.inline as usize;
-        if queue.end == queue.inline
-            && let Some(room) = queue.small.get_mut(at..at + data.len())
-        {
-            room.copy_from_slice(data);
-            queue.inline += data.len() as u64;
-            queue.end = queue.inline;
-        } else if let Some(Chunk { bulk: Bulk::Own(last), .. }) = queue.chunks.last_mut()
-            && data.len() <= last.capacity() - last.len()
-        {
-            last.extend_from_slice(data);
-            queue.end += data.len() as u64;
-        } else {
-            queue.push_copy(data, pool);
+        self.queue(pool).append(data, pool);
+    }
+
+    /// How many of `wanted` bytes a copy of them can have, if it may take `room` bytes of memory and
+    /// [`push_tight`](Rope::push_tight) makes it.
+    pub(crate) fn fit(&self, wanted: usize, room: usize) -> usize {
+        let largest = SIZES[SIZES.len() - 1];
+        let rest = SIZES.iter().rev().find(|size| **size <= room % largest).unwrap_or(&0);
+        let fits = room / largest * largest + rest;
+        wanted.min(self.0.as_ref().map_or(0, |queue| queue.spare()) + fits)
+    }
+
+    /// Appends a copy that takes no more memory than its bytes need.
+    pub(crate) fn push_tight(&mut self, data: &[u8], pool: &mut Pool) {
+        if !data.is_empty() {
+            self.queue(pool).push_copy(data, 0, pool);
         }
     }
 
-    /// Appends without a copy, unless the copy is cheaper than holding on to a buffer.
+    /// Appends without a copy, unless the copy is cheaper than holding on to a buffer. The bytes count as what they
+    /// are: what else lies in the same buffer is for its owner to know.
     pub(crate) fn push_bytes(&mut self, data: Bytes, pool: &mut Pool) {
+        let held = data.len();
+        self.push_shared(data, held, pool);
+    }
+
+    /// Appends a part of a buffer that takes `held` bytes.
+    fn push_shared(&mut self, data: Bytes, held: usize, pool: &mut Pool) {
         if data.len() < SMALL || self.would_waste(data.len()) {
             return self.push_slice(&data, pool);
         }
         let len = data.len();
-        self.queue(pool).push(Bulk::Shared(data), len);
+        let held = u32::try_from(held).unwrap_or(u32::MAX);
+        self.queue(pool).push(Bulk::Shared(data, held), len);
     }
 
     /// Whether a buffer of so many bytes behind the last one would leave more than a little of that empty for good.
     #[inline]
     fn would_waste(&self, len: usize) -> bool {
-        let last = self.0.as_ref().and_then(|queue| queue.chunks.last());
-        let room = match last {
-            Some(Chunk { bulk: Bulk::Own(last), .. }) => last.capacity() - last.len(),
-            _ => 0,
-        };
+        let room = self.0.as_ref().map_or(0, |queue| queue.spare());
         room > len / 16 && len <= SIZES[SIZES.len() - 1]
     }
 
@@ -189,7 +245,7 @@ impl Rope {
     pub(crate) fn push_payload(&mut self, payload: &[u8], packet: Option<&Bytes>, pool: &mut Pool) {
         match packet {
             Some(packet) if is_worth_holding(payload.len(), packet.len()) => {
-                self.push_bytes(packet.slice_ref(payload), pool);
+                self.push_shared(packet.slice_ref(payload), packet.len(), pool);
             }
             _ => self.push_slice(payload, pool),
         }
@@ -243,6 +299,7 @@ impl Queue {
             chunks: Vec::new(),
             gone: 0,
             sent: 0,
+            held: size_of::<Queue>(),
             small: [0; INLINE],
         })
     }
@@ -255,9 +312,22 @@ impl Queue {
         (self.end - self.start) as usize
     }
 
-    /// Appends a copy: what there is room for to the last chunk, the rest in new ones.
+    /// Room in the last chunk.
+    fn spare(&self) -> usize {
+        match self.chunks.last() {
+            Some(Chunk { bulk: Bulk::Own(last), .. }) => last.capacity() - last.len(),
+            _ => 0,
+        }
+    }
+
+    fn recount(&self) -> usize {
+        let chunks: usize = self.chunks.iter().map(|chunk| chunk.bulk.held()).sum();
+        size_of::<Queue>() + self.chunks.capacity() * size_of::<Chunk>() + chunks
+    }
+
+    /// Appends a copy: what there is room for to the last chunk, the rest in new ones, which have room for `ahead` bytes.
     #[inline(never)]
-    fn push_copy(&mut self, mut data: &[u8], pool: &mut Pool) {
+    fn push_copy(&mut self, mut data: &[u8], ahead: usize, pool: &mut Pool) {
         if let Some(Chunk { bulk: Bulk::Own(last), .. }) = self.chunks.last_mut() {
             let (now, later) = data.split_at(data.len().min(last.capacity() - last.len()));
             last.extend_from_slice(now);
@@ -265,7 +335,7 @@ impl Queue {
             data = later;
         }
         while !data.is_empty() {
-            let mut buffer = pool.buffer(data.len().max(self.len()));
+            let mut buffer = pool.buffer(data.len().max(ahead));
             let (now, later) = data.split_at(data.len().min(buffer.capacity()));
             buffer.extend_from_slice(now);
             self.push(Bulk::Own(buffer), now.len());
@@ -279,7 +349,9 @@ impl Queue {
             self.chunks.drain(..self.gone);
             self.gone = 0;
         }
+        let (held, room) = (bulk.held(), self.chunks.capacity());
         self.chunks.push(Chunk { at: self.end, bulk });
+        self.held += held + (self.chunks.capacity() - room) * size_of::<Chunk>();
         self.end += len as u64;
     }
 
@@ -289,17 +361,57 @@ impl Queue {
         while let Some([first, next]) = self.chunks.get_mut(self.gone..self.gone + 2)
             && next.at <= self.start
         {
+            self.held -= first.bulk.held();
             pool.take_back(std::mem::replace(&mut first.bulk, Bulk::Own(Vec::new())));
             self.gone += 1;
+        }
+        if self.held > SPARSE * self.len() + LOOSE {
+            self.collapse(pool);
         }
     }
 
     /// Gives back all chunks.
     #[inline(never)]
     fn give_back_all(&mut self, pool: &mut Pool) {
-        self.chunks.drain(self.gone..).for_each(|chunk| pool.take_back(chunk.bulk));
+        for chunk in self.chunks.drain(self.gone..) {
+            self.held -= chunk.bulk.held();
+            pool.take_back(chunk.bulk);
+        }
         self.chunks.clear();
         self.gone = 0;
+    }
+
+    /// Moves what is there into buffers of its size, so that a peer that acknowledges all but a byte does not make us
+    /// hold a large one.
+    #[cold]
+    fn collapse(&mut self, pool: &mut Pool) {
+        let mut old = std::mem::replace(self, *Queue::new());
+        let small = &old.small[old.start.min(old.inline) as usize..old.inline as usize];
+        self.append(small, pool);
+        for chunk in &old.chunks[old.gone..] {
+            self.append(&chunk.bytes()[old.start.saturating_sub(chunk.at) as usize..], pool);
+        }
+        old.give_back_all(pool);
+    }
+
+    /// Appends a copy: to what is in the queue itself, if there is room, else to the last chunk or in new ones.
+    #[inline(always)]
+    fn append(&mut self, data: &[u8], pool: &mut Pool) {
+        let at = self.inline as usize;
+        if self.end == self.inline
+            && let Some(room) = self.small.get_mut(at..at + data.len())
+        {
+            room.copy_from_slice(data);
+            self.inline += data.len() as u64;
+            self.end = self.inline;
+        } else if let Some(Chunk { bulk: Bulk::Own(last), .. }) = self.chunks.last_mut()
+            && data.len() <= last.capacity() - last.len()
+        {
+            last.extend_from_slice(data);
+            self.end += data.len() as u64;
+        } else {
+            self.push_copy(data, self.len(), pool);
+        }
     }
 
     /// Gives `copy` each part of `dst` and, as long, the bytes for it, of which the first is at `offset`.
@@ -368,6 +480,7 @@ mod tests {
         if let Some(queue) = &rope.0 {
             assert!(queue.start < queue.end && queue.gone <= queue.chunks.len());
             assert!(queue.chunks[..queue.gone].iter().all(|chunk| chunk.bytes().is_empty()));
+            assert_eq!(queue.held, queue.recount());
             // Of what is there nothing but a part of the first chunk has been released.
             assert!(queue.chunks.get(queue.gone + 1).is_none_or(|second| second.at > queue.start));
         }
@@ -404,6 +517,45 @@ mod tests {
         assert!(packet.is_unique());
     }
 
+    /// Bytes of memory that a rope may hold with `len` bytes in it.
+    fn most_held(len: usize) -> usize {
+        SPARSE * len + LOOSE
+    }
+
+    #[test]
+    fn the_last_byte_of_a_large_queue_holds_no_large_buffer() {
+        for size in [2000, 60_000, 300_000] {
+            for shared in [false, true] {
+                let (mut rope, mut pool) = (Rope::default(), Pool::default());
+                let data: Vec<u8> =
+                    (0..size).map(|i| (i as u32).wrapping_mul(2_654_435_761).to_be_bytes()[0]).collect();
+                let packet = Bytes::from(data.clone());
+                match shared {
+                    true => rope.push_bytes(packet.clone(), &mut pool),
+                    false => rope.push_slice(&data, &mut pool),
+                }
+                assert!(rope.held() >= size);
+                for left in (1..size).rev() {
+                    rope.release(1, &mut pool);
+                    assert!(rope.held() <= most_held(left), "{} for {left} bytes", rope.held());
+                }
+                let mut last = [0];
+                assert_eq!((rope.peek(0, &mut last), last[0]), (1, data[size - 1]));
+                assert!(!shared || size <= LOOSE || packet.is_unique(), "the packet is free");
+            }
+        }
+    }
+
+    #[test]
+    fn a_copy_of_a_queue_is_counted_as_the_original_is() {
+        let (mut rope, mut pool) = (Rope::default(), Pool::default());
+        rope.push_slice(&[1; 5000], &mut pool);
+        rope.push_bytes(Bytes::from_static(&[2; 2000]), &mut pool);
+        let copy = rope.clone();
+        assert_eq!((copy.held(), copy.recount()), (rope.held(), rope.recount()));
+        assert_eq!(copy.held(), copy.recount());
+    }
+
     #[test]
     fn a_buffer_has_the_least_size_that_is_enough() {
         for size in 0..=100_000 {
@@ -418,7 +570,7 @@ mod tests {
         rope.push_slice(&[1; 64], &mut pool);
         rope.push_slice(&[1; INLINE - 64], &mut pool);
         assert_eq!(rope.0.as_ref().unwrap().chunks.capacity(), 0);
-        assert!(size_of::<Queue>() <= INLINE + 64);
+        assert!(size_of::<Queue>() <= INLINE + 72);
         rope.push_slice(&[1], &mut pool);
         let Bulk::Own(second) = &rope.0.as_ref().unwrap().chunks[0].bulk else { panic!("it was copied") };
         assert_eq!(second.capacity(), 256);
@@ -466,7 +618,7 @@ mod tests {
             rope.release(100, &mut pool);
             check(&rope, &pool);
         }
-        assert_eq!(rope.0.as_ref().unwrap().chunks.capacity(), capacity);
+        assert!(rope.0.as_ref().unwrap().chunks.capacity() <= capacity);
         let pooled: usize = pool.buffers.iter().map(Vec::len).sum();
         assert!(pooled <= 3, "{pooled}");
     }

@@ -180,8 +180,16 @@ counters! {
     tcp_abort_on_data "TCPAbortOnData";
     /// Connections reset because the application closed with data unread.
     tcp_abort_on_close "TCPAbortOnClose";
-    /// Connections reset because of `tcp_max_orphans`.
+    /// Orphans reset because of `tcp_max_orphans` or `tcp_mem`.
     tcp_abort_on_memory "TCPAbortOnMemory";
+    /// Connections reset because `tcp_mem` is short and their peer takes nothing of what is held for it.
+    stalled_aborted "StalledAborted";
+    /// Times that `tcp_mem` came under pressure.
+    tcp_memory_pressures "TCPMemoryPressures";
+    /// How long it was under pressure, in milliseconds.
+    tcp_memory_pressures_chrono "TCPMemoryPressuresChrono";
+    /// Times that a connection was asked to give up what it holds out of order.
+    prune_called "PruneCalled";
     /// Connections given up for lack of an answer.
     tcp_abort_on_timeout "TCPAbortOnTimeout";
     /// Orphans that FIN-WAIT-2 or `TCP_LINGER2` ended.
@@ -275,7 +283,7 @@ reasons! {
         SynBacklogFull "syn_backlog_full",
         /// SYN or final ACK, accept queue full (SA-LISTEN-08, SA-SYN_RCVD-07).
         AcceptQueueFull "accept_queue_full",
-        /// `tcp_max_connections` or `tcp_mem` reached (SA-SYN_RCVD-08).
+        /// `tcp_max_connections` reached (SA-SYN_RCVD-08), or text above `tcp_mem`.
         NoMemory "no_memory",
         /// Refused by `tcp_refuse` without an answer.
         Refused "refused",

@@ -220,6 +220,10 @@ struct Position {
 }
 
 impl FlowTable {
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
     /// What lives at `tuple`. `is_there` says whether a flow's own tuple is this one.
     pub(crate) fn find(
         &mut self,

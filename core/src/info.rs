@@ -152,6 +152,8 @@ pub struct Usage {
     pub timers: usize,
     /// Bytes in send, receive and out-of-order queues.
     pub buffered: u64,
+    /// Bytes of memory that these queues take: what `tcp_mem` bounds.
+    pub held: u64,
     /// Incomplete datagrams.
     pub fragments: usize,
     /// Bytes that they take.
@@ -175,6 +177,7 @@ impl Usage {
             time_wait,
             timers,
             buffered,
+            held,
             fragments,
             fragment_bytes,
             path_mtus,
@@ -189,6 +192,7 @@ impl Usage {
         self.time_wait += time_wait;
         self.timers += timers;
         self.buffered += buffered;
+        self.held += held;
         self.fragments += fragments;
         self.fragment_bytes += fragment_bytes;
         self.path_mtus += path_mtus;

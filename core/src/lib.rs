@@ -72,6 +72,7 @@ pub mod info;
 mod ip;
 mod keys;
 mod line;
+mod memory;
 mod ports;
 mod queue;
 pub mod seq;

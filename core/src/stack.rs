@@ -22,6 +22,7 @@ use crate::ip::limit::{self, RateLimiter, Shares};
 use crate::ip::pmtu::PmtuCache;
 use crate::keys::Keys;
 use crate::line::Line;
+use crate::memory::Load;
 use crate::ports::Ports;
 use crate::queue::Queue;
 use crate::socket::{Event, SocketId, SocketOptions};
@@ -42,13 +43,16 @@ use crate::timer::Wheel;
 use crate::trace::{State, Trace, TraceEvent, TraceKind};
 use crate::wire::tcp::{Flags, Header, Options};
 
+use self::memory::Ladder;
 use self::outbound::Turns;
 use self::replies::Replies;
 use self::train::Train;
 
 mod calls;
+mod consistent;
 mod icmp;
 mod inbound;
+mod memory;
 mod outbound;
 mod passive;
 mod replies;
@@ -201,8 +205,9 @@ pub struct Stack {
     /// The local ports of what was connected.
     ports: Ports,
     orphans: usize,
-    /// Bytes in all queues.
-    buffered: u64,
+    /// What is in all queues, and what they take.
+    load: Load,
+    ladder: Ladder,
     cookies: CookieCache,
     spent_cookies: SpentCookies,
     peers: Peers,
@@ -227,6 +232,8 @@ struct Socket {
     queued: bool,
     /// The application has it: not while it waits in an accept queue.
     accepted: bool,
+    /// It is in the queue of those that wait for memory.
+    refused: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -274,7 +281,7 @@ macro_rules! env {
             keys: &$stack.keys,
             pool: &mut $stack.pool,
             interface_mtu: $stack.interface.mtu,
-            memory_full: false,
+            memory: crate::memory::Gauge { held: $stack.load.held, limit: $stack.config.tcp_mem },
         }
     };
 }
@@ -322,7 +329,8 @@ impl Stack {
             sockets: SlotMap::with_key(),
             ports: Ports::default(),
             orphans: 0,
-            buffered: 0,
+            load: Load::default(),
+            ladder: Ladder::default(),
             cookies: CookieCache::default(),
             spent_cookies: SpentCookies::default(),
             peers: Peers::default(),
@@ -462,10 +470,11 @@ impl Stack {
     fn settle_accounts(&mut self, index: u32) {
         self.end_train(index);
         self.end_turn(index);
+        self.delist(index);
         let connection = &self.connections[index];
         let tcb = &connection.tcb;
         self.wheel.remove(connection.armed.node);
-        self.buffered -= connection.held();
+        self.load -= connection.load();
         if connection.is_orphan() {
             self.orphans -= 1;
         }
@@ -495,13 +504,18 @@ impl Stack {
     fn with_connection<R>(&mut self, index: u32, run: impl FnOnce(&mut Connection, &mut Env<'_>) -> R) -> R {
         self.end_train(index);
         let connection = &mut self.connections[index];
-        let before = connection.held();
+        let before = connection.load();
         let result = run(connection, &mut env!(self));
-        self.buffered = self.buffered + connection.held() - before;
+        self.load.change(before, connection.load());
+        let group = connection.group(self.load.held > self.config.tcp_mem / 2);
+        let moves = group != connection.listed.group || connection.reassembly.is_some() != connection.has_gap;
         arm(&mut self.wheel, index, connection);
         let (socket, events) = (connection.socket, std::mem::take(&mut connection.events));
         if connection.claims_turn() && !self.ready.join_alone(index, &mut connection.place) {
             self.make_ready(index);
+        }
+        if moves {
+            self.relist(index, group);
         }
         if !events.is_empty() {
             self.notify(socket, events);
@@ -582,6 +596,7 @@ impl Stack {
         }
         self.end_train(index);
         self.end_turn(index);
+        self.delist(index);
         let connection = &self.connections[index];
         let dormant = Dormant::of(connection);
         let tuple = dormant.tuple;
@@ -668,7 +683,7 @@ impl Stack {
         let (id, events) = (connection.socket, connection.events);
         if let Some(socket) = self.sockets.get_mut(id) {
             let receive_queue = std::mem::take(&mut connection.receive_queue);
-            self.buffered += receive_queue.len() as u64;
+            self.load += Load::of(&receive_queue);
             let (local, remote) = (connection.tcb.tuple.local(), connection.tcb.tuple.remote());
             let options = Arc::clone(&connection.options);
             socket.kind =
@@ -689,7 +704,7 @@ impl Stack {
     fn take_opening(&mut self, index: u32) -> Opening {
         let opening = self.openings.remove(index);
         self.wheel.remove(opening.timer);
-        self.buffered -= opening.send_queue.len() as u64;
+        self.load -= Load::of(&opening.send_queue);
         opening
     }
 
@@ -811,11 +826,6 @@ impl Stack {
     fn network_slot(&self, address: IpAddr) -> usize {
         let (prefix, len) = limit::prefix(address);
         self.keys.bucket(&prefix[..len], limit::SLOTS)
-    }
-
-    /// Whether `tcp_mem` is used up.
-    fn memory_full(&self) -> bool {
-        self.buffered >= self.config.tcp_mem
     }
 
     fn connections_full(&self) -> bool {

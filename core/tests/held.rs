@@ -200,7 +200,7 @@ fn small_and_large_segments_by_turns_t_13() {
         let each = small + large;
         let step = |i: u32| {
             let at = i / 2 * each as u32;
-            if i % 2 == 0 { (at, small, None) } else { (at + small as u32, large, Some(0)) }
+            if i.is_multiple_of(2) { (at, small, None) } else { (at + small as u32, large, Some(0)) }
         };
         held.push(2 * BUFFER / each as u32 + 100, step, within_the_buffer);
         assert!(held.unread() > u64::from(BUFFER) - 1460);

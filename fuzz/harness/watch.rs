@@ -191,7 +191,8 @@ impl Watch {
         assert!(usage.timers <= usage.half_open + usage.opening + usage.connections, "{usage:?}");
         // A connection with nothing unread takes one segment in any case.
         let slack = (usage.connections + usage.sockets) as u64 * 66_000;
-        assert!(usage.buffered <= config.tcp_mem + slack, "{usage:?}");
+        assert!(usage.held <= config.tcp_mem + slack, "{usage:?}");
+        assert_eq!(stack.check_consistent(), Ok(()));
         let mut waiting = 0;
         for entry in stack.sockets(now) {
             if entry.state == State::Listen {

@@ -400,12 +400,27 @@ impl Network {
             self.with_world(host, |desk, world| desk.run(world, &changed));
             self.collect_trace(host);
             self.transmit(host);
+            self.check_consistent(host);
             if round == ROUNDS {
                 let text = format!("{} never comes to rest", self.names[host]);
                 self.broken.push(Broken { at: self.now, rule: Invariant::Livelock, text });
             }
         }
         self.arm(host);
+    }
+
+    /// Counts anew what the stack keeps sums of, where that is quick.
+    fn check_consistent(&mut self, host: usize) {
+        const FEW: usize = 64;
+        let Some(stack) = self.hosts[host].stack.as_ref().filter(|_| cfg!(debug_assertions)) else { return };
+        let usage = stack.usage();
+        if usage.connections + usage.opening + usage.sockets > FEW {
+            return;
+        }
+        if let Err(text) = stack.check_consistent() {
+            let text = format!("{}: {text}", self.names[host]);
+            self.broken.push(Broken { at: self.now, rule: Invariant::Consistent, text });
+        }
     }
 
     /// Runs something of a host's applications.

@@ -11,6 +11,7 @@ use crate::buffer::{Pool, Rope};
 use crate::config::PortRange;
 use crate::error::Error;
 use crate::flow::{FlowRef, FourTuple};
+use crate::memory::{Gauge, Load};
 use crate::seq::SeqNum;
 use crate::socket::{ConnectOptions, Event, ListenOptions, Shutdown, SocketId, SocketOptions};
 use crate::tcp::input::Outcome;
@@ -71,7 +72,13 @@ impl Stack {
     }
 
     fn new_socket(&mut self, kind: SocketKind) -> SocketId {
-        self.sockets.insert(Socket { kind, events: Event::default(), queued: false, accepted: true })
+        self.sockets.insert(Socket {
+            kind,
+            events: Event::default(),
+            queued: false,
+            accepted: true,
+            refused: false,
+        })
     }
 
     /// Active OPEN. [`Event::CONNECTED`] or [`Event::ERROR`] follows.
@@ -79,7 +86,7 @@ impl Stack {
     /// Errors: [`InvalidArgument`](Error::InvalidArgument), the remote address is no unicast address or the port is 0
     /// (SA-CLOSED-08); [`NetworkUnreachable`](Error::NetworkUnreachable), no local address of its family;
     /// [`AddrNotAvailable`](Error::AddrNotAvailable), the local end is not ours, is taken, or no port is left for this
-    /// destination (SA-CLOSED-09); [`NoBufferSpace`](Error::NoBufferSpace), `tcp_max_connections` or `tcp_mem`.
+    /// destination (SA-CLOSED-09); [`NoBufferSpace`](Error::NoBufferSpace), `tcp_max_connections`.
     pub fn connect(
         &mut self,
         now: Instant,
@@ -90,7 +97,7 @@ impl Stack {
         if remote.port() == 0 || !self.addresses.is_unicast(remote.ip()) {
             return Err(Error::InvalidArgument);
         }
-        if self.connections_full() || self.memory_full() {
+        if self.connections_full() {
             return Err(Error::NoBufferSpace);
         }
         let address = match options.local_address {
@@ -270,12 +277,15 @@ impl Stack {
     /// Errors: [`WouldBlock`](Error::WouldBlock), no room; [`BrokenPipe`](Error::BrokenPipe), shut down for writing or
     /// over; [`NotConnected`](Error::NotConnected), a listener; or, once, what ended the connection.
     pub fn send(&mut self, id: SocketId, data: &[u8]) -> Result<usize, Error> {
-        self.send_with(id, data.len(), |queue, count, pool| queue.push_slice(&data[..count], pool))
+        self.send_with(id, data.len(), |queue, count, tight, pool| match tight {
+            false => queue.push_slice(&data[..count], pool),
+            true => queue.push_tight(&data[..count], pool),
+        })
     }
 
     /// As [`send`](Stack::send), without a copy: takes from the front of `data` what there is room for.
     pub fn send_bytes(&mut self, id: SocketId, data: &mut Bytes) -> Result<usize, Error> {
-        self.send_with(id, data.len(), |queue, count, pool| queue.push_bytes(data.split_to(count), pool))
+        self.send_with(id, data.len(), |queue, count, _, pool| queue.push_bytes(data.split_to(count), pool))
     }
 
     /// As [`send`](Stack::send), and says that the data is urgent (MUST-30). The peer reads it in line; new protocols
@@ -293,19 +303,34 @@ impl Stack {
         &mut self,
         id: SocketId,
         len: usize,
-        push: impl FnOnce(&mut Rope, usize, &mut Pool),
+        push: impl FnOnce(&mut Rope, usize, bool, &mut Pool),
     ) -> Result<usize, Error> {
-        let free = usize::try_from(self.config.tcp_mem.saturating_sub(self.buffered)).unwrap_or(usize::MAX);
+        self.mind_memory();
+        let gauge = self.gauge();
         match self.socket(id)?.kind {
             SocketKind::Listener(_) => Err(Error::NotConnected),
             SocketKind::Finished(_) => Err(self.take_finished_error(id).unwrap_or(Error::BrokenPipe)),
             SocketKind::Opening(index) => {
                 let opening = &mut self.openings[index];
                 let room = (opening.options.sndbuf as usize).saturating_sub(opening.send_queue.len());
-                let count = len.min(room).min(free);
-                push(&mut opening.send_queue, count, &mut self.pool);
-                self.buffered += count as u64;
-                if count == 0 && len > 0 { Err(Error::WouldBlock) } else { Ok(count) }
+                let before = Load::of(&opening.send_queue);
+                let wanted = len.min(room);
+                let tight = gauge.is_tight(wanted);
+                let count = if tight {
+                    let room = gauge.room(before.held, 0);
+                    opening.send_queue.fit(wanted, usize::try_from(room).unwrap_or(usize::MAX))
+                } else {
+                    wanted
+                };
+                if count == 0 && len > 0 {
+                    if room > 0 && before.bytes == 0 {
+                        self.refuse(id);
+                    }
+                    return Err(Error::WouldBlock);
+                }
+                push(&mut opening.send_queue, count, tight, &mut self.pool);
+                self.load.change(before, Load::of(&opening.send_queue));
+                Ok(count)
             }
             SocketKind::Connection(index) => {
                 self.end_train(index);
@@ -314,14 +339,25 @@ impl Stack {
                     return Err(Error::BrokenPipe);
                 }
                 let room = (connection.options.sndbuf as usize).saturating_sub(connection.send_queue.len());
-                let count = len.min(room).min(free);
+                let wanted = len.min(room);
+                let tight = gauge.is_tight(wanted);
+                let count = if tight { connection.send_room(gauge, wanted) } else { wanted };
                 if count == 0 && len > 0 {
+                    if room > 0 && connection.send_queue.is_empty() {
+                        self.refuse(id);
+                    }
                     return Err(Error::WouldBlock);
                 }
-                push(&mut connection.send_queue, count, &mut self.pool);
-                self.buffered += count as u64;
+                let before = Load::of(&connection.send_queue);
+                push(&mut connection.send_queue, count, tight, &mut self.pool);
+                self.load.change(before, Load::of(&connection.send_queue));
+                let group = connection.group(gauge.is_above_low());
+                let moves = group != connection.listed.group;
                 if connection.claims_turn() && !self.ready.join_alone(index, &mut connection.place) {
                     self.make_ready(index);
+                }
+                if moves {
+                    self.relist(index, group);
                 }
                 Ok(count)
             }
@@ -335,11 +371,13 @@ impl Stack {
     pub fn recv(&mut self, id: SocketId, buffer: &mut [u8]) -> Result<usize, Error> {
         if let SocketKind::Connection(index) = self.socket(id)?.kind {
             let connection = &mut self.connections[index];
+            let before = Load::of(&connection.receive_queue);
             let count = connection.receive_queue.read(buffer, &mut self.pool);
             if count > 0 {
-                self.buffered -= count as u64;
+                self.load.change(before, Load::of(&connection.receive_queue));
                 connection.forget_urgent_read();
-                connection.tcb.ack.now |= connection.window_update_due();
+                let memory = Gauge { held: self.load.held, limit: self.config.tcp_mem };
+                connection.tcb.ack.now |= connection.window_update_due(memory);
                 if connection.claims_turn() && !self.ready.join_alone(index, &mut connection.place) {
                     self.make_ready(index);
                 }
@@ -349,8 +387,9 @@ impl Stack {
         }
         let count = self.peek(id, buffer)?;
         if let SocketKind::Finished(finished) = &mut self.sockets[id].kind {
+            let before = Load::of(&finished.receive_queue);
             finished.receive_queue.release(count, &mut self.pool);
-            self.buffered -= count as u64;
+            self.load.change(before, Load::of(&finished.receive_queue));
         }
         Ok(count)
     }
@@ -469,7 +508,7 @@ impl Stack {
 
     fn forget_socket(&mut self, id: SocketId) {
         if let Some(Socket { kind: SocketKind::Finished(finished), .. }) = self.sockets.remove(id) {
-            self.buffered -= finished.receive_queue.len() as u64;
+            self.load -= Load::of(&finished.receive_queue);
         }
     }
 

@@ -290,9 +290,9 @@ impl Stack {
     }
 
     pub(super) fn connection_segment(&mut self, index: u32, segment: &Segment<'_>) {
-        let full = self.memory_full() && !segment.payload.is_empty();
+        let pressed = self.gauge().is_above_pressure() && !segment.payload.is_empty();
         let outcome = self.with_connection(index, |connection, env| {
-            if full {
+            if pressed {
                 connection.segment_arrives_under_pressure(segment, env)
             } else {
                 connection.segment_arrives(segment, env)
@@ -301,6 +301,10 @@ impl Stack {
         self.apply(index, outcome, Some(segment));
         if self.orphans > FULL_ORPHANS {
             self.lay_down(index);
+        }
+        // No RST is answered by one.
+        if !segment.payload.is_empty() && !segment.flags().rst() {
+            self.mind_memory();
         }
     }
 
@@ -325,7 +329,7 @@ impl Stack {
         let index = self.add_connection(agreed, Some(FlowRef::Opening(index)));
         let connection = &mut self.connections[index];
         crossing.complete(connection, segment, &mut env!(self));
-        self.buffered += connection.held();
+        self.load += connection.load();
         if let Some(cookie) = segment.options().fast_open.filter(|cookie| !cookie.is_request()) {
             let limit = self.config.tcp_fastopen_cache as usize;
             self.cookies.remember(segment.tuple.remote().ip(), cookie, limit);

@@ -267,7 +267,7 @@ impl Stack {
             }
             return false;
         }
-        if self.connections_full() || self.memory_full() {
+        if self.connections_full() {
             self.counters.listen_drops += 1;
             self.dropped(&segment.tuple, DropReason::NoMemory);
             return false;
@@ -367,7 +367,7 @@ impl Stack {
         let parent = self.listeners[listener].socket;
         let index = self.add_connection(agreed, from);
         let (kind, events) = (SocketKind::Connection(index), Event::default());
-        let id = self.sockets.insert(Socket { kind, events, queued: false, accepted: false });
+        let id = self.sockets.insert(Socket { kind, events, queued: false, accepted: false, refused: false });
         let connection = &mut self.connections[index];
         (connection.listener, connection.socket) = (parent, id);
         self.listeners[listener].accept_queue.push_back(id);
@@ -390,7 +390,7 @@ impl Stack {
             self.counters.tcp_fast_open_listen_overflow += 1;
             return false;
         }
-        if self.connections_full() || self.memory_full() {
+        if self.connections_full() || self.gauge().is_above_pressure() {
             return false;
         }
         let tuple = segment.tuple;

@@ -84,6 +84,7 @@ impl Stack {
             outcome
         });
         self.apply(index, outcome, None);
+        self.mind_memory();
     }
 
     /// The SYN-ACK was not answered (SA-SYN_RCVD-18, -19).

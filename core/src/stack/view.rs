@@ -63,7 +63,7 @@ impl Stack {
     /// The next socket on which something changed, and what.
     #[inline]
     pub fn poll_event(&mut self) -> Option<(SocketId, Event)> {
-        if self.events.is_empty() { None } else { self.next_event() }
+        if self.events.is_empty() && !self.anybody_refused() { None } else { self.next_event() }
     }
 
     fn next_event(&mut self) -> Option<(SocketId, Event)> {
@@ -73,7 +73,7 @@ impl Stack {
                 return Some((id, std::mem::take(&mut socket.events)));
             }
         }
-        None
+        self.next_refused()
     }
 
     /// The fill of every table.
@@ -87,7 +87,8 @@ impl Stack {
             orphans: self.orphans,
             time_wait: self.time_waits.len(),
             timers: self.wheel.len(),
-            buffered: self.buffered,
+            buffered: self.load.bytes,
+            held: self.load.held,
             fragments: self.fragments.len(),
             fragment_bytes: self.fragments.held(),
             path_mtus: self.pmtu.len(),

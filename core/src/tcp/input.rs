@@ -58,14 +58,13 @@ impl Connection {
         }
     }
 
-    /// As [`segment_arrives`](Connection::segment_arrives) while `tcp_mem` is used up. Text is refused, save one segment
-    /// at RCV.NXT where nothing is unread; ACK, RST, FIN and URG count as ever.
+    /// As [`segment_arrives`](Connection::segment_arrives) while `tcp_mem` is under pressure. Text may be refused; ACK,
+    /// RST, FIN and URG count as ever.
     pub(crate) fn segment_arrives_under_pressure(
         &mut self,
         segment: &Segment<'_>,
         env: &mut Env<'_>,
     ) -> Outcome {
-        env.memory_full = true;
         match self.checks(segment, env) {
             Ok(outcome) | Err(outcome) => outcome,
         }

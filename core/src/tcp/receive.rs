@@ -7,6 +7,7 @@ use super::segment::Segment;
 use super::tcb::{Connection, Env};
 use crate::buffer::is_worth_holding;
 use crate::counters::DropReason;
+use crate::memory::{Gauge, LEAST};
 use crate::seq::SeqNum;
 use crate::socket::Event;
 use crate::time::Deadline;
@@ -26,7 +27,7 @@ impl Connection {
     /// peer then takes the edge for one that lies less than a unit further left (RFC 7323 §2.4), while the edge that it
     /// was told before still holds (7323-15).
     pub(crate) fn announce_window(&mut self, env: &mut Env<'_>) -> u16 {
-        let free = self.free_window();
+        let free = self.free_window(env.memory);
         let rcv = &mut self.tcb.rcv;
         let unit = (1 << rcv.wscale) - 1;
         let told = rcv.adv.since(rcv.last_ack_sent) >> rcv.wscale;
@@ -46,16 +47,20 @@ impl Connection {
     }
 
     /// Whether the application has read so much that the peer should be told: the window would double (SA-EST-31).
-    pub(crate) fn window_update_due(&self) -> bool {
-        let (free, before) = (self.free_window(), self.receive_window());
+    pub(crate) fn window_update_due(&self, memory: Gauge) -> bool {
+        let (free, before) = (self.free_window(memory), self.receive_window());
         let step = (self.tcb.rcv.buffer / 2).min(u32::from(self.tcb.rcv.adv_mss.max(1)));
         self.may_receive() && !self.tcb.rcv.fin_seen && free >= before.saturating_mul(2).max(before + step)
     }
 
-    /// What a window field can say of the room that is free.
-    fn free_window(&self) -> u32 {
+    /// What a window field can say of the room that is free, in the buffer and, where memory is short, in the share of
+    /// this connection.
+    fn free_window(&self, memory: Gauge) -> u32 {
         let rcv = &self.tcb.rcv;
-        let free = rcv.buffer.saturating_sub(self.receive_queue.len() as u32);
+        let mut free = rcv.buffer.saturating_sub(self.receive_queue.len() as u32);
+        if memory.is_tight(free as usize) {
+            free = u32::try_from(self.memory_room(memory)).unwrap_or(u32::MAX).min(free);
+        }
         free & !((1 << rcv.wscale) - 1)
     }
 
@@ -99,15 +104,31 @@ impl Connection {
         dropped
     }
 
-    /// Text that begins at RCV.NXT. Above `tcp_mem` one segment is taken where nothing is unread, so that the connection
-    /// goes on. Where it is refused there is no ACK: it would free nothing, and only the sender's patience grows.
+    /// Text that begins at RCV.NXT. Under pressure it must fit into the share of this connection, but where nothing is
+    /// unread a little is taken as long as `tcp_mem` is not used up, so that the connection goes on. Where it is refused
+    /// there is no ACK: it would free nothing, and only the sender's patience grows.
     fn take_next(&mut self, payload: &[u8], packet: Option<&Bytes>, env: &mut Env<'_>) -> Option<DropReason> {
-        if env.memory_full && !self.receive_queue.is_empty() {
-            env.counters.tcp_rcv_q_drop += 1;
-            return Some(DropReason::NoMemory);
+        let fits = self.memory_admits(payload.len(), env.memory);
+        let (now, later) = payload.split_at(fits);
+        if !now.is_empty() {
+            self.take_in_order(now, packet, env);
         }
-        self.take_in_order(payload, packet, env);
-        None
+        if later.is_empty() {
+            return None;
+        }
+        env.counters.tcp_rcv_q_drop += 1;
+        Some(DropReason::NoMemory)
+    }
+
+    /// How much of `len` bytes of text in order is taken.
+    fn memory_admits(&self, len: usize, memory: Gauge) -> usize {
+        if !memory.is_above_pressure() || self.memory_room(memory) >= len as u64 {
+            len
+        } else if self.receive_queue.is_empty() && memory.held < memory.limit {
+            len.min(LEAST as usize)
+        } else {
+            0
+        }
     }
 
     /// The peer's FIN is at `at`, all text before it in the window. Where it has to wait it is held as text is, and
@@ -235,7 +256,7 @@ impl Connection {
         if self.tcb.rcv.shut {
             return Err(DropReason::DataAfterShutdown);
         }
-        if env.memory_full {
+        if env.memory.is_tight(payload.len()) && self.memory_room(env.memory) < payload.len() as u64 {
             return Err(DropReason::NoMemory);
         }
         let (nxt, limit) = (self.tcb.rcv.nxt, self.reassembly_limit());
@@ -263,8 +284,7 @@ impl Connection {
 
     /// Frees memory that out-of-order text holds: the highest text first, until `bytes` are free or none is left. The
     /// peer is not told in SACK blocks of what is dropped, and sends it again (2018-4). What is in order stays. Says
-    /// how many bytes were freed; [`Connection::held`] is as much less.
-    #[expect(dead_code, reason = "for what relieves the memory of the stack")]
+    /// how many bytes were freed.
     pub(crate) fn prune_reassembly(&mut self, bytes: usize) -> usize {
         let Some(reassembly) = &mut self.reassembly else { return 0 };
         let before = reassembly.held();

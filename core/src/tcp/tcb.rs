@@ -9,6 +9,7 @@ use crate::error::Error;
 use crate::flow::FourTuple;
 use crate::keys::Keys;
 use crate::line::{Place, Waits};
+use crate::memory::{Gauge, Group, Links, Listed, Load};
 use crate::seq::SeqNum;
 use crate::socket::{Event, SocketId, SocketOptions};
 use crate::tcp::congestion::{self, Controller};
@@ -33,8 +34,7 @@ pub(crate) struct Env<'a> {
     pub(crate) pool: &'a mut Pool,
     /// The path MTU that the interface and the cache give for this peer.
     pub(crate) interface_mtu: u16,
-    /// `tcp_mem` is used up: new text is refused.
-    pub(crate) memory_full: bool,
+    pub(crate) memory: Gauge,
 }
 
 impl Env<'_> {
@@ -92,6 +92,10 @@ pub(crate) struct Connection {
     /// Bytes that it sent in its last turn beyond its share, which its next one lacks.
     pub(crate) overdrawn: u16,
     pub(crate) armed: Armed,
+    /// The lists of who holds memory.
+    pub(crate) listed: Listed,
+    pub(crate) gap: Links,
+    pub(crate) has_gap: bool,
 }
 
 impl Waits for Connection {
@@ -443,6 +447,9 @@ impl Connection {
             place: Place::default(),
             overdrawn: 0,
             armed: Armed { node: TimerId::NONE, tick: now },
+            listed: Listed { group: Group::Nowhere, links: Links::default(), since: now, acked: 0 },
+            gap: Links::default(),
+            has_gap: false,
         }
     }
 
@@ -492,10 +499,29 @@ impl Connection {
         self.tcb.rcv.up = self.tcb.rcv.up.max(self.read_up_to());
     }
 
-    /// Bytes in the queues, the overhead of what waits out of order included.
-    pub(crate) fn held(&self) -> u64 {
+    /// What its queues have in them, and what they take.
+    #[inline]
+    pub(crate) fn load(&self) -> Load {
         let waiting = self.reassembly.as_ref().map_or(0, |r| r.held());
-        (self.send_queue.len() + self.receive_queue.len() + waiting) as u64
+        let (send, receive) = (&self.send_queue, &self.receive_queue);
+        Load {
+            bytes: (send.len() + receive.len() + waiting) as u64,
+            held: (send.held() + receive.held() + waiting) as u64,
+        }
+    }
+
+    /// What it may take of memory beside what it holds. It has carried what the peer acknowledged and what the
+    /// application has read.
+    pub(crate) fn memory_room(&self, gauge: Gauge) -> u64 {
+        let read = self.bytes_received.saturating_sub(self.receive_queue.len() as u64);
+        gauge.room(self.load().held, self.bytes_acked + read)
+    }
+
+    /// How many of `wanted` bytes may be queued for sending where memory is short.
+    #[cold]
+    pub(crate) fn send_room(&self, gauge: Gauge, wanted: usize) -> usize {
+        let room = usize::try_from(self.memory_room(gauge)).unwrap_or(usize::MAX);
+        self.send_queue.fit(wanted, room)
     }
 
     pub(crate) fn is_orphan(&self) -> bool {

@@ -402,6 +402,9 @@ impl Test {
         while let Some((id, event)) = self.stack.poll_event() {
             *self.events.entry(id).or_default() |= event;
         }
+        if self.stack.usage().connections <= 8 {
+            assert_eq!(self.stack.check_consistent(), Ok(()));
+        }
     }
 
     #[track_caller]

@@ -4,7 +4,7 @@ use steadfast_core::counters::DropReason;
 use steadfast_core::trace::State;
 use steadfast_core::{Duration, Error, Event, Shutdown};
 
-use crate::harness::{Test, each, each_with};
+use crate::harness::{PEER, Test, each, each_with};
 
 fn out_of_order(t: &Test) -> u64 {
     t.stack.info(t.now, t.sock).unwrap().out_of_order
@@ -175,9 +175,26 @@ fn fill_memory(t: &mut Test) {
     write_all_that_fits(t);
 }
 
+/// The port of peers that are not heard of.
+const OTHERS: u16 = 5000;
+
 fn write_all_that_fits(t: &mut Test) {
     let full = (0..100).try_for_each(|_| t.try_write(10_000).map(|_| ()));
-    assert_eq!(full, Err(Error::WouldBlock), "the memory is full");
+    assert_eq!(full, Err(Error::WouldBlock), "the connection has its share");
+    // Others take theirs, until there is none for the next.
+    t.peer(OTHERS);
+    let remote = t.remote();
+    t.peer(PEER);
+    let others = (0..100).try_for_each(|_| {
+        let other = t.stack.connect(t.now, remote, Default::default()).unwrap();
+        t.stack.send(other, &[0; 4096])?;
+        while t.stack.send(other, &[0; 4096]).is_ok() {}
+        Ok(())
+    });
+    assert_eq!(others, Err(Error::WouldBlock), "the memory is full");
+    t.peer(OTHERS);
+    t.drain();
+    t.peer(PEER);
     t.drain();
 }
 

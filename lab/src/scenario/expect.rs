@@ -56,6 +56,8 @@ pub enum Invariant {
     Empty,
     /// Work per time is bounded.
     Livelock,
+    /// What a stack keeps sums and flags of is what its tables hold.
+    Consistent,
 }
 
 impl Invariant {
@@ -68,6 +70,7 @@ impl Invariant {
             Invariant::Reset => "reset",
             Invariant::Empty => "empty",
             Invariant::Livelock => "livelock",
+            Invariant::Consistent => "consistent",
         }
     }
 

@@ -1,0 +1,248 @@
+//! What the queues of a stack take of `tcp_mem`, and how much of it one connection may take.
+
+use std::ops::{AddAssign, SubAssign};
+
+use crate::buffer::Rope;
+use crate::table::Table;
+use crate::tcp::tcb::Connection;
+use crate::time::Tick;
+
+/// What is in queues, and the memory that they take: room to spare, lists and shared packets included.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Load {
+    pub(crate) bytes: u64,
+    pub(crate) held: u64,
+}
+
+impl Load {
+    #[inline]
+    pub(crate) fn of(queue: &Rope) -> Load {
+        Load { bytes: queue.len() as u64, held: queue.held() as u64 }
+    }
+
+    /// A part of it was `before` and is `after` now.
+    #[inline]
+    pub(crate) fn change(&mut self, before: Load, after: Load) {
+        self.bytes = self.bytes + after.bytes - before.bytes;
+        self.held = self.held + after.held - before.held;
+    }
+}
+
+impl AddAssign for Load {
+    fn add_assign(&mut self, other: Load) {
+        self.change(Load::default(), other);
+    }
+}
+
+impl SubAssign for Load {
+    fn sub_assign(&mut self, other: Load) {
+        self.change(other, Load::default());
+    }
+}
+
+/// How full `tcp_mem` is. The marks are parts of it:
+///
+/// | mark | of `tcp_mem` | above it |
+/// |---|---|---|
+/// | low | 1/2 | each connection has a share, which its send buffer and its window respect |
+/// | pressure | 3/4 | text beyond the share is dropped, out-of-order queues are pruned |
+/// | critical | 7/8 | orphans are aborted, then connections whose peer takes nothing |
+/// | high | 15/16 | text is refused, save a little for whoever has nothing unread |
+/// | the limit | 1 | all text is refused |
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Gauge {
+    /// What all queues take.
+    pub(crate) held: u64,
+    /// `tcp_mem`.
+    pub(crate) limit: u64,
+}
+
+/// What a connection may hold, as long as that much is free: as the first values of Linux's `tcp_rmem` and `tcp_wmem`.
+pub(crate) const LEAST: u64 = 4096;
+
+impl Gauge {
+    #[inline]
+    pub(crate) fn low(self) -> u64 {
+        self.limit / 2
+    }
+
+    #[inline]
+    pub(crate) fn pressure(self) -> u64 {
+        self.limit - self.limit / 4
+    }
+
+    pub(crate) fn critical(self) -> u64 {
+        self.limit - self.limit / 8
+    }
+
+    #[inline]
+    pub(crate) fn high(self) -> u64 {
+        self.limit - self.limit / 16
+    }
+
+    /// Whether so many bytes more reach above the low mark, be they copied as wastefully as can be.
+    #[inline]
+    pub(crate) fn is_tight(self, wanted: usize) -> bool {
+        self.held + 4 * wanted as u64 > self.low()
+    }
+
+    #[inline]
+    pub(crate) fn is_above_low(self) -> bool {
+        self.held > self.low()
+    }
+
+    #[inline]
+    pub(crate) fn is_above_pressure(self) -> bool {
+        self.held > self.pressure()
+    }
+
+    #[inline]
+    pub(crate) fn is_above_high(self) -> bool {
+        self.held >= self.high()
+    }
+
+    /// What a connection may take beside the `own` bytes that its queues hold. `carried` is what it has carried so far,
+    /// both ways.
+    ///
+    /// Below the low mark that is all below the low mark. Above it a connection may hold its share, and where it has
+    /// carried as much before, 64 times its share. The share falls with the square of what is free: however many
+    /// connections take theirs and give nothing back, the next one finds enough to live on.
+    pub(crate) fn room(self, own: u64, carried: u64) -> u64 {
+        let free = self.high().saturating_sub(self.held);
+        let freely = self.low().saturating_sub(self.held);
+        let share = (free / 64) * (free * 1024 / self.limit.max(1)) / 1024;
+        let entitled = share.max(carried.min(64 * share)).max(LEAST);
+        freely.max(entitled.saturating_sub(own)).min(free)
+    }
+}
+
+/// A place in a [`List`].
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Links {
+    before: u32,
+    after: u32,
+}
+
+const NOBODY: u32 = u32::MAX;
+
+impl Default for Links {
+    fn default() -> Links {
+        Links { before: NOBODY, after: NOBODY }
+    }
+}
+
+/// A list of connections, in the order in which they came. The links are in the connections.
+#[derive(Clone, Debug)]
+pub(crate) struct List {
+    first: u32,
+    last: u32,
+    len: usize,
+    links: fn(&mut Connection) -> &mut Links,
+}
+
+impl List {
+    pub(crate) fn new(links: fn(&mut Connection) -> &mut Links) -> List {
+        List { first: NOBODY, last: NOBODY, len: 0, links }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
+    pub(crate) fn first(&self) -> Option<u32> {
+        (self.first != NOBODY).then_some(self.first)
+    }
+
+    pub(crate) fn push(&mut self, rows: &mut Table<Connection>, index: u32) {
+        *(self.links)(&mut rows[index]) = Links { before: self.last, after: NOBODY };
+        match rows.get_mut(self.last) {
+            Some(last) => (self.links)(last).after = index,
+            None => self.first = index,
+        }
+        self.last = index;
+        self.len += 1;
+    }
+
+    pub(crate) fn remove(&mut self, rows: &mut Table<Connection>, index: u32) {
+        let Links { before, after } = std::mem::take((self.links)(&mut rows[index]));
+        match rows.get_mut(before) {
+            Some(row) => (self.links)(row).after = after,
+            None => self.first = after,
+        }
+        match rows.get_mut(after) {
+            Some(row) => (self.links)(row).before = before,
+            None => self.last = before,
+        }
+        self.len -= 1;
+    }
+}
+
+/// The list of the stack where a connection is that has something to send.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Group {
+    #[default]
+    Nowhere,
+    Orphans,
+    Unproven,
+    Proven,
+}
+
+/// Where a connection is, since when, and how much its peer had taken then.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Listed {
+    pub(crate) group: Group,
+    pub(crate) links: Links,
+    pub(crate) since: Tick,
+    pub(crate) acked: u32,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMIT: u64 = 64 << 20;
+
+    fn gauge(held: u64) -> Gauge {
+        Gauge { held, limit: LIMIT }
+    }
+
+    #[test]
+    fn below_the_low_mark_a_connection_takes_what_it_likes() {
+        assert_eq!(gauge(0).room(0, 0), LIMIT / 2);
+        assert_eq!(gauge(LIMIT / 2 - 1_000_000).room(1 << 30, 0), 1_000_000);
+        assert_eq!(gauge(LIMIT / 2).room(1 << 30, 0), 0);
+    }
+
+    #[test]
+    fn above_it_a_connection_has_a_share_and_more_where_it_has_carried_more() {
+        let at_low = gauge(LIMIT / 2);
+        let free = LIMIT / 16 * 7;
+        let share = free / 64 * 7 / 16;
+        assert_eq!(at_low.room(0, 0), share);
+        assert_eq!(at_low.room(share, 0), 0);
+        assert_eq!(at_low.room(share - 1, 0), 1);
+        assert_eq!(at_low.room(0, 1 << 20), 1 << 20);
+        assert_eq!(at_low.room(0, 1 << 40), 64 * share);
+    }
+
+    #[test]
+    fn what_is_free_bounds_all_of_it() {
+        assert_eq!(gauge(LIMIT / 16 * 15).room(0, 1 << 40), 0);
+        assert_eq!(gauge(LIMIT / 16 * 15 - 1000).room(0, 0), 1000);
+        assert_eq!(gauge(LIMIT / 16 * 15 - 10_000).room(0, 0), LEAST);
+        assert_eq!(gauge(u64::MAX).room(0, 0), 0);
+    }
+
+    /// Each takes what it may and gives nothing back: the last one still gets its least.
+    #[test]
+    fn a_thousand_that_give_nothing_back_leave_room_for_the_next() {
+        let mut all = gauge(0);
+        for n in 0..1000 {
+            let room = all.room(0, 0).min(1 << 20);
+            assert!(room >= LEAST, "{n} gets {room}");
+            all.held += room;
+        }
+        assert!(all.held < all.high(), "{all:?}");
+        assert!(all.room(0, 1 << 30) >= 128 << 10, "{all:?} leaves {}", all.room(0, 1 << 30));
+    }
+}

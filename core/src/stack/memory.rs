@@ -1,0 +1,299 @@
+//! Relief when `tcp_mem` runs short, in the order in which it hurts: shares, out-of-order queues, orphans, connections
+//! whose peer takes nothing. And whose turn it is when memory is free again.
+//!
+//! Each step looks at the front of a list, so that no call looks at many connections. The lists are in the order in
+//! which connections came to hold something.
+
+use std::collections::VecDeque;
+
+use super::{SocketKind, Stack};
+use crate::error::Error;
+use crate::memory::{Gauge, Group, LEAST, List};
+use crate::socket::{Event, SocketId};
+use crate::tcp::input::Closed;
+use crate::tcp::tcb::Connection;
+use crate::time::{Instant, Tick};
+
+/// So many connections one call looks at in each step.
+const LOOKS: usize = 8;
+/// A peer that takes nothing may be aborted once a retransmission or a window probe was due, or after so long.
+const STALLED: u32 = 1000;
+/// One that takes something, but little, may be aborted after so long: more than the minute in which a slow peer opens
+/// its window again (T-08).
+const SLOW: u32 = 90_000;
+/// What a peer must take in that time: this part of what is held for it.
+const ENOUGH: usize = 16;
+
+/// Who holds memory, and who waits for it.
+#[derive(Clone, Debug)]
+pub(super) struct Ladder {
+    /// Connections that hold text out of order.
+    gaps: List,
+    /// Orphans with something to send.
+    orphans: List,
+    /// Connections with something to send whose peer has not taken enough of it yet, and those whose peer has.
+    unproven: List,
+    proven: List,
+    /// Since when `tcp_mem` is under pressure.
+    pressed_since: Option<Instant>,
+    /// Sockets whose write was refused while they had nothing to send, each once.
+    refused: VecDeque<SocketId>,
+    /// How much was promised in this tick to sockets that were woken.
+    promised: (Tick, u64),
+}
+
+impl Default for Ladder {
+    fn default() -> Ladder {
+        let age = || List::new(|connection: &mut Connection| &mut connection.listed.links);
+        Ladder {
+            gaps: List::new(|connection: &mut Connection| &mut connection.gap),
+            orphans: age(),
+            unproven: age(),
+            proven: age(),
+            pressed_since: None,
+            refused: VecDeque::new(),
+            promised: (Tick(0), 0),
+        }
+    }
+}
+
+impl Ladder {
+    fn list(&mut self, group: Group) -> Option<&mut List> {
+        match group {
+            Group::Nowhere => None,
+            Group::Orphans => Some(&mut self.orphans),
+            Group::Unproven => Some(&mut self.unproven),
+            Group::Proven => Some(&mut self.proven),
+        }
+    }
+
+    /// Connections that each list has: gaps, orphans, unproven, proven.
+    pub(super) fn lens(&self) -> [usize; 4] {
+        [self.gaps.len(), self.orphans.len(), self.unproven.len(), self.proven.len()]
+    }
+}
+
+/// What is to be done about a connection at the front of a list.
+enum Verdict {
+    /// Its peer has taken enough.
+    Proven,
+    /// Its peer takes little, but not for too long yet.
+    Slow,
+    /// Too early to say; those behind it are younger.
+    Young,
+    Abort,
+}
+
+impl Stack {
+    pub(super) fn gauge(&self) -> Gauge {
+        Gauge { held: self.load.held, limit: self.config.tcp_mem }
+    }
+
+    /// Called where memory may have been taken. Connections may be gone afterwards.
+    #[inline]
+    pub(super) fn mind_memory(&mut self) {
+        if self.gauge().is_above_pressure() || self.ladder.pressed_since.is_some() {
+            self.relieve();
+        }
+    }
+
+    #[cold]
+    fn relieve(&mut self) {
+        self.mark_pressure();
+        for _ in 0..LOOKS {
+            if !self.gauge().is_above_pressure() || !self.prune_one() {
+                break;
+            }
+        }
+        let mut looks = LOOKS;
+        for group in [Group::Orphans, Group::Unproven, Group::Proven] {
+            while looks > 0 && self.gauge().held > self.gauge().critical() && self.abort_one(group) {
+                looks -= 1;
+            }
+        }
+    }
+
+    /// Pressure begins above its mark and ends below the low one, as Linux has it.
+    fn mark_pressure(&mut self) {
+        let gauge = self.gauge();
+        match self.ladder.pressed_since {
+            None if gauge.is_above_pressure() => {
+                self.counters.tcp_memory_pressures += 1;
+                self.ladder.pressed_since = Some(self.now);
+            }
+            Some(since) if !gauge.is_above_low() => {
+                let millis = self.now.as_millis() - since.as_millis();
+                self.counters.tcp_memory_pressures_chrono += millis;
+                self.ladder.pressed_since = None;
+            }
+            _ => {}
+        }
+    }
+
+    /// Drops the out-of-order text of the connection that has held some for longest. Its peer sends it again
+    /// (RFC 2018 §8). Says whether there was one.
+    fn prune_one(&mut self) -> bool {
+        let Some(index) = self.ladder.gaps.first() else { return false };
+        self.counters.prune_called += 1;
+        self.with_connection(index, |connection, env| {
+            if connection.prune_reassembly(usize::MAX) > 0 {
+                env.counters.ofo_pruned += 1;
+            }
+        });
+        true
+    }
+
+    /// Deals with the first connection of a list. Says whether another look is worth it.
+    fn abort_one(&mut self, group: Group) -> bool {
+        let Some(index) = self.ladder.list(group).and_then(|list| list.first()) else { return false };
+        match self.judge(index, group) {
+            Verdict::Young => return false,
+            Verdict::Proven if group == Group::Orphans => self.relist(index, group),
+            Verdict::Proven => self.relist(index, Group::Proven),
+            Verdict::Slow => {
+                let Stack { ladder, connections, .. } = self;
+                if let Some(list) = ladder.list(group) {
+                    list.remove(connections, index);
+                    list.push(connections, index);
+                }
+            }
+            Verdict::Abort => {
+                let error = if group == Group::Orphans {
+                    self.counters.tcp_abort_on_memory += 1;
+                    None
+                } else {
+                    self.counters.stalled_aborted += 1;
+                    Some(Error::NoBufferSpace)
+                };
+                self.finish_connection(index, Closed { error, rst: true });
+            }
+        }
+        true
+    }
+
+    fn judge(&self, index: u32, group: Group) -> Verdict {
+        let connection = &self.connections[index];
+        let listed = &connection.listed;
+        let age = self.tick().elapsed(listed.since);
+        let taken = (connection.bytes_acked as u32).wrapping_sub(listed.acked) as usize;
+        // Text is refused already: of orphans nobody is spared.
+        let spared = group != Group::Orphans || !self.gauge().is_above_high();
+        let unanswered = connection.tcb.rtt.backoff > 0;
+        // A slow peer closes its window; one whose window is open acknowledges what comes.
+        let slow = (connection.tcb.snd.wnd == 0 || !unanswered) && connection.has_taken_enough();
+        if taken > 0 && taken >= connection.send_queue.held() / ENOUGH {
+            Verdict::Proven
+        } else if age < STALLED && !unanswered && spared {
+            Verdict::Young
+        } else if age < SLOW && (taken > 0 || slow) {
+            Verdict::Slow
+        } else {
+            Verdict::Abort
+        }
+    }
+
+    /// Puts a connection at the end of a list, from the one where it was, as of now; and where it belongs by what it
+    /// holds out of order.
+    #[cold]
+    pub(super) fn relist(&mut self, index: u32, group: Group) {
+        let tick = self.tick();
+        let Stack { ladder, connections, .. } = self;
+        if let Some(list) = ladder.list(connections[index].listed.group) {
+            list.remove(connections, index);
+        }
+        if let Some(list) = ladder.list(group) {
+            list.push(connections, index);
+        }
+        let connection = &mut connections[index];
+        let has_gap = connection.reassembly.is_some();
+        let had_gap = std::mem::replace(&mut connection.has_gap, has_gap);
+        connection.listed.group = group;
+        connection.listed.since = tick;
+        connection.listed.acked = connection.bytes_acked as u32;
+        match (had_gap, has_gap) {
+            (false, true) => ladder.gaps.push(connections, index),
+            (true, false) => ladder.gaps.remove(connections, index),
+            _ => {}
+        }
+    }
+
+    /// A connection ends: it is on no list any more.
+    pub(super) fn delist(&mut self, index: u32) {
+        let connection = &mut self.connections[index];
+        let group = std::mem::take(&mut connection.listed.group);
+        let had_gap = std::mem::take(&mut connection.has_gap);
+        let Stack { ladder, connections, .. } = self;
+        if let Some(list) = ladder.list(group) {
+            list.remove(connections, index);
+        }
+        if had_gap {
+            ladder.gaps.remove(connections, index);
+        }
+    }
+
+    /// A write was refused for want of memory, and nothing of this socket is under way whose end would tell it to try
+    /// again: it is told in its turn.
+    #[cold]
+    pub(super) fn refuse(&mut self, id: SocketId) {
+        let sockets = &mut self.sockets;
+        let Some(socket) = sockets.get_mut(id) else { return };
+        if std::mem::replace(&mut socket.refused, true) {
+            return;
+        }
+        // Sockets that are gone leave their places behind; they must not add up.
+        if self.ladder.refused.len() > 2 * sockets.len() + 64 {
+            self.ladder.refused.retain(|id| sockets.contains_key(*id));
+        }
+        self.ladder.refused.push_back(id);
+    }
+
+    pub(super) fn anybody_refused(&self) -> bool {
+        !self.ladder.refused.is_empty()
+    }
+
+    /// The next socket that may try again, as far as memory is free. In one tick no more are woken than find the least.
+    pub(super) fn next_refused(&mut self) -> Option<(SocketId, Event)> {
+        let tick = self.tick();
+        if self.ladder.promised.0 != tick {
+            self.ladder.promised = (tick, 0);
+        }
+        let gauge = self.gauge();
+        while gauge.held + self.ladder.promised.1 < gauge.high() {
+            let id = self.ladder.refused.pop_front()?;
+            let Some(socket) = self.sockets.get_mut(id) else { continue };
+            socket.refused = false;
+            if matches!(socket.kind, SocketKind::Connection(_) | SocketKind::Opening(_)) {
+                self.ladder.promised.1 += LEAST;
+                socket.queued = false;
+                return Some((id, std::mem::take(&mut socket.events) | Event::WRITABLE));
+            }
+        }
+        None
+    }
+}
+
+impl Connection {
+    /// The list where it belongs.
+    #[inline]
+    pub(super) fn group(&self, above_low: bool) -> Group {
+        /// Who holds less is of interest only where memory is short.
+        const MUCH: usize = 4096;
+        let group = self.listed.group;
+        if self.send_queue.is_empty() {
+            Group::Nowhere
+        } else if self.is_orphan() {
+            Group::Orphans
+        } else if group != Group::Nowhere || !(above_low || self.send_queue.held() > MUCH) {
+            group
+        } else if self.has_taken_enough() {
+            Group::Proven
+        } else {
+            Group::Unproven
+        }
+    }
+
+    /// Whether the peer has taken as much before as is held for it now.
+    fn has_taken_enough(&self) -> bool {
+        self.bytes_acked >= self.send_queue.held() as u64
+    }
+}
