@@ -430,6 +430,8 @@ settings! {
     "steadfast.reply_queue" reply_queue: u32 as kinds::Number(1, 1 << 20), [1024, 1024, 1024, 1024], "invariant 1";
     /// Bytes of memory that they take while they wait: an ICMP answer is as long as the packet that it answers.
     "steadfast.reply_queue_bytes" reply_queue_bytes: u32 as kinds::Bytes(4096, 1 << 30), [1 << 20, 1 << 20, 1 << 20, 1 << 20], "invariant 1";
+    /// Packets to our own addresses that wait to be taken in. Above it nothing is sent until they are; none is lost.
+    "steadfast.loop_queue" loop_queue: u32 as kinds::Number(1, 1 << 16), [64, 64, 64, 64], "invariant 1";
 
     // Carrying.
 

@@ -80,8 +80,10 @@ counters! {
     in_hdr_errors "InHdrErrors";
     /// Packets whose addresses are not acceptable.
     in_addr_errors "InAddrErrors";
-    /// Packets handed to the device.
+    /// Packets sent: to the device, or to ourselves.
     out_requests "OutRequests";
+    /// Times that sending stopped until packets to ourselves were taken in (`loop_queue`).
+    loop_queue_full "LoopQueueFull";
     /// Fragments received.
     reasm_reqds "ReasmReqds";
     /// Datagrams put together.

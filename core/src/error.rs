@@ -27,6 +27,9 @@ pub enum Error {
     /// Routers said that the host cannot be reached (EHOSTUNREACH).
     #[error("no route to host")]
     HostUnreachable,
+    /// The stack went down with [`abort_all`](crate::Stack::abort_all) (ENETDOWN).
+    #[error("network is down")]
+    NetworkDown,
     /// Routers said that the network cannot be reached, or there is no local address for it (ENETUNREACH).
     #[error("network is unreachable")]
     NetworkUnreachable,
@@ -81,6 +84,7 @@ impl Error {
             Error::ConnectionAborted => ("ECONNABORTED", 103),
             Error::TimedOut => ("ETIMEDOUT", 110),
             Error::HostUnreachable => ("EHOSTUNREACH", 113),
+            Error::NetworkDown => ("ENETDOWN", 100),
             Error::NetworkUnreachable => ("ENETUNREACH", 101),
             Error::Prohibited => ("EACCES", 13),
             Error::ProtocolUnavailable => ("ENOPROTOOPT", 92),

@@ -51,11 +51,6 @@ impl FourTuple {
         Some((unmapped(self.local_address)?, unmapped(self.remote_address)?))
     }
 
-    /// Both ends are one (T-02).
-    pub(crate) fn is_land(&self) -> bool {
-        self.local_port == self.remote_port && self.local_address == self.remote_address
-    }
-
     /// The pseudo-header's sum for a segment of `length` bytes. An IPv4-mapped address has the sum of the IPv4 one:
     /// 0xffff counts as nothing.
     #[inline]

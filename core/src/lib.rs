@@ -89,6 +89,6 @@ pub mod wire;
 pub use bytes::Bytes;
 pub use config::{Config, Profile};
 pub use error::Error;
-pub use socket::{ConnectOptions, Event, ListenOptions, Shutdown, SocketId, SocketOptions};
+pub use socket::{ConnectOptions, Event, ListenOptions, Shutdown, SocketId, SocketOptions, Spare};
 pub use stack::{Interface, Packet, PacketBytes, Stack, Transmit};
 pub use time::{Duration, Instant};

@@ -74,6 +74,18 @@ pub enum Shutdown {
     Both,
 }
 
+/// Which connections [`abort_all`](crate::Stack::abort_all) leaves alone, for a reset could cost their peers bytes that
+/// they have not read yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Spare {
+    /// None.
+    Nothing,
+    /// Orphans whose peer has acknowledged everything, the FIN included.
+    Delivered,
+    /// Those that have sent everything, the FIN included, and have nothing unread.
+    Sent,
+}
+
 /// What can be set for one socket. A stream from `accept` begins with those of its listener.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SocketOptions {
@@ -139,6 +151,21 @@ impl SocketOptions {
         }
     }
 
+    /// Takes over what differs between `before` and `after`.
+    pub fn apply_changes(&mut self, before: &SocketOptions, after: SocketOptions) {
+        macro_rules! apply {
+            ($($field:ident)+) => {
+                // A field that is missing here does not compile.
+                let SocketOptions { $($field),+ } = after;
+                $(if $field != before.$field {
+                    self.$field = $field;
+                })+
+            };
+        }
+        apply!(nodelay cork keepalive keepalive_time keepalive_intvl keepalive_probes user_timeout r2 linger
+            fin_timeout max_segment rcvbuf rcvbuf_max sndbuf ttl dscp congestion);
+    }
+
     /// The smallest shift with which a window field covers the buffer (at most 14, 7323-3).
     pub(crate) fn window_scale(&self) -> u8 {
         let buffer = self.rcvbuf.max(self.rcvbuf_max);
@@ -153,13 +180,16 @@ pub struct ListenOptions {
     pub backlog: u32,
     /// Accept Fast Open, where `tcp_fastopen` allows servers to.
     pub fast_open: bool,
+    /// On `[::]`, take no IPv4 clients (`IPV6_V6ONLY`). Without it the listener takes both families, and shows IPv4
+    /// ends as IPv4-mapped addresses.
+    pub only_v6: bool,
     /// What the accepted streams begin with; `None`: the defaults of the configuration.
     pub socket: Option<SocketOptions>,
 }
 
 impl Default for ListenOptions {
     fn default() -> ListenOptions {
-        ListenOptions { backlog: 4096, fast_open: false, socket: None }
+        ListenOptions { backlog: 4096, fast_open: false, only_v6: false, socket: None }
     }
 }
 

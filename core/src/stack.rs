@@ -4,7 +4,7 @@
 //! and the moves; `inbound` walks a packet to its table, `outbound` fills frames, `timers` runs what is due, `calls`
 //! are the user's, `view` shows what there is.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
@@ -205,6 +205,8 @@ pub struct Stack {
     /// The local ports of what was connected.
     ports: Ports,
     orphans: usize,
+    /// A connection that was not settled when somebody asked.
+    unsettled: u32,
     /// What is in all queues, and what they take.
     load: Load,
     ladder: Ladder,
@@ -219,6 +221,8 @@ pub struct Stack {
     turns: Turns,
     /// Stateless answers.
     replies: Replies,
+    /// Packets to our own addresses, which `advance` takes in.
+    looped: VecDeque<Bytes>,
     events: Queue<SocketId>,
 }
 
@@ -232,6 +236,8 @@ struct Socket {
     queued: bool,
     /// The application has it: not while it waits in an accept queue.
     accepted: bool,
+    /// It shows its IPv4 ends as IPv4-mapped addresses, for its listener is one of IPv6.
+    mapped: bool,
     /// It is in the queue of those that wait for memory.
     refused: bool,
 }
@@ -329,6 +335,7 @@ impl Stack {
             sockets: SlotMap::with_key(),
             ports: Ports::default(),
             orphans: 0,
+            unsettled: 0,
             load: Load::default(),
             ladder: Ladder::default(),
             cookies: CookieCache::default(),
@@ -338,6 +345,7 @@ impl Stack {
             ready: Line::default(),
             turns: Turns::new(&interface),
             replies: Replies::default(),
+            looped: VecDeque::new(),
             events: Queue::default(),
             config,
             interface,

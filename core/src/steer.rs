@@ -71,8 +71,19 @@ impl Steering {
         tuple.map_or(Steer::Any, |tuple| Steer::To(self.owner(&tuple)))
     }
 
+    /// The same for both ends' view of a connection, so that what a stack sends to itself is its own at both.
     pub(crate) fn owner(&self, tuple: &FourTuple) -> u16 {
-        (self.key.strong(|hasher| write_tuple(hasher, tuple)) % u64::from(self.stacks)) as u16
+        let &FourTuple { local_address, local_port, remote_address, remote_port } = tuple;
+        let tuple = match (local_address, local_port) < (remote_address, remote_port) {
+            true => *tuple,
+            false => FourTuple {
+                local_address: remote_address,
+                local_port: remote_port,
+                remote_address: local_address,
+                remote_port: local_port,
+            },
+        };
+        (self.key.strong(|hasher| write_tuple(hasher, &tuple)) % u64::from(self.stacks)) as u16
     }
 }
 
@@ -172,6 +183,16 @@ mod tests {
         }
         // 1000 each; five standard deviations are 137.
         assert!(counts.iter().all(|count| (863..1137).contains(count)), "{counts:?}");
+    }
+
+    #[test]
+    fn both_ends_of_a_connection_to_ourselves_are_one_stacks() {
+        let steering = Steering::new(&[2; 32], 64);
+        for port in 10_000..10_100 {
+            let one_way = packet(OURS, OURS, PROTOCOL_TCP, false, &segment(port, 80));
+            let other_way = packet(OURS, OURS, PROTOCOL_TCP, false, &segment(80, port));
+            assert_eq!(owner(&steering, &one_way), owner(&steering, &other_way));
+        }
     }
 
     #[test]

@@ -25,6 +25,8 @@ pub(crate) struct Addresses {
     added: u64,
     /// The ends of the last packet that [`fit_v4`](Addresses::fit_v4) let through: those of the next one, mostly.
     fitting: Option<(Ipv4Addr, Ipv4Addr)>,
+    /// The last destination, an IPv4-mapped address if need be, that was found not to be ours.
+    foreign: u128,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -62,10 +64,45 @@ impl Addresses {
         if !self.is_local(destination) {
             return Err(DropReason::NotOurs);
         }
-        if !self.is_unicast(source) || source.is_loopback() && !destination.is_loopback() {
+        if source == destination {
+            return Err(DropReason::Land);
+        }
+        // What we send to ourselves does not go over the wire, and loopback addresses do not appear there
+        // (RFC 1122 §3.2.1.3 (g)).
+        if !self.is_unicast(source)
+            || source.is_loopback()
+            || destination.is_loopback()
+            || self.is_local(source)
+        {
             return Err(DropReason::BadSource);
         }
         Ok(())
+    }
+
+    /// Whether a packet that leaves goes to one of our own addresses. One that is no IP packet goes nowhere.
+    #[inline]
+    pub(crate) fn loops(&mut self, packet: &[u8]) -> bool {
+        let destination = match packet.first_chunk::<40>() {
+            Some(header) if header[0] >> 4 == 6 => {
+                u128::from_be_bytes(*header.last_chunk().expect("sixteen of forty"))
+            }
+            _ => match packet.first_chunk::<20>() {
+                Some(header) => {
+                    let v4 = u32::from_be_bytes(*header.last_chunk().expect("four of twenty"));
+                    Ipv4Addr::from_bits(v4).to_ipv6_mapped().to_bits()
+                }
+                None => return false,
+            },
+        };
+        destination != self.foreign && self.is_ours(destination)
+    }
+
+    fn is_ours(&mut self, destination: u128) -> bool {
+        let ours = self.is_local(Ipv6Addr::from_bits(destination).to_canonical());
+        if !ours {
+            self.foreign = destination;
+        }
+        ours
     }
 
     /// As [`check`](Addresses::check), for what nearly every packet is: between two IPv4 hosts, neither of them a
@@ -87,13 +124,19 @@ impl Addresses {
         let plain = |address: Ipv4Addr| !matches!(address.to_bits() >> 24, 0 | 127 | 224..);
         plain(source)
             && plain(destination)
+            && !self.is_local(source.into())
             && self.is_local(destination.into())
             && !self.is_broadcast(source)
             && !self.is_broadcast(destination)
     }
 
-    /// Whether it is one of ours. Of 127.0.0.0/8, only what was added is.
+    /// Whether it is one of ours. An IPv4 loopback address brings all of its prefix with it, 127.0.0.0/8 mostly.
     pub(crate) fn is_local(&self, address: IpAddr) -> bool {
+        self.is_added(address)
+            || matches!(address, IpAddr::V4(v4) if v4.is_loopback() && self.on_link(address).is_some())
+    }
+
+    fn is_added(&self, address: IpAddr) -> bool {
         self.ours.binary_search(&number(address)).is_ok()
     }
 
@@ -111,16 +154,21 @@ impl Addresses {
     /// The address from which to reach `destination` where the user names none (MUST-44): of those that can be
     /// heard there, the one with the longest prefix in common with the network it is on, else the first.
     pub(crate) fn source_for(&self, destination: IpAddr) -> Option<IpAddr> {
-        if self.is_local(destination) {
+        if self.is_added(destination) {
             return Some(destination); // RFC 6724 §5, rule 1
         }
+        self.on_link(destination).or_else(|| self.first_of(network(destination, ANY)))
+    }
+
+    /// Our address on the smallest network that `destination` is on as well.
+    fn on_link(&self, destination: IpAddr) -> Option<IpAddr> {
         let scope = scope(destination);
-        let lengths = self.lengths.range((scope, 0)..=(scope, 128)).rev().map(|((_, len), _)| *len);
-        lengths.chain([ANY]).find_map(|len| {
-            let network = network(destination, len);
-            let (_, first) = self.networks.range((network, 0)..=(network, u64::MAX)).next()?;
-            Some(*first)
-        })
+        let mut lengths = self.lengths.range((scope, 0)..=(scope, 128)).rev().map(|((_, len), _)| *len);
+        lengths.find_map(|len| self.first_of(network(destination, len)))
+    }
+
+    fn first_of(&self, network: Network) -> Option<IpAddr> {
+        self.networks.range((network, 0)..=(network, u64::MAX)).next().map(|(_, first)| *first)
     }
 
     /// Adds an address, or changes the prefix of one that is there.
@@ -170,7 +218,7 @@ impl Addresses {
             self.networks.insert((network(ours.address, len), ours.order), ours.address);
         }
         *self.lengths.entry((scope(ours.address), ours.len)).or_default() += 1;
-        self.fitting = None;
+        (self.fitting, self.foreign) = (None, 0);
     }
 
     fn unindex(&mut self, ours: &Ours) {
@@ -185,7 +233,7 @@ impl Addresses {
                 count.remove();
             }
         }
-        self.fitting = None;
+        (self.fitting, self.foreign) = (None, 0);
     }
 }
 
@@ -330,12 +378,16 @@ mod tests {
     }
 
     #[test]
-    fn loopback_talks_to_loopback_only_t_63() {
-        assert_eq!(ours().check(ip("127.0.0.1"), ip("127.0.0.1")), Ok(()));
-        assert_eq!(ours().check(ip("127.9.9.9"), ip("127.0.0.1")), Ok(()));
-        assert_eq!(ours().check(ip("::1"), ip("::1")), Ok(()));
-        assert_eq!(ours().check(ip("127.0.0.1"), ip("127.0.0.2")), Err(DropReason::NotOurs));
+    fn neither_loopback_nor_what_is_ours_comes_from_the_wire_t_39_t_63() {
+        for own in ["127.0.0.1", "::1", "192.0.2.1", "2001:db8::1"] {
+            assert_eq!(ours().check(ip(own), ip(own)), Err(DropReason::Land), "{own}");
+        }
+        assert_eq!(ours().check(ip("127.9.9.9"), ip("127.0.0.1")), BAD);
+        assert_eq!(ours().check(ip("127.0.0.1"), ip("127.0.0.2")), BAD);
+        assert_eq!(ours().check(ip("192.0.2.9"), ip("127.0.0.1")), BAD);
         assert_eq!(ours().check(ip("127.255.255.255"), ip("127.0.0.1")), BAD);
+        assert_eq!(ours().check(ip("10.1.2.3"), ip("192.0.2.1")), BAD);
+        assert_eq!(ours().check(ip("2001:db8::1"), ip("fe80::1")), BAD);
         let mut without = ours();
         assert!(without.remove(ip("127.0.0.1")) && without.remove(ip("::1")));
         assert_eq!(without.check(ip("127.0.0.1"), ip("127.0.0.1")), Err(DropReason::NotOurs));

@@ -6,15 +6,15 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::{Socket, SocketKind, Stack, binding};
+use super::{Finished, Socket, SocketKind, Stack, binding};
 use crate::buffer::{Pool, Rope};
 use crate::config::PortRange;
 use crate::error::Error;
 use crate::flow::{FlowRef, FourTuple};
 use crate::memory::{Gauge, Load};
 use crate::seq::SeqNum;
-use crate::socket::{ConnectOptions, Event, ListenOptions, Shutdown, SocketId, SocketOptions};
-use crate::tcp::input::Outcome;
+use crate::socket::{ConnectOptions, Event, ListenOptions, Shutdown, SocketId, SocketOptions, Spare};
+use crate::tcp::input::{Closed, Outcome};
 use crate::tcp::listen::Listener;
 use crate::tcp::syn_sent::{FastOpen, Opening};
 use crate::tcp::tcb::Connection;
@@ -23,10 +23,12 @@ use crate::timer::TimerId;
 use crate::trace::State;
 
 impl Stack {
-    /// Passive OPEN. An unspecified address listens on all addresses of its family; port 0 chooses a port.
+    /// Passive OPEN. `0.0.0.0` listens on all IPv4 addresses, `[::]` on all of both families, or with
+    /// [`only_v6`](ListenOptions::only_v6) on those of IPv6; port 0 chooses a port. A SYN goes to the listener of its
+    /// address, else to that of all addresses of its family, else to that of both families.
     ///
     /// Errors: [`AddrNotAvailable`](Error::AddrNotAvailable), not an address of ours or no port left;
-    /// [`AddrInUse`](Error::AddrInUse), somebody listens there (SA-CLOSED-06).
+    /// [`AddrInUse`](Error::AddrInUse), somebody listens there (SA-CLOSED-06), or on `0.0.0.0` beside `[::]`.
     pub fn listen(&mut self, mut local: SocketAddr, options: ListenOptions) -> Result<SocketId, Error> {
         let all = local.ip().is_unspecified();
         if !all && !self.addresses.is_local(local.ip()) {
@@ -35,12 +37,18 @@ impl Stack {
         if local.port() == 0 {
             let tuple = FourTuple::new(local, local);
             let mut ports = self.keys.ports(self.now, self.config.ip_local_port_range, &tuple);
-            let free = ports.find(|port| self.bound(local.ip(), *port).is_err());
+            let free = ports.find(|port| {
+                local.set_port(*port);
+                self.bound(local.ip(), *port).is_err() && !self.shares_clients(local, options.only_v6)
+            });
             local.set_port(free.ok_or(Error::AddrNotAvailable)?);
         }
         let Err(place) = self.bound(local.ip(), local.port()) else {
             return Err(Error::AddrInUse);
         };
+        if self.shares_clients(local, options.only_v6) {
+            return Err(Error::AddrInUse);
+        }
         let backlog = options.backlog.clamp(1, self.config.somaxconn) as usize;
         let listener = Listener {
             socket: SocketId::default(),
@@ -49,6 +57,7 @@ impl Stack {
             options: self.shared_options(options.socket),
             fast_open: options.fast_open,
             closing: false,
+            only_v6: options.only_v6,
             accept_queue: VecDeque::new(),
             half_open: 0,
             fast_open_pending: 0,
@@ -78,6 +87,7 @@ impl Stack {
             queued: false,
             accepted: true,
             refused: false,
+            mapped: false,
         })
     }
 
@@ -422,7 +432,7 @@ impl Stack {
 
     fn take_finished_error(&mut self, id: SocketId) -> Option<Error> {
         match &mut self.sockets.get_mut(id)?.kind {
-            SocketKind::Finished(finished) => finished.error.take(),
+            SocketKind::Finished(finished) => finished.take_error(),
             _ => None,
         }
     }
@@ -443,11 +453,15 @@ impl Stack {
     }
 
     /// Ends one direction or both; the socket stays. Errors: [`NotConnected`](Error::NotConnected), the connection is
-    /// not there yet or no more.
+    /// not there yet or no more; [`NetworkDown`](Error::NetworkDown), [`abort_all`](Stack::abort_all) ended it.
     pub fn shutdown(&mut self, now: Instant, id: SocketId, how: Shutdown) -> Result<(), Error> {
         self.set_now(now);
-        let SocketKind::Connection(index) = self.socket(id)?.kind else {
-            return Err(Error::NotConnected);
+        let index = match &self.socket(id)?.kind {
+            SocketKind::Connection(index) => *index,
+            SocketKind::Finished(finished) if finished.error == Some(Error::NetworkDown) => {
+                return Err(Error::NetworkDown);
+            }
+            _ => return Err(Error::NotConnected),
         };
         self.with_connection(index, |connection, env| {
             if how != Shutdown::Write {
@@ -477,6 +491,68 @@ impl Stack {
         self.socket(id)?;
         self.give_back(id, |connection, _| connection.abort());
         Ok(())
+    }
+
+    /// The stack goes down: resets connections, but for those that `spare` names, and gives up what is not established.
+    /// Sockets stay until they are closed. What came before can be read; after that they say
+    /// [`NetworkDown`](Error::NetworkDown). Listeners stay as they are.
+    ///
+    /// A call does a bounded part of the work, for the resets wait in the queue of answers. `false`: some are left, so
+    /// [`transmit`](Stack::transmit) and call again.
+    pub fn abort_all(&mut self, now: Instant, spare: Spare) -> bool {
+        /// Connections that one call resets.
+        const STEP: usize = 64;
+        self.set_now(now);
+        let room = (self.config.reply_queue as usize).saturating_sub(self.replies.len());
+        let most = room.clamp(1, STEP);
+        let spared = |connection: &Connection| match spare {
+            Spare::Nothing => false,
+            Spare::Delivered => connection.is_settled(),
+            Spare::Sent => connection.is_spent(),
+        };
+        let half_open = self.half_open.iter().map(|(index, _)| FlowRef::HalfOpen(index));
+        let openings = self.openings.iter().map(|(index, _)| FlowRef::Opening(index));
+        let connections = self.connections.iter().filter(|(_, connection)| !spared(connection));
+        let connections = connections.map(|(index, _)| FlowRef::Connection(index));
+        let dormant = self.dormant.iter().filter(|_| spare == Spare::Nothing);
+        let dormant = dormant.map(|(index, _)| FlowRef::Dormant(index));
+        let all = half_open.chain(openings).chain(connections).chain(dormant);
+        let doomed: Vec<FlowRef> = all.take(most).collect();
+        for &flow in &doomed {
+            match flow {
+                FlowRef::HalfOpen(index) => self.forget_half_open(index),
+                FlowRef::Opening(index) => self.fail_opening(index, Error::NetworkDown),
+                FlowRef::Connection(index) => self.abort_connection(index),
+                FlowRef::Dormant(index) => {
+                    let index = self.wake(index);
+                    self.abort_connection(index);
+                }
+                FlowRef::TimeWait(_) => {}
+            }
+        }
+        doomed.len() < most
+    }
+
+    fn abort_connection(&mut self, index: u32) {
+        let outcome = match self.with_connection(index, |connection, _| connection.abort()) {
+            Outcome::Closed(closed) => Outcome::Closed(Closed { error: Some(Error::NetworkDown), ..closed }),
+            outcome => outcome,
+        };
+        self.apply(index, outcome, None);
+    }
+
+    /// Whether nothing is under way: nothing half-open, nothing opening, and of connections only those that no
+    /// application has and whose peer has acknowledged everything, the FIN included.
+    pub fn is_settled(&mut self) -> bool {
+        if self.half_open.len() + self.openings.len() > 0 || self.connections.len() > self.orphans {
+            return false;
+        }
+        // Who was not settled before is asked first, since that is mostly so still.
+        let unsettled = |(index, connection): (u32, &Connection)| (!connection.is_settled()).then_some(index);
+        let before = self.connections.get(self.unsettled).map(|connection| (self.unsettled, connection));
+        let found = before.and_then(unsettled).or_else(|| self.connections.iter().find_map(unsettled));
+        self.unsettled = found.unwrap_or(0);
+        found.is_none()
     }
 
     fn give_back(
@@ -592,7 +668,17 @@ impl Stack {
             SocketKind::Listener(_) => None,
             SocketKind::Opening(index) => self.openings[*index].soft_error.take(),
             SocketKind::Connection(index) => self.connections[*index].soft_error.take(),
-            SocketKind::Finished(finished) => finished.error.take(),
+            SocketKind::Finished(finished) => finished.take_error(),
         })
+    }
+}
+
+impl Finished {
+    /// What ended the connection, once; but a stack that went down stays down.
+    fn take_error(&mut self) -> Option<Error> {
+        match self.error {
+            Some(Error::NetworkDown) => self.error,
+            _ => self.error.take(),
+        }
     }
 }

@@ -47,6 +47,10 @@ impl Stack {
         let Some((tuple, seq)) = quoted_segment(arrived_at, quoted) else {
             return self.counters.count_drop(DropReason::IcmpInvalid);
         };
+        if self.addresses.is_local(tuple.remote().ip()) {
+            // What we send to ourselves passes nobody who could complain of it.
+            return self.counters.count_drop(DropReason::IcmpInvalid);
+        }
         let Some(flow) = self.find(&tuple) else {
             return self.dropped(&tuple, DropReason::IcmpUnmatched);
         };

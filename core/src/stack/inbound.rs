@@ -1,6 +1,6 @@
 //! A packet on its way in: IP, then to the table where its 4-tuple lives.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use bytes::Bytes;
 
@@ -45,31 +45,59 @@ impl Datagram<'_> {
     }
 }
 
+/// Which way a packet came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Through {
+    Device,
+    /// From ourselves to ourselves.
+    Loop,
+}
+
 impl Stack {
     /// Takes in a packet. Never fails: what is dropped is counted and traced.
     pub fn receive<'a>(&mut self, now: Instant, packet: impl Into<Packet<'a>>) {
         self.set_now(now);
+        self.packet_arrives(packet.into(), Through::Device);
+    }
+
+    /// Takes in what the stack sent to its own addresses. No packet is added meanwhile: answers wait for `transmit`.
+    #[cold]
+    pub(super) fn receive_looped(&mut self) {
+        while let Some(packet) = self.looped.pop_front() {
+            let packet = Packet { bytes: PacketBytes::Shared(packet), checksum_trusted: true };
+            self.packet_arrives(packet, Through::Loop);
+        }
+    }
+
+    #[inline]
+    fn packet_arrives(&mut self, packet: Packet<'_>, through: Through) {
         self.counters.in_receives += 1;
-        let Packet { bytes, checksum_trusted } = packet.into();
+        let Packet { bytes, checksum_trusted } = packet;
         let (bytes, shared) = match &bytes {
             PacketBytes::Borrowed(bytes) => (*bytes, None),
             PacketBytes::Shared(shared) => (&shared[..], Some(shared)),
         };
         match bytes.first().map_or(0, |b| b >> 4) {
-            4 => self.ipv4_arrives(bytes, shared, checksum_trusted),
-            6 => self.ipv6_arrives(bytes, shared, checksum_trusted),
+            4 => self.ipv4_arrives(bytes, shared, checksum_trusted, through),
+            6 => self.ipv6_arrives(bytes, shared, checksum_trusted, through),
             _ => self.header_error(DropReason::IpHeader),
         }
     }
 
-    fn ipv4_arrives(&mut self, packet: &[u8], shared: Option<&Bytes>, checksum_trusted: bool) {
+    fn ipv4_arrives(
+        &mut self,
+        packet: &[u8],
+        shared: Option<&Bytes>,
+        checksum_trusted: bool,
+        through: Through,
+    ) {
         let (header, payload) = match ipv4::parse(packet) {
             Ok(parsed) => parsed,
             Err(ipv4::Error::Checksum) => return self.header_error(DropReason::IpChecksum),
             Err(_) => return self.header_error(DropReason::IpHeader),
         };
         if !self.addresses.fit_v4(header.source, header.destination)
-            && !self.addresses_fit(header.source.into(), header.destination.into())
+            && !self.addresses_fit(header.source.into(), header.destination.into(), through)
         {
             return;
         }
@@ -95,12 +123,18 @@ impl Stack {
         self.fragment_arrives(key, offset, more, datagram);
     }
 
-    fn ipv6_arrives(&mut self, packet: &[u8], shared: Option<&Bytes>, checksum_trusted: bool) {
+    fn ipv6_arrives(
+        &mut self,
+        packet: &[u8],
+        shared: Option<&Bytes>,
+        checksum_trusted: bool,
+        through: Through,
+    ) {
         let Ok((header, payload)) = ipv6::parse(packet) else {
             return self.header_error(DropReason::IpHeader);
         };
         let (source, destination) = (IpAddr::V6(header.source), IpAddr::V6(header.destination));
-        if !self.addresses_fit(source, destination) {
+        if !self.addresses_fit(source, destination, through) {
             return;
         }
         let datagram = Datagram {
@@ -124,8 +158,14 @@ impl Stack {
         self.fragment_arrives(key, usize::from(fragment.offset), fragment.more, datagram);
     }
 
-    fn addresses_fit(&mut self, source: IpAddr, destination: IpAddr) -> bool {
-        match self.addresses.check(source, destination) {
+    fn addresses_fit(&mut self, source: IpAddr, destination: IpAddr, through: Through) -> bool {
+        let fit = match through {
+            Through::Device => self.addresses.check(source, destination),
+            // The address may be gone since it was sent.
+            Through::Loop if self.addresses.is_local(destination) => Ok(()),
+            Through::Loop => Err(DropReason::NotOurs),
+        };
+        match fit {
             Ok(()) => true,
             Err(reason) => {
                 self.counters.in_addr_errors += 1;
@@ -214,11 +254,7 @@ impl Stack {
         if self.trace.is_on() {
             self.note(tuple, TraceKind::SegmentIn { header, payload_len: payload.len() });
         }
-        let flow = self.find_in_train(tuple);
-        if flow.is_none() && tuple.is_land() {
-            return self.dropped(tuple, DropReason::Land);
-        }
-        match flow {
+        match self.find_in_train(tuple) {
             Some(FlowRef::Connection(index)) => self.connection_segment(index, &segment),
             Some(FlowRef::Dormant(index)) => {
                 let index = self.wake(index);
@@ -265,10 +301,33 @@ impl Stack {
         Ok(payload)
     }
 
-    /// The listener for a local address and port: one of that address before one of all.
+    /// The listener for a local address and port: one of that address, else one of all of its family, else one of
+    /// all of both.
     pub(super) fn listener_at(&self, address: IpAddr, port: u16) -> Option<u32> {
-        let all = if address.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
-        self.bound(address, port).or_else(|_| self.bound(all, port)).ok()
+        let all_v6 = || self.bound(Ipv6Addr::UNSPECIFIED.into(), port);
+        let all = || match address {
+            IpAddr::V4(_) => {
+                let all_v4 = self.bound(Ipv4Addr::UNSPECIFIED.into(), port);
+                all_v4.or_else(|_| all_v6()).ok().filter(|index| self.listeners[*index].takes_v4())
+            }
+            IpAddr::V6(_) => all_v6().ok(),
+        };
+        self.bound(address, port).ok().or_else(all)
+    }
+
+    /// Whether a listener of all addresses would take clients of another one: there is one for each family, and one
+    /// on `[::]` takes both unless it was told not to.
+    pub(super) fn shares_clients(&self, local: SocketAddr, only_v6: bool) -> bool {
+        match local.ip() {
+            IpAddr::V4(v4) if v4.is_unspecified() => {
+                let all_v6 = self.bound(Ipv6Addr::UNSPECIFIED.into(), local.port());
+                all_v6.is_ok_and(|index| self.listeners[index].takes_v4())
+            }
+            IpAddr::V6(v6) if v6.is_unspecified() && !only_v6 => {
+                self.bound(Ipv4Addr::UNSPECIFIED.into(), local.port()).is_ok()
+            }
+            _ => false,
+        }
     }
 
     /// The listener that is bound to just this; or the place among the bindings where it would be.

@@ -4,6 +4,8 @@
 //! lacks. Answers are what goes to strangers: SYN-ACKs, cookies, RSTs, ICMP messages, and the SYNs of our own connects.
 //! While connections have something to send, answers get as many packets of the wire as they do, and take turns by sort.
 
+use bytes::Bytes;
+
 use super::train::Train;
 use super::{Interface, Reply, Stack, Transmit, arm, env};
 use crate::buffer::Rope;
@@ -74,13 +76,17 @@ pub(super) struct Sent {
 }
 
 impl Stack {
-    /// Fills `frame` with the next packet to send. `None`: nothing to send now, or `frame` is shorter than the MTU
-    /// (with segmentation offload: than 65,535 bytes).
+    /// Fills `frame` with the next packet to send. `None`: nothing to send before the next
+    /// [`advance`](Stack::advance), or `frame` is shorter than the MTU (with segmentation offload: than 65,535 bytes).
     #[inline]
     pub fn transmit(&mut self, now: Instant, frame: &mut [u8]) -> Option<Transmit> {
         self.set_now(now);
         // Every turn ends with a look that finds nothing: it should cost no more than that.
-        if self.ready.is_empty() && !self.any_answer() { None } else { self.transmit_next(frame) }
+        let none = self.ready.is_empty() && !self.any_answer();
+        if none || self.looped.len() >= self.config.loop_queue as usize {
+            return None;
+        }
+        self.transmit_next(frame)
     }
 
     #[inline]
@@ -93,13 +99,32 @@ impl Stack {
         if frame.len() < self.interface.frame_len() {
             return None;
         }
-        let transmit = if self.any_answer() {
-            self.transmit_in_turn(frame)
-        } else {
-            self.transmit_ready(frame).map(|sent| self.sent_data(sent))
-        };
-        self.counters.out_requests += u64::from(transmit.is_some());
-        transmit
+        loop {
+            let transmit = if self.any_answer() {
+                self.transmit_in_turn(frame)
+            } else {
+                self.transmit_ready(frame).map(|sent| self.sent_data(sent))
+            }?;
+            self.counters.out_requests += 1;
+            let packet = &frame[..transmit.len];
+            if !self.addresses.loops(packet) {
+                return Some(transmit);
+            }
+            if !self.loop_back(packet) {
+                return None;
+            }
+        }
+    }
+
+    /// A packet to one of our own addresses never reaches the device (RFC 1122 §3.2.1.3 (g)). It is taken in by the
+    /// next `advance`, and not here, so that no answer is made within the call that it answers. Says whether there
+    /// is room for another one.
+    #[cold]
+    fn loop_back(&mut self, packet: &[u8]) -> bool {
+        self.looped.push_back(Bytes::copy_from_slice(packet));
+        let room = self.looped.len() < self.config.loop_queue as usize;
+        self.counters.loop_queue_full += u64::from(!room);
+        room
     }
 
     fn sent_data(&self, Sent { len, checksum_offload }: Sent) -> Transmit {

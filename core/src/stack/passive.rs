@@ -11,7 +11,7 @@ use crate::flow::{FlowRef, PackedRef};
 use crate::seq::SeqNum;
 use crate::socket::Event;
 use crate::tcp::cookie;
-use crate::tcp::listen::{HalfOpen, HalfOpenOutcome, Offer, SynAck, with_cookie};
+use crate::tcp::listen::{HalfOpen, HalfOpenOutcome, Listener, Offer, SynAck, with_cookie};
 use crate::tcp::room::room_in;
 use crate::tcp::segment::{Answer, Segment};
 use crate::tcp::tcb::{Agreed, Origin, syn_window};
@@ -364,10 +364,18 @@ impl Stack {
     /// Makes a connection for the accept queue of a listener. `from`: what it was so far.
     fn adopt(&mut self, listener: u32, agreed: Agreed, from: Option<FlowRef>) -> u32 {
         self.counters.passive_opens += 1;
-        let parent = self.listeners[listener].socket;
+        let Listener { socket: parent, local, .. } = self.listeners[listener];
+        let mapped = local.is_ipv6() && agreed.tuple.is_ipv4();
         let index = self.add_connection(agreed, from);
         let (kind, events) = (SocketKind::Connection(index), Event::default());
-        let id = self.sockets.insert(Socket { kind, events, queued: false, accepted: false, refused: false });
+        let id = self.sockets.insert(Socket {
+            kind,
+            events,
+            queued: false,
+            accepted: false,
+            refused: false,
+            mapped,
+        });
         let connection = &mut self.connections[index];
         (connection.listener, connection.socket) = (parent, id);
         self.listeners[listener].accept_queue.push_back(id);

@@ -21,7 +21,7 @@ impl Stack {
     /// When [`advance`](Stack::advance) must be called at the latest. It may lie before the next timer, and in the
     /// past. Changes with every input, user call and [`transmit`](Stack::transmit).
     pub fn poll_at(&self) -> Option<Instant> {
-        if !self.closing.is_empty() {
+        if !self.closing.is_empty() || !self.looped.is_empty() {
             return Some(self.now);
         }
         let (now, at_millis) = (self.tick(), self.now.as_millis());
@@ -30,11 +30,14 @@ impl Stack {
         [earliest, self.fragments.poll_at(), self.spent_cookies.poll_at()].into_iter().flatten().min()
     }
 
-    /// Runs the timers that are due. Where those are many, some: then [`poll_at`](Stack::poll_at) says that the next
-    /// call is due at once, so that packets have their turn between.
+    /// Takes in what the stack sent to itself, and runs the timers that are due. Where those are many, some: then
+    /// [`poll_at`](Stack::poll_at) says that the next call is due at once, so that packets have their turn between.
     #[inline]
     pub fn advance(&mut self, now: Instant) {
         self.set_now(now);
+        if !self.looped.is_empty() {
+            self.receive_looped();
+        }
         self.run_timers();
     }
 

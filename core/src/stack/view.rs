@@ -206,22 +206,24 @@ impl Stack {
 
     /// Our end.
     pub fn local_addr(&self, id: SocketId) -> Result<SocketAddr, Error> {
-        Ok(match &self.socket(id)?.kind {
+        let socket = self.socket(id)?;
+        Ok(socket.shown(match &socket.kind {
             SocketKind::Listener(index) => self.listeners[*index].local,
             SocketKind::Opening(index) => self.openings[*index].tuple.local(),
             SocketKind::Connection(index) => self.connections[*index].tcb.tuple.local(),
             SocketKind::Finished(finished) => finished.local,
-        })
+        }))
     }
 
     /// The other end. Errors: `NotConnected` for a listener.
     pub fn peer_addr(&self, id: SocketId) -> Result<SocketAddr, Error> {
-        match &self.socket(id)?.kind {
-            SocketKind::Listener(_) => Err(Error::NotConnected),
-            SocketKind::Opening(index) => Ok(self.openings[*index].tuple.remote()),
-            SocketKind::Connection(index) => Ok(self.connections[*index].tcb.tuple.remote()),
-            SocketKind::Finished(finished) => Ok(finished.remote),
-        }
+        let socket = self.socket(id)?;
+        Ok(socket.shown(match &socket.kind {
+            SocketKind::Listener(_) => return Err(Error::NotConnected),
+            SocketKind::Opening(index) => self.openings[*index].tuple.remote(),
+            SocketKind::Connection(index) => self.connections[*index].tcb.tuple.remote(),
+            SocketKind::Finished(finished) => finished.remote,
+        }))
     }
 
     /// The options of a socket; of a listener those that its streams begin with.
@@ -232,6 +234,16 @@ impl Stack {
             SocketKind::Connection(index) => &self.connections[*index].options,
             SocketKind::Finished(finished) => &finished.options,
         })
+    }
+}
+
+impl Socket {
+    /// An end as the application sees it.
+    fn shown(&self, end: SocketAddr) -> SocketAddr {
+        match end.ip() {
+            IpAddr::V4(v4) if self.mapped => SocketAddr::new(v4.to_ipv6_mapped().into(), end.port()),
+            _ => end,
+        }
     }
 }
 

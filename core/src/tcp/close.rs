@@ -54,6 +54,16 @@ impl Connection {
         Outcome::Keep
     }
 
+    /// Nothing is left to do for the peer: no application has the connection, and its FIN is acknowledged.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.is_orphan() && self.fin_is_acknowledged()
+    }
+
+    /// The peer was sent everything, and everything that came was read.
+    pub(crate) fn is_spent(&self) -> bool {
+        self.tcb.snd.fin_sent && self.receive_queue.is_empty()
+    }
+
     /// ABORT: RST, except where both FINs are on their way already (SA-CLOSING-29, SA-LAST_ACK-29).
     pub(crate) fn abort(&mut self) -> Outcome {
         let rst = !matches!(self.tcb.state, State::Closing | State::LastAck);

@@ -431,7 +431,7 @@ impl Connection {
         }
     }
 
-    fn fin_is_acknowledged(&self) -> bool {
+    pub(crate) fn fin_is_acknowledged(&self) -> bool {
         self.tcb.snd.fin_sent && self.tcb.snd.una == self.tcb.snd.nxt
     }
 

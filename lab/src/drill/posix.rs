@@ -217,6 +217,7 @@ impl Posix {
         let options = ListenOptions {
             backlog: backlog.max(1),
             fast_open: socket.fast_open_queue > 0,
+            only_v6: false,
             socket: Some(socket.options.clone()),
         };
         let local = socket.local.unwrap_or(any);
