@@ -34,35 +34,52 @@ impl Device for MemoryDevice {
     }
 
     fn poll_recv(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<Received>> {
-        let mut queue = self.incoming.lock();
-        if let Some(frame) = queue.frames.pop_front() {
-            buffer[..frame.len()].copy_from_slice(&frame);
-            wake(queue.sender.take());
-            return Poll::Ready(Ok(Received::new(frame.len())));
-        }
-        if queue.cut {
-            return Poll::Ready(Err(cut()));
-        }
-        queue.receiver = Some(cx.waker().clone());
-        Poll::Pending
+        self.incoming.poll(
+            cx,
+            |queue| &mut queue.receiver,
+            |queue, woken| {
+                let Some(frame) = queue.frames.pop_front() else {
+                    return if queue.cut { Poll::Ready(Err(cut())) } else { Poll::Pending };
+                };
+                let Some(place) = buffer.get_mut(..frame.len()) else {
+                    let text = format!("a frame of {} bytes for a buffer of {}", frame.len(), buffer.len());
+                    return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidInput, text)));
+                };
+                place.copy_from_slice(&frame);
+                let len = frame.len();
+                queue.keep(frame);
+                // A sender that waits has room for half a queue when it comes, and not for one frame.
+                if queue.frames.len() <= QUEUE_LEN / 2 {
+                    *woken = queue.sender.take();
+                }
+                Poll::Ready(Ok(Received::new(len)))
+            },
+        )
     }
 
     fn poll_send(&mut self, cx: &mut Context<'_>, frame: Frame<'_>) -> Poll<io::Result<()>> {
-        let mut queue = self.outgoing.lock();
-        if queue.cut {
-            return Poll::Ready(Err(cut()));
-        }
-        if frame.bytes.len() > usize::from(self.mtu) {
-            // As a real link would: what is too big does not arrive.
-            return Poll::Ready(Ok(()));
-        }
-        if queue.frames.len() >= QUEUE_LEN {
-            queue.sender = Some(cx.waker().clone());
-            return Poll::Pending;
-        }
-        queue.frames.push_back(frame.bytes.into());
-        wake(queue.receiver.take());
-        Poll::Ready(Ok(()))
+        let mtu = usize::from(self.mtu);
+        self.outgoing.poll(
+            cx,
+            |queue| &mut queue.sender,
+            |queue, woken| {
+                if queue.cut {
+                    return Poll::Ready(Err(cut()));
+                }
+                if frame.bytes.len() > mtu {
+                    // As a real link would: what is too big does not arrive.
+                    return Poll::Ready(Ok(()));
+                }
+                if queue.frames.len() >= QUEUE_LEN {
+                    return Poll::Pending;
+                }
+                let mut place = queue.spare.pop().unwrap_or_default();
+                place.extend_from_slice(frame.bytes);
+                queue.frames.push_back(place);
+                *woken = queue.receiver.take();
+                Poll::Ready(Ok(()))
+            },
+        )
     }
 }
 
@@ -71,8 +88,9 @@ impl Drop for MemoryDevice {
         for wire in [&self.incoming, &self.outgoing] {
             let mut queue = wire.lock();
             queue.cut = true;
-            wake(queue.sender.take());
-            wake(queue.receiver.take());
+            let waiting = [queue.sender.take(), queue.receiver.take()];
+            drop(queue);
+            waiting.into_iter().flatten().for_each(Waker::wake);
         }
     }
 }
@@ -84,19 +102,56 @@ impl Wire {
     fn lock(&self) -> MutexGuard<'_, Queue> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    /// Tries, and where it is pending leaves the waker in its slot. A waker is cloned, woken and dropped with the lock
+    /// free, for what it does is not ours to know.
+    fn poll<R>(
+        &self,
+        cx: &Context<'_>,
+        slot: impl Fn(&mut Queue) -> &mut Option<Waker>,
+        mut attempt: impl FnMut(&mut Queue, &mut Option<Waker>) -> Poll<R>,
+    ) -> Poll<R> {
+        let (mut clone, mut woken) = (None, None);
+        loop {
+            let mut queue = self.lock();
+            let polled = attempt(&mut queue, &mut woken);
+            if polled.is_ready() {
+                drop(queue);
+                woken.into_iter().for_each(Waker::wake);
+                return polled;
+            }
+            let slot = slot(&mut queue);
+            if slot.as_ref().is_some_and(|old| old.will_wake(cx.waker())) {
+                return Poll::Pending;
+            }
+            if clone.is_some() {
+                // Now it holds what was in the slot.
+                std::mem::swap(slot, &mut clone);
+                drop(queue);
+                return Poll::Pending;
+            }
+            drop(queue);
+            clone = Some(cx.waker().clone());
+        }
+    }
 }
 
 #[derive(Debug, Default)]
 struct Queue {
-    frames: VecDeque<Box<[u8]>>,
+    frames: VecDeque<Vec<u8>>,
+    /// Buffers to be used again: otherwise each is allocated by one thread and freed by another.
+    spare: Vec<Vec<u8>>,
     receiver: Option<Waker>,
     sender: Option<Waker>,
     cut: bool,
 }
 
-fn wake(waker: Option<Waker>) {
-    if let Some(waker) = waker {
-        waker.wake();
+impl Queue {
+    fn keep(&mut self, mut frame: Vec<u8>) {
+        if self.spare.len() < QUEUE_LEN {
+            frame.clear();
+            self.spare.push(frame);
+        }
     }
 }
 

@@ -154,6 +154,11 @@ impl Inbox {
                 Poll::Ready(Err(_)) => break,
                 Poll::Pending => return Ok(Flow::Dry),
             };
+            if received.len > self.buffer.len() {
+                let (said, had) = (received.len, self.buffer.len());
+                let text = format!("the device says that it read {said} bytes into a buffer of {had}");
+                return Err(io::Error::new(io::ErrorKind::InvalidData, text));
+            }
             budget.spend(received.len);
             let packet = &self.buffer[..received.len];
             if let Some(exchange) = &self.exchange

@@ -1,23 +1,29 @@
 //! The task that joins a stack to its device.
 
+use std::any::Any;
 use std::future::Future;
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
-use steadfast_core::Instant;
+use steadfast_core::{Instant, Shutdown, Spare};
 use steadfast_device::Device;
 use tokio::time::Sleep;
 
 use crate::batch::{Flow, Inbox, Outbox};
 use crate::queue::Exchange;
-use crate::shared::{Phase, Shared, State, Woken, replace};
+use crate::shared::{Phase, Shared, State, Woken, unharmed};
 
 /// Drives a [`Net`](crate::Net): moves packets between stack and device, and runs the stack's timers. It
-/// resolves when the network is closed, or with the error that ended the device.
+/// resolves when the network is closed, or with the error that ended the device; a device that panics is one that
+/// failed.
+///
+/// Dropping it ends the network as well as that can be done at once: what was written is sent, and the end of it, as
+/// far as windows and the device allow, and connections that are not done with it are reset.
 #[must_use = "a network does nothing unless its driver is polled"]
-pub struct Driver<D> {
+pub struct Driver<D: Device> {
     shared: Arc<Shared>,
     device: D,
     inbox: Inbox,
@@ -29,6 +35,9 @@ pub struct Driver<D> {
     woken: Woken,
     /// The last turn could not send all that there was.
     pressed: bool,
+    /// Our waker, as the state has it. Cloned with the lock free.
+    waker: Option<Arc<Waker>>,
+    ended: bool,
 }
 
 impl<D: Device> Driver<D> {
@@ -44,6 +53,8 @@ impl<D: Device> Driver<D> {
             armed: None,
             woken: Woken::default(),
             pressed: false,
+            waker: None,
+            ended: false,
         }
     }
 
@@ -52,7 +63,13 @@ impl<D: Device> Driver<D> {
     fn turn(&mut self, cx: &mut Context<'_>) -> io::Result<Turn> {
         let received = self.inbox.fill(cx, &mut self.device, self.pressed)?;
         let now = self.shared.now();
+        let before = self.keep_waker(cx);
         let mut state = self.shared.lock();
+        if state.is_closed() {
+            // The stack panicked in a call of the application's.
+            return state.check_running().map(|()| Turn::Over { cut_off: true });
+        }
+        state.driver.clone_from(&self.waker);
         // What is done from now on by others wakes this task.
         state.asleep = false;
         self.inbox.deliver(now, &mut state.stack);
@@ -68,17 +85,15 @@ impl<D: Device> Driver<D> {
         let closing = matches!(state.phase, Phase::Closing { .. });
         let look_again = filled == Flow::Full || (closing && !self.outbox.is_empty());
         let dry = received == Flow::Dry && filled != Flow::Limited;
-        let asleep = dry.then(|| fall_asleep(&mut state, cx));
+        let wake_at = dry.then(|| fall_asleep(&mut state));
         drop(state);
-        let wake_at = asleep.map(|(wake_at, stale)| {
-            // Only now: the last waker of a task may drop the task, and with it something that wants the lock.
-            drop(stale);
-            wake_at
-        });
+        drop(before);
         self.woken.wake();
         let sent = self.outbox.send(cx, &mut self.device)?;
+        if let Some(cut_off) = over {
+            return Ok(Turn::Over { cut_off });
+        }
         Ok(match wake_at {
-            _ if over => Turn::Over,
             Some(wake_at) if !(look_again && sent == Flow::Dry) => self.rest(cx, now, wake_at),
             _ => Turn::Again,
         })
@@ -102,105 +117,159 @@ impl<D: Device> Driver<D> {
         Turn::Rest
     }
 
-    /// Sends the resets of what was cut off, as far as the device takes them: there is nobody left to retry for.
-    fn send_rest(&mut self, cx: &mut Context<'_>) {
+    /// Clones the waker if it is another one. What it was before is to be dropped when the lock is free.
+    fn keep_waker(&mut self, cx: &Context<'_>) -> Option<Arc<Waker>> {
+        if self.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+            return None;
+        }
+        self.waker.replace(Arc::new(cx.waker().clone()))
+    }
+
+    /// Resets what is left, but for what is to be spared, and sends what there is to send, as far as the device takes
+    /// it: there is nobody left to retry for.
+    fn wind_up(&mut self, cx: &mut Context<'_>, spare: Spare) {
         let now = self.shared.now();
+        self.send_rest(cx, now);
+        loop {
+            let all = self.shared.lock().stack.abort_all(now, spare);
+            self.send_rest(cx, now);
+            if all {
+                break;
+            }
+        }
+    }
+
+    fn send_rest(&mut self, cx: &mut Context<'_>, now: Instant) {
         while let Ok(Flow::Dry) = self.outbox.send(cx, &mut self.device) {
-            self.outbox.fill(now, &mut self.shared.lock().stack);
+            let mut state = self.shared.lock();
+            // Packets to ourselves are taken in between.
+            if state.stack.poll_at().is_some_and(|at| at <= now) {
+                state.stack.advance(now);
+            }
+            self.outbox.fill(now, &mut state.stack);
             if self.outbox.is_empty() {
                 break;
             }
         }
     }
 
-    /// Tells everybody that the network has ended.
-    fn end(&mut self, failure: Option<&io::Error>) {
+    /// The device is gone, or something panicked: nothing can be sent any more.
+    fn fail(&mut self, error: &io::Error) {
+        self.ended = true;
         let mut state = self.shared.lock();
-        if let Some(error) = failure {
-            let failure = Some((error.kind(), format!("the device failed: {error}")));
-            state.phase = Phase::Closed { failure, cut_off: true };
-        }
-        state.dispatch_end(&mut self.woken);
+        state.fail_with(error);
         drop(state);
-        self.woken.wake();
-        self.shared.ended.notify_waiters();
+        self.shared.tell_the_end(&mut self.woken);
+    }
+
+    /// The network is closed, and what could not be delivered within the limit is reset.
+    fn close(&mut self, cx: &mut Context<'_>, cut_off: bool) {
+        self.wind_up(cx, Spare::Delivered);
+        self.ended = true;
+        self.shared.lock().phase = Phase::Closed { failure: None, cut_off };
+        self.shared.tell_the_end(&mut self.woken);
+    }
+
+    /// The runtime ends, or who polled us gives us up. What the application has written, and the end of it, is sent as
+    /// far as windows and the device allow; who has not got it all is reset.
+    fn give_up(&mut self) {
+        let mut state = self.shared.lock();
+        let now = self.shared.now();
+        let held: Vec<_> = state.sockets.keys().collect();
+        for id in held {
+            // What was received and not read is answered by a reset; a listener has no more to say.
+            if state.stack.readable(id) == Ok((0, 0)) {
+                let _ = state.stack.shutdown(now, id, Shutdown::Write);
+            }
+        }
+        drop(state);
+        let mut cx = Context::from_waker(Waker::noop());
+        self.wind_up(&mut cx, Spare::Sent);
     }
 }
 
 // The device is never pinned, only polled through `&mut`.
-impl<D> Unpin for Driver<D> {}
+impl<D: Device> Unpin for Driver<D> {}
 
 impl<D: Device> Future for Driver<D> {
     type Output = io::Result<()>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let driver = self.get_mut();
-        match driver.turn(cx) {
-            Ok(Turn::Rest) => Poll::Pending,
-            Ok(Turn::Again) => {
+        // What a device panics with is an error like any other, and does not look like a good end.
+        let turn = catch_unwind(AssertUnwindSafe(|| match driver.turn(cx)? {
+            Turn::Over { cut_off } => {
+                driver.close(cx, cut_off);
+                Ok::<_, io::Error>(Poll::Ready(()))
+            }
+            Turn::Again => {
                 cx.waker().wake_by_ref();
-                Poll::Pending
+                Ok(Poll::Pending)
             }
-            Ok(Turn::Over) => {
-                driver.send_rest(cx);
-                driver.end(None);
-                Poll::Ready(Ok(()))
+            Turn::Rest => Ok(Poll::Pending),
+        }));
+        let (end, told) = match turn {
+            Ok(Ok(Poll::Pending)) => return Poll::Pending,
+            Ok(Ok(Poll::Ready(()))) => return Poll::Ready(Ok(())),
+            Ok(Err(e)) => {
+                let told = io::Error::new(e.kind(), format!("the device failed: {e}"));
+                (e, told)
             }
-            Err(e) => {
-                driver.end(Some(&e));
-                Poll::Ready(Err(e))
-            }
-        }
+            Err(payload) => (panicked(&*payload), panicked(&*payload)),
+        };
+        driver.fail(&told);
+        Poll::Ready(Err(end))
     }
 }
 
-impl<D> Drop for Driver<D> {
+/// What the driver ends with when the device, or the stack, panicked.
+fn panicked(payload: &(dyn Any + Send)) -> io::Error {
+    let text = payload.downcast_ref::<&str>().copied();
+    let text = text.or_else(|| payload.downcast_ref::<String>().map(String::as_str));
+    io::Error::other(format!("the driver panicked: {}", text.unwrap_or("without a word")))
+}
+
+impl<D: Device> Drop for Driver<D> {
     fn drop(&mut self) {
-        // The runtime is going down, or the stack panicked: whoever still waits must not wait for ever.
-        let mut state = self.shared.lock_to_end();
-        if !state.is_closed() {
-            state.phase = Phase::Closed { failure: None, cut_off: true };
+        if self.ended {
+            return;
         }
-        state.dispatch_end(&mut self.woken);
-        drop(state);
-        self.woken.wake();
-        self.shared.ended.notify_waiters();
+        // A panic here, while another one unwinds, would end the process.
+        if !self.shared.lock().broken {
+            unharmed(|| self.give_up());
+        }
+        let error = io::Error::new(io::ErrorKind::NetworkDown, "the driver of this network was dropped");
+        self.fail(&error);
     }
 }
 
-/// Whether the network is closed and nothing is left to do for it.
-fn is_over(state: &mut State, now: Instant, all_sent: bool) -> bool {
-    let Phase::Closing { deadline } = state.phase else { return false };
+/// Whether the network is closed and nothing is left to do for it; then, whether something was cut off.
+fn is_over(state: &mut State, now: Instant, all_sent: bool) -> Option<bool> {
+    let Phase::Closing { deadline } = state.phase else { return None };
     let usage = state.stack.usage();
     let under_way = usage.connections + usage.opening + usage.half_open;
-    let cut_off = deadline.is_some_and(|at| at <= now);
-    if !cut_off && (under_way > 0 || !all_sent) {
-        return false;
-    }
-    let held: Vec<_> = state.sockets.keys().collect();
-    for id in held {
-        // It can only fail because the connection is gone.
-        let _ = state.stack.abort(now, id);
-    }
-    state.phase = Phase::Closed { failure: None, cut_off: cut_off && under_way > 0 };
-    true
+    // Who calls `close` waits for what was written to arrive. Where nobody waits, peers may take their time.
+    let settled = all_sent && (under_way == 0 || deadline.is_some() && state.stack.is_settled());
+    let late = deadline.is_some_and(|at| at <= now);
+    (settled || late).then_some(!settled)
 }
 
-/// From now on the application wakes the driver when it leaves work. Gives the time by which it wakes by itself, and the
-/// waker that it had before.
-fn fall_asleep(state: &mut State, cx: &Context<'_>) -> (Option<Instant>, Option<Waker>) {
-    let stale = replace(&mut state.driver, cx.waker());
+/// From now on the application wakes the driver when it leaves work. Gives the time by which it wakes by itself.
+fn fall_asleep(state: &mut State) -> Option<Instant> {
     state.asleep = true;
     let deadline = match state.phase {
         Phase::Closing { deadline } => deadline,
         _ => None,
     };
-    ([state.stack.poll_at(), deadline].into_iter().flatten().min(), stale)
+    [state.stack.poll_at(), deadline].into_iter().flatten().min()
 }
 
 /// How a turn ended.
 enum Turn {
     Rest,
     Again,
-    Over,
+    Over {
+        /// Something was left.
+        cut_off: bool,
+    },
 }

@@ -38,8 +38,18 @@
 //! - Dropping a stream closes it: what was written is still delivered, and the stack waits out what TCP asks
 //!   for. If bytes were received that nobody read, the peer gets a RST, for it must not take them for read.
 //! - [`TcpStream::abort`] resets the connection.
-//! - [`Net::close`] waits until what was written has arrived. A program that ends without it cuts off what is
-//!   still under way.
+//! - [`Net::close`] waits until what was written has arrived, and the end of it. [`Net::closed`] waits for the end,
+//!   whatever brings it, and says what it was.
+//! - When the runtime ends, or the [`Driver`] is dropped, what was written is sent, and a FIN after it, as far as the
+//!   windows and the device take it at once. A connection that is not done with it is reset. Nobody is left to send
+//!   again what gets lost: a program that wants to be sure calls [`Net::close`] first.
+//! - A stream that is held longer than its network lives gives the bytes that had arrived, then an error that says how
+//!   the network ended.
+//!
+//! # Addresses of one's own
+//!
+//! What goes to an address of the network itself stays inside, and never reaches the device. With `127.0.0.1/8` among
+//! the addresses, all of 127.0.0.0/8 is such an address.
 //!
 //! # Wake-ups
 //!

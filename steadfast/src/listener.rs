@@ -32,7 +32,9 @@ struct Part {
 }
 
 impl TcpListener {
-    /// Listens on `local`. An unspecified address listens on all addresses of its family; port 0 chooses one.
+    /// Listens on `local`. `0.0.0.0` listens on all IPv4 addresses, `[::]` on all of both families, as on Linux: an
+    /// IPv4 client shows as `[::ffff:10.0.0.1]:4000`, and [`only_v6`](ListenOptions::only_v6) leaves them out. Port 0
+    /// chooses a port.
     pub async fn bind(net: &Net, local: impl Into<SocketAddr>) -> io::Result<TcpListener> {
         TcpListener::bind_with(net, local, ListenOptions::default()).await
     }
@@ -92,7 +94,7 @@ impl TcpListener {
     /// The address that it listens on.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         let Part { handle, id } = &self.parts[0];
-        handle.lock().stack.local_addr(*id).map_err(into_io)
+        handle.read(|state| state.stack.local_addr(*id).map_err(into_io))
     }
 
     /// The identifier that [`Net::sockets`] lists it under; on a device with several queues, that of the first one.
@@ -103,12 +105,18 @@ impl TcpListener {
 
 impl Part {
     fn try_accept(&self) -> io::Result<(TcpStream, SocketAddr)> {
-        self.handle.call(|state, _| {
-            state.check_open()?;
-            let (id, peer) = state.stack.accept(self.id).map_err(into_io)?;
-            state.sockets.insert(id, Waiting::Stream(Default::default()));
-            Ok((TcpStream::new(self.handle.clone(), id), peer))
-        })
+        let (id, peer) = self.handle.call(|state, _| {
+            state.check_whole()?;
+            let accepted = state.stack.accept(self.id);
+            if let Ok((id, _)) = accepted {
+                state.sockets.insert(id, Waiting::Stream(Default::default()));
+            } else {
+                // A connection that was there before the network ended comes first.
+                state.check_open()?;
+            }
+            accepted.map_err(into_io)
+        })?;
+        Ok((TcpStream::new(self.handle.clone(), id), peer))
     }
 }
 

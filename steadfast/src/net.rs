@@ -39,13 +39,22 @@ impl Net {
     }
 
     /// Ends the network: listeners close, nothing new begins, and what was written is delivered. Returns when no
-    /// connection is left. TIME-WAIT is not waited for.
+    /// stream is held any more and every peer has acknowledged all that was written, and the end of it. A peer that
+    /// then holds its own half open is not waited for, nor is TIME-WAIT; it is not reset either, for it may not have
+    /// read everything yet.
     ///
     /// Streams that the application still holds go on until it drops them. What is left after `limit` is reset,
-    /// and the error is then `TimedOut`; with [`Duration::MAX`], TCP's own limits decide when a peer is lost. If
-    /// the device failed, the error says how.
+    /// orphans too, and the error is then `TimedOut`; with [`Duration::MAX`], TCP's own limits decide when a peer is
+    /// lost. A stream that is held beyond that gives the bytes that had arrived, then the error `NetworkDown`. If the
+    /// device failed, the error says how.
     pub async fn close(&self, limit: Duration) -> io::Result<()> {
         self.stacks.iter().for_each(|stack| Net::begin_to_close(stack, limit));
+        self.closed().await
+    }
+
+    /// Waits until the network has ended, and says how: with an error if the device failed, if the driver panicked or
+    /// was dropped, and `TimedOut` if [`close`](Net::close) had to cut something off.
+    pub async fn closed(&self) -> io::Result<()> {
         let mut result = Ok(());
         for stack in self.stacks.iter() {
             result = result.and(Net::ended(stack).await);
@@ -54,33 +63,32 @@ impl Net {
     }
 
     fn begin_to_close(stack: &Handle, limit: Duration) {
-        stack.call(|state, now| {
+        let waiting = stack.call(|state, now| {
             if !state.is_closed() {
                 state.phase = Phase::Closing { deadline: Some(now + limit) };
             }
-            let waiting = state.sockets.iter();
-            let listeners = waiting.filter(|(_, w)| matches!(w, Waiting::Listener(_))).map(|(id, _)| id);
+            let all = state.sockets.iter();
+            let listeners = all.filter(|(_, w)| matches!(w, Waiting::Listener(_))).map(|(id, _)| id);
+            let mut waiting = Vec::new();
             for id in listeners.collect::<Vec<_>>() {
                 // It can only fail because the listener is gone, which is what is wanted.
                 let _ = state.stack.close(now, id);
                 if let Some(Waiting::Listener(arrivals)) = state.sockets.remove(id) {
-                    arrivals.notify_waiters();
+                    waiting.push(arrivals);
                 }
             }
             state.work = true;
+            waiting
         });
+        waiting.iter().for_each(|arrivals| arrivals.notify_waiters());
     }
 
     async fn ended(stack: &Handle) -> io::Result<()> {
         loop {
             let mut ended = pin!(stack.ended.notified());
             ended.as_mut().enable();
-            if let Phase::Closed { failure, cut_off } = &stack.lock().phase {
-                return match failure {
-                    Some((kind, text)) => Err(io::Error::new(*kind, text.clone())),
-                    None if *cut_off => Err(io::ErrorKind::TimedOut.into()),
-                    None => Ok(()),
-                };
+            if let Some(end) = stack.lock().end() {
+                return end;
             }
             ended.await;
         }

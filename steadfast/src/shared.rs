@@ -1,7 +1,8 @@
 //! What the driver and the sockets share: one stack behind one lock, and who waits for what.
 
 use std::io;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::Waker;
 
 use slotmap::SecondaryMap;
@@ -56,6 +57,7 @@ impl Shared {
             asleep: false,
             work: false,
             stale: Vec::new(),
+            broken: false,
         };
         Shared { state: Mutex::new(state), epoch: TokioInstant::now(), ended: Notify::new() }
     }
@@ -69,43 +71,75 @@ impl Shared {
         self.epoch + at.saturating_since(Instant::ZERO)
     }
 
-    /// Panics if the stack panicked before: what is left of it is not to be trusted.
+    /// The lock, under which no code of others runs: neither wakers nor closures nor devices.
     pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().expect("the stack is whole")
-    }
-
-    /// For the driver's end, which does not touch the stack.
-    pub(crate) fn lock_to_end(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(|poisoned| {
+            let mut state = poisoned.into_inner();
+            state.broken = true;
+            state.fail("the stack panicked");
+            state
+        })
     }
 
     /// A call of the application: runs `call` under the lock, and wakes the driver if it left work.
     pub(crate) fn call<R>(&self, call: impl FnOnce(&mut State, Instant) -> R) -> R {
-        self.call_locked(self.lock(), call)
-    }
-
-    /// As [`call`](Shared::call), for `Drop`: where the stack panicked before, it does nothing.
-    pub(crate) fn call_last(&self, call: impl FnOnce(&mut State, Instant)) {
-        if let Ok(state) = self.state.lock() {
-            self.call_locked(state, call);
-        }
-    }
-
-    fn call_locked<R>(
-        &self,
-        mut state: MutexGuard<'_, State>,
-        call: impl FnOnce(&mut State, Instant) -> R,
-    ) -> R {
+        let alarm = Alarm(self);
+        let mut state = self.lock();
         let result = call(&mut state, self.now());
+        std::mem::forget(alarm);
         let waker = state.driver_to_wake();
         let stale = std::mem::take(&mut state.stale);
         drop(state);
         if let Some(waker) = waker {
-            waker.wake();
+            waker.wake_by_ref();
         }
         // Only now: the last waker of a task may drop the task, and with it a stream that wants the lock.
         drop(stale);
         result
+    }
+
+    /// A look at the stack, where it is whole.
+    pub(crate) fn read<R>(&self, look: impl FnOnce(&mut State) -> io::Result<R>) -> io::Result<R> {
+        let mut state = self.lock();
+        state.check_whole()?;
+        look(&mut state)
+    }
+
+    /// As [`call`](Shared::call), for `Drop`: where the stack panicked before, it does nothing.
+    pub(crate) fn call_last(&self, call: impl FnOnce(&mut State, Instant)) {
+        self.call(|state, now| {
+            if !state.broken {
+                call(state, now);
+            }
+        });
+    }
+
+    /// Tells everybody that the network has ended.
+    pub(crate) fn tell_the_end(&self, woken: &mut Woken) {
+        self.lock().dispatch_end(woken);
+        woken.wake();
+        unharmed(|| self.ended.notify_waiters());
+    }
+}
+
+/// Rings when a call panics, that nobody waits for a stack which is not to be trusted any more.
+struct Alarm<'a>(&'a Shared);
+
+impl Drop for Alarm<'_> {
+    fn drop(&mut self) {
+        self.0.tell_the_end(&mut Woken::default());
+        let driver = self.0.lock().driver.clone();
+        if let Some(waker) = driver {
+            unharmed(|| waker.wake_by_ref());
+        }
+    }
+}
+
+/// Runs code of others, which may panic. That is theirs, and the panic hook has told of it: nobody else is to suffer.
+pub(crate) fn unharmed(run: impl FnOnce()) {
+    if let Err(payload) = catch_unwind(AssertUnwindSafe(run)) {
+        // What was thrown is dropped with as little trust.
+        catch_unwind(AssertUnwindSafe(|| drop(payload))).unwrap_or_else(std::mem::forget);
     }
 }
 
@@ -113,13 +147,16 @@ pub(crate) struct State {
     pub(crate) stack: Stack,
     pub(crate) sockets: SecondaryMap<SocketId, Waiting>,
     pub(crate) phase: Phase,
-    pub(crate) driver: Option<Waker>,
+    /// Shared, since to clone a waker is to run code of others.
+    pub(crate) driver: Option<Arc<Waker>>,
     /// The driver has nothing to do and will look again only when woken.
     pub(crate) asleep: bool,
     /// Something was done that may have given the stack something to send, or an earlier timer.
     pub(crate) work: bool,
     /// Wakers that were replaced, to be dropped when the lock is free.
     stale: Vec<Waker>,
+    /// The stack panicked: what is left of it is not to be trusted.
+    pub(crate) broken: bool,
 }
 
 /// How far the life of the network has come.
@@ -146,6 +183,13 @@ pub(crate) enum Waiting {
     Stream(Wakers),
 }
 
+/// What of a stream a task waits for: to read, or to connect or write.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Side {
+    Read,
+    Write,
+}
+
 /// The tasks that wait for a stream, and what they have not looked at yet.
 #[derive(Default)]
 pub(crate) struct Wakers {
@@ -156,7 +200,7 @@ pub(crate) struct Wakers {
 }
 
 impl State {
-    fn driver_to_wake(&mut self) -> Option<Waker> {
+    fn driver_to_wake(&mut self) -> Option<Arc<Waker>> {
         if !(self.work && self.asleep) {
             return None;
         }
@@ -168,12 +212,48 @@ impl State {
         matches!(self.phase, Phase::Closed { .. })
     }
 
+    /// The network has ended because of `what`, unless it ended before.
+    pub(crate) fn fail(&mut self, what: &str) {
+        self.fail_with(&io::Error::other(what));
+    }
+
+    pub(crate) fn fail_with(&mut self, error: &io::Error) {
+        if !self.is_closed() {
+            self.phase = Phase::Closed { failure: Some((error.kind(), error.to_string())), cut_off: true };
+        }
+    }
+
+    /// How the network ended, once it has.
+    pub(crate) fn end(&self) -> Option<io::Result<()>> {
+        match &self.phase {
+            Phase::Open | Phase::Closing { .. } => None,
+            Phase::Closed { failure: Some((kind, text)), .. } => {
+                Some(Err(io::Error::new(*kind, text.clone())))
+            }
+            Phase::Closed { failure: None, cut_off: true } => Some(Err(io::ErrorKind::TimedOut.into())),
+            Phase::Closed { failure: None, cut_off: false } => Some(Ok(())),
+        }
+    }
+
     /// Fails once the driver has ended: nothing would be sent any more.
     pub(crate) fn check_running(&self) -> io::Result<()> {
         match &self.phase {
             Phase::Open | Phase::Closing { .. } => Ok(()),
             Phase::Closed { failure: Some((kind, text)), .. } => Err(io::Error::new(*kind, text.clone())),
             Phase::Closed { failure: None, .. } => Err(closed()),
+        }
+    }
+
+    /// Fails where the stack panicked: it is not asked any more.
+    pub(crate) fn check_whole(&self) -> io::Result<()> {
+        if self.broken { self.check_running() } else { Ok(()) }
+    }
+
+    /// An error of a socket. Once the network has ended, it says how it did.
+    pub(crate) fn error_of(&self, error: Error) -> io::Error {
+        match self.check_running() {
+            Err(end) if error == Error::NetworkDown => end,
+            _ => into_io(error),
         }
     }
 
@@ -190,16 +270,27 @@ impl State {
         }
     }
 
-    /// Keeps the waker of the task that last tried to read.
-    pub(crate) fn wait_to_read(&mut self, id: SocketId, waker: &Waker) {
-        let stale = self.wakers(id).and_then(|wakers| replace(&mut wakers.reader, waker));
+    /// Keeps the waker of the task that last waited on this side of a stream. A new one is cloned by the caller, with
+    /// the lock free: `false` asks for it.
+    pub(crate) fn wait(
+        &mut self,
+        id: SocketId,
+        side: Side,
+        waker: &Waker,
+        clone: &mut Option<Waker>,
+    ) -> bool {
+        let Some(wakers) = self.wakers(id) else { return true };
+        let slot = match side {
+            Side::Read => &mut wakers.reader,
+            Side::Write => &mut wakers.writer,
+        };
+        if slot.as_ref().is_some_and(|old| old.will_wake(waker)) {
+            return true;
+        }
+        let Some(clone) = clone.take() else { return false };
+        let stale = slot.replace(clone);
         self.stale.extend(stale);
-    }
-
-    /// Keeps the waker of the task that last tried to connect or write.
-    pub(crate) fn wait_to_write(&mut self, id: SocketId, waker: &Waker) {
-        let stale = self.wakers(id).and_then(|wakers| replace(&mut wakers.writer, waker));
-        self.stale.extend(stale);
+        true
     }
 
     /// Forgets who waits for a socket, which closes.
@@ -242,9 +333,10 @@ pub(crate) struct Woken {
 }
 
 impl Woken {
+    /// A waker that panics costs no other its wake-up.
     pub(crate) fn wake(&mut self) {
-        self.tasks.drain(..).for_each(Waker::wake);
-        self.listeners.drain(..).for_each(|arrivals| arrivals.notify_waiters());
+        self.tasks.drain(..).for_each(|waker| unharmed(|| waker.wake()));
+        self.listeners.drain(..).for_each(|arrivals| unharmed(|| arrivals.notify_waiters()));
     }
 }
 
@@ -259,14 +351,6 @@ impl Wakers {
         if over || event.contains(Event::WRITABLE) || event.contains(Event::CONNECTED) {
             woken.extend(self.writer.take());
         }
-    }
-}
-
-/// Puts `waker` into `slot`; gives what was there and is of another task.
-pub(crate) fn replace(slot: &mut Option<Waker>, waker: &Waker) -> Option<Waker> {
-    match slot {
-        Some(old) if old.will_wake(waker) => None,
-        _ => slot.replace(waker.clone()),
     }
 }
 
@@ -286,6 +370,7 @@ pub(crate) fn into_io(error: Error) -> io::Error {
         Error::ConnectionAborted => io::ErrorKind::ConnectionAborted,
         Error::TimedOut => io::ErrorKind::TimedOut,
         Error::HostUnreachable => io::ErrorKind::HostUnreachable,
+        Error::NetworkDown => io::ErrorKind::NetworkDown,
         Error::NetworkUnreachable => io::ErrorKind::NetworkUnreachable,
         Error::Prohibited => io::ErrorKind::PermissionDenied,
         Error::AddrInUse => io::ErrorKind::AddrInUse,

@@ -9,12 +9,12 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use steadfast_core::info::Info;
-use steadfast_core::{ConnectOptions, Error, Shutdown, SocketId, SocketOptions};
+use steadfast_core::{ConnectOptions, Error, Instant, Shutdown, SocketId, SocketOptions};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::task::coop;
 
 use crate::net::{Net, begin};
-use crate::shared::{Handle, State, Waiting, into_io};
+use crate::shared::{Handle, Side, State, Waiting, into_io};
 use crate::split::{OwnedReadHalf, OwnedWriteHalf, ReadHalf, WriteHalf};
 
 /// A connection, as `tokio::net::TcpStream` is one.
@@ -48,14 +48,15 @@ impl TcpStream {
             connected = begin(stack, |state, now| {
                 let id = state.stack.connect(now, remote, options.clone())?;
                 state.sockets.insert(id, Waiting::Stream(Default::default()));
-                Ok(TcpStream::new(stack.clone(), id))
+                Ok((stack, id))
             });
             // Of several stacks, only one has the connections of a port that was asked for.
             if !matches!(&connected, Err(e) if e.kind() == io::ErrorKind::AddrNotAvailable) {
                 break;
             }
         }
-        let stream = connected?;
+        let (stack, id) = connected?;
+        let stream = TcpStream::new(stack.clone(), id);
         poll_fn(|cx| stream.socket.poll_connected(cx)).await?;
         Ok(stream)
     }
@@ -102,20 +103,28 @@ impl TcpStream {
 
     /// What ended the connection, or the last error that a router reported (`SO_ERROR`); reading it clears it.
     pub fn take_error(&self) -> io::Result<Option<io::Error>> {
-        let error = self.socket.handle.lock().stack.take_error(self.socket.id).map_err(into_io)?;
-        Ok(error.map(into_io))
+        self.socket.handle.read(|state| {
+            let error = state.stack.take_error(self.socket.id).map_err(into_io)?;
+            Ok(error.map(|error| state.error_of(error)))
+        })
     }
 
     /// Its options.
     pub fn options(&self) -> io::Result<SocketOptions> {
-        self.socket.handle.lock().stack.options(self.socket.id).cloned().map_err(into_io)
+        let id = self.socket.id;
+        self.socket.handle.read(|state| state.stack.options(id).cloned().map_err(into_io))
     }
 
-    /// Changes options: `change` gets those in force.
+    /// Changes options: `change` gets those in force. It may use this stream and others. What it leaves as it was stays
+    /// as another task sets it meanwhile.
     pub fn set_options(&self, change: impl FnOnce(&mut SocketOptions)) -> io::Result<()> {
+        let before = self.options()?;
+        let mut after = before.clone();
+        change(&mut after);
         self.socket.handle.call(|state, now| {
+            state.check_whole()?;
             let mut options = state.stack.options(self.socket.id).cloned().map_err(into_io)?;
-            change(&mut options);
+            options.apply_changes(&before, after);
             state.work = true;
             state.stack.set_options(now, self.socket.id, options).map_err(into_io)
         })
@@ -205,19 +214,40 @@ pub(crate) struct Socket {
 
 impl Socket {
     fn poll_connected(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.handle.call(|state, _| {
+        self.poll(cx, Side::Write, |state, _| {
             state.check_running()?;
             let wakers = state.wakers(self.id).expect("a socket that is held has its wakers");
             if wakers.connected {
-                return Poll::Ready(Ok(()));
+                return Ok(Some(()));
             }
             if wakers.failed {
                 let error = state.stack.take_error(self.id).unwrap_or_else(Some);
-                return Poll::Ready(Err(into_io(error.unwrap_or(Error::ConnectionAborted))));
+                return Err(state.error_of(error.unwrap_or(Error::ConnectionAborted)));
             }
-            state.wait_to_write(self.id, cx.waker());
-            Poll::Pending
+            Ok(None)
         })
+    }
+
+    /// Polls for what `attempt` gives; `None` of it waits. It is tried again after the lock was free for a moment.
+    fn poll<R>(
+        &self,
+        cx: &Context<'_>,
+        side: Side,
+        mut attempt: impl FnMut(&mut State, Instant) -> io::Result<Option<R>>,
+    ) -> Poll<io::Result<R>> {
+        let mut waker = None;
+        loop {
+            let polled = self.handle.call(|state, now| match attempt(state, now) {
+                Ok(Some(result)) => Some(Poll::Ready(Ok(result))),
+                Ok(None) => state.wait(self.id, side, cx.waker(), &mut waker).then_some(Poll::Pending),
+                Err(e) => Some(Poll::Ready(Err(e))),
+            });
+            match polled {
+                Some(polled) => return polled,
+                // To clone it is to run code of others, for which the lock must be free.
+                None => waker = Some(cx.waker().clone()),
+            }
+        }
     }
 
     pub(crate) fn poll_read(&self, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
@@ -226,8 +256,9 @@ impl Socket {
         }
         let unfilled = buffer.initialize_unfilled();
         let len = ready!(self.poll_recv(cx, |state, id| {
+            let len = state.stack.recv(id, unfilled)?;
             state.work = true; // The window may open.
-            state.stack.recv(id, unfilled)
+            Ok(len)
         }))?;
         buffer.advance(len);
         Poll::Ready(Ok(()))
@@ -236,45 +267,54 @@ impl Socket {
     fn poll_recv(
         &self,
         cx: &mut Context<'_>,
-        recv: impl FnOnce(&mut State, SocketId) -> Result<usize, Error>,
+        mut recv: impl FnMut(&mut State, SocketId) -> Result<usize, Error>,
     ) -> Poll<io::Result<usize>> {
         let progress = ready!(coop::poll_proceed(cx));
-        self.handle.call(|state, _| match recv(state, self.id) {
-            Err(Error::WouldBlock) => {
-                state.check_running()?;
-                state.wait_to_read(self.id, cx.waker());
-                Poll::Pending
+        let polled = self.poll(cx, Side::Read, |state, _| {
+            state.check_whole()?;
+            match recv(state, self.id) {
+                // What had arrived comes before the end of the network.
+                Err(Error::WouldBlock) => state.check_running().map(|()| None),
+                Err(error) => Err(state.error_of(error)),
+                Ok(len) => Ok(Some(len)),
             }
-            result => {
-                progress.made_progress();
-                Poll::Ready(result.map_err(into_io))
-            }
-        })
+        });
+        if polled.is_ready() {
+            progress.made_progress();
+        }
+        polled
     }
 
     pub(crate) fn poll_write(&self, cx: &mut Context<'_>, data: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
         let progress = ready!(coop::poll_proceed(cx));
-        self.handle.call(|state, _| {
+        let polled = self.poll(cx, Side::Write, |state, _| {
             state.check_running()?;
             match send_all(state, self.id, data) {
-                Err(Error::WouldBlock) => {
-                    state.wait_to_write(self.id, cx.waker());
-                    Poll::Pending
-                }
+                Err(Error::WouldBlock) => Ok(None),
                 result => {
                     state.work = true;
-                    progress.made_progress();
-                    Poll::Ready(result.map_err(into_io))
+                    result.map(Some).map_err(|error| state.error_of(error))
                 }
             }
-        })
+        });
+        if polled.is_ready() {
+            progress.made_progress();
+        }
+        polled
     }
 
+    /// As Tokio has it: what is over in this direction already is no error.
     pub(crate) fn shutdown_write(&self) -> io::Result<()> {
         self.handle.call(|state, now| {
-            state.check_running()?;
-            state.work = true;
-            state.stack.shutdown(now, self.id, Shutdown::Write).map_err(into_io)
+            state.check_whole()?;
+            match state.stack.shutdown(now, self.id, Shutdown::Write) {
+                Ok(()) => {
+                    state.work = true;
+                    state.check_running()
+                }
+                Err(Error::NotConnected) => Ok(()),
+                Err(error) => Err(state.error_of(error)),
+            }
         })
     }
 
@@ -288,21 +328,28 @@ impl Socket {
     }
 
     pub(crate) fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.handle.lock().stack.local_addr(self.id).map_err(into_io)
+        self.handle.read(|state| state.stack.local_addr(self.id).map_err(into_io))
     }
 
     pub(crate) fn peer_addr(&self) -> io::Result<SocketAddr> {
-        self.handle.lock().stack.peer_addr(self.id).map_err(into_io)
+        self.handle.read(|state| state.stack.peer_addr(self.id).map_err(into_io))
     }
 
     pub(crate) fn info(&self) -> io::Result<Info> {
-        self.handle.call(|state, now| state.stack.info(now, self.id).map_err(into_io))
+        self.handle.call(|state, now| {
+            state.check_whole()?;
+            state.stack.info(now, self.id).map_err(into_io)
+        })
     }
 }
 
 /// Queues the slices one after the other until one does not fit whole.
 fn send_all(state: &mut State, id: SocketId, data: &[IoSlice<'_>]) -> Result<usize, Error> {
     let mut total = 0;
+    if !data.is_empty() && data.iter().all(|slice| slice.is_empty()) {
+        // Nothing to queue, but an end of the stream shows.
+        return state.stack.send(id, &[]);
+    }
     for slice in data.iter().filter(|s| !s.is_empty()) {
         match state.stack.send(id, slice) {
             Ok(sent) => {

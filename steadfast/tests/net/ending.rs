@@ -1,6 +1,10 @@
 use std::io::ErrorKind;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
+use steadfast::device::{Capabilities, Device, Frame, Received};
 use steadfast::{Net, TcpListener, TcpStream, device};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, timeout};
@@ -75,6 +79,44 @@ async fn a_reader_that_waits_is_woken_by_the_end_and_by_a_reset() {
             Err(e) => assert!(abort && e.kind() == ErrorKind::ConnectionReset),
         }
     }
+}
+
+/// As `tokio::net` has it over the kernel.
+#[tokio::test(start_paused = true)]
+async fn to_shut_down_what_has_ended_is_no_error() {
+    let pair = Pair::new();
+    let (mut client, mut server) = pair.streams().await;
+    client.shutdown().await.unwrap();
+    client.shutdown().await.unwrap();
+    server.shutdown().await.unwrap();
+    assert_eq!((client.read(&mut [0; 1]).await.unwrap(), server.read(&mut [0; 1]).await.unwrap()), (0, 0));
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    client.shutdown().await.unwrap();
+    server.shutdown().await.unwrap();
+
+    let (mut client, server) = pair.streams().await;
+    server.abort();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    client.shutdown().await.unwrap();
+    // The error waits for who reads or writes.
+    assert_eq!(client.read(&mut [0; 1]).await.unwrap_err().kind(), ErrorKind::ConnectionReset);
+    assert_eq!(client.read(&mut [0; 1]).await.unwrap(), 0);
+    client.shutdown().await.unwrap();
+}
+
+/// As `write(2)` has it: even of nothing.
+#[tokio::test(start_paused = true)]
+async fn an_empty_write_shows_the_end_of_the_stream() {
+    let pair = Pair::new();
+    let (mut client, server) = pair.streams().await;
+    assert_eq!(client.write(b"").await.unwrap(), 0);
+    client.shutdown().await.unwrap();
+    assert_eq!(client.write(b"").await.unwrap_err().kind(), ErrorKind::BrokenPipe);
+    assert_eq!(client.write_vectored(&[]).await.unwrap(), 0);
+    server.abort();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(client.write(b"").await.unwrap_err().kind(), ErrorKind::ConnectionReset);
+    assert_eq!(client.write(b"").await.unwrap_err().kind(), ErrorKind::BrokenPipe);
 }
 
 #[tokio::test(start_paused = true)]
@@ -201,8 +243,61 @@ async fn a_network_without_handles_ends_when_its_last_connection_has() {
     timeout(Duration::from_secs(60), driver).await.unwrap().unwrap().unwrap();
 }
 
+/// A device that is gone once `gone` says so.
+struct Mortal {
+    device: device::memory::MemoryDevice,
+    gone: Arc<AtomicBool>,
+}
+
+impl Device for Mortal {
+    fn capabilities(&self) -> Capabilities {
+        self.device.capabilities()
+    }
+
+    fn poll_recv(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<std::io::Result<Received>> {
+        match self.gone.load(Ordering::Relaxed) {
+            true => Poll::Ready(Err(ErrorKind::NotFound.into())),
+            false => self.device.poll_recv(cx, buffer),
+        }
+    }
+
+    fn poll_send(&mut self, cx: &mut Context<'_>, frame: Frame<'_>) -> Poll<std::io::Result<()>> {
+        self.device.poll_send(cx, frame)
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn everybody_hears_of_a_device_that_fails() {
+    let (left, right) = device::memory::pair(1500);
+    let gone = Arc::new(AtomicBool::new(false));
+    let mortal = Mortal { device: left, gone: gone.clone() };
+    let server = Net::builder().address(SERVER, 24).start(mortal).unwrap();
+    let (client, driver) = Net::builder().address(CLIENT, 24).build(right).unwrap();
+    let driver = tokio::spawn(driver);
+    let listener = TcpListener::bind(&server, (SERVER, 7)).await.unwrap();
+    let mut stream = TcpStream::connect(&client, (SERVER, 7)).await.unwrap();
+    let (mut accepted, _) = listener.accept().await.unwrap();
+    let reader = tokio::spawn(async move { accepted.read(&mut [0; 1]).await });
+    tokio::task::yield_now().await;
+    gone.store(true, Ordering::Relaxed);
+    stream.write_all(b"too late").await.unwrap();
+
+    let error = timeout(Duration::from_secs(1), reader).await.unwrap().unwrap().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NotFound);
+    assert!(error.to_string().starts_with("the device failed: "), "{error}");
+    assert_eq!(listener.accept().await.unwrap_err().kind(), ErrorKind::NotFound);
+    let error = server.close(Duration::from_secs(1)).await.unwrap_err();
+    assert!(error.to_string().starts_with("the device failed: "), "{error}");
+
+    // The other end hears it from its wire.
+    let error = driver.await.unwrap().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NetworkDown);
+    assert_eq!(stream.read(&mut [0; 1]).await.unwrap_err().kind(), ErrorKind::NetworkDown);
+    assert_eq!(stream.write(b"x").await.unwrap_err().kind(), ErrorKind::NetworkDown);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_drops_the_driver_ends_the_network_for_everybody() {
     let (left, right) = device::memory::pair(1500);
     let server = Net::builder().address(SERVER, 24).start(left).unwrap();
     let (client, driver) = Net::builder().address(CLIENT, 24).build(right).unwrap();
@@ -214,13 +309,9 @@ async fn everybody_hears_of_a_device_that_fails() {
     tokio::task::yield_now().await;
     driver.abort();
     assert!(driver.await.unwrap_err().is_cancelled());
-
-    let error = timeout(Duration::from_secs(1), reader).await.unwrap().unwrap().unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::NetworkDown);
-    assert!(error.to_string().starts_with("the device failed: "), "{error}");
+    // The peer gets a FIN, as from a program that ends.
+    assert_eq!(timeout(Duration::from_secs(1), reader).await.unwrap().unwrap().unwrap(), 0);
     assert_eq!(stream.read(&mut [0; 1]).await.unwrap_err().kind(), ErrorKind::NetworkDown);
     assert_eq!(stream.write(b"x").await.unwrap_err().kind(), ErrorKind::NetworkDown);
-    assert_eq!(listener.accept().await.unwrap_err().kind(), ErrorKind::NetworkDown);
-    let error = server.close(Duration::from_secs(1)).await.unwrap_err();
-    assert!(error.to_string().starts_with("the device failed: "), "{error}");
+    assert_eq!(client.closed().await.unwrap_err().kind(), ErrorKind::NetworkDown);
 }

@@ -2,7 +2,10 @@
 
 mod carrying;
 mod ending;
+mod locks;
+mod network_ends;
 mod opening;
+mod own_addresses;
 mod queues;
 mod sharing;
 
