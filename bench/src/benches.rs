@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::flood;
 use crate::footprint;
+use crate::library;
 use crate::measure::{Rounds, rate};
 use crate::ours::Stacks;
 use crate::pair::{Pair, Setup};
@@ -95,6 +96,11 @@ pub(crate) const ALL: &[Bench] = &[
         name: "bytes_cookie",
         what: "memory that a SYN takes which a cookie answers",
         run: footprint::cookie,
+    },
+    Bench {
+        name: "lib_bulk",
+        what: "the library between two networks in one process, 1 and 100 connections; the peer: Tokio over loopback",
+        run: library::bulk,
     },
     Bench {
         name: "tun_bulk_1500_in",

@@ -5,6 +5,7 @@ mod benches;
 mod flood;
 mod footprint;
 mod guard;
+mod library;
 mod measure;
 mod ours;
 mod pair;
