@@ -125,7 +125,7 @@ fn a_waker_that_waits_for_connections_may_ask_the_network_when_it_is_closed() {
     ends(|pair| async move {
         let listener = pair.listen(7).await;
         let net = pair.server.clone();
-        let (waker, woken) = Meddler::waker(move || drop(net.usage()));
+        let (waker, woken) = Meddler::waker(move || _ = net.usage());
         let mut accept = pin!(listener.accept());
         assert!(accept.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
         pair.server.close(Duration::from_secs(1)).await.unwrap();

@@ -52,7 +52,8 @@ async fn a_connection_to_an_own_address_stays_inside_on_one_queue_and_on_several
             let read = timeout(Duration::from_secs(60), from.read_to_end(&mut received)).await;
             read.unwrap().unwrap();
             assert!(received == data);
-            (writer.await.unwrap(), echo.await.unwrap());
+            writer.await.unwrap();
+            echo.await.unwrap();
         }
         assert_eq!(net.counters().retrans_segs, 0);
         net.close(Duration::from_secs(1)).await.unwrap();
