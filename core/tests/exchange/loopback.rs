@@ -202,7 +202,7 @@ fn two_listeners_never_share_the_clients_of_a_family() {
 
 #[test]
 fn a_port_that_is_chosen_is_free_in_both_families() {
-    let mut stack = stack(|config| config.ip_local_port_range = PortRange(5000, 5001));
+    let mut stack = stack(|config| config.ip_local_port_range = PortRange::new(5000, 5001).unwrap());
     let v4 = stack.listen(at("0.0.0.0:0"), dual(false)).unwrap();
     let both = stack.listen(at("[::]:0"), dual(false)).unwrap();
     assert_ne!(stack.local_addr(v4).unwrap().port(), stack.local_addr(both).unwrap().port());

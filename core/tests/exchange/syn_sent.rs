@@ -206,31 +206,6 @@ fn a_crossing_syn_without_options_switches_them_off_sa_syn_sent_08() {
     });
 }
 
-/// Our own SYN comes back: a simultaneous open with ourselves, because the application bound this pair.
-#[test]
-fn a_connect_to_itself_succeeds_sa_syn_sent_09() {
-    for v6 in [false, true] {
-        let mut t = Test::new(v6, true, |_| {});
-        let local = t.local();
-        let id = t.stack.connect(t.now, local, ConnectOptions::from_local(local)).unwrap();
-        let loop_back = |t: &mut Test| {
-            let mut frame = vec![0; 65_535];
-            for _ in 0..100 {
-                let Some(sent) = t.stack.transmit(t.now, &mut frame) else { return };
-                t.stack.receive(t.now, &frame[..sent.len]);
-            }
-            panic!("it talks to itself for ever");
-        };
-        loop_back(&mut t);
-        assert_eq!(t.stack.state(id), Ok(State::Established));
-        assert_eq!(t.stack.send(id, b"myself"), Ok(6));
-        loop_back(&mut t);
-        let mut buffer = [0; 10];
-        assert_eq!(t.stack.recv(id, &mut buffer), Ok(6));
-        assert_eq!(&buffer[..6], b"myself");
-    }
-}
-
 #[test]
 fn an_ack_of_our_syn_without_syn_is_dropped_sa_syn_sent_10() {
     each(|t| {
