@@ -69,11 +69,10 @@ impl Addresses {
         }
         // What we send to ourselves does not go over the wire, and loopback addresses do not appear there
         // (RFC 1122 §3.2.1.3 (g)).
-        if !self.is_unicast(source)
-            || source.is_loopback()
-            || destination.is_loopback()
-            || self.is_local(source)
-        {
+        if destination.is_loopback() {
+            return Err(DropReason::BadDestination);
+        }
+        if !self.is_unicast(source) || source.is_loopback() || self.is_local(source) {
             return Err(DropReason::BadSource);
         }
         Ok(())
@@ -309,6 +308,7 @@ mod tests {
     }
 
     const BAD: Result<(), DropReason> = Err(DropReason::BadSource);
+    const LAND: Result<(), DropReason> = Err(DropReason::Land);
 
     #[test]
     fn the_short_way_lets_through_only_what_the_whole_check_does() {
@@ -352,9 +352,9 @@ mod tests {
             ("0.0.0.0", BAD), ("0.0.0.1", BAD), ("0.255.255.255", BAD), ("1.0.0.0", Ok(())), ("1.0.0.1", Ok(())),
             ("126.255.255.254", Ok(())), ("127.0.0.0", BAD), ("127.0.0.1", BAD), ("127.255.255.254", BAD),
             ("128.0.0.1", Ok(())), ("10.0.0.1", Ok(())), ("100.64.0.1", Ok(())), ("169.254.1.1", Ok(())),
-            ("172.16.5.5", Ok(())), ("192.168.0.1", Ok(())), ("192.0.2.1", Ok(())), ("192.0.2.254", Ok(())),
+            ("172.16.5.5", BAD), ("192.168.0.1", Ok(())), ("192.0.2.1", LAND), ("192.0.2.254", Ok(())),
             ("192.0.2.255", BAD), ("192.0.3.255", Ok(())), ("192.0.1.255", Ok(())), ("10.1.2.2", Ok(())),
-            ("10.1.2.3", BAD), ("10.1.2.7", Ok(())), ("10.9.9.8", Ok(())), ("10.9.9.9", Ok(())),
+            ("10.1.2.3", BAD), ("10.1.2.7", Ok(())), ("10.9.9.8", BAD), ("10.9.9.9", Ok(())),
             ("198.18.255.255", Ok(())), ("198.19.255.255", BAD), ("198.19.255.254", Ok(())),
             ("223.255.255.254", Ok(())), ("224.0.0.0", BAD), ("224.0.0.1", BAD), ("239.255.255.255", BAD),
             ("240.0.0.0", BAD), ("240.0.0.1", BAD), ("255.255.255.254", BAD), ("255.255.255.255", BAD),
@@ -367,7 +367,7 @@ mod tests {
             ("::", BAD), ("::1", BAD), ("::2", BAD), ("::192.0.2.7", BAD), ("::ffff:ffff", BAD),
             ("::1:0:0", Ok(())), ("::ffff:0:0", BAD), ("::ffff:192.0.2.7", BAD), ("::ffff:ffff:ffff", BAD),
             ("::1:0:0:0", Ok(())), ("::fffe:192.0.2.7", Ok(())), ("64:ff9b::192.0.2.7", Ok(())),
-            ("2001:db8::1", Ok(())), ("2001:db8::ffff", Ok(())), ("2002:c000:201::1", Ok(())),
+            ("2001:db8::1", LAND), ("2001:db8::ffff", Ok(())), ("2002:c000:201::1", Ok(())),
             ("fc00::1", Ok(())), ("fe80::9", Ok(())), ("fec0::1", Ok(())),
             ("feff:ffff:ffff:ffff:ffff:ffff:ffff:ffff", Ok(())), ("ff00::", BAD), ("ff02::1", BAD),
             ("ff0e::101", BAD), ("ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff", BAD),
@@ -380,12 +380,12 @@ mod tests {
     #[test]
     fn neither_loopback_nor_what_is_ours_comes_from_the_wire_t_39_t_63() {
         for own in ["127.0.0.1", "::1", "192.0.2.1", "2001:db8::1"] {
-            assert_eq!(ours().check(ip(own), ip(own)), Err(DropReason::Land), "{own}");
+            assert_eq!(ours().check(ip(own), ip(own)), LAND, "{own}");
         }
-        assert_eq!(ours().check(ip("127.9.9.9"), ip("127.0.0.1")), BAD);
-        assert_eq!(ours().check(ip("127.0.0.1"), ip("127.0.0.2")), BAD);
-        assert_eq!(ours().check(ip("192.0.2.9"), ip("127.0.0.1")), BAD);
-        assert_eq!(ours().check(ip("127.255.255.255"), ip("127.0.0.1")), BAD);
+        assert_eq!(ours().check(ip("127.9.9.9"), ip("127.0.0.1")), Err(DropReason::BadDestination));
+        assert_eq!(ours().check(ip("127.0.0.1"), ip("127.0.0.2")), Err(DropReason::BadDestination));
+        assert_eq!(ours().check(ip("192.0.2.9"), ip("127.0.0.1")), Err(DropReason::BadDestination));
+        assert_eq!(ours().check(ip("127.255.255.255"), ip("127.0.0.1")), Err(DropReason::BadDestination));
         assert_eq!(ours().check(ip("10.1.2.3"), ip("192.0.2.1")), BAD);
         assert_eq!(ours().check(ip("2001:db8::1"), ip("fe80::1")), BAD);
         let mut without = ours();
@@ -402,7 +402,7 @@ mod tests {
             ("192.0.2.1", Ok(())), ("192.0.2.2", not_ours), ("172.16.5.5", Ok(())), ("10.9.9.8", Ok(())),
             ("192.0.2.255", bad), ("192.0.3.255", not_ours), ("255.255.255.255", bad), ("0.0.0.0", bad),
             ("224.0.0.1", bad), ("239.1.2.3", bad), ("10.9.9.9", not_ours), ("198.19.255.255", bad),
-            ("240.0.0.1", not_ours), ("127.0.0.2", not_ours),
+            ("240.0.0.1", not_ours), ("127.0.0.2", bad),
         ];
         for (destination, expected) in table {
             assert_eq!(ours().check(ip("192.0.2.9"), ip(destination)), expected, "to {destination}");
@@ -486,7 +486,12 @@ mod tests {
                 prop_assert_eq!(all.iter().collect::<Vec<_>>(), oracle.clone());
                 for address in known.iter().copied().chain(others.map(ip)) {
                     let is_ours = oracle.iter().any(|(there, _)| *there == address);
-                    prop_assert_eq!(all.is_local(address), is_ours);
+                    // A loopback address brings its network with it.
+                    let loops = |(there, len): &(IpAddr, u8)| {
+                        there.is_ipv4() && there.is_loopback() && address.is_loopback()
+                            && prefix_covers(*there, *len, address)
+                    };
+                    prop_assert_eq!(all.is_local(address), is_ours || oracle.iter().any(loops));
                     let in_scope = || oracle.iter().filter(|(there, _)| scope(*there) == scope(address));
                     let on_link = in_scope().filter(|(there, len)| prefix_covers(*there, *len, address));
                     let nearest = on_link.min_by_key(|(_, len)| std::cmp::Reverse(*len));
