@@ -418,7 +418,11 @@ settings! {
     "steadfast.tcp_rcvbuf_max" tcp_rcvbuf_max: u32 as kinds::Bytes(0, 1 << 30), [0, 6 << 20, 0, 0], "Linux, last value of tcp_rmem; FreeBSD maxsockbuf";
     /// Send buffer of a connection.
     "steadfast.tcp_sndbuf" tcp_sndbuf: u32 as kinds::Bytes(1024, 1 << 30), [1 << 20, 131_072, 8192, 65_535], "Linux, middle value of tcp_wmem";
-    /// All buffers of the stack together; above it nothing more is queued.
+    /// The memory that all send, receive and out-of-order queues take: capacities, lists and the packets that payloads lie
+    /// in. Above a half of it each connection has a share; above three quarters out-of-order queues are pruned; above seven
+    /// eighths orphans are aborted, then connections whose peer takes nothing; above fifteen sixteenths text is refused,
+    /// save 4096 bytes for whoever has nothing unread. One call may take 128 KiB beyond it. Not counted are up to 6 MiB of
+    /// spare buffers, and what else lies in a buffer that the application or the device shares with the stack.
     "steadfast.tcp_mem" tcp_mem: u64 as kinds::Memory(4096, 1 << 40), [256 << 20, 256 << 20, 256 << 20, 256 << 20], "Linux tcp_mem; T-08";
     /// Connections of the stack, opening ones included; above it a connect fails and final ACKs are dropped.
     "steadfast.tcp_max_connections" tcp_max_connections: u32 as kinds::Number(1, 1 << 28), [1 << 21, 1 << 21, 1 << 21, 1 << 21], "invariant 1";
