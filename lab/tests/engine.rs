@@ -528,11 +528,10 @@ app S
   serve 80 sink
 expect
   counter S PassiveOpens 1
-  replies S syn_ack_cookie, time_wait_ack
-  drops S time_wait_segment
-  drops C time_wait_segment
+  replies S syn_ack_cookie, rst_listen
+  drops C time_wait_rst
   holds C time_wait 1 timers >=0
-  holds S sockets 1 time_wait 1 timers >=0
+  holds S sockets 1 timers >=0
 ",
     );
 }
