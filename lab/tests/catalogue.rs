@@ -88,6 +88,13 @@ fn difference(old: &str, new: &str) -> String {
     }
 }
 
+/// A ladder without the number of rows that it leaves out: chance decides which clients of a flooded server get a cookie,
+/// and a cookie takes a row more.
+fn without_counts(ladder: &str) -> String {
+    let shown = ladder.lines().map(|row| if row.ends_with("rows left out …") { "…" } else { row });
+    shown.collect::<Vec<_>>().join("\n")
+}
+
 #[test]
 fn the_same_seed_gives_the_same_packets_and_any_seed_the_same_ladder() {
     let wrong = everywhere(|scenario, profile| {
@@ -102,8 +109,9 @@ fn the_same_seed_gives_the_same_packets_and_any_seed_the_same_ladder() {
         if first.hash == other.hash {
             wrong.push("seeds 1 and 2 gave one trace".to_owned());
         }
-        if other.ladder != first.ladder {
-            wrong.push(format!("seed 2 gave another ladder:\n{}", difference(&first.ladder, &other.ladder)));
+        let (mine, others) = (without_counts(&first.ladder), without_counts(&other.ladder));
+        if mine != others {
+            wrong.push(format!("seed 2 gave another ladder:\n{}", difference(&mine, &others)));
         }
         if !other.passed() {
             wrong.push(format!("seed 2: {}", other.failures.join("; ")));
