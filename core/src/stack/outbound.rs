@@ -38,8 +38,8 @@ pub(super) struct Turns {
     /// The connection that has begun its turn, and the bytes that are left of it.
     index: u32,
     left: i32,
-    /// Bytes that a connection sends before it is another one's turn: a few segments, so that trains go on, and no less
-    /// than one packet of any length.
+    /// Bytes that a connection sends before it is another one's turn: some segments, so that trains go on, and that the
+    /// peer's application is woken for as many bytes as are worth it; and no less than one packet of any length.
     bytes: i32,
 }
 
@@ -49,7 +49,7 @@ impl Turns {
     const NOBODY: u32 = u32::MAX;
 
     pub(super) fn new(interface: &Interface) -> Turns {
-        const SOME_SEGMENTS: i32 = 8192;
+        const SOME_SEGMENTS: i32 = 32 * 1024;
         let longest = if interface.segmentation_offload { u16::MAX } else { interface.mtu };
         let bytes = i32::from(longest).max(SOME_SEGMENTS);
         Turns { answers_ahead: 0, sort: 0, index: Turns::NOBODY, left: 0, bytes }

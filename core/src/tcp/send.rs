@@ -136,6 +136,13 @@ impl Connection {
         }
     }
 
+    /// Whether a third of the send buffer is free, as Linux wants it before it wakes who writes: to be woken for every
+    /// ACK costs more than the few bytes are worth.
+    fn is_worth_writing(&self) -> bool {
+        let queued = self.send_queue.len();
+        (self.options.sndbuf as usize).saturating_sub(queued) >= queued / 2
+    }
+
     /// SND.UNA moves.
     pub(crate) fn advance(
         &mut self,
@@ -155,7 +162,7 @@ impl Connection {
         (self.tcb.timers.retransmits, self.tcb.timers.window_probes) = (0, 0);
         self.soft_error = None;
         self.tcb.snd.stalled_since = env.tick();
-        if acked > fin {
+        if acked > fin && self.is_worth_writing() {
             self.signal(Event::WRITABLE);
         }
         let partial = self.acked_in_recovery(ack, acked, flight_before, env);

@@ -150,3 +150,21 @@ fn status_tells_the_state_and_its_age_sa_est_35() {
         assert_eq!(entry.state_age.as_millis(), 125);
     });
 }
+
+/// As Linux does, both sides of it: to be woken for every ACK costs more than the few bytes are worth.
+#[test]
+fn who_writes_is_woken_once_a_third_of_the_send_buffer_is_free() {
+    each(|t| {
+        t.reach(State::Established);
+        t.set_options(|options| options.sndbuf = 3000);
+        t.write(3000);
+        assert_eq!(t.try_write(1), Err(Error::WouldBlock));
+        t.drain();
+        t.send(". seq 51 ack 1100");
+        assert!(!t.events(t.sock).contains(Event::WRITABLE));
+        t.send(". seq 51 ack 1101");
+        assert!(t.events(t.sock).contains(Event::WRITABLE));
+        t.write(1000);
+        t.drain();
+    });
+}
