@@ -45,7 +45,9 @@ fn each_number_is_refused_one_below_and_one_above_its_bounds() {
 
 #[test]
 fn a_field_out_of_its_bounds_is_refused_by_name_when_a_stack_is_made() {
-    let broken: [(&str, fn(&mut Config)); 14] = [
+    /// The name of a setting, and what puts it out of its bounds.
+    type Broken = (&'static str, fn(&mut Config));
+    let broken: [Broken; 14] = [
         ("tcp_ecn", |c| c.tcp_ecn = 9),
         ("tcp_syncookies", |c| c.tcp_syncookies = 3),
         ("tcp_fastopen", |c| c.tcp_fastopen = 4),

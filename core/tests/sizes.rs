@@ -154,7 +154,7 @@ impl Game {
         let mut sent = Vec::new();
         loop {
             // Every other frame has what is promised and no more.
-            let spare = if sent.len() % 2 == 0 { self.case.spare } else { 0 };
+            let spare = if sent.len().is_multiple_of(2) { self.case.spare } else { 0 };
             let len = self.stack.interface().frame_len() + spare;
             let frame = &mut self.frame[..len];
             frame.fill(0xa5);
@@ -177,7 +177,7 @@ impl Game {
                 let taken = header.header_len() - 20 + piece;
                 assert!(taken <= usize::from(mss), "{taken} bytes for an MSS of {mss}: {header:?}");
             }
-            if header.destination_port == self.remote.port() {
+            if (header.source_port, header.destination_port) == (self.local.port(), self.remote.port()) {
                 let control = u32::from(header.flags.syn()) + u32::from(header.flags.fin());
                 let end = header.seq + payload.len() as u32 + control;
                 self.end = if header.flags.syn() { end } else { self.end.max(end) };
@@ -270,7 +270,7 @@ impl Game {
                 let mut sack = SackBlocks::new();
                 let most = if self.case.peer.timestamps.is_some() { 3 } else { 4 };
                 for (from, to) in &blocks[..most] {
-                    let at = |part: u16| self.una + (u64::from(in_flight) * u64::from(part) >> 16) as u32;
+                    let at = |part: u16| self.una + ((u64::from(in_flight) * u64::from(part)) >> 16) as u32;
                     sack.push(at(*from.min(to)), at(*from.max(to)) + 1);
                 }
                 let options = Options { sack, ..Options::default() };

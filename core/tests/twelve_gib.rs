@@ -243,7 +243,7 @@ impl Wire {
         let begun = self.now;
         (self.seen, self.fault) = (Reaction::default(), fault);
         play(self);
-        while self.read < self.written || self.in_flight() > 0 {
+        while self.read < self.written || self.unacked() > 0 {
             self.step(begun + Duration::from_secs(600));
         }
         let milliseconds = (self.now - begun).as_millis() as u64;
@@ -261,7 +261,7 @@ impl Wire {
         self.client.0.info(self.now, self.client.1).unwrap().snd_cwnd
     }
 
-    fn in_flight(&self) -> u32 {
+    fn unacked(&self) -> u32 {
         self.client.0.info(self.now, self.client.1).unwrap().unacked
     }
 

@@ -437,6 +437,14 @@ impl Target {
             }),
         };
         if let Ok(id) = self.stack.connect(self.now, remote.parse().unwrap(), options) {
+            // A connection within the stack reads what the other end wrote, which is no packet of this input.
+            let own = self
+                .stack
+                .interface()
+                .addresses
+                .iter()
+                .any(|(a, _)| remote.parse::<SocketAddr>().unwrap().ip() == *a);
+            self.mangled |= own;
             self.sockets.push(Socket { id, written: 0, expect: None, listener: false });
         }
     }

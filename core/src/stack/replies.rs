@@ -42,7 +42,7 @@ impl Replies {
     /// which each that was offered is as likely to go.
     pub(super) fn displace(&mut self, reply: Reply, chance: u32, config: &Config) {
         self.offered = self.offered.saturating_add(1);
-        let place = u64::from(chance) * u64::from(self.offered) >> 32;
+        let place = (u64::from(chance) * u64::from(self.offered)) >> 32;
         let Some(waiting) = self.queue.get_mut(place as usize) else { return };
         let bytes = self.bytes - waiting.held() + reply.held();
         if bytes <= config.reply_queue_bytes as usize {

@@ -118,11 +118,10 @@ impl Recovery {
     /// ranges at the most, not its square (T-15).
     fn ranges_after(&self, from: SeqNum) -> impl Iterator<Item = (SeqNum, SeqNum)> + '_ {
         let first = self.sacked.partition_point(|(_, right)| right.le(from));
-        self.sacked[first..].iter().map(|range| {
-            #[cfg(test)]
-            self.looked_at.set(self.looked_at.get() + 1);
-            *range
-        })
+        let ranges = self.sacked[first..].iter().copied();
+        #[cfg(test)]
+        let ranges = ranges.inspect(|_| self.looked_at.set(self.looked_at.get() + 1));
+        ranges
     }
 
     /// The first unsacked stretch at or after `from` and before `limit`.

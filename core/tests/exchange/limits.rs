@@ -113,7 +113,9 @@ fn a_repeated_syn_does_not_keep_a_connect_must_23() {
 #[test]
 fn the_limits_of_a_connect_count_on_when_syns_cross_sa_syn_sent_16() {
     let user = Duration::from_secs(10);
-    let limits: [(fn(&mut Config), Duration); 2] =
+    /// What sets a limit, and how long it is.
+    type Limit = (fn(&mut Config), Duration);
+    let limits: [Limit; 2] =
         [(|_| (), user), (|c| c.tcp_syn_timeout = Duration::from_secs(10), Duration::ZERO)];
     for (configure, user_timeout) in limits {
         each_with(configure, |t| {

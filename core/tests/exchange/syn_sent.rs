@@ -5,7 +5,7 @@ use steadfast_core::trace::State;
 use steadfast_core::wire::icmp::ErrorKind;
 use steadfast_core::{ConnectOptions, Duration, Error, Event, SocketOptions};
 
-use crate::harness::{BUFFER, PORT, Test, each, each_with};
+use crate::harness::{BUFFER, PORT, each, each_with};
 
 const SYN: &str = "S seq 0 win 10000 <mss 1460, sackOK, wscale 0>";
 
