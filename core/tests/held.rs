@@ -141,7 +141,10 @@ fn within_the_buffer(held: &Held) {
 fn within_the_buffer_out_of_order(held: &Held) {
     let bound = i64::from(BUFFER) + (64 << 10);
     assert!(held.heap <= bound, "{} bytes are held", held.heap);
-    assert!(held.heap <= held.stack.usage().held as i64 + 4096, "what is held is counted: {}", held.heap);
+    // Beside what the connection holds, the stack's own queues and lists grow once.
+    const OWN: i64 = 8192;
+    let counted = held.stack.usage().held as i64;
+    assert!(held.heap <= counted + OWN, "what is held is counted: {} of {counted}", held.heap);
 }
 
 #[test]

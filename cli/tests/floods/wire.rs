@@ -108,17 +108,35 @@ impl Wire {
         for packet in packets {
             self.send(packet);
         }
+        // A pong may overtake what waits in another line: all is there when a round brings nothing but its pong.
+        let mut answers = Vec::new();
+        self.until_pong(&mut answers);
+        loop {
+            let before = answers.len();
+            self.until_pong(&mut answers);
+            if answers.len() == before {
+                return answers;
+            }
+        }
+    }
+
+    /// Sends a ping, and takes what comes before its pong.
+    fn until_pong(&mut self, answers: &mut Vec<Vec<u8>>) {
         let mark = fastrand::u16(..);
         self.send(&ping(Ipv4Addr::new(10, 9, 0, 77), mark));
         let deadline = Instant::now() + PATIENCE;
-        let mut answers = Vec::new();
         loop {
             assert!(Instant::now() < deadline, "the stack answers no more: {answers:?}");
+            let mut ponged = false;
             for packet in self.drain() {
                 if is_pong(&packet, mark) {
-                    return answers;
+                    ponged = true;
+                } else {
+                    answers.push(packet);
                 }
-                answers.push(packet);
+            }
+            if ponged {
+                return;
             }
         }
     }
