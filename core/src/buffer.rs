@@ -19,7 +19,7 @@ pub(crate) fn is_worth_holding(len: usize, buffer: usize) -> bool {
 
 /// A queue that has shrunk moves its rest into smaller buffers when it holds this many times its bytes, and `LOOSE`.
 const SPARSE: usize = 8;
-/// What a queue may hold beside, so that a short message is never moved.
+/// The bytes that a queue may hold beside, so that a short message is never moved.
 const LOOSE: usize = 4096;
 
 /// The place in `SIZES` of the least that has room for `size` bytes, or of the largest.

@@ -105,9 +105,9 @@ pub enum ConfigError {
     OutOfRange {
         /// The setting.
         name: String,
-        /// What it holds.
+        /// The value that it holds.
         value: String,
-        /// What would be right.
+        /// The values that are allowed.
         expected: String,
     },
     /// The value does not fit the setting.

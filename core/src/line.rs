@@ -55,7 +55,7 @@ impl Line {
         self.first == NIL
     }
 
-    /// Whose turn it is.
+    /// The row whose turn it is.
     #[inline]
     pub(crate) fn first(&self) -> Option<u32> {
         (!self.is_empty()).then_some(self.first)

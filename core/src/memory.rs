@@ -1,4 +1,4 @@
-//! What the queues of a stack take of `tcp_mem`, and how much of it one connection may take.
+//! The share of `tcp_mem` that queues take, and how much of it one connection may take.
 
 use std::ops::{AddAssign, SubAssign};
 
@@ -7,7 +7,7 @@ use crate::table::Table;
 use crate::tcp::tcb::Connection;
 use crate::time::Tick;
 
-/// What is in queues, and the memory that they take: room to spare, lists and shared packets included.
+/// The bytes in queues, and the memory that they take: room to spare, lists and shared packets included.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Load {
     pub(crate) bytes: u64,
@@ -51,13 +51,13 @@ impl SubAssign for Load {
 /// | the limit | 1 | all text is refused |
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Gauge {
-    /// What all queues take.
+    /// The memory that all queues take.
     pub(crate) held: u64,
     /// `tcp_mem`.
     pub(crate) limit: u64,
 }
 
-/// What a connection may hold, as long as that much is free: as the first values of Linux's `tcp_rmem` and `tcp_wmem`.
+/// The bytes that a connection may hold, as long as that much is free: as the first values of Linux's `tcp_rmem` and `tcp_wmem`.
 pub(crate) const LEAST: u64 = 4096;
 
 impl Gauge {
@@ -101,7 +101,7 @@ impl Gauge {
         self.held >= self.high()
     }
 
-    /// What a connection may take beside the `own` bytes that its queues hold. `carried` is what it has carried so far,
+    /// The memory that a connection may take beside the `own` bytes that its queues hold. `carried` is what it has carried so far,
     /// both ways.
     ///
     /// Below the low mark that is all below the low mark. Above it a connection may hold its share, and where it has

@@ -109,7 +109,7 @@ impl<T> Queue<T> {
             }
             return;
         }
-        // What is left goes into the chunk before, if there is room.
+        // The rest goes into the chunk before, if there is room.
         let left = chunk.len();
         let before = if at == 1 { &mut self.front } else { &mut self.rest[at - 2] };
         if before.len() + left <= Queue::<T>::CHUNK {

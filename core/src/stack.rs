@@ -100,7 +100,7 @@ impl Interface {
         }
     }
 
-    /// What a frame for [`Stack::transmit`] holds at least, and no packet exceeds: the MTU, or 65,535 bytes where the
+    /// The least length of a frame for [`Stack::transmit`], and no packet exceeds: the MTU, or 65,535 bytes where the
     /// device cuts segments.
     pub fn frame_len(&self) -> usize {
         let longest = if self.segmentation_offload { MAX_PACKET } else { self.mtu };
@@ -207,7 +207,7 @@ pub struct Stack {
     orphans: usize,
     /// A connection that was not settled when somebody asked.
     unsettled: u32,
-    /// What is in all queues, and what they take.
+    /// The bytes in all queues, and the memory that they take.
     load: Load,
     ladder: Ladder,
     cookies: CookieCache,

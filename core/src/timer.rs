@@ -46,7 +46,7 @@ const SLOT_BITS: u32 = 6;
 const SLOTS: usize = 1 << SLOT_BITS;
 const LEVELS: usize = 6;
 
-/// What rows wait to send, each sort in a line of its own: first come, first served.
+/// The rows that wait to send, each sort in a line of its own: first come, first served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Due {
     /// A SYN-ACK that a SYN asks for.
@@ -97,7 +97,7 @@ pub(crate) struct Wheel {
     moving: Option<(usize, usize)>,
 }
 
-/// What a [`pop`](Wheel::pop) may still do before others have their turn. To fire a timer costs as much as to move
+/// The work that a [`pop`](Wheel::pop) may still do before others have their turn. To fire a timer costs as much as to move
 /// eight.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Budget(usize);

@@ -53,7 +53,7 @@ pub(crate) struct Inbox {
     exchange: Option<Exchange>,
 }
 
-/// What is left of a batch.
+/// The rest of a batch.
 struct Budget {
     packets: usize,
     bytes: usize,
@@ -77,7 +77,7 @@ impl Budget {
         half
     }
 
-    /// What is left of the half comes back.
+    /// The rest of the half comes back.
     fn add(&mut self, half: Budget) {
         self.packets += half.packets;
         self.bytes += half.bytes;
@@ -123,7 +123,7 @@ impl Inbox {
         self.take_over(cx, &mut half);
         budget.add(half);
         let read = self.read(cx, device, &mut budget)?;
-        // What the device left.
+        // The part that the device left.
         let taken_over = self.take_over(cx, &mut budget);
         Ok(if read == Flow::Dry { taken_over } else { read })
     }

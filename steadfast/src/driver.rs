@@ -177,7 +177,7 @@ impl<D: Device> Driver<D> {
         let now = self.shared.now();
         let held: Vec<_> = state.sockets.keys().collect();
         for id in held {
-            // What was received and not read is answered by a reset; a listener has no more to say.
+            // Unread bytes are answered by a reset; a listener has no more to say.
             if state.stack.readable(id) == Ok((0, 0)) {
                 let _ = state.stack.shutdown(now, id, Shutdown::Write);
             }
@@ -196,7 +196,7 @@ impl<D: Device> Future for Driver<D> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let driver = self.get_mut();
-        // What a device panics with is an error like any other, and does not look like a good end.
+        // A panic of a device is an error like any other, and does not look like a good end.
         let turn = catch_unwind(AssertUnwindSafe(|| match driver.turn(cx)? {
             Turn::Over { cut_off } => {
                 driver.close(cx, cut_off);
@@ -222,7 +222,7 @@ impl<D: Device> Future for Driver<D> {
     }
 }
 
-/// What the driver ends with when the device, or the stack, panicked.
+/// The error that the driver ends with when the device, or the stack, panicked.
 fn panicked(payload: &(dyn Any + Send)) -> io::Error {
     let text = payload.downcast_ref::<&str>().copied();
     let text = text.or_else(|| payload.downcast_ref::<String>().map(String::as_str));

@@ -48,7 +48,7 @@
 //!
 //! # Addresses of one's own
 //!
-//! What goes to an address of the network itself stays inside, and never reaches the device. With `127.0.0.1/8` among
+//! A packet to an address of the network itself stays inside, and never reaches the device. With `127.0.0.1/8` among
 //! the addresses, all of 127.0.0.0/8 is such an address.
 //!
 //! # Wake-ups

@@ -138,7 +138,7 @@ impl Drop for Alarm<'_> {
 /// Runs code of others, which may panic. That is theirs, and the panic hook has told of it: nobody else is to suffer.
 pub(crate) fn unharmed(run: impl FnOnce()) {
     if let Err(payload) = catch_unwind(AssertUnwindSafe(run)) {
-        // What was thrown is dropped with as little trust.
+        // The payload of the panic is dropped with as little trust.
         catch_unwind(AssertUnwindSafe(|| drop(payload))).unwrap_or_else(std::mem::forget);
     }
 }
@@ -183,7 +183,7 @@ pub(crate) enum Waiting {
     Stream(Wakers),
 }
 
-/// What of a stream a task waits for: to read, or to connect or write.
+/// The direction of a stream that a task waits for: to read, or to connect or write.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Side {
     Read,

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-/// What is remembered of each of some addresses.
+/// A value for each of the addresses that were used last.
 #[derive(Clone, Debug)]
 pub(crate) struct Recent<T> {
     entries: BTreeMap<IpAddr, (u64, T)>,

@@ -48,7 +48,7 @@ impl Stack {
             return self.counters.count_drop(DropReason::IcmpInvalid);
         };
         if self.addresses.is_local(tuple.remote().ip()) {
-            // What we send to ourselves passes nobody who could complain of it.
+            // A packet to ourselves passes nobody who could complain of it.
             return self.counters.count_drop(DropReason::IcmpInvalid);
         }
         let Some(flow) = self.find(&tuple) else {

@@ -21,7 +21,7 @@ const STALLED: u32 = 1000;
 /// One that takes something, but little, may be aborted after so long: more than the minute in which a slow peer opens
 /// its window again (T-08).
 const SLOW: u32 = 90_000;
-/// What a peer must take in that time: this part of what is held for it.
+/// The part of what is held for a peer that it must take in that time.
 const ENOUGH: usize = 16;
 
 /// Who holds memory, and who waits for it.
@@ -73,7 +73,7 @@ impl Ladder {
     }
 }
 
-/// What is to be done about a connection at the front of a list.
+/// The fate of a connection at the front of a list.
 enum Verdict {
     /// Its peer has taken enough.
     Proven,

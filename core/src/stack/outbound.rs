@@ -28,12 +28,12 @@ struct IpFields {
     ecn: Ecn,
 }
 
-/// Whose turn it is.
+/// The turns of connections and answers.
 #[derive(Clone, Debug)]
 pub(super) struct Turns {
     /// By so many packets of the wire answers are ahead of connections.
     answers_ahead: i32,
-    /// Of which sort the last answer was.
+    /// The sort of the last answer.
     sort: u8,
     /// The connection that has begun its turn, and the bytes that are left of it.
     index: u32,
@@ -267,7 +267,7 @@ impl Stack {
         if self.turns.count(index, sent.len, connection) && more {
             return Some(sent);
         }
-        // What there is more waits for its next turn behind the others.
+        // The rest waits for its next turn behind the others.
         match (more, self.ready.is_alone(index)) {
             (true, true) => {}
             (true, false) => self.ready.rotate(&mut self.connections),

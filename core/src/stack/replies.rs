@@ -7,7 +7,7 @@ use crate::queue::Queue;
 #[derive(Clone, Debug, Default)]
 pub(super) struct Replies {
     queue: Queue<Reply>,
-    /// Of the queue's elements and the packets that they hold.
+    /// The bytes of the queue's elements and of the packets that they hold.
     bytes: usize,
     /// Answers that came since there was room for one, with those that waited then.
     offered: u32,

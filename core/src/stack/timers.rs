@@ -11,7 +11,7 @@ use crate::timer::{Budget, Due, TimerId};
 use crate::trace::{TimerKind, TraceKind};
 use crate::wire::tcp::Flags;
 
-/// What [`advance`](Stack::advance) does at the most: so many timers of the wheel, ends of TIME-WAIT, and datagrams that
+/// The most that [`advance`](Stack::advance) does: so many timers of the wheel, ends of TIME-WAIT, and datagrams that
 /// stay incomplete. Each of the three takes some ten microseconds.
 const TIMERS: usize = 32;
 const TIME_WAITS: usize = 64;

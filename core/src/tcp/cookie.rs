@@ -51,11 +51,11 @@ pub(crate) struct Returned {
     pub(crate) iss: SeqNum,
     pub(crate) irs: SeqNum,
     pub(crate) offer: Offer,
-    /// What [`SpentCookies`] knows it by.
+    /// The number by which [`SpentCookies`] knows it.
     pub(crate) token: Token,
 }
 
-/// What the third segment says was agreed on, if its ACK is a cookie of ours.
+/// The agreement that the third segment tells, if its ACK is a cookie of ours.
 pub(crate) fn check(keys: &Keys, now: Instant, segment: &Segment<'_>) -> Option<Returned> {
     let (iss, irs) = (segment.ack() - 1, segment.seq() - 1);
     let content = iss.0 as u8 ^ (iss.0 >> 24) as u8;

@@ -9,9 +9,9 @@ use crate::counters::DropReason;
 use crate::seq::SeqNum;
 use crate::wire::tcp::SackBlocks;
 
-/// What a range costs beside its pieces: its share of a tree whose nodes are nearly half empty.
+/// The cost of a range beside its pieces: its share of a tree whose nodes are nearly half empty.
 const RANGE_COST: usize = 160;
-/// What a piece costs beside its bytes and its place in the range: the allocation.
+/// The cost of a piece beside its bytes and its place in the range: the allocation.
 const PIECE_COST: usize = 16;
 /// The queue itself, and the first node of its tree.
 const BASE_COST: usize = size_of::<Reassembly>() + 4 * RANGE_COST;
@@ -41,7 +41,7 @@ pub(crate) struct Reassembly {
     fin: bool,
     /// Bytes of the stream.
     len: usize,
-    /// What the ranges cost.
+    /// The cost of the ranges.
     held: usize,
 }
 
@@ -50,7 +50,7 @@ pub(crate) struct Reassembly {
 struct Range {
     end: u64,
     pieces: VecDeque<Piece>,
-    /// What the pieces cost.
+    /// The cost of the pieces.
     pieces_held: usize,
 }
 
@@ -70,7 +70,7 @@ impl Piece {
         }
     }
 
-    /// What it takes in memory: all of a buffer of which it uses a part.
+    /// Its memory: all of a buffer of which it uses a part.
     fn cost(&self) -> usize {
         PIECE_COST
             + match self {
@@ -184,7 +184,7 @@ impl Reassembly {
         self.ranges.is_empty()
     }
 
-    /// What it takes in memory: the capacity of the buffers, and what trees, lists and allocations take beside them. A
+    /// Its memory: the capacity of the buffers, and what trees, lists and allocations take beside them. A
     /// piece that is a slice of a packet counts as the packet.
     pub(crate) fn held(&self) -> usize {
         BASE_COST + self.held
@@ -311,7 +311,7 @@ impl Reassembly {
         self.recent.iter_mut().zip(told).for_each(|(slot, place)| *slot = place);
     }
 
-    /// What may be held: `limit`, and a quarter of the bytes for what holding them costs.
+    /// The bytes that may be held: `limit`, and a quarter of the bytes for what holding them costs.
     fn allowance(&self, limit: usize) -> usize {
         limit.max(LEAST_LIMIT) + self.len / 4
     }
@@ -602,7 +602,7 @@ mod tests {
             prop_assert_eq!(oracle.iter().flatten().count(), 0);
         }
 
-        /// What is allocated is no more than what is counted.
+        /// The queue allocates no more than it counts.
         #[test]
         fn what_is_held_is_counted_t_13(steps in proptest::collection::vec(step(), 1..200)) {
             let base = SeqNum(0);

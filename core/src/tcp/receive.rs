@@ -53,7 +53,7 @@ impl Connection {
         self.may_receive() && !self.tcb.rcv.fin_seen && free >= before.saturating_mul(2).max(before + step)
     }
 
-    /// What a window field can say of the room that is free, in the buffer and, where memory is short, in the share of
+    /// The window field's share of the room that is free, in the buffer and, where memory is short, in the share of
     /// this connection.
     fn free_window(&self, memory: Gauge) -> u32 {
         let rcv = &self.tcb.rcv;
@@ -267,7 +267,7 @@ impl Connection {
         if self.reassembly.as_deref().is_some_and(holds) { inserted } else { Err(DropReason::OutOfOrderFull) }
     }
 
-    /// What may wait out of order: as much of the receive buffer as is not taken by what is unread.
+    /// The room for text out of order: as much of the receive buffer as is not taken by what is unread.
     fn reassembly_limit(&self) -> usize {
         (self.tcb.rcv.buffer as usize).saturating_sub(self.receive_queue.len())
     }

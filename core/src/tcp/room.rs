@@ -24,7 +24,7 @@ pub(crate) const fn fixed_headers(ipv4: bool) -> u16 {
     (ip + HEADER_LEN) as u16
 }
 
-/// What a packet of `mtu` bytes has for the options and the payload of a segment.
+/// The room that a packet of `mtu` bytes has for the options and the payload of a segment.
 pub(crate) const fn room_in(mtu: u16, ipv4: bool) -> u16 {
     mtu.saturating_sub(fixed_headers(ipv4))
 }

@@ -57,7 +57,7 @@ pub(crate) struct Answer {
     pub(crate) flags: Flags,
     pub(crate) window: u16,
     pub(crate) options: Options,
-    /// Of the socket that it answers for (MUST-49, SHLD-22); 0: `ip_default_ttl`, where no socket is.
+    /// The TTL of the socket that it answers for (MUST-49, SHLD-22); 0: `ip_default_ttl`, where no socket is.
     pub(crate) ttl: u8,
     pub(crate) dscp: u8,
     pub(crate) reason: ReplyReason,

@@ -173,7 +173,7 @@ impl Connection {
         }
     }
 
-    /// What ended below SND.UNA follows it: 2^31 bytes later it would seem to lie ahead.
+    /// A number below SND.UNA follows it: 2^31 bytes later it would seem to lie ahead.
     #[inline]
     fn keep_up_with(&mut self, una: SeqNum) {
         let snd = &mut self.tcb.snd;
@@ -212,7 +212,7 @@ impl Connection {
                     recovery.end();
                 }
                 CaState::Loss if ack.ge(recover) => recovery.end(),
-                // What was missing was merely late.
+                // The missing segment was merely late.
                 CaState::Disorder if recovery.sacked_bytes() == 0 => recovery.end(),
                 _ => {}
             }

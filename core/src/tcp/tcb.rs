@@ -286,7 +286,7 @@ impl Timers {
         wants(self.retransmit) || wants(self.delayed_ack) || wants(self.life) || wants(self.persist)
     }
 
-    /// What timers that ran have armed lies ahead, whatever the options say: else running them would never end.
+    /// A timer that ran arms the next one ahead of now, whatever the options say: else running them would never end.
     pub(crate) fn move_ahead_of(&mut self, now: Tick) {
         let next = Deadline::at(Tick(now.0.wrapping_add(1)));
         for deadline in [&mut self.retransmit, &mut self.persist, &mut self.delayed_ack, &mut self.life] {
@@ -499,7 +499,7 @@ impl Connection {
         self.tcb.rcv.up = self.tcb.rcv.up.max(self.read_up_to());
     }
 
-    /// What its queues have in them, and what they take.
+    /// The bytes in its queues, and the memory that they take.
     #[inline]
     pub(crate) fn load(&self) -> Load {
         let waiting = self.reassembly.as_ref().map_or(0, |r| r.held());

@@ -256,7 +256,7 @@ impl Default for TimeWaits {
     }
 }
 
-/// What both kinds of rows have, of the row of this index.
+/// The part that both kinds of rows have, of the row of this index.
 macro_rules! field {
     ($all:expr, $index:expr, $field:ident) => {
         if $index & 1 == 0 { &mut $all.v4[$index >> 1].$field } else { &mut $all.v6[$index >> 1].$field }
