@@ -100,7 +100,7 @@ impl Interface {
         }
     }
 
-    /// The least length of a frame for [`Stack::transmit`], and no packet exceeds: the MTU, or 65,535 bytes where the
+    /// The length of a frame for [`Stack::transmit`], which no packet exceeds: the MTU, or 65,535 bytes where the
     /// device cuts segments.
     pub fn frame_len(&self) -> usize {
         let longest = if self.segmentation_offload { MAX_PACKET } else { self.mtu };

@@ -53,7 +53,7 @@ impl Connection {
         self.may_receive() && !self.tcb.rcv.fin_seen && free >= before.saturating_mul(2).max(before + step)
     }
 
-    /// The window field's share of the room that is free, in the buffer and, where memory is short, in the share of
+    /// The free room that a window field can tell, in the buffer and, where memory is short, in the share of
     /// this connection.
     fn free_window(&self, memory: Gauge) -> u32 {
         let rcv = &self.tcb.rcv;
