@@ -250,7 +250,7 @@ proptest! {
         prop_assert_eq!(sum.finish(), of_bytes.finish());
     }
 
-    /// The options of a usual SYN take a shortcut; with something after them they do not.
+    /// The options of a usual SYN take a shortcut; with something before them they do not.
     #[test]
     fn a_usual_syn_has_the_options_that_it_has_without_the_shortcut(
         (mss, shift, val, ecr) in any::<(u16, u8, u32, u32)>(),
@@ -270,9 +270,9 @@ proptest! {
         longer.emit(&mut long);
         prop_assert_eq!(&short[..], &long[..20]);
         prop_assert_eq!(Options::parse(&short), Ok(usual));
-        // As it is, and with a byte changed.
+        // As it is, and with a byte changed. No-operations before it mean nothing; behind it they could complete an option.
         short[at] ^= flipped;
-        prop_assert_eq!(Options::parse(&short), Options::parse(&[&short[..], &[1; 4]].concat()));
+        prop_assert_eq!(Options::parse(&short), Options::parse(&[&[1; 4][..], &short[..]].concat()));
     }
 
     #[test]
