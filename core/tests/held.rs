@@ -186,7 +186,7 @@ fn full_segments_with_holes_t_13() {
     }
 }
 
-/// What is just above half of its packet, in order and behind a gap.
+/// Text just above half of its packet, in order and behind a gap.
 #[test]
 fn text_that_fills_half_of_its_packet_t_13() {
     for gap in [0, 1] {

@@ -54,7 +54,7 @@ struct Peer {
     window: u16,
     established: bool,
     reset: bool,
-    /// Of what arrived it has acknowledged so much.
+    /// It has acknowledged so much of what arrived.
     got: u64,
 }
 
@@ -223,7 +223,7 @@ impl World {
         self.look();
     }
 
-    /// What is held is within `tcp_mem`, and nobody loses anything below the mark that it is for.
+    /// The bytes held are within `tcp_mem`, and nobody loses anything below the mark that it is for.
     fn look(&mut self) {
         let (held, limit) = (self.server.usage().held, self.server.config().tcp_mem);
         assert!(held <= limit, "{held} of {limit}");

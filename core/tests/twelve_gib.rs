@@ -209,7 +209,7 @@ impl Wire {
         assert_eq!(self.read, self.written);
     }
 
-    /// What is between two rounds: nothing happens.
+    /// Between two rounds nothing happens.
     fn stretch(&mut self) -> Reaction {
         let begun = self.now;
         self.seen = Reaction::default();

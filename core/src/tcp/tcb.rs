@@ -510,7 +510,7 @@ impl Connection {
         }
     }
 
-    /// What it may take of memory beside what it holds. It has carried what the peer acknowledged and what the
+    /// The memory that it may take beside what it holds. It has carried what the peer acknowledged and what the
     /// application has read.
     pub(crate) fn memory_room(&self, gauge: Gauge) -> u64 {
         let read = self.bytes_received.saturating_sub(self.receive_queue.len() as u64);

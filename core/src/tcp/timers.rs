@@ -132,7 +132,7 @@ impl Connection {
         if active { env.config.tcp_syn_timeout } else { env.config.tcp_synack_timeout }
     }
 
-    /// What is left of that, or of the user timeout (RFC 9293 §3.10.8: in any state), since the first SYN.
+    /// The rest of that, or of the user timeout (RFC 9293 §3.10.8: in any state), since the first SYN.
     fn handshake_left(&self, env: &Env<'_>) -> Option<Duration> {
         let limits = [self.handshake_timeout(env), self.options.user_timeout];
         let elapsed = since(env.tick(), self.tcb.snd.stalled_since);

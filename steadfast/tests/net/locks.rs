@@ -71,7 +71,7 @@ fn a_closure_that_changes_options_may_use_streams() {
         b.set_nodelay(true).unwrap();
         a.set_options(|options| {
             options.nodelay = b.nodelay().unwrap();
-            // Of what it does not touch, the last word of others counts.
+            // Where it changes nothing, the last word of others counts.
             options.keepalive_probes = 3;
             a.set_keepalive(true).unwrap();
             assert_eq!(pair.server.usage().connections, 1);
