@@ -5,11 +5,10 @@
 //! are the user's, `view` shows what there is.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use slotmap::SlotMap;
 
 use crate::buffer::{Pool, Rope};
 use crate::config::Config;
@@ -46,6 +45,7 @@ use crate::wire::tcp::{Flags, Header, Options};
 use self::memory::Ladder;
 use self::outbound::Turns;
 use self::replies::Replies;
+use self::sockets::{Finished, Socket, SocketKind, Sockets};
 use self::train::Train;
 
 mod calls;
@@ -56,6 +56,7 @@ mod memory;
 mod outbound;
 mod passive;
 mod replies;
+mod sockets;
 mod timers;
 mod train;
 mod view;
@@ -201,7 +202,7 @@ pub struct Stack {
     closing: Vec<(u32, u32)>,
     /// In the order of what [`binding`] gives for their local ends: in one piece, and searched without a guess.
     bindings: Vec<((u16, u128), u32)>,
-    sockets: SlotMap<SocketId, Socket>,
+    sockets: Sockets,
     /// The local ports of what was connected.
     ports: Ports,
     orphans: usize,
@@ -224,42 +225,6 @@ pub struct Stack {
     /// Packets to our own addresses, which `advance` takes in.
     looped: VecDeque<Bytes>,
     events: Queue<SocketId>,
-}
-
-/// The application's half.
-#[derive(Clone, Debug)]
-struct Socket {
-    kind: SocketKind,
-    /// What changed and was not polled.
-    events: Event,
-    /// It is in the queue of events.
-    queued: bool,
-    /// The application has it: not while it waits in an accept queue.
-    accepted: bool,
-    /// It shows its IPv4 ends as IPv4-mapped addresses, for its listener is one of IPv6.
-    mapped: bool,
-    /// It is in the queue of those that wait for memory.
-    refused: bool,
-}
-
-#[derive(Clone, Debug)]
-enum SocketKind {
-    Listener(u32),
-    Opening(u32),
-    Connection(u32),
-    Finished(Box<Finished>),
-}
-
-/// What is left of a connection that ended while the application holds its socket.
-#[derive(Clone, Debug)]
-struct Finished {
-    /// Bytes that came before the end.
-    receive_queue: Rope,
-    /// Why it ended, until it is told.
-    error: Option<Error>,
-    local: SocketAddr,
-    remote: SocketAddr,
-    options: Arc<SocketOptions>,
 }
 
 /// So many orphans stay whole connections in FIN-WAIT-2.
@@ -332,7 +297,7 @@ impl Stack {
             listeners: Table::default(),
             closing: Vec::new(),
             bindings: Vec::new(),
-            sockets: SlotMap::with_key(),
+            sockets: Sockets::default(),
             ports: Ports::default(),
             orphans: 0,
             unsettled: 0,
@@ -766,7 +731,7 @@ impl Stack {
     fn queue_event(&mut self, id: SocketId) {
         if self.events.len() > 2 * self.sockets.len() + 64 {
             let sockets = &self.sockets;
-            self.events.tidy(|id| sockets.contains_key(*id));
+            self.events.tidy(|id| sockets.contains(*id));
         }
         self.events.push_back(id);
     }

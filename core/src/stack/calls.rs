@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::{Finished, Socket, SocketKind, Stack, binding};
+use super::{Socket, SocketKind, Stack, binding};
 use crate::buffer::{Pool, Rope};
 use crate::config::PortRange;
 use crate::error::Error;
@@ -65,7 +65,7 @@ impl Stack {
             since: Since::at(self.now),
         };
         let index = self.listeners.insert(listener);
-        let id = self.new_socket(SocketKind::Listener(index));
+        let id = self.sockets.open(SocketKind::Listener(index));
         self.listeners[index].socket = id;
         self.bindings.insert(place, (binding(local.ip(), local.port()), index));
         Ok(id)
@@ -78,17 +78,6 @@ impl Stack {
             self.last_options = Arc::new(options);
         }
         Arc::clone(&self.last_options)
-    }
-
-    fn new_socket(&mut self, kind: SocketKind) -> SocketId {
-        self.sockets.insert(Socket {
-            kind,
-            events: Event::default(),
-            queued: false,
-            accepted: true,
-            refused: false,
-            mapped: false,
-        })
     }
 
     /// Active OPEN. [`Event::CONNECTED`] or [`Event::ERROR`] follows.
@@ -153,7 +142,7 @@ impl Stack {
             state_since: Since::at(now),
             events: Event::default(),
         });
-        let id = self.new_socket(SocketKind::Opening(index));
+        let id = self.sockets.open(SocketKind::Opening(index));
         self.openings[index].socket = id;
         self.place(&tuple, FlowRef::Opening(index));
         self.ports.take(&tuple);
@@ -670,15 +659,5 @@ impl Stack {
             SocketKind::Connection(index) => self.connections[*index].soft_error.take(),
             SocketKind::Finished(finished) => finished.take_error(),
         })
-    }
-}
-
-impl Finished {
-    /// What ended the connection, once; but a stack that went down stays down.
-    fn take_error(&mut self) -> Option<Error> {
-        match self.error {
-            Some(Error::NetworkDown) => self.error,
-            _ => self.error.take(),
-        }
     }
 }

@@ -28,7 +28,7 @@ impl Stack {
             equal("bytes held by an opening", opening.send_queue.held(), opening.send_queue.recount())?;
             load += Load::of(&opening.send_queue);
         }
-        for (_, socket) in &self.sockets {
+        for (_, socket) in self.sockets.iter() {
             if let SocketKind::Finished(finished) = &socket.kind {
                 let queue = &finished.receive_queue;
                 equal("bytes held by a finished socket", queue.held(), queue.recount())?;
@@ -49,7 +49,7 @@ impl Stack {
             + self.dormant.len()
             + time_waits;
         equal("flows", self.flows.len(), rows)?;
-        for (id, socket) in &self.sockets {
+        for (id, socket) in self.sockets.iter() {
             let owner = match socket.kind {
                 SocketKind::Connection(index) => self.connections.get(index).map(|row| row.socket),
                 SocketKind::Opening(index) => self.openings.get(index).map(|row| row.socket),

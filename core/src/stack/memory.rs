@@ -242,7 +242,7 @@ impl Stack {
         }
         // Sockets that are gone leave their places behind; they must not add up.
         if self.ladder.refused.len() > 2 * sockets.len() + 64 {
-            self.ladder.refused.retain(|id| sockets.contains_key(*id));
+            self.ladder.refused.retain(|id| sockets.contains(*id));
         }
         self.ladder.refused.push_back(id);
     }

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::inbound::Datagram;
-use super::{Socket, SocketKind, Stack, env};
+use super::{SocketKind, Stack, env};
 use crate::config::RefuseWith;
 use crate::counters::{DropReason, ReplyReason};
 use crate::flow::{FlowRef, PackedRef};
@@ -367,15 +367,7 @@ impl Stack {
         let Listener { socket: parent, local, .. } = self.listeners[listener];
         let mapped = local.is_ipv6() && agreed.tuple.is_ipv4();
         let index = self.add_connection(agreed, from);
-        let (kind, events) = (SocketKind::Connection(index), Event::default());
-        let id = self.sockets.insert(Socket {
-            kind,
-            events,
-            queued: false,
-            accepted: false,
-            refused: false,
-            mapped,
-        });
+        let id = self.sockets.queue(SocketKind::Connection(index), mapped);
         let connection = &mut self.connections[index];
         (connection.listener, connection.socket) = (parent, id);
         self.listeners[listener].accept_queue.push_back(id);

@@ -1,0 +1,190 @@
+//! The sockets of the application, by handles that are never reused.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use slotmap::{Key, KeyData};
+
+use crate::buffer::Rope;
+use crate::error::Error;
+use crate::socket::{Event, SocketId, SocketOptions};
+use crate::table::Table;
+
+/// The application's half.
+#[derive(Clone, Debug)]
+pub(super) struct Socket {
+    pub(super) kind: SocketKind,
+    /// Tells it from those that had its row before: odd, as the version in a handle is.
+    generation: u32,
+    /// What changed and was not polled.
+    pub(super) events: Event,
+    /// It is in the queue of events.
+    pub(super) queued: bool,
+    /// The application has it: not while it waits in an accept queue.
+    pub(super) accepted: bool,
+    /// It shows its IPv4 ends as IPv4-mapped addresses, for its listener is one of IPv6.
+    pub(super) mapped: bool,
+    /// It is in the queue of those that wait for memory.
+    pub(super) refused: bool,
+}
+
+#[derive(Clone, Debug)]
+pub(super) enum SocketKind {
+    Listener(u32),
+    Opening(u32),
+    Connection(u32),
+    Finished(Box<Finished>),
+}
+
+/// What is left of a connection that ended while the application holds its socket.
+#[derive(Clone, Debug)]
+pub(super) struct Finished {
+    /// Bytes that came before the end.
+    pub(super) receive_queue: Rope,
+    /// Why it ended, until it is told.
+    pub(super) error: Option<Error>,
+    pub(super) local: SocketAddr,
+    pub(super) remote: SocketAddr,
+    pub(super) options: Arc<SocketOptions>,
+}
+
+impl Finished {
+    /// What ended the connection, once; but a stack that went down stays down.
+    pub(super) fn take_error(&mut self) -> Option<Error> {
+        match self.error {
+            Some(Error::NetworkDown) => self.error,
+            _ => self.error.take(),
+        }
+    }
+}
+
+const _: () = assert!(Table::<Socket>::ROW == 32);
+
+/// All sockets. A handle names a row and the generation of the socket there. The generation counts all sockets of the
+/// stack, so it outlives pages that the table gives back.
+#[derive(Clone, Debug)]
+pub(super) struct Sockets {
+    rows: Table<Socket>,
+    next_generation: u32,
+}
+
+impl Default for Sockets {
+    fn default() -> Sockets {
+        Sockets { rows: Table::default(), next_generation: 1 }
+    }
+}
+
+impl Sockets {
+    /// A socket that the application gets at once.
+    pub(super) fn open(&mut self, kind: SocketKind) -> SocketId {
+        self.insert(kind, true, false)
+    }
+
+    /// A socket that waits in an accept queue.
+    pub(super) fn queue(&mut self, kind: SocketKind, mapped: bool) -> SocketId {
+        self.insert(kind, false, mapped)
+    }
+
+    fn insert(&mut self, kind: SocketKind, accepted: bool, mapped: bool) -> SocketId {
+        let generation = self.next_generation;
+        self.next_generation = generation.wrapping_add(2);
+        let events = Event::default();
+        let index = self.rows.insert(Socket {
+            kind,
+            generation,
+            events,
+            queued: false,
+            accepted,
+            mapped,
+            refused: false,
+        });
+        id(index, generation)
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    pub(super) fn contains(&self, id: SocketId) -> bool {
+        self.get(id).is_some()
+    }
+
+    #[inline]
+    pub(super) fn get(&self, id: SocketId) -> Option<&Socket> {
+        let (index, generation) = parts(id);
+        self.rows.get(index).filter(|socket| socket.generation == generation)
+    }
+
+    #[inline]
+    pub(super) fn get_mut(&mut self, id: SocketId) -> Option<&mut Socket> {
+        let (index, generation) = parts(id);
+        self.rows.get_mut(index).filter(|socket| socket.generation == generation)
+    }
+
+    pub(super) fn remove(&mut self, id: SocketId) -> Option<Socket> {
+        self.contains(id).then(|| self.rows.remove(parts(id).0))
+    }
+
+    /// All of them, in the order of their rows.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (SocketId, &Socket)> {
+        self.rows.iter().map(|(index, socket)| (id(index, socket.generation), socket))
+    }
+}
+
+impl std::ops::Index<SocketId> for Sockets {
+    type Output = Socket;
+
+    fn index(&self, id: SocketId) -> &Socket {
+        self.get(id).expect("the socket is there")
+    }
+}
+
+impl std::ops::IndexMut<SocketId> for Sockets {
+    fn index_mut(&mut self, id: SocketId) -> &mut Socket {
+        self.get_mut(id).expect("the socket is there")
+    }
+}
+
+#[inline]
+fn id(index: u32, generation: u32) -> SocketId {
+    KeyData::from_ffi(u64::from(generation) << 32 | u64::from(index)).into()
+}
+
+#[inline]
+fn parts(id: SocketId) -> (u32, u32) {
+    let key = id.data().as_ffi();
+    (key as u32, (key >> 32) as u32)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    #[test]
+    fn a_handle_is_not_reused_though_its_page_was_given_back() {
+        let mut sockets = Sockets::default();
+        let mut seen = HashSet::new();
+        for _ in 0..3 {
+            let ids: Vec<_> = (0..10_000).map(|n| sockets.open(SocketKind::Listener(n))).collect();
+            assert!(ids.iter().all(|id| seen.insert(*id)), "a handle was given twice");
+            ids.iter().for_each(|id| assert!(sockets.remove(*id).is_some() && sockets.remove(*id).is_none()));
+            assert_eq!(sockets.len(), 0);
+        }
+        let new = sockets.open(SocketKind::Listener(0));
+        assert!(seen.iter().all(|old| sockets.get(*old).is_none()));
+        assert!(sockets.contains(new) && !sockets.contains(SocketId::default()));
+    }
+
+    #[test]
+    fn sockets_that_are_gone_take_no_memory() {
+        let info = allocation_counter::measure(|| {
+            let mut sockets = Sockets::default();
+            let ids: Vec<_> = (0..100_000).map(|n| sockets.open(SocketKind::Listener(n))).collect();
+            ids.into_iter().for_each(|id| _ = sockets.remove(id));
+            std::mem::forget(sockets);
+        });
+        // The list of pages, and the one page that an empty table keeps.
+        assert!(info.bytes_current < 160 << 10, "{} bytes are held", info.bytes_current);
+    }
+}
