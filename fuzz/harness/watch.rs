@@ -59,6 +59,8 @@ impl Watch {
             sent.push(packet);
             assert!(sent.len() < FRAMES, "transmit never ends");
         }
+        // What went to an own address came out of no call above.
+        self.look(stack, now);
         self.begun.clear();
         sent
     }
