@@ -84,6 +84,7 @@ pub(crate) struct Keys {
     bucket: Key,
     random: Key,
     drawn: u64,
+    drawn_last: u64,
     /// Empty until a port is first asked for.
     port_counters: Vec<u16>,
 }
@@ -101,6 +102,7 @@ impl Keys {
             bucket: key(7),
             random: key(8),
             drawn: 0,
+            drawn_last: 0,
             port_counters: Vec::new(),
         }
     }
@@ -177,8 +179,13 @@ impl Keys {
 
     /// The next number of the stack's own random sequence.
     pub(crate) fn random(&mut self) -> u32 {
+        // Each hash is good for two.
         self.drawn += 1;
-        self.random.strong(|hasher| hasher.write_u64(self.drawn)) as u32
+        if self.drawn % 2 == 1 {
+            self.drawn_last = self.random.strong(|hasher| hasher.write_u64(self.drawn));
+            return self.drawn_last as u32;
+        }
+        (self.drawn_last >> 32) as u32
     }
 }
 

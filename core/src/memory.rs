@@ -1,44 +1,8 @@
 //! The share of `tcp_mem` that queues take, and how much of it one connection may take.
 
-use std::ops::{AddAssign, SubAssign};
-
-use crate::buffer::Rope;
 use crate::table::Table;
 use crate::tcp::tcb::Connection;
 use crate::time::Tick;
-
-/// The bytes in queues, and the memory that they take: room to spare, lists and shared packets included.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Load {
-    pub(crate) bytes: u64,
-    pub(crate) held: u64,
-}
-
-impl Load {
-    #[inline]
-    pub(crate) fn of(queue: &Rope) -> Load {
-        Load { bytes: queue.len() as u64, held: queue.held() as u64 }
-    }
-
-    /// A part of it was `before` and is `after` now.
-    #[inline]
-    pub(crate) fn change(&mut self, before: Load, after: Load) {
-        self.bytes = self.bytes + after.bytes - before.bytes;
-        self.held = self.held + after.held - before.held;
-    }
-}
-
-impl AddAssign for Load {
-    fn add_assign(&mut self, other: Load) {
-        self.change(Load::default(), other);
-    }
-}
-
-impl SubAssign for Load {
-    fn sub_assign(&mut self, other: Load) {
-        self.change(other, Load::default());
-    }
-}
 
 /// How full `tcp_mem` is. The marks are parts of it:
 ///

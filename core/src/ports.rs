@@ -1,5 +1,8 @@
 //! Which local ports are taken towards each remote end, so that the search for a free one is short however few are left
 //! (T-12).
+//!
+//! Where few connections share both ends, the flow table finds a free port in a probe or two, and nothing is kept here
+//! but their number. From a crowd on, each port that a connect takes is kept.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -7,9 +10,12 @@ use crate::config::PortRange;
 use crate::flow::FourTuple;
 
 /// The local ports of what was connected, by local address and remote end.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(crate) struct Ports {
     towards: BTreeMap<Ends, Taken>,
+    /// How many flows of any sort there are, by a hash of their ends. Who knows the hash can make a crowd of those that
+    /// are none, and then each of them costs a search in the map.
+    flows: Vec<u32>,
 }
 
 /// Local address, remote address, remote port.
@@ -34,9 +40,46 @@ struct Many {
 /// So many ports are a list; more are a set of bits, which takes as much as four thousand.
 const FEW: usize = 64;
 const WORDS: usize = (1 << 16) / 64;
+/// More flows than these between two ends are a crowd.
+const CROWD: u32 = 64;
+const BUCKETS: usize = 1024;
+
+impl Default for Ports {
+    fn default() -> Ports {
+        Ports { towards: BTreeMap::new(), flows: vec![0; BUCKETS] }
+    }
+}
 
 impl Ports {
-    /// A connect takes the local port of a tuple; or somebody else has it, which the search should know.
+    /// Something lives at a tuple from now on.
+    #[inline]
+    pub(crate) fn came(&mut self, tuple: &FourTuple) {
+        self.flows[bucket(tuple)] += 1;
+    }
+
+    /// Nothing lives at a tuple any more.
+    #[inline]
+    pub(crate) fn gone(&mut self, tuple: &FourTuple) {
+        self.flows[bucket(tuple)] -= 1;
+        if !self.towards.is_empty() {
+            self.give_back(tuple);
+        }
+    }
+
+    /// The flows that it has counted.
+    pub(crate) fn flows(&self) -> usize {
+        self.flows.iter().map(|flows| *flows as usize).sum()
+    }
+
+    /// A connect has the local port of a tuple.
+    #[inline]
+    pub(crate) fn connected(&mut self, tuple: &FourTuple) {
+        if self.flows[bucket(tuple)] > CROWD {
+            self.take(tuple);
+        }
+    }
+
+    /// Keeps that the local port of a tuple is taken, by whomever.
     pub(crate) fn take(&mut self, tuple: &FourTuple) {
         let port = tuple.local_port;
         let taken = self.towards.entry(ends(tuple)).or_insert_with(|| Taken::Few(Vec::new()));
@@ -52,11 +95,7 @@ impl Ports {
         }
     }
 
-    /// Nothing lives at a tuple any more.
-    pub(crate) fn give_back(&mut self, tuple: &FourTuple) {
-        if self.towards.is_empty() {
-            return;
-        }
+    fn give_back(&mut self, tuple: &FourTuple) {
         let ends = ends(tuple);
         let Some(taken) = self.towards.get_mut(&ends) else { return };
         let port = tuple.local_port;
@@ -80,7 +119,8 @@ impl Ports {
 
     /// What lives at a tuple has gone to TIME-WAIT and may be taken over later.
     pub(crate) fn rest(&mut self, tuple: &FourTuple) {
-        if let Some(Taken::Many(many)) = self.towards.get_mut(&ends(tuple))
+        if !self.towards.is_empty()
+            && let Some(Taken::Many(many)) = self.towards.get_mut(&ends(tuple))
             && many.has(tuple.local_port)
         {
             if many.resting.len() > 2 * many.count {
@@ -157,6 +197,15 @@ impl Many {
         });
         ports.map(|port| port as u16).next().filter(|port| (from..=to).contains(port))
     }
+}
+
+/// Where the flows between the ends of a tuple are counted.
+#[inline]
+fn bucket(tuple: &FourTuple) -> usize {
+    let bits = tuple.local_address.to_bits() ^ tuple.remote_address.to_bits().rotate_left(64);
+    let folded = (bits >> 64) as u64 ^ bits as u64 ^ u64::from(tuple.remote_port) << 32;
+    let spread = folded.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    (spread >> (u64::BITS - BUCKETS.ilog2())) as usize
 }
 
 fn ends(tuple: &FourTuple) -> Ends {

@@ -21,7 +21,6 @@ use crate::ip::limit::{self, RateLimiter, Shares};
 use crate::ip::pmtu::PmtuCache;
 use crate::keys::Keys;
 use crate::line::Line;
-use crate::memory::Load;
 use crate::ports::Ports;
 use crate::queue::Queue;
 use crate::socket::{Event, SocketId, SocketOptions};
@@ -208,8 +207,8 @@ pub struct Stack {
     orphans: usize,
     /// A connection that was not settled when somebody asked.
     unsettled: u32,
-    /// The bytes in all queues, and the memory that they take.
-    load: Load,
+    /// The memory that all queues take.
+    held: u64,
     ladder: Ladder,
     cookies: CookieCache,
     spent_cookies: SpentCookies,
@@ -252,7 +251,7 @@ macro_rules! env {
             keys: &$stack.keys,
             pool: &mut $stack.pool,
             interface_mtu: $stack.interface.mtu,
-            memory: crate::memory::Gauge { held: $stack.load.held, limit: $stack.config.tcp_mem },
+            memory: crate::memory::Gauge { held: $stack.held, limit: $stack.config.tcp_mem },
         }
     };
 }
@@ -301,7 +300,7 @@ impl Stack {
             ports: Ports::default(),
             orphans: 0,
             unsettled: 0,
-            load: Load::default(),
+            held: 0,
             ladder: Ladder::default(),
             cookies: CookieCache::default(),
             spent_cookies: SpentCookies::default(),
@@ -398,6 +397,7 @@ impl Stack {
     /// Puts `flow` where nothing lives.
     fn place(&mut self, tuple: &FourTuple, flow: FlowRef) {
         self.flows.insert(&self.keys, tuple, flow);
+        self.ports.came(tuple);
     }
 
     /// What lives at `tuple` has moved from one row to another, of another table mostly.
@@ -408,7 +408,7 @@ impl Stack {
     /// Takes `flow` out of the flow table.
     fn displace(&mut self, tuple: &FourTuple, flow: FlowRef) {
         self.flows.remove(&self.keys, tuple, flow);
-        self.ports.give_back(tuple);
+        self.ports.gone(tuple);
     }
 
     #[inline]
@@ -447,7 +447,7 @@ impl Stack {
         let connection = &self.connections[index];
         let tcb = &connection.tcb;
         self.wheel.remove(connection.armed.node);
-        self.load -= connection.load();
+        self.held -= connection.held();
         if connection.is_orphan() {
             self.orphans -= 1;
         }
@@ -477,10 +477,10 @@ impl Stack {
     fn with_connection<R>(&mut self, index: u32, run: impl FnOnce(&mut Connection, &mut Env<'_>) -> R) -> R {
         self.end_train(index);
         let connection = &mut self.connections[index];
-        let before = connection.load();
+        let before = connection.held();
         let result = run(connection, &mut env!(self));
-        self.load.change(before, connection.load());
-        let group = connection.group(self.load.held > self.config.tcp_mem / 2);
+        self.held = self.held + connection.held() - before;
+        let group = connection.group(self.held > self.config.tcp_mem / 2);
         let moves = group != connection.listed.group || connection.reassembly.is_some() != connection.has_gap;
         arm(&mut self.wheel, index, connection);
         let (socket, events) = (connection.socket, std::mem::take(&mut connection.events));
@@ -656,7 +656,7 @@ impl Stack {
         let (id, events) = (connection.socket, connection.events);
         if let Some(socket) = self.sockets.get_mut(id) {
             let receive_queue = std::mem::take(&mut connection.receive_queue);
-            self.load += Load::of(&receive_queue);
+            self.held += receive_queue.held() as u64;
             let (local, remote) = (connection.tcb.tuple.local(), connection.tcb.tuple.remote());
             let options = Arc::clone(&connection.options);
             socket.kind =
@@ -677,7 +677,7 @@ impl Stack {
     fn take_opening(&mut self, index: u32) -> Opening {
         let opening = self.openings.remove(index);
         self.wheel.remove(opening.timer);
-        self.load -= Load::of(&opening.send_queue);
+        self.held -= opening.send_queue.held() as u64;
         opening
     }
 
@@ -714,10 +714,8 @@ impl Stack {
         entry
     }
 
+    #[inline]
     fn notify(&mut self, id: SocketId, events: Event) {
-        if events.is_empty() {
-            return;
-        }
         if let Some(socket) = self.sockets.get_mut(id) {
             socket.events |= events;
             if socket.accepted && !socket.queued {
@@ -728,6 +726,7 @@ impl Stack {
     }
 
     /// Sockets that are gone leave their places behind; they must not add up while nobody polls.
+    #[inline(never)]
     fn queue_event(&mut self, id: SocketId) {
         if self.events.len() > 2 * self.sockets.len() + 64 {
             let sockets = &self.sockets;
@@ -834,8 +833,8 @@ fn arm(wheel: &mut Wheel, index: u32, connection: &mut Connection) {
 
 fn arm_anew(wheel: &mut Wheel, index: u32, connection: &mut Connection) {
     let Some(tick) = connection.tcb.timers.earliest() else { return };
-    wheel.remove(connection.armed.node);
-    let node = wheel.insert(tick, PackedRef::from(FlowRef::Connection(index)).0);
+    let target = PackedRef::from(FlowRef::Connection(index)).0;
+    let node = wheel.rearm(connection.armed.node, tick, target);
     connection.armed = Armed { node, tick };
 }
 

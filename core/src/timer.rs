@@ -93,6 +93,8 @@ pub(crate) struct Wheel {
     heads: [[TimerId; SLOTS]; LEVELS],
     occupied: [u64; LEVELS],
     lines: [Line; LINES],
+    /// Whether one of the lines has somebody.
+    any_due: bool,
     /// The level and the slot whose timers are moving down, where that took more than one call.
     moving: Option<(usize, usize)>,
 }
@@ -127,6 +129,7 @@ impl Wheel {
             heads: [[TimerId::NONE; SLOTS]; LEVELS],
             occupied: [0; LEVELS],
             lines: std::array::from_fn(Line::empty),
+            any_due: false,
             moving: None,
         }
     }
@@ -146,32 +149,50 @@ impl Wheel {
         TimerId::of(index)
     }
 
-    /// Puts an owner at the end of a line.
-    pub(crate) fn wait(&mut self, due: Due, target: u32) -> TimerId {
-        let line = &mut self.lines[due as usize];
-        let (tick, next, prev) = (self.now, TimerId::end_of(due as usize), line.last);
-        let index = self.nodes.insert_with(|| Node { tick, target, next, prev });
-        line.last = index;
-        match line.first.is_node() {
-            true => self.nodes[prev].next = TimerId::of(index),
-            false => line.first = TimerId::of(index),
+    /// As [`insert`](Wheel::insert), for an owner that may be armed already, or wait in a line: it keeps its node.
+    pub(crate) fn rearm(&mut self, id: TimerId, tick: Tick, target: u32) -> TimerId {
+        if id == TimerId::NONE {
+            return self.insert(tick, target);
         }
+        self.unlink(id.index());
+        let node = &mut self.nodes[id.index()];
+        (node.tick, node.target) = (tick, target);
+        self.link(id.index());
+        id
+    }
+
+    /// Puts an owner at the end of a line. If it is armed, or waits in a line, it does no longer.
+    pub(crate) fn wait(&mut self, id: TimerId, due: Due, target: u32) -> TimerId {
+        let line = due as usize;
+        let (tick, next) = (self.now, TimerId::end_of(line));
+        let index = if id == TimerId::NONE {
+            self.nodes.insert_with(|| Node { tick, target, next, prev: 0 })
+        } else {
+            self.unlink(id.index());
+            let node = &mut self.nodes[id.index()];
+            (node.tick, node.target, node.next) = (tick, target, next);
+            id.index()
+        };
+        let prev = std::mem::replace(&mut self.lines[line].last, index);
+        self.nodes[index].prev = prev;
+        match self.lines[line].first.is_node() {
+            true => self.nodes[prev].next = TimerId::of(index),
+            false => self.lines[line].first = TimerId::of(index),
+        }
+        self.any_due = true;
         TimerId::of(index)
     }
 
-    /// Takes out whose turn it is in a line, and gives its target.
-    pub(crate) fn next_due(&mut self, due: Due) -> Option<u32> {
+    /// The target whose turn it is in a line. It stays there until it is armed or removed.
+    pub(crate) fn next_due(&self, due: Due) -> Option<u32> {
         let first = self.lines[due as usize].first;
-        first.is_node().then(|| {
-            self.unlink(first.index());
-            self.nodes.remove(first.index()).target
-        })
+        first.is_node().then(|| self.nodes[first.index()].target)
     }
 
     /// Whether anybody waits in a line.
     #[inline]
     pub(crate) fn any_due(&self) -> bool {
-        self.lines.iter().any(|line| line.first.is_node())
+        self.any_due
     }
 
     /// Disarms a timer, or takes its owner out of its line.
@@ -304,6 +325,7 @@ impl Wheel {
             }
         } else if place < LEVELS * SLOTS + LINES {
             self.lines[place - LEVELS * SLOTS].first = next;
+            self.any_due = self.lines.iter().any(|line| line.first.is_node());
         } else {
             self.nodes[prev].next = next;
         }
@@ -350,7 +372,8 @@ mod tests {
         let mut waiting = Vec::new();
         for target in 0..30 {
             wheel.insert(Tick(target), 1000 + target);
-            waiting.push((all[target as usize % 3], target, wheel.wait(all[target as usize % 3], target)));
+            let due = all[target as usize % 3];
+            waiting.push((due, target, wheel.wait(TimerId::NONE, due, target)));
         }
         // The first, the last and one in the middle of each line.
         for gone in [0, 1, 2, 27, 28, 29, 12, 13, 14] {
@@ -358,7 +381,15 @@ mod tests {
         }
         for (line, due) in all.into_iter().enumerate() {
             assert!(wheel.any_due());
-            let got: Vec<_> = std::iter::from_fn(|| wheel.next_due(due)).collect();
+            let ids: Vec<_> =
+                waiting.iter().filter(|waits| waits.0 == due).map(|waits| (waits.1, waits.2)).collect();
+            let mut next = || {
+                let target = wheel.next_due(due)?;
+                let (_, id) = ids.iter().find(|(waits, _)| *waits == target)?;
+                wheel.remove(*id);
+                Some(target)
+            };
+            let got: Vec<_> = std::iter::from_fn(&mut next).collect();
             let expected: Vec<_> = (0..30)
                 .filter(|t| t % 3 == line as u32 && !(3..=11).chain(15..=26).all(|left| left != *t))
                 .collect();

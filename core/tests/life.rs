@@ -6,7 +6,7 @@ use common::{Pair, SERVER, SERVER_V6, Side, on_the_wire, pattern};
 use steadfast_core::config::PortRange;
 use steadfast_core::trace::State;
 use steadfast_core::wire::{ipv4, tcp};
-use steadfast_core::{Config, ConnectOptions, Duration, Error, Event, Profile, SocketOptions};
+use steadfast_core::{Config, ConnectOptions, Duration, Error, Event, ListenOptions, Profile, SocketOptions};
 
 #[test]
 fn a_connection_opens_carries_and_ends_n1_n2() {
@@ -166,6 +166,28 @@ fn ports_in_time_wait_are_taken_over_oldest_first_t_12_sa_closed_09() {
     assert_eq!(connect(&mut pair), Err(Error::AddrNotAvailable));
     pair.client.abort(pair.now, third).unwrap();
     assert!(connect(&mut pair).is_ok(), "a port came free");
+}
+
+/// T-12: every port may be taken over, also those of the connections that came before there was a crowd.
+#[test]
+fn a_crowd_in_time_wait_is_taken_over_whole_t_12() {
+    let range = PortRange::new(10_000, 10_199).unwrap();
+    let mut pair = Pair::new(Config { ip_local_port_range: range, ..Config::default() });
+    let server = SERVER.parse().unwrap();
+    let options = ListenOptions { backlog: 200, ..ListenOptions::default() };
+    let listener = pair.server.listen(server, options).unwrap();
+    let connect = |pair: &mut Pair| pair.client.connect(pair.now, server, Default::default());
+    let clients: Vec<_> = (0..200).map(|_| connect(&mut pair).unwrap()).collect();
+    pair.run_for(Duration::from_millis(100));
+    let accepted: Vec<_> = (0..200).map(|_| pair.server.accept(listener).unwrap().0).collect();
+    clients.iter().for_each(|client| pair.client.close(pair.now, *client).unwrap());
+    pair.run_for(Duration::from_millis(100));
+    accepted.iter().for_each(|accepted| pair.server.close(pair.now, *accepted).unwrap());
+    pair.run_for(Duration::from_secs(2));
+    assert_eq!(pair.client.usage().time_wait, 200);
+    let opened = (0..200).filter(|_| connect(&mut pair).is_ok()).count();
+    assert_eq!((opened, connect(&mut pair)), (200, Err(Error::AddrNotAvailable)));
+    pair.client.check_consistent().unwrap();
 }
 
 /// T-12: of all local ports towards one end the last that is free is found, and towards another end all are free.

@@ -25,8 +25,10 @@ pub(crate) struct Addresses {
     added: u64,
     /// The ends of the last packet that [`fit_v4`](Addresses::fit_v4) let through: those of the next one, mostly.
     fitting: Option<(Ipv4Addr, Ipv4Addr)>,
-    /// The last destination, an IPv4-mapped address if need be, that was found not to be ours.
-    foreign: u128,
+    /// The last destination of each family that was found not to be ours.
+    foreign: (Option<Ipv4Addr>, Option<Ipv6Addr>),
+    /// The last destination that needed a source, and what it was.
+    nearest: Option<(IpAddr, IpAddr)>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -81,25 +83,24 @@ impl Addresses {
     /// Whether a packet that leaves goes to one of our own addresses. One that is no IP packet goes nowhere.
     #[inline]
     pub(crate) fn loops(&mut self, packet: &[u8]) -> bool {
-        let destination = match packet.first_chunk::<40>() {
-            Some(header) if header[0] >> 4 == 6 => {
-                u128::from_be_bytes(*header.last_chunk().expect("sixteen of forty"))
+        let v4 = |header: &[u8; 20]| Ipv4Addr::from(*header.last_chunk().expect("four of twenty"));
+        let v6 = |header: &[u8; 40]| Ipv6Addr::from(*header.last_chunk().expect("sixteen of forty"));
+        let foreign = self.foreign;
+        match (packet.first_chunk().map(v4), packet.first_chunk().map(v6)) {
+            (Some(destination), _) if packet[0] >> 4 == 4 => {
+                foreign.0 != Some(destination) && self.is_ours(destination.into())
             }
-            _ => match packet.first_chunk::<20>() {
-                Some(header) => {
-                    let v4 = u32::from_be_bytes(*header.last_chunk().expect("four of twenty"));
-                    Ipv4Addr::from_bits(v4).to_ipv6_mapped().to_bits()
-                }
-                None => return false,
-            },
-        };
-        destination != self.foreign && self.is_ours(destination)
+            (_, Some(destination)) => foreign.1 != Some(destination) && self.is_ours(destination.into()),
+            _ => false,
+        }
     }
 
-    fn is_ours(&mut self, destination: u128) -> bool {
-        let ours = self.is_local(Ipv6Addr::from_bits(destination).to_canonical());
-        if !ours {
-            self.foreign = destination;
+    fn is_ours(&mut self, destination: IpAddr) -> bool {
+        let ours = self.is_local(destination);
+        match destination {
+            IpAddr::V4(destination) if !ours => self.foreign.0 = Some(destination),
+            IpAddr::V6(destination) if !ours => self.foreign.1 = Some(destination),
+            _ => {}
         }
         ours
     }
@@ -152,11 +153,19 @@ impl Addresses {
 
     /// The address from which to reach `destination` where the user names none (MUST-44): of those that can be
     /// heard there, the one with the longest prefix in common with the network it is on, else the first.
-    pub(crate) fn source_for(&self, destination: IpAddr) -> Option<IpAddr> {
-        if self.is_added(destination) {
-            return Some(destination); // RFC 6724 §5, rule 1
+    pub(crate) fn source_for(&mut self, destination: IpAddr) -> Option<IpAddr> {
+        if let Some((last, source)) = self.nearest
+            && last == destination
+        {
+            return Some(source);
         }
-        self.on_link(destination).or_else(|| self.first_of(network(destination, ANY)))
+        let source = if self.is_added(destination) {
+            Some(destination) // RFC 6724 §5, rule 1
+        } else {
+            self.on_link(destination).or_else(|| self.first_of(network(destination, ANY)))
+        };
+        self.nearest = source.map(|source| (destination, source));
+        source
     }
 
     /// Our address on the smallest network that `destination` is on as well.
@@ -217,7 +226,12 @@ impl Addresses {
             self.networks.insert((network(ours.address, len), ours.order), ours.address);
         }
         *self.lengths.entry((scope(ours.address), ours.len)).or_default() += 1;
-        (self.fitting, self.foreign) = (None, 0);
+        self.forget();
+    }
+
+    /// What was found out of single addresses holds no longer.
+    fn forget(&mut self) {
+        (self.fitting, self.foreign, self.nearest) = (None, (None, None), None);
     }
 
     fn unindex(&mut self, ours: &Ours) {
@@ -232,7 +246,7 @@ impl Addresses {
                 count.remove();
             }
         }
-        (self.fitting, self.foreign) = (None, 0);
+        self.forget();
     }
 }
 
@@ -484,7 +498,8 @@ mod tests {
                     prop_assert_eq!(all.remove(address), there.map(|at| oracle.remove(at)).is_some());
                 }
                 prop_assert_eq!(all.iter().collect::<Vec<_>>(), oracle.clone());
-                for address in known.iter().copied().chain(others.map(ip)) {
+                // The last one comes first again after the next change.
+                for address in known.iter().copied().chain(others.map(ip)).chain([known[0]]) {
                     let is_ours = oracle.iter().any(|(there, _)| *there == address);
                     // A loopback address brings its network with it.
                     let loops = |(there, len): &(IpAddr, u8)| {

@@ -11,7 +11,7 @@ use crate::buffer::{Pool, Rope};
 use crate::config::PortRange;
 use crate::error::Error;
 use crate::flow::{FlowRef, FourTuple};
-use crate::memory::{Gauge, Load};
+use crate::memory::Gauge;
 use crate::seq::SeqNum;
 use crate::socket::{ConnectOptions, Event, ListenOptions, Shutdown, SocketId, SocketOptions, Spare};
 use crate::tcp::input::{Closed, Outcome};
@@ -145,7 +145,7 @@ impl Stack {
         let id = self.sockets.open(SocketKind::Opening(index));
         self.openings[index].socket = id;
         self.place(&tuple, FlowRef::Opening(index));
-        self.ports.take(&tuple);
+        self.ports.connected(&tuple);
         self.queue_opening(index);
         self.counters.active_opens += 1;
         self.note_state(&tuple, State::Closed, State::SynSent);
@@ -185,8 +185,10 @@ impl Stack {
         {
             return Ok((oldest, above));
         }
+        // The search finds out what was taken before there was a crowd, and some of that may be taken over.
         self.take_over(&tuple(0), range)
             .or_else(|| self.search_port(&tuple(0), range, first.unwrap_or(range.first()), is_ours))
+            .or_else(|| self.take_over(&tuple(0), range))
             .ok_or(Error::AddrNotAvailable)
     }
 
@@ -212,7 +214,7 @@ impl Stack {
     }
 
     /// The first port from `first` on that nothing holds between the ends of a tuple. What else than a connect holds
-    /// one, as a listener's connection does, is remembered until it is gone.
+    /// one, as a listener's connection does, or a connect before there was a crowd, is kept until it is gone.
     fn search_port(
         &mut self,
         ends: &FourTuple,
@@ -226,10 +228,13 @@ impl Stack {
             let tuple = FourTuple { local_port: port, ..*ends };
             if !is_ours(port) {
                 from = if port == range.last() { range.first() } else { port + 1 };
-            } else if self.find(&tuple).is_none() {
-                return Some((tuple, None));
-            } else {
+            } else if let Some(flow) = self.find(&tuple) {
                 self.ports.take(&tuple);
+                if matches!(flow, FlowRef::TimeWait(_)) {
+                    self.ports.rest(&tuple);
+                }
+            } else {
+                return Some((tuple, None));
             }
         }
         None
@@ -312,23 +317,23 @@ impl Stack {
             SocketKind::Opening(index) => {
                 let opening = &mut self.openings[index];
                 let room = (opening.options.sndbuf as usize).saturating_sub(opening.send_queue.len());
-                let before = Load::of(&opening.send_queue);
+                let before = opening.send_queue.held() as u64;
                 let wanted = len.min(room);
                 let tight = gauge.is_tight(wanted);
                 let count = if tight {
-                    let room = gauge.room(before.held, 0);
+                    let room = gauge.room(before, 0);
                     opening.send_queue.fit(wanted, usize::try_from(room).unwrap_or(usize::MAX))
                 } else {
                     wanted
                 };
                 if count == 0 && len > 0 {
-                    if room > 0 && before.bytes == 0 {
+                    if room > 0 && opening.send_queue.is_empty() {
                         self.refuse(id);
                     }
                     return Err(Error::WouldBlock);
                 }
                 push(&mut opening.send_queue, count, tight, &mut self.pool);
-                self.load.change(before, Load::of(&opening.send_queue));
+                self.held = self.held + opening.send_queue.held() as u64 - before;
                 Ok(count)
             }
             SocketKind::Connection(index) => {
@@ -347,9 +352,9 @@ impl Stack {
                     }
                     return Err(Error::WouldBlock);
                 }
-                let before = Load::of(&connection.send_queue);
+                let before = connection.send_queue.held() as u64;
                 push(&mut connection.send_queue, count, tight, &mut self.pool);
-                self.load.change(before, Load::of(&connection.send_queue));
+                self.held = self.held + connection.send_queue.held() as u64 - before;
                 let group = connection.group(gauge.is_above_low());
                 let moves = group != connection.listed.group;
                 if connection.claims_turn() && !self.ready.join_alone(index, &mut connection.place) {
@@ -370,12 +375,12 @@ impl Stack {
     pub fn recv(&mut self, id: SocketId, buffer: &mut [u8]) -> Result<usize, Error> {
         if let SocketKind::Connection(index) = self.socket(id)?.kind {
             let connection = &mut self.connections[index];
-            let before = Load::of(&connection.receive_queue);
+            let before = connection.receive_queue.held() as u64;
             let count = connection.receive_queue.read(buffer, &mut self.pool);
             if count > 0 {
-                self.load.change(before, Load::of(&connection.receive_queue));
+                self.held = self.held + connection.receive_queue.held() as u64 - before;
                 connection.forget_urgent_read();
-                let memory = Gauge { held: self.load.held, limit: self.config.tcp_mem };
+                let memory = Gauge { held: self.held, limit: self.config.tcp_mem };
                 connection.tcb.ack.now |= connection.window_update_due(memory);
                 if connection.claims_turn() && !self.ready.join_alone(index, &mut connection.place) {
                     self.make_ready(index);
@@ -386,9 +391,9 @@ impl Stack {
         }
         let count = self.peek(id, buffer)?;
         if let SocketKind::Finished(finished) = &mut self.sockets[id].kind {
-            let before = Load::of(&finished.receive_queue);
+            let before = finished.receive_queue.held() as u64;
             finished.receive_queue.release(count, &mut self.pool);
-            self.load.change(before, Load::of(&finished.receive_queue));
+            self.held = self.held + finished.receive_queue.held() as u64 - before;
         }
         Ok(count)
     }
@@ -573,7 +578,7 @@ impl Stack {
 
     fn forget_socket(&mut self, id: SocketId) {
         if let Some(Socket { kind: SocketKind::Finished(finished), .. }) = self.sockets.remove(id) {
-            self.load -= Load::of(&finished.receive_queue);
+            self.held -= finished.receive_queue.held() as u64;
         }
     }
 

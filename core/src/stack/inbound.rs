@@ -388,7 +388,7 @@ impl Stack {
         let index = self.add_connection(agreed, Some(FlowRef::Opening(index)));
         let connection = &mut self.connections[index];
         crossing.complete(connection, segment, &mut env!(self));
-        self.load += connection.load();
+        self.held += connection.held();
         if let Some(cookie) = segment.options().fast_open.filter(|cookie| !cookie.is_request()) {
             let limit = self.config.tcp_fastopen_cache as usize;
             self.cookies.remember(segment.tuple.remote().ip(), cookie, limit);

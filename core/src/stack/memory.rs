@@ -86,7 +86,7 @@ enum Verdict {
 
 impl Stack {
     pub(super) fn gauge(&self) -> Gauge {
-        Gauge { held: self.load.held, limit: self.config.tcp_mem }
+        Gauge { held: self.held, limit: self.config.tcp_mem }
     }
 
     /// Called where memory may have been taken. Connections may be gone afterwards.

@@ -191,10 +191,8 @@ impl Stack {
     /// A SYN-ACK of a half-open connection. A try counts, and the timer runs, from when it leaves.
     fn transmit_syn_ack(&mut self, due: Due, frame: &mut [u8]) -> Option<Sent> {
         let index = self.wheel.next_due(due)?;
-        let entry = &mut self.half_open[index];
-        entry.timer = TimerId::NONE;
         if due == Due::SynAckAgain {
-            entry.retries += 1;
+            self.half_open[index].retries += 1;
             self.counters.tcp_syn_retrans += 1;
             self.counters.retrans_segs += 1;
         }
@@ -299,14 +297,15 @@ impl Stack {
 
     fn transmit_syn(&mut self, index: u32, frame: &mut [u8]) -> Option<Sent> {
         let opening = &mut self.openings[index];
-        (opening.queued, opening.timer) = (false, TimerId::NONE);
+        opening.queued = false;
         self.train_out = None;
         if !opening.next_segment(&mut self.outgoing, &mut env!(self)) {
+            self.wheel.remove(std::mem::replace(&mut opening.timer, TimerId::NONE));
             return None;
         }
         let deadline = Tick::after(self.now, opening.wait(self.now, &self.config));
         let target = PackedRef::from(FlowRef::Opening(index)).0;
-        opening.timer = self.wheel.insert(deadline, target);
+        opening.timer = self.wheel.rearm(opening.timer, deadline, target);
         let ip = IpFields { ttl: opening.options.ttl, dscp: opening.options.dscp, ecn: Ecn::NotEct };
         finish(&mut env!(self), &opening.tuple, &mut self.outgoing);
         let offload = self.interface.checksum_offload;

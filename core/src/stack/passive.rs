@@ -148,8 +148,7 @@ impl Stack {
     pub(super) fn queue_syn_ack(&mut self, index: u32, due: Due, reason: ReplyReason) {
         env!(self).note_reply(&self.half_open[index].tuple, reason);
         let entry = &mut self.half_open[index];
-        self.wheel.remove(entry.timer);
-        entry.timer = self.wheel.wait(due, index);
+        entry.timer = self.wheel.wait(entry.timer, due, index);
     }
 
     /// Whether a table is to pass for full. It does from a share on that is drawn anew each time, between half of it and
@@ -323,10 +322,9 @@ impl Stack {
     pub(super) fn arm_half_open(&mut self, index: u32) {
         let retries = self.synack_retries(index);
         let entry = &mut self.half_open[index];
-        self.wheel.remove(entry.timer);
         let target = PackedRef::from(FlowRef::HalfOpen(index)).0;
-        let wait = entry.wait(&self.config, retries);
-        entry.timer = self.wheel.insert(Tick::after(self.now, wait), target);
+        let deadline = Tick::after(self.now, entry.wait(&self.config, retries));
+        entry.timer = self.wheel.rearm(entry.timer, deadline, target);
     }
 
     /// How often the SYN-ACK of an entry is sent again: less often when its listener's part of the table is more than half

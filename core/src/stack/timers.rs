@@ -158,9 +158,9 @@ impl Stack {
         let opening = &mut self.openings[index];
         // Where a SYN waits for its turn, its node is that of the turn.
         if opening.timer != TimerId::NONE && !opening.syn_pending {
-            self.wheel.remove(opening.timer);
             let deadline = Tick::after(opening.last_sent, opening.wait(opening.last_sent, &self.config));
-            opening.timer = self.wheel.insert(deadline, PackedRef::from(FlowRef::Opening(index)).0);
+            let target = PackedRef::from(FlowRef::Opening(index)).0;
+            opening.timer = self.wheel.rearm(opening.timer, deadline, target);
         }
     }
 
@@ -168,8 +168,7 @@ impl Stack {
         let opening = &mut self.openings[index];
         if !opening.queued {
             opening.queued = true;
-            self.wheel.remove(opening.timer);
-            opening.timer = self.wheel.wait(Due::Syn, index);
+            opening.timer = self.wheel.wait(opening.timer, Due::Syn, index);
         }
     }
 

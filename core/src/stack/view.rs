@@ -76,7 +76,7 @@ impl Stack {
         self.next_refused()
     }
 
-    /// The fill of every table.
+    /// The fill of every table. It looks at each connection and socket.
     pub fn usage(&self) -> Usage {
         Usage {
             sockets: self.sockets.len(),
@@ -87,13 +87,24 @@ impl Stack {
             orphans: self.orphans,
             time_wait: self.time_waits.len(),
             timers: self.wheel.len(),
-            buffered: self.load.bytes,
-            held: self.load.held,
+            buffered: self.buffered(),
+            held: self.held,
             fragments: self.fragments.len(),
             fragment_bytes: self.fragments.held(),
             path_mtus: self.pmtu.len(),
             replies: self.replies.len(),
         }
+    }
+
+    /// The bytes in all queues.
+    fn buffered(&self) -> u64 {
+        let connections = self.connections.iter().map(|(_, connection)| connection.buffered());
+        let openings = self.openings.iter().map(|(_, opening)| opening.send_queue.len() as u64);
+        let finished = self.sockets.iter().map(|(_, socket)| match &socket.kind {
+            SocketKind::Finished(finished) => finished.receive_queue.len() as u64,
+            _ => 0,
+        });
+        connections.sum::<u64>() + openings.sum::<u64>() + finished.sum::<u64>()
     }
 
     /// What `ss -a` would show: listeners, half-open and opening connections, connections, orphans, TIME-WAIT.

@@ -9,7 +9,7 @@ use crate::error::Error;
 use crate::flow::FourTuple;
 use crate::keys::Keys;
 use crate::line::{Place, Waits};
-use crate::memory::{Gauge, Group, Links, Listed, Load};
+use crate::memory::{Gauge, Group, Links, Listed};
 use crate::seq::SeqNum;
 use crate::socket::{Event, SocketId, SocketOptions};
 use crate::tcp::congestion::{self, Controller};
@@ -499,22 +499,24 @@ impl Connection {
         self.tcb.rcv.up = self.tcb.rcv.up.max(self.read_up_to());
     }
 
-    /// The bytes in its queues, and the memory that they take.
+    /// The memory that its queues take: room to spare, lists and shared packets included.
     #[inline]
-    pub(crate) fn load(&self) -> Load {
-        let waiting = self.reassembly.as_ref().map_or(0, |r| r.held());
-        let (send, receive) = (&self.send_queue, &self.receive_queue);
-        Load {
-            bytes: (send.len() + receive.len() + waiting) as u64,
-            held: (send.held() + receive.held() + waiting) as u64,
-        }
+    pub(crate) fn held(&self) -> u64 {
+        let waiting = self.reassembly.as_ref().map_or(0, |reassembly| reassembly.held());
+        (self.send_queue.held() + self.receive_queue.held() + waiting) as u64
+    }
+
+    /// The bytes in its queues.
+    pub(crate) fn buffered(&self) -> u64 {
+        let waiting = self.reassembly.as_ref().map_or(0, |reassembly| reassembly.held());
+        (self.send_queue.len() + self.receive_queue.len() + waiting) as u64
     }
 
     /// The memory that it may take beside what it holds. It has carried what the peer acknowledged and what the
     /// application has read.
     pub(crate) fn memory_room(&self, gauge: Gauge) -> u64 {
         let read = self.bytes_received.saturating_sub(self.receive_queue.len() as u64);
-        gauge.room(self.load().held, self.bytes_acked + read)
+        gauge.room(self.held(), self.bytes_acked + read)
     }
 
     /// How many of `wanted` bytes may be queued for sending where memory is short.
