@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::OnceLock;
 
+use steadfast_core::counters::ReplyReason;
 use steadfast_core::info::Usage;
 use steadfast_core::seq::SeqNum;
 use steadfast_core::trace::{State, TraceEvent, TraceKind};
@@ -22,6 +23,8 @@ struct Edge {
     right: Option<SeqNum>,
     /// What the SYN-ACK acknowledged.
     acked: SeqNum,
+    /// ACKs of the half-open entry that wait for the device. The connection's own may overtake them.
+    late: u32,
 }
 
 /// Looks after one stack.
@@ -109,6 +112,11 @@ impl Watch {
                 }
                 TraceKind::Timer(_) => happened = true,
                 TraceKind::SegmentIn { header, .. } => self.heard_rst |= header.flags.rst(),
+                TraceKind::Reply(ReplyReason::HalfOpenAck) => {
+                    if let Some(edge) = self.edges.get_mut(&tuple) {
+                        edge.late += 1;
+                    }
+                }
                 TraceKind::SegmentOut { header, .. } => self.window(stack, now, tuple, &header),
                 _ => {}
             }
@@ -128,10 +136,10 @@ impl Watch {
         if flags.syn() {
             let scale = flags.ack().then(|| header.options.window_scale.unwrap_or(0));
             let right = flags.ack().then(|| header.ack + u32::from(header.window));
-            let edge = Edge { iss: header.seq, scale, right, acked: header.ack };
+            let edge = Edge { iss: header.seq, scale, right, acked: header.ack, late: 0 };
             let before = self.edges.insert(tuple, edge);
             // The same SYN-ACK again, not that of another SYN which found the same clock.
-            if let Some(Edge { iss, scale: Some(before), right: Some(old), acked }) = before
+            if let Some(Edge { iss, scale: Some(before), right: Some(old), acked, .. }) = before
                 && (iss, acked) == (header.seq, header.ack)
             {
                 assert_eq!(Some(before), scale, "{tuple:?} changed the window scale it offers");
@@ -147,6 +155,10 @@ impl Watch {
         if header.seq.since(edge.iss) > 1 << 24 {
             // A cookie's SYN-ACK that left late, while another one's connection was made.
             self.edges.remove(&tuple);
+            return;
+        }
+        if edge.late > 0 && header.ack == edge.acked {
+            edge.late -= 1;
             return;
         }
         let known = scale_of(stack, now, tuple);
