@@ -16,6 +16,9 @@ pub(crate) struct Ports {
     /// How many flows of any sort there are, by a hash of their ends. Who knows the hash can make a crowd of those that
     /// are none, and then each of them costs a search in the map.
     flows: Vec<u32>,
+    /// The last list that became empty. It serves the next one, so that a connection at the edge of a crowd does not
+    /// allocate.
+    spare: Vec<u16>,
 }
 
 /// Local address, remote address, remote port.
@@ -46,7 +49,7 @@ const BUCKETS: usize = 1024;
 
 impl Default for Ports {
     fn default() -> Ports {
-        Ports { towards: BTreeMap::new(), flows: vec![0; BUCKETS] }
+        Ports { towards: BTreeMap::new(), flows: vec![0; BUCKETS], spare: Vec::new() }
     }
 }
 
@@ -82,7 +85,8 @@ impl Ports {
     /// Keeps that the local port of a tuple is taken, by whomever.
     pub(crate) fn take(&mut self, tuple: &FourTuple) {
         let port = tuple.local_port;
-        let taken = self.towards.entry(ends(tuple)).or_insert_with(|| Taken::Few(Vec::new()));
+        let Ports { towards, spare, .. } = self;
+        let taken = towards.entry(ends(tuple)).or_insert_with(|| Taken::Few(std::mem::take(spare)));
         match taken {
             Taken::Few(ports) if ports.contains(&port) => {}
             Taken::Few(ports) if ports.len() < FEW => ports.push(port),
@@ -105,6 +109,7 @@ impl Ports {
                     ports.swap_remove(at);
                 }
                 if ports.is_empty() {
+                    self.spare = std::mem::take(ports);
                     self.towards.remove(&ends);
                 }
             }
