@@ -3,10 +3,9 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use steadfast_core::seq::SeqNum;
-use steadfast_core::wire::checksum::pseudo_header;
-use steadfast_core::wire::tcp::{self, Flags, Header, Options, Timestamps};
-use steadfast_core::wire::{Ecn, PROTOCOL_TCP, ipv4};
+use steadfast_core::wire::tcp::{Flags, Header, Options, Timestamps};
 use steadfast_core::{ConnectOptions, ListenOptions, SocketId};
+use steadfast_testkit::packets;
 
 use crate::benches::Effort;
 use crate::measure::{Rounds, rate};
@@ -44,41 +43,14 @@ pub(crate) fn segment_to(destination: Ipv4Addr, port: u16, number: u32, flags: F
     };
     let source = Ipv4Addr::from_bits(0x0b00_0000 + number / 40_000);
     let header = Header {
-        source_port: 1024 + (number % 40_000) as u16,
-        destination_port: port,
         seq: SeqNum(number.wrapping_mul(2_654_435_761)),
         flags,
         window: 64_240,
         options: if flags.syn() { syn } else { Options::default() },
         ..Header::default()
     };
-    packet(source, destination, &header)
-}
-
-/// A packet with a segment that has no payload.
-pub(crate) fn packet(source: Ipv4Addr, destination: Ipv4Addr, header: &Header) -> Vec<u8> {
-    let len = header.header_len();
-    let ip = ipv4::Header {
-        source,
-        destination,
-        protocol: PROTOCOL_TCP,
-        ttl: 64,
-        dscp: 0,
-        ecn: Ecn::NotEct,
-        identification: 0,
-        dont_fragment: true,
-        more_fragments: false,
-        fragment_offset: 0,
-        source_route: false,
-    };
-    let mut packet = vec![0; ipv4::HEADER_LEN + len];
-    ip.emit(len, &mut packet);
-    let segment = &mut packet[ipv4::HEADER_LEN..];
-    header.emit(segment);
-    let mut sum = pseudo_header(source.into(), destination.into(), PROTOCOL_TCP, len as u32);
-    sum.add_bytes(segment);
-    tcp::set_checksum(segment, sum.finish());
-    packet
+    let from = SocketAddr::from((source, 1024 + (number % 40_000) as u16));
+    packets::segment(from, (destination, port).into(), header, &[])
 }
 
 /// A server under a flood, its half-open table full.

@@ -6,10 +6,11 @@ use std::time::Instant as Clock;
 
 use steadfast_core::seq::SeqNum;
 use steadfast_core::wire::tcp::{Cookie, Flags, Header, Options};
-use steadfast_core::wire::{Ecn, ipv4};
+use steadfast_core::wire::{PROTOCOL_UDP, ipv4};
 use steadfast_core::{Config, ConnectOptions, Duration, Instant, Interface, ListenOptions, SocketId, Stack};
+use steadfast_testkit::{next_segment, packets};
 
-use crate::flood::{PORT, packet, syn};
+use crate::flood::{PORT, syn};
 use crate::ours::{SERVER, Stacks};
 use crate::pair::Setup;
 
@@ -148,8 +149,9 @@ fn connects(free: usize) -> Call {
 fn many_addresses(count: usize) -> Call {
     let address = |number: usize| Ipv4Addr::from_bits(0x0a00_0001 + number as u32);
     let mut stack = stack(|_| {}, (0..count).map(|number| (address(number).into(), 8)));
-    let header = Header { source_port: 4000, destination_port: PORT, flags: Flags::RST, ..Header::default() };
-    let packet = packet(Ipv4Addr::new(11, 0, 0, 1), address(count - 1), &header);
+    let header = Header { flags: Flags::RST, ..Header::default() };
+    let (from, to) = ((Ipv4Addr::new(11, 0, 0, 1), 4000).into(), (address(count - 1), PORT).into());
+    let packet = packets::segment(from, to, header, &[]);
     Box::new(move || stack.receive(NOW, &packet[..]))
 }
 
@@ -157,24 +159,19 @@ fn many_addresses(count: usize) -> Call {
 fn cookies(count: usize) -> Call {
     let mut stack = stack(|config| config.tcp_fastopen = 1, [(SERVER, 24)]);
     let answered = |stack: &mut Stack, number: usize| {
-        let server = Ipv4Addr::from_bits(0x0b00_0000 + number as u32);
+        let server = SocketAddr::from((Ipv4Addr::from_bits(0x0b00_0000 + number as u32), PORT));
         let options = ConnectOptions { fast_open: true, ..ConnectOptions::default() };
-        let id = stack.connect(NOW, SocketAddr::new(server.into(), PORT), options).expect("there is a port");
-        let mut frame = [0; 1500];
-        let sent = stack.transmit(NOW, &mut frame).expect("a SYN");
-        let (syn, _) = Header::parse(&frame[ipv4::HEADER_LEN..sent.len]).expect("it is one");
+        let id = stack.connect(NOW, server, options).expect("there is a port");
+        let syn = next_segment(stack, NOW, &mut [0; 1500]).expect("a SYN");
         let header = Header {
-            source_port: PORT,
-            destination_port: syn.source_port,
-            ack: syn.seq + 1,
+            ack: syn.header.seq + 1,
             seq: SeqNum(1),
             flags: Flags::SYN | Flags::ACK,
             window: 65_535,
             options: Options { mss: Some(1460), fast_open: Cookie::new(&[1; 8]), ..Options::default() },
             ..Header::default()
         };
-        let IpAddr::V4(client) = SERVER else { unreachable!("it is one") };
-        (id, packet(server, client, &header))
+        (id, packets::segment(server, syn.from, header, &[]))
     };
     for number in 0..count {
         let (id, packet) = answered(&mut stack, number);
@@ -192,17 +189,14 @@ fn fragments(count: usize) -> Call {
     let IpAddr::V4(destination) = SERVER else { unreachable!("it is one") };
     let fragment = |number: usize, len: usize| {
         let header = ipv4::Header {
-            source: Ipv4Addr::from_bits(0x0b00_0000 + number as u32),
-            destination,
-            protocol: 17,
-            ttl: 64,
-            dscp: 0,
-            ecn: Ecn::NotEct,
             identification: 1,
             dont_fragment: false,
             more_fragments: true,
-            fragment_offset: 0,
-            source_route: false,
+            ..packets::ipv4_header(
+                Ipv4Addr::from_bits(0x0b00_0000 + number as u32),
+                destination,
+                PROTOCOL_UDP,
+            )
         };
         let mut packet = vec![0; ipv4::HEADER_LEN + len];
         header.emit(len, &mut packet);

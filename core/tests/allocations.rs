@@ -4,13 +4,11 @@
 use allocation_counter::measure;
 use std::net::Ipv4Addr;
 
-use steadfast_core::seq::SeqNum;
 use steadfast_core::trace::State;
-use steadfast_core::wire::checksum::pseudo_header;
-use steadfast_core::wire::icmp::{self, Message};
-use steadfast_core::wire::tcp::{self, Flags, Header, Options, Timestamps};
-use steadfast_core::wire::{Ecn, PROTOCOL_ICMP, PROTOCOL_TCP, ipv4};
+use steadfast_core::wire::icmp::Message;
+use steadfast_core::wire::tcp::{Flags, Options, Timestamps};
 use steadfast_core::{Config, Instant, Interface, SocketId, SocketOptions, Stack};
+use steadfast_testkit::{Client, next_segment, packets};
 
 /// A connection between two stacks, and frames for what is between them.
 struct Pair {
@@ -136,85 +134,18 @@ fn connections_that_come_and_go_allocate_nothing() {
     assert_eq!(pair.server.0.usage().connections, 1);
 }
 
-/// An IPv4 packet to 10.0.0.1 with a segment that has no payload.
-fn packet(source: u32, header: &Header) -> Vec<u8> {
-    let (source, destination) = (Ipv4Addr::from(source), Ipv4Addr::new(10, 0, 0, 1));
-    let len = header.header_len();
-    let mut packet = vec![0; ipv4::HEADER_LEN + len];
-    ip_header(source, PROTOCOL_TCP).emit(len, &mut packet);
-    let segment = &mut packet[ipv4::HEADER_LEN..];
-    header.emit(segment);
-    let mut sum = pseudo_header(source.into(), destination.into(), PROTOCOL_TCP, len as u32);
-    sum.add_bytes(segment);
-    tcp::set_checksum(segment, sum.finish());
-    packet
-}
-
-fn ip_header(source: Ipv4Addr, protocol: u8) -> ipv4::Header {
-    ipv4::Header {
-        source,
-        destination: Ipv4Addr::new(10, 0, 0, 1),
-        protocol,
-        ttl: 64,
-        dscp: 0,
-        ecn: Ecn::NotEct,
-        identification: 0,
-        dont_fragment: true,
-        more_fragments: false,
-        fragment_offset: 0,
-        source_route: false,
-    }
-}
-
-/// A host that opens connections to port 80 of a stack, and what it knows of the one that it has.
-struct Peer {
-    address: u32,
-    header: Header,
-}
-
+const SERVER: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
 const NOW: Instant = Instant::from_secs(1);
 
-impl Peer {
-    fn new(number: u32) -> Peer {
-        let header = Header {
-            source_port: 4000,
-            destination_port: 80,
-            seq: SeqNum(1000),
-            window: 65_535,
-            flags: Flags::SYN,
-            options: Options {
-                mss: Some(1460),
-                timestamps: Some(Timestamps { val: 1, ecr: 0 }),
-                ..Options::default()
-            },
-            ..Header::default()
-        };
-        Peer { address: 0x0b00_0000 + number, header }
-    }
+/// A host that opens connections to port 80 of a stack.
+fn client(number: u32) -> Client {
+    let timestamps = Some(Timestamps { val: 1, ecr: 0 });
+    let offer = Options { mss: Some(1460), timestamps, ..Options::default() };
+    Client::new((Ipv4Addr::from(0x0b00_0000 + number), 4000), (SERVER, 80)).offering(offer)
+}
 
-    fn send(&self, stack: &mut Stack) {
-        stack.receive(NOW, &packet(self.address, &self.header)[..]);
-    }
-
-    /// The handshake; the application has the connection.
-    fn open(&mut self, stack: &mut Stack, listener: SocketId) -> SocketId {
-        self.send(stack);
-        let mut frame = [0; 1500];
-        let sent = stack.transmit(NOW, &mut frame).expect("a SYN-ACK");
-        let (answer, _) = Header::parse(&frame[ipv4::HEADER_LEN..sent.len]).unwrap();
-        (self.header.seq, self.header.ack) = (self.header.seq + 1, answer.seq + 1);
-        let ecr = answer.options.timestamps.unwrap().val;
-        let timestamps = Some(Timestamps { val: 1, ecr });
-        (self.header.flags, self.header.options) = (Flags::ACK, Options { timestamps, ..Options::default() });
-        self.send(stack);
-        stack.accept(listener).unwrap().0
-    }
-
-    /// The stack has closed first: this acknowledges its FIN.
-    fn acknowledge_fin(&mut self, stack: &mut Stack) {
-        self.header.ack += 1;
-        self.send(stack);
-    }
+fn send(client: &Client, stack: &mut Stack, flags: Flags) {
+    stack.receive(NOW, &client.packet(flags, &[])[..]);
 }
 
 fn server(change: impl FnOnce(&mut Config)) -> (Stack, SocketId) {
@@ -246,13 +177,14 @@ fn run_until(stack: &mut Stack, now: Instant) -> usize {
 const COUNT: u32 = 20_000;
 
 /// A server's connections that it closed first, up to FIN-WAIT-2.
-fn fin_wait_2(stack: &mut Stack, listener: SocketId) -> Vec<Peer> {
-    let mut peers: Vec<_> = (0..COUNT).map(Peer::new).collect();
+fn fin_wait_2(stack: &mut Stack, listener: SocketId) -> Vec<Client> {
+    let mut peers: Vec<_> = (0..COUNT).map(client).collect();
     for peer in &mut peers {
-        let id = peer.open(stack, listener);
+        let id = peer.connect(stack, NOW, listener);
         stack.close(NOW, id).unwrap();
         drain(stack, NOW);
-        peer.acknowledge_fin(stack);
+        peer.ack += 1;
+        send(peer, stack, Flags::ACK);
     }
     peers
 }
@@ -262,7 +194,7 @@ fn fin_wait_2(stack: &mut Stack, listener: SocketId) -> Vec<Peer> {
 fn an_orphan_in_fin_wait_2_takes_256_bytes_t_10() {
     let (mut stack, listener) = server(|_| {});
     let mut peers = Vec::new();
-    let list = (size_of::<Peer>() * COUNT as usize) as i64;
+    let list = (size_of::<Client>() * COUNT as usize) as i64;
     let held = measure(|| peers = fin_wait_2(&mut stack, listener)).bytes_current - list;
     let usage = stack.usage();
     assert_eq!((usage.orphans, usage.connections), (COUNT as usize, COUNT as usize));
@@ -271,18 +203,15 @@ fn an_orphan_in_fin_wait_2_takes_256_bytes_t_10() {
     assert_eq!(listed.count(), COUNT as usize);
     // What peers repeat draws an ACK each and leaves them no larger.
     let probes = measure(|| {
-        for peer in &mut peers {
-            peer.header.seq = peer.header.seq - 1;
-            peer.send(&mut stack);
-            peer.header.seq += 1;
+        for peer in &peers {
+            send(&peer.at(peer.seq - 1), &mut stack, Flags::ACK);
             assert_eq!(drain(&mut stack, NOW), 1);
         }
     });
     assert!(held + probes.bytes_current <= 256 * i64::from(COUNT), "{probes:?}");
     // A RST ends one, data another, and a FIN a third.
     for (number, flags) in [(0, Flags::RST), (1, Flags::FIN | Flags::ACK)] {
-        peers[number].header.flags = flags;
-        peers[number].send(&mut stack);
+        send(&peers[number], &mut stack, flags);
         drain(&mut stack, NOW);
     }
     let usage = stack.usage();
@@ -301,12 +230,11 @@ fn an_orphan_in_fin_wait_2_takes_256_bytes_t_10() {
 fn time_wait_takes_64_bytes_and_gives_them_back_t_11() {
     let (mut stack, listener) = server(|_| {});
     let mut peers = Vec::new();
-    let list = (size_of::<Peer>() * COUNT as usize) as i64;
+    let list = (size_of::<Client>() * COUNT as usize) as i64;
     let held = measure(|| {
         peers = fin_wait_2(&mut stack, listener);
-        for peer in &mut peers {
-            peer.header.flags = Flags::FIN | Flags::ACK;
-            peer.send(&mut stack);
+        for peer in &peers {
+            send(peer, &mut stack, Flags::FIN | Flags::ACK);
             drain(&mut stack, NOW);
         }
     });
@@ -331,7 +259,7 @@ fn a_listener_with_many_half_open_connections_closes_in_steps_sa_listen_15() {
         (config.tcp_max_half_open, config.tcp_max_syn_backlog) = (1 << 20, 1 << 20);
     });
     for number in 0..COUNT {
-        Peer::new(number).send(&mut stack);
+        send(&client(number), &mut stack, Flags::SYN);
         drain(&mut stack, NOW);
     }
     assert_eq!(stack.usage().half_open, COUNT as usize);
@@ -341,14 +269,13 @@ fn a_listener_with_many_half_open_connections_closes_in_steps_sa_listen_15() {
     assert!(usage.half_open > COUNT as usize - 100, "{}", usage.half_open);
     // The last one's SYN again: nobody listens any more.
     let before = stack.usage().half_open;
-    Peer::new(COUNT - 1).send(&mut stack);
+    send(&client(COUNT - 1), &mut stack, Flags::SYN);
     let mut frame = [0; 1500];
-    let sent = stack.transmit(NOW, &mut frame).unwrap();
-    assert!(Header::parse(&frame[ipv4::HEADER_LEN..sent.len]).unwrap().0.flags.rst());
+    assert!(next_segment(&mut stack, NOW, &mut frame).unwrap().header.flags.rst());
     assert_eq!(stack.usage().half_open, before - 1);
     // Who listens there now has nothing to do with what goes.
     stack.listen("10.0.0.1:80".parse().unwrap(), Default::default()).unwrap();
-    Peer::new(COUNT).send(&mut stack);
+    send(&client(COUNT), &mut stack, Flags::SYN);
     drain(&mut stack, NOW);
     assert!(run_until(&mut stack, NOW) > 100);
     assert_eq!((stack.usage().listeners, stack.usage().half_open), (1, 1));
@@ -356,12 +283,9 @@ fn a_listener_with_many_half_open_connections_closes_in_steps_sa_listen_15() {
 
 /// A ping without data, from any of many networks.
 fn ping(number: u32) -> Vec<u8> {
-    let mut packet = vec![0; ipv4::HEADER_LEN + icmp::HEADER_LEN];
     let source = Ipv4Addr::from(0x0b00_0000 + number * 256);
-    ip_header(source, PROTOCOL_ICMP).emit(icmp::HEADER_LEN, &mut packet);
     let message = Message::EchoRequest { ident: 1, sequence: 1, data: &[] };
-    icmp::emit_v4(&message, &mut packet[ipv4::HEADER_LEN..]).unwrap();
-    packet
+    packets::icmp(source.into(), SERVER.into(), &message).unwrap()
 }
 
 /// Whatever the MTU is, an answer that waits holds its own bytes.

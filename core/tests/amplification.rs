@@ -6,13 +6,12 @@ use std::net::IpAddr;
 
 use steadfast_core::seq::SeqNum;
 use steadfast_core::wire::icmp::{self, Message};
-use steadfast_core::wire::tcp::{self, Cookie, Flags, Header, Options, Timestamps};
-use steadfast_core::wire::{
-    Ecn, PROTOCOL_ICMP, PROTOCOL_ICMPV6, PROTOCOL_TCP, PROTOCOL_UDP, checksum, ipv4, ipv6,
-};
+use steadfast_core::wire::tcp::{Cookie, Flags, Header, Options, Timestamps};
+use steadfast_core::wire::{PROTOCOL_ICMP, PROTOCOL_ICMPV6, PROTOCOL_TCP, PROTOCOL_UDP, ipv4, ipv6};
 use steadfast_core::{
     Config, ConnectOptions, Duration, Instant, Interface, ListenOptions, Shutdown, SocketId, Stack,
 };
+use steadfast_testkit::packets;
 
 /// An IPv4 header and a TCP header with timestamps and a little more.
 const SHORT: usize = 60;
@@ -91,47 +90,12 @@ impl World {
     }
 
     fn segment(&self, header: &Header, payload: &[u8]) -> Vec<u8> {
-        let mut segment = vec![0; header.header_len()];
-        header.emit(&mut segment);
-        segment.extend_from_slice(payload);
-        let mut sum = checksum::pseudo_header(self.theirs, self.ours, PROTOCOL_TCP, segment.len() as u32);
-        sum.add_bytes(&segment);
-        tcp::set_checksum(&mut segment, sum.finish());
-        self.packet(PROTOCOL_TCP, &segment)
+        let ends = ((self.theirs, header.source_port).into(), (self.ours, header.destination_port).into());
+        packets::segment(ends.0, ends.1, *header, payload)
     }
 
     fn packet(&self, protocol: u8, payload: &[u8]) -> Vec<u8> {
-        let mut packet = vec![0; if self.v6 { ipv6::HEADER_LEN } else { ipv4::HEADER_LEN }];
-        match (self.theirs, self.ours) {
-            (IpAddr::V4(source), IpAddr::V4(destination)) => ipv4::Header {
-                source,
-                destination,
-                protocol,
-                ttl: 64,
-                dscp: 0,
-                ecn: Ecn::NotEct,
-                identification: 1,
-                dont_fragment: false,
-                more_fragments: false,
-                fragment_offset: 0,
-                source_route: false,
-            }
-            .emit(payload.len(), &mut packet),
-            (IpAddr::V6(source), IpAddr::V6(destination)) => ipv6::Header {
-                source,
-                destination,
-                protocol,
-                hop_limit: 64,
-                dscp: 0,
-                ecn: Ecn::NotEct,
-                flow_label: 0,
-                fragment: None,
-            }
-            .emit(payload.len(), &mut packet),
-            _ => unreachable!("one family"),
-        }
-        packet.extend_from_slice(payload);
-        packet
+        packets::ip(self.theirs, self.ours, protocol, payload)
     }
 
     /// All that leaves now: packets and their bytes.

@@ -6,44 +6,17 @@ use common::{Pair, SERVER, Side, pattern};
 use steadfast_core::seq::SeqNum;
 use steadfast_core::trace::TraceKind;
 use steadfast_core::wire::tcp::{Flags, Header, Options};
-use steadfast_core::wire::{Ecn, PROTOCOL_TCP, checksum, ipv4, tcp};
 use steadfast_core::{Config, Duration, Error, Instant, Interface, ListenOptions, SocketOptions, Stack};
+use steadfast_testkit::{next_segment, packets};
 
 /// A segment from 10.0.0.1:1000 to the server.
 fn segment(header: Header) -> Vec<u8> {
-    let (source, destination) = ([10, 0, 0, 1].into(), [10, 0, 0, 2].into());
-    let header = Header { source_port: 1000, destination_port: 80, ..header };
-    let mut bytes = vec![0; header.header_len()];
-    header.emit(&mut bytes);
-    let (source_ip, destination_ip) = (std::net::IpAddr::V4(source), std::net::IpAddr::V4(destination));
-    let mut sum = checksum::pseudo_header(source_ip, destination_ip, PROTOCOL_TCP, bytes.len() as u32);
-    sum.add_bytes(&bytes);
-    tcp::set_checksum(&mut bytes, sum.finish());
-    let mut packet = vec![0; ipv4::HEADER_LEN];
-    let ip = ipv4::Header {
-        source,
-        destination,
-        protocol: PROTOCOL_TCP,
-        ttl: 64,
-        dscp: 0,
-        ecn: Ecn::NotEct,
-        identification: 0,
-        dont_fragment: true,
-        more_fragments: false,
-        fragment_offset: 0,
-        source_route: false,
-    };
-    ip.emit(bytes.len(), &mut packet);
-    packet.extend_from_slice(&bytes);
-    packet
+    packets::segment(([10, 0, 0, 1], 1000).into(), SERVER.parse().unwrap(), header, &[])
 }
 
 /// The next segment that a stack sends.
 fn next(stack: &mut Stack, now: Instant) -> Option<Header> {
-    let mut frame = vec![0; 65_535];
-    let len = stack.transmit(now, &mut frame)?.len;
-    let (_, payload) = ipv4::parse(&frame[..len]).unwrap();
-    Some(Header::parse(payload).unwrap().0)
+    Some(next_segment(stack, now, &mut vec![0; 65_535])?.header)
 }
 
 fn listening() -> (Stack, steadfast_core::SocketId) {

@@ -8,10 +8,11 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use steadfast_core::seq::SeqNum;
-use steadfast_core::wire::icmp::{self, Message};
-use steadfast_core::wire::tcp::{self, Flags, Header, Options};
-use steadfast_core::wire::{Ecn, PROTOCOL_ICMP, PROTOCOL_TCP, PROTOCOL_UDP, checksum, ipv4};
+use steadfast_core::wire::icmp::Message;
+use steadfast_core::wire::tcp::{Flags, Header};
+use steadfast_core::wire::{PROTOCOL_TCP, PROTOCOL_UDP, ipv4};
 use steadfast_core::{Config, ConnectOptions, Duration, Instant, Interface, ListenOptions, SocketId, Stack};
+use steadfast_testkit::packets;
 
 const ROUNDS: u32 = 10_000;
 const SERVER: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
@@ -92,43 +93,13 @@ impl Seen {
 }
 
 fn segment(source: (Ipv4Addr, u16), port: u16, seq: u32, ack: u32, flags: Flags) -> Vec<u8> {
-    let header = Header {
-        source_port: source.1,
-        destination_port: port,
-        seq: SeqNum(seq),
-        ack: SeqNum(ack),
-        flags,
-        window: 10_000,
-        options: Options::default(),
-        ..Header::default()
-    };
-    let mut bytes = vec![0; header.header_len()];
-    header.emit(&mut bytes);
-    let ends = (IpAddr::V4(source.0), IpAddr::V4(SERVER));
-    let mut sum = checksum::pseudo_header(ends.0, ends.1, PROTOCOL_TCP, bytes.len() as u32);
-    sum.add_bytes(&bytes);
-    tcp::set_checksum(&mut bytes, sum.finish());
-    packet(source.0, PROTOCOL_TCP, &bytes)
+    let (seq, ack) = (SeqNum(seq), SeqNum(ack));
+    let header = Header { seq, ack, flags, window: 10_000, ..Header::default() };
+    packets::segment(source.into(), (SERVER, port).into(), header, &[])
 }
 
 fn packet(source: Ipv4Addr, protocol: u8, payload: &[u8]) -> Vec<u8> {
-    let header = ipv4::Header {
-        source,
-        destination: SERVER,
-        protocol,
-        ttl: 64,
-        dscp: 0,
-        ecn: Ecn::NotEct,
-        identification: 1,
-        dont_fragment: true,
-        more_fragments: false,
-        fragment_offset: 0,
-        source_route: false,
-    };
-    let mut packet = vec![0; ipv4::HEADER_LEN];
-    header.emit(payload.len(), &mut packet);
-    packet.extend_from_slice(payload);
-    packet
+    packets::ip(source.into(), SERVER.into(), protocol, payload)
 }
 
 impl World {
@@ -379,10 +350,8 @@ fn the_budget_of_icmp_errors_does_not_tell_which_ports_are_in_use_t_25() {
 #[test]
 fn the_identification_does_not_tell_what_others_drew_t_25() {
     let mut world = World::new(|config| config.tcp_rst_limit = 0);
-    let mut body = [0; 64];
     let request = Message::EchoRequest { ident: 1, sequence: 1, data: b"x" };
-    let len = icmp::emit_v4(&request, &mut body).unwrap();
-    let ping = packet(own(0), PROTOCOL_ICMP, &body[..len]);
+    let ping = packets::icmp(own(0).into(), SERVER.into(), &request).unwrap();
     nobody_guesses("identifications", |secret, _| {
         world.pass(Duration::from_secs(1));
         let mut ids = Vec::new();

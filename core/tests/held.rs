@@ -5,9 +5,9 @@ use std::net::Ipv4Addr;
 use allocation_counter::measure;
 use bytes::Bytes;
 use steadfast_core::seq::SeqNum;
-use steadfast_core::wire::tcp::{self, Flags, Header, Options};
-use steadfast_core::wire::{Ecn, PROTOCOL_TCP, checksum, ipv4};
+use steadfast_core::wire::tcp::{Flags, Options};
 use steadfast_core::{Config, Instant, Interface, ListenOptions, SocketId, Stack};
+use steadfast_testkit::Client;
 
 const OURS: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 2);
 const THEIRS: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
@@ -17,8 +17,7 @@ struct Held {
     stack: Stack,
     now: Instant,
     sock: SocketId,
-    iss: SeqNum,
-    ack: SeqNum,
+    peer: Client,
     frame: Vec<u8>,
     /// What the heap has grown by since the connection was established.
     heap: i64,
@@ -28,63 +27,19 @@ impl Held {
     fn new(config: Config) -> Held {
         let interface = Interface::new(1500, [(OURS.into(), 24)]);
         let mut stack = Stack::new(config, interface);
-        let listener = stack.listen("10.0.0.2:80".parse().unwrap(), ListenOptions::default()).unwrap();
+        let listener = stack.listen((OURS, 80).into(), ListenOptions::default()).unwrap();
         let now = Instant::from_secs(1);
-        let iss = SeqNum(u32::MAX - 1000);
-        let frame = vec![0; 1500];
-        let mut held = Held { stack, now, sock: SocketId::default(), iss, ack: SeqNum(0), frame, heap: 0 };
-        let options =
+        let offer =
             Options { mss: Some(1460), window_scale: Some(7), sack_permitted: true, ..Options::default() };
-        let syn = held.packet(iss, Flags::SYN, options, &[]);
-        held.stack.receive(now, &syn[..]);
-        let sent = held.stack.transmit(now, &mut held.frame).expect("a SYN-ACK").len;
-        let (_, segment) = ipv4::parse(&held.frame[..sent]).unwrap();
-        held.ack = Header::parse(segment).unwrap().0.seq + 1;
-        let ack = held.text(0, &[]);
-        held.stack.receive(now, &ack[..]);
-        held.sock = held.stack.accept(listener).unwrap().0;
-        held
-    }
-
-    fn packet(&self, seq: SeqNum, flags: Flags, options: Options, payload: &[u8]) -> Vec<u8> {
-        let header = Header {
-            source_port: 4000,
-            destination_port: 80,
-            seq,
-            ack: self.ack,
-            flags,
-            window: 1000,
-            options,
-            ..Header::default()
-        };
-        let mut segment = vec![0; header.header_len()];
-        header.emit(&mut segment);
-        segment.extend_from_slice(payload);
-        let mut sum = checksum::pseudo_header(THEIRS.into(), OURS.into(), PROTOCOL_TCP, segment.len() as u32);
-        sum.add_bytes(&segment);
-        tcp::set_checksum(&mut segment, sum.finish());
-        let mut packet = vec![0; ipv4::HEADER_LEN];
-        let header = ipv4::Header {
-            source: THEIRS,
-            destination: OURS,
-            protocol: PROTOCOL_TCP,
-            ttl: 64,
-            dscp: 0,
-            ecn: Ecn::NotEct,
-            identification: 0,
-            dont_fragment: true,
-            more_fragments: false,
-            fragment_offset: 0,
-            source_route: false,
-        };
-        header.emit(segment.len(), &mut packet);
-        packet.extend_from_slice(&segment);
-        packet
+        let mut peer = Client::new((THEIRS, 4000), (OURS, 80)).offering(offer);
+        (peer.seq, peer.window) = (SeqNum(u32::MAX - 1000), 1000);
+        let sock = peer.connect(&mut stack, now, listener);
+        Held { stack, now, sock, peer, frame: vec![0; 1500], heap: 0 }
     }
 
     /// A segment with text that begins at `at` of the stream.
     fn text(&self, at: u32, payload: &[u8]) -> Vec<u8> {
-        self.packet(self.iss + 1 + at, Flags::ACK | Flags::PSH, Options::default(), payload)
+        self.peer.at(self.peer.seq + at).packet(Flags::ACK | Flags::PSH, payload)
     }
 
     /// The peer pushes `count` segments of text: where each begins, how long it is, and, where the device keeps no buffer of

@@ -3,15 +3,13 @@
 //! is held.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddr};
 
 use allocation_counter::measure;
 use steadfast_core::seq::SeqNum;
-use steadfast_core::wire::tcp::{Flags, Header, Options};
-use steadfast_core::wire::{Ecn, PROTOCOL_TCP, ipv4};
-use steadfast_core::{
-    Config, Duration, Error, Event, Instant, Interface, ListenOptions, Packet, PacketBytes, SocketId, Stack,
-};
+use steadfast_core::wire::tcp::{Flags, Options};
+use steadfast_core::{Config, Duration, Error, Event, Instant, Interface, ListenOptions, SocketId, Stack};
+use steadfast_testkit::{Client, Segment};
 
 /// The memory of the stack: smaller than the default, so that a thousand peers fill it quickly.
 const TCP_MEM: u64 = 64 << 20;
@@ -44,59 +42,6 @@ enum Sort {
 const SORTS: [Sort; 6] =
     [Sort::Hole, Sort::ZeroWindow, Sort::Orphan, Sort::HalfAcknowledged, Sort::SlowReader, Sort::SlowDrain];
 
-/// A peer's end of a connection: what it knows, no more.
-struct Peer {
-    address: Ipv4Addr,
-    port: u16,
-    /// Next to send, next to receive, window.
-    snd: SeqNum,
-    rcv: SeqNum,
-    window: u16,
-    established: bool,
-    reset: bool,
-    /// It has acknowledged so much of what arrived.
-    got: u64,
-}
-
-impl Peer {
-    fn packet(&self, seq: SeqNum, flags: Flags, payload: &[u8]) -> Vec<u8> {
-        let header = Header {
-            source_port: self.port,
-            destination_port: PORT,
-            seq,
-            ack: self.rcv,
-            flags,
-            window: self.window,
-            options: if flags.syn() {
-                Options { mss: Some(MSS as u16), window_scale: Some(7), ..Options::default() }
-            } else {
-                Options::default()
-            },
-            ..Header::default()
-        };
-        let len = header.header_len() + payload.len();
-        let mut packet = vec![0; ipv4::HEADER_LEN + len];
-        let ip = ipv4::Header {
-            source: self.address,
-            destination: SERVER,
-            protocol: PROTOCOL_TCP,
-            ttl: 64,
-            dscp: 0,
-            ecn: Ecn::NotEct,
-            identification: 0,
-            dont_fragment: true,
-            more_fragments: false,
-            fragment_offset: 0,
-            source_route: false,
-        };
-        ip.emit(len, &mut packet);
-        let segment = &mut packet[ipv4::HEADER_LEN..];
-        header.emit(segment);
-        segment[header.header_len()..].copy_from_slice(payload);
-        packet
-    }
-}
-
 /// What a sort does.
 impl Sort {
     fn closes(self) -> bool {
@@ -120,7 +65,7 @@ impl Sort {
     }
 
     /// So many bytes it acknowledges as fast as they come.
-    fn takes(self) -> u64 {
+    fn takes(self) -> usize {
         if self == Sort::HalfAcknowledged { 100_000 } else { 0 }
     }
 }
@@ -136,8 +81,8 @@ struct World {
     listener: SocketId,
     wire: VecDeque<(Instant, bool, Vec<u8>)>,
     sort: Sort,
-    peers: Vec<Peer>,
-    by_end: BTreeMap<(Ipv4Addr, u16), usize>,
+    peers: Vec<Client>,
+    by_end: BTreeMap<SocketAddr, usize>,
     frame: Vec<u8>,
     /// Sockets of the server whose peer is hostile, and what it still wants to write.
     hostile: BTreeMap<SocketId, ()>,
@@ -200,26 +145,16 @@ impl World {
     fn attack(&mut self) {
         let n = self.peers.len() as u32;
         let address = Ipv4Addr::from(u32::from(Ipv4Addr::new(10, 1, 0, 1)) + n);
-        let peer = Peer {
-            address,
-            port: 1000,
-            snd: SeqNum(1),
-            rcv: SeqNum(0),
-            window: 0xffff,
-            established: false,
-            reset: false,
-            got: 0,
-        };
-        let syn = peer.packet(SeqNum(0), Flags::SYN, &[]);
-        self.by_end.insert((address, 1000), self.peers.len());
+        let offer = Options { mss: Some(MSS as u16), window_scale: Some(7), ..Options::default() };
+        let peer = Client::new((address, 1000), (SERVER, PORT)).offering(offer);
+        let syn = peer.syn();
+        self.by_end.insert(peer.end, self.peers.len());
         self.peers.push(peer);
         self.give(syn);
     }
 
     fn give(&mut self, packet: Vec<u8>) {
-        // The checksums of hostile peers are left out: nothing here depends on them.
-        self.server
-            .receive(self.now, Packet { bytes: PacketBytes::Borrowed(&packet), checksum_trusted: true });
+        self.server.receive(self.now, &packet[..]);
         self.look();
     }
 
@@ -238,35 +173,27 @@ impl World {
     }
 
     /// What a hostile peer says to a segment.
-    fn peer_hears(&mut self, at: usize, header: &Header, len: usize) {
+    fn peer_hears(&mut self, at: usize, segment: &Segment) {
         let (sort, peer) = (self.sort, &mut self.peers[at]);
-        if header.flags.rst() {
-            peer.reset = true;
+        let takes = if Some(at) == self.honest { peer.window > 0 } else { peer.received < sort.takes() };
+        let fresh = segment.len > 0 && segment.header.seq == peer.ack && takes;
+        let syn = segment.header.flags.syn();
+        if fresh || syn || segment.header.flags.rst() {
+            peer.hears(segment);
         }
         if peer.reset {
             return;
         }
-        if header.flags.syn() {
-            peer.rcv = header.seq + 1;
+        if syn {
             peer.window = sort.window();
-            peer.established = true;
-            let ack = peer.packet(peer.snd, Flags::ACK, &[]);
-            self.give(ack);
-            if sort == Sort::Hole {
-                self.beyond_the_hole(at);
-            }
-            return;
-        }
-        let takes = if Some(at) == self.honest { peer.window > 0 } else { peer.got < sort.takes() };
-        let fresh = len > 0 && header.seq == peer.rcv && takes;
-        if fresh {
-            peer.rcv += len as u32;
-            peer.got += len as u64;
         }
         // A probe is answered, always.
-        if fresh || (len == 0 && header.seq.lt(peer.rcv) && !sort.is_slow()) {
-            let ack = peer.packet(peer.snd, Flags::ACK, &[]);
+        if fresh || syn || (segment.len == 0 && segment.header.seq.lt(peer.ack) && !sort.is_slow()) {
+            let ack = peer.acknowledges();
             self.give(ack);
+        }
+        if syn && sort == Sort::Hole {
+            self.beyond_the_hole(at);
         }
     }
 
@@ -275,7 +202,7 @@ impl World {
         let mut offset = 1;
         while offset + MSS < BEYOND && !self.peers[at].reset {
             let peer = &self.peers[at];
-            let packet = peer.packet(peer.snd + offset, Flags::ACK, &text);
+            let packet = peer.at(peer.seq + offset).packet(Flags::ACK, &text);
             self.give(packet);
             offset += MSS;
         }
@@ -285,7 +212,7 @@ impl World {
     fn peers_reset(&mut self) {
         for at in 0..self.peers.len() {
             let peer = &self.peers[at];
-            let reset = peer.packet(peer.snd, Flags::RST | Flags::ACK, &[]);
+            let reset = peer.packet(Flags::RST | Flags::ACK, &[]);
             self.give(reset);
         }
     }
@@ -293,13 +220,13 @@ impl World {
     /// Once a second.
     fn peers_nag(&mut self) {
         for at in 0..self.peers.len() {
-            if self.peers[at].reset || !self.peers[at].established {
+            if self.peers[at].reset || self.peers[at].ack == SeqNum(0) {
                 continue;
             }
             if self.sort.is_slow() {
                 let peer = &mut self.peers[at];
-                peer.rcv += 1;
-                let ack = peer.packet(peer.snd, Flags::ACK, &[]);
+                peer.ack += 1;
+                let ack = peer.acknowledges();
                 self.give(ack);
             }
         }
@@ -308,13 +235,9 @@ impl World {
     fn transmit(&mut self) {
         while let Some(sent) = self.server.transmit(self.now, &mut self.frame) {
             let packet = &self.frame[..sent.len];
-            let (ip, segment) = ipv4::parse(packet).unwrap();
-            let (header, payload) = Header::parse(segment).unwrap();
-            match self.by_end.get(&(ip.destination, header.destination_port)) {
-                Some(at) => {
-                    let (at, len) = (*at, payload.len());
-                    self.peer_hears(at, &header, len);
-                }
+            let segment = Segment::read(packet, sent);
+            match self.by_end.get(&segment.to) {
+                Some(at) => self.peer_hears(*at, &segment),
                 None => self.wire.push_back((self.now + DELAY, true, packet.to_vec())),
             }
         }
@@ -532,7 +455,7 @@ fn an_honest_slow_peer_outlives_those_that_take_nothing_t_08() {
     world.attack();
     world.honest = Some(0);
     world.step(10);
-    let begin = world.peers[0].rcv;
+    let begin = world.peers[0].ack;
     for tick in 1..72_000u64 {
         if tick % 10 == 0 && tick > 12_000 {
             world.attack();
@@ -541,13 +464,13 @@ fn an_honest_slow_peer_outlives_those_that_take_nothing_t_08() {
         if opens || tick % 6000 == 0 {
             let peer = &mut world.peers[0];
             peer.window = if opens { 512 } else { 0 };
-            let ack = peer.packet(peer.snd, Flags::ACK, &[]);
+            let ack = peer.acknowledges();
             world.give(ack);
         }
         world.step(10);
     }
     let counters = world.server.counters();
-    let read = world.peers[0].rcv.since(begin);
+    let read = world.peers[0].ack.since(begin);
     println!("aborted {}, read {read}", counters.stalled_aborted);
     assert!(counters.stalled_aborted > 100, "there was need to abort: {}", counters.stalled_aborted);
     assert!(!world.peers[0].reset && read > 11 * 60_000, "the slow peer lives, and has read {read} bytes");

@@ -2,13 +2,13 @@
 //!
 //! Time goes in turns, as a driver makes them: so many packets in, timers, so many frames out.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr};
 
 use steadfast_core::counters::DropReason;
 use steadfast_core::seq::SeqNum;
-use steadfast_core::wire::tcp::{self, Flags, Header, Options};
-use steadfast_core::wire::{Ecn, PROTOCOL_TCP, checksum, ipv4};
+use steadfast_core::wire::tcp::{Flags, Options};
 use steadfast_core::{Config, Duration, Error, Instant, Interface, ListenOptions, SocketId, Stack};
+use steadfast_testkit::{Client, Segment, next_segment};
 
 const SERVER: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
 const PORT: u16 = 80;
@@ -18,95 +18,15 @@ const FRAMES: usize = 64;
 const BYTES: usize = 256 * 1024;
 const TURN: Duration = Duration::from_millis(10);
 
-/// A TCP of the simplest sort: whatever it sends is what a test wants it to send.
-#[derive(Clone, Debug)]
-struct Peer {
-    address: Ipv4Addr,
-    port: u16,
-    to: u16,
-    seq: SeqNum,
-    ack: SeqNum,
-    mss: u16,
-    received: usize,
+fn client(address: u32, port: u16, to: u16) -> Client {
+    let offer = Options { mss: Some(1460), window_scale: Some(10), ..Options::default() };
+    Client::new((Ipv4Addr::from_bits(address), port), (SERVER, to)).offering(offer)
 }
 
-impl Peer {
-    fn new(address: u32, port: u16, to: u16) -> Peer {
-        let address = Ipv4Addr::from_bits(address);
-        Peer { address, port, to, seq: SeqNum(7), ack: SeqNum(0), mss: 1460, received: 0 }
-    }
-
-    fn segment(&self, flags: Flags, payload: &[u8]) -> Vec<u8> {
-        let options = match flags.syn() {
-            true => Options { mss: Some(self.mss), window_scale: Some(10), ..Options::default() },
-            false => Options::default(),
-        };
-        let (source_port, destination_port) = (self.port, self.to);
-        let (seq, ack, window) = (self.seq, self.ack, 0xffff);
-        let header =
-            Header { source_port, destination_port, seq, ack, flags, window, options, ..Header::default() };
-        let mut segment = vec![0; header.header_len()];
-        header.emit(&mut segment);
-        segment.extend_from_slice(payload);
-        let len = segment.len() as u32;
-        let mut sum = checksum::pseudo_header(self.address.into(), SERVER.into(), PROTOCOL_TCP, len);
-        sum.add_bytes(&segment);
-        tcp::set_checksum(&mut segment, sum.finish());
-        let ip = ipv4::Header {
-            source: self.address,
-            destination: SERVER,
-            protocol: PROTOCOL_TCP,
-            ttl: 64,
-            dscp: 0,
-            ecn: Ecn::NotEct,
-            identification: 0,
-            dont_fragment: true,
-            more_fragments: false,
-            fragment_offset: 0,
-            source_route: false,
-        };
-        let mut packet = vec![0; ipv4::HEADER_LEN];
-        ip.emit(segment.len(), &mut packet);
-        packet.extend_from_slice(&segment);
-        packet
-    }
-
-    fn syn(&self) -> Vec<u8> {
-        self.segment(Flags::SYN, &[])
-    }
-
-    /// The third segment, and every ACK after it.
-    fn acknowledges(&self) -> Vec<u8> {
-        self.segment(Flags::ACK, &[])
-    }
-
-    /// Takes what the server sent it.
-    fn takes(&mut self, got: &Got) {
-        if !got.is_for(self) {
-            return;
-        }
-        if got.header.flags.syn() && self.ack == SeqNum(0) {
-            (self.seq, self.ack) = (self.seq + 1, got.header.seq + 1);
-        } else if got.payload > 0 && got.header.seq == self.ack {
-            self.ack += got.payload as u32;
-            self.received += got.payload;
-        }
-    }
-}
-
-/// A segment from the server.
-struct Got {
-    to: SocketAddr,
-    header: Header,
-    payload: usize,
-    /// Packets that it is on a wire.
-    packets: usize,
-}
-
-impl Got {
-    fn is_for(&self, peer: &Peer) -> bool {
-        self.to == SocketAddr::from((peer.address, peer.port))
-    }
+/// As [`client`], with another MSS.
+fn client_with_mss(address: u32, port: u16, mss: u16) -> Client {
+    let offer = Options { mss: Some(mss), window_scale: Some(10), ..Options::default() };
+    client(address, port, PORT).offering(offer)
 }
 
 struct Server {
@@ -131,13 +51,8 @@ impl Server {
         self.stack.receive(self.now, packet);
     }
 
-    fn transmit(&mut self) -> Option<Got> {
-        let sent = self.stack.transmit(self.now, &mut self.frame)?;
-        let (ip, segment) = ipv4::parse(&self.frame[..sent.len]).unwrap();
-        let (header, payload) = tcp::Header::parse(segment).unwrap();
-        let payload = payload.len();
-        let packets = sent.segment_size.map_or(1, |size| payload.div_ceil(usize::from(size)));
-        Some(Got { to: (ip.destination, header.destination_port).into(), header, payload, packets })
+    fn transmit(&mut self) -> Option<Segment> {
+        next_segment(&mut self.stack, self.now, &mut self.frame)
     }
 
     /// Time passes, and every timer runs that is due. A call does a part of that.
@@ -150,19 +65,19 @@ impl Server {
     }
 
     /// What a driver's turn sends.
-    fn turn(&mut self) -> Vec<Got> {
+    fn turn(&mut self) -> Vec<Segment> {
         self.stack.advance(self.now);
         let (mut sent, mut bytes) = (Vec::new(), 0);
         while sent.len() < FRAMES && bytes + 65_535 <= BYTES {
             let Some(got) = self.transmit() else { break };
-            bytes += got.payload + 40;
+            bytes += got.len + 40;
             sent.push(got);
         }
         self.now += TURN;
         sent
     }
 
-    fn drain(&mut self) -> Vec<Got> {
+    fn drain(&mut self) -> Vec<Segment> {
         std::iter::from_fn(|| self.transmit()).collect()
     }
 
@@ -171,9 +86,9 @@ impl Server {
     }
 
     /// The handshake of a peer to the first listener.
-    fn connect(&mut self, peer: &mut Peer) -> SocketId {
+    fn connect(&mut self, peer: &mut Client) -> SocketId {
         self.receive(&peer.syn());
-        self.drain().iter().for_each(|got| peer.takes(got));
+        self.drain().iter().for_each(|got| _ = peer.hears(got));
         self.receive(&peer.acknowledges());
         self.accept()
     }
@@ -199,8 +114,8 @@ enum Flood {
 }
 
 impl Flood {
-    fn packet(self, number: u32, transfer: &Peer) -> Option<Vec<u8>> {
-        let stranger = Peer::new(0x0b00_0000 + number, 1024, PORT);
+    fn packet(self, number: u32, transfer: &Client) -> Option<Vec<u8>> {
+        let stranger = client(0x0b00_0000 + number, 1024, PORT);
         match self {
             Flood::None => None,
             Flood::Syn => Some(stranger.syn()),
@@ -209,7 +124,7 @@ impl Flood {
                 let flags = if matches!(self, Flood::Ack) { Flags::ACK } else { Flags::RST };
                 let mut peer = if number.is_multiple_of(2) { stranger } else { transfer.clone() };
                 (peer.seq, peer.ack) = (peer.seq + (1 << 31) + number, SeqNum(number));
-                Some(peer.segment(flags, &[]))
+                Some(peer.packet(flags, &[]))
             }
         }
     }
@@ -220,9 +135,9 @@ impl Flood {
 fn carry_beside(flood: Flood) -> (usize, usize) {
     const PATIENCE: usize = 12;
     let mut server = Server::new(wide, false);
-    let mut transfer = Peer::new(0x0a01_0001, 5000, PORT);
+    let mut transfer = client(0x0a01_0001, 5000, PORT);
     let id = server.connect(&mut transfer);
-    let mut clients: Vec<_> = (0..100).map(|i| Peer::new(0x0a02_0000 + i, 6000, PORT)).collect();
+    let mut clients: Vec<_> = (0..100).map(|i| client(0x0a02_0000 + i, 6000, PORT)).collect();
     let (mut number, mut carried, mut accepted) = (0, 0, 0);
     for turn in 0..2000_usize {
         server.write(id);
@@ -238,13 +153,13 @@ fn carry_beside(flood: Flood) -> (usize, usize) {
         }
         packets.iter().for_each(|packet| server.receive(packet));
         for got in server.turn() {
-            if got.is_for(&transfer) {
-                transfer.takes(&got);
+            if got.to == transfer.end {
+                transfer.hears(&got);
                 let ack = transfer.acknowledges();
                 server.receive(&ack);
             }
-            if let Some(client) = clients.iter_mut().find(|client| got.is_for(client)) {
-                client.takes(&got);
+            if let Some(client) = clients.iter_mut().find(|client| got.to == client.end) {
+                client.hears(&got);
                 let ack = client.acknowledges();
                 server.receive(&ack);
             }
@@ -274,37 +189,36 @@ fn beside_a_flood_a_transfer_keeps_half_its_rate_and_every_client_gets_in_t_01_t
 /// connections that were begun and reset beside it.
 fn shares(mss: impl Fn(u32) -> u16, offload: bool) -> (f64, f64, f64) {
     let mut server = Server::new(wide, offload);
-    let mut peers: Vec<_> =
-        (0..100).map(|i| Peer { mss: mss(i), ..Peer::new(0x0a01_0000 + i, 5000, PORT) }).collect();
+    let mut peers: Vec<_> = (0..100).map(|i| client_with_mss(0x0a01_0000 + i, 5000, mss(i))).collect();
     let mut ids: Vec<_> = peers.iter_mut().map(|peer| server.connect(peer)).collect();
-    let mut others: Vec<_> = (0..21).map(|i| Peer::new(0x0a02_0000, 6000 + i, PORT)).collect();
+    let mut others: Vec<_> = (0..21).map(|i| client(0x0a02_0000, 6000 + i, PORT)).collect();
     for other in &mut others {
         server.receive(&other.syn());
-        server.drain().iter().for_each(|got| other.takes(got));
+        server.drain().iter().for_each(|got| _ = other.hears(got));
     }
     let mut before = Vec::new();
     for turn in 0..2000 {
         if turn == 50 {
             // Each has something to send when it is reset, and the next one gets its row.
             for (i, other) in others.iter().enumerate() {
-                server.receive(&other.segment(Flags::ACK, b"x"));
+                server.receive(&other.packet(Flags::ACK, b"x"));
                 if i + 1 < others.len() {
-                    server.receive(&Peer { seq: other.seq + 1, ..other.clone() }.segment(Flags::RST, &[]));
+                    server.receive(&other.at(other.seq + 1).packet(Flags::RST, &[]));
                 }
             }
             let last = others.pop().unwrap();
             let accepted = others.iter().map(|_| server.accept()).last();
             assert!(accepted.is_some());
             ids.push(server.accept());
-            peers.push(Peer { seq: last.seq + 1, ..last });
+            peers.push(last.at(last.seq + 1));
         }
         if turn == 200 {
             before = peers.iter().map(|peer| peer.received).collect();
         }
         ids.iter().for_each(|id| server.write(*id));
         for got in server.turn() {
-            if let Some(peer) = peers.iter_mut().find(|peer| got.is_for(peer)) {
-                peer.takes(&got);
+            if let Some(peer) = peers.iter_mut().find(|peer| got.to == peer.end) {
+                peer.hears(&got);
                 let ack = peer.acknowledges();
                 server.receive(&ack);
             }
@@ -341,13 +255,13 @@ fn a_super_segment_counts_as_the_packets_that_it_is_on_the_wire() {
         },
         true,
     );
-    let mut transfer = Peer::new(0x0a01_0001, 5000, PORT);
+    let mut transfer = client(0x0a01_0001, 5000, PORT);
     let id = server.connect(&mut transfer);
     server.write(id);
-    (0..500).for_each(|i| server.receive(&Peer::new(0x0b00_0000 + i, 1024, PORT).syn()));
+    (0..500).for_each(|i| server.receive(&client(0x0b00_0000 + i, 1024, PORT).syn()));
     let (mut data, mut answers) = (0, 0);
     for got in server.drain().into_iter().take(100) {
-        if got.is_for(&transfer) {
+        if got.to == transfer.end {
             assert!(got.packets > 40, "{} packets", got.packets);
             data += got.packets;
         } else {
@@ -369,17 +283,17 @@ fn a_flood_at_one_listener_takes_no_syn_acks_from_another() {
     server.stack.listen((SERVER, 443).into(), ListenOptions::default()).unwrap();
     // All but one of what one listener may have.
     for i in 0..2047 {
-        server.receive(&Peer::new(0x0b00_0000 + i, 4000, PORT).syn());
+        server.receive(&client(0x0b00_0000 + i, 4000, PORT).syn());
         server.drain();
     }
-    server.receive(&Peer::new(0x0a01_0001, 4000, 443).syn());
+    server.receive(&client(0x0a01_0001, 4000, 443).syn());
     let (start, mut seconds) = (server.now, [Vec::new(), Vec::new()]);
-    let stranger = Peer::new(0x0b00_0000 + 2046, 4000, PORT);
+    let stranger = client(0x0b00_0000 + 2046, 4000, PORT);
     for _ in 0..1000 {
         for got in server.drain() {
             match got.header.source_port {
                 443 => seconds[0].push((server.now - start).as_secs()),
-                _ if got.is_for(&stranger) => seconds[1].push((server.now - start).as_secs()),
+                _ if got.to == stranger.end => seconds[1].push((server.now - start).as_secs()),
                 _ => {}
             }
         }
@@ -398,10 +312,10 @@ fn syn_acks_that_are_sent_again_wait_for_their_turn_and_none_is_lost() {
     let mut server = Server::new(small_queue, false);
     server.stack.listen((SERVER, 443).into(), ListenOptions::default()).unwrap();
     for i in 0..2000 {
-        server.receive(&Peer::new(0x0b00_0000 + i, 4000, PORT).syn());
+        server.receive(&client(0x0b00_0000 + i, 4000, PORT).syn());
     }
     for i in 0..1000 {
-        server.receive(&Peer::new(0x0a01_0000 + i, 4000, 443).syn());
+        server.receive(&client(0x0a01_0000 + i, 4000, 443).syn());
     }
     assert_eq!(server.drain().len(), 3000);
     server.wait(Duration::from_secs(1));
@@ -413,7 +327,7 @@ fn syn_acks_that_are_sent_again_wait_for_their_turn_and_none_is_lost() {
 #[test]
 fn a_syn_ack_counts_as_a_try_when_it_leaves() {
     let mut server = Server::new(|config| config.tcp_synack_retries = 2, false);
-    server.receive(&Peer::new(0x0a01_0001, 4000, PORT).syn());
+    server.receive(&client(0x0a01_0001, 4000, PORT).syn());
     assert_eq!(server.drain().len(), 1);
     // The device takes nothing for longer than all tries last.
     server.wait(Duration::from_secs(60));
@@ -437,7 +351,7 @@ fn of_answers_beyond_the_queue_each_has_the_same_chance() {
     );
     let mut places = [0_u32; 10];
     for _ in 0..50 {
-        (0..1000).for_each(|i| server.receive(&Peer::new(0x0b00_0000 + i, 4000, PORT).syn()));
+        (0..1000).for_each(|i| server.receive(&client(0x0b00_0000 + i, 4000, PORT).syn()));
         let left = server.drain();
         assert_eq!(left.len(), 100);
         for got in left {

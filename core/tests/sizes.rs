@@ -1,21 +1,17 @@
 //! No packet is longer than its frame, the MTU of its interface or 65,535 bytes, whatever a peer announces and sends.
 
-#[path = "../../fuzz/harness/packets.rs"]
-#[allow(dead_code, unreachable_pub, reason = "shared with the fuzz targets")]
-mod packets;
-
 use std::net::{IpAddr, SocketAddr};
 
-use packets::Sent;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use steadfast_core::seq::SeqNum;
 use steadfast_core::wire::icmp::{self, ErrorKind, Message};
 use steadfast_core::wire::tcp::{Cookie, Flags, Header, OptionLayout, Options, SackBlocks, Timestamps};
-use steadfast_core::wire::{Ecn, PROTOCOL_ICMP, PROTOCOL_ICMPV6, PROTOCOL_UDP};
+use steadfast_core::wire::{PROTOCOL_ICMP, PROTOCOL_ICMPV6, PROTOCOL_UDP};
 use steadfast_core::{
     Config, ConnectOptions, Duration, Instant, Interface, ListenOptions, SocketId, SocketOptions, Stack,
 };
+use steadfast_testkit::packets::{self, Sent};
 
 #[derive(Clone, Debug)]
 struct Case {
@@ -194,7 +190,7 @@ impl Game {
         let window = 0xffff;
         let options = Options { timestamps, ..options };
         let header = Header { seq: at, ack: self.una, flags, window, options, ..Header::default() };
-        let packet = packets::segment(self.remote, self.local, header, Ecn::NotEct, payload);
+        let packet = packets::segment(self.remote, self.local, header, payload);
         self.stack.receive(self.now, &packet[..]);
     }
 
@@ -239,7 +235,7 @@ impl Game {
     }
 
     fn ip(&mut self, protocol: u8, body: &[u8]) {
-        let packet = packets::ip(self.remote.ip(), self.local.ip(), protocol, Ecn::NotEct, body);
+        let packet = packets::ip(self.remote.ip(), self.local.ip(), protocol, body);
         self.stack.receive(self.now, &packet[..]);
     }
 
@@ -278,7 +274,7 @@ impl Game {
             }
             Step::TooBig(mtu) => {
                 let header = Header { seq: self.una, flags: Flags::ACK, ..Header::default() };
-                let quoted = packets::segment(self.local, self.remote, header, Ecn::NotEct, b"");
+                let quoted = packets::segment(self.local, self.remote, header, b"");
                 let kind = ErrorKind::PacketTooBig { mtu: mtu.into() };
                 let error = packets::icmp_error(self.remote.ip(), self.local.ip(), kind, &quoted).unwrap();
                 self.stack.receive(self.now, &error[..]);

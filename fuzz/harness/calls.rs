@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 
 use steadfast_core::trace::State;
-use steadfast_core::wire::Ecn;
 use steadfast_core::wire::tcp::{Flags, Header};
 use steadfast_core::{
     Bytes, ConnectOptions, Duration, Error, Instant, Interface, ListenOptions, Packet, PacketBytes, Shutdown,
@@ -366,7 +365,7 @@ impl Target {
             forged.window = input.u16();
         }
         let _ = host;
-        let packet = packets::segment(local, remote, forged, Ecn::NotEct, &[]);
+        let packet = packets::segment(local, remote, forged, &[]);
         self.count += 1;
         self.wire.insert((self.now, self.count), (to, packet));
     }

@@ -5,12 +5,12 @@
 #![allow(dead_code, unreachable_pub, reason = "each target uses a part of it")]
 
 pub mod calls;
-pub mod packets;
 pub mod receive;
 pub mod watch;
 
 use steadfast_core::config::PortRange;
 use steadfast_core::{Config, Duration, Profile};
+use steadfast_testkit::packets;
 
 /// Bytes that decide what happens. Past the end come zeros, which decide for the ordinary case.
 pub struct Input<'a>(&'a [u8]);

@@ -262,7 +262,7 @@ impl Target {
         let first = seq + u32::from(flags.syn());
         let payload: Vec<u8> = (0..len as u32).map(|i| byte_at(first + i)).collect();
         let ecn = Ecn::from_bits(shape >> 4);
-        let mut packet = packets::segment(flow.remote, flow.local, header, ecn, &payload);
+        let mut packet = packets::marked_segment(flow.remote, flow.local, header, ecn, &payload);
         match input.u8() {
             200..=219 => {
                 // Some bytes of the headers are not what they should be.
@@ -332,7 +332,7 @@ impl Target {
             options: Target::tcp_options(input, flow, Flags::SYN),
             ..Header::default()
         };
-        self.arrive(&packets::segment(flow.remote, flow.local, syn, Ecn::NotEct, &[]), true, false);
+        self.arrive(&packets::segment(flow.remote, flow.local, syn, &[]), true, false);
         self.drain();
         let Some(flow) =
             self.flows.iter().find(|f| (f.local, f.remote) == (flow.local, flow.remote)).copied()
@@ -349,7 +349,7 @@ impl Target {
             ..Header::default()
         };
         let payload: Vec<u8> = (0..u32::from(shape >> 1)).map(|i| byte_at(flow.ack + i)).collect();
-        self.arrive(&packets::segment(flow.remote, flow.local, ack, Ecn::NotEct, &payload), true, false);
+        self.arrive(&packets::segment(flow.remote, flow.local, ack, &payload), true, false);
         if shape & 2 == 0 {
             self.accept();
         }
@@ -371,7 +371,7 @@ impl Target {
         };
         let len = if shape & 16 == 0 { 0 } else { u32::from(input.u16()) % 2000 };
         let payload: Vec<u8> = (0..len).map(|i| byte_at(flow.ack + i)).collect();
-        let packet = packets::segment(flow.remote, flow.local, header, Ecn::NotEct, &payload);
+        let packet = packets::segment(flow.remote, flow.local, header, &payload);
         self.arrive(&packet, true, shape & 32 == 32);
     }
 
@@ -391,7 +391,7 @@ impl Target {
         let behind = u32::from(input.u8());
         let seq = Target::near(input, flow.end - behind, 0);
         let header = Header { seq, ack: flow.ack, flags: Flags::ACK, ..Header::default() };
-        let quoted = packets::segment(flow.local, flow.remote, header, Ecn::NotEct, &[]);
+        let quoted = packets::segment(flow.local, flow.remote, header, &[]);
         let quoted = &quoted[..quoted.len().min(28 + usize::from(input.u8()))];
         if let Some(packet) = packets::icmp_error(flow.remote.ip(), flow.local.ip(), kind, quoted) {
             self.arrive(&packet, false, false);

@@ -159,12 +159,12 @@ fn parts(id: SocketId) -> (u32, u32) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::collections::HashSet;
+    use std::collections::BTreeSet;
 
     #[test]
     fn a_handle_is_not_reused_though_its_page_was_given_back() {
         let mut sockets = Sockets::default();
-        let mut seen = HashSet::new();
+        let mut seen = BTreeSet::new();
         for _ in 0..3 {
             let ids: Vec<_> = (0..10_000).map(|n| sockets.open(SocketKind::Listener(n))).collect();
             assert!(ids.iter().all(|id| seen.insert(*id)), "a handle was given twice");

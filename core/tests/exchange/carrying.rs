@@ -6,6 +6,7 @@ use steadfast_core::wire::Ecn;
 use steadfast_core::wire::icmp::ErrorKind;
 use steadfast_core::wire::tcp::Flags;
 use steadfast_core::{Config, ConnectOptions, Duration, Error, Event, ListenOptions, Shutdown};
+use steadfast_testkit::packets;
 
 use crate::harness::{PEER, PORT, Test, each, each_with};
 
@@ -733,7 +734,7 @@ fn source_quench_is_ignored_must_55() {
         let mut sum = steadfast_core::wire::checksum::Sum::new();
         sum.add_bytes(&body);
         body[2..4].copy_from_slice(&sum.finish().to_be_bytes());
-        let packet = crate::harness::ip(t.theirs(), t.ours(), 1, &body, Ecn::NotEct);
+        let packet = packets::ip(t.theirs(), t.ours(), 1, &body);
         t.stack.receive(t.now, &packet[..]);
         t.recv_nothing();
         assert_eq!(t.stack.info(t.now, t.sock).unwrap(), before);

@@ -18,13 +18,14 @@ use std::net::{IpAddr, SocketAddr};
 use steadfast_core::counters::DropReason;
 use steadfast_core::seq::SeqNum;
 use steadfast_core::trace::State;
-use steadfast_core::wire::icmp::{self, ErrorKind, Message};
+use steadfast_core::wire::icmp::{ErrorKind, Message};
 use steadfast_core::wire::tcp::{self, Flags, Header, Timestamps};
-use steadfast_core::wire::{Ecn, PROTOCOL_TCP, checksum, ipv4, ipv6};
+use steadfast_core::wire::{Ecn, PROTOCOL_TCP, ipv4, ipv6};
 use steadfast_core::{
     Config, ConnectOptions, Duration, Error, Event, Instant, Interface, ListenOptions, Shutdown, SocketId,
     SocketOptions, Stack,
 };
+use steadfast_testkit::packets;
 
 use crate::text::Text;
 
@@ -263,13 +264,8 @@ impl Test {
         payload: &[u8],
         ecn: Ecn,
     ) -> Vec<u8> {
-        let mut segment = vec![0; header.header_len()];
-        header.emit(&mut segment);
-        segment.extend_from_slice(payload);
-        let mut sum = checksum::pseudo_header(source, destination, PROTOCOL_TCP, segment.len() as u32);
-        sum.add_bytes(&segment);
-        tcp::set_checksum(&mut segment, sum.finish());
-        ip(source, destination, PROTOCOL_TCP, &segment, ecn)
+        let ends = (source, header.source_port).into();
+        packets::marked_segment(ends, (destination, header.destination_port).into(), *header, ecn, payload)
     }
 
     /// The next segment of the stack to this peer is `text`, and was sent just now.
@@ -796,19 +792,7 @@ impl Test {
     }
 
     pub fn icmp_packet(&self, message: &Message<'_>) -> Vec<u8> {
-        let mut body = vec![0; 2000];
-        let (source, destination) = (self.theirs(), self.ours());
-        match (source, destination) {
-            (IpAddr::V4(_), _) => {
-                let len = icmp::emit_v4(message, &mut body).unwrap();
-                ip(source, destination, 1, &body[..len], Ecn::NotEct)
-            }
-            (IpAddr::V6(s), IpAddr::V6(d)) => {
-                let len = icmp::emit_v6(s, d, message, &mut body).unwrap();
-                ip(source, destination, 58, &body[..len], Ecn::NotEct)
-            }
-            _ => unreachable!(),
-        }
+        packets::icmp(self.theirs(), self.ours(), message).unwrap()
     }
 
     /// Everything that the stack sent was looked at; and when all sockets are given back and time passes, nothing
@@ -833,53 +817,5 @@ impl Test {
         let rest = (usage.timers, usage.buffered, usage.fragments, usage.fragment_bytes, usage.replies);
         assert_eq!(rest, (0, 0, 0, 0, 0), "{usage:?}");
         assert!(self.stack.poll_at().is_none(), "nothing is left to wait for");
-    }
-}
-
-/// An IP packet around a payload.
-pub fn ip(source: IpAddr, destination: IpAddr, protocol: u8, payload: &[u8], ecn: Ecn) -> Vec<u8> {
-    let mut packet = vec![0; ipv6::HEADER_LEN];
-    match (source, destination) {
-        (IpAddr::V4(source), IpAddr::V4(destination)) => {
-            packet.truncate(ipv4::HEADER_LEN);
-            v4_header(source, destination, protocol, ecn).emit(payload.len(), &mut packet);
-        }
-        (IpAddr::V6(source), IpAddr::V6(destination)) => {
-            let header = ipv6::Header {
-                source,
-                destination,
-                protocol,
-                hop_limit: 64,
-                dscp: 0,
-                ecn,
-                flow_label: 0,
-                fragment: None,
-            };
-            header.emit(payload.len(), &mut packet);
-        }
-        _ => panic!("two families"),
-    }
-    packet.extend_from_slice(payload);
-    packet
-}
-
-pub fn v4_header(
-    source: std::net::Ipv4Addr,
-    destination: std::net::Ipv4Addr,
-    protocol: u8,
-    ecn: Ecn,
-) -> ipv4::Header {
-    ipv4::Header {
-        source,
-        destination,
-        protocol,
-        ttl: 64,
-        dscp: 0,
-        ecn,
-        identification: 77,
-        dont_fragment: false,
-        more_fragments: false,
-        fragment_offset: 0,
-        source_route: false,
     }
 }

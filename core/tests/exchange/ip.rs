@@ -8,8 +8,9 @@ use steadfast_core::wire::icmp::{self, ErrorKind, Message};
 use steadfast_core::wire::tcp::{self, Header};
 use steadfast_core::wire::{Ecn, PROTOCOL_TCP, checksum, ipv4, ipv6};
 use steadfast_core::{ConnectOptions, Duration, Error, Event, ListenOptions};
+use steadfast_testkit::packets::{ip, ipv4_header};
 
-use crate::harness::{Test, each, ip, v4_header};
+use crate::harness::{Test, each};
 use crate::synchronized::{in_each, stays};
 
 fn receive(t: &mut Test, packet: &[u8]) {
@@ -26,7 +27,7 @@ fn with_options(t: &Test, header: &Header, options: &[u8], payload: &[u8]) -> Ve
     segment.extend_from_slice(options);
     segment.extend_from_slice(payload);
     sum(t, &mut segment);
-    ip(t.theirs(), t.ours(), PROTOCOL_TCP, &segment, Ecn::NotEct)
+    ip(t.theirs(), t.ours(), PROTOCOL_TCP, &segment)
 }
 
 fn sum(t: &Test, segment: &mut [u8]) {
@@ -124,14 +125,14 @@ fn a_broken_tcp_header_is_dropped_p1() {
             let mut segment = segment.clone();
             segment[at..at + bytes.len()].copy_from_slice(bytes);
             sum(t, &mut segment);
-            ip(t.theirs(), t.ours(), PROTOCOL_TCP, &segment, Ecn::NotEct)
+            ip(t.theirs(), t.ours(), PROTOCOL_TCP, &segment)
         };
         let cases = [
             patched(t, 0, &[0, 0]),
             patched(t, 2, &[0, 0]),
             patched(t, 12, &[0x40]),
             patched(t, 12, &[0xf0]),
-            ip(t.theirs(), t.ours(), PROTOCOL_TCP, &segment[..19], Ecn::NotEct),
+            ip(t.theirs(), t.ours(), PROTOCOL_TCP, &segment[..19]),
         ];
         for case in &cases {
             receive(t, case);
@@ -340,8 +341,13 @@ fn fragments(t: &Test, packet: &[u8], size: usize) -> Vec<Vec<u8>> {
         let (more, offset) = (n + 1 < count, (n * size) as u16);
         match (t.theirs(), t.ours()) {
             (IpAddr::V4(source), IpAddr::V4(destination)) => {
-                let mut header = v4_header(source, destination, PROTOCOL_TCP, Ecn::NotEct);
-                (header.more_fragments, header.fragment_offset) = (more, offset);
+                let header = ipv4::Header {
+                    identification: 77,
+                    dont_fragment: false,
+                    more_fragments: more,
+                    fragment_offset: offset,
+                    ..ipv4_header(source, destination, PROTOCOL_TCP)
+                };
                 let mut packet = vec![0; 20];
                 header.emit(chunk.len(), &mut packet);
                 packet.extend_from_slice(chunk);
@@ -352,7 +358,7 @@ fn fragments(t: &Test, packet: &[u8], size: usize) -> Vec<Vec<u8>> {
                 body.extend((offset | u16::from(more)).to_be_bytes());
                 body.extend(77u32.to_be_bytes());
                 body.extend_from_slice(chunk);
-                ip(t.theirs(), t.ours(), 44, &body, Ecn::NotEct)
+                ip(t.theirs(), t.ours(), 44, &body)
             }
         }
     };
@@ -447,7 +453,7 @@ fn an_echo_request_is_answered() {
 #[test]
 fn an_unknown_protocol_is_unreachable() {
     each(|t| {
-        let udp = ip(t.theirs(), t.ours(), 17, &[0, 9, 0, 9, 0, 8, 0, 0], Ecn::NotEct);
+        let udp = ip(t.theirs(), t.ours(), 17, &[0, 9, 0, 9, 0, 8, 0, 0]);
         receive(t, &udp);
         let (_, body) = t.icmp.pop_front().expect("an error");
         let Some(Message::Error { kind, quoted }) = parse(t, &body) else { panic!() };
@@ -463,7 +469,7 @@ fn no_next_header_is_ignored() {
         if !t.v6 {
             return;
         }
-        let packet = ip(t.theirs(), t.ours(), 59, b"leftover", Ecn::NotEct);
+        let packet = ip(t.theirs(), t.ours(), 59, b"leftover");
         receive(t, &packet);
         assert!(t.icmp.is_empty());
         t.dropped(&[DropReason::UnknownProtocol]);
@@ -486,7 +492,7 @@ fn a_parameter_problem_points_at_the_next_header_field() {
             }
             payload.extend([7; 40]);
             let first = if extensions > 0 { DESTINATION_OPTIONS } else { 200 };
-            let packet = ip(t.theirs(), t.ours(), first, &payload, Ecn::NotEct);
+            let packet = ip(t.theirs(), t.ours(), first, &payload);
             receive(t, &packet);
             let (_, body) = t.icmp.pop_front().expect("an error");
             let told = u32::from_be_bytes(*body[4..].first_chunk().unwrap());
@@ -529,7 +535,7 @@ fn extension_headers_are_skipped_8200_1() {
         let packet = t.packet("S seq 0");
         let mut body = vec![PROTOCOL_TCP, 0, 1, 4, 0, 0, 0, 0];
         body.extend_from_slice(&packet[ipv6::HEADER_LEN..]);
-        let extended = ip(t.theirs(), t.ours(), 60, &body, Ecn::NotEct);
+        let extended = ip(t.theirs(), t.ours(), 60, &body);
         receive(t, &extended);
         t.recv("S. seq 0 ack 1 <mss 1460>");
     });

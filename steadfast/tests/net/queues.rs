@@ -5,10 +5,11 @@ use std::collections::HashSet;
 use std::io;
 use std::task::{Context, Poll};
 
-use steadfast::core::wire::{Ecn, PROTOCOL_TCP, ipv4, tcp};
+use steadfast::core::wire::tcp;
 use steadfast::device::memory::MemoryDevice;
 use steadfast::device::{Capabilities, Device, Frame, Received};
 use steadfast::{ConnectOptions, Net, TcpListener, TcpStream, device};
+use steadfast_testkit::packets;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::{CLIENT, SERVER, at, pattern};
@@ -124,24 +125,9 @@ async fn of_a_fragmented_segment_one_stack_alone_answers() {
     let mut fickle = Fickle { queues: [left, right], turn: 0 };
     for source_port in 1000..1008_u16 {
         // A segment for a port where nobody listens, in two fragments, each through another queue.
-        let header = tcp::Header {
-            source_port,
-            destination_port: 9,
-            flags: tcp::Flags::SYN,
-            ..tcp::Header::default()
-        };
-        let mut segment = vec![0; header.header_len() + 4];
-        header.emit(&mut segment);
-        let mut sum = steadfast::core::wire::checksum::pseudo_header(
-            CLIENT.into(),
-            SERVER.into(),
-            PROTOCOL_TCP,
-            segment.len() as u32,
-        );
-        sum.add_bytes(&segment);
-        tcp::set_checksum(&mut segment, sum.finish());
-        for (offset, part) in [(0, &segment[..16]), (16, &segment[16..])] {
-            let packet = fragment(source_port, offset, offset == 0, part);
+        let header = tcp::Header { flags: tcp::Flags::SYN, ..tcp::Header::default() };
+        let packet = packets::segment(at(CLIENT, source_port), at(SERVER, 9), header, &[0; 4]);
+        for packet in packets::fragments(&packet, source_port, 16) {
             std::future::poll_fn(|cx| fickle.poll_send(cx, Frame::new(&packet))).await.unwrap();
         }
     }
@@ -151,24 +137,4 @@ async fn of_a_fragmented_segment_one_stack_alone_answers() {
     }
     tokio::time::sleep(std::time::Duration::from_secs(1)).await;
     assert_eq!(server.counters().out_rsts, 8);
-}
-
-fn fragment(identification: u16, fragment_offset: u16, more_fragments: bool, payload: &[u8]) -> Vec<u8> {
-    let header = ipv4::Header {
-        source: CLIENT,
-        destination: SERVER,
-        protocol: PROTOCOL_TCP,
-        ttl: 64,
-        dscp: 0,
-        ecn: Ecn::NotEct,
-        identification,
-        dont_fragment: false,
-        more_fragments,
-        fragment_offset,
-        source_route: false,
-    };
-    let mut packet = vec![0; ipv4::HEADER_LEN + payload.len()];
-    header.emit(payload.len(), &mut packet);
-    packet[ipv4::HEADER_LEN..].copy_from_slice(payload);
-    packet
 }

@@ -13,11 +13,12 @@ use std::time::Duration;
 
 use steadfast::core::seq::SeqNum;
 use steadfast::core::trace::State;
+use steadfast::core::wire::ipv4;
 use steadfast::core::wire::tcp::{Flags, Header, Options};
-use steadfast::core::wire::{Ecn, PROTOCOL_TCP, checksum, ipv4, tcp};
 use steadfast::core::{self, Config, ConnectOptions, Instant, Interface, Stack};
 use steadfast::device::{Capabilities, Device, Frame, Received};
 use steadfast::{Net, TcpListener};
+use steadfast_testkit::packets;
 use tokio::io::AsyncWriteExt;
 
 use crate::{CLIENT, SERVER};
@@ -49,37 +50,10 @@ impl Flood {
 /// A segment to the server from `source`, without payload.
 fn segment(source: Ipv4Addr, flags: Flags) -> Vec<u8> {
     let mss = flags.syn().then_some(1460);
-    let header = Header {
-        source_port: 1024,
-        destination_port: PORT,
-        seq: SeqNum(source.to_bits()),
-        flags,
-        window: 65_535,
-        options: Options { mss, ..Options::default() },
-        ..Header::default()
-    };
-    let len = header.header_len();
-    let ip = ipv4::Header {
-        source,
-        destination: SERVER,
-        protocol: PROTOCOL_TCP,
-        ttl: 64,
-        dscp: 0,
-        ecn: Ecn::NotEct,
-        identification: 0,
-        dont_fragment: true,
-        more_fragments: false,
-        fragment_offset: 0,
-        source_route: false,
-    };
-    let mut packet = vec![0; ipv4::HEADER_LEN + len];
-    ip.emit(len, &mut packet);
-    let segment = &mut packet[ipv4::HEADER_LEN..];
-    header.emit(segment);
-    let mut sum = checksum::pseudo_header(source.into(), SERVER.into(), PROTOCOL_TCP, len as u32);
-    sum.add_bytes(segment);
-    tcp::set_checksum(segment, sum.finish());
-    packet
+    let options = Options { mss, ..Options::default() };
+    let header =
+        Header { seq: SeqNum(source.to_bits()), flags, window: 65_535, options, ..Header::default() };
+    packets::segment((source, 1024).into(), (SERVER, PORT).into(), header, &[])
 }
 
 /// The wire of the server, with a flood on it that never ends.

@@ -1,55 +1,67 @@
 //! Packets made and read.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use steadfast_core::wire::checksum::pseudo_header;
 use steadfast_core::wire::icmp::{self, ErrorKind, Message};
 use steadfast_core::wire::tcp::{self, Header};
 use steadfast_core::wire::{Ecn, PROTOCOL_ICMP, PROTOCOL_ICMPV6, PROTOCOL_TCP, ipv4, ipv6};
 
+/// An IPv4 header as our packets have it.
+pub fn ipv4_header(source: Ipv4Addr, destination: Ipv4Addr, protocol: u8) -> ipv4::Header {
+    ipv4::Header {
+        source,
+        destination,
+        protocol,
+        ttl: 64,
+        dscp: 0,
+        ecn: Ecn::NotEct,
+        identification: 0,
+        dont_fragment: true,
+        more_fragments: false,
+        fragment_offset: 0,
+        source_route: false,
+    }
+}
+
+/// An IPv6 header as our packets have it.
+pub fn ipv6_header(source: Ipv6Addr, destination: Ipv6Addr, protocol: u8) -> ipv6::Header {
+    let (hop_limit, dscp, ecn, flow_label, fragment) = (64, 0, Ecn::NotEct, 0, None);
+    ipv6::Header { source, destination, protocol, hop_limit, dscp, ecn, flow_label, fragment }
+}
+
 /// An IP packet around `payload`.
-pub fn ip(source: IpAddr, destination: IpAddr, protocol: u8, ecn: Ecn, payload: &[u8]) -> Vec<u8> {
+pub fn ip(source: IpAddr, destination: IpAddr, protocol: u8, payload: &[u8]) -> Vec<u8> {
+    marked_ip(source, destination, protocol, Ecn::NotEct, payload)
+}
+
+/// An IP packet with a mark of ECN.
+pub fn marked_ip(source: IpAddr, destination: IpAddr, protocol: u8, ecn: Ecn, payload: &[u8]) -> Vec<u8> {
     let mut packet;
     match (source, destination) {
         (IpAddr::V4(source), IpAddr::V4(destination)) => {
             packet = vec![0; ipv4::HEADER_LEN];
-            let header = ipv4::Header {
-                source,
-                destination,
-                protocol,
-                ttl: 64,
-                dscp: 0,
-                ecn,
-                identification: 0,
-                dont_fragment: true,
-                more_fragments: false,
-                fragment_offset: 0,
-                source_route: false,
-            };
+            let header = ipv4::Header { ecn, ..ipv4_header(source, destination, protocol) };
             header.emit(payload.len(), &mut packet);
         }
         (IpAddr::V6(source), IpAddr::V6(destination)) => {
             packet = vec![0; ipv6::HEADER_LEN];
-            let header = ipv6::Header {
-                source,
-                destination,
-                protocol,
-                hop_limit: 64,
-                dscp: 0,
-                ecn,
-                flow_label: 0,
-                fragment: None,
-            };
+            let header = ipv6::Header { ecn, ..ipv6_header(source, destination, protocol) };
             header.emit(payload.len(), &mut packet);
         }
-        _ => unreachable!("addresses of two families"),
+        _ => panic!("addresses of two families"),
     }
     packet.extend_from_slice(payload);
     packet
 }
 
-/// A segment with the checksum that it should have.
-pub fn segment(
+/// A packet with a segment whose checksum is right. The ports are those of the ends.
+pub fn segment(source: SocketAddr, destination: SocketAddr, header: Header, payload: &[u8]) -> Vec<u8> {
+    marked_segment(source, destination, header, Ecn::NotEct, payload)
+}
+
+/// A packet with a segment and a mark of ECN.
+pub fn marked_segment(
     source: SocketAddr,
     destination: SocketAddr,
     header: Header,
@@ -63,18 +75,27 @@ pub fn segment(
     let mut sum = pseudo_header(source.ip(), destination.ip(), PROTOCOL_TCP, bytes.len() as u32);
     sum.add_bytes(&bytes);
     tcp::set_checksum(&mut bytes, sum.finish());
-    ip(source.ip(), destination.ip(), PROTOCOL_TCP, ecn, &bytes)
+    marked_ip(source.ip(), destination.ip(), PROTOCOL_TCP, ecn, &bytes)
+}
+
+/// An ICMP message in a packet; `None` where the family has no such message.
+pub fn icmp(source: IpAddr, destination: IpAddr, message: &Message<'_>) -> Option<Vec<u8>> {
+    let body = match message {
+        Message::EchoRequest { data, .. } | Message::EchoReply { data, .. } => data.len(),
+        Message::Error { quoted, .. } => quoted.len(),
+        Message::Other => return None,
+    };
+    let mut bytes = vec![0; icmp::HEADER_LEN + body];
+    let (len, protocol) = match (source, destination) {
+        (IpAddr::V6(s), IpAddr::V6(d)) => (icmp::emit_v6(s, d, message, &mut bytes)?, PROTOCOL_ICMPV6),
+        _ => (icmp::emit_v4(message, &mut bytes)?, PROTOCOL_ICMP),
+    };
+    Some(ip(source, destination, protocol, &bytes[..len]))
 }
 
 /// An ICMP error about a packet that `quoted` begins.
 pub fn icmp_error(source: IpAddr, destination: IpAddr, kind: ErrorKind, quoted: &[u8]) -> Option<Vec<u8>> {
-    let mut bytes = vec![0; icmp::HEADER_LEN + quoted.len()];
-    let message = Message::Error { kind, quoted };
-    let (len, protocol) = match (source, destination) {
-        (IpAddr::V6(s), IpAddr::V6(d)) => (icmp::emit_v6(s, d, &message, &mut bytes)?, PROTOCOL_ICMPV6),
-        _ => (icmp::emit_v4(&message, &mut bytes)?, PROTOCOL_ICMP),
-    };
-    Some(ip(source, destination, protocol, Ecn::NotEct, &bytes[..len]))
+    icmp(source, destination, &Message::Error { kind, quoted })
 }
 
 /// Cuts a packet into fragments whose payload is `size`, a multiple of 8.
@@ -112,9 +133,28 @@ pub fn fragments(packet: &[u8], identification: u16, size: usize) -> Vec<Vec<u8>
 }
 
 /// A packet that a stack sent, read strictly.
+#[derive(Clone, Debug)]
 pub enum Sent<'a> {
-    Tcp { local: SocketAddr, remote: SocketAddr, header: Header, payload: &'a [u8] },
-    Icmp { source: IpAddr, destination: IpAddr, error: bool },
+    /// A segment.
+    Tcp {
+        /// The stack's end.
+        local: SocketAddr,
+        /// The peer's end.
+        remote: SocketAddr,
+        /// The header.
+        header: Header,
+        /// The text.
+        payload: &'a [u8],
+    },
+    /// An ICMP message.
+    Icmp {
+        /// Who sent it.
+        source: IpAddr,
+        /// Who gets it.
+        destination: IpAddr,
+        /// It tells of an error.
+        error: bool,
+    },
 }
 
 /// Reads what a stack sent; panics where it is not sound. `offload`: the TCP checksum is the device's work.
