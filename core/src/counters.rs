@@ -130,7 +130,7 @@ counters! {
     tw "TW";
     /// TIME-WAIT entries that gave way to a new connection.
     tw_recycled "TWRecycled";
-    /// Connections that found no room in TIME-WAIT (`tcp_max_tw_buckets`).
+    /// Connections that found no room in TIME-WAIT (`tcp_max_tw_buckets`, `tcp_tw_mem`).
     tcp_time_wait_overflow "TCPTimeWaitOverflow";
     /// SYNs refused because their timestamp is older than the peer's last (`tcp_tw_recycle`).
     paws_passive "PAWSPassive";

@@ -215,6 +215,9 @@ struct Position {
 }
 
 impl FlowTable {
+    /// What an entry takes: its part of a home, and of the buckets behind homes that are full by chance.
+    pub(crate) const PLACE: usize = size_of::<Bucket>() / FILL + 2;
+
     pub(crate) fn len(&self) -> usize {
         self.len
     }

@@ -599,7 +599,8 @@ impl Stack {
         let connection = &self.connections[index];
         let tuple = connection.tcb.tuple;
         let length = time_wait::length(&self.config);
-        let full = self.time_waits.len() >= self.config.tcp_max_tw_buckets as usize;
+        let full = self.time_waits.len() >= self.config.tcp_max_tw_buckets as usize
+            || self.time_waits.held_with(&tuple) > self.config.tcp_tw_mem;
         if full || length.is_zero() {
             self.counters.tcp_time_wait_overflow += u64::from(full);
             self.displace(&tuple, FlowRef::Connection(index));

@@ -2,7 +2,7 @@
 //! waits takes what it needs, and what is gone takes nothing.
 
 use allocation_counter::measure;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use steadfast_core::trace::State;
 use steadfast_core::wire::icmp::Message;
@@ -135,6 +135,7 @@ fn connections_that_come_and_go_allocate_nothing() {
 }
 
 const SERVER: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
+const SERVER_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 1);
 const NOW: Instant = Instant::from_secs(1);
 
 /// A host that opens connections to port 80 of a stack.
@@ -151,7 +152,7 @@ fn send(client: &Client, stack: &mut Stack, flags: Flags) {
 fn server(change: impl FnOnce(&mut Config)) -> (Stack, SocketId) {
     let mut config = Config { secret: [1; 32], ..Config::default() };
     change(&mut config);
-    let mut stack = Stack::new(config, Interface::new(1500, [("10.0.0.1".parse().unwrap(), 24)]));
+    let mut stack = Stack::new(config, Interface::new(1500, [(SERVER.into(), 24), (SERVER_V6.into(), 64)]));
     stack.advance(NOW);
     let listener = stack.listen("10.0.0.1:80".parse().unwrap(), Default::default()).unwrap();
     (stack, listener)
@@ -177,8 +178,8 @@ fn run_until(stack: &mut Stack, now: Instant) -> usize {
 const COUNT: u32 = 20_000;
 
 /// A server's connections that it closed first, up to FIN-WAIT-2.
-fn fin_wait_2(stack: &mut Stack, listener: SocketId) -> Vec<Client> {
-    let mut peers: Vec<_> = (0..COUNT).map(client).collect();
+fn fin_wait_2(stack: &mut Stack, listener: SocketId, peers: impl Iterator<Item = Client>) -> Vec<Client> {
+    let mut peers: Vec<_> = peers.collect();
     for peer in &mut peers {
         let id = peer.connect(stack, NOW, listener);
         stack.close(NOW, id).unwrap();
@@ -195,7 +196,8 @@ fn an_orphan_in_fin_wait_2_takes_256_bytes_t_10() {
     let (mut stack, listener) = server(|_| {});
     let mut peers = Vec::new();
     let list = (size_of::<Client>() * COUNT as usize) as i64;
-    let held = measure(|| peers = fin_wait_2(&mut stack, listener)).bytes_current - list;
+    let held =
+        measure(|| peers = fin_wait_2(&mut stack, listener, (0..COUNT).map(client))).bytes_current - list;
     let usage = stack.usage();
     assert_eq!((usage.orphans, usage.connections), (COUNT as usize, COUNT as usize));
     assert!(held <= 256 * i64::from(COUNT), "{} bytes each", held / i64::from(COUNT));
@@ -224,32 +226,56 @@ fn an_orphan_in_fin_wait_2_takes_256_bytes_t_10() {
     assert!(kept < held / 10, "{kept} bytes are kept of {held}");
 }
 
-/// T-11: an entry takes 64 bytes with everything: 262,144 of them, the default limit, 16 MiB. They end in steps, and
-/// then take nothing.
+/// T-11: entries of either family take what their limit says with everything. They end in steps, and then take nothing.
 #[test]
-fn time_wait_takes_64_bytes_and_gives_them_back_t_11() {
-    let (mut stack, listener) = server(|_| {});
-    let mut peers = Vec::new();
-    let list = (size_of::<Client>() * COUNT as usize) as i64;
-    let held = measure(|| {
-        peers = fin_wait_2(&mut stack, listener);
-        for peer in &peers {
-            send(peer, &mut stack, Flags::FIN | Flags::ACK);
-            drain(&mut stack, NOW);
+fn time_wait_takes_what_its_limit_says_and_gives_it_back_t_11() {
+    let ends = |v6: bool, number: u32| -> (SocketAddr, SocketAddr) {
+        match v6 {
+            false => (client(number).end, (SERVER, 80).into()),
+            true => {
+                let address = Ipv6Addr::from_bits(SERVER_V6.to_bits() + 1 + u128::from(number));
+                ((address, 4000).into(), (SERVER_V6, 80).into())
+            }
         }
-    });
-    let held = held.bytes_current - list;
-    assert_eq!(stack.usage().time_wait, COUNT as usize);
-    // A page of each of the other tables is kept, as of those of connections.
-    let pages = 6 * 65_536;
-    assert!(held - pages <= 64 * i64::from(COUNT), "{} bytes each", held / i64::from(COUNT));
-    let ended = measure(|| {
-        let calls = run_until(&mut stack, NOW + std::time::Duration::from_secs(61));
-        assert!(calls > 100, "{calls}: it goes in steps");
-    });
-    assert_eq!(stack.usage().time_wait, 0);
-    let kept = held + ended.bytes_current;
-    assert!(kept <= pages, "{kept} bytes are kept of {held}");
+    };
+    for (v6, each) in [(false, 58), (true, 82)] {
+        const FIT: u32 = COUNT - 1000;
+        let (mut stack, mut listener) = server(|config| config.tcp_tw_mem = u64::from(FIT * each + each - 1));
+        if v6 {
+            listener = stack.listen((SERVER_V6, 80).into(), Default::default()).unwrap();
+        }
+        let offer = client(0).offer;
+        let clients = (0..COUNT).map(|number| {
+            let (end, server) = ends(v6, number);
+            Client::new(end, server).offering(offer)
+        });
+        let mut peers = Vec::new();
+        let list = (size_of::<Client>() * COUNT as usize) as i64;
+        let held = measure(|| {
+            peers = fin_wait_2(&mut stack, listener, clients);
+            for peer in &peers {
+                send(peer, &mut stack, Flags::FIN | Flags::ACK);
+                drain(&mut stack, NOW);
+            }
+        });
+        let held = held.bytes_current - list;
+        assert_eq!(stack.usage().time_wait, FIT as usize);
+        assert_eq!(stack.counters().tcp_time_wait_overflow, 1000);
+        // A page of each of the other tables is kept, as of those of connections.
+        let pages = 6 * 65_536;
+        let limit = stack.config().tcp_tw_mem as i64;
+        assert!(held - pages <= limit, "{} bytes each", held / i64::from(FIT));
+        let ended = measure(|| {
+            let calls = run_until(&mut stack, NOW + std::time::Duration::from_secs(61));
+            assert!(calls > 100, "{calls}: it goes in steps");
+        });
+        assert_eq!(stack.usage().time_wait, 0);
+        let kept = held + ended.bytes_current;
+        assert!(kept <= pages, "{kept} bytes are kept of {held}");
+    }
+    let config = Config::default();
+    assert_eq!(config.tcp_tw_mem, 16 << 20);
+    assert!(u64::from(config.tcp_max_tw_buckets) * 58 <= config.tcp_tw_mem, "of IPv4 all fit in");
 }
 
 /// SA-LISTEN-15: what a listener leaves behind goes in steps; a segment for it finds nobody meanwhile.

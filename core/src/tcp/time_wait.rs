@@ -6,7 +6,7 @@ use super::segment::{Answer, Segment};
 use super::tcb::{Connection, Env};
 use crate::config::{Config, PortRange};
 use crate::counters::{DropReason, ReplyReason};
-use crate::flow::FourTuple;
+use crate::flow::{FlowTable, FourTuple};
 use crate::ip::recent::Recent;
 use crate::seq::SeqNum;
 use crate::table::{Link, Table};
@@ -266,6 +266,13 @@ macro_rules! field {
 impl TimeWaits {
     pub(crate) fn len(&self) -> usize {
         self.v4.len() + self.v6.len()
+    }
+
+    /// The memory that they take, and one more between such ends.
+    pub(crate) fn held_with(&self, tuple: &FourTuple) -> u64 {
+        let (v4, v6) = (Table::<Row<Ipv4Addr>>::ROW, Table::<Row<Ipv6Addr>>::ROW);
+        let rows = self.v4.len() * v4 + self.v6.len() * v6 + if tuple.is_ipv4() { v4 } else { v6 };
+        (rows + (self.len() + 1) * FlowTable::PLACE) as u64
     }
 
     pub(crate) fn insert(&mut self, entry: &TimeWait) -> u32 {
