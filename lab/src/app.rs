@@ -1,4 +1,4 @@
-//! Applications: programs of blocking calls, servers and crowds of clients, all against the stack's own calls.
+//! Applications: programs of blocking calls, servers and crowds of clients. They call the stack's public API.
 
 mod clients;
 mod io;
@@ -19,10 +19,10 @@ use crate::scenario::script::{Endpoint, Target};
 use crate::stream::{Map, Streams};
 use crate::text::Tolerance;
 
-/// What a program can reach: its host's stack, and the lab's books.
+/// The context of a program: the stack of its host and the records of the lab.
 pub(crate) struct World<'a> {
     pub(crate) now: Instant,
-    /// What the host's clock says.
+    /// Time on the host's own clock, which may have jumped.
     pub(crate) host_now: Instant,
     pub(crate) host: usize,
     pub(crate) stack: &'a mut dyn Sockets,
@@ -30,15 +30,15 @@ pub(crate) struct World<'a> {
     pub(crate) record: &'a mut Record,
     pub(crate) directory: &'a Directory,
     pub(crate) nats: &'a Nats,
-    /// When connections of this host came to be.
+    /// When each connection of this host was created.
     pub(crate) born: &'a Map<(SocketAddr, SocketAddr), Instant>,
     pub(crate) broken: &'a mut Vec<Broken>,
-    /// Outcomes are not judged, and a program ends where a call fails.
+    /// Do not judge outcomes; end a program at the first call that fails.
     pub(crate) lenient: bool,
     pub(crate) tolerance: Tolerance,
 }
 
-/// A rule that was broken.
+/// An invariant that was violated.
 #[derive(Clone, Debug)]
 pub(crate) struct Broken {
     pub(crate) at: Instant,
@@ -56,7 +56,7 @@ impl World<'_> {
     }
 }
 
-/// Which names mean which addresses.
+/// Addresses of the hosts, by name.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Directory {
     pub(crate) hosts: Vec<(String, IpAddr, IpAddr)>,
@@ -64,7 +64,7 @@ pub(crate) struct Directory {
 }
 
 impl Directory {
-    /// `None`: no such host, which the parser has ruled out.
+    /// Returns the socket address of an endpoint. `None` for an unknown host, which the parser rules out.
     pub(crate) fn resolve(&self, (target, port): &Endpoint) -> Option<SocketAddr> {
         let address = match target {
             Target::Address(address) => *address,
@@ -76,21 +76,21 @@ impl Directory {
         Some(SocketAddr::new(address, *port))
     }
 
-    /// All addresses of the family in use.
+    /// The wildcard address of the address family in use.
     pub(crate) fn unspecified(&self) -> IpAddr {
         if self.ipv6 { IpAddr::from([0u16; 8]) } else { IpAddr::from([0u8; 4]) }
     }
 }
 
-/// What came of a step.
+/// The result of a step.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Got {
     Done,
-    /// The end of the stream, after so many bytes.
+    /// End of the stream, after this many bytes.
     Eof(u64),
-    /// The end of the stream before as many bytes as were wanted.
+    /// End of the stream before all wanted bytes arrived.
     EarlyEof(u64),
-    /// So many connections came through.
+    /// How many connections succeeded.
     Number {
         got: u64,
         wanted: u64,
@@ -110,7 +110,7 @@ impl std::fmt::Display for Got {
     }
 }
 
-/// What went otherwise than its script says.
+/// A result that differs from the one in the script.
 #[derive(Clone, Debug)]
 pub(crate) struct Surprise {
     pub(crate) line: usize,
@@ -126,7 +126,7 @@ pub(crate) struct Desk {
 }
 
 impl Desk {
-    /// Lets every program go on as far as it can. `changed`: what the stack said since.
+    /// Runs every program as far as it can go. `changed` lists the stack's events since the last call.
     pub(crate) fn run(&mut self, world: &mut World<'_>, changed: &[(SocketId, Event)]) {
         for (id, event) in changed {
             self.io.happened(*id, *event);
@@ -136,12 +136,12 @@ impl Desk {
         }
     }
 
-    /// When a program wants to be run though nothing happens.
+    /// When the next program wants to run without an event.
     pub(crate) fn wakes_at(&self) -> Option<Instant> {
         self.programs.iter().filter_map(Program::wakes_at).min()
     }
 
-    /// Gives back every handle.
+    /// Closes every socket.
     pub(crate) fn close_all(&mut self, world: &mut World<'_>) {
         self.programs.clear();
         for id in self.io.open_sockets() {

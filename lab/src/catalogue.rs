@@ -11,7 +11,7 @@ use crate::text::ParseError;
 /// File name and text of every scenario.
 const FILES: &[(&str, &str)] = include!(concat!(env!("OUT_DIR"), "/catalogue.rs"));
 
-/// All scenarios of the project, in the order of the catalogue: N, H, T, L, and the numbers in each.
+/// All scenarios of the project, ordered by letter (N, H, T, L) and then by number.
 pub fn catalogue() -> Result<Vec<Scenario>, ParseError> {
     let mut all: Vec<Scenario> =
         FILES.iter().map(|(name, text)| Scenario::parse(name, text)).collect::<Result<_, _>>()?;
@@ -19,7 +19,7 @@ pub fn catalogue() -> Result<Vec<Scenario>, ParseError> {
     Ok(all)
 }
 
-/// Where an id stands: its letter, its number, its suffix.
+/// The sort key of an id: its letter, its number, its suffix.
 fn order(id: &str) -> (usize, u32, String) {
     let letters = id.find(|c: char| c.is_ascii_digit()).unwrap_or(id.len());
     let (letter, rest) = id.split_at(letters);
@@ -29,7 +29,7 @@ fn order(id: &str) -> (usize, u32, String) {
     (letter, number.parse().unwrap_or(u32::MAX), suffix.to_owned())
 }
 
-/// What happens in a scenario, why, what it cites, which settings change it, and its ladder.
+/// Describes a scenario: why it matters, what happens, its citations, the settings that change it, and its ladder.
 pub fn explain(scenario: &Scenario, profile: Profile) -> Result<String, String> {
     let mut out = format!("{}  {}\n", scenario.id, scenario.title);
     for (name, text) in [("Why", &scenario.why), ("What happens", &scenario.what)] {

@@ -1,9 +1,9 @@
 //! Drill: scripts in the packetdrill language, in virtual time.
 //!
-//! A script says what reaches a stack, what the application does, and what must leave the stack when. [`Drill::parse`]
-//! reads it, [`Drill::run`] plays it against a fresh stack and gives an [`Outcome`]; [`Drill::run_against`] plays it against
-//! another [`subject`]. Both dialects are read, Linux's and FreeBSD's. Nothing of a script is executed: commands in backticks
-//! and code are interpreted.
+//! A script lists the packets that reach a stack, the calls of the application, and the packets that must leave the
+//! stack. [`Drill::parse`] reads it, and [`Drill::run`] plays it against a fresh stack and returns an [`Outcome`].
+//! [`Drill::run_against`] plays it against another [`subject`]. The dialects of Linux and FreeBSD are both understood.
+//! Scripts execute nothing: commands in backticks and code are interpreted.
 
 mod ast;
 mod build;
@@ -40,23 +40,23 @@ pub use family::{Source, SourceError, is_drill_file, read_scripts};
 pub use lex::{Position, SyntaxError};
 pub use report::drill_junit;
 
-/// What addresses and packets a script is run with.
+/// The addresses and packets that a script runs with.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum IpVersion {
     /// IPv4.
     #[default]
     V4,
-    /// Sockets of IPv6 with addresses that are mapped, packets of IPv4.
+    /// IPv6 sockets with IPv4-mapped addresses, and IPv4 packets.
     V4Mapped,
     /// IPv6.
     V6,
 }
 
 impl IpVersion {
-    /// All of them.
+    /// All versions.
     pub const ALL: [IpVersion; 3] = [IpVersion::V4, IpVersion::V4Mapped, IpVersion::V6];
 
-    /// As the option `ip_version` has it.
+    /// The value of the option `ip_version`.
     pub const fn name(self) -> &'static str {
         match self {
             IpVersion::V4 => "ipv4",
@@ -80,22 +80,22 @@ impl FromStr for IpVersion {
     }
 }
 
-/// How a script is run.
+/// How to run a script.
 #[derive(Clone)]
 pub struct DrillOptions<'a> {
-    /// Whose timers, sizes and layouts the stack has.
+    /// The profile of the stack: its timers, sizes and option layouts.
     pub profile: Profile,
-    /// Check what is said, not how: the order of options, windows and when pure ACKs are sent are left open.
+    /// Check semantics only: leave open the order of options, windows, and the timing of pure ACKs.
     pub neutral: bool,
-    /// Unless the script says another.
+    /// The IP version, unless the script names one.
     pub ip_version: IpVersion,
-    /// In place of what the script says: how early or late an event may be.
+    /// How early or late an event may be. Overrides the script's tolerance.
     pub tolerance_usecs: Option<u64>,
-    /// `-D NAME=VAL`
+    /// Symbols defined with `-D NAME=VAL`.
     pub defines: BTreeMap<String, String>,
     /// Keep the packets for a capture file.
     pub capture: bool,
-    /// Reads a set-up script by the path that the script has for it.
+    /// Reads a set-up script, given the path in the script.
     pub files: &'a (dyn Fn(&str) -> Option<String> + Sync),
 }
 
@@ -116,15 +116,15 @@ impl Default for DrillOptions<'_> {
 /// How a run ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Verdict {
-    /// All was as the script says.
+    /// Everything matched the script.
     Pass,
-    /// Something was not.
+    /// Something did not match.
     Fail,
-    /// Something in it does not apply to this stack.
+    /// Something in the script does not apply to this stack.
     Skip,
-    /// There is nothing in it that could fail.
+    /// The script contains nothing that could fail.
     Empty,
-    /// It is not of the language.
+    /// The script is not valid.
     Error,
 }
 
@@ -141,30 +141,30 @@ impl Verdict {
     }
 }
 
-/// What a run gave.
+/// The result of a run.
 #[derive(Clone, Debug)]
 pub struct Outcome {
     /// How it ended.
     pub verdict: Verdict,
-    /// What it was run with.
+    /// The IP version of the run.
     pub ip_version: IpVersion,
-    /// The place in the script that decided; of a pass none.
+    /// The place in the script that decided the verdict; `None` for a pass.
     pub at: Option<Position>,
-    /// Why, in one line.
+    /// The reason, in one line.
     pub reason: String,
-    /// What was expected and what came, field by field.
+    /// Expected and actual values, field by field.
     pub details: String,
-    /// What happened up to there.
+    /// The ladder up to the deciding place.
     pub ladder: String,
-    /// What the script set and the stack does not have, and what it printed.
+    /// Settings that the stack does not have, and the output of the script.
     pub notes: Vec<String>,
     /// Virtual time that passed.
     pub took: Duration,
-    /// The packets, as pcapng, where they were kept.
+    /// The packets as pcapng, if they were kept.
     pub pcap: Vec<u8>,
 }
 
-/// A script that was read.
+/// A parsed script.
 #[derive(Clone, Debug)]
 pub struct Drill {
     script: ast::Script,
@@ -172,14 +172,14 @@ pub struct Drill {
 }
 
 impl Drill {
-    /// Reads a script, with what is defined on the command line.
+    /// Parses a script. `defines` holds the symbols from the command line.
     pub fn parse(text: &str, defines: &BTreeMap<String, String>) -> Result<Drill, SyntaxError> {
         let script = parse::script(text, defines)?;
         let options = options::ScriptOptions::read(&script.options)?;
         Ok(Drill { script, options })
     }
 
-    /// The IP version that the script itself asks for.
+    /// The IP version that the script itself names.
     pub fn ip_version(&self) -> Option<IpVersion> {
         self.options.ip_version
     }
@@ -190,12 +190,12 @@ impl Drill {
         self.run_against(&mut simulated, options)
     }
 
-    /// The addresses that the script is played with.
+    /// The addresses that the script runs with.
     pub fn network(&self, options: &DrillOptions<'_>) -> Network {
         interpret::network(&self.options, self.options.ip_version.unwrap_or(options.ip_version))
     }
 
-    /// Plays the script against something that has the addresses of [`Drill::network`] and was not used before.
+    /// Plays the script against a fresh subject, which must have the addresses of [`Drill::network`].
     pub fn run_against(&self, subject: &mut dyn Subject, options: &DrillOptions<'_>) -> Outcome {
         if !interpret::says_something(&self.script) {
             return Outcome::empty(self.options.ip_version.unwrap_or(options.ip_version));
@@ -204,7 +204,7 @@ impl Drill {
     }
 }
 
-/// Reads and plays a script; one that cannot be read ends in [`Verdict::Error`].
+/// Parses and plays a script. A script that does not parse yields [`Verdict::Error`].
 pub fn run_drill(text: &str, options: &DrillOptions<'_>) -> Outcome {
     match Drill::parse(text, &options.defines) {
         Ok(drill) => drill.run(options),

@@ -1,4 +1,4 @@
-//! The vocabulary of faults: one set of words for scenario files, the command line and Rust.
+//! The vocabulary of faults: one language for scenario files, the command line and Rust.
 //!
 //! ```
 //! use steadfast_lab::Fault;
@@ -23,11 +23,11 @@ use steadfast_core::{Duration, Instant};
 pub use self::pattern::{Count, Direction, End, FlagPattern, Pattern, Protocol, Sighted, SightedTcp, Window};
 use crate::text::{ParseError, Words};
 
-/// Something that goes wrong, and when.
+/// A fault and the time or the packets that it applies to.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Fault {
     text: String,
-    /// What it does.
+    /// The kind of fault.
     pub kind: FaultKind,
 }
 
@@ -35,38 +35,38 @@ pub struct Fault {
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum FaultKind {
-    /// Something happens to packets that match.
+    /// An effect on packets that match a pattern.
     Packets {
-        /// Which packets.
+        /// The packets.
         pattern: Pattern,
-        /// What happens to them.
+        /// The effect on them.
         effect: Effect,
     },
-    /// Nothing passes.
+    /// No packet passes.
     Partition {
-        /// Which way.
+        /// The direction.
         direction: Direction,
         /// When.
         window: Window,
     },
-    /// A link on the way carries at most so many bytes.
+    /// A link of the path has a smaller MTU.
     Mtu {
-        /// Which way.
+        /// The direction.
         direction: Direction,
-        /// The largest IP packet.
+        /// The largest IP packet, in bytes.
         mtu: usize,
-        /// Whether the router in front of it says so.
+        /// Whether the router before the link sends an ICMP error.
         icmp: bool,
         /// When.
         window: Window,
     },
     /// The path changes its rate, queue or delay.
     Path {
-        /// Which way.
+        /// The direction.
         direction: Direction,
-        /// What changes.
+        /// The change.
         change: PathChange,
-        /// From when on.
+        /// When the change takes effect.
         from: Instant,
     },
     /// A host loses all its state and falls silent.
@@ -76,22 +76,22 @@ pub enum FaultKind {
         /// When.
         at: Instant,
     },
-    /// A host comes back, with a fresh stack.
+    /// A host boots with a fresh stack.
     Reboot {
         /// The host.
         host: String,
         /// When.
         at: Instant,
-        /// With the secret that it had before (so that the ISS generator repeats itself).
+        /// Keep the secret from before the crash, so that the ISS generator repeats itself.
         same_secret: bool,
-        /// With its clock where it began.
+        /// Reset the clock to its start.
         same_clock: bool,
     },
     /// A host's clock jumps.
     Clock {
         /// The host.
         host: String,
-        /// By how many nanoseconds.
+        /// The jump, in nanoseconds.
         nanos: i64,
         /// When.
         at: Instant,
@@ -104,65 +104,65 @@ pub enum FaultKind {
     Flood(Flood),
 }
 
-/// What happens to a packet that matches.
+/// The effect on a packet that matches.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Effect {
-    /// It is lost.
+    /// The packet is lost.
     Lose,
-    /// Copies of it arrive as well.
+    /// Extra copies of it arrive.
     Duplicate {
         /// When.
         when: When,
         /// How many.
         times: u32,
     },
-    /// It takes longer, by something between the two.
+    /// It takes longer, by a random time between two bounds.
     Delay {
-        /// At least.
+        /// The lower bound.
         low: Duration,
-        /// At the most.
+        /// The upper bound.
         high: Duration,
     },
-    /// It arrives at this time and not before.
+    /// It is held until a given time.
     Hold {
-        /// When.
+        /// The time of its release.
         release: Instant,
     },
-    /// It arrives after the next packets of its direction.
+    /// It arrives after later packets of the same direction.
     Reorder {
-        /// After how many.
+        /// The number of packets that overtake it.
         past: u32,
     },
     /// One bit of it is flipped.
     Corrupt(Part),
-    /// It is cut off.
+    /// It is truncated.
     Truncate {
-        /// Bytes of the IP packet that are left.
+        /// Bytes of the IP packet that remain.
         len: usize,
     },
     /// Header fields change on the way.
     Rewrite(Vec<Rewrite>),
-    /// TCP options vanish on the way.
+    /// TCP options are removed on the way.
     Strip(Vec<OptionName>),
     /// It arrives as several segments with these flags.
     Split(Vec<Flags>),
     /// It arrives in fragments.
     Fragment {
-        /// The largest one, bytes of the IP packet.
+        /// The largest fragment, in bytes of the IP packet.
         size: usize,
-        /// The one that is lost, from 1.
+        /// The fragment that is lost, from 1.
         lose: Option<usize>,
-        /// Each begins before the end of the one before.
+        /// Each fragment overlaps the end of the previous one.
         overlap: bool,
     },
-    /// A router, or someone who pretends to be the destination, refuses it.
+    /// A router, or an impostor of the destination, rejects it.
     Reject(Rejection),
 }
 
 /// When a copy arrives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum When {
-    /// So long after the original.
+    /// This long after the original.
     After(Duration),
     /// At this time.
     At(Instant),
@@ -197,9 +197,9 @@ pub enum Rewrite {
     TsVal(u32),
     TsEcr(u32),
     Urgent(u16),
-    /// So many bytes of the stream are put into the segment.
+    /// Put this many bytes of the stream into the segment.
     Data(usize),
-    /// An IPv4 packet is to go by this address first.
+    /// Add a loose source route through this address to an IPv4 packet.
     Route(Ipv4Addr),
 }
 
@@ -215,23 +215,23 @@ pub enum OptionName {
     All,
 }
 
-/// How a packet is refused on its way.
+/// How a packet is rejected on its way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rejection {
     /// A router sends this ICMP error.
     Icmp(ErrorKind),
-    /// A RST comes back in the name of the destination.
+    /// A RST with the destination as its source.
     Rst,
 }
 
 /// A change of a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PathChange {
-    /// Bits per second, and packets that may wait.
+    /// The rate of the link and the limit of its queue.
     Rate {
         /// Bits per second.
         rate: u64,
-        /// Packets; `None`: no limit.
+        /// Limit of the queue in packets; `None`: no limit.
         queue: Option<usize>,
     },
     /// One-way delay.
@@ -241,9 +241,9 @@ pub enum PathChange {
 /// A forged segment.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Injection {
-    /// In whose name.
+    /// The host that it claims to come from.
     pub from: String,
-    /// To whom.
+    /// The host that it is sent to.
     pub to: String,
     /// When it arrives.
     pub at: Instant,
@@ -251,15 +251,15 @@ pub struct Injection {
     pub flags: Flags,
     /// Its sequence number.
     pub seq: SeqSpec,
-    /// Its acknowledgment number, where it has the ACK flag.
+    /// Its acknowledgment number, if it has the ACK flag.
     pub ack: SeqSpec,
     /// Its window field.
     pub window: u16,
     /// Bytes of payload.
     pub len: usize,
-    /// Ports; `None`: those of the pair's last connection.
+    /// Source port; `None`: that of the pair's last connection.
     pub source_port: Option<u16>,
-    /// See `source_port`.
+    /// Destination port; `None`: that of the pair's last connection.
     pub destination_port: Option<u16>,
     /// MSS option.
     pub mss: Option<u16>,
@@ -271,7 +271,7 @@ pub struct Injection {
     pub timestamps: TimestampSpec,
     /// Urgent pointer.
     pub urgent: u16,
-    /// How many of them.
+    /// How many segments are injected.
     pub times: u32,
     /// Time between them.
     pub every: Duration,
@@ -280,41 +280,41 @@ pub struct Injection {
 /// Which timestamps a forged segment carries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TimestampSpec {
-    /// The last that went that way, if any.
+    /// The last timestamps in that direction, if any.
     Last,
-    /// None.
+    /// No timestamps.
     Absent,
-    /// These.
+    /// These timestamps.
     Given(Timestamps),
 }
 
-/// A sequence number of a forged segment, in terms of the connection that it pretends to belong to.
+/// A sequence number of a forged segment, in terms of the connection that it claims to belong to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SeqSpec {
     /// Relative to the ISS.
     Relative(i64),
-    /// Relative to what the receiver expects next.
+    /// Relative to the receiver's `RCV.NXT`.
     RcvNxt(i64),
     /// Relative to the right edge of the receiver's window.
     RcvEnd(i64),
-    /// Relative to what the sender would send next.
+    /// Relative to the sender's `SND.NXT`.
     SndNxt(i64),
-    /// As it is.
+    /// Absolute.
     Absolute(u32),
 }
 
-/// A forged ICMP error about the last segment that went a way.
+/// A forged ICMP error about the last segment in one direction.
 #[derive(Clone, Debug, PartialEq)]
 pub struct IcmpInjection {
-    /// Sender of the segment, who gets the error.
+    /// The sender of the segment, which receives the error.
     pub from: String,
-    /// Where the segment went.
+    /// The destination of the segment.
     pub to: String,
     /// When it arrives.
     pub at: Instant,
-    /// What it says.
+    /// The kind of error.
     pub kind: ErrorKind,
-    /// The sequence number that it quotes; `None`: that of the last segment.
+    /// The sequence number that the error quotes; `None`: that of the last segment.
     pub seq: Option<SeqSpec>,
 }
 
@@ -325,18 +325,18 @@ pub struct Flood {
     pub host: String,
     /// Its port.
     pub port: u16,
-    /// How many.
+    /// The number of SYNs.
     pub count: u32,
-    /// Where their sources are drawn from.
+    /// The prefix that source addresses are drawn from.
     pub prefix: (IpAddr, u8),
-    /// How long it takes.
+    /// The length of the flood.
     pub over: Duration,
     /// When it begins.
     pub at: Instant,
 }
 
 impl Fault {
-    /// Reads one fault; the caller of a file knows the place.
+    /// Parses one fault. The error has no place: the caller adds file and line.
     pub(crate) fn read(text: &str) -> Result<Fault, String> {
         let mut words = Words::new(text);
         let kind = parse::fault(&mut words)?;
@@ -344,7 +344,7 @@ impl Fault {
         Ok(Fault { text: text.split_whitespace().collect::<Vec<_>>().join(" "), kind })
     }
 
-    /// The hosts that it names.
+    /// The hosts that the fault names.
     pub(crate) fn hosts(&self) -> Vec<&str> {
         match &self.kind {
             FaultKind::Packets { pattern, .. } => pattern.direction.hosts(),

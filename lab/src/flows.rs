@@ -1,5 +1,5 @@
-//! What the wire says of each connection: relative numbers, retransmissions, and the rules that every stack must
-//! keep, seen from outside.
+//! The view of each connection from the wire: relative numbers, retransmissions, and the invariants that every stack
+//! must keep.
 
 use std::net::SocketAddr;
 
@@ -12,49 +12,49 @@ use crate::stream::Map;
 /// One direction of a flow.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Way {
-    /// ISS of the present incarnation.
+    /// ISS of the current incarnation.
     pub(crate) iss: Option<SeqNum>,
-    /// The sequence number after the last one sent.
+    /// The highest sequence number sent, plus one.
     pub(crate) nxt: SeqNum,
-    /// ISS of the incarnation before.
+    /// ISS of the previous incarnation.
     before: Option<SeqNum>,
-    /// Sequence numbers used since the ISS, however often they wrapped.
+    /// Sequence numbers used since the ISS, counted through every wrap.
     total: u64,
-    /// The window scale option on its SYN.
+    /// The window scale option of its SYN.
     scale: Option<u8>,
-    /// The furthest right edge of the window that its sender announced.
+    /// The furthest right edge of the window that this side has advertised.
     pub(crate) edge: Option<SeqNum>,
-    /// The furthest right edge that its sender was told of.
+    /// The furthest right edge of the peer's window that has reached this side.
     allowed: Option<SeqNum>,
-    /// The sequence number after the last one that arrived, of this incarnation and the one before.
+    /// The highest sequence number that arrived, plus one: of the current incarnation, and of the previous one.
     pub(crate) arrived: Option<SeqNum>,
     arrived_before: Option<SeqNum>,
-    /// The last acknowledgment that it carried.
+    /// The last acknowledgment number sent.
     pub(crate) ack: Option<SeqNum>,
-    /// The last timestamps that went this way.
+    /// The last timestamps sent.
     pub(crate) timestamps: Option<Timestamps>,
 }
 
-/// Two ends and what went between them.
+/// Two endpoints and the segments between them.
 #[derive(Clone, Debug)]
 pub(crate) struct Flow {
-    /// In the order of appearance: the sender of the first segment first.
+    /// The endpoints, the sender of the first segment first.
     pub(crate) ends: [SocketAddr; 2],
-    /// From the first end, from the second end.
+    /// The direction from the first endpoint, then the direction from the second.
     pub(crate) ways: [Way; 2],
-    /// Something forged or rewritten arrived: what the ends do then cannot be judged from what they were sent.
+    /// A forged or rewritten segment arrived. Reactions can no longer be judged from the peer's segments.
     pub(crate) tainted: bool,
 }
 
-/// What was seen of a segment.
+/// The observations about one segment.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Seen {
-    /// Relative sequence and acknowledgment number, and whether they are of the incarnation before.
+    /// Relative sequence and acknowledgment numbers, each with whether it belongs to the previous incarnation.
     pub(crate) seq: (u32, bool),
     pub(crate) ack: (u32, bool),
-    /// Something of it was sent before.
+    /// Some of its sequence space was sent before.
     pub(crate) again: bool,
-    /// A rule that it breaks.
+    /// An invariant that it violates.
     pub(crate) wrong: Option<(Invariant, String)>,
 }
 
@@ -66,14 +66,14 @@ pub(crate) struct Flows {
 }
 
 impl Flows {
-    /// The flow between two ends, and which way a segment from the first of them goes.
+    /// Returns the flow between two endpoints, and the direction of a segment from the first of them.
     pub(crate) fn find(&self, from: SocketAddr, to: SocketAddr) -> Option<(usize, usize)> {
         let ends = if from < to { (from, to) } else { (to, from) };
         let flow = *self.index.get(&ends)?;
         Some((flow, usize::from(self.all[flow].ends[0] != from)))
     }
 
-    /// As `find`, and there is one then.
+    /// As `find`, but opens a flow if there is none.
     pub(crate) fn find_or_open(&mut self, from: SocketAddr, to: SocketAddr) -> (usize, usize) {
         if let Some(found) = self.find(from, to) {
             return found;
@@ -115,15 +115,15 @@ impl Flows {
         let end = seq_end(header, len);
         let back = flow.ways[1 - way].clone();
         let own = &mut flow.ways[way];
-        // A straggler may arrive when its sender is gone and the next has begun (T4c, T6b). What was held up while
-        // 2^31 bytes passed only looks new (L7).
+        // A straggler may arrive after its sender is gone and the next incarnation has begun (T4c, T6b). A segment held
+        // while 2^31 bytes passed only looks new (L7).
         let (_, before) = own.relative(header.seq);
         let late = !before && own.iss.is_some() && end.gt(own.nxt + (1 << 30));
         if !late {
             let arrived = if before { &mut own.arrived_before } else { &mut own.arrived };
             *arrived = Some(arrived.map_or(end, |old| old.max(end)));
         }
-        // A straggler of an incarnation before speaks of other sequence numbers.
+        // The acknowledgment number of a straggler from the previous incarnation belongs to another sequence space.
         let sent = back.total.min(1 << 30) as u32;
         let current = back.iss.is_some() && header.ack.within(back.nxt - sent, sent + 1);
         if header.flags.ack() && !header.flags.rst() && current {
@@ -135,7 +135,7 @@ impl Flows {
 }
 
 impl Way {
-    /// A SYN with another ISS: a new incarnation.
+    /// Starts a new incarnation at a SYN with another ISS.
     fn begin(&mut self, header: &Header) {
         *self = Way {
             iss: Some(header.seq),
@@ -148,9 +148,10 @@ impl Way {
         };
     }
 
-    /// A number relative to the ISS; where it fits the incarnation before better, to that one's, and true.
+    /// Returns `number` relative to the ISS. If it fits the previous incarnation better, returns it relative to that
+    /// ISS, and true.
     pub(crate) fn relative(&self, number: SeqNum) -> (u32, bool) {
-        /// Further than this from an ISS no connection of a ladder comes.
+        /// No connection of a ladder gets further than this from its ISS.
         const NEAR: u32 = 1 << 26;
         let near = |iss: SeqNum| number.within(iss - NEAR, 2 * NEAR);
         match (self.iss, self.before) {
@@ -160,8 +161,8 @@ impl Way {
         }
     }
 
-    /// The window that a segment of this way announces, in bytes. Scaling is on when both SYNs offered it, and
-    /// never on a SYN itself (RFC 7323 §2.2).
+    /// The window that a segment of this direction advertises, in bytes. Scaling is on if both SYNs offered it, and
+    /// never applies to a SYN itself (RFC 7323 §2.2).
     fn window(&self, back: &Way, header: &Header) -> u32 {
         let shift = match (self.scale, back.scale) {
             (Some(scale), Some(_)) if !header.flags.syn() => scale.min(14),
@@ -190,7 +191,7 @@ impl Way {
                 ));
             }
         }
-        // One byte past the window is a probe, and a FIN may stand there too.
+        // One byte past the window is a window probe, or a FIN.
         if let (Some(allowed), false) = (self.allowed, header.flags.syn())
             && end.gt(allowed + 1)
         {
@@ -222,7 +223,7 @@ mod tests {
         Header { flags, seq: SeqNum(seq), ack: SeqNum(ack), window, ..Header::default() }
     }
 
-    /// C: SYN(100), S: SYN,ACK(900), both arrived, windows of 1000 bytes without scale.
+    /// C sends SYN(100), S sends SYN,ACK(900), and both arrive. The windows are 1000 bytes, unscaled.
     fn connected() -> (Flows, (usize, usize), (usize, usize)) {
         let (mut flows, there, back) = flow();
         let syn = segment(Flags::SYN, 100, 0, 1000);

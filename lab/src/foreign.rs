@@ -1,6 +1,6 @@
-//! An end that is not ours: what the lab asks of a TCP that plays one of its hosts.
+//! The interface to a foreign TCP that plays one of the lab's hosts.
 //!
-//! Applications call [`Sockets`], which our stack offers too, so that one script runs on either.
+//! Applications call [`Sockets`]. Our stack implements it too, so that one script runs on either.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -11,7 +11,7 @@ use steadfast_core::{
     SocketOptions, Stack,
 };
 
-/// The calls of applications. None of them waits: they mean what they mean to [`Stack`].
+/// The calls of applications. None of them blocks; each means what it means in [`Stack`].
 #[allow(missing_docs)]
 pub trait Sockets {
     fn config(&self) -> &Config;
@@ -32,42 +32,42 @@ pub trait Sockets {
     fn take_error(&mut self, id: SocketId) -> Result<Option<Error>, Error>;
     fn options(&self, id: SocketId) -> Result<SocketOptions, Error>;
     fn set_options(&mut self, now: Instant, id: SocketId, options: SocketOptions) -> Result<(), Error>;
-    /// Bytes that were received and not read, and that were sent and not acknowledged.
+    /// Bytes received and not yet read, and bytes sent and not yet acknowledged.
     fn queued(&mut self, now: Instant, id: SocketId) -> Result<(u64, u64), Error>;
 }
 
-/// A TCP that is not ours, with the link to it. Dropping it is what a loss of power is: nothing more is sent.
+/// A foreign TCP and the link to it. Dropping it is a loss of power: it sends nothing more.
 pub trait Foreign: Sockets {
     /// A packet reaches it.
     fn receive(&mut self, packet: &[u8]);
-    /// The next packet that it has sent, and its length.
+    /// Writes the next packet that it sent to `frame`, and returns its length.
     fn transmit(&mut self, frame: &mut [u8]) -> Option<usize>;
-    /// What changed on a socket.
+    /// The next event of a socket.
     fn poll_event(&mut self) -> Option<(SocketId, Event)>;
-    /// Its connections and listeners as its own tools list them.
+    /// Its connections and listeners, as its own tools list them.
     fn entries(&mut self) -> Vec<ForeignEntry>;
-    /// What made it unusable, if something did.
+    /// Why it became unusable, if it did.
     fn failure(&self) -> Option<String>;
-    /// Waits until it has something to say, at most so long. For whoever keeps the time: the lab never calls it.
+    /// Waits for output of the foreign TCP, at most `at_most`. For the keeper of the clock; the lab never calls it.
     fn wait(&mut self, at_most: Duration);
 }
 
-/// A line of the foreign end's socket listing.
+/// A line of the foreign TCP's socket listing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ForeignEntry {
     /// State.
     pub state: State,
-    /// Its end.
+    /// The local address.
     pub local: SocketAddr,
-    /// The other end.
+    /// The peer's address.
     pub remote: SocketAddr,
-    /// Unread bytes; of a listener, connections that wait to be accepted.
+    /// Unread bytes; for a listener, connections that wait to be accepted.
     pub recv_q: u64,
-    /// A timer of it runs: it may act by itself.
+    /// One of its timers runs, so it may act without input.
     pub timer: bool,
 }
 
-/// What a foreign end is to be like.
+/// The configuration of a foreign TCP.
 #[derive(Clone, Debug)]
 pub struct Boot {
     /// The host that it plays.
@@ -78,13 +78,13 @@ pub struct Boot {
     pub v6: IpAddr,
     /// MTU of its interface.
     pub mtu: u16,
-    /// Settings, by their short names, and their values.
+    /// Settings: short name and value.
     pub sysctls: Vec<(String, String)>,
-    /// What the scenario's defaults for sockets come from.
+    /// The configuration that provides the scenario's defaults for sockets.
     pub config: Config,
 }
 
-/// Makes a foreign end, once for each time that its host boots.
+/// Constructs a foreign TCP. Called each time its host boots.
 pub type Booter = Box<dyn FnMut(&Boot) -> Result<Box<dyn Foreign>, String>>;
 
 impl Sockets for Stack {

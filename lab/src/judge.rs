@@ -1,4 +1,4 @@
-//! Whether what happened is what must happen.
+//! Judges a run against its expectations.
 
 use std::net::SocketAddr;
 
@@ -19,7 +19,7 @@ use crate::scenario::expect::{
 };
 use crate::text::{Bounds, Times};
 
-/// Judges an expectation that looks at the stacks at a time. Called at that time.
+/// Judges an expectation about the stacks at a given time. Called at that time.
 pub(crate) fn look(network: &Network, expectation: &Expectation) -> Result<(), String> {
     match expectation {
         Expectation::StateAt { who, state, at } => state_at(network, who, *state, *at),
@@ -36,7 +36,8 @@ pub(crate) fn look(network: &Network, expectation: &Expectation) -> Result<(), S
     }
 }
 
-/// Judges all others, at the end; `looked` are those of `look` that failed. What is wrong, with lines.
+/// Judges all other expectations at the end, and returns the failures with their lines. `looked` holds the failures of
+/// `look`.
 pub(crate) fn expectations(network: &Network, all: &[&Stated], looked: &[(usize, String)]) -> Vec<String> {
     let mut wrong = Vec::new();
     for (index, stated) in all.iter().enumerate() {
@@ -66,7 +67,7 @@ pub(crate) fn expectations(network: &Network, all: &[&Stated], looked: &[(usize,
     wrong
 }
 
-/// What programs met with that their scripts do not say, and steps that still wait.
+/// Returns the results that differ from the programs' scripts, and the steps that still wait.
 pub(crate) fn surprises(network: &Network) -> Vec<String> {
     let mut all = Vec::new();
     for host in &network.hosts {
@@ -80,7 +81,7 @@ pub(crate) fn surprises(network: &Network) -> Vec<String> {
     all
 }
 
-/// At the end everything must be empty but what the scripts hold open and what `holds` names.
+/// Checks that nothing is left at the end, except what the scripts hold open and what `holds` names.
 pub(crate) fn emptiness(network: &mut Network, all: &[&Stated]) {
     for host in 0..network.hosts.len() {
         if network.hosts[host].is_foreign() {
@@ -114,7 +115,7 @@ pub(crate) fn emptiness(network: &mut Network, all: &[&Stated]) {
     }
 }
 
-/// Of a foreign end no connection may be left that `holds` does not name; its TIME-WAIT is its own affair.
+/// Checks that no connection of a foreign TCP is left that `holds` does not name. Its TIME-WAIT is exempt.
 fn foreign_emptiness(network: &mut Network, host: usize, all: &[&Stated]) {
     let name = &network.names[host];
     let named = all
@@ -128,7 +129,7 @@ fn foreign_emptiness(network: &mut Network, host: usize, all: &[&Stated]) {
     }
 }
 
-/// What of a usage is more than what may be left.
+/// Returns the fields of a usage that exceed their limits.
 pub(crate) fn left(usage: Usage, most: impl Fn(&str) -> u64) -> Option<String> {
     let over: Vec<String> = usage_values(&usage)
         .filter(|(field, value)| *value > most(field))
@@ -137,7 +138,7 @@ pub(crate) fn left(usage: Usage, most: impl Fn(&str) -> u64) -> Option<String> {
     (!over.is_empty()).then(|| over.join(", "))
 }
 
-/// Connections that have something to send while nothing is left that could make them.
+/// Returns connections that have data to send while no event is left that could send it.
 pub(crate) fn stalled(network: &Network) -> Vec<String> {
     let mut all = Vec::new();
     for host in &network.hosts {
@@ -152,7 +153,7 @@ pub(crate) fn stalled(network: &Network) -> Vec<String> {
     all
 }
 
-/// Streams that were cut short without a word.
+/// Reports streams that lost data without an error.
 pub(crate) fn streams(network: &mut Network) {
     for text in network.streams.silent_losses() {
         network.broken.push(Broken { at: network.now, rule: Invariant::Stream, text });
@@ -163,7 +164,7 @@ fn host_of(network: &Network, name: &str) -> Option<usize> {
     network.names.iter().position(|host| host == name)
 }
 
-/// The packets that fit a pattern, its count included.
+/// Returns the packets that match a pattern, its count included.
 fn fitting<'a>(network: &'a Network, pattern: &'a Pattern) -> Vec<&'a Segment> {
     let fits = network.record.segments().filter(|segment| pattern.fits(&segment.sighted(&network.names)));
     match pattern.count {
@@ -249,7 +250,7 @@ fn exchange(network: &Network, patterns: &[Pattern]) -> Result<(), String> {
     }
 }
 
-/// The history of a connection.
+/// Returns the history of a connection.
 fn history<'a>(network: &'a Network, who: &Who) -> Option<&'a History> {
     let host = host_of(network, &who.host)?;
     let histories = &network.record.histories[host];
@@ -270,13 +271,13 @@ fn states_were(network: &Network, who: &Who, wanted: &[State]) -> Result<(), Str
     let history = history(network, who).ok_or("there is no such connection")?;
     let mut actual: Vec<State> = history.states.iter().map(|(_, state)| *state).collect();
     actual.dedup();
-    // Nobody waits for the end of a TIME-WAIT whose length is not ours to set.
+    // The run does not wait for the end of a foreign TIME-WAIT: its length cannot be set.
     if actual.last() == Some(&State::TimeWait)
         && host_of(network, &who.host).is_some_and(|h| network.hosts[h].is_foreign())
     {
         actual.push(State::Closed);
     }
-    // Whether a kernel acknowledges a FIN before its own follows depends on when its clock ticks.
+    // A kernel's clock tick decides whether it acknowledges a FIN before it sends its own.
     if network.hosts.iter().any(Host::is_foreign) && !wanted.contains(&State::FinWait2) {
         actual.retain(|state| *state != State::FinWait2);
     }
@@ -344,7 +345,7 @@ fn usage(network: &Network, host: &str, fields: &[(String, Bounds)]) -> Result<(
     Ok(())
 }
 
-/// The fields of a usage that a foreign end's listing tells.
+/// The fields of a usage that a foreign TCP's listing provides.
 const FOREIGN_USAGE: [&str; 4] = ["half_open", "opening", "connections", "time_wait"];
 
 fn foreign_usage(entries: &[ForeignEntry]) -> Usage {
@@ -360,7 +361,7 @@ fn foreign_usage(entries: &[ForeignEntry]) -> Usage {
     }
 }
 
-/// The handle of a connection, while the application has one.
+/// Returns the handle of a connection while the application holds one.
 fn socket(network: &Network, host: usize, who: &Who) -> Option<SocketId> {
     if let Which::Named(name) = &who.connection
         && let Some(id) = network.hosts[host].desk.io.names.get(name)
@@ -429,7 +430,7 @@ fn counter(network: &Network, host: &str, name: &str, wanted: Bounds) -> Result<
     }
 }
 
-/// Every drop and every reply must be named, and what is named must happen.
+/// Checks drops and replies: every one that happens must be named, and every one named must happen.
 fn reasons(network: &Network, host: usize, name: &str, all: &[&Stated], wrong: &mut Vec<String>) {
     let mut drops: Vec<(DropReason, Bounds, usize)> = Vec::new();
     let mut replies: Vec<(ReplyReason, Bounds, usize)> = Vec::new();
@@ -531,8 +532,8 @@ fn iss(network: &Network, name: &str, property: IssProperty) -> Result<(), Strin
     }
 }
 
-/// Differences of numbers that have nothing to do with each other: each bit is set about half of the time, and no
-/// two agree in their upper halves more often than chance has it.
+/// Checks that numbers are unrelated. In their differences, each bit is set about half of the time, and upper halves
+/// collide no more often than chance allows.
 fn unrelated(numbers: &[u32]) -> Result<(), String> {
     const LEAST: usize = 200;
     if numbers.len() < LEAST {

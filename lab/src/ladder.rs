@@ -23,7 +23,7 @@ const FIELD: usize = 64;
 /// Width of a state.
 const CELL: usize = 12;
 
-/// What stands above all phases.
+/// The heading above all phases.
 pub(crate) fn heading(scenario: &Scenario, profile: Profile, kernel: Option<&str>) -> String {
     let kernel = kernel.map_or(String::new(), |host| format!(", {host} is the kernel"));
     format!("{}  {}  [{profile}{kernel}]\n", scenario.id, scenario.title)
@@ -32,7 +32,7 @@ pub(crate) fn heading(scenario: &Scenario, profile: Profile, kernel: Option<&str
 /// The ladder of one phase.
 pub(crate) fn draw(network: &Network, scenario: &Scenario, phase: &Phase) -> String {
     let mut ladder = Ladder::new(network);
-    // What a router answers is recorded when it is caused, and shown when it arrives.
+    // A router's answer is recorded when it is caused, and shown when it arrives.
     let entries = network.record.entries.iter();
     let mut events: Vec<Event<'_>> =
         entries.clone().flat_map(late).chain(entries.map(Event::Entry)).collect();
@@ -69,10 +69,10 @@ pub(crate) fn draw(network: &Network, scenario: &Scenario, phase: &Phase) -> Str
     text
 }
 
-/// What has a row.
+/// An event that has a row.
 enum Event<'a> {
     Entry(&'a Entry),
-    /// A packet that a fault held back, or a copy of one, arrives.
+    /// A delayed packet or a copy arrives.
     Late(Instant, &'a Segment),
 }
 
@@ -85,7 +85,7 @@ impl Event<'_> {
     }
 }
 
-/// When a packet arrives again, or later than the way takes: who reads on from there wants to see what came.
+/// The arrivals that come later than the path's delay, or as copies. A reader needs a row at that time.
 fn late(entry: &Entry) -> impl Iterator<Item = Event<'_>> {
     let segment = if let Entry::Segment(segment) = entry { Some(segment) } else { None };
     segment.into_iter().flat_map(|segment| {
@@ -101,14 +101,14 @@ fn late(entry: &Entry) -> impl Iterator<Item = Event<'_>> {
 struct Ladder<'a> {
     network: &'a Network,
     rows: Vec<String>,
-    /// The state of each tuple, by host and ends.
+    /// The state of each tuple, by host and endpoints.
     states: BTreeMap<(usize, SocketAddr, SocketAddr), State>,
-    /// The ends that a host was concerned with last.
+    /// The endpoints of each host's last event.
     latest: Vec<Option<(SocketAddr, SocketAddr)>>,
     listeners: Vec<u32>,
-    /// A change of state that no row shows yet: since when, of which host.
+    /// A state change that no row shows yet: its time and its host.
     unseen: Option<(Instant, usize)>,
-    /// The last row that is a note, and how often in a row it came.
+    /// The last row that is a note, and how many times in a row it came.
     repeated: (String, u32),
 }
 
@@ -158,7 +158,7 @@ impl<'a> Ladder<'a> {
                 *count = if *on { *count + 1 } else { count.saturating_sub(1) };
             }
             Entry::State { at, host, tuple, to, .. } => {
-                // Two changes of one host in a row: the first gets a row of its own.
+                // Two changes of one host in a row: the first gets its own row.
                 if self.unseen.is_some_and(|(since, of)| of == *host || since != *at) {
                     self.flush(None);
                 }
@@ -170,7 +170,7 @@ impl<'a> Ladder<'a> {
         }
     }
 
-    /// Shows a change of state that happened before `at` in a row of its own.
+    /// Draws a row for a pending state change from before `at`.
     fn flush(&mut self, at: Option<Instant>) {
         if let Some((since, host)) = self.unseen.take_if(|(since, _)| at.is_none_or(|at| at != *since)) {
             let (left, right) = self.sides(host, None);
@@ -178,14 +178,14 @@ impl<'a> Ladder<'a> {
         }
     }
 
-    /// The hosts on the left and on the right of a row about `host`.
+    /// Returns the hosts on the left and on the right of a row about `host`.
     fn sides(&self, host: usize, other: Option<usize>) -> (usize, usize) {
         let peer = |host: usize| {
             let (_, remote) = self.latest[host]?;
             self.network.hosts.iter().position(|h| h.v4 == remote.ip() || h.v6 == remote.ip())
         };
         let other = other.or_else(|| peer(host)).unwrap_or(if host == 1 { 0 } else { 1 });
-        // S stands on the right; of two others, the one declared later.
+        // S stands on the right. Without S, the host declared later does.
         match (host, other) {
             (1, left) => (left, 1),
             (left, 1) => (left, 1),
@@ -265,7 +265,7 @@ impl<'a> Ladder<'a> {
         self.row(segment.at, way.left, way.right, way.ends, &field, &note);
     }
 
-    /// The end of an arrow that began in an earlier row.
+    /// Draws the end of an arrow that began in an earlier row.
     fn late(&mut self, at: Instant, segment: &Segment) {
         self.flush(Some(at));
         self.unseen = None;
@@ -280,7 +280,7 @@ impl<'a> Ladder<'a> {
         self.row(at, way.left, way.right, way.ends, &field, "");
     }
 
-    /// Between whom a segment goes. Its sender is from now on concerned with its ends.
+    /// Returns the hosts and the direction of a segment, and makes its endpoints the latest of its sender.
     fn way(&mut self, segment: &Segment) -> Way {
         let ends = segment.flow.map(|flow| self.network.flows.all[flow].ends).map(|[a, b]| (a, b));
         let host = segment.from.or(segment.to).unwrap_or(0);
@@ -318,7 +318,7 @@ impl<'a> Ladder<'a> {
     }
 }
 
-/// The hosts on both sides of a segment's row, and which way it goes.
+/// The hosts on both sides of a segment's row, and the direction of its arrow.
 struct Way {
     left: usize,
     right: usize,
@@ -333,7 +333,8 @@ fn text(segment: &Segment) -> String {
     }
 }
 
-/// `-- text ------->`, or the other way; what is lost ends in an X, what no stack sent is dotted.
+/// Draws `-- text ------->`, or its mirror image. The arrow of a lost segment ends in an X; that of a forged one is
+/// dotted.
 fn arrow(text: &str, rightward: bool, arrived: bool, forged: bool) -> String {
     let line = if forged { "." } else { "-" };
     let length = FIELD.saturating_sub(text.chars().count() + 5).max(1);
@@ -352,12 +353,12 @@ fn arrow(text: &str, rightward: bool, arrived: bool, forged: bool) -> String {
     }
 }
 
-/// A segment in the manner of tcpdump, with relative numbers. Timestamps are only said to be there on a SYN.
+/// Formats a segment as tcpdump does, with relative numbers. Timestamps appear by name only, and only on a SYN.
 fn tcp_text(tcp: &SightedTcp, header: &Header) -> String {
     let signed = |n: u32| i64::from(n as i32);
     let mut text = format!("[{}]", header.flags);
     let seq = signed(tcp.seq);
-    // An apostrophe marks numbers of the incarnation before.
+    // An apostrophe marks numbers of the previous incarnation.
     let old = |before: bool| if before { "'" } else { "" };
     let (seq_old, ack_old) = (old(tcp.seq_before), old(tcp.ack_before));
     if tcp.len > 0 {

@@ -1,8 +1,8 @@
-//! A laboratory for TCP: stacks on a simulated network with a virtual clock, where every fault can be had again.
+//! A laboratory for TCP: stacks on a simulated network with a virtual clock, where every fault is reproducible.
 //!
-//! A [`Scenario`] is a text file that says what goes wrong, what the applications do, and what must come of it.
-//! [`run()`] plays it and judges it. Nothing here reads a clock or draws from the system's randomness: the same
-//! seed gives the same packets, byte for byte.
+//! A [`Scenario`] is a text file with faults, the calls of applications, and the expected results. [`run()`] plays and
+//! judges it. Nothing here reads a clock or the system's random source: the same seed produces the same packets, byte
+//! for byte.
 #![forbid(unsafe_code)]
 
 mod app;

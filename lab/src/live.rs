@@ -1,9 +1,9 @@
-//! A phase of a scenario in which a TCP that is not ours plays one host, in real time.
+//! A phase of a scenario in which a foreign TCP plays one host, in real time.
 //!
-//! The network is the one of every other run, with its faults, applications and judgements. Only its clock is
-//! given from outside. What is due happens at the time at which it was due, even if the machine comes to it later,
-//! and what the foreign end sends at once in answer has the same time. So order and causality do not depend on how
-//! busy the machine is; only what the foreign end's own timers do is seen late.
+//! The network, its faults, applications and judgements are those of every other run; only the clock is external. An
+//! event happens at the time it was due, even if the machine processes it later. Immediate replies of the foreign TCP
+//! get the same timestamp. Order and causality therefore do not depend on the load of the machine; only events from the
+//! foreign TCP's own timers are seen late.
 
 use steadfast_core::trace::State;
 use steadfast_core::{Duration, Instant};
@@ -15,31 +15,30 @@ use crate::run::{Played, Report, RunOptions, plan};
 use crate::scenario::{Case, Phase, Scenario};
 use crate::text::Tolerance;
 
-/// How often a look that failed is repeated, until its time is over.
+/// Interval between repetitions of a look that failed, until its deadline.
 const LOOKS_AGAIN: Duration = Duration::from_millis(5);
 
-/// A phase that is being played.
+/// A phase in progress.
 pub struct Live<'a> {
     played: Played<'a>,
     network: Network,
-    /// The host that is not ours.
+    /// The host that the foreign TCP plays.
     host: usize,
 }
 
-/// What can happen next.
+/// The next thing that the phase waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rest {
-    /// Nothing.
+    /// Nothing: the phase is over.
     Nothing,
-    /// The foreign end waits for us, and we do nothing before then.
+    /// The foreign TCP waits for us, and we do nothing before this time.
     Until(Instant),
-    /// A timer of the foreign end runs.
+    /// A timer of the foreign TCP.
     Timer,
 }
 
 impl<'a> Live<'a> {
-    /// Starts both ends. An error means that the options do not fit the scenario, or that the foreign end could not be
-    /// made.
+    /// Starts both ends. Fails if the options do not fit the scenario, or if the foreign TCP cannot be made.
     pub fn start(
         scenario: &'a Scenario,
         phase: &'a Phase,
@@ -68,7 +67,7 @@ impl<'a> Live<'a> {
         Ok(Live { played, network, host: index })
     }
 
-    /// Lets everything happen that is due at `now`, and takes what the foreign end has to say. True: something was.
+    /// Runs all events due by `now`, and collects the output of the foreign TCP. Returns whether anything happened.
     pub fn advance(&mut self, now: Instant) -> bool {
         let before = (self.network.record.entries.len(), self.network.hash, self.network.next_at());
         let now = self.played.selected.until.map_or(now, |until| until.min(now));
@@ -88,18 +87,19 @@ impl<'a> Live<'a> {
         before != (self.network.record.entries.len(), self.network.hash, self.network.next_at())
     }
 
-    /// The clock was held up for so long: the foreign end's timers, which it does not hold up, may come so much early.
+    /// Reports that the clock was held up by `time`. Timers of the foreign TCP kept running, and may fire that much
+    /// early.
     pub fn held_up(&mut self, time: Duration) {
         self.network.tolerance.allow_early(time);
     }
 
-    /// When something is due.
+    /// When the next event is due.
     pub fn next_at(&mut self) -> Option<Instant> {
         let until = self.played.selected.until;
         self.network.next_at().filter(|at| until.is_none_or(|until| *at <= until)).or(until)
     }
 
-    /// What can happen next, as far as the foreign end's listing tells.
+    /// Returns the next thing that the phase waits for, as far as the foreign TCP's listing shows.
     pub fn rest(&mut self) -> Rest {
         let over = self.played.selected.until.is_some_and(|until| self.network.now >= until);
         if over || self.network.hosts[self.host].failure.is_some() {
@@ -112,7 +112,7 @@ impl<'a> Live<'a> {
         }
         match self.next_at() {
             None => Rest::Nothing,
-            // The end of its TIME-WAIT matters to whoever does something to it or looks at it.
+            // The end of a foreign TIME-WAIT matters only if an event or a look concerns that host.
             Some(_) if waits && !self.only_ours() => Rest::Timer,
             Some(at) => Rest::Until(at),
         }
@@ -124,12 +124,12 @@ impl<'a> Live<'a> {
         self.network.leaves_alone(self.host, |index| expectations[index].expectation.hosts().contains(&name))
     }
 
-    /// The foreign end, while it is up.
+    /// The foreign TCP, while it is up.
     pub fn foreign(&mut self) -> Option<&mut (dyn Foreign + 'static)> {
         self.network.hosts[self.host].foreign.as_deref_mut()
     }
 
-    /// Judges the phase. `failure`: what kept it from coming to its end.
+    /// Judges the phase. `failure` says why it did not reach its end, if it did not.
     pub fn conclude(self, failure: Option<String>) -> Report {
         let Played { scenario, options, .. } = self.played;
         let mut report = Report::new(scenario, options, Some(self.network.names[self.host].as_str()));

@@ -1,4 +1,4 @@
-//! Packets as bytes: looked at, changed on the way, forged.
+//! Packets as bytes: parsed, modified and forged.
 
 mod fragments;
 
@@ -16,17 +16,17 @@ pub(crate) use self::fragments::fragments;
 use crate::fault::{OptionName, Part, Rewrite};
 use crate::rng::Rng;
 
-/// What the lab needs to know of a packet.
+/// The parts of a packet that the lab needs.
 #[derive(Clone, Debug)]
 pub(crate) struct View {
     pub(crate) source: IpAddr,
     pub(crate) destination: IpAddr,
-    /// Where the IP header ends.
+    /// Length of the IP header.
     pub(crate) ip_len: usize,
     pub(crate) kind: Kind,
 }
 
-/// What a packet carries.
+/// The payload of a packet.
 #[derive(Clone, Debug)]
 pub(crate) enum Kind {
     Tcp { header: Header, payload: Range<usize> },
@@ -35,7 +35,7 @@ pub(crate) enum Kind {
 }
 
 impl View {
-    /// `None`: no IP packet.
+    /// Parses a packet. `None` if it is not an IP packet.
     pub(crate) fn new(packet: &[u8]) -> Option<View> {
         let (source, destination, ip_len, protocol, whole) = match packet.first()? >> 4 {
             4 => {
@@ -65,7 +65,7 @@ impl View {
         Some(View { source, destination, ip_len, kind })
     }
 
-    /// Sender's and receiver's end of a TCP segment.
+    /// Source and destination of a TCP segment.
     pub(crate) fn ends(&self) -> Option<(SocketAddr, SocketAddr)> {
         match &self.kind {
             Kind::Tcp { header, .. } => Some((
@@ -77,7 +77,7 @@ impl View {
     }
 }
 
-/// Whether a packet is as long as it says and its headers can be read.
+/// Returns whether the packet's length field is right and its headers parse.
 pub(crate) fn is_whole(packet: &[u8]) -> bool {
     let length = match packet {
         [first, _, high, low, ..] if first >> 4 == 4 => usize::from(u16::from_be_bytes([*high, *low])),
@@ -87,7 +87,7 @@ pub(crate) fn is_whole(packet: &[u8]) -> bool {
     length == packet.len() && View::new(packet).is_some_and(|view| !matches!(view.kind, Kind::Other))
 }
 
-/// A packet with another TCP header and payload, checksums made right.
+/// Replaces the TCP header and payload of a packet, and fixes its checksums.
 pub(crate) fn rebuilt(packet: &[u8], header: &Header, payload: &[u8]) -> Bytes {
     let Some(view) = View::new(packet) else { return Bytes::copy_from_slice(packet) };
     let tcp_len = header.header_len() + payload.len();
@@ -106,7 +106,7 @@ pub(crate) fn rebuilt(packet: &[u8], header: &Header, payload: &[u8]) -> Bytes {
     out.into()
 }
 
-/// Makes the checksums of a TCP packet right.
+/// Fixes the checksums of a TCP packet.
 fn summed(packet: &mut [u8], view: &View) {
     if view.source.is_ipv4() {
         packet[10..12].fill(0);
@@ -122,7 +122,7 @@ fn summed(packet: &mut [u8], view: &View) {
     tcp::set_checksum(segment, sum.finish());
 }
 
-/// The same packet between other ends, as a NAT makes it.
+/// Translates the addresses and ports of a packet, as a NAT does.
 pub(crate) fn readdressed(packet: &[u8], from: SocketAddr, to: SocketAddr) -> Bytes {
     let Some(View { kind: Kind::Tcp { mut header, payload }, .. }) = View::new(packet) else {
         return Bytes::copy_from_slice(packet);
@@ -137,7 +137,7 @@ pub(crate) fn readdressed(packet: &[u8], from: SocketAddr, to: SocketAddr) -> By
     rebuilt(&out, &header, &packet[payload])
 }
 
-/// The fields of a packet changed. `stream` gives bytes of what its sender writes.
+/// Changes fields of a packet. `stream` provides bytes of the sender's stream.
 pub(crate) fn rewritten(packet: &[u8], changes: &[Rewrite], stream: impl Fn(usize) -> Bytes) -> Bytes {
     let Some(View { kind: Kind::Tcp { mut header, payload }, ip_len, .. }) = View::new(packet) else {
         return Bytes::copy_from_slice(packet);
@@ -162,7 +162,7 @@ pub(crate) fn rewritten(packet: &[u8], changes: &[Rewrite], stream: impl Fn(usiz
             Rewrite::Urgent(n) => header.urgent = *n,
             Rewrite::Data(n) => payload = stream(*n),
             Rewrite::Route(via) if v4 => {
-                // Loose source route, its pointer at the one address that is still to come, and padding.
+                // A loose source route, with its pointer at the one remaining address, and padding.
                 ip.extend([131, 7, 4]);
                 ip.extend(via.octets());
                 ip.push(0);
@@ -174,7 +174,7 @@ pub(crate) fn rewritten(packet: &[u8], changes: &[Rewrite], stream: impl Fn(usiz
     rebuilt(&ip, &header, &payload)
 }
 
-/// A packet without some of its TCP options.
+/// Removes TCP options from a packet.
 pub(crate) fn stripped(packet: &[u8], options: &[OptionName]) -> Bytes {
     let Some(View { kind: Kind::Tcp { mut header, payload }, .. }) = View::new(packet) else {
         return Bytes::copy_from_slice(packet);
@@ -202,8 +202,8 @@ pub(crate) fn stripped(packet: &[u8], options: &[OptionName]) -> Bytes {
     rebuilt(packet, &header, &packet[payload])
 }
 
-/// A segment as several ones with these flags: what has no SYN keeps its place, or comes behind the SYN; the payload
-/// goes with the last.
+/// Splits a segment into several with these flags. A piece without SYN keeps its sequence number, or follows an earlier
+/// SYN. The last piece has the payload.
 pub(crate) fn split(packet: &[u8], pieces: &[Flags]) -> Vec<Bytes> {
     let Some(View { kind: Kind::Tcp { header, payload }, .. }) = View::new(packet) else { return Vec::new() };
     let last = pieces.len().saturating_sub(1);
@@ -212,7 +212,7 @@ pub(crate) fn split(packet: &[u8], pieces: &[Flags]) -> Vec<Bytes> {
         if !flags.syn() {
             let timestamps = header.options.timestamps;
             header.options = tcp::Options { timestamps, ..tcp::Options::default() };
-            // It stands behind the SYN that went before it.
+            // It follows the SYN of an earlier piece.
             header.seq += u32::from(pieces[..index].iter().any(|flags| flags.syn()));
         }
         rebuilt(packet, &header, if index == last { &packet[payload.clone()] } else { &[] })
@@ -220,7 +220,7 @@ pub(crate) fn split(packet: &[u8], pieces: &[Flags]) -> Vec<Bytes> {
     pieces.iter().enumerate().map(piece).collect()
 }
 
-/// A packet with one bit flipped, checksums as they were.
+/// Flips one bit of a packet, without fixing its checksums.
 pub(crate) fn corrupted(packet: &[u8], part: Part, rng: &mut Rng) -> Bytes {
     let mut out = packet.to_vec();
     let Some(view) = View::new(packet) else { return out.into() };
@@ -242,7 +242,7 @@ pub(crate) fn corrupted(packet: &[u8], part: Part, rng: &mut Rng) -> Bytes {
     out.into()
 }
 
-/// A TCP segment of nobody's stack.
+/// Forges a TCP segment.
 pub(crate) fn forged(from: IpAddr, to: IpAddr, header: &Header, payload: &[u8]) -> Bytes {
     let tcp_len = header.header_len() + payload.len();
     let mut ip = match (from, to) {
@@ -254,7 +254,7 @@ pub(crate) fn forged(from: IpAddr, to: IpAddr, header: &Header, payload: &[u8]) 
         }
         _ => return Bytes::new(),
     };
-    // A minimal TCP header, for `rebuilt` to see what it is; it writes the real one.
+    // A minimal TCP header, so that `rebuilt` recognizes the packet. It writes the real one.
     ip.extend_from_slice(&[0; 20]);
     let at = ip.len() - 8;
     ip[at] = 5 << 4;
@@ -296,11 +296,11 @@ fn ipv6_header(source: Ipv6Addr, destination: Ipv6Addr, protocol: u8, len: usize
     out
 }
 
-/// Bytes of the packet in question that an ICMP error quotes (RFC 1812 §4.3.2.3, RFC 4443 §3).
+/// Bytes of the offending packet that an ICMP error quotes (RFC 1812 §4.3.2.3, RFC 4443 §3).
 const QUOTED_V4: usize = 548;
 const QUOTED_V6: usize = 1232;
 
-/// An ICMP error of a router about `packet`, to its sender. `None` where ICMP cannot say it.
+/// A router's ICMP error about `packet`, addressed to its sender. `None` if ICMP has no such error.
 pub(crate) fn icmp_error(router: IpAddr, packet: &[u8], kind: ErrorKind) -> Option<Bytes> {
     let view = View::new(packet)?;
     let mut body = vec![0; 1280];
@@ -323,7 +323,7 @@ pub(crate) fn icmp_error(router: IpAddr, packet: &[u8], kind: ErrorKind) -> Opti
     }
 }
 
-/// What an ICMP packet says, in words.
+/// Describes an ICMP packet.
 pub(crate) fn icmp_text(packet: &[u8]) -> String {
     let Some(view) = View::new(packet) else { return "ip".to_owned() };
     let body = &packet[view.ip_len.min(packet.len())..];
@@ -360,7 +360,7 @@ fn error_name(kind: ErrorKind) -> &'static str {
     }
 }
 
-/// The RST that the destination would send if it had no connection (RFC 9293 §3.10.7.1).
+/// The RST that the destination sends if it has no connection (RFC 9293 §3.10.7.1).
 pub(crate) fn rst_for(packet: &[u8]) -> Option<Bytes> {
     let view = View::new(packet)?;
     let (from, to) = view.ends()?;

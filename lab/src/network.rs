@@ -1,7 +1,7 @@
 //! The simulated network: hosts, one queue of events, one clock, one seed.
 //!
-//! Only events move the clock: a packet arrives, a stack's timer is due, an application wakes, a fault strikes.
-//! An hour in which nothing happens costs nothing.
+//! Only events advance the clock: an arriving packet, a stack's timer, a waking application, a fault. An idle hour
+//! costs nothing.
 
 mod forge;
 pub(crate) mod host;
@@ -35,14 +35,14 @@ use crate::scenario::script::App;
 use crate::stream::{Map, Streams};
 use crate::text::Tolerance;
 
-/// Events in one second of virtual time above which something runs wild.
+/// More events than this in one second of virtual time mean a runaway.
 const EVENTS_PER_SECOND: u64 = 3_000_000;
-/// Rounds of one host at one event above which something runs wild.
+/// More rounds than this of one host at one event mean a runaway.
 const ROUNDS: u32 = 10_000;
 /// The end of virtual time: ten years.
 const END_OF_TIME: u64 = 10 * 365 * 86_400;
 
-/// What happens at some time.
+/// A scheduled event.
 #[derive(Clone, Debug)]
 enum Happening {
     Deliver {
@@ -62,11 +62,11 @@ enum Happening {
         index: usize,
         step: u32,
     },
-    /// A packet that was to be overtaken has waited long enough.
+    /// A packet that others were to overtake has waited long enough.
     Release {
         held: u64,
     },
-    /// The stacks are to be looked at.
+    /// Look at the stacks.
     Look {
         index: usize,
     },
@@ -75,7 +75,7 @@ enum Happening {
 #[derive(Clone, Debug)]
 struct Scheduled {
     at: Instant,
-    /// Looks come after everything else of the same time.
+    /// Looks come after all other events of the same time.
     late: bool,
     order: u64,
     what: Happening,
@@ -107,14 +107,14 @@ impl Ord for Scheduled {
     }
 }
 
-/// A fault with how often its pattern was met.
+/// A fault, and how many packets have matched its pattern.
 #[derive(Clone, Debug)]
 struct Armed {
     fault: Fault,
     met: u64,
 }
 
-/// What a network is built from.
+/// The plan of a network.
 pub(crate) struct Plan {
     pub(crate) hosts: Vec<Host>,
     pub(crate) directory: Directory,
@@ -122,7 +122,7 @@ pub(crate) struct Plan {
     pub(crate) paths: Paths,
     pub(crate) faults: Vec<Fault>,
     pub(crate) apps: Vec<App>,
-    /// When to stop for a look.
+    /// Times of looks at the stacks, with the index of the expectation.
     pub(crate) looks: Vec<(Instant, usize)>,
     pub(crate) seed: u64,
     pub(crate) swarm: Option<Swarm>,
@@ -134,7 +134,7 @@ pub(crate) struct Plan {
     pub(crate) capture: bool,
 }
 
-/// A network that runs.
+/// A running network.
 pub(crate) struct Network {
     pub(crate) now: Instant,
     queue: BinaryHeap<Reverse<Scheduled>>,
@@ -155,16 +155,16 @@ pub(crate) struct Network {
     pub(crate) streams: Streams,
     pub(crate) broken: Vec<Broken>,
     pub(crate) lenient: bool,
-    /// How far times may be from those that are expected.
+    /// How far a time may be from the expected one.
     pub(crate) tolerance: Tolerance,
     /// The flow of the RST that is being received.
     reset: Option<usize>,
-    /// A hash of every packet with its time.
+    /// A hash of every packet and its time.
     pub(crate) hash: u64,
-    /// Virtual second, and events in it.
+    /// The current virtual second, and the number of events in it.
     busy: (u64, u64),
     frame: Vec<u8>,
-    /// Initial sequence numbers as hosts chose them.
+    /// Initial sequence numbers that hosts chose.
     pub(crate) iss: Vec<Choice>,
 }
 
@@ -175,7 +175,7 @@ pub(crate) struct Choice {
     pub(crate) host: usize,
     pub(crate) flow: usize,
     pub(crate) iss: u32,
-    /// Where the incarnation before had come to.
+    /// The highest sequence number of the previous incarnation, plus one.
     pub(crate) before: Option<u32>,
 }
 
@@ -239,7 +239,7 @@ impl Network {
         for (at, index) in looks {
             self.schedule(at, Happening::Look { index });
         }
-        // Servers are declared after their clients, and listen before these connect.
+        // Servers are declared after their clients, and must listen before these connect.
         for host in (0..self.hosts.len()).rev() {
             self.hosts[host].boot(self.seed, &apps, self.now);
             self.schedule(Instant::ZERO, Happening::Wake { host });
@@ -252,8 +252,8 @@ impl Network {
         self.queue.push(Reverse(Scheduled { at: at.max(self.now), late, order: self.order, what }));
     }
 
-    /// Runs until nothing is left to happen, or `until`. `look` is called when the stacks are to be looked at, and
-    /// says when to look again, if it must. True: nothing is left.
+    /// Runs until `until`, or until no event is left; returns true in the latter case. `look` is called for each look
+    /// at the stacks, and returns when to repeat it, if at all.
     pub(crate) fn run(
         &mut self,
         until: Option<Instant>,
@@ -284,7 +284,7 @@ impl Network {
         true
     }
 
-    /// When something is to happen next.
+    /// When the next event is due.
     pub(crate) fn next_at(&mut self) -> Option<Instant> {
         while let Some(Reverse(next)) = self.queue.peek() {
             if !self.is_stale(next) {
@@ -295,7 +295,8 @@ impl Network {
         None
     }
 
-    /// Whether all that is to happen are timers of our stacks, and looks that `about` says do not concern `host`.
+    /// Returns whether only timers of our stacks and looks that do not concern `host` are left. `about` tells whether a
+    /// look concerns the host.
     pub(crate) fn leaves_alone(&self, host: usize, about: impl Fn(usize) -> bool) -> bool {
         self.queue.iter().map(|Reverse(next)| next).filter(|next| !self.is_stale(next)).all(|next| match next
             .what
@@ -306,7 +307,7 @@ impl Network {
         })
     }
 
-    /// A timer or wake-up that was superseded; it must not even move the clock.
+    /// Returns whether a timer or wake-up was superseded. A stale event must not even advance the clock.
     fn is_stale(&self, next: &Scheduled) -> bool {
         match next.what {
             Happening::Timer { host } => self.hosts[host].timer != Some(next.at),
@@ -355,7 +356,7 @@ impl Network {
             self.record.fate(entry, Fate::Lost("host is down".to_owned()));
             return;
         }
-        // A capture that holds what was cut off or broken beyond reading would not open clean.
+        // Leave truncated and unreadable packets out of the capture: a dissector would complain about them.
         if mangle::is_whole(packet) {
             self.record.capture(|| Captured {
                 at: self.now,
@@ -383,7 +384,7 @@ impl Network {
         self.reset = None;
     }
 
-    /// Lets a host's applications and its stack act until they have nothing to do at this time.
+    /// Runs the applications and the stack of a host until they have nothing more to do at this time.
     pub(crate) fn run_host(&mut self, host: usize) {
         let mut changed: Vec<(SocketId, Event)> = Vec::new();
         for round in 0..=ROUNDS {
@@ -409,7 +410,7 @@ impl Network {
         self.arm(host);
     }
 
-    /// Counts anew what the stack keeps sums of, where that is quick.
+    /// Checks the stack's running totals against a recount, if that is cheap.
     fn check_consistent(&mut self, host: usize) {
         const FEW: usize = 64;
         let Some(stack) = self.hosts[host].stack.as_ref().filter(|_| cfg!(debug_assertions)) else { return };
@@ -423,7 +424,7 @@ impl Network {
         }
     }
 
-    /// Runs something of a host's applications.
+    /// Calls `act` with the applications of a host.
     pub(crate) fn with_world<T>(
         &mut self,
         host: usize,
@@ -451,7 +452,7 @@ impl Network {
         Some(act(&mut entry.desk, &mut world))
     }
 
-    /// Sends what the stack has to send.
+    /// Sends all packets that the stack has ready.
     fn transmit(&mut self, host: usize) {
         let mut frame = std::mem::take(&mut self.frame);
         while let Some(len) = self.hosts[host].transmit(self.now, &mut frame) {
@@ -461,7 +462,7 @@ impl Network {
         self.frame = frame;
     }
 
-    /// Makes sure that the host is called when its stack or a program of it wants to be.
+    /// Schedules the next wake-up of the host's stack and programs.
     fn arm(&mut self, host: usize) {
         let entry = &self.hosts[host];
         if !entry.is_up() {
@@ -484,7 +485,7 @@ impl Network {
         }
     }
 
-    /// Takes note of what the stack says happened.
+    /// Records the stack's trace events.
     fn collect_trace(&mut self, host: usize) {
         if self.hosts[host].foreign.is_some() {
             self.observe(host);
@@ -498,7 +499,7 @@ impl Network {
         }
     }
 
-    /// Takes note of what the foreign end lists otherwise than before.
+    /// Records changes in the foreign TCP's listing.
     pub(crate) fn observe(&mut self, host: usize) {
         let Some(foreign) = &mut self.hosts[host].foreign else { return };
         let entries = foreign.entries();
@@ -522,7 +523,7 @@ impl Network {
         for (ends, before) in known {
             let listed = entries.iter().any(|entry| (entry.local, entry.remote) == ends);
             if !listed && !matches!(before, State::Closed | State::Listen) {
-                // A half-open entry that is given up leaves its listener as it was.
+                // A half-open connection that is given up leaves its listener as it was.
                 let listens = |entry: &ForeignEntry| {
                     entry.state == State::Listen && entry.local.port() == ends.0.port()
                 };
@@ -536,7 +537,7 @@ impl Network {
 
     fn traced(&mut self, host: usize, event: TraceEvent) {
         let TraceEvent { local, remote, kind, .. } = event;
-        // Spoofed sources of a flood are worth neither a state nor a row.
+        // Spoofed sources of a flood get neither a state nor a row.
         let known = self.addresses.contains_key(&remote.ip()) || self.nats.is_outer(remote.ip());
         let key = (self.nats.inner(local), self.nats.inner(remote));
         match kind {

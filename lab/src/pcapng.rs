@@ -14,10 +14,10 @@ const OPTION_FLAGS: u16 = 2;
 const OPTION_RESOLUTION: u16 = 9;
 const OPTION_APPLICATION: u16 = 4;
 
-/// Bare IP packets.
+/// Bare IP packets, without a link header.
 const LINKTYPE_RAW: u16 = 101;
 
-/// One section of a capture file; sections may follow each other in one file.
+/// Writes one section of a capture file. A file may hold several in sequence.
 pub(crate) fn section(network: &Network, title: &str) -> Vec<u8> {
     let mut out = section_header(title);
     for name in &network.names {
@@ -32,7 +32,7 @@ pub(crate) fn section(network: &Network, title: &str) -> Vec<u8> {
     out
 }
 
-/// As [`section`], of one interface and without comments.
+/// As [`section`], but with one interface and without comments.
 pub(crate) fn plain_section(title: &str, name: &str, packets: impl Iterator<Item = Captured>) -> Vec<u8> {
     let mut out = section_header(title);
     out.extend(interface(name));
@@ -40,7 +40,7 @@ pub(crate) fn plain_section(title: &str, name: &str, packets: impl Iterator<Item
     out
 }
 
-/// State changes, each of which goes with the next packet that its host sees.
+/// State changes; each is a comment on the next packet of its host.
 struct Changes<'a> {
     network: &'a Network,
     next: usize,
@@ -49,7 +49,7 @@ struct Changes<'a> {
 impl Changes<'_> {
     fn before(&mut self, captured: &Captured) -> Vec<String> {
         let entries = &self.network.record.entries;
-        // A sent packet comes after what led to it, a received one before what it leads to.
+        // A sent packet follows the changes that caused it; a received one precedes the changes that it causes.
         let end = captured.entry.filter(|_| captured.outbound);
         let mut comments = Vec::new();
         while let Some(entry) = entries.get(self.next) {
@@ -88,7 +88,7 @@ fn remarks(network: &Network, captured: &Captured) -> Vec<String> {
     segment.fates.iter().filter_map(remark).collect()
 }
 
-/// A block with its length before and after.
+/// A block, with its length at both ends.
 fn block(kind: u32, body: &[u8]) -> Vec<u8> {
     let len = (body.len() + 12) as u32;
     let mut out = Vec::with_capacity(len as usize);
@@ -134,7 +134,7 @@ fn interface(name: &str) -> Vec<u8> {
     body.extend(0u16.to_le_bytes());
     body.extend(0u32.to_le_bytes());
     option(&mut body, OPTION_NAME, name.as_bytes());
-    // Nanoseconds: a power of ten.
+    // Nanoseconds: the exponent of ten.
     option(&mut body, OPTION_RESOLUTION, &[9]);
     end_of_options(&mut body);
     block(INTERFACE_DESCRIPTION, &body)

@@ -1,4 +1,4 @@
-//! What happened in a run, in the order in which it did: the source of ladders, captures and judgements.
+//! The record of a run, in order of time: the source of ladders, captures and judgements.
 
 use std::net::SocketAddr;
 
@@ -10,11 +10,11 @@ use steadfast_core::wire::tcp::Header;
 use crate::fault::{Sighted, SightedTcp};
 use crate::stream::Map;
 
-/// Segments that are kept of one run; a flood is not worth more.
+/// Limit of recorded segments in one run. A flood is not worth more.
 const SEGMENTS: usize = 20_000;
-/// States and notes that are kept.
+/// Limit of recorded states and notes.
 const NOTES: usize = 20_000;
-/// Tuples of one host whose states are kept.
+/// Limit of tuples per host whose states are recorded.
 const TUPLES: usize = 2_000;
 
 /// A packet on the wire.
@@ -23,20 +23,20 @@ pub(crate) struct Segment {
     pub(crate) at: Instant,
     pub(crate) from: Option<usize>,
     pub(crate) to: Option<usize>,
-    /// Which pair of ends, by the order of appearance.
+    /// Index of the flow, in order of appearance.
     pub(crate) flow: Option<usize>,
     pub(crate) tcp: Option<(SightedTcp, Header)>,
     pub(crate) icmp: bool,
-    /// What it is, where it is not TCP.
+    /// Description of a packet that is not TCP.
     pub(crate) text: String,
     pub(crate) size: usize,
-    /// Nobody's stack sent it.
+    /// No stack sent it.
     pub(crate) forged: bool,
     pub(crate) fates: Vec<Fate>,
 }
 
 impl Segment {
-    /// As a pattern sees it.
+    /// The segment as a pattern sees it.
     pub(crate) fn sighted<'a>(&self, names: &'a [String]) -> Sighted<'a> {
         let name = |host: Option<usize>| host.map(|host| names[host].as_str());
         Sighted {
@@ -50,16 +50,16 @@ impl Segment {
     }
 }
 
-/// What became of a packet, or of a copy of it.
+/// The fate of a packet or of a copy of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Fate {
     /// It arrived.
     Arrived { at: Instant, note: String },
-    /// It did not, and why.
+    /// It was lost, and why.
     Lost(String),
 }
 
-/// Something that happened.
+/// An entry of the record.
 #[derive(Clone, Debug)]
 pub(crate) enum Entry {
     Segment(Segment),
@@ -76,7 +76,7 @@ pub(crate) enum Entry {
         host: usize,
         on: bool,
     },
-    /// Something that a host's application or stack did; without a host: the network.
+    /// An action of a host's application or stack; without a host, of the network.
     Note {
         at: Instant,
         host: Option<usize>,
@@ -94,7 +94,7 @@ impl Entry {
     }
 }
 
-/// A packet as one side saw it.
+/// A packet as one host saw it.
 #[derive(Clone, Debug)]
 pub(crate) struct Captured {
     pub(crate) at: Instant,
@@ -103,18 +103,18 @@ pub(crate) struct Captured {
     pub(crate) bytes: Bytes,
     /// Its segment in the record.
     pub(crate) entry: Option<usize>,
-    /// What happened to it on its way.
+    /// The faults that hit it on the path.
     pub(crate) note: String,
 }
 
-/// The states of one pair of ends at one host.
+/// The states of one pair of endpoints at one host.
 #[derive(Clone, Debug)]
 pub(crate) struct History {
     pub(crate) local: SocketAddr,
     pub(crate) remote: SocketAddr,
-    /// The same ends without translators between them.
+    /// The same endpoints without NAT translation.
     pub(crate) key: (SocketAddr, SocketAddr),
-    /// When it came to be in which state; the first is where it began.
+    /// Each state with the time it was entered; the first is the initial state.
     pub(crate) states: Vec<(Instant, State)>,
 }
 
@@ -124,23 +124,23 @@ impl History {
         before.or(self.states.first()).map_or(State::Closed, |(_, state)| *state)
     }
 
-    /// The states in which it was at any time between these two.
+    /// The states between two times, the state at `from` included.
     pub(crate) fn states_between(&self, from: Instant, to: Instant) -> impl Iterator<Item = State> {
         let within = self.states.iter().filter(move |(since, _)| from < *since && *since <= to);
         std::iter::once(self.state_at(from)).chain(within.map(|(_, state)| *state))
     }
 }
 
-/// What happened in a run.
+/// The record of a run.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Record {
     on: bool,
     pub(crate) entries: Vec<Entry>,
     segments: usize,
     notes: usize,
-    /// Packets that were not kept.
+    /// Number of packets that were not recorded.
     pub(crate) unrecorded: u64,
-    /// For each host, its tuples in the order of appearance.
+    /// For each host, its tuples in order of appearance.
     pub(crate) histories: Vec<Vec<History>>,
     tuples: Map<(usize, SocketAddr, SocketAddr), usize>,
     pub(crate) captures: Option<Vec<Captured>>,
@@ -156,7 +156,7 @@ impl Record {
         }
     }
 
-    /// Keeps a segment and says where, so that its fate can be added.
+    /// Records a segment. Returns its index, so that its fate can be added.
     pub(crate) fn segment(&mut self, segment: Segment) -> Option<usize> {
         if !self.on {
             return None;
@@ -180,7 +180,7 @@ impl Record {
         self.note_about(at, host, None, text);
     }
 
-    /// A note about the connection between these ends.
+    /// Records a note about the connection between these endpoints.
     pub(crate) fn note_about(
         &mut self,
         at: Instant,
@@ -194,7 +194,7 @@ impl Record {
         }
     }
 
-    /// The place of a tuple in the history of a host; a new one where it is new.
+    /// Returns the index of a tuple in the history of a host, and adds a new tuple.
     pub(crate) fn tuple(
         &mut self,
         host: usize,

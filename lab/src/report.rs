@@ -1,4 +1,4 @@
-//! Reports for machines: JSON lines and JUnit XML.
+//! Machine-readable reports: JSON lines and JUnit XML.
 
 use std::fmt::Write;
 
@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 use crate::run::Report;
 
 impl Report {
-    /// One object: `id`, `profile`, `seed`, `result` (`pass` or `fail`), `virtual_seconds`, `reason` when it failed, and
-    /// against a kernel `role`, the host that our stack plays.
+    /// One JSON object: `id`, `profile`, `seed`, `result` (`pass` or `fail`) and `virtual_seconds`. A failure adds
+    /// `reason`; a run against a kernel adds `role`, the host that our stack plays.
     pub fn to_json(&self) -> Value {
         let mut object = json!({
             "id": self.id,
@@ -32,7 +32,7 @@ impl Report {
     }
 }
 
-/// A JUnit document of all reports.
+/// A JUnit document with all reports.
 pub fn junit(reports: &[Report]) -> String {
     let failed = reports.iter().filter(|report| !report.passed()).count();
     let mut out = String::from("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n");
@@ -66,7 +66,7 @@ pub fn junit(reports: &[Report]) -> String {
     out
 }
 
-/// Text as XML has it; characters that XML cannot hold are left out.
+/// Escapes text for XML, and drops characters that XML cannot represent.
 pub(crate) fn escaped(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {

@@ -1,8 +1,8 @@
-//! Chance from a seed, and from nothing else.
+//! Randomness from a seed, and from nothing else.
 
 use steadfast_core::Duration;
 
-/// SplitMix64 (Steele, Lea, Flood 2014): eight bytes of state, every seed is a good one, streams can be split off.
+/// SplitMix64 (Steele, Lea, Flood 2014): eight bytes of state, no weak seeds, and streams can be split off.
 #[derive(Clone, Debug)]
 pub(crate) struct Rng {
     state: u64,
@@ -13,7 +13,7 @@ impl Rng {
         Rng { state: seed }
     }
 
-    /// A stream of its own for `what`, whatever else is drawn.
+    /// Returns an independent stream for `what`.
     pub(crate) fn split(seed: u64, what: &str) -> Rng {
         let mut rng = Rng::new(seed);
         for byte in what.bytes() {
@@ -31,17 +31,17 @@ impl Rng {
         z ^ (z >> 31)
     }
 
-    /// A number below `n`, which is not zero.
+    /// A uniform number below `n`, which must not be zero.
     pub(crate) fn below(&mut self, n: u64) -> u64 {
         ((u128::from(self.next()) * u128::from(n)) >> 64) as u64
     }
 
-    /// True with `chance` in a million.
+    /// True with a probability of `chance` in a million.
     pub(crate) fn chance(&mut self, chance: u32) -> bool {
         self.below(1_000_000) < u64::from(chance)
     }
 
-    /// Something from `low` to `high`, in whole microseconds above `low`.
+    /// A random duration from `low` to `high`, in whole microseconds above `low`.
     pub(crate) fn duration(&mut self, low: Duration, high: Duration) -> Duration {
         let span = high.saturating_sub(low).as_micros() as u64;
         low + Duration::from_micros(self.below(span + 1))

@@ -1,4 +1,4 @@
-//! Playing a scenario: from its text to a report.
+//! Runs a scenario: from its text to a report.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -20,18 +20,18 @@ use crate::scenario::topology::HostSpec;
 use crate::scenario::{Case, Phase, Scenario, Selected};
 use crate::text::Tolerance;
 
-/// How a scenario is run.
+/// How to run a scenario.
 #[derive(Clone, Debug, Default)]
 pub struct RunOptions {
     /// The profile of all hosts.
     pub profile: Profile,
-    /// Where all chance comes from.
+    /// The seed of all randomness.
     pub seed: u64,
-    /// Random faults on top, drawn from the seed.
+    /// Add random faults, drawn from the seed.
     pub swarm: bool,
-    /// Settings on top of the scenario's, for all hosts: `name = value`.
+    /// Settings for all hosts in addition to the scenario's: `name = value`.
     pub sysctls: Vec<String>,
-    /// Faults on top of the scenario's.
+    /// Faults in addition to the scenario's.
     pub faults: Vec<Fault>,
     /// Draw [`Report::ladder`].
     pub ladder: bool,
@@ -40,13 +40,13 @@ pub struct RunOptions {
 }
 
 impl RunOptions {
-    /// Expectations and outcomes are not judged, because the run is another one than the scenario describes.
+    /// Returns whether expectations and outcomes are left unjudged, because the run differs from the scenario.
     fn lenient(&self) -> bool {
         self.swarm || !self.sysctls.is_empty() || !self.faults.is_empty()
     }
 }
 
-/// What came of a run.
+/// The result of a run.
 #[derive(Clone, Debug)]
 pub struct Report {
     /// The scenario's id.
@@ -57,26 +57,26 @@ pub struct Report {
     pub profile: Profile,
     /// The seed.
     pub seed: u64,
-    /// The host that our stack plays against a kernel; `None`: all hosts are ours.
+    /// The host that our stack plays against a kernel; `None` if all hosts are ours.
     pub role: Option<String>,
-    /// What went wrong; empty: passed.
+    /// The failures; empty if the run passed.
     pub failures: Vec<String>,
-    /// What came otherwise than the scenario says, where that is not judged.
+    /// Differences from the scenario that are not judged.
     pub differences: Vec<String>,
-    /// How long it took in virtual time, all phases together.
+    /// Virtual time of all phases together, in seconds.
     pub virtual_seconds: f64,
-    /// What happened, as text; empty unless asked for.
+    /// The ladder; empty unless requested.
     pub ladder: String,
-    /// What happened, for Wireshark; empty unless asked for.
+    /// The capture, as pcapng; empty unless requested.
     pub pcap: Vec<u8>,
     /// A hash of every packet and its time.
     pub hash: u64,
 }
 
 impl Report {
-    /// Of a run that has not begun, in which a kernel plays this host.
+    /// The report of a run that has not begun. `kernel` is the host that a kernel plays.
     pub fn new(scenario: &Scenario, options: &RunOptions, kernel: Option<&str>) -> Report {
-        // A scenario's ends are C and S.
+        // The two ends of a scenario are C and S.
         let ours = kernel.map(|kernel| if kernel == "C" { "S" } else { "C" });
         let heading = || ladder::heading(scenario, options.profile, kernel);
         Report {
@@ -94,7 +94,7 @@ impl Report {
         }
     }
 
-    /// Adds what came of a phase.
+    /// Adds the results of a phase.
     pub fn add(&mut self, phase: Report) {
         self.failures.extend(phase.failures);
         self.differences.extend(phase.differences);
@@ -104,14 +104,15 @@ impl Report {
         self.hash = self.hash.rotate_left(1) ^ phase.hash;
     }
 
-    /// Nothing went wrong.
+    /// Returns whether nothing went wrong.
     pub fn passed(&self) -> bool {
         self.failures.is_empty()
     }
 }
 
-/// Plays every phase of a scenario and judges it. An error means that the options do not fit it: a fault names a host
-/// that it does not have, or a setting does not exist.
+/// Plays and judges every phase of a scenario.
+///
+/// Fails if the options do not fit it: a fault names an unknown host, or a setting does not exist.
 pub fn run(scenario: &Scenario, options: &RunOptions) -> Result<Report, String> {
     let mut report = Report::new(scenario, options, None);
     for phase in &scenario.phases {
@@ -140,20 +141,20 @@ fn run_phase(
     Ok(())
 }
 
-/// A phase that was played, before it is judged.
+/// A phase that was played and not yet judged.
 pub(crate) struct Played<'a> {
     pub(crate) scenario: &'a Scenario,
     pub(crate) phase: &'a Phase,
     pub(crate) options: &'a RunOptions,
     pub(crate) selected: Selected<'a>,
-    /// Looks at the stacks that found something wrong: which expectation, and what.
+    /// Failed looks at the stacks: the index of the expectation, and the failure.
     pub(crate) looked: Vec<(usize, String)>,
-    /// Nothing was left to happen.
+    /// No event was left.
     pub(crate) finished: bool,
 }
 
 impl Played<'_> {
-    /// Judges it, and adds what came of it to the report.
+    /// Judges the phase, and adds the results to the report.
     pub(crate) fn conclude(self, mut network: Network, report: &mut Report) {
         let Played { scenario, phase, options, selected, looked, finished } = self;
         let network = &mut network;
@@ -197,7 +198,7 @@ impl Played<'_> {
     }
 }
 
-/// The rules that a scenario says are broken, and those that it says may be.
+/// Returns the invariants that the scenario says are violated, and those that it tolerates.
 fn allowed(selected: &Selected<'_>) -> (Vec<Invariant>, Vec<Invariant>) {
     let (mut violated, mut tolerated) = (Vec::new(), Vec::new());
     for stated in &selected.expectations {
@@ -210,8 +211,8 @@ fn allowed(selected: &Selected<'_>) -> (Vec<Invariant>, Vec<Invariant>) {
     (violated, tolerated)
 }
 
-/// After a run that was not the scenario's own: nothing may be stuck, and when the applications have given back
-/// what they hold, everything must be empty.
+/// Checks a run that differs from its scenario: nothing may be stuck, and nothing may be left once the applications
+/// have closed their sockets.
 fn settle(network: &mut Network, finished: bool) {
     if finished {
         for text in judge::stalled(network) {
@@ -226,7 +227,7 @@ fn settle(network: &mut Network, finished: bool) {
     for host in 0..network.hosts.len() {
         let now = network.hosts[host].clock_at(network.now);
         let Some(stack) = &network.hosts[host].stack else { continue };
-        // Without `tcp_fin_timeout` an orphan whose peer is gone waits for ever, as RFC 9293 has it.
+        // Without `tcp_fin_timeout` an orphan in FIN-WAIT-2 waits forever if its peer is gone, as in RFC 9293.
         let waits = stack.config().tcp_fin_timeout.is_zero();
         let waiting =
             stack.sockets(now).iter().filter(|s| waits && s.state == State::FinWait2).count() as u64;
@@ -315,7 +316,7 @@ pub(crate) fn plan(
     })
 }
 
-/// C and S, changed where the scenario says so, and the others that it declares.
+/// C and S, modified by the scenario's declarations, and the other hosts that it declares.
 fn specs(selected: &Selected<'_>) -> Vec<HostSpec> {
     let mut specs = vec![HostSpec::new("C"), HostSpec::new("S")];
     for spec in &selected.hosts {

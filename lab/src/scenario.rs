@@ -1,4 +1,4 @@
-//! Scenarios: text files that say what goes wrong, what the applications do, and what must come of it.
+//! Scenarios: text files with faults, the calls of applications, and the expected results.
 //!
 //! The language is described in `docs/scenario-language.md`.
 
@@ -18,57 +18,57 @@ use self::topology::{HostSpec, NatSpec, PathSpec};
 use crate::fault::Fault;
 use crate::text::ParseError;
 
-/// A scenario as its file says it.
+/// A parsed scenario.
 #[derive(Clone, Debug)]
 pub struct Scenario {
     /// Its id: `H1b`.
     pub id: String,
-    /// One line.
+    /// Its title, one line.
     pub title: String,
-    /// What it rests on: RFC sections, requirement ids.
+    /// Its sources: RFC sections, requirement ids.
     pub cites: String,
     /// The profiles that it runs under.
     pub profiles: Vec<Profile>,
     /// Settings that change its outcome.
     pub settings: Vec<String>,
-    /// The runs that it consists of; one without a name where it declares none.
+    /// The runs that it consists of. A scenario that declares none has one, without a name.
     pub phases: Vec<Phase>,
-    /// Why this happens in life, and matters.
+    /// Why this happens in practice, and why it matters.
     pub why: String,
-    /// What happens here, and why that is right.
+    /// The course of the scenario, and why it is right.
     pub what: String,
-    /// Names of hosts stand for their IPv6 addresses.
+    /// Host names resolve to IPv6 addresses.
     pub ipv6: bool,
-    /// Hosts that a kernel can play, and those that it cannot, with what is to be said of each.
+    /// The hosts that a kernel can play and those that it cannot, with remarks on each.
     pub kernel: Vec<KernelRole>,
-    /// Rows of the ladder at the most; 0: no ladder.
+    /// Limit of rows in the ladder; 0: no ladder.
     pub ladder_rows: usize,
-    /// Where it came from.
+    /// The file it was read from.
     pub file: Arc<str>,
     parts: Parts,
 }
 
-/// A host that a kernel plays, or cannot.
+/// Whether a kernel can play a host.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct KernelRole {
     /// The host.
     pub host: String,
-    /// Why a kernel cannot play it; `None`: it can.
+    /// Why a kernel cannot play it; `None` if it can.
     pub not: Option<String>,
-    /// Where it differs from what our stack does there, and why.
+    /// Where its behaviour differs from that of our stack, and why.
     pub differences: Vec<String>,
 }
 
 /// One of several runs of a scenario.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Phase {
-    /// As conditions name it.
+    /// Its name in conditions.
     pub name: String,
     /// One line.
     pub title: String,
 }
 
-/// What stands in a file, with the condition under which it counts.
+/// The lines of a file, each with its condition.
 #[derive(Clone, Debug, Default)]
 struct Parts {
     until: Vec<(Condition, Instant)>,
@@ -91,7 +91,7 @@ pub struct Sysctl {
 }
 
 impl Sysctl {
-    /// Checks that the stack knows the setting and the value fits.
+    /// Checks that the stack knows the setting and that the value fits.
     pub(crate) fn new(host: Option<String>, text: &str) -> Result<Sysctl, String> {
         match Config::default().apply(text) {
             Ok(()) => Ok(Sysctl { host, text: text.to_owned() }),
@@ -100,29 +100,29 @@ impl Sysctl {
     }
 }
 
-/// An expectation and the line it stands on.
+/// An expectation and its line.
 #[derive(Clone, Debug)]
 pub struct Stated {
-    /// Line of the file.
+    /// Line number in the file.
     pub line: usize,
-    /// As it stands there.
+    /// The text of the line.
     pub text: String,
-    /// What it means.
+    /// The parsed expectation.
     pub expectation: Expectation,
 }
 
-/// Under what a scenario is run; conditions of its lines refer to it.
+/// The case that a scenario runs in. The conditions of its lines refer to it.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Case<'a> {
     /// The profile of our stacks.
     pub profile: Profile,
     /// The name of the phase.
     pub phase: &'a str,
-    /// The host that a kernel plays, if one does.
+    /// The host that a kernel plays, if any.
     pub kernel: Option<&'a str>,
 }
 
-/// Which host a kernel plays, as a condition asks for it.
+/// The host that a kernel plays, in a condition.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Played {
     /// Any: `[kernel]`.
@@ -131,7 +131,7 @@ enum Played {
     Host(String),
 }
 
-/// Profiles, phases and hosts played by a kernel that a line is for. Empty: all.
+/// The profiles, phases and kernel-played hosts that a line applies to. Empty: all.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Condition {
     profiles: Vec<(Profile, bool)>,
@@ -156,7 +156,7 @@ impl Condition {
     }
 }
 
-/// What of a scenario counts under one profile in one phase.
+/// The lines of a scenario that apply under one profile in one phase.
 #[derive(Clone, Debug)]
 pub(crate) struct Selected<'a> {
     pub(crate) until: Option<Instant>,
@@ -170,7 +170,7 @@ pub(crate) struct Selected<'a> {
 }
 
 impl Scenario {
-    /// Reads a scenario; `file` is how errors call it.
+    /// Parses a scenario. Errors call it `file`.
     pub fn parse(file: &str, text: &str) -> Result<Scenario, ParseError> {
         parse::scenario(file, text)
     }
@@ -183,7 +183,7 @@ impl Scenario {
         Ok(Scenario::parse(&name, &text)?)
     }
 
-    /// The faults that count in this case.
+    /// The faults that apply in this case.
     pub fn faults(&self, case: &Case<'_>) -> Vec<&Fault> {
         those(&self.parts.faults, case)
     }
@@ -215,10 +215,10 @@ pub enum LoadError {
     Io {
         /// The file.
         file: String,
-        /// What the system said.
+        /// The error of the system.
         source: std::io::Error,
     },
-    /// It is no scenario.
+    /// The file is not a valid scenario.
     #[error(transparent)]
     Parse(#[from] ParseError),
 }

@@ -1,4 +1,4 @@
-//! Words, numbers and times of the scenario language, and what is said when they are wrong.
+//! Words, numbers and times of the scenario language, and their errors.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -7,7 +7,7 @@ use std::sync::Arc;
 use steadfast_core::{Duration, Instant};
 use thiserror::Error;
 
-/// What is wrong with a scenario, a fault or an expectation, and where.
+/// An error in a scenario, a fault or an expectation, with its place.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("{file}:{line}: {message}")]
 pub struct ParseError {
@@ -15,14 +15,14 @@ pub struct ParseError {
     pub file: Arc<str>,
     /// Line of the file, from 1.
     pub line: usize,
-    /// What was expected and what was found.
+    /// The expected and the actual text.
     pub message: String,
 }
 
-/// A part of a line was understood, or: what was expected instead. The caller knows the place.
+/// The parsed part of a line, or a message about what was expected. The caller knows the place.
 pub(crate) type Understood<T> = Result<T, String>;
 
-/// The words of one line, taken from the left.
+/// The words of one line, consumed from the left.
 #[derive(Clone, Debug)]
 pub(crate) struct Words<'a> {
     rest: &'a str,
@@ -33,19 +33,19 @@ impl<'a> Words<'a> {
         Words { rest: line.trim() }
     }
 
-    /// The next word, left in place.
+    /// Returns the next word without consuming it.
     pub(crate) fn peek(&self) -> Option<&'a str> {
         self.rest.split_whitespace().next()
     }
 
-    /// The next word.
+    /// Consumes the next word.
     pub(crate) fn next(&mut self) -> Option<&'a str> {
         let word = self.peek()?;
         self.rest = self.rest[word.len()..].trim_start();
         Some(word)
     }
 
-    /// All that is left, as it stands there.
+    /// Consumes the rest of the line, unchanged.
     pub(crate) fn rest(&mut self) -> &'a str {
         std::mem::take(&mut self.rest).trim_end()
     }
@@ -54,7 +54,7 @@ impl<'a> Words<'a> {
         self.rest.is_empty()
     }
 
-    /// Takes the next word if it is this one.
+    /// Consumes the next word if it equals `word`.
     pub(crate) fn take(&mut self, word: &str) -> bool {
         let found = self.peek() == Some(word);
         if found {
@@ -63,18 +63,18 @@ impl<'a> Words<'a> {
         found
     }
 
-    /// The next word, which must be there.
+    /// Consumes the next word; fails if there is none. `what` describes it in the error.
     pub(crate) fn word(&mut self, what: &str) -> Understood<&'a str> {
         self.next().ok_or_else(|| format!("expected {what}, found the end of the line"))
     }
 
-    /// The next word as whatever `read` makes of it.
+    /// Consumes the next word and parses it with `read`.
     pub(crate) fn parse<T>(&mut self, what: &str, read: impl Fn(&str) -> Option<T>) -> Understood<T> {
         let word = self.word(what)?;
         read(word).ok_or_else(|| format!("expected {what}, found `{word}`"))
     }
 
-    /// Takes the next word if `read` can make something of it.
+    /// Consumes the next word if `read` can parse it.
     pub(crate) fn maybe<T>(&mut self, read: impl Fn(&str) -> Option<T>) -> Option<T> {
         let value = read(self.peek()?)?;
         self.next();
@@ -97,7 +97,7 @@ impl<'a> Words<'a> {
         self.parse(what, size)
     }
 
-    /// Nothing may follow.
+    /// Fails if a word is left.
     pub(crate) fn end(&mut self) -> Understood<()> {
         match self.next() {
             None => Ok(()),
@@ -106,7 +106,7 @@ impl<'a> Words<'a> {
     }
 }
 
-/// `0.020`, `10ms`, `2h`: a bare number counts seconds. Exact: no floating point on the way.
+/// Parses `0.020`, `10ms`, `2h`; a bare number counts seconds. Exact: no floating point is involved.
 pub(crate) fn duration(text: &str) -> Option<Duration> {
     const UNITS: [(&str, u64); 7] = [
         ("us", 1_000),
@@ -121,7 +121,7 @@ pub(crate) fn duration(text: &str) -> Option<Duration> {
     decimal(digits, unit).map(Duration::from_nanos)
 }
 
-/// `digits` times `unit`, with decimals as long as the result is whole.
+/// `digits` times `unit`. Decimals are allowed if the result is whole.
 fn decimal(digits: &str, unit: u64) -> Option<u64> {
     let (whole, fraction) = digits.split_once('.').unwrap_or((digits, "0"));
     let all_digits = |s: &str| !s.is_empty() && s.bytes().all(|b| b.is_ascii_digit());
@@ -137,12 +137,12 @@ fn decimal(digits: &str, unit: u64) -> Option<u64> {
     whole.checked_add(u64::try_from(part / scale).ok()?)
 }
 
-/// A time of the scenario, from its start.
+/// Parses a time, counted from the start of the scenario.
 pub(crate) fn instant(text: &str) -> Option<Instant> {
     duration(text).map(|d| Instant::ZERO + d)
 }
 
-/// Bytes: `1000`, `64K`, `1M`, `10G`.
+/// Parses bytes: `1000`, `64K`, `1M`, `10G`.
 pub(crate) fn size(text: &str) -> Option<u64> {
     let (digits, shift) = match text.as_bytes().last()? {
         b'K' => (&text[..text.len() - 1], 10),
@@ -153,21 +153,21 @@ pub(crate) fn size(text: &str) -> Option<u64> {
     digits.parse::<u64>().ok()?.checked_mul(1 << shift)
 }
 
-/// Bits per second: `64kbit`, `1mbit`, `1gbit`.
+/// Parses bits per second: `64kbit`, `1mbit`, `1gbit`.
 pub(crate) fn rate(text: &str) -> Option<u64> {
     let units = [("kbit", 1_000), ("mbit", 1_000_000), ("gbit", 1_000_000_000), ("bit", 1)];
     let (digits, unit) = units.iter().find_map(|(unit, n)| Some((text.strip_suffix(unit)?, *n)))?;
     decimal(digits, unit).filter(|rate| *rate > 0)
 }
 
-/// An address and the length of a prefix.
+/// Parses an address and a prefix length.
 pub(crate) fn prefix(text: &str) -> Option<(IpAddr, u8)> {
     let (address, len) = text.split_once('/')?;
     let (address, len) = (address.parse::<IpAddr>().ok()?, len.parse::<u8>().ok()?);
     (len <= if address.is_ipv4() { 32 } else { 128 }).then_some((address, len))
 }
 
-/// A number that is expected: `3`, `>=1`, `<=4`, `>0`, `2..5`.
+/// An expected number: `3`, `>=1`, `<=4`, `>0`, `2..5`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bounds {
     low: u64,
@@ -178,12 +178,12 @@ impl Bounds {
     /// One or more.
     pub const SOME: Bounds = Bounds { low: 1, high: u64::MAX };
 
-    /// Exactly so many.
+    /// Exactly `n`.
     pub const fn exactly(n: u64) -> Bounds {
         Bounds { low: n, high: n }
     }
 
-    /// Whether `n` is one of them.
+    /// Returns whether `n` is within the bounds.
     pub const fn contains(self, n: u64) -> bool {
         self.low <= n && n <= self.high
     }
@@ -223,43 +223,45 @@ impl fmt::Display for Bounds {
     }
 }
 
-/// How far a time may be from the one that is expected.
+/// How far a time may be from the expected one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tolerance {
     early: Duration,
     late: Duration,
-    /// Late by such a part of the time more; 0: by none.
+    /// An event may be later by this fraction (1/`share`) of its time; 0: no such allowance.
     share: u32,
 }
 
 impl Tolerance {
-    /// In virtual time everything is exact.
+    /// Virtual time is exact.
     pub const NONE: Tolerance = Tolerance { early: Duration::ZERO, late: Duration::ZERO, share: 0 };
 
-    /// Against a kernel. Its clock ticks each 10 ms at the slowest. Its timer wheel rounds up by as much as an eighth, and
-    /// its RTO, which a series of retransmissions doubles, has in it what a busy machine adds to the round trip: a third
-    /// of the time in all, where a doubling too much or too little is twice.
+    /// The tolerance against a kernel.
+    ///
+    /// Its clock ticks every 10 ms at the slowest, and its timer wheel rounds up by as much as an eighth. A busy
+    /// machine adds to the measured round trip and so to the RTO, which each retransmission doubles. A third of the
+    /// time covers all of this; a missing or extra doubling would be a factor of two.
     pub const KERNEL: Tolerance =
         Tolerance { early: Duration::from_millis(10), late: Duration::from_millis(300), share: 3 };
 
-    /// So much earlier passes, too.
+    /// Also accepts events that are earlier by `time`.
     pub(crate) fn allow_early(&mut self, time: Duration) {
         self.early += time;
     }
 
-    /// The earliest time that passes for `at`.
+    /// The earliest time accepted for `at`.
     pub(crate) fn earliest(self, at: Instant) -> Instant {
         Instant::from_nanos(at.as_nanos().saturating_sub(self.early.as_nanos() as u64))
     }
 
-    /// The latest time that passes for `at`.
+    /// The latest time accepted for `at`.
     pub(crate) fn latest(self, at: Instant) -> Instant {
         let share = at.as_nanos().checked_div(u64::from(self.share)).unwrap_or(0);
         at + self.late + Duration::from_nanos(share)
     }
 }
 
-/// A time that is expected: exact to the microsecond, about, or between two.
+/// An expected time: exact to the microsecond, approximate, or between two bounds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Times {
     low: Instant,
@@ -268,7 +270,7 @@ pub struct Times {
 }
 
 impl Times {
-    /// Whether `at` is one of them.
+    /// Returns whether `at` is accepted.
     pub fn contains(self, at: Instant, tolerance: Tolerance) -> bool {
         tolerance.earliest(self.low).as_micros() <= at.as_micros()
             && at.as_micros() <= tolerance.latest(self.high).as_micros()

@@ -1,4 +1,4 @@
-//! A crowd of clients: many connections to one server, some at a time.
+//! A crowd of clients: many connections to one server, a limited number at a time.
 
 use steadfast_core::{ConnectOptions, Error, Event, Instant, Shutdown, SocketId};
 
@@ -8,7 +8,7 @@ use super::{Got, Io, World};
 use crate::scenario::script::Clients;
 use crate::stream::Map;
 
-/// What one client does at present.
+/// The current activity of one client.
 #[derive(Clone, Copy, Debug)]
 enum Doing {
     Connecting,
@@ -94,7 +94,7 @@ impl Crowd {
         let _gone = io.close(world, id);
     }
 
-    /// `Some`: this client is through, well or not.
+    /// Advances one client. `Some` once it is done: true if it succeeded.
     fn advance(&self, id: SocketId, doing: &mut Doing, io: &mut Io, world: &mut World<'_>) -> Option<bool> {
         if let Doing::Connecting = doing {
             match connected(id, io, world)? {

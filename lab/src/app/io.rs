@@ -1,4 +1,4 @@
-//! The calls of programs, with the books on what was sent and read.
+//! The calls of programs, and the records of the data that they send and read.
 
 use std::net::SocketAddr;
 
@@ -9,22 +9,22 @@ use super::World;
 use crate::scenario::expect::Invariant;
 use crate::stream::{Map, Reader};
 
-/// Bytes read in one call.
+/// Bytes read per call.
 const CHUNK: usize = 65_536;
 
-/// What the lab knows of a socket.
+/// The lab's knowledge of a socket.
 #[derive(Clone, Debug)]
 pub(crate) struct Socket {
     pub(crate) listener: bool,
     pub(crate) local: SocketAddr,
     pub(crate) remote: SocketAddr,
-    /// Everything that happened to it so far.
+    /// All events of the socket so far.
     pub(crate) events: Event,
     /// The stream that it writes, and the one that it reads.
     tx: usize,
     rx: Option<usize>,
     passive: bool,
-    /// It was made of segments that made another connection before: what it reads was read already.
+    /// A replay of an earlier connection's segments created it: its data was read already.
     ghost: bool,
     /// An error ended it, and the application knows.
     dead: bool,
@@ -35,12 +35,12 @@ pub(crate) struct Socket {
 pub(crate) struct Io {
     sockets: Map<SocketId, Socket>,
     pub(crate) names: Map<String, SocketId>,
-    /// Ends of named connections, for expectations: they outlive the handle.
+    /// Endpoints of named connections, for expectations. They outlive the handle.
     pub(crate) known: Map<String, (SocketAddr, SocketAddr)>,
     buffer: Vec<u8>,
 }
 
-/// What a read gave.
+/// The result of a read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Reading {
     Bytes(u64),
@@ -58,7 +58,7 @@ impl Io {
         self.sockets.get(&id).map_or(Event::default(), |socket| socket.events)
     }
 
-    /// Handles that are held, in an order that does not depend on chance.
+    /// Returns the open handles in a reproducible order.
     pub(crate) fn open_sockets(&self) -> Vec<SocketId> {
         let mut ids: Vec<_> = self.sockets.keys().copied().collect();
         ids.sort_unstable();
@@ -69,7 +69,7 @@ impl Io {
         self.sockets.values().filter(|socket| socket.listener).count()
     }
 
-    /// Streams that are read here.
+    /// Returns the streams that this host reads.
     pub(crate) fn reads(&self) -> Vec<usize> {
         self.sockets.values().filter_map(|socket| socket.rx).collect()
     }
@@ -150,7 +150,7 @@ impl Io {
         }
     }
 
-    /// The stream that a socket reads, as soon as there is one.
+    /// Returns the stream that a socket reads, once it exists.
     fn incoming(&mut self, world: &mut World<'_>, id: SocketId) -> Option<usize> {
         let socket = self.sockets.get_mut(&id)?;
         if socket.rx.is_none() && !socket.ghost {
@@ -166,7 +166,7 @@ impl Io {
                 if *reader == Reader::Nobody {
                     *reader = Reader::Reading;
                 } else {
-                    // A SYN cookie that is replayed when the connection is over makes it once more.
+                    // A SYN cookie that is replayed after the connection's end creates the connection again.
                     (socket.rx, socket.ghost) = (None, true);
                     let text = format!("{} from {} was accepted a second time", socket.local, socket.remote);
                     world.broken(Invariant::Stream, text);
@@ -176,7 +176,7 @@ impl Io {
         socket.rx
     }
 
-    /// Writes as much of its stream as there is room for, `len` bytes at the most.
+    /// Writes up to `len` bytes of the socket's stream, as far as there is room.
     pub(crate) fn write(&mut self, world: &mut World<'_>, id: SocketId, len: u64) -> Result<u64, Error> {
         let Some(socket) = self.sockets.get(&id) else { return Err(Error::NoSuchSocket) };
         let tx = socket.tx;
@@ -201,7 +201,7 @@ impl Io {
         if left == len && len > 0 { Err(Error::WouldBlock) } else { Ok(len - left) }
     }
 
-    /// Reads once, `len` bytes at the most, and compares with what was sent.
+    /// Reads once, up to `len` bytes, and compares the data with what was sent.
     pub(crate) fn read(&mut self, world: &mut World<'_>, id: SocketId, len: u64) -> Result<Reading, Error> {
         self.buffer.resize(CHUNK, 0);
         let room = (CHUNK as u64).min(len) as usize;
@@ -235,7 +235,7 @@ impl Io {
         }
     }
 
-    /// The application was told of an error.
+    /// Records that the application got an error.
     pub(crate) fn told(&mut self, world: &mut World<'_>, id: SocketId, error: Error) {
         if matches!(
             error,
@@ -252,7 +252,7 @@ impl Io {
         }
     }
 
-    /// What ended the connection, if something did.
+    /// Returns the error that ended the connection, if any.
     pub(crate) fn take_error(&mut self, world: &mut World<'_>, id: SocketId) -> Result<Option<Error>, Error> {
         let error = world.stack.take_error(id)?;
         if let Some(error) = error {
@@ -296,11 +296,11 @@ impl Io {
         world.stack.abort(world.host_now, id)
     }
 
-    /// The application writes no more.
+    /// Records that the application has ended its stream.
     fn ended(&mut self, world: &mut World<'_>, id: SocketId) {
         let Some(socket) = self.sockets.get(&id).filter(|socket| !socket.listener) else { return };
         world.streams.get_mut(socket.tx).ended = true;
-        // With unread data, or linger 0, it is no good order: the peer gets a RST (T11).
+        // Closing with unread data or with a linger time of 0 is not orderly: the peer gets a RST (T11).
         let unread = world.stack.queued(world.host_now, id).is_ok_and(|(unread, _)| unread > 0);
         let hard = world.stack.options(id).is_ok_and(|o| o.linger.is_some_and(|linger| linger.is_zero()));
         if unread || hard {
@@ -320,7 +320,7 @@ impl Io {
         }
     }
 
-    /// `to` passes on what `from` reads.
+    /// Makes `to` relay the data that is read from `from`.
     pub(crate) fn relays(&mut self, world: &mut World<'_>, from: SocketId, to: SocketId) {
         let content = self.incoming(world, from).map(|rx| world.streams.get(rx).content);
         if let (Some(content), Some(socket)) = (content, self.sockets.get(&to)) {
@@ -328,19 +328,19 @@ impl Io {
         }
     }
 
-    /// Bytes that were read on `from` and not yet written to `to`.
+    /// Bytes read from `from` and not yet written to `to`.
     pub(crate) fn owed(&self, world: &World<'_>, from: SocketId, to: SocketId) -> u64 {
         let read = self.sockets.get(&from).and_then(|s| s.rx).map_or(0, |rx| world.streams.get(rx).read);
         let written = self.sockets.get(&to).map_or(0, |s| world.streams.get(s.tx).written);
         read.saturating_sub(written)
     }
 
-    /// Gives back the handles of connections that an error ended.
+    /// Closes the handles of connections that an error ended.
     pub(crate) fn bury(&mut self, world: &mut World<'_>) {
         for id in self.open_sockets() {
             if self.sockets.get(&id).is_some_and(|socket| socket.dead) {
                 self.sockets.remove(&id);
-                // The connection is gone already: only the handle is given back.
+                // The connection is gone: this only frees the handle.
                 let _gone = world.stack.close(world.host_now, id);
             }
         }

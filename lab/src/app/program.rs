@@ -1,4 +1,4 @@
-//! A program: the steps of a script, one after the other.
+//! A program: it runs the steps of a script in order.
 
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -12,7 +12,7 @@ use super::{Got, Io, Surprise, World};
 use crate::scenario::script::{App, Call, Expected, Read, Setting, Step, Wait};
 use crate::text::Tolerance;
 
-/// A step, or the bounds of a repetition.
+/// A step, or the start or end of a repetition.
 #[derive(Clone, Debug)]
 enum Op {
     Step(Rc<Step>),
@@ -20,7 +20,7 @@ enum Op {
     End { begin: usize },
 }
 
-/// What a step that is not over has come to.
+/// The progress of the current step.
 enum Progress {
     Fresh,
     Connecting(SocketId),
@@ -30,7 +30,7 @@ enum Progress {
     Server(Box<Server>),
 }
 
-/// A program that runs.
+/// A running program.
 pub(crate) struct Program {
     ops: Vec<Op>,
     at: usize,
@@ -38,7 +38,7 @@ pub(crate) struct Program {
     socket: Option<SocketId>,
     listener: Option<SocketId>,
     progress: Progress,
-    /// When the step before ended.
+    /// When the previous step ended.
     since: Instant,
     wakes_at: Option<Instant>,
 }
@@ -63,7 +63,7 @@ impl Program {
         self.wakes_at
     }
 
-    /// The step that it waits in, if it is not over and the step is meant to end.
+    /// Returns the step that the program waits in, if that step was supposed to end.
     pub(crate) fn stuck(&self) -> Option<&Step> {
         match self.ops.get(self.at)? {
             Op::Step(step) if matches!(step.call, Call::Serve(_)) => None,
@@ -77,7 +77,7 @@ impl Program {
         }
     }
 
-    /// Goes on until a step must wait.
+    /// Runs until a step must wait.
     pub(crate) fn run(
         &mut self,
         io: &mut Io,
@@ -134,7 +134,7 @@ impl Program {
         }
     }
 
-    /// Where outcomes are not judged, a call that fails unexpectedly ends the program, and its sockets with it.
+    /// If outcomes are not judged, ends the program and closes its sockets at a call that fails unexpectedly.
     fn gives_up(&mut self, step: &Step, got: &Got, io: &mut Io, world: &mut World<'_>) -> bool {
         let foreseen = matches!(step.outcome().map(|o| &o.what), Some(Expected::Error(_) | Expected::Any));
         if foreseen || !matches!(got, Got::Error(_) | Got::EarlyEof(_)) {
@@ -147,7 +147,7 @@ impl Program {
         true
     }
 
-    /// `None`: not yet.
+    /// Runs a step. `None` if it must wait.
     fn step(
         &mut self,
         step: &Step,
@@ -242,7 +242,7 @@ impl Program {
         }
         let got = connected(id, io, world)?;
         if let Got::Error(_) = got {
-            // Nothing can be done with the handle any more.
+            // The handle is of no further use.
             let _gone = io.close(world, id);
             self.socket = None;
         }
@@ -378,7 +378,7 @@ fn flatten(steps: &[Step], ops: &mut Vec<Op>) {
     }
 }
 
-/// Whether a connect is over, and how.
+/// The result of a connect; `None` while it is in progress.
 pub(super) fn connected(id: SocketId, io: &mut Io, world: &mut World<'_>) -> Option<Got> {
     let events = io.events(id);
     if events.contains(Event::CONNECTED) {
@@ -414,7 +414,7 @@ fn wait(what: Wait, id: SocketId, io: &mut Io, world: &mut World<'_>) -> Option<
     }
 }
 
-/// Puts a step that is over into the ladder.
+/// Notes a completed step in the ladder.
 fn describe(world: &mut World<'_>, step: &Step, got: &Got) {
     let plain = matches!(
         step.call,
@@ -431,7 +431,7 @@ fn describe(world: &mut World<'_>, step: &Step, got: &Got) {
     });
 }
 
-/// What is wrong with what came of a step.
+/// Compares the result of a step with the expected one. Returns a description of the difference.
 fn judge(step: &Step, got: &Got, now: Instant, tolerance: Tolerance) -> Option<String> {
     let outcome = step.outcome();
     let fits = match outcome.map_or(&Expected::Ok, |outcome| &outcome.what) {
@@ -447,7 +447,7 @@ fn judge(step: &Step, got: &Got, now: Instant, tolerance: Tolerance) -> Option<S
             Got::Done | Got::Eof(_) => true,
             Got::Number { got, wanted } => got == wanted,
             Got::EarlyEof(_) => false,
-            // To wait for the end, whichever it be, is a success with any end.
+            // A step that waits for any kind of end succeeds with an error, too.
             Got::Error(_) => {
                 outcome.is_none() && matches!(step.call, Call::Read(Read::Closed) | Call::Wait(Wait::Error))
             }

@@ -1,4 +1,4 @@
-//! Servers: a listener, and the same treatment for every connection.
+//! Servers: a listener, and one service for all of its connections.
 
 use std::net::SocketAddr;
 
@@ -9,14 +9,14 @@ use super::{Io, World};
 use crate::scenario::script::{Serve, Service, Setting};
 use crate::stream::Map;
 
-/// What a connection has come to.
+/// The progress of a connection.
 #[derive(Clone, Copy, Debug, Default)]
 struct Served {
-    /// Bytes still to be written.
+    /// Bytes left to write.
     left: u64,
     /// The peer has ended its stream.
     eof: bool,
-    /// Our stream was ended.
+    /// Our side has ended its stream.
     ended: bool,
     /// The other connection of a proxy.
     other: Option<SocketId>,
@@ -91,7 +91,7 @@ impl Server {
         }
     }
 
-    /// Both connections of a proxy, or the one of any other server, are given back.
+    /// Closes the connection, and its partner if the server is a proxy.
     fn drop_pair(&mut self, id: SocketId, failed: bool, io: &mut Io, world: &mut World<'_>) {
         let other = self.connections.remove(&id).and_then(|served| served.other);
         let _gone = io.close(world, id);
@@ -102,7 +102,7 @@ impl Server {
         }
     }
 
-    /// Passes on bytes and ends both ways; true when both streams are through.
+    /// Relays bytes and ends of stream in both directions. Returns true when both streams are complete.
     fn relay(
         &mut self,
         id: SocketId,
@@ -112,7 +112,7 @@ impl Server {
     ) -> Result<bool, Error> {
         let Some(other) = served.other else { return Ok(true) };
         let mut back = self.connections.get(&other).copied().unwrap_or_default();
-        // The onward connection may not be made yet.
+        // The onward connection may not be established yet.
         let events = io.events(id);
         let over = events.contains(Event::ERROR) || events.contains(Event::CLOSED);
         match read_all(id, io, world) {
@@ -127,7 +127,7 @@ impl Server {
     }
 }
 
-/// One direction of a proxy: bytes, and then the end.
+/// Relays one direction of a proxy: the bytes, and then the end of the stream.
 fn pass_on(
     from: SocketId,
     to: SocketId,
@@ -144,7 +144,7 @@ fn pass_on(
     if eof && !sink.ended && io.owed(world, from, to) == 0 {
         match io.shutdown(world, to, Shutdown::Write) {
             Ok(()) => sink.ended = true,
-            // The connection is not made yet: later.
+            // Not established yet: try again later.
             Err(Error::NotConnected) => {}
             Err(error) => return Err(error),
         }
@@ -152,7 +152,7 @@ fn pass_on(
     Ok(())
 }
 
-/// Does what is possible for one connection; true when it is over.
+/// Serves one connection as far as possible. Returns true when it is done.
 fn treat(
     how: &Service,
     id: SocketId,
@@ -202,7 +202,7 @@ fn write(id: SocketId, len: u64, io: &mut Io, world: &mut World<'_>) -> Result<u
     }
 }
 
-/// Reads what is there; true at the end of the stream.
+/// Reads all available data. Returns true at the end of the stream.
 fn read_all(id: SocketId, io: &mut Io, world: &mut World<'_>) -> Result<bool, Error> {
     loop {
         match io.read(world, id, u64::MAX) {

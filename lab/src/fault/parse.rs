@@ -1,4 +1,4 @@
-//! Reading a fault.
+//! The parser of faults.
 
 use steadfast_core::wire::icmp::ErrorKind;
 use steadfast_core::wire::tcp::{Flags, Timestamps};
@@ -115,7 +115,7 @@ fn effect(verb: &str, words: &mut Words<'_>) -> Understood<Effect> {
     })
 }
 
-/// One or more of these, up to the end of the line.
+/// Parses one or more items, up to the end of the line.
 fn some<T>(words: &mut Words<'_>, what: &str, read: impl Fn(&str) -> Option<T>) -> Understood<Vec<T>> {
     let mut all = vec![words.parse(what, &read)?];
     while !words.is_empty() {

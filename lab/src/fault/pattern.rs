@@ -1,4 +1,4 @@
-//! Which packets: direction, flags, words, count, time.
+//! Patterns of packets: direction, flags, words, count, time.
 
 use steadfast_core::Instant;
 use steadfast_core::trace::State;
@@ -11,7 +11,7 @@ use crate::text::{Bounds, Understood, Words};
 pub enum End {
     /// `*`
     Any,
-    /// A host by its name.
+    /// A host, by name.
     Host(String),
 }
 
@@ -32,25 +32,25 @@ impl End {
     }
 }
 
-/// A host's name: letters, digits, `_`, `-`, starting with a letter.
+/// Returns whether `text` is a host name: letters, digits, `_` and `-`, starting with a letter.
 pub(crate) fn is_name(text: &str) -> bool {
     text.starts_with(|c: char| c.is_ascii_alphabetic())
         && text.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-')
 }
 
-/// From whom to whom.
+/// The direction of a packet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Direction {
     /// The sender.
     pub from: End,
     /// The receiver.
     pub to: End,
-    /// The other way round as well.
+    /// The reverse direction matches as well.
     pub both_ways: bool,
 }
 
 impl Direction {
-    /// `C>S`, `C|S`, `C>*`, `*`; a host alone is all its traffic.
+    /// Parses `C>S`, `C|S`, `C>*` or `*`. A host alone means all its traffic.
     pub(crate) fn parse(text: &str) -> Option<Direction> {
         let ends =
             |from, to, both_ways| Some(Direction { from: End::parse(from)?, to: End::parse(to)?, both_ways });
@@ -62,7 +62,7 @@ impl Direction {
         }
     }
 
-    /// Whether a packet from one host to the other goes this way; `None` is a place without a host.
+    /// Returns whether a packet between two hosts has this direction. `None` stands for an address without a host.
     pub fn fits(&self, from: Option<&str>, to: Option<&str>) -> bool {
         (self.from.fits(from) && self.to.fits(to))
             || (self.both_ways && self.from.fits(to) && self.to.fits(from))
@@ -79,20 +79,20 @@ impl Direction {
     }
 }
 
-/// Which flags: a value under a mask.
+/// A pattern of flags: a value under a mask.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FlagPattern {
-    /// Those that must be set.
+    /// Flags that must be set.
     pub set: Flags,
-    /// Those that are looked at.
+    /// Flags that are compared.
     pub mask: Flags,
 }
 
 impl FlagPattern {
-    /// The flags that count even when they are not written.
+    /// Flags that must be clear unless the pattern lists them.
     const STRICT: Flags = Flags(0b11_0111 & !(1 << 3));
 
-    /// `[S.]` exactly these of S, F, R, `.`, U; `[S*]` at least these.
+    /// Parses `[S.]`, which means exactly these of S, F, R, `.`, U, or `[S*]`, which means at least these.
     pub(crate) fn parse(text: &str) -> Option<FlagPattern> {
         let letters = text.strip_prefix('[')?.strip_suffix(']')?;
         let (letters, open) = match letters.strip_suffix('*') {
@@ -103,13 +103,13 @@ impl FlagPattern {
         Some(FlagPattern { set, mask: if open { set } else { set | FlagPattern::STRICT } })
     }
 
-    /// Whether a segment with these flags fits.
+    /// Returns whether a segment with these flags matches.
     pub fn fits(self, flags: Flags) -> bool {
         flags.0 & self.mask.0 == self.set.0
     }
 }
 
-/// Flags in tcpdump's letters; `none` and nothing at all are no flags.
+/// Parses flags in tcpdump's letters. `none` and the empty string mean no flags.
 pub(crate) fn parse_flags(letters: &str) -> Option<Flags> {
     if letters == "none" {
         return Some(Flags(0));
@@ -133,7 +133,7 @@ pub(crate) fn parse_flags(letters: &str) -> Option<Flags> {
     })
 }
 
-/// Which packets at all.
+/// The protocol of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Protocol {
     /// TCP segments.
@@ -144,33 +144,33 @@ pub enum Protocol {
     Any,
 }
 
-/// Which of those that fit.
+/// Which of the matching packets count.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Count {
     /// All.
     Every,
-    /// From the first to the second of these, counted from 1.
+    /// The first to the last of these, counted from 1.
     Nth(u64, u64),
-    /// At random, with this chance in a million.
+    /// Each with this probability, in parts per million.
     Chance(u32),
 }
 
 /// A span of time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Window {
-    /// From then on.
+    /// The start, included.
     pub from: Option<Instant>,
-    /// Before then.
+    /// The end, excluded.
     pub until: Option<Instant>,
 }
 
 impl Window {
-    /// Whether `at` lies in it.
+    /// Returns whether `at` lies within the span.
     pub fn contains(self, at: Instant) -> bool {
         self.from.is_none_or(|from| from <= at) && self.until.is_none_or(|until| at < until)
     }
 
-    /// Takes `from T` or `until T`.
+    /// Consumes `from T` or `until T`.
     pub(crate) fn take(&mut self, words: &mut Words<'_>) -> Understood<bool> {
         if words.take("from") {
             self.from = Some(words.time("a time after `from`")?);
@@ -183,20 +183,20 @@ impl Window {
     }
 }
 
-/// Which packets.
+/// A pattern that packets are matched against.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Pattern {
-    /// From whom to whom.
+    /// The direction.
     pub direction: Direction,
     /// TCP, ICMP or both.
     pub protocol: Protocol,
     /// TCP flags.
     pub flags: Option<FlagPattern>,
-    /// With or without payload.
+    /// True: only with payload; false: only without.
     pub data: Option<bool>,
-    /// Bytes of payload.
+    /// Payload in bytes.
     pub len: Option<Bounds>,
-    /// Bytes of the IP packet.
+    /// Size of the IP packet in bytes.
     pub size: Option<Bounds>,
     /// Relative sequence number of the first byte.
     pub seq: Option<Bounds>,
@@ -210,28 +210,28 @@ pub struct Pattern {
     pub source_port: Option<u16>,
     /// Destination port.
     pub destination_port: Option<u16>,
-    /// Retransmissions, or what is no retransmission.
+    /// True: only retransmissions; false: none.
     pub again: Option<bool>,
-    /// Which of those that fit.
+    /// Which of the matching packets count.
     pub count: Count,
-    /// When they are sent.
+    /// When the packet is sent.
     pub window: Window,
 }
 
-/// What a pattern looks at.
+/// The properties of a packet that patterns look at.
 #[derive(Clone, Copy, Debug)]
 pub struct Sighted<'a> {
     /// When it is sent.
     pub at: Instant,
-    /// Who sends it; `None`: forged.
+    /// The sender; `None`: forged.
     pub from: Option<&'a str>,
-    /// Whom it goes to.
+    /// The destination host.
     pub to: Option<&'a str>,
-    /// TCP, or else ICMP or something unknown.
+    /// The TCP part, if it is a TCP segment.
     pub tcp: Option<SightedTcp>,
-    /// It is ICMP.
+    /// It is an ICMP message.
     pub icmp: bool,
-    /// Bytes of the IP packet.
+    /// Size of the IP packet in bytes.
     pub size: usize,
 }
 
@@ -241,23 +241,23 @@ pub struct Sighted<'a> {
 pub struct SightedTcp {
     pub flags: Flags,
     pub len: usize,
-    /// Relative to the ISS, as far as it is known.
+    /// Relative to the ISS, if that is known.
     pub seq: u32,
     pub ack: u32,
-    /// They are relative to the ISS of the incarnation before.
+    /// Relative to the ISS of the previous incarnation.
     pub seq_before: bool,
     pub ack_before: bool,
     pub win: u16,
     pub source_port: u16,
     pub destination_port: u16,
-    /// The sender's state after it was sent.
+    /// The sender's state after it sent the segment.
     pub state: State,
-    /// It, or what comes after it, was sent before.
+    /// It is a retransmission, or a later sequence number was sent before it.
     pub again: bool,
 }
 
 impl Pattern {
-    /// Everything that goes this way.
+    /// A pattern that matches every TCP segment of a direction.
     pub fn new(direction: Direction) -> Pattern {
         Pattern {
             direction,
@@ -278,7 +278,7 @@ impl Pattern {
         }
     }
 
-    /// Whether a packet fits, its [`Count`] left aside.
+    /// Returns whether a packet matches, regardless of [`Count`].
     pub fn fits(&self, packet: &Sighted<'_>) -> bool {
         let number = |wanted: Option<Bounds>, n: u64| wanted.is_none_or(|bounds| bounds.contains(n));
         if !self.direction.fits(packet.from, packet.to)
@@ -307,7 +307,7 @@ impl Pattern {
             && self.again.is_none_or(|again| again == tcp.again)
     }
 
-    /// Whether it says anything that only a TCP segment can fit.
+    /// Returns whether the pattern has a condition that only a TCP segment can meet.
     fn asks_for_tcp(&self) -> bool {
         self.flags.is_some()
             || self.data.is_some()
@@ -321,7 +321,7 @@ impl Pattern {
             || self.again.is_some()
     }
 
-    /// Reads a pattern and leaves the words that are none of its own.
+    /// Parses a pattern, and leaves all other words.
     pub(crate) fn parse(words: &mut Words<'_>) -> Understood<Pattern> {
         let direction = words.parse("a direction such as `C>S`, `C|S`, `C>*` or `*`", Direction::parse)?;
         let mut pattern = Pattern::new(direction);
@@ -374,7 +374,7 @@ impl Pattern {
     }
 }
 
-/// `1`, `2..4`, `3..`, `10%`, `every`.
+/// Parses `1`, `2..4`, `3..`, `10%` or `every`.
 fn parse_count(text: &str) -> Option<Count> {
     if text == "every" {
         return Some(Count::Every);
@@ -393,7 +393,7 @@ fn parse_count(text: &str) -> Option<Count> {
     }
 }
 
-/// A state as the RFC writes it.
+/// Parses a state as RFC 9293 spells it.
 pub(crate) fn parse_state(text: &str) -> Option<State> {
     use State::*;
     [

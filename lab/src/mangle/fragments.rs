@@ -1,4 +1,4 @@
-//! Packets cut into fragments on their way, whatever they say about that (RFC 791 §3.2, RFC 8200 §4.5).
+//! Fragmentation on the path, even of packets that forbid it (RFC 791 §3.2, RFC 8200 §4.5).
 
 use bytes::Bytes;
 use steadfast_core::wire::checksum::Sum;
@@ -6,18 +6,19 @@ use steadfast_core::wire::ipv6;
 
 use super::View;
 
-/// The fragment header of IPv6.
+/// The protocol number of the IPv6 fragment header.
 const PROTOCOL_FRAGMENT: u8 = 44;
-/// Offsets count in units of so many bytes.
+/// The unit of fragment offsets, in bytes.
 const UNIT: usize = 8;
-/// Where TCP has its checksum.
+/// Offset of the checksum in the TCP header.
 const CHECKSUM_AT: usize = 16;
 
-/// Pieces of `packet` of at most `size` bytes each. With `overlap` each but the first begins a unit early.
+/// Splits `packet` into fragments of at most `size` bytes. With `overlap`, every fragment but the first starts one unit
+/// early.
 pub(crate) fn fragments(packet: &[u8], size: usize, overlap: bool) -> Vec<Bytes> {
     let Some(view) = View::new(packet) else { return vec![Bytes::copy_from_slice(packet)] };
     let (head, payload) = packet.split_at(view.ip_len);
-    // What all pieces have in common and no other packet on its way has: the checksum of the segment.
+    // The identification is shared by the fragments of one packet only. The TCP checksum serves as such.
     let identification = payload.get(CHECKSUM_AT..CHECKSUM_AT + 2).map_or([0; 2], |sum| [sum[0], sum[1]]);
     let extra = if view.source.is_ipv4() { 0 } else { UNIT };
     let step = (size.saturating_sub(head.len() + extra) / UNIT * UNIT).max(UNIT);
@@ -68,7 +69,7 @@ mod tests {
     use steadfast_core::wire::tcp::Header;
     use steadfast_core::wire::{ipv4, ipv6};
 
-    /// Put together again the pieces are the packet's payload; each keeps to its size.
+    /// The fragments reassemble to the packet's payload, and none exceeds its size.
     #[test]
     fn pieces_are_whole_and_make_the_payload_again() {
         for (from, to) in [("10.0.0.1", "10.0.0.2"), ("fd00::1", "fd00::2")] {

@@ -1,4 +1,4 @@
-//! Faults that strike at a time: crashes and reboots, clocks, forged segments, floods.
+//! Faults at a given time: crashes and reboots, clock jumps, forged segments, floods.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -15,11 +15,11 @@ use crate::flows::{Flow, Way};
 use crate::mangle;
 use crate::record::Segment;
 
-/// Packets of a flood that are kept in the record.
+/// Limit of a flood's packets in the record.
 const FLOOD_ROWS: u32 = 3;
 
 impl Network {
-    /// A fault's time has come; some come in steps.
+    /// Runs a fault whose time has come. Some faults take several steps.
     pub(super) fn strike(&mut self, index: usize, step: u32) {
         let fault: Fault = self.faults[index].fault.clone();
         match &fault.kind {
@@ -86,8 +86,10 @@ impl Network {
         self.hosts[host].crash();
     }
 
-    /// The flow between two hosts that was opened last by one of them, and which way leads from the first to the
-    /// second; with ports, the one with these. A flow that only forged segments opened comes last.
+    /// Returns the flow between two hosts that one of them opened last, and its direction from the first host to the
+    /// second.
+    ///
+    /// With ports, only a flow with these ports counts. A flow that only forged segments opened is the last choice.
     fn last_flow(&self, from: usize, to: usize, ports: (Option<u16>, Option<u16>)) -> Option<(usize, usize)> {
         let owner = |end: SocketAddr| self.addresses.get(&end.ip()).copied();
         let fits = |wanted: Option<u16>, end: SocketAddr| wanted.is_none_or(|port| port == end.port());
@@ -127,7 +129,7 @@ impl Network {
             source_port: injection.source_port.unwrap_or(flow.ends[way].port()),
             destination_port: injection.destination_port.unwrap_or(flow.ends[1 - way].port()),
             seq: resolve(injection.seq, there, back),
-            // What the sender would acknowledge: the same words, seen from the other side.
+            // The acknowledgment number that the sender would use, with the roles of the two directions swapped.
             ack: if injection.flags.ack() { resolve_ack(injection.ack, there, back) } else { SeqNum(0) },
             flags: injection.flags,
             window: injection.window,
@@ -157,13 +159,13 @@ impl Network {
         self.arrive(Some(from), to, Some(index), Some((tcp, header)), packet);
     }
 
-    /// An end of a host without a port.
+    /// An endpoint of a host, with port 0.
     fn end_of(&self, host: usize) -> SocketAddr {
         let host = &self.hosts[host];
         SocketAddr::new(if self.directory.ipv6 { host.v6 } else { host.v4 }, 0)
     }
 
-    /// Something forged reaches a host now.
+    /// Delivers a forged packet to a host now.
     fn arrive(
         &mut self,
         from: Option<usize>,
@@ -197,7 +199,7 @@ impl Network {
         let Some((index, way)) = self.last_flow(from, to, (None, None)) else { return };
         let flow = &self.flows.all[index];
         let (there, back) = (&flow.ways[way], &flow.ways[1 - way]);
-        // The last segment that was sent began where the acknowledged part ends, or at the ISS.
+        // The last segment started at the first unacknowledged sequence number, or at the ISS.
         let last = back.ack.or(there.iss).unwrap_or(there.nxt);
         let seq = injection.seq.map_or(last, |seq| resolve(seq, there, back));
         let header = Header {
@@ -246,7 +248,7 @@ impl Network {
             } else {
                 "flood".to_owned()
             };
-            // Not the source itself, so that ladders do not depend on the seed.
+            // Note the prefix, not the source: ladders must not depend on the seed.
             let (prefix, len) = flood.prefix;
             self.record.note(self.now, None, || format!("{text}: [S] from {prefix}/{len}"));
         }
@@ -255,7 +257,7 @@ impl Network {
     }
 }
 
-/// A sequence number on the way `there`.
+/// Resolves a sequence number in the direction `there`.
 fn resolve(spec: SeqSpec, there: &Way, back: &Way) -> SeqNum {
     let add = |base: SeqNum, offset: i64| base + offset as u32;
     match spec {
@@ -267,12 +269,12 @@ fn resolve(spec: SeqSpec, there: &Way, back: &Way) -> SeqNum {
     }
 }
 
-/// An acknowledgment number of a segment that goes `there`: it speaks of the way back.
+/// Resolves the acknowledgment number of a segment in the direction `there`. It refers to the direction `back`.
 fn resolve_ack(spec: SeqSpec, there: &Way, back: &Way) -> SeqNum {
     let add = |base: SeqNum, offset: i64| base + offset as u32;
     match spec {
         SeqSpec::Relative(n) => add(back.iss.unwrap_or_default(), n),
-        // What the sender of the forged segment has acknowledged last, or has been sent.
+        // The last acknowledgment number sent, or else the peer's highest sequence number.
         SeqSpec::RcvNxt(n) => add(there.ack.unwrap_or(back.nxt), n),
         SeqSpec::SndNxt(n) => add(back.nxt, n),
         SeqSpec::RcvEnd(n) => add(there.edge.unwrap_or(back.nxt), n),

@@ -1,4 +1,4 @@
-//! A host: a stack with a clock of its own, and its applications.
+//! A host: a stack with its own clock, and its applications.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -21,33 +21,33 @@ pub(crate) struct Host {
     pub(crate) v6: IpAddr,
     spec: HostSpec,
     pub(crate) config: Config,
-    /// How far its clock is ahead of the network's, nanoseconds.
+    /// How far its clock is ahead of the network's, in nanoseconds.
     pub(crate) ahead: i128,
-    /// `None`: crashed, or played by a TCP that is not ours.
+    /// `None`: crashed, or played by a foreign TCP.
     pub(crate) stack: Option<Stack>,
-    /// The TCP that is not ours; `None`: crashed.
+    /// The foreign TCP; `None`: crashed.
     pub(crate) foreign: Option<Box<dyn Foreign>>,
-    /// What makes it. A host that has one is not ours.
+    /// Constructs the foreign TCP. `None` for a host of our own.
     booter: Option<(Booter, Vec<(String, String)>)>,
-    /// What the foreign end listed last.
+    /// The last listing of the foreign TCP.
     pub(crate) entries: Vec<ForeignEntry>,
-    /// Why the foreign end could not be made.
+    /// Why the foreign TCP could not be started.
     pub(crate) failure: Option<String>,
-    /// How often it was given a new secret.
+    /// How many times it got a new secret.
     secrets: u32,
     boots: u32,
     apps: Vec<App>,
     pub(crate) desk: Desk,
-    /// Programs and surprises of boots that are over.
+    /// Results of programs of earlier boots that differ from their scripts.
     pub(crate) old_surprises: Vec<crate::app::Surprise>,
-    /// The counters of stacks that are gone.
+    /// The counters of earlier stacks.
     pub(crate) past: Vec<Counters>,
-    /// When the stack's timer is scheduled, and when a program is to be woken.
+    /// The scheduled times of the stack's timer and of the programs' next wake-up.
     pub(crate) timer: Option<Instant>,
     pub(crate) wake: Option<Instant>,
-    /// States as the trace told them last.
+    /// The states last seen in the trace.
     pub(crate) states: Map<(SocketAddr, SocketAddr), State>,
-    /// When its connections left CLOSED or LISTEN last.
+    /// When each connection last left CLOSED or LISTEN.
     pub(crate) born: Map<(SocketAddr, SocketAddr), Instant>,
 }
 
@@ -78,7 +78,7 @@ impl Host {
         }
     }
 
-    /// Lets a TCP that is not ours play this host.
+    /// Lets a foreign TCP play this host.
     pub(crate) fn play(&mut self, booter: Booter, sysctls: Vec<(String, String)>) {
         self.booter = Some((booter, sysctls));
     }
@@ -87,13 +87,13 @@ impl Host {
         self.booter.is_some()
     }
 
-    /// Starts for the first time.
+    /// Boots for the first time.
     pub(super) fn boot(&mut self, seed: u64, apps: &[App], now: Instant) {
         self.apps = apps.iter().filter(|app| app.host == self.name).cloned().collect();
         self.start(seed, now);
     }
 
-    /// Comes back after a crash.
+    /// Boots after a crash.
     pub(super) fn reboot(&mut self, seed: u64, now: Instant, same_secret: bool, same_clock: bool) {
         if !same_secret {
             self.secrets += 1;
@@ -150,7 +150,7 @@ impl Host {
         self.stack = Some(stack);
     }
 
-    /// Loses everything.
+    /// Loses all state.
     pub(super) fn crash(&mut self) {
         if let Some(stack) = self.stack.take() {
             self.past.push(stack.counters().clone());
@@ -185,7 +185,7 @@ impl Host {
         }
     }
 
-    /// The length of the next packet that it sends.
+    /// Writes the next packet that it sends to `frame`, and returns its length.
     pub(super) fn transmit(&mut self, now: Instant, frame: &mut [u8]) -> Option<usize> {
         let now = self.clock_at(now);
         match (&mut self.stack, &mut self.foreign) {
@@ -194,17 +194,17 @@ impl Host {
         }
     }
 
-    /// What its clock says when the network's says `now`.
+    /// The time on its clock when the network's clock shows `now`.
     pub(crate) fn clock_at(&self, now: Instant) -> Instant {
         Instant::from_nanos(u64::try_from(i128::from(now.as_nanos()) + self.ahead).unwrap_or(0))
     }
 
-    /// When its clock will say `at`.
+    /// The network's time when its clock will show `at`.
     pub(crate) fn when(&self, at: Instant) -> Instant {
         Instant::from_nanos(u64::try_from(i128::from(at.as_nanos()) - self.ahead).unwrap_or(0))
     }
 
-    /// A counter, summed over all boots.
+    /// The value of a counter, summed over all boots.
     pub(crate) fn counter(&self, name: &str) -> u64 {
         self.each_counters().filter_map(|counters| counters.value(name)).sum()
     }

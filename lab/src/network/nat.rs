@@ -1,23 +1,23 @@
-//! Translators of addresses.
+//! Network address translation (NAT).
 
 use std::net::{IpAddr, SocketAddr};
 
 use steadfast_core::{Duration, Instant};
 
-/// A translator.
+/// A NAT.
 #[derive(Clone, Debug)]
 pub(crate) struct Nat {
     pub(crate) address: IpAddr,
-    /// Hosts behind it, and their addresses.
+    /// The hosts behind it, and their addresses.
     pub(crate) inside: Vec<(usize, IpAddr)>,
     pub(crate) expiry: Duration,
-    /// Outer port to inner end.
+    /// Forwarded ports: outer port and inner endpoint.
     pub(crate) forwards: Vec<(u16, SocketAddr)>,
     pub(crate) mappings: Vec<Mapping>,
     pub(crate) next_port: u16,
 }
 
-/// An inner end and the port that stands for it.
+/// An inner endpoint and its outer port.
 #[derive(Clone, Debug)]
 pub(crate) struct Mapping {
     inner: SocketAddr,
@@ -25,17 +25,17 @@ pub(crate) struct Mapping {
     used: Instant,
 }
 
-/// All translators of a network.
+/// All NATs of a network.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Nats {
     pub(crate) all: Vec<Nat>,
 }
 
-/// First port that a translator gives out.
+/// The first port that a NAT allocates.
 pub(crate) const FIRST_PORT: u16 = 40_000;
 
 impl Nats {
-    /// What a segment from `host` to outside appears to come from; `None`: no translator on its way.
+    /// Returns the translated source of a segment that leaves `host`; `None` if it passes no NAT.
     pub(super) fn outward(
         &mut self,
         now: Instant,
@@ -62,7 +62,8 @@ impl Nats {
         Some(SocketAddr::new(nat.address, port))
     }
 
-    /// Where a segment to a translator goes on to. `None`: it goes to none; `Some(None)`: nobody inside.
+    /// Returns the inner destination of a segment. `None` if it is not addressed to a NAT; `Some(None)` if the port has
+    /// no mapping.
     pub(super) fn inward(&mut self, now: Instant, to: SocketAddr) -> Option<Option<SocketAddr>> {
         let nat = self.all.iter_mut().find(|nat| nat.address == to.ip())?;
         if let Some((_, inner)) = nat.forwards.iter().find(|(port, _)| *port == to.port()) {
@@ -76,7 +77,7 @@ impl Nats {
         }))
     }
 
-    /// The end that an outer address stands for, or the address itself.
+    /// The inner endpoint of an outer address, or the address itself.
     pub(crate) fn inner(&self, end: SocketAddr) -> SocketAddr {
         let Some(nat) = self.all.iter().find(|nat| nat.address == end.ip()) else { return end };
         let forward = nat.forwards.iter().find(|(port, _)| *port == end.port()).map(|(_, inner)| *inner);

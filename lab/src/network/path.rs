@@ -1,4 +1,4 @@
-//! Paths: delay, rate and queue, one way.
+//! Paths: delay, rate and queue of one direction.
 
 use std::collections::VecDeque;
 
@@ -6,16 +6,16 @@ use steadfast_core::{Duration, Instant};
 
 use crate::fault::{Direction, PathChange};
 
-/// One way from one host to another.
+/// The path from one host to another.
 #[derive(Clone, Debug)]
 pub(crate) struct Path {
     delay: Duration,
     /// Bits per second; `None`: no limit.
     rate: Option<u64>,
-    /// Packets that may wait; `None`: no limit.
+    /// Limit of queued packets; `None`: no limit.
     queue: Option<usize>,
     busy_until: Instant,
-    /// When those that wait will have left.
+    /// When each queued packet leaves.
     waiting: VecDeque<Instant>,
 }
 
@@ -32,7 +32,7 @@ impl Default for Path {
 }
 
 impl Path {
-    /// How long a packet of so many bytes takes that is sent now; `None`: the queue is full.
+    /// Returns the transit time of a packet of `size` bytes that is sent now; `None` if the queue is full.
     pub(super) fn admit(&mut self, now: Instant, size: usize) -> Option<Duration> {
         let Some(rate) = self.rate else { return Some(self.delay) };
         while self.waiting.front().is_some_and(|leaves| *leaves <= now) {

@@ -1,4 +1,4 @@
-//! The way of a packet: seen, translated, hit by faults, carried along its path.
+//! The journey of a packet: recorded, translated by NATs, hit by faults, delayed by its path.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -19,21 +19,21 @@ use crate::stream;
 const ROUTER_V4: Ipv4Addr = Ipv4Addr::new(10, 255, 255, 254);
 const ROUTER_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0xff, 0, 0, 0, 0, 0, 0xfe);
 
-/// Bytes of a packet that are hashed: the longest headers and a bit of what follows.
+/// Bytes of a packet that the hash covers: the longest headers and the start of the payload.
 const HASHED: usize = 160;
 
-/// How long a packet waits to be overtaken.
+/// How long a packet waits for others to overtake it.
 const OVERTAKING: Duration = Duration::from_millis(500);
 
-/// A packet, or a copy of one, on its way.
+/// A packet or a copy of it in transit.
 #[derive(Clone, Debug)]
 struct Flying {
     packet: Bytes,
-    /// Beyond what the path takes.
+    /// Delay in addition to the path's.
     extra: Duration,
-    /// Arrives then, whatever the path is like.
+    /// Fixed time of arrival, regardless of the path.
     arrives: Option<Instant>,
-    /// Waits until so many others have passed.
+    /// How many packets must still overtake it.
     overtaken_by: u32,
     copy: bool,
     tampered: bool,
@@ -54,7 +54,7 @@ impl Flying {
     }
 }
 
-/// A packet that waits to be overtaken.
+/// A packet that waits for others to overtake it.
 #[derive(Clone, Debug)]
 pub(super) struct Held {
     pub(super) id: u64,
@@ -65,7 +65,7 @@ pub(super) struct Held {
     entry: Option<usize>,
 }
 
-/// Where a packet comes from and goes to.
+/// The source and destination of a packet.
 #[derive(Clone, Copy, Debug)]
 struct Route {
     from: usize,
@@ -75,7 +75,7 @@ struct Route {
 }
 
 impl Network {
-    /// A host's stack sends a packet.
+    /// Sends a packet from a host's stack.
     pub(super) fn send(&mut self, from: usize, packet: Bytes) {
         self.mix(&packet);
         let Some(view) = View::new(&packet) else {
@@ -117,8 +117,8 @@ impl Network {
         }
     }
 
-    /// Adds a packet and its time to the hash of the run. Past the headers the checksum, which is among them, stands
-    /// for the payload.
+    /// Adds a packet and its time to the hash of the run. The TCP checksum, which the hash covers, stands for the rest
+    /// of the payload.
     fn mix(&mut self, packet: &[u8]) {
         let packet = &packet[..packet.len().min(HASHED)];
         let mut hash = self.hash ^ self.now.as_nanos();
@@ -129,7 +129,7 @@ impl Network {
         self.hash = hash;
     }
 
-    /// The packet as it is behind translators, and the end that it really goes to. `None`: there is nobody.
+    /// Returns the packet after NAT, and its final destination. `None` if a NAT has no mapping for it.
     fn translate(&mut self, from: usize, packet: &Bytes, view: &View) -> (Option<Bytes>, Option<SocketAddr>) {
         let Some((source, destination)) = view.ends() else { return (Some(packet.clone()), None) };
         let outward = self.nats.outward(self.now, from, source, destination);
@@ -141,7 +141,7 @@ impl Network {
         (Some(mangle::readdressed(packet, outward.unwrap_or(source), to)), Some(to))
     }
 
-    /// What is seen of a packet, and which flow it belongs to.
+    /// Returns the record of a packet, and its flow.
     fn sight(
         &mut self,
         from: usize,
@@ -207,7 +207,7 @@ impl Network {
         (segment, Some(found))
     }
 
-    /// The faults that hit a packet, in their order; each counts what its pattern met.
+    /// Returns the faults that hit a packet, in order. Each counts the packets that match its pattern.
     fn hits(&mut self, segment: &Segment) -> Vec<usize> {
         let mut hits = Vec::new();
         let sighted = segment.sighted(&self.names);
@@ -220,7 +220,7 @@ impl Network {
         hits
     }
 
-    /// What a fault makes of a packet and its copies.
+    /// Applies a fault to a packet and its copies.
     fn hit(&mut self, index: usize, flying: Vec<Flying>, route: Route, original: &Bytes) -> Vec<Flying> {
         let fault = self.faults[index].fault.clone();
         let FaultKind::Packets { effect, .. } = &fault.kind else { return flying };
@@ -261,7 +261,7 @@ impl Network {
                         piece.say(&format!("fragment {} of {}", index + 1, pieces.len()));
                         out.push(piece);
                     }
-                    // Nobody sees the segment arrive.
+                    // The original segment never arrives as such.
                     if let Some((flow, _)) = route.flow {
                         self.flows.all[flow].tainted = true;
                     }
@@ -275,7 +275,7 @@ impl Network {
         out
     }
 
-    /// The effects that leave one packet one packet.
+    /// Applies an effect that yields exactly one packet.
     fn alter(&mut self, effect: &Effect, one: &mut Flying, route: Route, text: &str) {
         match effect {
             Effect::Delay { low, high } => one.extra += self.rng.duration(*low, *high),
@@ -322,7 +322,7 @@ impl Network {
         }
     }
 
-    /// A router in the middle of the path answers the sender.
+    /// Sends a reply from a router in the middle of the path.
     fn answer(&mut self, packet: Bytes, route: Route, text: String) {
         let delay = (self.paths.delay(route.from, route.to) + self.paths.delay(route.to, route.from)) / 2;
         let icmp = View::new(&packet).is_some_and(|view| matches!(view.kind, Kind::Icmp));
@@ -343,7 +343,7 @@ impl Network {
         self.schedule(self.now + delay, what);
     }
 
-    /// One packet less to be overtaken by, for those that wait.
+    /// Counts one packet that overtakes the held ones.
     fn pass_held(&mut self, from: usize, to: usize) {
         let mut ripe = Vec::new();
         for held in self.held.iter_mut().filter(|held| (held.from, held.to) == (from, to)) {
@@ -352,7 +352,7 @@ impl Network {
                 ripe.push(held.id);
             }
         }
-        // Scheduled after the packet that overtakes, and with the same delay: it arrives behind it.
+        // Scheduled after the overtaking packet with the same delay, it arrives behind it.
         for id in ripe {
             let at = self.now + self.paths.delay(from, to);
             if let Some(held) = self.held.iter().position(|held| held.id == id).map(|at| self.held.remove(at))
@@ -363,7 +363,7 @@ impl Network {
         }
     }
 
-    /// It has waited long enough.
+    /// Sends a held packet that has waited long enough.
     pub(super) fn release(&mut self, id: u64) {
         if let Some(held) = self.held.iter().position(|held| held.id == id).map(|at| self.held.remove(at)) {
             let at = self.now + self.paths.delay(held.from, held.to);
@@ -372,7 +372,7 @@ impl Network {
         }
     }
 
-    /// Partitions, MTU, swarm, rate and delay.
+    /// Applies partitions, MTU, swarm, rate and delay.
     fn carry(&mut self, mut one: Flying, route: Route, original: &Bytes) {
         let lost = |text: String| Fate::Lost(if one.copy { format!("copy, {text}") } else { text });
         if let Some(text) = self.cut(route.from, route.to) {
@@ -427,7 +427,7 @@ impl Network {
         );
     }
 
-    /// The partition that a packet runs into.
+    /// Returns the partition that stops a packet, if any.
     fn cut(&self, from: usize, to: usize) -> Option<String> {
         self.faults.iter().find_map(|armed| match &armed.fault.kind {
             FaultKind::Partition { direction, window }
@@ -440,7 +440,7 @@ impl Network {
         })
     }
 
-    /// The narrowest link on the way, and whether its router says so.
+    /// Returns the smallest MTU of the path, and whether its router sends an ICMP error.
     fn narrow(&self, from: usize, to: usize) -> Option<(usize, bool, String)> {
         let links = self.faults.iter().filter_map(|armed| match &armed.fault.kind {
             FaultKind::Mtu { direction, mtu, icmp, window }
@@ -455,7 +455,7 @@ impl Network {
     }
 }
 
-/// Whether this one of those that fit is meant.
+/// Counts a packet that matches the pattern, and returns whether its [`Count`] selects it.
 fn counts(pattern: &Pattern, met: &mut u64, rng: &mut crate::rng::Rng) -> bool {
     *met += 1;
     match pattern.count {
@@ -465,7 +465,7 @@ fn counts(pattern: &Pattern, met: &mut u64, rng: &mut crate::rng::Rng) -> bool {
     }
 }
 
-/// The router's address in the family of a packet.
+/// The router's address, in the address family of a packet.
 pub(super) fn router(packet: &[u8]) -> IpAddr {
     if packet.first().is_some_and(|byte| byte >> 4 == 6) {
         IpAddr::V6(ROUTER_V6)

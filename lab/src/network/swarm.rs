@@ -1,38 +1,38 @@
-//! Faults at random: each seed draws its own mix and its own rates, and after a while the network heals.
+//! Random faults: each seed draws its own mix and its own rates, and the network heals after a while.
 
 use steadfast_core::{Duration, Instant};
 
 use crate::rng::Rng;
 
-/// The longest time that a swarm goes on.
+/// The longest duration of a swarm.
 const HEALS_WITHIN: Duration = Duration::from_secs(30);
 
-/// What a packet meets with.
+/// The random faults that hit one packet.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Mishap {
     pub(crate) lost: bool,
     pub(crate) delay: Duration,
-    /// A copy arrives so much later.
+    /// A copy arrives this much later.
     pub(crate) copy: Option<Duration>,
 }
 
-/// All knobs of one seed.
+/// The parameters of one seed.
 #[derive(Clone, Debug)]
 pub(crate) struct Swarm {
     rng: Rng,
-    /// Chances in a million.
+    /// Probabilities in parts per million.
     loss: u32,
     duplication: u32,
     reordering: u32,
-    /// Every packet is delayed by up to so much.
+    /// Upper bound of the delay of every packet.
     jitter: Duration,
-    /// A reordered packet is delayed by up to so much.
+    /// Upper bound of the extra delay of a reordered packet.
     setback: Duration,
     heals_at: Instant,
 }
 
 impl Swarm {
-    /// Each kind of fault is in the mix or not, so that some seeds show one alone and some all of them at once.
+    /// Each kind of fault is switched on or off, so that some seeds have only one and some have all.
     pub(crate) fn new(seed: u64) -> Swarm {
         let mut rng = Rng::split(seed, "swarm");
         let mut rate = |most: u64| if rng.chance(600_000) { rng.below(most) as u32 } else { 0 };
@@ -43,7 +43,7 @@ impl Swarm {
         Swarm { rng, loss, duplication, reordering, jitter, setback, heals_at }
     }
 
-    /// What a packet meets with that is sent now.
+    /// Draws the faults of a packet that is sent now.
     pub(super) fn mishap(&mut self, now: Instant) -> Mishap {
         if now >= self.heals_at {
             return Mishap::default();

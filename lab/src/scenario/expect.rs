@@ -1,4 +1,4 @@
-//! What must come of a scenario.
+//! The expectations of a scenario.
 
 use steadfast_core::counters::{Counters, DropReason, ReplyReason};
 use steadfast_core::info::{CaState, Info, Usage};
@@ -14,16 +14,16 @@ use crate::text::{Bounds, Times, Tolerance, Understood, Words};
 pub struct Who {
     /// The host.
     pub host: String,
-    /// Which of its connections.
+    /// The connection.
     pub connection: Which,
 }
 
-/// Which connection of a host.
+/// Selects a connection of a host.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Which {
-    /// In the order in which they appeared, from 1.
+    /// By order of appearance, from 1.
     Nth(usize),
-    /// As a script called it.
+    /// By its name in a script.
     Named(String),
 }
 
@@ -41,27 +41,27 @@ impl Who {
     }
 }
 
-/// The checks that always run, as far as a scenario may say that they fail.
+/// The checks that always run. A scenario may declare that one fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Invariant {
-    /// What is read is what was sent, or an error tells.
+    /// The reader gets the data that was sent, or an error.
     Stream,
-    /// The right edge of a window never moves back, and nothing is sent past it.
+    /// The right edge of a window never moves back, and no sender exceeds it.
     Window,
-    /// What is acknowledged had arrived.
+    /// Only data that arrived is acknowledged.
     Ack,
     /// No RST answers a RST.
     Reset,
-    /// Everything is empty at the end.
+    /// Nothing is left at the end.
     Empty,
-    /// Work per time is bounded.
+    /// The work per unit of time is bounded.
     Livelock,
-    /// What a stack keeps sums and flags of is what its tables hold.
+    /// A stack's running totals and flags agree with its tables.
     Consistent,
 }
 
 impl Invariant {
-    /// As scenarios write it.
+    /// Its name in scenarios.
     pub const fn name(self) -> &'static str {
         match self {
             Invariant::Stream => "stream",
@@ -78,16 +78,16 @@ impl Invariant {
         [Invariant::Stream, Invariant::Window, Invariant::Ack, Invariant::Reset, Invariant::Empty];
 }
 
-/// When and how often packets are seen.
+/// How many matching packets there are, and at which times.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Wanted {
-    /// All that fit are sent at these times.
+    /// All matching packets are sent at these times.
     At(Vec<Times>),
-    /// All that fit and arrive do so at these times.
+    /// All matching packets that arrive do so at these times.
     Arrives(Vec<Times>),
-    /// The times between those that fit.
+    /// The intervals between matching packets.
     Gaps(Vec<Times>),
-    /// So many fit.
+    /// The number of matching packets.
     Count(Bounds),
 }
 
@@ -114,19 +114,19 @@ pub enum Expectation {
     Tolerates(Invariant),
 }
 
-/// What initial sequence numbers are like.
+/// A property of initial sequence numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum IssProperty {
-    /// Those of one tuple grow, past all that the incarnation before used.
+    /// For one tuple, each exceeds all sequence numbers of the previous incarnation.
     Ascending,
-    /// Those of different tuples look independent.
+    /// For different tuples, they look independent.
     Unrelated,
-    /// Those of one tuple grow by so much in a second, within 1 %.
+    /// For one tuple, they grow by this much per second, within 1 %.
     Rate(u64),
 }
 
 impl Expectation {
-    /// The moment at which the stacks must be looked at.
+    /// The time at which the expectation looks at the stacks.
     pub(crate) fn looks_at(&self) -> Option<Instant> {
         match self {
             Expectation::StateAt { at, .. }
@@ -282,7 +282,7 @@ fn times(words: &mut Words<'_>) -> Understood<Vec<Times>> {
     Ok(all)
 }
 
-/// Patterns with commas between them.
+/// Parses patterns, separated by commas.
 fn patterns(words: &mut Words<'_>) -> Understood<Vec<Pattern>> {
     let one = |text: &str| {
         let mut words = Words::new(text);
@@ -317,7 +317,7 @@ fn usage_fields(words: &mut Words<'_>) -> Understood<Vec<(String, Bounds)>> {
     Ok(fields)
 }
 
-/// Every field of [`Usage`] by its name.
+/// All fields of [`Usage`], with their names.
 pub(crate) fn usage_values(usage: &Usage) -> impl Iterator<Item = (&'static str, u64)> + use<> {
     let Usage {
         sockets,
@@ -386,7 +386,7 @@ impl InfoValue {
         }
     }
 
-    /// Whether it is what `wanted` says; `None` where that cannot be said of such a field.
+    /// Returns whether it matches `wanted`; `None` if `wanted` does not suit the field.
     pub(crate) fn fits(&self, wanted: &str) -> Option<bool> {
         match self {
             InfoValue::Number(_) if wanted == "none" => Some(false),
@@ -404,7 +404,7 @@ impl InfoValue {
     }
 }
 
-/// The field called `name`.
+/// Returns the field called `name`.
 pub(crate) fn info_value(info: &Info, name: &str) -> Option<InfoValue> {
     let number = |n: u64| InfoValue::Number(n);
     let shift = |shift: Option<u8>| shift.map_or(InfoValue::Absent, |s| InfoValue::Number(u64::from(s)));
@@ -446,7 +446,7 @@ pub(crate) fn info_value(info: &Info, name: &str) -> Option<InfoValue> {
     })
 }
 
-/// An `Info` of no connection, to look up what fields there are.
+/// An `Info` without a connection, to check the names of fields.
 fn sample() -> Info {
     let nowhere = std::net::SocketAddr::from(([0, 0, 0, 0], 0));
     Info {
@@ -497,7 +497,7 @@ fn diagnosis(words: &mut Words<'_>) -> Understood<Expectation> {
     Ok(Expectation::Diagnosis { host, text: text.to_owned(), at: at(words)? })
 }
 
-/// Reasons, each with a number or not, with commas between them.
+/// Parses reasons, separated by commas, each with an optional number.
 fn reasons<T>(
     words: &mut Words<'_>,
     what: &str,

@@ -1,4 +1,4 @@
-//! From the text of a file to a [`Scenario`]: lines, items, conditions.
+//! Parses a file into a [`Scenario`]: lines, items, conditions.
 
 use std::sync::Arc;
 
@@ -15,20 +15,20 @@ use crate::text::{ParseError, Understood, Words};
 const KEYWORDS: &str = "a keyword: id, title, cites, profiles, settings, phase, ip, until, ladder, why, what, host, path, \
                         nat, sysctl, app, fault, expect or kernel";
 
-/// Keywords of the heading that take one line.
+/// Keywords of the heading with one line each.
 const HEADING: [&str; 8] = ["id", "title", "cites", "profiles", "settings", "phase", "ip", "ladder"];
 
-/// Rows of a ladder where the file does not say.
+/// The default limit of rows in a ladder.
 const LADDER_ROWS: usize = 200;
 
-/// A line with its number and without comment.
+/// A line with its number, without its comment.
 struct Line<'a> {
     number: usize,
     indent: usize,
     text: &'a str,
 }
 
-/// A line in the first column with those that belong to it.
+/// A line in the first column and the indented lines below it.
 struct Item<'a> {
     head: Line<'a>,
     body: Vec<Line<'a>>,
@@ -44,7 +44,7 @@ pub(super) fn scenario(file: &str, text: &str) -> Result<Scenario, ParseError> {
     reader.finish(text.lines().count().max(1)).map_err(wrong)
 }
 
-/// An error with its line.
+/// A result whose error has a line number.
 type Placed<T> = Result<T, (usize, String)>;
 
 fn items(text: &str) -> Placed<Vec<Item<'_>>> {
@@ -84,7 +84,7 @@ fn without_comment(line: &str) -> &str {
 struct Reader {
     scenario: Scenario,
     hosts: Vec<String>,
-    /// Hosts named before it is known which there are, with their lines.
+    /// Hosts that were named before their declaration, with their lines.
     named: Vec<(usize, String)>,
     seen: Vec<String>,
 }
@@ -142,7 +142,7 @@ impl Reader {
         }
     }
 
-    /// Takes `[…]` off the front.
+    /// Strips a leading `[…]`.
     fn condition<'a>(&self, text: &'a str) -> Understood<(Condition, &'a str)> {
         let mut condition = Condition::default();
         let Some(rest) = text.strip_prefix('[') else { return Ok((condition, text)) };
@@ -167,7 +167,7 @@ impl Reader {
         Ok((condition, rest.trim()))
     }
 
-    /// What stands above; false: not one of these keywords.
+    /// Parses an item of the heading. Returns false if the keyword is not one of these.
     fn heading(&mut self, keyword: &str, words: &mut Words<'_>, item: &Item<'_>) -> Understood<bool> {
         let prose = matches!(keyword, "why" | "what");
         if !prose && !HEADING.contains(&keyword) {
@@ -248,7 +248,7 @@ impl Reader {
         words.end()
     }
 
-    /// `sysctl`, `fault`, `expect`: an entry on the same line, and one on each indented line.
+    /// Parses the entries of `sysctl`, `fault` or `expect`: one on the same line, and one on each indented line.
     fn entries(
         &mut self,
         keyword: &str,
@@ -295,7 +295,7 @@ impl Reader {
         Ok(())
     }
 
-    /// `S: a difference` and `not C: a reason`, each of which may go on in the lines below it.
+    /// Parses `S: a difference` and `not C: a reason`. Both may continue on the lines below.
     fn kernel(&mut self, item: &Item<'_>) -> Placed<()> {
         for line in item.body.iter().filter(|line| !line.text.is_empty()) {
             let (not, text) = line.text.strip_prefix("not ").map_or((false, line.text), |rest| (true, rest));
@@ -314,7 +314,7 @@ impl Reader {
                 roles.push(KernelRole { host: host.clone(), ..KernelRole::default() });
             }
             let at = roles.iter().position(|role| role.host == host).unwrap_or(0);
-            // The one that is told of last is the one that goes on.
+            // The last role in the list is the one that continuation lines extend.
             let mut role = roles.remove(at);
             match not {
                 true => role.not = Some(text),
@@ -445,7 +445,7 @@ fn both(outer: &Condition, inner: Condition) -> Condition {
     condition
 }
 
-/// `kernel`, `S=kernel`.
+/// Parses `kernel` or `S=kernel`.
 fn played(text: &str) -> Option<Played> {
     match text.split_once('=') {
         None => (text == "kernel").then_some(Played::Any),
@@ -465,7 +465,7 @@ fn sysctl(text: &str) -> Understood<Sysctl> {
     }
 }
 
-/// The step that was read last, at any depth.
+/// Returns the last parsed step, at any depth.
 fn last_step(steps: &mut [Step]) -> Option<&mut Step> {
     let step = steps.last_mut()?;
     let inside = matches!(&step.call, Call::Repeat { body, .. } if !body.is_empty());

@@ -1,4 +1,4 @@
-//! What applications do: scripts of blocking calls.
+//! Scripts of applications: blocking calls.
 
 use std::net::IpAddr;
 
@@ -14,20 +14,20 @@ use crate::text::{Bounds, Times, Understood, Words, duration};
 pub struct App {
     /// The host.
     pub host: String,
-    /// When it is started.
+    /// When it starts.
     pub start: Start,
-    /// What it does.
+    /// Its steps.
     pub steps: Vec<Step>,
 }
 
-/// When a program is started.
+/// When a program starts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Start {
     /// When the scenario begins.
     First,
-    /// When the host comes back after a crash.
+    /// When the host boots after a crash.
     Rebooted,
-    /// Both.
+    /// At the start and after every crash.
     Always,
 }
 
@@ -36,33 +36,33 @@ pub enum Start {
 pub struct Step {
     /// Line of the file.
     pub line: usize,
-    /// The call as it stands there.
+    /// The call as written in the file.
     pub text: String,
-    /// Not before then.
+    /// Earliest time of the step.
     pub at: Option<Instant>,
-    /// So long after the step before.
+    /// Delay after the previous step.
     pub after: Option<Duration>,
-    /// The socket that it is about; `None`: the last one.
+    /// The socket that it uses; `None`: the last one.
     pub socket: Option<String>,
-    /// What it does.
+    /// The call.
     pub call: Call,
     pub(crate) condition: Condition,
     pub(crate) outcomes: Vec<(Condition, Outcome)>,
 }
 
 impl App {
-    /// What of it counts in a case; each step is left with one outcome at the most.
+    /// Returns the parts that apply in a case. Each step keeps at most one outcome.
     pub(super) fn select(&self, case: &Case<'_>) -> App {
         App { host: self.host.clone(), start: self.start, steps: select(&self.steps, case) }
     }
 }
 
-/// Bytes of one transfer, and clients of one crowd, where hundreds of runs take turns.
+/// Limits of bytes per transfer and clients per crowd, for batches of hundreds of runs.
 const SMALLER_TRANSFER: u64 = 16 << 20;
 const SMALLER_CROWD: u64 = 1000;
 
 impl App {
-    /// The same with bounded amounts: what matters under random faults is their variety, not ten gigabytes of each.
+    /// Returns the same program with bounded amounts. Random faults need variety, not ten gigabytes of each run.
     pub(crate) fn smaller(&self) -> App {
         App { steps: self.steps.iter().map(Step::smaller).collect(), ..self.clone() }
     }
@@ -103,18 +103,18 @@ fn select(steps: &[Step], case: &Case<'_>) -> Vec<Step> {
 }
 
 impl Step {
-    /// What must come of it, after selection.
+    /// The expected outcome. Valid after selection.
     pub fn outcome(&self) -> Option<&Outcome> {
         self.outcomes.last().map(|(_, outcome)| outcome)
     }
 }
 
-/// What must come of a step, and when.
+/// The expected outcome of a step.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outcome {
-    /// What.
+    /// The result.
     pub what: Expected,
-    /// When; `None`: whenever.
+    /// The time; `None`: any.
     pub at: Option<Times>,
 }
 
@@ -133,7 +133,7 @@ impl std::fmt::Display for Outcome {
     }
 }
 
-/// What must come of a step.
+/// The expected result of a step.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Expected {
     /// Success.
@@ -142,20 +142,20 @@ pub enum Expected {
     Eof,
     /// An error by its POSIX name.
     Error(String),
-    /// So many bytes, or connections.
+    /// A number of bytes or connections.
     Number(Bounds),
-    /// It never ends.
+    /// The step never ends.
     Waits,
-    /// Its host crashes meanwhile.
+    /// The host crashes during the step.
     Killed,
     /// Anything.
     Any,
 }
 
-/// The other end of a connect.
+/// The destination of a connect.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Target {
-    /// A host by its name.
+    /// A host, by name.
     Host(String),
     /// An address.
     Address(IpAddr),
@@ -206,18 +206,18 @@ pub enum Call {
     Serve(Serve),
 }
 
-/// How much is read.
+/// How much to read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Read {
-    /// So many bytes.
+    /// This many bytes.
     Exactly(u64),
-    /// To the end of the stream.
+    /// Up to the end of the stream.
     Eof,
     /// Until the stream ends in any way.
     Closed,
 }
 
-/// What is waited for.
+/// The event to wait for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub enum Wait {
@@ -252,7 +252,7 @@ pub struct Serve {
     pub options: Vec<Setting>,
 }
 
-/// What a server does with a connection.
+/// How a server treats a connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub enum Service {
@@ -285,7 +285,7 @@ pub enum Setting {
 }
 
 impl Setting {
-    /// Puts it into the options of a socket.
+    /// Applies it to the options of a socket.
     pub fn apply(&self, options: &mut SocketOptions) {
         match self {
             Setting::Nodelay => options.nodelay = true,
@@ -310,14 +310,14 @@ impl Setting {
         }
     }
 
-    /// The options of a socket with these settings; `None` where there are none.
+    /// Returns socket options with these settings; `None` if there are none.
     pub fn all(settings: &[Setting], config: &Config) -> Option<SocketOptions> {
         let mut options = SocketOptions::new(config);
         settings.iter().for_each(|setting| setting.apply(&mut options));
         (!settings.is_empty()).then_some(options)
     }
 
-    /// Takes one, or leaves the words alone.
+    /// Parses a setting, or leaves the words alone.
     fn take(words: &mut Words<'_>) -> Understood<Option<Setting>> {
         let Some(word) = words.peek() else { return Ok(None) };
         let known = [
@@ -371,7 +371,7 @@ impl Setting {
     }
 }
 
-/// `S:80`, `10.0.0.2:80`, `[fd00::2]:80`.
+/// Parses `S:80`, `10.0.0.2:80` or `[fd00::2]:80`.
 pub(crate) fn endpoint(text: &str) -> Option<Endpoint> {
     if let Ok(address) = text.parse::<std::net::SocketAddr>() {
         return Some((Target::Address(address.ip()), address.port()));
@@ -381,7 +381,7 @@ pub(crate) fn endpoint(text: &str) -> Option<Endpoint> {
     Some((Target::Host(host.to_owned()), port.parse().ok()?))
 }
 
-/// A port with or without an address before it.
+/// Parses a port, with or without an address before it.
 fn local(text: &str) -> Option<(Option<IpAddr>, u16)> {
     match text.parse::<std::net::SocketAddr>() {
         Ok(address) => Some((Some(address.ip()), address.port())),
@@ -389,7 +389,7 @@ fn local(text: &str) -> Option<(Option<IpAddr>, u16)> {
     }
 }
 
-/// `at T`, `after D`, `NAME:` and a call.
+/// Parses a step: optional `at T`, `after D` and `NAME:`, and a call.
 pub(super) fn step(line: usize, condition: Condition, text: &str) -> Understood<Step> {
     let mut words = Words::new(text);
     let (mut at, mut after, mut socket) = (None, None, None);
@@ -470,7 +470,7 @@ fn call(words: &mut Words<'_>) -> Understood<Call> {
     })
 }
 
-/// `as NAME`, if it is there.
+/// Parses an optional `as NAME`.
 fn name(words: &mut Words<'_>) -> Understood<Option<String>> {
     if !words.take("as") {
         return Ok(None);
@@ -594,7 +594,7 @@ fn serve(words: &mut Words<'_>) -> Understood<Serve> {
     Ok(serve)
 }
 
-/// What stands after `=>`.
+/// Parses the text after `=>`.
 pub(super) fn outcome(text: &str) -> Understood<Outcome> {
     let mut words = Words::new(text);
     let what = "an outcome: ok, eof, an error such as ECONNRESET, a number, waits, killed or any";
@@ -615,7 +615,7 @@ pub(super) fn outcome(text: &str) -> Understood<Outcome> {
     Ok(Outcome { what, at })
 }
 
-/// Whether the stack can give this error.
+/// Returns whether the stack has an error of this name.
 fn is_error(name: &str) -> bool {
     use steadfast_core::Error::*;
     [

@@ -1,4 +1,4 @@
-//! Hosts, paths and NATs of a scenario.
+//! The hosts, paths and NATs of a scenario.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -13,20 +13,20 @@ use crate::text::{Understood, Words, rate};
 pub struct HostSpec {
     /// Its name.
     pub name: String,
-    /// IPv4 address; `None`: by its place in the list.
+    /// IPv4 address; `None`: derived from its place in the list.
     pub v4: Option<Ipv4Addr>,
-    /// IPv6 address; `None`: by its place in the list.
+    /// IPv6 address; `None`: derived from its place in the list.
     pub v6: Option<Ipv6Addr>,
     /// MTU of its interface.
     pub mtu: u16,
-    /// What its clock says at the start.
+    /// The time on its clock at the start.
     pub clock: Duration,
-    /// Hosts with the same number have the same secret, whatever the seed.
+    /// Seed of the host's secret, in place of the run's. Hosts with the same number share a secret.
     pub secret: Option<u64>,
 }
 
 impl HostSpec {
-    /// What a host is where nothing is said. Its clock has run for a while, so that there is a past.
+    /// The default host. Its clock does not start at zero, so that times in the past exist.
     pub fn new(name: &str) -> HostSpec {
         HostSpec {
             name: name.to_owned(),
@@ -64,9 +64,9 @@ impl HostSpec {
 /// A path between hosts.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PathSpec {
-    /// Which way.
+    /// The direction.
     pub direction: Direction,
-    /// What it is like, where it differs from the default.
+    /// The properties that differ from the default.
     pub changes: Vec<PathChange>,
 }
 
@@ -100,18 +100,18 @@ impl PathSpec {
     }
 }
 
-/// A translator of addresses: hosts behind it appear under its address.
+/// A NAT: hosts behind it appear under its address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NatSpec {
     /// Its name.
     pub name: String,
-    /// The address that the others see.
+    /// The outer address.
     pub address: Ipv4Addr,
     /// The hosts behind it.
     pub inside: Vec<String>,
-    /// A mapping that is idle for so long is forgotten.
+    /// An idle mapping expires after this time.
     pub expiry: Duration,
-    /// Ports that are passed on to a host behind it: outer port, host, its port.
+    /// Forwarded ports: outer port, host, inner port.
     pub forwards: Vec<(u16, String, u16)>,
 }
 

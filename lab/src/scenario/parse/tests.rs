@@ -103,7 +103,7 @@ fn what_is_said_of_a_kernel_is_kept_by_host_with_the_lines_that_go_on() {
     );
 }
 
-/// Each of these, put at the end of a sound scenario, is refused with its line and what was expected.
+/// Appends each line to a valid scenario. The parser must reject it with the line number and the expectation.
 #[test]
 fn what_is_wrong_is_named_with_file_line_and_what_was_expected() {
     let start = "id X\ntitle T\nphase p\n";
