@@ -1,5 +1,5 @@
-//! Packets between device and stack: many at a time, in buffers that are used again, so that the stack's lock is taken
-//! once for all of them and never while the device is at work.
+//! Moves packets between device and stack in batches. Buffers are reused. The stack's lock is taken once per batch, and
+//! never while the device works.
 
 use std::collections::VecDeque;
 use std::io;
@@ -12,44 +12,44 @@ use steadfast_device::{Device, Frame};
 
 use crate::queue::{Exchange, Handed};
 
-/// Packets that one turn takes in, and sends out, at the most. Then tasks get to run that the turn has woken.
+/// Most packets that one turn takes in, and most that it sends. After that the tasks run that the turn has woken.
 const PACKETS: usize = 64;
 
-/// Bytes of them, about: what was just copied is still in the cache when it is looked at next.
+/// Soft limit of a batch in bytes: what was just copied is still in the cache when it is read next.
 const BYTES: usize = 256 * 1024;
 
-/// Bytes that an answer takes, at the most: a SYN-ACK or a RST over IPv6.
+/// Largest answer in bytes: a SYN-ACK or a RST over IPv6.
 const ANSWER: usize = 100;
 
-/// From this size on, a packet is handed to the stack with its buffer, which spares a copy of the payload. Half a
-/// buffer, so that a connection holds at most twice the memory that its queue counts.
+/// Size in bytes from which a packet is handed to the stack with its buffer, which saves a copy of the payload. It is
+/// half a buffer, so that a connection holds at most twice the memory that its queue counts.
 const SHARED_FROM: usize = 32 * 1024;
 
-/// Shared buffers that are kept to be used again.
+/// Most shared buffers kept for reuse.
 const SPARE: usize = 64;
 
 /// How moving packets in one direction ended.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Flow {
-    /// There was nothing more.
+    /// Nothing is left to move.
     Dry,
     /// The device has no room.
     Full,
-    /// The batch was used up.
+    /// The budget of the batch is spent.
     Limited,
 }
 
-/// Packets that came from the device, for the stack.
+/// Packets from the device, for the stack.
 pub(crate) struct Inbox {
     frame_len: usize,
-    /// What the device reads into.
+    /// The device reads into it.
     buffer: BytesMut,
-    /// Small packets, one after the other.
+    /// The bytes of small packets, one after the other.
     small: Vec<u8>,
     packets: Vec<Arrived>,
-    /// Buffers that the stack was given a share of. It is the only one left when the stack has let go.
+    /// Buffers shared with the stack. Once the stack has dropped its reference, ours is the only one.
     lent: VecDeque<Bytes>,
-    /// What connects it to other queues of the device.
+    /// Connects it to the other queues of the device.
     exchange: Option<Exchange>,
 }
 
@@ -69,7 +69,7 @@ impl Budget {
         self.bytes = self.bytes.saturating_sub(bytes);
     }
 
-    /// Takes half of it away.
+    /// Takes half of the budget away and returns it.
     fn split(&mut self) -> Budget {
         let half = Budget { packets: self.packets / 2, bytes: self.bytes / 2 };
         self.packets -= half.packets;
@@ -77,7 +77,7 @@ impl Budget {
         half
     }
 
-    /// The rest of the half comes back.
+    /// Gives back the rest of the half.
     fn add(&mut self, half: Budget) {
         self.packets += half.packets;
         self.bytes += half.bytes;
@@ -107,11 +107,11 @@ impl Inbox {
         }
     }
 
-    /// Takes what other queues handed over and reads the device, until both have nothing more or the batch is full. While
-    /// both have more, each gets half of it.
+    /// Takes the packets that other queues handed over and reads the device, until both are empty or the batch is full.
+    /// While both have more, each gets half of the batch.
     ///
-    /// `pressed`: the last turn could not send all that there was. Then half a batch is enough: each packet may draw an
-    /// answer, and answers get half of what goes out.
+    /// `pressed` says that the last turn could not send everything that the stack had. It halves the batch: each packet
+    /// may draw an answer, and answers get half of the outgoing packets.
     pub(crate) fn fill(
         &mut self,
         cx: &mut Context<'_>,
@@ -123,12 +123,12 @@ impl Inbox {
         self.take_over(cx, &mut half);
         budget.add(half);
         let read = self.read(cx, device, &mut budget)?;
-        // The part that the device left.
+        // Uses the part of the budget that the device left.
         let taken_over = self.take_over(cx, &mut budget);
         Ok(if read == Flow::Dry { taken_over } else { read })
     }
 
-    /// Takes what other queues handed over.
+    /// Takes packets that other queues handed over.
     fn take_over(&mut self, cx: &mut Context<'_>, budget: &mut Budget) -> Flow {
         let Some(exchange) = &mut self.exchange else { return Flow::Dry };
         while budget.is_left() {
@@ -139,7 +139,7 @@ impl Inbox {
         Flow::Limited
     }
 
-    /// Reads the device. What is for other queues is handed over, and counts as well.
+    /// Reads the device. Packets for other queues are handed over, and count against the budget.
     fn read(
         &mut self,
         cx: &mut Context<'_>,
@@ -150,7 +150,7 @@ impl Inbox {
             let received = match device.poll_recv(cx, &mut self.buffer) {
                 Poll::Ready(Ok(received)) => received,
                 Poll::Ready(Err(e)) if self.packets.is_empty() => return Err(e),
-                // What came before the end comes first; the device says it again.
+                // Deliver first what came before the error; the device returns it again.
                 Poll::Ready(Err(_)) => break,
                 Poll::Pending => return Ok(Flow::Dry),
             };
@@ -185,7 +185,7 @@ impl Inbox {
         Place::Shared(packet)
     }
 
-    /// A buffer that nobody holds any more, the one that was lent first if possible.
+    /// Returns a buffer that nobody else holds, preferably the one that was lent first.
     fn spare_buffer(&mut self) -> BytesMut {
         if let Some(free) = self.lent.iter().position(Bytes::is_unique)
             && let Some(buffer) = self.lent.remove(free)
@@ -199,7 +199,7 @@ impl Inbox {
         BytesMut::zeroed(self.frame_len)
     }
 
-    /// Hands everything to the stack.
+    /// Delivers all packets to the stack.
     pub(crate) fn deliver(&mut self, now: Instant, stack: &mut Stack) {
         for Arrived { bytes, checksum_trusted } in self.packets.drain(..) {
             let bytes = match bytes {
@@ -212,22 +212,22 @@ impl Inbox {
     }
 }
 
-/// Packets that came from the stack, for the device.
+/// Packets from the stack, for the device.
 pub(crate) struct Outbox {
     frame_len: usize,
     arena: Vec<u8>,
-    /// Where each lies in the arena.
+    /// The frames, each with its offset in the arena.
     frames: VecDeque<(usize, Transmit)>,
 }
 
 impl Outbox {
     pub(crate) fn new(frame_len: usize) -> Outbox {
-        // Beside as many frames of 64 KiB as without, there is room for the answers to a batch.
+        // Room for the answers to a batch, besides as many 64 KiB frames as fit without them.
         let arena = vec![0; (PACKETS * frame_len).min(BYTES.max(frame_len) + PACKETS * ANSWER)];
         Outbox { frame_len, arena, frames: VecDeque::new() }
     }
 
-    /// Takes what the stack has to send, unless something waits for the device already.
+    /// Takes packets from the stack, unless some still wait for the device.
     pub(crate) fn fill(&mut self, now: Instant, stack: &mut Stack) -> Flow {
         if !self.frames.is_empty() {
             return Flow::Full;
@@ -245,7 +245,7 @@ impl Outbox {
         self.frames.is_empty()
     }
 
-    /// Writes until everything is sent or the device is full. Says which of the two.
+    /// Writes until everything is sent (`Dry`) or the device is full (`Full`).
     pub(crate) fn send(&mut self, cx: &mut Context<'_>, device: &mut impl Device) -> io::Result<Flow> {
         while let Some(&(at, packet)) = self.frames.front() {
             let mut frame = Frame::new(&self.arena[at..at + packet.len]);
@@ -272,7 +272,7 @@ mod tests {
 
     use super::*;
 
-    /// A device that has so many packets, all alike.
+    /// A device with this many copies of one packet left.
     struct Device(usize, Vec<u8>);
 
     impl steadfast_device::Device for Device {
@@ -296,7 +296,7 @@ mod tests {
         Steering::new(&[1; 32], 2)
     }
 
-    /// A packet for the queue of this number.
+    /// A packet that queue number `queue` owns.
     fn packet_for(queue: u16) -> Vec<u8> {
         let packet = |host: u8| {
             let header = ipv4::Header {
@@ -322,8 +322,9 @@ mod tests {
             .expect("one is for it")
     }
 
-    /// What queue 0 takes in, of so many packets that queue 1 handed over and so many that its own device has for queue
-    /// `to`: packets that were handed over, and packets that the device still has.
+    /// Lets queue 0 take in a batch, from `handed` packets of queue 1 and `own` packets on its own device for queue
+    /// `to`. Returns how many handed-over packets it took, how many packets the device still has, and how the batch
+    /// ended.
     fn taken(handed: usize, own: usize, to: u16, pressed: bool) -> (usize, usize, Flow) {
         let [first, second] = <[Exchange; 2]>::try_from(Exchange::all(steering(), 2)).ok().expect("two");
         for _ in 0..handed {
@@ -341,7 +342,7 @@ mod tests {
     fn what_is_handed_over_and_the_own_device_share_a_batch() {
         assert!(taken(100, 100, 0, false) == (PACKETS / 2, 100 - PACKETS / 2, Flow::Limited));
         assert!(taken(100, 100, 0, true) == (PACKETS / 4, 100 - PACKETS / 4, Flow::Limited));
-        // One gets what the other does not need.
+        // Either source gets what the other does not need.
         assert!(taken(100, 0, 0, false) == (PACKETS, 0, Flow::Limited));
         assert!(taken(100, 10, 0, false) == (PACKETS - 10, 0, Flow::Limited));
         assert!(taken(0, 100, 0, false) == (0, 100 - PACKETS, Flow::Limited));

@@ -1,4 +1,4 @@
-//! The task that joins a stack to its device.
+//! The task that connects a stack to its device.
 
 use std::any::Any;
 use std::future::Future;
@@ -16,12 +16,12 @@ use crate::batch::{Flow, Inbox, Outbox};
 use crate::queue::Exchange;
 use crate::shared::{Phase, Shared, State, Woken, unharmed};
 
-/// Drives a [`Net`](crate::Net): moves packets between stack and device, and runs the stack's timers. It
-/// resolves when the network is closed, or with the error that ended the device; a device that panics is one that
-/// failed.
+/// Drives a [`Net`](crate::Net): moves packets between stack and device, and runs the stack's timers.
 ///
-/// Dropping it ends the network as well as that can be done at once: what was written is sent, and the end of it, as
-/// far as windows and the device allow, and connections that are not done with it are reset.
+/// It resolves when the network has closed, or with the device's error. A device that panics has failed.
+///
+/// Dropping it ends the network at once. Written data and FINs are sent as far as the windows and the device allow.
+/// Connections that have more to send are reset.
 #[must_use = "a network does nothing unless its driver is polled"]
 pub struct Driver<D: Device> {
     shared: Arc<Shared>,
@@ -29,13 +29,13 @@ pub struct Driver<D: Device> {
     inbox: Inbox,
     outbox: Outbox,
     alarm: Pin<Box<Sleep>>,
-    /// What `alarm` is set to.
+    /// The time that `alarm` is set to.
     armed: Option<Instant>,
-    /// Kept to spare the allocation.
+    /// Kept to reuse its allocations.
     woken: Woken,
-    /// The last turn could not send all that there was.
+    /// The last turn could not send everything that the stack had.
     pressed: bool,
-    /// Our waker, as the state has it. Cloned with the lock free.
+    /// Our own waker, as in the state. It is cloned with the lock released.
     waker: Option<Arc<Waker>>,
     ended: bool,
 }
@@ -58,19 +58,19 @@ impl<D: Device> Driver<D> {
         }
     }
 
-    /// One turn: packets in, timers, wake-ups, packets out. The turn is limited, so that on a busy device the
-    /// tasks that it woke get to run before the next one. The lock is taken once, and not while the device works.
+    /// Runs one turn: packets in, timers, wake-ups, packets out. A turn is bounded, so that on a busy device the tasks
+    /// that it woke run before the next one. The lock is taken once, and never while the device works.
     fn turn(&mut self, cx: &mut Context<'_>) -> io::Result<Turn> {
         let received = self.inbox.fill(cx, &mut self.device, self.pressed)?;
         let now = self.shared.now();
         let before = self.keep_waker(cx);
         let mut state = self.shared.lock();
         if state.is_closed() {
-            // The stack panicked in a call of the application's.
+            // The stack panicked during a call of the application.
             return state.check_running().map(|()| Turn::Over { cut_off: true });
         }
         state.driver.clone_from(&self.waker);
-        // What is done from now on by others wakes this task.
+        // From here on, work that others leave must wake this task.
         state.asleep = false;
         self.inbox.deliver(now, &mut state.stack);
         if state.stack.poll_at().is_some_and(|at| at <= now) {
@@ -81,7 +81,7 @@ impl<D: Device> Driver<D> {
         self.pressed = filled != Flow::Dry;
         state.dispatch(&mut self.woken);
         let over = is_over(&mut state, now, self.outbox.is_empty());
-        // To find that it is over, or that the device has room again, takes another turn.
+        // Another turn must find that the network is over, or that the device has room again.
         let closing = matches!(state.phase, Phase::Closing { .. });
         let look_again = filled == Flow::Full || (closing && !self.outbox.is_empty());
         let dry = received == Flow::Dry && filled != Flow::Limited;
@@ -99,13 +99,13 @@ impl<D: Device> Driver<D> {
         })
     }
 
-    /// Waits for the clock; device and application wake the task by themselves.
+    /// Waits for the next timer. The device and the application wake the task themselves.
     fn rest(&mut self, cx: &mut Context<'_>, now: Instant, wake_at: Option<Instant>) -> Turn {
         let Some(wake_at) = wake_at else { return Turn::Rest };
         if wake_at <= now {
             return Turn::Again;
         }
-        // An alarm that rings too early costs less than setting it anew for every packet.
+        // An alarm that fires too early costs less than resetting it for every packet.
         if self.armed.is_none_or(|armed| armed > wake_at) {
             self.alarm.as_mut().reset(self.shared.tokio_instant(wake_at));
             self.armed = Some(wake_at);
@@ -117,7 +117,7 @@ impl<D: Device> Driver<D> {
         Turn::Rest
     }
 
-    /// Clones the waker if it is another one. What it was before is to be dropped when the lock is free.
+    /// Clones the waker if it changed. The caller drops the returned old one with the lock released.
     fn keep_waker(&mut self, cx: &Context<'_>) -> Option<Arc<Waker>> {
         if self.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
             return None;
@@ -125,8 +125,8 @@ impl<D: Device> Driver<D> {
         self.waker.replace(Arc::new(cx.waker().clone()))
     }
 
-    /// Resets what is left, but for what is to be spared, and sends what there is to send, as far as the device takes
-    /// it: there is nobody left to retry for.
+    /// Resets all connections but those that `spare` names, and sends what the device accepts. Nothing is retried: the
+    /// driver ends.
     fn wind_up(&mut self, cx: &mut Context<'_>, spare: Spare) {
         let now = self.shared.now();
         self.send_rest(cx, now);
@@ -142,7 +142,7 @@ impl<D: Device> Driver<D> {
     fn send_rest(&mut self, cx: &mut Context<'_>, now: Instant) {
         while let Ok(Flow::Dry) = self.outbox.send(cx, &mut self.device) {
             let mut state = self.shared.lock();
-            // Packets to ourselves are taken in between.
+            // Takes in packets to the stack's own addresses.
             if state.stack.poll_at().is_some_and(|at| at <= now) {
                 state.stack.advance(now);
             }
@@ -153,7 +153,7 @@ impl<D: Device> Driver<D> {
         }
     }
 
-    /// The device is gone, or something panicked: nothing can be sent any more.
+    /// Ends the network with `error`: the device is gone or something panicked, so nothing can be sent.
     fn fail(&mut self, error: &io::Error) {
         self.ended = true;
         let mut state = self.shared.lock();
@@ -162,7 +162,7 @@ impl<D: Device> Driver<D> {
         self.shared.tell_the_end(&mut self.woken);
     }
 
-    /// The network is closed, and what could not be delivered within the limit is reset.
+    /// Ends the closed network, and resets what could not be delivered within the limit.
     fn close(&mut self, cx: &mut Context<'_>, cut_off: bool) {
         self.wind_up(cx, Spare::Delivered);
         self.ended = true;
@@ -170,14 +170,14 @@ impl<D: Device> Driver<D> {
         self.shared.tell_the_end(&mut self.woken);
     }
 
-    /// The runtime ends, or who polled us gives us up. What the application has written, and the end of it, is sent as
-    /// far as windows and the device allow; who has not got it all is reset.
+    /// Ends the network because the driver is dropped. Sends written data and FINs as far as the windows and the device
+    /// allow, and resets the connections that have more.
     fn give_up(&mut self) {
         let mut state = self.shared.lock();
         let now = self.shared.now();
         let held: Vec<_> = state.sockets.keys().collect();
         for id in held {
-            // Unread bytes are answered by a reset; a listener has no more to say.
+            // Unread data draws a reset, and a listener sends nothing.
             if state.stack.readable(id) == Ok((0, 0)) {
                 let _ = state.stack.shutdown(now, id, Shutdown::Write);
             }
@@ -188,7 +188,7 @@ impl<D: Device> Driver<D> {
     }
 }
 
-// The device is never pinned, only polled through `&mut`.
+// The device is only polled through `&mut`, never pinned.
 impl<D: Device> Unpin for Driver<D> {}
 
 impl<D: Device> Future for Driver<D> {
@@ -196,7 +196,7 @@ impl<D: Device> Future for Driver<D> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let driver = self.get_mut();
-        // A panic of a device is an error like any other, and does not look like a good end.
+        // A panic of the device must end the network with an error, not look like a good end.
         let turn = catch_unwind(AssertUnwindSafe(|| match driver.turn(cx)? {
             Turn::Over { cut_off } => {
                 driver.close(cx, cut_off);
@@ -222,7 +222,7 @@ impl<D: Device> Future for Driver<D> {
     }
 }
 
-/// The error that the driver ends with when the device, or the stack, panicked.
+/// Converts the panic of a device or of the stack into the driver's error.
 fn panicked(payload: &(dyn Any + Send)) -> io::Error {
     let text = payload.downcast_ref::<&str>().copied();
     let text = text.or_else(|| payload.downcast_ref::<String>().map(String::as_str));
@@ -234,7 +234,7 @@ impl<D: Device> Drop for Driver<D> {
         if self.ended {
             return;
         }
-        // A panic here, while another one unwinds, would end the process.
+        // A second panic while another one unwinds would abort the process.
         if !self.shared.lock().broken {
             unharmed(|| self.give_up());
         }
@@ -243,18 +243,18 @@ impl<D: Device> Drop for Driver<D> {
     }
 }
 
-/// Whether the network is closed and nothing is left to do for it; then, whether something was cut off.
+/// Returns `Some` once the network is closed and has nothing left to do. The value is true if a connection was cut off.
 fn is_over(state: &mut State, now: Instant, all_sent: bool) -> Option<bool> {
     let Phase::Closing { deadline } = state.phase else { return None };
     let usage = state.stack.usage();
     let under_way = usage.connections + usage.opening + usage.half_open;
-    // Who calls `close` waits for what was written to arrive. Where nobody waits, peers may take their time.
+    // A caller of `close` waits for the delivery of written data. If nobody waits, peers may take their time.
     let settled = all_sent && (under_way == 0 || deadline.is_some() && state.stack.is_settled());
     let late = deadline.is_some_and(|at| at <= now);
     (settled || late).then_some(!settled)
 }
 
-/// From now on the application wakes the driver when it leaves work. Gives the time by which it wakes by itself.
+/// Makes the application wake the driver when it leaves work. Returns the time of the next timer or deadline.
 fn fall_asleep(state: &mut State) -> Option<Instant> {
     state.asleep = true;
     let deadline = match state.phase {
@@ -269,7 +269,7 @@ enum Turn {
     Rest,
     Again,
     Over {
-        /// Something was left.
+        /// Something was left undelivered.
         cut_off: bool,
     },
 }

@@ -1,7 +1,7 @@
-//! TCP that does not let go: connections in user space, in the shape of `tokio::net`.
+//! A user-space TCP/IP stack with the API of `tokio::net`.
 //!
-//! A [`Net`] is a network of one's own: a TCP/IP stack on a packet device, driven by a Tokio task. On it live
-//! [`TcpListener`] and [`TcpStream`], which do what their namesakes in Tokio do.
+//! A [`Net`] is a TCP/IP stack on a packet device, driven by a Tokio task. [`TcpListener`] and [`TcpStream`] belong to
+//! a `Net` and otherwise behave as their namesakes in Tokio.
 //!
 //! ```
 //! use steadfast::{Net, TcpListener, TcpStream, device};
@@ -34,26 +34,26 @@
 //!
 //! # How a connection ends
 //!
-//! - [`shutdown`](tokio::io::AsyncWriteExt::shutdown) sends a FIN after what was written; reading goes on.
-//! - Dropping a stream closes it: what was written is still delivered, and the stack waits out what TCP asks
-//!   for. If bytes were received that nobody read, the peer gets a RST, for it must not take them for read.
+//! - [`shutdown`](tokio::io::AsyncWriteExt::shutdown) sends a FIN after the written data. The stream can still be read.
+//! - Dropping a stream closes the connection. The stack delivers the written data and completes the closing sequence of
+//!   RFC 9293 §3.6. If received data is unread, the peer gets a RST, so that it does not take the data for read.
 //! - [`TcpStream::abort`] resets the connection.
-//! - [`Net::close`] waits until what was written has arrived, and the end of it. [`Net::closed`] waits for the end,
-//!   whatever brings it, and says what it was.
-//! - When the runtime ends, or the [`Driver`] is dropped, what was written is sent, and a FIN after it, as far as the
-//!   windows and the device take it at once. A connection that is not done with it is reset. Nobody is left to send
-//!   again what gets lost: a program that wants to be sure calls [`Net::close`] first.
-//! - A stream that is held longer than its network lives gives the bytes that had arrived, then an error that says how
-//!   the network ended.
+//! - [`Net::close`] waits until the peers have acknowledged all written data and the FINs. [`Net::closed`] waits until
+//!   the network has ended for any reason, and returns that reason.
+//! - When the runtime ends or the [`Driver`] is dropped, the stack sends the written data and a FIN, as far as the
+//!   windows and the device accept them at once. A connection that has not sent everything by then is reset. Lost
+//!   segments are not retransmitted any more: call [`Net::close`] first to be sure of delivery.
+//! - A stream that outlives its network returns the bytes that had arrived, then an error that says how the network
+//!   ended.
 //!
-//! # Addresses of one's own
+//! # Local addresses
 //!
-//! A packet to an address of the network itself stays inside, and never reaches the device. With `127.0.0.1/8` among
-//! the addresses, all of 127.0.0.0/8 is such an address.
+//! A packet to an address of the network itself never reaches the device. With `127.0.0.1/8` among the addresses, all
+//! of 127.0.0.0/8 is local.
 //!
 //! # Wake-ups
 //!
-//! A stream wakes one reading and one writing task: those that polled last. The halves of
+//! A stream wakes one reading and one writing task: those that polled it last. The halves of
 //! [`into_split`](TcpStream::into_split) may live in two tasks.
 #![forbid(unsafe_code)]
 
@@ -77,7 +77,7 @@ pub use net::{Builder, Net};
 pub use split::{OwnedReadHalf, OwnedWriteHalf, ReadHalf, ReuniteError, WriteHalf};
 pub use stream::TcpStream;
 
-/// The README's example compiles.
+/// Compiles the example of the README.
 #[cfg(doctest)]
 #[doc = include_str!("../../README.md")]
 struct Readme;

@@ -1,4 +1,4 @@
-//! Listeners.
+//! The listening socket.
 
 use std::io;
 use std::net::SocketAddr;
@@ -13,18 +13,18 @@ use crate::net::{Net, begin};
 use crate::shared::{Handle, Waiting, into_io};
 use crate::stream::TcpStream;
 
-/// Takes connections, as `tokio::net::TcpListener` does. Dropping it closes it: the address is free at once,
-/// and connections that were not accepted are reset.
+/// A listening socket, as `tokio::net::TcpListener`. Dropping it frees the address at once and resets the connections
+/// that were not accepted.
 #[derive(Debug)]
 pub struct TcpListener {
-    /// One in each stack of the network.
+    /// One listener in each stack of the network.
     parts: Vec<Part>,
-    /// Which part is asked first: each in its turn, so that none is starved.
+    /// Counts calls of `accept`. Each call asks another part first, so that none is starved.
     turn: AtomicUsize,
     arrivals: Arc<Notify>,
 }
 
-/// The listener of one stack.
+/// The listener in one stack.
 #[derive(Debug)]
 struct Part {
     handle: Arc<Handle>,
@@ -32,14 +32,21 @@ struct Part {
 }
 
 impl TcpListener {
-    /// Listens on `local`. `0.0.0.0` listens on all IPv4 addresses, `[::]` on all of both families, as on Linux: an
-    /// IPv4 client shows as `[::ffff:10.0.0.1]:4000`, and [`only_v6`](ListenOptions::only_v6) leaves them out. Port 0
-    /// chooses a port.
+    /// Listens on `local`.
+    ///
+    /// `0.0.0.0` listens on all IPv4 addresses, and `[::]` on all addresses of both families, as on Linux. A dual-stack
+    /// listener shows an IPv4 client as `[::ffff:10.0.0.1]:4000`; [`only_v6`](ListenOptions::only_v6) excludes IPv4
+    /// clients. Port 0 picks a free port. The future never waits.
+    ///
+    /// # Errors
+    ///
+    /// `AddrNotAvailable` if `local` is no address of the network or no port is free, `AddrInUse` if another listener
+    /// has the address and port, and `NetworkDown` once the network is closing.
     pub async fn bind(net: &Net, local: impl Into<SocketAddr>) -> io::Result<TcpListener> {
         TcpListener::bind_with(net, local, ListenOptions::default()).await
     }
 
-    /// As [`bind`](TcpListener::bind), with a backlog and options for the streams.
+    /// Like [`bind`](TcpListener::bind), with a backlog and options for the accepted streams.
     pub async fn bind_with(
         net: &Net,
         local: impl Into<SocketAddr>,
@@ -52,7 +59,7 @@ impl TcpListener {
             let part = begin(handle, |state, _| {
                 let id = state.stack.listen(local, options.clone())?;
                 state.sockets.insert(id, Waiting::Listener(arrivals.clone()));
-                // The port that the first one chose is for all.
+                // All stacks listen on the port that the first one picked.
                 local = state.stack.local_addr(id)?;
                 Ok(Part { handle: handle.clone(), id })
             })?;
@@ -61,12 +68,18 @@ impl TcpListener {
         Ok(TcpListener { parts, turn: AtomicUsize::new(0), arrivals })
     }
 
-    /// The next connection, and who made it.
+    /// Waits for an established connection, and returns it with the peer's address. Several tasks may call it at once.
     ///
-    /// Cancel-safe: where the future is dropped, no connection is lost. Several tasks may accept at once.
+    /// # Errors
+    ///
+    /// An error means that the network is closing or has ended: no connection follows.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel-safe: dropping the future loses no connection.
     pub async fn accept(&self) -> io::Result<(TcpStream, SocketAddr)> {
         loop {
-            // A server that always finds a connection must let other tasks run too.
+            // A server that always finds a connection must still yield to other tasks.
             tokio::task::consume_budget().await;
             let mut arrival = pin!(self.arrivals.notified());
             arrival.as_mut().enable();
@@ -77,7 +90,8 @@ impl TcpListener {
         }
     }
 
-    /// The next connection if one waits, the error `WouldBlock` if none does.
+    /// Accepts a waiting connection. Fails with `WouldBlock` if there is none, and otherwise as
+    /// [`accept`](TcpListener::accept).
     pub fn try_accept(&self) -> io::Result<(TcpStream, SocketAddr)> {
         let first = self.turn.fetch_add(1, Ordering::Relaxed) % self.parts.len();
         let (later, earlier) = self.parts.split_at(first);
@@ -91,13 +105,14 @@ impl TcpListener {
         accepted
     }
 
-    /// The address that it listens on.
+    /// Returns the address that it listens on, with the port that was picked for port 0.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         let Part { handle, id } = &self.parts[0];
         handle.read(|state| state.stack.local_addr(*id).map_err(into_io))
     }
 
-    /// The identifier that [`Net::sockets`] lists it under; on a device with several queues, that of the first one.
+    /// Returns the identifier under which [`Net::sockets`] lists it; on a device with several queues, that of the first
+    /// queue's listener.
     pub fn id(&self) -> SocketId {
         self.parts[0].id
     }
@@ -111,7 +126,7 @@ impl Part {
             if let Ok((id, _)) = accepted {
                 state.sockets.insert(id, Waiting::Stream(Default::default()));
             } else {
-                // A connection that was there before the network ended comes first.
+                // Connections that arrived before the network ended are accepted first.
                 state.check_open()?;
             }
             accepted.map_err(into_io)

@@ -1,4 +1,4 @@
-//! A network of one's own: the stack, and how it is started and closed.
+//! The network: how a stack is configured, started and closed.
 
 use std::io;
 use std::net::IpAddr;
@@ -19,41 +19,54 @@ use crate::shared::{Handle, Phase, Shared, State, Waiting, into_io};
 
 /// A TCP/IP stack on a device, with the task that drives it. Clones are handles of the same network.
 ///
-/// On a device with several queues there is a stack behind each, and connections are spread over them: see
+/// A device with several queues has one stack per queue, and connections are spread over them: see
 /// [`Builder::start_queues`].
 ///
-/// When all handles, listeners and streams are dropped, the driver ends as soon as the last connection has
-/// ended in good order, if the runtime lives so long; [`close`](Net::close) waits for that.
+/// When all handles, listeners and streams are dropped, the driver ends once the last connection has closed in good
+/// order, provided that the runtime lives that long. Call [`close`](Net::close) to wait for it.
 #[derive(Clone, Debug)]
 pub struct Net {
-    /// One for each queue of the device.
+    /// One stack for each queue of the device.
     stacks: Arc<[Arc<Handle>]>,
-    /// Counts connects, so that they are spread over the stacks.
+    /// Counts calls of `connect`, to spread connections over the stacks.
     turn: Arc<AtomicUsize>,
 }
 
 impl Net {
-    /// Begins to describe a network.
+    /// Returns a builder with the default configuration and no address.
     pub fn builder() -> Builder {
         Builder { config: Config::default(), addresses: Vec::new(), secret: None }
     }
 
-    /// Ends the network: listeners close, nothing new begins, and what was written is delivered. Returns when no
-    /// stream is held any more and every peer has acknowledged all that was written, and the end of it. A peer that
-    /// then holds its own half open is not waited for, nor is TIME-WAIT; it is not reset either, for it may not have
-    /// read everything yet.
+    /// Ends the network: listeners close, no connection is opened or accepted any more, and written data is delivered.
+    /// Streams that the application still holds keep working until it drops them.
     ///
-    /// Streams that the application still holds go on until it drops them. What is left after `limit` is reset,
-    /// orphans too, and the error is then `TimedOut`; with [`Duration::MAX`], TCP's own limits decide when a peer is
-    /// lost. A stream that is held beyond that gives the bytes that had arrived, then the error `NetworkDown`. If the
-    /// device failed, the error says how.
+    /// Returns once no stream is held and every peer has acknowledged all written data and the FIN. It does not wait
+    /// for a peer that keeps its own direction open, nor for TIME-WAIT. Such a peer is not reset either, for it may not
+    /// have read everything yet.
+    ///
+    /// Connections left after `limit`, orphans included, are reset. With [`Duration::MAX`], only TCP's own timeouts
+    /// give up a peer. A stream held beyond the limit returns the bytes that had arrived, then `NetworkDown`.
+    ///
+    /// # Errors
+    ///
+    /// `TimedOut` if `limit` cut off a connection. If the device failed, the error says how.
+    ///
+    /// # Cancel safety
+    ///
+    /// The first poll starts the closing. Dropping the future afterwards stops the wait, not the closing. A second call
+    /// replaces the limit.
     pub async fn close(&self, limit: Duration) -> io::Result<()> {
         self.stacks.iter().for_each(|stack| Net::begin_to_close(stack, limit));
         self.closed().await
     }
 
-    /// Waits until the network has ended, and says how: with an error if the device failed, if the driver panicked or
-    /// was dropped, and `TimedOut` if [`close`](Net::close) had to cut something off.
+    /// Waits until the network has ended. Cancel-safe: dropping the future changes nothing.
+    ///
+    /// # Errors
+    ///
+    /// The device's error if it failed, an error if the driver panicked or was dropped, and `TimedOut` if
+    /// [`close`](Net::close) cut off a connection at its limit.
     pub async fn closed(&self) -> io::Result<()> {
         let mut result = Ok(());
         for stack in self.stacks.iter() {
@@ -71,7 +84,7 @@ impl Net {
             let listeners = all.filter(|(_, w)| matches!(w, Waiting::Listener(_))).map(|(id, _)| id);
             let mut waiting = Vec::new();
             for id in listeners.collect::<Vec<_>>() {
-                // It can only fail because the listener is gone, which is what is wanted.
+                // It fails only if the listener is gone already.
                 let _ = state.stack.close(now, id);
                 if let Some(Waiting::Listener(arrivals)) = state.sockets.remove(id) {
                     waiting.push(arrivals);
@@ -94,32 +107,33 @@ impl Net {
         }
     }
 
-    /// What the stack counted.
+    /// Returns the event counters, summed over all stacks.
     pub fn counters(&self) -> Counters {
         let mut counters = Counters::default();
         self.stacks.iter().for_each(|stack| counters.add(stack.lock().stack.counters()));
         counters
     }
 
-    /// How full its tables are.
+    /// Returns how full the tables are, summed over all stacks.
     pub fn usage(&self) -> Usage {
         let mut usage = Usage::default();
         self.stacks.iter().for_each(|stack| usage.add(&stack.lock().stack.usage()));
         usage
     }
 
-    /// All that `ss -a` would show: listeners, half-open, connections, orphans, TIME-WAIT.
+    /// Lists all sockets, as `ss -a` does: listeners, half-open, connections, orphans, TIME-WAIT.
     pub fn sockets(&self) -> Vec<SocketEntry> {
         self.stacks.iter().flat_map(|stack| stack.call(|state, now| state.stack.sockets(now))).collect()
     }
 
-    /// Connections that the application seems to have forgotten: in CLOSE-WAIT for longer than `older_than`.
+    /// Lists connections that the application seems to have forgotten: in CLOSE-WAIT for longer than `older_than`.
     pub fn diagnose(&self, older_than: Duration) -> Vec<Diagnosis> {
         let stacks = self.stacks.iter();
         stacks.flat_map(|stack| stack.call(|state, now| state.stack.diagnose(now, older_than))).collect()
     }
 
-    /// Adds an address; what listens on all addresses answers there too.
+    /// Adds an address. Listeners on the unspecified address accept connections to it too. Below an MTU of 1280 bytes
+    /// an IPv6 address is not added (RFC 8200 §5).
     pub fn add_address(&self, address: impl Into<IpAddr>, prefix_len: u8) {
         let address = address.into();
         self.stacks
@@ -127,19 +141,19 @@ impl Net {
             .for_each(|stack| stack.call(|state, _| state.stack.add_address(address, prefix_len)));
     }
 
-    /// All stacks, in their order.
+    /// All stacks, by index.
     pub(crate) fn all_stacks(&self) -> &[Arc<Handle>] {
         &self.stacks
     }
 
-    /// All stacks, beginning with another one each time.
+    /// All stacks, starting with another one at each call.
     pub(crate) fn stacks(&self) -> impl Iterator<Item = &Arc<Handle>> {
         let turn = self.turn.fetch_add(1, Ordering::Relaxed) % self.stacks.len();
         self.stacks[turn..].iter().chain(&self.stacks[..turn])
     }
 }
 
-/// A call that begins something new.
+/// Runs a call that opens a socket. Fails once the network is closing.
 pub(crate) fn begin<R>(
     stack: &Handle,
     call: impl FnOnce(&mut State, Instant) -> Result<R, Error>,
@@ -151,7 +165,7 @@ pub(crate) fn begin<R>(
     })
 }
 
-/// What a [`Net`] is to be like.
+/// Configures and starts a [`Net`].
 #[derive(Clone, Debug)]
 pub struct Builder {
     config: Config,
@@ -160,53 +174,64 @@ pub struct Builder {
 }
 
 impl Builder {
-    /// Timers and limits. The secret in it does not count: it is drawn anew, see [`secret`](Builder::secret).
+    /// Sets timers and limits. The secret in `config` is ignored and a fresh one is drawn: see
+    /// [`secret`](Builder::secret).
     pub fn config(mut self, config: Config) -> Builder {
         self.config = config;
         self
     }
 
-    /// An address of the stack, with the length of its prefix. At least one is needed.
+    /// Adds an address of the stack with its prefix length in bits. At least one address is required.
     pub fn address(mut self, address: impl Into<IpAddr>, prefix_len: u8) -> Builder {
         self.addresses.push((address.into(), prefix_len));
         self
     }
 
-    /// Fixes what all chance comes from, so that a test can be repeated. Never share it between stacks on a
-    /// real network: sequence numbers and cookies could be guessed.
+    /// Fixes the seed of all randomness, so that a test is reproducible. Stacks on a real network must not share a
+    /// secret: their sequence numbers and cookies could be guessed.
     pub fn secret(mut self, secret: [u8; 32]) -> Builder {
         self.secret = Some(secret);
         self
     }
 
-    /// Starts the network on `device`; its driver runs as a task of the current Tokio runtime.
+    /// Starts the network on `device`. The driver runs as a task of the current Tokio runtime.
     ///
-    /// Errors: no address was given, the MTU of the device is too small for the addresses, or the system has no
-    /// entropy to draw the secret from.
+    /// # Errors
+    ///
+    /// `InvalidInput` if no address was given, a prefix is too long, or the device's MTU is too small for an address
+    /// (68 bytes for IPv4, 1280 for IPv6). An error too if the system has no entropy for the secret.
     ///
     /// # Panics
     ///
-    /// Outside of a Tokio runtime with time enabled.
+    /// Panics outside of a Tokio runtime with time enabled.
     pub fn start(self, device: impl Device) -> io::Result<Net> {
         let (net, driver) = self.build(device)?;
         tokio::spawn(driver);
         Ok(net)
     }
 
-    /// As [`start`](Builder::start), but leaves it to the caller where the driver runs. Nothing moves before it
-    /// is polled.
+    /// Like [`start`](Builder::start), but returns the driver instead of spawning it. The network does nothing until
+    /// the driver is polled.
+    ///
+    /// # Panics
+    ///
+    /// As [`start`](Builder::start).
     pub fn build<D: Device>(self, device: D) -> io::Result<(Net, Driver<D>)> {
         let (net, mut drivers) = self.build_queues(vec![device])?;
         Ok((net, drivers.swap_remove(0)))
     }
 
-    /// Starts the network on all queues of one device, with a stack and a task for each. Listeners take connections
-    /// from all of them, and what a stack connects comes back to it. On a runtime with several threads the queues
-    /// work at the same time. Limits, as that of half-open connections, are those of one stack.
+    /// Starts the network on all queues of one device, with a stack and a task for each queue. A listener accepts
+    /// connections from all of them. Packets of a connection always reach the stack that opened it. On a runtime with
+    /// several threads the queues work in parallel. Limits, such as that of half-open connections, apply to each stack.
+    ///
+    /// # Errors
+    ///
+    /// As [`start`](Builder::start), and `InvalidInput` for more than 65,535 queues.
     ///
     /// # Panics
     ///
-    /// As [`start`](Builder::start), and where there is no queue at all.
+    /// As [`start`](Builder::start), and if `queues` is empty.
     pub fn start_queues<D: Device>(self, queues: Vec<D>) -> io::Result<Net> {
         let (net, drivers) = self.build_queues(queues)?;
         for driver in drivers {
@@ -259,7 +284,7 @@ impl Builder {
     }
 }
 
-/// Without entropy there is no safe initial sequence number, so the stack does not start.
+/// Fails without entropy: initial sequence numbers would be predictable (RFC 9293 §3.4.1).
 fn draw_secret() -> io::Result<[u8; 32]> {
     let mut secret = [0; 32];
     getrandom::fill(&mut secret).map_err(|e| io::Error::other(format!("the system has no entropy: {e}")))?;

@@ -1,8 +1,8 @@
 //! Several queues of one device, each with a stack of its own.
 //!
-//! Whose a packet is, a hash of its connection says. The device's own steering learns from what is written: after the
-//! first packet of a connection, what arrives for it comes through the queue of its stack. What comes through another
-//! one, as every first packet may, is handed over.
+//! A keyed hash of the 4-tuple selects the stack that owns a packet. A device steers a connection by the queue that
+//! transmitted its last packet. So only the first packets of a connection may arrive at another queue, which hands them
+//! over.
 
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -11,16 +11,16 @@ use steadfast_core::Bytes;
 use steadfast_core::steer::{Steer, Steering};
 use tokio::sync::mpsc;
 
-/// Packets that wait to be taken over by a queue; above it they are lost, as in a device that is full.
+/// Packets that may wait for a queue to take them over. Beyond that they are dropped, as by a full device.
 const WAITING: usize = 1024;
 
-/// A packet that came through another queue.
+/// A packet that arrived at another queue.
 pub(crate) struct Handed {
     pub(crate) bytes: Bytes,
     pub(crate) checksum_trusted: bool,
 }
 
-/// What a queue has of the others.
+/// A queue's channels to and from the other queues.
 pub(crate) struct Exchange {
     steering: Steering,
     index: u16,
@@ -29,7 +29,7 @@ pub(crate) struct Exchange {
 }
 
 impl Exchange {
-    /// For as many queues as `steering` knows stacks.
+    /// One exchange per queue. `queues` must be the number of stacks that `steering` was made for.
     pub(crate) fn all(steering: Steering, queues: u16) -> Vec<Exchange> {
         let (outgoing, incoming): (Vec<_>, Vec<_>) = (0..queues).map(|_| mpsc::channel(WAITING)).unzip();
         let outgoing: Arc<[_]> = outgoing.into();
@@ -37,7 +37,7 @@ impl Exchange {
         (0..).zip(incoming).map(exchange).collect()
     }
 
-    /// The next packet that another queue handed over.
+    /// Takes the next packet that another queue handed over.
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Option<Handed> {
         match self.incoming.poll_recv(cx) {
             Poll::Ready(handed) => handed,
@@ -45,11 +45,11 @@ impl Exchange {
         }
     }
 
-    /// Hands a packet over to whom it is for. Says whether it is for this queue as well.
+    /// Hands a packet over to the queues that own it. Returns whether this queue owns it too.
     pub(crate) fn keeps(&self, packet: &[u8], checksum_trusted: bool) -> bool {
         let hand_to = |index: u16| {
             let handed = Handed { bytes: Bytes::copy_from_slice(packet), checksum_trusted };
-            // One that is full loses it; one that has ended does not need it.
+            // A full queue drops the packet; a queue that has ended needs none.
             self.outgoing[usize::from(index)].try_send(handed).ok();
         };
         match self.steering.steer(packet) {

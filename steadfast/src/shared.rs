@@ -1,4 +1,4 @@
-//! What the driver and the sockets share: one stack behind one lock, and who waits for what.
+//! The state that the driver and the sockets share: one stack behind one lock, and the tasks that wait.
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -10,8 +10,8 @@ use steadfast_core::{Error, Event, Instant, SocketId, Stack};
 use tokio::sync::Notify;
 use tokio::time::Instant as TokioInstant;
 
-/// What every handle that the application holds points at. When the last one goes, the driver ends as soon as
-/// nothing is under way any more.
+/// The reference that every handle of the application holds. After the last one is dropped, the driver ends once no
+/// connection is left.
 #[derive(Debug)]
 pub(crate) struct Handle(pub(crate) Arc<Shared>);
 
@@ -66,12 +66,12 @@ impl Shared {
         Instant::ZERO + self.epoch.elapsed()
     }
 
-    /// The instant of Tokio's clock at which the stack's clock shows `at`.
+    /// Converts an instant of the stack's clock to one of Tokio's clock.
     pub(crate) fn tokio_instant(&self, at: Instant) -> TokioInstant {
         self.epoch + at.saturating_since(Instant::ZERO)
     }
 
-    /// The lock, under which no code of others runs: neither wakers nor closures nor devices.
+    /// Takes the lock. No foreign code runs under it: no wakers, closures or devices.
     pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(|poisoned| {
             let mut state = poisoned.into_inner();
@@ -81,7 +81,7 @@ impl Shared {
         })
     }
 
-    /// A call of the application: runs `call` under the lock, and wakes the driver if it left work.
+    /// Runs a call of the application under the lock, and wakes the driver if the call left work.
     pub(crate) fn call<R>(&self, call: impl FnOnce(&mut State, Instant) -> R) -> R {
         let alarm = Alarm(self);
         let mut state = self.lock();
@@ -93,19 +93,19 @@ impl Shared {
         if let Some(waker) = waker {
             waker.wake_by_ref();
         }
-        // Only now: the last waker of a task may drop the task, and with it a stream that wants the lock.
+        // Dropped with the lock released: the last waker may drop its task, and with it a stream that takes the lock.
         drop(stale);
         result
     }
 
-    /// A look at the stack, where it is whole.
+    /// Reads from the stack. Fails if the stack has panicked.
     pub(crate) fn read<R>(&self, look: impl FnOnce(&mut State) -> io::Result<R>) -> io::Result<R> {
         let mut state = self.lock();
         state.check_whole()?;
         look(&mut state)
     }
 
-    /// As [`call`](Shared::call), for `Drop`: where the stack panicked before, it does nothing.
+    /// Like [`call`](Shared::call), for `Drop`: it does nothing if the stack has panicked.
     pub(crate) fn call_last(&self, call: impl FnOnce(&mut State, Instant)) {
         self.call(|state, now| {
             if !state.broken {
@@ -114,7 +114,7 @@ impl Shared {
         });
     }
 
-    /// Tells everybody that the network has ended.
+    /// Wakes every waiting task, because the network has ended.
     pub(crate) fn tell_the_end(&self, woken: &mut Woken) {
         self.lock().dispatch_end(woken);
         woken.wake();
@@ -122,7 +122,7 @@ impl Shared {
     }
 }
 
-/// Rings when a call panics, that nobody waits for a stack which is not to be trusted any more.
+/// Dropped if a call panics: wakes every task, so that none waits for a stack that can no longer be trusted.
 struct Alarm<'a>(&'a Shared);
 
 impl Drop for Alarm<'_> {
@@ -135,10 +135,10 @@ impl Drop for Alarm<'_> {
     }
 }
 
-/// Runs code of others, which may panic. That is theirs, and the panic hook has told of it: nobody else is to suffer.
+/// Runs foreign code, and contains its panic. The panic hook has reported it, and no other task must suffer for it.
 pub(crate) fn unharmed(run: impl FnOnce()) {
     if let Err(payload) = catch_unwind(AssertUnwindSafe(run)) {
-        // The payload of the panic is dropped with as little trust.
+        // Dropping the payload may panic too.
         catch_unwind(AssertUnwindSafe(|| drop(payload))).unwrap_or_else(std::mem::forget);
     }
 }
@@ -147,50 +147,50 @@ pub(crate) struct State {
     pub(crate) stack: Stack,
     pub(crate) sockets: SecondaryMap<SocketId, Waiting>,
     pub(crate) phase: Phase,
-    /// Shared, since to clone a waker is to run code of others.
+    /// An `Arc`, since cloning a waker runs foreign code.
     pub(crate) driver: Option<Arc<Waker>>,
-    /// The driver has nothing to do and will look again only when woken.
+    /// The driver is idle and polls again only when it is woken.
     pub(crate) asleep: bool,
-    /// Something was done that may have given the stack something to send, or an earlier timer.
+    /// A call may have given the stack something to send, or an earlier timer.
     pub(crate) work: bool,
-    /// Wakers that were replaced, to be dropped when the lock is free.
+    /// Replaced wakers, to be dropped with the lock released.
     stale: Vec<Waker>,
-    /// The stack panicked: what is left of it is not to be trusted.
+    /// The stack has panicked: its state is not to be trusted.
     pub(crate) broken: bool,
 }
 
-/// How far the life of the network has come.
+/// The phases in the life of a network.
 pub(crate) enum Phase {
-    /// It takes and makes connections.
+    /// Connections are opened and accepted.
     Open,
-    /// It ends when no connection is left, or at the deadline.
+    /// The network ends when no connection is left, or at the deadline.
     Closing {
-        /// When what is left is cut off.
+        /// The time at which the remaining connections are reset.
         deadline: Option<Instant>,
     },
     /// The driver has ended.
     Closed {
-        /// Why, if the device failed.
+        /// The error of the device, if it failed.
         failure: Option<(io::ErrorKind, String)>,
-        /// Connections were cut off by the deadline.
+        /// The deadline cut off connections.
         cut_off: bool,
     },
 }
 
-/// Who waits for what happens on a socket.
+/// The tasks that wait for a socket.
 pub(crate) enum Waiting {
     Listener(Arc<Notify>),
     Stream(Wakers),
 }
 
-/// The direction of a stream that a task waits for: to read, or to connect or write.
+/// The direction of a stream that a task waits for. Connecting counts as `Write`.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Side {
     Read,
     Write,
 }
 
-/// The tasks that wait for a stream, and what they have not looked at yet.
+/// The tasks that wait for a stream, and the events that they have not seen yet.
 #[derive(Default)]
 pub(crate) struct Wakers {
     pub(crate) reader: Option<Waker>,
@@ -212,7 +212,7 @@ impl State {
         matches!(self.phase, Phase::Closed { .. })
     }
 
-    /// The network has ended because of `what`, unless it ended before.
+    /// Ends the network with the error `what`, unless it has ended already.
     pub(crate) fn fail(&mut self, what: &str) {
         self.fail_with(&io::Error::other(what));
     }
@@ -223,7 +223,7 @@ impl State {
         }
     }
 
-    /// How the network ended, once it has.
+    /// Returns how the network ended, once it has.
     pub(crate) fn end(&self) -> Option<io::Result<()>> {
         match &self.phase {
             Phase::Open | Phase::Closing { .. } => None,
@@ -244,12 +244,12 @@ impl State {
         }
     }
 
-    /// Fails where the stack panicked: it is not asked any more.
+    /// Fails if the stack has panicked: it must not be called any more.
     pub(crate) fn check_whole(&self) -> io::Result<()> {
         if self.broken { self.check_running() } else { Ok(()) }
     }
 
-    /// An error of a socket. Once the network has ended, it says how it did.
+    /// Converts an error of a socket. Once the network has ended, `NetworkDown` becomes the reason for it.
     pub(crate) fn error_of(&self, error: Error) -> io::Error {
         match self.check_running() {
             Err(end) if error == Error::NetworkDown => end,
@@ -257,7 +257,7 @@ impl State {
         }
     }
 
-    /// Fails once [`close`](crate::Net::close) was called: nothing new begins.
+    /// Fails once [`close`](crate::Net::close) was called: no connection is opened or accepted any more.
     pub(crate) fn check_open(&self) -> io::Result<()> {
         self.check_running()?;
         if matches!(self.phase, Phase::Closing { .. }) { Err(closed()) } else { Ok(()) }
@@ -270,8 +270,8 @@ impl State {
         }
     }
 
-    /// Keeps the waker of the task that last waited on this side of a stream. A new one is cloned by the caller, with
-    /// the lock free: `false` asks for it.
+    /// Registers the task that last waited on this side of a stream. Returns false if it needs `clone`, a clone of the
+    /// waker that the caller makes with the lock released.
     pub(crate) fn wait(
         &mut self,
         id: SocketId,
@@ -293,26 +293,26 @@ impl State {
         true
     }
 
-    /// Forgets who waits for a socket, which closes.
+    /// Forgets the tasks that wait for a socket that closes.
     pub(crate) fn forget(&mut self, id: SocketId) {
         if let Some(Waiting::Stream(wakers)) = self.sockets.remove(id) {
             self.stale.extend(wakers.reader.into_iter().chain(wakers.writer));
         }
     }
 
-    /// Looks up who is to hear of what changed.
+    /// Collects the tasks to wake for the events of the stack.
     pub(crate) fn dispatch(&mut self, woken: &mut Woken) {
         while let Some((id, event)) = self.stack.poll_event() {
             match self.sockets.get_mut(id) {
                 Some(Waiting::Listener(arrivals)) => woken.listeners.push(arrivals.clone()),
                 Some(Waiting::Stream(wakers)) => wakers.note(event, &mut woken.tasks),
-                // In an accept queue, or closed a moment ago.
+                // The socket waits in an accept queue, or has just closed.
                 None => {}
             }
         }
     }
 
-    /// Everybody is to hear that the network has ended.
+    /// Collects all waiting tasks, because the network has ended.
     pub(crate) fn dispatch_end(&mut self, woken: &mut Woken) {
         for waiting in self.sockets.values_mut() {
             match waiting {
@@ -325,7 +325,7 @@ impl State {
     }
 }
 
-/// Who is to be woken when the lock is free: what a waker does is not ours to know.
+/// The tasks to wake once the lock is released: a waker runs foreign code.
 #[derive(Default)]
 pub(crate) struct Woken {
     tasks: Vec<Waker>,
@@ -333,7 +333,7 @@ pub(crate) struct Woken {
 }
 
 impl Woken {
-    /// A waker that panics costs no other its wake-up.
+    /// Wakes them. A waker that panics does not keep the others from their wake-up.
     pub(crate) fn wake(&mut self) {
         self.tasks.drain(..).for_each(|waker| unharmed(|| waker.wake()));
         self.listeners.drain(..).for_each(|arrivals| unharmed(|| arrivals.notify_waiters()));
@@ -358,7 +358,7 @@ fn closed() -> io::Error {
     io::Error::new(io::ErrorKind::NetworkDown, "this network was closed")
 }
 
-/// The error under its POSIX number, so that kind and message are those of a kernel socket.
+/// Converts an error through its POSIX number, so that kind and message are those of a kernel socket.
 pub(crate) fn into_io(error: Error) -> io::Error {
     if cfg!(target_os = "linux") {
         return io::Error::from_raw_os_error(error.errno());

@@ -1,4 +1,4 @@
-//! The two directions of a stream, one by one.
+//! The halves of a stream.
 
 use std::fmt;
 use std::io::{self, IoSlice};
@@ -32,12 +32,13 @@ pub struct OwnedWriteHalf {
     pub(crate) shutdown_on_drop: bool,
 }
 
-/// Two halves that are not of the same stream.
+/// The error of [`OwnedReadHalf::reunite`]: the halves belong to different streams.
 #[derive(Debug)]
 pub struct ReuniteError(pub OwnedReadHalf, pub OwnedWriteHalf);
 
 impl OwnedReadHalf {
-    /// Puts the halves together again.
+    /// Joins the halves to the stream that they were split from. Fails if they belong to different streams, and returns
+    /// them.
     pub fn reunite(self, writer: OwnedWriteHalf) -> Result<TcpStream, ReuniteError> {
         if !Arc::ptr_eq(&self.socket, &writer.socket) {
             return Err(ReuniteError(self, writer));
@@ -46,29 +47,29 @@ impl OwnedReadHalf {
         Ok(TcpStream { socket: self.socket })
     }
 
-    /// Our end.
+    /// Returns the local address.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         self.socket.local_addr()
     }
 
-    /// The other end.
+    /// Returns the peer's address.
     pub fn peer_addr(&self) -> io::Result<SocketAddr> {
         self.socket.peer_addr()
     }
 }
 
 impl OwnedWriteHalf {
-    /// Drops it without a FIN.
+    /// Drops the half without sending a FIN.
     pub fn forget(mut self) {
         self.shutdown_on_drop = false;
     }
 
-    /// Our end.
+    /// Returns the local address.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         self.socket.local_addr()
     }
 
-    /// The other end.
+    /// Returns the peer's address.
     pub fn peer_addr(&self) -> io::Result<SocketAddr> {
         self.socket.peer_addr()
     }

@@ -1,4 +1,4 @@
-//! Streams.
+//! The connected socket.
 
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
@@ -17,10 +17,13 @@ use crate::net::{Net, begin};
 use crate::shared::{Handle, Side, State, Waiting, into_io};
 use crate::split::{OwnedReadHalf, OwnedWriteHalf, ReadHalf, WriteHalf};
 
-/// A connection, as `tokio::net::TcpStream` is one.
+/// A TCP connection, as `tokio::net::TcpStream`.
 ///
-/// Dropping it closes it: what was written is still delivered; if there are bytes that nobody read, the peer
-/// gets a RST.
+/// Dropping it closes the connection. Written data is still delivered, but if received data is unread, the peer gets a
+/// RST instead.
+///
+/// Reading and writing are cancel-safe, as in Tokio: a pending poll has moved no bytes. An error that ended the
+/// connection is returned once, after the bytes that arrived before it. Later reads then return 0.
 #[derive(Debug)]
 pub struct TcpStream {
     pub(crate) socket: Arc<Socket>,
@@ -31,12 +34,23 @@ impl TcpStream {
         TcpStream { socket: Arc::new(Socket { handle, id }) }
     }
 
-    /// Connects to `remote`. Dropping the future gives the attempt up.
+    /// Connects to `remote`, and returns once the handshake is complete.
+    ///
+    /// # Errors
+    ///
+    /// `InvalidInput` if `remote` is no unicast address or its port is 0, `NetworkUnreachable` if the network has no
+    /// address of its family, `AddrNotAvailable` if no local port is free, and `NetworkDown` once the network is
+    /// closing. `ENOBUFS` at the limit of connections (`tcp_max_connections`). Otherwise the error that ended the
+    /// handshake, such as `ConnectionRefused` or `TimedOut`.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future abandons the attempt.
     pub async fn connect(net: &Net, remote: impl Into<SocketAddr>) -> io::Result<TcpStream> {
         TcpStream::connect_with(net, remote, ConnectOptions::default()).await
     }
 
-    /// As [`connect`](TcpStream::connect), from a given local end or with other options.
+    /// Like [`connect`](TcpStream::connect), from a given local address or port, or with other options.
     pub async fn connect_with(
         net: &Net,
         remote: impl Into<SocketAddr>,
@@ -50,7 +64,7 @@ impl TcpStream {
                 state.sockets.insert(id, Waiting::Stream(Default::default()));
                 Ok((stack, id))
             });
-            // Of several stacks, only one has the connections of a port that was asked for.
+            // With several stacks, only one can own the requested local port for this peer.
             if !matches!(&connected, Err(e) if e.kind() == io::ErrorKind::AddrNotAvailable) {
                 break;
             }
@@ -61,47 +75,50 @@ impl TcpStream {
         Ok(stream)
     }
 
-    /// Reads without taking: the next read gives the same bytes again. `Ok(0)`: the peer has closed.
+    /// Reads without consuming: the next read returns the same bytes again. `Ok(0)` means that the peer has closed its
+    /// direction. Cancel-safe.
     pub async fn peek(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         poll_fn(|cx| self.socket.poll_recv(cx, |state, id| state.stack.peek(id, buffer))).await
     }
 
-    /// Splits it into halves that borrow it.
+    /// Splits the stream into halves that borrow it.
     pub fn split(&mut self) -> (ReadHalf<'_>, WriteHalf<'_>) {
         (ReadHalf(self), WriteHalf(self))
     }
 
-    /// Splits it into halves that may go to two tasks. Dropping the write half sends a FIN; dropping both closes.
+    /// Splits the stream into halves that two tasks may own. Dropping the write half sends a FIN; dropping both halves
+    /// closes the connection.
     pub fn into_split(self) -> (OwnedReadHalf, OwnedWriteHalf) {
         let reader = OwnedReadHalf { socket: self.socket.clone() };
         (reader, OwnedWriteHalf { socket: self.socket, shutdown_on_drop: true })
     }
 
-    /// Resets the connection: what is queued is discarded, and the peer is told.
+    /// Resets the connection: queued data is discarded, and the peer gets a RST.
     pub fn abort(self) {
         self.socket.handle.call(|state, now| {
             state.work = true;
-            // It can only fail because the connection is gone.
+            // It fails only if the connection is gone already.
             let _ = state.stack.abort(now, self.socket.id);
         });
     }
 
-    /// Our end.
+    /// Returns the local address.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         self.socket.local_addr()
     }
 
-    /// The other end.
+    /// Returns the peer's address.
     pub fn peer_addr(&self) -> io::Result<SocketAddr> {
         self.socket.peer_addr()
     }
 
-    /// The state of the connection, with the fields of Linux's `tcp_info`.
+    /// Returns the state of the connection, with the fields of Linux's `tcp_info`.
     pub fn info(&self) -> io::Result<Info> {
         self.socket.info()
     }
 
-    /// What ended the connection, or the last error that a router reported (`SO_ERROR`); reading it clears it.
+    /// Returns and clears the error that ended the connection, or the last soft error from an ICMP message
+    /// (`SO_ERROR`).
     pub fn take_error(&self) -> io::Result<Option<io::Error>> {
         self.socket.handle.read(|state| {
             let error = state.stack.take_error(self.socket.id).map_err(into_io)?;
@@ -109,14 +126,14 @@ impl TcpStream {
         })
     }
 
-    /// Its options.
+    /// Returns the options in force.
     pub fn options(&self) -> io::Result<SocketOptions> {
         let id = self.socket.id;
         self.socket.handle.read(|state| state.stack.options(id).cloned().map_err(into_io))
     }
 
-    /// Changes options: `change` gets those in force. It may use this stream and others. What it leaves as it was stays
-    /// as another task sets it meanwhile.
+    /// Changes options. `change` gets those in force, and may use this stream and others. Only fields that it changes
+    /// are set: the rest keep values that other tasks set meanwhile.
     pub fn set_options(&self, change: impl FnOnce(&mut SocketOptions)) -> io::Result<()> {
         let before = self.options()?;
         let mut after = before.clone();
@@ -130,38 +147,39 @@ impl TcpStream {
         })
     }
 
-    /// Whether the Nagle algorithm is off (`TCP_NODELAY`).
+    /// Returns whether the Nagle algorithm is off (`TCP_NODELAY`).
     pub fn nodelay(&self) -> io::Result<bool> {
         Ok(self.options()?.nodelay)
     }
 
-    /// Switches the Nagle algorithm off, or on again (`TCP_NODELAY`).
+    /// Turns the Nagle algorithm off (true) or on (`TCP_NODELAY`).
     pub fn set_nodelay(&self, nodelay: bool) -> io::Result<()> {
         self.set_options(|o| o.nodelay = nodelay)
     }
 
-    /// Probes the peer while the connection is idle (`SO_KEEPALIVE`).
+    /// Turns keepalive probes on an idle connection on or off (`SO_KEEPALIVE`).
     pub fn set_keepalive(&self, keepalive: bool) -> io::Result<()> {
         self.set_options(|o| o.keepalive = keepalive)
     }
 
-    /// What dropping it does (`SO_LINGER`): zero resets the connection, anything else closes it in good order.
-    /// It never blocks.
+    /// Sets how dropping the stream closes the connection (`SO_LINGER`). Zero resets it; any other value closes it in
+    /// good order. Dropping never blocks.
     pub fn set_linger(&self, linger: Option<Duration>) -> io::Result<()> {
         self.set_options(|o| o.linger = linger)
     }
 
-    /// Longest time that sent data may stay unacknowledged (`TCP_USER_TIMEOUT`); zero: the configured limits.
+    /// Sets the longest time that sent data may stay unacknowledged (`TCP_USER_TIMEOUT`). Zero leaves it to the
+    /// configured limits.
     pub fn set_user_timeout(&self, timeout: Duration) -> io::Result<()> {
         self.set_options(|o| o.user_timeout = timeout)
     }
 
-    /// TTL or hop limit (`IP_TTL`).
+    /// Sets the TTL (IPv4) or hop limit (IPv6) of outgoing packets (`IP_TTL`).
     pub fn set_ttl(&self, ttl: u8) -> io::Result<()> {
         self.set_options(|o| o.ttl = ttl)
     }
 
-    /// The identifier that [`Net::sockets`] lists it under.
+    /// Returns the identifier under which [`Net::sockets`] lists the connection.
     pub fn id(&self) -> SocketId {
         self.socket.id
     }
@@ -194,18 +212,18 @@ impl AsyncWrite for TcpStream {
         true
     }
 
-    /// Nothing to do: what is written is on its way.
+    /// Does nothing: written data is sent without a flush.
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         Poll::Ready(Ok(()))
     }
 
-    /// Sends a FIN after what was written.
+    /// Sends a FIN after the written data.
     fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         Poll::Ready(self.socket.shutdown_write())
     }
 }
 
-/// The connection that a stream or its halves hold. The last one to go closes it.
+/// The connection that a stream or its halves share. Dropping the last reference closes it.
 #[derive(Debug)]
 pub(crate) struct Socket {
     handle: Arc<Handle>,
@@ -228,7 +246,8 @@ impl Socket {
         })
     }
 
-    /// Polls for what `attempt` gives; `None` of it waits. It is tried again after the lock was free for a moment.
+    /// Runs `attempt` under the lock until it returns a value or an error. `None` registers the waker: the first time,
+    /// that needs a clone made with the lock released, and another attempt.
     fn poll<R>(
         &self,
         cx: &Context<'_>,
@@ -244,7 +263,7 @@ impl Socket {
             });
             match polled {
                 Some(polled) => return polled,
-                // To clone it is to run code of others, for which the lock must be free.
+                // Cloning a waker runs foreign code, which needs the lock released.
                 None => waker = Some(cx.waker().clone()),
             }
         }
@@ -257,7 +276,7 @@ impl Socket {
         let unfilled = buffer.initialize_unfilled();
         let len = ready!(self.poll_recv(cx, |state, id| {
             let len = state.stack.recv(id, unfilled)?;
-            state.work = true; // The window may open.
+            state.work = true; // It may have opened the receive window.
             Ok(len)
         }))?;
         buffer.advance(len);
@@ -273,7 +292,7 @@ impl Socket {
         let polled = self.poll(cx, Side::Read, |state, _| {
             state.check_whole()?;
             match recv(state, self.id) {
-                // What had arrived comes before the end of the network.
+                // Bytes that had arrived are read before the end of the network is reported.
                 Err(Error::WouldBlock) => state.check_running().map(|()| None),
                 Err(error) => Err(state.error_of(error)),
                 Ok(len) => Ok(Some(len)),
@@ -303,7 +322,7 @@ impl Socket {
         polled
     }
 
-    /// As Tokio has it: what is over in this direction already is no error.
+    /// Shuts down writing. As in Tokio, a direction that is already closed is no error.
     pub(crate) fn shutdown_write(&self) -> io::Result<()> {
         self.handle.call(|state, now| {
             state.check_whole()?;
@@ -318,11 +337,11 @@ impl Socket {
         })
     }
 
-    /// As [`shutdown_write`](Socket::shutdown_write), for `Drop`.
+    /// Like [`shutdown_write`](Socket::shutdown_write), for `Drop`.
     pub(crate) fn end(&self) {
         self.handle.call_last(|state, now| {
             state.work = true;
-            // It fails where the connection is gone already.
+            // It fails if the connection is gone already.
             let _ = state.stack.shutdown(now, self.id, Shutdown::Write);
         });
     }
@@ -343,11 +362,11 @@ impl Socket {
     }
 }
 
-/// Queues the slices one after the other until one does not fit whole.
+/// Queues the slices in order, up to the first that does not fit whole.
 fn send_all(state: &mut State, id: SocketId, data: &[IoSlice<'_>]) -> Result<usize, Error> {
     let mut total = 0;
     if !data.is_empty() && data.iter().all(|slice| slice.is_empty()) {
-        // Nothing to queue, but an end of the stream shows.
+        // An empty write queues nothing, but still reports a closed stream.
         return state.stack.send(id, &[]);
     }
     for slice in data.iter().filter(|s| !s.is_empty()) {
@@ -358,7 +377,7 @@ fn send_all(state: &mut State, id: SocketId, data: &[IoSlice<'_>]) -> Result<usi
                     break;
                 }
             }
-            // An error after some bytes went in shows at the next write.
+            // A later slice fails only for want of room: report what was queued.
             Err(Error::WouldBlock) if total > 0 => break,
             Err(e) => return Err(e),
         }
@@ -371,7 +390,7 @@ impl Drop for Socket {
         self.handle.call_last(|state, now| {
             state.forget(self.id);
             state.work = true;
-            // It fails where `abort` took the handle back before.
+            // It fails if `abort` closed the socket before.
             let _ = state.stack.close(now, self.id);
         });
     }
