@@ -2,21 +2,20 @@
 
 use std::net::IpAddr;
 
-/// A checksum under way. It takes one stream of bytes, in pieces of any length: a piece that ends on an odd
-/// byte is continued by the next one.
+/// A checksum in progress. It takes one stream of bytes in pieces of any length; a piece that ends on an odd byte is
+/// continued by the next one.
 ///
-/// Words are added in the machine's own byte order; swapping the folded sum gives that in network order (RFC 1071
-/// §2(B)).
+/// Words are added in native byte order. Swapping the bytes of the folded sum gives network order (RFC 1071 §2(B)).
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Sum {
-    /// Sum of the words so far, which overflows into itself.
+    /// Sum of the words so far, with end-around carry.
     words: u64,
-    /// The next byte is the second half of a word.
+    /// True if the next byte is the second half of a word.
     odd: bool,
 }
 
 impl Sum {
-    /// The sum of no bytes.
+    /// Returns the sum of an empty stream.
     pub const fn new() -> Sum {
         Sum { words: 0, odd: false }
     }
@@ -28,8 +27,8 @@ impl Sum {
         self.odd ^= bytes.len() % 2 == 1;
     }
 
-    /// Copies `src` to `dst` and adds it at the end of the stream. Both are of one length; if not, only what fits in
-    /// both is copied and added.
+    /// Copies `src` to `dst` and adds it at the end of the stream. Both must have the same length; if not, only the
+    /// shorter length is copied and added.
     #[inline]
     pub fn copy_and_add(&mut self, dst: &mut [u8], src: &[u8]) {
         debug_assert_eq!(dst.len(), src.len());
@@ -58,22 +57,22 @@ impl Sum {
         self.add_words((words >> 64) as u64);
     }
 
-    /// Adds a sum of words in the machine's byte order that go on at this place.
+    /// Adds a sum of words in native byte order that continues the stream here.
     #[inline]
     pub(super) fn add_words(&mut self, words: u64) {
-        // From an odd place on, each byte is the other half of its word.
+        // From an odd offset on, each byte belongs to the other half of its word.
         let words = if self.odd { words.rotate_left(8) } else { words };
         self.words = steadfast_checksum::add(self.words, words);
     }
 
-    /// The checksum: the complement of the sum, to be written in network order. Over bytes that include their
-    /// own correct checksum it is 0.
+    /// Returns the checksum: the complement of the sum, to be written in network order. It is 0 for data that include
+    /// their own correct checksum.
     #[inline]
     pub fn finish(self) -> u16 {
         !u16::from_be(fold(self.words))
     }
 
-    /// Whether `bytes`, at the end of the stream, hold the correct checksum of all of it.
+    /// Returns whether the stream, with `bytes` added at its end, contains its own correct checksum.
     #[inline]
     pub fn verifies(mut self, bytes: &[u8]) -> bool {
         self.add_bytes(bytes);
@@ -81,18 +80,18 @@ impl Sum {
     }
 }
 
-/// The 16-bit ones'-complement sum with the same residue. Added to itself with its halves exchanged, a number has the
-/// sum of its halves in the upper one, with what the lower one carries.
+/// Folds to the 16-bit ones'-complement sum with the same residue. Adding a number to itself with its halves exchanged
+/// leaves the sum of the halves, with the carry, in the upper half.
 #[inline]
 pub(super) const fn fold(sum: u64) -> u16 {
     let sum = (sum.wrapping_add(sum.rotate_left(32)) >> 32) as u32;
     (sum.wrapping_add(sum.rotate_left(16)) >> 16) as u16
 }
 
-/// The sum of the pseudo-header that a transport's checksum starts with: RFC 9293 §3.1 for IPv4, RFC 8200 §8.1
+/// Returns the sum of the pseudo-header that a transport checksum starts with: RFC 9293 §3.1 for IPv4, RFC 8200 §8.1
 /// for IPv6. `length` counts the transport's header and payload, in bytes.
 ///
-/// Both addresses are of one family; if not, the IPv4 one counts as its IPv4-mapped IPv6 address.
+/// Both addresses must be of one family; if not, the IPv4 address counts as its IPv4-mapped IPv6 address.
 #[inline]
 pub fn pseudo_header(source: IpAddr, destination: IpAddr, protocol: u8, length: u32) -> Sum {
     debug_assert_eq!(source.is_ipv4(), destination.is_ipv4());
@@ -112,7 +111,7 @@ pub fn pseudo_header(source: IpAddr, destination: IpAddr, protocol: u8, length: 
             }
         }
     }
-    // IPv4 has 16 bits for the length, IPv6 32: the sum is the same where the length fits both.
+    // The length field has 16 bits in IPv4 and 32 in IPv6. The sum is the same for a length that fits both.
     sum.add_u32(length);
     sum.add_u16(u16::from(protocol));
     sum
@@ -167,8 +166,8 @@ mod tests {
         }
     }
 
-    /// RFC 1071 §2: an error goes unnoticed if it leaves the ones'-complement sum as it was. With two bits
-    /// flipped, that is where they have the same weight and flip in opposite directions, and nowhere else.
+    /// An error goes unnoticed if it keeps the ones'-complement sum (RFC 1071 §2). Two flipped bits keep it only if
+    /// they have the same weight and flip in opposite directions.
     #[test]
     fn bit_flips_are_detected_as_theory_says_t_59() {
         let mut bytes: Vec<u8> = (0..41u8).map(|n| n.wrapping_mul(89) ^ 0x5a).collect();
@@ -202,7 +201,7 @@ mod tests {
         assert_eq!(pseudo_header(a.into(), b.into(), 58, 0x1234_5678).finish(), naive(&by_hand));
     }
 
-    /// Bytes, and where to cut them.
+    /// Bytes, and the offsets at which to cut them.
     fn pieces() -> impl Strategy<Value = (Vec<u8>, Vec<usize>)> {
         (vec(any::<u8>(), 0..400), vec(0usize..400, 0..6)).prop_map(|(bytes, mut cuts)| {
             cuts.iter_mut().for_each(|cut| *cut = (*cut).min(bytes.len()));

@@ -1,11 +1,11 @@
-//! ICMP for IPv4 (RFC 792, RFC 1122 §3.2.2, RFC 1191 §4) and for IPv6 (RFC 4443), as far as a TCP needs them:
-//! echo, and the errors that quote a packet.
+//! ICMP for IPv4 (RFC 792, RFC 1122 §3.2.2, RFC 1191 §4) and for IPv6 (RFC 4443), as far as TCP needs it: echo, and the
+//! errors that quote a packet.
 
 use super::checksum::{Sum, pseudo_header};
 use super::{PROTOCOL_ICMPV6, ipv6, u16_at, u32_at};
 use std::net::{IpAddr, Ipv6Addr};
 
-/// Length of type, code, checksum and the four bytes after, which every message here has.
+/// Length in bytes of type, code, checksum and the next four bytes, which every message here has.
 pub const HEADER_LEN: usize = 8;
 
 const V4_ECHO_REPLY: u8 = 0;
@@ -22,19 +22,19 @@ const V6_PARAMETER_PROBLEM: u8 = 4;
 const V6_ECHO_REQUEST: u8 = 128;
 const V6_ECHO_REPLY: u8 = 129;
 
-/// A message.
+/// An ICMP message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Message<'a> {
-    /// A ping.
+    /// An echo request.
     EchoRequest {
         /// Chosen by the sender, together with `sequence`.
         ident: u16,
         /// See `ident`.
         sequence: u16,
-        /// Any data, to be sent back.
+        /// Arbitrary data, returned in the reply.
         data: &'a [u8],
     },
-    /// The answer to a ping: all fields are those of the request.
+    /// An echo reply. All fields are those of the request.
     EchoReply {
         /// As in the request.
         ident: u16,
@@ -43,11 +43,11 @@ pub enum Message<'a> {
         /// As in the request.
         data: &'a [u8],
     },
-    /// Something happened to a packet that this host sent, or so it says.
+    /// An error that claims to be about a packet of this host.
     Error {
-        /// What happened.
+        /// The kind of error.
         kind: ErrorKind,
-        /// The packet from its IP header on, possibly cut off.
+        /// The quoted packet from its IP header on, possibly truncated.
         quoted: &'a [u8],
     },
     /// Anything else, well-formed or not. Never emitted.
@@ -55,7 +55,7 @@ pub enum Message<'a> {
 }
 
 impl Message<'_> {
-    /// Bytes of the message when it is emitted.
+    /// Returns the length of the emitted message, in bytes.
     pub(crate) fn emitted_len(&self) -> usize {
         HEADER_LEN
             + match self {
@@ -66,39 +66,39 @@ impl Message<'_> {
     }
 }
 
-/// What an error message says, in terms of both versions.
+/// The meaning of an error message, common to both versions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ErrorKind {
-    /// No route, or the network is unknown, or not for this type of service.
+    /// No route, or the network is unknown or unreachable for this type of service.
     NetworkUnreachable,
-    /// The host does not answer, or is unknown, or not for this type of service.
+    /// The host does not answer, is unknown, or is unreachable for this type of service.
     HostUnreachable,
-    /// The host does not speak the protocol.
+    /// The host does not support the protocol.
     ProtocolUnreachable,
-    /// Nobody listens at the port.
+    /// No socket is bound to the port.
     PortUnreachable,
-    /// A router could not forward it whole (RFC 1191, RFC 8201).
+    /// The packet exceeds the MTU of the next hop (RFC 1191, RFC 8201).
     PacketTooBig {
-        /// The next hop's MTU in bytes; 0 where an old router left it out.
+        /// The next hop's MTU in bytes; 0 if an old router left it out.
         mtu: u32,
     },
-    /// The source route could not be followed.
+    /// The source route failed.
     SourceRouteFailed,
-    /// Forbidden by policy.
+    /// Prohibited by policy.
     AdminProhibited,
-    /// The hop limit ran out on the way.
+    /// The hop limit was exceeded in transit.
     TimeExceeded,
-    /// The host waited too long for other fragments.
+    /// Fragment reassembly timed out at the host.
     ReassemblyTimeExceeded,
-    /// Some field of the header made no sense.
+    /// A header field is invalid.
     ParameterProblem,
     /// IPv4 only, deprecated (RFC 6633).
     SourceQuench,
-    /// Unreachable for a reason that has no name here. Never emitted.
+    /// Unreachable for a reason that has no variant here. Never emitted.
     OtherUnreachable,
 }
 
-/// The message in the payload of an IPv4 packet; `None` where it is too short or its checksum is wrong.
+/// Parses the payload of an IPv4 packet. Returns `None` if it is too short or its checksum is wrong.
 pub fn parse_v4(payload: &[u8]) -> Option<Message<'_>> {
     let (head, rest) = payload.split_first_chunk::<HEADER_LEN>()?;
     if !Sum::new().verifies(payload) {
@@ -126,8 +126,8 @@ pub fn parse_v4(payload: &[u8]) -> Option<Message<'_>> {
     Some(Message::Error { kind: error, quoted: rest })
 }
 
-/// The message in the payload of an IPv6 packet between these addresses; `None` where it is too short or its
-/// checksum is wrong.
+/// Parses the payload of an IPv6 packet between these addresses. Returns `None` if it is too short or its checksum is
+/// wrong.
 pub fn parse_v6(source: Ipv6Addr, destination: Ipv6Addr, payload: &[u8]) -> Option<Message<'_>> {
     let (head, rest) = payload.split_first_chunk::<HEADER_LEN>()?;
     if !pseudo_header_v6(source, destination, payload.len())?.verifies(payload) {
@@ -147,7 +147,7 @@ pub fn parse_v6(source: Ipv6Addr, destination: Ipv6Addr, payload: &[u8]) -> Opti
         V6_PACKET_TOO_BIG => ErrorKind::PacketTooBig { mtu: u32_at(head, 4) },
         V6_TIME_EXCEEDED if code == 0 => ErrorKind::TimeExceeded,
         V6_TIME_EXCEEDED if code == 1 => ErrorKind::ReassemblyTimeExceeded,
-        // An unrecognized next header is what IPv4 calls an unreachable protocol.
+        // IPv4 calls an unrecognized next header an unreachable protocol.
         V6_PARAMETER_PROBLEM if code == 1 => ErrorKind::ProtocolUnreachable,
         V6_PARAMETER_PROBLEM => ErrorKind::ParameterProblem,
         _ => return Some(Message::Other),
@@ -155,8 +155,8 @@ pub fn parse_v6(source: Ipv6Addr, destination: Ipv6Addr, payload: &[u8]) -> Opti
     Some(Message::Error { kind: error, quoted: rest })
 }
 
-/// Writes `message` with its checksum for IPv4 and returns its length in bytes. `None`, and nothing written,
-/// where the buffer is too small or IPv4 cannot say it. An MTU above 65 535 is written as that.
+/// Writes `message` with its checksum for IPv4 and returns its length in bytes. Returns `None` and writes nothing if
+/// the buffer is too small or IPv4 has no such message. An MTU above 65 535 is written as 65 535.
 pub fn emit_v4(message: &Message<'_>, buffer: &mut [u8]) -> Option<usize> {
     let (head, rest) = match *message {
         Message::EchoRequest { ident, sequence, data } => (echo_head(V4_ECHO_REQUEST, ident, sequence), data),
@@ -167,7 +167,7 @@ pub fn emit_v4(message: &Message<'_>, buffer: &mut [u8]) -> Option<usize> {
     write(Sum::new(), head, rest, buffer)
 }
 
-/// As [`emit_v4`], for IPv6 between these addresses.
+/// Like [`emit_v4`], for IPv6 between these addresses.
 pub fn emit_v6(
     source: Ipv6Addr,
     destination: Ipv6Addr,
@@ -225,7 +225,7 @@ fn error_head_v6(kind: ErrorKind, quoted: &[u8]) -> Option<[u8; HEADER_LEN]> {
         ErrorKind::TimeExceeded => head(V6_TIME_EXCEEDED, 0, 0),
         ErrorKind::ReassemblyTimeExceeded => head(V6_TIME_EXCEEDED, 1, 0),
         ErrorKind::ParameterProblem => head(V6_PARAMETER_PROBLEM, 0, 0),
-        // The pointer names the field that says so (RFC 4443 §3.4).
+        // The pointer is the offset of the field with the unknown protocol (RFC 4443 §3.4).
         ErrorKind::ProtocolUnreachable => head(V6_PARAMETER_PROBLEM, 1, ipv6::protocol_at(quoted) as u32),
         ErrorKind::SourceQuench | ErrorKind::OtherUnreachable => return None,
     })
@@ -241,7 +241,7 @@ fn pseudo_header_v6(source: Ipv6Addr, destination: Ipv6Addr, len: usize) -> Opti
     Some(pseudo_header(IpAddr::V6(source), IpAddr::V6(destination), PROTOCOL_ICMPV6, len))
 }
 
-/// Puts head and rest together, with the checksum that starts from `sum`.
+/// Writes `head` and `rest` with a checksum that starts from `sum`.
 fn write(mut sum: Sum, head: [u8; HEADER_LEN], rest: &[u8], buffer: &mut [u8]) -> Option<usize> {
     let len = rest.len().checked_add(HEADER_LEN)?;
     let (out, body) = buffer.get_mut(..len)?.split_first_chunk_mut::<HEADER_LEN>()?;
@@ -303,7 +303,7 @@ mod tests {
             assert_eq!(parse_v4(&v4(3, code, 1400)), Some(error(kind)), "code {code}");
         }
         assert_eq!(parse_v4(&v4(3, 4, 0)), Some(error(PacketTooBig { mtu: 0 })));
-        // The upper half of the word was unused before RFC 1191 and belongs to RFC 4884 today.
+        // The upper half of the word was unused before RFC 1191. RFC 4884 uses it today.
         assert_eq!(parse_v4(&v4(3, 4, 0x0005_0578)), Some(error(PacketTooBig { mtu: 1400 })));
         assert_eq!(parse_v4(&v4(4, 0, 0)), Some(error(SourceQuench)));
         assert_eq!(parse_v4(&v4(11, 0, 0)), Some(error(TimeExceeded)));

@@ -6,7 +6,7 @@ use std::net::Ipv4Addr;
 use steadfast_checksum::add;
 use thiserror::Error;
 
-/// Length of a header without options, in bytes: the only one that is emitted.
+/// Length of a header without options, in bytes. Emitted headers have no options.
 pub const HEADER_LEN: usize = 20;
 
 /// The first byte of a header without options.
@@ -20,34 +20,34 @@ const OPTION_NOP: u8 = 1;
 const OPTION_LOOSE_SOURCE_ROUTE: u8 = 131;
 const OPTION_STRICT_SOURCE_ROUTE: u8 = 137;
 
-/// An IPv4 header, options reduced to what a host needs to know of them.
+/// An IPv4 header, with its options reduced to the information that a host needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Header {
-    /// Where it claims to come from.
+    /// Claimed source address.
     pub source: Ipv4Addr,
-    /// Where it goes.
+    /// Destination address.
     pub destination: Ipv4Addr,
     /// The payload's protocol number.
     pub protocol: u8,
-    /// Hops left.
+    /// Remaining hops.
     pub ttl: u8,
     /// Differentiated services codepoint, 6 bits (RFC 2474 §3).
     pub dscp: u8,
     /// Congestion notification.
     pub ecn: Ecn,
-    /// Ties fragments of one datagram together.
+    /// Identifies the fragments of one datagram.
     pub identification: u16,
-    /// Routers must not fragment it.
+    /// Routers must not fragment the packet.
     pub dont_fragment: bool,
-    /// Not the last fragment.
+    /// More fragments follow.
     pub more_fragments: bool,
-    /// Where the payload lies in the datagram, in bytes: a multiple of 8, at most 65 528.
+    /// Offset of the payload in the datagram, in bytes: a multiple of 8, at most 65 528.
     pub fragment_offset: u16,
-    /// A loose or strict source route option was present (MUST-51 to MUST-53, T-64). Never emitted.
+    /// A loose or strict source route option is present (MUST-51 to MUST-53, T-64). Never emitted.
     pub source_route: bool,
 }
 
-/// What is wrong with a header.
+/// Why a header is invalid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum Error {
     /// Shorter than a header, or not version 4.
@@ -56,7 +56,7 @@ pub enum Error {
     /// IHL below 5, or past the end of the packet.
     #[error("bad header length")]
     HeaderLength,
-    /// Total length below the header's, or past the end of the packet.
+    /// Total length smaller than the header, or past the end of the packet.
     #[error("bad total length")]
     TotalLength,
     /// The header checksum does not match.
@@ -67,7 +67,7 @@ pub enum Error {
     Options,
 }
 
-/// The header and the payload of `packet`, which may be longer than the datagram (link padding).
+/// Returns the header and the payload of `packet`, which may be longer than the datagram (link padding).
 #[inline]
 pub fn parse(packet: &[u8]) -> Result<(Header, &[u8]), Error> {
     let Some((fixed, rest)) = packet.split_first_chunk::<HEADER_LEN>().filter(|(fixed, _)| fixed[0] == PLAIN)
@@ -97,8 +97,8 @@ fn parse_with_options(packet: &[u8]) -> Result<(Header, &[u8]), Error> {
     Ok((header, payload))
 }
 
-/// The header that an ICMP error quotes, and as much of its payload as came along. The checksum is not verified
-/// (routers changed the TTL), the total length may exceed what is there, and broken options are ignored.
+/// Returns the header that an ICMP error quotes, and as much of its payload as the error includes. The checksum is not
+/// verified (routers change the TTL), the total length may exceed the quoted bytes, and broken options are ignored.
 pub fn parse_quoted(bytes: &[u8]) -> Option<(Header, &[u8])> {
     let (fixed, header_len) = split(bytes).ok()?;
     let (head, rest) = bytes.split_at_checked(header_len)?;
@@ -109,7 +109,7 @@ pub fn parse_quoted(bytes: &[u8]) -> Option<(Header, &[u8])> {
     Some((header, payload))
 }
 
-/// The fixed part, and the header's length with options, which lies within the packet.
+/// Returns the fixed part and the length of the header with its options. That length lies within the packet.
 fn split(packet: &[u8]) -> Result<(&[u8; HEADER_LEN], usize), Error> {
     let fixed = packet.first_chunk::<HEADER_LEN>().ok_or(Error::Version)?;
     if fixed[0] >> 4 != 4 {
@@ -126,7 +126,7 @@ fn read(fixed: &[u8; HEADER_LEN]) -> Header {
     of_words([u64_at(fixed, 0), u64_at(fixed, 8), u64::from(u32_at(fixed, 16))])
 }
 
-/// A header as it stands there, in two words of 64 bits and one of 32.
+/// Returns the header in two words of 64 bits and one of 32.
 #[inline]
 fn of_words([first, second, destination]: [u64; 3]) -> Header {
     let fragment = first as u16;
@@ -146,13 +146,13 @@ fn of_words([first, second, destination]: [u64; 3]) -> Header {
     }
 }
 
-/// The sum of a header of such words, in network order: 0xffff where the checksum in it is right.
+/// Returns the sum of these header words in network order: 0xffff if their checksum is right.
 #[inline]
 fn sum_of([first, second, destination]: [u64; 3]) -> u16 {
     fold(add(add(first, second), destination))
 }
 
-/// Whether the options hold a source route. Every turn takes at least one of at most 40 bytes.
+/// Returns whether the options contain a source route. Each turn takes at least one of at most 40 bytes.
 fn source_route(options: &[u8]) -> Result<bool, Error> {
     let mut found = false;
     let mut rest = options;
@@ -176,8 +176,8 @@ fn source_route(options: &[u8]) -> Result<bool, Error> {
 impl Header {
     /// Writes [`HEADER_LEN`] bytes, checksum included, for a payload of `payload_len` bytes.
     ///
-    /// The buffer holds at least that, and header and payload together at most 65 535 bytes: otherwise nothing
-    /// is written (a debug build asserts).
+    /// The buffer must hold that many bytes, and header and payload together must not exceed 65 535 bytes. Otherwise
+    /// nothing is written (a debug build asserts).
     #[inline]
     pub fn emit(&self, payload_len: usize, buffer: &mut [u8]) {
         let total = payload_len.checked_add(HEADER_LEN).and_then(|n| u16::try_from(n).ok());
@@ -196,7 +196,7 @@ impl Header {
         let second =
             u64::from(u16::from_be_bytes([self.ttl, self.protocol])) << 48 | u64::from(self.source.to_bits());
         let destination = self.destination.to_bits();
-        // Of the values and not of what was just written.
+        // The values are at hand; reading the buffer back would be slower.
         let checksum = !sum_of([first, second, u64::from(destination)]);
         out[0..8].copy_from_slice(&first.to_be_bytes());
         out[8..16].copy_from_slice(&(second | u64::from(checksum) << 32).to_be_bytes());
@@ -256,7 +256,7 @@ mod tests {
         packet
     }
 
-    /// A packet with these options, whose length is a multiple of 4, and a right checksum.
+    /// Returns a packet with these options, whose length is a multiple of 4, and a correct checksum.
     fn with_options(options: &[u8]) -> Vec<u8> {
         let mut packet = vec![0x45 + (options.len() / 4) as u8, 0, 0, (20 + options.len() + 3) as u8];
         packet.extend([0, 0, 0, 0, 64, 6, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2]);

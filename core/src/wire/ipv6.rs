@@ -4,38 +4,38 @@ use super::{Ecn, PROTOCOL_ICMPV6, PROTOCOL_TCP, PROTOCOL_UDP, u16_at, u32_at};
 use std::net::Ipv6Addr;
 use thiserror::Error;
 
-/// Length of the fixed header, in bytes: the only one that is emitted.
+/// Length of the fixed header, in bytes. Emitted headers have no extensions.
 pub const HEADER_LEN: usize = 40;
-/// How many extension headers a packet may have before it is dropped (T-66).
+/// The most extension headers that a packet may have; one with more is dropped (T-66).
 pub const MAX_EXTENSION_HEADERS: usize = 8;
-/// How many bytes of extension headers a packet may have before it is dropped (T-66).
+/// The most bytes of extension headers that a packet may have; one with more is dropped (T-66).
 pub const MAX_EXTENSION_BYTES: usize = 256;
 
 const HOP_BY_HOP: u8 = 0;
 const ROUTING: u8 = 43;
 const FRAGMENT: u8 = 44;
-/// Nothing follows the header (RFC 8200 §4.7).
+/// Nothing follows this header (RFC 8200 §4.7).
 pub(crate) const NO_NEXT_HEADER: u8 = 59;
-/// Where the fixed header names the next.
+/// Offset of the next-header field in the fixed header.
 const NEXT_HEADER_AT: usize = 6;
 const DESTINATION_OPTIONS: u8 = 60;
 
 const OPTION_PAD1: u8 = 0;
 const OPTION_PADN: u8 = 1;
-/// The two high bits of an option's type: what to do where it is unknown. 0 is to skip it (RFC 8200 §4.2).
+/// The two high bits of an option's type: the action for an unknown option. 0 means skip it (RFC 8200 §4.2).
 const OPTION_ACTION: u8 = 0xc0;
 
-/// An IPv6 header, together with what its extension headers say that matters to a host.
+/// An IPv6 header, with the information of its extension headers that a host needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Header {
-    /// Where it claims to come from.
+    /// Claimed source address.
     pub source: Ipv6Addr,
-    /// Where it goes.
+    /// Destination address.
     pub destination: Ipv6Addr,
-    /// Protocol number of the payload, past the extension headers. In a fragment: what the fragment header
-    /// names, which may be another extension header.
+    /// Protocol number of the payload, past the extension headers. In a fragment, the next header that the fragment
+    /// header names, which may be another extension header.
     pub protocol: u8,
-    /// Hops left.
+    /// Remaining hops.
     pub hop_limit: u8,
     /// Differentiated services codepoint, 6 bits (RFC 2474 §3).
     pub dscp: u8,
@@ -43,22 +43,22 @@ pub struct Header {
     pub ecn: Ecn,
     /// Flow label, 20 bits.
     pub flow_label: u32,
-    /// Set where the payload is a part of a datagram only. Never emitted.
+    /// Set if the payload is only a part of a datagram. Never emitted.
     pub fragment: Option<Fragment>,
 }
 
-/// What a fragment header says (RFC 8200 §4.5).
+/// The fields of a fragment header (RFC 8200 §4.5).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fragment {
-    /// Ties fragments of one datagram together.
+    /// Identifies the fragments of one datagram.
     pub identification: u32,
-    /// Where the payload lies in the datagram, in bytes: a multiple of 8, at most 65 528.
+    /// Offset of the payload in the datagram, in bytes: a multiple of 8, at most 65 528.
     pub offset: u16,
-    /// Not the last fragment.
+    /// More fragments follow.
     pub more: bool,
 }
 
-/// What is wrong with a packet.
+/// Why a packet is invalid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum Error {
     /// Shorter than a header, or not version 6.
@@ -67,7 +67,7 @@ pub enum Error {
     /// The payload length is past the end of the packet.
     #[error("bad payload length")]
     PayloadLength,
-    /// An extension header, or in [`parse_upper`] the transport header, is past the end of the payload.
+    /// An extension header, or in [`parse_upper`] the transport header, extends past the end of the payload.
     #[error("truncated header chain")]
     Truncated,
     /// More than [`MAX_EXTENSION_HEADERS`] or [`MAX_EXTENSION_BYTES`].
@@ -76,21 +76,21 @@ pub enum Error {
     /// A hop-by-hop header that is not the first, or a second fragment header.
     #[error("misplaced extension header")]
     ExtensionOrder,
-    /// A routing header with segments left: this host does not forward.
+    /// A routing header with segments left. This host does not forward.
     #[error("routing header with segments left")]
     RoutingHeader,
-    /// An option past the end of its header.
+    /// An option extends past the end of its header.
     #[error("malformed options")]
     Options,
-    /// An option that asks to be dropped where it is unknown, such as a jumbo payload.
+    /// An unknown option that must not be skipped, such as a jumbo payload.
     #[error("unknown option")]
     UnknownOption,
 }
 
-/// The header and the payload of `packet`, which may be longer than the datagram (link padding).
+/// Returns the header and the payload of `packet`, which may be longer than the datagram (link padding).
 ///
-/// In a fragment the payload is what follows the fragment header. An atomic fragment, which is a whole datagram
-/// with a fragment header, counts as unfragmented (RFC 6946 §4).
+/// The payload of a fragment begins after the fragment header. An atomic fragment, which is a whole datagram with a
+/// fragment header, counts as unfragmented (RFC 6946 §4).
 pub fn parse(packet: &[u8]) -> Result<(Header, &[u8]), Error> {
     let (mut header, rest) = split(packet)?;
     let payload = rest.get(..usize::from(u16_at(packet, 4))).ok_or(Error::PayloadLength)?;
@@ -113,12 +113,11 @@ pub fn parse(packet: &[u8]) -> Result<(Header, &[u8]), Error> {
     Ok((header, payload))
 }
 
-/// Goes on where a fragment header ended the walk of [`parse`]: over the extension headers at the start of a
-/// reassembled datagram, or of a first fragment, whose first header is `next_header`. Returns the transport's
-/// protocol number and its bytes.
+/// Continues [`parse`] past a fragment header: skips the extension headers at the start of a reassembled datagram, or
+/// of a first fragment, whose first header is `next_header`. Returns the transport's protocol number and its bytes.
 ///
-/// The transport header is complete, or this fails: in a first fragment the whole chain must be there
-/// (RFC 7112 §5, T-66).
+/// Fails if the transport header is incomplete: a first fragment must contain the whole header chain (RFC 7112 §5,
+/// T-66).
 pub fn parse_upper(next_header: u8, payload: &[u8]) -> Result<(u8, &[u8]), Error> {
     let mut chain = Chain::new(next_header, payload);
     chain.walk()?;
@@ -131,10 +130,11 @@ pub fn parse_upper(next_header: u8, payload: &[u8]) -> Result<(u8, &[u8]), Error
     if payload.len() < header_len { Err(Error::Truncated) } else { Ok((protocol, payload)) }
 }
 
-/// The header that an ICMP error quotes, and as much of its payload as came along, which may be less than the
-/// header says. Routing headers may be on their way still, and options are not looked at; `None` where the
-/// quote ends within the extension headers. In a first fragment the extension headers behind the fragment header
-/// are skipped too.
+/// Returns the header that an ICMP error quotes, and as much of its payload as the error includes, which may be less
+/// than the header says.
+///
+/// A routing header may have segments left, and options are not checked. In a first fragment the extension headers
+/// behind the fragment header are skipped too. Returns `None` if the quote ends within the extension headers.
 pub fn parse_quoted(bytes: &[u8]) -> Option<(Header, &[u8])> {
     let (mut header, rest) = split(bytes).ok()?;
     let payload = &rest[..rest.len().min(usize::from(u16_at(bytes, 4)))];
@@ -158,7 +158,8 @@ pub fn parse_quoted(bytes: &[u8]) -> Option<(Header, &[u8])> {
     Some((header, chain.rest))
 }
 
-/// Where the byte lies that names the protocol of the payload: in the fixed header, or in the last extension header.
+/// Returns the offset of the byte that names the payload's protocol: in the fixed header, or in the last extension
+/// header.
 pub fn protocol_at(packet: &[u8]) -> usize {
     let Ok((header, rest)) = split(packet) else { return NEXT_HEADER_AT };
     let mut at = NEXT_HEADER_AT;
@@ -177,7 +178,7 @@ pub fn protocol_at(packet: &[u8]) -> usize {
     }
 }
 
-/// The fixed header, `protocol` being its next header as it stands there, and what follows.
+/// Returns the fixed header and the bytes after it. `protocol` is the next-header field as received.
 fn split(packet: &[u8]) -> Result<(Header, &[u8]), Error> {
     let (fixed, rest) = packet.split_first_chunk::<HEADER_LEN>().ok_or(Error::Version)?;
     let word = u32_at(fixed, 0);
@@ -216,7 +217,7 @@ impl<'a> Chain<'a> {
         Chain { next_header, rest, headers: 0, bytes: 0 }
     }
 
-    /// Up to the first header that may not be passed over: a fragment header or the transport.
+    /// Walks to the first header that must not be skipped: a fragment header or the transport.
     fn walk(&mut self) -> Result<(), Error> {
         loop {
             match self.next_header {
@@ -233,7 +234,7 @@ impl<'a> Chain<'a> {
         }
     }
 
-    /// The end of the walk: no other fragment header may come here.
+    /// Ends the walk; fails at another fragment header.
     fn upper(self) -> Result<(u8, &'a [u8]), Error> {
         match self.next_header {
             FRAGMENT => Err(Error::ExtensionOrder),
@@ -242,7 +243,7 @@ impl<'a> Chain<'a> {
         }
     }
 
-    /// Takes a header that has its length, in units of 8 bytes without the first, in its second byte.
+    /// Takes a header whose second byte is its length in units of 8 bytes, without the first unit.
     fn take_extension(&mut self) -> Result<&'a [u8], Error> {
         let units = *self.rest.get(1).ok_or(Error::Truncated)?;
         self.take((usize::from(units) + 1) * 8)
@@ -271,8 +272,8 @@ impl<'a> Chain<'a> {
     }
 }
 
-/// The options of a hop-by-hop or destination options header (RFC 8200 §4.2): none is known here but padding, so
-/// each must allow to be skipped. Every turn takes at least one of at most [`MAX_EXTENSION_BYTES`].
+/// Checks the options of a hop-by-hop or destination options header (RFC 8200 §4.2). Only padding is known here, so
+/// every other option must allow skipping. Each turn takes at least one of at most [`MAX_EXTENSION_BYTES`].
 fn check_options(header: &[u8]) -> Result<(), Error> {
     let mut rest = header.get(2..).unwrap_or_default();
     while let Some((&kind, after)) = rest.split_first() {
@@ -290,10 +291,10 @@ fn check_options(header: &[u8]) -> Result<(), Error> {
 }
 
 impl Header {
-    /// Writes [`HEADER_LEN`] bytes for a payload of `payload_len` bytes; `fragment` is ignored.
+    /// Writes [`HEADER_LEN`] bytes for a payload of `payload_len` bytes, and ignores `fragment`.
     ///
-    /// The buffer holds at least that, and the payload is at most 65 535 bytes: otherwise nothing is written (a
-    /// debug build asserts).
+    /// The buffer must hold that many bytes, and the payload must not exceed 65 535 bytes. Otherwise nothing is written
+    /// (a debug build asserts).
     #[inline]
     pub fn emit(&self, payload_len: usize, buffer: &mut [u8]) {
         let (Ok(len), Some(out)) = (u16::try_from(payload_len), buffer.first_chunk_mut::<HEADER_LEN>())

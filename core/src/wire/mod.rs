@@ -1,8 +1,8 @@
-//! Headers as they stand on the wire, and nothing else: no state, no policy, no clock.
+//! Wire formats of the headers. No state, no policy, no clock.
 //!
-//! Each module turns bytes into a plain value and back: `parse` takes any bytes and never panics, `emit` writes
-//! into the caller's buffer. Header fields have their natural unit in the values (fragment offsets are bytes),
-//! not that of the wire. Whether a valid header is welcome is decided elsewhere.
+//! Each module converts between bytes and a plain value. `parse` takes any bytes and never panics; `emit` writes into
+//! the caller's buffer. Header fields use natural units (fragment offsets are bytes), not those of the wire. The rest
+//! of the stack decides whether a valid header is acceptable.
 
 pub mod checksum;
 pub mod icmp;
@@ -10,17 +10,16 @@ pub mod ipv4;
 pub mod ipv6;
 pub mod tcp;
 
-/// ICMP, as IPv4's protocol number.
+/// Protocol number of ICMP in IPv4.
 pub const PROTOCOL_ICMP: u8 = 1;
-/// TCP, in both IP versions.
+/// Protocol number of TCP in both IP versions.
 pub const PROTOCOL_TCP: u8 = 6;
-/// UDP, in both IP versions.
+/// Protocol number of UDP in both IP versions.
 pub const PROTOCOL_UDP: u8 = 17;
-/// ICMPv6, as IPv6's next header.
+/// Next-header number of ICMPv6 in IPv6.
 pub const PROTOCOL_ICMPV6: u8 = 58;
 
-/// The ECN field of an IP header: the low two bits of the former type of service or traffic class
-/// (RFC 3168 §5).
+/// The ECN field of an IP header: the low two bits of the former type of service or traffic class (RFC 3168 §5).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Ecn {
     /// The sender's transport does not understand ECN.
@@ -28,14 +27,14 @@ pub enum Ecn {
     NotEct,
     /// ECN-capable, codepoint 01.
     Ect1,
-    /// ECN-capable, codepoint 10: what classic senders use.
+    /// ECN-capable, codepoint 10: the one that classic senders use.
     Ect0,
     /// A router marked congestion.
     Ce,
 }
 
 impl Ecn {
-    /// The codepoint in the low two bits; the others are ignored.
+    /// Returns the codepoint in the low two bits and ignores the others.
     pub const fn from_bits(bits: u8) -> Ecn {
         match bits & 3 {
             0 => Ecn::NotEct,
@@ -45,26 +44,26 @@ impl Ecn {
         }
     }
 
-    /// The codepoint, 0 to 3.
+    /// Returns the codepoint, 0 to 3.
     pub const fn bits(self) -> u8 {
         self as u8
     }
 }
 
-/// The big-endian number at `at`, or 0 past the end: callers check lengths first, this only keeps a mistake
-/// there from being a panic.
+/// Returns the big-endian number at `at`, or 0 past the end. Callers check lengths first; the 0 keeps a mistake there
+/// from being a panic.
 #[inline]
 fn u16_at(bytes: &[u8], at: usize) -> u16 {
     bytes.get(at..).and_then(|rest| rest.first_chunk()).map_or(0, |b| u16::from_be_bytes(*b))
 }
 
-/// As [`u16_at`], four bytes.
+/// Like [`u16_at`], for four bytes.
 #[inline]
 fn u32_at(bytes: &[u8], at: usize) -> u32 {
     bytes.get(at..).and_then(|rest| rest.first_chunk()).map_or(0, |b| u32::from_be_bytes(*b))
 }
 
-/// As [`u16_at`], eight bytes: of a header's fields as many as that has are read at once.
+/// Like [`u16_at`], for eight bytes: one read covers several header fields.
 #[inline]
 fn u64_at(bytes: &[u8], at: usize) -> u64 {
     bytes.get(at..).and_then(|rest| rest.first_chunk()).map_or(0, |b| u64::from_be_bytes(*b))

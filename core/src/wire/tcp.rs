@@ -15,12 +15,12 @@ use thiserror::Error;
 
 /// Length of a header without options, in bytes.
 pub const HEADER_LEN: usize = 20;
-/// The most bytes that options can take.
+/// Maximum length of the options, in bytes.
 pub const MAX_OPTIONS_LEN: usize = 40;
-/// Where the checksum lies in a segment.
+/// Offset of the checksum in a segment.
 pub const CHECKSUM_AT: usize = 16;
 
-/// What is wrong with a segment. None of these ever costs a connection: the segment is dropped.
+/// Why a segment is malformed. Such a segment is dropped; it never affects a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum Error {
     /// Shorter than a header.
@@ -34,8 +34,8 @@ pub enum Error {
     Options,
 }
 
-/// The control bits: AE, CWR, ECE, URG, ACK, PSH, RST, SYN and FIN, from bit 8 down (RFC 9293 §3.1,
-/// RFC 9768 §3.1). The three reserved bits above are never read nor written.
+/// The control bits: AE, CWR, ECE, URG, ACK, PSH, RST, SYN and FIN, from bit 8 down (RFC 9293 §3.1, RFC 9768 §3.1). The
+/// three reserved bits above are ignored when read and zero when written.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Hash)]
 pub struct Flags(pub u16);
 
@@ -61,47 +61,47 @@ impl Flags {
 
     const MASK: u16 = 0x1ff;
 
-    /// All of `flags` are set.
+    /// Returns whether all of `flags` are set.
     pub const fn contains(self, flags: Flags) -> bool {
         self.0 & flags.0 == flags.0
     }
 
-    /// SYN is set.
+    /// Returns whether SYN is set.
     pub const fn syn(self) -> bool {
         self.contains(Flags::SYN)
     }
 
-    /// ACK is set.
+    /// Returns whether ACK is set.
     pub const fn ack(self) -> bool {
         self.contains(Flags::ACK)
     }
 
-    /// RST is set.
+    /// Returns whether RST is set.
     pub const fn rst(self) -> bool {
         self.contains(Flags::RST)
     }
 
-    /// FIN is set.
+    /// Returns whether FIN is set.
     pub const fn fin(self) -> bool {
         self.contains(Flags::FIN)
     }
 
-    /// PSH is set.
+    /// Returns whether PSH is set.
     pub const fn psh(self) -> bool {
         self.contains(Flags::PSH)
     }
 
-    /// URG is set.
+    /// Returns whether URG is set.
     pub const fn urg(self) -> bool {
         self.contains(Flags::URG)
     }
 
-    /// ECE is set.
+    /// Returns whether ECE is set.
     pub const fn ece(self) -> bool {
         self.contains(Flags::ECE)
     }
 
-    /// CWR is set.
+    /// Returns whether CWR is set.
     pub const fn cwr(self) -> bool {
         self.contains(Flags::CWR)
     }
@@ -121,7 +121,7 @@ impl BitOrAssign for Flags {
 }
 
 impl fmt::Display for Flags {
-    /// In tcpdump's letters and order: `S`, `S.`, `F.`, `P.`, `SEW`, and `none`.
+    /// Writes the flags in tcpdump's letters and order: `S`, `S.`, `F.`, `P.`, `SEW`, and `none`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         const LETTERS: [(Flags, &str); 9] = [
             (Flags::FIN, "F"),
@@ -159,27 +159,28 @@ pub struct Header {
     pub destination_port: u16,
     /// Sequence number of the first byte of data, or of the SYN.
     pub seq: SeqNum,
-    /// The next sequence number expected; 0 where ACK is clear.
+    /// The next sequence number expected; 0 if ACK is clear.
     pub ack: SeqNum,
     /// Control bits.
     pub flags: Flags,
-    /// The window field as it stands there, before scaling.
+    /// The window field as received, before scaling.
     pub window: u16,
-    /// The urgent pointer as it stands there, whether URG is set or not.
+    /// The urgent pointer as received, whether URG is set or not.
     pub urgent: u16,
     /// The options.
     pub options: Options,
 }
 
 impl Header {
-    /// The header and the payload of `segment`. The checksum is another matter: [`checksum_ok`].
+    /// Returns the header and the payload of `segment`. Does not verify the checksum: see [`checksum_ok`].
     pub fn parse(segment: &[u8]) -> Result<(Header, &[u8]), Error> {
         let mut header = Header::default();
         let payload = header.read(segment)?;
         Ok((header, payload))
     }
 
-    /// As [`parse`](Header::parse), into a header that is empty: to move one about takes longer than to read it.
+    /// Like [`parse`](Header::parse), into a default header. This avoids a move of the header, which costs more than
+    /// the read.
     #[inline]
     pub(crate) fn read<'a>(&mut self, segment: &'a [u8]) -> Result<&'a [u8], Error> {
         let (fixed, rest) = segment.split_first_chunk::<HEADER_LEN>().ok_or(Error::Truncated)?;
@@ -196,7 +197,7 @@ impl Header {
         Ok(payload)
     }
 
-    /// Length of the header with its options, in bytes: 20 to 60, a multiple of 4.
+    /// Returns the length of the header with its options, in bytes: 20 to 60, a multiple of 4.
     #[inline]
     pub fn header_len(&self) -> usize {
         HEADER_LEN + self.options.emitted_len()
@@ -204,7 +205,7 @@ impl Header {
 
     /// Writes [`header_len`](Header::header_len) bytes with a checksum of 0; see [`set_checksum`].
     ///
-    /// The buffer holds at least that: otherwise nothing is written (a debug build asserts).
+    /// The buffer must hold that many bytes. Otherwise nothing is written (a debug build asserts).
     pub fn emit(&self, buffer: &mut [u8]) {
         let header_len = self.header_len();
         match buffer.get_mut(..header_len) {
@@ -213,8 +214,8 @@ impl Header {
         }
     }
 
-    /// As [`emit`](Header::emit), into exactly as many bytes as that takes, for those who know how many. What is written
-    /// is added to `sum` as well.
+    /// Like [`emit`](Header::emit), into a buffer of exactly [`header_len`](Header::header_len) bytes. Also adds the
+    /// written bytes to `sum`.
     #[inline]
     pub(crate) fn emit_and_add(&self, buffer: &mut [u8], sum: &mut Sum) {
         debug_assert_eq!(buffer.len(), self.header_len());
@@ -236,14 +237,14 @@ impl Header {
         sum.add_words(add(words, self.options.emit_and_sum(options)));
     }
 
-    /// The segment as a line of tcpdump, with a payload of `payload_len` bytes and absolute numbers:
-    /// `Flags [P.], seq 1:101, ack 1, win 512, options [nop,nop,TS val 1 ecr 0], length 100`.
+    /// Formats the segment as tcpdump does, with a payload of `payload_len` bytes and absolute numbers: `Flags [P.],
+    /// seq 1:101, ack 1, win 512, options [nop,nop,TS val 1 ecr 0], length 100`.
     pub fn tcpdump(&self, payload_len: usize) -> Line<'_> {
         Line { header: self, payload_len }
     }
 }
 
-/// What [`Header::tcpdump`] displays.
+/// The display of [`Header::tcpdump`].
 #[derive(Clone, Copy, Debug)]
 pub struct Line<'a> {
     header: &'a Header,
@@ -274,7 +275,7 @@ impl fmt::Display for Line<'_> {
     }
 }
 
-/// Whether the checksum of a whole segment, header and payload, is right (MUST-3).
+/// Returns whether the checksum of a whole segment, header and payload, is right (MUST-3).
 #[inline]
 pub fn checksum_ok(source: IpAddr, destination: IpAddr, segment: &[u8]) -> bool {
     let Ok(len) = u32::try_from(segment.len()) else { return false };
@@ -299,8 +300,8 @@ pub(crate) fn set_seq(segment: &mut [u8], seq: SeqNum) {
     }
 }
 
-/// Source port, destination port and sequence number, which are the 8 bytes that every ICMP error quotes at
-/// least (RFC 1122 §3.2.2).
+/// Returns source port, destination port and sequence number: the 8 bytes that every ICMP error quotes at least (RFC
+/// 1122 §3.2.2).
 pub fn parse_quoted(bytes: &[u8]) -> Option<(u16, u16, SeqNum)> {
     let head = bytes.first_chunk::<8>()?;
     Some((u16_at(head, 0), u16_at(head, 2), SeqNum(u32_at(head, 4))))

@@ -44,8 +44,8 @@ fn emitted(header: &Header, payload: &[u8]) -> Vec<u8> {
     packet
 }
 
-/// A chain of extension headers given by kind and body (all but the first byte), ended by `upper`: the first
-/// kind, and the bytes.
+/// Builds a chain of extension headers, given by kind and body (all but the first byte), that `upper` follows. Returns
+/// the first kind and the bytes.
 fn chain(extensions: &[(u8, &[u8])], upper: u8, payload: &[u8]) -> (u8, Vec<u8>) {
     let next = extensions.iter().skip(1).map(|(kind, _)| *kind).chain([upper]);
     let mut bytes = Vec::new();
@@ -62,7 +62,7 @@ fn packet(extensions: &[(u8, &[u8])], upper: u8, payload: &[u8]) -> Vec<u8> {
     emitted(&header(first), &bytes)
 }
 
-/// What is left of a packet with these extensions before TCP.
+/// The result of parsing a packet with these extensions before TCP.
 fn outcome(extensions: &[(u8, &[u8])]) -> Result<(), Error> {
     let packet = packet(extensions, TCP, b"abc");
     let (header, payload) = parse(&packet)?;
@@ -220,8 +220,8 @@ fn quotes_are_read_leniently() {
     assert_eq!((header.fragment, header.protocol, payload), (Some(fragment), TCP, &b"abc"[..]));
 }
 
-/// A packet whose fixed and hop-by-hop headers etherparse wrote. The fragment header is by hand: etherparse 0.18
-/// has its M flag and the low bits of the offset in the wrong places.
+/// A packet whose fixed and hop-by-hop headers are written by etherparse. The fragment header is written by hand, since
+/// etherparse 0.18 puts its M flag and the low bits of the offset in the wrong places.
 fn of_etherparse(ours: &Header, padding: usize, fragment: &Fragment) -> Vec<u8> {
     let padding = [&[1, 4 + 8 * padding as u8][..], &vec![0; 4 + 8 * padding]].concat();
     let hop_by_hop = Ipv6RawExtHeader::new_raw(IpNumber(FRAGMENT), &padding).unwrap();
@@ -277,7 +277,7 @@ proptest! {
     #[test]
     fn no_bytes_panic(
         first in prop::sample::select(vec![HOP_BY_HOP, ROUTING, FRAGMENT, DESTINATION_OPTIONS, TCP]),
-        // Small numbers, so that lengths and next headers make sense now and then.
+        // Small numbers often make valid lengths and next headers.
         mut bytes in vec(prop_oneof![0u8..3, Just(FRAGMENT), Just(ROUTING), Just(60u8), any::<u8>()], 0..400),
         valid in prop::bool::weighted(0.9),
     ) {

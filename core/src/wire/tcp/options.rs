@@ -15,12 +15,12 @@ const KIND_SACK: u8 = 5;
 const KIND_TIMESTAMPS: u8 = 8;
 const KIND_FAST_OPEN: u8 = 34;
 
-/// How nearly every segment's options begin: nop, nop, timestamps (RFC 7323 appendix A).
+/// The start of the usual options of a segment: NOP, NOP, timestamps (RFC 7323 appendix A).
 const TIMESTAMPS_ALONE: [u8; 4] = [KIND_NOP, KIND_NOP, KIND_TIMESTAMPS, 10];
 const TIMESTAMPS_ALONE_LEN: usize = 12;
 
-/// The other usual case, the options of a SYN of Linux (and of ours), in words: MSS; SACK permitted and timestamps, whose
-/// two numbers follow; NOP and window scale. Numbers are 0 here.
+/// The options of a SYN from Linux or from this stack, as words with all values 0: MSS; SACK permitted and timestamps,
+/// whose two values follow; NOP and window scale.
 const USUAL_MSS: u32 = 0x0204_0000;
 const USUAL_SACK_AND_TIMESTAMPS: u32 = 0x0402_080a;
 const USUAL_WINDOW_SCALE: u32 = 0x0103_0300;
@@ -35,7 +35,7 @@ pub struct Timestamps {
     pub ecr: u32,
 }
 
-/// The blocks of a SACK option, up to four: first byte and the byte past the last (RFC 2018 §3).
+/// The blocks of a SACK option, up to four: the first sequence number and the one after the last (RFC 2018 §3).
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SackBlocks {
     blocks: [(SeqNum, SeqNum); SackBlocks::MAX],
@@ -43,15 +43,15 @@ pub struct SackBlocks {
 }
 
 impl SackBlocks {
-    /// As many as fit into a header.
+    /// The most blocks that fit into a header.
     pub const MAX: usize = 4;
 
-    /// No blocks.
+    /// Returns an empty list.
     pub const fn new() -> SackBlocks {
         SackBlocks { blocks: [(SeqNum(0), SeqNum(0)); SackBlocks::MAX], len: 0 }
     }
 
-    /// Adds `[left, right)` at the end; false, and nothing added, where there are four already.
+    /// Appends `[left, right)`. Returns false and appends nothing if there are four already.
     pub fn push(&mut self, left: SeqNum, right: SeqNum) -> bool {
         let Some(slot) = self.blocks.get_mut(usize::from(self.len)) else { return false };
         *slot = (left, right);
@@ -64,22 +64,22 @@ impl SackBlocks {
         self.len = self.len.min(most.min(SackBlocks::MAX) as u8);
     }
 
-    /// The blocks in the order of the option.
+    /// Returns the blocks in the order of the option.
     pub fn as_slice(&self) -> &[(SeqNum, SeqNum)] {
         &self.blocks[..usize::from(self.len)]
     }
 
-    /// As [`as_slice`](SackBlocks::as_slice), one by one.
+    /// Iterates over the blocks in the order of the option.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = (SeqNum, SeqNum)> + '_ {
         self.as_slice().iter().copied()
     }
 
-    /// How many blocks.
+    /// Returns the number of blocks.
     pub const fn len(&self) -> usize {
         self.len as usize
     }
 
-    /// No blocks.
+    /// Returns whether there are no blocks.
     pub const fn is_empty(&self) -> bool {
         self.len == 0
     }
@@ -93,10 +93,10 @@ impl PartialEq for SackBlocks {
 
 impl Eq for SackBlocks {}
 
-/// A Fast Open cookie: 4 to 16 bytes, an even number, or none, which asks for a cookie (RFC 7413 §4.1.1).
+/// A Fast Open cookie of 4 to 16 bytes, an even number. An empty cookie requests one (RFC 7413 §4.1.1).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Cookie {
-    /// Zeros past `len`.
+    /// Zero past `len`.
     bytes: [u8; Cookie::MAX_LEN],
     len: u8,
 }
@@ -105,7 +105,7 @@ impl Cookie {
     /// The longest cookie, in bytes.
     pub const MAX_LEN: usize = 16;
 
-    /// `None` where the option does not allow a cookie of this length.
+    /// Returns `None` if the option does not allow a cookie of this length.
     pub fn new(cookie: &[u8]) -> Option<Cookie> {
         if !matches!(cookie.len(), 0 | 4 | 6 | 8 | 10 | 12 | 14 | 16) {
             return None;
@@ -115,12 +115,12 @@ impl Cookie {
         Some(Cookie { bytes, len: cookie.len() as u8 })
     }
 
-    /// The cookie; empty in a request.
+    /// Returns the cookie; empty in a request.
     pub fn as_bytes(&self) -> &[u8] {
         &self.bytes[..usize::from(self.len)]
     }
 
-    /// It asks for a cookie.
+    /// Returns whether this is a request for a cookie.
     pub const fn is_request(&self) -> bool {
         self.len == 0
     }
@@ -129,43 +129,44 @@ impl Cookie {
 /// The options of a segment that this stack knows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Options {
-    /// Maximum segment size that the sender can receive, in bytes. On SYN only.
+    /// Maximum segment size that the sender of the option can receive, in bytes. On SYN only.
     pub mss: Option<u16>,
-    /// The shift as it stands there: above 14 counts as 14 (RFC 7323 §2.3). On SYN only.
+    /// The shift as received; above 14 it counts as 14 (RFC 7323 §2.3). On SYN only.
     pub window_scale: Option<u8>,
-    /// SACK may be sent. On SYN only.
+    /// The peer may send SACK. On SYN only.
     pub sack_permitted: bool,
     /// Timestamps.
     pub timestamps: Option<Timestamps>,
-    /// SACK blocks; empty where there is no such option.
+    /// SACK blocks; empty if the option is absent.
     pub sack: SackBlocks,
-    /// Fast Open cookie, or the request for one. On SYN only.
+    /// Fast Open cookie, or a request for one. On SYN only.
     pub fast_open: Option<Cookie>,
-    /// How they are ordered and padded when they are written.
+    /// Order and padding when the options are emitted.
     pub layout: OptionLayout,
 }
 
-/// Whose order and padding of the options of a SYN. On other segments there is no difference.
+/// The system whose order and padding a SYN imitates. Other segments do not differ.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum OptionLayout {
     /// `mss,sackOK,TS,nop,wscale`; NOPs pad.
     #[default]
     Linux,
-    /// `mss,nop,wscale,sackOK,TS`; what is left is padded by the end of the list.
+    /// `mss,nop,wscale,sackOK,TS`; end-of-list pads the rest.
     FreeBsd,
 }
 
 impl Options {
-    /// Reads the bytes between the fixed header and the payload. Options lie at any byte (MUST-64), an unknown
-    /// one is skipped by its length (MUST-6), of a repeated one the first counts, and nothing is read past an
-    /// end-of-list. Each turn takes at least one byte.
+    /// Reads the bytes between the fixed header and the payload.
+    ///
+    /// Options may begin at any byte (MUST-64). An unknown option is skipped by its length (MUST-6), the first of a
+    /// repeated option counts, and nothing is read past an end-of-list. Each turn takes at least one byte.
     pub fn parse(bytes: &[u8]) -> Result<Options, Error> {
         let mut options = Options::default();
         options.read(bytes)?;
         Ok(options)
     }
 
-    /// As [`parse`](Options::parse), into options that are empty.
+    /// Like [`parse`](Options::parse), into default options.
     #[inline]
     pub(super) fn read(&mut self, bytes: &[u8]) -> Result<(), Error> {
         match bytes.split_first_chunk() {
@@ -178,7 +179,7 @@ impl Options {
         }
     }
 
-    /// `None`, and nothing read: they are others.
+    /// Returns `None` and reads nothing if these are other options.
     fn read_usual_syn(&mut self, bytes: &[u8]) -> Option<()> {
         let [mss, sack_and_timestamps, val, ecr, scale] = words_of(bytes)?;
         let usual = mss >> 16 == USUAL_MSS >> 16
@@ -211,7 +212,7 @@ impl Options {
         Ok(())
     }
 
-    /// Takes one option, whose length is checked even where it is a repetition.
+    /// Takes one option. The length is checked even in a repetition.
     fn read_one(&mut self, kind: u8, data: &[u8]) -> Result<(), Error> {
         match kind {
             KIND_MSS => {
@@ -243,7 +244,7 @@ impl Options {
         Ok(())
     }
 
-    /// Leaves out what `room` bytes do not hold: a Fast Open cookie, then SACK blocks from the last on.
+    /// Drops options until the rest fits `room` bytes: first the Fast Open cookie, then SACK blocks from the last on.
     pub(crate) fn fit_into(&mut self, room: usize) {
         if self.emitted_len() > room {
             self.fast_open = None;
@@ -253,7 +254,7 @@ impl Options {
         }
     }
 
-    /// Length of what [`emit`](Options::emit) writes, in bytes: a multiple of 4, at most 40.
+    /// Returns the number of bytes that [`emit`](Options::emit) writes: a multiple of 4, at most 40.
     #[inline]
     pub fn emitted_len(&self) -> usize {
         if self.timestamps_alone().is_some() { TIMESTAMPS_ALONE_LEN } else { self.len_of_others() }
@@ -269,12 +270,11 @@ impl Options {
     }
 
     /// Writes [`emitted_len`](Options::emitted_len) bytes, laid out and ordered as Linux does unless `layout` says
-    /// otherwise, so that the stack does not stand out and middleboxes have seen it before. Padding is by NOPs or by
-    /// zeros, so nothing else follows the end of the list (MUST-69).
+    /// otherwise. Middleboxes have seen this layout before, and the stack does not stand out. NOPs or zeros pad the
+    /// options, so nothing else follows the end of the list (MUST-69).
     ///
-    /// What does not fit into 40 bytes is left out: SACK blocks past the third where there are timestamps, and a
-    /// cookie beside SACK blocks. The buffer holds the length: otherwise nothing is written (a debug build
-    /// asserts).
+    /// Options that do not fit into 40 bytes are left out: SACK blocks past the third with timestamps, and a cookie
+    /// with SACK blocks. The buffer must hold the length; otherwise nothing is written (a debug build asserts).
     pub fn emit(&self, buffer: &mut [u8]) {
         let len = self.emitted_len();
         match buffer.get_mut(..len) {
@@ -283,16 +283,16 @@ impl Options {
         }
     }
 
-    /// As [`emit`](Options::emit), into exactly as many bytes as that takes. Gives the sum of what was written.
+    /// Like [`emit`](Options::emit), into a buffer of exactly that length. Returns the sum of the written bytes.
     #[inline]
     pub(super) fn emit_and_sum(&self, out: &mut [u8]) -> u64 {
         match (self.timestamps, out.split_first_chunk_mut::<4>()) {
-            // In twelve bytes timestamps have room for nothing else but SACK permitted.
+            // In twelve bytes, timestamps leave room only for SACK permitted.
             (Some(timestamps), Some((head, data))) if data.len() == 8 && !self.sack_permitted => {
                 *head = TIMESTAMPS_ALONE;
                 write_pair(data, timestamps.val, timestamps.ecr);
-                // Of the values and not of what was just written: in small pieces, which cannot be read in large ones
-                // at once.
+                // Sum the values, not the buffer. The buffer was written in small pieces, and a wide read of it would
+                // stall.
                 u64::from(u32::from_ne_bytes(TIMESTAMPS_ALONE))
                     + u64::from(timestamps.val.to_be())
                     + u64::from(timestamps.ecr.to_be())
@@ -319,7 +319,7 @@ impl Options {
         });
     }
 
-    /// The usual case, which reading and writing take a shortcut for: timestamps and no other option.
+    /// Returns the timestamps if there is no other option: the usual case, which has a shortcut.
     #[inline]
     fn timestamps_alone(&self) -> Option<Timestamps> {
         let others = self.mss.is_some()
@@ -330,7 +330,7 @@ impl Options {
         if others { None } else { self.timestamps }
     }
 
-    /// The words of a usual SYN's options, if that is what they are.
+    /// Returns the words of the options of a usual SYN, if they are just that.
     fn usual_syn(&self) -> Option<[u32; 5]> {
         let (mss, shift, timestamps) = (self.mss?, self.window_scale?, self.timestamps?);
         let alone = self.sack_permitted && self.sack.is_empty() && self.fast_open.is_none();
@@ -344,7 +344,7 @@ impl Options {
         (alone && self.layout == OptionLayout::Linux).then_some(words)
     }
 
-    /// The layout: every option in its place, with what aligns it.
+    /// Visits every option in its place, with its padding.
     fn each_item<'a>(&'a self, visit: impl FnMut(Item<'a>)) {
         let plain = self.sack.is_empty() && self.fast_open.is_none();
         match self.layout {
@@ -353,7 +353,7 @@ impl Options {
         }
     }
 
-    /// A NOP before the window scale, so that it ends on an even byte; timestamps begin two bytes past a multiple of
+    /// A NOP precedes the window scale, so that it ends on an even byte. Timestamps begin two bytes past a multiple of
     /// four.
     fn each_item_of_freebsd<'a>(&'a self, mut visit: impl FnMut(Item<'a>)) {
         let mut len = 0;
@@ -384,7 +384,7 @@ impl Options {
         }
     }
 
-    /// NOPs align what follows to 4 bytes.
+    /// NOPs align options to 4 bytes.
     fn each_item_of_linux<'a>(&'a self, mut visit: impl FnMut(Item<'a>)) {
         let mut room = MAX_OPTIONS_LEN;
         let mut place = |items: &[Item<'a>]| {
@@ -408,7 +408,7 @@ impl Options {
             place(&[Item::Nop, Item::WindowScale(shift)]);
         }
         if !self.sack.is_empty() {
-            // Four bytes for the two NOPs, kind and length; at most 20 are taken, so one block fits always.
+            // The two NOPs, kind and length take four bytes. At most 20 bytes are in use, so one block always fits.
             let fitting = place(&[]).saturating_sub(4) / 8;
             let blocks = self.sack.as_slice();
             place(&[Item::Nop, Item::Nop, Item::Sack(&blocks[..blocks.len().min(fitting)])]);
@@ -423,7 +423,7 @@ impl Options {
     }
 }
 
-/// The words of exactly so many bytes as a usual SYN's options have.
+/// Returns the bytes as words if there are as many as a usual SYN's options have.
 #[inline]
 fn words_of(bytes: &[u8]) -> Option<[u32; 5]> {
     let bytes: &[u8; USUAL_SYN_LEN] = bytes.try_into().ok()?;
@@ -432,7 +432,7 @@ fn words_of(bytes: &[u8]) -> Option<[u32; 5]> {
     Some([a, b, c, d, e].map(u32::from_be_bytes))
 }
 
-/// A known option's data, of the one length it may have.
+/// Returns the data of a known option, which must have its one valid length.
 fn exactly<const N: usize>(data: &[u8]) -> Result<[u8; N], Error> {
     data.try_into().map_err(|_| Error::Options)
 }
@@ -451,7 +451,7 @@ fn read_sack(data: &[u8]) -> Result<SackBlocks, Error> {
     Ok(sack)
 }
 
-/// One option as it is laid out, or a NOP.
+/// One option in its layout, or padding.
 #[derive(Clone, Copy)]
 enum Item<'a> {
     End,
@@ -512,7 +512,7 @@ fn write_pair(out: &mut [u8], first: u32, second: u32) {
 }
 
 impl fmt::Display for Options {
-    /// As tcpdump shows what [`emit`](Options::emit) writes: `mss 1460,sackOK,TS val 1 ecr 0,nop,wscale 7`.
+    /// Formats the output of [`emit`](Options::emit) as tcpdump does: `mss 1460,sackOK,TS val 1 ecr 0,nop,wscale 7`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut separator = "";
         let mut result = Ok(());

@@ -5,7 +5,7 @@ use proptest::option;
 use proptest::prelude::*;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-/// Options that fit into a header all together, as a SYN has them or any other segment.
+/// Options that fit into a header together, of a SYN or of any other segment.
 pub(super) fn option_sets() -> impl Strategy<Value = Options> {
     let timestamps = || option::of(any::<(u32, u32)>().prop_map(|(val, ecr)| Timestamps { val, ecr }));
     let cookie = (0usize..8, any::<[u8; 16]>()).prop_map(|(half, bytes)| {
@@ -52,7 +52,7 @@ fn emitted(header: &Header, payload: &[u8]) -> Vec<u8> {
     segment
 }
 
-/// With the checksum set, between these addresses.
+/// A segment with its checksum, between these addresses.
 fn sealed(header: &Header, payload: &[u8], source: IpAddr, destination: IpAddr) -> Vec<u8> {
     let mut segment = emitted(header, payload);
     let mut sum = pseudo_header(source, destination, PROTOCOL_TCP, segment.len() as u32);
@@ -204,11 +204,11 @@ fn every_flipped_bit_fails_the_checksum_must_3_t_59() {
     assert!(!checksum_ok(a, b, &segment), "the length counts");
 }
 
-/// In ones' complement both are zero, so a receiver takes one where the other is meant.
+/// In ones' complement both are zero, so a receiver accepts one for the other.
 #[test]
 fn checksums_0_and_0xffff_are_the_same_t_59() {
     let (a, b) = (IpAddr::from([10, 0, 0, 1]), IpAddr::from([10, 0, 0, 2]));
-    // The urgent pointer is what the checksum would have been, so that it comes out as zero.
+    // The urgent pointer cancels the sum, so the checksum is zero.
     let header = Header { flags: Flags::ACK, ..Header::default() };
     let urgent = u16_at(&sealed(&header, b"", a, b), CHECKSUM_AT);
     let mut segment = sealed(&Header { urgent, ..header }, b"", a, b);
@@ -250,7 +250,7 @@ proptest! {
         prop_assert_eq!(sum.finish(), of_bytes.finish());
     }
 
-    /// The options of a usual SYN take a shortcut; with something before them they do not.
+    /// The options of a usual SYN take a shortcut; the same options with another one behind them do not.
     #[test]
     fn a_usual_syn_has_the_options_that_it_has_without_the_shortcut(
         (mss, shift, val, ecr) in any::<(u16, u8, u32, u32)>(),
@@ -270,7 +270,7 @@ proptest! {
         longer.emit(&mut long);
         prop_assert_eq!(&short[..], &long[..20]);
         prop_assert_eq!(Options::parse(&short), Ok(usual));
-        // As it is, and with a byte changed. No-operations before it mean nothing; behind it they could complete an option.
+        // Unchanged, and with one byte changed. NOPs in front have no effect; NOPs behind could complete an option.
         short[at] ^= flipped;
         prop_assert_eq!(Options::parse(&short), Options::parse(&[&[1; 4][..], &short[..]].concat()));
     }
@@ -362,7 +362,7 @@ proptest! {
         if let Ok((header, payload)) = Header::parse(&bytes) {
             prop_assert!(payload.len() <= bytes.len() - HEADER_LEN);
             let _ = header.tcpdump(payload.len()).to_string();
-            // What was parsed can be emitted, and then stays as it is.
+            // A parsed segment can be emitted, and is then stable.
             let again = emitted(&header, payload);
             let (read, _) = Header::parse(&again).unwrap();
             prop_assert_eq!(emitted(&read, payload), again);

@@ -3,11 +3,11 @@ use super::*;
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-/// What each known option's length may be (RFC 9293 §3.2, RFC 7323, RFC 2018). Fast Open's is free: a cookie of
-/// another length is ignored.
+/// The valid lengths of each known option (RFC 9293 §3.2, RFC 7323, RFC 2018). Fast Open is absent: a cookie of an
+/// invalid length is ignored.
 const LENGTHS: [(u8, &[usize]); 5] = [(2, &[4]), (3, &[3]), (4, &[2]), (5, &[10, 18, 26, 34]), (8, &[10])];
 
-/// The rule as a table: the options as kind and data, or `None` where the segment is dropped.
+/// The rule as a reference parser: the options as kind and data, or `None` if the segment is dropped.
 fn by_the_rule(bytes: &[u8]) -> Option<Vec<(u8, &[u8])>> {
     let (mut at, mut found) = (0, Vec::new());
     while at < bytes.len() && bytes[at] != 0 {
@@ -26,7 +26,7 @@ fn by_the_rule(bytes: &[u8]) -> Option<Vec<(u8, &[u8])>> {
     Some(found)
 }
 
-/// Parses `bytes` and holds the outcome against the rule. Returns whether they were accepted.
+/// Parses `bytes` and compares the outcome with the rule. Returns whether they were accepted.
 fn check(bytes: &[u8]) -> bool {
     let Some(found) = by_the_rule(bytes) else {
         assert_eq!(Options::parse(bytes), Err(Error::Options), "{bytes:?}");
@@ -50,7 +50,7 @@ fn check(bytes: &[u8]) -> bool {
     true
 }
 
-/// Bytes to fill options with: none is the kind of an option, so that a wrong step shows.
+/// Filler bytes. None is the kind of a known option, so a wrong step shows.
 fn filler(len: usize) -> Vec<u8> {
     (0..len).map(|n| 0xa0 + n as u8).collect()
 }
@@ -65,7 +65,7 @@ fn one_option_of_any_kind_and_length_in_any_room_t_57() {
                 let mut bytes = filler(room);
                 bytes.iter_mut().zip([kind, len]).for_each(|(byte, value)| *byte = value);
                 if room > usize::from(len).max(2) {
-                    // What follows is no concern of this test.
+                    // The rest is no concern of this test.
                     bytes[usize::from(len).max(2)] = 0;
                 }
                 accepted += usize::from(check(&bytes));
@@ -243,7 +243,7 @@ proptest! {
         prop_assert_eq!(Options::parse(emitted), Ok(options));
     }
 
-    /// No set of options is longer than a header has room for, and what is left out is left out whole.
+    /// No set of options is longer than the room in a header, and an option is either whole or absent.
     #[test]
     fn any_set_of_options_fits_into_a_header(syn in option_sets(), other in option_sets()) {
         let options = Options { sack: other.sack, timestamps: other.timestamps, ..syn };
@@ -275,7 +275,7 @@ proptest! {
     }
 }
 
-/// What follows EOL is zero (MUST-69).
+/// Only zeros follow EOL (MUST-69).
 #[test]
 fn the_layout_of_freebsd_orders_and_pads_a_syn_otherwise() {
     let all = Options {
