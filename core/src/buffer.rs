@@ -1,43 +1,44 @@
-//! The queues of a connection: ropes of byte chunks that own nothing while they are empty.
+//! The queues of a connection: ropes of byte chunks. An empty rope owns no memory.
 
 use bytes::Bytes;
 
 use crate::wire::checksum::Sum;
 
-/// What is smaller is copied, so that the bookkeeping of a chunk is little against what it holds.
+/// Smaller pieces are copied, to keep the bookkeeping of a chunk small against its content.
 const SMALL: usize = 1024;
-/// Of what comes first in a queue so much is in the queue itself: a small message takes no buffer beside it.
+/// Bytes stored inline in a queue, so that a small message needs no separate buffer.
 const INLINE: usize = 256;
-/// The sizes of buffers that bytes are copied into, each four times the one before. A rope's next one holds as much as
-/// all before it, so that a queue that only grows takes at most four times what is in it, and few buffers.
+/// Sizes of the buffers for copied bytes; each is four times the one before. A rope's next buffer holds as much as all
+/// before it. A queue that only grows thus takes at most four times its content, in few buffers.
 const SIZES: [usize; 5] = [256, 1024, 4096, 16 * 1024, 64 * 1024];
 
-/// Whether so many bytes of a buffer are enough to hold on to it: the rest is little, and so is the bookkeeping.
+/// Returns whether `len` bytes justify holding a buffer of `buffer` bytes: the unused rest and the bookkeeping are
+/// small.
 pub(crate) fn is_worth_holding(len: usize, buffer: usize) -> bool {
     len >= SMALL && buffer <= len + len / 16
 }
 
-/// A queue that has shrunk moves its rest into smaller buffers when it holds this many times its bytes, and `LOOSE`.
+/// A queue moves its content into smaller buffers when it holds more than this many times its bytes, plus `LOOSE`.
 const SPARSE: usize = 8;
-/// The bytes that a queue may hold beside, so that a short message is never moved.
+/// Memory that a queue may hold in excess, in bytes, so that a short message is never moved.
 const LOOSE: usize = 4096;
 
-/// The place in `SIZES` of the least that has room for `size` bytes, or of the largest.
+/// Returns the index in `SIZES` of the smallest size that has room for `size` bytes, or of the largest.
 fn class(size: usize) -> usize {
     let bits = usize::BITS - size.saturating_sub(1).leading_zeros();
     (bits.saturating_sub(SIZES[0].trailing_zeros()).div_ceil(2) as usize).min(SIZES.len() - 1)
 }
 
-/// Buffers that queues have emptied and others will fill: while data flows, nothing is allocated.
+/// Empty buffers for reuse, so that steady traffic does not allocate.
 #[derive(Debug, Default)]
 pub(crate) struct Pool {
     buffers: [Vec<Vec<u8>>; SIZES.len()],
-    /// The boxes themselves, so that a rope gets and gives one by its pointer. All are empty.
+    /// Empty queues in their boxes: a rope takes and returns one by its pointer.
     #[expect(clippy::vec_box)]
     queues: Vec<Box<Queue>>,
 }
 
-/// A copy of a stack begins without spare buffers.
+/// A clone of a stack begins without spare buffers.
 impl Clone for Pool {
     fn clone(&self) -> Pool {
         Pool::default()
@@ -45,13 +46,13 @@ impl Clone for Pool {
 }
 
 impl Pool {
-    /// Bytes of each size that are kept.
+    /// The most bytes of each size that are kept.
     const KEPT: usize = 1 << 20;
     const KEPT_QUEUES: usize = 256;
-    /// A queue that grew longer is not kept.
+    /// A queue with a longer list of chunks is not kept.
     const LONGEST_QUEUE: usize = 64;
 
-    /// An empty buffer with room for `size` bytes, or for the largest that there is.
+    /// Returns an empty buffer with room for `size` bytes, or the largest one.
     fn buffer(&mut self, size: usize) -> Vec<u8> {
         let class = class(size);
         self.buffers[class].pop().unwrap_or_else(|| Vec::with_capacity(SIZES[class]))
@@ -84,11 +85,11 @@ impl Pool {
 enum Bulk {
     /// Bytes copied in, with room for more.
     Own(Vec<u8>),
-    /// Somebody else's buffer, held, and what that is counted as.
+    /// A shared buffer, and the number of bytes that count as held for it.
     Shared(Bytes, u32),
 }
 
-/// A copy takes as much as the original, so that it is counted right.
+/// A clone has the capacity of the original, so that its memory is counted right.
 impl Clone for Bulk {
     fn clone(&self) -> Bulk {
         match self {
@@ -98,7 +99,7 @@ impl Clone for Bulk {
     }
 }
 
-/// As `clone`, with the same room to spare.
+/// Like `clone`, with the same capacity.
 fn copy_of<T: Clone>(list: &Vec<T>) -> Vec<T> {
     let mut copy = Vec::with_capacity(list.capacity());
     copy.extend_from_slice(list);
@@ -116,7 +117,7 @@ impl Bulk {
 
 #[derive(Clone, Debug)]
 struct Chunk {
-    /// Where it begins, counted from the first byte that was ever queued since the rope was empty.
+    /// Stream offset of its first byte, counted since the rope was last empty.
     at: u64,
     bulk: Bulk,
 }
@@ -129,7 +130,7 @@ impl Chunk {
         }
     }
 
-    /// `len` bytes from `from` on, counted as chunks are, where it has them all.
+    /// Returns `len` bytes from stream offset `from` on, if the chunk contains them all.
     #[inline]
     fn piece(&self, from: u64, len: usize) -> Option<&[u8]> {
         let at = from.checked_sub(self.at)? as usize;
@@ -137,24 +138,24 @@ impl Chunk {
     }
 }
 
-/// A queue of bytes: appended at the end, read anywhere, released at the front. Empty, it is one word.
+/// A queue of bytes: append at the end, read anywhere, release at the front. An empty one is one word.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Rope(Option<Box<Queue>>);
 
 #[derive(Debug)]
 struct Queue {
-    /// The first byte that is there and the end, counted as chunks are.
+    /// Stream offsets of the first byte and of the end, counted as in [`Chunk::at`].
     start: u64,
     end: u64,
-    /// What is before this is in `small`, and the rest in `chunks`.
+    /// Stream offset up to which bytes are in `small`. The rest is in `chunks`.
     inline: u64,
-    /// A list and not a ring: what lies in one piece is searched with half the instructions.
+    /// A vector rather than a ring: bisection is cheaper in contiguous memory.
     chunks: Vec<Chunk>,
-    /// So many chunks, the first, have been released. They hold nothing.
+    /// Number of released chunks at the front of `chunks`. They are empty.
     gone: usize,
-    /// The chunk that was sent from last: as what is sent goes on, that of the next read, nearly always.
+    /// Index of the chunk last sent from: usually that of the next read too.
     sent: usize,
-    /// Bytes of memory that all this takes: the queue, its list, and its chunks.
+    /// Bytes of memory in use: the queue, its list, and its chunks.
     held: usize,
     small: [u8; INLINE],
 }
@@ -174,13 +175,13 @@ impl Rope {
         self.0.is_none()
     }
 
-    /// Bytes of memory that it takes, room to spare and lists included.
+    /// Returns the bytes of memory in use, including spare capacity and lists.
     #[inline]
     pub(crate) fn held(&self) -> usize {
         self.0.as_ref().map_or(0, |queue| queue.held)
     }
 
-    /// As [`held`](Rope::held), counted anew.
+    /// Recomputes [`held`](Rope::held).
     pub(crate) fn recount(&self) -> usize {
         self.0.as_ref().map_or(0, |queue| queue.recount())
     }
@@ -194,8 +195,8 @@ impl Rope {
         self.queue(pool).append(data, pool);
     }
 
-    /// How many of `wanted` bytes a copy of them can have, if it may take `room` bytes of memory and
-    /// [`push_tight`](Rope::push_tight) makes it.
+    /// Returns how many of `wanted` bytes [`push_tight`](Rope::push_tight) can append if it may take `room` bytes of
+    /// memory.
     pub(crate) fn fit(&self, wanted: usize, room: usize) -> usize {
         let largest = SIZES[SIZES.len() - 1];
         let rest = SIZES.iter().rev().find(|size| **size <= room % largest).unwrap_or(&0);
@@ -203,21 +204,21 @@ impl Rope {
         wanted.min(self.0.as_ref().map_or(0, |queue| queue.spare()) + fits)
     }
 
-    /// Appends a copy that takes no more memory than its bytes need.
+    /// Appends a copy in buffers no larger than the data need.
     pub(crate) fn push_tight(&mut self, data: &[u8], pool: &mut Pool) {
         if !data.is_empty() {
             self.queue(pool).push_copy(data, 0, pool);
         }
     }
 
-    /// Appends without a copy, unless the copy is cheaper than holding on to a buffer. The bytes count as what they
-    /// are: what else lies in the same buffer is for its owner to know.
+    /// Appends without a copy, unless a copy is cheaper than holding the buffer. Only `data` counts as held; the owner
+    /// of a shared buffer accounts for the rest.
     pub(crate) fn push_bytes(&mut self, data: Bytes, pool: &mut Pool) {
         let held = data.len();
         self.push_shared(data, held, pool);
     }
 
-    /// Appends a part of a buffer that takes `held` bytes.
+    /// Appends a slice of a buffer that takes `held` bytes of memory.
     fn push_shared(&mut self, data: Bytes, held: usize, pool: &mut Pool) {
         if data.len() < SMALL || self.would_waste(data.len()) {
             return self.push_slice(&data, pool);
@@ -227,7 +228,7 @@ impl Rope {
         self.queue(pool).push(Bulk::Shared(data, held), len);
     }
 
-    /// Whether a buffer of so many bytes behind the last one would leave more than a little of that empty for good.
+    /// Returns whether a new buffer of `len` bytes would strand too much room at the end of the last one.
     #[inline]
     fn would_waste(&self, len: usize) -> bool {
         let room = self.0.as_ref().map_or(0, |queue| queue.spare());
@@ -239,8 +240,8 @@ impl Rope {
         self.0.get_or_insert_with(|| pool.queues.pop().unwrap_or_else(Queue::new))
     }
 
-    /// Appends a payload: a slice of the packet it came in where it fills most of it, else a copy, so that a
-    /// one-byte segment never holds 64 KiB.
+    /// Appends a payload: a slice of its packet if it fills most of it, else a copy. A one-byte segment thus never
+    /// holds 64 KiB.
     #[inline]
     pub(crate) fn push_payload(&mut self, payload: &[u8], packet: Option<&Bytes>, pool: &mut Pool) {
         match packet {
@@ -260,12 +261,12 @@ impl Rope {
                 queue.give_back(pool);
             }
         } else if let Some(queue) = self.0.take() {
-            // What is empty owns nothing: an idle connection keeps no buffer.
+            // An empty queue owns no memory: an idle connection keeps no buffer.
             pool.take_back_queue(queue);
         }
     }
 
-    /// Copies `dst.len()` bytes that begin at `offset` into `dst` and adds them to `sum`.
+    /// Copies `dst.len()` bytes from `offset` on into `dst` and adds them to `sum`.
     pub(crate) fn copy_out(&mut self, offset: usize, dst: &mut [u8], sum: &mut Sum) {
         debug_assert!(offset + dst.len() <= self.len());
         let Some(queue) = &mut self.0 else { return };
@@ -273,7 +274,7 @@ impl Rope {
         queue.copy(offset, dst, |to, from| sum.copy_and_add(to, from));
     }
 
-    /// Copies up to `dst.len()` bytes that begin at `offset` into `dst`, and says how many.
+    /// Copies up to `dst.len()` bytes from `offset` on into `dst`. Returns the number of bytes copied.
     pub(crate) fn peek(&self, offset: usize, dst: &mut [u8]) -> usize {
         let Some(queue) = &self.0 else { return 0 };
         let count = dst.len().min(queue.len().saturating_sub(offset));
@@ -281,7 +282,7 @@ impl Rope {
         count
     }
 
-    /// Takes up to `dst.len()` bytes from the front into `dst`, and says how many.
+    /// Moves up to `dst.len()` bytes from the front into `dst`. Returns the number of bytes moved.
     pub(crate) fn read(&mut self, dst: &mut [u8], pool: &mut Pool) -> usize {
         let count = self.peek(0, dst);
         self.release(count, pool);
@@ -304,7 +305,7 @@ impl Queue {
         })
     }
 
-    /// Drops it, and keeps what that takes out of the path of those that are kept.
+    /// Drops a queue. A separate function keeps the code of the drop off the hot path.
     #[cold]
     fn dismiss(_: Box<Queue>) {}
 
@@ -325,7 +326,7 @@ impl Queue {
         size_of::<Queue>() + self.chunks.capacity() * size_of::<Chunk>() + chunks
     }
 
-    /// Appends a copy: what there is room for to the last chunk, the rest in new ones, which have room for `ahead` bytes.
+    /// Appends a copy: first into the last chunk's spare room, then in new chunks with room for at least `ahead` bytes.
     #[inline(never)]
     fn push_copy(&mut self, mut data: &[u8], ahead: usize, pool: &mut Pool) {
         if let Some(Chunk { bulk: Bulk::Own(last), .. }) = self.chunks.last_mut() {
@@ -344,7 +345,7 @@ impl Queue {
     }
 
     fn push(&mut self, bulk: Bulk, len: usize) {
-        // Before the list grows, those that are gone make room, if it pays to move the others.
+        // Before the list grows, reclaim the released slots, if there are enough to pay for moving the others.
         if self.chunks.len() == self.chunks.capacity() && self.gone >= self.chunks.len() / 2 {
             self.chunks.drain(..self.gone);
             self.gone = 0;
@@ -355,7 +356,7 @@ impl Queue {
         self.end += len as u64;
     }
 
-    /// Gives back the chunks before `start`. The last one is not among them, since the queue is not empty.
+    /// Releases the chunks before `start`. The queue is not empty, so the last chunk stays.
     #[inline(never)]
     fn give_back(&mut self, pool: &mut Pool) {
         while let Some([first, next]) = self.chunks.get_mut(self.gone..self.gone + 2)
@@ -370,7 +371,7 @@ impl Queue {
         }
     }
 
-    /// Gives back all chunks.
+    /// Releases all chunks.
     #[inline(never)]
     fn give_back_all(&mut self, pool: &mut Pool) {
         for chunk in self.chunks.drain(self.gone..) {
@@ -381,8 +382,8 @@ impl Queue {
         self.gone = 0;
     }
 
-    /// Moves what is there into buffers of its size, so that a peer that acknowledges all but a byte does not make us
-    /// hold a large one.
+    /// Moves the content into buffers of its size. Otherwise a peer that acknowledges all but one byte could make the
+    /// stack hold a large buffer.
     #[cold]
     fn collapse(&mut self, pool: &mut Pool) {
         let mut old = std::mem::replace(self, *Queue::new());
@@ -394,7 +395,7 @@ impl Queue {
         old.give_back_all(pool);
     }
 
-    /// Appends a copy: to what is in the queue itself, if there is room, else to the last chunk or in new ones.
+    /// Appends a copy: inline if there is room, else in the last chunk or in new ones.
     #[inline(always)]
     fn append(&mut self, data: &[u8], pool: &mut Pool) {
         let at = self.inline as usize;
@@ -414,7 +415,7 @@ impl Queue {
         }
     }
 
-    /// Gives `copy` each part of `dst` and, as long, the bytes for it, of which the first is at `offset`.
+    /// Calls `copy` with each part of `dst` and the bytes for it, the first of them at `offset`.
     #[inline(always)]
     fn copy(&self, offset: usize, dst: &mut [u8], mut copy: impl FnMut(&mut [u8], &[u8])) {
         let from = self.start + offset as u64;
@@ -429,7 +430,7 @@ impl Queue {
         }
     }
 
-    /// Makes the chunk that `from` is in the one that was sent from last.
+    /// Sets `sent` to the chunk that contains `from`.
     #[inline]
     fn go_to(&mut self, from: u64) {
         let is_there = self.chunks.get(self.sent).is_some_and(|chunk| chunk.piece(from, 1).is_some());
@@ -438,14 +439,14 @@ impl Queue {
         }
     }
 
-    /// So many bytes, where they are all in one chunk: nearly always.
+    /// Returns `len` bytes if they are all in one chunk, which is the usual case.
     #[inline]
     fn in_one_chunk(&self, from: u64, len: usize) -> Option<&[u8]> {
         let guess = self.chunks.get(self.sent).and_then(|chunk| chunk.piece(from, len));
         guess.or_else(|| self.chunks_from(from).first()?.piece(from, len))
     }
 
-    /// As `copy`, from wherever the bytes are.
+    /// Like `copy`, for bytes in several places.
     #[inline(never)]
     fn copy_pieces(&self, from: u64, mut dst: &mut [u8], mut copy: impl FnMut(&mut [u8], &[u8])) {
         let small = &self.small[from.min(self.inline) as usize..self.inline as usize];
@@ -461,8 +462,8 @@ impl Queue {
         }
     }
 
-    /// The chunk that `from` is in, or else the first, and those after it. By bisection, wherever the last read was:
-    /// after a retransmission the next one is far away.
+    /// Returns the chunk that contains `from`, or else the first, and those after it. Uses bisection alone: after a
+    /// retransmission the next read is far from the last one.
     #[inline(always)]
     fn chunks_from(&self, from: u64) -> &[Chunk] {
         let chunks = &self.chunks[self.gone..];
@@ -475,13 +476,13 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// What a rope and a pool hold, whatever was done to them.
+    /// Checks the invariants of a rope and a pool.
     fn check(rope: &Rope, pool: &Pool) {
         if let Some(queue) = &rope.0 {
             assert!(queue.start < queue.end && queue.gone <= queue.chunks.len());
             assert!(queue.chunks[..queue.gone].iter().all(|chunk| chunk.bytes().is_empty()));
             assert_eq!(queue.held, queue.recount());
-            // Of what is there nothing but a part of the first chunk has been released.
+            // At most a part of the first chunk has been released.
             assert!(queue.chunks.get(queue.gone + 1).is_none_or(|second| second.at > queue.start));
         }
         for (class, buffers) in pool.buffers.iter().enumerate() {
@@ -517,7 +518,7 @@ mod tests {
         assert!(packet.is_unique());
     }
 
-    /// Bytes of memory that a rope may hold with `len` bytes in it.
+    /// The most bytes of memory that a rope may hold for `len` bytes of content.
     fn most_held(len: usize) -> usize {
         SPARSE * len + LOOSE
     }
@@ -612,7 +613,7 @@ mod tests {
         assert!(capacity <= 32, "{capacity}");
         rope.push_slice(&[1; 100], &mut pool);
         rope.release(10 * SMALL, &mut pool);
-        // What is small and comes later is in small buffers, and these are used again.
+        // Later small pieces go to small buffers, and these are reused.
         for _ in 0..10_000 {
             rope.push_slice(&[1; 100], &mut pool);
             rope.release(100, &mut pool);
@@ -657,7 +658,7 @@ mod tests {
                         prop_assert_eq!(&out, &oracle[from..from + count]);
                         expected.add_bytes(&out);
                         prop_assert_eq!(sum.finish(), expected.finish());
-                        // Less than was asked for, where there is no more.
+                        // A peek for more bytes than there are returns fewer.
                         let mut out = vec![0; count + 100];
                         let there = out.len().min(oracle.len() - from);
                         prop_assert_eq!(rope.peek(from, &mut out), there);

@@ -1,4 +1,4 @@
-//! From a 4-tuple to what lives there: one keyed-hash probe for every segment.
+//! The flow table: maps the 4-tuple of a segment to its flow by a keyed hash.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -7,7 +7,7 @@ use crate::table::{Link, Table};
 use crate::wire::PROTOCOL_TCP;
 use crate::wire::checksum::Sum;
 
-/// Both ends of a connection. IPv4 addresses are held as IPv4-mapped IPv6 ones.
+/// Both ends of a connection. IPv4 addresses are stored as IPv4-mapped IPv6 addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct FourTuple {
     pub(crate) local_address: Ipv6Addr,
@@ -26,7 +26,7 @@ impl FourTuple {
         FourTuple { local_address: mapped(local), remote_address: mapped(remote), local_port, remote_port }
     }
 
-    /// Between two IPv4 hosts, with ports 0.
+    /// Returns the tuple of two IPv4 hosts, with ports 0.
     #[inline]
     pub(crate) fn between_v4(local: Ipv4Addr, remote: Ipv4Addr) -> FourTuple {
         let (local, remote) = (local.into(), remote.into());
@@ -45,14 +45,14 @@ impl FourTuple {
         unmapped(self.local_address).is_some()
     }
 
-    /// Both addresses, where they are IPv4 ones: local and remote.
+    /// Returns the local and the remote address if they are IPv4.
     #[inline]
     pub(crate) fn ipv4(&self) -> Option<(Ipv4Addr, Ipv4Addr)> {
         Some((unmapped(self.local_address)?, unmapped(self.remote_address)?))
     }
 
-    /// The pseudo-header's sum for a segment of `length` bytes. An IPv4-mapped address has the sum of the IPv4 one:
-    /// 0xffff counts as nothing.
+    /// Returns the sum of the pseudo-header for a segment of `length` bytes. An IPv4-mapped address has the sum of its
+    /// IPv4 address: its 0xffff is zero in ones' complement.
     #[inline]
     pub(crate) fn pseudo_header(&self, length: u32) -> Sum {
         let mut sum = Sum::new();
@@ -75,7 +75,7 @@ pub(crate) fn mapped(address: &IpAddr) -> Ipv6Addr {
     }
 }
 
-/// As `Ipv6Addr::to_ipv4_mapped`, which goes byte by byte: of a small segment that was a tenth.
+/// Like `Ipv6Addr::to_ipv4_mapped`, without its byte-by-byte comparison.
 #[inline]
 fn unmapped(address: Ipv6Addr) -> Option<Ipv4Addr> {
     const PREFIX: [u8; 12] = *Ipv6Addr::from_bits(MAPPED).octets().first_chunk().unwrap();
@@ -84,8 +84,8 @@ fn unmapped(address: Ipv6Addr) -> Option<Ipv4Addr> {
     Some(Ipv4Addr::from(*v4))
 }
 
-/// What lives at a 4-tuple, and in which row of its table. Four bytes, so that a million of them are small; the
-/// wheel carries it as the target of a timer.
+/// The kind of a flow and its row in the table of that kind. [`PackedRef`] stores it in four bytes, to keep a million
+/// of them small. The timing wheel carries it as the target of a timer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum FlowRef {
     HalfOpen(u32),
@@ -129,55 +129,55 @@ impl From<PackedRef> for FlowRef {
     }
 }
 
-/// The table. It holds no tuples itself: whoever lives there knows its own, which the caller looks up.
+/// A hash table from tuples to flows. It stores no tuples: the caller compares the tuple of a flow.
 ///
-/// A bucket is a cache line, and a tuple has one home among them. Where that is full, its entries go on in buckets
-/// behind it. The table grows and shrinks by a bucket at a time (linear hashing): the new one gets what the one that
-/// it was split from has for it. So no call moves more than one bucket's entries, and no memory is moved but that of
-/// the first page.
+/// A bucket is a cache line, and each tuple has one home bucket. A full home continues in overflow buckets behind it.
+/// The table grows and shrinks by one bucket at a time (linear hashing): a new bucket takes its entries from the one
+/// that it is split from. No call therefore moves more than one bucket's entries, and no memory moves but that of the
+/// first page.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct FlowTable {
-    /// The buckets that are homes, in pages.
+    /// The home buckets, in pages.
     pages: Vec<Vec<Bucket>>,
-    /// How many there are.
+    /// Number of home buckets.
     count: usize,
-    /// The least power of two that is not below `count`, less one.
+    /// The smallest power of two that is at least `count`, minus one.
     mask: usize,
-    /// The buckets behind full ones.
+    /// The overflow buckets.
     behind: Table<Bucket>,
     len: usize,
-    /// The tuple that was hashed last: what a segment or a call does to the table, it does to one tuple.
+    /// The last tuple hashed, with its hash: a segment or a call usually needs the hash of one tuple several times.
     hashed: Option<(FourTuple, u32)>,
 }
 
 const WAYS: usize = 7;
-/// Buckets of a page of 64 KiB.
+/// Buckets in a page of 64 KiB.
 const PAGE: usize = 1024;
-/// There is a bucket more for as many entries more.
+/// The table grows by a bucket above this many entries per bucket.
 const FILL: usize = 4;
-/// And one fewer where there are not as many for each.
+/// The table shrinks by a bucket below this many entries per bucket.
 const LEAST_FILL: usize = 2;
 
-/// Entries, and after them vacant places.
+/// Entries first, then vacant slots.
 #[derive(Clone, Copy, Debug)]
 #[repr(align(64))]
 struct Bucket {
     entries: [Entry; WAYS],
-    /// The bucket behind it.
+    /// The overflow bucket behind this one.
     next: Link,
 }
 
 const _: () = assert!(size_of::<Bucket>() == 64 && Table::<Bucket>::ROW == 64);
 
-/// A hash and a reference in one word, which are compared at once. The hash is kept, so that a table grows without
-/// looking at whoever lives there.
+/// A hash and a reference in one word, compared at once. The stored hash lets the table grow without looking at the
+/// flows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Entry(u64);
 
 impl Entry {
     const VACANT: Entry = Entry(0);
 
-    /// `hash` is not zero.
+    /// `hash` must not be zero.
     #[inline]
     fn new(hash: u32, flow: FlowRef) -> Entry {
         Entry(u64::from(hash) << 32 | u64::from(PackedRef::from(flow).0))
@@ -206,7 +206,7 @@ impl Bucket {
     }
 }
 
-/// Where an entry is: in which home, in which bucket behind it (none: in the home itself), and in which place there.
+/// Position of an entry: its home, the overflow bucket (none for the home itself), and the slot in the bucket.
 #[derive(Clone, Copy)]
 struct Position {
     home: usize,
@@ -215,14 +215,14 @@ struct Position {
 }
 
 impl FlowTable {
-    /// What an entry takes: its part of a home, and of the buckets behind homes that are full by chance.
+    /// Bytes per entry: its share of a home bucket, plus an average share of overflow buckets.
     pub(crate) const PLACE: usize = size_of::<Bucket>() / FILL + 2;
 
     pub(crate) fn len(&self) -> usize {
         self.len
     }
 
-    /// What lives at `tuple`. `is_there` says whether a flow's own tuple is this one.
+    /// Returns the flow at `tuple`. `is_there` returns whether a flow's own tuple is this one.
     pub(crate) fn find(
         &mut self,
         keys: &Keys,
@@ -247,7 +247,7 @@ impl FlowTable {
         }
     }
 
-    /// Puts `flow` at `tuple`, where nothing lives.
+    /// Inserts `flow` at `tuple`, which must be vacant.
     pub(crate) fn insert(&mut self, keys: &Keys, tuple: &FourTuple, flow: FlowRef) {
         let hash = self.hash(keys, tuple);
         self.len += 1;
@@ -257,7 +257,7 @@ impl FlowTable {
         self.put(Entry::new(hash, flow));
     }
 
-    /// Puts `new` in the place of `old`, which lives at `tuple`.
+    /// Replaces `old`, which must be the flow at `tuple`, by `new`.
     pub(crate) fn replace(&mut self, keys: &Keys, tuple: &FourTuple, old: FlowRef, new: FlowRef) {
         let hash = self.hash(keys, tuple);
         let position = self.position(Entry::new(hash, old));
@@ -267,7 +267,7 @@ impl FlowTable {
         }
     }
 
-    /// Takes `flow` away from `tuple`, if it is what lives there.
+    /// Removes `flow` from `tuple`, if it is the flow there.
     pub(crate) fn remove(&mut self, keys: &Keys, tuple: &FourTuple, flow: FlowRef) {
         let hash = self.hash(keys, tuple);
         if let Some(position) = self.position(Entry::new(hash, flow)) {
@@ -291,7 +291,7 @@ impl FlowTable {
         }
     }
 
-    /// The home of the entries of this hash. A bucket that is not there yet has its entries in the one that it will be
+    /// Returns the home bucket of a hash. Entries of a bucket that does not exist yet are in the one that it will be
     /// split from.
     #[inline]
     fn home(&self, hash: u32) -> usize {
@@ -315,7 +315,7 @@ impl FlowTable {
         }
     }
 
-    /// Where an entry is.
+    /// Returns the position of an entry.
     #[inline]
     fn position(&self, entry: Entry) -> Option<Position> {
         if self.count == 0 {
@@ -333,7 +333,7 @@ impl FlowTable {
         }
     }
 
-    /// Puts an entry at the end of its home.
+    /// Appends an entry to its home.
     fn put(&mut self, entry: Entry) {
         let home = self.home(entry.hash());
         let mut behind = Link::NONE;
@@ -354,7 +354,7 @@ impl FlowTable {
         self.bucket_mut(home, behind).next = last;
     }
 
-    /// Fills a vacant place with the last entry of its home, so that only the last bucket has vacant places.
+    /// Fills a vacated slot with the last entry of its home, so that only the last bucket has vacant slots.
     fn vacate(&mut self, Position { home, behind, way }: Position) {
         let (mut before, mut last) = (None, behind);
         loop {
@@ -379,7 +379,7 @@ impl FlowTable {
         }
     }
 
-    /// The bucket before one that lies behind a home.
+    /// Returns the bucket before an overflow bucket.
     fn before(&self, home: usize, wanted: Link) -> Link {
         let mut at = Link::NONE;
         loop {
@@ -391,7 +391,7 @@ impl FlowTable {
         }
     }
 
-    /// One bucket more.
+    /// Adds a bucket.
     #[cold]
     fn split(&mut self) {
         let new = self.count;
@@ -410,7 +410,7 @@ impl FlowTable {
         }
     }
 
-    /// One bucket fewer.
+    /// Removes a bucket.
     #[cold]
     fn merge(&mut self) {
         let only = self.pages.len() == 1;
@@ -427,7 +427,7 @@ impl FlowTable {
         self.put_all(last);
     }
 
-    /// Puts the entries of a bucket that is no longer in the table, and those behind it, where they belong now.
+    /// Reinserts the entries of a bucket that was taken from the table, and of its overflow buckets.
     fn put_all(&mut self, mut bucket: Bucket) {
         loop {
             bucket.iter().for_each(|entry| self.put(entry));
@@ -482,7 +482,7 @@ mod tests {
             table.insert(&keys, &tuple(number), FlowRef::Connection(number));
             assert!(homes(&table) - before <= 1);
         }
-        // Most tuples are found with one look.
+        // Most lookups need one bucket.
         assert!(table.behind.len() < homes(&table) / 5, "{} of {}", table.behind.len(), homes(&table));
         for number in 0..50_000 {
             let before = homes(&table);
@@ -500,8 +500,8 @@ mod tests {
     }
 
     proptest! {
-        /// Against a map as oracle: what lives at a tuple is found there, once, when it moves from row to row and when
-        /// others come and go around it.
+        /// A map is the oracle: a flow is found at its tuple, once, while it moves from row to row and others come and
+        /// go.
         #[test]
         fn behaves_as_a_map_of_tuples_would(
             steps in proptest::collection::vec((0u8..5, 0u16..120, any::<bool>()), 0..600),
@@ -521,7 +521,7 @@ mod tests {
                         table.replace(&keys, &tuple(port), old, new);
                         oracle.insert(port, new);
                     }
-                    // What does not live there is not taken away.
+                    // A remove does nothing to a tuple that has no flow.
                     (1, _) => table.remove(&keys, &tuple(port), FlowRef::HalfOpen(row)),
                     (_, Some(old)) => {
                         table.remove(&keys, &tuple(port), old);

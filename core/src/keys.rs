@@ -1,5 +1,5 @@
-//! Everything that must not be guessed from outside: ISS, hash keys, cookies, ports, timestamp offsets, jitter.
-//! All of it comes from `Config.secret` through SipHash, so that the same secret gives the same run.
+//! All values that an outsider must not guess: ISS, hash keys, cookies, ports, timestamp offsets, jitter. All are
+//! derived from `Config.secret` by SipHash, so that the same secret gives the same run.
 
 use std::hash::Hasher;
 use std::net::IpAddr;
@@ -11,15 +11,15 @@ use crate::flow::FourTuple;
 use crate::seq::SeqNum;
 use crate::time::{Duration, Instant};
 
-/// The counters of the port choice, which destinations share (RFC 6056 §3.3.4, 6056-2). Who is many destinations himself
-/// must not have one in the place of every other: with 1024 counters he had (CVE-2022-32296).
+/// Number of counters of the port choice, which destinations share (RFC 6056 §3.3.4, 6056-2). An attacker with many
+/// destinations must not share a counter with every other destination; 1024 counters are too few (CVE-2022-32296).
 const PORT_COUNTERS: usize = 1 << 16;
 
-/// So long a destination keeps its place among them and where its ports begin. After that what was learnt of them is
-/// worth nothing; within it ports that are in TIME-WAIT at the other end are not taken again soon.
+/// How long a destination keeps its counter and the start of its ports. Afterwards, knowledge of them is worthless.
+/// Within it, ports in TIME-WAIT at the peer are not reused soon.
 const PORT_EPOCH: Duration = Duration::from_secs(10);
 
-/// The label of the key that shares connections out among stacks; those of a stack's own keys are below it.
+/// The label of the key that distributes connections among stacks. A stack's own keys have labels below it.
 pub(crate) const STEERING: u64 = 9;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -40,7 +40,7 @@ impl Key {
         Key(half(0), half(1))
     }
 
-    /// For what an attacker sees the results of. `write` feeds it words: bytes cost twice as much.
+    /// A hash whose results an attacker may see. `write` feeds words, since bytes cost twice as much.
     #[inline]
     pub(crate) fn strong(self, write: impl FnOnce(&mut SipHasher24)) -> u64 {
         let mut hasher = SipHasher24::new_with_keys(self.0, self.1);
@@ -49,8 +49,8 @@ impl Key {
     }
 }
 
-/// Feeds both addresses: those of IPv4 as one word, a quarter of what those of IPv6 are.
-#[inline(always)] // So that it is known that words stay whole: a fifth of the hash.
+/// Feeds both addresses. A pair of IPv4 addresses takes one word, a quarter of an IPv6 pair.
+#[inline(always)] // Inlined, so that the compiler writes whole words.
 fn write_addresses(hasher: &mut impl Hasher, tuple: &FourTuple) {
     match tuple.ipv4() {
         Some((local, remote)) => {
@@ -65,7 +65,7 @@ fn write_addresses(hasher: &mut impl Hasher, tuple: &FourTuple) {
     }
 }
 
-/// Feeds both ends.
+/// Feeds both addresses and ports.
 #[inline(always)]
 pub(crate) fn write_tuple(hasher: &mut impl Hasher, tuple: &FourTuple) {
     write_addresses(hasher, tuple);
@@ -85,7 +85,7 @@ pub(crate) struct Keys {
     random: Key,
     drawn: u64,
     drawn_last: u64,
-    /// Empty until a port is first asked for.
+    /// Empty until the first choice of a port.
     port_counters: Vec<u16>,
 }
 
@@ -113,19 +113,19 @@ impl Keys {
         hasher.finish()
     }
 
-    /// ISS = M + F(tuple, secret), where M ticks every 4 µs (RFC 9293 §3.4.1, MUST-8, MUST-9, 6528-1).
+    /// Returns ISS = M + F(tuple, secret), where M ticks every 4 µs (RFC 9293 §3.4.1, MUST-8, MUST-9, 6528-1).
     pub(crate) fn iss(&self, now: Instant, tuple: &FourTuple) -> SeqNum {
         let clock = (now.as_micros() / 4) as u32;
         SeqNum(self.iss.strong(|hasher| write_tuple(hasher, tuple)) as u32) + clock
     }
 
-    /// What is added to our millisecond clock in the timestamps of a connection (7323-13). It depends on the
-    /// addresses alone, so that timestamps of a later connection between them go on rising (RFC 6191).
+    /// Returns the offset from the millisecond clock to the timestamps of a connection (7323-13). It depends only on
+    /// the addresses, so that timestamps keep rising in later connections between the same hosts (RFC 6191).
     pub(crate) fn timestamp_offset(&self, tuple: &FourTuple) -> u32 {
         self.timestamp.strong(|hasher| write_addresses(hasher, tuple)) as u32
     }
 
-    /// The MAC of a SYN cookie over everything that it must bind.
+    /// Returns the MAC of a SYN cookie over everything that it must bind.
     pub(crate) fn cookie_mac(&self, tuple: &FourTuple, irs: SeqNum, epoch: u64, content: u8) -> u64 {
         self.cookie.strong(|hasher| {
             write_tuple(hasher, tuple);
@@ -135,7 +135,7 @@ impl Keys {
         })
     }
 
-    /// The Fast Open cookie of a client, by the key with this number (RFC 7413 §4.1.2).
+    /// Returns the Fast Open cookie of a client under the key of this number (RFC 7413 §4.1.2).
     pub(crate) fn fast_open_cookie(&self, client: IpAddr, number: u64) -> [u8; 8] {
         let cookie = self.fast_open.strong(|hasher| {
             hasher.write_u64(number);
@@ -147,13 +147,13 @@ impl Keys {
         cookie.to_be_bytes()
     }
 
-    /// Which slot of a table of `slots` a destination prefix falls into.
+    /// Returns the slot of a destination prefix in a table of `slots`.
     pub(crate) fn bucket(&self, prefix: &[u8], slots: usize) -> usize {
         (self.bucket.strong(|hasher| hasher.write(prefix)) % slots as u64) as usize
     }
 
-    /// Ports to try for a connect, in order: all of the range once, from a place that nobody can foresee (RFC
-    /// 6056 §3.3.4, double hash, with random steps: 6056-1, 6056-2).
+    /// Returns the ports to try for a connect, in order: the whole range once, from an unpredictable start (RFC 6056
+    /// §3.3.4, double hash, with random steps: 6056-1, 6056-2).
     pub(crate) fn ports(
         &mut self,
         now: Instant,
@@ -177,9 +177,9 @@ impl Keys {
         (0..count).map(move |i| range.first() + ((first + i) % count) as u16)
     }
 
-    /// The next number of the stack's own random sequence.
+    /// Returns the next number of the stack's own random sequence.
     pub(crate) fn random(&mut self) -> u32 {
-        // Each hash is good for two.
+        // Each hash yields two numbers.
         self.drawn += 1;
         if self.drawn % 2 == 1 {
             self.drawn_last = self.random.strong(|hasher| hasher.write_u64(self.drawn));
@@ -207,8 +207,8 @@ mod tests {
         FourTuple::new("10.0.0.2:80".parse().unwrap(), remote.parse().unwrap())
     }
 
-    /// 7323-13: who knows the offset for one peer or of one stack knows nothing of the others. Connections between the
-    /// same two hosts share theirs (RFC 6191).
+    /// 7323-13: the offset for one peer or of one stack reveals nothing about the others. Connections between the same
+    /// two hosts share it (RFC 6191).
     #[test]
     fn the_offset_of_timestamps_is_a_secret_of_two_hosts_7323_13() {
         let offset = |secret, remote| keys(secret).timestamp_offset(&tuple(remote));
@@ -218,7 +218,7 @@ mod tests {
         assert_eq!(known, offset(1, "10.0.0.1:4001"));
     }
 
-    /// 6056-1: where the search begins depends on destination and secret, and it goes through the whole range.
+    /// 6056-1: the start of the search depends on destination and secret, and the search covers the whole range.
     #[test]
     fn ports_begin_anywhere_and_come_round_6056_1() {
         let range = PortRange::new(1024, 65_535).unwrap();
@@ -231,7 +231,7 @@ mod tests {
         assert!(all.into_iter().eq(1024..=65_535));
     }
 
-    /// T-26: what one tuple's ISS says of another's is evenly spread, in each byte. The sum of squares has 255 degrees of
+    /// T-26: the difference of two tuples' ISS is evenly spread, in each byte. The sum of squares has 255 degrees of
     /// freedom; four standard deviations above that come once in 30,000 times.
     #[test]
     fn initial_sequence_numbers_of_two_tuples_have_nothing_in_common_t_26() {
@@ -250,7 +250,7 @@ mod tests {
         }
     }
 
-    /// T-26, MUST-8: those of one tuple rise with the clock, for longer than an MSL.
+    /// T-26, MUST-8: the ISS of one tuple rises with the clock, for longer than an MSL.
     #[test]
     fn initial_sequence_numbers_of_one_tuple_rise_t_26() {
         let (keys, tuple) = (keys(1), tuple("10.0.0.1:4000"));
@@ -269,7 +269,7 @@ mod tests {
         }
     }
 
-    /// T-28: who sees the port of a connect to one destination has at least 14 bits to guess of the next to another. The
+    /// T-28: an observer of the port for one destination must guess at least 14 bits of the next port for another. The
     /// entropy is that of the distance between the two, over many epochs.
     #[test]
     fn the_port_for_another_destination_has_fourteen_bits_t_28() {
@@ -290,7 +290,7 @@ mod tests {
         assert!(entropy >= 14.0, "{entropy}");
     }
 
-    /// 6056-2: between two connects to one destination lies a random step, so that a port does not tell the next.
+    /// 6056-2: two connects to one destination are a random step apart, so that one port does not reveal the next.
     #[test]
     fn ports_move_on_by_random_steps_6056_2() {
         let mut keys = keys(1);

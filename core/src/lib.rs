@@ -1,19 +1,19 @@
 //! A sans-IO TCP/IP stack: packets and time in, packets and events out.
 //!
-//! A [`Stack`] owns no device, no clock and no thread. Whoever drives it calls four kinds of method:
+//! A [`Stack`] owns no device, no clock and no thread. Its driver calls four kinds of methods:
 //!
-//! - *inputs* take in a packet ([`Stack::receive`]) or the passing of time ([`Stack::advance`]);
+//! - *inputs* pass in a packet ([`Stack::receive`]) or the passage of time ([`Stack::advance`]);
 //! - *user calls* are those of RFC 9293 §3.9.1: [`listen`](Stack::listen), [`connect`](Stack::connect),
 //!   [`accept`](Stack::accept), [`send`](Stack::send), [`recv`](Stack::recv), [`shutdown`](Stack::shutdown),
 //!   [`close`](Stack::close), [`abort`](Stack::abort);
-//! - *polls* are asked until they give nothing, after each input or user call: [`Stack::transmit`] for packets,
+//! - *polls* are called after each input or user call until they return nothing: [`Stack::transmit`] for packets,
 //!   [`Stack::poll_event`] for sockets that changed, [`Stack::poll_at`] for the time of the next
 //!   [`advance`](Stack::advance);
-//! - *getters* look: [`info`](Stack::info), [`sockets`](Stack::sockets), [`counters`](Stack::counters),
+//! - *getters* inspect: [`info`](Stack::info), [`sockets`](Stack::sockets), [`counters`](Stack::counters),
 //!   [`usage`](Stack::usage).
 //!
-//! Any order is legal. The same inputs give the same outputs, byte for byte: chance comes from [`Config::secret`],
-//! time from the caller. A `Stack` can be cloned, so that a test can fork the world.
+//! Any order is legal. The same inputs give the same outputs, byte for byte: randomness comes from [`Config::secret`],
+//! and time from the caller. A `Stack` can be cloned, so a test can fork the world.
 //!
 //! ```
 //! use steadfast_core::{Config, ConnectOptions, Error, Event, Instant, Interface, ListenOptions, Stack};

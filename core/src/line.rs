@@ -1,19 +1,19 @@
-//! A line of rows that wait for their turn. Its links lie in the rows themselves: whoever goes leaves no place behind,
-//! so that a row's next owner inherits none.
+//! A linked list of waiting rows. The links are in the rows themselves: a row that leaves takes its place with it, so
+//! the next owner of the row does not inherit it.
 
 use crate::table::Table;
 
-/// Nobody stands there.
+/// End of the list.
 const NIL: u32 = u32::MAX;
-/// The row stands in no line.
+/// The row is in no line.
 const OUT: u32 = u32::MAX - 1;
 
-/// Where a row stands.
+/// The links of a row.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Place {
-    /// Who is behind it.
+    /// The row behind.
     next: u32,
-    /// Who is before it.
+    /// The row before.
     previous: u32,
 }
 
@@ -24,19 +24,19 @@ impl Default for Place {
 }
 
 impl Place {
-    /// Whether the row stands in a line.
+    /// Returns whether the row is in a line.
     #[inline]
     pub(crate) fn is_taken(self) -> bool {
         self.next != OUT
     }
 }
 
-/// A row that can stand in a line.
+/// A row that can wait in a line.
 pub(crate) trait Waits {
     fn place(&mut self) -> &mut Place;
 }
 
-/// Rows of one table, first come, first served.
+/// Rows of one table, in FIFO order.
 #[derive(Clone, Debug)]
 pub(crate) struct Line {
     first: u32,
@@ -55,13 +55,13 @@ impl Line {
         self.first == NIL
     }
 
-    /// The row whose turn it is.
+    /// Returns the first row.
     #[inline]
     pub(crate) fn first(&self) -> Option<u32> {
         (!self.is_empty()).then_some(self.first)
     }
 
-    /// Puts a row that stands nowhere at the end.
+    /// Appends a row that is in no line.
     pub(crate) fn join<T: Waits>(&mut self, index: u32, rows: &mut Table<T>) {
         *rows[index].place() = Place { next: NIL, previous: self.last };
         match std::mem::replace(&mut self.last, index) {
@@ -70,7 +70,8 @@ impl Line {
         }
     }
 
-    /// As [`join`](Line::join) for a row at hand, where nobody waits: as nearly always. Says whether that was so.
+    /// Like [`join`](Line::join) for a row at hand, if the line is empty, which is the usual case. Returns whether it
+    /// was.
     #[inline]
     pub(crate) fn join_alone(&mut self, index: u32, place: &mut Place) -> bool {
         let alone = self.is_empty();
@@ -81,19 +82,19 @@ impl Line {
         alone
     }
 
-    /// Whether a row stands in line, and nobody else does.
+    /// Returns whether the row is in the line and is the only one.
     #[inline]
     pub(crate) fn is_alone(&self, index: u32) -> bool {
         self.first == index && self.last == index
     }
 
-    /// Takes out a row at hand that is alone.
+    /// Removes a row at hand that is the only one.
     #[inline]
     pub(crate) fn leave_alone(&mut self, place: &mut Place) {
         (self.first, self.last, *place) = (NIL, NIL, Place::default());
     }
 
-    /// Takes a row out, wherever it stands.
+    /// Removes a row at any position.
     pub(crate) fn leave<T: Waits>(&mut self, index: u32, rows: &mut Table<T>) {
         let Place { next, previous } = std::mem::take(rows[index].place());
         match previous {
@@ -107,7 +108,7 @@ impl Line {
         }
     }
 
-    /// Puts the first row at the end.
+    /// Moves the first row to the end.
     pub(crate) fn rotate<T: Waits>(&mut self, rows: &mut Table<T>) {
         if self.first != self.last {
             let first = self.first;
@@ -132,7 +133,8 @@ mod tests {
     }
 
     proptest! {
-        /// Against a queue as oracle. A row that is removed from the table leaves the line; the next one in it is out.
+        /// A queue is the oracle. A row removed from the table leaves the line; the next row at its index is in no
+        /// line.
         #[test]
         fn stands_as_a_queue_would(steps in proptest::collection::vec((0u8..4, any::<u8>()), 0..300)) {
             let (mut rows, mut line, mut oracle) = (Table::default(), Line::default(), VecDeque::new());
@@ -159,7 +161,7 @@ mod tests {
                     }
                     2 => {
                         if let Some(index) = oracle.get(pick).copied() {
-                            // A second time changes nothing.
+                            // A second removal changes nothing.
                             oracle.retain(|waiting| *waiting != index);
                             line.leave(index, &mut rows);
                             line.leave(index, &mut rows);

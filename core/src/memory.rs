@@ -1,27 +1,27 @@
-//! The share of `tcp_mem` that queues take, and how much of it one connection may take.
+//! Accounting of `tcp_mem`: the memory of all queues, and the share of it that one connection may take.
 
 use crate::table::Table;
 use crate::tcp::tcb::Connection;
 use crate::time::Tick;
 
-/// How full `tcp_mem` is. The marks are parts of it:
+/// The fill level of `tcp_mem`. The marks are fractions of it:
 ///
 /// | mark | of `tcp_mem` | above it |
 /// |---|---|---|
 /// | low | 1/2 | each connection has a share, which its send buffer and its window respect |
 /// | pressure | 3/4 | text beyond the share is dropped, out-of-order queues are pruned |
 /// | critical | 7/8 | orphans are aborted, then connections whose peer takes nothing |
-/// | high | 15/16 | text is refused, save a little for whoever has nothing unread |
+/// | high | 15/16 | text is refused, except a little for a connection with nothing unread |
 /// | the limit | 1 | all text is refused |
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Gauge {
-    /// The memory that all queues take.
+    /// Memory of all queues, in bytes.
     pub(crate) held: u64,
-    /// `tcp_mem`.
+    /// `tcp_mem`, in bytes.
     pub(crate) limit: u64,
 }
 
-/// The bytes that a connection may hold, as long as that much is free: as the first values of Linux's `tcp_rmem` and `tcp_wmem`.
+/// Bytes that a connection may hold while that much is free: the first values of Linux's `tcp_rmem` and `tcp_wmem`.
 pub(crate) const LEAST: u64 = 4096;
 
 impl Gauge {
@@ -44,7 +44,7 @@ impl Gauge {
         self.limit - self.limit / 16
     }
 
-    /// Whether so many bytes more reach above the low mark, be they copied as wastefully as can be.
+    /// Returns whether `wanted` more bytes may exceed the low mark, even if copied with the most overhead.
     #[inline]
     pub(crate) fn is_tight(self, wanted: usize) -> bool {
         self.held + 4 * wanted as u64 > self.low()
@@ -65,12 +65,12 @@ impl Gauge {
         self.held >= self.high()
     }
 
-    /// The memory that a connection may take beside the `own` bytes that its queues hold. `carried` is what it has carried so far,
-    /// both ways.
+    /// Returns the memory that a connection may take in addition to the `own` bytes that its queues hold. `carried` is
+    /// the number of bytes that it has carried so far, in both directions.
     ///
-    /// Below the low mark that is all below the low mark. Above it a connection may hold its share, and where it has
-    /// carried as much before, 64 times its share. The share falls with the square of what is free: however many
-    /// connections take theirs and give nothing back, the next one finds enough to live on.
+    /// Up to the low mark a connection may take whatever is free. Above it, a connection may hold its share, or as much
+    /// as it has carried, up to 64 shares. The share falls with the square of the free memory. However many connections
+    /// take theirs and release nothing, the next one still finds enough.
     pub(crate) fn room(self, own: u64, carried: u64) -> u64 {
         let free = self.high().saturating_sub(self.held);
         let freely = self.low().saturating_sub(self.held);
@@ -80,7 +80,7 @@ impl Gauge {
     }
 }
 
-/// A place in a [`List`].
+/// The links of a connection in a [`List`].
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Links {
     before: u32,
@@ -95,7 +95,7 @@ impl Default for Links {
     }
 }
 
-/// A list of connections, in the order in which they came. The links are in the connections.
+/// A list of connections in order of arrival. The links are in the connections.
 #[derive(Clone, Debug)]
 pub(crate) struct List {
     first: u32,
@@ -141,7 +141,7 @@ impl List {
     }
 }
 
-/// The list of the stack where a connection is that has something to send.
+/// The list in which a connection with data to send is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Group {
     #[default]
@@ -151,7 +151,7 @@ pub(crate) enum Group {
     Proven,
 }
 
-/// Where a connection is, since when, and how much its peer had taken then.
+/// The list of a connection, the time of entry, and how much its peer had acknowledged by then.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Listed {
     pub(crate) group: Group,
@@ -197,7 +197,7 @@ mod tests {
         assert_eq!(gauge(u64::MAX).room(0, 0), 0);
     }
 
-    /// Each takes what it may and gives nothing back: the last one still gets its least.
+    /// Each takes its room and releases nothing: the last one still gets its least.
     #[test]
     fn a_thousand_that_give_nothing_back_leave_room_for_the_next() {
         let mut all = gauge(0);

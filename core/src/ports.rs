@@ -1,22 +1,21 @@
-//! Which local ports are taken towards each remote end, so that the search for a free one is short however few are left
-//! (T-12).
+//! Local ports in use towards each remote end. The search for a free port is short however few are left (T-12).
 //!
-//! Where few connections share both ends, the flow table finds a free port in a probe or two, and nothing is kept here
-//! but their number. From a crowd on, each port that a connect takes is kept.
+//! Between two ends with few connections, the flow table finds a free port in a probe or two, and only their number is
+//! kept here. Above the size of a crowd, each port that a connect takes is recorded.
 
 use std::collections::{BTreeMap, VecDeque};
 
 use crate::config::PortRange;
 use crate::flow::FourTuple;
 
-/// The local ports of what was connected, by local address and remote end.
+/// The local ports of outgoing connections, by local address and remote end.
 #[derive(Clone, Debug)]
 pub(crate) struct Ports {
     towards: BTreeMap<Ends, Taken>,
-    /// How many flows of any sort there are, by a hash of their ends. Who knows the hash can make a crowd of those that
-    /// are none, and then each of them costs a search in the map.
+    /// Number of flows of any kind, by an unkeyed hash of their ends. Collisions can only make flows look like a crowd;
+    /// each of them then costs a search in the map.
     flows: Vec<u32>,
-    /// The last list that became empty. It serves the next one, so that a connection at the edge of a crowd does not
+    /// The list that became empty last, kept for the next one, so that a connection at the edge of a crowd does not
     /// allocate.
     spare: Vec<u16>,
 }
@@ -24,7 +23,7 @@ pub(crate) struct Ports {
 /// Local address, remote address, remote port.
 type Ends = (u128, u128, u16);
 
-/// The ports that are taken between two ends.
+/// The ports in use between two ends.
 #[derive(Clone, Debug)]
 enum Taken {
     Few(Vec<u16>),
@@ -33,17 +32,17 @@ enum Taken {
 
 #[derive(Clone, Debug)]
 struct Many {
-    /// A bit for each port.
+    /// One bit for each port.
     bits: [u64; WORDS],
     count: usize,
-    /// Ports whose connection went to TIME-WAIT and may be taken over later, oldest first. Some have moved on since.
+    /// Ports whose connection entered TIME-WAIT and may be taken over later, oldest first. Some have left it since.
     resting: VecDeque<u16>,
 }
 
-/// So many ports are a list; more are a set of bits, which takes as much as four thousand.
+/// The most ports kept as a list. More are a bit set, which takes as much memory as a list of four thousand.
 const FEW: usize = 64;
 const WORDS: usize = (1 << 16) / 64;
-/// More flows than these between two ends are a crowd.
+/// More flows than this between two ends are a crowd.
 const CROWD: u32 = 64;
 const BUCKETS: usize = 1024;
 
@@ -54,13 +53,13 @@ impl Default for Ports {
 }
 
 impl Ports {
-    /// Something lives at a tuple from now on.
+    /// Counts a new flow at a tuple.
     #[inline]
     pub(crate) fn came(&mut self, tuple: &FourTuple) {
         self.flows[bucket(tuple)] += 1;
     }
 
-    /// Nothing lives at a tuple any more.
+    /// Uncounts the flow of a tuple, and releases its port.
     #[inline]
     pub(crate) fn gone(&mut self, tuple: &FourTuple) {
         self.flows[bucket(tuple)] -= 1;
@@ -69,12 +68,12 @@ impl Ports {
         }
     }
 
-    /// The flows that it has counted.
+    /// Returns the number of counted flows.
     pub(crate) fn flows(&self) -> usize {
         self.flows.iter().map(|flows| *flows as usize).sum()
     }
 
-    /// A connect has the local port of a tuple.
+    /// Records the local port of a connect, if its ends have a crowd.
     #[inline]
     pub(crate) fn connected(&mut self, tuple: &FourTuple) {
         if self.flows[bucket(tuple)] > CROWD {
@@ -82,7 +81,7 @@ impl Ports {
         }
     }
 
-    /// Keeps that the local port of a tuple is taken, by whomever.
+    /// Records that the local port of a tuple is in use.
     pub(crate) fn take(&mut self, tuple: &FourTuple) {
         let port = tuple.local_port;
         let Ports { towards, spare, .. } = self;
@@ -122,21 +121,21 @@ impl Ports {
         }
     }
 
-    /// What lives at a tuple has gone to TIME-WAIT and may be taken over later.
+    /// Notes that the flow of a tuple entered TIME-WAIT and may be taken over later.
     pub(crate) fn rest(&mut self, tuple: &FourTuple) {
         if !self.towards.is_empty()
             && let Some(Taken::Many(many)) = self.towards.get_mut(&ends(tuple))
             && many.has(tuple.local_port)
         {
             if many.resting.len() > 2 * many.count {
-                // Most of them have moved on, and some were taken over and rest again.
+                // Most of them have left TIME-WAIT; others were taken over and entered it again.
                 many.resting.pop_front();
             }
             many.resting.push_back(tuple.local_port);
         }
     }
 
-    /// The ports between the ends of a tuple that rest, or may; oldest first.
+    /// Returns the ports between the ends of a tuple that are in TIME-WAIT, or may be, oldest first.
     pub(crate) fn resting(&self, tuple: &FourTuple) -> impl Iterator<Item = u16> {
         let (few, many) = match self.towards.get(&ends(tuple)) {
             Some(Taken::Few(ports)) => (Some(ports), None),
@@ -146,14 +145,15 @@ impl Ports {
         few.into_iter().flatten().chain(many.into_iter().flatten()).copied()
     }
 
-    /// The first so many that rest were looked at and do not.
+    /// Forgets the first `count` resting ports, which the caller found not to be in TIME-WAIT.
     pub(crate) fn forget_resting(&mut self, tuple: &FourTuple, count: usize) {
         if let Some(Taken::Many(many)) = self.towards.get_mut(&ends(tuple)) {
             many.resting.drain(..count.min(many.resting.len()));
         }
     }
 
-    /// The first port of a range, from `first` on and round, that is not known to be taken between the ends of a tuple.
+    /// Returns the first port of a range, from `first` on with wraparound, that is not recorded between the ends of a
+    /// tuple.
     pub(crate) fn free(&self, tuple: &FourTuple, range: PortRange, first: u16) -> Option<u16> {
         match self.towards.get(&ends(tuple)) {
             None => Some(first),
@@ -192,7 +192,7 @@ impl Many {
         (0..=u16::MAX).filter(|port| self.has(*port)).collect()
     }
 
-    /// The first port from one to another, both included, that is not taken.
+    /// Returns the first free port from one to another, both included.
     fn free(&self, from: u16, to: u16) -> Option<u16> {
         let words = usize::from(from) / 64..=usize::from(to) / 64;
         let ports = words.filter_map(|word| {
@@ -204,7 +204,7 @@ impl Many {
     }
 }
 
-/// Where the flows between the ends of a tuple are counted.
+/// Returns the index of the flow count for the ends of a tuple.
 #[inline]
 fn bucket(tuple: &FourTuple) -> usize {
     let bits = tuple.local_address.to_bits() ^ tuple.remote_address.to_bits().rotate_left(64);
@@ -259,7 +259,7 @@ mod tests {
     }
 
     proptest! {
-        /// Against a set as oracle, with few ports and with many.
+        /// A set is the oracle, with few ports and with many.
         #[test]
         fn the_free_port_is_the_first_that_is_not_taken(
             start in 0u16..300,

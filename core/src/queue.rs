@@ -1,18 +1,18 @@
-//! A queue in chunks: nothing that is in it moves when it grows, and it gives memory back when it drains.
+//! A queue in chunks. Its elements do not move when it grows, and it frees memory when it drains.
 
 use std::collections::VecDeque;
 
 /// A queue of any length. Neither a push nor a pop touches more than a chunk.
 #[derive(Clone, Debug)]
 pub(crate) struct Queue<T> {
-    /// The first chunk. It is empty only when all of the queue is.
+    /// The first chunk, empty only if the whole queue is.
     front: VecDeque<T>,
     /// The chunks behind it, none of them empty.
     rest: VecDeque<VecDeque<T>>,
-    /// A chunk that drained. It serves the next one, so that a queue at the edge of a chunk does not allocate.
+    /// A drained chunk, kept so that a queue at the edge of a chunk does not allocate.
     spare: VecDeque<T>,
     len: usize,
-    /// The chunk that [`tidy`](Queue::tidy) looks at next; 0 is the front.
+    /// The next chunk for [`tidy`](Queue::tidy); 0 is the front.
     next_to_tidy: usize,
 }
 
@@ -29,7 +29,7 @@ impl<T> Default for Queue<T> {
 }
 
 impl<T> Queue<T> {
-    /// Elements of a chunk, which is a page of memory.
+    /// Elements in a chunk, which is a page of memory.
     pub(crate) const CHUNK: usize = if size_of::<T>() > 256 { 16 } else { 4096 / size_of::<T>() };
 
     pub(crate) fn len(&self) -> usize {
@@ -41,7 +41,7 @@ impl<T> Queue<T> {
         self.front.is_empty()
     }
 
-    /// The element at a place, counted from the front.
+    /// Returns the element at an index, counted from the front.
     pub(crate) fn get_mut(&mut self, mut place: usize) -> Option<&mut T> {
         for chunk in std::iter::once(&mut self.front).chain(&mut self.rest) {
             if place < chunk.len() {
@@ -92,7 +92,7 @@ impl<T> Queue<T> {
         }
     }
 
-    /// Takes out of one chunk what `keep` does not want. Called often enough, it goes round all of them.
+    /// Removes from one chunk the elements that `keep` rejects. Repeated calls visit all chunks in turn.
     pub(crate) fn tidy(&mut self, mut keep: impl FnMut(&T) -> bool) {
         let at = self.next_to_tidy;
         let Some(chunk) = (if at == 0 { Some(&mut self.front) } else { self.rest.get_mut(at - 1) }) else {
@@ -109,7 +109,7 @@ impl<T> Queue<T> {
             }
             return;
         }
-        // The rest goes into the chunk before, if there is room.
+        // Merge the rest into the chunk before, if it fits.
         let left = chunk.len();
         let before = if at == 1 { &mut self.front } else { &mut self.rest[at - 2] };
         if before.len() + left <= Queue::<T>::CHUNK {
@@ -165,7 +165,7 @@ mod tests {
                     },
                     _ => {
                         let stays = |n: &u64| n % 3 == count % 3;
-                        // Once round: each chunk is looked at, some of them twice.
+                        // One full turn: each chunk is visited, some of them twice.
                         (0..=2 * queue.rest.len() + 2).for_each(|_| queue.tidy(stays));
                         oracle.retain(stays);
                     }

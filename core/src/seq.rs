@@ -3,48 +3,48 @@
 use std::fmt;
 use std::ops::{Add, AddAssign, Sub};
 
-/// A sequence number. It has no `Ord`: on a circle, "less" only means something within half of it, which is
-/// what [`lt`](SeqNum::lt) and its kin say.
+/// A sequence number. It has no `Ord`: on a circle an order exists only within half of it. [`lt`](SeqNum::lt) and its
+/// siblings compare in that sense.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct SeqNum(pub u32);
 
 impl SeqNum {
-    /// `self` comes before `other`.
+    /// Returns whether `self` is before `other`.
     pub const fn lt(self, other: SeqNum) -> bool {
         (self.0.wrapping_sub(other.0) as i32) < 0
     }
 
-    /// `self` comes before `other` or is the same.
+    /// Returns whether `self` is before `other` or equal.
     pub const fn le(self, other: SeqNum) -> bool {
         !other.lt(self)
     }
 
-    /// `self` comes after `other`.
+    /// Returns whether `self` is after `other`.
     pub const fn gt(self, other: SeqNum) -> bool {
         other.lt(self)
     }
 
-    /// `self` comes after `other` or is the same.
+    /// Returns whether `self` is after `other` or equal.
     pub const fn ge(self, other: SeqNum) -> bool {
         !self.lt(other)
     }
 
-    /// `self` lies in `[start, start + len)`.
+    /// Returns whether `self` is in `[start, start + len)`.
     pub const fn within(self, start: SeqNum, len: u32) -> bool {
         self.0.wrapping_sub(start.0) < len
     }
 
-    /// How far `self` is past `earlier`, modulo 2^32.
+    /// Returns the distance from `earlier` to `self`, modulo 2^32.
     pub const fn since(self, earlier: SeqNum) -> u32 {
         self.0.wrapping_sub(earlier.0)
     }
 
-    /// The later of the two.
+    /// Returns the later of the two.
     pub const fn max(self, other: SeqNum) -> SeqNum {
         if self.lt(other) { other } else { self }
     }
 
-    /// The earlier of the two.
+    /// Returns the earlier of the two.
     pub const fn min(self, other: SeqNum) -> SeqNum {
         if self.lt(other) { self } else { other }
     }

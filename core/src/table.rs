@@ -1,12 +1,11 @@
-//! Rows by index, in pages: a table grows without moving what is in it, and a page of which all rows are gone is given
-//! back.
+//! Rows by index, in pages. A table grows without moving its rows, and it frees a page that has lost all its rows.
 
 use std::num::NonZeroU32;
 use std::ops::{Index, IndexMut};
 
 const NIL: u32 = u32::MAX;
 
-/// Names a row, or none. It is never zero, which a table's row with one in it uses to say that it is vacant.
+/// A row's index, or none. It is never zero: a table whose rows contain a link uses that niche to mark vacant rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Link(NonZeroU32);
 
@@ -18,7 +17,7 @@ impl Link {
         Link(NonZeroU32::MIN.saturating_add(index))
     }
 
-    /// The row's index; of none, one that no row has.
+    /// Returns the row's index. For `NONE` that is an index which no row has.
     pub(crate) fn index(self) -> u32 {
         self.0.get() - 1
     }
@@ -28,11 +27,11 @@ impl Link {
     }
 }
 
-/// A table of rows. An index names a row until it is removed; then a row that is inserted later gets it.
+/// A table of rows. An index names a row until the row is removed; a later insertion may reuse the index.
 #[derive(Clone, Debug)]
 pub(crate) struct Table<T> {
     pages: Vec<Page<T>>,
-    /// Pages with a row to give. The next insertion goes to the last of them.
+    /// Pages with a vacant row. The next insertion uses the last of them.
     open: Vec<u32>,
     /// The page that lost its last row most recently. It keeps its memory, so that a row that comes and goes at the
     /// edge of a page does not allocate.
@@ -43,9 +42,9 @@ pub(crate) struct Table<T> {
 #[derive(Clone, Debug)]
 struct Page<T> {
     rows: Vec<Row<T>>,
-    /// The vacant row that the next insertion takes.
+    /// The vacant row for the next insertion.
     vacant: u32,
-    /// Rows that are not vacant.
+    /// Number of occupied rows.
     live: u32,
 }
 
@@ -69,11 +68,11 @@ impl<T> Page<T> {
 }
 
 impl<T> Table<T> {
-    /// What a row takes. Where a field of it leaves a value unused, that says that the row is vacant.
+    /// Size of a row, in bytes. A niche in the row type marks vacant rows.
     pub(crate) const ROW: usize = size_of::<Row<T>>();
 
-    /// Rows of a page, a power of two: as many as 64 KiB hold. So a page costs little to make, and a million rows have
-    /// few pages.
+    /// Rows in a page, a power of two: as many as fit into 64 KiB. A page is then cheap to allocate, and a million rows
+    /// need few pages.
     const PAGE: usize = {
         let fit = (1 << 16) / Table::<T>::ROW;
         if fit < 2 { 1 } else { 1 << fit.ilog2() }
@@ -83,7 +82,7 @@ impl<T> Table<T> {
         self.len
     }
 
-    /// All indexes lie below this.
+    /// Returns an exclusive upper bound of all indexes.
     pub(crate) fn bound(&self) -> u32 {
         (self.pages.len() * Table::<T>::PAGE) as u32
     }
@@ -93,7 +92,7 @@ impl<T> Table<T> {
         self.insert_with(|| row)
     }
 
-    /// As [`insert`](Table::insert), for a row that is made where it will be.
+    /// Like [`insert`](Table::insert), but constructs the row in place.
     #[inline]
     pub(crate) fn insert_with(&mut self, make: impl FnOnce() -> T) -> u32 {
         if let Some(&number) = self.open.last()
@@ -113,7 +112,7 @@ impl<T> Table<T> {
         self.push(make)
     }
 
-    /// A row at the end of the last open page, or of a new one.
+    /// Appends a row to the last open page, or to a new page.
     #[cold]
     fn push(&mut self, make: impl FnOnce() -> T) -> u32 {
         let number = self.open.last().copied().unwrap_or_else(|| {
@@ -137,7 +136,7 @@ impl<T> Table<T> {
         (number as usize * Table::<T>::PAGE + row) as u32
     }
 
-    /// Takes a row out. Panics where there is none.
+    /// Removes and returns a row. Panics if the index is vacant.
     pub(crate) fn remove(&mut self, index: u32) -> T {
         let (number, row) = Table::<T>::place(index);
         let page = &mut self.pages[number];
@@ -150,7 +149,7 @@ impl<T> Table<T> {
         row_there
     }
 
-    /// As [`remove`](Table::remove), for a row that nobody wants: it goes from where it is.
+    /// Like [`remove`](Table::remove), but drops the row in place.
     pub(crate) fn discard(&mut self, index: u32) {
         let (number, row) = Table::<T>::place(index);
         let page = &mut self.pages[number];
@@ -174,7 +173,7 @@ impl<T> Table<T> {
         }
     }
 
-    /// A page has no row left: the one before it that had none is given back.
+    /// Notes that a page has lost its last row, and frees the one that did so before it.
     #[cold]
     fn page_emptied(&mut self, number: u32) {
         let before = std::mem::replace(&mut self.emptied, number);
@@ -204,7 +203,7 @@ impl<T> Table<T> {
         }
     }
 
-    /// All rows by their index.
+    /// Iterates over all rows and their indexes.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (u32, &T)> {
         let numbered = self.pages.iter().zip((0..).step_by(Table::<T>::PAGE));
         numbered.flat_map(|(page, first)| page.rows.iter().zip(first..)).filter_map(
@@ -243,7 +242,7 @@ mod tests {
     use proptest::prelude::*;
     use std::collections::BTreeMap;
 
-    /// Large, so that a page has few rows.
+    /// Large rows, so that a page has few of them.
     type Large = [u64; 1024];
 
     #[test]
@@ -252,7 +251,7 @@ mod tests {
         let rows = |table: &Table<Large>| table.pages.iter().map(|page| page.rows.capacity()).sum::<usize>();
         let indexes: Vec<_> = (0..1000).map(|_| table.insert([0; 1024])).collect();
         assert!(rows(&table) >= 1000);
-        // Every second one first, so that no page is empty until the end.
+        // Every second row first, so that no page is empty until the end.
         indexes.iter().step_by(2).for_each(|index| table.discard(*index));
         assert!(rows(&table) >= 1000);
         indexes.iter().skip(1).step_by(2).for_each(|index| table.discard(*index));

@@ -1,8 +1,8 @@
-//! Time as the core knows it: a number that the caller passes in.
+//! Time in the core: a number that the caller passes in.
 //!
-//! The core never reads a clock. An [`Instant`] counts nanoseconds since an epoch that the caller chooses (the
-//! start of the program, the start of a simulation). It must not go backwards; where it does, the stack
-//! behaves as if it stood still (T-82).
+//! The core never reads a clock. An [`Instant`] counts nanoseconds since an epoch that the caller chooses, such as the
+//! start of the program or of a simulation. It must not go backwards; if it does, the stack treats time as standing
+//! still (T-82).
 
 use std::fmt;
 use std::num::NonZeroU32;
@@ -17,52 +17,52 @@ impl Instant {
     /// The epoch itself.
     pub const ZERO: Instant = Instant(0);
 
-    /// `nanos` nanoseconds after the epoch.
+    /// Returns the instant `nanos` nanoseconds after the epoch.
     pub const fn from_nanos(nanos: u64) -> Instant {
         Instant(nanos)
     }
 
-    /// `micros` microseconds after the epoch.
+    /// Returns the instant `micros` microseconds after the epoch.
     pub const fn from_micros(micros: u64) -> Instant {
         Instant(micros * 1_000)
     }
 
-    /// `millis` milliseconds after the epoch.
+    /// Returns the instant `millis` milliseconds after the epoch.
     pub const fn from_millis(millis: u64) -> Instant {
         Instant(millis * 1_000_000)
     }
 
-    /// `secs` seconds after the epoch.
+    /// Returns the instant `secs` seconds after the epoch.
     pub const fn from_secs(secs: u64) -> Instant {
         Instant(secs * 1_000_000_000)
     }
 
-    /// Nanoseconds since the epoch.
+    /// Returns the nanoseconds since the epoch.
     pub const fn as_nanos(self) -> u64 {
         self.0
     }
 
-    /// Whole microseconds since the epoch.
+    /// Returns the whole microseconds since the epoch.
     pub const fn as_micros(self) -> u64 {
         self.0 / 1_000
     }
 
-    /// Whole milliseconds since the epoch.
+    /// Returns the whole milliseconds since the epoch.
     pub const fn as_millis(self) -> u64 {
         self.0 / 1_000_000
     }
 
-    /// Whole seconds since the epoch.
+    /// Returns the whole seconds since the epoch.
     pub const fn as_secs(self) -> u64 {
         self.0 / 1_000_000_000
     }
 
-    /// Seconds since the epoch.
+    /// Returns the seconds since the epoch.
     pub fn as_secs_f64(self) -> f64 {
         self.0 as f64 / 1e9
     }
 
-    /// The time from `earlier` to `self`, or zero where `earlier` is later.
+    /// Returns the time from `earlier` to `self`, or zero if `earlier` is later.
     pub fn saturating_since(self, earlier: Instant) -> Duration {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))
     }
@@ -90,60 +90,60 @@ impl Sub<Instant> for Instant {
 }
 
 impl fmt::Display for Instant {
-    /// Seconds with microseconds, as tcpdump writes them: `12.345678`.
+    /// Writes seconds with microseconds, as tcpdump does: `12.345678`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}.{:06}", self.0 / 1_000_000_000, self.0 / 1_000 % 1_000_000)
     }
 }
 
-/// A deadline or a stamp inside a connection: milliseconds since the epoch modulo 2^32, compared as sequence
-/// numbers are, so that it takes four bytes. Good for spans below 24 days; every timer is set shorter than
-/// that and looks again when it fires.
+/// A deadline or a timestamp of a connection, in four bytes: milliseconds since the epoch modulo 2^32, compared like
+/// sequence numbers. Comparison is valid for spans below 24 days. Every timer is shorter than that, and checks again
+/// when it fires.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Hash)]
 pub(crate) struct Tick(pub(crate) u32);
 
 impl Tick {
-    /// The longest span a deadline may lie ahead.
+    /// The longest span to a deadline, in milliseconds.
     pub(crate) const MAX_AHEAD: u32 = 1 << 30;
 
-    /// The tick that `now` lies in.
+    /// Returns the tick that contains `now`.
     pub(crate) fn at(now: Instant) -> Tick {
         Tick(now.as_millis() as u32)
     }
 
-    /// The first tick that is not before `now + delay`, so that no timer fires early (6298-9).
+    /// Returns the first tick that is not before `now + delay`, so that no timer fires early (6298-9).
     #[inline]
     pub(crate) fn after(now: Instant, delay: Duration) -> Tick {
         const MOST: Duration = Duration::from_millis(Tick::MAX_AHEAD as u64);
-        // What is shorter than a second fewer does not overflow.
+        // A delay shorter than `MOST` by a second cannot overflow.
         let delay = if delay.as_secs() < MOST.as_secs() { delay } else { delay.min(MOST) };
         let nanos = delay.as_secs() * 1_000_000_000 + u64::from(delay.subsec_nanos());
         Tick(now.as_nanos().saturating_add(nanos).div_ceil(1_000_000) as u32)
     }
 
-    /// Whether a deadline of `self` is due at `now`.
+    /// Returns whether a deadline of `self` is due at `now`.
     pub(crate) fn is_due(self, now: Tick) -> bool {
         now.0.wrapping_sub(self.0) as i32 >= 0
     }
 
-    /// Milliseconds from `earlier` to `self`, zero where `earlier` is later.
+    /// Returns the milliseconds from `earlier` to `self`, or zero if `earlier` is later.
     pub(crate) fn since(self, earlier: Tick) -> u32 {
         (self.0.wrapping_sub(earlier.0) as i32).max(0) as u32
     }
 
-    /// Milliseconds that have passed since a stamp. A stamp never lies ahead, so this is right for 49 days.
+    /// Returns the milliseconds since a timestamp. A timestamp is never in the future, so this is right for 49 days.
     pub(crate) fn elapsed(self, stamp: Tick) -> u32 {
         self.0.wrapping_sub(stamp.0)
     }
 
-    /// The earlier of two deadlines.
+    /// Returns the earlier of two deadlines.
     pub(crate) fn earlier(self, other: Tick) -> Tick {
         if self.is_due(other) { self } else { other }
     }
 }
 
-/// When something began, in sixteenths of a second modulo 2^32: four bytes that are right for eight years, because
-/// what is forgotten is forgotten for months (T7).
+/// The start of something, in sixteenths of a second modulo 2^32. Its four bytes are right for eight years, since a
+/// leaked connection may stay for months (T7).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Since(u32);
 
@@ -152,13 +152,13 @@ impl Since {
         Since((now.as_nanos() / 62_500_000) as u32)
     }
 
-    /// How long ago it was.
+    /// Returns the time since then.
     pub(crate) fn age(self, now: Instant) -> Duration {
         Duration::from_nanos(u64::from(Since::at(now).0.wrapping_sub(self.0)) * 62_500_000)
     }
 }
 
-/// A deadline in four bytes even when there may be none. Tick 0 counts as tick 1.
+/// A tick with a niche, so that an optional deadline takes four bytes. Tick 0 counts as tick 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Deadline(NonZeroU32);
 
@@ -167,7 +167,7 @@ impl Deadline {
         Deadline(NonZeroU32::new(tick.0).unwrap_or(NonZeroU32::MIN))
     }
 
-    /// The first tick that is not before `now + delay`.
+    /// Returns the first tick that is not before `now + delay`.
     #[inline]
     pub(crate) fn after(now: Instant, delay: Duration) -> Deadline {
         Deadline::at(Tick::after(now, delay))

@@ -1,18 +1,18 @@
-//! A hierarchical timing wheel: arming, moving and cancelling a timer cost the same however many there are (T-19).
+//! A hierarchical timing wheel: arming, moving and cancelling a timer take constant time (T-19).
 //!
-//! A node is four words. Levels have 64 slots; a slot of level *l* is 64^*l* ticks wide, and a timer sits at the
-//! level of the highest bit group in which its tick differs from the wheel's own time. When that time enters a
-//! slot of a higher level, the slot's timers move down.
+//! A node is four words. Levels have 64 slots; a slot of level *l* is 64^*l* ticks wide. A timer is at the level of the
+//! highest bit group in which its tick differs from the wheel's own time. When that time enters a slot of a higher
+//! level, the slot's timers move down.
 //!
 //! A row whose timer has fired may have something to send. It then waits for its turn with a node of the same kind, in
-//! the line of its sort ([`Due`]). It has one node or the other, so that one field of the row names both.
+//! the line of its sort ([`Due`]). It never has both nodes, so one field of the row can name either.
 
 use std::num::NonZeroU32;
 
 use crate::table::Table;
 use crate::time::Tick;
 
-/// Names an armed timer. It is never zero, which a table's row with one in it uses to say that it is vacant.
+/// Names an armed timer. It is never zero: a table whose rows contain one uses that niche to mark vacant rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct TimerId(NonZeroU32);
 
@@ -20,7 +20,7 @@ impl TimerId {
     /// No timer.
     pub(crate) const NONE: TimerId = TimerId(NonZeroU32::MAX);
 
-    /// Stands after the last node of a line.
+    /// Marks the end of a line.
     const fn end_of(line: usize) -> TimerId {
         match NonZeroU32::new(u32::MAX - 1 - line as u32) {
             Some(end) => TimerId(end),
@@ -28,7 +28,7 @@ impl TimerId {
         }
     }
 
-    /// Whether it names a node.
+    /// Returns whether it names a node.
     fn is_node(self) -> bool {
         self.0.get() < u32::MAX - LINES as u32
     }
@@ -46,12 +46,12 @@ const SLOT_BITS: u32 = 6;
 const SLOTS: usize = 1 << SLOT_BITS;
 const LEVELS: usize = 6;
 
-/// The rows that wait to send, each sort in a line of its own: first come, first served.
+/// The rows that wait to send, one FIFO line for each sort.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Due {
-    /// A SYN-ACK that a SYN asks for.
+    /// A SYN-ACK in reply to a SYN.
     SynAck,
-    /// A SYN-ACK that the timer sends again.
+    /// A SYN-ACK that the timer retransmits.
     SynAckAgain,
     /// A SYN.
     Syn,
@@ -59,7 +59,7 @@ pub(crate) enum Due {
 
 const LINES: usize = 3;
 
-/// The two ends of a line. Each is what a node has as its neighbour there, where the line is empty as well.
+/// Both ends of a line. In an empty line each has the value that an outermost node would have as its neighbour there.
 #[derive(Clone, Copy, Debug)]
 struct Line {
     first: TimerId,
@@ -75,10 +75,11 @@ impl Line {
 #[derive(Clone, Copy, Debug)]
 struct Node {
     tick: Tick,
-    /// What the owner wants to be told when it fires.
+    /// The value that `pop` returns when the timer fires.
     target: u32,
     next: TimerId,
-    /// The one before; for the first of a slot or line its number, inverted, so that unlinking need not search for it.
+    /// The previous node. The first node of a slot or line has the inverted number of that, so that unlinking need not
+    /// search.
     prev: u32,
 }
 
@@ -93,21 +94,21 @@ pub(crate) struct Wheel {
     heads: [[TimerId; SLOTS]; LEVELS],
     occupied: [u64; LEVELS],
     lines: [Line; LINES],
-    /// Whether one of the lines has somebody.
+    /// Whether any line has a node.
     any_due: bool,
-    /// The level and the slot whose timers are moving down, where that took more than one call.
+    /// The level and the slot whose timers are moving down, if that takes more than one call.
     moving: Option<(usize, usize)>,
 }
 
-/// The work that a [`pop`](Wheel::pop) may still do before others have their turn. To fire a timer costs as much as to move
-/// eight.
+/// The work that calls of [`pop`](Wheel::pop) may still do before other work gets its turn. Firing a timer costs as
+/// much as moving eight.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Budget(usize);
 
 impl Budget {
     const FIRE: usize = 8;
 
-    /// For so many timers that fire.
+    /// Returns a budget for firing this many timers.
     pub(crate) fn of(timers: usize) -> Budget {
         Budget(timers * Budget::FIRE)
     }
@@ -134,12 +135,12 @@ impl Wheel {
         }
     }
 
-    /// Timers that are armed, and owners that wait in a line.
+    /// Returns the number of armed timers and of owners that wait in a line.
     pub(crate) fn len(&self) -> usize {
         self.nodes.len()
     }
 
-    /// Arms a timer. A tick that is past fires at the next [`pop`](Wheel::pop).
+    /// Arms a timer. A tick in the past fires at the next [`pop`](Wheel::pop).
     pub(crate) fn insert(&mut self, tick: Tick, target: u32) -> TimerId {
         let (level, slot) = self.place(tick);
         let prev = !((level * SLOTS + slot) as u32);
@@ -149,7 +150,7 @@ impl Wheel {
         TimerId::of(index)
     }
 
-    /// As [`insert`](Wheel::insert), for an owner that may be armed already, or wait in a line: it keeps its node.
+    /// Like [`insert`](Wheel::insert), for an owner that may already be armed or wait in a line: it keeps its node.
     pub(crate) fn rearm(&mut self, id: TimerId, tick: Tick, target: u32) -> TimerId {
         if id == TimerId::NONE {
             return self.insert(tick, target);
@@ -161,7 +162,7 @@ impl Wheel {
         id
     }
 
-    /// Puts an owner at the end of a line. If it is armed, or waits in a line, it does no longer.
+    /// Appends an owner to a line. If it is armed or waits in another line, it leaves that.
     pub(crate) fn wait(&mut self, id: TimerId, due: Due, target: u32) -> TimerId {
         let line = due as usize;
         let (tick, next) = (self.now, TimerId::end_of(line));
@@ -183,19 +184,19 @@ impl Wheel {
         TimerId::of(index)
     }
 
-    /// The target whose turn it is in a line. It stays there until it is armed or removed.
+    /// Returns the first target of a line. It stays there until it is armed or removed.
     pub(crate) fn next_due(&self, due: Due) -> Option<u32> {
         let first = self.lines[due as usize].first;
         first.is_node().then(|| self.nodes[first.index()].target)
     }
 
-    /// Whether anybody waits in a line.
+    /// Returns whether any line has a waiting owner.
     #[inline]
     pub(crate) fn any_due(&self) -> bool {
         self.any_due
     }
 
-    /// Disarms a timer, or takes its owner out of its line.
+    /// Disarms a timer, or removes its owner from its line.
     pub(crate) fn remove(&mut self, id: TimerId) {
         if id != TimerId::NONE {
             self.unlink(id.index());
@@ -203,10 +204,10 @@ impl Wheel {
         }
     }
 
-    /// Takes out one timer that is due at `now`, and gives its target. `None`: no more are, or the budget is spent.
+    /// Removes one timer that is due at `now` and returns its target. `None`: no timer is due, or the budget is spent.
     #[inline]
     pub(crate) fn pop(&mut self, now: Tick, budget: &mut Budget) -> Option<u32> {
-        // As nearly always: the tick is that of the last call, and nothing was armed for it since.
+        // The usual case: the tick of the last call, and nothing was armed for it since.
         let current = 1 << (now.0 as usize % SLOTS);
         if self.is_at_rest(now) && self.occupied[0] & current == 0 { None } else { self.pop_due(now, budget) }
     }
@@ -241,7 +242,7 @@ impl Wheel {
         None
     }
 
-    /// All of a slot moves down before anything fires: what stays behind would be overlooked.
+    /// All timers of a slot must move down before any fires; one left behind would be missed.
     fn move_down(&mut self, budget: &mut Budget) {
         let Some((level, slot)) = self.moving else { return };
         while self.heads[level][slot] != TimerId::NONE {
@@ -256,12 +257,12 @@ impl Wheel {
         self.moving = None;
     }
 
-    /// A tick at or before the first timer, and not before the wheel's own time.
+    /// Returns a tick at or before the first timer, and not before the wheel's own time.
     pub(crate) fn next(&self) -> Option<Tick> {
         self.first_slot().map(|(_, _, start)| start)
     }
 
-    /// The first occupied slot with the tick at which it begins.
+    /// Returns the first occupied slot and the tick at which it begins.
     fn first_slot(&self) -> Option<(usize, usize, Tick)> {
         if let Some((level, slot)) = self.moving {
             return Some((level, slot, self.now));
@@ -269,7 +270,7 @@ impl Wheel {
         let level = self.occupied.iter().position(|bits| *bits != 0)?;
         let shift = SLOT_BITS * level as u32;
         let current = self.now.0 >> shift & (SLOTS as u32 - 1);
-        // Below the top level nothing lies behind the current slot; at the top time itself wraps.
+        // Below the top level no slot lies behind the current one. At the top level, time itself wraps.
         let ahead = self.occupied[level].rotate_right(current).trailing_zeros();
         let slot = (current + ahead) % SLOTS as u32;
         let start = if ahead == 0 {
@@ -281,7 +282,7 @@ impl Wheel {
         Some((level, slot as usize, start))
     }
 
-    /// Where a tick belongs, seen from the wheel's own time.
+    /// Returns the level and slot of a tick, relative to the wheel's own time.
     fn place(&self, tick: Tick) -> (usize, usize) {
         let tick = if tick.is_due(self.now) { self.now } else { tick };
         let differ = (tick.0 ^ self.now.0) | (SLOTS as u32 - 1);
@@ -298,7 +299,7 @@ impl Wheel {
         self.lead(level, slot, index, head);
     }
 
-    /// Makes a node the head of its slot; `next` was it so far.
+    /// Makes a node the head of its slot, in front of the old head `next`.
     #[inline]
     fn lead(&mut self, level: usize, slot: usize, index: u32, next: TimerId) {
         if next != TimerId::NONE {
@@ -364,7 +365,7 @@ mod tests {
         assert_eq!(drain(&mut wheel, 100), vec![7]);
     }
 
-    /// Lines beside armed timers: each is a queue, and whoever is removed leaves it.
+    /// Lines and armed timers together: each line is a queue, and any owner may leave it.
     #[test]
     fn lines_are_queues_that_anybody_may_leave() {
         let mut wheel = Wheel::new();
@@ -414,7 +415,7 @@ mod tests {
     }
 
     proptest! {
-        /// Against a sorted map as oracle: random arming, cancelling and passing of time, across the wrap.
+        /// A sorted map is the oracle: random arming, cancelling and passing of time, across the wrap.
         #[test]
         fn fires_exactly_what_a_sorted_map_would(
             start: u32,
@@ -443,7 +444,7 @@ mod tests {
                         now += u64::from(span);
                         let mut fired = Vec::new();
                         loop {
-                            // In steps, between which it says that more is due.
+                            // In steps. Between them, the wheel reports that more is due.
                             let mut budget = Budget(budget);
                             fired.extend(std::iter::from_fn(|| wheel.pop(tick(now), &mut budget)));
                             if !wheel.next().is_some_and(|next| next.is_due(tick(now))) {
