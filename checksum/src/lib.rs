@@ -1,33 +1,32 @@
-//! The sum under the Internet checksum (RFC 1071), with the widest vectors that the processor has: chosen at run time,
-//! so that a default build has them too.
+//! The sum of the Internet checksum (RFC 1071), computed with the widest vectors of the processor. The choice is made
+//! at run time, so that a default build uses them too.
 //!
-//! A sum counts modulo 2^16 − 1 only, of which 2^64 − 1 is a multiple: so words of any width may be added as long as
-//! what overflows comes in again at the bottom ([`add`]), and a sum is no number of its own, but one of its class.
+//! Sums are only meaningful modulo 2^16 − 1. As 2^64 − 1 is a multiple of it, words of any width can be added, provided
+//! that the carry is added back at the bottom ([`add`]). Two different sums can therefore stand for the same checksum.
 
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
-/// Below this, choosing costs more than it brings. Alone, the vectors of AVX-512 win from 40 bytes on, in nanoseconds: at
-/// 40, 96 and 256 bytes 1.8, 1.9, 2.3, words 2.3, 2.7, 5.8, and AVX2 3.5, 3.3, 3.4. But what was just written in words
-/// waits to be read in vectors: messages of 64 bytes there and back are 4 % slower if 64 stands here.
+/// Length in bytes from which a vector loop is chosen at run time. It lies above the break-even of the loops alone:
+/// data that was just written in words stalls a vector load (store forwarding).
 const SHORT: usize = 128;
 
-/// How much is copied before it is added, where no loop does both at once: a usual segment, and far less than a
-/// first-level cache.
+/// Bytes copied before they are summed, where no loop does both at once. A usual segment fits, and a piece is far
+/// smaller than a first-level cache.
 const PIECE: usize = 4096;
 
-/// The sum of the 16-bit words of `bytes` in the machine's own byte order; an odd last byte counts as followed by a
-/// zero. Right for 16 GiB.
+/// Returns the sum of the 16-bit words of `bytes` in native byte order. An odd last byte is padded with a zero. Correct
+/// for up to 16 GiB.
 #[inline]
 pub fn sum(bytes: &[u8]) -> u64 {
     if bytes.len() < SHORT { sum_of_few(bytes) } else { sum_of_many(bytes) }
 }
 
-/// Copies `from` to `to`, which is as long, and gives the [`sum`] of it.
+/// Copies `from` to `to` and returns the [`sum`] of the bytes.
 ///
 /// # Panics
 ///
-/// Where the lengths differ.
+/// Panics if the lengths differ.
 #[inline]
 pub fn copy_and_sum(to: &mut [u8], from: &[u8]) -> u64 {
     if from.len() < SHORT {
@@ -38,15 +37,15 @@ pub fn copy_and_sum(to: &mut [u8], from: &[u8]) -> u64 {
     }
 }
 
-/// The sum of two sums: what overflows is added at the bottom.
+/// Adds two sums, with the carry added back at the bottom.
 #[inline]
 pub const fn add(a: u64, b: u64) -> u64 {
     let (sum, carry) = a.overflowing_add(b);
     sum + carry as u64
 }
 
-/// A header or a small segment: in the processor's own words, with the carries counted, which no compiler turns into
-/// vectors and their preparations.
+/// Sums a header or a small segment in machine words. The 128-bit sum collects the carries, which also keeps the
+/// compiler from vectorizing the loop: its set-up would cost more than it saves.
 #[inline]
 fn sum_of_few(bytes: &[u8]) -> u64 {
     let (blocks, rest) = bytes.as_chunks::<32>();
@@ -68,7 +67,7 @@ fn sum_of_many(bytes: &[u8]) -> u64 {
     #[cfg(target_arch = "x86_64")]
     {
         if std::arch::is_x86_feature_detected!("avx512bw") {
-            // SAFETY: the processor has the instructions that the function is compiled for.
+            // SAFETY: the processor supports the instructions that the function is compiled for.
             return unsafe { x86::sum_avx512(bytes) };
         }
         if std::arch::is_x86_feature_detected!("avx2") {
@@ -83,7 +82,7 @@ fn copy_and_sum_many(to: &mut [u8], from: &[u8]) -> u64 {
     #[cfg(target_arch = "x86_64")]
     {
         if std::arch::is_x86_feature_detected!("avx512bw") {
-            // SAFETY: the processor has the instructions that the function is compiled for.
+            // SAFETY: the processor supports the instructions that the function is compiled for.
             return unsafe { x86::copy_and_sum_avx512(to, from) };
         }
         if std::arch::is_x86_feature_detected!("avx2") {
@@ -94,14 +93,14 @@ fn copy_and_sum_many(to: &mut [u8], from: &[u8]) -> u64 {
     copy_and_sum_words(to, from)
 }
 
-/// Words of 32 bits into sums of 64: what compilers vectorize well, and nothing carries.
+/// Adds 32-bit words into 64-bit sums: compilers vectorize it well, and nothing carries.
 fn sum_of_words(bytes: &[u8]) -> u64 {
     let (words, rest) = bytes.as_chunks::<4>();
     let sum: u64 = words.iter().map(|word| u64::from(u32::from_ne_bytes(*word))).sum();
     add(sum, sum_of_few(rest))
 }
 
-/// Piece by piece, so that each is summed while it is in the nearest cache.
+/// Works piece by piece, so that each piece is summed while it is in the nearest cache.
 fn copy_and_sum_words(to: &mut [u8], from: &[u8]) -> u64 {
     assert_eq!(to.len(), from.len());
     let mut sum = 0;
@@ -123,14 +122,14 @@ mod tests {
         bytes.chunks(2).map(pair).sum()
     }
 
-    /// What counts of a sum.
+    /// The part of a sum that counts.
     fn residue(sum: u64) -> u64 {
         sum % 0xffff
     }
 
     type Variant = (&'static str, fn(&[u8]) -> u64, fn(&mut [u8], &[u8]) -> u64);
 
-    /// All that this processor has: dispatch shows only one of them.
+    /// All variants that this processor supports: dispatch alone would test only one.
     fn variants() -> Vec<Variant> {
         let few: Variant = ("few", sum_of_few, |to, from| {
             to.copy_from_slice(from);
@@ -158,8 +157,8 @@ mod tests {
         all
     }
 
-    /// Each variant at each length, from places of any alignment, against the naive sum; a copy is right, and nothing
-    /// beside it is written.
+    /// Compares each variant at each length and alignment with the naive sum. A copy must be right and write nothing
+    /// beyond its end or before its start.
     #[test]
     fn all_variants_that_this_processor_has_agree() {
         let bytes: Vec<u8> = (0..5100usize).map(|i| (i * 89 + i / 256) as u8 | (i % 3) as u8).collect();
@@ -197,7 +196,7 @@ mod tests {
         }
     }
 
-    /// A sum of all zeros is 0, and of anything else is not: what is right without a word in it is told from nothing.
+    /// A sum is 0 only if all bytes are, even though 0xffff has the same residue.
     #[test]
     fn only_zeros_sum_to_zero() {
         for (name, sum, _) in variants() {

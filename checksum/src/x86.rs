@@ -1,10 +1,9 @@
-//! Loops in vectors of x86-64, which copy on the way where that is asked for: a store beside each load costs nothing
-//! while additions are what limits the loop. Of a segment of 1448 bytes from and into the nearest cache, in
-//! nanoseconds: copied, then added by what the compiler makes of the plain loop 16 (AVX-512) or 22 (AVX2), at once 7 or
-//! 13; added alone 9 or 13 against 5.5 or 10.
+//! Vector loops for x86-64, which copy on the way if asked to: additions limit the loop, so that a store beside each
+//! load is nearly free.
 //!
-//! Each word of 64 bits is added whole, carries lost (`all`), and its high half is added alone (`high`): the low halves
-//! are what remains, `all - (high << 32)`, since they fit. That is an operation less than to take both halves out.
+//! Each 64-bit word is added whole, without its carries (`all`), and its high half is added separately (`high`). The
+//! sum of the low halves is then `all - (high << 32)`, since it fits into 64 bits. This takes one operation less than
+//! extracting both halves.
 
 use std::arch::x86_64::*;
 use std::ptr::null_mut;
@@ -20,7 +19,7 @@ pub(crate) fn sum_avx512(bytes: &[u8]) -> u64 {
 #[target_feature(enable = "avx512bw")]
 pub(crate) fn copy_and_sum_avx512(to: &mut [u8], from: &[u8]) -> u64 {
     assert_eq!(to.len(), from.len());
-    // SAFETY: `to` has room for `from`, and being borrowed does not overlap it.
+    // SAFETY: `to` has room for `from`, and does not overlap it because it is borrowed mutably.
     unsafe { walk_avx512::<true>(to.as_mut_ptr(), from) }
 }
 
@@ -33,13 +32,13 @@ pub(crate) fn sum_avx2(bytes: &[u8]) -> u64 {
 #[target_feature(enable = "avx2")]
 pub(crate) fn copy_and_sum_avx2(to: &mut [u8], from: &[u8]) -> u64 {
     assert_eq!(to.len(), from.len());
-    // SAFETY: `to` has room for `from`, and being borrowed does not overlap it.
+    // SAFETY: `to` has room for `from`, and does not overlap it because it is borrowed mutably.
     unsafe { walk_avx2::<true>(to.as_mut_ptr(), from) }
 }
 
 /// # Safety
 ///
-/// Where it copies, as many bytes can be written at `to` as `from` has, and are none of those.
+/// If `COPY` is set, `to` must be valid for writes of `from.len()` bytes, and must not overlap `from`.
 #[target_feature(enable = "avx512bw")]
 #[inline]
 unsafe fn walk_avx512<const COPY: bool>(to: *mut u8, from: &[u8]) -> u64 {
@@ -50,8 +49,8 @@ unsafe fn walk_avx512<const COPY: bool>(to: *mut u8, from: &[u8]) -> u64 {
         high[lane] = _mm512_add_epi64(high[lane], _mm512_srli_epi64::<32>(words));
     };
     let mut at = 0;
-    // SAFETY: what is loaded lies in `from`, what is stored at the same place behind `to`, which the caller answers for;
-    // what a mask excludes is neither read nor written.
+    // SAFETY: loads stay within `from`, and stores go to the same offsets from `to`, for which the caller vouches.
+    // Bytes that a mask excludes are neither read nor written.
     unsafe {
         let load = |at: usize| _mm512_loadu_si512(from.as_ptr().add(at).cast());
         let store = |at: usize, words: __m512i| _mm512_storeu_si512(to.add(at).cast(), words);
@@ -87,7 +86,7 @@ unsafe fn walk_avx512<const COPY: bool>(to: *mut u8, from: &[u8]) -> u64 {
 
 /// # Safety
 ///
-/// As of [`walk_avx512`].
+/// As [`walk_avx512`].
 #[target_feature(enable = "avx2")]
 #[inline]
 unsafe fn walk_avx2<const COPY: bool>(to: *mut u8, from: &[u8]) -> u64 {
@@ -99,7 +98,7 @@ unsafe fn walk_avx2<const COPY: bool>(to: *mut u8, from: &[u8]) -> u64 {
     };
     let (pairs, rest) = from.as_chunks::<64>();
     for (i, pair) in pairs.iter().enumerate() {
-        // SAFETY: a pair has 64 bytes, and `to` as many at the same place, which the caller answers for.
+        // SAFETY: a pair has 64 bytes, and the caller vouches for as many at the same offset from `to`.
         unsafe {
             let (low, high) =
                 (_mm256_loadu_si256(pair.as_ptr().cast()), _mm256_loadu_si256(pair.as_ptr().add(32).cast()));
@@ -112,7 +111,7 @@ unsafe fn walk_avx2<const COPY: bool>(to: *mut u8, from: &[u8]) -> u64 {
         }
     }
     if COPY {
-        // SAFETY: as above; what is left lies behind the pairs.
+        // SAFETY: as above. The rest lies behind the pairs.
         unsafe { to.add(pairs.len() * 64).copy_from_nonoverlapping(rest.as_ptr(), rest.len()) };
     }
     let (all, high) = (_mm256_add_epi64(all[0], all[1]), _mm256_add_epi64(high[0], high[1]));

@@ -1,9 +1,10 @@
 //! Packet devices for the steadfast TCP stack.
 //!
-//! A [`Device`] carries bare IP packets between the stack and a network. [`Tun`] is the one that reaches the
-//! kernel; [`memory::pair`] joins two stacks inside one program, for tests.
+//! A [`Device`] carries bare IP packets between the stack and a network. [`Tun`] connects to the kernel;
+//! [`memory::pair`] connects two stacks in one program, for tests.
 //!
-//! This is the only crate of the workspace where `unsafe` may stand: the `ioctl`s that make a TUN device.
+//! Unsafe code in this crate is limited to `Tun`: the `ioctl`s that create a TUN device, and the registration of its
+//! file.
 #![deny(unsafe_op_in_unsafe_fn)]
 
 use std::io;
@@ -21,35 +22,35 @@ mod tun;
 #[cfg(target_os = "linux")]
 pub use tun::{Tun, TunError, TunOptions};
 
-/// Something that carries IP packets, in the style of `poll`.
+/// A carrier of IP packets, in the style of `poll`.
 ///
-/// One task owns a device and polls both directions. Where a poll is pending, the waker of its last call in
-/// that direction is woken once it is worth trying again.
+/// One task owns a device and polls both directions. After `Pending`, the device wakes the waker of the last call in
+/// that direction once another call is worthwhile.
 pub trait Device: Send + 'static {
-    /// What the device can do. It does not change while the device is in use.
+    /// Returns the capabilities of the device, which do not change while it is in use.
     fn capabilities(&self) -> Capabilities;
 
     /// Reads the next packet into `buffer`, which holds at least [`Capabilities::frame_len`] bytes.
     ///
-    /// An error means that the device is gone for good, and comes again at the next call.
+    /// An error is final: the device is gone, and every later call returns it again.
     fn poll_recv(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<Received>>;
 
-    /// Writes a packet. `Pending`: the device is full, offer the same frame again.
+    /// Writes a packet. `Pending` means that the device is full: offer the same frame again.
     ///
-    /// A packet that the device cannot carry just now (the interface is down) is lost, as on any network: that
-    /// is no error. An error means that the device is gone for good.
+    /// A packet that the device cannot carry for the moment, for example because the interface is down, is lost without
+    /// an error, as on any network. An error is final: the device is gone.
     fn poll_send(&mut self, cx: &mut Context<'_>, frame: Frame<'_>) -> Poll<io::Result<()>>;
 }
 
-/// What a [`Device`] can do.
+/// The capabilities of a [`Device`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Capabilities {
-    /// Largest IP packet on the wire, bytes.
+    /// Largest IP packet on the wire, in bytes.
     pub mtu: u16,
-    /// The device cuts super-segments of up to 64 KiB, and may hand them in.
+    /// The device segments packets of up to 64 KiB (TSO), and may deliver packets of that size (GRO).
     pub segmentation_offload: bool,
-    /// The device fills in TCP checksums.
+    /// The device computes TCP checksums of outgoing packets.
     pub checksum_offload: bool,
 }
 
@@ -65,15 +66,15 @@ impl Capabilities {
     }
 }
 
-/// What [`Device::poll_recv`] put into the buffer.
+/// A packet that [`Device::poll_recv`] wrote into the buffer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Received {
-    /// Bytes of the IP packet.
+    /// Length of the IP packet in bytes.
     pub len: usize,
     /// The device has verified the TCP checksum, or the packet never left this machine.
     pub checksum_trusted: bool,
-    /// The packet is a super-segment, made of segments with so many bytes of payload.
+    /// If present, the packet is a super-segment, merged from segments with this many bytes of payload.
     pub segment_size: Option<u16>,
 }
 
@@ -84,15 +85,15 @@ impl Received {
     }
 }
 
-/// A packet on its way out.
+/// An outgoing packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Frame<'a> {
     /// The IP packet.
     pub bytes: &'a [u8],
-    /// The device must cut the payload into segments of so many bytes.
+    /// If present, the device must cut the payload into segments of this many bytes.
     pub segment_size: Option<u16>,
-    /// The device must fill in the TCP checksum.
+    /// The device must compute the TCP checksum.
     pub checksum_offload: bool,
 }
 

@@ -1,4 +1,4 @@
-//! Setting up a network interface over rtnetlink.
+//! Configures a network interface over rtnetlink.
 
 use std::io;
 use std::net::IpAddr;
@@ -11,7 +11,7 @@ use rtnetlink::packet_route::route::RouteType;
 use rtnetlink::{Handle, LinkUnspec, RouteMessageBuilder};
 use tokio::time::Instant;
 
-/// A network interface, as the kernel knows it.
+/// A network interface of the kernel.
 pub(crate) struct Link {
     handle: Handle,
     index: u32,
@@ -57,19 +57,19 @@ impl Link {
         Ok(())
     }
 
-    /// Gives the interface an address, which answers when this returns.
+    /// Adds an address to the interface. The kernel accepts packets for it when this returns.
     pub(crate) async fn add_address(&self, address: IpAddr, prefix_len: u8) -> io::Result<()> {
         let mut request = self.handle.address().add(self.index, address, prefix_len).replace();
         if address.is_ipv6() {
-            // Nobody else is on this link; without the flag the kernel may not bind to the address for a moment.
+            // The link has no other host. Without the flag, the kernel may refuse to bind to the address during DAD.
             request.message_mut().header.flags |= AddressHeaderFlags::Nodad;
         }
         request.execute().await.map_err(into_io)?;
         self.wait_until_local(address).await
     }
 
-    /// The kernel takes an IPv6 address into its routing table a moment after it has said yes. What arrives for
-    /// it before that is dropped.
+    /// Waits until the kernel delivers packets to `address`. An IPv6 address enters the routing table only after the
+    /// request was acknowledged, and until then packets to it are dropped.
     async fn wait_until_local(&self, address: IpAddr) -> io::Result<()> {
         let deadline = Instant::now() + ADDRESS_LIMIT;
         while !self.is_local(address).await? {
@@ -86,7 +86,7 @@ impl Link {
         let lookup =
             RouteMessageBuilder::<IpAddr>::new().destination_prefix(address, whole).map_err(invalid)?;
         let mut found = self.handle.route().get(lookup.build()).execute();
-        // An error: there is no route at all yet.
+        // An error means that there is no route yet.
         let route = found.try_next().await.ok().flatten();
         Ok(route.is_some_and(|route| route.header.kind == RouteType::Local))
     }
@@ -101,7 +101,7 @@ impl Link {
     }
 }
 
-/// How long the kernel may take to answer to an address that it was given.
+/// Longest time that a new address may take to enter the routing table.
 const ADDRESS_LIMIT: Duration = Duration::from_secs(5);
 
 fn invalid(error: impl std::fmt::Display) -> io::Error {

@@ -1,4 +1,4 @@
-//! Two devices joined by a wire in memory.
+//! Two devices connected by a wire in memory.
 
 use std::collections::VecDeque;
 use std::io;
@@ -7,12 +7,13 @@ use std::task::{Context, Poll, Waker};
 
 use crate::{Capabilities, Device, Frame, Received};
 
-/// Frames that a wire holds in each direction; above it the sender waits.
+/// Frames that a wire holds in each direction. A sender waits while it is full.
 pub const QUEUE_LEN: usize = 256;
 
-/// Makes two devices: what is sent into one comes out of the other, whole and in order.
+/// Creates two connected devices: a packet sent into one comes out of the other, in order and unchanged. Packets above
+/// `mtu` bytes are lost.
 ///
-/// When one end is dropped, the other reads and writes an error.
+/// Once one device is dropped, the other fails with `NetworkDown`. Packets sent before are still received.
 pub fn pair(mtu: u16) -> (MemoryDevice, MemoryDevice) {
     let (a, b) = (Arc::new(Wire::default()), Arc::new(Wire::default()));
     let left = MemoryDevice { mtu, incoming: a.clone(), outgoing: b.clone() };
@@ -48,7 +49,7 @@ impl Device for MemoryDevice {
                 place.copy_from_slice(&frame);
                 let len = frame.len();
                 queue.keep(frame);
-                // A sender that waits has room for half a queue when it comes, and not for one frame.
+                // Wake a waiting sender for half a queue of room, not for each frame.
                 if queue.frames.len() <= QUEUE_LEN / 2 {
                     *woken = queue.sender.take();
                 }
@@ -67,7 +68,7 @@ impl Device for MemoryDevice {
                     return Poll::Ready(Err(cut()));
                 }
                 if frame.bytes.len() > mtu {
-                    // As a real link would: what is too big does not arrive.
+                    // A real link also drops a packet above its MTU.
                     return Poll::Ready(Ok(()));
                 }
                 if queue.frames.len() >= QUEUE_LEN {
@@ -103,8 +104,8 @@ impl Wire {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Tries, and where it is pending leaves the waker in its slot. A waker is cloned, woken and dropped with the lock
-    /// free, for what it does is not ours to know.
+    /// Runs `attempt`, and registers the waker in its slot if the result is pending. Wakers are cloned, woken and
+    /// dropped with the lock released, because they run foreign code.
     fn poll<R>(
         &self,
         cx: &Context<'_>,
@@ -125,7 +126,7 @@ impl Wire {
                 return Poll::Pending;
             }
             if clone.is_some() {
-                // Now it holds what was in the slot.
+                // `clone` now holds the old waker, which is dropped after the lock is released.
                 std::mem::swap(slot, &mut clone);
                 drop(queue);
                 return Poll::Pending;
@@ -139,7 +140,7 @@ impl Wire {
 #[derive(Debug, Default)]
 struct Queue {
     frames: VecDeque<Vec<u8>>,
-    /// Buffers to be used again: otherwise each is allocated by one thread and freed by another.
+    /// Buffers for reuse. Otherwise one thread allocates each buffer and another one frees it.
     spare: Vec<Vec<u8>>,
     receiver: Option<Waker>,
     sender: Option<Waker>,

@@ -1,12 +1,12 @@
-//! What goes before a packet on a device with offload: `struct virtio_net_hdr` (virtio 1.3 §5.1.6).
+//! The header before a packet on a device with offload: `struct virtio_net_hdr` (virtio 1.3 §5.1.6).
 //!
-//! A packet with `NEEDS_CSUM` has a *partial* checksum: its field holds the sum of the pseudo-header, and whoever puts
-//! it on a wire adds the rest. Such a packet never left this machine. A packet with a `gso_type` is a super-segment
-//! that whoever puts it on a wire cuts into segments with `gso_size` bytes of payload.
+//! A packet with `NEEDS_CSUM` has a *partial* checksum: its field holds the sum of the pseudo-header, and the side that
+//! puts the packet on a wire adds the rest. Such a packet never left this machine. A packet with a `gso_type` is a
+//! super-segment: the side that puts it on a wire cuts it into segments with `gso_size` bytes of payload.
 
 use crate::{Frame, Received};
 
-/// Length of the header, which is in the byte order of the machine.
+/// Length of the header in bytes. Its fields are in native byte order.
 pub(crate) const HEADER_LEN: usize = 10;
 
 const NEEDS_CSUM: u8 = 1;
@@ -15,16 +15,16 @@ const DATA_VALID: u8 = 2;
 const GSO_NONE: u8 = 0;
 const GSO_TCPV4: u8 = 1;
 const GSO_TCPV6: u8 = 4;
-/// CWR is set, and is to be set in the first segment alone.
+/// CWR is set. Segmentation must leave it in the first segment only.
 const GSO_ECN: u8 = 0x80;
 
-/// Where a TCP header has its checksum, its data offset and its flags.
+/// Offsets of the checksum, the data offset and the flags in a TCP header.
 const TCP_CHECKSUM_AT: usize = 16;
 const TCP_OFFSET_AT: usize = 12;
 const TCP_FLAGS_AT: usize = 13;
 const TCP_CWR: u8 = 0x80;
 
-/// The header that `frame` needs. `None`: it is no TCP segment, and only such a one can be offloaded.
+/// Returns the header for `frame`, or `None` if it asks for offload without being a TCP segment.
 pub(crate) fn header_of(frame: &Frame<'_>) -> Option<[u8; HEADER_LEN]> {
     if frame.segment_size.is_none() && !frame.checksum_offload {
         return Some([0; HEADER_LEN]);
@@ -47,8 +47,8 @@ pub(crate) fn header_of(frame: &Frame<'_>) -> Option<[u8; HEADER_LEN]> {
     Some(header)
 }
 
-/// What `header` says of the packet after it. A partial checksum that is not TCP's is made whole: nobody above trusts
-/// it.
+/// Interprets the `header` of a received packet. A partial checksum of another protocol than TCP is completed, because
+/// the stack does not trust it.
 pub(crate) fn received(header: &[u8; HEADER_LEN], packet: &mut [u8]) -> Received {
     let word = |at: usize| u16::from_ne_bytes([header[at], header[at + 1]]);
     let (flags, gso_type) = (header[0], header[1] & !GSO_ECN);
@@ -65,7 +65,7 @@ pub(crate) fn received(header: &[u8; HEADER_LEN], packet: &mut [u8]) -> Received
     }
 }
 
-/// Where the parts of a TCP segment lie in its packet.
+/// Offsets of the parts of a TCP segment in its packet.
 struct Transport {
     ipv4: bool,
     at: usize,
@@ -74,7 +74,8 @@ struct Transport {
 }
 
 impl Transport {
-    /// `None`: no TCP segment, or one behind extension headers, which the stack never makes.
+    /// Returns `None` for a packet without a TCP header, or with one behind extension headers, which the stack never
+    /// sends.
     fn of(packet: &[u8]) -> Option<Transport> {
         const TCP: u8 = 6;
         let ipv4 = match packet.first()? >> 4 {
@@ -96,7 +97,7 @@ impl Transport {
     }
 }
 
-/// Adds to the sum of the pseudo-header, which stands `offset` bytes behind `start`, all that follows `start`.
+/// Adds the data from `start` on to the sum of the pseudo-header, which lies at `start + offset`.
 fn complete_checksum(packet: &mut [u8], start: usize, offset: usize) {
     let Some(covered) = packet.get_mut(start..) else { return };
     if covered.len() < offset + 2 {
@@ -108,7 +109,7 @@ fn complete_checksum(packet: &mut [u8], start: usize, offset: usize) {
     while sum > 0xffff {
         sum = (sum >> 16) + (sum & 0xffff);
     }
-    // In UDP, zero means that there is no checksum.
+    // In UDP over IPv4, a checksum of zero means that there is none (RFC 768).
     let checksum = if sum == 0xffff { 0xffff } else { !(sum as u16) };
     covered[offset..offset + 2].copy_from_slice(&checksum.to_be_bytes());
 }
@@ -126,7 +127,7 @@ mod tests {
         header
     }
 
-    /// An IPv4 or IPv6 packet with a TCP header of 32 bytes, and nothing else in it.
+    /// An IPv4 or IPv6 packet with a TCP header of 32 bytes and a payload of zeros. Other fields are zero.
     fn tcp_packet(ipv4: bool, flags: u8, payload: usize) -> Vec<u8> {
         let at = if ipv4 { 20 } else { 40 };
         let mut packet = vec![0; at + 32 + payload];
@@ -181,7 +182,7 @@ mod tests {
 
     #[test]
     fn a_partial_checksum_of_another_protocol_is_made_whole_and_trusted_by_nobody() {
-        // UDP 1.2.3.4:1 > 5.6.7.8:2, 3 bytes; the field holds the sum of the pseudo-header.
+        // UDP 1.2.3.4:1 > 5.6.7.8:2, 3 bytes. The checksum field holds the sum of the pseudo-header.
         let pseudo: u16 = 0x0102 + 0x0304 + 0x0506 + 0x0708 + 17 + 11;
         let mut packet = [0; 20 + 11];
         packet[0] = 0x45;

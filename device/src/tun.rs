@@ -1,4 +1,4 @@
-//! TUN devices: packets to and from this machine's kernel.
+//! TUN devices: packets to and from the kernel of this machine.
 
 use std::fmt;
 use std::future::{Future, poll_fn};
@@ -20,29 +20,29 @@ use crate::{Capabilities, Device, Frame, Received, offload};
 
 const CLONE_DEVICE: &str = "/dev/net/tun";
 
-/// Which TUN device to open, and how to set up the kernel's end of it.
+/// The TUN device to open, and the configuration of the kernel's end.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct TunOptions {
-    /// Name of the interface. It is made when there is none of this name, and then goes when the device is
-    /// dropped; a persistent one (`ip tuntap add`) is taken as it is.
+    /// Name of the interface. If none has it, the kernel creates the interface, and deletes it when the device is
+    /// dropped. A persistent interface (`ip tuntap add`) is used as it is.
     pub name: String,
-    /// Largest IP packet. `None`: what the interface has, 1500 when it is new.
+    /// Largest IP packet in bytes. `None` keeps the MTU of the interface; a new one has 1500.
     pub mtu: Option<u16>,
-    /// Packets that the kernel queues towards us before it drops. `None`: what the interface has, 500 when it is
-    /// new, which is less than one full receive window.
+    /// Packets that the kernel queues towards the device before it drops. `None` keeps the interface's queue length. A
+    /// new interface has 500, which is less than one full receive window.
     pub queue_len: Option<u32>,
-    /// Addresses of the kernel's end, each with the length of its prefix; a route to the prefix follows.
+    /// Addresses of the kernel's end, each with its prefix length in bits. The kernel adds a route to each prefix.
     pub host: Vec<(IpAddr, u8)>,
-    /// More networks that the kernel is to route into the device.
+    /// Further networks, with prefix lengths, that the kernel routes into the device.
     pub routes: Vec<(IpAddr, u8)>,
-    /// Let the kernel cut segments and fill in checksums, and take from it what is not cut nor summed, where it can:
-    /// [`Capabilities`] say whether it does.
+    /// Offload segmentation and checksums to the kernel, and accept packets that the kernel has not segmented or
+    /// summed. [`Capabilities`] tell whether the kernel does it.
     pub offload: bool,
 }
 
 impl TunOptions {
-    /// The device called `name`, as it is, with offload; a new one is only brought up.
+    /// The device called `name`, with offload. An interface keeps its settings, except that it is brought up.
     pub fn new(name: impl Into<String>) -> TunOptions {
         TunOptions {
             name: name.into(),
@@ -55,14 +55,14 @@ impl TunOptions {
     }
 }
 
-/// A TUN device. It carries bare IP packets, without a header before them (`IFF_NO_PI`).
+/// A TUN device. It carries bare IP packets, without the packet information header (`IFF_NO_PI`).
 pub struct Tun {
     fd: Arc<AsyncFd<OwnedFd>>,
-    /// Resolves when the interface was deleted: the file then shows an error and nothing to read.
+    /// Resolves once the interface is deleted: the file then reports an error but is not readable.
     deleted: Pin<Box<dyn Future<Output = ()> + Send>>,
     name: String,
     capabilities: Capabilities,
-    /// A `virtio_net_hdr` stands before every packet.
+    /// Every packet has a `virtio_net_hdr` before it.
     virtio: bool,
 }
 
@@ -73,19 +73,22 @@ impl fmt::Debug for Tun {
 }
 
 impl Tun {
-    /// Opens a device and sets up the kernel's end of it. Needs a Tokio runtime with I/O and time enabled.
+    /// Opens a device and configures the kernel's end of it. Needs a Tokio runtime with I/O and time enabled.
     ///
-    /// Making a device takes root or `CAP_NET_ADMIN`; using a persistent one that this user owns does not, as
-    /// long as `options` asks for nothing to be changed.
+    /// Creating an interface takes root or `CAP_NET_ADMIN`. A user may open a persistent interface of their own without
+    /// either, provided that `options` change nothing.
+    ///
+    /// # Errors
+    ///
+    /// The message names the step that failed, its cause and a remedy.
     pub async fn open(options: &TunOptions) -> Result<Tun, TunError> {
         Ok(Tun::open_queues(options, 1).await?.swap_remove(0))
     }
 
-    /// As [`open`](Tun::open), with `queues` ways into the device (`IFF_MULTI_QUEUE`), one `Tun` for each.
+    /// Like [`open`](Tun::open), with several queues (`IFF_MULTI_QUEUE`): returns one `Tun` per queue, at least one.
     ///
-    /// The kernel puts the packets of a flow into the queue that the last packet of this flow was written to. Of a flow
-    /// that nothing was written for within three seconds, or of more flows than it remembers (4096), a hash of its
-    /// own decides.
+    /// The kernel delivers a flow through the queue that last sent a packet of it. It remembers 4096 flows, each for
+    /// three seconds after its last sent packet. For any other flow, a hash of the kernel's own selects the queue.
     pub async fn open_queues(options: &TunOptions, queues: usize) -> Result<Vec<Tun>, TunError> {
         check_name(&options.name)?;
         let queues = queues.max(1);
@@ -106,7 +109,8 @@ impl Tun {
     }
 
     fn new(fd: OwnedFd, name: String, capabilities: Capabilities, virtio: bool) -> Result<Tun, TunError> {
-        // SAFETY: the file is owned here, open, and never replaced or closed before the `AsyncFd` is dropped.
+        // SAFETY: the file is open and owned here, and it is neither replaced nor closed before the `AsyncFd` is
+        // dropped.
         let fd = unsafe { AsyncFd::register(fd) };
         let fd = fd.map_err(|e| TunError::new("cannot watch the device", e.into(), ""))?;
         let fd = Arc::new(fd);
@@ -114,14 +118,15 @@ impl Tun {
         Ok(Tun { fd, deleted, name, capabilities, virtio })
     }
 
-    /// Name of the interface.
+    /// Returns the name of the interface.
     pub fn name(&self) -> &str {
         &self.name
     }
 }
 
-/// For programs with a loop of their own: the file does not block, and each read or write is one packet. Unless
-/// [`TunOptions::offload`] is off, a `virtio_net_hdr` stands before it, and it may be a super-segment.
+/// Gives access to the file, for programs with an event loop of their own. It is non-blocking, and each read or write
+/// is one packet. Unless [`TunOptions::offload`] is off, a `virtio_net_hdr` precedes the packet, which may be a
+/// super-segment.
 impl AsFd for Tun {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.get_ref().as_fd()
@@ -137,7 +142,7 @@ impl Device for Tun {
         loop {
             let Poll::Ready(ready) = self.fd.poll_read_ready(cx) else {
                 ready!(self.deleted.as_mut().poll(cx));
-                // It may be asked again, and then says so again.
+                // A completed future must not be polled again; this one can be, and reports the deletion again.
                 self.deleted = Box::pin(poll_fn(|_| Poll::Ready(())));
                 return Poll::Ready(Err(Errno::NODEV.into()));
             };
@@ -158,7 +163,7 @@ impl Device for Tun {
             let virtio = self.virtio;
             let written = guard.try_io(|fd| match write(fd, virtio, &frame) {
                 Err(e) if is_final(e) || e == Errno::AGAIN => Err(e.into()),
-                // The interface is down, or the kernel is out of memory: the packet is lost, the device is not.
+                // The interface is down or the kernel is out of memory: only the packet is lost.
                 _ => Ok(()),
             });
             if let Ok(result) = written {
@@ -188,13 +193,13 @@ fn write(fd: impl AsFd, virtio: bool, frame: &Frame<'_>) -> Result<usize, Errno>
     rustix::io::writev(fd, &[IoSlice::new(&header), IoSlice::new(frame.bytes)])
 }
 
-/// Waits for an error on the file, once and for all.
+/// Waits for an error on the file, which is permanent.
 async fn shows_error(fd: Arc<AsyncFd<OwnedFd>>) {
-    // It fails only when the runtime ends, which ends whoever waits as well.
+    // It fails only when the runtime shuts down, which also ends the task that waits.
     let _ = fd.ready(Interest::ERROR).await;
 }
 
-/// Whether the device behind the file is gone.
+/// Returns whether the device behind the file is gone.
 fn is_final(error: Errno) -> bool {
     matches!(error, Errno::BADFD | Errno::BADF | Errno::NODEV)
 }
@@ -210,7 +215,7 @@ fn check_name(name: &str) -> Result<(), TunError> {
     Err(TunError::new(what, io::ErrorKind::InvalidInput.into(), expected))
 }
 
-/// `struct ifreq` as `TUNSETIFF` takes it.
+/// `struct ifreq`, as `TUNSETIFF` takes it.
 #[repr(C)]
 struct InterfaceRequest {
     name: [u8; InterfaceRequest::NAME_LEN],
@@ -228,7 +233,7 @@ impl InterfaceRequest {
 
 const _: () = assert!(size_of::<InterfaceRequest>() == 40, "struct ifreq");
 
-/// Ties `fd` to the interface and says what it is called.
+/// Attaches `fd` to the interface and returns its name.
 fn attach(fd: &OwnedFd, options: &TunOptions, multi_queue: bool) -> Result<String, Errno> {
     const TUNSETIFF: Opcode = opcode::write::<i32>(b'T', 202);
     let name = &options.name;
@@ -241,14 +246,14 @@ fn attach(fd: &OwnedFd, options: &TunOptions, multi_queue: bool) -> Result<Strin
     }
     let mut request = InterfaceRequest { name: [0; InterfaceRequest::NAME_LEN], flags, padding: [0; 22] };
     request.name[..name.len()].copy_from_slice(name.as_bytes());
-    // SAFETY: TUNSETIFF reads and writes one `struct ifreq`, which `InterfaceRequest` has the size and layout of.
+    // SAFETY: TUNSETIFF reads and writes one `struct ifreq`. `InterfaceRequest` has its size and layout.
     unsafe { ioctl::ioctl(fd.as_fd(), Updater::<TUNSETIFF, _>::new(&mut request)) }?;
     let end = request.name.iter().position(|&b| b == 0).unwrap_or(request.name.len());
     Ok(String::from_utf8_lossy(&request.name[..end]).into_owned())
 }
 
-/// Says what may be left undone in packets that the kernel hands in, or that nothing may; and whether the kernel does
-/// as much for ours. A persistent device has what its last user asked for until it is told otherwise.
+/// Tells the kernel whether it may deliver packets that are not segmented or summed. Returns whether it segments and
+/// sums ours. The setting of a persistent interface outlives its last user, so that it must be cleared too.
 fn set_offload(fd: &OwnedFd, offload: bool) -> bool {
     const TUNSETOFFLOAD: Opcode = opcode::write::<u32>(b'T', 208);
     const TUN_F_CSUM: usize = 0x01;
@@ -256,12 +261,12 @@ fn set_offload(fd: &OwnedFd, offload: bool) -> bool {
     const TUN_F_TSO6: usize = 0x04;
     const TUN_F_TSO_ECN: usize = 0x08;
     let features = if offload { TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6 | TUN_F_TSO_ECN } else { 0 };
-    // SAFETY: TUNSETOFFLOAD takes its bits as the argument itself: there is no memory that it could touch.
+    // SAFETY: TUNSETOFFLOAD takes its bits as the argument itself, and accesses no memory.
     let set = unsafe { ioctl::ioctl(fd.as_fd(), IntegerSetter::<TUNSETOFFLOAD>::new_usize(features)) };
     offload && set.is_ok()
 }
 
-/// Sets up the kernel's end; gives the MTU.
+/// Configures the kernel's end and returns the MTU in bytes.
 async fn set_up(name: &str, options: &TunOptions) -> Result<u16, TunError> {
     let failed = |what: String| move |e: io::Error| TunError::change(what, e);
     let mut link =
@@ -288,7 +293,7 @@ async fn set_up(name: &str, options: &TunOptions) -> Result<u16, TunError> {
     Ok(u16::try_from(link.mtu).unwrap_or(u16::MAX))
 }
 
-/// Why a TUN device could not be opened: what failed, why, and what would help, in one line.
+/// The error of opening a TUN device: what failed, the cause and a remedy, in one line.
 #[derive(Debug)]
 pub struct TunError {
     what: String,
@@ -334,7 +339,7 @@ impl TunError {
         TunError::new(what, error, advice)
     }
 
-    /// The kind of the error underneath.
+    /// Returns the kind of the underlying error.
     pub fn kind(&self) -> io::ErrorKind {
         self.cause.kind()
     }
@@ -345,7 +350,7 @@ impl fmt::Display for TunError {
         f.write_str(&self.what)?;
         if self.cause.kind() != io::ErrorKind::InvalidInput || self.cause.raw_os_error().is_some() {
             let cause = self.cause.to_string();
-            // Without the " (os error 13)" of the standard library: the words say it.
+            // Drop the " (os error 13)" of the standard library: the text says it already.
             write!(f, ": {}", cause.split(" (os error").next().unwrap_or(&cause).to_lowercase())?;
         }
         if !self.advice.is_empty() {

@@ -1,4 +1,4 @@
-//! A TUN device against the kernel, in a network namespace of the test's own.
+//! Tests of a TUN device against the kernel, in a network namespace of their own.
 #![cfg(target_os = "linux")]
 
 use std::future::{Future, poll_fn};
@@ -13,10 +13,10 @@ use nix::sched::{CloneFlags, unshare};
 use steadfast_device::{Capabilities, Device, Frame, Tun, TunOptions};
 use tokio::time::timeout;
 
-/// Runs `test` in a namespace of its own, or says why that cannot be done here. With `STEADFAST_REQUIRE_TUN` in
-/// the environment, that is a failure.
+/// Runs `test` in a new network namespace, or prints why that is impossible. With `STEADFAST_REQUIRE_TUN` in the
+/// environment, that is a failure.
 fn in_namespace(test: impl Future<Output = ()>) {
-    // One at a time: a child that one test starts has the device files of all others until it runs its program.
+    // One test at a time: a child process inherits the device files of all tests until it calls `exec`.
     static TURN: Mutex<()> = Mutex::new(());
     let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     let reason = if !nix::unistd::geteuid().is_root() {
@@ -24,7 +24,7 @@ fn in_namespace(test: impl Future<Output = ()>) {
     } else if !Path::new("/dev/net/tun").exists() {
         Some("/dev/net/tun is not there".to_owned())
     } else {
-        // The namespace goes with this thread.
+        // The namespace disappears with this thread.
         unshare(CloneFlags::CLONE_NEWNET).err().map(|e| format!("no network namespace can be made: {e}"))
     };
     if let Some(reason) = reason {
@@ -43,7 +43,7 @@ fn options() -> TunOptions {
     options
 }
 
-/// The next UDP packet: whatever else the kernel says by itself is passed over.
+/// Receives the next UDP packet, and skips packets that the kernel sends on its own.
 async fn recv_udp(tun: &mut Tun) -> Vec<u8> {
     let mut buffer = [0; 65_535];
     loop {
@@ -60,8 +60,7 @@ async fn send(tun: &mut Tun, packet: &[u8]) {
     poll_fn(|cx| tun.poll_send(cx, Frame::new(packet))).await.unwrap();
 }
 
-/// Turns a UDP packet round: what was sent comes back. A sum does not care for order, so the checksums stay as
-/// they are.
+/// Returns a UDP packet to its sender. Swapping addresses and ports leaves the checksums valid.
 fn turned_round(packet: &[u8]) -> Vec<u8> {
     let (addresses, length, ports) = if packet[0] >> 4 == 4 { (12, 4, 20) } else { (8, 16, 40) };
     let mut answer = packet.to_vec();
@@ -116,7 +115,7 @@ fn offload_is_there_unless_it_is_not_wanted() {
     });
 }
 
-/// The next UDP packet, and the queue that it came through.
+/// Receives the next UDP packet, and returns the index of its queue.
 async fn recv_udp_of(queues: &mut [Tun]) -> (usize, Vec<u8>) {
     let [first, second] = queues else { panic!("two queues") };
     tokio::select! {
@@ -184,7 +183,7 @@ fn a_device_that_is_in_use_cannot_be_opened_again_until_it_is_dropped() {
     });
 }
 
-/// Runs `ip`, or says that it is not there.
+/// Runs `ip`. Prints a notice and returns false if it is not installed.
 fn ip(args: &str) -> bool {
     match std::process::Command::new("ip").args(args.split(' ')).status() {
         Ok(status) => {
@@ -219,7 +218,7 @@ fn packets_are_lost_while_the_interface_is_down_and_pass_when_it_is_up_again() {
         if !ip("link set sf0 down") {
             return;
         }
-        // Lost, or not taken before the interface is up.
+        // The packet is lost, or not accepted while the interface is down.
         let sent = poll_fn(|cx| Poll::Ready(tun.poll_send(cx, Frame::new(&[0x45; 40])))).await;
         assert!(!matches!(sent, Poll::Ready(Err(_))), "{sent:?}");
         ip("link set sf0 up");
