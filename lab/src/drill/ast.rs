@@ -1,4 +1,4 @@
-//! A script as it was read.
+//! The syntax tree of a script.
 
 use super::code::Block;
 use super::lex::Position;
@@ -6,9 +6,9 @@ use super::lex::Position;
 /// A whole script.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Script {
-    /// `--name=value`, at the top.
+    /// The `--name=value` lines at the top.
     pub(crate) options: Vec<ScriptOption>,
-    /// Commands before the first event, and one after the last.
+    /// Commands before the first event, and the clean-up commands after the last.
     pub(crate) init: Vec<(Position, String)>,
     pub(crate) events: Vec<Event>,
     pub(crate) cleanup: Vec<(Position, String)>,
@@ -22,23 +22,23 @@ pub(crate) struct ScriptOption {
     pub(crate) value: String,
 }
 
-/// One line, so to say: what happens when.
+/// An event: its time and its action.
 #[derive(Clone, Debug)]
 pub(crate) struct Event {
     pub(crate) at: Position,
     pub(crate) when: When,
     pub(crate) action: Action,
-    /// As it stands in the script.
+    /// The text of the event in the script.
     pub(crate) text: String,
 }
 
-/// A time, in nanoseconds.
+/// The time of an event, in nanoseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum When {
-    /// From the first event.
+    /// Relative to the first event.
     Absolute(i64),
     AbsoluteRange(i64, i64),
-    /// From the end of the event before.
+    /// Relative to the end of the previous event.
     Relative(i64),
     RelativeRange(i64, i64),
     Any,
@@ -52,12 +52,12 @@ pub(crate) enum Action {
     Code(Block),
 }
 
-/// A system call and what comes of it.
+/// A system call and its expected result.
 #[derive(Clone, Debug)]
 pub(crate) struct Call {
     pub(crate) name: String,
     pub(crate) arguments: Vec<Expression>,
-    /// A blocking call ends then: as the event's own time, from the start or from the event before.
+    /// When a blocking call returns. Counted as the event's own time is: from the start, or from the previous event.
     pub(crate) until: Option<i64>,
     pub(crate) result: Expression,
     pub(crate) errno: Option<String>,
@@ -96,7 +96,7 @@ pub(crate) enum Direction {
 #[derive(Clone, Debug)]
 pub(crate) struct Packet {
     pub(crate) direction: Direction,
-    /// A header before TCP's that we do not speak: `gre`, `mpls`, `udp`.
+    /// An unsupported header before TCP's: `gre`, `mpls`, `udp`.
     pub(crate) encapsulation: Option<String>,
     pub(crate) ip: IpInfo,
     pub(crate) body: Body,
@@ -105,24 +105,24 @@ pub(crate) struct Packet {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct IpInfo {
     pub(crate) ecn: Option<EcnSpec>,
-    /// The whole octet: TOS, or traffic class.
+    /// The whole octet: TOS or traffic class.
     pub(crate) tos: Option<u8>,
     pub(crate) ttl: Option<u8>,
     pub(crate) flow_label: Option<u32>,
-    /// Of a packet to the stack: addresses that are no host's, in place of the flow's.
+    /// For inbound packets: special addresses in place of the flow's.
     pub(crate) from: Option<Cast>,
     pub(crate) to: Option<Cast>,
-    /// Of a segment to the stack: the checksum of TCP is wrong.
+    /// For inbound segments: send a wrong TCP checksum.
     pub(crate) bad_checksum: bool,
 }
 
-/// Addresses that are not one host's.
+/// An address that does not belong to the script or the stack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Cast {
     Multicast,
-    /// IPv6 has none; there it is the group of all nodes.
+    /// In IPv6, the group of all nodes.
     Broadcast,
-    /// No host's: a neighbour of the stack's that does not exist.
+    /// A neighbour of the stack that does not exist.
     Nobody,
 }
 
@@ -131,7 +131,7 @@ pub(crate) enum EcnSpec {
     None,
     Ect0,
     Ect1,
-    /// Either of the two.
+    /// Either ECT(0) or ECT(1).
     Ect01,
     Ce,
 }
@@ -147,7 +147,7 @@ pub(crate) enum Body {
 pub(crate) struct Tcp {
     /// Source and destination, where given.
     pub(crate) ports: Option<(u16, u16)>,
-    /// All twelve bits beside the data offset.
+    /// The twelve bits after the data offset.
     pub(crate) flags: u16,
     pub(crate) seq: u32,
     pub(crate) len: u32,
@@ -172,14 +172,14 @@ pub(crate) enum TcpOption {
         ecr: Option<u32>,
     },
     FastOpen(Vec<u8>),
-    /// The cookie that the stack gave, whatever it is.
+    /// Any cookie that the stack has sent.
     GivenCookie,
-    /// Kind 254 with the identifier, then data.
+    /// An option of kind 254: its identifier and data.
     Experiment(u16, Vec<u8>),
     Md5(Vec<u8>),
-    /// The kind, and the counters in their order.
+    /// The kind, and the counters in order.
     AccEcn(u8, Vec<u32>),
-    /// Something else: kind and data.
+    /// Any other option: kind and data.
     Other(u8, Vec<u8>),
 }
 
@@ -199,11 +199,11 @@ pub(crate) enum IcmpName {
     Number(u8),
 }
 
-/// What an ICMP message says that it is about.
+/// The packet that an ICMP message quotes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Quoted {
     Nothing,
-    /// A segment of the stack's (or, of an expected message, of the script's): first number and length.
+    /// A segment of the stack, or, in an expected message, of the script: first sequence number and length.
     Tcp(u32, u32),
     Udp(u16),
     Raw(u16),

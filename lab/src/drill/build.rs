@@ -1,4 +1,4 @@
-//! Packets that the script sends, as bytes.
+//! Constructs the packets that the script sends.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -11,13 +11,13 @@ use super::ast::{Cast, EcnSpec, Icmp, IcmpName, IpInfo, Quoted, Tcp, TcpOption};
 use super::flow::Flow;
 
 const TTL: u8 = 255;
-/// Bytes of the fixed header of TCP.
+/// Length of the fixed TCP header.
 const TCP_HEADER: usize = 20;
 const UDP_HEADER: usize = 8;
-/// Of a quoted segment so many bytes come along.
+/// Bytes of the transport header that a quote includes.
 const QUOTED: usize = 20;
 
-/// A segment from the script's end to the stack's.
+/// A segment from the script to the stack.
 pub(crate) fn segment(spec: &Tcp, ip: &IpInfo, flow: &Flow) -> Vec<u8> {
     let options = spec.options.as_deref().unwrap_or_default();
     let mut bytes = vec![0; TCP_HEADER];
@@ -38,7 +38,7 @@ pub(crate) fn segment(spec: &Tcp, ip: &IpInfo, flow: &Flow) -> Vec<u8> {
     let destination = ip.to.map_or(flow.local.ip(), |cast| address(cast, flow));
     let mut sum = pseudo_header(source, destination, PROTOCOL_TCP, u32::try_from(bytes.len()).unwrap_or(0));
     sum.add_bytes(&bytes);
-    // A flipped bit; 0 and 0xffff would mean the same.
+    // Flip a bit: the result is never equivalent, as 0 and 0xffff are.
     tcp::set_checksum(&mut bytes, sum.finish() ^ u16::from(ip.bad_checksum));
     packet(source, destination, PROTOCOL_TCP, ip, &bytes)
 }
@@ -73,7 +73,7 @@ fn emit(option: &TcpOption, flow: &Flow, out: &mut Vec<u8>) {
             tagged(5, &blocks.iter().flat_map(live).collect::<Vec<_>>());
         }
         TcpOption::Timestamps { val, ecr } => {
-            // Zero means that nothing was heard of the stack's clock yet.
+            // The script has not seen the stack's clock yet: echo zero.
             let echo = ecr.filter(|ecr| *ecr != 0).map_or(0, |ecr| flow.echo_to_live(ecr));
             tagged(8, &pair(val.unwrap_or(0), echo));
         }
@@ -92,7 +92,7 @@ fn emit(option: &TcpOption, flow: &Flow, out: &mut Vec<u8>) {
     }
 }
 
-/// A datagram from the script's end to the stack's.
+/// A UDP datagram from the script to the stack.
 pub(crate) fn datagram(len: u16, ip: &IpInfo, remote: SocketAddr, local: SocketAddr) -> Vec<u8> {
     let bytes = udp(len, remote, local);
     packet(remote.ip(), local.ip(), PROTOCOL_UDP, ip, &bytes)
@@ -112,7 +112,7 @@ fn udp(len: u16, source: SocketAddr, destination: SocketAddr) -> Vec<u8> {
     bytes
 }
 
-/// An ICMP message of a router about what the stack sent; `None`: no such type or code.
+/// A router's ICMP message about a packet of the stack. `None` for an unknown type or code.
 pub(crate) fn icmp(spec: &Icmp, ip: &IpInfo, flow: &Flow) -> Option<Vec<u8>> {
     let v6 = flow.local.is_ipv6();
     let (kind, code) = numbers(spec, v6)?;
@@ -141,7 +141,7 @@ pub(crate) fn icmp(spec: &Icmp, ip: &IpInfo, flow: &Flow) -> Option<Vec<u8>> {
     Some(packet(flow.remote.ip(), flow.local.ip(), protocol, ip, &bytes))
 }
 
-/// The head of a packet of the stack's, as a router saw it.
+/// The start of a packet of the stack, as an ICMP message quotes it.
 fn quoted(quoted: &Quoted, flow: &Flow) -> Vec<u8> {
     let (protocol, head, len) = match quoted {
         Quoted::Nothing => (PROTOCOL_TCP, quoted_segment(flow.local_to_live(0), flow), TCP_HEADER),
@@ -228,7 +228,7 @@ fn v4(address: IpAddr) -> Ipv4Addr {
     }
 }
 
-/// Type and code on the wire.
+/// The type and code in the packet.
 pub(crate) fn numbers(spec: &Icmp, v6: bool) -> Option<(u8, u8)> {
     let kind = match &spec.kind {
         IcmpName::Number(kind) => *kind,
@@ -248,7 +248,7 @@ pub(crate) fn numbers(spec: &Icmp, v6: bool) -> Option<(u8, u8)> {
     Some((kind, code))
 }
 
-/// What the tables call a type and code.
+/// The names of a type and code.
 pub(crate) fn names((kind, code): (u8, u8), v6: bool) -> String {
     let types: &[(&str, u8)] = if v6 { &TYPES_V6 } else { &TYPES_V4 };
     let codes: &[(u8, &str, u8)] = if v6 { &CODES_V6 } else { &CODES_V4 };

@@ -1,4 +1,4 @@
-//! The system calls of a script: what their arguments mean, and whether what came back is what was said.
+//! The system calls of a script: decodes their arguments, and checks their results.
 
 mod message;
 mod readiness;
@@ -13,42 +13,42 @@ use super::ast::{Call, Expression, Field};
 use super::subject::{Errno, Refused, Reply, Request};
 use super::symbol;
 
-/// Addresses and ports that `...` stands for.
+/// The addresses and ports that replace `...`.
 #[derive(Clone, Debug)]
 pub(crate) struct Ends {
     pub(crate) local: IpAddr,
     pub(crate) remote: IpAddr,
     pub(crate) bind_port: u16,
     pub(crate) connect_port: u16,
-    /// Sockets take addresses of IPv6, whatever the packets are.
+    /// Sockets take IPv6 addresses, even if the packets are IPv4.
     pub(crate) ipv6_sockets: bool,
 }
 
-/// Descriptors as the script numbers them.
+/// The state of the script's calls, and its descriptors.
 pub(crate) struct Calls {
     pub(crate) ends: Ends,
     descriptors: BTreeMap<i64, i32>,
-    /// The socket that code looks at: the last that was made or accepted.
+    /// The socket that code blocks inspect: the last one created or accepted.
     pub(crate) under_test: Option<i32>,
-    /// Where connections were opened to.
+    /// The destinations of connects.
     pub(crate) destinations: BTreeSet<SocketAddr>,
-    /// Sockets that were made so far, accepted ones not counted.
+    /// Number of sockets created, without accepted ones.
     pub(crate) sockets_made: usize,
 }
 
-/// What a call of the script comes to.
+/// A decoded call.
 pub(crate) enum Understood {
-    /// To be asked of the subject.
+    /// Pass it to the subject.
     Request(Request),
-    /// An argument is one that every system refuses.
+    /// An argument is invalid on every system, and the call fails with this error.
     Error(Errno),
 }
 
-/// What came of a call: its result, and what is wrong with what it left in its arguments.
+/// The judgement of a call: its result, and a description of wrong output arguments.
 pub(crate) type Judged = (Result<i64, Errno>, Option<String>);
 
 type Decoded = Result<Understood, Refused>;
-/// What is wrong with what a call left in its arguments.
+/// A description of wrong output arguments, if any.
 type Checked = Result<Option<String>, Refused>;
 
 fn request(request: Request) -> Decoded {
@@ -66,7 +66,7 @@ impl Calls {
         }
     }
 
-    /// What the call asks for.
+    /// Decodes a call.
     pub(crate) fn decode(&self, call: &Call) -> Decoded {
         let arguments = Arguments { call, values: &call.arguments };
         match call.name.as_str() {
@@ -90,7 +90,7 @@ impl Calls {
             "epoll_ctl" => self.epoll_ctl(&arguments),
             "epoll_wait" | "epoll_pwait" => self.epoll_wait(&arguments),
             "pipe" => request(Request::Pipe),
-            // Whatever is opened is a file of zeros: nothing else of the machine is read.
+            // Every path opens a file of zeros; the machine's files stay unread.
             "open" => request(Request::Open),
             "splice" => self.splice(&arguments),
             "sendfile" => self.sendfile(&arguments),
@@ -98,7 +98,7 @@ impl Calls {
         }
     }
 
-    /// Takes note of what a call did, and holds it against what the script says.
+    /// Records the effects of a call, and compares its output with the script.
     pub(crate) fn judge(&mut self, call: &Call, came: Result<Reply, Errno>) -> Result<Judged, Refused> {
         let arguments = Arguments { call, values: &call.arguments };
         let reply = match came {
@@ -127,7 +127,7 @@ impl Calls {
             Reply::Readiness(all) => readiness::check_poll(&arguments, all)?,
             Reply::Events(all) => readiness::check_events(&arguments, all)?,
         };
-        // `ioctl` gives its count through an argument.
+        // `ioctl` returns its count in an argument.
         let counts = !matches!(call.name.as_str(), "ioctl");
         let result = match reply {
             Reply::Number(count) if counts => count,
@@ -140,14 +140,14 @@ impl Calls {
         Ok((Ok(result), wrong))
     }
 
-    /// Binds the script's number of a new descriptor to the subject's.
+    /// Maps the script's number of a new descriptor to the subject's.
     fn made(&mut self, script: &Expression, fd: i32) {
         if let Expression::Integer(number) = script {
             self.descriptors.insert(*number, fd);
         }
     }
 
-    /// The subject's of the script's number; one that was not made here is none of the subject's either.
+    /// Returns the subject's descriptor for the script's number; -1 if the script has not created it.
     fn descriptor(&self, arguments: &Arguments<'_>, index: usize) -> Result<i32, Refused> {
         let script = arguments.integer(index)?;
         Ok(self.descriptors.get(&script).copied().unwrap_or(-1))
@@ -180,7 +180,7 @@ impl Calls {
         }
     }
 
-    /// What else a call that gives a number means, and whether the number is right where an argument says it.
+    /// Applies the side effects of a call that returns a number, and checks the number if an argument states it.
     fn check_number(&mut self, arguments: &Arguments<'_>, count: i64) -> Checked {
         match arguments.call.name.as_str() {
             "close" => {
@@ -222,7 +222,7 @@ impl Calls {
     }
 }
 
-/// The arguments of a call, as what they have to be.
+/// The arguments of a call, with typed accessors.
 struct Arguments<'a> {
     call: &'a Call,
     values: &'a [Expression],
@@ -258,7 +258,7 @@ impl<'a> Arguments<'a> {
         }
     }
 
-    /// The first of a list, or the value itself.
+    /// Returns the first element of a list, or the value itself.
     fn first_of(&self, index: usize) -> Result<Option<&'a Expression>, Refused> {
         Ok(match self.at(index)? {
             Expression::List(list) => list.first(),
@@ -267,7 +267,7 @@ impl<'a> Arguments<'a> {
     }
 }
 
-/// A number, also as names with `|` between them.
+/// Evaluates a number, or names joined by `|`.
 pub(super) fn number(value: &Expression) -> Option<i64> {
     match value {
         Expression::Integer(number) => Some(*number),
@@ -284,7 +284,7 @@ fn field<'a>(fields: &'a [Field], name: &str) -> Option<&'a Expression> {
     fields.iter().find(|field| field.name.as_deref() == Some(name)).map(|field| &field.value)
 }
 
-/// `{sa_family = AF_INET, sin_port = htons(80), sin_addr = inet_addr("1.2.3.4")}`; `None`: `...`.
+/// Parses `{sa_family = AF_INET, sin_port = htons(80), sin_addr = inet_addr("1.2.3.4")}`; `None` for `...` and `NULL`.
 fn address(value: &Expression) -> Result<Option<SocketAddr>, Refused> {
     let wrong =
         || Refused::Wrong("expected an address: {sa_family=, sin_port=htons(), sin_addr=inet_addr()}".into());
@@ -313,7 +313,7 @@ fn address(value: &Expression) -> Result<Option<SocketAddr>, Refused> {
     Ok(Some(SocketAddr::new(address, port)))
 }
 
-/// Whether the address that a call gave is the one that its second argument says.
+/// Compares the address that a call returned with its second argument. Returns a description of the difference.
 fn differing_address(arguments: &Arguments<'_>, what: &str, came: SocketAddr) -> Checked {
     let said = arguments.values.get(1).map(address).transpose()?.flatten();
     let wrong = said.filter(|said| *said != came);

@@ -1,4 +1,4 @@
-//! The code between `%{` and `}%`: the little of Python that scripts use.
+//! The code between `%{` and `}%`: the subset of Python that scripts use.
 
 mod info;
 
@@ -8,19 +8,19 @@ use std::fmt;
 use super::lex::{Parsed, Position, SyntaxError};
 pub(crate) use info::{constant, info, state_alone};
 
-/// Expressions may nest so deep.
+/// Limit of the nesting of expressions.
 const DEPTH: usize = 32;
-/// A block may hold so many names, numbers and signs.
+/// Limit of the tokens in a block.
 const TOKENS: usize = 2000;
 
-/// Statements.
+/// A sequence of statements.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Block {
     statements: Vec<(Position, Statement)>,
 }
 
 impl Block {
-    /// Whether something is asserted: then the block can fail.
+    /// Returns whether the block contains an assertion, so that it can fail.
     pub(crate) fn asserts(&self) -> bool {
         self.statements.iter().any(|(_, statement)| match statement {
             Statement::Assert { .. } => true,
@@ -51,7 +51,7 @@ enum Expr {
     Tuple(Vec<Expr>),
 }
 
-/// What an expression gives.
+/// The value of an expression.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Value {
     Integer(i64),
@@ -96,22 +96,22 @@ impl Value {
 /// Why a block stopped.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Stopped {
-    /// An assertion does not hold, or the code is wrong.
+    /// An assertion failed, or the code is invalid.
     Failed(Position, String),
-    /// A name that the stack has no value for.
+    /// The stack has no value for this name.
     Unknown(String),
 }
 
-/// What a block sees and leaves behind.
+/// The variables and the output of blocks.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Memory {
     variables: BTreeMap<String, Value>,
-    /// What was printed.
+    /// Printed lines.
     pub(crate) printed: Vec<String>,
 }
 
 impl Memory {
-    /// Runs a block; `lookup` knows the names that are not the script's own.
+    /// Runs a block. `lookup` resolves names that the script does not define.
     pub(crate) fn run(
         &mut self,
         block: &Block,
@@ -242,7 +242,7 @@ impl Scope<'_> {
         }
     }
 
-    /// The names in an expression with their values, each once.
+    /// Describes the value of each name in an expression, once per name.
     fn names(&self, expr: &Expr) -> Vec<String> {
         let mut names = Vec::new();
         collect(expr, &mut names);
@@ -366,7 +366,7 @@ fn arithmetic(operator: &str, left: &Value, right: &Value) -> Result<Value, Stri
     }))
 }
 
-/// `%d` and its like, as far as messages need them: each stands for the next value.
+/// Formats values with `%d` and similar conversions; each consumes the next value.
 fn formatted(format: &str, values: &Value) -> String {
     let one = [values.clone()];
     let mut values = match values {
@@ -390,7 +390,7 @@ fn formatted(format: &str, values: &Value) -> String {
     out
 }
 
-/// Reads a block; `position` says where a byte of it stands in the script.
+/// Parses a block. `position` maps a byte offset in the block to a place in the script.
 pub(crate) fn parse(text: &str, position: impl Fn(usize) -> Position) -> Parsed<Block> {
     let tokens = tokens(text, &position)?;
     let mut parser = CodeParser { tokens, at: 0, depth: 0, text, position: &position };
@@ -403,13 +403,13 @@ enum Token {
     Name(String),
     Value(Value),
     Operator(&'static str),
-    /// A new statement, and how far it is indented.
+    /// The start of a statement, and its indentation.
     Line(usize),
     Semicolon,
     End,
 }
 
-/// Longest first.
+/// Longest first, so that a prefix never matches in place of a longer operator.
 const OPERATORS: [&str; 32] = [
     "//=", "==", "!=", "<=", ">=", "+=", "-=", "*=", "/=", "%=", "&=", "|=", "//", "<<", ">>", "<", ">", "+",
     "-", "*", "/", "%", "&", "|", "^", "~", "=", "(", ")", ",", ":", "!",
@@ -418,7 +418,7 @@ const OPERATORS: [&str; 32] = [
 fn tokens(text: &str, position: &dyn Fn(usize) -> Position) -> Parsed<Vec<(usize, Token)>> {
     let mut tokens: Vec<(usize, Token)> = vec![(0, Token::Line(0))];
     let mut at = 0;
-    // Within parentheses a line goes on.
+    // A newline within parentheses does not end a statement.
     let mut open = 0usize;
     while let Some(c) = text[at..].chars().next() {
         let rest = &text[at..];
@@ -536,7 +536,7 @@ impl CodeParser<'_> {
         found
     }
 
-    /// Statements that are indented by more than `outer`.
+    /// Parses the statements that are indented by more than `outer`.
     fn block(&mut self, outer: Option<usize>) -> Parsed<Block> {
         let mut block = Block::default();
         loop {
@@ -564,7 +564,7 @@ impl CodeParser<'_> {
         }
     }
 
-    /// How far the present line is indented.
+    /// The indentation of the current line.
     fn indent(&self) -> usize {
         let lines = self.tokens[..self.at].iter().rev();
         let line = lines.into_iter().find_map(|(_, token)| match token {
@@ -699,7 +699,7 @@ impl CodeParser<'_> {
         })
     }
 
-    /// By precedence, loosest first.
+    /// Parses binary operators. Levels bind tighter as they increase.
     fn binary(&mut self, level: usize) -> Parsed<Expr> {
         const LEVELS: [&[&str]; 6] =
             [&["|"], &["^"], &["&"], &["<<", ">>"], &["+", "-"], &["*", "//", "/", "%"]];
@@ -749,7 +749,7 @@ impl CodeParser<'_> {
         }
     }
 
-    /// What stands in parentheses, the first of which was read.
+    /// Parses arguments; the opening parenthesis was consumed.
     fn arguments(&mut self) -> Parsed<Vec<Expr>> {
         let mut all = Vec::new();
         while !self.eat(")") {

@@ -1,5 +1,4 @@
-//! Commands in backticks. They are read, never executed: what they set is set in the subject of the run, what
-//! they ask is asked of it.
+//! Commands in backticks. They are interpreted, never executed: settings and queries go to the subject of the run.
 
 mod sysctl;
 
@@ -9,30 +8,30 @@ use steadfast_core::trace::State;
 use super::subject::Subject;
 pub(crate) use sysctl::apply;
 
-/// What a command did.
+/// The effect of a command.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Done {
-    /// What has no counterpart here, in words.
+    /// Remarks on settings without a counterpart here.
     pub(crate) notes: Vec<String>,
-    /// Time that the command takes.
+    /// The duration of the command.
     pub(crate) takes: Duration,
 }
 
-/// Why a command was not carried out, or that it failed.
+/// Why a command was not carried out, or how it failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Refused {
     Skip(String),
-    /// What it asserts does not hold.
+    /// Its assertion does not hold.
     Failed(String),
 }
 
-/// Reads the file of a set-up script; its path is as the command has it.
+/// Reads a set-up script, given the path in the command.
 pub(crate) type Files<'a> = &'a (dyn Fn(&str) -> Option<String> + Sync);
 
-/// Set-up scripts may call each other so deep.
+/// Limit of the nesting of set-up scripts.
 const DEPTH: usize = 4;
 
-/// Carries out a command, which may be several.
+/// Runs a command line, which may hold several commands.
 pub(crate) fn run(text: &str, subject: &mut dyn Subject, files: Files<'_>) -> Result<Done, Refused> {
     let mut done = Done::default();
     Runner { subject, files, done: &mut done }.commands(text, 0)?;
@@ -88,7 +87,8 @@ impl Runner<'_> {
                 }
                 _ => Err(unknown()),
             },
-            // The device has no offload, nothing is paced, no figures of earlier connections are kept.
+            // The device has no offloads, there is no queueing discipline, and no metrics of earlier connections are
+            // kept.
             "ethtool" | "tc" | "nstat" | "modprobe" | "kldload" | "kldunload" => {
                 self.done.notes.push(format!("`{command}` has no counterpart"));
                 Ok(())
@@ -105,7 +105,7 @@ impl Runner<'_> {
         }
     }
 
-    /// `ip route … initcwnd N` sets the initial window; figures of earlier connections are not kept.
+    /// `ip route … initcwnd N` sets the initial window. Metrics of earlier connections are not kept.
     fn ip(&mut self, command: &str, arguments: &[String]) -> Result<(), Refused> {
         let unknown = || Refused::Skip(format!("the command `{command}` is not interpreted"));
         match arguments.first().map(String::as_str) {
@@ -128,12 +128,12 @@ impl Runner<'_> {
     }
 
     fn sysctl(&mut self, arguments: &[String]) -> Result<(), Refused> {
-        // `name = value` in three words, and in one.
+        // `name = value` may be one word or three.
         let text =
             arguments.iter().filter(|word| !word.starts_with('-')).cloned().collect::<Vec<_>>().join("\u{1}");
         let text = text.replace("\u{1}=\u{1}", "=").replace("=\u{1}", "=");
         for assignment in text.split('\u{1}').filter(|word| !word.is_empty()) {
-            // Without a value it only shows one.
+            // Without a value, the command prints the current one.
             let Some((name, value)) = assignment.split_once('=') else { continue };
             let name = name.strip_prefix("/proc/sys/").map_or(name.to_owned(), |path| path.replace('/', "."));
             self.set(&name, value.trim())?;
@@ -147,8 +147,8 @@ impl Runner<'_> {
         Ok(())
     }
 
-    /// A listing of the sockets or of the counters and what is looked for in it: `sockstat … | grep -c ESTABLISHED | grep
-    /// 1`, `nstat | grep -x "ListenDrops 2"`.
+    /// Runs a listing of sockets or counters, and the filters behind it: `sockstat … | grep -c ESTABLISHED | grep 1`,
+    /// `nstat | grep -x "ListenDrops 2"`.
     fn pipeline(&mut self, command: &str, ask: &str, filters: &str) -> Result<(), Refused> {
         let unknown = || Refused::Skip(format!("the command `{command}` is not interpreted"));
         let name = ask.split_whitespace().next().unwrap_or_default();
@@ -170,7 +170,7 @@ impl Runner<'_> {
         Ok(())
     }
 
-    /// Its lines; `None`: there is no such list here.
+    /// The lines of a listing. `None` if the subject has no such list.
     fn listing(&self, command: &str) -> Option<Vec<String>> {
         if command == "nstat" {
             let counters = self.subject.counters()?;
@@ -196,7 +196,7 @@ fn bsd_name(state: State) -> String {
     }
 }
 
-/// What `grep` lets through; `None`: it is told to do what we do not know.
+/// Applies a `grep`. `None` for an unknown command or option.
 fn filtered(words: &[String], lines: Vec<String>) -> Option<Vec<String>> {
     let (name, arguments) = words.split_first()?;
     if name != "grep" {
@@ -218,7 +218,7 @@ fn filtered(words: &[String], lines: Vec<String>) -> Option<Vec<String>> {
     Some(if flags.contains('c') { vec![kept.len().to_string()] } else { kept })
 }
 
-/// A text with the values of its `$((…))`; what is no sum of products stays as it is.
+/// Replaces each `$((…))` by its value. Anything but a sum of products is left unchanged.
 fn expanded(text: &str) -> String {
     let mut expanded = String::new();
     let mut rest = text;
@@ -236,7 +236,7 @@ fn expanded(text: &str) -> String {
     expanded
 }
 
-/// What a sum of products is.
+/// Evaluates a sum of products.
 fn value(expression: &str) -> Option<i64> {
     let product = |term: &str| {
         let mut factors = term.split('*').map(|factor| factor.trim().parse::<i64>().ok());
@@ -245,7 +245,7 @@ fn value(expression: &str) -> Option<i64> {
     expression.split('+').map(product).try_fold(0_i64, |sum, term| sum.checked_add(term?))
 }
 
-/// The words of a command, what stands in quotes as one.
+/// Splits a command into words; quoted text is one word.
 fn words(command: &str) -> Vec<String> {
     let mut words = Vec::new();
     let mut word = String::new();

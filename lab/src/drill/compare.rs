@@ -1,4 +1,4 @@
-//! What was expected against what came, field by field.
+//! Compares expected and actual packets, field by field.
 
 use super::ast::{Direction, EcnSpec, Icmp, IpInfo, Quoted, Tcp, TcpOption};
 use super::build;
@@ -26,16 +26,16 @@ impl Field {
     }
 }
 
-/// How much is left open.
+/// How strict the comparison is.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Rules {
-    /// The order of options, padding and the window.
+    /// Ignore the order of options, padding and the window.
     pub(crate) neutral: bool,
-    /// Microseconds of one tick of the stack's clock, and how far a timestamp may be off; `None`: not checked.
+    /// Microseconds per tick of the stack's clock, and the tolerance of a timestamp; `None`: not checked.
     pub(crate) tick: Option<(u64, u64)>,
 }
 
-/// The fields of a segment of the stack's.
+/// Compares a segment of the stack with its specification.
 pub(crate) fn segment(spec: &Tcp, ip: &IpInfo, live: &Live, flow: &Flow, rules: Rules) -> Vec<Field> {
     let Some(tcp) = live.tcp() else {
         return vec![Field::new("protocol", "TCP".to_owned(), protocol(live))];
@@ -123,7 +123,8 @@ fn ip_fields(ip: &IpInfo, live: &Live, flow: &Flow) -> Vec<Field> {
     fields
 }
 
-/// On the wire the flow has its own ports; the script's need only be right where they are the wire's.
+/// Compares the ports. The flow has its own ports on the wire; a script's port matches if it maps to the one on the
+/// wire.
 fn ports(spec: &Tcp, tcp: &LiveTcp, flow: &Flow) -> [Field; 2] {
     let (source, destination) = match (spec.ports, flow.script_ports) {
         (Some(given), Some((remote, local))) => {
@@ -139,7 +140,7 @@ fn ports(spec: &Tcp, tcp: &LiveTcp, flow: &Flow) -> [Field; 2] {
     ]
 }
 
-/// The options of a segment in the script's numbers. Where the script names a timestamp, that is its name.
+/// The options of a segment in the script's numbers. A timestamp that the script names keeps the script's value.
 pub(crate) fn named(tcp: &LiveTcp, spec: Option<&[TcpOption]>, flow: &Flow) -> Vec<TcpOption> {
     let expected = spec.unwrap_or_default().iter().find_map(|option| match option {
         TcpOption::Timestamps { val, ecr } => Some((*val, *ecr)),
@@ -153,7 +154,7 @@ pub(crate) fn named(tcp: &LiveTcp, spec: Option<&[TcpOption]>, flow: &Flow) -> V
             TcpOption::Sack(blocks.iter().map(named).collect())
         }
         TcpOption::Timestamps { val: Some(val), ecr } => match expected {
-            // What the script says stands for it; it is checked by the clock, if at all.
+            // The script's value stands for the actual one. `timestamp_field` checks it, if at all.
             Some((val, open)) => TcpOption::Timestamps { val, ecr: open.and(*ecr) },
             None => TcpOption::Timestamps { val: Some(flow.timestamp_to_script(*val)), ecr: *ecr },
         },
@@ -172,7 +173,7 @@ fn option_fields(expected: &[TcpOption], tcp: &LiveTcp, flow: &Flow, rules: Rule
     if expected == came {
         return vec![Field::new("options", show::options(expected), show::options(&came))];
     }
-    // The same options otherwise ordered or padded are a difference of their own.
+    // Report a different order or padding of the same options as a difference of its own.
     let same = sorted(expected) == sorted(&came);
     let name = if same { "order of options" } else { "options" };
     vec![Field::new(name, show::options(expected), show::options(&came))]
@@ -185,7 +186,7 @@ fn sorted(options: &[TcpOption]) -> Vec<TcpOption> {
     kept
 }
 
-/// The stack's clock against that of the script, where the script says how long a tick is.
+/// Compares the stack's clock with that of the script, if the script states the length of a tick.
 fn timestamp_field(spec: &Tcp, tcp: &LiveTcp, flow: &Flow, rules: Rules) -> Option<Field> {
     let (tick, slack) = rules.tick?;
     let first = flow.first_timestamp?;
@@ -201,7 +202,7 @@ fn timestamp_field(spec: &Tcp, tcp: &LiveTcp, flow: &Flow, rules: Rules) -> Opti
     Some(Field { name: "TS val", expected: script.to_string(), came: came.to_string(), right: off <= slack })
 }
 
-/// The fields of an ICMP message of the stack's.
+/// Compares an ICMP message of the stack with its specification.
 pub(crate) fn message(spec: &Icmp, ip: &IpInfo, live: &Live, flow: &Flow) -> Vec<Field> {
     let LiveBody::Icmp(icmp) = &live.body else {
         return vec![Field::new("protocol", "ICMP".to_owned(), protocol(live))];
@@ -217,7 +218,7 @@ pub(crate) fn message(spec: &Icmp, ip: &IpInfo, live: &Live, flow: &Flow) -> Vec
         fields.push(Field::new("identifier", id, (icmp.rest >> 16) as u16));
     }
     if let Quoted::Tcp(seq, len) = spec.quoted {
-        // What the stack quotes is what the script sent.
+        // The stack quotes a packet of the script.
         let came = icmp.quoted.map(|(seq, len)| (flow.remote_to_script(seq), len));
         let shown = |quoted: Option<(u32, u32)>| {
             quoted
@@ -233,7 +234,7 @@ fn mtu_of(icmp: &LiveIcmp, v6: bool) -> u32 {
     if v6 { icmp.rest } else { icmp.rest & 0xffff }
 }
 
-/// A packet as a line of a script.
+/// Formats a packet as a line of a script.
 pub(crate) fn line(live: &Live, flow: Option<&Flow>, direction: Direction) -> String {
     let arrow = if direction == Direction::In { "<" } else { ">" };
     match &live.body {
@@ -278,7 +279,7 @@ pub(crate) fn line(live: &Live, flow: Option<&Flow>, direction: Direction) -> St
     }
 }
 
-/// The options of a segment that the script sent, in its own numbers.
+/// The options of a segment that the script sent, in the script's numbers.
 fn inbound(tcp: &LiveTcp, flow: &Flow) -> Vec<TcpOption> {
     let name = |option: &TcpOption| match option {
         TcpOption::Sack(blocks) => {

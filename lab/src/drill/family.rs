@@ -1,7 +1,7 @@
-//! Families: many scripts that one template gives.
+//! Families: scripts generated from one template.
 //!
-//! A row of a decision table asks the same of several states, of each edge of a window, with and without timestamps.
-//! A file `*.pkt.jinja` says it once; rendered it holds scripts one after the other, each begun by a line `=== NAME`.
+//! A row of a decision table asks the same of several states, of each edge of a window, with and without timestamps. A
+//! file `*.pkt.jinja` states it once. Rendered, it holds several scripts, each of which starts with a line `=== NAME`.
 
 use std::collections::BTreeSet;
 use std::error::Error as _;
@@ -14,24 +14,24 @@ use minijinja::{Environment, Error, ErrorKind, UndefinedBehavior, path_loader};
 
 use super::lex::Position;
 
-/// How the name of a template ends.
+/// Suffix of a template's file name.
 const FAMILY: &str = ".pkt.jinja";
-/// What begins a script in a rendered template.
+/// Prefix of the line that starts a script in a rendered template.
 const HEADING: &str = "=== ";
-/// Steps that rendering may take: a template with an endless loop is an error.
+/// Limit of the rendering steps, which catches templates with an endless loop.
 const FUEL: u64 = 50_000_000;
 
-/// A script and where it is from.
+/// A script and its origin.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Source {
-    /// Within a family; a file of its own has none.
+    /// Its name within a family; `None` for a file with a single script.
     pub name: Option<String>,
     /// The script.
     pub text: String,
 }
 
 impl Source {
-    /// What reports call it: `window.pkt.jinja: SA-EST-10 left`.
+    /// Its title in reports: `window.pkt.jinja: SA-EST-10 left`.
     pub fn title(&self, file: &Path) -> String {
         match &self.name {
             Some(name) => format!("{}: {name}", file.display()),
@@ -40,37 +40,37 @@ impl Source {
     }
 }
 
-/// Why a file gives no scripts.
+/// Why a file yields no scripts.
 #[derive(Debug, thiserror::Error)]
 pub enum SourceError {
-    /// It cannot be read.
+    /// The file cannot be read.
     #[error("{0}")]
     Io(#[from] io::Error),
-    /// The template is wrong.
+    /// The template is invalid.
     #[error("{reason}")]
     Template {
-        /// The place in the template; `None`: in a file that it imports, which the reason names.
+        /// The place in the template; `None` for an imported file, which the reason names.
         at: Option<Position>,
-        /// What is wrong.
+        /// The reason.
         reason: String,
     },
-    /// What it renders to does not fall into scripts.
+    /// The rendered text cannot be split into scripts.
     #[error("line {line} of the rendered text: {reason}")]
     Rendered {
-        /// The line.
+        /// The line of the rendered text.
         line: usize,
-        /// What is wrong.
+        /// The reason.
         reason: String,
     },
 }
 
-/// Whether a file holds scripts, by its name.
+/// Returns whether a file holds scripts, judging by its name.
 pub fn is_drill_file(path: &Path) -> bool {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     name.ends_with(".pkt") || name.ends_with(FAMILY)
 }
 
-/// The scripts of a file: of a template each that it gives, otherwise one. Templates import from their own folder.
+/// Reads the scripts of a file: one, or those that a template renders to. Templates import from their own folder.
 pub fn read_scripts(path: &Path) -> Result<Vec<Source>, SourceError> {
     let bytes = fs::read(path)?;
     let text = String::from_utf8_lossy(&bytes);
@@ -92,7 +92,7 @@ fn render(name: &str, text: &str, folder: &Path) -> Result<String, SourceError> 
     environment.render_named_str(name, text, ()).map_err(|error| template_error(name, &error))
 }
 
-/// Of the errors that led to each other the innermost says what is wrong and where.
+/// Converts a template error. The innermost of its chained causes has the reason and the place.
 fn template_error(name: &str, error: &Error) -> SourceError {
     let mut innermost = error;
     while let Some(source) = innermost.source().and_then(|source| source.downcast_ref::<Error>()) {
@@ -112,14 +112,14 @@ fn template_error(name: &str, error: &Error) -> SourceError {
     }
 }
 
-/// Takes a rendered text apart.
+/// Splits a rendered text into scripts.
 fn split(rendered: &str) -> Result<Vec<Source>, SourceError> {
     let mut scripts: Vec<Source> = Vec::new();
     let mut names = BTreeSet::new();
     for (index, line) in rendered.split_inclusive('\n').enumerate() {
         let wrong = |reason: String| SourceError::Rendered { line: index + 1, reason };
         if let Some(name) = line.strip_prefix(HEADING).map(str::trim) {
-            // Reports put it behind the path of the file.
+            // Reports append the name to the path of the file.
             if name.is_empty() || name.contains('/') {
                 return Err(wrong(format!("expected a name without `/` after `===`, found `{name}`")));
             }

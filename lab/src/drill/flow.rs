@@ -1,4 +1,4 @@
-//! What a script's numbers mean on the wire: ports, sequence numbers, timestamps.
+//! Maps a script's numbers to those on the wire: ports, sequence numbers, timestamps.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -6,24 +6,24 @@ use std::net::SocketAddr;
 /// One connection between the script and the stack.
 #[derive(Clone, Debug)]
 pub(crate) struct Flow {
-    /// The stack's end.
+    /// The stack's endpoint.
     pub(crate) local: SocketAddr,
-    /// The script's end.
+    /// The script's endpoint.
     pub(crate) remote: SocketAddr,
-    /// The ports that the script gave: the script's, the stack's.
+    /// The ports in the script: its own, and the stack's.
     pub(crate) script_ports: Option<(u16, u16)>,
-    /// From the script's numbers to those on the wire, of what the stack sends.
+    /// Offset from the script's sequence numbers to those on the wire, for the stack's direction.
     local_offset: Option<u32>,
-    /// Of what the script sends.
+    /// The same for the script's direction.
     remote_offset: u32,
-    /// The stack's clock: what the script calls it, and what it is.
+    /// The stack's timestamps: the script's value, and the value on the wire.
     timestamps: BTreeMap<u32, u32>,
     pub(crate) first_timestamp: Option<FirstTimestamp>,
-    /// A SYN reached a connection in TIME-WAIT: the stack's SYN, if it answers with one, begins anew.
+    /// A SYN reached a connection in TIME-WAIT. If the stack answers with a SYN, a new connection begins.
     pub(crate) may_begin_again: bool,
-    /// The script gave this window last.
+    /// The last window field that the script sent.
     pub(crate) window: u16,
-    /// The Fast Open cookie that the stack gave.
+    /// The Fast Open cookie that the stack issued.
     pub(crate) cookie: Vec<u8>,
 }
 
@@ -50,17 +50,17 @@ impl Flow {
         }
     }
 
-    /// The stack's SYN: what the script calls `script` is `live`.
+    /// Learns the stack's ISS: `script` in the script is `live` on the wire.
     pub(crate) fn learn_local(&mut self, script: u32, live: u32) {
         self.local_offset = Some(live.wrapping_sub(script));
     }
 
-    /// Whether a segment of the stack told its sequence numbers.
+    /// Returns whether the stack's sequence numbers are known.
     pub(crate) fn knows_local(&self) -> bool {
         self.local_offset.is_some()
     }
 
-    /// Forgets what was learnt: a new connection takes the place of the old one.
+    /// Forgets all that was learned: a new connection replaces the old one.
     pub(crate) fn begin_again(&mut self) {
         self.may_begin_again = false;
         self.local_offset = None;
@@ -68,33 +68,33 @@ impl Flow {
         self.first_timestamp = None;
     }
 
-    /// On the wire, a number of the stack's.
+    /// Converts a sequence number of the stack from the script to the wire.
     pub(crate) fn local_to_live(&self, script: u32) -> u32 {
         script.wrapping_add(self.local_offset.unwrap_or(0))
     }
 
-    /// In the script, a number of the stack's.
+    /// Converts a sequence number of the stack from the wire to the script.
     pub(crate) fn local_to_script(&self, live: u32) -> u32 {
         live.wrapping_sub(self.local_offset.unwrap_or(0))
     }
 
-    /// On the wire, a number of the script's own.
+    /// Converts a sequence number of the script's direction from the script to the wire.
     pub(crate) fn remote_to_live(&self, script: u32) -> u32 {
         script.wrapping_add(self.remote_offset)
     }
 
-    /// In the script, a number of the script's own.
+    /// Converts a sequence number of the script's direction from the wire to the script.
     pub(crate) fn remote_to_script(&self, live: u32) -> u32 {
         live.wrapping_sub(self.remote_offset)
     }
 
-    /// The stack sent a timestamp that the script calls `script`.
+    /// Learns a timestamp of the stack: `script` in the script is `live` on the wire.
     pub(crate) fn learn_timestamp(&mut self, script: u32, live: u32) {
         self.timestamps.insert(script, live);
         self.first_timestamp.get_or_insert(FirstTimestamp { script, live });
     }
 
-    /// What the stack is told of its own clock where the script says `script`.
+    /// Returns the timestamp to echo to the stack where the script has `script`.
     pub(crate) fn echo_to_live(&self, script: u32) -> u32 {
         if let Some(live) = self.timestamps.get(&script) {
             return *live;
@@ -103,7 +103,8 @@ impl Flow {
         nearest.map_or(script, |(known, live)| script.wrapping_sub(*known).wrapping_add(*live))
     }
 
-    /// What the script would call a timestamp of the stack that it has not named.
+    /// Returns the script's value for a timestamp of the stack. One that the script has not named is derived from the
+    /// first.
     pub(crate) fn timestamp_to_script(&self, live: u32) -> u32 {
         let named = self.timestamps.iter().find(|(_, known)| **known == live).map(|(script, _)| *script);
         let first = self.first_timestamp.as_ref();

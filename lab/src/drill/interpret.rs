@@ -1,4 +1,4 @@
-//! Playing a script: each event at its time, and the verdict.
+//! Runs a script: each event at its time, and the verdict.
 
 mod packets;
 mod timing;
@@ -37,24 +37,24 @@ struct Interpreter<'a> {
     world: World<'a>,
     memory: Memory,
     flows: Vec<Flow>,
-    /// The flow that packets without ports belong to.
+    /// The flow of packets without ports.
     current: Option<usize>,
-    /// How many sockets there were when it began.
+    /// The number of sockets created when that flow began.
     current_since: usize,
     next_port: u16,
-    /// When the script begins, in the stack's time, and what the script calls that time.
+    /// The start of the run in the stack's time, and the script's time of its first event.
     start: Instant,
     script_start: i64,
-    /// The time that the event before was to happen.
+    /// The due time of the previous event.
     last_time: i64,
     notes: Vec<String>,
-    /// When calls that wait began, by their place.
+    /// The start of each blocking call, by its place in the script.
     begun: BTreeMap<Position, i64>,
-    /// The last number that the stack acknowledged, by flow.
+    /// The last acknowledgment number of the stack, by flow.
     acked: BTreeMap<usize, u32>,
 }
 
-/// Whether there is anything in the script that could fail.
+/// Returns whether the script contains an event that can fail.
 pub(super) fn says_something(script: &Script) -> bool {
     script.events.iter().any(judges)
 }
@@ -73,7 +73,7 @@ pub(super) fn run(
     interpreter.outcome(result, ip_version)
 }
 
-/// Whether an event can fail.
+/// Returns whether an event can fail.
 fn judges(event: &Event) -> bool {
     match &event.action {
         Action::Packet(packet) => packet.direction == super::ast::Direction::Out,
@@ -143,7 +143,7 @@ impl<'a> Interpreter<'a> {
             }
             Action::Call(call) => {
                 self.wait_for(event, due)?;
-                // One call at a time: this one waits for the one before.
+                // Only one call is in progress at a time.
                 self.await_pending()?;
                 let result = self.call(index, event, call);
                 self.forgiven(result, self.settings.non_fatal_calls)?;
@@ -161,7 +161,7 @@ impl<'a> Interpreter<'a> {
         Ok(())
     }
 
-    /// A failure that the script does not mind becomes a note.
+    /// Turns a failure into a note if the script declares it non-fatal.
     fn forgiven(&mut self, result: Run, forgive: bool) -> Run {
         match result {
             Err(stop) if forgive && stop.verdict == Verdict::Fail => {
@@ -181,7 +181,7 @@ impl<'a> Interpreter<'a> {
             Understood::Request(request) => self.world.call(index, request),
             Understood::Error(errno) => return self.verify(event, call, (Err(errno), None)),
         }
-        // One that says nothing of waiting is to return before anything else happens.
+        // A call without an end time must return before anything else happens.
         if call.until.is_none() { self.await_pending() } else { self.check_ended() }
     }
 
@@ -189,7 +189,7 @@ impl<'a> Interpreter<'a> {
         fail(event.at, format!("`{}` never returns: nothing more happens", event.text))
     }
 
-    /// Waits for the call that has not returned.
+    /// Waits until the call in progress returns.
     fn await_pending(&mut self) -> Run {
         let Some(pending) = self.world.pending else { return self.check_ended() };
         let script = self.script;
@@ -233,7 +233,7 @@ impl<'a> Interpreter<'a> {
                 call.errno.as_deref().is_none_or(|expected| same_errno(expected, errno))
             }
             (Expression::Integer(expected), Ok(came)) => {
-                // The script numbers descriptors as it likes.
+                // The script numbers descriptors independently.
                 *expected >= 0 && (makes_descriptor || *expected == came)
             }
             (expected, Ok(came)) => super::call::number(expected) == Some(came),
@@ -295,7 +295,7 @@ impl<'a> Interpreter<'a> {
         })
     }
 
-    /// The clean-up command is run whatever happened, and decides nothing.
+    /// Runs the clean-up commands. They run after every verdict and cannot change it.
     fn clean_up(&mut self) {
         for (at, text) in &self.script.cleanup {
             if let Err(stop) = self.command(text, *at) {
@@ -347,7 +347,7 @@ fn refusal(refused: Refused, at: Position) -> Stop {
     }
 }
 
-/// The line without its time.
+/// The text of an event without its time.
 fn shown(event: &Event) -> String {
     event.text.split_once(' ').map_or(event.text.clone(), |(_, rest)| rest.to_owned())
 }
@@ -371,15 +371,15 @@ fn expected_result(call: &Call) -> String {
     }
 }
 
-/// Two names may stand for one number.
+/// Compares errors; some have two names.
 fn same_errno(expected: &str, came: Errno) -> bool {
     expected == came || matches!((expected, came), ("EWOULDBLOCK", "EAGAIN") | ("ENOTSUP", "EOPNOTSUPP"))
 }
 
-/// What the subject of a run has to be attached to.
+/// The network that the subject must be attached to.
 pub(super) fn network(settings: &ScriptOptions, version: IpVersion) -> Network {
     let Ends { local, remote, .. } = ends(settings, version);
-    // With the larger header of IPv6 segments are as large as those of IPv4.
+    // The IPv6 header is 20 bytes larger: segments of the same size fit.
     let mtu = settings.mtu.unwrap_or(if local.is_ipv6() { 1520 } else { 1500 });
     Network { local, prefix_len: if local.is_ipv6() { 64 } else { 16 }, remote, mtu }
 }
@@ -392,7 +392,7 @@ fn ends(settings: &ScriptOptions, version: IpVersion) -> Ends {
     } else {
         ([192, 168, 0, 1].into(), [192, 0, 2, 1].into())
     };
-    // Addresses of the other version are for other runs of the same script.
+    // The script may set addresses for runs with the other IP version.
     let of =
         |given: Option<IpAddr>, default: IpAddr| given.filter(|ip| ip.is_ipv6() == v6).unwrap_or(default);
     Ends {

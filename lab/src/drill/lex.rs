@@ -1,4 +1,4 @@
-//! Reading a script: characters with their line and column.
+//! The tokenizer of scripts, which tracks line and column.
 
 use std::fmt;
 
@@ -11,14 +11,14 @@ pub struct Position {
     pub column: usize,
 }
 
-/// A script that is not of the language.
+/// A syntax error in a script.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub struct SyntaxError {
-    /// Where.
+    /// The place.
     pub at: Position,
-    /// What would have been right there.
+    /// The expected token.
     pub expected: String,
-    /// What stands there.
+    /// The actual token.
     pub found: String,
 }
 
@@ -31,7 +31,7 @@ impl fmt::Display for SyntaxError {
 
 pub(crate) type Parsed<T> = Result<T, SyntaxError>;
 
-/// Where in a text we are.
+/// A position in a text.
 #[derive(Clone)]
 pub(crate) struct Cursor<'a> {
     text: &'a str,
@@ -59,7 +59,7 @@ impl<'a> Cursor<'a> {
         Position { line, column: self.text[start..offset].chars().count() + 1 }
     }
 
-    /// The place of what comes next.
+    /// The place of the next token.
     pub(crate) fn position(&mut self) -> Position {
         self.blank();
         self.position_of(self.at)
@@ -69,12 +69,12 @@ impl<'a> Cursor<'a> {
         &self.text[self.at..]
     }
 
-    /// What was read since `offset`.
+    /// The text consumed since `offset`.
     pub(crate) fn since(&self, offset: usize) -> &'a str {
         &self.text[offset..self.at]
     }
 
-    /// Skips space and comments. A comment without an end is not skipped: whoever reads next complains of it.
+    /// Skips whitespace and comments. An unterminated comment stays, so that the next read fails there.
     pub(crate) fn blank(&mut self) {
         loop {
             let rest = self.rest();
@@ -105,7 +105,7 @@ impl<'a> Cursor<'a> {
         self.rest().starts_with(token)
     }
 
-    /// Takes `token` if it comes next.
+    /// Consumes `token` if it comes next.
     pub(crate) fn eat(&mut self, token: &str) -> bool {
         let found = self.next_is(token);
         if found {
@@ -118,7 +118,7 @@ impl<'a> Cursor<'a> {
         if self.eat(token) { Ok(()) } else { Err(self.error(format!("`{token}`"))) }
     }
 
-    /// What comes next as far as `belongs` goes, blank skipped before; possibly empty.
+    /// Skips whitespace, and consumes characters while `belongs` holds. May return an empty string.
     pub(crate) fn take_while(&mut self, belongs: impl Fn(char) -> bool) -> &'a str {
         self.blank();
         let rest = self.rest();
@@ -127,7 +127,7 @@ impl<'a> Cursor<'a> {
         &rest[..len]
     }
 
-    /// A name.
+    /// Consumes a name.
     pub(crate) fn word(&mut self) -> Option<&'a str> {
         let first = self.peek()?;
         if !(first.is_ascii_alphabetic() || first == '_') {
@@ -136,7 +136,7 @@ impl<'a> Cursor<'a> {
         Some(self.take_while(|c| c.is_ascii_alphanumeric() || c == '_'))
     }
 
-    /// Takes the name `word` if it comes next as a whole.
+    /// Consumes the name `word` if it comes next as a whole.
     pub(crate) fn eat_word(&mut self, word: &str) -> bool {
         let offset = self.at;
         let found = self.word() == Some(word);
@@ -146,7 +146,7 @@ impl<'a> Cursor<'a> {
         found
     }
 
-    /// A number in decimal or after `0x` in hexadecimal, possibly negative; `None` where none stands.
+    /// Consumes a decimal or hexadecimal (`0x`) number, possibly negative; `None` if there is none.
     pub(crate) fn integer(&mut self) -> Parsed<Option<i64>> {
         self.blank();
         let offset = self.at;
@@ -180,7 +180,7 @@ impl<'a> Cursor<'a> {
         &rest[..len]
     }
 
-    /// A whole number from 0 to `max`, called `what` in an error.
+    /// Consumes an integer from 0 to `max`. Errors call it `what`.
     pub(crate) fn number(&mut self, what: &str, max: u64) -> Parsed<u64> {
         self.blank();
         let offset = self.at;
@@ -195,7 +195,7 @@ impl<'a> Cursor<'a> {
         }
     }
 
-    /// A time in seconds, in nanoseconds; `None` where none stands. In `0...1` the first time is `0`.
+    /// Consumes a time in seconds and returns nanoseconds; `None` if there is none. In `0...1` the first time is `0`.
     pub(crate) fn seconds(&mut self) -> Parsed<Option<i64>> {
         self.blank();
         let offset = self.at;
@@ -220,7 +220,7 @@ impl<'a> Cursor<'a> {
         Ok(nanos)
     }
 
-    /// What stands between a pair of `quote`s, escapes resolved.
+    /// Consumes a string between two `quote`s, and resolves its escapes.
     pub(crate) fn quoted(&mut self, quote: char) -> Parsed<String> {
         self.blank();
         let offset = self.at;
@@ -249,7 +249,7 @@ impl<'a> Cursor<'a> {
         Err(error)
     }
 
-    /// Complains of what comes next.
+    /// A syntax error at the next token.
     pub(crate) fn error(&mut self, expected: impl Into<String>) -> SyntaxError {
         SyntaxError { at: self.position(), expected: expected.into(), found: self.found() }
     }

@@ -1,4 +1,4 @@
-//! Packets that the stack sends, taken apart without trust in the stack's own code.
+//! Parses packets of the stack, independently of the stack's own code.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -7,16 +7,16 @@ use steadfast_core::wire::{PROTOCOL_ICMP, PROTOCOL_ICMPV6, PROTOCOL_TCP};
 
 use super::ast::TcpOption;
 
-/// A packet of the stack's.
+/// A packet from the stack.
 #[derive(Clone, Debug)]
 pub(crate) struct Live {
     pub(crate) source: IpAddr,
     pub(crate) destination: IpAddr,
     pub(crate) version: u8,
     pub(crate) header_len: usize,
-    /// What the header says of the whole, and how many bytes there are.
+    /// The length in the header, and the actual length.
     pub(crate) total_len: (usize, usize),
-    /// TOS or traffic class, whole.
+    /// The whole octet: TOS or traffic class.
     pub(crate) tos: u8,
     pub(crate) ttl: u8,
     pub(crate) flow_label: u32,
@@ -28,7 +28,7 @@ pub(crate) struct Live {
 pub(crate) enum LiveBody {
     Tcp(LiveTcp),
     Icmp(LiveIcmp),
-    /// Another protocol, or too short for what it says it is.
+    /// Another protocol, or a truncated packet.
     Other(u8),
 }
 
@@ -38,9 +38,9 @@ pub(crate) struct LiveTcp {
     pub(crate) destination_port: u16,
     pub(crate) seq: u32,
     pub(crate) ack: u32,
-    /// In 32-bit words, and how much options need.
+    /// Data offset in 32-bit words.
     pub(crate) data_offset: u8,
-    /// With the reserved bits.
+    /// The twelve bits after the data offset, reserved bits included.
     pub(crate) flags: u16,
     pub(crate) window: u16,
     pub(crate) urgent: u16,
@@ -55,12 +55,12 @@ pub(crate) struct LiveIcmp {
     pub(crate) code: u8,
     pub(crate) rest: u32,
     pub(crate) checksum_ok: bool,
-    /// The first sequence number of the TCP segment that it quotes, and its length.
+    /// First sequence number and length of the TCP segment that it quotes.
     pub(crate) quoted: Option<(u32, u32)>,
 }
 
 impl Live {
-    /// Takes a packet apart; `None`: it is no IP packet at all.
+    /// Parses a packet; `None` if it is not an IP packet.
     pub(crate) fn parse(bytes: &[u8]) -> Option<Live> {
         match bytes.first()? >> 4 {
             4 => parse_v4(bytes),
@@ -76,7 +76,7 @@ impl Live {
         }
     }
 
-    /// Both ends, the sender first.
+    /// The source and destination endpoints.
     pub(crate) fn ends(&self) -> Option<(SocketAddr, SocketAddr)> {
         let tcp = self.tcp()?;
         let source = SocketAddr::new(self.source, tcp.source_port);
@@ -165,7 +165,7 @@ fn tcp(bytes: &[u8], sum: Sum) -> Option<LiveTcp> {
     })
 }
 
-/// All options in their order; what is malformed ends the list as an option of its own.
+/// All options in order. A malformed option ends the list, as an option of its own.
 fn options(mut bytes: &[u8]) -> Vec<TcpOption> {
     let mut options = Vec::new();
     while let Some((&kind, rest)) = bytes.split_first() {

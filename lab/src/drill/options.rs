@@ -6,7 +6,7 @@ use super::IpVersion;
 use super::ast::ScriptOption;
 use super::lex::{Parsed, SyntaxError};
 
-/// What the options say.
+/// The parsed options.
 #[derive(Clone, Debug)]
 pub(crate) struct ScriptOptions {
     pub(crate) ip_version: Option<IpVersion>,
@@ -17,7 +17,7 @@ pub(crate) struct ScriptOptions {
     pub(crate) mtu: Option<u16>,
     pub(crate) tolerance_usecs: u64,
     pub(crate) tolerance_percent: f64,
-    /// Microseconds of a tick of the stack's clock; 0: timestamps are not checked.
+    /// Microseconds per tick of the stack's clock; 0: timestamps are not checked.
     pub(crate) tick_usecs: u64,
     pub(crate) strict_segments: bool,
     pub(crate) non_fatal_packets: bool,
@@ -45,7 +45,7 @@ impl Default for ScriptOptions {
     }
 }
 
-/// Options that mean something only to a real wire, or to a program that is run.
+/// Options that apply only to a real network, or to programs that are executed.
 const IGNORED: [&str; 33] = [
     "speed",
     "mss",

@@ -1,4 +1,4 @@
-//! Scripts: options, commands, events and their times, system calls.
+//! Parses scripts: options, commands, events and their times, system calls.
 
 mod packet;
 
@@ -8,10 +8,10 @@ use super::ast::{Action, Call, Event, Expression, Field, Script, ScriptOption, W
 use super::code;
 use super::lex::{Cursor, Parsed, Position, SyntaxError};
 
-/// Expressions may nest so deep.
+/// Limit of the nesting of expressions.
 const DEPTH: usize = 16;
 
-/// Reads a script. `defines` are those of the command line.
+/// Parses a script. `defines` holds the symbols from the command line.
 pub(crate) fn script(text: &str, defines: &BTreeMap<String, String>) -> Parsed<Script> {
     let mut defines = defines.clone();
     let text = conditional(text, &mut defines)?;
@@ -19,10 +19,10 @@ pub(crate) fn script(text: &str, defines: &BTreeMap<String, String>) -> Parsed<S
     parser.script()
 }
 
-/// Blanks out what stands under an `#ifdef` that is off. Lines and columns stay.
+/// Blanks the lines of inactive `#ifdef` sections. Lines and columns are preserved.
 fn conditional(text: &str, defines: &mut BTreeMap<String, String>) -> Parsed<String> {
     let mut kept = String::with_capacity(text.len());
-    // Where the present `#ifdef` began, and whether it is on.
+    // The line of the open `#ifdef`, and whether its section is active.
     let mut open: Option<(usize, bool)> = None;
     for (index, line) in text.split_inclusive('\n').enumerate() {
         let trimmed = line.trim();
@@ -49,7 +49,7 @@ fn conditional(text: &str, defines: &mut BTreeMap<String, String>) -> Parsed<Str
             "#endif" => {
                 open.take().ok_or_else(|| wrong("no `#endif` without `#ifdef`"))?;
             }
-            // As the first line for a shell.
+            // A shebang line.
             _ if index == 0 && trimmed.starts_with("#!") => {}
             _ if on => {
                 if let Some(definition) =
@@ -74,7 +74,7 @@ fn conditional(text: &str, defines: &mut BTreeMap<String, String>) -> Parsed<Str
     }
 }
 
-/// Adds `NAME=VAL`, or `NAME` alone.
+/// Defines `NAME=VAL`; `NAME` alone has the value 1.
 fn define(definition: &str, defines: &mut BTreeMap<String, String>) {
     let (name, value) = definition.split_once('=').unwrap_or((definition, "1"));
     defines.insert(name.trim().to_owned(), value.trim().trim_matches('"').to_owned());
@@ -117,7 +117,7 @@ impl Parser<'_> {
             }
             script.events.push(event);
         }
-        // Commands alone set something up: they are no events, and do not judge.
+        // Commands alone are set-up: they are no events, and have no verdict.
         if script.events.is_empty() {
             script.init.append(&mut script.cleanup);
         }
@@ -162,7 +162,7 @@ impl Parser<'_> {
         if self.cursor.eat("*") {
             return Ok(When::Any);
         }
-        // A code block may stand without a time.
+        // A code block needs no time.
         if self.cursor.next_is("%{") {
             return Ok(When::Relative(0));
         }
@@ -202,7 +202,7 @@ impl Parser<'_> {
         }
     }
 
-    /// The end of a blocking call: `...0.2`.
+    /// Parses the end of a blocking call: `...0.2`.
     fn until(&mut self, when: When) -> Parsed<Option<i64>> {
         if !self.cursor.eat("...") {
             return Ok(None);
@@ -256,7 +256,7 @@ impl Parser<'_> {
                 None
             }
         };
-        // The error in words, or flags: for the reader.
+        // The error's description or flags, for human readers.
         if self.cursor.eat("(") {
             self.cursor.take_while(|c| c != ')');
             self.cursor.expect(")")?;
@@ -264,7 +264,7 @@ impl Parser<'_> {
         Ok(Action::Call(Call { name, arguments, until, result, errno }))
     }
 
-    /// Expressions with commas between them, and what closes them.
+    /// Parses expressions separated by commas, up to `close`.
     fn list(&mut self, close: &str) -> Parsed<Vec<Expression>> {
         let mut list = Vec::new();
         if self.cursor.eat(close) {
@@ -336,7 +336,7 @@ impl Parser<'_> {
         })
     }
 
-    /// `{name=value, name(count)=value, value}`
+    /// Parses `{name=value, name(count)=value, value}`.
     fn structure(&mut self) -> Parsed<Expression> {
         self.cursor.expect("{")?;
         let mut fields = Vec::new();

@@ -1,4 +1,4 @@
-//! Sockets as POSIX has them, over the user calls of the stack: descriptors, errors by their names, readiness.
+//! POSIX sockets over the stack's user calls: descriptors, error names, readiness.
 
 mod options;
 mod poll;
@@ -16,27 +16,27 @@ pub(crate) use self::options::{Option as KnownOption, Unset};
 use self::poll::Interest;
 use super::subject::Errno;
 
-/// The most that one call writes or reads.
+/// The largest read or write of one call.
 const LARGEST: usize = 1 << 26;
 const FIRST_DESCRIPTOR: i32 = 3;
 const DESCRIPTORS: usize = 1 << 16;
 
-/// Whose ways the calls have, where systems differ.
+/// The system whose behaviour the calls follow, where systems differ.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum System {
     Linux,
     FreeBsd,
 }
 
-/// Descriptors over a stack.
+/// A table of descriptors over a stack.
 pub(crate) struct Posix {
     pub(crate) stack: Stack,
     pub(crate) now: Instant,
     pub(crate) system: System,
     files: BTreeMap<i32, File>,
-    /// Bytes in the pipes.
+    /// Bytes in each pipe.
     pipes: Vec<usize>,
-    /// What the stack said of sockets since an edge was last reported.
+    /// Events of each socket since the last edge was reported.
     edges: BTreeMap<SocketId, Event>,
 }
 
@@ -62,19 +62,19 @@ struct Socket {
     role: Role,
     local: Option<SocketAddr>,
     options: SocketOptions,
-    /// Connections that may be open by Fast Open before their handshake ends; zero: none.
+    /// Limit of pending Fast Open connections; 0: Fast Open is off.
     fast_open_queue: u32,
-    /// A connect waits for data to go with the SYN.
+    /// Connects wait for data to send with the SYN.
     fast_open_connect: bool,
-    /// A connect that waits for that data.
+    /// The destination of a connect that waits for that data.
     deferred: Option<SocketAddr>,
-    /// What was taken from the stack and not told yet.
+    /// An error taken from the stack and not yet reported.
     error: Option<Error>,
-    /// A connect said that it succeeded.
+    /// A connect has reported success.
     told: bool,
     notsent_lowat: Option<u64>,
     receive_lowat: usize,
-    /// Options that are kept for whoever reads them.
+    /// Options without effect, stored to be read back.
     kept: BTreeMap<(&'static str, &'static str), i64>,
 }
 
@@ -85,7 +85,7 @@ enum Role {
     Stream(SocketId),
 }
 
-/// A close that waits for the peer.
+/// A close that waits for the peer's ACK.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Lingering {
     local: SocketAddr,
@@ -130,7 +130,7 @@ impl Posix {
         }
     }
 
-    /// The stack's handle, where the descriptor is a stream.
+    /// The stack's handle, if the descriptor is a stream.
     pub(crate) fn stream(&self, fd: i32) -> Option<SocketId> {
         match self.socket_of(fd).ok()?.role {
             Role::Stream(id) => Some(id),
@@ -138,7 +138,7 @@ impl Posix {
         }
     }
 
-    /// Whether the descriptor listens.
+    /// Returns whether the descriptor is a listener.
     pub(crate) fn listens(&self, fd: i32) -> bool {
         self.socket_of(fd).is_ok_and(|socket| matches!(socket.role, Role::Listener(_)))
     }
@@ -156,7 +156,7 @@ impl Posix {
         Ok(())
     }
 
-    // Opening.
+    // Opening connections.
 
     pub(crate) fn socket(&mut self, ipv6: bool, nonblocking: bool) -> Result<i32, Errno> {
         let socket = Socket::new(ipv6, SocketOptions::new(self.stack.config()));
@@ -239,12 +239,12 @@ impl Posix {
         let mut child = Socket::new(ipv6, options);
         (child.role, child.local, child.told) = (Role::Stream(id), local, true);
         (child.kept, child.notsent_lowat, child.receive_lowat) = (kept, lowat, receive_lowat);
-        // BSD passes the listener's mode on, Linux does not.
+        // An accepted socket inherits the non-blocking mode on BSD, but not on Linux.
         let inherited = self.system == System::FreeBsd && self.nonblocking(fd);
         Ok((self.insert(Kind::Socket(Box::new(child)), nonblocking || inherited)?, peer))
     }
 
-    /// Begins to connect, or says how it stands: `EINPROGRESS` and `EALREADY` while nothing is decided.
+    /// Starts a connect, or reports its progress: `EINPROGRESS` and `EALREADY` until it completes.
     pub(crate) fn connect(&mut self, fd: i32, remote: SocketAddr) -> Result<(), Errno> {
         let socket = self.socket_of(fd)?;
         match socket.role {
@@ -269,7 +269,7 @@ impl Posix {
                 }
                 _ if !socket.told => {
                     self.socket_mut(fd)?.told = true;
-                    // The first to ask is told of the success; whoever asks again, that there is nothing to do.
+                    // On Linux the first call after success returns 0, and later ones fail with EISCONN.
                     if self.system == System::Linux { Ok(()) } else { Err("EISCONN") }
                 }
                 _ => Err("EISCONN"),
@@ -294,7 +294,7 @@ impl Posix {
         Ok(id)
     }
 
-    /// How a connect ended; `None`: it has not. A success counts as told.
+    /// The result of a connect; `None` while it is in progress. Success counts as reported.
     pub(crate) fn connected(&mut self, fd: i32) -> Result<Option<()>, Errno> {
         match self.connect(fd, SocketAddr::from(([0, 0, 0, 0], 0))) {
             Ok(()) => Ok(Some(())),
@@ -304,9 +304,9 @@ impl Posix {
         }
     }
 
-    // Carrying.
+    // Sending and receiving.
 
-    /// Queues `len` zeros, or as many as there is room for.
+    /// Queues up to `len` zeros, as far as there is room.
     pub(crate) fn send(&mut self, fd: i32, len: usize) -> Result<usize, Errno> {
         if let Kind::PipeIn(index) = self.file(fd)?.kind {
             self.pipes[index] += len;
@@ -335,7 +335,7 @@ impl Posix {
         self.stack.send(id, &vec![0; len.min(LARGEST)]).map_err(Error::name)
     }
 
-    /// As [`send`](Posix::send); with `more`, what is no full segment waits for the next (`MSG_MORE`).
+    /// As [`send`](Posix::send). With `more`, a partial segment waits for more data (`MSG_MORE`).
     pub(crate) fn send_more(&mut self, fd: i32, len: usize, more: bool) -> Result<usize, Errno> {
         let cork = self.socket_of(fd).map(|socket| socket.options.cork).unwrap_or(false);
         let Some(id) = self.stream(fd).filter(|_| more != self.held_back(fd, cork)) else {
@@ -347,19 +347,19 @@ impl Posix {
         self.send(fd, len)
     }
 
-    /// Whether the stack holds back what is no full segment, beyond what the socket was set to.
+    /// Returns whether the stack corks the socket although its options do not.
     fn held_back(&self, fd: i32, cork: bool) -> bool {
         let options = self.stream(fd).and_then(|id| self.stack.options(id).ok());
         options.is_some_and(|options| options.cork && !cork)
     }
 
-    /// How many bytes a write could queue now.
+    /// Bytes that a write could queue now.
     pub(crate) fn room(&self, fd: i32) -> Result<usize, Errno> {
         let Kind::Socket(socket) = &self.file(fd)?.kind else { return Ok(LARGEST) };
         Ok((socket.options.sndbuf as usize).saturating_sub(self.outstanding(fd, false)?))
     }
 
-    /// Connects with the first data on the SYN, where a cookie is known; `EINPROGRESS` where none is.
+    /// Connects with the first data on the SYN if a cookie is known; otherwise returns `EINPROGRESS`.
     pub(crate) fn send_fast_open(&mut self, fd: i32, remote: SocketAddr, len: usize) -> Result<usize, Errno> {
         match self.socket_of(fd)?.role {
             Role::Fresh => {}
@@ -376,7 +376,7 @@ impl Posix {
         self.stack.send(id, &vec![0; len.min(LARGEST)]).map_err(Error::name)
     }
 
-    /// Reads up to `len` bytes; none: the end.
+    /// Reads up to `len` bytes. An empty result is the end of the stream.
     pub(crate) fn receive(&mut self, fd: i32, len: usize, peek: bool) -> Result<Vec<u8>, Errno> {
         let len = len.min(LARGEST);
         match self.file(fd)?.kind {
@@ -405,7 +405,7 @@ impl Posix {
         Ok(buffer)
     }
 
-    /// How many bytes can be read.
+    /// Bytes that can be read.
     pub(crate) fn unread(&self, fd: i32) -> Result<usize, Errno> {
         match self.socket_of(fd)?.role {
             Role::Stream(id) => Ok(self.stack.readable(id).map_err(Error::name)?.0),
@@ -414,7 +414,7 @@ impl Posix {
         }
     }
 
-    /// How many bytes the peer has not acknowledged, or, with `unsent`, how many were not sent.
+    /// Bytes that the peer has not acknowledged, or, with `unsent`, bytes that were never sent.
     pub(crate) fn outstanding(&self, fd: i32, unsent: bool) -> Result<usize, Errno> {
         match self.socket_of(fd)?.role {
             Role::Stream(id) => {
@@ -426,7 +426,7 @@ impl Posix {
         }
     }
 
-    // Ending.
+    // Closing.
 
     pub(crate) fn shutdown(&mut self, fd: i32, how: Shutdown) -> Result<(), Errno> {
         let now = self.now;
@@ -442,7 +442,7 @@ impl Posix {
         }
     }
 
-    /// Gives the descriptor back. With a linger time, what waits for the peer.
+    /// Closes the descriptor. With a linger time, returns the close that waits for the peer.
     pub(crate) fn close(&mut self, fd: i32) -> Result<Option<Lingering>, Errno> {
         let file = self.files.remove(&fd).ok_or("EBADF")?;
         for other in self.files.values_mut() {
@@ -465,7 +465,7 @@ impl Posix {
         Ok(lingering.filter(|lingering| self.lingers(lingering)))
     }
 
-    /// Whether a close still waits for the peer to acknowledge.
+    /// Returns whether a close still waits for the peer's ACK.
     pub(crate) fn lingers(&self, lingering: &Lingering) -> bool {
         let waits = |state| matches!(state, State::FinWait1 | State::Closing | State::LastAck);
         self.now < lingering.until
@@ -474,7 +474,7 @@ impl Posix {
             })
     }
 
-    // Looking.
+    // Queries.
 
     pub(crate) fn local_address(&self, fd: i32) -> Result<SocketAddr, Errno> {
         let socket = self.socket_of(fd)?;
@@ -492,7 +492,7 @@ impl Posix {
         }
     }
 
-    /// What ended the connection, or a soft error; reading clears it.
+    /// Returns and clears the error that ended the connection, or a soft error.
     pub(crate) fn take_error(&mut self, fd: i32) -> Result<Option<Error>, Errno> {
         let socket = self.socket_mut(fd)?;
         if let Some(error) = socket.error.take() {
@@ -524,7 +524,7 @@ impl Socket {
     }
 }
 
-/// A time that an option gives in seconds.
+/// The value of an option that counts seconds.
 fn seconds(value: i64) -> Duration {
     Duration::from_secs(u64::try_from(value).unwrap_or(0).min(u64::from(u32::MAX)))
 }

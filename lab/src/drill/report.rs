@@ -1,4 +1,4 @@
-//! What a run tells: the ladder, a capture, JSON and JUnit.
+//! Reports of a run: the ladder, a capture, JSON and JUnit.
 
 use std::fmt::Write;
 
@@ -19,13 +19,13 @@ use crate::pcapng;
 use crate::record::Captured;
 use crate::report::escaped;
 
-/// Width of what went over the wire.
+/// Width of the packet column.
 const FIELD: usize = 72;
-/// Rows of a ladder: the last so many.
+/// Limit of rows in a ladder; the last ones are kept.
 const ROWS: usize = 200;
 
 impl Outcome {
-    /// Of a script that is not of the language.
+    /// The outcome of a script with a syntax error.
     pub(crate) fn unreadable(error: &SyntaxError, ip_version: IpVersion) -> Outcome {
         Outcome {
             verdict: Verdict::Error,
@@ -35,7 +35,7 @@ impl Outcome {
         }
     }
 
-    /// Of a file that gives no scripts.
+    /// The outcome of a file that yields no scripts.
     pub fn no_scripts(error: &SourceError, ip_version: IpVersion) -> Outcome {
         let at = match error {
             SourceError::Template { at, .. } => *at,
@@ -59,7 +59,7 @@ impl Outcome {
         }
     }
 
-    /// One object: `file`, `ip_version`, `result`, and `line` and `reason` where it did not pass.
+    /// One JSON object: `file`, `ip_version` and `result`, and unless it passed, `line` and `reason`.
     pub fn to_json(&self, file: &str) -> Value {
         let mut object = json!({
             "file": file,
@@ -78,7 +78,7 @@ impl Outcome {
     }
 }
 
-/// A JUnit document of the outcomes of files.
+/// A JUnit document with the outcomes of all files.
 pub fn drill_junit(outcomes: &[(String, Outcome)]) -> String {
     let count = |verdict: &[Verdict]| outcomes.iter().filter(|(_, o)| verdict.contains(&o.verdict)).count();
     let (failures, errors) = (count(&[Verdict::Fail]), count(&[Verdict::Error]));
@@ -110,7 +110,7 @@ pub fn drill_junit(outcomes: &[(String, Outcome)]) -> String {
     out
 }
 
-/// What happened, the script on the left and the stack on the right.
+/// Draws the ladder, with the script on the left and the stack on the right.
 pub(super) fn ladder(record: &[Entry], flows: &[Flow], start: Instant) -> String {
     let mut rows: Vec<String> = record.iter().map(|entry| row(entry, flows, start)).collect();
     let mut text = format!("{:>12}  script{:width$}stack\n", "time", "", width = FIELD - 3);
@@ -152,7 +152,7 @@ fn row(entry: &Entry, flows: &[Flow], start: Instant) -> String {
     }
 }
 
-/// The packets as one section of a capture file.
+/// Writes the packets as one section of a capture file.
 pub(super) fn capture(record: &[Entry], title: &str) -> Vec<u8> {
     let packets = record.iter().filter_map(|entry| match &entry.what {
         What::Packet { inbound, bytes } => Some(Captured {

@@ -1,8 +1,8 @@
-//! Flags, options and marks as scripts write them.
+//! Formats flags, options and ECN marks as scripts write them.
 
 use super::ast::{EcnSpec, TcpOption};
 
-/// The codepoints by their bits.
+/// The names of the codepoints, indexed by their bits.
 pub(crate) const ECN: [&str; 4] = ["noecn", "ect1", "ect0", "ce"];
 
 pub(crate) fn ecn(ecn: EcnSpec) -> &'static str {
@@ -15,7 +15,7 @@ pub(crate) fn ecn(ecn: EcnSpec) -> &'static str {
     }
 }
 
-/// Flags in the usual order; what has no letter as a number.
+/// Formats flags in the usual order. Bits without a letter are shown as a number.
 pub(crate) fn flags(flags: u16) -> String {
     const LETTERS: [(u16, char); 9] = [
         (1 << 1, 'S'),

@@ -1,4 +1,4 @@
-//! The lab's own subject: a stack under a virtual clock, and calls that wait without anybody waiting.
+//! The lab's own subject: a stack under a virtual clock. Blocking calls are retried as events happen; no thread waits.
 
 mod carry;
 
@@ -15,16 +15,16 @@ use super::posix::{KnownOption, Lingering, Posix, System, Unset};
 use super::subject::{Errno, Happening, Listed, Network, Refused, Reply, Request, Subject, TcpInfo};
 use super::symbol;
 
-/// The clock of the stack does not begin at zero, which timestamps could be mistaken for.
+/// The start of the stack's clock. It is not zero, so that no timestamp equals the script's time by accident.
 const START: Instant = Instant::from_secs(1000);
-/// Virtual time costs nothing: longer than any timer, and than timestamps take to wrap.
+/// Waiting in virtual time is free: longer than any timer, and than timestamps take to wrap.
 const PATIENCE: Duration = Duration::from_secs(100 * 24 * 3600);
-/// Where all chance comes from.
+/// The seed of all randomness.
 const SECRET: [u8; 32] = *b"drill: the same script, same run";
-/// Room for any packet.
+/// The buffer for one packet of any size.
 const FRAME: usize = 65_535;
 
-/// A stack, its clock, and the call that waits.
+/// A stack, its clock, and the blocked call.
 pub(crate) struct Simulated {
     posix: Posix,
     waiting: Option<Waiting>,
@@ -35,11 +35,11 @@ pub(crate) struct Simulated {
 struct Waiting {
     request: Request,
     progress: Progress,
-    /// It waits for this time at the most.
+    /// When its own timeout ends.
     until: Option<Instant>,
 }
 
-/// What a call has done so far.
+/// The progress of a call.
 #[derive(Clone, Debug, Default)]
 struct Progress {
     started: bool,
@@ -50,10 +50,10 @@ struct Progress {
     lingering: Option<Lingering>,
 }
 
-/// How far a call came.
+/// The result of one attempt at a call.
 enum Attempt {
     Returned(Result<Reply, Errno>),
-    /// It has to wait, until this time at the most.
+    /// The call blocks, until this time at the latest.
     Blocks(Option<Instant>),
 }
 
@@ -63,7 +63,7 @@ fn returned(result: Result<Reply, Errno>) -> Tried {
     Ok(Attempt::Returned(result))
 }
 
-/// Of a call that gives 0.
+/// The result of a call that returns 0.
 fn done(result: Result<(), Errno>) -> Tried {
     returned(result.map(|()| Reply::Number(0)))
 }
@@ -76,7 +76,7 @@ fn made(result: Result<i32, Errno>) -> Tried {
     returned(result.map(Reply::Descriptor))
 }
 
-/// A call that would have to wait: it waits, or says so.
+/// The result of a call that would block: `EAGAIN`, or it blocks.
 fn block_or(nonblocking: bool, until: Option<Instant>) -> Tried {
     if nonblocking { returned(Err("EAGAIN")) } else { Ok(Attempt::Blocks(until)) }
 }
@@ -102,7 +102,7 @@ impl Simulated {
         &self.posix.stack
     }
 
-    /// Takes out what the stack has to send, and goes on with the call that waits, until both are silent.
+    /// Transmits the stack's packets and retries the blocked call, until both make no more progress.
     fn settle(&mut self) {
         let mut frame = vec![0; FRAME];
         loop {
@@ -127,7 +127,7 @@ impl Simulated {
         }
     }
 
-    /// Tries the call that waits again; says whether it returned.
+    /// Retries the blocked call. Returns whether it returned.
     fn go_on(&mut self) -> bool {
         let Some(mut waiting) = self.waiting.take() else { return false };
         let attempt = self.attempt(&waiting.request, &mut waiting.progress);
@@ -146,13 +146,13 @@ impl Simulated {
         true
     }
 
-    /// When something happens by itself.
+    /// When the next timer or timeout fires.
     fn next_event(&self) -> Option<Instant> {
         let waiting = self.waiting.as_ref().and_then(|waiting| waiting.until);
         [self.posix.stack.poll_at(), waiting].into_iter().flatten().min()
     }
 
-    /// Makes the call, or goes on with one that had to wait.
+    /// Attempts a call, or continues a blocked one.
     fn attempt(&mut self, request: &Request, progress: &mut Progress) -> Tried {
         let posix = &mut self.posix;
         match request {
@@ -214,12 +214,12 @@ impl Simulated {
         }
     }
 
-    /// Calls that never wait and only ask or note something.
+    /// Performs a call that never blocks.
     fn attempt_at_once(&mut self, request: &Request) -> Tried {
         let posix = &mut self.posix;
         match request {
             Request::Flags { fd } => {
-                // Reading and writing, as every socket does.
+                // Every socket is open for reading and writing (`O_RDWR`).
                 let flags = if posix.nonblocking(*fd) { symbol::O_NONBLOCK | 2 } else { 2 };
                 returned(if posix.exists(*fd) { Ok(Reply::Number(flags)) } else { Err("EBADF") })
             }
@@ -266,7 +266,7 @@ impl Subject for Simulated {
             self.posix.now = self.posix.now.max(limit);
             return false;
         };
-        // A timer that is due and has nothing to do must not hold the clock.
+        // A timer that is due but does nothing must not stop the clock.
         let idle = next <= self.posix.now;
         self.posix.now = self.posix.now.max(next);
         self.posix.stack.advance(self.posix.now);
@@ -349,7 +349,7 @@ fn close(posix: &mut Posix, fd: i32, progress: &mut Progress) -> Tried {
     }
 }
 
-/// Whether a call that waits no longer than `timeout` has waited long enough.
+/// Returns whether a call with a `timeout` has waited for that long.
 fn timed_out(posix: &Posix, timeout: Option<Duration>, progress: &mut Progress) -> bool {
     let Some(timeout) = timeout else { return false };
     let until = *progress.until.get_or_insert(posix.now + timeout);

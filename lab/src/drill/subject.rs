@@ -1,7 +1,7 @@
-//! What a script is played against: a stack, the calls that can be made on it, and its time.
+//! The subject of a script: a stack, the calls on it, and its time.
 //!
-//! The interpreter reads a script, builds and compares packets, and judges. Everything else it asks of a [`Subject`]: the
-//! lab's own is a stack under a virtual clock; others, which have clocks and wires of their own, live outside the lab.
+//! The interpreter parses a script, builds and compares packets, and judges. It asks a [`Subject`] for everything else.
+//! The lab's own subject is a stack under a virtual clock. Subjects with real clocks and networks live outside the lab.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -10,105 +10,105 @@ use steadfast_core::time::Duration;
 use steadfast_core::trace::State;
 use steadfast_core::{Instant, Shutdown};
 
-/// The name of an error, as in `<errno.h>`.
+/// The name of an error in `<errno.h>`.
 pub type Errno = &'static str;
 
-/// The addresses that a script is played with.
+/// The network that a script runs in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Network {
     /// The stack's address.
     pub local: IpAddr,
-    /// Bits of it that name the network.
+    /// Prefix length of its network.
     pub prefix_len: u8,
     /// The script's own address.
     pub remote: IpAddr,
-    /// Largest packet.
+    /// MTU of the link.
     pub mtu: u16,
 }
 
-/// Something that scripts can be played against.
+/// A stack that scripts can be played against.
 pub trait Subject {
-    /// Its time.
+    /// The current time.
     fn now(&self) -> Instant;
 
-    /// Begins a call. What comes of it is a [`Happening::Returned`], at once or later. One call is made at a time.
+    /// Starts a call. Its result arrives as [`Happening::Returned`], at once or later. At most one call is in progress.
     fn call(&mut self, request: Request);
 
-    /// A packet reaches it.
+    /// Delivers a packet to it.
     fn inject(&mut self, packet: &[u8]);
 
-    /// What has happened since this was last asked, the oldest first.
+    /// Returns the oldest event that was not returned before.
     fn happened(&mut self) -> Option<Happening>;
 
-    /// Lets time pass until something may have happened. `false`: it is `limit`, and nothing more happens until then.
+    /// Lets time pass until an event may have happened. Returns false at `limit`, if no event comes before.
     fn wait(&mut self, limit: Instant) -> bool;
 
-    /// Whether it is certain that nothing happens by itself any more.
+    /// Returns whether no event can happen without further input.
     fn idle(&self) -> bool;
 
-    /// How long it is worth waiting for an event, and for what may happen at any time.
+    /// How long it is worth waiting for an event, or for one without a fixed time.
     fn patience(&self) -> Duration;
 
-    /// Where sockets listen, the one that was made first first.
+    /// The addresses of its listeners, in order of creation.
     fn listeners(&self) -> Vec<SocketAddr>;
 
-    /// All its sockets, also those that no descriptor stands for.
+    /// All its sockets, those without a descriptor included.
     fn sockets(&self) -> Vec<Listed>;
 
-    /// Its counters by their names; `None`: it has others than the stack's.
+    /// Its counters by name; `None` if it does not have the stack's counters.
     fn counters(&self) -> Option<Vec<(String, u64)>> {
         None
     }
 
-    /// `TCP_INFO` of a descriptor; `None`: it has none.
+    /// `TCP_INFO` of a descriptor, if it has one.
     fn tcp_info(&self, fd: i32) -> Option<TcpInfo>;
 
-    /// Sets a sysctl. `Some`: a note instead. An error says why the script cannot be played.
+    /// Sets a sysctl. `Some` is a note that it had no effect. An error says why the script cannot run.
     fn set(&mut self, name: &str, value: &str) -> Result<Option<String>, String>;
 }
 
-/// Something that happened to a [`Subject`].
+/// An event of a [`Subject`].
 #[derive(Clone, Debug)]
 pub enum Happening {
     /// A packet left it.
     Sent {
-        /// When.
+        /// When it left.
         at: Instant,
-        /// All of it, from the IP header on.
+        /// The whole packet, from the IP header on.
         packet: Vec<u8>,
     },
-    /// A connection changed its state. Not every subject tells.
+    /// A connection changed state. Not every subject reports this.
     State {
-        /// When.
+        /// When it changed.
         at: Instant,
-        /// The subject's end.
+        /// The subject's endpoint.
         local: SocketAddr,
-        /// The other end.
+        /// The peer's endpoint.
         remote: SocketAddr,
-        /// The state before.
+        /// The old state.
         from: State,
-        /// The state since.
+        /// The new state.
         to: State,
     },
-    /// The call returned.
+    /// A call returned.
     Returned {
-        /// When.
+        /// When it returned.
         at: Instant,
-        /// What came of it.
+        /// Its result.
         result: Result<Result<Reply, Errno>, Refused>,
     },
 }
 
-/// Why something that a script asks for was not done.
+/// Why a request of a script was refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Refused {
-    /// It does not apply here.
+    /// It does not apply to this subject.
     Skip(String),
-    /// It makes no sense.
+    /// It is invalid.
     Wrong(String),
 }
 
-/// A system call whose arguments were understood. Descriptors are the subject's own; -1 is none of them.
+/// A system call with decoded arguments. Descriptors are the subject's own; -1 is never valid.
 #[derive(Clone, Debug, PartialEq)]
 #[allow(missing_docs, reason = "the fields are the arguments of the call")]
 pub enum Request {
@@ -132,13 +132,13 @@ pub enum Request {
         fd: i32,
         address: SocketAddr,
     },
-    /// `read`, `recv` and their kin.
+    /// `read`, `recv` and similar calls.
     Receive {
         fd: i32,
         len: usize,
         flags: ReceiveFlags,
     },
-    /// `write`, `send` and their kin: so many zeros. With an address: `MSG_FASTOPEN`.
+    /// `write`, `send` and similar calls, with `len` zeros. An address means `MSG_FASTOPEN`.
     Send {
         fd: i32,
         len: usize,
@@ -165,7 +165,7 @@ pub enum Request {
         fd: i32,
         on: bool,
     },
-    /// `fcntl F_GETFD` and `F_SETFD`: nothing but whether the descriptor is one.
+    /// `fcntl F_GETFD` and `F_SETFD`: only checks the descriptor.
     Exists {
         fd: i32,
     },
@@ -173,7 +173,7 @@ pub enum Request {
     Unread {
         fd: i32,
     },
-    /// `ioctl SIOCOUTQ`, or `SIOCOUTQNSD`: only what was not sent.
+    /// `ioctl SIOCOUTQ`; with `unsent`, `SIOCOUTQNSD`, which leaves out data in flight.
     Outstanding {
         fd: i32,
         unsent: bool,
@@ -200,7 +200,7 @@ pub enum Request {
     PeerAddress {
         fd: i32,
     },
-    /// Descriptors and the events asked for; without a timeout it waits for ever.
+    /// Descriptors and requested events. Without a timeout it waits forever.
     Poll {
         all: Vec<(i32, i64)>,
         timeout: Option<Duration>,
@@ -225,11 +225,11 @@ pub enum Request {
         timeout: Option<Duration>,
     },
     Pipe,
-    /// Some file of zeros.
+    /// Opens a file of zeros.
     Open,
 }
 
-/// What a call gave that did not fail.
+/// The reply of a call that succeeded.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Reply {
     /// A number: a count, flags, or 0.
@@ -238,41 +238,41 @@ pub enum Reply {
     Descriptor(i32),
     /// A new connection and its peer.
     Accepted(i32, SocketAddr),
-    /// The end to read from, and the one to write to.
+    /// The read end and the write end.
     Pipe(i32, i32),
-    /// What was read, and `msg_flags`.
+    /// The data and `msg_flags`.
     Received(Vec<u8>, i64),
-    /// The name of an end.
+    /// The address of an endpoint.
     Address(SocketAddr),
     /// The value of an option.
     Setting(Setting),
     /// `revents` of each descriptor of a poll.
     Readiness(Vec<i64>),
-    /// What an epoll descriptor reports: events and the user's word.
+    /// The events of an epoll descriptor, each with the user data.
     Events(Vec<(i64, i64)>),
 }
 
-/// What a receive does beside reading.
+/// The flags of a receive.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ReceiveFlags {
-    /// The bytes stay.
+    /// Leave the bytes in the queue.
     pub peek: bool,
-    /// It does not wait.
+    /// Do not block.
     pub dont_wait: bool,
-    /// It waits for all.
+    /// Wait for all bytes.
     pub wait_all: bool,
 }
 
-/// How a send sends.
+/// The flags of a send.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SendFlags {
-    /// It does not wait.
+    /// Do not block.
     pub dont_wait: bool,
-    /// More will follow: what is no full segment waits for it.
+    /// More data follows: hold back a partial segment.
     pub more: bool,
 }
 
-/// A socket option: level and name as C has them, `IPPROTO_TCP` and not `SOL_TCP`.
+/// A socket option: level and name as in C. The level is `IPPROTO_TCP`, never `SOL_TCP`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(missing_docs, reason = "the names say it")]
 pub struct SocketOption {
@@ -280,22 +280,22 @@ pub struct SocketOption {
     pub name: String,
 }
 
-/// What an option is set to.
+/// The value of an option.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Setting {
-    /// An int.
+    /// An `int`.
     Number(i64),
-    /// `SO_LINGER`: on or off, seconds.
+    /// `SO_LINGER`: whether it is on, and seconds.
     Linger(bool, i64),
     /// A string.
     Text(String),
     /// `SO_ERROR`
     Error(Option<Errno>),
-    /// A struct that is not looked into.
+    /// A struct that is not examined.
     Opaque,
 }
 
-/// A socket as a listing has it.
+/// A socket in a listing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs, reason = "the names say it")]
 pub struct Listed {
@@ -304,11 +304,11 @@ pub struct Listed {
     pub state: State,
 }
 
-/// What `TCP_INFO` says.
+/// The contents of `TCP_INFO`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TcpInfo {
     /// The descriptor is a connection, not a listener.
     pub connection: bool,
-    /// The fields that the subject keeps, by their names in C without `tcpi_`, in the units of C.
+    /// The fields that the subject has: names and units of C, without `tcpi_`.
     pub fields: BTreeMap<&'static str, i64>,
 }

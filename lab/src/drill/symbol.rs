@@ -1,4 +1,4 @@
-//! The names of C's headers, with Linux's numbers.
+//! Names from C headers, with Linux's values.
 
 const NAMES: [(&str, i64); 64] = [
     ("O_RDONLY", 0),
@@ -79,12 +79,12 @@ pub(crate) const MSG_ZEROCOPY: i64 = 0x400_0000;
 pub(crate) const MSG_FASTOPEN: i64 = 0x2000_0000;
 pub(crate) const SPLICE_NONBLOCK: i64 = 2;
 
-/// The number that a name stands for.
+/// Returns the value of a name.
 pub(crate) fn value(name: &str) -> Option<i64> {
     NAMES.iter().find(|(known, _)| *known == name).map(|(_, value)| *value)
 }
 
-/// Flags of `poll` or `epoll` by their names.
+/// Formats flags of `poll` or `epoll`.
 pub(crate) fn events(events: i64) -> String {
     let names: Vec<_> = NAMES
         .iter()

@@ -1,4 +1,4 @@
-//! The subject of a run, what left it, and what happened.
+//! The subject of a run, its packets, and the record of events.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -9,9 +9,9 @@ use steadfast_core::trace::State;
 use super::call::Calls;
 use super::subject::{Errno, Happening, Refused, Reply, Request, Subject};
 
-/// Steps of the clock that one wait may take.
+/// Limit of clock steps in one wait.
 const STEPS: usize = 1_000_000;
-/// Entries of the record that are kept.
+/// Limit of entries in the record.
 const RECORD: usize = 10_000;
 
 /// A packet that left the stack.
@@ -21,7 +21,7 @@ pub(crate) struct Sent {
     pub(crate) bytes: Vec<u8>,
 }
 
-/// Something that happened.
+/// An entry of the record.
 #[derive(Clone, Debug)]
 pub(crate) struct Entry {
     pub(crate) at: Instant,
@@ -40,13 +40,13 @@ pub(crate) enum What {
         from: State,
         to: State,
     },
-    /// A call and what came of it, a command, a note.
+    /// A call and its result, a command, or a note.
     Text(String),
 }
 
 /// A call that returned.
 pub(crate) struct Ended {
-    /// The event of the script that made it.
+    /// The event of the script that made the call.
     pub(crate) event: usize,
     pub(crate) at: Instant,
     pub(crate) result: Result<Result<Reply, Errno>, Refused>,
@@ -58,7 +58,7 @@ pub(crate) struct World<'a> {
     pub(crate) calls: Calls,
     pub(crate) outbox: VecDeque<Sent>,
     pub(crate) record: Vec<Entry>,
-    /// The event whose call has not returned.
+    /// The event whose call is in progress.
     pub(crate) pending: Option<usize>,
     pub(crate) ended: Option<Ended>,
 }
@@ -84,7 +84,7 @@ impl<'a> World<'a> {
         }
     }
 
-    /// A packet reaches the stack.
+    /// Delivers a packet to the stack.
     pub(crate) fn inject(&mut self, bytes: Vec<u8>) {
         let at = self.now();
         self.subject.inject(&bytes);
@@ -92,7 +92,7 @@ impl<'a> World<'a> {
         self.settle();
     }
 
-    /// Begins the call of an event.
+    /// Starts the call of an event.
     pub(crate) fn call(&mut self, event: usize, request: Request) {
         if let Request::Connect { address, .. } | Request::Send { fast_open: Some(address), .. } = &request {
             self.calls.destinations.insert(*address);
@@ -102,7 +102,7 @@ impl<'a> World<'a> {
         self.settle();
     }
 
-    /// Takes note of what happened.
+    /// Processes all pending events of the subject.
     pub(crate) fn settle(&mut self) {
         while let Some(happening) = self.subject.happened() {
             match happening {
@@ -122,7 +122,7 @@ impl<'a> World<'a> {
         }
     }
 
-    /// Lets time pass until `limit`, or until `stop` is content.
+    /// Lets time pass until `limit`, or until `stop` returns true.
     pub(crate) fn run_until(&mut self, limit: Instant, stop: impl Fn(&World<'_>) -> bool) {
         for _ in 0..STEPS {
             if stop(self) {
@@ -136,7 +136,7 @@ impl<'a> World<'a> {
         }
     }
 
-    /// Whether nothing will happen by itself.
+    /// Returns whether no event can happen without further input.
     pub(crate) fn idle(&self) -> bool {
         self.subject.idle()
     }

@@ -1,4 +1,4 @@
-//! Calls that carry bytes. Whatever a script writes is zeros, and so is what it sends on the wire.
+//! Calls that send or receive data. All data is zeros, in both directions.
 
 use std::net::SocketAddr;
 
@@ -7,11 +7,11 @@ use crate::drill::ast::{Expression, Field};
 use crate::drill::subject::{ReceiveFlags, Request, SendFlags};
 use crate::drill::symbol;
 
-/// Bytes that a call of the family `recv` or `send` is about, and how.
+/// The length and flags of a call of the `recv` or `send` family.
 struct Transfer {
     len: usize,
     flags: i64,
-    /// Where to, of a `sendto` and a `sendmsg` that open the connection.
+    /// The destination of a `sendto` or `sendmsg` that opens the connection.
     fast_open: Option<SocketAddr>,
 }
 
@@ -84,7 +84,7 @@ impl Calls {
     }
 }
 
-/// Whether what was read is the zeros that the script sent, and `recvmsg` left the flags that it is to leave.
+/// Checks that the received data is zeros, and that `recvmsg` returned the expected flags.
 pub(super) fn check_received(arguments: &Arguments<'_>, bytes: &[u8], flags: i64) -> Checked {
     if let Some(at) = bytes.iter().position(|byte| *byte != 0) {
         return Ok(Some(format!("byte {at} of what was read is {:#04x}, expected 0", bytes[at])));
@@ -106,7 +106,7 @@ fn length(arguments: &Arguments<'_>, index: usize) -> Result<usize, Refused> {
     usize::try_from(arguments.integer(index)?).map_err(|_| arguments.wrong(index, "a length"))
 }
 
-/// The bytes of `[{..., 100}, {iov_base=..., iov_len=100}]`.
+/// The total length of `[{..., 100}, {iov_base=..., iov_len=100}]`.
 fn vector(value: &Expression) -> Option<usize> {
     let Expression::List(list) = value else { return None };
     list.iter().try_fold(0usize, |sum, one| {
@@ -116,7 +116,7 @@ fn vector(value: &Expression) -> Option<usize> {
     })
 }
 
-/// Control messages are not kept.
+/// Skips scripts that use control messages.
 fn refuse_control(fields: &[Field]) -> Result<(), Refused> {
     match field(fields, "msg_control") {
         None | Some(Expression::Any) => Ok(()),

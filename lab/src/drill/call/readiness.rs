@@ -1,4 +1,4 @@
-//! `poll` and `epoll`.
+//! Decodes and checks `poll` and `epoll`.
 
 use steadfast_core::time::Duration;
 
@@ -10,7 +10,7 @@ use crate::drill::symbol;
 impl Calls {
     pub(super) fn poll(&self, arguments: &Arguments<'_>) -> Decoded {
         let mut all = Vec::new();
-        // Negative descriptors are passed over.
+        // `poll` ignores negative descriptors.
         for asked in asked(arguments)?.iter().filter(|asked| asked.fd >= 0) {
             let fd = self.descriptors.get(&asked.fd).copied().unwrap_or(-1);
             all.push((fd, asked.events));
@@ -47,7 +47,7 @@ impl Calls {
     }
 }
 
-/// One descriptor of a poll, as the script numbers it.
+/// One descriptor of a poll, with the script's number.
 struct Asked<'a> {
     fd: i64,
     events: i64,
@@ -69,7 +69,7 @@ fn asked<'a>(arguments: &Arguments<'a>) -> Result<Vec<Asked<'a>>, Refused> {
     Ok(all)
 }
 
-/// Whether each descriptor of a poll is ready as the script says.
+/// Compares the readiness of each descriptor with the script.
 pub(super) fn check_poll(arguments: &Arguments<'_>, came: &[i64]) -> Checked {
     let mut came = came.iter().copied();
     for asked in asked(arguments)? {
@@ -83,7 +83,7 @@ pub(super) fn check_poll(arguments: &Arguments<'_>, came: &[i64]) -> Checked {
     Ok(None)
 }
 
-/// Whether what an epoll descriptor reports is what the script says.
+/// Compares the events of an epoll descriptor with the script.
 pub(super) fn check_events(arguments: &Arguments<'_>, came: &[(i64, i64)]) -> Checked {
     let expected: Vec<&Expression> = match arguments.at(1)? {
         Expression::List(list) => list.iter().collect(),
@@ -106,7 +106,7 @@ pub(super) fn check_events(arguments: &Arguments<'_>, came: &[(i64, i64)]) -> Ch
     Ok(None)
 }
 
-/// Milliseconds; negative: for ever.
+/// Converts milliseconds; negative means forever.
 fn timeout(millis: i64) -> Option<Duration> {
     u64::try_from(millis).ok().map(Duration::from_millis)
 }
@@ -115,7 +115,7 @@ fn flags(arguments: &Arguments<'_>, value: &Expression) -> Result<i64, Refused> 
     number(value).ok_or_else(|| Refused::Skip(format!("{}: a flag is not interpreted", arguments.call.name)))
 }
 
-/// The word of the user's in a struct epoll_event.
+/// The user data in a struct epoll_event.
 fn data(fields: &[Field]) -> Option<i64> {
     ["fd", "ptr", "u32", "u64"].iter().find_map(|name| field(fields, name)).and_then(number)
 }

@@ -1,4 +1,4 @@
-//! Calls that open sockets, name them, and set them up.
+//! Calls that open, name and configure sockets.
 
 use std::net::SocketAddr;
 
@@ -64,7 +64,7 @@ impl Calls {
         let option = option(arguments)?;
         let value = arguments.first_of(3)?.ok_or_else(|| arguments.wrong(3, "a value"))?;
         let setting = setting(value).ok_or_else(|| arguments.wrong(3, "a number, a string or a struct"))?;
-        // Shorter than a number of the system's.
+        // Shorter than an `int`.
         let len = arguments.values.get(4).and_then(number);
         if matches!(setting, Setting::Number(_)) && len.is_some_and(|len| (0..4).contains(&len)) {
             return Ok(Understood::Error("EINVAL"));
@@ -77,7 +77,7 @@ impl Calls {
     }
 }
 
-/// The option that the second and third argument name.
+/// The option named by the second and third arguments.
 fn option(arguments: &Arguments<'_>) -> Result<SocketOption, Refused> {
     let level = match arguments.name(1)? {
         "SOL_TCP" => "IPPROTO_TCP",
@@ -100,7 +100,7 @@ fn setting(value: &Expression) -> Option<Setting> {
     }
 }
 
-/// Whether an option has the value that the script says.
+/// Compares the value of an option with the script.
 pub(super) fn check_option(arguments: &Arguments<'_>, came: &Setting) -> Checked {
     let option = option(arguments)?;
     Ok(match arguments.first_of(3)? {
@@ -109,7 +109,7 @@ pub(super) fn check_option(arguments: &Arguments<'_>, came: &Setting) -> Checked
     })
 }
 
-/// What is wrong with a value that was read.
+/// Describes the difference between two values.
 fn differs(option: &SocketOption, expected: &Expression, came: &Setting) -> Option<String> {
     let wrong = |expected: &dyn std::fmt::Display, came: &dyn std::fmt::Display| {
         Some(format!("{} is {came}, expected {expected}", option.name))

@@ -1,4 +1,4 @@
-//! The names that code sees: the fields of Linux's `tcp_info`, and its constants.
+//! The names available to code: the fields of Linux's `tcp_info`, and its constants.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,7 @@ use steadfast_core::trace::State;
 use super::Value;
 use crate::drill::subject::TcpInfo;
 
-/// What `tcpi_snd_ssthresh` says when there is no threshold yet.
+/// The value of `tcpi_snd_ssthresh` before the threshold is set.
 const NO_THRESHOLD: i64 = 0x7fff_ffff;
 
 const OPTION_TIMESTAMPS: i64 = 1;
@@ -60,7 +60,7 @@ pub(crate) fn info(info: &Info) -> TcpInfo {
     TcpInfo { connection: true, fields: BTreeMap::from(fields) }
 }
 
-/// Of what has a state and nothing else.
+/// `TCP_INFO` with nothing but a state.
 pub(crate) fn state_alone(state: State, connection: bool) -> TcpInfo {
     TcpInfo { connection, fields: BTreeMap::from([("state", state_number(state))]) }
 }
@@ -98,7 +98,7 @@ fn ca_number(state: CaState) -> i64 {
     }
 }
 
-/// The constants of Linux's headers.
+/// Constants from Linux's headers.
 pub(crate) fn constant(name: &str) -> Option<Value> {
     const NAMES: [(&str, i64); 23] = [
         ("TCPI_OPT_TIMESTAMPS", OPTION_TIMESTAMPS),

@@ -1,22 +1,22 @@
-//! The names of Linux and FreeBSD for what the configuration holds.
+//! Maps sysctl names of Linux and FreeBSD to the stack's configuration.
 
 use steadfast_core::Config;
 
-/// How a value of FreeBSD's becomes one of ours.
+/// The conversion of a FreeBSD value to the stack's unit.
 #[derive(Clone, Copy)]
 enum Unit {
-    /// As it is.
+    /// No conversion.
     Same,
-    /// Milliseconds, where we count seconds.
+    /// Milliseconds to seconds.
     MillisToSeconds,
     MillisToMicros,
-    /// Milliseconds of one MSL, where we count seconds of two.
+    /// Milliseconds of one MSL to seconds of 2 MSL.
     Msl,
-    /// `rfc1323`: both options, the first, the second.
+    /// `rfc1323`: 1 enables window scaling and timestamps, 2 window scaling only, 3 timestamps only.
     Extensions,
-    /// On means always.
+    /// "On" means that cookies are always used.
     CookiesOnly,
-    /// A switch of one bit in `tcp_fastopen`.
+    /// A switch for one bit of `tcp_fastopen`.
     FastOpen(u8),
     Algorithm,
 }
@@ -69,7 +69,7 @@ const BESIDE: [(&str, &str); 6] = [
     ("net.inet6.ip6.hlim", "ip_default_ttl"),
 ];
 
-/// What the stack does by its nature: these values change nothing.
+/// Settings that match the stack's fixed behaviour: these values have no effect.
 const FIXED: [(&str, &[&str]); 12] = [
     ("net.inet.tcp.functions_default", &["freebsd"]),
     ("net.inet.tcp.path_mtu_discovery", &["1"]),
@@ -85,7 +85,7 @@ const FIXED: [(&str, &[&str]); 12] = [
     ("net.ipv4.ip_forward_use_pmtu", &["0"]),
 ];
 
-/// Known names that tune what this stack does not have. They are noted, and the run goes on.
+/// Known settings for features that the stack lacks. They are noted, and the run continues.
 const NOTED: [&str; 56] = [
     "net.ipv4.tcp_recovery",
     "net.ipv4.tcp_early_retrans",
@@ -145,7 +145,7 @@ const NOTED: [&str; 56] = [
     "kern.timecounter.alloweddeviation",
 ];
 
-/// Sets what `name` stands for. `Some`: a note instead. An error says why the script cannot be run.
+/// Applies the sysctl `name`. `Some` is a note that it had no effect. An error says why the script cannot run.
 pub(crate) fn apply(config: &mut Config, name: &str, value: &str) -> Result<Option<String>, String> {
     if let Some((_, values)) = FIXED.iter().find(|(known, _)| *known == name)
         && values.contains(&value)
@@ -159,7 +159,7 @@ pub(crate) fn apply(config: &mut Config, name: &str, value: &str) -> Result<Opti
             .map_err(|why| refused(name, value, &why));
     }
     let setting = match name {
-        // The middle one of three is what a connection begins with, the last what its window may grow to.
+        // The second of three values is the initial size, and the third the limit of the window.
         "net.ipv4.tcp_rmem" => {
             if let Some(largest) = value.split_whitespace().nth(2) {
                 assign(config, "tcp_rcvbuf_max", largest).map_err(|why| refused(name, value, &why))?;
@@ -188,7 +188,7 @@ fn refused(name: &str, value: &str, why: &str) -> String {
 }
 
 fn assign(config: &mut Config, setting: &str, value: &str) -> Result<(), String> {
-    // Switches of Linux may hold more than 0 and 1.
+    // Scripts write some values in hexadecimal.
     let value = value.trim();
     let number = value.strip_prefix("0x").and_then(|hex| i64::from_str_radix(hex, 16).ok());
     let value = number.map_or(value.to_owned(), |number| number.to_string());

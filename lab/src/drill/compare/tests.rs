@@ -1,4 +1,4 @@
-//! What our own stack would never send wrong, and a script could not show: packets with a bit flipped.
+//! Packets with a flipped bit, which our own stack never sends and scripts cannot produce.
 
 use steadfast_core::wire::checksum::{Sum, pseudo_header};
 
@@ -7,7 +7,7 @@ use super::*;
 const LOCAL: [&str; 2] = ["192.168.0.1:8080", "[fd3d::1]:8080"];
 const REMOTE: [&str; 2] = ["192.0.2.1:40000", "[2001:db8::1]:40000"];
 
-/// `P. 1:11(10) ack 1 win 1000`, as the stack would send it, and what it is compared with.
+/// `P. 1:11(10) ack 1 win 1000` as the stack would send it, its specification and its flow.
 fn sound(version: usize) -> (Vec<u8>, Tcp, Flow) {
     let spec = Tcp {
         ports: None,
@@ -25,7 +25,7 @@ fn sound(version: usize) -> (Vec<u8>, Tcp, Flow) {
     (bytes, spec, Flow::new(local, remote, None))
 }
 
-/// The names of what is not as expected once the packet is changed, with checksums that are right again or not.
+/// Changes a packet, and returns the names of the fields that differ. With `repair`, fixes the checksums first.
 fn wrong(version: usize, repair: bool, change: impl Fn(&mut Vec<u8>, usize)) -> Vec<&'static str> {
     let (mut bytes, spec, flow) = sound(version);
     let tcp_at = [20, 40][version];
@@ -79,7 +79,7 @@ fn each_field_of_tcp_is_compared() {
         assert_eq!(flip(15, 1), ["window"]);
         assert_eq!(flip(19, 1), ["urgent pointer"]);
         assert_eq!(flip(29, 1), ["payload"]);
-        // Six words of header: four bytes of the payload are padding.
+        // Six words of header: the first four bytes of the payload become padding.
         let longer = wrong(version, true, |bytes, tcp| bytes[tcp + 12] = 6 << 4);
         assert_eq!(longer, ["length of data", "order of options", "data offset"]);
         let checksum = wrong(version, false, |bytes, tcp| bytes[tcp + 16] ^= 1);

@@ -1,4 +1,4 @@
-//! Packets both ways, and the flows that they belong to.
+//! Packets in both directions, and their flows.
 
 use std::net::SocketAddr;
 
@@ -14,9 +14,9 @@ use super::super::{Verdict, build};
 use super::timing::Due;
 use super::{Interpreter, Run, Stop, fail};
 
-/// A packet that is late is still waited for so long, to say how late it was.
+/// How long to wait for a late packet, in order to report how late it was.
 const GRACE: Duration = Duration::from_secs(5);
-/// An ACK may be delayed by this much where its time is left open.
+/// Allowance for a delayed ACK whose time is open, in nanoseconds.
 const DELAYED: i64 = 500_000_000;
 
 const FIN: u16 = 1;
@@ -26,7 +26,7 @@ const PSH: u16 = 1 << 3;
 const ACK: u16 = 1 << 4;
 
 impl Interpreter<'_> {
-    // To the stack.
+    // Inbound packets.
 
     pub(super) fn inject(&mut self, event: &Event, packet: &Packet) -> Run {
         self.refuse_encapsulation(event, packet)?;
@@ -76,7 +76,7 @@ impl Interpreter<'_> {
                 None => self.new_flow(Some(ports)),
             };
         }
-        // Another socket was made since, and a SYN begins something: that is for the new one.
+        // If a socket was created since, a SYN that opens a connection is for that socket.
         let another = fresh_syn && self.world.calls.sockets_made > self.current_since;
         match self.current {
             Some(index) if !another => self.use_flow(index, fresh_syn),
@@ -84,7 +84,7 @@ impl Interpreter<'_> {
         }
     }
 
-    /// A SYN on a flow that the stack has no connection for any more begins anew.
+    /// Uses a flow. A SYN on a flow without a connection in the stack starts a new one.
     fn use_flow(&mut self, index: usize, fresh_syn: bool) -> usize {
         if fresh_syn {
             let all = self.world.subject.sockets();
@@ -104,7 +104,7 @@ impl Interpreter<'_> {
         self.current.unwrap_or_else(|| self.new_flow(None))
     }
 
-    /// A flow from the script to whoever listens.
+    /// Opens a flow from the script to the latest listener.
     fn new_flow(&mut self, ports: Option<(u16, u16)>) -> usize {
         let ends = &self.world.calls.ends;
         let listening = self.world.subject.listeners().last().map(SocketAddr::port);
@@ -123,7 +123,7 @@ impl Interpreter<'_> {
         self.flows.len() - 1
     }
 
-    // From the stack.
+    // Outbound packets.
 
     pub(super) fn expect(&mut self, event: &Event, packet: &Packet, due: Due) -> Run {
         self.refuse_encapsulation(event, packet)?;
@@ -145,7 +145,7 @@ impl Interpreter<'_> {
         }
     }
 
-    /// The next packet that left the stack, waited for as long as it may take and a little longer.
+    /// Returns the next packet of the stack. Waits for its latest time and a grace period.
     fn next_packet(&mut self, event: &Event, due: Due) -> Run<(Sent, Live)> {
         let patience = if due.any { self.world.subject.patience() } else { GRACE };
         let latest = due.end.saturating_add(self.tolerance(due.start));
@@ -166,7 +166,7 @@ impl Interpreter<'_> {
         }
     }
 
-    /// One line of a script, which several segments may together be what it says.
+    /// Expects the segment of one line. Several segments together may make it up.
     fn expect_segments(&mut self, event: &Event, spec: &Tcp, ip: &IpInfo, due: Due) -> Run {
         let mut rest = spec.clone();
         let mut due = due;
@@ -189,7 +189,7 @@ impl Interpreter<'_> {
         }
     }
 
-    /// What of the line a shorter segment has to be; `None`: all of it.
+    /// Returns the part of a line that a shorter segment must match; `None` if it must match all of it.
     fn part(&self, spec: &Tcp, live: &Live, flow: usize) -> Option<Tcp> {
         let tcp = live.tcp().filter(|_| !self.settings.strict_segments)?;
         let len = tcp.payload.len() as u32;
@@ -197,12 +197,13 @@ impl Interpreter<'_> {
         if !begins || len == 0 || len >= spec.len || tcp.flags & FIN != 0 {
             return None;
         }
-        // FIN is on the last, and PSH may be on any.
+        // FIN is on the last segment only; PSH may be on any.
         let flags = spec.flags & !(FIN | PSH) | tcp.flags & PSH;
         Some(Tcp { len, flags, ..spec.clone() })
     }
 
-    /// The flow that an expected segment belongs to. The stack's SYN, and whatever it says first, tells its numbers.
+    /// Returns the flow of an expected segment. The stack's SYN, or else its first segment, reveals its sequence
+    /// numbers.
     fn flow_of_expected(&mut self, spec: &Tcp, live: &Live) -> usize {
         let ends = live.ends();
         let pure_syn = spec.flags & (SYN | ACK) == SYN;
@@ -218,7 +219,7 @@ impl Interpreter<'_> {
             (Some(index), _) => index,
             (None, Some((local, remote))) if pure_syn => {
                 let ports = spec.ports.map(|(local, remote)| (remote, local));
-                // Where it goes is where the application said, or the segment is wrong.
+                // The destination must be the application's; otherwise the segment is wrong.
                 self.add_flow(Flow::new(local, self.expected_peer(remote), ports))
             }
             _ => self.current_or_new(),
@@ -236,7 +237,7 @@ impl Interpreter<'_> {
         index
     }
 
-    /// The address that a connect goes to: the one of the options, unless the script gave another.
+    /// Returns the expected destination of a connect: the one in the options, unless the script gave another.
     fn expected_peer(&self, came: SocketAddr) -> SocketAddr {
         let calls = &self.world.calls;
         let ends = &calls.ends;
@@ -255,7 +256,7 @@ impl Interpreter<'_> {
         Rules { neutral: self.options.neutral, tick }
     }
 
-    /// What the script calls the stack's clock; and the cookie that it gave.
+    /// Learns the script's value of the stack's timestamp, and the stack's cookie.
     fn learn(&mut self, spec: &Tcp, live: &Live, flow: usize) {
         let of = |options: &[TcpOption]| {
             options.iter().find_map(|option| match option {
@@ -305,10 +306,10 @@ impl Interpreter<'_> {
         Err(Stop { details, ..fail(event.at, format!("the packet is {off}")) })
     }
 
-    // Without regard to how.
+    // The neutral mode.
 
-    /// As [`expect_segments`](Interpreter::expect_segments), but pure ACKs come when the stack likes: those that the
-    /// script does not expect are passed over, and one that it expects may have come already or come with data.
+    /// As [`expect_segments`](Interpreter::expect_segments), but the timing of pure ACKs is open. Unexpected ones are
+    /// skipped. An expected one may have come before, or may come with data.
     fn expect_neutral(&mut self, event: &Event, spec: &Tcp, ip: &IpInfo, due: Due) -> Run {
         let pure = |len: usize, flags: u16| len == 0 && flags & (SYN | FIN | RST) == 0;
         let expects_ack = pure(spec.len as usize, spec.flags);
@@ -344,7 +345,7 @@ impl Interpreter<'_> {
                 self.acked.insert(index, ack);
                 continue;
             }
-            // Acknowledged already, or by what comes with data.
+            // Acknowledged before, or by a segment with data.
             if expects_ack && !behind && (!came_ack || ack != spec.ack.unwrap_or(0)) {
                 return Ok(());
             }

@@ -1,4 +1,4 @@
-//! When an event is due, and whether it came in time.
+//! The due times of events, and their tolerances.
 
 use steadfast_core::Instant;
 use steadfast_core::time::Duration;
@@ -7,7 +7,7 @@ use super::super::Verdict;
 use super::super::ast::{Event, When};
 use super::{Interpreter, Run, Stop, fail};
 
-/// How much is open in a run that checks what is said and not how.
+/// Tolerance of the neutral mode, in microseconds.
 const NEUTRAL_TOLERANCE: u64 = 100_000;
 
 /// When an event is due, in nanoseconds from the start of the run.
@@ -15,12 +15,12 @@ const NEUTRAL_TOLERANCE: u64 = 100_000;
 pub(super) struct Due {
     pub(super) start: i64,
     pub(super) end: i64,
-    /// At any time.
+    /// The event may happen at any time.
     pub(super) any: bool,
 }
 
 impl When {
-    /// The time that the script's first event gives to the start.
+    /// The start time, if this is the time of the first event.
     pub(super) fn first(self) -> i64 {
         match self {
             When::Absolute(time) | When::AbsoluteRange(time, _) => time,
@@ -38,7 +38,7 @@ impl Interpreter<'_> {
         self.start + Duration::from_nanos(u64::try_from(elapsed).unwrap_or(0))
     }
 
-    /// When an event is due that comes next.
+    /// Returns the due time of the next event.
     pub(super) fn due(&self, event: &Event) -> Due {
         let now = self.elapsed(self.world.now());
         let due = |start: i64, end: i64| Due { start, end, any: false };
@@ -51,27 +51,27 @@ impl Interpreter<'_> {
         }
     }
 
-    /// How far off an event may be, in nanoseconds.
+    /// The tolerance of an event, in nanoseconds.
     pub(super) fn tolerance(&self, due: i64) -> i64 {
         let least = self.fixed_tolerance();
         let gap = due.saturating_sub(self.last_time).max(0) as f64;
         least.max((gap * self.settings.tolerance_percent / 100.0) as i64)
     }
 
-    /// The part of it that does not grow with the time that passed.
+    /// The part of the tolerance that does not grow with elapsed time.
     fn fixed_tolerance(&self) -> i64 {
         let said = self.options.tolerance_usecs.unwrap_or(self.settings.tolerance_usecs);
         let usecs = said.max(if self.options.neutral { NEUTRAL_TOLERANCE } else { 0 });
         i64::try_from(usecs.saturating_mul(1000)).unwrap_or(i64::MAX)
     }
 
-    /// Whether what happened at `at` was in time; if not, in words.
+    /// Describes the deviation of an event at `at`; `None` if it was in time.
     pub(super) fn off(&self, due: Due, at: Instant) -> Option<String> {
         if due.any {
             return None;
         }
         let came = self.elapsed(at);
-        // A range is its own tolerance beside the fixed one.
+        // A range needs only the fixed tolerance.
         let tolerance = if due.start == due.end { self.tolerance(due.start) } else { self.fixed_tolerance() };
         let expected = if due.start == due.end {
             format!("at {}", seconds(due.start))
@@ -92,7 +92,7 @@ impl Interpreter<'_> {
         None
     }
 
-    /// What is further ahead than the subject's time is worth is not waited for.
+    /// Refuses an event that is further ahead than the subject's patience.
     pub(super) fn refuse_patience(&self, event: &Event, due: Due) -> Run {
         let ahead = due.start.saturating_sub(self.elapsed(self.world.now()));
         let patience = self.world.subject.patience();
@@ -104,7 +104,7 @@ impl Interpreter<'_> {
         Err(Stop { verdict: Verdict::Skip, ..fail(event.at, reason) })
     }
 
-    /// Lets time pass until an event that the script itself makes happen.
+    /// Waits for the time of an event that the script itself causes.
     pub(super) fn wait_for(&mut self, event: &Event, due: Due) -> Run {
         if due.any {
             return Ok(());
@@ -118,7 +118,7 @@ impl Interpreter<'_> {
         }
     }
 
-    /// Whether a call that waited returned when it was to.
+    /// Checks that a blocking call returned in time.
     pub(super) fn check_end(&self, event: &Event, until: i64, at: Instant) -> Run {
         let begun = self.begun.get(&event.at).copied().unwrap_or_default();
         let end = match event.when {
@@ -143,14 +143,14 @@ impl Interpreter<'_> {
         ))
     }
 
-    /// As `tolerance`, of a time that is counted from `from`.
+    /// As `tolerance`, for a time that is counted from `from`.
     fn tolerance_from(&self, from: i64, due: i64) -> i64 {
         let gap = (due - from).max(0) as f64;
         self.tolerance(self.last_time).max((gap * self.settings.tolerance_percent / 100.0) as i64)
     }
 }
 
-/// Nanoseconds as seconds.
+/// Formats nanoseconds as seconds.
 pub(super) fn seconds(nanos: i64) -> String {
     let micros = nanos.unsigned_abs() / 1000;
     let sign = if nanos < 0 { "-" } else { "" };

@@ -1,4 +1,4 @@
-//! Packets: addresses and ports, flags, numbers, options, ICMP.
+//! Parses packets: addresses and ports, flags, numbers, options, ICMP.
 
 use super::Parser;
 use crate::drill::ast::{
@@ -6,12 +6,12 @@ use crate::drill::ast::{
 };
 use crate::drill::lex::{Cursor, Parsed, SyntaxError};
 
-/// Options take at most so many bytes.
+/// The maximum length of all options, in bytes.
 const OPTIONS: usize = 40;
 /// The identifier of the experimental Fast Open option (RFC 7413, appendix A).
 const FAST_OPEN_EXPERIMENT: u16 = 0xf989;
 
-/// Bytes of a Fast Open cookie of the stack's.
+/// Length of a Fast Open cookie of the stack, in bytes.
 const GIVEN_COOKIE: usize = 8;
 
 const ACC_ECN_0: u8 = 172;
@@ -25,7 +25,7 @@ impl Parser<'_> {
         }
         let encapsulation = self.encapsulation()?;
         let (mut ip, mut quoted) = (IpInfo::default(), Quoted::Nothing);
-        // ICMP may have what it quotes in front.
+        // The quoted packet may come before `icmp`.
         match self.cursor.peek() {
             Some('[') if self.quotes_ahead() => quoted = self.quoted()?,
             Some('[' | '(') => ip = self.ip_info(direction)?,
@@ -43,7 +43,7 @@ impl Parser<'_> {
         Ok(Packet { direction, encapsulation, ip, body })
     }
 
-    /// Headers before the packet's own, each with a colon: `gre:`, `ipv4 1.2.3.4 > 5.6.7.8:`, `udp(9899>9899):`.
+    /// Parses encapsulating headers, each followed by a colon: `gre:`, `ipv4 1.2.3.4 > 5.6.7.8:`, `udp(9899>9899):`.
     fn encapsulation(&mut self) -> Parsed<Option<String>> {
         let mut first = None;
         loop {
@@ -69,14 +69,14 @@ impl Parser<'_> {
             let end = self.cursor.offset() + colon + 1;
             self.cursor.rewind(end);
             if name == "sctp" {
-                // The rest of the line says what the chunks are: nothing that we could use.
+                // The rest of the line describes SCTP chunks, which are not supported.
                 self.cursor.take_while(|c| c != '\n');
                 return Err(self.cursor.error("TCP, UDP or ICMP: SCTP is another protocol; it ends"));
             }
         }
     }
 
-    /// Whether `[` begins what an ICMP message quotes: `[1:2(1)]`, `[udp(4)]`.
+    /// Returns whether `[` starts the quoted packet of an ICMP message: `[1:2(1)]`, `[udp(4)]`.
     fn quotes_ahead(&mut self) -> bool {
         let inside = self.cursor.rest()[1..].trim_start();
         inside.starts_with(|c: char| c.is_ascii_digit())
@@ -155,7 +155,7 @@ impl Parser<'_> {
                 break;
             }
         }
-        // On the next line, `<` or `>` would be another packet; but that begins with a time.
+        // A `<` or `>` on the next line cannot start a packet: that starts with a time.
         let options = if self.cursor.next_is("<") { self.options(direction)? } else { Some(Vec::new()) };
         Ok(Tcp { ports, flags, seq, len, ack, window, urgent, options })
     }
@@ -173,7 +173,7 @@ impl Parser<'_> {
         Ok(Some((source, self.cursor.number("the destination port", 0xffff)? as u16)))
     }
 
-    /// Letters, `.` for ACK, a digit for the ACE field, `-` for none.
+    /// Parses flags: letters, `.` for ACK, a digit for the ACE field, `-` for none.
     fn flags(&mut self) -> Parsed<u16> {
         self.cursor.blank();
         let offset = self.cursor.offset();
@@ -204,7 +204,7 @@ impl Parser<'_> {
         Ok(flags)
     }
 
-    /// `first:end(length)`
+    /// Parses `first:end(length)`.
     fn sequence(&mut self) -> Parsed<(u32, u32)> {
         let max = u64::from(u32::MAX);
         let start = self.cursor.number("the sequence number", max)? as u32;
@@ -221,7 +221,7 @@ impl Parser<'_> {
         Ok((start, len))
     }
 
-    /// A number, or a name that is defined as one.
+    /// Parses a number, or a name that is defined as one.
     fn defined_number(&mut self, what: &str, max: u64) -> Parsed<u64> {
         let offset = self.cursor.offset();
         let defined = self.cursor.word().and_then(|word| self.defines.get(word));
@@ -320,7 +320,7 @@ impl Parser<'_> {
         Ok(TcpOption::Timestamps { val: part(self, "val")?, ecr: part(self, "ecr")? })
     }
 
-    /// Digits in pairs, or a name that is defined as some; possibly none.
+    /// Parses pairs of hexadecimal digits, or a name that is defined as such. May be empty.
     fn hex(&mut self) -> Parsed<Vec<u8>> {
         self.cursor.blank();
         let offset = self.cursor.offset();
@@ -341,7 +341,7 @@ impl Parser<'_> {
         }
     }
 
-    /// `ECN e0b 1 ceb 0 e1b 1`, or the other order.
+    /// Parses `ECN e0b 1 ceb 0 e1b 1`, or the reverse order.
     fn acc_ecn(&mut self) -> Parsed<TcpOption> {
         let mut counters = Vec::new();
         let mut kind = ACC_ECN_0;
@@ -380,14 +380,14 @@ impl Parser<'_> {
         }
     }
 
-    /// Whether what comes next stands on another line.
+    /// Returns whether the next token is on another line.
     fn starts_line(&mut self) -> bool {
         let rest = self.cursor.rest();
         let blank = &rest[..rest.len() - rest.trim_start().len()];
         blank.contains('\n')
     }
 
-    /// A name, a number, or `type_3`, `code_4`.
+    /// Parses a name, a number, or `type_3`, `code_4`.
     fn icmp_name(&mut self) -> Parsed<Option<IcmpName>> {
         if self.cursor.peek().is_some_and(|c| c.is_ascii_digit()) {
             return Ok(Some(IcmpName::Number(self.cursor.number("a type or code", 0xff)? as u8)));
@@ -421,7 +421,7 @@ impl Parser<'_> {
 }
 
 impl TcpOption {
-    /// Bytes of the option.
+    /// The length of the option in bytes.
     pub(crate) fn len(&self) -> usize {
         match self {
             TcpOption::End | TcpOption::Nop => 1,

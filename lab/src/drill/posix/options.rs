@@ -7,7 +7,7 @@ use steadfast_core::{Error, SocketOptions};
 use super::{Posix, Role, System, seconds};
 use crate::drill::subject::{Errno, Setting, SocketOption};
 
-/// Level and name.
+/// The level and the name of an option.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Option {
     pub(crate) level: &'static str,
@@ -18,7 +18,7 @@ pub(crate) struct Option {
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Unset {
     Errno(Errno),
-    /// The stack has nothing of the kind.
+    /// The stack has no such option.
     NotKept,
 }
 
@@ -33,7 +33,7 @@ const TCP: &str = "IPPROTO_TCP";
 const IP: &str = "IPPROTO_IP";
 const IPV6: &str = "IPPROTO_IPV6";
 
-/// What is accepted and kept for whoever reads it back, because nothing in a lab depends on it.
+/// Options that are accepted and stored to be read back. Nothing in the lab depends on them.
 const KEPT: [(&str, &str); 19] = [
     (SOCKET, "SO_REUSEADDR"),
     (SOCKET, "SO_REUSEPORT"),
@@ -56,7 +56,7 @@ const KEPT: [(&str, &str); 19] = [
     (SOCKET, "SO_SNDLOWAT"),
 ];
 
-/// What is read or set by a rule of its own.
+/// Options with an effect or a value of their own.
 const KNOWN: [(&str, &str); 32] = [
     (SOCKET, "SO_KEEPALIVE"),
     (SOCKET, "SO_LINGER"),
@@ -93,7 +93,7 @@ const KNOWN: [(&str, &str); 32] = [
 ];
 
 impl Option {
-    /// The option, if it is one that the layer knows.
+    /// Returns the option if it is known.
     pub(crate) fn find(option: &SocketOption) -> std::option::Option<Option> {
         let all = KEPT.iter().chain(&KNOWN);
         let found = all.into_iter().find(|known| (option.level.as_str(), option.name.as_str()) == **known);
@@ -142,10 +142,10 @@ impl Posix {
         let size = u32::try_from(number.max(0)).unwrap_or(u32::MAX);
         match option.name {
             "SO_KEEPALIVE" => self.change(fd, |options| options.keepalive = number != 0),
-            // Linux keeps twice as much, and half of that is for headers: the window is what was asked for.
+            // Linux doubles the value, and reserves half of it for overhead. The window is the requested size.
             "SO_RCVBUF" | "SO_RCVBUFFORCE" => {
                 let least = if self.system == System::Linux { 1152 } else { 1 };
-                // Linux chooses the scale for what was asked for, FreeBSD for what anybody may have.
+                // Linux derives the window scale from the requested size, FreeBSD from the system's limit.
                 let linux = self.system == System::Linux;
                 self.change(fd, |options| {
                     options.rcvbuf = size.max(least);
@@ -219,7 +219,7 @@ impl Posix {
     fn set_fast_open(&mut self, fd: i32, number: i64) -> Result<(), Unset> {
         let socket = self.socket_mut(fd)?;
         if matches!(socket.role, Role::Listener(_)) && (socket.fast_open_queue > 0) != (number > 0) {
-            // A listener keeps the way that it began with.
+            // Fast Open cannot be switched on or off on an active listener.
             return Err(Unset::NotKept);
         }
         socket.fast_open_queue = u32::try_from(number).unwrap_or(0);

@@ -18,20 +18,20 @@ const EDGE: i64 = 1 << 31;
 /// `EPOLLONESHOT`
 const ONCE: i64 = 1 << 30;
 
-/// What an epoll descriptor waits for on another.
+/// The interest of an epoll descriptor in another descriptor.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Interest {
     pub(crate) events: i64,
-    /// The word of the user's.
+    /// The user data.
     pub(crate) data: i64,
-    /// What was reported last, of interest with edges.
+    /// The events reported last, for edge-triggered interests.
     reported: i64,
-    /// Reported once, and no more until it is armed anew.
+    /// Reported once, and disabled until it is armed again.
     spent: bool,
 }
 
 impl Posix {
-    /// What of `wanted` can be done on a descriptor, and what is told unasked.
+    /// The events of `wanted` that a descriptor is ready for, and those that are always reported.
     pub(crate) fn poll(&mut self, fd: i32, wanted: i64) -> i64 {
         self.readiness(fd) & (wanted | FAILED | HANG_UP | INVALID)
     }
@@ -75,7 +75,7 @@ impl Posix {
         let (unread, urgent) = self.stack.readable(id).unwrap_or_default();
         let mut ready = if urgent > 0 { URGENT } else { 0 };
         if state == State::Closed {
-            // The error is looked at only by taking it.
+            // The stack's error can only be read by taking it.
             if let Ok(Some(error)) = self.stack.take_error(id)
                 && let Ok(socket) = self.socket_mut(fd)
             {
@@ -106,11 +106,11 @@ impl Posix {
         let room = u64::from(socket.options.sndbuf).saturating_sub(queued);
         let unsent = info.as_ref().map_or(0, |info| info.notsent_bytes);
         let little_unsent = socket.notsent_lowat.is_none_or(|lowat| unsent < lowat);
-        // As Linux has it: a third of what is queued must be free.
+        // As on Linux: at least a third of the buffer must be free.
         if sending && room > 0 && room >= queued / 2 && little_unsent {
             ready |= WRITABLE;
         }
-        // Shut down for writing: a write fails at once.
+        // Shut down for writing: a write fails at once, so it does not block.
         if matches!(
             state,
             State::FinWait1 | State::FinWait2 | State::Closing | State::LastAck | State::TimeWait
@@ -136,7 +136,7 @@ impl Posix {
         }
     }
 
-    /// Adds, changes (`add` false) an interest.
+    /// Adds an interest, or changes it if `add` is false.
     pub(crate) fn epoll_set(
         &mut self,
         fd: i32,
@@ -160,7 +160,7 @@ impl Posix {
         self.interests(fd)?.remove(&of).map(drop).ok_or("ENOENT")
     }
 
-    /// What is ready, without taking note that it was told.
+    /// Returns ready events without marking them as reported.
     fn epoll_ready(&mut self, fd: i32, limit: usize) -> Result<Vec<(i32, i64, i64)>, Errno> {
         while let Some((id, event)) = self.stack.poll_event() {
             *self.edges.entry(id).or_default() |= event;
@@ -183,7 +183,7 @@ impl Posix {
         Ok(ready)
     }
 
-    /// What is ready: events and the user's word, `limit` of them at the most.
+    /// Returns up to `limit` ready events, each with the user data.
     pub(crate) fn epoll_wait(&mut self, fd: i32, limit: usize) -> Result<Vec<(i64, i64)>, Errno> {
         let ready = self.epoll_ready(fd, limit)?;
         for (of, events, _) in &ready {
@@ -200,7 +200,7 @@ impl Posix {
         Ok(ready.into_iter().map(|(_, events, data)| (events, data)).collect())
     }
 
-    /// What is no longer ready will be news when it is again.
+    /// Forgets reports of events that are no longer ready, so that their return is a new edge.
     fn forget_reports(&mut self, fd: i32) -> Result<(), Errno> {
         let watched: Vec<i32> = self.interests(fd)?.keys().copied().collect();
         for of in watched {
@@ -213,7 +213,7 @@ impl Posix {
     }
 }
 
-/// Whether an event of the stack concerns what is ready.
+/// Returns whether an event of the stack is an edge of a ready event.
 fn news(event: Event, ready: i64) -> bool {
     (event.contains(Event::READABLE) && ready & READABLE != 0)
         || (event.contains(Event::URGENT) && ready & URGENT != 0)

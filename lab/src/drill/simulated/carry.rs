@@ -1,4 +1,4 @@
-//! Calls that carry bytes, a little at a time.
+//! Calls that transfer data in several attempts.
 
 use std::net::SocketAddr;
 
@@ -25,7 +25,7 @@ pub(super) fn receive(
             returned(Ok(Reply::Received(std::mem::take(&mut progress.read), 0)))
         }
         Err("EAGAIN") => block_or(nonblocking, None),
-        // What came before the error is told first.
+        // Data received before the error comes first.
         Err(_) if !progress.read.is_empty() => {
             returned(Ok(Reply::Received(std::mem::take(&mut progress.read), 0)))
         }
@@ -89,7 +89,7 @@ pub(super) fn sendfile(posix: &mut Posix, to: i32, from: i32, len: usize, progre
     progress_of(sent, len, nonblocking, progress)
 }
 
-/// A write that blocks goes on until all is queued.
+/// The result of a write. A blocking write continues until everything is queued.
 fn progress_of(sent: Result<usize, Errno>, len: usize, nonblocking: bool, progress: &mut Progress) -> Tried {
     match sent {
         Ok(count) => {
