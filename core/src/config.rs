@@ -1,9 +1,8 @@
 //! Every timer, limit and switch, in one table.
 //!
-//! A setting bears the name of its Linux sysctl where one exists (`net.ipv4.tcp_syn_retries`); the others live
-//! under `steadfast.`. Each states its unit, its source and its value in each of the four profiles. A
-//! [`Config`] reads and writes the text form that `sysctl` uses:
-//!
+//! A setting has the name of its Linux sysctl if one exists (`net.ipv4.tcp_syn_retries`); other names begin with
+//! `steadfast.`. Each has a unit, a source and a value in each of the four profiles. A [`Config`] reads and writes the
+//! text format of `sysctl`:
 //! ```
 //! use steadfast_core::config::{Config, Profile};
 //!
@@ -34,25 +33,25 @@ use thiserror::Error;
 /// A named set of values for every setting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 pub enum Profile {
-    /// Linux's values, but: one SYN more so that R2 is met (MUST-23), RST ignored in TIME-WAIT (RFC 1337),
-    /// `tcp_tw_reuse` on with timestamps, black-hole probing on, cap on the time a connect may take.
+    /// Linux's values, with these differences: one more SYN to meet R2 (MUST-23), RST ignored in TIME-WAIT (RFC 1337),
+    /// `tcp_tw_reuse` on with timestamps, black-hole probing on, and a limit on the duration of a connect.
     #[default]
     Default,
     /// Linux 6.12 to 6.18.
     Linux,
     /// 4.4BSD, as Stevens describes it.
     Bsd,
-    /// The letter of RFC 9293, 6298 and 1122.
+    /// RFC 9293, 6298 and 1122 to the letter.
     Rfc,
     /// FreeBSD 14 and 15.
     FreeBsd,
 }
 
 impl Profile {
-    /// Those that scenarios are run under, in the order of the tables.
+    /// The profiles that scenarios run under, in the order of the tables.
     pub const ALL: [Profile; 4] = [Profile::Default, Profile::Linux, Profile::Bsd, Profile::Rfc];
 
-    /// `default`, `linux`, `bsd`, `rfc`, `freebsd`.
+    /// Returns `default`, `linux`, `bsd`, `rfc` or `freebsd`.
     pub const fn name(self) -> &'static str {
         match self {
             Profile::Default => "default",
@@ -89,7 +88,7 @@ pub enum ConfigError {
     UnknownName {
         /// Line of the text, from 1.
         line: usize,
-        /// What was given.
+        /// The given name.
         name: String,
     },
     /// The line is not `name = value`.
@@ -97,29 +96,29 @@ pub enum ConfigError {
     NotAnAssignment {
         /// Line of the text, from 1.
         line: usize,
-        /// What was given.
+        /// The given line.
         text: String,
     },
-    /// A field holds what the text form would refuse.
+    /// A field holds a value that the text format does not allow.
     #[error("{name}: `{value}`: expected {expected}")]
     OutOfRange {
         /// The setting.
         name: String,
-        /// The value that it holds.
+        /// The current value.
         value: String,
-        /// The values that are allowed.
+        /// The allowed values.
         expected: String,
     },
-    /// The value does not fit the setting.
+    /// The value is not allowed for the setting.
     #[error("line {line}: {name}: `{value}`: expected {expected}")]
     BadValue {
         /// Line of the text, from 1.
         line: usize,
         /// The setting.
         name: String,
-        /// What was given.
+        /// The given value.
         value: String,
-        /// What would have been right.
+        /// The allowed values.
         expected: String,
     },
 }
@@ -137,16 +136,16 @@ fn suggestion(name: &str) -> String {
     }
 }
 
-/// One row of the table: what a setting is called, means and holds.
+/// One row of the table: name, meaning and access to the value.
 #[derive(Clone, Copy)]
 pub struct Setting {
     /// Full name: `net.ipv4.tcp_syn_retries`.
     pub name: &'static str,
-    /// What one unit of the value is: `s`, `ms`, `bytes`, or empty for a bare number.
+    /// The unit of the value: `s`, `ms`, `bytes`, or empty for a plain number.
     pub unit: &'static str,
-    /// What it does.
+    /// The description.
     pub doc: &'static str,
-    /// The standard, kernel or decision that it comes from.
+    /// The standard, kernel or decision behind it.
     pub source: &'static str,
     read: fn(&Config) -> String,
     write: fn(&mut Config, &str) -> Result<(), String>,
@@ -154,12 +153,12 @@ pub struct Setting {
 }
 
 impl Setting {
-    /// The last part of the name, which alone also names the setting: `tcp_syn_retries`.
+    /// Returns the last part of the name, which also identifies the setting: `tcp_syn_retries`.
     pub fn short_name(&self) -> &'static str {
         self.name.rsplit('.').next().unwrap_or(self.name)
     }
 
-    /// Its value in `config`, as text.
+    /// Returns the value in `config`, as text.
     pub fn value(&self, config: &Config) -> String {
         (self.read)(config)
     }
@@ -172,17 +171,17 @@ impl fmt::Debug for Setting {
 }
 
 impl Config {
-    /// The setting called `name`, in full or by its last part.
+    /// Returns the setting with this `name`, in full or its last part.
     pub fn setting(name: &str) -> Option<&'static Setting> {
         Config::settings().iter().find(|s| s.name == name || s.short_name() == name)
     }
 
-    /// The value of the setting called `name`, as text.
+    /// Returns the value of the setting with this `name`, as text.
     pub fn value(&self, name: &str) -> Option<String> {
         Config::setting(name).map(|s| s.value(self))
     }
 
-    /// Applies a text of lines `name = value`; `#` starts a comment. Either all of it takes effect or nothing.
+    /// Applies lines of `name = value`; `#` starts a comment. Either the whole text takes effect or nothing does.
     pub fn apply(&mut self, text: &str) -> Result<(), ConfigError> {
         let mut changed = self.clone();
         for (index, line) in text.lines().enumerate() {
@@ -195,8 +194,8 @@ impl Config {
         Ok(())
     }
 
-    /// Whether every setting holds a value that its text form allows. A stack is made of such a configuration only:
-    /// fields can be set to anything.
+    /// Checks that every setting has a value that its text format allows. Fields can be set to anything, but a stack
+    /// accepts only a valid configuration.
     ///
     /// ```
     /// use steadfast_core::Config;
@@ -215,7 +214,7 @@ impl Config {
         Ok(())
     }
 
-    /// For those that have no way to refuse a configuration.
+    /// For callers that cannot return an error.
     pub(crate) fn expect_valid(&self) {
         if let Err(error) = self.validate() {
             panic!("{error}");
@@ -240,7 +239,7 @@ impl Config {
 }
 
 impl Config {
-    /// Where FreeBSD has another value than Linux (its `tcp_timer.h` and sysctl defaults).
+    /// The values of FreeBSD that differ from Linux (its `tcp_timer.h` and sysctl defaults).
     fn into_freebsd(self) -> Config {
         Config {
             tcp_syn_timeout: secs(75),
@@ -273,7 +272,7 @@ impl Default for Config {
 }
 
 impl fmt::Display for Config {
-    /// The text form: a line for each setting, which [`Config::apply`] reads back.
+    /// Writes one line for each setting. [`Config::apply`] reads them back.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         Config::settings().iter().try_for_each(|s| writeln!(f, "{} = {}", s.name, s.value(self)))
     }
@@ -286,13 +285,13 @@ macro_rules! settings {
         #[derive(Clone, PartialEq, Eq)]
         pub struct Config {
             $( $(#[doc = $doc])+ #[doc = concat!("\n\n`", $name, "`. Source: ", $source, ".")] pub $field: $ty, )+
-            /// All chance comes from here: ISS, cookies, hash keys, ports, jitter (RFC 6528). Two stacks on a
-            /// real network must never share it, and it must come from the system's entropy. It has no text form.
+            /// The source of all randomness: ISS, cookies, hash keys, ports, jitter (RFC 6528). It must come from the
+            /// system's entropy, and two stacks on a real network must never share it. It has no text format.
             pub secret: [u8; 32],
         }
 
         impl Config {
-            /// The values of a profile, with an all-zero secret.
+            /// Returns the values of a profile, with an all-zero secret.
             pub fn profile(profile: Profile) -> Config {
                 let config = Config {
                     $( $field: match profile {
@@ -306,7 +305,7 @@ macro_rules! settings {
                 if profile == Profile::FreeBsd { config.into_freebsd() } else { config }
             }
 
-            /// The whole table, in its order.
+            /// Returns the whole table, in its order.
             pub fn settings() -> &'static [Setting] {
                 const SETTINGS: &[Setting] = &[ $( Setting {
                     name: $name,
@@ -322,7 +321,7 @@ macro_rules! settings {
         }
 
         impl fmt::Debug for Config {
-            /// Without the secret.
+            /// Omits the secret.
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.debug_struct("Config") $( .field(stringify!($field), &self.$field) )+ .finish_non_exhaustive()
             }
@@ -343,49 +342,50 @@ settings! {
 
     /// Retransmissions of a SYN after the linear ones; each waits twice as long as the one before.
     "net.ipv4.tcp_syn_retries" tcp_syn_retries: u8 as kinds::Count(1, 127), [7, 6, 2, 7], "RFC 9293 MUST-23; Linux";
-    /// Retransmissions of a SYN that wait the initial RTO each, before doubling starts.
+    /// Retransmissions of a SYN at intervals of the initial RTO, before back-off starts; 0: none.
     "net.ipv4.tcp_syn_linear_timeouts" tcp_syn_linear_timeouts: u8 as kinds::Count(0, 127), [4, 4, 0, 0], "Linux 6.5";
-    /// Gaps between SYNs, where they follow no rule (4.4BSD's coarse timer); empty: computed from the RTO.
+    /// Fixed intervals between SYNs (the coarse timer of 4.4BSD); empty: computed from the RTO.
     "steadfast.tcp_syn_intervals" tcp_syn_intervals: Vec<Duration> as kinds::MillisList,
         [vec![], vec![], vec![millis(5_800), millis(24_000), millis(48_000)], vec![]], "Stevens, TCP/IP Illustrated";
-    /// A connect fails when this time has passed since its first SYN; 0: only the retransmissions count.
+    /// Longest duration of a connect, from its first SYN; 0: limited only by the number of retransmissions.
     "steadfast.tcp_syn_timeout" tcp_syn_timeout: Duration as kinds::Secs(0, 86_400),
         [secs(195), secs(0), secs(75), secs(0)], "RFC 9293 MUST-23; BSD keepinit";
-    /// Retransmissions of a SYN-ACK.
+    /// Most retransmissions of a SYN-ACK; 0: none.
     "net.ipv4.tcp_synack_retries" tcp_synack_retries: u8 as kinds::Count(0, 127), [5, 5, 3, 7], "Linux";
-    /// A half-open entry is dropped when this time has passed since its SYN; 0: only the retransmissions count.
+    /// Longest life of a half-open connection, from its SYN; 0: limited only by the number of retransmissions.
     "steadfast.tcp_synack_timeout" tcp_synack_timeout: Duration as kinds::Secs(0, 86_400),
         [secs(0), secs(0), secs(75), secs(0)], "BSD keepinit";
-    /// Send a RST when a half-open entry is dropped for want of an answer.
+    /// Send a RST when a half-open connection times out.
     "steadfast.synack_timeout_rst" synack_timeout_rst: bool as kinds::Switch, [false, false, false, false], "scenario H3c";
-    /// Half-open connections of one listener; above it cookies (or drops) answer.
+    /// Most half-open connections of one listener; above it SYNs are answered with cookies or dropped.
     "net.ipv4.tcp_max_syn_backlog" tcp_max_syn_backlog: u32 as kinds::Number(1, 1 << 20), [2048, 2048, 1024, 128], "Linux; RFC 4987";
-    /// Half-open connections of the whole stack.
+    /// Most half-open connections of the whole stack.
     "steadfast.tcp_max_half_open" tcp_max_half_open: u32 as kinds::Number(1, 1 << 24), [65_536, 65_536, 15_360, 65_536], "T-01";
-    /// Cap on the backlog that a listener may ask for.
+    /// Largest backlog that a listener can request.
     "net.core.somaxconn" somaxconn: u32 as kinds::Number(1, 1 << 20), [4096, 4096, 128, 128], "Linux";
-    /// SYN cookies: 0 never, 1 when the half-open table is full, 2 always. With 1 it passes for full from a share on, half
-    /// of it or more, that is drawn anew for each SYN.
+    /// SYN cookies: 0 never, 1 when the half-open table is full, 2 always. With 1, the table counts as full above a
+    /// random share of at least half, drawn for each SYN.
     "net.ipv4.tcp_syncookies" tcp_syncookies: u8 as kinds::Count(0, 2), [1, 1, 1, 0], "RFC 4987; Linux";
-    /// Cookies that have become connections and are remembered as long as they are good, so that none becomes a second
-    /// one; above it one may.
+    /// Most used cookies that are remembered until they expire, so that none becomes a second connection; above it one
+    /// may; 0: none.
     "steadfast.tcp_max_spent_cookies" tcp_max_spent_cookies: u32 as kinds::Number(0, 1 << 24), [262_144, 262_144, 262_144, 262_144], "T-06; invariant 1";
-    /// SYN-ACKs that timers send again to one destination prefix (IPv4 /24, IPv6 /64) in a second. 0: no limit.
+    /// SYN-ACK retransmissions per second to one destination prefix (IPv4 /24, IPv6 /64); 0: no limit.
     "steadfast.tcp_synack_ratelimit" tcp_synack_ratelimit: u32 as kinds::Number(0, 1 << 20), [200, 0, 0, 200], "T-03";
     /// Answer with RST instead of silence when the accept queue is full.
     "net.ipv4.tcp_abort_on_overflow" tcp_abort_on_overflow: bool as kinds::Switch, [false, false, false, false], "Linux";
     /// Fast Open: 1 client, 2 server, 3 both, 0 off.
     "net.ipv4.tcp_fastopen" tcp_fastopen: u8 as kinds::Count(0, 3), [0, 1, 0, 0], "RFC 7413; Linux";
-    /// Fast Open connections of one listener whose handshake is not complete; above it the ordinary handshake.
+    /// Most Fast Open connections of one listener with an incomplete handshake; above it the ordinary handshake is
+    /// used; 0: always.
     "steadfast.tcp_fastopen_pending" tcp_fastopen_pending: u32 as kinds::Number(0, 1 << 20), [256, 256, 256, 256], "RFC 7413 §5.1, 7413-2";
-    /// How long we make Fast Open cookies with one key; a cookie is good for one to two of this. 0: for ever.
+    /// Lifetime of a key for Fast Open cookies; a cookie is valid for one to two lifetimes; 0: unlimited.
     "steadfast.tcp_fastopen_key_life" tcp_fastopen_key_life: Duration as kinds::Secs(0, 31_536_000), [secs(43_200), secs(0), secs(43_200), secs(43_200)], "RFC 7413 §4.1.2";
-    /// Servers whose Fast Open cookie is remembered.
+    /// Most servers whose Fast Open cookie is remembered; 0: none.
     "steadfast.tcp_fastopen_cache" tcp_fastopen_cache: u32 as kinds::Number(0, 1 << 20), [1024, 1024, 1024, 1024], "RFC 7413 §4.1.3";
-    /// Sources that are refused, and how: `10.0.0.0/8 tcp-reset, 2001:db8::/32:80 admin-prohibited, 192.0.2.1 drop`.
+    /// Refused sources, and how: `10.0.0.0/8 tcp-reset, 2001:db8::/32:80 admin-prohibited, 192.0.2.1 drop`.
     "steadfast.tcp_refuse" tcp_refuse: Refusals as kinds::Refuse,
         [Refusals::default(), Refusals::default(), Refusals::default(), Refusals::default()], "scenario H10b";
-    /// Local ports that a connect without a local port chooses from.
+    /// Range from which a connect chooses its local port.
     "net.ipv4.ip_local_port_range" ip_local_port_range: PortRange as kinds::Ports,
         [PortRange::known(10_000, 65_535), PortRange::known(32_768, 60_999), PortRange::known(1024, 5000), PortRange::known(1024, 65_535)], "RFC 6056";
 
@@ -401,150 +401,151 @@ settings! {
     "net.ipv4.tcp_sack" tcp_sack: bool as kinds::Switch, [true, true, false, true], "RFC 2018";
     /// Report duplicate segments in a SACK block.
     "net.ipv4.tcp_dsack" tcp_dsack: bool as kinds::Switch, [true, true, false, true], "RFC 2883";
-    /// ECN: 0 off, 1 ask for it and accept it, 2 accept it.
+    /// ECN: 0 off, 1 request and accept, 2 only accept.
     "net.ipv4.tcp_ecn" tcp_ecn: u8 as kinds::Count(0, 2), [2, 2, 0, 0], "RFC 3168; Linux";
 
-    /// Whose order and padding the options of a SYN have: `linux` or `freebsd`.
+    /// Order and padding of the options of a SYN: as `linux` or `freebsd`.
     "steadfast.tcp_option_layout" tcp_option_layout: OptionLayout as kinds::Layout,
         [OptionLayout::Linux, OptionLayout::Linux, OptionLayout::Linux, OptionLayout::Linux], "interoperation";
 
     // Sizes.
 
-    /// Receive buffer of a connection: the bytes that it holds unread, and what waits beyond a gap with what holding it
-    /// costs. Its window never exceeds it, save by less than one unit of the window's scale. In memory it takes at most a
-    /// quarter more, and 128 KiB for buffers that are not full.
+    /// Receive buffer of a connection, in bytes: unread data, plus out-of-order data with its overhead. The advertised
+    /// window exceeds it, if at all, by less than one unit of the window scale. It takes at most a quarter more memory,
+    /// plus 128 KiB for partly filled buffers.
     "steadfast.tcp_rcvbuf" tcp_rcvbuf: u32 as kinds::Bytes(1024, 1 << 30), [1 << 20, 131_072, 8192, 65_535], "Linux, middle value of tcp_rmem";
-    /// The window scale is chosen for a receive buffer of so much, where it is larger than the connection's own; 0: for that.
+    /// Size of the receive buffer for which the window scale is chosen, if larger than the buffer; 0: the buffer's own
+    /// size.
     "steadfast.tcp_rcvbuf_max" tcp_rcvbuf_max: u32 as kinds::Bytes(0, 1 << 30), [0, 6 << 20, 0, 0], "Linux, last value of tcp_rmem; FreeBSD maxsockbuf";
-    /// Send buffer of a connection.
+    /// Send buffer of a connection, in bytes.
     "steadfast.tcp_sndbuf" tcp_sndbuf: u32 as kinds::Bytes(1024, 1 << 30), [1 << 20, 131_072, 8192, 65_535], "Linux, middle value of tcp_wmem";
-    /// The memory that all send, receive and out-of-order queues take: capacities, lists and the packets that payloads lie
-    /// in. Above a half of it each connection has a share; above three quarters out-of-order queues are pruned; above seven
-    /// eighths orphans are aborted, then connections whose peer takes nothing; above fifteen sixteenths text is refused,
-    /// save 4096 bytes for whoever has nothing unread. One call may take 128 KiB beyond it. Not counted are up to 6 MiB of
-    /// spare buffers, and what else lies in a buffer that the application or the device shares with the stack.
+    /// Memory of all send, receive and out-of-order queues: capacities, lists and the packets that hold payloads. Above
+    /// 1/2, each connection is limited to a share; above 3/4, out-of-order queues are pruned; above 7/8, orphans are
+    /// aborted, then connections whose peer takes nothing; above 15/16, data is refused, except 4096 bytes for a
+    /// connection with nothing unread. One call may exceed it by 128 KiB. It excludes up to 6 MiB of spare buffers, and
+    /// the rest of buffers that the application or the device shares with the stack.
     "steadfast.tcp_mem" tcp_mem: u64 as kinds::Memory(4096, 1 << 40), [256 << 20, 256 << 20, 256 << 20, 256 << 20], "Linux tcp_mem; T-08";
-    /// Connections of the stack, opening ones included; above it a connect fails and final ACKs are dropped.
+    /// Most connections of the stack, including opening ones; above it a connect fails and final ACKs are dropped.
     "steadfast.tcp_max_connections" tcp_max_connections: u32 as kinds::Number(1, 1 << 28), [1 << 21, 1 << 21, 1 << 21, 1 << 21], "invariant 1";
-    /// Ranges that a sender remembers as selectively acknowledged.
+    /// Most ranges that a sender remembers as selectively acknowledged.
     "steadfast.tcp_max_sack_ranges" tcp_max_sack_ranges: u32 as kinds::Number(1, 4096), [256, 256, 256, 256], "T-15";
-    /// Smallest MSS that a peer can make us send, options not counted.
+    /// Smallest MSS that a peer can impose, options not counted.
     "net.ipv4.tcp_min_snd_mss" tcp_min_snd_mss: u16 as kinds::Size(48, 1460), [48, 48, 48, 48], "T-16; Linux, FreeBSD minmss";
-    /// Stateless answers (RST, cookies, challenge ACKs of TIME-WAIT) that wait for the device.
+    /// Most stateless replies (RST, cookies, challenge ACKs of TIME-WAIT) that wait for the device.
     "steadfast.reply_queue" reply_queue: u32 as kinds::Number(1, 1 << 20), [1024, 1024, 1024, 1024], "invariant 1";
-    /// Bytes of memory that they take while they wait: an ICMP answer is as long as the packet that it answers.
+    /// Most memory of waiting stateless replies: an ICMP reply is as long as the packet that it answers.
     "steadfast.reply_queue_bytes" reply_queue_bytes: u32 as kinds::Bytes(4096, 1 << 30), [1 << 20, 1 << 20, 1 << 20, 1 << 20], "invariant 1";
-    /// Packets to our own addresses that wait to be taken in. Above it nothing is sent until they are; none is lost.
+    /// Most packets from the stack to itself that wait for input; above it sending pauses, and none is lost.
     "steadfast.loop_queue" loop_queue: u32 as kinds::Number(1, 1 << 16), [64, 64, 64, 64], "invariant 1";
 
     // Carrying.
 
-    /// RTO before a round trip was measured.
+    /// RTO before the first round-trip measurement.
     "steadfast.tcp_rto_initial_ms" tcp_rto_initial: Duration as kinds::Millis(1, 120_000), [secs(1), secs(1), secs(3), secs(1)], "RFC 6298 §2.1";
     /// Smallest RTO.
     "net.ipv4.tcp_rto_min_us" tcp_rto_min: Duration as kinds::Micros(1000, 60_000_000), [millis(200), millis(200), secs(1), secs(1)], "RFC 6298 §2.4; Linux";
     /// Largest RTO.
     "net.ipv4.tcp_rto_max_ms" tcp_rto_max: Duration as kinds::Millis(1000, 120_000), [secs(120), secs(120), secs(64), secs(60)], "RFC 6298 §2.5; Linux";
-    /// The application is told that there may be a problem when as much time has passed as this many backed-off RTOs take (R1).
+    /// The application is notified of a problem (R1) after the time that this many retransmissions with back-off take.
     "net.ipv4.tcp_retries1" tcp_retries1: u8 as kinds::Count(1, 255), [3, 3, 3, 3], "RFC 9293 SHLD-10";
-    /// A connection is given up when as much time has passed as this many backed-off RTOs take (R2).
+    /// A connection times out (R2) after the time that this many retransmissions with back-off take.
     "net.ipv4.tcp_retries2" tcp_retries2: u8 as kinds::Count(1, 255), [15, 15, 12, 6], "RFC 9293 SHLD-11; Linux";
-    /// A connection is given up when sent data stays unacknowledged for so long; 0: R2 alone decides.
+    /// A connection times out when sent data stays unacknowledged for this long; 0: only R2 applies.
     "steadfast.tcp_user_timeout_ms" tcp_user_timeout: Duration as kinds::Millis(0, 1 << 31), [secs(0), secs(0), secs(0), secs(0)], "RFC 5482; TCP_USER_TIMEOUT";
     /// Congestion control: `cubic` or `reno`.
     "net.ipv4.tcp_congestion_control" tcp_congestion_control: CongestionControl as kinds::Congestion,
         [CongestionControl::Cubic, CongestionControl::Cubic, CongestionControl::Reno, CongestionControl::Reno], "RFC 9438, RFC 5681";
-    /// Segments of the initial window.
+    /// Size of the initial window, in segments.
     "steadfast.tcp_init_cwnd" tcp_init_cwnd: u8 as kinds::Count(1, 255), [10, 10, 1, 10], "RFC 6928";
     /// Restart from the initial window after an idle time of one RTO.
     "net.ipv4.tcp_slow_start_after_idle" tcp_slow_start_after_idle: bool as kinds::Switch, [true, true, true, true], "RFC 5681 §4.1";
-    /// Duplicate ACKs that start a fast retransmit.
+    /// Number of duplicate ACKs that trigger a fast retransmit.
     "net.ipv4.tcp_reordering" tcp_reordering: u8 as kinds::Count(1, 127), [3, 3, 3, 3], "RFC 5681 §3.2";
-    /// How long an ACK may wait for company.
+    /// Longest delay of an ACK; 0: no delay.
     "steadfast.tcp_delack_ms" tcp_delack: Duration as kinds::Millis(0, 499), [millis(40), millis(40), millis(200), millis(200)], "RFC 9293 MUST-40";
-    /// Segments at the start of a connection that are acknowledged at once.
+    /// Number of segments at the start of a connection that are acknowledged at once; 0: none.
     "steadfast.tcp_quickack" tcp_quickack: u8 as kinds::Count(0, 255), [16, 16, 0, 0], "Linux";
-    /// Search the path MTU without ICMP: 0 never, 1 when a black hole shows, 2 always.
+    /// Probe the path MTU without ICMP: 0 never, 1 after a black hole is detected, 2 always.
     "net.ipv4.tcp_mtu_probing" tcp_mtu_probing: u8 as kinds::Count(0, 2), [1, 0, 0, 0], "RFC 4821; Linux";
-    /// MSS to fall to when a black hole shows.
+    /// MSS to fall back to when a black hole is detected.
     "net.ipv4.tcp_base_mss" tcp_base_mss: u16 as kinds::Size(48, 1460), [1024, 1024, 1024, 1024], "RFC 4821; Linux";
-    /// Time until a larger path MTU is searched for again.
+    /// Time until the next search for a larger path MTU.
     "net.ipv4.tcp_probe_interval" tcp_probe_interval: Duration as kinds::Secs(1, 86_400), [secs(600), secs(600), secs(600), secs(600)], "RFC 4821; 1191-2; Linux";
-    /// Search ends when the range is smaller than this.
+    /// Smallest range for which the search of the path MTU continues.
     "net.ipv4.tcp_probe_threshold" tcp_probe_threshold: u16 as kinds::Size(1, 1024), [8, 8, 8, 8], "RFC 4821; Linux";
 
     // Living.
 
-    /// Idle time before the first keepalive probe, where keepalive is on.
+    /// Idle time before the first keepalive probe, if keepalive is on.
     "net.ipv4.tcp_keepalive_time" tcp_keepalive_time: Duration as kinds::Secs(1, 32_767), [secs(7200), secs(7200), secs(7200), secs(7200)], "RFC 9293 MUST-28";
-    /// Time between keepalive probes.
+    /// Interval between keepalive probes.
     "net.ipv4.tcp_keepalive_intvl" tcp_keepalive_intvl: Duration as kinds::Secs(1, 32_767), [secs(75), secs(75), secs(75), secs(75)], "Linux, BSD";
-    /// Unanswered keepalive probes that end a connection.
+    /// Number of unanswered keepalive probes after which a connection ends.
     "net.ipv4.tcp_keepalive_probes" tcp_keepalive_probes: u8 as kinds::Count(1, 127), [9, 9, 8, 10], "Linux, BSD";
-    /// Challenge ACKs of one connection in a second.
+    /// Most challenge ACKs of one connection per second.
     "steadfast.tcp_challenge_ack_limit" tcp_challenge_ack_limit: u8 as kinds::Count(1, 255), [5, 5, 5, 5], "RFC 5961 §7, 5961-9";
-    /// Accept a RST anywhere in the window. **Harmful**: it undoes RFC 5961 §3. For tests of that.
+    /// Accept a RST anywhere in the window. **Harmful**: this disables RFC 5961 §3. For tests only.
     "steadfast.tcp_insecure_rst" tcp_insecure_rst: bool as kinds::Switch, [false, false, false, false], "FreeBSD insecure_rst";
-    /// Let a SYN in the window reset its connection. **Harmful**: it undoes RFC 5961 §4. For tests of that.
+    /// Let a SYN in the window reset its connection. **Harmful**: this disables RFC 5961 §4. For tests only.
     "steadfast.tcp_insecure_syn" tcp_insecure_syn: bool as kinds::Switch, [false, false, false, false], "FreeBSD insecure_syn";
-    /// Least time between two answers of one connection to invalid segments without data.
+    /// Shortest interval between two replies of one connection to invalid segments without data; 0: no limit.
     "net.ipv4.tcp_invalid_ratelimit" tcp_invalid_ratelimit: Duration as kinds::Millis(0, 60_000), [millis(500), millis(500), millis(0), millis(500)], "Linux; T-34";
-    /// RSTs in a second that answer strays: segments of no connection, SYNs not among them. One destination prefix (IPv4
-    /// /24, IPv6 /64) gets a quarter of it at most. 0: no limit.
+    /// RSTs per second in reply to segments of no connection, except SYNs; one destination prefix (IPv4 /24, IPv6 /64)
+    /// gets at most a quarter; 0: no limit.
     "steadfast.tcp_rst_limit" tcp_rst_limit: u32 as kinds::Number(0, 1 << 20), [1000, 0, 200, 1000], "SA-CLOSED-05; FreeBSD icmplim";
 
     // Ending.
 
-    /// How long FIN-WAIT-2 lasts when no application holds the socket; 0: no limit.
+    /// Duration of FIN-WAIT-2 once no application holds the socket; 0: no limit.
     "net.ipv4.tcp_fin_timeout" tcp_fin_timeout: Duration as kinds::Secs(0, 86_400), [secs(60), secs(60), secs(675), secs(0)], "Linux; Stevens";
-    /// Retransmissions of an orphan, or probes of its peer's closed window, answered or not; 0: as long as R2.
+    /// Most retransmissions of an orphan, or probes of its peer's closed window, answered or not; 0: limited by R2.
     "net.ipv4.tcp_orphan_retries" tcp_orphan_retries: u8 as kinds::Count(0, 255), [8, 8, 0, 0], "Linux (where 0 means 8)";
-    /// How long an orphan may take to get its data and FIN through, and a second more for each KiB that it still has to send
-    /// when it is closed; 0: no limit.
+    /// Time for an orphan to deliver its data and FIN, plus a second for each KiB unsent at its close; 0: no limit.
     "steadfast.tcp_orphan_timeout" tcp_orphan_timeout: Duration as kinds::Secs(0, 86_400), [secs(300), secs(0), secs(0), secs(0)], "invariant 2";
-    /// Connections that no application holds any more; above it a close resets.
+    /// Most connections that no application holds; above it a close resets.
     "net.ipv4.tcp_max_orphans" tcp_max_orphans: u32 as kinds::Number(0, 1 << 28), [131_072, 131_072, 131_072, 131_072], "Linux; T-10";
-    /// Length of TIME-WAIT, 2MSL.
+    /// Duration of TIME-WAIT (2MSL); 0: it ends at once.
     "steadfast.tcp_tw_timeout" tcp_tw_timeout: Duration as kinds::Secs(0, 240), [secs(60), secs(60), secs(60), secs(240)], "RFC 9293 MUST-13; Linux";
-    /// TIME-WAIT entries; above it a closing connection skips TIME-WAIT.
+    /// Most TIME-WAIT entries; above it a closing connection skips TIME-WAIT.
     "net.ipv4.tcp_max_tw_buckets" tcp_max_tw_buckets: u32 as kinds::Number(0, 1 << 28), [262_144, 131_072, 131_072, 262_144], "Linux; T-11";
-    /// The memory that TIME-WAIT entries take with their places in the flow table; above it a closing connection skips
-    /// TIME-WAIT. One of IPv4 takes 58 bytes, one of IPv6 82. What they take beyond it are pages of 64 KiB in part empty, no
-    /// more of them than the most entries there ever were filled.
+    /// Most memory of TIME-WAIT entries, including their share of the flow table; above it a closing connection skips
+    /// TIME-WAIT. An entry takes 58 bytes for IPv4 and 82 for IPv6. Partly empty pages of 64 KiB come on top, at most
+    /// as many as the peak number of entries filled.
     "steadfast.tcp_tw_mem" tcp_tw_mem: u64 as kinds::Memory(0, 1 << 40), [16 << 20, 16 << 20, 16 << 20, 16 << 20], "T-11";
-    /// Let a connect take over a TIME-WAIT by timestamps: 0 never, 1 always, 2 for loopback addresses.
+    /// Let a connect replace a TIME-WAIT entry by timestamps: 0 never, 1 always, 2 for loopback addresses.
     "net.ipv4.tcp_tw_reuse" tcp_tw_reuse: u8 as kinds::Count(0, 2), [1, 2, 0, 0], "RFC 6191; Linux";
-    /// Age that a TIME-WAIT must have before a connect may take it over.
+    /// Smallest age of a TIME-WAIT entry that a connect may replace.
     "net.ipv4.tcp_tw_reuse_delay" tcp_tw_reuse_delay: Duration as kinds::Millis(1, 120_000), [secs(1), secs(1), secs(1), secs(1)], "Linux 6.14";
-    /// Short TIME-WAIT and a timestamp check for each peer address. **Harmful**: it refuses clients that share
-    /// an address behind a NAT, which is why Linux 4.12 removed it. Here to show that (scenario T9c).
+    /// Short TIME-WAIT and a timestamp check for each peer address. **Harmful**: it refuses clients that share an
+    /// address behind a NAT, so Linux 4.12 removed it. Present only to demonstrate that (scenario T9c).
     "steadfast.tcp_tw_recycle" tcp_tw_recycle: bool as kinds::Switch, [false, false, false, false], "Linux before 4.12";
-    /// Peers whose last timestamp `tcp_tw_recycle` remembers.
+    /// Most peers whose last timestamp `tcp_tw_recycle` remembers.
     "steadfast.tcp_tw_recycle_peers" tcp_tw_recycle_peers: u32 as kinds::Number(1, 1 << 20), [4096, 4096, 4096, 4096], "invariant 1";
-    /// Ignore RST in TIME-WAIT (TIME-WAIT assassination).
+    /// Ignore RST in TIME-WAIT (protects against TIME-WAIT assassination).
     "net.ipv4.tcp_rfc1337" tcp_rfc1337: bool as kinds::Switch, [true, false, false, false], "RFC 1337 F1";
 
     // IP.
 
-    /// TTL or hop limit of what is sent.
+    /// TTL or hop limit of sent packets.
     "net.ipv4.ip_default_ttl" ip_default_ttl: u8 as kinds::Count(1, 255), [64, 64, 64, 64], "RFC 9293 MUST-49";
-    /// Smallest path MTU that an ICMP error can set, IPv4.
+    /// Smallest path MTU that an ICMP error can set, for IPv4.
     "net.ipv4.route.min_pmtu" min_pmtu: u16 as kinds::Size(68, 1500), [552, 552, 68, 68], "1191-1; T-31";
-    /// Time after which a learnt path MTU is forgotten.
+    /// Time until a learned path MTU expires.
     "net.ipv4.route.mtu_expires" mtu_expires: Duration as kinds::Secs(300, 86_400), [secs(600), secs(600), secs(600), secs(600)], "RFC 1191 §6.3, 1191-2";
-    /// Destinations whose path MTU is remembered.
+    /// Most destinations whose path MTU is remembered; 0: none.
     "steadfast.pmtu_cache" pmtu_cache: u32 as kinds::Number(0, 1 << 20), [4096, 4096, 4096, 4096], "invariant 1";
     /// Time within which all fragments of a datagram must arrive.
     "net.ipv4.ipfrag_time" ipfrag_time: Duration as kinds::Secs(1, 120), [secs(30), secs(30), secs(60), secs(60)], "RFC 1122 §3.3.2; Linux";
-    /// Memory for incomplete datagrams.
+    /// Most memory of incomplete datagrams; 0: no reassembly.
     "net.ipv4.ipfrag_high_thresh" ipfrag_high_thresh: u32 as kinds::Bytes(0, 1 << 30), [4 << 20, 4 << 20, 4 << 20, 4 << 20], "T-18; Linux";
-    /// Incomplete datagrams of one source and destination.
+    /// Most incomplete datagrams between one source and one destination.
     "steadfast.ipfrag_max_datagrams" ipfrag_max_datagrams: u32 as kinds::Number(1, 65_536), [128, 128, 128, 128], "T-18";
-    /// Fragments of one datagram.
+    /// Most fragments of one datagram.
     "steadfast.ipfrag_max_fragments" ipfrag_max_fragments: u32 as kinds::Number(1, 8192), [64, 64, 64, 64], "T-18";
-    /// ICMP messages sent in a second. One destination prefix gets a quarter of it at most.
+    /// ICMP messages sent per second; one destination prefix (IPv4 /24, IPv6 /64) gets at most a quarter; 0: none are
+    /// sent.
     "steadfast.icmp_ratelimit" icmp_ratelimit: u32 as kinds::Number(0, 1 << 20), [1000, 1000, 200, 1000], "RFC 4443 §2.4(f); Linux";
-    /// Answer no echo requests.
+    /// Do not answer echo requests.
     "net.ipv4.icmp_echo_ignore_all" icmp_echo_ignore_all: bool as kinds::Switch, [false, false, false, false], "Linux";
 }
 

@@ -1,13 +1,13 @@
-//! What the stack counted: every drop, reply, retry and limit.
+//! Counters of a stack: every drop, reply, retry and limit.
 //!
-//! A counter bears Linux's SNMP name where it means the same (`ListenOverflows`), and another name where it does
-//! not exist there. Drops and replies are also counted by reason.
+//! A counter has Linux's SNMP name if it has the same meaning (`ListenOverflows`), and a name of its own otherwise.
+//! Drops and replies are also counted by reason.
 
 use std::fmt;
 
 macro_rules! counters {
     ($($(#[doc = $doc:literal])+ $field:ident $name:literal;)+) => {
-        /// The counters of a stack. All count from zero and only upwards.
+        /// The counters of a stack. All start at zero and only increase.
         #[derive(Clone, PartialEq, Eq)]
         pub struct Counters {
             $($(#[doc = $doc])+ pub $field: u64,)+
@@ -26,7 +26,7 @@ macro_rules! counters {
         }
 
         impl Counters {
-            /// Every counter with its name: the SNMP ones, then `drop.…` and `reply.…`.
+            /// Iterates over all counters with their names: the SNMP ones, then `drop.…` and `reply.…`.
             pub fn iter(&self) -> impl Iterator<Item = (String, u64)> {
                 let named = [$(($name.to_owned(), self.$field),)+];
                 let drops = DropReason::ALL.iter().map(|r| (format!("drop.{r}"), self.drops[*r as usize]));
@@ -34,7 +34,7 @@ macro_rules! counters {
                 named.into_iter().chain(drops).chain(replies)
             }
 
-            /// Adds what another stack counted.
+            /// Adds the counters of another stack.
             pub fn add(&mut self, other: &Counters) {
                 $(self.$field += other.$field;)+
                 self.drops.iter_mut().zip(other.drops).for_each(|(ours, theirs)| *ours += theirs);
@@ -51,15 +51,15 @@ macro_rules! reasons {
         pub enum $ty { $($(#[doc = $doc])+ $variant,)+ }
 
         impl $ty {
-            /// All of them.
+            /// All variants.
             pub const ALL: &'static [$ty] = &[$($ty::$variant,)+];
 
-            /// The name in counters, traces and scenario files.
+            /// Returns the name in counters, traces and scenario files.
             pub const fn name(self) -> &'static str {
                 match self { $($ty::$variant => $name,)+ }
             }
 
-            /// What it means.
+            /// Returns the description.
             pub const fn doc(self) -> &'static str {
                 match self { $($ty::$variant => concat!($($doc),+),)+ }
             }
@@ -74,35 +74,35 @@ macro_rules! reasons {
 }
 
 counters! {
-    /// Packets handed to the stack.
+    /// Packets passed to the stack.
     in_receives "InReceives";
-    /// Packets with a broken IP header.
+    /// Packets with an invalid IP header.
     in_hdr_errors "InHdrErrors";
-    /// Packets whose addresses are not acceptable.
+    /// Packets with an unacceptable source or destination address.
     in_addr_errors "InAddrErrors";
-    /// Packets sent: to the device, or to ourselves.
+    /// Packets sent, to the device or to the stack itself.
     out_requests "OutRequests";
-    /// Times that sending stopped until packets to ourselves were taken in (`loop_queue`).
+    /// Times that sending paused because `loop_queue` packets to the stack itself waited.
     loop_queue_full "LoopQueueFull";
     /// Fragments received.
     reasm_reqds "ReasmReqds";
-    /// Datagrams put together.
+    /// Datagrams reassembled.
     reasm_oks "ReasmOKs";
-    /// Datagrams given up.
+    /// Datagrams whose reassembly failed.
     reasm_fails "ReasmFails";
-    /// Datagrams given up because their fragments did not all come in time.
+    /// Datagrams whose fragments did not all arrive in time.
     reasm_timeout "ReasmTimeout";
     /// ICMP messages received.
     icmp_in_msgs "IcmpInMsgs";
     /// ICMP messages sent.
     icmp_out_msgs "IcmpOutMsgs";
-    /// TCP segments received, broken ones included.
+    /// TCP segments received, including invalid ones.
     in_segs "InSegs";
-    /// TCP segments sent, retransmissions excluded.
+    /// TCP segments sent, excluding retransmissions.
     out_segs "OutSegs";
     /// Segments retransmitted.
     retrans_segs "RetransSegs";
-    /// Broken segments received.
+    /// Invalid segments received.
     in_errs "InErrs";
     /// Segments with a wrong checksum.
     in_csum_errors "InCsumErrors";
@@ -114,43 +114,43 @@ counters! {
     passive_opens "PassiveOpens";
     /// Connections that failed before they were established.
     attempt_fails "AttemptFails";
-    /// Established connections that ended by a RST of either side.
+    /// Established connections that a RST from either side ended.
     estab_resets "EstabResets";
     /// SYN cookies sent.
     syncookies_sent "SyncookiesSent";
-    /// Valid SYN cookies that came back.
+    /// Valid SYN cookies received.
     syncookies_recv "SyncookiesRecv";
-    /// SYN cookies that came back and were forged, too old or spent.
+    /// SYN cookies received that were forged, expired or already used.
     syncookies_failed "SyncookiesFailed";
-    /// SYN cookies that became connections and found no room among the spent ones (`tcp_max_spent_cookies`).
+    /// SYN cookies that became connections but did not fit into the memory of used cookies (`tcp_max_spent_cookies`).
     syncookies_not_kept "SyncookiesNotKept";
-    /// Half-open connections that a RST ended.
+    /// Half-open connections ended by a RST.
     embryonic_rsts "EmbryonicRsts";
-    /// Connections that went to TIME-WAIT.
+    /// Connections that entered TIME-WAIT.
     tw "TW";
-    /// TIME-WAIT entries that gave way to a new connection.
+    /// TIME-WAIT entries replaced by a new connection.
     tw_recycled "TWRecycled";
-    /// Connections that found no room in TIME-WAIT (`tcp_max_tw_buckets`, `tcp_tw_mem`).
+    /// Connections that skipped TIME-WAIT because it was full (`tcp_max_tw_buckets`, `tcp_tw_mem`).
     tcp_time_wait_overflow "TCPTimeWaitOverflow";
-    /// SYNs refused because their timestamp is older than the peer's last (`tcp_tw_recycle`).
+    /// SYNs refused because their timestamp is older than the last one of the peer (`tcp_tw_recycle`).
     paws_passive "PAWSPassive";
-    /// SYN-ACKs whose timestamp echo we never sent.
+    /// SYN-ACKs that echo a timestamp which was never sent.
     paws_active "PAWSActive";
-    /// Segments that PAWS rejected.
+    /// Segments rejected by PAWS.
     paws_estab "PAWSEstab";
     /// Times that the accept queue was full.
     listen_overflows "ListenOverflows";
     /// SYNs and final ACKs that a listener dropped.
     listen_drops "ListenDrops";
-    /// SYNs that a half-open table answered with cookies because it passed for full.
+    /// SYNs answered with a cookie because a half-open table counted as full.
     tcp_req_q_full_do_cookies "TCPReqQFullDoCookies";
-    /// Times that a full half-open table dropped a SYN.
+    /// SYNs dropped because a half-open table was full.
     tcp_req_q_full_drop "TCPReqQFullDrop";
     /// SYNs and SYN-ACKs retransmitted.
     tcp_syn_retrans "TCPSynRetrans";
-    /// SYN-ACKs that were due again and not sent (`tcp_synack_ratelimit`).
+    /// SYN-ACK retransmissions suppressed by `tcp_synack_ratelimit`.
     synack_repeats_saved "SynAckRepeatsSaved";
-    /// Half-open entries whose SYN-ACK was never answered.
+    /// Half-open connections that ended because no SYN-ACK was answered.
     synack_retries_exhausted "synack_retries_exhausted";
     /// Retransmission timeouts.
     tcp_timeouts "TCPTimeouts";
@@ -158,13 +158,13 @@ counters! {
     tcp_fast_retrans "TCPFastRetrans";
     /// Segments retransmitted in slow start after a timeout.
     tcp_slow_start_retrans "TCPSlowStartRetrans";
-    /// Recoveries with SACK.
+    /// Recoveries that use SACK.
     tcp_sack_recovery "TCPSackRecovery";
-    /// Recoveries without SACK.
+    /// Recoveries that do not use SACK.
     tcp_reno_recovery "TCPRenoRecovery";
-    /// Selectively acknowledged data that the peer dropped again.
+    /// Times that the peer dropped data that it had selectively acknowledged.
     tcp_sack_reneging "TCPSACKReneging";
-    /// SACK blocks outside of what was sent.
+    /// SACK blocks outside of the data sent.
     tcp_sack_discard "TCPSACKDiscard";
     /// Duplicate SACK blocks sent.
     tcp_dsack_sent "TCPDSACKOldSent";
@@ -172,31 +172,31 @@ counters! {
     tcp_dsack_recv "TCPDSACKRecv";
     /// Segments queued out of order.
     tcp_ofo_queue "TCPOFOQueue";
-    /// Segments that the out-of-order queue had no room for.
+    /// Out-of-order segments dropped because the out-of-order queue was full.
     tcp_ofo_drop "TCPOFODrop";
-    /// Times that the out-of-order queue dropped text which it held, for want of room.
+    /// Times that a full out-of-order queue dropped data that it held.
     ofo_pruned "OfoPruned";
-    /// In-order segments that the receive buffer or `tcp_mem` had no room for.
+    /// In-order segments dropped for lack of room in the receive buffer or in `tcp_mem`.
     tcp_rcv_q_drop "TCPRcvQDrop";
-    /// Connections reset because data came after the application was gone.
+    /// Connections reset because data arrived after the application had closed.
     tcp_abort_on_data "TCPAbortOnData";
     /// Connections reset because the application closed with data unread.
     tcp_abort_on_close "TCPAbortOnClose";
     /// Orphans reset because of `tcp_max_orphans` or `tcp_mem`.
     tcp_abort_on_memory "TCPAbortOnMemory";
-    /// Connections reset because `tcp_mem` is short and their peer takes nothing of what is held for it.
+    /// Connections reset because `tcp_mem` was short and their peer acknowledged none of the data held for it.
     stalled_aborted "StalledAborted";
     /// Times that `tcp_mem` came under pressure.
     tcp_memory_pressures "TCPMemoryPressures";
-    /// How long it was under pressure, in milliseconds.
+    /// Total time under memory pressure, in milliseconds.
     tcp_memory_pressures_chrono "TCPMemoryPressuresChrono";
-    /// Times that a connection was asked to give up what it holds out of order.
+    /// Times that a connection was asked to prune its out-of-order queue.
     prune_called "PruneCalled";
-    /// Connections given up for lack of an answer.
+    /// Connections that timed out for lack of an answer.
     tcp_abort_on_timeout "TCPAbortOnTimeout";
-    /// Orphans that FIN-WAIT-2 or `TCP_LINGER2` ended.
+    /// Orphans ended by the FIN-WAIT-2 timer or by `TCP_LINGER2`.
     tcp_abort_on_linger "TCPAbortOnLinger";
-    /// Orphans that did not get their data through in time (`tcp_orphan_timeout`).
+    /// Orphans that did not deliver their data in time (`tcp_orphan_timeout`).
     orphan_timeouts "orphan_timeouts";
     /// Keepalive probes sent.
     tcp_keep_alive "TCPKeepAlive";
@@ -204,160 +204,160 @@ counters! {
     tcp_win_probe "TCPWinProbe";
     /// Challenge ACKs sent.
     tcp_challenge_ack "TCPChallengeACK";
-    /// Challenge ACKs sent because of a SYN.
+    /// Challenge ACKs sent in response to a SYN.
     tcp_syn_challenge "TCPSYNChallenge";
-    /// Fast Open SYNs with data that the server acknowledged.
+    /// Fast Open SYNs whose data the server acknowledged.
     tcp_fast_open_active "TCPFastOpenActive";
     /// Fast Open SYNs whose data the server did not acknowledge.
     tcp_fast_open_active_fail "TCPFastOpenActiveFail";
     /// Connections accepted by Fast Open.
     tcp_fast_open_passive "TCPFastOpenPassive";
-    /// Fast Open SYNs with a cookie that is not ours.
+    /// Fast Open SYNs with an invalid cookie.
     tcp_fast_open_passive_fail "TCPFastOpenPassiveFail";
-    /// Fast Open SYNs above `tcp_fastopen_pending`.
+    /// Fast Open SYNs that exceeded `tcp_fastopen_pending`.
     tcp_fast_open_listen_overflow "TCPFastOpenListenOverflow";
-    /// Fast Open cookies handed out.
+    /// Fast Open cookies issued.
     tcp_fast_open_cookie_reqd "TCPFastOpenCookieReqd";
-    /// Receive windows that closed.
+    /// Times that the advertised receive window closed.
     tcp_to_zero_window_adv "TCPToZeroWindowAdv";
-    /// Receive windows that opened again.
+    /// Times that the advertised receive window reopened.
     tcp_from_zero_window_adv "TCPFromZeroWindowAdv";
     /// Path MTU probes lost.
     tcp_mtup_fail "TCPMTUPFail";
-    /// Path MTU probes that arrived.
+    /// Path MTU probes acknowledged.
     tcp_mtup_success "TCPMTUPSuccess";
-    /// Path MTU black holes found.
+    /// Path MTU black holes detected.
     mtu_black_holes "MtuBlackHoles";
-    /// Readings of R1: retransmissions that the application was told of.
+    /// Times that retransmissions reached R1 and the application was notified.
     r1_reached "R1Reached";
-    /// Connections in CLOSE-WAIT, ever.
+    /// Connections that entered CLOSE-WAIT.
     close_wait_entered "CloseWaitEntered";
-    /// Connections that left CLOSE-WAIT again; the difference is what is held now.
+    /// Connections that left CLOSE-WAIT; `CloseWaitEntered` minus this is the number now in it.
     close_wait_left "CloseWaitLeft";
-    /// Trace events lost because nobody collected them.
+    /// Trace events lost because they were not collected in time.
     trace_lost "TraceLost";
 }
 
 reasons! {
-    /// Why an arriving packet, segment or message was dropped.
+    /// The reason why an arriving packet, segment or message was dropped.
     DropReason {
-        /// IP header broken: version, lengths, options, extension headers (P0, T-58, T-66).
+        /// Invalid IP header: version, lengths, options, extension headers (P0, T-58, T-66).
         IpHeader "ip_header",
-        /// IPv4 header checksum wrong (P0).
+        /// Wrong IPv4 header checksum (P0).
         IpChecksum "ip_checksum",
-        /// Source-routed (MUST-51..53, T-64).
+        /// Source-routed packet (MUST-51..53, T-64).
         SourceRoute "source_route",
-        /// Source is no unicast host address (MUST-63, T-63).
+        /// The source is not a unicast host address (MUST-63, T-63).
         BadSource "bad_source",
-        /// Destination is broadcast, multicast or unspecified (MUST-57, T-63).
+        /// The destination is broadcast, multicast or unspecified (MUST-57, T-63).
         BadDestination "bad_destination",
-        /// Destination is not an address of this stack.
+        /// The destination is not an address of this stack.
         NotOurs "not_ours",
-        /// No protocol of this stack.
+        /// Unsupported protocol.
         UnknownProtocol "unknown_protocol",
-        /// Fragments that overlap, do not fit together or hide a header (T-65, T-66).
+        /// Fragments that overlap, are inconsistent or hide a header (T-65, T-66).
         BadFragment "bad_fragment",
-        /// Fragments above a limit (T-18).
+        /// Fragments that exceed a limit (T-18).
         FragmentLimit "fragment_limit",
-        /// Fragments of a datagram that stayed incomplete.
+        /// Fragments of a datagram that timed out.
         FragmentTimeout "fragment_timeout",
-        /// ICMP message broken or of no use here.
+        /// Invalid or unsupported ICMP message.
         IcmpInvalid "icmp_invalid",
-        /// ICMP error about no connection of ours.
+        /// ICMP error that matches no connection.
         IcmpUnmatched "icmp_unmatched",
         /// ICMP error that quotes a sequence number not in flight (5927-1).
         IcmpNotInFlight "icmp_not_in_flight",
-        /// TCP header broken: lengths, ports (P1, T-58, T-62).
+        /// Invalid TCP header: lengths, ports (P1, T-58, T-62).
         TcpHeader "tcp_header",
-        /// TCP checksum wrong (MUST-3).
+        /// Wrong TCP checksum (MUST-3).
         TcpChecksum "tcp_checksum",
-        /// Flags that no sender uses (P2, T-60).
+        /// Invalid combination of flags (P2, T-60).
         TcpFlags "tcp_flags",
-        /// TCP options broken (P3, T-57).
+        /// Malformed TCP options (P3, T-57).
         TcpOptions "tcp_options",
-        /// Source and destination are the same (P5, T-39).
+        /// Source and destination are equal (P5, T-39).
         Land "land",
-        /// RST for no connection (SA-CLOSED-01), for a listener (SA-LISTEN-01).
+        /// RST that matches no connection (SA-CLOSED-01), or for a listener (SA-LISTEN-01).
         RstUnmatched "rst_unmatched",
-        /// A listener got neither SYN nor ACK nor RST (SA-LISTEN-11).
+        /// Segment for a listener without SYN, ACK or RST (SA-LISTEN-11).
         ListenNoFlags "listen_no_flags",
-        /// SYN, half-open table full and cookies off (SA-LISTEN-07, H4a).
+        /// SYN while the half-open table is full and cookies are off (SA-LISTEN-07, H4a).
         SynBacklogFull "syn_backlog_full",
-        /// SYN or final ACK, accept queue full (SA-LISTEN-08, SA-SYN_RCVD-07).
+        /// SYN or final ACK while the accept queue is full (SA-LISTEN-08, SA-SYN_RCVD-07).
         AcceptQueueFull "accept_queue_full",
-        /// `tcp_max_connections` reached (SA-SYN_RCVD-08), or text above `tcp_mem`.
+        /// `tcp_max_connections` is reached (SA-SYN_RCVD-08), or data exceeds `tcp_mem`.
         NoMemory "no_memory",
-        /// Refused by `tcp_refuse` without an answer.
+        /// Silently refused by `tcp_refuse`.
         Refused "refused",
-        /// SYN whose timestamp `tcp_tw_recycle` holds for old (T9c).
+        /// SYN with a timestamp that `tcp_tw_recycle` considers old (T9c).
         RecycledTimestamp "recycled_timestamp",
-        /// Unacceptable ACK with RST, or RST without ACK, in SYN-SENT (SA-SYN_SENT-02, -04).
+        /// RST with an unacceptable ACK, or RST without ACK, in SYN-SENT (SA-SYN_SENT-02, -04).
         SynSentRst "syn_sent_rst",
-        /// Neither SYN nor RST in SYN-SENT (SA-SYN_SENT-10..12).
+        /// Segment without SYN or RST in SYN-SENT (SA-SYN_SENT-10..12).
         SynSentNoSyn "syn_sent_no_syn",
-        /// In-window SYN ended a half-open connection (SA-SYN_RCVD-02).
+        /// In-window SYN that ended a half-open connection (SA-SYN_RCVD-02).
         HalfOpenSyn "half_open_syn",
-        /// RST ended a half-open connection (SA-SYN_RCVD-13).
+        /// RST that ended a half-open connection (SA-SYN_RCVD-13).
         HalfOpenRst "half_open_rst",
         /// Timestamp older than the last one (PAWS, 7323-10).
         Paws "paws",
-        /// No timestamp on a connection that negotiated them (7323-6).
+        /// No timestamp on a connection that negotiated timestamps (7323-6).
         MissingTimestamp "missing_timestamp",
-        /// Wholly outside of the receive window.
+        /// Entirely outside the receive window.
         OutOfWindow "out_of_window",
-        /// Wholly received before.
+        /// Entirely received before.
         Duplicate "duplicate",
-        /// RST outside of the receive window (5961-1).
+        /// RST outside the receive window (5961-1).
         RstOutOfWindow "rst_out_of_window",
-        /// RST inside of the receive window, but not at its left edge: challenged (5961-3).
+        /// RST inside the receive window, but not at RCV.NXT: challenged (5961-3).
         RstChallenged "rst_challenged",
         /// SYN in a synchronized state: challenged (5961-5).
         SynChallenged "syn_challenged",
-        /// Neither ACK nor RST nor SYN.
+        /// Segment without ACK, RST or SYN.
         NoAck "no_ack",
-        /// ACK of what was never sent.
+        /// ACK of data never sent.
         AckOfUnsent "ack_of_unsent",
-        /// ACK too old to be of this connection (5961-7).
+        /// ACK older than the acceptable range (5961-7).
         AckTooOld "ack_too_old",
         /// Data after the peer's FIN (SA-EST-24, T-51).
         DataAfterFin "data_after_fin",
-        /// Data after the application stopped reading.
+        /// Data after the application shut down reading.
         DataAfterShutdown "data_after_shutdown",
-        /// No room in the out-of-order queue (T-13).
+        /// The out-of-order queue is full (T-13).
         OutOfOrderFull "out_of_order_full",
-        /// No room in the receive buffer.
+        /// The receive buffer is full.
         ReceiveBufferFull "receive_buffer_full",
         /// RST in TIME-WAIT (RFC 1337, SA-TIME_WAIT-05, -06).
         TimeWaitRst "time_wait_rst",
         /// Any other segment in TIME-WAIT (SA-TIME_WAIT-08..11).
         TimeWaitSegment "time_wait_segment",
-        /// Not even the rate-limited answer was due any more (SA-CLOSED-05, T-34).
+        /// The rate limit suppressed the reply (SA-CLOSED-05, T-34).
         ReplyThrottled "reply_throttled",
-        /// The queue of stateless answers was full.
+        /// The queue of stateless replies is full.
         ReplyQueueFull "reply_queue_full",
     }
 }
 
 reasons! {
-    /// Why the stack answered without, or in spite of, a connection.
+    /// The reason for a reply that the stack sent outside of, or despite, a connection.
     ReplyReason {
         /// RST: no connection and no listener (SA-CLOSED-02, -03).
         RstClosed "rst_closed",
-        /// RST: a listener got an ACK that is no valid cookie (SA-LISTEN-02).
+        /// RST: ACK for a listener without a valid cookie (SA-LISTEN-02).
         RstListen "rst_listen",
         /// RST: unacceptable ACK before the connection was established (SA-SYN_SENT-01, SA-SYN_RCVD-10).
         RstUnacceptableAck "rst_unacceptable_ack",
-        /// RST: accept queue full and `tcp_abort_on_overflow` (SA-SYN_RCVD-07).
+        /// RST: the accept queue is full and `tcp_abort_on_overflow` is on (SA-SYN_RCVD-07).
         RstOverflow "rst_overflow",
         /// RST: refused by `tcp_refuse`.
         RstRefused "rst_refused",
         /// RST: the connection was aborted, or closed with data unread.
         RstAbort "rst_abort",
-        /// RST: a half-open connection was given up (`synack_timeout_rst`).
+        /// RST: a half-open connection timed out (`synack_timeout_rst`).
         RstSynAckTimeout "rst_synack_timeout",
-        /// SYN-ACK of a half-open connection, the first.
+        /// First SYN-ACK of a half-open connection.
         SynAck "syn_ack",
-        /// SYN-ACK of a half-open connection, sent again.
+        /// Retransmitted SYN-ACK of a half-open connection.
         SynAckAgain "syn_ack_again",
         /// SYN-ACK with a cookie.
         SynAckCookie "syn_ack_cookie",
@@ -367,33 +367,33 @@ reasons! {
         ChallengeAck "challenge_ack",
         /// ACK for an unacceptable segment (Table 6, PAWS).
         UnacceptableAck "unacceptable_ack",
-        /// ACK of a FIN that came again in TIME-WAIT (SA-TIME_WAIT-07).
+        /// ACK for a retransmitted FIN in TIME-WAIT (SA-TIME_WAIT-07).
         TimeWaitFinAck "time_wait_fin_ack",
         /// ACK for another segment in TIME-WAIT.
         TimeWaitAck "time_wait_ack",
         /// ICMP echo reply.
         EchoReply "echo_reply",
-        /// ICMP unreachable: no such protocol or port here.
+        /// ICMP unreachable: protocol or port.
         Unreachable "unreachable",
         /// ICMP communication administratively prohibited (`tcp_refuse`).
         AdminProhibited "admin_prohibited",
-        /// ICMP time exceeded: a datagram stayed incomplete.
+        /// ICMP time exceeded: reassembly timed out.
         ReassemblyTimeExceeded "reassembly_time_exceeded",
     }
 }
 
 impl Counters {
-    /// How often something was dropped for this reason.
+    /// Returns the number of drops for a reason.
     pub fn dropped(&self, reason: DropReason) -> u64 {
         self.drops[reason as usize]
     }
 
-    /// How often something was answered for this reason.
+    /// Returns the number of replies for a reason.
     pub fn replied(&self, reason: ReplyReason) -> u64 {
         self.replies[reason as usize]
     }
 
-    /// The counter of this name, as [`iter`](Counters::iter) gives it.
+    /// Returns the counter of this name, as in [`iter`](Counters::iter).
     pub fn value(&self, name: &str) -> Option<u64> {
         self.iter().find(|(n, _)| n == name).map(|(_, value)| value)
     }
@@ -408,7 +408,7 @@ impl Counters {
 }
 
 impl fmt::Debug for Counters {
-    /// Those that are not zero.
+    /// Shows only counters that are not zero.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_map().entries(self.iter().filter(|(_, value)| *value > 0)).finish()
     }

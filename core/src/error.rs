@@ -1,63 +1,63 @@
-//! What a user call or a connection can fail with, under the names that POSIX gives.
+//! Errors of user calls and connections, under their POSIX names.
 
 use thiserror::Error;
 
 /// Why a user call failed, or why a connection ended.
 ///
-/// [`name`](Error::name) is the POSIX name and [`errno`](Error::errno) its number on Linux, so that a program
-/// that maps sockets onto this stack can pass them on.
+/// [`name`](Error::name) is the POSIX name and [`errno`](Error::errno) its number on Linux, for programs that map
+/// sockets onto this stack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The call would have to wait: nothing to read, no room to write, no connection to accept (EAGAIN).
+    /// The call would block: nothing to read, no room to write, no connection to accept (EAGAIN).
     #[error("operation would block")]
     WouldBlock,
-    /// The peer refused the connection with a RST, or a port-unreachable came back (ECONNREFUSED).
+    /// The peer refused the connection with a RST, or an ICMP port unreachable arrived (ECONNREFUSED).
     #[error("connection refused")]
     ConnectionRefused,
     /// The peer reset the connection (ECONNRESET).
     #[error("connection reset by peer")]
     ConnectionReset,
-    /// The local side gave the connection up, or its listener closed (ECONNABORTED).
+    /// The local side gave up the connection, or its listener closed (ECONNABORTED).
     #[error("software caused connection abort")]
     ConnectionAborted,
-    /// Nothing came back within the retransmission limits, the user timeout or the keepalive (ETIMEDOUT).
+    /// No answer within the retransmission limits, the user timeout or the keepalive (ETIMEDOUT).
     #[error("connection timed out")]
     TimedOut,
-    /// Routers said that the host cannot be reached (EHOSTUNREACH).
+    /// A router reported that the host is unreachable (EHOSTUNREACH).
     #[error("no route to host")]
     HostUnreachable,
     /// The stack went down with [`abort_all`](crate::Stack::abort_all) (ENETDOWN).
     #[error("network is down")]
     NetworkDown,
-    /// Routers said that the network cannot be reached, or there is no local address for it (ENETUNREACH).
+    /// A router reported that the network is unreachable, or no local address can reach it (ENETUNREACH).
     #[error("network is unreachable")]
     NetworkUnreachable,
-    /// A router or host said that policy forbids the traffic (EACCES).
+    /// A router or host reported that policy forbids the traffic (EACCES).
     #[error("communication administratively prohibited")]
     Prohibited,
     /// The protocol is not available at the peer (ENOPROTOOPT).
     #[error("protocol not available")]
     ProtocolUnavailable,
-    /// A listener or connection holds this address and port already (EADDRINUSE).
+    /// A listener or connection already holds this address and port (EADDRINUSE).
     #[error("address already in use")]
     AddrInUse,
-    /// Not an address of this stack, or no free port is left for this destination (EADDRNOTAVAIL).
+    /// The address is not one of this stack, or no port is free for this destination (EADDRNOTAVAIL).
     #[error("cannot assign requested address")]
     AddrNotAvailable,
     /// The socket is not connected (ENOTCONN).
     #[error("socket is not connected")]
     NotConnected,
-    /// The socket is connected or connecting already (EISCONN).
+    /// The socket is already connected or connecting (EISCONN).
     #[error("socket is already connected")]
     AlreadyConnected,
     /// The connection can no longer send: it was shut down for writing, closed or aborted (EPIPE).
     #[error("broken pipe")]
     BrokenPipe,
-    /// An argument makes no sense for this call (EINVAL).
+    /// An argument is invalid for this call (EINVAL).
     #[error("invalid argument")]
     InvalidArgument,
-    /// The identifier names no socket of this stack (EBADF).
+    /// The handle names no socket of this stack (EBADF).
     #[error("no such socket")]
     NoSuchSocket,
     /// A configured limit leaves no room for another socket (ENOBUFS).
@@ -66,12 +66,12 @@ pub enum Error {
 }
 
 impl Error {
-    /// The POSIX name: `ECONNREFUSED`.
+    /// Returns the POSIX name: `ECONNREFUSED`.
     pub const fn name(self) -> &'static str {
         self.posix().0
     }
 
-    /// The number on Linux.
+    /// Returns the number on Linux.
     pub const fn errno(self) -> i32 {
         self.posix().1
     }

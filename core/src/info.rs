@@ -1,4 +1,4 @@
-//! What can be seen of a stack from outside: one connection, all of them, and the fill of every table.
+//! The observable state of a stack: one connection, all of them, and the fill of every table.
 
 use std::net::SocketAddr;
 
@@ -6,13 +6,13 @@ use crate::socket::SocketId;
 use crate::time::Duration;
 use crate::trace::State;
 
-/// Where congestion control stands, as `tcpi_ca_state` has it.
+/// Congestion control state, as in `tcpi_ca_state`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 pub enum CaState {
-    /// No trouble.
+    /// No sign of loss.
     #[default]
     Open,
-    /// Duplicate ACKs or SACK blocks, not enough of them to act on.
+    /// Duplicate ACKs or SACK blocks, but too few to act on.
     Disorder,
     /// Fast recovery.
     Recovery,
@@ -25,65 +25,65 @@ pub enum CaState {
 pub struct Info {
     /// Connection state.
     pub state: State,
-    /// Our end.
+    /// Local end.
     pub local: SocketAddr,
-    /// The other end.
+    /// Remote end.
     pub remote: SocketAddr,
-    /// How long the connection has been in this state.
+    /// Time in this state.
     pub state_age: Duration,
     /// Congestion control state.
     pub ca_state: CaState,
-    /// Retransmission timeouts in a row.
+    /// Consecutive retransmission timeouts.
     pub retransmits: u32,
     /// Unanswered zero-window or keepalive probes.
     pub probes: u32,
-    /// Doublings of the RTO.
+    /// Number of times that the RTO was doubled.
     pub backoff: u32,
-    /// Timestamps are on.
+    /// Whether timestamps are in use.
     pub timestamps: bool,
-    /// SACK is on.
+    /// Whether SACK is in use.
     pub sack: bool,
-    /// ECN is on.
+    /// Whether ECN is in use.
     pub ecn: bool,
-    /// Shift of the windows that the peer announces; `None`: scaling is off.
+    /// Shift of the windows that the peer advertises; `None`: no scaling.
     pub snd_wscale: Option<u8>,
-    /// Shift of the windows that we announce.
+    /// Shift of the windows that the local side advertises; `None`: no scaling.
     pub rcv_wscale: Option<u8>,
-    /// Retransmission timeout, back-off not included.
+    /// Retransmission timeout, without back-off.
     pub rto: Duration,
     /// Smoothed round-trip time; zero before the first sample.
     pub rtt: Duration,
-    /// Its mean deviation.
+    /// Mean deviation of the round-trip time.
     pub rttvar: Duration,
     /// Smallest round-trip time seen; zero before the first sample.
     pub min_rtt: Duration,
-    /// Payload of a full segment that we send, options of an ordinary segment subtracted.
+    /// Payload of a full segment that is sent, in bytes, less the options of an ordinary segment.
     pub snd_mss: u16,
-    /// Largest payload received.
+    /// Largest payload received, in bytes.
     pub rcv_mss: u16,
-    /// The MSS that we announced.
+    /// Advertised MSS, in bytes.
     pub advmss: u16,
-    /// Path MTU.
+    /// Path MTU, in bytes.
     pub pmtu: u16,
-    /// Congestion window, bytes.
+    /// Congestion window, in bytes.
     pub snd_cwnd: u32,
-    /// Slow-start threshold, bytes; `u32::MAX`: none yet.
+    /// Slow-start threshold, in bytes; `u32::MAX`: none yet.
     pub snd_ssthresh: u32,
     /// Bytes in flight (RFC 6675 pipe).
     pub in_flight: u32,
-    /// Bytes sent and not acknowledged.
+    /// Bytes sent but not acknowledged.
     pub unacked: u32,
-    /// Of these, bytes selectively acknowledged.
+    /// Selectively acknowledged bytes among `unacked`.
     pub sacked: u32,
-    /// Send window of the peer, bytes.
+    /// Window that the peer advertises, in bytes.
     pub snd_wnd: u32,
-    /// Receive window that we announced, bytes.
+    /// Advertised receive window, in bytes.
     pub rcv_wnd: u32,
     /// Segments retransmitted.
     pub total_retrans: u32,
-    /// Bytes queued and not sent yet.
+    /// Bytes queued but not sent yet.
     pub notsent_bytes: u64,
-    /// Bytes that the peer acknowledged.
+    /// Bytes acknowledged by the peer.
     pub bytes_acked: u64,
     /// Bytes received in order.
     pub bytes_received: u64,
@@ -95,46 +95,46 @@ pub struct Info {
     pub out_of_order: u64,
 }
 
-/// One line of the socket listing: what `ss` shows.
+/// One line of the socket listing, as in `ss`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SocketEntry {
     /// State.
     pub state: State,
-    /// `Recv-Q`: unread bytes; of a listener, connections that wait to be accepted.
+    /// `Recv-Q`: unread bytes. On a listener: connections that wait to be accepted.
     pub recv_q: u64,
-    /// `Send-Q`: unacknowledged bytes; of a listener, its backlog.
+    /// `Send-Q`: unacknowledged bytes. On a listener: its backlog.
     pub send_q: u64,
-    /// Our end.
+    /// Local end.
     pub local: SocketAddr,
-    /// The other end; of a listener, the unspecified address.
+    /// Remote end. On a listener: the unspecified address.
     pub remote: SocketAddr,
-    /// How long it has been in this state.
+    /// Time in this state.
     pub state_age: Duration,
-    /// The application's handle; `None`: an orphan, a half-open connection, a TIME-WAIT.
+    /// The application's handle; `None`: an orphan, a half-open connection, or TIME-WAIT.
     pub socket: Option<SocketId>,
-    /// The listener that it came from, if it was opened passively.
+    /// The listener of a passively opened connection.
     pub listener: Option<SocketAddr>,
     /// Half-open connections of a listener.
     pub half_open: u32,
 }
 
-/// What looks wrong with the connections of a stack, in words.
+/// A likely problem with the connections of a stack, in words.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Diagnosis {
-    /// Whose connections: the listener's address, or the local end of a connection opened actively.
+    /// The listener's address, or the local end of an actively opened connection.
     pub owner: SocketAddr,
-    /// How many.
+    /// Number of connections concerned.
     pub connections: usize,
-    /// The oldest of them.
+    /// Age of the oldest of them.
     pub oldest: Duration,
-    /// What it means and where to look.
+    /// The meaning, and where to look.
     pub text: String,
 }
 
-/// The fill of every table. At rest all but `sockets` and `listeners` of the application are zero.
+/// The fill of every table. At rest all fields are zero but the application's `sockets` and `listeners`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Usage {
-    /// Sockets that the application holds, listeners included.
+    /// Sockets that the application holds, including listeners.
     pub sockets: usize,
     /// Listeners.
     pub listeners: usize,
@@ -144,28 +144,28 @@ pub struct Usage {
     pub opening: usize,
     /// Connections with a full control block.
     pub connections: usize,
-    /// Of these, those that no application holds.
+    /// Orphans among `connections`: no application holds them.
     pub orphans: usize,
     /// TIME-WAIT entries.
     pub time_wait: usize,
-    /// Timers that are armed.
+    /// Armed timers.
     pub timers: usize,
     /// Bytes in send, receive and out-of-order queues.
     pub buffered: u64,
-    /// Bytes of memory that these queues take: what `tcp_mem` bounds.
+    /// Bytes of memory that these queues take, limited by `tcp_mem`.
     pub held: u64,
     /// Incomplete datagrams.
     pub fragments: usize,
-    /// Bytes that they take.
+    /// Bytes of memory that these take.
     pub fragment_bytes: usize,
     /// Destinations whose path MTU is remembered.
     pub path_mtus: usize,
-    /// Stateless answers that wait for the device.
+    /// Stateless replies that wait for the device.
     pub replies: usize,
 }
 
 impl Usage {
-    /// Adds what the tables of another stack hold.
+    /// Adds the fill of another stack's tables.
     pub fn add(&mut self, other: &Usage) {
         let Usage {
             sockets,

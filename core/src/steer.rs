@@ -1,7 +1,7 @@
-//! Several stacks on one interface: which of them a packet is for.
+//! Several stacks on one interface: which of them receives a packet.
 //!
-//! They share nothing. A keyed hash of the 4-tuple says whose a connection is, so that every stack comes to the same
-//! answer by itself, and an attacker cannot aim at one of them. Who steers looks at a packet before a stack does.
+//! The stacks share nothing. A keyed hash of the 4-tuple selects the stack that owns a connection. Every stack computes
+//! the same owner by itself, and an attacker cannot aim at one of them. Steering happens before a stack sees a packet.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -12,21 +12,21 @@ use crate::stack::quoted_segment;
 use crate::wire::icmp::{self, Message};
 use crate::wire::{PROTOCOL_ICMP, PROTOCOL_ICMPV6, PROTOCOL_TCP, ipv4, ipv6, tcp};
 
-/// How connections are shared out among stacks.
+/// The distribution of connections among stacks.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Steering {
     key: Key,
     stacks: u16,
 }
 
-/// Where a packet goes.
+/// The destination of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Steer {
-    /// To the stack of this number.
+    /// The stack of this number.
     To(u16),
-    /// To one stack, whichever.
+    /// Any one stack.
     Any,
-    /// To all: a fragment does not say whose it is. Of what it becomes part of, all but one keep quiet.
+    /// Every stack: a fragment has no ports. Only one of them answers the reassembled datagram.
     All,
 }
 
@@ -37,12 +37,12 @@ impl fmt::Debug for Steering {
 }
 
 impl Steering {
-    /// Among `stacks` of them, at least one. All chance comes from `secret`, as in a stack.
+    /// Distributes among `stacks` stacks, at least one. All randomness comes from `secret`, as in a stack.
     pub fn new(secret: &[u8; 32], stacks: u16) -> Steering {
         Steering { key: Key::derive(secret, STEERING), stacks: stacks.max(1) }
     }
 
-    /// Which stack a packet that arrives is for. Never fails: what is not sound is dropped by any stack.
+    /// Returns the stack that an arriving packet is for. Never fails: any stack can drop a malformed packet.
     pub fn steer(&self, packet: &[u8]) -> Steer {
         let (source, destination, protocol, payload, fragment) = match packet.first().map(|byte| byte >> 4) {
             Some(4) => match ipv4::parse(packet) {
@@ -71,7 +71,8 @@ impl Steering {
         tuple.map_or(Steer::Any, |tuple| Steer::To(self.owner(&tuple)))
     }
 
-    /// The same for both ends' view of a connection, so that what a stack sends to itself is its own at both.
+    /// Returns the owner of a connection. It is the same from either end, so that a stack owns both ends of a
+    /// connection to itself.
     pub(crate) fn owner(&self, tuple: &FourTuple) -> u16 {
         let &FourTuple { local_address, local_port, remote_address, remote_port } = tuple;
         let tuple = match (local_address, local_port) < (remote_address, remote_port) {
@@ -87,7 +88,7 @@ impl Steering {
     }
 }
 
-/// The part of the connections that is one stack's.
+/// One stack's share of the connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Share {
     pub(crate) steering: Steering,
@@ -99,7 +100,7 @@ impl Share {
         self.steering.owner(tuple) == self.index
     }
 
-    /// Whether a datagram that every stack put together is for this one to answer.
+    /// Returns whether this stack answers a datagram that every stack has reassembled.
     pub(crate) fn has_datagram(
         &self,
         source: IpAddr,
@@ -113,13 +114,13 @@ impl Share {
     }
 }
 
-/// The connection of a segment that arrives.
+/// Returns the connection of an arriving segment.
 fn arriving(source: IpAddr, destination: IpAddr, segment: &[u8]) -> Option<FourTuple> {
     let (source_port, destination_port, _) = tcp::parse_quoted(segment)?;
     Some(FourTuple::new((destination, destination_port).into(), (source, source_port).into()))
 }
 
-/// The connection that an ICMP error is about.
+/// Returns the connection that an ICMP error is about.
 fn quoted(source: IpAddr, destination: IpAddr, message: &[u8]) -> Option<FourTuple> {
     let message = match (source, destination) {
         (IpAddr::V6(source), IpAddr::V6(destination)) => icmp::parse_v6(source, destination, message),

@@ -1,4 +1,4 @@
-//! One stream of everything that happens, for captures, ladders, JSON and tests.
+//! A stream of all events of a stack, for captures, ladders, JSON and tests.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -22,22 +22,22 @@ pub enum State {
     SynReceived,
     /// Open in both directions.
     Established,
-    /// FIN sent (or queued), not acknowledged.
+    /// FIN sent or queued, but not acknowledged.
     FinWait1,
-    /// FIN acknowledged, the peer may still send.
+    /// FIN acknowledged; the peer may still send.
     FinWait2,
-    /// FIN received, we may still send.
+    /// FIN received; the local side may still send.
     CloseWait,
-    /// FINs crossed, ours not acknowledged.
+    /// FINs crossed; the local one is not acknowledged.
     Closing,
-    /// FIN received, ours sent (or queued), not acknowledged.
+    /// FIN received; the local one is sent or queued, but not acknowledged.
     LastAck,
-    /// Both directions closed, waiting out 2MSL.
+    /// Both directions closed, waiting for 2MSL to pass.
     TimeWait,
 }
 
 impl State {
-    /// As the RFC writes it: `SYN-SENT`.
+    /// Returns the name in the RFC: `SYN-SENT`.
     pub const fn name(self) -> &'static str {
         match self {
             State::Closed => "CLOSED",
@@ -54,7 +54,7 @@ impl State {
         }
     }
 
-    /// As `ss` writes it: `ESTAB`.
+    /// Returns the name in `ss`: `ESTAB`.
     pub const fn ss_name(self) -> &'static str {
         match self {
             State::Closed => "UNCONN",
@@ -74,7 +74,7 @@ impl fmt::Display for State {
 /// The timers of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum TimerKind {
-    /// Retransmission, SYN and SYN-ACK included.
+    /// Retransmission, including SYN and SYN-ACK.
     Retransmit,
     /// Zero-window probe.
     Persist,
@@ -84,7 +84,7 @@ pub enum TimerKind {
     Keepalive,
     /// FIN-WAIT-2 of an orphan.
     FinWait2,
-    /// The end of an orphan that did not get its data through.
+    /// End of an orphan that did not deliver its data.
     Orphan,
     /// End of TIME-WAIT.
     TimeWait,
@@ -93,38 +93,38 @@ pub enum TimerKind {
 /// Why a retransmission began.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Loss {
-    /// The retransmission timer.
+    /// The retransmission timer fired.
     Timeout,
     /// Duplicate ACKs or SACK.
     FastRetransmit,
-    /// A router said that the segment was too big.
+    /// A router reported that the segment was too big.
     PacketTooBig,
 }
 
-/// Something that happened.
+/// An event.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TraceEvent {
-    /// When.
+    /// Time of the event.
     pub at: Instant,
-    /// Our end.
+    /// Local end.
     pub local: SocketAddr,
-    /// The other end.
+    /// Remote end.
     pub remote: SocketAddr,
-    /// What.
+    /// The kind of event, with its details.
     pub kind: TraceKind,
 }
 
-/// What happened.
+/// The kind of an event.
 #[derive(Clone, Debug, PartialEq)]
 pub enum TraceKind {
-    /// A segment arrived whose header is sound.
+    /// A segment with a valid header arrived.
     SegmentIn {
         /// Its header.
         header: Header,
         /// Bytes of payload.
         payload_len: usize,
     },
-    /// A segment left.
+    /// A segment was sent.
     SegmentOut {
         /// Its header.
         header: Header,
@@ -133,36 +133,36 @@ pub enum TraceKind {
     },
     /// A connection changed its state.
     State {
-        /// Before.
+        /// The old state.
         from: State,
-        /// After.
+        /// The new state.
         to: State,
     },
-    /// A timer fired and had something to do.
+    /// A timer fired and took effect.
     Timer(TimerKind),
-    /// Something was dropped.
+    /// A packet, segment or message was dropped.
     Drop(DropReason),
-    /// Something was answered.
+    /// The stack sent a reply.
     Reply(ReplyReason),
     /// A round trip was measured.
     Rtt {
         /// The sample.
         sample: Duration,
-        /// The RTO that follows from it.
+        /// The resulting RTO.
         rto: Duration,
     },
-    /// Data is held for lost.
+    /// Data is considered lost.
     Loss {
-        /// First sequence number to be sent again.
+        /// First sequence number to retransmit.
         seq: SeqNum,
-        /// Why.
+        /// The reason.
         why: Loss,
     },
     /// The path MTU towards the peer changed.
     PathMtu(u16),
 }
 
-/// Collects events while somebody wants them. Off, it costs one test of a flag.
+/// Collects events while tracing is on. While it is off, it costs one test of a flag.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Trace {
     on: bool,
@@ -171,7 +171,7 @@ pub(crate) struct Trace {
 }
 
 impl Trace {
-    /// Events that wait to be collected at the most.
+    /// The most events that wait to be collected.
     const LIMIT: usize = 1 << 16;
 
     pub(crate) fn switch(&mut self, on: bool) {
@@ -181,7 +181,7 @@ impl Trace {
         }
     }
 
-    /// Whether somebody wants events: for those that take more than a copy.
+    /// Returns whether tracing is on, for events that cost more than a copy.
     pub(crate) fn is_on(&self) -> bool {
         self.on
     }

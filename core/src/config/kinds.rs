@@ -1,4 +1,4 @@
-//! The kinds of value that a setting can have: how each is read, shown and bounded.
+//! The kinds of values of settings: how each is parsed, shown and bounded.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use crate::wire::tcp::OptionLayout;
 
-/// How a value is read and shown. An error says what was expected.
+/// Parsing and display of a value. An error names the expected values.
 pub(super) trait Kind<T> {
     fn parse(&self, text: &str) -> Result<T, String>;
     fn show(&self, value: &T) -> String;
 
-    /// Whether a value is one that the text form allows.
+    /// Checks that the text format allows a value.
     fn check(&self, value: &T) -> Result<(), String> {
         self.parse(&self.show(value)).map(drop)
     }
@@ -35,7 +35,7 @@ macro_rules! numbers {
 
         impl Kind<$ty> for $kind {
             fn parse(&self, text: &str) -> Result<$ty, String> {
-                // The bounds are of the type itself, so what lies within them fits it.
+                // The bounds have the type itself, so every number within them fits it.
                 bounded(text, u64::from(self.0), u64::from(self.1)).map(|n| n as $ty)
             }
             fn show(&self, value: &$ty) -> String {
@@ -129,7 +129,7 @@ impl Kind<Vec<Duration>> for MillisList {
     }
 }
 
-/// The local ports that are free to choose from: one at least, and never port 0.
+/// The local ports to choose from: at least one, and never port 0.
 ///
 /// ```
 /// use steadfast_core::config::PortRange;
@@ -146,28 +146,28 @@ pub struct PortRange {
 }
 
 impl PortRange {
-    /// From `first` to `last`, both included. `None`: `first` is 0 or above `last`.
+    /// Returns the range from `first` to `last`, both included, or `None` if `first` is 0 or above `last`.
     pub const fn new(first: u16, last: u16) -> Option<PortRange> {
         if first >= 1 && first <= last { Some(PortRange { first, last }) } else { None }
     }
 
-    /// A range of the table of settings.
+    /// A constant range of the table of settings.
     pub(super) const fn known(first: u16, last: u16) -> PortRange {
         assert!(first >= 1 && first <= last);
         PortRange { first, last }
     }
 
-    /// The first port.
+    /// Returns the first port.
     pub const fn first(self) -> u16 {
         self.first
     }
 
-    /// The last port.
+    /// Returns the last port.
     pub const fn last(self) -> u16 {
         self.last
     }
 
-    /// Whether a port lies in it.
+    /// Returns whether the range contains a port.
     pub const fn contains(self, port: u16) -> bool {
         self.first <= port && port <= self.last
     }
@@ -196,7 +196,7 @@ impl Kind<PortRange> for Ports {
     }
 }
 
-/// Which congestion control a connection starts with.
+/// The initial congestion control of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CongestionControl {
     /// RFC 9438.
@@ -255,14 +255,15 @@ impl Kind<OptionLayout> for Layout {
     }
 }
 
-/// How a refused SYN is answered.
+/// The reply to a refused SYN.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RefuseWith {
     /// RST: the client gets ECONNREFUSED.
     TcpReset,
-    /// ICMP communication administratively prohibited: the client gets EHOSTUNREACH over IPv4 and EACCES over IPv6, as with Linux.
+    /// ICMP communication administratively prohibited: the client gets EHOSTUNREACH over IPv4 and EACCES over IPv6, as
+    /// with Linux.
     AdminProhibited,
-    /// Nothing.
+    /// No reply.
     Drop,
 }
 
@@ -283,11 +284,11 @@ impl RefuseWith {
 pub struct Refusal {
     /// Network of the source.
     pub source: IpAddr,
-    /// Bits of `source` that count.
+    /// Prefix length of `source`, in bits.
     pub prefix_len: u8,
     /// Local port; `None`: all of them.
     pub port: Option<u16>,
-    /// The answer.
+    /// The reply.
     pub with: RefuseWith,
 }
 
@@ -326,7 +327,7 @@ impl fmt::Display for Refusal {
     }
 }
 
-/// Whether `address` lies in the network `network/prefix_len`.
+/// Returns whether the network `network/prefix_len` contains `address`.
 pub(crate) fn prefix_covers(network: IpAddr, prefix_len: u8, address: IpAddr) -> bool {
     let (a, b) = match (network, address) {
         (IpAddr::V4(a), IpAddr::V4(b)) => (u128::from(a.to_bits()) << 96, u128::from(b.to_bits()) << 96),
@@ -336,12 +337,12 @@ pub(crate) fn prefix_covers(network: IpAddr, prefix_len: u8, address: IpAddr) ->
     (a ^ b).leading_zeros() >= u32::from(prefix_len)
 }
 
-/// The rules of [`tcp_refuse`](super::Config::tcp_refuse); the first that covers a SYN decides.
+/// The rules of [`tcp_refuse`](super::Config::tcp_refuse); the first rule that covers a SYN applies.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Refusals(pub Vec<Refusal>);
 
 impl Refusals {
-    /// How a SYN from `source` to `local_port` is refused, if it is.
+    /// Returns how a SYN from `source` to `local_port` is refused, or `None` if it is not.
     pub fn decide(&self, source: IpAddr, local_port: u16) -> Option<RefuseWith> {
         self.0.iter().find(|rule| rule.covers(source, local_port)).map(|rule| rule.with)
     }
