@@ -1,7 +1,8 @@
-//! Every scenario of the catalogue passes under every profile that it names, its ladder is the one beside it, and
-//! the same seed gives the same packets.
+//! Every scenario of the catalogue passes under each of its profiles, matches its stored ladder, and yields the same
+//! packets for the same seed.
 //!
-//! `UPDATE_LADDERS=1 cargo test -p steadfast-lab --test catalogue` writes the ladders anew; `ONLY=H1,H2` looks at these alone.
+//! `UPDATE_LADDERS=1 cargo test -p steadfast-lab --test catalogue` rewrites the ladders; `ONLY=H1,H2` selects
+//! scenarios.
 
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
@@ -10,7 +11,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use steadfast_core::Profile;
 use steadfast_lab::{RunOptions, Scenario, catalogue, run};
 
-/// All pairs of scenario and profile, or those that `ONLY` names.
+/// All pairs of scenario and profile, restricted to those in `ONLY`.
 fn runs() -> Vec<(Scenario, Profile)> {
     let only = std::env::var("ONLY").ok();
     let wanted = |id: &str| only.as_ref().is_none_or(|only| only.split(',').any(|name| name == id));
@@ -23,7 +24,7 @@ fn runs() -> Vec<(Scenario, Profile)> {
         .collect()
 }
 
-/// Calls `check` for every run, on all cores, and collects what is wrong.
+/// Calls `check` for every run, on all cores, and collects the failures.
 fn everywhere(check: impl Fn(&Scenario, Profile) -> Vec<String> + Sync) -> Vec<String> {
     let runs = runs();
     let next = AtomicUsize::new(0);
@@ -88,8 +89,8 @@ fn difference(old: &str, new: &str) -> String {
     }
 }
 
-/// A ladder without the number of rows that it leaves out: chance decides which clients of a flooded server get a cookie,
-/// and a cookie takes a row more.
+/// Hides the number of rows that a ladder leaves out. It varies: chance decides which clients of a flooded server get a
+/// cookie, and a cookie takes one more row.
 fn without_counts(ladder: &str) -> String {
     let shown = ladder.lines().map(|row| if row.ends_with("rows left out …") { "…" } else { row });
     shown.collect::<Vec<_>>().join("\n")

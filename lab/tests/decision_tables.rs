@@ -1,6 +1,6 @@
-//! The decision tables as scripts: everything in `scenarios/drill` passes over IPv4 and IPv6, and every row is there.
+//! The decision tables as scripts: everything in `scenarios/drill` passes over IPv4 and IPv6, and covers every row.
 //!
-//! `ONLY=SA-EST-03 cargo test -p steadfast-lab --test decision_tables` looks at the scripts of that name alone.
+//! `ONLY=SA-EST-03 cargo test -p steadfast-lab --test decision_tables` runs only the scripts of that name.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -16,7 +16,7 @@ fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }
 
-/// The scripts with their files.
+/// The scripts and their files.
 fn scripts() -> Vec<(PathBuf, Source)> {
     let folder = root().join("scenarios/drill");
     let mut files: Vec<_> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
@@ -29,7 +29,7 @@ fn scripts() -> Vec<(PathBuf, Source)> {
     files.into_iter().flat_map(of).collect()
 }
 
-/// What the script is called in its family, or its file's name.
+/// The name of a script in its family, or the name of its file.
 fn name(path: &Path, script: &Source) -> String {
     let file = path.file_stem().unwrap().to_string_lossy().into_owned();
     script.name.clone().unwrap_or(file)
@@ -72,7 +72,7 @@ fn every_script_passes_over_ipv4_and_ipv6() {
     assert!(wrong.is_empty(), "{} wrong\n{}", wrong.len(), wrong.join("\n"));
 }
 
-/// The rows of the tables.
+/// The ids of the tables' rows.
 fn rows() -> BTreeSet<String> {
     let text = fs::read_to_string(root().join("docs/requirements.txt")).unwrap();
     let ids = text.lines().filter_map(|line| line.split(" | ").next()).filter(|id| id.starts_with("SA-"));

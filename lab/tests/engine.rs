@@ -1,4 +1,4 @@
-//! The lab itself: what each fault does, and that each check can fail.
+//! The lab itself: the effect of each fault, and a failing case for each check.
 
 use steadfast_lab::{Report, RunOptions, Scenario, run};
 
@@ -16,7 +16,7 @@ fn passes(text: &str) -> Report {
     report
 }
 
-/// Exactly one thing is wrong, and it is told so.
+/// Checks that exactly one thing fails, with this message.
 #[track_caller]
 fn fails(text: &str, message: &str) {
     let report = play(text);
@@ -26,7 +26,7 @@ fn fails(text: &str, message: &str) {
     assert!(failure.contains(message), "expected `{message}`: {failure}");
 }
 
-/// C sends 100 bytes and closes, S answers 50.
+/// C sends 100 bytes and closes; S replies with 50.
 const BASE: &str = "
 app C
   connect S:80 as c
@@ -64,7 +64,7 @@ fn the_base_passes_and_every_expectation_about_it_can_hold() {
     assert_eq!(report.pcap[..4], 0x0a0d_0d0a_u32.to_le_bytes());
 }
 
-/// Each of these is wrong in one point.
+/// Each line is wrong in one point.
 #[test]
 fn every_expectation_can_fail() {
     for (line, message) in [
@@ -298,7 +298,7 @@ expect iss C rate 250000
         )
     };
     fails(&text(""), "it grew by");
-    // Same secret, running clock: RFC 6528's timer has gone on.
+    // With the same secret and a running clock, the timer of RFC 6528 has advanced.
     passes(&text("same-secret"));
     fails(&text("same-secret same-clock"), "no tuple was used twice");
 }
@@ -405,7 +405,7 @@ fn a_crowd_of_clients_comes_through_or_is_counted() {
 
 #[test]
 fn bytes_of_another_stream_are_noticed() {
-    // The segment's payload is replaced by the beginning of the stream, which it is not.
+    // The start of the stream replaces the segment's payload, so the content is wrong.
     let text = "fault rewrite C>S data seq 1449 data=1448
 app C
   connect S:80

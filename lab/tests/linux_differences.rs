@@ -1,6 +1,6 @@
-//! `docs/linux-differences.md` says what the files of the scenarios say, no more and no less.
+//! `docs/linux-differences.md` agrees with the remarks in the scenario files.
 //!
-//! `UPDATE_DOCS=1 cargo test -p steadfast-lab --test linux_differences` writes it anew.
+//! `UPDATE_DOCS=1 cargo test -p steadfast-lab --test linux_differences` rewrites it.
 
 use std::fmt::Write;
 use std::path::Path;
@@ -44,7 +44,7 @@ fn document(all: &[Scenario]) -> String {
     out
 }
 
-/// The kernel plays both ends, and nothing is said of either.
+/// Returns whether the kernel can play both ends without a remark on either.
 fn agrees(scenario: &Scenario) -> bool {
     scenario.kernel.len() == 2
         && scenario.kernel.iter().all(|role| role.not.is_none() && role.differences.is_empty())

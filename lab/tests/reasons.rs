@@ -1,5 +1,5 @@
-//! Every reason to drop and every reason to answer is shown: by a scenario whose expectations name it, or by a drill script
-//! that asserts its counter.
+//! Every reason for a drop or a reply is covered: by a scenario whose expectations name it, or by a drill script that
+//! asserts its counter.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -13,12 +13,12 @@ fn folder(name: &str) -> Vec<PathBuf> {
     fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path()).collect()
 }
 
-/// What the lines `drops HOST a 1, b` and `replies HOST c` of the scenarios name, as counters have it.
+/// The counters of the reasons in the lines `drops HOST a 1, b` and `replies HOST c` of scenarios.
 fn named_by_scenarios() -> BTreeSet<String> {
     let mut named = BTreeSet::new();
     for path in folder("scenarios").iter().filter(|path| path.extension().is_some_and(|e| e == "scenario")) {
         for line in fs::read_to_string(path).unwrap().lines().map(str::trim) {
-            // A condition may stand before it.
+            // A condition may precede it.
             let line =
                 line.strip_prefix('[').and_then(|rest| rest.split_once("] ")).map_or(line, |(_, rest)| rest);
             let (kind, rest) = match line.split_once(' ') {
@@ -34,7 +34,7 @@ fn named_by_scenarios() -> BTreeSet<String> {
     named
 }
 
-/// What the lines ``nstat | grep -x "drop.a 1"`` of the scripts name.
+/// The counters in the lines ``nstat | grep -x "drop.a 1"`` of scripts.
 fn asserted_by_scripts() -> BTreeSet<String> {
     let mut asserted = BTreeSet::new();
     for path in folder("scenarios/drill").iter().filter(|path| path.to_string_lossy().ends_with(".pkt.jinja"))

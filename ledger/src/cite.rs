@@ -1,4 +1,4 @@
-//! Which test cites which requirement.
+//! Finds the tests that cite each requirement.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -7,7 +7,7 @@ use std::{fs, io};
 use regex::Regex;
 use steadfast_lab::drill::{is_drill_file, read_scripts};
 
-/// Ids with the places that cite them.
+/// Ids and the places that cite them.
 #[derive(Default)]
 pub(crate) struct Citations {
     places: BTreeMap<String, Vec<String>>,
@@ -22,7 +22,7 @@ impl Citations {
             if is_drill_file(&path) {
                 let scripts = read_scripts(&path).map_err(|e| io::Error::other(format!("{name}: {e}")))?;
                 for script in scripts {
-                    // A family cites with the names of its scripts, a script of its own with its file's.
+                    // A script of a family cites by its own name, any other script by its file name.
                     citations.add(&patterns, script.name.as_deref().unwrap_or(&name), &name);
                     citations.add(&patterns, &script.text, &name);
                 }
@@ -56,7 +56,7 @@ impl Citations {
         }
     }
 
-    /// The tests of a Rust file: their names and doc comments.
+    /// Adds the tests of a Rust file: their names and doc comments.
     fn add_tests(&mut self, patterns: &Patterns, file: &str, text: &str) {
         let mut docs = String::new();
         let mut is_test = false;
@@ -100,7 +100,7 @@ impl Patterns {
         self.written.find_iter(text).map(|found| found.as_str().to_owned()).collect()
     }
 
-    /// The ids in the name of a test, as they are written elsewhere: `sa_fin_wait_1_03` is `SA-FIN_WAIT_1-03`.
+    /// Converts ids in the name of a test to their usual spelling: `sa_fin_wait_1_03` is `SA-FIN_WAIT_1-03`.
     fn spelled_out(&self, name: &str) -> String {
         let mut ids = Vec::new();
         let mut at = 0;
@@ -113,7 +113,7 @@ impl Patterns {
                 Some(state) => format!("SA-{}-{number}", state.to_uppercase()),
                 None => format!("{}-{number}", family.to_uppercase()),
             });
-            // The separator may open the next id.
+            // The separator may belong to the next id.
             at = found.get(2).or(found.get(4)).map_or(name.len(), |number| number.end());
         }
         ids.join(" ")

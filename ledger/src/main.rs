@@ -1,10 +1,10 @@
-//! Makes `docs/conformance.md`: every requirement of `docs/requirements.txt`, its state, and what cites it.
+//! Generates `docs/conformance.md`: every requirement of `docs/requirements.txt`, its state, and its citations.
 //!
-//! `cargo run -p steadfast-ledger` writes the file, `… -- --check` fails where it is not up to date, `… -- --strict`
-//! also where a `must` has no test.
+//! `cargo run -p steadfast-ledger` writes the file. With `-- --check` it fails if the file is out of date; with `--
+//! --strict` also if a `must` has no test.
 //!
-//! A test cites an id in its name (`a_rst_resets_sa_est_03_must_12`) or in its doc comment (`SA-EST-03`), a scenario in its
-//! `cites` line, a drill script in its name or anywhere in its text.
+//! A test cites an id in its name (`a_rst_resets_sa_est_03_must_12`) or in its doc comment (`SA-EST-03`). A scenario
+//! cites in its `cites` line, and a drill script in its name or anywhere in its text.
 #![forbid(unsafe_code)]
 
 mod cite;
@@ -22,7 +22,7 @@ use crate::cite::Citations;
 const REQUIREMENTS: &str = "docs/requirements.txt";
 const LEDGER: &str = "docs/conformance.md";
 
-/// One line of the requirements.
+/// A line of the requirements.
 struct Requirement {
     id: String,
     weight: String,
@@ -86,7 +86,7 @@ fn read_requirements(path: &Path) -> Result<Vec<Requirement>, String> {
         .collect()
 }
 
-/// The state that a reader wants to know.
+/// The state of a requirement.
 fn state(requirement: &Requirement, cited: bool) -> &'static str {
     match (requirement.weight.as_str(), cited) {
         ("deviation", _) => "deviation",
@@ -125,7 +125,7 @@ fn ledger(requirements: &[Requirement], citations: &Citations) -> String {
     )
 }
 
-/// The first three places, and how many more there are.
+/// The first three places, and the number of further ones.
 fn shown(places: &[String]) -> String {
     let mut text = places.iter().take(3).map(|p| format!("`{p}`")).collect::<Vec<_>>().join(", ");
     if places.len() > 3 {
@@ -134,7 +134,7 @@ fn shown(places: &[String]) -> String {
     text
 }
 
-/// All files below `root` that are tests, scenarios or scripts, in order.
+/// All tests, scenarios and scripts below `root`, sorted.
 fn files(root: &Path) -> io::Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     let mut folders: Vec<PathBuf> =

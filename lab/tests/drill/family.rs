@@ -1,11 +1,11 @@
-//! Families: what a template gives, and what is said of one that is wrong.
+//! Families: the scripts that a template yields, and the errors of invalid templates.
 
 use std::fs;
 use std::path::Path;
 
 use steadfast_lab::drill::{Source, SourceError, is_drill_file, read_scripts};
 
-/// The scripts of a template that lies beside a file of macros.
+/// The scripts of a template that has a file of macros in its folder.
 fn family(text: &str) -> Result<Vec<Source>, SourceError> {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("a.pkt.jinja");

@@ -1,4 +1,4 @@
-//! The interpreter of drill scripts: scripts that pass, scripts that are wrong in one thing, and what is no script.
+//! The interpreter of drill scripts: scripts that pass, scripts with one error, and invalid scripts.
 
 mod family;
 mod parse;
@@ -11,7 +11,7 @@ use std::path::Path;
 use steadfast_core::Profile;
 use steadfast_lab::drill::{DrillOptions, IpVersion, Outcome, Verdict, run_drill};
 
-/// Runs a script with IPv4 and Linux's values.
+/// Runs a script over IPv4 with the Linux profile.
 pub(crate) fn run(text: &str) -> Outcome {
     run_drill(text, &DrillOptions::default())
 }
@@ -69,7 +69,7 @@ fn without_regard_to_how_windows_and_the_order_of_options_are_open() {
     assert_eq!(run(text).verdict, Verdict::Fail);
     let outcome = run_drill(text, &neutral);
     assert_eq!(outcome.verdict, Verdict::Pass, "{}", outcome.reason);
-    // What is said stays checked.
+    // The neutral mode still checks the semantics.
     let wrong = text.replace("ack 1 ", "ack 2 ");
     assert_eq!(run_drill(&wrong, &neutral).verdict, Verdict::Fail);
 }

@@ -1,4 +1,4 @@
-//! What is no script: the place and what was expected there.
+//! Syntax errors: their place, and what was expected there.
 
 use std::collections::BTreeMap;
 
@@ -57,7 +57,7 @@ fn an_error_is_a_verdict_of_its_own() {
     assert_eq!((&json["result"], &json["line"], &json["column"]), (&"error".into(), &1.into(), &6.into()));
 }
 
-/// Pieces of the language, to get further than noise does.
+/// Tokens of the language, which reach deeper into the parser than random text does.
 fn piece() -> impl Strategy<Value = String> {
     let fixed = prop::sample::select(vec![
         "0 ",

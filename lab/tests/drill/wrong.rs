@@ -1,4 +1,4 @@
-//! Scripts that are wrong in one thing: each fails, at its line, and says what is wrong.
+//! Scripts with one error: each fails at its line, with a message about the error.
 
 use steadfast_lab::drill::{DrillOptions, IpVersion, Verdict, run_drill};
 
@@ -7,7 +7,7 @@ use super::{passes, run};
 const LISTEN: &str =
     "0 socket(..., SOCK_STREAM, IPPROTO_TCP) = 3\n+0 bind(3, ..., ...) = 0\n+0 listen(3, 1) = 0\n";
 
-/// Up to line 7 and an accepted connection without options.
+/// Seven lines that end with an accepted connection without options.
 const OPEN: &str = "0 socket(..., SOCK_STREAM, IPPROTO_TCP) = 3\n\
     +0 bind(3, ..., ...) = 0\n\
     +0 listen(3, 1) = 0\n\
@@ -25,7 +25,7 @@ const TIMED: &str = "0 socket(..., SOCK_STREAM, IPPROTO_TCP) = 3\n\
     +.1 < . 1:1(0) ack 1 win 257 <nop,nop,TS val 20 ecr 100>\n\
     +0 accept(3, ..., ...) = 4\n";
 
-/// After `before`, `right` passes and `wrong` fails at `line` beyond it, for `reason`.
+/// Checks that after `before`, `right` passes, and that `wrong` fails at its line `line` with `reason`.
 #[track_caller]
 fn check(before: &str, right: &str, wrong: &str, line: usize, reason: &str) {
     passes(&format!("{before}{right}\n"));
@@ -45,7 +45,7 @@ fn fails(text: &str, line: usize, reason: &str) {
     assert_eq!(outcome.at.map(|at| at.line), Some(line), "{}", outcome.reason);
 }
 
-/// What is wrong with the answer to the first data of a connection.
+/// Checks a wrong answer to the first data of a connection.
 #[track_caller]
 fn wrong_data(wrong: &str, reason: &str) {
     let write = "+0 write(4, ..., 100) = 100\n";
@@ -188,7 +188,7 @@ fn the_stacks_clock_is_checked_where_a_tick_is_given() {
 
 #[test]
 fn an_echo_of_the_stacks_clock_is_translated() {
-    // The stack takes an RTT from it: an echo of another value would give another.
+    // The stack measures the RTT from the echo: a wrong echo would yield another RTT.
     let text = "+0 write(4, ..., 1) = 1\n+0 > P. 1:2(1) ack 1 <nop,nop,TS val 777 ecr 20>\n\
                 +.05 < . 1:1(0) ack 2 win 257 <nop,nop,TS val 30 ecr 777>\n";
     let right = format!("{text}+0 %{{ assert 50000 <= tcpi_rtt <= 110000 }}%");
@@ -201,7 +201,7 @@ fn an_echo_of_the_stacks_clock_is_translated() {
     );
 }
 
-/// A timer of one second whatever was measured.
+/// Sets a retransmission timer of one second, independent of the measured RTT.
 const SECOND: &str = "`sysctl -q net.ipv4.tcp_rto_min_us=1000000`\n";
 
 #[test]
@@ -234,7 +234,7 @@ fn a_packet_that_does_not_come_and_one_that_nobody_expects_fail() {
     let ack = "+0 < P. 1:101(100) ack 1 win 32792\n+0~+.05 > . 1:1(0) ack 101";
     check(OPEN, ack, &format!("{ack}\n+0 > . 1:1(0) ack 101"), 3, "no packet came");
     check(OPEN, ack, &format!("{ack}\n* > . 1:1(0) ack 101"), 3, "no packet came");
-    // What nobody expects is what the next line sees.
+    // The next line sees a packet that no line expected.
     let write = "+0 write(4, ..., 100) = 100\n+.01 < . 1:1(0) ack 101 win 9\n+0 shutdown(4, SHUT_WR) = 0\n";
     let right = "+0 write(4, ..., 100) = 100\n+0 > P. 1:101(100) ack 1\n+.01 < . 1:1(0) ack 101 win 9\n+0 shutdown(4, SHUT_WR) = 0\n+0 > F. 101:101(0) ack 1";
     check(OPEN, right, &format!("{write}+0 > F. 101:101(0) ack 1"), 4, "flags: expected F., came P.");
@@ -401,7 +401,7 @@ fn assertions_on_the_counters_are_checked() {
     check(OPEN, &drops(1), &drops(2), 2, "drop.tcp_flags 1");
 }
 
-/// A segment that is said to be no one's or broken gets no answer; as it is the SYN-ACK comes.
+/// A segment with an impossible address or a bad checksum gets no answer; the unmodified SYN gets a SYN-ACK.
 #[test]
 fn segments_of_no_host_and_with_a_wrong_checksum_are_sent_so() {
     for what in ["from multicast", "from broadcast", "to multicast", "to broadcast", "to nobody", "badsum"] {
@@ -411,7 +411,8 @@ fn segments_of_no_host_and_with_a_wrong_checksum_are_sent_so() {
     }
 }
 
-/// `FO ...` is a cookie that the stack gives, and its own when the script sends it back: data on the SYN is taken.
+/// `FO ...` stands for the cookie that the stack issued. If the script returns that cookie, the stack accepts data on
+/// the SYN.
 #[test]
 fn a_cookie_that_was_given_is_told_from_another() {
     let listen = "`sysctl -q net.ipv4.tcp_fastopen=2`\n0 socket(..., SOCK_STREAM, IPPROTO_TCP) = 3\n\
@@ -425,7 +426,7 @@ fn a_cookie_that_was_given_is_told_from_another() {
         )
     };
     check(&given, &back("..."), &back("0102030405060708"), 3, "acknowledgment number");
-    // Who asks for no cookie is given none.
+    // A client that requests no cookie gets none.
     let plain = ask.replace(",FO,nop,nop", "");
     let expected = "+0 > S. 0:0(0) ack 1 <mss 1460,FO ...,nop,nop>";
     check(listen, &format!("{ask}{expected}"), &format!("{plain}{expected}"), 2, "options");
