@@ -1,4 +1,4 @@
-//! `steadfast drill run`: what it prints, writes and returns.
+//! `steadfast drill run`: its output, its files and its exit status.
 
 use std::fs;
 use std::path::Path;

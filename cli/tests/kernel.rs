@@ -1,6 +1,6 @@
-//! The kernel as judge: scenarios whose other end is the kernel of this machine, with faults in between, in real time.
-//! Where namespaces and TUN devices cannot be made, a test says so and passes; with `STEADFAST_REQUIRE_TUN=1` it
-//! fails.
+//! The kernel as judge: scenarios against this machine's kernel, with faults in between, in real time.
+//!
+//! If namespaces or TUN devices are not available, a test says so and passes; with `STEADFAST_REQUIRE_TUN=1` it fails.
 
 #[path = "tun/namespace.rs"]
 #[allow(dead_code)]
@@ -14,13 +14,13 @@ use serde_json::Value;
 
 use crate::namespace::{enter_namespace, refused_without_rights};
 
-/// Judged with our stack as C and as S.
+/// Run with our stack as C and as S.
 const BOTH: &str = "N1 N2 N3 N4 N5 N6 N7 H1 H1b H2 H2b H3a H3b H5 H6 H7a H7d H8a H8b H9a H11 T1 T2 T3a T3b T4a T4c T5 T6b \
                     T8a T11 T13 L1 L2 L3 L4";
-/// With our stack as C alone: what is tried is the listener.
+/// Run with our stack as C only: the scenario tests the listener.
 const AS_CLIENT: &str = "H10a";
 
-/// The longest that all of it may take.
+/// Time limit for all of it.
 const LIMIT: Duration = Duration::from_secs(90);
 
 fn steadfast(args: &str) -> Output {
@@ -57,7 +57,7 @@ fn every_scenario_with_a_kernel_comes_out_as_its_file_says_in_every_role() {
     assert!(took < LIMIT, "it took {took:?}");
 }
 
-/// H3b: what the ladder shows of the two ends, and that a fault of the command line acts against the kernel too.
+/// H3b: the ladder shows both ends, and a fault from the command line applies to the kernel, too.
 #[test]
 fn the_ladder_shows_both_ends_and_a_fault_of_the_command_line_acts_between_them() {
     if !enter_namespace(&[]) {

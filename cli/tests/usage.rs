@@ -1,4 +1,4 @@
-//! Bad input: one clear line, exit status 2, and nothing half-done.
+//! Invalid input: one clear line, exit status 2, and no side effect.
 
 use std::process::{Command, Output};
 

@@ -1,4 +1,4 @@
-//! A device on which packets suffer the lab's faults on their way between the kernel, `K`, and our stack, `S`.
+//! A device that applies the lab's faults to packets between the kernel, `K`, and our stack, `S`.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -16,19 +16,19 @@ use steadfast::device::{Capabilities, Device, Frame, Received};
 use steadfast_lab::{Count, Effect, Fault, FaultKind, Pattern, Sighted, SightedTcp, When};
 use tokio::time::{Instant, Sleep};
 
-/// Packets that may wait in one direction; above it the stack waits as well.
+/// Limit of queued packets per direction. At the limit, the stack waits.
 const WAITING: usize = 4000;
 
-/// What is left of a packet: copies of it, each with the time that it still takes.
+/// The copies of a packet, each with its delay.
 type Copies = Vec<(Duration, Vec<u8>)>;
 
-/// A device with faults. They strike packets as they are on a wire, so it must be one without offload.
+/// A device with faults. Faults apply to packets as on a wire, so the device must have no offloads.
 pub(crate) struct Faulty<D> {
     device: D,
     faults: Faults,
     rng: fastrand::Rng,
     started: Instant,
-    /// To the stack, and to the kernel, by the time when they are due and the order in which they came.
+    /// Queues to the stack and to the kernel, ordered by due time and arrival.
     incoming: BTreeMap<(Instant, u64), Vec<u8>>,
     outgoing: BTreeMap<(Instant, u64), Vec<u8>>,
     count: u64,
@@ -36,12 +36,12 @@ pub(crate) struct Faulty<D> {
     tape: Option<Tape>,
 }
 
-/// The faults in force, which can be changed while packets pass.
+/// The active faults, which can change while packets pass.
 #[derive(Clone, Default)]
 pub(crate) struct Faults(Arc<Mutex<Vec<(Fault, u64)>>>);
 
 impl Faults {
-    /// Puts these in force instead of those before; they begin to count anew.
+    /// Replaces the faults, and resets their counts.
     pub(crate) fn set(&self, faults: &[&str]) {
         let faults = faults.iter().map(|text| (text.parse().unwrap(), 0));
         *self.0.lock().unwrap() = faults.collect();
@@ -66,7 +66,7 @@ impl<D: Device> Faulty<D> {
         }
     }
 
-    /// What becomes of a packet, and the error that a router answers it with.
+    /// Applies the faults to a packet. Returns its copies, and the ICMP error of a router, if any.
     fn suffer(&mut self, packet: &[u8], from: &str, to: &str) -> (Copies, Option<Vec<u8>>) {
         let at = steadfast::core::Instant::from_nanos(self.started.elapsed().as_nanos() as u64);
         let (tcp, size) = (sight(packet), packet.len());
@@ -91,7 +91,7 @@ impl<D: Device> Faulty<D> {
         (flying, error)
     }
 
-    /// Sends a packet on its way in one of the two directions.
+    /// Puts a packet into the queue of its direction.
     fn fly(&mut self, packet: &[u8], from: &str, to: &str) {
         record(&mut self.tape, packet);
         let (flying, error) = self.suffer(packet, from, to);
@@ -110,7 +110,7 @@ impl<D: Device> Faulty<D> {
         queue.insert((Instant::now() + after, self.count), packet);
     }
 
-    /// Hands to the kernel what is due.
+    /// Writes due packets to the kernel.
     fn flush(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
         while let Some(first) = self.outgoing.first_entry().filter(|first| first.key().0 <= Instant::now()) {
             match self.device.poll_send(cx, Frame::new(first.get())) {
@@ -122,7 +122,7 @@ impl<D: Device> Faulty<D> {
         Ok(())
     }
 
-    /// Wakes the task when the next packet is due. `true`: it already is.
+    /// Wakes the task when the next packet is due. Returns true if it is due already.
     fn arm(&mut self, cx: &mut Context<'_>) -> bool {
         let next = [&self.incoming, &self.outgoing].into_iter().filter_map(|queue| queue.first_key_value());
         let Some(((at, _), _)) = next.min_by_key(|(key, _)| *key) else { return false };
@@ -170,7 +170,7 @@ impl<D: Device> Device for Faulty<D> {
     }
 }
 
-/// Whether this one of those that fit is meant.
+/// Counts a packet that matches the pattern, and returns whether its [`Count`] selects it.
 fn counts(pattern: &Pattern, met: &mut u64, rng: &mut fastrand::Rng) -> bool {
     *met += 1;
     match pattern.count {
@@ -199,7 +199,7 @@ fn strike(effect: &Effect, flying: &mut Copies, rng: &mut fastrand::Rng) {
     }
 }
 
-/// What a router says of a packet that its next link does not carry.
+/// The ICMP error of a router whose next link has a smaller MTU.
 fn too_big(packet: &[u8], mtu: usize) -> Vec<u8> {
     let error = |quoted| Message::Error { kind: ErrorKind::PacketTooBig { mtu: mtu as u32 }, quoted };
     let mut body = vec![0; 1280];
@@ -222,7 +222,7 @@ fn too_big(packet: &[u8], mtu: usize) -> Vec<u8> {
     out
 }
 
-/// The TCP part of a packet. There are no connections here, so numbers stay absolute.
+/// The TCP part of a packet. The device tracks no connections, so numbers are absolute.
 fn sight(packet: &[u8]) -> Option<SightedTcp> {
     let (protocol, segment) = match packet.first()? >> 4 {
         4 => ipv4::parse(packet).ok().map(|(header, payload)| (header.protocol, payload))?,
@@ -244,14 +244,14 @@ fn sight(packet: &[u8]) -> Option<SightedTcp> {
     })
 }
 
-/// A capture in the format of libpcap (draft-ietf-opsawg-pcap): what each end sends, before any fault.
+/// A capture in libpcap's format (draft-ietf-opsawg-pcap): the packets of each end, before any fault.
 pub(crate) struct Tape(BufWriter<File>);
 
 impl Tape {
     pub(crate) fn new(path: &Path) -> io::Result<Tape> {
         const LINKTYPE_RAW: u32 = 101;
         let mut file = BufWriter::new(File::create(path)?);
-        // Nanoseconds, version 2.4, the whole packet.
+        // Nanosecond timestamps, version 2.4, whole packets.
         for word in [0xa1b2_3c4d, 0x0004_0002, 0, 0, 65_535, LINKTYPE_RAW] {
             file.write_all(&u32::to_le_bytes(word))?;
         }

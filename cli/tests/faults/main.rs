@@ -1,8 +1,8 @@
-//! Our stack and the kernel with faults between them, in real time: a soak of mixed traffic, and what each end does
-//! with TCP's options.
+//! Our stack against the kernel, with faults between them, in real time: a soak of mixed traffic, and how each end uses
+//! TCP options.
 
 mod faulty;
-// Programs are not started here.
+// Only part of it is used here.
 #[allow(dead_code)]
 #[path = "../tun/namespace.rs"]
 mod namespace;

@@ -1,5 +1,5 @@
-//! What each end does with TCP's options, read by tshark from captures of the kernel and our stack, in both roles:
-//! the facts behind `docs/linux-options.md`.
+//! How each end uses TCP options: tshark reads captures of the kernel and our stack, in both roles. These are the facts
+//! behind `docs/linux-options.md`.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -14,7 +14,7 @@ use crate::faulty::{Faults, Faulty, Tape};
 use crate::namespace::enter_namespace;
 
 const PORT: u16 = 99;
-/// The kernel's and our address, in each IP version.
+/// The kernel's and our addresses, for each IP version.
 const ENDS: [[&str; 2]; 2] = [["10.9.0.1", "10.9.0.2"], ["fd09::1", "fd09::2"]];
 const KERNEL: usize = 0;
 const OURS: usize = 1;
@@ -23,7 +23,7 @@ trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
 
 impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
 
-/// A segment as tshark reads it; numbers of bytes are relative to the connection's first.
+/// A segment as tshark decodes it. Sequence numbers are relative.
 #[derive(Debug)]
 struct Segment {
     /// `KERNEL` or `OURS`.
@@ -33,9 +33,9 @@ struct Segment {
     seq: u32,
     len: u32,
     ack: u32,
-    /// Window as it stands there.
+    /// The window field, unscaled.
     window: u32,
-    /// Kinds of the options in their order.
+    /// The kinds of the options, in order.
     options: String,
     mss: Option<u32>,
     shift: Option<u32>,
@@ -82,7 +82,7 @@ fn segments(capture: &Path) -> Vec<Segment> {
 fn segment(line: &str) -> Segment {
     let fields: Vec<&str> = line.split('\t').collect();
     let number = |at: usize| fields[at].parse().ok();
-    // Linux writes a checksum of 0x0000 as 0xffff, as only UDP asks for.
+    // Linux writes a checksum of 0x0000 as 0xffff, which only UDP requires.
     assert!(["1", "Good"].contains(&fields[16]) || fields[15] == "0xffff", "a bad checksum: {line}");
     let source = if fields[1].is_empty() { fields[2] } else { fields[1] };
     Segment {
@@ -103,8 +103,8 @@ fn segment(line: &str) -> Segment {
     }
 }
 
-/// Captures one connection, opened by the kernel or by us, on which `sender` sends 200,000 bytes, waits for a second
-/// and sends the rest, under a fault that begins once it is established.
+/// Captures one connection between `opener` and its peer. `sender` sends 200,000 bytes, pauses for a second and sends
+/// the rest. The fault begins once the connection is established.
 fn capture(family: usize, opener: usize, sender: usize, faults: &[&str]) -> Vec<Segment> {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("traffic.pcap");
@@ -112,7 +112,7 @@ fn capture(family: usize, opener: usize, sender: usize, faults: &[&str]) -> Vec<
     runtime.block_on(async {
         let in_force = Faults::default();
         let mut options = TunOptions::new("sf0");
-        // As a link carries them: not what is cut into segments later.
+        // Faults apply to segments, not to the large packets that offload splits later.
         options.offload = false;
         options.host =
             ENDS.iter().zip([24, 64]).map(|(ends, len)| (ends[KERNEL].parse().unwrap(), len)).collect();
@@ -130,7 +130,7 @@ fn capture(family: usize, opener: usize, sender: usize, faults: &[&str]) -> Vec<
             let mut received = vec![0; data.len()];
             tokio::try_join!(from.write_all(&data), to.read_exact(&mut received)).unwrap();
             assert!(received == data);
-            // Idle time is part of what is captured.
+            // The capture includes idle time.
             tokio::time::sleep(Duration::from_secs(1)).await;
         }
         drop(ends);
@@ -140,7 +140,7 @@ fn capture(family: usize, opener: usize, sender: usize, faults: &[&str]) -> Vec<
     segments(&path)
 }
 
-/// The kernel's and our end of a connection.
+/// Opens a connection. Returns the kernel's end and ours.
 async fn open(net: &Net, family: usize, opener: usize) -> [Box<dyn Stream>; 2] {
     let [kernel, ours] = ENDS[family].map(|end| std::net::SocketAddr::new(end.parse().unwrap(), PORT));
     if opener == KERNEL {
@@ -154,7 +154,7 @@ async fn open(net: &Net, family: usize, opener: usize) -> [Box<dyn Stream>; 2] {
     }
 }
 
-/// Every combination of IP version and who opens.
+/// Every combination of IP version and opener.
 fn roles() -> impl Iterator<Item = (usize, usize)> {
     [0, 1].into_iter().flat_map(|family| [KERNEL, OURS].map(|opener| (family, opener)))
 }
@@ -178,7 +178,7 @@ fn the_options_of_a_handshake_are_the_same_in_the_same_order() {
             assert_eq!(syn.options, "2,4,8,1,3", "{what}");
             assert_eq!(syn.mss, Some([1460, 1440][family]), "{what}");
             assert!(syn.shift.is_some_and(|shift| (1..=14).contains(&shift)), "{what}");
-            // The window of a SYN is never scaled, so what follows stands for more in a smaller number.
+            // The window of a SYN is not scaled; the next one is.
             let next = segments.iter().find(|s| s.from == end && !s.syn).unwrap();
             eprintln!("{what}: window {} after {}", next.window, syn.window);
             assert!(next.window << syn.shift.unwrap() >= 60_000, "{what}: {next:?}");
@@ -220,7 +220,7 @@ fn one_lost_segment_is_reported_by_sack_and_nothing_else_is_sent_again() {
         let mut data = segments.iter().enumerate().filter(|(_, s)| s.from == sender && s.len > 0);
         let (at, lost) = data.find(|(_, s)| !sent.insert(s.seq)).expect("it is sent again");
         let (lost, len) = (lost.seq, lost.len);
-        // Until the hole is filled. Later a probe for a lost tail may follow where the machine is slow.
+        // Only until the hole is filled: on a slow machine a tail loss probe may follow later.
         let filled = |s: &&Segment| s.from == sender || s.ack <= lost;
         let again =
             segments[at..].iter().take_while(filled).filter(|s| s.from == sender && sent.contains(&s.seq));
@@ -236,7 +236,7 @@ fn a_segment_that_comes_twice_is_reported_by_dsack() {
     if !enter_namespace(&["tshark"]) {
         return;
     }
-    // At once; and after the pause, when it has an old timestamp, which PAWS refuses.
+    // At once, and after the pause: then PAWS rejects its old timestamp.
     let delays = ["0s", "1100ms"];
     for ((family, sender), delay) in roles().flat_map(|role| delays.map(|delay| (role, delay))) {
         let fault = format!("duplicate {} data 20 after {delay}", ["K>S", "S>K"][sender]);
@@ -246,7 +246,7 @@ fn a_segment_that_comes_twice_is_reported_by_dsack() {
             segments.iter().filter(|s| s.from != sender && s.sack.first().is_some_and(|&edge| edge < s.ack));
         let edges: Vec<_> = below.map(|s| s.sack[0]).collect();
         let twentieth = segments.iter().filter(|s| s.from == sender && s.len > 0).nth(19).unwrap();
-        // More than one where the machine is slow and a probe for a lost tail was not needed.
+        // There is more than one if a slow machine sent an unnecessary tail loss probe.
         assert!(edges.contains(&twentieth.seq), "{what}: {edges:?}");
     }
 }
@@ -264,7 +264,7 @@ fn packets_shrink_at_once_to_the_mtu_that_a_router_reports() {
             segments.iter().filter(|s| s.from == sender && s.len > 0).map(|s| s.packet_len).collect();
         let big = sizes.iter().filter(|size| **size > 1300).count();
         eprintln!("{what}: {big} packets above 1300 of {}", sizes.len());
-        // What was on its way when the report came.
+        // Only packets in flight when the report arrived.
         assert!((1..=10).contains(&big), "{what}: {sizes:?}");
         assert!(sizes[big..].iter().all(|size| *size <= 1300), "{what}: {sizes:?}");
         assert_eq!(sizes.iter().filter(|size| **size <= 1300).max(), Some(&1300), "{what}");

@@ -1,7 +1,7 @@
-//! Mixed traffic between our stack and the kernel, in both roles and both IP versions, under changing faults. At the
-//! end of each round nothing is left of it.
+//! Mixed traffic between our stack and the kernel, in both roles and both IP versions, under changing faults. Each
+//! round must end with no connection left.
 //!
-//! Two minutes; with `STEADFAST_FULL=1` ten. A failure says the seed; `STEADFAST_SEED` sets it.
+//! It runs for two minutes, or ten with `STEADFAST_FULL=1`. A failure reports the seed; `STEADFAST_SEED` sets it.
 
 use std::fs;
 use std::io;
@@ -21,18 +21,18 @@ use crate::namespace::enter_namespace;
 const PORT: u16 = 7;
 const OURS: [&str; 2] = ["10.9.0.2", "fd09::2"];
 const KERNELS: [&str; 2] = ["10.9.0.1", "fd09::1"];
-/// Traffic of one round, after which all of it must end.
+/// Duration of the traffic in one round.
 const ROUND: Duration = Duration::from_secs(15);
-/// Clients of each side at the same time.
+/// Concurrent clients of each side.
 const CLIENTS: usize = 24;
-/// No connection takes longer, whatever happens to its packets.
+/// Limit for one connection, under any fault.
 const LIMIT: Duration = Duration::from_secs(120);
-/// Resident memory may differ so much from what it was after the warm-up. The heap ends wherever the last buffer that
-/// is in use happens to lie: from round to round that is 8 MiB more or less, however many rounds there are. In ten
-/// minutes of 50,000 connections, 330 bytes that each left behind would show.
+/// Limit of the difference in resident memory from after the warm-up. The heap ends at the last buffer in use, which
+/// moves it by about 8 MiB from round to round, however many rounds there are. In ten minutes of 50,000 connections, a
+/// leak of 330 bytes in each would show.
 const GROWTH: u64 = 16 << 20;
 
-/// What may happen to packets, for some seconds each.
+/// The faults, each active for some seconds.
 const WEATHER: [&[&str]; 8] = [
     &[],
     &["lose * all 1%"],
@@ -43,15 +43,15 @@ const WEATHER: [&[&str]; 8] = [
     &["lose * all"],
     &["lose * all 1%", "duplicate * all 1% after 1ms", "corrupt * all 0.5%", "delay * all 3% by 1ms..50ms"],
 ];
-/// How long a partition lasts, and any other weather at the most.
+/// The duration of a partition, and the longest of all other faults.
 const PARTITION: Duration = Duration::from_millis(1500);
 const SPELL: Duration = Duration::from_secs(4);
 
 /// A connection of either side.
 trait Stream: AsyncRead + AsyncWrite + Unpin + Send + Sized {
-    /// Probes when idle for a second.
+    /// Enables keepalive probes after one idle second.
     fn keep_alive(&self) -> io::Result<()>;
-    /// Ends it by a RST.
+    /// Resets the connection.
     fn abort(self);
 }
 
@@ -76,7 +76,7 @@ impl Stream for tokio::net::TcpStream {
     }
 }
 
-/// Sends back what comes. A client whose RST is lost would otherwise leave it waiting for ever.
+/// Echoes all data. It needs keepalive: if the RST of a client is lost, it would wait forever.
 async fn echo(mut stream: impl Stream) -> io::Result<()> {
     stream.keep_alive()?;
     let mut buffer = vec![0; 16 * 1024];
@@ -89,20 +89,20 @@ async fn echo(mut stream: impl Stream) -> io::Result<()> {
     }
 }
 
-/// What a client does with its connection to an echo server.
+/// The way a client uses its connection to an echo server.
 #[derive(Clone, Copy, Debug)]
 enum Deed {
-    /// Sends and reads at the same time, and ends the sending when it has sent all.
+    /// Sends and reads concurrently, and closes its direction after the last byte.
     Bulk(usize),
-    /// A question, an answer, and the end.
+    /// One request, one reply, and close.
     Short,
-    /// Says that it has said all before it reads anything.
+    /// Closes its direction before it reads anything.
     HalfClose(usize),
-    /// Goes away in the middle.
+    /// Aborts in the middle.
     Abort(usize),
     /// Lets the windows close before it reads.
     SlowReader(usize, Duration),
-    /// Is silent for a while, but for probes.
+    /// Stays idle, except for keepalive probes.
     Idle(Duration),
 }
 
@@ -146,7 +146,7 @@ impl Deed {
     }
 }
 
-/// Bytes whose values repeat after 251, so that a shift by any power of two shows.
+/// Bytes with a period of 251, so that a shift by any power of two is noticed.
 static PATTERN: [u8; 251 * 64] = {
     let mut pattern = [0; 251 * 64];
     let mut i = 0;
@@ -186,7 +186,7 @@ async fn both_ways(stream: &mut impl Stream, len: usize, pause: Duration) -> io:
     tokio::try_join!(sending, receiving).map(drop)
 }
 
-/// Reads to the end, which must come after `len` bytes of the pattern.
+/// Reads to the end of the stream, which must come after `len` bytes of the pattern.
 async fn expect(from: &mut (impl AsyncRead + Unpin), len: usize) -> io::Result<()> {
     let mut buffer = vec![0; 64 * 1024];
     let mut at = 0;
@@ -217,13 +217,13 @@ impl Soak {
         }
         let mut options = TunOptions::new("sf0");
         options.queue_len = Some(2000);
-        // Faults strike segments, not what is cut into segments later.
+        // Faults apply to segments, not to the large packets that offload splits later.
         options.offload = false;
         options.host = vec![(address(KERNELS[0]), 24), (address(KERNELS[1]), 64)];
         let faults = Faults::default();
         let device = Faulty::new(Tun::open(&options).await.unwrap(), faults.clone(), seed, None);
         let mut config = Config::default();
-        // So that a round ends soon: the rest is as always.
+        // Short timeouts let a round end soon.
         config
             .apply("tcp_tw_timeout = 2\ntcp_fin_timeout = 5\ntcp_keepalive_time = 1\ntcp_keepalive_intvl = 1")
             .unwrap();
@@ -235,7 +235,7 @@ impl Soak {
         for ours in OURS {
             let listener = steadfast::TcpListener::bind(&self.net, (address(ours), PORT)).await.unwrap();
             tokio::spawn(async move {
-                // Ends with the network.
+                // Ends when the network closes.
                 while let Ok((stream, _)) = listener.accept().await {
                     tokio::spawn(echo(stream));
                 }
@@ -252,8 +252,7 @@ impl Soak {
         }
     }
 
-    /// Every client at once holds as much as a connection can hold, so that what is kept for later use, heaps and
-    /// tables, has grown to its full size.
+    /// Makes every client at once hold as much as a connection can, so that heaps and tables reach their full size.
     async fn warm_up(&self) {
         let mut clients = JoinSet::new();
         for number in 0..2 * CLIENTS {
@@ -263,7 +262,7 @@ impl Soak {
         clients.join_all().await;
     }
 
-    /// Traffic of both sides' clients for a while; gives how many connections there were.
+    /// Runs the clients of both sides for a while. Returns the number of connections.
     async fn round(&self, seed: u64) -> usize {
         let until = Instant::now() + ROUND;
         let mut clients = JoinSet::new();
@@ -286,12 +285,12 @@ impl Soak {
         counts.iter().sum()
     }
 
-    /// Half of the clients are ours, half the kernel's (`None`).
+    /// Half of the clients are ours, half are the kernel's (`None`).
     fn client(&self, number: usize) -> Option<Net> {
         number.is_multiple_of(2).then(|| self.net.clone())
     }
 
-    /// Waits until nothing is left of the traffic, on either side.
+    /// Waits until neither side has a connection left.
     async fn rest(&self) {
         let listening = Usage { sockets: OURS.len(), listeners: OURS.len(), ..Usage::default() };
         let deadline = Instant::now() + LIMIT;
@@ -311,7 +310,7 @@ fn address(text: &str) -> IpAddr {
     text.parse().unwrap()
 }
 
-/// One connection of a client of ours or of the kernel.
+/// Runs one connection of a client, ours or the kernel's.
 async fn perform(net: Option<Net>, family: usize, deed: Deed) {
     let connection = async {
         match &net {
@@ -331,7 +330,7 @@ async fn perform(net: Option<Net>, family: usize, deed: Deed) {
     ended.unwrap_or_else(|e| panic!("{}: {e}", what()));
 }
 
-/// Changes the weather until the round is over, and leaves it fair.
+/// Changes the faults until the round is over, and then removes them.
 async fn change(faults: Faults, mut rng: fastrand::Rng, until: Instant) {
     while Instant::now() < until {
         let weather = WEATHER[rng.usize(..WEATHER.len())];
@@ -342,7 +341,7 @@ async fn change(faults: Faults, mut rng: fastrand::Rng, until: Instant) {
     faults.set(&[]);
 }
 
-/// Connections of the kernel that are neither listening nor in TIME-WAIT, as lines of its table.
+/// The kernel's connections that are neither listening nor in TIME-WAIT, as lines of its table.
 fn kernel_sockets() -> Vec<String> {
     const LISTEN: &str = "0A";
     const TIME_WAIT: &str = "06";
@@ -353,7 +352,7 @@ fn kernel_sockets() -> Vec<String> {
     lines.filter(|line| !resting(line)).map(str::to_owned).collect()
 }
 
-/// Resident memory of this process, bytes.
+/// Resident memory of this process in bytes.
 fn resident() -> u64 {
     let status = fs::read_to_string("/proc/self/status").unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();

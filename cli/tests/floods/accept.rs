@@ -1,4 +1,4 @@
-//! Handshakes that are whole, and nobody accepts: T-02.
+//! Complete handshakes that nobody accepts: T-02.
 
 use std::time::{Duration, Instant};
 
@@ -12,17 +12,17 @@ use crate::namespace::enter_namespace;
 use crate::scene::{ECHO, turn};
 use crate::wire::{OURS, ours};
 
-/// Connections that may wait to be accepted, and as many handshakes.
+/// The size of the accept queue, and of the queue of half-open connections.
 const BACKLOG: u32 = 64;
-/// Clients that connect at once.
+/// The number of concurrent clients.
 const CLIENTS: usize = 600;
-/// How long they try, and then stay. SYN-ACKs are sent again in this time, and SYNs.
+/// Time limit of the attempts. SYNs and SYN-ACKs are retransmitted in this time.
 const TRY: Duration = Duration::from_secs(2);
-/// The first retransmission of a SYN.
+/// The initial retransmission timeout of a SYN.
 const RTO: Duration = Duration::from_secs(1);
 
-/// T-02: the queue keeps its bound, what is too much is dropped and not reset, and a client that comes when
-/// connections are accepted again is accepted within a retransmission of its SYN.
+/// T-02: the queue stays within its bound, and the excess is dropped, not reset. Once connections are accepted again, a
+/// new client is accepted within one retransmission of its SYN.
 #[test]
 fn connections_that_nobody_accepts_are_bounded_and_never_reset_t02() {
     if !enter_namespace(&[]) {

@@ -1,4 +1,4 @@
-//! What routers and the stack itself seem to say: T-30, T-31, T-39.
+//! Packets that claim to come from routers or from the stack itself: T-30, T-31, T-39.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -12,13 +12,13 @@ use crate::segments::Victim;
 use crate::wire::{OURS, icmp, ours, packet, segment, tcp_of};
 
 const FLOOD: Duration = Duration::from_secs(2);
-/// A path MTU has its place in a table of its own; errors have none.
+/// A path MTU occupies a bounded table; errors occupy nothing.
 const MEMORY: u64 = 4 << 20;
 /// Destination unreachable.
 const UNREACHABLE: u8 = 3;
 const FRAGMENTATION_NEEDED: u8 = 4;
 
-/// The head of a segment of the server's, as a router that could not deliver it quotes it.
+/// The start of a segment from the server, as a router quotes it in an error.
 fn quoted(to: SocketAddr, seq: u32) -> Vec<u8> {
     let header = |tcp: &mut TcpHeader| (tcp.ack, tcp.sequence_number) = (true, seq);
     let mut whole = segment(ours(ECHO), to, header, &[0; 1400]);
@@ -26,8 +26,8 @@ fn quoted(to: SocketAddr, seq: u32) -> Vec<u8> {
     whole
 }
 
-/// T-30, T-31: a transfer goes on in full segments while forged errors quote what is in flight and what is not: hosts,
-/// protocols and ports that are unreachable, paths that take no more than 68 bytes.
+/// T-30, T-31: a transfer continues in full segments under forged ICMP errors. They quote segments in flight and
+/// others, and report unreachable hosts, protocols and ports, and a path MTU of 68 bytes.
 #[test]
 fn forged_errors_neither_end_nor_slow_a_transfer_t30_t31() {
     let Some(mut scene) = Scene::open(&[]) else { return };
@@ -68,7 +68,7 @@ fn forged_errors_neither_end_nor_slow_a_transfer_t30_t31() {
     scene.took_at_most(MEMORY);
 }
 
-/// T-39: a SYN that seems to come from the address and port that it goes to draws nothing, wherever it goes.
+/// T-39: a SYN whose source equals its destination gets no answer, from any address and port.
 #[test]
 fn land_draws_no_answer_t39() {
     let Some(mut scene) = Scene::open(&[]) else { return };
@@ -88,7 +88,7 @@ fn land_draws_no_answer_t39() {
     Client::connect().unwrap().ask(100).unwrap();
 }
 
-/// T-63: nothing is answered that comes from where nobody can be, or goes to more than one.
+/// T-63: packets with an impossible source address or a multicast or broadcast destination get no answer.
 #[test]
 fn impossible_sources_and_destinations_draw_no_answer_t63() {
     let Some(mut scene) = Scene::open(&[]) else { return };
@@ -125,10 +125,10 @@ fn impossible_sources_and_destinations_draw_no_answer_t63() {
     packets.extend(v6.map(|source| segment(source, SocketAddr::new(OURS[1], ECHO), syn, &[])));
     let answers = scene.wire.answers(packets.iter().map(Vec::as_slice));
     assert!(answers.is_empty(), "{answers:02x?}");
-    // The same from where somebody can be is answered.
+    // The same SYN from a possible source is answered.
     let fine = segment(end([10, 9, 0, 50]), ours(ECHO), syn, &[]);
     assert_eq!(scene.wire.answers([fine.as_slice()]).len(), 1);
-    // A whole packet of another protocol, so that it is not TCP alone that is silent.
+    // A valid packet of another protocol, to show that the rule is not specific to TCP.
     let odd = packet([127, 0, 0, 1].into(), OURS[0], IpNumber::UDP, &[0, 1, 0, 7, 0, 8, 0, 0]);
     assert!(scene.wire.answers([odd.as_slice()]).is_empty());
 }

@@ -1,14 +1,14 @@
-//! Floods and forgeries from the wire, beside clients that mean well: the kernel's, in a network namespace of the
-//! test's own. Each test is over in a few seconds and prints its figures (`--nocapture` shows them).
+//! Floods and forgeries from the wire, next to well-behaved clients of the kernel, in the test's own network namespace.
+//! Each test takes a few seconds and prints its figures (`--nocapture` shows them).
 //!
-//! What is injected goes out of the TUN device of `steadfast serve` as if the kernel had routed it there. A flood is as
-//! fast as the device takes it: never so many packets are under way that its queue would overflow, since a packet
-//! lost there says nothing of the stack.
+//! Injected packets leave through the TUN device of `steadfast serve`, as if the kernel had routed them there. A flood
+//! is as fast as the device reads it: the packets in flight never overflow the device's queue, since a loss there says
+//! nothing about the stack.
 
 mod accept;
 mod forgeries;
 mod malformed;
-// Not all of it is used here.
+// Only part of it is used here.
 #[allow(dead_code)]
 #[path = "../tun/namespace.rs"]
 mod namespace;

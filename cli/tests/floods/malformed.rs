@@ -1,4 +1,4 @@
-//! Segments and packets that nobody should send: T-57 … T-62 and T-64 … T-66.
+//! Malformed segments and packets: T-57 … T-62 and T-64 … T-66.
 
 use std::io::Read;
 use std::net::SocketAddr;
@@ -16,10 +16,10 @@ const FLOOD: Duration = Duration::from_secs(3);
 /// Incomplete datagrams are kept for a while, up to a limit.
 const MEMORY: u64 = 8 << 20;
 const CLOSED: u16 = 9999;
-/// Bytes of the header of IPv4.
+/// Length of the IPv4 header.
 const IP: usize = 20;
 
-/// Each from a port of its own, so that answers are told apart and no limit of one network bites.
+/// Each has its own port, so that answers can be told apart and limits per network do not apply.
 fn stranger(index: usize) -> SocketAddr {
     SocketAddr::from(([198, 18, (index % 200) as u8, 9], 10_000 + (index % 50_000) as u16))
 }
@@ -28,7 +28,7 @@ fn syn(tcp: &mut TcpHeader) {
     (tcp.syn, tcp.sequence_number) = (true, 7);
 }
 
-/// The TCP checksum made right after the header was changed.
+/// Fixes the TCP checksum after a change of the header.
 fn resum(packet: &mut [u8]) {
     packet[IP + 16..IP + 18].fill(0);
     let len = (packet.len() - IP) as u16;
@@ -37,7 +37,7 @@ fn resum(packet: &mut [u8]) {
     packet[IP + 16..IP + 18].copy_from_slice(&sum.to_be_bytes());
 }
 
-/// The checksum of the header of IPv4 made right.
+/// Fixes the checksum of the IPv4 header.
 fn resum_ip(packet: &mut [u8]) {
     packet[10..12].fill(0);
     let len = usize::from(packet[0] & 15) * 4;
@@ -45,14 +45,15 @@ fn resum_ip(packet: &mut [u8]) {
     packet[10..12].copy_from_slice(&sum.to_be_bytes());
 }
 
-/// Options of eight bytes with one that ends before it begins or beyond all of them.
+/// Eight bytes of options, one of which has a length below 2 or beyond their end.
 fn broken_options() -> Vec<[u8; 8]> {
     let lens = (0..=40u8).filter(|len| !(2..=8).contains(len));
     let kinds = [2u8, 3, 4, 5, 8, 19, 34, 69, 253, 254, 255];
     lens.flat_map(|len| kinds.map(|kind| [kind, len, 0, 0, 0, 0, 0, 0])).collect()
 }
 
-/// T-57: a SYN whose options have a broken length opens nothing; on a live connection they end nothing.
+/// T-57: a SYN with an option of invalid length opens no connection, and on a live connection such a segment has no
+/// effect.
 #[test]
 fn options_of_a_broken_length_are_dropped_with_their_segment_t57() {
     let Some(mut scene) = Scene::open(&[]) else { return };
@@ -87,7 +88,7 @@ fn options_of_a_broken_length_are_dropped_with_their_segment_t57() {
     println!("{} broken options, on SYNs and on a connection", broken.len());
 }
 
-/// T-58: a header that is shorter than a header or longer than its segment, and lengths of IP that cannot be.
+/// T-58: a data offset below the minimum or beyond the segment, and impossible IP lengths.
 #[test]
 fn lengths_that_cannot_be_draw_no_answer_t58() {
     let Some(mut scene) = Scene::open(&[]) else { return };
@@ -125,7 +126,7 @@ fn packet_of(body: &[u8]) -> Vec<u8> {
     packet(stranger(0).ip(), OURS[0], IpNumber::TCP, body)
 }
 
-/// T-59: whichever bit is wrong, nobody answers: not by a RST either.
+/// T-59: a packet with a flipped bit gets no answer, not even a RST.
 #[test]
 fn a_wrong_bit_anywhere_draws_no_answer_t59() {
     let Some(mut scene) = Scene::open(&[]) else { return };
@@ -145,7 +146,8 @@ fn a_wrong_bit_anywhere_draws_no_answer_t59() {
     println!("{count} packets with one bit wrong");
 }
 
-/// T-60, T-62: of all sets of flags only those that mean something to a port are answered, and to or from port 0 none.
+/// T-60, T-62: every combination of flags without a meaning for the port is silently dropped, and so is every segment
+/// from or to port 0.
 #[test]
 fn odd_flags_draw_no_answer_t60_t62() {
     let Some(mut scene) = Scene::open(&[]) else { return };
@@ -167,7 +169,7 @@ fn odd_flags_draw_no_answer_t60_t62() {
     };
     let mut count = 0;
     for (port, listening) in [(ECHO, true), (CLOSED, false)] {
-        // The three reserved bits as well.
+        // The three reserved bits are included.
         for flags in (0..1 << 12u16).filter(|flags| silent(*flags, listening)).collect::<Vec<_>>().chunks(250)
         {
             let packets: Vec<_> =
@@ -186,26 +188,26 @@ fn odd_flags_draw_no_answer_t60_t62() {
     println!("{count} segments with flags that mean nothing");
 }
 
-/// T-64, T-65, T-66: routes that the sender chose, overlapping and endless fragments, chains of headers.
+/// T-64, T-65, T-66: source routes, overlapping and endless fragments, chains of extension headers.
 #[test]
 fn odd_packets_of_ip_draw_no_answer_t64_t65_t66() {
     let Some(mut scene) = Scene::open(&[]) else { return };
     let whole = segment(stranger(4), ours(ECHO), syn, &[0; 60]);
     let mut packets = Vec::new();
     for kind in [131u8, 137] {
-        // Loose and strict source route by way of somebody.
+        // Loose and strict source route through another host.
         packets.push(with_ip_options(&whole, &[kind, 7, 4, 198, 18, 0, 1, 0]));
     }
-    // A datagram of 80 bytes in two pieces that say the same bytes twice, in either order.
+    // A datagram of 80 bytes in two overlapping fragments, in either order.
     packets.extend([fragment(&whole, 1, 0..48, true), fragment(&whole, 1, 40..80, false)]);
     packets.extend([fragment(&whole, 2, 40..80, false), fragment(&whole, 2, 0..48, true)]);
-    // One inside the other, and one that would end beyond what a datagram may have.
+    // One fragment inside another, and one that would end beyond the maximum length of a datagram.
     packets.extend([fragment(&whole, 3, 0..80, true), fragment(&whole, 3, 24..48, true)]);
     let mut beyond = fragment(&whole, 4, 0..80, false);
     beyond[6..8].copy_from_slice(&0x1fffu16.to_be_bytes());
     resum_ip(&mut beyond);
     packets.push(beyond);
-    // Nine headers of options before TCP; and a first fragment that does not hold TCP's header.
+    // Nine option headers before TCP, and a first fragment without a whole TCP header.
     let (from, to) = (SocketAddr::new("fd09::50".parse().unwrap(), 40_000), SocketAddr::new(OURS[1], ECHO));
     let v6 = segment(from, to, syn, &[]);
     packets.push(with_headers(&v6, 60, &[1, 4, 0, 0, 0, 0], 9));
@@ -215,7 +217,7 @@ fn odd_packets_of_ip_draw_no_answer_t64_t65_t66() {
     }
     let answers = scene.wire.answers(packets.iter().map(Vec::as_slice));
     assert!(answers.is_empty(), "{answers:02x?}");
-    // The same in pieces that fit is answered, and so is a plain SYN over IPv6.
+    // The same datagram in proper fragments is answered, and so is a plain SYN over IPv6.
     let fine = [fragment(&whole, 9, 0..40, true), fragment(&whole, 9, 40..80, false), v6];
     let answers = scene.wire.answers(fine.iter().map(Vec::as_slice));
     assert_eq!(answers.len(), 2, "{answers:02x?}");
@@ -230,7 +232,7 @@ fn with_ip_options(whole: &[u8], options: &[u8]) -> Vec<u8> {
     packet
 }
 
-/// A piece of a datagram of IPv4; its bounds are multiples of eight.
+/// A fragment of an IPv4 datagram. The bounds of `range` are multiples of eight.
 fn fragment(whole: &[u8], id: u16, range: std::ops::Range<usize>, more: bool) -> Vec<u8> {
     let mut packet = [&whole[..IP], &whole[IP..][range.clone()]].concat();
     let total = packet.len() as u16;
@@ -242,7 +244,7 @@ fn fragment(whole: &[u8], id: u16, range: std::ops::Range<usize>, more: bool) ->
     packet
 }
 
-/// A packet of IPv6 with `count` extension headers of eight bytes of this kind before its own.
+/// An IPv6 packet with `count` extension headers of eight bytes and of type `kind`.
 fn with_headers(whole: &[u8], kind: u8, body: &[u8; 6], count: usize) -> Vec<u8> {
     let mut packet = whole[..40].to_vec();
     let last = std::mem::replace(&mut packet[6], kind);
@@ -261,7 +263,7 @@ fn fix_v6_length(packet: &mut [u8]) {
     }
 }
 
-/// T-61: what the kernel sends as urgent is read in line, where it was written, and comes back with the rest.
+/// T-61: urgent data from the kernel is read in line, in its place, and echoed with the rest.
 #[test]
 fn urgent_data_is_read_in_line_t61() {
     let Some(_scene) = Scene::open(&[]) else { return };
@@ -279,7 +281,7 @@ fn urgent_data_is_read_in_line_t61() {
     assert!(heard == said);
 }
 
-/// T-57 … T-65 as a flood, of endless fragments above all: clients do not notice, and what is kept has its limit.
+/// T-57 … T-65 as a flood, mostly of endless fragments: clients are not affected, and memory stays bounded.
 #[test]
 fn a_flood_of_garbage_leaves_clients_and_memory_alone_t57_t65() {
     let Some(mut scene) = Scene::open(&[]) else { return };

@@ -1,4 +1,4 @@
-//! A server of ours, clients that mean well, and what can be seen of both.
+//! A server of ours, well-behaved clients, and their observable state.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -12,22 +12,22 @@ use crate::namespace::{Running, Status, enter_namespace, serve};
 use crate::wire::{OURS, Wire};
 
 pub(crate) const ECHO: u16 = 7;
-/// A client gives up after so long.
+/// Timeout of a client.
 const PATIENCE: Duration = Duration::from_secs(4);
-/// Connections that stay, and say something every ten milliseconds.
+/// Clients with one long connection, on which they send every ten milliseconds.
 const STAYING: usize = 4;
-/// Clients that connect, ask, and leave, one connection after the other.
+/// Clients that connect, send and close, one connection after the other.
 const COMING: usize = 2;
 
-/// One flood at a time: each is to have the machine for itself.
+/// Floods run one at a time: each needs the whole machine.
 static TURN: Mutex<()> = Mutex::new(());
 
-/// Waits until no other test floods.
+/// Waits until no other test runs a flood.
 pub(crate) fn turn() -> MutexGuard<'static, ()> {
     TURN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A server, and the wire that leads to it.
+/// A server, and the wire to it.
 pub(crate) struct Scene {
     server: Running,
     pub(crate) wire: Wire,
@@ -36,17 +36,17 @@ pub(crate) struct Scene {
 }
 
 impl Scene {
-    /// Starts an echo server in a namespace of its own. `None`: that cannot be done here, and was said.
+    /// Starts an echo server in its own namespace. `None` if namespaces are not available, which was reported.
     pub(crate) fn open(settings: &[&str]) -> Option<Scene> {
         if !enter_namespace(&[]) {
             return None;
         }
         let turn = turn();
         let sysctls: String = settings.iter().map(|setting| format!(" --sysctl {setting}")).collect();
-        // The questions that mark the end of answers are not to meet a limit.
+        // The pings that mark the end of answers must not be rate-limited.
         let server = serve(&format!("echo --sysctl icmp_ratelimit=1000000{sysctls}"));
         let mut scene = Scene { server, wire: Wire::open(), began_with: 0, _turn: turn };
-        // What every server takes for its first clients is none of the flood's.
+        // Memory that every server allocates for its first clients does not count.
         Clients::start().stay(Duration::from_millis(300)).all_went_well();
         scene.began_with = scene.resident("VmRSS");
         Some(scene)
@@ -56,7 +56,7 @@ impl Scene {
         self.server.status()
     }
 
-    /// Resident memory of the server, bytes.
+    /// A memory figure of the server in bytes.
     fn resident(&self, which: &str) -> u64 {
         let status = fs::read_to_string(format!("/proc/{}/status", self.server.child.id())).unwrap();
         let line = status.lines().find_map(|line| line.strip_prefix(which)).unwrap();
@@ -64,7 +64,7 @@ impl Scene {
         kib << 10
     }
 
-    /// Says how much memory the server took since it began, at its most, and that it is no more than this.
+    /// Reports the peak growth of the server's memory, and checks that it is at most `limit`.
     #[track_caller]
     pub(crate) fn took_at_most(&self, limit: u64) {
         let grown = self.resident("VmHWM").saturating_sub(self.began_with);
@@ -73,14 +73,14 @@ impl Scene {
     }
 }
 
-/// One connection of a client, and what it does.
+/// A connection of a client.
 pub(crate) struct Client {
     pub(crate) stream: TcpStream,
     said: u8,
 }
 
 impl Client {
-    /// With IPv4.
+    /// Connects over IPv4.
     pub(crate) fn connect() -> std::io::Result<Client> {
         Client::connect_to(OURS[0])
     }
@@ -97,7 +97,7 @@ impl Client {
         self.stream.local_addr().unwrap()
     }
 
-    /// Says something, and hears the same.
+    /// Sends `len` bytes and reads the echo.
     pub(crate) fn ask(&mut self, len: usize) -> std::io::Result<()> {
         self.said = self.said.wrapping_add(1);
         let question = vec![self.said; len];
@@ -108,24 +108,24 @@ impl Client {
     }
 }
 
-/// Clients at work.
+/// Running clients.
 pub(crate) struct Clients {
     stop: Arc<AtomicBool>,
     threads: Vec<JoinHandle<Tally>>,
 }
 
-/// How the clients fared.
+/// The results of the clients.
 #[derive(Debug, Default)]
 pub(crate) struct Tally {
     pub(crate) connected: usize,
     pub(crate) asked: usize,
     pub(crate) failed: Vec<String>,
-    /// The longest that a connection took to open.
+    /// The longest time to open a connection.
     pub(crate) slowest: Duration,
 }
 
 impl Clients {
-    /// Half of them with IPv4, half with IPv6.
+    /// Starts the clients: half of them use IPv4, half IPv6.
     pub(crate) fn start() -> Clients {
         let stop = Arc::new(AtomicBool::new(false));
         let staying = (0..STAYING).map(|n| {
@@ -140,13 +140,13 @@ impl Clients {
         Clients { stop, threads }
     }
 
-    /// Lets them go on for a while, and then end.
+    /// Stops the clients after `time`.
     pub(crate) fn stay(self, time: Duration) -> Tally {
         thread::sleep(time);
         self.end()
     }
 
-    /// Lets them end, and says how they fared.
+    /// Stops the clients, and returns their results.
     pub(crate) fn end(self) -> Tally {
         self.stop.store(true, Ordering::Relaxed);
         let mut sum = Tally::default();
@@ -168,7 +168,7 @@ impl Clients {
 }
 
 impl Tally {
-    /// All connections opened, and every byte came back.
+    /// Checks that all connections opened and that every byte was echoed.
     #[track_caller]
     pub(crate) fn all_went_well(&self) {
         assert!(self.failed.is_empty(), "{:?}", self.failed);
@@ -213,7 +213,7 @@ fn come_and_go(server: IpAddr, stop: &AtomicBool) -> Tally {
     tally
 }
 
-/// Tells the threads beside a test that it is over, also where it fails: they would never end, and so would not it.
+/// Tells a test's threads to stop when the test ends, even by a panic: otherwise they would run forever.
 pub(crate) struct Over<'a>(pub(crate) &'a AtomicBool);
 
 impl Drop for Over<'_> {

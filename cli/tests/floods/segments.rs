@@ -1,4 +1,4 @@
-//! Floods of segments without a connection, and forged ones on live connections: T-05, T-07, T-21, T-22, T-23.
+//! Floods of segments without a connection, and forged segments on live connections: T-05, T-07, T-21, T-22, T-23.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -11,13 +11,13 @@ use crate::scene::{Client, Clients, ECHO, Over, Scene};
 use crate::wire::{Wire, anybody, either, ours, segment, tcp_of};
 
 const FLOOD: Duration = Duration::from_secs(3);
-/// Nothing is kept of a segment without a connection.
+/// A segment without a connection leaves no state.
 const MEMORY: u64 = 4 << 20;
-/// `tcp_challenge_ack_limit`, for one connection and second.
+/// `tcp_challenge_ack_limit`, per connection and second.
 const CHALLENGES: u64 = 5;
 const CLOSED: u16 = 9999;
 
-/// A segment with these flags from anybody to one of two ports.
+/// A segment with these flags from a random host to one of two ports.
 fn stray(rng: &mut fastrand::Rng, flags: impl Fn(&mut TcpHeader)) -> Vec<u8> {
     let to = SocketAddr::new(either(rng), if rng.bool() { ECHO } else { CLOSED });
     let from = anybody(rng, to.ip());
@@ -29,7 +29,7 @@ fn stray(rng: &mut fastrand::Rng, flags: impl Fn(&mut TcpHeader)) -> Vec<u8> {
     segment(from, to, header, &[])
 }
 
-/// Floods with such segments beside clients; gives RSTs that were sent, and for how many seconds.
+/// Floods the server with such segments next to clients. Returns the number of RSTs that it sent, and the seconds.
 fn flood_of_strays(what: &str, flags: impl Fn(&mut TcpHeader)) -> Option<(u64, f64)> {
     let mut scene = Scene::open(&[])?;
     let mut rng = fastrand::Rng::with_seed(3);
@@ -44,14 +44,14 @@ fn flood_of_strays(what: &str, flags: impl Fn(&mut TcpHeader)) -> Option<(u64, f
     Some((resets, sent.took.as_secs_f64()))
 }
 
-/// T-05: RSTs stay within `tcp_rst_limit`, 1,000 a second; clients do not notice.
+/// T-05: RSTs stay within `tcp_rst_limit`, 1,000 per second, and clients are not affected.
 #[test]
 fn a_flood_of_acks_draws_no_more_resets_than_the_limit_t05() {
     let Some((resets, seconds)) = flood_of_strays("ACKs", |tcp| tcp.ack = true) else { return };
     assert!(resets > 0 && resets as f64 <= 1000.0 * (seconds + 1.0), "{resets} RSTs in {seconds} s");
 }
 
-/// T-05, T-07: FINs without a connection are as stray as ACKs.
+/// T-05, T-07: FINs without a connection are treated as ACKs are.
 #[test]
 fn a_flood_of_fins_draws_no_more_resets_than_the_limit_t07() {
     let fin = |tcp: &mut TcpHeader| (tcp.fin, tcp.ack) = (true, true);
@@ -59,20 +59,20 @@ fn a_flood_of_fins_draws_no_more_resets_than_the_limit_t07() {
     assert!(resets > 0 && resets as f64 <= 1000.0 * (seconds + 1.0), "{resets} RSTs in {seconds} s");
 }
 
-/// T-07: a RST is never answered.
+/// T-07: a RST gets no answer.
 #[test]
 fn a_flood_of_resets_draws_nothing_t07() {
     let Some((resets, _)) = flood_of_strays("RSTs", |tcp| tcp.rst = true) else { return };
     assert_eq!(resets, 0);
 }
 
-/// A client's connection, and where its numbers begin.
+/// A client's connection and its initial sequence numbers.
 pub(crate) struct Victim {
     pub(crate) client: Client,
     pub(crate) from: SocketAddr,
-    /// What the server expects first.
+    /// The first sequence number of the client's data.
     pub(crate) first: u32,
-    /// What it sends first.
+    /// The first sequence number of the server's data.
     pub(crate) server_first: u32,
 }
 
@@ -93,7 +93,7 @@ impl Victim {
     }
 }
 
-/// A segment on somebody's connection.
+/// A forged segment on a client's connection.
 pub(crate) fn forged(from: SocketAddr, seq: u32, payload: &[u8], flags: impl Fn(&mut TcpHeader)) -> Vec<u8> {
     let header = |tcp: &mut TcpHeader| {
         tcp.sequence_number = seq;
@@ -102,7 +102,8 @@ pub(crate) fn forged(from: SocketAddr, seq: u32, payload: &[u8], flags: impl Fn(
     segment(from, ours(ECHO), header, payload)
 }
 
-/// T-21: of all RSTs of a whole window exactly one ends the connection, and no more than the budget is challenged.
+/// T-21: of the RSTs across a whole window exactly one resets the connection, and challenge ACKs stay within their
+/// limit.
 #[test]
 fn of_the_resets_of_a_whole_window_exactly_one_counts_t21() {
     let Some(mut scene) = Scene::open(&[]) else { return };
@@ -111,7 +112,7 @@ fn of_the_resets_of_a_whole_window_exactly_one_counts_t21() {
     let next = victim.first.wrapping_add(1000);
     let before = scene.status().counter("TCPChallengeACK");
     let began = Instant::now();
-    // Each number once, those before the window as well, and the exact one left out.
+    // Every number once, also those below the window, but not the exact one.
     let offsets: Vec<i32> = (-1000..65_536).filter(|offset| *offset != 0).collect();
     for part in offsets.chunks(500) {
         for offset in part {
@@ -130,9 +131,8 @@ fn of_the_resets_of_a_whole_window_exactly_one_counts_t21() {
     assert!(victim.client.ask(1000).is_err());
 }
 
-/// T-07, T-21, T-22, T-23: a transfer goes on, byte for byte, under RSTs and SYNs across its window, FINs, and data
-/// with numbers that were guessed. The client writes even numbers of bytes, so that an odd number is never the one that
-/// the server expects.
+/// T-07, T-21, T-22, T-23: a transfer continues unharmed under RSTs and SYNs across its window, FINs, and data with
+/// guessed numbers. The client writes even numbers of bytes, so that an odd sequence number never equals RCV.NXT.
 #[test]
 fn a_live_transfer_survives_what_is_forged_across_its_window_t07_t21_t22_t23() {
     let Some(mut scene) = Scene::open(&[]) else { return };

@@ -1,4 +1,4 @@
-//! Floods that open connections: T-01, T-02.
+//! SYN floods: T-01, T-02.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -9,12 +9,12 @@ use crate::scene::{Client, Clients, ECHO, Scene};
 use crate::wire::{anybody, either, segment};
 
 const FLOOD: Duration = Duration::from_secs(3);
-/// T-01: what a SYN flood may take.
+/// T-01: limit of the memory in a SYN flood.
 const MEMORY: u64 = 16 << 20;
-/// What may be half open: a backlog of 1024 for the listener of each of the server's addresses.
+/// Limit of half-open connections: a backlog of 1024 for the listener on each of the server's addresses.
 const HALF_OPEN: u64 = 2 * 1024;
 
-/// A SYN with the options of today's systems, to one of the server's addresses.
+/// A SYN with the usual options, to one of the server's addresses.
 fn syn(rng: &mut fastrand::Rng) -> Vec<u8> {
     const OPTIONS: [u8; 20] = [2, 4, 5, 0xb4, 4, 2, 8, 10, 0, 0, 0, 1, 0, 0, 0, 0, 1, 3, 3, 7];
     let to = either(rng);
@@ -51,20 +51,20 @@ fn flood_of_syns(cookies: u8) {
     scene.took_at_most(MEMORY);
 }
 
-/// T-01: with cookies when the queue is full, every client connects at once.
+/// T-01: with cookies once the queue is full, every client connects at once.
 #[test]
 fn a_flood_of_syns_is_answered_with_cookies_t01() {
     flood_of_syns(1);
 }
 
-/// T-01: with cookies always, no SYN leaves anything behind.
+/// T-01: if cookies are always sent, no SYN leaves any state.
 #[test]
 fn a_flood_of_syns_leaves_nothing_where_cookies_are_always_sent_t01() {
     flood_of_syns(2);
 }
 
-/// T-01 without cookies: whoever is connected stays so, the queue keeps its bound, and once the flood is over there
-/// is room for clients again.
+/// T-01 without cookies: established connections survive, the queue stays within its bound, and new clients can connect
+/// once the flood is over.
 #[test]
 fn without_cookies_a_flood_of_syns_keeps_out_new_clients_only_t01() {
     let settings = ["tcp_syncookies=0", "tcp_max_syn_backlog=1024", "tcp_synack_retries=1"];
@@ -80,7 +80,7 @@ fn without_cookies_a_flood_of_syns_keeps_out_new_clients_only_t01() {
     assert!((1..=HALF_OPEN).contains(&status.usage("half-open")));
     assert!(status.counter("TCPReqQFullDrop") > before.counter("TCPReqQFullDrop"));
     assert_eq!(status.counter("SyncookiesSent"), 0);
-    // SYN-ACKs are sent twice, and given up three seconds after the first.
+    // SYN-ACKs are sent twice, and time out three seconds after the first.
     Client::connect().unwrap().ask(100).unwrap();
     scene.took_at_most(MEMORY);
 }

@@ -1,4 +1,4 @@
-//! Packets as an attacker sends them, the way into the device, and what comes back.
+//! The attacker's packets, their path into the device, and the answers.
 
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
@@ -12,26 +12,26 @@ use nix::sys::socket::{
     socket, sockopt,
 };
 
-/// The device of the server.
+/// The server's device.
 const DEVICE: &str = "sf0";
-/// Its queue holds 2,000 packets: so many may be under way, that it never overflows.
+/// The device's queue holds 2,000 packets; this limit keeps it from overflowing.
 const UNDER_WAY: u64 = 1000;
-/// So many are sent between two looks at the queue.
+/// Packets between two checks of the queue.
 const BURST: u64 = 250;
-/// An answer takes no longer.
+/// Timeout for an answer.
 const PATIENCE: Duration = Duration::from_secs(5);
 const TTL: u8 = 64;
 
-/// A way into the device, below all of the kernel's own checks.
+/// A socket that sends to the device, bypassing all checks of the kernel.
 pub(crate) struct Wire {
     out: OwnedFd,
     tap: OwnedFd,
     device: LinkAddr,
-    /// Packets that were sent from here.
+    /// Packets sent through this socket.
     sent: u64,
 }
 
-/// What was sent in a flood.
+/// The size of a flood.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Sent {
     pub(crate) packets: u64,
@@ -51,10 +51,10 @@ impl Wire {
             socket(AddressFamily::Packet, packets, flags, SockProtocol::EthAll).unwrap()
         };
         let (out, tap) = (open(), open());
-        // What is under way bounds what is sent, not the buffer: while others use the device too, packets wait there.
+        // `UNDER_WAY` is the limit, not the socket buffer: packets wait there while others use the device.
         setsockopt(&out, sockopt::SndBufForce, &(16 << 20)).unwrap();
         setsockopt(&tap, sockopt::RcvBufForce, &(16 << 20)).unwrap();
-        // The device is the only one of the namespace that is up: any packet tells where it is.
+        // The device is the only one that is up in the namespace, so any packet reveals its address.
         UdpSocket::bind("10.9.0.1:0").unwrap().send_to(&[0], ours(9)).unwrap();
         let deadline = Instant::now() + PATIENCE;
         let device = loop {
@@ -72,7 +72,7 @@ impl Wire {
         self.sent += 1;
     }
 
-    /// Sends what `next` makes for so long, as fast as the device and the stack behind it take it.
+    /// Sends the packets of `next` for `time`, as fast as the device and the stack behind it read them.
     pub(crate) fn flood(&mut self, time: Duration, mut next: impl FnMut() -> Vec<u8>) -> Sent {
         let (began, before) = (Instant::now(), self.sent);
         let (_, dropped_before) = read_and_dropped();
@@ -88,11 +88,11 @@ impl Wire {
         sent
     }
 
-    /// Waits until the queue of the device has room.
+    /// Waits until the device's queue has room.
     pub(crate) fn settle(&self) {
         let deadline = Instant::now() + PATIENCE;
         loop {
-            // First what was taken: the kernel goes on sending.
+            // Read these counters first: the kernel keeps sending.
             let (read, dropped) = read_and_dropped();
             if self.sent + kernels() <= read + dropped + UNDER_WAY {
                 return;
@@ -102,13 +102,13 @@ impl Wire {
         }
     }
 
-    /// All that comes back for these packets: from the stack, and not about the question that marks their end.
+    /// Returns all answers of the stack to these packets, without the pongs that mark the end.
     pub(crate) fn answers<'a>(&mut self, packets: impl IntoIterator<Item = &'a [u8]>) -> Vec<Vec<u8>> {
         self.drain();
         for packet in packets {
             self.send(packet);
         }
-        // A pong may overtake what waits in another line: all is there when a round brings nothing but its pong.
+        // A pong may overtake packets in another queue: the answers are complete once a round brings only its pong.
         let mut answers = Vec::new();
         self.until_pong(&mut answers);
         loop {
@@ -120,7 +120,7 @@ impl Wire {
         }
     }
 
-    /// Sends a ping, and takes what comes before its pong.
+    /// Sends a ping, and collects the packets before its pong.
     fn until_pong(&mut self, answers: &mut Vec<Vec<u8>>) {
         let mark = fastrand::u16(..);
         self.send(&ping(Ipv4Addr::new(10, 9, 0, 77), mark));
@@ -141,7 +141,7 @@ impl Wire {
         }
     }
 
-    /// What came from the stack since this was last asked.
+    /// Returns the packets from the stack since the last call.
     pub(crate) fn drain(&mut self) -> Vec<Vec<u8>> {
         let mut all = Vec::new();
         while let Some((packet, outbound)) = self.next_seen() {
@@ -152,7 +152,7 @@ impl Wire {
         all
     }
 
-    /// The first packet of either direction that is like this.
+    /// Returns the first packet in either direction that `like` accepts.
     pub(crate) fn find<T>(&mut self, mut like: impl FnMut(&[u8]) -> Option<T>) -> T {
         let deadline = Instant::now() + PATIENCE;
         while Instant::now() < deadline {
@@ -163,7 +163,7 @@ impl Wire {
         panic!("no such packet");
     }
 
-    /// A packet that crossed the device, and whether it went to the stack.
+    /// A packet that crossed the device, and whether its destination is the stack.
     fn next_seen(&mut self) -> Option<(Vec<u8>, bool)> {
         let mut buffer = vec![0; 65_536];
         let (len, device) = recvfrom::<LinkAddr>(self.tap.as_raw_fd(), &mut buffer).ok()?;
@@ -178,12 +178,12 @@ pub(crate) const OURS: [IpAddr; 2] = [
     IpAddr::V6(std::net::Ipv6Addr::new(0xfd09, 0, 0, 0, 0, 0, 0, 2)),
 ];
 
-/// The server's end, with IPv4.
+/// The server's IPv4 endpoint.
 pub(crate) fn ours(port: u16) -> SocketAddr {
     SocketAddr::new(OURS[0], port)
 }
 
-/// Somebody far away who could write to this address, each time another.
+/// A random remote host of the same address family.
 pub(crate) fn anybody(rng: &mut fastrand::Rng, to: IpAddr) -> SocketAddr {
     let address: IpAddr = match to {
         IpAddr::V4(_) => [198, 18 + rng.u8(..2), rng.u8(..), rng.u8(1..255)].into(),
@@ -197,12 +197,12 @@ pub(crate) fn either(rng: &mut fastrand::Rng) -> IpAddr {
     OURS[usize::from(rng.bool())]
 }
 
-/// Packets of the kernel's own that went to the device.
+/// The number of packets that the kernel itself sent to the device.
 fn kernels() -> u64 {
     let all = fs::read_to_string("/proc/thread-self/net/snmp6").unwrap();
     let v6 = all.lines().find_map(|line| line.strip_prefix("Ip6OutRequests")).unwrap();
     let v6: u64 = v6.trim().parse().unwrap();
-    // A row of names, and one of numbers.
+    // A row of names, then a row of values.
     let all = fs::read_to_string("/proc/thread-self/net/snmp").unwrap();
     let mut rows = all.lines().filter_map(|line| line.strip_prefix("Ip:"));
     let (names, numbers) = (rows.next().unwrap(), rows.next().unwrap());
@@ -211,7 +211,7 @@ fn kernels() -> u64 {
     v4 + v6
 }
 
-/// Packets that left the device towards the stack, and that its queue had no room for.
+/// The numbers of packets that the stack read from the device, and that its queue dropped.
 fn read_and_dropped() -> (u64, u64) {
     let all = fs::read_to_string("/proc/thread-self/net/dev").unwrap();
     let row = all.lines().find_map(|line| line.trim_start().strip_prefix(DEVICE)?.strip_prefix(':'));
@@ -219,13 +219,13 @@ fn read_and_dropped() -> (u64, u64) {
     (columns[9], columns[11])
 }
 
-/// The TCP header of a packet of IPv4 without IP options.
+/// The TCP header of an IPv4 packet without IP options.
 pub(crate) fn tcp_of(packet: &[u8]) -> Option<TcpHeader> {
     let v4 = packet.first()? == &0x45 && packet.get(9) == Some(&6);
     TcpHeader::from_slice(packet.get(20..).filter(|_| v4)?).ok().map(|(header, _)| header)
 }
 
-/// A segment; `change` makes of a bare header what it is to be.
+/// A segment; `change` modifies a minimal header.
 pub(crate) fn segment(
     from: SocketAddr,
     to: SocketAddr,
@@ -244,7 +244,7 @@ pub(crate) fn segment(
     packet(from.ip(), to.ip(), IpNumber::TCP, &body)
 }
 
-/// A packet of IP around a body.
+/// An IP packet with this body.
 pub(crate) fn packet(from: IpAddr, to: IpAddr, protocol: IpNumber, body: &[u8]) -> Vec<u8> {
     match (from, to) {
         (IpAddr::V4(from), IpAddr::V4(to)) => {
@@ -271,7 +271,7 @@ pub(crate) fn packet(from: IpAddr, to: IpAddr, protocol: IpNumber, body: &[u8]) 
     }
 }
 
-/// The sum of RFC 1071, for headers that were changed after they were built.
+/// The checksum of RFC 1071, for headers that were modified.
 pub(crate) fn checksum(bytes: &[u8]) -> u16 {
     let word = |pair: &[u8]| u32::from(pair[0]) << 8 | u32::from(pair.get(1).copied().unwrap_or(0));
     let mut sum: u32 = bytes.chunks(2).map(word).sum();
@@ -281,7 +281,7 @@ pub(crate) fn checksum(bytes: &[u8]) -> u16 {
     !(sum as u16)
 }
 
-/// A message of ICMP with its checksum, from anywhere to the server.
+/// An ICMP message to the server, with its checksum.
 pub(crate) fn icmp(from: IpAddr, kind: u8, code: u8, rest: u32, quoted: &[u8]) -> Vec<u8> {
     let mut body = [&[kind, code, 0, 0], rest.to_be_bytes().as_slice(), quoted].concat();
     let sum = checksum(&body);

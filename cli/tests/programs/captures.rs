@@ -1,5 +1,5 @@
-//! What crosses the device, read by tshark: nothing malformed, no bad checksum, no error, and no warning but those
-//! that a scenario names.
+//! tshark checks the packets on the device: none malformed, no bad checksum, no error, and no warning except those that
+//! a scenario expects.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -10,8 +10,8 @@ use std::process::Command;
 use crate::namespace::{Running, enter_namespace, run, serve, steadfast};
 use crate::{pace, requests, transfers};
 
-/// Windows close where an end is slow. A D-SACK answers what the kernel sends again because this process had no turn for
-/// so long that an ACK seemed to be lost.
+/// Windows close if an end is slow. A D-SACK answers a spurious retransmission of the kernel, when this process was not
+/// scheduled for so long that an ACK seemed lost.
 const EXPECTED: [&str; 3] = [
     "TCP window specified by the receiver is now completely full",
     "TCP Zero Window segment",
@@ -19,10 +19,10 @@ const EXPECTED: [&str; 3] = [
 ];
 const RESET: [&str; 1] = ["Connection reset (RST)"];
 
-/// Linux writes a checksum of 0x0000 as 0xffff, as only UDP asks for (`skb_checksum_help`): one of 65,536 segments.
+/// Linux writes a checksum of 0x0000 as 0xffff (`skb_checksum_help`), which only UDP requires: one of 65,536 segments.
 const NOT_THE_KERNELS_FFFF: &str = "!(tcp.checksum == 0xffff && (ip.src == 10.9.0.1 || ipv6.src == fd09::1))";
 
-/// Runs tshark over a capture; one line for each packet that fits `filter`.
+/// Runs tshark on a capture. Returns one line for each packet that matches `filter`.
 fn tshark(capture: &Path, filter: &str, fields: &[&str]) -> Vec<String> {
     let mut tshark = Command::new("tshark");
     tshark.args(["-o", "tcp.check_checksum:TRUE", "-o", "ip.check_checksum:TRUE", "-n", "-r"]).arg(capture);
@@ -32,7 +32,7 @@ fn tshark(capture: &Path, filter: &str, fields: &[&str]) -> Vec<String> {
     String::from_utf8(said).unwrap().lines().map(str::to_owned).collect()
 }
 
-/// Judges a capture, which must hold at least `packets`.
+/// Checks a capture, which must hold at least `packets`.
 #[track_caller]
 fn judge(capture: &Path, packets: usize, expected: &[&str]) {
     let count = tshark(capture, "tcp", &["frame.number"]).len();
@@ -54,7 +54,7 @@ struct Captured {
 }
 
 impl Captured {
-    /// Without offload there is a packet for each segment.
+    /// Without offload, each segment is one packet.
     fn serve(service: &str, offload: &str) -> Captured {
         let dir = tempfile::tempdir().unwrap();
         let server =
@@ -66,7 +66,7 @@ impl Captured {
         dir.path().join("traffic.pcapng")
     }
 
-    /// Ends the server, and judges what it captured.
+    /// Stops the server and checks its capture.
     #[track_caller]
     fn judge(mut self, packets: usize, expected: &[&str]) {
         self.server.terminate();
@@ -105,7 +105,7 @@ fn captures_of_slow_ends_are_sound() {
     captured.judge(30_000, &EXPECTED);
 }
 
-/// Every way in which a kernel's client ends a connection, and a port where nobody listens.
+/// Every way in which a client of the kernel ends a connection, and a port without a listener.
 #[test]
 fn captures_of_ends_are_sound() {
     if !enter_namespace(&["tshark"]) {
@@ -124,7 +124,7 @@ fn captures_of_ends_are_sound() {
         half_closed.write_all(b"and on").unwrap();
         half_closed.shutdown(Shutdown::Write).unwrap();
         half_closed.read_to_end(&mut Vec::new()).unwrap();
-        // Closed with data unread: a RST.
+        // Closing with unread data sends a RST.
         let mut aborted = echoed();
         aborted.write_all(&[0; 9]).unwrap();
         aborted.peek(&mut [0; 1]).unwrap();

@@ -1,11 +1,11 @@
-//! Programs of every day on the other end: curl, wrk, nginx, and clients of the kernel by the thousand, slow ones among
-//! them. What they and the tool put on the wire is read by tshark.
+//! Common programs as peers: curl, wrk, nginx, and thousands of the kernel's clients, slow ones included. tshark checks
+//! the packets of both ends.
 //!
 //! With `STEADFAST_FULL=1` wrk runs for 30 seconds instead of 5.
 
 mod captures;
 mod many;
-// Not all of it is used here.
+// Only part of it is used here.
 #[allow(dead_code)]
 #[path = "../tun/namespace.rs"]
 mod namespace;
@@ -13,7 +13,7 @@ mod pace;
 mod requests;
 mod transfers;
 
-/// Whether the full figures are asked for.
+/// Returns whether `STEADFAST_FULL` is set.
 fn full() -> bool {
     std::env::var_os("STEADFAST_FULL").is_some_and(|value| value != "0")
 }

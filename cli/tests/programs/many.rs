@@ -1,4 +1,4 @@
-//! Connections by the ten thousand at once, and by the hundred thousand in a row.
+//! Ten thousand concurrent connections, and a hundred thousand in sequence.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -13,14 +13,14 @@ use crate::pace::{kernel_client, kernel_counter, wait_until};
 
 const AT_ONCE: usize = 10_000;
 const IN_A_ROW: usize = 100_000;
-/// Bound on TIME-WAIT, on either side.
+/// Limit of connections in TIME-WAIT, on either side.
 const TW_BUCKETS: u64 = 4096;
 
 fn sysctl(name: &str, value: impl ToString) {
     fs::write(format!("/proc/sys/net/ipv4/{name}"), value.to_string()).unwrap();
 }
 
-/// A number of this namespace's kernel in the line `TCP:` of its socket statistics: `inuse`, `tw`.
+/// A value of this namespace's kernel from the line `TCP:` of its socket statistics: `inuse`, `tw`.
 fn sockstat(name: &str) -> u64 {
     let text = fs::read_to_string("/proc/thread-self/net/sockstat").unwrap();
     let line = text.lines().find(|line| line.starts_with("TCP:")).unwrap();
@@ -29,7 +29,7 @@ fn sockstat(name: &str) -> u64 {
     words.next().unwrap().parse().unwrap()
 }
 
-/// Resident memory of a process, KiB.
+/// Resident memory of a process in KiB.
 fn resident(running: &Running) -> u64 {
     let status = fs::read_to_string(format!("/proc/{}/status", running.child.id())).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
@@ -57,7 +57,7 @@ fn ten_thousand_connections_are_open_at_once() {
         stream.read_exact(&mut back).unwrap();
         assert_eq!(usize::from_be_bytes(back), i);
     }
-    // An idle connection owns no buffer: once the kernel's delayed ACKs are there.
+    // An idle connection has no buffer, once the kernel's delayed ACKs have arrived.
     let status = wait_until(&mut server, |s| s.usage("buffered") == 0);
     assert_eq!((status.count("ESTAB"), status.counter("ListenDrops")), (AT_ONCE, 0));
     eprintln!("{:.1} KiB each, with the server's own", (resident(&server) - before) as f64 / AT_ONCE as f64);
@@ -67,7 +67,7 @@ fn ten_thousand_connections_are_open_at_once() {
     assert_eq!((status.usage("sockets"), status.usage("time-wait"), status.usage("timers")), (2, 0, 0));
 }
 
-/// Makes connections one after the other, on two threads, and looks at both sides' TIME-WAIT on the way.
+/// Opens connections one after the other on two threads, and checks both sides' TIME-WAIT meanwhile.
 fn in_a_row(server: &mut Running, connection: impl Fn(usize) + Sync) {
     const ROUNDS: usize = 20;
     const THREADS: usize = 2;

@@ -1,4 +1,4 @@
-//! Ends that are slow, and ends that have said all they had to say.
+//! Slow peers, and peers that half-close.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use crate::namespace::{LIMIT, Running, Status, enter_namespace, serve, steadfast};
 use crate::transfers::pattern;
 
-/// Two zero-window probes: after 0.2 and 0.4 s, if the round trip is short.
+/// Two zero-window probes: after 0.2 s and 0.4 s, if the round trip is short.
 const PROBES: u64 = 2;
 
 pub(crate) fn kernel_client(server: &str) -> TcpStream {
@@ -33,7 +33,7 @@ pub(crate) fn kernel_counter(name: &str) -> u64 {
     panic!("the kernel does not count {name}");
 }
 
-/// Waits until the stack of `tool` is as wanted.
+/// Waits until the stack of `tool` is in the wanted state.
 #[track_caller]
 pub(crate) fn wait_until(tool: &mut Running, wanted: impl Fn(&Status) -> bool) -> Status {
     let deadline = Instant::now() + LIMIT;
@@ -47,7 +47,7 @@ pub(crate) fn wait_until(tool: &mut Running, wanted: impl Fn(&Status) -> bool) -
     }
 }
 
-/// The client's window closes twice and opens again. The server probes it, and goes on where it stopped.
+/// The client's window closes twice and opens again. The server probes it, and resumes where it stopped.
 pub(crate) fn slow_reader(server: &mut Running, address: &str) {
     let mut stream = kernel_client(address);
     let mut text = vec![0; 74 * 95 * 1000];
@@ -73,7 +73,7 @@ fn a_server_probes_the_window_of_a_slow_reader_and_goes_on_when_it_opens() {
     }
 }
 
-/// Nobody reads, so the windows of both directions close, and both ends probe. Then all of it arrives.
+/// Neither side reads, so both windows close and both ends probe. Then all data arrives.
 pub(crate) fn slow_both_ways(server: &mut Running, address: &str) {
     let mut stream = kernel_client(address);
     let data = pattern(40_000_000);
@@ -106,7 +106,7 @@ fn windows_closed_both_ways_open_again_and_nothing_is_lost() {
     assert!(closed >= 2 && status.counter("TCPFromZeroWindowAdv") == closed, "{status:?}");
 }
 
-/// One byte now and then, and each comes back before the next is written.
+/// Writes one byte at a time; each is echoed before the next is written.
 pub(crate) fn slow_writer(address: &str) {
     let mut stream = kernel_client(address);
     for byte in 0..=255 {
@@ -114,7 +114,7 @@ pub(crate) fn slow_writer(address: &str) {
         let mut back = [0];
         stream.read_exact(&mut back).unwrap();
         assert_eq!(back, [byte]);
-        // The pace of the writer.
+        // The writer's pace.
         thread::sleep(Duration::from_millis(4));
     }
 }
@@ -128,13 +128,13 @@ fn a_slow_writer_gets_each_byte_back_at_once() {
     for address in ["10.9.0.2:7", "[fd09::2]:7"] {
         let since = Instant::now();
         slow_writer(address);
-        // A delayed ACK in the way of each byte would cost 10 s.
+        // One delayed ACK per byte would take 10 s.
         assert!(since.elapsed() < Duration::from_secs(5), "{:?}", since.elapsed());
     }
     assert_eq!(server.status().counter("RetransSegs"), 0);
 }
 
-/// The client says that it has said all, long before it has read all.
+/// The client half-closes long before it has read everything.
 #[test]
 fn a_client_that_half_closes_is_answered_to_the_end() {
     if !enter_namespace(&[]) {
@@ -146,7 +146,7 @@ fn a_client_that_half_closes_is_answered_to_the_end() {
         let data = pattern(300_000);
         stream.write_all(&data).unwrap();
         stream.shutdown(Shutdown::Write).unwrap();
-        // The server has closed as well, but the client's window keeps it from sending all it has.
+        // The server has closed as well, but the client's window is full, so data is still queued.
         wait_until(&mut server, |s| s.count("LAST-ACK") == 1);
         let mut received = Vec::new();
         stream.read_to_end(&mut received).unwrap();
@@ -156,7 +156,7 @@ fn a_client_that_half_closes_is_answered_to_the_end() {
     assert_eq!(server.status().count("TIME-WAIT"), 0, "the client closed first");
 }
 
-/// `connect` with its input and output in the test's hands.
+/// `connect` with piped input and output.
 fn connect(address: &str) -> Running {
     let mut command = steadfast(&format!("connect {address}"));
     Running::start(command.stdin(Stdio::piped()).stdout(Stdio::piped()))

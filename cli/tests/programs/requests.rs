@@ -1,4 +1,4 @@
-//! Requests by the hundred and by the second.
+//! Many requests in parallel, in sequence, and per second.
 
 use std::process::Command;
 use std::thread;
@@ -7,19 +7,19 @@ use crate::namespace::{curl, enter_namespace, run, serve};
 
 const BASES: [&str; 2] = ["http://10.9.0.2", "http://[fd09::2]"];
 
-/// The end of a URL that makes curl ask `count` times.
+/// The end of a URL that makes curl send `count` requests.
 fn times(count: usize) -> String {
     format!("/bytes/4096?[1-{count}]")
 }
 
-/// `count` requests by processes of curl that run at the same time, each with as many in parallel as it can.
+/// Sends `count` requests from concurrent curl processes, each with as many in parallel as it supports.
 pub(crate) fn in_parallel(base: &str, count: usize) {
     const AT_ONCE: usize = 250;
     let each = count.min(AT_ONCE);
     let request = || {
         let url = format!("{base}{}", times(each));
         let max = each.to_string();
-        // Without the switch curl waits to see whether connections can be shared.
+        // Without this switch, curl waits to see whether connections can be shared.
         let parallel = ["--parallel", "--parallel-immediate", "--parallel-max", &max];
         let mut curl = curl(&[&url, "--fail", "--output", "/dev/null", "--write-out", "%{size_download}\n"]);
         let (status, sizes, errors) = run(curl.args(parallel), b"");
@@ -30,7 +30,7 @@ pub(crate) fn in_parallel(base: &str, count: usize) {
     thread::scope(|scope| (0..count / each).for_each(|_| drop(scope.spawn(request))));
 }
 
-/// `count` requests, one after the other, on one connection.
+/// Sends `count` requests in sequence on one connection.
 pub(crate) fn on_one_connection(base: &str, count: usize) {
     let url = format!("{base}{}", times(count));
     let line = "%{num_connects} %{size_download}\n";
@@ -68,7 +68,7 @@ fn curl_makes_2000_requests_on_one_connection() {
     assert_eq!(server.status().counter("PassiveOpens"), 2);
 }
 
-/// wrk counts every request that fails in whatever way.
+/// wrk counts every kind of failed request.
 #[test]
 fn wrk_has_no_failed_request() {
     if !enter_namespace(&["wrk"]) {

@@ -1,4 +1,4 @@
-//! Transfers at a limited rate, and `steadfast connect` as the client of real servers.
+//! Rate-limited transfers, and `steadfast connect` as the client of real servers.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 
 use crate::namespace::{Running, curl, enter_namespace, run, serve, steadfast};
 
-/// What `/bytes/…` and the files of the servers hold.
+/// The content of `/bytes/…` and of the servers' files.
 pub(crate) fn pattern(len: usize) -> Vec<u8> {
     (0..len).map(|i| (i % 251) as u8).collect()
 }
@@ -22,7 +22,7 @@ pub(crate) fn download(base: &str, len: usize, options: &[&str]) {
     assert!(body == pattern(len), "{} bytes from {base}", body.len());
 }
 
-/// Uploads `len` bytes and checks what the server says of them.
+/// Uploads `len` bytes and checks the server's reply.
 pub(crate) fn upload(base: &str, len: usize, options: &[&str]) {
     let body = pattern(len);
     let hash: String = Sha256::digest(&body).iter().map(|byte| format!("{byte:02x}")).collect();
@@ -33,7 +33,7 @@ pub(crate) fn upload(base: &str, len: usize, options: &[&str]) {
     assert_eq!(String::from_utf8(said).unwrap(), expected, "to {base}");
 }
 
-/// curl reads (and writes) in bursts and sleeps between them, so windows fill and open again.
+/// curl reads (and writes) in bursts and sleeps in between, so windows fill and open again.
 #[test]
 fn curl_transfers_at_a_limited_rate() {
     if !enter_namespace(&["curl"]) {
@@ -48,7 +48,7 @@ fn curl_transfers_at_a_limited_rate() {
     });
 }
 
-/// An nginx of the test's own on port 80, which serves `dir`.
+/// The test's own nginx on port 80, which serves `dir`.
 pub(crate) fn nginx(dir: &Path) -> Running {
     let at = dir.display();
     let temps = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"];
@@ -61,17 +61,17 @@ pub(crate) fn nginx(dir: &Path) -> Running {
     let path = dir.join("nginx.conf");
     fs::write(&path, config).unwrap();
     let mut nginx = Running::start(Command::new("nginx").arg("-e").arg("stderr").arg("-c").arg(path));
-    // It says its version once it listens.
+    // It prints its version once it listens.
     nginx.wait_for("nginx/");
     nginx
 }
 
-/// Asks for two files on one connection by `steadfast connect`, and checks what came.
+/// Requests two files on one connection through `steadfast connect`, and checks them.
 pub(crate) fn connect_fetches(connect: &mut Command, content: &[u8]) {
     let request = b"GET /file.bin HTTP/1.1\r\nHost: x\r\n\r\n\
                     GET /file.bin HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
     let mut client = Running::start(connect.stdin(Stdio::piped()).stdout(Stdio::piped()));
-    // Kept open: nginx answers no client that half-closes, the kernel's included.
+    // The input stays open: nginx does not answer a client that half-closes, not even the kernel.
     let mut input = client.child.stdin.take().unwrap();
     input.write_all(request).unwrap();
     let mut output = BufReader::new(client.child.stdout.take().unwrap());

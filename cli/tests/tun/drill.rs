@@ -1,4 +1,4 @@
-//! `drill run --against kernel`: this machine's kernel under the scripts that the lab's own stack passes.
+//! `drill run --against kernel`: this machine's kernel runs the scripts that the lab's own stack passes.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -7,9 +7,9 @@ use std::process::{Command, Output};
 
 use crate::namespace::enter_namespace;
 
-/// So much may an event be early or late, in microseconds: the machine may be busy.
+/// Tolerance in microseconds, for a busy machine.
 const TOLERANCE: u32 = 200_000;
-/// What is seen otherwise by Linux, and why.
+/// Scripts with another outcome on Linux, and why.
 const DIFFERENT: [(&str, &str); 2] = [
     ("icmp.pkt", "Linux ends a connect for a host that is unreachable, which RFC 1122 calls a soft error"),
     ("retransmit.pkt", "it waits for an hour"),
@@ -21,7 +21,7 @@ fn drill(folder: &Path, args: &[&str]) -> Output {
     command.output().unwrap()
 }
 
-/// Runs one script over IPv4.
+/// Runs a script over IPv4.
 fn run(text: &str) -> (Option<i32>, String) {
     run_within(TOLERANCE, text)
 }
@@ -56,7 +56,7 @@ fn the_kernel_passes_the_scripts_that_our_stack_passes() {
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{text}");
     let numbers: Vec<&str> = text.lines().last().unwrap().split_whitespace().collect();
-    // One of the scripts chooses IPv4 itself.
+    // One of the scripts selects IPv4 itself.
     let runs = (3 * (names.len() - 1) + 1).to_string();
     assert_eq!(numbers, [".", &runs, "0", "0", "0", "0"], "{text}");
 }
@@ -70,7 +70,7 @@ fn the_kernel_retransmits_and_backs_off() {
     let (status, said) = run(&text);
     assert_eq!(status, Some(0), "{said}");
     assert!(said.contains("an event is 3600 s ahead, and no more than 60 s are waited for"), "{said}");
-    // Where a tick is 4 ms, Linux sets timers of two seconds and more to within a quarter of a second.
+    // With a tick of 4 ms, timers of two seconds and more are accurate to a quarter of a second on Linux.
     let (status, said) =
         run_within(500_000, &text.replace("+3600 ", "+.1 ").replace("+.1 < . 1:1(0)", "+.01 < . 1:1(0)"));
     assert_eq!(status, Some(0), "{said}");
@@ -138,12 +138,12 @@ fn what_is_not_of_the_namespace_is_not_touched() {
     skipped("iptables -F", "the command `iptables -F` is not interpreted");
 }
 
-/// All that the kernel has of TCP in this thread's namespace.
+/// All TCP settings of the kernel in this thread's namespace.
 fn sysctls() -> BTreeMap<String, String> {
     let files = fs::read_dir("/proc/sys/net/ipv4").unwrap().map(|entry| entry.unwrap());
     let read = |entry: fs::DirEntry| {
         let name = entry.file_name().into_string().unwrap();
-        // Some are shown to nobody.
+        // Some cannot be read.
         name.starts_with("tcp_").then(|| fs::read_to_string(entry.path()).ok().map(|value| (name, value)))?
     };
     files.filter_map(read).collect()

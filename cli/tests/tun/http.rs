@@ -11,7 +11,7 @@ use crate::namespace::{Running, curl, enter_namespace, run, serve, steadfast};
 const SIZE: usize = 1 << 30;
 const BASES: [&str; 2] = ["http://10.9.0.2", "http://[fd09::2]"];
 
-/// The bytes that `/bytes/…` promises, block by block.
+/// The content of `/bytes/…`, block by block.
 fn blocks() -> impl Iterator<Item = Vec<u8>> {
     const BLOCK: usize = 1 << 20;
     (0..SIZE / BLOCK).map(|i| (i * BLOCK..(i + 1) * BLOCK).map(|at| (at % 251) as u8).collect())

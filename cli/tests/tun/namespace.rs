@@ -1,4 +1,4 @@
-//! A network namespace of the test's own, and programs in it.
+//! The test's own network namespace, and programs in it.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -13,14 +13,14 @@ use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, geteuid};
 
-/// Nothing here takes longer, unless it hangs.
+/// A time limit that only a hang exceeds.
 pub(crate) const LIMIT: Duration = Duration::from_secs(120);
 
-/// Puts this thread, and what it starts from now on, into a network namespace of its own. The kernel removes
-/// it with the last thread and process in it, however the test ends.
+/// Moves this thread, and all threads and processes that it starts later, into a new network namespace. The kernel
+/// removes the namespace with its last thread or process, however the test ends.
 ///
-/// Where that cannot be done or a tool is missing, says why and gives `false`: the test is skipped. With
-/// `STEADFAST_REQUIRE_TUN` in the environment, that is a failure.
+/// If that fails or a tool is missing, says why and returns false: the test is skipped. With `STEADFAST_REQUIRE_TUN` in
+/// the environment, it panics.
 #[must_use]
 pub(crate) fn enter_namespace(tools: &[&str]) -> bool {
     match try_enter(tools) {
@@ -47,12 +47,12 @@ fn try_enter(tools: &[&str]) -> Result<(), String> {
     unshare(CloneFlags::CLONE_NEWNET).map_err(|e| format!("no network namespace can be made: {e}"))
 }
 
-/// What our tool says, in one line and with status 2, to who may neither make a namespace nor a device: to anybody,
-/// and to root without the rights of root.
+/// The one-line error of our tool, with status 2, for a user who may create neither a namespace nor a device. As root,
+/// it drops all rights first.
 pub(crate) fn refused_without_rights(args: &str) -> String {
     let (binary, args) = (env!("CARGO_BIN_EXE_steadfast"), args.split(' '));
     let output = if geteuid().is_root() {
-        // Where everybody may reach it, unlike perhaps the directory of the build.
+        // A directory that every user can reach; that of the build may not be.
         let dir = tempfile::tempdir().unwrap();
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
         let copy = dir.path().join("steadfast");
@@ -69,7 +69,7 @@ pub(crate) fn refused_without_rights(args: &str) -> String {
     stderr
 }
 
-/// Our tool, with both ends of its device given.
+/// Our tool, with the addresses of both ends of its device.
 pub(crate) fn steadfast(args: &str) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_steadfast"));
     command.args(args.split(' ')).args("--tun sf0 --host 10.9.0.1/24 --address 10.9.0.2".split(' '));
@@ -77,7 +77,7 @@ pub(crate) fn steadfast(args: &str) -> Command {
     command
 }
 
-/// Starts a server of ours on both addresses and waits until it listens.
+/// Starts a server of ours on both addresses, and waits until it listens.
 pub(crate) fn serve(args: &str) -> Running {
     let mut server = Running::start(&mut steadfast(&format!("serve {args}")));
     server.wait_for("listening on 10.9.0.2:");
@@ -85,7 +85,7 @@ pub(crate) fn serve(args: &str) -> Running {
     server
 }
 
-/// `curl` that says why it fails and does not take for ever.
+/// `curl` with error messages and a time limit.
 pub(crate) fn curl(args: &[&str]) -> Command {
     let limit = LIMIT.as_secs().to_string();
     let mut command = Command::new("curl");
@@ -98,7 +98,7 @@ fn is_installed(tool: &str) -> bool {
     std::env::split_paths(&path).any(|dir| dir.join(tool).exists())
 }
 
-/// A program that runs, with what it says on standard error. It is killed when this is dropped.
+/// A running program and its standard error. Dropping it kills the program.
 pub(crate) struct Running {
     pub(crate) child: Child,
     errors: Receiver<String>,
@@ -118,7 +118,7 @@ impl Running {
         Running { child, errors, said: Vec::new() }
     }
 
-    /// Waits for a line of standard error that contains `text`.
+    /// Waits for a line on standard error that contains `text`.
     #[track_caller]
     pub(crate) fn wait_for(&mut self, text: &str) {
         let deadline = Instant::now() + LIMIT;
@@ -130,12 +130,12 @@ impl Running {
         }
     }
 
-    /// Asks it to end, as `kill` does.
+    /// Sends SIGTERM.
     pub(crate) fn terminate(&self) {
         kill(Pid::from_raw(self.child.id() as i32), Signal::SIGTERM).unwrap();
     }
 
-    /// What it prints at SIGUSR1.
+    /// Returns the status that it prints at SIGUSR1.
     #[track_caller]
     pub(crate) fn status(&mut self) -> Status {
         kill(Pid::from_raw(self.child.id() as i32), Signal::SIGUSR1).unwrap();
@@ -150,11 +150,11 @@ impl Running {
         Status { lines }
     }
 
-    /// Waits until it ends; standard error is then whole.
+    /// Waits until it exits and its standard error is complete.
     #[track_caller]
     pub(crate) fn wait(&mut self) -> ExitStatus {
         let deadline = Instant::now() + LIMIT;
-        // Standard error ends with the program.
+        // Standard error closes when the program exits.
         while let Ok(line) = self.errors.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
             self.said.push(line);
         }
@@ -177,7 +177,7 @@ impl Drop for Running {
     }
 }
 
-/// What our tool says of its stack at SIGUSR1.
+/// The status that our tool prints at SIGUSR1.
 #[derive(Debug)]
 pub(crate) struct Status {
     lines: Vec<String>,
@@ -190,20 +190,20 @@ impl Status {
         line.map_or(0, |value| value.trim().parse().unwrap())
     }
 
-    /// How full a table is.
+    /// The number of entries in a table.
     pub(crate) fn usage(&self, table: &str) -> u64 {
         let mut words = self.lines.last().unwrap().split(' ');
         words.find(|word| *word == table).unwrap_or_else(|| panic!("no table {table}"));
         words.next().unwrap().parse().unwrap()
     }
 
-    /// How many sockets are in a state, by its name in `ss`.
+    /// The number of sockets in a state, by the state's name in `ss`.
     pub(crate) fn count(&self, state: &str) -> usize {
         self.lines.iter().filter(|line| line.split(' ').next() == Some(state)).count()
     }
 }
 
-/// Runs `command` with `input`, and gives its status, output and errors.
+/// Runs `command` with `input`. Returns its status, output and errors.
 #[track_caller]
 pub(crate) fn run(command: &mut Command, input: &[u8]) -> (ExitStatus, Vec<u8>, String) {
     let mut running = Running::start(command.stdin(Stdio::piped()).stdout(Stdio::piped()));

@@ -1,7 +1,8 @@
-//! Offload against wires that have none: what our device leaves to the kernel must be done when a segment gets there.
+//! Offload in front of wires without it: whatever our device leaves to the kernel must be done when a segment reaches
+//! the wire.
 //!
-//! The test's namespace is a router between the device and a client in a namespace of its own, behind a veth whose
-//! ends do nothing for a segment: what a capture there shows is what a wire would carry.
+//! The test's namespace routes between the device and a client in a second namespace. They are connected by a veth pair
+//! without offloads, so a capture there shows what a wire carries.
 
 use std::fs;
 use std::path::Path;
@@ -17,16 +18,16 @@ use crate::namespace::{LIMIT, Running, curl, enter_namespace, run, serve, steadf
 
 const MTU: u32 = 1400;
 const SIZE: usize = 4 << 20;
-/// What the client says last.
+/// The last text that the client prints.
 const MARK: &str = "nothing comes after this";
 
-/// The client's namespace: it lives as long as the process that sits in it.
+/// The client's namespace. It lives as long as its process.
 struct Client {
     keeper: Running,
 }
 
 impl Client {
-    /// Joins a new namespace to this one, which forwards between it and the device.
+    /// Creates the namespace and connects it to this one, which forwards between it and the device.
     fn behind_a_router() -> Client {
         for path in ["net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding"] {
             fs::write(Path::new("/proc/sys").join(path), "1").unwrap();
@@ -82,11 +83,11 @@ fn succeed(command: &mut Command, input: &[u8]) -> Vec<u8> {
 struct Segment {
     from_port_80: bool,
     ipv4: bool,
-    /// Bytes of the IP packet.
+    /// Length of the IP packet.
     len: u32,
 }
 
-/// Reads a capture. All checksums in it must be right.
+/// Reads a capture, and checks that all checksums are right.
 #[track_caller]
 fn segments(capture: &Path) -> Vec<Segment> {
     let mut tshark = Command::new("tshark");
@@ -105,7 +106,7 @@ fn segments(capture: &Path) -> Vec<Segment> {
         };
         const GOOD: &str = "1";
         let ipv4 = !ipv4_len.is_empty();
-        // Linux writes a checksum of 0x0000 as 0xffff, as only UDP asks for: one of 65,536 segments.
+        // Linux writes a checksum of 0x0000 as 0xffff, which only UDP requires: one of 65,536 segments.
         let tcp_good = tcp_status == GOOD || checksum == "0xffff";
         assert!(tcp_good && (!ipv4 || ip_status == GOOD), "{}: {line:?}", capture.display());
         let len = if ipv4 { ipv4_len.parse().unwrap() } else { ipv6_len.parse::<u32>().unwrap() + 40 };
@@ -137,13 +138,13 @@ fn carry(client: &Client, capture: &Path) {
     assert!(tshark.wait().success(), "{:?}", tshark.said);
 }
 
-/// What the server says of an upload.
+/// The server's reply to an upload.
 fn upload_of(data: &[u8]) -> String {
     let hash: String = Sha256::digest(data).iter().map(|b| format!("{b:02x}")).collect();
     format!("{{\"length\":{},\"sha256\":\"{hash}\"}}\n", data.len())
 }
 
-/// The segments of one direction and family.
+/// The segments of one direction and address family.
 fn part(all: &[Segment], from_port_80: bool, ipv4: bool) -> impl Iterator<Item = &Segment> {
     all.iter().filter(move |s| s.from_port_80 == from_port_80 && s.ipv4 == ipv4)
 }
@@ -178,7 +179,7 @@ fn behind_a_router_without_offload_every_segment_fits_and_has_its_checksum() {
     }
 }
 
-/// Starts a program for which the kernel refuses `TUNSETOFFLOAD`, as one does that knows none of its bits, or a sandbox.
+/// Starts a program for which the kernel rejects `TUNSETOFFLOAD`, as an old kernel or a sandbox does.
 const REFUSE_OFFLOAD: &str = "\
 import ctypes, errno, os, struct, sys
 TUNSETOFFLOAD, LOAD, EQUAL, RETURN, ALLOW, ERROR = 0x400454d0, 0x20, 0x15, 0x06, 0x7fff0000, 0x00050000

@@ -18,7 +18,7 @@ fn pattern(len: usize) -> Vec<u8> {
     (0..len).map(|i| (i % 251) as u8).collect()
 }
 
-/// Whether the namespace of this thread has an interface of this name.
+/// Returns whether this thread's namespace has an interface of this name.
 fn has_interface(name: &str) -> bool {
     let interfaces = std::fs::read_to_string("/proc/thread-self/net/dev").unwrap();
     interfaces.lines().any(|line| line.trim_start().starts_with(&format!("{name}:")))
@@ -133,7 +133,7 @@ fn connect_carries_both_ways_and_closes_each_by_itself() {
         return;
     }
     let (question, answer) = (pattern(3_000_000), pattern(2_000_000));
-    // The device of the first `connect` goes with it, so the server listens on all addresses.
+    // The device disappears with the first `connect`, so the server listens on all addresses.
     let listener = TcpListener::bind("[::]:99").unwrap();
     let (expected, reply) = (question.clone(), answer.clone());
     let server = thread::spawn(move || {
@@ -158,7 +158,7 @@ fn a_connection_that_the_server_resets_ends_with_status_1() {
     let listener = TcpListener::bind("[::]:99").unwrap();
     let server = thread::spawn(move || {
         let (mut stream, _) = listener.accept().unwrap();
-        // Closed with unread data, so the kernel sends a RST.
+        // Closing with unread data makes the kernel send a RST.
         stream.read_exact(&mut [0; 1]).unwrap();
     });
     let (status, _, errors) = run(&mut steadfast("connect 10.9.0.1:99"), &pattern(10_000_000));
