@@ -1,4 +1,4 @@
-//! The end of a connection that keeps no rules of its own.
+//! A TCP peer that follows no rules of its own.
 
 use std::net::SocketAddr;
 
@@ -8,17 +8,17 @@ use steadfast_core::{Instant, SocketId, Stack, Transmit};
 
 use crate::packets::{self, Sent};
 
-/// A TCP peer that opens a connection to a stack. It knows where its connection stands, and sends what a test tells it
-/// to, whether that is right or not.
+/// A TCP peer that opens a connection to a stack. It tracks its sequence numbers, and sends whatever a test asks for,
+/// correct or not.
 #[derive(Clone, Debug)]
 pub struct Client {
-    /// Its own end.
+    /// Address and port of the client.
     pub end: SocketAddr,
-    /// The end of the stack.
+    /// Address and port of the stack.
     pub server: SocketAddr,
-    /// What it sends next (SND.NXT). The test moves it on.
+    /// Next sequence number to send (SND.NXT). The test advances it.
     pub seq: SeqNum,
-    /// What it expects next (RCV.NXT); 0 before it hears a SYN.
+    /// Next sequence number expected (RCV.NXT); 0 before a SYN arrives.
     pub ack: SeqNum,
     /// The window field of its segments.
     pub window: u16,
@@ -26,14 +26,14 @@ pub struct Client {
     pub offer: Options,
     /// The timestamps of its other segments.
     pub timestamps: Option<Timestamps>,
-    /// Bytes that came in order.
+    /// Bytes received in order.
     pub received: usize,
-    /// A RST came.
+    /// A RST arrived.
     pub reset: bool,
 }
 
 impl Client {
-    /// A client that has sent nothing. It offers an MSS of 1460.
+    /// Creates a client that has sent nothing and offers an MSS of 1460.
     pub fn new(end: impl Into<SocketAddr>, server: impl Into<SocketAddr>) -> Client {
         Client {
             end: end.into(),
@@ -48,17 +48,17 @@ impl Client {
         }
     }
 
-    /// The same client with other options on its SYN.
+    /// Returns the client with other options on its SYN.
     pub fn offering(self, offer: Options) -> Client {
         Client { offer, ..self }
     }
 
-    /// The same client where it sends from another place.
+    /// Returns a copy of the client that sends from `seq` on.
     pub fn at(&self, seq: SeqNum) -> Client {
         Client { seq, ..self.clone() }
     }
 
-    /// A packet with its numbers. What is no SYN has no options but timestamps.
+    /// Builds a packet with its numbers. Only a SYN carries options besides timestamps.
     pub fn packet(&self, flags: Flags, payload: &[u8]) -> Vec<u8> {
         let options = match flags.syn() {
             true => self.offer,
@@ -69,17 +69,17 @@ impl Client {
         packets::segment(self.end, self.server, header, payload)
     }
 
-    /// Its SYN.
+    /// Builds its SYN.
     pub fn syn(&self) -> Vec<u8> {
         self.packet(Flags::SYN, &[])
     }
 
-    /// The third segment of the handshake, and every ACK after it.
+    /// Builds an ACK without payload, such as the third segment of the handshake.
     pub fn acknowledges(&self) -> Vec<u8> {
         self.packet(Flags::ACK, &[])
     }
 
-    /// Takes in what the stack sent: the SYN-ACK, text in order, a RST. Says whether it was for this client.
+    /// Processes a segment of the stack: the SYN-ACK, data in order, or a RST. Returns whether it was for this client.
     pub fn hears(&mut self, segment: &Segment) -> bool {
         if segment.to != self.end || segment.from != self.server {
             return false;
@@ -101,7 +101,7 @@ impl Client {
         true
     }
 
-    /// The handshake with a listener, all of it now; the stack's application has the connection afterwards.
+    /// Completes a handshake with a listener, and accepts the connection for the stack's application.
     pub fn connect(&mut self, stack: &mut Stack, now: Instant, listener: SocketId) -> SocketId {
         stack.receive(now, &self.syn()[..]);
         let mut frame = vec![0; 65_535];
@@ -117,20 +117,20 @@ impl Client {
 /// A segment that a stack sent.
 #[derive(Clone, Debug)]
 pub struct Segment {
-    /// The stack's end.
+    /// Address and port of the stack.
     pub from: SocketAddr,
-    /// The peer's end.
+    /// Address and port of the peer.
     pub to: SocketAddr,
-    /// Its header.
+    /// The TCP header.
     pub header: Header,
-    /// Bytes of its text.
+    /// Bytes of payload.
     pub len: usize,
-    /// Packets that it is on a wire: a device that cuts super-segments makes several.
+    /// Packets on a wire: a device cuts a super-segment into several.
     pub packets: usize,
 }
 
 impl Segment {
-    /// Reads a packet that a stack sent. Panics where that is no sound segment.
+    /// Parses a packet that a stack sent. Panics if it is no valid segment.
     pub fn read(packet: &[u8], sent: Transmit) -> Segment {
         let Sent::Tcp { local, remote, header, payload } = packets::read(packet, sent.checksum_offload)
         else {
@@ -142,7 +142,7 @@ impl Segment {
     }
 }
 
-/// The next segment that a stack has to send. The packet is in `frame`.
+/// Returns the next segment that a stack sends. `frame` holds its packet afterwards.
 pub fn next_segment(stack: &mut Stack, now: Instant, frame: &mut [u8]) -> Option<Segment> {
     let sent = stack.transmit(now, frame)?;
     Some(Segment::read(&frame[..sent.len], sent))

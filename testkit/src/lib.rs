@@ -1,7 +1,7 @@
-//! For tests and benches: packets made and read ([`packets`]), and a TCP peer that says what a test wants it to say
+//! Helpers for tests and benches: packets built and parsed ([`packets`]), and a TCP peer under a test's control
 //! ([`Client`]).
 //!
-//! Everything here panics where a packet is not sound: that is a finding.
+//! Everything here panics on an invalid packet: that is a finding.
 
 pub mod packets;
 

@@ -1,4 +1,4 @@
-//! Packets made and read.
+//! Builds and parses packets.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -7,7 +7,7 @@ use steadfast_core::wire::icmp::{self, ErrorKind, Message};
 use steadfast_core::wire::tcp::{self, Header};
 use steadfast_core::wire::{Ecn, PROTOCOL_ICMP, PROTOCOL_ICMPV6, PROTOCOL_TCP, ipv4, ipv6};
 
-/// An IPv4 header as our packets have it.
+/// Returns an IPv4 header with the fields that all test packets share.
 pub fn ipv4_header(source: Ipv4Addr, destination: Ipv4Addr, protocol: u8) -> ipv4::Header {
     ipv4::Header {
         source,
@@ -24,18 +24,18 @@ pub fn ipv4_header(source: Ipv4Addr, destination: Ipv4Addr, protocol: u8) -> ipv
     }
 }
 
-/// An IPv6 header as our packets have it.
+/// Returns an IPv6 header with the fields that all test packets share.
 pub fn ipv6_header(source: Ipv6Addr, destination: Ipv6Addr, protocol: u8) -> ipv6::Header {
     let (hop_limit, dscp, ecn, flow_label, fragment) = (64, 0, Ecn::NotEct, 0, None);
     ipv6::Header { source, destination, protocol, hop_limit, dscp, ecn, flow_label, fragment }
 }
 
-/// An IP packet around `payload`.
+/// Builds an IP packet around `payload`.
 pub fn ip(source: IpAddr, destination: IpAddr, protocol: u8, payload: &[u8]) -> Vec<u8> {
     marked_ip(source, destination, protocol, Ecn::NotEct, payload)
 }
 
-/// An IP packet with a mark of ECN.
+/// Builds an IP packet with an ECN codepoint.
 pub fn marked_ip(source: IpAddr, destination: IpAddr, protocol: u8, ecn: Ecn, payload: &[u8]) -> Vec<u8> {
     let mut packet;
     match (source, destination) {
@@ -55,12 +55,12 @@ pub fn marked_ip(source: IpAddr, destination: IpAddr, protocol: u8, ecn: Ecn, pa
     packet
 }
 
-/// A packet with a segment whose checksum is right. The ports are those of the ends.
+/// Builds a packet with a segment and a valid checksum. The ports are those of `source` and `destination`.
 pub fn segment(source: SocketAddr, destination: SocketAddr, header: Header, payload: &[u8]) -> Vec<u8> {
     marked_segment(source, destination, header, Ecn::NotEct, payload)
 }
 
-/// A packet with a segment and a mark of ECN.
+/// Builds a packet with a segment and an ECN codepoint.
 pub fn marked_segment(
     source: SocketAddr,
     destination: SocketAddr,
@@ -78,7 +78,7 @@ pub fn marked_segment(
     marked_ip(source.ip(), destination.ip(), PROTOCOL_TCP, ecn, &bytes)
 }
 
-/// An ICMP message in a packet; `None` where the family has no such message.
+/// Builds a packet with an ICMP message, or returns `None` if the family has no such message.
 pub fn icmp(source: IpAddr, destination: IpAddr, message: &Message<'_>) -> Option<Vec<u8>> {
     let body = match message {
         Message::EchoRequest { data, .. } | Message::EchoReply { data, .. } => data.len(),
@@ -93,12 +93,12 @@ pub fn icmp(source: IpAddr, destination: IpAddr, message: &Message<'_>) -> Optio
     Some(ip(source, destination, protocol, &bytes[..len]))
 }
 
-/// An ICMP error about a packet that `quoted` begins.
+/// Builds an ICMP error about the packet that starts with `quoted`.
 pub fn icmp_error(source: IpAddr, destination: IpAddr, kind: ErrorKind, quoted: &[u8]) -> Option<Vec<u8>> {
     icmp(source, destination, &Message::Error { kind, quoted })
 }
 
-/// Cuts a packet into fragments whose payload is `size`, a multiple of 8.
+/// Cuts a packet into fragments with `size` bytes of payload, rounded down to a multiple of 8.
 pub fn fragments(packet: &[u8], identification: u16, size: usize) -> Vec<Vec<u8>> {
     let size = (size / 8 * 8).max(8);
     let v4 = packet[0] >> 4 == 4;
@@ -132,32 +132,33 @@ pub fn fragments(packet: &[u8], identification: u16, size: usize) -> Vec<Vec<u8>
     body.chunks(size).enumerate().map(piece).collect()
 }
 
-/// A packet that a stack sent, read strictly.
+/// A packet that a stack sent.
 #[derive(Clone, Debug)]
 pub enum Sent<'a> {
     /// A segment.
     Tcp {
-        /// The stack's end.
+        /// Address and port of the stack.
         local: SocketAddr,
-        /// The peer's end.
+        /// Address and port of the peer.
         remote: SocketAddr,
-        /// The header.
+        /// The TCP header.
         header: Header,
-        /// The text.
+        /// The payload.
         payload: &'a [u8],
     },
     /// An ICMP message.
     Icmp {
-        /// Who sent it.
+        /// The sender's address.
         source: IpAddr,
-        /// Who gets it.
+        /// The receiver's address.
         destination: IpAddr,
-        /// It tells of an error.
+        /// It reports an error.
         error: bool,
     },
 }
 
-/// Reads what a stack sent; panics where it is not sound. `offload`: the TCP checksum is the device's work.
+/// Parses a packet that a stack sent, and panics if it is invalid. With `offload`, the device still has to compute the
+/// TCP checksum.
 pub fn read(packet: &[u8], offload: bool) -> Sent<'_> {
     let (source, destination, protocol, payload): (IpAddr, IpAddr, _, _) = if packet[0] >> 4 == 4 {
         let (header, payload) = ipv4::parse(packet).expect("a sound IPv4 header");

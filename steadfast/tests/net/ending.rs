@@ -81,7 +81,7 @@ async fn a_reader_that_waits_is_woken_by_the_end_and_by_a_reset() {
     }
 }
 
-/// As `tokio::net` has it over the kernel.
+/// As `tokio::net` behaves on the kernel.
 #[tokio::test(start_paused = true)]
 async fn to_shut_down_what_has_ended_is_no_error() {
     let pair = Pair::new();
@@ -98,13 +98,13 @@ async fn to_shut_down_what_has_ended_is_no_error() {
     server.abort();
     tokio::time::sleep(Duration::from_secs(1)).await;
     client.shutdown().await.unwrap();
-    // The error waits for who reads or writes.
+    // The next read or write returns the error.
     assert_eq!(client.read(&mut [0; 1]).await.unwrap_err().kind(), ErrorKind::ConnectionReset);
     assert_eq!(client.read(&mut [0; 1]).await.unwrap(), 0);
     client.shutdown().await.unwrap();
 }
 
-/// As `write(2)` has it: even of nothing.
+/// As `write(2)` behaves, even without data.
 #[tokio::test(start_paused = true)]
 async fn an_empty_write_shows_the_end_of_the_stream() {
     let pair = Pair::new();
@@ -243,7 +243,7 @@ async fn a_network_without_handles_ends_when_its_last_connection_has() {
     timeout(Duration::from_secs(60), driver).await.unwrap().unwrap().unwrap();
 }
 
-/// A device that is gone once `gone` says so.
+/// A device that fails once `gone` is set.
 struct Mortal {
     device: device::memory::MemoryDevice,
     gone: Arc<AtomicBool>,
@@ -289,7 +289,7 @@ async fn everybody_hears_of_a_device_that_fails() {
     let error = server.close(Duration::from_secs(1)).await.unwrap_err();
     assert!(error.to_string().starts_with("the device failed: "), "{error}");
 
-    // The other end hears it from its wire.
+    // The peer learns it from its own device.
     let error = driver.await.unwrap().unwrap_err();
     assert_eq!(error.kind(), ErrorKind::NetworkDown);
     assert_eq!(stream.read(&mut [0; 1]).await.unwrap_err().kind(), ErrorKind::NetworkDown);
@@ -309,7 +309,7 @@ async fn who_drops_the_driver_ends_the_network_for_everybody() {
     tokio::task::yield_now().await;
     driver.abort();
     assert!(driver.await.unwrap_err().is_cancelled());
-    // The peer gets a FIN, as from a program that ends.
+    // The peer gets a FIN, as when a program exits.
     assert_eq!(timeout(Duration::from_secs(1), reader).await.unwrap().unwrap().unwrap(), 0);
     assert_eq!(stream.read(&mut [0; 1]).await.unwrap_err().kind(), ErrorKind::NetworkDown);
     assert_eq!(stream.write(b"x").await.unwrap_err().kind(), ErrorKind::NetworkDown);

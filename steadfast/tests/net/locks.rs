@@ -1,4 +1,4 @@
-//! No code of others runs under a lock of ours, and its panics are its own.
+//! No foreign code runs under a lock of the stack, and its panics harm nobody else.
 
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -13,7 +13,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, ReadBuf};
 
 use crate::Pair;
 
-/// Runs a test in a thread of its own: one that takes a lock which it holds does not end.
+/// Runs a test in a thread of its own, because a deadlock would never end.
 fn ends<F: Future<Output = ()>>(test: impl FnOnce(Pair) -> F + Send + 'static) {
     let (done, ended) = mpsc::channel();
     let thread = std::thread::spawn(move || {
@@ -28,14 +28,14 @@ fn ends<F: Future<Output = ()>>(test: impl FnOnce(Pair) -> F + Send + 'static) {
     }
 }
 
-/// A waker that runs code of its own when it is woken, and when its last clone is dropped.
+/// A waker that runs code when it is woken and when its last clone is dropped.
 struct Meddler<F: Fn() + Send + Sync> {
     meddle: F,
     woken: Arc<AtomicUsize>,
 }
 
 impl<F: Fn() + Send + Sync + 'static> Meddler<F> {
-    /// The waker, and how often it was woken.
+    /// Returns the waker and the count of its wake-ups.
     fn waker(meddle: F) -> (Waker, Arc<AtomicUsize>) {
         let woken = Arc::new(AtomicUsize::new(0));
         (Arc::new(Meddler { meddle, woken: woken.clone() }).into(), woken)
@@ -71,7 +71,7 @@ fn a_closure_that_changes_options_may_use_streams() {
         b.set_nodelay(true).unwrap();
         a.set_options(|options| {
             options.nodelay = b.nodelay().unwrap();
-            // Where it changes nothing, the last word of others counts.
+            // The value is unchanged, so that the concurrent change of keepalive must stay.
             options.keepalive_probes = 3;
             a.set_keepalive(true).unwrap();
             assert_eq!(pair.server.usage().connections, 1);
@@ -107,7 +107,7 @@ fn a_waker_may_ask_the_network_when_it_is_woken_replaced_or_dropped() {
         let (second, second_woken) = Meddler::waker(ask);
         assert_eq!(poll_read(&mut server, &first), Poll::Pending);
         drop(first);
-        // The last clone of the first one is in the network, and goes now.
+        // The network holds the last clone of the first waker, and drops it now.
         assert_eq!(poll_read(&mut server, &second), Poll::Pending);
         client.write_all(b"x").await.unwrap();
         tokio::time::sleep(Duration::from_secs(1)).await;
@@ -115,7 +115,7 @@ fn a_waker_may_ask_the_network_when_it_is_woken_replaced_or_dropped() {
         assert_eq!(poll_read(&mut server, &second), Poll::Ready(1));
         assert_eq!(poll_read(&mut server, &second), Poll::Pending);
         drop(second);
-        // It is dropped with the stream, whose connection is an orphan then.
+        // The waker is dropped with the stream, whose connection becomes an orphan.
         drop(server);
     });
 }

@@ -1,4 +1,4 @@
-//! The async face: two stacks in one program, joined by a wire in memory.
+//! Tests of the async API: two stacks in one program, connected by a wire in memory.
 
 mod carrying;
 mod ending;
@@ -51,7 +51,7 @@ impl Pair {
         TcpStream::connect(&self.client, (SERVER, port)).await
     }
 
-    /// A connection: the client's end and the server's.
+    /// Opens a connection, and returns the client's stream and the server's.
     async fn streams(&self) -> (TcpStream, TcpStream) {
         let listener = self.listen(0).await;
         let port = listener.local_addr().unwrap().port();
@@ -64,7 +64,7 @@ fn at(address: impl Into<IpAddr>, port: u16) -> SocketAddr {
     SocketAddr::new(address.into(), port)
 }
 
-/// `len` bytes in which a shift shows.
+/// Returns `len` bytes in which shifted data is noticed.
 fn pattern(len: usize) -> Vec<u8> {
     (0..len).map(|i| (i % 251) as u8).collect()
 }

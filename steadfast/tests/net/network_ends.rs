@@ -1,4 +1,4 @@
-//! How a network ends: closed, cut off, with its driver or its device; and what streams say then.
+//! How a network ends (closed, cut off, with its driver or its device), and what its streams return then.
 
 use std::io::ErrorKind;
 use std::sync::{Arc, Mutex};
@@ -13,15 +13,15 @@ use tokio::time::{Instant, timeout};
 
 use crate::{CLIENT, Pair, SERVER, pattern};
 
-/// What a device can do wrong.
+/// The faults of a device.
 #[derive(Clone, Copy, Debug)]
 enum Wrong {
-    /// It says that it put more into the buffer than the buffer has.
+    /// It reports more bytes than the buffer has.
     Lies,
     Panics,
 }
 
-/// A device that goes wrong once it has been sent something.
+/// A device that fails once a packet was sent into it.
 struct Bad {
     wrong: Wrong,
     sent: bool,
@@ -97,7 +97,7 @@ async fn who_waits_for_the_end_hears_of_a_good_one() {
     closed.await.unwrap().unwrap();
 }
 
-/// Unanswered: the peer's network is stopped, so that nothing of it is acknowledged.
+/// The peer's network is stopped, so that it acknowledges nothing.
 #[tokio::test(start_paused = true)]
 async fn what_is_left_after_the_limit_is_reset_orphans_too() {
     let (left, right) = device::memory::pair(1500);
@@ -115,7 +115,7 @@ async fn what_is_left_after_the_limit_is_reset_orphans_too() {
     drop(orphan);
     assert_eq!(server.close(Duration::from_secs(1)).await.unwrap_err().kind(), ErrorKind::TimedOut);
     assert_eq!(server.counters().out_rsts, 1);
-    // What was sent is on the wire, and the reset behind it.
+    // The data is on the wire, with the RST behind it.
     let mut received = Vec::new();
     let read = tokio::select! {
         biased;
@@ -132,7 +132,7 @@ async fn closing_does_not_wait_for_a_peer_that_has_everything_and_holds_its_half
     let data = pattern(100_000);
     server.write_all(&data).await.unwrap();
     drop(server);
-    // Nobody reads yet: what was delivered must outlast the end of the network.
+    // Nobody reads yet: delivered data must outlive the network.
     let before = Instant::now();
     pair.server.close(Duration::from_secs(60)).await.unwrap();
     assert!(before.elapsed() < Duration::from_secs(1), "{:?}", before.elapsed());
@@ -171,7 +171,7 @@ async fn a_stream_that_outlives_the_limit_gives_what_arrived_and_then_says_that_
     assert_eq!(waits.await.unwrap().unwrap_err().kind(), ErrorKind::NetworkDown);
 }
 
-/// A server on a runtime of its own; gives what it reads from its first connection.
+/// Starts a server on a runtime of its own. It returns what it reads from its first connection.
 fn reads_all(
     device: device::memory::MemoryDevice,
 ) -> std::thread::JoinHandle<(Vec<u8>, std::io::Result<usize>)> {
@@ -188,7 +188,7 @@ fn reads_all(
     })
 }
 
-/// A program that writes, shuts down or drops or keeps its stream, and ends with its runtime.
+/// Runs a program that writes data and ends with its runtime. It keeps its stream, or shuts it down and drops it.
 fn writes_and_ends(device: device::memory::MemoryDevice, data: &[u8], keep: bool) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let kept = runtime.block_on(async {
@@ -224,12 +224,12 @@ fn what_was_written_is_sent_when_the_runtime_ends_and_the_end_of_it_too() {
         let data = pattern(1000);
         writes_and_ends(right, &data, keep);
         let (received, read) = server.join().unwrap();
-        // The wire is cut behind it, of which the reader hears only if the end of the stream has not come.
+        // The wire is cut afterwards. The reader must not notice, because the FIN came first.
         assert_eq!((received == data, read.ok()), (true, Some(1000)), "the stream is kept: {keep}");
     }
 }
 
-/// A device that keeps what is sent into it.
+/// A device that records the segments sent into it.
 struct Recording {
     device: device::memory::MemoryDevice,
     sent: Arc<Mutex<Vec<(tcp::Flags, usize)>>>,
@@ -272,13 +272,13 @@ fn who_has_not_got_everything_when_the_runtime_ends_is_reset() {
         let client = Net::builder().address(CLIENT, 24).start(device).unwrap();
         let mut stream = TcpStream::connect(&client, (SERVER, 7)).await.unwrap();
         sent.lock().unwrap().clear();
-        // More than the first window, and the end comes before an acknowledgement.
+        // More than the first window, and the runtime ends before an ACK arrives.
         assert!(stream.write(&pattern(100_000)).await.unwrap() > 15_000);
     });
     drop(runtime);
     let sent = sent.lock().unwrap();
     let carried: usize = sent.iter().map(|(_, len)| len).sum();
-    // RFC 6928: ten segments.
+    // An initial window of ten segments (RFC 6928 §2).
     assert_eq!(carried, 10 * 1448, "{sent:?}");
     assert_eq!(sent.last().map(|(flags, _)| flags.rst()), Some(true));
     assert!(!sent.iter().any(|(flags, _)| flags.fin()));

@@ -68,7 +68,7 @@ async fn a_connection_that_nobody_accepted_is_reset_when_its_listener_is_dropped
     let pair = Pair::new();
     let listener = pair.listen(7).await;
     let mut client = pair.connect(7).await.unwrap();
-    // The client's ACK is under way; an answer to a byte shows that it was taken in.
+    // The client's ACK may still be on its way. The stack has received it once it acknowledges this byte.
     client.write_all(b"?").await.unwrap();
     tokio::time::sleep(Duration::from_secs(1)).await;
     drop(listener);

@@ -1,4 +1,4 @@
-//! Connections to addresses of one's own, and listeners of both families.
+//! Connections to addresses of the network itself, and dual-stack listeners.
 
 use std::io::ErrorKind;
 use std::net::Ipv6Addr;
@@ -12,7 +12,7 @@ use tokio::time::timeout;
 
 use crate::{CLIENT, CLIENT_6, Pair, SERVER, SERVER_6, at, pattern};
 
-/// A device that nothing may be sent into.
+/// A device into which nothing may be sent.
 struct Untouched;
 
 impl Device for Untouched {

@@ -1,5 +1,4 @@
-//! Several stacks behind the queues of one device. This one has no idea whose a packet is: it changes the queue with
-//! every packet.
+//! Several stacks behind the queues of one device. The device does not steer: it changes the queue with every packet.
 
 use std::collections::HashSet;
 use std::io;
@@ -14,7 +13,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::{CLIENT, SERVER, at, pattern};
 
-/// The other end of two queues.
+/// The peer's end of two queues.
 struct Fickle {
     queues: [MemoryDevice; 2],
     turn: usize,
@@ -108,7 +107,7 @@ async fn what_a_stack_connects_comes_back_to_it_and_both_connect() {
     }
     assert_eq!(ports.len(), 16);
     assert_eq!(server.counters().out_rsts, 0);
-    // A port that was asked for: whosever the connection is.
+    // With a requested port, the stack that owns the connection must open it.
     for port in 5000..5008 {
         let options = ConnectOptions { local_port: Some(port), ..ConnectOptions::default() };
         let stream = TcpStream::connect_with(&server, (CLIENT, 7), options).await.unwrap();
@@ -124,7 +123,7 @@ async fn of_a_fragmented_segment_one_stack_alone_answers() {
     let server = Net::builder().secret([2; 32]).address(SERVER, 24).start_queues(vec![a, b]).unwrap();
     let mut fickle = Fickle { queues: [left, right], turn: 0 };
     for source_port in 1000..1008_u16 {
-        // A segment for a port where nobody listens, in two fragments, each through another queue.
+        // A segment to a closed port, in two fragments through different queues.
         let header = tcp::Header { flags: tcp::Flags::SYN, ..tcp::Header::default() };
         let packet = packets::segment(at(CLIENT, source_port), at(SERVER, 9), header, &[0; 4]);
         for packet in packets::fragments(&packet, source_port, 16) {

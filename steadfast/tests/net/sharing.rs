@@ -1,6 +1,6 @@
-//! A driver whose device always has more: what goes out shares each turn with what strangers draw.
+//! A device that always has another packet: outgoing data shares each turn with the answers to a flood.
 //!
-//! The test polls the driver itself, a turn at a time, and plays the other end with a stack of its own.
+//! The test polls the driver itself, one turn at a time, and plays the peer with a core stack.
 
 use std::collections::VecDeque;
 use std::future::Future;
@@ -35,7 +35,7 @@ enum Flood {
 }
 
 impl Flood {
-    /// One of its packets, each from somebody else.
+    /// Returns a packet of the flood. Each has another source address.
     fn packet(self, number: u32) -> Option<Vec<u8>> {
         let flags = match self {
             Flood::None => return None,
@@ -47,7 +47,7 @@ impl Flood {
     }
 }
 
-/// A segment to the server from `source`, without payload.
+/// Returns a segment without payload from `source` to the server.
 fn segment(source: Ipv4Addr, flags: Flags) -> Vec<u8> {
     let mss = flags.syn().then_some(1460);
     let options = Options { mss, ..Options::default() };
@@ -56,11 +56,11 @@ fn segment(source: Ipv4Addr, flags: Flags) -> Vec<u8> {
     packets::segment((source, 1024).into(), (SERVER, PORT).into(), header, &[])
 }
 
-/// The wire of the server, with a flood on it that never ends.
+/// The wire of the server, with an endless flood on it.
 struct Wire {
     flood: Flood,
     drawn: u32,
-    /// Every other packet is of the flood, as long as there are others.
+    /// Alternates: every other packet is one of the flood while both sources have packets.
     floods_next: bool,
     to_server: VecDeque<Vec<u8>>,
     to_client: Vec<Vec<u8>>,
@@ -102,7 +102,7 @@ impl Device for Flooded {
     }
 }
 
-/// Serves for 1,500 turns beside a flood: a transfer, and 50 clients who mean it. Gives the bytes that the transfer
+/// Serves a transfer and 50 legitimate clients for 1,500 turns beside a flood. Returns the bytes that the transfer
 /// carried, and how many of the clients are connected.
 async fn serve_beside(flood: Flood, offload: bool) -> (usize, usize) {
     let wire = Wire {
@@ -176,7 +176,7 @@ async fn a_device_that_always_has_more_leaves_a_transfer_half_its_rate_t_01_t_05
     }
 }
 
-/// A waker that asks the network for something when it goes, as the waker of a task does whose last owner it was.
+/// A waker that calls the network when it is dropped, as a task's last waker may.
 struct Asks(Net, mpsc::Sender<usize>);
 
 impl Wake for Asks {
@@ -192,7 +192,7 @@ impl Drop for Asks {
 #[test]
 fn the_waker_that_a_driver_had_before_goes_when_the_lock_is_free() {
     let (told, tells) = mpsc::channel();
-    // What waits for its own lock waits for ever: in a thread of its own.
+    // In a thread of its own, because a deadlock would never end.
     std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let _guard = runtime.enter();
