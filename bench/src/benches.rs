@@ -1,4 +1,4 @@
-//! The benches by name.
+//! The benchmarks by name.
 
 use std::time::Duration;
 
@@ -14,29 +14,29 @@ use crate::sharing;
 use crate::tun;
 use crate::tun_flood;
 
-/// How much is measured.
+/// The extent of the measurements.
 pub(crate) struct Effort {
     /// Rounds of each side.
     pub(crate) rounds: usize,
-    /// Of one round.
+    /// Seconds of one round.
     pub(crate) seconds: f64,
-    /// Only up to 10,000 idle connections.
+    /// At most 10,000 idle connections.
     pub(crate) quick: bool,
-    /// Without the peer.
+    /// Leave out the peer.
     pub(crate) alone: bool,
 }
 
-/// A bench: its name, what it measures, and what gives its rows. The last argument tells the progress.
+/// A benchmark.
 pub(crate) struct Bench {
-    /// What it is called by.
+    /// Its name on the command line.
     pub(crate) name: &'static str,
-    /// In a line.
+    /// A description in one line.
     pub(crate) what: &'static str,
-    /// Measures it.
+    /// Runs it and returns its rows. The second argument reports progress.
     pub(crate) run: fn(&Effort, &dyn Fn(String)) -> Vec<Row>,
 }
 
-/// All of them.
+/// All benchmarks.
 pub(crate) const ALL: &[Bench] = &[
     Bench {
         name: "mem_bulk_1500",
@@ -149,7 +149,7 @@ impl Work {
         }
     }
 
-    /// One round.
+    /// Measures one round.
     fn measure(self, pair: &mut impl Pair, seconds: f64) -> f64 {
         let per_second = rate(seconds, || match self {
             Work::Bulk => pair.bulk_turn() as f64 * 8.0,
@@ -170,7 +170,7 @@ impl Work {
     }
 }
 
-/// Ours and the peer's, in turn. The first round of each only warms up.
+/// Measures our side and the peer's in alternating rounds. The first round of each is a warm-up.
 fn versus(
     name: &str,
     setup: &Setup,
@@ -207,7 +207,7 @@ fn alternate(
     Row { name: name.to_string(), unit: work.unit(), ours: our_rounds, peer, goal }
 }
 
-/// As many connects a second of the stacks' own time as there are ports to take over, and no more.
+/// Connects as often, in virtual time, as a port in TIME-WAIT becomes available for reuse, and no more often.
 fn one_port(effort: &Effort, progress: &dyn Fn(String)) -> Vec<Row> {
     const BETWEEN: Duration = Duration::from_micros(25);
     let mut stacks = Stacks::new(&Setup::PLAIN, &|_| {});
@@ -223,9 +223,9 @@ fn one_port(effort: &Effort, progress: &dyn Fn(String)) -> Vec<Row> {
     vec![Row { name: "mem_one_port".into(), unit: Unit::Events, ours, peer: None, goal: Goal::Open }]
 }
 
-/// How many idle connections, and what that is called.
+/// Numbers of idle connections, each with its label.
 const SIZES: [(usize, &str); 5] = [(0, "1"), (999, "1k"), (9_999, "10k"), (99_999, "100k"), (999_999, "1M")];
-/// Beyond so many the peer takes too long.
+/// Most idle connections with which the peer is fast enough to be measured.
 const PEER_MOST: usize = 10_000;
 
 fn sizes(effort: &Effort) -> impl Iterator<Item = (usize, &'static str)> + use<> {

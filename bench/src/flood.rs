@@ -1,4 +1,5 @@
-//! `synflood_mem`: SYNs from everywhere, each answered by a cookie, and clients between them who must get through.
+//! `synflood_mem`: SYNs from many addresses, each answered by a cookie, and legitimate clients between them that must
+//! connect.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
@@ -15,24 +16,24 @@ use crate::report::{Goal, Row, Unit};
 
 /// SYNs between two handshakes.
 const BETWEEN: usize = 1000;
-/// Different SYNs.
+/// Number of different SYNs.
 const SYNS: usize = 4096;
-/// Of the half-open table, which is full from the start.
+/// Size of the half-open table, which is full from the start.
 const BACKLOG: u32 = 256;
 pub(crate) const PORT: u16 = 80;
 
-/// A SYN to the server from a host and a port that `number` chooses.
+/// Returns a SYN to the server from an address and a port that `number` selects.
 pub(crate) fn syn(number: u32) -> Vec<u8> {
     let IpAddr::V4(destination) = SERVER else { unreachable!("it is one") };
     syn_to(destination, number)
 }
 
-/// A SYN as Linux sends it, from a host in 11.0.0.0/8 and a port that `number` chooses.
+/// Returns a SYN as Linux sends it, from an address in 11.0.0.0/8 and a port that `number` selects.
 pub(crate) fn syn_to(destination: Ipv4Addr, number: u32) -> Vec<u8> {
     segment_to(destination, PORT, number, Flags::SYN)
 }
 
-/// A segment without payload from such a host. What is no SYN has no options.
+/// Returns a segment without payload from such an address. Only a SYN carries options.
 pub(crate) fn segment_to(destination: Ipv4Addr, port: u16, number: u32, flags: Flags) -> Vec<u8> {
     let syn = Options {
         mss: Some(1460),
@@ -53,7 +54,7 @@ pub(crate) fn segment_to(destination: Ipv4Addr, port: u16, number: u32, flags: F
     packets::segment(from, (destination, port).into(), header, &[])
 }
 
-/// A server under a flood, its half-open table full.
+/// A server under a flood, with a full half-open table.
 pub(crate) struct Flood {
     pair: Stacks,
     listener: SocketId,
@@ -70,7 +71,7 @@ impl Flood {
         flood
     }
 
-    /// A SYN, and what answers it.
+    /// Delivers a SYN and takes the answer.
     pub(crate) fn syn(&mut self, packet: &[u8]) {
         let now = self.pair.now();
         self.pair.server.receive(now, packet);
@@ -78,7 +79,7 @@ impl Flood {
         std::hint::black_box(answer).expect("every SYN is answered");
     }
 
-    /// A client who means it.
+    /// Completes a handshake of a legitimate client.
     fn handshake(&mut self) {
         let pair = &mut self.pair;
         let (now, remote) = (pair.now(), SocketAddr::new(SERVER, PORT));
@@ -92,7 +93,7 @@ impl Flood {
     }
 }
 
-/// The bench.
+/// Runs the benchmark.
 pub(crate) fn run(effort: &Effort, progress: &dyn Fn(String)) -> Vec<Row> {
     let syns: Vec<_> = (0..SYNS as u32).map(syn).collect();
     let mut flood = Flood::new();

@@ -1,7 +1,7 @@
-//! `bytes_…`: what one of a hundred thousand takes, tables and spare room of theirs included.
+//! `bytes_…`: memory of one of a hundred thousand objects, with its share of tables and spare capacity.
 //!
-//! What a stack holds is what it gives back when it is dropped. What a cookie leaves behind is what is held more after
-//! as many of them.
+//! The memory of a stack is the memory that dropping it frees. The memory of a cookie is the growth after a hundred
+//! thousand of them.
 
 use std::net::SocketAddr;
 
@@ -33,7 +33,7 @@ fn row(name: &str, full: Stack, empty: Stack, goal: f64) -> Row {
     Row { name: name.to_string(), unit: Unit::Bytes, ours, peer: None, goal: Goal::Value(goal) }
 }
 
-/// Of both ends of an idle connection.
+/// Memory of an idle connection, at both ends.
 pub(crate) fn idle(_: &Effort, progress: &dyn Fn(String)) -> Vec<Row> {
     let mut full = unconnected();
     full.open_idle(COUNT, &|count| progress(format!("bytes_idle: {count} of {COUNT}")));
@@ -44,7 +44,7 @@ pub(crate) fn idle(_: &Effort, progress: &dyn Fn(String)) -> Vec<Row> {
     ]
 }
 
-/// Of the end that closed first.
+/// Memory of a TIME-WAIT entry, at the end that closed first.
 pub(crate) fn time_wait(_: &Effort, progress: &dyn Fn(String)) -> Vec<Row> {
     let mut full = unconnected();
     for i in 0..COUNT {
@@ -62,7 +62,7 @@ pub(crate) fn time_wait(_: &Effort, progress: &dyn Fn(String)) -> Vec<Row> {
     vec![row("bytes_timewait", full.client, unconnected().client, 96.0)]
 }
 
-/// Of the end that got a SYN.
+/// Memory of a half-open connection.
 pub(crate) fn half_open(_: &Effort, progress: &dyn Fn(String)) -> Vec<Row> {
     let listening = || {
         let mut stacks = unconnected();
@@ -83,7 +83,7 @@ pub(crate) fn half_open(_: &Effort, progress: &dyn Fn(String)) -> Vec<Row> {
     vec![row("bytes_halfopen", full.server, listening().server, 96.0)]
 }
 
-/// Of a SYN that a cookie answers, the half-open table being full: there is to be none.
+/// Memory of a SYN that is answered by a cookie because the half-open table is full. It must be zero.
 pub(crate) fn cookie(_: &Effort, progress: &dyn Fn(String)) -> Vec<Row> {
     let mut flood = Flood::new();
     let syns: Vec<_> = (0..COUNT as u32).map(|number| syn(number * 397)).collect();

@@ -1,7 +1,7 @@
-//! The guard against slow decay: instructions, which no neighbour on the machine disturbs.
+//! The guard against slow decay. It counts instructions, which other load on the machine does not disturb.
 //!
-//! Each path runs under callgrind with two lengths; the difference is what its steps cost, without what comes before
-//! and after. `instructions.txt` holds what a step cost when that was last written down.
+//! Each path runs under callgrind with two lengths. Their difference is the cost of the steps, without set-up and
+//! tear-down. `instructions.txt` holds the recorded cost of a step.
 
 use std::fmt::Write;
 use std::path::Path;
@@ -12,17 +12,17 @@ use crate::ours::Stacks;
 use crate::pair::{Pair, Setup};
 use crate::worst;
 
-/// How far a path may move from what is written down, either way.
+/// Largest change of a path from its baseline, in either direction.
 const BOUND: f64 = 0.05;
 /// The two lengths.
 const STEPS: [usize; 2] = [10, 40];
-/// Where it is written down.
+/// The file with the baseline.
 const BASELINE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/instructions.txt");
 
-/// What stands before the name of a single call that costs much.
+/// Prefix of the names of the dearest single calls.
 const WORST: &str = "worst/";
 
-/// What a path is called, and what runs so many steps of it.
+/// A path's name, and the function that runs a number of its steps.
 type Steps = (&'static str, fn(usize));
 
 const PATHS: [Steps; 6] = [
@@ -42,7 +42,7 @@ const PATHS: [Steps; 6] = [
     }),
 ];
 
-/// Full segments on their way from client to server, within one window.
+/// Returns full segments on their way from client to server, within one window.
 fn transmitted(count: usize) -> (Stacks, Vec<Vec<u8>>) {
     let mut stacks = Stacks::new(&Setup::PLAIN, &|_| {});
     (0..100).for_each(|_| _ = stacks.bulk_turn());
@@ -61,7 +61,7 @@ fn repeat(steps: usize, step: fn(&mut Stacks)) {
     (0..steps).for_each(|_| step(&mut stacks));
 }
 
-/// Runs so many steps of the path of this name: what callgrind looks at.
+/// Runs `count` steps of the named path, under callgrind.
 pub(crate) fn steps(name: &str, count: usize) {
     if let Some(name) = name.strip_prefix(WORST) {
         return worst::play(name);
@@ -70,7 +70,7 @@ pub(crate) fn steps(name: &str, count: usize) {
     path.expect("a path of this name").1(count);
 }
 
-/// Counts every path and holds it against what is written down, or writes it down.
+/// Counts every path, and compares the counts with the baseline or records them.
 pub(crate) fn run(update: bool) -> Result<ExitCode, String> {
     let mut counted = String::new();
     for (name, _) in PATHS {
@@ -87,7 +87,7 @@ pub(crate) fn run(update: bool) -> Result<ExitCode, String> {
     Ok(if within { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Counts the single calls that cost most, and says whether each is within its bound.
+/// Counts the dearest single calls, and returns whether each is within its bound.
 fn hold_worst() -> Result<bool, String> {
     println!("\n{:<28}{:>14}{:>14}", "worst single call", "bound", "now");
     let mut within = true;
@@ -101,7 +101,7 @@ fn hold_worst() -> Result<bool, String> {
     Ok(within)
 }
 
-/// Prints the two side by side, and says whether each path is within the bound.
+/// Prints baseline and counts side by side, and returns whether each path is within the bound.
 fn compare(baseline: &str, counted: &str) -> Result<bool, String> {
     println!("{:<16}{:>14}{:>14}{:>10}", "instructions", "written down", "now", "");
     let mut within = true;
@@ -123,7 +123,7 @@ fn compare(baseline: &str, counted: &str) -> Result<bool, String> {
     Ok(within)
 }
 
-/// Instructions of a whole run.
+/// Counts the instructions of a whole run.
 fn instructions(name: &str, steps: usize, options: &[&str]) -> Result<u64, String> {
     let program = std::env::current_exe().map_err(|error| error.to_string())?;
     let output = Command::new("valgrind")

@@ -1,5 +1,5 @@
-//! The library as a program meets it: two networks in one process, over a wire in memory, beside the kernel's loopback
-//! with Tokio. One program for both.
+//! The library in use: two networks in one process over a wire in memory, beside Tokio over the kernel's loopback. Both
+//! run the same program.
 
 use std::future::Future;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -26,7 +26,7 @@ pub(crate) fn bulk(effort: &Effort, progress: &dyn Fn(String)) -> Vec<Row> {
     for (threads, one, many) in
         [(1, "lib_bulk 1", "lib_bulk 100"), (2, "lib_bulk 1, 2 threads", "lib_bulk 100, 2 threads")]
     {
-        // The rounds alternate between all four, so that each is compared with what the machine gave it just then.
+        // Rounds alternate between one and many, so that both see the same state of the machine.
         let mut rounds: [[Rounds; 2]; 2] = Default::default();
         for round in 0..=effort.rounds {
             progress(format!("lib_bulk, {threads} threads: round {round} of {}", effort.rounds));
@@ -51,7 +51,8 @@ pub(crate) fn bulk(effort: &Effort, progress: &dyn Fn(String)) -> Vec<Row> {
     rows
 }
 
-/// Bits in a second of what `carry` begins, by the thread's CPU time if there is only this one, else by the clock.
+/// Returns the bits per second that `carry` transfers. With one thread, time is the CPU time of the thread, otherwise
+/// the wall clock.
 fn measure<F: Future<Output = Arc<AtomicU64>>>(threads: usize, seconds: f64, carry: impl Fn() -> F) -> f64 {
     let runtime = runtime(threads);
     let begin = Instant::now();
@@ -76,7 +77,7 @@ fn runtime(threads: usize) -> Runtime {
     builder.enable_all().build().expect("a runtime")
 }
 
-/// Begins to carry bytes over so many connections between two networks of ours. Gives the count of what arrived.
+/// Starts transfers over `connections` connections between two of our networks. Returns the count of received bytes.
 async fn carry_ours(connections: usize) -> Arc<AtomicU64> {
     let (left, right) = device::memory::pair(1500);
     let server = Net::builder().address(SERVER, 24).start(left).expect("a network");
@@ -91,7 +92,7 @@ async fn carry_ours(connections: usize) -> Arc<AtomicU64> {
     carried
 }
 
-/// The same over the kernel's loopback.
+/// Does the same over the kernel's loopback.
 async fn carry_peers(connections: usize) -> Arc<AtomicU64> {
     let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     let listener = tokio::net::TcpListener::bind(any).await.expect("a free port");
@@ -105,7 +106,7 @@ async fn carry_peers(connections: usize) -> Arc<AtomicU64> {
     carried
 }
 
-/// A task that writes for ever and one that reads.
+/// Starts a task that writes for ever and one that reads.
 fn begin(
     mut to: impl AsyncWrite + Unpin + Send + 'static,
     mut from: impl AsyncRead + Unpin + Send + 'static,

@@ -1,4 +1,4 @@
-//! Benches in memory and over TUN, beside a peer: `cargo run --release -p steadfast-bench -- [NAME…]`.
+//! Benchmarks in memory and over TUN, each beside a peer: `cargo run --release -p steadfast-bench -- [NAME…]`.
 #![forbid(unsafe_code)]
 
 mod benches;
@@ -25,36 +25,36 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::benches::{ALL, Bench, Effort};
 
-/// Measures the core in memory: one thread, both ends on it, in CPU time, in rounds that alternate with the peer's.
+/// Measures the core in memory: both ends on one thread, in CPU time, in rounds that alternate with the peer's.
 #[derive(Debug, Parser)]
 struct Arguments {
-    /// Benches, or beginnings of their names; none: all.
+    /// Benchmarks to run, or prefixes of their names. Default: all.
     names: Vec<String>,
     /// Rounds of each side.
     #[arg(long, default_value_t = 7)]
     rounds: usize,
-    /// A third of the time, and at most 10,000 idle connections.
+    /// Take a third of the time, and open at most 10,000 idle connections.
     #[arg(long)]
     quick: bool,
-    /// Leaves the peer out: for profiles of ours.
+    /// Leave out the peer, for profiling.
     #[arg(long)]
     alone: bool,
-    /// JSON in place of the table.
+    /// Print JSON instead of the table.
     #[arg(long)]
     json: bool,
-    /// Only says which benches there are.
+    /// List the benchmarks and exit.
     #[arg(long)]
     list: bool,
-    /// Counts instructions under callgrind and holds them against what is written down.
+    /// Count instructions under callgrind and compare them with the recorded baseline.
     #[arg(long, conflicts_with = "names")]
     guard: bool,
-    /// Writes them down.
+    /// Record the counts as the new baseline.
     #[arg(long, requires = "guard")]
     update: bool,
-    /// Plays the single calls that cost most, and says what each takes.
+    /// Time the dearest single calls.
     #[arg(long, conflicts_with_all = ["names", "guard"])]
     worst: bool,
-    /// So many steps of a path: what callgrind looks at.
+    /// Run COUNT steps of a path, for callgrind.
     #[arg(long, hide = true, value_name = "PATH=COUNT")]
     steps: Option<String>,
 }
@@ -108,7 +108,7 @@ fn main() -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// The benches whose names begin with one of `names`, or the name that none begins with.
+/// Returns the benchmarks whose names begin with one of `names`, or the first name that no benchmark begins with.
 fn choose(names: &[String]) -> Result<Vec<&'static Bench>, &str> {
     let begins = |bench: &Bench, name: &String| bench.name.starts_with(name.as_str());
     if let Some(name) = names.iter().find(|name| !ALL.iter().any(|bench| begins(bench, name))) {

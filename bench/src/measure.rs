@@ -1,14 +1,15 @@
-//! How a figure comes about: rounds that alternate between the two sides, in the CPU time of this thread.
+//! Measuring: rounds that alternate between the two sides, in CPU time of this thread.
 
 use rustix::time::{ClockId, clock_gettime};
 
-/// CPU time of this thread in seconds: a neighbour on the machine costs less of it than of the wall clock.
+/// Returns the CPU time of this thread in seconds. Other load on the machine disturbs it less than the wall clock.
 pub(crate) fn thread_seconds() -> f64 {
     let time = clock_gettime(ClockId::ThreadCPUTime);
     time.tv_sec as f64 + time.tv_nsec as f64 / 1e9
 }
 
-/// Runs `turn` for about `seconds`; each gives how much it did. Gives how much that is in a second.
+/// Repeats `turn` for about `seconds` of CPU time. Each call returns how much it did; the result is the amount per
+/// second.
 pub(crate) fn rate(seconds: f64, mut turn: impl FnMut() -> f64) -> f64 {
     let (mut done, mut turns) = (0.0, 1);
     let start = thread_seconds();
@@ -20,7 +21,7 @@ pub(crate) fn rate(seconds: f64, mut turn: impl FnMut() -> f64) -> f64 {
         if elapsed >= seconds {
             return done / elapsed;
         }
-        // Often enough to stop in time, seldom enough not to matter.
+        // Check often enough to stop in time, and rarely enough not to matter.
         turns = if elapsed < seconds / 100.0 { turns * 2 } else { turns };
     }
 }
@@ -30,7 +31,7 @@ pub(crate) fn rate(seconds: f64, mut turn: impl FnMut() -> f64) -> f64 {
 pub(crate) struct Rounds(pub(crate) Vec<f64>);
 
 impl Rounds {
-    /// The median.
+    /// Returns the median.
     pub(crate) fn median(&self) -> f64 {
         let mut sorted = self.0.clone();
         sorted.sort_by(f64::total_cmp);
@@ -42,7 +43,7 @@ impl Rounds {
         }
     }
 
-    /// From the lowest to the highest round, as a part of the median.
+    /// Returns the range between the lowest and the highest round, as a fraction of the median.
     pub(crate) fn spread(&self) -> f64 {
         let low = self.0.iter().copied().fold(f64::INFINITY, f64::min);
         let high = self.0.iter().copied().fold(0.0, f64::max);

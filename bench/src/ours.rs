@@ -16,11 +16,11 @@ pub(crate) const CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1));
 /// The server's address.
 pub(crate) const SERVER: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 2));
 
-/// What a turn of the driver takes of the world's time.
+/// Virtual time that a turn of the driver takes.
 const TURN: Duration = Duration::from_micros(1);
-/// Packets that a device takes or gives at once.
+/// Most packets that a device takes or delivers at once.
 const BATCH: usize = 32;
-/// The queues of the connection that works: no more than what stays in the cache.
+/// Bytes in each queue of the active connection: no more than stays in the cache.
 const BUFFER: u32 = 128 * 1024;
 
 /// Two stacks.
@@ -34,7 +34,7 @@ pub(crate) struct Stacks {
     stream: SocketId,
     accepted: SocketId,
     wire: Wire,
-    /// Super-segments go to the server in buffers that it may hold on to.
+    /// If present, super-segments reach the server in buffers that it may keep.
     shared: Option<SharedFrames>,
     now: Instant,
     connects: u16,
@@ -42,7 +42,7 @@ pub(crate) struct Stacks {
     read: Vec<u8>,
 }
 
-/// A stack at `address` whose secret is made of `seed`.
+/// Creates a stack at `address` with a secret made from `seed`.
 fn stack(address: IpAddr, seed: u8, setup: &Setup, change: impl FnOnce(&mut Config)) -> Stack {
     let mut config = Config { secret: [seed; 32], ..Config::default() };
     change(&mut config);
@@ -52,7 +52,7 @@ fn stack(address: IpAddr, seed: u8, setup: &Setup, change: impl FnOnce(&mut Conf
 }
 
 impl Stacks {
-    /// Two stacks without a connection, the server listening.
+    /// Creates two stacks without a connection. The server listens.
     pub(crate) fn unconnected(setup: &Setup, change: impl Fn(&mut Config)) -> Stacks {
         let frame = if setup.super_segments { 65_535 } else { usize::from(setup.mtu) };
         let mut stacks = Stacks {
@@ -79,26 +79,26 @@ impl Stacks {
         stacks
     }
 
-    /// The time of the two.
+    /// Returns the current time of both stacks.
     pub(crate) fn now(&self) -> Instant {
         self.now
     }
 
-    /// A turn of both drivers: time passes.
+    /// Lets time pass, and runs the timers of both stacks.
     pub(crate) fn tick(&mut self) {
         self.now += TURN;
         self.client.advance(self.now);
         self.server.advance(self.now);
     }
 
-    /// Carries packets both ways until there are none, each less than a batch. An end to which nothing came has nothing
-    /// more to say, once both were asked.
+    /// Carries packets both ways until none is left. Each direction must fit into a batch. A stack that received
+    /// nothing since it last transmitted has nothing to send.
     pub(crate) fn carry(&mut self) {
         self.reach_server();
         while self.reach_client() && self.reach_server() {}
     }
 
-    /// The client's application writes as much as there is room for.
+    /// Lets the client's application fill the send buffer.
     pub(crate) fn write(&mut self) {
         while self.client.send(self.stream, &self.text).is_ok() {}
     }
@@ -114,8 +114,8 @@ impl Stacks {
         carry(&mut self.server, &mut self.client, &mut self.wire, self.now)
     }
 
-    /// A connection to the listener of this number, from a port of the stack's choice or from this one: both ends
-    /// of it. Panics where it fails.
+    /// Connects to the listener with this index, from `local_port` or a port that the stack picks. Returns both ends.
+    /// Panics if it fails.
     pub(crate) fn connect(&mut self, listener: u16, local_port: Option<u16>) -> (SocketId, SocketId) {
         let remote = SocketAddr::new(SERVER, FIRST_PORT + listener);
         let socket = Some(self.options.clone());
@@ -128,8 +128,8 @@ impl Stacks {
         (stream, accepted)
     }
 
-    /// A connection to the listener of this number is opened, accepted, closed by the client and then by the server,
-    /// so long after what was before.
+    /// Opens a connection to the listener with this index, accepts it, and closes it at the client and then at the
+    /// server. `after` passes before it.
     pub(crate) fn connect_close_to(&mut self, listener: u16, after: Duration) {
         self.now += after;
         self.tick();
@@ -142,7 +142,7 @@ impl Stacks {
         self.drain_events();
     }
 
-    /// So many connections that nobody uses; `progress` is told how many there are.
+    /// Opens `count` idle connections. `progress` gets the number so far.
     pub(crate) fn open_idle(&mut self, count: usize, progress: &dyn Fn(usize)) {
         const PORTS_EACH: usize = 50_000;
         for i in 0..count {
@@ -160,7 +160,7 @@ impl Stacks {
     }
 }
 
-/// What `from` has to send arrives at `to`, a batch at once. Says whether there was anything.
+/// Carries one batch from `from` to `to`. Returns whether there was a packet.
 fn carry(from: &mut Stack, to: &mut Stack, wire: &mut Wire, now: Instant) -> bool {
     let mut any = false;
     while wire.push(|frame| from.transmit(now, frame).map(|sent| sent.len)) {
@@ -172,8 +172,8 @@ fn carry(from: &mut Stack, to: &mut Stack, wire: &mut Wire, now: Instant) -> boo
     any
 }
 
-/// Frames that the receiver keeps until the application has read them, as a device does that reads into buffers of its
-/// own; then they are used again.
+/// Frames that the receiver holds until the application has read them, as a device with its own buffers does. After
+/// that they are reused.
 #[derive(Default)]
 struct SharedFrames {
     free: Vec<BytesMut>,
@@ -203,7 +203,7 @@ impl SharedFrames {
     }
 }
 
-/// Reads all there is, and says how much that was.
+/// Reads everything there is, and returns the number of bytes.
 fn read_all(stack: &mut Stack, id: SocketId, buffer: &mut [u8]) -> usize {
     let mut total = 0;
     loop {

@@ -1,6 +1,6 @@
-//! The pair of the peer: smoltcp, set up to be fast. Its buffers are the size that it is fastest with here, TIME-WAIT
-//! is cut short, since it could not keep more than a few entries, and idle connections get a connection set of their
-//! own until they are established.
+//! The pair of the peer: smoltcp, configured to be fast. Its buffers have the size with which it is fastest here.
+//! TIME-WAIT is cut short, since it could not keep more than a few entries. Idle connections live in a socket set of
+//! their own until they are established.
 
 use smoltcp::iface::{Config, Interface, SocketHandle, SocketSet};
 use smoltcp::phy::{Device, DeviceCapabilities, Medium, RxToken, TxToken};
@@ -13,14 +13,14 @@ use crate::wire::Wire;
 
 const TURN: Duration = Duration::from_micros(1);
 const BATCH: usize = 64;
-/// A ring of the connection that works.
+/// Bytes in each buffer of the active connection.
 const BUFFER: usize = 64 * 1024;
-/// As large as a window may be without outgrowing the cache, for segments of 64 KiB.
+/// Bytes in each buffer for segments of 64 KiB: the largest window that stays in the cache.
 const SUPER_BUFFER: usize = 256 * 1024;
-/// A ring of an idle connection.
+/// Bytes in each buffer of an idle connection.
 const IDLE_BUFFER: usize = 64;
 
-/// Both directions, as one end sees them.
+/// Both directions, as seen by one end.
 struct Link {
     incoming: Wire,
     outgoing: Wire,
@@ -64,7 +64,7 @@ impl Device for Link {
     }
 
     fn capabilities(&self) -> DeviceCapabilities {
-        // Checksums of both directions are computed in software: the default.
+        // By default, checksums of both directions are computed in software.
         let mut capabilities = DeviceCapabilities::default();
         capabilities.medium = Medium::Ip;
         capabilities.max_transmission_unit = self.mtu;
@@ -96,13 +96,13 @@ impl Host {
     }
 }
 
-/// Two hosts of smoltcp.
+/// Two hosts with smoltcp.
 pub(crate) struct Peers {
     client: Host,
     server: Host,
     stream: SocketHandle,
     accepted: SocketHandle,
-    /// For connections that come and go.
+    /// Sockets for short-lived connections.
     passing: (SocketHandle, SocketHandle),
     now: Instant,
     ports: u16,
@@ -202,7 +202,7 @@ impl Pair for Peers {
         while let Ok(count @ 1..) = socket.recv_slice(&mut self.read) {
             total += count;
         }
-        // The window has opened.
+        // Send the window update.
         self.poll_server();
         total
     }
@@ -237,7 +237,7 @@ impl Pair for Peers {
         self.poll_server();
         assert_eq!(self.client.socket(passing.0).state(), State::TimeWait);
         self.client.socket(passing.0).abort();
-        // The RST of the abort says nothing to a server that is closed.
+        // The closed server ignores the RST of the abort.
         self.poll_client();
         self.poll_server();
         assert_eq!(self.server.socket(passing.1).state(), State::Closed);

@@ -1,21 +1,21 @@
-//! What comes out: one table, or JSON.
+//! The output: a table or JSON.
 
 use serde_json::{Value, json};
 
 use crate::measure::Rounds;
 
-/// What a figure counts.
+/// The unit of a figure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Unit {
-    /// Bits in a second.
+    /// Bits per second.
     Bits,
-    /// Events in a second.
+    /// Events per second.
     Events,
-    /// Time of one, in seconds: less is better.
+    /// Seconds per operation: less is better.
     Seconds,
-    /// Bytes of one: less is better.
+    /// Bytes per object: less is better.
     Bytes,
-    /// A part of something else.
+    /// A fraction of another figure.
     Part,
 }
 
@@ -39,42 +39,42 @@ impl Unit {
     }
 }
 
-/// What a release needs.
+/// The goal of a release.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Goal {
-    /// So many times as good as the peer.
+    /// This multiple of the peer's figure.
     Ratio(f64),
-    /// At least so much, or at most where less is better.
+    /// A lower bound, or an upper bound if less is better.
     Value(f64),
-    /// At least this part of the figure of another row.
+    /// At least this fraction of the figure of another row.
     Part(f64, &'static str),
-    /// None.
+    /// No goal.
     Open,
 }
 
 /// A row of the table.
 #[derive(Clone, Debug)]
 pub(crate) struct Row {
-    /// Name of the bench, with what varies in it.
+    /// Name of the benchmark, with its parameters.
     pub(crate) name: String,
-    /// What is counted.
+    /// Unit of the figures.
     pub(crate) unit: Unit,
     /// Our rounds.
     pub(crate) ours: Rounds,
-    /// The peer's, where it has such a thing.
+    /// The peer's rounds, if it can run the benchmark.
     pub(crate) peer: Option<Rounds>,
-    /// What it should be.
+    /// The goal.
     pub(crate) goal: Goal,
 }
 
 impl Row {
-    /// How many times as good as the peer we are.
+    /// Returns our figure relative to the peer's; above 1 is better than the peer.
     fn ratio(&self) -> Option<f64> {
         let (ours, peer) = (self.ours.median(), self.peer.as_ref()?.median());
         Some(if self.unit.less_is_better() { peer / ours } else { ours / peer })
     }
 
-    /// The goal as text, and whether it is reached.
+    /// Returns the goal as text, and whether it is reached.
     fn goal(&self, all: &[Row]) -> (String, Option<bool>) {
         let ours = self.ours.median();
         match self.goal {
@@ -93,7 +93,7 @@ impl Row {
     }
 }
 
-/// The table.
+/// Formats the rows as a table.
 pub(crate) fn table(rows: &[Row]) -> String {
     let heads = ["bench", "ours", "spread", "peer", "spread", "ratio", "goal", ""];
     let mut lines: Vec<[String; 8]> = vec![heads.map(String::from)];
@@ -124,7 +124,7 @@ pub(crate) fn table(rows: &[Row]) -> String {
     lines.iter().map(line).collect()
 }
 
-/// The same as JSON.
+/// Formats the rows as JSON.
 pub(crate) fn json(rows: &[Row]) -> Value {
     let all = rows.iter().map(|row| {
         let (goal, reached) = row.goal(rows);

@@ -1,6 +1,7 @@
-//! `flood_beside` and `fair_share`: who has the next frame, where a device takes so many of them in a turn.
+//! `flood_beside` and `fair_share`: how outgoing frames are shared if a device takes a limited number of them per turn.
 //!
-//! A share counts packets and bytes, so it is the same on every machine. What a flood costs in time is a row of its own.
+//! A share counts packets and bytes, so it is the same on every machine. The time that a flood costs has a row of its
+//! own.
 
 use std::net::IpAddr;
 
@@ -15,25 +16,25 @@ use crate::ours::{CLIENT, SERVER, Stacks};
 use crate::pair::{FIRST_PORT, Setup};
 use crate::report::{Goal, Row, Unit};
 
-/// Packets in, and frames out, of a turn.
+/// Packets that a turn takes in, and frames that it sends.
 const FRAMES: usize = 64;
 /// Connections that share.
 const SHARERS: usize = 100;
-/// Connections that are reset at once, and turns between.
+/// Connections that are reset at once, and turns between two resets.
 const RESET: usize = 20;
 const BETWEEN: usize = 10;
-/// Different packets of a flood.
+/// Number of different packets in a flood.
 const STRANGERS: u32 = 65_536;
-/// The port that a flood knows.
+/// The port that the flood attacks.
 const FLOODED: u16 = FIRST_PORT;
 
-/// The server's side of a wire, a turn at a time.
+/// The server's side of a wire, one turn at a time.
 struct Turns {
     pair: Stacks,
     frame: Vec<u8>,
     text: Vec<u8>,
     read: Vec<u8>,
-    /// Time that the server took.
+    /// Seconds that the server took.
     seconds: f64,
 }
 
@@ -43,8 +44,8 @@ impl Turns {
         Turns { pair, frame: vec![0; 1500], text: vec![1; 65_536], read: vec![0; 65_536], seconds: 0.0 }
     }
 
-    /// Strangers come, the server's applications write, and what of a turn's frames is for the client arrives there and
-    /// is acknowledged.
+    /// Delivers the flood's packets and lets the server's applications write. The client receives those of the turn's
+    /// frames that are addressed to it.
     fn turn(&mut self, strangers: impl Iterator<Item = Vec<u8>>, writers: &[SocketId]) {
         let strangers: Vec<_> = strangers.collect();
         self.pair.tick();
@@ -66,7 +67,7 @@ impl Turns {
         packets.iter().for_each(|packet| self.pair.client.receive(now, &packet[..]));
     }
 
-    /// What the client's application read, and its ACKs arrive.
+    /// Lets the client's applications read, and delivers the ACKs. Returns the bytes that each reader got.
     fn take(&mut self, readers: &[SocketId]) -> Vec<usize> {
         let now = self.pair.now();
         let mut read = |id: &SocketId| {
@@ -89,7 +90,8 @@ impl Turns {
     }
 }
 
-/// Bytes that a transfer carries in so many turns beside a flood of such segments, and in a second of the server's time.
+/// Returns the bytes that a transfer carries in `turns` turns beside a flood of such segments, and the bytes per second
+/// of the server's time.
 fn carried(flood: Option<Flags>, turns: usize) -> (f64, f64) {
     let IpAddr::V4(server) = SERVER else { unreachable!("it is one") };
     let mut side = Turns::new();
@@ -109,7 +111,7 @@ fn carried(flood: Option<Flags>, turns: usize) -> (f64, f64) {
     (bytes as f64, bytes as f64 / side.seconds)
 }
 
-/// The bench `flood_beside`.
+/// Runs the benchmark `flood_beside`.
 pub(crate) fn flood_beside(effort: &Effort, progress: &dyn Fn(String)) -> Vec<Row> {
     let turns = (effort.seconds * 5000.0) as usize + 500;
     let kinds = [("syn", Flags::SYN), ("ack", Flags::ACK), ("rst", Flags::RST)];
@@ -133,14 +135,15 @@ pub(crate) fn flood_beside(effort: &Effort, progress: &dyn Fn(String)) -> Vec<Ro
     rows.collect()
 }
 
-/// The bench `fair_share`: what the connection with the least carries, as a part of what the one with the most does.
+/// Runs the benchmark `fair_share`: the bytes of the connection that carries least, as a fraction of those of the one
+/// that carries most.
 pub(crate) fn fair_share(effort: &Effort, progress: &dyn Fn(String)) -> Vec<Row> {
     let mut ours = Rounds::default();
     for round in 0..effort.rounds {
         progress(format!("fair_share: round {round} of {}", effort.rounds));
         ours.0.push(least_share(2000));
     }
-    // Each within a tenth of the mean.
+    // Each connection stays within a tenth of the mean.
     let goal = Goal::Value(0.9 / 1.1);
     vec![Row { name: "fair_share".into(), unit: Unit::Part, ours, peer: None, goal }]
 }
@@ -149,7 +152,7 @@ fn least_share(turns: usize) -> f64 {
     let mut side = Turns::new();
     let pairs: Vec<_> = (0..SHARERS).map(|_| side.pair.connect(1, None)).collect();
     let (readers, writers): (Vec<_>, Vec<_>) = pairs.into_iter().unzip();
-    // Now, because a handshake carries whatever else is under way.
+    // They connect now, because a handshake carries every packet under way.
     let batches = (turns + turns / 10).div_ceil(BETWEEN);
     let mut others: Vec<_> = (0..batches * RESET).map(|_| side.pair.connect(2, None)).collect();
     let mut bytes = vec![0; SHARERS];
@@ -167,7 +170,7 @@ fn least_share(turns: usize) -> f64 {
     least.zip(most).map_or(0.0, |(least, most)| *least as f64 / *most as f64)
 }
 
-/// Connections are reset within one batch, each with something that the server is about to acknowledge.
+/// Resets connections within one batch, each with data that the server is about to acknowledge.
 fn reset(side: &mut Turns, streams: Vec<(SocketId, SocketId)>) {
     let now = side.pair.now();
     for (stream, _) in &streams {

@@ -1,7 +1,7 @@
-//! Benches over TUN: a client of the kernel against our stack, beside the same client against smoltcp on a TUN device in
-//! bulk, and against the kernel over veth in the rest. Namespaces and devices are made here, and go with the threads that are in them.
+//! Benchmarks over TUN: a client on the kernel's stack against our stack. The peer in bulk is smoltcp on a TUN device,
+//! and otherwise the kernel over veth. Namespaces and devices are created here and disappear with their threads.
 //!
-//! The figures are by the wall clock, with the processor time that this process took for them, client included.
+//! Figures are per second of wall-clock time. CPU time is that of the whole process, client included.
 
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
@@ -26,7 +26,7 @@ use crate::measure::Rounds;
 use crate::report::{Goal, Row, Unit};
 use crate::tun_peer::{self, Service};
 
-/// What a server does with a connection; its port says which, below the range that clients take theirs from.
+/// The service of a connection, selected by its port. Ports lie below the range of ephemeral ports.
 const SINK: u16 = 9;
 const SOURCE: u16 = 19;
 pub(crate) const ECHO: u16 = 7;
@@ -36,19 +36,19 @@ const SERVICES: [u16; 4] = [SINK, SOURCE, ECHO, ONCE];
 
 /// Bytes of a write or read in bulk.
 const CHUNK: usize = 256 * 1024;
-/// Bytes of a message that goes there and back.
+/// Bytes of a message in a round trip.
 const MESSAGE: usize = 64;
-/// Connections where there are to be many.
+/// Number of connections in `tun_flows`.
 const FLOWS: usize = 8;
-/// Of one round at the least: shorter ones measure slow start.
+/// Shortest round in seconds: a shorter one measures slow start.
 const SECONDS: f64 = 0.5;
 
-/// What the kernel reached through two TUN devices and a program that copies between them, as a part of what it reached
-/// over veth on the same machine: 133 of 198 k/s, and 21 of 27.
+/// Rates of the kernel with a program that copies between two TUN devices, as fractions of its rates over veth on the
+/// same machine. They are the goals, since our stack crosses a device too.
 const COPIER_RR: f64 = 0.67;
 const COPIER_CRR: f64 = 0.78;
 
-/// What the client does for a round.
+/// The client's work in a round.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Work {
     In,
@@ -57,11 +57,11 @@ pub(crate) enum Work {
     ConnectRequestResponse,
 }
 
-/// What a round came to.
+/// The result of a round.
 pub(crate) struct Figure {
-    /// Bits or events in a second.
+    /// Bits or events per second.
     pub(crate) rate: f64,
-    /// Processor time of the process in a second.
+    /// CPU time of the process, in seconds per second.
     processor: f64,
 }
 
@@ -82,7 +82,7 @@ impl Work {
         }
     }
 
-    /// One round of so many flows against `server`.
+    /// Measures one round of `flows` connections to `server`.
     pub(crate) fn measure(self, server: IpAddr, seconds: f64, flows: usize) -> io::Result<Figure> {
         let used = process_seconds();
         let rate = thread::scope(|scope| {
@@ -126,7 +126,7 @@ impl Work {
     }
 }
 
-/// Connects with CUBIC: the default of the machine may be BBR, whose pacing would stay if it were changed later.
+/// Connects with CUBIC. The default of the machine may be BBR, whose pacing would stay if the algorithm changed later.
 fn connect(at: SocketAddr) -> io::Result<TcpStream> {
     let family = if at.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
     let socket = rustix::net::socket(family, SocketType::STREAM, None)?;
@@ -142,17 +142,17 @@ fn process_seconds() -> f64 {
     time.tv_sec as f64 + time.tv_nsec as f64 / 1e9
 }
 
-/// To us, over both versions of IP.
+/// Bulk towards our stack, over IPv4 and IPv6.
 pub(crate) fn bulk_in(effort: &Effort, progress: &dyn Fn(String)) -> Vec<Row> {
     bulk(&[Work::In], &Setup::USUAL, Goal::Ratio(1.0), effort, progress)
 }
 
-/// From us.
+/// Bulk from our stack.
 pub(crate) fn bulk_out(effort: &Effort, progress: &dyn Fn(String)) -> Vec<Row> {
     bulk(&[Work::Out], &Setup::USUAL, Goal::Ratio(1.0), effort, progress)
 }
 
-/// Both without offload.
+/// Bulk in both directions without offload.
 pub(crate) fn bulk_plain(effort: &Effort, progress: &dyn Fn(String)) -> Vec<Row> {
     bulk(&[Work::In, Work::Out], &Setup { offload: false, ..Setup::USUAL }, Goal::Open, effort, progress)
 }
@@ -170,17 +170,18 @@ fn bulk(works: &[Work], setup: &Setup, goal: Goal, effort: &Effort, progress: &d
     rows
 }
 
-/// 64 bytes there and back.
+/// Round trips of 64 bytes.
 pub(crate) fn round_trip(effort: &Effort, progress: &dyn Fn(String)) -> Vec<Row> {
     on_all_cores_and_on_one("tun_rr", Work::RoundTrip, COPIER_RR, effort, progress)
 }
 
-/// Connect, a byte there and back, close.
+/// Connect, exchange a byte in each direction, close.
 pub(crate) fn connect_request_response(effort: &Effort, progress: &dyn Fn(String)) -> Vec<Row> {
     on_all_cores_and_on_one("tun_crr", Work::ConnectRequestResponse, COPIER_CRR, effort, progress)
 }
 
-/// What waits for an answer is bound by how long a sleeping core takes to wake up, unless both ends share one.
+/// Measures on all cores and on one. Request and response are bound by the time that a sleeping core takes to wake up,
+/// unless both ends share a core.
 fn on_all_cores_and_on_one(
     name: &str,
     work: Work,
@@ -194,7 +195,7 @@ fn on_all_cores_and_on_one(
     rows
 }
 
-/// Many flows to one queue and to two, with a thread for each queue.
+/// Measures several connections to one queue and to two, with a thread for each queue.
 pub(crate) fn flows(effort: &Effort, progress: &dyn Fn(String)) -> Vec<Row> {
     let mut rows = Vec::new();
     for (offload, what) in [(true, ""), (false, " plain")] {
@@ -202,19 +203,19 @@ pub(crate) fn flows(effort: &Effort, progress: &dyn Fn(String)) -> Vec<Row> {
             let setup = Setup { offload, queues, flows: FLOWS, ..Setup::USUAL };
             let name = format!("tun_flows {many}{what}");
             let measured = versus(&name, Work::In, 4, &setup, Goal::Open, effort, progress);
-            // Its cost is told by `tun_bulk_1500`.
+            // `tun_bulk_1500` reports the CPU time.
             rows.extend(measured.into_iter().take(1));
         }
     }
     rows
 }
 
-/// How our stack is set up, and how many connections work at a time.
+/// The configuration of our stack, and the number of concurrent connections.
 pub(crate) struct Setup {
     offload: bool,
     queues: usize,
     flows: usize,
-    /// Client and server, of either side, share a core.
+    /// Client and server of both sides share a core.
     one_core: bool,
 }
 
@@ -222,7 +223,7 @@ impl Setup {
     pub(crate) const USUAL: Setup = Setup { offload: true, queues: 1, flows: 1, one_core: false };
 }
 
-/// A row, and for bulk one more with the processor time.
+/// Measures a benchmark, and returns its row. Bulk has a second row with the CPU time.
 fn versus(
     name: &str,
     work: Work,
@@ -234,7 +235,7 @@ fn versus(
 ) -> Vec<Row> {
     let measure = || {
         let _pinned = setup.one_core.then(Pinned::to_one_core).transpose()?;
-        // This thread, and those that it starts from now on; the namespace of the row before goes.
+        // This applies to this thread and to those that it starts. The namespace of the row before disappears.
         unshare(CloneFlags::CLONE_NEWNET).map_err(|e| named(e, "cannot make a network namespace"))?;
         let ours = Server::steadfast(setup)?;
         let peer = match work {
@@ -251,7 +252,7 @@ fn versus(
             });
             for (side, figure) in figures.into_iter().enumerate() {
                 let Some(figure) = figure.transpose()? else { continue };
-                // The first round only warms up.
+                // The first round is a warm-up.
                 if round > 0 {
                     rounds[side].0.push(figure.rate);
                     rounds[side + 2].0.push(figure.processor / (figure.rate / 1e9));
@@ -278,7 +279,7 @@ fn versus(
     rows
 }
 
-/// This thread, and those that it starts, run on one core as long as this lives.
+/// Restricts this thread, and those that it starts, to one core until it is dropped.
 struct Pinned {
     before: CpuSet,
 }
@@ -301,7 +302,7 @@ impl Drop for Pinned {
     }
 }
 
-/// A server that the kernel of this namespace reaches.
+/// A server that the kernel of this namespace can reach.
 pub(crate) struct Server {
     addresses: (Ipv4Addr, Ipv6Addr),
     _running: Running,
@@ -312,7 +313,7 @@ impl Server {
         if version == 4 { self.addresses.0.into() } else { self.addresses.1.into() }
     }
 
-    /// Our stack, on a TUN device in this namespace, driven by one thread for each queue.
+    /// Starts our stack on a TUN device in this namespace, with one thread for each queue.
     pub(crate) fn steadfast(setup: &Setup) -> io::Result<Server> {
         let addresses = (Ipv4Addr::new(10, 9, 0, 2), Ipv6Addr::new(0xfd09, 0, 0, 0, 0, 0, 0, 2));
         let options = tun_options(9, setup.offload);
@@ -326,7 +327,7 @@ impl Server {
         Ok(Server { addresses, _running })
     }
 
-    /// smoltcp, on another TUN device in this namespace.
+    /// Starts smoltcp on another TUN device in this namespace.
     fn smoltcp(setup: &Setup) -> io::Result<Server> {
         let addresses = (Ipv4Addr::new(10, 7, 0, 2), Ipv6Addr::new(0xfd07, 0, 0, 0, 0, 0, 0, 2));
         let options = tun_options(7, setup.offload);
@@ -340,7 +341,7 @@ impl Server {
         Ok(Server { addresses, _running })
     }
 
-    /// The kernel's own, in a namespace behind a veth.
+    /// Starts the kernel's services in a namespace behind a veth.
     fn kernel() -> io::Result<Server> {
         let addresses = (Ipv4Addr::new(10, 8, 0, 2), Ipv6Addr::new(0xfd08, 0, 0, 0, 0, 0, 0, 2));
         let (wired, wire) = oneshot::channel::<()>();
@@ -364,7 +365,7 @@ impl Server {
     }
 }
 
-/// By which a server says how it began.
+/// The channel on which a server reports whether it has started.
 pub(crate) type Ready<T> = mpsc::Sender<io::Result<T>>;
 
 /// A thread with a runtime, which ends when this is dropped.
@@ -374,8 +375,8 @@ pub(crate) struct Running {
 }
 
 impl Running {
-    /// Waits until `serve`, on so many threads, has said that it is ready. It is to return when its second argument
-    /// resolves.
+    /// Runs `serve` on a runtime with this many threads, and waits until it reports that it is ready. `serve` must
+    /// return when its second argument resolves.
     pub(crate) fn start<T: Send + 'static>(
         threads: usize,
         serve: impl AsyncFnOnce(Ready<T>, oneshot::Receiver<()>) -> io::Result<()> + Send + 'static,
@@ -407,13 +408,14 @@ impl Drop for Running {
     }
 }
 
-/// Waits for the end.
+/// Waits until the server is stopped.
 pub(crate) async fn ended(stopped: oneshot::Receiver<()>) -> io::Result<()> {
     stopped.await.ok();
     Ok(())
 }
 
-/// The device in the networks 10.`number`.0.0/24 and fd0`number`::/64, of which the kernel is the first host.
+/// Returns the options of the device in the networks 10.`number`.0.0/24 and fd0`number`::/64. The kernel has their
+/// first address.
 pub(crate) fn tun_options(number: u8, offload: bool) -> TunOptions {
     let mut options = TunOptions::new(format!("bench{number}"));
     let prefix = 0xfd00 + u16::from(number);
@@ -434,7 +436,7 @@ async fn serve(options: &TunOptions, queues: usize, addresses: (Ipv4Addr, Ipv6Ad
             let listener = steadfast::TcpListener::bind(&net, (address, service)).await?;
             tokio::spawn(async move {
                 while let Ok((stream, _)) = listener.accept().await {
-                    // A client that has enough goes away.
+                    // An error means that the client has closed its end.
                     tokio::spawn(async move { attend(stream, service).await.ok() });
                 }
             });
@@ -459,12 +461,12 @@ async fn attend(mut stream: steadfast::TcpStream, service: u16) -> io::Result<()
     }
 }
 
-/// A connection that comes and goes is not to pay for a large one.
+/// Returns the buffer size in bytes. A short connection must not pay for a large buffer.
 fn buffer_len(service: u16) -> usize {
     if service == ONCE { MESSAGE } else { CHUNK }
 }
 
-/// The same services by the kernel: a thread for each connection.
+/// Starts the same services on the kernel's stack, with a thread for each connection.
 fn serve_by_kernel(addresses: (Ipv4Addr, Ipv6Addr)) -> io::Result<()> {
     ip("address add 10.8.0.2/24 dev bench2")?;
     ip("address add fd08::2/64 dev bench2 nodad")?;
@@ -473,7 +475,7 @@ fn serve_by_kernel(addresses: (Ipv4Addr, Ipv6Addr)) -> io::Result<()> {
         for address in [IpAddr::V4(addresses.0), IpAddr::V6(addresses.1)] {
             let listener = TcpListener::bind((address, service))?;
             set_tcp_congestion(&listener, "cubic")?;
-            // It ends with the process: nothing of it counts after the round.
+            // The thread ends with the process. It does nothing after its round.
             thread::spawn(move || {
                 for stream in listener.incoming().map_while(Result::ok) {
                     match service {

@@ -1,15 +1,17 @@
-//! `synflood_tun`: SYNs from everywhere through a TUN device, each answered by a cookie: by our stack behind the device,
-//! or by the kernel before it. Clients in between must get through.
+//! `synflood_tun`: SYNs from many addresses through a TUN device. Our stack behind the device, or the kernel before it,
+//! answers each with a cookie. Legitimate clients in between must connect.
 //!
-//! | | a SYN comes | it is answered by | the answer goes |
+//! | | source of a SYN | answered by | path of the answer |
 //! |---|---|---|---|
-//! | ours | from a raw socket into the device | our stack, which reads the device | into the device; the kernel has no use for it |
-//! | the kernel's | from a program that writes the device | the kernel, within that write | into the device, where the program reads it later |
+//! | ours | a raw socket, into the device | our stack, which reads the device | into the device; the kernel drops it |
+//! | the kernel's | a program that writes to the device | the kernel, in that write | into the device; the program reads it |
 //!
-//! The figure is for a second of CPU time that the answer costs: our thread reads, answers and writes; the kernel takes
-//! the SYN, answers it and queues the answer, all in one system call, and what it takes to read that is not counted.
+//! The figure counts answers per second of CPU time. Ours is the time of our thread, which reads, answers and writes.
+//! The kernel's is one system call that takes the SYN, answers it and queues the answer. Reading that answer is not
+//! counted.
 //!
-//! `flood_beside_tun`: what the kernel reads from us while SYNs come, as a part of what it reads without them.
+//! `flood_beside_tun`: the rate at which the kernel reads from us beside a flood of SYNs, as a fraction of the rate
+//! without it.
 
 use std::fs;
 use std::io;
@@ -34,22 +36,22 @@ use crate::measure::{Rounds, thread_seconds};
 use crate::report::{Goal, Row, Unit};
 use crate::tun::{self, ECHO, Ready, Running, Server, Work, ended, ip, named, tun_options};
 
-/// Different SYNs, each from an address of its own.
+/// Number of different SYNs, each from another address.
 const SYNS: u32 = 4096;
-/// From one of them to the next: another address and another port.
+/// Difference between the numbers of two SYNs. It changes both address and port.
 const STRIDE: u32 = 40_001;
-/// The device's queue holds 2,000 packets: with so many under way it never overflows.
+/// Most unanswered SYNs. The device's queue holds 2,000 packets, so that it never overflows.
 const UNDER_WAY: u64 = 1000;
-/// SYNs between two looks at what is under way.
+/// SYNs between two checks of the number of unanswered ones.
 const BURST: usize = 250;
-/// Nobody waits longer for an answer.
+/// Longest wait for an answer.
 const PATIENCE: Duration = Duration::from_secs(4);
-/// A client comes so often.
+/// Pause between two clients.
 const BETWEEN: Duration = Duration::from_millis(10);
-/// Of one round at the least.
+/// Shortest round in seconds.
 const SECONDS: f64 = 0.5;
 
-/// The bench.
+/// Runs the benchmark `synflood_tun`.
 pub(crate) fn run(effort: &Effort, progress: &dyn Fn(String)) -> Vec<Row> {
     let [ours, peer, our_wall, peer_wall] = match measure(effort, progress) {
         Ok(rounds) => rounds,
@@ -71,9 +73,9 @@ pub(crate) fn run(effort: &Effort, progress: &dyn Fn(String)) -> Vec<Row> {
 fn measure(effort: &Effort, progress: &dyn Fn(String)) -> io::Result<[Rounds; 4]> {
     unshare(CloneFlags::CLONE_NEWNET).map_err(|e| named(e, "cannot make a network namespace"))?;
     fs::write("/proc/sys/net/ipv4/tcp_syncookies", "2")?;
-    // What answers strangers goes no further.
+    // Answers to spoofed addresses must not leave the host.
     fs::write("/proc/sys/net/ipv4/ip_forward", "0")?;
-    // By this the kernel reaches itself.
+    // Local connections of the kernel need it.
     ip("link set lo up")?;
     let mut ours = Ours::start()?;
     let mut peer = (!effort.alone).then(Kernel::start).transpose()?;
@@ -93,7 +95,7 @@ fn measure(effort: &Effort, progress: &dyn Fn(String)) -> io::Result<[Rounds; 4]
             }
             None => vec![our_figure],
         };
-        // The first round only warms up.
+        // The first round is a warm-up.
         for (side, figure) in figures.into_iter().enumerate().filter(|_| round > 0) {
             rounds[side].0.push(figure.answered / figure.processor);
             rounds[side + 2].0.push(figure.answered / figure.clock);
@@ -102,10 +104,10 @@ fn measure(effort: &Effort, progress: &dyn Fn(String)) -> io::Result<[Rounds; 4]
     Ok(rounds)
 }
 
-/// SYNs in a second beside a transfer (T-01).
+/// Rate of a flood beside a transfer, in SYNs per second (T-01).
 const BESIDE: u32 = 200_000;
 
-/// The bench `flood_beside_tun`.
+/// Runs the benchmark `flood_beside_tun`.
 pub(crate) fn beside(effort: &Effort, progress: &dyn Fn(String)) -> Vec<Row> {
     const NAME: &str = "flood_beside_tun";
     let measure = || {
@@ -147,7 +149,7 @@ pub(crate) fn beside(effort: &Effort, progress: &dyn Fn(String)) -> Vec<Row> {
     }
 }
 
-/// A thread that sends so many SYNs in a second.
+/// A thread that sends `BESIDE` SYNs per second.
 struct Paced {
     stop: Arc<AtomicBool>,
     thread: JoinHandle<io::Result<f64>>,
@@ -166,7 +168,7 @@ impl Paced {
             while !end.load(Ordering::Relaxed) {
                 let due = (began.elapsed().as_secs_f64() * f64::from(BESIDE)) as u32;
                 for syn in syns.by_ref().take(due.saturating_sub(sent) as usize) {
-                    // Where the device's queue is full, the SYN is lost, as any is.
+                    // If the device's queue is full, the SYN is lost, as on any network.
                     rustix::net::send(&out, syn, SendFlags::empty()).ok();
                 }
                 sent = sent.max(due);
@@ -177,21 +179,21 @@ impl Paced {
         Ok(Paced { stop, thread })
     }
 
-    /// SYNs in a second.
+    /// Stops the flood. Returns the SYNs sent per second.
     fn end(self) -> io::Result<f64> {
         self.stop.store(true, Ordering::Relaxed);
         self.thread.join().expect("a flood does not panic")
     }
 }
 
-/// What a round came to.
+/// The result of a round.
 #[derive(Default)]
 struct Figure {
-    /// SYNs that were answered.
+    /// Number of SYNs answered.
     answered: f64,
-    /// Seconds of CPU time that this took.
+    /// CPU time that they took, in seconds.
     processor: f64,
-    /// Seconds that it took.
+    /// Wall-clock time that they took, in seconds.
     clock: f64,
 }
 
@@ -199,7 +201,7 @@ fn syns(to: Ipv4Addr) -> Vec<Vec<u8>> {
     (0..SYNS).map(|number| syn_to(to, number * STRIDE)).collect()
 }
 
-/// Waits until no more than `under_way` of the SYNs that were sent are without an answer.
+/// Waits until at most `under_way` of the sent SYNs are unanswered.
 fn await_answers(sent: u64, under_way: u64, answered: impl Fn() -> u64) -> io::Result<()> {
     let deadline = Instant::now() + PATIENCE;
     while sent > answered() + under_way {
@@ -211,7 +213,7 @@ fn await_answers(sent: u64, under_way: u64, answered: impl Fn() -> u64) -> io::R
     Ok(())
 }
 
-/// Our stack, and a socket for packets to it.
+/// Our stack, and a socket for sending packets to it.
 struct Ours {
     net: Net,
     /// The thread of the stack.
@@ -242,7 +244,7 @@ impl Ours {
     }
 
     fn flood(&mut self, seconds: f64, clients: &Clients) -> io::Result<Figure> {
-        // Clients get cookies as well.
+        // Clients get cookies too.
         let answered = || self.net.counters().syncookies_sent - clients.connected.load(Ordering::Relaxed);
         let (first, used, began) = (answered(), processor_seconds(self.thread)?, Instant::now());
         let (mut syns, mut sent) = (self.syns.iter().cycle(), first);
@@ -262,7 +264,7 @@ impl Ours {
     }
 }
 
-/// A listener of the kernel's, and the device by which it is flooded.
+/// A listener of the kernel, and the device through which it is flooded.
 struct Kernel {
     device: OwnedFd,
     syns: Vec<Vec<u8>>,
@@ -275,11 +277,11 @@ impl Kernel {
         let mut options = tun_options(7, true);
         options.routes = vec![(Ipv4Addr::new(11, 0, 0, 0).into(), 8)];
         let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
-        // Nobody waits at this device: to wake somebody up would cost more than to answer.
+        // No task waits on this device: waking one would cost more than an answer.
         let device = async { Tun::open(&options).await?.as_fd().try_clone_to_owned() };
         let device = runtime.block_on(device)?;
         let listener = TcpListener::bind((Kernel::ADDRESS, PORT))?;
-        // It ends with the process.
+        // The thread ends with the process.
         thread::spawn(move || listener.incoming().for_each(drop));
         let syns = syns(Kernel::ADDRESS).into_iter().map(|syn| [&VIRTIO, &syn[..]].concat()).collect();
         Ok(Kernel { device, syns })
@@ -300,7 +302,7 @@ impl Kernel {
         Ok(figure)
     }
 
-    /// Takes the answers to a burst out of the device. They are all there.
+    /// Reads the answers to a burst from the device. They are all there already.
     fn answers(&self) -> io::Result<f64> {
         let (mut buffer, mut count) = ([0; 2048], 0);
         while count < BURST {
@@ -311,22 +313,22 @@ impl Kernel {
     }
 }
 
-/// The `virtio_net_hdr` of a packet for which there is nothing left to do.
+/// The `virtio_net_hdr` of a packet that needs no offload.
 const VIRTIO: [u8; 10] = [0; 10];
 
-/// Whether it is a SYN-ACK over IPv4.
+/// Returns whether the packet is a SYN-ACK over IPv4.
 fn is_syn_ack(packet: &[u8]) -> bool {
     packet.first() == Some(&0x45) && packet.get(33).is_some_and(|flags| flags & 0x12 == 0x12)
 }
 
-/// CPU time of a thread of this process.
+/// Returns the CPU time of a thread of this process in seconds.
 fn processor_seconds(thread: Pid) -> io::Result<f64> {
     let times = fs::read_to_string(format!("/proc/self/task/{thread}/schedstat"))?;
     let nanoseconds = times.split(' ').next().and_then(|first| first.parse::<f64>().ok());
     Ok(nanoseconds.ok_or(io::ErrorKind::InvalidData)? / 1e9)
 }
 
-/// Who means it, one after the other.
+/// Legitimate clients, which connect one after the other.
 struct Clients {
     stop: Arc<AtomicBool>,
     connected: Arc<AtomicU64>,
@@ -350,7 +352,7 @@ impl Clients {
         Clients { stop, connected, thread }
     }
 
-    /// An error where one did not get through, or none came.
+    /// Stops the clients. Fails if one could not connect, or if none tried.
     fn end(self) -> io::Result<()> {
         self.stop.store(true, Ordering::Relaxed);
         self.thread.join().expect("a client does not panic")?;

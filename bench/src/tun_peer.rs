@@ -1,5 +1,5 @@
-//! smoltcp on a TUN device, with what it takes to use its segmentation offload there: the device of this project puts
-//! the `virtio_net_hdr` before its packets, and here the sum of the pseudo-header is put into what it leaves unsummed.
+//! smoltcp on a TUN device with segmentation offload. Our `Tun` writes the `virtio_net_hdr`, and this glue adds the sum
+//! of the pseudo-header to segments that smoltcp leaves without a checksum.
 
 use std::future::{Future, poll_fn};
 use std::io;
@@ -19,24 +19,24 @@ use steadfast::core::wire::tcp::set_checksum;
 use steadfast::core::wire::{PROTOCOL_TCP, ipv4, ipv6};
 use steadfast::device::{Device as _, Frame, Tun};
 
-/// A ring, with super-segments and without: what it is fastest with here. Above that, single segments are lost, which
-/// it recovers from by its timer alone.
+/// Bytes in a buffer with super-segments, and without: the sizes with which smoltcp is fastest here. With larger
+/// buffers the device drops single segments, which smoltcp recovers only by timeout.
 const SUPER_BUFFER: usize = 256 * 1024;
 const BUFFER: usize = 65_535;
 const FRAME: usize = 65_535;
-/// Turns of its loop before others get to run.
+/// Turns of its loop before other tasks run.
 const TURNS: usize = 16;
 
-/// What a server does with its connection.
+/// The service on a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Service {
-    /// Takes all.
+    /// Reads and discards.
     Sink,
-    /// Sends for ever.
+    /// Writes for ever.
     Source,
 }
 
-/// Serves both until `stopped` is ready, one connection at a time.
+/// Serves both ports until `stopped` resolves, one connection at a time.
 pub(crate) async fn serve(
     mut tun: Tun,
     addresses: (Ipv4Addr, Ipv6Addr),
@@ -47,7 +47,7 @@ pub(crate) async fn serve(
     let start = tokio::time::Instant::now();
     let now = || Instant::from_micros(start.elapsed().as_micros() as i64);
     let mut sockets = SocketSet::new(Vec::new());
-    // Two for each: one may not have ended yet when the next connection comes.
+    // Two sockets for each port: one may not have closed yet when the next connection arrives.
     let buffer = if tun.capabilities().segmentation_offload { SUPER_BUFFER } else { BUFFER };
     let twice = ports.into_iter().chain(ports);
     let services: Vec<_> =
@@ -98,7 +98,7 @@ fn new_socket(buffer: usize) -> Socket<'static> {
     socket
 }
 
-/// What the application does in its turn; gives the bytes that it moved.
+/// Runs the application of one socket. Returns the bytes that it moved.
 fn attend(
     sockets: &mut SocketSet<'_>,
     (handle, port, service): (SocketHandle, u16, Service),
@@ -149,7 +149,7 @@ impl TxToken for Leaving<'_> {
         frame.checksum_offload = checksum_offload;
         let told = self.meta.segmentation_offload_size.map(u16::from);
         frame.segment_size = told.or_else(|| untold_segment_size(packet, self.tun.capabilities().mtu));
-        // What the device has no room for is lost, as on any network.
+        // A packet that the device has no room for is lost, as on any network.
         let _ = self.tun.poll_send(&mut Context::from_waker(self.waker), frame);
         result
     }
@@ -159,14 +159,14 @@ impl TxToken for Leaving<'_> {
     }
 }
 
-/// Of a super-segment over IPv6: into what it is to be cut, so that the pieces fit. smoltcp does not say
-/// (`dispatch_ip` of 0.14 leaves `set_meta` out there).
+/// Returns the segment size of a super-segment over IPv6, with which its segments fit the MTU. smoltcp does not report
+/// one: `dispatch_ip` of 0.14 does not call `set_meta` there.
 fn untold_segment_size(packet: &[u8], mtu: u16) -> Option<u16> {
     let header_len = ipv6::HEADER_LEN as u16 + u16::from(packet.get(ipv6::HEADER_LEN + 12)? >> 4) * 4;
     (packet.len() > usize::from(mtu)).then_some(mtu - header_len)
 }
 
-/// Puts the sum of the pseudo-header into a TCP segment; says whether it is one.
+/// Writes the sum of the pseudo-header into a TCP segment. Returns whether the packet is one.
 fn sum_pseudo_header(packet: &mut [u8]) -> bool {
     let parsed = if packet[0] >> 4 == 4 {
         let parsed = ipv4::parse(packet).ok();
@@ -218,7 +218,8 @@ impl Device for Link<'_> {
         capabilities.max_transmission_unit = ours.mtu.into();
         if ours.segmentation_offload {
             let most = NonZeroUsize::new(FRAME);
-            // Over IPv6 it drops what is longer than this, super-segments as well. It cuts by the peer's MSS all the same.
+            // Over IPv6 it drops packets above this MTU, even super-segments. Its segments still respect the peer's
+            // MSS.
             capabilities.max_transmission_unit = FRAME;
             capabilities.segmentation.tcpv4 = most;
             capabilities.segmentation.tcpv6 = most;

@@ -1,4 +1,4 @@
-//! Packets on their way: a ring of frames that are used again and again.
+//! Packets on their way: a ring of reused frames.
 
 /// Frames of one direction, oldest first.
 pub(crate) struct Wire {
@@ -9,17 +9,18 @@ pub(crate) struct Wire {
 }
 
 impl Wire {
-    /// Room for `capacity` packets of up to `size` bytes.
+    /// Creates a wire for `capacity` packets of up to `size` bytes.
     pub(crate) fn new(capacity: usize, size: usize) -> Wire {
         Wire { frames: vec![vec![0; size]; capacity], lens: vec![0; capacity], first: 0, count: 0 }
     }
 
-    /// No packet more fits.
+    /// Returns whether no other packet fits.
     pub(crate) fn is_full(&self) -> bool {
         self.count == self.frames.len()
     }
 
-    /// Lets `fill` write the next packet and say how long it is; `None`: it has none.
+    /// Lets `fill` write the next packet and return its length, or `None` if it has none. Returns whether a packet was
+    /// added.
     pub(crate) fn push(&mut self, fill: impl FnOnce(&mut [u8]) -> Option<usize>) -> bool {
         if self.is_full() {
             return false;
@@ -31,7 +32,7 @@ impl Wire {
         true
     }
 
-    /// The oldest packet.
+    /// Removes and returns the oldest packet.
     pub(crate) fn pop(&mut self) -> Option<&[u8]> {
         if self.count == 0 {
             return None;
@@ -42,7 +43,7 @@ impl Wire {
         Some(&self.frames[at][..self.lens[at]])
     }
 
-    /// Without a division, which would be a twentieth of a round trip.
+    /// Wraps an index without a division, which would show in the figure of a round trip.
     fn wrap(&self, at: usize) -> usize {
         if at >= self.frames.len() { at - self.frames.len() } else { at }
     }

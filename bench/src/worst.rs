@@ -1,5 +1,5 @@
-//! `--worst`: the single calls that cost most, each played on the state that makes it dear. By the clock here; the guard
-//! counts their instructions on smaller states, and holds a bound.
+//! `--worst`: the dearest single calls, each on the state that makes it dear. Here they are timed; the guard counts
+//! their instructions on smaller states, against a bound.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Instant as Clock;
@@ -14,28 +14,29 @@ use crate::flood::{PORT, syn};
 use crate::ours::{SERVER, Stacks};
 use crate::pair::Setup;
 
-/// Instructions of a single call at the most.
+/// Most instructions of a single call.
 const BOUND: u64 = 150_000;
-/// As many are 50 µs. A fragment takes more than others only where it is as long as forty ordinary ones.
+/// Most instructions of a fragment, about 50 µs. Only a fragment as long as forty ordinary ones is dearer than other
+/// calls.
 const LONG_FRAGMENT: u64 = 450_000;
-/// How often each is played by the clock; the fastest counts, since the rest was disturbed.
+/// Runs of each call when it is timed. The fastest counts, since the others were disturbed.
 const ROUNDS: usize = 5;
 const NOW: Instant = Instant::from_secs(1);
 
-/// A call on a state that was made for it.
+/// A call on a state prepared for it.
 type Call = Box<dyn FnMut()>;
 
 pub(crate) struct Input {
     pub(crate) name: &'static str,
-    /// Entries of the state: by the clock, and for the guard.
+    /// Entries of the state: when timed, and for the guard.
     sizes: [usize; 2],
     make: fn(usize) -> Call,
-    /// Instructions, for the guard.
+    /// Most instructions, for the guard.
     pub(crate) bound: u64,
 }
 
 pub(crate) const INPUTS: [Input; 9] = [
-    // A table that doubles when seven eighths of it are full has its dearest call here.
+    // A table that doubles when it is seven eighths full would have its dearest call here.
     Input { name: "syn_one_more", sizes: [458_752, 14_336], make: one_more_half_open, bound: BOUND },
     Input { name: "advance_half_open", sizes: [60_000, 5000], make: half_open_timers, bound: BOUND },
     Input { name: "advance_time_wait", sizes: [262_144, 3000], make: time_waits_end, bound: BOUND },
@@ -47,7 +48,7 @@ pub(crate) const INPUTS: [Input; 9] = [
     Input { name: "fragment_evicts", sizes: [60_000, 6000], make: fragments, bound: LONG_FRAGMENT },
 ];
 
-/// Plays an input on the guard's state. What is counted is what happens in [`measured`].
+/// Runs an input on the guard's state. Only the instructions in [`measured`] count.
 pub(crate) fn play(name: &str) {
     let input = INPUTS.iter().find(|input| input.name == name).expect("an input of this name");
     let mut call = (input.make)(input.sizes[1]);
@@ -59,7 +60,7 @@ pub(crate) fn measured(call: &mut dyn FnMut()) {
     call();
 }
 
-/// Prints what each takes by the clock.
+/// Prints the time of each call.
 pub(crate) fn table(progress: &dyn Fn(String)) {
     println!("{:<28}{:>10}{:>12}", "call", "entries", "µs");
     for Input { name, sizes, make, .. } in &INPUTS {
@@ -82,7 +83,7 @@ fn stack(change: impl FnOnce(&mut Config), addresses: impl IntoIterator<Item = (
     stack
 }
 
-/// A server with so many half-open connections.
+/// Creates a server with `count` half-open connections.
 fn half_open(count: usize) -> (Stack, SocketId) {
     let change = |config: &mut Config| {
         (config.tcp_max_half_open, config.tcp_max_syn_backlog) = (1 << 20, 1 << 20);
@@ -128,7 +129,7 @@ fn time_waits_end(count: usize) -> Call {
     Box::new(move || pair.client.advance(later))
 }
 
-/// A connect to an end towards which so many ports are free.
+/// Connects to a remote address towards which `free` local ports are left.
 fn connects(free: usize) -> Call {
     let mut stack = stack(|_| {}, [(SERVER, 24)]);
     let range = stack.config().ip_local_port_range;
@@ -137,7 +138,7 @@ fn connects(free: usize) -> Call {
         let options = ConnectOptions { local_port: Some(port), ..ConnectOptions::default() };
         stack.connect(NOW, remote, options).expect("the port is free");
     }
-    // The first search for a port makes its counters: 128 KiB of zeros, which callgrind counts byte by byte.
+    // The first search for a port allocates its counters: 128 KiB of zeros, which callgrind counts byte by byte.
     let elsewhere = SocketAddr::new(Ipv4Addr::new(11, 0, 0, 2).into(), PORT);
     stack.connect(NOW, elsewhere, ConnectOptions::default()).expect("a port is free");
     Box::new(move || {
@@ -155,7 +156,7 @@ fn many_addresses(count: usize) -> Call {
     Box::new(move || stack.receive(NOW, &packet[..]))
 }
 
-/// A server gives a Fast Open cookie to a client that has as many as it remembers.
+/// A Fast Open cookie arrives for a client whose cookie cache is full.
 fn cookies(count: usize) -> Call {
     let mut stack = stack(|config| config.tcp_fastopen = 1, [(SERVER, 24)]);
     let answered = |stack: &mut Stack, number: usize| {
@@ -183,7 +184,7 @@ fn cookies(count: usize) -> Call {
     Box::new(move || stack.receive(NOW, &packet[..]))
 }
 
-/// A long fragment where short ones have filled the memory.
+/// A long fragment arrives when short ones have filled the reassembly memory.
 fn fragments(count: usize) -> Call {
     let mut stack = stack(|_| {}, [(SERVER, 24)]);
     let IpAddr::V4(destination) = SERVER else { unreachable!("it is one") };
