@@ -1,4 +1,4 @@
-//! Two stacks, their applications and a wire that misbehaves.
+//! Two stacks, their applications and an unreliable wire.
 #![no_main]
 
 #[path = "../harness/mod.rs"]

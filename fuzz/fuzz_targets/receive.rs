@@ -1,4 +1,4 @@
-//! One stack against whatever arrives.
+//! One stack against arbitrary packets.
 #![no_main]
 
 #[path = "../harness/mod.rs"]

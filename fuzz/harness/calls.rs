@@ -1,4 +1,5 @@
-//! Two stacks, applications that call what they like, and a wire that loses, repeats, delays, damages and cuts.
+//! Two stacks, applications that make arbitrary calls, and a wire that loses, duplicates, delays, damages and
+//! truncates.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
@@ -19,35 +20,35 @@ struct Host {
     watch: Watch,
     sockets: Vec<Socket>,
     listeners: Vec<SocketId>,
-    /// The device takes nothing.
+    /// The device accepts nothing.
     blocked: bool,
 }
 
 struct Socket {
     id: SocketId,
     serial: u16,
-    /// The sender whose stream this is, once its first two bytes were read, and how far it was read.
+    /// The sender of this stream, known once its first two bytes were read.
     from: Option<u16>,
     first: Option<u8>,
     read: u64,
-    /// The end was read, or an error.
+    /// The end of the stream was read, or an error.
     over: bool,
-    /// The application wanted no more, or was told that the connection failed.
+    /// The application shut down reading, or learned that the connection failed.
     shut: bool,
 }
 
 struct Target {
     now: Instant,
     hosts: [Host; 2],
-    /// By time of arrival and order of sending: where to, and what.
+    /// Packets by time of arrival and order of sending, each with its receiver.
     wire: BTreeMap<(Instant, u64), (usize, Vec<u8>)>,
     count: u64,
     /// Bytes written by each sender.
     written: Vec<u64>,
-    /// What was sent lately, for forgers.
+    /// Recently sent packets, for forgers.
     seen: VecDeque<(usize, Vec<u8>)>,
     cut: [bool; 2],
-    /// No more faults.
+    /// No more faults happen.
     healed: bool,
     /// A connection has a receive buffer of a few bytes.
     tiny: bool,
@@ -69,7 +70,7 @@ pub fn run(data: &[u8]) {
     target.heal();
 }
 
-/// The stream of a sender: its number, then a pattern of its own.
+/// Returns the byte at `at` in the stream of a sender: its number, then a pattern of its own.
 fn stream(serial: u16, at: u64) -> u8 {
     match at {
         0 => (serial >> 8) as u8,
@@ -179,7 +180,7 @@ impl Target {
         let remote =
             if shape & 4 == 0 { format!("10.0.0.{other}:{port}") } else { format!("[fd00::{other}]:{port}") };
         let options = ConnectOptions {
-            // The same two ports on both hosts: their SYNs may cross.
+            // Both hosts use the same two ports, so that their SYNs may cross.
             local_port: (shape & 24 == 24).then_some(5000),
             fast_open: shape & 32 == 32,
             socket: self.sizes(host, input),
@@ -195,7 +196,7 @@ impl Target {
         }
     }
 
-    /// Buffers of any size, now and then.
+    /// Sometimes returns options with a receive buffer of any size.
     fn sizes(&mut self, host: usize, input: &mut Input<'_>) -> Option<SocketOptions> {
         let shape = input.u8();
         let rcvbuf = 1 << (shape & 31).min(30);
@@ -235,7 +236,7 @@ impl Target {
             stack.send_bytes(id, &mut Bytes::from(data))
         };
         *written += sent.unwrap_or(0) as u64;
-        // An error is told once, here or to the reader; after it the end of what can be read says nothing.
+        // An error is reported once, here or to the reader. After it, a read of 0 does not mean a FIN.
         sockets[at].shut |= sent.is_err_and(|error| error != Error::WouldBlock);
     }
 
@@ -245,7 +246,7 @@ impl Target {
         self.read(host, at, len.max(1));
     }
 
-    /// What was read is what was sent, and the end comes at its end.
+    /// Reads, and checks that the bytes are those sent and that the stream ends at its end.
     fn read(&mut self, host: usize, at: usize, len: usize) {
         let Host { stack, sockets, .. } = &mut self.hosts[host];
         let socket = &mut sockets[at];
@@ -334,7 +335,7 @@ impl Target {
         let _ = stack.set_options(self.now, *id, options);
     }
 
-    /// A blind or half-blind attacker: a segment like one that was seen, without what it carried.
+    /// Plays a blind or half-blind attacker: sends a segment like one that was seen, without its payload.
     fn forge(&mut self, host: usize, input: &mut Input<'_>) {
         let n = usize::from(input.u8());
         if self.seen.is_empty() {
@@ -354,7 +355,7 @@ impl Target {
         forged.options.window_scale = None;
         forged.options.fast_open = None;
         forged.options.sack_permitted = false;
-        // A SYN that fits would be a peer, not an attacker.
+        // A SYN with a valid sequence number would come from a peer, not from an attacker.
         if shape & 4 == 4 || flags.syn() {
             forged.seq = header.seq + 0x0100_0000 + u32::from(input.u16());
         }
@@ -370,7 +371,7 @@ impl Target {
         self.wire.insert((self.now, self.count), (to, packet));
     }
 
-    /// Takes what the stacks send and decides what becomes of it.
+    /// Takes the packets of the stacks, and decides the fate of each.
     fn flush(&mut self, input: &mut Input<'_>) {
         for host in 0..2 {
             if self.hosts[host].blocked {
@@ -425,7 +426,7 @@ impl Target {
         } else {
             PacketBytes::Shared(Bytes::copy_from_slice(packet))
         };
-        // So that what it sends next is the answer.
+        // Drain the stack first, so that its next packet is the answer.
         self.flush(input);
         let now = self.now;
         let host = &mut self.hosts[to];
@@ -441,7 +442,7 @@ impl Target {
         }
     }
 
-    /// Time passes, with all that happens in it.
+    /// Lets time pass, with all its arrivals and timers.
     fn run(&mut self, span: Duration, input: &mut Input<'_>) {
         let until = self.now + span;
         let mut turns = 0;
@@ -467,7 +468,7 @@ impl Target {
         self.flush(input);
     }
 
-    /// The network is whole again: everything must come to its end.
+    /// Ends all faults: every connection must come to its end.
     fn heal(&mut self) {
         let nothing = &mut Input::new(&[]);
         self.healed = true;
@@ -475,7 +476,7 @@ impl Target {
         for host in &mut self.hosts {
             host.blocked = false;
         }
-        // A buffer stays as large as the connect made it: one of a few bytes takes its time.
+        // A buffer keeps the size given to `connect`: a transfer into a few bytes takes long.
         let turns = if self.tiny { 4000 } else { 400 };
         for turn in 0..turns {
             for host in 0..2 {
@@ -504,7 +505,8 @@ impl Target {
         }
         for host in &mut self.hosts {
             for socket in std::mem::take(&mut host.sockets) {
-                // Whose peer vanished after it had acknowledged our FIN waits for ever, as the RFC wants it.
+                // A peer may have vanished after acknowledging our FIN. Such a connection waits for ever, as the RFC
+                // demands.
                 let state = host.stack.state(socket.id).unwrap();
                 let waits = matches!(state, State::FinWait2 | State::SynSent);
                 assert!(socket.over || waits, "stuck in {state}: {:?}", host.stack.info(self.now, socket.id));

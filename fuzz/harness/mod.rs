@@ -1,4 +1,4 @@
-//! What both fuzz targets share: the input, packets, and the watch over a stack's invariants.
+//! Shared parts of both fuzz targets: the input, packets, and the checks of a stack's invariants.
 //!
 //! The core's tests run the same functions on a fixed set of inputs (`core/tests/fuzz_smoke.rs`).
 
@@ -12,7 +12,7 @@ use steadfast_core::config::PortRange;
 use steadfast_core::{Config, Duration, Profile};
 use steadfast_testkit::packets;
 
-/// Bytes that decide what happens. Past the end come zeros, which decide for the ordinary case.
+/// Bytes that decide what happens. Beyond the end they are zeros, which select the ordinary case.
 pub struct Input<'a>(&'a [u8]);
 
 impl<'a> Input<'a> {
@@ -52,7 +52,7 @@ impl<'a> Input<'a> {
         from[usize::from(self.u8()) % from.len()]
     }
 
-    /// A span of time: mostly short.
+    /// Returns a span of time, mostly a short one.
     pub fn span(&mut self) -> Duration {
         let (kind, n) = (self.u8(), u64::from(self.u8()));
         match kind % 6 {
@@ -66,7 +66,7 @@ impl<'a> Input<'a> {
     }
 }
 
-/// What a stream carries at a position: differs for neighbours and for what is 256 or 64 Ki further.
+/// Returns the byte of a stream at `position`. Neighbours differ, and so do bytes that are 256 or 64 Ki apart.
 pub fn pattern(position: u32) -> u8 {
     if position.is_multiple_of(2) {
         (position >> 1) as u8
@@ -75,13 +75,13 @@ pub fn pattern(position: u32) -> u8 {
     }
 }
 
-/// A configuration with limits so small that they are met.
+/// Returns a configuration with limits so small that inputs reach them.
 pub fn config(input: &mut Input<'_>, secret: u8) -> Config {
     let mut config = Config::profile(input.pick(&Profile::ALL));
     let (a, b, c, d) = (input.u8(), input.u8(), input.u8(), input.u8());
     let bit = |byte: u8, n: u8| byte >> n & 1 == 1;
     if config.tcp_fin_timeout.is_zero() {
-        // "No limit" keeps a record without a reason to end.
+        // Zero means no limit: such a record would never end.
         config.tcp_fin_timeout = Duration::from_secs(60);
     }
     config.tcp_window_scaling ^= bit(a, 0);

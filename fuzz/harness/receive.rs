@@ -1,4 +1,4 @@
-//! One stack with listeners and connections in all states, against packets that aim at them.
+//! One stack with listeners and connections in all states, against packets aimed at them.
 
 use std::net::SocketAddr;
 
@@ -15,13 +15,13 @@ use super::packets::{self, Sent};
 use super::watch::{self, Watch};
 use super::{Input, config, pattern};
 
-/// What a peer knows of its connection to the stack.
+/// A peer's view of its connection to the stack.
 #[derive(Clone, Copy)]
 struct Flow {
-    /// The stack's end and the peer's.
+    /// Address and port of the stack, then of the peer.
     local: SocketAddr,
     remote: SocketAddr,
-    /// What the stack acknowledged last, and the end of what it sent.
+    /// The last acknowledgment number of the stack, and the end of the data that it sent.
     ack: SeqNum,
     end: SeqNum,
     window: u16,
@@ -32,7 +32,7 @@ struct Flow {
 struct Socket {
     id: SocketId,
     written: u32,
-    /// The next byte to be read, once one was.
+    /// The next byte expected, once one was read.
     expect: Option<u8>,
     listener: bool,
 }
@@ -44,9 +44,9 @@ struct Target {
     flows: Vec<Flow>,
     next_flow: usize,
     sockets: Vec<Socket>,
-    /// A packet was so mangled that its payload is anything.
+    /// A packet was damaged, so that its payload may be anything.
     mangled: bool,
-    /// The device takes nothing.
+    /// The device accepts nothing.
     blocked: bool,
 }
 
@@ -54,7 +54,7 @@ const PASSIVE: usize = 8;
 const FLOWS: usize = 14;
 const STEPS: usize = 400;
 
-/// What a peer sends at a sequence number.
+/// Returns the byte that a peer sends at a sequence number.
 fn byte_at(seq: SeqNum) -> u8 {
     seq.0 as u8
 }
@@ -93,7 +93,7 @@ impl Target {
             let (local, mut remote): (SocketAddr, SocketAddr) =
                 (local.parse().unwrap(), remote.parse().unwrap());
             remote.set_port(remote.port() + 10 * (n / 4) as u16);
-            // Some of the numbers wrap soon.
+            // Half of the sequence numbers wrap soon.
             let ack = SeqNum(if n.is_multiple_of(2) { 0u32.wrapping_sub(300) } else { 5000 * n as u32 });
             Flow { local, remote, ack, end: SeqNum(0), window: 0, timestamp: 0, cookie: None }
         };
@@ -152,7 +152,7 @@ impl Target {
         self.watch.check(&self.stack, self.now);
     }
 
-    /// A packet reaches the stack. A RST is never answered by one.
+    /// Delivers a packet. A RST must not be answered by a RST.
     fn arrive(&mut self, packet: &[u8], trusted: bool, shared: bool) {
         let bytes = if shared {
             PacketBytes::Shared(Bytes::copy_from_slice(packet))
@@ -173,7 +173,7 @@ impl Target {
         assert!(!answers, "a RST is answered by a RST");
     }
 
-    /// Takes what the stack sends, learns from it, and says whether a RST was among it.
+    /// Takes the packets of the stack, updates the flows, and returns whether one was a RST.
     fn drain(&mut self) -> bool {
         let mut rst = false;
         for packet in self.watch.drain(&mut self.stack, self.now) {
@@ -212,7 +212,7 @@ impl Target {
         self.flows[usize::from(input.u8()) % self.flows.len()]
     }
 
-    /// A number near one that is known.
+    /// Returns a sequence number near a known one.
     fn near(input: &mut Input<'_>, base: SeqNum, window: u16) -> SeqNum {
         match input.u8() % 12 {
             0..=4 => base,
@@ -265,7 +265,7 @@ impl Target {
         let mut packet = packets::marked_segment(flow.remote, flow.local, header, ecn, &payload);
         match input.u8() {
             200..=219 => {
-                // Some bytes of the headers are not what they should be.
+                // Damage some bytes of the headers.
                 self.mangled = true;
                 for _ in 0..=input.u8() % 3 {
                     let at = usize::from(input.u8()) % packet.len().min(100);
@@ -313,7 +313,7 @@ impl Target {
                 let left = flow.end - u32::from(input.u16());
                 sack.push(left, left + u32::from(input.u16()));
             }
-            // Three fit beside timestamps.
+            // Only three ranges fit beside timestamps.
             if sack.len() < 4 || options.timestamps.is_none() {
                 options.sack = sack;
             }
@@ -321,7 +321,8 @@ impl Target {
         options
     }
 
-    /// SYN, what the stack answers, and the third segment, so that short inputs get far.
+    /// Sends a SYN, takes the answer and sends the third segment, so that even short inputs reach an established
+    /// connection.
     fn handshake(&mut self, input: &mut Input<'_>) {
         let flow = self.flow(input);
         let shape = input.u8();
@@ -355,7 +356,7 @@ impl Target {
         }
     }
 
-    /// The peer acknowledges all it got, and perhaps sends what is next or closes.
+    /// Lets the peer acknowledge everything, and perhaps send the next data or a FIN.
     fn follow(&mut self, input: &mut Input<'_>) {
         let flow = self.flow(input);
         let shape = input.u8();
@@ -401,13 +402,13 @@ impl Target {
     fn pass(&mut self, input: &mut Input<'_>) {
         let next = self.stack.poll_at();
         match input.u8() % 4 {
-            // Only the next call of any kind tells the stack.
+            // Only the next call of any kind tells the stack the time.
             0 => self.now += input.span(),
             1 => {
                 self.now += input.span();
                 self.watch.advance(&mut self.stack, self.now);
             }
-            // To the next timer, and to the moment before it.
+            // Move to the next timer, or to the moment before it.
             turn => {
                 if let Some(at) = next {
                     let at =
@@ -437,7 +438,7 @@ impl Target {
             }),
         };
         if let Ok(id) = self.stack.connect(self.now, remote.parse().unwrap(), options) {
-            // A connection within the stack reads what the other end wrote, which is no packet of this input.
+            // A connection within the stack reads what its other end wrote, which is no packet of this input.
             let own = self
                 .stack
                 .interface()

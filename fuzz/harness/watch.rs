@@ -1,4 +1,4 @@
-//! The invariants of a stack, looked after from outside.
+//! Checks the invariants of a stack from outside.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -13,64 +13,65 @@ use steadfast_core::{Duration, Event, Instant, SocketId, Stack};
 
 use super::packets::{self, Sent};
 
-/// What is known of a connection by what the stack sent.
+/// State of a connection, derived from the segments that the stack sent.
 #[derive(Clone, Copy, Debug)]
 struct Edge {
     iss: SeqNum,
-    /// Shift of the windows that the stack announces, once it is known.
+    /// Shift of the windows that the stack advertises, once it is known.
     scale: Option<u8>,
-    /// The right edge of the window.
+    /// Right edge of the advertised window.
     right: Option<SeqNum>,
-    /// What the SYN-ACK acknowledged.
+    /// Acknowledgment number of the SYN-ACK.
     acked: SeqNum,
-    /// ACKs of the half-open entry that wait for the device. The connection's own may overtake them.
+    /// ACKs of the half-open entry that wait for the device. Those of the connection may overtake them.
     late: u32,
 }
 
-/// Looks after one stack.
+/// Checks one stack.
 #[derive(Default)]
 pub struct Watch {
     edges: BTreeMap<(SocketAddr, SocketAddr), Edge>,
-    /// Half-open entries made since the stack last had nothing to send. What is said for several, all waiting, cannot
-    /// be told apart: within a tick of the ISS clock they have the same numbers.
+    /// Half-open entries created since the stack last had nothing to send. Queued answers of several entries cannot be
+    /// told apart: within a tick of the ISS clock their numbers are equal.
     begun: BTreeMap<(SocketAddr, SocketAddr), u32>,
-    /// Payload that leaves is this function of its place in the stream.
+    /// The payload that the stack sends, as a function of its position in the stream.
     payload: Option<fn(u32) -> u8>,
     frame: Vec<u8>,
     /// A RST arrived since this was last cleared.
     pub heard_rst: bool,
 }
 
-/// Frames that one state of a stack may fill at the most.
+/// Most frames that a stack may send from one state.
 const FRAMES: usize = 20_000;
 
 impl Watch {
-    /// All that the application ever writes is this function of its place in the stream.
+    /// Checks that all payload is this function of its position in the stream.
     pub fn of_pattern(pattern: fn(u32) -> u8) -> Watch {
         Watch { payload: Some(pattern), ..Watch::default() }
     }
 
-    /// A listener goes. What its SYN-ACKs said (cookies leave no trace) does not bind the next one.
+    /// Forgets all connections, because a listener closes. Its SYN-ACKs (cookies leave no trace) do not bind the next
+    /// listener.
     pub fn forget(&mut self) {
         self.edges.clear();
     }
 
-    /// Everything that the stack has to send now.
+    /// Takes all packets that the stack has to send now.
     pub fn drain(&mut self, stack: &mut Stack, now: Instant) -> Vec<Vec<u8>> {
         let mut sent = Vec::new();
         while let Some(packet) = self.transmit(stack, now) {
             sent.push(packet);
             assert!(sent.len() < FRAMES, "transmit never ends");
         }
-        // What went to an own address came out of no call above.
+        // Packets to local addresses appear only in the trace.
         self.look(stack, now);
         self.begun.clear();
         sent
     }
 
-    /// The next packet, looked at.
+    /// Takes the next packet, and checks it.
     pub fn transmit(&mut self, stack: &mut Stack, now: Instant) -> Option<Vec<u8>> {
-        // Exactly what is promised to be enough.
+        // The buffer has exactly the size that is documented to be enough.
         self.frame.resize(stack.interface().frame_len(), 0xa5);
         let transmit = stack.transmit(now, &mut self.frame)?;
         let limit = if transmit.segment_size.is_some() { 65_535 } else { usize::from(stack.interface().mtu) };
@@ -93,7 +94,7 @@ impl Watch {
         Some(packet)
     }
 
-    /// Reads the trace. Says whether anything happened to a state or by a timer.
+    /// Reads the trace. Returns whether a state changed or a timer ran.
     pub fn look(&mut self, stack: &mut Stack, now: Instant) -> bool {
         let mut happened = false;
         while let Some(event) = stack.poll_trace() {
@@ -138,12 +139,13 @@ impl Watch {
             let right = flags.ack().then(|| header.ack + u32::from(header.window));
             let edge = Edge { iss: header.seq, scale, right, acked: header.ack, late: 0 };
             let before = self.edges.insert(tuple, edge);
-            // The same SYN-ACK again, not that of another SYN which found the same clock.
+            // The same SYN-ACK again, rather than that of another SYN at the same tick of the ISS clock.
             if let Some(Edge { iss, scale: Some(before), right: Some(old), acked, .. }) = before
                 && (iss, acked) == (header.seq, header.ack)
             {
                 assert_eq!(Some(before), scale, "{tuple:?} changed the window scale it offers");
-                // Its field is not scaled: it cannot say more than that, nor what an ACK in between rounded up to.
+                // The window field of a SYN-ACK is not scaled. It cannot exceed 65,535, nor reach the edge to which an
+                // ACK in between was rounded up.
                 let rounded = (1 << before) - 1;
                 let back = header.window < 0xffff && right.is_some_and(|right| (right + rounded).lt(old));
                 assert!(!back, "{tuple:?} takes back a part of its window: {old:?} {header:?}");
@@ -153,7 +155,7 @@ impl Watch {
         }
         let Some(edge) = self.edges.get_mut(&tuple) else { return };
         if header.seq.since(edge.iss) > 1 << 24 {
-            // A cookie's SYN-ACK that left late, while another one's connection was made.
+            // A SYN-ACK with a cookie left late, after the connection of another cookie was created.
             self.edges.remove(&tuple);
             return;
         }
@@ -168,13 +170,13 @@ impl Watch {
         edge.scale = edge.scale.or(known);
         let Some(scale) = edge.scale else { return };
         let right = header.ack + (u32::from(header.window) << scale);
-        // A scaled field says an edge less than a unit further left; what was told before still holds (RFC 7323 §2.4).
+        // Scaling may move the advertised edge left by less than a unit. The earlier edge still holds (RFC 7323 §2.4).
         let back = edge.right.is_some_and(|old| (right + (1 << scale)).le(old));
         assert!(!back, "{tuple:?} takes back a part of its window: {edge:?} {right:?} {header:?}");
         edge.right = Some(edge.right.map_or(right, |old| right.max(old)));
     }
 
-    /// Moves time on. Before `poll_at` nothing may happen; afterwards `poll_at` must lie ahead.
+    /// Moves time on. Nothing may happen before `poll_at`, and afterwards `poll_at` must lie in the future.
     pub fn advance(&mut self, stack: &mut Stack, now: Instant) {
         self.look(stack, now);
         let at = stack.poll_at();
@@ -191,7 +193,7 @@ impl Watch {
         panic!("poll_at stays at {:?} when it is {now}", stack.poll_at());
     }
 
-    /// Everything within its limits.
+    /// Checks that everything is within its limits.
     pub fn check(&mut self, stack: &Stack, now: Instant) {
         let (usage, config) = (stack.usage(), stack.config());
         assert!(usage.half_open <= config.tcp_max_half_open as usize, "{usage:?}");
@@ -203,7 +205,7 @@ impl Watch {
         assert!(usage.fragment_bytes <= config.ipfrag_high_thresh as usize, "{usage:?}");
         assert!(usage.path_mtus <= config.pmtu_cache as usize, "{usage:?}");
         assert!(usage.timers <= usage.half_open + usage.opening + usage.connections, "{usage:?}");
-        // What one call may take beyond the limit: the doc of the setting.
+        // Excess that one call may cause: see the documentation of the setting.
         let slack = 128 << 10;
         assert!(usage.held <= config.tcp_mem + slack, "{usage:?}");
         assert_eq!(stack.check_consistent(), Ok(()));
@@ -223,7 +225,7 @@ impl Watch {
         assert!(waiting <= usage.connections + usage.sockets, "{usage:?}");
     }
 
-    /// Nothing arrives any more and the application has given everything back: nothing may stay.
+    /// Checks that nothing remains once the application has closed everything and nothing arrives any more.
     pub fn expect_rest(&mut self, stack: &mut Stack, mut now: Instant) {
         let begin = now;
         let mut turns = 0;
@@ -246,7 +248,7 @@ impl Watch {
     }
 }
 
-/// With `FUZZ_TRACE` set, what happens goes to standard error: for looking at a finding.
+/// Prints events to standard error if `FUZZ_TRACE` is set, for analysing a finding.
 fn show(event: &TraceEvent) {
     static ON: OnceLock<bool> = OnceLock::new();
     if *ON.get_or_init(|| std::env::var_os("FUZZ_TRACE").is_some()) {
@@ -271,7 +273,7 @@ fn scale_of(stack: &Stack, now: Instant, (local, remote): (SocketAddr, SocketAdd
     Some(info.rcv_wscale.unwrap_or(0))
 }
 
-/// Takes the events of a stack; they end.
+/// Takes the events of a stack, and checks that they end.
 pub fn events(stack: &mut Stack) -> Vec<(SocketId, Event)> {
     let events: Vec<_> = std::iter::from_fn(|| stack.poll_event()).take(10_000).collect();
     assert!(events.len() < 10_000, "events without end");
