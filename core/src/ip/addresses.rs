@@ -1,4 +1,4 @@
-//! Which addresses are ours, and which ones nobody can have (P0, MUST-44, MUST-46, MUST-57, MUST-63; T-40, T-63).
+//! The local addresses, and those that no host can have (P0, MUST-44, MUST-46, MUST-57, MUST-63; T-40, T-63).
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -7,27 +7,27 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use crate::counters::DropReason;
 use crate::flow::mapped;
 
-/// The addresses of our interface, each with the length of its prefix. However many they are, a packet and a connect
-/// cost a search or two.
+/// The addresses of the interface with their prefix lengths. A packet and a connect cost a search or two, however many
+/// addresses there are.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Addresses {
-    /// In the order in which they were added.
+    /// In order of addition.
     all: Vec<Ours>,
-    /// The numbers of all, ascending; those of IPv4 as IPv4-mapped.
+    /// All addresses as numbers, ascending. IPv4 addresses are IPv4-mapped.
     ours: Vec<u128>,
-    /// The directed broadcast addresses of our networks, ascending, one for each address: every packet is held
-    /// against them.
+    /// The directed broadcast addresses of the local networks, ascending, one for each address: every packet is
+    /// compared with them.
     broadcasts: Vec<u32>,
-    /// By network and the order in which they were added: each in its own network, and in that of its scope.
+    /// Addresses by network and order of addition. Each is listed under its own network and under that of its scope.
     networks: BTreeMap<(Network, u64), IpAddr>,
-    /// How many of each scope there are of each length of prefix.
+    /// Number of addresses of each scope and prefix length.
     lengths: BTreeMap<(Scope, u8), usize>,
     added: u64,
-    /// The ends of the last packet that [`fit_v4`](Addresses::fit_v4) let through: those of the next one, mostly.
+    /// The ends of the last packet that [`fit_v4`](Addresses::fit_v4) accepted: usually those of the next one too.
     fitting: Option<(Ipv4Addr, Ipv4Addr)>,
-    /// The last destination of each family that was found not to be ours.
+    /// The last destination of each family that was not local.
     foreign: (Option<Ipv4Addr>, Option<Ipv6Addr>),
-    /// The last destination that needed a source, and what it was.
+    /// The last destination that needed a source address, and that address.
     nearest: Option<(IpAddr, IpAddr)>,
 }
 
@@ -38,14 +38,14 @@ struct Ours {
     order: u64,
 }
 
-/// Addresses that can reach each other and be answered: a loopback address does not leave the host, an IPv6 link-local
-/// one does not leave the link (RFC 4291 §2.5.6).
+/// A class of addresses that can reach each other. A loopback address does not leave the host, and an IPv6 link-local
+/// address does not leave the link (RFC 4291 §2.5.6).
 type Scope = (bool, bool, bool);
 
-/// A scope, the length of a prefix, and the prefix itself, with zeros behind it.
+/// A scope, a prefix length, and the prefix itself, padded with zeros.
 type Network = (Scope, u8, u128);
 
-/// In place of the length of a prefix: whatever is of the scope.
+/// Stands for the prefix length in the network of all addresses of a scope.
 const ANY: u8 = u8::MAX;
 
 impl Addresses {
@@ -55,9 +55,9 @@ impl Addresses {
         all
     }
 
-    /// Whether a packet between these two is for us and from someone who can exist (P0).
+    /// Checks that a packet is for a local address and from a possible sender (P0).
     ///
-    /// The destination comes first: who sends to others is none of our business.
+    /// The destination is checked first: packets to other hosts are ignored whatever their source.
     pub(crate) fn check(&self, source: IpAddr, destination: IpAddr) -> Result<(), DropReason> {
         if is_for_many(destination) || destination.is_unspecified() || self.is_directed_broadcast(destination)
         {
@@ -69,8 +69,8 @@ impl Addresses {
         if source == destination {
             return Err(DropReason::Land);
         }
-        // What we send to ourselves does not go over the wire, and loopback addresses do not appear there
-        // (RFC 1122 §3.2.1.3 (g)).
+        // Packets to the stack itself do not use the wire, and loopback addresses must not appear there (RFC 1122
+        // §3.2.1.3 (g)).
         if destination.is_loopback() {
             return Err(DropReason::BadDestination);
         }
@@ -80,7 +80,7 @@ impl Addresses {
         Ok(())
     }
 
-    /// Whether a packet that leaves goes to one of our own addresses. One that is no IP packet goes nowhere.
+    /// Returns whether an outgoing packet is for a local address. False for a malformed packet.
     #[inline]
     pub(crate) fn loops(&mut self, packet: &[u8]) -> bool {
         let v4 = |header: &[u8; 20]| Ipv4Addr::from(*header.last_chunk().expect("four of twenty"));
@@ -105,8 +105,8 @@ impl Addresses {
         ours
     }
 
-    /// As [`check`](Addresses::check), for what nearly every packet is: between two IPv4 hosts, neither of them a
-    /// loopback address. `false` says nothing.
+    /// A fast path of [`check`](Addresses::check) for the usual packet, between two IPv4 hosts without loopback
+    /// addresses. A result of false is inconclusive.
     #[inline]
     pub(crate) fn fit_v4(&mut self, source: Ipv4Addr, destination: Ipv4Addr) -> bool {
         if self.fitting == Some((source, destination)) {
@@ -120,7 +120,7 @@ impl Addresses {
     }
 
     fn are_plain(&self, source: Ipv4Addr, destination: Ipv4Addr) -> bool {
-        // Unicast by their first octet: below 224, not 0 and not 127.
+        // Unicast by the first octet: below 224, not 0 and not 127.
         let plain = |address: Ipv4Addr| !matches!(address.to_bits() >> 24, 0 | 127 | 224..);
         plain(source)
             && plain(destination)
@@ -130,7 +130,7 @@ impl Addresses {
             && !self.is_broadcast(destination)
     }
 
-    /// Whether it is one of ours. An IPv4 loopback address brings all of its prefix with it, 127.0.0.0/8 mostly.
+    /// Returns whether an address is local. An IPv4 loopback address makes its whole prefix local, usually 127.0.0.0/8.
     pub(crate) fn is_local(&self, address: IpAddr) -> bool {
         self.is_added(address)
             || matches!(address, IpAddr::V4(v4) if v4.is_loopback() && self.on_link(address).is_some())
@@ -140,19 +140,19 @@ impl Addresses {
         self.ours.binary_search(&number(address)).is_ok()
     }
 
-    /// Whether a single host can have this address (MUST-46, MUST-63).
+    /// Returns whether a single host can have this address (MUST-46, MUST-63).
     pub(crate) fn is_unicast(&self, address: IpAddr) -> bool {
         let assignable = match address {
             // 0/8 is "this network" (RFC 1122 §3.2.1.3); 240/4 was never assigned (RFC 1112 §4).
             IpAddr::V4(v4) => v4.octets()[0] != 0 && v4.octets()[0] < 240,
-            // On the wire those that embed an IPv4 address only serve to get around filters.
+            // On the wire, IPv6 addresses that embed an IPv4 address only serve to evade filters.
             IpAddr::V6(v6) => v6 == Ipv6Addr::LOCALHOST || !embeds_v4(v6),
         };
         assignable && !is_for_many(address) && !self.is_directed_broadcast(address)
     }
 
-    /// The address from which to reach `destination` where the user names none (MUST-44): of those that can be
-    /// heard there, the one with the longest prefix in common with the network it is on, else the first.
+    /// Returns the source address for `destination` if the user names none (MUST-44). Candidates are the addresses of
+    /// the destination's scope: the one whose network contains it with the longest prefix, else the first.
     pub(crate) fn source_for(&mut self, destination: IpAddr) -> Option<IpAddr> {
         if let Some((last, source)) = self.nearest
             && last == destination
@@ -168,7 +168,7 @@ impl Addresses {
         source
     }
 
-    /// Our address on the smallest network that `destination` is on as well.
+    /// Returns the local address on the smallest network that contains `destination`.
     fn on_link(&self, destination: IpAddr) -> Option<IpAddr> {
         let scope = scope(destination);
         let mut lengths = self.lengths.range((scope, 0)..=(scope, 128)).rev().map(|((_, len), _)| *len);
@@ -179,7 +179,7 @@ impl Addresses {
         self.networks.range((network, 0)..=(network, u64::MAX)).next().map(|(_, first)| *first)
     }
 
-    /// Adds an address, or changes the prefix of one that is there.
+    /// Adds an address, or changes the prefix of a present one.
     pub(crate) fn add(&mut self, address: IpAddr, prefix_len: u8) {
         let len = prefix_len.min(if address.is_ipv4() { 32 } else { 128 });
         let ours = Ours { address, len, order: self.added };
@@ -198,7 +198,7 @@ impl Addresses {
         }
     }
 
-    /// Whether it was there.
+    /// Removes an address. Returns whether it was present.
     pub(crate) fn remove(&mut self, address: IpAddr) -> bool {
         let Some(at) = self.all.iter().position(|ours| ours.address == address) else { return false };
         let ours = self.all.remove(at);
@@ -206,7 +206,7 @@ impl Addresses {
         true
     }
 
-    /// In the order in which they were added.
+    /// Iterates in order of addition.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (IpAddr, u8)> + '_ {
         self.all.iter().map(|ours| (ours.address, ours.len))
     }
@@ -229,7 +229,7 @@ impl Addresses {
         self.forget();
     }
 
-    /// What was found out of single addresses holds no longer.
+    /// Clears the cached results, which a change of addresses invalidates.
     fn forget(&mut self) {
         (self.fitting, self.foreign, self.nearest) = (None, (None, None), None);
     }
@@ -275,7 +275,7 @@ fn remove<T: Ord>(sorted: &mut Vec<T>, element: &T) {
     }
 }
 
-/// The network of so many bits that an address of its scope is in.
+/// Returns the network of `len` bits that contains the address, in its scope.
 fn network(address: IpAddr, len: u8) -> Network {
     let bits = match address {
         IpAddr::V4(v4) => u128::from(v4.to_bits()) << 96,
@@ -291,12 +291,12 @@ fn scope(address: IpAddr) -> Scope {
     (address.is_ipv4(), address.is_loopback(), is_link_local)
 }
 
-/// Multicast, or the broadcast that every network knows.
+/// Multicast or limited broadcast.
 fn is_for_many(address: IpAddr) -> bool {
     address.is_multicast() || address == IpAddr::V4(Ipv4Addr::BROADCAST)
 }
 
-/// `::/96` (which holds the unspecified address) and `::ffff:0:0/96`.
+/// `::/96`, which includes the unspecified address, and `::ffff:0:0/96`.
 fn embeds_v4(address: Ipv6Addr) -> bool {
     matches!(address.segments(), [0, 0, 0, 0, 0, 0 | 0xffff, _, _])
 }
@@ -420,7 +420,7 @@ mod tests {
         ];
         for (destination, expected) in table {
             assert_eq!(ours().check(ip("192.0.2.9"), ip(destination)), expected, "to {destination}");
-            // The destination is looked at first.
+            // The destination is checked first.
             let from_nobody = ours().check(ip("224.0.0.1"), ip(destination));
             assert_eq!(from_nobody, if expected.is_ok() { BAD } else { expected }, "to {destination}");
         }
@@ -475,7 +475,7 @@ mod tests {
     }
 
     proptest! {
-        /// Against a search through all of them as oracle.
+        /// A search through all of them is the oracle.
         #[test]
         fn the_indexes_say_what_a_search_through_all_would(
             steps in proptest::collection::vec((any::<bool>(), 0usize..8, 0u8..40), 0..40),
@@ -498,10 +498,10 @@ mod tests {
                     prop_assert_eq!(all.remove(address), there.map(|at| oracle.remove(at)).is_some());
                 }
                 prop_assert_eq!(all.iter().collect::<Vec<_>>(), oracle.clone());
-                // The last one comes first again after the next change.
+                // The last address comes first again after the next change.
                 for address in known.iter().copied().chain(others.map(ip)).chain([known[0]]) {
                     let is_ours = oracle.iter().any(|(there, _)| *there == address);
-                    // A loopback address brings its network with it.
+                    // A loopback address makes its whole network local.
                     let loops = |(there, len): &(IpAddr, u8)| {
                         there.is_ipv4() && there.is_loopback() && address.is_loopback()
                             && prefix_covers(*there, *len, address)

@@ -1,7 +1,7 @@
 //! Reassembly of IPv4 and IPv6 datagrams (RFC 791 §3.2, RFC 8200 §4.5, RFC 5722; T-18, T-65).
 //!
-//! Nothing is ever trimmed: a fragment that overlaps another one condemns its datagram. RFC 791 lets the later
-//! fragment win; we are as strict for IPv4 as RFC 5722 is for IPv6, as Linux is since 4.19 (8200-3).
+//! No fragment is ever trimmed: one that overlaps another condemns its datagram. RFC 791 lets the later fragment win.
+//! This stack is as strict for IPv4 as RFC 5722 is for IPv6, like Linux since 4.19 (8200-3).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -11,10 +11,10 @@ use crate::config::Config;
 use crate::counters::DropReason;
 use crate::time::Instant;
 
-/// What fragments of one datagram have in common.
+/// The fields that identify the datagram of a fragment.
 ///
-/// RFC 8200 leaves the protocol out and believes that of the first fragment. Here fragments that disagree on it
-/// never come together, so that the protocol known when the last one arrives is that of the whole.
+/// RFC 8200 excludes the protocol and uses that of the first fragment. Here fragments with different protocols are
+/// never combined, so the protocol of the last fragment to arrive is that of the datagram.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Key {
     pub(crate) source: IpAddr,
@@ -26,20 +26,20 @@ pub(crate) struct Key {
 /// One fragment as it arrived.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Piece<'a> {
-    /// Where it lies in the datagram, bytes.
+    /// Offset in the datagram, in bytes.
     pub(crate) offset: usize,
-    /// It is not the last.
+    /// More fragments follow.
     pub(crate) more: bool,
     pub(crate) payload: &'a [u8],
-    /// IP header and first bytes of the payload: what an ICMP error about it quotes.
+    /// IP header and first bytes of the payload, to quote in an ICMP error.
     pub(crate) quote: &'a [u8],
 }
 
-/// A datagram that stayed incomplete.
+/// A datagram whose reassembly timed out.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Expired {
     pub(crate) key: Key,
-    /// What to quote to the sender; nothing without fragment zero (RFC 792, RFC 8200 §4.5).
+    /// The bytes to quote to the sender; `None` without fragment zero (RFC 792, RFC 8200 §4.5).
     pub(crate) quote: Option<Vec<u8>>,
 }
 
@@ -57,7 +57,7 @@ pub(crate) struct Fragments {
 
 type Pair = (IpAddr, IpAddr);
 
-/// The deadline, and the order of arrival among those that share one.
+/// The deadline, and the order of arrival among those with the same deadline.
 type Age = (Instant, u64);
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -69,40 +69,40 @@ struct Usage {
 #[derive(Clone, Debug)]
 struct Datagram {
     age: Age,
-    /// What it takes of the memory, all overhead included.
+    /// Memory in use, including all overhead.
     cost: usize,
-    /// Length of the whole, known since the last fragment arrived.
+    /// Length of the datagram, known once its last fragment has arrived.
     end: Option<usize>,
     received: usize,
     /// By offset. Disjoint, never empty.
     pieces: BTreeMap<usize, Box<[u8]>>,
     quote: Option<Box<[u8]>>,
-    /// Why it was given up. It stays until its deadline to swallow the fragments still on their way, which
-    /// otherwise might complete another datagram.
+    /// The reason why it was given up. It stays until its deadline to absorb the fragments still under way, which might
+    /// otherwise complete another datagram.
     condemned: Option<DropReason>,
 }
 
-/// What to do with a fragment of a datagram that is held.
+/// How to treat a fragment of a known datagram.
 enum Verdict {
     Keep,
-    /// Already held, byte for byte.
+    /// An exact copy of a held fragment.
     Ignore,
     Refuse(DropReason),
     Condemn(DropReason),
 }
 
-/// A datagram may come to 65,535 bytes; IPv4 counts its header in.
+/// The longest datagram has 65,535 bytes; in IPv4 that includes its header.
 const MAX_PAYLOAD_V4: usize = 65_535 - crate::wire::ipv4::HEADER_LEN;
 const MAX_PAYLOAD_V6: usize = 65_535;
 
-/// A pair that holds more than this part of the memory makes room at its own expense.
+/// A pair that holds more than one part in this many of the memory makes room at its own expense.
 const SHARES: usize = 16;
 
-/// What an allocator adds to a block.
+/// Allocator overhead of a block, in bytes.
 const BLOCK: usize = 16;
 /// Nodes of a B-tree are at least half full.
 const SLACK: usize = 2;
-/// Entries of a leaf: a tree of one piece already takes a whole leaf.
+/// Entries of a leaf: a tree of one piece already allocates a whole leaf.
 const LEAF: usize = 11;
 const PIECE_ENTRY: usize = size_of::<(usize, Box<[u8]>)>();
 const PIECE_OVERHEAD: usize = SLACK * PIECE_ENTRY + BLOCK;
@@ -115,10 +115,10 @@ const DATAGRAM_OVERHEAD: usize = SLACK
     + BLOCK;
 
 impl Fragments {
-    /// Takes a fragment in and returns the payload of the datagram if that completes it.
+    /// Adds a fragment, and returns the payload of the datagram if that completes it.
     ///
-    /// A fragment that is the whole datagram (RFC 6946) does not belong here. Call
-    /// [`expire`](Fragments::expire) first: a datagram past its deadline takes nothing more.
+    /// The caller handles a fragment that is the whole datagram (RFC 6946). Call [`expire`](Fragments::expire) first: a
+    /// datagram past its deadline accepts no more fragments.
     pub(crate) fn insert(
         &mut self,
         now: Instant,
@@ -154,13 +154,13 @@ impl Fragments {
         Ok(self.release(&key).map(Datagram::assemble))
     }
 
-    /// When [`expire`](Fragments::expire) has something to do.
+    /// Returns the time at which [`expire`](Fragments::expire) must be called.
     pub(crate) fn poll_at(&self) -> Option<Instant> {
         self.by_age.first_key_value().map(|(age, _)| age.0)
     }
 
-    /// Gives up one datagram whose time is over. Call it until it returns `None`. Those condemned earlier go
-    /// without a word, as they were reported then.
+    /// Removes and returns one datagram past its deadline; call it until it returns `None`. Condemned datagrams are
+    /// removed silently, since they were already reported.
     pub(crate) fn expire(&mut self, now: Instant) -> Option<Expired> {
         loop {
             let (&(deadline, _), &key) = self.by_age.first_key_value()?;
@@ -179,27 +179,27 @@ impl Fragments {
         self.datagrams.is_empty()
     }
 
-    /// Incomplete datagrams, condemned ones included.
+    /// Returns the number of incomplete datagrams, including condemned ones.
     pub(crate) fn len(&self) -> usize {
         self.datagrams.len()
     }
 
-    /// Bytes of memory that they take.
+    /// Returns the bytes of memory in use.
     pub(crate) fn held(&self) -> usize {
         self.held
     }
 
-    /// Datagrams given up, ever, to make room for another.
+    /// Returns the total number of datagrams evicted to make room.
     pub(crate) fn evicted(&self) -> u64 {
         self.evicted
     }
 
-    /// Evicts until the piece fits in, or finds that it cannot.
+    /// Evicts datagrams until the piece fits, or fails.
     ///
-    /// The newest datagram is the one most likely to be completed, so the oldest goes: refusing newcomers
-    /// instead would let one burst of garbage block reassembly until it expires (T-18). A pair that holds
-    /// much pays itself, so that a flood by one source displaces nobody else; a flood from everywhere leaves
-    /// each datagram as long as it takes to turn the whole memory over.
+    /// The newest datagram is the one most likely to be completed, so the oldest is evicted. Refusing new ones instead
+    /// would let one burst of garbage block reassembly until it expires (T-18). A pair that holds much evicts its own
+    /// datagrams, so that a flood from one source displaces nobody else. During a flood from many sources, a datagram
+    /// stays until the whole memory has been replaced.
     fn make_room(&mut self, config: &Config, key: &Key, piece: &Piece<'_>) -> Result<(), DropReason> {
         let limit = config.ipfrag_high_thresh as usize;
         let (own, begun) = self.datagrams.get(key).map_or((0, DATAGRAM_OVERHEAD), |d| (d.cost, 0));
@@ -225,7 +225,7 @@ impl Fragments {
         self.usage.get(&pair).copied().unwrap_or_default()
     }
 
-    /// The oldest datagram of the same pair, other than this one itself.
+    /// Returns the oldest other datagram of the same pair.
     fn oldest_of(&self, key: &Key) -> Option<Key> {
         let pair = key.pair();
         let from = Bound::Included((pair, (Instant::ZERO, 0)));
@@ -234,7 +234,7 @@ impl Fragments {
         keys.copied().find(|other| other != key)
     }
 
-    /// The oldest datagram of all, other than this one itself.
+    /// Returns the oldest other datagram of all.
     fn oldest_but(&self, key: &Key) -> Option<Key> {
         self.by_age.values().copied().find(|other| other != key)
     }
@@ -246,7 +246,7 @@ impl Fragments {
     }
 
     fn begin(&mut self, now: Instant, config: &Config, key: Key) {
-        // From the fragment that arrived first, whichever it was; later ones do not prolong it (1122-2).
+        // The timer starts with the first fragment to arrive; later ones do not extend it (1122-2).
         let age = (now + config.ipfrag_time, self.born);
         self.born += 1;
         self.datagrams.insert(key, Datagram::new(age));
@@ -300,19 +300,19 @@ impl Piece<'_> {
         self.offset.saturating_add(self.payload.len())
     }
 
-    /// Wrong whatever else arrives. Only the fragment itself is dropped then (RFC 8200 §4.5). An empty one adds
-    /// nothing and no sender makes it; Linux drops it too.
+    /// Returns whether the fragment is invalid by itself. Only the fragment is dropped then (RFC 8200 §4.5). An empty
+    /// one adds nothing and no sender makes it; Linux drops it too.
     fn is_malformed(&self) -> bool {
         let unaligned = self.more && !self.payload.len().is_multiple_of(8);
         self.payload.is_empty() || unaligned || !self.offset.is_multiple_of(8)
     }
 
-    /// It reaches beyond the longest datagram there can be: the ping of death.
+    /// Returns whether it extends past the longest possible datagram: the ping of death.
     fn is_oversized(&self, key: &Key) -> bool {
         self.end() > if key.source.is_ipv4() { MAX_PAYLOAD_V4 } else { MAX_PAYLOAD_V6 }
     }
 
-    /// What keeping it takes of the memory.
+    /// Returns the memory needed to keep it, in bytes.
     fn cost(&self) -> usize {
         let quote = if self.offset == 0 { self.quote.len() + BLOCK } else { 0 };
         self.payload.len() + PIECE_OVERHEAD + quote
@@ -345,21 +345,21 @@ impl Datagram {
         if piece.is_oversized(key) || self.contradicts(piece) || self.overlaps(piece) {
             return Verdict::Condemn(DropReason::BadFragment);
         }
-        // It can no longer be completed: what it holds is of no use (FragmentSmack, CVE-2018-5391).
+        // The datagram can no longer be completed, so its fragments are useless (FragmentSmack, CVE-2018-5391).
         if self.pieces.len() >= config.ipfrag_max_fragments as usize {
             return Verdict::Condemn(DropReason::FragmentLimit);
         }
         Verdict::Keep
     }
 
-    /// The network may duplicate packets, so an exact copy is no overlap (RFC 8200 §4.5). The same place with
-    /// other bytes is one.
+    /// Returns whether an exact copy is held: the network may duplicate packets, so that is no overlap (RFC 8200 §4.5).
+    /// Other bytes at the same place are one.
     fn holds(&self, piece: &Piece<'_>) -> bool {
         let is_last = self.end == Some(piece.end());
         piece.more != is_last && self.pieces.get(&piece.offset).is_some_and(|held| **held == *piece.payload)
     }
 
-    /// Not all that is known of the length of the whole can be true.
+    /// Returns whether the piece contradicts the known length of the datagram.
     fn contradicts(&self, piece: &Piece<'_>) -> bool {
         let reached = self.pieces.last_key_value().map_or(0, |(offset, held)| offset + held.len());
         match self.end {
@@ -369,7 +369,7 @@ impl Datagram {
     }
 
     fn overlaps(&self, piece: &Piece<'_>) -> bool {
-        // Those held are disjoint, so the last one that begins before the end of the piece also ends last.
+        // Held pieces are disjoint, so the last one that begins before the end of this piece also ends last.
         let before = self.pieces.range(..piece.end()).next_back();
         before.is_some_and(|(offset, held)| offset + held.len() > piece.offset)
     }
@@ -387,7 +387,7 @@ impl Datagram {
     }
 
     fn is_complete(&self) -> bool {
-        // They are disjoint and none reaches beyond the end, so there is no gap.
+        // Pieces are disjoint and none extends past the end, so there is no gap.
         self.end == Some(self.received)
     }
 

@@ -1,24 +1,23 @@
-//! How many answers others may draw from us (RFC 4443 §2.4(f), RFC 5961 §7; T-05, T-24, T-25).
+//! Rate limits of replies that others can trigger (RFC 4443 §2.4(f), RFC 5961 §7; T-05, T-24, T-25).
 //!
-//! A counter that everybody shares and that holds a known number tells an outsider what others do: he uses up
-//! the rest and counts (CVE-2016-5696, CVE-2020-25705). So how large a budget is changes at random from one fraction
-//! of a second to the next, and one network gets a share of it only: who is alone cannot use up what the others have.
-//! Chance alone does not hide what can be asked often: what is charged must not depend on a secret, which is the
-//! caller's part.
+//! A shared counter of known size tells an outsider what others do: he uses up the rest and counts (CVE-2016-5696,
+//! CVE-2020-25705). The size of a bucket therefore changes at random from one fraction of a second to the next. One
+//! network gets only a share of it, so a single sender cannot use up the budget of the others. Randomness alone does
+//! not hide what can be measured repeatedly: the caller must ensure that charges do not depend on a secret.
 
 use std::net::IpAddr;
 
 use crate::time::Instant;
 
-/// Budgets for answers of one kind.
+/// Rate limits of replies of one kind.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct RateLimiter {
-    /// What all networks have together.
+    /// The common budget of all networks.
     all: Bucket,
     shares: Shares,
 }
 
-/// Budgets of networks, which have none together.
+/// Separate budgets of networks.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Shares {
     /// Empty until first used, then [`SLOTS`] long.
@@ -32,22 +31,22 @@ struct Bucket {
     left: u32,
 }
 
-/// Number of budgets. Networks that share one are told apart by nobody who does not know the hash key.
+/// Number of budgets. Only the hash key reveals which networks share one.
 pub(crate) const SLOTS: usize = 256;
 
-/// One network gets this part of what all have together.
+/// One network gets one part in this many of the common budget.
 const SHARE: u32 = 4;
 
-/// A full bucket is what may be sent in this fraction of a second.
+/// A full bucket holds the budget of one second divided by this.
 const FILLS_PER_SECOND: u32 = 8;
 
 impl RateLimiter {
-    /// Whether one more answer may go out to the networks of `slot`, and counts it.
+    /// Returns whether one more reply may go to the networks of `slot`, and charges it.
     ///
-    /// `slot` is a keyed hash of the destination's [`prefix`], of which the remainder by [`SLOTS`] is taken.
-    /// `jitter` is a fresh random number. In the long run no more than `per_second` a second pass, and no less
-    /// than half of it where there is the demand; never more than a bucket above it in any one second. To one network
-    /// no more than the part [`SHARE`] of it, but one where that would be none.
+    /// `slot` is a keyed hash of the destination's [`prefix`]; its remainder modulo [`SLOTS`] is used. `jitter` is a
+    /// fresh random number. In the long run at most `per_second` replies pass per second, and at least half of that if
+    /// there is demand. In any one second at most a bucket more passes. One network gets one part in [`SHARE`] of it,
+    /// but at least one reply per second. A limit of 0 lets nothing pass.
     pub(crate) fn allow(&mut self, now: Instant, slot: usize, per_second: u32, jitter: u32) -> bool {
         if per_second == 0 {
             return false;
@@ -64,7 +63,7 @@ impl RateLimiter {
 }
 
 impl Shares {
-    /// As [`RateLimiter::allow`], where `per_second` is what one network has.
+    /// Like [`RateLimiter::allow`], with `per_second` as the limit of one network.
     pub(crate) fn allow(&mut self, now: Instant, slot: usize, per_second: u32, jitter: u32) -> bool {
         let share = self.filled(now, slot, per_second, jitter);
         let allowed = share.left > 0;
@@ -83,8 +82,8 @@ impl Shares {
 }
 
 impl Bucket {
-    /// Fills it once the time for a whole one has passed. Drop by drop would be smoother, but then a bucket
-    /// that is always empty would let exactly the known rate through, whatever its size.
+    /// Refills the bucket at once when the time for a full one has passed. A gradual refill would be smoother, but a
+    /// bucket that is always empty would then pass exactly the known rate, whatever its size.
     fn fill(&mut self, now: Instant, per_second: u32, jitter: u32) {
         let size = (per_second / FILLS_PER_SECOND).max(1);
         let due = self.filled.is_none_or(|filled| {
@@ -98,8 +97,8 @@ impl Bucket {
     }
 }
 
-/// The network that `address` is counted with, IPv4 /24 or IPv6 /64: its bytes, and how many of them count. One
-/// who holds a whole network could otherwise draw a budget for each address of it.
+/// Returns the network that `address` counts as, IPv4 /24 or IPv6 /64: its bytes, and how many of them are significant.
+/// The owner of a whole network would otherwise get a budget for each of its addresses.
 pub(crate) fn prefix(address: IpAddr) -> ([u8; 8], usize) {
     let mut bytes = [0; 8];
     let (octets, len): (&[u8], usize) = match &address {
@@ -116,7 +115,7 @@ mod tests {
 
     use super::*;
 
-    /// How many of the calls, one each `gap`, pass within `span`. The calls take turns among `networks`.
+    /// Returns how many calls, one each `gap`, pass within `span`. The calls rotate among `networks`.
     fn passed(start: Instant, span: Duration, gap: Duration, rate: u32, networks: usize) -> u32 {
         let mut limiter = RateLimiter::default();
         let (mut now, mut random, mut count) = (start, 12_345_u32, 0);
@@ -148,7 +147,7 @@ mod tests {
         }
     }
 
-    /// What a network gets at once of a limit of 80 a second for it: a bucket of ten.
+    /// A limit with which one network gets 80 a second: a bucket of ten.
     const LIMIT: u32 = 80 * SHARE;
 
     #[test]
@@ -158,7 +157,7 @@ mod tests {
             let count = (0..1000).filter(|_| limiter.allow(start, 0, LIMIT, 0)).count();
             assert_eq!(count, 10);
         }
-        // Both sides of the time that a bucket takes.
+        // Both sides of the time until the next refill.
         let filled = Instant::from_secs(1000);
         assert!(!limiter.allow(Instant::from_nanos(filled.as_nanos() + 124_999_999), 0, LIMIT, 0));
         assert!(limiter.allow(filled + Duration::from_millis(125), 0, LIMIT, 0));
@@ -190,7 +189,7 @@ mod tests {
                 .count()
         };
         assert_eq!([all(0), all(1), all(20), all(21)], [40, 39, 20, 40]);
-        // A drained bucket is filled with another number each time, too.
+        // A drained bucket is refilled with a different number each time, too.
         let mut limiter = RateLimiter::default();
         let counts: Vec<_> = [0, 1, 2, 3]
             .into_iter()

@@ -1,8 +1,8 @@
-//! What the IP layer remembers: incomplete datagrams, path MTUs, budgets of answers, our own addresses.
+//! State of the IP layer: incomplete datagrams, path MTUs, rate limits of replies, local addresses.
 //!
-//! Each module is a small table that knows nothing of the others nor of TCP. Time and settings come in as
-//! arguments, so that a change of either takes effect at once. All are deterministic: they hold nothing that
-//! iterates in a random order, and whatever must be unpredictable is handed in by the caller.
+//! Each module is a small table that is independent of the others and of TCP. Time and settings are arguments, so that
+//! a change of either takes effect at once. All are deterministic: none iterates in a random order, and the caller
+//! passes in whatever must be unpredictable.
 
 pub(crate) mod addresses;
 pub(crate) mod fragments;

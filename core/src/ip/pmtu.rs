@@ -1,6 +1,6 @@
-//! Path MTUs that ICMP errors taught us, by destination (RFC 1191, RFC 8201; T-31).
+//! Path MTUs learned from ICMP errors, by destination (RFC 1191, RFC 8201; T-31).
 //!
-//! Whether an error is to be believed (that it quotes what is in flight) has been decided before it gets here.
+//! The caller has already validated the error: it quotes a segment in flight.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use crate::config::Config;
 use crate::time::Instant;
 
-/// The path MTUs that are lower than that of our interface.
+/// The path MTUs that are below that of the interface.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct PmtuCache {
     entries: BTreeMap<IpAddr, Entry>,
@@ -21,20 +21,20 @@ struct Entry {
     expires: Instant,
 }
 
-/// Every IPv6 link carries this much (8200-2).
+/// The minimum MTU of every IPv6 link (8200-2).
 const MIN_MTU_V6: u32 = 1280;
 
 /// RFC 1191 §7.1, table 7-1.
 const PLATEAUS: [u16; 11] = [65_535, 32_000, 17_914, 8_166, 4_352, 2_002, 1_492, 1_006, 508, 296, 68];
 
-/// The least part of a path MTU by which a second report lowers it.
+/// A second report lowers a path MTU by at least one part in this many.
 const LEAST_STEP: u16 = 16;
 
-/// The path MTU after a router reports that only `mtu` bytes fit, where a connection took it for `current`. `None`: the
-/// report says nothing new, or nothing that can be (8201-1).
+/// Returns the path MTU after a router reports that only `mtu` bytes fit, for a connection that assumed `current`.
+/// `None`: the report is not new, or not possible (8201-1).
 ///
-/// The first report below the interface's MTU counts to the byte. Those that follow lower by a sixteenth at least: each
-/// costs a segment, and a forger could send one for each byte.
+/// The first report below the interface's MTU takes effect exactly. Each later one lowers the path MTU by at least a
+/// sixteenth: each costs a segment, and a forger could otherwise send one for every byte.
 pub(crate) fn lowered(
     config: &Config,
     destination: IpAddr,
@@ -53,12 +53,12 @@ pub(crate) fn lowered(
 }
 
 impl PmtuCache {
-    /// What is known of the path to `destination`, unless it is too old to be relied upon (1191-2).
+    /// Returns the path MTU to `destination`, unless it is unknown or expired (1191-2).
     pub(crate) fn get(&self, now: Instant, destination: IpAddr) -> Option<u16> {
         self.entries.get(&destination).filter(|entry| now < entry.expires).map(|entry| entry.mtu)
     }
 
-    /// Remembers what was learnt of the path to `destination`. Nothing raises it but the passage of time (1191-2).
+    /// Remembers the path MTU to `destination`. Only the passage of time raises it (1191-2).
     pub(crate) fn remember(&mut self, now: Instant, config: &Config, destination: IpAddr, mtu: u16) {
         if self.get(now, destination).is_some_and(|known| known <= mtu) {
             return;
@@ -72,20 +72,20 @@ impl PmtuCache {
         }
     }
 
-    /// The path to `destination` has changed.
+    /// Forgets the path MTU to `destination`, whose path has changed.
     pub(crate) fn forget(&mut self, destination: IpAddr) {
         if let Some(entry) = self.entries.remove(&destination) {
             self.by_expiry.remove(&(entry.expires, destination));
         }
     }
 
-    /// Destinations remembered, expired ones included until another takes their place.
+    /// Returns the number of entries, including expired ones that were not yet replaced.
     pub(crate) fn len(&self) -> usize {
         self.entries.len()
     }
 
-    /// Removes some of what has expired, and of what is next to, so that there is room for one more of `limit`: more
-    /// goes than comes, and the call stays short.
+    /// Evicts expired entries, and those that expire next, to make room for one more of `limit`. The work per call is
+    /// bounded, but it evicts more entries than are added.
     fn evict(&mut self, now: Instant, limit: usize) {
         const MOST: usize = 16;
         for _ in 0..MOST {
@@ -99,9 +99,8 @@ impl PmtuCache {
     }
 }
 
-/// What an IPv4 router's report comes to. One from before RFC 1191 leaves the field zero: then the path is taken
-/// for the next lower of the usual ones (RFC 1191 §5). The floor keeps a forged report from forcing tiny
-/// segments on us (T-31).
+/// Returns the MTU that an IPv4 router's report means. A router from before RFC 1191 leaves the field zero; the next
+/// lower plateau is then assumed (RFC 1191 §5). The floor prevents forged reports from forcing tiny segments (T-31).
 fn next_hop_v4(config: &Config, mtu: u32, believed: u16) -> u32 {
     let mtu = match mtu {
         0 => u32::from(PLATEAUS.into_iter().find(|plateau| *plateau < believed).unwrap_or(0)),
@@ -117,7 +116,7 @@ mod tests {
     use super::*;
 
     impl PmtuCache {
-        /// Both steps at once, for a connection that goes by the cache.
+        /// Both steps at once, for a connection that uses the cache.
         fn lower(
             &mut self,
             now: Instant,
@@ -155,11 +154,11 @@ mod tests {
             );
             assert_eq!(cache.get(now, destination), None);
             assert_eq!(cache.lower(now, &config, destination, 1400, 1500), Some(1400));
-            // Someone who has not heard of the decrease yet does not undo it.
+            // A connection that has not heard of the decrease yet does not undo it.
             assert_eq!(cache.lower(now, &config, destination, 1450, 1500), None);
             assert_eq!(cache.lower(now, &config, destination, 1400, 1500), None);
             assert_eq!(cache.get(now, destination), Some(1400));
-            // A second decrease is a sixteenth at least, so that forged ones are few (T-31).
+            // A second decrease is at least a sixteenth, which limits the effect of forged reports (T-31).
             assert_eq!(cache.lower(now, &config, destination, 1399, 1500), Some(1400 - 1400 / 16));
             assert_eq!(cache.lower(now, &config, destination, 1350, 1300), None, "lower already, by a probe");
         }
@@ -175,7 +174,7 @@ mod tests {
             assert_eq!(lower(current), Some(plateau), "below {current}");
         }
         assert_eq!(lower(68), None);
-        // Each zero goes a step below what the one before came to.
+        // Each zero goes a step below the result of the one before.
         let (mut cache, now) = (PmtuCache::default(), Instant::ZERO);
         assert_eq!(cache.lower(now, &config, V4, 0, 1500), Some(1492));
         assert_eq!(cache.lower(now, &config, V4, 0, 1500), Some(1006));
@@ -222,7 +221,7 @@ mod tests {
         cache.lower(later, &config, V4, 1300, 1400);
         assert_eq!(cache.get(end, V4), Some(1300), "a new decrease counts from its own time");
         assert_eq!(cache.get(later + config.mtu_expires, V4), None);
-        // What has expired holds nobody down.
+        // An expired entry has no effect.
         assert_eq!(cache.lower(later + config.mtu_expires, &config, V4, 1450, 1500), Some(1450));
         assert_eq!((cache.len(), cache.by_expiry.len()), (1, 1));
     }
@@ -231,7 +230,7 @@ mod tests {
     fn the_cache_is_bounded_and_the_next_to_expire_goes_first() {
         let config = Config { pmtu_cache: 3, ..Config::default() };
         let mut cache = PmtuCache::default();
-        // Of these, 0 is lowered again, so that 1 is the next to expire.
+        // Entry 0 is lowered again, so that 1 is the next to expire.
         for (second, n) in [0, 1, 2, 0].into_iter().enumerate() {
             let now = Instant::from_secs(second as u64);
             assert!(cache.lower(now, &config, nth(n), 1400 - second as u32, 1500).is_some());

@@ -1,13 +1,13 @@
-//! A cache by address, of which the entry used least recently gives way. A full one costs what an empty one does.
+//! An LRU cache by address. Operations on a full cache cost as much as on an empty one.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-/// A value for each of the addresses that were used last.
+/// Values for the most recently used addresses.
 #[derive(Clone, Debug)]
 pub(crate) struct Recent<T> {
     entries: BTreeMap<IpAddr, (u64, T)>,
-    /// Addresses by when they were used last.
+    /// Addresses by time of last use.
     by_use: BTreeMap<u64, IpAddr>,
     used: u64,
 }
@@ -23,7 +23,7 @@ impl<T> Recent<T> {
         self.entries.get(&address).map(|(_, value)| value)
     }
 
-    /// As [`get`](Recent::get), and counts as a use.
+    /// Like [`get`](Recent::get), and counts as a use.
     pub(crate) fn touch(&mut self, address: IpAddr) -> Option<&T> {
         let (used, value) = self.entries.get_mut(&address)?;
         self.by_use.remove(used);
@@ -33,9 +33,9 @@ impl<T> Recent<T> {
         Some(value)
     }
 
-    /// Remembers at most `limit` of them. A limit that was lowered is reached in steps.
+    /// Adds a value and keeps at most `limit` of them. After the limit was lowered, the surplus goes in steps.
     pub(crate) fn remember(&mut self, address: IpAddr, value: T, limit: usize) {
-        /// How many give way at most, so that the call stays short.
+        /// The most evictions per call, to keep the call short.
         const MOST: usize = 8;
         self.used += 1;
         if let Some((used, _)) = self.entries.insert(address, (self.used, value)) {
@@ -62,7 +62,7 @@ mod tests {
     use proptest::prelude::*;
 
     proptest! {
-        /// Against a list by use as oracle.
+        /// A list by use is the oracle.
         #[test]
         fn forgets_what_was_used_least_recently(
             limit in 0usize..6,

@@ -1,11 +1,11 @@
-//! The sums that a stack keeps, counted anew.
+//! Consistency checks of the running sums of a stack.
 
 use super::{SocketKind, Stack};
 use crate::memory::Group;
 
 impl Stack {
-    /// Counts anew what the stack keeps running sums and flags of, and says where they differ. For tests, fuzz targets
-    /// and the lab: it looks at every row of every table.
+    /// Recomputes the sums and flags that the stack maintains, and returns the first difference. For tests, fuzz
+    /// targets and the lab: it visits every row of every table.
     pub fn check_consistent(&self) -> Result<(), String> {
         self.check_held()?;
         self.check_flows()?;
@@ -41,7 +41,7 @@ impl Stack {
     fn check_flows(&self) -> Result<(), String> {
         let orphans = self.connections.iter().filter(|(_, connection)| connection.is_orphan()).count();
         equal("orphans", self.orphans, orphans + self.dormant.len())?;
-        // A TIME-WAIT that gave way to a half-open connection has no group of its own.
+        // A TIME-WAIT entry that was replaced by a half-open connection has no flow of its own.
         let time_waits = self.time_waits.len() - self.gave_way.len();
         let rows = self.half_open.len()
             + self.openings.len()
@@ -62,7 +62,7 @@ impl Stack {
         Ok(())
     }
 
-    /// The lists of who holds memory.
+    /// Checks the lists of connections that hold memory.
     fn check_lists(&self) -> Result<(), String> {
         let mut lens = [0; 4];
         for (index, connection) in self.connections.iter() {

@@ -1,4 +1,4 @@
-//! ICMP and ICMPv6: echo, errors about our segments, errors that we send.
+//! ICMP and ICMPv6: echo, incoming errors about sent segments, outgoing errors.
 
 use std::net::IpAddr;
 
@@ -12,8 +12,7 @@ use crate::seq::SeqNum;
 use crate::wire::icmp::{self, ErrorKind, Message};
 use crate::wire::{Ecn, PROTOCOL_ICMP, PROTOCOL_ICMPV6, PROTOCOL_TCP, ipv4, ipv6, tcp};
 
-/// How much of a packet an error quotes at the most: the error stays within the least MTU (RFC 1812 §4.3.2.3,
-/// RFC 4443 §2.4).
+/// The most bytes of a packet that an error quotes: the error fits the minimum MTU (RFC 1812 §4.3.2.3, RFC 4443 §2.4).
 const QUOTE_V4: usize = 576 - ipv4::HEADER_LEN - icmp::HEADER_LEN;
 const QUOTE_V6: usize = 1280 - ipv6::HEADER_LEN - icmp::HEADER_LEN;
 
@@ -42,13 +41,13 @@ impl Stack {
         }
     }
 
-    /// An error about a packet that we are said to have sent (MUST-54).
+    /// Handles an error about a packet that this stack allegedly sent (MUST-54).
     fn icmp_error(&mut self, arrived_at: IpAddr, kind: ErrorKind, quoted: &[u8]) {
         let Some((tuple, seq)) = quoted_segment(arrived_at, quoted) else {
             return self.counters.count_drop(DropReason::IcmpInvalid);
         };
         if self.addresses.is_local(tuple.remote().ip()) {
-            // A packet to ourselves passes nobody who could complain of it.
+            // A packet to the stack itself passes no router that could report an error.
             return self.counters.count_drop(DropReason::IcmpInvalid);
         }
         let Some(flow) = self.find(&tuple) else {
@@ -62,11 +61,11 @@ impl Stack {
             ErrorKind::NetworkUnreachable => (Error::NetworkUnreachable, false),
             ErrorKind::ProtocolUnreachable => (Error::ProtocolUnavailable, true),
             ErrorKind::PortUnreachable => (Error::ConnectionRefused, true),
-            // As Linux maps it: EHOSTUNREACH for IPv4, EACCES for IPv6.
+            // As in Linux: EHOSTUNREACH for IPv4, EACCES for IPv6.
             ErrorKind::AdminProhibited => {
                 (if ipv4 { Error::HostUnreachable } else { Error::Prohibited }, true)
             }
-            // Soft, every one of them (MUST-56).
+            // All others are soft errors (MUST-56).
             _ => (Error::HostUnreachable, false),
         };
         match flow {
@@ -97,12 +96,13 @@ impl Stack {
             }
             // SA-TIME_WAIT-12.
             FlowRef::TimeWait(_) => self.dropped(&tuple, DropReason::IcmpUnmatched),
-            // All that was sent is acknowledged.
+            // All sent data is acknowledged.
             FlowRef::Dormant(_) => self.dropped(&tuple, DropReason::IcmpNotInFlight),
         }
     }
 
-    /// A router could not pass on a packet of this flow (RFC 1191, 8201; checked as RFC 5927 §7 asks).
+    /// Handles a router's report that a packet of this flow exceeds the MTU (RFC 1191, 8201; checked as in RFC 5927
+    /// §7).
     fn packet_too_big(&mut self, flow: FlowRef, tuple: &FourTuple, seq: SeqNum, mtu: u32) {
         let destination = tuple.remote().ip();
         match flow {
@@ -139,16 +139,16 @@ impl Stack {
         }
     }
 
-    /// The path MTU towards an address, as far as it is known.
+    /// Returns the known path MTU to an address, or the interface's.
     pub(super) fn path_mtu(&self, destination: IpAddr) -> u16 {
         self.pmtu.get(self.now, destination).map_or(self.interface.mtu, |mtu| mtu.min(self.interface.mtu))
     }
 
-    /// A datagram for no protocol of ours, or no port (RFC 1122 §3.2.2.1).
+    /// Answers a datagram for an unsupported protocol or a closed port (RFC 1122 §3.2.2.1).
     pub(super) fn unreachable(&mut self, datagram: &Datagram<'_>, port: bool) {
         self.counters.count_drop(DropReason::UnknownProtocol);
         let kind = if port { ErrorKind::PortUnreachable } else { ErrorKind::ProtocolUnreachable };
-        // Nothing was sent that could be refused (RFC 8200 §4.7), or it was an ICMP message itself.
+        // Do not answer a datagram without upper-layer header (RFC 8200 §4.7), nor an ICMP message.
         let none = !datagram.ends.is_ipv4() && datagram.protocol == ipv6::NO_NEXT_HEADER;
         if !none && !matches!(datagram.protocol, PROTOCOL_ICMP | PROTOCOL_ICMPV6) {
             self.send_error(
@@ -161,7 +161,7 @@ impl Stack {
         }
     }
 
-    /// A SYN that `tcp_refuse` answers with ICMP (H10b).
+    /// Answers a SYN that `tcp_refuse` rejects with ICMP (H10b).
     pub(super) fn prohibited(&mut self, datagram: &Datagram<'_>) {
         let (kind, reason) = (ErrorKind::AdminProhibited, ReplyReason::AdminProhibited);
         self.send_error(datagram.destination(), datagram.source(), kind, datagram.quote, reason);
@@ -186,7 +186,7 @@ impl Stack {
         self.send_icmp(local, remote, &Message::Error { kind, quoted }, reason);
     }
 
-    /// Sends a message within the budget of the destination's network.
+    /// Sends a message, subject to the rate limit of the destination's network.
     fn send_icmp(&mut self, local: IpAddr, remote: IpAddr, message: &Message<'_>, reason: ReplyReason) {
         let slot = self.network_slot(remote);
         let jitter = self.keys.random();
@@ -206,7 +206,7 @@ impl Stack {
         if len > usize::from(self.interface.mtu) {
             return None;
         }
-        // No more than the message needs: it may wait for the device.
+        // Exactly the size of the message: it may wait for the device.
         let mut packet = vec![0; len];
         let ttl = self.config.ip_default_ttl;
         match (local, remote) {
@@ -249,8 +249,8 @@ impl Stack {
     }
 }
 
-/// How much of a packet an error quotes. The error is no longer than the packet, so that nobody draws more than he
-/// sends; but it quotes the headers and eight bytes more in any case, by which the sender knows the flow (RFC 792).
+/// Returns how much of a packet an error quotes. The error is no longer than the packet, so that it amplifies nothing.
+/// But it always quotes the headers and eight more bytes, by which the sender identifies the flow (RFC 792).
 fn quote_len(ipv4: bool, packet: &[u8]) -> usize {
     let (header_len, most, payload) = if ipv4 {
         (ipv4::HEADER_LEN, QUOTE_V4, ipv4::parse_quoted(packet).map(|(_, payload)| payload))
@@ -261,8 +261,8 @@ fn quote_len(ipv4: bool, packet: &[u8]) -> usize {
     packet.len().saturating_sub(header_len + icmp::HEADER_LEN).max(headers + 8).min(most)
 }
 
-/// The flow and the sequence number of the segment that an error quotes (5927-2): it must have been sent by the
-/// address that the error came to.
+/// Returns the flow and the sequence number of the segment that an error quotes (5927-2). Its source must be the
+/// address at which the error arrived.
 pub(crate) fn quoted_segment(arrived_at: IpAddr, quoted: &[u8]) -> Option<(FourTuple, SeqNum)> {
     let (source, destination, protocol, payload) = match arrived_at {
         IpAddr::V4(_) => {

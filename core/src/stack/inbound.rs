@@ -1,4 +1,4 @@
-//! A packet on its way in: IP, then to the table where its 4-tuple lives.
+//! Incoming packets: IP, then dispatch to the table of the 4-tuple.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -17,20 +17,20 @@ use crate::trace::{State, TraceKind};
 use crate::wire::tcp::{self, Flags, Header};
 use crate::wire::{Ecn, PROTOCOL_ICMP, PROTOCOL_ICMPV6, PROTOCOL_TCP, PROTOCOL_UDP, ipv4, ipv6};
 
-/// What is kept of a first fragment for the error that tells of its datagram's end: the headers of IPv6, its fragment
-/// header among them, and eight bytes more, by which the sender knows the connection.
+/// Bytes kept of a first fragment for a reassembly error: the IPv6 headers, including the fragment header, and eight
+/// more bytes, by which the sender identifies the connection.
 const FRAGMENT_QUOTE: usize = ipv6::HEADER_LEN + 8 + 8;
 
-/// An IP datagram, whole.
+/// A complete IP datagram.
 pub(super) struct Datagram<'a> {
-    /// Its ends; the ports are 0.
+    /// Its addresses; the ports are 0.
     pub(super) ends: FourTuple,
     pub(super) protocol: u8,
     pub(super) ecn: Ecn,
     pub(super) payload: &'a [u8],
-    /// The packet that the payload lies in, where it may be kept.
+    /// The packet that contains the payload, if it may be kept.
     pub(super) packet: Option<&'a Bytes>,
-    /// IP header and what follows, for ICMP errors to quote.
+    /// IP header and the bytes after it, for ICMP errors to quote.
     pub(super) quote: &'a [u8],
     pub(super) checksum_trusted: bool,
 }
@@ -45,22 +45,22 @@ impl Datagram<'_> {
     }
 }
 
-/// Which way a packet came.
+/// The way by which a packet came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Through {
     Device,
-    /// From ourselves to ourselves.
+    /// From this stack to itself.
     Loop,
 }
 
 impl Stack {
-    /// Takes in a packet. Never fails: what is dropped is counted and traced.
+    /// Receives a packet. Never fails: drops are counted and traced.
     pub fn receive<'a>(&mut self, now: Instant, packet: impl Into<Packet<'a>>) {
         self.set_now(now);
         self.packet_arrives(packet.into(), Through::Device);
     }
 
-    /// Takes in what the stack sent to its own addresses. No packet is added meanwhile: answers wait for `transmit`.
+    /// Receives the packets that the stack sent to itself. None is added meanwhile: replies wait for `transmit`.
     #[cold]
     pub(super) fn receive_looped(&mut self) {
         while let Some(packet) = self.looped.pop_front() {
@@ -150,7 +150,7 @@ impl Stack {
             return self.datagram_arrives(datagram);
         };
         if fragment.offset == 0 && ipv6::parse_upper(header.protocol, payload).is_err() {
-            // The whole header chain must lie in the first fragment (RFC 7112).
+            // The first fragment must contain the whole header chain (RFC 7112).
             return self.header_error(DropReason::BadFragment);
         }
         let key =
@@ -161,7 +161,7 @@ impl Stack {
     fn addresses_fit(&mut self, source: IpAddr, destination: IpAddr, through: Through) -> bool {
         let fit = match through {
             Through::Device => self.addresses.check(source, destination),
-            // The address may be gone since it was sent.
+            // The address may have been removed since the packet was sent.
             Through::Loop if self.addresses.is_local(destination) => Ok(()),
             Through::Loop => Err(DropReason::NotOurs),
         };
@@ -201,7 +201,7 @@ impl Stack {
                 };
                 let ends = (datagram.source(), datagram.destination());
                 if self.share.is_some_and(|share| !share.has_datagram(ends.0, ends.1, protocol, payload)) {
-                    // The stack whose it is has put it together as well.
+                    // The stack that owns it has reassembled it as well.
                     return;
                 }
                 let checksum_trusted = false;
@@ -230,7 +230,7 @@ impl Stack {
         }
     }
 
-    /// P1 to P5 of the pipeline, then demultiplexing (P4).
+    /// Steps P1 to P5 of the pipeline, then demultiplexing (P4).
     fn tcp_arrives(&mut self, datagram: &Datagram<'_>) {
         self.counters.in_segs += 1;
         let mut header = Header::default();
@@ -242,7 +242,7 @@ impl Stack {
             }
         };
         let (local_port, remote_port) = (header.destination_port, header.source_port);
-        // The tuple is made where it stays: two ports just written cannot be read as one word at once.
+        // The tuple is constructed in place: reading two ports just written as one word would stall.
         let segment = Segment {
             tuple: FourTuple { local_port, remote_port, ..datagram.ends },
             header: &header,
@@ -301,8 +301,8 @@ impl Stack {
         Ok(payload)
     }
 
-    /// The listener for a local address and port: one of that address, else one of all of its family, else one of
-    /// all of both.
+    /// Returns the listener for a local address and port: one bound to that address, else one bound to all addresses of
+    /// its family, else one bound to all addresses of both.
     pub(super) fn listener_at(&self, address: IpAddr, port: u16) -> Option<u32> {
         let all_v6 = || self.bound(Ipv6Addr::UNSPECIFIED.into(), port);
         let all = || match address {
@@ -315,8 +315,8 @@ impl Stack {
         self.bound(address, port).ok().or_else(all)
     }
 
-    /// Whether a listener of all addresses would take clients of another one: there is one for each family, and one
-    /// on `[::]` takes both unless it was told not to.
+    /// Returns whether a wildcard listener would share clients with another one. There is one for each family, and one
+    /// on `[::]` accepts both unless it is IPv6-only.
     pub(super) fn shares_clients(&self, local: SocketAddr, only_v6: bool) -> bool {
         match local.ip() {
             IpAddr::V4(v4) if v4.is_unspecified() => {
@@ -330,12 +330,13 @@ impl Stack {
         }
     }
 
-    /// The listener that is bound to just this; or the place among the bindings where it would be.
+    /// Returns the listener with exactly this binding, or else the index among the bindings at which it would be
+    /// inserted.
     pub(super) fn bound(&self, address: IpAddr, port: u16) -> Result<u32, usize> {
         self.binding_of(address, port).map(|place| self.bindings[place].1)
     }
 
-    /// The place of the binding of just this; or where it would be.
+    /// Returns the index of exactly this binding, or else the index at which it would be inserted.
     pub(super) fn binding_of(&self, address: IpAddr, port: u16) -> Result<usize, usize> {
         let wanted = binding(address, port);
         self.bindings.binary_search_by_key(&wanted, |(bound, _)| *bound)
@@ -361,7 +362,7 @@ impl Stack {
         if self.orphans > FULL_ORPHANS {
             self.lay_down(index);
         }
-        // No RST is answered by one.
+        // A RST is never answered with one: relief may reset the connection.
         if !segment.payload.is_empty() && !segment.flags().rst() {
             self.mind_memory();
         }
@@ -415,7 +416,7 @@ impl Stack {
                 let local = segment.tuple.local();
                 match self.listener_at(local.ip(), local.port()) {
                     Some(listener) => self.syn_segment(listener, segment, datagram, Some((index, above))),
-                    // Nobody listens any more: a SYN for CLOSED, and the entry stays.
+                    // The listener is gone: handle the SYN as in CLOSED, and keep the entry.
                     None => self.closed_segment(segment),
                 }
             }

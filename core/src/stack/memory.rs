@@ -1,8 +1,8 @@
-//! Relief when `tcp_mem` runs short, in the order in which it hurts: shares, out-of-order queues, orphans, connections
-//! whose peer takes nothing. And whose turn it is when memory is free again.
+//! Relief when `tcp_mem` runs short, in order of harm: shares, out-of-order queues, orphans, connections whose peer
+//! takes nothing. Also the order in which refused writers try again when memory is free.
 //!
-//! Each step looks at the front of a list, so that no call looks at many connections. The lists are in the order in
-//! which connections came to hold something.
+//! Each step looks at the front of a list, so that no call visits many connections. The lists are in the order in which
+//! connections began to hold memory.
 
 use std::collections::VecDeque;
 
@@ -14,31 +14,31 @@ use crate::tcp::input::Closed;
 use crate::tcp::tcb::Connection;
 use crate::time::{Instant, Tick};
 
-/// So many connections one call looks at in each step.
+/// The most connections that one call visits in each step.
 const LOOKS: usize = 8;
-/// A peer that takes nothing may be aborted once a retransmission or a window probe was due, or after so long.
+/// A stalled peer may be aborted once a retransmission or a window probe was due, or after this many milliseconds.
 const STALLED: u32 = 1000;
-/// One that takes something, but little, may be aborted after so long: more than the minute in which a slow peer opens
-/// its window again (T-08).
+/// A slow peer may be aborted after this many milliseconds: more than the minute in which it may reopen its window
+/// (T-08).
 const SLOW: u32 = 90_000;
-/// The part of what is held for a peer that it must take in that time.
+/// A peer must acknowledge one part in this many of the data held for it within that time.
 const ENOUGH: usize = 16;
 
-/// Who holds memory, and who waits for it.
+/// The connections that hold memory, and the sockets that wait for it.
 #[derive(Clone, Debug)]
 pub(super) struct Ladder {
-    /// Connections that hold text out of order.
+    /// Connections with out-of-order data.
     gaps: List,
-    /// Orphans with something to send.
+    /// Orphans with data to send.
     orphans: List,
-    /// Connections with something to send whose peer has not taken enough of it yet, and those whose peer has.
+    /// Connections with data to send whose peer has not acknowledged enough of it yet, and those whose peer has.
     unproven: List,
     proven: List,
     /// Since when `tcp_mem` is under pressure.
     pressed_since: Option<Instant>,
     /// Sockets whose write was refused while they had nothing to send, each once.
     refused: VecDeque<SocketId>,
-    /// How much was promised in this tick to sockets that were woken.
+    /// Bytes promised in this tick to sockets that were woken.
     promised: (Tick, u64),
 }
 
@@ -67,7 +67,7 @@ impl Ladder {
         }
     }
 
-    /// Connections that each list has: gaps, orphans, unproven, proven.
+    /// Returns the length of each list: gaps, orphans, unproven, proven.
     pub(super) fn lens(&self) -> [usize; 4] {
         [self.gaps.len(), self.orphans.len(), self.unproven.len(), self.proven.len()]
     }
@@ -75,11 +75,11 @@ impl Ladder {
 
 /// The fate of a connection at the front of a list.
 enum Verdict {
-    /// Its peer has taken enough.
+    /// Its peer has acknowledged enough.
     Proven,
-    /// Its peer takes little, but not for too long yet.
+    /// Its peer acknowledges little, but not for too long yet.
     Slow,
-    /// Too early to say; those behind it are younger.
+    /// Too early to decide; those behind it are younger.
     Young,
     Abort,
 }
@@ -89,7 +89,7 @@ impl Stack {
         Gauge { held: self.held, limit: self.config.tcp_mem }
     }
 
-    /// Called where memory may have been taken. Connections may be gone afterwards.
+    /// Called wherever memory may have been taken. Connections may be gone afterwards.
     #[inline]
     pub(super) fn mind_memory(&mut self) {
         if self.gauge().is_above_pressure() || self.ladder.pressed_since.is_some() {
@@ -113,7 +113,7 @@ impl Stack {
         }
     }
 
-    /// Pressure begins above its mark and ends below the low one, as Linux has it.
+    /// Pressure begins above its mark and ends below the low one, as in Linux.
     fn mark_pressure(&mut self) {
         let gauge = self.gauge();
         match self.ladder.pressed_since {
@@ -130,8 +130,8 @@ impl Stack {
         }
     }
 
-    /// Drops the out-of-order text of the connection that has held some for longest. Its peer sends it again
-    /// (RFC 2018 §8). Says whether there was one.
+    /// Drops the out-of-order data of the connection that has held some for longest. Its peer retransmits it (RFC 2018
+    /// §8). Returns whether there was one.
     fn prune_one(&mut self) -> bool {
         let Some(index) = self.ladder.gaps.first() else { return false };
         self.counters.prune_called += 1;
@@ -143,7 +143,7 @@ impl Stack {
         true
     }
 
-    /// Deals with the first connection of a list. Says whether another look is worth it.
+    /// Handles the first connection of a list. Returns whether another call is worthwhile.
     fn abort_one(&mut self, group: Group) -> bool {
         let Some(index) = self.ladder.list(group).and_then(|list| list.first()) else { return false };
         match self.judge(index, group) {
@@ -176,10 +176,10 @@ impl Stack {
         let listed = &connection.listed;
         let age = self.tick().elapsed(listed.since);
         let taken = (connection.bytes_acked as u32).wrapping_sub(listed.acked) as usize;
-        // Text is refused already: of orphans nobody is spared.
+        // Above the high mark, incoming data is already refused: young orphans are not spared.
         let spared = group != Group::Orphans || !self.gauge().is_above_high();
         let unanswered = connection.tcb.rtt.backoff > 0;
-        // A slow peer closes its window; one whose window is open acknowledges what comes.
+        // A slow peer closes its window. A peer with an open window acknowledges what arrives.
         let slow = (connection.tcb.snd.wnd == 0 || !unanswered) && connection.has_taken_enough();
         if taken > 0 && taken >= connection.send_queue.held() / ENOUGH {
             Verdict::Proven
@@ -192,8 +192,8 @@ impl Stack {
         }
     }
 
-    /// Puts a connection at the end of a list, from the one where it was, as of now; and where it belongs by what it
-    /// holds out of order.
+    /// Moves a connection from its list to the end of the list of `group`, with the current time. Also updates its
+    /// place in the list of out-of-order data.
     #[cold]
     pub(super) fn relist(&mut self, index: u32, group: Group) {
         let tick = self.tick();
@@ -217,7 +217,7 @@ impl Stack {
         }
     }
 
-    /// A connection ends: it is on no list any more.
+    /// Removes a connection that ends from its lists.
     pub(super) fn delist(&mut self, index: u32) {
         let connection = &mut self.connections[index];
         let group = std::mem::take(&mut connection.listed.group);
@@ -231,8 +231,8 @@ impl Stack {
         }
     }
 
-    /// A write was refused for want of memory, and nothing of this socket is under way whose end would tell it to try
-    /// again: it is told in its turn.
+    /// Queues a socket whose write was refused for lack of memory. It has no data under way whose end would wake it, so
+    /// it is woken in its turn.
     #[cold]
     pub(super) fn refuse(&mut self, id: SocketId) {
         let sockets = &mut self.sockets;
@@ -240,7 +240,7 @@ impl Stack {
         if std::mem::replace(&mut socket.refused, true) {
             return;
         }
-        // Sockets that are gone leave their places behind; they must not add up.
+        // Closed sockets leave their ids behind, which must not accumulate.
         if self.ladder.refused.len() > 2 * sockets.len() + 64 {
             self.ladder.refused.retain(|id| sockets.contains(*id));
         }
@@ -251,7 +251,8 @@ impl Stack {
         !self.ladder.refused.is_empty()
     }
 
-    /// The next socket that may try again, as far as memory is free. In one tick no more are woken than find the least.
+    /// Returns the next socket that may try again, while memory is free. In one tick it wakes no more than can get the
+    /// minimum.
     pub(super) fn next_refused(&mut self) -> Option<(SocketId, Event)> {
         let tick = self.tick();
         if self.ladder.promised.0 != tick {
@@ -273,10 +274,10 @@ impl Stack {
 }
 
 impl Connection {
-    /// The list where it belongs.
+    /// Returns the list to which the connection belongs.
     #[inline]
     pub(super) fn group(&self, above_low: bool) -> Group {
-        /// Who holds less is of interest only where memory is short.
+        /// Below this many bytes, a connection matters only when memory is short.
         const MUCH: usize = 4096;
         let group = self.listed.group;
         if self.send_queue.is_empty() {
@@ -292,7 +293,7 @@ impl Connection {
         }
     }
 
-    /// Whether the peer has taken as much before as is held for it now.
+    /// Returns whether the peer has acknowledged at least as much as is held for it now.
     fn has_taken_enough(&self) -> bool {
         self.bytes_acked >= self.send_queue.held() as u64
     }

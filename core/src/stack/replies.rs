@@ -1,4 +1,4 @@
-//! Stateless answers that wait for the device: so many, and so many bytes (`reply_queue`, `reply_queue_bytes`).
+//! Stateless replies that wait for the device, limited in number and bytes (`reply_queue`, `reply_queue_bytes`).
 
 use super::Reply;
 use crate::config::Config;
@@ -7,9 +7,9 @@ use crate::queue::Queue;
 #[derive(Clone, Debug, Default)]
 pub(super) struct Replies {
     queue: Queue<Reply>,
-    /// The bytes of the queue's elements and of the packets that they hold.
+    /// The bytes of the queue's elements and of their packets.
     bytes: usize,
-    /// Answers that came since there was room for one, with those that waited then.
+    /// Number of replies offered since the queue last had room, including those that waited then.
     offered: u32,
 }
 
@@ -23,14 +23,14 @@ impl Replies {
         self.queue.is_empty()
     }
 
-    /// Whether there is room for an answer.
+    /// Returns whether there is room for a reply.
     #[inline]
     pub(super) fn has_room(&self, reply: &Reply, config: &Config) -> bool {
         let bytes = self.bytes + reply.held();
         self.len() < config.reply_queue as usize && bytes <= config.reply_queue_bytes as usize
     }
 
-    /// Queues an answer for which there is room.
+    /// Queues a reply for which there is room.
     #[inline]
     pub(super) fn push(&mut self, reply: Reply) {
         self.bytes += reply.held();
@@ -38,8 +38,8 @@ impl Replies {
         self.offered = self.queue.len() as u32;
     }
 
-    /// Puts an answer for which there is no room in the place of one that waits, if `chance` says so: a random number by
-    /// which each that was offered is as likely to go.
+    /// Replaces a random waiting reply by one for which there is no room, or drops it. `chance` is a random number;
+    /// every reply offered is equally likely to be dropped.
     pub(super) fn displace(&mut self, reply: Reply, chance: u32, config: &Config) {
         self.offered = self.offered.saturating_add(1);
         let place = (u64::from(chance) * u64::from(self.offered)) >> 32;
@@ -59,7 +59,7 @@ impl Replies {
 }
 
 impl Reply {
-    /// Bytes that it takes while it waits.
+    /// Returns the bytes that it occupies while it waits.
     fn held(&self) -> usize {
         size_of::<Reply>()
             + match self {

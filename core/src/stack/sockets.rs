@@ -10,21 +10,21 @@ use crate::error::Error;
 use crate::socket::{Event, SocketId, SocketOptions};
 use crate::table::Table;
 
-/// The application's half.
+/// The application's side of a connection.
 #[derive(Clone, Debug)]
 pub(super) struct Socket {
     pub(super) kind: SocketKind,
-    /// Tells it from those that had its row before: odd, as the version in a handle is.
+    /// Distinguishes the socket from earlier ones in its row. Odd, like the version in a handle.
     generation: u32,
-    /// What changed and was not polled.
+    /// Changes not polled yet.
     pub(super) events: Event,
-    /// It is in the queue of events.
+    /// The socket is in the event queue.
     pub(super) queued: bool,
-    /// The application has it: not while it waits in an accept queue.
+    /// The application holds the socket; false while it waits in an accept queue.
     pub(super) accepted: bool,
-    /// It shows its IPv4 ends as IPv4-mapped addresses, for its listener is one of IPv6.
+    /// The socket reports IPv4 ends as IPv4-mapped addresses, since its listener is IPv6.
     pub(super) mapped: bool,
-    /// It is in the queue of those that wait for memory.
+    /// The socket is in the queue of those that wait for memory.
     pub(super) refused: bool,
 }
 
@@ -36,12 +36,12 @@ pub(super) enum SocketKind {
     Finished(Box<Finished>),
 }
 
-/// What is left of a connection that ended while the application holds its socket.
+/// The rest of a finished connection while the application holds its socket.
 #[derive(Clone, Debug)]
 pub(super) struct Finished {
-    /// Bytes that came before the end.
+    /// Unread bytes.
     pub(super) receive_queue: Rope,
-    /// Why it ended, until it is told.
+    /// Why the connection ended; taken when reported.
     pub(super) error: Option<Error>,
     pub(super) local: SocketAddr,
     pub(super) remote: SocketAddr,
@@ -49,7 +49,7 @@ pub(super) struct Finished {
 }
 
 impl Finished {
-    /// What ended the connection, once; but a stack that went down stays down.
+    /// Returns the error that ended the connection, once. `NetworkDown` persists.
     pub(super) fn take_error(&mut self) -> Option<Error> {
         match self.error {
             Some(Error::NetworkDown) => self.error,
@@ -60,8 +60,8 @@ impl Finished {
 
 const _: () = assert!(Table::<Socket>::ROW == 32);
 
-/// All sockets. A handle names a row and the generation of the socket there. The generation counts all sockets of the
-/// stack, so it outlives pages that the table gives back.
+/// All sockets. A handle names a row and the generation of its socket. The generation is counted for the whole stack,
+/// so it survives pages that the table frees.
 #[derive(Clone, Debug)]
 pub(super) struct Sockets {
     rows: Table<Socket>,
@@ -75,12 +75,12 @@ impl Default for Sockets {
 }
 
 impl Sockets {
-    /// A socket that the application gets at once.
+    /// Adds a socket that the application gets at once.
     pub(super) fn open(&mut self, kind: SocketKind) -> SocketId {
         self.insert(kind, true, false)
     }
 
-    /// A socket that waits in an accept queue.
+    /// Adds a socket that waits in an accept queue.
     pub(super) fn queue(&mut self, kind: SocketKind, mapped: bool) -> SocketId {
         self.insert(kind, false, mapped)
     }
@@ -125,7 +125,7 @@ impl Sockets {
         self.contains(id).then(|| self.rows.remove(parts(id).0))
     }
 
-    /// All of them, in the order of their rows.
+    /// Iterates over all sockets in the order of their rows.
     pub(super) fn iter(&self) -> impl Iterator<Item = (SocketId, &Socket)> {
         self.rows.iter().map(|(index, socket)| (id(index, socket.generation), socket))
     }

@@ -1,4 +1,4 @@
-//! Time passes: the wheel, the TIME-WAIT queue, incomplete datagrams.
+//! Passage of time: the wheel, the TIME-WAIT queue, incomplete datagrams.
 
 use std::net::IpAddr;
 
@@ -11,15 +11,15 @@ use crate::timer::{Budget, Due, TimerId};
 use crate::trace::{TimerKind, TraceKind};
 use crate::wire::tcp::Flags;
 
-/// The most that [`advance`](Stack::advance) does: so many timers of the wheel, ends of TIME-WAIT, and datagrams that
-/// stay incomplete. Each of the three takes some ten microseconds.
+/// The most work of one [`advance`](Stack::advance): timers of the wheel, ends of TIME-WAIT, and expired datagrams. The
+/// limits keep a call short.
 const TIMERS: usize = 32;
 const TIME_WAITS: usize = 64;
 const DATAGRAMS: usize = 16;
 
 impl Stack {
-    /// When [`advance`](Stack::advance) must be called at the latest. It may lie before the next timer, and in the
-    /// past. Changes with every input, user call and [`transmit`](Stack::transmit).
+    /// Returns the latest time for the next [`advance`](Stack::advance). It may be earlier than the next timer, and in
+    /// the past. It changes with every input, user call and [`transmit`](Stack::transmit).
     pub fn poll_at(&self) -> Option<Instant> {
         if !self.closing.is_empty() || !self.looped.is_empty() {
             return Some(self.now);
@@ -30,8 +30,9 @@ impl Stack {
         [earliest, self.fragments.poll_at(), self.spent_cookies.poll_at()].into_iter().flatten().min()
     }
 
-    /// Takes in what the stack sent to itself, and runs the timers that are due. Where those are many, some: then
-    /// [`poll_at`](Stack::poll_at) says that the next call is due at once, so that packets have their turn between.
+    /// Receives the packets that the stack sent to itself, and runs the timers that are due. If there are too many, it
+    /// runs some of them; [`poll_at`](Stack::poll_at) then returns a time that is due at once. Packets thus get their
+    /// turn in between.
     #[inline]
     pub fn advance(&mut self, now: Instant) {
         self.set_now(now);
@@ -120,8 +121,8 @@ impl Stack {
         }
     }
 
-    /// Whether the network of a client has not had its share of repeated SYN-ACKs: the addresses of many SYNs may be those
-    /// of one victim, who sent none (T-03). A client that is there sends its SYN again, which is always answered.
+    /// Returns whether the network of a client may get another SYN-ACK retransmission. The sources of many SYNs may be
+    /// the addresses of one victim, who sent none (T-03). A real client retransmits its SYN, which is always answered.
     fn may_repeat_syn_ack(&mut self, client: IpAddr) -> bool {
         let limit = self.config.tcp_synack_ratelimit;
         if limit == 0 {
@@ -153,10 +154,10 @@ impl Stack {
         }
     }
 
-    /// The user timeout changed while a SYN waits for its answer.
+    /// The user timeout changed while a SYN is unanswered.
     pub(super) fn rearm_opening(&mut self, index: u32) {
         let opening = &mut self.openings[index];
-        // Where a SYN waits for its turn, its node is that of the turn.
+        // A SYN that waits for its turn uses its node for that.
         if opening.timer != TimerId::NONE && !opening.syn_pending {
             let deadline = Tick::after(opening.last_sent, opening.wait(opening.last_sent, &self.config));
             let target = PackedRef::from(FlowRef::Opening(index)).0;

@@ -1,4 +1,4 @@
-//! Full segments of new data that follow one another, headers copied from the first.
+//! Segment trains: consecutive full segments of new data, with headers copied from the first.
 
 use super::outbound::Sent;
 use crate::buffer::Rope;
@@ -11,25 +11,26 @@ use crate::wire::{ipv4, ipv6, tcp};
 /// The longest headers of a train: IPv6, TCP, timestamps.
 const MAX_HEAD: usize = ipv6::HEADER_LEN + tcp::HEADER_LEN + 12;
 
-/// What segments have in common that differ in their sequence number and payload alone. To write headers anew took
-/// 500 of 1300 instructions of a segment.
+/// The common part of segments that differ only in sequence number and payload. Copying the headers is much cheaper
+/// than building them.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Train {
     /// The connection.
     pub(super) index: u32,
-    /// When it began: later its timestamps would be others.
+    /// The tick of the first segment; in a later tick the timestamps differ.
     tick: Tick,
-    /// IP and TCP header; sequence number and checksum are 0.
+    /// IP and TCP header with sequence number and checksum 0.
     head: [u8; MAX_HEAD],
     head_len: usize,
     ip_len: usize,
     payload_len: usize,
-    /// Of the TCP header and the pseudo-header. `None`: the checksum is for the device, and is in `head` what it wants.
+    /// Sum of the TCP header and the pseudo-header. `None`: the device computes the checksum, and `head` holds its
+    /// input.
     sum: Option<Sum>,
 }
 
 impl Train {
-    /// The train that begins with the packet in `frame`. `None`: its headers are longer than usual.
+    /// Returns the train that begins with the packet in `frame`, or `None` if its headers are longer than usual.
     pub(super) fn begin(
         index: u32,
         tick: Tick,
@@ -59,7 +60,7 @@ impl Train {
     /// Writes the segment whose payload begins at `seq`, and at `offset` in the queue. `frame` holds the packet.
     pub(super) fn emit(&self, seq: SeqNum, offset: usize, queue: &mut Rope, frame: &mut [u8]) -> Sent {
         let len = self.head_len + self.payload_len;
-        // All of it, though what is past the headers is payload: a copy of fixed length is a few stores.
+        // Copies all of `head`, even into the payload's place: a copy of fixed length is a few stores.
         match frame.first_chunk_mut::<MAX_HEAD>() {
             Some(head) => *head = self.head,
             None => frame[..self.head_len].copy_from_slice(&self.head[..self.head_len]),

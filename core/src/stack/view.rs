@@ -1,4 +1,4 @@
-//! What can be seen of a stack.
+//! Inspection of a stack.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -16,17 +16,17 @@ use crate::time::{Duration, Instant, Since};
 use crate::trace::{State, TraceEvent};
 
 impl Stack {
-    /// The configuration.
+    /// Returns the configuration.
     pub fn config(&self) -> &Config {
         &self.config
     }
 
-    /// Changes settings while the stack runs, as an administrator does. What was decided by the old ones stays; the
-    /// secret is kept.
+    /// Changes settings while the stack runs, like a system administrator. Earlier decisions remain, and the secret is
+    /// kept.
     ///
     /// # Panics
     ///
-    /// As [`Stack::new`] does, where [`Config::validate`] refuses it.
+    /// Panics like [`Stack::new`] if [`Config::validate`] rejects the configuration.
     pub fn set_config(&mut self, config: Config) {
         config.expect_valid();
         self.config = Config { secret: self.config.secret, ..config };
@@ -34,33 +34,33 @@ impl Stack {
         self.default_options = Arc::new(SocketOptions::new(&self.config));
     }
 
-    /// What the stack is attached to.
+    /// Returns the interface to which the stack is attached.
     pub fn interface(&self) -> &Interface {
         &self.interface
     }
 
-    /// What was counted.
+    /// Returns the counters.
     pub fn counters(&self) -> &Counters {
         &self.counters
     }
 
-    /// Switches tracing on or off. Off, it costs nothing.
+    /// Switches tracing on or off. While off, it costs next to nothing.
     pub fn set_tracing(&mut self, on: bool) {
         self.trace.switch(on);
     }
 
-    /// The next trace event, oldest first.
+    /// Returns the next trace event, oldest first.
     pub fn poll_trace(&mut self) -> Option<TraceEvent> {
         self.counters.trace_lost = self.trace.lost;
         self.trace.pop()
     }
 
-    /// Whether a connect with Fast Open can put data on its SYN: a cookie of this server is known.
+    /// Returns whether a connect with Fast Open can send data on its SYN: the cookie of this server is known.
     pub fn knows_fast_open_cookie(&self, server: IpAddr) -> bool {
         self.cookies.knows(server)
     }
 
-    /// The next socket on which something changed, and what.
+    /// Returns the next socket that changed, and its changes.
     #[inline]
     pub fn poll_event(&mut self) -> Option<(SocketId, Event)> {
         if self.events.is_empty() && !self.anybody_refused() { None } else { self.next_event() }
@@ -76,7 +76,7 @@ impl Stack {
         self.next_refused()
     }
 
-    /// The fill of every table. It looks at each connection and socket.
+    /// Returns the fill of every table. Visits each connection and socket.
     pub fn usage(&self) -> Usage {
         Usage {
             sockets: self.sockets.len(),
@@ -96,7 +96,7 @@ impl Stack {
         }
     }
 
-    /// The bytes in all queues.
+    /// Returns the bytes in all queues.
     fn buffered(&self) -> u64 {
         let connections = self.connections.iter().map(|(_, connection)| connection.buffered());
         let openings = self.openings.iter().map(|(_, opening)| opening.send_queue.len() as u64);
@@ -107,7 +107,7 @@ impl Stack {
         connections.sum::<u64>() + openings.sum::<u64>() + finished.sum::<u64>()
     }
 
-    /// What `ss -a` would show: listeners, half-open and opening connections, connections, orphans, TIME-WAIT.
+    /// Lists sockets as `ss -a` does: listeners, half-open and opening connections, connections, orphans, TIME-WAIT.
     pub fn sockets(&self, now: Instant) -> Vec<SocketEntry> {
         let age = |since: Since| since.age(now.max(self.now));
         let open = self.listeners.iter().filter(|(_, listener)| !listener.closing);
@@ -151,7 +151,7 @@ impl Stack {
         listeners.chain(half_open).chain(openings).chain(connections).chain(time_waits).collect()
     }
 
-    /// Connections that the application seems to have forgotten: in CLOSE-WAIT for longer than `older_than` (T7).
+    /// Reports connections that the application may have forgotten: in CLOSE-WAIT for at least `older_than` (T7).
     pub fn diagnose(&self, now: Instant, older_than: Duration) -> Vec<Diagnosis> {
         let mut owners: BTreeMap<SocketAddr, (usize, Duration, bool)> = BTreeMap::new();
         for socket in self.sockets(now) {
@@ -194,8 +194,8 @@ impl Stack {
         self.sockets.get(id).filter(|socket| socket.accepted).ok_or(Error::NoSuchSocket)
     }
 
-    /// One connection, field by field. Errors: [`NoSuchSocket`](Error::NoSuchSocket);
-    /// [`NotConnected`](Error::NotConnected) for a listener, or when the connection is not there yet or no more.
+    /// Returns the details of one connection. Errors: [`NoSuchSocket`](Error::NoSuchSocket);
+    /// [`NotConnected`](Error::NotConnected) for a listener, or if the connection does not exist yet or any more.
     pub fn info(&self, now: Instant, id: SocketId) -> Result<Info, Error> {
         match self.socket(id)?.kind {
             SocketKind::Connection(index) => {
@@ -205,7 +205,7 @@ impl Stack {
         }
     }
 
-    /// The state of a socket; `Closed` once the connection is over, TIME-WAIT included.
+    /// Returns the state of a socket; `Closed` once the connection is over, including TIME-WAIT.
     pub fn state(&self, id: SocketId) -> Result<State, Error> {
         Ok(match self.socket(id)?.kind {
             SocketKind::Listener(_) => State::Listen,
@@ -215,7 +215,7 @@ impl Stack {
         })
     }
 
-    /// Our end.
+    /// Returns the local address of a socket.
     pub fn local_addr(&self, id: SocketId) -> Result<SocketAddr, Error> {
         let socket = self.socket(id)?;
         Ok(socket.shown(match &socket.kind {
@@ -226,7 +226,7 @@ impl Stack {
         }))
     }
 
-    /// The other end. Errors: `NotConnected` for a listener.
+    /// Returns the peer's address. Errors: `NotConnected` for a listener.
     pub fn peer_addr(&self, id: SocketId) -> Result<SocketAddr, Error> {
         let socket = self.socket(id)?;
         Ok(socket.shown(match &socket.kind {
@@ -237,7 +237,7 @@ impl Stack {
         }))
     }
 
-    /// The options of a socket; of a listener those that its streams begin with.
+    /// Returns the options of a socket. Those of a listener are the initial ones of its streams.
     pub fn options(&self, id: SocketId) -> Result<&SocketOptions, Error> {
         Ok(match &self.socket(id)?.kind {
             SocketKind::Listener(index) => &self.listeners[*index].options,
@@ -249,7 +249,7 @@ impl Stack {
 }
 
 impl Socket {
-    /// An end as the application sees it.
+    /// Returns an address as the application sees it.
     fn shown(&self, end: SocketAddr) -> SocketAddr {
         match end.ip() {
             IpAddr::V4(v4) if self.mapped => SocketAddr::new(v4.to_ipv6_mapped().into(), end.port()),

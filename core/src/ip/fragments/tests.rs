@@ -26,7 +26,7 @@ fn cut(whole: &[u8], start: usize, end: usize, more: bool) -> Piece<'_> {
     Piece { offset: start, more, payload: &whole[start..end], quote: QUOTE }
 }
 
-/// A table with the settings and the time that it is asked with; every step checks the books.
+/// A table with the settings and the time of its calls. Every step checks the accounting.
 #[derive(Clone)]
 struct Table {
     fragments: Fragments,
@@ -112,7 +112,7 @@ fn fragments_of_different_datagrams_do_not_mix() {
     assert_eq!(table.insert(base, cut(&whole, 8, 16, false)), Ok(Some(whole)));
 }
 
-/// What a byte-by-byte look at all that was taken in says of one more piece.
+/// A reference that tracks every byte taken in, to judge one more piece.
 #[derive(Default)]
 struct Oracle {
     bytes: BTreeMap<usize, usize>,
@@ -121,7 +121,7 @@ struct Oracle {
 }
 
 impl Oracle {
-    /// What the table must answer, given only the extent of each piece.
+    /// The expected answer of the table, given only the extent of each piece.
     fn expect(&mut self, piece: (usize, usize, bool), whole: &[u8]) -> Result<Option<Vec<u8>>, DropReason> {
         let (start, end, more) = piece;
         if self.dead {
@@ -156,7 +156,7 @@ fn every_overlap_of_a_datagram_of_four_fragments_condemns_it_t_65_8200_3() {
     for key in [v4(9, 1), v6(1)] {
         for (start, end) in (0..80).step_by(8).flat_map(|a| (a + 8..=80).step_by(8).map(move |b| (a, b))) {
             for more in [true, false] {
-                // The odd one arrives at each place among the four, and they begin with each of them.
+                // The odd piece arrives at each position among the four, and they begin with each of them.
                 for (place, first, backwards) in
                     (0..5).flat_map(|p| (0..4).flat_map(move |f| [(p, f, false), (p, f, true)]))
                 {
@@ -172,7 +172,7 @@ fn every_overlap_of_a_datagram_of_four_fragments_condemns_it_t_65_8200_3() {
                         assert_eq!(got, expected, "{piece:?} of {order:?}");
                         if let Ok(Some(_)) = got {
                             completed += 1;
-                            break; // what comes later would begin another datagram
+                            break; // a later piece would begin another datagram
                         }
                     }
                     condemned += u32::from(oracle.dead);
@@ -334,7 +334,7 @@ fn as_many_datagrams_of_a_pair_as_the_limit_and_the_oldest_makes_room_t_18() {
     assert_eq!(table.insert(v4(7, 0), cut(&whole, 8, 16, false)), Ok(Some(whole)), "another pair's is not");
 }
 
-/// What one datagram with this piece alone takes.
+/// The memory of a datagram with only this piece.
 fn cost(piece: &Piece<'_>) -> u32 {
     (DATAGRAM_OVERHEAD + piece.cost()) as u32
 }
@@ -349,7 +349,7 @@ fn as_much_memory_as_the_limit_and_not_a_byte_more_t_18() {
         assert_eq!(table.insert(v4(9, 1), first), expected);
         assert_eq!(table.fragments.held(), if expected.is_ok() { limit as usize } else { 0 });
         if expected.is_ok() {
-            // The one that is there is never evicted for its own sake.
+            // A datagram is never evicted to make room for itself.
             assert_eq!(table.insert(v4(9, 1), cut(&whole, 8, 16, false)), LIMIT);
             assert_eq!((table.fragments.len(), table.fragments.evicted()), (1, 0));
         }
@@ -396,7 +396,7 @@ fn a_flood_by_one_source_keeps_nobody_else_out_t_18() {
     let mut good = 0;
     for id in 0..5000 {
         assert_eq!(table.insert(v4(9, id), cut(&whole, 0, 8, true)), Ok(None));
-        // Someone else gets in and through while the memory is full.
+        // Another source gets in and through while the memory is full.
         if id % 10 == 0 {
             assert_eq!(table.insert(v4(100 + id, id), first), Ok(None));
         }
@@ -418,7 +418,7 @@ fn a_flood_from_everywhere_leaves_time_to_complete_a_datagram_t_18() {
     for id in 0..5000 {
         assert_eq!(table.insert(v4(1000 + id, id), cut(&whole, 8, 16, true)), Ok(None));
         if id % 50 == 0 {
-            // Two at a time: one that holds little does not displace its own.
+            // Two at a time: a pair that holds little does not displace its own.
             assert_eq!(table.insert(v4(7, id), first), Ok(None));
             assert_eq!(table.insert(v4(7, id + 1), first), Ok(None));
         }
