@@ -1,4 +1,4 @@
-//! The options that say which device to attach to and how, shared by all commands that carry traffic.
+//! The options of the device and of the stack's addresses, shared by all commands that carry traffic.
 
 use std::collections::HashSet;
 use std::net::IpAddr;
@@ -15,41 +15,41 @@ use crate::capture::{Capture, Captured};
 use crate::failure::Failure;
 use crate::status;
 
-/// How long a server that is told to end waits for connections to close in good order.
+/// How long a server waits for connections to close in good order after it is told to stop.
 pub(crate) const CLOSE_LIMIT: Duration = Duration::from_secs(5);
 
 /// Device and stack.
 #[derive(Args)]
 pub(crate) struct Attach {
-    /// TUN device: made when there is none of this name, and then removed at the end.
+    /// TUN device; created, and removed at the end, unless it exists.
     #[arg(long, value_name = "NAME", default_value = "steadfast0")]
     tun: String,
-    /// Address of the kernel's end, with its prefix: 10.9.0.1/24. May be repeated.
+    /// Address of the kernel's end with its prefix, such as 10.9.0.1/24. May be repeated.
     #[arg(long, value_name = "ADDRESS/PREFIX")]
     host: Vec<Cidr>,
-    /// Address of the stack's end: 10.9.0.2. May be repeated.
+    /// Address of the stack's end, such as 10.9.0.2. May be repeated.
     #[arg(long, value_name = "ADDRESS[/PREFIX]", required = true)]
     address: Vec<Cidr>,
-    /// Largest IP packet, bytes.
+    /// MTU in bytes.
     #[arg(long, value_name = "BYTES", default_value_t = 1500, value_parser = clap::value_parser!(u16).range(68..))]
     mtu: u16,
-    /// Queues of the device, with a stack and a task for each.
+    /// Queues of the device, each with its own stack and task.
     #[arg(long, value_name = "COUNT", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=256))]
     queues: u16,
-    /// Let the kernel cut segments and fill in checksums: `auto` where it can, `off` never.
+    /// Let the kernel split segments and fill in checksums: `auto` if it can, `off` never.
     #[arg(long, value_enum, default_value_t = Offload::Auto)]
     offload: Offload,
     #[command(flatten)]
     settings: SettingOptions,
-    /// Write what crosses the device to a pcapng file.
+    /// Write all packets of the device to a pcapng file.
     #[arg(long, value_name = "FILE")]
     pcap: Option<PathBuf>,
 }
 
-/// Who cuts segments and fills in checksums.
+/// Who splits segments and fills in checksums.
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Offload {
-    /// The kernel where it can, else the stack.
+    /// The kernel if it can, otherwise the stack.
     Auto,
     /// The stack.
     Off,
@@ -86,14 +86,14 @@ fn explain(sysctl: &str, error: ConfigError) -> String {
 /// A stack that is attached to a device.
 pub(crate) struct Attached {
     pub(crate) net: Net,
-    /// Name of the device.
+    /// The device's name.
     pub(crate) tun: String,
-    /// Addresses of the stack.
+    /// The stack's addresses.
     pub(crate) addresses: Vec<IpAddr>,
 }
 
 impl Attach {
-    /// Checks everything that can be checked, and only then makes the device.
+    /// Checks all options, and only then opens the device.
     pub(crate) async fn open(&self) -> Result<Attached, Failure> {
         let config = self.settings.config()?;
         let addresses = self.addresses()?;
@@ -127,7 +127,7 @@ impl Attach {
         Ok(Attached { net, tun, addresses: addresses.into_iter().map(|(a, _)| a).collect() })
     }
 
-    /// The stack's addresses; a prefix that was not given is that of the kernel's end.
+    /// The stack's addresses. A missing prefix length is that of the kernel's end.
     pub(crate) fn addresses(&self) -> Result<Vec<(IpAddr, u8)>, Failure> {
         let mut seen: HashSet<IpAddr> = HashSet::new();
         for host in &self.host {
@@ -154,10 +154,10 @@ impl Attach {
     }
 }
 
-/// Packets that the kernel may queue towards us: a full receive window of two connections.
+/// Limit of packets that the kernel queues towards the stack: the full receive windows of two connections.
 const QUEUE_LEN: u32 = 2000;
 
-/// An address and the length of its prefix.
+/// An address and an optional prefix length.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Cidr {
     address: IpAddr,
@@ -169,7 +169,7 @@ impl Cidr {
         if self.address.is_ipv4() { 32 } else { 128 }
     }
 
-    /// Whether `other` is in its network.
+    /// Returns whether `other` is in its network.
     fn contains(&self, other: IpAddr) -> bool {
         let prefix_len = u32::from(self.prefix_len.unwrap_or(self.longest()));
         match (self.address, other) {

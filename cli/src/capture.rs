@@ -1,7 +1,7 @@
-//! A device that writes down what crosses it, as pcapng.
+//! A device that records its packets as pcapng.
 //!
-//! With offload, a super-segment is one packet of the capture, as a capture on Linux shows it. Its checksum is written
-//! as it will be on the wire, where Linux shows the partial one.
+//! With offload, a super-segment is one packet of the capture, as in captures on Linux. Its checksum is recorded as it
+//! will be on the wire; Linux would show the partial one.
 
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
@@ -17,12 +17,12 @@ use steadfast::device::{Capabilities, Device, Frame, Received};
 
 use crate::failure::Failure;
 
-/// The file, shared by the queues of a device. There is none any more once writing failed: the traffic goes on.
+/// The file, shared by the queues of a device. `None` once a write failed: the traffic continues.
 #[derive(Clone)]
 pub(crate) struct Capture(Arc<Mutex<Option<BufWriter<File>>>>);
 
 impl Capture {
-    /// Makes the file, with its head.
+    /// Creates the file and writes its header.
     pub(crate) fn create(path: &Path) -> Result<Capture, Failure> {
         let create = || {
             let mut file = BufWriter::new(File::create(path)?);
@@ -52,7 +52,7 @@ impl Capture {
     }
 }
 
-/// A device, and the file that its packets are written to.
+/// A device, and the file for its packets.
 pub(crate) struct Captured<D> {
     device: D,
     capture: Capture,
@@ -77,7 +77,7 @@ impl<D: Device> Device for Captured<D> {
                 self.capture.write_packet(&buffer[..received.len], partial, Direction::In);
             }
             Poll::Ready(Err(_)) => {}
-            // Nothing to do just now: whoever reads the file along sees all of it.
+            // No packet is waiting: flush, for readers that follow the file.
             Poll::Pending => self.capture.write(|file| file.flush()),
         }
         received
@@ -92,14 +92,14 @@ impl<D: Device> Device for Captured<D> {
     }
 }
 
-/// As `epb_flags` has it.
+/// The direction in `epb_flags`.
 #[derive(Clone, Copy)]
 enum Direction {
     In = 1,
     Out = 2,
 }
 
-/// Section header and interface description: bare IP packets, time in nanoseconds.
+/// Section header and interface description: bare IP packets, timestamps in nanoseconds.
 fn head() -> Vec<u8> {
     const LINKTYPE_RAW: u16 = 101;
     let mut section = 0x1a2b_3c4d_u32.to_le_bytes().to_vec();
@@ -113,7 +113,7 @@ fn head() -> Vec<u8> {
     [block(0x0a0d_0d0a, &section), block(1, &interface)].concat()
 }
 
-/// Puts the right checksum into a TCP segment.
+/// Writes the complete checksum into a TCP segment.
 fn set_checksum(packet: &mut [u8]) {
     let parsed = match packet.first().map(|byte| byte >> 4) {
         Some(4) => ipv4::parse(packet).ok().map(|(header, payload)| {
@@ -131,7 +131,7 @@ fn set_checksum(packet: &mut [u8]) {
     tcp::set_checksum(&mut packet[at..], sum.finish());
 }
 
-/// Where the packet lies in its block.
+/// Offset of the packet in its block.
 const PACKET_AT: usize = 28;
 
 /// An enhanced packet block.

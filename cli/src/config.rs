@@ -19,14 +19,14 @@ impl Settings {
     pub(crate) fn run(&self) -> Result<(), Failure> {
         let table = table(&self.settings.config()?);
         match io::stdout().lock().write_all(table.as_bytes()) {
-            // Whoever reads us has seen enough.
+            // The reader has closed the pipe.
             Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Ok(()),
             result => result.map_err(|e| Failure::system("standard output", e)),
         }
     }
 }
 
-/// A line for each setting. Without what follows `#`, it is text that the settings can be read from again.
+/// Formats one line per setting. The part before `#` is valid input for the settings.
 fn table(config: &Config) -> String {
     let assignments: Vec<_> =
         Config::settings().iter().map(|s| format!("{} = {}", s.name, s.value(config))).collect();

@@ -1,4 +1,4 @@
-//! `steadfast connect`: standard input and output over a connection.
+//! `steadfast connect`: relays standard input and output over a connection.
 
 use std::io;
 use std::net::SocketAddr;
@@ -14,7 +14,7 @@ use crate::failure::{Failure, describe};
 /// Connect standard input and output to a server.
 #[derive(Args)]
 pub(crate) struct Connect {
-    /// Server, as `10.9.0.1:80` or `[fd09::1]:80`; or a name that this machine can look up.
+    /// Server, such as `10.9.0.1:80`, `[fd09::1]:80`, or a name that this machine can resolve.
     #[arg(value_name = "HOST:PORT")]
     server: String,
     #[command(flatten)]
@@ -31,12 +31,12 @@ impl Connect {
         exchange(stream, tokio::io::stdin(), tokio::io::stdout())
             .await
             .map_err(|e| e.into_failure(server))?;
-        // A slow reader gets all it was sent: TCP itself knows when a peer is lost.
+        // No time limit: a slow reader must get everything, and TCP itself detects a lost peer.
         let closed = attached.net.close(Duration::MAX).await;
         closed.map_err(|e| Failure::connection(format_args!("close {server}"), e))
     }
 
-    /// The server's address: the first that is of the family of one of ours.
+    /// Resolves the server: the first address whose family the stack has.
     async fn server(&self) -> Result<SocketAddr, Failure> {
         let name = &self.server;
         let port = name.rsplit_once(':').and_then(|(_, port)| port.parse::<u16>().ok());
@@ -56,7 +56,7 @@ impl Connect {
     }
 }
 
-/// Copies both ways until both have ended, with a half-close at the end of the input.
+/// Copies in both directions until both have ended. The end of the input half-closes the connection.
 async fn exchange(
     stream: TcpStream,
     input: impl AsyncRead + Unpin,
@@ -72,7 +72,7 @@ async fn exchange(
     loop {
         tokio::select! {
             received = &mut receive => break received?,
-            // What the peer had sent before the connection broke is still there to be read.
+            // Data that the peer sent before the connection broke can still be read.
             result = &mut send, if sent.is_none() => sent = Some(result),
         }
     }
@@ -99,7 +99,7 @@ async fn copy(
     }
 }
 
-/// What broke while bytes were copied.
+/// The part that failed during the copy.
 #[derive(Debug)]
 enum Broken {
     Input(io::Error),

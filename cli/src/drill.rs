@@ -18,15 +18,15 @@ use steadfast_lab::drill::{
 use crate::failure::Failure;
 use crate::kernel::Opponent;
 
-/// Directories may lie in each other so deep.
+/// Limit of the nesting of directories.
 const DEPTH: usize = 16;
-/// Reasons of skips that the table shows.
+/// Limit of skip reasons in the table.
 const REASONS: usize = 20;
 
 /// Scripts.
 #[derive(Subcommand)]
 pub(crate) enum DrillCommand {
-    /// Run scripts: files, and all `.pkt` and `.pkt.jinja` files of directories.
+    /// Run scripts: files, and all `.pkt` and `.pkt.jinja` files in directories.
     Run(Run),
     /// Print the scripts of a family (`.pkt.jinja`) as they are run.
     Show(Show),
@@ -38,7 +38,7 @@ pub(crate) struct Run {
     /// Scripts, and directories of scripts.
     #[arg(value_name = "FILE|DIR", required = true)]
     paths: Vec<PathBuf>,
-    /// Whose timers, sizes and layouts the stack has: linux, freebsd, default, bsd or rfc.
+    /// Profile of the stack, with its timers, sizes and option layouts: linux, freebsd, default, bsd or rfc.
     #[arg(long, default_value = "linux")]
     profile: Profile,
     /// Check what is said and not how: the order of options, windows and when pure ACKs come are left open.
@@ -50,10 +50,10 @@ pub(crate) struct Run {
     /// Whatever the script says, events may be early or late by this much: for a machine that is busy.
     #[arg(long = "tolerance_usecs", value_name = "MICROSECONDS")]
     tolerance_usecs: Option<u64>,
-    /// Define NAME for `#ifdef` and in place of values; may be repeated.
+    /// Define NAME for `#ifdef` and as a value. May be repeated.
     #[arg(short = 'D', long = "define", value_name = "NAME=VAL")]
     defines: Vec<String>,
-    /// Run with this version, unless the script says another; may be repeated. Otherwise IPv4.
+    /// IP version, unless the script names one. May be repeated. IPv4 by default.
     #[arg(long, value_name = "ipv4|ipv4-mapped-ipv6|ipv6")]
     ip_version: Vec<IpVersion>,
     /// Print one JSON object a line for each script and version, and nothing else.
@@ -70,13 +70,13 @@ pub(crate) struct Run {
     ladder: bool,
 }
 
-/// Print scripts.
+/// Print the scripts of a family.
 #[derive(Args)]
 pub(crate) struct Show {
     /// A family, or a script.
     #[arg(value_name = "FILE")]
     file: PathBuf,
-    /// Only the script of this name, without its heading: its lines are those that `run` names.
+    /// Print only the script of this name, without its heading: its line numbers are those that `run` reports.
     #[arg(value_name = "NAME")]
     name: Option<String>,
 }
@@ -127,7 +127,7 @@ impl Run {
         }
     }
 
-    /// The scripts in a fixed order.
+    /// Returns the files in a fixed order.
     fn files(&self) -> Result<Vec<PathBuf>, Failure> {
         let mut files = Vec::new();
         for path in &self.paths {
@@ -175,7 +175,7 @@ impl Run {
         Ok(outcomes)
     }
 
-    /// What the scripts of a file are called, their text and how they went.
+    /// Plays the scripts of a file. Returns the title, text and outcome of each run.
     fn play_file(
         &self,
         file: &Path,
@@ -199,7 +199,7 @@ impl Run {
         Ok(all)
     }
 
-    /// One outcome for each version, and one alone where the script chooses or cannot be read.
+    /// Plays a script once for each version; only once if it names a version or is invalid.
     fn play_script(&self, file: &Path, text: &str) -> Result<Vec<Outcome>, Failure> {
         let beside = |path: &str| fs::read_to_string(file.parent().unwrap_or(Path::new(".")).join(path)).ok();
         let options = DrillOptions {
@@ -328,7 +328,7 @@ fn table(outcomes: &[(String, Outcome)]) -> String {
 
 fn say(text: &str) -> Result<(), Failure> {
     match io::stdout().lock().write_all(text.as_bytes()) {
-        // Whoever reads us has seen enough.
+        // The reader has closed the pipe.
         Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         result => result.map_err(|e| Failure::system("standard output", e)),
     }

@@ -1,4 +1,4 @@
-//! Why a command failed, in one line, and the exit status that says whose fault it was.
+//! The reason why a command failed, in one line, and its exit status.
 
 use std::fmt;
 use std::io;
@@ -6,12 +6,12 @@ use std::process::ExitCode;
 
 use steadfast::core::Error;
 
-/// Why a command failed.
+/// The reason why a command failed.
 #[derive(Debug)]
 pub(crate) enum Failure {
-    /// The connection: exit status 1.
+    /// A connection failed: exit status 1.
     Connection(String),
-    /// The command line or the system: exit status 2.
+    /// The command line is wrong, or the system refused: exit status 2.
     System(String),
 }
 
@@ -26,7 +26,7 @@ impl Failure {
         Failure::System(format!("{what}: {}", describe(&error)))
     }
 
-    /// Something on the command line is wrong.
+    /// The command line is wrong.
     pub(crate) fn usage(text: impl Into<String>) -> Failure {
         Failure::System(text.into())
     }
@@ -47,7 +47,7 @@ impl fmt::Display for Failure {
     }
 }
 
-/// The error in words, with its POSIX name where it is one of the stack's: `connection refused (ECONNREFUSED)`.
+/// Describes an error, with its POSIX name if it is one of the stack's: `connection refused (ECONNREFUSED)`.
 pub(crate) fn describe(error: &io::Error) -> String {
     let named = error.raw_os_error().and_then(|errno| NAMED.iter().find(|e| e.errno() == errno));
     match named {

@@ -1,4 +1,4 @@
-//! The `http` service: axum over our own listener.
+//! The `http` service: axum over the stack's listener.
 
 use std::convert::Infallible;
 use std::io;
@@ -24,7 +24,7 @@ use tower_http::services::ServeDir;
 use crate::attach::CLOSE_LIMIT;
 use crate::serve::{Door, Guest, stopped};
 
-/// Serves until it is time to stop, and lets what is being answered come to its end.
+/// Serves until told to stop, and lets running requests finish.
 pub(crate) async fn serve(door: Door, dir: Option<PathBuf>, stop: watch::Receiver<bool>) -> io::Result<()> {
     let (failed, failure) = oneshot::channel();
     let server = axum::serve(Axum { door, failed: Some(failed) }, routes(dir));
@@ -76,7 +76,7 @@ async fn upload(mut body: Body) -> Response {
     ([(header::CONTENT_TYPE, "application/json")], json).into_response()
 }
 
-/// A body of a given length, whose byte at offset `i` is `i % 251`: a shift by any power of two shows.
+/// A body of a given length, whose byte at offset `i` is `i % 251`, so that a shift by any power of two is noticed.
 struct Generated {
     sent: u64,
     length: u64,
@@ -98,7 +98,7 @@ impl http_body::Body for Generated {
         if left == 0 {
             return Poll::Ready(None);
         }
-        // All blocks but the last are whole periods, so each begins where the pattern does.
+        // Every block but the last has whole periods, so each starts at the start of the pattern.
         let len = left.min(BLOCK.len() as u64);
         self.sent += len;
         Poll::Ready(Some(Ok(Frame::data(BLOCK.slice(..len as usize)))))
@@ -113,10 +113,10 @@ impl http_body::Body for Generated {
     }
 }
 
-/// Our listener, as axum wants it.
+/// The listener as axum expects it.
 struct Axum {
     door: Door,
-    /// Axum knows no listener that ends.
+    /// Reports an error of the listener: axum expects listeners to work forever.
     failed: Option<oneshot::Sender<io::Error>>,
 }
 

@@ -1,7 +1,7 @@
-//! `lab run --against kernel`: a scenario whose other end is the kernel of this machine, in real time.
+//! `lab run --against kernel`: this machine's kernel plays one end of a scenario, in real time.
 //!
-//! Each phase has a network namespace of its own, joined to our stack by a TUN device, with the lab's network and
-//! its faults in between. The kernel's applications are the scenario's scripts on the kernel's own sockets.
+//! Each phase has its own network namespace. A TUN device joins it to the stack, with the lab's network and its faults
+//! in between. The kernel's applications are the scenario's scripts, on the kernel's sockets.
 
 mod boot;
 mod diag;
@@ -26,18 +26,18 @@ pub(crate) enum Opponent {
 /// The longest that a phase may take in real time: twice Linux's TIME-WAIT, which cannot be set, fits in.
 const LIMIT: Duration = Duration::from_secs(150);
 
-/// How long the kernel must have been quiet before it is believed that it waits for us. Its timers show in its
-/// listing, save that of delayed ACKs, which is 200 ms at the most.
+/// How long the kernel must be quiet before it counts as waiting for us. Its listing shows all timers except that of
+/// delayed ACKs, which is at most 200 ms.
 const QUIET: Duration = Duration::from_millis(300);
 
-/// How often the kernel is looked at while one of its timers runs.
+/// Interval between looks at the kernel while one of its timers runs.
 const LOOK: Duration = Duration::from_millis(50);
 
-/// What is due and comes later than this holds the clock up.
+/// An event that is later than this holds up the clock.
 const LATE: Duration = Duration::from_millis(2);
 
-/// Plays all phases of a scenario at the same time, the kernel as `host`. An error: the system or the options do not
-/// let it begin.
+/// Plays all phases of a scenario concurrently, with the kernel as `host`. Fails if the system or the options prevent a
+/// start.
 pub(crate) fn play(scenario: &Scenario, host: &str, options: &RunOptions) -> Result<Report, String> {
     let mut report = Report::new(scenario, options, Some(host));
     let phases: Vec<_> = std::thread::scope(|scope| {
@@ -62,11 +62,11 @@ fn play_phase(
     Ok(live.conclude(failure))
 }
 
-/// Keeps the time of a phase, until nothing is left to happen. Gives what kept it from its end.
+/// Drives the clock of a phase until no event is left. Returns the reason if it stops early.
 ///
-/// The clock is real time, but for two things. Time in which the kernel waits for us, and we for nothing but our own
-/// timers, is skipped. And what the machine comes to late holds the clock up, so that the kernel has as much time
-/// between two of our packets as the scenario says, or more, and never less.
+/// The clock is real time, with two exceptions. Time is skipped while the kernel waits for us and we wait only for our
+/// own timers. An event that the machine processes late holds up the clock, so that the kernel never has less time
+/// between two of our packets than the scenario says.
 fn drive(live: &mut Live<'_>) -> Option<String> {
     let start = Instant::now();
     let (mut skipped, mut held) = (Duration::ZERO, Duration::ZERO);

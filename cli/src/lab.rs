@@ -21,17 +21,17 @@ pub(crate) enum Lab {
     List,
     /// Run scenarios: all of the catalogue, or those named.
     Run(Run),
-    /// Tell what happens in a scenario, and why.
+    /// Explain what happens in a scenario, and why.
     Explain(Explain),
 }
 
 /// Run scenarios.
 #[derive(Args)]
 pub(crate) struct Run {
-    /// Ids of the catalogue (`H1b`) or files; none: the whole catalogue.
+    /// Ids of the catalogue (`H1b`) or files; the whole catalogue by default.
     #[arg(value_name = "ID|FILE")]
     scenarios: Vec<String>,
-    /// Only under this profile; a scenario that is named is run under it even if it does not list it.
+    /// Use only this profile. A scenario that is named uses it even if it does not list it.
     #[arg(long)]
     profile: Option<Profile>,
     /// Let the kernel of this machine play one end, in a network namespace and in real time, once for each end that
@@ -48,7 +48,7 @@ pub(crate) struct Run {
     /// Where all chance comes from.
     #[arg(long, default_value_t = 0, conflicts_with = "seeds")]
     seed: u64,
-    /// Add random loss, delay, duplication and reordering, drawn anew for each seed from A up to but not including B.
+    /// Add random loss, delay, duplication and reordering, with seeds from A up to, but not including, B.
     #[arg(long, value_name = "A..B", value_parser = seeds)]
     seeds: Option<Range<u64>>,
     /// A fault on top of the scenario's, such as 'lose S>C [S.] 1'; may be repeated. The scenario's expectations are
@@ -61,7 +61,7 @@ pub(crate) struct Run {
     /// Print the ladder of each run.
     #[arg(long)]
     ladder: bool,
-    /// Print one JSON object a line for each run, and nothing else.
+    /// Print only one JSON object per line for each run.
     #[arg(long)]
     json: bool,
     /// Write a JUnit report to this file.
@@ -80,7 +80,7 @@ pub(crate) struct Explain {
     profile: Profile,
 }
 
-/// `0..1000`.
+/// Parses `0..1000`.
 fn seeds(text: &str) -> Result<Range<u64>, String> {
     let expected = || format!("`{text}`: expected two numbers with `..` between them, such as 0..1000");
     let (from, to) = text.split_once("..").ok_or_else(expected)?;
@@ -123,7 +123,7 @@ fn known() -> Result<Vec<Scenario>, Failure> {
     catalogue().map_err(|error| Failure::usage(error.to_string()))
 }
 
-/// A scenario by its id, or from a file.
+/// Finds a scenario by its id, or reads it from a file.
 fn find(known: &[Scenario], name: &str) -> Result<Scenario, Failure> {
     if let Some(scenario) = known.iter().find(|scenario| scenario.id.eq_ignore_ascii_case(name)) {
         return Ok(scenario.clone());
@@ -137,7 +137,7 @@ fn find(known: &[Scenario], name: &str) -> Result<Scenario, Failure> {
     Scenario::load(path).map_err(|error| Failure::usage(error.to_string()))
 }
 
-/// Prints to standard output; whoever closes it early has seen enough.
+/// Prints to standard output. A closed pipe is no error.
 fn say(text: &str) -> Result<(), Failure> {
     match io::stdout().lock().write_all(text.as_bytes()) {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
@@ -170,7 +170,7 @@ impl Run {
         };
         let mut output = Ok(());
         let bar = progress(jobs.len() * per_job);
-        // Against the kernel, time is spent waiting.
+        // Runs against the kernel mostly wait.
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let workers = if self.against.is_some() { jobs.len() } else { cores };
         let result = everywhere(
@@ -226,7 +226,7 @@ impl Run {
         Ok(jobs)
     }
 
-    /// Each scenario once for each host that the kernel can play.
+    /// One job for each host of each scenario that the kernel can play.
     fn jobs_against_kernel(&self, scenarios: Vec<Scenario>, named: bool) -> Result<Vec<Job>, Failure> {
         kernel::check().map_err(Failure::usage)?;
         let mut jobs = Vec::new();
@@ -249,7 +249,7 @@ impl Run {
         Ok(jobs)
     }
 
-    /// Everything that is wrong with the options is found before anything runs.
+    /// Checks all options before anything runs.
     fn options(&self) -> Result<RunOptions, Failure> {
         for sysctl in &self.sysctl {
             Config::default().apply(sysctl).map_err(|error| {
@@ -285,7 +285,7 @@ fn why_not(scenario: &Scenario, role: Option<&str>) -> String {
 }
 
 fn progress(runs: usize) -> ProgressBar {
-    // A few runs are over before a bar could be seen.
+    // A few runs end before a bar is of use.
     if runs < 200 || !io::stderr().is_terminal() {
         return ProgressBar::hidden();
     }
@@ -296,7 +296,7 @@ fn progress(runs: usize) -> ProgressBar {
     bar
 }
 
-/// Does all the work in so many threads, and hands on the results in their order. The first error ends it.
+/// Runs `work` on `workers` threads, and passes the results to `take` in order. Stops at the first error.
 fn everywhere<T: Send>(
     count: usize,
     workers: usize,
@@ -334,14 +334,14 @@ fn everywhere<T: Send>(
     })
 }
 
-/// Prints reports as they come, and keeps what is needed at the end.
+/// Prints reports as they arrive, and keeps those needed at the end.
 struct Printer<'a> {
     command: &'a Run,
     width: usize,
     per_job: usize,
     reports: Vec<Report>,
     packets: Vec<u8>,
-    /// Reports of the job that is under way.
+    /// Reports of the current job.
     held: Vec<Report>,
 }
 
@@ -393,7 +393,7 @@ fn write(file: &Path, bytes: &[u8]) -> Result<(), Failure> {
     std::fs::write(file, bytes).map_err(|error| Failure::system(file.display(), error))
 }
 
-/// The lines of one job in the table: its result, and below it what went wrong.
+/// The lines of one job in the table: its result, and its failures below.
 fn row(reports: &[Report], width: usize) -> String {
     const REASONS: usize = 5;
     let Some(first) = reports.first() else { return String::new() };

@@ -22,7 +22,7 @@ use crate::failure::Failure;
 
 /// TCP that does not let go: a TCP/IP stack in user space.
 ///
-/// Exit status: 0 all went well, 1 a connection or a scenario failed, 2 the command was wrong or the system refused.
+/// Exit status: 0 success, 1 a connection or a scenario failed, 2 the command was wrong or the system refused.
 #[derive(Parser)]
 #[command(version, about)]
 struct Cli {
@@ -71,7 +71,7 @@ fn run(command: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = runtime.map_err(|e| Failure::system("cannot start the runtime", e))?;
     let result = runtime.block_on(command);
-    // Not waited for: a thread may sit in a read of standard input for ever.
+    // Do not wait: a thread may block on standard input forever.
     runtime.shutdown_background();
     result
 }

@@ -22,12 +22,12 @@ use crate::http;
 /// Serve on a TUN device.
 #[derive(Args)]
 pub(crate) struct Serve {
-    /// What to serve.
+    /// The service.
     service: Service,
-    /// Port; by default that of the service: 7, 9, 19 or 80.
+    /// Port; by default the service's own: 7, 9, 19 or 80.
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
     port: Option<u16>,
-    /// Directory that `http` serves, beside `/bytes/LENGTH` and `/upload`.
+    /// Directory for `http`, in addition to `/bytes/LENGTH` and `/upload`.
     #[arg(long)]
     dir: Option<PathBuf>,
     /// Log each connection.
@@ -40,13 +40,13 @@ pub(crate) struct Serve {
 /// A service.
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Service {
-    /// Sends back what it receives (RFC 862).
+    /// Sends all data back (RFC 862).
     Echo,
-    /// Takes what it receives (RFC 863).
+    /// Discards all data (RFC 863).
     Discard,
     /// Sends lines of characters until the peer closes (RFC 864).
     Chargen,
-    /// A directory; `/bytes/LENGTH`; PUT or POST to `/upload` answers with length and SHA-256.
+    /// Serves a directory and `/bytes/LENGTH`; answers PUT or POST to `/upload` with length and SHA-256.
     Http,
 }
 
@@ -117,7 +117,7 @@ impl Serve {
     }
 }
 
-/// Turns true at Ctrl-C or SIGTERM.
+/// A channel that becomes true at Ctrl-C or SIGTERM.
 fn stop_signal() -> Result<watch::Receiver<bool>, Failure> {
     let failed = |e| Failure::system("cannot watch for signals", e);
     let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
@@ -129,7 +129,7 @@ fn stop_signal() -> Result<watch::Receiver<bool>, Failure> {
             _ = terminate.recv() => {}
         }
         sender.send_replace(true);
-        // Kept until the program ends, so that waiting for a change never fails.
+        // Keep the sender until the program ends, so that waiting for a change never fails.
         sender.closed().await;
     });
     Ok(receiver)
@@ -137,7 +137,7 @@ fn stop_signal() -> Result<watch::Receiver<bool>, Failure> {
 
 /// Resolves once it is time to stop.
 pub(crate) async fn stopped(mut stop: watch::Receiver<bool>) {
-    // It can only fail when the program is ending anyway.
+    // This fails only when the program is ending.
     let _ = stop.wait_for(|stop| *stop).await;
 }
 
@@ -159,7 +159,7 @@ async fn serve(door: Door, service: Service, stop: watch::Receiver<bool>) -> io:
             () = &mut stop => break,
         }
     }
-    // None of these services has an end of its own: closing is as good now as later.
+    // These services never end on their own, so nothing is gained by waiting.
     guests.shutdown().await;
     Ok(())
 }
@@ -184,7 +184,7 @@ async fn attend(guest: &mut Guest, service: Service) -> io::Result<()> {
     }
 }
 
-/// Sends the pattern of RFC 864 until the peer closes; what it sends is thrown away.
+/// Sends the pattern of RFC 864 until the peer closes, and discards received data.
 async fn generate(guest: &mut Guest, buffer: &mut [u8]) -> io::Result<()> {
     let pattern = pattern();
     let (mut from, mut to) = guest.stream.split();
@@ -203,13 +203,13 @@ async fn generate(guest: &mut Guest, buffer: &mut [u8]) -> io::Result<()> {
     }
 }
 
-/// Lines of 72 of the 95 printing characters, each begun one character later than the one before.
+/// Lines of 72 of the 95 printable characters; each line starts one character later than the one before.
 fn pattern() -> Vec<u8> {
     let line = |start: u8| (0..72).map(move |i| b' ' + (start + i) % 95).chain(*b"\r\n");
     (0..95).flat_map(line).collect()
 }
 
-/// A listener that says who comes and goes.
+/// A listener that logs connections.
 pub(crate) struct Door {
     listener: TcpListener,
     verbose: bool,
@@ -218,7 +218,7 @@ pub(crate) struct Door {
 impl Door {
     pub(crate) async fn accept(&self) -> io::Result<(Guest, SocketAddr)> {
         let (stream, peer) = self.listener.accept().await?;
-        // Every service here writes what it has in one go: waiting for more would only cost time.
+        // Every service here writes all its data at once: Nagle's algorithm would only add delay.
         stream.set_nodelay(true).ok();
         if self.verbose {
             eprintln!("{peer}: connected");
@@ -231,7 +231,7 @@ impl Door {
     }
 }
 
-/// A connection that was accepted.
+/// An accepted connection.
 pub(crate) struct Guest {
     stream: TcpStream,
     peer: SocketAddr,

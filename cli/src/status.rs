@@ -1,5 +1,5 @@
-//! What a running stack says of itself at SIGUSR1: its connections as `ss` lists them, its counters as `nstat`
-//! does, and how full its tables are.
+//! The status of a running stack, printed at SIGUSR1: connections as in `ss`, counters as in `nstat`, and the size of
+//! its tables.
 
 use std::time::Duration;
 
@@ -10,10 +10,10 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::failure::Failure;
 
-/// How long an application may leave a connection in CLOSE-WAIT before it seems to have forgotten it.
+/// A connection this long in CLOSE-WAIT is reported as forgotten by its application.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(60);
 
-/// Prints the state of `net` to standard error whenever SIGUSR1 comes.
+/// Prints the status of `net` to standard error at each SIGUSR1.
 pub(crate) fn print_on_signal(net: Net) -> Result<(), Failure> {
     let failed = |e| Failure::system("cannot watch for signals", e);
     let mut asked = signal(SignalKind::user_defined1()).map_err(failed)?;
@@ -26,7 +26,7 @@ pub(crate) fn print_on_signal(net: Net) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Connections, what looks wrong with them, the counters that are not zero, and last the line of usage.
+/// Connections, diagnoses, counters that are not zero, and the line of usage at the end.
 fn report(net: &Net) -> String {
     let columns = ["State", "Recv-Q", "Send-Q", "Local Address:Port", "Peer Address:Port", "Age"];
     let mut text = row(columns.map(str::to_owned));

@@ -1,7 +1,7 @@
-//! `--against kernel`: a script played against this machine's kernel, in real time.
+//! `--against kernel`: plays a script against this machine's kernel, in real time.
 //!
-//! Each run has a network namespace of its own with a TUN device in it, whose far end is the script. The namespace is
-//! that of two threads: one that waits for packets and time, and one that makes the calls, which may block there.
+//! Each run has its own network namespace with a TUN device, whose far end is the script. Two threads share the
+//! namespace: one waits for packets and timeouts, the other makes the system calls, which may block.
 
 mod calls;
 mod namespace;
@@ -27,14 +27,14 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use self::calls::{Files, perform};
 use crate::failure::Failure;
 
-/// Real time is dear: what may come at any time is waited for so long.
+/// Limit of waiting for events without a fixed time: real time is expensive.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// Name of the device, in a namespace where there is no other.
+/// Name of the device, the only one in its namespace.
 const DEVICE: &str = "drill0";
 const PROTOCOL_ICMP: u8 = 1;
 const PROTOCOL_TCP: u8 = 6;
 const PROTOCOL_ICMPV6: u8 = 58;
-/// From here on ICMPv6 is about the link: neighbours, routers, groups.
+/// Types from this one on concern the link: neighbours, routers, groups.
 const ICMPV6_OF_THE_LINK: u8 = 130;
 
 /// Plays a script against the kernel.
@@ -52,7 +52,7 @@ pub(super) fn run(drill: &Drill, options: &DrillOptions<'_>) -> Result<Outcome, 
 
 type Returned = (Clock, Result<Result<Reply, Errno>, Refused>);
 
-/// The kernel's sockets in a namespace, and the device that joins them to the script.
+/// The kernel's sockets in a namespace, and the device between them and the script.
 struct Kernel {
     runtime: Runtime,
     inbox: Inbox,
@@ -60,9 +60,9 @@ struct Kernel {
     requests: mpsc::Sender<Request>,
 }
 
-/// What comes from the kernel.
+/// The events of the kernel.
 struct Inbox {
-    /// What the kernel's time is counted from.
+    /// The start of the run, which times are relative to.
     began: Clock,
     tun: Tun,
     local: IpAddr,
@@ -79,7 +79,7 @@ impl Kernel {
         let runtime = runtime.map_err(|e| Failure::system("cannot start the runtime", e))?;
         let mut options = TunOptions::new(DEVICE);
         options.mtu = Some(network.mtu);
-        // A script speaks of what is on the wire.
+        // Scripts describe packets on the wire.
         options.offload = false;
         options.host = vec![(network.local, network.prefix_len)];
         let everything: IpAddr = if network.local.is_ipv4() { [0; 4].into() } else { [0; 16].into() };
@@ -90,7 +90,7 @@ impl Kernel {
         let (requests, to_make) = mpsc::channel();
         let (made, returned) = unbounded_channel();
         let theirs = files.clone();
-        // Not waited for: a call may never return. It ends with the sockets that it waits on.
+        // The thread is detached: a call may block forever. It returns when its sockets are shut down.
         thread::spawn(move || {
             for request in to_make {
                 let result = perform(&theirs, request);
@@ -105,15 +105,15 @@ impl Kernel {
         Ok(Kernel { runtime, inbox, files, requests })
     }
 
-    /// Waits for something to happen until `limit`; what has happened already is taken in even if that is past.
+    /// Waits for an event until `limit`. Collects pending events even if the limit has passed.
     fn await_something(&mut self, limit: Clock) {
         let inbox = &mut self.inbox;
         self.runtime.block_on(async {
-            // Only a turn of the runtime tells whether there is something to read.
+            // The runtime learns of readable descriptors only when it gets a turn.
             tokio::task::yield_now().await;
             let there = poll_fn(|cx| Poll::Ready(inbox.poll(cx).is_ready())).await;
             if !there && Clock::now() < limit {
-                // Late: the caller sees that nothing has happened.
+                // A timeout is no error: the caller sees that there is no event.
                 let _ = tokio::time::timeout_at(limit.into(), poll_fn(|cx| inbox.poll(cx))).await;
             }
         });
@@ -125,7 +125,7 @@ impl Inbox {
         Instant::ZERO + at.saturating_duration_since(self.began)
     }
 
-    /// Takes in what is there: packets, and the call's return. Pending: there is nothing.
+    /// Collects packets and the call's return. Pending if there is nothing.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         while let Poll::Ready(Ok(received)) = self.tun.poll_recv(cx, &mut self.frame) {
             let packet = &self.frame[..received.len];
@@ -142,7 +142,7 @@ impl Inbox {
     }
 }
 
-/// Whether a packet is one that scripts speak of, not the kernel's own care of the link.
+/// Returns whether scripts may expect a packet. The kernel's own link maintenance is left out.
 fn is_for_the_script(packet: &[u8], local: IpAddr) -> bool {
     match (packet.first().map(|first| first >> 4), local) {
         (Some(4), IpAddr::V4(local)) => {
@@ -169,13 +169,13 @@ impl Subject for Kernel {
     }
 
     fn call(&mut self, request: Request) {
-        // The thread that makes the calls ends after this end of the channel.
+        // The thread that makes the calls outlives this end of the channel.
         let _ = self.requests.send(request);
     }
 
     fn inject(&mut self, packet: &[u8]) {
         let tun = &mut self.inbox.tun;
-        // A device that is gone carries nothing: then no packet comes back either.
+        // If the device is gone, packets are lost, and no reply comes back.
         let _ = self.runtime.block_on(poll_fn(|cx| tun.poll_send(cx, Frame::new(packet))));
         self.await_something(Clock::now());
     }

@@ -1,4 +1,4 @@
-//! A kernel for one phase: a network namespace, its settings, and the TUN device that leads to it.
+//! Boots a kernel for one phase: a network namespace, its settings, and its TUN device.
 
 use std::fs;
 use std::net::IpAddr;
@@ -12,11 +12,12 @@ use super::sockets::Kernel;
 
 const TUN_DEVICE: &str = "/dev/net/tun";
 
-/// Entries of the table of connections that a namespace gets which is made from here (Linux 6.1).
+/// The size of the connection table in namespaces created from this one (Linux 6.1).
 const CHILD_TABLE: &str = "/proc/sys/net/ipv4/tcp_child_ehash_entries";
 const CHILD_ENTRIES: &str = "1024";
 
-/// Whether this process may do all of it; otherwise, what is missing. Changes the namespace of a thread of its own.
+/// Checks that this process may create namespaces and devices; the error says what is missing. Uses a thread of its
+/// own, whose namespace changes.
 pub(crate) fn check() -> Result<(), String> {
     if !Path::new(TUN_DEVICE).exists() {
         return Err(format!("--against kernel needs {TUN_DEVICE}, which is not there; modprobe tun"));
@@ -36,19 +37,19 @@ fn enter_namespace() -> nix::Result<()> {
     unshare(CloneFlags::CLONE_NEWNET)
 }
 
-/// Moves this thread into a new network namespace and makes the kernel there ready.
+/// Moves this thread into a new network namespace, and sets up the kernel there.
 pub(super) fn boot(boot: &Boot) -> Result<Box<dyn Foreign>, String> {
     enter_namespace().map_err(|e| format!("no network namespace can be made: {e}"))?;
-    // Listing the sockets walks the whole table of connections, and the machine's is large: this one gets its own.
+    // Listing the sockets walks the whole connection table, and the machine's is large: give this namespace its own.
     if fs::write(CHILD_TABLE, CHILD_ENTRIES).is_ok() {
         enter_namespace().map_err(|e| format!("no network namespace can be made: {e}"))?;
     }
     let defaults = [
-        // The one that every kernel has, in every namespace.
+        // The only algorithm that every kernel offers in every namespace.
         ("net/ipv4/tcp_congestion_control", "reno"),
-        // A tail loss probe goes after two round trips: a machine that is busy cannot keep that apart from a loss.
+        // A tail loss probe fires after two round trips, when a busy machine may only be slow.
         ("net/ipv4/tcp_early_retrans", "0"),
-        // Nobody else is on the link.
+        // The link has no other hosts.
         ("net/ipv6/conf/default/accept_dad", "0"),
         ("net/ipv6/conf/default/router_solicitations", "0"),
     ];
@@ -64,15 +65,15 @@ pub(super) fn boot(boot: &Boot) -> Result<Box<dyn Foreign>, String> {
     let mut options = TunOptions::new("sf0");
     options.mtu = Some(boot.mtu);
     options.host = vec![(boot.v4, 24), (boot.v6, 64)];
-    // Faults strike packets as they are on a wire.
+    // Faults apply to packets as on a wire.
     options.offload = false;
-    // Routers and forged sources are on no network of the kernel's.
+    // Routers and forged sources are outside the kernel's networks.
     options.routes = vec![(IpAddr::from([0, 0, 0, 0]), 0)];
     let tun = runtime.block_on(Tun::open(&options)).map_err(|e| e.to_string())?;
     Ok(Box::new(Kernel::new(tun, runtime, boot.config.clone())?))
 }
 
-/// Where the kernel has a setting of ours, and its value there.
+/// The kernel's path and value for one of our settings.
 fn kernel_setting(name: &str, value: &str) -> Result<(PathBuf, String), String> {
     let (known, value) = match name {
         "tcp_rcvbuf" => ("tcp_rmem", format!("{value} {value} {value}")),

@@ -1,4 +1,4 @@
-//! The kernel's own list of its TCP sockets, over `sock_diag`: what `ss -tan` shows.
+//! The kernel's list of its TCP sockets, from `sock_diag`, as `ss -tan` shows it.
 
 use std::io;
 use std::net::SocketAddr;
@@ -11,7 +11,7 @@ use netlink_sys::{Socket, SocketAddr as NetlinkAddr, protocols::NETLINK_SOCK_DIA
 use steadfast::core::trace::State;
 use steadfast_lab::ForeignEntry;
 
-/// A connection to `sock_diag` in the network namespace of the thread that made it.
+/// A netlink socket for `sock_diag`, in the network namespace of the thread that opened it.
 pub(crate) struct Diag {
     socket: Socket,
     requests: [Vec<u8>; 2],
@@ -22,7 +22,7 @@ pub(crate) struct Diag {
 #[derive(Clone, Debug)]
 pub(crate) struct Line {
     pub(crate) entry: ForeignEntry,
-    /// Bytes that were sent and are not acknowledged.
+    /// Bytes sent and not yet acknowledged.
     pub(crate) send_q: u64,
 }
 
@@ -44,7 +44,7 @@ impl Diag {
         Ok(lines)
     }
 
-    /// Reads one datagram of an answer; true: it was the last.
+    /// Reads one datagram of a reply. Returns true for the last one.
     fn take(&mut self, lines: &mut Vec<Line>) -> io::Result<bool> {
         let size = self.socket.recv(&mut &mut self.buffer[..], 0)?;
         let mut rest = &self.buffer[..size];
@@ -58,7 +58,7 @@ impl Diag {
                 }
                 _ => {}
             }
-            // Messages begin at multiples of four bytes.
+            // Messages are aligned to four bytes.
             let len = (message.header.length as usize).next_multiple_of(4);
             rest = rest.get(len..).unwrap_or_default();
         }

@@ -1,4 +1,4 @@
-//! The kernel's sockets, as the applications of a scenario call them, and the device that its packets cross.
+//! The kernel's sockets with the lab's interface, and the device for its packets.
 
 use std::collections::VecDeque;
 use std::io::{self, Read};
@@ -22,17 +22,17 @@ use crate::failure::error_of;
 
 type Result<T> = std::result::Result<T, Error>;
 
-/// The kernel in a namespace of its own.
+/// The kernel in its own namespace.
 pub(super) struct Kernel {
     tun: Tun,
-    /// Edge-triggered: it says what changed.
+    /// Edge-triggered: reports changes.
     epoll: OwnedFd,
     diag: Diag,
     sockets: SlotMap<SocketId, Held>,
     ready: VecDeque<(SocketId, Event)>,
     config: Config,
     failure: Option<String>,
-    /// The device is registered with it.
+    /// The runtime that the device is registered with.
     _runtime: tokio::runtime::Runtime,
 }
 
@@ -48,7 +48,7 @@ enum Kind {
     Listener,
     Connecting,
     Connected,
-    /// The application was told that it is over.
+    /// The application knows that it has ended.
     Over,
 }
 
@@ -92,7 +92,7 @@ impl Kernel {
         })
     }
 
-    /// What an edge of `epoll` means for an application.
+    /// Converts an edge of `epoll` to an event for the application.
     fn changed(&mut self, id: SocketId, flags: epoll::EventFlags) -> Event {
         let Some(held) = self.sockets.get_mut(id) else { return Event::default() };
         let mut event = Event::default();
@@ -113,10 +113,10 @@ impl Kernel {
 }
 
 impl Drop for Kernel {
-    /// The device goes first: what closing the sockets sends is not to reach anybody.
+    /// Closes the device before the sockets, so that their last packets reach nobody.
     fn drop(&mut self) {
         self.sockets.values().for_each(|held| {
-            // Otherwise they would live on in the namespace.
+            // Without this, they would stay in the namespace.
             held.socket.set_linger(Some(Duration::ZERO)).ok();
         });
     }
@@ -223,7 +223,7 @@ impl Sockets for Kernel {
 
 impl Foreign for Kernel {
     fn receive(&mut self, packet: &[u8]) {
-        // What the kernel takes for no packet at all is lost, as on any network.
+        // The kernel drops invalid packets, as any network may.
         let _lost = rustix::io::write(&self.tun, packet);
     }
 
@@ -275,7 +275,7 @@ impl Foreign for Kernel {
     fn wait(&mut self, at_most: core::Duration) {
         let mut watched = [PollFd::new(&self.tun, PollFlags::IN), PollFd::new(&self.epoll, PollFlags::IN)];
         let timeout = Timespec::try_from(at_most).unwrap_or_default();
-        // Interrupted, it is only a shorter wait.
+        // An interrupt only shortens the wait.
         let _ready = poll(&mut watched, Some(&timeout));
     }
 }
@@ -284,12 +284,12 @@ fn told(error: io::Error) -> Error {
     error_of(&error)
 }
 
-/// A socket for an address of this family, set up as every one of a scenario is.
+/// A socket for an address of this family, with the options that every scenario needs.
 fn open(family: IpAddr) -> io::Result<Socket> {
     let domain = if family.is_ipv4() { Domain::IPV4 } else { Domain::IPV6 };
     let socket = Socket::new(domain, Type::STREAM, Some(Protocol::TCP))?;
     socket.set_nonblocking(true)?;
-    // So that a port in TIME-WAIT can be named, and connecting decides, as in our stack.
+    // Like our stack, allow binding a port in TIME-WAIT, and let connect decide.
     socket.set_reuse_address(true)?;
     if family.is_ipv6() {
         socket.set_only_v6(true)?;
@@ -297,7 +297,7 @@ fn open(family: IpAddr) -> io::Result<Socket> {
     Ok(socket)
 }
 
-/// Sets what is wanted otherwise than before.
+/// Applies the options that differ from `before`.
 fn apply(socket: &Socket, before: &SocketOptions, wanted: &SocketOptions) -> io::Result<()> {
     let socket = SockRef::from(socket);
     if wanted.nodelay != before.nodelay {
@@ -332,7 +332,7 @@ fn apply(socket: &Socket, before: &SocketOptions, wanted: &SocketOptions) -> io:
     Ok(())
 }
 
-/// The kernel asks on every link for neighbours and routers, of which a TUN device has none.
+/// The kernel's queries for neighbours and routers on every link, which have no answer on a TUN device.
 fn is_multicast(packet: &[u8]) -> bool {
     match packet.first().map(|byte| byte >> 4) {
         Some(4) => packet.get(16).is_some_and(|byte| byte >> 4 == 14),

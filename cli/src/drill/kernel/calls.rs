@@ -1,4 +1,4 @@
-//! The system calls themselves.
+//! The system calls.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -17,9 +17,9 @@ use steadfast_lab::drill::subject::{Errno, ReceiveFlags, Refused, Reply, Request
 
 use super::{namespace, options};
 
-/// The most that one call reads or writes.
+/// The largest read or write of one call.
 const LARGEST: usize = 1 << 26;
-/// `MSG_FASTOPEN`, which has no name in `rustix`.
+/// `MSG_FASTOPEN`, which `rustix` does not define.
 const FAST_OPEN: net::SendFlags = net::SendFlags::from_bits_retain(0x2000_0000);
 
 /// The open descriptors.
@@ -29,7 +29,7 @@ pub(super) struct Files(Arc<Mutex<BTreeMap<i32, Arc<File>>>>);
 /// An open descriptor.
 pub(super) struct File {
     fd: OwnedFd,
-    /// Of a socket: whether it takes addresses of IPv6.
+    /// For sockets: whether it takes IPv6 addresses.
     pub(super) socket: Option<bool>,
 }
 
@@ -44,7 +44,7 @@ impl Files {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What is open under this number.
+    /// Returns the file of a descriptor.
     pub(super) fn get(&self, fd: i32) -> Result<Arc<File>, Error> {
         self.table().get(&fd).cloned().ok_or(Error::BADF)
     }
@@ -55,7 +55,7 @@ impl Files {
         number
     }
 
-    /// Where sockets listen, in the order of their descriptors.
+    /// The addresses of listeners, in order of their descriptors.
     pub(super) fn listeners(&self) -> Vec<SocketAddr> {
         let listens = |file: &&Arc<File>| {
             file.socket.is_some() && net::sockopt::socket_acceptconn(file).unwrap_or(false)
@@ -64,16 +64,16 @@ impl Files {
         self.table().values().filter(listens).filter_map(local).collect()
     }
 
-    /// Ends all connections, and with them the calls that wait on them.
+    /// Shuts down all connections, which unblocks the calls that wait on them.
     pub(super) fn shut_down(&self) {
         for file in self.table().values() {
-            // One that is not connected has nobody waiting on it.
+            // No call waits on a socket that is not connected.
             let _ = net::shutdown(file, net::Shutdown::Both);
         }
     }
 }
 
-/// Makes a call; it may take as long as the kernel makes it wait.
+/// Performs a call, which may block in the kernel.
 pub(super) fn perform(files: &Files, request: Request) -> Result<Result<Reply, Errno>, Refused> {
     let option = match request {
         Request::SetOption { fd, option, setting } => match files.get(fd) {
@@ -139,7 +139,7 @@ fn call(files: &Files, request: Request) -> Result<Reply, Error> {
         }
         Request::Close { fd } => {
             let closed = files.table().remove(&fd).ok_or(Error::BADF)?;
-            // Here it may linger.
+            // This may linger.
             drop(closed);
             Reply::Number(0)
         }
@@ -155,7 +155,7 @@ fn call(files: &Files, request: Request) -> Result<Reply, Error> {
     })
 }
 
-/// Calls that ask about descriptors, and wait for them.
+/// Calls that query descriptors or wait for them.
 fn ask(files: &Files, request: Request) -> Result<Reply, Error> {
     let done = |()| Reply::Number(0);
     Ok(match request {
@@ -196,7 +196,7 @@ fn ask(files: &Files, request: Request) -> Result<Reply, Error> {
             };
             Reply::Events(events.iter().map(told).collect())
         }
-        // The other requests are calls of `call` and `perform`.
+        // `call` and `perform` handle the other requests.
         _ => return Err(Error::NOSYS),
     })
 }
@@ -206,7 +206,7 @@ fn with(files: &Files, fd: i32, call: impl FnOnce(&File) -> Result<(), Error>) -
 }
 
 impl File {
-    /// The address as a socket of this family takes it.
+    /// Converts an address to the family of the socket.
     fn takes(&self, address: SocketAddr) -> SocketAddr {
         match address.ip() {
             IpAddr::V4(v4) if self.socket == Some(true) => {
@@ -257,7 +257,7 @@ fn send(file: &File, len: usize, flags: SendFlags, fast_open: Option<SocketAddr>
     }
 }
 
-/// `SIOCOUTQ`, which the listing of all sockets tells as well.
+/// `SIOCOUTQ`, read from the listing of all sockets.
 fn send_queue(file: &File) -> Option<i64> {
     let local = address(net::getsockname(file).ok()?)?;
     let remote = address(net::getpeername(file).ok()??)?;
@@ -272,7 +272,7 @@ fn ready(files: &Files, all: &[(i32, i64)], timeout: Option<Duration>) -> Result
             Some(PollFd::new(&**file.as_ref()?, PollFlags::from_bits_retain(*events as u16)))
         })
         .collect();
-    // What is not open is told of at once.
+    // A descriptor that is not open is reported at once.
     let timeout = if asked.len() < all.len() { Some(Duration::ZERO) } else { timeout };
     poll(&mut asked, timeout.map(timespec).as_ref())?;
     let mut came = asked.iter().map(|file| i64::from(file.revents().bits()));

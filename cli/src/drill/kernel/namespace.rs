@@ -1,4 +1,4 @@
-//! A network namespace: making it, its sysctls, and its sockets.
+//! Network namespaces: creation, sysctls, sockets.
 
 use std::fs;
 use std::io;
@@ -10,7 +10,7 @@ use steadfast_lab::drill::subject::Listed;
 use crate::failure::Failure;
 use crate::kernel::{Diag, Line};
 
-/// Puts this thread, and those that it starts, into a network namespace of its own. It ends with the last of them.
+/// Moves this thread and its later children into a new network namespace. It ends with the last of them.
 pub(super) fn enter() -> Result<(), Failure> {
     unshare(CloneFlags::CLONE_NEWNET).map_err(|errno| match errno {
         nix::Error::EPERM => {
@@ -20,7 +20,7 @@ pub(super) fn enter() -> Result<(), Failure> {
     })
 }
 
-/// Interfaces that are made from now on say nothing by themselves, and use their addresses at once.
+/// Configures future interfaces to send nothing on their own, and to use their addresses at once.
 pub(super) fn quieten() -> Result<(), Failure> {
     if !fs::exists("/proc/sys/net/ipv6").unwrap_or(false) {
         return Ok(());
@@ -33,7 +33,7 @@ pub(super) fn quieten() -> Result<(), Failure> {
     Ok(())
 }
 
-/// Sets a sysctl of the namespace. The kernel shows the others of `net` there only to be read, or not at all.
+/// Sets a sysctl of the namespace. Other `net` sysctls are read-only or absent there.
 pub(super) fn set(name: &str, value: &str) -> Result<(), String> {
     let part = |part: &str| {
         !part.is_empty() && part.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-'))
@@ -51,7 +51,7 @@ pub(super) fn set(name: &str, value: &str) -> Result<(), String> {
     })
 }
 
-/// All sockets of the namespace, also those that no descriptor stands for.
+/// All sockets of the namespace, those without a descriptor included.
 pub(super) fn sockets() -> Vec<Listed> {
     let listed = |line: &Line| Listed {
         local: canonical(line.entry.local),
@@ -61,7 +61,7 @@ pub(super) fn sockets() -> Vec<Listed> {
     lines().iter().map(listed).collect()
 }
 
-/// What a connection was given to send and its peer has not acknowledged.
+/// Bytes that a connection has queued and its peer has not acknowledged.
 pub(super) fn send_queue(local: SocketAddr, remote: SocketAddr) -> Option<i64> {
     let all = lines();
     let same = |line: &&Line| (canonical(line.entry.local), canonical(line.entry.remote)) == (local, remote);
@@ -69,11 +69,11 @@ pub(super) fn send_queue(local: SocketAddr, remote: SocketAddr) -> Option<i64> {
 }
 
 fn lines() -> Vec<Line> {
-    // A kernel that does not tell has told of none: what is looked for is then not found, and said to be so.
+    // An error yields an empty list: the caller then reports that its socket is missing.
     Diag::open().and_then(|mut diag| diag.list()).unwrap_or_default()
 }
 
-/// An address of IPv4 as such, however the socket has it.
+/// Converts an IPv4-mapped address to IPv4.
 pub(super) fn canonical(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
 }

@@ -10,7 +10,7 @@ use steadfast_lab::drill::subject::{Errno, Refused, Setting, SocketOption, TcpIn
 
 use super::calls::{File, name};
 
-/// One table: level and name, as scripts have them; those that are ints.
+/// A table of integer options: level and name in scripts, and their numbers.
 macro_rules! int_options {
     ($($option:ident: $level:literal $text:literal = $number:path, $flag:path;)*) => {
         mod int {
@@ -82,7 +82,7 @@ int_options! {
 
 sockopt_impl!(TcpInfoBytes, GetOnly, libc::IPPROTO_TCP, libc::TCP_INFO, [u8; INFO_LEN]);
 
-/// Sets an option; what has no safe way to be set is refused.
+/// Sets an option. Options without a safe interface are refused.
 pub(super) fn set(
     file: &File,
     option: &SocketOption,
@@ -130,7 +130,7 @@ fn named(error: nix::Error) -> Errno {
     name(Error::from_raw_os_error(error as i32))
 }
 
-/// `struct tcp_info` up to `tcpi_snd_wnd`, as Linux has had it since 5.4.
+/// Length of `struct tcp_info` up to `tcpi_snd_wnd`, which Linux has since 5.4.
 const INFO_LEN: usize = 232;
 /// `TCP_LISTEN`
 const LISTENS: i64 = 10;
@@ -190,7 +190,7 @@ const LONG_WORDS: [(&str, usize); 10] = [
     ("bytes_retrans", 208),
 ];
 
-/// `SIOCOUTQNSD`: what was written and not sent.
+/// `SIOCOUTQNSD`: bytes written and not yet sent.
 pub(super) fn unsent(file: &File) -> Option<i64> {
     Some(tcp_info(file)?.fields["notsent_bytes"])
 }
@@ -205,7 +205,7 @@ pub(super) fn tcp_info(file: &File) -> Option<TcpInfo> {
     fields.extend(BYTES.map(|(name, at)| (name, i64::from(bytes[at]))));
     fields.extend(WORDS.map(|(name, at)| (name, i64::from(word(at)))));
     fields.extend(LONG_WORDS.map(|(name, at)| (name, i64::try_from(long_word(at)).unwrap_or(i64::MAX))));
-    // Two fields of four bits: where each lies depends on the order of bytes.
+    // Two fields of four bits, whose order depends on the byte order.
     let (low, high) = (i64::from(bytes[6] & 15), i64::from(bytes[6] >> 4));
     let (snd_wscale, rcv_wscale) = if cfg!(target_endian = "little") { (low, high) } else { (high, low) };
     fields.extend([("snd_wscale", snd_wscale), ("rcv_wscale", rcv_wscale)]);
