@@ -44,10 +44,10 @@ pub(crate) struct Run {
     /// Check what is said and not how: the order of options, windows and when pure ACKs come are left open.
     #[arg(long)]
     neutral: bool,
-    /// Play the scripts against the kernel of this machine, in a network namespace and in real time. Needs root.
+    /// Play the scripts against this machine's kernel, in a network namespace and in real time. Needs root.
     #[arg(long, value_name = "WHOM")]
     against: Option<Opponent>,
-    /// Whatever the script says, events may be early or late by this much: for a machine that is busy.
+    /// Allow events to be early or late by this much, overriding the script. For a busy machine.
     #[arg(long = "tolerance_usecs", value_name = "MICROSECONDS")]
     tolerance_usecs: Option<u64>,
     /// Define NAME for `#ifdef` and as a value. May be repeated.
@@ -283,7 +283,7 @@ fn collect(directory: &Path, depth: usize, files: &mut Vec<PathBuf>) -> Result<(
     Ok(())
 }
 
-/// A row for each folder, and the reasons of skips, the most frequent first.
+/// Formats a row for each folder, and the reasons of skips, the most frequent first.
 fn table(outcomes: &[(String, Outcome)]) -> String {
     const VERDICTS: [Verdict; 5] =
         [Verdict::Pass, Verdict::Fail, Verdict::Skip, Verdict::Empty, Verdict::Error];

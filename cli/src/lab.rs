@@ -34,8 +34,8 @@ pub(crate) struct Run {
     /// Use only this profile. A scenario that is named uses it even if it does not list it.
     #[arg(long)]
     profile: Option<Profile>,
-    /// Let the kernel of this machine play one end, in a network namespace and in real time, once for each end that
-    /// it can play. Needs root. Without `--profile`, ours runs under `linux` where the scenario knows it.
+    /// Let this machine's kernel play one end, in a network namespace and in real time: one run for each end that it
+    /// can play. Needs root. Without `--profile`, our stack uses `linux` if the scenario supports it.
     #[arg(long, value_name = "WHOM", conflicts_with_all = ["seeds", "pcap"])]
     against: Option<Opponent>,
     /// Only with our stack as this host.

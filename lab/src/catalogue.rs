@@ -1,4 +1,4 @@
-//! The catalogue: every scenario of the project, compiled in.
+//! The catalogue: every scenario of the project, compiled into the library.
 
 use std::fmt::Write;
 

@@ -175,7 +175,7 @@ pub enum Part {
     Ip,
     /// The TCP header.
     Header,
-    /// The payload, or the header where there is none.
+    /// The payload, or the header if there is no payload.
     Data,
     /// Anywhere in the segment.
     Segment,
@@ -197,7 +197,7 @@ pub enum Rewrite {
     TsVal(u32),
     TsEcr(u32),
     Urgent(u16),
-    /// Put this many bytes of the stream into the segment.
+    /// Replace the payload by this many bytes from the start of the stream.
     Data(usize),
     /// Add a loose source route through this address to an IPv4 packet.
     Route(Ipv4Addr),

@@ -157,7 +157,7 @@ pub(crate) struct Network {
     pub(crate) lenient: bool,
     /// How far a time may be from the expected one.
     pub(crate) tolerance: Tolerance,
-    /// The flow of the RST that is being received.
+    /// The flow of the RST that a host is receiving.
     reset: Option<usize>,
     /// A hash of every packet and its time.
     pub(crate) hash: u64,

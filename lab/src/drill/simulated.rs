@@ -15,7 +15,7 @@ use super::posix::{KnownOption, Lingering, Posix, System, Unset};
 use super::subject::{Errno, Happening, Listed, Network, Refused, Reply, Request, Subject, TcpInfo};
 use super::symbol;
 
-/// The start of the stack's clock. It is not zero, so that no timestamp equals the script's time by accident.
+/// The start of the stack's clock. It is not zero, so that timestamps differ from times since the start.
 const START: Instant = Instant::from_secs(1000);
 /// Waiting in virtual time is free: longer than any timer, and than timestamps take to wrap.
 const PATIENCE: Duration = Duration::from_secs(100 * 24 * 3600);
