@@ -1,5 +1,5 @@
-//! While data flows nothing is allocated, neither for a segment nor for a call; nor while connections come and go. What
-//! waits takes what it needs, and what is gone takes nothing.
+//! Steady traffic does not allocate, neither for a segment nor for a call, nor when connections come and go. Waiting
+//! connections take only what they need, and finished ones take nothing.
 
 use allocation_counter::measure;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -10,7 +10,7 @@ use steadfast_core::wire::tcp::{Flags, Options, Timestamps};
 use steadfast_core::{Config, Instant, Interface, SocketId, SocketOptions, Stack};
 use steadfast_testkit::{Client, next_segment, packets};
 
-/// A connection between two stacks, and frames for what is between them.
+/// A connection between two stacks, and frames for the packets between them.
 struct Pair {
     client: (Stack, SocketId),
     server: (Stack, SocketId),
@@ -112,7 +112,7 @@ fn messages_there_and_back_allocate_nothing() {
 fn connections_that_come_and_go_allocate_nothing() {
     let mut pair = Pair::new();
     for (stack, _) in [&mut pair.client, &mut pair.server] {
-        // So few that the table is full before it is measured.
+        // So few that the table is full before the measurement.
         stack.set_config(Config { tcp_max_tw_buckets: 64, ..stack.config().clone() });
     }
     let address = "10.0.0.2:81".parse().unwrap();
@@ -164,7 +164,7 @@ fn drain(stack: &mut Stack, now: Instant) -> usize {
     std::iter::from_fn(|| stack.transmit(now, &mut frame)).count()
 }
 
-/// Runs timers until none is due, and says how many calls that took.
+/// Runs timers until none is due. Returns the number of calls.
 fn run_until(stack: &mut Stack, now: Instant) -> usize {
     let mut calls = 0;
     while stack.poll_at().is_some_and(|at| at <= now) {
@@ -177,7 +177,7 @@ fn run_until(stack: &mut Stack, now: Instant) -> usize {
 
 const COUNT: u32 = 20_000;
 
-/// A server's connections that it closed first, up to FIN-WAIT-2.
+/// Makes connections that the server has closed first, up to FIN-WAIT-2.
 fn fin_wait_2(stack: &mut Stack, listener: SocketId, peers: impl Iterator<Item = Client>) -> Vec<Client> {
     let mut peers: Vec<_> = peers.collect();
     for peer in &mut peers {
@@ -190,7 +190,7 @@ fn fin_wait_2(stack: &mut Stack, listener: SocketId, peers: impl Iterator<Item =
     peers
 }
 
-/// T-10: an orphan whose peer does not close takes 256 bytes with everything, and when it ends nothing.
+/// T-10: an orphan whose peer does not close takes at most 256 bytes in total, and nothing after it ends.
 #[test]
 fn an_orphan_in_fin_wait_2_takes_256_bytes_t_10() {
     let (mut stack, listener) = server(|_| {});
@@ -203,7 +203,7 @@ fn an_orphan_in_fin_wait_2_takes_256_bytes_t_10() {
     assert!(held <= 256 * i64::from(COUNT), "{} bytes each", held / i64::from(COUNT));
     let listed = stack.sockets(NOW).into_iter().filter(|entry| entry.state == State::FinWait2);
     assert_eq!(listed.count(), COUNT as usize);
-    // What peers repeat draws an ACK each and leaves them no larger.
+    // Each probe of a peer triggers one ACK, and the orphans do not grow.
     let probes = measure(|| {
         for peer in &peers {
             send(&peer.at(peer.seq - 1), &mut stack, Flags::ACK);
@@ -211,7 +211,7 @@ fn an_orphan_in_fin_wait_2_takes_256_bytes_t_10() {
         }
     });
     assert!(held + probes.bytes_current <= 256 * i64::from(COUNT), "{probes:?}");
-    // A RST ends one, data another, and a FIN a third.
+    // A RST ends one, and a FIN another.
     for (number, flags) in [(0, Flags::RST), (1, Flags::FIN | Flags::ACK)] {
         send(&peers[number], &mut stack, flags);
         drain(&mut stack, NOW);
@@ -226,7 +226,7 @@ fn an_orphan_in_fin_wait_2_takes_256_bytes_t_10() {
     assert!(kept < held / 10, "{kept} bytes are kept of {held}");
 }
 
-/// T-11: entries of either family take what their limit says with everything. They end in steps, and then take nothing.
+/// T-11: entries of either family take no more than their limit in total. They end in steps, and then take nothing.
 #[test]
 fn time_wait_takes_what_its_limit_says_and_gives_it_back_t_11() {
     let ends = |v6: bool, number: u32| -> (SocketAddr, SocketAddr) {
@@ -261,7 +261,7 @@ fn time_wait_takes_what_its_limit_says_and_gives_it_back_t_11() {
         let held = held.bytes_current - list;
         assert_eq!(stack.usage().time_wait, FIT as usize);
         assert_eq!(stack.counters().tcp_time_wait_overflow, 1000);
-        // A page of each of the other tables is kept, as of those of connections.
+        // Each of the other tables keeps a page, and so does that of connections.
         let pages = 6 * 65_536;
         let limit = stack.config().tcp_tw_mem as i64;
         assert!(held - pages <= limit, "{} bytes each", held / i64::from(FIT));
@@ -278,7 +278,7 @@ fn time_wait_takes_what_its_limit_says_and_gives_it_back_t_11() {
     assert!(u64::from(config.tcp_max_tw_buckets) * 58 <= config.tcp_tw_mem, "of IPv4 all fit in");
 }
 
-/// SA-LISTEN-15: what a listener leaves behind goes in steps; a segment for it finds nobody meanwhile.
+/// SA-LISTEN-15: the half-open entries of a closed listener go in steps; meanwhile segments find no listener.
 #[test]
 fn a_listener_with_many_half_open_connections_closes_in_steps_sa_listen_15() {
     let (mut stack, listener) = server(|config| {
@@ -293,13 +293,13 @@ fn a_listener_with_many_half_open_connections_closes_in_steps_sa_listen_15() {
     let usage = stack.usage();
     assert_eq!(usage.listeners, 0);
     assert!(usage.half_open > COUNT as usize - 100, "{}", usage.half_open);
-    // The last one's SYN again: nobody listens any more.
+    // The last SYN again: the listener is gone.
     let before = stack.usage().half_open;
     send(&client(COUNT - 1), &mut stack, Flags::SYN);
     let mut frame = [0; 1500];
     assert!(next_segment(&mut stack, NOW, &mut frame).unwrap().header.flags.rst());
     assert_eq!(stack.usage().half_open, before - 1);
-    // Who listens there now has nothing to do with what goes.
+    // A new listener at the same address is unaffected by the entries that go.
     stack.listen("10.0.0.1:80".parse().unwrap(), Default::default()).unwrap();
     send(&client(COUNT), &mut stack, Flags::SYN);
     drain(&mut stack, NOW);
@@ -307,14 +307,14 @@ fn a_listener_with_many_half_open_connections_closes_in_steps_sa_listen_15() {
     assert_eq!((stack.usage().listeners, stack.usage().half_open), (1, 1));
 }
 
-/// A ping without data, from any of many networks.
+/// A ping without data, each from another network.
 fn ping(number: u32) -> Vec<u8> {
     let source = Ipv4Addr::from(0x0b00_0000 + number * 256);
     let message = Message::EchoRequest { ident: 1, sequence: 1, data: &[] };
     packets::icmp(source.into(), SERVER.into(), &message).unwrap()
 }
 
-/// Whatever the MTU is, an answer that waits holds its own bytes.
+/// A waiting reply holds only its own bytes, whatever the MTU.
 #[test]
 fn an_answer_that_waits_holds_its_own_bytes() {
     let interface = Interface::new(65_535, [("10.0.0.1".parse().unwrap(), 24)]);
@@ -325,7 +325,7 @@ fn an_answer_that_waits_holds_its_own_bytes() {
     let held = measure(|| pings.iter().for_each(|ping| stack.receive(now, &ping[..])));
     let waiting = stack.usage().replies;
     assert!(waiting > 100, "{waiting}");
-    // 28 bytes each, a place in the queue, and what a chunk of it has left.
+    // 28 bytes each, a slot in the queue, and the unused rest of a chunk.
     let each = held.bytes_current as usize / waiting;
     assert!(each < 28 + 256, "{each}");
     let mut frame = vec![0; 65_535];

@@ -1,6 +1,6 @@
-//! What a packet that nobody asked for draws from us (T-03, T-04): at most one packet, of at most 60 bytes or as long as
-//! the one that came. Over both IP versions, in every state that a 4-tuple can be in, for segments of every kind that a
-//! stranger can make, and for datagrams of other protocols.
+//! Bounds of amplification (T-03, T-04): an unsolicited packet triggers at most one packet, of at most 60 bytes or of
+//! its own length. Over both IP versions, in every state of a 4-tuple, for every kind of segment that a stranger can
+//! send, and for datagrams of other protocols.
 
 use std::net::IpAddr;
 
@@ -21,20 +21,20 @@ const SHORT_V6: usize = 80;
 const SERVER: u16 = 80;
 const CLIENT: u16 = 4000;
 
-/// A stack with one peer, who plays by the rules until the connection is where the test wants it.
+/// A stack with one peer that obeys the protocol until the connection is in the wanted state.
 struct World {
     stack: Stack,
     now: Instant,
     v6: bool,
     ours: IpAddr,
     theirs: IpAddr,
-    /// The numbers of the peer's next segment.
+    /// The sequence and acknowledgment numbers of the peer's next segment.
     seq: SeqNum,
     ack: SeqNum,
     timestamps: bool,
 }
 
-/// What the 4-tuple of the stranger's packets holds.
+/// The state of the 4-tuple of the stranger's packets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Holds {
     Nothing,
@@ -43,7 +43,7 @@ enum Holds {
     HalfOpen,
     SynSent,
     Established,
-    /// With a hole in what arrived, so that ACKs carry SACK blocks.
+    /// With a hole in the received data, so that ACKs carry SACK blocks.
     Hole,
     ZeroWindow,
     FinWait1,
@@ -98,7 +98,7 @@ impl World {
         packets::ip(self.theirs, self.ours, protocol, payload)
     }
 
-    /// All that leaves now: packets and their bytes.
+    /// Returns all packets that the stack sends now.
     fn sent(&mut self) -> Vec<Vec<u8>> {
         let mut frame = [0; 1500];
         let mut sent = Vec::new();
@@ -108,7 +108,7 @@ impl World {
         sent
     }
 
-    /// The peer sends a segment at its place, and takes in what is answered.
+    /// Sends a segment of the peer at its next sequence number, and handles the reply.
     fn send(&mut self, flags: Flags, payload: &[u8]) {
         self.send_at(self.seq, flags, payload);
         self.seq += payload.len() as u32 + u32::from(flags.syn()) + u32::from(flags.fin());
@@ -158,7 +158,7 @@ impl World {
         }
     }
 
-    /// Brings the 4-tuple where the test wants it.
+    /// Brings the 4-tuple into the wanted state.
     fn reach(v6: bool, timestamps: bool, holds: Holds) -> World {
         let cookies = |config: &mut Config| {
             if holds == Holds::Cookies {
@@ -185,14 +185,14 @@ impl World {
         }
         w.send(Flags::ACK, &[]);
         let (id, _) = w.stack.accept(listener).unwrap();
-        // It has a past: a stranger's old numbers are old indeed.
+        // The connection has a past, so that a stranger's old numbers are really old.
         w.send(Flags::ACK | Flags::PSH, &[1; 500]);
         w.stack.send(id, &[2; 500]).unwrap();
         w.sent();
         w.ack += 500;
         w.send(Flags::ACK, &[]);
         w.go_on(id, holds);
-        // No answer is owed, and every budget is full.
+        // No reply is pending, and all rate limits have recovered.
         w.now += Duration::from_secs(5);
         w
     }
@@ -241,7 +241,7 @@ impl World {
         }
     }
 
-    /// A stranger's packet arrives. Gives what it draws.
+    /// Delivers a stranger's packet. Returns the packets that it triggers.
     fn draws(&self, packet: &[u8]) -> Vec<Vec<u8>> {
         let mut world = World { stack: self.stack.clone(), ..*self };
         world.stack.receive(world.now, packet);
@@ -286,7 +286,7 @@ fn a_stranger_s_segment_draws_no_more_than_it_brings_t_04() {
                 for seq in [nxt, past, nxt + 10, nxt + 1_000_000, nxt - 1] {
                     for (ts, all) in [(false, false), (true, false), (true, true), (timestamps, false)] {
                         for len in [0, 1, 20, 100] {
-                            // A blind stranger does not know what we sent.
+                            // A blind stranger does not know the sequence numbers sent.
                             let ack = SeqNum(0x4321_8765);
                             let flags = Flags(flags);
                             let header = world.header(CLIENT, seq, ack, flags, 500, options(ts, all));
@@ -300,8 +300,8 @@ fn a_stranger_s_segment_draws_no_more_than_it_brings_t_04() {
     });
 }
 
-/// T-03: over its whole life a SYN draws six packets at the most and no more than six times its bytes, and none after the
-/// first where cookies answer.
+/// T-03: over its whole life a SYN triggers at most six packets and six times its bytes, and only one packet if cookies
+/// answer.
 #[test]
 fn a_spoofed_syn_draws_six_times_its_bytes_at_most_t_03() {
     both_families(|v6, timestamps| {
@@ -342,7 +342,7 @@ fn a_datagram_of_another_protocol_draws_no_more_than_it_brings_t_04() {
     both_families(|v6, _| {
         let world = World::new(v6, false, |_| {});
         let icmp = if v6 { PROTOCOL_ICMPV6 } else { PROTOCOL_ICMP };
-        // The least error quotes the headers and eight bytes: with IPv6 it takes 96 bytes.
+        // The shortest error quotes the headers and eight bytes; over IPv6 it takes 96 bytes.
         let least = if v6 { 96 } else { 60 };
         for protocol in (0..=255u8).filter(|protocol| *protocol != PROTOCOL_TCP && *protocol != icmp) {
             for len in [8, 32, 52, 100, 548, 1240, 1400] {

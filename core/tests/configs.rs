@@ -1,4 +1,4 @@
-//! No configuration makes a stack panic or hang later: what it cannot work with is refused when it is made.
+//! No configuration makes a stack panic or hang later: unusable ones are refused at construction.
 
 mod common;
 
@@ -10,7 +10,7 @@ use steadfast_core::{
     Config, ConnectOptions, Duration, Error, Interface, ListenOptions, SocketId, SocketOptions, Stack,
 };
 
-/// The least and the largest value of a setting that is a number, as its error message names them.
+/// Returns the smallest and the largest value of a numeric setting, as its error message names them.
 fn bounds(name: &str) -> Option<(u64, u64)> {
     let error = Config::default().apply(&format!("{name} = @")).unwrap_err().to_string();
     let (_, range) = error.split_once("a number from ")?;
@@ -45,7 +45,7 @@ fn each_number_is_refused_one_below_and_one_above_its_bounds() {
 
 #[test]
 fn a_field_out_of_its_bounds_is_refused_by_name_when_a_stack_is_made() {
-    /// The name of a setting, and what puts it out of its bounds.
+    /// The name of a setting, and a change that puts it out of its bounds.
     type Broken = (&'static str, fn(&mut Config));
     let broken: [Broken; 14] = [
         ("tcp_ecn", |c| c.tcp_ecn = 9),
@@ -111,7 +111,7 @@ fn a_range_of_ports_has_one_at_least() {
     assert_eq!([79, 80, 81, 82].map(|port| range.contains(port)), [false, true, true, false]);
 }
 
-/// Each number where its bounds or its usual value is.
+/// A configuration in which each number is at one of its bounds or has its usual value.
 fn any_config() -> impl Strategy<Value = Config> {
     let count = Config::settings().len();
     (0..Profile::ALL.len(), vec(0u8..6, count)).prop_map(|(profile, choices)| {
@@ -160,7 +160,7 @@ fn any_options() -> impl Strategy<Value = SocketOptions> {
     )
 }
 
-/// Time passes, as long as not too much happens: with a keepalive interval of nothing there is a probe each millisecond.
+/// Lets time pass, within a bound of steps: a keepalive interval of zero sends a probe each millisecond.
 fn pass(pair: &mut Pair, span: Duration) {
     let until = pair.now + span;
     for _ in 0..1000 {
@@ -170,7 +170,7 @@ fn pass(pair: &mut Pair, span: Duration) {
     }
 }
 
-/// A connection that carries a little over a bad path, is idle, and closes.
+/// Runs a connection that carries a little over a lossy path, is idle, and closes.
 fn live(config: Config, options: SocketOptions, seed: u64) {
     let mut pair = Pair::new(config);
     let mut state = seed | 1;
@@ -224,7 +224,7 @@ fn a_minimum_of_the_rto_above_its_maximum_gives_way() {
     live(config, options, 1);
 }
 
-/// No probe is ever late enough to end the connection, and none lies ahead of the clock.
+/// No probe is ever late enough to end the connection, and none is scheduled in the future.
 #[test]
 fn a_keepalive_interval_of_nothing_lets_time_pass() {
     let options = SocketOptions {

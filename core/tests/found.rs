@@ -1,4 +1,4 @@
-//! What the fuzz targets found, each as a small exchange.
+//! Defects found by the fuzz targets, each as a small exchange.
 
 mod common;
 
@@ -14,7 +14,7 @@ fn segment(header: Header) -> Vec<u8> {
     packets::segment(([10, 0, 0, 1], 1000).into(), SERVER.parse().unwrap(), header, &[])
 }
 
-/// The next segment that a stack sends.
+/// Returns the next segment that a stack sends.
 fn next(stack: &mut Stack, now: Instant) -> Option<Header> {
     Some(next_segment(stack, now, &mut vec![0; 65_535])?.header)
 }
@@ -70,7 +70,7 @@ fn what_is_sent_again_beside_sack_blocks_fits_the_mtu_must_16() {
         let config = Config { tcp_timestamps: timestamps, ..Config::default() };
         let mut pair = Pair::new(config);
         let (client, server) = pair.connect();
-        // Both send at once and lose much: retransmissions and SACK blocks leave in the same segments.
+        // Both send at once and lose much: retransmissions and SACK blocks share segments.
         pair.wire = Box::new(|side, n, packet| {
             assert!(packet.len() <= 1500, "a packet of {} bytes", packet.len());
             packet.len() < 1000 || n % if side == Side::Client { 3 } else { 4 } != 1

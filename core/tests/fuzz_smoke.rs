@@ -1,10 +1,10 @@
-//! The fuzz targets on a fixed set of inputs, so that the ordinary tests exercise them. Finding something new is
-//! the work of `cargo fuzz`.
+//! Runs the fuzz targets on a fixed set of inputs, so that the ordinary tests exercise them. `cargo fuzz` looks for new
+//! defects.
 
 #[path = "../../fuzz/harness/mod.rs"]
 mod harness;
 
-/// Inputs without end, the same every time.
+/// Runs a target on `count` pseudo-random inputs, the same every time.
 fn inputs(seed: u64, count: usize, target: fn(&[u8])) {
     let mut state = seed;
     let mut next = move || {
@@ -36,7 +36,7 @@ fn any_order_of_calls_and_faults_leaves_every_invariant_in_place() {
     inputs(2, 300, harness::calls::run);
 }
 
-/// A connection whose receive buffer is one byte: it drains, though slowly.
+/// A connection with a receive buffer of one byte drains, though slowly.
 #[test]
 fn a_receive_buffer_of_one_byte_drains() {
     harness::calls::run(&[

@@ -1,9 +1,10 @@
-//! Side channels as games of guessing (T-24, T-25, T-28).
+//! Side channels as guessing games (T-24, T-25, T-28).
 //!
-//! A game hides a bit in the stack: whether a 4-tuple is in use, whether somebody has a half-open entry, which of two
-//! servers the application talks to. The attacker sends what he likes, in anybody's name; he sees what comes to addresses of
-//! his own, and guesses as the best attack that was published does. He plays 10,000 rounds. By chance half of his guesses
-//! are right, with a standard deviation of half a percent; a share outside of 50 ± 2 % means that he knows something.
+//! A game hides a bit in the stack: whether a 4-tuple is in use, whether somebody has a half-open entry, or which of
+//! two servers the application talks to. The attacker may send anything with any source address. He sees the packets
+//! that reach his own addresses, and guesses like the best published attack. He plays 10,000 rounds. By chance half of
+//! his guesses are right, with a standard deviation of half a percent. A share outside of 50 ± 2 % means that he knows
+//! something.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
@@ -18,13 +19,13 @@ const ROUNDS: u32 = 10_000;
 const SERVER: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
 const VICTIM: Ipv4Addr = Ipv4Addr::new(10, 50, 0, 5);
 
-/// Address of the attacker, one in each network of his.
+/// An address of the attacker, one in each of his networks.
 fn own(network: u16) -> Ipv4Addr {
     let [high, low] = network.to_be_bytes();
     Ipv4Addr::new(10, 128 | high, low, 1)
 }
 
-/// Chance of the game (xorshift64), which has nothing to do with the stack's.
+/// Randomness of the game (xorshift64), independent of the stack's.
 struct Chance(u64);
 
 impl Chance {
@@ -40,7 +41,7 @@ impl Chance {
     }
 }
 
-/// Plays the rounds of a game. A round is told the secret and gives the guess; `None`: the attacker has no idea, and
+/// Plays the rounds of a game. A round gets the secret and returns the guess. `None`: the attacker has no idea, and
 /// tosses a coin.
 #[track_caller]
 fn nobody_guesses(what: &str, mut round: impl FnMut(bool, &mut Chance) -> Option<bool>) {
@@ -56,7 +57,7 @@ fn nobody_guesses(what: &str, mut round: impl FnMut(bool, &mut Chance) -> Option
     assert!((0.48..=0.52).contains(&share), "{what}: {share}");
 }
 
-/// A guess from a number that is larger where the secret is true: which side of the middle of all such numbers so far.
+/// Guesses from a number that is larger when the secret is true, by comparing it with the mean of all numbers so far.
 #[derive(Default)]
 struct Scale {
     sum: f64,
@@ -79,7 +80,7 @@ struct World {
     listener: SocketId,
 }
 
-/// What came to an address of the attacker.
+/// A packet that reached an address of the attacker.
 #[derive(Clone, Copy)]
 struct Seen {
     identification: u16,
@@ -122,7 +123,7 @@ impl World {
         self.stack.receive(self.now, packet);
     }
 
-    /// All that the stack sends: who it goes to, and what it is.
+    /// Returns all packets that the stack sends, with their destinations.
     fn sent(&mut self) -> Vec<(Ipv4Addr, Seen)> {
         let mut sent = Vec::new();
         while let Some(transmit) = self.stack.transmit(self.now, &mut self.frame) {
@@ -134,13 +135,13 @@ impl World {
         sent
     }
 
-    /// What the attacker sees of it.
+    /// Returns the packets that the attacker sees.
     fn seen(&mut self) -> Vec<Seen> {
         let mine = |(to, seen): (Ipv4Addr, Seen)| (to.octets()[1] >= 128).then_some(seen);
         self.sent().into_iter().filter_map(mine).collect()
     }
 
-    /// A client completes a handshake: the sequence numbers that both sides send next.
+    /// A client completes a handshake. Returns the next sequence numbers of both sides.
     fn open(&mut self, client: (Ipv4Addr, u16), iss: u32) -> (u32, u32) {
         self.seen();
         self.send(&segment(client, 80, iss, 0, Flags::SYN));
@@ -155,12 +156,12 @@ impl World {
 const STRAY: Duration = Duration::from_millis(130);
 const ACK: Flags = Flags::ACK;
 
-/// A budget of 6 RSTs at once for a network, and of 25 for all.
+/// Rate limits that allow a burst of 6 RSTs for one network, and of 25 for all.
 fn small_budget(config: &mut Config) {
     config.tcp_rst_limit = 200;
 }
 
-/// What may live at the 4-tuple whose use is the secret, and how it comes there and goes.
+/// The flow that may be at the secret 4-tuple, and how it begins and ends.
 #[derive(Clone, Copy, Debug)]
 enum Life {
     Connection,
@@ -169,13 +170,13 @@ enum Life {
     TimeWait,
 }
 
-/// The victim's port of a round.
+/// The victim's port in a round.
 fn port_of(round: u32) -> u16 {
     20_000 + (round % 30_000) as u16
 }
 
 impl World {
-    /// Something lives at the victim's port from here on.
+    /// Begins a flow at the victim's port.
     fn begin(&mut self, life: Life, port: u16) -> Option<SocketId> {
         let client = (VICTIM, port);
         match life {
@@ -218,21 +219,22 @@ impl World {
     }
 }
 
-/// The strays that the attacker sends in the victim's name, of every sort that draws a RST.
+/// A stray segment that the attacker sends in the victim's name, of any kind that triggers a RST.
 fn probe(port: u16, chance: &mut Chance) -> Vec<u8> {
     let sorts = [ACK, ACK | Flags::PSH, ACK | Flags::FIN, Flags::SYN | ACK, Flags::FIN];
     let flags = sorts[chance.draw() as usize % sorts.len()];
     segment((VICTIM, port), 80, chance.draw(), chance.draw(), flags)
 }
 
-/// T-24, T-25: the budget for RSTs, by a network of the attacker's that shares its slot with the victim's. What he sends in
-/// the victim's name draws RSTs where nobody uses the 4-tuple; the budget must not tell.
+/// T-24, T-25: the RST limit of a network of the attacker that shares its slot with the victim's. His segments in the
+/// victim's name trigger RSTs if the 4-tuple is unused; the limit must not reveal that.
 #[test]
 fn a_shared_budget_of_resets_does_not_tell_of_a_connection_t_24_t_25() {
     for life in [Life::Connection, Life::HalfOpen, Life::Opening, Life::TimeWait] {
         let mut world = World::new(small_budget);
         let mut chance = Chance(7);
-        // Which of his networks it is he finds out beforehand: when the victim's budget is used up, so is its own.
+        // He finds out beforehand which of his networks shares the slot: its budget is used up together with the
+        // victim's.
         let shares = |world: &mut World, chance: &mut Chance, network: u16| {
             (0..4).all(|_| {
                 world.pass(STRAY);
@@ -262,7 +264,7 @@ fn a_shared_budget_of_resets_does_not_tell_of_a_connection_t_24_t_25() {
     }
 }
 
-/// T-24, T-25: the same by what is left of the budget of all, which he uses up from five networks of his and counts.
+/// T-24, T-25: the same by the rest of the common budget, which he uses up from five of his networks and counts.
 #[test]
 fn what_is_left_of_the_budget_of_resets_does_not_tell_of_a_connection_t_24_t_25() {
     let mut world = World::new(small_budget);
@@ -288,8 +290,8 @@ fn what_is_left_of_the_budget_of_resets_does_not_tell_of_a_connection_t_24_t_25(
     });
 }
 
-/// T-24: the attack on challenge ACKs (CVE-2016-5696). A SYN-ACK in the victim's name is challenged where there is a
-/// connection; then the attacker counts how many challenges his own connection has left.
+/// T-24: the attack on challenge ACKs (CVE-2016-5696). A SYN-ACK in the victim's name is challenged if there is a
+/// connection. The attacker then counts how many challenges his own connection has left.
 #[test]
 fn challenge_acks_of_one_connection_do_not_tell_of_another_t_24() {
     let mut world = World::new(|_| {});
@@ -317,8 +319,8 @@ fn challenge_acks_of_one_connection_do_not_tell_of_another_t_24() {
     });
 }
 
-/// T-25: the attack on the budget of ICMP errors (SAD DNS, CVE-2020-25705). Datagrams in the victim's name to the ports
-/// that he might use, then one of the attacker's own: is there an error left for it?
+/// T-25: the attack on the limit of ICMP errors (SAD DNS, CVE-2020-25705). Datagrams in the victim's name go to the
+/// ports that he might use, then one of the attacker's own: is there an error left for it?
 #[test]
 fn the_budget_of_icmp_errors_does_not_tell_which_ports_are_in_use_t_25() {
     let mut world = World::new(|config| config.icmp_ratelimit = 200);
@@ -346,7 +348,7 @@ fn the_budget_of_icmp_errors_does_not_tell_which_ports_are_in_use_t_25() {
     });
 }
 
-/// T-25: the identification of packets counts nobody's packets (idle scan, CVE-2020-36516).
+/// T-25: the identification of packets is not a count of packets to others (idle scan, CVE-2020-36516).
 #[test]
 fn the_identification_does_not_tell_what_others_drew_t_25() {
     let mut world = World::new(|config| config.tcp_rst_limit = 0);
@@ -370,8 +372,8 @@ fn the_identification_does_not_tell_what_others_drew_t_25() {
     });
 }
 
-/// T-25: a half-open entry of somebody else in a table that the attacker fills (the idle scan by the backlog). He is told
-/// of each of his SYNs whether it was answered by a cookie, which he would have to find out.
+/// T-25: a half-open entry of somebody else in a table that the attacker fills (the idle scan by the backlog). The test
+/// tells him for each of his SYNs whether a cookie answered it, which he would have to find out.
 #[test]
 fn cookies_do_not_tell_how_many_entries_others_have_t_25() {
     const SIZE: u32 = 2048;
@@ -387,7 +389,7 @@ fn cookies_do_not_tell_how_many_entries_others_have_t_25() {
             world.seen();
             cookie
         };
-        // As full as he gets it.
+        // As full as he can make it.
         for n in 0..400_000 {
             if world.stack.usage().half_open >= level as usize {
                 break;
@@ -417,8 +419,8 @@ fn cookies_do_not_tell_how_many_entries_others_have_t_25() {
     }
 }
 
-/// T-25, T-28: the port counters (CVE-2022-32296). The attacker is many destinations himself. He once finds the one that
-/// shares its counter with a server, and later sees by it whether it was that server that the application went to.
+/// T-25, T-28: the port counters (CVE-2022-32296). The attacker owns many destinations. He first finds the one that
+/// shares its counter with a server. He later uses it to see whether the application connected to that server.
 #[test]
 fn port_counters_do_not_tell_where_others_connect_t_25_t_28() {
     let mut world = World::new(|_| {});
@@ -434,7 +436,7 @@ fn port_counters_do_not_tell_where_others_connect_t_25_t_28() {
     };
     let servers = [10, 11].map(|n| SocketAddr::new(Ipv4Addr::new(10, 77, 0, n).into(), 443));
     let mine = |n: u16| SocketAddr::new(own(0).into(), n);
-    // How far a destination's ports move on while the application connects to a server four times.
+    // How far a destination's ports advance while the application connects to a server four times.
     let moved = |world: &mut World, mine: SocketAddr, server: SocketAddr| {
         let before = connect(world, mine);
         for _ in 0..4 {

@@ -1,4 +1,4 @@
-//! What a stack holds stays within its bounds, whatever a peer pushes: measured by an allocator that counts.
+//! The memory of a stack stays within its bounds, whatever a peer pushes, as measured by a counting allocator.
 
 use std::net::Ipv4Addr;
 
@@ -12,14 +12,14 @@ use steadfast_testkit::Client;
 const OURS: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 2);
 const THEIRS: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
 
-/// A stack with one accepted connection, and the peer, which heeds no window.
+/// A stack with one accepted connection, and its peer, which ignores the window.
 struct Held {
     stack: Stack,
     now: Instant,
     sock: SocketId,
     peer: Client,
     frame: Vec<u8>,
-    /// What the heap has grown by since the connection was established.
+    /// Growth of the heap since the connection was established.
     heap: i64,
 }
 
@@ -37,13 +37,13 @@ impl Held {
         Held { stack, now, sock, peer, frame: vec![0; 1500], heap: 0 }
     }
 
-    /// A segment with text that begins at `at` of the stream.
+    /// A segment with text that begins at offset `at` of the stream.
     fn text(&self, at: u32, payload: &[u8]) -> Vec<u8> {
         self.peer.at(self.peer.seq + at).packet(Flags::ACK | Flags::PSH, payload)
     }
 
-    /// The peer pushes `count` segments of text: where each begins, how long it is, and, where the device keeps no buffer of
-    /// its own, how large a packet it lies in. What is held is measured after every thousandth.
+    /// The peer pushes `count` segments of text. `pattern` returns the offset and the length of each, and the size of
+    /// its packet if the device keeps no buffer of its own. The memory is measured after every thousandth.
     fn push(
         &mut self,
         count: u32,
@@ -78,25 +78,25 @@ impl Held {
 }
 
 const BUFFER: u32 = 1 << 20;
-/// What an otherwise idle stack takes for events, timers and the like, and what `steadfast.tcp_rcvbuf` names.
+/// Memory of an otherwise idle stack for events, timers and the like, and the 128 KiB of `steadfast.tcp_rcvbuf`.
 const SLACK: i64 = 128 << 10;
 
 fn held() -> Held {
     Held::new(Config { tcp_rcvbuf: BUFFER, tcp_timestamps: false, secret: [7; 32], ..Config::default() })
 }
 
-/// Whatever was pushed: a quarter more than the buffer, and the slack.
+/// Whatever was pushed, it takes at most a quarter more than the buffer, and the slack.
 fn within_the_buffer(held: &Held) {
     assert!(held.unread() <= BUFFER.into(), "{} bytes are unread", held.unread());
     let bound = i64::from(BUFFER) * 5 / 4 + SLACK;
     assert!(held.heap <= bound, "{} bytes are held, {} unread", held.heap, held.unread());
 }
 
-/// T-13: nothing in order was ever pushed.
+/// T-13: for text that is never in order.
 fn within_the_buffer_out_of_order(held: &Held) {
     let bound = i64::from(BUFFER) + (64 << 10);
     assert!(held.heap <= bound, "{} bytes are held", held.heap);
-    // Beside what the connection holds, the stack's own queues and lists grow once.
+    // In addition to the connection's memory, the stack's own queues and lists grow once.
     const OWN: i64 = 8192;
     let counted = held.stack.usage().held as i64;
     assert!(held.heap <= counted + OWN, "what is held is counted: {} of {counted}", held.heap);
@@ -123,7 +123,7 @@ fn a_million_gaps_t_13() {
         let mut held = held();
         let place = |i| if upwards { 2 + 2 * (i % 500_000) } else { 1_000_000 - 2 * (i % 499_990) };
         held.push(1_000_000, |i| (place(i), 1, None), within_the_buffer_out_of_order);
-        // The lowest are those that are held.
+        // The lowest ranges are kept.
         let info = held.stack.info(held.now, held.sock).unwrap();
         assert!(info.out_of_order > 1000, "{}", info.out_of_order);
         held.push(1, |_| (0, 22, None), |_| ());
@@ -150,7 +150,7 @@ fn text_that_fills_half_of_its_packet_t_13() {
     }
 }
 
-/// A byte is copied into a buffer with room for more, and a large segment behind it is a slice of its packet.
+/// A byte is copied into a buffer with room for more, and the large segment behind it is a slice of its packet.
 #[test]
 fn small_and_large_segments_by_turns_t_13() {
     for (small, large) in [(1, 1024), (257, 1024), (1, 1460), (1025, 1400)] {
@@ -165,7 +165,7 @@ fn small_and_large_segments_by_turns_t_13() {
     }
 }
 
-/// Places and lengths by chance, over and over, within and beyond the window.
+/// Random offsets and lengths, over and over, within and beyond the window.
 #[test]
 fn whatever_comes_in_whatever_order_t_13() {
     let mut held = held();

@@ -60,7 +60,7 @@ fn both_ends_measure_a_round_trip_in_the_handshake_unless_it_is_ambiguous_6298_2
         assert_eq!(pair.server.info(pair.now, server).unwrap().rtt, rtt, "{profile}");
 
         let mut pair = Pair::new(Config::profile(profile));
-        // The first SYN-ACK is lost: whether the ACK is for the first or the second, nobody can tell.
+        // The first SYN-ACK is lost. The ACK could be for the first or the second.
         pair.wire = Box::new(|side, count, _| side == Side::Client || count > 1);
         let listener = pair.server.listen(common::SERVER.parse().unwrap(), Default::default()).unwrap();
         pair.client.connect(pair.now, common::SERVER.parse().unwrap(), Default::default()).unwrap();
@@ -127,8 +127,8 @@ fn a_closed_port_refuses_at_once_h6() {
     assert_eq!(pair.client.recv(client, &mut [0; 1]), Ok(0));
 }
 
-/// T-12: with every local port towards one end in TIME-WAIT, the oldest is taken over as soon as it may be, and a
-/// port that comes free is found at once although the search before failed.
+/// T-12: with every local port towards one end in TIME-WAIT, the oldest is taken over as soon as it may be. A port that
+/// becomes free is found at once although the search before failed.
 #[test]
 fn ports_in_time_wait_are_taken_over_oldest_first_t_12_sa_closed_09() {
     let config = Config { ip_local_port_range: PortRange::new(10_000, 10_003).unwrap(), ..Config::default() };
@@ -168,7 +168,7 @@ fn ports_in_time_wait_are_taken_over_oldest_first_t_12_sa_closed_09() {
     assert!(connect(&mut pair).is_ok(), "a port came free");
 }
 
-/// T-12: every port may be taken over, also those of the connections that came before there was a crowd.
+/// T-12: every port can be taken over, including those of connections from before the crowd.
 #[test]
 fn a_crowd_in_time_wait_is_taken_over_whole_t_12() {
     let range = PortRange::new(10_000, 10_199).unwrap();
@@ -190,7 +190,7 @@ fn a_crowd_in_time_wait_is_taken_over_whole_t_12() {
     pair.client.check_consistent().unwrap();
 }
 
-/// T-12: of all local ports towards one end the last that is free is found, and towards another end all are free.
+/// T-12: the last free local port towards one end is found, and towards another end all are free.
 #[test]
 fn the_last_free_port_is_found_t_12() {
     let range = PortRange::new(10_000, 12_999).unwrap();
@@ -213,8 +213,8 @@ fn the_last_free_port_is_found_t_12() {
     assert!(pair.client.connect(pair.now, other, ConnectOptions::default()).is_ok());
 }
 
-/// Segments that follow one another are found without another look at the connection; a call between them makes the
-/// stack look again. Both ways give the same packets, and those arrive.
+/// Consecutive segments are sent without another visit to the connection; a call between them ends the train. Both ways
+/// yield the same packets, and those arrive.
 #[test]
 fn a_train_of_segments_is_what_they_would_be_one_by_one() {
     for profile in Profile::ALL {
@@ -262,7 +262,7 @@ fn send_in_trains(mut pair: Pair, server: &str, name: &str) {
     assert!(got == data, "{name}: the bytes that arrived are others");
 }
 
-/// SA-EST-31: what the application reads between two segments of a train, the next one tells the peer.
+/// SA-EST-31: when the application reads between two segments of a train, the next segment advertises the new window.
 #[test]
 fn a_train_tells_of_a_window_that_opened_meanwhile_sa_est_31() {
     let mut pair = Pair::new(Config::default());
@@ -283,7 +283,7 @@ fn a_train_tells_of_a_window_that_opened_meanwhile_sa_est_31() {
     assert!(window(&mut pair) > second);
 }
 
-/// Ticks wrap after 49 days, and compare right for 24: a connection that was idle for so long carries on as ever.
+/// Ticks wrap after 49 days, and compare right for 24. A connection that was idle for so long continues as usual.
 #[test]
 fn a_connection_that_was_idle_for_weeks_carries_on() {
     for keepalive in [false, true] {

@@ -1,6 +1,6 @@
-//! `tcp_mem` against peers that take memory and give nothing back: one stack, a table of hostile peers, and beside them
-//! an honest transfer and new connections. Time is virtual, and a counting allocator compares what is counted with what
-//! is held.
+//! `tcp_mem` against peers that take memory and release nothing. One stack faces a crowd of hostile peers, together
+//! with an honest transfer and new connections. Time is virtual, and a counting allocator compares the accounting with
+//! the memory in use.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -11,38 +11,37 @@ use steadfast_core::wire::tcp::{Flags, Options};
 use steadfast_core::{Config, Duration, Error, Event, Instant, Interface, ListenOptions, SocketId, Stack};
 use steadfast_testkit::{Client, Segment};
 
-/// The memory of the stack: smaller than the default, so that a thousand peers fill it quickly.
+/// The memory limit of the stack: smaller than the default, so that a thousand peers fill it quickly.
 const TCP_MEM: u64 = 64 << 20;
-/// What a stack holds beside what it counts: spare buffers, a mebibyte of each of five sizes and 256 queues.
+/// Memory of a stack that is not counted: spare buffers, a mebibyte of each of five sizes and 256 queues.
 const SPARE: u64 = 6 << 20;
-/// What a connection takes beside its queues: its rows in the tables, what it knows of losses, and its peer in this test.
+/// Memory of a connection apart from its queues: its rows in the tables, its loss state, and its peer in this test.
 const RECORD: u64 = 4 << 10;
 const PEERS: usize = 1000;
 const SERVER: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
 const PORT: u16 = 80;
 const MSS: u32 = 1460;
 
-/// How a peer is hostile.
+/// The behavior of a hostile peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Sort {
     /// It sends everything but the first byte of its window, again and again.
     Hole,
-    /// It announces no window once the server has something to send.
+    /// It advertises a zero window once the server has data to send.
     ZeroWindow,
-    /// The server has closed, and it takes nothing.
+    /// The server has closed, and the peer takes nothing.
     Orphan,
-    /// It acknowledges half of what is sent, once.
+    /// It acknowledges half of the data sent, once.
     HalfAcknowledged,
-    /// It takes a byte a second.
+    /// It takes one byte per second.
     SlowReader,
-    /// The server has closed, and it takes a byte a second.
+    /// The server has closed, and the peer takes one byte per second.
     SlowDrain,
 }
 
 const SORTS: [Sort; 6] =
     [Sort::Hole, Sort::ZeroWindow, Sort::Orphan, Sort::HalfAcknowledged, Sort::SlowReader, Sort::SlowDrain];
 
-/// What a sort does.
 impl Sort {
     fn closes(self) -> bool {
         matches!(self, Sort::Orphan | Sort::SlowDrain)
@@ -64,16 +63,16 @@ impl Sort {
         matches!(self, Sort::SlowReader | Sort::SlowDrain)
     }
 
-    /// So many bytes it acknowledges as fast as they come.
+    /// The number of bytes that it acknowledges as fast as they come.
     fn takes(self) -> usize {
         if self == Sort::HalfAcknowledged { 100_000 } else { 0 }
     }
 }
 
-/// A peer with a hole sends so much beyond it.
+/// The number of bytes that a peer with a hole sends beyond it.
 const BEYOND: u32 = 256 << 10;
 
-/// Everything: the stack, its application, hostile peers, and an honest client.
+/// The stack, its application, hostile peers, and an honest client.
 struct World {
     now: Instant,
     server: Stack,
@@ -84,22 +83,22 @@ struct World {
     peers: Vec<Client>,
     by_end: BTreeMap<SocketAddr, usize>,
     frame: Vec<u8>,
-    /// Sockets of the server whose peer is hostile, and what it still wants to write.
+    /// Sockets of the server with a hostile peer.
     hostile: BTreeMap<SocketId, ()>,
     roles: BTreeMap<SocketId, Role>,
     client_sockets: BTreeMap<SocketId, Role>,
-    /// Bytes read: by the client of what is sent down, by the server of what is sent up.
+    /// Bytes read: downloads by the client, and uploads by the server.
     goodput: [u64; 2],
     asked: usize,
     answered: usize,
     block: Vec<u8>,
-    /// The most that was held after any call.
+    /// The most memory held after any call.
     most: u64,
     /// A peer that opens its window once a minute.
     honest: Option<usize>,
 }
 
-/// What an honest connection is for: its first byte says so.
+/// The purpose of an honest connection, given by its first byte.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Role {
     Unknown,
@@ -158,7 +157,7 @@ impl World {
         self.look();
     }
 
-    /// The bytes held are within `tcp_mem`, and nobody loses anything below the mark that it is for.
+    /// Checks that the held bytes are within `tcp_mem`, and that no measure is taken below its mark.
     fn look(&mut self) {
         let (held, limit) = (self.server.usage().held, self.server.config().tcp_mem);
         assert!(held <= limit, "{held} of {limit}");
@@ -166,13 +165,13 @@ impl World {
         let counters = self.server.counters();
         let pressed = counters.tcp_memory_pressures + counters.prune_called;
         let aborted = counters.tcp_abort_on_memory + counters.stalled_aborted;
-        // A call that goes over a mark may give back in the same breath what one connection held.
+        // A call that exceeds a mark may at once release the memory of one connection.
         let one = 1 << 20;
         assert!(pressed == 0 || self.most + one > limit / 4 * 3, "pressure with {} held", self.most);
         assert!(aborted == 0 || self.most + one > limit / 8 * 7, "an abort with {} held", self.most);
     }
 
-    /// What a hostile peer says to a segment.
+    /// A hostile peer's reaction to a segment.
     fn peer_hears(&mut self, at: usize, segment: &Segment) {
         let (sort, peer) = (self.sort, &mut self.peers[at]);
         let takes = if Some(at) == self.honest { peer.window > 0 } else { peer.received < sort.takes() };
@@ -187,7 +186,7 @@ impl World {
         if syn {
             peer.window = sort.window();
         }
-        // A probe is answered, always.
+        // Window probes are always answered.
         if fresh || syn || (segment.len == 0 && segment.header.seq.lt(peer.ack) && !sort.is_slow()) {
             let ack = peer.acknowledges();
             self.give(ack);
@@ -208,7 +207,7 @@ impl World {
         }
     }
 
-    /// All of them go.
+    /// All hostile peers reset their connections.
     fn peers_reset(&mut self) {
         for at in 0..self.peers.len() {
             let peer = &self.peers[at];
@@ -217,7 +216,7 @@ impl World {
         }
     }
 
-    /// Once a second.
+    /// Called once a second.
     fn peers_nag(&mut self) {
         for at in 0..self.peers.len() {
             if self.peers[at].reset || self.peers[at].ack == SeqNum(0) {
@@ -246,7 +245,7 @@ impl World {
         }
     }
 
-    /// Writes as much as there is room for; closes when there is none, if this is what makes the sort.
+    /// Writes as much as there is room for, then closes if the behavior requires it.
     fn write(&mut self, id: SocketId) {
         loop {
             match self.server.send(id, &self.block) {
@@ -348,7 +347,7 @@ impl World {
         }
     }
 
-    /// A millisecond.
+    /// Advances by one millisecond.
     fn tick(&mut self) {
         self.step(1);
     }
@@ -366,8 +365,8 @@ impl World {
         self.transmit();
     }
 
-    /// An honest transfer each way for ten seconds, and a new connection every 50 ms; and beside them so many hostile
-    /// peers, which come in the first two seconds. Gives what the transfers carried.
+    /// Runs an honest transfer each way for ten seconds, and a new connection every 50 ms. The hostile peers arrive in
+    /// the first two seconds. Returns the goodput of the transfers.
     fn run(&mut self, peers: usize) -> [u64; 2] {
         self.connect(Role::Down);
         self.connect(Role::Up);
@@ -411,7 +410,7 @@ fn a_thousand_hostile_peers_of_any_sort_leave_honest_ones_their_rate_t_08() {
             counters.tcp_abort_on_memory,
             counters.stalled_aborted,
         );
-        // Both sides of the marks: the list of what was done is empty for whoever never went over one.
+        // Both sides of the marks: no measure was taken unless its mark was exceeded.
         let aborted = counters.tcp_abort_on_memory + counters.stalled_aborted;
         assert!(counters.tcp_memory_pressures > 0 || world.most <= TCP_MEM / 4 * 3, "{sort:?}");
         assert!(counters.prune_called > 0 || sort != Sort::Hole, "{sort:?}");
@@ -447,7 +446,7 @@ fn what_is_counted_is_what_is_held_and_what_is_freed_is_given_back() {
     }
 }
 
-/// T-08: for ten minutes peers that take nothing, ten new ones a second, and one that opens its window once a minute. It
+/// T-08: for ten minutes ten new peers a second take nothing, and one peer opens its window once a minute. That peer
 /// has been there for two minutes when they come.
 #[test]
 fn an_honest_slow_peer_outlives_those_that_take_nothing_t_08() {
@@ -494,7 +493,7 @@ fn who_was_refused_is_told_in_turn_when_memory_is_free() {
     }
     assert!(refused.len() > 10, "{} of {} were refused", refused.len(), streams.len());
     assert_eq!(world.server.poll_event(), None, "nobody is told before memory is free");
-    // Nobody is told twice, or before its turn; a promise holds for the tick in which it was made.
+    // No socket is notified twice, or before its turn; a promise is valid for the tick in which it was made.
     let mut round = 0;
     while !refused.is_empty() {
         world.server.abort(world.now, streams[round]).unwrap();

@@ -1,6 +1,6 @@
-//! Who has the next frame: connections among themselves, and connections beside the answers that strangers draw.
+//! Fair sharing of the device: among connections, and between connections and replies to strangers.
 //!
-//! Time goes in turns, as a driver makes them: so many packets in, timers, so many frames out.
+//! Time advances in turns, like those of a driver: a number of packets in, timers, a number of frames out.
 
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -12,9 +12,9 @@ use steadfast_testkit::{Client, Segment, next_segment};
 
 const SERVER: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
 const PORT: u16 = 80;
-/// Packets in, and frames out, of a turn.
+/// Packets in, and frames out, per turn.
 const FRAMES: usize = 64;
-/// Bytes of a turn.
+/// Bytes per turn.
 const BYTES: usize = 256 * 1024;
 const TURN: Duration = Duration::from_millis(10);
 
@@ -23,7 +23,7 @@ fn client(address: u32, port: u16, to: u16) -> Client {
     Client::new((Ipv4Addr::from_bits(address), port), (SERVER, to)).offering(offer)
 }
 
-/// As [`client`], with another MSS.
+/// Like [`client`], with another MSS.
 fn client_with_mss(address: u32, port: u16, mss: u16) -> Client {
     let offer = Options { mss: Some(mss), window_scale: Some(10), ..Options::default() };
     client(address, port, PORT).offering(offer)
@@ -55,7 +55,7 @@ impl Server {
         next_segment(&mut self.stack, self.now, &mut self.frame)
     }
 
-    /// Time passes, and every timer runs that is due. A call does a part of that.
+    /// Lets time pass, and runs every timer that is due. One call runs only some of them.
     fn wait(&mut self, time: Duration) {
         self.now += time;
         self.stack.advance(self.now);
@@ -64,7 +64,7 @@ impl Server {
         }
     }
 
-    /// What a driver's turn sends.
+    /// Returns the segments that a driver's turn sends.
     fn turn(&mut self) -> Vec<Segment> {
         self.stack.advance(self.now);
         let (mut sent, mut bytes) = (Vec::new(), 0);
@@ -85,7 +85,7 @@ impl Server {
         self.stack.accept(self.listener).unwrap().0
     }
 
-    /// The handshake of a peer to the first listener.
+    /// The handshake of a peer with the first listener.
     fn connect(&mut self, peer: &mut Client) -> SocketId {
         self.receive(&peer.syn());
         self.drain().iter().for_each(|got| _ = peer.hears(got));
@@ -100,7 +100,7 @@ impl Server {
     }
 }
 
-/// A window that is never in the way.
+/// A congestion window that is never a limit.
 fn wide(config: &mut Config) {
     config.tcp_init_cwnd = 255;
 }
@@ -119,7 +119,7 @@ impl Flood {
         match self {
             Flood::None => None,
             Flood::Syn => Some(stranger.syn()),
-            // Half of them name the connection that carries, without knowing where it stands.
+            // Half of them have the 4-tuple of the transfer, without knowing its sequence numbers.
             Flood::Ack | Flood::Rst => {
                 let flags = if matches!(self, Flood::Ack) { Flags::ACK } else { Flags::RST };
                 let mut peer = if number.is_multiple_of(2) { stranger } else { transfer.clone() };
@@ -130,8 +130,8 @@ impl Flood {
     }
 }
 
-/// Carries for 2,000 turns beside a flood that fills each of them, while 100 clients come who mean it. Gives the bytes
-/// that were carried, and how many of the clients were accepted.
+/// Transfers for 2,000 turns during a flood that fills each of them, while 100 genuine clients connect. Returns the
+/// bytes transferred and the number of clients accepted.
 fn carry_beside(flood: Flood) -> (usize, usize) {
     const PATIENCE: usize = 12;
     let mut server = Server::new(wide, false);
@@ -185,8 +185,8 @@ fn beside_a_flood_a_transfer_keeps_half_its_rate_and_every_client_gets_in_t_01_t
     }
 }
 
-/// Of 100 transfers the least and the most, as a part of the mean, and what one more got of it, in the row of
-/// connections that were begun and reset beside it.
+/// Returns the smallest and the largest of 100 transfers, relative to their mean, and that of one more transfer, whose
+/// row belonged to connections that were begun and reset meanwhile.
 fn shares(mss: impl Fn(u32) -> u16, offload: bool) -> (f64, f64, f64) {
     let mut server = Server::new(wide, offload);
     let mut peers: Vec<_> = (0..100).map(|i| client_with_mss(0x0a01_0000 + i, 5000, mss(i))).collect();
@@ -199,7 +199,7 @@ fn shares(mss: impl Fn(u32) -> u16, offload: bool) -> (f64, f64, f64) {
     let mut before = Vec::new();
     for turn in 0..2000 {
         if turn == 50 {
-            // Each has something to send when it is reset, and the next one gets its row.
+            // Each has data to send when it is reset, and the next one gets its row.
             for (i, other) in others.iter().enumerate() {
                 server.receive(&other.packet(Flags::ACK, b"x"));
                 if i + 1 < others.len() {
@@ -281,7 +281,7 @@ fn a_flood_at_one_listener_takes_no_syn_acks_from_another() {
     };
     let mut server = Server::new(without_budgets, false);
     server.stack.listen((SERVER, 443).into(), ListenOptions::default()).unwrap();
-    // All but one of what one listener may have.
+    // All but one of the entries that one listener may have.
     for i in 0..2047 {
         server.receive(&client(0x0b00_0000 + i, 4000, PORT).syn());
         server.drain();
@@ -329,7 +329,7 @@ fn a_syn_ack_counts_as_a_try_when_it_leaves() {
     let mut server = Server::new(|config| config.tcp_synack_retries = 2, false);
     server.receive(&client(0x0a01_0001, 4000, PORT).syn());
     assert_eq!(server.drain().len(), 1);
-    // The device takes nothing for longer than all tries last.
+    // The device accepts nothing for longer than all retries last.
     server.wait(Duration::from_secs(60));
     assert_eq!((server.stack.usage().half_open, server.stack.counters().tcp_syn_retrans), (1, 0));
     for (tries, wait) in [(1, 2), (2, 4)] {
@@ -359,7 +359,7 @@ fn of_answers_beyond_the_queue_each_has_the_same_chance() {
             places[((address.to_bits() - 0x0b00_0000) / 100) as usize] += 1;
         }
     }
-    // Of 5,000 that left a tenth is from each tenth of a burst: 500, with a deviation of 21.
+    // Among 5,000 that left, a tenth is from each tenth of a burst: 500, with a deviation of 21.
     assert!(places.iter().all(|count| (500 - 84..500 + 84).contains(count)), "{places:?}");
     assert_eq!(server.stack.counters().dropped(DropReason::ReplyQueueFull), 50 * 900);
 }

@@ -1,4 +1,4 @@
-//! No packet is longer than its frame, the MTU of its interface or 65,535 bytes, whatever a peer announces and sends.
+//! No packet is longer than its frame, the MTU of its interface or 65,535 bytes, whatever a peer advertises and sends.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -17,9 +17,9 @@ use steadfast_testkit::packets::{self, Sent};
 struct Case {
     v6: bool,
     mtu: u16,
-    /// The device cuts segments.
+    /// The device segments packets.
     offload: bool,
-    /// Bytes that the frames have beyond what is promised.
+    /// Bytes of the frames in excess of the required length.
     spare: usize,
     peer: Options,
     probing: bool,
@@ -30,18 +30,18 @@ struct Case {
 #[derive(Clone, Debug)]
 enum Step {
     Write(u16),
-    /// The peer sends bytes beyond a gap, so that there are blocks to tell.
+    /// The peer sends bytes beyond a gap, so that there are SACK blocks to report.
     Beyond(u16, u8),
-    /// Bytes that were received before: a D-SACK.
+    /// Bytes received before: a D-SACK.
     Again(u8),
     InOrder(u16),
-    /// The peer acknowledges this part of what is in flight, in 256ths.
+    /// The peer acknowledges this part of the data in flight, in 256ths.
     Ack(u8),
-    /// Its blocks begin and end anywhere in what is in flight, in 65,536ths.
+    /// Its SACK blocks begin and end anywhere in the data in flight, in 65,536ths.
     Sack([(u16, u16); 4]),
     TooBig(u16),
     Echo(u16),
-    /// A datagram that nobody takes.
+    /// A datagram of an unknown protocol.
     Unknown(u16),
     Wait(u16),
     Read,
@@ -93,7 +93,7 @@ fn cases() -> impl Strategy<Value = Case> {
     )
 }
 
-/// A stack and a peer that says what it likes.
+/// A stack and a peer that sends anything.
 struct Game {
     case: Case,
     stack: Stack,
@@ -102,7 +102,7 @@ struct Game {
     local: SocketAddr,
     remote: SocketAddr,
     socket: Option<SocketId>,
-    /// The peer's next number, what it acknowledged, and the end of what it got.
+    /// The peer's next sequence number, the number that it acknowledged, and the end of the data that it got.
     seq: SeqNum,
     una: SeqNum,
     end: SeqNum,
@@ -145,11 +145,11 @@ impl Game {
         }
     }
 
-    /// Takes all that the stack sends, and holds it against every bound.
+    /// Takes all packets that the stack sends, and checks every bound.
     fn drain(&mut self) -> Vec<Header> {
         let mut sent = Vec::new();
         loop {
-            // Every other frame has what is promised and no more.
+            // Every other frame has exactly the required length.
             let spare = if sent.len().is_multiple_of(2) { self.case.spare } else { 0 };
             let len = self.stack.interface().frame_len() + spare;
             let frame = &mut self.frame[..len];
@@ -194,7 +194,7 @@ impl Game {
         self.stack.receive(self.now, &packet[..]);
     }
 
-    /// A SYN, data on it where there is a cookie, and the third segment.
+    /// A SYN, with data if there is a cookie, and the third segment.
     fn open_passively(&mut self) {
         let options = ListenOptions { fast_open: true, ..ListenOptions::default() };
         let listener = self.stack.listen(self.local, options).unwrap();
@@ -339,8 +339,8 @@ fn case(v6: bool, mtu: u16, mss: u16, steps: Vec<Step>) -> Case {
 
 const HOLES: [Step; 3] = [Step::Beyond(1, 1), Step::Beyond(3, 1), Step::Beyond(5, 1)];
 
-/// Three holes in what the peer sends, and more data than a super-segment holds: it is cut shorter by what its own
-/// headers and blocks take, of IPv6 as of IPv4.
+/// Three holes in the peer's data, and more data than a super-segment holds. It is shortened by the length of its own
+/// headers and blocks, for IPv6 as for IPv4.
 #[test]
 fn a_super_segment_leaves_room_for_its_own_headers() {
     for v6 in [false, true] {
@@ -355,7 +355,7 @@ fn a_super_segment_leaves_room_for_its_own_headers() {
     }
 }
 
-/// Each MTU that IPv4 allows, from the least on: an ACK has as many blocks as fit, and one at least (RFC 2018 §3).
+/// MTUs from the smallest that IPv4 allows: an ACK has as many blocks as fit, and at least one (RFC 2018 §3).
 #[test]
 fn an_ack_has_as_many_blocks_as_the_mtu_has_room_for() {
     for (mtu, blocks) in [(68, 1), (71, 1), (72, 2), (79, 2), (80, 3), (1500, 3)] {
@@ -370,7 +370,7 @@ fn an_ack_has_as_many_blocks_as_the_mtu_has_room_for() {
     }
 }
 
-/// The longest SYN-ACK has 32 bytes of options, the longest SYN 40: where they do not fit, the cookie stays away.
+/// The longest SYN-ACK has 32 bytes of options, the longest SYN 40. Where they do not fit, the cookie is left out.
 #[test]
 fn a_cookie_goes_only_where_the_mtu_has_room_for_it() {
     for (mtu, fits) in [(68, false), (71, false), (72, true)] {
@@ -387,7 +387,7 @@ fn a_cookie_goes_only_where_the_mtu_has_room_for_it() {
     }
 }
 
-/// RFC 792: an error quotes what the MTU has room for, an echo that is longer is not answered.
+/// RFC 792: an error quotes as much as fits into the MTU, and a longer echo is not answered.
 #[test]
 fn an_icmp_message_is_no_longer_than_the_mtu() {
     for (mtu, echo, answers) in [(68, 40, 2), (68, 41, 1), (575, 547, 2), (575, 548, 1)] {
@@ -400,7 +400,7 @@ fn an_icmp_message_is_no_longer_than_the_mtu() {
     }
 }
 
-/// Full segments that follow one another copy the headers of the first; the frames differ in length.
+/// Consecutive full segments copy the headers of the first; the frames differ in length.
 #[test]
 fn the_least_mtu_needs_no_more_than_its_frame() {
     for spare in [0, 3, 4, 50] {
@@ -411,12 +411,12 @@ fn the_least_mtu_needs_no_more_than_its_frame() {
     }
 }
 
-/// An interface of 65,535 bytes, searched from end to end by probes that have SACK blocks beside them.
+/// An interface of 65,535 bytes, searched from end to end by probes with SACK blocks.
 #[test]
 fn the_search_for_a_path_mtu_ends_at_the_largest_there_is() {
     for v6 in [false, true] {
         let mut game = Game::new(Case { probing: true, ..case(v6, u16::MAX, u16::MAX, Vec::new()) });
-        // A router tells the first connection of a small path MTU; the next one begins there.
+        // A router reports a small path MTU to the first connection; the next one begins there.
         game.open_actively();
         game.step(&Step::Write(20_000));
         game.step(&Step::TooBig(1300));
@@ -433,7 +433,7 @@ fn the_search_for_a_path_mtu_ends_at_the_largest_there_is() {
     }
 }
 
-/// MUST-16, T-16: a peer's MSS is what it takes; below 48, where options alone may need as much, it counts as 48.
+/// MUST-16, T-16: the peer's MSS is respected. Below 48, where options alone may need as much, it counts as 48.
 #[test]
 fn the_smallest_mss_divides_nothing_by_zero_and_is_not_overrun() {
     for mss in [0, 1, 47, 48, 49, 100, 215, 216] {

@@ -1,5 +1,5 @@
-//! One connection that carries 12 GiB: sequence numbers come round three times, and what happens every 512 MiB is what
-//! happened the first time.
+//! One connection carries 12 GiB: sequence numbers wrap three times, and the same events every 512 MiB have the same
+//! effects as the first time.
 
 use std::collections::VecDeque;
 
@@ -14,10 +14,10 @@ use steadfast_core::{
 const REST: Duration = Duration::from_secs(200);
 const DELAY: Duration = Duration::from_millis(1);
 const MTU: u16 = u16::MAX;
-/// Carried between two rounds of events.
+/// Bytes carried between two rounds of events.
 const STRETCH: u64 = 512 << 20;
 
-/// What becomes of the client's segments with payload, counted from the beginning of an event.
+/// The fate of the client's segments with payload, counted from the beginning of an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fault {
     None,
@@ -25,10 +25,10 @@ enum Fault {
     Mark(usize),
 }
 
-/// What an event did.
+/// The effects of an event.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Reaction {
-    /// Segments with payload, sent again or not, and those with a flag.
+    /// Segments with payload, including retransmissions, and those with a flag.
     segments: usize,
     urgent: usize,
     cwr: usize,
@@ -38,9 +38,9 @@ struct Reaction {
     timeouts: u64,
     fast_recoveries: u64,
     window_probes: u64,
-    /// Whether the window of congestion control is smaller than the ten segments that it began with.
+    /// Whether the congestion window is smaller than the initial ten segments.
     reduced: bool,
-    /// The most urgent bytes that the reader was told of, and how often it was told that there are some.
+    /// The most urgent bytes that the reader was told of, and the number of urgent events.
     urgent_bytes: usize,
     urgent_events: usize,
     milliseconds: u64,
@@ -58,7 +58,7 @@ struct Wire {
     block: Bytes,
     written: u64,
     read: u64,
-    /// The server's application reads.
+    /// Whether the server's application reads.
     reads: bool,
 }
 
@@ -100,7 +100,7 @@ impl Wire {
         frame.unwrap_or_else(|| BytesMut::zeroed(len))
     }
 
-    /// Sends what there is, and reads what arrived.
+    /// Sends all pending packets, and reads the data that arrived.
     fn flush(&mut self) {
         for from_client in [true, false] {
             loop {
@@ -140,7 +140,7 @@ impl Wire {
         }
     }
 
-    /// Counts what a packet is, and says whether it is lost.
+    /// Counts a packet, and returns whether it is lost.
     fn look(&mut self, from_client: bool, packet: &mut [u8]) -> bool {
         let (_, segment) = ipv6::parse(packet).unwrap();
         let (header, payload) = Header::parse(segment).unwrap();
@@ -164,7 +164,7 @@ impl Wire {
         self.fault == Fault::Drop(nth)
     }
 
-    /// Moves on to the next thing that happens, `until` at the latest. Says whether there was one.
+    /// Advances to the next event, at most to `until`. Returns whether there was one.
     fn step(&mut self, until: Instant) -> bool {
         self.flush();
         let arrival = self.in_flight.front().map(|(at, ..)| *at);
@@ -196,7 +196,7 @@ impl Wire {
         }
     }
 
-    /// Carries `bytes` and waits until all of them were read and acknowledged.
+    /// Carries `bytes` and waits until all of them are read and acknowledged.
     fn carry(&mut self, bytes: u64) {
         let end = self.written + bytes;
         let until = self.now + Duration::from_secs(600);
@@ -209,7 +209,7 @@ impl Wire {
         assert_eq!(self.read, self.written);
     }
 
-    /// Between two rounds nothing happens.
+    /// Carries a stretch without events.
     fn stretch(&mut self) -> Reaction {
         let begun = self.now;
         self.seen = Reaction::default();
@@ -218,7 +218,7 @@ impl Wire {
         Reaction { milliseconds, ..std::mem::take(&mut self.seen) }
     }
 
-    /// Long enough that all is acknowledged and the window of congestion control is that of a restart.
+    /// Rests until all data is acknowledged and the congestion window is that of a restart.
     fn rest(&mut self) {
         self.run_for(REST);
     }
@@ -237,7 +237,7 @@ impl Wire {
                 *wire.client.0.counters();
             [retrans_segs, tcp_timeouts, tcp_sack_recovery, tcp_win_probe]
         };
-        // The window of congestion control grows beyond that of a restart.
+        // The congestion window grows beyond that of a restart.
         self.carry(1 << 20);
         let before = counters(self);
         let begun = self.now;
@@ -271,7 +271,7 @@ impl Wire {
         stack.set_options(self.now, *id, options).unwrap();
     }
 
-    /// One of everything, in segments of 1000 bytes, so that a window is many of them; `first` comes first.
+    /// One event of each kind, beginning with `first`. Segments of 1000 bytes make a window many of them.
     fn round(&mut self, first: usize) -> [Reaction; EVENTS.len()] {
         self.set_max_segment(Some(1012));
         let mut reactions: [Reaction; EVENTS.len()] = Default::default();
@@ -280,9 +280,9 @@ impl Wire {
             let (_, fault, play) = EVENTS[which];
             reactions[which] = self.event(fault, play);
         }
-        // How long the persist timer waits follows from the round trips of the stretch before.
+        // The persist timeout depends on the round trips of the stretch before.
         reactions[WINDOW].milliseconds = 0;
-        // The CWR of the last one leaves with it.
+        // The CWR of the last event is sent with it.
         self.carry(1 << 20);
         self.set_max_segment(None);
         reactions
@@ -318,10 +318,10 @@ const HOLE: usize = 2;
 const MARK: usize = 3;
 const WINDOW: usize = 5;
 
-/// Carries stretches, with a round of events after so many of them that begins with the given one.
+/// Carries stretches, with a round of events after each given number of them. The round begins with the given event.
 fn carry(rounds: &[(usize, usize)]) {
     let mut wire = Wire::new();
-    // Once, so that thresholds and estimates are those of a connection that has lived.
+    // Once, so that thresholds and estimates are those of a connection with a past.
     wire.round(0);
     let (mut first, mut first_stretch) = (None, None);
     for (round, (stretches, begin)) in rounds.iter().enumerate() {
@@ -358,9 +358,9 @@ fn what_happens_every_512_mib_is_what_happened_at_first() {
     carry(&[(1, 0); 24]);
 }
 
-/// What stands still for 2^31 bytes seems to lie ahead, for the next 2^31.
+/// A number that stays the same for 2^31 bytes seems to lie ahead for the next 2^31.
 #[test]
 fn what_happens_after_gigabytes_of_nothing_is_what_happened_at_first() {
-    // What comes first finds its number as old as the stretches are long.
+    // The number of the first event of each round is as old as the stretches are long.
     carry(&[(1, 0), (5, HOLE), (1, 0), (5, MARK), (5, HOLE), (7, MARK)]);
 }

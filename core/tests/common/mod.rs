@@ -1,4 +1,4 @@
-//! Two stacks and a wire between them, under a clock that the test moves.
+//! Two stacks and a wire between them, under a clock that the test controls.
 
 #![allow(dead_code, unreachable_pub, reason = "each test file uses a part of it")]
 
@@ -12,14 +12,14 @@ use steadfast_core::{
     Transmit,
 };
 
-/// Which of the two.
+/// One of the two stacks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Side {
     Client,
     Server,
 }
 
-/// Two stacks whose packets take `delay` to the other side. `wire` decides what happens to each.
+/// Two stacks whose packets take `delay` to the other side. `wire` decides the fate of each packet.
 pub struct Pair {
     pub now: Instant,
     pub client: Stack,
@@ -27,13 +27,13 @@ pub struct Pair {
     pub delay: Duration,
     in_flight: VecDeque<(Instant, Side, Vec<u8>)>,
     pub events: Vec<(Side, SocketId, Event)>,
-    /// Packets that left each side.
+    /// Packets sent by each side.
     pub sent: [usize; 2],
-    /// Says whether a packet, the n-th of its side, gets through.
+    /// Returns whether a packet, the n-th of its side, gets through.
     pub wire: Wire,
 }
 
-/// Says whether a packet, the n-th of its side, gets through.
+/// Returns whether a packet, the n-th of its side, gets through.
 pub type Wire = Box<dyn FnMut(Side, usize, &[u8]) -> bool>;
 
 pub const SERVER: &str = "10.0.0.2:80";
@@ -44,7 +44,7 @@ impl Pair {
         Pair::with_checksum_offload(config, false)
     }
 
-    /// Where `offload` says so, on devices that fill in TCP checksums.
+    /// With `offload`, the devices fill in TCP checksums.
     pub fn with_checksum_offload(config: Config, offload: bool) -> Pair {
         let stack = |address: &str, v6: &str, secret: u8| {
             let config = Config { secret: [secret; 32], ..config.clone() };
@@ -71,7 +71,7 @@ impl Pair {
         }
     }
 
-    /// Lets both stacks send what they have.
+    /// Lets both stacks send their pending packets.
     pub fn flush(&mut self) {
         for side in [Side::Client, Side::Server] {
             let mut frame = vec![0; 65_535];
@@ -91,7 +91,7 @@ impl Pair {
         }
     }
 
-    /// Moves on to the next thing that happens, at most to `until`. Says whether there was one.
+    /// Advances to the next event, at most to `until`. Returns whether there was one.
     pub fn step(&mut self, until: Instant) -> bool {
         self.flush();
         let arrival = self.in_flight.front().map(|(at, ..)| *at);
@@ -124,7 +124,7 @@ impl Pair {
         }
     }
 
-    /// An established connection: the client's socket and the server's.
+    /// Establishes a connection. Returns the client's socket and the server's.
     pub fn connect(&mut self) -> (SocketId, SocketId) {
         self.connect_to(SERVER)
     }
@@ -138,7 +138,7 @@ impl Pair {
         (client, accepted)
     }
 
-    /// Sends `data` one way while the other side reads; gives what it read.
+    /// Sends `data` one way while the other side reads. Returns the data read.
     pub fn transfer(&mut self, from: (Side, SocketId), to: (Side, SocketId), data: &[u8]) -> Vec<u8> {
         let (mut sent, mut got) = (0, Vec::new());
         let deadline = self.now + Duration::from_secs(3600);
@@ -165,7 +165,7 @@ impl Pair {
     }
 }
 
-/// The packet as a device sends it, the checksum filled in where that was left to it.
+/// Returns the packet as a device sends it, with the checksum filled in if that was offloaded.
 pub fn on_the_wire(frame: &[u8], transmit: Transmit) -> Vec<u8> {
     let mut packet = frame[..transmit.len].to_vec();
     if transmit.checksum_offload {
@@ -177,7 +177,7 @@ pub fn on_the_wire(frame: &[u8], transmit: Transmit) -> Vec<u8> {
     packet
 }
 
-/// Bytes that differ from place to place.
+/// Bytes that vary with their position.
 pub fn pattern(len: usize) -> Vec<u8> {
     (0..len).map(|i| (i as u32).wrapping_mul(2_654_435_761).to_be_bytes()[0]).collect()
 }
