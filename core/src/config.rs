@@ -33,8 +33,9 @@ use thiserror::Error;
 /// A named set of values for every setting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 pub enum Profile {
-    /// Linux's values, with these differences: one more SYN to meet R2 (MUST-23), RST ignored in TIME-WAIT (RFC 1337),
-    /// `tcp_tw_reuse` on with timestamps, black-hole probing on, and a limit on the duration of a connect.
+    /// Linux's values with some differences. A connect sends one more SYN to meet R2 (MUST-23), and its duration is
+    /// limited. RST is ignored in TIME-WAIT (RFC 1337), `tcp_tw_reuse` is on with timestamps, and black-hole probing is
+    /// on.
     #[default]
     Default,
     /// Linux 6.12 to 6.18.
@@ -281,7 +282,7 @@ impl fmt::Display for Config {
 macro_rules! settings {
     ($( $(#[doc = $doc:literal])+ $name:literal $field:ident: $ty:ty as $kind:expr,
         [$default:expr, $linux:expr, $bsd:expr, $rfc:expr], $source:literal; )+) => {
-        /// Every timer, limit and switch of a [`Stack`](crate::Stack). See the [module](self) for the text form.
+        /// Every timer, limit and switch of a [`Stack`](crate::Stack). See the [module](self) for the text format.
         #[derive(Clone, PartialEq, Eq)]
         pub struct Config {
             $( $(#[doc = $doc])+ #[doc = concat!("\n\n`", $name, "`. Source: ", $source, ".")] pub $field: $ty, )+
@@ -338,7 +339,7 @@ const fn millis(n: u64) -> Duration {
 }
 
 settings! {
-    // Opening.
+    // Connection setup.
 
     /// Retransmissions of a SYN after the linear ones; each waits twice as long as the one before.
     "net.ipv4.tcp_syn_retries" tcp_syn_retries: u8 as kinds::Count(1, 127), [7, 6, 2, 7], "RFC 9293 MUST-23; Linux";
@@ -438,7 +439,7 @@ settings! {
     /// Most packets from the stack to itself that wait for input; above it sending pauses, and none is lost.
     "steadfast.loop_queue" loop_queue: u32 as kinds::Number(1, 1 << 16), [64, 64, 64, 64], "invariant 1";
 
-    // Carrying.
+    // Data transfer.
 
     /// RTO before the first round-trip measurement.
     "steadfast.tcp_rto_initial_ms" tcp_rto_initial: Duration as kinds::Millis(1, 120_000), [secs(1), secs(1), secs(3), secs(1)], "RFC 6298 §2.1";
@@ -474,7 +475,7 @@ settings! {
     /// Smallest range for which the search of the path MTU continues.
     "net.ipv4.tcp_probe_threshold" tcp_probe_threshold: u16 as kinds::Size(1, 1024), [8, 8, 8, 8], "RFC 4821; Linux";
 
-    // Living.
+    // Established connections.
 
     /// Idle time before the first keepalive probe, if keepalive is on.
     "net.ipv4.tcp_keepalive_time" tcp_keepalive_time: Duration as kinds::Secs(1, 32_767), [secs(7200), secs(7200), secs(7200), secs(7200)], "RFC 9293 MUST-28";
@@ -494,7 +495,7 @@ settings! {
     /// gets at most a quarter; 0: no limit.
     "steadfast.tcp_rst_limit" tcp_rst_limit: u32 as kinds::Number(0, 1 << 20), [1000, 0, 200, 1000], "SA-CLOSED-05; FreeBSD icmplim";
 
-    // Ending.
+    // Connection teardown.
 
     /// Duration of FIN-WAIT-2 once no application holds the socket; 0: no limit.
     "net.ipv4.tcp_fin_timeout" tcp_fin_timeout: Duration as kinds::Secs(0, 86_400), [secs(60), secs(60), secs(675), secs(0)], "Linux; Stevens";

@@ -28,7 +28,7 @@ impl Event {
     pub const CLOSED: Event = Event(16);
     /// Retransmissions reached R1: there may be a problem (SHLD-9), or a router reported one (MUST-47).
     pub const TROUBLE: Event = Event(32);
-    /// Urgent data was announced (MUST-32).
+    /// The peer announced urgent data (MUST-32).
     pub const URGENT: Event = Event(64);
 
     /// Returns whether it contains all of `other`.
@@ -80,7 +80,7 @@ pub enum Shutdown {
 pub enum Spare {
     /// No connections: all are reset.
     Nothing,
-    /// Orphans whose peer has acknowledged everything, the FIN included.
+    /// Orphans whose peer has acknowledged everything, including the FIN.
     Delivered,
     /// Connections that have sent everything, including the FIN, and have nothing unread.
     Sent,

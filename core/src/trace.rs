@@ -18,7 +18,7 @@ pub enum State {
     Listen,
     /// SYN sent, nothing received.
     SynSent,
-    /// SYN received and sent.
+    /// SYN received and sent, not acknowledged.
     SynReceived,
     /// Open in both directions.
     Established,

@@ -185,8 +185,8 @@ fn beside_a_flood_a_transfer_keeps_half_its_rate_and_every_client_gets_in_t_01_t
     }
 }
 
-/// Returns the smallest and the largest of 100 transfers, relative to their mean, and that of one more transfer, whose
-/// row belonged to connections that were begun and reset meanwhile.
+/// Returns the smallest and the largest of 100 transfers, relative to their mean, and the size of one more. Connections
+/// that were begun and reset meanwhile had the row of that one before.
 fn shares(mss: impl Fn(u32) -> u16, offload: bool) -> (f64, f64, f64) {
     let mut server = Server::new(wide, offload);
     let mut peers: Vec<_> = (0..100).map(|i| client_with_mss(0x0a01_0000 + i, 5000, mss(i))).collect();
