@@ -1,8 +1,8 @@
 //! The sum of the Internet checksum (RFC 1071), computed with the widest vectors of the processor. The choice is made
 //! at run time, so that a default build uses them too.
 //!
-//! Sums are only meaningful modulo 2^16 − 1. As 2^64 − 1 is a multiple of it, words of any width can be added, provided
-//! that the carry is added back at the bottom ([`add`]). Two different sums can therefore stand for the same checksum.
+//! Sums are only meaningful modulo 2^16 − 1. As 2^64 − 1 is a multiple of it, words of any width can be added. The
+//! carry must be added back at the bottom ([`add`]). Two different sums can therefore stand for the same checksum.
 
 #[cfg(target_arch = "x86_64")]
 mod x86;

@@ -37,8 +37,8 @@ pub trait Device: Send + 'static {
 
     /// Writes a packet. `Pending` means that the device is full: offer the same frame again.
     ///
-    /// A packet that the device cannot carry for the moment, for example because the interface is down, is lost without
-    /// an error, as on any network. An error is final: the device is gone.
+    /// A packet that the device cannot carry now is lost without an error, as on any network. An example is an
+    /// interface that is down. An error is final: the device is gone.
     fn poll_send(&mut self, cx: &mut Context<'_>, frame: Frame<'_>) -> Poll<io::Result<()>>;
 }
 

@@ -36,13 +36,14 @@
 //!
 //! - [`shutdown`](tokio::io::AsyncWriteExt::shutdown) sends a FIN after the written data. The stream can still be read.
 //! - Dropping a stream closes the connection. The stack delivers the written data and completes the closing sequence of
-//!   RFC 9293 §3.6. If received data is unread, the peer gets a RST, so that it does not take the data for read.
+//!   RFC 9293 §3.6. If received data is unread, the peer gets a RST (RFC 9293 §3.6.1), so that it does not take the
+//!   data for read.
 //! - [`TcpStream::abort`] resets the connection.
 //! - [`Net::close`] waits until the peers have acknowledged all written data and the FINs. [`Net::closed`] waits until
 //!   the network has ended for any reason, and returns that reason.
-//! - When the runtime ends or the [`Driver`] is dropped, the stack sends the written data and a FIN, as far as the
-//!   windows and the device accept them at once. A connection that has not sent everything by then is reset. Lost
-//!   segments are not retransmitted any more: call [`Net::close`] first to be sure of delivery.
+//! - When the runtime ends or the [`Driver`] is dropped, the stack sends the written data and a FIN. It sends only what
+//!   the windows and the device accept at once, and resets a connection that has more to send. Lost segments are not
+//!   retransmitted any more: call [`Net::close`] first to be sure of delivery.
 //! - A stream that outlives its network returns the bytes that had arrived, then an error that says how the network
 //!   ended.
 //!

@@ -40,8 +40,9 @@ impl TcpListener {
     ///
     /// # Errors
     ///
-    /// `AddrNotAvailable` if `local` is no address of the network or no port is free, `AddrInUse` if another listener
-    /// has the address and port, and `NetworkDown` once the network is closing.
+    /// - `AddrNotAvailable`: `local` is no address of the network, or no port is free.
+    /// - `AddrInUse`: another listener has the address and port.
+    /// - `NetworkDown`: the network is closing.
     pub async fn bind(net: &Net, local: impl Into<SocketAddr>) -> io::Result<TcpListener> {
         TcpListener::bind_with(net, local, ListenOptions::default()).await
     }

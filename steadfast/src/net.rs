@@ -22,8 +22,8 @@ use crate::shared::{Handle, Phase, Shared, State, Waiting, into_io};
 /// A device with several queues has one stack per queue, and connections are spread over them: see
 /// [`Builder::start_queues`].
 ///
-/// When all handles, listeners and streams are dropped, the driver ends once the last connection has closed in good
-/// order, provided that the runtime lives that long. Call [`close`](Net::close) to wait for it.
+/// After all handles, listeners and streams are dropped, the driver ends once the last connection has closed in good
+/// order. The runtime must live that long: call [`close`](Net::close) to wait for it.
 #[derive(Clone, Debug)]
 pub struct Net {
     /// One stack for each queue of the device.
@@ -65,8 +65,9 @@ impl Net {
     ///
     /// # Errors
     ///
-    /// The device's error if it failed, an error if the driver panicked or was dropped, and `TimedOut` if
-    /// [`close`](Net::close) cut off a connection at its limit.
+    /// - `TimedOut`: [`close`](Net::close) cut off a connection at its limit.
+    /// - The device's error, if it failed.
+    /// - An error that says so, if the driver panicked or was dropped.
     pub async fn closed(&self) -> io::Result<()> {
         let mut result = Ok(());
         for stack in self.stacks.iter() {
@@ -198,8 +199,9 @@ impl Builder {
     ///
     /// # Errors
     ///
-    /// `InvalidInput` if no address was given, a prefix is too long, or the device's MTU is too small for an address
-    /// (68 bytes for IPv4, 1280 for IPv6). An error too if the system has no entropy for the secret.
+    /// - `InvalidInput`: no address was given, or a prefix is too long.
+    /// - `InvalidInput`: the device's MTU is below 68 bytes with an IPv4 address, or 1280 with an IPv6 address.
+    /// - `Other`: the system has no entropy for the secret.
     ///
     /// # Panics
     ///

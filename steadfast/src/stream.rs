@@ -34,14 +34,16 @@ impl TcpStream {
         TcpStream { socket: Arc::new(Socket { handle, id }) }
     }
 
-    /// Connects to `remote`, and returns once the handshake is complete.
+    /// Connects to `remote` (RFC 9293 §3.5), and returns once the handshake is complete.
     ///
     /// # Errors
     ///
-    /// `InvalidInput` if `remote` is no unicast address or its port is 0, `NetworkUnreachable` if the network has no
-    /// address of its family, `AddrNotAvailable` if no local port is free, and `NetworkDown` once the network is
-    /// closing. `ENOBUFS` at the limit of connections (`tcp_max_connections`). Otherwise the error that ended the
-    /// handshake, such as `ConnectionRefused` or `TimedOut`.
+    /// - `InvalidInput`: `remote` is no unicast address, or its port is 0.
+    /// - `NetworkUnreachable`: the network has no address of this family.
+    /// - `AddrNotAvailable`: no local port is free for this peer.
+    /// - `ENOBUFS`: the limit of connections is reached (`tcp_max_connections`).
+    /// - `NetworkDown`: the network is closing.
+    /// - The error that ended the handshake, such as `ConnectionRefused` or `TimedOut`.
     ///
     /// # Cancel safety
     ///
@@ -93,7 +95,7 @@ impl TcpStream {
         (reader, OwnedWriteHalf { socket: self.socket, shutdown_on_drop: true })
     }
 
-    /// Resets the connection: queued data is discarded, and the peer gets a RST.
+    /// Resets the connection (RFC 9293 §3.10.5): queued data is discarded, and the peer gets a RST.
     pub fn abort(self) {
         self.socket.handle.call(|state, now| {
             state.work = true;
@@ -147,7 +149,7 @@ impl TcpStream {
         })
     }
 
-    /// Returns whether the Nagle algorithm is off (`TCP_NODELAY`).
+    /// Returns whether the Nagle algorithm (RFC 9293 §3.7.4) is off (`TCP_NODELAY`).
     pub fn nodelay(&self) -> io::Result<bool> {
         Ok(self.options()?.nodelay)
     }
@@ -157,7 +159,7 @@ impl TcpStream {
         self.set_options(|o| o.nodelay = nodelay)
     }
 
-    /// Turns keepalive probes on an idle connection on or off (`SO_KEEPALIVE`).
+    /// Turns keepalive probes (RFC 9293 §3.8.4) on an idle connection on or off (`SO_KEEPALIVE`).
     pub fn set_keepalive(&self, keepalive: bool) -> io::Result<()> {
         self.set_options(|o| o.keepalive = keepalive)
     }
