@@ -360,7 +360,7 @@ settings! {
     "steadfast.synack_timeout_rst" synack_timeout_rst: bool as kinds::Switch, [false, false, false, false], "scenario H3c";
     /// Most half-open connections of one listener; above it SYNs are answered with cookies or dropped.
     "net.ipv4.tcp_max_syn_backlog" tcp_max_syn_backlog: u32 as kinds::Number(1, 1 << 20), [2048, 2048, 1024, 128], "Linux; RFC 4987";
-    /// Most half-open connections of the whole stack.
+    /// Most half-open connections of the whole stack. As many again may replace TIME-WAITs.
     "steadfast.tcp_max_half_open" tcp_max_half_open: u32 as kinds::Number(1, 1 << 24), [65_536, 65_536, 15_360, 65_536], "T-01";
     /// Largest backlog that a listener can request.
     "net.core.somaxconn" somaxconn: u32 as kinds::Number(1, 1 << 20), [4096, 4096, 128, 128], "Linux";

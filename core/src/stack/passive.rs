@@ -112,6 +112,9 @@ impl Stack {
             self.counters.tcp_req_q_full_do_cookies += u64::from(full);
             return self.send_cookie(listener, segment, offer);
         }
+        // A client whose TIME-WAIT gives way is a real one, and no flood of strangers keeps it out. There may be as many such
+        // entries again.
+        let full = if old.is_some() { self.gave_way.len() >= most } else { full };
         if full {
             self.counters.tcp_req_q_full_drop += 1;
             self.counters.listen_drops += 1;

@@ -52,6 +52,81 @@ fn a_later_syn_takes_over_sa_time_wait_01() {
     });
 }
 
+/// A flood of strangers does not keep out a client whose old connection was here (6191-1), with cookies or without.
+#[test]
+fn a_later_syn_takes_over_while_the_table_is_full_sa_time_wait_01() {
+    for cookies in [0, 1] {
+        each_with(
+            |c| (c.tcp_max_syn_backlog, c.tcp_syncookies) = (1, cookies),
+            |t| {
+                time_wait(t);
+                t.peer(5000);
+                t.send("S seq 0");
+                t.recv("S. seq 0 ack 1 <mss 1460>");
+                t.peer(4000);
+                t.ts_val += 30_000;
+                reopen(t, 1000);
+                t.send(". seq 1 ack 1");
+                t.accept();
+                assert_eq!(t.tuple_state(), State::Established);
+                // A stranger finds it full.
+                t.peer(6000);
+                t.send("S seq 0");
+                assert_eq!(t.drain(), usize::from(cookies));
+                assert_eq!(t.stack.usage().half_open, 1);
+            },
+        );
+    }
+}
+
+/// tcp_max_half_open bounds those who take over from a TIME-WAIT as well, apart from the others.
+#[test]
+fn those_who_take_over_are_bounded_sa_listen_07() {
+    for (most, taken) in [(1, 1), (2, 2)] {
+        each_with(
+            |c| (c.tcp_max_half_open, c.tcp_syncookies) = (most, 0),
+            |t| {
+                for peer in [4000, 4001] {
+                    t.peer(peer);
+                    t.restart_peer(0);
+                    t.reach(State::TimeWait);
+                }
+                for stranger in [5000, 5001] {
+                    t.peer(stranger);
+                    t.send("S seq 0");
+                    t.drain();
+                }
+                assert_eq!(t.stack.usage().half_open, most as usize);
+                t.dropped(&vec![DropReason::SynBacklogFull; 2 - most as usize]);
+                t.wait(1000);
+                t.ts_val += 30_000;
+                let mut answered = 0;
+                for peer in [4000, 4001] {
+                    t.peer(peer);
+                    t.restart_peer(1000);
+                    t.send("S seq 0 <sackOK, wscale 0>");
+                    answered += t.drain();
+                }
+                assert_eq!(answered, taken);
+                assert_eq!(t.stack.usage().half_open, most as usize + taken);
+                t.dropped(&vec![DropReason::SynBacklogFull; 2 - taken]);
+                assert_eq!(t.stack.counters().tcp_req_q_full_drop, 2 * (2 - taken) as u64);
+                for peer in [5000, 5001] {
+                    t.peer(peer);
+                    t.send("R seq 1");
+                    t.drain();
+                }
+                for peer in [4000, 4001] {
+                    t.peer(peer);
+                    t.send("R seq 1");
+                    assert_eq!(t.tuple_state(), State::TimeWait);
+                    t.drain();
+                }
+            },
+        );
+    }
+}
+
 /// With the same timestamp the sequence number decides (6191-1); without one on either side too (6191-2, 6191-4).
 #[test]
 fn the_sequence_number_decides_sa_time_wait_02() {
