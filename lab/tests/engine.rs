@@ -260,7 +260,7 @@ app C
   send 100
   read eof
 app C rebooted
-  connect S:80 from 5000 => ok at ~3.020
+  connect S:80 from 5000 => ok at ~2.042
   send 200
   close
 app S

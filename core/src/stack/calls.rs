@@ -131,6 +131,7 @@ impl Stack {
             fast_open,
             syn_data: 0,
             retries: 0,
+            challenged: false,
             first_sent: None,
             last_sent: now,
             syn_pending: true,

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use bytes::Bytes;
 
 use super::{FULL_ORPHANS, Packet, PacketBytes, SocketKind, Stack, binding, env};
-use crate::counters::DropReason;
+use crate::counters::{DropReason, ReplyReason};
 use crate::flow::{FlowRef, FourTuple};
 use crate::ip::fragments::{Key, Piece};
 use crate::tcp::closed;
@@ -372,10 +372,13 @@ impl Stack {
         let outcome = self.openings[index].segment_arrives(segment, &mut env!(self));
         match outcome {
             SynSentOutcome::Dropped(reason) => self.dropped_stray(segment, reason),
-            SynSentOutcome::Reset(reason) => {
+            SynSentOutcome::Reset { hasten } => {
                 self.dropped(&segment.tuple, DropReason::AckOfUnsent);
                 let answer = Answer::rst_to(segment, reason).with_ip_of(&self.openings[index].options);
                 self.reset(segment, answer);
+                if hasten {
+                    self.hasten_syn(index);
+                }
             }
             SynSentOutcome::Failed(error) => self.fail_opening(index, error),
             SynSentOutcome::Crossed => self.cross(index, segment),

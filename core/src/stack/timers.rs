@@ -6,7 +6,7 @@ use super::{Stack, env};
 use crate::counters::{DropReason, ReplyReason};
 use crate::flow::{FlowRef, PackedRef};
 use crate::tcp::segment::Answer;
-use crate::time::{Instant, Tick};
+use crate::time::{Duration, Instant, Tick};
 use crate::timer::{Budget, Due, TimerId};
 use crate::trace::{TimerKind, TraceKind};
 use crate::wire::tcp::Flags;
@@ -163,6 +163,15 @@ impl Stack {
             let target = PackedRef::from(FlowRef::Opening(index)).0;
             opening.timer = self.wheel.rearm(opening.timer, deadline, target);
         }
+    }
+
+    /// After a challenge the next SYN leaves as soon as our RST has ended the old connection.
+    pub(super) fn hasten_syn(&mut self, index: u32) {
+        /// Later than the RST, which leaves at once.
+        const SOON: Duration = Duration::from_millis(2);
+        let opening = &mut self.openings[index];
+        let target = PackedRef::from(FlowRef::Opening(index)).0;
+        opening.timer = self.wheel.rearm(opening.timer, Tick::after(self.now, SOON), target);
     }
 
     pub(super) fn queue_opening(&mut self, index: u32) {

@@ -8,7 +8,7 @@ use super::segment::{Outgoing, Segment};
 use super::tcb::{Agreed, Connection, Env, Origin, syn_window};
 use crate::buffer::Rope;
 use crate::config::Config;
-use crate::counters::{DropReason, ReplyReason};
+use crate::counters::DropReason;
 use crate::error::Error;
 use crate::flow::FourTuple;
 use crate::seq::SeqNum;
@@ -41,6 +41,8 @@ pub(crate) struct Opening {
     /// Bytes that went out with the SYN.
     pub(crate) syn_data: usize,
     pub(crate) retries: u8,
+    /// One of the retries came early, because the peer challenged the SYN: that one was not lost.
+    pub(crate) challenged: bool,
     /// When the first SYN left.
     pub(crate) first_sent: Option<Instant>,
     pub(crate) last_sent: Instant,
@@ -60,8 +62,10 @@ pub(crate) struct Opening {
 #[must_use]
 pub(crate) enum SynSentOutcome {
     Dropped(DropReason),
-    /// Dropped, and answered by a RST.
-    Reset(ReplyReason),
+    /// Dropped, and answered by a RST. `hasten`: the next SYN leaves soon.
+    Reset {
+        hasten: bool,
+    },
     Failed(Error),
     /// The SYNs have crossed: [`Opening::cross`] says of what the connection is made.
     Crossed,
@@ -143,7 +147,7 @@ impl Opening {
             return if flags.rst() {
                 SynSentOutcome::Dropped(DropReason::SynSentRst)
             } else {
-                SynSentOutcome::Reset(ReplyReason::RstUnacceptableAck)
+                SynSentOutcome::Reset { hasten: self.hasten() }
             };
         }
         if flags.rst() {
@@ -160,7 +164,7 @@ impl Opening {
         }
         if flags.ack() && !self.echo_is_ours(segment, env) {
             env.counters.paws_active += 1;
-            return SynSentOutcome::Reset(ReplyReason::RstUnacceptableAck);
+            return SynSentOutcome::Reset { hasten: false };
         }
         SynSentOutcome::Crossed
     }
@@ -174,6 +178,20 @@ impl Opening {
         let age = self.timestamp(env).wrapping_sub(timestamps.ecr);
         // In ticks: between two moments there may be one more of them than milliseconds.
         timestamps.ecr == 0 || age <= env.timestamp_clock().wrapping_sub(first)
+    }
+
+    /// The cookie that a SYN-ACK gives, where we asked for one or sent one. That of a SYN is for the other direction.
+    pub(crate) fn new_cookie(&self, segment: &Segment<'_>) -> Option<Cookie> {
+        let asked = segment.flags().ack() && self.fast_open != FastOpen::Off;
+        segment.options().fast_open.filter(|cookie| asked && !cookie.is_request())
+    }
+
+    /// The peer has answered for an old connection, which our RST ends. Says whether the next SYN leaves soon, as that of
+    /// Linux does: once, and in the place of the first retry.
+    fn hasten(&mut self) -> bool {
+        let may = self.retries == 0 && !self.challenged && !self.syn_pending;
+        self.challenged |= may;
+        may
     }
 
     /// Both SYNs are known: what the connection is made of, and what goes over to it.
@@ -196,7 +214,7 @@ impl Opening {
             ecn,
             ts_recent: options.timestamps.filter(|_| config.tcp_timestamps).map(|ts| ts.val),
             ts_offset: self.ts_offset,
-            syn_retransmitted: self.retries > 0,
+            syn_retransmitted: self.retries > u8::from(self.challenged),
             rtt: (flags.ack() && self.retries == 0).then(|| env.now - self.last_sent),
             options: self.options,
         };

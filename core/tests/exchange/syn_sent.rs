@@ -26,6 +26,60 @@ fn an_unacceptable_ack_is_answered_by_a_reset_of_its_number_sa_syn_sent_01() {
     });
 }
 
+/// A challenge tells of an old connection, which our RST ends: the next SYN leaves at once, as Linux has it. It takes the
+/// place of the first retry, so that no SYN more leaves for it, and it happens once.
+#[test]
+fn the_syn_leaves_again_after_a_challenge_5961_6() {
+    each(|t| {
+        t.connect();
+        t.wait(20);
+        t.send(". seq 77 ack 5000");
+        t.recv("R seq 5000");
+        t.recv_after(2, SYN);
+        t.send(". seq 77 ack 5000");
+        t.recv("R seq 5000");
+        t.recv_after(1000, SYN);
+        t.send(". seq 77 ack 5000");
+        t.recv("R seq 5000");
+        let mut at = 1;
+        for due in [2, 3, 4, 6, 10, 18, 34, 66, 130] {
+            t.recv_after((due - at) * 1000, SYN);
+            at = due;
+        }
+        assert_eq!(t.stack.counters().tcp_syn_retrans, 11, "as without a challenge");
+        // 195 s after the first one.
+        t.wait(195_000 - 130_022 - 1);
+        t.recv_nothing();
+        assert_eq!(t.state(), State::SynSent);
+        t.wait(1);
+        t.is_closed(Some(Error::TimedOut));
+    });
+    // Nothing was lost: the window is the initial one, and a round trip cannot be told.
+    each(|t| {
+        t.connect();
+        t.write(3000);
+        t.send(". seq 77 ack 5000");
+        t.recv("R seq 5000");
+        t.recv_after(2, SYN);
+        t.send("S. seq 0 ack 1 <sackOK, wscale 0>");
+        assert_eq!(t.stack.info(t.now, t.sock).unwrap().snd_cwnd, 10_000);
+        assert_eq!(t.stack.info(t.now, t.sock).unwrap().rtt, Duration::ZERO);
+        assert!(t.drain() >= 3);
+    });
+    // A RST challenges nothing.
+    each(|t| {
+        t.connect();
+        t.send("R. seq 77 ack 5000");
+        t.wait(999);
+        t.recv_nothing();
+        t.recv_after(1, SYN);
+        // The timer has sent one: the next challenge changes nothing.
+        t.send(". seq 77 ack 5000");
+        t.recv("R seq 5000");
+        t.recv_after(1000, SYN);
+    });
+}
+
 /// 9293-d.
 #[test]
 fn an_unacceptable_ack_with_rst_is_dropped_sa_syn_sent_02() {
