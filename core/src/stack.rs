@@ -30,7 +30,7 @@ use crate::tcp::cookie::SpentCookies;
 use crate::tcp::dormant::Dormant;
 use crate::tcp::fast_open::CookieCache;
 use crate::tcp::input::{Closed, Outcome};
-use crate::tcp::listen::{HalfOpen, Listener};
+use crate::tcp::listen::{HalfOpen, Listener, synack_patience};
 use crate::tcp::room::{MAX_PACKET, MIN_MTU_V4, MIN_MTU_V6};
 use crate::tcp::segment::{Answer, Outgoing, Segment};
 use crate::tcp::syn_sent::Opening;
@@ -454,15 +454,26 @@ impl Stack {
         if tcb.state == State::CloseWait {
             self.counters.close_wait_left += 1;
         }
-        if tcb.origin == Origin::FastOpen && tcb.state == State::SynReceived {
-            self.fast_open_settled(connection.listener);
+        if tcb.origin == Origin::FastOpen {
+            self.fast_open_over(index);
         }
     }
 
-    fn fast_open_settled(&mut self, listener: SocketId) {
-        if let Some(Socket { kind: SocketKind::Listener(listener), .. }) = self.sockets.get(listener) {
-            let pending = &mut self.listeners[*listener].fast_open_pending;
-            *pending = pending.saturating_sub(1);
+    /// A Fast Open request is pending no longer: its third segment has come, or it ends.
+    #[cold]
+    fn fast_open_over(&mut self, index: u32) {
+        let connection = &mut self.connections[index];
+        connection.tcb.origin = Origin::Passive;
+        let tcb = &connection.tcb;
+        let listener = self.sockets.get(connection.listener);
+        let Some(Socket { kind: SocketKind::Listener(listener), .. }) = listener else { return };
+        let pending = &mut self.listeners[*listener].fast_open_pending;
+        if tcb.state == State::SynReceived {
+            let waited = Duration::from_millis(Tick::at(self.now).elapsed(tcb.snd.stalled_since).into());
+            let left = synack_patience(&self.config).saturating_sub(waited);
+            pending.end(self.now, self.now + left);
+        } else {
+            pending.confirm();
         }
     }
 
@@ -526,10 +537,10 @@ impl Stack {
     }
 
     fn established(&mut self, index: u32) {
-        let Connection { ref tcb, listener, socket, .. } = self.connections[index];
+        let Connection { ref tcb, socket, .. } = self.connections[index];
         match tcb.origin {
             Origin::Active => self.notify(socket, Event::CONNECTED),
-            Origin::FastOpen => self.fast_open_settled(listener),
+            Origin::FastOpen => self.fast_open_over(index),
             Origin::Passive => {}
         }
     }

@@ -99,6 +99,8 @@ pub enum Loss {
     FastRetransmit,
     /// A router reported that the segment was too big.
     PacketTooBig,
+    /// It left before the handshake was complete, and the peer did not take it.
+    Handshake,
 }
 
 /// An event.

@@ -14,6 +14,7 @@ use crate::flow::{FlowRef, FourTuple};
 use crate::memory::Gauge;
 use crate::seq::SeqNum;
 use crate::socket::{ConnectOptions, Event, ListenOptions, Shutdown, SocketId, SocketOptions, Spare};
+use crate::tcp::fast_open::PendingRequests;
 use crate::tcp::input::{Closed, Outcome};
 use crate::tcp::listen::Listener;
 use crate::tcp::syn_sent::{FastOpen, Opening};
@@ -60,7 +61,7 @@ impl Stack {
             only_v6: options.only_v6,
             accept_queue: VecDeque::new(),
             half_open: 0,
-            fast_open_pending: 0,
+            fast_open_pending: PendingRequests::default(),
             cookies_sent_at: None,
             since: Since::at(self.now),
         };

@@ -374,7 +374,8 @@ impl Stack {
             SynSentOutcome::Dropped(reason) => self.dropped_stray(segment, reason),
             SynSentOutcome::Reset { hasten } => {
                 self.dropped(&segment.tuple, DropReason::AckOfUnsent);
-                let answer = Answer::rst_to(segment, reason).with_ip_of(&self.openings[index].options);
+                let answer = Answer::rst_to(segment, ReplyReason::RstUnacceptableAck);
+                let answer = answer.with_ip_of(&self.openings[index].options);
                 self.reset(segment, answer);
                 if hasten {
                     self.hasten_syn(index);
@@ -387,13 +388,14 @@ impl Stack {
 
     /// The opening becomes a connection.
     fn cross(&mut self, index: u32, segment: &Segment<'_>) {
+        let cookie = self.openings[index].new_cookie(segment);
         let (agreed, crossing) = self.take_opening(index).cross(segment, &env!(self));
         let socket = crossing.socket;
         let index = self.add_connection(agreed, Some(FlowRef::Opening(index)));
         let connection = &mut self.connections[index];
         crossing.complete(connection, segment, &mut env!(self));
         self.held += connection.held();
-        if let Some(cookie) = segment.options().fast_open.filter(|cookie| !cookie.is_request()) {
+        if let Some(cookie) = cookie {
             let limit = self.config.tcp_fastopen_cache as usize;
             self.cookies.remember(segment.tuple.remote().ip(), cookie, limit);
         }

@@ -387,7 +387,8 @@ impl Stack {
     /// A SYN with a valid Fast Open cookie: the application gets the connection and its data before the third
     /// segment (SA-LISTEN-06, N9). `false`: there are too many such connections, or no room.
     fn fast_open(&mut self, listener: u32, segment: &Segment<'_>, offer: Offer) -> bool {
-        if self.listeners[listener].fast_open_pending >= self.config.tcp_fastopen_pending as usize {
+        let most = self.config.tcp_fastopen_pending as usize;
+        if !self.listeners[listener].fast_open_pending.have_room(self.now, most) {
             self.counters.tcp_fast_open_listen_overflow += 1;
             return false;
         }
@@ -399,13 +400,9 @@ impl Stack {
         let agreed = self.agreed_without_entry(listener, segment, offer, Origin::FastOpen, numbers);
         self.note_listen(&tuple, State::SynReceived);
         self.counters.tcp_fast_open_passive += 1;
-        self.listeners[listener].fast_open_pending += 1;
+        self.listeners[listener].fast_open_pending.add();
         let index = self.adopt(listener, agreed, None);
-        let connection = &mut self.connections[index];
-        connection.tcb.snd.syn_pending = true;
-        connection.tcb.rtt.start(connection.tcb.snd.nxt, self.now);
-        connection.arm_syn_ack(&env!(self));
-        self.with_connection(index, |connection, env| connection.take_syn_data(segment, env));
+        self.with_connection(index, |connection, env| connection.open_fast(segment, env));
         true
     }
 }

@@ -1,8 +1,11 @@
-//! Fast Open (RFC 7413): the cookies that servers gave us.
+//! Fast Open (RFC 7413): the cookies that servers gave us, and the requests of our clients that nothing has confirmed yet.
 
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
 use std::net::IpAddr;
 
 use crate::ip::recent::Recent;
+use crate::time::Instant;
 use crate::wire::tcp::Cookie;
 
 /// Cookies by server address, at most `tcp_fastopen_cache` of them; the one used least recently gives way.
@@ -20,6 +23,48 @@ impl CookieCache {
 
     pub(crate) fn remember(&mut self, server: IpAddr, cookie: Cookie, limit: usize) {
         self.0.remember(server, cookie, limit);
+    }
+}
+
+/// PendingFastOpenRequests of a listener (RFC 7413 §4.2): those whose third segment has not come. One that ends before that
+/// counts for as long as it would have waited. Else each RST of a victim would let one more forged SYN in (§5.1).
+#[derive(Clone, Debug, Default)]
+pub(crate) struct PendingRequests {
+    waiting: usize,
+    /// Until when those count that ended, the earliest first.
+    ended: BinaryHeap<Reverse<Instant>>,
+}
+
+impl PendingRequests {
+    /// So many that count no longer are forgotten at once. One makes room for the request that asks.
+    const STEP: usize = 64;
+
+    /// Whether there are fewer than `limit`.
+    pub(crate) fn have_room(&mut self, now: Instant, limit: usize) -> bool {
+        for _ in 0..PendingRequests::STEP {
+            if self.ended.peek().is_none_or(|Reverse(until)| *until > now) {
+                break;
+            }
+            self.ended.pop();
+        }
+        self.waiting + self.ended.len() < limit
+    }
+
+    pub(crate) fn add(&mut self) {
+        self.waiting += 1;
+    }
+
+    /// The third segment of one of them has come.
+    pub(crate) fn confirm(&mut self) {
+        self.waiting = self.waiting.saturating_sub(1);
+    }
+
+    /// One of them ended; it counts until then.
+    pub(crate) fn end(&mut self, now: Instant, until: Instant) {
+        self.confirm();
+        if until > now {
+            self.ended.push(Reverse(until));
+        }
     }
 }
 

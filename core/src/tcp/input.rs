@@ -142,7 +142,12 @@ impl Connection {
             && segment.flags().syn()
             && segment.flags().ack()
             && segment.seq() == self.tcb.rcv.irs
-            && segment.ack() == self.tcb.snd.nxt
+            && self.acknowledges_syn(segment)
+    }
+
+    /// Whether the ACK field covers our SYN, and nothing that was never sent.
+    fn acknowledges_syn(&self, segment: &Segment<'_>) -> bool {
+        segment.ack().gt(self.tcb.snd.iss) && segment.ack().le(self.tcb.snd.nxt)
     }
 
     /// PAWS, before everything else (7323-10).
@@ -226,12 +231,14 @@ impl Connection {
             self.note_timestamp(segment, env);
             if self.acknowledge_invalid(false, env) {
                 self.tcb.ack.now = false;
-                self.tcb.snd.syn_pending = true;
+                self.tcb.snd.handshake_due = true;
+                // So was what followed it. Whatever is acknowledged now gives no sample (6298-6).
+                self.early_data_is_lost();
+                self.tcb.rtt.cancel(env.now);
             }
             return Err(Outcome::Dropped(DropReason::Duplicate));
         }
-        if self.tcb.state == State::SynReceived && segment.flags().ack() && segment.ack() != self.tcb.snd.nxt
-        {
+        if self.tcb.state == State::SynReceived && segment.flags().ack() && !self.acknowledges_syn(segment) {
             // It answers no SYN of ours (RFC 9293 §3.5.2 group 2, SA-SYN_RCVD-05).
             return Err(Outcome::Reset(ReplyReason::RstUnacceptableAck));
         }
@@ -334,10 +341,13 @@ impl Connection {
     fn check_ack(&mut self, segment: &Segment<'_>, env: &mut Env<'_>) -> Check {
         let (ack, una, nxt) = (segment.ack(), self.tcb.snd.una, self.tcb.snd.nxt);
         if self.tcb.state == State::SynReceived {
-            if !(ack.gt(una) && ack.le(nxt)) {
+            if !self.acknowledges_syn(segment) {
                 return Err(Outcome::Reset(ReplyReason::RstUnacceptableAck));
             }
             self.complete_handshake(segment, env);
+            if self.flight() > 0 {
+                self.take_ack_of_early_data(segment, env);
+            }
             return Ok(());
         }
         if ack.gt(nxt) {
@@ -367,7 +377,7 @@ impl Connection {
         (snd.wnd, snd.wl1, snd.wl2) = (window, segment.seq(), segment.ack());
         snd.max_wnd = snd.max_wnd.max(window);
         snd.stalled_since = env.tick();
-        snd.syn_pending = false;
+        snd.handshake_due = false;
         if let Some(sample) = self.tcb.rtt.completed(segment.ack(), env.now) {
             self.tcb.rtt.sample(sample, env.config);
         }

@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use super::fast_open::PendingRequests;
 use super::segment::{Answer, Segment};
 use super::tcb::{Agreed, Env, Origin, syn_window};
 use crate::config::Config;
@@ -33,8 +34,8 @@ pub(crate) struct Listener {
     pub(crate) accept_queue: VecDeque<SocketId>,
     /// Entries of the half-open table that are ours.
     pub(crate) half_open: usize,
-    /// Fast Open connections whose third segment has not come (7413-2).
-    pub(crate) fast_open_pending: usize,
+    /// 7413-2.
+    pub(crate) fast_open_pending: PendingRequests,
     /// When a cookie was last sent: only then is it worth looking for one in an ACK.
     pub(crate) cookies_sent_at: Option<Instant>,
     pub(crate) since: Since,
@@ -366,6 +367,15 @@ impl HalfOpen {
         let passed: Duration = (0..self.retries).map(|n| synack_gap(n, config)).sum();
         let timeout = Some(config.tcp_synack_timeout).filter(|timeout| !timeout.is_zero());
         timeout.map(|timeout| timeout.saturating_sub(passed))
+    }
+}
+
+/// How long an unanswered SYN-ACK of a listener is waited for, all its retransmissions included.
+pub(crate) fn synack_patience(config: &Config) -> Duration {
+    if config.tcp_synack_timeout.is_zero() {
+        (0..=config.tcp_synack_retries).map(|n| synack_gap(n, config)).sum()
+    } else {
+        config.tcp_synack_timeout
     }
 }
 

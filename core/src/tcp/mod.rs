@@ -8,6 +8,7 @@ pub(crate) mod closed;
 pub(crate) mod congestion;
 pub(crate) mod cookie;
 pub(crate) mod dormant;
+pub(crate) mod early;
 pub(crate) mod fast_open;
 pub(crate) mod input;
 pub(crate) mod listen;

@@ -5,7 +5,7 @@ use super::room::fixed_headers;
 use super::tcb::{Connection, Env};
 use crate::seq::SeqNum;
 use crate::time::{Deadline, Instant};
-use crate::trace::{Loss, TraceKind};
+use crate::trace::{Loss, State, TraceKind};
 
 /// The search for a larger path MTU. Sizes are IP packets.
 #[derive(Clone, Debug)]
@@ -43,6 +43,11 @@ impl Connection {
             return false;
         }
         self.lower_pmtu(mtu, env);
+        if self.tcb.state == State::SynReceived {
+            // The SYN-ACK is shorter than any MTU: what was too big, if anything was, came after it.
+            self.early_data_is_lost();
+            return true;
+        }
         self.resend_all(env, Loss::PacketTooBig);
         let trial = (self.tcb.snd.una + u32::from(self.payload_mss())).min(self.tcb.snd.nxt);
         if let Some(recovery) = self.recovery.as_mut() {

@@ -1,7 +1,8 @@
 //! The one place that decides what a connection sends next.
 //!
 //! Nothing is queued but intents; a segment comes into being when the device has room for it. The order is: a
-//! SYN-ACK, what is to be sent again, new data and the FIN, probes, and last a bare ACK.
+//! SYN-ACK, the third segment of the handshake, what is to be sent again, new data and the FIN, probes, and last a bare
+//! ACK.
 
 use super::mtu::Probe;
 use super::segment::{Answer, Outgoing};
@@ -27,6 +28,12 @@ impl Connection {
         if self.tcb.state == State::SynReceived {
             return self.next_in_handshake(out, env);
         }
+        if self.tcb.snd.handshake_due {
+            // A server that answers with cookies knows the connection by SEQ = IRS + 1 alone. Were there data in the third
+            // segment, and that lost, what follows would be reset.
+            self.tcb.snd.handshake_due = false;
+            return self.next_ack(out, env);
+        }
         self.next_retransmission(out, env)
             || self.next_data(segmentation_offload, out, env)
             || self.next_probe(out, env)
@@ -48,19 +55,19 @@ impl Connection {
         self.tcb.ack.now
             || self.unsent() > 0
             || (snd.fin_queued && !snd.fin_sent)
-            || snd.syn_pending
+            || snd.handshake_due
             || snd.probe_pending
             || snd.keepalive_pending
             || self.recovery.as_ref().is_some_and(|r| matches!(r.phase, CaState::Recovery | CaState::Loss))
     }
 
     fn next_in_handshake(&mut self, out: &mut Outgoing, env: &mut Env<'_>) -> bool {
-        if std::mem::take(&mut self.tcb.snd.syn_pending) {
+        if std::mem::take(&mut self.tcb.snd.handshake_due) {
             self.syn_ack(out, env);
             return true;
         }
-        // A Fast Open connection acknowledges data before the third segment.
-        self.next_ack(out, env)
+        // A Fast Open connection answers before the third segment.
+        self.next_early_data(out, env) || self.next_ack(out, env)
     }
 
     fn syn_ack(&mut self, out: &mut Outgoing, env: &mut Env<'_>) {
@@ -240,14 +247,21 @@ impl Connection {
     /// Nagle (SHLD-7) and sender-side silly-window avoidance (MUST-38), after RFC 9293 §3.8.6.2.1: a full segment;
     /// or all there is, when nothing is in flight or Nagle is off; or half of the largest window ever seen; or
     /// whatever the override timer lets out.
-    fn worth_sending(&self, payload: usize, last: bool, fin: bool, mss: usize, cut_by_cwnd: bool) -> bool {
+    pub(super) fn worth_sending(
+        &self,
+        payload: usize,
+        last: bool,
+        fin: bool,
+        mss: usize,
+        cut_by_cwnd: bool,
+    ) -> bool {
         if payload == 0 {
             return fin;
         }
         if self.options.cork && payload < mss && !self.tcb.snd.fin_queued && !self.tcb.snd.probe_pending {
             return false;
         }
-        let idle = self.flight() == 0;
+        let idle = self.tcb.snd.nxt == self.start_of_queue();
         payload >= mss
             || fin
             || (last && (idle || self.options.nodelay || self.tcb.snd.fin_queued))
@@ -272,7 +286,7 @@ impl Connection {
         }
     }
 
-    fn first_transmission(
+    pub(super) fn first_transmission(
         &mut self,
         payload: usize,
         flags: Flags,
@@ -313,7 +327,7 @@ impl Connection {
         out: &mut Outgoing,
         env: &mut Env<'_>,
     ) {
-        let offset = seq.since(self.tcb.snd.una) as usize;
+        let offset = seq.since(self.start_of_queue()) as usize;
         // PSH on the last byte that is queued: nothing more is on its way (MUST-61).
         let push = payload_len > 0 && offset + payload_len == self.send_queue.len();
         let flags = if push { flags | Flags::PSH } else { flags };

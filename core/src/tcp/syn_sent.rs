@@ -37,8 +37,10 @@ pub(crate) struct Opening {
     pub(crate) options: Arc<SocketOptions>,
     /// Written before the connection is there (SA-SYN_SENT-20).
     pub(crate) send_queue: Rope,
+    /// What the first SYN carries. Those that follow carry nothing of it.
     pub(crate) fast_open: FastOpen,
-    /// Bytes that went out with the SYN.
+    /// Bytes that went out with the first SYN. SND.NXT is past them for good: a SYN-ACK may acknowledge them however
+    /// late it comes.
     pub(crate) syn_data: usize,
     pub(crate) retries: u8,
     /// One of the retries came early, because the peer challenged the SYN: that one was not lost.
@@ -88,29 +90,29 @@ impl Opening {
         if again {
             env.counters.retrans_segs += 1;
             env.counters.tcp_syn_retrans += 1;
-            // A box on the way may dislike what is new: data, cookie and ECN go first (7413-3, 3168-6).
-            if self.fast_open != FastOpen::Off {
-                (self.fast_open, self.syn_data) = (FastOpen::Off, 0);
-            }
         }
         let mut flags = Flags::SYN;
         if config.tcp_ecn == 1 && self.retries < 2 {
             flags |= Flags::ECE | Flags::CWR;
         }
-        if self.fast_open != FastOpen::Off {
-            let room = usize::from(room_in(self.pmtu, self.tuple.is_ipv4()));
-            let left = room.checked_sub(self.syn(flags, env).options.emitted_len());
-            match (left, self.fast_open) {
-                (None, _) => self.fast_open = FastOpen::Off,
-                (Some(left), FastOpen::Cookie(_)) => self.syn_data = self.send_queue.len().min(left),
-                (Some(_), _) => {}
-            }
+        if again || self.fast_open == FastOpen::Off {
+            // A box on the way may dislike what is new: data, cookie and ECN are left out (7413-3, 3168-6).
+            *out = Outgoing::bare(self.syn(flags, FastOpen::Off, env));
+            return true;
         }
-        *out = Outgoing { payload_len: self.syn_data, ..Outgoing::bare(self.syn(flags, env)) };
+        let room = usize::from(room_in(self.pmtu, self.tuple.is_ipv4()));
+        let left = room.checked_sub(self.syn(flags, self.fast_open, env).options.emitted_len());
+        match (left, self.fast_open) {
+            (None, _) => self.fast_open = FastOpen::Off,
+            (Some(left), FastOpen::Cookie(_)) => self.syn_data = self.send_queue.len().min(left),
+            (Some(_), _) => {}
+        }
+        let syn = self.syn(flags, self.fast_open, env);
+        *out = Outgoing { payload_len: self.syn_data, ..Outgoing::bare(syn) };
         true
     }
 
-    fn syn(&self, flags: Flags, env: &Env<'_>) -> Header {
+    fn syn(&self, flags: Flags, fast_open: FastOpen, env: &Env<'_>) -> Header {
         let config = env.config;
         Header {
             source_port: self.tuple.local_port,
@@ -123,7 +125,7 @@ impl Opening {
                 window_scale: config.tcp_window_scaling.then(|| self.options.window_scale()),
                 sack_permitted: config.tcp_sack,
                 timestamps: config.tcp_timestamps.then(|| Timestamps { val: self.timestamp(env), ecr: 0 }),
-                fast_open: match self.fast_open {
+                fast_open: match fast_open {
                     FastOpen::Off => None,
                     FastOpen::Request => Cookie::new(&[]),
                     FastOpen::Cookie(cookie) => Some(cookie),
@@ -198,8 +200,9 @@ impl Opening {
     pub(crate) fn cross(self, segment: &Segment<'_>, env: &Env<'_>) -> (Agreed, Crossing) {
         let (config, options, flags) = (env.config, segment.options(), segment.flags());
         let wscale = options.window_scale.filter(|_| config.tcp_window_scaling);
-        // With ECE alone the SYN-ACK agrees; with both flags it is an echo of ours (3168-1, 3168-5).
-        let ecn = config.tcp_ecn == 1 && self.retries < 2 && flags.ece() && (!flags.cwr() || !flags.ack());
+        // With ECE alone a SYN-ACK agrees, and with both flags it is an echo of ours. A SYN asks with both (3168-1, 3168-5).
+        let ecn_setup = flags.ece() && flags.cwr() != flags.ack();
+        let ecn = config.tcp_ecn == 1 && self.retries < 2 && ecn_setup;
         let agreed = Agreed {
             tuple: self.tuple,
             origin: Origin::Active,
@@ -293,7 +296,11 @@ impl Crossing {
             acknowledged(connection, self.syn_data, segment, env);
         } else {
             connection.set_state(State::SynReceived, env);
-            connection.tcb.snd.syn_pending = true;
+            let snd = &mut connection.tcb.snd;
+            snd.handshake_due = true;
+            // A peer that is opening itself need not have kept the data of our SYN.
+            snd.nxt += self.syn_data as u32;
+            snd.recover = snd.nxt;
             // The limits of a connect go on counting.
             connection.tcb.snd.stalled_since = self.since;
             connection.arm_syn_ack(env);
@@ -301,7 +308,8 @@ impl Crossing {
     }
 }
 
-/// Our SYN is acknowledged: ESTABLISHED. Data of the SYN-ACK comes again (N8).
+/// Our SYN is acknowledged: ESTABLISHED. Data of the SYN-ACK comes again (N8), and so does that of our SYN, where the
+/// peer has not taken it.
 fn acknowledged(connection: &mut Connection, syn_data: usize, segment: &Segment<'_>, env: &mut Env<'_>) {
     let taken = segment.ack().since(connection.tcb.snd.iss + 1) as usize;
     if syn_data > 0 {
@@ -314,13 +322,17 @@ fn acknowledged(connection: &mut Connection, syn_data: usize, segment: &Segment<
     connection.send_queue.release(taken, env.pool);
     let snd = &mut connection.tcb.snd;
     snd.una = segment.ack();
-    snd.nxt = segment.ack();
+    snd.nxt = snd.iss + 1 + syn_data as u32;
     snd.recover = segment.ack();
     snd.wnd = u32::from(segment.header.window);
     (snd.wl1, snd.wl2, snd.max_wnd) = (segment.seq(), segment.ack(), snd.wnd);
     connection.bytes_acked = taken as u64;
-    connection.tcb.ack.now = true;
+    // What is left of the data on our SYN goes with the ACK (RFC 7413 §4.2.2).
+    (connection.tcb.ack.now, connection.tcb.snd.handshake_due) = (true, syn_data == 0);
     connection.set_state(State::Established, env);
+    if taken < syn_data {
+        connection.resend_early_data(env);
+    }
     connection.arm_keepalive(env);
     connection.signal(Event::CONNECTED | Event::WRITABLE);
 }

@@ -110,7 +110,7 @@ impl Waits for Connection {
 pub(crate) enum Origin {
     Active,
     Passive,
-    /// Passive, and the application has it before the third segment.
+    /// Passive, and the application has it before the third segment, which has not come yet.
     FastOpen,
 }
 
@@ -164,8 +164,8 @@ pub(crate) struct Snd {
     /// The application closed its sending side: FIN after the queue.
     pub(crate) fin_queued: bool,
     pub(crate) fin_sent: bool,
-    /// A SYN-ACK is due (SYN-RECEIVED only).
-    pub(crate) syn_pending: bool,
+    /// A segment of the handshake is due, ahead of all others: in SYN-RECEIVED the SYN-ACK, later the third one.
+    pub(crate) handshake_due: bool,
     /// A zero-window probe is due.
     pub(crate) probe_pending: bool,
     /// A keepalive probe is due.
@@ -382,7 +382,7 @@ impl Connection {
                     wscale: agreed.snd_wscale.unwrap_or(0),
                     fin_queued: false,
                     fin_sent: false,
-                    syn_pending: false,
+                    handshake_due: false,
                     probe_pending: false,
                     keepalive_pending: false,
                     cwnd_limited: false,
@@ -464,21 +464,25 @@ impl Connection {
         self.tcb.snd.nxt.since(self.tcb.snd.una)
     }
 
+    /// The sequence number of the first byte in the send queue: behind our SYN, where that is not acknowledged.
+    #[inline]
+    pub(crate) fn start_of_queue(&self) -> SeqNum {
+        self.tcb.snd.una + u32::from(self.tcb.state == State::SynReceived)
+    }
+
     /// The sequence number after all that the application wrote.
     pub(crate) fn end_of_queue(&self) -> SeqNum {
-        let syn = u32::from(self.tcb.state == State::SynReceived);
-        self.tcb.snd.una + syn + self.send_queue.len() as u32
+        self.start_of_queue() + self.send_queue.len() as u32
     }
 
     /// Bytes that the application wrote and that were never sent.
+    #[inline]
     pub(crate) fn unsent(&self) -> usize {
-        match self.tcb.state {
-            // In flight is our SYN alone.
-            State::SynReceived => self.send_queue.len(),
+        if self.tcb.snd.fin_sent {
             // The FIN follows all data.
-            _ if self.tcb.snd.fin_sent => 0,
-            _ => self.send_queue.len() - self.flight() as usize,
+            return 0;
         }
+        self.send_queue.len() - self.tcb.snd.nxt.since(self.start_of_queue()) as usize
     }
 
     /// The sequence number of the next byte that the application reads.

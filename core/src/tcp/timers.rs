@@ -105,7 +105,8 @@ impl Connection {
             return Outcome::Keep;
         }
         self.tcb.timers.retransmits += 1;
-        self.tcb.snd.syn_pending = true;
+        self.tcb.snd.handshake_due = true;
+        self.early_data_is_lost();
         env.counters.tcp_syn_retrans += 1;
         env.counters.retrans_segs += 1;
         self.total_retrans += 1;

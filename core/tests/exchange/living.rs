@@ -244,12 +244,12 @@ fn connections_are_bounded_sa_syn_rcvd_08() {
     );
 }
 
-fn fast_open_listener(t: &mut Test) {
+pub fn fast_open_listener(t: &mut Test) {
     t.listen_with(ListenOptions { fast_open: true, ..ListenOptions::default() });
 }
 
 /// Asks for a cookie and resets; gives the cookie.
-fn cookie(t: &mut Test) -> String {
+pub fn cookie(t: &mut Test) -> String {
     t.peer(7000);
     t.send("S seq 0 <sackOK, wscale 0, tfo>");
     let got = t.recv_any().unwrap();
@@ -406,7 +406,7 @@ fn a_pending_fast_open_ends_at_its_time_sa_syn_rcvd_19() {
     }
 }
 
-fn fast_open_connect(t: &mut Test) {
+pub fn fast_open_connect(t: &mut Test) {
     t.start_connect(ConnectOptions { fast_open: true, ..ConnectOptions::default() });
 }
 

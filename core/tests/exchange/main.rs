@@ -12,6 +12,7 @@ mod calls;
 mod carrying;
 mod closed;
 mod closing;
+mod fast_open;
 mod going_down;
 mod harness;
 mod ip;

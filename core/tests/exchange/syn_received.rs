@@ -7,6 +7,7 @@ use steadfast_core::wire::icmp::ErrorKind;
 use steadfast_core::{ConnectOptions, Duration, Error, Event, ListenOptions, Shutdown};
 
 use crate::harness::{PORT, Test, each, each_with};
+use crate::living::{cookie, fast_open_listener};
 
 const SYN_ACK: &str = "S. seq 0 ack 1 win 10000 <mss 1460, sackOK, wscale 0>";
 
@@ -311,6 +312,37 @@ fn the_window_of_its_ack_is_scaled_sa_syn_rcvd_11() {
             assert!(u32::from(window) << 5 <= 1 << 20, "{window}");
         },
     );
+}
+
+/// A SYN-ACK says 65,535 at the most, the ACK of a half-open entry rounds that up, and that of a Fast Open connection says
+/// all. What was told holds, though a SYN-ACK that comes again cannot repeat it (9293-h).
+#[test]
+fn a_syn_ack_that_comes_again_takes_no_window_back_sa_syn_rcvd_18() {
+    let configure = |c: &mut steadfast_core::Config| {
+        (c.tcp_rcvbuf, c.tcp_fastopen) = (1 << 20, 2);
+    };
+    for fast_open in [false, true] {
+        each_with(configure, |t| {
+            fast_open_listener(t);
+            let mut options = "wscale 2".to_owned();
+            if fast_open {
+                options += &format!(", tfo {}", cookie(t));
+            }
+            let syn_ack = "S. seq 0 ack 1 win 65535 <mss 1460, wscale 5>";
+            t.send(&format!("S seq 0 <{options}>"));
+            t.recv(syn_ack);
+            t.send(". seq -100 ack 1");
+            t.recv(". seq 1 ack 1");
+            let edge = t.cur().edge;
+            assert_eq!(edge, 1 + if fast_open { 1 << 20 } else { 65_536 });
+            t.recv_after(1000, syn_ack);
+            t.send(". seq 1 ack 1");
+            t.accept();
+            t.send(&format!("P. seq {}:{edge} ack 1", edge - 1));
+            t.recv(". seq 1 ack 1");
+            assert_eq!(t.stack.info(t.now, t.sock).unwrap().out_of_order, 1);
+        });
+    }
 }
 
 #[test]

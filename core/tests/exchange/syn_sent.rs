@@ -143,7 +143,7 @@ fn a_syn_ack_establishes_and_is_acknowledged_at_once_sa_syn_sent_05() {
 /// Data waits in the queue and leaves with the ACK (also SA-SYN_SENT-20).
 /// SA-SYN_SENT-21: and nothing can be read yet.
 #[test]
-fn data_written_early_leaves_with_the_third_segment_sa_syn_sent_05() {
+fn data_written_early_follows_the_third_segment_sa_syn_sent_05() {
     each(|t| {
         t.connect();
         t.write(100);
@@ -258,6 +258,36 @@ fn a_crossing_syn_without_options_switches_them_off_sa_syn_sent_08() {
         t.recv("S. seq 0 ack 1 win 10000 <mss 1460>");
         assert_eq!(t.state(), State::SynReceived);
     });
+}
+
+/// A SYN asks for ECN by ECE and CWR, a SYN-ACK agrees by ECE alone.
+#[test]
+fn a_crossing_syn_asks_for_ecn_with_both_flags_3168_1() {
+    for (flags, agreed) in [("SEW", true), ("SE", false), ("SW", false), ("S", false)] {
+        each_with(
+            |c| c.tcp_ecn = 1,
+            |t| {
+                t.start_connect(ConnectOptions::default());
+                t.recv("SEW seq 0 <mss 1460, sackOK, wscale 0>");
+                t.send(&format!("{flags} seq 0 <sackOK, wscale 0>"));
+                let answer = if agreed { "SE." } else { "S." };
+                t.recv(&format!("{answer} seq 0 ack 1 <mss 1460, sackOK, wscale 0>"));
+                assert_eq!(t.stack.info(t.now, t.sock).unwrap().ecn, agreed, "{flags}");
+            },
+        );
+    }
+    for (flags, agreed) in [("SE.", true), ("SEW.", false), ("SW.", false), ("S.", false)] {
+        each_with(
+            |c| c.tcp_ecn = 1,
+            |t| {
+                t.start_connect(ConnectOptions::default());
+                t.recv("SEW seq 0 <mss 1460, sackOK, wscale 0>");
+                t.send(&format!("{flags} seq 0 ack 1 <sackOK, wscale 0>"));
+                t.recv(". seq 1 ack 1");
+                assert_eq!(t.stack.info(t.now, t.sock).unwrap().ecn, agreed, "{flags}");
+            },
+        );
+    }
 }
 
 #[test]
