@@ -140,7 +140,8 @@ fn a_syn_ack_establishes_and_is_acknowledged_at_once_sa_syn_sent_05() {
     });
 }
 
-/// Data waits in the queue and leaves with the ACK (also SA-SYN_SENT-20).
+/// Data waits in the queue and follows the third segment (also SA-SYN_SENT-20): a server that answers with cookies takes
+/// for that only what begins at IRS + 1.
 /// SA-SYN_SENT-21: and nothing can be read yet.
 #[test]
 fn data_written_early_follows_the_third_segment_sa_syn_sent_05() {
@@ -150,7 +151,23 @@ fn data_written_early_follows_the_third_segment_sa_syn_sent_05() {
         t.recv_nothing();
         assert_eq!(t.read_end(), Err(Error::WouldBlock), "SA-SYN_SENT-21");
         t.send("S. seq 0 ack 1 <sackOK, wscale 0>");
+        t.recv(". seq 1 ack 1");
         t.recv("P. seq 1:101 ack 1");
+        t.recv_nothing();
+        t.send("P. seq 1:11 ack 101");
+        t.recv(". seq 101 ack 11");
+        t.read(10);
+    });
+    // The same where the application has written and closed before any packet could leave.
+    each(|t| {
+        t.connect();
+        let packet = t.packet("S. seq 0 ack 1 <sackOK, wscale 0>");
+        t.stack.receive(t.now, &packet[..]);
+        assert_eq!(t.stack.send(t.sock, &crate::harness::pattern(0, 100)), Ok(100));
+        t.shutdown(steadfast_core::Shutdown::Write);
+        t.recv(". seq 1 ack 1");
+        t.recv("FP. seq 1:101 ack 1");
+        t.recv_nothing();
     });
 }
 
@@ -161,6 +178,7 @@ fn after_a_lost_syn_one_segment_goes_out_and_waits_three_seconds_sa_syn_sent_05(
         t.write(3000);
         t.recv_after(1000, SYN);
         t.send("S. seq 0 ack 1 <sackOK, wscale 0>");
+        t.recv(". seq 1 ack 1");
         t.recv(". seq 1:1001 ack 1");
         t.recv_nothing();
         assert_eq!(t.stack.info(t.now, t.sock).unwrap().snd_cwnd, 1000, "5681-4");
