@@ -120,6 +120,8 @@ pub struct SocketOptions {
     pub rcvbuf_max: u32,
     /// Send buffer, in bytes (`SO_SNDBUF`).
     pub sndbuf: u32,
+    /// Unsent bytes at which writes are refused, in flight ones not counted (`TCP_NOTSENT_LOWAT`).
+    pub notsent_lowat: u32,
     /// TTL or hop limit (MUST-49).
     pub ttl: u8,
     /// DiffServ code point (MUST-48).
@@ -146,6 +148,7 @@ impl SocketOptions {
             rcvbuf: config.tcp_rcvbuf,
             rcvbuf_max: config.tcp_rcvbuf_max,
             sndbuf: config.tcp_sndbuf,
+            notsent_lowat: config.tcp_notsent_lowat,
             ttl: config.ip_default_ttl,
             dscp: 0,
             congestion: config.tcp_congestion_control,
@@ -164,7 +167,7 @@ impl SocketOptions {
             };
         }
         apply!(nodelay cork keepalive keepalive_time keepalive_intvl keepalive_probes user_timeout r2 linger
-            fin_timeout max_segment rcvbuf rcvbuf_max sndbuf ttl dscp congestion);
+            fin_timeout max_segment rcvbuf rcvbuf_max sndbuf notsent_lowat ttl dscp congestion);
     }
 
     /// Returns the smallest shift with which a window field covers the buffer (at most 14, 7323-3).

@@ -344,7 +344,7 @@ impl Stack {
                 if connection.tcb.snd.fin_queued {
                     return Err(Error::BrokenPipe);
                 }
-                let room = (connection.options.sndbuf as usize).saturating_sub(connection.send_queue.len());
+                let room = connection.room_to_write();
                 let wanted = len.min(room);
                 let tight = gauge.is_tight(wanted);
                 let count = if tight { connection.send_room(gauge, wanted) } else { wanted };

@@ -136,11 +136,19 @@ impl Connection {
         }
     }
 
-    /// Whether a third of the send buffer is free, as Linux wants it before it wakes who writes: to be woken for every
-    /// ACK costs more than the few bytes are worth.
+    /// The bytes that the application may write.
+    pub(crate) fn room_to_write(&self) -> usize {
+        let buffer = (self.options.sndbuf as usize).saturating_sub(self.send_queue.len());
+        let unsent = (self.options.notsent_lowat as usize).saturating_sub(self.unsent());
+        buffer.min(unsent)
+    }
+
+    /// Whether a third of the send buffer and half of `tcp_notsent_lowat` are free, as in Linux: to wake the application
+    /// for each ACK costs more than the few bytes are worth.
     fn is_worth_writing(&self) -> bool {
         let queued = self.send_queue.len();
         (self.options.sndbuf as usize).saturating_sub(queued) >= queued / 2
+            && self.unsent() <= self.options.notsent_lowat as usize / 2
     }
 
     /// SND.UNA moves.

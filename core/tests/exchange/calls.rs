@@ -3,7 +3,7 @@
 use steadfast_core::trace::State;
 use steadfast_core::{ConnectOptions, Error, Event};
 
-use crate::harness::{BUFFER, PORT, each};
+use crate::harness::{BUFFER, FULL, PORT, Test, each};
 use crate::synchronized::{ALL, HALF_CLOSED, RECEIVING, close_window, in_each};
 
 /// SA-EST-29, SA-FIN_WAIT_1-30, SA-FIN_WAIT_2-30, SA-CLOSE_WAIT-24, SA-CLOSING-25, SA-LAST_ACK-25.
@@ -167,4 +167,36 @@ fn who_writes_is_woken_once_a_third_of_the_send_buffer_is_free() {
         t.write(1000);
         t.drain();
     });
+}
+
+/// Both sides of `tcp_notsent_lowat`: what is in flight does not count, and who writes is woken at a half of it.
+#[test]
+fn bytes_that_were_never_sent_have_a_limit_of_their_own() {
+    const LIMIT: u32 = 20_000;
+    each(|t| {
+        t.reach(State::Established);
+        t.set_options(|options| options.notsent_lowat = LIMIT);
+        assert_eq!(t.try_write(50_000), Ok(LIMIT as usize));
+        // The initial window has left, and makes room for as much.
+        let in_flight = LIMIT as usize - unsent(t);
+        assert!(in_flight > 0);
+        assert_eq!((t.try_write(50_000), t.try_write(1)), (Ok(in_flight), Err(Error::WouldBlock)));
+        let _ = t.events(t.sock);
+        let (mut ack, mut woken) = (101, 0);
+        for _ in 0..5 {
+            let before = unsent(t);
+            ack += 2 * FULL;
+            t.drain();
+            t.send(&format!(". seq 51 ack {ack}"));
+            let is_woken = t.events(t.sock).contains(Event::WRITABLE);
+            assert_eq!(is_woken, before <= LIMIT as usize / 2, "{before} bytes were not sent");
+            woken += u32::from(is_woken);
+        }
+        assert!((1..5).contains(&woken), "{woken}");
+        t.drain();
+    });
+}
+
+fn unsent(t: &mut Test) -> usize {
+    t.stack.info(t.now, t.sock).unwrap().notsent_bytes as usize
 }

@@ -103,7 +103,6 @@ const NOTED: [&str; 56] = [
     "net.ipv4.tcp_tso_win_divisor",
     "net.ipv4.tcp_tso_rtt_log",
     "net.ipv4.tcp_limit_output_bytes",
-    "net.ipv4.tcp_notsent_lowat",
     "net.ipv4.tcp_min_rtt_wlen",
     "net.ipv4.tcp_max_reordering",
     "net.ipv4.tcp_retrans_collapse",
