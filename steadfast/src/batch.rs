@@ -42,10 +42,12 @@ pub(crate) enum Flow {
 /// Packets from the device, for the stack.
 pub(crate) struct Inbox {
     frame_len: usize,
-    /// The device reads into it.
-    buffer: BytesMut,
-    /// The bytes of small packets, one after the other.
+    /// The bytes of small packets, one after the other. The device reads into it, if all of its packets are small.
     small: Vec<u8>,
+    /// Length of the packets in `small`.
+    used: usize,
+    /// The device reads into it, if its packets may be large.
+    buffer: BytesMut,
     packets: Vec<Arrived>,
     /// Buffers shared with the stack. Once the stack has dropped its reference, ours is the only one.
     lent: VecDeque<Bytes>,
@@ -97,10 +99,13 @@ enum Place {
 
 impl Inbox {
     pub(crate) fn new(frame_len: usize, exchange: Option<Exchange>) -> Inbox {
+        let (small, buffer) =
+            if frame_len < SHARED_FROM { (small_packets(frame_len), 0) } else { (0, frame_len) };
         Inbox {
             frame_len,
-            buffer: BytesMut::zeroed(frame_len),
-            small: Vec::new(),
+            small: vec![0; small],
+            used: 0,
+            buffer: BytesMut::zeroed(buffer),
             packets: Vec::new(),
             lent: VecDeque::new(),
             exchange,
@@ -147,20 +152,24 @@ impl Inbox {
         budget: &mut Budget,
     ) -> io::Result<Flow> {
         while budget.is_left() {
-            let received = match device.poll_recv(cx, &mut self.buffer) {
+            let buffer = if self.frame_len < SHARED_FROM {
+                &mut self.small[self.used..][..self.frame_len]
+            } else {
+                &mut self.buffer[..]
+            };
+            let received = match device.poll_recv(cx, buffer) {
                 Poll::Ready(Ok(received)) => received,
                 Poll::Ready(Err(e)) if self.packets.is_empty() => return Err(e),
                 // Deliver first what came before the error; the device returns it again.
                 Poll::Ready(Err(_)) => break,
                 Poll::Pending => return Ok(Flow::Dry),
             };
-            if received.len > self.buffer.len() {
-                let (said, had) = (received.len, self.buffer.len());
+            let Some(packet) = buffer.get(..received.len) else {
+                let (said, had) = (received.len, buffer.len());
                 let text = format!("the device says that it read {said} bytes into a buffer of {had}");
                 return Err(io::Error::new(io::ErrorKind::InvalidData, text));
-            }
+            };
             budget.spend(received.len);
-            let packet = &self.buffer[..received.len];
             if let Some(exchange) = &self.exchange
                 && !exchange.keeps(packet, received.checksum_trusted)
             {
@@ -174,9 +183,12 @@ impl Inbox {
 
     fn place(&mut self, len: usize) -> Place {
         if len < SHARED_FROM {
-            let start = self.small.len();
-            self.small.extend_from_slice(&self.buffer[..len]);
-            return Place::Small(start..start + len);
+            let start = self.used;
+            self.used += len;
+            if self.frame_len >= SHARED_FROM {
+                self.small.extend_from_slice(&self.buffer[..len]);
+            }
+            return Place::Small(start..self.used);
         }
         let fresh = self.spare_buffer();
         let whole = std::mem::replace(&mut self.buffer, fresh).freeze();
@@ -208,8 +220,16 @@ impl Inbox {
             };
             stack.receive(now, Packet { bytes, checksum_trusted });
         }
-        self.small.clear();
+        self.used = 0;
+        if self.frame_len >= SHARED_FROM {
+            self.small.clear();
+        }
     }
+}
+
+/// The room that a batch of packets of at most `frame_len` bytes takes.
+fn small_packets(frame_len: usize) -> usize {
+    (PACKETS * frame_len).min(BYTES + frame_len)
 }
 
 /// Packets from the stack, for the device.
