@@ -2,7 +2,9 @@
 //!
 //! A setting has the name of its Linux sysctl if one exists (`net.ipv4.tcp_syn_retries`); other names begin with
 //! `steadfast.`. Each has a unit, a source and a value in each of the four profiles. A [`Config`] reads and writes the
-//! text format of `sysctl`:
+//! text format of `sysctl`. The doc of a memory bound gives the size of one entry. In addition, a stack keeps a page of
+//! 64 KiB for each of its tables.
+//!
 //! ```
 //! use steadfast_core::config::{Config, Profile};
 //!
@@ -360,15 +362,17 @@ settings! {
     "steadfast.synack_timeout_rst" synack_timeout_rst: bool as kinds::Switch, [false, false, false, false], "scenario H3c";
     /// Most half-open connections of one listener; above it SYNs are answered with cookies or dropped.
     "net.ipv4.tcp_max_syn_backlog" tcp_max_syn_backlog: u32 as kinds::Number(1, 1 << 20), [2048, 2048, 1024, 128], "Linux; RFC 4987";
-    /// Most half-open connections of the whole stack. As many again may replace TIME-WAITs.
+    /// Most half-open connections of the whole stack. As many again may replace TIME-WAITs. Each takes 100 bytes,
+    /// including its timer and its place in the flow table.
     "steadfast.tcp_max_half_open" tcp_max_half_open: u32 as kinds::Number(1, 1 << 24), [65_536, 65_536, 15_360, 65_536], "T-01";
-    /// Largest backlog that a listener can request.
+    /// Largest backlog that a listener can request. A connection in it takes the memory of any connection, see
+    /// `tcp_max_connections`.
     "net.core.somaxconn" somaxconn: u32 as kinds::Number(1, 1 << 20), [4096, 4096, 128, 128], "Linux";
     /// SYN cookies: 0 never, 1 when the half-open table is full, 2 always. With 1, the table counts as full above a
     /// random share of at least half, drawn for each SYN.
     "net.ipv4.tcp_syncookies" tcp_syncookies: u8 as kinds::Count(0, 2), [1, 1, 1, 0], "RFC 4987; Linux";
     /// Most used cookies that are remembered until they expire, so that none becomes a second connection; above it one
-    /// may; 0: none.
+    /// may; 0: none. Each takes 24 bytes.
     "steadfast.tcp_max_spent_cookies" tcp_max_spent_cookies: u32 as kinds::Number(0, 1 << 24), [262_144, 262_144, 262_144, 262_144], "T-06; invariant 1";
     /// SYN-ACK retransmissions per second to one destination prefix (IPv4 /24, IPv6 /64); 0: no limit.
     "steadfast.tcp_synack_ratelimit" tcp_synack_ratelimit: u32 as kinds::Number(0, 1 << 20), [200, 0, 0, 200], "T-03";
@@ -377,11 +381,11 @@ settings! {
     /// Fast Open: 1 client, 2 server, 3 both, 0 off.
     "net.ipv4.tcp_fastopen" tcp_fastopen: u8 as kinds::Count(0, 3), [0, 1, 0, 0], "RFC 7413; Linux";
     /// Most Fast Open connections of one listener with an incomplete handshake; above it the ordinary handshake is
-    /// used; 0: always.
+    /// used; 0: always. Each takes the memory of any connection, see `tcp_max_connections`.
     "steadfast.tcp_fastopen_pending" tcp_fastopen_pending: u32 as kinds::Number(0, 1 << 20), [256, 256, 256, 256], "RFC 7413 §5.1, 7413-2";
     /// Lifetime of a key for Fast Open cookies; a cookie is valid for one to two lifetimes; 0: unlimited.
     "steadfast.tcp_fastopen_key_life" tcp_fastopen_key_life: Duration as kinds::Secs(0, 31_536_000), [secs(43_200), secs(0), secs(43_200), secs(43_200)], "RFC 7413 §4.1.2";
-    /// Most servers whose Fast Open cookie is remembered; 0: none.
+    /// Most servers whose Fast Open cookie is remembered; 0: none. Each takes 160 bytes.
     "steadfast.tcp_fastopen_cache" tcp_fastopen_cache: u32 as kinds::Number(0, 1 << 20), [1024, 1024, 1024, 1024], "RFC 7413 §4.1.3";
     /// Refused sources, and how: `10.0.0.0/8 tcp-reset, 2001:db8::/32:80 admin-prohibited, 192.0.2.1 drop`.
     "steadfast.tcp_refuse" tcp_refuse: Refusals as kinds::Refuse,
@@ -418,24 +422,26 @@ settings! {
     /// Size of the receive buffer for which the window scale is chosen, if larger than the buffer; 0: the buffer's own
     /// size.
     "steadfast.tcp_rcvbuf_max" tcp_rcvbuf_max: u32 as kinds::Bytes(0, 1 << 30), [0, 6 << 20, 0, 0], "Linux, last value of tcp_rmem; FreeBSD maxsockbuf";
-    /// Send buffer of a connection, in bytes.
+    /// Send buffer of a connection, in bytes. It takes at most 128 KiB more memory, for partly filled buffers.
     "steadfast.tcp_sndbuf" tcp_sndbuf: u32 as kinds::Bytes(1024, 1 << 30), [1 << 20, 131_072, 8192, 65_535], "Linux, middle value of tcp_wmem";
     /// Unsent bytes of a connection at which writes are refused, in flight ones not counted. It keeps send queues short
     /// enough for the cache, and costs no throughput.
     "net.ipv4.tcp_notsent_lowat" tcp_notsent_lowat: u32 as kinds::Bytes(1, u32::MAX), [131_072, u32::MAX, u32::MAX, u32::MAX], "Linux";
     /// Memory of all send, receive and out-of-order queues: capacities, lists and the packets that hold payloads. Above
     /// 1/2, each connection is limited to a share; above 3/4, out-of-order queues are pruned; above 7/8, orphans are
-    /// aborted, then connections whose peer takes nothing; above 15/16, data is refused, except 4096 bytes for a
+    /// aborted, then connections whose peer takes nothing for a second, or in 90 seconds less than 1/16; above 15/16, data is refused, except 4096 bytes for a
     /// connection with nothing unread. One call may exceed it by 128 KiB. It excludes up to 6 MiB of spare buffers, and
     /// the rest of buffers that the application or the device shares with the stack.
     "steadfast.tcp_mem" tcp_mem: u64 as kinds::Memory(4096, 1 << 40), [256 << 20, 256 << 20, 256 << 20, 256 << 20], "Linux tcp_mem; T-08";
     /// Most connections of the stack, including opening ones; above it a connect fails and final ACKs are dropped.
+    /// Each takes at most 1 KiB, plus its queues (`tcp_mem`) and its ranges (`tcp_max_sack_ranges`).
     "steadfast.tcp_max_connections" tcp_max_connections: u32 as kinds::Number(1, 1 << 28), [1 << 21, 1 << 21, 1 << 21, 1 << 21], "invariant 1";
-    /// Most ranges that a sender remembers as selectively acknowledged.
+    /// Most ranges that a sender remembers as selectively acknowledged. Each takes 16 bytes.
     "steadfast.tcp_max_sack_ranges" tcp_max_sack_ranges: u32 as kinds::Number(1, 4096), [256, 256, 256, 256], "T-15";
     /// Smallest MSS that a peer can impose, options not counted.
     "net.ipv4.tcp_min_snd_mss" tcp_min_snd_mss: u16 as kinds::Size(48, 1460), [48, 48, 48, 48], "T-16; Linux, FreeBSD minmss";
-    /// Most stateless replies (RST, cookies, challenge ACKs of TIME-WAIT) that wait for the device.
+    /// Most stateless replies (RST, cookies, challenge ACKs of TIME-WAIT) that wait for the device. Each takes 256
+    /// bytes, plus a packet if it holds one.
     "steadfast.reply_queue" reply_queue: u32 as kinds::Number(1, 1 << 20), [1024, 1024, 1024, 1024], "invariant 1";
     /// Most memory of waiting stateless replies: an ICMP reply is as long as the packet that it answers.
     "steadfast.reply_queue_bytes" reply_queue_bytes: u32 as kinds::Bytes(4096, 1 << 30), [1 << 20, 1 << 20, 1 << 20, 1 << 20], "invariant 1";
@@ -506,7 +512,8 @@ settings! {
     "net.ipv4.tcp_orphan_retries" tcp_orphan_retries: u8 as kinds::Count(0, 255), [8, 8, 0, 0], "Linux (where 0 means 8)";
     /// Time for an orphan to deliver its data and FIN, plus a second for each KiB unsent at its close; 0: no limit.
     "steadfast.tcp_orphan_timeout" tcp_orphan_timeout: Duration as kinds::Secs(0, 86_400), [secs(300), secs(0), secs(0), secs(0)], "invariant 2";
-    /// Most connections that no application holds; above it a close resets.
+    /// Most connections that no application holds; above it a close resets. In FIN-WAIT-2 each takes 256 bytes, except
+    /// the first 64; before that see `tcp_max_connections`.
     "net.ipv4.tcp_max_orphans" tcp_max_orphans: u32 as kinds::Number(0, 1 << 28), [131_072, 131_072, 131_072, 131_072], "Linux; T-10";
     /// Duration of TIME-WAIT (2MSL); 0: it ends at once.
     "steadfast.tcp_tw_timeout" tcp_tw_timeout: Duration as kinds::Secs(0, 240), [secs(60), secs(60), secs(60), secs(240)], "RFC 9293 MUST-13; Linux";
@@ -523,7 +530,7 @@ settings! {
     /// Short TIME-WAIT and a timestamp check for each peer address. **Harmful**: it refuses clients that share an
     /// address behind a NAT, so Linux 4.12 removed it. Present only to demonstrate that (scenario T9c).
     "steadfast.tcp_tw_recycle" tcp_tw_recycle: bool as kinds::Switch, [false, false, false, false], "Linux before 4.12";
-    /// Most peers whose last timestamp `tcp_tw_recycle` remembers.
+    /// Most peers whose last timestamp `tcp_tw_recycle` remembers. Each takes 160 bytes.
     "steadfast.tcp_tw_recycle_peers" tcp_tw_recycle_peers: u32 as kinds::Number(1, 1 << 20), [4096, 4096, 4096, 4096], "invariant 1";
     /// Ignore RST in TIME-WAIT (protects against TIME-WAIT assassination).
     "net.ipv4.tcp_rfc1337" tcp_rfc1337: bool as kinds::Switch, [true, false, false, false], "RFC 1337 F1";
@@ -536,15 +543,15 @@ settings! {
     "net.ipv4.route.min_pmtu" min_pmtu: u16 as kinds::Size(68, 1500), [552, 552, 68, 68], "1191-1; T-31";
     /// Time until a learned path MTU expires.
     "net.ipv4.route.mtu_expires" mtu_expires: Duration as kinds::Secs(300, 86_400), [secs(600), secs(600), secs(600), secs(600)], "RFC 1191 §6.3, 1191-2";
-    /// Most destinations whose path MTU is remembered; 0: none.
+    /// Most destinations whose path MTU is remembered; 0: none. Each takes 160 bytes.
     "steadfast.pmtu_cache" pmtu_cache: u32 as kinds::Number(0, 1 << 20), [4096, 4096, 4096, 4096], "invariant 1";
     /// Time within which all fragments of a datagram must arrive.
     "net.ipv4.ipfrag_time" ipfrag_time: Duration as kinds::Secs(1, 120), [secs(30), secs(30), secs(60), secs(60)], "RFC 1122 §3.3.2; Linux";
     /// Most memory of incomplete datagrams; 0: no reassembly.
     "net.ipv4.ipfrag_high_thresh" ipfrag_high_thresh: u32 as kinds::Bytes(0, 1 << 30), [4 << 20, 4 << 20, 4 << 20, 4 << 20], "T-18; Linux";
-    /// Most incomplete datagrams between one source and one destination.
+    /// Most incomplete datagrams between one source and one destination, within `ipfrag_high_thresh`.
     "steadfast.ipfrag_max_datagrams" ipfrag_max_datagrams: u32 as kinds::Number(1, 65_536), [128, 128, 128, 128], "T-18";
-    /// Most fragments of one datagram.
+    /// Most fragments of one datagram, within `ipfrag_high_thresh`.
     "steadfast.ipfrag_max_fragments" ipfrag_max_fragments: u32 as kinds::Number(1, 8192), [64, 64, 64, 64], "T-18";
     /// ICMP messages sent per second; one destination prefix (IPv4 /24, IPv6 /64) gets at most a quarter; 0: none are
     /// sent.
