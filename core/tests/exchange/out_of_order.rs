@@ -2,7 +2,7 @@
 
 use steadfast_core::counters::DropReason;
 use steadfast_core::trace::State;
-use steadfast_core::{Duration, Error, Event, Shutdown};
+use steadfast_core::{Duration, Error, Event, Shutdown, SocketOptions};
 
 use crate::harness::{PEER, Test, each, each_with};
 
@@ -43,6 +43,35 @@ fn a_thousand_ranges_are_held_t_13() {
             assert_eq!((out_of_order(t), t.stack.usage().buffered), (0, 0));
         },
     );
+}
+
+/// What was told in a block is not taken back while there is memory (RFC 2018 §8), however long the path is away. A peer
+/// that is gone is found by keepalive.
+#[test]
+fn text_behind_a_gap_waits_as_long_as_its_connection_t_13() {
+    for keepalive in [false, true] {
+        each(|t| {
+            t.establish();
+            let options = SocketOptions { keepalive, ..t.stack.options(t.sock).unwrap().clone() };
+            t.stack.set_options(t.now, t.sock, options).unwrap();
+            t.send("P. seq 101:201 ack 1");
+            t.drain();
+            let config = t.stack.config();
+            let silence =
+                config.tcp_keepalive_time + config.tcp_keepalive_intvl * config.tcp_keepalive_probes.into();
+            t.wait(silence.as_millis() as u64 - 1);
+            assert_eq!(out_of_order(t), 100);
+            t.wait(1);
+            t.drain();
+            if keepalive {
+                assert_eq!((t.stack.usage().held, t.tuple_state()), (0, State::Closed));
+            } else {
+                t.send("P. seq 1:101 ack 1");
+                t.drain();
+                t.read(200);
+            }
+        });
+    }
 }
 
 /// The blocks that are still told when the i-th gap is filled: the four ranges that came last, or three beside timestamps.
