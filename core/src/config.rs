@@ -429,9 +429,10 @@ settings! {
     "net.ipv4.tcp_notsent_lowat" tcp_notsent_lowat: u32 as kinds::Bytes(1, u32::MAX), [131_072, u32::MAX, u32::MAX, u32::MAX], "Linux";
     /// Memory of all send, receive and out-of-order queues: capacities, lists and the packets that hold payloads. Above
     /// 1/2, each connection is limited to a share; above 3/4, out-of-order queues are pruned; above 7/8, orphans are
-    /// aborted, then connections whose peer takes nothing for a second, or in 90 seconds less than 1/16; above 15/16, data is refused, except 4096 bytes for a
-    /// connection with nothing unread. One call may exceed it by 128 KiB. It excludes up to 6 MiB of spare buffers, and
-    /// the rest of buffers that the application or the device shares with the stack.
+    /// aborted, then connections whose peer takes nothing for a second, or less than 1/16 in 90 seconds; above 15/16,
+    /// data is refused, except 4096 bytes for a connection with nothing unread. One call may exceed it by 128 KiB. It
+    /// excludes up to 6 MiB of spare buffers, and the rest of buffers that the application or the device shares with
+    /// the stack.
     "steadfast.tcp_mem" tcp_mem: u64 as kinds::Memory(4096, 1 << 40), [256 << 20, 256 << 20, 256 << 20, 256 << 20], "Linux tcp_mem; T-08";
     /// Most connections of the stack, including opening ones; above it a connect fails and final ACKs are dropped.
     /// Each takes at most 1 KiB, plus its queues (`tcp_mem`) and its ranges (`tcp_max_sack_ranges`).

@@ -34,6 +34,7 @@ impl Place {
 /// A row that can wait in a line.
 pub(crate) trait Waits {
     fn place(&mut self) -> &mut Place;
+    fn standing(&self) -> Place;
 }
 
 /// Rows of one table, in FIFO order.
@@ -59,6 +60,12 @@ impl Line {
     #[inline]
     pub(crate) fn first(&self) -> Option<u32> {
         (!self.is_empty()).then_some(self.first)
+    }
+
+    /// Iterates over the rows in line. It ends even if the line is broken.
+    pub(crate) fn walk<T: Waits>(&self, rows: &Table<T>) -> impl Iterator<Item = u32> {
+        let next = |index: &u32| rows.get(*index).map(|row| row.standing().next).filter(|next| *next != NIL);
+        std::iter::successors(self.first(), next).take(rows.len() + 1)
     }
 
     /// Appends a row that is in no line.
@@ -129,6 +136,10 @@ mod tests {
     impl Waits for Place {
         fn place(&mut self) -> &mut Place {
             self
+        }
+
+        fn standing(&self) -> Place {
+            *self
         }
     }
 

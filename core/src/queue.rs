@@ -41,6 +41,11 @@ impl<T> Queue<T> {
         self.front.is_empty()
     }
 
+    /// Iterates over all elements, from the front.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &T> {
+        self.front.iter().chain(self.rest.iter().flatten())
+    }
+
     /// Returns the element at an index, counted from the front.
     pub(crate) fn get_mut(&mut self, mut place: usize) -> Option<&mut T> {
         for chunk in std::iter::once(&mut self.front).chain(&mut self.rest) {

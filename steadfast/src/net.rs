@@ -122,6 +122,12 @@ impl Net {
         usage
     }
 
+    /// Recounts the sums and flags that the stacks keep, and returns the first difference. It is for tests: it visits
+    /// every connection under the lock.
+    pub fn check_consistent(&self) -> Result<(), String> {
+        self.stacks.iter().try_for_each(|stack| stack.lock().stack.check_consistent())
+    }
+
     /// Lists all sockets, as `ss -a` does: listeners, half-open, connections, orphans, TIME-WAIT.
     pub fn sockets(&self) -> Vec<SocketEntry> {
         self.stacks.iter().flat_map(|stack| stack.call(|state, now| state.stack.sockets(now))).collect()

@@ -1,5 +1,5 @@
-//! Mixed traffic between our stack and the kernel, in both roles and both IP versions, under changing faults. Each
-//! round must end with no connection left.
+//! Mixed traffic between our stack and the kernel, in both roles and both IP versions, under changing faults. The
+//! stack's counts are compared with its rows throughout. Each round must end with no connection left.
 //!
 //! It runs for two minutes, or ten with `STEADFAST_FULL=1`. A failure reports the seed; `STEADFAST_SEED` sets it.
 
@@ -31,6 +31,9 @@ const LIMIT: Duration = Duration::from_secs(120);
 /// moves it by about 8 MiB from round to round, however many rounds there are. In ten minutes of 50,000 connections, a
 /// leak of 330 bytes in each would show.
 const GROWTH: u64 = 16 << 20;
+
+/// Interval between two checks of the stack's counts.
+const LOOK: Duration = Duration::from_millis(5);
 
 /// The faults, each active for some seconds.
 const WEATHER: [&[&str]; 8] = [
@@ -290,6 +293,14 @@ impl Soak {
         number.is_multiple_of(2).then(|| self.net.clone())
     }
 
+    /// Compares the stack's counts with its rows, again and again.
+    async fn watch(net: Net) {
+        loop {
+            assert_eq!(net.check_consistent(), Ok(()));
+            sleep(LOOK).await;
+        }
+    }
+
     /// Waits until neither side has a connection left.
     async fn rest(&self) {
         let listening = Usage { sockets: OURS.len(), listeners: OURS.len(), ..Usage::default() };
@@ -362,6 +373,7 @@ fn resident() -> u64 {
 async fn soak(seed: u64, length: Duration) {
     let soak = Soak::start(seed).await;
     soak.serve().await;
+    let watch = tokio::spawn(Soak::watch(soak.net.clone()));
     let until = Instant::now() + length;
     soak.warm_up().await;
     soak.rest().await;
@@ -371,6 +383,10 @@ async fn soak(seed: u64, length: Duration) {
         rounds += 1;
         let since = Instant::now();
         connections += soak.round(seed + rounds).await;
+        if watch.is_finished() {
+            watch.await.unwrap();
+            unreachable!("it never ends");
+        }
         let busy = since.elapsed();
         soak.rest().await;
         let (all, resident) = (since.elapsed(), resident() >> 10);
@@ -378,6 +394,7 @@ async fn soak(seed: u64, length: Duration) {
             "round {rounds}: {connections} connections, {busy:.1?} of {all:.1?}, {resident} KiB resident"
         );
     }
+    watch.abort();
     let after = resident();
     eprintln!("{before} bytes resident before, {after} after, {:#?}", soak.net.counters());
     assert!(after < before + GROWTH, "{before} bytes resident before, {after} after");

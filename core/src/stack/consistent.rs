@@ -1,7 +1,12 @@
 //! Consistency checks of the running sums of a stack.
 
-use super::{SocketKind, Stack};
+use std::collections::BTreeMap;
+
+use super::{Socket, SocketKind, Stack};
 use crate::memory::Group;
+use crate::tcp::tcb::Origin;
+use crate::timer::TimerId;
+use crate::trace::State;
 
 impl Stack {
     /// Recomputes the sums and flags that the stack maintains, and returns the first difference. For tests, fuzz
@@ -9,7 +14,11 @@ impl Stack {
     pub fn check_consistent(&self) -> Result<(), String> {
         self.check_held()?;
         self.check_flows()?;
-        self.check_lists()
+        self.check_lists()?;
+        self.check_turns()?;
+        self.check_timers()?;
+        self.check_listeners()?;
+        self.check_sockets()
     }
 
     fn check_held(&self) -> Result<(), String> {
@@ -81,6 +90,88 @@ impl Stack {
             equal(&format!("the place of connection {index} on a list"), wrong, false)?;
         }
         equal("connections on lists", self.ladder.lens(), lens)
+    }
+
+    /// Every connection with a pending segment is in line, and the line has no vacant row. Data that waits for a window
+    /// need not be in line.
+    fn check_turns(&self) -> Result<(), String> {
+        let line: Vec<_> = self.ready.walk(&self.connections).collect();
+        let waiting = self.connections.iter().filter(|(_, connection)| connection.place.is_taken());
+        equal("connections in line", line.len(), waiting.count())?;
+        for (index, connection) in self.connections.iter() {
+            let (snd, ack) = (&connection.tcb.snd, connection.tcb.ack.now);
+            let sends = ack || snd.handshake_due || snd.probe_pending || snd.keepalive_pending;
+            equal(&format!("the turn of connection {index}"), sends && !connection.place.is_taken(), false)?;
+        }
+        for index in line {
+            let stands = self.connections.get(index).is_some_and(|row| row.place.is_taken());
+            equal(&format!("row {index} in line"), stands, true)?;
+        }
+        equal("bytes of answers", self.replies.held(), self.replies.recount())
+    }
+
+    /// Every timer belongs to a row and fires no later than the row's first deadline.
+    fn check_timers(&self) -> Result<(), String> {
+        let connections = self.connections.iter().map(|(_, connection)| connection.armed.node);
+        let half_open = self.half_open.iter().map(|(_, entry)| entry.timer);
+        let openings = self.openings.iter().map(|(_, opening)| opening.timer);
+        let dormant = self.dormant.iter().map(|(_, dormant)| dormant.timer);
+        let timers = connections.chain(half_open).chain(openings).chain(dormant);
+        let armed = timers.filter(|timer| *timer != TimerId::NONE).count();
+        equal("timers", self.wheel.len(), armed)?;
+        for (index, connection) in self.connections.iter() {
+            let late = connection.tcb.timers.want_arming(&connection.armed);
+            equal(&format!("a late timer of connection {index}"), late, false)?;
+        }
+        Ok(())
+    }
+
+    /// The counts of a listener match its rows.
+    fn check_listeners(&self) -> Result<(), String> {
+        let mut half_open = BTreeMap::new();
+        for (_, entry) in self.half_open.iter() {
+            *half_open.entry(entry.listener).or_insert(0) += 1;
+        }
+        let mut pending = BTreeMap::new();
+        for (_, connection) in self.connections.iter() {
+            let tcb = &connection.tcb;
+            if tcb.origin == Origin::FastOpen && tcb.state == State::SynReceived {
+                *pending.entry(connection.listener).or_insert(0) += 1;
+            }
+        }
+        let mut waiting = 0;
+        for (index, listener) in self.listeners.iter() {
+            waiting += listener.accept_queue.len();
+            let of_it = half_open.remove(&index).unwrap_or(0);
+            equal(&format!("half-open entries of listener {index}"), listener.half_open, of_it)?;
+            let of_it = pending.remove(&listener.socket).unwrap_or(0);
+            let told = if listener.closing { of_it } else { listener.fast_open_pending.waiting() };
+            equal(&format!("Fast Open connections of listener {index}"), told, of_it)?;
+        }
+        equal("half-open entries of no listener", half_open.len(), 0)?;
+        let not_accepted = self.sockets.iter().filter(|(_, socket)| !socket.accepted).count();
+        equal("sockets in accept queues", waiting, not_accepted)
+    }
+
+    /// A socket is in the queues that its flags name, once each.
+    fn check_sockets(&self) -> Result<(), String> {
+        for (what, queue, flag) in [
+            (
+                "events",
+                self.events.iter().collect::<Vec<_>>(),
+                (|socket| socket.queued) as fn(&Socket) -> bool,
+            ),
+            ("refused writes", self.refused().collect(), |socket| socket.refused),
+        ] {
+            let mut queued = queue.into_iter().filter(|id| self.sockets.contains(**id)).collect::<Vec<_>>();
+            queued.sort_unstable();
+            let mut flagged: Vec<_> =
+                self.sockets.iter().filter(|(_, socket)| flag(socket)).map(|(id, _)| id).collect();
+            flagged.sort_unstable();
+            let same = queued.into_iter().eq(&flagged);
+            equal(&format!("sockets in the queue of {what}"), same, true)?;
+        }
+        Ok(())
     }
 }
 

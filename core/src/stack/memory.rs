@@ -247,6 +247,11 @@ impl Stack {
         self.ladder.refused.push_back(id);
     }
 
+    /// Sockets that wait for memory, and some that are gone.
+    pub(super) fn refused(&self) -> impl Iterator<Item = &SocketId> {
+        self.ladder.refused.iter()
+    }
+
     pub(super) fn anybody_refused(&self) -> bool {
         !self.ladder.refused.is_empty()
     }

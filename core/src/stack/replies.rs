@@ -18,6 +18,16 @@ impl Replies {
         self.queue.len()
     }
 
+    /// The bytes of the answers, and of the places that they take.
+    pub(super) fn held(&self) -> usize {
+        self.bytes
+    }
+
+    /// As [`held`](Replies::held), counted anew.
+    pub(super) fn recount(&self) -> usize {
+        self.queue.iter().map(Reply::held).sum()
+    }
+
     #[inline]
     pub(super) fn is_empty(&self) -> bool {
         self.queue.is_empty()

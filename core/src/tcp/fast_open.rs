@@ -50,6 +50,11 @@ impl PendingRequests {
         self.waiting + self.ended.len() < limit
     }
 
+    /// Those that have not ended.
+    pub(crate) fn waiting(&self) -> usize {
+        self.waiting
+    }
+
     pub(crate) fn add(&mut self) {
         self.waiting += 1;
     }

@@ -103,6 +103,10 @@ impl Waits for Connection {
     fn place(&mut self) -> &mut Place {
         &mut self.place
     }
+
+    fn standing(&self) -> Place {
+        self.place
+    }
 }
 
 /// Who began the connection (MUST-11).
