@@ -86,7 +86,7 @@ const FIXED: [(&str, &[&str]); 12] = [
 ];
 
 /// Known settings for features that the stack lacks. They are noted, and the run continues.
-const NOTED: [&str; 56] = [
+const NOTED: [&str; 55] = [
     "net.ipv4.tcp_recovery",
     "net.ipv4.tcp_early_retrans",
     "net.ipv4.tcp_frto",
