@@ -77,6 +77,31 @@ impl PendingRequests {
 mod tests {
     use super::*;
 
+    /// 7413-2: requests count until their time, whatever the order in which they ended.
+    #[test]
+    fn requests_that_ended_count_until_their_time_and_go_in_steps() {
+        let at = Instant::from_secs;
+        let mut pending = PendingRequests::default();
+        for until in [12, 11, 13] {
+            pending.add();
+            pending.end(at(10), at(until));
+        }
+        pending.add();
+        // One that has waited long enough counts no longer.
+        pending.add();
+        pending.end(at(10), at(10));
+        for (now, count) in [(10, 4), (11, 3), (12, 2), (13, 1)] {
+            assert!(!pending.have_room(at(now), count), "at {now}");
+            assert!(pending.have_room(at(now), count + 1), "at {now}");
+        }
+        for _ in 0..1000 {
+            pending.add();
+            pending.end(at(20), at(30));
+        }
+        assert!(pending.have_room(at(30), 1000));
+        assert_eq!(pending.ended.len(), 1000 - PendingRequests::STEP);
+    }
+
     #[test]
     fn the_cookie_used_least_recently_gives_way() {
         let server = |n: u8| IpAddr::from([10, 0, 0, n]);
