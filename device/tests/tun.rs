@@ -4,33 +4,26 @@
 use std::future::{Future, poll_fn};
 use std::io::ErrorKind;
 use std::net::{IpAddr, UdpSocket};
-use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 use std::task::Poll;
 use std::time::Duration;
 
-use nix::sched::{CloneFlags, unshare};
 use steadfast_device::{Capabilities, Device, Frame, Tun, TunOptions};
+use steadfast_witness::enter_namespace;
 use tokio::time::timeout;
 
-/// Runs `test` in a new network namespace, or prints why that is impossible. With `STEADFAST_REQUIRE_TUN` in the
-/// environment, that is a failure.
+/// Runs `test` in a new network namespace, or reports why that is impossible.
 fn in_namespace(test: impl Future<Output = ()>) {
+    in_namespace_with(&[], test);
+}
+
+/// The same for a test that needs programs.
+fn in_namespace_with(tools: &[&str], test: impl Future<Output = ()>) {
     // One test at a time: a child process inherits the device files of all tests until it calls `exec`.
     static TURN: Mutex<()> = Mutex::new(());
     let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
-    let reason = if !nix::unistd::geteuid().is_root() {
-        Some("it takes root to make a network namespace".to_owned())
-    } else if !Path::new("/dev/net/tun").exists() {
-        Some("/dev/net/tun is not there".to_owned())
-    } else {
-        // The namespace disappears with this thread.
-        unshare(CloneFlags::CLONE_NEWNET).err().map(|e| format!("no network namespace can be made: {e}"))
-    };
-    if let Some(reason) = reason {
-        let required = std::env::var_os("STEADFAST_REQUIRE_TUN").is_some_and(|value| value != "0");
-        assert!(!required, "STEADFAST_REQUIRE_TUN is set, but {reason}");
-        eprintln!("skipped: {reason}");
+    // The namespace disappears with this thread.
+    if !enter_namespace(tools) {
         return;
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -183,26 +176,17 @@ fn a_device_that_is_in_use_cannot_be_opened_again_until_it_is_dropped() {
     });
 }
 
-/// Runs `ip`. Prints a notice and returns false if it is not installed.
-fn ip(args: &str) -> bool {
-    match std::process::Command::new("ip").args(args.split(' ')).status() {
-        Ok(status) => {
-            assert!(status.success(), "ip {args}");
-            true
-        }
-        Err(e) => {
-            eprintln!("skipped: ip: {e}");
-            false
-        }
-    }
+#[track_caller]
+fn ip(args: &str) {
+    let status = std::process::Command::new("ip").args(args.split(' ')).status().unwrap();
+    assert!(status.success(), "ip {args}");
 }
 
 #[test]
 fn a_device_that_is_there_is_taken_as_it_is_and_stays() {
-    in_namespace(async {
-        if !ip("tuntap add dev sf0 mode tun") || !ip("link set sf0 mtu 1400") {
-            return;
-        }
+    in_namespace_with(&["ip"], async {
+        ip("tuntap add dev sf0 mode tun");
+        ip("link set sf0 mtu 1400");
         for _ in 0..2 {
             let tun = Tun::open(&TunOptions::new("sf0")).await.unwrap();
             assert_eq!(tun.capabilities().mtu, 1400);
@@ -213,11 +197,9 @@ fn a_device_that_is_there_is_taken_as_it_is_and_stays() {
 
 #[test]
 fn packets_are_lost_while_the_interface_is_down_and_pass_when_it_is_up_again() {
-    in_namespace(async {
+    in_namespace_with(&["ip"], async {
         let mut tun = Tun::open(&options()).await.unwrap();
-        if !ip("link set sf0 down") {
-            return;
-        }
+        ip("link set sf0 down");
         // The packet is lost, or not accepted while the interface is down.
         let sent = poll_fn(|cx| Poll::Ready(tun.poll_send(cx, Frame::new(&[0x45; 40])))).await;
         assert!(!matches!(sent, Poll::Ready(Err(_))), "{sent:?}");
@@ -230,11 +212,9 @@ fn packets_are_lost_while_the_interface_is_down_and_pass_when_it_is_up_again() {
 
 #[test]
 fn a_device_that_is_deleted_says_so() {
-    in_namespace(async {
+    in_namespace_with(&["ip"], async {
         let mut tun = Tun::open(&options()).await.unwrap();
-        if !ip("link del sf0") {
-            return;
-        }
+        ip("link del sf0");
         let mut buffer = [0; 1500];
         loop {
             if let Err(e) = poll_fn(|cx| tun.poll_recv(cx, &mut buffer)).await {

@@ -4,6 +4,7 @@
 //! Injected packets leave through the TUN device of `steadfast serve`, as if the kernel had routed them there. A flood
 //! is as fast as the device reads it: the packets in flight never overflow the device's queue, since a loss there says
 //! nothing about the stack.
+#![cfg(target_os = "linux")]
 
 mod accept;
 mod forgeries;

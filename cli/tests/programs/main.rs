@@ -2,6 +2,7 @@
 //! the packets of both ends.
 //!
 //! With `STEADFAST_FULL=1` wrk runs for 30 seconds instead of 5.
+#![cfg(target_os = "linux")]
 
 mod captures;
 mod many;

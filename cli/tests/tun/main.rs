@@ -1,6 +1,7 @@
 //! Real input: this machine's kernel talks to the stack over a TUN device, in the test's own network namespace.
 //!
 //! If that is not available, a test says so and passes; with `STEADFAST_REQUIRE_TUN=1` it fails.
+#![cfg(target_os = "linux")]
 
 mod drill;
 mod http;

@@ -1,51 +1,19 @@
-//! The test's own network namespace, and programs in it.
+//! Programs in the test's own network namespace.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{self, Receiver};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, geteuid};
+pub(crate) use steadfast_witness::enter_namespace;
 
 /// A time limit that only a hang exceeds.
 pub(crate) const LIMIT: Duration = Duration::from_secs(120);
-
-/// Moves this thread, and all threads and processes that it starts later, into a new network namespace. The kernel
-/// removes the namespace with its last thread or process, however the test ends.
-///
-/// If that fails or a tool is missing, says why and returns false: the test is skipped. With `STEADFAST_REQUIRE_TUN` in
-/// the environment, it panics.
-#[must_use]
-pub(crate) fn enter_namespace(tools: &[&str]) -> bool {
-    match try_enter(tools) {
-        Ok(()) => true,
-        Err(reason) => {
-            let required = std::env::var_os("STEADFAST_REQUIRE_TUN").is_some_and(|value| value != "0");
-            assert!(!required, "STEADFAST_REQUIRE_TUN is set, but {reason}");
-            eprintln!("skipped: {reason}");
-            false
-        }
-    }
-}
-
-fn try_enter(tools: &[&str]) -> Result<(), String> {
-    if !geteuid().is_root() {
-        return Err("it takes root to make a network namespace".to_owned());
-    }
-    if !Path::new("/dev/net/tun").exists() {
-        return Err("/dev/net/tun is not there".to_owned());
-    }
-    if let Some(tool) = tools.iter().find(|tool| !is_installed(tool)) {
-        return Err(format!("{tool} is not installed"));
-    }
-    unshare(CloneFlags::CLONE_NEWNET).map_err(|e| format!("no network namespace can be made: {e}"))
-}
 
 /// The one-line error of our tool, with status 2, for a user who may create neither a namespace nor a device. As root,
 /// it drops all rights first.
@@ -91,11 +59,6 @@ pub(crate) fn curl(args: &[&str]) -> Command {
     let mut command = Command::new("curl");
     command.args(["--silent", "--show-error", "--noproxy", "*", "--max-time", &limit]).args(args);
     command
-}
-
-fn is_installed(tool: &str) -> bool {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path).any(|dir| dir.join(tool).exists())
 }
 
 /// A running program and its standard error. Dropping it kills the program.
