@@ -430,10 +430,10 @@ fn counter(network: &Network, host: &str, name: &str, wanted: Bounds) -> Result<
     }
 }
 
-/// Checks drops and replies: every one that happens must be named, and every one named must happen.
+/// Checks drops and replies: every one that happens must be named, or `any` be allowed. Every one named must happen.
 fn reasons(network: &Network, host: usize, name: &str, all: &[&Stated], wrong: &mut Vec<String>) {
-    let mut drops: Vec<(DropReason, Bounds, usize)> = Vec::new();
-    let mut replies: Vec<(ReplyReason, Bounds, usize)> = Vec::new();
+    let mut drops: Vec<(Option<DropReason>, Bounds, usize)> = Vec::new();
+    let mut replies: Vec<(Option<ReplyReason>, Bounds, usize)> = Vec::new();
     for stated in all {
         match &stated.expectation {
             Expectation::Drops { host, reasons } if host == name => {
@@ -448,14 +448,19 @@ fn reasons(network: &Network, host: usize, name: &str, all: &[&Stated], wrong: &
     let sum = |count: &dyn Fn(&steadfast_core::counters::Counters) -> u64| -> u64 {
         network.hosts[host].each_counters().map(count).sum()
     };
+    let any = drops.iter().any(|(reason, ..)| reason.is_none());
     for reason in DropReason::ALL.iter().copied() {
-        let named = drops.iter().find(|(r, ..)| *r == reason).map(|(_, bounds, line)| (*bounds, *line));
-        one_reason(name, "drop", reason.name(), sum(&|c| c.dropped(reason)), named, wrong);
+        let named = drops.iter().find(|(r, ..)| *r == Some(reason)).map(|(_, bounds, line)| (*bounds, *line));
+        if named.is_some() || !any {
+            one_reason(name, "drop", reason.name(), sum(&|c| c.dropped(reason)), named, wrong);
+        }
     }
+    let any = replies.iter().any(|(reason, ..)| reason.is_none());
     for reason in ReplyReason::ALL.iter().copied() {
-        let named = replies.iter().find(|(r, ..)| *r == reason).map(|(_, bounds, line)| (*bounds, *line));
+        let named =
+            replies.iter().find(|(r, ..)| *r == Some(reason)).map(|(_, bounds, line)| (*bounds, *line));
         let count = sum(&|c| c.replied(reason));
-        if reason != ReplyReason::SynAck || named.is_some() {
+        if named.is_some() || !any && reason != ReplyReason::SynAck {
             one_reason(name, "reply", reason.name(), count, named, wrong);
         }
     }

@@ -6,7 +6,7 @@
 //! foreign TCP's own timers are seen late.
 
 use steadfast_core::trace::State;
-use steadfast_core::{Duration, Instant};
+use steadfast_core::{Config, Duration, Instant};
 
 use crate::foreign::{Booter, Foreign};
 use crate::judge;
@@ -55,7 +55,11 @@ impl<'a> Live<'a> {
         let texts = own.map(|sysctl| &sysctl.text).chain(&options.sysctls);
         let split = |text: &String| {
             let (name, value) = text.split_once('=')?;
-            Some((name.trim().to_owned(), value.trim().to_owned()))
+            let (name, value) = (name.trim().to_owned(), value.trim().to_owned());
+            // It knows no `4M`.
+            let mut config = Config::default();
+            let plain = config.apply(text).ok().and_then(|()| config.value(&name));
+            Some((name, plain.unwrap_or(value)))
         };
         plan.hosts[index].play(booter, texts.filter_map(split).collect());
         plan.tolerance = Tolerance::KERNEL;

@@ -202,9 +202,9 @@ impl Played<'_> {
 fn allowed(selected: &Selected<'_>) -> (Vec<Invariant>, Vec<Invariant>) {
     let (mut violated, mut tolerated) = (Vec::new(), Vec::new());
     for stated in &selected.expectations {
-        match stated.expectation {
-            Expectation::Violates(rule) => violated.push(rule),
-            Expectation::Tolerates(rule) => tolerated.push(rule),
+        match &stated.expectation {
+            Expectation::Violates(rules) => violated.extend(rules),
+            Expectation::Tolerates(rules) => tolerated.extend(rules),
             _ => {}
         }
     }

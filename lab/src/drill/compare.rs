@@ -29,7 +29,7 @@ impl Field {
 /// How strict the comparison is.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Rules {
-    /// Ignore the order of options, padding and the window.
+    /// Ignore the order of options, padding, PSH and the window.
     pub(crate) neutral: bool,
     /// Microseconds per tick of the stack's clock, and the tolerance of a timestamp; `None`: not checked.
     pub(crate) tick: Option<(u64, u64)>,
@@ -42,7 +42,9 @@ pub(crate) fn segment(spec: &Tcp, ip: &IpInfo, live: &Live, flow: &Flow, rules: 
     };
     let mut fields = ip_fields(ip, live, flow);
     fields.extend(ports(spec, tcp, flow));
-    fields.push(Field::new("flags", show::flags(spec.flags), show::flags(tcp.flags)));
+    // Standards leave it to the sender which segments carry PSH.
+    let open = if rules.neutral { PSH } else { 0 };
+    fields.push(Field::new("flags", show::flags(spec.flags & !open), show::flags(tcp.flags & !open)));
     fields.push(Field::new("sequence number", spec.seq, flow.local_to_script(tcp.seq)));
     let len = tcp.payload.len() as u32;
     fields.push(Field::new("length of data", spec.len, len));
@@ -75,6 +77,7 @@ pub(crate) fn segment(spec: &Tcp, ip: &IpInfo, live: &Live, flow: &Flow, rules: 
     fields
 }
 
+const PSH: u16 = 1 << 3;
 const ACK: u16 = 1 << 4;
 
 fn total((said, there): (usize, usize)) -> String {

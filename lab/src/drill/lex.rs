@@ -36,13 +36,20 @@ pub(crate) type Parsed<T> = Result<T, SyntaxError>;
 pub(crate) struct Cursor<'a> {
     text: &'a str,
     at: usize,
+    /// Where the blank began that was skipped last, and where it ended.
+    skipped: (usize, usize),
     lines: std::rc::Rc<Vec<usize>>,
 }
 
 impl<'a> Cursor<'a> {
     pub(crate) fn new(text: &'a str) -> Cursor<'a> {
         let starts = text.match_indices('\n').map(|(index, _)| index + 1);
-        Cursor { text, at: 0, lines: std::rc::Rc::new([0].into_iter().chain(starts).collect()) }
+        Cursor {
+            text,
+            at: 0,
+            skipped: (0, 0),
+            lines: std::rc::Rc::new([0].into_iter().chain(starts).collect()),
+        }
     }
 
     pub(crate) fn offset(&self) -> usize {
@@ -69,13 +76,23 @@ impl<'a> Cursor<'a> {
         &self.text[self.at..]
     }
 
-    /// The text consumed since `offset`.
+    /// The text consumed since `offset`, without the blanks and comments behind it.
     pub(crate) fn since(&self, offset: usize) -> &'a str {
-        &self.text[offset..self.at]
+        let end = if self.at == self.skipped.1 { self.skipped.0 } else { self.at };
+        &self.text[offset..end.max(offset)]
     }
 
     /// Skips whitespace and comments. An unterminated comment stays, so that the next read fails there.
     pub(crate) fn blank(&mut self) {
+        let from = self.at;
+        self.skip();
+        if from != self.skipped.1 {
+            self.skipped.0 = from;
+        }
+        self.skipped.1 = self.at;
+    }
+
+    fn skip(&mut self) {
         loop {
             let rest = self.rest();
             let trimmed = rest.trim_start();

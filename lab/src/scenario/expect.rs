@@ -95,23 +95,75 @@ pub enum Wanted {
 #[derive(Clone, Debug, PartialEq)]
 #[allow(missing_docs)]
 pub enum Expectation {
-    Wire { pattern: Box<Pattern>, wanted: Wanted },
+    Wire {
+        pattern: Box<Pattern>,
+        wanted: Wanted,
+    },
     Order(Vec<Pattern>),
     Exchange(Vec<Pattern>),
-    States { who: Who, states: Vec<State> },
-    StateAt { who: Who, state: State, at: Instant },
-    Queue { host: String, port: Option<u16>, half_open: Bounds, accept: Bounds, at: Instant },
-    Usage { host: String, fields: Vec<(String, Bounds)>, at: Option<Instant> },
-    Info { who: Who, fields: Vec<(String, String)>, at: Instant },
-    Listed { host: String, state: State, count: Bounds, older: Duration, at: Instant },
-    Diagnosis { host: String, text: String, at: Instant },
-    Counter { host: String, name: String, value: Bounds },
-    Drops { host: String, reasons: Vec<(DropReason, Bounds)> },
-    Replies { host: String, reasons: Vec<(ReplyReason, Bounds)> },
-    Holds { host: String, fields: Vec<(String, Bounds)> },
-    Iss { host: String, property: IssProperty },
-    Violates(Invariant),
-    Tolerates(Invariant),
+    States {
+        who: Who,
+        states: Vec<State>,
+    },
+    StateAt {
+        who: Who,
+        state: State,
+        at: Instant,
+    },
+    Queue {
+        host: String,
+        port: Option<u16>,
+        half_open: Bounds,
+        accept: Bounds,
+        at: Instant,
+    },
+    Usage {
+        host: String,
+        fields: Vec<(String, Bounds)>,
+        at: Option<Instant>,
+    },
+    Info {
+        who: Who,
+        fields: Vec<(String, String)>,
+        at: Instant,
+    },
+    Listed {
+        host: String,
+        state: State,
+        count: Bounds,
+        older: Duration,
+        at: Instant,
+    },
+    Diagnosis {
+        host: String,
+        text: String,
+        at: Instant,
+    },
+    Counter {
+        host: String,
+        name: String,
+        value: Bounds,
+    },
+    /// `None` as a reason: any.
+    Drops {
+        host: String,
+        reasons: Vec<(Option<DropReason>, Bounds)>,
+    },
+    /// `None` as a reason: any.
+    Replies {
+        host: String,
+        reasons: Vec<(Option<ReplyReason>, Bounds)>,
+    },
+    Holds {
+        host: String,
+        fields: Vec<(String, Bounds)>,
+    },
+    Iss {
+        host: String,
+        property: IssProperty,
+    },
+    Violates(Vec<Invariant>),
+    Tolerates(Vec<Invariant>),
 }
 
 /// A property of initial sequence numbers.
@@ -230,16 +282,20 @@ fn read(words: &mut Words<'_>) -> Understood<Expectation> {
         }
         "holds" => Expectation::Holds { host: host(words)?, fields: usage_fields(words)? },
         "iss" => iss(words)?,
-        "violates" => Expectation::Violates(rule(words)?),
-        "tolerates" => Expectation::Tolerates(rule(words)?),
+        "violates" => Expectation::Violates(rules(words)?),
+        "tolerates" => Expectation::Tolerates(rules(words)?),
         other => return Err(format!("expected {KINDS}, found `{other}`")),
     })
 }
 
-fn rule(words: &mut Words<'_>) -> Understood<Invariant> {
-    words.parse("stream, window, ack, reset or empty", |w| {
-        Invariant::NAMED.into_iter().find(|i| i.name() == w)
-    })
+/// One or more rules, with or without commas between them.
+fn rules(words: &mut Words<'_>) -> Understood<Vec<Invariant>> {
+    let rule = |w: &str| Invariant::NAMED.into_iter().find(|i| i.name() == w.trim_end_matches(','));
+    let mut all = Vec::new();
+    while all.is_empty() || !words.is_empty() {
+        all.push(words.parse("stream, window, ack, reset or empty", rule)?);
+    }
+    Ok(all)
 }
 
 fn host(words: &mut Words<'_>) -> Understood<String> {
@@ -502,10 +558,13 @@ fn reasons<T>(
     words: &mut Words<'_>,
     what: &str,
     find: impl Fn(&str) -> Option<T>,
-) -> Understood<Vec<(T, Bounds)>> {
+) -> Understood<Vec<(Option<T>, Bounds)>> {
     let one = |text: &str| {
         let mut words = Words::new(text);
-        let reason = words.parse(&format!("the reason of a {what}"), &find)?;
+        if words.take("any") {
+            return words.end().map(|()| (None, Bounds::SOME));
+        }
+        let reason = words.parse(&format!("the reason of a {what}, or `any`"), |w| find(w).map(Some))?;
         let count = words.maybe(Bounds::parse).unwrap_or(Bounds::SOME);
         words.end().map(|()| (reason, count))
     };

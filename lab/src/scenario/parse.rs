@@ -181,14 +181,20 @@ impl Reader {
         }
         let scenario = &mut self.scenario;
         match keyword {
-            "id" => scenario.id = words.parse("an id such as `H1b`", |w| is_name(w).then(|| w.to_owned()))?,
+            "id" => {
+                scenario.id = words
+                    .parse("an id such as `H1b`: a letter, then letters, digits, `-` and `_`", |w| {
+                        is_name(w).then(|| w.to_owned())
+                    })?
+            }
             "title" => scenario.title = words.rest().to_owned(),
             "cites" => scenario.cites = words.rest().to_owned(),
             "why" => scenario.why = prose_of(words, item),
             "what" => scenario.what = prose_of(words, item),
             "profiles" => {
                 while !words.is_empty() {
-                    let profile = words.parse("a profile: default, linux, bsd or rfc", |w| w.parse().ok())?;
+                    let profile =
+                        words.parse("a profile: default, linux, bsd, rfc or freebsd", |w| w.parse().ok())?;
                     scenario.profiles.push(profile);
                 }
             }

@@ -74,6 +74,33 @@ fn without_regard_to_how_windows_and_the_order_of_options_are_open() {
     assert_eq!(run_drill(&wrong, &neutral).verdict, Verdict::Fail);
 }
 
+/// A sender may push at each segment or at the end of what was written: no standard says how.
+#[test]
+fn without_regard_to_how_psh_is_open() {
+    let text = "0 socket(..., SOCK_STREAM, IPPROTO_TCP) = 3\n+0 bind(3, ..., ...) = 0\n+0 listen(3, 1) = 0\n\
+                +0 < S 0:0(0) win 32792 <mss 1000>\n+0 > S. 0:0(0) ack 1 <mss 1460>\n\
+                +.1 < . 1:1(0) ack 1 win 32792\n+0 accept(3, ..., ...) = 4\n\
+                +0 write(4, ..., 100) = 100\n+0 > . 1:101(100) ack 1\n";
+    let neutral = DrillOptions { neutral: true, ..DrillOptions::default() };
+    let strict = run(text);
+    assert_eq!((strict.verdict, strict.at.map(|at| at.line)), (Verdict::Fail, Some(9)), "{}", strict.reason);
+    let outcome = run_drill(text, &neutral);
+    assert_eq!(outcome.verdict, Verdict::Pass, "{}", outcome.reason);
+    let with_fin = text.replace("> . 1:101", "> F. 1:101");
+    assert_eq!(run_drill(&with_fin, &neutral).verdict, Verdict::Fail);
+}
+
+/// What is shown of a line is that line.
+#[test]
+fn a_failure_shows_the_line_without_the_comments_that_follow() {
+    let text = "0 socket(..., SOCK_STREAM, IPPROTO_TCP) = 3\n+0 bind(3, ..., ...) = 0\n+0 listen(3, 1) = 0\n\
+                +0 < S 0:0(0) win 32792 <mss 1000>\n+0 > S. 0:0(0) ack 2 <mss 1460>  // here\n\
+                // The next one\n/* is another. */\n+.1 < . 1:1(0) ack 1 win 32792\n";
+    let outcome = run(text);
+    assert_eq!(outcome.verdict, Verdict::Fail);
+    assert!(outcome.details.contains("script: +0 > S. 0:0(0) ack 2 <mss 1460>\n"), "{}", outcome.details);
+}
+
 #[test]
 fn every_profile_runs_every_script_to_a_verdict() {
     let all = [Profile::Default, Profile::Linux, Profile::Bsd, Profile::Rfc, Profile::FreeBsd];

@@ -124,7 +124,7 @@ fn what_is_wrong_is_named_with_file_line_and_what_was_expected() {
         ("until 5 6", 4, "expected the end of the line, found `6`"),
         ("ip 5", 4, "expected `4` or `6`, found `5`"),
         ("ladder long", 4, "expected how many rows, or `off`, found `long`"),
-        ("profiles osx", 4, "expected a profile: default, linux, bsd or rfc, found `osx`"),
+        ("profiles osx", 4, "expected a profile: default, linux, bsd, rfc or freebsd, found `osx`"),
         ("settings tcp_magic", 4, "expected a setting such as `tcp_syn_retries`, found `tcp_magic`"),
         ("host 5", 4, "expected the name of a host, found `5`"),
         ("host D 10.0.0.300", 4, "expected an address, mtu, clock or secret, found `10.0.0.300`"),
