@@ -7,12 +7,12 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
-use steadfast::core::config::ConfigError;
 use steadfast::device::{Device, Tun, TunOptions};
-use steadfast::{Config, Net, Profile};
+use steadfast::{Config, Net};
 
 use crate::capture::{Capture, Captured};
 use crate::failure::Failure;
+use crate::settings::SettingOptions;
 use crate::status;
 
 /// How long a server waits for connections to close in good order after it is told to stop.
@@ -55,34 +55,6 @@ enum Offload {
     Off,
 }
 
-/// Profile and settings.
-#[derive(Args)]
-pub(crate) struct SettingOptions {
-    /// Values of the settings: default, linux, bsd or rfc.
-    #[arg(long, default_value_t = Profile::Default)]
-    profile: Profile,
-    /// Change one setting: tcp_syn_retries=3. May be repeated; `steadfast config` lists them.
-    #[arg(long = "sysctl", value_name = "NAME=VALUE")]
-    sysctls: Vec<String>,
-}
-
-impl SettingOptions {
-    /// The settings that result.
-    pub(crate) fn config(&self) -> Result<Config, Failure> {
-        let mut config = Config::profile(self.profile);
-        for sysctl in &self.sysctls {
-            config.apply(sysctl).map_err(|e| Failure::usage(explain(sysctl, e)))?;
-        }
-        Ok(config)
-    }
-}
-
-/// The error without the number of the line, for there is only one.
-fn explain(sysctl: &str, error: ConfigError) -> String {
-    let text = error.to_string();
-    format!("--sysctl '{sysctl}': {}", text.strip_prefix("line 1: ").unwrap_or(&text))
-}
-
 /// A stack that is attached to a device.
 pub(crate) struct Attached {
     pub(crate) net: Net,
@@ -90,6 +62,8 @@ pub(crate) struct Attached {
     pub(crate) tun: String,
     /// The stack's addresses.
     pub(crate) addresses: Vec<IpAddr>,
+    /// Its settings.
+    pub(crate) config: Config,
 }
 
 impl Attach {
@@ -118,13 +92,13 @@ impl Attach {
         };
         let queues: Vec<_> = queues.into_iter().map(captured).collect();
 
-        let mut builder = Net::builder().config(config);
+        let mut builder = Net::builder().config(config.clone());
         for &(address, prefix_len) in &addresses {
             builder = builder.address(address, prefix_len);
         }
         let net = builder.start_queues(queues).map_err(|e| Failure::system("cannot start the stack", e))?;
         status::print_on_signal(net.clone())?;
-        Ok(Attached { net, tun, addresses: addresses.into_iter().map(|(a, _)| a).collect() })
+        Ok(Attached { net, tun, addresses: addresses.into_iter().map(|(a, _)| a).collect(), config })
     }
 
     /// The stack's addresses. A missing prefix length is that of the kernel's end.
@@ -233,15 +207,5 @@ mod tests {
         assert!(cidr("10.9.0.1").contains([10, 9, 0, 1].into()));
         assert!(!cidr("::/0").contains([1, 2, 3, 4].into()));
         assert!(cidr("fd09::1/64").contains("fd09::2".parse().unwrap()));
-    }
-
-    #[test]
-    fn a_bad_setting_says_what_was_expected() {
-        let options = |s: &str| SettingOptions { profile: Profile::Linux, sysctls: vec![s.to_owned()] };
-        assert_eq!(options("tcp_syn_retries=2").config().unwrap().tcp_syn_retries, 2);
-        assert_eq!(
-            options("tcp_retries2=many").config().unwrap_err().to_string(),
-            "--sysctl 'tcp_retries2=many': tcp_retries2: `many`: expected a number from 1 to 255"
-        );
     }
 }

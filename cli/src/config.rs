@@ -5,8 +5,8 @@ use std::io::{self, Write};
 use clap::Args;
 use steadfast::Config;
 
-use crate::attach::SettingOptions;
 use crate::failure::Failure;
+use crate::settings::SettingOptions;
 
 /// Print the settings.
 #[derive(Args)]

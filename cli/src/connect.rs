@@ -5,11 +5,12 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use clap::Args;
-use steadfast::TcpStream;
+use steadfast::{ConnectOptions, TcpStream};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use crate::attach::Attach;
 use crate::failure::{Failure, describe};
+use crate::socket_options::SocketArgs;
 
 /// Connect standard input and output to a server.
 #[derive(Args)]
@@ -17,6 +18,11 @@ pub(crate) struct Connect {
     /// Server, such as `10.9.0.1:80`, `[fd09::1]:80`, or a name that this machine can resolve.
     #[arg(value_name = "HOST:PORT")]
     server: String,
+    /// Port of our end; by default one of `ip_local_port_range`.
+    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    source_port: Option<u16>,
+    #[command(flatten)]
+    socket: SocketArgs,
     #[command(flatten)]
     attach: Attach,
 }
@@ -26,7 +32,12 @@ impl Connect {
         let server = self.server().await?;
         let attached = self.attach.open().await?;
         let what = format!("connect {server}");
-        let stream = TcpStream::connect(&attached.net, server).await;
+        let options = ConnectOptions {
+            local_port: self.source_port,
+            socket: self.socket.socket(&attached.config),
+            ..ConnectOptions::default()
+        };
+        let stream = TcpStream::connect_with(&attached.net, server, options).await;
         let stream = stream.map_err(|e| Failure::connection(&what, e))?;
         exchange(stream, tokio::io::stdin(), tokio::io::stdout())
             .await

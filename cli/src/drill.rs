@@ -1,5 +1,6 @@
 //! `steadfast drill`: scripts in the packetdrill language.
 
+#[cfg(target_os = "linux")]
 mod kernel;
 
 use std::collections::BTreeMap;
@@ -15,8 +16,14 @@ use steadfast_lab::drill::{
     read_scripts, run_drill,
 };
 
+#[cfg(not(target_os = "linux"))]
+use crate::elsewhere::drill_kernel as kernel;
+#[cfg(not(target_os = "linux"))]
+use crate::elsewhere::kernel as opponent;
 use crate::failure::Failure;
-use crate::kernel::Opponent;
+#[cfg(target_os = "linux")]
+use crate::kernel as opponent;
+use crate::opponent::Opponent;
 
 /// Limit of the nesting of directories.
 const DEPTH: usize = 16;
@@ -41,7 +48,7 @@ pub(crate) struct Run {
     /// Profile of the stack, with its timers, sizes and option layouts: linux, freebsd, default, bsd or rfc.
     #[arg(long, default_value = "linux")]
     profile: Profile,
-    /// Check what is said and not how: the order of options, windows and when pure ACKs come are left open.
+    /// Check what is said and not how: the order of options, windows, PSH and when pure ACKs come are left open.
     #[arg(long)]
     neutral: bool,
     /// Play the scripts against this machine's kernel, in a network namespace and in real time. Needs root.
@@ -56,8 +63,11 @@ pub(crate) struct Run {
     /// IP version, unless the script names one. May be repeated. IPv4 by default.
     #[arg(long, value_name = "ipv4|ipv4-mapped-ipv6|ipv6")]
     ip_version: Vec<IpVersion>,
+    /// Name every script with its result, not only those that failed.
+    #[arg(short, long)]
+    verbose: bool,
     /// Print one JSON object a line for each script and version, and nothing else.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "verbose")]
     json: bool,
     /// Write a JUnit report to this file.
     #[arg(long, value_name = "FILE")]
@@ -111,7 +121,7 @@ impl Run {
     fn run(&self) -> Result<(), Failure> {
         let files = self.files()?;
         if self.against == Some(Opponent::Kernel) {
-            crate::kernel::check().map_err(Failure::usage)?;
+            opponent::check().map_err(Failure::usage)?;
         }
         let outcomes = self.play(&files)?;
         self.write(&outcomes)?;
@@ -225,7 +235,7 @@ impl Run {
         self.ip_version.iter().map(with).collect()
     }
 
-    /// Says how a script went: for a person only what is wrong.
+    /// Says how a script went: for a person only what is wrong, unless all is asked for.
     fn tell(&self, title: &str, script: &str, outcome: &Outcome) -> Result<(), Failure> {
         if self.json {
             return say(&format!("{}\n", outcome.to_json(title)));
@@ -244,6 +254,10 @@ impl Run {
             }
             text.push_str(&outcome.details);
             outcome.notes.iter().for_each(|note| text.push_str(&format!("note: {note}\n")));
+        } else if self.verbose {
+            let (verdict, version) = (outcome.verdict.name(), outcome.ip_version);
+            let why = if outcome.verdict == Verdict::Pass { "" } else { &format!(": {}", outcome.reason) };
+            text.push_str(&format!("{title}: {verdict} ({version}){why}\n"));
         }
         if (self.ladder || outcome.verdict == Verdict::Fail) && !outcome.ladder.is_empty() {
             text.push_str(&format!("{}\n", outcome.ladder));

@@ -17,6 +17,7 @@ pub(crate) enum Failure {
 
 impl Failure {
     /// A connection failed while we did `what`.
+    #[cfg(target_os = "linux")]
     pub(crate) fn connection(what: impl fmt::Display, error: io::Error) -> Failure {
         Failure::Connection(format!("{what}: {}", describe(&error)))
     }
@@ -57,6 +58,7 @@ pub(crate) fn describe(error: &io::Error) -> String {
 }
 
 /// The stack's error of the same number.
+#[cfg(target_os = "linux")]
 pub(crate) fn error_of(error: &io::Error) -> Error {
     let named = error.raw_os_error().and_then(|errno| NAMED.iter().find(|e| e.errno() == errno));
     named.copied().unwrap_or(Error::InvalidArgument)

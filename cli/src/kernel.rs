@@ -9,19 +9,11 @@ mod sockets;
 
 use std::time::{Duration, Instant};
 
-use clap::ValueEnum;
 use steadfast::core;
 use steadfast_lab::{Live, Phase, Report, Rest, RunOptions, Scenario};
 
 pub(crate) use self::boot::check;
 pub(crate) use self::diag::{Diag, Line};
-
-/// Who plays the other end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Opponent {
-    /// The kernel of this machine.
-    Kernel,
-}
 
 /// The longest that a phase may take in real time: twice Linux's TIME-WAIT, which cannot be set, fits in.
 const LIMIT: Duration = Duration::from_secs(150);

@@ -8,11 +8,16 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use clap::{Args, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
-use steadfast::{Config, Profile};
+use steadfast::Profile;
 use steadfast_lab::{Fault, Report, RunOptions, Scenario, catalogue, explain, junit, run};
 
+#[cfg(not(target_os = "linux"))]
+use crate::elsewhere::kernel;
 use crate::failure::Failure;
-use crate::kernel::{self, Opponent};
+#[cfg(target_os = "linux")]
+use crate::kernel;
+use crate::opponent::Opponent;
+use crate::settings::Sysctls;
 
 /// The lab.
 #[derive(Subcommand)]
@@ -26,6 +31,9 @@ pub(crate) enum Lab {
 }
 
 /// Run scenarios.
+///
+/// With settings or faults on top of the scenario's, its expectations are shown but not judged. Such settings are for all
+/// hosts.
 #[derive(Args)]
 pub(crate) struct Run {
     /// Ids of the catalogue (`H1b`) or files; the whole catalogue by default.
@@ -41,18 +49,15 @@ pub(crate) struct Run {
     /// Only with our stack as this host.
     #[arg(long, value_name = "HOST", requires = "against")]
     role: Option<String>,
-    /// A setting of all hosts on top of the scenario's, `name=value`; may be repeated. The scenario's expectations
-    /// are then shown but not judged.
-    #[arg(long, value_name = "K=V")]
-    sysctl: Vec<String>,
+    #[command(flatten)]
+    sysctls: Sysctls,
     /// Where all chance comes from.
     #[arg(long, default_value_t = 0, conflicts_with = "seeds")]
     seed: u64,
     /// Add random loss, delay, duplication and reordering, with seeds from A up to, but not including, B.
     #[arg(long, value_name = "A..B", value_parser = seeds)]
     seeds: Option<Range<u64>>,
-    /// A fault on top of the scenario's, such as 'lose S>C [S.] 1'; may be repeated. The scenario's expectations are
-    /// then shown but not judged.
+    /// A fault on top of the scenario's, such as 'lose S>C [S.] 1'; may be repeated.
     #[arg(long, value_name = "FAULT")]
     fault: Vec<String>,
     /// Write the packets to this file (pcapng).
@@ -234,10 +239,10 @@ impl Run {
             let linux = scenario.profiles.contains(&Profile::Linux);
             let profile = self.profile.unwrap_or(if linux { Profile::Linux } else { Profile::Default });
             let before = jobs.len();
-            // The scenario's ends are C and S: where one is the kernel, ours is the other.
-            for (kernel, ours) in [("S", "C"), ("C", "S")] {
-                let can = scenario.kernel.iter().any(|role| role.host == kernel && role.not.is_none());
-                if can && self.role.as_deref().is_none_or(|role| role.eq_ignore_ascii_case(ours)) {
+            for (kernel, ours) in ENDS {
+                if can_play(&scenario, kernel)
+                    && self.role.as_deref().is_none_or(|role| role.eq_ignore_ascii_case(ours))
+                {
                     let (scenario, kernel) = (scenario.clone(), Some(kernel.to_owned()));
                     jobs.push(Job { scenario, profile, kernel });
                 }
@@ -251,18 +256,10 @@ impl Run {
 
     /// Checks all options before anything runs.
     fn options(&self) -> Result<RunOptions, Failure> {
-        for sysctl in &self.sysctl {
-            Config::default().apply(sysctl).map_err(|error| {
-                Failure::usage(format!(
-                    "--sysctl {sysctl}: {}",
-                    error.to_string().trim_start_matches("line 1: ")
-                ))
-            })?;
-        }
         let faults = self.fault.iter().map(|fault| fault.parse::<Fault>());
         Ok(RunOptions {
             swarm: self.seeds.is_some(),
-            sysctls: self.sysctl.clone(),
+            sysctls: self.sysctls.assignments()?,
             faults: faults.collect::<Result<_, _>>().map_err(|error| Failure::usage(error.to_string()))?,
             ladder: self.ladder,
             capture: self.pcap.is_some(),
@@ -271,8 +268,23 @@ impl Run {
     }
 }
 
+/// The ends of a scenario: where one is the kernel, ours is the other.
+const ENDS: [(&str, &str); 2] = [("S", "C"), ("C", "S")];
+
+/// Whether the kernel can play this host.
+fn can_play(scenario: &Scenario, host: &str) -> bool {
+    scenario.kernel.iter().any(|role| role.host == host && role.not.is_none())
+}
+
 /// Why a scenario cannot be run against the kernel.
 fn why_not(scenario: &Scenario, role: Option<&str>) -> String {
+    let id = &scenario.id;
+    let roles: Vec<&str> =
+        ENDS.into_iter().filter(|(kernel, _)| can_play(scenario, kernel)).map(|(_, ours)| ours).collect();
+    let unknown = role.filter(|role| !ENDS.iter().any(|(_, ours)| ours.eq_ignore_ascii_case(role)));
+    if let (Some(unknown), false) = (unknown, roles.is_empty()) {
+        return format!("--role {unknown}: in {id} ours can be {}", roles.join(" or "));
+    }
     let reasons: Vec<String> = scenario
         .kernel
         .iter()
@@ -281,7 +293,7 @@ fn why_not(scenario: &Scenario, role: Option<&str>) -> String {
     let role = role.map_or(String::new(), |role| format!(" with ours as {role}"));
     let reasons =
         if reasons.is_empty() { "its file says nothing of it".to_owned() } else { reasons.join("; ") };
-    format!("{} does not run against the kernel{role}: {reasons}", scenario.id)
+    format!("{id} does not run against the kernel{role}: {reasons}")
 }
 
 fn progress(runs: usize) -> ProgressBar {

@@ -1,23 +1,36 @@
 //! The `steadfast` tool.
 #![forbid(unsafe_code)]
 
+#[cfg(target_os = "linux")]
 mod attach;
+#[cfg(target_os = "linux")]
 mod capture;
 mod config;
+#[cfg(target_os = "linux")]
 mod connect;
 mod drill;
+#[cfg(any(test, not(target_os = "linux")))]
+mod elsewhere;
 mod failure;
+#[cfg(target_os = "linux")]
 mod http;
+#[cfg(target_os = "linux")]
 mod kernel;
 mod lab;
+mod opponent;
+#[cfg(target_os = "linux")]
 mod serve;
+mod settings;
+#[cfg(target_os = "linux")]
+mod socket_options;
+#[cfg(target_os = "linux")]
 mod status;
 
-use std::future::Future;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+#[cfg(target_os = "linux")]
 use crate::failure::Failure;
 
 /// TCP that does not let go: a TCP/IP stack in user space.
@@ -35,11 +48,19 @@ enum Command {
     /// Serve echo, discard, chargen or HTTP on a TUN device.
     ///
     /// SIGUSR1 prints connections, counters and the fill of the tables to standard error.
+    #[cfg(target_os = "linux")]
     Serve(serve::Serve),
     /// Connect standard input and output to a server, over a TUN device.
     ///
     /// SIGUSR1 prints the state of the stack, as with `serve`.
+    #[cfg(target_os = "linux")]
     Connect(connect::Connect),
+    /// Serve echo, discard, chargen or HTTP on a TUN device, on Linux.
+    #[cfg(not(target_os = "linux"))]
+    Serve(elsewhere::Needless),
+    /// Connect standard input and output to a server over a TUN device, on Linux.
+    #[cfg(not(target_os = "linux"))]
+    Connect(elsewhere::Needless),
     /// Print every setting, as `--sysctl` takes it: name, value, unit and what it does.
     Config(config::Settings),
     /// Play scenarios of the fault catalogue on a simulated network.
@@ -52,8 +73,14 @@ enum Command {
 
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
+        #[cfg(target_os = "linux")]
         Command::Serve(command) => run(command.run()),
+        #[cfg(target_os = "linux")]
         Command::Connect(command) => run(command.run()),
+        #[cfg(not(target_os = "linux"))]
+        Command::Serve(command) => command.run("serve"),
+        #[cfg(not(target_os = "linux"))]
+        Command::Connect(command) => command.run("connect"),
         Command::Config(command) => command.run(),
         Command::Lab(command) => command.run(),
         Command::Drill(command) => command.run(),
@@ -67,6 +94,7 @@ fn main() -> ExitCode {
     }
 }
 
+#[cfg(target_os = "linux")]
 fn run(command: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = runtime.map_err(|e| Failure::system("cannot start the runtime", e))?;

@@ -9,7 +9,7 @@ use std::task::{Context, Poll};
 use std::time::Instant;
 
 use clap::{Args, ValueEnum};
-use steadfast::{TcpListener, TcpStream};
+use steadfast::{ListenOptions, TcpListener, TcpStream};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -18,6 +18,7 @@ use tokio::task::JoinSet;
 use crate::attach::{Attach, CLOSE_LIMIT};
 use crate::failure::{Failure, describe};
 use crate::http;
+use crate::socket_options::SocketArgs;
 
 /// Serve on a TUN device.
 #[derive(Args)]
@@ -30,9 +31,15 @@ pub(crate) struct Serve {
     /// Directory for `http`, in addition to `/bytes/LENGTH` and `/upload`.
     #[arg(long)]
     dir: Option<PathBuf>,
+    /// Connections that may wait to be accepted, `somaxconn` at the most; of each queue.
+    #[arg(long, value_name = "COUNT", default_value_t = ListenOptions::default().backlog,
+        value_parser = clap::value_parser!(u32).range(1..))]
+    backlog: u32,
     /// Log each connection.
     #[arg(short, long)]
     verbose: bool,
+    #[command(flatten)]
+    socket: SocketArgs,
     #[command(flatten)]
     attach: Attach,
 }
@@ -81,7 +88,12 @@ impl Serve {
         let mut servers = JoinSet::new();
         for &address in &attached.addresses {
             let address = SocketAddr::new(address, port);
-            let listener = TcpListener::bind(&attached.net, address).await;
+            let options = ListenOptions {
+                backlog: self.backlog,
+                socket: self.socket.socket(&attached.config),
+                ..ListenOptions::default()
+            };
+            let listener = TcpListener::bind_with(&attached.net, address, options).await;
             let listener = listener.map_err(|e| Failure::system(format_args!("listen on {address}"), e))?;
             eprintln!("listening on {address} ({}, device {})", self.service, attached.tun);
             let listener = Door { listener, verbose: self.verbose };

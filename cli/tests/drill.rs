@@ -120,3 +120,16 @@ fn a_family_is_shown_as_it_is_run() {
     assert_eq!(show(&["family/ack.pkt.jinja", "ack 3"]).0, Some(2));
     assert_eq!(show(&["family/wrong.pkt.jinja"]).0, Some(2));
 }
+
+#[test]
+fn who_asks_for_it_sees_every_script_by_name() {
+    let folder = folder();
+    let text = |args: &[&str]| String::from_utf8(drill(folder.path(), args).stdout).unwrap();
+    let named = text(&["a", "--verbose"]);
+    assert!(named.contains("a/good.pkt: pass (ipv4)\n"), "{named}");
+    assert!(
+        named.contains("a/other.pkt: skip (ipv4): sockets of SOCK_DGRAM are not interpreted\n"),
+        "{named}"
+    );
+    assert!(!text(&["a"]).contains("a/good.pkt"));
+}

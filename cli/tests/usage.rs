@@ -60,6 +60,14 @@ fn each_bad_argument_is_named_with_what_was_expected() {
         "`[fd09::1]:80`: no --address is of the family of fd09::1",
     );
     refuses("config --sysctl nothing=1", "`nothing`: no such setting");
+    refuses("config --sysctl-file /nowhere/x", "--sysctl-file /nowhere/x: ");
+    refuses("config --strict", "--sysctl-file");
+    refuses(&format!("connect 10.9.0.1:80 {ends} --source-port 0"), "0 is not in 1..=65535");
+    refuses(
+        &format!("connect 10.9.0.1:80 {ends} --option ttl=0"),
+        "expected `ttl=` and a number from 1 to 255",
+    );
+    refuses(&format!("serve echo {ends} --backlog 0"), "0 is not in 1..");
     refuses(&format!("connect 10.9.0.1:80 {ends} --pcap /nowhere/x"), "--pcap /nowhere/x: ");
 }
 
@@ -70,4 +78,82 @@ fn the_settings_of_each_profile_are_printed_and_can_be_changed() {
     let text = String::from_utf8(output.stdout).unwrap();
     assert!(text.contains("net.ipv4.tcp_syn_retries = 6 "), "{text}");
     assert!(text.contains("net.ipv4.tcp_retries2 = 3 "), "{text}");
+}
+
+/// Loads the settings that operators are told to set against connections in TIME-WAIT that pile up, beside others.
+const CARRIED: &str = "# from the old servers\n; twice\n\nnet.ipv4.tcp_syn_retries = 2\nnet.ipv4.tcp_synack_retries=2\n\
+    net/ipv4/tcp_keepalive_time = 1200\nnet.ipv4.tcp_orphan_retries = 3\nnet.ipv4.tcp_fin_timeout = 30\n\
+    net.ipv4.tcp_max_syn_backlog = 4096\nnet.ipv4.tcp_syncookies = 1\nnet.ipv4.tcp_tw_reuse = 1\n\
+    net.ipv4.tcp_tw_recycle = 1\nnet.ipv4.tcp_keepalive_probes = 5\nnet.core.netdev_max_backlog = 3000\n\
+    -kernel.no_such = 1\n";
+
+const CARRIED_VALUES: [(&str, &str); 11] = [
+    ("net.ipv4.tcp_syn_retries", "2"),
+    ("net.ipv4.tcp_synack_retries", "2"),
+    ("net.ipv4.tcp_keepalive_time", "1200"),
+    ("net.ipv4.tcp_orphan_retries", "3"),
+    ("net.ipv4.tcp_fin_timeout", "30"),
+    ("net.ipv4.tcp_max_syn_backlog", "4096"),
+    ("net.ipv4.tcp_syncookies", "1"),
+    ("net.ipv4.tcp_tw_reuse", "1"),
+    ("net.ipv4.tcp_tw_recycle", "1"),
+    ("net.ipv4.tcp_keepalive_probes", "5"),
+    ("net.core.netdev_max_backlog", "3000"),
+];
+
+/// The value of a setting in what `config` prints.
+fn value<'a>(printed: &'a str, name: &str) -> &'a str {
+    let line = printed.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(" = "));
+    line.and_then(|rest| rest.split_whitespace().next()).unwrap_or_default()
+}
+
+#[test]
+fn a_sysctl_conf_is_loaded_and_what_is_no_setting_here_is_reported_by_its_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("99-tcp.conf");
+    let path = file.to_str().unwrap();
+    std::fs::write(&file, CARRIED).unwrap();
+    for args in [
+        &["config", "--profile", "bsd", "--sysctl-file", path][..],
+        &["config", "--sysctl-file", path, "--strict"],
+    ] {
+        let output = steadfast(args);
+        let (text, errors) =
+            (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
+        assert!(output.status.success() && errors.is_empty(), "{errors}");
+        for (name, expected) in CARRIED_VALUES {
+            assert_eq!(value(&text, name), expected, "{name}");
+        }
+    }
+    // What is given on the command line comes on top.
+    let output = steadfast(&["config", "--sysctl", "tcp_fin_timeout=7", "--sysctl-file", path]);
+    assert_eq!(value(&String::from_utf8(output.stdout).unwrap(), "net.ipv4.tcp_fin_timeout"), "7");
+
+    std::fs::write(&file, format!("{CARRIED}vm.swappiness = 10\nnet.ipv4.tcp_sack = 2\n")).unwrap();
+    let expected = [
+        format!("{path}:16: `vm.swappiness`: no such setting"),
+        format!("{path}:17: net.ipv4.tcp_sack: `2`: expected 0 or 1"),
+    ];
+    let output = steadfast(&["config", "--sysctl-file", path]);
+    let errors = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success(), "{errors}");
+    let [first, second] = &expected;
+    assert_eq!(errors, format!("steadfast: {first}; left out\nsteadfast: {second}; left out\n"));
+    assert_eq!(value(&String::from_utf8(output.stdout).unwrap(), "net.ipv4.tcp_fin_timeout"), "30");
+    let output = steadfast(&["config", "--sysctl-file", path, "--strict"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(output.stdout.is_empty());
+    assert_eq!(String::from_utf8(output.stderr).unwrap(), format!("steadfast: {first}\n{second}\n"));
+}
+
+#[test]
+fn the_lab_takes_a_sysctl_conf_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("short.conf");
+    std::fs::write(&file, "net.ipv4.tcp_syn_retries = 1\n").unwrap();
+    let path = file.to_str().unwrap();
+    let output = steadfast(&["lab", "run", "H1b", "--profile", "linux", "--ladder", "--sysctl-file", path]);
+    let text = String::from_utf8(output.stdout).unwrap();
+    // The first, four that are repeated at equal distances, and one.
+    assert_eq!(text.matches("-- [S] seq 0").count(), 6, "{text}");
 }

@@ -20,6 +20,7 @@
 //! ```
 
 mod kinds;
+mod sysctl_conf;
 
 use std::fmt;
 use std::str::FromStr;
@@ -29,6 +30,7 @@ use self::kinds::Kind;
 #[cfg(test)]
 pub(crate) use self::kinds::prefix_covers;
 pub use self::kinds::{CongestionControl, PortRange, Refusal, Refusals, RefuseWith};
+pub use self::sysctl_conf::{Assignment, SysctlConf};
 use crate::wire::tcp::OptionLayout;
 use thiserror::Error;
 
@@ -126,6 +128,25 @@ pub enum ConfigError {
     },
 }
 
+impl ConfigError {
+    /// The line of the text, from 1; `None`: it is about a field.
+    pub fn line(&self) -> Option<usize> {
+        match self {
+            ConfigError::UnknownName { line, .. }
+            | ConfigError::NotAnAssignment { line, .. }
+            | ConfigError::BadValue { line, .. } => Some(*line),
+            ConfigError::OutOfRange { .. } => None,
+        }
+    }
+
+    /// The error without the number of the line.
+    pub fn message(&self) -> String {
+        let text = self.to_string();
+        let line = self.line().map(|line| format!("line {line}: "));
+        line.and_then(|line| text.strip_prefix(&line).map(str::to_owned)).unwrap_or(text)
+    }
+}
+
 fn suggestion(name: &str) -> String {
     let last = name.rsplit('.').next().unwrap_or(name);
     let stem: String = last.chars().take(last.len().min(8)).collect();
@@ -176,6 +197,8 @@ impl fmt::Debug for Setting {
 impl Config {
     /// Returns the setting with this `name`, in full or its last part.
     pub fn setting(name: &str) -> Option<&'static Setting> {
+        // Its former name here.
+        let name = if name == "steadfast.tcp_tw_recycle" { "tcp_tw_recycle" } else { name };
         Config::settings().iter().find(|s| s.name == name || s.short_name() == name)
     }
 
@@ -262,6 +285,7 @@ impl Config {
             tcp_rst_limit: 200,
             tcp_rfc1337: true,
             tcp_tw_reuse: 0,
+            netdev_max_backlog: 256,
             ip_local_port_range: PortRange::known(10_000, 65_535),
             ..self
         }
@@ -530,7 +554,7 @@ settings! {
     "net.ipv4.tcp_tw_reuse_delay" tcp_tw_reuse_delay: Duration as kinds::Millis(1, 120_000), [secs(1), secs(1), secs(1), secs(1)], "Linux 6.14";
     /// Short TIME-WAIT and a timestamp check for each peer address. **Harmful**: it refuses clients that share an
     /// address behind a NAT, so Linux 4.12 removed it. Present only to demonstrate that (scenario T9c).
-    "steadfast.tcp_tw_recycle" tcp_tw_recycle: bool as kinds::Switch, [false, false, false, false], "Linux before 4.12";
+    "net.ipv4.tcp_tw_recycle" tcp_tw_recycle: bool as kinds::Switch, [false, false, false, false], "Linux before 4.12";
     /// Most peers whose last timestamp `tcp_tw_recycle` remembers. Each takes 160 bytes.
     "steadfast.tcp_tw_recycle_peers" tcp_tw_recycle_peers: u32 as kinds::Number(1, 1 << 20), [4096, 4096, 4096, 4096], "invariant 1";
     /// Ignore RST in TIME-WAIT (protects against TIME-WAIT assassination).
@@ -538,6 +562,9 @@ settings! {
 
     // IP.
 
+    /// Most packets that wait between a driver and its stack, for each queue of the device. The driver reads no more in a
+    /// turn, and packets that other queues hand over are dropped above it.
+    "net.core.netdev_max_backlog" netdev_max_backlog: u32 as kinds::Number(1, 1 << 20), [1000, 1000, 50, 1000], "Linux; 4.4BSD IFQ_MAXLEN; invariant 1";
     /// TTL or hop limit of sent packets.
     "net.ipv4.ip_default_ttl" ip_default_ttl: u8 as kinds::Count(1, 255), [64, 64, 64, 64], "RFC 9293 MUST-49";
     /// Smallest path MTU that an ICMP error can set, for IPv4.
@@ -607,6 +634,34 @@ mod tests {
         let all = names.len();
         names.dedup();
         assert_eq!(names.len(), all);
+    }
+
+    #[test]
+    fn bytes_may_be_given_in_powers_of_1024() {
+        let mut config = Config::default();
+        config.apply("tcp_mem = 4M\ntcp_rcvbuf = 64K\nipfrag_high_thresh = 1G").unwrap();
+        assert_eq!(
+            (config.tcp_mem, config.tcp_rcvbuf, config.ipfrag_high_thresh),
+            (4 << 20, 64 << 10, 1 << 30)
+        );
+        for text in [
+            "tcp_rcvbuf = 2G",
+            "tcp_mem = 4m",
+            "tcp_mem = M",
+            "tcp_mem = 17179869184G",
+            "tcp_syn_retries = 1K",
+        ] {
+            assert!(config.apply(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn tcp_tw_recycle_has_the_name_that_it_had_in_linux_and_its_older_one_here() {
+        for name in ["net.ipv4.tcp_tw_recycle", "steadfast.tcp_tw_recycle", "tcp_tw_recycle"] {
+            let mut config = Config::default();
+            config.apply(&format!("{name} = 1")).unwrap();
+            assert!(config.tcp_tw_recycle, "{name}");
+        }
     }
 
     #[test]

@@ -87,6 +87,15 @@ pub enum FaultKind {
         /// Reset the clock to its start.
         same_clock: bool,
     },
+    /// A host's stack and applications do not run. Its driver holds up to `netdev_max_backlog` packets meanwhile.
+    Stall {
+        /// The host.
+        host: String,
+        /// From when on.
+        from: Instant,
+        /// When it goes on.
+        until: Instant,
+    },
     /// A host's clock jumps.
     Clock {
         /// The host.
@@ -353,6 +362,7 @@ impl Fault {
             | FaultKind::Path { direction, .. } => direction.hosts(),
             FaultKind::Crash { host, .. }
             | FaultKind::Reboot { host, .. }
+            | FaultKind::Stall { host, .. }
             | FaultKind::Clock { host, .. } => {
                 vec![host]
             }

@@ -8,6 +8,7 @@ pub(crate) mod host;
 pub(crate) mod nat;
 mod path;
 mod send;
+mod stall;
 pub(crate) mod swarm;
 
 use std::cmp::Reverse;
@@ -22,6 +23,7 @@ use steadfast_core::{Event, Instant, SocketId};
 use self::host::Host;
 use self::nat::Nats;
 pub(crate) use self::path::Paths;
+use self::stall::Stall;
 use self::swarm::Swarm;
 use crate::app::{Broken, Directory, World};
 use crate::fault::{Fault, FaultKind};
@@ -146,6 +148,7 @@ pub(crate) struct Network {
     nats: Nats,
     paths: Paths,
     faults: Vec<Armed>,
+    stalls: Vec<Stall>,
     held: Vec<send::Held>,
     swarm: Option<Swarm>,
     rng: Rng,
@@ -199,6 +202,7 @@ impl Network {
             nats: plan.nats,
             paths: plan.paths,
             faults: Vec::new(),
+            stalls: Vec::new(),
             held: Vec::new(),
             swarm: plan.swarm,
             rng: Rng::split(plan.seed, "faults"),
@@ -225,7 +229,7 @@ impl Network {
                 FaultKind::Crash { at, .. } | FaultKind::Reboot { at, .. } | FaultKind::Clock { at, .. } => {
                     Some(*at)
                 }
-                FaultKind::Path { from, .. } => Some(*from),
+                FaultKind::Path { from, .. } | FaultKind::Stall { from, .. } => Some(*from),
                 FaultKind::Inject(injection) => Some(injection.at),
                 FaultKind::InjectIcmp(injection) => Some(injection.at),
                 FaultKind::Flood(flood) => Some(flood.at),
@@ -329,6 +333,7 @@ impl Network {
     }
 
     fn happen(&mut self, what: Happening) {
+        let Some(what) = self.unless_stalled(what) else { return };
         match what {
             Happening::Deliver { host, packet, entry, note, forged } => {
                 self.deliver(host, &packet, entry, note, forged);

@@ -535,3 +535,60 @@ expect
 ",
     );
 }
+
+/// A stack that does not run takes what waited for it when it goes on, and no more than its driver may hold.
+#[test]
+fn what_arrives_at_a_stalled_host_waits_for_it_up_to_netdev_max_backlog() {
+    let text = |packets: u32, dropped: u32| {
+        format!(
+            "settings netdev_max_backlog
+sysctl S netdev_max_backlog = 5
+fault stall S from 1 until 3
+  inject C>S [.] times {packets} every 1ms at 2
+app C
+  connect S:80
+  at 4 close
+app S
+  listen 80
+  accept
+  read eof => eof at 4.010
+  close
+expect
+  counter S softnet_dropped {dropped}
+"
+        )
+    };
+    for (packets, dropped) in [(4, 0), (5, 0), (6, 1), (9, 4)] {
+        passes(&text(packets, dropped));
+    }
+}
+
+/// A segment that was received before is a drop and draws an answer.
+const DUPLICATE: &str = "fault duplicate C>S data 1 after 20ms\n";
+
+#[test]
+fn any_names_all_drops_and_all_replies_and_a_reason_beside_it_is_still_judged() {
+    let text = |expect: &str| format!("{DUPLICATE}{BASE}expect\n{expect}");
+    let [drops, replies] = ["drops S any\n", "replies S any\n"].map(|line| format!("  {line}"));
+    passes(&text(&format!("{drops}{replies}")));
+    fails(&text(&drops), "which the scenario does not name");
+    fails(&text(&replies), "which the scenario does not name");
+    // Nothing has to be dropped.
+    passes(&format!("{BASE}expect\n{drops}{replies}"));
+    fails(&text(&format!("  drops S any, duplicate 2\n{replies}")), "drop `duplicate` 1, expected 2");
+}
+
+#[test]
+fn several_rules_may_be_named_at_once() {
+    passes(&format!("{BASE}expect\n  tolerates stream, ack window\n"));
+    fails(&format!("{BASE}expect\n  violates stream\n"), "expected the rule `stream` to be broken");
+    let both = play(&format!("{BASE}expect\n  violates stream ack\n"));
+    assert_eq!(both.failures.len(), 2, "{:?}", both.failures);
+    let wrong = Scenario::parse("t", "id X\ntitle T\nexpect\n  violates\n").unwrap_err().to_string();
+    assert!(wrong.contains("stream, window, ack, reset or empty"), "{wrong}");
+}
+
+#[test]
+fn sizes_of_settings_may_have_a_suffix() {
+    passes(&format!("sysctl S tcp_mem = 4M\n{BASE}"));
+}

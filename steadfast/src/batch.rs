@@ -12,7 +12,8 @@ use steadfast_device::{Device, Frame};
 
 use crate::queue::{Exchange, Handed};
 
-/// Most packets that one turn takes in, and most that it sends. After that the tasks run that the turn has woken.
+/// Most packets that one turn takes in, and most that it sends. After that the tasks run that the turn has woken. A turn
+/// also takes in at most `netdev_max_backlog`.
 const PACKETS: usize = 64;
 
 /// Soft limit of a batch in bytes: what was just copied is still in the cache when it is read next.
@@ -42,6 +43,8 @@ pub(crate) enum Flow {
 /// Packets from the device, for the stack.
 pub(crate) struct Inbox {
     frame_len: usize,
+    /// Most packets of one batch.
+    limit: usize,
     /// The bytes of small packets, one after the other. The device reads into it, if all of its packets are small.
     small: Vec<u8>,
     /// Length of the packets in `small`.
@@ -53,6 +56,8 @@ pub(crate) struct Inbox {
     lent: VecDeque<Bytes>,
     /// Connects it to the other queues of the device.
     exchange: Option<Exchange>,
+    /// Packets dropped because the queue that owns them was full. The stack counts them at the next delivery.
+    dropped: u64,
 }
 
 /// The rest of a batch.
@@ -71,7 +76,7 @@ impl Budget {
         self.bytes = self.bytes.saturating_sub(bytes);
     }
 
-    /// Takes half of the budget away and returns it.
+    /// Takes half of the budget away, rounded down, and returns it.
     fn split(&mut self) -> Budget {
         let half = Budget { packets: self.packets / 2, bytes: self.bytes / 2 };
         self.packets -= half.packets;
@@ -98,17 +103,21 @@ enum Place {
 }
 
 impl Inbox {
-    pub(crate) fn new(frame_len: usize, exchange: Option<Exchange>) -> Inbox {
+    pub(crate) fn new(frame_len: usize, max_backlog: usize, exchange: Option<Exchange>) -> Inbox {
+        // One packet each for the own device and the other queues.
+        let least = if exchange.is_some() { 2 } else { 1 };
         let (small, buffer) =
             if frame_len < SHARED_FROM { (small_packets(frame_len), 0) } else { (0, frame_len) };
         Inbox {
             frame_len,
+            limit: PACKETS.min(max_backlog).max(least),
             small: vec![0; small],
             used: 0,
             buffer: BytesMut::zeroed(buffer),
             packets: Vec::new(),
             lent: VecDeque::new(),
             exchange,
+            dropped: 0,
         }
     }
 
@@ -123,7 +132,7 @@ impl Inbox {
         device: &mut impl Device,
         pressed: bool,
     ) -> io::Result<Flow> {
-        let mut budget = Budget { packets: if pressed { PACKETS / 2 } else { PACKETS }, bytes: BYTES };
+        let mut budget = Budget { packets: self.batch(pressed), bytes: BYTES };
         let mut half = budget.split();
         self.take_over(cx, &mut half);
         budget.add(half);
@@ -131,6 +140,11 @@ impl Inbox {
         // Uses the part of the budget that the device left.
         let taken_over = self.take_over(cx, &mut budget);
         Ok(if read == Flow::Dry { taken_over } else { read })
+    }
+
+    /// Most packets of the next batch.
+    fn batch(&self, pressed: bool) -> usize {
+        if pressed { self.limit.min(PACKETS / 2) } else { self.limit }
     }
 
     /// Takes packets that other queues handed over.
@@ -171,7 +185,7 @@ impl Inbox {
             };
             budget.spend(received.len);
             if let Some(exchange) = &self.exchange
-                && !exchange.keeps(packet, received.checksum_trusted)
+                && !exchange.keeps(packet, received.checksum_trusted, &mut self.dropped)
             {
                 continue;
             }
@@ -224,6 +238,7 @@ impl Inbox {
         if self.frame_len >= SHARED_FROM {
             self.small.clear();
         }
+        stack.count_backlog_drops(std::mem::take(&mut self.dropped));
     }
 }
 
@@ -342,15 +357,38 @@ mod tests {
             .expect("one is for it")
     }
 
+    fn exchanges(max_backlog: usize) -> [Exchange; 2] {
+        <[Exchange; 2]>::try_from(Exchange::all(steering(), 2, max_backlog)).ok().expect("two")
+    }
+
+    /// Hands `packets` packets to queue 0. Returns how many of them were dropped because it was full.
+    fn hand_over(from: &Exchange, packets: usize) -> u64 {
+        let mut dropped = 0;
+        for _ in 0..packets {
+            assert!(!from.keeps(&packet_for(0), false, &mut dropped));
+        }
+        dropped
+    }
+
     /// Lets queue 0 take in a batch, from `handed` packets of queue 1 and `own` packets on its own device for queue
     /// `to`. Returns how many handed-over packets it took, how many packets the device still has, and how the batch
     /// ended.
     fn taken(handed: usize, own: usize, to: u16, pressed: bool) -> (usize, usize, Flow) {
-        let [first, second] = <[Exchange; 2]>::try_from(Exchange::all(steering(), 2)).ok().expect("two");
-        for _ in 0..handed {
-            assert!(!second.keeps(&packet_for(0), false));
-        }
-        let (mut inbox, mut device) = (Inbox::new(1500, Some(first)), Device(own, packet_for(to)));
+        taken_of(1000, handed, own, to, pressed)
+    }
+
+    /// The same with another `netdev_max_backlog`.
+    fn taken_of(
+        max_backlog: usize,
+        handed: usize,
+        own: usize,
+        to: u16,
+        pressed: bool,
+    ) -> (usize, usize, Flow) {
+        let [first, second] = exchanges(max_backlog);
+        hand_over(&second, handed);
+        let (mut inbox, mut device) =
+            (Inbox::new(1500, max_backlog, Some(first)), Device(own, packet_for(to)));
         let mut cx = Context::from_waker(Waker::noop());
         let Ok(flow) = inbox.fill(&mut cx, &mut device, pressed) else { panic!("the device has not failed") };
         let taken_over =
@@ -373,5 +411,53 @@ mod tests {
     #[test]
     fn what_a_queue_only_hands_over_counts_as_well() {
         assert!(taken(0, 100, 1, false) == (0, 100 - PACKETS, Flow::Limited));
+    }
+
+    #[test]
+    fn what_waits_for_a_queue_is_bounded_by_netdev_max_backlog() {
+        for max_backlog in [1, 3, 3000] {
+            let [_first, second] = exchanges(max_backlog);
+            assert_eq!(hand_over(&second, max_backlog), 0);
+            assert_eq!(hand_over(&second, 5), 5);
+        }
+    }
+
+    #[test]
+    fn a_queue_has_room_again_when_it_has_taken_what_waited() {
+        let [first, second] = exchanges(3);
+        assert_eq!(hand_over(&second, 4), 1);
+        let mut inbox = Inbox::new(1500, 3, Some(first));
+        let mut cx = Context::from_waker(Waker::noop());
+        assert!(inbox.fill(&mut cx, &mut Device(0, Vec::new()), false).is_ok());
+        assert_eq!(hand_over(&second, 4), 1);
+    }
+
+    #[test]
+    fn the_stack_counts_what_its_driver_dropped() {
+        let [_first, second] = exchanges(10);
+        let mut inbox = Inbox::new(1500, 10, Some(second));
+        let mut cx = Context::from_waker(Waker::noop());
+        let mut device = Device(12, packet_for(0));
+        let interface = steadfast_core::Interface::new(1500, [(Ipv4Addr::new(10, 0, 0, 1).into(), 24)]);
+        let mut stack = Stack::new(steadfast_core::Config::default(), interface);
+        for dropped in [0, 2] {
+            assert!(inbox.fill(&mut cx, &mut device, false).is_ok());
+            inbox.deliver(Instant::ZERO, &mut stack);
+            assert_eq!(stack.counters().softnet_dropped, dropped);
+        }
+    }
+
+    #[test]
+    fn a_turn_reads_no_more_than_netdev_max_backlog() {
+        let alone = |max_backlog: usize| {
+            let (mut inbox, mut device) = (Inbox::new(1500, max_backlog, None), Device(100, packet_for(0)));
+            let mut cx = Context::from_waker(Waker::noop());
+            assert!(inbox.fill(&mut cx, &mut device, false).is_ok());
+            100 - device.0
+        };
+        assert_eq!([1, 10, PACKETS, PACKETS + 1].map(alone), [1, 10, PACKETS, PACKETS]);
+        assert!(taken_of(10, 100, 100, 0, false) == (5, 95, Flow::Limited));
+        // Neither of the two is left with nothing.
+        assert!(taken_of(1, 100, 100, 0, false) == (1, 99, Flow::Limited));
     }
 }

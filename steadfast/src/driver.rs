@@ -43,11 +43,12 @@ pub struct Driver<D: Device> {
 impl<D: Device> Driver<D> {
     pub(crate) fn new(shared: Arc<Shared>, device: D, exchange: Option<Exchange>) -> Driver<D> {
         let frame_len = device.capabilities().frame_len();
+        let max_backlog = shared.lock().stack.config().netdev_max_backlog as usize;
         let alarm = Box::pin(tokio::time::sleep_until(shared.tokio_instant(Instant::ZERO)));
         Driver {
             shared,
             device,
-            inbox: Inbox::new(frame_len, exchange),
+            inbox: Inbox::new(frame_len, max_backlog, exchange),
             outbox: Outbox::new(frame_len),
             alarm,
             armed: None,

@@ -258,7 +258,9 @@ impl Builder {
         interface.checksum_offload = capabilities.checksum_offload;
         let count = u16::try_from(queues.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
         let steering = Steering::new(&config.secret, count);
-        let mut exchanges = if count > 1 { Exchange::all(steering, count) } else { Vec::new() }.into_iter();
+        let max_backlog = config.netdev_max_backlog as usize;
+        let mut exchanges =
+            if count > 1 { Exchange::all(steering, count, max_backlog) } else { Vec::new() }.into_iter();
         let (mut stacks, mut drivers) = (Vec::new(), Vec::new());
         for (index, device) in (0..).zip(queues) {
             let mut stack = Stack::new(config.clone(), interface.clone());

@@ -9,10 +9,7 @@ use std::task::{Context, Poll};
 
 use steadfast_core::Bytes;
 use steadfast_core::steer::{Steer, Steering};
-use tokio::sync::mpsc;
-
-/// Packets that may wait for a queue to take them over. Beyond that they are dropped, as by a full device.
-const WAITING: usize = 1024;
+use tokio::sync::mpsc::{self, error::TrySendError};
 
 /// A packet that arrived at another queue.
 pub(crate) struct Handed {
@@ -29,9 +26,10 @@ pub(crate) struct Exchange {
 }
 
 impl Exchange {
-    /// One exchange per queue. `queues` must be the number of stacks that `steering` was made for.
-    pub(crate) fn all(steering: Steering, queues: u16) -> Vec<Exchange> {
-        let (outgoing, incoming): (Vec<_>, Vec<_>) = (0..queues).map(|_| mpsc::channel(WAITING)).unzip();
+    /// One exchange per queue. `queues` must be the number of stacks that `steering` was made for. At most `max_backlog`
+    /// packets of other queues wait for each queue; beyond that they are dropped.
+    pub(crate) fn all(steering: Steering, queues: u16, max_backlog: usize) -> Vec<Exchange> {
+        let (outgoing, incoming): (Vec<_>, Vec<_>) = (0..queues).map(|_| mpsc::channel(max_backlog)).unzip();
         let outgoing: Arc<[_]> = outgoing.into();
         let exchange = |(index, incoming)| Exchange { steering, index, incoming, outgoing: outgoing.clone() };
         (0..).zip(incoming).map(exchange).collect()
@@ -45,12 +43,17 @@ impl Exchange {
         }
     }
 
-    /// Hands a packet over to the queues that own it. Returns whether this queue owns it too.
-    pub(crate) fn keeps(&self, packet: &[u8], checksum_trusted: bool) -> bool {
-        let hand_to = |index: u16| {
-            let handed = Handed { bytes: Bytes::copy_from_slice(packet), checksum_trusted };
-            // A full queue drops the packet; a queue that has ended needs none.
-            self.outgoing[usize::from(index)].try_send(handed).ok();
+    /// Hands a packet over to the queues that own it. Returns true if this queue is one of them. Adds to `dropped` for each
+    /// other owner that is full.
+    pub(crate) fn keeps(&self, packet: &[u8], checksum_trusted: bool, dropped: &mut u64) -> bool {
+        let mut hand_to = |index: u16| {
+            let queue = &self.outgoing[usize::from(index)];
+            match queue.try_reserve() {
+                Ok(place) => place.send(Handed { bytes: Bytes::copy_from_slice(packet), checksum_trusted }),
+                Err(TrySendError::Full(())) => *dropped += 1,
+                // Its stack has ended.
+                Err(TrySendError::Closed(())) => {}
+            }
         };
         match self.steering.steer(packet) {
             Steer::Any => true,
@@ -60,7 +63,7 @@ impl Exchange {
                 false
             }
             Steer::All => {
-                (0..self.outgoing.len() as u16).filter(|index| *index != self.index).for_each(hand_to);
+                (0..self.outgoing.len() as u16).filter(|index| *index != self.index).for_each(&mut hand_to);
                 true
             }
         }

@@ -4,6 +4,9 @@ use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use nix::sys::socket::getsockopt;
+use nix::sys::socket::sockopt::TcpMaxSeg;
+
 use crate::namespace::{LIMIT, enter_namespace, run, serve, steadfast};
 
 fn kernel_client(server: &str) -> TcpStream {
@@ -148,6 +151,23 @@ fn connect_carries_both_ways_and_closes_each_by_itself() {
     assert!(status.success(), "{errors}");
     assert!(output == answer, "{} bytes", output.len());
     server.join().unwrap();
+}
+
+/// The kernel is told an MSS of 700, and of that timestamps take 12 bytes.
+#[test]
+fn connect_uses_the_source_port_and_the_socket_options_that_it_is_given() {
+    if !enter_namespace(&[]) {
+        return;
+    }
+    let listener = TcpListener::bind("[::]:99").unwrap();
+    let server = thread::spawn(move || {
+        let (stream, peer) = listener.accept().unwrap();
+        (peer.port(), getsockopt(&stream, TcpMaxSeg).unwrap())
+    });
+    let arguments = "connect 10.9.0.1:99 --source-port 4444 --option maxseg=700 --option nodelay";
+    let (status, _, errors) = run(&mut steadfast(arguments), b"");
+    assert!(status.success(), "{errors}");
+    assert_eq!(server.join().unwrap(), (4444, 688));
 }
 
 #[test]

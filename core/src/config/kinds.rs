@@ -22,6 +22,14 @@ fn bounded(text: &str, low: u64, high: u64) -> Result<u64, String> {
     number.ok_or_else(|| format!("a number from {low} to {high}"))
 }
 
+/// `64K`, `4M` and `1G` as bytes; `None`: it has no such suffix.
+fn in_bytes(text: &str) -> Option<String> {
+    let suffixes = [('K', 10), ('M', 20), ('G', 30)];
+    let (number, shift) =
+        suffixes.iter().find_map(|(suffix, shift)| Some((text.strip_suffix(*suffix)?, shift)))?;
+    number.parse::<u64>().ok()?.checked_mul(1 << shift).map(|bytes| bytes.to_string())
+}
+
 macro_rules! numbers {
     ($($kind:ident: $ty:ty, $unit:literal;)+) => { $(
         #[derive(Clone, Copy)]
@@ -35,6 +43,8 @@ macro_rules! numbers {
 
         impl Kind<$ty> for $kind {
             fn parse(&self, text: &str) -> Result<$ty, String> {
+                let scaled = if $unit == "bytes" { in_bytes(text) } else { None };
+                let text = scaled.as_deref().unwrap_or(text);
                 // The bounds have the type itself, so every number within them fits it.
                 bounded(text, u64::from(self.0), u64::from(self.1)).map(|n| n as $ty)
             }

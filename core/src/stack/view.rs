@@ -44,6 +44,11 @@ impl Stack {
         &self.counters
     }
 
+    /// Counts packets that a driver dropped because of `netdev_max_backlog`.
+    pub fn count_backlog_drops(&mut self, packets: u64) {
+        self.counters.softnet_dropped += packets;
+    }
+
     /// Switches tracing on or off. While off, it costs next to nothing.
     pub fn set_tracing(&mut self, on: bool) {
         self.trace.switch(on);

@@ -9,10 +9,10 @@ use super::{
     Direction, Effect, FaultKind, Flood, IcmpInjection, Injection, OptionName, Part, PathChange, Pattern,
     Rejection, Rewrite, SeqSpec, TimestampSpec, When, Window,
 };
-use crate::text::{Understood, Words, duration, prefix, rate};
+use crate::text::{Understood, Words, duration, instant, prefix, rate};
 
 const VERBS: &str = "a fault: lose, duplicate, delay, hold, reorder, corrupt, truncate, rewrite, strip, split, fragment, \
-                     reject, partition, mtu, rate, latency, crash, reboot, clock, inject, icmp or flood";
+                     reject, partition, mtu, rate, latency, crash, reboot, stall, clock, inject, icmp or flood";
 
 pub(super) fn fault(words: &mut Words<'_>) -> Understood<FaultKind> {
     let verb = words.word(VERBS)?;
@@ -28,6 +28,15 @@ pub(super) fn fault(words: &mut Words<'_>) -> Understood<FaultKind> {
             let (host, at) = (host(words)?, at(words)?);
             let same_secret = words.take("same-secret");
             FaultKind::Reboot { host, at, same_secret, same_clock: words.take("same-clock") }
+        }
+        "stall" => {
+            let host = host(words)?;
+            keyword(words, "from")?;
+            let from = words.time("a time after `from`")?;
+            keyword(words, "until")?;
+            let later = |time: &str| instant(time).filter(|until| *until > from);
+            let until = words.parse("a later time after `until`", later)?;
+            FaultKind::Stall { host, from, until }
         }
         "clock" => {
             let host = host(words)?;

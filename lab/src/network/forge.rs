@@ -38,6 +38,7 @@ impl Network {
                 self.hosts[host].timer = None;
                 self.run_host(host);
             }
+            FaultKind::Stall { .. } => self.stall(&fault.kind),
             FaultKind::Path { direction, change, .. } => {
                 self.paths.change(direction, *change);
                 if self.now.as_nanos() > 0 {

@@ -1,0 +1,78 @@
+//! Commands and options that need Linux, on other systems: each says so in one line.
+#![cfg_attr(target_os = "linux", allow(dead_code))]
+
+use clap::Args;
+use steadfast_lab::{Report, RunOptions, Scenario};
+
+use crate::failure::Failure;
+
+/// Accepts any arguments of `serve` and `connect`.
+#[derive(Args)]
+pub(crate) struct Needless {
+    /// Not read: this command needs Linux.
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
+    _arguments: Vec<String>,
+}
+
+impl Needless {
+    /// Fails with one line that names the requirements of the command.
+    pub(crate) fn run(&self, command: &str) -> Result<(), Failure> {
+        Err(Failure::usage(format!(
+            "`{command}` needs Linux and its TUN devices; `lab`, `drill` and `config` run everywhere"
+        )))
+    }
+}
+
+/// Scenarios and scripts against the kernel.
+pub(crate) mod kernel {
+    use super::{Report, RunOptions, Scenario};
+
+    const NEEDS: &str = "--against kernel needs Linux, with network namespaces and TUN devices";
+
+    pub(crate) fn check() -> Result<(), String> {
+        Err(NEEDS.to_owned())
+    }
+
+    pub(crate) fn play(_: &Scenario, _: &str, _: &RunOptions) -> Result<Report, String> {
+        Err(NEEDS.to_owned())
+    }
+}
+
+/// Scripts against the kernel.
+pub(crate) mod drill_kernel {
+    use steadfast_lab::drill::{Drill, DrillOptions, Outcome};
+
+    use crate::failure::Failure;
+
+    pub(crate) fn run(_: &Drill, _: &DrillOptions<'_>) -> Result<Outcome, Failure> {
+        super::kernel::check().map_err(Failure::usage).and_then(|()| unreachable!("there is no kernel"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Command {
+        #[command(flatten)]
+        needless: Needless,
+    }
+
+    #[test]
+    fn whatever_it_is_given_one_line_says_what_a_command_needs() {
+        for arguments in
+            ["serve http --tun sf0 --host 10.9.0.1/24 --address 10.9.0.2", "serve", "serve -v echo"]
+        {
+            let command =
+                Command::try_parse_from(arguments.split(' ')).unwrap_or_else(|e| panic!("{arguments}: {e}"));
+            assert_eq!(
+                command.needless.run("serve").unwrap_err().to_string(),
+                "`serve` needs Linux and its TUN devices; `lab`, `drill` and `config` run everywhere"
+            );
+        }
+        assert_eq!(kernel::check().unwrap_err().lines().count(), 1);
+    }
+}
