@@ -135,6 +135,8 @@ mod tests {
             to.copy_from_slice(from);
             sum_of_few(from)
         });
+        // Only x86-64 has more.
+        #[allow(unused_mut)]
         let mut all: Vec<Variant> =
             vec![("chosen", sum, copy_and_sum), few, ("words", sum_of_words, copy_and_sum_words)];
         #[cfg(target_arch = "x86_64")]
