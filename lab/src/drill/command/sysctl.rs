@@ -86,7 +86,7 @@ const FIXED: [(&str, &[&str]); 12] = [
 ];
 
 /// Known settings for features that the stack lacks. They are noted, and the run continues.
-const NOTED: [&str; 55] = [
+const NOTED: [&str; 54] = [
     "net.ipv4.tcp_recovery",
     "net.ipv4.tcp_early_retrans",
     "net.ipv4.tcp_frto",
@@ -130,7 +130,6 @@ const NOTED: [&str; 55] = [
     "net.core.rmem_default",
     "net.core.wmem_default",
     "net.core.optmem_max",
-    "net.core.netdev_max_backlog",
     "net.core.default_qdisc",
     "net.inet.tcp.reass.maxqueuelen",
     "net.inet.tcp.sendbuf_auto",
