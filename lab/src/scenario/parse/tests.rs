@@ -159,7 +159,7 @@ fn what_is_wrong_is_named_with_file_line_and_what_was_expected() {
         ("expect info C sack 5 at 1", 4, "expected what `sack` may be: `on` or `off`, found `5`"),
         ("expect info C snd_mss 5", 4, "expected `at`, found the end of the line"),
         ("expect counter S Magic 1", 4, "expected a counter such as `ListenOverflows`, found `Magic`"),
-        ("expect drops S magic", 4, "expected the reason of a drop, found `magic`"),
+        ("expect drops S magic", 4, "expected the reason of a drop, or `any`, found `magic`"),
         ("expect replies S syn_ack many", 4, "expected the end of the line, found `many`"),
         ("expect diagnosis S leaks at 5", 4, "expected a quoted text and `at T`"),
         ("expect violates decency", 4, "expected stream, window, ack, reset or empty, found `decency`"),
