@@ -446,3 +446,23 @@ fn the_smallest_mss_divides_nothing_by_zero_and_is_not_overrun() {
         }
     }
 }
+
+/// A frame that might be too short is a mistake of the caller, and not taken for silence; one byte more will do.
+#[test]
+fn a_frame_shorter_than_any_packet_may_be_is_refused() {
+    for offload in [false, true] {
+        let mut interface = Interface::new(1500, [("10.0.0.1".parse().unwrap(), 24)]);
+        interface.segmentation_offload = offload;
+        let mut stack = Stack::new(Config::default(), interface);
+        let len = stack.interface().frame_len();
+        let mut frame = vec![0; len];
+        assert_eq!(stack.transmit(Instant::ZERO, &mut frame[..len - 1]), None, "nothing to send");
+        assert!(!stack.wants_transmit());
+        stack.connect(Instant::ZERO, "10.0.0.2:80".parse().unwrap(), ConnectOptions::default()).unwrap();
+        assert!(stack.wants_transmit());
+        let mut clone = stack.clone();
+        let short = std::panic::AssertUnwindSafe(|| clone.transmit(Instant::ZERO, &mut frame[..len - 1]));
+        std::panic::catch_unwind(short).unwrap_err();
+        assert!(stack.transmit(Instant::ZERO, &mut vec![0; len]).is_some());
+    }
+}

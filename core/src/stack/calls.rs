@@ -12,6 +12,7 @@ use crate::config::PortRange;
 use crate::error::Error;
 use crate::flow::{FlowRef, FourTuple};
 use crate::memory::Gauge;
+use crate::queue::Queue;
 use crate::seq::SeqNum;
 use crate::socket::{ConnectOptions, Event, ListenOptions, Shutdown, SocketId, SocketOptions, Spare};
 use crate::tcp::fast_open::PendingRequests;
@@ -60,6 +61,7 @@ impl Stack {
             closing: false,
             only_v6: options.only_v6,
             accept_queue: VecDeque::new(),
+            waiting: Queue::default(),
             half_open: 0,
             fast_open_pending: PendingRequests::default(),
             cookies_sent_at: None,
@@ -268,6 +270,7 @@ impl Stack {
         let Some(id) = self.listeners[index].accept_queue.pop_front() else {
             return Err(Error::WouldBlock);
         };
+        self.call_waiting(index);
         let socket = &mut self.sockets[id];
         socket.accepted = true;
         if !socket.events.is_empty() && !socket.queued {

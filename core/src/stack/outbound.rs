@@ -76,17 +76,26 @@ pub(super) struct Sent {
 }
 
 impl Stack {
-    /// Fills `frame` with the next packet to send. `None`: nothing to send before the next
-    /// [`advance`](Stack::advance), or `frame` is shorter than the MTU (with segmentation offload: than 65,535 bytes).
+    /// Fills `frame` with the next packet to send. `None`: nothing to send before the next input, user call or
+    /// [`advance`](Stack::advance).
+    ///
+    /// # Panics
+    ///
+    /// Panics if there is something to send and `frame` is shorter than [`Interface::frame_len`]: the packet might not fit.
     #[inline]
     pub fn transmit(&mut self, now: Instant, frame: &mut [u8]) -> Option<Transmit> {
         self.set_now(now);
         // Every turn ends with a look that finds nothing: it should cost no more than that.
-        let none = self.ready.is_empty() && !self.any_answer();
-        if none || self.looped.len() >= self.config.loop_queue as usize {
+        if !self.wants_transmit() || self.looped.len() >= self.config.loop_queue as usize {
             return None;
         }
         self.transmit_next(frame)
+    }
+
+    /// Whether [`transmit`](Stack::transmit) may have something to send now.
+    #[inline]
+    pub fn wants_transmit(&self) -> bool {
+        !self.ready.is_empty() || self.any_answer()
     }
 
     #[inline]
@@ -96,9 +105,8 @@ impl Stack {
 
     #[inline(never)]
     fn transmit_next(&mut self, frame: &mut [u8]) -> Option<Transmit> {
-        if frame.len() < self.interface.frame_len() {
-            return None;
-        }
+        let (len, needed) = (frame.len(), self.interface.frame_len());
+        assert!(len >= needed, "a frame of {len} bytes: expected at least {needed}");
         loop {
             let transmit = if self.any_answer() {
                 self.transmit_in_turn(frame)

@@ -104,7 +104,7 @@ impl Stack {
         let most = self.config.tcp_max_half_open as usize;
         let (used, used_by_all) = (self.listeners[listener].half_open, self.half_open.len());
         let full = match self.config.tcp_syncookies {
-            0 => used >= backlog || used_by_all >= most,
+            0 => self.half_open_full(listener),
             _ => self.early_full(used, backlog) || self.early_full(used_by_all, most),
         };
         let cookies = self.config.tcp_syncookies == 2 || full && self.config.tcp_syncookies == 1;
@@ -152,6 +152,12 @@ impl Stack {
         env!(self).note_reply(&self.half_open[index].tuple, reason);
         let entry = &mut self.half_open[index];
         entry.timer = self.wheel.wait(entry.timer, due, index);
+    }
+
+    /// Whether there is no row for one more entry of a listener.
+    fn half_open_full(&self, listener: u32) -> bool {
+        self.listeners[listener].half_open >= self.config.tcp_max_syn_backlog as usize
+            || self.half_open.len() >= self.config.tcp_max_half_open as usize
     }
 
     /// Whether a table is to pass for full. It does from a share on that is drawn anew each time, between half of it and
@@ -211,14 +217,26 @@ impl Stack {
             return false;
         };
         self.counters.syncookies_recv += 1;
-        if !self.room_for_child(listener, segment) {
+        let tuple = segment.tuple;
+        let numbers = (cookie.iss, cookie.irs);
+        let room = self.room_for_child(listener, segment);
+        let waits = !room && self.may_wait(listener) && !self.half_open_full(listener);
+        if !room && !waits {
             return true;
         }
-        let tuple = segment.tuple;
         let limit = self.config.tcp_max_spent_cookies as usize;
         let kept = self.spent_cookies.insert(cookie.token, self.now, limit);
         self.counters.syncookies_not_kept += u64::from(!kept);
-        let numbers = (cookie.iss, cookie.irs);
+        if waits {
+            let entry = HalfOpen::of_cookie(segment, listener, numbers, cookie.offer, self.tick());
+            let index = self.half_open.insert(entry);
+            self.listeners[listener].half_open += 1;
+            self.place(&tuple, FlowRef::HalfOpen(index));
+            self.note_listen(&tuple, State::SynReceived);
+            self.arm_half_open(index);
+            self.wait_for_room(index);
+            return true;
+        }
         let agreed = self.agreed_without_entry(listener, segment, cookie.offer, Origin::Passive, numbers);
         self.note_listen(&tuple, State::SynReceived);
         let index = self.adopt(listener, agreed, None);
@@ -262,7 +280,8 @@ impl Stack {
         if self.listeners[listener].accept_queue_full() {
             self.counters.listen_overflows += 1;
             if self.config.tcp_abort_on_overflow {
-                self.reset(segment, Answer::rst_to(segment, ReplyReason::RstOverflow));
+                // No charge: the sender has proven its address, and draws no second RST.
+                self.reply(Answer::rst_to(segment, ReplyReason::RstOverflow));
             } else {
                 self.counters.listen_drops += 1;
                 self.dropped(&segment.tuple, DropReason::AcceptQueueFull);
@@ -275,6 +294,49 @@ impl Stack {
             return false;
         }
         true
+    }
+
+    /// Whether a third segment that finds no room makes its half-open entry wait for some.
+    fn may_wait(&self, listener: u32) -> bool {
+        self.listeners[listener].accept_queue_full() && !self.config.tcp_abort_on_overflow
+    }
+
+    /// Queues a half-open entry whose third segment found the accept queue full. Its timer is not touched.
+    fn wait_for_room(&mut self, index: u32) {
+        let now = self.tick();
+        let entry = &mut self.half_open[index];
+        let (listener, iss) = (entry.listener, entry.iss);
+        if !entry.begin_to_wait(now) {
+            return;
+        }
+        let Listener { waiting, half_open: entries, .. } = &mut self.listeners[listener];
+        if waiting.len() > 2 * *entries + 64 {
+            let half_open = &self.half_open;
+            let waits = |&(index, iss): &(u32, SeqNum)| {
+                half_open.get(index).is_some_and(|entry| entry.iss == iss && entry.waits())
+            };
+            waiting.tidy(waits);
+        }
+        waiting.push_back((index, iss));
+    }
+
+    /// The accept queue has room: retransmits the SYN-ACK of the oldest entry that waits, so that its peer repeats the third
+    /// segment. The timers alone would retransmit all SYN-ACKs in step, and few of the third segments would find room.
+    pub(super) fn call_waiting(&mut self, listener: u32) {
+        /// Places that one call looks at: many could be of entries that are gone.
+        const LOOK: usize = 256;
+        for _ in 0..LOOK {
+            let Some((index, iss)) = self.listeners[listener].waiting.pop_front() else { return };
+            let entry = self.half_open.get_mut(index).filter(|entry| entry.iss == iss && entry.waits());
+            if let Some(entry) = entry {
+                entry.end_waiting();
+                self.counters.tcp_syn_retrans += 1;
+                self.counters.retrans_segs += 1;
+                // The timer is not restarted, which would extend the life of the entry.
+                let answer = self.syn_ack_of(index, ReplyReason::SynAckAgain);
+                return self.reply(answer);
+            }
+        }
     }
 
     /// SEGMENT ARRIVES in SYN-RECEIVED of a passive open (SA-SYN_RCVD).
@@ -344,7 +406,9 @@ impl Stack {
         let entry = &self.half_open[index];
         let listener = entry.listener;
         if !self.room_for_child(listener, segment) {
-            if self.config.tcp_abort_on_overflow && self.listeners[listener].accept_queue_full() {
+            if self.may_wait(listener) {
+                self.wait_for_room(index);
+            } else if self.listeners[listener].accept_queue_full() {
                 self.forget_half_open(index);
             }
             return;

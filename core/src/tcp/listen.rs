@@ -11,6 +11,7 @@ use super::tcb::{Agreed, Env, Origin, syn_window};
 use crate::config::Config;
 use crate::counters::{DropReason, ReplyReason};
 use crate::flow::FourTuple;
+use crate::queue::Queue;
 use crate::seq::SeqNum;
 use crate::socket::{SocketId, SocketOptions};
 use crate::table::Table;
@@ -32,6 +33,9 @@ pub(crate) struct Listener {
     pub(crate) only_v6: bool,
     /// Established connections that the application has not accepted, oldest first.
     pub(crate) accept_queue: VecDeque<SocketId>,
+    /// Half-open entries whose third segment found the accept queue full, oldest first: row and ISS. A place may outlive its
+    /// entry.
+    pub(crate) waiting: Queue<(u32, SeqNum)>,
     /// Entries of the half-open table that are ours.
     pub(crate) half_open: usize,
     /// 7413-2.
@@ -68,7 +72,7 @@ pub(crate) struct Offer {
 
 impl Offer {
     const WSCALE: u8 = 0x0f;
-    const WSCALE_ON: u8 = 0x10;
+    const NO_WSCALE: u8 = 0x0f;
     const SACK: u8 = 0x20;
     const TIMESTAMPS: u8 = 0x40;
     const ECN: u8 = 0x80;
@@ -89,7 +93,7 @@ impl Offer {
 
     pub(crate) fn new(peer_mss: u16, wscale: Option<u8>, sack: bool, timestamps: bool, ecn: bool) -> Offer {
         let bit = |on: bool, bit: u8| if on { bit } else { 0 };
-        let bits = wscale.map_or(0, |shift| Offer::WSCALE_ON | shift)
+        let bits = wscale.unwrap_or(Offer::NO_WSCALE)
             | bit(sack, Offer::SACK)
             | bit(timestamps, Offer::TIMESTAMPS)
             | bit(ecn, Offer::ECN);
@@ -97,7 +101,7 @@ impl Offer {
     }
 
     pub(crate) fn wscale(self) -> Option<u8> {
-        (self.bits & Offer::WSCALE_ON != 0).then_some(self.bits & Offer::WSCALE)
+        Some(self.bits & Offer::WSCALE).filter(|shift| *shift != Offer::NO_WSCALE)
     }
 
     pub(crate) fn sack(self) -> bool {
@@ -157,6 +161,9 @@ pub(crate) enum HalfOpenOutcome {
 }
 
 impl HalfOpen {
+    /// Beside the bits of an offer: the entry is in [`Listener::waiting`].
+    const WAITS: u8 = 0x10;
+
     /// The entry that a SYN makes; the caller gives it a timer.
     pub(crate) fn new(
         segment: &Segment<'_>,
@@ -179,8 +186,36 @@ impl HalfOpen {
         }
     }
 
+    /// The entry for a returned cookie, if the accept queue has no room for its connection.
+    pub(crate) fn of_cookie(
+        segment: &Segment<'_>,
+        listener: u32,
+        (iss, irs): (SeqNum, SeqNum),
+        offer: Offer,
+        now: Tick,
+    ) -> HalfOpen {
+        HalfOpen { irs, ..HalfOpen::new(segment, listener, iss, offer, now) }
+    }
+
     fn offer(&self) -> Offer {
-        Offer { peer_mss: self.peer_mss, bits: self.offer_bits }
+        Offer { peer_mss: self.peer_mss, bits: self.offer_bits & !HalfOpen::WAITS }
+    }
+
+    /// The third segment found no room. Returns whether it is the first one. The segment that completes the handshake later
+    /// is no sample of the round trip.
+    pub(crate) fn begin_to_wait(&mut self, now: Tick) -> bool {
+        self.answered_at = now;
+        let new = !self.waits();
+        self.offer_bits |= HalfOpen::WAITS;
+        new
+    }
+
+    pub(crate) fn waits(&self) -> bool {
+        self.offer_bits & HalfOpen::WAITS != 0
+    }
+
+    pub(crate) fn end_waiting(&mut self) {
+        self.offer_bits &= !HalfOpen::WAITS;
     }
 
     fn rcv_nxt(&self) -> SeqNum {

@@ -477,7 +477,7 @@ fn refused_sources_are_answered_as_configured_h10b() {
     });
 }
 
-/// A cookie that comes back to a full accept queue is dropped, and good again when there is room.
+/// A cookie that comes back to a full accept queue becomes a half-open entry, which is called when there is room.
 #[test]
 fn a_cookie_waits_for_room_sa_listen_07() {
     each_with(
@@ -494,10 +494,41 @@ fn a_cookie_waits_for_room_sa_listen_07() {
             t.send(". seq 1 ack 1");
             t.recv_nothing();
             t.dropped(&[DropReason::AcceptQueueFull]);
+            assert_eq!(t.tuple_state(), State::SynReceived);
             t.accept_any();
+            t.recv("S. seq 0 ack 1 <mss 1460>");
             t.send(". seq 1 ack 1");
             t.accept();
-            assert_eq!(t.stack.counters().syncookies_recv, 3);
+            let counters = t.stack.counters();
+            assert_eq!((counters.syncookies_recv, counters.syncookies_failed), (2, 0));
+        },
+    );
+}
+
+/// Where the table of half-open entries has no room, such a cookie is dropped, and good again when the accept queue has some.
+#[test]
+fn a_cookie_finds_no_row_to_wait_in_sa_listen_07() {
+    each_with(
+        |c| (c.tcp_syncookies, c.tcp_max_syn_backlog) = (2, 1),
+        |t| {
+            t.listen_with(ListenOptions { backlog: 1, ..ListenOptions::default() });
+            for port in [5000, 6000, 7000] {
+                t.peer(port);
+                t.send("S seq 0");
+                t.recv("S. seq 0 ack 1 <mss 1460>");
+            }
+            for port in [7000, 6000, 5000] {
+                t.peer(port);
+                t.send(". seq 1 ack 1");
+                t.recv_nothing();
+            }
+            assert_eq!(t.tuple_state(), State::Closed);
+            t.accept_any();
+            t.peer(6000);
+            t.recv("S. seq 0 ack 1 <mss 1460>");
+            t.peer(5000);
+            t.send(". seq 1 ack 1");
+            t.accept();
         },
     );
 }

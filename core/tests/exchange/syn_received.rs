@@ -182,8 +182,8 @@ fn the_window_of_the_third_segment_is_scaled_sa_syn_rcvd_06() {
     });
 }
 
-/// The third segment is dropped and the SYN-ACK goes on; as soon as there is room the client's next segment
-/// establishes (conformance decision 15).
+/// The third segment is dropped and the SYN-ACK goes on. As soon as there is room it is sent again at once, and the client's
+/// next segment establishes (conformance decision 15).
 #[test]
 fn a_full_accept_queue_drops_the_third_segment_sa_syn_rcvd_07() {
     each(|t| {
@@ -200,11 +200,80 @@ fn a_full_accept_queue_drops_the_third_segment_sa_syn_rcvd_07() {
         assert_eq!((t.stack.counters().listen_overflows, t.stack.counters().listen_drops), (2, 2));
         stays(t);
         t.recv_after(1000, SYN_ACK);
+        t.wait(200);
         t.accept_any();
+        t.recv(SYN_ACK);
         t.send("P. seq 1:101 ack 1");
         t.recv(". seq 1 ack 101");
         t.accept();
         t.read(100);
+    });
+}
+
+/// Each place in the accept queue calls one, the oldest first; who is gone is left out.
+#[test]
+fn who_waits_longest_for_the_accept_queue_is_called_first_sa_syn_rcvd_07() {
+    each(|t| {
+        t.listen_with(ListenOptions { backlog: 1, ..ListenOptions::default() });
+        let ports = [5000, 5001, 5002, 5003];
+        for port in ports {
+            t.peer(port);
+            passive(t);
+        }
+        for port in ports {
+            t.peer(port);
+            t.send(". seq 1 ack 1");
+        }
+        t.peer(5001);
+        t.send("R seq 1");
+        for (called, other) in [(5002, 5003), (5003, 5002)] {
+            t.wait(100);
+            t.accept_any();
+            t.peer(other);
+            t.recv_nothing();
+            t.peer(called);
+            t.recv(SYN_ACK);
+            t.send(". seq 1 ack 1");
+            assert_eq!(t.tuple_state(), State::Established);
+        }
+        let last = t.accept_any();
+        t.recv_nothing();
+        // The time until there was room is no round trip.
+        assert_eq!(t.stack.info(t.now, last).unwrap().rtt, Duration::ZERO);
+    });
+}
+
+/// To be called neither counts as a try nor starts the timer anew: the entry ends when it would have ended.
+#[test]
+fn a_call_does_not_keep_a_half_open_entry_sa_syn_rcvd_18() {
+    each(|t| {
+        t.listen_with(ListenOptions { backlog: 1, ..ListenOptions::default() });
+        for port in [5000, 4000] {
+            t.peer(port);
+            passive(t);
+        }
+        for port in [5000, 4000] {
+            t.peer(port);
+            t.send(". seq 1 ack 1");
+        }
+        for faster in [5001, 5002, 5003] {
+            t.wait(100);
+            t.accept_any();
+            t.recv(SYN_ACK);
+            // Somebody is faster.
+            t.peer(faster);
+            passive(t);
+            t.send(". seq 1 ack 1");
+            t.peer(4000);
+            t.send(". seq 1 ack 1");
+        }
+        t.recv_after(700, SYN_ACK);
+        for gap in [2000, 4000, 8000, 16_000] {
+            t.recv_after(gap, SYN_ACK);
+        }
+        t.wait(32_000);
+        t.recv_nothing();
+        assert_eq!(t.tuple_state(), State::Closed);
     });
 }
 
