@@ -35,6 +35,7 @@ impl Connection {
             return false;
         }
         self.first_transmission(payload, Flags::default(), None, out, env);
+        self.note_small_segment(payload, mss);
         true
     }
 

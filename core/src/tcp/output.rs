@@ -192,12 +192,21 @@ impl Connection {
         let flags = if fin { Flags::FIN } else { Flags::default() };
         let segment_size = (payload > mss).then_some(mss as u16);
         self.first_transmission(payload, flags, segment_size, out, env);
+        self.note_small_segment(payload, mss);
         if payload == mss && limit == mss && self.is_plain(out) {
             // The last byte of the queue has a PSH on its segment, so that one does not look like the others.
             let like_it = allowed.min(room as usize).min(unsent - 1) / mss;
             out.train = like_it.saturating_sub(1) as u32;
         }
         true
+    }
+
+    /// Remembers where new data ends that just left and is no multiple of full segments.
+    #[inline]
+    pub(super) fn note_small_segment(&mut self, payload: usize, mss: usize) {
+        if payload != mss && payload % mss != 0 {
+            self.small_end = self.tcb.snd.nxt;
+        }
     }
 
     /// Whether a segment is one of many: nothing in it or in the connection is for once.
@@ -245,8 +254,9 @@ impl Connection {
     }
 
     /// Nagle (SHLD-7) and sender-side silly-window avoidance (MUST-38), after RFC 9293 §3.8.6.2.1: a full segment;
-    /// or all there is, when nothing is in flight or Nagle is off; or half of the largest window ever seen; or
-    /// whatever the override timer lets out.
+    /// or all there is, when no small segment is in flight or Nagle is off; or half of the largest window ever seen; or
+    /// whatever the override timer lets out. Small segments alone are waited for, in Minshall's variant (appendix A.3):
+    /// otherwise the tail of every long write would wait for an ACK, which its receiver may delay.
     pub(super) fn worth_sending(
         &self,
         payload: usize,
@@ -262,9 +272,10 @@ impl Connection {
             return false;
         }
         let idle = self.tcb.snd.nxt == self.start_of_queue();
+        let small_in_flight = self.small_end.gt(self.tcb.snd.una);
         payload >= mss
             || fin
-            || (last && (idle || self.options.nodelay || self.tcb.snd.fin_queued))
+            || (last && (!small_in_flight || self.options.nodelay || self.tcb.snd.fin_queued))
             || (!cut_by_cwnd && payload as u32 >= self.tcb.snd.max_wnd / 2)
             || (cut_by_cwnd && idle)
             || self.tcb.snd.probe_pending

@@ -186,6 +186,7 @@ impl Connection {
     fn keep_up_with(&mut self, una: SeqNum) {
         let snd = &mut self.tcb.snd;
         (snd.recover, snd.cwr_until) = (snd.recover.max(una), snd.cwr_until.max(una));
+        self.small_end = self.small_end.max(una);
         self.urgent_end = self.urgent_end.filter(|end| end.gt(una));
     }
 

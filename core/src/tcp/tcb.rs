@@ -81,6 +81,8 @@ pub(crate) struct Connection {
     pub(crate) total_retrans: u32,
     /// SND.UP: where the urgent data ends that the application sent.
     pub(crate) urgent_end: Option<SeqNum>,
+    /// End of the last segment that was not full. While it is in flight, Nagle's algorithm holds back the next one.
+    pub(crate) small_end: SeqNum,
     /// What changed for the application and was not told yet.
     pub(crate) events: Event,
     /// Told by a router; reported when the connection fails (MUST-47).
@@ -445,6 +447,7 @@ impl Connection {
             bytes_received: 0,
             total_retrans: 0,
             urgent_end: None,
+            small_end: iss,
             events: Event::default(),
             soft_error: None,
             pmtu_until: None,

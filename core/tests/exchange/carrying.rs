@@ -46,6 +46,7 @@ fn the_first_segment_is_sent_again_until_r2_sa_est_36() {
             t.reach(state);
             t.write(1500);
             t.recv(&format!(". seq 101:1101 ack {}", t.rcv));
+            t.recv(&format!("P. seq 1101:1601 ack {}", t.rcv));
             let (mut gap, mut elapsed) = (200, 0);
             for n in 1.. {
                 if elapsed + gap >= 924_600 {
@@ -62,7 +63,7 @@ fn the_first_segment_is_sent_again_until_r2_sa_est_36() {
             t.wait(gap - 1);
             assert_eq!(t.state(), state);
             t.wait(1);
-            t.nxt = 1101;
+            t.nxt = 1601;
             t.recv_rst();
             t.is_closed(Some(Error::TimedOut));
             assert_eq!(t.stack.counters().r1_reached, 1);
@@ -306,15 +307,62 @@ fn nagle_holds_small_segments_back_shld_7() {
         t.recv("P. seq 111:1111 ack 51");
         t.write(5);
         t.recv_nothing();
+        // The small segment is acknowledged; the full one may be in flight.
         t.send(". seq 51 ack 111");
-        t.recv_nothing();
-        t.send(". seq 51 ack 1111");
         t.recv("P. seq 1111:1116 ack 51");
+        t.write(5);
+        t.send(". seq 51 ack 1111");
+        t.recv_nothing();
+        t.send(". seq 51 ack 1116");
+        t.recv("P. seq 1116:1121 ack 51");
         t.set_options(|o| o.nodelay = true);
         for n in 0..3 {
             t.write(1);
-            t.recv(&format!("P. seq {}:{} ack 51", 1116 + n, 1117 + n));
+            t.recv(&format!("P. seq {}:{} ack 51", 1121 + n, 1122 + n));
         }
+    });
+}
+
+/// SHLD-7 in Minshall's variant (RFC 9293 appendix A.3): the receiver of a request may delay its ACK by 200 ms.
+#[test]
+fn the_tail_of_a_write_leaves_with_it_shld_7() {
+    each(|t| {
+        t.reach(State::Established);
+        for from in [101, 3001, 5901] {
+            t.write(1500);
+            t.recv(&format!(". seq {}:{} ack 51", from, from + 1000));
+            t.recv(&format!("P. seq {}:{} ack 51", from + 1000, from + 1500));
+            t.write(1400);
+            t.recv(&format!(". seq {}:{} ack 51", from + 1500, from + 2500));
+            // One tail at a time.
+            t.recv_nothing();
+            t.send(&format!(". seq 51 ack {}", from + 1500));
+            t.recv(&format!("P. seq {}:{} ack 51", from + 2500, from + 2900));
+            t.send(&format!(". seq 51 ack {}", from + 2900));
+        }
+    });
+}
+
+/// The tail of a super-segment is a small segment too.
+#[test]
+fn the_tail_of_a_super_segment_counts_shld_7() {
+    each(|t| {
+        t.offload();
+        t.reach(State::Established);
+        t.write(1500);
+        t.recv("P. seq 101:1601 ack 51");
+        t.write(1);
+        t.recv_nothing();
+        t.send(". seq 51 ack 1101");
+        t.recv_nothing();
+        t.send(". seq 51 ack 1601");
+        t.recv("P. seq 1601:1602 ack 51");
+        t.send(". seq 51 ack 1602");
+        // Two full segments have no tail.
+        t.write(2000);
+        t.recv("P. seq 1602:3602 ack 51");
+        t.write(1);
+        t.recv("P. seq 3602:3603 ack 51");
     });
 }
 
@@ -417,7 +465,7 @@ fn idle_time_brings_the_initial_window_back_5681_12() {
     });
 }
 
-/// 5681-9 to 5681-11, 6582-1, 6582-2: without SACK.
+/// 5681-9, 5681-10, 5681-11, 6582-1, 6582-2: without SACK.
 /// 9937-3: the first segment goes whatever the window says. 9438-5: ssthresh comes from the flight, not the window.
 #[test]
 fn three_duplicate_acks_start_new_reno_6582_2() {
@@ -781,7 +829,7 @@ fn ecn_marks_and_echoes_3168_4() {
     });
 }
 
-/// TTL and DSCP as the application sets them (MUST-48, MUST-49).
+/// TTL and DSCP as the application sets them (MUST-48, MUST-49), at any time (SHLD-21).
 #[test]
 fn the_ip_fields_are_the_applications_must_49() {
     each(|t| {
@@ -792,6 +840,11 @@ fn the_ip_fields_are_the_applications_must_49() {
         t.write(1);
         let got = t.recv("P. seq 1:2 ack 1");
         assert_eq!((got.ttl, got.dscp), (7, 46));
+        t.send(". seq 1 ack 2");
+        t.set_options(|o| (o.ttl, o.dscp) = (8, 10));
+        t.write(1);
+        let got = t.recv("P. seq 2:3 ack 1");
+        assert_eq!((got.ttl, got.dscp), (8, 10));
     });
 }
 

@@ -154,6 +154,13 @@ impl Test {
         t
     }
 
+    /// From the start: the device cuts segments.
+    pub fn offload(&mut self) {
+        let Interface { mtu, addresses, .. } = self.stack.interface().clone();
+        let interface = Interface { segmentation_offload: true, ..Interface::new(mtu, addresses) };
+        self.stack = Stack::new(self.stack.config().clone(), interface);
+    }
+
     /// Another client, or the one before: everything that follows is about it.
     pub fn peer(&mut self, port: u16) {
         self.current = port;
