@@ -226,8 +226,7 @@ impl Connection {
                 _ => {}
             }
         }
-        let used = self.tcb.snd.cwnd_limited || flight_before * 2 >= self.congestion.cwnd();
-        if !used {
+        if !self.window_is_used(flight_before) {
             self.congestion.unused();
         } else if grow {
             let srtt = self.tcb.rtt.srtt();
@@ -240,6 +239,16 @@ impl Connection {
             });
         }
         keep_timer
+    }
+
+    /// Whether cwnd limited the sender, with `flight` bytes in flight. It does not grow while the application or the peer's
+    /// window holds data back (RFC 9438 §5.8). In slow start half of it suffices, as in Linux: cwnd doubles in a round trip,
+    /// and the flight follows behind.
+    fn window_is_used(&self, flight: u32) -> bool {
+        let cwnd = self.congestion.cwnd();
+        self.tcb.snd.cwnd_limited
+            || flight + u32::from(self.payload_mss()) > cwnd
+            || (flight * 2 >= cwnd && cwnd < self.congestion.ssthresh())
     }
 
     fn measure(&mut self, ack: SeqNum, segment: &Segment<'_>, env: &mut Env<'_>) {

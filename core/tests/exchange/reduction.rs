@@ -1,9 +1,11 @@
 //! The congestion window: one reduction in a window of data, and how slow start grows (RFC 3168 §6.1.2, 5681, 3465, 9406).
 
+use steadfast_core::config::CongestionControl;
 use steadfast_core::info::CaState;
 use steadfast_core::trace::State;
+use steadfast_core::wire::Ecn;
 
-use crate::harness::{Test, each};
+use crate::harness::{Test, each, each_with};
 
 /// A connection with ECN and ten segments in flight.
 fn marked_path(t: &mut Test) {
@@ -155,6 +157,72 @@ fn an_ack_adds_eight_segments_in_slow_start_at_the_most_5681_2() {
             assert_eq!(t.drain(), 10);
             t.send(&format!(". seq 51 ack {}", 101 + acked));
             assert_eq!(window(t).0, window_after);
+        });
+    }
+}
+
+/// 9438-6, RFC 9438 §5.8: in congestion avoidance a window that the application fills in part does not grow, however many ACKs
+/// come.
+#[test]
+fn a_window_that_is_not_used_does_not_grow_9438_6() {
+    for control in [CongestionControl::Reno, CongestionControl::Cubic] {
+        each_with(
+            |c| (c.tcp_congestion_control, c.tcp_slow_start_after_idle) = (control, false),
+            |t| {
+                t.establish_plain();
+                t.write(10_000);
+                assert_eq!(t.drain(), 10);
+                (0..3).for_each(|_| t.send(". seq 1 ack 1"));
+                t.send(". seq 1 ack 10001");
+                t.drain();
+                let (before, threshold, state) = window(t);
+                assert!(state == CaState::Open && before >= threshold, "congestion avoidance");
+                // Three quarters of the window, then all of it.
+                let mut end = 10_001;
+                let mut round_trip = |t: &mut Test, len: u32| {
+                    t.write(len);
+                    t.drain();
+                    t.wait(100);
+                    end += len;
+                    t.send(&format!(". seq 1 ack {end}"));
+                };
+                for _ in 0..50 {
+                    round_trip(t, before * 3 / 4);
+                    assert_eq!(window(t).0, before);
+                }
+                for _ in 0..50 {
+                    round_trip(t, before);
+                }
+                assert!(window(t).0 > before);
+            },
+        );
+    }
+}
+
+/// 3168-2: new data alone is ECT, not what opens the connection, what is sent again, or a bare ACK. 3168-3: nothing is where
+/// ECN was not agreed on.
+#[test]
+fn new_data_alone_is_ect_3168_2() {
+    for (syn, agreed) in
+        [("SEW seq 0 <sackOK>", true), ("S seq 0 <sackOK>", false), ("SE seq 0 <sackOK>", false)]
+    {
+        each(|t| {
+            t.listen();
+            t.send(syn);
+            assert_eq!(t.recv_any().expect("a SYN-ACK").ecn, Ecn::NotEct);
+            t.send(". seq 1 ack 1");
+            t.accept();
+            let data = if agreed { Ecn::Ect0 } else { Ecn::NotEct };
+            for _ in 0..2 {
+                t.write(1000);
+                assert_eq!(t.recv_any().expect("data").ecn, data);
+            }
+            t.wait(200);
+            let again = t.recv_any().expect("a retransmission");
+            assert_eq!((again.payload.len(), again.ecn), (1000, Ecn::NotEct));
+            t.send(". seq 1 ack 2001");
+            t.send("P. seq 1:1001 ack 2001");
+            assert_eq!(t.recv_any().expect("an ACK").ecn, Ecn::NotEct);
         });
     }
 }
