@@ -272,6 +272,7 @@ impl Config {
             tcp_synack_retries: 3,
             somaxconn: 128,
             tcp_option_layout: OptionLayout::FreeBsd,
+            tcp_tolerate_missing_ts: false,
             tcp_rcvbuf: 65_536,
             tcp_rcvbuf_max: 2 << 20,
             tcp_sndbuf: 32_768,
@@ -425,7 +426,7 @@ settings! {
     /// Offer and accept timestamps.
     "net.ipv4.tcp_timestamps" tcp_timestamps: bool as kinds::Switch, [true, true, false, true], "RFC 7323";
     /// Process a segment without timestamps on a connection that negotiated them, instead of dropping it.
-    "steadfast.tcp_tolerate_missing_ts" tcp_tolerate_missing_ts: bool as kinds::Switch, [false, false, false, false], "7323-6; FreeBSD";
+    "steadfast.tcp_tolerate_missing_ts" tcp_tolerate_missing_ts: bool as kinds::Switch, [false, true, false, false], "7323-6; Linux; FreeBSD";
     /// Offer and accept selective acknowledgements.
     "net.ipv4.tcp_sack" tcp_sack: bool as kinds::Switch, [true, true, false, true], "RFC 2018";
     /// Report duplicate segments in a SACK block.

@@ -1,9 +1,10 @@
 //! The rows that ESTABLISHED, FIN-WAIT-1, FIN-WAIT-2, CLOSE-WAIT, CLOSING and LAST-ACK have in common (RFC 9293
 //! §3.10.7.4 with RFC 5961). A row's number is that of ESTABLISHED; the comments list the others.
 
+use steadfast_core::config::Profile;
 use steadfast_core::counters::DropReason;
 use steadfast_core::trace::State;
-use steadfast_core::{Error, Event, Shutdown};
+use steadfast_core::{Config, Error, Event, Shutdown};
 
 use crate::harness::{Test, each, each_with};
 
@@ -471,6 +472,25 @@ fn a_missing_timestamp_is_dropped_sa_est_13() {
             t.read(10);
         },
     );
+}
+
+/// Linux answers keepalive probes without timestamps, and so does its profile; else the connection would end.
+#[test]
+fn the_profile_linux_answers_a_keepalive_without_timestamps_sa_est_13() {
+    for profile in [Profile::Linux, Profile::Default] {
+        let tolerate_missing_ts = Config::profile(profile).tcp_tolerate_missing_ts;
+        each_with(
+            |c| c.tcp_tolerate_missing_ts = tolerate_missing_ts,
+            |t| {
+                t.reach(State::Established);
+                t.send(". seq 50 ack 101 <nots>");
+                if !t.ts || profile == Profile::Linux {
+                    t.recv(". seq 101 ack 51");
+                }
+                t.recv_nothing();
+            },
+        );
+    }
 }
 
 /// 7323-7: without the agreement the option is ignored.
