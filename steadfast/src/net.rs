@@ -207,6 +207,7 @@ impl Builder {
     ///
     /// - `InvalidInput`: no address was given, or a prefix is too long.
     /// - `InvalidInput`: the device's MTU is below 68 bytes with an IPv4 address, or 1280 with an IPv6 address.
+    /// - `InvalidInput`: a setting is out of its bounds.
     /// - `Other`: the system has no entropy for the secret.
     ///
     /// # Panics
@@ -251,11 +252,14 @@ impl Builder {
     fn build_queues<D: Device>(self, queues: Vec<D>) -> io::Result<(Net, Vec<Driver<D>>)> {
         let capabilities = queues.first().expect("a device has a queue").capabilities();
         self.check(capabilities.mtu)?;
+        let invalid = |text| io::Error::new(io::ErrorKind::InvalidInput, text);
+        self.config.validate().map_err(|error| invalid(error.to_string()))?;
         let mut config = self.config;
         config.secret = self.secret.map_or_else(draw_secret, Ok)?;
         let mut interface = Interface::new(capabilities.mtu, self.addresses);
         interface.segmentation_offload = capabilities.segmentation_offload;
         interface.checksum_offload = capabilities.checksum_offload;
+        interface.validate().map_err(invalid)?;
         let count = u16::try_from(queues.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
         let steering = Steering::new(&config.secret, count);
         let max_backlog = config.netdev_max_backlog as usize;

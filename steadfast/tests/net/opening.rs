@@ -1,7 +1,7 @@
 use std::io::ErrorKind;
 use std::time::Duration;
 
-use steadfast::{ConnectOptions, Net, TcpListener, TcpStream, device};
+use steadfast::{Config, ConnectOptions, Net, TcpListener, TcpStream, device};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 
@@ -181,4 +181,24 @@ async fn a_network_that_cannot_work_does_not_start() {
         Err((kind, "10.9.0.2/33: expected a prefix of at most 32".into()))
     );
     assert_eq!(start(Net::builder().address(SERVER, 32), 68), Ok(()));
+    let config = Config { tcp_ecn: 3, ..Config::default() };
+    assert_eq!(
+        start(Net::builder().config(config).address(SERVER, 24), 1500),
+        Err((kind, "tcp_ecn: `3`: expected a number from 0 to 2".into()))
+    );
+}
+
+/// Whoever found the accept queue full is called when there is room, not when a timer fires.
+#[tokio::test(start_paused = true)]
+async fn who_waits_for_room_in_the_accept_queue_is_called_by_the_next_accept() {
+    let pair = Pair::new();
+    let listener = pair.listen_with_backlog(7, 1).await;
+    let (first, second) = tokio::join!(pair.connect(7), pair.connect(7));
+    let streams = [first.unwrap(), second.unwrap()];
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let before = tokio::time::Instant::now();
+    for _ in &streams {
+        listener.accept().await.unwrap();
+    }
+    assert!(before.elapsed() < Duration::from_millis(50), "{:?}", before.elapsed());
 }
