@@ -245,3 +245,35 @@ proptest! {
         live(config, options, seed);
     }
 }
+
+/// Each setting in which the profile `linux` differs from `default` has its row in the table of what Linux does otherwise,
+/// with the value of the profile; and no row names a value that the profile has not.
+#[test]
+fn the_table_of_linux_names_what_its_profile_copies() {
+    let text =
+        std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/deviations.md")).unwrap();
+    let (_, table) = text.split_once("## Linux, and what the profile `linux` copies").unwrap();
+    let rows = table.lines().filter(|line| line.starts_with("| ")).skip(1);
+    let columns = rows.map(|row| row.split('|').map(str::trim).collect::<Vec<_>>());
+    let mut copied = Vec::new();
+    for columns in columns.filter(|columns| !columns[1].starts_with("**")) {
+        let &[_, behaviour, linux, profile, why, _] = &columns[..] else { panic!("five bars: {columns:?}") };
+        assert!(!behaviour.is_empty() && !linux.is_empty() && !why.is_empty(), "{columns:?}");
+        if profile == "not copied" {
+            continue;
+        }
+        let settings = profile.split('`').filter(|part| part.contains(" = "));
+        let before = copied.len();
+        copied.extend(settings.map(|setting| setting.split_once(" = ").unwrap()));
+        assert!(copied.len() > before, "neither `not copied` nor a setting: {profile}");
+    }
+    let (default, linux) = (Config::default(), Config::profile(Profile::Linux));
+    for &(name, value) in &copied {
+        assert_eq!(linux.value(name).as_deref(), Some(value), "{name}");
+        assert_ne!(default.value(name), linux.value(name), "{name} differs");
+    }
+    for setting in Config::settings() {
+        let named = copied.iter().any(|(name, _)| *name == setting.short_name());
+        assert_eq!(named, setting.value(&default) != setting.value(&linux), "{}", setting.name);
+    }
+}
