@@ -21,6 +21,7 @@ use crate::ip::limit::{self, RateLimiter, Shares};
 use crate::ip::pmtu::PmtuCache;
 use crate::keys::Keys;
 use crate::line::Line;
+use crate::memory::Gauge;
 use crate::ports::Ports;
 use crate::queue::Queue;
 use crate::socket::{Event, SocketId, SocketOptions};
@@ -491,7 +492,8 @@ impl Stack {
         let before = connection.held();
         let result = run(connection, &mut env!(self));
         self.held = self.held + connection.held() - before;
-        let group = connection.group(self.held > self.config.tcp_mem / 2);
+        let memory = Gauge { held: self.held, limit: self.config.tcp_mem };
+        let group = connection.group(memory.is_above_low());
         let moves = group != connection.listed.group || connection.reassembly.is_some() != connection.has_gap;
         arm(&mut self.wheel, index, connection);
         let (socket, events) = (connection.socket, std::mem::take(&mut connection.events));
@@ -867,5 +869,17 @@ mod tests {
         }
         assert_eq!(stack.wheel.len(), 0);
         assert!(stack.events.len() < 100);
+    }
+
+    #[test]
+    fn one_call_catches_up_with_a_month_of_sleep() {
+        let interface = Interface::new(1500, [("10.0.0.1".parse().unwrap(), 24)]);
+        let mut stack = Stack::new(Config::default(), interface);
+        stack.connect(Instant::ZERO, "10.0.0.2:80".parse().unwrap(), ConnectOptions::default()).unwrap();
+        assert!(stack.transmit(Instant::ZERO, &mut [0; 1500]).is_some(), "a SYN, which arms a timer");
+        let month = Instant::from_millis(30 * 86_400_000);
+        stack.advance(month);
+        assert_eq!(stack.now, month);
+        assert!(stack.poll_at().is_none_or(|at| at > month));
     }
 }
