@@ -43,7 +43,7 @@ struct Many {
 const FEW: usize = 64;
 const WORDS: usize = (1 << 16) / 64;
 /// More flows than this between two ends are a crowd.
-const CROWD: u32 = 64;
+const CROWD: u32 = 16;
 const BUCKETS: usize = 1024;
 
 impl Default for Ports {

@@ -189,9 +189,8 @@ impl Stack {
         {
             return Ok((oldest, above));
         }
-        // The search finds out what was taken before there was a crowd, and some of that may be taken over.
-        self.take_over(&tuple(0), range)
-            .or_else(|| self.search_port(&tuple(0), range, first.unwrap_or(range.first()), is_ours))
+        // The search also finds the TIME-WAITs from before there was a crowd.
+        self.search_port(&tuple(0), range, first.unwrap_or(range.first()), is_ours)
             .or_else(|| self.take_over(&tuple(0), range))
             .ok_or(Error::AddrNotAvailable)
     }
