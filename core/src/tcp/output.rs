@@ -204,7 +204,7 @@ impl Connection {
     /// Remembers where new data ends that just left and is no multiple of full segments.
     #[inline]
     pub(super) fn note_small_segment(&mut self, payload: usize, mss: usize) {
-        if payload != mss && payload % mss != 0 {
+        if payload != mss && !payload.is_multiple_of(mss) {
             self.small_end = self.tcb.snd.nxt;
         }
     }
