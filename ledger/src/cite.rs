@@ -1,4 +1,4 @@
-//! Finds the tests that cite each requirement.
+//! Finds the tests that cite each requirement, and every place where an id stands.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -43,8 +43,25 @@ impl Citations {
         self.places.get(id).map_or(&[], Vec::as_slice)
     }
 
-    pub(crate) fn ids(&self) -> impl Iterator<Item = &str> {
-        self.places.keys().map(String::as_str)
+    /// Finds every id in a comment, a document, a script or the name of a test, with the first place of each.
+    pub(crate) fn mentioned(root: &Path) -> io::Result<BTreeMap<String, String>> {
+        let patterns = Patterns::new();
+        let mut mentioned = BTreeMap::new();
+        for path in crate::written_files(root)? {
+            let name = path.strip_prefix(root).unwrap_or(&path).display().to_string();
+            let text = fs::read_to_string(&path)?;
+            let is_code = path.extension().is_some_and(|ending| ending == "rs");
+            for (line, number) in text.lines().zip(1..) {
+                // In code itself, a number minus a number is arithmetic.
+                let comment = line.find("//").map_or("", |at| &line[at..]);
+                let words = if is_code { comment } else { line };
+                let named = if is_code { patterns.spelled_out(declared(line)) } else { String::new() };
+                for id in patterns.ids(words).into_iter().chain(patterns.ids(&named)) {
+                    mentioned.entry(id).or_insert_with(|| format!("{name}:{number}"));
+                }
+            }
+        }
+        Ok(mentioned)
     }
 
     fn add(&mut self, patterns: &Patterns, text: &str, place: &str) {
@@ -66,8 +83,8 @@ impl Citations {
                 docs.push('\n');
             } else if line.starts_with("#[") {
                 is_test |= line.contains("test]") || line.contains("test(");
-            } else if let Some(rest) = line.split("fn ").nth(1).filter(|_| is_test) {
-                let name = rest.split(['(', '<']).next().unwrap_or_default();
+            } else if line.contains("fn ") && is_test {
+                let name = declared(line);
                 let place = format!("{file}: {name}");
                 self.add(patterns, &docs, &place);
                 self.add(patterns, &patterns.spelled_out(name), &place);
@@ -79,6 +96,11 @@ impl Citations {
     }
 }
 
+/// The name of the function that a line declares, or nothing.
+fn declared(line: &str) -> &str {
+    line.split("fn ").nth(1).and_then(|rest| rest.split(['(', '<']).next()).unwrap_or_default()
+}
+
 struct Patterns {
     written: Regex,
     in_name: Regex,
@@ -86,10 +108,8 @@ struct Patterns {
 
 impl Patterns {
     fn new() -> Patterns {
-        let written =
-            r"\b(?:(?:MUST|SHLD|MAY|REC)-\d+|SA-[A-Z_0-9]+-\d\d|[1-9]\d{3}-(?:\d{1,2}|[a-n])|P[0-8])\b";
-        let in_name =
-            r"(?:^|_)(?:(sa_[a-z0-9_]+?)_(\d\d)|(must|shld|may|rec|[1-9]\d{3})_(\d{1,2}|[a-n]))(?:_|$)";
+        let written = r"\b(?:(?:MUST|SHLD|MAY|REC|THREAT)-\d+|SA-[A-Z_0-9]+-\d\d|[1-9]\d{3}-(?:\d{1,2}|[a-n])|P[0-8])\b";
+        let in_name = r"(?:^|_)(?:(sa_[a-z0-9_]+?)_(\d\d)|(must|shld|may|rec|threat|[1-9]\d{3})_(\d{1,2}|[a-n]))(?:_|$)";
         Patterns {
             written: Regex::new(written).expect("a sound pattern"),
             in_name: Regex::new(in_name).expect("a sound pattern"),
@@ -97,7 +117,12 @@ impl Patterns {
     }
 
     fn ids(&self, text: &str) -> Vec<String> {
-        self.written.find_iter(text).map(|found| found.as_str().to_owned()).collect()
+        // A date looks like the number of an RFC with its first item.
+        let dates = |found: &regex::Match<'_>| {
+            let after = text[found.end()..].as_bytes();
+            after.first() != Some(&b'-') || !after.get(1).is_some_and(u8::is_ascii_digit)
+        };
+        self.written.find_iter(text).filter(dates).map(|found| found.as_str().to_owned()).collect()
     }
 
     /// Converts ids in the name of a test to their usual spelling: `sa_fin_wait_1_03` is `SA-FIN_WAIT_1-03`.
@@ -132,10 +157,9 @@ mod tests {
         assert_eq!(spelled("x_sa_fin_wait_1_41"), "SA-FIN_WAIT_1-41");
         assert_eq!(spelled("x_6298_2_6298_3_9293_a"), "6298-2 6298-3 9293-a");
         assert_eq!(spelled("no_id_here_10_times"), "");
-        assert_eq!(
-            patterns.ids("SA-SYN_RCVD-04, MUST-7 and 5961-10"),
-            ["SA-SYN_RCVD-04", "MUST-7", "5961-10"]
-        );
+        let text = "On 2026-11-28: SA-SYN_RCVD-04, MUST-7 and 5961-10 (CVE-2016-5696).";
+        assert_eq!(patterns.ids(text), ["SA-SYN_RCVD-04", "MUST-7", "5961-10"]);
+        assert_eq!(patterns.spelled_out("a_flood_threat_1_threat_25"), "THREAT-1 THREAT-25");
     }
 
     #[test]

@@ -9,7 +9,7 @@
 
 mod cite;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -59,9 +59,13 @@ fn run() -> Result<Vec<String>, String> {
         let open = requirements.iter().filter(|r| r.weight == "must" && citations.of(&r.id).is_empty());
         problems.extend(open.map(|r| format!("{}: no test cites it: {}", r.id, r.text)));
     }
-    let known: Vec<&str> = requirements.iter().map(|r| r.id.as_str()).collect();
-    let unknown = citations.ids().filter(|id| !known.contains(id));
-    problems.extend(unknown.map(|id| format!("{id}: cited by {}, but no requirement", citations.of(id)[0])));
+    let known: BTreeSet<&str> = requirements.iter().map(|r| r.id.as_str()).collect();
+    if known.len() < requirements.len() {
+        problems.push(format!("{REQUIREMENTS}: an id is defined twice"));
+    }
+    let mentioned = Citations::mentioned(&root).map_err(|e| format!("cannot read what is written: {e}"))?;
+    let unknown = mentioned.iter().filter(|(id, _)| !known.contains(id.as_str()));
+    problems.extend(unknown.map(|(id, place)| format!("{place}: {id} is no id of {REQUIREMENTS}")));
     if flags.is_empty() {
         fs::write(root.join(LEDGER), text).map_err(|e| format!("{LEDGER}: {e}"))?;
     } else if fs::read_to_string(root.join(LEDGER)).unwrap_or_default() != text {
@@ -136,16 +140,32 @@ fn shown(places: &[String]) -> String {
 
 /// All tests, scenarios and scripts below `root`, sorted.
 fn files(root: &Path) -> io::Result<Vec<PathBuf>> {
+    let cites = |path: &Path| has_ending(path, &["rs", "scenario"]) || is_drill_file(path);
+    files_where(root, cites)
+}
+
+/// Code, documents, scenarios and scripts below `root`, sorted.
+fn written_files(root: &Path) -> io::Result<Vec<PathBuf>> {
+    let written = |path: &Path| has_ending(path, &["rs", "md", "scenario"]) || is_drill_file(path);
+    files_where(root, |path| written(path) && !path.ends_with(LEDGER))
+}
+
+fn has_ending(path: &Path, endings: &[&str]) -> bool {
+    path.extension().and_then(|ending| ending.to_str()).is_some_and(|ending| endings.contains(&ending))
+}
+
+fn files_where(root: &Path, wanted: impl Fn(&Path) -> bool) -> io::Result<Vec<PathBuf>> {
     let mut found = Vec::new();
-    let mut folders: Vec<PathBuf> =
-        ["core", "device", "steadfast", "lab", "cli", "scenarios"].iter().map(|f| root.join(f)).collect();
+    let mut folders = vec![root.to_owned()];
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(&folder)? {
             let path = entry?.path();
-            let ending = path.extension().and_then(|e| e.to_str()).unwrap_or_default();
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
             if path.is_dir() {
-                folders.push(path);
-            } else if matches!(ending, "rs" | "scenario") || is_drill_file(&path) {
+                if name != "target" && !name.starts_with('.') {
+                    folders.push(path);
+                }
+            } else if wanted(&path) {
                 found.push(path);
             }
         }

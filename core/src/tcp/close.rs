@@ -8,7 +8,7 @@ use crate::trace::State;
 
 impl Connection {
     /// Half-close: FIN after what is queued (SA-EST-32, SA-CLOSE_WAIT-27). The state changes at once, the FIN
-    /// leaves when it can (conformance decision 14). In SYN-RECEIVED it waits until the connection is established.
+    /// leaves when it can. In SYN-RECEIVED it waits until the connection is established.
     pub(crate) fn shutdown_write(&mut self, env: &mut Env<'_>) {
         if self.tcb.snd.fin_queued {
             return;

@@ -24,7 +24,7 @@ pub(crate) const MOST_GAPS: usize = 64;
 /// No place in the stream.
 const NOWHERE: u64 = u64::MAX;
 
-/// Data beyond a gap. The first copy of a byte is the one that counts (conformance decision 22).
+/// Data beyond a gap. The first copy of a byte is the one that counts (docs/deviations.md, "Overlapping data").
 ///
 /// One tree, so that a segment costs a number of steps logarithmic in the number of ranges. Places are counted in 64
 /// bits from where the queue began, so that none of them ever wraps.

@@ -64,7 +64,7 @@ pub(crate) struct Answer {
 }
 
 impl Answer {
-    /// A bare ACK, as challenges are (*ACK!* and *CH* of the tables).
+    /// A bare ACK, as challenges are.
     pub(crate) fn ack(
         tuple: FourTuple,
         seq: SeqNum,

@@ -244,7 +244,7 @@ pub(crate) struct AckState {
     /// Challenge ACKs in the second that began at `challenge_from` (5961-9).
     pub(crate) challenges: u8,
     pub(crate) challenge_from: Tick,
-    /// Last answer to an out-of-window segment, and to a probe: two budgets (conformance decision 12).
+    /// Last answer to an out-of-window segment, and to a probe: two budgets.
     pub(crate) invalid_at: Option<Deadline>,
     pub(crate) probe_at: Option<Deadline>,
     /// Duplicate data to report (RFC 2883); empty: none.

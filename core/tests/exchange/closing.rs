@@ -48,7 +48,7 @@ fn data_after_shutdown_for_reading_is_acknowledged_and_discarded_sa_est_25() {
     });
 }
 
-/// Also SA-CLOSE_WAIT-27 and decision 14: the state changes at once, the FIN follows the data.
+/// Also SA-CLOSE_WAIT-27: the state changes at once, the FIN follows the data.
 #[test]
 fn the_fin_follows_what_is_queued_sa_est_32() {
     for (from, to) in [(State::Established, State::FinWait1), (State::CloseWait, State::LastAck)] {

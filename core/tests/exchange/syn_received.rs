@@ -183,7 +183,7 @@ fn the_window_of_the_third_segment_is_scaled_sa_syn_rcvd_06() {
 }
 
 /// The third segment is dropped and the SYN-ACK goes on. As soon as there is room it is sent again at once, and the client's
-/// next segment establishes (conformance decision 15).
+/// next segment establishes.
 #[test]
 fn a_full_accept_queue_drops_the_third_segment_sa_syn_rcvd_07() {
     each(|t| {

@@ -94,7 +94,7 @@ fn an_unacceptable_ack_with_rst_is_dropped_sa_syn_sent_02() {
     });
 }
 
-/// Whatever its sequence number is: RCV.NXT is not known yet (conformance decision 4, 5961-4).
+/// Whatever its sequence number is: RCV.NXT is not known yet (5961-4).
 #[test]
 fn a_reset_with_our_ack_refuses_sa_syn_sent_03() {
     each(|t| {

@@ -53,7 +53,7 @@ fn a_syn_anywhere_is_challenged_sa_est_01() {
     });
 }
 
-/// The third ACK was lost: the SYN-ACK comes again, and its challenge ACK is what was missing (decision 23).
+/// The third ACK was lost: the SYN-ACK comes again, and its challenge ACK is what was missing.
 #[test]
 fn a_syn_ack_again_gets_its_ack_sa_est_01() {
     each(|t| {
@@ -297,7 +297,7 @@ fn duplicate_data_with_an_old_timestamp_is_told_2883_1() {
 }
 
 /// SA-EST-09, SA-FIN_WAIT_1-09, SA-FIN_WAIT_2-09, SA-CLOSE_WAIT-09, SA-CLOSING-09, SA-LAST_ACK-09: twice a second,
-/// beside the budget of other unacceptable segments (decision 12).
+/// beside the budget of other unacceptable segments.
 #[test]
 fn a_probe_is_answered_sa_est_09() {
     in_each(&ALL, |t| {
