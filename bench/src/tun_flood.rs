@@ -104,7 +104,7 @@ fn measure(effort: &Effort, progress: &dyn Fn(String)) -> io::Result<[Rounds; 4]
     Ok(rounds)
 }
 
-/// Rate of a flood beside a transfer, in SYNs per second (T-01).
+/// Rate of a flood beside a transfer, in SYNs per second (THREAT-1).
 const BESIDE: u32 = 200_000;
 
 /// Runs the benchmark `flood_beside_tun`.

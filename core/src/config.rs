@@ -389,7 +389,7 @@ settings! {
     "net.ipv4.tcp_max_syn_backlog" tcp_max_syn_backlog: u32 as kinds::Number(1, 1 << 20), [2048, 2048, 1024, 128], "Linux; RFC 4987";
     /// Most half-open connections of the whole stack. As many again may replace TIME-WAITs. Each takes 100 bytes,
     /// including its timer and its place in the flow table.
-    "steadfast.tcp_max_half_open" tcp_max_half_open: u32 as kinds::Number(1, 1 << 24), [65_536, 65_536, 15_360, 65_536], "T-01";
+    "steadfast.tcp_max_half_open" tcp_max_half_open: u32 as kinds::Number(1, 1 << 24), [65_536, 65_536, 15_360, 65_536], "THREAT-1";
     /// Largest backlog that a listener can request. A connection in it takes the memory of any connection, see
     /// `tcp_max_connections`.
     "net.core.somaxconn" somaxconn: u32 as kinds::Number(1, 1 << 20), [4096, 4096, 128, 128], "Linux";
@@ -398,9 +398,9 @@ settings! {
     "net.ipv4.tcp_syncookies" tcp_syncookies: u8 as kinds::Count(0, 2), [1, 1, 1, 0], "RFC 4987; Linux";
     /// Most used cookies that are remembered until they expire, so that none becomes a second connection; above it one
     /// may; 0: none. Each takes 24 bytes.
-    "steadfast.tcp_max_spent_cookies" tcp_max_spent_cookies: u32 as kinds::Number(0, 1 << 24), [262_144, 262_144, 262_144, 262_144], "T-06; invariant 1";
+    "steadfast.tcp_max_spent_cookies" tcp_max_spent_cookies: u32 as kinds::Number(0, 1 << 24), [262_144, 262_144, 262_144, 262_144], "THREAT-6; invariant 1";
     /// SYN-ACK retransmissions per second to one destination prefix (IPv4 /24, IPv6 /64); 0: no limit.
-    "steadfast.tcp_synack_ratelimit" tcp_synack_ratelimit: u32 as kinds::Number(0, 1 << 20), [200, 0, 0, 200], "T-03";
+    "steadfast.tcp_synack_ratelimit" tcp_synack_ratelimit: u32 as kinds::Number(0, 1 << 20), [200, 0, 0, 200], "THREAT-3";
     /// Answer with RST instead of silence when the accept queue is full.
     "net.ipv4.tcp_abort_on_overflow" tcp_abort_on_overflow: bool as kinds::Switch, [false, false, false, false], "Linux";
     /// Fast Open: 1 client, 2 server, 3 both, 0 off.
@@ -458,14 +458,14 @@ settings! {
     /// data is refused, except 4096 bytes for a connection with nothing unread. One call may exceed it by 128 KiB. It
     /// excludes up to 6 MiB of spare buffers, and the rest of buffers that the application or the device shares with
     /// the stack.
-    "steadfast.tcp_mem" tcp_mem: u64 as kinds::Memory(4096, 1 << 40), [256 << 20, 256 << 20, 256 << 20, 256 << 20], "Linux tcp_mem; T-08";
+    "steadfast.tcp_mem" tcp_mem: u64 as kinds::Memory(4096, 1 << 40), [256 << 20, 256 << 20, 256 << 20, 256 << 20], "Linux tcp_mem; THREAT-8";
     /// Most connections of the stack, including opening ones; above it a connect fails and final ACKs are dropped.
     /// Each takes at most 1 KiB, plus its queues (`tcp_mem`) and its ranges (`tcp_max_sack_ranges`).
     "steadfast.tcp_max_connections" tcp_max_connections: u32 as kinds::Number(1, 1 << 28), [1 << 21, 1 << 21, 1 << 21, 1 << 21], "invariant 1";
     /// Most ranges that a sender remembers as selectively acknowledged. Each takes 16 bytes.
-    "steadfast.tcp_max_sack_ranges" tcp_max_sack_ranges: u32 as kinds::Number(1, 4096), [256, 256, 256, 256], "T-15";
+    "steadfast.tcp_max_sack_ranges" tcp_max_sack_ranges: u32 as kinds::Number(1, 4096), [256, 256, 256, 256], "THREAT-15";
     /// Smallest MSS that a peer can impose, options not counted.
-    "net.ipv4.tcp_min_snd_mss" tcp_min_snd_mss: u16 as kinds::Size(48, 1460), [48, 48, 48, 48], "T-16; Linux, FreeBSD minmss";
+    "net.ipv4.tcp_min_snd_mss" tcp_min_snd_mss: u16 as kinds::Size(48, 1460), [48, 48, 48, 48], "THREAT-16; Linux, FreeBSD minmss";
     /// Most stateless replies (RST, cookies, challenge ACKs of TIME-WAIT) that wait for the device. Each takes 256
     /// bytes, plus a packet if it holds one.
     "steadfast.reply_queue" reply_queue: u32 as kinds::Number(1, 1 << 20), [1024, 1024, 1024, 1024], "invariant 1";
@@ -525,7 +525,7 @@ settings! {
     /// Let a SYN in the window reset its connection. **Harmful**: this disables RFC 5961 §4. For tests only.
     "steadfast.tcp_insecure_syn" tcp_insecure_syn: bool as kinds::Switch, [false, false, false, false], "FreeBSD insecure_syn";
     /// Shortest interval between two replies of one connection to invalid segments without data; 0: no limit.
-    "net.ipv4.tcp_invalid_ratelimit" tcp_invalid_ratelimit: Duration as kinds::Millis(0, 60_000), [millis(500), millis(500), millis(0), millis(500)], "Linux; T-34";
+    "net.ipv4.tcp_invalid_ratelimit" tcp_invalid_ratelimit: Duration as kinds::Millis(0, 60_000), [millis(500), millis(500), millis(0), millis(500)], "Linux; THREAT-34";
     /// RSTs per second in reply to segments of no connection, except SYNs; one destination prefix (IPv4 /24, IPv6 /64)
     /// gets at most a quarter; 0: no limit.
     "steadfast.tcp_rst_limit" tcp_rst_limit: u32 as kinds::Number(0, 1 << 20), [1000, 0, 200, 1000], "SA-CLOSED-05; FreeBSD icmplim";
@@ -540,15 +540,15 @@ settings! {
     "steadfast.tcp_orphan_timeout" tcp_orphan_timeout: Duration as kinds::Secs(0, 86_400), [secs(300), secs(0), secs(0), secs(0)], "invariant 2";
     /// Most connections that no application holds; above it a close resets. In FIN-WAIT-2 each takes 256 bytes, except
     /// the first 64; before that see `tcp_max_connections`.
-    "net.ipv4.tcp_max_orphans" tcp_max_orphans: u32 as kinds::Number(0, 1 << 28), [131_072, 131_072, 131_072, 131_072], "Linux; T-10";
+    "net.ipv4.tcp_max_orphans" tcp_max_orphans: u32 as kinds::Number(0, 1 << 28), [131_072, 131_072, 131_072, 131_072], "Linux; THREAT-10";
     /// Duration of TIME-WAIT (2MSL); 0: it ends at once.
     "steadfast.tcp_tw_timeout" tcp_tw_timeout: Duration as kinds::Secs(0, 240), [secs(60), secs(60), secs(60), secs(240)], "RFC 9293 MUST-13; Linux";
     /// Most TIME-WAIT entries; above it a closing connection skips TIME-WAIT.
-    "net.ipv4.tcp_max_tw_buckets" tcp_max_tw_buckets: u32 as kinds::Number(0, 1 << 28), [262_144, 131_072, 131_072, 262_144], "Linux; T-11";
+    "net.ipv4.tcp_max_tw_buckets" tcp_max_tw_buckets: u32 as kinds::Number(0, 1 << 28), [262_144, 131_072, 131_072, 262_144], "Linux; THREAT-11";
     /// Most memory of TIME-WAIT entries, including their share of the flow table; above it a closing connection skips
     /// TIME-WAIT. An entry takes 58 bytes for IPv4 and 82 for IPv6. Partly empty pages of 64 KiB come on top, at most
     /// as many as the peak number of entries filled.
-    "steadfast.tcp_tw_mem" tcp_tw_mem: u64 as kinds::Memory(0, 1 << 40), [16 << 20, 16 << 20, 16 << 20, 16 << 20], "T-11";
+    "steadfast.tcp_tw_mem" tcp_tw_mem: u64 as kinds::Memory(0, 1 << 40), [16 << 20, 16 << 20, 16 << 20, 16 << 20], "THREAT-11";
     /// Let a connect replace a TIME-WAIT entry by timestamps: 0 never, 1 always, 2 for loopback addresses.
     "net.ipv4.tcp_tw_reuse" tcp_tw_reuse: u8 as kinds::Count(0, 2), [1, 2, 0, 0], "RFC 6191; Linux";
     /// Smallest age of a TIME-WAIT entry that a connect may replace.
@@ -569,7 +569,7 @@ settings! {
     /// TTL or hop limit of sent packets.
     "net.ipv4.ip_default_ttl" ip_default_ttl: u8 as kinds::Count(1, 255), [64, 64, 64, 64], "RFC 9293 MUST-49";
     /// Smallest path MTU that an ICMP error can set, for IPv4.
-    "net.ipv4.route.min_pmtu" min_pmtu: u16 as kinds::Size(68, 1500), [552, 552, 68, 68], "1191-1; T-31";
+    "net.ipv4.route.min_pmtu" min_pmtu: u16 as kinds::Size(68, 1500), [552, 552, 68, 68], "1191-1; THREAT-31";
     /// Time until a learned path MTU expires.
     "net.ipv4.route.mtu_expires" mtu_expires: Duration as kinds::Secs(300, 86_400), [secs(600), secs(600), secs(600), secs(600)], "RFC 1191 §6.3, 1191-2";
     /// Most destinations whose path MTU is remembered; 0: none. Each takes 160 bytes.
@@ -577,11 +577,11 @@ settings! {
     /// Time within which all fragments of a datagram must arrive.
     "net.ipv4.ipfrag_time" ipfrag_time: Duration as kinds::Secs(1, 120), [secs(30), secs(30), secs(60), secs(60)], "RFC 1122 §3.3.2; Linux";
     /// Most memory of incomplete datagrams; 0: no reassembly.
-    "net.ipv4.ipfrag_high_thresh" ipfrag_high_thresh: u32 as kinds::Bytes(0, 1 << 30), [4 << 20, 4 << 20, 4 << 20, 4 << 20], "T-18; Linux";
+    "net.ipv4.ipfrag_high_thresh" ipfrag_high_thresh: u32 as kinds::Bytes(0, 1 << 30), [4 << 20, 4 << 20, 4 << 20, 4 << 20], "THREAT-18; Linux";
     /// Most incomplete datagrams between one source and one destination, within `ipfrag_high_thresh`.
-    "steadfast.ipfrag_max_datagrams" ipfrag_max_datagrams: u32 as kinds::Number(1, 65_536), [128, 128, 128, 128], "T-18";
+    "steadfast.ipfrag_max_datagrams" ipfrag_max_datagrams: u32 as kinds::Number(1, 65_536), [128, 128, 128, 128], "THREAT-18";
     /// Most fragments of one datagram, within `ipfrag_high_thresh`.
-    "steadfast.ipfrag_max_fragments" ipfrag_max_fragments: u32 as kinds::Number(1, 8192), [64, 64, 64, 64], "T-18";
+    "steadfast.ipfrag_max_fragments" ipfrag_max_fragments: u32 as kinds::Number(1, 8192), [64, 64, 64, 64], "THREAT-18";
     /// ICMP messages sent per second; one destination prefix (IPv4 /24, IPv6 /64) gets at most a quarter; 0: none are
     /// sent.
     "steadfast.icmp_ratelimit" icmp_ratelimit: u32 as kinds::Number(0, 1 << 20), [1000, 1000, 200, 1000], "RFC 4443 §2.4(f); Linux";

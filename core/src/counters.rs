@@ -244,23 +244,23 @@ counters! {
 reasons! {
     /// The reason why an arriving packet, segment or message was dropped.
     DropReason {
-        /// Invalid IP header: version, lengths, options, extension headers (P0, T-58, T-66).
+        /// Invalid IP header: version, lengths, options, extension headers (P0, THREAT-58, THREAT-66).
         IpHeader "ip_header",
         /// Wrong IPv4 header checksum (P0).
         IpChecksum "ip_checksum",
-        /// Source-routed packet (MUST-51..53, T-64).
+        /// Source-routed packet (MUST-51..53, THREAT-64).
         SourceRoute "source_route",
-        /// The source is not a unicast host address (MUST-63, T-63).
+        /// The source is not a unicast host address (MUST-63, THREAT-63).
         BadSource "bad_source",
-        /// The destination is broadcast, multicast or unspecified (MUST-57, T-63).
+        /// The destination is broadcast, multicast or unspecified (MUST-57, THREAT-63).
         BadDestination "bad_destination",
         /// The destination is not an address of this stack.
         NotOurs "not_ours",
         /// Unsupported protocol.
         UnknownProtocol "unknown_protocol",
-        /// Fragments that overlap, are inconsistent or hide a header (T-65, T-66).
+        /// Fragments that overlap, are inconsistent or hide a header (THREAT-65, THREAT-66).
         BadFragment "bad_fragment",
-        /// Fragments that exceed a limit (T-18).
+        /// Fragments that exceed a limit (THREAT-18).
         FragmentLimit "fragment_limit",
         /// Fragments of a datagram that timed out.
         FragmentTimeout "fragment_timeout",
@@ -270,15 +270,15 @@ reasons! {
         IcmpUnmatched "icmp_unmatched",
         /// ICMP error that quotes a sequence number not in flight (5927-1).
         IcmpNotInFlight "icmp_not_in_flight",
-        /// Invalid TCP header: lengths, ports (P1, T-58, T-62).
+        /// Invalid TCP header: lengths, ports (P1, THREAT-58, THREAT-62).
         TcpHeader "tcp_header",
         /// Wrong TCP checksum (MUST-3).
         TcpChecksum "tcp_checksum",
-        /// Invalid combination of flags (P2, T-60).
+        /// Invalid combination of flags (P2, THREAT-60).
         TcpFlags "tcp_flags",
-        /// Malformed TCP options (P3, T-57).
+        /// Malformed TCP options (P3, THREAT-57).
         TcpOptions "tcp_options",
-        /// Source and destination are equal (P5, T-39).
+        /// Source and destination are equal (P5, THREAT-39).
         Land "land",
         /// RST that matches no connection (SA-CLOSED-01), or for a listener (SA-LISTEN-01).
         RstUnmatched "rst_unmatched",
@@ -322,11 +322,11 @@ reasons! {
         AckOfUnsent "ack_of_unsent",
         /// ACK older than the acceptable range (5961-7).
         AckTooOld "ack_too_old",
-        /// Data after the peer's FIN (SA-EST-24, T-51).
+        /// Data after the peer's FIN (SA-EST-24, THREAT-51).
         DataAfterFin "data_after_fin",
         /// Data after the application shut down reading.
         DataAfterShutdown "data_after_shutdown",
-        /// The out-of-order queue is full (T-13).
+        /// The out-of-order queue is full (THREAT-13).
         OutOfOrderFull "out_of_order_full",
         /// The receive buffer is full.
         ReceiveBufferFull "receive_buffer_full",
@@ -334,7 +334,7 @@ reasons! {
         TimeWaitRst "time_wait_rst",
         /// Any other segment in TIME-WAIT (SA-TIME_WAIT-08..11).
         TimeWaitSegment "time_wait_segment",
-        /// The rate limit suppressed the reply (SA-CLOSED-05, T-34).
+        /// The rate limit suppressed the reply (SA-CLOSED-05, THREAT-34).
         ReplyThrottled "reply_throttled",
         /// The queue of stateless replies is full.
         ReplyQueueFull "reply_queue_full",

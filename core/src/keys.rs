@@ -231,10 +231,10 @@ mod tests {
         assert!(all.into_iter().eq(1024..=65_535));
     }
 
-    /// T-26: the difference of two tuples' ISS is evenly spread, in each byte. The sum of squares has 255 degrees of
+    /// THREAT-26: the difference of two tuples' ISS is evenly spread, in each byte. The sum of squares has 255 degrees of
     /// freedom; four standard deviations above that come once in 30,000 times.
     #[test]
-    fn initial_sequence_numbers_of_two_tuples_have_nothing_in_common_t_26() {
+    fn initial_sequence_numbers_of_two_tuples_have_nothing_in_common_threat_26() {
         const TUPLES: u32 = 1 << 18;
         let (keys, now) = (keys(1), Instant::from_secs(1000));
         let tuple =
@@ -250,9 +250,9 @@ mod tests {
         }
     }
 
-    /// T-26, MUST-8: the ISS of one tuple rises with the clock, for longer than an MSL.
+    /// THREAT-26, MUST-8: the ISS of one tuple rises with the clock, for longer than an MSL.
     #[test]
-    fn initial_sequence_numbers_of_one_tuple_rise_t_26() {
+    fn initial_sequence_numbers_of_one_tuple_rise_threat_26() {
         let (keys, tuple) = (keys(1), tuple("10.0.0.1:4000"));
         let mut last = keys.iss(Instant::ZERO, &tuple);
         // Steps of 4 µs to 2 s, until four minutes have passed.
@@ -269,10 +269,10 @@ mod tests {
         }
     }
 
-    /// T-28: an observer of the port for one destination must guess at least 14 bits of the next port for another. The
+    /// THREAT-28: an observer of the port for one destination must guess at least 14 bits of the next port for another. The
     /// entropy is that of the distance between the two, over many epochs.
     #[test]
-    fn the_port_for_another_destination_has_fourteen_bits_t_28() {
+    fn the_port_for_another_destination_has_fourteen_bits_threat_28() {
         const SAMPLES: u32 = 1 << 18;
         let range = PortRange::new(10_000, 65_535).unwrap();
         let size = u32::from(range.last() - range.first()) + 1;

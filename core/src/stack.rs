@@ -334,7 +334,7 @@ impl Stack {
     }
 
     /// Takes an address away, and says whether it was there. Its connections stay: they end by their own timers, or
-    /// by the address coming back (T-83).
+    /// by the address coming back (THREAT-83).
     pub fn remove_address(&mut self, address: IpAddr) -> bool {
         let removed = self.addresses.remove(address);
         self.interface.addresses = self.addresses.iter().collect();
@@ -789,7 +789,7 @@ impl Stack {
     }
 
     /// As [`dropped`](Stack::dropped), for a segment that something lives at the tuple of. It takes from the budget of
-    /// RSTs what it would take if nothing lived there: else who counts RSTs of his own learns that (T-24, T-25).
+    /// RSTs what it would take if nothing lived there: else who counts RSTs of his own learns that (THREAT-24, THREAT-25).
     fn dropped_stray(&mut self, segment: &Segment<'_>, reason: DropReason) {
         if is_stray(segment) {
             self.charge(segment);

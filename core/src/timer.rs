@@ -1,4 +1,4 @@
-//! A hierarchical timing wheel: arming, moving and cancelling a timer take constant time (T-19).
+//! A hierarchical timing wheel: arming, moving and cancelling a timer take constant time (THREAT-19).
 //!
 //! A node is four words. Levels have 64 slots; a slot of level *l* is 64^*l* ticks wide. A timer is at the level of the
 //! highest bit group in which its tick differs from the wheel's own time. When that time enters a slot of a higher

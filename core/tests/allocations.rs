@@ -190,9 +190,9 @@ fn fin_wait_2(stack: &mut Stack, listener: SocketId, peers: impl Iterator<Item =
     peers
 }
 
-/// T-10: an orphan whose peer does not close takes at most 256 bytes in total, and nothing after it ends.
+/// THREAT-10: an orphan whose peer does not close takes at most 256 bytes in total, and nothing after it ends.
 #[test]
-fn an_orphan_in_fin_wait_2_takes_256_bytes_t_10() {
+fn an_orphan_in_fin_wait_2_takes_256_bytes_threat_10() {
     let (mut stack, listener) = server(|_| {});
     let mut peers = Vec::new();
     let list = (size_of::<Client>() * COUNT as usize) as i64;
@@ -226,9 +226,9 @@ fn an_orphan_in_fin_wait_2_takes_256_bytes_t_10() {
     assert!(kept < held / 10, "{kept} bytes are kept of {held}");
 }
 
-/// T-11: entries of either family take no more than their limit in total. They end in steps, and then take nothing.
+/// THREAT-11: entries of either family take no more than their limit in total. They end in steps, and then take nothing.
 #[test]
-fn time_wait_takes_what_its_limit_says_and_gives_it_back_t_11() {
+fn time_wait_takes_what_its_limit_says_and_gives_it_back_threat_11() {
     let ends = |v6: bool, number: u32| -> (SocketAddr, SocketAddr) {
         match v6 {
             false => (client(number).end, (SERVER, 80).into()),

@@ -1,4 +1,4 @@
-//! Bounds of amplification (T-03, T-04): an unsolicited packet triggers at most one packet, of at most 60 bytes or of
+//! Bounds of amplification (THREAT-3, THREAT-4): an unsolicited packet triggers at most one packet, of at most 60 bytes or of
 //! its own length. Over both IP versions, in every state of a 4-tuple, for every kind of segment that a stranger can
 //! send, and for datagrams of other protocols.
 
@@ -270,7 +270,7 @@ fn both_families(test: impl Fn(bool, bool)) {
 }
 
 #[test]
-fn a_stranger_s_segment_draws_no_more_than_it_brings_t_04() {
+fn a_stranger_s_segment_draws_no_more_than_it_brings_threat_4() {
     both_families(|v6, timestamps| {
         for holds in ALL {
             let world = World::reach(v6, timestamps, holds);
@@ -300,10 +300,10 @@ fn a_stranger_s_segment_draws_no_more_than_it_brings_t_04() {
     });
 }
 
-/// T-03: over its whole life a SYN triggers at most six packets and six times its bytes, and only one packet if cookies
+/// THREAT-3: over its whole life a SYN triggers at most six packets and six times its bytes, and only one packet if cookies
 /// answer.
 #[test]
-fn a_spoofed_syn_draws_six_times_its_bytes_at_most_t_03() {
+fn a_spoofed_syn_draws_six_times_its_bytes_at_most_threat_3() {
     both_families(|v6, timestamps| {
         for (holds, most) in [(Holds::Listener, 6), (Holds::Cookies, 1)] {
             for full in [false, true] {
@@ -338,7 +338,7 @@ fn a_spoofed_syn_draws_six_times_its_bytes_at_most_t_03() {
 }
 
 #[test]
-fn a_datagram_of_another_protocol_draws_no_more_than_it_brings_t_04() {
+fn a_datagram_of_another_protocol_draws_no_more_than_it_brings_threat_4() {
     both_families(|v6, _| {
         let world = World::new(v6, false, |_| {});
         let icmp = if v6 { PROTOCOL_ICMPV6 } else { PROTOCOL_ICMP };

@@ -216,7 +216,7 @@ macro_rules! rows {
 }
 
 rows! {
-    half_open_entries_t_01: "tcp_max_half_open" = 4096, 100 each, BESIDE => {
+    half_open_entries_threat_1: "tcp_max_half_open" = 4096, 100 each, BESIDE => {
         configure: |config| (config.tcp_syncookies, config.tcp_max_syn_backlog) = (0, 1 << 20),
         push: |world, number| {
             world.send(&client(number).syn());
@@ -225,7 +225,7 @@ rows! {
         count: Some(|world| world.stack.usage().half_open as u64),
         bites: Some(|counters| counters.tcp_req_q_full_drop),
     }
-    half_open_entries_of_a_listener_t_01: "tcp_max_syn_backlog" = 2048, 100 each, BESIDE => {
+    half_open_entries_of_a_listener_threat_1: "tcp_max_syn_backlog" = 2048, 100 each, BESIDE => {
         configure: |_| (),
         push: |world, number| {
             world.send(&client(number).syn());
@@ -246,13 +246,13 @@ rows! {
         count: Some(|world| world.stack.usage().connections as u64),
         bites: Some(|counters| counters.dropped(DropReason::NoMemory)),
     }
-    time_wait_entries_t_11: "tcp_max_tw_buckets" = 4096, 58 each, BESIDE => {
+    time_wait_entries_threat_11: "tcp_max_tw_buckets" = 4096, 58 each, BESIDE => {
         configure: |_| (),
         push: closes_first,
         count: Some(|world| world.stack.usage().time_wait as u64),
         bites: Some(|counters| counters.tcp_time_wait_overflow),
     }
-    memory_of_time_wait_entries_t_11: "tcp_tw_mem" = 262_144, 1 each, BESIDE => {
+    memory_of_time_wait_entries_threat_11: "tcp_tw_mem" = 262_144, 1 each, BESIDE => {
         configure: |_| (),
         push: closes_first,
         count: Some(|world| world.stack.usage().time_wait as u64 * 58),
@@ -264,7 +264,7 @@ rows! {
         count: None,
         bites: None,
     }
-    orphans_t_10: "tcp_max_orphans" = 1024, 256 each, BESIDE + (64 << 10) => {
+    orphans_threat_10: "tcp_max_orphans" = 1024, 256 each, BESIDE + (64 << 10) => {
         configure: |_| (),
         push: |world, number| {
             let Some((mut client, id)) = world.accepted(number) else { return };
@@ -277,7 +277,7 @@ rows! {
         count: Some(|world| world.stack.usage().orphans as u64),
         bites: Some(|counters| counters.tcp_abort_on_memory),
     }
-    spent_cookies_t_06: "tcp_max_spent_cookies" = 4096, 24 each, BESIDE => {
+    spent_cookies_threat_6: "tcp_max_spent_cookies" = 4096, 24 each, BESIDE => {
         configure: |config| config.tcp_syncookies = 2,
         push: |world, number| {
             let (_, id) = world.accepted(number).expect("cookies are never full");
@@ -290,7 +290,7 @@ rows! {
         }),
         bites: Some(|counters| counters.syncookies_not_kept),
     }
-    path_mtus_t_31: "pmtu_cache" = 1024, 160 each, BESIDE => {
+    path_mtus_threat_31: "pmtu_cache" = 1024, 160 each, BESIDE => {
         configure: |_| (),
         push: |world, number| {
             let (client, id) = world.accepted(number).expect("there is room");
@@ -367,7 +367,7 @@ rows! {
         count: Some(|world| world.stack.usage().connections as u64),
         bites: Some(|counters| counters.tcp_fast_open_listen_overflow),
     }
-    memory_of_fragments_t_18: "ipfrag_high_thresh" = 262_144, 1 each, BESIDE => {
+    memory_of_fragments_threat_18: "ipfrag_high_thresh" = 262_144, 1 each, BESIDE => {
         configure: |config| config.icmp_ratelimit = 0,
         push: |world, number| {
             let len = [8, 8, 1400, 64][number as usize % 4];
@@ -376,7 +376,7 @@ rows! {
         count: Some(|world| world.stack.usage().fragment_bytes as u64),
         bites: Some(|counters| counters.reasm_fails),
     }
-    incomplete_datagrams_of_a_pair_t_18: "ipfrag_max_datagrams" = 16, 1024 each, 4096 => {
+    incomplete_datagrams_of_a_pair_threat_18: "ipfrag_max_datagrams" = 16, 1024 each, 4096 => {
         configure: |_| (),
         push: |world, number| {
             let mut packet = fragment(0, 0, 64);
@@ -390,7 +390,7 @@ rows! {
         count: Some(|world| world.stack.usage().fragments as u64),
         bites: Some(|counters| counters.reasm_fails),
     }
-    fragments_of_a_datagram_t_18: "ipfrag_max_fragments" = 16, 64 each, 3072 => {
+    fragments_of_a_datagram_threat_18: "ipfrag_max_fragments" = 16, 64 each, 3072 => {
         configure: |_| (),
         push: |world, number| world.send(&fragment(0, (1 + number % 4000) as u16 * 16, 8)),
         count: None,
@@ -415,7 +415,7 @@ rows! {
         count: None,
         bites: Some(|counters| counters.dropped(DropReason::ReplyQueueFull)),
     }
-    budgets_of_networks_t_05: "tcp_rst_limit" = 1000, 0 each, 16 << 10 => {
+    budgets_of_networks_threat_5: "tcp_rst_limit" = 1000, 0 each, 16 << 10 => {
         configure: |_| (),
         push: |world, number| {
             world.now += Duration::from_micros(10);
@@ -470,7 +470,7 @@ rows! {
         count: Some(|world| world.stack.usage().buffered),
         bites: None,
     }
-    ranges_that_a_peer_says_it_has_t_15: "tcp_max_sack_ranges" = 512, 16 each, 80 << 10 => {
+    ranges_that_a_peer_says_it_has_threat_15: "tcp_max_sack_ranges" = 512, 16 each, 80 << 10 => {
         configure: |config| (config.tcp_init_cwnd, config.tcp_sndbuf) = (255, 65_536),
         push: |world, number| {
             let (client, id) = world.one(wide());

@@ -1,4 +1,4 @@
-//! Side channels as guessing games (T-24, T-25, T-28).
+//! Side channels as guessing games (THREAT-24, THREAT-25, THREAT-28).
 //!
 //! A game hides a bit in the stack: whether a 4-tuple is in use, whether somebody has a half-open entry, or which of
 //! two servers the application talks to. The attacker may send anything with any source address. He sees the packets
@@ -226,10 +226,10 @@ fn probe(port: u16, chance: &mut Chance) -> Vec<u8> {
     segment((VICTIM, port), 80, chance.draw(), chance.draw(), flags)
 }
 
-/// T-24, T-25: the RST limit of a network of the attacker that shares its slot with the victim's. His segments in the
+/// THREAT-24, THREAT-25: the RST limit of a network of the attacker that shares its slot with the victim's. His segments in the
 /// victim's name trigger RSTs if the 4-tuple is unused; the limit must not reveal that.
 #[test]
-fn a_shared_budget_of_resets_does_not_tell_of_a_connection_t_24_t_25() {
+fn a_shared_budget_of_resets_does_not_tell_of_a_connection_threat_24_threat_25() {
     for life in [Life::Connection, Life::HalfOpen, Life::Opening, Life::TimeWait] {
         let mut world = World::new(small_budget);
         let mut chance = Chance(7);
@@ -264,9 +264,9 @@ fn a_shared_budget_of_resets_does_not_tell_of_a_connection_t_24_t_25() {
     }
 }
 
-/// T-24, T-25: the same by the rest of the common budget, which he uses up from five of his networks and counts.
+/// THREAT-24, THREAT-25: the same by the rest of the common budget, which he uses up from five of his networks and counts.
 #[test]
-fn what_is_left_of_the_budget_of_resets_does_not_tell_of_a_connection_t_24_t_25() {
+fn what_is_left_of_the_budget_of_resets_does_not_tell_of_a_connection_threat_24_threat_25() {
     let mut world = World::new(small_budget);
     let (mut count, mut scale) = (0, Scale::default());
     nobody_guesses("the budget of all", |secret, chance| {
@@ -290,10 +290,10 @@ fn what_is_left_of_the_budget_of_resets_does_not_tell_of_a_connection_t_24_t_25(
     });
 }
 
-/// T-24: the attack on challenge ACKs (CVE-2016-5696). A SYN-ACK in the victim's name is challenged if there is a
+/// THREAT-24: the attack on challenge ACKs (CVE-2016-5696). A SYN-ACK in the victim's name is challenged if there is a
 /// connection. The attacker then counts how many challenges his own connection has left.
 #[test]
-fn challenge_acks_of_one_connection_do_not_tell_of_another_t_24() {
+fn challenge_acks_of_one_connection_do_not_tell_of_another_threat_24() {
     let mut world = World::new(|_| {});
     let (seq, _) = world.open((own(0), 4000), 5_000_000);
     let mut scale = Scale::default();
@@ -319,10 +319,10 @@ fn challenge_acks_of_one_connection_do_not_tell_of_another_t_24() {
     });
 }
 
-/// T-25: the attack on the limit of ICMP errors (SAD DNS, CVE-2020-25705). Datagrams in the victim's name go to the
+/// THREAT-25: the attack on the limit of ICMP errors (SAD DNS, CVE-2020-25705). Datagrams in the victim's name go to the
 /// ports that he might use, then one of the attacker's own: is there an error left for it?
 #[test]
-fn the_budget_of_icmp_errors_does_not_tell_which_ports_are_in_use_t_25() {
+fn the_budget_of_icmp_errors_does_not_tell_which_ports_are_in_use_threat_25() {
     let mut world = World::new(|config| config.icmp_ratelimit = 200);
     let udp = |from: Ipv4Addr, port: u16| {
         let [high, low] = port.to_be_bytes();
@@ -348,9 +348,9 @@ fn the_budget_of_icmp_errors_does_not_tell_which_ports_are_in_use_t_25() {
     });
 }
 
-/// T-25: the identification of packets is not a count of packets to others (idle scan, CVE-2020-36516).
+/// THREAT-25: the identification of packets is not a count of packets to others (idle scan, CVE-2020-36516).
 #[test]
-fn the_identification_does_not_tell_what_others_drew_t_25() {
+fn the_identification_does_not_tell_what_others_drew_threat_25() {
     let mut world = World::new(|config| config.tcp_rst_limit = 0);
     let request = Message::EchoRequest { ident: 1, sequence: 1, data: b"x" };
     let ping = packets::icmp(own(0).into(), SERVER.into(), &request).unwrap();
@@ -372,10 +372,10 @@ fn the_identification_does_not_tell_what_others_drew_t_25() {
     });
 }
 
-/// T-25: a half-open entry of somebody else in a table that the attacker fills (the idle scan by the backlog). The test
+/// THREAT-25: a half-open entry of somebody else in a table that the attacker fills (the idle scan by the backlog). The test
 /// tells him for each of his SYNs whether a cookie answered it, which he would have to find out.
 #[test]
-fn cookies_do_not_tell_how_many_entries_others_have_t_25() {
+fn cookies_do_not_tell_how_many_entries_others_have_threat_25() {
     const SIZE: u32 = 2048;
     for (level, samples) in [(SIZE / 2, 50), (SIZE * 3 / 4, 50), (SIZE - 1, 10)] {
         let mut world = World::new(|config| {
@@ -419,10 +419,10 @@ fn cookies_do_not_tell_how_many_entries_others_have_t_25() {
     }
 }
 
-/// T-25, T-28: the port counters (CVE-2022-32296). The attacker owns many destinations. He first finds the one that
+/// THREAT-25, THREAT-28: the port counters (CVE-2022-32296). The attacker owns many destinations. He first finds the one that
 /// shares its counter with a server. He later uses it to see whether the application connected to that server.
 #[test]
-fn port_counters_do_not_tell_where_others_connect_t_25_t_28() {
+fn port_counters_do_not_tell_where_others_connect_threat_25_threat_28() {
     let mut world = World::new(|_| {});
     let range = world.stack.config().ip_local_port_range;
     let count = i32::from(range.last()) - i32::from(range.first()) + 1;

@@ -92,7 +92,7 @@ fn within_the_buffer(held: &Held) {
     assert!(held.heap <= bound, "{} bytes are held, {} unread", held.heap, held.unread());
 }
 
-/// T-13: for text that is never in order.
+/// THREAT-13: for text that is never in order.
 fn within_the_buffer_out_of_order(held: &Held) {
     let bound = i64::from(BUFFER) + (64 << 10);
     assert!(held.heap <= bound, "{} bytes are held", held.heap);
@@ -103,14 +103,14 @@ fn within_the_buffer_out_of_order(held: &Held) {
 }
 
 #[test]
-fn bytes_in_order_that_nobody_reads_t_13() {
+fn bytes_in_order_that_nobody_reads_threat_13() {
     let mut held = held();
     held.push(1_100_000, |i| (i, 1, None), within_the_buffer);
     assert_eq!(held.unread(), BUFFER.into(), "all that was promised is taken");
 }
 
 #[test]
-fn bytes_out_of_order_from_the_top_down_t_13() {
+fn bytes_out_of_order_from_the_top_down_threat_13() {
     let mut held = held();
     held.push(1_000_000, |i| (1_000_000 - i, 1, None), within_the_buffer_out_of_order);
     let waiting = held.stack.info(held.now, held.sock).unwrap().out_of_order;
@@ -118,7 +118,7 @@ fn bytes_out_of_order_from_the_top_down_t_13() {
 }
 
 #[test]
-fn a_million_gaps_t_13() {
+fn a_million_gaps_threat_13() {
     for upwards in [true, false] {
         let mut held = held();
         let place = |i| if upwards { 2 + 2 * (i % 500_000) } else { 1_000_000 - 2 * (i % 499_990) };
@@ -132,7 +132,7 @@ fn a_million_gaps_t_13() {
 }
 
 #[test]
-fn full_segments_with_holes_t_13() {
+fn full_segments_with_holes_threat_13() {
     for shared in [None, Some(0)] {
         let mut held = held();
         held.push(20_000, |i| (1460 + 2920 * (i % 350), 1460, shared), within_the_buffer_out_of_order);
@@ -143,7 +143,7 @@ fn full_segments_with_holes_t_13() {
 
 /// Text just above half of its packet, in order and behind a gap.
 #[test]
-fn text_that_fills_half_of_its_packet_t_13() {
+fn text_that_fills_half_of_its_packet_threat_13() {
     for gap in [0, 1] {
         let mut held = held();
         held.push(5000, |i| (gap + 1500 * (i % 699), 1500, Some(2990)), within_the_buffer);
@@ -152,7 +152,7 @@ fn text_that_fills_half_of_its_packet_t_13() {
 
 /// A byte is copied into a buffer with room for more, and the large segment behind it is a slice of its packet.
 #[test]
-fn small_and_large_segments_by_turns_t_13() {
+fn small_and_large_segments_by_turns_threat_13() {
     for (small, large) in [(1, 1024), (257, 1024), (1, 1460), (1025, 1400)] {
         let mut held = held();
         let each = small + large;
@@ -167,7 +167,7 @@ fn small_and_large_segments_by_turns_t_13() {
 
 /// Random offsets and lengths, over and over, within and beyond the window.
 #[test]
-fn whatever_comes_in_whatever_order_t_13() {
+fn whatever_comes_in_whatever_order_threat_13() {
     let mut held = held();
     let chance = |i: u32, salt: u32| {
         (i ^ salt).wrapping_mul(2_654_435_761).rotate_left(13).wrapping_mul(2_246_822_519) >> 8

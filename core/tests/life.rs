@@ -127,10 +127,10 @@ fn a_closed_port_refuses_at_once_h6() {
     assert_eq!(pair.client.recv(client, &mut [0; 1]), Ok(0));
 }
 
-/// T-12: with every local port towards one end in TIME-WAIT, the oldest is taken over as soon as it may be. A port that
+/// THREAT-12: with every local port towards one end in TIME-WAIT, the oldest is taken over as soon as it may be. A port that
 /// becomes free is found at once although the search before failed.
 #[test]
-fn ports_in_time_wait_are_taken_over_oldest_first_t_12_sa_closed_09() {
+fn ports_in_time_wait_are_taken_over_oldest_first_threat_12_sa_closed_09() {
     let config = Config { ip_local_port_range: PortRange::new(10_000, 10_003).unwrap(), ..Config::default() };
     let mut pair = Pair::new(config);
     pair.delay = Duration::from_millis(1);
@@ -168,9 +168,9 @@ fn ports_in_time_wait_are_taken_over_oldest_first_t_12_sa_closed_09() {
     assert!(connect(&mut pair).is_ok(), "a port came free");
 }
 
-/// T-12: every port can be taken over, including those of connections from before the crowd.
+/// THREAT-12: every port can be taken over, including those of connections from before the crowd.
 #[test]
-fn a_crowd_in_time_wait_is_taken_over_whole_t_12() {
+fn a_crowd_in_time_wait_is_taken_over_whole_threat_12() {
     let range = PortRange::new(10_000, 10_199).unwrap();
     let mut pair = Pair::new(Config { ip_local_port_range: range, ..Config::default() });
     let server = SERVER.parse().unwrap();
@@ -190,9 +190,9 @@ fn a_crowd_in_time_wait_is_taken_over_whole_t_12() {
     pair.client.check_consistent().unwrap();
 }
 
-/// T-12: the last free local port towards one end is found, and towards another end all are free.
+/// THREAT-12: the last free local port towards one end is found, and towards another end all are free.
 #[test]
-fn the_last_free_port_is_found_t_12() {
+fn the_last_free_port_is_found_threat_12() {
     let range = PortRange::new(10_000, 12_999).unwrap();
     let mut pair = Pair::new(Config { ip_local_port_range: range, ..Config::default() });
     let server: std::net::SocketAddr = SERVER.parse().unwrap();

@@ -131,7 +131,7 @@ fn close(filled: &mut Filled, id: SocketId) {
 
 /// Pressure begins above three quarters, and what waits out of order goes; it ends at a half.
 #[test]
-fn out_of_order_text_goes_above_three_quarters_t_08() {
+fn out_of_order_text_goes_above_three_quarters_threat_8() {
     let mut filled = Filled::new();
     let (holder, id) = filled.connect();
     filled.give(&holder.at(holder.seq + 1).packet(Flags::ACK, &[1; 1000]));
@@ -168,7 +168,7 @@ fn out_of_order_text_goes_above_three_quarters_t_08() {
 
 /// Above seven eighths connections are aborted whose peer takes nothing, as many as it takes to get below it.
 #[test]
-fn stalled_connections_are_aborted_above_seven_eighths_t_08() {
+fn stalled_connections_are_aborted_above_seven_eighths_threat_8() {
     let mut filled = Filled::new();
     filled.fill(CRITICAL - NEAR, keep);
     filled.wait(Duration::from_secs(5));
@@ -184,7 +184,7 @@ fn stalled_connections_are_aborted_above_seven_eighths_t_08() {
 
 /// A peer has a second to show that it takes something.
 #[test]
-fn who_has_been_sent_to_for_a_second_may_be_aborted_t_08() {
+fn who_has_been_sent_to_for_a_second_may_be_aborted_threat_8() {
     let mut filled = Filled::new();
     filled.fill(CRITICAL + 4 * NEAR, keep);
     filled.wait(Duration::from_millis(999));
@@ -197,7 +197,7 @@ fn who_has_been_sent_to_for_a_second_may_be_aborted_t_08() {
 
 /// A peer that takes something, but too little, has a minute and a half; one that takes a sixteenth has no end.
 #[test]
-fn who_takes_less_than_a_sixteenth_in_ninety_seconds_may_be_aborted_t_08() {
+fn who_takes_less_than_a_sixteenth_in_ninety_seconds_may_be_aborted_threat_8() {
     for (time, missing, lives) in
         [(89_999, 1, true), (90_000, 1, false), (90_000, 0, true), (200_000, 0, true)]
     {
@@ -223,7 +223,7 @@ fn who_takes_less_than_a_sixteenth_in_ninety_seconds_may_be_aborted_t_08() {
 
 /// Orphans go first, and above fifteen sixteenths however young they are.
 #[test]
-fn orphans_are_aborted_before_others_and_above_fifteen_sixteenths_at_once_t_08() {
+fn orphans_are_aborted_before_others_and_above_fifteen_sixteenths_at_once_threat_8() {
     let mut filled = Filled::new();
     filled.fill(LOW, keep);
     filled.fill(CRITICAL - NEAR, close);
@@ -251,7 +251,7 @@ fn orphans_are_aborted_before_others_and_above_fifteen_sixteenths_at_once_t_08()
 /// Above fifteen sixteenths whoever has something unread gets no text; whoever has nothing unread gets a little, up to the
 /// limit itself.
 #[test]
-fn text_is_refused_above_fifteen_sixteenths_t_08() {
+fn text_is_refused_above_fifteen_sixteenths_threat_8() {
     let mut filled = Filled::new();
     let (mut reader, unread) = filled.connect();
     filled.give(&reader.packet(Flags::ACK, &[1; 100]));

@@ -390,7 +390,7 @@ impl World {
 }
 
 #[test]
-fn a_thousand_hostile_peers_of_any_sort_leave_honest_ones_their_rate_t_08() {
+fn a_thousand_hostile_peers_of_any_sort_leave_honest_ones_their_rate_threat_8() {
     let alone = World::new(Sort::ZeroWindow, |_| {}).run(0);
     println!("alone {alone:?}");
     for sort in SORTS {
@@ -446,10 +446,10 @@ fn what_is_counted_is_what_is_held_and_what_is_freed_is_given_back() {
     }
 }
 
-/// T-08: for ten minutes ten new peers a second take nothing, and one peer opens its window once a minute. That peer
+/// THREAT-8: for ten minutes ten new peers a second take nothing, and one peer opens its window once a minute. That peer
 /// has been there for two minutes when they come.
 #[test]
-fn an_honest_slow_peer_outlives_those_that_take_nothing_t_08() {
+fn an_honest_slow_peer_outlives_those_that_take_nothing_threat_8() {
     let mut world = World::new(Sort::ZeroWindow, |config| config.tcp_mem = 8 << 20);
     world.attack();
     world.honest = Some(0);

@@ -176,7 +176,7 @@ fn carry_beside(flood: Flood) -> (usize, usize) {
 }
 
 #[test]
-fn beside_a_flood_a_transfer_keeps_half_its_rate_and_every_client_gets_in_t_01_t_05_t_07() {
+fn beside_a_flood_a_transfer_keeps_half_its_rate_and_every_client_gets_in_threat_1_threat_5_threat_7() {
     let (alone, _) = carry_beside(Flood::None);
     for flood in [Flood::Syn, Flood::Ack, Flood::Rst] {
         let (beside, accepted) = carry_beside(flood);

@@ -168,7 +168,7 @@ impl Game {
             let piece = transmit.segment_size.map_or(payload.len(), usize::from);
             assert!(headers + piece <= mtu, "{headers} + {piece} bytes, MTU {mtu}");
             if !payload.is_empty() && !header.flags.syn() {
-                // MUST-16, T-16: the MSS counts options; below 48 it is taken for 48.
+                // MUST-16, THREAT-16: the MSS counts options; below 48 it is taken for 48.
                 let mss = self.case.peer.mss.unwrap_or(if self.case.v6 { 1220 } else { 536 }).max(48);
                 let taken = header.header_len() - 20 + piece;
                 assert!(taken <= usize::from(mss), "{taken} bytes for an MSS of {mss}: {header:?}");
@@ -433,7 +433,7 @@ fn the_search_for_a_path_mtu_ends_at_the_largest_there_is() {
     }
 }
 
-/// MUST-16, T-16: the peer's MSS is respected. Below 48, where options alone may need as much, it counts as 48.
+/// MUST-16, THREAT-16: the peer's MSS is respected. Below 48, where options alone may need as much, it counts as 48.
 #[test]
 fn the_smallest_mss_divides_nothing_by_zero_and_is_not_overrun() {
     for mss in [0, 1, 47, 48, 49, 100, 215, 216] {

@@ -1,4 +1,4 @@
-//! Complete handshakes that nobody accepts: T-02.
+//! Complete handshakes that nobody accepts: THREAT-2.
 
 use std::time::{Duration, Instant};
 
@@ -21,7 +21,7 @@ const TRY: Duration = Duration::from_secs(2);
 /// The initial retransmission timeout of a SYN.
 const RTO: Duration = Duration::from_secs(1);
 
-/// T-02: the queue stays within its bound, and the excess is dropped, not reset. Once connections are accepted again, a
+/// THREAT-2: the queue stays within its bound, and the excess is dropped, not reset. Once connections are accepted again, a
 /// new client is accepted within one retransmission of its SYN.
 #[test]
 fn connections_that_nobody_accepts_are_bounded_and_never_reset_t02() {

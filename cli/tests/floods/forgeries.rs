@@ -1,4 +1,4 @@
-//! Packets that claim to come from routers or from the stack itself: T-30, T-31, T-39.
+//! Packets that claim to come from routers or from the stack itself: THREAT-30, THREAT-31, THREAT-39.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -26,7 +26,7 @@ fn quoted(to: SocketAddr, seq: u32) -> Vec<u8> {
     whole
 }
 
-/// T-30, T-31: a transfer continues in full segments under forged ICMP errors. They quote segments in flight and
+/// THREAT-30, THREAT-31: a transfer continues in full segments under forged ICMP errors. They quote segments in flight and
 /// others, and report unreachable hosts, protocols and ports, and a path MTU of 68 bytes.
 #[test]
 fn forged_errors_neither_end_nor_slow_a_transfer_t30_t31() {
@@ -68,7 +68,7 @@ fn forged_errors_neither_end_nor_slow_a_transfer_t30_t31() {
     scene.took_at_most(MEMORY);
 }
 
-/// T-39: a SYN whose source equals its destination gets no answer, from any address and port.
+/// THREAT-39: a SYN whose source equals its destination gets no answer, from any address and port.
 #[test]
 fn land_draws_no_answer_t39() {
     let Some(mut scene) = Scene::open(&[]) else { return };
@@ -88,7 +88,7 @@ fn land_draws_no_answer_t39() {
     Client::connect().unwrap().ask(100).unwrap();
 }
 
-/// T-63: packets with an impossible source address or a multicast or broadcast destination get no answer.
+/// THREAT-63: packets with an impossible source address or a multicast or broadcast destination get no answer.
 #[test]
 fn impossible_sources_and_destinations_draw_no_answer_t63() {
     let Some(mut scene) = Scene::open(&[]) else { return };

@@ -1,4 +1,4 @@
-//! Malformed segments and packets: T-57 … T-62 and T-64 … T-66.
+//! Malformed segments and packets: THREAT-57 … THREAT-62 and THREAT-64 … THREAT-66.
 
 use std::io::Read;
 use std::net::SocketAddr;
@@ -52,7 +52,7 @@ fn broken_options() -> Vec<[u8; 8]> {
     lens.flat_map(|len| kinds.map(|kind| [kind, len, 0, 0, 0, 0, 0, 0])).collect()
 }
 
-/// T-57: a SYN with an option of invalid length opens no connection, and on a live connection such a segment has no
+/// THREAT-57: a SYN with an option of invalid length opens no connection, and on a live connection such a segment has no
 /// effect.
 #[test]
 fn options_of_a_broken_length_are_dropped_with_their_segment_t57() {
@@ -88,7 +88,7 @@ fn options_of_a_broken_length_are_dropped_with_their_segment_t57() {
     println!("{} broken options, on SYNs and on a connection", broken.len());
 }
 
-/// T-58: a data offset below the minimum or beyond the segment, and impossible IP lengths.
+/// THREAT-58: a data offset below the minimum or beyond the segment, and impossible IP lengths.
 #[test]
 fn lengths_that_cannot_be_draw_no_answer_t58() {
     let Some(mut scene) = Scene::open(&[]) else { return };
@@ -126,7 +126,7 @@ fn packet_of(body: &[u8]) -> Vec<u8> {
     packet(stranger(0).ip(), OURS[0], IpNumber::TCP, body)
 }
 
-/// T-59: a packet with a flipped bit gets no answer, not even a RST.
+/// THREAT-59: a packet with a flipped bit gets no answer, not even a RST.
 #[test]
 fn a_wrong_bit_anywhere_draws_no_answer_t59() {
     let Some(mut scene) = Scene::open(&[]) else { return };
@@ -146,7 +146,7 @@ fn a_wrong_bit_anywhere_draws_no_answer_t59() {
     println!("{count} packets with one bit wrong");
 }
 
-/// T-60, T-62: every combination of flags without a meaning for the port is silently dropped, and so is every segment
+/// THREAT-60, THREAT-62: every combination of flags without a meaning for the port is silently dropped, and so is every segment
 /// from or to port 0.
 #[test]
 fn odd_flags_draw_no_answer_t60_t62() {
@@ -188,7 +188,7 @@ fn odd_flags_draw_no_answer_t60_t62() {
     println!("{count} segments with flags that mean nothing");
 }
 
-/// T-64, T-65, T-66: source routes, overlapping and endless fragments, chains of extension headers.
+/// THREAT-64, THREAT-65, THREAT-66: source routes, overlapping and endless fragments, chains of extension headers.
 #[test]
 fn odd_packets_of_ip_draw_no_answer_t64_t65_t66() {
     let Some(mut scene) = Scene::open(&[]) else { return };
@@ -263,7 +263,7 @@ fn fix_v6_length(packet: &mut [u8]) {
     }
 }
 
-/// T-61: urgent data from the kernel is read in line, in its place, and echoed with the rest.
+/// THREAT-61: urgent data from the kernel is read in line, in its place, and echoed with the rest.
 #[test]
 fn urgent_data_is_read_in_line_t61() {
     let Some(_scene) = Scene::open(&[]) else { return };
@@ -281,7 +281,7 @@ fn urgent_data_is_read_in_line_t61() {
     assert!(heard == said);
 }
 
-/// T-57 … T-65 as a flood, mostly of endless fragments: clients are not affected, and memory stays bounded.
+/// THREAT-57 … THREAT-65 as a flood, mostly of endless fragments: clients are not affected, and memory stays bounded.
 #[test]
 fn a_flood_of_garbage_leaves_clients_and_memory_alone_t57_t65() {
     let Some(mut scene) = Scene::open(&[]) else { return };

@@ -1,4 +1,4 @@
-//! Floods of segments without a connection, and forged segments on live connections: T-05, T-07, T-21, T-22, T-23.
+//! Floods of segments without a connection, and forged segments on live connections: THREAT-5, THREAT-7, THREAT-21, THREAT-22, THREAT-23.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -44,14 +44,14 @@ fn flood_of_strays(what: &str, flags: impl Fn(&mut TcpHeader)) -> Option<(u64, f
     Some((resets, sent.took.as_secs_f64()))
 }
 
-/// T-05: RSTs stay within `tcp_rst_limit`, 1,000 per second, and clients are not affected.
+/// THREAT-5: RSTs stay within `tcp_rst_limit`, 1,000 per second, and clients are not affected.
 #[test]
 fn a_flood_of_acks_draws_no_more_resets_than_the_limit_t05() {
     let Some((resets, seconds)) = flood_of_strays("ACKs", |tcp| tcp.ack = true) else { return };
     assert!(resets > 0 && resets as f64 <= 1000.0 * (seconds + 1.0), "{resets} RSTs in {seconds} s");
 }
 
-/// T-05, T-07: FINs without a connection are treated as ACKs are.
+/// THREAT-5, THREAT-7: FINs without a connection are treated as ACKs are.
 #[test]
 fn a_flood_of_fins_draws_no_more_resets_than_the_limit_t07() {
     let fin = |tcp: &mut TcpHeader| (tcp.fin, tcp.ack) = (true, true);
@@ -59,7 +59,7 @@ fn a_flood_of_fins_draws_no_more_resets_than_the_limit_t07() {
     assert!(resets > 0 && resets as f64 <= 1000.0 * (seconds + 1.0), "{resets} RSTs in {seconds} s");
 }
 
-/// T-07: a RST gets no answer.
+/// THREAT-7: a RST gets no answer.
 #[test]
 fn a_flood_of_resets_draws_nothing_t07() {
     let Some((resets, _)) = flood_of_strays("RSTs", |tcp| tcp.rst = true) else { return };
@@ -102,7 +102,7 @@ pub(crate) fn forged(from: SocketAddr, seq: u32, payload: &[u8], flags: impl Fn(
     segment(from, ours(ECHO), header, payload)
 }
 
-/// T-21: of the RSTs across a whole window exactly one resets the connection, and challenge ACKs stay within their
+/// THREAT-21: of the RSTs across a whole window exactly one resets the connection, and challenge ACKs stay within their
 /// limit.
 #[test]
 fn of_the_resets_of_a_whole_window_exactly_one_counts_t21() {
@@ -131,7 +131,7 @@ fn of_the_resets_of_a_whole_window_exactly_one_counts_t21() {
     assert!(victim.client.ask(1000).is_err());
 }
 
-/// T-07, T-21, T-22, T-23: a transfer continues unharmed under RSTs and SYNs across its window, FINs, and data with
+/// THREAT-7, THREAT-21, THREAT-22, THREAT-23: a transfer continues unharmed under RSTs and SYNs across its window, FINs, and data with
 /// guessed numbers. The client writes even numbers of bytes, so that an odd sequence number never equals RCV.NXT.
 #[test]
 fn a_live_transfer_survives_what_is_forged_across_its_window_t07_t21_t22_t23() {

@@ -1,4 +1,4 @@
-//! SYN floods: T-01, T-02.
+//! SYN floods: THREAT-1, THREAT-2.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use crate::scene::{Client, Clients, ECHO, Scene};
 use crate::wire::{anybody, either, segment};
 
 const FLOOD: Duration = Duration::from_secs(3);
-/// T-01: limit of the memory in a SYN flood.
+/// THREAT-1: limit of the memory in a SYN flood.
 const MEMORY: u64 = 16 << 20;
 /// Limit of half-open connections: a backlog of 1024 for the listener on each of the server's addresses.
 const HALF_OPEN: u64 = 2 * 1024;
@@ -51,19 +51,19 @@ fn flood_of_syns(cookies: u8) {
     scene.took_at_most(MEMORY);
 }
 
-/// T-01: with cookies once the queue is full, every client connects at once.
+/// THREAT-1: with cookies once the queue is full, every client connects at once.
 #[test]
 fn a_flood_of_syns_is_answered_with_cookies_t01() {
     flood_of_syns(1);
 }
 
-/// T-01: if cookies are always sent, no SYN leaves any state.
+/// THREAT-1: if cookies are always sent, no SYN leaves any state.
 #[test]
 fn a_flood_of_syns_leaves_nothing_where_cookies_are_always_sent_t01() {
     flood_of_syns(2);
 }
 
-/// T-01 without cookies: established connections survive, the queue stays within its bound, and new clients can connect
+/// THREAT-1 without cookies: established connections survive, the queue stays within its bound, and new clients can connect
 /// once the flood is over.
 #[test]
 fn without_cookies_a_flood_of_syns_keeps_out_new_clients_only_t01() {

@@ -1,4 +1,4 @@
-//! The local addresses, and those that no host can have (P0, MUST-44, MUST-46, MUST-57, MUST-63; T-40, T-63).
+//! The local addresses, and those that no host can have (P0, MUST-44, MUST-46, MUST-57, MUST-63; THREAT-40, THREAT-63).
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -349,7 +349,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_let_through_is_not_once_the_address_is_gone_t_83() {
+    fn what_was_let_through_is_not_once_the_address_is_gone_threat_83() {
         let mut ours = ours();
         let (source, destination) = (Ipv4Addr::new(8, 8, 8, 8), Ipv4Addr::new(192, 0, 2, 1));
         assert!(ours.fit_v4(source, destination));
@@ -360,7 +360,7 @@ mod tests {
     }
 
     #[test]
-    fn sources_that_nobody_can_have_are_dropped_and_their_neighbours_are_not_t_63() {
+    fn sources_that_nobody_can_have_are_dropped_and_their_neighbours_are_not_threat_63() {
         #[rustfmt::skip]
         let table = [
             ("0.0.0.0", BAD), ("0.0.0.1", BAD), ("0.255.255.255", BAD), ("1.0.0.0", Ok(())), ("1.0.0.1", Ok(())),
@@ -392,7 +392,7 @@ mod tests {
     }
 
     #[test]
-    fn neither_loopback_nor_what_is_ours_comes_from_the_wire_t_39_t_63() {
+    fn neither_loopback_nor_what_is_ours_comes_from_the_wire_threat_39_threat_63() {
         for own in ["127.0.0.1", "::1", "192.0.2.1", "2001:db8::1"] {
             assert_eq!(ours().check(ip(own), ip(own)), LAND, "{own}");
         }
@@ -409,7 +409,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_packet_to_an_address_of_ours_is_taken_t_40_t_63() {
+    fn only_a_packet_to_an_address_of_ours_is_taken_threat_40_threat_63() {
         let (bad, not_ours) = (Err(DropReason::BadDestination), Err(DropReason::NotOurs));
         #[rustfmt::skip]
         let table = [

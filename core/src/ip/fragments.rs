@@ -1,4 +1,4 @@
-//! Reassembly of IPv4 and IPv6 datagrams (RFC 791 §3.2, RFC 8200 §4.5, RFC 5722; T-18, T-65).
+//! Reassembly of IPv4 and IPv6 datagrams (RFC 791 §3.2, RFC 8200 §4.5, RFC 5722; THREAT-18, THREAT-65).
 //!
 //! No fragment is ever trimmed: one that overlaps another condemns its datagram. RFC 791 lets the later fragment win.
 //! This stack is as strict for IPv4 as RFC 5722 is for IPv6, like Linux since 4.19 (8200-3).
@@ -197,7 +197,7 @@ impl Fragments {
     /// Evicts datagrams until the piece fits, or fails.
     ///
     /// The newest datagram is the one most likely to be completed, so the oldest is evicted. Refusing new ones instead
-    /// would let one burst of garbage block reassembly until it expires (T-18). A pair that holds much evicts its own
+    /// would let one burst of garbage block reassembly until it expires (THREAT-18). A pair that holds much evicts its own
     /// datagrams, so that a flood from one source displaces nobody else. During a flood from many sources, a datagram
     /// stays until the whole memory has been replaced.
     fn make_room(&mut self, config: &Config, key: &Key, piece: &Piece<'_>) -> Result<(), DropReason> {

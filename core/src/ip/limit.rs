@@ -1,4 +1,4 @@
-//! Rate limits of replies that others can trigger (RFC 4443 §2.4(f), RFC 5961 §7; T-05, T-24, T-25).
+//! Rate limits of replies that others can trigger (RFC 4443 §2.4(f), RFC 5961 §7; THREAT-5, THREAT-24, THREAT-25).
 //!
 //! A shared counter of known size tells an outsider what others do: he uses up the rest and counts (CVE-2016-5696,
 //! CVE-2020-25705). The size of a bucket therefore changes at random from one fraction of a second to the next. One
@@ -132,7 +132,7 @@ mod tests {
 
     /// One network gets its share; all together get the limit, however many they are.
     #[test]
-    fn a_flood_gets_no_more_than_the_limit_and_no_less_than_half_t_05() {
+    fn a_flood_gets_no_more_than_the_limit_and_no_less_than_half_threat_5() {
         for (networks, part) in [(1, SHARE), (200, 1)] {
             for rate in [1, 2, 3, 7, 8, 9, 15, 16, 200, 1000, 100_000] {
                 let gap = Duration::from_nanos(1_000_000_000 / (u64::from(rate) * 10));
@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn a_burst_to_many_networks_gets_one_bucket_for_all_t_05() {
+    fn a_burst_to_many_networks_gets_one_bucket_for_all_threat_5() {
         let mut limiter = RateLimiter::default();
         let count = (0..1000).filter(|call| limiter.allow(Instant::ZERO, *call, LIMIT, 0)).count();
         assert_eq!(count, 40);
@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn the_size_of_a_bucket_is_as_random_as_the_jitter_t_24_t_25() {
+    fn the_size_of_a_bucket_is_as_random_as_the_jitter_threat_24_threat_25() {
         let count = |jitter| {
             let mut limiter = RateLimiter::default();
             (0..1000).filter(|_| limiter.allow(Instant::ZERO, 0, LIMIT, jitter)).count()
@@ -217,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn one_network_that_used_up_its_share_takes_nothing_from_the_next_t_25() {
+    fn one_network_that_used_up_its_share_takes_nothing_from_the_next_threat_25() {
         let mut limiter = RateLimiter::default();
         assert_eq!((0..1000).filter(|_| limiter.allow(Instant::ZERO, 0, LIMIT, 0)).count(), 10);
         assert_eq!((0..1000).filter(|_| limiter.allow(Instant::ZERO, 1, LIMIT, 0)).count(), 10);

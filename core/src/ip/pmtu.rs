@@ -1,4 +1,4 @@
-//! Path MTUs learned from ICMP errors, by destination (RFC 1191, RFC 8201; T-31).
+//! Path MTUs learned from ICMP errors, by destination (RFC 1191, RFC 8201; THREAT-31).
 //!
 //! The caller has already validated the error: it quotes a segment in flight.
 
@@ -100,7 +100,7 @@ impl PmtuCache {
 }
 
 /// Returns the MTU that an IPv4 router's report means. A router from before RFC 1191 leaves the field zero; the next
-/// lower plateau is then assumed (RFC 1191 §5). The floor prevents forged reports from forcing tiny segments (T-31).
+/// lower plateau is then assumed (RFC 1191 §5). The floor prevents forged reports from forcing tiny segments (THREAT-31).
 fn next_hop_v4(config: &Config, mtu: u32, believed: u16) -> u32 {
     let mtu = match mtu {
         0 => u32::from(PLATEAUS.into_iter().find(|plateau| *plateau < believed).unwrap_or(0)),
@@ -158,7 +158,7 @@ mod tests {
             assert_eq!(cache.lower(now, &config, destination, 1450, 1500), None);
             assert_eq!(cache.lower(now, &config, destination, 1400, 1500), None);
             assert_eq!(cache.get(now, destination), Some(1400));
-            // A second decrease is at least a sixteenth, which limits the effect of forged reports (T-31).
+            // A second decrease is at least a sixteenth, which limits the effect of forged reports (THREAT-31).
             assert_eq!(cache.lower(now, &config, destination, 1399, 1500), Some(1400 - 1400 / 16));
             assert_eq!(cache.lower(now, &config, destination, 1350, 1300), None, "lower already, by a probe");
         }
@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn an_ipv4_report_goes_no_lower_than_min_pmtu_1191_1_t_31() {
+    fn an_ipv4_report_goes_no_lower_than_min_pmtu_1191_1_threat_31() {
         for floor in [552, 68] {
             let config = Config { min_pmtu: floor, ..Config::default() };
             let lower = |mtu, current| PmtuCache::default().lower(Instant::ZERO, &config, V4, mtu, current);

@@ -156,7 +156,7 @@ impl Stack {
         Ok(id)
     }
 
-    /// A 4-tuple that nothing holds, or a TIME-WAIT that may be taken over, and its last sequence number (T-12).
+    /// A 4-tuple that nothing holds, or a TIME-WAIT that may be taken over, and its last sequence number (THREAT-12).
     fn free_tuple(
         &mut self,
         address: IpAddr,

@@ -19,7 +19,7 @@ const LOOKS: usize = 8;
 /// A stalled peer may be aborted once a retransmission or a window probe was due, or after this many milliseconds.
 const STALLED: u32 = 1000;
 /// A slow peer may be aborted after this many milliseconds: more than the minute in which it may reopen its window
-/// (T-08).
+/// (THREAT-8).
 const SLOW: u32 = 90_000;
 /// A peer must acknowledge one part in this many of the data held for it within that time.
 const ENOUGH: usize = 16;

@@ -372,7 +372,7 @@ fn emit_ip(tuple: &FourTuple, ip: &IpFields, payload_len: usize, frame: &mut [u8
                 ttl: ip.ttl,
                 dscp: ip.dscp,
                 ecn: ip.ecn,
-                // With DF the identification means nothing (RFC 6864), and zero tells nobody anything (T-25).
+                // With DF the identification means nothing (RFC 6864), and zero tells nobody anything (THREAT-25).
                 identification: 0,
                 dont_fragment: true,
                 more_fragments: false,

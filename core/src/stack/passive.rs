@@ -161,7 +161,7 @@ impl Stack {
     }
 
     /// Whether a table is to pass for full. It does from a share on that is drawn anew each time, between half of it and
-    /// all of it: were it known, who fills the rest could count what others have in it (T-25).
+    /// all of it: were it known, who fills the rest could count what others have in it (THREAT-25).
     ///
     /// The share is the middle one of three that are drawn alike. So the chance changes slowly everywhere: at no number of
     /// entries does one more show sooner than after some 100,000 SYNs, in a table of 2048.

@@ -211,10 +211,10 @@ mod tests {
         }
     }
 
-    /// T-06: a forged ACK is taken for a cookie with a chance of 2^-24, the bits of the MAC: 0.6 of ten million are.
+    /// THREAT-6: a forged ACK is taken for a cookie with a chance of 2^-24, the bits of the MAC: 0.6 of ten million are.
     /// More than three standard deviations above that would be another chance.
     #[test]
-    fn of_ten_million_forged_cookies_no_more_come_through_than_theory_says_t_06() {
+    fn of_ten_million_forged_cookies_no_more_come_through_than_theory_says_threat_6() {
         let keys = Keys::new(&[9; 32]);
         let now = Instant::from_secs(61);
         let expected = 1e7 / f64::from(1 << 24);
@@ -289,7 +289,7 @@ mod tests {
         }
 
         #[test]
-        fn a_changed_cookie_is_none_t_06(bit in 0u32..32, mss in 216u16..1460) {
+        fn a_changed_cookie_is_none_threat_6(bit in 0u32..32, mss in 216u16..1460) {
             let now = Instant::from_secs(61);
             let offer = Offer::new(mss, Some(3), true, false, false);
             prop_assert!(round_trip(offer, now, now, 0).is_some());

@@ -307,7 +307,7 @@ impl Connection {
         /// With so much payload a segment is no shorter than an ACK with all the blocks that have room.
         const PAYS_FOR_BLOCKS: usize = 28;
         if segment.len() > 0 && !segment.flags().syn() {
-            // A forged segment draws no more than it brings (T-04). The peer's own duplicates are told by their ACK field.
+            // A forged segment draws no more than it brings (THREAT-4). The peer's own duplicates are told by their ACK field.
             let snd = &self.tcb.snd;
             let known = segment.ack().ge(snd.una - snd.max_wnd) && segment.ack().le(snd.nxt);
             let short = segment.payload.len() < PAYS_FOR_BLOCKS;
@@ -396,7 +396,7 @@ impl Connection {
     }
 
     /// A valid segment came: the peer lives. Its timestamp is kept if it is the one that our last ACK asked for
-    /// (7323-9, and only after the ACK was checked: T-29).
+    /// (7323-9, and only after the ACK was checked: THREAT-29).
     #[inline]
     fn note_heard(&mut self, segment: &Segment<'_>, env: &mut Env<'_>) {
         self.tcb.timers.last_received = env.tick();
@@ -427,7 +427,7 @@ impl Connection {
     /// Data that was here before is not acceptable, but the ACK that answers it echoes its timestamp: with that of the
     /// first copy the peer would take all the time that our ACKs were lost for a round trip (RFC 7323 §4.3, case C).
     ///
-    /// A forged timestamp that lies ahead would have PAWS drop all that follows (T-29). So the segment must be one that
+    /// A forged timestamp that lies ahead would have PAWS drop all that follows (THREAT-29). So the segment must be one that
     /// the peer can have sent again: within a window below RCV.NXT, with an ACK that it would send now, and at a time
     /// that its clock can have reached, at a thousand ticks a second (RFC 7323 §5.4).
     fn note_timestamp_of_duplicate(&mut self, segment: &Segment<'_>, env: &Env<'_>) {

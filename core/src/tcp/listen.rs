@@ -373,7 +373,7 @@ impl HalfOpen {
     }
 
     /// How often the SYN-ACK is sent again, where `limit` is the most. Once less to a SYN without an MSS option, which is
-    /// shorter than its SYN-ACK: a forged one must not draw more than six times its bytes (T-03).
+    /// shorter than its SYN-ACK: a forged one must not draw more than six times its bytes (THREAT-3).
     pub(crate) fn retries_allowed(&self, limit: u8) -> u8 {
         let no_option = self.peer_mss == peer_mss(None, self.tuple.is_ipv4());
         if no_option { limit.min(4) } else { limit }

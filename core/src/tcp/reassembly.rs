@@ -316,7 +316,7 @@ impl Reassembly {
         limit.max(LEAST_LIMIT) + self.len / 4
     }
 
-    /// Drops the highest pieces until what is held is no more than `limit` and a quarter of its bytes (T-13), and says
+    /// Drops the highest pieces until what is held is no more than `limit` and a quarter of its bytes (THREAT-13), and says
     /// how many bytes that freed.
     pub(crate) fn fit(&mut self, limit: usize) -> usize {
         let before = self.held;
@@ -440,7 +440,7 @@ mod tests {
     }
 
     #[test]
-    fn the_highest_is_dropped_first_and_told_no_more_t_13() {
+    fn the_highest_is_dropped_first_and_told_no_more_threat_13() {
         let base = SeqNum(u32::MAX - 5);
         let mut reassembly = Reassembly::new(base);
         for at in [10_000, 20_000, 30_000] {
@@ -464,7 +464,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_refused_and_what_is_dropped_is_just_beyond_the_limit_t_13() {
+    fn what_is_refused_and_what_is_dropped_is_just_beyond_the_limit_threat_13() {
         let base = SeqNum(7);
         let mut reassembly = Reassembly::new(base);
         insert(&mut reassembly, base, 10, &[1; 8000]).unwrap();
@@ -499,9 +499,9 @@ mod tests {
         }
     }
 
-    /// One segment over very many ranges fills some of the gaps, and what arrives again the others (T-14).
+    /// One segment over very many ranges fills some of the gaps, and what arrives again the others (THREAT-14).
     #[test]
-    fn one_segment_fills_a_bounded_number_of_gaps_t_14() {
+    fn one_segment_fills_a_bounded_number_of_gaps_threat_14() {
         let base = SeqNum(7);
         let mut reassembly = Reassembly::new(base);
         for i in 0..30_000 {
@@ -517,7 +517,7 @@ mod tests {
     }
 
     #[test]
-    fn adjacent_bytes_become_large_pieces_from_either_end_t_13() {
+    fn adjacent_bytes_become_large_pieces_from_either_end_threat_13() {
         let base = SeqNum(7);
         for upwards in [true, false] {
             let mut reassembly = Reassembly::new(base);
@@ -572,7 +572,7 @@ mod tests {
     }
 
     proptest! {
-        /// T-50: whatever overlaps come in whatever order, the first copy of each byte is delivered.
+        /// THREAT-50: whatever overlaps come in whatever order, the first copy of each byte is delivered.
         #[test]
         fn the_first_copy_of_a_byte_wins(start: u32, steps in proptest::collection::vec(step(), 1..200)) {
             let base = SeqNum(start);
@@ -604,7 +604,7 @@ mod tests {
 
         /// The queue allocates no more than it counts.
         #[test]
-        fn what_is_held_is_counted_t_13(steps in proptest::collection::vec(step(), 1..200)) {
+        fn what_is_held_is_counted_threat_13(steps in proptest::collection::vec(step(), 1..200)) {
             let base = SeqNum(0);
             let mut reassembly = Reassembly::new(base);
             let info = measure(|| steps.iter().for_each(|step| step.apply(&mut reassembly, base)));

@@ -185,7 +185,7 @@ impl Connection {
         }
     }
 
-    /// Bytes that wait beyond the gap already are not taken again: the first copy counts (T-50).
+    /// Bytes that wait beyond the gap already are not taken again: the first copy counts (THREAT-50).
     fn fill_gap(&mut self, payload: &[u8], packet: Option<&Bytes>, env: &mut Env<'_>) {
         let start = self.tcb.rcv.nxt;
         let end = start + payload.len() as u32;
@@ -272,7 +272,7 @@ impl Connection {
         (self.tcb.rcv.buffer as usize).saturating_sub(self.receive_queue.len())
     }
 
-    /// Drops what waits out of order and finds no room beside what is unread, the highest first (T-13).
+    /// Drops what waits out of order and finds no room beside what is unread, the highest first (THREAT-13).
     fn fit_reassembly(&mut self, env: &mut Env<'_>) {
         let limit = self.reassembly_limit();
         let Some(reassembly) = &mut self.reassembly else { return };

@@ -56,7 +56,7 @@ impl Recovery {
     }
 
     /// Takes in a SACK block that lies inside of what was sent, and says whether it tells anything new. Above
-    /// `max` ranges the block is forgotten (T-15): the data is merely sent again.
+    /// `max` ranges the block is forgotten (THREAT-15): the data is merely sent again.
     pub(crate) fn add(&mut self, mut left: SeqNum, mut right: SeqNum, max: usize) -> bool {
         let first = self.sacked.partition_point(|(_, r)| r.lt(left));
         let last = self.sacked.partition_point(|(l, _)| l.le(right));
@@ -115,7 +115,7 @@ impl Recovery {
     }
 
     /// The ranges that end after `from`. Whoever walks over the scoreboard walks here: what an ACK costs is the number of
-    /// ranges at the most, not its square (T-15).
+    /// ranges at the most, not its square (THREAT-15).
     fn ranges_after(&self, from: SeqNum) -> impl Iterator<Item = (SeqNum, SeqNum)> + '_ {
         let first = self.sacked.partition_point(|(_, right)| right.le(from));
         let ranges = self.sacked[first..].iter().copied();
@@ -153,7 +153,7 @@ impl Recovery {
         pipe.saturating_sub(self.inflation)
     }
 
-    /// A duplicate ACK of a peer without SACK: a segment of ours has left the network (T-45: at most `flight`).
+    /// A duplicate ACK of a peer without SACK: a segment of ours has left the network (THREAT-45: at most `flight`).
     pub(crate) fn inflate(&mut self, mss: u32, flight: u32) {
         self.inflation = (self.inflation + mss).min(flight);
     }
@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn the_number_of_ranges_is_bounded_t_15() {
+    fn the_number_of_ranges_is_bounded_threat_15() {
         let mut recovery = Recovery::new(UNA);
         for i in 0..300 {
             recovery.add(UNA + i * 10, UNA + i * 10 + 1, 256);
@@ -221,9 +221,9 @@ mod tests {
         assert!(recovery.add(UNA + 1, UNA + 2, 256), "one that extends a range still counts");
     }
 
-    /// T-15: the cost of an ACK, in ranges that are looked at, with as many as there may be.
+    /// THREAT-15: the cost of an ACK, in ranges that are looked at, with as many as there may be.
     #[test]
-    fn the_cost_of_an_ack_is_the_number_of_ranges_not_its_square_t_15() {
+    fn the_cost_of_an_ack_is_the_number_of_ranges_not_its_square_threat_15() {
         fn cost<T>(ranges: u32, ask: impl Fn(&Recovery) -> T) -> usize {
             let recovery = board(&(0..ranges).map(|i| (10 + i * 10, 15 + i * 10)).collect::<Vec<_>>());
             recovery.looked_at.set(0);

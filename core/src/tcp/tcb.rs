@@ -235,7 +235,7 @@ impl TsState {
 pub(crate) struct AckState {
     /// An ACK is due at once.
     pub(crate) now: bool,
-    /// It carries no SACK blocks: they would make it longer than the segment that it answers (T-04).
+    /// It carries no SACK blocks: they would make it longer than the segment that it answers (THREAT-4).
     pub(crate) plain: bool,
     /// Payload received since the last ACK.
     pub(crate) bytes: u32,

@@ -182,7 +182,7 @@ pub(crate) fn length(config: &Config) -> Duration {
 }
 
 /// An entry as it is kept, with addresses of one family, and its place in the order in which entries end. Of two hundred
-/// thousand entries each word counts (T-11).
+/// thousand entries each word counts (THREAT-11).
 #[derive(Clone, Copy, Debug)]
 struct Row<A> {
     local_address: A,

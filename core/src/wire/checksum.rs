@@ -169,7 +169,7 @@ mod tests {
     /// An error goes unnoticed if it keeps the ones'-complement sum (RFC 1071 §2). Two flipped bits keep it only if
     /// they have the same weight and flip in opposite directions.
     #[test]
-    fn bit_flips_are_detected_as_theory_says_t_59() {
+    fn bit_flips_are_detected_as_theory_says_threat_59() {
         let mut bytes: Vec<u8> = (0..41u8).map(|n| n.wrapping_mul(89) ^ 0x5a).collect();
         let good = of(&bytes);
         let bits = bytes.len() * 8;

@@ -43,7 +43,7 @@ pub struct Header {
     pub more_fragments: bool,
     /// Offset of the payload in the datagram, in bytes: a multiple of 8, at most 65 528.
     pub fragment_offset: u16,
-    /// A loose or strict source route option is present (MUST-51 to MUST-53, T-64). Never emitted.
+    /// A loose or strict source route option is present (MUST-51 to MUST-53, THREAT-64). Never emitted.
     pub source_route: bool,
 }
 
@@ -273,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn lengths_are_checked_against_each_other_t_58() {
+    fn lengths_are_checked_against_each_other_threat_58() {
         for ihl in 0..16u8 {
             for total in 0..70u16 {
                 for len in 0..70usize {
@@ -316,7 +316,7 @@ mod tests {
     }
 
     #[test]
-    fn source_routes_are_noticed_and_other_options_ignored_t_64() {
+    fn source_routes_are_noticed_and_other_options_ignored_threat_64() {
         let cases: [(&[u8], bool); 7] = [
             (&[1, 1, 1, 0], false),
             (&[7, 7, 4, 0, 0, 0, 0, 0], false),

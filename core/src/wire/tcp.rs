@@ -26,10 +26,10 @@ pub enum Error {
     /// Shorter than a header.
     #[error("truncated segment")]
     Truncated,
-    /// Data offset below 5, or past the end of the segment (T-58).
+    /// Data offset below 5, or past the end of the segment (THREAT-58).
     #[error("bad data offset")]
     DataOffset,
-    /// An option of length 0 or 1 or past the end of the header, or a known one of wrong length (T-57).
+    /// An option of length 0 or 1 or past the end of the header, or a known one of wrong length (THREAT-57).
     #[error("malformed options")]
     Options,
 }

@@ -246,7 +246,7 @@ fn data_that_comes_with_a_closed_window_keeps_what_is_in_flight_alive_shld_17() 
     });
 }
 
-/// MUST-34, SHLD-15, T-46: the right edge moves back behind what was sent.
+/// MUST-34, SHLD-15, THREAT-46: the right edge moves back behind what was sent.
 #[test]
 fn a_shrunk_window_lets_nothing_new_out_must_34() {
     each(|t| {
@@ -438,7 +438,7 @@ fn slow_start_begins_with_ten_segments_6928_1() {
         t.recv_nothing();
         t.send(". seq 1 ack 2001");
         assert_eq!(t.drain(), 4);
-        // ACK division earns nothing (T-44).
+        // ACK division earns nothing (THREAT-44).
         for n in 1..=10 {
             t.send(&format!(". seq 1 ack {}", 2001 + n * 100));
         }
@@ -612,7 +612,7 @@ fn sack_fills_the_holes_alone_6675_1() {
     });
 }
 
-/// 2018-6: blocks that lie outside of what was sent, or are no blocks, count for nothing (T-42).
+/// 2018-6: blocks that lie outside of what was sent, or are no blocks, count for nothing (THREAT-42).
 #[test]
 fn impossible_sack_blocks_are_ignored_2018_6() {
     each(|t| {
@@ -647,7 +647,7 @@ fn an_ack_that_advances_brings_its_sack_blocks_as_well_2018_6() {
     });
 }
 
-/// 2018-4, 2018-5, T-48: data that was acknowledged selectively is kept, and sent again when it must be.
+/// 2018-4, 2018-5, THREAT-48: data that was acknowledged selectively is kept, and sent again when it must be.
 #[test]
 fn a_peer_that_reneges_gets_everything_again_2018_4() {
     each(|t| {
@@ -725,7 +725,7 @@ fn first_mss(t: &Test) -> u32 {
     1460 - if t.ts { 12 } else { 0 }
 }
 
-/// 5927-4, T-31: what got through before does not become too big at a word; only when it is lost as well.
+/// 5927-4, THREAT-31: what got through before does not become too big at a word; only when it is lost as well.
 #[test]
 fn packet_too_big_about_a_proven_size_waits_for_the_loss_5927_4() {
     each(|t| {
@@ -899,7 +899,7 @@ fn what_is_sent_for_a_socket_has_its_ttl_and_dscp_must_49() {
 
 /// What waits out of order never takes more than the buffer, overhead included.
 #[test]
-fn bytes_out_of_order_are_bounded_t_13() {
+fn bytes_out_of_order_are_bounded_threat_13() {
     each(|t| {
         t.establish();
         for n in 0..200 {

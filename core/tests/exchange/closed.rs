@@ -107,7 +107,7 @@ fn resets_are_limited_for_each_prefix_sa_closed_05() {
     );
 }
 
-/// T-05: who forges sources gets no more for it.
+/// THREAT-5: who forges sources gets no more for it.
 #[test]
 fn resets_to_all_prefixes_together_are_limited_sa_closed_05() {
     each_with(

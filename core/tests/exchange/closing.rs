@@ -247,7 +247,7 @@ fn the_user_timeout_ends_what_is_ending_sa_fin_wait_1_38() {
     }
 }
 
-/// SA-FIN_WAIT_1-39 (T-54): the FIN waits behind a zero window as long as probes are answered. Of an orphan's they may
+/// SA-FIN_WAIT_1-39 (THREAT-54): the FIN waits behind a zero window as long as probes are answered. Of an orphan's they may
 /// be seven: see `limits`.
 #[test]
 fn the_fin_waits_behind_a_zero_window_sa_fin_wait_1_39() {
@@ -462,9 +462,9 @@ fn keepalive_does_not_probe_while_the_fin_is_out_sa_fin_wait_1_40() {
     });
 }
 
-/// T-52: a FIN occupies one number, which must lie inside of the window.
+/// THREAT-52: a FIN occupies one number, which must lie inside of the window.
 #[test]
-fn a_fin_at_the_edge_of_the_window_t_52() {
+fn a_fin_at_the_edge_of_the_window_threat_52() {
     for short in [0, 1, 2] {
         each(|t| {
             t.reach(State::Established);

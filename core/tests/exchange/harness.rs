@@ -8,7 +8,7 @@
 //! ```
 //!
 //! Sequence numbers are relative: 0 is each side's SYN. Those of the peer begin just below 2^32, so that every
-//! exchange wraps (T-80). Of a segment from the stack every field is checked but the window, which is where the
+//! exchange wraps (THREAT-80). Of a segment from the stack every field is checked but the window, which is where the
 //! text states it; payload follows a pattern of its place in the stream. Timestamps come and are checked by
 //! themselves when the test runs with them.
 

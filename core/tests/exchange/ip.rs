@@ -84,9 +84,9 @@ fn what_is_not_ours_is_dropped_p0() {
     });
 }
 
-/// MUST-51 to MUST-53, T-64: source routes are dropped, other options skipped (MUST-50).
+/// MUST-51 to MUST-53, THREAT-64: source routes are dropped, other options skipped (MUST-50).
 #[test]
-fn source_routes_are_dropped_t_64() {
+fn source_routes_are_dropped_threat_64() {
     each(|t| {
         if t.v6 {
             return;
@@ -114,7 +114,7 @@ fn source_routes_are_dropped_t_64() {
     });
 }
 
-/// P1, T-58, T-62.
+/// P1, THREAT-58, THREAT-62.
 #[test]
 fn a_broken_tcp_header_is_dropped_p1() {
     each(|t| {
@@ -185,7 +185,7 @@ fn flags_that_nobody_sends_are_dropped_p2() {
     });
 }
 
-/// P3, T-57: broken options cost the segment, never the connection; unknown ones are skipped (MUST-6), and options
+/// P3, THREAT-57: broken options cost the segment, never the connection; unknown ones are skipped (MUST-6), and options
 /// may lie at any byte (MUST-64).
 /// Known are EOL, NOP and MSS at least (MUST-4), an option may stand in any segment (MUST-5), but those of a SYN
 /// count nowhere else (MUST-65, 7323-1).
@@ -232,7 +232,7 @@ fn broken_options_drop_the_segment_p3() {
     });
 }
 
-/// P5, T-39.
+/// P5, THREAT-39.
 #[test]
 fn a_segment_from_ourselves_is_dropped_p5() {
     each(|t| {
@@ -387,7 +387,7 @@ fn fragments_are_put_together_in_any_order_1122_2() {
     });
 }
 
-/// 8200-3, T-65: an overlap discards the datagram.
+/// 8200-3, THREAT-65: an overlap discards the datagram.
 #[test]
 fn overlapping_fragments_are_discarded_8200_3() {
     each(|t| {

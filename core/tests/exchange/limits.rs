@@ -31,7 +31,7 @@ fn repeat_until(t: &mut Test, millis: u64, segment: &str) {
     t.drain();
 }
 
-/// T-06: five repetitions and the wait after the last are 63 s, whatever the peer does meanwhile.
+/// THREAT-6: five repetitions and the wait after the last are 63 s, whatever the peer does meanwhile.
 #[test]
 fn a_repeated_syn_does_not_keep_a_half_open_entry_sa_syn_rcvd_18() {
     each(|t| {
@@ -232,10 +232,10 @@ fn orphan(t: &mut Test, state: State) {
     assert_eq!(t.tuple_state(), state);
 }
 
-/// T-10, RFC 6429 §3 (also SA-FIN_WAIT_1-39, SA-LAST_ACK-33): nobody waits for an orphan any more. Each probe counts,
+/// THREAT-10, RFC 6429 §3 (also SA-FIN_WAIT_1-39, SA-LAST_ACK-33): nobody waits for an orphan any more. Each probe counts,
 /// answered or not: eight, which are 102 s with the smallest RTO.
 #[test]
-fn an_orphan_behind_a_closed_window_ends_after_eight_probes_t_10() {
+fn an_orphan_behind_a_closed_window_ends_after_eight_probes_threat_10() {
     for state in [State::FinWait1, State::Closing, State::LastAck] {
         each(|t| {
             orphan(t, state);
@@ -251,7 +251,7 @@ fn an_orphan_behind_a_closed_window_ends_after_eight_probes_t_10() {
 
 /// Where tcp_orphan_retries is 0, an orphan has as long as R2: 3 s for `tcp_retries2 = 3`.
 #[test]
-fn without_orphan_retries_an_orphan_has_r2_t_10() {
+fn without_orphan_retries_an_orphan_has_r2_threat_10() {
     let configure = |c: &mut Config| (c.tcp_orphan_retries, c.tcp_retries2) = (0, 3);
     each_with(configure, |t| {
         orphan(t, State::LastAck);
@@ -282,7 +282,7 @@ fn without_orphan_retries_an_orphan_has_r2_t_10() {
 
 /// tcp_orphan_timeout on both sides: progress of a byte now and then is no reason to stay for ever.
 #[test]
-fn an_orphan_that_is_drained_by_bytes_ends_t_10() {
+fn an_orphan_that_is_drained_by_bytes_ends_threat_10() {
     each(|t| {
         t.reach(State::Established);
         t.write(4096);

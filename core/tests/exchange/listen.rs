@@ -466,7 +466,7 @@ fn refused_sources_are_answered_as_configured_h10b() {
         };
         let Some(Message::Error { kind, quoted }) = message else { panic!("{message:?}") };
         assert_eq!(kind, ErrorKind::AdminProhibited);
-        // Ports and sequence number; more would make the error longer than the SYN (T-04).
+        // Ports and sequence number; more would make the error longer than the SYN (THREAT-4).
         assert_eq!(quoted, &syn[..quoted.len()]);
         assert_eq!(quoted.len(), if t.v6 { 48 } else { 28 });
         assert_eq!(t.stack.usage().half_open, 0);

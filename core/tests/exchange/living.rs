@@ -138,7 +138,7 @@ fn the_user_timeout_counts_from_the_last_progress_sa_est_37() {
 
 /// One connection takes half of tcp_mem, which is the low mark, and no more. It is still heard, and others can begin.
 #[test]
-fn one_connection_cannot_take_all_memory_of_the_stack_t_08() {
+fn one_connection_cannot_take_all_memory_of_the_stack_threat_8() {
     each_with(
         |c| (c.tcp_mem, c.tcp_sndbuf) = (65_536, 1 << 20),
         |t| {
@@ -186,7 +186,7 @@ fn the_send_buffer_is_bounded_on_both_sides_sa_est_30() {
 
 /// reply_queue on both sides: what does not fit is dropped and counted.
 #[test]
-fn stateless_answers_are_bounded_t_05() {
+fn stateless_answers_are_bounded_threat_5() {
     each_with(
         |c| c.reply_queue = 3,
         |t| {
@@ -203,7 +203,7 @@ fn stateless_answers_are_bounded_t_05() {
 
 /// reply_queue_bytes on both sides: answers to pings are as long as the pings.
 #[test]
-fn stateless_answers_are_bounded_in_bytes_t_05() {
+fn stateless_answers_are_bounded_in_bytes_threat_5() {
     each_with(
         |c| c.reply_queue_bytes = 4096,
         |t| {
@@ -328,7 +328,7 @@ fn a_wrong_cookie_means_an_ordinary_handshake_7413_1() {
     });
 }
 
-/// 7413-2, T-41: both sides of tcp_fastopen_pending.
+/// 7413-2, THREAT-41: both sides of tcp_fastopen_pending.
 #[test]
 fn pending_fast_opens_are_bounded_7413_2() {
     each_with(

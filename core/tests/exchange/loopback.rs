@@ -150,7 +150,7 @@ fn packets_to_ourselves_wait_in_a_bounded_queue_and_none_is_lost() {
     assert_eq!((counters.retrans_segs, counters.loop_queue_full > 100), (0, true));
 }
 
-/// An address that is taken away while a packet to it is under way is not ours any more (T-83).
+/// An address that is taken away while a packet to it is under way is not ours any more (THREAT-83).
 #[test]
 fn a_packet_to_ourselves_whose_address_is_gone_is_dropped() {
     let mut stack = stack(|_| {});

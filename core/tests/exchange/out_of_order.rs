@@ -24,7 +24,7 @@ fn establish_large(t: &mut Test) {
 
 /// A queue on the way that lost every second of 2000 segments: all that arrived is held, in a thousand ranges.
 #[test]
-fn a_thousand_ranges_are_held_t_13() {
+fn a_thousand_ranges_are_held_threat_13() {
     each_with(
         |c| (c.tcp_rcvbuf, c.tcp_delack) = (1 << 20, Duration::ZERO),
         |t| {
@@ -48,7 +48,7 @@ fn a_thousand_ranges_are_held_t_13() {
 /// What was told in a block is not taken back while there is memory (RFC 2018 §8), however long the path is away. A peer
 /// that is gone is found by keepalive.
 #[test]
-fn text_behind_a_gap_waits_as_long_as_its_connection_t_13() {
+fn text_behind_a_gap_waits_as_long_as_its_connection_threat_13() {
     for keepalive in [false, true] {
         each(|t| {
             t.establish();
@@ -119,9 +119,9 @@ fn a_fin_behind_a_gap_is_in_the_block_2018_2() {
     });
 }
 
-/// A FIN where text was held already comes from a peer that contradicts itself: what came first counts (T-50).
+/// A FIN where text was held already comes from a peer that contradicts itself: what came first counts (THREAT-50).
 #[test]
-fn a_fin_before_text_that_waits_is_none_t_50() {
+fn a_fin_before_text_that_waits_is_none_threat_50() {
     each(|t| {
         t.establish();
         t.send("P. seq 11:21 ack 1");
@@ -169,9 +169,9 @@ fn what_nobody_will_read_is_not_held_sa_est_25() {
     }
 }
 
-/// One segment over very many ranges fills some of the gaps. The rest comes again, and nothing is lost (T-14).
+/// One segment over very many ranges fills some of the gaps. The rest comes again, and nothing is lost (THREAT-14).
 #[test]
-fn one_segment_over_many_ranges_is_taken_in_parts_t_14() {
+fn one_segment_over_many_ranges_is_taken_in_parts_threat_14() {
     each_with(
         |c| (c.tcp_rcvbuf, c.tcp_delack) = (1 << 20, Duration::ZERO),
         |t| {
@@ -238,9 +238,9 @@ fn under_pressure(test: impl Fn(&mut Test)) {
     );
 }
 
-/// T-08: above `tcp_mem` the text of a segment is refused, and nothing else of it.
+/// THREAT-8: above `tcp_mem` the text of a segment is refused, and nothing else of it.
 #[test]
-fn under_memory_pressure_only_text_is_refused_t_08() {
+fn under_memory_pressure_only_text_is_refused_threat_8() {
     // The ACK counts: it is what makes room.
     under_pressure(|t| {
         assert_eq!(t.stack.info(t.now, t.sock).unwrap().unacked, 5000);
@@ -274,7 +274,7 @@ fn under_memory_pressure_only_text_is_refused_t_08() {
 /// Above `tcp_mem` one segment at RCV.NXT is taken where nothing is unread, so that the connection goes on. What
 /// lies beyond a gap does not, whatever is unread.
 #[test]
-fn under_memory_pressure_only_what_is_next_is_taken_t_08() {
+fn under_memory_pressure_only_what_is_next_is_taken_threat_8() {
     under_pressure(|t| {
         t.read(10);
         write_all_that_fits(t);

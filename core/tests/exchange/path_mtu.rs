@@ -27,10 +27,10 @@ fn bytes_out(t: &mut Test) -> u32 {
     std::iter::from_fn(|| t.recv_any()).map(|got| headers + got.payload.len() as u32).sum()
 }
 
-/// T-31: a peer that acknowledges nothing reports the path MTU byte by byte. Each report would draw a window of
+/// THREAT-31: a peer that acknowledges nothing reports the path MTU byte by byte. Each report would draw a window of
 /// retransmissions; what leaves is no more than what came.
 #[test]
-fn reports_that_fall_byte_by_byte_draw_no_more_than_they_bring_t_31() {
+fn reports_that_fall_byte_by_byte_draw_no_more_than_they_bring_threat_31() {
     each(|t| {
         establish(t);
         t.write(10 * MSS);

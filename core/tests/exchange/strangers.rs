@@ -28,9 +28,9 @@ fn at_once(config: &Config) -> usize {
     config.tcp_rst_limit as usize / 4 / 8
 }
 
-/// SA-CLOSED-05, T-05: one budget for all strays, wherever they meet something that is not a connection yet.
+/// SA-CLOSED-05, THREAT-5: one budget for all strays, wherever they meet something that is not a connection yet.
 #[test]
-fn a_half_open_entry_answers_strays_within_the_budget_t_05() {
+fn a_half_open_entry_answers_strays_within_the_budget_threat_5() {
     each(|t| {
         t.listen();
         t.send("S seq 0");
@@ -45,9 +45,9 @@ fn a_half_open_entry_answers_strays_within_the_budget_t_05() {
     });
 }
 
-/// SA-CLOSED-05, T-05: nor do the segments that an opening has no use for.
+/// SA-CLOSED-05, THREAT-5: nor do the segments that an opening has no use for.
 #[test]
-fn an_opening_answers_strays_within_the_budget_t_05() {
+fn an_opening_answers_strays_within_the_budget_threat_5() {
     each(|t| {
         t.connect();
         let drawn = answered(t, 10_000, "S. seq 0 ack 99");
@@ -83,10 +83,10 @@ fn without_a_limit_every_stray_is_answered_sa_closed_05() {
     );
 }
 
-/// T-34: an old SYN of ours wakes a half-open entry at a peer, and its SYN-ACK meets our TIME-WAIT. Neither side may
+/// THREAT-34: an old SYN of ours wakes a half-open entry at a peer, and its SYN-ACK meets our TIME-WAIT. Neither side may
 /// answer each other's ACKs for ever, even where nothing limits those (profile `bsd`): RFC 9293 §3.5.2 group 2.
 #[test]
-fn a_half_open_entry_and_a_time_wait_do_not_argue_t_34() {
+fn a_half_open_entry_and_a_time_wait_do_not_argue_threat_34() {
     each_with(
         |c| c.tcp_invalid_ratelimit = steadfast_core::Duration::ZERO,
         |t| {
@@ -103,9 +103,9 @@ fn a_half_open_entry_and_a_time_wait_do_not_argue_t_34() {
     );
 }
 
-/// T-03: who puts a victim's address on 10,000 SYNs draws no more than 1.1 packets for each, repeats included.
+/// THREAT-3: who puts a victim's address on 10,000 SYNs draws no more than 1.1 packets for each, repeats included.
 #[test]
-fn syns_in_the_name_of_one_victim_draw_little_more_than_one_packet_each_t_03() {
+fn syns_in_the_name_of_one_victim_draw_little_more_than_one_packet_each_threat_3() {
     each(|t| {
         t.listen();
         let mut frame = vec![0; 65_535];
@@ -137,7 +137,7 @@ fn syns_in_the_name_of_one_victim_draw_little_more_than_one_packet_each_t_03() {
 
 /// The other side: with as few repeats as honest loss brings, none is saved.
 #[test]
-fn a_lost_syn_ack_is_sent_again_within_the_budget_t_03() {
+fn a_lost_syn_ack_is_sent_again_within_the_budget_threat_3() {
     each_with(
         |c| c.tcp_synack_ratelimit = 16,
         |t| {
@@ -160,10 +160,10 @@ fn another_syn(t: &mut Test) {
     t.peer(4000);
 }
 
-/// T-06, H4b: the third segment of a cookie makes one connection, however late its copies come, and leaves nothing in
+/// THREAT-6, H4b: the third segment of a cookie makes one connection, however late its copies come, and leaves nothing in
 /// TIME-WAIT for it.
 #[test]
-fn a_spent_cookie_makes_no_second_connection_t_06() {
+fn a_spent_cookie_makes_no_second_connection_threat_6() {
     each_with(
         |c| c.tcp_syncookies = 2,
         |t| {
@@ -195,7 +195,7 @@ fn a_spent_cookie_makes_no_second_connection_t_06() {
 
 /// RFC 6191, H4b: nor when the tuple has had another connection since.
 #[test]
-fn a_spent_cookie_stays_spent_when_its_tuple_is_used_again_t_06() {
+fn a_spent_cookie_stays_spent_when_its_tuple_is_used_again_threat_6() {
     each_with(
         |c| c.tcp_syncookies = 2,
         |t| {
@@ -224,7 +224,7 @@ fn a_spent_cookie_stays_spent_when_its_tuple_is_used_again_t_06() {
 
 /// Invariant 1: above `tcp_max_spent_cookies` a connection is made all the same, and counted.
 #[test]
-fn spent_cookies_are_bounded_t_06() {
+fn spent_cookies_are_bounded_threat_6() {
     each_with(
         |c| (c.tcp_syncookies, c.tcp_max_spent_cookies) = (2, 2),
         |t| {
@@ -272,9 +272,9 @@ fn a_fast_open_cookie_expires_7413_1() {
     );
 }
 
-/// T-27, 6528-1: two starts have nothing in common that an outsider could carry over.
+/// THREAT-27, 6528-1: two starts have nothing in common that an outsider could carry over.
 #[test]
-fn two_starts_have_other_numbers_and_other_cookies_t_27() {
+fn two_starts_have_other_numbers_and_other_cookies_threat_27() {
     for syncookies in [0, 2] {
         let answers = |secret| {
             let answers = RefCell::new(Vec::new());

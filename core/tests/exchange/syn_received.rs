@@ -131,7 +131,7 @@ fn the_crossed_syn_ack_establishes_only_a_simultaneous_open_sa_syn_rcvd_04() {
             t.recv_nothing();
         } else {
             stays(t);
-            assert_eq!(t.stack.accept(t.listener.unwrap()), Err(Error::WouldBlock), "T-38");
+            assert_eq!(t.stack.accept(t.listener.unwrap()), Err(Error::WouldBlock), "THREAT-38");
         }
     });
 }

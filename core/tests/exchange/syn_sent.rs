@@ -353,7 +353,7 @@ fn absurd_options_are_clamped_sa_syn_sent_13() {
             t.recv(". seq 1 ack 1");
             let info = t.stack.info(t.now, t.sock).unwrap();
             assert_eq!(info.snd_wscale, Some(14), "7323-3");
-            assert_eq!(info.snd_mss, 48 - if t.ts { 12 } else { 0 }, "tcp_min_snd_mss (T-16)");
+            assert_eq!(info.snd_mss, 48 - if t.ts { 12 } else { 0 }, "tcp_min_snd_mss (THREAT-16)");
         });
     }
     each_with(

@@ -676,7 +676,7 @@ fn data_after_a_gap_waits_and_is_told_sa_est_20() {
     });
 }
 
-/// SA-EST-21, SA-FIN_WAIT_1-22, SA-FIN_WAIT_2-22 (T-50): the first copy wins, in order and out of order.
+/// SA-EST-21, SA-FIN_WAIT_1-22, SA-FIN_WAIT_2-22 (THREAT-50): the first copy wins, in order and out of order.
 #[test]
 fn the_first_copy_of_a_byte_wins_sa_est_21() {
     in_each(&RECEIVING, |t| {
@@ -749,7 +749,7 @@ fn a_bare_fin_after_a_gap_waits_sa_est_23() {
     });
 }
 
-/// SA-EST-24, SA-FIN_WAIT_1-25, SA-FIN_WAIT_2-25 (T-51).
+/// SA-EST-24, SA-FIN_WAIT_1-25, SA-FIN_WAIT_2-25 (THREAT-51).
 #[test]
 fn nothing_counts_beyond_a_fin_sa_est_24() {
     in_each(&RECEIVING, |t| {

@@ -208,7 +208,7 @@ fn a_syn_ack_is_challenged_sa_time_wait_03() {
 }
 
 /// The SYN turns out to be an old duplicate: its sender resets our SYN-ACK, and the entry lives out its time
-/// (6191-5, MAY-2, T-36).
+/// (6191-5, MAY-2, THREAT-36).
 #[test]
 fn an_old_duplicate_syn_gives_the_entry_back_sa_time_wait_04() {
     each(|t| {

@@ -104,9 +104,9 @@ fn the_echo_is_of_the_oldest_unacknowledged_segment_7323_9() {
     );
 }
 
-/// T-29: a timestamp is believed only after the ACK was; one that was not does not stall the connection.
+/// THREAT-29: a timestamp is believed only after the ACK was; one that was not does not stall the connection.
 #[test]
-fn a_forged_timestamp_does_not_stall_t_29() {
+fn a_forged_timestamp_does_not_stall_threat_29() {
     each(|t| {
         if !t.ts {
             return;
@@ -151,9 +151,9 @@ fn the_echo_of_a_duplicate_is_that_of_the_duplicate_7323_9() {
     });
 }
 
-/// T-29: a duplicate that the peer cannot have sent tells nothing. It would have PAWS drop what follows.
+/// THREAT-29: a duplicate that the peer cannot have sent tells nothing. It would have PAWS drop what follows.
 #[test]
-fn a_forged_duplicate_does_not_move_the_echo_t_29() {
+fn a_forged_duplicate_does_not_move_the_echo_threat_29() {
     each(|t| {
         if !t.ts {
             return;

@@ -42,9 +42,9 @@ fn urg_after_the_fin_is_ignored_sa_close_wait_21() {
     });
 }
 
-/// T-61: on a segment without data, with a byte, and with many, no pointer changes what is read.
+/// THREAT-61: on a segment without data, with a byte, and with many, no pointer changes what is read.
 #[test]
-fn no_urgent_pointer_changes_the_stream_t_61() {
+fn no_urgent_pointer_changes_the_stream_threat_61() {
     for len in [0, 1, 100] {
         let mut t = Test::new(false, false, |_| {});
         t.reach(State::Established);
@@ -64,9 +64,9 @@ fn no_urgent_pointer_changes_the_stream_t_61() {
     }
 }
 
-/// T-61: nor on a SYN, whatever it points at.
+/// THREAT-61: nor on a SYN, whatever it points at.
 #[test]
-fn an_urgent_pointer_on_a_syn_is_nothing_t_61() {
+fn an_urgent_pointer_on_a_syn_is_nothing_threat_61() {
     for pointer in [0, 1, 0x7fff, 0xffff] {
         let mut t = Test::new(false, false, |_| {});
         t.listen();
@@ -80,9 +80,9 @@ fn an_urgent_pointer_on_a_syn_is_nothing_t_61() {
     }
 }
 
-/// T-61: on a FIN it neither hides the end nor the bytes before it.
+/// THREAT-61: on a FIN it neither hides the end nor the bytes before it.
 #[test]
-fn an_urgent_pointer_on_a_fin_is_nothing_t_61() {
+fn an_urgent_pointer_on_a_fin_is_nothing_threat_61() {
     for pointer in [0, 1, 10, 11, 0x7fff, 0xffff] {
         let mut t = Test::new(false, false, |_| {});
         t.reach(State::Established);

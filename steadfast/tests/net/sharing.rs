@@ -164,7 +164,7 @@ async fn serve_beside(flood: Flood, offload: bool) -> (usize, usize) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_device_that_always_has_more_leaves_a_transfer_half_its_rate_t_01_t_05_t_07() {
+async fn a_device_that_always_has_more_leaves_a_transfer_half_its_rate_threat_1_threat_5_threat_7() {
     for offload in [false, true] {
         let (alone, connected) = serve_beside(Flood::None, offload).await;
         assert_eq!(connected, 50);

@@ -149,7 +149,7 @@ impl Oracle {
 }
 
 #[test]
-fn every_overlap_of_a_datagram_of_four_fragments_condemns_it_t_65_8200_3() {
+fn every_overlap_of_a_datagram_of_four_fragments_condemns_it_threat_65_8200_3() {
     let whole = data(80);
     let four = [(0, 16, true), (16, 32, true), (32, 48, true), (48, 64, false)];
     let (mut condemned, mut completed) = (0, 0);
@@ -185,7 +185,7 @@ fn every_overlap_of_a_datagram_of_four_fragments_condemns_it_t_65_8200_3() {
 }
 
 #[test]
-fn the_same_place_with_other_bytes_or_another_flag_is_an_overlap_t_65() {
+fn the_same_place_with_other_bytes_or_another_flag_is_an_overlap_threat_65() {
     let (whole, mut forged) = (data(24), data(24));
     forged[3] ^= 1;
     forged[20] ^= 1;
@@ -205,7 +205,7 @@ fn the_same_place_with_other_bytes_or_another_flag_is_an_overlap_t_65() {
 }
 
 #[test]
-fn a_condemned_datagram_swallows_its_fragments_until_its_deadline_and_then_goes_silently_t_65() {
+fn a_condemned_datagram_swallows_its_fragments_until_its_deadline_and_then_goes_silently_threat_65() {
     let whole = data(24);
     let mut table = Table::new();
     let begun = table.now;
@@ -226,7 +226,7 @@ fn a_condemned_datagram_swallows_its_fragments_until_its_deadline_and_then_goes_
 }
 
 #[test]
-fn malformed_fragments_are_dropped_and_leave_the_datagram_alone_t_65() {
+fn malformed_fragments_are_dropped_and_leave_the_datagram_alone_threat_65() {
     let whole = data(48);
     let mut table = Table::new();
     let odd = Piece { offset: 4, ..cut(&whole, 0, 8, true) };
@@ -250,7 +250,7 @@ fn malformed_fragments_are_dropped_and_leave_the_datagram_alone_t_65() {
 }
 
 #[test]
-fn nothing_is_longer_than_a_datagram_can_be_t_65() {
+fn nothing_is_longer_than_a_datagram_can_be_threat_65() {
     let whole = data(70_000);
     for (key, max) in [(v4(9, 1), 65_515), (v6(1), 65_535)] {
         let mut table = Table::new();
@@ -293,7 +293,7 @@ fn a_datagram_expires_as_long_after_its_first_fragment_as_is_set_1122_2() {
 }
 
 #[test]
-fn as_many_fragments_as_the_limit_and_not_one_more_t_18() {
+fn as_many_fragments_as_the_limit_and_not_one_more_threat_18() {
     let whole = data(65 * 8);
     for count in [64, 65] {
         let mut table = Table::new();
@@ -313,7 +313,7 @@ fn as_many_fragments_as_the_limit_and_not_one_more_t_18() {
 }
 
 #[test]
-fn as_many_datagrams_of_a_pair_as_the_limit_and_the_oldest_makes_room_t_18() {
+fn as_many_datagrams_of_a_pair_as_the_limit_and_the_oldest_makes_room_threat_18() {
     let whole = data(16);
     let mut table = Table::new();
     let first = cut(&whole, 0, 8, true);
@@ -340,7 +340,7 @@ fn cost(piece: &Piece<'_>) -> u32 {
 }
 
 #[test]
-fn as_much_memory_as_the_limit_and_not_a_byte_more_t_18() {
+fn as_much_memory_as_the_limit_and_not_a_byte_more_threat_18() {
     let whole = data(16);
     let first = cut(&whole, 0, 8, true);
     for (limit, expected) in [(0, LIMIT), (cost(&first) - 1, LIMIT), (cost(&first), Ok(None))] {
@@ -364,7 +364,7 @@ fn as_much_memory_as_the_limit_and_not_a_byte_more_t_18() {
 }
 
 #[test]
-fn the_memory_counted_is_at_least_what_a_piece_of_one_byte_really_takes_t_18() {
+fn the_memory_counted_is_at_least_what_a_piece_of_one_byte_really_takes_threat_18() {
     assert!(PIECE_OVERHEAD >= size_of::<(usize, Box<[u8]>)>() + BLOCK);
     assert!(
         DATAGRAM_OVERHEAD >= size_of::<Datagram>() + 2 * size_of::<Key>() + 11 * 24,
@@ -373,7 +373,7 @@ fn the_memory_counted_is_at_least_what_a_piece_of_one_byte_really_takes_t_18() {
 }
 
 #[test]
-fn a_flood_by_one_source_is_at_its_own_expense_t_18() {
+fn a_flood_by_one_source_is_at_its_own_expense_threat_18() {
     let whole = data(16);
     let mut table = Table::new();
     table.config.ipfrag_high_thresh = 64 << 10;
@@ -387,7 +387,7 @@ fn a_flood_by_one_source_is_at_its_own_expense_t_18() {
 }
 
 #[test]
-fn a_flood_by_one_source_keeps_nobody_else_out_t_18() {
+fn a_flood_by_one_source_keeps_nobody_else_out_threat_18() {
     let whole = data(2048);
     let mut table = Table::new();
     table.config.ipfrag_high_thresh = 256 << 10;
@@ -409,7 +409,7 @@ fn a_flood_by_one_source_keeps_nobody_else_out_t_18() {
 }
 
 #[test]
-fn a_flood_from_everywhere_leaves_time_to_complete_a_datagram_t_18() {
+fn a_flood_from_everywhere_leaves_time_to_complete_a_datagram_threat_18() {
     let whole = data(2048);
     let mut table = Table::new();
     table.config.ipfrag_high_thresh = 256 << 10;
@@ -469,7 +469,7 @@ proptest! {
     }
 
     #[test]
-    fn whatever_arrives_the_books_are_right_and_the_limits_hold_t_18_t_65(
+    fn whatever_arrives_the_books_are_right_and_the_limits_hold_threat_18_threat_65(
         steps in prop::collection::vec(
             (0_u32..4, 0_u32..6, 0_usize..12, 0_usize..40, any::<bool>(), 0_u64..3000), 1..300),
         thresh in 0_u32..20_000,

@@ -101,7 +101,7 @@ fn reduced(flight: u32, tenths: u32, mss: u32) -> u32 {
     ((u64::from(flight) * u64::from(tenths) / 10) as u32).max(2 * mss)
 }
 
-/// Slow start by byte counting, within the limit for one ACK (5681-2; T-44). Gives what is left of the ACK once the
+/// Slow start by byte counting, within the limit for one ACK (5681-2; THREAT-44). Gives what is left of the ACK once the
 /// threshold is reached.
 fn slow_start(cwnd: &mut u32, ssthresh: u32, ack: &Acknowledged) -> u32 {
     if *cwnd >= ssthresh {

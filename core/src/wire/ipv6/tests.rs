@@ -123,7 +123,7 @@ fn options_past_their_header_are_refused() {
 }
 
 #[test]
-fn chains_are_bounded_t_66() {
+fn chains_are_bounded_threat_66() {
     let many = [(DESTINATION_OPTIONS, PADDED); 9];
     assert_eq!(outcome(&many[..8]), Ok(()));
     assert_eq!(outcome(&many), Err(Error::ExtensionLimit));
@@ -136,7 +136,7 @@ fn chains_are_bounded_t_66() {
 }
 
 #[test]
-fn a_chain_past_the_end_is_refused_at_every_length_t_58() {
+fn a_chain_past_the_end_is_refused_at_every_length_threat_58() {
     let extensions = [(HOP_BY_HOP, PADDED), (DESTINATION_OPTIONS, PADDED), (FRAGMENT, ATOMIC)];
     let (first, bytes) = chain(&extensions, TCP, b"");
     for len in 0..bytes.len() {
@@ -148,7 +148,7 @@ fn a_chain_past_the_end_is_refused_at_every_length_t_58() {
 }
 
 #[test]
-fn lengths_are_checked_against_the_packet_t_58() {
+fn lengths_are_checked_against_the_packet_threat_58() {
     let mut packet = packet(&[], TCP, b"abc");
     for len in 0..40 {
         assert_eq!(parse(&packet[..len]), Err(Error::Version));
@@ -192,7 +192,7 @@ fn fragments_end_the_walk_and_atomic_ones_do_not_rfc_6946() {
 }
 
 #[test]
-fn a_first_fragment_holds_the_whole_chain_rfc_7112_t_66() {
+fn a_first_fragment_holds_the_whole_chain_rfc_7112_threat_66() {
     let mut segment = [0u8; 24];
     segment[12] = 0x60;
     let (first, bytes) = chain(&[(DESTINATION_OPTIONS, PADDED), (ROUTING, ROUTED)], TCP, &segment);

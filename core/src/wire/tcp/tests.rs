@@ -141,7 +141,7 @@ fn a_segment_shows_as_a_line_of_tcpdump() {
 }
 
 #[test]
-fn every_data_offset_is_checked_against_every_length_t_58() {
+fn every_data_offset_is_checked_against_every_length_threat_58() {
     for offset in 0..16u8 {
         for len in 0..=64usize {
             let mut segment = vec![0; len];
@@ -162,7 +162,7 @@ fn every_data_offset_is_checked_against_every_length_t_58() {
 }
 
 #[test]
-fn reserved_bits_are_ignored_and_sent_as_zero_t_60() {
+fn reserved_bits_are_ignored_and_sent_as_zero_threat_60() {
     for flags in 0..0x200u16 {
         let header = Header { flags: Flags(flags | 0xfe00), ..Header::default() };
         let mut segment = emitted(&header, b"");
@@ -182,14 +182,14 @@ fn the_acknowledgment_is_zero_without_ack() {
 }
 
 #[test]
-fn malformed_options_cost_the_segment_t_57() {
+fn malformed_options_cost_the_segment_threat_57() {
     let mut segment = emitted(&Header::default(), &[8, 0, 0, 0]);
     segment[12] = 0x60;
     assert_eq!(Header::parse(&segment), Err(Error::Options));
 }
 
 #[test]
-fn every_flipped_bit_fails_the_checksum_must_3_t_59() {
+fn every_flipped_bit_fails_the_checksum_must_3_threat_59() {
     let (a, b) = (IpAddr::from([10, 0, 0, 1]), IpAddr::from([10, 0, 0, 2]));
     let header = Header { source_port: 1, destination_port: 2, flags: Flags::ACK, ..Header::default() };
     let mut segment = sealed(&header, b"odd", a, b);
@@ -206,7 +206,7 @@ fn every_flipped_bit_fails_the_checksum_must_3_t_59() {
 
 /// In ones' complement both are zero, so a receiver accepts one for the other.
 #[test]
-fn checksums_0_and_0xffff_are_the_same_t_59() {
+fn checksums_0_and_0xffff_are_the_same_threat_59() {
     let (a, b) = (IpAddr::from([10, 0, 0, 1]), IpAddr::from([10, 0, 0, 2]));
     // The urgent pointer cancels the sum, so the checksum is zero.
     let header = Header { flags: Flags::ACK, ..Header::default() };

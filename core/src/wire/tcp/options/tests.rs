@@ -57,7 +57,7 @@ fn filler(len: usize) -> Vec<u8> {
 
 /// All but EOL and NOP have a length (MUST-68).
 #[test]
-fn one_option_of_any_kind_and_length_in_any_room_t_57() {
+fn one_option_of_any_kind_and_length_in_any_room_threat_57() {
     let mut accepted = 0;
     for kind in 0..=255 {
         for len in 0..=41 {
@@ -76,7 +76,7 @@ fn one_option_of_any_kind_and_length_in_any_room_t_57() {
 }
 
 #[test]
-fn two_options_of_any_length_t_57() {
+fn two_options_of_any_length_threat_57() {
     let kinds = [0, 1, 2, 3, 4, 5, 6, 8, 19, 30, 34, 253, 255];
     let mut accepted = 0;
     for (first, second) in kinds.iter().flat_map(|a| kinds.iter().map(move |b| (*a, *b))) {
@@ -96,7 +96,7 @@ fn two_options_of_any_length_t_57() {
 }
 
 #[test]
-fn broken_lengths_cost_the_segment_t_57() {
+fn broken_lengths_cost_the_segment_threat_57() {
     let cases: [&[u8]; 14] = [
         &[8, 0, 0, 0],
         &[200, 0, 0, 0],
@@ -141,7 +141,7 @@ fn options_begin_at_any_byte_must_64() {
 }
 
 #[test]
-fn of_repeated_options_the_first_wins_t_57() {
+fn of_repeated_options_the_first_wins_threat_57() {
     let bytes = [2, 4, 0, 1, 3, 3, 1, 2, 4, 0, 2, 3, 3, 2];
     let options = Options::parse(&bytes).unwrap();
     assert_eq!((options.mss, options.window_scale), (Some(1), Some(1)));
@@ -152,13 +152,13 @@ fn of_repeated_options_the_first_wins_t_57() {
 
 /// EOL (MUST-4).
 #[test]
-fn nothing_is_read_past_the_end_of_the_list_t_57() {
+fn nothing_is_read_past_the_end_of_the_list_threat_57() {
     let bytes = [2, 4, 5, 180, 0, 8, 0, 255, 3, 3, 7, 0];
     assert_eq!(Options::parse(&bytes), Ok(Options { mss: Some(1460), ..Options::default() }));
 }
 
 #[test]
-fn forty_nops_are_no_options_t_57() {
+fn forty_nops_are_no_options_threat_57() {
     assert_eq!(Options::parse(&[1; 40]), Ok(Options::default()));
 }
 
