@@ -10,13 +10,13 @@ use steadfast_lab::{Scenario, catalogue};
 const HEAD: &str = "\
 # Where Linux differs
 
-What the Linux kernel does otherwise than our stack, as the scenarios found it that are run with the kernel as one end
-(`steadfast lab run --against kernel`, checked in `cli/tests/kernel.rs`). Written from the `kernel` parts of
-`scenarios/*.scenario`: change it there. Conditions in the same file (`[S=kernel]`) say what is expected of it instead.
+Scenarios that run with the Linux kernel as one end found these differences from our stack (`steadfast lab run --against
+kernel`, checked in `cli/tests/kernel.rs`). A test writes this file from the `kernel` parts of `scenarios/*.scenario`, so
+change those. Conditions in the same files (`[S=kernel]`) give the expectations for the kernel.
 
-Everywhere: its RTO is SRTT + 200 ms at the least (`tcp_rto_min_us` bounds the deviation alone), ours is the larger of 200 ms
-and what RFC 6298 computes; it sends what an application wrote before the next call of that application, ours when the
-application waits. Its tail loss probes are off in these runs, and its congestion control is Reno.
+Two differences hold everywhere. Its RTO is at least SRTT + 200 ms, since `tcp_rto_min_us` bounds only the deviation; ours
+is the larger of 200 ms and the value of RFC 6298. It sends data before the next call of the application, ours when the
+application waits. In these runs its tail loss probes are off, and its congestion control is Reno.
 
 ";
 
