@@ -1,8 +1,8 @@
 //! The stack: packets and time in, packets and events out.
 //!
-//! This module and its children are the only place that moves anything between the tables. Here stand the tables
-//! and the moves; `inbound` walks a packet to its table, `outbound` fills frames, `timers` runs what is due, `calls`
-//! are the user's, `view` shows what there is.
+//! This module and its children are the only code that moves anything between the tables. This file holds the tables
+//! and the moves. `inbound` demultiplexes packets, `outbound` fills frames, `timers` runs expired timers, `calls` holds
+//! the user calls, and `view` reports state.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
@@ -63,14 +63,14 @@ mod view;
 
 pub(crate) use icmp::quoted_segment;
 
-/// What the stack is attached to: a device that carries bare IP packets.
+/// The device that the stack is attached to. It carries bare IP packets.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Interface {
     /// Largest IP packet, bytes. At least 68 (IPv4) or 1280 (IPv6).
     pub mtu: u16,
-    /// Our addresses with the length of their prefix. A broadcast address follows from an IPv4 prefix up to 30.
+    /// Our addresses with their prefix lengths. An IPv4 prefix of up to 30 bits implies a broadcast address.
     pub addresses: Vec<(IpAddr, u8)>,
-    /// The device cuts super-segments: [`Transmit::segment_size`] may be set and a frame may hold 64 KiB.
+    /// The device segments: [`Transmit::segment_size`] may be set and a frame may hold 64 KiB.
     pub segmentation_offload: bool,
     /// The device fills in TCP checksums: the field then holds the sum of the pseudo-header, not complemented.
     pub checksum_offload: bool,
@@ -87,8 +87,8 @@ impl Interface {
         }
     }
 
-    /// Whether the MTU is one that every link of the family has: 68 (RFC 791), and 1280 where there is an IPv6 address
-    /// (RFC 8200 §5). An error says what was expected.
+    /// Checks that the MTU is at least 68 (RFC 791), and at least 1280 where there is an IPv6 address (RFC 8200 §5). An
+    /// error says what was expected.
     pub fn validate(&self) -> Result<(), String> {
         let v6 = self.addresses.iter().any(|(address, _)| address.is_ipv6());
         let least = if v6 { MIN_MTU_V6 } else { MIN_MTU_V4 };
@@ -109,10 +109,10 @@ impl Interface {
     }
 }
 
-/// A packet that arrives, and what the device says of it.
+/// A received packet and its metadata from the device.
 #[derive(Clone, Debug)]
 pub struct Packet<'a> {
-    /// The IP packet: one of the wire, or a super-segment of up to 64 KiB.
+    /// The IP packet: as received from the wire, or a super-segment of up to 64 KiB.
     pub bytes: PacketBytes<'a>,
     /// The device has verified the TCP checksum, or the packet never left this machine.
     pub checksum_trusted: bool,
@@ -121,9 +121,9 @@ pub struct Packet<'a> {
 /// Who owns the bytes of a packet.
 #[derive(Clone, Debug)]
 pub enum PacketBytes<'a> {
-    /// The caller: payload is copied out of it.
+    /// The caller owns them: the stack copies the payload.
     Borrowed(&'a [u8]),
-    /// Shared: a large payload is kept as a slice of it.
+    /// The buffer is shared: the stack keeps a large payload as a slice of it.
     Shared(Bytes),
 }
 
@@ -139,12 +139,12 @@ impl From<Bytes> for Packet<'_> {
     }
 }
 
-/// What [`Stack::transmit`] put into the frame.
+/// Describes the packet that [`Stack::transmit`] put into the frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Transmit {
     /// Bytes of the IP packet.
     pub len: usize,
-    /// The device must cut the payload into segments of so many bytes.
+    /// The device must cut the payload into segments of this many bytes.
     pub segment_size: Option<u16>,
     /// The device must fill in the TCP checksum.
     pub checksum_offload: bool,
@@ -152,10 +152,10 @@ pub struct Transmit {
 
 /// A TCP/IP stack on one interface.
 ///
-/// Methods are of four kinds. *Getters* look. *Inputs* ([`receive`](Stack::receive), [`advance`](Stack::advance))
+/// Methods are of four kinds. *Getters* only read. *Inputs* ([`receive`](Stack::receive), [`advance`](Stack::advance))
 /// take in packets and time. *User calls* (`listen` … `abort`) are those of RFC 9293 §3.9.1. *Polls*
-/// ([`transmit`](Stack::transmit), [`poll_event`](Stack::poll_event), [`poll_at`](Stack::poll_at)) are asked until
-/// they give nothing, after each input or user call. Any order is legal.
+/// ([`transmit`](Stack::transmit), [`poll_event`](Stack::poll_event), [`poll_at`](Stack::poll_at)) are called until
+/// they return nothing, after each input or user call. Any order is legal.
 #[derive(Clone, Debug)]
 pub struct Stack {
     config: Config,
@@ -164,16 +164,16 @@ pub struct Stack {
     trace: Trace,
     keys: Keys,
     pool: Pool,
-    /// The options that a socket without its own begins with, and those that one got last: few differ, so few are
-    /// kept.
+    /// The default options of a socket, and the options set most recently. Sockets mostly share options, so these
+    /// copies suffice.
     default_options: Arc<SocketOptions>,
     last_options: Arc<SocketOptions>,
     now: Instant,
-    /// When no timer was due that had not been run.
+    /// The latest time up to which all timers have run.
     timers_ran: Instant,
 
     addresses: Addresses,
-    /// Its part of the connections, where other stacks have the rest.
+    /// This stack's share of the connections, where several stacks share an interface.
     share: Option<Share>,
     fragments: Fragments,
     pmtu: PmtuCache,
@@ -185,63 +185,63 @@ pub struct Stack {
     half_open: Table<HalfOpen>,
     openings: Table<Opening>,
     connections: Table<Connection>,
-    /// Orphans in FIN-WAIT-2, where there are many.
+    /// Orphans in FIN-WAIT-2, once there are many.
     dormant: Table<Dormant>,
-    /// The connection that the last segment was for.
+    /// The connection that received the last segment.
     train_in: u32,
-    /// The last segment that was sent, or the next one while it is made.
+    /// The last segment that was sent, or the next one while it is built.
     outgoing: Outgoing,
-    /// What the last segment is one of; whatever happens to its connection ends it.
+    /// The segment train that the last segment belongs to. Any other event on its connection ends the train.
     train_out: Option<Train>,
     time_waits: TimeWaits,
-    /// Half-open entries that a TIME-WAIT gave way to, and that entry: it comes back when the SYN turns out to be an
-    /// old duplicate (6191-5).
+    /// Half-open entries that replaced a TIME-WAIT, each with that entry. The entry is restored if the SYN turns out to
+    /// be an old duplicate (6191-5).
     gave_way: BTreeMap<u32, u32>,
     listeners: Table<Listener>,
-    /// Listeners that are closed and have connections or half-open entries left, and the next of those to look at.
+    /// Closed listeners that still have connections or half-open entries, and the next one to clean up.
     closing: Vec<(u32, u32)>,
-    /// In the order of what [`binding`] gives for their local ends: in one piece, and searched without a guess.
+    /// Sorted by the [`binding`] of their local ends, for binary search.
     bindings: Vec<((u16, u128), u32)>,
     sockets: Sockets,
-    /// The local ports of what was connected.
+    /// The local ports of active opens.
     ports: Ports,
     orphans: usize,
-    /// A connection that was not settled when somebody asked.
+    /// A connection that was not settled at the last check.
     unsettled: u32,
-    /// The memory that all queues take.
+    /// The memory that all queues use.
     held: u64,
     ladder: Ladder,
     cookies: CookieCache,
     spent_cookies: SpentCookies,
     peers: Peers,
 
-    /// Timers; and the lines of SYNs and SYN-ACKs that are due.
+    /// Timers, and the queues of SYNs and SYN-ACKs that are due.
     wheel: Wheel,
     /// Connections that may have something to send.
     ready: Line,
     turns: Turns,
     /// Stateless answers.
     replies: Replies,
-    /// Packets to our own addresses, which `advance` takes in.
+    /// Packets to our own addresses, which `advance` receives.
     looped: VecDeque<Bytes>,
     events: Queue<SocketId>,
 }
 
-/// So many orphans stay whole connections in FIN-WAIT-2.
+/// This many orphans remain full connections in FIN-WAIT-2.
 const FULL_ORPHANS: usize = 64;
 
 /// How far time may run ahead of the timers.
 const CATCH_UP: Duration = Duration::from_secs(10 * 86_400);
 
-/// What waits for the device beside the connections' own segments.
+/// Packets that wait for the device, apart from segments of connections.
 #[derive(Clone, Debug)]
 enum Reply {
     Segment(Answer),
-    /// A whole packet, as ICMP messages are.
+    /// A whole packet, such as an ICMP message.
     Packet(Vec<u8>),
 }
 
-/// Lends out everything of the stack that a handler may use beside its connection.
+/// Borrows all parts of the stack that a handler may use besides its connection.
 macro_rules! env {
     ($stack:expr) => {
         crate::tcp::tcb::Env {
@@ -259,11 +259,12 @@ macro_rules! env {
 use env;
 
 impl Stack {
-    /// A stack with nothing in it.
+    /// Creates an empty stack.
     ///
     /// # Panics
     ///
-    /// Where [`Config::validate`] or [`Interface::validate`] refuses an argument: later nothing may panic.
+    /// Panics if [`Config::validate`] or [`Interface::validate`] rejects an argument. Checking here keeps later calls
+    /// from panicking.
     pub fn new(config: Config, interface: Interface) -> Stack {
         config.expect_valid();
         interface.expect_valid();
@@ -317,14 +318,14 @@ impl Stack {
         }
     }
 
-    /// Makes it stack number `index` of several on one interface. It is then given the packets that `steering` has for
-    /// it, and makes connections whose answers come back to it.
+    /// Makes this stack number `index` of several on one interface. It must then be given the packets that `steering`
+    /// assigns to it. It opens only connections whose replies are steered back to it.
     pub fn set_share(&mut self, steering: Steering, index: u16) {
         self.share = Some(Share { steering, index });
     }
 
-    /// Adds an address to the interface; what listens on all addresses answers there too. An IPv6 address needs an MTU
-    /// of 1280: below that it is not added.
+    /// Adds an address to the interface. Listeners on all addresses accept connections to it too. An IPv6 address is
+    /// not added if the MTU is below 1280.
     pub fn add_address(&mut self, address: IpAddr, prefix_len: u8) {
         if address.is_ipv6() && self.interface.mtu < MIN_MTU_V6 {
             return;
@@ -333,16 +334,16 @@ impl Stack {
         self.interface.addresses = self.addresses.iter().collect();
     }
 
-    /// Takes an address away, and says whether it was there. Its connections stay: they end by their own timers, or
-    /// by the address coming back (THREAT-83).
+    /// Removes an address and returns whether it was there. Its connections stay: their own timers end them, unless the
+    /// address returns first (THREAT-83).
     pub fn remove_address(&mut self, address: IpAddr) -> bool {
         let removed = self.addresses.remove(address);
         self.interface.addresses = self.addresses.iter().collect();
         removed
     }
 
-    /// Time passes, without a timer that would have fired being run: `advance` does that. But ticks compare right for
-    /// 24 days only, so after a longer sleep the timers catch up in steps.
+    /// Moves time forward up to the next timer; `advance` runs the timers. Ticks compare correctly for 24 days only, so
+    /// after a longer sleep the timers catch up in steps.
     #[inline]
     fn set_now(&mut self, now: Instant) {
         if now - self.timers_ran > CATCH_UP {
@@ -352,7 +353,7 @@ impl Stack {
         }
     }
 
-    /// A few steps. If that is not all, time stands still until the next call: `poll_at` says that it is due.
+    /// Runs a few steps. If timers remain, time stands still until the next call, and `poll_at` says that it is due.
     #[cold]
     fn catch_up(&mut self, now: Instant) {
         const STEPS: usize = 16;
@@ -368,8 +369,8 @@ impl Stack {
         }
     }
 
-    /// What lives at a tuple, for a segment that arrived. Segments come in trains: most find the connection of the one
-    /// before, which saves the hash and the probe (200 of 2200 instructions).
+    /// Returns the flow of an arriving segment's tuple. Segments come in trains: most belong to the same connection as
+    /// the one before, which saves the hash and the probe.
     fn find_in_train(&mut self, tuple: &FourTuple) -> Option<FlowRef> {
         if self.connections.get(self.train_in).is_some_and(|connection| connection.tcb.tuple == *tuple) {
             return Some(FlowRef::Connection(self.train_in));
@@ -395,18 +396,18 @@ impl Stack {
         })
     }
 
-    /// Puts `flow` where nothing lives.
+    /// Inserts `flow` at a tuple that is free.
     fn place(&mut self, tuple: &FourTuple, flow: FlowRef) {
         self.flows.insert(&self.keys, tuple, flow);
         self.ports.came(tuple);
     }
 
-    /// What lives at `tuple` has moved from one row to another, of another table mostly.
+    /// Replaces the flow at `tuple`, whose row has changed, usually to another table.
     fn replace(&mut self, tuple: &FourTuple, old: FlowRef, new: FlowRef) {
         self.flows.replace(&self.keys, tuple, old, new);
     }
 
-    /// Takes `flow` out of the flow table.
+    /// Removes `flow` from the flow table.
     fn displace(&mut self, tuple: &FourTuple, flow: FlowRef) {
         self.flows.remove(&self.keys, tuple, flow);
         self.ports.gone(tuple);
@@ -429,7 +430,7 @@ impl Stack {
 
     // Moves between the tables.
 
-    /// Makes a connection in its row, in the place in the flow table of what it comes from.
+    /// Adds a connection, which takes over the flow table entry of its predecessor.
     fn add_connection(&mut self, agreed: Agreed, from: Option<FlowRef>) -> u32 {
         let tuple = agreed.tuple;
         let index = self.connections.insert_with(|| Connection::new(agreed, &env!(self)));
@@ -440,7 +441,7 @@ impl Stack {
         index
     }
 
-    /// A connection is over: its row and its place in the flow table are all that it still has.
+    /// Removes a finished connection's row and its entry in the flow table.
     fn settle_accounts(&mut self, index: u32) {
         self.end_train(index);
         self.end_turn(index);
@@ -460,7 +461,7 @@ impl Stack {
         }
     }
 
-    /// A Fast Open request is pending no longer: its third segment has come, or it ends.
+    /// A Fast Open request is no longer pending: its third segment has arrived, or it has ended.
     #[cold]
     fn fast_open_over(&mut self, index: u32) {
         let connection = &mut self.connections[index];
@@ -484,8 +485,8 @@ impl Stack {
         }
     }
 
-    /// Runs a handler on a connection and puts the connection in order afterwards: arms its timer, queues it if it has
-    /// something to send, and tells the application what changed.
+    /// Runs a handler on a connection. Afterwards arms its timer, queues it if it has something to send, and notifies
+    /// the application of changes.
     fn with_connection<R>(&mut self, index: u32, run: impl FnOnce(&mut Connection, &mut Env<'_>) -> R) -> R {
         self.end_train(index);
         let connection = &mut self.connections[index];
@@ -509,7 +510,7 @@ impl Stack {
         result
     }
 
-    /// Does to the tables what a handler of this connection asked for.
+    /// Applies to the tables the outcome that a handler of this connection returned.
     #[inline]
     fn apply(&mut self, index: u32, outcome: Outcome, segment: Option<&Segment<'_>>) {
         if outcome != Outcome::Keep {
@@ -547,7 +548,7 @@ impl Stack {
         }
     }
 
-    /// The connection becomes a compact entry; its socket, if somebody holds it, keeps what was not read.
+    /// Turns the connection into a compact entry. Its socket, if the application still holds it, keeps the unread data.
     fn enter_time_wait(&mut self, index: u32) {
         // Its last ACK leaves as a stateless answer, because the connection is gone before the device asks.
         let now = self.now;
@@ -569,8 +570,8 @@ impl Stack {
         self.finish_socket(index, None);
     }
 
-    /// Keeps an orphan in FIN-WAIT-2 as what is needed of it. The first few stay as they are: most of those end within
-    /// a round trip.
+    /// Reduces an orphan in FIN-WAIT-2 to a compact entry. The first few stay full connections, because most of those
+    /// end within a round trip.
     fn lay_down(&mut self, index: u32) {
         if self.orphans <= FULL_ORPHANS || !self.connections.get(index).is_some_and(Dormant::may_be) {
             return;
@@ -597,7 +598,7 @@ impl Stack {
         self.replace(&tuple, FlowRef::Connection(index), FlowRef::Dormant(to));
     }
 
-    /// Something happens to such an orphan: it is a connection again.
+    /// Turns such an orphan back into a full connection for an event.
     fn wake(&mut self, index: u32) -> u32 {
         let dormant = self.dormant.remove(index);
         let tuple = dormant.tuple;
@@ -607,7 +608,7 @@ impl Stack {
         to
     }
 
-    /// Leaves an entry for 2MSL in the connection's place, if there is room for one.
+    /// Replaces the connection with a TIME-WAIT entry for 2MSL, if there is room for one.
     fn add_time_wait(&mut self, index: u32) {
         let connection = &self.connections[index];
         let tuple = connection.tcb.tuple;
@@ -631,7 +632,7 @@ impl Stack {
     fn remove_time_wait(&mut self, index: u32) {
         let tuple = self.time_waits.tuple(index);
         match self.find(&tuple) {
-            // It had given way to a half-open connection: there is nothing to come back to any more.
+            // It had replaced a half-open connection, and that entry cannot be restored any more.
             Some(FlowRef::HalfOpen(successor)) => drop(self.gave_way.remove(&successor)),
             _ => {
                 self.displace(&tuple, FlowRef::TimeWait(index));
@@ -641,7 +642,7 @@ impl Stack {
         self.time_waits.remove(index);
     }
 
-    /// The connection is gone for good.
+    /// Removes the connection for good.
     fn finish_connection(&mut self, index: u32, closed: Closed) {
         self.settle_accounts(index);
         let connection = &self.connections[index];
@@ -664,7 +665,7 @@ impl Stack {
         self.finish_socket(index, closed.error);
     }
 
-    /// The connection's row goes; its socket, if somebody holds it, keeps what was not read.
+    /// Removes the connection's row. Its socket, if the application still holds it, keeps the unread data.
     fn finish_socket(&mut self, index: u32, error: Option<Error>) {
         let connection = &mut self.connections[index];
         let (id, events) = (connection.socket, connection.events);
@@ -687,7 +688,7 @@ impl Stack {
         opening
     }
 
-    /// Takes an opening out of its table. Its place in the flow table the caller gives to what follows.
+    /// Removes an opening from its table. The caller reuses its entry in the flow table.
     fn take_opening(&mut self, index: u32) -> Opening {
         let opening = self.openings.remove(index);
         self.wheel.remove(opening.timer);
@@ -695,7 +696,7 @@ impl Stack {
         opening
     }
 
-    /// A connect failed.
+    /// Handles a failed connect.
     fn fail_opening(&mut self, index: u32, error: Error) {
         let opening = self.remove_opening(index);
         self.note_state(&opening.tuple, State::SynSent, State::Closed);
@@ -710,7 +711,7 @@ impl Stack {
         }
     }
 
-    /// Takes a half-open connection out; a TIME-WAIT that had given way to it comes back.
+    /// Removes a half-open connection and restores the TIME-WAIT that it had replaced.
     fn remove_half_open(&mut self, index: u32) -> HalfOpen {
         let entry = self.take_half_open(index);
         match self.gave_way.remove(&index) {
@@ -720,7 +721,7 @@ impl Stack {
         entry
     }
 
-    /// Takes a half-open connection out of its table. Its place in the flow table the caller gives to what follows.
+    /// Removes a half-open connection from its table. The caller reuses its entry in the flow table.
     fn take_half_open(&mut self, index: u32) -> HalfOpen {
         let entry = self.half_open.remove(index);
         self.wheel.remove(entry.timer);
@@ -739,7 +740,7 @@ impl Stack {
         }
     }
 
-    /// Sockets that are gone leave their places behind; they must not add up while nobody polls.
+    /// Sockets that are gone leave entries behind, which must not accumulate while nobody polls.
     #[inline(never)]
     fn queue_event(&mut self, id: SocketId) {
         if self.events.len() > 2 * self.sockets.len() + 64 {
@@ -749,14 +750,14 @@ impl Stack {
         self.events.push_back(id);
     }
 
-    /// Gives a connection its turn in `transmit`, behind those that have one.
+    /// Queues a connection for `transmit`, behind those that wait already.
     fn make_ready(&mut self, index: u32) {
         self.ready.join(index, &mut self.connections);
     }
 
     // Answers.
 
-    /// Sends an answer that no connection sends.
+    /// Queues an answer that belongs to no connection.
     fn reply(&mut self, answer: Answer) {
         env!(self).note_reply(&answer.tuple, answer.reason);
         self.push_reply(Reply::Segment(answer));
@@ -769,8 +770,8 @@ impl Stack {
         self.replies.push(reply);
     }
 
-    /// Too many answers wait: one of them goes, or the one that comes. All that came since there was room have the same
-    /// chance, so that a flood which arrives first does not shut out who comes later.
+    /// Drops an answer from the full queue: a random one of those waiting, or the new one. All answers since the queue
+    /// filled have the same chance, so a flood that arrives first does not shut out later senders.
     #[cold]
     fn displace_reply(&mut self, reply: Reply) {
         self.counters.count_drop(DropReason::ReplyQueueFull);
@@ -778,8 +779,8 @@ impl Stack {
         self.replies.displace(reply, chance, &self.config);
     }
 
-    /// The RST that answers `segment`, which has no place in any connection (RFC 9293 §3.5.2). A SYN is answered in any
-    /// case, as a listener would answer it: the RST is no larger. What else draws one has a budget (SA-CLOSED-05).
+    /// Sends the RST for `segment`, which belongs to no connection (RFC 9293 §3.5.2). A SYN always gets one, as a
+    /// listener would answer it: the RST is no larger. For other segments a budget limits RSTs (SA-CLOSED-05).
     fn reset(&mut self, segment: &Segment<'_>, rst: Answer) {
         if !is_stray(segment) || self.charge(segment) {
             self.reply(rst);
@@ -788,8 +789,9 @@ impl Stack {
         }
     }
 
-    /// As [`dropped`](Stack::dropped), for a segment that something lives at the tuple of. It takes from the budget of
-    /// RSTs what it would take if nothing lived there: else who counts RSTs of his own learns that (THREAT-24, THREAT-25).
+    /// As [`dropped`](Stack::dropped), for a segment whose tuple is in use. It takes from the RST budget what it would
+    /// take if the tuple were free. Otherwise an attacker could count RSTs and learn that the tuple is in use
+    /// (THREAT-24, THREAT-25).
     fn dropped_stray(&mut self, segment: &Segment<'_>, reason: DropReason) {
         if is_stray(segment) {
             self.charge(segment);
@@ -797,7 +799,7 @@ impl Stack {
         self.dropped(&segment.tuple, reason);
     }
 
-    /// Takes one RST to the source of `segment` from the budget of its network, and says whether there was one.
+    /// Takes one RST from the budget of the source network of `segment`. Returns whether there was one.
     fn charge(&mut self, segment: &Segment<'_>) -> bool {
         let limit = self.config.tcp_rst_limit;
         if limit == 0 {
@@ -808,7 +810,7 @@ impl Stack {
         self.rst_limit.allow(self.now, slot, limit, jitter)
     }
 
-    /// The slot of the network that an address is in, among those of a [`RateLimiter`].
+    /// The slot of an address's network in a [`RateLimiter`].
     fn network_slot(&self, address: IpAddr) -> usize {
         let (prefix, len) = limit::prefix(address);
         self.keys.bucket(&prefix[..len], limit::SLOTS)
@@ -824,20 +826,20 @@ impl Stack {
     }
 }
 
-/// Whether a segment would draw a RST within the budget, did nothing live at its tuple and nobody listen there.
+/// Whether a segment would draw a RST within the budget if its tuple were free and nobody listened there.
 fn is_stray(segment: &Segment<'_>) -> bool {
     let flags = segment.flags();
     !flags.rst() && (flags.ack() || !flags.syn())
 }
 
-/// What a listener's local end is found by: numbers, which compare faster than addresses. The unspecified address of a
-/// family stands for all of it.
+/// The key of a listener's local end. It is made of numbers, which compare faster than addresses. The unspecified
+/// address of a family stands for the whole family.
 fn binding(address: IpAddr, port: u16) -> (u16, u128) {
     (port, mapped(&address).to_bits())
 }
 
-/// Tells the wheel of the earliest deadline of a connection, if that comes before what it was told. A node that is too
-/// early stays: it fires, finds nothing due, and is armed anew.
+/// Arms the wheel for the earliest deadline of a connection, if that is before the armed time. A node that is too early
+/// stays: it fires, finds nothing due, and is armed again.
 #[inline]
 fn arm(wheel: &mut Wheel, index: u32, connection: &mut Connection) {
     if connection.tcb.timers.want_arming(&connection.armed) {

@@ -25,8 +25,8 @@ use crate::timer::TimerId;
 use crate::trace::State;
 
 impl Stack {
-    /// Passive OPEN. `0.0.0.0` listens on all IPv4 addresses, `[::]` on all of both families, or with
-    /// [`only_v6`](ListenOptions::only_v6) on those of IPv6; port 0 chooses a port. A SYN goes to the listener of its
+    /// Passive OPEN. `0.0.0.0` listens on all IPv4 addresses. `[::]` listens on all addresses of both families, or with
+    /// [`only_v6`](ListenOptions::only_v6) on those of IPv6. Port 0 chooses a port. A SYN goes to the listener of its
     /// address, else to that of all addresses of its family, else to that of both families.
     ///
     /// Errors: [`AddrNotAvailable`](Error::AddrNotAvailable), not an address of ours or no port left;
@@ -74,7 +74,7 @@ impl Stack {
         Ok(id)
     }
 
-    /// The options of a new socket: one copy for all that ask for the same one after the other.
+    /// The options of a new socket. Consecutive requests for equal options share one copy.
     fn shared_options(&mut self, options: Option<SocketOptions>) -> Arc<SocketOptions> {
         let Some(options) = options else { return Arc::clone(&self.default_options) };
         if *self.last_options != options {
@@ -114,7 +114,7 @@ impl Stack {
         if let Some(above) = above
             && iss.le(above)
         {
-            // Above everything of the connection before (RFC 6191).
+            // The ISS must be above every sequence number of the previous connection (RFC 6191).
             iss = above + 65_537;
         }
         let fast_open = match (options.fast_open, self.config.tcp_fastopen & 1 != 0) {
@@ -156,7 +156,7 @@ impl Stack {
         Ok(id)
     }
 
-    /// A 4-tuple that nothing holds, or a TIME-WAIT that may be taken over, and its last sequence number (THREAT-12).
+    /// A free 4-tuple, or one whose TIME-WAIT may be taken over, with its last sequence number (THREAT-12).
     fn free_tuple(
         &mut self,
         address: IpAddr,
@@ -175,7 +175,7 @@ impl Stack {
             }
             return self.claim(&tuple(port)).map(|above| (tuple(port), above));
         }
-        /// So many ports are looked at for one that nothing holds, before a TIME-WAIT is taken over.
+        /// Ports to try for a free one, before a TIME-WAIT is taken over.
         const PROBES: usize = 16;
         let range = self.config.ip_local_port_range;
         let mut ports =
@@ -189,13 +189,13 @@ impl Stack {
         {
             return Ok((oldest, above));
         }
-        // The search also finds the TIME-WAITs from before there was a crowd.
+        // The search also finds TIME-WAITs that are older than the crowd.
         self.search_port(&tuple(0), range, first.unwrap_or(range.first()), is_ours)
             .or_else(|| self.take_over(&tuple(0), range))
             .ok_or(Error::AddrNotAvailable)
     }
 
-    /// Takes a TIME-WAIT between the ends of a tuple over, one of the oldest.
+    /// Takes over one of the oldest TIME-WAITs between the ends of a tuple.
     fn take_over(&mut self, ends: &FourTuple, range: PortRange) -> Option<(FourTuple, Option<SeqNum>)> {
         const LOOK: usize = 64;
         let resting: Vec<_> = self.ports.resting(ends).take(LOOK).collect();
@@ -216,8 +216,8 @@ impl Stack {
         None
     }
 
-    /// The first port from `first` on that nothing holds between the ends of a tuple. What else than a connect holds
-    /// one, as a listener's connection does, or a connect before there was a crowd, is kept until it is gone.
+    /// The first port, from `first` on, that is free between the ends of a tuple. A port held by anything but a connect
+    /// in the crowd is remembered until it is free again.
     fn search_port(
         &mut self,
         ends: &FourTuple,
@@ -260,8 +260,8 @@ impl Stack {
         }
     }
 
-    /// The next established connection of a listener, and its peer. Errors: [`WouldBlock`](Error::WouldBlock), none
-    /// waits; [`InvalidArgument`](Error::InvalidArgument), not a listener.
+    /// Accepts the next established connection of a listener, and returns it with its peer. Errors:
+    /// [`WouldBlock`](Error::WouldBlock), none waits; [`InvalidArgument`](Error::InvalidArgument), not a listener.
     pub fn accept(&mut self, listener: SocketId) -> Result<(SocketId, SocketAddr), Error> {
         let SocketKind::Listener(index) = self.socket(listener)?.kind else {
             return Err(Error::InvalidArgument);
@@ -280,7 +280,7 @@ impl Stack {
         Ok((id, peer))
     }
 
-    /// Queues bytes for sending: copies as many of `data` as there is room for, and says how many.
+    /// Queues bytes for sending. Copies as many bytes of `data` as there is room for and returns their number.
     ///
     /// Errors: [`WouldBlock`](Error::WouldBlock), no room; [`BrokenPipe`](Error::BrokenPipe), shut down for writing or
     /// over; [`NotConnected`](Error::NotConnected), a listener; or, once, what ended the connection.
@@ -291,13 +291,13 @@ impl Stack {
         })
     }
 
-    /// As [`send`](Stack::send), without a copy: takes from the front of `data` what there is room for.
+    /// As [`send`](Stack::send), without a copy: takes as many bytes from the front of `data` as there is room for.
     pub fn send_bytes(&mut self, id: SocketId, data: &mut Bytes) -> Result<usize, Error> {
         self.send_with(id, data.len(), |queue, count, _, pool| queue.push_bytes(data.split_to(count), pool))
     }
 
-    /// As [`send`](Stack::send), and says that the data is urgent (MUST-30). The peer reads it in line; new protocols
-    /// should do without (SHLD-13).
+    /// As [`send`](Stack::send), but marks the data as urgent (MUST-30). The peer reads it in line. New protocols
+    /// should not use it (SHLD-13).
     pub fn send_urgent(&mut self, id: SocketId, data: &[u8]) -> Result<usize, Error> {
         let count = self.send(id, data)?;
         if let SocketKind::Connection(index) = self.socket(id)?.kind {
@@ -372,7 +372,7 @@ impl Stack {
         }
     }
 
-    /// Reads bytes. `Ok(0)`: the peer closed in good order, or reading was shut down.
+    /// Reads bytes. `Ok(0)`: the peer closed its sending side, or reading was shut down.
     ///
     /// Errors: [`WouldBlock`](Error::WouldBlock), nothing there yet; [`NotConnected`](Error::NotConnected), a listener;
     /// or, once and after the bytes that came before it, what ended the connection (MUST-12).
@@ -435,8 +435,8 @@ impl Stack {
         }
     }
 
-    /// How many bytes can be read, and how many of them are urgent: the application is told that there are some by
-    /// [`Event::URGENT`] and reads them in line (MUST-33).
+    /// The number of bytes that can be read, and how many of them are urgent. [`Event::URGENT`] announces urgent data,
+    /// and the application reads it in line (MUST-33).
     pub fn readable(&self, id: SocketId) -> Result<(usize, usize), Error> {
         match &self.socket(id)?.kind {
             SocketKind::Connection(index) => {
@@ -473,8 +473,8 @@ impl Stack {
         Ok(())
     }
 
-    /// CLOSE: gives the handle back. What is queued is still delivered, by an orphan if need be. With data unread, or
-    /// with `linger` zero, the peer gets a RST instead. Of a listener, the connections that nobody accepted are reset.
+    /// CLOSE: releases the handle. Queued data is still delivered, by an orphan if need be. With unread data, or with
+    /// `linger` zero, the peer gets a RST instead. Closing a listener resets the connections that nobody accepted.
     pub fn close(&mut self, now: Instant, id: SocketId) -> Result<(), Error> {
         self.set_now(now);
         self.socket(id)?;
@@ -483,7 +483,7 @@ impl Stack {
         Ok(())
     }
 
-    /// ABORT: gives the handle back and resets the connection.
+    /// ABORT: releases the handle and resets the connection.
     pub fn abort(&mut self, now: Instant, id: SocketId) -> Result<(), Error> {
         self.set_now(now);
         self.socket(id)?;
@@ -491,12 +491,12 @@ impl Stack {
         Ok(())
     }
 
-    /// The stack goes down: resets connections, but for those that `spare` names, and gives up what is not established.
-    /// Sockets stay until they are closed. What came before can be read; after that they say
+    /// Takes the stack down: resets all connections except those that `spare` selects, and drops those that are not
+    /// established. Sockets stay until they are closed. Data received earlier can be read; after that, calls return
     /// [`NetworkDown`](Error::NetworkDown). Listeners stay as they are.
     ///
-    /// A call does a bounded part of the work, for the resets wait in the queue of answers. `false`: some are left, so
-    /// [`transmit`](Stack::transmit) and call again.
+    /// Each call does a bounded amount of work, because the resets wait in the queue of answers. Returns `false` if
+    /// some are left: call [`transmit`](Stack::transmit), then call this again.
     pub fn abort_all(&mut self, now: Instant, spare: Spare) -> bool {
         /// Connections that one call resets.
         const STEP: usize = 64;
@@ -539,13 +539,13 @@ impl Stack {
         self.apply(index, outcome, None);
     }
 
-    /// Whether nothing is under way: nothing half-open, nothing opening, and of connections only those that no
-    /// application has and whose peer has acknowledged everything, the FIN included.
+    /// Whether no handshake is in progress and every connection is settled: no application holds it, and its peer has
+    /// acknowledged everything including the FIN.
     pub fn is_settled(&mut self) -> bool {
         if self.half_open.len() + self.openings.len() > 0 || self.connections.len() > self.orphans {
             return false;
         }
-        // Who was not settled before is asked first, since that is mostly so still.
+        // The connection that was not settled before is checked first, because it usually still is not.
         let unsettled = |(index, connection): (u32, &Connection)| (!connection.is_settled()).then_some(index);
         let before = self.connections.get(self.unsettled).map(|connection| (self.unsettled, connection));
         let found = before.and_then(unsettled).or_else(|| self.connections.iter().find_map(unsettled));
@@ -562,7 +562,7 @@ impl Stack {
         match socket.kind {
             SocketKind::Listener(index) => self.close_listener(id, index),
             SocketKind::Opening(index) => {
-                // Nothing is sent; what still comes is answered from CLOSED (SA-SYN_SENT-22, -23).
+                // Nothing is sent; later segments are answered from CLOSED (SA-SYN_SENT-22, -23).
                 let opening = self.remove_opening(index);
                 self.note_state(&opening.tuple, State::SynSent, State::Closed);
                 self.sockets.remove(id);
@@ -586,8 +586,8 @@ impl Stack {
         }
     }
 
-    /// SA-LISTEN-15: half-open entries go silently, connections that nobody accepted are reset. Where those are many,
-    /// they go in steps.
+    /// SA-LISTEN-15: removes half-open entries silently and resets connections that nobody accepted. Many of them are
+    /// removed in steps.
     fn close_listener(&mut self, id: SocketId, index: u32) {
         let listener = &mut self.listeners[index];
         listener.closing = true;
@@ -600,7 +600,7 @@ impl Stack {
         self.close_some();
     }
 
-    /// A step of what listeners that are closed leave to do.
+    /// Does one step of cleaning up after closed listeners.
     pub(super) fn close_some(&mut self) {
         /// Connections, half-open entries, and rows of those that are looked at.
         const MOST: [usize; 3] = [16, 32, 4096];
@@ -626,9 +626,9 @@ impl Stack {
         }
     }
 
-    /// Sets the options of a socket. The receive buffer stays what it was given to `listen` or `connect`: SYN and
-    /// SYN-ACK have announced a window and its scale by it (as tcp(7) has it). Congestion control counts only before
-    /// the connection is made.
+    /// Sets the options of a socket. The receive buffer keeps the size given to `listen` or `connect`: the SYN or
+    /// SYN-ACK has announced its window and scale (tcp(7) says the same). The choice of congestion control takes effect
+    /// only before the connection is made.
     pub fn set_options(&mut self, now: Instant, id: SocketId, options: SocketOptions) -> Result<(), Error> {
         self.set_now(now);
         let &SocketOptions { rcvbuf, rcvbuf_max, .. } = self.options(id)?;
@@ -659,7 +659,8 @@ impl Stack {
         Ok(())
     }
 
-    /// What ended the connection, or the last soft error that a router reported (`SO_ERROR`); reading clears it.
+    /// Returns and clears the error that ended the connection, or the last soft error that a router reported
+    /// (`SO_ERROR`).
     pub fn take_error(&mut self, id: SocketId) -> Result<Option<Error>, Error> {
         self.socket(id)?;
         Ok(match &mut self.sockets[id].kind {

@@ -1,8 +1,9 @@
-//! Filling frames: who has the next one.
+//! Filling frames, and choosing which connection or answer sends next.
 //!
-//! Connections share by bytes. Each has a turn of [`Turns::bytes`], and what it sends beyond that its next turn
-//! lacks. Answers are what goes to strangers: SYN-ACKs, cookies, RSTs, ICMP messages, and the SYNs of our own connects.
-//! While connections have something to send, answers get as many packets of the wire as they do, and take turns by sort.
+//! Connections share by bytes. Each has a turn of [`Turns::bytes`]; bytes sent beyond that are subtracted from its next
+//! turn. Answers are packets outside of connections: SYN-ACKs, cookies, RSTs, ICMP messages, and the SYNs of our own
+//! connects. While connections have something to send, answers get as many wire packets as they do, and the sorts of
+//! answers take turns.
 
 use bytes::Bytes;
 
@@ -21,7 +22,7 @@ use crate::trace::TraceKind;
 use crate::wire::tcp::{self, Header};
 use crate::wire::{Ecn, PROTOCOL_TCP, ipv4, ipv6};
 
-/// What of the IP header a connection decides.
+/// The fields of the IP header that a connection decides.
 struct IpFields {
     ttl: u8,
     dscp: u8,
@@ -31,15 +32,15 @@ struct IpFields {
 /// The turns of connections and answers.
 #[derive(Clone, Debug)]
 pub(super) struct Turns {
-    /// By so many packets of the wire answers are ahead of connections.
+    /// Wire packets by which answers are ahead of connections.
     answers_ahead: i32,
     /// The sort of the last answer.
     sort: u8,
-    /// The connection that has begun its turn, and the bytes that are left of it.
+    /// The connection whose turn it is, and the bytes left in the turn.
     index: u32,
     left: i32,
-    /// Bytes that a connection sends before it is another one's turn: some segments, so that trains go on, and that the
-    /// peer's application is woken for as many bytes as are worth it; and no less than one packet of any length.
+    /// Bytes in one connection's turn. It covers several segments, so that trains continue and each wakeup of the
+    /// peer's application is worthwhile. It is never less than one packet of any length.
     bytes: i32,
 }
 
@@ -55,7 +56,7 @@ impl Turns {
         Turns { answers_ahead: 0, sort: 0, index: Turns::NOBODY, left: 0, bytes }
     }
 
-    /// A connection has sent so many bytes. Says whether its turn goes on.
+    /// Charges a connection for the bytes that it sent. Returns whether its turn continues.
     #[inline]
     fn count(&mut self, index: u32, bytes: usize, connection: &mut Connection) -> bool {
         if self.index != index {
@@ -68,7 +69,7 @@ impl Turns {
     }
 }
 
-/// Of what [`Transmit`] says the part that the packet itself decides; it fits into two registers.
+/// The part of [`Transmit`] that the packet itself decides. It fits into two registers.
 #[derive(Clone, Copy)]
 pub(super) struct Sent {
     pub(super) len: usize,
@@ -85,7 +86,7 @@ impl Stack {
     #[inline]
     pub fn transmit(&mut self, now: Instant, frame: &mut [u8]) -> Option<Transmit> {
         self.set_now(now);
-        // Every turn ends with a look that finds nothing: it should cost no more than that.
+        // Every turn ends with a check that finds nothing, so that check must be cheap.
         if !self.wants_transmit() || self.looped.len() >= self.config.loop_queue as usize {
             return None;
         }
@@ -124,9 +125,9 @@ impl Stack {
         }
     }
 
-    /// A packet to one of our own addresses never reaches the device (RFC 1122 §3.2.1.3 (g)). It is taken in by the
-    /// next `advance`, and not here, so that no answer is made within the call that it answers. Says whether there
-    /// is room for another one.
+    /// A packet to one of our own addresses never reaches the device (RFC 1122 §3.2.1.3 (g)). The next `advance`
+    /// receives it, so that no answer is made within the call that it answers. Returns whether there is room for
+    /// another one.
     #[cold]
     fn loop_back(&mut self, packet: &[u8]) -> bool {
         self.looped.push_back(Bytes::copy_from_slice(packet));
@@ -139,7 +140,7 @@ impl Stack {
         Transmit { len, segment_size: self.outgoing.segment_size, checksum_offload }
     }
 
-    /// Answers wait, and connections may.
+    /// Sends when answers wait; connections may wait too.
     fn transmit_in_turn(&mut self, frame: &mut [u8]) -> Option<Transmit> {
         if self.turns.answers_ahead > 0
             && let Some(sent) = self.transmit_ready(frame)
@@ -196,7 +197,7 @@ impl Stack {
         }
     }
 
-    /// A SYN-ACK of a half-open connection. A try counts, and the timer runs, from when it leaves.
+    /// Sends the SYN-ACK of a half-open connection. It counts as a try, and its timer runs, from the time it leaves.
     fn transmit_syn_ack(&mut self, due: Due, frame: &mut [u8]) -> Option<Sent> {
         let index = self.wheel.next_due(due)?;
         if due == Due::SynAckAgain {
@@ -226,7 +227,7 @@ impl Stack {
             header.options.layout = self.config.tcp_option_layout;
             header.options.fit_into(room_in(mtu, answer.tuple.is_ipv4()).into());
         }
-        // Not in the place of the last segment, which a train goes on from.
+        // Not in the slot of the last segment, which a train continues from.
         let mut outgoing = Outgoing::bare(header);
         let ttl = if answer.ttl > 0 { answer.ttl } else { self.config.ip_default_ttl };
         let ip = IpFields { ttl, dscp: answer.dscp, ecn: Ecn::NotEct };
@@ -238,7 +239,7 @@ impl Stack {
         let connection = &mut self.connections[index];
         let tick = Tick::at(self.now);
         self.train_out.take_if(|train| !train.goes_on(index, tick));
-        // Behind one of a train there is always another segment.
+        // Another segment always follows one of a train.
         let mut more = true;
         if self.train_out.is_some() {
             connection.follow(&mut self.outgoing);
@@ -273,7 +274,7 @@ impl Stack {
         if self.turns.count(index, sent.len, connection) && more {
             return Some(sent);
         }
-        // The rest waits for its next turn behind the others.
+        // The connection goes to the back of the queue for the rest.
         match (more, self.ready.is_alone(index)) {
             (true, true) => {}
             (true, false) => self.ready.rotate(&mut self.connections),
@@ -284,7 +285,7 @@ impl Stack {
         Some(sent)
     }
 
-    /// A connection has nothing more to send, or is over: it stands in line no longer.
+    /// Removes a connection from the queue: it has nothing more to send, or has ended.
     #[inline]
     pub(super) fn end_turn(&mut self, index: u32) {
         self.ready.leave(index, &mut self.connections);
@@ -321,7 +322,7 @@ impl Stack {
     }
 }
 
-/// What every segment gets before it is written: the layout of its options, a place in the counters, and in the trace.
+/// Prepares any segment before it is written: lays out its options, counts it, and traces it.
 #[inline]
 fn finish(env: &mut Env<'_>, tuple: &FourTuple, outgoing: &mut Outgoing) {
     outgoing.header.options.layout = env.config.tcp_option_layout;
@@ -333,7 +334,8 @@ fn finish(env: &mut Env<'_>, tuple: &FourTuple, outgoing: &mut Outgoing) {
     }
 }
 
-/// Writes IP header, TCP header and payload. The payload is summed while it is copied, unless the device does that.
+/// Writes IP header, TCP header and payload. The payload is summed during the copy, unless the device computes
+/// checksums.
 fn emit(
     tuple: &FourTuple,
     outgoing: &Outgoing,
@@ -372,7 +374,7 @@ fn emit_ip(tuple: &FourTuple, ip: &IpFields, payload_len: usize, frame: &mut [u8
                 ttl: ip.ttl,
                 dscp: ip.dscp,
                 ecn: ip.ecn,
-                // With DF the identification means nothing (RFC 6864), and zero tells nobody anything (THREAT-25).
+                // With DF the identification has no meaning (RFC 6864), and zero leaks nothing (THREAT-25).
                 identification: 0,
                 dont_fragment: true,
                 more_fragments: false,

@@ -39,7 +39,7 @@ impl Stack {
         self.syn_segment(listener, segment, datagram, None);
     }
 
-    /// A SYN for a listener. `old`: a TIME-WAIT entry gives way, and its last sequence number.
+    /// Handles a SYN for a listener. `old`: the last sequence number of a TIME-WAIT entry that the SYN replaces.
     pub(super) fn syn_segment(
         &mut self,
         listener: u32,
@@ -90,7 +90,7 @@ impl Stack {
         self.half_open(listener, segment, offer, give_cookie, old);
     }
 
-    /// A half-open entry, or what stands for one when there is no room (SA-LISTEN-04, -07).
+    /// Makes a half-open entry, or its substitute when there is no room (SA-LISTEN-04, -07).
     fn half_open(
         &mut self,
         listener: u32,
@@ -112,8 +112,8 @@ impl Stack {
             self.counters.tcp_req_q_full_do_cookies += u64::from(full);
             return self.send_cookie(listener, segment, offer);
         }
-        // A client whose TIME-WAIT gives way is a real one, and no flood of strangers keeps it out. There may be as many such
-        // entries again.
+        // A client that replaces a TIME-WAIT is genuine, and a flood of strangers must not keep it out. The table has
+        // room for as many such entries again.
         let full = if old.is_some() { self.gave_way.len() >= most } else { full };
         if full {
             self.counters.tcp_req_q_full_drop += 1;
@@ -138,7 +138,7 @@ impl Stack {
         }
         match give_cookie {
             None => self.queue_syn_ack(index, Due::SynAck, ReplyReason::SynAck),
-            // Nothing of the entry remembers that it goes with this SYN-ACK.
+            // The entry does not record that it goes with this SYN-ACK.
             Some(cookie) => {
                 let answer = self.syn_ack_of(index, ReplyReason::SynAck);
                 self.reply(with_cookie(answer, &cookie));
@@ -147,24 +147,24 @@ impl Stack {
         }
     }
 
-    /// A SYN-ACK waits for its turn. It is made then, and until then no timer runs.
+    /// Queues a SYN-ACK. It is built when its turn comes, and its timer starts then.
     pub(super) fn queue_syn_ack(&mut self, index: u32, due: Due, reason: ReplyReason) {
         env!(self).note_reply(&self.half_open[index].tuple, reason);
         let entry = &mut self.half_open[index];
         entry.timer = self.wheel.wait(entry.timer, due, index);
     }
 
-    /// Whether there is no row for one more entry of a listener.
+    /// Whether a listener has no row for one more entry.
     fn half_open_full(&self, listener: u32) -> bool {
         self.listeners[listener].half_open >= self.config.tcp_max_syn_backlog as usize
             || self.half_open.len() >= self.config.tcp_max_half_open as usize
     }
 
-    /// Whether a table is to pass for full. It does from a share on that is drawn anew each time, between half of it and
-    /// all of it: were it known, who fills the rest could count what others have in it (THREAT-25).
+    /// Whether a table counts as full. The threshold is drawn at random each time, between half of the table and all of
+    /// it. With a known threshold, an attacker who fills the rest could count the entries of others (THREAT-25).
     ///
-    /// The share is the middle one of three that are drawn alike. So the chance changes slowly everywhere: at no number of
-    /// entries does one more show sooner than after some 100,000 SYNs, in a table of 2048.
+    /// The threshold is the median of three uniform draws, so the chance changes slowly everywhere. In a table of 2048,
+    /// one more entry shows only after some 100,000 SYNs.
     fn early_full(&mut self, used: usize, size: usize) -> bool {
         let half = size / 2;
         let (over, range) = (used.saturating_sub(half) as u128, (size - half) as u128);
@@ -203,13 +203,13 @@ impl Stack {
         let reason = ReplyReason::SynAckCookie;
         let mut answer = syn.answer(&tuple, iss, segment.seq(), offer, ts_recent, ts_val, &env, reason);
         if !offer.timestamps() && offer.ecn() {
-            // Nowhere to remember it.
+            // No entry exists to remember it.
             answer.flags = crate::wire::tcp::Flags::SYN | crate::wire::tcp::Flags::ACK;
         }
         self.reply(answer);
     }
 
-    /// Whether an ACK brings a cookie back; then its connection is made.
+    /// Whether an ACK returns a valid cookie. If so, makes its connection.
     fn cookie_returns(&mut self, listener: u32, segment: &Segment<'_>) -> bool {
         let returned = cookie::check(&self.keys, self.now, segment);
         let Some(cookie) = returned.filter(|cookie| !self.spent_cookies.contains(cookie.token)) else {
@@ -244,7 +244,7 @@ impl Stack {
         true
     }
 
-    /// What was agreed on where no half-open entry remembers it: a cookie, or Fast Open. `numbers`: ISS and IRS.
+    /// The agreed options where no half-open entry holds them: a cookie, or Fast Open. `numbers`: ISS and IRS.
     fn agreed_without_entry(
         &self,
         listener: u32,
@@ -275,12 +275,12 @@ impl Stack {
         }
     }
 
-    /// Whether a listener may get one connection more; if not, the segment was dealt with (SA-SYN_RCVD-07, -08).
+    /// Whether a listener may get one more connection. If not, this function handles the segment (SA-SYN_RCVD-07, -08).
     fn room_for_child(&mut self, listener: u32, segment: &Segment<'_>) -> bool {
         if self.listeners[listener].accept_queue_full() {
             self.counters.listen_overflows += 1;
             if self.config.tcp_abort_on_overflow {
-                // No charge: the sender has proven its address, and draws no second RST.
+                // Not charged: the sender has proven its address, and draws no second RST.
                 self.reply(Answer::rst_to(segment, ReplyReason::RstOverflow));
             } else {
                 self.counters.listen_drops += 1;
@@ -296,12 +296,12 @@ impl Stack {
         true
     }
 
-    /// Whether a third segment that finds no room makes its half-open entry wait for some.
+    /// Whether a third segment that finds no room makes its half-open entry wait in line.
     fn may_wait(&self, listener: u32) -> bool {
         self.listeners[listener].accept_queue_full() && !self.config.tcp_abort_on_overflow
     }
 
-    /// Queues a half-open entry whose third segment found the accept queue full. Its timer is not touched.
+    /// Queues a half-open entry whose third segment found the accept queue full. Its timer is unchanged.
     fn wait_for_room(&mut self, index: u32) {
         let now = self.tick();
         let entry = &mut self.half_open[index];
@@ -320,10 +320,11 @@ impl Stack {
         waiting.push_back((index, iss));
     }
 
-    /// The accept queue has room: retransmits the SYN-ACK of the oldest entry that waits, so that its peer repeats the third
-    /// segment. The timers alone would retransmit all SYN-ACKs in step, and few of the third segments would find room.
+    /// The accept queue has room: retransmits the SYN-ACK of the oldest waiting entry, so that its peer retransmits the
+    /// third segment. The timers alone would retransmit all SYN-ACKs in step, and few of the third segments would find
+    /// room.
     pub(super) fn call_waiting(&mut self, listener: u32) {
-        /// Places that one call looks at: many could be of entries that are gone.
+        /// Places that one call checks: many may belong to entries that are gone.
         const LOOK: usize = 256;
         for _ in 0..LOOK {
             let Some((index, iss)) = self.listeners[listener].waiting.pop_front() else { return };
@@ -361,7 +362,7 @@ impl Stack {
             }
             HalfOpenOutcome::SynAgain => {
                 self.counters.tcp_syn_retrans += 1;
-                // The timer goes on as it is, or a peer that repeats its SYN would keep the entry for ever.
+                // The timer is not restarted, or a peer that retransmits its SYN would keep the entry for ever.
                 let answer = self.syn_ack_of(index, ReplyReason::SynAckAgain);
                 self.reply(answer);
             }
@@ -376,7 +377,7 @@ impl Stack {
         }
     }
 
-    /// The entry goes: back to LISTEN, or to the TIME-WAIT that it came from.
+    /// Removes the entry: back to LISTEN, or to the TIME-WAIT that it replaced.
     pub(super) fn forget_half_open(&mut self, index: u32) {
         let back_to = if self.gave_way.contains_key(&index) { State::TimeWait } else { State::Listen };
         let entry = self.remove_half_open(index);
@@ -392,8 +393,8 @@ impl Stack {
         entry.timer = self.wheel.rearm(entry.timer, deadline, target);
     }
 
-    /// How often the SYN-ACK of an entry is sent again: less often when its listener's part of the table is more than half
-    /// full (4987-3).
+    /// The limit of SYN-ACK retransmissions for an entry. It is lower when its listener's part of the table is more
+    /// than half full (4987-3).
     pub(super) fn synack_retries(&mut self, index: u32) -> u8 {
         let (most, backlog) = (self.config.tcp_synack_retries, self.config.tcp_max_syn_backlog as usize);
         let used = self.listeners[self.half_open[index].listener].half_open;
@@ -401,7 +402,7 @@ impl Stack {
         self.half_open[index].retries_allowed(if pressed { most.min(2) } else { most })
     }
 
-    /// The third segment of the handshake.
+    /// Handles the third segment of the handshake.
     fn complete(&mut self, index: u32, segment: &Segment<'_>) {
         let entry = &self.half_open[index];
         let listener = entry.listener;
@@ -426,7 +427,7 @@ impl Stack {
         self.connection_segment(index, segment);
     }
 
-    /// Makes a connection for the accept queue of a listener. `from`: what it was so far.
+    /// Adds a connection to the accept queue of a listener. `from`: its previous form.
     fn adopt(&mut self, listener: u32, agreed: Agreed, from: Option<FlowRef>) -> u32 {
         self.counters.passive_opens += 1;
         let Listener { socket: parent, local, .. } = self.listeners[listener];
@@ -440,16 +441,16 @@ impl Stack {
         index
     }
 
-    /// The Fast Open cookie of a client: that of now, or of `ago` lives of a key before. Each life has a key of its own
-    /// (RFC 7413 §4.1.2).
+    /// The Fast Open cookie of a client, under the current key or the one `ago` key lifetimes before. Each lifetime has
+    /// its own key (RFC 7413 §4.1.2).
     fn fast_open_cookie(&self, client: IpAddr, ago: u64) -> [u8; 8] {
         let life = self.config.tcp_fastopen_key_life.as_secs();
         let number = self.now.as_secs().checked_div(life).unwrap_or(0);
         self.keys.fast_open_cookie(client, number.saturating_sub(ago))
     }
 
-    /// A SYN with a valid Fast Open cookie: the application gets the connection and its data before the third
-    /// segment (SA-LISTEN-06, N9). `false`: there are too many such connections, or no room.
+    /// Handles a SYN with a valid Fast Open cookie: the application gets the connection and its data before the third
+    /// segment (SA-LISTEN-06, N9). Returns `false` if there are too many such connections, or no room.
     fn fast_open(&mut self, listener: u32, segment: &Segment<'_>, offer: Offer) -> bool {
         let most = self.config.tcp_fastopen_pending as usize;
         if !self.listeners[listener].fast_open_pending.have_room(self.now, most) {
