@@ -1,5 +1,5 @@
-//! Data that leaves before our SYN is acknowledged (RFC 7413 §4.2): the request on the SYN of a client, and the answer of
-//! a server to a request that came with a valid cookie. The cookie has proved the client's address.
+//! Data sent before our SYN is acknowledged (RFC 7413 §4.2). A client sends its request on the SYN. A server answers
+//! a request that came with a valid cookie, which proves the client's address.
 
 use super::segment::{Outgoing, Segment};
 use super::tcb::{Connection, Env, Origin};
@@ -7,7 +7,8 @@ use crate::trace::Loss;
 use crate::wire::tcp::Flags;
 
 impl Connection {
-    /// SYN-RECEIVED of a SYN with a valid cookie: its data is here, and an answer may leave.
+    /// Enters SYN-RECEIVED after a SYN with a valid cookie: takes its data and allows an answer before the handshake
+    /// completes.
     pub(crate) fn open_fast(&mut self, segment: &Segment<'_>, env: &mut Env<'_>) {
         let snd = &mut self.tcb.snd;
         snd.wnd = u32::from(segment.header.window);
@@ -18,8 +19,8 @@ impl Connection {
         self.take_syn_data(segment, env);
     }
 
-    /// Puts data before the third segment into `out`, as far as the initial window and that of the SYN let it. It leaves
-    /// once: to a client that does not answer only the SYN-ACK goes again.
+    /// Writes data to `out` before the third segment of the handshake, within the initial window and the window of
+    /// the SYN. It is sent once: if the client does not answer, only the SYN-ACK is retransmitted.
     pub(super) fn next_early_data(&mut self, out: &mut Outgoing, env: &mut Env<'_>) -> bool {
         let silent = self.tcb.timers.retransmits > 0;
         if self.tcb.origin != Origin::FastOpen || silent {
@@ -39,12 +40,12 @@ impl Connection {
         true
     }
 
-    /// What left before the third segment counts as lost: it leaves again when the handshake is complete.
+    /// Marks data sent before the third segment as lost. It is retransmitted when the handshake completes.
     pub(crate) fn early_data_is_lost(&mut self) {
         self.tcb.snd.recover = self.tcb.snd.nxt;
     }
 
-    /// The handshake is complete, and there was data before it: SEG.ACK may cover some of that.
+    /// Completes a handshake with early data: SEG.ACK may cover some of it.
     #[cold]
     pub(super) fn take_ack_of_early_data(&mut self, segment: &Segment<'_>, env: &mut Env<'_>) {
         let flight = self.flight();
@@ -57,7 +58,7 @@ impl Connection {
         }
     }
 
-    /// What of it the peer has not taken leaves again, as far as its window lets it.
+    /// Retransmits the early data that the peer has not acknowledged, within the peer's window.
     pub(super) fn resend_early_data(&mut self, env: &mut Env<'_>) {
         self.resend_all(env, Loss::Handshake);
         if let Some(recovery) = &mut self.recovery {

@@ -1,5 +1,5 @@
-//! A segment arrives at a synchronized connection: the eight checks of RFC 9293 §3.10.7.4, one function each, in
-//! the RFC's order, with RFC 5961, RFC 7323 and the decisions of `docs/deviations.md` built in.
+//! SEGMENT ARRIVES for synchronized connections: the eight checks of RFC 9293 §3.10.7.4, one function each. They
+//! include RFC 5961, RFC 7323 and the decisions of `docs/deviations.md`.
 
 use super::segment::Segment;
 use super::tcb::{Connection, Env, Origin, Tcb};
@@ -11,7 +11,7 @@ use crate::trace::State;
 use crate::wire::Ecn;
 use crate::wire::tcp::Flags;
 
-/// What a handler wants to happen to the tables. Only `stack.rs` does it.
+/// The table update that a handler requests. Only `stack.rs` performs it.
 #[must_use]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
@@ -19,7 +19,7 @@ pub(crate) enum Outcome {
     Keep,
     /// The segment was dropped; the connection stays.
     Dropped(DropReason),
-    /// The segment was dropped and is answered by the RST that RFC 9293 §3.5.2 gives; the connection stays.
+    /// The segment was dropped and is answered with a RST as in RFC 9293 §3.5.2; the connection stays.
     Reset(ReplyReason),
     /// SYN-RECEIVED became ESTABLISHED (or CLOSE-WAIT at once).
     Established,
@@ -29,12 +29,13 @@ pub(crate) enum Outcome {
     Closed(Closed),
 }
 
-/// How a connection went.
+/// How a connection ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Closed {
-    /// What the application is told; `None`: it ended in good order, or the application knows.
+    /// The error reported to the application. `None` if the connection closed normally or the application already
+    /// knows.
     pub(crate) error: Option<Error>,
-    /// The peer is told by a RST.
+    /// Whether to send a RST to the peer.
     pub(crate) rst: bool,
 }
 
@@ -42,11 +43,11 @@ impl Closed {
     const IN_ORDER: Closed = Closed { error: None, rst: false };
 }
 
-/// A check either lets the segment pass to the next one or ends its way.
+/// `Ok` passes the segment to the next check; `Err` ends its processing.
 type Check = Result<(), Outcome>;
 
 impl Connection {
-    /// SEGMENT ARRIVES, all states but LISTEN, SYN-SENT and TIME-WAIT.
+    /// SEGMENT ARRIVES in all states except LISTEN, SYN-SENT and TIME-WAIT.
     #[inline]
     pub(crate) fn segment_arrives(&mut self, segment: &Segment<'_>, env: &mut Env<'_>) -> Outcome {
         if self.is_predicted(segment) {
@@ -58,8 +59,8 @@ impl Connection {
         }
     }
 
-    /// As [`segment_arrives`](Connection::segment_arrives) while `tcp_mem` is under pressure. Text may be refused; ACK,
-    /// RST, FIN and URG count as ever.
+    /// Like [`segment_arrives`](Connection::segment_arrives), for use while `tcp_mem` is under pressure. Text may be
+    /// refused; ACK, RST, FIN and URG are processed as usual.
     pub(crate) fn segment_arrives_under_pressure(
         &mut self,
         segment: &Segment<'_>,
@@ -70,15 +71,14 @@ impl Connection {
         }
     }
 
-    /// Whether it is the segment that nearly always comes, which passes all checks: new data in order or a new ACK,
-    /// or both, while nothing is out of the ordinary (Van Jacobson's header prediction). Of such a segment a third
-    /// of the instructions went into the checks.
+    /// Van Jacobson's header prediction: true for an in-order segment that would pass every check. It carries new
+    /// data, a new ACK or both, and no exceptional processing is pending.
     #[inline]
     fn is_predicted(&self, segment: &Segment<'_>) -> bool {
         let Tcb { snd, rcv, ts, .. } = &self.tcb;
         let header = segment.header;
         let in_order = match header.options.timestamps {
-            // Not before TS.Recent: PAWS lets it pass.
+            // PAWS accepts a timestamp that is not older than TS.Recent.
             Some(timestamps) => !ts.is_ahead_of(timestamps.val),
             None => !ts.on,
         };
@@ -97,7 +97,7 @@ impl Connection {
             && !(rcv.fin_seen || rcv.urgent || rcv.shut)
     }
 
-    /// What the checks do, save what they only do when something is out of the ordinary.
+    /// Processes a predicted segment: the checks without their exceptional cases.
     #[inline]
     fn take_predicted(&mut self, segment: &Segment<'_>, env: &mut Env<'_>) {
         let flight = self.flight();
@@ -135,7 +135,8 @@ impl Connection {
         })
     }
 
-    /// The SYN-ACK of a simultaneous open lies one before RCV.NXT, and Table 6 would refuse it (SA-SYN_RCVD-04).
+    /// Returns whether this is the SYN-ACK of a simultaneous open. Its sequence number is RCV.NXT-1, so Table 6 would
+    /// reject it (SA-SYN_RCVD-04).
     fn is_crossed_syn_ack(&self, segment: &Segment<'_>) -> bool {
         self.tcb.state == State::SynReceived
             && self.tcb.origin == Origin::Active
@@ -145,14 +146,14 @@ impl Connection {
             && self.acknowledges_syn(segment)
     }
 
-    /// Whether the ACK field covers our SYN, and nothing that was never sent.
+    /// Returns whether the ACK field covers our SYN and nothing beyond SND.NXT.
     fn acknowledges_syn(&self, segment: &Segment<'_>) -> bool {
         segment.ack().gt(self.tcb.snd.iss) && segment.ack().le(self.tcb.snd.nxt)
     }
 
-    /// PAWS, before everything else (7323-10).
+    /// PAWS, checked first (7323-10).
     fn check_timestamps(&mut self, segment: &Segment<'_>, env: &mut Env<'_>) -> Check {
-        // A RST is exempt; a SYN is challenged in any case, whatever its timestamp (5961-5).
+        // RSTs are exempt. A SYN is challenged whatever its timestamp (5961-5).
         if !self.tcb.ts.on || segment.flags().rst() || segment.flags().syn() {
             return Ok(());
         }
@@ -170,21 +171,21 @@ impl Connection {
         Err(Outcome::Dropped(DropReason::Paws))
     }
 
-    /// Whether a timestamp comes before TS.Recent, unless that is void (7323-11).
+    /// Returns whether a timestamp is older than a TS.Recent that is still valid (7323-11).
     fn is_older(&self, ts_val: u32, env: &Env<'_>) -> bool {
-        /// After so many seconds without a segment it is.
+        /// Seconds without a segment after which TS.Recent is invalid.
         const OLD: u32 = 24 * 24 * 3600;
         let age = || (env.now.as_secs() as u32).wrapping_sub(self.tcb.ts.recent_at);
         self.tcb.ts.is_ahead_of(ts_val) && age() <= OLD
     }
 
-    /// Second check (RFC 5961 §3): a RST counts at RCV.NXT alone; elsewhere in the window it is challenged.
+    /// Second check (RFC 5961 §3): a RST is accepted only at RCV.NXT; elsewhere in the window it is challenged.
     fn check_rst(&mut self, segment: &Segment<'_>, env: &mut Env<'_>) -> Check {
         if !segment.flags().rst() {
             return Ok(());
         }
         let (seq, nxt) = (segment.seq(), self.tcb.rcv.nxt);
-        // A peer that sends FIN and then RST with the FIN's own number (macOS): SA-CLOSE_WAIT-06.
+        // macOS sends a FIN and then a RST with the FIN's sequence number (SA-CLOSE_WAIT-06).
         let after_fin = self.peer_has_closed() && seq == nxt - 1;
         if seq == nxt || after_fin {
             return Err(self.reset_by_peer(env));
@@ -202,11 +203,11 @@ impl Connection {
         let error = match self.tcb.state {
             State::SynReceived => {
                 env.counters.attempt_fails += 1;
-                // Of a passive open the application has the connection already: Fast Open (N10).
+                // After a passive open with Fast Open, the application already holds the connection (N10).
                 let active = self.tcb.origin == Origin::Active;
                 Some(if active { Error::ConnectionRefused } else { Error::ConnectionReset })
             }
-            // The application has closed long ago, and both directions are through.
+            // The application has closed, and both directions have sent their FIN.
             State::Closing | State::LastAck => None,
             _ => Some(Error::ConnectionReset),
         };
@@ -220,26 +221,27 @@ impl Connection {
         matches!(self.tcb.state, State::CloseWait | State::Closing | State::LastAck)
     }
 
-    /// Fourth check, moved before the sequence number: a SYN is challenged wherever it lies (5961-5).
+    /// Fourth check, moved before the sequence check: a SYN is challenged whatever its sequence number (5961-5).
     fn check_syn(&mut self, segment: &Segment<'_>, env: &mut Env<'_>) -> Check {
         if !segment.flags().syn() {
             return Ok(());
         }
         if self.tcb.state == State::SynReceived && segment.seq() == self.tcb.rcv.irs && !segment.flags().ack()
         {
-            // The peer's SYN again: so our SYN-ACK was lost (SA-SYN_RCVD-01).
+            // The peer retransmitted its SYN, so our SYN-ACK was lost (SA-SYN_RCVD-01).
             self.note_timestamp(segment, env);
             if self.acknowledge_invalid(false, env) {
                 self.tcb.ack.now = false;
                 self.tcb.snd.handshake_due = true;
-                // So was what followed it. Whatever is acknowledged now gives no sample (6298-6).
+                // Data sent after the SYN-ACK is lost too. The next ACK is ambiguous and gives no RTT sample
+                // (6298-6).
                 self.early_data_is_lost();
                 self.tcb.rtt.cancel(env.now);
             }
             return Err(Outcome::Dropped(DropReason::Duplicate));
         }
         if self.tcb.state == State::SynReceived && segment.flags().ack() && !self.acknowledges_syn(segment) {
-            // It answers no SYN of ours (RFC 9293 §3.5.2 group 2, SA-SYN_RCVD-05).
+            // The ACK does not cover our SYN (RFC 9293 §3.5.2 group 2, SA-SYN_RCVD-05).
             return Err(Outcome::Reset(ReplyReason::RstUnacceptableAck));
         }
         if env.config.tcp_insecure_syn && segment.seq().within(self.tcb.rcv.nxt, self.receive_window()) {
@@ -273,8 +275,8 @@ impl Connection {
         let probe = seq == nxt - 1 && segment.payload.len() <= 1;
         let closed_window = window == 0 && seq == nxt;
         let repeated_fin = segment.flags().fin() && segment.end() == nxt;
-        // These carry a valid ACK field all the same: data into a closed window (9293-f), and what a peer repeats
-        // that sees us do the same (RFC 9293 appendix A.2, SA-CLOSING-33).
+        // The ACK field is still valid in data sent into a closed window (9293-f). It is also valid in
+        // retransmissions while both peers retransmit (RFC 9293 appendix A.2, SA-CLOSING-33).
         if (probe || closed_window || repeated_fin) && self.is_current_ack(segment) {
             self.note_heard(segment, env);
             self.take_ack(segment, env);
@@ -298,16 +300,17 @@ impl Connection {
         }))
     }
 
-    /// Answers what is not acceptable with an ACK. Only segments that carry nothing are limited: data comes from
-    /// a sender that needs to know (Linux does the same).
+    /// Answers an unacceptable segment with an ACK. Only empty segments are rate-limited, as in Linux: a sender of
+    /// data needs the ACK.
     fn answer_invalid(&mut self, segment: &Segment<'_>, probe: bool, env: &mut Env<'_>) {
         if self.is_duplicate(segment) {
             self.note_duplicate(segment.seq(), segment.seq() + segment.payload.len() as u32);
         }
-        /// With so much payload a segment is no shorter than an ACK with all the blocks that have room.
+        /// Payload bytes that make a segment at least as long as an ACK with a full SACK option.
         const PAYS_FOR_BLOCKS: usize = 28;
         if segment.len() > 0 && !segment.flags().syn() {
-            // A forged segment draws no more than it brings (THREAT-4). The peer's own duplicates are told by their ACK field.
+            // The reply to a forged segment must not be longer than the segment (THREAT-4). The ACK field identifies
+            // the peer's own duplicates.
             let snd = &self.tcb.snd;
             let known = segment.ack().ge(snd.una - snd.max_wnd) && segment.ack().le(snd.nxt);
             let short = segment.payload.len() < PAYS_FOR_BLOCKS;
@@ -320,7 +323,7 @@ impl Connection {
         }
     }
 
-    /// Whether all of it was here before.
+    /// Returns whether everything in the segment was received before.
     fn is_duplicate(&self, segment: &Segment<'_>) -> bool {
         segment.len() > 0 && segment.end().le(self.tcb.rcv.nxt)
     }

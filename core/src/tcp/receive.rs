@@ -20,12 +20,12 @@ impl Connection {
         self.tcb.rcv.adv.since(self.tcb.rcv.nxt)
     }
 
-    /// The window field of a segment that leaves now. The right edge moves on only by steps that are worth it
-    /// (MUST-39, SHLD-14), and only where the buffer is free; it never moves back (9293-h).
+    /// Returns the window field of a segment about to be sent. The right edge advances only by worthwhile steps
+    /// (MUST-39, SHLD-14) and within the free buffer. It never moves back (9293-h).
     ///
-    /// A scaled field cannot say every edge. It is rounded up where that much is free. Elsewhere it is rounded down: the
-    /// peer then takes the edge for one that lies less than a unit further left (RFC 7323 §2.4), while the edge that it
-    /// was told before still holds (7323-15).
+    /// A scaled field cannot express every edge. It is rounded up where that much buffer is free, and down elsewhere.
+    /// Rounding down shows the peer an edge less than one unit to the left (RFC 7323 §2.4), but the edge advertised
+    /// before still holds (7323-15).
     pub(crate) fn announce_window(&mut self, env: &mut Env<'_>) -> u16 {
         let free = self.free_window(env.memory);
         let rcv = &mut self.tcb.rcv;
@@ -46,15 +46,15 @@ impl Connection {
         field as u16
     }
 
-    /// Whether the application has read so much that the peer should be told: the window would double (SA-EST-31).
+    /// Returns whether to send a window update: the application has read enough to double the window (SA-EST-31).
     pub(crate) fn window_update_due(&self, memory: Gauge) -> bool {
         let (free, before) = (self.free_window(memory), self.receive_window());
         let step = (self.tcb.rcv.buffer / 2).min(u32::from(self.tcb.rcv.adv_mss.max(1)));
         self.may_receive() && !self.tcb.rcv.fin_seen && free >= before.saturating_mul(2).max(before + step)
     }
 
-    /// The free room that a window field can tell, in the buffer and, where memory is short, in the share of
-    /// this connection.
+    /// Free receive buffer in bytes, rounded down to what a window field can express. When memory is short, the share
+    /// of this connection limits it too.
     fn free_window(&self, memory: Gauge) -> u32 {
         let rcv = &self.tcb.rcv;
         let mut free = rcv.buffer.saturating_sub(self.receive_queue.len() as u32);
@@ -64,12 +64,12 @@ impl Connection {
         free & !((1 << rcv.wscale) - 1)
     }
 
-    /// Step 7 of RFC 9293 §3.10.7.4: the segment text, and the FIN's place. The segment is acceptable. Gives why
-    /// text was dropped, if so.
+    /// Seventh step of RFC 9293 §3.10.7.4: takes the text of an acceptable segment and records the position of a FIN.
+    /// Returns the reason if text was dropped.
     pub(crate) fn take_text(&mut self, segment: &Segment<'_>, env: &mut Env<'_>) -> Option<DropReason> {
         let rcv = &self.tcb.rcv;
         let (seq, payload) = (segment.seq(), segment.payload);
-        // Trim to the window (9293-g), and to the peer's own FIN where one was seen (SA-EST-24).
+        // Trim to the window (9293-g), and to the peer's FIN if one was seen (SA-EST-24).
         let limit = if rcv.fin_seen { rcv.fin_at } else { rcv.adv };
         let skip = if seq.lt(rcv.nxt) { rcv.nxt.since(seq) as usize } else { 0 };
         let start = seq + skip as u32;
@@ -77,7 +77,7 @@ impl Connection {
         let fresh = &payload[skip.min(payload.len())..];
         let fits = &fresh[..fresh.len().min(room)];
         let excess = fresh.len() > fits.len();
-        // Of what was here before the first stretch is told (2883-1).
+        // Report only the first duplicate range (2883-1).
         let end = start + fits.len() as u32;
         if skip > 0 {
             self.note_duplicate(seq, seq + (skip as u32).min(payload.len() as u32));
@@ -104,9 +104,9 @@ impl Connection {
         dropped
     }
 
-    /// Text that begins at RCV.NXT. Under pressure it must fit into the share of this connection, but where nothing is
-    /// unread a little is taken as long as `tcp_mem` is not used up, so that the connection goes on. Where it is refused
-    /// there is no ACK: it would free nothing, and only the sender's patience grows.
+    /// Takes text that begins at RCV.NXT. Under memory pressure it must fit into the share of this connection. If
+    /// nothing is unread, a little is still taken until `tcp_mem` is exhausted, so that the connection makes
+    /// progress. Refused text is not acknowledged: an ACK would free no memory and only make the sender wait longer.
     fn take_next(&mut self, payload: &[u8], packet: Option<&Bytes>, env: &mut Env<'_>) -> Option<DropReason> {
         let fits = self.memory_admits(payload.len(), env.memory);
         let (now, later) = payload.split_at(fits);
@@ -120,7 +120,7 @@ impl Connection {
         Some(DropReason::NoMemory)
     }
 
-    /// How much of `len` bytes of text in order is taken.
+    /// Returns how many of `len` bytes of in-order text to take.
     fn memory_admits(&self, len: usize, memory: Gauge) -> usize {
         if !memory.is_above_pressure() || self.memory_room(memory) >= len as u64 {
             len
@@ -131,8 +131,8 @@ impl Connection {
         }
     }
 
-    /// The peer's FIN is at `at`, all text before it in the window. Where it has to wait it is held as text is, and
-    /// told in a SACK block: it does not come again.
+    /// Records the peer's FIN at `at`; all text before it is in the window. An out-of-order FIN is queued like text
+    /// and reported in a SACK block, so that the peer need not retransmit it.
     fn note_fin(&mut self, at: SeqNum) {
         let rcv = &mut self.tcb.rcv;
         let in_window = at.ge(rcv.nxt) && at.lt(rcv.adv);
@@ -146,7 +146,7 @@ impl Connection {
         }
     }
 
-    /// Data on a SYN with a valid Fast Open cookie: it begins one after the SYN (N9).
+    /// Takes the data of a SYN with a valid Fast Open cookie. It begins one past the SYN's sequence number (N9).
     pub(crate) fn take_syn_data(&mut self, segment: &Segment<'_>, env: &mut Env<'_>) {
         let room = self.receive_window() as usize;
         let payload = &segment.payload[..segment.payload.len().min(room)];
@@ -159,7 +159,7 @@ impl Connection {
         self.tcb.timers.delayed_ack = None;
     }
 
-    /// Takes in what begins at RCV.NXT and lies in the window.
+    /// Takes text that begins at RCV.NXT and lies in the window.
     #[inline]
     pub(crate) fn take_in_order(&mut self, payload: &[u8], packet: Option<&Bytes>, env: &mut Env<'_>) {
         self.note_size(payload);
@@ -185,7 +185,7 @@ impl Connection {
         }
     }
 
-    /// Bytes that wait beyond the gap already are not taken again: the first copy counts (THREAT-50).
+    /// Fills gaps with `payload`. Bytes already queued beyond a gap are kept: the first copy counts (THREAT-50).
     fn fill_gap(&mut self, payload: &[u8], packet: Option<&Bytes>, env: &mut Env<'_>) {
         let start = self.tcb.rcv.nxt;
         let end = start + payload.len() as u32;
@@ -203,10 +203,10 @@ impl Connection {
         self.fit_reassembly(env);
     }
 
-    /// What waited and is in order now.
+    /// Delivers queued text that is now in order.
     fn deliver_waiting(&mut self, env: &mut Env<'_>) {
         let Some(reassembly) = &mut self.reassembly else { return };
-        // A gap is filled, wholly or in part: the sender wants to know at once (5681-8).
+        // A segment that fills all or part of a gap is acknowledged at once (5681-8).
         self.tcb.ack.now = true;
         let pieces = reassembly.take(self.tcb.rcv.nxt);
         for piece in pieces {
@@ -245,7 +245,7 @@ impl Connection {
         Some(reason)
     }
 
-    /// Holds text beyond a gap, if there is room and somebody will read it.
+    /// Queues text beyond a gap, if there is room and the application still reads.
     fn hold(
         &mut self,
         start: SeqNum,
@@ -267,12 +267,12 @@ impl Connection {
         if self.reassembly.as_deref().is_some_and(holds) { inserted } else { Err(DropReason::OutOfOrderFull) }
     }
 
-    /// The room for text out of order: as much of the receive buffer as is not taken by what is unread.
+    /// Bytes available for out-of-order text: the receive buffer without the unread data.
     fn reassembly_limit(&self) -> usize {
         (self.tcb.rcv.buffer as usize).saturating_sub(self.receive_queue.len())
     }
 
-    /// Drops what waits out of order and finds no room beside what is unread, the highest first (THREAT-13).
+    /// Drops out-of-order text that does not fit beside the unread data, the highest first (THREAT-13).
     fn fit_reassembly(&mut self, env: &mut Env<'_>) {
         let limit = self.reassembly_limit();
         let Some(reassembly) = &mut self.reassembly else { return };
@@ -282,9 +282,9 @@ impl Connection {
         }
     }
 
-    /// Frees memory that out-of-order text holds: the highest text first, until `bytes` are free or none is left. The
-    /// peer is not told in SACK blocks of what is dropped, and sends it again (2018-4). What is in order stays. Says
-    /// how many bytes were freed.
+    /// Frees memory of out-of-order text, the highest first, until `bytes` are free or none is left. SACK blocks no
+    /// longer report the dropped text, so the peer retransmits it (2018-4). In-order data stays. Returns the number
+    /// of bytes freed.
     pub(crate) fn prune_reassembly(&mut self, bytes: usize) -> usize {
         let Some(reassembly) = &mut self.reassembly else { return 0 };
         let before = reassembly.held();
@@ -296,7 +296,7 @@ impl Connection {
         before
     }
 
-    /// The peer's FIN, if it is next: RCV.NXT goes over it. Says whether it was.
+    /// Advances RCV.NXT over the peer's FIN if the FIN is next. Returns whether it was.
     pub(crate) fn take_fin(&mut self) -> bool {
         let rcv = &mut self.tcb.rcv;
         let next = rcv.fin_seen && rcv.fin_at == rcv.nxt;
@@ -310,14 +310,14 @@ impl Connection {
         next
     }
 
-    /// Data that was received before is reported once, if the peer speaks SACK (2883-1, 2883-2).
+    /// Records a duplicate range, to be reported once if the peer supports SACK (2883-1, 2883-2).
     pub(crate) fn note_duplicate(&mut self, left: SeqNum, right: SeqNum) {
         if left.lt(right) {
             self.tcb.ack.dsack = (left, right);
         }
     }
 
-    /// Delayed ACK: at least every second full segment, and never later than the delay (SHLD-18, SHLD-19).
+    /// Schedules an ACK: for at least every second full segment, and within `tcp_delack` (SHLD-18, SHLD-19).
     #[inline]
     fn note_data_received(&mut self, bytes: u32, env: &Env<'_>) {
         let ack = &mut self.tcb.ack;
@@ -335,7 +335,7 @@ impl Connection {
         }
     }
 
-    /// Puts the blocks of the next SACK option into `blocks`; a D-SACK comes first and is told once.
+    /// Writes the blocks of the next SACK option to `blocks`. A D-SACK block comes first and is reported once.
     #[inline]
     pub(crate) fn tell_blocks(&mut self, blocks: &mut SackBlocks, env: &mut Env<'_>) {
         if self.has_blocks_to_tell() && self.tcb.snd.sack && self.tcb.state != State::SynReceived {

@@ -1,7 +1,7 @@
-//! What is lost and when to send it again: RFC 6675 where the peer speaks SACK, RFC 6582 where it does not.
+//! Loss recovery: RFC 6675 if the peer supports SACK, RFC 6582 otherwise.
 //!
-//! A [`Recovery`] exists while duplicate ACKs, SACK blocks or a loss are pending; without one everything in flight
-//! is taken to be in the network.
+//! A [`Recovery`] exists while duplicate ACKs, SACK blocks or a loss are pending. Without one, all data in flight is
+//! assumed to be in the network.
 
 use crate::info::CaState;
 use crate::seq::SeqNum;
@@ -10,22 +10,22 @@ use crate::seq::SeqNum;
 #[derive(Clone, Debug)]
 pub(crate) struct Recovery {
     pub(crate) phase: CaState,
-    /// Everything below this that is not acknowledged was sent again, or need not be.
+    /// Unacknowledged data below this was retransmitted, or need not be.
     pub(crate) high_rxt: SeqNum,
-    /// Duplicate ACKs in a row.
+    /// Consecutive duplicate ACKs.
     pub(crate) dupacks: u32,
-    /// The next retransmission goes out whatever the window says (9937-3).
+    /// Whether the next retransmission is sent regardless of the congestion window (9937-3).
     pub(crate) forced: bool,
-    /// The timer has been restarted by a partial ACK (6582-2).
+    /// Whether a partial ACK has already restarted the timer (6582-2).
     pub(crate) partial_seen: bool,
-    /// Where the one segment ends that tries a smaller path MTU: until it is acknowledged nothing else is sent, since
+    /// End of the single segment that tries a smaller path MTU. Nothing else is sent until it is acknowledged, since
     /// another router may still find the size too big (RFC 1191 §6.5).
     pub(crate) trial: Option<SeqNum>,
-    /// Bytes that duplicate ACKs without SACK say have left the network.
+    /// Bytes that have left the network according to duplicate ACKs without SACK.
     inflation: u32,
-    /// Selectively acknowledged ranges, ascending and apart.
+    /// Selectively acknowledged ranges, ascending and disjoint.
     sacked: Vec<(SeqNum, SeqNum)>,
-    /// Ranges that were looked at.
+    /// Number of ranges visited.
     #[cfg(test)]
     looked_at: std::cell::Cell<usize>,
 }
@@ -46,7 +46,7 @@ impl Recovery {
         }
     }
 
-    /// Nothing in it is worth keeping.
+    /// Returns whether it holds no state worth keeping.
     pub(crate) fn is_idle(&self) -> bool {
         self.phase == CaState::Open && self.dupacks == 0 && self.sacked.is_empty()
     }
@@ -55,8 +55,8 @@ impl Recovery {
         self.sacked.iter().map(|(left, right)| right.since(*left)).sum()
     }
 
-    /// Takes in a SACK block that lies inside of what was sent, and says whether it tells anything new. Above
-    /// `max` ranges the block is forgotten (THREAT-15): the data is merely sent again.
+    /// Adds a SACK block that lies within the data sent, and returns whether it covers new data. A block beyond `max`
+    /// ranges is ignored (THREAT-15): its data may then be retransmitted needlessly.
     pub(crate) fn add(&mut self, mut left: SeqNum, mut right: SeqNum, max: usize) -> bool {
         let first = self.sacked.partition_point(|(_, r)| r.lt(left));
         let last = self.sacked.partition_point(|(l, _)| l.le(right));
@@ -76,8 +76,8 @@ impl Recovery {
         true
     }
 
-    /// Everything below `una` is acknowledged. Says whether the peer turns out to have dropped data that it
-    /// had acknowledged selectively (2018-4): then its blocks are worth nothing any more.
+    /// Removes everything below `una`. Returns whether the peer reneged, that is, dropped data that it had
+    /// selectively acknowledged (2018-4). All its blocks are then discarded.
     pub(crate) fn advance(&mut self, una: SeqNum) -> bool {
         let done = self.sacked.partition_point(|(_, right)| right.le(una));
         self.sacked.drain(..done);
@@ -90,7 +90,7 @@ impl Recovery {
         reneged
     }
 
-    /// The recovery point is acknowledged. What was acknowledged selectively beyond it stays known.
+    /// Ends recovery: the recovery point is acknowledged. Selectively acknowledged ranges beyond it are kept.
     pub(crate) fn end(&mut self) {
         self.phase = CaState::Open;
         (self.forced, self.partial_seen, self.trial, self.inflation) = (false, false, None, 0);
@@ -100,8 +100,8 @@ impl Recovery {
         self.sacked.clear();
     }
 
-    /// Where the unsacked data ends that RFC 6675 holds for lost: `threshold` ranges, or more than
-    /// `threshold - 1` segments, were selectively acknowledged above it.
+    /// End of the unsacked data that RFC 6675 considers lost. Above it, `threshold` ranges or more than `threshold -
+    /// 1` segments were selectively acknowledged.
     pub(crate) fn lost_below(&self, una: SeqNum, mss: u32, threshold: u32) -> SeqNum {
         let (mut ranges, mut bytes) = (0, 0);
         for (left, right) in self.sacked.iter().rev() {
@@ -114,8 +114,8 @@ impl Recovery {
         una
     }
 
-    /// The ranges that end after `from`. Whoever walks over the scoreboard walks here: what an ACK costs is the number of
-    /// ranges at the most, not its square (THREAT-15).
+    /// Ranges that end after `from`. Every walk over the scoreboard uses this, so that an ACK costs at most one visit
+    /// per range and not its square (THREAT-15).
     fn ranges_after(&self, from: SeqNum) -> impl Iterator<Item = (SeqNum, SeqNum)> + '_ {
         let first = self.sacked.partition_point(|(_, right)| right.le(from));
         let ranges = self.sacked[first..].iter().copied();
@@ -124,12 +124,12 @@ impl Recovery {
         ranges
     }
 
-    /// The first unsacked stretch at or after `from` and before `limit`.
+    /// The first unsacked range at or after `from` and before `limit`.
     pub(crate) fn hole(&self, from: SeqNum, limit: SeqNum) -> Option<(SeqNum, SeqNum)> {
         self.holes(from, limit).next()
     }
 
-    /// The unsacked stretches at or after `from` and before `limit`.
+    /// The unsacked ranges at or after `from` and before `limit`.
     fn holes(&self, from: SeqNum, limit: SeqNum) -> impl Iterator<Item = (SeqNum, SeqNum)> + '_ {
         let mut start = from;
         let ends = self.ranges_after(from).take_while(move |(left, _)| left.lt(limit));
@@ -141,10 +141,10 @@ impl Recovery {
         stretches.filter(|(start, end)| start.lt(*end))
     }
 
-    /// Bytes held to be in the network (RFC 6675 SetPipe; for a peer without SACK what NewReno's inflation says).
+    /// Bytes considered in the network: SetPipe of RFC 6675, less NewReno's inflation for a peer without SACK.
     pub(crate) fn pipe(&self, una: SeqNum, nxt: SeqNum, recover: SeqNum, lost_below: SeqNum) -> u32 {
         let lost_below = if self.phase == CaState::Loss { recover.max(lost_below) } else { lost_below };
-        // Of each stretch count what is not lost, and what was sent again.
+        // Count the bytes of each range that are not lost, and those that were retransmitted.
         let in_network = |(start, end): (SeqNum, SeqNum)| {
             let lost_end = lost_below.max(start).min(end);
             end.since(lost_end) + self.high_rxt.max(start).min(lost_end).since(start)
@@ -153,7 +153,7 @@ impl Recovery {
         pipe.saturating_sub(self.inflation)
     }
 
-    /// A duplicate ACK of a peer without SACK: a segment of ours has left the network (THREAT-45: at most `flight`).
+    /// Counts a duplicate ACK without SACK: one segment has left the network, at most `flight` in total (THREAT-45).
     pub(crate) fn inflate(&mut self, mss: u32, flight: u32) {
         self.inflation = (self.inflation + mss).min(flight);
     }
@@ -162,7 +162,7 @@ impl Recovery {
         self.inflation = bytes;
     }
 
-    /// A partial ACK of `acked` bytes: deflate by them, add one segment (6582-2).
+    /// Handles a partial ACK of `acked` bytes: deflates by them and adds back one segment (6582-2).
     pub(crate) fn deflate(&mut self, acked: u32, mss: u32) {
         self.inflation = self.inflation.saturating_sub(acked.saturating_sub(mss));
     }
@@ -221,7 +221,7 @@ mod tests {
         assert!(recovery.add(UNA + 1, UNA + 2, 256), "one that extends a range still counts");
     }
 
-    /// THREAT-15: the cost of an ACK, in ranges that are looked at, with as many as there may be.
+    /// THREAT-15: the cost of an ACK in visited ranges, up to the maximum number of ranges.
     #[test]
     fn the_cost_of_an_ack_is_the_number_of_ranges_not_its_square_threat_15() {
         fn cost<T>(ranges: u32, ask: impl Fn(&Recovery) -> T) -> usize {

@@ -1,4 +1,4 @@
-//! SND.*: what an ACK does to the send side, and how recovery begins and ends.
+//! Processes ACKs on the send side (SND.*), and begins and ends loss recovery.
 
 use super::congestion::Acknowledged;
 use super::recovery::Recovery;
@@ -10,18 +10,17 @@ use crate::socket::Event;
 use crate::time::{Deadline, Duration};
 use crate::trace::{Loss, TraceKind};
 
-/// So many segments an ACK adds to the window in slow start at the most: L of RFC 9406 §4.3 for a sender without
-/// pacing.
+/// Most segments that one ACK adds to cwnd in slow start: L of RFC 9406 §4.3 for a sender without pacing.
 const SLOW_START_SEGMENTS: u32 = 8;
 
 impl Connection {
-    /// The window that the segment announces, unscaled only in a SYN (7323-2).
+    /// The window in bytes that the segment advertises. It is unscaled only in a SYN (7323-2).
     pub(crate) fn announced_by(&self, segment: &Segment<'_>) -> u32 {
         let shift = if segment.flags().syn() { 0 } else { self.tcb.snd.wscale };
         u32::from(segment.header.window) << shift
     }
 
-    /// The ACK field of an acceptable segment (SA-EST-14 to -16). SEG.ACK is at most SND.NXT.
+    /// Processes the ACK field of an acceptable segment (SA-EST-14 to -16). SEG.ACK must not exceed SND.NXT.
     pub(crate) fn take_ack(&mut self, segment: &Segment<'_>, env: &mut Env<'_>) {
         let ack = segment.ack();
         let una = self.tcb.snd.una;
@@ -36,7 +35,7 @@ impl Connection {
             self.count_duplicate_ack(env);
         }
         if self.tcb.snd.wnd == 0 && self.flight() > 0 {
-            // The peer is alive and merely closed its window: R2 does not run (SHLD-17).
+            // The peer is alive and has only closed its window, so R2 does not run (SHLD-17).
             self.tcb.timers.unanswered_since = env.tick();
         }
         self.recover_if_lost(env);
@@ -45,13 +44,13 @@ impl Connection {
         }
     }
 
-    /// An ACK below SND.UNA, overtaken by another: only its SACK blocks may tell something new (SA-EST-16).
+    /// Processes an ACK below SND.UNA, overtaken by a later one. Only its SACK blocks may be new (SA-EST-16).
     pub(crate) fn take_old_ack(&mut self, segment: &Segment<'_>, env: &mut Env<'_>) {
         self.take_sack(segment, env);
         self.recover_if_lost(env);
     }
 
-    /// SND.WND, guarded by SND.WL1 and SND.WL2 (9293-i).
+    /// Updates SND.WND, guarded by SND.WL1 and SND.WL2 (9293-i).
     #[inline]
     pub(crate) fn update_window(&mut self, segment: &Segment<'_>, env: &Env<'_>) {
         let window = self.announced_by(segment);
@@ -63,7 +62,7 @@ impl Connection {
             snd.max_wnd = snd.max_wnd.max(window);
         }
         if ack.ge(snd.una) {
-            // Answered: the peer lives, however small its window (MUST-37).
+            // The peer answered and is alive, however small its window (MUST-37).
             self.tcb.timers.probes = 0;
         }
         if self.tcb.snd.wnd > 0 && self.tcb.timers.persist.is_some() {
@@ -71,7 +70,7 @@ impl Connection {
         }
     }
 
-    /// The strict definition (5681-9).
+    /// Tests the strict definition of a duplicate ACK (5681-9).
     fn is_duplicate_ack(&self, segment: &Segment<'_>) -> bool {
         self.flight() > 0
             && segment.payload.is_empty()
@@ -80,7 +79,7 @@ impl Connection {
             && self.announced_by(segment) == self.tcb.snd.wnd
     }
 
-    /// SACK blocks onto the scoreboard (2018-6). Says whether they told anything new.
+    /// Enters the SACK blocks in the scoreboard (2018-6). Returns whether they covered new data.
     fn take_sack(&mut self, segment: &Segment<'_>, env: &mut Env<'_>) -> bool {
         if !self.tcb.snd.sack || segment.options().sack.is_empty() {
             return false;
@@ -92,7 +91,7 @@ impl Connection {
             let below = right.le(segment.ack());
             let inside_second = i == 0 && first_wraps.is_some_and(|(l, r)| l.le(left) && right.le(r));
             if below || inside_second {
-                // A duplicate arrived there (2883-1): nothing is missing that was not known to be.
+                // A D-SACK block reports a duplicate (2883-1) and gives no new information about loss.
                 env.counters.tcp_dsack_recv += 1;
             } else if left.lt(right) && left.ge(una) && right.le(nxt) {
                 let recovery = self.recovery.get_or_insert_with(|| Box::new(Recovery::new(una)));
@@ -104,7 +103,8 @@ impl Connection {
         news
     }
 
-    /// The peer echoes a congestion mark (3168-4). Loss that is being repaired has reduced the window already.
+    /// Handles the peer's echo of a congestion mark (3168-4). Loss recovery in progress has already reduced the
+    /// window.
     fn take_ece(&mut self, segment: &Segment<'_>, env: &mut Env<'_>) {
         let repairing =
             self.recovery.as_ref().is_some_and(|r| matches!(r.phase, CaState::Recovery | CaState::Loss));
@@ -113,7 +113,7 @@ impl Connection {
         }
     }
 
-    /// Congestion showed, by a mark or by a loss: the window shrinks once in a window of data (RFC 3168 §6.1.2).
+    /// Reduces the window after a mark or a loss, at most once per window of data (RFC 3168 §6.1.2).
     fn reduce_once(&mut self, env: &Env<'_>) {
         if self.reduced_already() {
             return;
@@ -123,12 +123,13 @@ impl Connection {
         self.note_reduction();
     }
 
-    /// Whether the window shrank since the data left that is in flight now.
+    /// Returns whether the window was reduced after the oldest data in flight was sent.
     pub(crate) fn reduced_already(&self) -> bool {
         self.tcb.snd.ecn && self.tcb.snd.una.lt(self.tcb.snd.cwr_until)
     }
 
-    /// The window shrank, for whatever reason: the peer is told, and marks of this window of data tell nothing new.
+    /// Records a window reduction of any cause: sends CWR to the peer, and ignores further marks in this window of
+    /// data.
     pub(crate) fn note_reduction(&mut self) {
         let snd = &mut self.tcb.snd;
         if snd.ecn {
@@ -136,22 +137,22 @@ impl Connection {
         }
     }
 
-    /// The bytes that the application may write.
+    /// Bytes that the application may write.
     pub(crate) fn room_to_write(&self) -> usize {
         let buffer = (self.options.sndbuf as usize).saturating_sub(self.send_queue.len());
         let unsent = (self.options.notsent_lowat as usize).saturating_sub(self.unsent());
         buffer.min(unsent)
     }
 
-    /// Whether a third of the send buffer and half of `tcp_notsent_lowat` are free, as in Linux: to wake the application
-    /// for each ACK costs more than the few bytes are worth.
+    /// Returns whether a third of the send buffer and half of `tcp_notsent_lowat` are free, as in Linux. Waking the
+    /// application for each ACK costs more than a few free bytes are worth.
     fn is_worth_writing(&self) -> bool {
         let queued = self.send_queue.len();
         (self.options.sndbuf as usize).saturating_sub(queued) >= queued / 2
             && self.unsent() <= self.options.notsent_lowat as usize / 2
     }
 
-    /// SND.UNA moves.
+    /// Advances SND.UNA to `ack`.
     pub(crate) fn advance(
         &mut self,
         ack: SeqNum,
@@ -181,7 +182,7 @@ impl Connection {
         }
     }
 
-    /// A number below SND.UNA follows it: 2^31 bytes later it would seem to lie ahead.
+    /// Raises stored sequence numbers to SND.UNA. Otherwise they would appear to lie ahead of it after 2^31 bytes.
     #[inline]
     fn keep_up_with(&mut self, una: SeqNum) {
         let snd = &mut self.tcb.snd;
@@ -190,7 +191,8 @@ impl Connection {
         self.urgent_end = self.urgent_end.filter(|end| end.gt(una));
     }
 
-    /// What the ACK means to recovery and to the window. Says whether the timer must go on as it is (6582-2).
+    /// Updates recovery and the congestion window. Returns whether the retransmission timer must not be restarted
+    /// (6582-2).
     fn acked_in_recovery(&mut self, ack: SeqNum, acked: u32, flight_before: u32, env: &mut Env<'_>) -> bool {
         let mss = u32::from(self.payload_mss());
         let recover = self.tcb.snd.recover;
@@ -203,7 +205,7 @@ impl Connection {
             }
             recovery.dupacks = 0;
             if recovery.phase == CaState::Loss {
-                // The ACK of a hole that was filled covers what left the network long ago (RFC 3465 §2.3).
+                // An ACK that covers a filled hole includes data that left the network long ago (RFC 3465 §2.3).
                 most_segments = 1;
             }
             match recovery.phase {
@@ -221,7 +223,7 @@ impl Connection {
                     recovery.end();
                 }
                 CaState::Loss if ack.ge(recover) => recovery.end(),
-                // The missing segment was merely late.
+                // The missing segment was only reordered.
                 CaState::Disorder if recovery.sacked_bytes() == 0 => recovery.end(),
                 _ => {}
             }
@@ -241,9 +243,9 @@ impl Connection {
         keep_timer
     }
 
-    /// Whether cwnd limited the sender, with `flight` bytes in flight. It does not grow while the application or the peer's
-    /// window holds data back (RFC 9438 §5.8). In slow start half of it suffices, as in Linux: cwnd doubles in a round trip,
-    /// and the flight follows behind.
+    /// Returns whether cwnd limited the sender, with `flight` bytes in flight. cwnd must not grow while the
+    /// application or the peer's window is the limit (RFC 9438 §5.8). In slow start, half of cwnd in flight suffices,
+    /// as in Linux: cwnd doubles each round trip, and the flight lags behind.
     fn window_is_used(&self, flight: u32) -> bool {
         let cwnd = self.congestion.cwnd();
         self.tcb.snd.cwnd_limited
@@ -257,7 +259,7 @@ impl Connection {
             let usable = self.tcb.ts.on && self.tcb.rtt.needs_timestamp();
             let ecr = segment.options().timestamps.filter(|_| usable)?.ecr;
             let elapsed = env.timestamp_clock().wrapping_add(self.tcb.ts.offset).wrapping_sub(ecr);
-            // An echo of something we did not send, or of weeks ago, is no sample (7323-14).
+            // Ignore an echo of a timestamp that we never sent, or that is hours old (7323-14).
             let plausible = ecr != 0 && elapsed < 1 << 24;
             plausible.then(|| Duration::from_millis(u64::from(elapsed)))
         };
@@ -284,7 +286,7 @@ impl Connection {
         }
     }
 
-    /// Starts fast recovery when enough says that the segment at SND.UNA is lost (5681-11, 6675-1), once for a
+    /// Starts fast recovery when the segment at SND.UNA is considered lost (5681-11, 6675-1). This happens once per
     /// window of data (6582-1, 6675-2).
     #[inline]
     fn recover_if_lost(&mut self, env: &mut Env<'_>) {
@@ -318,13 +320,13 @@ impl Connection {
         self.tcb.snd.recover = self.tcb.snd.nxt;
         let tuple = self.tcb.tuple;
         env.note(&tuple, TraceKind::Loss { seq: una, why: Loss::FastRetransmit });
-        // A lost probe of the path MTU says nothing about congestion (4821-1).
+        // A lost path MTU probe does not indicate congestion (4821-1).
         if !self.probe_lost(una, false, env) {
             self.reduce_once(env);
         }
     }
 
-    /// Everything in flight is to be sent again, from the left edge on; what the window is, others decide.
+    /// Schedules everything in flight for retransmission, from SND.UNA on. The caller sets the congestion window.
     pub(crate) fn resend_all(&mut self, env: &mut Env<'_>, why: Loss) {
         let una = self.tcb.snd.una;
         let recovery = self.recovery.get_or_insert_with(|| Box::new(Recovery::new(una)));
