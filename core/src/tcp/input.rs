@@ -357,8 +357,9 @@ impl Connection {
             self.acknowledge_invalid(false, env);
             return Err(Outcome::Dropped(DropReason::AckOfUnsent));
         }
-        // Older than anything the peer can have in flight, whatever window it announced (5961-7, 5961-8).
-        // Our FIN is a number that was acknowledged too: what the peer sent before it is merely late.
+        // An ACK older than SND.UNA - MAX.SND.WND is unacceptable (5961-7, 5961-8). Before that many numbers are
+        // acknowledged, their count is the limit. Our acknowledged FIN counts as one number: an ACK that the peer
+        // sent before it is only late.
         let numbers = self.bytes_acked + u64::from(self.fin_is_acknowledged());
         let acked = numbers.min(u64::from(self.tcb.snd.max_wnd)) as u32;
         if ack.lt(una - acked) {
@@ -391,15 +392,15 @@ impl Connection {
             self.set_state(State::FinWait1, env);
         }
         if segment.flags().syn() {
-            // The crossed SYN-ACK is no ACK for the peer yet.
+            // In a simultaneous open the peer still waits for an ACK.
             self.tcb.ack.now = true;
         }
         self.arm_keepalive(env);
         self.signal(Event::WRITABLE);
     }
 
-    /// A valid segment came: the peer lives. Its timestamp is kept if it is the one that our last ACK asked for
-    /// (7323-9, and only after the ACK was checked: THREAT-29).
+    /// Records that a valid segment arrived and the peer is alive. Keeps its timestamp if it covers the last ACK sent
+    /// (7323-9). This runs only after the ACK check (THREAT-29).
     #[inline]
     fn note_heard(&mut self, segment: &Segment<'_>, env: &mut Env<'_>) {
         self.tcb.timers.last_received = env.tick();
@@ -427,12 +428,13 @@ impl Connection {
         }
     }
 
-    /// Data that was here before is not acceptable, but the ACK that answers it echoes its timestamp: with that of the
-    /// first copy the peer would take all the time that our ACKs were lost for a round trip (RFC 7323 §4.3, case C).
+    /// Keeps the timestamp of duplicate data, although the segment is unacceptable, so that the ACK echoes it. With
+    /// the timestamp of the first copy, the peer's RTT sample would include the time that our ACKs were lost (RFC
+    /// 7323 §4.3, case C).
     ///
-    /// A forged timestamp that lies ahead would have PAWS drop all that follows (THREAT-29). So the segment must be one that
-    /// the peer can have sent again: within a window below RCV.NXT, with an ACK that it would send now, and at a time
-    /// that its clock can have reached, at a thousand ticks a second (RFC 7323 §5.4).
+    /// A forged timestamp in the future would make PAWS drop all later segments (THREAT-29). The segment must
+    /// therefore be a plausible retransmission: within a window below RCV.NXT and with a current ACK. Its timestamp
+    /// must be one that the peer's clock can have reached at 1000 ticks per second (RFC 7323 §5.4).
     fn note_timestamp_of_duplicate(&mut self, segment: &Segment<'_>, env: &Env<'_>) {
         let Tcb { rcv, ts, .. } = &self.tcb;
         let Some(timestamps) = segment.options().timestamps else { return };
@@ -448,7 +450,7 @@ impl Connection {
         self.tcb.snd.fin_sent && self.tcb.snd.una == self.tcb.snd.nxt
     }
 
-    /// Whether an ACK of our FIN moves the connection on.
+    /// Changes the state when our FIN is acknowledged.
     fn advance_close(&mut self, env: &mut Env<'_>) -> Option<Outcome> {
         if !self.fin_is_acknowledged() {
             return None;
@@ -468,7 +470,8 @@ impl Connection {
         }
     }
 
-    /// Sixth check: urgent data is delivered in line; the application is told once in a run (MUST-31, -32).
+    /// Sixth check: urgent data is delivered in line. The application is notified once per run of urgent data
+    /// (MUST-31, -32).
     fn check_urgent(&mut self, segment: &Segment<'_>) {
         if !segment.flags().urg() || !self.may_receive() {
             return;
@@ -483,7 +486,7 @@ impl Connection {
         }
     }
 
-    /// Seventh check: the text, and the FIN's place.
+    /// Seventh check: takes the text and records the position of the FIN.
     fn check_text(
         &mut self,
         segment: &Segment<'_>,
@@ -493,14 +496,14 @@ impl Connection {
             return Ok(None);
         }
         if !self.may_receive() {
-            // The peer's FIN is behind us: nothing can follow it (SA-CLOSE_WAIT-18 to -20).
+            // Nothing can follow the peer's FIN, which was already taken (SA-CLOSE_WAIT-18 to -20).
             self.tcb.ack.now = true;
             return Ok((!segment.payload.is_empty()).then_some(DropReason::DataAfterFin));
         }
         let text_end = segment.seq() + segment.payload.len() as u32;
         if self.is_orphan() && text_end.gt(self.tcb.rcv.nxt) && !segment.payload.is_empty() {
-            // Nobody will read it, and the peer should know (SHLD-3, SA-FIN_WAIT_1-26, SA-FIN_WAIT_2-39). Old text that
-            // comes again with a FIN was read.
+            // The application has closed and will not read the data, so reset (SHLD-3, SA-FIN_WAIT_1-26,
+            // SA-FIN_WAIT_2-39). Old text retransmitted with a FIN does not count: it was delivered.
             env.counters.tcp_abort_on_data += 1;
             self.tcb.rcv.nxt = self.tcb.rcv.nxt.max(segment.end());
             return Err(Outcome::Closed(Closed { error: None, rst: true }));
@@ -515,7 +518,7 @@ impl Connection {
         })
     }
 
-    /// Eighth check: the FIN, once it is in order.
+    /// Eighth check: takes the FIN when it is in order.
     fn check_fin(&mut self, env: &mut Env<'_>) -> Option<Outcome> {
         if !self.may_receive() || !self.take_fin() {
             return None;
@@ -529,7 +532,8 @@ impl Connection {
                 self.set_state(State::Closing, env);
                 None
             }
-            // FIN-WAIT-1 too, where the FIN brings the ACK of ours: it never was FIN-WAIT-2 (RFC 9293 §3.3.2 note 2, N3).
+            // Includes FIN-WAIT-1 when the FIN also acknowledges ours, without passing through FIN-WAIT-2 (RFC 9293
+            // §3.3.2 note 2, N3).
             _ => {
                 self.set_state(State::TimeWait, env);
                 Some(Outcome::TimeWait)
@@ -537,8 +541,8 @@ impl Connection {
         }
     }
 
-    /// An ICMP error about a segment of ours in flight (5927-1 to -3). Hard errors are soft once the connection
-    /// is synchronized.
+    /// Handles an ICMP error about a segment in flight (5927-1 to -3). Hard errors are treated as soft once the
+    /// connection is synchronized.
     pub(crate) fn icmp_error(&mut self, seq: SeqNum, error: Error, hard: bool, env: &mut Env<'_>) -> Outcome {
         if !seq.within(self.tcb.snd.una, self.flight()) {
             return Outcome::Dropped(DropReason::IcmpNotInFlight);

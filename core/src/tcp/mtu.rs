@@ -1,5 +1,4 @@
-//! The path MTU of a connection: what ICMP errors claim (RFC 1191, 8201, 5927) and what probing finds out without
-//! them (RFC 4821).
+//! Path MTU discovery of a connection, by ICMP errors (RFC 1191, 8201, 5927) and by probing (RFC 4821).
 
 use super::room::fixed_headers;
 use super::tcb::{Connection, Env};
@@ -7,44 +6,44 @@ use crate::seq::SeqNum;
 use crate::time::{Deadline, Instant};
 use crate::trace::{Loss, State, TraceKind};
 
-/// The search for a larger path MTU. Sizes are IP packets.
+/// The search for a larger path MTU. Sizes are those of IP packets, in bytes.
 #[derive(Clone, Debug)]
 pub(crate) struct Probing {
     /// The largest size known to get through.
     low: u16,
-    /// The largest size that is worth a try.
+    /// The largest size worth probing.
     high: u16,
-    /// The probe in flight: where it begins and ends, and its size.
+    /// The probe in flight: its start, its end, and its size.
     probe: Option<(SeqNum, SeqNum, u16)>,
-    /// No probe before this.
+    /// Earliest time of the next probe.
     next_at: Instant,
 }
 
-/// Whether a path MTU probe goes out now.
+/// Whether to send a path MTU probe now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Probe {
     No,
-    /// When an ACK has made room in the window of congestion control: new data waits for that.
+    /// As soon as an ACK makes room in cwnd. New data waits until then.
     Soon,
-    /// With so much payload.
+    /// With this many bytes of payload.
     Now(usize),
 }
 
 impl Connection {
-    /// A router says that a packet in flight was too big for `mtu` (H8a). Gives whether it is believed at once.
+    /// Handles a router's report that a packet in flight exceeded `mtu` (H8a). Returns whether it is believed at
+    /// once.
     pub(crate) fn packet_too_big(&mut self, mtu: u16, env: &mut Env<'_>) -> bool {
         if mtu >= self.tcb.snd.pmtu {
             return false;
         }
-        // What got through before does not suddenly become too big: that is believed when the segment turns out
-        // to be lost as well (5927-4).
+        // Packets of this size got through before. Believe the report only if the segment is lost as well (5927-4).
         if self.tcb.snd.pmtu_confirmed > mtu {
             self.tcb.snd.pmtu_claimed = mtu;
             return false;
         }
         self.lower_pmtu(mtu, env);
         if self.tcb.state == State::SynReceived {
-            // The SYN-ACK is shorter than any MTU: what was too big, if anything was, came after it.
+            // The SYN-ACK is shorter than any MTU, so only early data can have been too big.
             self.early_data_is_lost();
             return true;
         }
@@ -57,7 +56,7 @@ impl Connection {
         true
     }
 
-    /// Believes a report, for as long as reports are believed (1191-2).
+    /// Lowers the path MTU for `mtu_expires` (1191-2).
     fn lower_pmtu(&mut self, mtu: u16, env: &mut Env<'_>) {
         self.set_pmtu(mtu, env);
         let snd = &mut self.tcb.snd;
@@ -65,8 +64,8 @@ impl Connection {
         self.pmtu_until = Some(Deadline::after(env.now, env.config.mtu_expires));
     }
 
-    /// The path may carry more again after a while: RFC 1191 §6.3 goes back to the interface's MTU, and a router tells
-    /// if that is still too much.
+    /// Restores the interface's MTU after the lowered path MTU expires (RFC 1191 §6.3). A router reports if that is
+    /// still too big.
     #[inline]
     pub(crate) fn raise_expired_pmtu(&mut self, env: &mut Env<'_>) {
         if self.pmtu_until.is_some_and(|until| until.tick().is_due(env.tick())) {
@@ -83,7 +82,7 @@ impl Connection {
         env.note(&tuple, TraceKind::PathMtu(mtu));
     }
 
-    /// The retransmission timer fired for the `retransmits`-th time in a row.
+    /// Looks for a black hole when the retransmission timer fires for the `retransmits`-th time in a row.
     pub(crate) fn suspect_black_hole(&mut self, retransmits: u8, env: &mut Env<'_>) {
         if let Some(probing) = self.probing.as_mut() {
             probing.probe = None;
@@ -96,12 +95,13 @@ impl Connection {
         let (config, headers) = (env.config, self.usual_headers());
         let pmtu = self.tcb.snd.pmtu;
         let full_sized = self.flight() > u32::from(self.payload_mss()) / 2;
-        // A full stop is R1 (RFC 4821 §7.7): what is lost before may be congestion. A closed window tells nothing.
+        // A full stop is R1 (RFC 4821 §7.7): earlier losses may be congestion. With a closed window, a timeout shows
+        // nothing.
         let full_stop = retransmits >= config.tcp_retries1 && self.tcb.snd.wnd > 0;
         if config.tcp_mtu_probing == 0 || !full_stop || !full_sized {
             return;
         }
-        // Down to the base, then by halves (4821-2).
+        // Go down to the base, then halve (4821-2).
         let floor = if self.tcb.tuple.is_ipv4() { config.min_pmtu.max(68) } else { 1280 };
         let base = config.tcp_base_mss.saturating_add(headers).max(floor);
         let target = if pmtu > base { base } else { (pmtu / 2).max(floor) };
@@ -114,8 +114,8 @@ impl Connection {
         self.probing = Some(Box::new(Probing { low: target, high: pmtu - 1, probe: None, next_at }));
     }
 
-    /// Whether a path MTU probe should go out (4821-1, 8899-2, RFC 4821 §7.4). `unsent` bytes wait, `window` bytes the
-    /// peer takes, `room` congestion control lets out.
+    /// Decides whether to send a path MTU probe (4821-1, 8899-2, RFC 4821 §7.4). In bytes, `unsent` is the data
+    /// waiting, `window` the peer's window, and `room` the limit of congestion control.
     #[inline]
     pub(crate) fn next_mtu_probe(&mut self, unsent: usize, window: u32, room: u32, env: &Env<'_>) -> Probe {
         let off = self.probing.is_none() && env.config.tcp_mtu_probing != 2;
@@ -132,7 +132,7 @@ impl Connection {
         let payload_mss = self.payload_mss();
         let (recovering, flight) = (self.recovery.is_some(), self.flight());
         let cwnd = self.congestion.cwnd();
-        // The peer's MSS leaves out the headers, but not the options (MUST-16).
+        // The peer's MSS excludes the headers but includes the options (MUST-16).
         let peer_mss = self.tcb.snd.peer_mss.min(self.options.max_segment.unwrap_or(u16::MAX));
         let limit = peer_mss.saturating_add(fixed_headers(self.tcb.tuple.is_ipv4()));
         let Some(probing) = self.probing.as_mut() else { return Probe::No };
@@ -141,14 +141,14 @@ impl Connection {
         }
         let high = probing.high.min(env.interface_mtu).min(limit);
         if high < probing.low || high - probing.low < env.config.tcp_probe_threshold {
-            // Found: look again when the path may have changed.
+            // The search is complete. Search again after an interval, when the path may have changed.
             probing.high = env.interface_mtu;
             probing.next_at = env.now + env.config.tcp_probe_interval;
             return Probe::No;
         }
         let size = probing.low + (high - probing.low).div_ceil(2);
         let payload = u32::from(size - headers);
-        // What follows must be able to show the probe's loss by duplicate ACKs.
+        // Enough data must follow the probe for duplicate ACKs to reveal its loss.
         let needed = payload + u32::from(payload_mss) * 4;
         if (unsent as u64) < u64::from(needed) || window < needed || cwnd < needed {
             return Probe::No;
@@ -161,13 +161,13 @@ impl Connection {
         Probe::Now(payload as usize)
     }
 
-    /// An ACK up to `ack` says what sizes get through.
+    /// Learns from an ACK up to `ack` which sizes get through.
     pub(crate) fn confirm_path(&mut self, ack: SeqNum, env: &mut Env<'_>) {
         let srtt = self.tcb.rtt.srtt();
         let probed = self.probing.as_mut().and_then(|probing| {
             let (_, _, size) = probing.probe.take_if(|(_, end, _)| ack.ge(*end))?;
             probing.low = size;
-            // At least a round trip apart (8899-2).
+            // Probes are at least one round trip apart (8899-2).
             probing.next_at = env.now + srtt;
             Some(size)
         });
@@ -183,8 +183,8 @@ impl Connection {
         }
     }
 
-    /// A segment of `payload` bytes that ends at `end` leaves for the first time: its acknowledgement will show
-    /// that packets of its size get through.
+    /// Records the first transmission of a segment of `payload` bytes that ends at `end`. Its ACK will show that
+    /// packets of its size get through.
     pub(crate) fn note_packet_size(&mut self, end: SeqNum, payload: usize) {
         let size = (payload.min(usize::from(self.tcb.snd.mss)) as u16).saturating_add(self.headers());
         let snd = &mut self.tcb.snd;
@@ -193,9 +193,9 @@ impl Connection {
         }
     }
 
-    /// Whether the segment at `seq`, now lost, was a probe; then the search goes on below it. Not at once: losses that
-    /// congestion control does not hear of must be rarer than those that it does (RFC 4821 §7.6.2), and where a timeout
-    /// told, still rarer (§7.6.3).
+    /// Returns whether the lost segment at `seq` was a probe, and if so continues the search below its size after a
+    /// wait. Losses hidden from congestion control must be rarer than the others (RFC 4821 §7.6.2), and rarer still
+    /// after a timeout (§7.6.3).
     pub(crate) fn probe_lost(&mut self, seq: SeqNum, timeout: bool, env: &mut Env<'_>) -> bool {
         let srtt = self.tcb.rtt.srtt();
         let packets = self.congestion.cwnd() / u32::from(self.payload_mss());

@@ -1,8 +1,7 @@
-//! The one place that decides what a connection sends next.
+//! Decides which segment a connection sends next.
 //!
-//! Nothing is queued but intents; a segment comes into being when the device has room for it. The order is: a
-//! SYN-ACK, the third segment of the handshake, what is to be sent again, new data and the FIN, probes, and last a bare
-//! ACK.
+//! Only intents are queued; a segment is built when the device has room for it. The order is: SYN-ACK, third segment
+//! of the handshake, retransmissions, new data and the FIN, probes, and last a bare ACK.
 
 use super::mtu::Probe;
 use super::segment::{Answer, Outgoing};
@@ -17,8 +16,8 @@ use crate::wire::Ecn;
 use crate::wire::tcp::{Flags, Header, Options};
 
 impl Connection {
-    /// Puts what is to be sent now into `out` and takes it for sent. `false`: nothing; the connection need not be asked
-    /// again before something happens to it.
+    /// Writes the segment to send now to `out` and accounts for it as sent. Returns `false` if there is none; the
+    /// caller need not ask again before the connection's next event.
     pub(crate) fn next_segment(
         &mut self,
         segmentation_offload: bool,
@@ -29,8 +28,8 @@ impl Connection {
             return self.next_in_handshake(out, env);
         }
         if self.tcb.snd.handshake_due {
-            // A server that answers with cookies knows the connection by SEQ = IRS + 1 alone. Were there data in the third
-            // segment, and that lost, what follows would be reset.
+            // A server that uses SYN cookies recognizes the connection only by SEQ = IRS + 1. If the third segment
+            // carried data and were lost, the server would reset the next one.
             self.tcb.snd.handshake_due = false;
             return self.next_ack(out, env);
         }
@@ -40,18 +39,17 @@ impl Connection {
             || self.next_ack(out, env)
     }
 
-    /// Whether the connection needs a turn in `transmit` and has none yet; the caller gives it one.
+    /// Returns whether the connection needs a turn in `transmit` and has none yet. The caller must then schedule it.
     #[inline]
     pub(crate) fn claims_turn(&self) -> bool {
         !self.place.is_taken() && self.wants_to_send()
     }
 
-    /// Whether asking [`next_segment`](Connection::next_segment) may give something that waiting does not.
+    /// Returns whether [`next_segment`](Connection::next_segment) may have a segment to send now.
     #[inline]
     pub(crate) fn wants_to_send(&self) -> bool {
         let snd = &self.tcb.snd;
-        // One after the other: as one word they would have to wait for the store to the last of them that was set, which
-        // took a twentieth of a round trip.
+        // Tested one by one: loading the flags as one word would stall on a recent store to any of them.
         self.tcb.ack.now
             || self.unsent() > 0
             || (snd.fin_queued && !snd.fin_sent)
@@ -66,7 +64,7 @@ impl Connection {
             self.syn_ack(out, env);
             return true;
         }
-        // A Fast Open connection answers before the third segment.
+        // A Fast Open connection may send data before the third segment.
         self.next_early_data(out, env) || self.next_ack(out, env)
     }
 
@@ -93,7 +91,7 @@ impl Connection {
     /// Rule 1 of NextSeg (RFC 6675), the go-back of a timeout, and the holes of NewReno.
     #[inline]
     fn next_retransmission(&mut self, out: &mut Outgoing, env: &mut Env<'_>) -> bool {
-        // As nearly always: nothing is lost.
+        // The common case: no recovery is in progress.
         let hole = if self.recovery.is_some() { self.next_hole(env) } else { None };
         if let Some((start, len)) = hole {
             self.resend(start, len, out, env);
@@ -101,7 +99,7 @@ impl Connection {
         hole.is_some()
     }
 
-    /// Where what is to be sent again begins, and its length.
+    /// Start and length of the next retransmission.
     fn next_hole(&mut self, env: &mut Env<'_>) -> Option<(SeqNum, u32)> {
         let (una, nxt, recover) = (self.tcb.snd.una, self.tcb.snd.nxt, self.tcb.snd.recover);
         let (mss, full) = (u32::from(self.payload_mss()), u32::from(self.payload_len_limit()));
@@ -120,7 +118,7 @@ impl Connection {
         let (start, end) = recovery.hole(recovery.high_rxt.max(una), limit)?;
         let len = end.since(start).min(full);
         let pipe = recovery.pipe(una, nxt, recover, lost_below);
-        // Old data inside the window goes out as ever (SHLD-16); beyond it only by the timer (MAY-7).
+        // Old data inside the window is retransmitted normally (SHLD-16), and beyond it only by the timer (MAY-7).
         let fits = pipe + len <= cwnd && (start + len).le(window_end);
         if !recovery.forced && !fits {
             return None;
@@ -148,8 +146,8 @@ impl Connection {
         self.data_segment(start, payload as usize, flags, out, env);
     }
 
-    /// New data and the FIN, as far as the peer's window, congestion control, Nagle and silly-window avoidance
-    /// let them.
+    /// Sends new data and the FIN, within the limits of the peer's window, congestion control, Nagle and silly-window
+    /// avoidance.
     fn next_data(&mut self, segmentation_offload: bool, out: &mut Outgoing, env: &mut Env<'_>) -> bool {
         let unsent = self.unsent();
         let fin_due = self.tcb.snd.fin_queued && !self.tcb.snd.fin_sent;
@@ -179,12 +177,13 @@ impl Connection {
         if payload > mss && !last {
             payload -= payload % mss;
         }
-        // The FIN needs no room in the window of congestion control, but one number of the peer's.
+        // The FIN needs no room in cwnd, but one sequence number in the peer's window.
         let fin = fin_due && last && window as usize > payload;
         let cut_by_cwnd = payload < allowed.min(mss);
         if !self.worth_sending(payload, last, fin, mss, cut_by_cwnd) {
             if self.flight() == 0 {
-                // Nobody will answer what is not sent: probe, or send it after all when the time is over.
+                // With nothing in flight no ACK will arrive. The persist timer probes, or sends the small segment
+                // after all.
                 self.arm_persist(env);
             }
             return false;
@@ -194,14 +193,14 @@ impl Connection {
         self.first_transmission(payload, flags, segment_size, out, env);
         self.note_small_segment(payload, mss);
         if payload == mss && limit == mss && self.is_plain(out) {
-            // The last byte of the queue has a PSH on its segment, so that one does not look like the others.
+            // The segment with the last byte of the queue carries PSH, so it cannot join the train.
             let like_it = allowed.min(room as usize).min(unsent - 1) / mss;
             out.train = like_it.saturating_sub(1) as u32;
         }
         true
     }
 
-    /// Remembers where new data ends that just left and is no multiple of full segments.
+    /// Records the end of new data just sent if it is not a multiple of full segments.
     #[inline]
     pub(super) fn note_small_segment(&mut self, payload: usize, mss: usize) {
         if payload != mss && !payload.is_multiple_of(mss) {
@@ -209,14 +208,14 @@ impl Connection {
         }
     }
 
-    /// Whether a segment is one of many: nothing in it or in the connection is for once.
+    /// Returns whether the segment can begin a train: neither it nor the connection has exceptional state.
     fn is_plain(&self, outgoing: &Outgoing) -> bool {
         let exceptional = self.recovery.is_some() || self.probing.is_some() || self.urgent_end.is_some();
         !exceptional && !self.tcb.snd.ecn && outgoing.header.options.sack.is_empty()
     }
 
-    /// The next segment of a train: what [`next_segment`](Connection::next_segment) would give, for a sixth of the
-    /// instructions.
+    /// Advances `train` to its next segment: the result is that of [`next_segment`](Connection::next_segment), at
+    /// less cost.
     pub(crate) fn follow(&mut self, train: &mut Outgoing) {
         let len = train.payload_len as u32;
         self.tcb.snd.nxt += len;
@@ -232,7 +231,7 @@ impl Connection {
         )
     }
 
-    /// What congestion control lets out now; the first duplicate ACKs let one segment each out (5681-10).
+    /// Bytes that congestion control permits now. Each of the first two duplicate ACKs permits one segment (5681-10).
     fn congestion_room(&self, env: &Env<'_>) -> u32 {
         let (una, nxt, recover) = (self.tcb.snd.una, self.tcb.snd.nxt, self.tcb.snd.recover);
         let mss = u32::from(self.payload_mss());
@@ -253,10 +252,11 @@ impl Connection {
         }
     }
 
-    /// Nagle (SHLD-7) and sender-side silly-window avoidance (MUST-38), after RFC 9293 §3.8.6.2.1: a full segment;
-    /// or all there is, when no small segment is in flight or Nagle is off; or half of the largest window ever seen; or
-    /// whatever the override timer lets out. Small segments alone are waited for, in Minshall's variant (appendix A.3):
-    /// otherwise the tail of every long write would wait for an ACK, which its receiver may delay.
+    /// Nagle (SHLD-7) and sender-side silly-window avoidance (MUST-38), as in RFC 9293 §3.8.6.2.1. Permits a full
+    /// segment, or half of the largest window ever seen, or any data after the override timer. Also permits all
+    /// remaining data when no small segment is in flight or Nagle is off. This is Minshall's variant (appendix A.3):
+    /// only small segments in flight delay data. Otherwise the tail of every long write would wait for an ACK, which
+    /// the receiver may delay.
     pub(super) fn worth_sending(
         &self,
         payload: usize,
@@ -281,7 +281,7 @@ impl Connection {
             || self.tcb.snd.probe_pending
     }
 
-    /// Idle for longer than an RTO: the window that was earned says nothing about the path any more (5681-12).
+    /// Reduces cwnd after idling for longer than an RTO: it no longer reflects the state of the path (5681-12).
     #[inline]
     fn restart_after_idle(&mut self, env: &Env<'_>) {
         let started = self.bytes_acked > 0;
@@ -339,12 +339,13 @@ impl Connection {
         env: &mut Env<'_>,
     ) {
         let offset = seq.since(self.start_of_queue()) as usize;
-        // PSH on the last byte that is queued: nothing more is on its way (MUST-61).
+        // Set PSH on the last byte in the queue (MUST-61).
         let push = payload_len > 0 && offset + payload_len == self.send_queue.len();
         let flags = if push { flags | Flags::PSH } else { flags };
         self.acknowledging(seq, Flags::ACK | flags, Connection::blocks_beside_data, out, env);
         if let Some(end) = self.urgent_end.filter(|end| end.gt(seq)) {
-            // The octet after the urgent data (MUST-62); what is too far ahead is told later.
+            // The pointer refers to the octet after the urgent data (MUST-62). A distance above 65535 is clamped;
+            // later segments carry the exact one.
             out.header.flags |= Flags::URG;
             out.header.urgent = end.since(seq).min(0xffff) as u16;
         }
@@ -353,7 +354,8 @@ impl Connection {
         self.tcb.snd.last_sent = env.tick();
     }
 
-    /// Zero-window and keepalive probes: an old sequence number and no data, which the peer must answer (SHLD-12).
+    /// Sends zero-window and keepalive probes: an old sequence number and no data, which the peer must answer
+    /// (SHLD-12).
     fn next_probe(&mut self, out: &mut Outgoing, env: &mut Env<'_>) -> bool {
         let snd = &mut self.tcb.snd;
         let window_probe = std::mem::take(&mut snd.probe_pending);
@@ -380,8 +382,8 @@ impl Connection {
         false
     }
 
-    /// SND.NXT; or the right edge of a window that the peer took back, since it need not accept what lies beyond
-    /// (Linux does the same). A window that is short by its scale alone was not taken back.
+    /// SND.NXT, or the right edge of the window if the peer has shrunk it: the peer need not accept a number beyond
+    /// it. Linux does the same. A shortfall below one unit of the window scale is rounding, not shrinking.
     fn acceptable_seq(&self) -> SeqNum {
         let snd = &self.tcb.snd;
         let edge = snd.una + snd.wnd;
@@ -390,7 +392,8 @@ impl Connection {
         if taken_back { edge } else { snd.nxt }
     }
 
-    /// The ACK that is due when the connection becomes a TIME-WAIT entry: the stack sends it in its place.
+    /// Builds the ACK that is due when the connection becomes a TIME-WAIT entry. The stack sends it on the
+    /// connection's behalf.
     pub(crate) fn final_ack(&mut self, env: &mut Env<'_>) -> Answer {
         let seq = self.tcb.snd.nxt;
         let mut out = Outgoing::bare(Header::default());
@@ -401,13 +404,13 @@ impl Connection {
         Answer { tuple: self.tcb.tuple, seq, ack, flags, window, options, ttl, dscp, reason }
     }
 
-    /// A segment without payload.
+    /// Builds a segment without payload.
     fn bare(&mut self, seq: SeqNum, flags: Flags, out: &mut Outgoing, env: &mut Env<'_>) {
         self.acknowledging(seq, flags, Connection::blocks_beside_nothing, out, env);
     }
 
-    /// A segment, its payload to be added. It acknowledges: whatever ACK was due is done with. `room` says how many SACK
-    /// blocks it has room for.
+    /// Builds a segment to which the caller adds the payload. It carries an ACK and so clears any pending one. `room`
+    /// returns how many SACK blocks fit.
     #[inline]
     fn acknowledging(
         &mut self,
@@ -439,7 +442,8 @@ impl Connection {
         Header { source_port: tuple.local_port, destination_port: tuple.remote_port, ..Header::default() }
     }
 
-    /// A challenge ACK, within the limit for the connection (5961-3, -5, -9, -10). Says whether it is sent.
+    /// Schedules a challenge ACK, within the limit for the connection (5961-3, -5, -9, -10). Returns whether it is
+    /// sent.
     pub(crate) fn challenge(&mut self, env: &mut Env<'_>) -> bool {
         let now = env.tick();
         let ack = &mut self.tcb.ack;
@@ -458,8 +462,8 @@ impl Connection {
         true
     }
 
-    /// The answer to a segment that is not acceptable, at most one in `tcp_invalid_ratelimit`; `probe` says that
-    /// it may be a keepalive or window probe, which have a budget of their own. Says whether it is sent.
+    /// Schedules the ACK that answers an unacceptable segment, at most one per `tcp_invalid_ratelimit`. `probe` marks
+    /// a possible keepalive or window probe; these have a separate limit. Returns whether the ACK is sent.
     pub(crate) fn acknowledge_invalid(&mut self, probe: bool, env: &mut Env<'_>) -> bool {
         let now = env.tick();
         let last = if probe { &mut self.tcb.ack.probe_at } else { &mut self.tcb.ack.invalid_at };

@@ -1,4 +1,4 @@
-//! The out-of-order queue: what arrived beyond a gap and waits for it (SHLD-31).
+//! The out-of-order queue: text received beyond a gap (SHLD-31).
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -9,48 +9,48 @@ use crate::counters::DropReason;
 use crate::seq::SeqNum;
 use crate::wire::tcp::SackBlocks;
 
-/// The cost of a range beside its pieces: its share of a tree whose nodes are nearly half empty.
+/// Bytes of overhead of a range: its share of a tree with nodes nearly half empty.
 const RANGE_COST: usize = 160;
-/// The cost of a piece beside its bytes and its place in the range: the allocation.
+/// Bytes of overhead of a piece for its allocation, besides its data and its slot in the range.
 const PIECE_COST: usize = 16;
-/// The queue itself, and the first node of its tree.
+/// Bytes of the queue itself and of the first node of its tree.
 const BASE_COST: usize = size_of::<Reassembly>() + 4 * RANGE_COST;
-/// So much may be held however small the receive buffer is.
+/// Minimum limit in bytes, however small the receive buffer is.
 const LEAST_LIMIT: usize = 4096;
-/// Adjacent small pieces are merged into one of so many bytes.
+/// Adjacent small pieces are merged into one of at most this many bytes.
 const BLOCK: usize = 4096;
-/// The gaps that one segment may fill. What lies beyond them is dropped, and arrives again.
+/// Most gaps that one segment may fill. The rest of the segment is dropped, and the peer retransmits it.
 pub(crate) const MOST_GAPS: usize = 64;
-/// No place in the stream.
+/// Marks an unused slot in `recent`.
 const NOWHERE: u64 = u64::MAX;
 
-/// Data beyond a gap. The first copy of a byte is the one that counts (docs/deviations.md, "Overlapping data").
+/// Data beyond a gap. The first copy of a byte counts (docs/deviations.md, "Overlapping data").
 ///
-/// One tree, so that a segment costs a number of steps logarithmic in the number of ranges. Places are counted in 64
-/// bits from where the queue began, so that none of them ever wraps.
+/// One tree, so that a segment takes steps logarithmic in the number of ranges. A *place* is a 64-bit offset from the
+/// start of the queue, which never wraps.
 #[derive(Clone, Debug)]
 pub(crate) struct Reassembly {
-    /// By their first place; ranges are apart.
+    /// Disjoint ranges, keyed by their first place.
     ranges: BTreeMap<u64, Range>,
-    /// A place in each of the ranges that changed last, the latest first (2018-2, 2018-3).
+    /// A place in each of the most recently changed ranges, the latest first (2018-2, 2018-3).
     recent: [u64; SackBlocks::MAX],
-    /// RCV.NXT, and its place.
+    /// RCV.NXT; `base_place` is its place.
     base: SeqNum,
     base_place: u64,
-    /// The peer's FIN is the last number of the last range.
+    /// Whether the last range ends with the peer's FIN.
     fin: bool,
-    /// Bytes of the stream.
+    /// Bytes of stream data held.
     len: usize,
-    /// The cost of the ranges.
+    /// Memory cost of the ranges in bytes.
     held: usize,
 }
 
-/// Bytes that follow one another.
+/// Contiguous bytes of the stream.
 #[derive(Clone, Debug)]
 struct Range {
     end: u64,
     pieces: VecDeque<Piece>,
-    /// The cost of the pieces.
+    /// Memory cost of the pieces in bytes.
     pieces_held: usize,
 }
 
@@ -70,7 +70,7 @@ impl Piece {
         }
     }
 
-    /// Its memory: all of a buffer of which it uses a part.
+    /// Memory in bytes: the whole buffer, even if only a part is used.
     fn cost(&self) -> usize {
         PIECE_COST
             + match self {
@@ -81,7 +81,7 @@ impl Piece {
 }
 
 impl Range {
-    /// Nothing yet, from `start` on.
+    /// An empty range at `start`.
     fn new(start: u64) -> Range {
         Range { end: start, pieces: VecDeque::new(), pieces_held: 0 }
     }
@@ -90,7 +90,7 @@ impl Range {
         RANGE_COST + self.pieces.capacity() * size_of::<Piece>() + self.pieces_held
     }
 
-    /// Appends a payload: a slice of its packet, or a copy, of which the last piece takes what it has room for.
+    /// Appends a payload as a slice of its packet, or as a copy that first fills the last piece.
     fn push(&mut self, payload: &[u8], packet: Option<&Bytes>) {
         self.end += payload.len() as u64;
         if let Some(packet) = packet.filter(|packet| is_worth_holding(payload.len(), packet.len())) {
@@ -114,13 +114,13 @@ impl Range {
     fn push_piece(&mut self, piece: Piece) {
         self.pieces_held += piece.cost();
         if self.pieces.capacity() == 0 {
-            // Most of an attacker's ranges never have another one.
+            // Most ranges of an attacker never get a second piece.
             self.pieces.reserve_exact(1);
         }
         self.pieces.push_back(piece);
     }
 
-    /// Takes in the range that begins where this one ends. The fewer pieces move.
+    /// Merges the range that begins where this one ends. The shorter list of pieces is moved.
     fn join(&mut self, mut after: Range) {
         self.end = after.end;
         self.pieces_held += after.pieces_held;
@@ -148,7 +148,7 @@ impl Range {
     }
 }
 
-/// Makes room for `more` bytes, in as few steps as there are powers of two.
+/// Reserves room for `more` bytes, growing to powers of two.
 fn make_room(bytes: &mut Vec<u8>, more: usize) {
     let len = bytes.len() + more;
     if bytes.capacity() < len {
@@ -167,7 +167,7 @@ fn prepend(bytes: &mut Vec<u8>, more: &[u8]) {
 }
 
 impl Reassembly {
-    /// An empty queue, when RCV.NXT is `nxt`.
+    /// An empty queue at RCV.NXT = `nxt`.
     pub(crate) fn new(nxt: SeqNum) -> Reassembly {
         Reassembly {
             ranges: BTreeMap::new(),
@@ -184,8 +184,8 @@ impl Reassembly {
         self.ranges.is_empty()
     }
 
-    /// Its memory: the capacity of the buffers, and what trees, lists and allocations take beside them. A
-    /// piece that is a slice of a packet counts as the packet.
+    /// Memory in bytes: buffer capacities and the overhead of trees, lists and allocations. A piece that is a slice
+    /// of a packet counts as the whole packet.
     pub(crate) fn held(&self) -> usize {
         BASE_COST + self.held
     }
@@ -207,17 +207,17 @@ impl Reassembly {
         self.ranges.last_key_value().map_or(self.base_place, |(_, range)| range.end)
     }
 
-    /// The sequence number after all that is held.
+    /// The sequence number just past the last range.
     pub(crate) fn end(&self) -> SeqNum {
         self.seq(self.end_place())
     }
 
-    /// Where the first range begins.
+    /// Start of the first range.
     pub(crate) fn start(&self) -> Option<SeqNum> {
         self.ranges.first_key_value().map(|(start, _)| self.seq(*start))
     }
 
-    /// SACK blocks, the one that changed last first.
+    /// SACK blocks, the most recently changed first.
     pub(crate) fn sack_blocks(&self) -> impl Iterator<Item = (SeqNum, SeqNum)> + '_ {
         let ranges = self.recent.iter().filter_map(|place| self.range_at(*place));
         ranges.map(|(left, right)| (self.seq(left), self.seq(right)))
@@ -236,8 +236,8 @@ impl Reassembly {
         Some((self.seq(start.max(left)), self.seq(end.min(right))))
     }
 
-    /// Holds the parts of a payload that are not held yet, as far as `limit` allows; see [`fit`](Reassembly::fit).
-    /// Gives why nothing could be held, if so.
+    /// Queues the parts of a payload that are not yet held, within `limit`; see [`fit`](Reassembly::fit). Returns the
+    /// reason if nothing could be queued.
     pub(crate) fn insert(
         &mut self,
         seq: SeqNum,
@@ -249,7 +249,7 @@ impl Reassembly {
         let end = start + payload.len() as u64;
         let cost = payload.len() + RANGE_COST + PIECE_COST + size_of::<Piece>();
         if start >= self.end_place() && self.held() + cost > self.allowance(limit) {
-            // It would be the first to be dropped again.
+            // The highest text would be the first to be dropped.
             return Err(DropReason::OutOfOrderFull);
         }
         let mut at = start;
@@ -267,7 +267,7 @@ impl Reassembly {
         Ok(())
     }
 
-    /// Holds bytes of which none is held yet.
+    /// Queues bytes that are not yet held.
     fn fill(&mut self, from: u64, bytes: &[u8], packet: Option<&Bytes>) {
         let after = self.ranges.remove(&(from + bytes.len() as u64));
         self.held -= after.as_ref().map_or(0, Range::cost);
@@ -287,7 +287,7 @@ impl Reassembly {
         self.held += range.cost();
     }
 
-    /// Holds the number of a FIN that is beyond all that is held.
+    /// Queues the sequence number of a FIN past the last range.
     pub(crate) fn insert_fin(&mut self, seq: SeqNum) {
         let place = self.place(seq);
         match self.ranges.last_entry().filter(|last| last.get().end == place) {
@@ -302,7 +302,7 @@ impl Reassembly {
         self.note_change(place);
     }
 
-    /// The range at `place` has changed: its block is told first.
+    /// Records that the range at `place` changed, so that its block is reported first.
     fn note_change(&mut self, place: u64) {
         let (left, right) = self.range_at(place).unwrap_or((place, place));
         let before = std::mem::replace(&mut self.recent, [NOWHERE; SackBlocks::MAX]);
@@ -311,31 +311,31 @@ impl Reassembly {
         self.recent.iter_mut().zip(told).for_each(|(slot, place)| *slot = place);
     }
 
-    /// The bytes that may be held: `limit`, and a quarter of the bytes for what holding them costs.
+    /// Memory in bytes that the queue may use: `limit`, and a quarter of the data for overhead.
     fn allowance(&self, limit: usize) -> usize {
         limit.max(LEAST_LIMIT) + self.len / 4
     }
 
-    /// Drops the highest pieces until what is held is no more than `limit` and a quarter of its bytes (THREAT-13), and says
-    /// how many bytes that freed.
+    /// Drops the highest pieces until the memory is at most `limit` and a quarter of the data (THREAT-13). Returns
+    /// the number of bytes freed.
     pub(crate) fn fit(&mut self, limit: usize) -> usize {
         let before = self.held;
         while self.held() > self.allowance(limit) && self.drop_last() {}
         before - self.held
     }
 
-    /// Drops the highest pieces until `bytes` are free or nothing is held, and says how many were freed.
+    /// Drops the highest pieces until `bytes` are free or the queue is empty. Returns the number of bytes freed.
     pub(crate) fn prune(&mut self, bytes: usize) -> usize {
         let before = self.held;
         while before - self.held < bytes && self.drop_last() {}
         before - self.held
     }
 
-    /// Drops the highest piece. No block tells of it any more.
+    /// Drops the highest piece. SACK blocks no longer report it.
     fn drop_last(&mut self) -> bool {
         let Some(mut last) = self.ranges.last_entry() else { return false };
         self.held -= last.get().cost();
-        // The FIN that a range ends with goes with its last piece. It needs no place here to be known.
+        // A FIN at the end of the range is dropped with the last piece. `rcv.fin_seen` still records it.
         let range = last.get_mut();
         range.end -= u64::from(std::mem::take(&mut self.fin));
         if let Some(piece) = range.pieces.pop_back() {
@@ -354,7 +354,7 @@ impl Reassembly {
         true
     }
 
-    /// RCV.NXT has moved. Takes out the pieces that have become in order, if there are any.
+    /// Advances the base to `nxt` (RCV.NXT) and removes the pieces that are now in order.
     pub(crate) fn take(&mut self, nxt: SeqNum) -> VecDeque<Piece> {
         (self.base_place, self.base) = (self.place(nxt), nxt);
         let first = self.ranges.first_entry();
@@ -402,10 +402,10 @@ mod tests {
         }
         insert(&mut reassembly, base, 350, &[0; 10]).unwrap();
         assert_eq!(blocks(&reassembly, base), [(300, 360), (500, 550), (100, 150)]);
-        // One that was here already is told again, first.
+        // A duplicate moves its block to the front.
         insert(&mut reassembly, base, 110, &[0; 10]).unwrap();
         assert_eq!(blocks(&reassembly, base), [(100, 150), (300, 360), (500, 550)]);
-        // What joins two of them is one block, and no block is told twice.
+        // Joined ranges are one block, and no block is reported twice.
         insert(&mut reassembly, base, 360, &[0; 140]).unwrap();
         assert_eq!(blocks(&reassembly, base), [(300, 550), (100, 150)]);
     }
@@ -453,7 +453,7 @@ mod tests {
             (blocks(&reassembly, base), reassembly.len()),
             (vec![(20_000, 25_000), (10_000, 15_000)], 10_000)
         );
-        // A lower one has more right to its place than a higher one.
+        // Lower text has priority over higher text.
         let limit = reassembly.held() - 2500;
         assert_eq!(reassembly.insert(base + 40_000, &[0], None, limit), Err(DropReason::OutOfOrderFull));
         assert_eq!(reassembly.insert(base + 1000, &[0; 5000], None, limit), Ok(()));
@@ -483,7 +483,7 @@ mod tests {
     #[test]
     fn full_segments_with_a_hole_before_them_fit_into_a_window_of_the_buffer() {
         let base = SeqNum(7);
-        // MTU, and the length of the headers: 576 and 1500 over IPv4 and IPv6, and what an offload puts together.
+        // MTU and header length: 576 and 1500 over IPv4 and IPv6, and an offloaded super-segment.
         for (packet, header) in [(576, 52), (1500, 40), (1500, 72), (1500, 100), (65_000, 72)] {
             let (mut reassembly, buffer, full) = (Reassembly::new(base), 1 << 20, packet - header);
             for shared in [true, false] {
@@ -499,7 +499,7 @@ mod tests {
         }
     }
 
-    /// One segment over very many ranges fills some of the gaps, and what arrives again the others (THREAT-14).
+    /// A segment that spans very many ranges fills some of the gaps; its retransmission fills the others (THREAT-14).
     #[test]
     fn one_segment_fills_a_bounded_number_of_gaps_threat_14() {
         let base = SeqNum(7);
@@ -572,7 +572,7 @@ mod tests {
     }
 
     proptest! {
-        /// THREAT-50: whatever overlaps come in whatever order, the first copy of each byte is delivered.
+        /// THREAT-50: for any overlaps in any order, the first copy of each byte is delivered.
         #[test]
         fn the_first_copy_of_a_byte_wins(start: u32, steps in proptest::collection::vec(step(), 1..200)) {
             let base = SeqNum(start);
@@ -591,7 +591,7 @@ mod tests {
                 }
                 prop_assert_eq!(reassembly.len(), oracle.iter().flatten().count());
             }
-            // Up to the first range, and from there to the next gap; and so on.
+            // Fill up to the first range, take it, and repeat for the next gap.
             while let Some(first) = reassembly.start() {
                 let at = first.since(base) as usize;
                 let expected: Vec<u8> = oracle[at..].iter().map_while(|b| *b).collect();

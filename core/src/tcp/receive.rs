@@ -1,4 +1,4 @@
-//! RCV.*: what arrives in order, what has to wait for a gap, and the window that is announced.
+//! The receive side (RCV.*): in-order text, text that waits for a gap, and the advertised window.
 
 use bytes::Bytes;
 
@@ -15,7 +15,7 @@ use crate::trace::State;
 use crate::wire::tcp::SackBlocks;
 
 impl Connection {
-    /// RCV.WND: what the peer may still send.
+    /// RCV.WND: bytes that the peer may still send.
     pub(crate) fn receive_window(&self) -> u32 {
         self.tcb.rcv.adv.since(self.tcb.rcv.nxt)
     }
@@ -106,7 +106,8 @@ impl Connection {
 
     /// Takes text that begins at RCV.NXT. Under memory pressure it must fit into the share of this connection. If
     /// nothing is unread, a little is still taken until `tcp_mem` is exhausted, so that the connection makes
-    /// progress. Refused text is not acknowledged: an ACK would free no memory and only make the sender wait longer.
+    /// progress. Refused text is not acknowledged: an ACK would free no memory and only keep the sender trying for
+    /// longer.
     fn take_next(&mut self, payload: &[u8], packet: Option<&Bytes>, env: &mut Env<'_>) -> Option<DropReason> {
         let fits = self.memory_admits(payload.len(), env.memory);
         let (now, later) = payload.split_at(fits);

@@ -1,19 +1,19 @@
-//! How much room a packet has. This is the one place that subtracts headers and options from an MTU: whoever builds a
-//! segment or a super-segment asks here, so that no packet is longer than its path, its interface or its length field
-//! allows.
+//! Computes the room in a packet. Only this module subtracts headers and options from an MTU. All code that builds
+//! segments or super-segments uses it, so that no packet exceeds its path, its interface or its length field.
 
 use super::tcb::Connection;
 use crate::wire::tcp::{HEADER_LEN, MAX_OPTIONS_LEN, SackBlocks};
 use crate::wire::{ipv4, ipv6};
 
-/// The longest packet, super-segments included: what the length field of IPv4 counts, and what a frame holds.
+/// Longest packet in bytes, super-segments included: the limit of the IPv4 length field and of a frame.
 pub(crate) const MAX_PACKET: u16 = u16::MAX;
 
-/// The least MTU of an IPv4 link (RFC 791) and of an IPv6 link (RFC 8200 §5).
+/// Minimum MTU of an IPv4 link (RFC 791) and of an IPv6 link (RFC 8200 §5).
 pub(crate) const MIN_MTU_V4: u16 = 68;
 pub(crate) const MIN_MTU_V6: u16 = 1280;
 
-/// SACK blocks leave this much payload beside them. One block and timestamps then fit into the least packet, 68 bytes.
+/// Payload bytes that SACK blocks must leave free. One block and timestamps then fit into the smallest packet, 68
+/// bytes.
 const LEAST_PAYLOAD: u16 = 4;
 
 const TIMESTAMPS_LEN: u16 = 12;
@@ -24,7 +24,7 @@ pub(crate) const fn fixed_headers(ipv4: bool) -> u16 {
     (ip + HEADER_LEN) as u16
 }
 
-/// The room that a packet of `mtu` bytes has for the options and the payload of a segment.
+/// Bytes for TCP options and payload in a packet of `mtu` bytes.
 pub(crate) const fn room_in(mtu: u16, ipv4: bool) -> u16 {
     mtu.saturating_sub(fixed_headers(ipv4))
 }
@@ -47,7 +47,7 @@ impl Connection {
         payload_of(self.tcb.snd.mss, self.tcb.ts.on)
     }
 
-    /// The payload of a full segment that leaves now: SACK blocks take their room too (MUST-16).
+    /// The payload of a full segment sent now, less the SACK blocks that it carries (MUST-16).
     #[inline]
     pub(crate) fn payload_len_limit(&self) -> u16 {
         if self.has_blocks_to_tell() { self.payload_beside_blocks() } else { self.payload_mss() }
@@ -63,12 +63,12 @@ impl Connection {
         (usize::from(room) / piece).max(1) * piece
     }
 
-    /// Headers of a segment with data that leaves now.
+    /// Header bytes of a data segment sent now.
     pub(crate) fn headers(&self) -> u16 {
         fixed_headers(self.tcb.tuple.is_ipv4()) + self.options_len()
     }
 
-    /// Headers of ordinary segments.
+    /// Header bytes of ordinary segments.
     pub(crate) fn usual_headers(&self) -> u16 {
         fixed_headers(self.tcb.tuple.is_ipv4()) + self.timestamps_len()
     }
@@ -77,7 +77,7 @@ impl Connection {
         if self.tcb.ts.on { TIMESTAMPS_LEN } else { 0 }
     }
 
-    /// Options of a segment with data that leaves now.
+    /// Option bytes of a data segment sent now.
     fn options_len(&self) -> u16 {
         let sack = if self.has_blocks_to_tell() { self.sack_len() } else { 0 };
         self.timestamps_len() + sack
@@ -92,12 +92,12 @@ impl Connection {
         sack_len(blocks.min(self.blocks_beside_data()))
     }
 
-    /// How many SACK blocks fit beside data. Where the MSS leaves little room they are fewer (RFC 2018 §3).
+    /// Number of SACK blocks that fit beside data. A small MSS leaves room for fewer (RFC 2018 §3).
     pub(crate) fn blocks_beside_data(&self) -> usize {
         self.blocks_in(self.tcb.snd.mss.saturating_sub(LEAST_PAYLOAD))
     }
 
-    /// How many SACK blocks fit into a segment without data.
+    /// Number of SACK blocks that fit into a segment without data.
     pub(crate) fn blocks_beside_nothing(&self) -> usize {
         self.blocks_in(room_in(self.tcb.snd.pmtu, self.tcb.tuple.is_ipv4()))
     }

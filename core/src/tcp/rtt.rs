@@ -1,32 +1,32 @@
-//! Round trips, the RTO, and how long it is until R2 (RFC 6298, RFC 9293 §3.8.3).
+//! Round-trip times, the RTO, and the time until R2 (RFC 6298, RFC 9293 §3.8.3).
 
 use crate::config::Config;
 use crate::seq::SeqNum;
 use crate::time::{Duration, Instant};
 
-/// Clock granularity G (6298-8).
+/// Clock granularity G in microseconds (6298-8).
 const GRANULARITY: u32 = 1_000;
 /// RTO when data begins after the SYN timed out (6298-11).
 const FALLBACK: Duration = Duration::from_secs(3);
 
-/// Measured round trips of a connection; microseconds.
+/// Measured round-trip times of a connection, in microseconds.
 #[derive(Clone, Debug)]
 pub(crate) struct Rtt {
     /// 0: no sample yet.
     srtt: u32,
     var: u32,
     min: u32,
-    /// The RTO that follows from them, without back-off.
+    /// The RTO computed from them, without back-off.
     rto: u32,
     /// Doublings of the RTO since the last sample (MUST-18).
     pub(crate) backoff: u8,
     after_syn_loss: bool,
     timing: bool,
-    /// What was being timed was sent again, and nothing gave a sample since.
+    /// Whether there was a retransmission since the last sample.
     ambiguous: bool,
-    /// The segment being timed ends here: acknowledged, it gives a sample.
+    /// End of the segment being timed. Its ACK gives a sample.
     timed_end: SeqNum,
-    /// When it left, or when something was last sent again; microseconds modulo 2^32.
+    /// Time of its transmission, or of the last retransmission, in microseconds modulo 2^32.
     timed_at: u32,
 }
 
@@ -58,46 +58,46 @@ impl Rtt {
         Duration::from_micros(u64::from(self.min))
     }
 
-    /// Begins to time a segment that is sent for the first time, unless one is being timed (6298-7).
+    /// Begins to time a first transmission, unless a segment is already being timed (6298-7).
     pub(crate) fn start(&mut self, end: SeqNum, now: Instant) {
         if !self.timing {
             (self.timing, self.timed_end, self.timed_at) = (true, end, now.as_micros() as u32);
         }
     }
 
-    /// Something is sent again: an ACK would be ambiguous (Karn, 6298-6).
+    /// Stops timing after a retransmission, since an ACK would be ambiguous (Karn, 6298-6).
     pub(crate) fn cancel(&mut self, now: Instant) {
         (self.timing, self.timed_at) = (false, now.as_micros() as u32);
         self.ambiguous = true;
     }
 
-    /// The timer fired: the RTO doubles (6298 §5.5).
+    /// Doubles the RTO after a timeout (6298 §5.5).
     pub(crate) fn back_off(&mut self) {
         self.backoff = self.backoff.saturating_add(1);
     }
 
-    /// Whether only a timestamp can tell a round trip now. Where timing can, the ACKs of one window are one sample,
-    /// with timestamps as without (7323-14).
+    /// Returns whether only a timestamp can give a sample now. Otherwise the timed segment gives one sample per
+    /// window, with or without timestamps (7323-14).
     pub(crate) fn needs_timestamp(&self) -> bool {
         self.ambiguous
     }
 
-    /// Whether a round trip that a timestamp tells is one: the echo is of something that left after the last
-    /// retransmission. An older one may be the receiver's answer to a duplicate, with the timestamp of the first copy, and
-    /// then it holds all the time that the path was silent.
+    /// Returns whether a timestamp sample is valid: the echoed segment was not sent before the last retransmission.
+    /// An older echo may answer a duplicate with the timestamp of the first copy. The sample would then include all
+    /// the time that the path was silent.
     pub(crate) fn tells(&self, sample: Duration, now: Instant) -> bool {
         let since = (now.as_micros() as u32).wrapping_sub(self.timed_at);
-        // In ticks: between two moments there may be one more of them than milliseconds.
+        // The sample counts ticks, which may exceed the elapsed milliseconds by one.
         sample.as_micros() <= u128::from(since) + 1_000
     }
 
-    /// Our SYN-ACK is sent again (6298-11).
+    /// Records that our SYN-ACK is retransmitted (6298-11).
     pub(crate) fn syn_lost(&mut self, now: Instant) {
         self.after_syn_loss = true;
         self.cancel(now);
     }
 
-    /// The sample that an ACK up to `ack` completes.
+    /// Returns the sample that an ACK up to `ack` completes.
     pub(crate) fn completed(&mut self, ack: SeqNum, now: Instant) -> Option<Duration> {
         (self.timing && ack.ge(self.timed_end)).then(|| {
             self.timing = false;
@@ -105,7 +105,7 @@ impl Rtt {
         })
     }
 
-    /// Takes in a sample (6298-2, 6298-3).
+    /// Updates SRTT, RTTVAR and the RTO with a sample (6298-2, 6298-3).
     pub(crate) fn sample(&mut self, sample: Duration, config: &Config) {
         (self.ambiguous, self.backoff) = (false, 0);
         let r = (sample.as_micros().min(u128::from(u32::MAX >> 4)) as u32).max(1);
@@ -114,14 +114,14 @@ impl Rtt {
             self.var = r / 2;
             self.min = r;
         } else {
-            // The deviation first: it is measured against the old mean.
+            // Update the deviation first: it uses the old mean.
             self.var = self.var - self.var / 4 + self.srtt.abs_diff(r) / 4;
             self.srtt = (self.srtt - self.srtt / 8 + r / 8).max(1);
             self.min = self.min.min(r);
         }
         let rto = u64::from(self.srtt) + u64::from(GRANULARITY.max(self.var.saturating_mul(4)));
         let (least, most) = (config.tcp_rto_min.as_micros() as u64, config.tcp_rto_max.as_micros() as u64);
-        // The maximum wins where the minimum is above it.
+        // If the minimum exceeds the maximum, the maximum applies.
         self.rto = rto.max(least).min(most) as u32;
     }
 
@@ -153,8 +153,8 @@ impl Rtt {
     }
 }
 
-/// The time that `retries` backed-off timeouts and one more take, starting at the smallest RTO: what Linux
-/// calls the hypothetical timeout. With its defaults 15 retries are 924.6 s.
+/// The duration of `retries` backed-off timeouts and one more, starting at the smallest RTO. Linux calls it the
+/// hypothetical timeout. With the Linux defaults, 15 retries take 924.6 s.
 pub(crate) fn model_timeout(config: &Config, retries: u8) -> Duration {
     let (mut total, mut rto) = (Duration::ZERO, config.tcp_rto_min);
     for _ in 0..=retries {
@@ -193,7 +193,7 @@ mod tests {
         assert_eq!(rtt.min().as_millis(), 80);
     }
 
-    /// 6298-8: what never varies leaves the granularity of the clock.
+    /// 6298-8: without variation, the clock granularity remains.
     #[test]
     fn without_variance_the_granularity_is_left_6298_8() {
         let config = Config { tcp_rto_min: Duration::from_millis(1), ..Config::default() };

@@ -1,4 +1,4 @@
-//! Segments on their way in and out, free of the packets that carry them.
+//! Incoming and outgoing segments, independent of the packets that carry them.
 
 use bytes::Bytes;
 
@@ -9,13 +9,13 @@ use crate::socket::SocketOptions;
 use crate::wire::Ecn;
 use crate::wire::tcp::{Flags, Header, Options, Timestamps};
 
-/// A segment that arrived: sound, and addressed to us.
+/// A received segment, validated and addressed to this stack.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Segment<'a> {
     pub(crate) tuple: FourTuple,
     pub(crate) header: &'a Header,
     pub(crate) payload: &'a [u8],
-    /// The packet, where it may be kept.
+    /// The packet, if its buffer may be retained.
     pub(crate) packet: Option<&'a Bytes>,
     pub(crate) ecn: Ecn,
 }
@@ -42,13 +42,13 @@ impl Segment<'_> {
         self.payload.len() as u32 + u32::from(self.flags().syn()) + u32::from(self.flags().fin())
     }
 
-    /// The sequence number after the segment.
+    /// The sequence number just past the segment.
     pub(crate) fn end(&self) -> SeqNum {
         self.seq() + self.len()
     }
 }
 
-/// A segment without payload that answers from the 4-tuple alone, whether a connection lives there or not.
+/// A reply without payload that needs only the 4-tuple, whether or not a connection exists.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Answer {
     pub(crate) tuple: FourTuple,
@@ -57,14 +57,14 @@ pub(crate) struct Answer {
     pub(crate) flags: Flags,
     pub(crate) window: u16,
     pub(crate) options: Options,
-    /// The TTL of the socket that it answers for (MUST-49, SHLD-22); 0: `ip_default_ttl`, where no socket is.
+    /// TTL of the socket that replies (MUST-49, SHLD-22). 0 selects `ip_default_ttl` when there is no socket.
     pub(crate) ttl: u8,
     pub(crate) dscp: u8,
     pub(crate) reason: ReplyReason,
 }
 
 impl Answer {
-    /// A bare ACK, as challenges are.
+    /// A bare ACK, such as a challenge ACK.
     pub(crate) fn ack(
         tuple: FourTuple,
         seq: SeqNum,
@@ -76,14 +76,14 @@ impl Answer {
         Answer { tuple, seq, ack, flags: Flags::ACK, window, options, ttl: 0, dscp: 0, reason }
     }
 
-    /// The same, for this socket.
+    /// Sets the TTL and DSCP of `socket`.
     pub(crate) fn with_ip_of(self, socket: &SocketOptions) -> Answer {
         Answer { ttl: socket.ttl, dscp: socket.dscp, ..self }
     }
 
     /// The RST that answers a segment (RFC 9293 §3.5.2): `<SEQ=SEG.ACK>` to an ACK, else
-    /// `<SEQ=0><ACK=SEG.SEQ+SEG.LEN>`. Its timestamps echo the segment's (7323-17), and what the segment echoes, which
-    /// is its sender's TS.Recent: a peer that holds a RST against PAWS takes it as well.
+    /// `<SEQ=0><ACK=SEG.SEQ+SEG.LEN>`. TSecr echoes the segment's TSval (7323-17). TSval repeats the segment's TSecr,
+    /// so that a peer that applies PAWS to RSTs accepts it as well.
     pub(crate) fn rst_to(segment: &Segment<'_>, reason: ReplyReason) -> Answer {
         let (seq, ack, flags) = if segment.flags().ack() {
             (segment.ack(), SeqNum(0), Flags::RST)
@@ -97,19 +97,18 @@ impl Answer {
     }
 }
 
-/// A segment of a connection that is to be sent; its payload lies in the send queue. It is filled in place: to hand it
-/// from function to function took longer than to decide on it.
+/// A segment to send; its payload is in the send queue. It is filled in place to avoid moving it between functions.
 #[derive(Clone, Debug)]
 pub(crate) struct Outgoing {
     pub(crate) header: Header,
-    /// Where the payload begins in the send queue.
+    /// Offset of the payload in the send queue.
     pub(crate) offset: usize,
     pub(crate) payload_len: usize,
-    /// The device cuts the payload into pieces of this size.
+    /// Size in bytes of the pieces into which the device cuts the payload.
     pub(crate) segment_size: Option<u16>,
     pub(crate) ecn: Ecn,
-    /// So many more like it may follow as long as nothing happens to the connection: full segments of new data that
-    /// differ in their sequence number alone.
+    /// Number of similar segments that may follow until the connection's next event. They are full segments of new
+    /// data that differ only in their sequence number.
     pub(crate) train: u32,
 }
 
@@ -120,7 +119,7 @@ impl Outgoing {
         Outgoing { header, offset: 0, payload_len: 0, segment_size: None, ecn: Ecn::NotEct, train: 0 }
     }
 
-    /// Packets that it is on the wire.
+    /// Number of packets on the wire.
     pub(crate) fn packets(&self) -> usize {
         self.segment_size.map_or(1, |size| self.payload_len.div_ceil(usize::from(size)))
     }

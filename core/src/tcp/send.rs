@@ -343,7 +343,7 @@ impl Connection {
         env.note(&tuple, TraceKind::Loss { seq: una, why });
     }
 
-    /// Restarts the retransmission timer; the user timeout may come before it (6298-10, L5).
+    /// Restarts the retransmission timer, bounded by the user timeout (6298-10, L5).
     pub(crate) fn arm_retransmit(&mut self, env: &Env<'_>) {
         let rto = self.tcb.rtt.backed_off(env.config);
         self.tcb.timers.retransmit = Some(self.before_user_timeout(Deadline::after(env.now, rto)));

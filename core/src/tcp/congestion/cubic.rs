@@ -3,7 +3,7 @@
 use super::{Acknowledged, CongestionControl, reduced, slow_start};
 use crate::time::Instant;
 
-/// C, segments a second cubed.
+/// C, in segments per second cubed.
 const C: f64 = 0.4;
 /// β_cubic in tenths.
 const BETA_TENTHS: u32 = 7;
@@ -16,20 +16,20 @@ pub(crate) struct Cubic {
     ssthresh: u32,
     /// Window before the last reduction.
     w_max: f64,
-    /// Window before the reduction that this epoch began with.
+    /// Window before the reduction that began this epoch.
     cwnd_prior: f64,
     epoch: Option<Epoch>,
-    /// Part of a byte that the window has earned.
+    /// Growth of the window not yet applied, as a fraction of a byte.
     earned: f64,
 }
 
-/// One stretch of congestion avoidance.
+/// One epoch of congestion avoidance.
 #[derive(Clone, Copy, Debug)]
 struct Epoch {
     start: Instant,
     /// Seconds from the start until the window is `w_max` again.
     k: f64,
-    /// What Reno would have by now.
+    /// The window that Reno would have now, in bytes.
     w_est: f64,
 }
 
@@ -47,7 +47,7 @@ impl Cubic {
 
     fn reduce(&mut self, flight: u32, mss: u32) {
         let cwnd = f64::from(self.cwnd);
-        // Fast convergence: a flow whose window shrinks releases more (9438-4).
+        // Fast convergence: a flow with a shrinking window releases more bandwidth (9438-4).
         self.w_max = if cwnd < self.w_max { cwnd * 0.85 } else { cwnd };
         self.cwnd_prior = cwnd;
         self.ssthresh = reduced(flight, BETA_TENTHS, mss);

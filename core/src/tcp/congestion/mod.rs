@@ -1,7 +1,7 @@
 //! Congestion control: how much may be in flight.
 //!
-//! The controller only sees what RFC 5681 lets it see: bytes acknowledged, losses, idle times. What to send again
-//! is for `recovery`.
+//! The controller sees only the inputs of RFC 5681: acknowledged bytes, losses and idle times. The `recovery` module
+//! chooses what to retransmit.
 
 mod cubic;
 mod reno;
@@ -22,37 +22,38 @@ pub(crate) trait CongestionControl {
     /// The slow-start threshold; `u32::MAX` before the first loss.
     fn ssthresh(&self) -> u32;
 
-    /// New data was acknowledged outside of recovery, and the window had been in use.
+    /// New data was acknowledged outside of recovery, and the window was fully used.
     fn acknowledged(&mut self, ack: Acknowledged);
 
-    /// Loss was found by duplicate ACKs or by an ECN echo: once in a window of data.
+    /// Duplicate ACKs or an ECN echo showed congestion. Called at most once per window of data.
     fn loss(&mut self, now: Instant, flight: u32, mss: u32);
 
-    /// The retransmission timer fired; `first` says that it is not the second time for the same data (5681-7).
+    /// The retransmission timer fired. `first` is false if it has already fired for the same data (5681-7).
     fn timeout(&mut self, now: Instant, flight: u32, mss: u32, first: bool);
 
-    /// New data was acknowledged, and the window had not been in use: the application sends less than it may.
+    /// New data was acknowledged, but the window was not fully used: the application or the peer's window was the
+    /// limit.
     fn unused(&mut self);
 
-    /// Nothing was sent for longer than an RTO: at most `window` may go out at once (5681-12).
+    /// Nothing was sent for longer than an RTO: at most `window` bytes may be sent at once (5681-12).
     fn restart(&mut self, window: u32);
 
-    /// The window that a new connection, or one with a newly learnt MSS, begins with.
+    /// Sets the window of a new connection, or of one that has just learned its MSS.
     fn set_initial(&mut self, window: u32);
 }
 
-/// What an ACK tells a controller.
+/// An ACK of new data, as seen by a controller.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Acknowledged {
     pub(crate) now: Instant,
     pub(crate) bytes: u32,
-    /// So much of them counts in slow start at the most.
+    /// Most bytes that count in slow start.
     pub(crate) most: u32,
     pub(crate) mss: u32,
     pub(crate) srtt: Duration,
 }
 
-/// The controller of a connection. It lies in the connection: a box would be one allocation more for each.
+/// The controller of a connection, stored inline to save an allocation per connection.
 #[derive(Clone, Debug)]
 pub(crate) enum Controller {
     Cubic(Cubic),
@@ -90,7 +91,7 @@ impl DerefMut for Controller {
     }
 }
 
-/// IW = `segments`, and never more than RFC 6928 allows for ten of them: min(10 SMSS, max(2 SMSS, 14600)) (6928-1).
+/// IW = `segments`, limited as RFC 6928 limits ten of them: min(10 SMSS, max(2 SMSS, 14600)) (6928-1).
 pub(crate) fn initial_window(segments: u8, mss: u32) -> u32 {
     let segments = u32::from(segments);
     (segments * mss).min((2 * mss).max(segments * 1460))
@@ -101,8 +102,8 @@ fn reduced(flight: u32, tenths: u32, mss: u32) -> u32 {
     ((u64::from(flight) * u64::from(tenths) / 10) as u32).max(2 * mss)
 }
 
-/// Slow start by byte counting, within the limit for one ACK (5681-2; THREAT-44). Gives what is left of the ACK once the
-/// threshold is reached.
+/// Slow start by byte counting, within the limit for one ACK (5681-2; THREAT-44). Returns the bytes left over once
+/// the threshold is reached.
 fn slow_start(cwnd: &mut u32, ssthresh: u32, ack: &Acknowledged) -> u32 {
     if *cwnd >= ssthresh {
         return ack.bytes;
@@ -127,7 +128,7 @@ mod tests {
         assert_eq!(initial_window(1, 1460), 1460);
     }
 
-    /// `rtts` round trips in which the whole window is sent and acknowledged. Gives the time after them.
+    /// Runs `rtts` round trips in which the whole window is sent and acknowledged. Returns the time after them.
     fn whole_windows(cc: &mut dyn CongestionControl, mut now: Instant, srtt: Duration, rtts: u32) -> Instant {
         for _ in 0..rtts {
             now += srtt;
@@ -138,7 +139,7 @@ mod tests {
         now
     }
 
-    /// 5681-5: slow start goes on until there is a loss.
+    /// 5681-5: slow start continues until the first loss.
     #[test]
     fn nothing_bounds_slow_start_before_the_first_loss_5681_5() {
         for choice in [Choice::Reno, Choice::Cubic] {
@@ -149,7 +150,7 @@ mod tests {
         }
     }
 
-    /// 9438-2: however far ahead the cubic function is, a round trip adds half of the window at the most.
+    /// 9438-2: however far ahead the cubic function is, one round trip adds at most half of the window.
     #[test]
     fn cubic_grows_by_half_in_a_round_trip_at_the_most_9438_2() {
         let mut cc = Controller::new(Choice::Cubic, 100_000);
@@ -159,12 +160,12 @@ mod tests {
         let before = cc.cwnd();
         whole_windows(&mut *cc, Instant::from_secs(100), srtt, 1);
         let grown = f64::from(cc.cwnd()) / f64::from(before);
-        // Within the round trip the window that counts grows as well, so that it is a little more: e^0.5.
+        // The base window grows within the round trip too, so the factor approaches e^0.5.
         assert!((1.4..1.65).contains(&grown), "{grown}");
     }
 
-    /// 9438-3: on a short path CUBIC adds what makes it as fast as Reno: α = 0.53 segments in a round trip, and 1 once
-    /// the window is what it was before the loss.
+    /// 9438-3: on a short path CUBIC grows as fast as Reno. It adds α = 0.53 segments per round trip, and 1 once the
+    /// window is back at its size before the loss.
     #[test]
     fn cubic_is_friendly_to_reno_on_short_paths_9438_3() {
         let mut cc = Controller::new(Choice::Cubic, 40_000);
@@ -184,7 +185,7 @@ mod tests {
         assert!((9_500..=10_100).contains(&(cc.cwnd() - before)), "{} to {}", before, cc.cwnd());
     }
 
-    /// 9438-6: time in which the window was not in use does not count, whether nothing was sent or little.
+    /// 9438-6: time in which the window was not fully used does not count, whether little or nothing was sent.
     #[test]
     fn cubic_does_not_count_time_without_use_9438_6() {
         let srtt = Duration::from_millis(100);
@@ -248,7 +249,7 @@ mod tests {
     }
 
     proptest! {
-        /// 9438-8: nothing overflows, whatever comes in whatever order, and the window never falls below one MSS.
+        /// 9438-8: no sequence of events overflows, and the window never falls below one MSS.
         #[test]
         fn no_input_overflows_or_starves_a_controller(
             cubic: bool,
