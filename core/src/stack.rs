@@ -342,7 +342,7 @@ impl Stack {
         removed
     }
 
-    /// Moves time forward up to the next timer; `advance` runs the timers. Ticks compare correctly for 24 days only, so
+    /// Moves time forward without running timers: `advance` runs them. Ticks compare correctly for 24 days only, so
     /// after a longer sleep the timers catch up in steps.
     #[inline]
     fn set_now(&mut self, now: Instant) {
@@ -441,7 +441,7 @@ impl Stack {
         index
     }
 
-    /// Removes a finished connection's row and its entry in the flow table.
+    /// Releases all that a finished connection holds, except its row and its entry in the flow table.
     fn settle_accounts(&mut self, index: u32) {
         self.end_train(index);
         self.end_turn(index);
@@ -632,7 +632,7 @@ impl Stack {
     fn remove_time_wait(&mut self, index: u32) {
         let tuple = self.time_waits.tuple(index);
         match self.find(&tuple) {
-            // It had replaced a half-open connection, and that entry cannot be restored any more.
+            // A half-open connection had replaced it, and can no longer restore it.
             Some(FlowRef::HalfOpen(successor)) => drop(self.gave_way.remove(&successor)),
             _ => {
                 self.displace(&tuple, FlowRef::TimeWait(index));

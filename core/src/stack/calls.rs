@@ -216,8 +216,8 @@ impl Stack {
         None
     }
 
-    /// The first port, from `first` on, that is free between the ends of a tuple. A port held by anything but a connect
-    /// in the crowd is remembered until it is free again.
+    /// The first port, from `first` on, that is free between the ends of a tuple. A port found in use that was not
+    /// recorded, as of a listener's connection or of a connect before there was a crowd, is recorded until it is free.
     fn search_port(
         &mut self,
         ends: &FourTuple,

@@ -39,7 +39,7 @@ impl Stack {
         self.syn_segment(listener, segment, datagram, None);
     }
 
-    /// Handles a SYN for a listener. `old`: the last sequence number of a TIME-WAIT entry that the SYN replaces.
+    /// Handles a SYN for a listener. `old`: the TIME-WAIT entry that the SYN replaces, and its last sequence number.
     pub(super) fn syn_segment(
         &mut self,
         listener: u32,
@@ -164,7 +164,7 @@ impl Stack {
     /// it. With a known threshold, an attacker who fills the rest could count the entries of others (THREAT-25).
     ///
     /// The threshold is the median of three uniform draws, so the chance changes slowly everywhere. In a table of 2048,
-    /// one more entry shows only after some 100,000 SYNs.
+    /// one more entry shows no sooner than after some 100,000 SYNs, however full the table is.
     fn early_full(&mut self, used: usize, size: usize) -> bool {
         let half = size / 2;
         let (over, range) = (used.saturating_sub(half) as u128, (size - half) as u128);
