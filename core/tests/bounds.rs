@@ -498,8 +498,8 @@ rows! {
     }
 }
 
-/// Bounds of memory that others push against: `pressure.rs` and `held.rs`.
-const ELSEWHERE: [&str; 2] = ["tcp_mem", "tcp_rcvbuf"];
+/// Bounds of memory that others push against: `pressure.rs`, `held.rs`, and `batch.rs` of the library.
+const ELSEWHERE: [&str; 3] = ["tcp_mem", "tcp_rcvbuf", "netdev_max_backlog"];
 /// What is named like a bound of memory and is none: a mode, a scale, the width of a search.
 const NO_BOUND: [&str; 3] = ["tcp_syncookies", "tcp_rcvbuf_max", "tcp_probe_threshold"];
 

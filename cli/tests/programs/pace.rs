@@ -143,7 +143,8 @@ fn a_client_that_half_closes_is_answered_to_the_end() {
     let mut server = serve("echo");
     for address in ["10.9.0.2:7", "[fd09::2]:7"] {
         let mut stream = kernel_client(address);
-        let data = pattern(300_000);
+        // More than the window takes, by less than `tcp_notsent_lowat`.
+        let data = pattern(200_000);
         stream.write_all(&data).unwrap();
         stream.shutdown(Shutdown::Write).unwrap();
         // The server has closed as well, but the client's window is full, so data is still queued.
