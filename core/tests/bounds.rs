@@ -450,26 +450,6 @@ rows! {
         count: None,
         bites: Some(|counters| counters.loop_queue_full),
     }
-    bytes_of_a_send_queue: "tcp_sndbuf" = 262_144, 1 each, BESIDE + (128 << 10) => {
-        configure: |config| (config.tcp_init_cwnd, config.tcp_rto_max) = (255, Duration::from_secs(1)),
-        push: |world, number| {
-            let (mut client, id) = world.one(wide());
-            let text = [1; 40_000];
-            let len = [1, 100, 1460, 300, 40_000, 5000][number as usize % 6];
-            while !matches!(world.stack.send(id, &text[..len]), Err(Error::WouldBlock)) {}
-            let mut end = client.ack;
-            while let Some(segment) = world.answer() {
-                end = segment.header.seq + segment.len as u32;
-            }
-            // Now all of it, now all but a byte, now a byte.
-            let flight = if end.gt(client.ack) { end.since(client.ack) } else { 0 };
-            client.ack += [flight, flight.saturating_sub(1), flight.min(1), flight / 2][number as usize % 4];
-            world.send(&client.acknowledges());
-            world.client = Some((client, id));
-        },
-        count: Some(|world| world.stack.usage().buffered),
-        bites: None,
-    }
     ranges_that_a_peer_says_it_has_threat_15: "tcp_max_sack_ranges" = 512, 16 each, 80 << 10 => {
         configure: |config| (config.tcp_init_cwnd, config.tcp_sndbuf) = (255, 65_536),
         push: |world, number| {
@@ -499,7 +479,7 @@ rows! {
 }
 
 /// Bounds of memory that others push against: `pressure.rs`, `held.rs`, and `batch.rs` of the library.
-const ELSEWHERE: [&str; 3] = ["tcp_mem", "tcp_rcvbuf", "netdev_max_backlog"];
+const ELSEWHERE: [&str; 4] = ["tcp_mem", "tcp_rcvbuf", "tcp_sndbuf", "netdev_max_backlog"];
 /// What is named like a bound of memory and is none: a mode, a scale, the width of a search.
 const NO_BOUND: [&str; 3] = ["tcp_syncookies", "tcp_rcvbuf_max", "tcp_probe_threshold"];
 
