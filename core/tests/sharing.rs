@@ -251,7 +251,7 @@ fn a_super_segment_counts_as_the_packets_that_it_is_on_the_wire() {
     let mut server = Server::new(
         |config| {
             wide(config);
-            config.tcp_syncookies = 2;
+            (config.tcp_syncookies, config.tcp_notsent_lowat) = (2, u32::MAX);
         },
         true,
     );

@@ -125,6 +125,7 @@ impl Game {
             tcp_mtu_probing: if case.probing { 2 } else { 1 },
             min_pmtu: 68,
             tcp_base_mss: 48,
+            tcp_notsent_lowat: u32::MAX,
             ..Config::default()
         };
         let frame = vec![0xa5; interface.frame_len() + case.spare];

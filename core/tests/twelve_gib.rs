@@ -65,7 +65,8 @@ struct Wire {
 impl Wire {
     fn new() -> Wire {
         let stack = |address: &str, secret| {
-            let config = Config { secret: [secret; 32], tcp_ecn: 1, ..Config::default() };
+            let config =
+                Config { secret: [secret; 32], tcp_ecn: 1, tcp_notsent_lowat: u32::MAX, ..Config::default() };
             let mut interface = Interface::new(MTU, [(address.parse().unwrap(), 64)]);
             interface.checksum_offload = true;
             Stack::new(config, interface)
