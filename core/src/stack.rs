@@ -21,7 +21,6 @@ use crate::ip::limit::{self, RateLimiter, Shares};
 use crate::ip::pmtu::PmtuCache;
 use crate::keys::Keys;
 use crate::line::Line;
-use crate::memory::Gauge;
 use crate::ports::Ports;
 use crate::queue::Queue;
 use crate::socket::{Event, SocketId, SocketOptions};
@@ -493,8 +492,7 @@ impl Stack {
         let before = connection.held();
         let result = run(connection, &mut env!(self));
         self.held = self.held + connection.held() - before;
-        let memory = Gauge { held: self.held, limit: self.config.tcp_mem };
-        let group = connection.group(memory.is_above_low());
+        let group = connection.group(env!(self).memory.is_above_low());
         let moves = group != connection.listed.group || connection.reassembly.is_some() != connection.has_gap;
         arm(&mut self.wheel, index, connection);
         let (socket, events) = (connection.socket, std::mem::take(&mut connection.events));

@@ -6,12 +6,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::{Socket, SocketKind, Stack, binding};
+use super::{Socket, SocketKind, Stack, binding, env};
 use crate::buffer::{Pool, Rope};
 use crate::config::PortRange;
 use crate::error::Error;
 use crate::flow::{FlowRef, FourTuple};
-use crate::memory::Gauge;
 use crate::queue::Queue;
 use crate::seq::SeqNum;
 use crate::socket::{ConnectOptions, Event, ListenOptions, Shutdown, SocketId, SocketOptions, Spare};
@@ -384,8 +383,7 @@ impl Stack {
             if count > 0 {
                 self.held = self.held + connection.receive_queue.held() as u64 - before;
                 connection.forget_urgent_read();
-                let memory = Gauge { held: self.held, limit: self.config.tcp_mem };
-                connection.tcb.ack.now |= connection.window_update_due(memory);
+                connection.tcb.ack.now |= connection.window_update_due(env!(self).memory);
                 if connection.claims_turn() && !self.ready.join_alone(index, &mut connection.place) {
                     self.make_ready(index);
                 }

@@ -126,8 +126,7 @@ impl Stack {
         {
             iss = above + 65_537;
         }
-        let index = self.half_open.insert(HalfOpen::new(segment, listener, iss, offer, self.tick()));
-        self.listeners[listener].half_open += 1;
+        let index = self.add_half_open(HalfOpen::new(segment, listener, iss, offer, self.tick()));
         if let Some((time_wait, _)) = old {
             self.replace(&tuple, FlowRef::TimeWait(time_wait), FlowRef::HalfOpen(index));
             self.gave_way.insert(index, time_wait);
@@ -145,6 +144,12 @@ impl Stack {
                 self.arm_half_open(index);
             }
         }
+    }
+
+    /// Puts an entry into the table and counts it for its listener. The caller gives it a place in the flow table.
+    fn add_half_open(&mut self, entry: HalfOpen) -> u32 {
+        self.listeners[entry.listener].half_open += 1;
+        self.half_open.insert(entry)
     }
 
     /// Queues a SYN-ACK. It is built when its turn comes, and its timer starts then.
@@ -229,8 +234,7 @@ impl Stack {
         self.counters.syncookies_not_kept += u64::from(!kept);
         if waits {
             let entry = HalfOpen::of_cookie(segment, listener, numbers, cookie.offer, self.tick());
-            let index = self.half_open.insert(entry);
-            self.listeners[listener].half_open += 1;
+            let index = self.add_half_open(entry);
             self.place(&tuple, FlowRef::HalfOpen(index));
             self.note_listen(&tuple, State::SynReceived);
             self.arm_half_open(index);

@@ -513,14 +513,18 @@ impl Connection {
     /// The memory that its queues take: room to spare, lists and shared packets included.
     #[inline]
     pub(crate) fn held(&self) -> u64 {
-        let waiting = self.reassembly.as_ref().map_or(0, |reassembly| reassembly.held());
-        (self.send_queue.held() + self.receive_queue.held() + waiting) as u64
+        (self.send_queue.held() + self.receive_queue.held() + self.out_of_order()) as u64
     }
 
     /// The bytes in its queues.
     pub(crate) fn buffered(&self) -> u64 {
-        let waiting = self.reassembly.as_ref().map_or(0, |reassembly| reassembly.held());
-        (self.send_queue.len() + self.receive_queue.len() + waiting) as u64
+        (self.send_queue.len() + self.receive_queue.len() + self.out_of_order()) as u64
+    }
+
+    /// The bytes that wait out of order, with what holding them costs.
+    #[inline]
+    fn out_of_order(&self) -> usize {
+        self.reassembly.as_ref().map_or(0, |reassembly| reassembly.held())
     }
 
     /// The memory that it may take beside what it holds. It has carried what the peer acknowledged and what the
