@@ -107,7 +107,7 @@ impl Inbox {
         // One packet each for the own device and the other queues.
         let least = if exchange.is_some() { 2 } else { 1 };
         let (small, buffer) =
-            if frame_len < SHARED_FROM { (small_packets(frame_len), 0) } else { (0, frame_len) };
+            if are_small(frame_len) { (small_packets(frame_len), 0) } else { (0, frame_len) };
         Inbox {
             frame_len,
             limit: PACKETS.min(max_backlog).max(least),
@@ -166,7 +166,7 @@ impl Inbox {
         budget: &mut Budget,
     ) -> io::Result<Flow> {
         while budget.is_left() {
-            let buffer = if self.frame_len < SHARED_FROM {
+            let buffer = if are_small(self.frame_len) {
                 &mut self.small[self.used..][..self.frame_len]
             } else {
                 &mut self.buffer[..]
@@ -196,10 +196,10 @@ impl Inbox {
     }
 
     fn place(&mut self, len: usize) -> Place {
-        if len < SHARED_FROM {
+        if are_small(len) {
             let start = self.used;
             self.used += len;
-            if self.frame_len >= SHARED_FROM {
+            if !are_small(self.frame_len) {
                 self.small.extend_from_slice(&self.buffer[..len]);
             }
             return Place::Small(start..self.used);
@@ -235,11 +235,16 @@ impl Inbox {
             stack.receive(now, Packet { bytes, checksum_trusted });
         }
         self.used = 0;
-        if self.frame_len >= SHARED_FROM {
+        if !are_small(self.frame_len) {
             self.small.clear();
         }
         stack.count_backlog_drops(std::mem::take(&mut self.dropped));
     }
+}
+
+/// Whether packets of at most this length are copied, and never shared with the stack.
+fn are_small(len: usize) -> bool {
+    len < SHARED_FROM
 }
 
 /// The room that a batch of packets of at most `frame_len` bytes takes.
@@ -302,8 +307,9 @@ mod tests {
     use std::task::Waker;
 
     use steadfast_core::steer::{Steer, Steering};
-    use steadfast_core::wire::{Ecn, PROTOCOL_TCP, ipv4};
+    use steadfast_core::wire::{PROTOCOL_TCP, ipv4};
     use steadfast_device::{Capabilities, Received};
+    use steadfast_testkit::packets::ipv4_header;
 
     use super::*;
 
@@ -334,19 +340,8 @@ mod tests {
     /// A packet that queue number `queue` owns.
     fn packet_for(queue: u16) -> Vec<u8> {
         let packet = |host: u8| {
-            let header = ipv4::Header {
-                source: Ipv4Addr::new(10, 0, 1, host),
-                destination: Ipv4Addr::new(10, 0, 0, 1),
-                protocol: PROTOCOL_TCP,
-                ttl: 64,
-                dscp: 0,
-                ecn: Ecn::NotEct,
-                identification: 0,
-                dont_fragment: true,
-                more_fragments: false,
-                fragment_offset: 0,
-                source_route: false,
-            };
+            let (source, destination) = (Ipv4Addr::new(10, 0, 1, host), Ipv4Addr::new(10, 0, 0, 1));
+            let header = ipv4_header(source, destination, PROTOCOL_TCP);
             let mut packet = vec![0; ipv4::HEADER_LEN + 20];
             header.emit(20, &mut packet);
             packet
