@@ -125,7 +125,7 @@ fn a_sysctl_conf_is_loaded_and_what_is_no_setting_here_is_reported_by_its_line()
             assert_eq!(value(&text, name), expected, "{name}");
         }
     }
-    // What is given on the command line comes on top.
+    // A setting of the command line overrides one of the file.
     let output = steadfast(&["config", "--sysctl", "tcp_fin_timeout=7", "--sysctl-file", path]);
     assert_eq!(value(&String::from_utf8(output.stdout).unwrap(), "net.ipv4.tcp_fin_timeout"), "7");
 

@@ -24,7 +24,7 @@ const SEGMENTS: u64 = 1_000_000;
 const LOOK: u64 = 5_000;
 /// What a stack holds beside: rows of its tables that are vacant, the chunk of a queue, and the table of budgets.
 const BESIDE: u64 = 128 << 10;
-/// What it keeps when all is over: a page of 64 KiB of each of its tables.
+/// Memory that a stack keeps at the end: a page of 64 KiB of each of its tables.
 const PAGES: u64 = 10 << 16;
 /// Spare buffers, see `tcp_mem`.
 const SPARE: u64 = 6 << 20;
@@ -122,7 +122,7 @@ impl World {
     fn end(&mut self) {
         for id in self.stack.sockets(self.now).into_iter().filter_map(|entry| entry.socket) {
             if id != self.listener {
-                // Of those that nobody has accepted there is no socket yet: they go with the listener.
+                // Fails for a connection that was not accepted: it has no socket yet, and ends with the listener.
                 let _ = self.stack.abort(self.now, id);
             }
         }
@@ -480,7 +480,7 @@ rows! {
 
 /// Bounds of memory that others push against: `pressure.rs`, `held.rs`, and `batch.rs` of the library.
 const ELSEWHERE: [&str; 4] = ["tcp_mem", "tcp_rcvbuf", "tcp_sndbuf", "netdev_max_backlog"];
-/// What is named like a bound of memory and is none: a mode, a scale, the width of a search.
+/// Settings that are named like a bound of memory and are none: a mode, a scale, the width of a search.
 const NO_BOUND: [&str; 3] = ["tcp_syncookies", "tcp_rcvbuf_max", "tcp_probe_threshold"];
 
 #[test]

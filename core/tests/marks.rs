@@ -140,7 +140,7 @@ fn out_of_order_text_goes_above_three_quarters_threat_8() {
     filled.poke();
     let counters = filled.stack.counters();
     assert_eq!((counters.tcp_memory_pressures, counters.prune_called, waits(&filled)), (0, 0, 1000));
-    // What is pruned makes room again, so more than that is filled in.
+    // Pruning makes room, so the test fills in more than that.
     let (_, last) = filled.closed();
     filled.fill(PRESSURE, keep);
     assert_eq!(filled.stack.send(last, &[0; 2000]), Ok(2000));

@@ -327,7 +327,7 @@ fn acknowledged(connection: &mut Connection, syn_data: usize, segment: &Segment<
     snd.wnd = u32::from(segment.header.window);
     (snd.wl1, snd.wl2, snd.max_wnd) = (segment.seq(), segment.ack(), snd.wnd);
     connection.bytes_acked = taken as u64;
-    // What is left of the data on our SYN goes with the ACK (RFC 7413 §4.2.2).
+    // The rest of the data on our SYN leaves with the ACK (RFC 7413 §4.2.2).
     (connection.tcb.ack.now, connection.tcb.snd.handshake_due) = (true, syn_data == 0);
     connection.set_state(State::Established, env);
     if taken < syn_data {

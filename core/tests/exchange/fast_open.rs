@@ -67,7 +67,7 @@ fn a_late_syn_ack_of_the_request_is_acceptable_9293_k() {
     });
 }
 
-/// What was not taken goes with the third segment (RFC 7413 §4.2.2), whether the SYN was sent again or not.
+/// Data that the peer did not take leaves with the third segment (RFC 7413 §4.2.2), whether or not the SYN was retransmitted.
 #[test]
 fn what_the_syn_ack_leaves_of_the_request_goes_again_7413_3() {
     for again in [false, true] {

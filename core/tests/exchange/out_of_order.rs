@@ -45,8 +45,8 @@ fn a_thousand_ranges_are_held_threat_13() {
     );
 }
 
-/// What was told in a block is not taken back while there is memory (RFC 2018 §8), however long the path is away. A peer
-/// that is gone is found by keepalive.
+/// Data that a SACK block reported is kept while there is memory (RFC 2018 §8), however long the path is down. Keepalive
+/// detects a peer that is gone.
 #[test]
 fn text_behind_a_gap_waits_as_long_as_its_connection_threat_13() {
     for keepalive in [false, true] {
