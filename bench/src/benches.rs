@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::flood;
 use crate::footprint;
 use crate::library;
-use crate::measure::{Rounds, rate};
+use crate::measure::{Effort, Rounds, rate};
 use crate::ours::Stacks;
 use crate::pair::{Pair, Setup};
 use crate::peer::Peers;
@@ -13,18 +13,6 @@ use crate::report::{Goal, Row, Unit};
 use crate::sharing;
 use crate::tun;
 use crate::tun_flood;
-
-/// The extent of the measurements.
-pub(crate) struct Effort {
-    /// Rounds of each side.
-    pub(crate) rounds: usize,
-    /// Seconds of one round.
-    pub(crate) seconds: f64,
-    /// At most 10,000 idle connections.
-    pub(crate) quick: bool,
-    /// Leave out the peer.
-    pub(crate) alone: bool,
-}
 
 /// A benchmark.
 pub(crate) struct Bench {

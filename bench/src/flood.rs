@@ -8,8 +8,7 @@ use steadfast_core::wire::tcp::{Flags, Header, Options, Timestamps};
 use steadfast_core::{ConnectOptions, ListenOptions, SocketId};
 use steadfast_testkit::packets;
 
-use crate::benches::Effort;
-use crate::measure::{Rounds, rate};
+use crate::measure::{Effort, Rounds, rate};
 use crate::ours::{SERVER, Stacks};
 use crate::pair::Setup;
 use crate::report::{Goal, Row, Unit};

@@ -7,9 +7,8 @@ use std::net::SocketAddr;
 
 use steadfast_core::{ListenOptions, Stack};
 
-use crate::benches::Effort;
 use crate::flood::{Flood, syn};
-use crate::measure::Rounds;
+use crate::measure::{Effort, Rounds};
 use crate::ours::{SERVER, Stacks};
 use crate::pair::Setup;
 use crate::report::{Goal, Row, Unit};

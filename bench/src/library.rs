@@ -11,8 +11,7 @@ use steadfast::{Net, device};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::runtime::{self, Runtime};
 
-use crate::benches::Effort;
-use crate::measure::{Rounds, thread_seconds};
+use crate::measure::{Effort, Rounds, thread_seconds};
 use crate::report::{Goal, Row, Unit};
 
 const CHUNK: usize = 64 * 1024;

@@ -23,7 +23,8 @@ use std::process::ExitCode;
 use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::benches::{ALL, Bench, Effort};
+use crate::benches::{ALL, Bench};
+use crate::measure::Effort;
 
 /// Measures the core in memory: both ends on one thread, in CPU time, in rounds that alternate with the peer's.
 #[derive(Debug, Parser)]

@@ -2,6 +2,18 @@
 
 use rustix::time::{ClockId, clock_gettime};
 
+/// The extent of the measurements.
+pub(crate) struct Effort {
+    /// Rounds of each side.
+    pub(crate) rounds: usize,
+    /// Seconds of one round.
+    pub(crate) seconds: f64,
+    /// At most 10,000 idle connections.
+    pub(crate) quick: bool,
+    /// Leave out the peer.
+    pub(crate) alone: bool,
+}
+
 /// Returns the CPU time of this thread in seconds. Other load on the machine disturbs it less than the wall clock.
 pub(crate) fn thread_seconds() -> f64 {
     let time = clock_gettime(ClockId::ThreadCPUTime);

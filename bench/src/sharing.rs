@@ -9,9 +9,8 @@ use steadfast_core::SocketId;
 use steadfast_core::wire::ipv4;
 use steadfast_core::wire::tcp::Flags;
 
-use crate::benches::Effort;
 use crate::flood::segment_to;
-use crate::measure::{Rounds, thread_seconds};
+use crate::measure::{Effort, Rounds, thread_seconds};
 use crate::ours::{CLIENT, SERVER, Stacks};
 use crate::pair::{FIRST_PORT, Setup};
 use crate::report::{Goal, Row, Unit};

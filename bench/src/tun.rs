@@ -21,8 +21,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::runtime;
 use tokio::sync::oneshot;
 
-use crate::benches::Effort;
-use crate::measure::Rounds;
+use crate::measure::{Effort, Rounds};
 use crate::report::{Goal, Row, Unit};
 use crate::tun_peer::{self, Service};
 

@@ -30,9 +30,8 @@ use steadfast::device::Tun;
 use steadfast::{Config, Net};
 use tokio::runtime;
 
-use crate::benches::Effort;
 use crate::flood::{PORT, segment_to, syn_to};
-use crate::measure::{Rounds, thread_seconds};
+use crate::measure::{Effort, Rounds, thread_seconds};
 use crate::report::{Goal, Row, Unit};
 use crate::tun::{self, ECHO, Ready, Running, Server, Work, ended, ip, named, tun_options};
 
