@@ -587,11 +587,11 @@ impl Stack {
         let tuple = dormant.tuple;
         self.wheel.remove(connection.armed.node);
         self.connections.discard(index);
-        let life = dormant.life;
+        let end = dormant.fin_wait_2;
         let to = self.dormant.insert(dormant);
-        if let Some(life) = life {
+        if let Some(end) = end {
             let target = PackedRef::from(FlowRef::Dormant(to)).0;
-            self.dormant[to].timer = self.wheel.insert(life.tick(), target);
+            self.dormant[to].timer = self.wheel.insert(end.tick(), target);
         }
         self.replace(&tuple, FlowRef::Connection(index), FlowRef::Dormant(to));
     }

@@ -301,7 +301,7 @@ impl Stack {
         let count = self.send(id, data)?;
         if let SocketKind::Connection(index) = self.socket(id)?.kind {
             let connection = &mut self.connections[index];
-            connection.urgent_end = Some(connection.end_of_queue());
+            connection.note_urgent_written();
         }
         Ok(count)
     }
@@ -382,8 +382,7 @@ impl Stack {
             let count = connection.receive_queue.read(buffer, &mut self.pool);
             if count > 0 {
                 self.held = self.held + connection.receive_queue.held() as u64 - before;
-                connection.forget_urgent_read();
-                connection.tcb.ack.now |= connection.window_update_due(env!(self).memory);
+                connection.note_read(env!(self).memory);
                 if connection.claims_turn() && !self.ready.join_alone(index, &mut connection.place) {
                     self.make_ready(index);
                 }
@@ -642,15 +641,7 @@ impl Stack {
             SocketKind::Connection(index) => {
                 let index = *index;
                 self.with_connection(index, |connection, env| {
-                    let keepalive = connection.options.keepalive;
-                    connection.options = options;
-                    connection.update_mss(env.config);
-                    if connection.options.keepalive {
-                        connection.arm_keepalive(env);
-                    } else if keepalive {
-                        connection.tcb.timers.life = None;
-                    }
-                    connection.bring_user_timeout_forward();
+                    connection.set_options(options, env);
                 });
             }
         }

@@ -99,8 +99,7 @@ impl Stack {
         let waiting = self.connections.iter().filter(|(_, connection)| connection.place.is_taken());
         equal("connections in line", line.len(), waiting.count())?;
         for (index, connection) in self.connections.iter() {
-            let (snd, ack) = (&connection.tcb.snd, connection.tcb.ack.now);
-            let sends = ack || snd.handshake_due || snd.probe_pending || snd.keepalive_pending;
+            let sends = connection.has_pending_segment();
             equal(&format!("the turn of connection {index}"), sends && !connection.place.is_taken(), false)?;
         }
         for index in line {

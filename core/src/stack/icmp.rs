@@ -112,7 +112,8 @@ impl Stack {
                 if !(seq.ge(snd.una) && seq.lt(snd.nxt)) {
                     return self.dropped(tuple, DropReason::IcmpNotInFlight);
                 }
-                let Some(mtu) = pmtu::lowered(&self.config, destination, mtu, snd.pmtu, self.interface.mtu)
+                let Some(mtu) =
+                    pmtu::lowered(&self.config, destination, mtu, snd.path.mtu, self.interface.mtu)
                 else {
                     return self.dropped(tuple, DropReason::IcmpInvalid);
                 };

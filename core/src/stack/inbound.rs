@@ -382,18 +382,18 @@ impl Stack {
                 }
             }
             SynSentOutcome::Failed(error) => self.fail_opening(index, error),
-            SynSentOutcome::Crossed => self.cross(index, segment),
+            SynSentOutcome::Synchronized => self.synchronize(index, segment),
         }
     }
 
     /// The opening becomes a connection.
-    fn cross(&mut self, index: u32, segment: &Segment<'_>) {
+    fn synchronize(&mut self, index: u32, segment: &Segment<'_>) {
         let cookie = self.openings[index].new_cookie(segment);
-        let (agreed, crossing) = self.take_opening(index).cross(segment, &env!(self));
-        let socket = crossing.socket;
+        let (agreed, handover) = self.take_opening(index).synchronize(segment, &env!(self));
+        let socket = handover.socket;
         let index = self.add_connection(agreed, Some(FlowRef::Opening(index)));
         let connection = &mut self.connections[index];
-        crossing.complete(connection, segment, &mut env!(self));
+        handover.complete(connection, segment, &mut env!(self));
         self.held += connection.held();
         if let Some(cookie) = cookie {
             let limit = self.config.tcp_fastopen_cache as usize;

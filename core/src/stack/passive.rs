@@ -264,7 +264,7 @@ impl Stack {
             origin,
             iss: numbers.0,
             irs: numbers.1,
-            announced: syn_window(options.rcvbuf),
+            advertised: syn_window(options.rcvbuf),
             peer_mss: offer.peer_mss,
             adv_mss: self.advertised_mss(tuple.is_ipv4(), options.max_segment),
             pmtu: self.path_mtu(tuple.remote().ip()),

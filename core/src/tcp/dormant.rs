@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 
+use super::ecn::EcnState;
 use super::tcb::{AckState, Agreed, Connection, Env, Origin, Rcv, TsState};
 use crate::error::Error;
 use crate::flow::FourTuple;
@@ -24,7 +25,7 @@ pub(crate) struct Dormant {
     ts: TsState,
     ack: AckState,
     /// When FIN-WAIT-2 ends.
-    pub(crate) life: Option<Deadline>,
+    pub(crate) fin_wait_2: Option<Deadline>,
     pub(crate) state_since: Since,
     options: Arc<SocketOptions>,
     pub(crate) listener: SocketId,
@@ -33,7 +34,7 @@ pub(crate) struct Dormant {
     pmtu: u16,
     snd_wscale: Option<u8>,
     sack: bool,
-    ecn: bool,
+    ecn: EcnState,
     origin: Origin,
     soft_error: Option<Error>,
 }
@@ -62,22 +63,22 @@ impl Dormant {
             rcv: tcb.rcv.clone(),
             ts: tcb.ts.clone(),
             ack: tcb.ack.clone(),
-            life: tcb.timers.life,
+            fin_wait_2: tcb.timers.keepalive_or_fin_wait_2,
             state_since: tcb.state_since,
             options: Arc::clone(&connection.options),
             listener: connection.listener,
             timer: TimerId::NONE,
             peer_mss: tcb.snd.peer_mss,
-            pmtu: tcb.snd.pmtu,
+            pmtu: tcb.snd.path.mtu,
             snd_wscale: tcb.snd.wscale_on.then_some(tcb.snd.wscale),
             sack: tcb.snd.sack,
-            ecn: tcb.snd.ecn,
+            ecn: tcb.ecn.clone(),
             origin: tcb.origin,
             soft_error: connection.soft_error,
         }
     }
 
-    /// The connection again.
+    /// Restores the connection.
     pub(crate) fn wake(self, env: &Env<'_>) -> Connection {
         let Dormant { tuple, snd_nxt, acked, rcv, ts, origin, options, .. } = self;
         let agreed = Agreed {
@@ -85,13 +86,13 @@ impl Dormant {
             origin,
             iss: snd_nxt - 1,
             irs: rcv.irs,
-            announced: 0,
+            advertised: 0,
             peer_mss: self.peer_mss,
             adv_mss: rcv.adv_mss,
             pmtu: self.pmtu,
             snd_wscale: self.snd_wscale,
             sack: self.sack,
-            ecn: self.ecn,
+            ecn: self.ecn.on,
             ts_recent: ts.on.then_some(ts.recent),
             ts_offset: ts.offset,
             syn_retransmitted: false,
@@ -104,8 +105,8 @@ impl Dormant {
         (tcb.snd.una, tcb.snd.wl1, tcb.snd.wl2) = (snd_nxt, rcv.nxt, snd_nxt);
         (tcb.snd.fin_queued, tcb.snd.fin_sent) = (true, true);
         tcb.snd.max_wnd = acked;
-        (tcb.rcv, tcb.ts, tcb.ack) = (rcv, ts, self.ack);
-        tcb.timers.life = self.life;
+        (tcb.rcv, tcb.ts, tcb.ecn, tcb.ack) = (rcv, ts, self.ecn, self.ack);
+        tcb.timers.keepalive_or_fin_wait_2 = self.fin_wait_2;
         tcb.state_since = self.state_since;
         connection.bytes_acked = u64::from(acked);
         connection.listener = self.listener;

@@ -13,7 +13,7 @@ impl Connection {
         let snd = &mut self.tcb.snd;
         snd.wnd = u32::from(segment.header.window);
         snd.max_wnd = snd.wnd;
-        snd.handshake_due = true;
+        snd.pending.handshake = true;
         self.tcb.rtt.start(snd.nxt, env.now);
         self.arm_syn_ack(env);
         self.take_syn_data(segment, env);

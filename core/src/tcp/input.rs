@@ -232,7 +232,7 @@ impl Connection {
             self.note_timestamp(segment, env);
             if self.acknowledge_invalid(false, env) {
                 self.tcb.ack.now = false;
-                self.tcb.snd.handshake_due = true;
+                self.tcb.snd.pending.handshake = true;
                 // Data sent after the SYN-ACK is lost too. The next ACK is ambiguous and gives no RTT sample
                 // (6298-6).
                 self.early_data_is_lost();
@@ -375,13 +375,13 @@ impl Connection {
 
     /// SYN-RECEIVED becomes ESTABLISHED.
     fn complete_handshake(&mut self, segment: &Segment<'_>, env: &mut Env<'_>) {
-        let window = self.announced_by(segment);
+        let window = self.advertised_by(segment);
         let snd = &mut self.tcb.snd;
         snd.una = snd.iss + 1;
         (snd.wnd, snd.wl1, snd.wl2) = (window, segment.seq(), segment.ack());
         snd.max_wnd = snd.max_wnd.max(window);
         snd.stalled_since = env.tick();
-        snd.handshake_due = false;
+        snd.pending.handshake = false;
         if let Some(sample) = self.tcb.rtt.completed(segment.ack(), env.now) {
             self.tcb.rtt.sample(sample, env.config);
         }
@@ -404,14 +404,14 @@ impl Connection {
     #[inline]
     fn note_heard(&mut self, segment: &Segment<'_>, env: &mut Env<'_>) {
         self.tcb.timers.last_received = env.tick();
-        self.tcb.timers.probes = 0;
+        self.tcb.timers.unanswered_probes = 0;
         self.note_timestamp(segment, env);
-        if self.tcb.snd.ecn {
+        if self.tcb.ecn.on {
             if segment.flags().cwr() {
-                self.tcb.rcv.ece = false;
+                self.tcb.ecn.echo = false;
             }
             if segment.ecn == Ecn::Ce {
-                self.tcb.rcv.ece = true;
+                self.tcb.ecn.echo = true;
                 self.tcb.ack.now = true;
             }
         }

@@ -135,7 +135,7 @@ pub(crate) struct HalfOpen {
     pub(crate) answered_at: Tick,
     peer_mss: u16,
     offer_bits: u8,
-    /// SYN-ACKs sent again by the timer.
+    /// SYN-ACKs that the timer retransmitted.
     pub(crate) retries: u8,
 }
 
@@ -152,9 +152,9 @@ pub(crate) enum HalfOpenOutcome {
     Answer(Answer, DropReason),
     /// The segment acknowledges what was never sent: it is dropped, and answered by a RST.
     Reset(ReplyReason),
-    /// The peer's SYN came again: the SYN-ACK goes out again at once (SA-SYN_RCVD-01).
+    /// The peer retransmitted its SYN: the SYN-ACK is retransmitted at once (SA-SYN_RCVD-01).
     SynAgain,
-    /// The entry goes, and nobody is told.
+    /// The entry is removed, and nothing is sent.
     Delete(DropReason),
     /// The third segment: the connection is established (SA-SYN_RCVD-06).
     Complete,
@@ -222,12 +222,12 @@ impl HalfOpen {
         self.irs + 1
     }
 
-    /// The SYN-ACK, first or again.
+    /// The SYN-ACK, first or retransmitted.
     pub(crate) fn syn_ack(&self, syn: &SynAck<'_>, env: &Env<'_>, reason: ReplyReason) -> Answer {
         syn.answer(&self.tuple, self.iss, self.irs, self.offer(), self.ts_recent, None, env, reason)
     }
 
-    /// A segment arrives. `options` are the listener's, by which our SYN-ACK announced the window.
+    /// A segment arrives. `options` are the listener's, by which our SYN-ACK advertised the window.
     pub(crate) fn segment_arrives(
         &mut self,
         segment: &Segment<'_>,
@@ -357,7 +357,7 @@ impl HalfOpen {
             origin: Origin::Passive,
             iss: self.iss,
             irs: self.irs,
-            announced: syn_window(syn.options.rcvbuf),
+            advertised: syn_window(syn.options.rcvbuf),
             peer_mss: self.offer().peer_mss,
             adv_mss: syn.adv_mss,
             pmtu,
@@ -414,7 +414,7 @@ pub(crate) fn synack_patience(config: &Config) -> Duration {
     }
 }
 
-/// The wait after the SYN-ACK was sent again for the `n`-th time.
+/// The wait after the `n`-th retransmission of the SYN-ACK.
 fn synack_gap(n: u8, config: &Config) -> Duration {
     let factor = 1u32.checked_shl(u32::from(n)).unwrap_or(u32::MAX);
     config.tcp_rto_initial.saturating_mul(factor).min(config.tcp_rto_max)

@@ -9,6 +9,7 @@ pub(crate) mod congestion;
 pub(crate) mod cookie;
 pub(crate) mod dormant;
 pub(crate) mod early;
+pub(crate) mod ecn;
 pub(crate) mod fast_open;
 pub(crate) mod input;
 pub(crate) mod listen;

@@ -6,9 +6,34 @@ use crate::seq::SeqNum;
 use crate::time::{Deadline, Instant};
 use crate::trace::{Loss, State, TraceKind};
 
+/// The path MTU and what supports it. Sizes are those of IP packets, in bytes.
+#[derive(Clone, Debug)]
+pub(crate) struct PathMtu {
+    pub(crate) mtu: u16,
+    /// Largest packet that was acknowledged (5927-4).
+    confirmed: u16,
+    /// A smaller path MTU that an ICMP error claimed and nothing confirmed yet (5927-4); 0: none.
+    claimed: u16,
+    /// Size of the packet in flight that would raise `confirmed`; 0: none.
+    larger_size: u16,
+    /// End of that packet.
+    larger_end: SeqNum,
+}
+
+impl PathMtu {
+    pub(crate) fn new(mtu: u16, iss: SeqNum) -> PathMtu {
+        PathMtu { mtu, confirmed: 0, claimed: 0, larger_size: 0, larger_end: iss }
+    }
+
+    /// Forgets the packet in flight: after a loss its ACK may be that of a retransmission.
+    pub(crate) fn forget_in_flight(&mut self) {
+        self.larger_size = 0;
+    }
+}
+
 /// The search for a larger path MTU. Sizes are those of IP packets, in bytes.
 #[derive(Clone, Debug)]
-pub(crate) struct Probing {
+pub(crate) struct PmtuSearch {
     /// The largest size known to get through.
     low: u16,
     /// The largest size worth probing.
@@ -21,7 +46,7 @@ pub(crate) struct Probing {
 
 /// Whether to send a path MTU probe now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Probe {
+pub(crate) enum PmtuProbe {
     No,
     /// As soon as an ACK makes room in cwnd. New data waits until then.
     Soon,
@@ -33,12 +58,12 @@ impl Connection {
     /// Handles a router's report that a packet in flight exceeded `mtu` (H8a). Returns whether it is believed at
     /// once.
     pub(crate) fn packet_too_big(&mut self, mtu: u16, env: &mut Env<'_>) -> bool {
-        if mtu >= self.tcb.snd.pmtu {
+        if mtu >= self.tcb.snd.path.mtu {
             return false;
         }
         // Packets of this size got through before. Believe the report only if the segment is lost as well (5927-4).
-        if self.tcb.snd.pmtu_confirmed > mtu {
-            self.tcb.snd.pmtu_claimed = mtu;
+        if self.tcb.snd.path.confirmed > mtu {
+            self.tcb.snd.path.claimed = mtu;
             return false;
         }
         self.lower_pmtu(mtu, env);
@@ -60,7 +85,7 @@ impl Connection {
     fn lower_pmtu(&mut self, mtu: u16, env: &mut Env<'_>) {
         self.set_pmtu(mtu, env);
         let snd = &mut self.tcb.snd;
-        snd.pmtu_confirmed = snd.pmtu_confirmed.min(mtu);
+        snd.path.confirmed = snd.path.confirmed.min(mtu);
         self.pmtu_until = Some(Deadline::after(env.now, env.config.mtu_expires));
     }
 
@@ -75,8 +100,8 @@ impl Connection {
     }
 
     fn set_pmtu(&mut self, mtu: u16, env: &mut Env<'_>) {
-        self.tcb.snd.pmtu = mtu;
-        self.tcb.snd.pmtu_claimed = 0;
+        self.tcb.snd.path.mtu = mtu;
+        self.tcb.snd.path.claimed = 0;
         self.update_mss(env.config);
         let tuple = self.tcb.tuple;
         env.note(&tuple, TraceKind::PathMtu(mtu));
@@ -84,16 +109,16 @@ impl Connection {
 
     /// Looks for a black hole when the retransmission timer fires for the `retransmits`-th time in a row.
     pub(crate) fn suspect_black_hole(&mut self, retransmits: u8, env: &mut Env<'_>) {
-        if let Some(probing) = self.probing.as_mut() {
-            probing.probe = None;
+        if let Some(search) = self.pmtu_search.as_mut() {
+            search.probe = None;
         }
-        if self.tcb.snd.pmtu_claimed != 0 {
-            let mtu = self.tcb.snd.pmtu_claimed;
+        if self.tcb.snd.path.claimed != 0 {
+            let mtu = self.tcb.snd.path.claimed;
             self.lower_pmtu(mtu, env);
             return;
         }
         let (config, headers) = (env.config, self.usual_headers());
-        let pmtu = self.tcb.snd.pmtu;
+        let pmtu = self.tcb.snd.path.mtu;
         let full_sized = self.flight() > u32::from(self.payload_mss()) / 2;
         // A full stop is R1 (RFC 4821 §7.7): earlier losses may be congestion. With a closed window, a timeout shows
         // nothing.
@@ -111,22 +136,28 @@ impl Connection {
         env.counters.mtu_black_holes += 1;
         self.set_pmtu(target, env);
         let next_at = env.now + config.tcp_probe_interval;
-        self.probing = Some(Box::new(Probing { low: target, high: pmtu - 1, probe: None, next_at }));
+        self.pmtu_search = Some(Box::new(PmtuSearch { low: target, high: pmtu - 1, probe: None, next_at }));
     }
 
     /// Decides whether to send a path MTU probe (4821-1, 8899-2, RFC 4821 §7.4). In bytes, `unsent` is the data
     /// waiting, `window` the peer's window, and `room` the limit of congestion control.
     #[inline]
-    pub(crate) fn next_mtu_probe(&mut self, unsent: usize, window: u32, room: u32, env: &Env<'_>) -> Probe {
-        let off = self.probing.is_none() && env.config.tcp_mtu_probing != 2;
-        if off { Probe::No } else { self.next_step_of_search(unsent, window, room, env) }
+    pub(crate) fn next_mtu_probe(
+        &mut self,
+        unsent: usize,
+        window: u32,
+        room: u32,
+        env: &Env<'_>,
+    ) -> PmtuProbe {
+        let off = self.pmtu_search.is_none() && env.config.tcp_mtu_probing != 2;
+        if off { PmtuProbe::No } else { self.next_step_of_search(unsent, window, room, env) }
     }
 
-    fn next_step_of_search(&mut self, unsent: usize, window: u32, room: u32, env: &Env<'_>) -> Probe {
-        if self.probing.is_none() && env.config.tcp_mtu_probing == 2 {
+    fn next_step_of_search(&mut self, unsent: usize, window: u32, room: u32, env: &Env<'_>) -> PmtuProbe {
+        if self.pmtu_search.is_none() && env.config.tcp_mtu_probing == 2 {
             let next_at = env.now;
-            let (low, high) = (self.tcb.snd.pmtu, env.interface_mtu);
-            self.probing = Some(Box::new(Probing { low, high, probe: None, next_at }));
+            let (low, high) = (self.tcb.snd.path.mtu, env.interface_mtu);
+            self.pmtu_search = Some(Box::new(PmtuSearch { low, high, probe: None, next_at }));
         }
         let headers = self.headers();
         let payload_mss = self.payload_mss();
@@ -135,40 +166,40 @@ impl Connection {
         // The peer's MSS excludes the headers but includes the options (MUST-16).
         let peer_mss = self.tcb.snd.peer_mss.min(self.options.max_segment.unwrap_or(u16::MAX));
         let limit = peer_mss.saturating_add(fixed_headers(self.tcb.tuple.is_ipv4()));
-        let Some(probing) = self.probing.as_mut() else { return Probe::No };
-        if probing.probe.is_some() || recovering || env.now < probing.next_at {
-            return Probe::No;
+        let Some(search) = self.pmtu_search.as_mut() else { return PmtuProbe::No };
+        if search.probe.is_some() || recovering || env.now < search.next_at {
+            return PmtuProbe::No;
         }
-        let high = probing.high.min(env.interface_mtu).min(limit);
-        if high < probing.low || high - probing.low < env.config.tcp_probe_threshold {
+        let high = search.high.min(env.interface_mtu).min(limit);
+        if high < search.low || high - search.low < env.config.tcp_probe_threshold {
             // The search is complete. Search again after an interval, when the path may have changed.
-            probing.high = env.interface_mtu;
-            probing.next_at = env.now + env.config.tcp_probe_interval;
-            return Probe::No;
+            search.high = env.interface_mtu;
+            search.next_at = env.now + env.config.tcp_probe_interval;
+            return PmtuProbe::No;
         }
-        let size = probing.low + (high - probing.low).div_ceil(2);
+        let size = search.low + (high - search.low).div_ceil(2);
         let payload = u32::from(size - headers);
         // Enough data must follow the probe for duplicate ACKs to reveal its loss.
         let needed = payload + u32::from(payload_mss) * 4;
         if (unsent as u64) < u64::from(needed) || window < needed || cwnd < needed {
-            return Probe::No;
+            return PmtuProbe::No;
         }
         if room < payload {
-            return if flight > 0 { Probe::Soon } else { Probe::No };
+            return if flight > 0 { PmtuProbe::Soon } else { PmtuProbe::No };
         }
         let start = self.tcb.snd.nxt;
-        probing.probe = Some((start, start + payload, size));
-        Probe::Now(payload as usize)
+        search.probe = Some((start, start + payload, size));
+        PmtuProbe::Now(payload as usize)
     }
 
     /// Learns from an ACK up to `ack` which sizes get through.
     pub(crate) fn confirm_path(&mut self, ack: SeqNum, env: &mut Env<'_>) {
         let srtt = self.tcb.rtt.srtt();
-        let probed = self.probing.as_mut().and_then(|probing| {
-            let (_, _, size) = probing.probe.take_if(|(_, end, _)| ack.ge(*end))?;
-            probing.low = size;
+        let probed = self.pmtu_search.as_mut().and_then(|search| {
+            let (_, _, size) = search.probe.take_if(|(_, end, _)| ack.ge(*end))?;
+            search.low = size;
             // Probes are at least one round trip apart (8899-2).
-            probing.next_at = env.now + srtt;
+            search.next_at = env.now + srtt;
             Some(size)
         });
         if let Some(size) = probed {
@@ -176,10 +207,10 @@ impl Connection {
             self.set_pmtu(size, env);
         }
         let snd = &mut self.tcb.snd;
-        snd.pmtu_claimed = 0;
-        if snd.larger_size > 0 && ack.ge(snd.larger_end) {
-            snd.pmtu_confirmed = snd.pmtu_confirmed.max(snd.larger_size);
-            snd.larger_size = 0;
+        snd.path.claimed = 0;
+        if snd.path.larger_size > 0 && ack.ge(snd.path.larger_end) {
+            snd.path.confirmed = snd.path.confirmed.max(snd.path.larger_size);
+            snd.path.larger_size = 0;
         }
     }
 
@@ -188,22 +219,22 @@ impl Connection {
     pub(crate) fn note_packet_size(&mut self, end: SeqNum, payload: usize) {
         let size = (payload.min(usize::from(self.tcb.snd.mss)) as u16).saturating_add(self.headers());
         let snd = &mut self.tcb.snd;
-        if snd.larger_size == 0 && size > snd.pmtu_confirmed {
-            (snd.larger_size, snd.larger_end) = (size.min(snd.pmtu), end);
+        if snd.path.larger_size == 0 && size > snd.path.confirmed {
+            (snd.path.larger_size, snd.path.larger_end) = (size.min(snd.path.mtu), end);
         }
     }
 
     /// Returns whether the lost segment at `seq` was a probe, and if so continues the search below its size after a
     /// wait. Losses hidden from congestion control must be rarer than the others (RFC 4821 §7.6.2), and rarer still
     /// after a timeout (§7.6.3).
-    pub(crate) fn probe_lost(&mut self, seq: SeqNum, timeout: bool, env: &mut Env<'_>) -> bool {
+    pub(crate) fn pmtu_probe_lost(&mut self, seq: SeqNum, timeout: bool, env: &mut Env<'_>) -> bool {
         let srtt = self.tcb.rtt.srtt();
         let packets = self.congestion.cwnd() / u32::from(self.payload_mss());
-        let Some(probing) = self.probing.as_mut() else { return false };
-        let Some((_, _, size)) = probing.probe.take_if(|(start, ..)| *start == seq) else { return false };
-        probing.high = size - 1;
+        let Some(search) = self.pmtu_search.as_mut() else { return false };
+        let Some((_, _, size)) = search.probe.take_if(|(start, ..)| *start == seq) else { return false };
+        search.high = size - 1;
         let wait = srtt.saturating_mul(packets.max(1) * if timeout { 5 } else { 1 });
-        probing.next_at = env.now + wait.min(env.config.tcp_probe_interval);
+        search.next_at = env.now + wait.min(env.config.tcp_probe_interval);
         env.counters.tcp_mtup_fail += 1;
         true
     }

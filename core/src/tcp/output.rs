@@ -3,7 +3,7 @@
 //! Only intents are queued; a segment is built when the device has room for it. The order is: SYN-ACK, third segment
 //! of the handshake, retransmissions, new data and the FIN, probes, and last a bare ACK.
 
-use super::mtu::Probe;
+use super::mtu::PmtuProbe;
 use super::segment::{Answer, Outgoing};
 use super::tcb::{Connection, Env};
 use crate::counters::ReplyReason;
@@ -27,10 +27,10 @@ impl Connection {
         if self.tcb.state == State::SynReceived {
             return self.next_in_handshake(out, env);
         }
-        if self.tcb.snd.handshake_due {
+        if self.tcb.snd.pending.handshake {
             // A server that uses SYN cookies recognizes the connection only by SEQ = IRS + 1. If the third segment
             // carried data and were lost, the server would reset the next one.
-            self.tcb.snd.handshake_due = false;
+            self.tcb.snd.pending.handshake = false;
             return self.next_ack(out, env);
         }
         self.next_retransmission(out, env)
@@ -53,14 +53,20 @@ impl Connection {
         self.tcb.ack.now
             || self.unsent() > 0
             || (snd.fin_queued && !snd.fin_sent)
-            || snd.handshake_due
-            || snd.probe_pending
-            || snd.keepalive_pending
+            || snd.pending.handshake
+            || snd.pending.window_probe
+            || snd.pending.keepalive_probe
             || self.recovery.as_ref().is_some_and(|r| matches!(r.phase, CaState::Recovery | CaState::Loss))
     }
 
+    /// Returns whether a segment is due that no window can hold back.
+    pub(crate) fn has_pending_segment(&self) -> bool {
+        let pending = &self.tcb.snd.pending;
+        self.tcb.ack.now || pending.handshake || pending.window_probe || pending.keepalive_probe
+    }
+
     fn next_in_handshake(&mut self, out: &mut Outgoing, env: &mut Env<'_>) -> bool {
-        if std::mem::take(&mut self.tcb.snd.handshake_due) {
+        if std::mem::take(&mut self.tcb.snd.pending.handshake) {
             self.syn_ack(out, env);
             return true;
         }
@@ -78,7 +84,7 @@ impl Connection {
             ..Options::default()
         };
         let mut flags = Flags::SYN | Flags::ACK;
-        if self.tcb.snd.ecn {
+        if self.tcb.ecn.on {
             flags |= Flags::ECE;
         }
         let window = self.tcb.rcv.adv.since(self.tcb.rcv.nxt).min(0xffff) as u16;
@@ -162,9 +168,9 @@ impl Connection {
         let room = self.congestion_room(env);
         let mss = usize::from(self.payload_len_limit());
         match self.next_mtu_probe(unsent, window, room, env) {
-            Probe::No => {}
-            Probe::Soon => return false,
-            Probe::Now(payload) => {
+            PmtuProbe::No => {}
+            PmtuProbe::Soon => return false,
+            PmtuProbe::Now(payload) => {
                 self.first_transmission(payload, Flags::default(), None, out, env);
                 return true;
             }
@@ -210,8 +216,8 @@ impl Connection {
 
     /// Returns whether the segment can begin a train: neither it nor the connection has exceptional state.
     fn is_plain(&self, outgoing: &Outgoing) -> bool {
-        let exceptional = self.recovery.is_some() || self.probing.is_some() || self.urgent_end.is_some();
-        !exceptional && !self.tcb.snd.ecn && outgoing.header.options.sack.is_empty()
+        let exceptional = self.recovery.is_some() || self.pmtu_search.is_some() || self.urgent_end.is_some();
+        !exceptional && !self.tcb.ecn.on && outgoing.header.options.sack.is_empty()
     }
 
     /// Advances `train` to its next segment: the result is that of [`next_segment`](Connection::next_segment), at
@@ -268,7 +274,11 @@ impl Connection {
         if payload == 0 {
             return fin;
         }
-        if self.options.cork && payload < mss && !self.tcb.snd.fin_queued && !self.tcb.snd.probe_pending {
+        if self.options.cork
+            && payload < mss
+            && !self.tcb.snd.fin_queued
+            && !self.tcb.snd.pending.window_probe
+        {
             return false;
         }
         let idle = self.tcb.snd.nxt == self.start_of_queue();
@@ -278,7 +288,7 @@ impl Connection {
             || (last && (!small_in_flight || self.options.nodelay || self.tcb.snd.fin_queued))
             || (!cut_by_cwnd && payload as u32 >= self.tcb.snd.max_wnd / 2)
             || (cut_by_cwnd && idle)
-            || self.tcb.snd.probe_pending
+            || self.tcb.snd.pending.window_probe
     }
 
     /// Reduces cwnd after idling for longer than an RTO: it no longer reflects the state of the path (5681-12).
@@ -313,7 +323,7 @@ impl Connection {
         }
         self.tcb.snd.nxt = end;
         self.tcb.snd.fin_sent |= flags.fin();
-        self.tcb.snd.probe_pending = false;
+        self.tcb.snd.pending.window_probe = false;
         self.tcb.timers.persist = None;
         self.tcb.rtt.start(end, env.now);
         self.note_packet_size(end, payload);
@@ -322,9 +332,9 @@ impl Connection {
         }
         self.data_segment(start, payload, flags, out, env);
         out.segment_size = segment_size;
-        if self.tcb.snd.ecn && payload > 0 {
+        if self.tcb.ecn.on && payload > 0 {
             out.ecn = Ecn::Ect0;
-            if std::mem::take(&mut self.tcb.snd.cwr_pending) {
+            if std::mem::take(&mut self.tcb.ecn.cwr_pending) {
                 out.header.flags |= Flags::CWR;
             }
         }
@@ -358,8 +368,8 @@ impl Connection {
     /// (SHLD-12).
     fn next_probe(&mut self, out: &mut Outgoing, env: &mut Env<'_>) -> bool {
         let snd = &mut self.tcb.snd;
-        let window_probe = std::mem::take(&mut snd.probe_pending);
-        let keepalive = std::mem::take(&mut snd.keepalive_pending);
+        let window_probe = std::mem::take(&mut snd.pending.window_probe);
+        let keepalive = std::mem::take(&mut snd.pending.keepalive_probe);
         if !window_probe && !keepalive {
             return false;
         }
@@ -420,19 +430,19 @@ impl Connection {
         out: &mut Outgoing,
         env: &mut Env<'_>,
     ) {
-        let window = self.announce_window(env);
+        let window = self.advertise_window(env);
         let options = Options { timestamps: self.timestamps(env), ..Options::default() };
         self.tcb.ack.now = false;
         self.tcb.ack.bytes = 0;
         self.tcb.timers.delayed_ack = None;
         self.tcb.rcv.last_ack_sent = self.tcb.rcv.nxt;
-        if self.tcb.rcv.ece {
+        if self.tcb.ecn.echo {
             flags |= Flags::ECE;
         }
         *out = Outgoing::bare(Header { seq, ack: self.tcb.rcv.nxt, flags, window, options, ..self.header() });
-        if !std::mem::take(&mut self.tcb.ack.plain) && self.has_blocks_to_tell() {
+        if !std::mem::take(&mut self.tcb.ack.plain) && self.has_sack_blocks() {
             let most = room(self);
-            self.tell_blocks(&mut out.header.options.sack, env);
+            self.push_sack_blocks(&mut out.header.options.sack, env);
             out.header.options.sack.truncate(most);
         }
     }
@@ -466,7 +476,7 @@ impl Connection {
     /// a possible keepalive or window probe; these have a separate limit. Returns whether the ACK is sent.
     pub(crate) fn acknowledge_invalid(&mut self, probe: bool, env: &mut Env<'_>) -> bool {
         let now = env.tick();
-        let last = if probe { &mut self.tcb.ack.probe_at } else { &mut self.tcb.ack.invalid_at };
+        let last = if probe { &mut self.tcb.ack.probe_answered_at } else { &mut self.tcb.ack.invalid_at };
         let limit = env.config.tcp_invalid_ratelimit.as_millis() as u32;
         if last.is_some_and(|last| now.elapsed(last.tick()) < limit) {
             return false;

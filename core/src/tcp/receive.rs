@@ -26,11 +26,11 @@ impl Connection {
     /// A scaled field cannot express every edge. It is rounded up where that much buffer is free, and down elsewhere.
     /// Rounding down shows the peer an edge less than one unit to the left (RFC 7323 §2.4), but the edge advertised
     /// before still holds (7323-15).
-    pub(crate) fn announce_window(&mut self, env: &mut Env<'_>) -> u16 {
+    pub(crate) fn advertise_window(&mut self, env: &mut Env<'_>) -> u16 {
         let free = self.free_window(env.memory);
         let rcv = &mut self.tcb.rcv;
         let unit = (1 << rcv.wscale) - 1;
-        let told = rcv.adv.since(rcv.last_ack_sent) >> rcv.wscale;
+        let advertised = rcv.adv.since(rcv.last_ack_sent) >> rcv.wscale;
         let before = rcv.adv.since(rcv.nxt);
         let step = (rcv.buffer / 2).min(u32::from(rcv.adv_mss.max(1)));
         let opens = free >= before.saturating_add(step) || free == rcv.buffer;
@@ -38,7 +38,7 @@ impl Connection {
         let window = window.saturating_add(unit).min(free.max(window)) & !unit;
         rcv.adv = rcv.adv.max(rcv.nxt + window);
         let field = (window >> rcv.wscale).min(0xffff);
-        match (told, field) {
+        match (advertised, field) {
             (0, 1..) => env.counters.tcp_from_zero_window_adv += 1,
             (1.., 0) => env.counters.tcp_to_zero_window_adv += 1,
             _ => {}
@@ -338,18 +338,18 @@ impl Connection {
 
     /// Writes the blocks of the next SACK option to `blocks`. A D-SACK block comes first and is reported once.
     #[inline]
-    pub(crate) fn tell_blocks(&mut self, blocks: &mut SackBlocks, env: &mut Env<'_>) {
-        if self.has_blocks_to_tell() && self.tcb.snd.sack && self.tcb.state != State::SynReceived {
-            self.tell_all_blocks(blocks, env);
+    pub(crate) fn push_sack_blocks(&mut self, blocks: &mut SackBlocks, env: &mut Env<'_>) {
+        if self.has_sack_blocks() && self.tcb.snd.sack && self.tcb.state != State::SynReceived {
+            self.push_all_blocks(blocks, env);
         }
     }
 
     #[inline]
-    pub(crate) fn has_blocks_to_tell(&self) -> bool {
+    pub(crate) fn has_sack_blocks(&self) -> bool {
         self.reassembly.is_some() || self.tcb.ack.dsack.0 != self.tcb.ack.dsack.1
     }
 
-    fn tell_all_blocks(&mut self, blocks: &mut SackBlocks, env: &mut Env<'_>) {
+    fn push_all_blocks(&mut self, blocks: &mut SackBlocks, env: &mut Env<'_>) {
         let (left, right) = std::mem::take(&mut self.tcb.ack.dsack);
         if left != right && env.config.tcp_dsack {
             env.counters.tcp_dsack_sent += 1;

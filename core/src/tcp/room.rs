@@ -50,7 +50,7 @@ impl Connection {
     /// The payload of a full segment sent now, less the SACK blocks that it carries (MUST-16).
     #[inline]
     pub(crate) fn payload_len_limit(&self) -> u16 {
-        if self.has_blocks_to_tell() { self.payload_beside_blocks() } else { self.payload_mss() }
+        if self.has_sack_blocks() { self.payload_beside_blocks() } else { self.payload_mss() }
     }
 
     fn payload_beside_blocks(&self) -> u16 {
@@ -79,7 +79,7 @@ impl Connection {
 
     /// Option bytes of a data segment sent now.
     fn options_len(&self) -> u16 {
-        let sack = if self.has_blocks_to_tell() { self.sack_len() } else { 0 };
+        let sack = if self.has_sack_blocks() { self.sack_len() } else { 0 };
         self.timestamps_len() + sack
     }
 
@@ -99,7 +99,7 @@ impl Connection {
 
     /// Number of SACK blocks that fit into a segment without data.
     pub(crate) fn blocks_beside_nothing(&self) -> usize {
-        self.blocks_in(room_in(self.tcb.snd.pmtu, self.tcb.tuple.is_ipv4()))
+        self.blocks_in(room_in(self.tcb.snd.path.mtu, self.tcb.tuple.is_ipv4()))
     }
 
     fn blocks_in(&self, room: u16) -> usize {

@@ -85,7 +85,7 @@ impl Rtt {
     /// Returns whether a timestamp sample is valid: the echoed segment was not sent before the last retransmission.
     /// An older echo may answer a duplicate with the timestamp of the first copy. The sample would then include all
     /// the time that the path was silent.
-    pub(crate) fn tells(&self, sample: Duration, now: Instant) -> bool {
+    pub(crate) fn is_valid_sample(&self, sample: Duration, now: Instant) -> bool {
         let since = (now.as_micros() as u32).wrapping_sub(self.timed_at);
         // The sample counts ticks, which may exceed the elapsed milliseconds by one.
         sample.as_micros() <= u128::from(since) + 1_000

@@ -15,7 +15,7 @@ const SLOW_START_SEGMENTS: u32 = 8;
 
 impl Connection {
     /// The window in bytes that the segment advertises. It is unscaled only in a SYN (7323-2).
-    pub(crate) fn announced_by(&self, segment: &Segment<'_>) -> u32 {
+    pub(crate) fn advertised_by(&self, segment: &Segment<'_>) -> u32 {
         let shift = if segment.flags().syn() { 0 } else { self.tcb.snd.wscale };
         u32::from(segment.header.window) << shift
     }
@@ -53,7 +53,7 @@ impl Connection {
     /// Updates SND.WND, guarded by SND.WL1 and SND.WL2 (9293-i).
     #[inline]
     pub(crate) fn update_window(&mut self, segment: &Segment<'_>, env: &Env<'_>) {
-        let window = self.announced_by(segment);
+        let window = self.advertised_by(segment);
         let snd = &mut self.tcb.snd;
         let (seq, ack) = (segment.seq(), segment.ack());
         let newer = ack.gt(snd.una) || snd.wl1.lt(seq) || (snd.wl1 == seq && snd.wl2.le(ack));
@@ -63,7 +63,7 @@ impl Connection {
         }
         if ack.ge(snd.una) {
             // The peer answered and is alive, however small its window (MUST-37).
-            self.tcb.timers.probes = 0;
+            self.tcb.timers.unanswered_probes = 0;
         }
         if self.tcb.snd.wnd > 0 && self.tcb.timers.persist.is_some() {
             self.window_opened(env);
@@ -76,7 +76,7 @@ impl Connection {
             && segment.payload.is_empty()
             && segment.len() == 0
             && segment.ack() == self.tcb.snd.una
-            && self.announced_by(segment) == self.tcb.snd.wnd
+            && self.advertised_by(segment) == self.tcb.snd.wnd
     }
 
     /// Enters the SACK blocks in the scoreboard (2018-6). Returns whether they covered new data.
@@ -101,40 +101,6 @@ impl Connection {
             }
         }
         news
-    }
-
-    /// Handles the peer's echo of a congestion mark (3168-4). Loss recovery in progress has already reduced the
-    /// window.
-    fn take_ece(&mut self, segment: &Segment<'_>, env: &mut Env<'_>) {
-        let repairing =
-            self.recovery.as_ref().is_some_and(|r| matches!(r.phase, CaState::Recovery | CaState::Loss));
-        if self.tcb.snd.ecn && segment.flags().ece() && self.flight() > 0 && !repairing {
-            self.reduce_once(env);
-        }
-    }
-
-    /// Reduces the window after a mark or a loss, at most once per window of data (RFC 3168 §6.1.2).
-    fn reduce_once(&mut self, env: &Env<'_>) {
-        if self.reduced_already() {
-            return;
-        }
-        let (flight, mss) = (self.flight(), u32::from(self.payload_mss()));
-        self.congestion.loss(env.now, flight, mss);
-        self.note_reduction();
-    }
-
-    /// Returns whether the window was reduced after the oldest data in flight was sent.
-    pub(crate) fn reduced_already(&self) -> bool {
-        self.tcb.snd.ecn && self.tcb.snd.una.lt(self.tcb.snd.cwr_until)
-    }
-
-    /// Records a window reduction of any cause: sends CWR to the peer, and ignores further marks in this window of
-    /// data.
-    pub(crate) fn note_reduction(&mut self) {
-        let snd = &mut self.tcb.snd;
-        if snd.ecn {
-            (snd.cwr_until, snd.cwr_pending) = (snd.nxt, true);
-        }
     }
 
     /// Bytes that the application may write.
@@ -185,8 +151,8 @@ impl Connection {
     /// Raises stored sequence numbers to SND.UNA. Otherwise they would appear to lie ahead of it after 2^31 bytes.
     #[inline]
     fn keep_up_with(&mut self, una: SeqNum) {
-        let snd = &mut self.tcb.snd;
-        (snd.recover, snd.cwr_until) = (snd.recover.max(una), snd.cwr_until.max(una));
+        self.tcb.snd.recover = self.tcb.snd.recover.max(una);
+        self.tcb.ecn.keep_up_with(una);
         self.small_end = self.small_end.max(una);
         self.urgent_end = self.urgent_end.filter(|end| end.gt(una));
     }
@@ -263,7 +229,7 @@ impl Connection {
             let plausible = ecr != 0 && elapsed < 1 << 24;
             plausible.then(|| Duration::from_millis(u64::from(elapsed)))
         };
-        let by_timestamp = || by_timestamp().filter(|sample| self.tcb.rtt.tells(*sample, env.now));
+        let by_timestamp = || by_timestamp().filter(|sample| self.tcb.rtt.is_valid_sample(*sample, env.now));
         if let Some(sample) = timed.or_else(by_timestamp) {
             self.tcb.rtt.sample(sample, env.config);
             if env.trace.is_on() {
@@ -321,7 +287,7 @@ impl Connection {
         let tuple = self.tcb.tuple;
         env.note(&tuple, TraceKind::Loss { seq: una, why: Loss::FastRetransmit });
         // A lost path MTU probe does not indicate congestion (4821-1).
-        if !self.probe_lost(una, false, env) {
+        if !self.pmtu_probe_lost(una, false, env) {
             self.reduce_once(env);
         }
     }
@@ -337,7 +303,7 @@ impl Connection {
         recovery.trial = None;
         recovery.start_inflation(0);
         self.tcb.snd.recover = self.tcb.snd.nxt;
-        self.tcb.snd.larger_size = 0;
+        self.tcb.snd.path.forget_in_flight();
         self.tcb.rtt.cancel(env.now);
         let tuple = self.tcb.tuple;
         env.note(&tuple, TraceKind::Loss { seq: una, why });

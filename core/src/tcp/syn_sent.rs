@@ -69,8 +69,8 @@ pub(crate) enum SynSentOutcome {
         hasten: bool,
     },
     Failed(Error),
-    /// The SYNs have crossed: [`Opening::cross`] says of what the connection is made.
-    Crossed,
+    /// Both SYNs are known: [`Opening::synchronize`] returns what the connection is made of.
+    Synchronized,
 }
 
 impl Opening {
@@ -84,10 +84,10 @@ impl Opening {
             return false;
         }
         let config = env.config;
-        let again = self.first_sent.is_some();
+        let is_retransmission = self.first_sent.is_some();
         self.first_sent.get_or_insert(env.now);
         self.last_sent = env.now;
-        if again {
+        if is_retransmission {
             env.counters.retrans_segs += 1;
             env.counters.tcp_syn_retrans += 1;
         }
@@ -95,7 +95,7 @@ impl Opening {
         if config.tcp_ecn == 1 && self.retries < 2 {
             flags |= Flags::ECE | Flags::CWR;
         }
-        if again || self.fast_open == FastOpen::Off {
+        if is_retransmission || self.fast_open == FastOpen::Off {
             // A box on the way may dislike what is new: data, cookie and ECN are left out (7413-3, 3168-6).
             *out = Outgoing::bare(self.syn(flags, FastOpen::Off, env));
             return true;
@@ -168,7 +168,7 @@ impl Opening {
             env.counters.paws_active += 1;
             return SynSentOutcome::Reset { hasten: false };
         }
-        SynSentOutcome::Crossed
+        SynSentOutcome::Synchronized
     }
 
     /// The echoed timestamp must lie between our first SYN and now (SA-SYN_SENT-06).
@@ -197,7 +197,7 @@ impl Opening {
     }
 
     /// Both SYNs are known: what the connection is made of, and what goes over to it.
-    pub(crate) fn cross(self, segment: &Segment<'_>, env: &Env<'_>) -> (Agreed, Crossing) {
+    pub(crate) fn synchronize(self, segment: &Segment<'_>, env: &Env<'_>) -> (Agreed, Handover) {
         let (config, options, flags) = (env.config, segment.options(), segment.flags());
         let wscale = options.window_scale.filter(|_| config.tcp_window_scaling);
         // With ECE alone a SYN-ACK agrees, and with both flags it is an echo of ours. A SYN asks with both (3168-1, 3168-5).
@@ -208,7 +208,7 @@ impl Opening {
             origin: Origin::Active,
             iss: self.iss,
             irs: segment.seq(),
-            announced: syn_window(self.options.rcvbuf),
+            advertised: syn_window(self.options.rcvbuf),
             peer_mss: peer_mss(options.mss, self.tuple.is_ipv4()),
             adv_mss: self.adv_mss,
             pmtu: self.pmtu,
@@ -223,7 +223,7 @@ impl Opening {
         };
         let Opening { socket, send_queue, syn_data, soft_error, .. } = self;
         let since = Tick::at(self.first_sent.unwrap_or(env.now));
-        (agreed, Crossing { socket, send_queue, syn_data, soft_error, since })
+        (agreed, Handover { socket, send_queue, syn_data, soft_error, since })
     }
 
     /// An ICMP error that quotes our SYN (SA-SYN_SENT-17 to -19). `Some`: it ends the attempt.
@@ -275,7 +275,7 @@ impl Opening {
 }
 
 /// What of an opening the connection takes over.
-pub(crate) struct Crossing {
+pub(crate) struct Handover {
     pub(crate) socket: SocketId,
     send_queue: Rope,
     syn_data: usize,
@@ -284,7 +284,7 @@ pub(crate) struct Crossing {
     since: Tick,
 }
 
-impl Crossing {
+impl Handover {
     /// The new connection takes it over, and is ESTABLISHED, or in SYN-RECEIVED where the peer has not acknowledged
     /// our SYN.
     pub(crate) fn complete(self, connection: &mut Connection, segment: &Segment<'_>, env: &mut Env<'_>) {
@@ -297,7 +297,7 @@ impl Crossing {
         } else {
             connection.set_state(State::SynReceived, env);
             let snd = &mut connection.tcb.snd;
-            snd.handshake_due = true;
+            snd.pending.handshake = true;
             // A peer that is opening itself need not have kept the data of our SYN.
             snd.nxt += self.syn_data as u32;
             snd.recover = snd.nxt;
@@ -328,7 +328,7 @@ fn acknowledged(connection: &mut Connection, syn_data: usize, segment: &Segment<
     (snd.wl1, snd.wl2, snd.max_wnd) = (segment.seq(), segment.ack(), snd.wnd);
     connection.bytes_acked = taken as u64;
     // The rest of the data on our SYN leaves with the ACK (RFC 7413 §4.2.2).
-    (connection.tcb.ack.now, connection.tcb.snd.handshake_due) = (true, syn_data == 0);
+    (connection.tcb.ack.now, connection.tcb.snd.pending.handshake) = (true, syn_data == 0);
     connection.set_state(State::Established, env);
     if taken < syn_data {
         connection.resend_early_data(env);

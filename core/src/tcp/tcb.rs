@@ -13,7 +13,8 @@ use crate::memory::{Gauge, Group, Links, Listed};
 use crate::seq::SeqNum;
 use crate::socket::{Event, SocketId, SocketOptions};
 use crate::tcp::congestion::{self, Controller};
-use crate::tcp::mtu::Probing;
+use crate::tcp::ecn::EcnState;
+use crate::tcp::mtu::{PathMtu, PmtuSearch};
 use crate::tcp::reassembly::Reassembly;
 use crate::tcp::recovery::Recovery;
 use crate::tcp::room::{payload_of, room_in};
@@ -69,7 +70,7 @@ pub(crate) struct Connection {
     pub(crate) receive_queue: Rope,
     pub(crate) reassembly: Option<Box<Reassembly>>,
     pub(crate) recovery: Option<Box<Recovery>>,
-    pub(crate) probing: Option<Box<Probing>>,
+    pub(crate) pmtu_search: Option<Box<PmtuSearch>>,
     pub(crate) congestion: Controller,
     pub(crate) options: Arc<SocketOptions>,
     /// The application's handle; null: an orphan.
@@ -83,9 +84,9 @@ pub(crate) struct Connection {
     pub(crate) urgent_end: Option<SeqNum>,
     /// End of the last segment that was not full. While it is in flight, Nagle's algorithm holds back the next one.
     pub(crate) small_end: SeqNum,
-    /// What changed for the application and was not told yet.
+    /// What changed for the application and was not reported yet.
     pub(crate) events: Event,
-    /// Told by a router; reported when the connection fails (MUST-47).
+    /// Reported by a router; becomes the error if the connection fails (MUST-47).
     pub(crate) soft_error: Option<Error>,
     /// Until when a report of a smaller path MTU is believed (1191-2).
     pub(crate) pmtu_until: Option<Deadline>,
@@ -129,6 +130,7 @@ pub(crate) struct Tcb {
     pub(crate) snd: Snd,
     pub(crate) rcv: Rcv,
     pub(crate) ts: TsState,
+    pub(crate) ecn: EcnState,
     pub(crate) rtt: Rtt,
     pub(crate) ack: AckState,
     pub(crate) timers: Timers,
@@ -148,8 +150,6 @@ pub(crate) struct Snd {
     pub(crate) iss: SeqNum,
     /// After the highest sequence number of the last loss (6582-1, 6675-2).
     pub(crate) recover: SeqNum,
-    /// Congestion marks that are echoed below this tell of congestion that was reacted to (3168-4).
-    pub(crate) cwr_until: SeqNum,
     /// Since when the oldest data has been out, or has waited for the window, without progress (user timeout). In
     /// SYN-RECEIVED since when the handshake has lasted.
     pub(crate) stalled_since: Tick,
@@ -158,39 +158,32 @@ pub(crate) struct Snd {
     pub(crate) mss: u16,
     /// The peer's MSS option.
     pub(crate) peer_mss: u16,
-    pub(crate) pmtu: u16,
-    /// Largest packet that was acknowledged (5927-4).
-    pub(crate) pmtu_confirmed: u16,
-    /// A smaller path MTU that an ICMP error claimed and nothing confirmed yet (5927-4); 0: none.
-    pub(crate) pmtu_claimed: u16,
-    /// The size of a packet larger than those that is under way, and where it ends; 0: none is.
-    pub(crate) larger_size: u16,
-    pub(crate) larger_end: SeqNum,
+    pub(crate) path: PathMtu,
     pub(crate) wscale: u8,
     /// The application closed its sending side: FIN after the queue.
     pub(crate) fin_queued: bool,
     pub(crate) fin_sent: bool,
-    /// A segment of the handshake is due, ahead of all others: in SYN-RECEIVED the SYN-ACK, later the third one.
-    pub(crate) handshake_due: bool,
-    /// A zero-window probe is due.
-    pub(crate) probe_pending: bool,
-    /// A keepalive probe is due.
-    pub(crate) keepalive_pending: bool,
+    pub(crate) pending: Pending,
     /// The window of congestion control, not the application, holds data back.
     pub(crate) cwnd_limited: bool,
-    /// ECN was agreed on.
-    pub(crate) ecn: bool,
-    /// CWR is due on the next new data.
-    pub(crate) cwr_pending: bool,
     pub(crate) wscale_on: bool,
     pub(crate) sack: bool,
+}
+
+/// Segments without new data that are due. Each flag is cleared when its segment leaves.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Pending {
+    /// A segment of the handshake, ahead of all others: in SYN-RECEIVED the SYN-ACK, later the third one.
+    pub(crate) handshake: bool,
+    pub(crate) window_probe: bool,
+    pub(crate) keepalive_probe: bool,
 }
 
 /// The receive sequence space.
 #[derive(Clone, Debug)]
 pub(crate) struct Rcv {
     pub(crate) nxt: SeqNum,
-    /// The furthest right edge that the peer was told: RCV.NXT + RCV.WND. It never moves back (9293-h).
+    /// The furthest right edge advertised: RCV.NXT + RCV.WND. It never moves back (9293-h).
     pub(crate) adv: SeqNum,
     pub(crate) irs: SeqNum,
     pub(crate) last_ack_sent: SeqNum,
@@ -200,7 +193,7 @@ pub(crate) struct Rcv {
     pub(crate) buffer: u32,
     /// Largest payload seen.
     pub(crate) mss: u16,
-    /// The MSS that we announced.
+    /// The MSS that we advertised.
     pub(crate) adv_mss: u16,
     pub(crate) wscale: u8,
     /// A FIN was seen, at `fin_at`; it may still lie behind a gap.
@@ -208,8 +201,6 @@ pub(crate) struct Rcv {
     pub(crate) urgent: bool,
     /// The application reads no more (shutdown).
     pub(crate) shut: bool,
-    /// ECE until CWR comes.
-    pub(crate) ece: bool,
 }
 
 /// Timestamps (RFC 7323).
@@ -246,7 +237,7 @@ pub(crate) struct AckState {
     pub(crate) challenge_from: Tick,
     /// Last answer to an out-of-window segment, and to a probe: two budgets.
     pub(crate) invalid_at: Option<Deadline>,
-    pub(crate) probe_at: Option<Deadline>,
+    pub(crate) probe_answered_at: Option<Deadline>,
     /// Duplicate data to report (RFC 2883); empty: none.
     pub(crate) dsack: (SeqNum, SeqNum),
 }
@@ -257,11 +248,11 @@ pub(crate) struct Timers {
     pub(crate) retransmit: Option<Deadline>,
     pub(crate) persist: Option<Deadline>,
     pub(crate) delayed_ack: Option<Deadline>,
-    /// Keepalive; of an orphan in FIN-WAIT-2 its end.
-    pub(crate) life: Option<Deadline>,
+    /// Keepalive; the end of FIN-WAIT-2, or of any other state, for an orphan.
+    pub(crate) keepalive_or_fin_wait_2: Option<Deadline>,
     pub(crate) last_received: Tick,
     /// Unanswered zero-window or keepalive probes.
-    pub(crate) probes: u8,
+    pub(crate) unanswered_probes: u8,
     /// Probes of the closed window, answered or not, since the last progress: the doublings of their interval.
     pub(crate) window_probes: u8,
     /// Timeouts since the last progress.
@@ -282,20 +273,28 @@ pub(crate) struct Armed {
 }
 
 impl Timers {
-    /// Whether a deadline lies before what the wheel was told.
+    /// Whether a deadline lies before the one that the wheel has.
     #[inline]
     pub(crate) fn want_arming(&self, armed: &Armed) -> bool {
         let unarmed = armed.node == TimerId::NONE;
         let wants = |deadline: Option<Deadline>| {
             deadline.is_some_and(|deadline| unarmed || !armed.tick.is_due(deadline.tick()))
         };
-        wants(self.retransmit) || wants(self.delayed_ack) || wants(self.life) || wants(self.persist)
+        wants(self.retransmit)
+            || wants(self.delayed_ack)
+            || wants(self.keepalive_or_fin_wait_2)
+            || wants(self.persist)
     }
 
     /// A timer that ran arms the next one ahead of now, whatever the options say: else running them would never end.
     pub(crate) fn move_ahead_of(&mut self, now: Tick) {
         let next = Deadline::at(Tick(now.0.wrapping_add(1)));
-        for deadline in [&mut self.retransmit, &mut self.persist, &mut self.delayed_ack, &mut self.life] {
+        for deadline in [
+            &mut self.retransmit,
+            &mut self.persist,
+            &mut self.delayed_ack,
+            &mut self.keepalive_or_fin_wait_2,
+        ] {
             if deadline.is_some_and(|deadline| deadline.tick().is_due(now)) {
                 *deadline = Some(next);
             }
@@ -307,7 +306,10 @@ impl Timers {
             (Some(a), Some(b)) => Some(if a.tick().is_due(b.tick()) { a } else { b }),
             (a, b) => a.or(b),
         };
-        let earliest = earlier(earlier(self.retransmit, self.persist), earlier(self.delayed_ack, self.life));
+        let earliest = earlier(
+            earlier(self.retransmit, self.persist),
+            earlier(self.delayed_ack, self.keepalive_or_fin_wait_2),
+        );
         earliest.map(Deadline::tick)
     }
 }
@@ -319,8 +321,8 @@ pub(crate) struct Agreed {
     pub(crate) origin: Origin,
     pub(crate) iss: SeqNum,
     pub(crate) irs: SeqNum,
-    /// Right edge of the window that our SYN announced, as a length.
-    pub(crate) announced: u16,
+    /// Right edge of the window that our SYN advertised, as a length.
+    pub(crate) advertised: u16,
     pub(crate) peer_mss: u16,
     pub(crate) adv_mss: u16,
     pub(crate) pmtu: u16,
@@ -332,7 +334,7 @@ pub(crate) struct Agreed {
     pub(crate) ts_recent: Option<u32>,
     /// What is added to our clock in ours.
     pub(crate) ts_offset: u32,
-    /// Our SYN or SYN-ACK had to be sent again.
+    /// Our SYN or SYN-ACK was retransmitted.
     pub(crate) syn_retransmitted: bool,
     /// The round trip of our SYN or SYN-ACK, if it is not ambiguous (6298-2, 6298-6).
     pub(crate) rtt: Option<Duration>,
@@ -340,14 +342,14 @@ pub(crate) struct Agreed {
 }
 
 impl Connection {
-    /// A connection whose SYNs have crossed. Its state is SYN-RECEIVED: SND.UNA is still the ISS.
+    /// A connection both of whose SYNs are known. Its state is SYN-RECEIVED: SND.UNA is still the ISS.
     pub(crate) fn new(agreed: Agreed, env: &Env<'_>) -> Connection {
-        let Agreed { tuple, origin, iss, irs, announced, peer_mss, adv_mss, pmtu, .. } = agreed;
+        let Agreed { tuple, origin, iss, irs, advertised, peer_mss, adv_mss, pmtu, .. } = agreed;
         let buffer = agreed.options.rcvbuf;
         let wscale = if agreed.snd_wscale.is_some() { agreed.options.window_scale() } else { 0 };
-        // Rounded up, as an ACK of the half-open connection may have announced it.
+        // Rounded up, as an ACK of the half-open connection may have advertised it.
         let unit = 1 << wscale;
-        let announced = u32::from(announced).div_ceil(unit) * unit;
+        let advertised = u32::from(advertised).div_ceil(unit) * unit;
         // As a window field can say it, and at least the least that it can.
         let buffer = (buffer.min(0xffff << wscale) & !(unit - 1)).max(unit);
         let now = env.tick();
@@ -375,31 +377,22 @@ impl Connection {
                     max_wnd: 0,
                     iss,
                     recover: iss,
-                    cwr_until: iss,
                     stalled_since: now,
                     last_sent: now,
                     mss,
                     peer_mss,
-                    pmtu,
-                    pmtu_confirmed: 0,
-                    pmtu_claimed: 0,
-                    larger_size: 0,
-                    larger_end: iss,
+                    path: PathMtu::new(pmtu, iss),
                     wscale: agreed.snd_wscale.unwrap_or(0),
                     fin_queued: false,
                     fin_sent: false,
-                    handshake_due: false,
-                    probe_pending: false,
-                    keepalive_pending: false,
+                    pending: Pending::default(),
                     cwnd_limited: false,
-                    ecn: agreed.ecn,
-                    cwr_pending: false,
                     wscale_on: agreed.snd_wscale.is_some(),
                     sack: agreed.sack,
                 },
                 rcv: Rcv {
                     nxt: irs + 1,
-                    adv: irs + 1 + announced,
+                    adv: irs + 1 + advertised,
                     irs,
                     last_ack_sent: irs + 1,
                     up: irs + 1,
@@ -411,7 +404,6 @@ impl Connection {
                     fin_seen: false,
                     urgent: false,
                     shut: false,
-                    ece: false,
                 },
                 ts: TsState {
                     on: agreed.ts_recent.is_some(),
@@ -419,15 +411,16 @@ impl Connection {
                     recent_at: env.now.as_secs() as u32,
                     offset: agreed.ts_offset,
                 },
+                ecn: EcnState::new(agreed.ecn, iss),
                 rtt,
                 ack: AckState { quick: env.config.tcp_quickack, ..AckState::default() },
                 timers: Timers {
                     retransmit: None,
                     persist: None,
                     delayed_ack: None,
-                    life: None,
+                    keepalive_or_fin_wait_2: None,
                     last_received: now,
-                    probes: 0,
+                    unanswered_probes: 0,
                     window_probes: 0,
                     retransmits: 0,
                     unanswered_since: now,
@@ -438,7 +431,7 @@ impl Connection {
             receive_queue: Rope::default(),
             reassembly: None,
             recovery: None,
-            probing: None,
+            pmtu_search: None,
             congestion: Controller::new(agreed.options.congestion, window),
             options: agreed.options,
             socket: SocketId::default(),
@@ -463,7 +456,7 @@ impl Connection {
     /// Learns the effective send MSS anew.
     pub(crate) fn update_mss(&mut self, config: &Config) {
         let snd = &mut self.tcb.snd;
-        snd.mss = effective_mss(snd.peer_mss, snd.pmtu, self.tcb.tuple.is_ipv4(), &self.options, config);
+        snd.mss = effective_mss(snd.peer_mss, snd.path.mtu, self.tcb.tuple.is_ipv4(), &self.options, config);
     }
 
     /// Bytes (and FIN) sent and not acknowledged.
@@ -505,8 +498,33 @@ impl Connection {
         if up.gt(read) { up.since(read) as usize } else { 0 }
     }
 
-    /// The application has read: urgent data that lies behind follows, or it would seem to lie ahead 2^31 bytes later.
-    pub(crate) fn forget_urgent_read(&mut self) {
+    /// The application has read from the receive queue: a window update may be due.
+    #[inline]
+    pub(crate) fn note_read(&mut self, memory: Gauge) {
+        self.forget_urgent_read();
+        self.tcb.ack.now |= self.window_update_due(memory);
+    }
+
+    /// The application has written urgent data: all that is queued is urgent.
+    pub(crate) fn note_urgent_written(&mut self) {
+        self.urgent_end = Some(self.end_of_queue());
+    }
+
+    /// Applies other socket options. `rcvbuf` must be that of before.
+    pub(crate) fn set_options(&mut self, options: Arc<SocketOptions>, env: &Env<'_>) {
+        let keepalive = self.options.keepalive;
+        self.options = options;
+        self.update_mss(env.config);
+        if self.options.keepalive {
+            self.arm_keepalive(env);
+        } else if keepalive {
+            self.tcb.timers.keepalive_or_fin_wait_2 = None;
+        }
+        self.bring_user_timeout_forward();
+    }
+
+    /// Raises RCV.UP past what the application has read. Otherwise it would seem to lie ahead after 2^31 bytes.
+    fn forget_urgent_read(&mut self) {
         self.tcb.rcv.up = self.tcb.rcv.up.max(self.read_up_to());
     }
 
@@ -576,7 +594,7 @@ impl Connection {
     }
 }
 
-/// The window that a SYN announces: never scaled (7323-2).
+/// The window that a SYN advertises: never scaled (7323-2).
 pub(crate) fn syn_window(buffer: u32) -> u16 {
     buffer.min(0xffff) as u16
 }

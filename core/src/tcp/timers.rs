@@ -18,7 +18,8 @@ impl Connection {
         let due = |deadline: &mut Option<Deadline>| deadline.take_if(|d| d.tick().is_due(now)).is_some();
         let timers = &mut self.tcb.timers;
         let (retransmit, persist) = (due(&mut timers.retransmit), due(&mut timers.persist));
-        let (delayed_ack, life) = (due(&mut timers.delayed_ack), due(&mut timers.life));
+        let (delayed_ack, keepalive_or_fin_wait_2) =
+            (due(&mut timers.delayed_ack), due(&mut timers.keepalive_or_fin_wait_2));
         if delayed_ack {
             self.note_timer(TimerKind::DelayedAck, env);
             self.tcb.ack.now = true;
@@ -35,8 +36,8 @@ impl Connection {
                 return outcome;
             }
         }
-        if life {
-            return self.life_timeout(env);
+        if keepalive_or_fin_wait_2 {
+            return self.keepalive_or_fin_wait_2_timeout(env);
         }
         Outcome::Keep
     }
@@ -72,7 +73,7 @@ impl Connection {
             flight = flight.min(self.congestion.cwnd());
         }
         let una = self.tcb.snd.una;
-        self.probe_lost(una, true, env);
+        self.pmtu_probe_lost(una, true, env);
         if self.tcb.snd.wnd > 0 {
             // A mark of the same window of data has lowered the threshold already (RFC 3168 §6.1.2).
             let repairing = self.recovery.as_ref().is_some_and(|r| r.phase == CaState::Recovery);
@@ -105,7 +106,7 @@ impl Connection {
             return Outcome::Keep;
         }
         self.tcb.timers.retransmits += 1;
-        self.tcb.snd.handshake_due = true;
+        self.tcb.snd.pending.handshake = true;
         self.early_data_is_lost();
         env.counters.tcp_syn_retrans += 1;
         env.counters.retrans_segs += 1;
@@ -185,19 +186,19 @@ impl Connection {
         }
         let now = env.tick();
         let timers = &mut self.tcb.timers;
-        if timers.probes == 0 {
+        if timers.unanswered_probes == 0 {
             timers.unanswered_since = now;
         }
         // Of an orphan each probe counts, answered or not (RFC 6429 §3); else those that nobody answered.
-        let (silence, probes) = (self.unanswered_for(now), self.tcb.timers.probes);
+        let (silence, probes) = (self.unanswered_for(now), self.tcb.timers.unanswered_probes);
         let tries = if self.is_orphan() { self.tcb.timers.window_probes } else { probes };
-        self.tcb.snd.probe_pending = true;
+        self.tcb.snd.pending.window_probe = true;
         if self.tcb.snd.wnd == 0 {
             if self.gives_up(silence, tries, env) {
                 return self.timed_out(env);
             }
             let timers = &mut self.tcb.timers;
-            timers.probes = probes.saturating_add(1);
+            timers.unanswered_probes = probes.saturating_add(1);
             timers.window_probes = timers.window_probes.saturating_add(1);
         }
         self.tcb.timers.persist = Some(self.persist_deadline(env));
@@ -237,7 +238,7 @@ impl Connection {
         }
     }
 
-    fn life_timeout(&mut self, env: &mut Env<'_>) -> Outcome {
+    fn keepalive_or_fin_wait_2_timeout(&mut self, env: &mut Env<'_>) -> Outcome {
         if self.tcb.state == State::FinWait2 && self.is_orphan() {
             // Straight to CLOSED, not to TIME-WAIT: the peer's FIN never came (T5, SA-FIN_WAIT_2-38).
             self.note_timer(TimerKind::FinWait2, env);
@@ -259,34 +260,34 @@ impl Connection {
         if self.flight() > 0 || self.unsent() > 0 {
             // Retransmission and persist timer find out meanwhile; their probes are not for us to forget.
             let wait = self.options.keepalive_time.max(Duration::from_secs(1));
-            self.tcb.timers.life = Some(Deadline::after(env.now, wait));
+            self.tcb.timers.keepalive_or_fin_wait_2 = Some(Deadline::after(env.now, wait));
             return Outcome::Keep;
         }
         if idle < self.options.keepalive_time {
-            self.tcb.timers.probes = 0;
+            self.tcb.timers.unanswered_probes = 0;
             self.arm_keepalive(env);
             return Outcome::Keep;
         }
         let timers = &mut self.tcb.timers;
-        if timers.probes == 0 {
+        if timers.unanswered_probes == 0 {
             timers.unanswered_since = now;
         }
         let unanswered = since(now, timers.unanswered_since);
         let exhausted = if self.options.user_timeout.is_zero() {
-            timers.probes >= self.options.keepalive_probes
+            timers.unanswered_probes >= self.options.keepalive_probes
         } else {
-            timers.probes > 0 && unanswered >= self.options.user_timeout
+            timers.unanswered_probes > 0 && unanswered >= self.options.user_timeout
         };
         if exhausted {
             return self.timed_out(env);
         }
-        timers.probes = timers.probes.saturating_add(1);
-        self.tcb.snd.keepalive_pending = true;
+        timers.unanswered_probes = timers.unanswered_probes.saturating_add(1);
+        self.tcb.snd.pending.keepalive_probe = true;
         let mut next = Deadline::after(env.now, self.options.keepalive_intvl);
         if let Some(end) = self.user_timeout_from(self.tcb.timers.unanswered_since) {
             next = Deadline::at(next.tick().earlier(end));
         }
-        self.tcb.timers.life = Some(next);
+        self.tcb.timers.keepalive_or_fin_wait_2 = Some(next);
         Outcome::Keep
     }
 
@@ -302,14 +303,14 @@ impl Connection {
         }
         let since_heard = since(env.tick(), self.tcb.timers.last_received);
         let wait = self.options.keepalive_time.saturating_sub(since_heard).max(Duration::from_millis(1));
-        self.tcb.timers.life = Some(Deadline::after(env.now, wait));
+        self.tcb.timers.keepalive_or_fin_wait_2 = Some(Deadline::after(env.now, wait));
     }
 
     /// Starts FIN-WAIT-2 of an orphan (T5); while an application holds the socket there is none (T5b).
     pub(crate) fn arm_fin_wait_2(&mut self, env: &Env<'_>) {
         if self.tcb.state == State::FinWait2 && self.is_orphan() {
             let limit = Some(self.options.fin_timeout).filter(|limit| !limit.is_zero());
-            self.tcb.timers.life = limit.map(|limit| Deadline::after(env.now, limit));
+            self.tcb.timers.keepalive_or_fin_wait_2 = limit.map(|limit| Deadline::after(env.now, limit));
         }
     }
 
@@ -318,7 +319,7 @@ impl Connection {
     pub(crate) fn arm_orphan(&mut self, env: &Env<'_>) {
         let limit = Some(env.config.tcp_orphan_timeout).filter(|limit| !limit.is_zero());
         let queued = Duration::from_secs(self.send_queue.len() as u64 / 1024);
-        self.tcb.timers.life = limit.map(|limit| Deadline::after(env.now, limit + queued));
+        self.tcb.timers.keepalive_or_fin_wait_2 = limit.map(|limit| Deadline::after(env.now, limit + queued));
     }
 
     /// The user timeout was set while something waits.

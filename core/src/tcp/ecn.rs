@@ -1,0 +1,67 @@
+//! Explicit congestion notification of a connection (RFC 3168).
+
+use super::segment::Segment;
+use super::tcb::{Connection, Env};
+use crate::info::CaState;
+use crate::seq::SeqNum;
+
+/// What a connection knows of congestion marks, in both directions.
+#[derive(Clone, Debug)]
+pub(crate) struct EcnState {
+    /// Both ends support ECN.
+    pub(crate) on: bool,
+    /// Send ECE, until CWR arrives.
+    pub(crate) echo: bool,
+    /// Send CWR with the next new data.
+    pub(crate) cwr_pending: bool,
+    /// An ECE of data below this reports congestion to which the window was already reduced (3168-4).
+    cwr_until: SeqNum,
+}
+
+impl EcnState {
+    pub(crate) fn new(on: bool, iss: SeqNum) -> EcnState {
+        EcnState { on, echo: false, cwr_pending: false, cwr_until: iss }
+    }
+
+    /// Raises the stored sequence number to SND.UNA.
+    #[inline]
+    pub(crate) fn keep_up_with(&mut self, una: SeqNum) {
+        self.cwr_until = self.cwr_until.max(una);
+    }
+}
+
+impl Connection {
+    /// Handles the peer's echo of a congestion mark (3168-4). Loss recovery in progress has already reduced the
+    /// window.
+    pub(super) fn take_ece(&mut self, segment: &Segment<'_>, env: &mut Env<'_>) {
+        let repairing =
+            self.recovery.as_ref().is_some_and(|r| matches!(r.phase, CaState::Recovery | CaState::Loss));
+        if self.tcb.ecn.on && segment.flags().ece() && self.flight() > 0 && !repairing {
+            self.reduce_once(env);
+        }
+    }
+
+    /// Reduces the window after a mark or a loss, at most once per window of data (RFC 3168 §6.1.2).
+    pub(super) fn reduce_once(&mut self, env: &Env<'_>) {
+        if self.reduced_already() {
+            return;
+        }
+        let (flight, mss) = (self.flight(), u32::from(self.payload_mss()));
+        self.congestion.loss(env.now, flight, mss);
+        self.note_reduction();
+    }
+
+    /// Returns whether the window was reduced after the oldest data in flight was sent.
+    pub(crate) fn reduced_already(&self) -> bool {
+        self.tcb.ecn.on && self.tcb.snd.una.lt(self.tcb.ecn.cwr_until)
+    }
+
+    /// Records a window reduction of any cause: sends CWR to the peer, and ignores further marks in this window of
+    /// data.
+    pub(crate) fn note_reduction(&mut self) {
+        let (ecn, nxt) = (&mut self.tcb.ecn, self.tcb.snd.nxt);
+        if ecn.on {
+            (ecn.cwr_until, ecn.cwr_pending) = (nxt, true);
+        }
+    }
+}
