@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod app;
+mod capture;
 mod catalogue;
 pub mod drill;
 mod fault;
@@ -16,7 +17,6 @@ mod ladder;
 mod live;
 mod mangle;
 mod network;
-mod pcapng;
 mod record;
 mod report;
 mod rng;

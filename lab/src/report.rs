@@ -1,8 +1,7 @@
 //! Machine-readable reports: JSON lines and JUnit XML.
 
-use std::fmt::Write;
-
 use serde_json::{Value, json};
+use steadfast_timeline::junit::{Case, Suite, Verdict};
 
 use crate::run::Report;
 
@@ -34,53 +33,15 @@ impl Report {
 
 /// A JUnit document with all reports.
 pub fn junit(reports: &[Report]) -> String {
-    let failed = reports.iter().filter(|report| !report.passed()).count();
-    let mut out = String::from("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n");
-    let _ = writeln!(out, "<testsuites tests=\"{}\" failures=\"{failed}\">", reports.len());
-    let _ = writeln!(
-        out,
-        "  <testsuite name=\"steadfast lab\" tests=\"{}\" failures=\"{failed}\">",
-        reports.len()
-    );
-    for report in reports {
-        let name = escaped(&format!("{} {} seed {}", report.id, report.profile, report.seed));
-        let time = report.virtual_seconds;
-        let _ = write!(
-            out,
-            "    <testcase classname=\"{}\" name=\"{name}\" time=\"{time}\"",
-            escaped(&report.id)
-        );
-        if report.passed() {
-            out.push_str("/>\n");
-        } else {
-            let first = report.failures.first().map(String::as_str).unwrap_or_default();
-            let all = escaped(&report.failures.join("\n"));
-            let _ = writeln!(
-                out,
-                ">\n      <failure message=\"{}\">{all}</failure>\n    </testcase>",
-                escaped(first)
-            );
-        }
-    }
-    out.push_str("  </testsuite>\n</testsuites>\n");
-    out
-}
-
-/// Escapes text for XML, and drops characters that XML cannot represent.
-pub(crate) fn escaped(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '&' => out.push_str("&amp;"),
-            '<' => out.push_str("&lt;"),
-            '>' => out.push_str("&gt;"),
-            '"' => out.push_str("&quot;"),
-            '\n' => out.push_str("&#10;"),
-            c if c.is_control() => {}
-            c => out.push(c),
-        }
-    }
-    out
+    let case = |report: &Report| Case {
+        class: report.id.clone(),
+        name: format!("{} {} seed {}", report.id, report.profile, report.seed),
+        seconds: report.virtual_seconds,
+        result: if report.passed() { Verdict::Pass } else { Verdict::Failure },
+        message: report.failures.first().cloned().unwrap_or_default(),
+        text: report.failures.join("\n"),
+    };
+    Suite { name: "steadfast lab", cases: reports.iter().map(case).collect() }.to_xml()
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ use steadfast_core::trace::State;
 use steadfast_core::{Config, Instant, Profile};
 
 use crate::app::{Broken, Directory};
+use crate::capture;
 use crate::fault::Fault;
 use crate::judge;
 use crate::ladder;
@@ -13,7 +14,6 @@ use crate::network::host::Host;
 use crate::network::nat::{FIRST_PORT, Nat, Nats};
 use crate::network::swarm::Swarm;
 use crate::network::{Network, Paths, Plan};
-use crate::pcapng;
 use crate::scenario::expect::{Expectation, Invariant};
 use crate::scenario::script::App;
 use crate::scenario::topology::HostSpec;
@@ -193,7 +193,7 @@ impl Played<'_> {
             report.ladder.push_str(&ladder::draw(network, scenario, phase));
         }
         if options.capture {
-            report.pcap.extend(pcapng::section(network, &format!("{} {}", scenario.id, phase.name)));
+            report.pcap.extend(capture::section(network, &format!("{} {}", scenario.id, phase.name)));
         }
     }
 }

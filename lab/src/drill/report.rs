@@ -2,10 +2,11 @@
 
 use std::fmt::Write;
 
-use bytes::Bytes;
 use serde_json::{Value, json};
 use steadfast_core::Instant;
 use steadfast_core::time::Duration;
+use steadfast_timeline::junit::{self, Case, Suite};
+use steadfast_timeline::pcapng;
 
 use super::ast::Direction;
 use super::compare;
@@ -15,9 +16,6 @@ use super::lex::SyntaxError;
 use super::live::Live;
 use super::world::{Entry, What};
 use super::{IpVersion, Outcome, Verdict};
-use crate::pcapng;
-use crate::record::Captured;
-use crate::report::escaped;
 
 /// Width of the packet column.
 const FIELD: usize = 72;
@@ -80,34 +78,23 @@ impl Outcome {
 
 /// A JUnit document with the outcomes of all files.
 pub fn drill_junit(outcomes: &[(String, Outcome)]) -> String {
-    let count = |verdict: &[Verdict]| outcomes.iter().filter(|(_, o)| verdict.contains(&o.verdict)).count();
-    let (failures, errors) = (count(&[Verdict::Fail]), count(&[Verdict::Error]));
-    let skipped = count(&[Verdict::Skip, Verdict::Empty]);
-    let head = format!(
-        "tests=\"{}\" failures=\"{failures}\" errors=\"{errors}\" skipped=\"{skipped}\"",
-        outcomes.len()
-    );
-    let mut out = format!("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<testsuites {head}>\n");
-    let _ = writeln!(out, "  <testsuite name=\"steadfast drill\" {head}>");
-    for (file, outcome) in outcomes {
-        let file = escaped(file);
-        let (version, time) = (outcome.ip_version, outcome.took.as_secs_f64());
-        let _ = write!(out, "    <testcase classname=\"{file}\" name=\"{file} {version}\" time=\"{time}\"");
-        let tag = match outcome.verdict {
-            Verdict::Pass => {
-                out.push_str("/>\n");
-                continue;
-            }
-            Verdict::Fail => "failure",
-            Verdict::Error => "error",
-            Verdict::Skip | Verdict::Empty => "skipped",
-        };
+    let case = |(file, outcome): &(String, Outcome)| {
         let line = outcome.at.map_or(String::new(), |at| format!("line {}: ", at.line));
-        let (message, text) = (escaped(&format!("{line}{}", outcome.reason)), escaped(&outcome.details));
-        let _ = writeln!(out, ">\n      <{tag} message=\"{message}\">{text}</{tag}>\n    </testcase>");
-    }
-    out.push_str("  </testsuite>\n</testsuites>\n");
-    out
+        Case {
+            class: file.clone(),
+            name: format!("{file} {}", outcome.ip_version),
+            seconds: outcome.took.as_secs_f64(),
+            result: match outcome.verdict {
+                Verdict::Pass => junit::Verdict::Pass,
+                Verdict::Fail => junit::Verdict::Failure,
+                Verdict::Error => junit::Verdict::Error,
+                Verdict::Skip | Verdict::Empty => junit::Verdict::Skipped,
+            },
+            message: format!("{line}{}", outcome.reason),
+            text: outcome.details.clone(),
+        }
+    };
+    Suite { name: "steadfast drill", cases: outcomes.iter().map(case).collect() }.to_xml()
 }
 
 /// Draws the ladder, with the script on the left and the stack on the right.
@@ -154,16 +141,12 @@ fn row(entry: &Entry, flows: &[Flow], start: Instant) -> String {
 
 /// Writes the packets as one section of a capture file.
 pub(super) fn capture(record: &[Entry], title: &str) -> Vec<u8> {
-    let packets = record.iter().filter_map(|entry| match &entry.what {
-        What::Packet { inbound, bytes } => Some(Captured {
-            at: entry.at,
-            host: 0,
-            outbound: !inbound,
-            bytes: Bytes::from(bytes.clone()),
-            entry: None,
-            note: String::new(),
-        }),
-        _ => None,
-    });
-    pcapng::plain_section(title, "stack", packets)
+    let mut out = pcapng::section(title);
+    out.extend(pcapng::interface("stack"));
+    for entry in record {
+        let What::Packet { inbound, bytes } = &entry.what else { continue };
+        let (nanos, outbound) = (entry.at.as_nanos(), !inbound);
+        out.extend(pcapng::packet(&pcapng::Packet { nanos, interface: 0, outbound, bytes, comments: &[] }));
+    }
+    out
 }
