@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
 use steadfast::Profile;
-use steadfast_lab::drill::{
+use steadfast_drill::{
     Drill, DrillOptions, IpVersion, Outcome, Source, SourceError, Verdict, drill_junit, is_drill_file,
     read_scripts, run_drill,
 };

@@ -40,7 +40,7 @@ pub(crate) mod kernel {
 
 /// Scripts against the kernel.
 pub(crate) mod drill_kernel {
-    use steadfast_lab::drill::{Drill, DrillOptions, Outcome};
+    use steadfast_drill::{Drill, DrillOptions, Outcome};
 
     use crate::failure::Failure;
 

@@ -8,7 +8,6 @@
 mod app;
 mod capture;
 mod catalogue;
-pub mod drill;
 mod fault;
 mod flows;
 mod foreign;

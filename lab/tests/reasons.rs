@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use steadfast_core::counters::{DropReason, ReplyReason};
-use steadfast_lab::drill::read_scripts;
+use steadfast_drill::read_scripts;
 
 fn folder(name: &str) -> Vec<PathBuf> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(name);
@@ -37,8 +37,7 @@ fn named_by_scenarios() -> BTreeSet<String> {
 /// The counters in the lines ``nstat | grep -x "drop.a 1"`` of scripts.
 fn asserted_by_scripts() -> BTreeSet<String> {
     let mut asserted = BTreeSet::new();
-    for path in folder("scenarios/drill").iter().filter(|path| path.to_string_lossy().ends_with(".pkt.jinja"))
-    {
+    for path in folder("drill/scripts").iter().filter(|path| path.to_string_lossy().ends_with(".pkt.jinja")) {
         for script in read_scripts(path).unwrap() {
             let counters = script.text.split("`nstat | grep -x \"").skip(1);
             let pairs = counters.filter_map(|rest| rest.split('"').next()?.split_once(' '));

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::{fs, io};
 
 use regex::Regex;
-use steadfast_lab::drill::{is_drill_file, read_scripts};
+use steadfast_drill::{is_drill_file, read_scripts};
 
 /// Ids and the places that cite them.
 #[derive(Default)]

@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::{env, fs, io};
 
-use steadfast_lab::drill::is_drill_file;
+use steadfast_drill::is_drill_file;
 
 use crate::cite::Citations;
 

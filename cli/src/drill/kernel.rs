@@ -17,10 +17,10 @@ use std::time::{Duration, Instant as Clock};
 
 use steadfast::core::Instant;
 use steadfast::device::{Device, Frame, Tun, TunOptions};
-use steadfast_lab::drill::subject::{
+use steadfast_drill::subject::{
     Errno, Happening, Listed, Network, Refused, Reply, Request, Subject, TcpInfo,
 };
-use steadfast_lab::drill::{Drill, DrillOptions, Outcome};
+use steadfast_drill::{Drill, DrillOptions, Outcome};
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 

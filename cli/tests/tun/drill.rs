@@ -35,7 +35,7 @@ fn run_within(tolerance: u32, text: &str) -> (Option<i32>, String) {
 }
 
 fn scripts() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../lab/tests/drill/pass")
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../drill/tests/interpreter/pass")
 }
 
 #[test]

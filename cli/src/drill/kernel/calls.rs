@@ -13,7 +13,7 @@ use rustix::io::{Errno as Error, IoSliceMut};
 use rustix::net::{self, AddressFamily, RecvAncillaryBuffer, RecvFlags, SocketFlags, SocketType};
 use rustix::pipe::SpliceFlags;
 use steadfast::core::Shutdown;
-use steadfast_lab::drill::subject::{Errno, ReceiveFlags, Refused, Reply, Request, SendFlags};
+use steadfast_drill::subject::{Errno, ReceiveFlags, Refused, Reply, Request, SendFlags};
 
 use super::{namespace, options};
 

@@ -5,7 +5,7 @@ use std::io;
 use std::net::SocketAddr;
 
 use nix::sched::{CloneFlags, unshare};
-use steadfast_lab::drill::subject::Listed;
+use steadfast_drill::subject::Listed;
 
 use crate::failure::Failure;
 use crate::kernel::{Diag, Line};

@@ -6,7 +6,7 @@ use std::ffi::OsString;
 use nix::sys::socket::{GetSockOpt, SetSockOpt, sockopt};
 use nix::{getsockopt_impl, libc, setsockopt_impl, sockopt_impl};
 use rustix::io::Errno as Error;
-use steadfast_lab::drill::subject::{Errno, Refused, Setting, SocketOption, TcpInfo};
+use steadfast_drill::subject::{Errno, Refused, Setting, SocketOption, TcpInfo};
 
 use super::calls::{File, name};
 

@@ -1,10 +1,8 @@
 //! Parses packets: addresses and ports, flags, numbers, options, ICMP.
 
 use super::Parser;
-use crate::drill::ast::{
-    Body, Cast, Direction, EcnSpec, Icmp, IcmpName, IpInfo, Packet, Quoted, Tcp, TcpOption,
-};
-use crate::drill::lex::{Cursor, Parsed, SyntaxError};
+use crate::ast::{Body, Cast, Direction, EcnSpec, Icmp, IcmpName, IpInfo, Packet, Quoted, Tcp, TcpOption};
+use crate::lex::{Cursor, Parsed, SyntaxError};
 
 /// The maximum length of all options, in bytes.
 const OPTIONS: usize = 40;

@@ -9,7 +9,7 @@ use std::fs;
 use std::path::Path;
 
 use steadfast_core::Profile;
-use steadfast_lab::drill::{DrillOptions, IpVersion, Outcome, Verdict, run_drill};
+use steadfast_drill::{DrillOptions, IpVersion, Outcome, Verdict, run_drill};
 
 /// Runs a script over IPv4 with the Linux profile.
 pub(crate) fn run(text: &str) -> Outcome {
@@ -23,7 +23,7 @@ pub(crate) fn passes(text: &str) {
 }
 
 fn scripts() -> Vec<(String, String)> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/drill/pass");
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/interpreter/pass");
     let mut all: Vec<_> = fs::read_dir(folder)
         .unwrap()
         .map(|entry| entry.unwrap().path())
@@ -161,7 +161,7 @@ fn reports_for_machines_say_what_is_promised() {
     assert_eq!((&json["file"], &json["ip_version"]), (&"a/b.pkt".into(), &"ipv4".into()));
     assert_eq!((&json["result"], &json["line"]), (&"fail".into(), &2.into()));
     assert_eq!(json["reason"], "listen returned 0, expected -1 EINVAL");
-    let junit = steadfast_lab::drill::drill_junit(&[("a/b.pkt".to_owned(), outcome)]);
+    let junit = steadfast_drill::drill_junit(&[("a/b.pkt".to_owned(), outcome)]);
     assert!(junit.contains("tests=\"1\" failures=\"1\" errors=\"0\" skipped=\"0\""), "{junit}");
     let pass = run("0 socket(..., SOCK_STREAM, 0) = 3\n").to_json("x");
     assert!(pass["result"] == "pass" && pass["reason"].is_null() && pass["line"].is_null());

@@ -3,9 +3,9 @@
 use std::net::SocketAddr;
 
 use super::{Arguments, Calls, Checked, Decoded, Refused, address, field, number, request};
-use crate::drill::ast::{Expression, Field};
-use crate::drill::subject::{ReceiveFlags, Request, SendFlags};
-use crate::drill::symbol;
+use crate::ast::{Expression, Field};
+use crate::subject::{ReceiveFlags, Request, SendFlags};
+use crate::symbol;
 
 /// The length and flags of a call of the `recv` or `send` family.
 struct Transfer {

@@ -1,8 +1,8 @@
 use steadfast_core::Profile;
 
 use super::*;
-use crate::drill::simulated::Simulated;
-use crate::drill::subject::{Happening, Network, Reply, Request, Subject};
+use crate::simulated::Simulated;
+use crate::subject::{Happening, Network, Reply, Request, Subject};
 
 fn subject() -> Simulated {
     let [local, remote] = [[192, 168, 0, 1].into(), [192, 0, 2, 1].into()];

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;
-use steadfast_lab::drill::{Drill, DrillOptions, Verdict, run_drill};
+use steadfast_drill::{Drill, DrillOptions, Verdict, run_drill};
 
 #[track_caller]
 fn error(text: &str, line: usize, column: usize, expected: &str) {

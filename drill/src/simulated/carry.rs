@@ -3,8 +3,8 @@
 use std::net::SocketAddr;
 
 use super::{Attempt, Progress, Tried, block_or, counted, returned};
-use crate::drill::posix::Posix;
-use crate::drill::subject::{Errno, ReceiveFlags, Reply, SendFlags};
+use crate::posix::Posix;
+use crate::subject::{Errno, ReceiveFlags, Reply, SendFlags};
 
 pub(super) fn receive(
     posix: &mut Posix,

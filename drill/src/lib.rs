@@ -4,6 +4,7 @@
 //! stack. [`Drill::parse`] reads it, and [`Drill::run`] plays it against a fresh stack and returns an [`Outcome`].
 //! [`Drill::run_against`] plays it against another [`subject`]. The dialects of Linux and FreeBSD are both understood.
 //! Scripts execute nothing: commands in backticks and code are interpreted.
+#![forbid(unsafe_code)]
 
 mod ast;
 mod build;

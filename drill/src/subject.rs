@@ -1,7 +1,7 @@
 //! The subject of a script: a stack, the calls on it, and its time.
 //!
 //! The interpreter parses a script, builds and compares packets, and judges. It asks a [`Subject`] for everything else.
-//! The lab's own subject is a stack under a virtual clock. Subjects with real clocks and networks live outside the lab.
+//! The subject of this crate is a stack under a virtual clock. Subjects with real clocks and networks live elsewhere.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};

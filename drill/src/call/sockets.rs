@@ -3,9 +3,9 @@
 use std::net::SocketAddr;
 
 use super::{Arguments, Calls, Checked, Decoded, Refused, Understood, address, field, number, request};
-use crate::drill::ast::Expression;
-use crate::drill::subject::{Request, Setting, SocketOption};
-use crate::drill::symbol;
+use crate::ast::Expression;
+use crate::subject::{Request, Setting, SocketOption};
+use crate::symbol;
 
 const TCP: i64 = 6;
 

@@ -5,7 +5,7 @@ use steadfast_core::time::Duration;
 use steadfast_core::{Error, SocketOptions};
 
 use super::{Posix, Role, System, seconds};
-use crate::drill::subject::{Errno, Setting, SocketOption};
+use crate::subject::{Errno, Setting, SocketOption};
 
 /// The level and the name of an option.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,7 +33,7 @@ const TCP: &str = "IPPROTO_TCP";
 const IP: &str = "IPPROTO_IP";
 const IPV6: &str = "IPPROTO_IPV6";
 
-/// Options that are accepted and stored to be read back. Nothing in the lab depends on them.
+/// Options that are accepted and stored to be read back. Nothing in a run depends on them.
 const KEPT: [(&str, &str); 19] = [
     (SOCKET, "SO_REUSEADDR"),
     (SOCKET, "SO_REUSEPORT"),

@@ -1,6 +1,6 @@
-//! The decision tables as scripts: everything in `scenarios/drill` passes over IPv4 and IPv6, and covers every row.
+//! The decision tables as scripts: everything in `drill/scripts` passes over IPv4 and IPv6, and covers every row.
 //!
-//! `ONLY=SA-EST-03 cargo test -p steadfast-lab --test decision_tables` runs only the scripts of that name.
+//! `ONLY=SA-EST-03 cargo test -p steadfast-drill --test decision_tables` runs only the scripts of that name.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use steadfast_lab::drill::{
+use steadfast_drill::{
     DrillOptions, IpVersion, Outcome, Source, Verdict, is_drill_file, read_scripts, run_drill,
 };
 
@@ -18,7 +18,7 @@ fn root() -> PathBuf {
 
 /// The scripts and their files.
 fn scripts() -> Vec<(PathBuf, Source)> {
-    let folder = root().join("scenarios/drill");
+    let folder = root().join("drill/scripts");
     let mut files: Vec<_> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
     files.retain(|path| is_drill_file(path));
     files.sort();

@@ -1,11 +1,11 @@
 use super::*;
-use crate::drill::ast::{Body, Direction, Quoted, TcpOption};
+use crate::ast::{Body, Direction, Quoted, TcpOption};
 
 fn read(text: &str) -> Script {
     script(text, &BTreeMap::new()).unwrap()
 }
 
-fn packet(text: &str) -> crate::drill::ast::Packet {
+fn packet(text: &str) -> crate::ast::Packet {
     match read(&format!("0 {text}")).events.remove(0).action {
         Action::Packet(packet) => packet,
         other => panic!("{other:?}"),

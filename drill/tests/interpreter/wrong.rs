@@ -1,6 +1,6 @@
 //! Scripts with one error: each fails at its line, with a message about the error.
 
-use steadfast_lab::drill::{DrillOptions, IpVersion, Verdict, run_drill};
+use steadfast_drill::{DrillOptions, IpVersion, Verdict, run_drill};
 
 use super::{passes, run};
 

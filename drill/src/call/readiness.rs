@@ -3,9 +3,9 @@
 use steadfast_core::time::Duration;
 
 use super::{Arguments, Calls, Checked, Decoded, Refused, Understood, field, number, request};
-use crate::drill::ast::{Expression, Field};
-use crate::drill::subject::Request;
-use crate::drill::symbol;
+use crate::ast::{Expression, Field};
+use crate::subject::Request;
+use crate::symbol;
 
 impl Calls {
     pub(super) fn poll(&self, arguments: &Arguments<'_>) -> Decoded {

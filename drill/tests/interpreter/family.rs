@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use steadfast_lab::drill::{Source, SourceError, is_drill_file, read_scripts};
+use steadfast_drill::{Source, SourceError, is_drill_file, read_scripts};
 
 /// The scripts of a template that has a file of macros in its folder.
 fn family(text: &str) -> Result<Vec<Source>, SourceError> {

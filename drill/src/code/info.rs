@@ -7,7 +7,7 @@ use steadfast_core::time::Duration;
 use steadfast_core::trace::State;
 
 use super::Value;
-use crate::drill::subject::TcpInfo;
+use crate::subject::TcpInfo;
 
 /// The value of `tcpi_snd_ssthresh` before the threshold is set.
 const NO_THRESHOLD: i64 = 0x7fff_ffff;
