@@ -14,7 +14,7 @@ use tokio::time::Sleep;
 
 use crate::batch::{Flow, Inbox, Outbox};
 use crate::queue::Exchange;
-use crate::shared::{Phase, Shared, State, Woken, unharmed};
+use crate::shared::{Phase, Rest, Shared, State, Woken, unharmed};
 
 /// Drives a [`Net`](crate::Net): moves packets between stack and device, and runs the stack's timers.
 ///
@@ -72,12 +72,11 @@ impl<D: Device> Driver<D> {
         }
         state.driver.clone_from(&self.waker);
         // From here on, work that others leave must wake this task.
-        state.asleep = false;
+        state.rest = None;
         self.inbox.deliver(now, &mut state.stack);
         if state.stack.poll_at().is_some_and(|at| at <= now) {
             state.stack.advance(now);
         }
-        state.work = false;
         let filled = self.outbox.fill(now, &mut state.stack);
         self.pressed = filled != Flow::Dry;
         state.dispatch(&mut self.woken);
@@ -86,7 +85,7 @@ impl<D: Device> Driver<D> {
         let closing = matches!(state.phase, Phase::Closing { .. });
         let look_again = filled == Flow::Full || (closing && !self.outbox.is_empty());
         let dry = received == Flow::Dry && filled != Flow::Limited;
-        let wake_at = dry.then(|| fall_asleep(&mut state));
+        let wake_at = dry.then(|| fall_asleep(&mut state, filled == Flow::Full));
         drop(state);
         drop(before);
         self.woken.wake();
@@ -255,14 +254,16 @@ fn is_over(state: &mut State, now: Instant, all_sent: bool) -> Option<bool> {
     (settled || late).then_some(!settled)
 }
 
-/// Makes the application wake the driver when it leaves work. Returns the time of the next timer or deadline.
-fn fall_asleep(state: &mut State) -> Option<Instant> {
-    state.asleep = true;
+/// Makes calls of the application wake the driver when they leave work. Returns the time of the next timer or
+/// deadline.
+fn fall_asleep(state: &mut State, device_full: bool) -> Option<Instant> {
     let deadline = match state.phase {
         Phase::Closing { deadline } => deadline,
         _ => None,
     };
-    [state.stack.poll_at(), deadline].into_iter().flatten().min()
+    let until = [state.stack.poll_at(), deadline].into_iter().flatten().min();
+    state.rest = Some(Rest { until, device_full });
+    until
 }
 
 /// How a turn ended.

@@ -126,8 +126,6 @@ impl Part {
             let accepted = state.stack.accept(self.id);
             if let Ok((id, _)) = accepted {
                 state.sockets.insert(id, Waiting::Stream(Default::default()));
-                // The stack may retransmit a SYN-ACK for the place that is free now.
-                state.work |= state.stack.wants_transmit();
             } else {
                 // Connections that arrived before the network ended are accepted first.
                 state.check_open()?;
@@ -144,7 +142,6 @@ impl Drop for Part {
             state.sockets.remove(self.id);
             let closed = state.stack.close(now, self.id);
             debug_assert!(matches!(closed, Ok(()) | Err(Error::NoSuchSocket)), "{closed:?}");
-            state.work = true;
         });
     }
 }

@@ -91,7 +91,6 @@ impl Net {
                     waiting.push(arrivals);
                 }
             }
-            state.work = true;
             waiting
         });
         waiting.iter().for_each(|arrivals| arrivals.notify_waiters());
@@ -167,7 +166,6 @@ pub(crate) fn begin<R>(
 ) -> io::Result<R> {
     stack.call(|state, now| {
         state.check_open()?;
-        state.work = true;
         call(state, now).map_err(into_io)
     })
 }

@@ -21,7 +21,6 @@ impl Drop for Handle {
             if matches!(state.phase, Phase::Open) {
                 state.phase = Phase::Closing { deadline: None };
             }
-            state.work = true;
         });
     }
 }
@@ -54,8 +53,7 @@ impl Shared {
             sockets: SecondaryMap::new(),
             phase: Phase::Open,
             driver: None,
-            asleep: false,
-            work: false,
+            rest: None,
             stale: Vec::new(),
             broken: false,
         };
@@ -81,18 +79,24 @@ impl Shared {
         })
     }
 
-    /// Runs a call of the application under the lock, and wakes the driver if the call left work.
+    /// Runs a call of the application under the lock. Then wakes the tasks whose sockets it changed, and the driver if
+    /// the call left work for it.
     pub(crate) fn call<R>(&self, call: impl FnOnce(&mut State, Instant) -> R) -> R {
         let alarm = Alarm(self);
         let mut state = self.lock();
         let result = call(&mut state, self.now());
         std::mem::forget(alarm);
-        let waker = state.driver_to_wake();
+        let (mut woken, mut driver) = (Woken::default(), None);
+        if !state.broken {
+            state.dispatch(&mut woken);
+            driver = state.driver_to_wake();
+        }
         let stale = std::mem::take(&mut state.stale);
         drop(state);
-        if let Some(waker) = waker {
+        if let Some(waker) = driver {
             waker.wake_by_ref();
         }
+        woken.wake();
         // Dropped with the lock released: the last waker may drop its task, and with it a stream that takes the lock.
         drop(stale);
         result
@@ -149,14 +153,20 @@ pub(crate) struct State {
     pub(crate) phase: Phase,
     /// An `Arc`, since cloning a waker runs foreign code.
     pub(crate) driver: Option<Arc<Waker>>,
-    /// The driver is idle and polls again only when it is woken.
-    pub(crate) asleep: bool,
-    /// A call may have given the stack something to send, or an earlier timer.
-    pub(crate) work: bool,
+    /// Present while the driver is idle: it polls again only when it is woken.
+    pub(crate) rest: Option<Rest>,
     /// Replaced wakers, to be dropped with the lock released.
     stale: Vec<Waker>,
     /// The stack has panicked: its state is not to be trusted.
     pub(crate) broken: bool,
+}
+
+/// What an idle driver waits for. More work than this must wake it.
+pub(crate) struct Rest {
+    /// The time at which it wakes by itself.
+    pub(crate) until: Option<Instant>,
+    /// Packets wait for the device, which will wake it.
+    pub(crate) device_full: bool,
 }
 
 /// The phases in the life of a network.
@@ -200,11 +210,18 @@ pub(crate) struct Wakers {
 }
 
 impl State {
+    /// Returns the waker of the driver if it is idle and has work. The answer follows from the state alone: a call need
+    /// not say what it changed, so none can forget to.
     fn driver_to_wake(&mut self) -> Option<Arc<Waker>> {
-        if !(self.work && self.asleep) {
+        let rest = self.rest.as_ref()?;
+        let sends = self.stack.wants_transmit() && !rest.device_full;
+        let is_earlier = |at| rest.until.is_none_or(|until| at < until);
+        // While the network closes, any call may be the one after which it is over.
+        let closing = matches!(self.phase, Phase::Closing { .. });
+        if !(sends || closing || self.stack.poll_at().is_some_and(is_earlier)) {
             return None;
         }
-        self.asleep = false;
+        self.rest = None;
         self.driver.clone()
     }
 
@@ -382,4 +399,85 @@ pub(crate) fn into_io(error: Error) -> io::Error {
         _ => io::ErrorKind::Other,
     };
     io::Error::new(kind, error)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::task::Wake;
+
+    use steadfast_core::{Config, ConnectOptions, Interface, Spare};
+
+    use super::*;
+
+    /// A waker that counts its wake-ups.
+    #[derive(Default)]
+    struct Count(AtomicUsize);
+
+    impl Wake for Count {
+        fn wake(self: Arc<Count>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    impl Count {
+        fn take(&self) -> usize {
+            self.0.swap(0, Ordering::Relaxed)
+        }
+    }
+
+    fn shared() -> Shared {
+        let interface = Interface::new(1500, [(Ipv4Addr::new(10, 0, 0, 1).into(), 24)]);
+        Shared::new(Stack::new(Config::default(), interface))
+    }
+
+    fn connect(state: &mut State, now: Instant) -> SocketId {
+        let remote = (Ipv4Addr::new(10, 0, 0, 2), 80).into();
+        let id = state.stack.connect(now, remote, ConnectOptions::default()).unwrap();
+        state.sockets.insert(id, Waiting::Stream(Wakers::default()));
+        id
+    }
+
+    /// Returns whether a call wakes the idle driver.
+    fn wakes(shared: &Shared, rest: Rest, call: impl FnOnce(&mut State, Instant)) -> bool {
+        let driver = Arc::new(Count::default());
+        let mut state = shared.lock();
+        (state.driver, state.rest) = (Some(Arc::new(Waker::from(driver.clone()))), Some(rest));
+        drop(state);
+        shared.call(call);
+        driver.take() > 0
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_call_wakes_the_driver_where_it_leaves_work_and_only_there() {
+        let shared = shared();
+        let rest = |until, device_full| Rest { until, device_full };
+        assert!(!wakes(&shared, rest(None, false), |_, _| ()), "nothing happened");
+        assert!(wakes(&shared, rest(None, false), |state, now| _ = connect(state, now)), "a SYN is due");
+        assert!(!wakes(&shared, rest(None, true), |_, _| ()), "the device wakes it when it has room");
+
+        assert!(shared.lock().stack.transmit(Instant::ZERO, &mut [0; 1500]).is_some());
+        let timer = shared.lock().stack.poll_at().expect("the SYN has a timer");
+        assert!(!wakes(&shared, rest(Some(timer), false), |_, _| ()), "it wakes by itself");
+        let later = Some(timer + std::time::Duration::from_millis(1));
+        assert!(wakes(&shared, rest(later, false), |_, _| ()), "it would wake too late");
+        assert!(wakes(&shared, rest(None, false), |_, _| ()), "it would not wake");
+
+        shared.lock().phase = Phase::Closing { deadline: None };
+        assert!(wakes(&shared, rest(Some(timer), false), |_, _| ()), "the network may be over");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_call_wakes_the_tasks_whose_sockets_it_changed() {
+        let (shared, task) = (shared(), Arc::new(Count::default()));
+        let waker = Waker::from(task.clone());
+        shared.call(|state, now| {
+            let id = connect(state, now);
+            state.wait(id, Side::Read, &waker, &mut Some(waker.clone()));
+        });
+        assert_eq!(task.take(), 0);
+        shared.call(|state, now| _ = state.stack.abort_all(now, Spare::Nothing));
+        assert_eq!(task.take(), 1, "the driver need not run for that");
+    }
 }

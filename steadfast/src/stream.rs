@@ -98,7 +98,6 @@ impl TcpStream {
     /// Resets the connection (RFC 9293 §3.10.5): queued data is discarded, and the peer gets a RST.
     pub fn abort(self) {
         self.socket.handle.call(|state, now| {
-            state.work = true;
             // It fails only if the connection is gone already.
             let _ = state.stack.abort(now, self.socket.id);
         });
@@ -144,7 +143,6 @@ impl TcpStream {
             state.check_whole()?;
             let mut options = state.stack.options(self.socket.id).cloned().map_err(into_io)?;
             options.apply_changes(&before, after);
-            state.work = true;
             state.stack.set_options(now, self.socket.id, options).map_err(into_io)
         })
     }
@@ -276,11 +274,7 @@ impl Socket {
             return Poll::Ready(Ok(()));
         }
         let unfilled = buffer.initialize_unfilled();
-        let len = ready!(self.poll_recv(cx, |state, id| {
-            let len = state.stack.recv(id, unfilled)?;
-            state.work = true; // It may have opened the receive window.
-            Ok(len)
-        }))?;
+        let len = ready!(self.poll_recv(cx, |state, id| state.stack.recv(id, unfilled)))?;
         buffer.advance(len);
         Poll::Ready(Ok(()))
     }
@@ -312,10 +306,7 @@ impl Socket {
             state.check_running()?;
             match send_all(state, self.id, data) {
                 Err(Error::WouldBlock) => Ok(None),
-                result => {
-                    state.work = true;
-                    result.map(Some).map_err(|error| state.error_of(error))
-                }
+                result => result.map(Some).map_err(|error| state.error_of(error)),
             }
         });
         if polled.is_ready() {
@@ -329,10 +320,7 @@ impl Socket {
         self.handle.call(|state, now| {
             state.check_whole()?;
             match state.stack.shutdown(now, self.id, Shutdown::Write) {
-                Ok(()) => {
-                    state.work = true;
-                    state.check_running()
-                }
+                Ok(()) => state.check_running(),
                 Err(Error::NotConnected) => Ok(()),
                 Err(error) => Err(state.error_of(error)),
             }
@@ -342,7 +330,6 @@ impl Socket {
     /// Like [`shutdown_write`](Socket::shutdown_write), for `Drop`.
     pub(crate) fn end(&self) {
         self.handle.call_last(|state, now| {
-            state.work = true;
             // It fails if the connection is gone already.
             let _ = state.stack.shutdown(now, self.id, Shutdown::Write);
         });
@@ -391,7 +378,6 @@ impl Drop for Socket {
     fn drop(&mut self) {
         self.handle.call_last(|state, now| {
             state.forget(self.id);
-            state.work = true;
             // It fails if `abort` closed the socket before.
             let _ = state.stack.close(now, self.id);
         });
