@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 
+use crate::memory::Holds;
 use crate::wire::checksum::Sum;
 
 /// Smaller pieces are copied, to keep the bookkeeping of a chunk small against its content.
@@ -287,6 +288,13 @@ impl Rope {
         let count = self.peek(0, dst);
         self.release(count, pool);
         count
+    }
+}
+
+impl Holds for Rope {
+    #[inline]
+    fn held(&self) -> u64 {
+        Rope::held(self) as u64
     }
 }
 

@@ -71,7 +71,7 @@ mod flow;
 pub mod info;
 mod ip;
 mod keys;
-mod line;
+mod list;
 mod memory;
 mod ports;
 mod queue;

@@ -1,7 +1,6 @@
 //! Accounting of `tcp_mem`: the memory of all queues, and the share of it that one connection may take.
 
-use crate::table::Table;
-use crate::tcp::tcb::Connection;
+use crate::list::Links;
 use crate::time::Tick;
 
 /// The fill level of `tcp_mem`. The marks are fractions of it:
@@ -80,64 +79,47 @@ impl Gauge {
     }
 }
 
-/// The links of a connection in a [`List`].
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Links {
-    before: u32,
-    after: u32,
+/// Queues that take memory of `tcp_mem`.
+pub(crate) trait Holds {
+    /// Returns the bytes that they take, including spare room and lists.
+    fn held(&self) -> u64;
 }
 
-const NOBODY: u32 = u32::MAX;
-
-impl Default for Links {
-    fn default() -> Links {
-        Links { before: NOBODY, after: NOBODY }
-    }
+/// The memory that all queues take. Every queue that changes, comes or goes does so through one of these methods.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Account {
+    held: u64,
 }
 
-/// A list of connections in order of arrival. The links are in the connections.
-#[derive(Clone, Debug)]
-pub(crate) struct List {
-    first: u32,
-    last: u32,
-    len: usize,
-    links: fn(&mut Connection) -> &mut Links,
-}
-
-impl List {
-    pub(crate) fn new(links: fn(&mut Connection) -> &mut Links) -> List {
-        List { first: NOBODY, last: NOBODY, len: 0, links }
+impl Account {
+    #[inline]
+    pub(crate) fn held(&self) -> u64 {
+        self.held
     }
 
-    pub(crate) fn len(&self) -> usize {
-        self.len
+    /// Returns the fill level where `tcp_mem` is `limit`.
+    #[inline]
+    pub(crate) fn gauge(&self, limit: u64) -> Gauge {
+        Gauge { held: self.held, limit }
     }
 
-    pub(crate) fn first(&self) -> Option<u32> {
-        (self.first != NOBODY).then_some(self.first)
+    /// Runs a change of queues that are accounted for.
+    #[inline]
+    pub(crate) fn change<Q: Holds, R>(&mut self, queues: &mut Q, run: impl FnOnce(&mut Q) -> R) -> R {
+        let before = queues.held();
+        let result = run(queues);
+        self.held = self.held + queues.held() - before;
+        result
     }
 
-    pub(crate) fn push(&mut self, rows: &mut Table<Connection>, index: u32) {
-        *(self.links)(&mut rows[index]) = Links { before: self.last, after: NOBODY };
-        match rows.get_mut(self.last) {
-            Some(last) => (self.links)(last).after = index,
-            None => self.first = index,
-        }
-        self.last = index;
-        self.len += 1;
+    /// Accounts for queues that came.
+    pub(crate) fn add(&mut self, queues: &impl Holds) {
+        self.held += queues.held();
     }
 
-    pub(crate) fn remove(&mut self, rows: &mut Table<Connection>, index: u32) {
-        let Links { before, after } = std::mem::take((self.links)(&mut rows[index]));
-        match rows.get_mut(before) {
-            Some(row) => (self.links)(row).after = after,
-            None => self.first = after,
-        }
-        match rows.get_mut(after) {
-            Some(row) => (self.links)(row).before = before,
-            None => self.last = before,
-        }
-        self.len -= 1;
+    /// Accounts for queues that go.
+    pub(crate) fn remove(&mut self, queues: &impl Holds) {
+        self.held -= queues.held();
     }
 }
 

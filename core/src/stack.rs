@@ -20,7 +20,8 @@ use crate::ip::fragments::Fragments;
 use crate::ip::limit::{self, RateLimiter, Shares};
 use crate::ip::pmtu::PmtuCache;
 use crate::keys::Keys;
-use crate::line::Line;
+use crate::list::List;
+use crate::memory::Account;
 use crate::ports::Ports;
 use crate::queue::Queue;
 use crate::socket::{Event, SocketId, SocketOptions};
@@ -34,20 +35,21 @@ use crate::tcp::listen::{HalfOpen, Listener, synack_patience};
 use crate::tcp::room::{MAX_PACKET, MIN_MTU_V4, MIN_MTU_V6};
 use crate::tcp::segment::{Answer, Outgoing, Segment};
 use crate::tcp::syn_sent::Opening;
-use crate::tcp::tcb::{Agreed, Armed, Connection, Env, Origin};
+use crate::tcp::tcb::{Agreed, Armed, Connection, Origin};
 use crate::tcp::time_wait::{self, Peers, TimeWait, TimeWaits};
 use crate::time::{Duration, Instant, Tick};
 use crate::timer::Wheel;
 use crate::trace::{State, Trace, TraceEvent, TraceKind};
 use crate::wire::tcp::{Flags, Header, Options};
 
+use self::connections::{Connections, Ready};
 use self::memory::Ladder;
 use self::outbound::Turns;
 use self::replies::Replies;
 use self::sockets::{Finished, Socket, SocketKind, Sockets};
-use self::train::Train;
 
 mod calls;
+mod connections;
 mod consistent;
 mod icmp;
 mod inbound;
@@ -56,8 +58,8 @@ mod outbound;
 mod passive;
 mod replies;
 mod sockets;
+mod template;
 mod timers;
-mod train;
 mod view;
 
 pub(crate) use icmp::quoted_segment;
@@ -183,15 +185,13 @@ pub struct Stack {
     flows: FlowTable,
     half_open: Table<HalfOpen>,
     openings: Table<Opening>,
-    connections: Table<Connection>,
+    connections: Connections,
     /// Orphans in FIN-WAIT-2, once there are many.
     dormant: Table<Dormant>,
-    /// The connection that received the last segment.
-    train_in: u32,
-    /// The last segment that was sent, or the next one while it is built.
+    /// The connection that received the last segment. Most segments belong to the same connection as the one before.
+    last_flow: u32,
+    /// The last segment that a connection sent, or the next one while it is built.
     outgoing: Outgoing,
-    /// The segment train that the last segment belongs to. Any other event on its connection ends the train.
-    train_out: Option<Train>,
     time_waits: TimeWaits,
     /// Half-open entries that replaced a TIME-WAIT, each with that entry. The entry is restored if the SYN turns out to
     /// be an old duplicate (6191-5).
@@ -207,8 +207,8 @@ pub struct Stack {
     orphans: usize,
     /// A connection that was not settled at the last check.
     unsettled: u32,
-    /// The memory that all queues use.
-    held: u64,
+    /// The memory that all queues take.
+    memory: Account,
     ladder: Ladder,
     cookies: CookieCache,
     spent_cookies: SpentCookies,
@@ -217,7 +217,7 @@ pub struct Stack {
     /// Timers, and the queues of SYNs and SYN-ACKs that are due.
     wheel: Wheel,
     /// Connections that may have something to send.
-    ready: Line,
+    ready: List<Ready>,
     turns: Turns,
     /// Stateless answers.
     replies: Replies,
@@ -251,7 +251,7 @@ macro_rules! env {
             keys: &$stack.keys,
             pool: &mut $stack.pool,
             interface_mtu: $stack.interface.mtu,
-            memory: crate::memory::Gauge { held: $stack.held, limit: $stack.config.tcp_mem },
+            memory: $stack.memory.gauge($stack.config.tcp_mem),
         }
     };
 }
@@ -287,11 +287,10 @@ impl Stack {
             flows: FlowTable::default(),
             half_open: Table::default(),
             openings: Table::default(),
-            connections: Table::default(),
+            connections: Connections::default(),
             dormant: Table::default(),
-            train_in: 0,
+            last_flow: 0,
             outgoing: Outgoing::bare(Header::default()),
-            train_out: None,
             time_waits: TimeWaits::default(),
             gave_way: BTreeMap::new(),
             listeners: Table::default(),
@@ -301,13 +300,13 @@ impl Stack {
             ports: Ports::default(),
             orphans: 0,
             unsettled: 0,
-            held: 0,
+            memory: Account::default(),
             ladder: Ladder::default(),
             cookies: CookieCache::default(),
             spent_cookies: SpentCookies::default(),
             peers: Peers::default(),
             wheel: Wheel::new(),
-            ready: Line::default(),
+            ready: List::default(),
             turns: Turns::new(&interface),
             replies: Replies::default(),
             looped: VecDeque::new(),
@@ -368,15 +367,14 @@ impl Stack {
         }
     }
 
-    /// Returns the flow of an arriving segment's tuple. Segments come in trains: most belong to the same connection as
-    /// the one before, which saves the hash and the probe.
-    fn find_in_train(&mut self, tuple: &FourTuple) -> Option<FlowRef> {
-        if self.connections.get(self.train_in).is_some_and(|connection| connection.tcb.tuple == *tuple) {
-            return Some(FlowRef::Connection(self.train_in));
+    /// Returns the flow of an arriving segment's tuple. Tries the last flow first, which saves the hash and the probe.
+    fn find_last_or(&mut self, tuple: &FourTuple) -> Option<FlowRef> {
+        if self.connections.get(self.last_flow).is_some_and(|connection| connection.tcb.tuple == *tuple) {
+            return Some(FlowRef::Connection(self.last_flow));
         }
         let found = self.find(tuple);
         if let Some(FlowRef::Connection(index)) = found {
-            self.train_in = index;
+            self.last_flow = index;
         }
         found
     }
@@ -442,13 +440,12 @@ impl Stack {
 
     /// Releases all that a finished connection holds, except its row and its entry in the flow table.
     fn settle_accounts(&mut self, index: u32) {
-        self.end_train(index);
         self.end_turn(index);
         self.delist(index);
         let connection = &self.connections[index];
         let tcb = &connection.tcb;
         self.wheel.remove(connection.armed.node);
-        self.held -= connection.held();
+        self.memory.remove(connection);
         if connection.is_orphan() {
             self.orphans -= 1;
         }
@@ -476,36 +473,6 @@ impl Stack {
         } else {
             pending.confirm();
         }
-    }
-
-    fn end_train(&mut self, index: u32) {
-        if self.train_out.as_ref().is_some_and(|train| train.index == index) {
-            self.train_out = None;
-        }
-    }
-
-    /// Runs a handler on a connection. Afterwards arms its timer, queues it if it has something to send, and notifies
-    /// the application of changes.
-    fn with_connection<R>(&mut self, index: u32, run: impl FnOnce(&mut Connection, &mut Env<'_>) -> R) -> R {
-        self.end_train(index);
-        let connection = &mut self.connections[index];
-        let before = connection.held();
-        let result = run(connection, &mut env!(self));
-        self.held = self.held + connection.held() - before;
-        let group = connection.group(env!(self).memory.is_above_low());
-        let moves = group != connection.listed.group || connection.reassembly.is_some() != connection.has_gap;
-        arm(&mut self.wheel, index, connection);
-        let (socket, events) = (connection.socket, std::mem::take(&mut connection.events));
-        if connection.claims_turn() && !self.ready.join_alone(index, &mut connection.place) {
-            self.make_ready(index);
-        }
-        if moves {
-            self.relist(index, group);
-        }
-        if !events.is_empty() {
-            self.notify(socket, events);
-        }
-        result
     }
 
     /// Applies to the tables the outcome that a handler of this connection returned.
@@ -579,7 +546,6 @@ impl Stack {
             let ack = connection.final_ack(&mut env!(self));
             self.push_reply(Reply::Segment(ack));
         }
-        self.end_train(index);
         self.end_turn(index);
         self.delist(index);
         let connection = &self.connections[index];
@@ -669,7 +635,7 @@ impl Stack {
         let (id, events) = (connection.socket, connection.events);
         if let Some(socket) = self.sockets.get_mut(id) {
             let receive_queue = std::mem::take(&mut connection.receive_queue);
-            self.held += receive_queue.held() as u64;
+            self.memory.add(&receive_queue);
             let (local, remote) = (connection.tcb.tuple.local(), connection.tcb.tuple.remote());
             let options = Arc::clone(&connection.options);
             socket.kind =
@@ -690,7 +656,7 @@ impl Stack {
     fn take_opening(&mut self, index: u32) -> Opening {
         let opening = self.openings.remove(index);
         self.wheel.remove(opening.timer);
-        self.held -= opening.send_queue.held() as u64;
+        self.memory.remove(&opening.send_queue);
         opening
     }
 
@@ -746,11 +712,6 @@ impl Stack {
             self.events.tidy(|id| sockets.contains(*id));
         }
         self.events.push_back(id);
-    }
-
-    /// Queues a connection for `transmit`, behind those that wait already.
-    fn make_ready(&mut self, index: u32) {
-        self.ready.join(index, &mut self.connections);
     }
 
     // Answers.

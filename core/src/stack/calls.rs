@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::{Socket, SocketKind, Stack, binding, env};
+use super::{Socket, SocketKind, Stack, binding};
 use crate::buffer::{Pool, Rope};
 use crate::config::PortRange;
 use crate::error::Error;
@@ -300,8 +300,7 @@ impl Stack {
     pub fn send_urgent(&mut self, id: SocketId, data: &[u8]) -> Result<usize, Error> {
         let count = self.send(id, data)?;
         if let SocketKind::Connection(index) = self.socket(id)?.kind {
-            let connection = &mut self.connections[index];
-            connection.note_urgent_written();
+            self.connections[index].note_urgent_written();
         }
         Ok(count)
     }
@@ -320,11 +319,10 @@ impl Stack {
             SocketKind::Opening(index) => {
                 let opening = &mut self.openings[index];
                 let room = (opening.options.sndbuf as usize).saturating_sub(opening.send_queue.len());
-                let before = opening.send_queue.held() as u64;
                 let wanted = len.min(room);
                 let tight = gauge.is_tight(wanted);
                 let count = if tight {
-                    let room = gauge.room(before, 0);
+                    let room = gauge.room(opening.send_queue.held() as u64, 0);
                     opening.send_queue.fit(wanted, usize::try_from(room).unwrap_or(usize::MAX))
                 } else {
                     wanted
@@ -335,13 +333,12 @@ impl Stack {
                     }
                     return Err(Error::WouldBlock);
                 }
-                push(&mut opening.send_queue, count, tight, &mut self.pool);
-                self.held = self.held + opening.send_queue.held() as u64 - before;
+                self.memory
+                    .change(&mut opening.send_queue, |queue| push(queue, count, tight, &mut self.pool));
                 Ok(count)
             }
             SocketKind::Connection(index) => {
-                self.end_train(index);
-                let connection = &mut self.connections[index];
+                let connection = &self.connections[index];
                 if connection.tcb.snd.fin_queued {
                     return Err(Error::BrokenPipe);
                 }
@@ -355,17 +352,7 @@ impl Stack {
                     }
                     return Err(Error::WouldBlock);
                 }
-                let before = connection.send_queue.held() as u64;
-                push(&mut connection.send_queue, count, tight, &mut self.pool);
-                self.held = self.held + connection.send_queue.held() as u64 - before;
-                let group = connection.group(gauge.is_above_low());
-                let moves = group != connection.listed.group;
-                if connection.claims_turn() && !self.ready.join_alone(index, &mut connection.place) {
-                    self.make_ready(index);
-                }
-                if moves {
-                    self.relist(index, group);
-                }
+                self.with_send_queue(index, |queue, pool| push(queue, count, tight, pool));
                 Ok(count)
             }
         }
@@ -377,24 +364,14 @@ impl Stack {
     /// or, once and after the bytes that came before it, what ended the connection (MUST-12).
     pub fn recv(&mut self, id: SocketId, buffer: &mut [u8]) -> Result<usize, Error> {
         if let SocketKind::Connection(index) = self.socket(id)?.kind {
-            let connection = &mut self.connections[index];
-            let before = connection.receive_queue.held() as u64;
-            let count = connection.receive_queue.read(buffer, &mut self.pool);
+            let count = self.with_receive_queue(index, buffer);
             if count > 0 {
-                self.held = self.held + connection.receive_queue.held() as u64 - before;
-                connection.note_read(env!(self).memory);
-                if connection.claims_turn() && !self.ready.join_alone(index, &mut connection.place) {
-                    self.make_ready(index);
-                }
-                self.end_train(index);
                 return Ok(count);
             }
         }
         let count = self.peek(id, buffer)?;
         if let SocketKind::Finished(finished) = &mut self.sockets[id].kind {
-            let before = finished.receive_queue.held() as u64;
-            finished.receive_queue.release(count, &mut self.pool);
-            self.held = self.held + finished.receive_queue.held() as u64 - before;
+            self.memory.change(&mut finished.receive_queue, |queue| queue.release(count, &mut self.pool));
         }
         Ok(count)
     }
@@ -579,7 +556,7 @@ impl Stack {
 
     fn forget_socket(&mut self, id: SocketId) {
         if let Some(Socket { kind: SocketKind::Finished(finished), .. }) = self.sockets.remove(id) {
-            self.held -= finished.receive_queue.held() as u64;
+            self.memory.remove(&finished.receive_queue);
         }
     }
 
@@ -640,9 +617,7 @@ impl Stack {
             SocketKind::Finished(finished) => finished.options = options,
             SocketKind::Connection(index) => {
                 let index = *index;
-                self.with_connection(index, |connection, env| {
-                    connection.set_options(options, env);
-                });
+                self.with_connection(index, |connection, env| connection.set_options(options, env));
             }
         }
         Ok(())

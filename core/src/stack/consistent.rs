@@ -1,12 +1,14 @@
-//! Consistency checks of the running sums of a stack.
+//! Consistency checks: sums, lists and flags that a stack maintains against what they stand for.
 
 use std::collections::BTreeMap;
 
-use super::{Socket, SocketKind, Stack};
+use super::{Socket, SocketKind, Stack, env};
 use crate::memory::Group;
+use crate::tcp::segment::Outgoing;
 use crate::tcp::tcb::Origin;
 use crate::timer::TimerId;
 use crate::trace::State;
+use crate::wire::tcp::Header;
 
 impl Stack {
     /// Recomputes the sums and flags that the stack maintains, and returns the first difference. For tests, fuzz
@@ -44,7 +46,7 @@ impl Stack {
                 held += queue.held() as u64;
             }
         }
-        equal("bytes held", self.held, held)
+        equal("bytes held", self.memory.held(), held)
     }
 
     fn check_flows(&self) -> Result<(), String> {
@@ -76,40 +78,65 @@ impl Stack {
         let mut lens = [0; 4];
         for (index, connection) in self.connections.iter() {
             let [gaps, orphans, unproven, proven] = &mut lens;
-            *gaps += usize::from(connection.has_gap);
+            *gaps += usize::from(connection.gap.is_listed());
             match connection.listed.group {
                 Group::Nowhere => {}
                 Group::Orphans => *orphans += 1,
                 Group::Unproven => *unproven += 1,
                 Group::Proven => *proven += 1,
             }
-            let wrong = connection.has_gap != connection.reassembly.is_some()
-                || (connection.listed.group == Group::Orphans)
-                    != (connection.is_orphan() && !connection.send_queue.is_empty())
-                || (connection.listed.group != Group::Nowhere && connection.send_queue.is_empty());
-            equal(&format!("the place of connection {index} on a list"), wrong, false)?;
+            self.check_connection(index).map_err(|what| format!("connection {index}: {what}"))?;
         }
-        equal("connections on lists", self.ladder.lens(), lens)
+        equal("connections on lists", self.ladder.lens(&self.connections), lens)
     }
 
-    /// Every connection with a pending segment is in line, and the line has no vacant row. Data that waits for a window
-    /// need not be in line.
+    /// Every connection that has a segment to send is in the ready list, and the list has no vacant row.
     fn check_turns(&self) -> Result<(), String> {
-        let line: Vec<_> = self.ready.walk(&self.connections).collect();
-        let waiting = self.connections.iter().filter(|(_, connection)| connection.place.is_taken());
-        equal("connections in line", line.len(), waiting.count())?;
-        for (index, connection) in self.connections.iter() {
-            let sends = connection.has_pending_segment();
-            equal(&format!("the turn of connection {index}"), sends && !connection.place.is_taken(), false)?;
+        let ready: Vec<_> = self.ready.iter(&self.connections).take(self.connections.len() + 1).collect();
+        let listed = self.connections.iter().filter(|(_, connection)| connection.ready.is_listed());
+        equal("connections in the ready list", ready.len(), listed.count())?;
+        for index in ready {
+            let listed = self.connections.get(index).is_some_and(|row| row.ready.is_listed());
+            equal(&format!("row {index} in the ready list"), listed, true)?;
         }
-        for index in line {
-            let stands = self.connections.get(index).is_some_and(|row| row.place.is_taken());
-            equal(&format!("row {index} in line"), stands, true)?;
+        // Data that waits for a window need not be in the list: a copy of the connection tries to send it.
+        let mut trial = None;
+        for (index, connection) in self.connections.iter().filter(|(_, connection)| connection.claims_turn())
+        {
+            let trial = trial.get_or_insert_with(|| Stack::new(self.config.clone(), self.interface.clone()));
+            (trial.now, trial.memory) = (self.now, self.memory.clone());
+            let offload = self.interface.segmentation_offload;
+            let mut out = Outgoing::bare(Header::default());
+            let sends = connection.clone().next_segment(offload, &mut out, &mut env!(trial));
+            equal(&format!("a segment of connection {index}, which is not in the ready list"), sends, false)?;
         }
-        equal("bytes of answers", self.replies.held(), self.replies.recount())
+        equal("bytes of replies", self.replies.held(), self.replies.recount())
     }
 
-    /// Every timer belongs to a row and fires no later than the row's first deadline.
+    /// Checks what [`with_connection`](Stack::with_connection) and its variants leave behind. It does not allocate.
+    pub(super) fn check_connection(&self, index: u32) -> Result<(), &'static str> {
+        let connection = &self.connections[index];
+        let group = connection.listed.group;
+        let owes_orphan = connection.is_orphan() && !connection.send_queue.is_empty();
+        if connection.tcb.timers.want_arming(&connection.armed) {
+            Err("its timer fires too late")
+        } else if connection.has_pending_segment() && !connection.ready.is_listed() {
+            Err("it has a segment to send and is not in the ready list")
+        } else if connection.gap.is_listed() != connection.reassembly.is_some() {
+            Err("its place in the list of gaps is wrong")
+        } else if (group == Group::Orphans) != owes_orphan
+            || (group != Group::Nowhere) != connection.listed.links.is_listed()
+            || (group != Group::Nowhere && connection.send_queue.is_empty())
+        {
+            Err("its place in the lists by age is wrong")
+        } else if !connection.events.is_empty() {
+            Err("it has events that were not reported")
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Every timer belongs to a row.
     fn check_timers(&self) -> Result<(), String> {
         let connections = self.connections.iter().map(|(_, connection)| connection.armed.node);
         let half_open = self.half_open.iter().map(|(_, entry)| entry.timer);
@@ -117,12 +144,7 @@ impl Stack {
         let dormant = self.dormant.iter().map(|(_, dormant)| dormant.timer);
         let timers = connections.chain(half_open).chain(openings).chain(dormant);
         let armed = timers.filter(|timer| *timer != TimerId::NONE).count();
-        equal("timers", self.wheel.len(), armed)?;
-        for (index, connection) in self.connections.iter() {
-            let late = connection.tcb.timers.want_arming(&connection.armed);
-            equal(&format!("a late timer of connection {index}"), late, false)?;
-        }
-        Ok(())
+        equal("timers", self.wheel.len(), armed)
     }
 
     /// The counts of a listener match its rows.
@@ -176,4 +198,75 @@ impl Stack {
 
 fn equal<T: PartialEq + std::fmt::Debug>(what: &str, kept: T, counted: T) -> Result<(), String> {
     if kept == counted { Ok(()) } else { Err(format!("{what}: {kept:?} kept, {counted:?} counted")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+    use crate::socket::{ConnectOptions, Event, ListenOptions, SocketId};
+    use crate::stack::Interface;
+    use crate::time::{Deadline, Instant, Tick};
+
+    const CONNECTION: u32 = 0;
+
+    /// A stack with a listener and a connection that has data to send.
+    fn stack() -> (Stack, SocketId) {
+        let stack = |address: &str, secret| {
+            let config = Config { secret: [secret; 32], ..Config::default() };
+            Stack::new(config, Interface::new(1500, [(address.parse().unwrap(), 24)]))
+        };
+        let (mut ours, mut peer) = (stack("10.0.0.1", 1), stack("10.0.0.2", 2));
+        let (now, remote) = (Instant::ZERO, "10.0.0.2:7".parse().unwrap());
+        ours.listen("10.0.0.1:7".parse().unwrap(), ListenOptions::default()).unwrap();
+        peer.listen(remote, ListenOptions::default()).unwrap();
+        let id = ours.connect(now, remote, ConnectOptions::default()).unwrap();
+        let mut frame = [0; 1500];
+        for _ in 0..2 {
+            while let Some(sent) = ours.transmit(now, &mut frame) {
+                peer.receive(now, &frame[..sent.len]);
+            }
+            while let Some(sent) = peer.transmit(now, &mut frame) {
+                ours.receive(now, &frame[..sent.len]);
+            }
+        }
+        assert_eq!(ours.send(id, b"data"), Ok(4));
+        assert_eq!(ours.check_consistent(), Ok(()));
+        (ours, id)
+    }
+
+    #[test]
+    fn every_kind_of_difference_is_found() {
+        let (whole, id) = stack();
+        let check = |expected: &str, harm: &dyn Fn(&mut Stack)| {
+            let mut harmed = whole.clone();
+            harm(&mut harmed);
+            let found = harmed.check_consistent().expect_err(expected);
+            assert!(found.contains(expected), "{found:?}, expected {expected:?}");
+        };
+        check("bytes held", &|stack| stack.memory.remove(&stack.connections[CONNECTION].send_queue));
+        check("orphans", &|stack| stack.orphans += 1);
+        let tuple = whole.connections[CONNECTION].tcb.tuple;
+        check("flows", &|stack| {
+            let flow = crate::flow::FlowRef::Connection(CONNECTION);
+            stack.flows.remove(&stack.keys, &tuple, flow);
+        });
+        check("timers", &|stack| _ = stack.wheel.insert(Tick(1000), 0));
+        check("timer fires too late", &|stack| {
+            stack.connections[CONNECTION].tcb.timers.persist = Some(Deadline::at(Tick(0)));
+        });
+        check("not in the ready list", &|stack| stack.end_turn(CONNECTION));
+        check("not in the ready list", &|stack| {
+            stack.end_turn(CONNECTION);
+            stack.connections[CONNECTION].tcb.ack.now = true;
+        });
+        check("in the ready list", &|stack| {
+            stack.connections[CONNECTION].ready = crate::list::Links::default();
+        });
+        check("lists by age", &|stack| stack.connections[CONNECTION].listed.group = Group::Proven);
+        check("not reported", &|stack| stack.connections[CONNECTION].events |= Event::READABLE);
+        check("half-open entries", &|stack| stack.listeners[0].half_open += 1);
+        check("queue of events", &|stack| stack.sockets[id].queued ^= true);
+        check("a socket's row", &|stack| stack.sockets[id].kind = SocketKind::Connection(7));
+    }
 }

@@ -254,7 +254,7 @@ impl Stack {
         if self.trace.is_on() {
             self.note(tuple, TraceKind::SegmentIn { header, payload_len: payload.len() });
         }
-        match self.find_in_train(tuple) {
+        match self.find_last_or(tuple) {
             Some(FlowRef::Connection(index)) => self.connection_segment(index, &segment),
             Some(FlowRef::Dormant(index)) => {
                 let index = self.wake(index);
@@ -394,7 +394,7 @@ impl Stack {
         let index = self.add_connection(agreed, Some(FlowRef::Opening(index)));
         let connection = &mut self.connections[index];
         handover.complete(connection, segment, &mut env!(self));
-        self.held += connection.held();
+        self.memory.add(connection);
         if let Some(cookie) = cookie {
             let limit = self.config.tcp_fastopen_cache as usize;
             self.cookies.remember(segment.tuple.remote().ip(), cookie, limit);

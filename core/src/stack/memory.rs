@@ -6,9 +6,11 @@
 
 use std::collections::VecDeque;
 
+use super::connections::{ByAge, Connections, WithGap};
 use super::{SocketKind, Stack};
 use crate::error::Error;
-use crate::memory::{Gauge, Group, LEAST, List};
+use crate::list::List;
+use crate::memory::{Gauge, Group, LEAST};
 use crate::socket::{Event, SocketId};
 use crate::tcp::input::Closed;
 use crate::tcp::tcb::Connection;
@@ -25,15 +27,15 @@ const SLOW: u32 = 90_000;
 const ENOUGH: usize = 16;
 
 /// The connections that hold memory, and the sockets that wait for it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Ladder {
     /// Connections with out-of-order data.
-    gaps: List,
+    gaps: List<WithGap>,
     /// Orphans with data to send.
-    orphans: List,
+    orphans: List<ByAge>,
     /// Connections with data to send whose peer has not acknowledged enough of it yet, and those whose peer has.
-    unproven: List,
-    proven: List,
+    unproven: List<ByAge>,
+    proven: List<ByAge>,
     /// Since when `tcp_mem` is under pressure.
     pressed_since: Option<Instant>,
     /// Sockets whose write was refused while they had nothing to send, each once.
@@ -42,23 +44,8 @@ pub(super) struct Ladder {
     promised: (Tick, u64),
 }
 
-impl Default for Ladder {
-    fn default() -> Ladder {
-        let age = || List::new(|connection: &mut Connection| &mut connection.listed.links);
-        Ladder {
-            gaps: List::new(|connection: &mut Connection| &mut connection.gap),
-            orphans: age(),
-            unproven: age(),
-            proven: age(),
-            pressed_since: None,
-            refused: VecDeque::new(),
-            promised: (Tick(0), 0),
-        }
-    }
-}
-
 impl Ladder {
-    fn list(&mut self, group: Group) -> Option<&mut List> {
+    fn list(&mut self, group: Group) -> Option<&mut List<ByAge>> {
         match group {
             Group::Nowhere => None,
             Group::Orphans => Some(&mut self.orphans),
@@ -68,8 +55,11 @@ impl Ladder {
     }
 
     /// Returns the length of each list: gaps, orphans, unproven, proven.
-    pub(super) fn lens(&self) -> [usize; 4] {
-        [self.gaps.len(), self.orphans.len(), self.unproven.len(), self.proven.len()]
+    pub(super) fn lens(&self, connections: &Connections) -> [usize; 4] {
+        let most = connections.len() + 1;
+        let by_age = |list: &List<ByAge>| list.iter(connections).take(most).count();
+        let gaps = self.gaps.iter(connections).take(most).count();
+        [gaps, by_age(&self.orphans), by_age(&self.unproven), by_age(&self.proven)]
     }
 }
 
@@ -86,7 +76,7 @@ enum Verdict {
 
 impl Stack {
     pub(super) fn gauge(&self) -> Gauge {
-        Gauge { held: self.held, limit: self.config.tcp_mem }
+        self.memory.gauge(self.config.tcp_mem)
     }
 
     /// Called wherever memory may have been taken. Connections may be gone afterwards.
@@ -153,8 +143,8 @@ impl Stack {
             Verdict::Slow => {
                 let Stack { ladder, connections, .. } = self;
                 if let Some(list) = ladder.list(group) {
-                    list.remove(connections, index);
-                    list.push(connections, index);
+                    list.remove(index, connections);
+                    list.push(index, connections);
                 }
             }
             Verdict::Abort => {
@@ -199,20 +189,19 @@ impl Stack {
         let tick = self.tick();
         let Stack { ladder, connections, .. } = self;
         if let Some(list) = ladder.list(connections[index].listed.group) {
-            list.remove(connections, index);
+            list.remove(index, connections);
         }
         if let Some(list) = ladder.list(group) {
-            list.push(connections, index);
+            list.push(index, connections);
         }
         let connection = &mut connections[index];
-        let has_gap = connection.reassembly.is_some();
-        let had_gap = std::mem::replace(&mut connection.has_gap, has_gap);
+        let (had_gap, has_gap) = (connection.gap.is_listed(), connection.reassembly.is_some());
         connection.listed.group = group;
         connection.listed.since = tick;
         connection.listed.acked = connection.bytes_acked as u32;
         match (had_gap, has_gap) {
-            (false, true) => ladder.gaps.push(connections, index),
-            (true, false) => ladder.gaps.remove(connections, index),
+            (false, true) => ladder.gaps.push(index, connections),
+            (true, false) => ladder.gaps.remove(index, connections),
             _ => {}
         }
     }
@@ -221,14 +210,11 @@ impl Stack {
     pub(super) fn delist(&mut self, index: u32) {
         let connection = &mut self.connections[index];
         let group = std::mem::take(&mut connection.listed.group);
-        let had_gap = std::mem::take(&mut connection.has_gap);
         let Stack { ladder, connections, .. } = self;
         if let Some(list) = ladder.list(group) {
-            list.remove(connections, index);
+            list.remove(index, connections);
         }
-        if had_gap {
-            ladder.gaps.remove(connections, index);
-        }
+        ladder.gaps.remove(index, connections);
     }
 
     /// Queues a socket whose write was refused for lack of memory. It has no data under way whose end would wake it, so

@@ -7,7 +7,7 @@
 
 use bytes::Bytes;
 
-use super::train::Train;
+use super::template::HeaderTemplate;
 use super::{Interface, Reply, Stack, Transmit, arm, env};
 use crate::buffer::Rope;
 use crate::counters::ReplyReason;
@@ -39,7 +39,7 @@ pub(super) struct Turns {
     /// The connection whose turn it is, and the bytes left in the turn.
     index: u32,
     left: i32,
-    /// Bytes in one connection's turn. It covers several segments, so that trains continue and each wakeup of the
+    /// Bytes in one connection's turn. It covers several segments, so that templates serve for several and each wakeup of the
     /// peer's application is worthwhile. It is never less than one packet of any length.
     bytes: i32,
 }
@@ -227,7 +227,7 @@ impl Stack {
             header.options.layout = self.config.tcp_option_layout;
             header.options.fit_into(room_in(mtu, answer.tuple.is_ipv4()).into());
         }
-        // Not in the slot of the last segment, which a train continues from.
+        // Not in `outgoing`, from which the segments of a template continue.
         let mut outgoing = Outgoing::bare(header);
         let ttl = if answer.ttl > 0 { answer.ttl } else { self.config.ip_default_ttl };
         let ip = IpFields { ttl, dscp: answer.dscp, ecn: Ecn::NotEct };
@@ -236,13 +236,12 @@ impl Stack {
     }
 
     fn transmit_connection(&mut self, index: u32, frame: &mut [u8]) -> Option<Sent> {
-        let connection = &mut self.connections[index];
         let tick = Tick::at(self.now);
-        self.train_out.take_if(|train| !train.goes_on(index, tick));
-        // Another segment always follows one of a train.
+        let (connection, template) = self.connections.to_send(index, tick);
+        // Another segment always follows one with a template.
         let mut more = true;
-        if self.train_out.is_some() {
-            connection.follow(&mut self.outgoing);
+        if template.is_some() {
+            connection.next_alike(&mut self.outgoing);
         } else {
             let offload = self.interface.segmentation_offload;
             let any = connection.next_segment(offload, &mut self.outgoing, &mut env!(self));
@@ -256,20 +255,20 @@ impl Stack {
         let tuple = &connection.tcb.tuple;
         finish(&mut env!(self), tuple, &mut self.outgoing);
         let (queue, outgoing) = (&mut connection.send_queue, &self.outgoing);
-        let sent = match &self.train_out {
-            Some(train) => train.emit(outgoing.header.seq, outgoing.offset, queue, frame),
+        let sent = match template {
+            Some(template) => template.emit(outgoing.header.seq, outgoing.offset, queue, frame),
             None => {
                 let SocketOptions { ttl, dscp, .. } = *connection.options;
                 let ip = IpFields { ttl, dscp, ecn: outgoing.ecn };
                 let sent = emit(tuple, outgoing, &ip, queue, self.interface.checksum_offload, frame);
-                if outgoing.train > 0 {
-                    self.train_out = Train::begin(index, tick, tuple, sent, outgoing.payload_len, frame);
+                if outgoing.alike > 0 {
+                    *template = HeaderTemplate::of(index, tick, tuple, sent, outgoing.payload_len, frame);
                 }
                 sent
             }
         };
-        if outgoing.train == 0 {
-            self.train_out = None;
+        if outgoing.alike == 0 {
+            *template = None;
         }
         if self.turns.count(index, sent.len, connection) && more {
             return Some(sent);
@@ -278,8 +277,8 @@ impl Stack {
         match (more, self.ready.is_alone(index)) {
             (true, true) => {}
             (true, false) => self.ready.rotate(&mut self.connections),
-            (false, true) => self.ready.leave_alone(&mut connection.place),
-            (false, false) => self.ready.leave(index, &mut self.connections),
+            (false, true) => self.ready.remove_alone(&mut connection.ready),
+            (false, false) => self.ready.remove(index, &mut self.connections),
         }
         self.turns.index = Turns::NOBODY;
         Some(sent)
@@ -288,7 +287,7 @@ impl Stack {
     /// Removes a connection from the queue: it has nothing more to send, or has ended.
     #[inline]
     pub(super) fn end_turn(&mut self, index: u32) {
-        self.ready.leave(index, &mut self.connections);
+        self.ready.remove(index, &mut self.connections);
         if self.turns.index == index {
             self.turns.index = Turns::NOBODY;
         }
@@ -307,8 +306,9 @@ impl Stack {
     fn transmit_syn(&mut self, index: u32, frame: &mut [u8]) -> Option<Sent> {
         let opening = &mut self.openings[index];
         opening.queued = false;
-        self.train_out = None;
-        if !opening.next_segment(&mut self.outgoing, &mut env!(self)) {
+        // Not in `self.outgoing`, from which the segments of a template continue.
+        let mut outgoing = Outgoing::bare(Header::default());
+        if !opening.next_segment(&mut outgoing, &mut env!(self)) {
             self.wheel.remove(std::mem::replace(&mut opening.timer, TimerId::NONE));
             return None;
         }
@@ -316,9 +316,9 @@ impl Stack {
         let target = PackedRef::from(FlowRef::Opening(index)).0;
         opening.timer = self.wheel.rearm(opening.timer, deadline, target);
         let ip = IpFields { ttl: opening.options.ttl, dscp: opening.options.dscp, ecn: Ecn::NotEct };
-        finish(&mut env!(self), &opening.tuple, &mut self.outgoing);
+        finish(&mut env!(self), &opening.tuple, &mut outgoing);
         let offload = self.interface.checksum_offload;
-        Some(emit(&opening.tuple, &self.outgoing, &ip, &mut opening.send_queue, offload, frame))
+        Some(emit(&opening.tuple, &outgoing, &ip, &mut opening.send_queue, offload, frame))
     }
 }
 

@@ -30,7 +30,7 @@ impl Stack {
     pub fn set_config(&mut self, config: Config) {
         config.expect_valid();
         self.config = Config { secret: self.config.secret, ..config };
-        self.train_out = None;
+        self.connections.end_template();
         self.default_options = Arc::new(SocketOptions::new(&self.config));
     }
 
@@ -93,7 +93,7 @@ impl Stack {
             time_wait: self.time_waits.len(),
             timers: self.wheel.len(),
             buffered: self.buffered(),
-            held: self.held,
+            held: self.memory.held(),
             fragments: self.fragments.len(),
             fragment_bytes: self.fragments.held(),
             path_mtus: self.pmtu.len(),

@@ -42,7 +42,7 @@ impl Connection {
     /// Returns whether the connection needs a turn in `transmit` and has none yet. The caller must then schedule it.
     #[inline]
     pub(crate) fn claims_turn(&self) -> bool {
-        !self.place.is_taken() && self.wants_to_send()
+        !self.ready.is_listed() && self.wants_to_send()
     }
 
     /// Returns whether [`next_segment`](Connection::next_segment) may have a segment to send now.
@@ -199,9 +199,9 @@ impl Connection {
         self.first_transmission(payload, flags, segment_size, out, env);
         self.note_small_segment(payload, mss);
         if payload == mss && limit == mss && self.is_plain(out) {
-            // The segment with the last byte of the queue carries PSH, so it cannot join the train.
+            // The segment with the last byte of the queue carries PSH, so its header differs.
             let like_it = allowed.min(room as usize).min(unsent - 1) / mss;
-            out.train = like_it.saturating_sub(1) as u32;
+            out.alike = like_it.saturating_sub(1) as u32;
         }
         true
     }
@@ -214,20 +214,21 @@ impl Connection {
         }
     }
 
-    /// Returns whether the segment can begin a train: neither it nor the connection has exceptional state.
+    /// Returns whether the segment's header can serve as a template: neither it nor the connection has exceptional
+    /// state.
     fn is_plain(&self, outgoing: &Outgoing) -> bool {
         let exceptional = self.recovery.is_some() || self.pmtu_search.is_some() || self.urgent_end.is_some();
         !exceptional && !self.tcb.ecn.on && outgoing.header.options.sack.is_empty()
     }
 
-    /// Advances `train` to its next segment: the result is that of [`next_segment`](Connection::next_segment), at
-    /// less cost.
-    pub(crate) fn follow(&mut self, train: &mut Outgoing) {
-        let len = train.payload_len as u32;
+    /// Advances `out` to the next of the segments like it: the result is that of
+    /// [`next_segment`](Connection::next_segment), at less cost.
+    pub(crate) fn next_alike(&mut self, out: &mut Outgoing) {
+        let len = out.payload_len as u32;
         self.tcb.snd.nxt += len;
-        train.header.seq += len;
-        train.offset += train.payload_len;
-        train.train -= 1;
+        out.header.seq += len;
+        out.offset += out.payload_len;
+        out.alike -= 1;
     }
 
     fn may_send_now(&self) -> bool {

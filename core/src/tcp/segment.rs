@@ -107,16 +107,16 @@ pub(crate) struct Outgoing {
     /// Size in bytes of the pieces into which the device cuts the payload.
     pub(crate) segment_size: Option<u16>,
     pub(crate) ecn: Ecn,
-    /// Number of similar segments that may follow until the connection's next event. They are full segments of new
-    /// data that differ only in their sequence number.
-    pub(crate) train: u32,
+    /// Number of segments like it that may follow until the connection's next event. They are full segments of new
+    /// data whose headers differ only in the sequence number.
+    pub(crate) alike: u32,
 }
 
 impl Outgoing {
     /// A segment without payload.
     #[inline]
     pub(crate) fn bare(header: Header) -> Outgoing {
-        Outgoing { header, offset: 0, payload_len: 0, segment_size: None, ecn: Ecn::NotEct, train: 0 }
+        Outgoing { header, offset: 0, payload_len: 0, segment_size: None, ecn: Ecn::NotEct, alike: 0 }
     }
 
     /// Number of packets on the wire.

@@ -8,8 +8,8 @@ use crate::counters::{Counters, ReplyReason};
 use crate::error::Error;
 use crate::flow::FourTuple;
 use crate::keys::Keys;
-use crate::line::{Place, Waits};
-use crate::memory::{Gauge, Group, Links, Listed};
+use crate::list::Links;
+use crate::memory::{Gauge, Group, Holds, Listed};
 use crate::seq::SeqNum;
 use crate::socket::{Event, SocketId, SocketOptions};
 use crate::tcp::congestion::{self, Controller};
@@ -90,25 +90,20 @@ pub(crate) struct Connection {
     pub(crate) soft_error: Option<Error>,
     /// Until when a report of a smaller path MTU is believed (1191-2).
     pub(crate) pmtu_until: Option<Deadline>,
-    /// Where it stands among those that have something to send.
-    pub(crate) place: Place,
+    /// Its place in the ready list, which is of connections that may have something to send.
+    pub(crate) ready: Links,
     /// Bytes that it sent in its last turn beyond its share, which its next one lacks.
     pub(crate) overdrawn: u16,
     pub(crate) armed: Armed,
-    /// The lists of who holds memory.
+    /// Its places in the lists of connections that hold memory.
     pub(crate) listed: Listed,
     pub(crate) gap: Links,
-    pub(crate) has_gap: bool,
 }
 
-impl Waits for Connection {
+impl Holds for Connection {
     #[inline]
-    fn place(&mut self) -> &mut Place {
-        &mut self.place
-    }
-
-    fn standing(&self) -> Place {
-        self.place
+    fn held(&self) -> u64 {
+        Connection::held(self)
     }
 }
 
@@ -444,12 +439,11 @@ impl Connection {
             events: Event::default(),
             soft_error: None,
             pmtu_until: None,
-            place: Place::default(),
+            ready: Links::default(),
             overdrawn: 0,
             armed: Armed { node: TimerId::NONE, tick: now },
             listed: Listed { group: Group::Nowhere, links: Links::default(), since: now, acked: 0 },
             gap: Links::default(),
-            has_gap: false,
         }
     }
 

@@ -122,6 +122,12 @@ impl Pair {
             steps += 1;
             assert!(steps < 10_000_000, "livelock at {}", self.now);
         }
+        for stack in [&self.client, &self.server] {
+            // With many sockets it takes long.
+            if stack.usage().sockets < 64 {
+                assert_eq!(stack.check_consistent(), Ok(()));
+            }
+        }
     }
 
     /// Establishes a connection. Returns the client's socket and the server's.

@@ -1,4 +1,4 @@
-//! Segment trains: consecutive full segments of new data, with headers copied from the first.
+//! The header template: consecutive full segments of new data copy their headers from the first.
 
 use super::outbound::Sent;
 use crate::buffer::Rope;
@@ -8,13 +8,13 @@ use crate::time::Tick;
 use crate::wire::checksum::Sum;
 use crate::wire::{ipv4, ipv6, tcp};
 
-/// The longest headers of a train: IPv6, TCP, timestamps.
+/// The longest headers in a template: IPv6, TCP, timestamps.
 const MAX_HEAD: usize = ipv6::HEADER_LEN + tcp::HEADER_LEN + 12;
 
 /// The common part of segments that differ only in sequence number and payload. Copying the headers is much cheaper
 /// than building them.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Train {
+pub(super) struct HeaderTemplate {
     /// The connection.
     pub(super) index: u32,
     /// The tick of the first segment; in a later tick the timestamps differ.
@@ -29,16 +29,16 @@ pub(super) struct Train {
     sum: Option<Sum>,
 }
 
-impl Train {
-    /// Returns the train that begins with the packet in `frame`, or `None` if its headers are longer than usual.
-    pub(super) fn begin(
+impl HeaderTemplate {
+    /// Makes a template of the packet in `frame`. Returns `None` if its headers are longer than usual.
+    pub(super) fn of(
         index: u32,
         tick: Tick,
         tuple: &FourTuple,
         first: Sent,
         payload_len: usize,
         frame: &[u8],
-    ) -> Option<Train> {
+    ) -> Option<HeaderTemplate> {
         let ip_len = if tuple.is_ipv4() { ipv4::HEADER_LEN } else { ipv6::HEADER_LEN };
         let head_len = first.len - payload_len;
         let mut head = *frame.first_chunk::<MAX_HEAD>()?;
@@ -50,7 +50,7 @@ impl Train {
             sum.add_bytes(segment_head);
             sum
         });
-        Some(Train { index, tick, head, head_len, ip_len, payload_len, sum })
+        Some(HeaderTemplate { index, tick, head, head_len, ip_len, payload_len, sum })
     }
 
     pub(super) fn goes_on(&self, index: u32, tick: Tick) -> bool {

@@ -1,0 +1,191 @@
+//! The connections, the header template of the one that sent last, and what follows from an event of a connection.
+
+use super::template::HeaderTemplate;
+use super::{Stack, arm, env};
+use crate::buffer::{Pool, Rope};
+use crate::list::{Links, Rows};
+use crate::table::Table;
+use crate::tcp::tcb::{Connection, Env};
+use crate::time::Tick;
+
+/// The connections. A header template is good until the next event of its connection. Whoever gets a `&mut Connection`
+/// may cause one, so that ends the template: only [`to_send`](Connections::to_send) keeps it.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Connections {
+    rows: Table<Connection>,
+    template: Option<HeaderTemplate>,
+}
+
+impl Connections {
+    pub(super) fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    #[inline]
+    pub(super) fn get(&self, index: u32) -> Option<&Connection> {
+        self.rows.get(index)
+    }
+
+    /// Iterates over all connections and their indexes.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (u32, &Connection)> {
+        self.rows.iter()
+    }
+
+    /// Adds a connection, which is constructed in place.
+    #[inline]
+    pub(super) fn insert_with(&mut self, make: impl FnOnce() -> Connection) -> u32 {
+        self.rows.insert_with(make)
+    }
+
+    /// Removes a connection.
+    pub(super) fn discard(&mut self, index: u32) {
+        self.end_template_of(index);
+        self.rows.discard(index);
+    }
+
+    /// Returns the connection that sends, and the template if it is good for its next segment at `tick`.
+    #[inline]
+    pub(super) fn to_send(
+        &mut self,
+        index: u32,
+        tick: Tick,
+    ) -> (&mut Connection, &mut Option<HeaderTemplate>) {
+        self.template.take_if(|template| !template.goes_on(index, tick));
+        (&mut self.rows[index], &mut self.template)
+    }
+
+    /// Ends the template, whosever it is.
+    pub(super) fn end_template(&mut self) {
+        self.template = None;
+    }
+
+    #[inline]
+    fn end_template_of(&mut self, index: u32) {
+        self.template.take_if(|template| template.index == index);
+    }
+}
+
+impl std::ops::Index<u32> for Connections {
+    type Output = Connection;
+
+    #[inline]
+    fn index(&self, index: u32) -> &Connection {
+        &self.rows[index]
+    }
+}
+
+impl std::ops::IndexMut<u32> for Connections {
+    #[inline]
+    fn index_mut(&mut self, index: u32) -> &mut Connection {
+        self.end_template_of(index);
+        &mut self.rows[index]
+    }
+}
+
+/// The connections that may have something to send.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Ready {}
+/// Those with data to send, by the time since when they hold it.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum ByAge {}
+/// Those with out-of-order data.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum WithGap {}
+
+/// Links decide nothing about a segment: they leave the template as it is.
+macro_rules! rows {
+    ($sort:ty, $($links:ident).+) => {
+        impl Rows<$sort> for Connections {
+            fn links(&self, index: u32) -> Option<Links> {
+                self.rows.get(index).map(|connection| connection.$($links).+)
+            }
+
+            #[inline]
+            fn links_mut(&mut self, index: u32) -> &mut Links {
+                &mut self.rows[index].$($links).+
+            }
+        }
+    };
+}
+rows!(Ready, ready);
+rows!(ByAge, listed.links);
+rows!(WithGap, gap);
+
+/// An event of a connection has duties towards the tables:
+///
+/// 1. The header template ends ([`Connections`] sees to it).
+/// 2. The memory that its queues take is accounted for ([`Account`](crate::memory::Account)).
+/// 3. Its timer is armed for its earliest deadline.
+/// 4. It joins the ready list if it may have something to send.
+/// 5. It is in the memory lists to which it belongs.
+/// 6. The application hears of its events.
+///
+/// `with_connection` fulfils all of them. Reads and writes are frequent: each has a variant that leaves out the duties
+/// that it cannot incur. After each of them [`check_connection`](Stack::check_connection) verifies the result.
+impl Stack {
+    /// Runs a handler on a connection.
+    pub(super) fn with_connection<R>(
+        &mut self,
+        index: u32,
+        run: impl FnOnce(&mut Connection, &mut Env<'_>) -> R,
+    ) -> R {
+        let connection = &mut self.connections[index];
+        let mut env = env!(self);
+        let result = self.memory.change(connection, |connection| run(connection, &mut env));
+        let group = connection.group(self.memory.gauge(self.config.tcp_mem).is_above_low());
+        let moves =
+            group != connection.listed.group || connection.reassembly.is_some() != connection.gap.is_listed();
+        arm(&mut self.wheel, index, connection);
+        let (socket, events) = (connection.socket, std::mem::take(&mut connection.events));
+        if connection.claims_turn() && !self.ready.push_alone(index, &mut connection.ready) {
+            self.make_ready(index);
+        }
+        if moves {
+            self.relist(index, group);
+        }
+        if !events.is_empty() {
+            self.notify(socket, events);
+        }
+        debug_assert_eq!(self.check_connection(index), Ok(()));
+        result
+    }
+
+    /// Queues data on a connection, as [`with_connection`](Stack::with_connection) would. A write sets no deadline and
+    /// causes no event, and no data arrives.
+    #[inline]
+    pub(super) fn with_send_queue(&mut self, index: u32, push: impl FnOnce(&mut Rope, &mut Pool)) {
+        let connection = &mut self.connections[index];
+        self.memory.change(&mut connection.send_queue, |queue| push(queue, &mut self.pool));
+        let group = connection.group(self.memory.gauge(self.config.tcp_mem).is_above_low());
+        let moves = group != connection.listed.group;
+        if connection.claims_turn() && !self.ready.push_alone(index, &mut connection.ready) {
+            self.make_ready(index);
+        }
+        if moves {
+            self.relist(index, group);
+        }
+        debug_assert_eq!(self.check_connection(index), Ok(()));
+    }
+
+    /// Reads from a connection, as [`with_connection`](Stack::with_connection) would. A read sets no deadline and causes
+    /// no event, and the memory lists do not depend on unread data. Returns the number of bytes read.
+    #[inline]
+    pub(super) fn with_receive_queue(&mut self, index: u32, buffer: &mut [u8]) -> usize {
+        let connection = &mut self.connections[index];
+        let count =
+            self.memory.change(&mut connection.receive_queue, |queue| queue.read(buffer, &mut self.pool));
+        if count > 0 {
+            connection.note_read(self.memory.gauge(self.config.tcp_mem));
+            if connection.claims_turn() && !self.ready.push_alone(index, &mut connection.ready) {
+                self.make_ready(index);
+            }
+        }
+        debug_assert_eq!(self.check_connection(index), Ok(()));
+        count
+    }
+
+    /// Queues a connection for `transmit`, behind those that wait already.
+    fn make_ready(&mut self, index: u32) {
+        self.ready.push(index, &mut self.connections);
+    }
+}
