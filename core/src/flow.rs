@@ -1,88 +1,8 @@
 //! The flow table: maps the 4-tuple of a segment to its flow by a keyed hash.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-
 use crate::keys::Keys;
 use crate::table::{Link, Table};
-use crate::wire::PROTOCOL_TCP;
-use crate::wire::checksum::Sum;
-
-/// Both ends of a connection. IPv4 addresses are stored as IPv4-mapped IPv6 addresses.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct FourTuple {
-    pub(crate) local_address: Ipv6Addr,
-    pub(crate) remote_address: Ipv6Addr,
-    pub(crate) local_port: u16,
-    pub(crate) remote_port: u16,
-}
-
-impl FourTuple {
-    pub(crate) fn new(local: SocketAddr, remote: SocketAddr) -> FourTuple {
-        FourTuple::of(&local.ip(), local.port(), &remote.ip(), remote.port())
-    }
-
-    #[inline]
-    pub(crate) fn of(local: &IpAddr, local_port: u16, remote: &IpAddr, remote_port: u16) -> FourTuple {
-        FourTuple { local_address: mapped(local), remote_address: mapped(remote), local_port, remote_port }
-    }
-
-    /// Returns the tuple of two IPv4 hosts, with ports 0.
-    #[inline]
-    pub(crate) fn between_v4(local: Ipv4Addr, remote: Ipv4Addr) -> FourTuple {
-        let (local, remote) = (local.into(), remote.into());
-        FourTuple::of(&local, 0, &remote, 0)
-    }
-
-    pub(crate) fn local(&self) -> SocketAddr {
-        SocketAddr::new(self.local_address.to_canonical(), self.local_port)
-    }
-
-    pub(crate) fn remote(&self) -> SocketAddr {
-        SocketAddr::new(self.remote_address.to_canonical(), self.remote_port)
-    }
-
-    pub(crate) fn is_ipv4(&self) -> bool {
-        unmapped(self.local_address).is_some()
-    }
-
-    /// Returns the local and the remote address if they are IPv4.
-    #[inline]
-    pub(crate) fn ipv4(&self) -> Option<(Ipv4Addr, Ipv4Addr)> {
-        Some((unmapped(self.local_address)?, unmapped(self.remote_address)?))
-    }
-
-    /// Returns the sum of the pseudo-header for a segment of `length` bytes. An IPv4-mapped address has the sum of its
-    /// IPv4 address: its 0xffff is zero in ones' complement.
-    #[inline]
-    pub(crate) fn pseudo_header(&self, length: u32) -> Sum {
-        let mut sum = Sum::new();
-        for address in [self.local_address, self.remote_address] {
-            sum.add_u128(address.to_bits());
-        }
-        sum.add_u32(length);
-        sum.add_u16(u16::from(PROTOCOL_TCP));
-        sum
-    }
-}
-
-const MAPPED: u128 = 0xffff << 32;
-
-#[inline]
-pub(crate) fn mapped(address: &IpAddr) -> Ipv6Addr {
-    match address {
-        IpAddr::V4(v4) => Ipv6Addr::from_bits(MAPPED | u128::from(v4.to_bits())),
-        IpAddr::V6(v6) => *v6,
-    }
-}
-
-/// Like `Ipv6Addr::to_ipv4_mapped`, without its byte-by-byte comparison.
-#[inline]
-fn unmapped(address: Ipv6Addr) -> Option<Ipv4Addr> {
-    const PREFIX: [u8; 12] = *Ipv6Addr::from_bits(MAPPED).octets().first_chunk().unwrap();
-    let octets = address.octets();
-    let v4 = octets.last_chunk::<4>().filter(|_| octets.starts_with(&PREFIX))?;
-    Some(Ipv4Addr::from(*v4))
-}
+use crate::tuple::FourTuple;
 
 /// The kind of a flow and its row in the table of that kind. [`PackedRef`] stores it in four bytes, to keep a million
 /// of them small. The timing wheel carries it as the target of a timer.
@@ -440,6 +360,7 @@ impl FlowTable {
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
+    use std::net::Ipv4Addr;
 
     use super::*;
     use proptest::prelude::*;

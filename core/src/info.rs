@@ -3,22 +3,10 @@
 use std::net::SocketAddr;
 
 use crate::socket::SocketId;
+use crate::state::State;
 use crate::time::Duration;
-use crate::trace::State;
 
-/// Congestion control state, as in `tcpi_ca_state`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
-pub enum CaState {
-    /// No sign of loss.
-    #[default]
-    Open,
-    /// Duplicate ACKs or SACK blocks, but too few to act on.
-    Disorder,
-    /// Fast recovery.
-    Recovery,
-    /// Recovery after a retransmission timeout.
-    Loss,
-}
+pub use crate::state::CaState;
 
 /// The state of one connection, with the fields of Linux's `tcp_info`.
 #[derive(Clone, Debug, PartialEq)]

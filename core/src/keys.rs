@@ -7,9 +7,9 @@ use std::net::IpAddr;
 use siphasher::sip::{SipHasher13, SipHasher24};
 
 use crate::config::PortRange;
-use crate::flow::FourTuple;
 use crate::seq::SeqNum;
 use crate::time::{Duration, Instant};
+use crate::tuple::FourTuple;
 
 /// Number of counters of the port choice, which destinations share (RFC 6056 §3.3.4, 6056-2). An attacker with many
 /// destinations must not share a counter with every other destination; 1024 counters are too few (CVE-2022-32296).

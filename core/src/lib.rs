@@ -78,12 +78,14 @@ mod queue;
 pub mod seq;
 pub mod socket;
 mod stack;
+mod state;
 pub mod steer;
 mod table;
 mod tcp;
 pub mod time;
 mod timer;
 pub mod trace;
+mod tuple;
 pub mod wire;
 
 pub use bytes::Bytes;

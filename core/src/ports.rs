@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use crate::config::PortRange;
-use crate::flow::FourTuple;
+use crate::tuple::FourTuple;
 
 /// The local ports of outgoing connections, by local address and remote end.
 #[derive(Clone, Debug)]

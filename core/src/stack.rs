@@ -14,7 +14,7 @@ use crate::buffer::{Pool, Rope};
 use crate::config::Config;
 use crate::counters::{Counters, DropReason, ReplyReason};
 use crate::error::Error;
-use crate::flow::{FlowRef, FlowTable, FourTuple, PackedRef, mapped};
+use crate::flow::{FlowRef, FlowTable, PackedRef};
 use crate::ip::addresses::Addresses;
 use crate::ip::fragments::Fragments;
 use crate::ip::limit::{self, RateLimiter, Shares};
@@ -25,6 +25,7 @@ use crate::memory::Account;
 use crate::ports::Ports;
 use crate::queue::Queue;
 use crate::socket::{Event, SocketId, SocketOptions};
+use crate::state::State;
 use crate::steer::{Share, Steering};
 use crate::table::Table;
 use crate::tcp::cookie::SpentCookies;
@@ -39,7 +40,8 @@ use crate::tcp::tcb::{Agreed, Armed, Connection, Origin};
 use crate::tcp::time_wait::{self, Peers, TimeWait, TimeWaits};
 use crate::time::{Duration, Instant, Tick};
 use crate::timer::Wheel;
-use crate::trace::{State, Trace, TraceEvent, TraceKind};
+use crate::trace::{Trace, TraceEvent, TraceKind};
+use crate::tuple::{FourTuple, mapped};
 use crate::wire::tcp::{Flags, Header, Options};
 
 use self::connections::{Connections, Ready};
@@ -61,8 +63,6 @@ mod sockets;
 mod template;
 mod timers;
 mod view;
-
-pub(crate) use icmp::quoted_segment;
 
 /// The device that the stack is attached to. It carries bare IP packets.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -6,9 +6,8 @@
 use std::fmt;
 use std::net::IpAddr;
 
-use crate::flow::FourTuple;
 use crate::keys::{Key, STEERING, write_tuple};
-use crate::stack::quoted_segment;
+use crate::tuple::{FourTuple, quoted_segment};
 use crate::wire::icmp::{self, Message};
 use crate::wire::{PROTOCOL_ICMP, PROTOCOL_ICMPV6, PROTOCOL_TCP, ipv4, ipv6, tcp};
 

@@ -5,7 +5,7 @@ use std::collections::btree_map::Entry;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::counters::DropReason;
-use crate::flow::mapped;
+use crate::tuple::mapped;
 
 /// The addresses of the interface with their prefix lengths. A packet and a connect cost a search or two, however many
 /// addresses there are.

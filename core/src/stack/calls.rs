@@ -10,10 +10,11 @@ use super::{Socket, SocketKind, Stack, binding};
 use crate::buffer::{Pool, Rope};
 use crate::config::PortRange;
 use crate::error::Error;
-use crate::flow::{FlowRef, FourTuple};
+use crate::flow::FlowRef;
 use crate::queue::Queue;
 use crate::seq::SeqNum;
 use crate::socket::{ConnectOptions, Event, ListenOptions, Shutdown, SocketId, SocketOptions, Spare};
+use crate::state::State;
 use crate::tcp::fast_open::PendingRequests;
 use crate::tcp::input::{Closed, Outcome};
 use crate::tcp::listen::Listener;
@@ -21,7 +22,7 @@ use crate::tcp::syn_sent::{FastOpen, Opening};
 use crate::tcp::tcb::Connection;
 use crate::time::{Instant, Since};
 use crate::timer::TimerId;
-use crate::trace::State;
+use crate::tuple::FourTuple;
 
 impl Stack {
     /// Passive OPEN. `0.0.0.0` listens on all IPv4 addresses. `[::]` listens on all addresses of both families, or with

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 
 use super::{Socket, SocketKind, Stack, env};
 use crate::memory::Group;
+use crate::state::State;
 use crate::tcp::segment::Outgoing;
 use crate::tcp::tcb::Origin;
 use crate::timer::TimerId;
-use crate::trace::State;
 use crate::wire::tcp::Header;
 
 impl Stack {

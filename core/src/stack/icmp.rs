@@ -6,11 +6,12 @@ use super::inbound::Datagram;
 use super::{Reply, Stack, env};
 use crate::counters::{DropReason, ReplyReason};
 use crate::error::Error;
-use crate::flow::{FlowRef, FourTuple};
+use crate::flow::FlowRef;
 use crate::ip::pmtu;
 use crate::seq::SeqNum;
+use crate::tuple::{FourTuple, quoted_segment};
 use crate::wire::icmp::{self, ErrorKind, Message};
-use crate::wire::{Ecn, PROTOCOL_ICMP, PROTOCOL_ICMPV6, PROTOCOL_TCP, ipv4, ipv6, tcp};
+use crate::wire::{Ecn, PROTOCOL_ICMP, PROTOCOL_ICMPV6, ipv4, ipv6};
 
 /// The most bytes of a packet that an error quotes: the error fits the minimum MTU (RFC 1812 §4.3.2.3, RFC 4443 §2.4).
 const QUOTE_V4: usize = 576 - ipv4::HEADER_LEN - icmp::HEADER_LEN;
@@ -260,27 +261,4 @@ fn quote_len(ipv4: bool, packet: &[u8]) -> usize {
     };
     let headers = payload.map_or(header_len, |payload| packet.len() - payload.len());
     packet.len().saturating_sub(header_len + icmp::HEADER_LEN).max(headers + 8).min(most)
-}
-
-/// Returns the flow and the sequence number of the segment that an error quotes (5927-2). Its source must be the
-/// address at which the error arrived.
-pub(crate) fn quoted_segment(arrived_at: IpAddr, quoted: &[u8]) -> Option<(FourTuple, SeqNum)> {
-    let (source, destination, protocol, payload) = match arrived_at {
-        IpAddr::V4(_) => {
-            let (header, payload) = ipv4::parse_quoted(quoted)?;
-            let whole = header.fragment_offset == 0;
-            let protocol = if whole { header.protocol } else { return None };
-            (IpAddr::V4(header.source), IpAddr::V4(header.destination), protocol, payload)
-        }
-        IpAddr::V6(_) => {
-            let (header, payload) = ipv6::parse_quoted(quoted)?;
-            (IpAddr::V6(header.source), IpAddr::V6(header.destination), header.protocol, payload)
-        }
-    };
-    if protocol != PROTOCOL_TCP || source != arrived_at {
-        return None;
-    }
-    let (source_port, destination_port, seq) = tcp::parse_quoted(payload)?;
-    let tuple = FourTuple::new((source, source_port).into(), (destination, destination_port).into());
-    Some((tuple, seq))
 }

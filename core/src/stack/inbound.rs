@@ -6,14 +6,16 @@ use bytes::Bytes;
 
 use super::{FULL_ORPHANS, Packet, PacketBytes, SocketKind, Stack, binding, env};
 use crate::counters::{DropReason, ReplyReason};
-use crate::flow::{FlowRef, FourTuple};
+use crate::flow::FlowRef;
 use crate::ip::fragments::{Key, Piece};
+use crate::state::State;
 use crate::tcp::closed;
 use crate::tcp::segment::{Answer, Segment};
 use crate::tcp::syn_sent::SynSentOutcome;
 use crate::tcp::time_wait::{self, TimeWaitOutcome};
 use crate::time::Instant;
-use crate::trace::{State, TraceKind};
+use crate::trace::TraceKind;
+use crate::tuple::FourTuple;
 use crate::wire::tcp::{self, Flags, Header};
 use crate::wire::{Ecn, PROTOCOL_ICMP, PROTOCOL_ICMPV6, PROTOCOL_TCP, PROTOCOL_UDP, ipv4, ipv6};
 

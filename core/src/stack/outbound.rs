@@ -11,7 +11,7 @@ use super::template::HeaderTemplate;
 use super::{Interface, Reply, Stack, Transmit, arm, env};
 use crate::buffer::Rope;
 use crate::counters::ReplyReason;
-use crate::flow::{FlowRef, FourTuple, PackedRef};
+use crate::flow::{FlowRef, PackedRef};
 use crate::socket::SocketOptions;
 use crate::tcp::room::room_in;
 use crate::tcp::segment::{Answer, Outgoing};
@@ -19,6 +19,7 @@ use crate::tcp::tcb::{Connection, Env};
 use crate::time::{Instant, Tick};
 use crate::timer::{Due, TimerId};
 use crate::trace::TraceKind;
+use crate::tuple::FourTuple;
 use crate::wire::tcp::{self, Header};
 use crate::wire::{Ecn, PROTOCOL_TCP, ipv4, ipv6};
 

@@ -10,6 +10,7 @@ use crate::counters::{DropReason, ReplyReason};
 use crate::flow::{FlowRef, PackedRef};
 use crate::seq::SeqNum;
 use crate::socket::Event;
+use crate::state::State;
 use crate::tcp::cookie;
 use crate::tcp::listen::{HalfOpen, HalfOpenOutcome, Listener, Offer, SynAck, with_cookie};
 use crate::tcp::room::room_in;
@@ -17,7 +18,6 @@ use crate::tcp::segment::{Answer, Segment};
 use crate::tcp::tcb::{Agreed, Origin, syn_window};
 use crate::time::Tick;
 use crate::timer::Due;
-use crate::trace::State;
 
 impl Stack {
     /// SEGMENT ARRIVES in LISTEN (SA-LISTEN).

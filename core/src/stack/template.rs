@@ -2,9 +2,9 @@
 
 use super::outbound::Sent;
 use crate::buffer::Rope;
-use crate::flow::FourTuple;
 use crate::seq::SeqNum;
 use crate::time::Tick;
+use crate::tuple::FourTuple;
 use crate::wire::checksum::Sum;
 use crate::wire::{ipv4, ipv6, tcp};
 

@@ -8,12 +8,13 @@ use super::{Interface, Socket, SocketKind, Stack};
 use crate::config::Config;
 use crate::counters::Counters;
 use crate::error::Error;
-use crate::info::{CaState, Diagnosis, Info, SocketEntry, Usage};
+use crate::info::{Diagnosis, Info, SocketEntry, Usage};
 use crate::socket::{Event, SocketId, SocketOptions};
+use crate::state::{CaState, State};
 use crate::tcp::tcb::Connection;
 use crate::tcp::time_wait;
 use crate::time::{Duration, Instant, Since};
-use crate::trace::{State, TraceEvent};
+use crate::trace::TraceEvent;
 
 impl Stack {
     /// Returns the configuration.

@@ -3,8 +3,8 @@
 use super::input::{Closed, Outcome};
 use super::tcb::{Connection, Env};
 use crate::socket::SocketId;
+use crate::state::State;
 use crate::time::Duration;
-use crate::trace::State;
 
 impl Connection {
     /// Half-close: FIN after what is queued (SA-EST-32, SA-CLOSE_WAIT-27). The state changes at once, the FIN

@@ -8,10 +8,10 @@ use std::collections::BTreeSet;
 
 use super::listen::Offer;
 use super::segment::Segment;
-use crate::flow::FourTuple;
 use crate::keys::Keys;
 use crate::seq::SeqNum;
 use crate::time::{Duration, Instant};
+use crate::tuple::FourTuple;
 
 /// How long a secret is used.
 const EPOCH: Duration = Duration::from_secs(60);

@@ -7,12 +7,12 @@ use std::sync::Arc;
 use super::ecn::EcnState;
 use super::tcb::{AckState, Agreed, Connection, Env, Origin, Rcv, TsState};
 use crate::error::Error;
-use crate::flow::FourTuple;
 use crate::seq::SeqNum;
 use crate::socket::{SocketId, SocketOptions};
+use crate::state::State;
 use crate::time::{Deadline, Since};
 use crate::timer::TimerId;
-use crate::trace::State;
+use crate::tuple::FourTuple;
 
 /// An orphan in FIN-WAIT-2 with empty queues.
 #[derive(Clone, Debug)]

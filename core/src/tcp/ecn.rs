@@ -2,8 +2,8 @@
 
 use super::segment::Segment;
 use super::tcb::{Connection, Env};
-use crate::info::CaState;
 use crate::seq::SeqNum;
+use crate::state::CaState;
 
 /// What a connection knows of congestion marks, in both directions.
 #[derive(Clone, Debug)]

@@ -7,7 +7,7 @@ use crate::counters::{DropReason, ReplyReason};
 use crate::error::Error;
 use crate::seq::SeqNum;
 use crate::socket::Event;
-use crate::trace::State;
+use crate::state::State;
 use crate::wire::Ecn;
 use crate::wire::tcp::Flags;
 

@@ -10,13 +10,13 @@ use super::segment::{Answer, Segment};
 use super::tcb::{Agreed, Env, Origin, syn_window};
 use crate::config::Config;
 use crate::counters::{DropReason, ReplyReason};
-use crate::flow::FourTuple;
 use crate::queue::Queue;
 use crate::seq::SeqNum;
 use crate::socket::{SocketId, SocketOptions};
 use crate::table::Table;
 use crate::time::{Duration, Instant, Since, Tick};
 use crate::timer::TimerId;
+use crate::tuple::FourTuple;
 use crate::wire::tcp::{Cookie, Flags, Options, Timestamps};
 
 /// A listener.

@@ -3,8 +3,9 @@
 use super::room::fixed_headers;
 use super::tcb::{Connection, Env};
 use crate::seq::SeqNum;
+use crate::state::State;
 use crate::time::{Deadline, Instant};
-use crate::trace::{Loss, State, TraceKind};
+use crate::trace::{Loss, TraceKind};
 
 /// The path MTU and what supports it. Sizes are those of IP packets, in bytes.
 #[derive(Clone, Debug)]

@@ -7,11 +7,10 @@ use super::mtu::PmtuProbe;
 use super::segment::{Answer, Outgoing};
 use super::tcb::{Connection, Env};
 use crate::counters::ReplyReason;
-use crate::info::CaState;
 use crate::seq::SeqNum;
 use crate::socket::SocketOptions;
+use crate::state::{CaState, State};
 use crate::time::{Deadline, Duration};
-use crate::trace::State;
 use crate::wire::Ecn;
 use crate::wire::tcp::{Flags, Header, Options};
 

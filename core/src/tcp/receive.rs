@@ -10,8 +10,8 @@ use crate::counters::DropReason;
 use crate::memory::{Gauge, LEAST};
 use crate::seq::SeqNum;
 use crate::socket::Event;
+use crate::state::State;
 use crate::time::Deadline;
-use crate::trace::State;
 use crate::wire::tcp::SackBlocks;
 
 impl Connection {

@@ -3,8 +3,8 @@
 //! A [`Recovery`] exists while duplicate ACKs, SACK blocks or a loss are pending. Without one, all data in flight is
 //! assumed to be in the network.
 
-use crate::info::CaState;
 use crate::seq::SeqNum;
+use crate::state::CaState;
 
 /// The scoreboard and the phase of loss recovery.
 #[derive(Clone, Debug)]

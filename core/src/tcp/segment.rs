@@ -3,9 +3,9 @@
 use bytes::Bytes;
 
 use crate::counters::ReplyReason;
-use crate::flow::FourTuple;
 use crate::seq::SeqNum;
 use crate::socket::SocketOptions;
+use crate::tuple::FourTuple;
 use crate::wire::Ecn;
 use crate::wire::tcp::{Flags, Header, Options, Timestamps};
 

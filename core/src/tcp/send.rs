@@ -4,9 +4,9 @@ use super::congestion::Acknowledged;
 use super::recovery::Recovery;
 use super::segment::Segment;
 use super::tcb::{Connection, Env};
-use crate::info::CaState;
 use crate::seq::SeqNum;
 use crate::socket::Event;
+use crate::state::CaState;
 use crate::time::{Deadline, Duration};
 use crate::trace::{Loss, TraceKind};
 

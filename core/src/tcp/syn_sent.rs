@@ -10,12 +10,12 @@ use crate::buffer::Rope;
 use crate::config::Config;
 use crate::counters::DropReason;
 use crate::error::Error;
-use crate::flow::FourTuple;
 use crate::seq::SeqNum;
 use crate::socket::{Event, SocketId, SocketOptions};
+use crate::state::State;
 use crate::time::{Duration, Instant, Since, Tick};
 use crate::timer::TimerId;
-use crate::trace::State;
+use crate::tuple::FourTuple;
 use crate::wire::tcp::{Cookie, Flags, Header, Options, Timestamps};
 
 /// What of Fast Open goes on our SYN.

@@ -6,12 +6,12 @@ use crate::buffer::{Pool, Rope};
 use crate::config::Config;
 use crate::counters::{Counters, ReplyReason};
 use crate::error::Error;
-use crate::flow::FourTuple;
 use crate::keys::Keys;
 use crate::list::Links;
 use crate::memory::{Gauge, Group, Holds, Listed};
 use crate::seq::SeqNum;
 use crate::socket::{Event, SocketId, SocketOptions};
+use crate::state::State;
 use crate::tcp::congestion::{self, Controller};
 use crate::tcp::ecn::EcnState;
 use crate::tcp::mtu::{PathMtu, PmtuSearch};
@@ -21,7 +21,8 @@ use crate::tcp::room::{payload_of, room_in};
 use crate::tcp::rtt::Rtt;
 use crate::time::{Deadline, Duration, Instant, Since, Tick};
 use crate::timer::TimerId;
-use crate::trace::{State, Trace, TraceEvent, TraceKind};
+use crate::trace::{Trace, TraceEvent, TraceKind};
+use crate::tuple::FourTuple;
 use crate::wire::tcp::Timestamps;
 
 /// What a handler may use of the stack around the connection.

@@ -6,11 +6,12 @@ use super::segment::{Answer, Segment};
 use super::tcb::{Connection, Env};
 use crate::config::{Config, PortRange};
 use crate::counters::{DropReason, ReplyReason};
-use crate::flow::{FlowTable, FourTuple};
+use crate::flow::FlowTable;
 use crate::ip::recent::Recent;
 use crate::seq::SeqNum;
 use crate::table::{Link, Table};
 use crate::time::{Duration, Instant, Tick};
+use crate::tuple::FourTuple;
 use crate::wire::tcp::Timestamps;
 
 /// A connection that is over and keeps its 4-tuple for 2MSL (MUST-13). This is what [`TimeWaits`] gives out; it keeps a

@@ -5,10 +5,10 @@ use super::input::{Closed, Outcome};
 use super::rtt::model_timeout;
 use super::tcb::{Connection, Env, Origin};
 use crate::error::Error;
-use crate::info::CaState;
 use crate::socket::Event;
+use crate::state::{CaState, State};
 use crate::time::{Deadline, Duration, Tick};
-use crate::trace::{Loss, State, TimerKind, TraceKind};
+use crate::trace::{Loss, TimerKind, TraceKind};
 
 impl Connection {
     /// Runs every deadline that is due. The connection may have moved them since the wheel's node was armed, so
