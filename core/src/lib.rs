@@ -83,9 +83,9 @@ pub mod steer;
 mod table;
 mod tcp;
 pub mod time;
-mod timer;
 pub mod trace;
 mod tuple;
+mod wheel;
 pub mod wire;
 
 pub use bytes::Bytes;

@@ -39,9 +39,9 @@ use crate::tcp::syn_sent::Opening;
 use crate::tcp::tcb::{Agreed, Armed, Connection, Origin};
 use crate::tcp::time_wait::{self, Peers, TimeWait, TimeWaits};
 use crate::time::{Duration, Instant, Tick};
-use crate::timer::Wheel;
 use crate::trace::{Trace, TraceEvent, TraceKind};
 use crate::tuple::{FourTuple, mapped};
+use crate::wheel::Wheel;
 use crate::wire::tcp::{Flags, Header, Options};
 
 use self::connections::{Connections, Ready};

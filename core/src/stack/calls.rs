@@ -21,8 +21,8 @@ use crate::tcp::listen::Listener;
 use crate::tcp::syn_sent::{FastOpen, Opening};
 use crate::tcp::tcb::Connection;
 use crate::time::{Instant, Since};
-use crate::timer::TimerId;
 use crate::tuple::FourTuple;
+use crate::wheel::TimerId;
 
 impl Stack {
     /// Passive OPEN. `0.0.0.0` listens on all IPv4 addresses. `[::]` listens on all addresses of both families, or with

@@ -7,7 +7,7 @@ use crate::memory::Group;
 use crate::state::State;
 use crate::tcp::segment::Outgoing;
 use crate::tcp::tcb::Origin;
-use crate::timer::TimerId;
+use crate::wheel::TimerId;
 use crate::wire::tcp::Header;
 
 impl Stack {

@@ -17,9 +17,9 @@ use crate::tcp::room::room_in;
 use crate::tcp::segment::{Answer, Outgoing};
 use crate::tcp::tcb::{Connection, Env};
 use crate::time::{Instant, Tick};
-use crate::timer::{Due, TimerId};
 use crate::trace::TraceKind;
 use crate::tuple::FourTuple;
+use crate::wheel::{Due, TimerId};
 use crate::wire::tcp::{self, Header};
 use crate::wire::{Ecn, PROTOCOL_TCP, ipv4, ipv6};
 

@@ -17,7 +17,7 @@ use crate::tcp::room::room_in;
 use crate::tcp::segment::{Answer, Segment};
 use crate::tcp::tcb::{Agreed, Origin, syn_window};
 use crate::time::Tick;
-use crate::timer::Due;
+use crate::wheel::Due;
 
 impl Stack {
     /// SEGMENT ARRIVES in LISTEN (SA-LISTEN).

@@ -7,8 +7,8 @@ use crate::counters::{DropReason, ReplyReason};
 use crate::flow::{FlowRef, PackedRef};
 use crate::tcp::segment::Answer;
 use crate::time::{Duration, Instant, Tick};
-use crate::timer::{Budget, Due, TimerId};
 use crate::trace::{TimerKind, TraceKind};
+use crate::wheel::{Budget, Due, TimerId};
 use crate::wire::tcp::Flags;
 
 /// The most work of one [`advance`](Stack::advance): timers of the wheel, ends of TIME-WAIT, and expired datagrams. The

@@ -11,8 +11,8 @@ use crate::seq::SeqNum;
 use crate::socket::{SocketId, SocketOptions};
 use crate::state::State;
 use crate::time::{Deadline, Since};
-use crate::timer::TimerId;
 use crate::tuple::FourTuple;
+use crate::wheel::TimerId;
 
 /// An orphan in FIN-WAIT-2 with empty queues.
 #[derive(Clone, Debug)]

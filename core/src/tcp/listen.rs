@@ -15,8 +15,8 @@ use crate::seq::SeqNum;
 use crate::socket::{SocketId, SocketOptions};
 use crate::table::Table;
 use crate::time::{Duration, Instant, Since, Tick};
-use crate::timer::TimerId;
 use crate::tuple::FourTuple;
+use crate::wheel::TimerId;
 use crate::wire::tcp::{Cookie, Flags, Options, Timestamps};
 
 /// A listener.

@@ -14,8 +14,8 @@ use crate::seq::SeqNum;
 use crate::socket::{Event, SocketId, SocketOptions};
 use crate::state::State;
 use crate::time::{Duration, Instant, Since, Tick};
-use crate::timer::TimerId;
 use crate::tuple::FourTuple;
+use crate::wheel::TimerId;
 use crate::wire::tcp::{Cookie, Flags, Header, Options, Timestamps};
 
 /// What of Fast Open goes on our SYN.

@@ -20,9 +20,9 @@ use crate::tcp::recovery::Recovery;
 use crate::tcp::room::{payload_of, room_in};
 use crate::tcp::rtt::Rtt;
 use crate::time::{Deadline, Duration, Instant, Since, Tick};
-use crate::timer::TimerId;
 use crate::trace::{Trace, TraceEvent, TraceKind};
 use crate::tuple::FourTuple;
+use crate::wheel::TimerId;
 use crate::wire::tcp::Timestamps;
 
 /// What a handler may use of the stack around the connection.
