@@ -11,7 +11,7 @@ use crate::state::State;
 use crate::wire::Ecn;
 use crate::wire::tcp::Flags;
 
-/// The table update that a handler requests. Only `stack.rs` performs it.
+/// The table update that a handler requests. Only `stack/` performs it.
 #[must_use]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
