@@ -6,7 +6,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::{Socket, SocketKind, Stack, binding};
+use super::Stack;
+use super::bindings::binding;
+use super::sockets::{Socket, SocketKind};
 use crate::buffer::{Pool, Rope};
 use crate::config::PortRange;
 use crate::error::Error;

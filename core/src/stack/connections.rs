@@ -1,12 +1,20 @@
 //! The connections, the header template of the one that sent last, and what follows from an event of a connection.
 
+use super::sockets::{Socket, SocketKind};
 use super::template::HeaderTemplate;
-use super::{Stack, arm, env};
+use super::timers::arm;
+use super::{Stack, env};
 use crate::buffer::{Pool, Rope};
+use crate::counters::DropReason;
 use crate::list::{Links, Rows};
+use crate::socket::Event;
+use crate::state::State;
 use crate::table::Table;
-use crate::tcp::tcb::{Connection, Env};
-use crate::time::Tick;
+use crate::tcp::input::Outcome;
+use crate::tcp::listen::synack_patience;
+use crate::tcp::segment::{Answer, Segment};
+use crate::tcp::tcb::{Connection, Env, Origin};
+use crate::time::{Duration, Tick};
 
 /// The connections. A header template is good until the next event of its connection. Whoever gets a `&mut Connection`
 /// may cause one, so that ends the template: only [`to_send`](Connections::to_send) keeps it.
@@ -182,6 +190,62 @@ impl Stack {
         }
         debug_assert_eq!(self.check_connection(index), Ok(()));
         count
+    }
+
+    /// Applies to the tables the outcome that a handler of this connection returned.
+    #[inline]
+    pub(super) fn apply(&mut self, index: u32, outcome: Outcome, segment: Option<&Segment<'_>>) {
+        if outcome != Outcome::Keep {
+            self.apply_change(index, outcome, segment);
+        }
+    }
+
+    pub(super) fn apply_change(&mut self, index: u32, outcome: Outcome, segment: Option<&Segment<'_>>) {
+        let tuple = self.connections[index].tcb.tuple;
+        match outcome {
+            Outcome::Keep => {}
+            Outcome::Dropped(reason) => match segment {
+                Some(segment) => self.dropped_stray(segment, reason),
+                None => self.dropped(&tuple, reason),
+            },
+            Outcome::Reset(reason) => {
+                self.dropped(&tuple, DropReason::AckOfUnsent);
+                if let Some(segment) = segment {
+                    let answer = Answer::rst_to(segment, reason).with_ip_of(&self.connections[index].options);
+                    self.reset(segment, answer);
+                }
+            }
+            Outcome::Established => self.established(index),
+            Outcome::TimeWait => self.enter_time_wait(index),
+            Outcome::Closed(closed) => self.finish_connection(index, closed),
+        }
+    }
+
+    pub(super) fn established(&mut self, index: u32) {
+        let Connection { ref tcb, socket, .. } = self.connections[index];
+        match tcb.origin {
+            Origin::Active => self.notify(socket, Event::CONNECTED),
+            Origin::FastOpen => self.fast_open_over(index),
+            Origin::Passive => {}
+        }
+    }
+
+    /// A Fast Open request is no longer pending: its third segment has arrived, or it has ended.
+    #[cold]
+    pub(super) fn fast_open_over(&mut self, index: u32) {
+        let connection = &mut self.connections[index];
+        connection.tcb.origin = Origin::Passive;
+        let tcb = &connection.tcb;
+        let listener = self.sockets.get(connection.listener);
+        let Some(Socket { kind: SocketKind::Listener(listener), .. }) = listener else { return };
+        let pending = &mut self.listeners[*listener].fast_open_pending;
+        if tcb.state == State::SynReceived {
+            let waited = Duration::from_millis(Tick::at(self.now).elapsed(tcb.snd.stalled_since).into());
+            let left = synack_patience(&self.config).saturating_sub(waited);
+            pending.end(self.now, self.now + left);
+        } else {
+            pending.confirm();
+        }
     }
 
     /// Queues a connection for `transmit`, behind those that wait already.

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use super::{Socket, SocketKind, Stack, env};
+use super::sockets::{Socket, SocketKind};
+use super::{Stack, env};
 use crate::memory::Group;
 use crate::state::State;
 use crate::tcp::segment::Outgoing;

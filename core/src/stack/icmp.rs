@@ -3,7 +3,8 @@
 use std::net::IpAddr;
 
 use super::inbound::Datagram;
-use super::{Reply, Stack, env};
+use super::replies::Reply;
+use super::{Stack, env};
 use crate::counters::{DropReason, ReplyReason};
 use crate::error::Error;
 use crate::flow::FlowRef;

@@ -1,14 +1,15 @@
 //! Incoming packets: IP, then dispatch to the table of the 4-tuple.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::IpAddr;
 
 use bytes::Bytes;
 
-use super::{FULL_ORPHANS, Packet, PacketBytes, SocketKind, Stack, binding, env};
+use super::sockets::SocketKind;
+use super::tables::FULL_ORPHANS;
+use super::{Packet, PacketBytes, Stack, env};
 use crate::counters::{DropReason, ReplyReason};
 use crate::flow::FlowRef;
 use crate::ip::fragments::{Key, Piece};
-use crate::state::State;
 use crate::tcp::closed;
 use crate::tcp::segment::{Answer, Segment};
 use crate::tcp::syn_sent::SynSentOutcome;
@@ -303,47 +304,6 @@ impl Stack {
         Ok(payload)
     }
 
-    /// Returns the listener for a local address and port: one bound to that address, else one bound to all addresses of
-    /// its family, else one bound to all addresses of both.
-    pub(super) fn listener_at(&self, address: IpAddr, port: u16) -> Option<u32> {
-        let all_v6 = || self.bound(Ipv6Addr::UNSPECIFIED.into(), port);
-        let all = || match address {
-            IpAddr::V4(_) => {
-                let all_v4 = self.bound(Ipv4Addr::UNSPECIFIED.into(), port);
-                all_v4.or_else(|_| all_v6()).ok().filter(|index| self.listeners[*index].takes_v4())
-            }
-            IpAddr::V6(_) => all_v6().ok(),
-        };
-        self.bound(address, port).ok().or_else(all)
-    }
-
-    /// Returns whether a wildcard listener would share clients with another one. There is one for each family, and one
-    /// on `[::]` accepts both unless it is IPv6-only.
-    pub(super) fn shares_clients(&self, local: SocketAddr, only_v6: bool) -> bool {
-        match local.ip() {
-            IpAddr::V4(v4) if v4.is_unspecified() => {
-                let all_v6 = self.bound(Ipv6Addr::UNSPECIFIED.into(), local.port());
-                all_v6.is_ok_and(|index| self.listeners[index].takes_v4())
-            }
-            IpAddr::V6(v6) if v6.is_unspecified() && !only_v6 => {
-                self.bound(Ipv4Addr::UNSPECIFIED.into(), local.port()).is_ok()
-            }
-            _ => false,
-        }
-    }
-
-    /// Returns the listener with exactly this binding, or else the index among the bindings at which it would be
-    /// inserted.
-    pub(super) fn bound(&self, address: IpAddr, port: u16) -> Result<u32, usize> {
-        self.binding_of(address, port).map(|place| self.bindings[place].1)
-    }
-
-    /// Returns the index of exactly this binding, or else the index at which it would be inserted.
-    pub(super) fn binding_of(&self, address: IpAddr, port: u16) -> Result<usize, usize> {
-        let wanted = binding(address, port);
-        self.bindings.binary_search_by_key(&wanted, |(bound, _)| *bound)
-    }
-
     pub(super) fn closed_segment(&mut self, segment: &Segment<'_>) {
         match closed::segment_arrives(segment) {
             Ok(reason) => self.reset(segment, Answer::rst_to(segment, reason)),
@@ -428,9 +388,5 @@ impl Stack {
                 }
             }
         }
-    }
-
-    pub(super) fn note_listen(&mut self, tuple: &FourTuple, to: State) {
-        self.note_state(tuple, State::Listen, to);
     }
 }

@@ -6,8 +6,9 @@
 
 use std::collections::VecDeque;
 
+use super::Stack;
 use super::connections::{ByAge, Connections, WithGap};
-use super::{SocketKind, Stack};
+use super::sockets::SocketKind;
 use crate::error::Error;
 use crate::list::List;
 use crate::memory::{Gauge, Group, LEAST};

@@ -7,8 +7,11 @@
 
 use bytes::Bytes;
 
+use super::io::Sent;
+use super::replies::Reply;
 use super::template::HeaderTemplate;
-use super::{Interface, Reply, Stack, Transmit, arm, env};
+use super::timers::arm;
+use super::{Interface, Stack, Transmit, env};
 use crate::buffer::Rope;
 use crate::counters::ReplyReason;
 use crate::flow::{FlowRef, PackedRef};
@@ -68,13 +71,6 @@ impl Turns {
         connection.overdrawn = (-self.left).max(0) as u16;
         self.left > 0
     }
-}
-
-/// The part of [`Transmit`] that the packet itself decides. It fits into two registers.
-#[derive(Clone, Copy)]
-pub(super) struct Sent {
-    pub(super) len: usize,
-    pub(super) checksum_offload: bool,
 }
 
 impl Stack {

@@ -4,7 +4,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::inbound::Datagram;
-use super::{SocketKind, Stack, env};
+use super::sockets::SocketKind;
+use super::{Stack, env};
 use crate::config::RefuseWith;
 use crate::counters::{DropReason, ReplyReason};
 use crate::flow::{FlowRef, PackedRef};

@@ -1,8 +1,21 @@
 //! Stateless replies that wait for the device, limited in number and bytes (`reply_queue`, `reply_queue_bytes`).
 
-use super::Reply;
+use std::net::IpAddr;
+
+use super::{Stack, env};
 use crate::config::Config;
+use crate::counters::DropReason;
+use crate::ip::limit;
 use crate::queue::Queue;
+use crate::tcp::segment::{Answer, Segment};
+
+/// Packets that wait for the device, apart from segments of connections.
+#[derive(Clone, Debug)]
+pub(super) enum Reply {
+    Segment(Answer),
+    /// A whole packet, such as an ICMP message.
+    Packet(Vec<u8>),
+}
 
 #[derive(Clone, Debug, Default)]
 pub(super) struct Replies {
@@ -77,4 +90,71 @@ impl Reply {
                 Reply::Packet(packet) => packet.capacity(),
             }
     }
+}
+
+impl Stack {
+    /// Queues an answer that belongs to no connection.
+    pub(super) fn reply(&mut self, answer: Answer) {
+        env!(self).note_reply(&answer.tuple, answer.reason);
+        self.push_reply(Reply::Segment(answer));
+    }
+
+    pub(super) fn push_reply(&mut self, reply: Reply) {
+        if !self.replies.has_room(&reply, &self.config) {
+            return self.displace_reply(reply);
+        }
+        self.replies.push(reply);
+    }
+
+    /// Drops an answer from the full queue: a random one of those waiting, or the new one. All answers since the queue
+    /// filled have the same chance, so a flood that arrives first does not shut out later senders.
+    #[cold]
+    pub(super) fn displace_reply(&mut self, reply: Reply) {
+        self.counters.count_drop(DropReason::ReplyQueueFull);
+        let chance = self.keys.random();
+        self.replies.displace(reply, chance, &self.config);
+    }
+
+    /// Sends the RST for `segment`, which belongs to no connection (RFC 9293 §3.5.2). A SYN always gets one, as a
+    /// listener would answer it: the RST is no larger. For other segments a budget limits RSTs (SA-CLOSED-05).
+    pub(super) fn reset(&mut self, segment: &Segment<'_>, rst: Answer) {
+        if !is_stray(segment) || self.charge(segment) {
+            self.reply(rst);
+        } else {
+            self.dropped(&segment.tuple, DropReason::ReplyThrottled);
+        }
+    }
+
+    /// As [`dropped`](Stack::dropped), for a segment whose tuple is in use. It takes from the RST budget what it would
+    /// take if the tuple were free. Otherwise an attacker could count RSTs and learn that the tuple is in use
+    /// (THREAT-24, THREAT-25).
+    pub(super) fn dropped_stray(&mut self, segment: &Segment<'_>, reason: DropReason) {
+        if is_stray(segment) {
+            self.charge(segment);
+        }
+        self.dropped(&segment.tuple, reason);
+    }
+
+    /// Takes one RST from the budget of the source network of `segment`. Returns whether there was one.
+    pub(super) fn charge(&mut self, segment: &Segment<'_>) -> bool {
+        let limit = self.config.tcp_rst_limit;
+        if limit == 0 {
+            return true;
+        }
+        let slot = self.network_slot(segment.tuple.remote().ip());
+        let jitter = self.keys.random();
+        self.rst_limit.allow(self.now, slot, limit, jitter)
+    }
+
+    /// The slot of an address's network in a [`RateLimiter`].
+    pub(super) fn network_slot(&self, address: IpAddr) -> usize {
+        let (prefix, len) = limit::prefix(address);
+        self.keys.bucket(&prefix[..len], limit::SLOTS)
+    }
+}
+
+/// Whether a segment would draw a RST within the budget if its tuple were free and nobody listened there.
+fn is_stray(segment: &Segment<'_>) -> bool {
+    let flags = segment.flags();
+    !flags.rst() && (flags.ack() || !flags.syn())
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use slotmap::{Key, KeyData};
 
+use super::Stack;
 use crate::buffer::Rope;
 use crate::error::Error;
 use crate::socket::{Event, SocketId, SocketOptions};
@@ -142,6 +143,29 @@ impl std::ops::Index<SocketId> for Sockets {
 impl std::ops::IndexMut<SocketId> for Sockets {
     fn index_mut(&mut self, id: SocketId) -> &mut Socket {
         self.get_mut(id).expect("the socket is there")
+    }
+}
+
+impl Stack {
+    #[inline]
+    pub(super) fn notify(&mut self, id: SocketId, events: Event) {
+        if let Some(socket) = self.sockets.get_mut(id) {
+            socket.events |= events;
+            if socket.accepted && !socket.queued {
+                socket.queued = true;
+                self.queue_event(id);
+            }
+        }
+    }
+
+    /// Sockets that are gone leave entries behind, which must not accumulate while nobody polls.
+    #[inline(never)]
+    pub(super) fn queue_event(&mut self, id: SocketId) {
+        if self.events.len() > 2 * self.sockets.len() + 64 {
+            let sockets = &self.sockets;
+            self.events.tidy(|id| sockets.contains(*id));
+        }
+        self.events.push_back(id);
     }
 }
 

@@ -1,6 +1,6 @@
 //! The header template: consecutive full segments of new data copy their headers from the first.
 
-use super::outbound::Sent;
+use super::io::Sent;
 use crate::buffer::Rope;
 use crate::seq::SeqNum;
 use crate::time::Tick;

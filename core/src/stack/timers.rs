@@ -6,9 +6,10 @@ use super::{Stack, env};
 use crate::counters::{DropReason, ReplyReason};
 use crate::flow::{FlowRef, PackedRef};
 use crate::tcp::segment::Answer;
+use crate::tcp::tcb::{Armed, Connection};
 use crate::time::{Duration, Instant, Tick};
 use crate::trace::{TimerKind, TraceKind};
-use crate::wheel::{Budget, Due, TimerId};
+use crate::wheel::{Budget, Due, TimerId, Wheel};
 use crate::wire::tcp::Flags;
 
 /// The most work of one [`advance`](Stack::advance): timers of the wheel, ends of TIME-WAIT, and expired datagrams. The
@@ -17,7 +18,37 @@ const TIMERS: usize = 32;
 const TIME_WAITS: usize = 64;
 const DATAGRAMS: usize = 16;
 
+/// How far time may run ahead of the timers.
+const CATCH_UP: Duration = Duration::from_secs(10 * 86_400);
+
 impl Stack {
+    /// Moves time forward without running timers: `advance` runs them. Ticks compare correctly for 24 days only, so
+    /// after a longer sleep the timers catch up in steps.
+    #[inline]
+    pub(super) fn set_now(&mut self, now: Instant) {
+        if now - self.timers_ran > CATCH_UP {
+            self.catch_up(now);
+        } else {
+            self.now = self.now.max(now);
+        }
+    }
+
+    /// Runs a few steps. If timers remain, time stands still until the next call, and `poll_at` says that it is due.
+    #[cold]
+    fn catch_up(&mut self, now: Instant) {
+        const STEPS: usize = 16;
+        if self.is_without_timers() {
+            self.timers_ran = now;
+        }
+        for _ in 0..STEPS {
+            self.now = self.now.max(now.min(self.timers_ran + CATCH_UP));
+            self.run_timers();
+            if self.now >= now || self.timers_ran < self.now {
+                return;
+            }
+        }
+    }
+
     /// Returns the latest time for the next [`advance`](Stack::advance). It may be earlier than the next timer, and in
     /// the past. It changes with every input, user call and [`transmit`](Stack::transmit).
     pub fn poll_at(&self) -> Option<Instant> {
@@ -74,6 +105,10 @@ impl Stack {
         if !budget.is_spent() && ended < TIME_WAITS {
             self.timers_ran = self.now;
         }
+    }
+
+    pub(super) fn tick(&self) -> Tick {
+        Tick::at(self.now)
     }
 
     pub(super) fn is_without_timers(&self) -> bool {
@@ -200,4 +235,20 @@ impl Stack {
             }
         }
     }
+}
+
+/// Arms the wheel for the earliest deadline of a connection, if that is before the armed time. A node that is too early
+/// stays: it fires, finds nothing due, and is armed again.
+#[inline]
+pub(super) fn arm(wheel: &mut Wheel, index: u32, connection: &mut Connection) {
+    if connection.tcb.timers.want_arming(&connection.armed) {
+        arm_anew(wheel, index, connection);
+    }
+}
+
+fn arm_anew(wheel: &mut Wheel, index: u32, connection: &mut Connection) {
+    let Some(tick) = connection.tcb.timers.earliest() else { return };
+    let target = PackedRef::from(FlowRef::Connection(index)).0;
+    let node = wheel.rearm(connection.armed.node, tick, target);
+    connection.armed = Armed { node, tick };
 }

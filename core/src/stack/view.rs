@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
-use super::{Interface, Socket, SocketKind, Stack};
+use super::sockets::{Socket, SocketKind};
+use super::{Interface, Stack};
 use crate::config::Config;
-use crate::counters::Counters;
+use crate::counters::{Counters, DropReason};
 use crate::error::Error;
 use crate::info::{Diagnosis, Info, SocketEntry, Usage};
 use crate::socket::{Event, SocketId, SocketOptions};
@@ -14,7 +15,8 @@ use crate::state::{CaState, State};
 use crate::tcp::tcb::Connection;
 use crate::tcp::time_wait;
 use crate::time::{Duration, Instant, Since};
-use crate::trace::TraceEvent;
+use crate::trace::{TraceEvent, TraceKind};
+use crate::tuple::FourTuple;
 
 impl Stack {
     /// Returns the configuration.
@@ -64,6 +66,25 @@ impl Stack {
     /// Returns whether a connect with Fast Open can send data on its SYN: the cookie of this server is known.
     pub fn knows_fast_open_cookie(&self, server: IpAddr) -> bool {
         self.cookies.knows(server)
+    }
+
+    #[inline]
+    pub(super) fn note(&mut self, tuple: &FourTuple, kind: TraceKind) {
+        let at = self.now;
+        self.trace.push(|| TraceEvent { at, local: tuple.local(), remote: tuple.remote(), kind });
+    }
+
+    pub(super) fn note_state(&mut self, tuple: &FourTuple, from: State, to: State) {
+        self.note(tuple, TraceKind::State { from, to });
+    }
+
+    pub(super) fn dropped(&mut self, tuple: &FourTuple, reason: DropReason) {
+        self.counters.count_drop(reason);
+        self.note(tuple, TraceKind::Drop(reason));
+    }
+
+    pub(super) fn note_listen(&mut self, tuple: &FourTuple, to: State) {
+        self.note_state(tuple, State::Listen, to);
     }
 
     /// Returns the next socket that changed, and its changes.

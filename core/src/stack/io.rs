@@ -1,0 +1,101 @@
+//! The packets that enter and leave a stack, and the interface that they cross.
+
+use std::net::IpAddr;
+
+use bytes::Bytes;
+
+use crate::tcp::room::{MAX_PACKET, MIN_MTU_V4, MIN_MTU_V6};
+
+/// The device that the stack is attached to. It carries bare IP packets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Interface {
+    /// Largest IP packet, bytes. At least 68 (IPv4) or 1280 (IPv6).
+    pub mtu: u16,
+    /// Our addresses with their prefix lengths. An IPv4 prefix of up to 30 bits implies a broadcast address.
+    pub addresses: Vec<(IpAddr, u8)>,
+    /// The device segments: [`Transmit::segment_size`] may be set and a frame may hold 64 KiB.
+    pub segmentation_offload: bool,
+    /// The device fills in TCP checksums: the field then holds the sum of the pseudo-header, not complemented.
+    pub checksum_offload: bool,
+}
+
+impl Interface {
+    /// A device without offload.
+    pub fn new(mtu: u16, addresses: impl IntoIterator<Item = (IpAddr, u8)>) -> Interface {
+        Interface {
+            mtu,
+            addresses: addresses.into_iter().collect(),
+            segmentation_offload: false,
+            checksum_offload: false,
+        }
+    }
+
+    /// Checks that the MTU is at least 68 (RFC 791), and at least 1280 where there is an IPv6 address (RFC 8200 §5). An
+    /// error says what was expected.
+    pub fn validate(&self) -> Result<(), String> {
+        let v6 = self.addresses.iter().any(|(address, _)| address.is_ipv6());
+        let least = if v6 { MIN_MTU_V6 } else { MIN_MTU_V4 };
+        if self.mtu >= least { Ok(()) } else { Err(format!("MTU {}: expected at least {least}", self.mtu)) }
+    }
+
+    pub(super) fn expect_valid(&self) {
+        if let Err(error) = self.validate() {
+            panic!("interface: {error}");
+        }
+    }
+
+    /// The length of a frame for [`Stack::transmit`], which no packet exceeds: the MTU, or 65,535 bytes where the
+    /// device cuts segments.
+    pub fn frame_len(&self) -> usize {
+        let longest = if self.segmentation_offload { MAX_PACKET } else { self.mtu };
+        usize::from(longest)
+    }
+}
+
+/// A received packet and its metadata from the device.
+#[derive(Clone, Debug)]
+pub struct Packet<'a> {
+    /// The IP packet: as received from the wire, or a super-segment of up to 64 KiB.
+    pub bytes: PacketBytes<'a>,
+    /// The device has verified the TCP checksum, or the packet never left this machine.
+    pub checksum_trusted: bool,
+}
+
+/// Who owns the bytes of a packet.
+#[derive(Clone, Debug)]
+pub enum PacketBytes<'a> {
+    /// The caller owns them: the stack copies the payload.
+    Borrowed(&'a [u8]),
+    /// The buffer is shared: the stack keeps a large payload as a slice of it.
+    Shared(Bytes),
+}
+
+impl<'a> From<&'a [u8]> for Packet<'a> {
+    fn from(bytes: &'a [u8]) -> Packet<'a> {
+        Packet { bytes: PacketBytes::Borrowed(bytes), checksum_trusted: false }
+    }
+}
+
+impl From<Bytes> for Packet<'_> {
+    fn from(bytes: Bytes) -> Self {
+        Packet { bytes: PacketBytes::Shared(bytes), checksum_trusted: false }
+    }
+}
+
+/// Describes the packet that [`Stack::transmit`] put into the frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Transmit {
+    /// Bytes of the IP packet.
+    pub len: usize,
+    /// The device must cut the payload into segments of this many bytes.
+    pub segment_size: Option<u16>,
+    /// The device must fill in the TCP checksum.
+    pub checksum_offload: bool,
+}
+
+/// The part of [`Transmit`] that the packet itself decides. It fits into two registers.
+#[derive(Clone, Copy)]
+pub(super) struct Sent {
+    pub(super) len: usize,
+    pub(super) checksum_offload: bool,
+}

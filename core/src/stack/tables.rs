@@ -1,0 +1,285 @@
+//! The flow table, and the moves of rows between the tables behind it.
+
+use std::sync::Arc;
+
+use super::replies::Reply;
+use super::sockets::{Finished, SocketKind};
+use super::{Stack, env};
+use crate::buffer::Rope;
+use crate::counters::ReplyReason;
+use crate::error::Error;
+use crate::flow::{FlowRef, PackedRef};
+use crate::socket::Event;
+use crate::state::State;
+use crate::tcp::dormant::Dormant;
+use crate::tcp::input::Closed;
+use crate::tcp::listen::HalfOpen;
+use crate::tcp::segment::Answer;
+use crate::tcp::syn_sent::Opening;
+use crate::tcp::tcb::{Agreed, Connection, Origin};
+use crate::tcp::time_wait::{self, TimeWait};
+use crate::tuple::FourTuple;
+use crate::wire::tcp::{Flags, Options};
+
+/// This many orphans remain full connections in FIN-WAIT-2.
+pub(super) const FULL_ORPHANS: usize = 64;
+
+impl Stack {
+    /// Returns the flow of an arriving segment's tuple. Tries the last flow first, which saves the hash and the probe.
+    pub(super) fn find_last_or(&mut self, tuple: &FourTuple) -> Option<FlowRef> {
+        if self.connections.get(self.last_flow).is_some_and(|connection| connection.tcb.tuple == *tuple) {
+            return Some(FlowRef::Connection(self.last_flow));
+        }
+        let found = self.find(tuple);
+        if let Some(FlowRef::Connection(index)) = found {
+            self.last_flow = index;
+        }
+        found
+    }
+
+    pub(super) fn find(&mut self, tuple: &FourTuple) -> Option<FlowRef> {
+        let Stack { flows, keys, half_open, openings, connections, time_waits, dormant, .. } = self;
+        flows.find(keys, tuple, |flow| {
+            *tuple
+                == match flow {
+                    FlowRef::HalfOpen(i) => half_open[i].tuple,
+                    FlowRef::Opening(i) => openings[i].tuple,
+                    FlowRef::Connection(i) => connections[i].tcb.tuple,
+                    FlowRef::TimeWait(i) => time_waits.tuple(i),
+                    FlowRef::Dormant(i) => dormant[i].tuple,
+                }
+        })
+    }
+
+    /// Inserts `flow` at a tuple that is free.
+    pub(super) fn place(&mut self, tuple: &FourTuple, flow: FlowRef) {
+        self.flows.insert(&self.keys, tuple, flow);
+        self.ports.came(tuple);
+    }
+
+    /// Replaces the flow at `tuple`, whose row has changed, usually to another table.
+    pub(super) fn replace(&mut self, tuple: &FourTuple, old: FlowRef, new: FlowRef) {
+        self.flows.replace(&self.keys, tuple, old, new);
+    }
+
+    /// Removes `flow` from the flow table.
+    pub(super) fn displace(&mut self, tuple: &FourTuple, flow: FlowRef) {
+        self.flows.remove(&self.keys, tuple, flow);
+        self.ports.gone(tuple);
+    }
+
+    /// Adds a connection, which takes over the flow table entry of its predecessor.
+    pub(super) fn add_connection(&mut self, agreed: Agreed, from: Option<FlowRef>) -> u32 {
+        let tuple = agreed.tuple;
+        let index = self.connections.insert_with(|| Connection::new(agreed, &env!(self)));
+        match from {
+            Some(old) => self.replace(&tuple, old, FlowRef::Connection(index)),
+            None => self.place(&tuple, FlowRef::Connection(index)),
+        }
+        index
+    }
+
+    /// Releases all that a finished connection holds, except its row and its entry in the flow table.
+    pub(super) fn settle_accounts(&mut self, index: u32) {
+        self.end_turn(index);
+        self.delist(index);
+        let connection = &self.connections[index];
+        let tcb = &connection.tcb;
+        self.wheel.remove(connection.armed.node);
+        self.memory.remove(connection);
+        if connection.is_orphan() {
+            self.orphans -= 1;
+        }
+        if tcb.state == State::CloseWait {
+            self.counters.close_wait_left += 1;
+        }
+        if tcb.origin == Origin::FastOpen {
+            self.fast_open_over(index);
+        }
+    }
+
+    /// Turns the connection into a compact entry. Its socket, if the application still holds it, keeps the unread data.
+    pub(super) fn enter_time_wait(&mut self, index: u32) {
+        // Its last ACK leaves as a stateless answer, because the connection is gone before the device asks.
+        let now = self.now;
+        let last_ack = {
+            let connection = &mut self.connections[index];
+            let due = connection.tcb.ack.now;
+            due.then(|| connection.final_ack(&mut env!(self)))
+        };
+        self.settle_accounts(index);
+        if let Some(ack) = last_ack {
+            self.push_reply(Reply::Segment(ack));
+        }
+        let tcb = &self.connections[index].tcb;
+        if self.config.tcp_tw_recycle && tcb.ts.on {
+            let (peer, limit) = (tcb.tuple.remote().ip(), self.config.tcp_tw_recycle_peers as usize);
+            self.peers.remember(peer, tcb.ts.recent, now, limit);
+        }
+        self.add_time_wait(index);
+        self.finish_socket(index, None);
+    }
+
+    /// Reduces an orphan in FIN-WAIT-2 to a compact entry. The first few stay full connections, because most of those
+    /// end within a round trip.
+    pub(super) fn lay_down(&mut self, index: u32) {
+        if self.orphans <= FULL_ORPHANS || !self.connections.get(index).is_some_and(Dormant::may_be) {
+            return;
+        }
+        let connection = &mut self.connections[index];
+        if connection.tcb.ack.now || connection.tcb.timers.delayed_ack.is_some() {
+            let ack = connection.final_ack(&mut env!(self));
+            self.push_reply(Reply::Segment(ack));
+        }
+        self.end_turn(index);
+        self.delist(index);
+        let connection = &self.connections[index];
+        let dormant = Dormant::of(connection);
+        let tuple = dormant.tuple;
+        self.wheel.remove(connection.armed.node);
+        self.connections.discard(index);
+        let end = dormant.fin_wait_2;
+        let to = self.dormant.insert(dormant);
+        if let Some(end) = end {
+            let target = PackedRef::from(FlowRef::Dormant(to)).0;
+            self.dormant[to].timer = self.wheel.insert(end.tick(), target);
+        }
+        self.replace(&tuple, FlowRef::Connection(index), FlowRef::Dormant(to));
+    }
+
+    /// Turns such an orphan back into a full connection for an event.
+    pub(super) fn wake(&mut self, index: u32) -> u32 {
+        let dormant = self.dormant.remove(index);
+        let tuple = dormant.tuple;
+        self.wheel.remove(dormant.timer);
+        let to = self.connections.insert_with(|| dormant.wake(&env!(self)));
+        self.replace(&tuple, FlowRef::Dormant(index), FlowRef::Connection(to));
+        to
+    }
+
+    /// Replaces the connection with a TIME-WAIT entry for 2MSL, if there is room for one.
+    pub(super) fn add_time_wait(&mut self, index: u32) {
+        let connection = &self.connections[index];
+        let tuple = connection.tcb.tuple;
+        let length = time_wait::length(&self.config);
+        let full = self.time_waits.len() >= self.config.tcp_max_tw_buckets as usize
+            || self.time_waits.held_with(&tuple) > self.config.tcp_tw_mem;
+        if full || length.is_zero() {
+            self.counters.tcp_time_wait_overflow += u64::from(full);
+            self.displace(&tuple, FlowRef::Connection(index));
+            return self.note_state(&tuple, State::TimeWait, State::Closed);
+        }
+        self.counters.tw += 1;
+        let entry = TimeWait::new(connection, self.now, length);
+        if entry.timestamps_on() {
+            self.ports.rest(&tuple);
+        }
+        let entry = self.time_waits.insert(&entry);
+        self.replace(&tuple, FlowRef::Connection(index), FlowRef::TimeWait(entry));
+    }
+
+    pub(super) fn remove_time_wait(&mut self, index: u32) {
+        let tuple = self.time_waits.tuple(index);
+        match self.find(&tuple) {
+            // A half-open connection had replaced it, and can no longer restore it.
+            Some(FlowRef::HalfOpen(successor)) => drop(self.gave_way.remove(&successor)),
+            _ => {
+                self.displace(&tuple, FlowRef::TimeWait(index));
+                self.note_state(&tuple, State::TimeWait, State::Closed);
+            }
+        }
+        self.time_waits.remove(index);
+    }
+
+    /// Removes the connection for good.
+    pub(super) fn finish_connection(&mut self, index: u32, closed: Closed) {
+        self.settle_accounts(index);
+        let connection = &self.connections[index];
+        let (tuple, state) = (connection.tcb.tuple, connection.tcb.state);
+        if closed.rst {
+            let tcb = &connection.tcb;
+            let mut answer = Answer::ack(tuple, tcb.snd.nxt, tcb.rcv.nxt, 0, ReplyReason::RstAbort)
+                .with_ip_of(&connection.options);
+            answer.flags = Flags::RST | Flags::ACK;
+            let timestamps = connection.timestamps(&env!(self));
+            answer.options = Options { timestamps, ..Options::default() };
+            if matches!(state, State::Established | State::CloseWait) {
+                self.counters.estab_resets += 1;
+            }
+            self.push_reply(Reply::Segment(answer));
+            env!(self).note_reply(&tuple, ReplyReason::RstAbort);
+        }
+        self.displace(&tuple, FlowRef::Connection(index));
+        self.note_state(&tuple, state, State::Closed);
+        self.finish_socket(index, closed.error);
+    }
+
+    /// Removes the connection's row. Its socket, if the application still holds it, keeps the unread data.
+    pub(super) fn finish_socket(&mut self, index: u32, error: Option<Error>) {
+        let connection = &mut self.connections[index];
+        let (id, events) = (connection.socket, connection.events);
+        if let Some(socket) = self.sockets.get_mut(id) {
+            let receive_queue = std::mem::take(&mut connection.receive_queue);
+            self.memory.add(&receive_queue);
+            let (local, remote) = (connection.tcb.tuple.local(), connection.tcb.tuple.remote());
+            let options = Arc::clone(&connection.options);
+            socket.kind =
+                SocketKind::Finished(Box::new(Finished { receive_queue, error, local, remote, options }));
+            let failed = if error.is_some() { Event::ERROR } else { Event::default() };
+            self.notify(id, Event::READABLE | Event::WRITABLE | Event::CLOSED | failed | events);
+        }
+        self.connections.discard(index);
+    }
+
+    pub(super) fn remove_opening(&mut self, index: u32) -> Opening {
+        let opening = self.take_opening(index);
+        self.displace(&opening.tuple, FlowRef::Opening(index));
+        opening
+    }
+
+    /// Removes an opening from its table. The caller reuses its entry in the flow table.
+    pub(super) fn take_opening(&mut self, index: u32) -> Opening {
+        let opening = self.openings.remove(index);
+        self.wheel.remove(opening.timer);
+        self.memory.remove(&opening.send_queue);
+        opening
+    }
+
+    /// Handles a failed connect.
+    pub(super) fn fail_opening(&mut self, index: u32, error: Error) {
+        let opening = self.remove_opening(index);
+        self.note_state(&opening.tuple, State::SynSent, State::Closed);
+        if let Some(socket) = self.sockets.get_mut(opening.socket) {
+            let (local, remote) = (opening.tuple.local(), opening.tuple.remote());
+            let options = opening.options;
+            let finished =
+                Finished { receive_queue: Rope::default(), error: Some(error), local, remote, options };
+            socket.kind = SocketKind::Finished(Box::new(finished));
+            let events = Event::READABLE | Event::WRITABLE | Event::CLOSED | Event::ERROR;
+            self.notify(opening.socket, events);
+        }
+    }
+
+    /// Removes a half-open connection and restores the TIME-WAIT that it had replaced.
+    pub(super) fn remove_half_open(&mut self, index: u32) -> HalfOpen {
+        let entry = self.take_half_open(index);
+        match self.gave_way.remove(&index) {
+            Some(old) => self.replace(&entry.tuple, FlowRef::HalfOpen(index), FlowRef::TimeWait(old)),
+            None => self.displace(&entry.tuple, FlowRef::HalfOpen(index)),
+        }
+        entry
+    }
+
+    /// Removes a half-open connection from its table. The caller reuses its entry in the flow table.
+    pub(super) fn take_half_open(&mut self, index: u32) -> HalfOpen {
+        let entry = self.half_open.remove(index);
+        self.wheel.remove(entry.timer);
+        self.listeners[entry.listener].half_open -= 1;
+        entry
+    }
+
+    pub(super) fn connections_full(&self) -> bool {
+        self.connections.len() + self.dormant.len() + self.openings.len()
+            >= self.config.tcp_max_connections as usize
+    }
+}
