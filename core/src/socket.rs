@@ -27,7 +27,7 @@ impl Event {
     /// The connection is closed in both directions; unread bytes can still be read.
     pub const CLOSED: Event = Event(16);
     /// Retransmissions reached R1: there may be a problem (SHLD-9), or a router reported one (MUST-47).
-    pub const TROUBLE: Event = Event(32);
+    pub const SOFT_ERROR: Event = Event(32);
     /// The peer announced urgent data (MUST-32).
     pub const URGENT: Event = Event(64);
 
@@ -57,7 +57,7 @@ impl std::ops::BitOrAssign for Event {
 
 impl fmt::Debug for Event {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let names = ["CONNECTED", "READABLE", "WRITABLE", "ERROR", "CLOSED", "TROUBLE", "URGENT"];
+        let names = ["CONNECTED", "READABLE", "WRITABLE", "ERROR", "CLOSED", "SOFT_ERROR", "URGENT"];
         let set = names.iter().enumerate().filter(|(bit, _)| self.0 >> bit & 1 == 1);
         f.debug_set().entries(set.map(|(_, name)| format_args!("{name}").to_string())).finish()
     }

@@ -472,7 +472,7 @@ impl Stack {
     /// established. Sockets stay until they are closed. Data received earlier can be read; after that, calls return
     /// [`NetworkDown`](Error::NetworkDown). Listeners stay as they are.
     ///
-    /// Each call does a bounded amount of work, because the resets wait in the queue of answers. Returns `false` if
+    /// Each call does a bounded amount of work, because the resets wait in the queue of replies. Returns `false` if
     /// some are left: call [`transmit`](Stack::transmit), then call this again.
     pub fn abort_all(&mut self, now: Instant, spare: Spare) -> bool {
         /// Connections that one call resets.
@@ -604,7 +604,7 @@ impl Stack {
     }
 
     /// Sets the options of a socket. The receive buffer keeps the size given to `listen` or `connect`: the SYN or
-    /// SYN-ACK has announced its window and scale (tcp(7) says the same). The choice of congestion control takes effect
+    /// SYN-ACK has advertised its window and scale (tcp(7) says the same). The choice of congestion control takes effect
     /// only before the connection is made.
     pub fn set_options(&mut self, now: Instant, id: SocketId, options: SocketOptions) -> Result<(), Error> {
         self.set_now(now);

@@ -3,7 +3,7 @@
 use super::sockets::{Socket, SocketKind};
 use super::template::HeaderTemplate;
 use super::timers::arm;
-use super::{Stack, env};
+use super::{Stack, env_of};
 use crate::buffer::{Pool, Rope};
 use crate::counters::DropReason;
 use crate::list::{Links, Rows};
@@ -12,7 +12,7 @@ use crate::state::State;
 use crate::table::Table;
 use crate::tcp::input::Outcome;
 use crate::tcp::listen::synack_patience;
-use crate::tcp::segment::{Answer, Segment};
+use crate::tcp::segment::{Reply, Segment};
 use crate::tcp::tcb::{Connection, Env, Origin};
 use crate::time::{Duration, Tick};
 
@@ -138,7 +138,7 @@ impl Stack {
         run: impl FnOnce(&mut Connection, &mut Env<'_>) -> R,
     ) -> R {
         let connection = &mut self.connections[index];
-        let mut env = env!(self);
+        let mut env = env_of!(self);
         let result = self.memory.change(connection, |connection| run(connection, &mut env));
         let group = connection.group(self.memory.gauge(self.config.tcp_mem).is_above_low());
         let moves =
@@ -211,8 +211,8 @@ impl Stack {
             Outcome::Reset(reason) => {
                 self.dropped(&tuple, DropReason::AckOfUnsent);
                 if let Some(segment) = segment {
-                    let answer = Answer::rst_to(segment, reason).with_ip_of(&self.connections[index].options);
-                    self.reset(segment, answer);
+                    let reply = Reply::rst_to(segment, reason).with_ip_of(&self.connections[index].options);
+                    self.reset(segment, reply);
                 }
             }
             Outcome::Established => self.established(index),

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::sockets::{Socket, SocketKind};
-use super::{Stack, env};
+use super::{Stack, env_of};
 use crate::memory::Group;
 use crate::state::State;
 use crate::tcp::segment::Outgoing;
@@ -108,7 +108,7 @@ impl Stack {
             (trial.now, trial.memory) = (self.now, self.memory.clone());
             let offload = self.interface.segmentation_offload;
             let mut out = Outgoing::bare(Header::default());
-            let sends = connection.clone().next_segment(offload, &mut out, &mut env!(trial));
+            let sends = connection.clone().next_segment(offload, &mut out, &mut env_of!(trial));
             equal(&format!("a segment of connection {index}, which is not in the ready list"), sends, false)?;
         }
         equal("bytes of replies", self.replies.held(), self.replies.recount())

@@ -3,8 +3,8 @@
 use std::net::IpAddr;
 
 use super::inbound::Datagram;
-use super::replies::Reply;
-use super::{Stack, env};
+use super::replies::Queued;
+use super::{Stack, env_of};
 use crate::counters::{DropReason, ReplyReason};
 use crate::error::Error;
 use crate::flow::FlowRef;
@@ -148,9 +148,8 @@ impl Stack {
     }
 
     /// Answers a datagram for an unsupported protocol or a closed port (RFC 1122 §3.2.2.1).
-    pub(super) fn unreachable(&mut self, datagram: &Datagram<'_>, port: bool) {
+    pub(super) fn unreachable(&mut self, datagram: &Datagram<'_>, kind: ErrorKind) {
         self.counters.count_drop(DropReason::UnknownProtocol);
-        let kind = if port { ErrorKind::PortUnreachable } else { ErrorKind::ProtocolUnreachable };
         // Do not answer a datagram without upper-layer header (RFC 8200 §4.7), nor an ICMP message.
         let none = !datagram.ends.is_ipv4() && datagram.protocol == ipv6::NO_NEXT_HEADER;
         if !none && !matches!(datagram.protocol, PROTOCOL_ICMP | PROTOCOL_ICMPV6) {
@@ -199,8 +198,8 @@ impl Stack {
         }
         let Some(packet) = self.icmp_packet(local, remote, message) else { return };
         self.counters.icmp_out_msgs += 1;
-        env!(self).note_reply(&tuple, reason);
-        self.push_reply(Reply::Packet(packet));
+        env_of!(self).note_reply(&tuple, reason);
+        self.push_reply(Queued::Packet(packet));
     }
 
     fn icmp_packet(&self, local: IpAddr, remote: IpAddr, message: &Message<'_>) -> Option<Vec<u8>> {

@@ -6,17 +6,18 @@ use bytes::Bytes;
 
 use super::sockets::SocketKind;
 use super::tables::FULL_ORPHANS;
-use super::{Packet, PacketBytes, Stack, env};
+use super::{Packet, PacketBytes, Stack, env_of};
 use crate::counters::{DropReason, ReplyReason};
 use crate::flow::FlowRef;
 use crate::ip::fragments::{Key, Piece};
 use crate::tcp::closed;
-use crate::tcp::segment::{Answer, Segment};
+use crate::tcp::segment::{Reply, Segment};
 use crate::tcp::syn_sent::SynSentOutcome;
 use crate::tcp::time_wait::{self, TimeWaitOutcome};
 use crate::time::Instant;
 use crate::trace::TraceKind;
 use crate::tuple::FourTuple;
+use crate::wire::icmp::ErrorKind;
 use crate::wire::tcp::{self, Flags, Header};
 use crate::wire::{Ecn, PROTOCOL_ICMP, PROTOCOL_ICMPV6, PROTOCOL_TCP, PROTOCOL_UDP, ipv4, ipv6};
 
@@ -228,8 +229,8 @@ impl Stack {
             PROTOCOL_TCP => self.tcp_arrives(&datagram),
             PROTOCOL_ICMP if datagram.ends.is_ipv4() => self.icmp_arrives(&datagram),
             PROTOCOL_ICMPV6 if !datagram.ends.is_ipv4() => self.icmp_arrives(&datagram),
-            PROTOCOL_UDP => self.unreachable(&datagram, true),
-            _ => self.unreachable(&datagram, false),
+            PROTOCOL_UDP => self.unreachable(&datagram, ErrorKind::PortUnreachable),
+            _ => self.unreachable(&datagram, ErrorKind::ProtocolUnreachable),
         }
     }
 
@@ -306,7 +307,7 @@ impl Stack {
 
     pub(super) fn closed_segment(&mut self, segment: &Segment<'_>) {
         match closed::segment_arrives(segment) {
-            Ok(reason) => self.reset(segment, Answer::rst_to(segment, reason)),
+            Ok(reason) => self.reset(segment, Reply::rst_to(segment, reason)),
             Err(reason) => self.dropped(&segment.tuple, reason),
         }
     }
@@ -331,14 +332,14 @@ impl Stack {
     }
 
     fn opening_segment(&mut self, index: u32, segment: &Segment<'_>) {
-        let outcome = self.openings[index].segment_arrives(segment, &mut env!(self));
+        let outcome = self.openings[index].segment_arrives(segment, &mut env_of!(self));
         match outcome {
             SynSentOutcome::Dropped(reason) => self.dropped_stray(segment, reason),
             SynSentOutcome::Reset { hasten } => {
                 self.dropped(&segment.tuple, DropReason::AckOfUnsent);
-                let answer = Answer::rst_to(segment, ReplyReason::RstUnacceptableAck);
-                let answer = answer.with_ip_of(&self.openings[index].options);
-                self.reset(segment, answer);
+                let reply = Reply::rst_to(segment, ReplyReason::RstUnacceptableAck);
+                let reply = reply.with_ip_of(&self.openings[index].options);
+                self.reset(segment, reply);
                 if hasten {
                     self.hasten_syn(index);
                 }
@@ -351,11 +352,11 @@ impl Stack {
     /// The opening becomes a connection.
     fn synchronize(&mut self, index: u32, segment: &Segment<'_>) {
         let cookie = self.openings[index].new_cookie(segment);
-        let (agreed, handover) = self.take_opening(index).synchronize(segment, &env!(self));
+        let (agreed, handover) = self.take_opening(index).synchronize(segment, &env_of!(self));
         let socket = handover.socket;
         let index = self.add_connection(agreed, Some(FlowRef::Opening(index)));
         let connection = &mut self.connections[index];
-        handover.complete(connection, segment, &mut env!(self));
+        handover.complete(connection, segment, &mut env_of!(self));
         self.memory.add(connection);
         if let Some(cookie) = cookie {
             let limit = self.config.tcp_fastopen_cache as usize;
@@ -368,15 +369,15 @@ impl Stack {
     }
 
     fn time_wait_segment(&mut self, index: u32, segment: &Segment<'_>, datagram: &Datagram<'_>) {
-        match self.time_waits.segment_arrives(index, segment, &mut env!(self)) {
+        match self.time_waits.segment_arrives(index, segment, &mut env_of!(self)) {
             TimeWaitOutcome::Dropped(reason) => self.dropped_stray(segment, reason),
-            TimeWaitOutcome::Answer { answer, restart } => {
+            TimeWaitOutcome::Reply { reply, restart } => {
                 if restart {
                     let length = time_wait::length(&self.config);
                     self.time_waits.restart(index, self.now, length);
                 }
                 self.dropped_stray(segment, DropReason::TimeWaitSegment);
-                self.reply(answer);
+                self.reply(reply);
             }
             TimeWaitOutcome::Delete => self.remove_time_wait(index),
             TimeWaitOutcome::GiveWay { above } => {

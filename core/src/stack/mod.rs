@@ -142,7 +142,7 @@ pub struct Stack {
     /// Connections that may have something to send.
     ready: List<Ready>,
     turns: Turns,
-    /// Stateless answers.
+    /// Stateless replies.
     replies: Replies,
     /// Packets to our own addresses, which `advance` receives.
     looped: VecDeque<Bytes>,
@@ -150,7 +150,7 @@ pub struct Stack {
 }
 
 /// Borrows all parts of the stack that a handler may use besides its connection.
-macro_rules! env {
+macro_rules! env_of {
     ($stack:expr) => {
         crate::tcp::tcb::Env {
             now: $stack.now,
@@ -164,7 +164,7 @@ macro_rules! env {
         }
     };
 }
-use env;
+use env_of;
 
 impl Stack {
     /// Creates an empty stack.
@@ -262,7 +262,7 @@ mod tests {
         for _ in 0..10_000 {
             let options = ConnectOptions::default();
             let id = stack.connect(Instant::ZERO, "10.0.0.2:80".parse().unwrap(), options).unwrap();
-            stack.notify(id, Event::TROUBLE);
+            stack.notify(id, Event::SOFT_ERROR);
             stack.abort(Instant::ZERO, id).unwrap();
         }
         assert_eq!(stack.wheel.len(), 0);

@@ -1,23 +1,23 @@
-//! Filling frames, and choosing which connection or answer sends next.
+//! Filling frames, and choosing which connection or reply sends next.
 //!
 //! Connections share by bytes. Each has a turn of [`Turns::bytes`]; bytes sent beyond that are subtracted from its next
-//! turn. Answers are packets outside of connections: SYN-ACKs, cookies, RSTs, ICMP messages, and the SYNs of our own
-//! connects. While connections have something to send, answers get as many wire packets as they do, and the sorts of
-//! answers take turns.
+//! turn. Replies are packets outside of connections: SYN-ACKs, cookies, RSTs, ICMP messages, and the SYNs of our own
+//! connects. While connections have something to send, replies get as many wire packets as they do, and the sorts of
+//! replies take turns.
 
 use bytes::Bytes;
 
 use super::io::Sent;
-use super::replies::Reply;
+use super::replies::Queued;
 use super::template::HeaderTemplate;
 use super::timers::arm;
-use super::{Interface, Stack, Transmit, env};
+use super::{Interface, Stack, Transmit, env_of};
 use crate::buffer::Rope;
 use crate::counters::ReplyReason;
 use crate::flow::{FlowRef, PackedRef};
 use crate::socket::SocketOptions;
 use crate::tcp::room::room_in;
-use crate::tcp::segment::{Answer, Outgoing};
+use crate::tcp::segment::{Outgoing, Reply};
 use crate::tcp::tcb::{Connection, Env};
 use crate::time::{Instant, Tick};
 use crate::trace::TraceKind;
@@ -33,12 +33,12 @@ struct IpFields {
     ecn: Ecn,
 }
 
-/// The turns of connections and answers.
+/// The turns of connections and replies.
 #[derive(Clone, Debug)]
 pub(super) struct Turns {
-    /// Wire packets by which answers are ahead of connections.
-    answers_ahead: i32,
-    /// The sort of the last answer.
+    /// Wire packets by which replies are ahead of connections.
+    replies_ahead: i32,
+    /// The sort of the last reply.
     sort: u8,
     /// The connection whose turn it is, and the bytes left in the turn.
     index: u32,
@@ -49,7 +49,7 @@ pub(super) struct Turns {
 }
 
 impl Turns {
-    /// Sorts of answers.
+    /// Sorts of replies.
     const SORTS: u8 = 4;
     const NOBODY: u32 = u32::MAX;
 
@@ -57,7 +57,7 @@ impl Turns {
         const SOME_SEGMENTS: i32 = 32 * 1024;
         let longest = if interface.segmentation_offload { u16::MAX } else { interface.mtu };
         let bytes = i32::from(longest).max(SOME_SEGMENTS);
-        Turns { answers_ahead: 0, sort: 0, index: Turns::NOBODY, left: 0, bytes }
+        Turns { replies_ahead: 0, sort: 0, index: Turns::NOBODY, left: 0, bytes }
     }
 
     /// Charges a connection for the bytes that it sent. Returns whether its turn continues.
@@ -93,11 +93,11 @@ impl Stack {
     /// Whether [`transmit`](Stack::transmit) may have something to send now.
     #[inline]
     pub fn wants_transmit(&self) -> bool {
-        !self.ready.is_empty() || self.any_answer()
+        !self.ready.is_empty() || self.any_reply()
     }
 
     #[inline]
-    fn any_answer(&self) -> bool {
+    fn any_reply(&self) -> bool {
         !self.replies.is_empty() || self.wheel.any_due()
     }
 
@@ -106,7 +106,7 @@ impl Stack {
         let (len, needed) = (frame.len(), self.interface.frame_len());
         assert!(len >= needed, "a frame of {len} bytes: expected at least {needed}");
         loop {
-            let transmit = if self.any_answer() {
+            let transmit = if self.any_reply() {
                 self.transmit_in_turn(frame)
             } else {
                 self.transmit_ready(frame).map(|sent| self.sent_data(sent))
@@ -123,7 +123,7 @@ impl Stack {
     }
 
     /// A packet to one of our own addresses never reaches the device (RFC 1122 §3.2.1.3 (g)). The next `advance`
-    /// receives it, so that no answer is made within the call that it answers. Returns whether there is room for
+    /// receives it, so that no reply is made within the call that causes it. Returns whether there is room for
     /// another one.
     #[cold]
     fn loop_back(&mut self, packet: &[u8]) -> bool {
@@ -137,23 +137,23 @@ impl Stack {
         Transmit { len, segment_size: self.outgoing.segment_size, checksum_offload }
     }
 
-    /// Sends when answers wait; connections may wait too.
+    /// Sends when replies wait; connections may wait too.
     fn transmit_in_turn(&mut self, frame: &mut [u8]) -> Option<Transmit> {
-        if self.turns.answers_ahead > 0
+        if self.turns.replies_ahead > 0
             && let Some(sent) = self.transmit_ready(frame)
         {
             let transmit = self.sent_data(sent);
-            self.turns.answers_ahead -= self.outgoing.packets() as i32;
+            self.turns.replies_ahead -= self.outgoing.packets() as i32;
             return Some(transmit);
         }
-        if let Some(Sent { len, checksum_offload }) = self.transmit_some_answer(frame) {
-            self.turns.answers_ahead = (self.turns.answers_ahead + 1).min(1);
+        if let Some(Sent { len, checksum_offload }) = self.transmit_some_reply(frame) {
+            self.turns.replies_ahead = (self.turns.replies_ahead + 1).min(1);
             return Some(Transmit { len, segment_size: None, checksum_offload });
         }
         self.transmit_ready(frame).map(|sent| self.sent_data(sent))
     }
 
-    fn transmit_some_answer(&mut self, frame: &mut [u8]) -> Option<Sent> {
+    fn transmit_some_reply(&mut self, frame: &mut [u8]) -> Option<Sent> {
         if !self.wheel.any_due() {
             self.turns.sort = 0;
             return self.transmit_reply(frame);
@@ -185,12 +185,12 @@ impl Stack {
 
     fn transmit_reply(&mut self, frame: &mut [u8]) -> Option<Sent> {
         match self.replies.pop_front()? {
-            Reply::Packet(packet) => {
+            Queued::Packet(packet) => {
                 let len = packet.len().min(frame.len());
                 frame[..len].copy_from_slice(&packet[..len]);
                 Some(Sent { len, checksum_offload: false })
             }
-            Reply::Segment(answer) => Some(self.transmit_answer(&answer, frame)),
+            Queued::Segment(reply) => Some(self.transmit_segment_reply(&reply, frame)),
         }
     }
 
@@ -203,33 +203,33 @@ impl Stack {
             self.counters.retrans_segs += 1;
         }
         self.arm_half_open(index);
-        let answer = self.syn_ack_of(index, ReplyReason::SynAck);
-        Some(self.transmit_answer(&answer, frame))
+        let reply = self.syn_ack_of(index, ReplyReason::SynAck);
+        Some(self.transmit_segment_reply(&reply, frame))
     }
 
-    fn transmit_answer(&mut self, answer: &Answer, frame: &mut [u8]) -> Sent {
+    fn transmit_segment_reply(&mut self, reply: &Reply, frame: &mut [u8]) -> Sent {
         let mut header = Header {
-            source_port: answer.tuple.local_port,
-            destination_port: answer.tuple.remote_port,
-            seq: answer.seq,
-            ack: answer.ack,
-            flags: answer.flags,
-            window: answer.window,
-            options: answer.options,
+            source_port: reply.tuple.local_port,
+            destination_port: reply.tuple.remote_port,
+            seq: reply.seq,
+            ack: reply.ack,
+            flags: reply.flags,
+            window: reply.window,
+            options: reply.options,
             ..Header::default()
         };
         // Others always fit.
         if header.options.fast_open.is_some() || !header.options.sack.is_empty() {
-            let mtu = self.path_mtu(answer.tuple.remote().ip());
+            let mtu = self.path_mtu(reply.tuple.remote().ip());
             header.options.layout = self.config.tcp_option_layout;
-            header.options.fit_into(room_in(mtu, answer.tuple.is_ipv4()).into());
+            header.options.fit_into(room_in(mtu, reply.tuple.is_ipv4()).into());
         }
         // Not in `outgoing`, from which the segments of a template continue.
         let mut outgoing = Outgoing::bare(header);
-        let ttl = if answer.ttl > 0 { answer.ttl } else { self.config.ip_default_ttl };
-        let ip = IpFields { ttl, dscp: answer.dscp, ecn: Ecn::NotEct };
-        finish(&mut env!(self), &answer.tuple, &mut outgoing);
-        emit(&answer.tuple, &outgoing, &ip, &mut Rope::default(), self.interface.checksum_offload, frame)
+        let ttl = if reply.ttl > 0 { reply.ttl } else { self.config.ip_default_ttl };
+        let ip = IpFields { ttl, dscp: reply.dscp, ecn: Ecn::NotEct };
+        finish(&mut env_of!(self), &reply.tuple, &mut outgoing);
+        emit(&reply.tuple, &outgoing, &ip, &mut Rope::default(), self.interface.checksum_offload, frame)
     }
 
     fn transmit_connection(&mut self, index: u32, frame: &mut [u8]) -> Option<Sent> {
@@ -241,7 +241,7 @@ impl Stack {
             connection.next_alike(&mut self.outgoing);
         } else {
             let offload = self.interface.segmentation_offload;
-            let any = connection.next_segment(offload, &mut self.outgoing, &mut env!(self));
+            let any = connection.next_segment(offload, &mut self.outgoing, &mut env_of!(self));
             arm(&mut self.wheel, index, connection);
             if !any {
                 self.end_turn(index);
@@ -250,7 +250,7 @@ impl Stack {
             more = connection.wants_to_send();
         }
         let tuple = &connection.tcb.tuple;
-        finish(&mut env!(self), tuple, &mut self.outgoing);
+        finish(&mut env_of!(self), tuple, &mut self.outgoing);
         let (queue, outgoing) = (&mut connection.send_queue, &self.outgoing);
         let sent = match template {
             Some(template) => template.emit(outgoing.header.seq, outgoing.offset, queue, frame),
@@ -305,7 +305,7 @@ impl Stack {
         opening.queued = false;
         // Not in `self.outgoing`, from which the segments of a template continue.
         let mut outgoing = Outgoing::bare(Header::default());
-        if !opening.next_segment(&mut outgoing, &mut env!(self)) {
+        if !opening.next_segment(&mut outgoing, &mut env_of!(self)) {
             self.wheel.remove(std::mem::replace(&mut opening.timer, TimerId::NONE));
             return None;
         }
@@ -313,7 +313,7 @@ impl Stack {
         let target = PackedRef::from(FlowRef::Opening(index)).0;
         opening.timer = self.wheel.rearm(opening.timer, deadline, target);
         let ip = IpFields { ttl: opening.options.ttl, dscp: opening.options.dscp, ecn: Ecn::NotEct };
-        finish(&mut env!(self), &opening.tuple, &mut outgoing);
+        finish(&mut env_of!(self), &opening.tuple, &mut outgoing);
         let offload = self.interface.checksum_offload;
         Some(emit(&opening.tuple, &outgoing, &ip, &mut opening.send_queue, offload, frame))
     }

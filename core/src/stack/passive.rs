@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::inbound::Datagram;
 use super::sockets::SocketKind;
-use super::{Stack, env};
+use super::{Stack, env_of};
 use crate::config::RefuseWith;
 use crate::counters::{DropReason, ReplyReason};
 use crate::flow::{FlowRef, PackedRef};
@@ -15,7 +15,7 @@ use crate::state::State;
 use crate::tcp::cookie;
 use crate::tcp::listen::{HalfOpen, HalfOpenOutcome, Listener, Offer, SynAck, with_cookie};
 use crate::tcp::room::room_in;
-use crate::tcp::segment::{Answer, Segment};
+use crate::tcp::segment::{Reply, Segment};
 use crate::tcp::tcb::{Agreed, Origin, syn_window};
 use crate::time::Tick;
 use crate::wheel::Due;
@@ -32,7 +32,7 @@ impl Stack {
             if !flags.syn() && expected && self.cookie_returns(listener, segment) {
                 return;
             }
-            return self.reset(segment, Answer::rst_to(segment, ReplyReason::RstListen));
+            return self.reset(segment, Reply::rst_to(segment, ReplyReason::RstListen));
         }
         if !flags.syn() {
             return self.dropped_stray(segment, DropReason::ListenNoFlags);
@@ -53,7 +53,7 @@ impl Stack {
         match self.config.tcp_refuse.decide(source, tuple.local_port) {
             None => {}
             Some(RefuseWith::TcpReset) => {
-                return self.reset(segment, Answer::rst_to(segment, ReplyReason::RstRefused));
+                return self.reset(segment, Reply::rst_to(segment, ReplyReason::RstRefused));
             }
             Some(RefuseWith::AdminProhibited) => return self.prohibited(datagram),
             Some(RefuseWith::Drop) => return self.dropped(&tuple, DropReason::Refused),
@@ -140,8 +140,8 @@ impl Stack {
             None => self.queue_syn_ack(index, Due::SynAck, ReplyReason::SynAck),
             // The entry does not record that it goes with this SYN-ACK.
             Some(cookie) => {
-                let answer = self.syn_ack_of(index, ReplyReason::SynAck);
-                self.reply(with_cookie(answer, &cookie));
+                let reply = self.syn_ack_of(index, ReplyReason::SynAck);
+                self.reply(with_cookie(reply, &cookie));
                 self.arm_half_open(index);
             }
         }
@@ -155,7 +155,7 @@ impl Stack {
 
     /// Queues a SYN-ACK. It is built when its turn comes, and its timer starts then.
     pub(super) fn queue_syn_ack(&mut self, index: u32, due: Due, reason: ReplyReason) {
-        env!(self).note_reply(&self.half_open[index].tuple, reason);
+        env_of!(self).note_reply(&self.half_open[index].tuple, reason);
         let entry = &mut self.half_open[index];
         entry.timer = self.wheel.wait(entry.timer, due, index);
     }
@@ -181,15 +181,15 @@ impl Stack {
                     < (over * over * (3 * range - 2 * over)) << u32::BITS
     }
 
-    pub(super) fn syn_ack_of(&mut self, index: u32, reason: ReplyReason) -> Answer {
+    pub(super) fn syn_ack_of(&mut self, index: u32, reason: ReplyReason) -> Reply {
         let entry = &self.half_open[index];
         let options = &self.listeners[entry.listener].options;
         let adv_mss = self.advertised_mss(entry.tuple.is_ipv4(), options.max_segment);
         let syn = SynAck { options, adv_mss };
-        entry.syn_ack(&syn, &env!(self), reason)
+        entry.syn_ack(&syn, &env_of!(self), reason)
     }
 
-    /// The MSS that we announce: what the interface takes, options not subtracted (MUST-67).
+    /// The MSS that we advertise: what the interface takes, options not subtracted (MUST-67).
     pub(super) fn advertised_mss(&self, ipv4: bool, limit: Option<u16>) -> u16 {
         limit.unwrap_or(u16::MAX).max(48).min(room_in(self.interface.mtu, ipv4))
     }
@@ -202,17 +202,17 @@ impl Stack {
         let adv_mss = self.advertised_mss(tuple.is_ipv4(), options.max_segment);
         let iss = cookie::iss(&self.keys, self.now, &tuple, segment.seq(), offer);
         let ts_recent = segment.options().timestamps.map_or(0, |ts| ts.val);
-        let env = env!(self);
+        let env = env_of!(self);
         let clock = env.timestamp_clock().wrapping_add(env.keys.timestamp_offset(&tuple));
         let ts_val = Some(cookie::timestamp(clock, offer));
         let syn = SynAck { options, adv_mss };
         let reason = ReplyReason::SynAckCookie;
-        let mut answer = syn.answer(&tuple, iss, segment.seq(), offer, ts_recent, ts_val, &env, reason);
+        let mut reply = syn.reply(&tuple, iss, segment.seq(), offer, ts_recent, ts_val, &env, reason);
         if !offer.timestamps() && offer.ecn() {
             // No entry exists to remember it.
-            answer.flags = crate::wire::tcp::Flags::SYN | crate::wire::tcp::Flags::ACK;
+            reply.flags = crate::wire::tcp::Flags::SYN | crate::wire::tcp::Flags::ACK;
         }
-        self.reply(answer);
+        self.reply(reply);
     }
 
     /// Whether an ACK returns a valid cookie. If so, makes its connection.
@@ -286,7 +286,7 @@ impl Stack {
             self.counters.listen_overflows += 1;
             if self.config.tcp_abort_on_overflow {
                 // Not charged: the sender has proven its address, and draws no second RST.
-                self.reply(Answer::rst_to(segment, ReplyReason::RstOverflow));
+                self.reply(Reply::rst_to(segment, ReplyReason::RstOverflow));
             } else {
                 self.counters.listen_drops += 1;
                 self.dropped(&segment.tuple, DropReason::AcceptQueueFull);
@@ -339,8 +339,8 @@ impl Stack {
                 self.counters.tcp_syn_retrans += 1;
                 self.counters.retrans_segs += 1;
                 // The timer is not restarted, which would extend the life of the entry.
-                let answer = self.syn_ack_of(index, ReplyReason::SynAckAgain);
-                return self.reply(answer);
+                let reply = self.syn_ack_of(index, ReplyReason::SynAckAgain);
+                return self.reply(reply);
             }
         }
     }
@@ -354,22 +354,22 @@ impl Stack {
             return self.closed_segment(segment);
         }
         let options = &self.listeners[listener].options;
-        match entry.segment_arrives(segment, options, &mut env!(self)) {
+        match entry.segment_arrives(segment, options, &mut env_of!(self)) {
             HalfOpenOutcome::Dropped(reason) => self.dropped_stray(segment, reason),
-            HalfOpenOutcome::Answer(answer, reason) => {
+            HalfOpenOutcome::Reply(reply, reason) => {
                 self.dropped_stray(segment, reason);
-                self.reply(answer);
+                self.reply(reply);
             }
             HalfOpenOutcome::Reset(reason) => {
-                let answer = Answer::rst_to(segment, reason).with_ip_of(options);
+                let reply = Reply::rst_to(segment, reason).with_ip_of(options);
                 self.dropped(&segment.tuple, DropReason::AckOfUnsent);
-                self.reset(segment, answer);
+                self.reset(segment, reply);
             }
             HalfOpenOutcome::SynAgain => {
                 self.counters.tcp_syn_retrans += 1;
                 // The timer is not restarted, or a peer that retransmits its SYN would keep the entry for ever.
-                let answer = self.syn_ack_of(index, ReplyReason::SynAckAgain);
-                self.reply(answer);
+                let reply = self.syn_ack_of(index, ReplyReason::SynAckAgain);
+                self.reply(reply);
             }
             HalfOpenOutcome::Delete(reason) => {
                 if reason == DropReason::HalfOpenRst {
@@ -427,7 +427,7 @@ impl Stack {
         let options = &self.listeners[listener].options;
         let adv_mss = self.advertised_mss(entry.tuple.is_ipv4(), options.max_segment);
         let pmtu = self.path_mtu(entry.tuple.remote().ip());
-        let agreed = entry.agreed(&SynAck { options, adv_mss }, pmtu, &env!(self));
+        let agreed = entry.agreed(&SynAck { options, adv_mss }, pmtu, &env_of!(self));
         let index = self.adopt(listener, agreed, Some(FlowRef::HalfOpen(index)));
         self.connection_segment(index, segment);
     }

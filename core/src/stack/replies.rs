@@ -2,24 +2,24 @@
 
 use std::net::IpAddr;
 
-use super::{Stack, env};
+use super::{Stack, env_of};
 use crate::config::Config;
 use crate::counters::DropReason;
 use crate::ip::limit;
 use crate::queue::Queue;
-use crate::tcp::segment::{Answer, Segment};
+use crate::tcp::segment::{Reply, Segment};
 
 /// Packets that wait for the device, apart from segments of connections.
 #[derive(Clone, Debug)]
-pub(super) enum Reply {
-    Segment(Answer),
+pub(super) enum Queued {
+    Segment(Reply),
     /// A whole packet, such as an ICMP message.
     Packet(Vec<u8>),
 }
 
 #[derive(Clone, Debug, Default)]
 pub(super) struct Replies {
-    queue: Queue<Reply>,
+    queue: Queue<Queued>,
     /// The bytes of the queue's elements and of their packets.
     bytes: usize,
     /// Number of replies offered since the queue last had room, including those that waited then.
@@ -31,14 +31,14 @@ impl Replies {
         self.queue.len()
     }
 
-    /// The bytes of the answers, and of the places that they take.
+    /// The bytes of the replies, and of the places that they take.
     pub(super) fn held(&self) -> usize {
         self.bytes
     }
 
     /// As [`held`](Replies::held), counted anew.
     pub(super) fn recount(&self) -> usize {
-        self.queue.iter().map(Reply::held).sum()
+        self.queue.iter().map(Queued::held).sum()
     }
 
     #[inline]
@@ -48,14 +48,14 @@ impl Replies {
 
     /// Returns whether there is room for a reply.
     #[inline]
-    pub(super) fn has_room(&self, reply: &Reply, config: &Config) -> bool {
+    pub(super) fn has_room(&self, reply: &Queued, config: &Config) -> bool {
         let bytes = self.bytes + reply.held();
         self.len() < config.reply_queue as usize && bytes <= config.reply_queue_bytes as usize
     }
 
     /// Queues a reply for which there is room.
     #[inline]
-    pub(super) fn push(&mut self, reply: Reply) {
+    pub(super) fn push(&mut self, reply: Queued) {
         self.bytes += reply.held();
         self.queue.push_back(reply);
         self.offered = self.queue.len() as u32;
@@ -63,7 +63,7 @@ impl Replies {
 
     /// Replaces a random waiting reply by one for which there is no room, or drops it. `chance` is a random number;
     /// every reply offered is equally likely to be dropped.
-    pub(super) fn displace(&mut self, reply: Reply, chance: u32, config: &Config) {
+    pub(super) fn displace(&mut self, reply: Queued, chance: u32, config: &Config) {
         self.offered = self.offered.saturating_add(1);
         let place = (u64::from(chance) * u64::from(self.offered)) >> 32;
         let Some(waiting) = self.queue.get_mut(place as usize) else { return };
@@ -74,42 +74,42 @@ impl Replies {
     }
 
     #[inline]
-    pub(super) fn pop_front(&mut self) -> Option<Reply> {
+    pub(super) fn pop_front(&mut self) -> Option<Queued> {
         let reply = self.queue.pop_front()?;
         self.bytes -= reply.held();
         Some(reply)
     }
 }
 
-impl Reply {
+impl Queued {
     /// Returns the bytes that it occupies while it waits.
     fn held(&self) -> usize {
-        size_of::<Reply>()
+        size_of::<Queued>()
             + match self {
-                Reply::Segment(_) => 0,
-                Reply::Packet(packet) => packet.capacity(),
+                Queued::Segment(_) => 0,
+                Queued::Packet(packet) => packet.capacity(),
             }
     }
 }
 
 impl Stack {
-    /// Queues an answer that belongs to no connection.
-    pub(super) fn reply(&mut self, answer: Answer) {
-        env!(self).note_reply(&answer.tuple, answer.reason);
-        self.push_reply(Reply::Segment(answer));
+    /// Queues a reply that belongs to no connection.
+    pub(super) fn reply(&mut self, reply: Reply) {
+        env_of!(self).note_reply(&reply.tuple, reply.reason);
+        self.push_reply(Queued::Segment(reply));
     }
 
-    pub(super) fn push_reply(&mut self, reply: Reply) {
+    pub(super) fn push_reply(&mut self, reply: Queued) {
         if !self.replies.has_room(&reply, &self.config) {
             return self.displace_reply(reply);
         }
         self.replies.push(reply);
     }
 
-    /// Drops an answer from the full queue: a random one of those waiting, or the new one. All answers since the queue
+    /// Drops a reply from the full queue: a random one of those waiting, or the new one. All replies since the queue
     /// filled have the same chance, so a flood that arrives first does not shut out later senders.
     #[cold]
-    pub(super) fn displace_reply(&mut self, reply: Reply) {
+    pub(super) fn displace_reply(&mut self, reply: Queued) {
         self.counters.count_drop(DropReason::ReplyQueueFull);
         let chance = self.keys.random();
         self.replies.displace(reply, chance, &self.config);
@@ -117,7 +117,7 @@ impl Stack {
 
     /// Sends the RST for `segment`, which belongs to no connection (RFC 9293 §3.5.2). A SYN always gets one, as a
     /// listener would answer it: the RST is no larger. For other segments a budget limits RSTs (SA-CLOSED-05).
-    pub(super) fn reset(&mut self, segment: &Segment<'_>, rst: Answer) {
+    pub(super) fn reset(&mut self, segment: &Segment<'_>, rst: Reply) {
         if !is_stray(segment) || self.charge(segment) {
             self.reply(rst);
         } else {

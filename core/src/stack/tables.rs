@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use super::replies::Reply;
+use super::replies::Queued;
 use super::sockets::{Finished, SocketKind};
-use super::{Stack, env};
+use super::{Stack, env_of};
 use crate::buffer::Rope;
 use crate::counters::ReplyReason;
 use crate::error::Error;
@@ -14,7 +14,7 @@ use crate::state::State;
 use crate::tcp::dormant::Dormant;
 use crate::tcp::input::Closed;
 use crate::tcp::listen::HalfOpen;
-use crate::tcp::segment::Answer;
+use crate::tcp::segment::Reply;
 use crate::tcp::syn_sent::Opening;
 use crate::tcp::tcb::{Agreed, Connection, Origin};
 use crate::tcp::time_wait::{self, TimeWait};
@@ -71,7 +71,7 @@ impl Stack {
     /// Adds a connection, which takes over the flow table entry of its predecessor.
     pub(super) fn add_connection(&mut self, agreed: Agreed, from: Option<FlowRef>) -> u32 {
         let tuple = agreed.tuple;
-        let index = self.connections.insert_with(|| Connection::new(agreed, &env!(self)));
+        let index = self.connections.insert_with(|| Connection::new(agreed, &env_of!(self)));
         match from {
             Some(old) => self.replace(&tuple, old, FlowRef::Connection(index)),
             None => self.place(&tuple, FlowRef::Connection(index)),
@@ -100,16 +100,16 @@ impl Stack {
 
     /// Turns the connection into a compact entry. Its socket, if the application still holds it, keeps the unread data.
     pub(super) fn enter_time_wait(&mut self, index: u32) {
-        // Its last ACK leaves as a stateless answer, because the connection is gone before the device asks.
+        // Its last ACK leaves as a stateless reply, because the connection is gone before the device asks.
         let now = self.now;
         let last_ack = {
             let connection = &mut self.connections[index];
             let due = connection.tcb.ack.now;
-            due.then(|| connection.final_ack(&mut env!(self)))
+            due.then(|| connection.final_ack(&mut env_of!(self)))
         };
         self.settle_accounts(index);
         if let Some(ack) = last_ack {
-            self.push_reply(Reply::Segment(ack));
+            self.push_reply(Queued::Segment(ack));
         }
         let tcb = &self.connections[index].tcb;
         if self.config.tcp_tw_recycle && tcb.ts.on {
@@ -128,8 +128,8 @@ impl Stack {
         }
         let connection = &mut self.connections[index];
         if connection.tcb.ack.now || connection.tcb.timers.delayed_ack.is_some() {
-            let ack = connection.final_ack(&mut env!(self));
-            self.push_reply(Reply::Segment(ack));
+            let ack = connection.final_ack(&mut env_of!(self));
+            self.push_reply(Queued::Segment(ack));
         }
         self.end_turn(index);
         self.delist(index);
@@ -152,7 +152,7 @@ impl Stack {
         let dormant = self.dormant.remove(index);
         let tuple = dormant.tuple;
         self.wheel.remove(dormant.timer);
-        let to = self.connections.insert_with(|| dormant.wake(&env!(self)));
+        let to = self.connections.insert_with(|| dormant.wake(&env_of!(self)));
         self.replace(&tuple, FlowRef::Dormant(index), FlowRef::Connection(to));
         to
     }
@@ -198,16 +198,16 @@ impl Stack {
         let (tuple, state) = (connection.tcb.tuple, connection.tcb.state);
         if closed.rst {
             let tcb = &connection.tcb;
-            let mut answer = Answer::ack(tuple, tcb.snd.nxt, tcb.rcv.nxt, 0, ReplyReason::RstAbort)
+            let mut reply = Reply::ack(tuple, tcb.snd.nxt, tcb.rcv.nxt, 0, ReplyReason::RstAbort)
                 .with_ip_of(&connection.options);
-            answer.flags = Flags::RST | Flags::ACK;
-            let timestamps = connection.timestamps(&env!(self));
-            answer.options = Options { timestamps, ..Options::default() };
+            reply.flags = Flags::RST | Flags::ACK;
+            let timestamps = connection.timestamps(&env_of!(self));
+            reply.options = Options { timestamps, ..Options::default() };
             if matches!(state, State::Established | State::CloseWait) {
                 self.counters.estab_resets += 1;
             }
-            self.push_reply(Reply::Segment(answer));
-            env!(self).note_reply(&tuple, ReplyReason::RstAbort);
+            self.push_reply(Queued::Segment(reply));
+            env_of!(self).note_reply(&tuple, ReplyReason::RstAbort);
         }
         self.displace(&tuple, FlowRef::Connection(index));
         self.note_state(&tuple, state, State::Closed);

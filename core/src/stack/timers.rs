@@ -2,10 +2,10 @@
 
 use std::net::IpAddr;
 
-use super::{Stack, env};
+use super::{Stack, env_of};
 use crate::counters::{DropReason, ReplyReason};
 use crate::flow::{FlowRef, PackedRef};
-use crate::tcp::segment::Answer;
+use crate::tcp::segment::Reply;
 use crate::tcp::tcb::{Armed, Connection};
 use crate::time::{Duration, Instant, Tick};
 use crate::trace::{TimerKind, TraceKind};
@@ -141,9 +141,9 @@ impl Stack {
             self.note(&tuple, TraceKind::Timer(TimerKind::Retransmit));
             self.forget_half_open(index);
             if self.config.synack_timeout_rst {
-                let mut answer = Answer::ack(tuple, seq, ack, 0, ReplyReason::RstSynAckTimeout);
-                answer.flags = Flags::RST | Flags::ACK;
-                self.reply(answer.with_ip_of(&self.listeners[listener].options));
+                let mut reply = Reply::ack(tuple, seq, ack, 0, ReplyReason::RstSynAckTimeout);
+                reply.flags = Flags::RST | Flags::ACK;
+                self.reply(reply.with_ip_of(&self.listeners[listener].options));
             }
             return;
         }
@@ -175,7 +175,7 @@ impl Stack {
         let (tuple, socket) = (opening.tuple, opening.socket);
         let result = opening.timeout(self.now, &self.config);
         let events = std::mem::take(&mut opening.events);
-        env!(self).note(&tuple, TraceKind::Timer(TimerKind::Retransmit));
+        env_of!(self).note(&tuple, TraceKind::Timer(TimerKind::Retransmit));
         match result {
             Ok(()) => {
                 self.notify(socket, events);

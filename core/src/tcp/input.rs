@@ -552,7 +552,7 @@ impl Connection {
             return Outcome::Closed(Closed { error: Some(error), rst: false });
         }
         self.soft_error = Some(error);
-        self.signal(Event::TROUBLE);
+        self.signal(Event::SOFT_ERROR);
         Outcome::Keep
     }
 }

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::fast_open::PendingRequests;
-use super::segment::{Answer, Segment};
+use super::segment::{Reply, Segment};
 use super::tcb::{Agreed, Env, Origin, syn_window};
 use crate::config::Config;
 use crate::counters::{DropReason, ReplyReason};
@@ -149,7 +149,7 @@ const LONG_BEFORE: u32 = 300_000;
 pub(crate) enum HalfOpenOutcome {
     Dropped(DropReason),
     /// The segment is dropped and answered.
-    Answer(Answer, DropReason),
+    Reply(Reply, DropReason),
     /// The segment acknowledges what was never sent: it is dropped, and answered by a RST.
     Reset(ReplyReason),
     /// The peer retransmitted its SYN: the SYN-ACK is retransmitted at once (SA-SYN_RCVD-01).
@@ -223,8 +223,8 @@ impl HalfOpen {
     }
 
     /// The SYN-ACK, first or retransmitted.
-    pub(crate) fn syn_ack(&self, syn: &SynAck<'_>, env: &Env<'_>, reason: ReplyReason) -> Answer {
-        syn.answer(&self.tuple, self.iss, self.irs, self.offer(), self.ts_recent, None, env, reason)
+    pub(crate) fn syn_ack(&self, syn: &SynAck<'_>, env: &Env<'_>, reason: ReplyReason) -> Reply {
+        syn.reply(&self.tuple, self.iss, self.irs, self.offer(), self.ts_recent, None, env, reason)
     }
 
     /// A segment arrives. `options` are the listener's, by which our SYN-ACK advertised the window.
@@ -332,9 +332,9 @@ impl HalfOpen {
         // No SYN, so the field is scaled (7323-2); rounded up, so that nothing is taken back.
         let shift = if self.offer().wscale().is_some() { options.window_scale() } else { 0 };
         let window = syn_window(options.rcvbuf).div_ceil(1 << shift);
-        let mut answer = Answer::ack(self.tuple, self.iss + 1, self.rcv_nxt(), window, reply);
-        answer.options.timestamps = self.timestamps(env);
-        HalfOpenOutcome::Answer(answer.with_ip_of(options), reason)
+        let mut reply = Reply::ack(self.tuple, self.iss + 1, self.rcv_nxt(), window, reply);
+        reply.options.timestamps = self.timestamps(env);
+        HalfOpenOutcome::Reply(reply.with_ip_of(options), reason)
     }
 
     fn timestamps(&self, env: &Env<'_>) -> Option<Timestamps> {
@@ -429,7 +429,7 @@ pub(crate) struct SynAck<'a> {
 
 impl SynAck<'_> {
     /// A SYN-ACK; `ts_val` overrides our timestamp (cookies hide options in it).
-    pub(crate) fn answer(
+    pub(crate) fn reply(
         &self,
         tuple: &FourTuple,
         iss: SeqNum,
@@ -439,7 +439,7 @@ impl SynAck<'_> {
         ts_val: Option<u32>,
         env: &Env<'_>,
         reason: ReplyReason,
-    ) -> Answer {
+    ) -> Reply {
         let clock = || env.timestamp_clock().wrapping_add(env.keys.timestamp_offset(tuple));
         let timestamps =
             offer.timestamps().then(|| Timestamps { val: ts_val.unwrap_or_else(clock), ecr: ts_recent });
@@ -447,7 +447,7 @@ impl SynAck<'_> {
         if offer.ecn() {
             flags |= Flags::ECE;
         }
-        Answer {
+        Reply {
             tuple: *tuple,
             seq: iss,
             ack: irs + 1,
@@ -469,7 +469,7 @@ impl SynAck<'_> {
 }
 
 /// A Fast Open cookie that goes out with a SYN-ACK.
-pub(crate) fn with_cookie(mut answer: Answer, cookie: &[u8; 8]) -> Answer {
-    answer.options.fast_open = Cookie::new(cookie);
-    answer
+pub(crate) fn with_cookie(mut reply: Reply, cookie: &[u8; 8]) -> Reply {
+    reply.options.fast_open = Cookie::new(cookie);
+    reply
 }

@@ -4,7 +4,7 @@
 //! of the handshake, retransmissions, new data and the FIN, probes, and last a bare ACK.
 
 use super::mtu::PmtuProbe;
-use super::segment::{Answer, Outgoing};
+use super::segment::{Outgoing, Reply};
 use super::tcb::{Connection, Env};
 use crate::counters::ReplyReason;
 use crate::seq::SeqNum;
@@ -404,14 +404,14 @@ impl Connection {
 
     /// Builds the ACK that is due when the connection becomes a TIME-WAIT entry. The stack sends it on the
     /// connection's behalf.
-    pub(crate) fn final_ack(&mut self, env: &mut Env<'_>) -> Answer {
+    pub(crate) fn final_ack(&mut self, env: &mut Env<'_>) -> Reply {
         let seq = self.tcb.snd.nxt;
         let mut out = Outgoing::bare(Header::default());
         self.bare(seq, Flags::ACK, &mut out, env);
         let Header { ack, flags, window, options, .. } = out.header;
         let reason = ReplyReason::UnacceptableAck;
         let SocketOptions { ttl, dscp, .. } = *self.options;
-        Answer { tuple: self.tcb.tuple, seq, ack, flags, window, options, ttl, dscp, reason }
+        Reply { tuple: self.tcb.tuple, seq, ack, flags, window, options, ttl, dscp, reason }
     }
 
     /// Builds a segment without payload.

@@ -50,7 +50,7 @@ impl Segment<'_> {
 
 /// A reply without payload that needs only the 4-tuple, whether or not a connection exists.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Answer {
+pub(crate) struct Reply {
     pub(crate) tuple: FourTuple,
     pub(crate) seq: SeqNum,
     pub(crate) ack: SeqNum,
@@ -63,28 +63,22 @@ pub(crate) struct Answer {
     pub(crate) reason: ReplyReason,
 }
 
-impl Answer {
+impl Reply {
     /// A bare ACK, such as a challenge ACK.
-    pub(crate) fn ack(
-        tuple: FourTuple,
-        seq: SeqNum,
-        ack: SeqNum,
-        window: u16,
-        reason: ReplyReason,
-    ) -> Answer {
+    pub(crate) fn ack(tuple: FourTuple, seq: SeqNum, ack: SeqNum, window: u16, reason: ReplyReason) -> Reply {
         let options = Options::default();
-        Answer { tuple, seq, ack, flags: Flags::ACK, window, options, ttl: 0, dscp: 0, reason }
+        Reply { tuple, seq, ack, flags: Flags::ACK, window, options, ttl: 0, dscp: 0, reason }
     }
 
     /// Sets the TTL and DSCP of `socket`.
-    pub(crate) fn with_ip_of(self, socket: &SocketOptions) -> Answer {
-        Answer { ttl: socket.ttl, dscp: socket.dscp, ..self }
+    pub(crate) fn with_ip_of(self, socket: &SocketOptions) -> Reply {
+        Reply { ttl: socket.ttl, dscp: socket.dscp, ..self }
     }
 
     /// The RST that answers a segment (RFC 9293 §3.5.2): `<SEQ=SEG.ACK>` to an ACK, else
     /// `<SEQ=0><ACK=SEG.SEQ+SEG.LEN>`. TSecr echoes the segment's TSval (7323-17). TSval repeats the segment's TSecr,
     /// so that a peer that applies PAWS to RSTs accepts it as well.
-    pub(crate) fn rst_to(segment: &Segment<'_>, reason: ReplyReason) -> Answer {
+    pub(crate) fn rst_to(segment: &Segment<'_>, reason: ReplyReason) -> Reply {
         let (seq, ack, flags) = if segment.flags().ack() {
             (segment.ack(), SeqNum(0), Flags::RST)
         } else {
@@ -93,7 +87,7 @@ impl Answer {
         let val = |ts: Timestamps| if segment.flags().ack() { ts.ecr } else { 0 };
         let timestamps = segment.options().timestamps.map(|ts| Timestamps { val: val(ts), ecr: ts.val });
         let options = Options { timestamps, ..Options::default() };
-        Answer { tuple: segment.tuple, seq, ack, flags, window: 0, options, ttl: 0, dscp: 0, reason }
+        Reply { tuple: segment.tuple, seq, ack, flags, window: 0, options, ttl: 0, dscp: 0, reason }
     }
 }
 

@@ -237,7 +237,7 @@ impl Opening {
             return Err(DropReason::IcmpNotInFlight);
         }
         self.soft_error = Some(error);
-        self.events |= if hard { Event::default() } else { Event::TROUBLE };
+        self.events |= if hard { Event::default() } else { Event::SOFT_ERROR };
         Ok(hard.then_some(error))
     }
 
@@ -253,7 +253,7 @@ impl Opening {
         }
         self.retries += 1;
         if self.retries == config.tcp_retries1 {
-            self.events |= Event::TROUBLE;
+            self.events |= Event::SOFT_ERROR;
         }
         self.syn_pending = true;
         Ok(())

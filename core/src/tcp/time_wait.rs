@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use super::segment::{Answer, Segment};
+use super::segment::{Reply, Segment};
 use super::tcb::{Connection, Env};
 use crate::config::{Config, PortRange};
 use crate::counters::{DropReason, ReplyReason};
@@ -37,8 +37,8 @@ const TS_ON: u16 = 1 << 15;
 pub(crate) enum TimeWaitOutcome {
     Dropped(DropReason),
     /// Dropped and answered; `restart` begins 2MSL anew.
-    Answer {
-        answer: Answer,
+    Reply {
+        reply: Reply,
         restart: bool,
     },
     /// A RST ends it (`tcp_rfc1337 = 0`).
@@ -100,8 +100,8 @@ impl TimeWait {
         if flags.fin() && segment.end() == self.rcv_nxt && segment.ack() == self.snd_nxt {
             // Our last ACK was lost (T4a), and this one answers the FIN that came now (7323-9).
             self.note_timestamp(segment);
-            return TimeWaitOutcome::Answer {
-                answer: self.ack(ReplyReason::TimeWaitFinAck, env),
+            return TimeWaitOutcome::Reply {
+                reply: self.ack(ReplyReason::TimeWaitFinAck, env),
                 restart: true,
             };
         }
@@ -152,16 +152,16 @@ impl TimeWait {
         }
         let limit = (env.config.tcp_invalid_ratelimit.as_millis() * 16).div_ceil(1000) as u16;
         self.answer_from = self.answer_from & TS_ON | (now.wrapping_add(limit) & !TS_ON);
-        TimeWaitOutcome::Answer { answer: self.ack(reason, env), restart: false }
+        TimeWaitOutcome::Reply { reply: self.ack(reason, env), restart: false }
     }
 
-    fn ack(&self, reason: ReplyReason, env: &Env<'_>) -> Answer {
-        let mut answer = Answer::ack(self.tuple, self.snd_nxt, self.rcv_nxt, self.window, reason);
-        answer.options.timestamps = self.timestamps_on().then(|| Timestamps {
+    fn ack(&self, reason: ReplyReason, env: &Env<'_>) -> Reply {
+        let mut reply = Reply::ack(self.tuple, self.snd_nxt, self.rcv_nxt, self.window, reason);
+        reply.options.timestamps = self.timestamps_on().then(|| Timestamps {
             val: env.timestamp_clock().wrapping_add(env.keys.timestamp_offset(&self.tuple)),
             ecr: self.ts_recent,
         });
-        answer
+        reply
     }
 
     /// Whether a connect may take the 4-tuple over (SA-TIME_WAIT-15): by timestamps, when the entry is old enough.

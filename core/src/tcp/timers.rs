@@ -65,7 +65,7 @@ impl Connection {
         if before < r1 && elapsed >= r1 {
             // R1: the application may want to know (SHLD-9). It is a time, as R2 is.
             env.counters.r1_reached += 1;
-            self.signal(Event::TROUBLE);
+            self.signal(Event::SOFT_ERROR);
         }
         let (mut flight, mss) = (self.flight(), u32::from(self.payload_mss()));
         if self.recovery.as_ref().is_some_and(|recovery| recovery.phase == CaState::Recovery) {

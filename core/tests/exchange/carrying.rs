@@ -58,7 +58,7 @@ fn the_first_segment_is_sent_again_until_r2_sa_est_36() {
                 gap = (gap * 2).min(120_000);
                 let events = t.events(t.sock);
                 // R1 is a time: what three back-offs take, 3 s (SHLD-10).
-                assert_eq!(events, if n == 4 { Event::TROUBLE } else { Event::default() }, "R1");
+                assert_eq!(events, if n == 4 { Event::SOFT_ERROR } else { Event::default() }, "R1");
             }
             t.wait(gap - 1);
             assert_eq!(t.state(), state);

@@ -557,7 +557,7 @@ fn icmp_errors_are_soft_sa_est_27() {
         let soft = [ErrorKind::HostUnreachable, ErrorKind::NetworkUnreachable, ErrorKind::TimeExceeded];
         for kind in hard.into_iter().chain(soft) {
             t.icmp_error(kind, t.una);
-            assert_eq!(t.events(t.sock), Event::TROUBLE);
+            assert_eq!(t.events(t.sock), Event::SOFT_ERROR);
             assert!(t.stack.take_error(t.sock).unwrap().is_some(), "MUST-47");
             assert_eq!(t.state(), state);
         }

@@ -426,7 +426,7 @@ fn the_application_hears_of_r1_sa_syn_sent_15() {
         t.recv_after(1000, SYN);
         assert_eq!(t.events(t.sock), Event::default());
         t.recv_after(1000, SYN);
-        assert_eq!(t.events(t.sock), Event::TROUBLE, "after tcp_retries1 = 3 retransmissions");
+        assert_eq!(t.events(t.sock), Event::SOFT_ERROR, "after tcp_retries1 = 3 retransmissions");
     });
 }
 
@@ -521,7 +521,7 @@ fn a_soft_icmp_error_is_told_and_the_attempt_goes_on_sa_syn_sent_18() {
         let soft = [ErrorKind::NetworkUnreachable, ErrorKind::HostUnreachable, ErrorKind::TimeExceeded];
         for kind in soft {
             t.icmp_error(kind, 0);
-            assert_eq!(t.events(t.sock), Event::TROUBLE);
+            assert_eq!(t.events(t.sock), Event::SOFT_ERROR);
             assert!(t.stack.take_error(t.sock).unwrap().is_some(), "MUST-47");
             assert_eq!(t.stack.take_error(t.sock), Ok(None), "told once");
         }
