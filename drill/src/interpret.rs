@@ -308,7 +308,7 @@ impl<'a> Interpreter<'a> {
         let took = self.world.now().saturating_since(self.start);
         let ladder = super::report::ladder(&self.world.record, &self.flows, self.start);
         let pcap = if self.options.capture {
-            super::report::capture(&self.world.record, "script")
+            super::report::packets(&self.world.record, "script")
         } else {
             Vec::new()
         };

@@ -1,12 +1,12 @@
 //! Reports of a run: the ladder, a capture, JSON and JUnit.
 
-use std::fmt::Write;
-
+use bytes::Bytes;
 use serde_json::{Value, json};
 use steadfast_core::Instant;
 use steadfast_core::time::Duration;
 use steadfast_timeline::junit::{self, Case, Suite};
-use steadfast_timeline::pcapng;
+use steadfast_timeline::ladder::{arrow, clipped};
+use steadfast_timeline::{Captured, Host, Keep, Timeline, capture};
 
 use super::ast::Direction;
 use super::compare;
@@ -99,13 +99,9 @@ pub fn drill_junit(outcomes: &[(String, Outcome)]) -> String {
 
 /// Draws the ladder, with the script on the left and the stack on the right.
 pub(super) fn ladder(record: &[Entry], flows: &[Flow], start: Instant) -> String {
-    let mut rows: Vec<String> = record.iter().map(|entry| row(entry, flows, start)).collect();
+    let rows: Vec<String> = record.iter().map(|entry| row(entry, flows, start)).collect();
     let mut text = format!("{:>12}  script{:width$}stack\n", "time", "", width = FIELD - 3);
-    if rows.len() > ROWS {
-        let _ = writeln!(text, "{:>12}  … {} rows left out …", "", rows.len() - ROWS);
-        rows.drain(..rows.len() - ROWS);
-    }
-    text.extend(rows);
+    text.extend(clipped(&rows, 0, ROWS));
     text
 }
 
@@ -124,12 +120,7 @@ fn row(entry: &Entry, flows: &[Flow], start: Instant) -> String {
                 compare::line(&live, flow.or(flows.last()), direction)
             });
             let text = text[2..].to_owned();
-            let dashes = "-".repeat(FIELD.saturating_sub(text.chars().count() + 5));
-            if *inbound {
-                format!("{time:>12}  |-- {text} {dashes}>|\n")
-            } else {
-                format!("{time:>12}  |<{dashes} {text} --|\n")
-            }
+            format!("{time:>12}  |{}|\n", arrow(&text, FIELD, *inbound, true, false))
         }
         What::State { local, remote, from, to } => {
             let ends = if flows.len() > 1 { format!("  {local} {remote}") } else { String::new() };
@@ -140,13 +131,20 @@ fn row(entry: &Entry, flows: &[Flow], start: Instant) -> String {
 }
 
 /// Writes the packets as one section of a capture file.
-pub(super) fn capture(record: &[Entry], title: &str) -> Vec<u8> {
-    let mut out = pcapng::section(title);
-    out.extend(pcapng::interface("stack"));
+pub(super) fn packets(record: &[Entry], title: &str) -> Vec<u8> {
+    let stack = Host { name: "stack".to_owned(), addresses: Vec::new() };
+    let mut timeline = Timeline::new(vec![stack], Keep { events: false, bytes: true });
     for entry in record {
-        let What::Packet { inbound, bytes } = &entry.what else { continue };
-        let (nanos, outbound) = (entry.at.as_nanos(), !inbound);
-        out.extend(pcapng::packet(&pcapng::Packet { nanos, interface: 0, outbound, bytes, comments: &[] }));
+        if let What::Packet { inbound, bytes } = &entry.what {
+            timeline.capture(|| Captured {
+                at: entry.at,
+                host: 0,
+                outbound: !inbound,
+                bytes: Bytes::copy_from_slice(bytes),
+                event: None,
+                note: String::new(),
+            });
+        }
     }
-    out
+    capture::section(&timeline, title)
 }

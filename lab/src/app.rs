@@ -8,15 +8,15 @@ mod serve;
 use std::net::{IpAddr, SocketAddr};
 
 use steadfast_core::{Error, Event, Instant, SocketId};
+use steadfast_timeline::{Map, Timeline};
 
 pub(crate) use self::io::Io;
 pub(crate) use self::program::Program;
 use crate::foreign::Sockets;
 use crate::network::nat::Nats;
-use crate::record::Record;
 use crate::scenario::expect::Invariant;
 use crate::scenario::script::{Endpoint, Target};
-use crate::stream::{Map, Streams};
+use crate::stream::Streams;
 use crate::text::Tolerance;
 
 /// The context of a program: the stack of its host and the records of the lab.
@@ -27,7 +27,7 @@ pub(crate) struct World<'a> {
     pub(crate) host: usize,
     pub(crate) stack: &'a mut dyn Sockets,
     pub(crate) streams: &'a mut Streams,
-    pub(crate) record: &'a mut Record,
+    pub(crate) timeline: &'a mut Timeline,
     pub(crate) directory: &'a Directory,
     pub(crate) nats: &'a Nats,
     /// When each connection of this host was created.
@@ -47,8 +47,9 @@ pub(crate) struct Broken {
 }
 
 impl World<'_> {
-    pub(crate) fn note(&mut self, text: impl FnOnce() -> String) {
-        self.record.note(self.now, Some(self.host), text);
+    /// Records a socket call or its result.
+    pub(crate) fn record(&mut self, text: impl FnOnce() -> String) {
+        self.timeline.call(self.now, self.host, text);
     }
 
     pub(crate) fn broken(&mut self, rule: Invariant, text: String) {

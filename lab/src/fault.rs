@@ -20,7 +20,7 @@ use steadfast_core::wire::icmp::ErrorKind;
 use steadfast_core::wire::tcp::{Flags, Timestamps};
 use steadfast_core::{Duration, Instant};
 
-pub use self::pattern::{Count, Direction, End, FlagPattern, Pattern, Protocol, Sighted, SightedTcp, Window};
+pub use self::pattern::{Count, Direction, End, FlagPattern, Observed, Pattern, Protocol, Window};
 use crate::text::{ParseError, Words};
 
 /// A fault and the time or the packets that it applies to.

@@ -6,13 +6,14 @@ use steadfast_core::counters::{DropReason, ReplyReason};
 use steadfast_core::info::Usage;
 use steadfast_core::trace::State;
 use steadfast_core::{Duration, Instant, SocketId};
+use steadfast_timeline::{Fate, History, Packet};
 
 use crate::app::Broken;
 use crate::fault::{Count, Pattern};
 use crate::foreign::ForeignEntry;
 use crate::network::Network;
 use crate::network::host::Host;
-use crate::record::{Fate, History, Segment};
+use crate::network::send::observed;
 use crate::scenario::Stated;
 use crate::scenario::expect::{
     Expectation, Invariant, IssProperty, Wanted, Which, Who, info_value, usage_values,
@@ -165,8 +166,8 @@ fn host_of(network: &Network, name: &str) -> Option<usize> {
 }
 
 /// Returns the packets that match a pattern, its count included.
-fn fitting<'a>(network: &'a Network, pattern: &'a Pattern) -> Vec<&'a Segment> {
-    let fits = network.record.segments().filter(|segment| pattern.fits(&segment.sighted(&network.names)));
+fn fitting<'a>(network: &'a Network, pattern: &'a Pattern) -> Vec<&'a Packet> {
+    let fits = network.timeline.packets().filter(|packet| pattern.fits(&observed(packet, &network.names)));
     match pattern.count {
         Count::Nth(first, last) => fits
             .zip(1..)
@@ -208,7 +209,7 @@ fn wire(network: &Network, pattern: &Pattern, wanted: &Wanted) -> Result<(), Str
         }
         Wanted::Count(bounds) => {
             let count = found.len() as u64;
-            let rest = match network.record.unrecorded {
+            let rest = match network.timeline.unrecorded {
                 0 => String::new(),
                 n => format!(" ({n} packets were not recorded)"),
             };
@@ -223,9 +224,9 @@ fn wire(network: &Network, pattern: &Pattern, wanted: &Wanted) -> Result<(), Str
 
 fn order(network: &Network, patterns: &[Pattern]) -> Result<(), String> {
     let mut wanted = patterns.iter().enumerate().peekable();
-    for segment in network.record.segments() {
-        let sighted = segment.sighted(&network.names);
-        if wanted.peek().is_some_and(|(_, pattern)| pattern.fits(&sighted)) {
+    for segment in network.timeline.packets() {
+        let observed = observed(segment, &network.names);
+        if wanted.peek().is_some_and(|(_, pattern)| pattern.fits(&observed)) {
             wanted.next();
         }
     }
@@ -236,11 +237,11 @@ fn order(network: &Network, patterns: &[Pattern]) -> Result<(), String> {
 }
 
 fn exchange(network: &Network, patterns: &[Pattern]) -> Result<(), String> {
-    let mut segments = network.record.segments().filter(|segment| segment.tcp.is_some() && !segment.forged);
+    let mut segments = network.timeline.packets().filter(|segment| segment.tcp.is_some() && !segment.forged);
     for (index, pattern) in patterns.iter().enumerate() {
         match segments.next() {
             None => return Err(format!("number {} never came", index + 1)),
-            Some(segment) if pattern.fits(&segment.sighted(&network.names)) => {}
+            Some(segment) if pattern.fits(&observed(segment, &network.names)) => {}
             Some(segment) => return Err(format!("number {} at {} is another one", index + 1, segment.at)),
         }
     }
@@ -253,12 +254,12 @@ fn exchange(network: &Network, patterns: &[Pattern]) -> Result<(), String> {
 /// Returns the history of a connection.
 fn history<'a>(network: &'a Network, who: &Who) -> Option<&'a History> {
     let host = host_of(network, &who.host)?;
-    let histories = &network.record.histories[host];
+    let histories = &network.timeline.histories[host];
     match &who.connection {
         Which::Nth(n) => histories.get(n - 1),
         Which::Named(name) => {
             let ends = named(network, host, name)?;
-            histories.iter().find(|h| (h.local, h.remote) == ends)
+            histories.iter().find(|h| h.ends == ends)
         }
     }
 }
@@ -370,7 +371,7 @@ fn socket(network: &Network, host: usize, who: &Who) -> Option<SocketId> {
     }
     let history = history(network, who)?;
     let sockets = network.hosts[host].stack.as_ref()?.sockets(network.hosts[host].clock_at(network.now));
-    sockets.into_iter().find(|s| (s.local, s.remote) == (history.local, history.remote))?.socket
+    sockets.into_iter().find(|s| (s.local, s.remote) == history.ends)?.socket
 }
 
 fn info(network: &Network, who: &Who, fields: &[(String, String)]) -> Result<(), String> {

@@ -6,17 +6,13 @@
 #![forbid(unsafe_code)]
 
 mod app;
-mod capture;
 mod catalogue;
 mod fault;
-mod flows;
 mod foreign;
 mod judge;
-mod ladder;
 mod live;
 mod mangle;
 mod network;
-mod record;
 mod report;
 mod rng;
 mod run;
@@ -26,9 +22,9 @@ mod text;
 
 pub use catalogue::{catalogue, explain};
 pub use fault::{
-    Count, Direction, Effect, End, Fault, FaultKind, FlagPattern, Flood, IcmpInjection, Injection,
-    OptionName, Part, PathChange, Pattern, Protocol, Rejection, Rewrite, SeqSpec, Sighted, SightedTcp,
-    TimestampSpec, When, Window,
+    Count, Direction, Effect, End, Fault, FaultKind, FlagPattern, Flood, IcmpInjection, Injection, Observed,
+    OptionName, Part, PathChange, Pattern, Protocol, Rejection, Rewrite, SeqSpec, TimestampSpec, When,
+    Window,
 };
 pub use foreign::{Boot, Booter, Foreign, ForeignEntry, Sockets};
 pub use live::{Live, Rest};

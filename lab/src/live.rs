@@ -73,7 +73,7 @@ impl<'a> Live<'a> {
 
     /// Runs all events due by `now`, and collects the output of the foreign TCP. Returns whether anything happened.
     pub fn advance(&mut self, now: Instant) -> bool {
-        let before = (self.network.record.entries.len(), self.network.hash, self.network.next_at());
+        let before = (self.network.timeline.events.len(), self.network.hash, self.network.next_at());
         let now = self.played.selected.until.map_or(now, |until| until.min(now));
         let Played { selected, looked, .. } = &mut self.played;
         self.network.run(Some(now), |network, index| {
@@ -88,7 +88,7 @@ impl<'a> Live<'a> {
         });
         self.network.now = self.network.now.max(now);
         self.network.run_host(self.host);
-        before != (self.network.record.entries.len(), self.network.hash, self.network.next_at())
+        before != (self.network.timeline.events.len(), self.network.hash, self.network.next_at())
     }
 
     /// Reports that the clock was held up by `time`. Timers of the foreign TCP kept running, and may fire that much

@@ -3,7 +3,6 @@
 mod fragments;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::ops::Range;
 
 use bytes::Bytes;
 use steadfast_core::seq::SeqNum;
@@ -12,70 +11,12 @@ use steadfast_core::wire::icmp::{self, ErrorKind, Message};
 use steadfast_core::wire::tcp::{self, Cookie, Flags, Header};
 use steadfast_core::wire::{Ecn, PROTOCOL_ICMP, PROTOCOL_ICMPV6, PROTOCOL_TCP, ipv4, ipv6};
 
+use steadfast_timeline::flows::seq_end;
+use steadfast_timeline::view::{Kind, View};
+
 pub(crate) use self::fragments::fragments;
 use crate::fault::{OptionName, Part, Rewrite};
 use crate::rng::Rng;
-
-/// The parts of a packet that the lab needs.
-#[derive(Clone, Debug)]
-pub(crate) struct View {
-    pub(crate) source: IpAddr,
-    pub(crate) destination: IpAddr,
-    /// Length of the IP header.
-    pub(crate) ip_len: usize,
-    pub(crate) kind: Kind,
-}
-
-/// The payload of a packet.
-#[derive(Clone, Debug)]
-pub(crate) enum Kind {
-    Tcp { header: Header, payload: Range<usize> },
-    Icmp,
-    Other,
-}
-
-impl View {
-    /// Parses a packet. `None` if it is not an IP packet.
-    pub(crate) fn new(packet: &[u8]) -> Option<View> {
-        let (source, destination, ip_len, protocol, whole) = match packet.first()? >> 4 {
-            4 => {
-                let head = packet.first_chunk::<20>()?;
-                let address = |at: usize| IpAddr::from([head[at], head[at + 1], head[at + 2], head[at + 3]]);
-                let whole = u16::from_be_bytes([head[6], head[7]]) & 0x3fff == 0;
-                (address(12), address(16), usize::from(head[0] & 15) * 4, head[9], whole)
-            }
-            6 => {
-                let (head, _) = packet.split_first_chunk::<40>()?;
-                let address =
-                    |at: usize| Some(IpAddr::from(<[u8; 16]>::try_from(head.get(at..at + 16)?).ok()?));
-                (address(8)?, address(24)?, 40, head[6], true)
-            }
-            _ => return None,
-        };
-        let kind = match (protocol, packet.get(ip_len..)) {
-            (PROTOCOL_TCP, Some(segment)) if whole => match Header::parse(segment) {
-                Ok((header, payload)) => {
-                    Kind::Tcp { header, payload: packet.len() - payload.len()..packet.len() }
-                }
-                Err(_) => Kind::Other,
-            },
-            (PROTOCOL_ICMP | PROTOCOL_ICMPV6, _) => Kind::Icmp,
-            _ => Kind::Other,
-        };
-        Some(View { source, destination, ip_len, kind })
-    }
-
-    /// Source and destination of a TCP segment.
-    pub(crate) fn ends(&self) -> Option<(SocketAddr, SocketAddr)> {
-        match &self.kind {
-            Kind::Tcp { header, .. } => Some((
-                SocketAddr::new(self.source, header.source_port),
-                SocketAddr::new(self.destination, header.destination_port),
-            )),
-            _ => None,
-        }
-    }
-}
 
 /// Returns whether the packet's length field is right and its headers parse.
 pub(crate) fn is_whole(packet: &[u8]) -> bool {
@@ -323,43 +264,6 @@ pub(crate) fn icmp_error(router: IpAddr, packet: &[u8], kind: ErrorKind) -> Opti
     }
 }
 
-/// Describes an ICMP packet.
-pub(crate) fn icmp_text(packet: &[u8]) -> String {
-    let Some(view) = View::new(packet) else { return "ip".to_owned() };
-    let body = &packet[view.ip_len.min(packet.len())..];
-    let message = match (view.source, view.destination) {
-        (IpAddr::V6(source), IpAddr::V6(destination)) => icmp::parse_v6(source, destination, body),
-        _ => icmp::parse_v4(body),
-    };
-    match message {
-        Some(Message::EchoRequest { .. }) => "icmp echo request".to_owned(),
-        Some(Message::EchoReply { .. }) => "icmp echo reply".to_owned(),
-        Some(Message::Error { kind: ErrorKind::PacketTooBig { mtu }, .. }) => {
-            format!("icmp too big, mtu {mtu}")
-        }
-        Some(Message::Error { kind, .. }) => format!("icmp {}", error_name(kind)),
-        Some(Message::Other) => "icmp".to_owned(),
-        None => "icmp, broken".to_owned(),
-    }
-}
-
-fn error_name(kind: ErrorKind) -> &'static str {
-    match kind {
-        ErrorKind::NetworkUnreachable => "net unreachable",
-        ErrorKind::HostUnreachable => "host unreachable",
-        ErrorKind::ProtocolUnreachable => "protocol unreachable",
-        ErrorKind::PortUnreachable => "port unreachable",
-        ErrorKind::PacketTooBig { .. } => "too big",
-        ErrorKind::SourceRouteFailed => "source route failed",
-        ErrorKind::AdminProhibited => "admin prohibited",
-        ErrorKind::TimeExceeded => "time exceeded",
-        ErrorKind::ReassemblyTimeExceeded => "reassembly time exceeded",
-        ErrorKind::ParameterProblem => "parameter problem",
-        ErrorKind::SourceQuench => "source quench",
-        ErrorKind::OtherUnreachable => "unreachable",
-    }
-}
-
 /// The RST that the destination sends if it has no connection (RFC 9293 §3.10.7.1).
 pub(crate) fn rst_for(packet: &[u8]) -> Option<Bytes> {
     let view = View::new(packet)?;
@@ -368,7 +272,7 @@ pub(crate) fn rst_for(packet: &[u8]) -> Option<Bytes> {
     if header.flags.rst() {
         return None;
     }
-    let end = crate::flows::seq_end(header, payload.len());
+    let end = seq_end(header, payload.len());
     let (flags, seq, ack) = if header.flags.ack() {
         (Flags::RST, header.ack, SeqNum(0))
     } else {

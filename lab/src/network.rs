@@ -7,7 +7,7 @@ mod forge;
 pub(crate) mod host;
 pub(crate) mod nat;
 mod path;
-mod send;
+pub(crate) mod send;
 mod stall;
 pub(crate) mod swarm;
 
@@ -16,9 +16,10 @@ use std::collections::BinaryHeap;
 use std::net::{IpAddr, SocketAddr};
 
 use bytes::Bytes;
-use steadfast_core::counters::ReplyReason;
 use steadfast_core::trace::{State, TraceEvent, TraceKind};
 use steadfast_core::{Event, Instant, SocketId};
+use steadfast_timeline::view::{Kind, View};
+use steadfast_timeline::{Captured, Fate, Keep, Map, Timeline};
 
 use self::host::Host;
 use self::nat::Nats;
@@ -27,14 +28,12 @@ use self::stall::Stall;
 use self::swarm::Swarm;
 use crate::app::{Broken, Directory, World};
 use crate::fault::{Fault, FaultKind};
-use crate::flows::Flows;
 use crate::foreign::ForeignEntry;
-use crate::mangle::{self, Kind, View};
-use crate::record::{Captured, Fate, Record};
+use crate::mangle;
 use crate::rng::Rng;
 use crate::scenario::expect::Invariant;
 use crate::scenario::script::App;
-use crate::stream::{Map, Streams};
+use crate::stream::Streams;
 use crate::text::Tolerance;
 
 /// More events than this in one second of virtual time mean a runaway.
@@ -153,8 +152,7 @@ pub(crate) struct Network {
     swarm: Option<Swarm>,
     rng: Rng,
     seed: u64,
-    pub(crate) flows: Flows,
-    pub(crate) record: Record,
+    pub(crate) timeline: Timeline,
     pub(crate) streams: Streams,
     pub(crate) broken: Vec<Broken>,
     pub(crate) lenient: bool,
@@ -182,6 +180,15 @@ pub(crate) struct Choice {
     pub(crate) before: Option<u32>,
 }
 
+/// The hosts as the timeline shows them.
+fn sites(plan: &Plan) -> Vec<steadfast_timeline::Host> {
+    let site = |host: &Host| {
+        let addresses = if plan.directory.ipv6 { vec![host.v6, host.v4] } else { vec![host.v4, host.v6] };
+        steadfast_timeline::Host { name: host.name.clone(), addresses }
+    };
+    plan.hosts.iter().map(site).collect()
+}
+
 impl Network {
     pub(crate) fn new(plan: Plan) -> Network {
         let names: Vec<String> = plan.hosts.iter().map(|host| host.name.clone()).collect();
@@ -190,7 +197,7 @@ impl Network {
             addresses.insert(host.v4, index);
             addresses.insert(host.v6, index);
         }
-        let record = Record::new(plan.hosts.len(), plan.record, plan.capture);
+        let timeline = Timeline::new(sites(&plan), Keep { events: plan.record, bytes: plan.capture });
         let mut network = Network {
             now: Instant::ZERO,
             queue: BinaryHeap::new(),
@@ -207,8 +214,7 @@ impl Network {
             swarm: plan.swarm,
             rng: Rng::split(plan.seed, "faults"),
             seed: plan.seed,
-            flows: Flows::default(),
-            record,
+            timeline,
             streams: Streams::default(),
             broken: Vec::new(),
             lenient: plan.lenient,
@@ -358,28 +364,28 @@ impl Network {
 
     fn deliver(&mut self, host: usize, packet: &Bytes, entry: Option<usize>, note: String, forged: bool) {
         if !self.hosts[host].is_up() {
-            self.record.fate(entry, Fate::Lost("host is down".to_owned()));
+            self.timeline.fate(entry, Fate::Lost("host is down".to_owned()));
             return;
         }
         // Leave truncated and unreadable packets out of the capture: a dissector would complain about them.
         if mangle::is_whole(packet) {
-            self.record.capture(|| Captured {
+            self.timeline.capture(|| Captured {
                 at: self.now,
                 host,
                 outbound: false,
                 bytes: packet.clone(),
-                entry,
+                event: entry,
                 note: note.clone(),
             });
         }
-        self.record.fate(entry, Fate::Arrived { at: self.now, note });
+        self.timeline.fate(entry, Fate::Arrived { at: self.now, note });
         self.reset = None;
         if let Some(view) = View::new(packet)
             && let (Kind::Tcp { header, payload }, Some((from, to))) = (&view.kind, view.ends())
-            && let Some(found) = self.flows.find(self.nats.inner(from), self.nats.inner(to))
+            && let Some(found) = self.timeline.flows.find(self.nats.inner(from), self.nats.inner(to))
         {
-            self.flows.arrived(found, header, payload.len());
-            self.flows.all[found.0].tainted |= forged;
+            self.timeline.flows.arrived(found, header, payload.len());
+            self.timeline.flows.all[found.0].tainted |= forged;
             if header.flags.rst() {
                 self.reset = Some(found.0);
             }
@@ -446,7 +452,7 @@ impl Network {
                 (None, foreign) => &mut **foreign.as_mut()?,
             },
             streams: &mut self.streams,
-            record: &mut self.record,
+            timeline: &mut self.timeline,
             directory: &self.directory,
             nats: &self.nats,
             born: &entry.born,
@@ -544,28 +550,20 @@ impl Network {
         let TraceEvent { local, remote, kind, .. } = event;
         // Spoofed sources of a flood get neither a state nor a row.
         let known = self.addresses.contains_key(&remote.ip()) || self.nats.is_outer(remote.ip());
-        let key = (self.nats.inner(local), self.nats.inner(remote));
-        match kind {
-            TraceKind::State { from, to } if known && remote.port() != 0 => {
-                let entry = &mut self.hosts[host];
-                entry.states.insert((local, remote), to);
-                if matches!(from, State::Closed | State::Listen | State::TimeWait) {
-                    entry.born.insert((local, remote), self.now);
-                }
-                if let Some(tuple) = self.record.tuple(host, (local, remote), key, from) {
-                    self.record.state(self.now, host, tuple, from, to);
-                }
-            }
-            TraceKind::Drop(reason) if known => {
-                self.record.note_about(self.now, Some(host), Some(key), || format!("drops it: {reason}"));
-            }
-            TraceKind::Reply(reason) if known && reason != ReplyReason::SynAck => {
-                self.record.note_about(self.now, Some(host), Some(key), || format!("answers: {reason}"));
-            }
-            TraceKind::PathMtu(mtu) if known => {
-                self.record.note_about(self.now, Some(host), Some(key), || format!("path MTU is {mtu}"));
-            }
-            _ => {}
+        let inner = (self.nats.inner(local), self.nats.inner(remote));
+        if !known {
+            return;
         }
+        if let TraceKind::State { from, to } = kind {
+            if remote.port() == 0 {
+                return;
+            }
+            let entry = &mut self.hosts[host];
+            entry.states.insert((local, remote), to);
+            if matches!(from, State::Closed | State::Listen | State::TimeWait) {
+                entry.born.insert((local, remote), self.now);
+            }
+        }
+        self.timeline.traced(self.now, host, (local, remote), inner, kind);
     }
 }

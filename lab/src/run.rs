@@ -4,12 +4,11 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use steadfast_core::trace::State;
 use steadfast_core::{Config, Instant, Profile};
+use steadfast_timeline::{capture, ladder};
 
 use crate::app::{Broken, Directory};
-use crate::capture;
 use crate::fault::Fault;
 use crate::judge;
-use crate::ladder;
 use crate::network::host::Host;
 use crate::network::nat::{FIRST_PORT, Nat, Nats};
 use crate::network::swarm::Swarm;
@@ -78,7 +77,7 @@ impl Report {
     pub fn new(scenario: &Scenario, options: &RunOptions, kernel: Option<&str>) -> Report {
         // The two ends of a scenario are C and S.
         let ours = kernel.map(|kernel| if kernel == "C" { "S" } else { "C" });
-        let heading = || ladder::heading(scenario, options.profile, kernel);
+        let heading = || heading(scenario, options.profile, kernel);
         Report {
             id: scenario.id.clone(),
             title: scenario.title.clone(),
@@ -190,12 +189,33 @@ impl Played<'_> {
         report.virtual_seconds += network.now.as_secs_f64();
         report.hash = report.hash.rotate_left(1) ^ network.hash;
         if options.ladder {
-            report.ladder.push_str(&ladder::draw(network, scenario, phase));
+            report.ladder.push_str(&phase_ladder(network, scenario, phase));
         }
         if options.capture {
-            report.pcap.extend(capture::section(network, &format!("{} {}", scenario.id, phase.name)));
+            report
+                .pcap
+                .extend(capture::section(&network.timeline, &format!("{} {}", scenario.id, phase.name)));
         }
     }
+}
+
+/// The first line of a report.
+fn heading(scenario: &Scenario, profile: Profile, kernel: Option<&str>) -> String {
+    let kernel = kernel.map_or(String::new(), |host| format!(", {host} is the kernel"));
+    format!("{}  {}  [{profile}{kernel}]\n", scenario.id, scenario.title)
+}
+
+/// The ladder of one phase.
+fn phase_ladder(network: &Network, scenario: &Scenario, phase: &Phase) -> String {
+    let mut text = String::new();
+    if !phase.name.is_empty() {
+        text.push_str(&format!("\nphase {}: {}\n", phase.name, phase.title));
+    }
+    if scenario.ladder_rows > 0 {
+        text.push('\n');
+        text.push_str(&ladder::draw(&network.timeline, scenario.ladder_rows));
+    }
+    text
 }
 
 /// Returns the invariants that the scenario says are violated, and those that it tolerates.

@@ -13,7 +13,8 @@ use steadfast::core::trace::State;
 use steadfast::core::wire::icmp::{self, ErrorKind, Message};
 use steadfast::core::wire::{PROTOCOL_ICMP, PROTOCOL_ICMPV6, PROTOCOL_TCP, ipv4, ipv6, tcp};
 use steadfast::device::{Capabilities, Device, Frame, Received};
-use steadfast_lab::{Count, Effect, Fault, FaultKind, Pattern, Sighted, SightedTcp, When};
+use steadfast_lab::{Count, Effect, Fault, FaultKind, Observed, Pattern, When};
+use steadfast_timeline::Segment;
 use tokio::time::{Instant, Sleep};
 
 /// Limit of queued packets per direction. At the limit, the stack waits.
@@ -69,8 +70,8 @@ impl<D: Device> Faulty<D> {
     /// Applies the faults to a packet. Returns its copies, and the ICMP error of a router, if any.
     fn suffer(&mut self, packet: &[u8], from: &str, to: &str) -> (Copies, Option<Vec<u8>>) {
         let at = steadfast::core::Instant::from_nanos(self.started.elapsed().as_nanos() as u64);
-        let (tcp, size) = (sight(packet), packet.len());
-        let seen = Sighted { at, from: Some(from), to: Some(to), tcp, icmp: false, size };
+        let (tcp, size) = (tcp_of(packet), packet.len());
+        let seen = Observed { at, from: Some(from), to: Some(to), tcp, icmp: false, size };
         let (mut flying, mut error) = (vec![(Duration::ZERO, packet.to_vec())], None);
         for (fault, met) in self.faults.0.lock().unwrap().iter_mut() {
             match &fault.kind {
@@ -223,25 +224,13 @@ fn too_big(packet: &[u8], mtu: usize) -> Vec<u8> {
 }
 
 /// The TCP part of a packet. The device tracks no connections, so numbers are absolute.
-fn sight(packet: &[u8]) -> Option<SightedTcp> {
+fn tcp_of(packet: &[u8]) -> Option<Segment> {
     let (protocol, segment) = match packet.first()? >> 4 {
         4 => ipv4::parse(packet).ok().map(|(header, payload)| (header.protocol, payload))?,
         _ => ipv6::parse(packet).ok().map(|(header, payload)| (header.protocol, payload))?,
     };
     let (header, payload) = tcp::Header::parse(segment).ok().filter(|_| protocol == PROTOCOL_TCP)?;
-    Some(SightedTcp {
-        flags: header.flags,
-        len: payload.len(),
-        seq: header.seq.0,
-        ack: header.ack.0,
-        seq_before: false,
-        ack_before: false,
-        win: header.window,
-        source_port: header.source_port,
-        destination_port: header.destination_port,
-        state: State::Established,
-        again: false,
-    })
+    Some(Segment::new(&header, payload.len(), State::Established))
 }
 
 /// A capture in libpcap's format (draft-ietf-opsawg-pcap): the packets of each end, before any fault.

@@ -1,12 +1,12 @@
 //! A crowd of clients: many connections to one server, a limited number at a time.
 
 use steadfast_core::{ConnectOptions, Error, Event, Instant, Shutdown, SocketId};
+use steadfast_timeline::Map;
 
 use super::io::Reading;
 use super::program::connected;
 use super::{Got, Io, World};
 use crate::scenario::script::Clients;
-use crate::stream::Map;
 
 /// The current activity of one client.
 #[derive(Clone, Copy, Debug)]

@@ -4,10 +4,11 @@ use std::net::SocketAddr;
 
 use bytes::Bytes;
 use steadfast_core::{ConnectOptions, Error, Event, ListenOptions, Shutdown, SocketId};
+use steadfast_timeline::Map;
 
 use super::World;
 use crate::scenario::expect::Invariant;
-use crate::stream::{Map, Reader};
+use crate::stream::Reader;
 
 /// Bytes read per call.
 const CHUNK: usize = 65_536;
@@ -100,7 +101,7 @@ impl Io {
             dead: false,
         };
         self.sockets.insert(id, socket);
-        world.record.listening(world.now, world.host, true);
+        world.timeline.listening(world.now, world.host, true);
         Ok(id)
     }
 
@@ -281,7 +282,7 @@ impl Io {
         self.ended(world, id);
         self.stopped_reading(world, id);
         if self.sockets.remove(&id).is_some_and(|socket| socket.listener) {
-            world.record.listening(world.now, world.host, false);
+            world.timeline.listening(world.now, world.host, false);
         }
         world.stack.close(world.host_now, id)
     }

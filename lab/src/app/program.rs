@@ -176,7 +176,7 @@ impl Program {
             Call::Listen { .. } => Some(self.listen(step, io, world)),
             Call::Clients(clients) => {
                 if matches!(self.progress, Progress::Fresh) {
-                    world.note(|| step.text.clone());
+                    world.record(|| step.text.clone());
                     self.progress = Progress::Crowd(Box::new(Crowd::new(clients.clone(), world.now)));
                 }
                 let Progress::Crowd(crowd) = &mut self.progress else { return None };
@@ -186,7 +186,7 @@ impl Program {
             }
             Call::Serve(serve) => {
                 if matches!(self.progress, Progress::Fresh) {
-                    world.note(|| step.text.clone());
+                    world.record(|| step.text.clone());
                     match Server::new(serve.clone(), io, world) {
                         Ok(server) => self.progress = Progress::Server(Box::new(server)),
                         Err(error) => return Some(Got::Error(error)),
@@ -214,7 +214,7 @@ impl Program {
         let id = match self.progress {
             Progress::Connecting(id) => id,
             _ => {
-                world.note(|| step.text.clone());
+                world.record(|| step.text.clone());
                 let Some(remote) = world.directory.resolve(to) else {
                     return Some(Got::Error(Error::InvalidArgument));
                 };
@@ -223,7 +223,7 @@ impl Program {
                 let connect = ConnectOptions { local_address, local_port, fast_open: *fast_open, socket };
                 match io.connect(world, remote, connect) {
                     Err(error) => {
-                        world.note(|| format!("connect = {}", error.name()));
+                        world.record(|| format!("connect = {}", error.name()));
                         return Some(Got::Error(error));
                     }
                     Ok(id) => {
@@ -246,7 +246,7 @@ impl Program {
             let _gone = io.close(world, id);
             self.socket = None;
         }
-        world.note(|| format!("connect = {got}"));
+        world.record(|| format!("connect = {got}"));
         Some(got)
     }
 
@@ -425,7 +425,7 @@ fn describe(world: &mut World<'_>, step: &Step, got: &Got) {
             | Call::Abort
             | Call::Set(_)
     );
-    world.note(|| match got {
+    world.record(|| match got {
         Got::Done if plain => step.text.clone(),
         got => format!("{} = {got}", step.text),
     });

@@ -3,11 +3,11 @@
 use std::net::SocketAddr;
 
 use steadfast_core::{ConnectOptions, Error, Event, ListenOptions, Shutdown, SocketId};
+use steadfast_timeline::Map;
 
 use super::io::Reading;
 use super::{Io, World};
 use crate::scenario::script::{Serve, Service, Setting};
-use crate::stream::Map;
 
 /// The progress of a connection.
 #[derive(Clone, Copy, Debug, Default)]

@@ -3,6 +3,7 @@
 use steadfast_core::Instant;
 use steadfast_core::trace::State;
 use steadfast_core::wire::tcp::Flags;
+use steadfast_timeline::Segment;
 
 use crate::text::{Bounds, Understood, Words};
 
@@ -220,7 +221,7 @@ pub struct Pattern {
 
 /// The properties of a packet that patterns look at.
 #[derive(Clone, Copy, Debug)]
-pub struct Sighted<'a> {
+pub struct Observed<'a> {
     /// When it is sent.
     pub at: Instant,
     /// The sender; `None`: forged.
@@ -228,32 +229,11 @@ pub struct Sighted<'a> {
     /// The destination host.
     pub to: Option<&'a str>,
     /// The TCP part, if it is a TCP segment.
-    pub tcp: Option<SightedTcp>,
+    pub tcp: Option<Segment>,
     /// It is an ICMP message.
     pub icmp: bool,
     /// Size of the IP packet in bytes.
     pub size: usize,
-}
-
-/// The TCP part of [`Sighted`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(missing_docs)]
-pub struct SightedTcp {
-    pub flags: Flags,
-    pub len: usize,
-    /// Relative to the ISS, if that is known.
-    pub seq: u32,
-    pub ack: u32,
-    /// Relative to the ISS of the previous incarnation.
-    pub seq_before: bool,
-    pub ack_before: bool,
-    pub win: u16,
-    pub source_port: u16,
-    pub destination_port: u16,
-    /// The sender's state after it sent the segment.
-    pub state: State,
-    /// It is a retransmission, or a later sequence number was sent before it.
-    pub again: bool,
 }
 
 impl Pattern {
@@ -279,7 +259,7 @@ impl Pattern {
     }
 
     /// Returns whether a packet matches, regardless of [`Count`].
-    pub fn fits(&self, packet: &Sighted<'_>) -> bool {
+    pub fn fits(&self, packet: &Observed<'_>) -> bool {
         let number = |wanted: Option<Bounds>, n: u64| wanted.is_none_or(|bounds| bounds.contains(n));
         if !self.direction.fits(packet.from, packet.to)
             || !self.window.contains(packet.at)
@@ -304,7 +284,7 @@ impl Pattern {
             && self.state.is_none_or(|state| state == tcp.state)
             && self.source_port.is_none_or(|port| port == tcp.source_port)
             && self.destination_port.is_none_or(|port| port == tcp.destination_port)
-            && self.again.is_none_or(|again| again == tcp.again)
+            && self.again.is_none_or(|again| again == tcp.retransmission)
     }
 
     /// Returns whether the pattern has a condition that only a TCP segment can meet.

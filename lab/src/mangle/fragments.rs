@@ -4,7 +4,7 @@ use bytes::Bytes;
 use steadfast_core::wire::checksum::Sum;
 use steadfast_core::wire::ipv6;
 
-use super::View;
+use steadfast_timeline::view::View;
 
 /// The protocol number of the IPv6 fragment header.
 const PROTOCOL_FRAGMENT: u8 = 44;

@@ -7,13 +7,13 @@ use steadfast_core::Duration;
 use steadfast_core::seq::SeqNum;
 use steadfast_core::trace::State;
 use steadfast_core::wire::tcp::{Flags, Header, Options};
+use steadfast_timeline::flows::{Flow, Way};
+use steadfast_timeline::{Packet, Segment, view};
 
 use super::send::router;
 use super::{Happening, Network};
-use crate::fault::{Fault, FaultKind, Flood, IcmpInjection, Injection, SeqSpec, SightedTcp, TimestampSpec};
-use crate::flows::{Flow, Way};
+use crate::fault::{Fault, FaultKind, Flood, IcmpInjection, Injection, SeqSpec, TimestampSpec};
 use crate::mangle;
-use crate::record::Segment;
 
 /// Limit of a flood's packets in the record.
 const FLOOD_ROWS: u32 = 3;
@@ -27,13 +27,13 @@ impl Network {
             FaultKind::Reboot { host, same_secret, same_clock, .. } => {
                 self.crash(host);
                 let (Some(host), seed, now) = (self.host(host), self.seed, self.now) else { return };
-                self.record.note(now, Some(host), || "reboots".to_owned());
+                self.timeline.note(now, Some(host), || "reboots".to_owned());
                 self.hosts[host].reboot(seed, now, *same_secret, *same_clock);
                 self.run_host(host);
             }
             FaultKind::Clock { host, nanos, .. } => {
                 let Some(host) = self.host(host) else { return };
-                self.record.note(self.now, Some(host), || fault.to_string());
+                self.timeline.note(self.now, Some(host), || fault.to_string());
                 self.hosts[host].ahead += i128::from(*nanos);
                 self.hosts[host].timer = None;
                 self.run_host(host);
@@ -42,7 +42,7 @@ impl Network {
             FaultKind::Path { direction, change, .. } => {
                 self.paths.change(direction, *change);
                 if self.now.as_nanos() > 0 {
-                    self.record.note(self.now, None, || fault.to_string());
+                    self.timeline.note(self.now, None, || fault.to_string());
                 }
             }
             FaultKind::Inject(injection) => {
@@ -74,16 +74,10 @@ impl Network {
             return;
         }
         self.collect_trace(host);
-        self.record.note(self.now, Some(host), || "crashes".to_owned());
+        self.timeline.note(self.now, Some(host), || "crashes".to_owned());
         let reads = self.hosts[host].desk.io.reads();
         self.streams.crash(host, reads.into_iter());
-        for tuple in 0..self.record.histories[host].len() {
-            let last =
-                self.record.histories[host][tuple].states.last().map_or(State::Closed, |(_, state)| *state);
-            if last != State::Closed {
-                self.record.state(self.now, host, tuple, last, State::Closed);
-            }
-        }
+        self.timeline.crashed(self.now, host);
         self.hosts[host].crash();
     }
 
@@ -94,7 +88,7 @@ impl Network {
     fn last_flow(&self, from: usize, to: usize, ports: (Option<u16>, Option<u16>)) -> Option<(usize, usize)> {
         let owner = |end: SocketAddr| self.addresses.get(&end.ip()).copied();
         let fits = |wanted: Option<u16>, end: SocketAddr| wanted.is_none_or(|port| port == end.port());
-        let all = self.flows.all.iter().enumerate().rev().filter_map(|(index, flow)| {
+        let all = self.timeline.flows.all.iter().enumerate().rev().filter_map(|(index, flow)| {
             (0..2).find_map(|way| {
                 let (a, b) = (flow.ends[way], flow.ends[1 - way]);
                 let these = owner(a) == Some(from) && owner(b) == Some(to);
@@ -102,14 +96,14 @@ impl Network {
             })
         });
         all.clone()
-            .find(|(index, way)| self.flows.all[*index].ways[*way].iss.is_some())
+            .find(|(index, way)| self.timeline.flows.all[*index].ways[*way].iss.is_some())
             .or_else(|| all.clone().next())
     }
 
     fn inject(&mut self, injection: &Injection) {
         let (Some(from), Some(to)) = (self.host(&injection.from), self.host(&injection.to)) else { return };
         let found = self.last_flow(from, to, (injection.source_port, injection.destination_port));
-        let flow = found.map(|(flow, _)| self.flows.all[flow].clone());
+        let flow = found.map(|(flow, _)| self.timeline.flows.all[flow].clone());
         let nowhere =
             Flow { ends: [self.end_of(from), self.end_of(to)], ways: Default::default(), tainted: false };
         let (flow, way) = (flow.unwrap_or(nowhere), found.map_or(0, |(_, way)| way));
@@ -139,24 +133,13 @@ impl Network {
         };
         let payload = vec![b'!'; injection.len];
         let (source, destination) = (flow.ends[way].ip(), flow.ends[1 - way].ip());
-        let relative = (there.relative(header.seq), back.relative(header.ack));
+        let numbers = (there.relative(header.seq), back.relative(header.ack));
         let packet = mangle::forged(source, destination, &header, &payload);
         let source = SocketAddr::new(source, header.source_port);
         let destination = SocketAddr::new(destination, header.destination_port);
-        let index = self.flows.find_or_open(source, destination).0;
-        let tcp = SightedTcp {
-            flags: header.flags,
-            len: payload.len(),
-            seq: relative.0.0,
-            ack: relative.1.0,
-            seq_before: relative.0.1,
-            ack_before: relative.1.1,
-            win: header.window,
-            source_port: header.source_port,
-            destination_port: header.destination_port,
-            state: State::Closed,
-            again: false,
-        };
+        let index = self.timeline.flows.find_or_open(source, destination).0;
+        let mut tcp = Segment::new(&header, payload.len(), State::Closed);
+        ((tcp.seq, tcp.seq_before), (tcp.ack, tcp.ack_before)) = numbers;
         self.arrive(Some(from), to, Some(index), Some((tcp, header)), packet);
     }
 
@@ -172,11 +155,11 @@ impl Network {
         from: Option<usize>,
         to: usize,
         flow: Option<usize>,
-        tcp: Option<(SightedTcp, Header)>,
+        tcp: Option<(Segment, Header)>,
         packet: Bytes,
     ) {
-        let text = if tcp.is_none() { mangle::icmp_text(&packet) } else { String::new() };
-        let entry = self.record.segment(Segment {
+        let text = view::text(&packet);
+        let entry = self.timeline.packet(Packet {
             at: self.now,
             from,
             to: Some(to),
@@ -198,7 +181,7 @@ impl Network {
     fn inject_icmp(&mut self, injection: &IcmpInjection) {
         let (Some(from), Some(to)) = (self.host(&injection.from), self.host(&injection.to)) else { return };
         let Some((index, way)) = self.last_flow(from, to, (None, None)) else { return };
-        let flow = &self.flows.all[index];
+        let flow = &self.timeline.flows.all[index];
         let (there, back) = (&flow.ways[way], &flow.ways[1 - way]);
         // The last segment started at the first unacknowledged sequence number, or at the ISS.
         let last = back.ack.or(there.iss).unwrap_or(there.nxt);
@@ -251,7 +234,7 @@ impl Network {
             };
             // Note the prefix, not the source: ladders must not depend on the seed.
             let (prefix, len) = flood.prefix;
-            self.record.note(self.now, None, || format!("{text}: [S] from {prefix}/{len}"));
+            self.timeline.note(self.now, None, || format!("{text}: [S] from {prefix}/{len}"));
         }
         let what = Happening::Deliver { host, packet, entry: None, note: String::new(), forged: true };
         self.schedule(self.now, what);

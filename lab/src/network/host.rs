@@ -6,13 +6,13 @@ use bytes::Bytes;
 use steadfast_core::counters::Counters;
 use steadfast_core::trace::State;
 use steadfast_core::{Config, Event, Instant, Interface, SocketId, Stack};
+use steadfast_timeline::Map;
 
 use crate::app::{Desk, Program};
 use crate::foreign::{Boot, Booter, Foreign, ForeignEntry};
 use crate::rng::Rng;
 use crate::scenario::script::{App, Start};
 use crate::scenario::topology::HostSpec;
-use crate::stream::Map;
 
 /// A host.
 pub(crate) struct Host {

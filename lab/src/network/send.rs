@@ -6,12 +6,13 @@ use bytes::Bytes;
 use steadfast_core::trace::State;
 use steadfast_core::wire::icmp::ErrorKind;
 use steadfast_core::{Duration, Instant};
+use steadfast_timeline::view::{self, Kind, View};
+use steadfast_timeline::{Captured, Fate, Packet, Segment};
 
 use super::{Choice, Happening, Network};
 use crate::app::Broken;
-use crate::fault::{Count, Effect, FaultKind, Pattern, Rejection, SightedTcp, When};
-use crate::mangle::{self, Kind, View};
-use crate::record::{Captured, Fate, Segment};
+use crate::fault::{Count, Effect, FaultKind, Observed, Pattern, Rejection, When};
+use crate::mangle;
 use crate::scenario::expect::Invariant;
 use crate::stream;
 
@@ -74,6 +75,19 @@ struct Route {
     flow: Option<(usize, usize)>,
 }
 
+/// A packet as patterns see it.
+pub(crate) fn observed<'a>(packet: &Packet, names: &'a [String]) -> Observed<'a> {
+    let name = |host: Option<usize>| host.map(|host| names[host].as_str());
+    Observed {
+        at: packet.at,
+        from: if packet.forged { None } else { name(packet.from) },
+        to: name(packet.to),
+        tcp: packet.tcp.map(|(tcp, _)| tcp),
+        icmp: packet.icmp,
+        size: packet.size,
+    }
+}
+
 impl Network {
     /// Sends a packet from a host's stack.
     pub(super) fn send(&mut self, from: usize, packet: Bytes) {
@@ -86,23 +100,23 @@ impl Network {
         let (outer, to_end) = self.translate(from, &packet, &view);
         let to = to_end.map_or(view.destination, |end| end.ip());
         let to = self.addresses.get(&to).copied();
-        let (segment, flow) = self.sight(from, to, to_end, &packet, &view);
-        let hits = self.hits(&segment);
+        let (seen, flow) = self.sent(from, to, to_end, &packet, &view);
+        let hits = self.hits(&seen);
         let entry = if to.is_some() || self.nats.is_outer(view.destination) {
-            self.record.segment(segment)
+            self.timeline.packet(seen)
         } else {
             None
         };
-        self.record.capture(|| Captured {
+        self.timeline.capture(|| Captured {
             at: self.now,
             host: from,
             outbound: true,
             bytes: packet.clone(),
-            entry,
+            event: entry,
             note: String::new(),
         });
         let Some(outer) = outer else {
-            self.record.fate(entry, Fate::Lost("no mapping".to_owned()));
+            self.timeline.fate(entry, Fate::Lost("no mapping".to_owned()));
             return;
         };
         let Some(to) = to else { return };
@@ -141,79 +155,65 @@ impl Network {
         (Some(mangle::readdressed(packet, outward.unwrap_or(source), to)), Some(to))
     }
 
-    /// Returns the record of a packet, and its flow.
-    fn sight(
+    /// Adds a packet to its flow. Returns its description and its flow.
+    fn sent(
         &mut self,
         from: usize,
         to: Option<usize>,
         to_end: Option<SocketAddr>,
         packet: &[u8],
         view: &View,
-    ) -> (Segment, Option<(usize, usize)>) {
-        let mut segment = Segment {
+    ) -> (Packet, Option<(usize, usize)>) {
+        let mut seen = Packet {
             at: self.now,
             from: Some(from),
             to,
             flow: None,
             tcp: None,
             icmp: matches!(view.kind, Kind::Icmp),
-            text: String::new(),
+            text: view::text(packet),
             size: packet.len(),
             forged: false,
             fates: Vec::new(),
         };
         let (Kind::Tcp { header, payload }, Some((source, destination))) = (&view.kind, view.ends()) else {
-            segment.text = if segment.icmp { mangle::icmp_text(packet) } else { "ip".to_owned() };
-            return (segment, None);
+            return (seen, None);
         };
         let state = self.hosts[from].states.get(&(source, destination)).copied().unwrap_or(State::Closed);
-        let mut tcp = SightedTcp {
-            flags: header.flags,
-            len: payload.len(),
-            seq: header.seq.0,
-            ack: header.ack.0,
-            seq_before: false,
-            ack_before: false,
-            win: header.window,
-            source_port: header.source_port,
-            destination_port: header.destination_port,
-            state,
-            again: false,
-        };
+        let mut tcp = Segment::new(header, payload.len(), state);
         let (Some(_), Some(end)) = (to, to_end) else {
-            segment.tcp = Some((tcp, *header));
-            return (segment, None);
+            seen.tcp = Some((tcp, *header));
+            return (seen, None);
         };
-        let found = self.flows.find_or_open(source, end);
-        let before = self.flows.all[found.0].ways[found.1].clone();
-        let seen = self.flows.sent(found, header, payload.len());
+        let found = self.timeline.flows.find_or_open(source, end);
+        let before = self.timeline.flows.all[found.0].ways[found.1].clone();
+        let numbers = self.timeline.flows.sent(found, header, payload.len());
         if header.flags.syn() && before.iss != Some(header.seq) {
             let iss = header.seq.0;
             let before = before.iss.map(|_| before.nxt.0);
             self.iss.push(Choice { at: self.now, host: from, flow: found.0, iss, before });
         }
-        if let Some((rule, text)) = seen.wrong {
-            self.broken.push(Broken { at: self.now, rule, text: format!("{} {text}", self.names[from]) });
+        numbers.number(&mut tcp);
+        if let Some((rule, text)) = numbers.wrong {
+            let text = format!("{} {text}", self.names[from]);
+            self.broken.push(Broken { at: self.now, rule: rule.into(), text });
         }
         if header.flags.rst() && self.reset == Some(found.0) {
             let text = format!("{} answers a RST with a RST", self.names[from]);
             self.broken.push(Broken { at: self.now, rule: Invariant::Reset, text });
         }
-        (tcp.seq, tcp.seq_before) = seen.seq;
-        (tcp.ack, tcp.ack_before) = seen.ack;
-        tcp.again = seen.again;
-        segment.flow = Some(found.0);
-        segment.tcp = Some((tcp, *header));
-        (segment, Some(found))
+        seen.flow = Some(found.0);
+        seen.tcp = Some((tcp, *header));
+        (seen, Some(found))
     }
 
     /// Returns the faults that hit a packet, in order. Each counts the packets that match its pattern.
-    fn hits(&mut self, segment: &Segment) -> Vec<usize> {
+    fn hits(&mut self, packet: &Packet) -> Vec<usize> {
         let mut hits = Vec::new();
-        let sighted = segment.sighted(&self.names);
+        let observed = observed(packet, &self.names);
         for (index, armed) in self.faults.iter_mut().enumerate() {
             let FaultKind::Packets { pattern, .. } = &armed.fault.kind else { continue };
-            if pattern.fits(&sighted) && counts(pattern, &mut armed.met, &mut self.rng) {
+            if pattern.fits(&observed) && counts(pattern, &mut armed.met, &mut self.rng) {
                 hits.push(index);
             }
         }
@@ -232,9 +232,9 @@ impl Network {
                 continue;
             }
             match effect {
-                Effect::Lose => self.record.fate(route.entry, Fate::Lost(text.clone())),
+                Effect::Lose => self.timeline.fate(route.entry, Fate::Lost(text.clone())),
                 Effect::Reject(rejection) => {
-                    self.record.fate(route.entry, Fate::Lost(text.clone()));
+                    self.timeline.fate(route.entry, Fate::Lost(text.clone()));
                     self.reject(*rejection, route, original);
                 }
                 Effect::Duplicate { when, times } => {
@@ -263,7 +263,7 @@ impl Network {
                     }
                     // The original segment never arrives as such.
                     if let Some((flow, _)) = route.flow {
-                        self.flows.all[flow].tainted = true;
+                        self.timeline.flows.all[flow].tainted = true;
                     }
                 }
                 _ => {
@@ -302,7 +302,7 @@ impl Network {
         if one.tampered
             && let Some((flow, _)) = route.flow
         {
-            self.flows.all[flow].tainted = true;
+            self.timeline.flows.all[flow].tainted = true;
         }
         one.say(text);
     }
@@ -313,7 +313,7 @@ impl Network {
             Rejection::Icmp(kind) => {
                 let router = router(packet);
                 let answer = mangle::icmp_error(router, packet, kind);
-                let text = answer.as_deref().map(mangle::icmp_text).unwrap_or_default();
+                let text = answer.as_deref().map(view::icmp_text).unwrap_or_default();
                 (answer, text)
             }
         };
@@ -326,7 +326,7 @@ impl Network {
     fn answer(&mut self, packet: Bytes, route: Route, text: String) {
         let delay = (self.paths.delay(route.from, route.to) + self.paths.delay(route.to, route.from)) / 2;
         let icmp = View::new(&packet).is_some_and(|view| matches!(view.kind, Kind::Icmp));
-        let entry = self.record.segment(Segment {
+        let entry = self.timeline.packet(Packet {
             at: self.now + delay,
             from: None,
             to: Some(route.from),
@@ -376,13 +376,13 @@ impl Network {
     fn carry(&mut self, mut one: Flying, route: Route, original: &Bytes) {
         let lost = |text: String| Fate::Lost(if one.copy { format!("copy, {text}") } else { text });
         if let Some(text) = self.cut(route.from, route.to) {
-            self.record.fate(route.entry, lost(text));
+            self.timeline.fate(route.entry, lost(text));
             return;
         }
         if let Some((mtu, icmp, text)) =
             self.narrow(route.from, route.to).filter(|(mtu, ..)| *mtu < one.packet.len())
         {
-            self.record.fate(route.entry, lost(text));
+            self.timeline.fate(route.entry, lost(text));
             if icmp {
                 self.reject(Rejection::Icmp(ErrorKind::PacketTooBig { mtu: mtu as u32 }), route, original);
             }
@@ -395,7 +395,7 @@ impl Network {
             self.set_off(copy, route);
         }
         if mishap.lost {
-            self.record.fate(route.entry, Fate::Lost("at random".to_owned()));
+            self.timeline.fate(route.entry, Fate::Lost("at random".to_owned()));
             return;
         }
         one.extra += mishap.delay;
@@ -404,7 +404,7 @@ impl Network {
 
     fn set_off(&mut self, one: Flying, route: Route) {
         let Some(takes) = self.paths.one(route.from, route.to).admit(self.now, one.packet.len()) else {
-            self.record.fate(route.entry, Fate::Lost("queue full".to_owned()));
+            self.timeline.fate(route.entry, Fate::Lost("queue full".to_owned()));
             return;
         };
         if one.overtaken_by > 0 {

@@ -1,10 +1,10 @@
 //! A host that does not run for a while, as a stopped process or a virtual machine without CPU time.
 
 use steadfast_core::Instant;
+use steadfast_timeline::Fate;
 
 use super::{Happening, Network};
 use crate::fault::FaultKind;
-use crate::record::Fate;
 
 /// A stall of a host.
 #[derive(Clone, Copy, Debug)]
@@ -24,7 +24,7 @@ impl Network {
         if self.hosts[host].is_foreign() {
             return;
         }
-        self.record.note(self.now, Some(host), || format!("stalls until {until}"));
+        self.timeline.note(self.now, Some(host), || format!("stalls until {until}"));
         self.stalls.retain(|stall| stall.host != host);
         self.stalls.push(Stall { host, until: *until, waiting: 0 });
     }
@@ -43,7 +43,7 @@ impl Network {
             Happening::Deliver { entry, .. }
                 if stall.waiting >= self.hosts[host].config.netdev_max_backlog =>
             {
-                self.record.fate(*entry, Fate::Lost("netdev_max_backlog".to_owned()));
+                self.timeline.fate(*entry, Fate::Lost("netdev_max_backlog".to_owned()));
                 if let Some(stack) = &mut self.hosts[host].stack {
                     stack.count_backlog_drops(1);
                 }

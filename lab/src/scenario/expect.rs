@@ -4,6 +4,7 @@ use steadfast_core::counters::{Counters, DropReason, ReplyReason};
 use steadfast_core::info::{CaState, Info, Usage};
 use steadfast_core::trace::State;
 use steadfast_core::{Duration, Instant};
+use steadfast_timeline::flows::Rule;
 
 use crate::fault::Pattern;
 use crate::fault::pattern::{is_name, parse_state};
@@ -58,6 +59,15 @@ pub enum Invariant {
     Livelock,
     /// A stack's running totals and flags agree with its tables.
     Consistent,
+}
+
+impl From<Rule> for Invariant {
+    fn from(rule: Rule) -> Invariant {
+        match rule {
+            Rule::Ack => Invariant::Ack,
+            Rule::Window => Invariant::Window,
+        }
+    }
 }
 
 impl Invariant {

@@ -1,21 +1,30 @@
-//! The view of each connection from the wire: relative numbers, retransmissions, and the invariants that every stack
-//! must keep.
+//! The view of each connection from the wire: relative numbers, retransmissions, and the rules that every sender must
+//! keep.
 
 use std::net::SocketAddr;
 
 use steadfast_core::seq::SeqNum;
 use steadfast_core::wire::tcp::{Header, Timestamps};
 
-use crate::scenario::expect::Invariant;
-use crate::stream::Map;
+use crate::Map;
+use crate::event::Segment;
+
+/// A rule that every sender must keep.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rule {
+    /// It acknowledges only what has arrived.
+    Ack,
+    /// The right edge of its window never moves left, and it sends no more than one byte past the peer's window.
+    Window,
+}
 
 /// One direction of a flow.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Way {
+pub struct Way {
     /// ISS of the current incarnation.
-    pub(crate) iss: Option<SeqNum>,
+    pub iss: Option<SeqNum>,
     /// The highest sequence number sent, plus one.
-    pub(crate) nxt: SeqNum,
+    pub nxt: SeqNum,
     /// ISS of the previous incarnation.
     before: Option<SeqNum>,
     /// Sequence numbers used since the ISS, counted through every wrap.
@@ -23,58 +32,69 @@ pub(crate) struct Way {
     /// The window scale option of its SYN.
     scale: Option<u8>,
     /// The furthest right edge of the window that this side has advertised.
-    pub(crate) edge: Option<SeqNum>,
+    pub edge: Option<SeqNum>,
     /// The furthest right edge of the peer's window that has reached this side.
     allowed: Option<SeqNum>,
     /// The highest sequence number that arrived, plus one: of the current incarnation, and of the previous one.
-    pub(crate) arrived: Option<SeqNum>,
+    pub arrived: Option<SeqNum>,
     arrived_before: Option<SeqNum>,
     /// The last acknowledgment number sent.
-    pub(crate) ack: Option<SeqNum>,
+    pub ack: Option<SeqNum>,
     /// The last timestamps sent.
-    pub(crate) timestamps: Option<Timestamps>,
+    pub timestamps: Option<Timestamps>,
 }
 
 /// Two endpoints and the segments between them.
 #[derive(Clone, Debug)]
-pub(crate) struct Flow {
+pub struct Flow {
     /// The endpoints, the sender of the first segment first.
-    pub(crate) ends: [SocketAddr; 2],
+    pub ends: [SocketAddr; 2],
     /// The direction from the first endpoint, then the direction from the second.
-    pub(crate) ways: [Way; 2],
+    pub ways: [Way; 2],
     /// A forged or rewritten segment arrived. Reactions can no longer be judged from the peer's segments.
-    pub(crate) tainted: bool,
+    pub tainted: bool,
 }
 
 /// The observations about one segment.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Seen {
-    /// Relative sequence and acknowledgment numbers, each with whether it belongs to the previous incarnation.
-    pub(crate) seq: (u32, bool),
-    pub(crate) ack: (u32, bool),
+pub struct Seen {
+    /// The relative sequence number, and whether it belongs to the previous incarnation.
+    pub seq: (u32, bool),
+    /// The relative acknowledgment number, and whether it belongs to the previous incarnation.
+    pub ack: (u32, bool),
     /// Some of its sequence space was sent before.
-    pub(crate) again: bool,
+    pub retransmission: bool,
     /// An invariant that it violates.
-    pub(crate) wrong: Option<(Invariant, String)>,
+    pub wrong: Option<(Rule, String)>,
 }
 
-/// All flows of a run.
+impl Seen {
+    /// Gives a segment its relative numbers.
+    pub fn number(&self, segment: &mut Segment) {
+        (segment.seq, segment.seq_before) = self.seq;
+        (segment.ack, segment.ack_before) = self.ack;
+        segment.retransmission = self.retransmission;
+    }
+}
+
+/// All flows of a timeline.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Flows {
-    pub(crate) all: Vec<Flow>,
+pub struct Flows {
+    /// In order of appearance.
+    pub all: Vec<Flow>,
     index: Map<(SocketAddr, SocketAddr), usize>,
 }
 
 impl Flows {
     /// Returns the flow between two endpoints, and the direction of a segment from the first of them.
-    pub(crate) fn find(&self, from: SocketAddr, to: SocketAddr) -> Option<(usize, usize)> {
+    pub fn find(&self, from: SocketAddr, to: SocketAddr) -> Option<(usize, usize)> {
         let ends = if from < to { (from, to) } else { (to, from) };
         let flow = *self.index.get(&ends)?;
         Some((flow, usize::from(self.all[flow].ends[0] != from)))
     }
 
     /// As `find`, but opens a flow if there is none.
-    pub(crate) fn find_or_open(&mut self, from: SocketAddr, to: SocketAddr) -> (usize, usize) {
+    pub fn find_or_open(&mut self, from: SocketAddr, to: SocketAddr) -> (usize, usize) {
         if let Some(found) = self.find(from, to) {
             return found;
         }
@@ -85,7 +105,7 @@ impl Flows {
     }
 
     /// A segment leaves its stack.
-    pub(crate) fn sent(&mut self, (flow, way): (usize, usize), header: &Header, len: usize) -> Seen {
+    pub fn sent(&mut self, (flow, way): (usize, usize), header: &Header, len: usize) -> Seen {
         let flow = &mut self.all[flow];
         let end = seq_end(header, len);
         if header.flags.syn() && flow.ways[way].iss != Some(header.seq) {
@@ -94,7 +114,7 @@ impl Flows {
         let back = flow.ways[1 - way].clone();
         let own = &mut flow.ways[way];
         let fresh = own.iss.is_none();
-        let again = !fresh && end != header.seq && header.seq.lt(own.nxt);
+        let retransmission = !fresh && end != header.seq && header.seq.lt(own.nxt);
         let wrong = if flow.tainted || fresh { None } else { own.broken_rule(&back, header, end) };
         if fresh || (end.gt(own.nxt) && !header.flags.rst()) {
             own.total += if fresh { 0 } else { u64::from(end.since(own.nxt)) };
@@ -106,11 +126,11 @@ impl Flows {
             own.edge = Some(own.edge.map_or(edge, |old| old.max(edge)));
             own.ack = Some(header.ack);
         }
-        Seen { seq: own.relative(header.seq), ack: back.relative(header.ack), again, wrong }
+        Seen { seq: own.relative(header.seq), ack: back.relative(header.ack), retransmission, wrong }
     }
 
     /// A segment reaches the other stack.
-    pub(crate) fn arrived(&mut self, (flow, way): (usize, usize), header: &Header, len: usize) {
+    pub fn arrived(&mut self, (flow, way): (usize, usize), header: &Header, len: usize) {
         let flow = &mut self.all[flow];
         let end = seq_end(header, len);
         let back = flow.ways[1 - way].clone();
@@ -150,7 +170,7 @@ impl Way {
 
     /// Returns `number` relative to the ISS. If it fits the previous incarnation better, returns it relative to that
     /// ISS, and true.
-    pub(crate) fn relative(&self, number: SeqNum) -> (u32, bool) {
+    pub fn relative(&self, number: SeqNum) -> (u32, bool) {
         /// No connection of a ladder gets further than this from its ISS.
         const NEAR: u32 = 1 << 26;
         let near = |iss: SeqNum| number.within(iss - NEAR, 2 * NEAR);
@@ -171,11 +191,11 @@ impl Way {
         u32::from(header.window) << shift
     }
 
-    fn broken_rule(&self, back: &Way, header: &Header, end: SeqNum) -> Option<(Invariant, String)> {
+    fn broken_rule(&self, back: &Way, header: &Header, end: SeqNum) -> Option<(Rule, String)> {
         if header.flags.ack() {
             let had_arrived = [back.arrived, back.arrived_before];
             if !had_arrived.iter().flatten().any(|arrived| header.ack.le(*arrived)) && !header.flags.rst() {
-                return Some((Invariant::Ack, format!("acknowledges {}, which had not arrived", header.ack)));
+                return Some((Rule::Ack, format!("acknowledges {}, which had not arrived", header.ack)));
             }
         }
         if header.flags.rst() {
@@ -185,24 +205,21 @@ impl Way {
             let edge = header.ack + self.window(back, header);
             let slack = 1 << self.scale.unwrap_or(0).min(14);
             if let Some(old) = self.edge.filter(|old| old.gt(edge + slack)) {
-                return Some((
-                    Invariant::Window,
-                    format!("moves its right edge back by {}", old.since(edge)),
-                ));
+                return Some((Rule::Window, format!("moves its right edge back by {}", old.since(edge))));
             }
         }
         // One byte past the window is a window probe, or a FIN.
         if let (Some(allowed), false) = (self.allowed, header.flags.syn())
             && end.gt(allowed + 1)
         {
-            return Some((Invariant::Window, format!("sends {} bytes past the window", end.since(allowed))));
+            return Some((Rule::Window, format!("sends {} bytes past the window", end.since(allowed))));
         }
         None
     }
 }
 
 /// The sequence number after a segment, SYN and FIN included.
-pub(crate) fn seq_end(header: &Header, len: usize) -> SeqNum {
+pub fn seq_end(header: &Header, len: usize) -> SeqNum {
     header.seq + len as u32 + u32::from(header.flags.syn()) + u32::from(header.flags.fin())
 }
 
@@ -240,9 +257,9 @@ mod tests {
         let (mut flows, there, _) = connected();
         let data = segment(Flags::ACK, 101, 901, 1000);
         let seen = flows.sent(there, &data, 10);
-        assert_eq!((seen.seq, seen.ack, seen.again), ((1, false), (1, false), false));
-        assert!(flows.sent(there, &data, 10).again);
-        assert!(!flows.sent(there, &segment(Flags::ACK, 111, 901, 1000), 0).again);
+        assert_eq!((seen.seq, seen.ack, seen.retransmission), ((1, false), (1, false), false));
+        assert!(flows.sent(there, &data, 10).retransmission);
+        assert!(!flows.sent(there, &segment(Flags::ACK, 111, 901, 1000), 0).retransmission);
     }
 
     #[test]
@@ -253,7 +270,7 @@ mod tests {
         assert_eq!((seen.seq, seen.ack), ((1, false), (1, true)));
         let reset = flows.sent(there, &segment(Flags::RST, 101, 0, 0), 0);
         assert_eq!(reset.seq, (1, true));
-        assert!(!flows.sent(there, &segment(Flags::ACK, 3_000_000_001, 901, 1000), 5).again);
+        assert!(!flows.sent(there, &segment(Flags::ACK, 3_000_000_001, 901, 1000), 5).retransmission);
     }
 
     #[test]
@@ -262,7 +279,7 @@ mod tests {
         let data = segment(Flags::ACK, 101, 901, 1000);
         flows.sent(there, &data, 10);
         let ack = segment(Flags::ACK, 901, 111, 1000);
-        assert_eq!(flows.sent(back, &ack, 0).wrong.map(|w| w.0), Some(Invariant::Ack));
+        assert_eq!(flows.sent(back, &ack, 0).wrong.map(|w| w.0), Some(Rule::Ack));
         flows.arrived(there, &data, 10);
         assert_eq!(flows.sent(back, &ack, 0).wrong, None);
     }
@@ -273,7 +290,7 @@ mod tests {
         assert_eq!(flows.sent(there, &segment(Flags::ACK, 101, 901, 1000), 0).wrong, None);
         assert_eq!(
             flows.sent(there, &segment(Flags::ACK, 101, 901, 998), 0).wrong.map(|w| w.0),
-            Some(Invariant::Window)
+            Some(Rule::Window)
         );
     }
 
@@ -282,7 +299,7 @@ mod tests {
         let (mut flows, there, _) = connected();
         let data = segment(Flags::ACK, 101, 901, 1000);
         assert_eq!(flows.sent(there, &data, 1001).wrong, None);
-        assert_eq!(flows.sent(there, &data, 1002).wrong.map(|w| w.0), Some(Invariant::Window));
+        assert_eq!(flows.sent(there, &data, 1002).wrong.map(|w| w.0), Some(Rule::Window));
     }
 
     #[test]
@@ -297,7 +314,7 @@ mod tests {
         flows.arrived(back, &syn_ack, 0);
         let data = segment(Flags::ACK, 3_000_000_001, 700_000_001, 1000);
         assert_eq!(flows.sent(there, &data, 1000).wrong, None);
-        assert_eq!(flows.sent(there, &data, 1002).wrong.map(|w| w.0), Some(Invariant::Window));
+        assert_eq!(flows.sent(there, &data, 1002).wrong.map(|w| w.0), Some(Rule::Window));
     }
 
     #[test]

@@ -12,86 +12,69 @@ use steadfast_core::Instant;
 use steadfast_core::trace::State;
 use steadfast_core::wire::tcp::Header;
 
-use crate::fault::SightedTcp;
-use crate::network::Network;
-use crate::record::{Entry, Fate, Segment};
-use crate::scenario::{Phase, Scenario};
-use steadfast_core::Profile;
+use crate::Timeline;
+use crate::event::{Event, Fate, Packet, Segment};
 
 /// Width of the space between the two sides.
 const FIELD: usize = 64;
 /// Width of a state.
 const CELL: usize = 12;
 
-/// The heading above all phases.
-pub(crate) fn heading(scenario: &Scenario, profile: Profile, kernel: Option<&str>) -> String {
-    let kernel = kernel.map_or(String::new(), |host| format!(", {host} is the kernel"));
-    format!("{}  {}  [{profile}{kernel}]\n", scenario.id, scenario.title)
-}
-
-/// The ladder of one phase.
-pub(crate) fn draw(network: &Network, scenario: &Scenario, phase: &Phase) -> String {
-    let mut ladder = Ladder::new(network);
+/// Draws a timeline. Beyond `limit` rows, those in the middle are left out.
+pub fn draw(timeline: &Timeline, limit: usize) -> String {
+    let mut ladder = Ladder::new(timeline);
     // A router's answer is recorded when it is caused, and shown when it arrives.
-    let entries = network.record.entries.iter();
-    let mut events: Vec<Event<'_>> =
-        entries.clone().flat_map(late).chain(entries.map(Event::Entry)).collect();
-    events.sort_by_key(Event::at);
-    for event in events {
-        match event {
-            Event::Entry(entry) => ladder.entry(entry),
-            Event::Late(at, segment) => ladder.late(at, segment),
+    let events = timeline.events.iter();
+    let mut shown: Vec<Shown<'_>> = events.clone().flat_map(late).chain(events.map(Shown::Event)).collect();
+    shown.sort_by_key(Shown::at);
+    for one in shown {
+        match one {
+            Shown::Event(event) => ladder.event(event),
+            Shown::Late(at, packet) => ladder.late(at, packet),
         }
     }
     ladder.flush(None);
-    let mut text = String::new();
-    if !phase.name.is_empty() {
-        text.push_str(&format!("\nphase {}: {}\n", phase.name, phase.title));
-    }
-    if scenario.ladder_rows == 0 {
-        return text;
-    }
-    text.push('\n');
-    text.push_str(&ladder.top());
-    let rows = ladder.rows;
-    let limit = scenario.ladder_rows;
-    if rows.len() <= limit {
-        rows.iter().for_each(|row| text.push_str(row));
-    } else {
-        let (first, last) = (limit * 3 / 4, limit - limit * 3 / 4);
-        rows[..first].iter().for_each(|row| text.push_str(row));
-        text.push_str(&format!("{:>12}  … {} rows left out …\n", "", rows.len() - limit));
-        rows[rows.len() - last..].iter().for_each(|row| text.push_str(row));
-    }
-    if network.record.unrecorded > 0 {
-        text.push_str(&format!("{:>12}  {} packets more were not recorded\n", "", network.record.unrecorded));
+    let mut text = ladder.top();
+    let first = limit * 3 / 4;
+    text.extend(clipped(&ladder.rows, first, limit - first));
+    if timeline.unrecorded > 0 {
+        text.push_str(&format!("{:>12}  {} packets more were not recorded\n", "", timeline.unrecorded));
     }
     text
 }
 
-/// An event that has a row.
-enum Event<'a> {
-    Entry(&'a Entry),
-    /// A delayed packet or a copy arrives.
-    Late(Instant, &'a Segment),
+/// The first and the last rows, and between them how many are left out.
+pub fn clipped(rows: &[String], first: usize, last: usize) -> impl Iterator<Item = String> {
+    let left_out = rows.len().saturating_sub(first + last);
+    let gap = (left_out > 0).then(|| format!("{:>12}  … {left_out} rows left out …\n", ""));
+    let (head, rest) = rows.split_at(rows.len().min(first));
+    let tail = &rest[left_out.min(rest.len())..];
+    head.iter().cloned().chain(gap).chain(tail.iter().cloned())
 }
 
-impl Event<'_> {
+/// An event that has a row.
+enum Shown<'a> {
+    Event(&'a Event),
+    /// A delayed packet or a copy arrives.
+    Late(Instant, &'a Packet),
+}
+
+impl Shown<'_> {
     fn at(&self) -> Instant {
         match self {
-            Event::Entry(entry) => entry.at(),
-            Event::Late(at, _) => *at,
+            Shown::Event(event) => event.at(),
+            Shown::Late(at, _) => *at,
         }
     }
 }
 
 /// The arrivals that come later than the path's delay, or as copies. A reader needs a row at that time.
-fn late(entry: &Entry) -> impl Iterator<Item = Event<'_>> {
-    let segment = if let Entry::Segment(segment) = entry { Some(segment) } else { None };
-    segment.into_iter().flat_map(|segment| {
-        segment.fates.iter().filter_map(move |fate| match fate {
-            Fate::Arrived { at, note } if *at != segment.at && !note.is_empty() => {
-                Some(Event::Late(*at, segment))
+fn late(event: &Event) -> impl Iterator<Item = Shown<'_>> {
+    let packet = if let Event::Packet(packet) = event { Some(packet) } else { None };
+    packet.into_iter().flat_map(|packet| {
+        packet.fates.iter().filter_map(move |fate| match fate {
+            Fate::Arrived { at, note } if *at != packet.at && !note.is_empty() => {
+                Some(Shown::Late(*at, packet))
             }
             _ => None,
         })
@@ -99,7 +82,7 @@ fn late(entry: &Entry) -> impl Iterator<Item = Event<'_>> {
 }
 
 struct Ladder<'a> {
-    network: &'a Network,
+    timeline: &'a Timeline,
     rows: Vec<String>,
     /// The state of each tuple, by host and endpoints.
     states: BTreeMap<(usize, SocketAddr, SocketAddr), State>,
@@ -113,10 +96,10 @@ struct Ladder<'a> {
 }
 
 impl<'a> Ladder<'a> {
-    fn new(network: &'a Network) -> Ladder<'a> {
-        let hosts = network.hosts.len();
+    fn new(timeline: &'a Timeline) -> Ladder<'a> {
+        let hosts = timeline.hosts.len();
         Ladder {
-            network,
+            timeline,
             rows: Vec::new(),
             states: BTreeMap::new(),
             latest: vec![None; hosts],
@@ -128,41 +111,41 @@ impl<'a> Ladder<'a> {
 
     /// Names and addresses of the two sides.
     fn top(&self) -> String {
-        let ipv6 = self.network.directory.ipv6;
         let name = |host: usize| {
-            let host = &self.network.hosts[host];
-            format!("{} {}", host.name, if ipv6 { host.v6 } else { host.v4 })
+            let host = &self.timeline.hosts[host];
+            host.addresses.first().map_or(host.name.clone(), |address| format!("{} {address}", host.name))
         };
         let middle = self.cell() + FIELD + 4 - name(0).len().min(self.cell());
         format!("{:>12}  {}{:middle$}{}\n", "time", name(0), "", name(1)).replace(" \n", "\n")
     }
 
     fn many_hosts(&self) -> bool {
-        self.network.hosts.len() > 2
+        self.timeline.hosts.len() > 2
     }
 
     fn cell(&self) -> usize {
         if self.many_hosts() {
-            CELL + 1 + self.network.names.iter().map(String::len).max().unwrap_or(0)
+            CELL + 1 + self.timeline.hosts.iter().map(|host| host.name.len()).max().unwrap_or(0)
         } else {
             CELL
         }
     }
 
-    fn entry(&mut self, entry: &Entry) {
-        match entry {
-            Entry::Segment(segment) => self.segment(segment),
-            Entry::Note { at, host, ends, text } => self.note(*at, *host, *ends, text),
-            Entry::Listening { host, on, .. } => {
+    fn event(&mut self, event: &Event) {
+        match event {
+            Event::Packet(packet) => self.packet(packet),
+            Event::Call { at, host, text } => self.note(*at, Some(*host), None, text),
+            Event::Note { at, host, ends, text } => self.note(*at, *host, *ends, text),
+            Event::Listening { host, on, .. } => {
                 let count = &mut self.listeners[*host];
                 *count = if *on { *count + 1 } else { count.saturating_sub(1) };
             }
-            Entry::State { at, host, tuple, to, .. } => {
+            Event::State { at, host, ends, to, .. } => {
                 // Two changes of one host in a row: the first gets its own row.
                 if self.unseen.is_some_and(|(since, of)| of == *host || since != *at) {
                     self.flush(None);
                 }
-                let (local, remote) = self.network.record.histories[*host][*tuple].key;
+                let (local, remote) = *ends;
                 self.states.insert((*host, local, remote), *to);
                 self.latest[*host] = Some((local, remote));
                 self.unseen = Some((*at, *host));
@@ -182,7 +165,7 @@ impl<'a> Ladder<'a> {
     fn sides(&self, host: usize, other: Option<usize>) -> (usize, usize) {
         let peer = |host: usize| {
             let (_, remote) = self.latest[host]?;
-            self.network.hosts.iter().position(|h| h.v4 == remote.ip() || h.v6 == remote.ip())
+            self.timeline.host_with(remote.ip())
         };
         let other = other.or_else(|| peer(host)).unwrap_or(if host == 1 { 0 } else { 1 });
         // S stands on the right. Without S, the host declared later does.
@@ -200,7 +183,11 @@ impl<'a> Ladder<'a> {
         let known = ends.or(self.latest[host]).and_then(own).copied();
         let idle = if self.listeners[host] > 0 { State::Listen } else { State::Closed };
         let state = known.unwrap_or(idle).name();
-        if self.many_hosts() { format!("{} {state}", self.network.names[host]) } else { state.to_owned() }
+        if self.many_hosts() {
+            format!("{} {state}", self.timeline.hosts[host].name)
+        } else {
+            state.to_owned()
+        }
     }
 
     fn row(
@@ -240,7 +227,7 @@ impl<'a> Ladder<'a> {
             self.latest[host] = ends;
         }
         let (left, right) = self.sides(host, None);
-        let text = format!("{}: {text}", self.network.names[host]);
+        let text = format!("{}: {text}", self.timeline.hosts[host].name);
         let field = if host == right {
             format!("{text:>w$} ", w = FIELD - 1)
         } else {
@@ -250,67 +237,67 @@ impl<'a> Ladder<'a> {
         self.row(at, left, right, ends, &field, "");
     }
 
-    fn segment(&mut self, segment: &Segment) {
-        self.flush(Some(segment.at));
+    fn packet(&mut self, packet: &Packet) {
+        self.flush(Some(packet.at));
         self.unseen = None;
-        let way = self.way(segment);
-        let arrived = segment.fates.iter().any(|fate| matches!(fate, Fate::Arrived { .. }));
+        let placed = self.placed(packet);
+        let arrived = packet.fates.iter().any(|fate| matches!(fate, Fate::Arrived { .. }));
         let field = arrow(
-            &text(segment),
-            way.rightward,
-            arrived || segment.fates.is_empty(),
-            segment.from.is_none() || segment.forged,
+            &text(packet),
+            FIELD,
+            placed.rightward,
+            arrived || packet.fates.is_empty(),
+            packet.from.is_none() || packet.forged,
         );
-        let note = self.remarks(segment);
-        self.row(segment.at, way.left, way.right, way.ends, &field, &note);
+        let note = self.remarks(packet);
+        self.row(packet.at, placed.left, placed.right, placed.ends, &field, &note);
     }
 
     /// Draws the end of an arrow that began in an earlier row.
-    fn late(&mut self, at: Instant, segment: &Segment) {
+    fn late(&mut self, at: Instant, packet: &Packet) {
         self.flush(Some(at));
         self.unseen = None;
-        let way = self.way(segment);
-        let text = text(segment);
+        let placed = self.placed(packet);
+        let text = text(packet);
         let text = text.split(" win ").next().unwrap_or(&text);
-        let field = if way.rightward {
-            format!("{:>FIELD$}", format!("of {}: {text} -->", segment.at))
+        let field = if placed.rightward {
+            format!("{:>FIELD$}", format!("of {}: {text} -->", packet.at))
         } else {
-            format!("{:<FIELD$}", format!("<-- {text}, of {}", segment.at))
+            format!("{:<FIELD$}", format!("<-- {text}, of {}", packet.at))
         };
-        self.row(at, way.left, way.right, way.ends, &field, "");
+        self.row(at, placed.left, placed.right, placed.ends, &field, "");
     }
 
     /// Returns the hosts and the direction of a segment, and makes its endpoints the latest of its sender.
-    fn way(&mut self, segment: &Segment) -> Way {
-        let ends = segment.flow.map(|flow| self.network.flows.all[flow].ends).map(|[a, b]| (a, b));
-        let host = segment.from.or(segment.to).unwrap_or(0);
-        if let (Some((a, b)), Some(from)) = (ends, segment.from.filter(|_| !segment.forged)) {
-            let sender = &self.network.hosts[from];
-            let own = a.ip() == sender.v4 || a.ip() == sender.v6;
+    fn placed(&mut self, packet: &Packet) -> Placed {
+        let ends = packet.flow.map(|flow| self.timeline.flows.all[flow].ends).map(|[a, b]| (a, b));
+        let host = packet.from.or(packet.to).unwrap_or(0);
+        if let (Some((a, b)), Some(from)) = (ends, packet.from.filter(|_| !packet.forged)) {
+            let own = self.timeline.hosts[from].addresses.contains(&a.ip());
             self.latest[from] = Some(if own { (a, b) } else { (b, a) });
         }
-        let other = if segment.from.is_some() { segment.to } else { None };
+        let other = if packet.from.is_some() { packet.to } else { None };
         let (left, right) = self.sides(host, other);
-        let rightward = match segment.from {
+        let rightward = match packet.from {
             Some(from) => from == left,
-            None => segment.to == Some(right),
+            None => packet.to == Some(right),
         };
-        Way { left, right, rightward, ends }
+        Placed { left, right, rightward, ends }
     }
 
-    fn remarks(&self, segment: &Segment) -> String {
+    fn remarks(&self, packet: &Packet) -> String {
         let mut remarks = Vec::new();
-        if let Some(flow) = segment.flow.filter(|flow| *flow > 0 && self.network.flows.all.len() > 1) {
+        if let Some(flow) = packet.flow.filter(|flow| *flow > 0 && self.timeline.flows.all.len() > 1) {
             remarks.push(format!("#{}", flow + 1));
         }
-        if segment.tcp.is_some_and(|(tcp, _)| tcp.again) {
+        if packet.tcp.is_some_and(|(tcp, _)| tcp.retransmission) {
             remarks.push("again".to_owned());
         }
-        for fate in &segment.fates {
+        for fate in &packet.fates {
             match fate {
                 Fate::Lost(why) => remarks.push(format!("lost: {why}")),
                 Fate::Arrived { note, .. } if note.is_empty() => {}
-                Fate::Arrived { at, note } if *at == segment.at => remarks.push(note.clone()),
+                Fate::Arrived { at, note } if *at == packet.at => remarks.push(note.clone()),
                 Fate::Arrived { at, note } => remarks.push(format!("{note}: arrives {at}")),
             }
         }
@@ -319,25 +306,25 @@ impl<'a> Ladder<'a> {
 }
 
 /// The hosts on both sides of a segment's row, and the direction of its arrow.
-struct Way {
+struct Placed {
     left: usize,
     right: usize,
     rightward: bool,
     ends: Option<(SocketAddr, SocketAddr)>,
 }
 
-fn text(segment: &Segment) -> String {
-    match &segment.tcp {
+fn text(packet: &Packet) -> String {
+    match &packet.tcp {
         Some((tcp, header)) => tcp_text(tcp, header),
-        None => segment.text.clone(),
+        None => packet.text.clone(),
     }
 }
 
-/// Draws `-- text ------->`, or its mirror image. The arrow of a lost segment ends in an X; that of a forged one is
+/// Draws `-- text ------->` in `width` columns, or its mirror image. The arrow of a lost segment ends in an X; that of a forged one is
 /// dotted.
-fn arrow(text: &str, rightward: bool, arrived: bool, forged: bool) -> String {
+pub fn arrow(text: &str, width: usize, rightward: bool, arrived: bool, forged: bool) -> String {
     let line = if forged { "." } else { "-" };
-    let length = FIELD.saturating_sub(text.chars().count() + 5).max(1);
+    let length = width.saturating_sub(text.chars().count() + 5).max(1);
     let (shaft, head) = if arrived {
         (line.repeat(length), if rightward { ">" } else { "<" }.to_owned())
     } else {
@@ -354,7 +341,7 @@ fn arrow(text: &str, rightward: bool, arrived: bool, forged: bool) -> String {
 }
 
 /// Formats a segment as tcpdump does, with relative numbers. Timestamps appear by name only, and only on a SYN.
-fn tcp_text(tcp: &SightedTcp, header: &Header) -> String {
+fn tcp_text(tcp: &Segment, header: &Header) -> String {
     let signed = |n: u32| i64::from(n as i32);
     let mut text = format!("[{}]", header.flags);
     let seq = signed(tcp.seq);
@@ -380,7 +367,7 @@ fn tcp_text(tcp: &SightedTcp, header: &Header) -> String {
     text
 }
 
-fn option_text(tcp: &SightedTcp, header: &Header) -> Vec<String> {
+fn option_text(tcp: &Segment, header: &Header) -> Vec<String> {
     let options = &header.options;
     let mut all = Vec::new();
     all.extend(options.mss.map(|mss| format!("mss {mss}")));
@@ -410,17 +397,17 @@ mod tests {
 
     #[test]
     fn arrows_have_one_width_and_mark_what_is_lost_or_forged() {
-        assert_eq!(arrow("[S] seq 0", true, true, false).len(), FIELD);
-        assert_eq!(arrow("[S] seq 0", false, false, true).len(), FIELD);
+        assert_eq!(arrow("[S] seq 0", FIELD, true, true, false).len(), FIELD);
+        assert_eq!(arrow("[S] seq 0", FIELD, false, false, true).len(), FIELD);
         assert!(
-            arrow("x", true, true, false).starts_with("-- x --")
-                && arrow("x", true, true, false).ends_with("->")
+            arrow("x", FIELD, true, true, false).starts_with("-- x --")
+                && arrow("x", FIELD, true, true, false).ends_with("->")
         );
         assert!(
-            arrow("x", false, true, true).starts_with("<..")
-                && arrow("x", false, true, true).ends_with(" x ..")
+            arrow("x", FIELD, false, true, true).starts_with("<..")
+                && arrow("x", FIELD, false, true, true).ends_with(" x ..")
         );
-        let lost = arrow("x", true, false, false);
+        let lost = arrow("x", FIELD, true, false, false);
         assert!(lost.contains("-X ") && !lost.contains('>'));
     }
 
@@ -436,7 +423,7 @@ mod tests {
             options,
             ..Header::default()
         };
-        let mut tcp = SightedTcp {
+        let mut tcp = Segment {
             flags: header.flags,
             len: 0,
             seq: 0,
@@ -447,7 +434,7 @@ mod tests {
             source_port: 1,
             destination_port: 2,
             state: State::Closed,
-            again: false,
+            retransmission: false,
         };
         assert_eq!(tcp_text(&tcp, &header), "[S.] seq 0 ack 1' win 1000 <mss 1460,sackOK,ws 7,sack 100:200>");
         tcp.len = 10;
