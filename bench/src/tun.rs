@@ -10,13 +10,14 @@ use std::sync::mpsc;
 use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
-use nix::sched::{CloneFlags, CpuSet, sched_getaffinity, sched_setaffinity, unshare};
+use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::{Pid, gettid};
 use rustix::net::sockopt::set_tcp_congestion;
 use rustix::net::{AddressFamily, SocketType};
 use rustix::time::{ClockId, clock_gettime};
 use steadfast::device::{Tun, TunOptions};
 use steadfast::{Config, Net};
+use steadfast_kernel::namespace;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::runtime;
 use tokio::sync::oneshot;
@@ -235,7 +236,7 @@ fn versus(
     let measure = || {
         let _pinned = setup.one_core.then(Pinned::to_one_core).transpose()?;
         // This applies to this thread and to those that it starts. The namespace of the row before disappears.
-        unshare(CloneFlags::CLONE_NEWNET).map_err(|e| named(e, "cannot make a network namespace"))?;
+        namespace::enter()?;
         let ours = Server::steadfast(setup)?;
         let peer = match work {
             _ if effort.alone => None,
@@ -346,7 +347,7 @@ impl Server {
         let (wired, wire) = oneshot::channel::<()>();
         let (up, is_up) = mpsc::channel();
         let serve = async move |ready: Ready<Pid>, stopped| {
-            unshare(CloneFlags::CLONE_NEWNET).map_err(|e| named(e, "no second namespace"))?;
+            namespace::enter()?;
             ready.send(Ok(gettid())).ok();
             if wire.await.is_ok() {
                 up.send(serve_by_kernel(addresses)).ok();

@@ -22,12 +22,12 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use nix::sched::{CloneFlags, unshare};
 use nix::unistd::{Pid, gettid};
 use rustix::net::{AddressFamily, SendFlags, SocketType, ipproto};
 use steadfast::core::wire::tcp::Flags;
 use steadfast::device::Tun;
 use steadfast::{Config, Net};
+use steadfast_kernel::namespace;
 use tokio::runtime;
 
 use crate::flood::{PORT, segment_to, syn_to};
@@ -70,10 +70,10 @@ pub(crate) fn run(effort: &Effort, progress: &dyn Fn(String)) -> Vec<Row> {
 }
 
 fn measure(effort: &Effort, progress: &dyn Fn(String)) -> io::Result<[Rounds; 4]> {
-    unshare(CloneFlags::CLONE_NEWNET).map_err(|e| named(e, "cannot make a network namespace"))?;
-    fs::write("/proc/sys/net/ipv4/tcp_syncookies", "2")?;
+    namespace::enter()?;
+    namespace::set("net.ipv4.tcp_syncookies", "2")?;
     // Answers to spoofed addresses must not leave the host.
-    fs::write("/proc/sys/net/ipv4/ip_forward", "0")?;
+    namespace::set("net.ipv4.ip_forward", "0")?;
     // Local connections of the kernel need it.
     ip("link set lo up")?;
     let mut ours = Ours::start()?;
@@ -110,8 +110,8 @@ const BESIDE: u32 = 200_000;
 pub(crate) fn beside(effort: &Effort, progress: &dyn Fn(String)) -> Vec<Row> {
     const NAME: &str = "flood_beside_tun";
     let measure = || {
-        unshare(CloneFlags::CLONE_NEWNET).map_err(|e| named(e, "cannot make a network namespace"))?;
-        fs::write("/proc/sys/net/ipv4/ip_forward", "0")?;
+        namespace::enter()?;
+        namespace::set("net.ipv4.ip_forward", "0")?;
         ip("link set lo up")?;
         let server = Server::steadfast(&tun::Setup::USUAL)?;
         let (address, seconds) = (server.address(4), effort.seconds.max(SECONDS));

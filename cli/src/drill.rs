@@ -1,8 +1,5 @@
 //! `steadfast drill`: scripts in the packetdrill language.
 
-#[cfg(target_os = "linux")]
-mod kernel;
-
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, IsTerminal, Write};
@@ -16,14 +13,8 @@ use steadfast_drill::{
     read_scripts, run_drill,
 };
 
-#[cfg(not(target_os = "linux"))]
-use crate::elsewhere::drill_kernel as kernel;
-#[cfg(not(target_os = "linux"))]
-use crate::elsewhere::kernel as opponent;
 use crate::failure::Failure;
-#[cfg(target_os = "linux")]
-use crate::kernel as opponent;
-use crate::opponent::Opponent;
+use crate::opponent::{Opponent, check_kernel, kernel};
 
 /// Limit of the nesting of directories.
 const DEPTH: usize = 16;
@@ -121,7 +112,7 @@ impl Run {
     fn run(&self) -> Result<(), Failure> {
         let files = self.files()?;
         if self.against == Some(Opponent::Kernel) {
-            opponent::check().map_err(Failure::usage)?;
+            check_kernel()?;
         }
         let outcomes = self.play(&files)?;
         self.write(&outcomes)?;
@@ -226,7 +217,9 @@ impl Run {
         };
         let play = |options: &DrillOptions<'_>| match self.against {
             None => Ok(drill.run(options)),
-            Some(Opponent::Kernel) => kernel::run(&drill, options),
+            Some(Opponent::Kernel) => {
+                kernel::script::play(&drill, options).map_err(|e| Failure::usage(e.to_string()))
+            }
         };
         if drill.ip_version().is_some() || self.ip_version.is_empty() {
             return Ok(vec![play(&options)?]);

@@ -2,7 +2,6 @@
 #![cfg_attr(target_os = "linux", allow(dead_code))]
 
 use clap::Args;
-use steadfast_lab::{Report, RunOptions, Scenario};
 
 use crate::failure::Failure;
 
@@ -23,29 +22,38 @@ impl Needless {
     }
 }
 
-/// Scenarios and scripts against the kernel.
+/// Stands in for the crate `steadfast-kernel`.
 pub(crate) mod kernel {
-    use super::{Report, RunOptions, Scenario};
+    use std::fmt;
 
-    pub(super) const NEEDS: &str = "--against kernel needs Linux, with network namespaces and TUN devices";
+    /// The kernel cannot be the peer.
+    #[derive(Debug)]
+    pub(crate) struct Error;
 
-    pub(crate) fn check() -> Result<(), String> {
-        Err(NEEDS.to_owned())
+    impl fmt::Display for Error {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("this is another system")
+        }
     }
 
-    pub(crate) fn play(_: &Scenario, _: &str, _: &RunOptions) -> Result<Report, String> {
-        Err(NEEDS.to_owned())
+    pub(crate) fn check() -> Result<(), Error> {
+        Err(Error)
     }
-}
 
-/// Scripts against the kernel.
-pub(crate) mod drill_kernel {
-    use steadfast_drill::{Drill, DrillOptions, Outcome};
+    pub(crate) mod scenario {
+        use steadfast_lab::{Report, RunOptions, Scenario};
 
-    use crate::failure::Failure;
+        pub(crate) fn play(_: &Scenario, _: &str, _: &RunOptions) -> Result<Report, super::Error> {
+            Err(super::Error)
+        }
+    }
 
-    pub(crate) fn run(_: &Drill, _: &DrillOptions<'_>) -> Result<Outcome, Failure> {
-        Err(Failure::usage(super::kernel::NEEDS))
+    pub(crate) mod script {
+        use steadfast_drill::{Drill, DrillOptions, Outcome};
+
+        pub(crate) fn play(_: &Drill, _: &DrillOptions<'_>) -> Result<Outcome, super::Error> {
+            Err(super::Error)
+        }
     }
 }
 
@@ -73,6 +81,6 @@ mod tests {
                 "`serve` needs Linux and its TUN devices; `lab`, `drill` and `config` run everywhere"
             );
         }
-        assert_eq!(kernel::check().unwrap_err().lines().count(), 1);
+        assert_eq!(kernel::check().unwrap_err().to_string().lines().count(), 1);
     }
 }

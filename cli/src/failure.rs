@@ -50,38 +50,13 @@ impl fmt::Display for Failure {
 
 /// Describes an error, with its POSIX name if it is one of the stack's: `connection refused (ECONNREFUSED)`.
 pub(crate) fn describe(error: &io::Error) -> String {
-    let named = error.raw_os_error().and_then(|errno| NAMED.iter().find(|e| e.errno() == errno));
+    // A file descriptor that is not open is no socket of the stack.
+    let named = error.raw_os_error().and_then(Error::from_errno).filter(|e| *e != Error::NoSuchSocket);
     match named {
         Some(named) => format!("{named} ({})", named.name()),
         None => error.to_string(),
     }
 }
-
-/// The stack's error of the same number.
-#[cfg(target_os = "linux")]
-pub(crate) fn error_of(error: &io::Error) -> Error {
-    let named = error.raw_os_error().and_then(|errno| NAMED.iter().find(|e| e.errno() == errno));
-    named.copied().unwrap_or(Error::InvalidArgument)
-}
-
-const NAMED: [Error; 16] = [
-    Error::WouldBlock,
-    Error::AlreadyConnected,
-    Error::ConnectionRefused,
-    Error::ConnectionReset,
-    Error::ConnectionAborted,
-    Error::TimedOut,
-    Error::HostUnreachable,
-    Error::NetworkUnreachable,
-    Error::Prohibited,
-    Error::ProtocolUnavailable,
-    Error::AddrInUse,
-    Error::AddrNotAvailable,
-    Error::NotConnected,
-    Error::BrokenPipe,
-    Error::InvalidArgument,
-    Error::NoBufferSpace,
-];
 
 #[cfg(test)]
 mod tests {

@@ -11,12 +11,8 @@ use indicatif::{ProgressBar, ProgressStyle};
 use steadfast::Profile;
 use steadfast_lab::{Fault, Report, RunOptions, Scenario, catalogue, explain, junit, run};
 
-#[cfg(not(target_os = "linux"))]
-use crate::elsewhere::kernel;
 use crate::failure::Failure;
-#[cfg(target_os = "linux")]
-use crate::kernel;
-use crate::opponent::Opponent;
+use crate::opponent::{Opponent, check_kernel, kernel};
 use crate::settings::Sysctls;
 
 /// The lab.
@@ -187,7 +183,9 @@ impl Run {
                 let options = RunOptions { profile: job.profile, seed, ..template.clone() };
                 let report = match &job.kernel {
                     None => run(&job.scenario, &options),
-                    Some(host) => kernel::play(&job.scenario, host, &options),
+                    Some(host) => {
+                        kernel::scenario::play(&job.scenario, host, &options).map_err(|e| e.to_string())
+                    }
                 };
                 bar.inc(1);
                 report
@@ -233,7 +231,7 @@ impl Run {
 
     /// One job for each host of each scenario that the kernel can play.
     fn jobs_against_kernel(&self, scenarios: Vec<Scenario>, named: bool) -> Result<Vec<Job>, Failure> {
-        kernel::check().map_err(Failure::usage)?;
+        check_kernel()?;
         let mut jobs = Vec::new();
         for scenario in scenarios {
             let linux = scenario.profiles.contains(&Profile::Linux);

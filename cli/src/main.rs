@@ -15,7 +15,6 @@ mod failure;
 #[cfg(target_os = "linux")]
 mod http;
 #[cfg(target_os = "linux")]
-mod kernel;
 mod lab;
 mod opponent;
 #[cfg(target_os = "linux")]

@@ -76,6 +76,32 @@ impl Error {
         self.posix().1
     }
 
+    /// Returns the error with this number on Linux.
+    pub fn from_errno(errno: i32) -> Option<Error> {
+        Error::ALL.into_iter().find(|error| error.errno() == errno)
+    }
+
+    const ALL: [Error; 18] = [
+        Error::WouldBlock,
+        Error::ConnectionRefused,
+        Error::ConnectionReset,
+        Error::ConnectionAborted,
+        Error::TimedOut,
+        Error::HostUnreachable,
+        Error::NetworkDown,
+        Error::NetworkUnreachable,
+        Error::Prohibited,
+        Error::ProtocolUnavailable,
+        Error::AddrInUse,
+        Error::AddrNotAvailable,
+        Error::NotConnected,
+        Error::AlreadyConnected,
+        Error::BrokenPipe,
+        Error::InvalidArgument,
+        Error::NoSuchSocket,
+        Error::NoBufferSpace,
+    ];
+
     const fn posix(self) -> (&'static str, i32) {
         match self {
             Error::WouldBlock => ("EAGAIN", 11),

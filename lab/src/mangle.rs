@@ -376,7 +376,7 @@ mod tests {
         for v6 in [false, true] {
             let router: IpAddr = if v6 { "fd00::fe".parse().unwrap() } else { "10.0.0.254".parse().unwrap() };
             let error = icmp_error(router, &syn(v6), ErrorKind::PacketTooBig { mtu: 1200 }).unwrap();
-            assert_eq!(icmp_text(&error), "icmp too big, mtu 1200");
+            assert_eq!(steadfast_timeline::view::icmp_text(&error), "icmp too big, mtu 1200");
         }
         assert_eq!(icmp_error("fd00::fe".parse().unwrap(), &syn(true), ErrorKind::SourceQuench), None);
     }

@@ -8,26 +8,35 @@ use netlink_packet_sock_diag::SockDiagMessage;
 use netlink_packet_sock_diag::constants::{AF_INET, AF_INET6, IPPROTO_TCP};
 use netlink_packet_sock_diag::inet::{ExtensionFlags, InetRequest, InetResponseHeader, SocketId, StateFlags};
 use netlink_sys::{Socket, SocketAddr as NetlinkAddr, protocols::NETLINK_SOCK_DIAG};
-use steadfast::core::trace::State;
-use steadfast_lab::ForeignEntry;
+use steadfast_core::trace::State;
 
 /// A netlink socket for `sock_diag`, in the network namespace of the thread that opened it.
-pub(crate) struct Diag {
+pub struct Diag {
     socket: Socket,
     requests: [Vec<u8>; 2],
     buffer: Vec<u8>,
 }
 
 /// A line of the list.
-#[derive(Clone, Debug)]
-pub(crate) struct Line {
-    pub(crate) entry: ForeignEntry,
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Line {
+    /// The state.
+    pub state: State,
+    /// The local address.
+    pub local: SocketAddr,
+    /// The peer's address.
+    pub remote: SocketAddr,
+    /// Unread bytes; for a listener, connections that wait to be accepted.
+    pub recv_q: u64,
     /// Bytes sent and not yet acknowledged.
-    pub(crate) send_q: u64,
+    pub send_q: u64,
+    /// One of its timers runs.
+    pub timer: bool,
 }
 
 impl Diag {
-    pub(crate) fn open() -> io::Result<Diag> {
+    /// Opens a socket to the kernel.
+    pub fn open() -> io::Result<Diag> {
         let mut socket = Socket::new(NETLINK_SOCK_DIAG)?;
         socket.bind_auto()?;
         socket.connect(&NetlinkAddr::new(0, 0))?;
@@ -35,7 +44,7 @@ impl Diag {
     }
 
     /// All sockets of the namespace.
-    pub(crate) fn list(&mut self) -> io::Result<Vec<Line>> {
+    pub fn list(&mut self) -> io::Result<Vec<Line>> {
         let mut lines = Vec::new();
         for family in 0..self.requests.len() {
             self.socket.send(&self.requests[family], 0)?;
@@ -86,14 +95,14 @@ fn request(family: u8) -> Vec<u8> {
 
 fn line(header: &InetResponseHeader) -> Option<Line> {
     let id = &header.socket_id;
-    let entry = ForeignEntry {
+    Some(Line {
         state: state(header.state)?,
         local: SocketAddr::new(id.source_address, id.source_port),
         remote: SocketAddr::new(id.destination_address, id.destination_port),
         recv_q: header.recv_queue.into(),
+        send_q: header.send_queue.into(),
         timer: header.timer.is_some(),
-    };
-    Some(Line { entry, send_q: header.send_queue.into() })
+    })
 }
 
 /// The states of `include/net/tcp_states.h`.

@@ -1,19 +1,17 @@
-//! `lab run --against kernel`: this machine's kernel plays one end of a scenario, in real time.
+//! The kernel plays one end of a scenario, in real time.
 //!
 //! Each phase has its own network namespace. A TUN device joins it to the stack, with the lab's network and its faults
 //! in between. The kernel's applications are the scenario's scripts, on the kernel's sockets.
 
 mod boot;
-mod diag;
 mod sockets;
 
 use std::time::{Duration, Instant};
 
-use steadfast::core;
+use steadfast_core as core;
 use steadfast_lab::{Live, Phase, Report, Rest, RunOptions, Scenario};
 
-pub(crate) use self::boot::check;
-pub(crate) use self::diag::{Diag, Line};
+use crate::Error;
 
 /// The longest that a phase may take in real time: twice Linux's TIME-WAIT, which cannot be set, fits in.
 const LIMIT: Duration = Duration::from_secs(150);
@@ -30,7 +28,7 @@ const LATE: Duration = Duration::from_millis(2);
 
 /// Plays all phases of a scenario concurrently, with the kernel as `host`. Fails if the system or the options prevent a
 /// start.
-pub(crate) fn play(scenario: &Scenario, host: &str, options: &RunOptions) -> Result<Report, String> {
+pub fn play(scenario: &Scenario, host: &str, options: &RunOptions) -> Result<Report, Error> {
     let mut report = Report::new(scenario, options, Some(host));
     let phases: Vec<_> = std::thread::scope(|scope| {
         let phase = |phase| scope.spawn(move || play_phase(scenario, phase, host, options));
@@ -38,18 +36,14 @@ pub(crate) fn play(scenario: &Scenario, host: &str, options: &RunOptions) -> Res
         running.into_iter().map(|thread| thread.join()).collect()
     });
     for phase in phases {
-        report.add(phase.map_err(|_| "a thread failed")??);
+        report.add(phase.map_err(|_| Error::Panicked)??);
     }
     Ok(report)
 }
 
-fn play_phase(
-    scenario: &Scenario,
-    phase: &Phase,
-    host: &str,
-    options: &RunOptions,
-) -> Result<Report, String> {
-    let mut live = Live::start(scenario, phase, options, host, Box::new(boot::boot))?;
+fn play_phase(scenario: &Scenario, phase: &Phase, host: &str, options: &RunOptions) -> Result<Report, Error> {
+    let boot = Box::new(|boot: &_| boot::boot(boot).map_err(|error| error.to_string()));
+    let mut live = Live::start(scenario, phase, options, host, boot).map_err(Error::Scenario)?;
     let failure = drive(&mut live);
     Ok(live.conclude(failure))
 }

@@ -12,10 +12,10 @@ use rustix::fs::{Mode, OFlags};
 use rustix::io::{Errno as Error, IoSliceMut};
 use rustix::net::{self, AddressFamily, RecvAncillaryBuffer, RecvFlags, SocketFlags, SocketType};
 use rustix::pipe::SpliceFlags;
-use steadfast::core::Shutdown;
+use steadfast_core::Shutdown;
 use steadfast_drill::subject::{Errno, ReceiveFlags, Refused, Reply, Request, SendFlags};
 
-use super::{namespace, options};
+use super::options;
 
 /// The largest read or write of one call.
 const LARGEST: usize = 1 << 26;
@@ -223,7 +223,7 @@ fn socket_flags(nonblocking: bool) -> SocketFlags {
 }
 
 fn address(any: net::SocketAddrAny) -> Option<SocketAddr> {
-    SocketAddr::try_from(any).ok().map(namespace::canonical)
+    SocketAddr::try_from(any).ok().map(super::canonical)
 }
 
 fn receive(file: &File, len: usize, flags: ReceiveFlags) -> Result<Reply, Error> {
@@ -261,7 +261,7 @@ fn send(file: &File, len: usize, flags: SendFlags, fast_open: Option<SocketAddr>
 fn send_queue(file: &File) -> Option<i64> {
     let local = address(net::getsockname(file).ok()?)?;
     let remote = address(net::getpeername(file).ok()??)?;
-    namespace::send_queue(local, remote)
+    super::send_queue(local, remote)
 }
 
 fn ready(files: &Files, all: &[(i32, i64)], timeout: Option<Duration>) -> Result<Vec<i64>, Error> {

@@ -1,10 +1,9 @@
-//! `--against kernel`: plays a script against this machine's kernel, in real time.
+//! A script is played against the kernel, in real time.
 //!
 //! Each run has its own network namespace with a TUN device, whose far end is the script. Two threads share the
 //! namespace: one waits for packets and timeouts, the other makes the system calls, which may block.
 
 mod calls;
-mod namespace;
 mod options;
 
 use std::collections::VecDeque;
@@ -15,8 +14,8 @@ use std::task::{Context, Poll};
 use std::thread;
 use std::time::{Duration, Instant as Clock};
 
-use steadfast::core::Instant;
-use steadfast::device::{Device, Frame, Tun, TunOptions};
+use steadfast_core::Instant;
+use steadfast_device::{Device, Frame, Tun};
 use steadfast_drill::subject::{
     Errno, Happening, Listed, Network, Refused, Reply, Request, Subject, TcpInfo,
 };
@@ -25,7 +24,8 @@ use tokio::runtime::Runtime;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 use self::calls::{Files, perform};
-use crate::failure::Failure;
+use crate::sock_diag::{Diag, Line};
+use crate::{Error, Link, namespace};
 
 /// Limit of waiting for events without a fixed time: real time is expensive.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -38,7 +38,7 @@ const PROTOCOL_ICMPV6: u8 = 58;
 const ICMPV6_OF_THE_LINK: u8 = 130;
 
 /// Plays a script against the kernel.
-pub(super) fn run(drill: &Drill, options: &DrillOptions<'_>) -> Result<Outcome, Failure> {
+pub fn play(drill: &Drill, options: &DrillOptions<'_>) -> Result<Outcome, Error> {
     let network = drill.network(options);
     thread::scope(|scope| {
         let played = scope.spawn(|| {
@@ -73,19 +73,11 @@ struct Inbox {
 
 impl Kernel {
     /// Sets up the namespace of this thread.
-    fn open(network: &Network) -> Result<Kernel, Failure> {
+    fn open(network: &Network) -> Result<Kernel, Error> {
         namespace::quieten()?;
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        let runtime = runtime.map_err(|e| Failure::system("cannot start the runtime", e))?;
-        let mut options = TunOptions::new(DEVICE);
-        options.mtu = Some(network.mtu);
-        // Scripts describe packets on the wire.
-        options.offload = false;
-        options.host = vec![(network.local, network.prefix_len)];
         let everything: IpAddr = if network.local.is_ipv4() { [0; 4].into() } else { [0; 16].into() };
-        options.routes = vec![(everything, 0)];
-        let tun = runtime.block_on(Tun::open(&options)).map_err(|e| Failure::usage(e.to_string()))?;
-
+        let addresses = vec![(network.local, network.prefix_len)];
+        let Link { tun, runtime } = Link::open(DEVICE, network.mtu, addresses, everything)?;
         let files = Files::default();
         let (requests, to_make) = mpsc::channel();
         let (made, returned) = unbounded_channel();
@@ -163,6 +155,24 @@ fn is_for_the_script(packet: &[u8], local: IpAddr) -> bool {
     }
 }
 
+/// Bytes that a connection has queued and its peer has not acknowledged.
+fn send_queue(local: SocketAddr, remote: SocketAddr) -> Option<i64> {
+    let all = lines();
+    let same = |line: &&Line| (canonical(line.local), canonical(line.remote)) == (local, remote);
+    all.iter().find(same).and_then(|line| i64::try_from(line.send_q).ok())
+}
+
+/// All sockets of the namespace, those without a descriptor included.
+fn lines() -> Vec<Line> {
+    // An error yields an empty list: the caller then reports that its socket is missing.
+    Diag::open().and_then(|mut diag| diag.list()).unwrap_or_default()
+}
+
+/// Converts an IPv4-mapped address to IPv4.
+fn canonical(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
+}
+
 impl Subject for Kernel {
     fn now(&self) -> Instant {
         self.inbox.instant(Clock::now())
@@ -203,7 +213,12 @@ impl Subject for Kernel {
     }
 
     fn sockets(&self) -> Vec<Listed> {
-        namespace::sockets()
+        let listed = |line: Line| Listed {
+            local: canonical(line.local),
+            remote: canonical(line.remote),
+            state: line.state,
+        };
+        lines().into_iter().map(listed).collect()
     }
 
     fn tcp_info(&self, fd: i32) -> Option<TcpInfo> {
@@ -211,7 +226,7 @@ impl Subject for Kernel {
     }
 
     fn set(&mut self, name: &str, value: &str) -> Result<Option<String>, String> {
-        namespace::set(name, value).map(|()| None)
+        namespace::set(name, value).map(|()| None).map_err(|error| error.to_string())
     }
 }
 

@@ -11,20 +11,24 @@ use rustix::buffer::spare_capacity;
 use rustix::event::{PollFd, PollFlags, Timespec, epoll, poll};
 use slotmap::{Key, KeyData, SlotMap};
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
-use steadfast::Config;
-use steadfast::core::trace::State;
-use steadfast::core::{self, ConnectOptions, Error, Event, ListenOptions, Shutdown, SocketId, SocketOptions};
-use steadfast::device::Tun;
+use steadfast_core as core;
+use steadfast_core::trace::State;
+use steadfast_core::{
+    Config, ConnectOptions, Error, Event, ListenOptions, Shutdown, SocketId, SocketOptions,
+};
 use steadfast_lab::{Foreign, ForeignEntry, Sockets};
 
-use super::diag::{Diag, Line};
-use crate::failure::error_of;
+use crate::Link;
+use crate::sock_diag::{Diag, Line};
+
+/// What it means that `sock_diag` fails.
+const NO_LIST: &str = "the kernel does not list its sockets";
 
 type Result<T> = std::result::Result<T, Error>;
 
 /// The kernel in its own namespace.
 pub(super) struct Kernel {
-    tun: Tun,
+    link: Link,
     /// Edge-triggered: reports changes.
     epoll: OwnedFd,
     diag: Diag,
@@ -32,8 +36,6 @@ pub(super) struct Kernel {
     ready: VecDeque<(SocketId, Event)>,
     config: Config,
     failure: Option<String>,
-    /// The runtime that the device is registered with.
-    _runtime: tokio::runtime::Runtime,
 }
 
 /// A socket that an application holds.
@@ -53,22 +55,17 @@ enum Kind {
 }
 
 impl Kernel {
-    pub(super) fn new(
-        tun: Tun,
-        runtime: tokio::runtime::Runtime,
-        config: Config,
-    ) -> std::result::Result<Kernel, String> {
-        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).map_err(|e| format!("no epoll: {e}"))?;
-        let diag = Diag::open().map_err(|e| format!("the kernel does not list its sockets: {e}"))?;
+    pub(super) fn new(link: Link, config: Config) -> std::result::Result<Kernel, crate::Error> {
+        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).map_err(crate::Error::system("no epoll"))?;
+        let diag = Diag::open().map_err(crate::Error::system(NO_LIST))?;
         Ok(Kernel {
-            tun,
+            link,
             epoll,
             diag,
             sockets: SlotMap::with_key(),
             ready: VecDeque::new(),
             config,
             failure: None,
-            _runtime: runtime,
         })
     }
 
@@ -82,12 +79,12 @@ impl Kernel {
             epoll::EventFlags::IN | epoll::EventFlags::OUT | epoll::EventFlags::RDHUP | epoll::EventFlags::ET;
         let data = epoll::EventData::new_u64(id.data().as_ffi());
         let added = epoll::add(&self.epoll, &self.sockets[id].socket, data, wanted);
-        added.map(|()| id).map_err(|e| error_of(&e.into()))
+        added.map(|()| id).map_err(|e| told(e.into()))
     }
 
     fn list(&mut self) -> Vec<Line> {
         self.diag.list().unwrap_or_else(|error| {
-            self.failure = Some(format!("the kernel does not list its sockets: {error}"));
+            self.failure = Some(format!("{NO_LIST}: {error}"));
             Vec::new()
         })
     }
@@ -216,20 +213,20 @@ impl Sockets for Kernel {
         let (local, remote) = (socket.local_addr().map_err(told)?, socket.peer_addr().map_err(told)?);
         let ends = (local.as_socket(), remote.as_socket());
         let lines = self.list();
-        let line = lines.iter().find(|line| (Some(line.entry.local), Some(line.entry.remote)) == ends);
-        line.map(|line| (line.entry.recv_q, line.send_q)).ok_or(Error::NotConnected)
+        let line = lines.iter().find(|line| (Some(line.local), Some(line.remote)) == ends);
+        line.map(|line| (line.recv_q, line.send_q)).ok_or(Error::NotConnected)
     }
 }
 
 impl Foreign for Kernel {
     fn receive(&mut self, packet: &[u8]) {
         // The kernel drops invalid packets, as any network may.
-        let _lost = rustix::io::write(&self.tun, packet);
+        let _lost = rustix::io::write(&self.link.tun, packet);
     }
 
     fn transmit(&mut self, frame: &mut [u8]) -> Option<usize> {
         loop {
-            let len = rustix::io::read(&self.tun, &mut *frame).ok()?;
+            let len = rustix::io::read(&self.link.tun, &mut *frame).ok()?;
             if !is_multicast(&frame[..len]) {
                 return Some(len);
             }
@@ -254,10 +251,9 @@ impl Foreign for Kernel {
         let lives = |held: &Held| {
             let ends = (held.socket.local_addr().ok(), held.socket.peer_addr().ok());
             let ends = (ends.0.and_then(|a| a.as_socket()), ends.1.and_then(|a| a.as_socket()));
-            lines.iter().any(|line| {
-                let entry = &line.entry;
-                entry.state != State::TimeWait && (Some(entry.local), Some(entry.remote)) == ends
-            })
+            lines
+                .iter()
+                .any(|line| line.state != State::TimeWait && (Some(line.local), Some(line.remote)) == ends)
         };
         for (id, held) in &mut self.sockets {
             if held.kind == Kind::Connected && !lives(held) {
@@ -265,7 +261,16 @@ impl Foreign for Kernel {
                 self.ready.push_back((id, Event::CLOSED));
             }
         }
-        lines.into_iter().map(|line| line.entry).collect()
+        lines
+            .into_iter()
+            .map(|Line { state, local, remote, recv_q, timer, .. }| ForeignEntry {
+                state,
+                local,
+                remote,
+                recv_q,
+                timer,
+            })
+            .collect()
     }
 
     fn failure(&self) -> Option<String> {
@@ -273,7 +278,8 @@ impl Foreign for Kernel {
     }
 
     fn wait(&mut self, at_most: core::Duration) {
-        let mut watched = [PollFd::new(&self.tun, PollFlags::IN), PollFd::new(&self.epoll, PollFlags::IN)];
+        let mut watched =
+            [PollFd::new(&self.link.tun, PollFlags::IN), PollFd::new(&self.epoll, PollFlags::IN)];
         let timeout = Timespec::try_from(at_most).unwrap_or_default();
         // An interrupt only shortens the wait.
         let _ready = poll(&mut watched, Some(&timeout));
@@ -281,7 +287,7 @@ impl Foreign for Kernel {
 }
 
 fn told(error: io::Error) -> Error {
-    error_of(&error)
+    error.raw_os_error().and_then(Error::from_errno).unwrap_or(Error::InvalidArgument)
 }
 
 /// A socket for an address of this family, with the options that every scenario needs.
