@@ -10,7 +10,7 @@ fn missing(folder: &Path, why: &str) -> io::Error {
 
 fn main() -> io::Result<()> {
     let root = env::var("CARGO_MANIFEST_DIR").map_err(io::Error::other)?;
-    let folder = Path::new(&root).join("../scenarios");
+    let folder = Path::new(&root).join("scenarios");
     println!("cargo::rerun-if-changed={}", folder.display());
     let entries: io::Result<Vec<_>> = fs::read_dir(&folder).and_then(Iterator::collect);
     let entries = entries.map_err(|error| missing(&folder, &error.to_string()))?;

@@ -32,8 +32,8 @@ pub(crate) enum Lab {
 /// hosts.
 #[derive(Args)]
 pub(crate) struct Run {
-    /// Ids of the catalogue (`H1b`) or files; the whole catalogue by default.
-    #[arg(value_name = "ID|FILE")]
+    /// Ids (`H1b`) or names (`syn-lost-every`) of the catalogue, or files; the whole catalogue by default.
+    #[arg(value_name = "ID|NAME|FILE")]
     scenarios: Vec<String>,
     /// Use only this profile. A scenario that is named uses it even if it does not list it.
     #[arg(long)]
@@ -73,8 +73,8 @@ pub(crate) struct Run {
 /// Explain a scenario.
 #[derive(Args)]
 pub(crate) struct Explain {
-    /// An id of the catalogue, or a file.
-    #[arg(value_name = "ID|FILE")]
+    /// An id or a name of the catalogue, or a file.
+    #[arg(value_name = "ID|NAME|FILE")]
     scenario: String,
     /// The profile whose ladder is shown.
     #[arg(long, default_value = "default")]
@@ -114,8 +114,10 @@ fn list() -> Result<(), Failure> {
     };
     let width = all.iter().map(|scenario| scenario.id.len()).max().unwrap_or(0);
     let wide = all.iter().map(|scenario| profiles(scenario).len()).max().unwrap_or(0);
+    let name = all.iter().map(|scenario| scenario.name.len()).max().unwrap_or(0);
     let row = |scenario: &Scenario| {
-        format!("{:<width$}  {:<wide$}  {}\n", scenario.id, profiles(scenario), scenario.title)
+        let Scenario { id, name: spoken, title, .. } = scenario;
+        format!("{id:<width$}  {spoken:<name$}  {:<wide$}  {title}\n", profiles(scenario))
     };
     say(&all.iter().map(row).collect::<String>())
 }
@@ -124,18 +126,23 @@ fn known() -> Result<Vec<Scenario>, Failure> {
     catalogue().map_err(|error| Failure::usage(error.to_string()))
 }
 
-/// Finds a scenario by its id, or reads it from a file.
+/// Finds a scenario by its id or its name, or reads it from a file.
 fn find(known: &[Scenario], name: &str) -> Result<Scenario, Failure> {
-    if let Some(scenario) = known.iter().find(|scenario| scenario.id.eq_ignore_ascii_case(name)) {
+    if let Some(scenario) = known.iter().find(|scenario| is_called(scenario, name)) {
         return Ok(scenario.clone());
     }
     let path = Path::new(name);
     if !path.exists() {
         return Err(Failure::usage(format!(
-            "`{name}`: no such scenario and no such file; `lab list` shows the ids"
+            "`{name}`: no such scenario and no such file; `lab list` shows the ids and names"
         )));
     }
     Scenario::load(path).map_err(|error| Failure::usage(error.to_string()))
+}
+
+/// Whether a scenario has this id or this name.
+fn is_called(scenario: &Scenario, name: &str) -> bool {
+    scenario.id.eq_ignore_ascii_case(name) || !name.is_empty() && scenario.name == name
 }
 
 /// Prints to standard output. A closed pipe is no error.

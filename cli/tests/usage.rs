@@ -157,3 +157,17 @@ fn the_lab_takes_a_sysctl_conf_too() {
     // The first, four that are repeated at equal distances, and one.
     assert_eq!(text.matches("-- [S] seq 0").count(), 6, "{text}");
 }
+
+#[test]
+fn a_scenario_is_found_by_its_id_and_by_its_name() {
+    let explained = |name: &str| String::from_utf8(steadfast(&["lab", "explain", name]).stdout).unwrap();
+    let by_id = explained("H1b");
+    assert!(by_id.starts_with("H1b  Every SYN lost\nsyn-lost-every\n"), "{by_id}");
+    assert_eq!(explained("syn-lost-every"), by_id);
+    let run = steadfast(&["lab", "run", "syn-lost-every", "--profile", "linux", "--json"]);
+    let report: serde_json::Value = serde_json::from_slice(&run.stdout).unwrap();
+    assert_eq!(report["id"], "H1b");
+    let listed = String::from_utf8(steadfast(&["lab", "list"]).stdout).unwrap();
+    assert!(listed.lines().any(|line| line.starts_with("H1b ") && line.contains(" syn-lost-every ")));
+    refuses("lab explain syn-lost-never", "`syn-lost-never`: no such scenario and no such file");
+}

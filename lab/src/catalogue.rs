@@ -19,19 +19,30 @@ pub fn catalogue() -> Result<Vec<Scenario>, ParseError> {
     Ok(all)
 }
 
+/// The series of the catalogue, in order: their letters, and what they stand for.
+pub const SERIES: [(&str, &str); 4] = [
+    ("N", "the normal life of a connection"),
+    ("H", "trouble in the handshake"),
+    ("T", "trouble in the termination"),
+    ("L", "trouble in a long life"),
+];
+
 /// The sort key of an id: its letter, its number, its suffix.
 fn order(id: &str) -> (usize, u32, String) {
     let letters = id.find(|c: char| c.is_ascii_digit()).unwrap_or(id.len());
     let (letter, rest) = id.split_at(letters);
     let digits = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
     let (number, suffix) = rest.split_at(digits);
-    let letter = ["N", "H", "T", "L"].iter().position(|l| *l == letter).unwrap_or(4);
+    let letter = SERIES.iter().position(|(l, _)| *l == letter).unwrap_or(SERIES.len());
     (letter, number.parse().unwrap_or(u32::MAX), suffix.to_owned())
 }
 
 /// Describes a scenario: why it matters, what happens, its citations, the settings that change it, and its ladder.
 pub fn explain(scenario: &Scenario, profile: Profile) -> Result<String, String> {
     let mut out = format!("{}  {}\n", scenario.id, scenario.title);
+    if !scenario.name.is_empty() {
+        let _ = writeln!(out, "{}", scenario.name);
+    }
     for (name, text) in [("Why", &scenario.why), ("What happens", &scenario.what)] {
         if !text.is_empty() {
             let _ = write!(out, "\n{name}\n\n{}\n", indented(text));

@@ -20,7 +20,7 @@ pub mod scenario;
 mod stream;
 mod text;
 
-pub use catalogue::{catalogue, explain};
+pub use catalogue::{SERIES, catalogue, explain};
 pub use fault::{
     Count, Direction, Effect, End, Fault, FaultKind, FlagPattern, Flood, IcmpInjection, Injection, Observed,
     OptionName, Part, PathChange, Pattern, Protocol, Rejection, Rewrite, SeqSpec, TimestampSpec, When,

@@ -23,6 +23,8 @@ use crate::text::ParseError;
 pub struct Scenario {
     /// Its id: `H1b`.
     pub id: String,
+    /// Its spoken name: `syn-lost-every`. Empty for a scenario outside the catalogue that has none.
+    pub name: String,
     /// Its title, one line.
     pub title: String,
     /// Its sources: RFC sections, requirement ids.

@@ -27,7 +27,7 @@ fn for_each_setting_that_is_carried_about_a_scenario_shows_what_it_does() {
         assert!(explained, "{id}: `settings` does not name {name}");
         // Its phases say what it does: with it and without.
         assert!(scenario.phases.len() > 1, "{id} has one phase");
-        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../scenarios");
+        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("scenarios");
         let text = std::fs::read_to_string(folder.join(format!("{id}.scenario"))).unwrap();
         let sets =
             text.lines().any(|line| line.contains("sysctl") && line.ends_with(&format!("{name} = {value}")));

@@ -48,7 +48,7 @@ fn everywhere(check: impl Fn(&Scenario, Profile) -> Vec<String> + Sync) -> Vec<S
 }
 
 fn ladder_file(id: &str, profile: Profile) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../scenarios/{id}.{profile}.ladder"))
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("scenarios/{id}.{profile}.ladder"))
 }
 
 #[test]

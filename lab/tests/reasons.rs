@@ -16,7 +16,9 @@ fn folder(name: &str) -> Vec<PathBuf> {
 /// The counters of the reasons in the lines `drops HOST a 1, b` and `replies HOST c` of scenarios.
 fn named_by_scenarios() -> BTreeSet<String> {
     let mut named = BTreeSet::new();
-    for path in folder("scenarios").iter().filter(|path| path.extension().is_some_and(|e| e == "scenario")) {
+    for path in
+        folder("lab/scenarios").iter().filter(|path| path.extension().is_some_and(|e| e == "scenario"))
+    {
         for line in fs::read_to_string(path).unwrap().lines().map(str::trim) {
             // A condition may precede it.
             let line =

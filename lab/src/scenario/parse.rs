@@ -12,11 +12,11 @@ use crate::fault::Fault;
 use crate::fault::pattern::is_name;
 use crate::text::{ParseError, Understood, Words};
 
-const KEYWORDS: &str = "a keyword: id, title, cites, profiles, settings, phase, ip, until, ladder, why, what, host, path, \
+const KEYWORDS: &str = "a keyword: id, name, title, cites, profiles, settings, phase, ip, until, ladder, why, what, host, path, \
                         nat, sysctl, app, fault, expect or kernel";
 
 /// Keywords of the heading with one line each.
-const HEADING: [&str; 8] = ["id", "title", "cites", "profiles", "settings", "phase", "ip", "ladder"];
+const HEADING: [&str; 9] = ["id", "name", "title", "cites", "profiles", "settings", "phase", "ip", "ladder"];
 
 /// The default limit of rows in a ladder.
 const LADDER_ROWS: usize = 200;
@@ -93,6 +93,7 @@ impl Reader {
     fn new(file: Arc<str>) -> Reader {
         let scenario = Scenario {
             id: String::new(),
+            name: String::new(),
             title: String::new(),
             cites: String::new(),
             profiles: Vec::new(),
@@ -186,6 +187,10 @@ impl Reader {
                     .parse("an id such as `H1b`: a letter, then letters, digits, `-` and `_`", |w| {
                         is_name(w).then(|| w.to_owned())
                     })?
+            }
+            "name" => {
+                scenario.name =
+                    words.parse("a name such as `syn-lost-every`", |w| is_spoken(w).then(|| w.to_owned()))?
             }
             "title" => scenario.title = words.rest().to_owned(),
             "cites" => scenario.cites = words.rest().to_owned(),
@@ -430,6 +435,13 @@ fn no_body(item: &Item<'_>) -> Placed<()> {
         None => Ok(()),
         Some(line) => Err((line.number, "expected a line that starts in the first column".to_owned())),
     }
+}
+
+/// Returns whether a text is lower-case words with hyphens between them.
+fn is_spoken(text: &str) -> bool {
+    let word =
+        |word: &str| !word.is_empty() && word.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
+    text.split('-').all(word)
 }
 
 fn prose_of(words: &mut Words<'_>, item: &Item<'_>) -> String {

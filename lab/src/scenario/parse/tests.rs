@@ -108,7 +108,9 @@ fn what_is_said_of_a_kernel_is_kept_by_host_with_the_lines_that_go_on() {
 fn what_is_wrong_is_named_with_file_line_and_what_was_expected() {
     let start = "id X\ntitle T\nphase p\n";
     for (text, line, message) in [
-        ("colour blue", 4, "expected a keyword: id, title,"),
+        ("colour blue", 4, "expected a keyword: id, name, title,"),
+        ("name Syn_Lost", 4, "expected a name such as `syn-lost-every`, found `Syn_Lost`"),
+        ("name syn-", 4, "expected a name such as `syn-lost-every`, found `syn-`"),
         ("  lose C>S", 4, "expected nothing indented below `phase`"),
         ("id Y", 4, "expected `id` once only"),
         ("phase linux", 4, "expected the name of a phase, found `linux`"),

@@ -1,0 +1,80 @@
+//! `docs/linux-differences.md` agrees with the remarks in the scenario files.
+
+use std::fmt::Write;
+
+use steadfast_lab::{Scenario, catalogue};
+
+use crate::check_document;
+
+const HEAD: &str = "\
+# Where Linux differs
+
+Scenarios that run with the Linux kernel as one end found these differences from our stack (`steadfast lab run --against
+kernel`, checked in `cli/tests/kernel.rs`). A test writes this file from the `kernel` parts of `lab/scenarios/*.scenario`, so
+change those. Conditions in the same files (`[S=kernel]`) give the expectations for the kernel.
+
+Two differences hold everywhere. Its RTO is at least SRTT + 200 ms, since `tcp_rto_min_us` bounds only the deviation; ours
+is the larger of 200 ms and the value of RFC 6298. It sends data before the next call of the application, ours when the
+application waits. In these runs its tail loss probes are off, and its congestion control is Reno.
+
+";
+
+fn document(all: &[Scenario]) -> String {
+    let mut out = HEAD.to_owned();
+    out.push_str("| scenario | the kernel as | what it does otherwise, and why |\n|---|---|---|\n");
+    for scenario in all {
+        for role in &scenario.kernel {
+            for text in &role.differences {
+                let text = capitalised(text).replace('|', "\\|");
+                let _ = writeln!(out, "| {} {} | {} | {text} |", scenario.id, scenario.title, role.host);
+            }
+        }
+    }
+    out.push_str("\n## Roles that the kernel cannot play\n\n");
+    for scenario in all {
+        for role in &scenario.kernel {
+            if let Some(reason) = &role.not {
+                let _ = writeln!(out, "- {} as {}: {reason}", scenario.id, role.host);
+            }
+        }
+    }
+    for (heading, count) in [
+        ("No difference found, in either role", 2),
+        ("No difference found, in the one role that it can play", 1),
+    ] {
+        let same: Vec<&str> =
+            all.iter().filter(|s| agrees(s) && played(s) == count).map(|s| s.id.as_str()).collect();
+        let _ = writeln!(out, "\n## {heading}\n\n{}", same.join(", "));
+    }
+    out
+}
+
+/// Returns how many ends the kernel can play.
+fn played(scenario: &Scenario) -> usize {
+    scenario.kernel.iter().filter(|role| role.not.is_none()).count()
+}
+
+/// Returns whether there is no remark on the ends that the kernel can play.
+fn agrees(scenario: &Scenario) -> bool {
+    scenario.kernel.iter().all(|role| role.differences.is_empty())
+}
+
+fn capitalised(text: &str) -> String {
+    let mut chars = text.chars();
+    chars.next().map_or(String::new(), |first| first.to_uppercase().chain(chars).collect())
+}
+
+#[test]
+fn the_document_says_what_the_scenarios_say() {
+    check_document("docs/linux-differences.md", &document(&catalogue().unwrap()));
+}
+
+/// The kernel plays both ends, or the file says why not.
+#[test]
+fn every_scenario_says_of_both_ends_whether_the_kernel_can_play_them() {
+    for scenario in catalogue().unwrap() {
+        let mut hosts: Vec<&str> = scenario.kernel.iter().map(|role| role.host.as_str()).collect();
+        hosts.sort_unstable();
+        assert_eq!(hosts, ["C", "S"], "{}", scenario.id);
+    }
+}
