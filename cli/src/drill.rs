@@ -9,8 +9,8 @@ use clap::{Args, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
 use steadfast::Profile;
 use steadfast_drill::{
-    Drill, DrillOptions, IpVersion, Outcome, Source, SourceError, Verdict, drill_junit, is_drill_file,
-    read_scripts, run_drill,
+    Drill, DrillOptions, IpVersion, Outcome, Source, SourceError, Verdict, is_drill_file, junit,
+    read_scripts, run_script,
 };
 
 use crate::failure::Failure;
@@ -213,7 +213,7 @@ impl Run {
             files: &beside,
         };
         let Ok(drill) = Drill::parse(text, &options.defines) else {
-            return Ok(vec![run_drill(text, &options)]);
+            return Ok(vec![run_script(text, &options)]);
         };
         let play = |options: &DrillOptions<'_>| match self.against {
             None => Ok(drill.run(options)),
@@ -263,7 +263,7 @@ impl Run {
             fs::write(path, bytes).map_err(|e| Failure::system(format!("{option} {}", path.display()), e))
         };
         if let Some(path) = &self.junit {
-            to("--junit", path, drill_junit(outcomes).as_bytes())?;
+            to("--junit", path, junit(outcomes).as_bytes())?;
         }
         if let Some(path) = &self.pcap {
             let all: Vec<u8> = outcomes.iter().flat_map(|(_, outcome)| outcome.pcap.clone()).collect();

@@ -3,7 +3,7 @@
 use super::ast::{Direction, EcnSpec, Icmp, IpInfo, Quoted, Tcp, TcpOption};
 use super::build;
 use super::flow::Flow;
-use super::live::{Live, LiveBody, LiveIcmp, LiveTcp};
+use super::parsed::{PacketBody, ParsedIcmp, ParsedPacket, ParsedTcp};
 use super::show;
 
 /// One field of a packet.
@@ -36,7 +36,7 @@ pub(crate) struct Rules {
 }
 
 /// Compares a segment of the stack with its specification.
-pub(crate) fn segment(spec: &Tcp, ip: &IpInfo, live: &Live, flow: &Flow, rules: Rules) -> Vec<Field> {
+pub(crate) fn segment(spec: &Tcp, ip: &IpInfo, live: &ParsedPacket, flow: &Flow, rules: Rules) -> Vec<Field> {
     let Some(tcp) = live.tcp() else {
         return vec![Field::new("protocol", "TCP".to_owned(), protocol(live))];
     };
@@ -84,15 +84,15 @@ fn total((said, there): (usize, usize)) -> String {
     if said == there { format!("{said}") } else { format!("{said}, but {there} bytes came") }
 }
 
-fn protocol(live: &Live) -> String {
+fn protocol(live: &ParsedPacket) -> String {
     match &live.body {
-        LiveBody::Tcp(_) => "TCP".to_owned(),
-        LiveBody::Icmp(_) => "ICMP".to_owned(),
-        LiveBody::Other(number) => format!("protocol {number}"),
+        PacketBody::Tcp(_) => "TCP".to_owned(),
+        PacketBody::Icmp(_) => "ICMP".to_owned(),
+        PacketBody::Other(number) => format!("protocol {number}"),
     }
 }
 
-fn ip_fields(ip: &IpInfo, live: &Live, flow: &Flow) -> Vec<Field> {
+fn ip_fields(ip: &IpInfo, live: &ParsedPacket, flow: &Flow) -> Vec<Field> {
     let version = if flow.local.is_ipv6() { 6 } else { 4 };
     let header_len = if version == 6 { 40 } else { 20 };
     let mut fields = vec![
@@ -128,7 +128,7 @@ fn ip_fields(ip: &IpInfo, live: &Live, flow: &Flow) -> Vec<Field> {
 
 /// Compares the ports. The flow has its own ports on the wire; a script's port matches if it maps to the one on the
 /// wire.
-fn ports(spec: &Tcp, tcp: &LiveTcp, flow: &Flow) -> [Field; 2] {
+fn ports(spec: &Tcp, tcp: &ParsedTcp, flow: &Flow) -> [Field; 2] {
     let (source, destination) = match (spec.ports, flow.script_ports) {
         (Some(given), Some((remote, local))) => {
             let of = |port: u16, script: u16, live: u16| if port == script { live } else { port };
@@ -144,7 +144,7 @@ fn ports(spec: &Tcp, tcp: &LiveTcp, flow: &Flow) -> [Field; 2] {
 }
 
 /// The options of a segment in the script's numbers. A timestamp that the script names keeps the script's value.
-pub(crate) fn named(tcp: &LiveTcp, spec: Option<&[TcpOption]>, flow: &Flow) -> Vec<TcpOption> {
+pub(crate) fn named(tcp: &ParsedTcp, spec: Option<&[TcpOption]>, flow: &Flow) -> Vec<TcpOption> {
     let expected = spec.unwrap_or_default().iter().find_map(|option| match option {
         TcpOption::Timestamps { val, ecr } => Some((*val, *ecr)),
         _ => None,
@@ -167,7 +167,7 @@ pub(crate) fn named(tcp: &LiveTcp, spec: Option<&[TcpOption]>, flow: &Flow) -> V
     tcp.options.iter().map(name).collect()
 }
 
-fn option_fields(expected: &[TcpOption], tcp: &LiveTcp, flow: &Flow, rules: Rules) -> Vec<Field> {
+fn option_fields(expected: &[TcpOption], tcp: &ParsedTcp, flow: &Flow, rules: Rules) -> Vec<Field> {
     let came = named(tcp, Some(expected), flow);
     if rules.neutral {
         let (expected, came) = (sorted(expected), sorted(&came));
@@ -190,7 +190,7 @@ fn sorted(options: &[TcpOption]) -> Vec<TcpOption> {
 }
 
 /// Compares the stack's clock with that of the script, if the script states the length of a tick.
-fn timestamp_field(spec: &Tcp, tcp: &LiveTcp, flow: &Flow, rules: Rules) -> Option<Field> {
+fn timestamp_field(spec: &Tcp, tcp: &ParsedTcp, flow: &Flow, rules: Rules) -> Option<Field> {
     let (tick, slack) = rules.tick?;
     let first = flow.first_timestamp?;
     let of = |options: &[TcpOption]| {
@@ -206,8 +206,8 @@ fn timestamp_field(spec: &Tcp, tcp: &LiveTcp, flow: &Flow, rules: Rules) -> Opti
 }
 
 /// Compares an ICMP message of the stack with its specification.
-pub(crate) fn message(spec: &Icmp, ip: &IpInfo, live: &Live, flow: &Flow) -> Vec<Field> {
-    let LiveBody::Icmp(icmp) = &live.body else {
+pub(crate) fn message(spec: &Icmp, ip: &IpInfo, live: &ParsedPacket, flow: &Flow) -> Vec<Field> {
+    let PacketBody::Icmp(icmp) = &live.body else {
         return vec![Field::new("protocol", "ICMP".to_owned(), protocol(live))];
     };
     let mut fields = ip_fields(ip, live, flow);
@@ -233,15 +233,15 @@ pub(crate) fn message(spec: &Icmp, ip: &IpInfo, live: &Live, flow: &Flow) -> Vec
     fields
 }
 
-fn mtu_of(icmp: &LiveIcmp, v6: bool) -> u32 {
+fn mtu_of(icmp: &ParsedIcmp, v6: bool) -> u32 {
     if v6 { icmp.rest } else { icmp.rest & 0xffff }
 }
 
 /// Formats a packet as a line of a script.
-pub(crate) fn line(live: &Live, flow: Option<&Flow>, direction: Direction) -> String {
+pub(crate) fn line(live: &ParsedPacket, flow: Option<&Flow>, direction: Direction) -> String {
     let arrow = if direction == Direction::In { "<" } else { ">" };
     match &live.body {
-        LiveBody::Tcp(tcp) => {
+        PacketBody::Tcp(tcp) => {
             let own = Flow::new(([0, 0, 0, 0], 0).into(), ([0, 0, 0, 0], 0).into(), None);
             let flow = flow.unwrap_or(&own);
             let (seq, ack, options) = match direction {
@@ -267,7 +267,7 @@ pub(crate) fn line(live: &Live, flow: Option<&Flow>, direction: Direction) -> St
             }
             text
         }
-        LiveBody::Icmp(icmp) => {
+        PacketBody::Icmp(icmp) => {
             let names = build::names((icmp.kind, icmp.code), live.version == 6);
             let quoted = icmp.quoted.map_or(String::new(), |(seq, len)| {
                 let seq = flow.map_or(seq, |flow| match direction {
@@ -278,12 +278,12 @@ pub(crate) fn line(live: &Live, flow: Option<&Flow>, direction: Direction) -> St
             });
             format!("{arrow} icmp {names}{quoted}")
         }
-        LiveBody::Other(protocol) => format!("{arrow} protocol {protocol}"),
+        PacketBody::Other(protocol) => format!("{arrow} protocol {protocol}"),
     }
 }
 
 /// The options of a segment that the script sent, in the script's numbers.
-fn inbound(tcp: &LiveTcp, flow: &Flow) -> Vec<TcpOption> {
+fn inbound(tcp: &ParsedTcp, flow: &Flow) -> Vec<TcpOption> {
     let name = |option: &TcpOption| match option {
         TcpOption::Sack(blocks) => {
             let named =

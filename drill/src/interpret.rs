@@ -15,7 +15,7 @@ use super::command;
 use super::flow::Flow;
 use super::lex::Position;
 use super::options::ScriptOptions;
-use super::subject::{Errno, Network, Refused, Subject};
+use super::subject::{Addresses, Errno, Refused, Subject};
 use super::world::{Ended, World};
 use super::{DrillOptions, IpVersion, Outcome, Verdict};
 
@@ -59,7 +59,7 @@ pub(super) fn says_something(script: &Script) -> bool {
     script.events.iter().any(judges)
 }
 
-/// Plays a script against a subject that has the addresses of [`network`].
+/// Plays a script against a subject that has the addresses of [`addresses`].
 pub(super) fn run(
     script: &Script,
     settings: &ScriptOptions,
@@ -376,12 +376,12 @@ fn same_errno(expected: &str, came: Errno) -> bool {
     expected == came || matches!((expected, came), ("EWOULDBLOCK", "EAGAIN") | ("ENOTSUP", "EOPNOTSUPP"))
 }
 
-/// The network that the subject must be attached to.
-pub(super) fn network(settings: &ScriptOptions, version: IpVersion) -> Network {
+/// The addresses that the subject must have.
+pub(super) fn addresses(settings: &ScriptOptions, version: IpVersion) -> Addresses {
     let Ends { local, remote, .. } = ends(settings, version);
     // The IPv6 header is 20 bytes larger: segments of the same size fit.
     let mtu = settings.mtu.unwrap_or(if local.is_ipv6() { 1520 } else { 1500 });
-    Network { local, prefix_len: if local.is_ipv6() { 64 } else { 16 }, remote, mtu }
+    Addresses { local, prefix_len: if local.is_ipv6() { 64 } else { 16 }, remote, mtu }
 }
 
 /// The addresses of a run.

@@ -16,9 +16,9 @@ mod family;
 mod flow;
 mod interpret;
 mod lex;
-mod live;
 mod options;
 mod parse;
+mod parsed;
 mod posix;
 mod report;
 mod show;
@@ -35,11 +35,11 @@ use steadfast_core::Profile;
 use steadfast_core::time::Duration;
 
 use self::simulated::Simulated;
-use self::subject::{Network, Subject};
+use self::subject::{Addresses, Subject};
 
 pub use family::{Source, SourceError, is_drill_file, read_scripts};
 pub use lex::{Position, SyntaxError};
-pub use report::drill_junit;
+pub use report::junit;
 
 /// The addresses and packets that a script runs with.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -187,16 +187,16 @@ impl Drill {
 
     /// Plays the script against a fresh stack.
     pub fn run(&self, options: &DrillOptions<'_>) -> Outcome {
-        let mut simulated = Simulated::new(options.profile, &self.network(options));
+        let mut simulated = Simulated::new(options.profile, &self.addresses(options));
         self.run_against(&mut simulated, options)
     }
 
     /// The addresses that the script runs with.
-    pub fn network(&self, options: &DrillOptions<'_>) -> Network {
-        interpret::network(&self.options, self.options.ip_version.unwrap_or(options.ip_version))
+    pub fn addresses(&self, options: &DrillOptions<'_>) -> Addresses {
+        interpret::addresses(&self.options, self.options.ip_version.unwrap_or(options.ip_version))
     }
 
-    /// Plays the script against a fresh subject, which must have the addresses of [`Drill::network`].
+    /// Plays the script against a fresh subject, which must have the addresses of [`Drill::addresses`].
     pub fn run_against(&self, subject: &mut dyn Subject, options: &DrillOptions<'_>) -> Outcome {
         if !interpret::says_something(&self.script) {
             return Outcome::empty(self.options.ip_version.unwrap_or(options.ip_version));
@@ -206,7 +206,7 @@ impl Drill {
 }
 
 /// Parses and plays a script. A script that does not parse yields [`Verdict::Error`].
-pub fn run_drill(text: &str, options: &DrillOptions<'_>) -> Outcome {
+pub fn run_script(text: &str, options: &DrillOptions<'_>) -> Outcome {
     match Drill::parse(text, &options.defines) {
         Ok(drill) => drill.run(options),
         Err(error) => Outcome::unreadable(&error, options.ip_version),

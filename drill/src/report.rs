@@ -13,7 +13,7 @@ use super::compare;
 use super::family::SourceError;
 use super::flow::Flow;
 use super::lex::SyntaxError;
-use super::live::Live;
+use super::parsed::ParsedPacket;
 use super::world::{Entry, What};
 use super::{IpVersion, Outcome, Verdict};
 
@@ -77,7 +77,7 @@ impl Outcome {
 }
 
 /// A JUnit document with the outcomes of all files.
-pub fn drill_junit(outcomes: &[(String, Outcome)]) -> String {
+pub fn junit(outcomes: &[(String, Outcome)]) -> String {
     let case = |(file, outcome): &(String, Outcome)| {
         let line = outcome.at.map_or(String::new(), |at| format!("line {}: ", at.line));
         Case {
@@ -111,7 +111,7 @@ fn row(entry: &Entry, flows: &[Flow], start: Instant) -> String {
     match &entry.what {
         What::Packet { inbound, bytes } => {
             let direction = if *inbound { Direction::In } else { Direction::Out };
-            let text = Live::parse(bytes).map_or("no IP packet".to_owned(), |live| {
+            let text = ParsedPacket::parse(bytes).map_or("no IP packet".to_owned(), |live| {
                 let ends = live.ends();
                 let flow = flows.iter().rev().find(|flow| {
                     let (out, back) = ((flow.local, flow.remote), (flow.remote, flow.local));

@@ -12,7 +12,7 @@ use steadfast_core::{Config, Instant, Interface, Profile, Stack};
 use super::code;
 use super::command;
 use super::posix::{KnownOption, Lingering, Posix, System, Unset};
-use super::subject::{Errno, Happening, Listed, Network, Refused, Reply, Request, Subject, TcpInfo};
+use super::subject::{Addresses, Errno, Listed, Refused, Reply, Request, Subject, SubjectEvent, TcpInfo};
 use super::symbol;
 
 /// The start of the stack's clock. It is not zero, so that timestamps differ from times since the start.
@@ -28,7 +28,7 @@ const FRAME: usize = 65_535;
 pub(crate) struct Simulated {
     posix: Posix,
     waiting: Option<Waiting>,
-    happened: VecDeque<Happening>,
+    events: VecDeque<SubjectEvent>,
 }
 
 /// A call that has not returned.
@@ -82,10 +82,10 @@ fn block_or(nonblocking: bool, until: Option<Instant>) -> Tried {
 }
 
 impl Simulated {
-    pub(crate) fn new(profile: Profile, network: &Network) -> Simulated {
+    pub(crate) fn new(profile: Profile, addresses: &Addresses) -> Simulated {
         let mut config = Config::profile(profile);
         config.secret = SECRET;
-        let interface = Interface::new(network.mtu, [(network.local, network.prefix_len)]);
+        let interface = Interface::new(addresses.mtu, [(addresses.local, addresses.prefix_len)]);
         let mut stack = Stack::new(config, interface);
         stack.advance(START);
         stack.set_tracing(true);
@@ -94,7 +94,7 @@ impl Simulated {
             _ => System::Linux,
         };
         let posix = Posix::new(stack, START, system);
-        Simulated { posix, waiting: None, happened: VecDeque::new() }
+        Simulated { posix, waiting: None, events: VecDeque::new() }
     }
 
     #[cfg(test)]
@@ -110,7 +110,7 @@ impl Simulated {
             while let Some(sent) = self.posix.stack.transmit(self.posix.now, &mut frame) {
                 self.trace();
                 let packet = frame[..sent.len].to_vec();
-                self.happened.push_back(Happening::Sent { at: self.posix.now, packet });
+                self.events.push_back(SubjectEvent::Sent { at: self.posix.now, packet });
             }
             if !self.go_on() {
                 return;
@@ -122,7 +122,7 @@ impl Simulated {
         while let Some(event) = self.posix.stack.poll_trace() {
             if let TraceKind::State { from, to } = event.kind {
                 let (at, local, remote) = (event.at, event.local, event.remote);
-                self.happened.push_back(Happening::State { at, local, remote, from, to });
+                self.events.push_back(SubjectEvent::State { at, local, remote, from, to });
             }
         }
     }
@@ -142,12 +142,12 @@ impl Simulated {
             Ok(Attempt::Returned(result)) => Ok(result),
             Err(refused) => Err(refused),
         };
-        self.happened.push_back(Happening::Returned { at, result });
+        self.events.push_back(SubjectEvent::Returned { at, result });
         true
     }
 
     /// When the next timer or timeout fires.
-    fn next_event(&self) -> Option<Instant> {
+    fn next_due(&self) -> Option<Instant> {
         let waiting = self.waiting.as_ref().and_then(|waiting| waiting.until);
         [self.posix.stack.poll_at(), waiting].into_iter().flatten().min()
     }
@@ -257,12 +257,12 @@ impl Subject for Simulated {
         self.settle();
     }
 
-    fn happened(&mut self) -> Option<Happening> {
-        self.happened.pop_front()
+    fn next_event(&mut self) -> Option<SubjectEvent> {
+        self.events.pop_front()
     }
 
     fn wait(&mut self, limit: Instant) -> bool {
-        let Some(next) = self.next_event().filter(|next| *next <= limit) else {
+        let Some(next) = self.next_due().filter(|next| *next <= limit) else {
             self.posix.now = self.posix.now.max(limit);
             return false;
         };
@@ -271,8 +271,8 @@ impl Subject for Simulated {
         self.posix.now = self.posix.now.max(next);
         self.posix.stack.advance(self.posix.now);
         self.settle();
-        let still = self.next_event().is_some_and(|at| at <= self.posix.now);
-        if idle && still && self.happened.is_empty() {
+        let still = self.next_due().is_some_and(|at| at <= self.posix.now);
+        if idle && still && self.events.is_empty() {
             self.posix.now = limit.min(self.posix.now + Duration::from_millis(1)).max(self.posix.now);
             return self.posix.now < limit;
         }
@@ -280,7 +280,7 @@ impl Subject for Simulated {
     }
 
     fn idle(&self) -> bool {
-        self.next_event().is_none()
+        self.next_due().is_none()
     }
 
     fn patience(&self) -> Duration {

@@ -13,9 +13,9 @@ use steadfast_core::{Instant, Shutdown};
 /// The name of an error in `<errno.h>`.
 pub type Errno = &'static str;
 
-/// The network that a script runs in.
+/// The addresses that a script runs with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Network {
+pub struct Addresses {
     /// The stack's address.
     pub local: IpAddr,
     /// Prefix length of its network.
@@ -31,14 +31,14 @@ pub trait Subject {
     /// The current time.
     fn now(&self) -> Instant;
 
-    /// Starts a call. Its result arrives as [`Happening::Returned`], at once or later. At most one call is in progress.
+    /// Starts a call. Its result arrives as [`SubjectEvent::Returned`], at once or later. At most one call is in progress.
     fn call(&mut self, request: Request);
 
     /// Delivers a packet to it.
     fn inject(&mut self, packet: &[u8]);
 
     /// Returns the oldest event that was not returned before.
-    fn happened(&mut self) -> Option<Happening>;
+    fn next_event(&mut self) -> Option<SubjectEvent>;
 
     /// Lets time pass until an event may have happened. Returns false at `limit`, if no event comes before.
     fn wait(&mut self, limit: Instant) -> bool;
@@ -69,7 +69,7 @@ pub trait Subject {
 
 /// An event of a [`Subject`].
 #[derive(Clone, Debug)]
-pub enum Happening {
+pub enum SubjectEvent {
     /// A packet left it.
     Sent {
         /// When it left.

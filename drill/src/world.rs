@@ -7,7 +7,7 @@ use steadfast_core::Instant;
 use steadfast_core::trace::State;
 
 use super::call::Calls;
-use super::subject::{Errno, Happening, Refused, Reply, Request, Subject};
+use super::subject::{Errno, Refused, Reply, Request, Subject, SubjectEvent};
 
 /// Limit of clock steps in one wait.
 const STEPS: usize = 1_000_000;
@@ -104,16 +104,16 @@ impl<'a> World<'a> {
 
     /// Processes all pending events of the subject.
     pub(crate) fn settle(&mut self) {
-        while let Some(happening) = self.subject.happened() {
-            match happening {
-                Happening::Sent { at, packet } => {
+        while let Some(event) = self.subject.next_event() {
+            match event {
+                SubjectEvent::Sent { at, packet } => {
                     self.push(Entry { at, what: What::Packet { inbound: false, bytes: packet.clone() } });
                     self.outbox.push_back(Sent { at, bytes: packet });
                 }
-                Happening::State { at, local, remote, from, to } => {
+                SubjectEvent::State { at, local, remote, from, to } => {
                     self.push(Entry { at, what: What::State { local, remote, from, to } });
                 }
-                Happening::Returned { at, result } => {
+                SubjectEvent::Returned { at, result } => {
                     if let Some(event) = self.pending.take() {
                         self.ended = Some(Ended { event, at, result });
                     }

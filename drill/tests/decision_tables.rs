@@ -9,7 +9,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use steadfast_drill::{
-    DrillOptions, IpVersion, Outcome, Source, Verdict, is_drill_file, read_scripts, run_drill,
+    DrillOptions, IpVersion, Outcome, Source, Verdict, is_drill_file, read_scripts, run_script,
 };
 
 fn root() -> PathBuf {
@@ -58,7 +58,7 @@ fn every_script_passes_over_ipv4_and_ipv6() {
                 while let Some((path, script)) = scripts.get(next.fetch_add(1, Ordering::Relaxed)) {
                     for ip_version in [IpVersion::V4, IpVersion::V6] {
                         let options = DrillOptions { ip_version, ..DrillOptions::default() };
-                        let outcome = run_drill(&script.text, &options);
+                        let outcome = run_script(&script.text, &options);
                         if outcome.verdict != Verdict::Pass {
                             wrong.lock().unwrap().push(told(path, script, &outcome));
                         }

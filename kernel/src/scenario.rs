@@ -9,7 +9,7 @@ mod sockets;
 use std::time::{Duration, Instant};
 
 use steadfast_core as core;
-use steadfast_lab::{Live, Phase, Report, Rest, RunOptions, Scenario};
+use steadfast_lab::{NextAction, Phase, RealTimeRun, Report, RunOptions, Scenario};
 
 use crate::Error;
 
@@ -43,9 +43,9 @@ pub fn play(scenario: &Scenario, host: &str, options: &RunOptions) -> Result<Rep
 
 fn play_phase(scenario: &Scenario, phase: &Phase, host: &str, options: &RunOptions) -> Result<Report, Error> {
     let boot = Box::new(|boot: &_| boot::boot(boot).map_err(|error| error.to_string()));
-    let mut live = Live::start(scenario, phase, options, host, boot).map_err(Error::Scenario)?;
-    let failure = drive(&mut live);
-    Ok(live.conclude(failure))
+    let mut run = RealTimeRun::start(scenario, phase, options, host, boot).map_err(Error::Scenario)?;
+    let failure = drive(&mut run);
+    Ok(run.conclude(failure))
 }
 
 /// Drives the clock of a phase until no event is left. Returns the reason if it stops early.
@@ -53,30 +53,32 @@ fn play_phase(scenario: &Scenario, phase: &Phase, host: &str, options: &RunOptio
 /// The clock is real time, with two exceptions. Time is skipped while the kernel waits for us and we wait only for our
 /// own timers. An event that the machine processes late holds up the clock, so that the kernel never has less time
 /// between two of our packets than the scenario says.
-fn drive(live: &mut Live<'_>) -> Option<String> {
+fn drive(run: &mut RealTimeRun<'_>) -> Option<String> {
     let start = Instant::now();
     let (mut skipped, mut held) = (Duration::ZERO, Duration::ZERO);
     let mut quiet_since = start;
     while start.elapsed() < LIMIT {
         let mut now = start.elapsed() + skipped - held;
-        let due = live.next_at().map(since_start);
+        let due = run.next_at().map(since_start);
         if let Some(late) = due.and_then(|due| now.checked_sub(due)) {
             now -= late;
             if late > LATE {
                 held += late;
-                live.held_up(late);
+                run.held_up(late);
             }
         }
-        if live.advance(core::Instant::ZERO + now) {
+        if run.advance(core::Instant::ZERO + now) {
             quiet_since = Instant::now();
         }
-        let left = live.next_at().map(|at| since_start(at).saturating_sub(now));
+        let left = run.next_at().map(|at| since_start(at).saturating_sub(now));
         let quiet_for = (quiet_since + QUIET).saturating_duration_since(Instant::now());
-        match live.rest() {
-            Rest::Nothing if quiet_for.is_zero() => return None,
-            Rest::Until(_) if quiet_for.is_zero() => skipped += left.unwrap_or_default(),
-            Rest::Timer => wait(live, left.map_or(LOOK, |left| left.min(LOOK))),
-            Rest::Nothing | Rest::Until(_) => wait(live, left.map_or(quiet_for, |left| left.min(quiet_for))),
+        match run.next_action() {
+            NextAction::Nothing if quiet_for.is_zero() => return None,
+            NextAction::Until(_) if quiet_for.is_zero() => skipped += left.unwrap_or_default(),
+            NextAction::Timer => wait(run, left.map_or(LOOK, |left| left.min(LOOK))),
+            NextAction::Nothing | NextAction::Until(_) => {
+                wait(run, left.map_or(quiet_for, |left| left.min(quiet_for)))
+            }
         }
     }
     Some(format!("it is not over after {} s of real time", LIMIT.as_secs()))
@@ -86,8 +88,8 @@ fn since_start(at: core::Instant) -> Duration {
     Duration::from_nanos(at.as_nanos())
 }
 
-fn wait(live: &mut Live<'_>, at_most: Duration) {
-    match live.foreign() {
+fn wait(run: &mut RealTimeRun<'_>, at_most: Duration) {
+    match run.foreign() {
         Some(foreign) => foreign.wait(at_most),
         None => std::thread::sleep(at_most),
     }

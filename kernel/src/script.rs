@@ -17,7 +17,7 @@ use std::time::{Duration, Instant as Clock};
 use steadfast_core::Instant;
 use steadfast_device::{Device, Frame, Tun};
 use steadfast_drill::subject::{
-    Errno, Happening, Listed, Network, Refused, Reply, Request, Subject, TcpInfo,
+    Addresses, Errno, Listed, Refused, Reply, Request, Subject, SubjectEvent, TcpInfo,
 };
 use steadfast_drill::{Drill, DrillOptions, Outcome};
 use tokio::runtime::Runtime;
@@ -39,11 +39,11 @@ const ICMPV6_OF_THE_LINK: u8 = 130;
 
 /// Plays a script against the kernel.
 pub fn play(drill: &Drill, options: &DrillOptions<'_>) -> Result<Outcome, Error> {
-    let network = drill.network(options);
+    let addresses = drill.addresses(options);
     thread::scope(|scope| {
         let played = scope.spawn(|| {
             namespace::enter()?;
-            let mut kernel = Kernel::open(&network)?;
+            let mut kernel = Kernel::open(&addresses)?;
             Ok(drill.run_against(&mut kernel, options))
         });
         played.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
@@ -67,17 +67,17 @@ struct Inbox {
     tun: Tun,
     local: IpAddr,
     returned: UnboundedReceiver<Returned>,
-    happened: VecDeque<Happening>,
+    events: VecDeque<SubjectEvent>,
     frame: Vec<u8>,
 }
 
 impl Kernel {
     /// Sets up the namespace of this thread.
-    fn open(network: &Network) -> Result<Kernel, Error> {
+    fn open(addresses: &Addresses) -> Result<Kernel, Error> {
         namespace::quieten()?;
-        let everything: IpAddr = if network.local.is_ipv4() { [0; 4].into() } else { [0; 16].into() };
-        let addresses = vec![(network.local, network.prefix_len)];
-        let Link { tun, runtime } = Link::open(DEVICE, network.mtu, addresses, everything)?;
+        let everything: IpAddr = if addresses.local.is_ipv4() { [0; 4].into() } else { [0; 16].into() };
+        let host = vec![(addresses.local, addresses.prefix_len)];
+        let Link { tun, runtime } = Link::open(DEVICE, addresses.mtu, host, everything)?;
         let files = Files::default();
         let (requests, to_make) = mpsc::channel();
         let (made, returned) = unbounded_channel();
@@ -92,8 +92,8 @@ impl Kernel {
             }
         });
         let frame = vec![0; tun.capabilities().frame_len()];
-        let (began, local, happened) = (Clock::now(), network.local, VecDeque::new());
-        let inbox = Inbox { began, tun, local, returned, happened, frame };
+        let (began, local, events) = (Clock::now(), addresses.local, VecDeque::new());
+        let inbox = Inbox { began, tun, local, returned, events, frame };
         Ok(Kernel { runtime, inbox, files, requests })
     }
 
@@ -123,14 +123,14 @@ impl Inbox {
             let packet = &self.frame[..received.len];
             if is_for_the_script(packet, self.local) {
                 let at = self.instant(Clock::now());
-                self.happened.push_back(Happening::Sent { at, packet: packet.to_vec() });
+                self.events.push_back(SubjectEvent::Sent { at, packet: packet.to_vec() });
             }
         }
         while let Poll::Ready(Some((at, result))) = self.returned.poll_recv(cx) {
             let at = self.instant(at);
-            self.happened.push_back(Happening::Returned { at, result });
+            self.events.push_back(SubjectEvent::Returned { at, result });
         }
-        if self.happened.is_empty() { Poll::Pending } else { Poll::Ready(()) }
+        if self.events.is_empty() { Poll::Pending } else { Poll::Ready(()) }
     }
 }
 
@@ -190,14 +190,14 @@ impl Subject for Kernel {
         self.await_something(Clock::now());
     }
 
-    fn happened(&mut self) -> Option<Happening> {
-        self.inbox.happened.pop_front()
+    fn next_event(&mut self) -> Option<SubjectEvent> {
+        self.inbox.events.pop_front()
     }
 
     fn wait(&mut self, limit: Instant) -> bool {
         let limit = self.inbox.began + limit.saturating_since(Instant::ZERO);
         self.await_something(limit);
-        !self.inbox.happened.is_empty() || Clock::now() < limit
+        !self.inbox.events.is_empty() || Clock::now() < limit
     }
 
     fn idle(&self) -> bool {

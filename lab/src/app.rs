@@ -32,7 +32,7 @@ pub(crate) struct World<'a> {
     pub(crate) nats: &'a Nats,
     /// When each connection of this host was created.
     pub(crate) born: &'a Map<(SocketAddr, SocketAddr), Instant>,
-    pub(crate) broken: &'a mut Vec<Broken>,
+    pub(crate) violations: &'a mut Vec<Violation>,
     /// Do not judge outcomes; end a program at the first call that fails.
     pub(crate) lenient: bool,
     pub(crate) tolerance: Tolerance,
@@ -40,7 +40,7 @@ pub(crate) struct World<'a> {
 
 /// An invariant that was violated.
 #[derive(Clone, Debug)]
-pub(crate) struct Broken {
+pub(crate) struct Violation {
     pub(crate) at: Instant,
     pub(crate) rule: Invariant,
     pub(crate) text: String,
@@ -52,8 +52,8 @@ impl World<'_> {
         self.timeline.call(self.now, self.host, text);
     }
 
-    pub(crate) fn broken(&mut self, rule: Invariant, text: String) {
-        self.broken.push(Broken { at: self.now, rule, text });
+    pub(crate) fn violated(&mut self, rule: Invariant, text: String) {
+        self.violations.push(Violation { at: self.now, rule, text });
     }
 }
 
@@ -113,27 +113,27 @@ impl std::fmt::Display for Got {
 
 /// A result that differs from the one in the script.
 #[derive(Clone, Debug)]
-pub(crate) struct Surprise {
+pub(crate) struct Mismatch {
     pub(crate) line: usize,
     pub(crate) text: String,
 }
 
 /// The applications of one host between two boots.
 #[derive(Default)]
-pub(crate) struct Desk {
+pub(crate) struct HostApps {
     pub(crate) io: Io,
     pub(crate) programs: Vec<Program>,
-    pub(crate) surprises: Vec<Surprise>,
+    pub(crate) mismatches: Vec<Mismatch>,
 }
 
-impl Desk {
+impl HostApps {
     /// Runs every program as far as it can go. `changed` lists the stack's events since the last call.
     pub(crate) fn run(&mut self, world: &mut World<'_>, changed: &[(SocketId, Event)]) {
         for (id, event) in changed {
             self.io.happened(*id, *event);
         }
         for program in &mut self.programs {
-            program.run(&mut self.io, world, changed, &mut self.surprises);
+            program.run(&mut self.io, world, changed, &mut self.mismatches);
         }
     }
 

@@ -8,7 +8,7 @@ use steadfast_core::trace::State;
 use steadfast_core::{Duration, Instant, SocketId};
 use steadfast_timeline::{Fate, History, Packet};
 
-use crate::app::Broken;
+use crate::app::Violation;
 use crate::fault::{Count, Pattern};
 use crate::foreign::ForeignEntry;
 use crate::network::Network;
@@ -21,7 +21,7 @@ use crate::scenario::expect::{
 use crate::text::{Bounds, Times};
 
 /// Judges an expectation about the stacks at a given time. Called at that time.
-pub(crate) fn look(network: &Network, expectation: &Expectation) -> Result<(), String> {
+pub(crate) fn evaluate(network: &Network, expectation: &Expectation) -> Result<(), String> {
     match expectation {
         Expectation::StateAt { who, state, at } => state_at(network, who, *state, *at),
         Expectation::Usage { host, fields, .. } => usage(network, host, fields),
@@ -37,9 +37,13 @@ pub(crate) fn look(network: &Network, expectation: &Expectation) -> Result<(), S
     }
 }
 
-/// Judges all other expectations at the end, and returns the failures with their lines. `looked` holds the failures of
-/// `look`.
-pub(crate) fn expectations(network: &Network, all: &[&Stated], looked: &[(usize, String)]) -> Vec<String> {
+/// Judges all other expectations at the end, and returns the failures with their lines. `failed_checks` holds the failures of
+/// `check`.
+pub(crate) fn expectations(
+    network: &Network,
+    all: &[&Stated],
+    failed_checks: &[(usize, String)],
+) -> Vec<String> {
     let mut wrong = Vec::new();
     for (index, stated) in all.iter().enumerate() {
         let result = match &stated.expectation {
@@ -51,9 +55,9 @@ pub(crate) fn expectations(network: &Network, all: &[&Stated], looked: &[(usize,
             Expectation::Usage { host, fields, at: None } => usage(network, host, fields),
             Expectation::Counter { host, name, value } => counter(network, host, name, *value),
             Expectation::Iss { host, property } => iss(network, host, *property),
-            _ => looked
+            _ => failed_checks
                 .iter()
-                .find(|(looked, _)| *looked == index)
+                .find(|(checked, _)| *checked == index)
                 .map_or(Ok(()), |(_, text)| Err(text.clone())),
         };
         if let Err(text) = result {
@@ -69,13 +73,13 @@ pub(crate) fn expectations(network: &Network, all: &[&Stated], looked: &[(usize,
 }
 
 /// Returns the results that differ from the programs' scripts, and the steps that still wait.
-pub(crate) fn surprises(network: &Network) -> Vec<String> {
+pub(crate) fn mismatches(network: &Network) -> Vec<String> {
     let mut all = Vec::new();
     for host in &network.hosts {
-        for surprise in host.old_surprises.iter().chain(&host.desk.surprises) {
+        for surprise in host.earlier_mismatches.iter().chain(&host.host_apps.mismatches) {
             all.push(format!("line {}: {}: {}", surprise.line, host.name, surprise.text));
         }
-        for step in host.desk.programs.iter().filter_map(|program| program.stuck()) {
+        for step in host.host_apps.programs.iter().filter_map(|program| program.stuck()) {
             all.push(format!("line {}: {}: `{}` still waits at the end", step.line, host.name, step.text));
         }
     }
@@ -90,7 +94,7 @@ pub(crate) fn emptiness(network: &mut Network, all: &[&Stated]) {
             continue;
         }
         let Some(stack) = &network.hosts[host].stack else { continue };
-        let listeners = network.hosts[host].desk.io.listeners() as u64;
+        let listeners = network.hosts[host].host_apps.io.listeners() as u64;
         let held = |field: &str| {
             let named = all.iter().find_map(|stated| match &stated.expectation {
                 Expectation::Holds { host: name, fields } if *name == network.names[host] => {
@@ -111,7 +115,7 @@ pub(crate) fn emptiness(network: &mut Network, all: &[&Stated]) {
             .collect();
         if !wrong.is_empty() {
             let text = format!("{} ends with {}", network.names[host], wrong.join(", "));
-            network.broken.push(Broken { at: network.now, rule: Invariant::Empty, text });
+            network.violations.push(Violation { at: network.now, rule: Invariant::Empty, text });
         }
     }
 }
@@ -126,7 +130,7 @@ fn foreign_emptiness(network: &mut Network, host: usize, all: &[&Stated]) {
     let left: Vec<_> = network.hosts[host].entries.iter().filter(|entry| !idle(entry.state)).collect();
     if let (Some(entry), false) = (left.first(), named) {
         let text = format!("{name} ends with {} connections, one in {}", left.len(), entry.state);
-        network.broken.push(Broken { at: network.now, rule: Invariant::Empty, text });
+        network.violations.push(Violation { at: network.now, rule: Invariant::Empty, text });
     }
 }
 
@@ -157,7 +161,7 @@ pub(crate) fn stalled(network: &Network) -> Vec<String> {
 /// Reports streams that lost data without an error.
 pub(crate) fn streams(network: &mut Network) {
     for text in network.streams.silent_losses() {
-        network.broken.push(Broken { at: network.now, rule: Invariant::Stream, text });
+        network.violations.push(Violation { at: network.now, rule: Invariant::Stream, text });
     }
 }
 
@@ -265,7 +269,7 @@ fn history<'a>(network: &'a Network, who: &Who) -> Option<&'a History> {
 }
 
 fn named(network: &Network, host: usize, name: &str) -> Option<(SocketAddr, SocketAddr)> {
-    network.hosts[host].desk.io.known.get(name).copied()
+    network.hosts[host].host_apps.io.known.get(name).copied()
 }
 
 fn states_were(network: &Network, who: &Who, wanted: &[State]) -> Result<(), String> {
@@ -365,7 +369,7 @@ fn foreign_usage(entries: &[ForeignEntry]) -> Usage {
 /// Returns the handle of a connection while the application holds one.
 fn socket(network: &Network, host: usize, who: &Who) -> Option<SocketId> {
     if let Which::Named(name) = &who.connection
-        && let Some(id) = network.hosts[host].desk.io.names.get(name)
+        && let Some(id) = network.hosts[host].host_apps.io.names.get(name)
     {
         return Some(*id);
     }

@@ -7,12 +7,12 @@
 
 mod app;
 mod catalogue;
-mod fault;
-mod foreign;
+pub mod fault;
+pub mod foreign;
 mod judge;
-mod live;
 mod mangle;
 mod network;
+mod real_time;
 mod report;
 mod rng;
 mod run;
@@ -21,13 +21,8 @@ mod stream;
 mod text;
 
 pub use catalogue::{SERIES, catalogue, explain};
-pub use fault::{
-    Count, Direction, Effect, End, Fault, FaultKind, FlagPattern, Flood, IcmpInjection, Injection, Observed,
-    OptionName, Part, PathChange, Pattern, Protocol, Rejection, Rewrite, SeqSpec, TimestampSpec, When,
-    Window,
-};
-pub use foreign::{Boot, Booter, Foreign, ForeignEntry, Sockets};
-pub use live::{Live, Rest};
+pub use fault::Fault;
+pub use real_time::{NextAction, RealTimeRun};
 pub use report::junit;
 pub use run::{Report, RunOptions, run};
 pub use scenario::{Case, KernelRole, LoadError, Phase, Scenario};

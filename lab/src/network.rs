@@ -26,7 +26,7 @@ use self::nat::Nats;
 pub(crate) use self::path::Paths;
 use self::stall::Stall;
 use self::swarm::Swarm;
-use crate::app::{Broken, Directory, World};
+use crate::app::{Directory, Violation, World};
 use crate::fault::{Fault, FaultKind};
 use crate::foreign::ForeignEntry;
 use crate::mangle;
@@ -45,7 +45,7 @@ const END_OF_TIME: u64 = 10 * 365 * 86_400;
 
 /// A scheduled event.
 #[derive(Clone, Debug)]
-enum Happening {
+enum SimEvent {
     Deliver {
         host: usize,
         packet: Bytes,
@@ -67,8 +67,8 @@ enum Happening {
     Release {
         held: u64,
     },
-    /// Look at the stacks.
-    Look {
+    /// Check an expectation about the stacks.
+    Check {
         index: usize,
     },
 }
@@ -76,10 +76,10 @@ enum Happening {
 #[derive(Clone, Debug)]
 struct Scheduled {
     at: Instant,
-    /// Looks come after all other events of the same time.
+    /// Checks come after all other events of the same time.
     late: bool,
     order: u64,
-    what: Happening,
+    what: SimEvent,
 }
 
 impl Scheduled {
@@ -123,8 +123,8 @@ pub(crate) struct Plan {
     pub(crate) paths: Paths,
     pub(crate) faults: Vec<Fault>,
     pub(crate) apps: Vec<App>,
-    /// Times of looks at the stacks, with the index of the expectation.
-    pub(crate) looks: Vec<(Instant, usize)>,
+    /// Times of checks of the stacks, with the index of the expectation.
+    pub(crate) checks: Vec<(Instant, usize)>,
     pub(crate) seed: u64,
     pub(crate) swarm: Option<Swarm>,
     pub(crate) lenient: bool,
@@ -154,7 +154,7 @@ pub(crate) struct Network {
     seed: u64,
     pub(crate) timeline: Timeline,
     pub(crate) streams: Streams,
-    pub(crate) broken: Vec<Broken>,
+    pub(crate) violations: Vec<Violation>,
     pub(crate) lenient: bool,
     /// How far a time may be from the expected one.
     pub(crate) tolerance: Tolerance,
@@ -216,7 +216,7 @@ impl Network {
             seed: plan.seed,
             timeline,
             streams: Streams::default(),
-            broken: Vec::new(),
+            violations: Vec::new(),
             lenient: plan.lenient,
             tolerance: plan.tolerance,
             reset: None,
@@ -225,11 +225,11 @@ impl Network {
             frame: vec![0; 65_536],
             iss: Vec::new(),
         };
-        network.start(plan.faults, plan.apps, plan.looks);
+        network.start(plan.faults, plan.apps, plan.checks);
         network
     }
 
-    fn start(&mut self, faults: Vec<Fault>, apps: Vec<App>, looks: Vec<(Instant, usize)>) {
+    fn start(&mut self, faults: Vec<Fault>, apps: Vec<App>, checks: Vec<(Instant, usize)>) {
         for (index, fault) in faults.into_iter().enumerate() {
             let at = match &fault.kind {
                 FaultKind::Crash { at, .. } | FaultKind::Reboot { at, .. } | FaultKind::Clock { at, .. } => {
@@ -242,32 +242,32 @@ impl Network {
                 _ => None,
             };
             if let Some(at) = at {
-                self.schedule(at, Happening::Fault { index, step: 0 });
+                self.schedule(at, SimEvent::Fault { index, step: 0 });
             }
             self.faults.push(Armed { fault, met: 0 });
         }
-        for (at, index) in looks {
-            self.schedule(at, Happening::Look { index });
+        for (at, index) in checks {
+            self.schedule(at, SimEvent::Check { index });
         }
         // Servers are declared after their clients, and must listen before these connect.
         for host in (0..self.hosts.len()).rev() {
             self.hosts[host].boot(self.seed, &apps, self.now);
-            self.schedule(Instant::ZERO, Happening::Wake { host });
+            self.schedule(Instant::ZERO, SimEvent::Wake { host });
         }
     }
 
-    fn schedule(&mut self, at: Instant, what: Happening) {
+    fn schedule(&mut self, at: Instant, what: SimEvent) {
         self.order += 1;
-        let late = matches!(what, Happening::Look { .. });
+        let late = matches!(what, SimEvent::Check { .. });
         self.queue.push(Reverse(Scheduled { at: at.max(self.now), late, order: self.order, what }));
     }
 
-    /// Runs until `until`, or until no event is left; returns true in the latter case. `look` is called for each look
+    /// Runs until `until`, or until no event is left; returns true in the latter case. `check` is called for each look
     /// at the stacks, and returns when to repeat it, if at all.
     pub(crate) fn run(
         &mut self,
         until: Option<Instant>,
-        mut look: impl FnMut(&mut Network, usize) -> Option<Instant>,
+        mut check: impl FnMut(&mut Network, usize) -> Option<Instant>,
     ) -> bool {
         while let Some(Reverse(next)) = self.queue.pop() {
             if until.is_some_and(|until| next.at > until) {
@@ -279,17 +279,17 @@ impl Network {
                 continue;
             }
             self.now = next.at;
-            if let Happening::Look { index } = next.what {
+            if let SimEvent::Check { index } = next.what {
                 (0..self.hosts.len()).for_each(|host| self.observe(host));
-                if let Some(at) = look(self, index) {
-                    self.schedule(at, Happening::Look { index });
+                if let Some(at) = check(self, index) {
+                    self.schedule(at, SimEvent::Check { index });
                 }
                 continue;
             }
             if self.runs_wild() {
                 return false;
             }
-            self.happen(next.what);
+            self.process(next.what);
         }
         true
     }
@@ -305,14 +305,14 @@ impl Network {
         None
     }
 
-    /// Returns whether only timers of our stacks and looks that do not concern `host` are left. `about` tells whether a
-    /// look concerns the host.
+    /// Returns whether only timers of our stacks and checks that do not concern `host` are left. `about` tells whether a
+    /// check concerns the host.
     pub(crate) fn leaves_alone(&self, host: usize, about: impl Fn(usize) -> bool) -> bool {
         self.queue.iter().map(|Reverse(next)| next).filter(|next| !self.is_stale(next)).all(|next| match next
             .what
         {
-            Happening::Timer { host: whose } => whose != host,
-            Happening::Look { index } => !about(index),
+            SimEvent::Timer { host: whose } => whose != host,
+            SimEvent::Check { index } => !about(index),
             _ => false,
         })
     }
@@ -320,9 +320,9 @@ impl Network {
     /// Returns whether a timer or wake-up was superseded. A stale event must not even advance the clock.
     fn is_stale(&self, next: &Scheduled) -> bool {
         match next.what {
-            Happening::Timer { host } => self.hosts[host].timer != Some(next.at),
-            Happening::Wake { host } => self.hosts[host].wake.is_some_and(|wake| wake != next.at),
-            Happening::Release { held } => !self.held.iter().any(|h| h.id == held),
+            SimEvent::Timer { host } => self.hosts[host].timer != Some(next.at),
+            SimEvent::Wake { host } => self.hosts[host].wake.is_some_and(|wake| wake != next.at),
+            SimEvent::Release { held } => !self.held.iter().any(|h| h.id == held),
             _ => false,
         }
     }
@@ -333,18 +333,18 @@ impl Network {
         let wild = self.busy.1 > EVENTS_PER_SECOND || second > END_OF_TIME;
         if wild {
             let text = format!("{} events in virtual second {second}", self.busy.1);
-            self.broken.push(Broken { at: self.now, rule: Invariant::Livelock, text });
+            self.violations.push(Violation { at: self.now, rule: Invariant::Livelock, text });
         }
         wild
     }
 
-    fn happen(&mut self, what: Happening) {
+    fn process(&mut self, what: SimEvent) {
         let Some(what) = self.unless_stalled(what) else { return };
         match what {
-            Happening::Deliver { host, packet, entry, note, forged } => {
+            SimEvent::Deliver { host, packet, entry, note, forged } => {
                 self.deliver(host, &packet, entry, note, forged);
             }
-            Happening::Timer { host } => {
+            SimEvent::Timer { host } => {
                 self.hosts[host].timer = None;
                 let now = self.hosts[host].clock_at(self.now);
                 if let Some(stack) = &mut self.hosts[host].stack {
@@ -352,13 +352,13 @@ impl Network {
                 }
                 self.run_host(host);
             }
-            Happening::Wake { host } => {
+            SimEvent::Wake { host } => {
                 self.hosts[host].wake = None;
                 self.run_host(host);
             }
-            Happening::Fault { index, step } => self.strike(index, step),
-            Happening::Release { held } => self.release(held),
-            Happening::Look { .. } => {}
+            SimEvent::Fault { index, step } => self.start_fault(index, step),
+            SimEvent::Release { held } => self.release(held),
+            SimEvent::Check { .. } => {}
         }
     }
 
@@ -409,13 +409,13 @@ impl Network {
                 break;
             }
             self.collect_trace(host);
-            self.with_world(host, |desk, world| desk.run(world, &changed));
+            self.with_world(host, |host_apps, world| host_apps.run(world, &changed));
             self.collect_trace(host);
             self.transmit(host);
             self.check_consistent(host);
             if round == ROUNDS {
                 let text = format!("{} never comes to rest", self.names[host]);
-                self.broken.push(Broken { at: self.now, rule: Invariant::Livelock, text });
+                self.violations.push(Violation { at: self.now, rule: Invariant::Livelock, text });
             }
         }
         self.arm(host);
@@ -431,7 +431,7 @@ impl Network {
         }
         if let Err(text) = stack.check_consistent() {
             let text = format!("{}: {text}", self.names[host]);
-            self.broken.push(Broken { at: self.now, rule: Invariant::Consistent, text });
+            self.violations.push(Violation { at: self.now, rule: Invariant::Consistent, text });
         }
     }
 
@@ -439,7 +439,7 @@ impl Network {
     pub(crate) fn with_world<T>(
         &mut self,
         host: usize,
-        act: impl FnOnce(&mut crate::app::Desk, &mut World<'_>) -> T,
+        act: impl FnOnce(&mut crate::app::HostApps, &mut World<'_>) -> T,
     ) -> Option<T> {
         let entry = &mut self.hosts[host];
         let host_now = entry.clock_at(self.now);
@@ -456,11 +456,11 @@ impl Network {
             directory: &self.directory,
             nats: &self.nats,
             born: &entry.born,
-            broken: &mut self.broken,
+            violations: &mut self.violations,
             lenient: self.lenient,
             tolerance: self.tolerance,
         };
-        Some(act(&mut entry.desk, &mut world))
+        Some(act(&mut entry.host_apps, &mut world))
     }
 
     /// Sends all packets that the stack has ready.
@@ -481,17 +481,17 @@ impl Network {
         }
         let timer = entry.stack.as_ref().and_then(|stack| stack.poll_at());
         let timer = timer.map(|at| entry.when(at).max(self.now));
-        let wake = entry.desk.wakes_at();
+        let wake = entry.host_apps.wakes_at();
         if timer != self.hosts[host].timer {
             self.hosts[host].timer = timer;
             if let Some(at) = timer {
-                self.schedule(at, Happening::Timer { host });
+                self.schedule(at, SimEvent::Timer { host });
             }
         }
         if wake != self.hosts[host].wake {
             self.hosts[host].wake = wake;
             if let Some(at) = wake {
-                self.schedule(at, Happening::Wake { host });
+                self.schedule(at, SimEvent::Wake { host });
             }
         }
     }

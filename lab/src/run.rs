@@ -6,7 +6,7 @@ use steadfast_core::trace::State;
 use steadfast_core::{Config, Instant, Profile};
 use steadfast_timeline::{capture, ladder};
 
-use crate::app::{Broken, Directory};
+use crate::app::{Directory, Violation};
 use crate::fault::Fault;
 use crate::judge;
 use crate::network::host::Host;
@@ -128,14 +128,14 @@ fn run_phase(
 ) -> Result<(), String> {
     let selected = scenario.select(&Case { profile: options.profile, phase: &phase.name, kernel: None });
     let mut network = Network::new(plan(scenario, &selected, options)?);
-    let mut looked = Vec::new();
+    let mut failed_checks = Vec::new();
     let finished = network.run(selected.until, |network, index| {
-        if let Err(text) = judge::look(network, &selected.expectations[index].expectation) {
-            looked.push((index, text));
+        if let Err(text) = judge::evaluate(network, &selected.expectations[index].expectation) {
+            failed_checks.push((index, text));
         }
         None
     });
-    let played = Played { scenario, phase, options, selected, looked, finished };
+    let played = Played { scenario, phase, options, selected, failed_checks, finished };
     played.conclude(network, report);
     Ok(())
 }
@@ -146,8 +146,8 @@ pub(crate) struct Played<'a> {
     pub(crate) phase: &'a Phase,
     pub(crate) options: &'a RunOptions,
     pub(crate) selected: Selected<'a>,
-    /// Failed looks at the stacks: the index of the expectation, and the failure.
-    pub(crate) looked: Vec<(usize, String)>,
+    /// Failed checks of the stacks: the index of the expectation, and the failure.
+    pub(crate) failed_checks: Vec<(usize, String)>,
     /// No event was left.
     pub(crate) finished: bool,
 }
@@ -155,13 +155,13 @@ pub(crate) struct Played<'a> {
 impl Played<'_> {
     /// Judges the phase, and adds the results to the report.
     pub(crate) fn conclude(self, mut network: Network, report: &mut Report) {
-        let Played { scenario, phase, options, selected, looked, finished } = self;
+        let Played { scenario, phase, options, selected, failed_checks, finished } = self;
         let network = &mut network;
         let (violations, tolerated) = allowed(&selected);
         let mut unmet = Vec::new();
         if !options.swarm {
-            unmet.extend(judge::surprises(network));
-            unmet.extend(judge::expectations(network, &selected.expectations, &looked));
+            unmet.extend(judge::mismatches(network));
+            unmet.extend(judge::expectations(network, &selected.expectations, &failed_checks));
         }
         if !options.lenient() {
             judge::emptiness(network, &selected.expectations);
@@ -174,13 +174,13 @@ impl Played<'_> {
             name => format!("phase {name}: {text}"),
         };
         let missing =
-            violations.iter().filter(|rule| !network.broken.iter().any(|broken| broken.rule == **rule));
+            violations.iter().filter(|rule| !network.violations.iter().any(|broken| broken.rule == **rule));
         for rule in missing {
             unmet.push(format!("expected the rule `{}` to be broken, and it was not", rule.name()));
         }
         let fails =
-            |broken: &&Broken| !violations.contains(&broken.rule) && !tolerated.contains(&broken.rule);
-        let broken = network.broken.iter().filter(fails);
+            |broken: &&Violation| !violations.contains(&broken.rule) && !tolerated.contains(&broken.rule);
+        let broken = network.violations.iter().filter(fails);
         report
             .failures
             .extend(broken.take(10).map(|b| place(format!("{}: {} ({})", b.at, b.text, b.rule.name()))));
@@ -236,11 +236,11 @@ fn allowed(selected: &Selected<'_>) -> (Vec<Invariant>, Vec<Invariant>) {
 fn settle(network: &mut Network, finished: bool) {
     if finished {
         for text in judge::stalled(network) {
-            network.broken.push(Broken { at: network.now, rule: Invariant::Empty, text });
+            network.violations.push(Violation { at: network.now, rule: Invariant::Empty, text });
         }
     }
     for host in 0..network.hosts.len() {
-        network.with_world(host, |desk, world| desk.close_all(world));
+        network.with_world(host, |host_apps, world| host_apps.close_all(world));
         network.run_host(host);
     }
     network.run(None, |_, _| None);
@@ -258,7 +258,7 @@ fn settle(network: &mut Network, finished: bool) {
         });
         if let Some(left) = left {
             let text = format!("{} still has {left}", network.names[host]);
-            network.broken.push(Broken { at: network.now, rule: Invariant::Empty, text });
+            network.violations.push(Violation { at: network.now, rule: Invariant::Empty, text });
         }
     }
 }
@@ -306,8 +306,8 @@ pub(crate) fn plan(
         hosts: hosts.iter().map(|host| (host.name.clone(), host.v4, host.v6)).collect(),
         ipv6: scenario.ipv6,
     };
-    let looks = selected.expectations.iter().enumerate();
-    let looks = looks.filter_map(|(index, stated)| Some((stated.expectation.looks_at()?, index)));
+    let checks = selected.expectations.iter().enumerate();
+    let checks = checks.filter_map(|(index, stated)| Some((stated.expectation.evaluated_at()?, index)));
     Ok(Plan {
         nats: nats(selected, &hosts),
         directory,
@@ -323,7 +323,7 @@ pub(crate) fn plan(
         } else {
             selected.apps.clone()
         },
-        looks: looks
+        checks: checks
             .filter(|(at, _)| selected.until.is_none_or(|until| *at <= until))
             .collect::<Vec<(Instant, usize)>>(),
         seed: options.seed,

@@ -13,7 +13,7 @@ use steadfast::core::trace::State;
 use steadfast::core::wire::icmp::{self, ErrorKind, Message};
 use steadfast::core::wire::{PROTOCOL_ICMP, PROTOCOL_ICMPV6, PROTOCOL_TCP, ipv4, ipv6, tcp};
 use steadfast::device::{Capabilities, Device, Frame, Received};
-use steadfast_lab::{Count, Effect, Fault, FaultKind, Observed, Pattern, When};
+use steadfast_lab::fault::{Count, Effect, Fault, FaultKind, Observed, Pattern, When};
 use steadfast_timeline::Segment;
 use tokio::time::{Instant, Sleep};
 

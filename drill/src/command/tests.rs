@@ -2,11 +2,11 @@ use steadfast_core::Profile;
 
 use super::*;
 use crate::simulated::Simulated;
-use crate::subject::{Happening, Network, Reply, Request, Subject};
+use crate::subject::{Addresses, Reply, Request, Subject, SubjectEvent};
 
 fn subject() -> Simulated {
     let [local, remote] = [[192, 168, 0, 1].into(), [192, 0, 2, 1].into()];
-    Simulated::new(Profile::Default, &Network { local, prefix_len: 16, remote, mtu: 1500 })
+    Simulated::new(Profile::Default, &Addresses { local, prefix_len: 16, remote, mtu: 1500 })
 }
 
 fn run_on(subject: &mut Simulated, text: &str) -> Result<Done, Refused> {
@@ -64,7 +64,8 @@ fn what_cannot_be_mapped_is_said() {
 fn sockets_are_looked_for_by_their_state() {
     let mut subject = subject();
     subject.call(Request::Socket { ipv6: false, nonblocking: false });
-    let Some(Happening::Returned { result: Ok(Ok(Reply::Descriptor(fd))), .. }) = subject.happened() else {
+    let Some(SubjectEvent::Returned { result: Ok(Ok(Reply::Descriptor(fd))), .. }) = subject.next_event()
+    else {
         panic!()
     };
     subject.call(Request::Listen { fd, backlog: 1 });

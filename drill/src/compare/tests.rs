@@ -33,7 +33,7 @@ fn wrong(version: usize, repair: bool, change: impl Fn(&mut Vec<u8>, usize)) -> 
     if repair {
         fix_checksums(&mut bytes, tcp_at, &flow);
     }
-    let live = Live::parse(&bytes).unwrap();
+    let live = ParsedPacket::parse(&bytes).unwrap();
     let fields = segment(&spec, &IpInfo::default(), &live, &flow, Rules::default());
     fields.iter().filter(|field| !field.right).map(|field| field.name).collect()
 }

@@ -8,7 +8,7 @@ use steadfast_core::trace::State;
 use super::super::ast::{Body, Direction, Event, IpInfo, Packet, Tcp, TcpOption};
 use super::super::compare::{self, Field, Rules};
 use super::super::flow::Flow;
-use super::super::live::{Live, LiveBody};
+use super::super::parsed::{PacketBody, ParsedPacket};
 use super::super::world::Sent;
 use super::super::{Verdict, build};
 use super::timing::Due;
@@ -146,7 +146,7 @@ impl Interpreter<'_> {
     }
 
     /// Returns the next packet of the stack. Waits for its latest time and a grace period.
-    fn next_packet(&mut self, event: &Event, due: Due) -> Run<(Sent, Live)> {
+    fn next_packet(&mut self, event: &Event, due: Due) -> Run<(Sent, ParsedPacket)> {
         let patience = if due.any { self.world.subject.patience() } else { GRACE };
         let latest = due.end.saturating_add(self.tolerance(due.start));
         let limit = self.instant(latest).max(self.world.now()) + patience;
@@ -160,7 +160,7 @@ impl Interpreter<'_> {
                 ..fail(event.at, reason)
             });
         };
-        match Live::parse(&sent.bytes) {
+        match ParsedPacket::parse(&sent.bytes) {
             Some(live) => Ok((sent, live)),
             None => Err(fail(event.at, "what came is no IP packet".to_owned())),
         }
@@ -190,7 +190,7 @@ impl Interpreter<'_> {
     }
 
     /// Returns the part of a line that a shorter segment must match; `None` if it must match all of it.
-    fn part(&self, spec: &Tcp, live: &Live, flow: usize) -> Option<Tcp> {
+    fn part(&self, spec: &Tcp, live: &ParsedPacket, flow: usize) -> Option<Tcp> {
         let tcp = live.tcp().filter(|_| !self.settings.strict_segments)?;
         let len = tcp.payload.len() as u32;
         let begins = self.flows[flow].local_to_script(tcp.seq) == spec.seq;
@@ -204,7 +204,7 @@ impl Interpreter<'_> {
 
     /// Returns the flow of an expected segment. The stack's SYN, or else its first segment, reveals its sequence
     /// numbers.
-    fn flow_of_expected(&mut self, spec: &Tcp, live: &Live) -> usize {
+    fn flow_of_expected(&mut self, spec: &Tcp, live: &ParsedPacket) -> usize {
         let ends = live.ends();
         let pure_syn = spec.flags & (SYN | ACK) == SYN;
         let same = |flow: &Flow| ends == Some((flow.local, flow.remote));
@@ -257,7 +257,7 @@ impl Interpreter<'_> {
     }
 
     /// Learns the script's value of the stack's timestamp, and the stack's cookie.
-    fn learn(&mut self, spec: &Tcp, live: &Live, flow: usize) {
+    fn learn(&mut self, spec: &Tcp, live: &ParsedPacket, flow: usize) {
         let of = |options: &[TcpOption]| {
             options.iter().find_map(|option| match option {
                 TcpOption::Timestamps { val, .. } => *val,
@@ -276,7 +276,7 @@ impl Interpreter<'_> {
         }
     }
 
-    fn judge(&self, event: &Event, fields: &[Field], live: &Live, flow: usize) -> Run {
+    fn judge(&self, event: &Event, fields: &[Field], live: &ParsedPacket, flow: usize) -> Run {
         let wrong: Vec<&Field> = fields.iter().filter(|field| !field.right).collect();
         let Some(first) = wrong.first() else { return Ok(()) };
         let mut reason = format!("{}: expected {}, came {}", first.name, first.expected, first.came);
@@ -299,7 +299,7 @@ impl Interpreter<'_> {
         Err(Stop { details, ..fail(event.at, reason) })
     }
 
-    fn in_time(&self, event: &Event, due: Due, sent: &Sent, live: &Live, flow: usize) -> Run {
+    fn in_time(&self, event: &Event, due: Due, sent: &Sent, live: &ParsedPacket, flow: usize) -> Run {
         let Some(off) = self.off(due, sent.at) else { return Ok(()) };
         let line = compare::line(live, self.flows.get(flow), Direction::Out);
         let details = format!("script: {}\ncame:   {line}\n", event.text);
@@ -327,10 +327,10 @@ impl Interpreter<'_> {
             }
             let patience = self.instant(due.end).max(self.world.now()) + GRACE;
             self.world.run_until(patience, |world| !world.outbox.is_empty() || world.idle());
-            let next = self.world.outbox.front().and_then(|sent| Live::parse(&sent.bytes));
-            let LiveBody::Tcp(tcp) = (match &next {
+            let next = self.world.outbox.front().and_then(|sent| ParsedPacket::parse(&sent.bytes));
+            let PacketBody::Tcp(tcp) = (match &next {
                 Some(live) => live.body.clone(),
-                None => LiveBody::Other(0),
+                None => PacketBody::Other(0),
             }) else {
                 return self.expect_segments(event, spec, ip, due);
             };

@@ -9,11 +9,11 @@ use std::fs;
 use std::path::Path;
 
 use steadfast_core::Profile;
-use steadfast_drill::{DrillOptions, IpVersion, Outcome, Verdict, run_drill};
+use steadfast_drill::{DrillOptions, IpVersion, Outcome, Verdict, run_script};
 
 /// Runs a script over IPv4 with the Linux profile.
 pub(crate) fn run(text: &str) -> Outcome {
-    run_drill(text, &DrillOptions::default())
+    run_script(text, &DrillOptions::default())
 }
 
 #[track_caller]
@@ -40,7 +40,7 @@ fn good_scripts_pass_with_every_version_of_ip() {
     let mut wrong = String::new();
     for (name, text) in scripts() {
         for ip_version in IpVersion::ALL {
-            let outcome = run_drill(&text, &DrillOptions { ip_version, ..DrillOptions::default() });
+            let outcome = run_script(&text, &DrillOptions { ip_version, ..DrillOptions::default() });
             if outcome.verdict != Verdict::Pass {
                 let line = outcome.at.map_or(0, |at| at.line);
                 let (verdict, reason) = (outcome.verdict.name(), &outcome.reason);
@@ -67,11 +67,11 @@ fn without_regard_to_how_windows_and_the_order_of_options_are_open() {
                 +.05 > S. 0:0(0) ack 1 win 1 <sackOK,mss 1460,nop,nop>\n";
     let neutral = DrillOptions { neutral: true, ..DrillOptions::default() };
     assert_eq!(run(text).verdict, Verdict::Fail);
-    let outcome = run_drill(text, &neutral);
+    let outcome = run_script(text, &neutral);
     assert_eq!(outcome.verdict, Verdict::Pass, "{}", outcome.reason);
     // The neutral mode still checks the semantics.
     let wrong = text.replace("ack 1 ", "ack 2 ");
-    assert_eq!(run_drill(&wrong, &neutral).verdict, Verdict::Fail);
+    assert_eq!(run_script(&wrong, &neutral).verdict, Verdict::Fail);
 }
 
 /// A sender may push at each segment or at the end of what was written: no standard says how.
@@ -84,10 +84,10 @@ fn without_regard_to_how_psh_is_open() {
     let neutral = DrillOptions { neutral: true, ..DrillOptions::default() };
     let strict = run(text);
     assert_eq!((strict.verdict, strict.at.map(|at| at.line)), (Verdict::Fail, Some(9)), "{}", strict.reason);
-    let outcome = run_drill(text, &neutral);
+    let outcome = run_script(text, &neutral);
     assert_eq!(outcome.verdict, Verdict::Pass, "{}", outcome.reason);
     let with_fin = text.replace("> . 1:101", "> F. 1:101");
-    assert_eq!(run_drill(&with_fin, &neutral).verdict, Verdict::Fail);
+    assert_eq!(run_script(&with_fin, &neutral).verdict, Verdict::Fail);
 }
 
 /// What is shown of a line is that line.
@@ -106,7 +106,7 @@ fn every_profile_runs_every_script_to_a_verdict() {
     let all = [Profile::Default, Profile::Linux, Profile::Bsd, Profile::Rfc, Profile::FreeBsd];
     for (_, text) in scripts() {
         for profile in all {
-            let outcome = run_drill(&text, &DrillOptions { profile, ..DrillOptions::default() });
+            let outcome = run_script(&text, &DrillOptions { profile, ..DrillOptions::default() });
             assert!(outcome.verdict != Verdict::Error, "{}", outcome.reason);
         }
     }
@@ -117,7 +117,7 @@ fn defines_of_the_command_line_switch_parts_on() {
     let text = "#ifdef ON\n+0 socket(..., SOCK_STREAM, IPPROTO_TCP) = 3\n#endif\n";
     assert_eq!(run(text).verdict, Verdict::Empty);
     let defines = BTreeMap::from([("ON".to_owned(), "1".to_owned())]);
-    let outcome = run_drill(text, &DrillOptions { defines, ..DrillOptions::default() });
+    let outcome = run_script(text, &DrillOptions { defines, ..DrillOptions::default() });
     assert_eq!(outcome.verdict, Verdict::Pass);
 }
 
@@ -161,7 +161,7 @@ fn reports_for_machines_say_what_is_promised() {
     assert_eq!((&json["file"], &json["ip_version"]), (&"a/b.pkt".into(), &"ipv4".into()));
     assert_eq!((&json["result"], &json["line"]), (&"fail".into(), &2.into()));
     assert_eq!(json["reason"], "listen returned 0, expected -1 EINVAL");
-    let junit = steadfast_drill::drill_junit(&[("a/b.pkt".to_owned(), outcome)]);
+    let junit = steadfast_drill::junit(&[("a/b.pkt".to_owned(), outcome)]);
     assert!(junit.contains("tests=\"1\" failures=\"1\" errors=\"0\" skipped=\"0\""), "{junit}");
     let pass = run("0 socket(..., SOCK_STREAM, 0) = 3\n").to_json("x");
     assert!(pass["result"] == "pass" && pass["reason"].is_null() && pass["line"].is_null());

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;
-use steadfast_drill::{Drill, DrillOptions, Verdict, run_drill};
+use steadfast_drill::{Drill, DrillOptions, Verdict, run_script};
 
 #[track_caller]
 fn error(text: &str, line: usize, column: usize, expected: &str) {
@@ -51,7 +51,7 @@ fn errors_name_the_place_and_what_was_expected() {
 
 #[test]
 fn an_error_is_a_verdict_of_its_own() {
-    let outcome = run_drill("0 < S", &DrillOptions::default());
+    let outcome = run_script("0 < S", &DrillOptions::default());
     assert_eq!(outcome.verdict, Verdict::Error);
     let json = outcome.to_json("x");
     assert_eq!((&json["result"], &json["line"], &json["column"]), (&"error".into(), &1.into(), &6.into()));
@@ -122,17 +122,17 @@ proptest! {
 
     #[test]
     fn noise_never_panics(text in "(?s).{0,200}") {
-        run_drill(&text, &DrillOptions::default());
+        run_script(&text, &DrillOptions::default());
     }
 
     #[test]
     fn pieces_of_scripts_never_panic(pieces in prop::collection::vec(piece(), 0..40)) {
-        run_drill(&pieces.concat(), &DrillOptions::default());
+        run_script(&pieces.concat(), &DrillOptions::default());
     }
 
     #[test]
     fn code_never_panics(code in "[a-z0-9 ()+*<>=&|%'\n;:,.!-]{0,80}") {
-        run_drill(&format!("0 %{{{code}}}%\n+0 close(3) = -1"), &DrillOptions::default());
+        run_script(&format!("0 %{{{code}}}%\n+0 close(3) = -1"), &DrillOptions::default());
     }
 }
 
@@ -145,7 +145,7 @@ fn depth_and_length_are_bounded() {
         format!("0 %{{ assert {}1", "not ".repeat(1000)) + "}%",
         format!("0 %{{ assert {}1", "-".repeat(1000)) + "}%",
     ] {
-        let outcome = run_drill(&text, &DrillOptions::default());
+        let outcome = run_script(&text, &DrillOptions::default());
         assert!(matches!(outcome.verdict, Verdict::Error | Verdict::Pass), "{}", outcome.reason);
     }
 }

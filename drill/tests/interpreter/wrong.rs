@@ -1,6 +1,6 @@
 //! Scripts with one error: each fails at its line, with a message about the error.
 
-use steadfast_drill::{DrillOptions, IpVersion, Verdict, run_drill};
+use steadfast_drill::{DrillOptions, IpVersion, Verdict, run_script};
 
 use super::{passes, run};
 
@@ -127,7 +127,7 @@ fn each_field_of_ipv6_is_checked() {
         ("[class 0x4]", "TOS: expected 0x04, came 0x00"),
     ] {
         let text = format!("{OPEN}+0 write(4, ..., 1) = 1\n+0 > {info} P. 1:2(1) ack 1\n");
-        let outcome = run_drill(&text, &options);
+        let outcome = run_script(&text, &options);
         assert_eq!((outcome.verdict, outcome.reason.as_str()), (Verdict::Fail, reason));
     }
 }

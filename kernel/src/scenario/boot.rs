@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use steadfast_lab::{Boot, Foreign};
+use steadfast_lab::foreign::{Boot, Foreign};
 
 use super::sockets::Kernel;
 use crate::namespace::{self, SysctlError};

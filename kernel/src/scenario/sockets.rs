@@ -16,7 +16,7 @@ use steadfast_core::trace::State;
 use steadfast_core::{
     Config, ConnectOptions, Error, Event, ListenOptions, Shutdown, SocketId, SocketOptions,
 };
-use steadfast_lab::{Foreign, ForeignEntry, Sockets};
+use steadfast_lab::foreign::{Foreign, ForeignEntry, Sockets};
 
 use crate::Link;
 use crate::sock_diag::{Diag, Line};
@@ -79,7 +79,7 @@ impl Kernel {
             epoll::EventFlags::IN | epoll::EventFlags::OUT | epoll::EventFlags::RDHUP | epoll::EventFlags::ET;
         let data = epoll::EventData::new_u64(id.data().as_ffi());
         let added = epoll::add(&self.epoll, &self.sockets[id].socket, data, wanted);
-        added.map(|()| id).map_err(|e| told(e.into()))
+        added.map(|()| id).map_err(|e| error_of(e.into()))
     }
 
     fn list(&mut self) -> Vec<Line> {
@@ -126,26 +126,26 @@ impl Sockets for Kernel {
 
     fn listen(&mut self, local: SocketAddr, options: ListenOptions) -> Result<SocketId> {
         let wanted = options.socket.unwrap_or_else(|| SocketOptions::new(&self.config));
-        let socket = open(local.ip()).map_err(told)?;
-        apply(&socket, &SocketOptions::new(&self.config), &wanted).map_err(told)?;
-        socket.bind(&local.into()).map_err(told)?;
-        socket.listen(i32::try_from(options.backlog).unwrap_or(i32::MAX)).map_err(told)?;
+        let socket = open(local.ip()).map_err(error_of)?;
+        apply(&socket, &SocketOptions::new(&self.config), &wanted).map_err(error_of)?;
+        socket.bind(&local.into()).map_err(error_of)?;
+        socket.listen(i32::try_from(options.backlog).unwrap_or(i32::MAX)).map_err(error_of)?;
         self.keep(socket, wanted, Kind::Listener)
     }
 
     fn connect(&mut self, _: core::Instant, remote: SocketAddr, options: ConnectOptions) -> Result<SocketId> {
         let wanted = options.socket.unwrap_or_else(|| SocketOptions::new(&self.config));
-        let socket = open(remote.ip()).map_err(told)?;
-        apply(&socket, &SocketOptions::new(&self.config), &wanted).map_err(told)?;
+        let socket = open(remote.ip()).map_err(error_of)?;
+        apply(&socket, &SocketOptions::new(&self.config), &wanted).map_err(error_of)?;
         if options.local_port.is_some() || options.local_address.is_some() {
             let any = if remote.is_ipv4() { IpAddr::from([0; 4]) } else { IpAddr::from([0u16; 8]) };
             let local =
                 SocketAddr::new(options.local_address.unwrap_or(any), options.local_port.unwrap_or(0));
-            socket.bind(&local.into()).map_err(told)?;
+            socket.bind(&local.into()).map_err(error_of)?;
         }
         match socket.connect(&remote.into()) {
             Err(error) if error.raw_os_error() != Some(rustix::io::Errno::INPROGRESS.raw_os_error()) => {
-                Err(told(error))
+                Err(error_of(error))
             }
             _ => self.keep(socket, wanted, Kind::Connecting),
         }
@@ -154,25 +154,25 @@ impl Sockets for Kernel {
     fn accept(&mut self, listener: SocketId) -> Result<(SocketId, SocketAddr)> {
         let held = self.held(listener)?;
         let options = held.options.clone();
-        let (socket, remote) = held.socket.accept().map_err(told)?;
-        socket.set_nonblocking(true).map_err(told)?;
+        let (socket, remote) = held.socket.accept().map_err(error_of)?;
+        socket.set_nonblocking(true).map_err(error_of)?;
         let remote = remote.as_socket().ok_or(Error::InvalidArgument)?;
         Ok((self.keep(socket, options, Kind::Connected)?, remote))
     }
 
     fn local_addr(&self, id: SocketId) -> Result<SocketAddr> {
-        let local = self.held(id)?.socket.local_addr().map_err(told)?;
+        let local = self.held(id)?.socket.local_addr().map_err(error_of)?;
         local.as_socket().ok_or(Error::InvalidArgument)
     }
 
     fn send_bytes(&mut self, id: SocketId, data: &mut Bytes) -> Result<usize> {
-        let sent = self.held(id)?.socket.send(data).map_err(told)?;
+        let sent = self.held(id)?.socket.send(data).map_err(error_of)?;
         data.advance(sent);
         Ok(sent)
     }
 
     fn recv(&mut self, id: SocketId, buffer: &mut [u8]) -> Result<usize> {
-        (&self.held(id)?.socket).read(buffer).map_err(told)
+        (&self.held(id)?.socket).read(buffer).map_err(error_of)
     }
 
     fn shutdown(&mut self, _: core::Instant, id: SocketId, how: Shutdown) -> Result<()> {
@@ -181,7 +181,7 @@ impl Sockets for Kernel {
             Shutdown::Write => std::net::Shutdown::Write,
             Shutdown::Both => std::net::Shutdown::Both,
         };
-        self.held(id)?.socket.shutdown(how).map_err(told)
+        self.held(id)?.socket.shutdown(how).map_err(error_of)
     }
 
     fn close(&mut self, _: core::Instant, id: SocketId) -> Result<()> {
@@ -190,11 +190,11 @@ impl Sockets for Kernel {
 
     fn abort(&mut self, _: core::Instant, id: SocketId) -> Result<()> {
         let held = self.sockets.remove(id).ok_or(Error::NoSuchSocket)?;
-        held.socket.set_linger(Some(Duration::ZERO)).map_err(told)
+        held.socket.set_linger(Some(Duration::ZERO)).map_err(error_of)
     }
 
     fn take_error(&mut self, id: SocketId) -> Result<Option<Error>> {
-        Ok(self.held(id)?.socket.take_error().map_err(told)?.map(told))
+        Ok(self.held(id)?.socket.take_error().map_err(error_of)?.map(error_of))
     }
 
     fn options(&self, id: SocketId) -> Result<SocketOptions> {
@@ -203,14 +203,14 @@ impl Sockets for Kernel {
 
     fn set_options(&mut self, _: core::Instant, id: SocketId, options: SocketOptions) -> Result<()> {
         let held = self.sockets.get_mut(id).ok_or(Error::NoSuchSocket)?;
-        apply(&held.socket, &held.options, &options).map_err(told)?;
+        apply(&held.socket, &held.options, &options).map_err(error_of)?;
         held.options = options;
         Ok(())
     }
 
     fn queued(&mut self, _: core::Instant, id: SocketId) -> Result<(u64, u64)> {
         let socket = &self.held(id)?.socket;
-        let (local, remote) = (socket.local_addr().map_err(told)?, socket.peer_addr().map_err(told)?);
+        let (local, remote) = (socket.local_addr().map_err(error_of)?, socket.peer_addr().map_err(error_of)?);
         let ends = (local.as_socket(), remote.as_socket());
         let lines = self.list();
         let line = lines.iter().find(|line| (Some(line.local), Some(line.remote)) == ends);
@@ -286,7 +286,7 @@ impl Foreign for Kernel {
     }
 }
 
-fn told(error: io::Error) -> Error {
+fn error_of(error: io::Error) -> Error {
     error.raw_os_error().and_then(Error::from_errno).unwrap_or(Error::InvalidArgument)
 }
 

@@ -170,7 +170,7 @@ impl Io {
                     // A SYN cookie that is replayed after the connection's end creates the connection again.
                     (socket.rx, socket.ghost) = (None, true);
                     let text = format!("{} from {} was accepted a second time", socket.local, socket.remote);
-                    world.broken(Invariant::Stream, text);
+                    world.violated(Invariant::Stream, text);
                 }
             }
         }
@@ -194,7 +194,7 @@ impl Io {
                 }
                 Err(Error::WouldBlock) => break,
                 Err(error) => {
-                    self.told(world, id, error);
+                    self.failed(world, id, error);
                     return Err(error);
                 }
             }
@@ -212,17 +212,17 @@ impl Io {
                 if let Some(rx) = self.incoming(world, id)
                     && let Err(text) = world.streams.eof(rx)
                 {
-                    world.broken(Invariant::Stream, text);
+                    world.violated(Invariant::Stream, text);
                 }
                 Ok(Reading::Eof)
             }
             Ok(read) => {
                 match self.incoming(world, id) {
                     None if self.sockets.get(&id).is_some_and(|socket| socket.ghost) => {}
-                    None => world.broken(Invariant::Stream, format!("read {read} bytes that nobody sent")),
+                    None => world.violated(Invariant::Stream, format!("read {read} bytes that nobody sent")),
                     Some(rx) => {
                         if let Err(text) = world.streams.delivered(rx, &self.buffer[..read]) {
-                            world.broken(Invariant::Stream, text);
+                            world.violated(Invariant::Stream, text);
                         }
                     }
                 }
@@ -230,14 +230,14 @@ impl Io {
             }
             Err(Error::WouldBlock) => Err(Error::WouldBlock),
             Err(error) => {
-                self.told(world, id, error);
+                self.failed(world, id, error);
                 Err(error)
             }
         }
     }
 
     /// Records that the application got an error.
-    pub(crate) fn told(&mut self, world: &mut World<'_>, id: SocketId, error: Error) {
+    pub(crate) fn failed(&mut self, world: &mut World<'_>, id: SocketId, error: Error) {
         if matches!(
             error,
             Error::BrokenPipe | Error::NotConnected | Error::InvalidArgument | Error::WouldBlock
@@ -257,7 +257,7 @@ impl Io {
     pub(crate) fn take_error(&mut self, world: &mut World<'_>, id: SocketId) -> Result<Option<Error>, Error> {
         let error = world.stack.take_error(id)?;
         if let Some(error) = error {
-            self.told(world, id, error);
+            self.failed(world, id, error);
         }
         Ok(error)
     }

@@ -8,7 +8,7 @@ use steadfast_core::{ConnectOptions, Duration, Error, Event, Instant, ListenOpti
 use super::clients::Crowd;
 use super::io::Reading;
 use super::serve::Server;
-use super::{Got, Io, Surprise, World};
+use super::{Got, Io, Mismatch, World};
 use crate::scenario::script::{App, Call, Expected, Read, Setting, Step, Wait};
 use crate::text::Tolerance;
 
@@ -83,7 +83,7 @@ impl Program {
         io: &mut Io,
         world: &mut World<'_>,
         changed: &[(SocketId, Event)],
-        surprises: &mut Vec<Surprise>,
+        mismatches: &mut Vec<Mismatch>,
     ) {
         self.wakes_at = None;
         while let Some(op) = self.ops.get(self.at) {
@@ -109,7 +109,7 @@ impl Program {
             self.progress = Progress::Fresh;
             self.at += 1;
             if let Some(surprise) = judge(&step, &got, world.now, world.tolerance) {
-                surprises.push(Surprise { line: step.line, text: surprise });
+                mismatches.push(Mismatch { line: step.line, text: surprise });
             }
             if world.lenient && self.gives_up(&step, &got, io, world) {
                 return;

@@ -212,7 +212,7 @@ pub struct Pattern {
     /// Destination port.
     pub destination_port: Option<u16>,
     /// True: only retransmissions; false: none.
-    pub again: Option<bool>,
+    pub retransmission: Option<bool>,
     /// Which of the matching packets count.
     pub count: Count,
     /// When the packet is sent.
@@ -252,7 +252,7 @@ impl Pattern {
             state: None,
             source_port: None,
             destination_port: None,
-            again: None,
+            retransmission: None,
             count: Count::Every,
             window: Window::default(),
         }
@@ -284,7 +284,7 @@ impl Pattern {
             && self.state.is_none_or(|state| state == tcp.state)
             && self.source_port.is_none_or(|port| port == tcp.source_port)
             && self.destination_port.is_none_or(|port| port == tcp.destination_port)
-            && self.again.is_none_or(|again| again == tcp.retransmission)
+            && self.retransmission.is_none_or(|wanted| wanted == tcp.retransmission)
     }
 
     /// Returns whether the pattern has a condition that only a TCP segment can meet.
@@ -298,7 +298,7 @@ impl Pattern {
             || self.state.is_some()
             || self.source_port.is_some()
             || self.destination_port.is_some()
-            || self.again.is_some()
+            || self.retransmission.is_some()
     }
 
     /// Parses a pattern, and leaves all other words.
@@ -331,8 +331,8 @@ impl Pattern {
         match word {
             "data" => self.data = Some(true),
             "nodata" => self.data = Some(false),
-            "new" => self.again = Some(false),
-            "again" => self.again = Some(true),
+            "new" => self.retransmission = Some(false),
+            "again" => self.retransmission = Some(true),
             "icmp" => self.protocol = Protocol::Icmp,
             "all" => self.protocol = Protocol::Any,
             "len" => return bounds(words).map(|b| self.len = b).map(|()| true),

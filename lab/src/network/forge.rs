@@ -11,7 +11,7 @@ use steadfast_timeline::flows::{Flow, Way};
 use steadfast_timeline::{Packet, Segment, view};
 
 use super::send::router;
-use super::{Happening, Network};
+use super::{Network, SimEvent};
 use crate::fault::{Fault, FaultKind, Flood, IcmpInjection, Injection, SeqSpec, TimestampSpec};
 use crate::mangle;
 
@@ -20,7 +20,7 @@ const FLOOD_ROWS: u32 = 3;
 
 impl Network {
     /// Runs a fault whose time has come. Some faults take several steps.
-    pub(super) fn strike(&mut self, index: usize, step: u32) {
+    pub(super) fn start_fault(&mut self, index: usize, step: u32) {
         let fault: Fault = self.faults[index].fault.clone();
         match &fault.kind {
             FaultKind::Crash { host, .. } => self.crash(host),
@@ -48,7 +48,7 @@ impl Network {
             FaultKind::Inject(injection) => {
                 self.inject(injection);
                 if step + 1 < injection.times {
-                    self.schedule(self.now + injection.every, Happening::Fault { index, step: step + 1 });
+                    self.schedule(self.now + injection.every, SimEvent::Fault { index, step: step + 1 });
                 }
             }
             FaultKind::InjectIcmp(injection) => self.inject_icmp(injection),
@@ -57,7 +57,7 @@ impl Network {
                 if step + 1 < flood.count {
                     let nanos = flood.over.as_nanos() * u128::from(step + 1) / u128::from(flood.count);
                     let at = flood.at + Duration::from_nanos(nanos as u64);
-                    self.schedule(at, Happening::Fault { index, step: step + 1 });
+                    self.schedule(at, SimEvent::Fault { index, step: step + 1 });
                 }
             }
             _ => {}
@@ -75,7 +75,7 @@ impl Network {
         }
         self.collect_trace(host);
         self.timeline.note(self.now, Some(host), || "crashes".to_owned());
-        let reads = self.hosts[host].desk.io.reads();
+        let reads = self.hosts[host].host_apps.io.reads();
         self.streams.crash(host, reads.into_iter());
         self.timeline.crashed(self.now, host);
         self.hosts[host].crash();
@@ -174,7 +174,7 @@ impl Network {
         let forged = tcp.is_some();
         self.schedule(
             self.now,
-            Happening::Deliver { host: to, packet, entry, note: "forged".to_owned(), forged },
+            SimEvent::Deliver { host: to, packet, entry, note: "forged".to_owned(), forged },
         );
     }
 
@@ -236,7 +236,7 @@ impl Network {
             let (prefix, len) = flood.prefix;
             self.timeline.note(self.now, None, || format!("{text}: [S] from {prefix}/{len}"));
         }
-        let what = Happening::Deliver { host, packet, entry: None, note: String::new(), forged: true };
+        let what = SimEvent::Deliver { host, packet, entry: None, note: String::new(), forged: true };
         self.schedule(self.now, what);
     }
 }

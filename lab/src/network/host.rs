@@ -8,7 +8,7 @@ use steadfast_core::trace::State;
 use steadfast_core::{Config, Event, Instant, Interface, SocketId, Stack};
 use steadfast_timeline::Map;
 
-use crate::app::{Desk, Program};
+use crate::app::{HostApps, Program};
 use crate::foreign::{Boot, Booter, Foreign, ForeignEntry};
 use crate::rng::Rng;
 use crate::scenario::script::{App, Start};
@@ -37,9 +37,9 @@ pub(crate) struct Host {
     secrets: u32,
     boots: u32,
     apps: Vec<App>,
-    pub(crate) desk: Desk,
+    pub(crate) host_apps: HostApps,
     /// Results of programs of earlier boots that differ from their scripts.
-    pub(crate) old_surprises: Vec<crate::app::Surprise>,
+    pub(crate) earlier_mismatches: Vec<crate::app::Mismatch>,
     /// The counters of earlier stacks.
     pub(crate) past: Vec<Counters>,
     /// The scheduled times of the stack's timer and of the programs' next wake-up.
@@ -68,8 +68,8 @@ impl Host {
             secrets: 0,
             boots: 0,
             apps: Vec::new(),
-            desk: Desk::default(),
-            old_surprises: Vec::new(),
+            host_apps: HostApps::default(),
+            earlier_mismatches: Vec::new(),
             past: Vec::new(),
             timer: None,
             wake: None,
@@ -117,8 +117,8 @@ impl Host {
             Start::Rebooted => !first,
         };
         self.boots += 1;
-        self.desk = Desk::default();
-        self.desk.programs =
+        self.host_apps = HostApps::default();
+        self.host_apps.programs =
             self.apps.iter().filter(|app| wanted(app.start)).map(|app| Program::new(app, now)).collect();
     }
 
@@ -157,9 +157,9 @@ impl Host {
         }
         self.foreign = None;
         self.entries.clear();
-        let desk = std::mem::take(&mut self.desk);
-        self.old_surprises.extend(desk.surprises);
-        self.desk.io.known = desk.io.known;
+        let host_apps = std::mem::take(&mut self.host_apps);
+        self.earlier_mismatches.extend(host_apps.mismatches);
+        self.host_apps.io.known = host_apps.io.known;
         self.timer = None;
         self.wake = None;
         self.states.clear();

@@ -9,8 +9,8 @@ use steadfast_core::{Duration, Instant};
 use steadfast_timeline::view::{self, Kind, View};
 use steadfast_timeline::{Captured, Fate, Packet, Segment};
 
-use super::{Choice, Happening, Network};
-use crate::app::Broken;
+use super::{Choice, Network, SimEvent};
+use crate::app::Violation;
 use crate::fault::{Count, Effect, FaultKind, Observed, Pattern, Rejection, When};
 use crate::mangle;
 use crate::scenario::expect::Invariant;
@@ -28,7 +28,7 @@ const OVERTAKING: Duration = Duration::from_millis(500);
 
 /// A packet or a copy of it in transit.
 #[derive(Clone, Debug)]
-struct Flying {
+struct InFlight {
     packet: Bytes,
     /// Delay in addition to the path's.
     extra: Duration,
@@ -41,10 +41,10 @@ struct Flying {
     note: String,
 }
 
-impl Flying {
-    fn new(packet: Bytes) -> Flying {
+impl InFlight {
+    fn new(packet: Bytes) -> InFlight {
         let (extra, note) = (Duration::ZERO, String::new());
-        Flying { packet, extra, arrives: None, overtaken_by: 0, copy: false, tampered: false, note }
+        InFlight { packet, extra, arrives: None, overtaken_by: 0, copy: false, tampered: false, note }
     }
 
     fn say(&mut self, text: &str) {
@@ -62,7 +62,7 @@ pub(super) struct Held {
     from: usize,
     to: usize,
     left: u32,
-    flying: Flying,
+    in_flight: InFlight,
     entry: Option<usize>,
 }
 
@@ -91,17 +91,17 @@ pub(crate) fn observed<'a>(packet: &Packet, names: &'a [String]) -> Observed<'a>
 impl Network {
     /// Sends a packet from a host's stack.
     pub(super) fn send(&mut self, from: usize, packet: Bytes) {
-        self.mix(&packet);
+        self.update_hash(&packet);
         let Some(view) = View::new(&packet) else {
             let text = format!("{} sends what is no IP packet", self.names[from]);
-            self.broken.push(Broken { at: self.now, rule: Invariant::Empty, text });
+            self.violations.push(Violation { at: self.now, rule: Invariant::Empty, text });
             return;
         };
         let (outer, to_end) = self.translate(from, &packet, &view);
         let to = to_end.map_or(view.destination, |end| end.ip());
         let to = self.addresses.get(&to).copied();
         let (seen, flow) = self.sent(from, to, to_end, &packet, &view);
-        let hits = self.hits(&seen);
+        let hits = self.matching_faults(&seen);
         let entry = if to.is_some() || self.nats.is_outer(view.destination) {
             self.timeline.packet(seen)
         } else {
@@ -121,19 +121,19 @@ impl Network {
         };
         let Some(to) = to else { return };
         let route = Route { from, to, entry, flow };
-        let mut flying = vec![Flying::new(outer)];
+        let mut in_flight = vec![InFlight::new(outer)];
         for hit in hits {
-            flying = self.hit(hit, flying, route, &packet);
+            in_flight = self.apply_fault(hit, in_flight, route, &packet);
         }
         self.pass_held(from, to);
-        for one in flying {
-            self.carry(one, route, &packet);
+        for one in in_flight {
+            self.propagate(one, route, &packet);
         }
     }
 
     /// Adds a packet and its time to the hash of the run. The TCP checksum, which the hash covers, stands for the rest
     /// of the payload.
-    fn mix(&mut self, packet: &[u8]) {
+    fn update_hash(&mut self, packet: &[u8]) {
         let packet = &packet[..packet.len().min(HASHED)];
         let mut hash = self.hash ^ self.now.as_nanos();
         let mut add = |word: u64| hash = (hash.rotate_left(5) ^ word).wrapping_mul(0x517c_c1b7_2722_0a95);
@@ -196,11 +196,11 @@ impl Network {
         numbers.number(&mut tcp);
         if let Some((rule, text)) = numbers.wrong {
             let text = format!("{} {text}", self.names[from]);
-            self.broken.push(Broken { at: self.now, rule: rule.into(), text });
+            self.violations.push(Violation { at: self.now, rule: rule.into(), text });
         }
         if header.flags.rst() && self.reset == Some(found.0) {
             let text = format!("{} answers a RST with a RST", self.names[from]);
-            self.broken.push(Broken { at: self.now, rule: Invariant::Reset, text });
+            self.violations.push(Violation { at: self.now, rule: Invariant::Reset, text });
         }
         seen.flow = Some(found.0);
         seen.tcp = Some((tcp, *header));
@@ -208,7 +208,7 @@ impl Network {
     }
 
     /// Returns the faults that hit a packet, in order. Each counts the packets that match its pattern.
-    fn hits(&mut self, packet: &Packet) -> Vec<usize> {
+    fn matching_faults(&mut self, packet: &Packet) -> Vec<usize> {
         let mut hits = Vec::new();
         let observed = observed(packet, &self.names);
         for (index, armed) in self.faults.iter_mut().enumerate() {
@@ -221,12 +221,18 @@ impl Network {
     }
 
     /// Applies a fault to a packet and its copies.
-    fn hit(&mut self, index: usize, flying: Vec<Flying>, route: Route, original: &Bytes) -> Vec<Flying> {
+    fn apply_fault(
+        &mut self,
+        index: usize,
+        in_flight: Vec<InFlight>,
+        route: Route,
+        original: &Bytes,
+    ) -> Vec<InFlight> {
         let fault = self.faults[index].fault.clone();
-        let FaultKind::Packets { effect, .. } = &fault.kind else { return flying };
+        let FaultKind::Packets { effect, .. } = &fault.kind else { return in_flight };
         let text = fault.to_string();
         let mut out = Vec::new();
-        for mut one in flying {
+        for mut one in in_flight {
             if one.copy {
                 out.push(one);
                 continue;
@@ -238,7 +244,7 @@ impl Network {
                     self.reject(*rejection, route, original);
                 }
                 Effect::Duplicate { when, times } => {
-                    let mut copy = Flying { copy: true, ..one.clone() };
+                    let mut copy = InFlight { copy: true, ..one.clone() };
                     copy.say("copy");
                     match when {
                         When::After(d) => copy.extra += *d,
@@ -249,7 +255,7 @@ impl Network {
                 }
                 Effect::Split(flags) => {
                     for piece in mangle::split(&one.packet, flags) {
-                        let mut piece = Flying { packet: piece, copy: true, tampered: true, ..one.clone() };
+                        let mut piece = InFlight { packet: piece, copy: true, tampered: true, ..one.clone() };
                         piece.say("split");
                         out.push(piece);
                     }
@@ -257,7 +263,7 @@ impl Network {
                 Effect::Fragment { size, lose, overlap } => {
                     let pieces = mangle::fragments(&one.packet, *size, *overlap);
                     for (index, packet) in pieces.iter().enumerate().filter(|(n, _)| Some(n + 1) != *lose) {
-                        let mut piece = Flying { packet: packet.clone(), copy: true, ..one.clone() };
+                        let mut piece = InFlight { packet: packet.clone(), copy: true, ..one.clone() };
                         piece.say(&format!("fragment {} of {}", index + 1, pieces.len()));
                         out.push(piece);
                     }
@@ -267,7 +273,7 @@ impl Network {
                     }
                 }
                 _ => {
-                    self.alter(effect, &mut one, route, &text);
+                    self.apply_effect(effect, &mut one, route, &text);
                     out.push(one);
                 }
             }
@@ -276,7 +282,7 @@ impl Network {
     }
 
     /// Applies an effect that yields exactly one packet.
-    fn alter(&mut self, effect: &Effect, one: &mut Flying, route: Route, text: &str) {
+    fn apply_effect(&mut self, effect: &Effect, one: &mut InFlight, route: Route, text: &str) {
         match effect {
             Effect::Delay { low, high } => one.extra += self.rng.duration(*low, *high),
             Effect::Hold { release } => one.arrives = Some(*release),
@@ -339,7 +345,7 @@ impl Network {
             fates: Vec::new(),
         });
         let note = "from a router".to_owned();
-        let what = Happening::Deliver { host: route.from, packet, entry, note, forged: !icmp };
+        let what = SimEvent::Deliver { host: route.from, packet, entry, note, forged: !icmp };
         self.schedule(self.now + delay, what);
     }
 
@@ -358,7 +364,7 @@ impl Network {
             if let Some(held) = self.held.iter().position(|held| held.id == id).map(|at| self.held.remove(at))
             {
                 let route = Route { from, to, entry: held.entry, flow: None };
-                self.land(held.flying, route, at + Duration::from_nanos(1));
+                self.schedule_arrival(held.in_flight, route, at + Duration::from_nanos(1));
             }
         }
     }
@@ -368,19 +374,19 @@ impl Network {
         if let Some(held) = self.held.iter().position(|held| held.id == id).map(|at| self.held.remove(at)) {
             let at = self.now + self.paths.delay(held.from, held.to);
             let route = Route { from: held.from, to: held.to, entry: held.entry, flow: None };
-            self.land(held.flying, route, at);
+            self.schedule_arrival(held.in_flight, route, at);
         }
     }
 
     /// Applies partitions, MTU, swarm, rate and delay.
-    fn carry(&mut self, mut one: Flying, route: Route, original: &Bytes) {
+    fn propagate(&mut self, mut one: InFlight, route: Route, original: &Bytes) {
         let lost = |text: String| Fate::Lost(if one.copy { format!("copy, {text}") } else { text });
-        if let Some(text) = self.cut(route.from, route.to) {
+        if let Some(text) = self.partition(route.from, route.to) {
             self.timeline.fate(route.entry, lost(text));
             return;
         }
         if let Some((mtu, icmp, text)) =
-            self.narrow(route.from, route.to).filter(|(mtu, ..)| *mtu < one.packet.len())
+            self.effective_mtu(route.from, route.to).filter(|(mtu, ..)| *mtu < one.packet.len())
         {
             self.timeline.fate(route.entry, lost(text));
             if icmp {
@@ -390,7 +396,7 @@ impl Network {
         }
         let mishap = self.swarm.as_mut().map(|swarm| swarm.mishap(self.now)).unwrap_or_default();
         if let Some(later) = mishap.copy {
-            let mut copy = Flying { copy: true, extra: one.extra + later, ..one.clone() };
+            let mut copy = InFlight { copy: true, extra: one.extra + later, ..one.clone() };
             copy.say("copy at random");
             self.set_off(copy, route);
         }
@@ -402,7 +408,7 @@ impl Network {
         self.set_off(one, route);
     }
 
-    fn set_off(&mut self, one: Flying, route: Route) {
+    fn set_off(&mut self, one: InFlight, route: Route) {
         let Some(takes) = self.paths.one(route.from, route.to).admit(self.now, one.packet.len()) else {
             self.timeline.fate(route.entry, Fate::Lost("queue full".to_owned()));
             return;
@@ -411,24 +417,24 @@ impl Network {
             self.order += 1;
             let id = self.order;
             let Route { from, to, entry, .. } = route;
-            self.held.push(Held { id, from, to, left: one.overtaken_by, flying: one, entry });
-            self.schedule(self.now + OVERTAKING, Happening::Release { held: id });
+            self.held.push(Held { id, from, to, left: one.overtaken_by, in_flight: one, entry });
+            self.schedule(self.now + OVERTAKING, SimEvent::Release { held: id });
             return;
         }
         let at = one.arrives.unwrap_or(self.now + takes + one.extra);
-        self.land(one, route, at);
+        self.schedule_arrival(one, route, at);
     }
 
-    fn land(&mut self, one: Flying, route: Route, at: Instant) {
-        let Flying { packet, note, .. } = one;
+    fn schedule_arrival(&mut self, one: InFlight, route: Route, at: Instant) {
+        let InFlight { packet, note, .. } = one;
         self.schedule(
             at,
-            Happening::Deliver { host: route.to, packet, entry: route.entry, note, forged: false },
+            SimEvent::Deliver { host: route.to, packet, entry: route.entry, note, forged: false },
         );
     }
 
     /// Returns the partition that stops a packet, if any.
-    fn cut(&self, from: usize, to: usize) -> Option<String> {
+    fn partition(&self, from: usize, to: usize) -> Option<String> {
         self.faults.iter().find_map(|armed| match &armed.fault.kind {
             FaultKind::Partition { direction, window }
                 if window.contains(self.now)
@@ -441,7 +447,7 @@ impl Network {
     }
 
     /// Returns the smallest MTU of the path, and whether its router sends an ICMP error.
-    fn narrow(&self, from: usize, to: usize) -> Option<(usize, bool, String)> {
+    fn effective_mtu(&self, from: usize, to: usize) -> Option<(usize, bool, String)> {
         let links = self.faults.iter().filter_map(|armed| match &armed.fault.kind {
             FaultKind::Mtu { direction, mtu, icmp, window }
                 if window.contains(self.now)

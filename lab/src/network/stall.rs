@@ -3,7 +3,7 @@
 use steadfast_core::Instant;
 use steadfast_timeline::Fate;
 
-use super::{Happening, Network};
+use super::{Network, SimEvent};
 use crate::fault::FaultKind;
 
 /// A stall of a host.
@@ -30,8 +30,8 @@ impl Network {
     }
 
     /// Returns `what` if its host runs. Otherwise postpones it to the end of the stall, or drops it.
-    pub(super) fn unless_stalled(&mut self, what: Happening) -> Option<Happening> {
-        let (Happening::Deliver { host, .. } | Happening::Timer { host } | Happening::Wake { host }) = what
+    pub(super) fn unless_stalled(&mut self, what: SimEvent) -> Option<SimEvent> {
+        let (SimEvent::Deliver { host, .. } | SimEvent::Timer { host } | SimEvent::Wake { host }) = what
         else {
             return Some(what);
         };
@@ -40,7 +40,7 @@ impl Network {
         let Some(stall) = stall.filter(|_| self.hosts[host].is_up()) else { return Some(what) };
         let until = stall.until;
         match &what {
-            Happening::Deliver { entry, .. }
+            SimEvent::Deliver { entry, .. }
                 if stall.waiting >= self.hosts[host].config.netdev_max_backlog =>
             {
                 self.timeline.fate(*entry, Fate::Lost("netdev_max_backlog".to_owned()));
@@ -49,8 +49,8 @@ impl Network {
                 }
                 return None;
             }
-            Happening::Deliver { .. } => stall.waiting += 1,
-            Happening::Timer { .. } => self.hosts[host].timer = Some(until),
+            SimEvent::Deliver { .. } => stall.waiting += 1,
+            SimEvent::Timer { .. } => self.hosts[host].timer = Some(until),
             _ => self.hosts[host].wake = Some(until),
         }
         self.schedule(until, what);

@@ -188,8 +188,8 @@ pub enum IssProperty {
 }
 
 impl Expectation {
-    /// The time at which the expectation looks at the stacks.
-    pub(crate) fn looks_at(&self) -> Option<Instant> {
+    /// The time at which the expectation is checked.
+    pub(crate) fn evaluated_at(&self) -> Option<Instant> {
         match self {
             Expectation::StateAt { at, .. }
             | Expectation::Queue { at, .. }

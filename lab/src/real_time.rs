@@ -15,11 +15,11 @@ use crate::run::{Played, Report, RunOptions, plan};
 use crate::scenario::{Case, Phase, Scenario};
 use crate::text::Tolerance;
 
-/// Interval between repetitions of a look that failed, until its deadline.
-const LOOKS_AGAIN: Duration = Duration::from_millis(5);
+/// Interval between repetitions of a check that failed, until its deadline.
+const RETRY_CHECK: Duration = Duration::from_millis(5);
 
 /// A phase in progress.
-pub struct Live<'a> {
+pub struct RealTimeRun<'a> {
     played: Played<'a>,
     network: Network,
     /// The host that the foreign TCP plays.
@@ -28,7 +28,7 @@ pub struct Live<'a> {
 
 /// The next thing that the phase waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Rest {
+pub enum NextAction {
     /// Nothing: the phase is over.
     Nothing,
     /// The foreign TCP waits for us, and we do nothing before this time.
@@ -37,7 +37,7 @@ pub enum Rest {
     Timer,
 }
 
-impl<'a> Live<'a> {
+impl<'a> RealTimeRun<'a> {
     /// Starts both ends. Fails if the options do not fit the scenario, or if the foreign TCP cannot be made.
     pub fn start(
         scenario: &'a Scenario,
@@ -45,7 +45,7 @@ impl<'a> Live<'a> {
         options: &'a RunOptions,
         host: &'a str,
         booter: Booter,
-    ) -> Result<Live<'a>, String> {
+    ) -> Result<RealTimeRun<'a>, String> {
         let case = Case { profile: options.profile, phase: &phase.name, kernel: Some(host) };
         let selected = scenario.select(&case);
         let mut plan = plan(scenario, &selected, options)?;
@@ -67,23 +67,23 @@ impl<'a> Live<'a> {
         if let Some(failure) = &network.hosts[index].failure {
             return Err(failure.clone());
         }
-        let played = Played { scenario, phase, options, selected, looked: Vec::new(), finished: true };
-        Ok(Live { played, network, host: index })
+        let played = Played { scenario, phase, options, selected, failed_checks: Vec::new(), finished: true };
+        Ok(RealTimeRun { played, network, host: index })
     }
 
     /// Runs all events due by `now`, and collects the output of the foreign TCP. Returns whether anything happened.
     pub fn advance(&mut self, now: Instant) -> bool {
         let before = (self.network.timeline.events.len(), self.network.hash, self.network.next_at());
         let now = self.played.selected.until.map_or(now, |until| until.min(now));
-        let Played { selected, looked, .. } = &mut self.played;
+        let Played { selected, failed_checks, .. } = &mut self.played;
         self.network.run(Some(now), |network, index| {
             let stated = selected.expectations[index];
-            let text = judge::look(network, &stated.expectation).err()?;
-            let latest = stated.expectation.looks_at().map(|at| network.tolerance.latest(at));
+            let text = judge::evaluate(network, &stated.expectation).err()?;
+            let latest = stated.expectation.evaluated_at().map(|at| network.tolerance.latest(at));
             if latest.is_some_and(|latest| network.now < latest) {
-                return Some(network.now + LOOKS_AGAIN);
+                return Some(network.now + RETRY_CHECK);
             }
-            looked.push((index, text));
+            failed_checks.push((index, text));
             None
         });
         self.network.now = self.network.now.max(now);
@@ -104,21 +104,21 @@ impl<'a> Live<'a> {
     }
 
     /// Returns the next thing that the phase waits for, as far as the foreign TCP's listing shows.
-    pub fn rest(&mut self) -> Rest {
+    pub fn next_action(&mut self) -> NextAction {
         let over = self.played.selected.until.is_some_and(|until| self.network.now >= until);
         if over || self.network.hosts[self.host].failure.is_some() {
-            return Rest::Nothing;
+            return NextAction::Nothing;
         }
         let entries = &self.network.hosts[self.host].entries;
         let waits = entries.iter().any(|entry| entry.state == State::TimeWait);
         if entries.iter().any(|entry| entry.timer && entry.state != State::TimeWait) {
-            return Rest::Timer;
+            return NextAction::Timer;
         }
         match self.next_at() {
-            None => Rest::Nothing,
-            // The end of a foreign TIME-WAIT matters only if an event or a look concerns that host.
-            Some(_) if waits && !self.only_ours() => Rest::Timer,
-            Some(at) => Rest::Until(at),
+            None => NextAction::Nothing,
+            // The end of a foreign TIME-WAIT matters only if an event or a check concerns that host.
+            Some(_) if waits && !self.only_ours() => NextAction::Timer,
+            Some(at) => NextAction::Until(at),
         }
     }
 

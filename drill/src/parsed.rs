@@ -9,7 +9,7 @@ use super::ast::TcpOption;
 
 /// A packet from the stack.
 #[derive(Clone, Debug)]
-pub(crate) struct Live {
+pub(crate) struct ParsedPacket {
     pub(crate) source: IpAddr,
     pub(crate) destination: IpAddr,
     pub(crate) version: u8,
@@ -21,19 +21,19 @@ pub(crate) struct Live {
     pub(crate) ttl: u8,
     pub(crate) flow_label: u32,
     pub(crate) checksum_ok: bool,
-    pub(crate) body: LiveBody,
+    pub(crate) body: PacketBody,
 }
 
 #[derive(Clone, Debug)]
-pub(crate) enum LiveBody {
-    Tcp(LiveTcp),
-    Icmp(LiveIcmp),
+pub(crate) enum PacketBody {
+    Tcp(ParsedTcp),
+    Icmp(ParsedIcmp),
     /// Another protocol, or a truncated packet.
     Other(u8),
 }
 
 #[derive(Clone, Debug)]
-pub(crate) struct LiveTcp {
+pub(crate) struct ParsedTcp {
     pub(crate) source_port: u16,
     pub(crate) destination_port: u16,
     pub(crate) seq: u32,
@@ -50,7 +50,7 @@ pub(crate) struct LiveTcp {
 }
 
 #[derive(Clone, Debug)]
-pub(crate) struct LiveIcmp {
+pub(crate) struct ParsedIcmp {
     pub(crate) kind: u8,
     pub(crate) code: u8,
     pub(crate) rest: u32,
@@ -59,9 +59,9 @@ pub(crate) struct LiveIcmp {
     pub(crate) quoted: Option<(u32, u32)>,
 }
 
-impl Live {
+impl ParsedPacket {
     /// Parses a packet; `None` if it is not an IP packet.
-    pub(crate) fn parse(bytes: &[u8]) -> Option<Live> {
+    pub(crate) fn parse(bytes: &[u8]) -> Option<ParsedPacket> {
         match bytes.first()? >> 4 {
             4 => parse_v4(bytes),
             6 => parse_v6(bytes),
@@ -69,9 +69,9 @@ impl Live {
         }
     }
 
-    pub(crate) fn tcp(&self) -> Option<&LiveTcp> {
+    pub(crate) fn tcp(&self) -> Option<&ParsedTcp> {
         match &self.body {
-            LiveBody::Tcp(tcp) => Some(tcp),
+            PacketBody::Tcp(tcp) => Some(tcp),
             _ => None,
         }
     }
@@ -92,13 +92,13 @@ fn u32_at(bytes: &[u8], at: usize) -> u32 {
     u32::from(u16_at(bytes, at)) << 16 | u32::from(u16_at(bytes, at + 2))
 }
 
-fn parse_v4(bytes: &[u8]) -> Option<Live> {
+fn parse_v4(bytes: &[u8]) -> Option<ParsedPacket> {
     let header_len = usize::from(bytes[0] & 15) * 4;
     let header = bytes.get(..header_len).filter(|header| header.len() >= 20)?;
     let source: IpAddr = Ipv4Addr::from_bits(u32_at(bytes, 12)).into();
     let destination: IpAddr = Ipv4Addr::from_bits(u32_at(bytes, 16)).into();
     let total = usize::from(u16_at(bytes, 2));
-    Some(Live {
+    Some(ParsedPacket {
         source,
         destination,
         version: 4,
@@ -112,12 +112,12 @@ fn parse_v4(bytes: &[u8]) -> Option<Live> {
     })
 }
 
-fn parse_v6(bytes: &[u8]) -> Option<Live> {
+fn parse_v6(bytes: &[u8]) -> Option<ParsedPacket> {
     let payload = bytes.get(40..)?;
     let address =
         |at: usize| bytes[at..at + 16].try_into().map(|octets: [u8; 16]| Ipv6Addr::from(octets)).ok();
     let (source, destination): (IpAddr, IpAddr) = (address(8)?.into(), address(24)?.into());
-    Some(Live {
+    Some(ParsedPacket {
         source,
         destination,
         version: 6,
@@ -131,26 +131,26 @@ fn parse_v6(bytes: &[u8]) -> Option<Live> {
     })
 }
 
-fn body(protocol: u8, source: IpAddr, destination: IpAddr, payload: &[u8]) -> LiveBody {
+fn body(protocol: u8, source: IpAddr, destination: IpAddr, payload: &[u8]) -> PacketBody {
     let len = u32::try_from(payload.len()).unwrap_or(0);
     let parsed = match protocol {
-        PROTOCOL_TCP => tcp(payload, pseudo_header(source, destination, protocol, len)).map(LiveBody::Tcp),
-        PROTOCOL_ICMP => icmp(payload, Sum::new(), false).map(LiveBody::Icmp),
+        PROTOCOL_TCP => tcp(payload, pseudo_header(source, destination, protocol, len)).map(PacketBody::Tcp),
+        PROTOCOL_ICMP => icmp(payload, Sum::new(), false).map(PacketBody::Icmp),
         PROTOCOL_ICMPV6 => {
-            icmp(payload, pseudo_header(source, destination, protocol, len), true).map(LiveBody::Icmp)
+            icmp(payload, pseudo_header(source, destination, protocol, len), true).map(PacketBody::Icmp)
         }
         _ => None,
     };
-    parsed.unwrap_or(LiveBody::Other(protocol))
+    parsed.unwrap_or(PacketBody::Other(protocol))
 }
 
-fn tcp(bytes: &[u8], sum: Sum) -> Option<LiveTcp> {
+fn tcp(bytes: &[u8], sum: Sum) -> Option<ParsedTcp> {
     if bytes.len() < 20 {
         return None;
     }
     let data_offset = bytes[12] >> 4;
     let header_len = (usize::from(data_offset) * 4).clamp(20, bytes.len());
-    Some(LiveTcp {
+    Some(ParsedTcp {
         source_port: u16_at(bytes, 0),
         destination_port: u16_at(bytes, 2),
         seq: u32_at(bytes, 4),
@@ -208,7 +208,7 @@ fn option(kind: u8, data: &[u8]) -> TcpOption {
     }
 }
 
-fn icmp(bytes: &[u8], sum: Sum, v6: bool) -> Option<LiveIcmp> {
+fn icmp(bytes: &[u8], sum: Sum, v6: bool) -> Option<ParsedIcmp> {
     if bytes.len() < 8 {
         return None;
     }
@@ -223,7 +223,7 @@ fn icmp(bytes: &[u8], sum: Sum, v6: bool) -> Option<LiveIcmp> {
         let head = quoted.len() - segment.len() + usize::from(segment.get(12).map_or(5, |b| b >> 4)) * 4;
         (u32_at(segment, 4), total.saturating_sub(head) as u32)
     });
-    Some(LiveIcmp {
+    Some(ParsedIcmp {
         kind: bytes[0],
         code: bytes[1],
         rest: u32_at(bytes, 4),
