@@ -81,7 +81,7 @@ impl Attach {
         let unreached = addresses.iter().filter(|(a, _)| !self.host.iter().any(|h| h.contains(*a)));
         options.routes = unreached.map(|(a, _)| (*a, if a.is_ipv4() { 32 } else { 128 })).collect();
         let queues = Tun::open_queues(&options, self.queues.into()).await;
-        let queues = queues.map_err(|e| Failure::usage(e.to_string()))?;
+        let queues = queues.map_err(|e| Failure::System(e.to_string()))?;
         let tun = queues[0].name().to_owned();
         if options.offload && !queues[0].capabilities().segmentation_offload {
             eprintln!("steadfast: {tun} has no segmentation offload: every segment is cut and summed here");

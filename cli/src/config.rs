@@ -1,11 +1,10 @@
 //! `steadfast config`: the table of settings.
 
-use std::io::{self, Write};
-
 use clap::Args;
 use steadfast::Config;
 
 use crate::failure::Failure;
+use crate::output::say;
 use crate::settings::SettingOptions;
 
 /// Print the settings.
@@ -17,12 +16,7 @@ pub(crate) struct Settings {
 
 impl Settings {
     pub(crate) fn run(&self) -> Result<(), Failure> {
-        let table = table(&self.settings.config()?);
-        match io::stdout().lock().write_all(table.as_bytes()) {
-            // The reader has closed the pipe.
-            Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-            result => result.map_err(|e| Failure::system("standard output", e)),
-        }
+        say(&table(&self.settings.config()?))
     }
 }
 

@@ -9,7 +9,7 @@ use steadfast::{ConnectOptions, TcpStream};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use crate::attach::Attach;
-use crate::failure::{Failure, describe};
+use crate::failure::Failure;
 use crate::socket_options::SocketArgs;
 
 /// Connect standard input and output to a server.
@@ -121,8 +121,8 @@ enum Broken {
 impl Broken {
     fn into_failure(self, server: SocketAddr) -> Failure {
         match self {
-            Broken::Input(e) => Failure::usage(format!("standard input: {}", describe(&e))),
-            Broken::Output(e) => Failure::usage(format!("standard output: {}", describe(&e))),
+            Broken::Input(e) => Failure::system("standard input", e),
+            Broken::Output(e) => Failure::system("standard output", e),
             Broken::Connection(e) => Failure::connection(server, e),
         }
     }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
@@ -15,6 +15,7 @@ use steadfast_drill::{
 
 use crate::failure::Failure;
 use crate::opponent::{Opponent, check_kernel, kernel};
+use crate::output::say;
 
 /// Limit of the nesting of directories.
 const DEPTH: usize = 16;
@@ -123,8 +124,7 @@ impl Run {
             outcomes.iter().filter(|(_, o)| matches!(o.verdict, Verdict::Fail | Verdict::Error)).count();
         match wrong {
             0 => Ok(()),
-            1 => Err(Failure::Connection("1 script failed".to_owned())),
-            count => Err(Failure::Connection(format!("{count} scripts failed"))),
+            failed => Err(Failure::Failed { failed, of: outcomes.len(), what: "scripts" }),
         }
     }
 
@@ -218,7 +218,7 @@ impl Run {
         let play = |options: &DrillOptions<'_>| match self.against {
             None => Ok(drill.run(options)),
             Some(Opponent::Kernel) => {
-                kernel::script::play(&drill, options).map_err(|e| Failure::usage(e.to_string()))
+                kernel::script::play(&drill, options).map_err(|e| Failure::System(e.to_string()))
             }
         };
         if drill.ip_version().is_some() || self.ip_version.is_empty() {
@@ -331,12 +331,4 @@ fn table(outcomes: &[(String, Outcome)]) -> String {
         text.push_str(&format!("         and {} other reasons\n", reasons.len() - REASONS));
     }
     text
-}
-
-fn say(text: &str) -> Result<(), Failure> {
-    match io::stdout().lock().write_all(text.as_bytes()) {
-        // The reader has closed the pipe.
-        Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        result => result.map_err(|e| Failure::system("standard output", e)),
-    }
 }

@@ -10,8 +10,20 @@ use steadfast::core::Error;
 #[derive(Debug)]
 pub(crate) enum Failure {
     /// A connection failed: exit status 1.
+    #[cfg_attr(not(target_os = "linux"), allow(dead_code))]
     Connection(String),
-    /// The command line is wrong, or the system refused: exit status 2.
+    /// Scenarios or scripts failed: exit status 1.
+    Failed {
+        /// Their number.
+        failed: usize,
+        /// The number of all that ran.
+        of: usize,
+        /// The noun, in the plural.
+        what: &'static str,
+    },
+    /// The command line is wrong: exit status 2.
+    Usage(String),
+    /// The system refused: exit status 2.
     System(String),
 }
 
@@ -29,13 +41,13 @@ impl Failure {
 
     /// The command line is wrong.
     pub(crate) fn usage(text: impl Into<String>) -> Failure {
-        Failure::System(text.into())
+        Failure::Usage(text.into())
     }
 
     pub(crate) fn exit_code(&self) -> ExitCode {
         match self {
-            Failure::Connection(_) => ExitCode::from(1),
-            Failure::System(_) => ExitCode::from(2),
+            Failure::Connection(_) | Failure::Failed { .. } => ExitCode::from(1),
+            Failure::Usage(_) | Failure::System(_) => ExitCode::from(2),
         }
     }
 }
@@ -43,7 +55,8 @@ impl Failure {
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Failure::Connection(text) | Failure::System(text) => f.write_str(text),
+            Failure::Connection(text) | Failure::Usage(text) | Failure::System(text) => f.write_str(text),
+            Failure::Failed { failed, of, what } => write!(f, "{failed} of {of} {what} failed"),
         }
     }
 }

@@ -1,18 +1,17 @@
 //! `steadfast lab`: scenarios of the fault catalogue, and the user's own.
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, IsTerminal};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use clap::{Args, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
 use steadfast::Profile;
-use steadfast_lab::{Fault, Report, RunOptions, Scenario, catalogue, explain, junit, run};
+use steadfast_lab::{Fault, Report, RunOptions, Scenario, catalogue, explain, junit, run, workers};
 
 use crate::failure::Failure;
 use crate::opponent::{Opponent, check_kernel, kernel};
+use crate::output::say;
 use crate::settings::Sysctls;
 
 /// The lab.
@@ -100,7 +99,7 @@ impl Lab {
             Lab::Run(command) => command.run(),
             Lab::Explain(command) => {
                 let scenario = find(&known()?, &command.scenario)?;
-                say(&explain(&scenario, command.profile).map_err(Failure::usage)?)
+                say(&explain(&scenario, command.profile).map_err(|e| Failure::usage(e.to_string()))?)
             }
         }
     }
@@ -145,14 +144,6 @@ fn is_called(scenario: &Scenario, name: &str) -> bool {
     scenario.id.eq_ignore_ascii_case(name) || !name.is_empty() && scenario.name == name
 }
 
-/// Prints to standard output. A closed pipe is no error.
-fn say(text: &str) -> Result<(), Failure> {
-    match io::stdout().lock().write_all(text.as_bytes()) {
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        result => result.map_err(|error| Failure::system("standard output", error)),
-    }
-}
-
 /// A scenario under a profile, with all its seeds.
 struct Job {
     scenario: Scenario,
@@ -179,20 +170,18 @@ impl Run {
         let mut output = Ok(());
         let bar = progress(jobs.len() * per_job);
         // Runs against the kernel mostly wait.
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let workers = if self.against.is_some() { jobs.len() } else { cores };
-        let result = everywhere(
+        let threads = if self.against.is_some() { jobs.len() } else { workers::cores() };
+        let result = workers::in_order(
             jobs.len() * per_job,
-            workers,
+            threads,
             |index| {
                 let job = &jobs[index / per_job];
                 let seed = seeds.start + (index % per_job) as u64;
                 let options = RunOptions { profile: job.profile, seed, ..template.clone() };
                 let report = match &job.kernel {
-                    None => run(&job.scenario, &options),
-                    Some(host) => {
-                        kernel::scenario::play(&job.scenario, host, &options).map_err(|e| e.to_string())
-                    }
+                    None => run(&job.scenario, &options).map_err(|e| Failure::usage(e.to_string())),
+                    Some(host) => kernel::scenario::play(&job.scenario, host, &options)
+                        .map_err(|e| Failure::System(e.to_string())),
                 };
                 bar.inc(1);
                 report
@@ -204,7 +193,7 @@ impl Run {
             },
         );
         bar.finish_and_clear();
-        result.map_err(Failure::usage)?;
+        result?;
         output?;
         printer.finish()
     }
@@ -313,44 +302,6 @@ fn progress(runs: usize) -> ProgressBar {
     bar
 }
 
-/// Runs `work` on `workers` threads, and passes the results to `take` in order. Stops at the first error.
-fn everywhere<T: Send>(
-    count: usize,
-    workers: usize,
-    work: impl Fn(usize) -> Result<T, String> + Sync,
-    mut take: impl FnMut(T),
-) -> Result<(), String> {
-    let next = AtomicUsize::new(0);
-    let workers = workers.clamp(1, count.max(1));
-    let (sender, receiver) = std::sync::mpsc::channel();
-    let sender = Mutex::new(sender);
-    std::thread::scope(|scope| {
-        for _ in 0..workers {
-            let sender = sender.lock().map_err(|_| "a worker failed")?.clone();
-            let (next, work) = (&next, &work);
-            scope.spawn(move || {
-                loop {
-                    let index = next.fetch_add(1, Ordering::Relaxed);
-                    if index >= count || sender.send((index, work(index))).is_err() {
-                        return;
-                    }
-                }
-            });
-        }
-        drop(sender);
-        let mut waiting = std::collections::BTreeMap::new();
-        let mut due = 0;
-        for (index, result) in receiver {
-            waiting.insert(index, result?);
-            while let Some(result) = waiting.remove(&due) {
-                take(result);
-                due += 1;
-            }
-        }
-        Ok(())
-    })
-}
-
 /// Prints reports as they arrive, and keeps those needed at the end.
 struct Printer<'a> {
     command: &'a Run,
@@ -401,7 +352,7 @@ impl Printer<'_> {
         }
         match failed {
             0 => Ok(()),
-            n => Err(Failure::Connection(format!("{n} of {total} runs failed"))),
+            failed => Err(Failure::Failed { failed, of: total, what: "runs" }),
         }
     }
 }
@@ -448,16 +399,6 @@ fn row(reports: &[Report], width: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn results_come_in_order_from_all_cores_and_the_first_error_ends_it() {
-        let mut all = Vec::new();
-        everywhere(500, 4, |index| Ok(index * 2), |n| all.push(n)).unwrap();
-        assert_eq!(all, (0..500).map(|n| n * 2).collect::<Vec<_>>());
-        let result =
-            everywhere(50, 4, |index| if index == 7 { Err("seven".to_owned()) } else { Ok(()) }, |()| {});
-        assert_eq!(result, Err("seven".to_owned()));
-    }
 
     #[test]
     fn seeds_are_two_numbers() {

@@ -17,6 +17,7 @@ mod http;
 #[cfg(target_os = "linux")]
 mod lab;
 mod opponent;
+mod output;
 #[cfg(target_os = "linux")]
 mod serve;
 mod settings;

@@ -4,6 +4,7 @@ use std::io;
 
 use nix::errno::Errno;
 use steadfast_device::TunError;
+use steadfast_lab::RunError;
 
 use crate::TUN_DEVICE;
 
@@ -36,7 +37,7 @@ pub enum Error {
     },
     /// The scenario cannot be run with these options.
     #[error("{0}")]
-    Scenario(String),
+    Scenario(#[from] RunError),
     /// A thread panicked.
     #[error("a thread failed")]
     Panicked,

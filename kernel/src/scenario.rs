@@ -43,7 +43,7 @@ pub fn play(scenario: &Scenario, host: &str, options: &RunOptions) -> Result<Rep
 
 fn play_phase(scenario: &Scenario, phase: &Phase, host: &str, options: &RunOptions) -> Result<Report, Error> {
     let boot = Box::new(|boot: &_| boot::boot(boot).map_err(|error| error.to_string()));
-    let mut run = RealTimeRun::start(scenario, phase, options, host, boot).map_err(Error::Scenario)?;
+    let mut run = RealTimeRun::start(scenario, phase, options, host, boot)?;
     let failure = drive(&mut run);
     Ok(run.conclude(failure))
 }

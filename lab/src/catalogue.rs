@@ -4,6 +4,7 @@ use std::fmt::Write;
 
 use steadfast_core::{Config, Profile};
 
+use crate::error::RunError;
 use crate::run::{RunOptions, run};
 use crate::scenario::{Case, Scenario};
 use crate::text::ParseError;
@@ -38,7 +39,7 @@ fn order(id: &str) -> (usize, u32, String) {
 }
 
 /// Describes a scenario: why it matters, what happens, its citations, the settings that change it, and its ladder.
-pub fn explain(scenario: &Scenario, profile: Profile) -> Result<String, String> {
+pub fn explain(scenario: &Scenario, profile: Profile) -> Result<String, RunError> {
     let mut out = format!("{}  {}\n", scenario.id, scenario.title);
     if !scenario.name.is_empty() {
         let _ = writeln!(out, "{}", scenario.name);

@@ -7,6 +7,7 @@
 
 mod app;
 mod catalogue;
+mod error;
 pub mod fault;
 pub mod foreign;
 mod judge;
@@ -19,8 +20,10 @@ mod run;
 pub mod scenario;
 mod stream;
 mod text;
+pub mod workers;
 
 pub use catalogue::{SERIES, catalogue, explain};
+pub use error::RunError;
 pub use fault::Fault;
 pub use real_time::{NextAction, RealTimeRun};
 pub use report::junit;

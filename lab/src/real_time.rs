@@ -8,6 +8,7 @@
 use steadfast_core::trace::State;
 use steadfast_core::{Config, Duration, Instant};
 
+use crate::error::RunError;
 use crate::foreign::{Booter, Foreign};
 use crate::judge;
 use crate::network::Network;
@@ -45,12 +46,13 @@ impl<'a> RealTimeRun<'a> {
         options: &'a RunOptions,
         host: &'a str,
         booter: Booter,
-    ) -> Result<RealTimeRun<'a>, String> {
+    ) -> Result<RealTimeRun<'a>, RunError> {
         let case = Case { profile: options.profile, phase: &phase.name, kernel: Some(host) };
         let selected = scenario.select(&case);
         let mut plan = plan(scenario, &selected, options)?;
         let index = plan.hosts.iter().position(|known| known.name == host);
-        let index = index.ok_or_else(|| format!("{} has no host `{host}`", scenario.id))?;
+        let index =
+            index.ok_or_else(|| RunError::NoHost { scenario: scenario.id.clone(), host: host.to_owned() })?;
         let own = selected.sysctls.iter().filter(|s| s.host.as_deref().is_none_or(|name| name == host));
         let texts = own.map(|sysctl| &sysctl.text).chain(&options.sysctls);
         let split = |text: &String| {
@@ -65,7 +67,7 @@ impl<'a> RealTimeRun<'a> {
         plan.tolerance = Tolerance::KERNEL;
         let network = Network::new(plan);
         if let Some(failure) = &network.hosts[index].failure {
-            return Err(failure.clone());
+            return Err(RunError::Foreign(failure.clone()));
         }
         let played = Played { scenario, phase, options, selected, failed_checks: Vec::new(), finished: true };
         Ok(RealTimeRun { played, network, host: index })

@@ -7,6 +7,7 @@ use steadfast_core::{Config, Instant, Profile};
 use steadfast_timeline::{capture, ladder};
 
 use crate::app::{Directory, Violation};
+use crate::error::RunError;
 use crate::fault::Fault;
 use crate::judge;
 use crate::network::host::Host;
@@ -112,7 +113,7 @@ impl Report {
 /// Plays and judges every phase of a scenario.
 ///
 /// Fails if the options do not fit it: a fault names an unknown host, or a setting does not exist.
-pub fn run(scenario: &Scenario, options: &RunOptions) -> Result<Report, String> {
+pub fn run(scenario: &Scenario, options: &RunOptions) -> Result<Report, RunError> {
     let mut report = Report::new(scenario, options, None);
     for phase in &scenario.phases {
         run_phase(scenario, phase, options, &mut report)?;
@@ -125,7 +126,7 @@ fn run_phase(
     phase: &Phase,
     options: &RunOptions,
     report: &mut Report,
-) -> Result<(), String> {
+) -> Result<(), RunError> {
     let selected = scenario.select(&Case { profile: options.profile, phase: &phase.name, kernel: None });
     let mut network = Network::new(plan(scenario, &selected, options)?);
     let mut failed_checks = Vec::new();
@@ -267,21 +268,21 @@ pub(crate) fn plan(
     scenario: &Scenario,
     selected: &Selected<'_>,
     options: &RunOptions,
-) -> Result<Plan, String> {
+) -> Result<Plan, RunError> {
     let mut config = Config::profile(options.profile);
     for sysctl in &selected.sysctls {
         if sysctl.host.is_none() {
-            config.apply(&sysctl.text).map_err(|e| e.to_string())?;
+            config.apply(&sysctl.text)?;
         }
     }
     let mut hosts = Vec::new();
     for (index, spec) in specs(selected).into_iter().enumerate() {
         let mut config = config.clone();
         for sysctl in selected.sysctls.iter().filter(|s| s.host.as_deref() == Some(spec.name.as_str())) {
-            config.apply(&sysctl.text).map_err(|e| e.to_string())?;
+            config.apply(&sysctl.text)?;
         }
         for sysctl in &options.sysctls {
-            config.apply(sysctl).map_err(|e| e.to_string().trim_start_matches("line 1: ").to_owned())?;
+            config.apply(sysctl)?;
         }
         let number = index as u16 + 1;
         let v4 = IpAddr::V4(spec.v4.unwrap_or(Ipv4Addr::new(10, 0, 0, number as u8)));
@@ -291,11 +292,12 @@ pub(crate) fn plan(
     let names: Vec<String> = hosts.iter().map(|host| host.name.clone()).collect();
     for fault in &options.faults {
         if let Some(unknown) = fault.hosts().into_iter().find(|host| !names.iter().any(|name| name == host)) {
-            return Err(format!(
-                "`{fault}`: {} has the hosts {}, not `{unknown}`",
-                scenario.id,
-                names.join(", ")
-            ));
+            return Err(RunError::UnknownHost {
+                fault: fault.to_string(),
+                scenario: scenario.id.clone(),
+                unknown: unknown.to_string(),
+                hosts: names,
+            });
         }
     }
     let mut paths = Paths::new(&names);

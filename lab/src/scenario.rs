@@ -97,7 +97,7 @@ impl Sysctl {
     pub(crate) fn new(host: Option<String>, text: &str) -> Result<Sysctl, String> {
         match Config::default().apply(text) {
             Ok(()) => Ok(Sysctl { host, text: text.to_owned() }),
-            Err(error) => Err(error.to_string().trim_start_matches("line 1: ").to_owned()),
+            Err(error) => Err(error.message()),
         }
     }
 }

@@ -5,11 +5,9 @@
 //! scenarios.
 
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use steadfast_core::Profile;
-use steadfast_lab::{RunOptions, Scenario, catalogue, run};
+use steadfast_lab::{RunOptions, Scenario, catalogue, run, workers};
 
 /// All pairs of scenario and profile, restricted to those in `ONLY`.
 fn runs() -> Vec<(Scenario, Profile)> {
@@ -27,22 +25,13 @@ fn runs() -> Vec<(Scenario, Profile)> {
 /// Calls `check` for every run, on all cores, and collects the failures.
 fn everywhere(check: impl Fn(&Scenario, Profile) -> Vec<String> + Sync) -> Vec<String> {
     let runs = runs();
-    let next = AtomicUsize::new(0);
-    let wrong = Mutex::new(Vec::new());
-    std::thread::scope(|scope| {
-        for _ in 0..std::thread::available_parallelism().map_or(1, usize::from) {
-            scope.spawn(|| {
-                while let Some((scenario, profile)) = runs.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    let found = check(scenario, *profile);
-                    wrong
-                        .lock()
-                        .unwrap()
-                        .extend(found.into_iter().map(|w| format!("{} [{profile}]: {w}", scenario.id)));
-                }
-            });
-        }
-    });
-    let mut wrong = wrong.into_inner().unwrap();
+    let mut wrong = Vec::new();
+    let work = |index: usize| {
+        let (scenario, profile) = &runs[index];
+        let found = check(scenario, *profile).into_iter();
+        Ok::<_, ()>(found.map(|w| format!("{} [{profile}]: {w}", scenario.id)).collect::<Vec<_>>())
+    };
+    workers::in_order(runs.len(), workers::cores(), work, |found| wrong.extend(found)).unwrap();
     wrong.sort();
     wrong
 }

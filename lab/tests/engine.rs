@@ -511,7 +511,7 @@ fn a_fault_of_the_command_line_is_added_and_expectations_become_differences() {
     );
     let faults = vec!["lose X>S [S] 1".parse().unwrap()];
     let error = run(&scenario, &RunOptions { faults, ..RunOptions::default() }).unwrap_err();
-    assert_eq!(error, "`lose X>S [S] 1`: X has the hosts C, S, not `X`");
+    assert_eq!(error.to_string(), "`lose X>S [S] 1`: X has the hosts C, S, not `X`");
 }
 
 #[test]
