@@ -14,7 +14,7 @@ use steadfast::core::wire::icmp::{self, ErrorKind, Message};
 use steadfast::core::wire::{PROTOCOL_ICMP, PROTOCOL_ICMPV6, PROTOCOL_TCP, ipv4, ipv6, tcp};
 use steadfast::device::{Capabilities, Device, Frame, Received};
 use steadfast_lab::fault::{Count, Effect, Fault, FaultKind, Observed, Pattern, When};
-use steadfast_timeline::Segment;
+use steadfast_timeline::{Segment, pcapng};
 use tokio::time::{Instant, Sleep};
 
 /// Limit of queued packets per direction. At the limit, the stack waits.
@@ -233,27 +233,21 @@ fn tcp_of(packet: &[u8]) -> Option<Segment> {
     Some(Segment::new(&header, payload.len(), State::Established))
 }
 
-/// A capture in libpcap's format (draft-ietf-opsawg-pcap): the packets of each end, before any fault.
+/// A capture: the packets of each end, before any fault.
 pub(crate) struct Tape(BufWriter<File>);
 
 impl Tape {
     pub(crate) fn new(path: &Path) -> io::Result<Tape> {
-        const LINKTYPE_RAW: u32 = 101;
         let mut file = BufWriter::new(File::create(path)?);
-        // Nanosecond timestamps, version 2.4, whole packets.
-        for word in [0xa1b2_3c4d, 0x0004_0002, 0, 0, 65_535, LINKTYPE_RAW] {
-            file.write_all(&u32::to_le_bytes(word))?;
-        }
+        file.write_all(&pcapng::section("before any fault"))?;
+        file.write_all(&pcapng::interface("wire"))?;
         Ok(Tape(file))
     }
 }
 
-fn record(tape: &mut Option<Tape>, packet: &[u8]) {
+fn record(tape: &mut Option<Tape>, bytes: &[u8]) {
     let Some(Tape(file)) = tape else { return };
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
-    let len = packet.len() as u32;
-    for word in [now.as_secs() as u32, now.subsec_nanos(), len, len] {
-        file.write_all(&word.to_le_bytes()).unwrap();
-    }
-    file.write_all(packet).unwrap();
+    let nanos = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_nanos() as u64;
+    let packet = pcapng::Packet { nanos, interface: 0, outbound: true, bytes, comments: &[] };
+    file.write_all(&pcapng::packet(&packet)).unwrap();
 }

@@ -107,7 +107,7 @@ fn segment(line: &str) -> Segment {
 /// the rest. The fault begins once the connection is established.
 fn capture(family: usize, opener: usize, sender: usize, faults: &[&str]) -> Vec<Segment> {
     let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("traffic.pcap");
+    let path = dir.path().join("traffic.pcapng");
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     runtime.block_on(async {
         let in_force = Faults::default();
