@@ -66,6 +66,7 @@ mod queue;
 mod shared;
 mod split;
 mod stream;
+mod waiting;
 
 pub use steadfast_core as core;
 pub use steadfast_core::config::{Config, Profile};

@@ -5,10 +5,11 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::Waker;
 
-use slotmap::SecondaryMap;
 use steadfast_core::{Error, Event, Instant, SocketId, Stack};
 use tokio::sync::Notify;
 use tokio::time::Instant as TokioInstant;
+
+use crate::waiting::SocketMap;
 
 /// The reference that every handle of the application holds. After the last one is dropped, the driver ends once no
 /// connection is left.
@@ -50,7 +51,7 @@ impl Shared {
     pub(crate) fn new(stack: Stack) -> Shared {
         let state = State {
             stack,
-            sockets: SecondaryMap::new(),
+            sockets: SocketMap::new(),
             phase: Phase::Open,
             driver: None,
             rest: None,
@@ -149,7 +150,7 @@ pub(crate) fn unharmed(run: impl FnOnce()) {
 
 pub(crate) struct State {
     pub(crate) stack: Stack,
-    pub(crate) sockets: SecondaryMap<SocketId, Waiting>,
+    pub(crate) sockets: SocketMap<Waiting>,
     pub(crate) phase: Phase,
     /// An `Arc`, since cloning a waker runs foreign code.
     pub(crate) driver: Option<Arc<Waker>>,
