@@ -36,6 +36,20 @@ pub struct OwnedWriteHalf {
 #[derive(Debug)]
 pub struct ReuniteError(pub OwnedReadHalf, pub OwnedWriteHalf);
 
+impl TcpStream {
+    /// Splits the stream into halves that borrow it.
+    pub fn split(&mut self) -> (ReadHalf<'_>, WriteHalf<'_>) {
+        (ReadHalf(self), WriteHalf(self))
+    }
+
+    /// Splits the stream into halves that two tasks may own. Dropping the write half sends a FIN; dropping both halves
+    /// closes the connection.
+    pub fn into_split(self) -> (OwnedReadHalf, OwnedWriteHalf) {
+        let reader = OwnedReadHalf { socket: self.socket.clone() };
+        (reader, OwnedWriteHalf { socket: self.socket, shutdown_on_drop: true })
+    }
+}
+
 impl OwnedReadHalf {
     /// Joins the halves to the stream that they were split from. Fails if they belong to different streams, and returns
     /// them.

@@ -15,7 +15,6 @@ use tokio::task::coop;
 
 use crate::net::{Net, begin};
 use crate::shared::{Handle, Side, State, Waiting, into_io};
-use crate::split::{OwnedReadHalf, OwnedWriteHalf, ReadHalf, WriteHalf};
 
 /// A TCP connection, as `tokio::net::TcpStream`.
 ///
@@ -81,18 +80,6 @@ impl TcpStream {
     /// direction. Cancel-safe.
     pub async fn peek(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         poll_fn(|cx| self.socket.poll_recv(cx, |state, id| state.stack.peek(id, buffer))).await
-    }
-
-    /// Splits the stream into halves that borrow it.
-    pub fn split(&mut self) -> (ReadHalf<'_>, WriteHalf<'_>) {
-        (ReadHalf(self), WriteHalf(self))
-    }
-
-    /// Splits the stream into halves that two tasks may own. Dropping the write half sends a FIN; dropping both halves
-    /// closes the connection.
-    pub fn into_split(self) -> (OwnedReadHalf, OwnedWriteHalf) {
-        let reader = OwnedReadHalf { socket: self.socket.clone() };
-        (reader, OwnedWriteHalf { socket: self.socket, shutdown_on_drop: true })
     }
 
     /// Resets the connection (RFC 9293 §3.10.5): queued data is discarded, and the peer gets a RST.
