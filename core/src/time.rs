@@ -96,7 +96,7 @@ impl fmt::Display for Instant {
     }
 }
 
-/// A deadline or a timestamp of a connection, in four bytes: milliseconds since the epoch modulo 2^32, compared like
+/// A deadline or the time of an event of a connection, in four bytes: milliseconds since the epoch modulo 2^32, compared like
 /// sequence numbers. Comparison is valid for spans below 24 days. Every timer is shorter than that, and checks again
 /// when it fires.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Hash)]
@@ -171,6 +171,20 @@ impl Deadline {
     #[inline]
     pub(crate) fn after(now: Instant, delay: Duration) -> Deadline {
         Deadline::at(Tick::after(now, delay))
+    }
+
+    pub(crate) fn tick(self) -> Tick {
+        Tick(self.0.get())
+    }
+}
+
+/// The tick of a past event, with the niche of a [`Deadline`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Stamp(NonZeroU32);
+
+impl Stamp {
+    pub(crate) fn at(tick: Tick) -> Stamp {
+        Stamp(NonZeroU32::new(tick.0).unwrap_or(NonZeroU32::MIN))
     }
 
     pub(crate) fn tick(self) -> Tick {

@@ -10,7 +10,7 @@ use crate::counters::ReplyReason;
 use crate::seq::SeqNum;
 use crate::socket::SocketOptions;
 use crate::state::{CaState, State};
-use crate::time::{Deadline, Duration};
+use crate::time::{Duration, Stamp};
 use crate::wire::Ecn;
 use crate::wire::tcp::{Flags, Header, Options};
 
@@ -481,7 +481,7 @@ impl Connection {
         if last.is_some_and(|last| now.elapsed(last.tick()) < limit) {
             return false;
         }
-        *last = Some(Deadline::at(now));
+        *last = Some(Stamp::at(now));
         self.tcb.ack.plain |= !self.tcb.ack.now;
         self.tcb.ack.now = true;
         let tuple = self.tcb.tuple;

@@ -19,7 +19,7 @@ use crate::tcp::reassembly::Reassembly;
 use crate::tcp::recovery::Recovery;
 use crate::tcp::room::{payload_of, room_in};
 use crate::tcp::rtt::Rtt;
-use crate::time::{Deadline, Duration, Instant, Since, Tick};
+use crate::time::{Deadline, Duration, Instant, Since, Stamp, Tick};
 use crate::trace::{Trace, TraceEvent, TraceKind};
 use crate::tuple::FourTuple;
 use crate::wheel::TimerId;
@@ -232,8 +232,8 @@ pub(crate) struct AckState {
     pub(crate) challenges: u8,
     pub(crate) challenge_from: Tick,
     /// Last answer to an out-of-window segment, and to a probe: two budgets.
-    pub(crate) invalid_at: Option<Deadline>,
-    pub(crate) probe_answered_at: Option<Deadline>,
+    pub(crate) invalid_at: Option<Stamp>,
+    pub(crate) probe_answered_at: Option<Stamp>,
     /// Duplicate data to report (RFC 2883); empty: none.
     pub(crate) dsack: (SeqNum, SeqNum),
 }
