@@ -1,6 +1,5 @@
 //! The user calls of RFC 9293 §3.9.1, in the shape of sockets.
 
-use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
@@ -62,7 +61,7 @@ impl Stack {
             fast_open: options.fast_open,
             closing: false,
             only_v6: options.only_v6,
-            accept_queue: VecDeque::new(),
+            accept_queue: Queue::default(),
             waiting: Queue::default(),
             half_open: 0,
             fast_open_pending: PendingRequests::default(),

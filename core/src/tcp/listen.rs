@@ -1,7 +1,6 @@
 //! LISTEN: offers, the half-open table's entries, and what completes them (RFC 9293 §3.10.7.2, SYN-RECEIVED of
 //! §3.10.7.4).
 
-use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -32,7 +31,7 @@ pub(crate) struct Listener {
     /// On `[::]`: takes no IPv4 clients.
     pub(crate) only_v6: bool,
     /// Established connections that the application has not accepted, oldest first.
-    pub(crate) accept_queue: VecDeque<SocketId>,
+    pub(crate) accept_queue: Queue<SocketId>,
     /// Half-open entries whose third segment found the accept queue full, oldest first: row and ISS. A place may outlive its
     /// entry.
     pub(crate) waiting: Queue<(u32, SeqNum)>,
