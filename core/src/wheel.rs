@@ -52,7 +52,7 @@ pub(crate) enum Due {
     /// A SYN-ACK in reply to a SYN.
     SynAck,
     /// A SYN-ACK that the timer retransmits.
-    SynAckAgain,
+    SynAckRetransmit,
     /// A SYN.
     Syn,
 }
@@ -369,7 +369,7 @@ mod tests {
     #[test]
     fn lines_are_queues_that_anybody_may_leave() {
         let mut wheel = Wheel::new();
-        let all = [Due::SynAck, Due::SynAckAgain, Due::Syn];
+        let all = [Due::SynAck, Due::SynAckRetransmit, Due::Syn];
         let mut waiting = Vec::new();
         for target in 0..30 {
             wheel.insert(Tick(target), 1000 + target);

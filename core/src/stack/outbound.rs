@@ -163,7 +163,7 @@ impl Stack {
             let sent = match self.turns.sort {
                 0 => self.transmit_reply(frame),
                 1 => self.transmit_syn_ack(Due::SynAck, frame),
-                2 => self.transmit_syn_ack(Due::SynAckAgain, frame),
+                2 => self.transmit_syn_ack(Due::SynAckRetransmit, frame),
                 _ => self.transmit_opening(frame),
             };
             if sent.is_some() {
@@ -197,7 +197,7 @@ impl Stack {
     /// Sends the SYN-ACK of a half-open connection. It counts as a try, and its timer runs, from the time it leaves.
     fn transmit_syn_ack(&mut self, due: Due, frame: &mut [u8]) -> Option<Sent> {
         let index = self.wheel.next_due(due)?;
-        if due == Due::SynAckAgain {
+        if due == Due::SynAckRetransmit {
             self.half_open[index].retries += 1;
             self.counters.tcp_syn_retrans += 1;
             self.counters.retrans_segs += 1;
