@@ -340,22 +340,31 @@ impl Stack {
                 Ok(count)
             }
             SocketKind::Connection(index) => {
-                let connection = &self.connections[index];
-                if connection.tcb.snd.fin_queued {
-                    return Err(Error::BrokenPipe);
-                }
-                let room = connection.room_to_write();
-                let wanted = len.min(room);
-                let tight = gauge.is_tight(wanted);
-                let count = if tight { connection.send_room(gauge, wanted) } else { wanted };
-                if count == 0 && len > 0 {
-                    if room > 0 && connection.send_queue.is_empty() {
-                        self.refuse(id);
+                let fit = |connection: &Connection| {
+                    if connection.tcb.snd.fin_queued {
+                        return Err((Error::BrokenPipe, false));
                     }
-                    return Err(Error::WouldBlock);
+                    let room = connection.room_to_write();
+                    let wanted = len.min(room);
+                    let tight = gauge.is_tight(wanted);
+                    let count = if tight { connection.send_room(gauge, wanted) } else { wanted };
+                    if count == 0 && len > 0 {
+                        let short_of_memory = room > 0 && connection.send_queue.is_empty();
+                        return Err((Error::WouldBlock, short_of_memory));
+                    }
+                    Ok((count, tight))
+                };
+                let push =
+                    |queue: &mut Rope, (count, tight), pool: &mut Pool| push(queue, count, tight, pool);
+                match self.with_send_queue(index, fit, push) {
+                    Ok((count, _)) => Ok(count),
+                    Err((error, short_of_memory)) => {
+                        if short_of_memory {
+                            self.refuse(id);
+                        }
+                        Err(error)
+                    }
                 }
-                self.with_send_queue(index, |queue, pool| push(queue, count, tight, pool));
-                Ok(count)
             }
         }
     }

@@ -69,7 +69,11 @@ impl Connections {
 
     #[inline]
     fn end_template_of(&mut self, index: u32) {
-        self.template.take_if(|template| template.index == index);
+        if let Some(template) = &self.template
+            && template.index == index
+        {
+            self.template = None;
+        }
     }
 }
 
@@ -159,11 +163,17 @@ impl Stack {
     }
 
     /// Queues data on a connection, as [`with_connection`](Stack::with_connection) would. A write sets no deadline and
-    /// causes no event, and no data arrives.
+    /// causes no event, and no data arrives. `fit` returns how much to push, or why nothing.
     #[inline]
-    pub(super) fn with_send_queue(&mut self, index: u32, push: impl FnOnce(&mut Rope, &mut Pool)) {
+    pub(super) fn with_send_queue<T: Copy, E>(
+        &mut self,
+        index: u32,
+        fit: impl FnOnce(&Connection) -> Result<T, E>,
+        push: impl FnOnce(&mut Rope, T, &mut Pool),
+    ) -> Result<T, E> {
         let connection = &mut self.connections[index];
-        self.memory.change(&mut connection.send_queue, |queue| push(queue, &mut self.pool));
+        let count = fit(connection)?;
+        self.memory.change(&mut connection.send_queue, |queue| push(queue, count, &mut self.pool));
         let group = connection.group(self.memory.gauge(self.config.tcp_mem).is_above_low());
         let moves = group != connection.listed.group;
         if connection.claims_turn() && !self.ready.push_alone(index, &mut connection.ready) {
@@ -173,6 +183,7 @@ impl Stack {
             self.relist(index, group);
         }
         debug_assert_eq!(self.check_connection(index), Ok(()));
+        Ok(count)
     }
 
     /// Reads from a connection, as [`with_connection`](Stack::with_connection) would. A read sets no deadline and causes

@@ -211,11 +211,14 @@ impl Stack {
     pub(super) fn delist(&mut self, index: u32) {
         let connection = &mut self.connections[index];
         let group = std::mem::take(&mut connection.listed.group);
+        let has_gap = connection.gap.is_listed();
         let Stack { ladder, connections, .. } = self;
         if let Some(list) = ladder.list(group) {
             list.remove(index, connections);
         }
-        ladder.gaps.remove(index, connections);
+        if has_gap {
+            ladder.gaps.remove(index, connections);
+        }
     }
 
     /// Queues a socket whose write was refused for lack of memory. It has no data under way whose end would wake it, so
