@@ -22,12 +22,16 @@ use tokio::sync::{oneshot, watch};
 use tower_http::services::ServeDir;
 
 use crate::attach::CLOSE_LIMIT;
-use crate::serve::{Door, Guest, stopped};
+use crate::logged::{LoggedStream, LoggingListener, stopped};
 
 /// Serves until told to stop, and lets running requests finish.
-pub(crate) async fn serve(door: Door, dir: Option<PathBuf>, stop: watch::Receiver<bool>) -> io::Result<()> {
+pub(crate) async fn serve(
+    listener: LoggingListener,
+    dir: Option<PathBuf>,
+    stop: watch::Receiver<bool>,
+) -> io::Result<()> {
     let (failed, failure) = oneshot::channel();
-    let server = axum::serve(Axum { door, failed: Some(failed) }, routes(dir));
+    let server = axum::serve(Axum { listener, failed: Some(failed) }, routes(dir));
     let server = server.with_graceful_shutdown(stopped(stop.clone()));
     tokio::select! {
         result = async { server.await } => result,
@@ -115,17 +119,17 @@ impl http_body::Body for Generated {
 
 /// The listener as axum expects it.
 struct Axum {
-    door: Door,
+    listener: LoggingListener,
     /// Reports an error of the listener: axum expects listeners to work forever.
     failed: Option<oneshot::Sender<io::Error>>,
 }
 
 impl axum::serve::Listener for Axum {
-    type Io = Guest;
+    type Io = LoggedStream;
     type Addr = SocketAddr;
 
-    async fn accept(&mut self) -> (Guest, SocketAddr) {
-        match self.door.accept().await {
+    async fn accept(&mut self) -> (LoggedStream, SocketAddr) {
+        match self.listener.accept().await {
             Ok(accepted) => accepted,
             Err(e) => {
                 self.failed.take().map(|failed| failed.send(e));
@@ -135,7 +139,7 @@ impl axum::serve::Listener for Axum {
     }
 
     fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.door.local_addr()
+        self.listener.local_addr()
     }
 }
 

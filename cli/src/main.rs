@@ -16,6 +16,8 @@ mod failure;
 mod http;
 #[cfg(target_os = "linux")]
 mod lab;
+#[cfg(target_os = "linux")]
+mod logged;
 mod opponent;
 mod output;
 #[cfg(target_os = "linux")]

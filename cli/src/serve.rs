@@ -4,13 +4,10 @@ use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::pin::Pin;
-use std::task::{Context, Poll};
-use std::time::Instant;
 
 use clap::{Args, ValueEnum};
-use steadfast::{ListenOptions, TcpListener, TcpStream};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use steadfast::{ListenOptions, TcpListener};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -18,6 +15,7 @@ use tokio::task::JoinSet;
 use crate::attach::{Attach, CLOSE_LIMIT};
 use crate::failure::{Failure, describe};
 use crate::http;
+use crate::logged::{LoggedStream, LoggingListener, stopped};
 use crate::socket_options::SocketArgs;
 
 /// Serve on a TUN device.
@@ -96,7 +94,7 @@ impl Serve {
             let listener = TcpListener::bind_with(&attached.net, address, options).await;
             let listener = listener.map_err(|e| Failure::system(format_args!("listen on {address}"), e))?;
             eprintln!("listening on {address} ({}, device {})", self.service, attached.tun);
-            let listener = Door { listener, verbose: self.verbose };
+            let listener = LoggingListener::new(listener, self.verbose);
             match self.service {
                 Service::Http => servers.spawn(http::serve(listener, self.dir.clone(), stop.clone())),
                 service => servers.spawn(serve(listener, service, stop.clone())),
@@ -147,59 +145,53 @@ fn stop_signal() -> Result<watch::Receiver<bool>, Failure> {
     Ok(receiver)
 }
 
-/// Resolves once it is time to stop.
-pub(crate) async fn stopped(mut stop: watch::Receiver<bool>) {
-    // This fails only when the program is ending.
-    let _ = stop.wait_for(|stop| *stop).await;
-}
-
-async fn serve(door: Door, service: Service, stop: watch::Receiver<bool>) -> io::Result<()> {
+async fn serve(listener: LoggingListener, service: Service, stop: watch::Receiver<bool>) -> io::Result<()> {
     let mut stop = std::pin::pin!(stopped(stop));
-    let mut guests = JoinSet::new();
+    let mut tasks = JoinSet::new();
     loop {
         tokio::select! {
-            guest = door.accept() => {
-                let (mut guest, _) = guest?;
-                guests.spawn(async move {
-                    let served = attend(&mut guest, service).await;
-                    if let Err(e) = &served && guest.verbose {
-                        eprintln!("{}: {}", guest.peer, describe(e));
+            stream = listener.accept() => {
+                let (mut stream, _) = stream?;
+                tasks.spawn(async move {
+                    let served = attend(&mut stream, service).await;
+                    if let Err(e) = &served {
+                        stream.log(describe(e));
                     }
                 });
             }
-            Some(_) = guests.join_next() => {}
+            Some(_) = tasks.join_next() => {}
             () = &mut stop => break,
         }
     }
     // These services never end on their own, so nothing is gained by waiting.
-    guests.shutdown().await;
+    tasks.shutdown().await;
     Ok(())
 }
 
-async fn attend(guest: &mut Guest, service: Service) -> io::Result<()> {
+async fn attend(stream: &mut LoggedStream, service: Service) -> io::Result<()> {
     let mut buffer = vec![0; 64 * 1024];
     match service {
         Service::Echo => loop {
-            let len = guest.read(&mut buffer).await?;
+            let len = stream.read(&mut buffer).await?;
             if len == 0 {
-                return guest.shutdown().await;
+                return stream.shutdown().await;
             }
-            guest.write_all(&buffer[..len]).await?;
+            stream.write_all(&buffer[..len]).await?;
         },
         Service::Discard => loop {
-            if guest.read(&mut buffer).await? == 0 {
-                return guest.shutdown().await;
+            if stream.read(&mut buffer).await? == 0 {
+                return stream.shutdown().await;
             }
         },
-        Service::Chargen => generate(guest, &mut buffer).await,
+        Service::Chargen => generate(stream, &mut buffer).await,
         Service::Http => unreachable!("http has a server of its own"),
     }
 }
 
 /// Sends the pattern of RFC 864 until the peer closes, and discards received data.
-async fn generate(guest: &mut Guest, buffer: &mut [u8]) -> io::Result<()> {
+async fn generate(stream: &mut LoggedStream, buffer: &mut [u8]) -> io::Result<()> {
     let pattern = pattern();
-    let (mut from, mut to) = guest.stream.split();
+    let (mut from, mut to) = stream.split();
     let send = async {
         loop {
             to.write_all(&pattern).await?;
@@ -219,88 +211,6 @@ async fn generate(guest: &mut Guest, buffer: &mut [u8]) -> io::Result<()> {
 fn pattern() -> Vec<u8> {
     let line = |start: u8| (0..72).map(move |i| b' ' + (start + i) % 95).chain(*b"\r\n");
     (0..95).flat_map(line).collect()
-}
-
-/// A listener that logs connections.
-pub(crate) struct Door {
-    listener: TcpListener,
-    verbose: bool,
-}
-
-impl Door {
-    pub(crate) async fn accept(&self) -> io::Result<(Guest, SocketAddr)> {
-        let (stream, peer) = self.listener.accept().await?;
-        // Every service here writes all its data at once: Nagle's algorithm would only add delay.
-        stream.set_nodelay(true).ok();
-        if self.verbose {
-            eprintln!("{peer}: connected");
-        }
-        Ok((Guest { stream, peer, since: Instant::now(), verbose: self.verbose }, peer))
-    }
-
-    pub(crate) fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.listener.local_addr()
-    }
-}
-
-/// An accepted connection.
-pub(crate) struct Guest {
-    stream: TcpStream,
-    peer: SocketAddr,
-    since: Instant,
-    verbose: bool,
-}
-
-impl Drop for Guest {
-    fn drop(&mut self) {
-        if !self.verbose {
-            return;
-        }
-        let seconds = self.since.elapsed().as_secs_f64();
-        match self.stream.info() {
-            Ok(info) => eprintln!(
-                "{}: closed after {seconds:.3} s, {} bytes received, {} acknowledged, {} segments resent",
-                self.peer, info.bytes_received, info.bytes_acked, info.total_retrans
-            ),
-            Err(_) => eprintln!("{}: gone after {seconds:.3} s", self.peer),
-        }
-    }
-}
-
-impl AsyncRead for Guest {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buffer)
-    }
-}
-
-impl AsyncWrite for Guest {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, data)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        data: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, data)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
-    }
 }
 
 #[cfg(test)]

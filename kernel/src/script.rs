@@ -4,6 +4,7 @@
 //! namespace: one waits for packets and timeouts, the other makes the system calls, which may block.
 
 mod calls;
+mod files;
 mod options;
 
 use std::collections::VecDeque;
@@ -23,8 +24,9 @@ use steadfast_drill::{Drill, DrillOptions, Outcome};
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
-use self::calls::{Files, perform};
-use crate::sock_diag::{Diag, Line};
+use self::calls::perform;
+use self::files::Files;
+use crate::sock_diag::{self, Line, canonical};
 use crate::{Error, Link, namespace};
 
 /// Limit of waiting for events without a fixed time: real time is expensive.
@@ -155,24 +157,6 @@ fn is_for_the_script(packet: &[u8], local: IpAddr) -> bool {
     }
 }
 
-/// Bytes that a connection has queued and its peer has not acknowledged.
-fn send_queue(local: SocketAddr, remote: SocketAddr) -> Option<i64> {
-    let all = lines();
-    let same = |line: &&Line| (canonical(line.local), canonical(line.remote)) == (local, remote);
-    all.iter().find(same).and_then(|line| i64::try_from(line.send_q).ok())
-}
-
-/// All sockets of the namespace, those without a descriptor included.
-fn lines() -> Vec<Line> {
-    // An error yields an empty list: the caller then reports that its socket is missing.
-    Diag::open().and_then(|mut diag| diag.list()).unwrap_or_default()
-}
-
-/// Converts an IPv4-mapped address to IPv4.
-fn canonical(address: SocketAddr) -> SocketAddr {
-    SocketAddr::new(address.ip().to_canonical(), address.port())
-}
-
 impl Subject for Kernel {
     fn now(&self) -> Instant {
         self.inbox.instant(Clock::now())
@@ -218,7 +202,7 @@ impl Subject for Kernel {
             remote: canonical(line.remote),
             state: line.state,
         };
-        lines().into_iter().map(listed).collect()
+        sock_diag::lines().into_iter().map(listed).collect()
     }
 
     fn tcp_info(&self, fd: i32) -> Option<TcpInfo> {

@@ -75,6 +75,24 @@ impl Diag {
     }
 }
 
+/// All sockets of the namespace, those without a descriptor included.
+pub(crate) fn lines() -> Vec<Line> {
+    // An error yields an empty list: the caller then reports that its socket is missing.
+    Diag::open().and_then(|mut diag| diag.list()).unwrap_or_default()
+}
+
+/// Bytes that a connection has queued and its peer has not acknowledged.
+pub(crate) fn send_queue(local: SocketAddr, remote: SocketAddr) -> Option<i64> {
+    let all = lines();
+    let same = |line: &&Line| (canonical(line.local), canonical(line.remote)) == (local, remote);
+    all.iter().find(same).and_then(|line| i64::try_from(line.send_q).ok())
+}
+
+/// Converts an IPv4-mapped address to IPv4.
+pub(crate) fn canonical(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
+}
+
 fn request(family: u8) -> Vec<u8> {
     let mut header = NetlinkHeader::default();
     header.flags = NLM_F_REQUEST | NLM_F_DUMP;

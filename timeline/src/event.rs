@@ -63,7 +63,7 @@ pub enum Event {
         host: Option<usize>,
         /// The connection that it is about.
         ends: Option<Ends>,
-        /// What happened.
+        /// The description.
         text: String,
     },
 }
@@ -102,18 +102,18 @@ pub struct Packet {
     pub size: usize,
     /// No stack sent it.
     pub forged: bool,
-    /// What became of it and of its copies.
+    /// The fates of the packet and of its copies.
     pub fates: Vec<Fate>,
 }
 
-/// What became of a packet or of a copy of it.
+/// The fate of a packet or of a copy of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fate {
     /// It arrived.
     Arrived {
         /// When it arrived. Without a delay of its own, when it was sent plus the delay of the path.
         at: Instant,
-        /// What happened to it on the path.
+        /// The faults that hit it on the path.
         note: String,
     },
     /// It was lost, and why.
@@ -179,6 +179,6 @@ pub struct Captured {
     pub bytes: Bytes,
     /// Index of its event.
     pub event: Option<usize>,
-    /// What happened to it on the path.
+    /// The faults that hit it on the path.
     pub note: String,
 }

@@ -1,4 +1,4 @@
-//! What happened on a network, and its pictures.
+//! A timeline of a network, and its pictures.
 //!
 //! A [`Timeline`] is a list of [`Event`]s and the [`Flows`](flows::Flows) that they belong to. Its producers are
 //! simulated networks, scripts, stacks with a trace, and readers of captures. Its pictures are the [`ladder`] and the

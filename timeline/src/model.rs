@@ -53,7 +53,7 @@ pub struct Keep {
     pub bytes: bool,
 }
 
-/// What happened.
+/// The events of some hosts, and all that is derived from them.
 #[derive(Clone, Debug, Default)]
 pub struct Timeline {
     /// The hosts. Pictures show the second on the right.
@@ -144,7 +144,7 @@ impl Timeline {
         Some(self.events.len() - 1)
     }
 
-    /// Adds what became of a packet or of a copy of it.
+    /// Adds the fate of a packet or of a copy of it.
     pub fn fate(&mut self, event: Option<usize>, fate: Fate) {
         if let Some(Event::Packet(packet)) = event.and_then(|index| self.events.get_mut(index)) {
             packet.fates.push(fate);

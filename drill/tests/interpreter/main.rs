@@ -90,7 +90,7 @@ fn without_regard_to_how_psh_is_open() {
     assert_eq!(run_script(&with_fin, &neutral).verdict, Verdict::Fail);
 }
 
-/// What is shown of a line is that line.
+/// A report shows the line as it stands in the script.
 #[test]
 fn a_failure_shows_the_line_without_the_comments_that_follow() {
     let text = "0 socket(..., SOCK_STREAM, IPPROTO_TCP) = 3\n+0 bind(3, ..., ...) = 0\n+0 listen(3, 1) = 0\n\

@@ -21,7 +21,7 @@ use steadfast_lab::foreign::{Foreign, ForeignEntry, Sockets};
 use crate::Link;
 use crate::sock_diag::{Diag, Line};
 
-/// What it means that `sock_diag` fails.
+/// The failure when `sock_diag` fails.
 const NO_LIST: &str = "the kernel does not list its sockets";
 
 type Result<T> = std::result::Result<T, Error>;

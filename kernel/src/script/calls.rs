@@ -1,9 +1,7 @@
 //! The system calls.
 
-use std::collections::BTreeMap;
-use std::net::{IpAddr, SocketAddr};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::event::epoll::{self, EventData, EventFlags};
@@ -15,63 +13,14 @@ use rustix::pipe::SpliceFlags;
 use steadfast_core::Shutdown;
 use steadfast_drill::subject::{Errno, ReceiveFlags, Refused, Reply, Request, SendFlags};
 
+use super::files::{File, Files, address, name};
 use super::options;
+use crate::sock_diag;
 
 /// The largest read or write of one call.
 const LARGEST: usize = 1 << 26;
 /// `MSG_FASTOPEN`, which `rustix` does not define.
 const FAST_OPEN: net::SendFlags = net::SendFlags::from_bits_retain(0x2000_0000);
-
-/// The open descriptors.
-#[derive(Clone, Default)]
-pub(super) struct Files(Arc<Mutex<BTreeMap<i32, Arc<File>>>>);
-
-/// An open descriptor.
-pub(super) struct File {
-    fd: OwnedFd,
-    /// For sockets: whether it takes IPv6 addresses.
-    pub(super) socket: Option<bool>,
-}
-
-impl AsFd for File {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.fd.as_fd()
-    }
-}
-
-impl Files {
-    fn table(&self) -> MutexGuard<'_, BTreeMap<i32, Arc<File>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Returns the file of a descriptor.
-    pub(super) fn get(&self, fd: i32) -> Result<Arc<File>, Error> {
-        self.table().get(&fd).cloned().ok_or(Error::BADF)
-    }
-
-    fn insert(&self, fd: OwnedFd, socket: Option<bool>) -> i32 {
-        let number = fd.as_raw_fd();
-        self.table().insert(number, Arc::new(File { fd, socket }));
-        number
-    }
-
-    /// The addresses of listeners, in order of their descriptors.
-    pub(super) fn listeners(&self) -> Vec<SocketAddr> {
-        let listens = |file: &&Arc<File>| {
-            file.socket.is_some() && net::sockopt::socket_acceptconn(file).unwrap_or(false)
-        };
-        let local = |file: &Arc<File>| address(net::getsockname(file).ok()?);
-        self.table().values().filter(listens).filter_map(local).collect()
-    }
-
-    /// Shuts down all connections, which unblocks the calls that wait on them.
-    pub(super) fn shut_down(&self) {
-        for file in self.table().values() {
-            // No call waits on a socket that is not connected.
-            let _ = net::shutdown(file, net::Shutdown::Both);
-        }
-    }
-}
 
 /// Performs a call, which may block in the kernel.
 pub(super) fn perform(files: &Files, request: Request) -> Result<Result<Reply, Errno>, Refused> {
@@ -138,7 +87,7 @@ fn call(files: &Files, request: Request) -> Result<Reply, Error> {
             done(net::shutdown(files.get(fd)?, how)?)
         }
         Request::Close { fd } => {
-            let closed = files.table().remove(&fd).ok_or(Error::BADF)?;
+            let closed = files.remove(fd)?;
             // This may linger.
             drop(closed);
             Reply::Number(0)
@@ -205,25 +154,9 @@ fn with(files: &Files, fd: i32, call: impl FnOnce(&File) -> Result<(), Error>) -
     call(&*files.get(fd)?).map(|()| Reply::Number(0))
 }
 
-impl File {
-    /// Converts an address to the family of the socket.
-    fn takes(&self, address: SocketAddr) -> SocketAddr {
-        match address.ip() {
-            IpAddr::V4(v4) if self.socket == Some(true) => {
-                SocketAddr::new(v4.to_ipv6_mapped().into(), address.port())
-            }
-            _ => address,
-        }
-    }
-}
-
 fn socket_flags(nonblocking: bool) -> SocketFlags {
     let flags = SocketFlags::CLOEXEC;
     if nonblocking { flags | SocketFlags::NONBLOCK } else { flags }
-}
-
-fn address(any: net::SocketAddrAny) -> Option<SocketAddr> {
-    SocketAddr::try_from(any).ok().map(super::canonical)
 }
 
 fn receive(file: &File, len: usize, flags: ReceiveFlags) -> Result<Reply, Error> {
@@ -261,7 +194,7 @@ fn send(file: &File, len: usize, flags: SendFlags, fast_open: Option<SocketAddr>
 fn send_queue(file: &File) -> Option<i64> {
     let local = address(net::getsockname(file).ok()?)?;
     let remote = address(net::getpeername(file).ok()??)?;
-    super::send_queue(local, remote)
+    sock_diag::send_queue(local, remote)
 }
 
 fn ready(files: &Files, all: &[(i32, i64)], timeout: Option<Duration>) -> Result<Vec<i64>, Error> {
@@ -282,24 +215,4 @@ fn ready(files: &Files, all: &[(i32, i64)], timeout: Option<Duration>) -> Result
 
 fn timespec(time: Duration) -> Timespec {
     Timespec { tv_sec: time.as_secs() as i64, tv_nsec: i64::from(time.subsec_nanos()) }
-}
-
-/// The name of an error.
-pub(super) fn name(error: Error) -> Errno {
-    use nix::errno::Errno;
-    macro_rules! named {
-        ($($name:ident)*) => {
-            match Errno::from_raw(error.raw_os_error()) {
-                $(Errno::$name => stringify!($name),)*
-                _ => "an error of another name",
-            }
-        };
-    }
-    named!(
-        EPERM ENOENT EINTR EIO EBADF EAGAIN ENOMEM EACCES EFAULT EBUSY EEXIST EINVAL ENFILE EMFILE ENOTTY
-        EFBIG ENOSPC ESPIPE EPIPE EDOM ERANGE ENOSYS EPROTO EOVERFLOW ENOTSOCK EDESTADDRREQ EMSGSIZE EPROTOTYPE
-        ENOPROTOOPT EPROTONOSUPPORT EOPNOTSUPP EAFNOSUPPORT EADDRINUSE EADDRNOTAVAIL ENETDOWN ENETUNREACH
-        ENETRESET ECONNABORTED ECONNRESET ENOBUFS EISCONN ENOTCONN ESHUTDOWN ETIMEDOUT ECONNREFUSED EHOSTDOWN
-        EHOSTUNREACH EALREADY EINPROGRESS
-    )
 }

@@ -8,7 +8,7 @@ use nix::{getsockopt_impl, libc, setsockopt_impl, sockopt_impl};
 use rustix::io::Errno as Error;
 use steadfast_drill::subject::{Errno, Refused, Setting, SocketOption, TcpInfo};
 
-use super::calls::{File, name};
+use super::files::{File, name};
 
 /// A table of integer options: level and name in scripts, and their numbers.
 macro_rules! int_options {

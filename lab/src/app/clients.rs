@@ -4,7 +4,6 @@ use steadfast_core::{ConnectOptions, Error, Event, Instant, Shutdown, SocketId};
 use steadfast_timeline::Map;
 
 use super::io::Reading;
-use super::program::connected;
 use super::{Got, Io, World};
 use crate::scenario::script::Clients;
 
@@ -97,7 +96,7 @@ impl Crowd {
     /// Advances one client. `Some` once it is done: true if it succeeded.
     fn advance(&self, id: SocketId, doing: &mut Doing, io: &mut Io, world: &mut World<'_>) -> Option<bool> {
         if let Doing::Connecting = doing {
-            match connected(id, io, world)? {
+            match io.connected(world, id)? {
                 Got::Done => *doing = Doing::Sending { left: self.clients.send },
                 _ => return Some(false),
             }

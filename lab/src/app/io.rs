@@ -6,7 +6,7 @@ use bytes::Bytes;
 use steadfast_core::{ConnectOptions, Error, Event, ListenOptions, Shutdown, SocketId};
 use steadfast_timeline::Map;
 
-use super::World;
+use super::{Got, World};
 use crate::scenario::expect::Invariant;
 use crate::stream::Reader;
 
@@ -251,6 +251,21 @@ impl Io {
             socket.dead = true;
             world.streams.get_mut(socket.tx).broken = true;
         }
+    }
+
+    /// The result of a connect; `None` while it is in progress.
+    pub(crate) fn connected(&mut self, world: &mut World<'_>, id: SocketId) -> Option<Got> {
+        let events = self.events(id);
+        if events.contains(Event::CONNECTED) {
+            return Some(Got::Done);
+        }
+        if !events.contains(Event::ERROR) && !events.contains(Event::CLOSED) {
+            return None;
+        }
+        Some(match self.take_error(world, id) {
+            Ok(Some(error)) | Err(error) => Got::Error(error),
+            Ok(None) => Got::Error(Error::NotConnected),
+        })
     }
 
     /// Returns the error that ended the connection, if any.

@@ -240,7 +240,7 @@ impl Program {
         if *nowait {
             return Some(Got::Done);
         }
-        let got = connected(id, io, world)?;
+        let got = io.connected(world, id)?;
         if let Got::Error(_) = got {
             // The handle is of no further use.
             let _gone = io.close(world, id);
@@ -378,26 +378,11 @@ fn flatten(steps: &[Step], ops: &mut Vec<Op>) {
     }
 }
 
-/// The result of a connect; `None` while it is in progress.
-pub(super) fn connected(id: SocketId, io: &mut Io, world: &mut World<'_>) -> Option<Got> {
-    let events = io.events(id);
-    if events.contains(Event::CONNECTED) {
-        return Some(Got::Done);
-    }
-    if !events.contains(Event::ERROR) && !events.contains(Event::CLOSED) {
-        return None;
-    }
-    Some(match io.take_error(world, id) {
-        Ok(Some(error)) | Err(error) => Got::Error(error),
-        Ok(None) => Got::Error(Error::NotConnected),
-    })
-}
-
 fn wait(what: Wait, id: SocketId, io: &mut Io, world: &mut World<'_>) -> Option<Got> {
     let events = io.events(id);
     let over = events.contains(Event::ERROR) || events.contains(Event::CLOSED);
     match what {
-        Wait::Connected => connected(id, io, world),
+        Wait::Connected => io.connected(world, id),
         Wait::Writable => events.contains(Event::WRITABLE).then_some(Got::Done),
         Wait::Closed => over.then_some(Got::Done),
         Wait::Error => match io.take_error(world, id) {
