@@ -8,7 +8,7 @@ use crate::seq::SeqNum;
 use crate::time::{Duration, Instant};
 use crate::wire::tcp::Header;
 
-pub use crate::state::State;
+pub use crate::state::{State, UnknownState};
 
 /// The timers of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -123,19 +123,11 @@ fn line(header: &InetResponseHeader) -> Option<Line> {
     })
 }
 
-/// The states of `include/net/tcp_states.h`.
+/// The state with this number. Linux tells apart two kinds of SYN-RECEIVED.
 fn state(number: u8) -> Option<State> {
-    Some(match number {
-        1 => State::Established,
-        2 => State::SynSent,
-        3 | 12 => State::SynReceived,
-        4 => State::FinWait1,
-        5 => State::FinWait2,
-        6 => State::TimeWait,
-        8 => State::CloseWait,
-        9 => State::LastAck,
-        10 => State::Listen,
-        11 => State::Closing,
-        _ => return None,
-    })
+    const TCP_NEW_SYN_RECV: u8 = 12;
+    match number {
+        TCP_NEW_SYN_RECV => Some(State::SynReceived),
+        _ => State::ALL.into_iter().find(|state| state.linux_number() == number),
+    }
 }

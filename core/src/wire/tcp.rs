@@ -7,9 +7,10 @@ pub use options::{Cookie, OptionLayout, Options, SackBlocks, Timestamps};
 use super::checksum::{Sum, pseudo_header};
 use super::{PROTOCOL_TCP, u16_at, u32_at, u64_at};
 use crate::seq::SeqNum;
-use std::fmt;
+use std::fmt::{self, Write};
 use std::net::IpAddr;
 use std::ops::{BitOr, BitOrAssign};
+use std::str::FromStr;
 use steadfast_checksum::add;
 use thiserror::Error;
 
@@ -60,6 +61,19 @@ impl Flags {
     pub const AE: Flags = Flags(1 << 8);
 
     const MASK: u16 = 0x1ff;
+
+    /// The flags in tcpdump's letters and order.
+    const LETTERS: [(Flags, char); 9] = [
+        (Flags::FIN, 'F'),
+        (Flags::SYN, 'S'),
+        (Flags::RST, 'R'),
+        (Flags::PSH, 'P'),
+        (Flags::ACK, '.'),
+        (Flags::URG, 'U'),
+        (Flags::ECE, 'E'),
+        (Flags::CWR, 'W'),
+        (Flags::AE, 'e'),
+    ];
 
     /// Returns whether all of `flags` are set.
     pub const fn contains(self, flags: Flags) -> bool {
@@ -120,27 +134,36 @@ impl BitOrAssign for Flags {
     }
 }
 
+/// A letter that names no flag.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[error("`{0}` is no flag of TCP")]
+pub struct UnknownFlag(pub char);
+
+impl FromStr for Flags {
+    type Err = UnknownFlag;
+
+    /// Parses tcpdump's letters. `none` and the empty string mean no flags.
+    fn from_str(text: &str) -> Result<Flags, UnknownFlag> {
+        if text == "none" {
+            return Ok(Flags(0));
+        }
+        text.chars().try_fold(Flags(0), |flags, letter| {
+            let known = Flags::LETTERS.iter().find(|(_, known)| *known == letter);
+            known.map(|(flag, _)| flags | *flag).ok_or(UnknownFlag(letter))
+        })
+    }
+}
+
 impl fmt::Display for Flags {
     /// Writes the flags in tcpdump's letters and order: `S`, `S.`, `F.`, `P.`, `SEW`, and `none`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        const LETTERS: [(Flags, &str); 9] = [
-            (Flags::FIN, "F"),
-            (Flags::SYN, "S"),
-            (Flags::RST, "R"),
-            (Flags::PSH, "P"),
-            (Flags::ACK, "."),
-            (Flags::URG, "U"),
-            (Flags::ECE, "E"),
-            (Flags::CWR, "W"),
-            (Flags::AE, "e"),
-        ];
         if self.0 & Flags::MASK == 0 {
             return f.write_str("none");
         }
-        LETTERS
+        Flags::LETTERS
             .iter()
             .filter(|(flag, _)| self.contains(*flag))
-            .try_for_each(|(_, letter)| f.write_str(letter))
+            .try_for_each(|(_, letter)| f.write_char(*letter))
     }
 }
 

@@ -129,23 +129,7 @@ fn number(text: &str) -> u32 {
 
 #[track_caller]
 fn flags(letters: &str) -> Flags {
-    if letters == "none" {
-        return Flags::default();
-    }
-    letters
-        .chars()
-        .map(|letter| match letter {
-            'F' => Flags::FIN,
-            'S' => Flags::SYN,
-            'R' => Flags::RST,
-            'P' => Flags::PSH,
-            '.' => Flags::ACK,
-            'U' => Flags::URG,
-            'E' => Flags::ECE,
-            'W' => Flags::CWR,
-            other => panic!("what flag is {other}?"),
-        })
-        .fold(Flags::default(), |all, flag| all | flag)
+    letters.parse().unwrap_or_else(|error| panic!("{letters}: {error}"))
 }
 
 pub fn hex(text: &str) -> Vec<u8> {

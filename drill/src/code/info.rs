@@ -29,7 +29,7 @@ pub(crate) fn info(info: &Info) -> TcpInfo {
         bytes => i64::from(bytes) / mss,
     };
     let fields = [
-        ("state", state_number(info.state)),
+        ("state", info.state.linux_number().into()),
         ("ca_state", ca_number(info.ca_state)),
         ("retransmits", i64::from(info.retransmits)),
         ("probes", i64::from(info.probes)),
@@ -62,7 +62,7 @@ pub(crate) fn info(info: &Info) -> TcpInfo {
 
 /// `TCP_INFO` with nothing but a state.
 pub(crate) fn state_alone(state: State, connection: bool) -> TcpInfo {
-    TcpInfo { connection, fields: BTreeMap::from([("state", state_number(state))]) }
+    TcpInfo { connection, fields: BTreeMap::from([("state", state.linux_number().into())]) }
 }
 
 fn options(info: &Info) -> i64 {
@@ -71,22 +71,6 @@ fn options(info: &Info) -> i64 {
         | bit(info.sack, OPTION_SACK)
         | bit(info.snd_wscale.is_some(), OPTION_WINDOW_SCALE)
         | bit(info.ecn, OPTION_ECN)
-}
-
-fn state_number(state: State) -> i64 {
-    match state {
-        State::Established => 1,
-        State::SynSent => 2,
-        State::SynReceived => 3,
-        State::FinWait1 => 4,
-        State::FinWait2 => 5,
-        State::TimeWait => 6,
-        State::Closed => 7,
-        State::CloseWait => 8,
-        State::LastAck => 9,
-        State::Listen => 10,
-        State::Closing => 11,
-    }
 }
 
 fn ca_number(state: CaState) -> i64 {

@@ -4,7 +4,7 @@ use steadfast_core::wire::icmp::ErrorKind;
 use steadfast_core::wire::tcp::{Flags, Timestamps};
 use steadfast_core::{Duration, Instant};
 
-use super::pattern::{is_name, parse_flags};
+use super::pattern::is_name;
 use super::{
     Direction, Effect, FaultKind, Flood, IcmpInjection, Injection, OptionName, Part, PathChange, Pattern,
     Rejection, Rewrite, SeqSpec, TimestampSpec, When, Window,
@@ -219,7 +219,7 @@ fn jump(text: &str) -> Option<i64> {
 }
 
 fn bracketed_flags(text: &str) -> Option<Flags> {
-    parse_flags(text.strip_prefix('[')?.strip_suffix(']')?)
+    text.strip_prefix('[')?.strip_suffix(']')?.parse().ok()
 }
 
 fn rewrite(text: &str) -> Option<Rewrite> {

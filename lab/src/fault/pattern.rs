@@ -100,7 +100,7 @@ impl FlagPattern {
             Some(letters) => (letters, true),
             None => (letters, false),
         };
-        let set = parse_flags(letters)?;
+        let set = letters.parse().ok()?;
         Some(FlagPattern { set, mask: if open { set } else { set | FlagPattern::STRICT } })
     }
 
@@ -108,30 +108,6 @@ impl FlagPattern {
     pub fn fits(self, flags: Flags) -> bool {
         flags.0 & self.mask.0 == self.set.0
     }
-}
-
-/// Parses flags in tcpdump's letters. `none` and the empty string mean no flags.
-pub(crate) fn parse_flags(letters: &str) -> Option<Flags> {
-    if letters == "none" {
-        return Some(Flags(0));
-    }
-    letters.chars().try_fold(Flags(0), |flags, letter| {
-        Some(
-            flags
-                | match letter {
-                    'F' => Flags::FIN,
-                    'S' => Flags::SYN,
-                    'R' => Flags::RST,
-                    'P' => Flags::PSH,
-                    '.' => Flags::ACK,
-                    'U' => Flags::URG,
-                    'E' => Flags::ECE,
-                    'W' => Flags::CWR,
-                    'e' => Flags::AE,
-                    _ => return None,
-                },
-        )
-    })
 }
 
 /// The protocol of a packet.
@@ -344,7 +320,7 @@ impl Pattern {
             "dport" => return port(words).map(|p| self.destination_port = p).map(|()| true),
             "state" => {
                 words.next();
-                self.state = Some(words.parse("a state such as `ESTABLISHED`", parse_state)?);
+                self.state = Some(words.parse("a state such as `ESTABLISHED`", |w| w.parse().ok())?);
                 return Ok(true);
             }
             _ => return Ok(false),
@@ -371,24 +347,4 @@ fn parse_count(text: &str) -> Option<Count> {
         }
         None => number(text).map(|n| Count::Nth(n, n)),
     }
-}
-
-/// Parses a state as RFC 9293 spells it.
-pub(crate) fn parse_state(text: &str) -> Option<State> {
-    use State::*;
-    [
-        Closed,
-        Listen,
-        SynSent,
-        SynReceived,
-        Established,
-        FinWait1,
-        FinWait2,
-        CloseWait,
-        Closing,
-        LastAck,
-        TimeWait,
-    ]
-    .into_iter()
-    .find(|state| state.name() == text)
 }

@@ -7,7 +7,7 @@ use steadfast_core::{Duration, Instant};
 use steadfast_timeline::flows::Rule;
 
 use crate::fault::Pattern;
-use crate::fault::pattern::{is_name, parse_state};
+use crate::fault::pattern::is_name;
 use crate::text::{Bounds, Times, Tolerance, Understood, Words};
 
 /// A connection of a host.
@@ -244,15 +244,15 @@ fn read(words: &mut Words<'_>) -> Understood<Expectation> {
         "exchange" => Expectation::Exchange(patterns(words)?),
         "states" => {
             let who = who(words)?;
-            let mut states = vec![words.parse("a state such as `SYN-SENT`", parse_state)?];
+            let mut states = vec![words.parse("a state such as `SYN-SENT`", |w| w.parse().ok())?];
             while !words.is_empty() {
-                states.push(words.parse("a state such as `SYN-SENT`", parse_state)?);
+                states.push(words.parse("a state such as `SYN-SENT`", |w| w.parse().ok())?);
             }
             Expectation::States { who, states }
         }
         "state" => {
             let who = who(words)?;
-            let state = words.parse("a state such as `SYN-SENT`", parse_state)?;
+            let state = words.parse("a state such as `SYN-SENT`", |w| w.parse().ok())?;
             Expectation::StateAt { who, state, at: at(words)? }
         }
         "queue" => queue(words)?,
@@ -264,7 +264,7 @@ fn read(words: &mut Words<'_>) -> Understood<Expectation> {
         "info" => info(words)?,
         "listed" => {
             let host = host(words)?;
-            let state = words.parse("a state such as `CLOSE-WAIT`", parse_state)?;
+            let state = words.parse("a state such as `CLOSE-WAIT`", |w| w.parse().ok())?;
             let count = bounds(words)?;
             let older =
                 if words.take("older") { words.duration("an age after `older`")? } else { Duration::ZERO };
