@@ -14,7 +14,6 @@ mod elsewhere;
 mod failure;
 #[cfg(target_os = "linux")]
 mod http;
-#[cfg(target_os = "linux")]
 mod lab;
 #[cfg(target_os = "linux")]
 mod logged;
