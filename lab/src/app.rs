@@ -20,7 +20,7 @@ use crate::stream::Streams;
 use crate::text::Tolerance;
 
 /// The context of a program: the stack of its host and the records of the lab.
-pub(crate) struct World<'a> {
+pub(crate) struct AppContext<'a> {
     pub(crate) now: Instant,
     /// Time on the host's own clock, which may have jumped.
     pub(crate) host_now: Instant,
@@ -46,7 +46,7 @@ pub(crate) struct Violation {
     pub(crate) text: String,
 }
 
-impl World<'_> {
+impl AppContext<'_> {
     /// Records a socket call or its result.
     pub(crate) fn record(&mut self, text: impl FnOnce() -> String) {
         self.timeline.call(self.now, self.host, text);
@@ -128,12 +128,12 @@ pub(crate) struct HostApps {
 
 impl HostApps {
     /// Runs every program as far as it can go. `changed` lists the stack's events since the last call.
-    pub(crate) fn run(&mut self, world: &mut World<'_>, changed: &[(SocketId, Event)]) {
+    pub(crate) fn run(&mut self, context: &mut AppContext<'_>, changed: &[(SocketId, Event)]) {
         for (id, event) in changed {
             self.io.happened(*id, *event);
         }
         for program in &mut self.programs {
-            program.run(&mut self.io, world, changed, &mut self.mismatches);
+            program.run(&mut self.io, context, changed, &mut self.mismatches);
         }
     }
 
@@ -143,10 +143,10 @@ impl HostApps {
     }
 
     /// Closes every socket.
-    pub(crate) fn close_all(&mut self, world: &mut World<'_>) {
+    pub(crate) fn close_all(&mut self, context: &mut AppContext<'_>) {
         self.programs.clear();
         for id in self.io.open_sockets() {
-            let _gone = self.io.close(world, id);
+            let _gone = self.io.close(context, id);
         }
     }
 }

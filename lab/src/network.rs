@@ -26,7 +26,7 @@ use self::nat::Nats;
 pub(crate) use self::path::Paths;
 use self::stall::Stall;
 use self::swarm::Swarm;
-use crate::app::{Directory, Violation, World};
+use crate::app::{AppContext, Directory, Violation};
 use crate::fault::{Fault, FaultKind};
 use crate::foreign::ForeignEntry;
 use crate::mangle;
@@ -409,7 +409,7 @@ impl Network {
                 break;
             }
             self.collect_trace(host);
-            self.with_world(host, |host_apps, world| host_apps.run(world, &changed));
+            self.with_context(host, |host_apps, context| host_apps.run(context, &changed));
             self.collect_trace(host);
             self.transmit(host);
             self.check_consistent(host);
@@ -436,14 +436,14 @@ impl Network {
     }
 
     /// Calls `act` with the applications of a host.
-    pub(crate) fn with_world<T>(
+    pub(crate) fn with_context<T>(
         &mut self,
         host: usize,
-        act: impl FnOnce(&mut crate::app::HostApps, &mut World<'_>) -> T,
+        act: impl FnOnce(&mut crate::app::HostApps, &mut AppContext<'_>) -> T,
     ) -> Option<T> {
         let entry = &mut self.hosts[host];
         let host_now = entry.clock_at(self.now);
-        let mut world = World {
+        let mut context = AppContext {
             now: self.now,
             host_now,
             host,
@@ -460,7 +460,7 @@ impl Network {
             lenient: self.lenient,
             tolerance: self.tolerance,
         };
-        Some(act(&mut entry.host_apps, &mut world))
+        Some(act(&mut entry.host_apps, &mut context))
     }
 
     /// Sends all packets that the stack has ready.

@@ -241,7 +241,7 @@ fn settle(network: &mut Network, finished: bool) {
         }
     }
     for host in 0..network.hosts.len() {
-        network.with_world(host, |host_apps, world| host_apps.close_all(world));
+        network.with_context(host, |host_apps, context| host_apps.close_all(context));
         network.run_host(host);
     }
     network.run(None, |_, _| None);

@@ -4,7 +4,7 @@ use steadfast_core::{ConnectOptions, Error, Event, Instant, Shutdown, SocketId};
 use steadfast_timeline::Map;
 
 use super::io::Reading;
-use super::{Got, Io, World};
+use super::{AppContext, Got, Io};
 use crate::scenario::script::Clients;
 
 /// The current activity of one client.
@@ -46,31 +46,31 @@ impl Crowd {
     pub(super) fn run(
         &mut self,
         io: &mut Io,
-        world: &mut World<'_>,
+        context: &mut AppContext<'_>,
         changed: &[(SocketId, Event)],
     ) -> Option<Got> {
         for (id, _) in changed {
-            self.go_on(*id, io, world);
+            self.go_on(*id, io, context);
         }
         self.wakes_at = None;
         while self.started < self.clients.count && (self.doing.len() as u64) < self.clients.parallel {
-            if self.next > world.now {
+            if self.next > context.now {
                 self.wakes_at = Some(self.next);
                 break;
             }
-            self.start(io, world);
+            self.start(io, context);
         }
         let over = self.succeeded + self.failed == self.clients.count;
         over.then_some(Got::Number { got: self.succeeded, wanted: self.clients.count })
     }
 
-    fn start(&mut self, io: &mut Io, world: &mut World<'_>) {
+    fn start(&mut self, io: &mut Io, context: &mut AppContext<'_>) {
         let local_port = self.clients.from.map(|first| first.wrapping_add(self.started as u16));
         self.started += 1;
-        self.next = world.now + self.clients.every;
+        self.next = context.now + self.clients.every;
         let options = ConnectOptions { local_port, ..ConnectOptions::default() };
-        let remote = world.directory.resolve(&self.clients.to);
-        match remote.map(|remote| io.connect(world, remote, options)) {
+        let remote = context.directory.resolve(&self.clients.to);
+        match remote.map(|remote| io.connect(context, remote, options)) {
             Some(Ok(id)) => {
                 self.doing.insert(id, Doing::Connecting);
             }
@@ -78,9 +78,9 @@ impl Crowd {
         }
     }
 
-    fn go_on(&mut self, id: SocketId, io: &mut Io, world: &mut World<'_>) {
+    fn go_on(&mut self, id: SocketId, io: &mut Io, context: &mut AppContext<'_>) {
         let Some(mut doing) = self.doing.get(&id).copied() else { return };
-        let over = self.advance(id, &mut doing, io, world);
+        let over = self.advance(id, &mut doing, io, context);
         match over {
             None => {
                 self.doing.insert(id, doing);
@@ -90,20 +90,26 @@ impl Crowd {
             Some(false) => self.failed += 1,
         }
         self.doing.remove(&id);
-        let _gone = io.close(world, id);
+        let _gone = io.close(context, id);
     }
 
     /// Advances one client. `Some` once it is done: true if it succeeded.
-    fn advance(&self, id: SocketId, doing: &mut Doing, io: &mut Io, world: &mut World<'_>) -> Option<bool> {
+    fn advance(
+        &self,
+        id: SocketId,
+        doing: &mut Doing,
+        io: &mut Io,
+        context: &mut AppContext<'_>,
+    ) -> Option<bool> {
         if let Doing::Connecting = doing {
-            match io.connected(world, id)? {
+            match io.connected(context, id)? {
                 Got::Done => *doing = Doing::Sending { left: self.clients.send },
                 _ => return Some(false),
             }
         }
         if let Doing::Sending { left } = doing {
             if *left > 0 {
-                match io.write(world, id, *left) {
+                match io.write(context, id, *left) {
                     Ok(sent) => *left -= sent,
                     Err(Error::WouldBlock) => return None,
                     Err(_) => return Some(false),
@@ -112,7 +118,7 @@ impl Crowd {
             if *left > 0 {
                 return None;
             }
-            if self.clients.read.is_none() && io.shutdown(world, id, Shutdown::Write).is_err() {
+            if self.clients.read.is_none() && io.shutdown(context, id, Shutdown::Write).is_err() {
                 return Some(false);
             }
             *doing = Doing::Reading { left: self.clients.read };
@@ -122,7 +128,7 @@ impl Crowd {
             if *left == Some(0) {
                 return Some(true);
             }
-            match io.read(world, id, left.unwrap_or(u64::MAX)) {
+            match io.read(context, id, left.unwrap_or(u64::MAX)) {
                 Ok(Reading::Bytes(n)) => *left = left.map(|left| left - n),
                 Ok(Reading::Eof) => return Some(left.is_none()),
                 Err(Error::WouldBlock) => return None,

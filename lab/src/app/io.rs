@@ -6,7 +6,7 @@ use bytes::Bytes;
 use steadfast_core::{ConnectOptions, Error, Event, ListenOptions, Shutdown, SocketId};
 use steadfast_timeline::Map;
 
-use super::{Got, World};
+use super::{AppContext, Got};
 use crate::scenario::expect::Invariant;
 use crate::stream::Reader;
 
@@ -84,15 +84,15 @@ impl Io {
 
     pub(crate) fn listen(
         &mut self,
-        world: &mut World<'_>,
+        context: &mut AppContext<'_>,
         local: SocketAddr,
         options: ListenOptions,
     ) -> Result<SocketId, Error> {
-        let id = world.stack.listen(local, options)?;
+        let id = context.stack.listen(local, options)?;
         let socket = Socket {
             listener: true,
             local,
-            remote: SocketAddr::new(world.directory.unspecified(), 0),
+            remote: SocketAddr::new(context.directory.unspecified(), 0),
             events: Event::default(),
             tx: 0,
             rx: None,
@@ -101,38 +101,42 @@ impl Io {
             dead: false,
         };
         self.sockets.insert(id, socket);
-        world.timeline.listening(world.now, world.host, true);
+        context.timeline.listening(context.now, context.host, true);
         Ok(id)
     }
 
     pub(crate) fn connect(
         &mut self,
-        world: &mut World<'_>,
+        context: &mut AppContext<'_>,
         remote: SocketAddr,
         options: ConnectOptions,
     ) -> Result<SocketId, Error> {
-        let id = world.stack.connect(world.host_now, remote, options)?;
-        let local = world.stack.local_addr(id)?;
-        self.adopt(world, id, local, remote, false);
+        let id = context.stack.connect(context.host_now, remote, options)?;
+        let local = context.stack.local_addr(id)?;
+        self.adopt(context, id, local, remote, false);
         Ok(id)
     }
 
-    pub(crate) fn accept(&mut self, world: &mut World<'_>, listener: SocketId) -> Result<SocketId, Error> {
-        let (id, remote) = world.stack.accept(listener)?;
-        let local = world.stack.local_addr(id).unwrap_or(remote);
-        self.adopt(world, id, local, remote, true);
+    pub(crate) fn accept(
+        &mut self,
+        context: &mut AppContext<'_>,
+        listener: SocketId,
+    ) -> Result<SocketId, Error> {
+        let (id, remote) = context.stack.accept(listener)?;
+        let local = context.stack.local_addr(id).unwrap_or(remote);
+        self.adopt(context, id, local, remote, true);
         Ok(id)
     }
 
     fn adopt(
         &mut self,
-        world: &mut World<'_>,
+        context: &mut AppContext<'_>,
         id: SocketId,
         local: SocketAddr,
         remote: SocketAddr,
         passive: bool,
     ) {
-        let tx = world.streams.open(world.now, world.host, local, world.nats.inner(remote));
+        let tx = context.streams.open(context.now, context.host, local, context.nats.inner(remote));
         let events = Event::default();
         let socket = Socket {
             listener: false,
@@ -147,30 +151,30 @@ impl Io {
         };
         self.sockets.insert(id, socket);
         if passive {
-            self.incoming(world, id);
+            self.incoming(context, id);
         }
     }
 
     /// Returns the stream that a socket reads, once it exists.
-    fn incoming(&mut self, world: &mut World<'_>, id: SocketId) -> Option<usize> {
+    fn incoming(&mut self, context: &mut AppContext<'_>, id: SocketId) -> Option<usize> {
         let socket = self.sockets.get_mut(&id)?;
         if socket.rx.is_none() && !socket.ghost {
-            let (from, to) = (world.nats.inner(socket.remote), socket.local);
+            let (from, to) = (context.nats.inner(socket.remote), socket.local);
             socket.rx = if socket.passive {
-                let born = world.born.get(&(socket.local, socket.remote)).copied().unwrap_or(world.now);
-                world.streams.asking(from, to, born)
+                let born = context.born.get(&(socket.local, socket.remote)).copied().unwrap_or(context.now);
+                context.streams.asking(from, to, born)
             } else {
-                world.streams.answering(from, to, socket.tx)
+                context.streams.answering(from, to, socket.tx)
             };
             if let Some(rx) = socket.rx {
-                let reader = &mut world.streams.get_mut(rx).reader;
+                let reader = &mut context.streams.get_mut(rx).reader;
                 if *reader == Reader::Nobody {
                     *reader = Reader::Reading;
                 } else {
                     // A SYN cookie that is replayed after the connection's end creates the connection again.
                     (socket.rx, socket.ghost) = (None, true);
                     let text = format!("{} from {} was accepted a second time", socket.local, socket.remote);
-                    world.violated(Invariant::Stream, text);
+                    context.violated(Invariant::Stream, text);
                 }
             }
         }
@@ -178,15 +182,20 @@ impl Io {
     }
 
     /// Writes up to `len` bytes of the socket's stream, as far as there is room.
-    pub(crate) fn write(&mut self, world: &mut World<'_>, id: SocketId, len: u64) -> Result<u64, Error> {
+    pub(crate) fn write(
+        &mut self,
+        context: &mut AppContext<'_>,
+        id: SocketId,
+        len: u64,
+    ) -> Result<u64, Error> {
         let Some(socket) = self.sockets.get(&id) else { return Err(Error::NoSuchSocket) };
         let tx = socket.tx;
         let mut left = len;
         while left > 0 {
-            let mut piece: Bytes = world.streams.next_content(tx, left);
-            match world.stack.send_bytes(id, &mut piece) {
+            let mut piece: Bytes = context.streams.next_content(tx, left);
+            match context.stack.send_bytes(id, &mut piece) {
                 Ok(sent) => {
-                    world.streams.get_mut(tx).written += sent as u64;
+                    context.streams.get_mut(tx).written += sent as u64;
                     left -= sent as u64;
                     if sent == 0 {
                         break;
@@ -194,7 +203,7 @@ impl Io {
                 }
                 Err(Error::WouldBlock) => break,
                 Err(error) => {
-                    self.failed(world, id, error);
+                    self.failed(context, id, error);
                     return Err(error);
                 }
             }
@@ -203,26 +212,33 @@ impl Io {
     }
 
     /// Reads once, up to `len` bytes, and compares the data with what was sent.
-    pub(crate) fn read(&mut self, world: &mut World<'_>, id: SocketId, len: u64) -> Result<Reading, Error> {
+    pub(crate) fn read(
+        &mut self,
+        context: &mut AppContext<'_>,
+        id: SocketId,
+        len: u64,
+    ) -> Result<Reading, Error> {
         self.buffer.resize(CHUNK, 0);
         let room = (CHUNK as u64).min(len) as usize;
-        let result = world.stack.recv(id, &mut self.buffer[..room]);
+        let result = context.stack.recv(id, &mut self.buffer[..room]);
         match result {
             Ok(0) => {
-                if let Some(rx) = self.incoming(world, id)
-                    && let Err(text) = world.streams.eof(rx)
+                if let Some(rx) = self.incoming(context, id)
+                    && let Err(text) = context.streams.eof(rx)
                 {
-                    world.violated(Invariant::Stream, text);
+                    context.violated(Invariant::Stream, text);
                 }
                 Ok(Reading::Eof)
             }
             Ok(read) => {
-                match self.incoming(world, id) {
+                match self.incoming(context, id) {
                     None if self.sockets.get(&id).is_some_and(|socket| socket.ghost) => {}
-                    None => world.violated(Invariant::Stream, format!("read {read} bytes that nobody sent")),
+                    None => {
+                        context.violated(Invariant::Stream, format!("read {read} bytes that nobody sent"))
+                    }
                     Some(rx) => {
-                        if let Err(text) = world.streams.delivered(rx, &self.buffer[..read]) {
-                            world.violated(Invariant::Stream, text);
+                        if let Err(text) = context.streams.delivered(rx, &self.buffer[..read]) {
+                            context.violated(Invariant::Stream, text);
                         }
                     }
                 }
@@ -230,31 +246,31 @@ impl Io {
             }
             Err(Error::WouldBlock) => Err(Error::WouldBlock),
             Err(error) => {
-                self.failed(world, id, error);
+                self.failed(context, id, error);
                 Err(error)
             }
         }
     }
 
     /// Records that the application got an error.
-    pub(crate) fn failed(&mut self, world: &mut World<'_>, id: SocketId, error: Error) {
+    pub(crate) fn failed(&mut self, context: &mut AppContext<'_>, id: SocketId, error: Error) {
         if matches!(
             error,
             Error::BrokenPipe | Error::NotConnected | Error::InvalidArgument | Error::WouldBlock
         ) {
             return;
         }
-        if let Some(rx) = self.incoming(world, id) {
-            world.streams.get_mut(rx).reader = Reader::Error;
+        if let Some(rx) = self.incoming(context, id) {
+            context.streams.get_mut(rx).reader = Reader::Error;
         }
         if let Some(socket) = self.sockets.get_mut(&id) {
             socket.dead = true;
-            world.streams.get_mut(socket.tx).broken = true;
+            context.streams.get_mut(socket.tx).broken = true;
         }
     }
 
     /// The result of a connect; `None` while it is in progress.
-    pub(crate) fn connected(&mut self, world: &mut World<'_>, id: SocketId) -> Option<Got> {
+    pub(crate) fn connected(&mut self, context: &mut AppContext<'_>, id: SocketId) -> Option<Got> {
         let events = self.events(id);
         if events.contains(Event::CONNECTED) {
             return Some(Got::Done);
@@ -262,74 +278,78 @@ impl Io {
         if !events.contains(Event::ERROR) && !events.contains(Event::CLOSED) {
             return None;
         }
-        Some(match self.take_error(world, id) {
+        Some(match self.take_error(context, id) {
             Ok(Some(error)) | Err(error) => Got::Error(error),
             Ok(None) => Got::Error(Error::NotConnected),
         })
     }
 
     /// Returns the error that ended the connection, if any.
-    pub(crate) fn take_error(&mut self, world: &mut World<'_>, id: SocketId) -> Result<Option<Error>, Error> {
-        let error = world.stack.take_error(id)?;
+    pub(crate) fn take_error(
+        &mut self,
+        context: &mut AppContext<'_>,
+        id: SocketId,
+    ) -> Result<Option<Error>, Error> {
+        let error = context.stack.take_error(id)?;
         if let Some(error) = error {
-            self.failed(world, id, error);
+            self.failed(context, id, error);
         }
         Ok(error)
     }
 
     pub(crate) fn shutdown(
         &mut self,
-        world: &mut World<'_>,
+        context: &mut AppContext<'_>,
         id: SocketId,
         how: Shutdown,
     ) -> Result<(), Error> {
-        world.stack.shutdown(world.host_now, id, how)?;
+        context.stack.shutdown(context.host_now, id, how)?;
         if how != Shutdown::Read {
-            self.ended(world, id);
+            self.ended(context, id);
         }
         if how != Shutdown::Write {
-            self.stopped_reading(world, id);
+            self.stopped_reading(context, id);
         }
         Ok(())
     }
 
-    pub(crate) fn close(&mut self, world: &mut World<'_>, id: SocketId) -> Result<(), Error> {
-        self.ended(world, id);
-        self.stopped_reading(world, id);
+    pub(crate) fn close(&mut self, context: &mut AppContext<'_>, id: SocketId) -> Result<(), Error> {
+        self.ended(context, id);
+        self.stopped_reading(context, id);
         if self.sockets.remove(&id).is_some_and(|socket| socket.listener) {
-            world.timeline.listening(world.now, world.host, false);
+            context.timeline.listening(context.now, context.host, false);
         }
-        world.stack.close(world.host_now, id)
+        context.stack.close(context.host_now, id)
     }
 
-    pub(crate) fn abort(&mut self, world: &mut World<'_>, id: SocketId) -> Result<(), Error> {
-        self.stopped_reading(world, id);
+    pub(crate) fn abort(&mut self, context: &mut AppContext<'_>, id: SocketId) -> Result<(), Error> {
+        self.stopped_reading(context, id);
         if let Some(socket) = self.sockets.remove(&id)
             && !socket.listener
         {
-            world.streams.get_mut(socket.tx).broken = true;
+            context.streams.get_mut(socket.tx).broken = true;
         }
-        world.stack.abort(world.host_now, id)
+        context.stack.abort(context.host_now, id)
     }
 
     /// Records that the application has ended its stream.
-    fn ended(&mut self, world: &mut World<'_>, id: SocketId) {
+    fn ended(&mut self, context: &mut AppContext<'_>, id: SocketId) {
         let Some(socket) = self.sockets.get(&id).filter(|socket| !socket.listener) else { return };
-        world.streams.get_mut(socket.tx).ended = true;
+        context.streams.get_mut(socket.tx).ended = true;
         // Closing with unread data or with a linger time of 0 is not orderly: the peer gets a RST (T11).
-        let unread = world.stack.queued(world.host_now, id).is_ok_and(|(unread, _)| unread > 0);
-        let hard = world.stack.options(id).is_ok_and(|o| o.linger.is_some_and(|linger| linger.is_zero()));
+        let unread = context.stack.queued(context.host_now, id).is_ok_and(|(unread, _)| unread > 0);
+        let hard = context.stack.options(id).is_ok_and(|o| o.linger.is_some_and(|linger| linger.is_zero()));
         if unread || hard {
-            world.streams.get_mut(socket.tx).broken = true;
+            context.streams.get_mut(socket.tx).broken = true;
         }
     }
 
-    fn stopped_reading(&mut self, world: &mut World<'_>, id: SocketId) {
+    fn stopped_reading(&mut self, context: &mut AppContext<'_>, id: SocketId) {
         if self.sockets.get(&id).is_none_or(|socket| socket.listener) {
             return;
         }
-        if let Some(rx) = self.incoming(world, id) {
-            let reader = &mut world.streams.get_mut(rx).reader;
+        if let Some(rx) = self.incoming(context, id) {
+            let reader = &mut context.streams.get_mut(rx).reader;
             if *reader == Reader::Reading {
                 *reader = Reader::Quit;
             }
@@ -337,27 +357,27 @@ impl Io {
     }
 
     /// Makes `to` relay the data that is read from `from`.
-    pub(crate) fn relays(&mut self, world: &mut World<'_>, from: SocketId, to: SocketId) {
-        let content = self.incoming(world, from).map(|rx| world.streams.get(rx).content);
+    pub(crate) fn relays(&mut self, context: &mut AppContext<'_>, from: SocketId, to: SocketId) {
+        let content = self.incoming(context, from).map(|rx| context.streams.get(rx).content);
         if let (Some(content), Some(socket)) = (content, self.sockets.get(&to)) {
-            world.streams.get_mut(socket.tx).content = content;
+            context.streams.get_mut(socket.tx).content = content;
         }
     }
 
     /// Bytes read from `from` and not yet written to `to`.
-    pub(crate) fn owed(&self, world: &World<'_>, from: SocketId, to: SocketId) -> u64 {
-        let read = self.sockets.get(&from).and_then(|s| s.rx).map_or(0, |rx| world.streams.get(rx).read);
-        let written = self.sockets.get(&to).map_or(0, |s| world.streams.get(s.tx).written);
+    pub(crate) fn owed(&self, context: &AppContext<'_>, from: SocketId, to: SocketId) -> u64 {
+        let read = self.sockets.get(&from).and_then(|s| s.rx).map_or(0, |rx| context.streams.get(rx).read);
+        let written = self.sockets.get(&to).map_or(0, |s| context.streams.get(s.tx).written);
         read.saturating_sub(written)
     }
 
     /// Closes the handles of connections that an error ended.
-    pub(crate) fn bury(&mut self, world: &mut World<'_>) {
+    pub(crate) fn bury(&mut self, context: &mut AppContext<'_>) {
         for id in self.open_sockets() {
             if self.sockets.get(&id).is_some_and(|socket| socket.dead) {
                 self.sockets.remove(&id);
                 // The connection is gone: this only frees the handle.
-                let _gone = world.stack.close(world.host_now, id);
+                let _gone = context.stack.close(context.host_now, id);
             }
         }
     }

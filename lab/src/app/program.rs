@@ -8,7 +8,7 @@ use steadfast_core::{ConnectOptions, Duration, Error, Event, Instant, ListenOpti
 use super::clients::Crowd;
 use super::io::Reading;
 use super::serve::Server;
-use super::{Got, Io, Mismatch, World};
+use super::{AppContext, Got, Io, Mismatch};
 use crate::scenario::script::{App, Call, Expected, Read, Setting, Step, Wait};
 use crate::text::Tolerance;
 
@@ -81,7 +81,7 @@ impl Program {
     pub(crate) fn run(
         &mut self,
         io: &mut Io,
-        world: &mut World<'_>,
+        context: &mut AppContext<'_>,
         changed: &[(SocketId, Event)],
         mismatches: &mut Vec<Mismatch>,
     ) {
@@ -104,20 +104,20 @@ impl Program {
                 }
                 Op::Step(step) => Rc::clone(step),
             };
-            let Some(got) = self.step(&step, io, world, changed) else { return };
-            self.since = world.now;
+            let Some(got) = self.step(&step, io, context, changed) else { return };
+            self.since = context.now;
             self.progress = Progress::Fresh;
             self.at += 1;
-            if let Some(surprise) = judge(&step, &got, world.now, world.tolerance) {
+            if let Some(surprise) = judge(&step, &got, context.now, context.tolerance) {
                 mismatches.push(Mismatch { line: step.line, text: surprise });
             }
-            if world.lenient && self.gives_up(&step, &got, io, world) {
+            if context.lenient && self.gives_up(&step, &got, io, context) {
                 return;
             }
         }
         if self.at == self.ops.len() {
             self.at += 1;
-            io.bury(world);
+            io.bury(context);
         }
     }
 
@@ -135,13 +135,13 @@ impl Program {
     }
 
     /// If outcomes are not judged, ends the program and closes its sockets at a call that fails unexpectedly.
-    fn gives_up(&mut self, step: &Step, got: &Got, io: &mut Io, world: &mut World<'_>) -> bool {
+    fn gives_up(&mut self, step: &Step, got: &Got, io: &mut Io, context: &mut AppContext<'_>) -> bool {
         let foreseen = matches!(step.outcome().map(|o| &o.what), Some(Expected::Error(_) | Expected::Any));
         if foreseen || !matches!(got, Got::Error(_) | Got::EarlyEof(_)) {
             return false;
         }
         for id in [self.socket.take(), self.listener.take()].into_iter().flatten() {
-            let _gone = io.close(world, id);
+            let _gone = io.close(context, id);
         }
         self.at = self.ops.len() + 1;
         true
@@ -152,14 +152,14 @@ impl Program {
         &mut self,
         step: &Step,
         io: &mut Io,
-        world: &mut World<'_>,
+        context: &mut AppContext<'_>,
         changed: &[(SocketId, Event)],
     ) -> Option<Got> {
         if matches!(self.progress, Progress::Fresh) {
             let sleep = if let Call::Sleep(d) = &step.call { *d } else { Duration::ZERO };
             let start = self.since + step.after.unwrap_or(Duration::ZERO) + sleep;
             let start = step.at.map_or(start, |at| start.max(at));
-            if start > world.now {
+            if start > context.now {
                 self.wakes_at = Some(start);
                 return None;
             }
@@ -172,58 +172,58 @@ impl Program {
         let got = match &step.call {
             Call::Sleep(_) => Some(Got::Done),
             Call::Repeat { .. } => Some(Got::Done),
-            Call::Connect { .. } => return self.connect(step, io, world),
-            Call::Listen { .. } => Some(self.listen(step, io, world)),
+            Call::Connect { .. } => return self.connect(step, io, context),
+            Call::Listen { .. } => Some(self.listen(step, io, context)),
             Call::Clients(clients) => {
                 if matches!(self.progress, Progress::Fresh) {
-                    world.record(|| step.text.clone());
-                    self.progress = Progress::Crowd(Box::new(Crowd::new(clients.clone(), world.now)));
+                    context.record(|| step.text.clone());
+                    self.progress = Progress::Crowd(Box::new(Crowd::new(clients.clone(), context.now)));
                 }
                 let Progress::Crowd(crowd) = &mut self.progress else { return None };
-                let got = crowd.run(io, world, changed);
+                let got = crowd.run(io, context, changed);
                 self.wakes_at = crowd.wakes_at();
                 got
             }
             Call::Serve(serve) => {
                 if matches!(self.progress, Progress::Fresh) {
-                    world.record(|| step.text.clone());
-                    match Server::new(serve.clone(), io, world) {
+                    context.record(|| step.text.clone());
+                    match Server::new(serve.clone(), io, context) {
                         Ok(server) => self.progress = Progress::Server(Box::new(server)),
                         Err(error) => return Some(Got::Error(error)),
                     }
                 }
                 let Progress::Server(server) = &mut self.progress else { return None };
-                server.run(io, world, changed);
+                server.run(io, context, changed);
                 return None;
             }
             _ => match id {
                 None => Some(Got::Error(Error::NoSuchSocket)),
-                Some(id) => self.on_socket(step, id, io, world),
+                Some(id) => self.on_socket(step, id, io, context),
             },
         };
         if let Some(got) = &got
             && !matches!(step.call, Call::Sleep(_))
         {
-            describe(world, step, got);
+            describe(context, step, got);
         }
         got
     }
 
-    fn connect(&mut self, step: &Step, io: &mut Io, world: &mut World<'_>) -> Option<Got> {
+    fn connect(&mut self, step: &Step, io: &mut Io, context: &mut AppContext<'_>) -> Option<Got> {
         let Call::Connect { to, from, name, fast_open, nowait, options } = &step.call else { return None };
         let id = match self.progress {
             Progress::Connecting(id) => id,
             _ => {
-                world.record(|| step.text.clone());
-                let Some(remote) = world.directory.resolve(to) else {
+                context.record(|| step.text.clone());
+                let Some(remote) = context.directory.resolve(to) else {
                     return Some(Got::Error(Error::InvalidArgument));
                 };
                 let (local_address, local_port) = from.map_or((None, None), |(a, p)| (a, Some(p)));
-                let socket = Setting::all(options, world.stack.config());
+                let socket = Setting::all(options, context.stack.config());
                 let connect = ConnectOptions { local_address, local_port, fast_open: *fast_open, socket };
-                match io.connect(world, remote, connect) {
+                match io.connect(context, remote, connect) {
                     Err(error) => {
-                        world.record(|| format!("connect = {}", error.name()));
+                        context.record(|| format!("connect = {}", error.name()));
                         return Some(Got::Error(error));
                     }
                     Ok(id) => {
@@ -240,23 +240,23 @@ impl Program {
         if *nowait {
             return Some(Got::Done);
         }
-        let got = io.connected(world, id)?;
+        let got = io.connected(context, id)?;
         if let Got::Error(_) = got {
             // The handle is of no further use.
-            let _gone = io.close(world, id);
+            let _gone = io.close(context, id);
             self.socket = None;
         }
-        world.record(|| format!("connect = {got}"));
+        context.record(|| format!("connect = {got}"));
         Some(got)
     }
 
-    fn listen(&mut self, step: &Step, io: &mut Io, world: &mut World<'_>) -> Got {
+    fn listen(&mut self, step: &Step, io: &mut Io, context: &mut AppContext<'_>) -> Got {
         let Call::Listen { on, backlog, fast_open, name, options } = &step.call else { return Got::Done };
-        let local = SocketAddr::new(on.0.unwrap_or_else(|| world.directory.unspecified()), on.1);
+        let local = SocketAddr::new(on.0.unwrap_or_else(|| context.directory.unspecified()), on.1);
         let mut listen = ListenOptions { fast_open: *fast_open, ..ListenOptions::default() };
         listen.backlog = backlog.unwrap_or(listen.backlog);
-        listen.socket = Setting::all(options, world.stack.config());
-        match io.listen(world, local, listen) {
+        listen.socket = Setting::all(options, context.stack.config());
+        match io.listen(context, local, listen) {
             Err(error) => Got::Error(error),
             Ok(id) => {
                 self.listener = Some(id);
@@ -268,10 +268,16 @@ impl Program {
         }
     }
 
-    fn on_socket(&mut self, step: &Step, id: SocketId, io: &mut Io, world: &mut World<'_>) -> Option<Got> {
+    fn on_socket(
+        &mut self,
+        step: &Step,
+        id: SocketId,
+        io: &mut Io,
+        context: &mut AppContext<'_>,
+    ) -> Option<Got> {
         let told = |result: Result<(), Error>| Some(result.map_or_else(Got::Error, |()| Got::Done));
         match &step.call {
-            Call::Accept { name } => match io.accept(world, id) {
+            Call::Accept { name } => match io.accept(context, id) {
                 Err(Error::WouldBlock) => None,
                 Err(error) => Some(Got::Error(error)),
                 Ok(id) => {
@@ -282,23 +288,27 @@ impl Program {
                     Some(Got::Done)
                 }
             },
-            Call::Send { len, chunk } => self.send(id, *len, *chunk, io, world),
-            Call::Read(how) => self.read(id, *how, io, world),
-            Call::Shutdown(how) => told(io.shutdown(world, id, *how)),
+            Call::Send { len, chunk } => self.send(id, *len, *chunk, io, context),
+            Call::Read(how) => self.read(id, *how, io, context),
+            Call::Shutdown(how) => told(io.shutdown(context, id, *how)),
             Call::Close | Call::Abort => {
                 for current in [&mut self.socket, &mut self.listener] {
                     if *current == Some(id) {
                         *current = None;
                     }
                 }
-                told(if matches!(step.call, Call::Close) { io.close(world, id) } else { io.abort(world, id) })
+                told(if matches!(step.call, Call::Close) {
+                    io.close(context, id)
+                } else {
+                    io.abort(context, id)
+                })
             }
-            Call::Set(settings) => told(world.stack.options(id).and_then(|mut options| {
+            Call::Set(settings) => told(context.stack.options(id).and_then(|mut options| {
                 settings.iter().for_each(|setting| setting.apply(&mut options));
-                world.stack.set_options(world.host_now, id, options)
+                context.stack.set_options(context.host_now, id, options)
             })),
-            Call::Wait(what) => wait(*what, id, io, world),
-            Call::TakeError => Some(match io.take_error(world, id) {
+            Call::Wait(what) => wait(*what, id, io, context),
+            Call::TakeError => Some(match io.take_error(context, id) {
                 Ok(None) => Got::Done,
                 Ok(Some(error)) | Err(error) => Got::Error(error),
             }),
@@ -312,25 +322,25 @@ impl Program {
         len: u64,
         chunk: Option<(u64, Duration)>,
         io: &mut Io,
-        world: &mut World<'_>,
+        context: &mut AppContext<'_>,
     ) -> Option<Got> {
         let (mut left, mut next) = match self.progress {
             Progress::Sending { left, next } => (left, next),
-            _ => (len, world.now),
+            _ => (len, context.now),
         };
         let (size, every) = chunk.unwrap_or((u64::MAX, Duration::ZERO));
         loop {
             if left == 0 {
                 return Some(Got::Done);
             }
-            if next > world.now {
+            if next > context.now {
                 self.wakes_at = Some(next);
                 break;
             }
-            match io.write(world, id, left.min(size)) {
+            match io.write(context, id, left.min(size)) {
                 Ok(sent) => {
                     left -= sent;
-                    next = world.now + every;
+                    next = context.now + every;
                 }
                 Err(Error::WouldBlock) => break,
                 Err(error) => return Some(Got::Error(error)),
@@ -340,7 +350,7 @@ impl Program {
         None
     }
 
-    fn read(&mut self, id: SocketId, how: Read, io: &mut Io, world: &mut World<'_>) -> Option<Got> {
+    fn read(&mut self, id: SocketId, how: Read, io: &mut Io, context: &mut AppContext<'_>) -> Option<Got> {
         let mut got = match self.progress {
             Progress::Reading { got } => got,
             _ => 0,
@@ -350,7 +360,7 @@ impl Program {
             if got == wanted {
                 return Some(Got::Done);
             }
-            match io.read(world, id, wanted - got) {
+            match io.read(context, id, wanted - got) {
                 Ok(Reading::Bytes(n)) => got += n,
                 Ok(Reading::Eof) if how == Read::Exactly(wanted) => return Some(Got::EarlyEof(got)),
                 Ok(Reading::Eof) => return Some(Got::Eof(got)),
@@ -378,20 +388,20 @@ fn flatten(steps: &[Step], ops: &mut Vec<Op>) {
     }
 }
 
-fn wait(what: Wait, id: SocketId, io: &mut Io, world: &mut World<'_>) -> Option<Got> {
+fn wait(what: Wait, id: SocketId, io: &mut Io, context: &mut AppContext<'_>) -> Option<Got> {
     let events = io.events(id);
     let over = events.contains(Event::ERROR) || events.contains(Event::CLOSED);
     match what {
-        Wait::Connected => io.connected(world, id),
+        Wait::Connected => io.connected(context, id),
         Wait::Writable => events.contains(Event::WRITABLE).then_some(Got::Done),
         Wait::Closed => over.then_some(Got::Done),
-        Wait::Error => match io.take_error(world, id) {
+        Wait::Error => match io.take_error(context, id) {
             Ok(Some(error)) | Err(error) => Some(Got::Error(error)),
             Ok(None) => None,
         },
-        Wait::Flushed => match world.stack.queued(world.host_now, id) {
+        Wait::Flushed => match context.stack.queued(context.host_now, id) {
             Ok((_, unacknowledged)) => (unacknowledged == 0).then_some(Got::Done),
-            Err(_) => over.then(|| match io.take_error(world, id) {
+            Err(_) => over.then(|| match io.take_error(context, id) {
                 Ok(Some(error)) | Err(error) => Got::Error(error),
                 Ok(None) => Got::Done,
             }),
@@ -400,7 +410,7 @@ fn wait(what: Wait, id: SocketId, io: &mut Io, world: &mut World<'_>) -> Option<
 }
 
 /// Notes a completed step in the ladder.
-fn describe(world: &mut World<'_>, step: &Step, got: &Got) {
+fn describe(context: &mut AppContext<'_>, step: &Step, got: &Got) {
     let plain = matches!(
         step.call,
         Call::Listen { .. }
@@ -410,7 +420,7 @@ fn describe(world: &mut World<'_>, step: &Step, got: &Got) {
             | Call::Abort
             | Call::Set(_)
     );
-    world.record(|| match got {
+    context.record(|| match got {
         Got::Done if plain => step.text.clone(),
         got => format!("{} = {got}", step.text),
     });
