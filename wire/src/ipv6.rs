@@ -15,7 +15,7 @@ const HOP_BY_HOP: u8 = 0;
 const ROUTING: u8 = 43;
 const FRAGMENT: u8 = 44;
 /// Nothing follows this header (RFC 8200 §4.7).
-pub(crate) const NO_NEXT_HEADER: u8 = 59;
+pub const NO_NEXT_HEADER: u8 = 59;
 /// Offset of the next-header field in the fixed header.
 const NEXT_HEADER_AT: usize = 6;
 const DESTINATION_OPTIONS: u8 = 60;

@@ -3,11 +3,13 @@
 //! Each module converts between bytes and a plain value. `parse` takes any bytes and never panics; `emit` writes into
 //! the caller's buffer. Header fields use natural units (fragment offsets are bytes), not those of the wire. The rest
 //! of the stack decides whether a valid header is acceptable.
+#![forbid(unsafe_code)]
 
 pub mod checksum;
 pub mod icmp;
 pub mod ipv4;
 pub mod ipv6;
+pub mod seq;
 pub mod tcp;
 
 /// Protocol number of ICMP in IPv4.

@@ -205,7 +205,7 @@ impl Header {
     /// Like [`parse`](Header::parse), into a default header. This avoids a move of the header, which costs more than
     /// the read.
     #[inline]
-    pub(crate) fn read<'a>(&mut self, segment: &'a [u8]) -> Result<&'a [u8], Error> {
+    pub fn read<'a>(&mut self, segment: &'a [u8]) -> Result<&'a [u8], Error> {
         let (fixed, rest) = segment.split_first_chunk::<HEADER_LEN>().ok_or(Error::Truncated)?;
         let (first, second) = (u64_at(fixed, 0), u64_at(fixed, 8));
         let options_len = ((second >> 28) as usize & 0xf) * 4;
@@ -240,7 +240,7 @@ impl Header {
     /// Like [`emit`](Header::emit), into a buffer of exactly [`header_len`](Header::header_len) bytes. Also adds the
     /// written bytes to `sum`.
     #[inline]
-    pub(crate) fn emit_and_add(&self, buffer: &mut [u8], sum: &mut Sum) {
+    pub fn emit_and_add(&self, buffer: &mut [u8], sum: &mut Sum) {
         debug_assert_eq!(buffer.len(), self.header_len());
         let data_offset = buffer.len() as u64 / 4;
         let Some((out, options)) = buffer.split_first_chunk_mut::<HEADER_LEN>() else { return };
@@ -316,7 +316,7 @@ pub fn set_checksum(segment: &mut [u8], checksum: u16) {
 
 /// Writes the sequence number into a segment.
 #[inline]
-pub(crate) fn set_seq(segment: &mut [u8], seq: SeqNum) {
+pub fn set_seq(segment: &mut [u8], seq: SeqNum) {
     match segment.get_mut(4..8) {
         Some(field) => field.copy_from_slice(&seq.0.to_be_bytes()),
         None => debug_assert!(false, "no TCP header to hold a sequence number"),

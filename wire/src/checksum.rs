@@ -51,7 +51,7 @@ impl Sum {
 
     /// Adds a number as its sixteen bytes in network order.
     #[inline]
-    pub(crate) fn add_u128(&mut self, n: u128) {
+    pub fn add_u128(&mut self, n: u128) {
         let words = n.to_be();
         self.add_words(words as u64);
         self.add_words((words >> 64) as u64);
@@ -59,7 +59,7 @@ impl Sum {
 
     /// Adds a sum of words in native byte order that continues the stream here.
     #[inline]
-    pub(super) fn add_words(&mut self, words: u64) {
+    pub(crate) fn add_words(&mut self, words: u64) {
         // From an odd offset on, each byte belongs to the other half of its word.
         let words = if self.odd { words.rotate_left(8) } else { words };
         self.words = steadfast_checksum::add(self.words, words);

@@ -336,7 +336,7 @@ proptest! {
         let mut packet = Vec::new();
         let builder = PacketBuilder::ipv4([10, 0, 0, 1], [10, 0, 0, 2], 64).tcp_header(theirs);
         builder.write(&mut packet, &payload).unwrap();
-        let (ip, segment) = crate::wire::ipv4::parse(&packet).unwrap();
+        let (ip, segment) = crate::ipv4::parse(&packet).unwrap();
         prop_assert!(checksum_ok(ip.source.into(), ip.destination.into(), segment));
         prop_assert_eq!(Header::parse(segment), Ok((header, &payload[..])));
     }

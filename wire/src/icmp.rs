@@ -56,7 +56,7 @@ pub enum Message<'a> {
 
 impl Message<'_> {
     /// Returns the length of the emitted message, in bytes.
-    pub(crate) fn emitted_len(&self) -> usize {
+    pub fn emitted_len(&self) -> usize {
         HEADER_LEN
             + match self {
                 Message::EchoRequest { data, .. } | Message::EchoReply { data, .. } => data.len(),

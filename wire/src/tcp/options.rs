@@ -3,7 +3,7 @@
 
 use super::{Error, MAX_OPTIONS_LEN};
 use crate::seq::SeqNum;
-use crate::wire::u32_at;
+use crate::u32_at;
 use std::fmt;
 
 const KIND_END: u8 = 0;
@@ -245,7 +245,7 @@ impl Options {
     }
 
     /// Drops options until the rest fits `room` bytes: first the Fast Open cookie, then SACK blocks from the last on.
-    pub(crate) fn fit_into(&mut self, room: usize) {
+    pub fn fit_into(&mut self, room: usize) {
         if self.emitted_len() > room {
             self.fast_open = None;
         }
