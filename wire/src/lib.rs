@@ -37,6 +37,7 @@ pub enum Ecn {
 
 impl Ecn {
     /// Returns the codepoint in the low two bits and ignores the others.
+    #[inline]
     pub const fn from_bits(bits: u8) -> Ecn {
         match bits & 3 {
             0 => Ecn::NotEct,
@@ -47,6 +48,7 @@ impl Ecn {
     }
 
     /// Returns the codepoint, 0 to 3.
+    #[inline]
     pub const fn bits(self) -> u8 {
         self as u8
     }

@@ -10,41 +10,49 @@ pub struct SeqNum(pub u32);
 
 impl SeqNum {
     /// Returns whether `self` is before `other`.
+    #[inline]
     pub const fn lt(self, other: SeqNum) -> bool {
         (self.0.wrapping_sub(other.0) as i32) < 0
     }
 
     /// Returns whether `self` is before `other` or equal.
+    #[inline]
     pub const fn le(self, other: SeqNum) -> bool {
         !other.lt(self)
     }
 
     /// Returns whether `self` is after `other`.
+    #[inline]
     pub const fn gt(self, other: SeqNum) -> bool {
         other.lt(self)
     }
 
     /// Returns whether `self` is after `other` or equal.
+    #[inline]
     pub const fn ge(self, other: SeqNum) -> bool {
         !self.lt(other)
     }
 
     /// Returns whether `self` is in `[start, start + len)`.
+    #[inline]
     pub const fn within(self, start: SeqNum, len: u32) -> bool {
         self.0.wrapping_sub(start.0) < len
     }
 
     /// Returns the distance from `earlier` to `self`, modulo 2^32.
+    #[inline]
     pub const fn since(self, earlier: SeqNum) -> u32 {
         self.0.wrapping_sub(earlier.0)
     }
 
     /// Returns the later of the two.
+    #[inline]
     pub const fn max(self, other: SeqNum) -> SeqNum {
         if self.lt(other) { other } else { self }
     }
 
     /// Returns the earlier of the two.
+    #[inline]
     pub const fn min(self, other: SeqNum) -> SeqNum {
         if self.lt(other) { self } else { other }
     }
@@ -52,12 +60,14 @@ impl SeqNum {
 
 impl Add<u32> for SeqNum {
     type Output = SeqNum;
+    #[inline]
     fn add(self, n: u32) -> SeqNum {
         SeqNum(self.0.wrapping_add(n))
     }
 }
 
 impl AddAssign<u32> for SeqNum {
+    #[inline]
     fn add_assign(&mut self, n: u32) {
         *self = *self + n;
     }
@@ -65,6 +75,7 @@ impl AddAssign<u32> for SeqNum {
 
 impl Sub<u32> for SeqNum {
     type Output = SeqNum;
+    #[inline]
     fn sub(self, n: u32) -> SeqNum {
         SeqNum(self.0.wrapping_sub(n))
     }

@@ -76,46 +76,55 @@ impl Flags {
     ];
 
     /// Returns whether all of `flags` are set.
+    #[inline]
     pub const fn contains(self, flags: Flags) -> bool {
         self.0 & flags.0 == flags.0
     }
 
     /// Returns whether SYN is set.
+    #[inline]
     pub const fn syn(self) -> bool {
         self.contains(Flags::SYN)
     }
 
     /// Returns whether ACK is set.
+    #[inline]
     pub const fn ack(self) -> bool {
         self.contains(Flags::ACK)
     }
 
     /// Returns whether RST is set.
+    #[inline]
     pub const fn rst(self) -> bool {
         self.contains(Flags::RST)
     }
 
     /// Returns whether FIN is set.
+    #[inline]
     pub const fn fin(self) -> bool {
         self.contains(Flags::FIN)
     }
 
     /// Returns whether PSH is set.
+    #[inline]
     pub const fn psh(self) -> bool {
         self.contains(Flags::PSH)
     }
 
     /// Returns whether URG is set.
+    #[inline]
     pub const fn urg(self) -> bool {
         self.contains(Flags::URG)
     }
 
     /// Returns whether ECE is set.
+    #[inline]
     pub const fn ece(self) -> bool {
         self.contains(Flags::ECE)
     }
 
     /// Returns whether CWR is set.
+    #[inline]
     pub const fn cwr(self) -> bool {
         self.contains(Flags::CWR)
     }
@@ -123,12 +132,14 @@ impl Flags {
 
 impl BitOr for Flags {
     type Output = Flags;
+    #[inline]
     fn bitor(self, other: Flags) -> Flags {
         Flags(self.0 | other.0)
     }
 }
 
 impl BitOrAssign for Flags {
+    #[inline]
     fn bitor_assign(&mut self, other: Flags) {
         *self = *self | other;
     }
@@ -196,6 +207,7 @@ pub struct Header {
 
 impl Header {
     /// Returns the header and the payload of `segment`. Does not verify the checksum: see [`checksum_ok`].
+    #[inline]
     pub fn parse(segment: &[u8]) -> Result<(Header, &[u8]), Error> {
         let mut header = Header::default();
         let payload = header.read(segment)?;

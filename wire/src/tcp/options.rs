@@ -47,6 +47,7 @@ impl SackBlocks {
     pub const MAX: usize = 4;
 
     /// Returns an empty list.
+    #[inline]
     pub const fn new() -> SackBlocks {
         SackBlocks { blocks: [(SeqNum(0), SeqNum(0)); SackBlocks::MAX], len: 0 }
     }
@@ -65,21 +66,25 @@ impl SackBlocks {
     }
 
     /// Returns the blocks in the order of the option.
+    #[inline]
     pub fn as_slice(&self) -> &[(SeqNum, SeqNum)] {
         &self.blocks[..usize::from(self.len)]
     }
 
     /// Iterates over the blocks in the order of the option.
+    #[inline]
     pub fn iter(&self) -> impl ExactSizeIterator<Item = (SeqNum, SeqNum)> + '_ {
         self.as_slice().iter().copied()
     }
 
     /// Returns the number of blocks.
+    #[inline]
     pub const fn len(&self) -> usize {
         self.len as usize
     }
 
     /// Returns whether there are no blocks.
+    #[inline]
     pub const fn is_empty(&self) -> bool {
         self.len == 0
     }
@@ -116,11 +121,13 @@ impl Cookie {
     }
 
     /// Returns the cookie; empty in a request.
+    #[inline]
     pub fn as_bytes(&self) -> &[u8] {
         &self.bytes[..usize::from(self.len)]
     }
 
     /// Returns whether this is a request for a cookie.
+    #[inline]
     pub const fn is_request(&self) -> bool {
         self.len == 0
     }
@@ -180,6 +187,7 @@ impl Options {
     }
 
     /// Returns `None` and reads nothing if these are other options.
+    #[inline]
     fn read_usual_syn(&mut self, bytes: &[u8]) -> Option<()> {
         let [mss, sack_and_timestamps, val, ecr, scale] = words_of(bytes)?;
         let usual = mss >> 16 == USUAL_MSS >> 16
@@ -331,6 +339,7 @@ impl Options {
     }
 
     /// Returns the words of the options of a usual SYN, if they are just that.
+    #[inline]
     fn usual_syn(&self) -> Option<[u32; 5]> {
         let (mss, shift, timestamps) = (self.mss?, self.window_scale?, self.timestamps?);
         let alone = self.sack_permitted && self.sack.is_empty() && self.fast_open.is_none();
@@ -465,6 +474,7 @@ enum Item<'a> {
 }
 
 impl Item<'_> {
+    #[inline]
     fn len(&self) -> usize {
         match self {
             Item::End | Item::Nop => 1,
@@ -506,6 +516,7 @@ impl Item<'_> {
     }
 }
 
+#[inline]
 fn write_pair(out: &mut [u8], first: u32, second: u32) {
     let pair = u64::from(first) << 32 | u64::from(second);
     out.copy_from_slice(&pair.to_be_bytes());
