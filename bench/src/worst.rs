@@ -6,7 +6,7 @@ use std::time::Instant as Clock;
 
 use steadfast_core::seq::SeqNum;
 use steadfast_core::wire::tcp::{Cookie, Flags, Header, Options};
-use steadfast_core::wire::{PROTOCOL_UDP, ipv4};
+use steadfast_core::wire::{PROTOCOL_UDP, build, ipv4};
 use steadfast_core::{Config, ConnectOptions, Duration, Instant, Interface, ListenOptions, SocketId, Stack};
 use steadfast_testkit::{next_segment, packets};
 
@@ -193,15 +193,9 @@ fn fragments(count: usize) -> Call {
             identification: 1,
             dont_fragment: false,
             more_fragments: true,
-            ..packets::ipv4_header(
-                Ipv4Addr::from_bits(0x0b00_0000 + number as u32),
-                destination,
-                PROTOCOL_UDP,
-            )
+            ..ipv4::Header::new(Ipv4Addr::from_bits(0x0b00_0000 + number as u32), destination, PROTOCOL_UDP)
         };
-        let mut packet = vec![0; ipv4::HEADER_LEN + len];
-        header.emit(len, &mut packet);
-        packet
+        build::ipv4(&header, &vec![0; len])
     };
     (0..count).for_each(|number| stack.receive(NOW, &fragment(number, 8)[..]));
     let long = fragment(count, 65_512);

@@ -11,7 +11,6 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use std::time::SystemTime;
 
-use steadfast::core::wire::checksum::pseudo_header;
 use steadfast::core::wire::{PROTOCOL_TCP, ipv4, ipv6, tcp};
 use steadfast::device::{Capabilities, Device, Frame, Received};
 use steadfast_timeline::pcapng;
@@ -111,8 +110,5 @@ fn set_checksum(packet: &mut [u8]) {
     };
     let Some((source, destination, PROTOCOL_TCP, len)) = parsed else { return };
     let at = packet.len() - len;
-    tcp::set_checksum(&mut packet[at..], 0);
-    let mut sum = pseudo_header(source, destination, PROTOCOL_TCP, len as u32);
-    sum.add_bytes(&packet[at..]);
-    tcp::set_checksum(&mut packet[at..], sum.finish());
+    tcp::write_checksum(source, destination, &mut packet[at..]);
 }

@@ -134,29 +134,18 @@ fn quoted(source: IpAddr, destination: IpAddr, message: &[u8]) -> Option<FourTup
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::Ecn;
+    use crate::wire::build;
 
     const OURS: [u8; 4] = [10, 0, 0, 2];
     const THEIRS: [u8; 4] = [10, 0, 0, 1];
 
     fn packet(source: [u8; 4], destination: [u8; 4], protocol: u8, more: bool, payload: &[u8]) -> Vec<u8> {
         let header = ipv4::Header {
-            source: source.into(),
-            destination: destination.into(),
-            protocol,
-            ttl: 64,
-            dscp: 0,
-            ecn: Ecn::NotEct,
-            identification: 1,
             dont_fragment: false,
             more_fragments: more,
-            fragment_offset: 0,
-            source_route: false,
+            ..ipv4::Header::new(source.into(), destination.into(), protocol)
         };
-        let mut packet = vec![0; ipv4::HEADER_LEN + payload.len()];
-        header.emit(payload.len(), &mut packet);
-        packet[ipv4::HEADER_LEN..].copy_from_slice(payload);
-        packet
+        build::ipv4(&header, payload)
     }
 
     fn segment(source_port: u16, destination_port: u16) -> Vec<u8> {

@@ -12,7 +12,7 @@ use steadfast_core::counters::{Counters, DropReason};
 use steadfast_core::seq::SeqNum;
 use steadfast_core::wire::icmp::{ErrorKind, Message};
 use steadfast_core::wire::tcp::{Cookie, Flags, Header, Options, SackBlocks, Timestamps};
-use steadfast_core::wire::{PROTOCOL_UDP, ipv4};
+use steadfast_core::wire::{PROTOCOL_UDP, build, ipv4};
 use steadfast_core::{
     ConnectOptions, Duration, Error, Instant, Interface, ListenOptions, SocketId, Spare, Stack,
 };
@@ -523,9 +523,7 @@ fn fragment(number: u32, offset: u16, len: usize) -> Vec<u8> {
         dont_fragment: false,
         more_fragments: true,
         fragment_offset: offset,
-        ..packets::ipv4_header(source, SERVER, PROTOCOL_UDP)
+        ..ipv4::Header::new(source, SERVER, PROTOCOL_UDP)
     };
-    let mut packet = vec![0; ipv4::HEADER_LEN + len];
-    header.emit(len, &mut packet);
-    packet
+    build::ipv4(&header, &vec![0; len])
 }

@@ -185,34 +185,19 @@ fn packet(source: IpAddr, destination: IpAddr, protocol: u8, ip: &IpInfo, payloa
     match (source, destination) {
         (IpAddr::V6(source), IpAddr::V6(destination)) => {
             let flow_label = ip.flow_label.unwrap_or(0);
-            let fragment = None;
             let header = ipv6::Header {
-                source,
-                destination,
-                protocol,
                 hop_limit: ttl,
                 dscp,
                 ecn,
                 flow_label,
-                fragment,
+                ..ipv6::Header::new(source, destination, protocol)
             };
             bytes = vec![0; ipv6::HEADER_LEN];
             header.emit(payload.len().min(0xffff), &mut bytes);
         }
         (source, destination) => {
-            let header = ipv4::Header {
-                source: v4(source),
-                destination: v4(destination),
-                protocol,
-                ttl,
-                dscp,
-                ecn,
-                identification: 0,
-                dont_fragment: true,
-                more_fragments: false,
-                fragment_offset: 0,
-                source_route: false,
-            };
+            let header = ipv4::Header::new(v4(source), v4(destination), protocol);
+            let header = ipv4::Header { ttl, dscp, ecn, ..header };
             bytes = vec![0; ipv4::HEADER_LEN];
             header.emit(payload.len().min(0xffff - ipv4::HEADER_LEN), &mut bytes);
         }

@@ -2,14 +2,14 @@
 
 mod fragments;
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 
 use bytes::Bytes;
 use steadfast_core::seq::SeqNum;
-use steadfast_core::wire::checksum::{Sum, pseudo_header};
-use steadfast_core::wire::icmp::{self, ErrorKind, Message};
+use steadfast_core::wire::checksum::Sum;
+use steadfast_core::wire::icmp::{ErrorKind, Message};
 use steadfast_core::wire::tcp::{self, Cookie, Flags, Header};
-use steadfast_core::wire::{Ecn, PROTOCOL_ICMP, PROTOCOL_ICMPV6, PROTOCOL_TCP, ipv4, ipv6};
+use steadfast_core::wire::{PROTOCOL_TCP, build};
 
 use steadfast_timeline::flows::seq_end;
 use steadfast_timeline::view::{Kind, View};
@@ -57,10 +57,7 @@ fn summed(packet: &mut [u8], view: &View) {
         packet[10..12].copy_from_slice(&sum.to_be_bytes());
     }
     let segment = &mut packet[view.ip_len..];
-    tcp::set_checksum(segment, 0);
-    let mut sum = pseudo_header(view.source, view.destination, PROTOCOL_TCP, segment.len() as u32);
-    sum.add_bytes(segment);
-    tcp::set_checksum(segment, sum.finish());
+    tcp::write_checksum(view.source, view.destination, segment);
 }
 
 /// Translates the addresses and ports of a packet, as a NAT does.
@@ -183,58 +180,10 @@ pub(crate) fn corrupted(packet: &[u8], part: Part, rng: &mut Rng) -> Bytes {
     out.into()
 }
 
-/// Forges a TCP segment.
+/// Forges a TCP segment. Empty if the addresses are of two families.
 pub(crate) fn forged(from: IpAddr, to: IpAddr, header: &Header, payload: &[u8]) -> Bytes {
-    let tcp_len = header.header_len() + payload.len();
-    let mut ip = match (from, to) {
-        (IpAddr::V4(source), IpAddr::V4(destination)) => {
-            ipv4_header(source, destination, PROTOCOL_TCP, tcp_len)
-        }
-        (IpAddr::V6(source), IpAddr::V6(destination)) => {
-            ipv6_header(source, destination, PROTOCOL_TCP, tcp_len)
-        }
-        _ => return Bytes::new(),
-    };
-    // A minimal TCP header, so that `rebuilt` recognizes the packet. It writes the real one.
-    ip.extend_from_slice(&[0; 20]);
-    let at = ip.len() - 8;
-    ip[at] = 5 << 4;
-    rebuilt(&ip, header, payload)
-}
-
-fn ipv4_header(source: Ipv4Addr, destination: Ipv4Addr, protocol: u8, len: usize) -> Vec<u8> {
-    let mut out = vec![0; ipv4::HEADER_LEN];
-    let header = ipv4::Header {
-        source,
-        destination,
-        protocol,
-        ttl: 64,
-        dscp: 0,
-        ecn: Ecn::from_bits(0),
-        identification: 0,
-        dont_fragment: true,
-        more_fragments: false,
-        fragment_offset: 0,
-        source_route: false,
-    };
-    header.emit(len, &mut out);
-    out
-}
-
-fn ipv6_header(source: Ipv6Addr, destination: Ipv6Addr, protocol: u8, len: usize) -> Vec<u8> {
-    let mut out = vec![0; ipv6::HEADER_LEN];
-    let header = ipv6::Header {
-        source,
-        destination,
-        protocol,
-        hop_limit: 64,
-        dscp: 0,
-        ecn: Ecn::from_bits(0),
-        flow_label: 0,
-        fragment: None,
-    };
-    header.emit(len, &mut out);
-    out
+    let segment = build::segment(from, to, header, payload);
+    build::ip(from, to, PROTOCOL_TCP, &segment).map(Bytes::from).unwrap_or_default()
 }
 
 /// Bytes of the offending packet that an ICMP error quotes (RFC 1812 §4.3.2.3, RFC 4443 §3).
@@ -244,24 +193,9 @@ const QUOTED_V6: usize = 1232;
 /// A router's ICMP error about `packet`, addressed to its sender. `None` if ICMP has no such error.
 pub(crate) fn icmp_error(router: IpAddr, packet: &[u8], kind: ErrorKind) -> Option<Bytes> {
     let view = View::new(packet)?;
-    let mut body = vec![0; 1280];
-    match (router, view.source) {
-        (IpAddr::V4(router), IpAddr::V4(sender)) => {
-            let message = Message::Error { kind, quoted: &packet[..packet.len().min(QUOTED_V4)] };
-            let len = icmp::emit_v4(&message, &mut body)?;
-            let mut out = ipv4_header(router, sender, PROTOCOL_ICMP, len);
-            out.extend_from_slice(&body[..len]);
-            Some(out.into())
-        }
-        (IpAddr::V6(router), IpAddr::V6(sender)) => {
-            let message = Message::Error { kind, quoted: &packet[..packet.len().min(QUOTED_V6)] };
-            let len = icmp::emit_v6(router, sender, &message, &mut body)?;
-            let mut out = ipv6_header(router, sender, PROTOCOL_ICMPV6, len);
-            out.extend_from_slice(&body[..len]);
-            Some(out.into())
-        }
-        _ => None,
-    }
+    let most = if router.is_ipv4() { QUOTED_V4 } else { QUOTED_V6 };
+    let quoted = &packet[..packet.len().min(most)];
+    build::icmp(router, view.source, &Message::Error { kind, quoted }).map(Bytes::from)
 }
 
 /// The RST that the destination sends if it has no connection (RFC 9293 §3.10.7.1).
@@ -292,6 +226,7 @@ pub(crate) fn rst_for(packet: &[u8]) -> Option<Bytes> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use steadfast_core::wire::ipv4;
     use steadfast_core::wire::tcp::{Options, Timestamps, checksum_ok};
 
     fn syn(v6: bool) -> Bytes {

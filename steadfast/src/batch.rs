@@ -307,9 +307,8 @@ mod tests {
     use std::task::Waker;
 
     use steadfast_core::steer::{Steer, Steering};
-    use steadfast_core::wire::{PROTOCOL_TCP, ipv4};
+    use steadfast_core::wire::{PROTOCOL_TCP, build, ipv4};
     use steadfast_device::{Capabilities, Received};
-    use steadfast_testkit::packets::ipv4_header;
 
     use super::*;
 
@@ -341,10 +340,7 @@ mod tests {
     fn packet_for(queue: u16) -> Vec<u8> {
         let packet = |host: u8| {
             let (source, destination) = (Ipv4Addr::new(10, 0, 1, host), Ipv4Addr::new(10, 0, 0, 1));
-            let header = ipv4_header(source, destination, PROTOCOL_TCP);
-            let mut packet = vec![0; ipv4::HEADER_LEN + 20];
-            header.emit(20, &mut packet);
-            packet
+            build::ipv4(&ipv4::Header::new(source, destination, PROTOCOL_TCP), &[0; 20])
         };
         (0..=255)
             .map(packet)

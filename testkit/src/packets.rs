@@ -1,63 +1,22 @@
 //! Builds and parses packets.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 
-use steadfast_core::wire::checksum::pseudo_header;
-use steadfast_core::wire::icmp::{self, ErrorKind, Message};
+use steadfast_core::wire;
+use steadfast_core::wire::icmp::{ErrorKind, Message};
 use steadfast_core::wire::tcp::{self, Header};
-use steadfast_core::wire::{Ecn, PROTOCOL_ICMP, PROTOCOL_ICMPV6, PROTOCOL_TCP, ipv4, ipv6};
+use steadfast_core::wire::{Ecn, PROTOCOL_ICMP, PROTOCOL_ICMPV6, PROTOCOL_TCP, build, ipv4, ipv6};
 
-/// Returns an IPv4 header with the fields that all test packets share.
-pub fn ipv4_header(source: Ipv4Addr, destination: Ipv4Addr, protocol: u8) -> ipv4::Header {
-    ipv4::Header {
-        source,
-        destination,
-        protocol,
-        ttl: 64,
-        dscp: 0,
-        ecn: Ecn::NotEct,
-        identification: 0,
-        dont_fragment: true,
-        more_fragments: false,
-        fragment_offset: 0,
-        source_route: false,
-    }
-}
-
-/// Returns an IPv6 header with the fields that all test packets share.
-pub fn ipv6_header(source: Ipv6Addr, destination: Ipv6Addr, protocol: u8) -> ipv6::Header {
-    let (hop_limit, dscp, ecn, flow_label, fragment) = (64, 0, Ecn::NotEct, 0, None);
-    ipv6::Header { source, destination, protocol, hop_limit, dscp, ecn, flow_label, fragment }
-}
+pub use steadfast_core::wire::build::icmp;
 
 /// Builds an IP packet around `payload`.
 pub fn ip(source: IpAddr, destination: IpAddr, protocol: u8, payload: &[u8]) -> Vec<u8> {
-    marked_ip(source, destination, protocol, Ecn::NotEct, payload)
-}
-
-/// Builds an IP packet with an ECN codepoint.
-pub fn marked_ip(source: IpAddr, destination: IpAddr, protocol: u8, ecn: Ecn, payload: &[u8]) -> Vec<u8> {
-    let mut packet;
-    match (source, destination) {
-        (IpAddr::V4(source), IpAddr::V4(destination)) => {
-            packet = vec![0; ipv4::HEADER_LEN];
-            let header = ipv4::Header { ecn, ..ipv4_header(source, destination, protocol) };
-            header.emit(payload.len(), &mut packet);
-        }
-        (IpAddr::V6(source), IpAddr::V6(destination)) => {
-            packet = vec![0; ipv6::HEADER_LEN];
-            let header = ipv6::Header { ecn, ..ipv6_header(source, destination, protocol) };
-            header.emit(payload.len(), &mut packet);
-        }
-        _ => panic!("addresses of two families"),
-    }
-    packet.extend_from_slice(payload);
-    packet
+    build::ip(source, destination, protocol, payload).expect("addresses of one family")
 }
 
 /// Builds a packet with a segment and a valid checksum. The ports are those of `source` and `destination`.
 pub fn segment(source: SocketAddr, destination: SocketAddr, header: Header, payload: &[u8]) -> Vec<u8> {
-    marked_segment(source, destination, header, Ecn::NotEct, payload)
+    build::tcp(source, destination, header, payload).expect("addresses of one family")
 }
 
 /// Builds a packet with a segment and an ECN codepoint.
@@ -69,28 +28,18 @@ pub fn marked_segment(
     payload: &[u8],
 ) -> Vec<u8> {
     let header = Header { source_port: source.port(), destination_port: destination.port(), ..header };
-    let mut bytes = vec![0; header.header_len()];
-    header.emit(&mut bytes);
-    bytes.extend_from_slice(payload);
-    let mut sum = pseudo_header(source.ip(), destination.ip(), PROTOCOL_TCP, bytes.len() as u32);
-    sum.add_bytes(&bytes);
-    tcp::set_checksum(&mut bytes, sum.finish());
-    marked_ip(source.ip(), destination.ip(), PROTOCOL_TCP, ecn, &bytes)
-}
-
-/// Builds a packet with an ICMP message, or returns `None` if the family has no such message.
-pub fn icmp(source: IpAddr, destination: IpAddr, message: &Message<'_>) -> Option<Vec<u8>> {
-    let body = match message {
-        Message::EchoRequest { data, .. } | Message::EchoReply { data, .. } => data.len(),
-        Message::Error { quoted, .. } => quoted.len(),
-        Message::Other => return None,
-    };
-    let mut bytes = vec![0; icmp::HEADER_LEN + body];
-    let (len, protocol) = match (source, destination) {
-        (IpAddr::V6(s), IpAddr::V6(d)) => (icmp::emit_v6(s, d, message, &mut bytes)?, PROTOCOL_ICMPV6),
-        _ => (icmp::emit_v4(message, &mut bytes)?, PROTOCOL_ICMP),
-    };
-    Some(ip(source, destination, protocol, &bytes[..len]))
+    let segment = build::segment(source.ip(), destination.ip(), &header, payload);
+    match (source.ip(), destination.ip()) {
+        (IpAddr::V4(source), IpAddr::V4(destination)) => {
+            let header = ipv4::Header::new(source, destination, PROTOCOL_TCP);
+            build::ipv4(&ipv4::Header { ecn, ..header }, &segment)
+        }
+        (IpAddr::V6(source), IpAddr::V6(destination)) => {
+            let header = ipv6::Header::new(source, destination, PROTOCOL_TCP);
+            build::ipv6(&ipv6::Header { ecn, ..header }, &segment)
+        }
+        _ => panic!("addresses of two families"),
+    }
 }
 
 /// Builds an ICMP error about the packet that starts with `quoted`.
@@ -178,11 +127,11 @@ pub fn read(packet: &[u8], offload: bool) -> Sent<'_> {
             Sent::Tcp { local, remote, header, payload }
         }
         (PROTOCOL_ICMP, IpAddr::V4(_), _) => {
-            let message = icmp::parse_v4(payload).expect("a sound ICMP message");
+            let message = wire::icmp::parse_v4(payload).expect("a sound ICMP message");
             Sent::Icmp { source, destination, error: matches!(message, Message::Error { .. }) }
         }
         (PROTOCOL_ICMPV6, IpAddr::V6(s), IpAddr::V6(d)) => {
-            let message = icmp::parse_v6(s, d, payload).expect("a sound ICMPv6 message");
+            let message = wire::icmp::parse_v6(s, d, payload).expect("a sound ICMPv6 message");
             Sent::Icmp { source, destination, error: matches!(message, Message::Error { .. }) }
         }
         _ => panic!("protocol {protocol} sent"),

@@ -174,6 +174,24 @@ fn source_route(options: &[u8]) -> Result<bool, Error> {
 }
 
 impl Header {
+    /// Returns the header of an unfragmented packet: TTL 64, DF set, and all else zero.
+    #[inline]
+    pub const fn new(source: Ipv4Addr, destination: Ipv4Addr, protocol: u8) -> Header {
+        Header {
+            source,
+            destination,
+            protocol,
+            ttl: 64,
+            dscp: 0,
+            ecn: Ecn::NotEct,
+            identification: 0,
+            dont_fragment: true,
+            more_fragments: false,
+            fragment_offset: 0,
+            source_route: false,
+        }
+    }
+
     /// Writes [`HEADER_LEN`] bytes, checksum included, for a payload of `payload_len` bytes.
     ///
     /// The buffer must hold that many bytes, and header and payload together must not exceed 65 535 bytes. Otherwise

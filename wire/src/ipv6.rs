@@ -291,6 +291,21 @@ fn check_options(header: &[u8]) -> Result<(), Error> {
 }
 
 impl Header {
+    /// Returns the header of an unfragmented packet: hop limit 64, and all else zero.
+    #[inline]
+    pub const fn new(source: Ipv6Addr, destination: Ipv6Addr, protocol: u8) -> Header {
+        Header {
+            source,
+            destination,
+            protocol,
+            hop_limit: 64,
+            dscp: 0,
+            ecn: Ecn::NotEct,
+            flow_label: 0,
+            fragment: None,
+        }
+    }
+
     /// Writes [`HEADER_LEN`] bytes for a payload of `payload_len` bytes, and ignores `fragment`.
     ///
     /// The buffer must hold that many bytes, and the payload must not exceed 65 535 bytes. Otherwise nothing is written

@@ -5,6 +5,7 @@
 //! of the stack decides whether a valid header is acceptable.
 #![forbid(unsafe_code)]
 
+pub mod build;
 pub mod checksum;
 pub mod icmp;
 pub mod ipv4;

@@ -326,6 +326,16 @@ pub fn set_checksum(segment: &mut [u8], checksum: u16) {
     }
 }
 
+/// Computes the checksum of a whole segment, header and payload, and writes it (MUST-2).
+pub fn write_checksum(source: IpAddr, destination: IpAddr, segment: &mut [u8]) {
+    set_checksum(segment, 0);
+    // A longer segment fits no packet.
+    let len = u32::try_from(segment.len()).unwrap_or(u32::MAX);
+    let mut sum = pseudo_header(source, destination, PROTOCOL_TCP, len);
+    sum.add_bytes(segment);
+    set_checksum(segment, sum.finish());
+}
+
 /// Writes the sequence number into a segment.
 #[inline]
 pub fn set_seq(segment: &mut [u8], seq: SeqNum) {

@@ -12,7 +12,7 @@ use crate::ip::pmtu;
 use crate::seq::SeqNum;
 use crate::tuple::{FourTuple, quoted_segment};
 use crate::wire::icmp::{self, ErrorKind, Message};
-use crate::wire::{Ecn, PROTOCOL_ICMP, PROTOCOL_ICMPV6, ipv4, ipv6};
+use crate::wire::{PROTOCOL_ICMP, PROTOCOL_ICMPV6, ipv4, ipv6};
 
 /// The most bytes of a packet that an error quotes: the error fits the minimum MTU (RFC 1812 §4.3.2.3, RFC 4443 §2.4).
 const QUOTE_V4: usize = 576 - ipv4::HEADER_LEN - icmp::HEADER_LEN;
@@ -215,35 +215,14 @@ impl Stack {
             (IpAddr::V4(source), IpAddr::V4(destination)) => {
                 let (head, body) = packet.split_at_mut_checked(ipv4::HEADER_LEN)?;
                 let len = icmp::emit_v4(message, body)?;
-                let header = ipv4::Header {
-                    source,
-                    destination,
-                    protocol: PROTOCOL_ICMP,
-                    ttl,
-                    dscp: 0,
-                    ecn: Ecn::NotEct,
-                    identification: 0,
-                    dont_fragment: true,
-                    more_fragments: false,
-                    fragment_offset: 0,
-                    source_route: false,
-                };
-                header.emit(len, head);
+                let header = ipv4::Header::new(source, destination, PROTOCOL_ICMP);
+                ipv4::Header { ttl, ..header }.emit(len, head);
             }
             (IpAddr::V6(source), IpAddr::V6(destination)) => {
                 let (head, body) = packet.split_at_mut_checked(ipv6::HEADER_LEN)?;
                 let len = icmp::emit_v6(source, destination, message, body)?;
-                let header = ipv6::Header {
-                    source,
-                    destination,
-                    protocol: PROTOCOL_ICMPV6,
-                    hop_limit: ttl,
-                    dscp: 0,
-                    ecn: Ecn::NotEct,
-                    flow_label: 0,
-                    fragment: None,
-                };
-                header.emit(len, head);
+                let header = ipv6::Header::new(source, destination, PROTOCOL_ICMPV6);
+                ipv6::Header { hop_limit: ttl, ..header }.emit(len, head);
             }
             _ => return None,
         }

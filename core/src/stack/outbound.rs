@@ -364,33 +364,22 @@ fn emit(
 fn emit_ip(tuple: &FourTuple, ip: &IpFields, payload_len: usize, frame: &mut [u8]) -> usize {
     match tuple.ipv4() {
         Some((source, destination)) => {
+            // With DF the identification has no meaning (RFC 6864), and zero leaks nothing (THREAT-25).
             let header = ipv4::Header {
-                source,
-                destination,
-                protocol: PROTOCOL_TCP,
                 ttl: ip.ttl,
                 dscp: ip.dscp,
                 ecn: ip.ecn,
-                // With DF the identification has no meaning (RFC 6864), and zero leaks nothing (THREAT-25).
-                identification: 0,
-                dont_fragment: true,
-                more_fragments: false,
-                fragment_offset: 0,
-                source_route: false,
+                ..ipv4::Header::new(source, destination, PROTOCOL_TCP)
             };
             header.emit(payload_len, frame);
             ipv4::HEADER_LEN
         }
         None => {
             let header = ipv6::Header {
-                source: tuple.local_address,
-                destination: tuple.remote_address,
-                protocol: PROTOCOL_TCP,
                 hop_limit: ip.ttl,
                 dscp: ip.dscp,
                 ecn: ip.ecn,
-                flow_label: 0,
-                fragment: None,
+                ..ipv6::Header::new(tuple.local_address, tuple.remote_address, PROTOCOL_TCP)
             };
             header.emit(payload_len, frame);
             ipv6::HEADER_LEN

@@ -6,9 +6,9 @@ use steadfast_core::counters::DropReason;
 use steadfast_core::trace::State;
 use steadfast_core::wire::icmp::{self, ErrorKind, Message};
 use steadfast_core::wire::tcp::{self, Header};
-use steadfast_core::wire::{Ecn, PROTOCOL_TCP, checksum, ipv4, ipv6};
+use steadfast_core::wire::{Ecn, PROTOCOL_TCP, build, ipv4, ipv6};
 use steadfast_core::{ConnectOptions, Duration, Error, Event, ListenOptions};
-use steadfast_testkit::packets::{ip, ipv4_header};
+use steadfast_testkit::packets::ip;
 
 use crate::harness::{Test, each};
 use crate::synchronized::{in_each, stays};
@@ -31,10 +31,7 @@ fn with_options(t: &Test, header: &Header, options: &[u8], payload: &[u8]) -> Ve
 }
 
 fn sum(t: &Test, segment: &mut [u8]) {
-    tcp::set_checksum(segment, 0);
-    let mut sum = checksum::pseudo_header(t.theirs(), t.ours(), PROTOCOL_TCP, segment.len() as u32);
-    sum.add_bytes(segment);
-    tcp::set_checksum(segment, sum.finish());
+    tcp::write_checksum(t.theirs(), t.ours(), segment);
 }
 
 fn ip_header_len(t: &Test) -> usize {
@@ -346,12 +343,9 @@ fn fragments(t: &Test, packet: &[u8], size: usize) -> Vec<Vec<u8>> {
                     dont_fragment: false,
                     more_fragments: more,
                     fragment_offset: offset,
-                    ..ipv4_header(source, destination, PROTOCOL_TCP)
+                    ..ipv4::Header::new(source, destination, PROTOCOL_TCP)
                 };
-                let mut packet = vec![0; 20];
-                header.emit(chunk.len(), &mut packet);
-                packet.extend_from_slice(chunk);
-                packet
+                build::ipv4(&header, chunk)
             }
             _ => {
                 let mut body = vec![PROTOCOL_TCP, 0];
