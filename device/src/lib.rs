@@ -74,14 +74,12 @@ pub struct Received {
     pub len: usize,
     /// The device has verified the TCP checksum, or the packet never left this machine.
     pub checksum_trusted: bool,
-    /// If present, the packet is a super-segment, merged from segments with this many bytes of payload.
-    pub segment_size: Option<u16>,
 }
 
 impl Received {
     /// A packet as it came from the wire.
     pub const fn new(len: usize) -> Received {
-        Received { len, checksum_trusted: false, segment_size: None }
+        Received { len, checksum_trusted: false }
     }
 }
 

@@ -5,6 +5,8 @@
 //! super-segment: the side that puts it on a wire cuts it into segments with `gso_size` bytes of payload.
 
 use crate::{Frame, Received};
+use steadfast_wire::checksum::Sum;
+use steadfast_wire::{PROTOCOL_TCP, ipv4, ipv6, tcp};
 
 /// Length of the header in bytes. Its fields are in native byte order.
 pub(crate) const HEADER_LEN: usize = 10;
@@ -18,12 +20,6 @@ const GSO_TCPV6: u8 = 4;
 /// CWR is set. Segmentation must leave it in the first segment only.
 const GSO_ECN: u8 = 0x80;
 
-/// Offsets of the checksum, the data offset and the flags in a TCP header.
-const TCP_CHECKSUM_AT: usize = 16;
-const TCP_OFFSET_AT: usize = 12;
-const TCP_FLAGS_AT: usize = 13;
-const TCP_CWR: u8 = 0x80;
-
 /// Returns the header for `frame`, or `None` if it asks for offload without being a TCP segment.
 pub(crate) fn header_of(frame: &Frame<'_>) -> Option<[u8; HEADER_LEN]> {
     if frame.segment_size.is_none() && !frame.checksum_offload {
@@ -35,7 +31,7 @@ pub(crate) fn header_of(frame: &Frame<'_>) -> Option<[u8; HEADER_LEN]> {
         (Some(_), true) => GSO_TCPV4 | transport.ecn,
         (Some(_), false) => GSO_TCPV6 | transport.ecn,
     };
-    let checksum = frame.checksum_offload.then_some((transport.at as u16, TCP_CHECKSUM_AT as u16));
+    let checksum = frame.checksum_offload.then_some((transport.at as u16, tcp::CHECKSUM_AT as u16));
     let (start, offset) = checksum.unwrap_or_default();
     let mut header = [0; HEADER_LEN];
     header[0] = if checksum.is_some() { NEEDS_CSUM } else { 0 };
@@ -51,18 +47,14 @@ pub(crate) fn header_of(frame: &Frame<'_>) -> Option<[u8; HEADER_LEN]> {
 /// the stack does not trust it.
 pub(crate) fn received(header: &[u8; HEADER_LEN], packet: &mut [u8]) -> Received {
     let word = |at: usize| u16::from_ne_bytes([header[at], header[at + 1]]);
-    let (flags, gso_type) = (header[0], header[1] & !GSO_ECN);
+    let flags = header[0];
     let partial = flags & NEEDS_CSUM != 0;
     let (start, offset) = (usize::from(word(6)), usize::from(word(8)));
-    let of_tcp = offset == TCP_CHECKSUM_AT;
+    let of_tcp = offset == tcp::CHECKSUM_AT;
     if partial && !of_tcp {
         complete_checksum(packet, start, offset);
     }
-    Received {
-        len: packet.len(),
-        checksum_trusted: (partial && of_tcp) || flags & DATA_VALID != 0,
-        segment_size: matches!(gso_type, GSO_TCPV4 | GSO_TCPV6).then(|| word(4)),
-    }
+    Received { len: packet.len(), checksum_trusted: (partial && of_tcp) || flags & DATA_VALID != 0 }
 }
 
 /// Offsets of the parts of a TCP segment in its packet.
@@ -74,26 +66,23 @@ struct Transport {
 }
 
 impl Transport {
-    /// Returns `None` for a packet without a TCP header, or with one behind extension headers, which the stack never
-    /// sends.
+    /// Returns `None` for a packet that is not a whole TCP segment.
     fn of(packet: &[u8]) -> Option<Transport> {
-        const TCP: u8 = 6;
-        let ipv4 = match packet.first()? >> 4 {
-            4 => true,
-            6 => false,
-            _ => return None,
+        // The checksum of the IPv4 header is of no interest here, nor is anything that a quote may lack.
+        let ipv4 = packet.first()? >> 4 == 4;
+        let (protocol, segment) = if ipv4 {
+            let (header, segment) = ipv4::parse_quoted(packet)?;
+            (header.protocol, segment)
+        } else {
+            let (header, segment) = ipv6::parse_quoted(packet)?;
+            (header.protocol, segment)
         };
-        let (protocol, at) =
-            if ipv4 { (*packet.get(9)?, usize::from(packet[0] & 0xf) * 4) } else { (*packet.get(6)?, 40) };
-        let header = packet.get(at..)?;
-        let header_len = usize::from(header.get(TCP_OFFSET_AT)? >> 4) * 4;
-        let ecn = if header.get(TCP_FLAGS_AT)? & TCP_CWR != 0 { GSO_ECN } else { 0 };
-        (protocol == TCP && header_len <= header.len()).then_some(Transport {
-            ipv4,
-            at,
-            payload_at: at + header_len,
-            ecn,
-        })
+        if protocol != PROTOCOL_TCP {
+            return None;
+        }
+        let (header, payload) = tcp::Header::parse(segment).ok()?;
+        let (at, payload_at) = (packet.len() - segment.len(), packet.len() - payload.len());
+        Some(Transport { ipv4, at, payload_at, ecn: if header.flags.cwr() { GSO_ECN } else { 0 } })
     }
 }
 
@@ -103,20 +92,21 @@ fn complete_checksum(packet: &mut [u8], start: usize, offset: usize) {
     if covered.len() < offset + 2 {
         return;
     }
-    let (words, last) = covered.as_chunks::<2>();
-    let mut sum: u64 = words.iter().map(|word| u64::from(u16::from_be_bytes(*word))).sum();
-    sum += last.first().map_or(0, |&byte| u64::from(byte) << 8);
-    while sum > 0xffff {
-        sum = (sum >> 16) + (sum & 0xffff);
-    }
+    let mut sum = Sum::new();
+    sum.add_bytes(covered);
     // In UDP over IPv4, a checksum of zero means that there is none (RFC 768).
-    let checksum = if sum == 0xffff { 0xffff } else { !(sum as u16) };
+    let checksum = match sum.finish() {
+        0 => 0xffff,
+        checksum => checksum,
+    };
     covered[offset..offset + 2].copy_from_slice(&checksum.to_be_bytes());
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use steadfast_wire::build;
+    use steadfast_wire::tcp::{Flags, Options, Timestamps};
 
     fn header(flags: u8, gso_type: u8, words: [u16; 4]) -> [u8; HEADER_LEN] {
         let mut header = [0; HEADER_LEN];
@@ -127,15 +117,15 @@ mod tests {
         header
     }
 
-    /// An IPv4 or IPv6 packet with a TCP header of 32 bytes and a payload of zeros. Other fields are zero.
-    fn tcp_packet(ipv4: bool, flags: u8, payload: usize) -> Vec<u8> {
-        let at = if ipv4 { 20 } else { 40 };
-        let mut packet = vec![0; at + 32 + payload];
-        packet[0] = if ipv4 { 0x45 } else { 0x60 };
-        packet[if ipv4 { 9 } else { 6 }] = 6;
-        packet[at + TCP_OFFSET_AT] = 8 << 4;
-        packet[at + TCP_FLAGS_AT] = flags;
-        packet
+    /// An IPv4 or IPv6 packet with a TCP header of 32 bytes and a payload of zeros.
+    fn tcp_packet(ipv4: bool, flags: Flags, payload: usize) -> Vec<u8> {
+        let (source, destination) = match ipv4 {
+            true => ("192.0.2.1:1", "192.0.2.2:2"),
+            false => ("[fd00::1]:1", "[fd00::2]:2"),
+        };
+        let options = Options { timestamps: Some(Timestamps::default()), ..Options::default() };
+        let header = tcp::Header { flags, options, ..tcp::Header::default() };
+        build::tcp(source.parse().unwrap(), destination.parse().unwrap(), header, &vec![0; payload]).unwrap()
     }
 
     fn frame(bytes: &[u8], segment_size: Option<u16>) -> Frame<'_> {
@@ -144,26 +134,26 @@ mod tests {
 
     #[test]
     fn a_super_segment_says_where_its_headers_end_and_how_it_is_to_be_cut() {
-        let four = tcp_packet(true, 0x10, 5000);
+        let four = tcp_packet(true, Flags::ACK, 5000);
         let expected = header(NEEDS_CSUM, GSO_TCPV4, [52, 1448, 20, 16]);
         assert_eq!(header_of(&frame(&four, Some(1448))).unwrap(), expected);
-        let six = tcp_packet(false, 0x10 | TCP_CWR, 5000);
+        let six = tcp_packet(false, Flags::ACK | Flags::CWR, 5000);
         let expected = header(NEEDS_CSUM, GSO_TCPV6 | GSO_ECN, [72, 1428, 40, 16]);
         assert_eq!(header_of(&frame(&six, Some(1428))).unwrap(), expected);
     }
 
     #[test]
     fn a_segment_that_fits_needs_its_checksum_alone_and_a_ready_packet_nothing() {
-        let packet = tcp_packet(true, 0x10 | TCP_CWR, 100);
+        let packet = tcp_packet(true, Flags::ACK | Flags::CWR, 100);
         assert_eq!(header_of(&frame(&packet, None)).unwrap(), header(NEEDS_CSUM, GSO_NONE, [52, 0, 20, 16]));
         assert_eq!(header_of(&Frame::new(&packet)).unwrap(), [0; HEADER_LEN]);
     }
 
     #[test]
     fn what_is_no_tcp_segment_is_not_offloaded() {
-        let mut udp = tcp_packet(true, 0x10, 0);
+        let mut udp = tcp_packet(true, Flags::ACK, 0);
         udp[9] = 17;
-        let truncated = &tcp_packet(true, 0x10, 0)[..40];
+        let truncated = &tcp_packet(true, Flags::ACK, 0)[..40];
         for packet in [&udp[..], truncated, &[0x45], &[]] {
             assert!(header_of(&frame(packet, Some(1448))).is_none(), "{packet:?}");
         }
@@ -171,13 +161,12 @@ mod tests {
 
     #[test]
     fn only_what_the_kernel_vouches_for_is_trusted() {
-        let mut packet = tcp_packet(true, 0x10, 3000);
+        let mut packet = tcp_packet(true, Flags::ACK, 3000);
         let mut of = |flags, gso_type| received(&header(flags, gso_type, [52, 1448, 20, 16]), &mut packet);
         let partial = of(NEEDS_CSUM, GSO_TCPV4);
-        assert_eq!((partial.len, partial.checksum_trusted, partial.segment_size), (3052, true, Some(1448)));
+        assert_eq!((partial.len, partial.checksum_trusted), (3052, true));
         assert!(of(DATA_VALID, GSO_NONE).checksum_trusted);
-        let plain = of(0, GSO_NONE);
-        assert_eq!((plain.checksum_trusted, plain.segment_size), (false, None));
+        assert!(!of(0, GSO_NONE).checksum_trusted);
     }
 
     #[test]
