@@ -24,6 +24,7 @@ use std::time::{Duration, Instant};
 
 use nix::unistd::{Pid, gettid};
 use rustix::net::{AddressFamily, SendFlags, SocketType, ipproto};
+use steadfast::core::config::SynCookies;
 use steadfast::core::wire::tcp::Flags;
 use steadfast::device::Tun;
 use steadfast::{Config, Net};
@@ -228,7 +229,7 @@ impl Ours {
     fn start() -> io::Result<Ours> {
         let options = tun_options(9, true);
         let serve = async move |ready: Ready<(Net, Pid)>, stopped| {
-            let config = Config { tcp_syncookies: 2, ..Config::default() };
+            let config = Config { tcp_syncookies: SynCookies::Always, ..Config::default() };
             let net = Net::builder().config(config).address(Ours::ADDRESS, 24);
             let net = net.start(Tun::open(&options).await?)?;
             let listener = steadfast::TcpListener::bind(&net, (Ours::ADDRESS, PORT)).await?;

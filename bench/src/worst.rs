@@ -4,6 +4,7 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Instant as Clock;
 
+use steadfast_core::config::FastOpenMode;
 use steadfast_core::seq::SeqNum;
 use steadfast_core::wire::tcp::{Cookie, Flags, Header, Options};
 use steadfast_core::wire::{PROTOCOL_UDP, build, ipv4};
@@ -158,7 +159,7 @@ fn many_addresses(count: usize) -> Call {
 
 /// A Fast Open cookie arrives for a client whose cookie cache is full.
 fn cookies(count: usize) -> Call {
-    let mut stack = stack(|config| config.tcp_fastopen = 1, [(SERVER, 24)]);
+    let mut stack = stack(|config| config.tcp_fastopen = FastOpenMode::Client, [(SERVER, 24)]);
     let answered = |stack: &mut Stack, number: usize| {
         let server = SocketAddr::from((Ipv4Addr::from_bits(0x0b00_0000 + number as u32), PORT));
         let options = ConnectOptions { fast_open: true, ..ConnectOptions::default() };

@@ -20,6 +20,7 @@
 //! ```
 
 mod kinds;
+mod modes;
 mod sysctl_conf;
 
 use std::fmt;
@@ -30,6 +31,7 @@ use self::kinds::Kind;
 #[cfg(test)]
 pub(crate) use self::kinds::prefix_covers;
 pub use self::kinds::{CongestionControl, PortRange, Refusal, Refusals, RefuseWith};
+pub use self::modes::{EcnMode, FastOpenMode, MtuProbing, SynCookies, TwReuse};
 pub use self::sysctl_conf::{Assignment, SysctlConf};
 use crate::wire::tcp::OptionLayout;
 use thiserror::Error;
@@ -53,8 +55,9 @@ pub enum Profile {
 }
 
 impl Profile {
-    /// The profiles that scenarios run under, in the order of the tables.
-    pub const ALL: [Profile; 4] = [Profile::Default, Profile::Linux, Profile::Bsd, Profile::Rfc];
+    /// All profiles, in the order of the tables.
+    pub const ALL: [Profile; 5] =
+        [Profile::Default, Profile::Linux, Profile::Bsd, Profile::Rfc, Profile::FreeBsd];
 
     /// Returns `default`, `linux`, `bsd`, `rfc` or `freebsd`.
     pub const fn name(self) -> &'static str {
@@ -77,11 +80,8 @@ impl fmt::Display for Profile {
 impl FromStr for Profile {
     type Err = String;
     fn from_str(s: &str) -> Result<Profile, String> {
-        Profile::ALL
-            .into_iter()
-            .chain([Profile::FreeBsd])
-            .find(|p| p.name() == s)
-            .ok_or_else(|| format!("`{s}`: expected a profile: default, linux, bsd or rfc; or freebsd"))
+        let named = Profile::ALL.into_iter().find(|p| p.name() == s);
+        named.ok_or_else(|| format!("`{s}`: expected a profile: default, linux, bsd, rfc or freebsd"))
     }
 }
 
@@ -226,8 +226,9 @@ impl Config {
     /// ```
     /// use steadfast_core::Config;
     ///
-    /// let config = Config { tcp_ecn: 9, ..Config::default() };
-    /// assert_eq!(config.validate().unwrap_err().to_string(), "tcp_ecn: `9`: expected a number from 0 to 2");
+    /// let config = Config { tcp_reordering: 0, ..Config::default() };
+    /// let error = config.validate().unwrap_err();
+    /// assert_eq!(error.to_string(), "tcp_reordering: `0`: expected a number from 1 to 127");
     /// ```
     pub fn validate(&self) -> Result<(), ConfigError> {
         for setting in Config::settings() {
@@ -285,7 +286,7 @@ impl Config {
             tcp_keepalive_probes: 8,
             tcp_rst_limit: 200,
             tcp_rfc1337: true,
-            tcp_tw_reuse: 0,
+            tcp_tw_reuse: TwReuse::Never,
             netdev_max_backlog: 256,
             ip_local_port_range: PortRange::known(10_000, 65_535),
             ..self
@@ -395,7 +396,8 @@ settings! {
     "net.core.somaxconn" somaxconn: u32 as kinds::Number(1, 1 << 20), [4096, 4096, 128, 128], "Linux";
     /// SYN cookies: 0 never, 1 when the half-open table is full, 2 always. With 1, the table counts as full above a
     /// random share of at least half, drawn for each SYN.
-    "net.ipv4.tcp_syncookies" tcp_syncookies: u8 as kinds::Count(0, 2), [1, 1, 1, 0], "RFC 4987; Linux";
+    "net.ipv4.tcp_syncookies" tcp_syncookies: SynCookies as kinds::Mode,
+        [SynCookies::WhenFull, SynCookies::WhenFull, SynCookies::WhenFull, SynCookies::Never], "RFC 4987; Linux";
     /// Most used cookies that are remembered until they expire, so that none becomes a second connection; above it one
     /// may; 0: none. Each takes 24 bytes.
     "steadfast.tcp_max_spent_cookies" tcp_max_spent_cookies: u32 as kinds::Number(0, 1 << 24), [262_144, 262_144, 262_144, 262_144], "THREAT-6; invariant 1";
@@ -404,7 +406,8 @@ settings! {
     /// Answer with RST instead of silence when the accept queue is full.
     "net.ipv4.tcp_abort_on_overflow" tcp_abort_on_overflow: bool as kinds::Switch, [false, false, false, false], "Linux";
     /// Fast Open: 1 client, 2 server, 3 both, 0 off.
-    "net.ipv4.tcp_fastopen" tcp_fastopen: u8 as kinds::Count(0, 3), [0, 1, 0, 0], "RFC 7413; Linux";
+    "net.ipv4.tcp_fastopen" tcp_fastopen: FastOpenMode as kinds::Mode,
+        [FastOpenMode::Off, FastOpenMode::Client, FastOpenMode::Off, FastOpenMode::Off], "RFC 7413; Linux";
     /// Most Fast Open connections of one listener with an incomplete handshake; above it the ordinary handshake is
     /// used; 0: always. Each takes the memory of any connection, see `tcp_max_connections`.
     "steadfast.tcp_fastopen_pending" tcp_fastopen_pending: u32 as kinds::Number(0, 1 << 20), [256, 256, 256, 256], "RFC 7413 §5.1, 7413-2";
@@ -432,7 +435,8 @@ settings! {
     /// Report duplicate segments in a SACK block.
     "net.ipv4.tcp_dsack" tcp_dsack: bool as kinds::Switch, [true, true, false, true], "RFC 2883";
     /// ECN: 0 off, 1 request and accept, 2 only accept.
-    "net.ipv4.tcp_ecn" tcp_ecn: u8 as kinds::Count(0, 2), [2, 2, 0, 0], "RFC 3168; Linux";
+    "net.ipv4.tcp_ecn" tcp_ecn: EcnMode as kinds::Mode,
+        [EcnMode::Passive, EcnMode::Passive, EcnMode::Off, EcnMode::Off], "RFC 3168; Linux";
 
     /// Order and padding of the options of a SYN: as `linux` or `freebsd`.
     "steadfast.tcp_option_layout" tcp_option_layout: OptionLayout as kinds::Layout,
@@ -502,7 +506,8 @@ settings! {
     /// Number of segments at the start of a connection that are acknowledged at once; 0: none.
     "steadfast.tcp_quickack" tcp_quickack: u8 as kinds::Count(0, 255), [16, 16, 0, 0], "Linux";
     /// Probe the path MTU without ICMP: 0 never, 1 after a black hole is detected, 2 always.
-    "net.ipv4.tcp_mtu_probing" tcp_mtu_probing: u8 as kinds::Count(0, 2), [1, 0, 0, 0], "RFC 4821; Linux";
+    "net.ipv4.tcp_mtu_probing" tcp_mtu_probing: MtuProbing as kinds::Mode,
+        [MtuProbing::BlackHole, MtuProbing::Never, MtuProbing::Never, MtuProbing::Never], "RFC 4821; Linux";
     /// MSS to fall back to when a black hole is detected.
     "net.ipv4.tcp_base_mss" tcp_base_mss: u16 as kinds::Size(48, 1460), [1024, 1024, 1024, 1024], "RFC 4821; Linux";
     /// Time until the next search for a larger path MTU.
@@ -550,7 +555,8 @@ settings! {
     /// as many as the peak number of entries filled.
     "steadfast.tcp_tw_mem" tcp_tw_mem: u64 as kinds::Memory(0, 1 << 40), [16 << 20, 16 << 20, 16 << 20, 16 << 20], "THREAT-11";
     /// Let a connect replace a TIME-WAIT entry by timestamps: 0 never, 1 always, 2 for loopback addresses.
-    "net.ipv4.tcp_tw_reuse" tcp_tw_reuse: u8 as kinds::Count(0, 2), [1, 2, 0, 0], "RFC 6191; Linux";
+    "net.ipv4.tcp_tw_reuse" tcp_tw_reuse: TwReuse as kinds::Mode,
+        [TwReuse::Always, TwReuse::Loopback, TwReuse::Never, TwReuse::Never], "RFC 6191; Linux";
     /// Smallest age of a TIME-WAIT entry that a connect may replace.
     "net.ipv4.tcp_tw_reuse_delay" tcp_tw_reuse_delay: Duration as kinds::Millis(1, 120_000), [secs(1), secs(1), secs(1), secs(1)], "Linux 6.14";
     /// Short TIME-WAIT and a timestamp check for each peer address. **Harmful**: it refuses clients that share an

@@ -4,6 +4,7 @@
 
 use std::net::IpAddr;
 
+use steadfast_core::config::SynCookies;
 use steadfast_core::seq::SeqNum;
 use steadfast_core::wire::icmp::{self, Message};
 use steadfast_core::wire::tcp::{Cookie, Flags, Header, Options, Timestamps};
@@ -162,7 +163,7 @@ impl World {
     fn reach(v6: bool, timestamps: bool, holds: Holds) -> World {
         let cookies = |config: &mut Config| {
             if holds == Holds::Cookies {
-                config.tcp_syncookies = 2;
+                config.tcp_syncookies = SynCookies::Always;
             }
         };
         let mut w = World::new(v6, timestamps, cookies);

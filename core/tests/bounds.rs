@@ -8,6 +8,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use allocation_counter::measure;
 use steadfast_core::config::Config;
+use steadfast_core::config::{FastOpenMode, SynCookies};
 use steadfast_core::counters::{Counters, DropReason};
 use steadfast_core::seq::SeqNum;
 use steadfast_core::wire::icmp::{ErrorKind, Message};
@@ -217,7 +218,7 @@ macro_rules! rows {
 
 rows! {
     half_open_entries_threat_1: "tcp_max_half_open" = 4096, 100 each, BESIDE => {
-        configure: |config| (config.tcp_syncookies, config.tcp_max_syn_backlog) = (0, 1 << 20),
+        configure: |config| (config.tcp_syncookies, config.tcp_max_syn_backlog) = (SynCookies::Never, 1 << 20),
         push: |world, number| {
             world.send(&client(number).syn());
             world.drain();
@@ -278,7 +279,7 @@ rows! {
         bites: Some(|counters| counters.tcp_abort_on_memory),
     }
     spent_cookies_threat_6: "tcp_max_spent_cookies" = 4096, 24 each, BESIDE => {
-        configure: |config| config.tcp_syncookies = 2,
+        configure: |config| config.tcp_syncookies = SynCookies::Always,
         push: |world, number| {
             let (_, id) = world.accepted(number).expect("cookies are never full");
             world.stack.abort(world.now, id).unwrap();
@@ -309,7 +310,7 @@ rows! {
     }
     // Beside it there are the counters of the port choice.
     fast_open_cookies_of_servers: "tcp_fastopen_cache" = 1024, 160 each, BESIDE + (128 << 10) => {
-        configure: |config| config.tcp_fastopen = 1,
+        configure: |config| config.tcp_fastopen = FastOpenMode::Client,
         push: |world, number| {
             let server = client(number).end;
             let options = ConnectOptions { fast_open: true, ..ConnectOptions::default() };
@@ -349,7 +350,7 @@ rows! {
     }
     // Each has its text queued beside it.
     fast_open_connections_without_a_third_segment: "tcp_fastopen_pending" = 128, 1536 each, BESIDE => {
-        configure: |config| (config.tcp_fastopen, config.tcp_max_half_open) = (2, 16),
+        configure: |config| (config.tcp_fastopen, config.tcp_max_half_open) = (FastOpenMode::Server, 16),
         push: |world, number| {
             let end = SocketAddr::from((Ipv4Addr::new(11, 0, 0, 1), 1024 + (number % 50_000) as u16));
             let offer = |cookie| Options { mss: Some(1460), fast_open: cookie, ..Options::default() };

@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 
 use allocation_counter::measure;
 use steadfast_core::config::Profile;
+use steadfast_core::config::SynCookies;
 use steadfast_core::{Config, ConnectOptions, Duration, Error, Event, ListenOptions, SocketId, Stack};
 
 use common::{Pair, SERVER, Side};
@@ -16,7 +17,7 @@ const CROWD: usize = 60;
 #[derive(Clone, Copy, Debug)]
 struct Case {
     profile: Profile,
-    syncookies: u8,
+    syncookies: SynCookies,
     /// Between two clients.
     spread: Duration,
     /// Between two calls of `accept`.
@@ -113,7 +114,9 @@ fn hear(stack: &mut Stack, id: SocketId, speaks: Side) -> Option<Result<(), Erro
 /// Every case, and what follows for each.
 fn cases() -> impl Iterator<Item = Case> {
     let profiles = [Profile::Default, Profile::Linux].into_iter();
-    let with_cookies = profiles.flat_map(|profile| [0, 1, 2].map(|syncookies| (profile, syncookies)));
+    let with_cookies = profiles.flat_map(|profile| {
+        [SynCookies::Never, SynCookies::WhenFull, SynCookies::Always].map(|syncookies| (profile, syncookies))
+    });
     let times = [(0, 50), (0, 500), (3, 50), (3, 500)];
     let in_time = with_cookies.flat_map(move |(profile, syncookies)| {
         let millis = Duration::from_millis;
@@ -152,7 +155,7 @@ fn with_tcp_abort_on_overflow_some_of_a_crowd_are_reset_sa_syn_rcvd_07() {
 /// those that wait must not add up.
 #[test]
 fn who_waits_and_leaves_takes_no_memory_sa_syn_rcvd_13() {
-    let config = Config { tcp_syncookies: 0, ..Config::default() };
+    let config = Config { tcp_syncookies: SynCookies::Never, ..Config::default() };
     let mut pair = Pair::new(config);
     let options = ListenOptions { backlog: 1, ..ListenOptions::default() };
     let listener = pair.server.listen(SERVER.parse().unwrap(), options).unwrap();

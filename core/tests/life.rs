@@ -3,6 +3,7 @@
 mod common;
 
 use common::{Pair, SERVER, SERVER_V6, Side, on_the_wire, pattern};
+use steadfast_core::config::MtuProbing;
 use steadfast_core::config::PortRange;
 use steadfast_core::trace::State;
 use steadfast_core::wire::{ipv4, tcp};
@@ -288,7 +289,7 @@ fn a_train_tells_of_a_window_that_opened_meanwhile_sa_est_31() {
 fn a_connection_that_was_idle_for_weeks_carries_on() {
     for keepalive in [false, true] {
         for days in [12, 25, 30, 45] {
-            let mut pair = Pair::new(Config { tcp_mtu_probing: 2, ..Config::default() });
+            let mut pair = Pair::new(Config { tcp_mtu_probing: MtuProbing::Always, ..Config::default() });
             let (client, server) = pair.connect();
             let options = SocketOptions { keepalive, ..SocketOptions::new(pair.client.config()) };
             pair.client.set_options(pair.now, client, options).unwrap();

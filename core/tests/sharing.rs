@@ -4,6 +4,7 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
+use steadfast_core::config::SynCookies;
 use steadfast_core::counters::DropReason;
 use steadfast_core::seq::SeqNum;
 use steadfast_core::wire::tcp::{Flags, Options};
@@ -251,7 +252,7 @@ fn a_super_segment_counts_as_the_packets_that_it_is_on_the_wire() {
     let mut server = Server::new(
         |config| {
             wide(config);
-            (config.tcp_syncookies, config.tcp_notsent_lowat) = (2, u32::MAX);
+            (config.tcp_syncookies, config.tcp_notsent_lowat) = (SynCookies::Always, u32::MAX);
         },
         true,
     );
@@ -277,7 +278,7 @@ fn a_super_segment_counts_as_the_packets_that_it_is_on_the_wire() {
 #[test]
 fn a_flood_at_one_listener_takes_no_syn_acks_from_another() {
     let without_budgets = |config: &mut Config| {
-        (config.tcp_syncookies, config.tcp_synack_ratelimit) = (0, 0);
+        (config.tcp_syncookies, config.tcp_synack_ratelimit) = (SynCookies::Never, 0);
     };
     let mut server = Server::new(without_budgets, false);
     server.stack.listen((SERVER, 443).into(), ListenOptions::default()).unwrap();
@@ -307,7 +308,7 @@ fn a_flood_at_one_listener_takes_no_syn_acks_from_another() {
 #[test]
 fn syn_acks_that_are_sent_again_wait_for_their_turn_and_none_is_lost() {
     let small_queue = |config: &mut Config| {
-        (config.reply_queue, config.tcp_syncookies, config.tcp_synack_ratelimit) = (16, 0, 0);
+        (config.reply_queue, config.tcp_syncookies, config.tcp_synack_ratelimit) = (16, SynCookies::Never, 0);
     };
     let mut server = Server::new(small_queue, false);
     server.stack.listen((SERVER, 443).into(), ListenOptions::default()).unwrap();
@@ -344,7 +345,7 @@ fn a_syn_ack_counts_as_a_try_when_it_leaves() {
 fn of_answers_beyond_the_queue_each_has_the_same_chance() {
     let mut server = Server::new(
         |config| {
-            config.tcp_syncookies = 2;
+            config.tcp_syncookies = SynCookies::Always;
             config.reply_queue = 100;
         },
         false,

@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use proptest::collection::vec;
 use proptest::prelude::*;
+use steadfast_core::config::{FastOpenMode, MtuProbing};
 use steadfast_core::seq::SeqNum;
 use steadfast_core::wire::icmp::{self, ErrorKind, Message};
 use steadfast_core::wire::tcp::{Cookie, Flags, Header, OptionLayout, Options, SackBlocks, Timestamps};
@@ -120,9 +121,9 @@ impl Game {
         (interface.segmentation_offload, interface.checksum_offload) = (case.offload, case.offload);
         let config = Config {
             secret: [3; 32],
-            tcp_fastopen: 3,
+            tcp_fastopen: FastOpenMode::Both,
             tcp_option_layout: case.layout,
-            tcp_mtu_probing: if case.probing { 2 } else { 1 },
+            tcp_mtu_probing: if case.probing { MtuProbing::Always } else { MtuProbing::BlackHole },
             min_pmtu: 68,
             tcp_base_mss: 48,
             tcp_notsent_lowat: u32::MAX,

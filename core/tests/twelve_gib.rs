@@ -4,6 +4,7 @@
 use std::collections::VecDeque;
 
 use bytes::{Bytes, BytesMut};
+use steadfast_core::config::EcnMode;
 use steadfast_core::counters::Counters;
 use steadfast_core::wire::ipv6;
 use steadfast_core::wire::tcp::Header;
@@ -65,8 +66,12 @@ struct Wire {
 impl Wire {
     fn new() -> Wire {
         let stack = |address: &str, secret| {
-            let config =
-                Config { secret: [secret; 32], tcp_ecn: 1, tcp_notsent_lowat: u32::MAX, ..Config::default() };
+            let config = Config {
+                secret: [secret; 32],
+                tcp_ecn: EcnMode::On,
+                tcp_notsent_lowat: u32::MAX,
+                ..Config::default()
+            };
             let mut interface = Interface::new(MTU, [(address.parse().unwrap(), 64)]);
             interface.checksum_offload = true;
             Stack::new(config, interface)

@@ -365,7 +365,7 @@ impl Posix {
             Role::Fresh => {}
             _ => return Err("EISCONN"),
         }
-        if self.stack.config().tcp_fastopen & 1 == 0 {
+        if !self.stack.config().tcp_fastopen.client() {
             return Err("EOPNOTSUPP");
         }
         let known = self.stack.knows_fast_open_cookie(remote.ip());

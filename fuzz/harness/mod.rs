@@ -9,6 +9,7 @@ pub mod receive;
 pub mod watch;
 
 use steadfast_core::config::PortRange;
+use steadfast_core::config::{EcnMode, FastOpenMode, MtuProbing, SynCookies, TwReuse};
 use steadfast_core::{Config, Duration, Profile};
 use steadfast_testkit::packets;
 
@@ -92,14 +93,14 @@ pub fn config(input: &mut Input<'_>, secret: u8) -> Config {
     config.tcp_rfc1337 ^= bit(a, 5);
     config.tcp_tw_recycle = bit(a, 6) && bit(a, 7);
     config.tcp_tolerate_missing_ts = bit(a, 7);
-    config.tcp_syncookies = b % 3;
-    config.tcp_fastopen = b >> 2 & 3;
-    config.tcp_ecn = (b >> 4 & 3).min(2);
-    config.tcp_mtu_probing = (b >> 6 & 3).min(2);
+    config.tcp_syncookies = SynCookies::ALL[usize::from(b % 3)];
+    config.tcp_fastopen = FastOpenMode::new(bit(b, 2), bit(b, 3));
+    config.tcp_ecn = EcnMode::ALL[usize::from(b >> 4 & 3).min(2)];
+    config.tcp_mtu_probing = MtuProbing::ALL[usize::from(b >> 6 & 3).min(2)];
     config.tcp_rcvbuf = [1 << 16, 1024, 3000, 1 << 18, 1 << 20, 20_000, 70_000, 4096][usize::from(c & 7)];
     config.tcp_sndbuf = [1 << 15, 1024, 5000, 1 << 17][usize::from(c >> 3 & 3)];
     config.tcp_mem = [1 << 17, 1 << 16, 8000, 1 << 21][usize::from(c >> 5 & 3)];
-    config.tcp_tw_reuse = bit(c, 7).into();
+    config.tcp_tw_reuse = if bit(c, 7) { TwReuse::Always } else { TwReuse::Never };
     config.tcp_max_syn_backlog = 1 + u32::from(d & 3);
     config.tcp_max_half_open = 2 + u32::from(d >> 2 & 3);
     config.somaxconn = 1 + u32::from(d >> 4 & 3);

@@ -9,7 +9,7 @@ use steadfast_core::seq::SeqNum;
 use steadfast_core::wire::checksum::Sum;
 use steadfast_core::wire::icmp::{ErrorKind, Message};
 use steadfast_core::wire::tcp::{self, Cookie, Flags, Header};
-use steadfast_core::wire::{PROTOCOL_TCP, build};
+use steadfast_core::wire::{PROTOCOL_TCP, build, ipv6};
 
 use steadfast_timeline::flows::seq_end;
 use steadfast_timeline::view::{Kind, View};

@@ -240,6 +240,16 @@ impl Kind<CongestionControl> for Congestion {
     }
 }
 
+/// One of a few values: see [`modes`](super::modes).
+#[derive(Clone, Copy)]
+pub(super) struct Mode;
+
+impl Mode {
+    pub(super) const fn unit(&self) -> &'static str {
+        ""
+    }
+}
+
 #[derive(Clone, Copy)]
 pub(super) struct Layout;
 

@@ -101,6 +101,7 @@ fn with_dots(name: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::{SynCookies, TwReuse};
 
     /// Reads a text: what it assigns, and what is wrong with it.
     fn read(text: &str) -> (Vec<String>, Vec<String>) {
@@ -178,8 +179,8 @@ mod tests {
             tcp_orphan_retries: 3,
             tcp_fin_timeout: std::time::Duration::from_secs(30),
             tcp_max_syn_backlog: 4096,
-            tcp_syncookies: 1,
-            tcp_tw_reuse: 1,
+            tcp_syncookies: SynCookies::WhenFull,
+            tcp_tw_reuse: TwReuse::Always,
             tcp_tw_recycle: true,
             tcp_keepalive_probes: 5,
             netdev_max_backlog: 3000,

@@ -118,7 +118,7 @@ impl Stack {
             // The ISS must be above every sequence number of the previous connection (RFC 6191).
             iss = above + 65_537;
         }
-        let fast_open = match (options.fast_open, self.config.tcp_fastopen & 1 != 0) {
+        let fast_open = match (options.fast_open, self.config.tcp_fastopen.client()) {
             (true, true) => self.cookies.cookie(remote.ip()).map_or(FastOpen::Request, FastOpen::Cookie),
             _ => FastOpen::Off,
         };

@@ -7,6 +7,7 @@ use super::inbound::Datagram;
 use super::sockets::SocketKind;
 use super::{Stack, env_of};
 use crate::config::RefuseWith;
+use crate::config::SynCookies;
 use crate::counters::{DropReason, ReplyReason};
 use crate::flow::{FlowRef, PackedRef};
 use crate::seq::SeqNum;
@@ -74,7 +75,7 @@ impl Stack {
         let mut give_cookie = None;
         if let Some(option) = segment.options().fast_open
             && self.listeners[listener].fast_open
-            && self.config.tcp_fastopen & 2 != 0
+            && self.config.tcp_fastopen.server()
             && old.is_none()
         {
             let cookie = self.fast_open_cookie(source, 0);
@@ -105,10 +106,14 @@ impl Stack {
         let most = self.config.tcp_max_half_open as usize;
         let (used, used_by_all) = (self.listeners[listener].half_open, self.half_open.len());
         let full = match self.config.tcp_syncookies {
-            0 => self.half_open_full(listener),
+            SynCookies::Never => self.half_open_full(listener),
             _ => self.early_full(used, backlog) || self.early_full(used_by_all, most),
         };
-        let cookies = self.config.tcp_syncookies == 2 || full && self.config.tcp_syncookies == 1;
+        let cookies = match self.config.tcp_syncookies {
+            SynCookies::Never => false,
+            SynCookies::WhenFull => full,
+            SynCookies::Always => true,
+        };
         if cookies && old.is_none() {
             self.counters.tcp_req_q_full_do_cookies += u64::from(full);
             return self.send_cookie(listener, segment, offer);

@@ -8,6 +8,7 @@ use super::fast_open::PendingRequests;
 use super::segment::{Reply, Segment};
 use super::tcb::{Agreed, Env, Origin, syn_window};
 use crate::config::Config;
+use crate::config::EcnMode;
 use crate::counters::{DropReason, ReplyReason};
 use crate::queue::Queue;
 use crate::seq::SeqNum;
@@ -86,7 +87,7 @@ impl Offer {
             options.sack_permitted && config.tcp_sack,
             options.timestamps.is_some() && config.tcp_timestamps,
             // An ECN-setup SYN has both (3168-1).
-            segment.flags().contains(Flags::ECE | Flags::CWR) && config.tcp_ecn > 0,
+            segment.flags().contains(Flags::ECE | Flags::CWR) && config.tcp_ecn != EcnMode::Off,
         )
     }
 

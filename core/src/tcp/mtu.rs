@@ -2,6 +2,7 @@
 
 use super::room::fixed_headers;
 use super::tcb::{Connection, Env};
+use crate::config::MtuProbing;
 use crate::seq::SeqNum;
 use crate::state::State;
 use crate::time::{Deadline, Instant};
@@ -124,7 +125,7 @@ impl Connection {
         // A full stop is R1 (RFC 4821 §7.7): earlier losses may be congestion. With a closed window, a timeout shows
         // nothing.
         let full_stop = retransmits >= config.tcp_retries1 && self.tcb.snd.wnd > 0;
-        if config.tcp_mtu_probing == 0 || !full_stop || !full_sized {
+        if config.tcp_mtu_probing == MtuProbing::Never || !full_stop || !full_sized {
             return;
         }
         // Go down to the base, then halve (4821-2).
@@ -150,12 +151,12 @@ impl Connection {
         room: u32,
         env: &Env<'_>,
     ) -> PmtuProbe {
-        let off = self.pmtu_search.is_none() && env.config.tcp_mtu_probing != 2;
+        let off = self.pmtu_search.is_none() && env.config.tcp_mtu_probing != MtuProbing::Always;
         if off { PmtuProbe::No } else { self.next_step_of_search(unsent, window, room, env) }
     }
 
     fn next_step_of_search(&mut self, unsent: usize, window: u32, room: u32, env: &Env<'_>) -> PmtuProbe {
-        if self.pmtu_search.is_none() && env.config.tcp_mtu_probing == 2 {
+        if self.pmtu_search.is_none() && env.config.tcp_mtu_probing == MtuProbing::Always {
             let next_at = env.now;
             let (low, high) = (self.tcb.snd.path.mtu, env.interface_mtu);
             self.pmtu_search = Some(Box::new(PmtuSearch { low, high, probe: None, next_at }));

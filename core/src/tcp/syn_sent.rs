@@ -8,6 +8,7 @@ use super::segment::{Outgoing, Segment};
 use super::tcb::{Agreed, Connection, Env, Origin, syn_window};
 use crate::buffer::Rope;
 use crate::config::Config;
+use crate::config::EcnMode;
 use crate::counters::DropReason;
 use crate::error::Error;
 use crate::seq::SeqNum;
@@ -92,7 +93,7 @@ impl Opening {
             env.counters.tcp_syn_retrans += 1;
         }
         let mut flags = Flags::SYN;
-        if config.tcp_ecn == 1 && self.retries < 2 {
+        if config.tcp_ecn == EcnMode::On && self.retries < 2 {
             flags |= Flags::ECE | Flags::CWR;
         }
         if is_retransmission || self.fast_open == FastOpen::Off {
@@ -202,7 +203,7 @@ impl Opening {
         let wscale = options.window_scale.filter(|_| config.tcp_window_scaling);
         // With ECE alone a SYN-ACK agrees, and with both flags it is an echo of ours. A SYN asks with both (3168-1, 3168-5).
         let ecn_setup = flags.ece() && flags.cwr() != flags.ack();
-        let ecn = config.tcp_ecn == 1 && self.retries < 2 && ecn_setup;
+        let ecn = config.tcp_ecn == EcnMode::On && self.retries < 2 && ecn_setup;
         let agreed = Agreed {
             tuple: self.tuple,
             origin: Origin::Active,

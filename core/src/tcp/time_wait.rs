@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::segment::{Reply, Segment};
 use super::tcb::{Connection, Env};
+use crate::config::TwReuse;
 use crate::config::{Config, PortRange};
 use crate::counters::{DropReason, ReplyReason};
 use crate::flow::FlowTable;
@@ -167,7 +168,8 @@ impl TimeWait {
     /// Whether a connect may take the 4-tuple over (SA-TIME_WAIT-15): by timestamps, when the entry is old enough.
     pub(crate) fn may_be_reused(&self, now: Instant, config: &Config) -> bool {
         let loopback = self.tuple.remote().ip().is_loopback();
-        let allowed = config.tcp_tw_reuse == 1 || config.tcp_tw_reuse == 2 && loopback;
+        let allowed =
+            config.tcp_tw_reuse == TwReuse::Always || config.tcp_tw_reuse == TwReuse::Loopback && loopback;
         let age = length(config).saturating_sub(self.remaining(now));
         allowed && self.timestamps_on() && age >= config.tcp_tw_reuse_delay
     }

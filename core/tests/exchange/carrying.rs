@@ -1,6 +1,7 @@
 //! Data: retransmission timeouts, acknowledgements, congestion windows, path MTU, IP fields (RFC 9293 §3.8, RFC 5681, 6298,
 //! 5927).
 
+use steadfast_core::config::MtuProbing;
 use steadfast_core::trace::State;
 use steadfast_core::wire::Ecn;
 use steadfast_core::wire::icmp::ErrorKind;
@@ -12,7 +13,7 @@ use crate::harness::{PEER, PORT, Test, each, each_with};
 
 /// Retransmissions keep their size.
 fn no_probing(config: &mut Config) {
-    config.tcp_mtu_probing = 0;
+    config.tcp_mtu_probing = MtuProbing::Never;
 }
 
 /// 4821-2: two timeouts of a full segment, and the third is small enough for any path.

@@ -1,6 +1,7 @@
 //! Fast Open (RFC 7413), where segments are lost, late, or of nobody.
 
 use steadfast_core::Error;
+use steadfast_core::config::FastOpenMode;
 use steadfast_core::counters::DropReason;
 use steadfast_core::info::{CaState, Info};
 use steadfast_core::trace::State;
@@ -34,7 +35,7 @@ fn request(t: &mut Test) {
 
 fn as_client(test: impl Fn(&mut Test)) {
     each_with(
-        |c| c.tcp_fastopen = 1,
+        |c| c.tcp_fastopen = FastOpenMode::Client,
         |t| {
             request(t);
             test(t);
@@ -151,7 +152,7 @@ fn data_of_a_crossed_syn_is_acknowledged_or_goes_again_sa_syn_rcvd_06() {
 fn only_a_syn_ack_gives_a_cookie_7413_1() {
     let knows = |t: &Test| t.stack.knows_fast_open_cookie(t.theirs());
     each_with(
-        |c| c.tcp_fastopen = 1,
+        |c| c.tcp_fastopen = FastOpenMode::Client,
         |t| {
             fast_open_connect(t);
             t.recv("S seq 0 <mss 1460, sackOK, wscale 0, tfo>");
@@ -161,7 +162,7 @@ fn only_a_syn_ack_gives_a_cookie_7413_1() {
         },
     );
     each_with(
-        |c| c.tcp_fastopen = 1,
+        |c| c.tcp_fastopen = FastOpenMode::Client,
         |t| {
             t.connect();
             t.send("S. seq 0 ack 1 <sackOK, wscale 0, tfo 0102030405060708>");
@@ -171,7 +172,7 @@ fn only_a_syn_ack_gives_a_cookie_7413_1() {
     );
     // The answer to the first SYN may come after the second one.
     each_with(
-        |c| c.tcp_fastopen = 1,
+        |c| c.tcp_fastopen = FastOpenMode::Client,
         |t| {
             fast_open_connect(t);
             t.recv("S seq 0 <mss 1460, sackOK, wscale 0, tfo>");
@@ -188,7 +189,7 @@ fn only_a_syn_ack_gives_a_cookie_7413_1() {
 fn as_server(configure: impl Fn(&mut steadfast_core::Config), test: impl Fn(&mut Test, &str)) {
     each_with(
         |c| {
-            c.tcp_fastopen = 2;
+            c.tcp_fastopen = FastOpenMode::Server;
             configure(c);
         },
         |t| {

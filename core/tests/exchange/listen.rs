@@ -1,5 +1,6 @@
 //! LISTEN (RFC 9293 §3.10.7.2).
 
+use steadfast_core::config::SynCookies;
 use steadfast_core::config::{Refusal, Refusals, RefuseWith};
 use steadfast_core::counters::DropReason;
 use steadfast_core::trace::State;
@@ -158,7 +159,7 @@ fn a_full_table_answers_with_cookies_sa_listen_07() {
 #[test]
 fn a_cookie_becomes_a_connection_sa_listen_07() {
     each_with(
-        |c| c.tcp_syncookies = 2,
+        |c| c.tcp_syncookies = SynCookies::Always,
         |t| {
             t.listen();
             t.send("S seq 0 <sackOK, wscale 6>");
@@ -182,7 +183,7 @@ fn a_cookie_becomes_a_connection_sa_listen_07() {
 #[test]
 fn a_forged_or_old_cookie_is_reset_sa_listen_02() {
     each_with(
-        |c| c.tcp_syncookies = 2,
+        |c| c.tcp_syncookies = SynCookies::Always,
         |t| {
             t.listen();
             t.send("S seq 0");
@@ -203,7 +204,7 @@ fn a_forged_or_old_cookie_is_reset_sa_listen_02() {
 #[test]
 fn with_cookies_off_a_full_table_drops_sa_listen_07() {
     each_with(
-        |c| (c.tcp_max_syn_backlog, c.tcp_syncookies) = (1, 0),
+        |c| (c.tcp_max_syn_backlog, c.tcp_syncookies) = (1, SynCookies::Never),
         |t| {
             t.listen();
             t.send("S seq 0");
@@ -227,7 +228,7 @@ fn with_cookies_off_a_full_table_drops_sa_listen_07() {
 #[test]
 fn the_table_of_the_whole_stack_is_bounded_sa_listen_07() {
     each_with(
-        |c| (c.tcp_max_half_open, c.tcp_syncookies) = (1, 0),
+        |c| (c.tcp_max_half_open, c.tcp_syncookies) = (1, SynCookies::Never),
         |t| {
             t.listen();
             t.send("S seq 0");
@@ -481,7 +482,7 @@ fn refused_sources_are_answered_as_configured_h10b() {
 #[test]
 fn a_cookie_waits_for_room_sa_listen_07() {
     each_with(
-        |c| c.tcp_syncookies = 2,
+        |c| c.tcp_syncookies = SynCookies::Always,
         |t| {
             t.listen_with(ListenOptions { backlog: 1, ..ListenOptions::default() });
             for port in [5000, 6000] {
@@ -509,7 +510,7 @@ fn a_cookie_waits_for_room_sa_listen_07() {
 #[test]
 fn a_cookie_finds_no_row_to_wait_in_sa_listen_07() {
     each_with(
-        |c| (c.tcp_syncookies, c.tcp_max_syn_backlog) = (2, 1),
+        |c| (c.tcp_syncookies, c.tcp_max_syn_backlog) = (SynCookies::Always, 1),
         |t| {
             t.listen_with(ListenOptions { backlog: 1, ..ListenOptions::default() });
             for port in [5000, 6000, 7000] {

@@ -1,5 +1,6 @@
 //! Timers of idle connections, limits of the whole stack, Fast Open.
 
+use steadfast_core::config::FastOpenMode;
 use steadfast_core::counters::DropReason;
 use steadfast_core::trace::State;
 use steadfast_core::wire::icmp::Message;
@@ -264,7 +265,7 @@ pub fn cookie(t: &mut Test) -> String {
 #[test]
 fn a_valid_cookie_opens_fast_sa_listen_06() {
     each_with(
-        |c| c.tcp_fastopen = 3,
+        |c| c.tcp_fastopen = FastOpenMode::Both,
         |t| {
             fast_open_listener(t);
             let cookie = cookie(t);
@@ -288,7 +289,7 @@ fn a_valid_cookie_opens_fast_sa_listen_06() {
 #[test]
 fn a_fast_open_syn_again_is_acknowledged_again_sa_listen_06() {
     each_with(
-        |c| c.tcp_fastopen = 3,
+        |c| c.tcp_fastopen = FastOpenMode::Both,
         |t| {
             fast_open_listener(t);
             let cookie = cookie(t);
@@ -311,7 +312,7 @@ fn a_fast_open_syn_again_is_acknowledged_again_sa_listen_06() {
 #[test]
 fn a_wrong_cookie_means_an_ordinary_handshake_7413_1() {
     each_with(
-        |c| c.tcp_fastopen = 2,
+        |c| c.tcp_fastopen = FastOpenMode::Server,
         |t| {
             fast_open_listener(t);
             let cookie = cookie(t);
@@ -332,7 +333,7 @@ fn a_wrong_cookie_means_an_ordinary_handshake_7413_1() {
 #[test]
 fn pending_fast_opens_are_bounded_7413_2() {
     each_with(
-        |c| (c.tcp_fastopen, c.tcp_fastopen_pending) = (3, 1),
+        |c| (c.tcp_fastopen, c.tcp_fastopen_pending) = (FastOpenMode::Both, 1),
         |t| {
             fast_open_listener(t);
             let cookie = cookie(t);
@@ -356,7 +357,8 @@ fn pending_fast_opens_are_bounded_7413_2() {
 /// connection and the peer the ACK of its request, so that it is told how it ends.
 #[test]
 fn a_repeated_syn_does_not_keep_a_pending_fast_open_7413_2() {
-    let configure = |c: &mut steadfast_core::Config| (c.tcp_fastopen, c.tcp_fastopen_pending) = (3, 1);
+    let configure =
+        |c: &mut steadfast_core::Config| (c.tcp_fastopen, c.tcp_fastopen_pending) = (FastOpenMode::Both, 1);
     each_with(configure, |t| {
         fast_open_listener(t);
         let cookie = cookie(t);
@@ -387,7 +389,7 @@ fn a_repeated_syn_does_not_keep_a_pending_fast_open_7413_2() {
 fn a_pending_fast_open_ends_at_its_time_sa_syn_rcvd_19() {
     for (synack, user) in [(5, 0), (100, 0), (0, 5)] {
         each_with(
-            |c| (c.tcp_fastopen, c.tcp_synack_timeout) = (3, Duration::from_secs(synack)),
+            |c| (c.tcp_fastopen, c.tcp_synack_timeout) = (FastOpenMode::Both, Duration::from_secs(synack)),
             |t| {
                 fast_open_listener(t);
                 let cookie = cookie(t);
@@ -415,7 +417,7 @@ pub fn fast_open_connect(t: &mut Test) {
 #[test]
 fn a_client_uses_the_cookie_it_got_7413_1() {
     each_with(
-        |c| c.tcp_fastopen = 1,
+        |c| c.tcp_fastopen = FastOpenMode::Client,
         |t| {
             fast_open_connect(t);
             t.recv("S seq 0 <mss 1460, sackOK, wscale 0, tfo>");
@@ -451,7 +453,7 @@ fn a_client_uses_the_cookie_it_got_7413_1() {
 #[test]
 fn a_fast_open_syn_again_is_an_ordinary_one_7413_3() {
     each_with(
-        |c| c.tcp_fastopen = 1,
+        |c| c.tcp_fastopen = FastOpenMode::Client,
         |t| {
             fast_open_connect(t);
             t.recv("S seq 0 <mss 1460, sackOK, wscale 0, tfo>");

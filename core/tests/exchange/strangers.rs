@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 
+use steadfast_core::config::{FastOpenMode, SynCookies};
 use steadfast_core::counters::{DropReason, ReplyReason};
 use steadfast_core::trace::State;
 use steadfast_core::{Config, Error, ListenOptions};
@@ -165,7 +166,7 @@ fn another_syn(t: &mut Test) {
 #[test]
 fn a_spent_cookie_makes_no_second_connection_threat_6() {
     each_with(
-        |c| c.tcp_syncookies = 2,
+        |c| c.tcp_syncookies = SynCookies::Always,
         |t| {
             t.listen();
             // Just after an epoch began: the cookie is good for nearly two minutes.
@@ -197,7 +198,7 @@ fn a_spent_cookie_makes_no_second_connection_threat_6() {
 #[test]
 fn a_spent_cookie_stays_spent_when_its_tuple_is_used_again_threat_6() {
     each_with(
-        |c| c.tcp_syncookies = 2,
+        |c| c.tcp_syncookies = SynCookies::Always,
         |t| {
             t.listen();
             t.send("S seq 0 <sackOK, wscale 0>");
@@ -226,7 +227,7 @@ fn a_spent_cookie_stays_spent_when_its_tuple_is_used_again_threat_6() {
 #[test]
 fn spent_cookies_are_bounded_threat_6() {
     each_with(
-        |c| (c.tcp_syncookies, c.tcp_max_spent_cookies) = (2, 2),
+        |c| (c.tcp_syncookies, c.tcp_max_spent_cookies) = (SynCookies::Always, 2),
         |t| {
             t.listen();
             for (port, not_kept) in [(5000, 0), (6000, 0), (7000, 1)] {
@@ -247,7 +248,10 @@ fn spent_cookies_are_bounded_threat_6() {
 fn a_fast_open_cookie_expires_7413_1() {
     const LIFE: u64 = 3600;
     each_with(
-        |c| (c.tcp_fastopen, c.tcp_fastopen_key_life) = (2, steadfast_core::Duration::from_secs(LIFE)),
+        |c| {
+            (c.tcp_fastopen, c.tcp_fastopen_key_life) =
+                (FastOpenMode::Server, steadfast_core::Duration::from_secs(LIFE))
+        },
         |t| {
             t.listen_with(ListenOptions { fast_open: true, ..ListenOptions::default() });
             t.send("S seq 0 <sackOK, wscale 0, tfo>");
@@ -275,7 +279,7 @@ fn a_fast_open_cookie_expires_7413_1() {
 /// THREAT-27, 6528-1: two starts have nothing in common that an outsider could carry over.
 #[test]
 fn two_starts_have_other_numbers_and_other_cookies_threat_27() {
-    for syncookies in [0, 2] {
+    for syncookies in [SynCookies::Never, SynCookies::Always] {
         let answers = |secret| {
             let answers = RefCell::new(Vec::new());
             each_with(

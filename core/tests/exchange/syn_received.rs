@@ -1,6 +1,7 @@
 //! SYN-RECEIVED (RFC 9293 §3.10.7.4): of a passive open (P), held as a half-open entry, and of a simultaneous open
 //! (A), which has a whole control block.
 
+use steadfast_core::config::FastOpenMode;
 use steadfast_core::counters::{DropReason, ReplyReason};
 use steadfast_core::trace::State;
 use steadfast_core::wire::icmp::ErrorKind;
@@ -388,7 +389,7 @@ fn the_window_of_its_ack_is_scaled_sa_syn_rcvd_11() {
 #[test]
 fn a_syn_ack_that_comes_again_takes_no_window_back_sa_syn_rcvd_18() {
     let configure = |c: &mut steadfast_core::Config| {
-        (c.tcp_rcvbuf, c.tcp_fastopen) = (1 << 20, 2);
+        (c.tcp_rcvbuf, c.tcp_fastopen) = (1 << 20, FastOpenMode::Server);
     };
     for fast_open in [false, true] {
         each_with(configure, |t| {

@@ -1,5 +1,6 @@
 //! SYN-SENT (RFC 9293 §3.10.7.3).
 
+use steadfast_core::config::EcnMode;
 use steadfast_core::counters::DropReason;
 use steadfast_core::trace::State;
 use steadfast_core::wire::icmp::ErrorKind;
@@ -283,7 +284,7 @@ fn a_crossing_syn_without_options_switches_them_off_sa_syn_sent_08() {
 fn a_crossing_syn_asks_for_ecn_with_both_flags_3168_1() {
     for (flags, agreed) in [("SEW", true), ("SE", false), ("SW", false), ("S", false)] {
         each_with(
-            |c| c.tcp_ecn = 1,
+            |c| c.tcp_ecn = EcnMode::On,
             |t| {
                 t.start_connect(ConnectOptions::default());
                 t.recv("SEW seq 0 <mss 1460, sackOK, wscale 0>");
@@ -296,7 +297,7 @@ fn a_crossing_syn_asks_for_ecn_with_both_flags_3168_1() {
     }
     for (flags, agreed) in [("SE.", true), ("SEW.", false), ("SW.", false), ("S.", false)] {
         each_with(
-            |c| c.tcp_ecn = 1,
+            |c| c.tcp_ecn = EcnMode::On,
             |t| {
                 t.start_connect(ConnectOptions::default());
                 t.recv("SEW seq 0 <mss 1460, sackOK, wscale 0>");
@@ -403,7 +404,7 @@ fn syns_follow_the_schedule_until_r2_sa_syn_sent_14() {
 #[test]
 fn a_syn_drops_ecn_after_two_tries_sa_syn_sent_14() {
     each_with(
-        |c| c.tcp_ecn = 1,
+        |c| c.tcp_ecn = EcnMode::On,
         |t| {
             t.start_connect(ConnectOptions::default());
             t.recv("SEW seq 0 <mss 1460, sackOK, wscale 0>");

@@ -1,6 +1,7 @@
 //! TIME-WAIT (RFC 9293 §3.10.7.4, RFC 1337, RFC 6191).
 
 use steadfast_core::config::PortRange;
+use steadfast_core::config::SynCookies;
 use steadfast_core::counters::DropReason;
 use steadfast_core::trace::State;
 use steadfast_core::wire::icmp::ErrorKind;
@@ -55,7 +56,7 @@ fn a_later_syn_takes_over_sa_time_wait_01() {
 /// A flood of strangers does not keep out a client whose old connection was here (6191-1), with cookies or without.
 #[test]
 fn a_later_syn_takes_over_while_the_table_is_full_sa_time_wait_01() {
-    for cookies in [0, 1] {
+    for cookies in [SynCookies::Never, SynCookies::WhenFull] {
         each_with(
             |c| (c.tcp_max_syn_backlog, c.tcp_syncookies) = (1, cookies),
             |t| {
@@ -72,7 +73,7 @@ fn a_later_syn_takes_over_while_the_table_is_full_sa_time_wait_01() {
                 // A stranger finds it full.
                 t.peer(6000);
                 t.send("S seq 0");
-                assert_eq!(t.drain(), usize::from(cookies));
+                assert_eq!(t.drain(), usize::from(cookies.number()));
                 assert_eq!(t.stack.usage().half_open, 1);
             },
         );
@@ -84,7 +85,7 @@ fn a_later_syn_takes_over_while_the_table_is_full_sa_time_wait_01() {
 fn those_who_take_over_are_bounded_sa_listen_07() {
     for (most, taken) in [(1, 1), (2, 2)] {
         each_with(
-            |c| (c.tcp_max_half_open, c.tcp_syncookies) = (most, 0),
+            |c| (c.tcp_max_half_open, c.tcp_syncookies) = (most, SynCookies::Never),
             |t| {
                 for peer in [4000, 4001] {
                     t.peer(peer);

@@ -214,7 +214,8 @@ fn converted(config: &mut Config, setting: &str, unit: Unit, value: &str) -> Res
         Unit::CookiesOnly => if number()? != 0 { "2" } else { "1" }.to_owned(),
         Unit::FastOpen(bit) => {
             let on = number()? != 0;
-            (if on { config.tcp_fastopen | bit } else { config.tcp_fastopen & !bit }).to_string()
+            let mode = config.tcp_fastopen.number();
+            (if on { mode | bit } else { mode & !bit }).to_string()
         }
         Unit::Algorithm => if value == "newreno" { "reno" } else { value }.to_owned(),
     };

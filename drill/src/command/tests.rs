@@ -1,4 +1,5 @@
 use steadfast_core::Profile;
+use steadfast_core::config::EcnMode;
 
 use super::*;
 use crate::simulated::Simulated;
@@ -24,7 +25,7 @@ fn sysctls_of_both_systems_are_set() {
         .unwrap();
     run_on(&mut subject, "./set_sysctls.py /proc/sys/net/ipv4/tcp_ecn=1").unwrap();
     let config = subject.stack().config();
-    assert_eq!((config.tcp_syn_retries, config.tcp_timestamps, config.tcp_ecn), (2, false, 1));
+    assert_eq!((config.tcp_syn_retries, config.tcp_timestamps, config.tcp_ecn), (2, false, EcnMode::On));
     assert_eq!((config.tcp_delack.as_millis(), config.tcp_rto_initial.as_millis()), (30, 500));
 }
 

@@ -201,7 +201,7 @@ impl Posix {
             }
             "TCP_FASTOPEN" => self.set_fast_open(fd, number),
             "TCP_FASTOPEN_CONNECT" => {
-                let offered = self.stack.config().tcp_fastopen & 1 != 0;
+                let offered = self.stack.config().tcp_fastopen.client();
                 let socket = self.socket_mut(fd)?;
                 if !offered {
                     return Err(Unset::Errno("EOPNOTSUPP"));

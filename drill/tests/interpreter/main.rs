@@ -103,9 +103,8 @@ fn a_failure_shows_the_line_without_the_comments_that_follow() {
 
 #[test]
 fn every_profile_runs_every_script_to_a_verdict() {
-    let all = [Profile::Default, Profile::Linux, Profile::Bsd, Profile::Rfc, Profile::FreeBsd];
     for (_, text) in scripts() {
-        for profile in all {
+        for profile in Profile::ALL {
             let outcome = run_script(&text, &DrillOptions { profile, ..DrillOptions::default() });
             assert!(outcome.verdict != Verdict::Error, "{}", outcome.reason);
         }

@@ -181,10 +181,10 @@ async fn a_network_that_cannot_work_does_not_start() {
         Err((kind, "10.9.0.2/33: expected a prefix of at most 32".into()))
     );
     assert_eq!(start(Net::builder().address(SERVER, 32), 68), Ok(()));
-    let config = Config { tcp_ecn: 3, ..Config::default() };
+    let config = Config { tcp_reordering: 0, ..Config::default() };
     assert_eq!(
         start(Net::builder().config(config).address(SERVER, 24), 1500),
-        Err((kind, "tcp_ecn: `3`: expected a number from 0 to 2".into()))
+        Err((kind, "tcp_reordering: `0`: expected a number from 1 to 127".into()))
     );
 }
 
