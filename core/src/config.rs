@@ -588,9 +588,9 @@ settings! {
     "steadfast.ipfrag_max_datagrams" ipfrag_max_datagrams: u32 as kinds::Number(1, 65_536), [128, 128, 128, 128], "THREAT-18";
     /// Most fragments of one datagram, within `ipfrag_high_thresh`.
     "steadfast.ipfrag_max_fragments" ipfrag_max_fragments: u32 as kinds::Number(1, 8192), [64, 64, 64, 64], "THREAT-18";
-    /// ICMP messages sent per second; one destination prefix (IPv4 /24, IPv6 /64) gets at most a quarter; 0: none are
-    /// sent.
-    "steadfast.icmp_ratelimit" icmp_ratelimit: u32 as kinds::Number(0, 1 << 20), [1000, 1000, 200, 1000], "RFC 4443 §2.4(f); Linux";
+    /// ICMP messages sent per second; one destination prefix (IPv4 /24, IPv6 /64) gets at most a quarter; 0: no
+    /// limit.
+    "steadfast.icmp_ratelimit" icmp_ratelimit: u32 as kinds::Number(0, 1 << 20), [1000, 1000, 200, 1000], "RFC 4443 §2.4(f); Linux, where 0 means no limit as well";
     /// Do not answer echo requests.
     "net.ipv4.icmp_echo_ignore_all" icmp_echo_ignore_all: bool as kinds::Switch, [false, false, false, false], "Linux";
 }

@@ -369,7 +369,7 @@ rows! {
         bites: Some(|counters| counters.tcp_fast_open_listen_overflow),
     }
     memory_of_fragments_threat_18: "ipfrag_high_thresh" = 262_144, 1 each, BESIDE => {
-        configure: |config| config.icmp_ratelimit = 0,
+        configure: |config| config.icmp_ratelimit = 1,
         push: |world, number| {
             let len = [8, 8, 1400, 64][number as usize % 4];
             world.send(&fragment(number, 0, len));

@@ -46,10 +46,10 @@ impl RateLimiter {
     /// `slot` is a keyed hash of the destination's [`prefix`]; its remainder modulo [`SLOTS`] is used. `jitter` is a
     /// fresh random number. In the long run at most `per_second` replies pass per second, and at least half of that if
     /// there is demand. In any one second at most a bucket more passes. One network gets one part in [`SHARE`] of it,
-    /// but at least one reply per second. A limit of 0 lets nothing pass.
+    /// but at least one reply per second. A limit of 0 is none.
     pub(crate) fn allow(&mut self, now: Instant, slot: usize, per_second: u32, jitter: u32) -> bool {
         if per_second == 0 {
-            return false;
+            return true;
         }
         let share = self.shares.filled(now, slot, (per_second / SHARE).max(1), jitter);
         self.all.fill(now, per_second, jitter.rotate_left(16));
@@ -204,8 +204,8 @@ mod tests {
     #[test]
     fn the_smallest_limits() {
         let mut limiter = RateLimiter::default();
-        assert!(!limiter.allow(Instant::from_secs(9), 0, 0, 0));
-        assert!(limiter.shares.buckets.is_empty(), "nothing is allocated for what never passes");
+        assert!((0..10_000).all(|_| limiter.allow(Instant::from_secs(9), 0, 0, 0)), "0 is no limit");
+        assert!(limiter.shares.buckets.is_empty(), "nothing is allocated without a limit");
         for jitter in [0, 1, 2, u32::MAX] {
             let mut limiter = RateLimiter::default();
             assert!(limiter.allow(Instant::ZERO, 0, 1, jitter));

@@ -6,11 +6,11 @@ use steadfast_core::counters::DropReason;
 use steadfast_core::trace::State;
 use steadfast_core::wire::icmp::{self, ErrorKind, Message};
 use steadfast_core::wire::tcp::{self, Header};
-use steadfast_core::wire::{Ecn, PROTOCOL_TCP, build, ipv4, ipv6};
+use steadfast_core::wire::{Ecn, PROTOCOL_TCP, build, checksum, ipv4, ipv6};
 use steadfast_core::{ConnectOptions, Duration, Error, Event, ListenOptions};
 use steadfast_testkit::packets::ip;
 
-use crate::harness::{Test, each};
+use crate::harness::{Test, each, each_with};
 use crate::synchronized::{in_each, stays};
 
 fn receive(t: &mut Test, packet: &[u8]) {
@@ -442,6 +442,27 @@ fn an_echo_request_is_answered() {
         assert_eq!(parse(t, &body), Some(Message::EchoReply { ident: 3, sequence: 9, data: b"hello" }));
         assert!(t.icmp.is_empty());
     });
+}
+
+/// As `net.ipv4.icmp_ratelimit` of Linux, and the other limits here.
+#[test]
+fn an_icmp_ratelimit_of_zero_is_no_limit() {
+    for (limit, all) in [(1000, false), (0, true)] {
+        each_with(
+            |c| c.icmp_ratelimit = limit,
+            |t| {
+                for sequence in 0..500 {
+                    t.icmp_message(&Message::EchoRequest { ident: 3, sequence, data: b"" });
+                }
+                assert_eq!(t.icmp.len() == 500, all, "{} replies", t.icmp.len());
+                assert!(!t.icmp.is_empty());
+                t.icmp.clear();
+                let throttled = t.stack.counters().dropped(DropReason::ReplyThrottled);
+                assert_eq!(throttled == 0, all);
+                t.dropped(&vec![DropReason::ReplyThrottled; throttled as usize]);
+            },
+        );
+    }
 }
 
 #[test]
