@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use steadfast::Net;
-use steadfast::core::info::{SocketEntry, Usage};
+use steadfast::core::info::{Diagnosis, SocketEntry, Usage};
 use steadfast::core::trace::State;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -31,7 +31,7 @@ fn report(net: &Net) -> String {
     let columns = ["State", "Recv-Q", "Send-Q", "Local Address:Port", "Peer Address:Port", "Age"];
     let mut text = row(columns.map(str::to_owned));
     text.extend(net.sockets().iter().map(socket));
-    text.extend(net.diagnose(FORGOTTEN_AFTER).iter().map(|diagnosis| format!("note: {}\n", diagnosis.text)));
+    text.extend(net.diagnose(FORGOTTEN_AFTER).iter().map(note));
     let counters = net.counters();
     let counted = counters.iter().filter(|(_, value)| *value > 0);
     text.extend(counted.map(|(name, value)| format!("{name:<32} {value}\n")));
@@ -50,21 +50,14 @@ fn row([state, recv_q, send_q, local, remote, age]: [String; 6]) -> String {
     format!("{state:<12} {recv_q:>8} {send_q:>8} {local:>28} {remote:>28} {age:>12}\n")
 }
 
-fn usage(usage: &Usage) -> String {
+fn note(diagnosis: &Diagnosis) -> String {
     format!(
-        "usage: sockets {} listeners {} half-open {} opening {} connections {} orphans {} time-wait {} timers {} \
-         buffered {} fragments {} path-mtus {} replies {}\n",
-        usage.sockets,
-        usage.listeners,
-        usage.half_open,
-        usage.opening,
-        usage.connections,
-        usage.orphans,
-        usage.time_wait,
-        usage.timers,
-        usage.buffered,
-        usage.fragments,
-        usage.path_mtus,
-        usage.replies,
+        "note: {diagnosis}: the peer has closed, the application has not. It must close what it has read to the end.\n"
     )
+}
+
+fn usage(usage: &Usage) -> String {
+    let fields: String =
+        usage.iter().map(|(name, fill)| format!(" {} {fill}", name.replace('_', "-"))).collect();
+    format!("usage:{fields}\n")
 }

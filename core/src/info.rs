@@ -1,6 +1,7 @@
 //! The observable state of a stack: one connection, all of them, and the fill of every table.
 
-use std::net::SocketAddr;
+use std::fmt;
+use std::net::{Ipv4Addr, SocketAddr};
 
 use crate::socket::SocketId;
 use crate::state::State;
@@ -8,83 +9,164 @@ use crate::time::Duration;
 
 pub use crate::state::CaState;
 
-/// The state of one connection, with the fields of Linux's `tcp_info`.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Info {
+/// The value of a field of [`Info`].
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum Value {
+    /// A number, of bytes, segments or events.
+    Number(u64),
+    /// A time.
+    Time(Duration),
+    /// Whether something is in use.
+    Switch(bool),
+    /// A window shift; `None`: no scaling.
+    Shift(Option<u8>),
+    /// A state.
+    State(State),
+    /// A congestion control state.
+    CaState(CaState),
+    /// An address and port.
+    Address(SocketAddr),
+}
+
+/// A type of a field of [`Info`].
+trait Field: Into<Value> {
+    /// The value without a connection.
+    const NONE: Self;
+}
+
+macro_rules! kinds_of_fields {
+    ($($ty:ty = $none:expr, $value:ident => $kind:expr;)+) => { $(
+        impl Field for $ty {
+            const NONE: $ty = $none;
+        }
+
+        impl From<$ty> for Value {
+            fn from($value: $ty) -> Value {
+                $kind
+            }
+        }
+    )+ };
+}
+
+kinds_of_fields! {
+    u16 = 0, n => Value::Number(n.into());
+    u32 = 0, n => Value::Number(n.into());
+    u64 = 0, n => Value::Number(n);
+    bool = false, on => Value::Switch(on);
+    Duration = Duration::ZERO, time => Value::Time(time);
+    Option<u8> = None, shift => Value::Shift(shift);
+    State = State::Closed, state => Value::State(state);
+    CaState = CaState::Open, state => Value::CaState(state);
+    SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0), end => Value::Address(end);
+}
+
+macro_rules! info {
+    ($( $(#[doc = $doc:literal])+ $field:ident: $ty:ty, )+) => {
+        /// The state of one connection, with the fields of Linux's `tcp_info`.
+        ///
+        /// ```
+        /// use steadfast_core::info::{Info, Value};
+        ///
+        /// let none = Info::default();
+        /// assert!(none.iter().any(|field| field == ("snd_cwnd", Value::Number(0))));
+        /// ```
+        #[derive(Clone, Debug, PartialEq)]
+        #[non_exhaustive]
+        pub struct Info { $( $(#[doc = $doc])+ pub $field: $ty, )+ }
+
+        impl Info {
+            /// Iterates over all fields, each with its name.
+            pub fn iter(&self) -> impl Iterator<Item = (&'static str, Value)> + use<> {
+                [$( (stringify!($field), Value::from(self.$field)), )+].into_iter()
+            }
+        }
+
+        impl Default for Info {
+            /// Returns the values without a connection: closed, unspecified ends, zeros.
+            fn default() -> Info {
+                Info { $( $field: Field::NONE, )+ }
+            }
+        }
+    };
+}
+
+info! {
     /// Connection state.
-    pub state: State,
+    state: State,
     /// Local end.
-    pub local: SocketAddr,
+    local: SocketAddr,
     /// Remote end.
-    pub remote: SocketAddr,
+    remote: SocketAddr,
     /// Time in this state.
-    pub state_age: Duration,
+    state_age: Duration,
     /// Congestion control state.
-    pub ca_state: CaState,
+    ca_state: CaState,
     /// Consecutive retransmission timeouts.
-    pub retransmits: u32,
+    retransmits: u32,
     /// Unanswered zero-window or keepalive probes.
-    pub probes: u32,
+    probes: u32,
     /// Number of times that the RTO was doubled.
-    pub backoff: u32,
+    backoff: u32,
     /// Whether timestamps are in use.
-    pub timestamps: bool,
+    timestamps: bool,
     /// Whether SACK is in use.
-    pub sack: bool,
+    sack: bool,
     /// Whether ECN is in use.
-    pub ecn: bool,
+    ecn: bool,
     /// Shift of the windows that the peer advertises; `None`: no scaling.
-    pub snd_wscale: Option<u8>,
+    snd_wscale: Option<u8>,
     /// Shift of the windows that the local side advertises; `None`: no scaling.
-    pub rcv_wscale: Option<u8>,
+    rcv_wscale: Option<u8>,
     /// Retransmission timeout, without back-off.
-    pub rto: Duration,
+    rto: Duration,
     /// Smoothed round-trip time; zero before the first sample.
-    pub rtt: Duration,
+    rtt: Duration,
     /// Mean deviation of the round-trip time.
-    pub rttvar: Duration,
+    rttvar: Duration,
     /// Smallest round-trip time seen; zero before the first sample.
-    pub min_rtt: Duration,
+    min_rtt: Duration,
     /// Payload of a full segment that is sent, in bytes, less the options of an ordinary segment.
-    pub snd_mss: u16,
+    snd_mss: u16,
     /// Largest payload received, in bytes.
-    pub rcv_mss: u16,
+    rcv_mss: u16,
     /// Advertised MSS, in bytes.
-    pub advmss: u16,
+    advmss: u16,
     /// Path MTU, in bytes.
-    pub pmtu: u16,
+    pmtu: u16,
     /// Congestion window, in bytes.
-    pub snd_cwnd: u32,
+    snd_cwnd: u32,
     /// Slow-start threshold, in bytes; `u32::MAX`: none yet.
-    pub snd_ssthresh: u32,
+    snd_ssthresh: u32,
     /// Bytes in flight (RFC 6675 pipe).
-    pub in_flight: u32,
+    in_flight: u32,
     /// Bytes sent but not acknowledged.
-    pub unacked: u32,
+    unacked: u32,
     /// Selectively acknowledged bytes among `unacked`.
-    pub sacked: u32,
+    sacked: u32,
     /// Window that the peer advertises, in bytes.
-    pub snd_wnd: u32,
+    snd_wnd: u32,
     /// Advertised receive window, in bytes.
-    pub rcv_wnd: u32,
+    rcv_wnd: u32,
     /// Segments retransmitted.
-    pub total_retrans: u32,
+    total_retrans: u32,
     /// Bytes queued but not sent yet.
-    pub notsent_bytes: u64,
+    notsent_bytes: u64,
     /// Bytes acknowledged by the peer.
-    pub bytes_acked: u64,
+    bytes_acked: u64,
     /// Bytes received in order.
-    pub bytes_received: u64,
+    bytes_received: u64,
     /// Bytes that the application has not read yet (`Recv-Q`).
-    pub recv_q: u64,
+    recv_q: u64,
     /// Bytes that the peer has not acknowledged yet (`Send-Q`).
-    pub send_q: u64,
+    send_q: u64,
     /// Bytes held out of order.
-    pub out_of_order: u64,
+    out_of_order: u64,
 }
 
 /// One line of the socket listing, as in `ss`.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct SocketEntry {
     /// State.
     pub state: State,
@@ -106,84 +188,86 @@ pub struct SocketEntry {
     pub half_open: u32,
 }
 
-/// A likely problem with the connections of a stack, in words.
+/// A likely problem with the connections of a stack: their peers have closed, and the application has not (CLOSE-WAIT).
+/// It displays as a sentence.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct Diagnosis {
     /// The listener's address, or the local end of an actively opened connection.
     pub owner: SocketAddr,
+    /// The connections were accepted by a listener.
+    pub passive: bool,
     /// Number of connections concerned.
     pub connections: usize,
     /// Age of the oldest of them.
     pub oldest: Duration,
-    /// The meaning, and where to look.
-    pub text: String,
 }
 
-/// The fill of every table. At rest all fields are zero but the application's `sockets` and `listeners`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Usage {
-    /// Sockets that the application holds, including listeners.
-    pub sockets: usize,
-    /// Listeners.
-    pub listeners: usize,
-    /// Passive opens that wait for the third segment.
-    pub half_open: usize,
-    /// Active opens that wait for an answer.
-    pub opening: usize,
-    /// Connections with a full control block.
-    pub connections: usize,
-    /// Orphans among `connections`: no application holds them.
-    pub orphans: usize,
-    /// TIME-WAIT entries.
-    pub time_wait: usize,
-    /// Armed timers.
-    pub timers: usize,
-    /// Bytes in send, receive and out-of-order queues.
-    pub buffered: u64,
-    /// Bytes of memory that these queues take, limited by `tcp_mem`.
-    pub held: u64,
-    /// Incomplete datagrams.
-    pub fragments: usize,
-    /// Bytes of memory that these take.
-    pub fragment_bytes: usize,
-    /// Destinations whose path MTU is remembered.
-    pub path_mtus: usize,
-    /// Stateless replies that wait for the device.
-    pub replies: usize,
-}
-
-impl Usage {
-    /// Adds the fill of another stack's tables.
-    pub fn add(&mut self, other: &Usage) {
-        let Usage {
-            sockets,
-            listeners,
-            half_open,
-            opening,
-            connections,
-            orphans,
-            time_wait,
-            timers,
-            buffered,
-            held,
-            fragments,
-            fragment_bytes,
-            path_mtus,
-            replies,
-        } = other;
-        self.sockets += sockets;
-        self.listeners += listeners;
-        self.half_open += half_open;
-        self.opening += opening;
-        self.connections += connections;
-        self.orphans += orphans;
-        self.time_wait += time_wait;
-        self.timers += timers;
-        self.buffered += buffered;
-        self.held += held;
-        self.fragments += fragments;
-        self.fragment_bytes += fragment_bytes;
-        self.path_mtus += path_mtus;
-        self.replies += replies;
+impl fmt::Display for Diagnosis {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Diagnosis { owner, passive, connections, oldest } = self;
+        let origin = if *passive { "accepted from listener" } else { "opened from" };
+        let (noun, verb) = if *connections == 1 { ("connection", "stays") } else { ("connections", "stay") };
+        let seconds = oldest.as_secs();
+        write!(f, "{connections} {noun} {origin} {owner} {verb} in CLOSE-WAIT, the oldest for {seconds} s")
     }
+}
+
+macro_rules! usage {
+    ($( $(#[doc = $doc:literal])+ $field:ident: $ty:ty, )+) => {
+        /// The fill of every table. At rest all fields are zero but the application's `sockets` and `listeners`, and the
+        /// cache of `path_mtus`.
+        ///
+        /// ```
+        /// use steadfast_core::info::Usage;
+        ///
+        /// assert!(Usage::default().iter().all(|(_, fill)| fill == 0));
+        /// ```
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+        #[non_exhaustive]
+        pub struct Usage { $( $(#[doc = $doc])+ pub $field: $ty, )+ }
+
+        impl Usage {
+            /// Iterates over all fields, each with its name.
+            pub fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> + use<> {
+                [$( (stringify!($field), self.$field as u64), )+].into_iter()
+            }
+
+            /// Adds the fill of another stack's tables.
+            pub fn add(&mut self, other: &Usage) {
+                $( self.$field += other.$field; )+
+            }
+        }
+    };
+}
+
+usage! {
+    /// Sockets that the application holds, including listeners.
+    sockets: usize,
+    /// Listeners.
+    listeners: usize,
+    /// Passive opens that wait for the third segment.
+    half_open: usize,
+    /// Active opens that wait for an answer.
+    opening: usize,
+    /// Connections with a full control block.
+    connections: usize,
+    /// Orphans among `connections`: no application holds them.
+    orphans: usize,
+    /// TIME-WAIT entries.
+    time_wait: usize,
+    /// Armed timers.
+    timers: usize,
+    /// Bytes in send, receive and out-of-order queues.
+    buffered: u64,
+    /// Bytes of memory that these queues take, limited by `tcp_mem`.
+    held: u64,
+    /// Incomplete datagrams.
+    fragments: usize,
+    /// Bytes of memory that these take.
+    fragment_bytes: usize,
+    /// Destinations whose path MTU is remembered.
+    path_mtus: usize,
+    /// Stateless replies that wait for the device.
+    replies: usize,
 }

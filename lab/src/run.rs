@@ -254,7 +254,9 @@ fn settle(network: &mut Network, finished: bool) {
             stack.sockets(now).iter().filter(|s| waits && s.state == State::FinWait2).count() as u64;
         let left = judge::left(stack.usage(), |field| match field {
             "connections" | "orphans" => waiting,
-            "timers" | "buffered" if waiting > 0 => u64::MAX,
+            "timers" | "buffered" | "held" if waiting > 0 => u64::MAX,
+            // A cache, whose entries expire by themselves.
+            "path_mtus" => u64::MAX,
             _ => 0,
         });
         if let Some(left) = left {

@@ -178,6 +178,9 @@ impl Bounds {
     /// One or more.
     pub const SOME: Bounds = Bounds { low: 1, high: u64::MAX };
 
+    /// Any number.
+    pub const ANY: Bounds = Bounds { low: 0, high: u64::MAX };
+
     /// Exactly `n`.
     pub const fn exactly(n: u64) -> Bounds {
         Bounds { low: n, high: n }

@@ -303,7 +303,8 @@ impl Soak {
 
     /// Waits until neither side has a connection left.
     async fn rest(&self) {
-        let listening = Usage { sockets: OURS.len(), listeners: OURS.len(), ..Usage::default() };
+        let mut listening = Usage::default();
+        (listening.sockets, listening.listeners) = (OURS.len(), OURS.len());
         let deadline = Instant::now() + LIMIT;
         loop {
             let (usage, kernels) = (self.net.usage(), kernel_sockets());

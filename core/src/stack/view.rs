@@ -178,7 +178,7 @@ impl Stack {
         listeners.chain(half_open).chain(openings).chain(connections).chain(time_waits).collect()
     }
 
-    /// Reports connections that the application may have forgotten: in CLOSE-WAIT for at least `older_than` (T7).
+    /// Reports connections that the application may have forgotten: in CLOSE-WAIT for at least `older_than`.
     pub fn diagnose(&self, now: Instant, older_than: Duration) -> Vec<Diagnosis> {
         let mut owners: BTreeMap<SocketAddr, (usize, Duration, bool)> = BTreeMap::new();
         for socket in self.sockets(now) {
@@ -190,23 +190,9 @@ impl Stack {
                 *passive = socket.listener.is_some();
             }
         }
-        let text = |owner: SocketAddr, count: usize, oldest: Duration, passive: bool| {
-            let whose = if passive { "accepted from listener" } else { "opened from" };
-            let (noun, verb) = if count == 1 { ("connection", "stays") } else { ("connections", "stay") };
-            format!(
-                "{count} {noun} {whose} {owner} {verb} in CLOSE-WAIT, the oldest for {} s: the peer has closed, the \
-                 application has not. It must close what it has read to the end.",
-                oldest.as_secs()
-            )
-        };
         owners
             .into_iter()
-            .map(|(owner, (connections, oldest, passive))| Diagnosis {
-                owner,
-                connections,
-                oldest,
-                text: text(owner, connections, oldest, passive),
-            })
+            .map(|(owner, (connections, oldest, passive))| Diagnosis { owner, passive, connections, oldest })
             .collect()
     }
 

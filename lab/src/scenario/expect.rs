@@ -1,7 +1,7 @@
 //! The expectations of a scenario.
 
 use steadfast_core::counters::{Counters, DropReason, ReplyReason};
-use steadfast_core::info::{CaState, Info, Usage};
+use steadfast_core::info::{Info, Usage, Value};
 use steadfast_core::trace::State;
 use steadfast_core::{Duration, Instant};
 use steadfast_timeline::flows::Rule;
@@ -371,7 +371,7 @@ fn queue(words: &mut Words<'_>) -> Understood<Expectation> {
 }
 
 fn usage_fields(words: &mut Words<'_>) -> Understood<Vec<(String, Bounds)>> {
-    let names: Vec<_> = usage_values(&Usage::default()).map(|(name, _)| name).collect();
+    let names: Vec<_> = Usage::default().iter().map(|(name, _)| name).collect();
     let what = format!("a field of the usage: {}", names.join(", "));
     let mut fields = Vec::new();
     while words.peek().is_some_and(|w| w != "at") || fields.is_empty() {
@@ -383,48 +383,17 @@ fn usage_fields(words: &mut Words<'_>) -> Understood<Vec<(String, Bounds)>> {
     Ok(fields)
 }
 
-/// All fields of [`Usage`], with their names.
-pub(crate) fn usage_values(usage: &Usage) -> impl Iterator<Item = (&'static str, u64)> + use<> {
-    let Usage {
-        sockets,
-        listeners,
-        half_open,
-        opening,
-        connections,
-        orphans,
-        time_wait,
-        timers,
-        buffered,
-        fragments,
-        replies,
-        ..
-    } = *usage;
-    [
-        ("sockets", sockets as u64),
-        ("listeners", listeners as u64),
-        ("half_open", half_open as u64),
-        ("opening", opening as u64),
-        ("connections", connections as u64),
-        ("orphans", orphans as u64),
-        ("time_wait", time_wait as u64),
-        ("timers", timers as u64),
-        ("buffered", buffered),
-        ("fragments", fragments as u64),
-        ("replies", replies as u64),
-    ]
-    .into_iter()
-}
-
 fn info(words: &mut Words<'_>) -> Understood<Expectation> {
     let who = who(words)?;
     let mut fields = Vec::new();
     while words.peek().is_some_and(|w| w != "at") || fields.is_empty() {
         let name = words.parse("a field of `Info` such as `snd_mss`", |w| {
-            info_value(&sample(), w).is_some().then(|| w.to_owned())
+            info_value(&Info::default(), w).is_some().then(|| w.to_owned())
         })?;
-        let what = format!("what `{name}` may be: {}", info_value(&sample(), &name).map_or("", |v| v.form()));
+        let what =
+            format!("what `{name}` may be: {}", info_value(&Info::default(), &name).map_or("", |v| v.form()));
         let value = words.parse(&what, |w| {
-            info_value(&sample(), &name).and_then(|value| value.fits(w)).map(|_| w.to_owned())
+            info_value(&Info::default(), &name).and_then(|value| value.fits(w)).map(|_| w.to_owned())
         })?;
         fields.push((name, value));
     }
@@ -470,88 +439,24 @@ impl InfoValue {
     }
 }
 
-/// Returns the field called `name`.
-pub(crate) fn info_value(info: &Info, name: &str) -> Option<InfoValue> {
-    let number = |n: u64| InfoValue::Number(n);
-    let shift = |shift: Option<u8>| shift.map_or(InfoValue::Absent, |s| InfoValue::Number(u64::from(s)));
-    Some(match name {
-        "state" => InfoValue::Name(info.state.name().to_owned()),
-        "state_age" => InfoValue::Time(info.state_age),
-        "ca_state" => InfoValue::Name(format!("{:?}", info.ca_state)),
-        "retransmits" => number(u64::from(info.retransmits)),
-        "probes" => number(u64::from(info.probes)),
-        "backoff" => number(u64::from(info.backoff)),
-        "timestamps" => InfoValue::Switch(info.timestamps),
-        "sack" => InfoValue::Switch(info.sack),
-        "ecn" => InfoValue::Switch(info.ecn),
-        "snd_wscale" => shift(info.snd_wscale),
-        "rcv_wscale" => shift(info.rcv_wscale),
-        "rto" => InfoValue::Time(info.rto),
-        "rtt" => InfoValue::Time(info.rtt),
-        "rttvar" => InfoValue::Time(info.rttvar),
-        "min_rtt" => InfoValue::Time(info.min_rtt),
-        "snd_mss" => number(u64::from(info.snd_mss)),
-        "rcv_mss" => number(u64::from(info.rcv_mss)),
-        "advmss" => number(u64::from(info.advmss)),
-        "pmtu" => number(u64::from(info.pmtu)),
-        "snd_cwnd" => number(u64::from(info.snd_cwnd)),
-        "snd_ssthresh" => number(u64::from(info.snd_ssthresh)),
-        "in_flight" => number(u64::from(info.in_flight)),
-        "unacked" => number(u64::from(info.unacked)),
-        "sacked" => number(u64::from(info.sacked)),
-        "snd_wnd" => number(u64::from(info.snd_wnd)),
-        "rcv_wnd" => number(u64::from(info.rcv_wnd)),
-        "total_retrans" => number(u64::from(info.total_retrans)),
-        "notsent_bytes" => number(info.notsent_bytes),
-        "bytes_acked" => number(info.bytes_acked),
-        "bytes_received" => number(info.bytes_received),
-        "recv_q" => number(info.recv_q),
-        "send_q" => number(info.send_q),
-        "out_of_order" => number(info.out_of_order),
-        _ => return None,
-    })
+impl From<Value> for InfoValue {
+    fn from(value: Value) -> InfoValue {
+        match value {
+            Value::Number(number) => InfoValue::Number(number),
+            Value::Time(time) => InfoValue::Time(time),
+            Value::Switch(on) => InfoValue::Switch(on),
+            Value::Shift(shift) => shift.map_or(InfoValue::Absent, |shift| InfoValue::Number(shift.into())),
+            Value::State(state) => InfoValue::Name(state.name().to_owned()),
+            Value::CaState(state) => InfoValue::Name(format!("{state:?}")),
+            Value::Address(end) => InfoValue::Name(end.to_string()),
+            other => InfoValue::Name(format!("{other:?}")),
+        }
+    }
 }
 
-/// An `Info` without a connection, to check the names of fields.
-fn sample() -> Info {
-    let nowhere = std::net::SocketAddr::from(([0, 0, 0, 0], 0));
-    Info {
-        state: State::Closed,
-        local: nowhere,
-        remote: nowhere,
-        state_age: Duration::ZERO,
-        ca_state: CaState::Open,
-        retransmits: 0,
-        probes: 0,
-        backoff: 0,
-        timestamps: false,
-        sack: false,
-        ecn: false,
-        snd_wscale: None,
-        rcv_wscale: None,
-        rto: Duration::ZERO,
-        rtt: Duration::ZERO,
-        rttvar: Duration::ZERO,
-        min_rtt: Duration::ZERO,
-        snd_mss: 0,
-        rcv_mss: 0,
-        advmss: 0,
-        pmtu: 0,
-        snd_cwnd: 0,
-        snd_ssthresh: 0,
-        in_flight: 0,
-        unacked: 0,
-        sacked: 0,
-        snd_wnd: 0,
-        rcv_wnd: 0,
-        total_retrans: 0,
-        notsent_bytes: 0,
-        bytes_acked: 0,
-        bytes_received: 0,
-        recv_q: 0,
-        send_q: 0,
-        out_of_order: 0,
-    }
+/// Returns the field called `name`.
+pub(crate) fn info_value(info: &Info, name: &str) -> Option<InfoValue> {
+    info.iter().find(|(field, _)| *field == name).map(|(_, value)| value.into())
 }
 
 fn diagnosis(words: &mut Words<'_>) -> Understood<Expectation> {
