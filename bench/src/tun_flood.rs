@@ -24,9 +24,9 @@ use std::time::{Duration, Instant};
 
 use nix::unistd::{Pid, gettid};
 use rustix::net::{AddressFamily, SendFlags, SocketType, ipproto};
-use steadfast::core::config::SynCookies;
-use steadfast::core::wire::tcp::Flags;
 use steadfast::device::Tun;
+use steadfast::stack::config::SynCookies;
+use steadfast::stack::wire::tcp::Flags;
 use steadfast::{Config, Net};
 use steadfast_kernel::namespace;
 use tokio::runtime;

@@ -14,10 +14,10 @@ use smoltcp::phy::{Checksum, Device, DeviceCapabilities, Medium, PacketMeta, RxT
 use smoltcp::socket::tcp::{Socket, SocketBuffer, State};
 use smoltcp::time::Instant;
 use smoltcp::wire::{HardwareAddress, IpAddress, IpCidr};
-use steadfast::core::wire::checksum::pseudo_header;
-use steadfast::core::wire::tcp::set_checksum;
-use steadfast::core::wire::{PROTOCOL_TCP, ipv4, ipv6};
 use steadfast::device::{Device as _, Frame, Tun};
+use steadfast::stack::wire::checksum::pseudo_header;
+use steadfast::stack::wire::tcp::set_checksum;
+use steadfast::stack::wire::{PROTOCOL_TCP, ipv4, ipv6};
 
 /// Bytes in a buffer with super-segments, and without: the sizes with which smoltcp is fastest here. With larger
 /// buffers the device drops single segments, which smoltcp recovers only by timeout.

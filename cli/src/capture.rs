@@ -11,8 +11,8 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use std::time::SystemTime;
 
-use steadfast::core::wire::{PROTOCOL_TCP, ipv4, ipv6, tcp};
 use steadfast::device::{Capabilities, Device, Frame, Received};
+use steadfast::stack::wire::{PROTOCOL_TCP, ipv4, ipv6, tcp};
 use steadfast_timeline::pcapng;
 
 use crate::failure::Failure;

@@ -4,7 +4,7 @@ use std::fmt;
 use std::io;
 use std::process::ExitCode;
 
-use steadfast::core::Error;
+use steadfast::stack::Error;
 
 /// The reason why a command failed.
 #[derive(Debug)]

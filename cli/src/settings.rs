@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use steadfast::core::config::{Assignment, SysctlConf};
+use steadfast::stack::config::{Assignment, SysctlConf};
 use steadfast::{Config, Profile};
 
 use crate::failure::Failure;
@@ -32,7 +32,7 @@ impl Sysctls {
         for file in &self.files {
             let conf = read(file)?;
             all.extend(conf.assignments.iter().map(Assignment::to_string));
-            let place = |problem: &steadfast::core::config::ConfigError| match problem.line() {
+            let place = |problem: &steadfast::stack::config::ConfigError| match problem.line() {
                 Some(line) => format!("{}:{line}: {}", file.display(), problem.message()),
                 None => format!("{}: {}", file.display(), problem.message()),
             };

@@ -4,7 +4,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use clap::Args;
-use steadfast::core::config::CongestionControl;
+use steadfast::stack::config::CongestionControl;
 use steadfast::{Config, SocketOptions};
 
 /// Options of sockets.

@@ -4,8 +4,8 @@
 use std::time::Duration;
 
 use steadfast::Net;
-use steadfast::core::info::{Diagnosis, SocketEntry, Usage};
-use steadfast::core::trace::State;
+use steadfast::stack::info::{Diagnosis, SocketEntry, Usage};
+use steadfast::stack::trace::State;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::failure::Failure;

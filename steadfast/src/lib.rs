@@ -68,14 +68,14 @@ mod split;
 mod stream;
 mod waiting;
 
-pub use steadfast_core as core;
+pub use steadfast_core as stack;
 pub use steadfast_core::config::{Config, Profile};
 pub use steadfast_core::{ConnectOptions, ListenOptions, SocketId, SocketOptions};
 pub use steadfast_device as device;
 
 pub use driver::Driver;
 pub use listener::TcpListener;
-pub use net::{Builder, Net};
+pub use net::{Net, NetBuilder};
 pub use split::{OwnedReadHalf, OwnedWriteHalf, ReadHalf, ReuniteError, WriteHalf};
 pub use stream::TcpStream;
 

@@ -20,7 +20,7 @@ use crate::shared::{Handle, Phase, Shared, State, Waiting, into_io};
 /// A TCP/IP stack on a device, with the task that drives it. Clones are handles of the same network.
 ///
 /// A device with several queues has one stack per queue, and connections are spread over them: see
-/// [`Builder::start_queues`].
+/// [`NetBuilder::start_queues`].
 ///
 /// After all handles, listeners and streams are dropped, the driver ends once the last connection has closed in good
 /// order. The runtime must live that long: call [`close`](Net::close) to wait for it.
@@ -34,8 +34,8 @@ pub struct Net {
 
 impl Net {
     /// Returns a builder with the default configuration and no address.
-    pub fn builder() -> Builder {
-        Builder { config: Config::default(), addresses: Vec::new(), secret: None }
+    pub fn builder() -> NetBuilder {
+        NetBuilder { config: Config::default(), addresses: Vec::new(), secret: None }
     }
 
     /// Ends the network: listeners close, no connection is opened or accepted any more, and written data is delivered.
@@ -172,29 +172,29 @@ pub(crate) fn begin<R>(
 
 /// Configures and starts a [`Net`].
 #[derive(Clone, Debug)]
-pub struct Builder {
+pub struct NetBuilder {
     config: Config,
     addresses: Vec<(IpAddr, u8)>,
     secret: Option<[u8; 32]>,
 }
 
-impl Builder {
+impl NetBuilder {
     /// Sets timers and limits. The secret in `config` is ignored and a fresh one is drawn: see
-    /// [`secret`](Builder::secret).
-    pub fn config(mut self, config: Config) -> Builder {
+    /// [`secret`](NetBuilder::secret).
+    pub fn config(mut self, config: Config) -> NetBuilder {
         self.config = config;
         self
     }
 
     /// Adds an address of the stack with its prefix length in bits. At least one address is required.
-    pub fn address(mut self, address: impl Into<IpAddr>, prefix_len: u8) -> Builder {
+    pub fn address(mut self, address: impl Into<IpAddr>, prefix_len: u8) -> NetBuilder {
         self.addresses.push((address.into(), prefix_len));
         self
     }
 
     /// Fixes the seed of all randomness, so that a test is reproducible. Stacks on a real network must not share a
     /// secret: their sequence numbers and cookies could be guessed.
-    pub fn secret(mut self, secret: [u8; 32]) -> Builder {
+    pub fn secret(mut self, secret: [u8; 32]) -> NetBuilder {
         self.secret = Some(secret);
         self
     }
@@ -217,12 +217,12 @@ impl Builder {
         Ok(net)
     }
 
-    /// Like [`start`](Builder::start), but returns the driver instead of spawning it. The network does nothing until
+    /// Like [`start`](NetBuilder::start), but returns the driver instead of spawning it. The network does nothing until
     /// the driver is polled.
     ///
     /// # Panics
     ///
-    /// As [`start`](Builder::start).
+    /// As [`start`](NetBuilder::start).
     pub fn build<D: Device>(self, device: D) -> io::Result<(Net, Driver<D>)> {
         let (net, mut drivers) = self.build_queues(vec![device])?;
         Ok((net, drivers.swap_remove(0)))
@@ -234,11 +234,11 @@ impl Builder {
     ///
     /// # Errors
     ///
-    /// As [`start`](Builder::start), and `InvalidInput` for more than 65,535 queues.
+    /// As [`start`](NetBuilder::start), and `InvalidInput` for more than 65,535 queues.
     ///
     /// # Panics
     ///
-    /// As [`start`](Builder::start), and if `queues` is empty.
+    /// As [`start`](NetBuilder::start), and if `queues` is empty.
     pub fn start_queues<D: Device>(self, queues: Vec<D>) -> io::Result<Net> {
         let (net, drivers) = self.build_queues(queues)?;
         for driver in drivers {

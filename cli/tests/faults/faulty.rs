@@ -9,10 +9,10 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime};
 
-use steadfast::core::trace::State;
-use steadfast::core::wire::icmp::{self, ErrorKind, Message};
-use steadfast::core::wire::{PROTOCOL_ICMP, PROTOCOL_ICMPV6, PROTOCOL_TCP, ipv4, ipv6, tcp};
 use steadfast::device::{Capabilities, Device, Frame, Received};
+use steadfast::stack::trace::State;
+use steadfast::stack::wire::icmp::{self, ErrorKind, Message};
+use steadfast::stack::wire::{PROTOCOL_ICMP, PROTOCOL_ICMPV6, PROTOCOL_TCP, ipv4, ipv6, tcp};
 use steadfast_lab::fault::{Count, Effect, Fault, FaultKind, Observed, Pattern, When};
 use steadfast_timeline::{Segment, pcapng};
 use tokio::time::{Instant, Sleep};
@@ -69,7 +69,7 @@ impl<D: Device> Faulty<D> {
 
     /// Applies the faults to a packet. Returns its copies, and the ICMP error of a router, if any.
     fn suffer(&mut self, packet: &[u8], from: &str, to: &str) -> (Copies, Option<Vec<u8>>) {
-        let at = steadfast::core::Instant::from_nanos(self.started.elapsed().as_nanos() as u64);
+        let at = steadfast::stack::Instant::from_nanos(self.started.elapsed().as_nanos() as u64);
         let (tcp, size) = (tcp_of(packet), packet.len());
         let seen = Observed { at, from: Some(from), to: Some(to), tcp, icmp: false, size };
         let (mut flying, mut error) = (vec![(Duration::ZERO, packet.to_vec())], None);

@@ -8,8 +8,8 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use steadfast::core::info::Usage;
 use steadfast::device::{Tun, TunOptions};
+use steadfast::stack::info::Usage;
 use steadfast::{Config, Net};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::task::JoinSet;

@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use steadfast::core::wire::{ipv4, tcp};
 use steadfast::device::{Capabilities, Device, Frame, Received};
+use steadfast::stack::wire::{ipv4, tcp};
 use steadfast::{Net, TcpListener, TcpStream, device};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, timeout};

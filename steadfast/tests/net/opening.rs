@@ -165,7 +165,7 @@ async fn a_connect_can_choose_its_own_end() {
 
 #[tokio::test]
 async fn a_network_that_cannot_work_does_not_start() {
-    let start = |builder: steadfast::Builder, mtu| {
+    let start = |builder: steadfast::NetBuilder, mtu| {
         let (device, _other) = device::memory::pair(mtu);
         builder.start(device).map(drop).map_err(|e| (e.kind(), e.to_string()))
     };

@@ -4,9 +4,9 @@ use std::collections::HashSet;
 use std::io;
 use std::task::{Context, Poll};
 
-use steadfast::core::wire::tcp;
 use steadfast::device::memory::MemoryDevice;
 use steadfast::device::{Capabilities, Device, Frame, Received};
+use steadfast::stack::wire::tcp;
 use steadfast::{ConnectOptions, Net, TcpListener, TcpStream, device};
 use steadfast_testkit::packets;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};

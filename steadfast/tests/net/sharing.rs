@@ -11,12 +11,12 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
-use steadfast::core::seq::SeqNum;
-use steadfast::core::trace::State;
-use steadfast::core::wire::ipv4;
-use steadfast::core::wire::tcp::{Flags, Header, Options};
-use steadfast::core::{self, Config, ConnectOptions, Instant, Interface, Stack};
 use steadfast::device::{Capabilities, Device, Frame, Received};
+use steadfast::stack::seq::SeqNum;
+use steadfast::stack::trace::State;
+use steadfast::stack::wire::ipv4;
+use steadfast::stack::wire::tcp::{Flags, Header, Options};
+use steadfast::stack::{self, Config, ConnectOptions, Instant, Interface, Stack};
 use steadfast::{Net, TcpListener};
 use steadfast_testkit::packets;
 use tokio::io::AsyncWriteExt;
@@ -157,7 +157,7 @@ async fn serve_beside(flood: Flood, offload: bool) -> (usize, usize) {
             others.push(connect(&mut client, now));
         }
         tokio::time::advance(TURN).await;
-        now += core::Duration::from_millis(10);
+        now += stack::Duration::from_millis(10);
     }
     let connected = others.iter().filter(|id| client.state(**id) == Ok(State::Established)).count();
     (received - warm, connected)
