@@ -69,8 +69,8 @@ impl Stacks {
             text: (0..WRITE).map(|i| (i % 251) as u8).collect(),
             read: vec![0; WRITE],
         };
-        let buffers = SocketOptions { rcvbuf: BUFFER, sndbuf: BUFFER, ..stacks.options.clone() };
-        stacks.options = SocketOptions { nodelay: true, ..buffers };
+        (stacks.options.rcvbuf, stacks.options.sndbuf) = (BUFFER, BUFFER);
+        stacks.options.nodelay = true;
         for port in FIRST_PORT..FIRST_PORT + PORTS {
             let options = ListenOptions { socket: Some(stacks.options.clone()), ..ListenOptions::default() };
             let listener = stacks.server.listen(SocketAddr::new(SERVER, port), options);

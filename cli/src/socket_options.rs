@@ -130,16 +130,12 @@ mod tests {
         assert_eq!(args(&[]).socket(&config), None);
         let set =
             args(&["nodelay", "keepalive_time=1.5", "user_timeout=30", "maxseg=536", "ttl=255", "linger=0"]);
-        let expected = SocketOptions {
-            nodelay: true,
-            keepalive: true,
-            keepalive_time: Duration::from_millis(1500),
-            user_timeout: Duration::from_secs(30),
-            max_segment: Some(536),
-            ttl: 255,
-            linger: Some(Duration::ZERO),
-            ..SocketOptions::new(&config)
-        };
+        let mut expected = SocketOptions::new(&config);
+        (expected.nodelay, expected.keepalive) = (true, true);
+        expected.keepalive_time = Duration::from_millis(1500);
+        expected.user_timeout = Duration::from_secs(30);
+        (expected.max_segment, expected.ttl) = (Some(536), 255);
+        expected.linger = Some(Duration::ZERO);
         assert_eq!(set.socket(&config), Some(expected));
         for (text, error) in [
             ("nagle", "expected one of nodelay, cork,"),

@@ -38,6 +38,7 @@ use thiserror::Error;
 
 /// A named set of values for every setting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
 pub enum Profile {
     /// Linux's values with some differences. A connect sends one more SYN to meet R2 (MUST-23), and its duration is
     /// limited. RST is ignored in TIME-WAIT (RFC 1337), `tcp_tw_reuse` is on with timestamps, and black-hole probing is
@@ -87,6 +88,7 @@ impl FromStr for Profile {
 
 /// Why a text could not be applied to a [`Config`].
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
 pub enum ConfigError {
     /// No setting has this name.
     #[error("line {line}: `{name}`: no such setting{}", suggestion(.name))]

@@ -48,6 +48,7 @@ macro_rules! reasons {
     ($(#[doc = $what:literal])+ $ty:ident { $($(#[doc = $doc:literal])+ $variant:ident $name:literal,)+ }) => {
         $(#[doc = $what])+
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        #[non_exhaustive]
         pub enum $ty { $($(#[doc = $doc])+ $variant,)+ }
 
         impl $ty {

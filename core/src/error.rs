@@ -18,7 +18,8 @@ pub enum Error {
     /// The peer reset the connection (ECONNRESET).
     #[error("connection reset by peer")]
     ConnectionReset,
-    /// The local side gave up the connection, or its listener closed (ECONNABORTED).
+    /// The local side gave up the connection (ECONNABORTED). The stack itself does not return it: it is for libraries
+    /// whose callers wait for a connection that another task ends.
     #[error("software caused connection abort")]
     ConnectionAborted,
     /// No answer within the retransmission limits, the user timeout or the keepalive (ETIMEDOUT).
@@ -48,7 +49,8 @@ pub enum Error {
     /// The socket is not connected (ENOTCONN).
     #[error("socket is not connected")]
     NotConnected,
-    /// The socket is already connected or connecting (EISCONN).
+    /// The socket is already connected or connecting (EISCONN). The stack itself does not return it, since `connect`
+    /// makes a new socket: it is for layers with POSIX sockets.
     #[error("socket is already connected")]
     AlreadyConnected,
     /// The connection can no longer send: it was shut down for writing, closed or aborted (EPIPE).

@@ -87,7 +87,15 @@ pub enum Spare {
 }
 
 /// The options of one socket. A stream from `accept` starts with those of its listener.
+///
+/// ```
+/// use steadfast_core::{Config, SocketOptions};
+///
+/// let options = SocketOptions::new(&Config::default()).with(|o| o.nodelay = true);
+/// assert!(options.nodelay && !options.keepalive);
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct SocketOptions {
     /// Disable the Nagle algorithm (`TCP_NODELAY`, MUST-17).
     pub nodelay: bool,
@@ -153,6 +161,12 @@ impl SocketOptions {
             dscp: 0,
             congestion: config.tcp_congestion_control,
         }
+    }
+
+    /// Returns the options after a change.
+    pub fn with(mut self, change: impl FnOnce(&mut SocketOptions)) -> SocketOptions {
+        change(&mut self);
+        self
     }
 
     /// Applies the fields that differ between `before` and `after`.

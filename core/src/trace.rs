@@ -12,6 +12,7 @@ pub use crate::state::{State, UnknownState};
 
 /// The timers of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum TimerKind {
     /// Retransmission, including SYN and SYN-ACK.
     Retransmit,
@@ -31,6 +32,7 @@ pub enum TimerKind {
 
 /// Why a retransmission began.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Loss {
     /// The retransmission timer fired.
     Timeout,
@@ -44,6 +46,7 @@ pub enum Loss {
 
 /// An event.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct TraceEvent {
     /// Time of the event.
     pub at: Instant,
@@ -55,8 +58,16 @@ pub struct TraceEvent {
     pub kind: TraceKind,
 }
 
+impl TraceEvent {
+    /// Returns an event.
+    pub fn new(at: Instant, local: SocketAddr, remote: SocketAddr, kind: TraceKind) -> TraceEvent {
+        TraceEvent { at, local, remote, kind }
+    }
+}
+
 /// The kind of an event.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub enum TraceKind {
     /// A segment with a valid header arrived.
     SegmentIn {

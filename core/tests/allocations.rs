@@ -31,7 +31,7 @@ impl Pair {
         let listener = server.listen(address, Default::default()).unwrap();
         let now = Instant::from_secs(1);
         let stream = client.connect(now, address, Default::default()).unwrap();
-        let nodelay = SocketOptions { nodelay: true, ..SocketOptions::new(client.config()) };
+        let nodelay = SocketOptions::new(client.config()).with(|o| o.nodelay = true);
         client.set_options(now, stream, nodelay).unwrap();
         let frames = vec![(vec![0; 1500], 0); 32];
         let mut pair = Pair { client: (client, stream), server: (server, SocketId::default()), now, frames };

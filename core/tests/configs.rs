@@ -137,20 +137,14 @@ fn any_options() -> impl Strategy<Value = SocketOptions> {
     let byte = || prop_oneof![0u8..3, Just(u8::MAX)];
     let segment = proptest::option::of(prop_oneof![0u16..100, Just(u16::MAX)]);
     ((span(), span(), span(), span(), span()), (size(), size()), (byte(), byte(), byte()), segment).prop_map(
-        |((time, intvl, user, r2, fin), (rcvbuf, sndbuf), (probes, ttl, dscp), max_segment)| SocketOptions {
-            keepalive: true,
-            keepalive_time: time,
-            keepalive_intvl: intvl,
-            keepalive_probes: probes,
-            user_timeout: user,
-            r2: Some(r2),
-            fin_timeout: fin,
-            rcvbuf,
-            sndbuf,
-            ttl,
-            dscp,
-            max_segment,
-            ..SocketOptions::new(&Config::default())
+        |((time, intvl, user, r2, fin), (rcvbuf, sndbuf), (probes, ttl, dscp), max_segment)| {
+            SocketOptions::new(&Config::default()).with(|o| {
+                (o.keepalive, o.keepalive_time, o.keepalive_intvl, o.keepalive_probes) =
+                    (true, time, intvl, probes);
+                (o.user_timeout, o.r2, o.fin_timeout) = (user, Some(r2), fin);
+                (o.rcvbuf, o.sndbuf) = (rcvbuf, sndbuf);
+                (o.ttl, o.dscp, o.max_segment) = (ttl, dscp, max_segment);
+            })
         },
     )
 }
@@ -222,13 +216,9 @@ fn a_minimum_of_the_rto_above_its_maximum_gives_way() {
 /// No probe is ever late enough to end the connection, and none is scheduled in the future.
 #[test]
 fn a_keepalive_interval_of_nothing_lets_time_pass() {
-    let options = SocketOptions {
-        keepalive: true,
-        keepalive_time: Duration::ZERO,
-        keepalive_intvl: Duration::ZERO,
-        user_timeout: Duration::MAX,
-        ..SocketOptions::new(&Config::default())
-    };
+    let mut options = SocketOptions::new(&Config::default());
+    (options.keepalive, options.keepalive_time) = (true, Duration::ZERO);
+    (options.keepalive_intvl, options.user_timeout) = (Duration::ZERO, Duration::MAX);
     live(Config::default(), options, 1);
 }
 

@@ -53,7 +53,7 @@ fn a_receive_buffer_set_after_listen_changes_nothing_that_a_syn_ack_said() {
     let now = Instant::from_secs(1);
     stack.receive(now, &syn()[..]);
     let syn_ack = next(&mut stack, now).unwrap();
-    let options = SocketOptions { rcvbuf: 1 << 28, nodelay: true, ..SocketOptions::new(stack.config()) };
+    let options = SocketOptions::new(stack.config()).with(|o| (o.rcvbuf, o.nodelay) = (1 << 28, true));
     stack.set_options(now, listener, options).unwrap();
     let ack =
         Header { seq: SeqNum(100), ack: syn_ack.seq + 1, flags: Flags::ACK, window: 9, ..Header::default() };
@@ -99,12 +99,8 @@ fn keepalive_leaves_a_connection_alone_whose_data_is_under_way_must_26() {
     let mut pair = Pair::new(config);
     let (client, _) = pair.connect();
     let idle = Duration::from_secs(10);
-    let options = SocketOptions {
-        keepalive: true,
-        keepalive_time: idle,
-        r2: None,
-        ..SocketOptions::new(pair.client.config())
-    };
+    let options = SocketOptions::new(pair.client.config())
+        .with(|o| (o.keepalive, o.keepalive_time, o.r2) = (true, idle, None));
     pair.client.set_options(pair.now, client, options).unwrap();
     pair.wire = Box::new(|_, _, _| false);
     pair.client.send(client, b"data").unwrap();

@@ -291,7 +291,7 @@ fn a_connection_that_was_idle_for_weeks_carries_on() {
         for days in [12, 25, 30, 45] {
             let mut pair = Pair::new(Config { tcp_mtu_probing: MtuProbing::Always, ..Config::default() });
             let (client, server) = pair.connect();
-            let options = SocketOptions { keepalive, ..SocketOptions::new(pair.client.config()) };
+            let options = SocketOptions::new(pair.client.config()).with(|o| o.keepalive = keepalive);
             pair.client.set_options(pair.now, client, options).unwrap();
             let data = pattern(200_000);
             let ends = [(Side::Client, client), (Side::Server, server)];

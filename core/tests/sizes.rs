@@ -220,7 +220,7 @@ impl Game {
             self.now += Duration::from_secs(1);
             let options = ConnectOptions {
                 fast_open: true,
-                socket: Some(SocketOptions { nodelay: true, ..SocketOptions::new(self.stack.config()) }),
+                socket: Some(SocketOptions::new(self.stack.config()).with(|o| o.nodelay = true)),
                 ..ConnectOptions::default()
             };
             let id = self.stack.connect(self.now, self.remote, options).unwrap();

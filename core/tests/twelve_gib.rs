@@ -183,7 +183,7 @@ impl Wire {
         while self.in_flight.front().is_some_and(|(at, ..)| *at <= self.now) {
             let (_, from_client, bytes) = self.in_flight.pop_front().unwrap();
             let to = if from_client { &mut self.server.0 } else { &mut self.client.0 };
-            to.receive(self.now, Packet { bytes: PacketBytes::Shared(bytes), checksum_trusted: true });
+            to.receive(self.now, Packet::new(PacketBytes::Shared(bytes), true));
             self.flush();
         }
         self.flush();
@@ -273,7 +273,8 @@ impl Wire {
 
     fn set_max_segment(&mut self, max_segment: Option<u16>) {
         let (stack, id) = &mut self.client;
-        let options = SocketOptions { nodelay: true, max_segment, ..SocketOptions::new(stack.config()) };
+        let options =
+            SocketOptions::new(stack.config()).with(|o| (o.nodelay, o.max_segment) = (true, max_segment));
         stack.set_options(self.now, *id, options).unwrap();
     }
 

@@ -202,7 +202,7 @@ impl Target {
         let rcvbuf = 1 << (shape & 31).min(30);
         self.tiny |= shape >= 192 && rcvbuf < 1024;
         (shape >= 192)
-            .then(|| SocketOptions { rcvbuf, ..SocketOptions::new(self.hosts[host].stack.config()) })
+            .then(|| SocketOptions::new(self.hosts[host].stack.config()).with(|o| o.rcvbuf = rcvbuf))
     }
 
     fn accept(&mut self, host: usize) {
@@ -431,7 +431,7 @@ impl Target {
         let now = self.now;
         let host = &mut self.hosts[to];
         host.watch.heard_rst = false;
-        host.stack.receive(now, Packet { bytes, checksum_trusted: self.offload });
+        host.stack.receive(now, Packet::new(bytes, self.offload));
         host.watch.look(&mut host.stack, now);
         if host.watch.heard_rst && !host.blocked {
             for packet in host.watch.drain(&mut host.stack, now) {

@@ -159,7 +159,7 @@ impl Target {
         } else {
             PacketBytes::Borrowed(packet)
         };
-        self.stack.receive(self.now, Packet { bytes, checksum_trusted: trusted });
+        self.stack.receive(self.now, Packet::new(bytes, trusted));
         self.watch.look(&mut self.stack, self.now);
     }
 
@@ -432,9 +432,8 @@ impl Target {
                 _ => Some(80),
             },
             fast_open: shape & 4 == 4,
-            socket: (shape & 8 == 8).then(|| SocketOptions {
-                rcvbuf: input.u32() >> (shape >> 4),
-                ..SocketOptions::new(self.stack.config())
+            socket: (shape & 8 == 8).then(|| {
+                SocketOptions::new(self.stack.config()).with(|o| o.rcvbuf = input.u32() >> (shape >> 4))
             }),
         };
         if let Ok(id) = self.stack.connect(self.now, remote.parse().unwrap(), options) {
@@ -509,7 +508,7 @@ impl Target {
                 }
                 if gone.listener && input.u8() & 1 == 0 {
                     let rcvbuf = 1 << (input.u8() % 31);
-                    let socket = Some(SocketOptions { rcvbuf, ..SocketOptions::new(self.stack.config()) });
+                    let socket = Some(SocketOptions::new(self.stack.config()).with(|o| o.rcvbuf = rcvbuf));
                     let options = ListenOptions { socket, ..ListenOptions::default() };
                     self.listen("0.0.0.0:80".parse().unwrap(), options);
                 }

@@ -245,7 +245,8 @@ impl Watch {
                 stack.sockets(now)
             );
         }
-        let usage = Usage { path_mtus: 0, ..stack.usage() };
+        let mut usage = stack.usage();
+        usage.path_mtus = 0;
         assert_eq!(usage, Usage::default(), "{:?}", stack.sockets(now));
     }
 }
@@ -254,7 +255,7 @@ impl Watch {
 fn show(event: &TraceEvent) {
     static ON: OnceLock<bool> = OnceLock::new();
     if *ON.get_or_init(|| std::env::var_os("FUZZ_TRACE").is_some()) {
-        let TraceEvent { at, local, remote, kind } = event;
+        let TraceEvent { at, local, remote, kind, .. } = event;
         match kind {
             TraceKind::SegmentIn { header, payload_len } => {
                 eprintln!("{at} {local} < {remote} {}", header.tcpdump(*payload_len));

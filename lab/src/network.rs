@@ -517,7 +517,7 @@ impl Network {
         let changed = |network: &mut Network, ends: (SocketAddr, SocketAddr), from: State, to: State| {
             let (local, remote) = ends;
             let kind = TraceKind::State { from, to };
-            network.traced(host, TraceEvent { at: network.now, local, remote, kind });
+            network.traced(host, TraceEvent::new(network.now, local, remote, kind));
         };
         let mut known: Vec<_> = self.hosts[host].states.iter().map(|(ends, state)| (*ends, *state)).collect();
         known.sort_unstable_by_key(|(ends, _)| *ends);

@@ -232,7 +232,7 @@ impl Inbox {
                 Place::Small(range) => PacketBytes::Borrowed(&self.small[range]),
                 Place::Shared(bytes) => PacketBytes::Shared(bytes),
             };
-            stack.receive(now, Packet { bytes, checksum_trusted });
+            stack.receive(now, Packet::new(bytes, checksum_trusted));
         }
         self.used = 0;
         if !are_small(self.frame_len) {

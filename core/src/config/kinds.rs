@@ -208,11 +208,31 @@ impl Kind<PortRange> for Ports {
 
 /// The initial congestion control of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum CongestionControl {
     /// RFC 9438.
     Cubic,
     /// RFC 5681.
     Reno,
+}
+
+impl CongestionControl {
+    /// All algorithms.
+    pub const ALL: &'static [CongestionControl] = &[CongestionControl::Cubic, CongestionControl::Reno];
+
+    /// Returns Linux's name: `cubic`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            CongestionControl::Cubic => "cubic",
+            CongestionControl::Reno => "reno",
+        }
+    }
+}
+
+impl fmt::Display for CongestionControl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -226,17 +246,11 @@ impl Congestion {
 
 impl Kind<CongestionControl> for Congestion {
     fn parse(&self, text: &str) -> Result<CongestionControl, String> {
-        match text {
-            "cubic" => Ok(CongestionControl::Cubic),
-            "reno" => Ok(CongestionControl::Reno),
-            _ => Err("cubic or reno".to_owned()),
-        }
+        let named = CongestionControl::ALL.iter().find(|control| control.name() == text);
+        named.copied().ok_or_else(|| "cubic or reno".to_owned())
     }
     fn show(&self, value: &CongestionControl) -> String {
-        match value {
-            CongestionControl::Cubic => "cubic".to_owned(),
-            CongestionControl::Reno => "reno".to_owned(),
-        }
+        value.to_string()
     }
 }
 
@@ -277,6 +291,7 @@ impl Kind<OptionLayout> for Layout {
 
 /// The reply to a refused SYN.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum RefuseWith {
     /// RST: the client gets ECONNREFUSED.
     TcpReset,

@@ -8,6 +8,7 @@ use crate::tcp::room::{MAX_PACKET, MIN_MTU_V4, MIN_MTU_V6};
 
 /// The device that the stack is attached to. It carries bare IP packets.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Interface {
     /// Largest IP packet, bytes. At least 68 (IPv4) or 1280 (IPv6).
     pub mtu: u16,
@@ -54,6 +55,7 @@ impl Interface {
 
 /// A received packet and its metadata from the device.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Packet<'a> {
     /// The IP packet: as received from the wire, or a super-segment of up to 64 KiB.
     pub bytes: PacketBytes<'a>,
@@ -70,6 +72,14 @@ pub enum PacketBytes<'a> {
     Shared(Bytes),
 }
 
+impl<'a> Packet<'a> {
+    /// Returns a packet with this claim about its checksum.
+    #[inline]
+    pub fn new(bytes: PacketBytes<'a>, checksum_trusted: bool) -> Packet<'a> {
+        Packet { bytes, checksum_trusted }
+    }
+}
+
 impl<'a> From<&'a [u8]> for Packet<'a> {
     fn from(bytes: &'a [u8]) -> Packet<'a> {
         Packet { bytes: PacketBytes::Borrowed(bytes), checksum_trusted: false }
@@ -84,6 +94,7 @@ impl From<Bytes> for Packet<'_> {
 
 /// Describes the packet that [`Stack::transmit`] put into the frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Transmit {
     /// Bytes of the IP packet.
     pub len: usize,

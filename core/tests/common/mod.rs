@@ -49,7 +49,8 @@ impl Pair {
         let stack = |address: &str, v6: &str, secret: u8| {
             let config = Config { secret: [secret; 32], ..config.clone() };
             let addresses = [(address.parse().unwrap(), 24), (v6.parse().unwrap(), 64)];
-            let interface = Interface { checksum_offload: offload, ..Interface::new(1500, addresses) };
+            let mut interface = Interface::new(1500, addresses);
+            interface.checksum_offload = offload;
             Stack::new(config, interface)
         };
         Pair {

@@ -158,8 +158,8 @@ impl Test {
 
     /// From the start: the device cuts segments.
     pub fn offload(&mut self) {
-        let Interface { mtu, addresses, .. } = self.stack.interface().clone();
-        let interface = Interface { segmentation_offload: true, ..Interface::new(mtu, addresses) };
+        let mut interface = self.stack.interface().clone();
+        interface.segmentation_offload = true;
         self.stack = Stack::new(self.stack.config().clone(), interface);
     }
 

@@ -162,7 +162,7 @@ fn a_wrong_checksum_is_dropped_must_3() {
         let at = ip_header_len(t) + tcp::CHECKSUM_AT;
         packet[at] ^= 0x10;
         let bytes = steadfast_core::PacketBytes::Borrowed(&packet);
-        t.stack.receive(t.now, steadfast_core::Packet { bytes, checksum_trusted: true });
+        t.stack.receive(t.now, steadfast_core::Packet::new(bytes, true));
         t.recv(". seq 101 ack 61");
     });
 }

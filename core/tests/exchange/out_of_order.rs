@@ -2,7 +2,7 @@
 
 use steadfast_core::counters::DropReason;
 use steadfast_core::trace::State;
-use steadfast_core::{Duration, Error, Event, Shutdown, SocketOptions};
+use steadfast_core::{Duration, Error, Event, Shutdown};
 
 use crate::harness::{PEER, Test, each, each_with};
 
@@ -52,7 +52,7 @@ fn text_behind_a_gap_waits_as_long_as_its_connection_threat_13() {
     for keepalive in [false, true] {
         each(|t| {
             t.establish();
-            let options = SocketOptions { keepalive, ..t.stack.options(t.sock).unwrap().clone() };
+            let options = t.stack.options(t.sock).unwrap().clone().with(|o| o.keepalive = keepalive);
             t.stack.set_options(t.now, t.sock, options).unwrap();
             t.send("P. seq 101:201 ack 1");
             t.drain();

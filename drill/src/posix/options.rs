@@ -274,10 +274,7 @@ impl Posix {
                 return Ok(Setting::Linger(options.linger.is_some(), time));
             }
             "TCP_CONGESTION" => {
-                return Ok(Setting::Text(match options.congestion {
-                    CongestionControl::Cubic => "cubic".to_owned(),
-                    CongestionControl::Reno => "reno".to_owned(),
-                }));
+                return Ok(Setting::Text(options.congestion.to_string()));
             }
             "SO_KEEPALIVE" => i64::from(options.keepalive),
             "SO_RCVBUF" => doubled(options.rcvbuf),
