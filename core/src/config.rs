@@ -372,15 +372,17 @@ settings! {
     // Connection setup.
 
     /// Retransmissions of a SYN after the linear ones; each waits twice as long as the one before.
-    "net.ipv4.tcp_syn_retries" tcp_syn_retries: u8 as kinds::Count(1, 127), [7, 6, 2, 7], "RFC 9293 MUST-23; Linux";
+    // MUST-23
+    "net.ipv4.tcp_syn_retries" tcp_syn_retries: u8 as kinds::Count(1, 127), [7, 6, 2, 7], "RFC 9293 §3.8.3; Linux";
     /// Retransmissions of a SYN at intervals of the initial RTO, before back-off starts; 0: none.
     "net.ipv4.tcp_syn_linear_timeouts" tcp_syn_linear_timeouts: u8 as kinds::Count(0, 127), [4, 4, 0, 0], "Linux 6.5";
     /// Fixed intervals between SYNs (the coarse timer of 4.4BSD); empty: computed from the RTO.
     "steadfast.tcp_syn_intervals" tcp_syn_intervals: Vec<Duration> as kinds::MillisList,
         [vec![], vec![], vec![millis(5_800), millis(24_000), millis(48_000)], vec![]], "Stevens, TCP/IP Illustrated";
     /// Longest duration of a connect, from its first SYN; 0: limited only by the number of retransmissions.
+    // MUST-23
     "steadfast.tcp_syn_timeout" tcp_syn_timeout: Duration as kinds::Secs(0, 86_400),
-        [secs(195), secs(0), secs(75), secs(0)], "RFC 9293 MUST-23; BSD keepinit";
+        [secs(195), secs(0), secs(75), secs(0)], "RFC 9293 §3.8.3; BSD keepinit";
     /// Most retransmissions of a SYN-ACK; 0: none.
     "net.ipv4.tcp_synack_retries" tcp_synack_retries: u8 as kinds::Count(0, 127), [5, 5, 3, 7], "Linux";
     /// Longest life of a half-open connection, from its SYN; 0: limited only by the number of retransmissions.
@@ -392,7 +394,8 @@ settings! {
     "net.ipv4.tcp_max_syn_backlog" tcp_max_syn_backlog: u32 as kinds::Number(1, 1 << 20), [2048, 2048, 1024, 128], "Linux; RFC 4987";
     /// Most half-open connections of the whole stack. As many again may replace TIME-WAITs. Each takes 100 bytes,
     /// including its timer and its place in the flow table.
-    "steadfast.tcp_max_half_open" tcp_max_half_open: u32 as kinds::Number(1, 1 << 24), [65_536, 65_536, 15_360, 65_536], "THREAT-1";
+    // THREAT-1
+    "steadfast.tcp_max_half_open" tcp_max_half_open: u32 as kinds::Number(1, 1 << 24), [65_536, 65_536, 15_360, 65_536], "invariant 1";
     /// Largest backlog that a listener can request. A connection in it takes the memory of any connection, see
     /// `tcp_max_connections`.
     "net.core.somaxconn" somaxconn: u32 as kinds::Number(1, 1 << 20), [4096, 4096, 128, 128], "Linux";
@@ -402,9 +405,11 @@ settings! {
         [SynCookies::WhenFull, SynCookies::WhenFull, SynCookies::WhenFull, SynCookies::Never], "RFC 4987; Linux";
     /// Most used cookies that are remembered until they expire, so that none becomes a second connection; above it one
     /// may; 0: none. Each takes 24 bytes.
-    "steadfast.tcp_max_spent_cookies" tcp_max_spent_cookies: u32 as kinds::Number(0, 1 << 24), [262_144, 262_144, 262_144, 262_144], "THREAT-6; invariant 1";
+    // THREAT-6
+    "steadfast.tcp_max_spent_cookies" tcp_max_spent_cookies: u32 as kinds::Number(0, 1 << 24), [262_144, 262_144, 262_144, 262_144], "invariant 1";
     /// SYN-ACK retransmissions per second to one destination prefix (IPv4 /24, IPv6 /64); 0: no limit.
-    "steadfast.tcp_synack_ratelimit" tcp_synack_ratelimit: u32 as kinds::Number(0, 1 << 20), [200, 0, 0, 200], "THREAT-3";
+    // THREAT-3
+    "steadfast.tcp_synack_ratelimit" tcp_synack_ratelimit: u32 as kinds::Number(0, 1 << 20), [200, 0, 0, 200], "SYN-ACKs reflect";
     /// Answer with RST instead of silence when the accept queue is full.
     "net.ipv4.tcp_abort_on_overflow" tcp_abort_on_overflow: bool as kinds::Switch, [false, false, false, false], "Linux";
     /// Fast Open: 1 client, 2 server, 3 both, 0 off.
@@ -412,7 +417,8 @@ settings! {
         [FastOpenMode::Off, FastOpenMode::Client, FastOpenMode::Off, FastOpenMode::Off], "RFC 7413; Linux";
     /// Most Fast Open connections of one listener with an incomplete handshake; above it the ordinary handshake is
     /// used; 0: always. Each takes the memory of any connection, see `tcp_max_connections`.
-    "steadfast.tcp_fastopen_pending" tcp_fastopen_pending: u32 as kinds::Number(0, 1 << 20), [256, 256, 256, 256], "RFC 7413 §5.1, 7413-2";
+    // 7413-2
+    "steadfast.tcp_fastopen_pending" tcp_fastopen_pending: u32 as kinds::Number(0, 1 << 20), [256, 256, 256, 256], "RFC 7413 §5.1";
     /// Lifetime of a key for Fast Open cookies; a cookie is valid for one to two lifetimes; 0: unlimited.
     "steadfast.tcp_fastopen_key_life" tcp_fastopen_key_life: Duration as kinds::Secs(0, 31_536_000), [secs(43_200), secs(0), secs(43_200), secs(43_200)], "RFC 7413 §4.1.2";
     /// Most servers whose Fast Open cookie is remembered; 0: none. Each takes 160 bytes.
@@ -431,7 +437,8 @@ settings! {
     /// Offer and accept timestamps.
     "net.ipv4.tcp_timestamps" tcp_timestamps: bool as kinds::Switch, [true, true, false, true], "RFC 7323";
     /// Process a segment without timestamps on a connection that negotiated them, instead of dropping it.
-    "steadfast.tcp_tolerate_missing_ts" tcp_tolerate_missing_ts: bool as kinds::Switch, [false, true, false, false], "7323-6; Linux; FreeBSD";
+    // 7323-6
+    "steadfast.tcp_tolerate_missing_ts" tcp_tolerate_missing_ts: bool as kinds::Switch, [false, true, false, false], "RFC 7323 §3.2; Linux; FreeBSD";
     /// Offer and accept selective acknowledgements.
     "net.ipv4.tcp_sack" tcp_sack: bool as kinds::Switch, [true, true, false, true], "RFC 2018";
     /// Report duplicate segments in a SACK block.
@@ -464,14 +471,17 @@ settings! {
     /// data is refused, except 4096 bytes for a connection with nothing unread. One call may exceed it by 128 KiB. It
     /// excludes up to 6 MiB of spare buffers, and the rest of buffers that the application or the device shares with
     /// the stack.
-    "steadfast.tcp_mem" tcp_mem: u64 as kinds::Memory(4096, 1 << 40), [256 << 20, 256 << 20, 256 << 20, 256 << 20], "Linux tcp_mem; THREAT-8";
+    // THREAT-8
+    "steadfast.tcp_mem" tcp_mem: u64 as kinds::Memory(4096, 1 << 40), [256 << 20, 256 << 20, 256 << 20, 256 << 20], "Linux tcp_mem";
     /// Most connections of the stack, including opening ones; above it a connect fails and final ACKs are dropped.
     /// Each takes at most 1 KiB, plus its queues (`tcp_mem`) and its ranges (`tcp_max_sack_ranges`).
     "steadfast.tcp_max_connections" tcp_max_connections: u32 as kinds::Number(1, 1 << 28), [1 << 21, 1 << 21, 1 << 21, 1 << 21], "invariant 1";
     /// Most ranges that a sender remembers as selectively acknowledged. Each takes 16 bytes.
-    "steadfast.tcp_max_sack_ranges" tcp_max_sack_ranges: u32 as kinds::Number(1, 4096), [256, 256, 256, 256], "THREAT-15";
+    // THREAT-15
+    "steadfast.tcp_max_sack_ranges" tcp_max_sack_ranges: u32 as kinds::Number(1, 4096), [256, 256, 256, 256], "invariant 1";
     /// Smallest MSS that a peer can impose, options not counted.
-    "net.ipv4.tcp_min_snd_mss" tcp_min_snd_mss: u16 as kinds::Size(48, 1460), [48, 48, 48, 48], "THREAT-16; Linux, FreeBSD minmss";
+    // THREAT-16
+    "net.ipv4.tcp_min_snd_mss" tcp_min_snd_mss: u16 as kinds::Size(48, 1460), [48, 48, 48, 48], "Linux; FreeBSD minmss";
     /// Most stateless replies (RST, cookies, challenge ACKs of TIME-WAIT) that wait for the device. Each takes 256
     /// bytes, plus a packet if it holds one.
     "steadfast.reply_queue" reply_queue: u32 as kinds::Number(1, 1 << 20), [1024, 1024, 1024, 1024], "invariant 1";
@@ -489,9 +499,11 @@ settings! {
     /// Largest RTO.
     "net.ipv4.tcp_rto_max_ms" tcp_rto_max: Duration as kinds::Millis(1000, 120_000), [secs(120), secs(120), secs(64), secs(60)], "RFC 6298 §2.5; Linux";
     /// The application is notified of a problem (R1) after the time that this many retransmissions with back-off take.
-    "net.ipv4.tcp_retries1" tcp_retries1: u8 as kinds::Count(1, 255), [3, 3, 3, 3], "RFC 9293 SHLD-10";
+    // SHLD-10
+    "net.ipv4.tcp_retries1" tcp_retries1: u8 as kinds::Count(1, 255), [3, 3, 3, 3], "RFC 9293 §3.8.3";
     /// A connection times out (R2) after the time that this many retransmissions with back-off take.
-    "net.ipv4.tcp_retries2" tcp_retries2: u8 as kinds::Count(1, 255), [15, 15, 12, 6], "RFC 9293 SHLD-11; Linux";
+    // SHLD-11
+    "net.ipv4.tcp_retries2" tcp_retries2: u8 as kinds::Count(1, 255), [15, 15, 12, 6], "RFC 9293 §3.8.3; Linux";
     /// A connection times out when sent data stays unacknowledged for this long; 0: only R2 applies.
     "steadfast.tcp_user_timeout_ms" tcp_user_timeout: Duration as kinds::Millis(0, 1 << 31), [secs(0), secs(0), secs(0), secs(0)], "RFC 5482; TCP_USER_TIMEOUT";
     /// Congestion control: `cubic` or `reno`.
@@ -504,7 +516,8 @@ settings! {
     /// Number of duplicate ACKs that trigger a fast retransmit.
     "net.ipv4.tcp_reordering" tcp_reordering: u8 as kinds::Count(1, 127), [3, 3, 3, 3], "RFC 5681 §3.2";
     /// Longest delay of an ACK; 0: no delay.
-    "steadfast.tcp_delack_ms" tcp_delack: Duration as kinds::Millis(0, 499), [millis(40), millis(40), millis(200), millis(200)], "RFC 9293 MUST-40";
+    // MUST-40
+    "steadfast.tcp_delack_ms" tcp_delack: Duration as kinds::Millis(0, 499), [millis(40), millis(40), millis(200), millis(200)], "RFC 9293 §3.8.6.3";
     /// Number of segments at the start of a connection that are acknowledged at once; 0: none.
     "steadfast.tcp_quickack" tcp_quickack: u8 as kinds::Count(0, 255), [16, 16, 0, 0], "Linux";
     /// Probe the path MTU without ICMP: 0 never, 1 after a black hole is detected, 2 always.
@@ -513,29 +526,34 @@ settings! {
     /// MSS to fall back to when a black hole is detected.
     "net.ipv4.tcp_base_mss" tcp_base_mss: u16 as kinds::Size(48, 1460), [1024, 1024, 1024, 1024], "RFC 4821; Linux";
     /// Time until the next search for a larger path MTU.
-    "net.ipv4.tcp_probe_interval" tcp_probe_interval: Duration as kinds::Secs(1, 86_400), [secs(600), secs(600), secs(600), secs(600)], "RFC 4821; 1191-2; Linux";
+    // 1191-2
+    "net.ipv4.tcp_probe_interval" tcp_probe_interval: Duration as kinds::Secs(1, 86_400), [secs(600), secs(600), secs(600), secs(600)], "RFC 4821; Linux";
     /// Smallest range for which the search of the path MTU continues.
     "net.ipv4.tcp_probe_threshold" tcp_probe_threshold: u16 as kinds::Size(1, 1024), [8, 8, 8, 8], "RFC 4821; Linux";
 
     // Established connections.
 
     /// Idle time before the first keepalive probe, if keepalive is on.
-    "net.ipv4.tcp_keepalive_time" tcp_keepalive_time: Duration as kinds::Secs(1, 32_767), [secs(7200), secs(7200), secs(7200), secs(7200)], "RFC 9293 MUST-28";
+    // MUST-28
+    "net.ipv4.tcp_keepalive_time" tcp_keepalive_time: Duration as kinds::Secs(1, 32_767), [secs(7200), secs(7200), secs(7200), secs(7200)], "RFC 9293 §3.8.4";
     /// Interval between keepalive probes.
     "net.ipv4.tcp_keepalive_intvl" tcp_keepalive_intvl: Duration as kinds::Secs(1, 32_767), [secs(75), secs(75), secs(75), secs(75)], "Linux, BSD";
     /// Number of unanswered keepalive probes after which a connection ends.
     "net.ipv4.tcp_keepalive_probes" tcp_keepalive_probes: u8 as kinds::Count(1, 127), [9, 9, 8, 10], "Linux, BSD";
     /// Most challenge ACKs of one connection per second.
-    "steadfast.tcp_challenge_ack_limit" tcp_challenge_ack_limit: u8 as kinds::Count(1, 255), [5, 5, 5, 5], "RFC 5961 §7, 5961-9";
+    // 5961-9
+    "steadfast.tcp_challenge_ack_limit" tcp_challenge_ack_limit: u8 as kinds::Count(1, 255), [5, 5, 5, 5], "RFC 5961 §7";
     /// Accept a RST anywhere in the window. **Harmful**: this disables RFC 5961 §3. For tests only.
     "steadfast.tcp_insecure_rst" tcp_insecure_rst: bool as kinds::Switch, [false, false, false, false], "FreeBSD insecure_rst";
     /// Let a SYN in the window reset its connection. **Harmful**: this disables RFC 5961 §4. For tests only.
     "steadfast.tcp_insecure_syn" tcp_insecure_syn: bool as kinds::Switch, [false, false, false, false], "FreeBSD insecure_syn";
     /// Shortest interval between two replies of one connection to invalid segments without data; 0: no limit.
-    "net.ipv4.tcp_invalid_ratelimit" tcp_invalid_ratelimit: Duration as kinds::Millis(0, 60_000), [millis(500), millis(500), millis(0), millis(500)], "Linux; THREAT-34";
+    // THREAT-34
+    "net.ipv4.tcp_invalid_ratelimit" tcp_invalid_ratelimit: Duration as kinds::Millis(0, 60_000), [millis(500), millis(500), millis(0), millis(500)], "Linux";
     /// RSTs per second in reply to segments of no connection, except SYNs; one destination prefix (IPv4 /24, IPv6 /64)
     /// gets at most a quarter; 0: no limit.
-    "steadfast.tcp_rst_limit" tcp_rst_limit: u32 as kinds::Number(0, 1 << 20), [1000, 0, 200, 1000], "SA-CLOSED-05; FreeBSD icmplim";
+    // SA-CLOSED-05
+    "steadfast.tcp_rst_limit" tcp_rst_limit: u32 as kinds::Number(0, 1 << 20), [1000, 0, 200, 1000], "RFC 9293 §3.10.7.1; FreeBSD icmplim";
 
     // Connection teardown.
 
@@ -547,15 +565,19 @@ settings! {
     "steadfast.tcp_orphan_timeout" tcp_orphan_timeout: Duration as kinds::Secs(0, 86_400), [secs(300), secs(0), secs(0), secs(0)], "invariant 2";
     /// Most connections that no application holds; above it a close resets. In FIN-WAIT-2 each takes 256 bytes, except
     /// the first 64; before that see `tcp_max_connections`.
-    "net.ipv4.tcp_max_orphans" tcp_max_orphans: u32 as kinds::Number(0, 1 << 28), [131_072, 131_072, 131_072, 131_072], "Linux; THREAT-10";
+    // THREAT-10
+    "net.ipv4.tcp_max_orphans" tcp_max_orphans: u32 as kinds::Number(0, 1 << 28), [131_072, 131_072, 131_072, 131_072], "Linux";
     /// Duration of TIME-WAIT (2MSL); 0: it ends at once.
-    "steadfast.tcp_tw_timeout" tcp_tw_timeout: Duration as kinds::Secs(0, 240), [secs(60), secs(60), secs(60), secs(240)], "RFC 9293 MUST-13; Linux";
+    // MUST-13
+    "steadfast.tcp_tw_timeout" tcp_tw_timeout: Duration as kinds::Secs(0, 240), [secs(60), secs(60), secs(60), secs(240)], "RFC 9293 §3.6.1; Linux";
     /// Most TIME-WAIT entries; above it a closing connection skips TIME-WAIT.
-    "net.ipv4.tcp_max_tw_buckets" tcp_max_tw_buckets: u32 as kinds::Number(0, 1 << 28), [262_144, 131_072, 131_072, 262_144], "Linux; THREAT-11";
+    // THREAT-11
+    "net.ipv4.tcp_max_tw_buckets" tcp_max_tw_buckets: u32 as kinds::Number(0, 1 << 28), [262_144, 131_072, 131_072, 262_144], "Linux";
     /// Most memory of TIME-WAIT entries, including their share of the flow table; above it a closing connection skips
     /// TIME-WAIT. An entry takes 58 bytes for IPv4 and 82 for IPv6. Partly empty pages of 64 KiB come on top, at most
     /// as many as the peak number of entries filled.
-    "steadfast.tcp_tw_mem" tcp_tw_mem: u64 as kinds::Memory(0, 1 << 40), [16 << 20, 16 << 20, 16 << 20, 16 << 20], "THREAT-11";
+    // THREAT-11
+    "steadfast.tcp_tw_mem" tcp_tw_mem: u64 as kinds::Memory(0, 1 << 40), [16 << 20, 16 << 20, 16 << 20, 16 << 20], "invariant 1";
     /// Let a connect replace a TIME-WAIT entry by timestamps: 0 never, 1 always, 2 for loopback addresses.
     "net.ipv4.tcp_tw_reuse" tcp_tw_reuse: TwReuse as kinds::Mode,
         [TwReuse::Always, TwReuse::Loopback, TwReuse::Never, TwReuse::Never], "RFC 6191; Linux";
@@ -575,21 +597,27 @@ settings! {
     /// turn, and packets that other queues hand over are dropped above it.
     "net.core.netdev_max_backlog" netdev_max_backlog: u32 as kinds::Number(1, 1 << 20), [1000, 1000, 50, 1000], "Linux; 4.4BSD IFQ_MAXLEN; invariant 1";
     /// TTL or hop limit of sent packets.
-    "net.ipv4.ip_default_ttl" ip_default_ttl: u8 as kinds::Count(1, 255), [64, 64, 64, 64], "RFC 9293 MUST-49";
+    // MUST-49
+    "net.ipv4.ip_default_ttl" ip_default_ttl: u8 as kinds::Count(1, 255), [64, 64, 64, 64], "RFC 9293 §3.9.2";
     /// Smallest path MTU that an ICMP error can set, for IPv4.
-    "net.ipv4.route.min_pmtu" min_pmtu: u16 as kinds::Size(68, 1500), [552, 552, 68, 68], "1191-1; THREAT-31";
+    // 1191-1, THREAT-31
+    "net.ipv4.route.min_pmtu" min_pmtu: u16 as kinds::Size(68, 1500), [552, 552, 68, 68], "RFC 1191 §3";
     /// Time until a learned path MTU expires.
-    "net.ipv4.route.mtu_expires" mtu_expires: Duration as kinds::Secs(300, 86_400), [secs(600), secs(600), secs(600), secs(600)], "RFC 1191 §6.3, 1191-2";
+    // 1191-2
+    "net.ipv4.route.mtu_expires" mtu_expires: Duration as kinds::Secs(300, 86_400), [secs(600), secs(600), secs(600), secs(600)], "RFC 1191 §6.3";
     /// Most destinations whose path MTU is remembered; 0: none. Each takes 160 bytes.
     "steadfast.pmtu_cache" pmtu_cache: u32 as kinds::Number(0, 1 << 20), [4096, 4096, 4096, 4096], "invariant 1";
     /// Time within which all fragments of a datagram must arrive.
     "net.ipv4.ipfrag_time" ipfrag_time: Duration as kinds::Secs(1, 120), [secs(30), secs(30), secs(60), secs(60)], "RFC 1122 §3.3.2; Linux";
     /// Most memory of incomplete datagrams; 0: no reassembly.
-    "net.ipv4.ipfrag_high_thresh" ipfrag_high_thresh: u32 as kinds::Bytes(0, 1 << 30), [4 << 20, 4 << 20, 4 << 20, 4 << 20], "THREAT-18; Linux";
+    // THREAT-18
+    "net.ipv4.ipfrag_high_thresh" ipfrag_high_thresh: u32 as kinds::Bytes(0, 1 << 30), [4 << 20, 4 << 20, 4 << 20, 4 << 20], "Linux";
     /// Most incomplete datagrams between one source and one destination, within `ipfrag_high_thresh`.
-    "steadfast.ipfrag_max_datagrams" ipfrag_max_datagrams: u32 as kinds::Number(1, 65_536), [128, 128, 128, 128], "THREAT-18";
+    // THREAT-18
+    "steadfast.ipfrag_max_datagrams" ipfrag_max_datagrams: u32 as kinds::Number(1, 65_536), [128, 128, 128, 128], "invariant 1";
     /// Most fragments of one datagram, within `ipfrag_high_thresh`.
-    "steadfast.ipfrag_max_fragments" ipfrag_max_fragments: u32 as kinds::Number(1, 8192), [64, 64, 64, 64], "THREAT-18";
+    // THREAT-18
+    "steadfast.ipfrag_max_fragments" ipfrag_max_fragments: u32 as kinds::Number(1, 8192), [64, 64, 64, 64], "invariant 1";
     /// ICMP messages sent per second; one destination prefix (IPv4 /24, IPv6 /64) gets at most a quarter; 0: no
     /// limit.
     "steadfast.icmp_ratelimit" icmp_ratelimit: u32 as kinds::Number(0, 1 << 20), [1000, 1000, 200, 1000], "RFC 4443 §2.4(f); Linux, where 0 means no limit as well";

@@ -245,23 +245,30 @@ counters! {
 reasons! {
     /// The reason why an arriving packet, segment or message was dropped.
     DropReason {
-        /// Invalid IP header: version, lengths, options, extension headers (P0, THREAT-58, THREAT-66).
+        /// Invalid IP header: version, lengths, options, extension headers.
+        // P0, THREAT-58, THREAT-66
         IpHeader "ip_header",
-        /// Wrong IPv4 header checksum (P0).
+        /// Wrong IPv4 header checksum.
+        // P0
         IpChecksum "ip_checksum",
-        /// Source-routed packet (MUST-51..53, THREAT-64).
+        /// Source-routed packet (RFC 9293 §3.9.2.1).
+        // MUST-51..53, THREAT-64
         SourceRoute "source_route",
-        /// The source is not a unicast host address (MUST-63, THREAT-63).
+        /// The source is not a unicast host address (RFC 9293 §3.9.2.3).
+        // MUST-63, THREAT-63
         BadSource "bad_source",
-        /// The destination is broadcast, multicast or unspecified (MUST-57, THREAT-63).
+        /// The destination is broadcast, multicast or unspecified (RFC 9293 §3.9.2.3).
+        // MUST-57, THREAT-63
         BadDestination "bad_destination",
         /// The destination is not an address of this stack.
         NotOurs "not_ours",
         /// Unsupported protocol.
         UnknownProtocol "unknown_protocol",
-        /// Fragments that overlap, are inconsistent or hide a header (THREAT-65, THREAT-66).
+        /// Fragments that overlap, are inconsistent or hide a header.
+        // THREAT-65, THREAT-66
         BadFragment "bad_fragment",
-        /// Fragments that exceed a limit (THREAT-18).
+        /// Fragments that exceed a limit.
+        // THREAT-18
         FragmentLimit "fragment_limit",
         /// Fragments of a datagram that timed out.
         FragmentTimeout "fragment_timeout",
@@ -269,73 +276,99 @@ reasons! {
         IcmpInvalid "icmp_invalid",
         /// ICMP error that matches no connection.
         IcmpUnmatched "icmp_unmatched",
-        /// ICMP error that quotes a sequence number not in flight (5927-1).
+        /// ICMP error that quotes a sequence number not in flight (RFC 5927 §4.1).
+        // 5927-1
         IcmpNotInFlight "icmp_not_in_flight",
-        /// Invalid TCP header: lengths, ports (P1, THREAT-58, THREAT-62).
+        /// Invalid TCP header: lengths, ports.
+        // P1, THREAT-58, THREAT-62
         TcpHeader "tcp_header",
-        /// Wrong TCP checksum (MUST-3).
+        /// Wrong TCP checksum (RFC 9293 §3.1).
+        // MUST-3
         TcpChecksum "tcp_checksum",
-        /// Invalid combination of flags (P2, THREAT-60).
+        /// Invalid combination of flags.
+        // P2, THREAT-60
         TcpFlags "tcp_flags",
-        /// Malformed TCP options (P3, THREAT-57).
+        /// Malformed TCP options.
+        // P3, THREAT-57
         TcpOptions "tcp_options",
-        /// Source and destination are equal (P5, THREAT-39).
+        /// Source and destination are equal.
+        // P5, THREAT-39
         Land "land",
-        /// RST that matches no connection (SA-CLOSED-01), or for a listener (SA-LISTEN-01).
+        /// RST that matches no connection (RFC 9293 §3.10.7.1), or for a listener (RFC 9293 §3.10.7.2).
+        // SA-CLOSED-01, SA-LISTEN-01
         RstUnmatched "rst_unmatched",
-        /// Segment for a listener without SYN, ACK or RST (SA-LISTEN-11).
+        /// Segment for a listener without SYN, ACK or RST (RFC 9293 §3.10.7.2).
+        // SA-LISTEN-11
         ListenNoFlags "listen_no_flags",
-        /// SYN while the half-open table is full and cookies are off (SA-LISTEN-07, H4a).
+        /// SYN while the half-open table is full and cookies are off.
+        // SA-LISTEN-07, H4a
         SynBacklogFull "syn_backlog_full",
-        /// SYN or final ACK while the accept queue is full (SA-LISTEN-08, SA-SYN_RCVD-07).
+        /// SYN or final ACK while the accept queue is full.
+        // SA-LISTEN-08, SA-SYN_RCVD-07
         AcceptQueueFull "accept_queue_full",
-        /// `tcp_max_connections` is reached (SA-SYN_RCVD-08), or data exceeds `tcp_mem`.
+        /// `tcp_max_connections` is reached, or data exceeds `tcp_mem`.
+        // SA-SYN_RCVD-08
         NoMemory "no_memory",
         /// Silently refused by `tcp_refuse`.
         Refused "refused",
         /// SYN with a timestamp that `tcp_tw_recycle` considers old (T9c).
         RecycledTimestamp "recycled_timestamp",
-        /// RST with an unacceptable ACK, or RST without ACK, in SYN-SENT (SA-SYN_SENT-02, -04).
+        /// RST with an unacceptable ACK, or RST without ACK, in SYN-SENT (RFC 9293 §3.10.7.3).
+        // SA-SYN_SENT-02, SA-SYN_SENT-04
         SynSentRst "syn_sent_rst",
-        /// Segment without SYN or RST in SYN-SENT (SA-SYN_SENT-10..12).
+        /// Segment without SYN or RST in SYN-SENT (RFC 9293 §3.10.7.3).
+        // SA-SYN_SENT-10..12
         SynSentNoSyn "syn_sent_no_syn",
-        /// In-window SYN that ended a half-open connection (SA-SYN_RCVD-02).
+        /// In-window SYN that ended a half-open connection (RFC 9293 §3.10.7.4).
+        // SA-SYN_RCVD-02
         HalfOpenSyn "half_open_syn",
-        /// RST that ended a half-open connection (SA-SYN_RCVD-13).
+        /// RST that ended a half-open connection (RFC 9293 §3.10.7.4).
+        // SA-SYN_RCVD-13
         HalfOpenRst "half_open_rst",
-        /// Timestamp older than the last one (PAWS, 7323-10).
+        /// Timestamp older than the last one (PAWS, RFC 7323 §5.3).
+        // 7323-10
         Paws "paws",
-        /// No timestamp on a connection that negotiated timestamps (7323-6).
+        /// No timestamp on a connection that negotiated timestamps (RFC 7323 §3.2).
+        // 7323-6
         MissingTimestamp "missing_timestamp",
         /// Entirely outside the receive window.
         OutOfWindow "out_of_window",
         /// Entirely received before.
         Duplicate "duplicate",
-        /// RST outside the receive window (5961-1).
+        /// RST outside the receive window (RFC 5961 §3.2).
+        // 5961-1
         RstOutOfWindow "rst_out_of_window",
-        /// RST inside the receive window, but not at RCV.NXT: challenged (5961-3).
+        /// RST inside the receive window, but not at RCV.NXT: challenged (RFC 5961 §3.2).
+        // 5961-3
         RstChallenged "rst_challenged",
-        /// SYN in a synchronized state: challenged (5961-5).
+        /// SYN in a synchronized state: challenged (RFC 5961 §4.2).
+        // 5961-5
         SynChallenged "syn_challenged",
         /// Segment without ACK, RST or SYN.
         NoAck "no_ack",
         /// ACK of data never sent.
         AckOfUnsent "ack_of_unsent",
-        /// ACK older than the acceptable range (5961-7).
+        /// ACK older than the acceptable range (RFC 5961 §5.2).
+        // 5961-7
         AckTooOld "ack_too_old",
-        /// Data after the peer's FIN (SA-EST-24, THREAT-51).
+        /// Data after the peer's FIN (RFC 9293 §3.10.7.4).
+        // SA-EST-24, THREAT-51
         DataAfterFin "data_after_fin",
         /// Data after the application shut down reading.
         DataAfterShutdown "data_after_shutdown",
-        /// The out-of-order queue is full (THREAT-13).
+        /// The out-of-order queue is full.
+        // THREAT-13
         OutOfOrderFull "out_of_order_full",
         /// The receive buffer is full.
         ReceiveBufferFull "receive_buffer_full",
-        /// RST in TIME-WAIT (RFC 1337, SA-TIME_WAIT-05, -06).
+        /// RST in TIME-WAIT (RFC 1337, RFC 9293 §3.10.7.4).
+        // SA-TIME_WAIT-05, SA-TIME_WAIT-06
         TimeWaitRst "time_wait_rst",
-        /// Any other segment in TIME-WAIT (SA-TIME_WAIT-08..11).
+        /// Any other segment in TIME-WAIT (RFC 9293 §3.10.7.4).
+        // SA-TIME_WAIT-08..11
         TimeWaitSegment "time_wait_segment",
-        /// The rate limit suppressed the reply (SA-CLOSED-05, THREAT-34).
+        /// The rate limit suppressed the reply (RFC 9293 §3.10.7.1).
+        // SA-CLOSED-05, THREAT-34
         ReplyThrottled "reply_throttled",
         /// The queue of stateless replies is full.
         ReplyQueueFull "reply_queue_full",
@@ -345,13 +378,17 @@ reasons! {
 reasons! {
     /// The reason for a reply that the stack sent outside of, or despite, a connection.
     ReplyReason {
-        /// RST: no connection and no listener (SA-CLOSED-02, -03).
+        /// RST: no connection and no listener (RFC 9293 §3.10.7.1).
+        // SA-CLOSED-02, SA-CLOSED-03
         RstClosed "rst_closed",
-        /// RST: ACK for a listener without a valid cookie (SA-LISTEN-02).
+        /// RST: ACK for a listener without a valid cookie (RFC 9293 §3.10.7.2).
+        // SA-LISTEN-02
         RstListen "rst_listen",
-        /// RST: unacceptable ACK before the connection was established (SA-SYN_SENT-01, SA-SYN_RCVD-10).
+        /// RST: unacceptable ACK before the connection was established (RFC 9293 §3.10.7.3, §3.10.7.4).
+        // SA-SYN_SENT-01, SA-SYN_RCVD-10
         RstUnacceptableAck "rst_unacceptable_ack",
-        /// RST: the accept queue is full and `tcp_abort_on_overflow` is on (SA-SYN_RCVD-07).
+        /// RST: the accept queue is full and `tcp_abort_on_overflow` is on.
+        // SA-SYN_RCVD-07
         RstOverflow "rst_overflow",
         /// RST: refused by `tcp_refuse`.
         RstRefused "rst_refused",
@@ -365,13 +402,15 @@ reasons! {
         SynAckAgain "syn_ack_again",
         /// SYN-ACK with a cookie.
         SynAckCookie "syn_ack_cookie",
-        /// ACK for an unacceptable segment of a half-open connection (SA-SYN_RCVD-03, -11).
+        /// ACK for an unacceptable segment of a half-open connection (RFC 9293 §3.10.7.4).
+        // SA-SYN_RCVD-03, SA-SYN_RCVD-11
         HalfOpenAck "half_open_ack",
         /// Challenge ACK (RFC 5961).
         ChallengeAck "challenge_ack",
         /// ACK for an unacceptable segment (Table 6, PAWS).
         UnacceptableAck "unacceptable_ack",
-        /// ACK for a retransmitted FIN in TIME-WAIT (SA-TIME_WAIT-07).
+        /// ACK for a retransmitted FIN in TIME-WAIT (RFC 9293 §3.10.7.4).
+        // SA-TIME_WAIT-07
         TimeWaitFinAck "time_wait_fin_ack",
         /// ACK for another segment in TIME-WAIT.
         TimeWaitAck "time_wait_ack",

@@ -1,7 +1,8 @@
-//! Local ports in use towards each remote end. The search for a free port is short however few are left (THREAT-12).
+//! Local ports in use towards each remote end. The search for a free port is short however few are left.
 //!
 //! Between two ends with few connections, the flow table finds a free port in a probe or two, and only their number is
 //! kept here. Above the size of a crowd, each port that a connect takes is recorded.
+// THREAT-12
 
 use std::collections::{BTreeMap, VecDeque};
 

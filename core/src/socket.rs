@@ -26,9 +26,12 @@ impl Event {
     pub const ERROR: Event = Event(8);
     /// The connection is closed in both directions; unread bytes can still be read.
     pub const CLOSED: Event = Event(16);
-    /// Retransmissions reached R1: there may be a problem (SHLD-9), or a router reported one (MUST-47).
+    /// Retransmissions reached R1, so there may be a problem (RFC 9293 §3.8.3), or a router reported one (RFC 9293
+    /// §3.9.1.8).
+    // SHLD-9, MUST-47
     pub const SOFT_ERROR: Event = Event(32);
-    /// The peer announced urgent data (MUST-32).
+    /// The peer announced urgent data (RFC 9293 §3.8.5).
+    // MUST-32
     pub const URGENT: Event = Event(64);
 
     /// Returns whether it contains all of `other`.
@@ -66,7 +69,8 @@ impl fmt::Debug for Event {
 /// The direction that a [`shutdown`](crate::Stack::shutdown) ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Shutdown {
-    /// No more reading: data that still arrives is acknowledged and discarded (SA-EST-25).
+    /// No more reading: data that still arrives is acknowledged and discarded.
+    // SA-EST-25
     Read,
     /// No more writing: FIN after the queued data (half-close).
     Write,
@@ -97,12 +101,15 @@ pub enum Spare {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SocketOptions {
-    /// Disable the Nagle algorithm (`TCP_NODELAY`, MUST-17).
+    /// Disable the Nagle algorithm (`TCP_NODELAY`, RFC 9293 §3.7.4).
+    // MUST-17
     pub nodelay: bool,
     /// Send only full segments, until this is switched off, the stream ends or the override timer fires (`TCP_CORK`,
-    /// MAY-16).
+    /// RFC 9293 §3.9.1.2).
+    // MAY-16
     pub cork: bool,
-    /// Probe idle connections (`SO_KEEPALIVE`, MUST-24; off by default, MUST-25).
+    /// Probe idle connections (`SO_KEEPALIVE`, RFC 9293 §3.8.4, off by default).
+    // MUST-24, MUST-25
     pub keepalive: bool,
     /// Idle time before the first probe (`TCP_KEEPIDLE`).
     pub keepalive_time: Duration,
@@ -113,7 +120,8 @@ pub struct SocketOptions {
     /// Longest time that sent data may stay unacknowledged (`TCP_USER_TIMEOUT`); overrides R2 and `keepalive_probes`.
     /// Zero: no limit.
     pub user_timeout: Duration,
-    /// R2 as a time (MUST-21); `None`: never give up.
+    /// R2 as a time (RFC 9293 §3.8.3); `None`: never give up.
+    // MUST-21
     pub r2: Option<Duration>,
     /// Behavior of `close`: `Some` of zero resets (`SO_LINGER` with zero); any other value closes gracefully without
     /// waiting.
@@ -130,9 +138,11 @@ pub struct SocketOptions {
     pub sndbuf: u32,
     /// Unsent bytes at which writes are refused, in flight ones not counted (`TCP_NOTSENT_LOWAT`).
     pub notsent_lowat: u32,
-    /// TTL or hop limit (MUST-49).
+    /// TTL or hop limit (RFC 9293 §3.9.2).
+    // MUST-49
     pub ttl: u8,
-    /// DiffServ code point (MUST-48).
+    /// DiffServ code point (RFC 9293 §3.9.1.9).
+    // MUST-48
     pub dscp: u8,
     /// Congestion control. Takes effect only if set before the connection is made.
     pub congestion: CongestionControl,
@@ -214,12 +224,14 @@ impl Default for ListenOptions {
 /// The options of a connect.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ConnectOptions {
-    /// Local address; `None`: chosen by destination (MUST-44).
+    /// Local address; `None`: chosen by destination (RFC 9293 §3.9.1.1).
+    // MUST-44
     pub local_address: Option<IpAddr>,
     /// Local port; `None`: chosen from `ip_local_port_range` (RFC 6056).
     pub local_port: Option<u16>,
     /// Send the first data on the SYN, if `tcp_fastopen` allows it for clients and a cookie is known. Only for requests
-    /// that may arrive twice (7413-4).
+    /// that may arrive twice (RFC 7413 §2.1).
+    // 7413-4
     pub fast_open: bool,
     /// Initial options of the stream; `None`: the defaults of the configuration.
     pub socket: Option<SocketOptions>,

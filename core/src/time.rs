@@ -2,7 +2,8 @@
 //!
 //! The core never reads a clock. An [`Instant`] counts nanoseconds since an epoch that the caller chooses, such as the
 //! start of the program or of a simulation. It must not go backwards; if it does, the stack treats time as standing
-//! still (THREAT-82).
+//! still.
+// THREAT-82
 
 use std::fmt;
 use std::num::NonZeroU32;

@@ -1,4 +1,4 @@
-//! A hierarchical timing wheel: arming, moving and cancelling a timer take constant time (THREAT-19).
+//! A hierarchical timing wheel: arming, moving and cancelling a timer take constant time.
 //!
 //! A node is four words. Levels have 64 slots; a slot of level *l* is 64^*l* ticks wide. A timer is at the level of the
 //! highest bit group in which its tick differs from the wheel's own time. When that time enters a slot of a higher
@@ -6,6 +6,7 @@
 //!
 //! A row whose timer has fired may have something to send. It then waits for its turn with a node of the same kind, in
 //! the line of its sort ([`Due`]). It never has both nodes, so one field of the row can name either.
+// THREAT-19
 
 use std::num::NonZeroU32;
 

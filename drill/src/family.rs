@@ -31,7 +31,7 @@ pub struct Source {
 }
 
 impl Source {
-    /// Its title in reports: `window.pkt.jinja: SA-EST-10 left`.
+    /// Its title in reports: `window.pkt.jinja: left edge`.
     pub fn title(&self, file: &Path) -> String {
         match &self.name {
             Some(name) => format!("{}: {name}", file.display()),

@@ -101,13 +101,13 @@ fn declared(line: &str) -> &str {
     line.split("fn ").nth(1).and_then(|rest| rest.split(['(', '<']).next()).unwrap_or_default()
 }
 
-struct Patterns {
+pub(crate) struct Patterns {
     written: Regex,
     in_name: Regex,
 }
 
 impl Patterns {
-    fn new() -> Patterns {
+    pub(crate) fn new() -> Patterns {
         let written = r"\b(?:(?:MUST|SHLD|MAY|REC|THREAT)-\d+|SA-[A-Z_0-9]+-\d\d|[1-9]\d{3}-(?:\d{1,2}|[a-n])|P[0-8])\b";
         let in_name = r"(?:^|_)(?:(sa_[a-z0-9_]+?)_(\d\d)|(must|shld|may|rec|threat|[1-9]\d{3})_(\d{1,2}|[a-n]))(?:_|$)";
         Patterns {
@@ -116,7 +116,7 @@ impl Patterns {
         }
     }
 
-    fn ids(&self, text: &str) -> Vec<String> {
+    pub(crate) fn ids(&self, text: &str) -> Vec<String> {
         // A date looks like the number of an RFC with its first item.
         let dates = |found: &regex::Match<'_>| {
             let after = &text.as_bytes()[found.end()..];

@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 mod cite;
+mod docs;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -66,6 +67,8 @@ fn run() -> Result<Vec<String>, String> {
     let mentioned = Citations::mentioned(&root).map_err(|e| format!("cannot read what is written: {e}"))?;
     let unknown = mentioned.iter().filter(|(id, _)| !known.contains(id.as_str()));
     problems.extend(unknown.map(|(id, place)| format!("{place}: {id} is no id of {REQUIREMENTS}")));
+    problems
+        .extend(docs::ids_in_public_docs(&root).map_err(|e| format!("cannot read the documentation: {e}"))?);
     if flags.is_empty() {
         fs::write(root.join(LEDGER), text).map_err(|e| format!("{LEDGER}: {e}"))?;
     } else if fs::read_to_string(root.join(LEDGER)).unwrap_or_default() != text {

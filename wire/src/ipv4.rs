@@ -43,7 +43,8 @@ pub struct Header {
     pub more_fragments: bool,
     /// Offset of the payload in the datagram, in bytes: a multiple of 8, at most 65 528.
     pub fragment_offset: u16,
-    /// A loose or strict source route option is present (MUST-51 to MUST-53, THREAT-64). Never emitted.
+    /// A loose or strict source route option is present (RFC 9293 §3.9.2.1). Never emitted.
+    // MUST-51, MUST-52, MUST-53, THREAT-64
     pub source_route: bool,
 }
 

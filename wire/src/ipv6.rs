@@ -6,9 +6,11 @@ use thiserror::Error;
 
 /// Length of the fixed header, in bytes. Emitted headers have no extensions.
 pub const HEADER_LEN: usize = 40;
-/// The most extension headers that a packet may have; one with more is dropped (THREAT-66).
+/// The most extension headers that a packet may have; one with more is dropped.
+// THREAT-66
 pub const MAX_EXTENSION_HEADERS: usize = 8;
-/// The most bytes of extension headers that a packet may have; one with more is dropped (THREAT-66).
+/// The most bytes of extension headers that a packet may have; one with more is dropped.
+// THREAT-66
 pub const MAX_EXTENSION_BYTES: usize = 256;
 
 const HOP_BY_HOP: u8 = 0;
@@ -116,8 +118,8 @@ pub fn parse(packet: &[u8]) -> Result<(Header, &[u8]), Error> {
 /// Continues [`parse`] past a fragment header: skips the extension headers at the start of a reassembled datagram, or
 /// of a first fragment, whose first header is `next_header`. Returns the transport's protocol number and its bytes.
 ///
-/// Fails if the transport header is incomplete: a first fragment must contain the whole header chain (RFC 7112 §5,
-/// THREAT-66).
+/// Fails if the transport header is incomplete: a first fragment must contain the whole header chain (RFC 7112 §5).
+// THREAT-66
 pub fn parse_upper(next_header: u8, payload: &[u8]) -> Result<(u8, &[u8]), Error> {
     let mut chain = Chain::new(next_header, payload);
     chain.walk()?;

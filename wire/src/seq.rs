@@ -1,4 +1,5 @@
-//! Sequence numbers: arithmetic modulo 2^32 (RFC 9293 §3.4, 9293-a).
+//! Sequence numbers: arithmetic modulo 2^32 (RFC 9293 §3.4).
+// 9293-a
 
 use std::fmt;
 use std::ops::{Add, AddAssign, Sub};

@@ -27,10 +27,12 @@ pub enum Error {
     /// Shorter than a header.
     #[error("truncated segment")]
     Truncated,
-    /// Data offset below 5, or past the end of the segment (THREAT-58).
+    /// Data offset below 5, or past the end of the segment.
+    // THREAT-58
     #[error("bad data offset")]
     DataOffset,
-    /// An option of length 0 or 1 or past the end of the header, or a known one of wrong length (THREAT-57).
+    /// An option of length 0 or 1 or past the end of the header, or a known one of wrong length.
+    // THREAT-57
     #[error("malformed options")]
     Options,
 }
@@ -310,14 +312,16 @@ impl fmt::Display for Line<'_> {
     }
 }
 
-/// Returns whether the checksum of a whole segment, header and payload, is right (MUST-3).
+/// Returns whether the checksum of a whole segment, header and payload, is right (RFC 9293 §3.1).
+// MUST-3
 #[inline]
 pub fn checksum_ok(source: IpAddr, destination: IpAddr, segment: &[u8]) -> bool {
     let Ok(len) = u32::try_from(segment.len()) else { return false };
     pseudo_header(source, destination, PROTOCOL_TCP, len).verifies(segment)
 }
 
-/// Writes `checksum`, from [`Sum::finish`], into a segment (MUST-2).
+/// Writes `checksum`, from [`Sum::finish`], into a segment (RFC 9293 §3.1).
+// MUST-2
 #[inline]
 pub fn set_checksum(segment: &mut [u8], checksum: u16) {
     match segment.get_mut(CHECKSUM_AT..CHECKSUM_AT + 2) {
@@ -326,7 +330,8 @@ pub fn set_checksum(segment: &mut [u8], checksum: u16) {
     }
 }
 
-/// Computes the checksum of a whole segment, header and payload, and writes it (MUST-2).
+/// Computes the checksum of a whole segment, header and payload, and writes it (RFC 9293 §3.1).
+// MUST-2
 pub fn write_checksum(source: IpAddr, destination: IpAddr, segment: &mut [u8]) {
     set_checksum(segment, 0);
     // A longer segment fits no packet.

@@ -1,4 +1,5 @@
-//! The local addresses, and those that no host can have (P0, MUST-44, MUST-46, MUST-57, MUST-63; THREAT-40, THREAT-63).
+//! The local addresses, and those that no host can have (RFC 9293 §3.9.1.1, §3.9.2.3).
+// P0, MUST-44, MUST-46, MUST-57, MUST-63, THREAT-40, THREAT-63
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;

@@ -1,7 +1,8 @@
-//! Reassembly of IPv4 and IPv6 datagrams (RFC 791 §3.2, RFC 8200 §4.5, RFC 5722; THREAT-18, THREAT-65).
+//! Reassembly of IPv4 and IPv6 datagrams (RFC 791 §3.2, RFC 8200 §4.5, RFC 5722).
 //!
 //! No fragment is ever trimmed: one that overlaps another condemns its datagram. RFC 791 lets the later fragment win.
-//! This stack is as strict for IPv4 as RFC 5722 is for IPv6, like Linux since 4.19 (8200-3).
+//! This stack is as strict for IPv4 as RFC 5722 is for IPv6, like Linux since 4.19.
+// THREAT-18, THREAT-65, 8200-3
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;

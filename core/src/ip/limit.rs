@@ -1,9 +1,10 @@
-//! Rate limits of replies that others can trigger (RFC 4443 §2.4(f), RFC 5961 §7; THREAT-5, THREAT-24, THREAT-25).
+//! Rate limits of replies that others can trigger (RFC 4443 §2.4(f), RFC 5961 §7).
 //!
 //! A shared counter of known size tells an outsider what others do: he uses up the rest and counts (CVE-2016-5696,
 //! CVE-2020-25705). The size of a bucket therefore changes at random from one fraction of a second to the next. One
 //! network gets only a share of it, so a single sender cannot use up the budget of the others. Randomness alone does
 //! not hide what can be measured repeatedly: the caller must ensure that charges do not depend on a secret.
+// THREAT-5, THREAT-24, THREAT-25
 
 use std::net::IpAddr;
 

@@ -1,6 +1,7 @@
-//! Path MTUs learned from ICMP errors, by destination (RFC 1191, RFC 8201; THREAT-31).
+//! Path MTUs learned from ICMP errors, by destination (RFC 1191, RFC 8201).
 //!
 //! The caller has already validated the error: it quotes a segment in flight.
+// THREAT-31
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;

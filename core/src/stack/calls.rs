@@ -31,7 +31,8 @@ impl Stack {
     /// address, else to that of all addresses of its family, else to that of both families.
     ///
     /// Errors: [`AddrNotAvailable`](Error::AddrNotAvailable), not an address of ours or no port left;
-    /// [`AddrInUse`](Error::AddrInUse), somebody listens there (SA-CLOSED-06), or on `0.0.0.0` beside `[::]`.
+    /// [`AddrInUse`](Error::AddrInUse), somebody listens there (RFC 9293 §3.10.1), or on `0.0.0.0` beside `[::]`.
+    // SA-CLOSED-06
     pub fn listen(&mut self, mut local: SocketAddr, options: ListenOptions) -> Result<SocketId, Error> {
         let all = local.ip().is_unspecified();
         if !all && !self.addresses.is_local(local.ip()) {
@@ -87,9 +88,10 @@ impl Stack {
     /// Active OPEN. [`Event::CONNECTED`] or [`Event::ERROR`] follows.
     ///
     /// Errors: [`InvalidArgument`](Error::InvalidArgument), the remote address is no unicast address or the port is 0
-    /// (SA-CLOSED-08); [`NetworkUnreachable`](Error::NetworkUnreachable), no local address of its family;
+    /// (RFC 9293 §3.10.1); [`NetworkUnreachable`](Error::NetworkUnreachable), no local address of its family;
     /// [`AddrNotAvailable`](Error::AddrNotAvailable), the local end is not ours, is taken, or no port is left for this
-    /// destination (SA-CLOSED-09); [`NoBufferSpace`](Error::NoBufferSpace), `tcp_max_connections`.
+    /// destination (RFC 9293 §3.10.1); [`NoBufferSpace`](Error::NoBufferSpace), `tcp_max_connections`.
+    // SA-CLOSED-08, SA-CLOSED-09
     pub fn connect(
         &mut self,
         now: Instant,
@@ -297,8 +299,9 @@ impl Stack {
         self.send_with(id, data.len(), |queue, count, _, pool| queue.push_bytes(data.split_to(count), pool))
     }
 
-    /// As [`send`](Stack::send), but marks the data as urgent (MUST-30). The peer reads it in line. New protocols
-    /// should not use it (SHLD-13).
+    /// As [`send`](Stack::send), but marks the data as urgent (RFC 9293 §3.8.5). The peer reads it in line. New
+    /// protocols should not use it.
+    // MUST-30, SHLD-13
     pub fn send_urgent(&mut self, id: SocketId, data: &[u8]) -> Result<usize, Error> {
         let count = self.send(id, data)?;
         if let SocketKind::Connection(index) = self.socket(id)?.kind {
@@ -372,7 +375,8 @@ impl Stack {
     /// Reads bytes. `Ok(0)`: the peer closed its sending side, or reading was shut down.
     ///
     /// Errors: [`WouldBlock`](Error::WouldBlock), nothing there yet; [`NotConnected`](Error::NotConnected), a listener;
-    /// or, once and after the bytes that came before it, what ended the connection (MUST-12).
+    /// or, once and after the bytes that came before it, what ended the connection (RFC 9293 §3.6).
+    // MUST-12
     pub fn recv(&mut self, id: SocketId, buffer: &mut [u8]) -> Result<usize, Error> {
         if let SocketKind::Connection(index) = self.socket(id)?.kind {
             let count = self.with_receive_queue(index, buffer);
@@ -421,7 +425,8 @@ impl Stack {
     }
 
     /// The number of bytes that can be read, and how many of them are urgent. [`Event::URGENT`] announces urgent data,
-    /// and the application reads it in line (MUST-33).
+    /// and the application reads it in line (RFC 9293 §3.8.5).
+    // MUST-33
     pub fn readable(&self, id: SocketId) -> Result<(usize, usize), Error> {
         match &self.socket(id)?.kind {
             SocketKind::Connection(index) => {

@@ -242,7 +242,8 @@ impl Stack {
     }
 
     /// Removes an address and returns whether it was there. Its connections stay: their own timers end them, unless the
-    /// address returns first (THREAT-83).
+    /// address returns first.
+    // THREAT-83
     pub fn remove_address(&mut self, address: IpAddr) -> bool {
         let removed = self.addresses.remove(address);
         self.interface.addresses = self.addresses.iter().collect();

@@ -1,8 +1,9 @@
-//! SYN cookies: a half-open connection that takes no memory (RFC 4987 §3.6, SA-LISTEN-07).
+//! SYN cookies: a half-open connection that takes no memory (RFC 4987 §3.6).
 //!
 //! The ISS holds a 24-bit MAC and a byte of options: window scale (3 bits), MSS (3 bits), SACK (1 bit), and the
 //! parity of the secret's epoch. Where timestamps are on, the low six bits of ours carry what does not fit: the exact
 //! window scale, SACK and ECN. Secrets rotate; a cookie is good for one to two epochs, and for one connection.
+// SA-LISTEN-07
 
 use std::collections::BTreeSet;
 

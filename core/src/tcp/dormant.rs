@@ -1,6 +1,7 @@
-//! FIN-WAIT-2 without an application (THREAT-10): all that was sent is acknowledged, and nobody reads what may come. What is
+//! FIN-WAIT-2 without an application: all that was sent is acknowledged, and nobody reads what may come. What is
 //! left of the connection is what the checks of RFC 9293 §3.10.7.4 ask for; when a segment or the timer comes, it is a
 //! connection again.
+// THREAT-10
 
 use std::sync::Arc;
 

@@ -152,11 +152,13 @@ pub(crate) enum HalfOpenOutcome {
     Reply(Reply, DropReason),
     /// The segment acknowledges what was never sent: it is dropped, and answered by a RST.
     Reset(ReplyReason),
-    /// The peer retransmitted its SYN: the SYN-ACK is retransmitted at once (SA-SYN_RCVD-01).
+    /// The peer retransmitted its SYN: the SYN-ACK is retransmitted at once (RFC 9293 §3.10.7.4).
+    // SA-SYN_RCVD-01
     SynAgain,
     /// The entry is removed, and nothing is sent.
     Delete(DropReason),
-    /// The third segment: the connection is established (SA-SYN_RCVD-06).
+    /// The third segment: the connection is established (RFC 9293 §3.10.7.4).
+    // SA-SYN_RCVD-06
     Complete,
 }
 

@@ -1,4 +1,5 @@
-//! The out-of-order queue: text received beyond a gap (SHLD-31).
+//! The out-of-order queue: text received beyond a gap (RFC 9293 §3.10.7.4).
+// SHLD-31
 
 use std::collections::{BTreeMap, VecDeque};
 

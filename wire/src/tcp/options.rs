@@ -165,8 +165,9 @@ pub enum OptionLayout {
 impl Options {
     /// Reads the bytes between the fixed header and the payload.
     ///
-    /// Options may begin at any byte (MUST-64). An unknown option is skipped by its length (MUST-6), the first of a
-    /// repeated option counts, and nothing is read past an end-of-list. Each turn takes at least one byte.
+    /// Options may begin at any byte (RFC 9293 §3.2). An unknown option is skipped by its length (RFC 9293 §3.1), the
+    /// first of a repeated option counts, and nothing is read past an end-of-list. Each turn takes at least one byte.
+    // MUST-64, MUST-6
     pub fn parse(bytes: &[u8]) -> Result<Options, Error> {
         let mut options = Options::default();
         options.read(bytes)?;
@@ -279,10 +280,11 @@ impl Options {
 
     /// Writes [`emitted_len`](Options::emitted_len) bytes, laid out and ordered as Linux does unless `layout` says
     /// otherwise. Middleboxes have seen this layout before, and the stack does not stand out. NOPs or zeros pad the
-    /// options, so nothing else follows the end of the list (MUST-69).
+    /// options, so nothing else follows the end of the list (RFC 9293 §3.1).
     ///
     /// Options that do not fit into 40 bytes are left out: SACK blocks past the third with timestamps, and a cookie
     /// with SACK blocks. The buffer must hold the length; otherwise nothing is written (a debug build asserts).
+    // MUST-69
     pub fn emit(&self, buffer: &mut [u8]) {
         let len = self.emitted_len();
         match buffer.get_mut(..len) {
