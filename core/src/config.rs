@@ -313,6 +313,14 @@ macro_rules! settings {
     ($( $(#[doc = $doc:literal])+ $name:literal $field:ident: $ty:ty as $kind:expr,
         [$default:expr, $linux:expr, $bsd:expr, $rfc:expr], $source:literal; )+) => {
         /// Every timer, limit and switch of a [`Stack`](crate::Stack). See the [module](self) for the text format.
+        ///
+        /// ```
+        /// use steadfast_core::config::{Config, EcnMode, Profile};
+        ///
+        /// let config = Config { tcp_ecn: EcnMode::On, ..Config::profile(Profile::Linux) };
+        /// assert_eq!(config.validate(), Ok(()));
+        /// assert_eq!(config.value("net.ipv4.tcp_ecn").as_deref(), Some("1"));
+        /// ```
         #[derive(Clone, PartialEq, Eq)]
         pub struct Config {
             $( $(#[doc = $doc])+ #[doc = concat!("\n\n`", $name, "`. Source: ", $source, ".")] pub $field: $ty, )+

@@ -14,6 +14,22 @@ pub const QUEUE_LEN: usize = 256;
 /// `mtu` bytes are lost.
 ///
 /// Once one device is dropped, the other fails with `NetworkDown`. Packets sent before are still received.
+///
+/// ```
+/// use std::future::poll_fn;
+///
+/// use steadfast_device::{Device, Frame, memory};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> std::io::Result<()> {
+/// let (mut left, mut right) = memory::pair(1500);
+/// poll_fn(|cx| left.poll_send(cx, Frame::new(b"a packet"))).await?;
+/// let mut buffer = [0; 1500];
+/// let received = poll_fn(|cx| right.poll_recv(cx, &mut buffer)).await?;
+/// assert_eq!(&buffer[..received.len], b"a packet");
+/// # Ok(())
+/// # }
+/// ```
 pub fn pair(mtu: u16) -> (MemoryDevice, MemoryDevice) {
     let (a, b) = (Arc::new(Wire::default()), Arc::new(Wire::default()));
     let left = MemoryDevice { mtu, incoming: a.clone(), outgoing: b.clone() };

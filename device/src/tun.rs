@@ -56,6 +56,18 @@ impl TunOptions {
 }
 
 /// A TUN device. It carries bare IP packets, without the packet information header (`IFF_NO_PI`).
+///
+/// ```no_run
+/// use steadfast_device::{Device, Tun, TunOptions};
+///
+/// # async fn open() -> Result<(), steadfast_device::TunError> {
+/// let mut options = TunOptions::new("sf0");
+/// options.host = vec![([10, 9, 0, 1].into(), 24)]; // `ip address add 10.9.0.1/24 dev sf0`
+/// let tun = Tun::open(&options).await?;
+/// println!("MTU {}", tun.capabilities().mtu);
+/// # Ok(())
+/// # }
+/// ```
 pub struct Tun {
     fd: Arc<AsyncFd<OwnedFd>>,
     /// Resolves once the interface is deleted: the file then reports an error but is not readable.
@@ -81,6 +93,11 @@ impl Tun {
     /// # Errors
     ///
     /// The message names the step that failed, its cause and a remedy.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future closes the device. An interface that it created goes with it; settings of a persistent
+    /// interface that were already changed stay changed.
     pub async fn open(options: &TunOptions) -> Result<Tun, TunError> {
         Ok(Tun::open_queues(options, 1).await?.swap_remove(0))
     }
@@ -89,6 +106,10 @@ impl Tun {
     ///
     /// The kernel delivers a flow through the queue that last sent a packet of it. It remembers 4096 flows, each for
     /// three seconds after its last sent packet. For any other flow, a hash of the kernel's own selects the queue.
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`open`](Tun::open).
     pub async fn open_queues(options: &TunOptions, queues: usize) -> Result<Vec<Tun>, TunError> {
         check_name(&options.name)?;
         let queues = queues.max(1);

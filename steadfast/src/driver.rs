@@ -22,6 +22,22 @@ use crate::shared::{Phase, Rest, Shared, State, Woken, unharmed};
 ///
 /// Dropping it ends the network at once. Written data and FINs are sent as far as the windows and the device allow.
 /// Connections that have more to send are reset.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use steadfast::{Net, device};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> std::io::Result<()> {
+/// let (device, _other_end) = device::memory::pair(1500);
+/// let (net, driver) = Net::builder().address([10, 9, 0, 2], 24).build(device)?;
+/// // It runs in this task, beside the application.
+/// let (ended, closed) = tokio::join!(driver, net.close(Duration::from_secs(5)));
+/// ended.and(closed)?;
+/// # Ok(())
+/// # }
+/// ```
 #[must_use = "a network does nothing unless its driver is polled"]
 pub struct Driver<D: Device> {
     shared: Arc<Shared>,

@@ -15,6 +15,25 @@ use crate::stream::TcpStream;
 
 /// A listening socket, as `tokio::net::TcpListener`. Dropping it frees the address at once and resets the connections
 /// that were not accepted.
+///
+/// ```
+/// use steadfast::{ListenOptions, Net, TcpListener, TcpStream, device};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> std::io::Result<()> {
+/// # let (left, right) = device::memory::pair(1500);
+/// # let server = Net::builder().address([10, 9, 0, 2], 24).start(left)?;
+/// # let client = Net::builder().address([10, 9, 0, 1], 24).start(right)?;
+/// let options = ListenOptions { backlog: 16, ..ListenOptions::default() };
+/// let listener = TcpListener::bind_with(&server, ([0, 0, 0, 0], 7), options).await?;
+/// let (connected, accepted) =
+///     tokio::join!(TcpStream::connect(&client, ([10, 9, 0, 2], 7)), listener.accept());
+/// let (stream, peer) = accepted?;
+/// assert_eq!(peer, connected?.local_addr()?);
+/// assert_eq!(stream.local_addr()?, ([10, 9, 0, 2], 7).into());
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct TcpListener {
     /// One listener in each stack of the network.
@@ -36,18 +55,22 @@ impl TcpListener {
     ///
     /// `0.0.0.0` listens on all IPv4 addresses, and `[::]` on all addresses of both families, as on Linux. A dual-stack
     /// listener shows an IPv4 client as `[::ffff:10.0.0.1]:4000`; [`only_v6`](ListenOptions::only_v6) excludes IPv4
-    /// clients. Port 0 picks a free port. The future never waits.
+    /// clients. Port 0 picks a free port.
     ///
     /// # Errors
     ///
     /// - `AddrNotAvailable`: `local` is no address of the network, or no port is free.
     /// - `AddrInUse`: another listener has the address and port.
     /// - `NetworkDown`: the network is closing.
+    ///
+    /// # Cancel safety
+    ///
+    /// The future never waits: the first poll binds the listener or fails.
     pub async fn bind(net: &Net, local: impl Into<SocketAddr>) -> io::Result<TcpListener> {
         TcpListener::bind_with(net, local, ListenOptions::default()).await
     }
 
-    /// Like [`bind`](TcpListener::bind), with a backlog and options for the accepted streams.
+    /// Like [`bind`](TcpListener::bind), with a backlog and options for the accepted streams. The future never waits.
     pub async fn bind_with(
         net: &Net,
         local: impl Into<SocketAddr>,

@@ -24,6 +24,23 @@ use crate::shared::{Handle, Phase, Shared, State, Waiting, into_io};
 ///
 /// After all handles, listeners and streams are dropped, the driver ends once the last connection has closed in good
 /// order. The runtime must live that long: call [`close`](Net::close) to wait for it.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use steadfast::{Net, device};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> std::io::Result<()> {
+/// let (device, _other_end) = device::memory::pair(1500);
+/// let net = Net::builder().address([10, 9, 0, 2], 24).start(device)?;
+/// net.add_address([10, 9, 0, 3], 24);
+/// assert_eq!(net.usage().connections, 0);
+/// assert!(net.sockets().is_empty());
+/// net.close(Duration::from_secs(5)).await?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 pub struct Net {
     /// One stack for each queue of the device.
@@ -61,7 +78,11 @@ impl Net {
         self.closed().await
     }
 
-    /// Waits until the network has ended. Cancel-safe: dropping the future changes nothing.
+    /// Waits until the network has ended.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel-safe: dropping the future changes nothing.
     ///
     /// # Errors
     ///
@@ -171,6 +192,24 @@ pub(crate) fn begin<R>(
 }
 
 /// Configures and starts a [`Net`].
+///
+/// ```
+/// use steadfast::{Config, Net, Profile, device};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> std::io::Result<()> {
+/// let (device, _other_end) = device::memory::pair(1500);
+/// let config = Config { tcp_syn_retries: 2, ..Config::profile(Profile::Linux) };
+/// let net = Net::builder().config(config).address([10, 9, 0, 2], 24).start(device)?;
+///
+/// // A setting out of its bounds is an error, and names the setting.
+/// let (device, _other_end) = device::memory::pair(1500);
+/// let config = Config { tcp_reordering: 0, ..Config::default() };
+/// let error = Net::builder().config(config).address([10, 9, 0, 2], 24).start(device).unwrap_err();
+/// assert_eq!(error.to_string(), "tcp_reordering: `0`: expected a number from 1 to 127");
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 pub struct NetBuilder {
     config: Config,

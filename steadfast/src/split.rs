@@ -12,20 +12,71 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use crate::stream::{Socket, TcpStream};
 
 /// The reading half of a borrowed stream: see [`TcpStream::split`].
+///
+/// ```
+/// use steadfast::{Net, TcpListener, TcpStream, device};
+/// use tokio::io::{AsyncReadExt, AsyncWriteExt};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> std::io::Result<()> {
+/// # let (left, right) = device::memory::pair(1500);
+/// # let server = Net::builder().address([10, 9, 0, 2], 24).start(left)?;
+/// # let client = Net::builder().address([10, 9, 0, 1], 24).start(right)?;
+/// # let listener = TcpListener::bind(&server, ([10, 9, 0, 2], 7)).await?;
+/// let mut stream = TcpStream::connect(&client, ([10, 9, 0, 2], 7)).await?;
+/// # tokio::spawn(async move {
+/// #     let (mut echo, _) = listener.accept().await?;
+/// #     let (mut reader, mut writer) = echo.split();
+/// #     tokio::io::copy(&mut reader, &mut writer).await
+/// # });
+/// let (mut reader, mut writer) = stream.split();
+/// // Both directions at once, in one task.
+/// let mut answer = [0; 9];
+/// let (written, read) = tokio::join!(writer.write_all(b"hold fast"), reader.read_exact(&mut answer));
+/// written.and(read.map(drop))?;
+/// assert_eq!(&answer, b"hold fast");
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct ReadHalf<'a>(pub(crate) &'a TcpStream);
 
-/// The writing half of a borrowed stream: see [`TcpStream::split`].
+/// The writing half of a borrowed stream: see [`ReadHalf`] for an example. Dropping it sends nothing.
 #[derive(Debug)]
 pub struct WriteHalf<'a>(pub(crate) &'a TcpStream);
 
 /// The reading half of a stream: see [`TcpStream::into_split`].
+///
+/// ```
+/// use steadfast::{Net, TcpListener, TcpStream, device};
+/// use tokio::io::{AsyncReadExt, AsyncWriteExt};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> std::io::Result<()> {
+/// # let (left, right) = device::memory::pair(1500);
+/// # let server = Net::builder().address([10, 9, 0, 2], 24).start(left)?;
+/// # let client = Net::builder().address([10, 9, 0, 1], 24).start(right)?;
+/// # let listener = TcpListener::bind(&server, ([10, 9, 0, 2], 7)).await?;
+/// let (mut reader, mut writer) = TcpStream::connect(&client, ([10, 9, 0, 2], 7)).await?.into_split();
+/// let writes = tokio::spawn(async move { writer.write_all(b"hold fast").await });
+///
+/// let (mut accepted, _) = listener.accept().await?;
+/// let mut text = String::new();
+/// accepted.read_to_string(&mut text).await?; // the task has dropped its half, which sends a FIN
+/// assert_eq!(text, "hold fast");
+/// writes.await??;
+///
+/// drop(accepted);
+/// assert_eq!(reader.read(&mut [0; 16]).await?, 0);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct OwnedReadHalf {
     pub(crate) socket: Arc<Socket>,
 }
 
-/// The writing half of a stream: see [`TcpStream::into_split`]. Dropping it sends a FIN.
+/// The writing half of a stream: see [`OwnedReadHalf`] for an example. Dropping it sends a FIN.
 #[derive(Debug)]
 pub struct OwnedWriteHalf {
     pub(crate) socket: Arc<Socket>,

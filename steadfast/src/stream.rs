@@ -23,6 +23,31 @@ use crate::shared::{Handle, Side, State, Waiting, into_io};
 ///
 /// Reading and writing are cancel-safe, as in Tokio: a pending poll has moved no bytes. An error that ended the
 /// connection is returned once, after the bytes that arrived before it. Later reads then return 0.
+///
+/// ```
+/// use steadfast::{Net, TcpListener, TcpStream, device};
+/// use tokio::io::{AsyncReadExt, AsyncWriteExt};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> std::io::Result<()> {
+/// # let (left, right) = device::memory::pair(1500);
+/// # let server = Net::builder().address([10, 9, 0, 2], 24).start(left)?;
+/// # let client = Net::builder().address([10, 9, 0, 1], 24).start(right)?;
+/// # let listener = TcpListener::bind(&server, ([10, 9, 0, 2], 7)).await?;
+/// let mut stream = TcpStream::connect(&client, ([10, 9, 0, 2], 7)).await?;
+/// stream.set_nodelay(true)?;
+/// stream.write_all(b"hold fast").await?;
+/// // A FIN after the written data. Dropping the stream would send it too.
+/// stream.shutdown().await?;
+///
+/// let (mut accepted, _) = listener.accept().await?;
+/// let mut text = String::new();
+/// accepted.read_to_string(&mut text).await?;
+/// assert_eq!(text, "hold fast");
+/// assert_eq!(accepted.info()?.bytes_received, 9);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct TcpStream {
     pub(crate) socket: Arc<Socket>,
@@ -51,7 +76,8 @@ impl TcpStream {
         TcpStream::connect_with(net, remote, ConnectOptions::default()).await
     }
 
-    /// Like [`connect`](TcpStream::connect), from a given local address or port, or with other options.
+    /// Like [`connect`](TcpStream::connect), from a given local address or port, or with other options. Dropping the
+    /// future abandons the attempt.
     pub async fn connect_with(
         net: &Net,
         remote: impl Into<SocketAddr>,
@@ -77,7 +103,11 @@ impl TcpStream {
     }
 
     /// Reads without consuming: the next read returns the same bytes again. `Ok(0)` means that the peer has closed its
-    /// direction. Cancel-safe.
+    /// direction.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel-safe: it never consumes a byte.
     pub async fn peek(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         poll_fn(|cx| self.socket.poll_recv(cx, |state, id| state.stack.peek(id, buffer))).await
     }

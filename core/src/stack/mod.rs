@@ -80,6 +80,27 @@ mod view;
 /// take in packets and time. *User calls* (`listen` … `abort`) are those of RFC 9293 §3.9.1. *Polls*
 /// ([`transmit`](Stack::transmit), [`poll_event`](Stack::poll_event), [`poll_at`](Stack::poll_at)) are called until
 /// they return nothing, after each input or user call. Any order is legal.
+///
+/// # Time
+///
+/// A method takes the time, `now`, if it starts, changes or ends something that a timer watches, or shows an age:
+/// inputs, [`transmit`](Stack::transmit), [`connect`](Stack::connect), [`shutdown`](Stack::shutdown),
+/// [`close`](Stack::close), [`abort`](Stack::abort), [`set_options`](Stack::set_options) and the listings. The others
+/// move bytes and connections between the stack and its application, and happen at the latest time that was passed in:
+/// [`listen`](Stack::listen), [`accept`](Stack::accept), [`send`](Stack::send), [`recv`](Stack::recv). What they make
+/// ready leaves with the next `transmit`, which has the time.
+///
+/// ```
+/// use steadfast_core::{Config, Instant, Interface, ListenOptions, Stack};
+///
+/// let interface = Interface::new(1500, [("10.0.0.2".parse().unwrap(), 24)]);
+/// let mut stack = Stack::new(Config::default(), interface);
+/// stack.listen("10.0.0.2:80".parse().unwrap(), ListenOptions::default())?;
+/// let mut frame = vec![0; stack.interface().frame_len()];
+/// assert!(stack.transmit(Instant::ZERO, &mut frame).is_none());
+/// assert_eq!((stack.poll_at(), stack.usage().listeners), (None, 1));
+/// # Ok::<(), steadfast_core::Error>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct Stack {
     config: Config,
