@@ -9,7 +9,7 @@ use steadfast_core::seq::SeqNum;
 use steadfast_core::wire::checksum::Sum;
 use steadfast_core::wire::icmp::{ErrorKind, Message};
 use steadfast_core::wire::tcp::{self, Cookie, Flags, Header};
-use steadfast_core::wire::{PROTOCOL_TCP, build, ipv6};
+use steadfast_core::wire::{build, ipv6};
 
 use steadfast_timeline::flows::seq_end;
 use steadfast_timeline::view::{Kind, View};
@@ -182,8 +182,9 @@ pub(crate) fn corrupted(packet: &[u8], part: Part, rng: &mut Rng) -> Bytes {
 
 /// Forges a TCP segment. Empty if the addresses are of two families.
 pub(crate) fn forged(from: IpAddr, to: IpAddr, header: &Header, payload: &[u8]) -> Bytes {
-    let segment = build::segment(from, to, header, payload);
-    build::ip(from, to, PROTOCOL_TCP, &segment).map(Bytes::from).unwrap_or_default()
+    let (from, to) =
+        (SocketAddr::new(from, header.source_port), SocketAddr::new(to, header.destination_port));
+    build::tcp(from, to, *header, payload).map(Bytes::from).unwrap_or_default()
 }
 
 /// Bytes of the offending packet that an ICMP error quotes (RFC 1812 §4.3.2.3, RFC 4443 §3).

@@ -49,7 +49,7 @@ pub fn ip(source: IpAddr, destination: IpAddr, protocol: u8, payload: &[u8]) -> 
     }
 }
 
-/// Builds a TCP segment with its checksum, to be put into a packet between these addresses.
+/// Builds a TCP segment with its checksum, to be put into a packet between these addresses, which are of one family.
 pub fn segment(source: IpAddr, destination: IpAddr, header: &tcp::Header, payload: &[u8]) -> Vec<u8> {
     let mut segment = vec![0; header.header_len()];
     header.emit(&mut segment);
@@ -66,6 +66,10 @@ pub fn tcp(
     header: tcp::Header,
     payload: &[u8],
 ) -> Option<Vec<u8>> {
+    // A checksum covers addresses of one family.
+    if source.is_ipv4() != destination.is_ipv4() {
+        return None;
+    }
     let header = tcp::Header { source_port: source.port(), destination_port: destination.port(), ..header };
     let (source, destination) = (source.ip(), destination.ip());
     ip(source, destination, PROTOCOL_TCP, &segment(source, destination, &header, payload))
