@@ -19,11 +19,11 @@ use steadfast_core::{
 };
 use steadfast_testkit::{Client, Segment, next_segment, packets};
 
-/// What the peers send.
+/// Segments that the peers send.
 const SEGMENTS: u64 = 1_000_000;
 /// Between two looks.
 const LOOK: u64 = 5_000;
-/// What a stack holds beside: rows of its tables that are vacant, the chunk of a queue, and the table of budgets.
+/// Other memory of a stack: vacant rows of its tables, the chunk of a queue, and the table of budgets.
 const BESIDE: u64 = 128 << 10;
 /// Memory that a stack keeps at the end: a page of 64 KiB of each of its tables.
 const PAGES: u64 = 10 << 16;
@@ -60,7 +60,7 @@ struct World {
     listener: SocketId,
     /// Segments that peers sent.
     sent: u64,
-    /// What a row keeps from one push to the next.
+    /// The state that a row keeps between two pushes.
     client: Option<(Client, SocketId)>,
     cookie: Option<Cookie>,
 }

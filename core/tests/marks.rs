@@ -13,7 +13,7 @@ const LOW: u64 = TCP_MEM / 2;
 const PRESSURE: u64 = TCP_MEM / 4 * 3;
 const CRITICAL: u64 = TCP_MEM / 8 * 7;
 const HIGH: u64 = TCP_MEM / 16 * 15;
-/// What a queue with a byte in it takes at the most: so near to a mark the memory is filled.
+/// Most memory of a queue with one byte in it: memory is filled this near to a mark.
 const NEAR: u64 = 600;
 
 const SERVER: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);

@@ -32,7 +32,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     });
     tokio::signal::ctrl_c().await?;
     server.abort();
-    // What was written still arrives.
+    // Written data still arrives.
     net.close(Duration::from_secs(5)).await?;
     Ok(())
 }

@@ -162,7 +162,7 @@ pub(crate) struct State {
     pub(crate) broken: bool,
 }
 
-/// What an idle driver waits for. More work than this must wake it.
+/// The events that an idle driver waits for. Other work must wake it.
 pub(crate) struct Rest {
     /// The time at which it wakes by itself.
     pub(crate) until: Option<Instant>,

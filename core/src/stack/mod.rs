@@ -87,8 +87,8 @@ mod view;
 /// inputs, [`transmit`](Stack::transmit), [`connect`](Stack::connect), [`shutdown`](Stack::shutdown),
 /// [`close`](Stack::close), [`abort`](Stack::abort), [`set_options`](Stack::set_options) and the listings. The others
 /// move bytes and connections between the stack and its application, and happen at the latest time that was passed in:
-/// [`listen`](Stack::listen), [`accept`](Stack::accept), [`send`](Stack::send), [`recv`](Stack::recv). What they make
-/// ready leaves with the next `transmit`, which has the time.
+/// [`listen`](Stack::listen), [`accept`](Stack::accept), [`send`](Stack::send), [`recv`](Stack::recv). The next
+/// `transmit`, which has the time, sends the result.
 ///
 /// ```
 /// use steadfast_core::{Config, Instant, Interface, ListenOptions, Stack};

@@ -21,8 +21,8 @@ impl Connection {
         }
     }
 
-    /// What was received and not read is discarded, and so is what follows (SA-EST-25). What waits beyond a gap is not
-    /// held either: it arrives again, and only its numbers count.
+    /// Unread and later data is discarded (SA-EST-25). Data beyond a gap is discarded too: the peer retransmits it, and
+    /// only its sequence numbers count.
     pub(crate) fn shutdown_read(&mut self, env: &mut Env<'_>) {
         self.tcb.rcv.shut = true;
         let len = self.receive_queue.len();

@@ -1,6 +1,5 @@
-//! FIN-WAIT-2 without an application: all that was sent is acknowledged, and nobody reads what may come. What is
-//! left of the connection is what the checks of RFC 9293 §3.10.7.4 ask for; when a segment or the timer comes, it is a
-//! connection again.
+//! FIN-WAIT-2 without an application: all sent data is acknowledged, and nobody reads data that arrives. Only the
+//! fields that the checks of RFC 9293 §3.10.7.4 need remain. A segment or the timer restores the connection.
 // THREAT-10
 
 use std::sync::Arc;

@@ -5,7 +5,7 @@ use super::tcb::{Connection, Env};
 use crate::seq::SeqNum;
 use crate::state::CaState;
 
-/// What a connection knows of congestion marks, in both directions.
+/// The state of congestion marks, in both directions.
 #[derive(Clone, Debug)]
 pub(crate) struct EcnState {
     /// Both ends support ECN.

@@ -63,7 +63,7 @@ impl Listener {
     }
 }
 
-/// What a SYN offers and we agree to. One byte beside the MSS, as a half-open entry keeps it.
+/// The options of a SYN that we agree to. A half-open entry stores them in one byte beside the MSS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Offer {
     pub(crate) peer_mss: u16,
@@ -77,7 +77,7 @@ impl Offer {
     const TIMESTAMPS: u8 = 0x40;
     const ECN: u8 = 0x80;
 
-    /// What of the options of a SYN we go along with.
+    /// Selects the options of a SYN that we agree to.
     pub(crate) fn of(segment: &Segment<'_>, config: &Config, ipv4: bool) -> Offer {
         let options = segment.options();
         let wscale = options.window_scale.filter(|_| config.tcp_window_scaling);
@@ -144,7 +144,7 @@ const _: () = assert!(Table::<HalfOpen>::ROW <= 64);
 /// So long before the SYN-ACK the last answer is taken to have been (ms), so that the first is never held back.
 const LONG_BEFORE: u32 = 300_000;
 
-/// What a segment means to a half-open connection.
+/// The effect of a segment on a half-open connection.
 #[must_use]
 pub(crate) enum HalfOpenOutcome {
     Dropped(DropReason),
@@ -352,7 +352,7 @@ impl HalfOpen {
         Some(Duration::from_millis(u64::from(millis)))
     }
 
-    /// What the connection is made of once it is established.
+    /// The parameters of the connection once it is established.
     pub(crate) fn agreed(&self, syn: &SynAck<'_>, pmtu: u16, env: &Env<'_>) -> Agreed {
         Agreed {
             tuple: self.tuple,
@@ -398,8 +398,8 @@ impl HalfOpen {
         self.retries >= retries || !self.left(config).is_none_or(in_time)
     }
 
-    /// What `tcp_synack_timeout` left when this wait began. Nothing but the timer moves the entry on, so that the waits
-    /// before it say how old it is.
+    /// The rest of `tcp_synack_timeout` when this wait began. Only the timer starts a wait, so the earlier waits give the
+    /// age of the entry.
     fn left(&self, config: &Config) -> Option<Duration> {
         let passed: Duration = (0..self.retries).map(|n| synack_gap(n, config)).sum();
         let timeout = Some(config.tcp_synack_timeout).filter(|timeout| !timeout.is_zero());
@@ -422,7 +422,7 @@ fn synack_gap(n: u8, config: &Config) -> Duration {
     config.tcp_rto_initial.saturating_mul(factor).min(config.tcp_rto_max)
 }
 
-/// What every SYN-ACK of a listener has in common.
+/// The properties that all SYN-ACKs of a listener share.
 #[derive(Clone, Copy)]
 pub(crate) struct SynAck<'a> {
     pub(crate) options: &'a Arc<SocketOptions>,

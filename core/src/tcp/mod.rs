@@ -1,7 +1,7 @@
 //! TCP, laid out as RFC 9293 §3.10.7 is.
 //!
-//! Handlers change the connection that they are given and nothing else. What must happen to the tables they
-//! return as an [`Outcome`](input::Outcome), which `stack/` applies.
+//! Handlers change the connection that they are given and nothing else. They return changes to
+//! the tables as an [`Outcome`](input::Outcome), which `stack/` applies.
 
 pub(crate) mod close;
 pub(crate) mod closed;

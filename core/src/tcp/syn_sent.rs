@@ -19,7 +19,7 @@ use crate::tuple::FourTuple;
 use crate::wheel::TimerId;
 use crate::wire::tcp::{Cookie, Flags, Header, Options, Timestamps};
 
-/// What of Fast Open goes on our SYN.
+/// The Fast Open option of our SYN.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum FastOpen {
     Off,
@@ -38,7 +38,7 @@ pub(crate) struct Opening {
     pub(crate) options: Arc<SocketOptions>,
     /// Written before the connection is there (SA-SYN_SENT-20).
     pub(crate) send_queue: Rope,
-    /// What the first SYN carries. Those that follow carry nothing of it.
+    /// Sent on the first SYN only.
     pub(crate) fast_open: FastOpen,
     /// Bytes that went out with the first SYN. SND.NXT is past them for good: a SYN-ACK may acknowledge them however
     /// late it comes.
@@ -55,13 +55,13 @@ pub(crate) struct Opening {
     pub(crate) soft_error: Option<Error>,
     pub(crate) adv_mss: u16,
     pub(crate) pmtu: u16,
-    /// What is added to our clock in timestamps.
+    /// Offset of our timestamps from our clock.
     pub(crate) ts_offset: u32,
     pub(crate) state_since: Since,
     pub(crate) events: Event,
 }
 
-/// What a segment means to an opening.
+/// The effect of a segment on an opening.
 #[must_use]
 pub(crate) enum SynSentOutcome {
     Dropped(DropReason),
@@ -275,7 +275,7 @@ impl Opening {
     }
 }
 
-/// What of an opening the connection takes over.
+/// The part of an opening that the connection takes over.
 pub(crate) struct Handover {
     pub(crate) socket: SocketId,
     send_queue: Rope,

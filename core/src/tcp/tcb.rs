@@ -25,7 +25,7 @@ use crate::tuple::FourTuple;
 use crate::wheel::TimerId;
 use crate::wire::tcp::Timestamps;
 
-/// What a handler may use of the stack around the connection.
+/// The parts of the stack that a handler may use.
 pub(crate) struct Env<'a> {
     pub(crate) now: Instant,
     pub(crate) config: &'a Config,
@@ -85,7 +85,7 @@ pub(crate) struct Connection {
     pub(crate) urgent_end: Option<SeqNum>,
     /// End of the last segment that was not full. While it is in flight, Nagle's algorithm holds back the next one.
     pub(crate) small_end: SeqNum,
-    /// What changed for the application and was not reported yet.
+    /// Changes that were not reported to the application yet.
     pub(crate) events: Event,
     /// Reported by a router; becomes the error if the connection fails (MUST-47).
     pub(crate) soft_error: Option<Error>,
@@ -310,7 +310,7 @@ impl Timers {
     }
 }
 
-/// What both ends agreed on in the handshake: all that a new connection is made of.
+/// The result of the handshake: all parameters of a new connection.
 #[derive(Clone, Debug)]
 pub(crate) struct Agreed {
     pub(crate) tuple: FourTuple,
@@ -328,7 +328,7 @@ pub(crate) struct Agreed {
     pub(crate) ecn: bool,
     /// The peer's last timestamp; `None`: timestamps are off.
     pub(crate) ts_recent: Option<u32>,
-    /// What is added to our clock in ours.
+    /// Offset of our timestamps from our clock.
     pub(crate) ts_offset: u32,
     /// Our SYN or SYN-ACK was retransmitted.
     pub(crate) syn_retransmitted: bool,

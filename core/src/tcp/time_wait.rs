@@ -33,7 +33,7 @@ pub(crate) struct TimeWait {
 /// Bit of `answer_from` that says that timestamps are on.
 const TS_ON: u16 = 1 << 15;
 
-/// What a segment means to an entry.
+/// The effect of a segment on an entry.
 #[must_use]
 pub(crate) enum TimeWaitOutcome {
     Dropped(DropReason),
@@ -184,8 +184,8 @@ pub(crate) fn length(config: &Config) -> Duration {
     if config.tcp_tw_recycle { config.tcp_rto_min * 7 / 2 } else { config.tcp_tw_timeout }
 }
 
-/// An entry as it is kept, with addresses of one family, and its place in the order in which entries end. Of two hundred
-/// thousand entries each word counts (THREAT-11).
+/// An entry as it is kept, with addresses of one family, and its place in the order in which entries end. Each word
+/// counts, because there may be two hundred thousand entries (THREAT-11).
 #[derive(Clone, Copy, Debug)]
 struct Row<A> {
     local_address: A,

@@ -1,4 +1,4 @@
-//! What happens when a connection's deadline is over.
+//! The expiry of a connection's timers.
 
 use super::congestion::initial_window;
 use super::input::{Closed, Outcome};
@@ -85,7 +85,7 @@ impl Connection {
         self.tcb.rtt.back_off();
         self.suspect_black_hole(retransmits, env);
         if let Some(recovery) = self.recovery.as_mut().filter(|_| retransmits > 1) {
-            // What was acknowledged selectively is trusted for one round (2018-5).
+            // Selective acknowledgments are trusted for one round (2018-5).
             recovery.forget_sacked();
         }
         self.resend_all(env, Loss::Timeout);
@@ -189,7 +189,7 @@ impl Connection {
         if timers.unanswered_probes == 0 {
             timers.unanswered_since = now;
         }
-        // Of an orphan each probe counts, answered or not (RFC 6429 §3); else those that nobody answered.
+        // Each probe of an orphan counts, answered or not (RFC 6429 §3). Otherwise only unanswered ones count.
         let (silence, probes) = (self.unanswered_for(now), self.tcb.timers.unanswered_probes);
         let tries = if self.is_orphan() { self.tcb.timers.window_probes } else { probes };
         self.tcb.snd.pending.window_probe = true;
@@ -314,8 +314,8 @@ impl Connection {
         }
     }
 
-    /// The application is gone. What is still to be sent has so much time, however little of it the peer takes at once:
-    /// progress, which is all that other limits ask for, may be a byte in a minute.
+    /// The application is gone. The rest of its data has this much time. Other limits ask only for
+    /// progress, which may be a byte per minute.
     pub(crate) fn arm_orphan(&mut self, env: &Env<'_>) {
         let limit = Some(env.config.tcp_orphan_timeout).filter(|limit| !limit.is_zero());
         let queued = Duration::from_secs(self.send_queue.len() as u64 / 1024);

@@ -1,4 +1,4 @@
-//! What applications call on a synchronized connection, row by row.
+//! Calls of applications on a synchronized connection, row by row.
 
 use steadfast_core::trace::State;
 use steadfast_core::{ConnectOptions, Error, Event};
@@ -109,7 +109,7 @@ fn abort_resets_sa_est_34() {
     }
 }
 
-/// What was sent and what waits is flushed; the RST comes after everything sent.
+/// Sent and queued data is flushed; the RST comes after everything sent.
 #[test]
 fn abort_flushes_the_queues_sa_est_34() {
     each(|t| {

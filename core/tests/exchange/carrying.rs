@@ -516,7 +516,7 @@ fn what_is_sent_for_a_socket_has_its_ttl_and_dscp_must_49() {
     });
 }
 
-/// What waits out of order never takes more than the buffer, overhead included.
+/// Out-of-order data never takes more than the buffer, overhead included.
 #[test]
 fn bytes_out_of_order_are_bounded_threat_13() {
     each(|t| {

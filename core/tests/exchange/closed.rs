@@ -179,7 +179,7 @@ fn with_every_option_off_only_the_mss_is_offered_sa_closed_07() {
             t.ts = false;
             t.start_connect(ConnectOptions::default());
             t.recv("S seq 0 win 10000 <mss 1460>");
-            // What was not offered is not agreed on, whatever the peer answers (7323-1, 2018-1).
+            // An option that we did not offer stays off, whatever the peer answers (7323-1, 2018-1).
             t.send("S. seq 0 ack 1 <sackOK, wscale 3, ts 1 ecr 1>");
             t.recv(". seq 1 ack 1");
             let info = t.stack.info(t.now, t.sock).unwrap();

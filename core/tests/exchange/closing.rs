@@ -247,8 +247,8 @@ fn the_user_timeout_ends_what_is_ending_sa_fin_wait_1_38() {
     }
 }
 
-/// SA-FIN_WAIT_1-39 (THREAT-54): the FIN waits behind a zero window as long as probes are answered. Of an orphan's they may
-/// be seven: see `limits`.
+/// SA-FIN_WAIT_1-39 (THREAT-54): the FIN waits behind a zero window as long as probes are answered. An orphan
+/// sends at most seven: see `limits`.
 #[test]
 fn the_fin_waits_behind_a_zero_window_sa_fin_wait_1_39() {
     for (orphan, probes) in [(false, 40), (true, 7)] {

@@ -369,8 +369,8 @@ fn an_early_answer_ends_with_its_connection_sa_syn_rcvd_23() {
     });
 }
 
-/// What ends in SYN-RECEIVED counts as long as it would have waited, 63 s: the RST of a victim whose cookie was stolen
-/// lets no other request in (RFC 7413 §5.1). So it is with ICMP and with an application that aborts.
+/// A request that ends in SYN-RECEIVED counts for as long as it would have waited, 63 s: the RST of a victim whose cookie
+/// was stolen admits no other request (RFC 7413 §5.1). The same holds for ICMP, and for an application that aborts.
 #[test]
 fn a_request_that_is_reset_still_counts_7413_2() {
     for end in ["rst", "icmp", "abort"] {

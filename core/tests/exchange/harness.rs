@@ -8,9 +8,9 @@
 //! ```
 //!
 //! Sequence numbers are relative: 0 is each side's SYN. Those of the peer begin just below 2^32, so that every
-//! exchange wraps (THREAT-80). Of a segment from the stack every field is checked but the window, which is where the
-//! text states it; payload follows a pattern of its place in the stream. Timestamps come and are checked by
-//! themselves when the test runs with them.
+//! exchange wraps (THREAT-80). Every field of a segment from the stack is checked, but the window only where the
+//! text states it. The payload follows a pattern by its place in the stream. A test that runs with timestamps adds and
+//! checks them by itself.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
@@ -39,7 +39,7 @@ pub const PEER: u16 = 4000;
 pub const BUFFER: u32 = 10_000;
 /// The stack's MSS option, whatever the family.
 pub const OUR_MSS: u16 = 1460;
-/// What a full segment towards the peer carries, whatever the options.
+/// Payload of a full segment towards the peer, whatever the options.
 pub const FULL: u32 = 1000;
 
 /// Runs a test over IPv4 and IPv6, with and without timestamps.
@@ -57,13 +57,13 @@ pub fn each_with(configure: impl Fn(&mut Config), test: impl Fn(&mut Test)) {
     }
 }
 
-/// What a peer's end of a connection knows.
+/// The state of a peer's end of a connection.
 #[derive(Clone, Debug)]
 pub struct Peer {
     pub port: u16,
     /// Sequence number of its SYN.
     pub iss: SeqNum,
-    /// Of the stack's SYN, once it was seen.
+    /// The ISS of the stack, once its SYN was seen.
     pub irs: Option<SeqNum>,
     /// Offset of the stack's timestamps against its clock.
     ts_offset: Option<u32>,
@@ -97,7 +97,7 @@ pub struct Test {
     current: u16,
     /// Our port of the connection.
     pub port: u16,
-    /// What else the stack sent: ICMP payloads and their destination.
+    /// ICMP payloads that the stack sent, with their destinations.
     pub icmp: VecDeque<(IpAddr, Vec<u8>)>,
     events: BTreeMap<SocketId, Event>,
     drops: BTreeMap<DropReason, u64>,
@@ -244,7 +244,7 @@ impl Test {
             options.timestamps = Some(Timestamps { val: self.ts_val, ecr });
         }
         if wanted.flags.syn() && options.mss.is_none() && !wanted.no_options {
-            // So that a full segment is `FULL` with timestamps and without.
+            // A full segment is `FULL` with timestamps and without.
             options.mss = Some(FULL as u16 + if self.ts { 12 } else { 0 });
         }
         let header = Header {
@@ -443,7 +443,7 @@ impl Test {
         if header.flags.ack() && !header.flags.rst() {
             let shift = if header.flags.syn() { 0 } else { peer.scale };
             let edge = (header.ack + (u32::from(header.window) << shift)).since(peer.iss);
-            // A scaled field says an edge less than a unit further left (RFC 7323 §2.4). What was told before still holds.
+            // A scaled field says an edge less than a unit further left (RFC 7323 §2.4). The earlier edge still holds.
             assert!(
                 edge + (1 << shift) > peer.edge || header.flags.syn(),
                 "the right edge moves back (9293-h): {header:?}"

@@ -1,4 +1,4 @@
-//! What comes before the tables: P0 to P5, the order of P8, addresses, fragments, ICMP.
+//! The checks ahead of the tables: P0 to P5, the order of P8, addresses, fragments, ICMP.
 
 use std::net::IpAddr;
 
@@ -248,7 +248,7 @@ fn a_segment_from_ourselves_is_dropped_p5() {
     });
 }
 
-/// P8: RST, SYN, ACK, text, FIN, in this order. What is refused at one check does nothing at a later one.
+/// P8: RST, SYN, ACK, text, FIN, in this order. A segment that fails one check has no effect at a later one.
 #[test]
 fn the_checks_of_a_segment_come_in_their_order_p8() {
     each(|t| {

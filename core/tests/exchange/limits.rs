@@ -113,7 +113,7 @@ fn a_repeated_syn_does_not_keep_a_connect_must_23() {
 #[test]
 fn the_limits_of_a_connect_count_on_when_syns_cross_sa_syn_sent_16() {
     let user = Duration::from_secs(10);
-    /// What sets a limit, and how long it is.
+    /// Sets a limit; and its length.
     type Limit = (fn(&mut Config), Duration);
     let limits: [Limit; 2] =
         [(|_| (), user), (|c| c.tcp_syn_timeout = Duration::from_secs(10), Duration::ZERO)];

@@ -61,7 +61,7 @@ fn a_syn_makes_a_half_open_entry_sa_listen_04() {
     });
 }
 
-/// What the SYN does not offer, the SYN-ACK does not have (7323-4, 2018-1).
+/// The SYN-ACK has no option that the SYN does not offer (7323-4, 2018-1).
 #[test]
 fn options_are_agreed_on_one_by_one_sa_listen_04() {
     each(|t| {

@@ -1,4 +1,4 @@
-//! What a stack sends to its own addresses never reaches the device; and who gets the clients of a listener of all
+//! Packets to the own addresses of a stack never reach the device. Which listener gets a client, if one listens on all
 //! addresses.
 
 use std::net::SocketAddr;

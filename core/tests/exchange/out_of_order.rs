@@ -1,4 +1,4 @@
-//! What arrives beyond a gap: how it is held, told and dropped, also where `tcp_mem` is used up.
+//! Data beyond a gap: how it is held, reported and dropped, also where `tcp_mem` is used up.
 
 use steadfast_core::counters::DropReason;
 use steadfast_core::trace::State;
@@ -271,8 +271,8 @@ fn under_memory_pressure_only_text_is_refused_threat_8() {
     });
 }
 
-/// Above `tcp_mem` one segment at RCV.NXT is taken where nothing is unread, so that the connection goes on. What
-/// lies beyond a gap does not, whatever is unread.
+/// Above `tcp_mem` one segment at RCV.NXT is taken where nothing is unread, so that the connection goes on. Data
+/// beyond a gap is not, whatever is unread.
 #[test]
 fn under_memory_pressure_only_what_is_next_is_taken_threat_8() {
     under_pressure(|t| {

@@ -58,8 +58,8 @@ fn an_echo_of_the_retransmission_is_a_sample_must_18() {
     });
 }
 
-/// The ACKs of the first copies were lost. What answers the retransmission echoes the first copy, as many receivers do:
-/// the outage of five seconds is no round trip.
+/// The ACKs of the first copies were lost. The answer to the retransmission echoes the first copy, as from many
+/// receivers: the outage of five seconds is no round trip.
 #[test]
 fn an_outage_is_no_round_trip_6298_6() {
     each(|t| {

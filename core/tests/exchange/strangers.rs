@@ -1,4 +1,4 @@
-//! What strangers may draw from us, and what old segments of theirs may do: budgets of answers, cookies that come twice.
+//! Replies that strangers may draw from us, and effects of their old segments: budgets of replies, cookies used twice.
 
 use std::cell::RefCell;
 
@@ -94,7 +94,7 @@ fn a_half_open_entry_and_a_time_wait_do_not_argue_threat_34() {
             t.listen();
             t.send("S seq 0");
             t.recv("S. seq 0 ack 1 <mss 1460>");
-            // What the TIME-WAIT has: its own numbers, far from those of the old SYN.
+            // The TIME-WAIT has its own numbers, far from those of the old SYN.
             t.send(". seq 20000 ack 30000");
             t.recv("R seq 30000");
             t.recv_nothing();

@@ -385,7 +385,7 @@ fn the_window_of_its_ack_is_scaled_sa_syn_rcvd_11() {
 }
 
 /// A SYN-ACK says 65,535 at the most, the ACK of a half-open entry rounds that up, and that of a Fast Open connection says
-/// all. What was told holds, though a SYN-ACK that comes again cannot repeat it (9293-h).
+/// all. The advertised edge holds, though a retransmitted SYN-ACK cannot repeat it (9293-h).
 #[test]
 fn a_syn_ack_that_comes_again_takes_no_window_back_sa_syn_rcvd_18() {
     let configure = |c: &mut steadfast_core::Config| {

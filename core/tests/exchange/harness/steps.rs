@@ -1,11 +1,11 @@
-//! What a test does in one step: user calls, handshakes, ways to a state, ICMP messages.
+//! The steps of tests: user calls, handshakes, ways to a state, ICMP messages.
 
 use super::*;
 
 impl Test {
     // The application.
 
-    /// What changed on a socket since the last time.
+    /// Returns the events of a socket since the last call.
     pub fn events(&mut self, id: SocketId) -> Event {
         self.pump();
         self.events.remove(&id).unwrap_or_default()
@@ -36,7 +36,7 @@ impl Test {
         self.pump();
     }
 
-    /// What reading gives when no byte is expected.
+    /// Reads where no byte is expected.
     pub fn read_end(&mut self) -> Result<usize, Error> {
         let result = self.stack.recv(self.sock, &mut [0; 100]);
         self.pump();
@@ -271,7 +271,7 @@ impl Test {
         (self.now.as_millis() as u32).wrapping_add(self.cur().ts_offset.unwrap_or(0))
     }
 
-    /// What reading gives in this state when nothing was delivered.
+    /// Returns the result of a read in this state if nothing was delivered.
     pub fn quiet_end(&self) -> Result<usize, Error> {
         match self.state() {
             State::CloseWait | State::Closing | State::LastAck => Ok(0),
