@@ -27,8 +27,8 @@ pub(crate) enum Lab {
 
 /// Run scenarios.
 ///
-/// With settings or faults on top of the scenario's, its expectations are shown but not judged. Such settings are for all
-/// hosts.
+/// With settings or faults on top of the scenario's, its expectations are shown but not judged. Such settings are for
+/// all hosts.
 #[derive(Args)]
 pub(crate) struct Run {
     /// Ids (`H1b`) or names (`syn-lost-every`) of the catalogue, or files; the whole catalogue by default.

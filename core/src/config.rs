@@ -601,8 +601,8 @@ settings! {
 
     // IP.
 
-    /// Most packets that wait between a driver and its stack, for each queue of the device. The driver reads no more in a
-    /// turn, and packets that other queues hand over are dropped above it.
+    /// Most packets that wait between a driver and its stack, for each queue of the device. The driver reads no more in
+    /// a turn, and packets that other queues hand over are dropped above it.
     "net.core.netdev_max_backlog" netdev_max_backlog: u32 as kinds::Number(1, 1 << 20), [1000, 1000, 50, 1000], "Linux; 4.4BSD IFQ_MAXLEN; invariant 1";
     /// TTL or hop limit of sent packets.
     // MUST-49

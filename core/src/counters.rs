@@ -85,7 +85,8 @@ counters! {
     out_requests "OutRequests";
     /// Times that sending paused because `loop_queue` packets to the stack itself waited.
     loop_queue_full "LoopQueueFull";
-    /// Packets that a driver dropped because `netdev_max_backlog` of them waited for a stack. Linux has it in the column
+    /// Packets that a driver dropped because `netdev_max_backlog` of them waited for a stack. Linux has it in the
+    /// column
     /// `dropped` of `/proc/net/softnet_stat`.
     softnet_dropped "softnet_dropped";
     /// Fragments received.

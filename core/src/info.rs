@@ -215,8 +215,8 @@ impl fmt::Display for Diagnosis {
 
 macro_rules! usage {
     ($( $(#[doc = $doc:literal])+ $field:ident: $ty:ty, )+) => {
-        /// The fill of every table. At rest all fields are zero but the application's `sockets` and `listeners`, and the
-        /// cache of `path_mtus`.
+        /// The fill of every table. At rest all fields are zero but the application's `sockets` and `listeners`, and
+        /// the cache of `path_mtus`.
         ///
         /// ```
         /// use steadfast_core::info::Usage;

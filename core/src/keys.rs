@@ -231,8 +231,8 @@ mod tests {
         assert!(all.into_iter().eq(1024..=65_535));
     }
 
-    /// THREAT-26: the difference of two tuples' ISS is evenly spread, in each byte. The sum of squares has 255 degrees of
-    /// freedom; four standard deviations above that come once in 30,000 times.
+    /// THREAT-26: the difference of two tuples' ISS is evenly spread, in each byte. The sum of squares has 255 degrees
+    /// of freedom; four standard deviations above that come once in 30,000 times.
     #[test]
     fn initial_sequence_numbers_of_two_tuples_have_nothing_in_common_threat_26() {
         const TUPLES: u32 = 1 << 18;
@@ -269,8 +269,8 @@ mod tests {
         }
     }
 
-    /// THREAT-28: an observer of the port for one destination must guess at least 14 bits of the next port for another. The
-    /// entropy is that of the distance between the two, over many epochs.
+    /// THREAT-28: an observer of the port for one destination must guess at least 14 bits of the next port for another.
+    /// The entropy is that of the distance between the two, over many epochs.
     #[test]
     fn the_port_for_another_destination_has_fourteen_bits_threat_28() {
         const SAMPLES: u32 = 1 << 18;

@@ -97,9 +97,9 @@ impl fmt::Display for Instant {
     }
 }
 
-/// A deadline or the time of an event of a connection, in four bytes: milliseconds since the epoch modulo 2^32, compared like
-/// sequence numbers. Comparison is valid for spans below 24 days. Every timer is shorter than that, and checks again
-/// when it fires.
+/// A deadline or the time of an event of a connection, in four bytes: milliseconds since the epoch modulo 2^32,
+/// compared like sequence numbers. Comparison is valid for spans below 24 days. Every timer is shorter than that, and
+/// checks again when it fires.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Hash)]
 pub(crate) struct Tick(pub(crate) u32);
 

@@ -226,7 +226,8 @@ fn an_orphan_in_fin_wait_2_takes_256_bytes_threat_10() {
     assert!(kept < held / 10, "{kept} bytes are kept of {held}");
 }
 
-/// THREAT-11: entries of either family take no more than their limit in total. They end in steps, and then take nothing.
+/// THREAT-11: entries of either family take no more than their limit in total. They end in steps, and then take
+/// nothing.
 #[test]
 fn time_wait_takes_what_its_limit_says_and_gives_it_back_threat_11() {
     let ends = |v6: bool, number: u32| -> (SocketAddr, SocketAddr) {

@@ -1,6 +1,6 @@
-//! Bounds of amplification (THREAT-3, THREAT-4): an unsolicited packet triggers at most one packet, of at most 60 bytes or of
-//! its own length. Over both IP versions, in every state of a 4-tuple, for every kind of segment that a stranger can
-//! send, and for datagrams of other protocols.
+//! Bounds of amplification (THREAT-3, THREAT-4): an unsolicited packet triggers at most one packet, of at most 60 bytes
+//! or of its own length. Over both IP versions, in every state of a 4-tuple, for every kind of segment that a stranger
+//! can send, and for datagrams of other protocols.
 
 use std::net::IpAddr;
 
@@ -301,8 +301,8 @@ fn a_stranger_s_segment_draws_no_more_than_it_brings_threat_4() {
     });
 }
 
-/// THREAT-3: over its whole life a SYN triggers at most six packets and six times its bytes, and only one packet if cookies
-/// answer.
+/// THREAT-3: over its whole life a SYN triggers at most six packets and six times its bytes, and only one packet if
+/// cookies answer.
 #[test]
 fn a_spoofed_syn_draws_six_times_its_bytes_at_most_threat_3() {
     both_families(|v6, timestamps| {

@@ -231,8 +231,8 @@ proptest! {
     }
 }
 
-/// Each setting in which the profile `linux` differs from `default` has its row in the table of what Linux does otherwise,
-/// with the value of the profile; and no row names a value that the profile has not.
+/// Each setting in which the profile `linux` differs from `default` has its row in the table of what Linux does
+/// otherwise, with the value of the profile; and no row names a value that the profile has not.
 #[test]
 fn the_table_of_linux_names_what_its_profile_copies() {
     let text =

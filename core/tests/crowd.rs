@@ -151,8 +151,8 @@ fn with_tcp_abort_on_overflow_some_of_a_crowd_are_reset_sa_syn_rcvd_07() {
     }
 }
 
-/// Strangers complete their handshakes while the accept queue is full, and reset what waits. Their places in the queue of
-/// those that wait must not add up.
+/// Strangers complete their handshakes while the accept queue is full, and reset what waits. Their places in the queue
+/// of those that wait must not add up.
 #[test]
 fn who_waits_and_leaves_takes_no_memory_sa_syn_rcvd_13() {
     let config = Config { tcp_syncookies: SynCookies::Never, ..Config::default() };

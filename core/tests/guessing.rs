@@ -226,8 +226,8 @@ fn probe(port: u16, chance: &mut Chance) -> Vec<u8> {
     segment((VICTIM, port), 80, chance.draw(), chance.draw(), flags)
 }
 
-/// THREAT-24, THREAT-25: the RST limit of a network of the attacker that shares its slot with the victim's. His segments in the
-/// victim's name trigger RSTs if the 4-tuple is unused; the limit must not reveal that.
+/// THREAT-24, THREAT-25: the RST limit of a network of the attacker that shares its slot with the victim's. His
+/// segments in the victim's name trigger RSTs if the 4-tuple is unused; the limit must not reveal that.
 #[test]
 fn a_shared_budget_of_resets_does_not_tell_of_a_connection_threat_24_threat_25() {
     for life in [Life::Connection, Life::HalfOpen, Life::Opening, Life::TimeWait] {
@@ -264,7 +264,8 @@ fn a_shared_budget_of_resets_does_not_tell_of_a_connection_threat_24_threat_25()
     }
 }
 
-/// THREAT-24, THREAT-25: the same by the rest of the common budget, which he uses up from five of his networks and counts.
+/// THREAT-24, THREAT-25: the same by the rest of the common budget, which he uses up from five of his networks and
+/// counts.
 #[test]
 fn what_is_left_of_the_budget_of_resets_does_not_tell_of_a_connection_threat_24_threat_25() {
     let mut world = World::new(small_budget);
@@ -319,8 +320,8 @@ fn challenge_acks_of_one_connection_do_not_tell_of_another_threat_24() {
     });
 }
 
-/// THREAT-25: the attack on the limit of ICMP errors (SAD DNS, CVE-2020-25705). Datagrams in the victim's name go to the
-/// ports that he might use, then one of the attacker's own: is there an error left for it?
+/// THREAT-25: the attack on the limit of ICMP errors (SAD DNS, CVE-2020-25705). Datagrams in the victim's name go to
+/// the ports that he might use, then one of the attacker's own: is there an error left for it?
 #[test]
 fn the_budget_of_icmp_errors_does_not_tell_which_ports_are_in_use_threat_25() {
     let mut world = World::new(|config| config.icmp_ratelimit = 200);
@@ -372,8 +373,8 @@ fn the_identification_does_not_tell_what_others_drew_threat_25() {
     });
 }
 
-/// THREAT-25: a half-open entry of somebody else in a table that the attacker fills (the idle scan by the backlog). The test
-/// tells him for each of his SYNs whether a cookie answered it, which he would have to find out.
+/// THREAT-25: a half-open entry of somebody else in a table that the attacker fills (the idle scan by the backlog). The
+/// test tells him for each of his SYNs whether a cookie answered it, which he would have to find out.
 #[test]
 fn cookies_do_not_tell_how_many_entries_others_have_threat_25() {
     const SIZE: u32 = 2048;
@@ -419,8 +420,8 @@ fn cookies_do_not_tell_how_many_entries_others_have_threat_25() {
     }
 }
 
-/// THREAT-25, THREAT-28: the port counters (CVE-2022-32296). The attacker owns many destinations. He first finds the one that
-/// shares its counter with a server. He later uses it to see whether the application connected to that server.
+/// THREAT-25, THREAT-28: the port counters (CVE-2022-32296). The attacker owns many destinations. He first finds the
+/// one that shares its counter with a server. He later uses it to see whether the application connected to that server.
 #[test]
 fn port_counters_do_not_tell_where_others_connect_threat_25_threat_28() {
     let mut world = World::new(|_| {});

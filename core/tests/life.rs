@@ -128,8 +128,8 @@ fn a_closed_port_refuses_at_once_h6() {
     assert_eq!(pair.client.recv(client, &mut [0; 1]), Ok(0));
 }
 
-/// THREAT-12: with every local port towards one end in TIME-WAIT, the oldest is taken over as soon as it may be. A port that
-/// becomes free is found at once although the search before failed.
+/// THREAT-12: with every local port towards one end in TIME-WAIT, the oldest is taken over as soon as it may be. A port
+/// that becomes free is found at once although the search before failed.
 #[test]
 fn ports_in_time_wait_are_taken_over_oldest_first_threat_12_sa_closed_09() {
     let config = Config { ip_local_port_range: PortRange::new(10_000, 10_003).unwrap(), ..Config::default() };

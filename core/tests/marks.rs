@@ -248,8 +248,8 @@ fn orphans_are_aborted_before_others_and_above_fifteen_sixteenths_at_once_threat
     assert!(filled.held() < HIGH);
 }
 
-/// Above fifteen sixteenths whoever has something unread gets no text; whoever has nothing unread gets a little, up to the
-/// limit itself.
+/// Above fifteen sixteenths whoever has something unread gets no text; whoever has nothing unread gets a little, up to
+/// the limit itself.
 #[test]
 fn text_is_refused_above_fifteen_sixteenths_threat_8() {
     let mut filled = Filled::new();

@@ -446,8 +446,8 @@ fn what_is_counted_is_what_is_held_and_what_is_freed_is_given_back() {
     }
 }
 
-/// THREAT-8: for ten minutes ten new peers a second take nothing, and one peer opens its window once a minute. That peer
-/// has been there for two minutes when they come.
+/// THREAT-8: for ten minutes ten new peers a second take nothing, and one peer opens its window once a minute. That
+/// peer has been there for two minutes when they come.
 #[test]
 fn an_honest_slow_peer_outlives_those_that_take_nothing_threat_8() {
     let mut world = World::new(Sort::ZeroWindow, |config| config.tcp_mem = 8 << 20);

@@ -1,4 +1,5 @@
-//! The subject of this crate: a stack under a virtual clock. Blocking calls are retried as events happen; no thread waits.
+//! The subject of this crate: a stack under a virtual clock. Blocking calls are retried as events happen; no thread
+//! waits.
 
 mod carry;
 

@@ -31,7 +31,8 @@ pub trait Subject {
     /// The current time.
     fn now(&self) -> Instant;
 
-    /// Starts a call. Its result arrives as [`SubjectEvent::Returned`], at once or later. At most one call is in progress.
+    /// Starts a call. Its result arrives as [`SubjectEvent::Returned`], at once or later. At most one call is in
+    /// progress.
     fn call(&mut self, request: Request);
 
     /// Delivers a packet to it.

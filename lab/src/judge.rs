@@ -35,7 +35,8 @@ pub(crate) fn evaluate(network: &Network, expectation: &Expectation) -> Result<(
     }
 }
 
-/// Judges all other expectations at the end, and returns the failures with their lines. `failed_checks` holds the failures of
+/// Judges all other expectations at the end, and returns the failures with their lines. `failed_checks` holds the
+/// failures of
 /// `check`.
 pub(crate) fn expectations(
     network: &Network,

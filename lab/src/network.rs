@@ -305,8 +305,8 @@ impl Network {
         None
     }
 
-    /// Returns whether only timers of our stacks and checks that do not concern `host` are left. `about` tells whether a
-    /// check concerns the host.
+    /// Returns whether only timers of our stacks and checks that do not concern `host` are left. `about` tells whether
+    /// a check concerns the host.
     pub(crate) fn leaves_alone(&self, host: usize, about: impl Fn(usize) -> bool) -> bool {
         self.queue.iter().map(|Reverse(next)| next).filter(|next| !self.is_stale(next)).all(|next| match next
             .what

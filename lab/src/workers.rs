@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
 
-/// Calls `work` with the numbers below `count` on `workers` threads, and passes the results to `take` in order. Stops at
-/// the first error.
+/// Calls `work` with the numbers below `count` on `workers` threads, and passes the results to `take` in order. Stops
+/// at the first error.
 pub fn in_order<T: Send, E: Send>(
     count: usize,
     workers: usize,

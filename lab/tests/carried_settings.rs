@@ -1,5 +1,5 @@
-//! The settings that operators are told to set against a pile of connections in TIME-WAIT: each has a scenario that shows
-//! its effect.
+//! The settings that operators are told to set against a pile of connections in TIME-WAIT: each has a scenario that
+//! shows its effect.
 
 use steadfast_lab::catalogue;
 

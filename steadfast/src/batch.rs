@@ -12,8 +12,8 @@ use steadfast_device::{Device, Frame};
 
 use crate::queue::{Exchange, Handed};
 
-/// Most packets that one turn takes in, and most that it sends. After that the tasks run that the turn has woken. A turn
-/// also takes in at most `netdev_max_backlog`.
+/// Most packets that one turn takes in, and most that it sends. After that the tasks run that the turn has woken. A
+/// turn also takes in at most `netdev_max_backlog`.
 const PACKETS: usize = 64;
 
 /// Soft limit of a batch in bytes: what was just copied is still in the cache when it is read next.

@@ -26,8 +26,8 @@ pub(crate) struct Exchange {
 }
 
 impl Exchange {
-    /// One exchange per queue. `queues` must be the number of stacks that `steering` was made for. At most `max_backlog`
-    /// packets of other queues wait for each queue; beyond that they are dropped.
+    /// One exchange per queue. `queues` must be the number of stacks that `steering` was made for. At most
+    /// `max_backlog` packets of other queues wait for each queue; beyond that they are dropped.
     pub(crate) fn all(steering: Steering, queues: u16, max_backlog: usize) -> Vec<Exchange> {
         let (outgoing, incoming): (Vec<_>, Vec<_>) = (0..queues).map(|_| mpsc::channel(max_backlog)).unzip();
         let outgoing: Arc<[_]> = outgoing.into();
@@ -43,8 +43,8 @@ impl Exchange {
         }
     }
 
-    /// Hands a packet over to the queues that own it. Returns true if this queue is one of them. Adds to `dropped` for each
-    /// other owner that is full.
+    /// Hands a packet over to the queues that own it. Returns true if this queue is one of them. Adds to `dropped` for
+    /// each other owner that is full.
     pub(crate) fn keeps(&self, packet: &[u8], checksum_trusted: bool, dropped: &mut u64) -> bool {
         let mut hand_to = |index: u16| {
             let queue = &self.outgoing[usize::from(index)];

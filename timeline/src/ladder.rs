@@ -320,8 +320,8 @@ fn text(packet: &Packet) -> String {
     }
 }
 
-/// Draws `-- text ------->` in `width` columns, or its mirror image. The arrow of a lost segment ends in an X; that of a forged one is
-/// dotted.
+/// Draws `-- text ------->` in `width` columns, or its mirror image. The arrow of a lost segment ends in an X; that of
+/// a forged one is dotted.
 pub fn arrow(text: &str, width: usize, rightward: bool, arrived: bool, forged: bool) -> String {
     let line = if forged { "." } else { "-" };
     let length = width.saturating_sub(text.chars().count() + 5).max(1);

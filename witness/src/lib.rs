@@ -1,7 +1,7 @@
 //! Requirements of tests with real peers, and a report of the tests that did not run.
 //!
-//! A test that cannot run passes. It prints one line to standard error at once, past the test runner, which swallows the
-//! output of passed tests. It also adds a record to a file of this run of `cargo test`. The last test target of the
+//! A test that cannot run passes. It prints one line to standard error at once, past the test runner, which swallows
+//! the output of passed tests. It also adds a record to a file of this run of `cargo test`. The last test target of the
 //! workspace, `what_did_not_run`, prints a summary of the records, and the packages to install.
 //!
 //! With `STEADFAST_REQUIRE_TUN=1` a test that cannot run fails.

@@ -7,11 +7,11 @@ use nix::sched::{CloneFlags, unshare};
 
 use crate::{Missing, NotRun, REQUIRE, Records, is_required};
 
-/// Moves this thread, and the threads and processes that it starts later, into a new network namespace. The kernel removes
-/// the namespace with the last of them, however the test ends.
+/// Moves this thread, and the threads and processes that it starts later, into a new network namespace. The kernel
+/// removes the namespace with the last of them, however the test ends.
 ///
-/// Returns false if that is impossible or one of `tools` is not installed. The reason is then reported, and the test must
-/// return.
+/// Returns false if that is impossible or one of `tools` is not installed. The reason is then reported, and the test
+/// must return.
 #[must_use]
 #[track_caller]
 pub fn enter_namespace(tools: &[&str]) -> bool {

@@ -1,7 +1,7 @@
 //! Records of tests that did not run: one file for each run of `cargo test`.
 //!
-//! All test targets of a run are children of one `cargo` process. The file is named after its process id and start time,
-//! so that no run reads the records of another.
+//! All test targets of a run are children of one `cargo` process. The file is named after its process id and start
+//! time, so that no run reads the records of another.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Write};

@@ -21,8 +21,8 @@ const TRY: Duration = Duration::from_secs(2);
 /// The initial retransmission timeout of a SYN.
 const RTO: Duration = Duration::from_secs(1);
 
-/// THREAT-2: the queue stays within its bound, and the excess is dropped, not reset. Once connections are accepted again, a
-/// new client is accepted within one retransmission of its SYN.
+/// THREAT-2: the queue stays within its bound, and the excess is dropped, not reset. Once connections are accepted
+/// again, a new client is accepted within one retransmission of its SYN.
 #[test]
 fn connections_that_nobody_accepts_are_bounded_and_never_reset_t02() {
     if !enter_namespace(&[]) {

@@ -26,8 +26,8 @@ fn quoted(to: SocketAddr, seq: u32) -> Vec<u8> {
     whole
 }
 
-/// THREAT-30, THREAT-31: a transfer continues in full segments under forged ICMP errors. They quote segments in flight and
-/// others, and report unreachable hosts, protocols and ports, and a path MTU of 68 bytes.
+/// THREAT-30, THREAT-31: a transfer continues in full segments under forged ICMP errors. They quote segments in flight
+/// and others, and report unreachable hosts, protocols and ports, and a path MTU of 68 bytes.
 #[test]
 fn forged_errors_neither_end_nor_slow_a_transfer_t30_t31() {
     let Some(mut scene) = Scene::open(&[]) else { return };

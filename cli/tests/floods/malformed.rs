@@ -52,8 +52,8 @@ fn broken_options() -> Vec<[u8; 8]> {
     lens.flat_map(|len| kinds.map(|kind| [kind, len, 0, 0, 0, 0, 0, 0])).collect()
 }
 
-/// THREAT-57: a SYN with an option of invalid length opens no connection, and on a live connection such a segment has no
-/// effect.
+/// THREAT-57: a SYN with an option of invalid length opens no connection, and on a live connection such a segment has
+/// no effect.
 #[test]
 fn options_of_a_broken_length_are_dropped_with_their_segment_t57() {
     let Some(mut scene) = Scene::open(&[]) else { return };
@@ -146,8 +146,8 @@ fn a_wrong_bit_anywhere_draws_no_answer_t59() {
     println!("{count} packets with one bit wrong");
 }
 
-/// THREAT-60, THREAT-62: every combination of flags without a meaning for the port is silently dropped, and so is every segment
-/// from or to port 0.
+/// THREAT-60, THREAT-62: every combination of flags without a meaning for the port is silently dropped, and so is every
+/// segment from or to port 0.
 #[test]
 fn odd_flags_draw_no_answer_t60_t62() {
     let Some(mut scene) = Scene::open(&[]) else { return };

@@ -1,4 +1,5 @@
-//! Floods of segments without a connection, and forged segments on live connections: THREAT-5, THREAT-7, THREAT-21, THREAT-22, THREAT-23.
+//! Floods of segments without a connection, and forged segments on live connections: THREAT-5, THREAT-7, THREAT-21,
+//! THREAT-22, THREAT-23.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -131,8 +132,9 @@ fn of_the_resets_of_a_whole_window_exactly_one_counts_t21() {
     assert!(victim.client.ask(1000).is_err());
 }
 
-/// THREAT-7, THREAT-21, THREAT-22, THREAT-23: a transfer continues unharmed under RSTs and SYNs across its window, FINs, and data with
-/// guessed numbers. The client writes even numbers of bytes, so that an odd sequence number never equals RCV.NXT.
+/// THREAT-7, THREAT-21, THREAT-22, THREAT-23: a transfer continues unharmed under RSTs and SYNs across its window,
+/// FINs, and data with guessed numbers. The client writes even numbers of bytes, so that an odd sequence number never
+/// equals RCV.NXT.
 #[test]
 fn a_live_transfer_survives_what_is_forged_across_its_window_t07_t21_t22_t23() {
     let Some(mut scene) = Scene::open(&[]) else { return };

@@ -63,8 +63,8 @@ fn a_flood_of_syns_leaves_nothing_where_cookies_are_always_sent_t01() {
     flood_of_syns(2);
 }
 
-/// THREAT-1 without cookies: established connections survive, the queue stays within its bound, and new clients can connect
-/// once the flood is over.
+/// THREAT-1 without cookies: established connections survive, the queue stays within its bound, and new clients can
+/// connect once the flood is over.
 #[test]
 fn without_cookies_a_flood_of_syns_keeps_out_new_clients_only_t01() {
     let settings = ["tcp_syncookies=0", "tcp_max_syn_backlog=1024", "tcp_synack_retries=1"];

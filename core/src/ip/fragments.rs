@@ -198,9 +198,9 @@ impl Fragments {
     /// Evicts datagrams until the piece fits, or fails.
     ///
     /// The newest datagram is the one most likely to be completed, so the oldest is evicted. Refusing new ones instead
-    /// would let one burst of garbage block reassembly until it expires (THREAT-18). A pair that holds much evicts its own
-    /// datagrams, so that a flood from one source displaces nobody else. During a flood from many sources, a datagram
-    /// stays until the whole memory has been replaced.
+    /// would let one burst of garbage block reassembly until it expires (THREAT-18). A pair that holds much evicts its
+    /// own datagrams, so that a flood from one source displaces nobody else. During a flood from many sources, a
+    /// datagram stays until the whole memory has been replaced.
     fn make_room(&mut self, config: &Config, key: &Key, piece: &Piece<'_>) -> Result<(), DropReason> {
         let limit = config.ipfrag_high_thresh as usize;
         let (own, begun) = self.datagrams.get(key).map_or((0, DATAGRAM_OVERHEAD), |d| (d.cost, 0));

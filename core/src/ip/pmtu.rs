@@ -101,7 +101,8 @@ impl PmtuCache {
 }
 
 /// Returns the MTU that an IPv4 router's report means. A router from before RFC 1191 leaves the field zero; the next
-/// lower plateau is then assumed (RFC 1191 §5). The floor prevents forged reports from forcing tiny segments (THREAT-31).
+/// lower plateau is then assumed (RFC 1191 §5). The floor prevents forged reports from forcing tiny segments
+/// (THREAT-31).
 fn next_hop_v4(config: &Config, mtu: u32, believed: u16) -> u32 {
     let mtu = match mtu {
         0 => u32::from(PLATEAUS.into_iter().find(|plateau| *plateau < believed).unwrap_or(0)),

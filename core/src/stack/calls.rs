@@ -617,8 +617,8 @@ impl Stack {
     }
 
     /// Sets the options of a socket. The receive buffer keeps the size given to `listen` or `connect`: the SYN or
-    /// SYN-ACK has advertised its window and scale (tcp(7) says the same). The choice of congestion control takes effect
-    /// only before the connection is made.
+    /// SYN-ACK has advertised its window and scale (tcp(7) says the same). The choice of congestion control takes
+    /// effect only before the connection is made.
     pub fn set_options(&mut self, now: Instant, id: SocketId, options: SocketOptions) -> Result<(), Error> {
         self.set_now(now);
         let &SocketOptions { rcvbuf, rcvbuf_max, .. } = self.options(id)?;

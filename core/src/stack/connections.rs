@@ -186,8 +186,8 @@ impl Stack {
         Ok(count)
     }
 
-    /// Reads from a connection, as [`with_connection`](Stack::with_connection) would. A read sets no deadline and causes
-    /// no event, and the memory lists do not depend on unread data. Returns the number of bytes read.
+    /// Reads from a connection, as [`with_connection`](Stack::with_connection) would. A read sets no deadline and
+    /// causes no event, and the memory lists do not depend on unread data. Returns the number of bytes read.
     #[inline]
     pub(super) fn with_receive_queue(&mut self, index: u32, buffer: &mut [u8]) -> usize {
         let connection = &mut self.connections[index];

@@ -43,8 +43,8 @@ pub(super) struct Turns {
     /// The connection whose turn it is, and the bytes left in the turn.
     index: u32,
     left: i32,
-    /// Bytes in one connection's turn. It covers several segments, so that templates serve for several and each wakeup of the
-    /// peer's application is worthwhile. It is never less than one packet of any length.
+    /// Bytes in one connection's turn. It covers several segments, so that templates serve for several and each wakeup
+    /// of the peer's application is worthwhile. It is never less than one packet of any length.
     bytes: i32,
 }
 
@@ -79,7 +79,8 @@ impl Stack {
     ///
     /// # Panics
     ///
-    /// Panics if there is something to send and `frame` is shorter than [`Interface::frame_len`]: the packet might not fit.
+    /// Panics if there is something to send and `frame` is shorter than [`Interface::frame_len`]: the packet might not
+    /// fit.
     #[inline]
     pub fn transmit(&mut self, now: Instant, frame: &mut [u8]) -> Option<Transmit> {
         self.set_now(now);

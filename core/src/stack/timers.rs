@@ -157,7 +157,8 @@ impl Stack {
     }
 
     /// Returns whether the network of a client may get another SYN-ACK retransmission. The sources of many SYNs may be
-    /// the addresses of one victim, who sent none (THREAT-3). A real client retransmits its SYN, which is always answered.
+    /// the addresses of one victim, who sent none (THREAT-3). A real client retransmits its SYN, which is always
+    /// answered.
     fn may_repeat_syn_ack(&mut self, client: IpAddr) -> bool {
         let limit = self.config.tcp_synack_ratelimit;
         if limit == 0 {

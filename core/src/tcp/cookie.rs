@@ -212,8 +212,8 @@ mod tests {
         }
     }
 
-    /// THREAT-6: a forged ACK is taken for a cookie with a chance of 2^-24, the bits of the MAC: 0.6 of ten million are.
-    /// More than three standard deviations above that would be another chance.
+    /// THREAT-6: a forged ACK is taken for a cookie with a chance of 2^-24, the bits of the MAC: 0.6 of ten million
+    /// are. More than three standard deviations above that would be another chance.
     #[test]
     fn of_ten_million_forged_cookies_no_more_come_through_than_theory_says_threat_6() {
         let keys = Keys::new(&[9; 32]);

@@ -1,4 +1,5 @@
-//! Fast Open (RFC 7413): the cookies that servers gave us, and the requests of our clients that nothing has confirmed yet.
+//! Fast Open (RFC 7413): the cookies that servers gave us, and the requests of our clients that nothing has confirmed
+//! yet.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -26,8 +27,8 @@ impl CookieCache {
     }
 }
 
-/// PendingFastOpenRequests of a listener (RFC 7413 §4.2): those whose third segment has not come. One that ends before that
-/// counts for as long as it would have waited. Else each RST of a victim would let one more forged SYN in (§5.1).
+/// PendingFastOpenRequests of a listener (RFC 7413 §4.2): those whose third segment has not come. One that ends before
+/// that counts for as long as it would have waited. Else each RST of a victim would let one more forged SYN in (§5.1).
 #[derive(Clone, Debug, Default)]
 pub(crate) struct PendingRequests {
     waiting: usize,

@@ -33,8 +33,8 @@ pub(crate) struct Listener {
     pub(crate) only_v6: bool,
     /// Established connections that the application has not accepted, oldest first.
     pub(crate) accept_queue: Queue<SocketId>,
-    /// Half-open entries whose third segment found the accept queue full, oldest first: row and ISS. A place may outlive its
-    /// entry.
+    /// Half-open entries whose third segment found the accept queue full, oldest first: row and ISS. A place may
+    /// outlive its entry.
     pub(crate) waiting: Queue<(u32, SeqNum)>,
     /// Entries of the half-open table that are ours.
     pub(crate) half_open: usize,
@@ -203,8 +203,8 @@ impl HalfOpen {
         Offer { peer_mss: self.peer_mss, bits: self.offer_bits & !HalfOpen::WAITS }
     }
 
-    /// The third segment found no room. Returns whether it is the first one. The segment that completes the handshake later
-    /// is no sample of the round trip.
+    /// The third segment found no room. Returns whether it is the first one. The segment that completes the handshake
+    /// later is no sample of the round trip.
     pub(crate) fn begin_to_wait(&mut self, now: Tick) -> bool {
         self.answered_at = now;
         let new = !self.waits();
@@ -296,8 +296,8 @@ impl HalfOpen {
         older
     }
 
-    /// TS.Recent follows what the peer sends again: the first SYN-ACK was lost, and the round trip is that of the second
-    /// (7323-9). The caller has held the timestamp against PAWS.
+    /// TS.Recent follows what the peer sends again: the first SYN-ACK was lost, and the round trip is that of the
+    /// second (7323-9). The caller has held the timestamp against PAWS.
     fn note_timestamp(&mut self, segment: &Segment<'_>) {
         if let Some(timestamps) = segment.options().timestamps.filter(|_| segment.seq().le(self.rcv_nxt())) {
             self.ts_recent = timestamps.val;
@@ -374,8 +374,8 @@ impl HalfOpen {
         }
     }
 
-    /// How often the SYN-ACK is sent again, where `limit` is the most. Once less to a SYN without an MSS option, which is
-    /// shorter than its SYN-ACK: a forged one must not draw more than six times its bytes (THREAT-3).
+    /// How often the SYN-ACK is sent again, where `limit` is the most. Once less to a SYN without an MSS option, which
+    /// is shorter than its SYN-ACK: a forged one must not draw more than six times its bytes (THREAT-3).
     pub(crate) fn retries_allowed(&self, limit: u8) -> u8 {
         let no_option = self.peer_mss == peer_mss(None, self.tuple.is_ipv4());
         if no_option { limit.min(4) } else { limit }
@@ -398,8 +398,8 @@ impl HalfOpen {
         self.retries >= retries || !self.left(config).is_none_or(in_time)
     }
 
-    /// The rest of `tcp_synack_timeout` when this wait began. Only the timer starts a wait, so the earlier waits give the
-    /// age of the entry.
+    /// The rest of `tcp_synack_timeout` when this wait began. Only the timer starts a wait, so the earlier waits give
+    /// the age of the entry.
     fn left(&self, config: &Config) -> Option<Duration> {
         let passed: Duration = (0..self.retries).map(|n| synack_gap(n, config)).sum();
         let timeout = Some(config.tcp_synack_timeout).filter(|timeout| !timeout.is_zero());

@@ -189,8 +189,8 @@ impl Opening {
         segment.options().fast_open.filter(|cookie| asked && !cookie.is_request())
     }
 
-    /// The peer has answered for an old connection, which our RST ends. Says whether the next SYN leaves soon, as that of
-    /// Linux does: once, and in the place of the first retry.
+    /// The peer has answered for an old connection, which our RST ends. Says whether the next SYN leaves soon, as that
+    /// of Linux does: once, and in the place of the first retry.
     fn hasten(&mut self) -> bool {
         let may = self.retries == 0 && !self.challenged && !self.syn_pending;
         self.challenged |= may;
@@ -201,7 +201,8 @@ impl Opening {
     pub(crate) fn synchronize(self, segment: &Segment<'_>, env: &Env<'_>) -> (Agreed, Handover) {
         let (config, options, flags) = (env.config, segment.options(), segment.flags());
         let wscale = options.window_scale.filter(|_| config.tcp_window_scaling);
-        // With ECE alone a SYN-ACK agrees, and with both flags it is an echo of ours. A SYN asks with both (3168-1, 3168-5).
+        // With ECE alone a SYN-ACK agrees, and with both flags it is an echo of ours. A SYN asks with both (3168-1,
+        // 3168-5).
         let ecn_setup = flags.ece() && flags.cwr() != flags.ack();
         let ecn = config.tcp_ecn == EcnMode::On && self.retries < 2 && ecn_setup;
         let agreed = Agreed {

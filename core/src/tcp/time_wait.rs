@@ -121,8 +121,8 @@ impl TimeWait {
         timestamps.is_some_and(|ts| (ts.val.wrapping_sub(self.ts_recent) as i32) < 0)
     }
 
-    /// TS.Recent goes on, so that a later SYN is held against what the peer sent last (RFC 6191). The caller has looked at
-    /// both numbers of the segment: nobody off the path knows them.
+    /// TS.Recent goes on, so that a later SYN is held against what the peer sent last (RFC 6191). The caller has looked
+    /// at both numbers of the segment: nobody off the path knows them.
     fn note_timestamp(&mut self, segment: &Segment<'_>) {
         if let Some(timestamps) = segment.options().timestamps.filter(|_| self.timestamps_on()) {
             self.ts_recent = timestamps.val;

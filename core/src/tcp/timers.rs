@@ -156,8 +156,8 @@ impl Connection {
         self.tcb.timers.retransmit = Some(Deadline::after(env.now, wait));
     }
 
-    /// How long the peer has said nothing to what is in flight. A peer that answers and keeps its window closed is alive
-    /// (SHLD-17); but nobody waits for an orphan.
+    /// How long the peer has said nothing to what is in flight. A peer that answers and keeps its window closed is
+    /// alive (SHLD-17); but nobody waits for an orphan.
     fn unanswered_for(&self, now: Tick) -> Duration {
         let stalled = since(now, self.tcb.snd.stalled_since);
         if self.is_orphan() { stalled } else { stalled.min(since(now, self.tcb.timers.unanswered_since)) }
@@ -228,8 +228,8 @@ impl Connection {
         self.tcb.rtt.rto(env.config).clamp(Duration::from_millis(100), Duration::from_secs(1))
     }
 
-    /// The window is open, and what waits has not left yet. The timer comes nearer, and never goes further away: however
-    /// often the peer speaks, the wait ends.
+    /// The window is open, and what waits has not left yet. The timer comes nearer, and never goes further away:
+    /// however often the peer speaks, the wait ends.
     #[cold]
     pub(crate) fn window_opened(&mut self, env: &Env<'_>) {
         let soonest = Deadline::after(env.now, self.override_wait(env));
@@ -345,8 +345,8 @@ impl Connection {
         (!timeout.is_zero()).then(|| Tick(start.0.wrapping_add(millis)))
     }
 
-    /// The end of patience: the last soft error, if routers reported one, else a timeout (SA-EST-37). The peer is told: of
-    /// a passive open, too, an application has the connection, or it would be a half-open entry.
+    /// The end of patience: the last soft error, if routers reported one, else a timeout (SA-EST-37). The peer is told:
+    /// of a passive open, too, an application has the connection, or it would be a half-open entry.
     fn timed_out(&mut self, env: &mut Env<'_>) -> Outcome {
         env.counters.tcp_abort_on_timeout += 1;
         let error = self.soft_error.unwrap_or(Error::TimedOut);

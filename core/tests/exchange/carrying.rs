@@ -1,5 +1,5 @@
-//! Data: retransmission timeouts, acknowledgements, congestion windows, path MTU, IP fields (RFC 9293 §3.8, RFC 5681, 6298,
-//! 5927).
+//! Data: retransmission timeouts, acknowledgements, congestion windows, path MTU, IP fields (RFC 9293 §3.8, RFC 5681,
+//! 6298, 5927).
 
 use steadfast_core::config::MtuProbing;
 use steadfast_core::trace::State;
@@ -467,8 +467,9 @@ fn the_ip_fields_are_the_applications_must_49() {
     });
 }
 
-/// MUST-49: what the stack sends for a socket without its control block has the socket's TTL and DSCP too: SYN-ACKs, the
-/// ACK of a half-open connection, the last ACK, resets. A peer that holds the TTL against 255 (RFC 5082) sees no other.
+/// MUST-49: what the stack sends for a socket without its control block has the socket's TTL and DSCP too: SYN-ACKs,
+/// the ACK of a half-open connection, the last ACK, resets. A peer that holds the TTL against 255 (RFC 5082) sees no
+/// other.
 #[test]
 fn what_is_sent_for_a_socket_has_its_ttl_and_dscp_must_49() {
     each(|t| {

@@ -68,7 +68,8 @@ fn a_late_syn_ack_of_the_request_is_acceptable_9293_k() {
     });
 }
 
-/// Data that the peer did not take leaves with the third segment (RFC 7413 §4.2.2), whether or not the SYN was retransmitted.
+/// Data that the peer did not take leaves with the third segment (RFC 7413 §4.2.2), whether or not the SYN was
+/// retransmitted.
 #[test]
 fn what_the_syn_ack_leaves_of_the_request_goes_again_7413_3() {
     for again in [false, true] {
@@ -89,8 +90,8 @@ fn what_the_syn_ack_leaves_of_the_request_goes_again_7413_3() {
     }
 }
 
-/// A server that acknowledges the SYN alone may hold the data all the same (RFC 9293 §3.10.7.2), and acknowledge it before
-/// its window lets it come again.
+/// A server that acknowledges the SYN alone may hold the data all the same (RFC 9293 §3.10.7.2), and acknowledge it
+/// before its window lets it come again.
 #[test]
 fn a_server_may_acknowledge_the_request_after_the_handshake_9293_k() {
     as_client(|t| {
@@ -296,8 +297,8 @@ fn the_early_answer_keeps_to_both_windows_6928_1() {
     );
 }
 
-/// 7413-3: to silence only the SYN-ACK goes again. When the client comes, what was sent early counts as lost, and begins
-/// with one segment (5681-4).
+/// 7413-3: to silence only the SYN-ACK goes again. When the client comes, what was sent early counts as lost, and
+/// begins with one segment (5681-4).
 #[test]
 fn an_early_answer_that_was_lost_goes_again_sa_syn_rcvd_18() {
     with_request(|t| {
@@ -369,8 +370,9 @@ fn an_early_answer_ends_with_its_connection_sa_syn_rcvd_23() {
     });
 }
 
-/// A request that ends in SYN-RECEIVED counts for as long as it would have waited, 63 s: the RST of a victim whose cookie
-/// was stolen admits no other request (RFC 7413 §5.1). The same holds for ICMP, and for an application that aborts.
+/// A request that ends in SYN-RECEIVED counts for as long as it would have waited, 63 s: the RST of a victim whose
+/// cookie was stolen admits no other request (RFC 7413 §5.1). The same holds for ICMP, and for an application that
+/// aborts.
 #[test]
 fn a_request_that_is_reset_still_counts_7413_2() {
     for end in ["rst", "icmp", "abort"] {
@@ -428,7 +430,8 @@ fn a_request_that_is_reset_still_counts_7413_2() {
     }
 }
 
-/// The third segment confirms a request even where it ends the connection: here by data for an application that is gone.
+/// The third segment confirms a request even where it ends the connection: here by data for an application that is
+/// gone.
 #[test]
 fn a_request_that_ends_with_its_third_segment_counts_no_longer_7413_2() {
     as_server(

@@ -282,8 +282,8 @@ fn the_checks_of_a_segment_come_in_their_order_p8() {
     });
 }
 
-/// MUST-43, MUST-45: a connect may say from where, and whatever the connection sends is from there. 1122-4: who is asked
-/// at one of our addresses answers from it.
+/// MUST-43, MUST-45: a connect may say from where, and whatever the connection sends is from there. 1122-4: who is
+/// asked at one of our addresses answers from it.
 #[test]
 fn a_connection_keeps_its_address_must_43_must_45() {
     each(|t| {

@@ -145,7 +145,8 @@ fn the_limits_of_a_connect_count_on_when_syns_cross_sa_syn_sent_16() {
     });
 }
 
-/// Answers the next `count` probes, which come after `gap` milliseconds, then twice as many, and so on; gives the gap after them.
+/// Answers the next `count` probes, which come after `gap` milliseconds, then twice as many, and so on; gives the gap
+/// after them.
 #[track_caller]
 fn answer_probes(t: &mut Test, mut gap: u64, count: usize) -> u64 {
     for _ in 0..count {
@@ -232,8 +233,8 @@ fn orphan(t: &mut Test, state: State) {
     assert_eq!(t.tuple_state(), state);
 }
 
-/// THREAT-10, RFC 6429 §3 (also SA-FIN_WAIT_1-39, SA-LAST_ACK-33): nobody waits for an orphan any more. Each probe counts,
-/// answered or not: eight, which are 102 s with the smallest RTO.
+/// THREAT-10, RFC 6429 §3 (also SA-FIN_WAIT_1-39, SA-LAST_ACK-33): nobody waits for an orphan any more. Each probe
+/// counts, answered or not: eight, which are 102 s with the smallest RTO.
 #[test]
 fn an_orphan_behind_a_closed_window_ends_after_eight_probes_threat_10() {
     for state in [State::FinWait1, State::Closing, State::LastAck] {
@@ -354,8 +355,8 @@ fn a_connection_that_is_held_outlives_an_orphan_must_37() {
     });
 }
 
-/// MUST-38 (RFC 9293 §3.8.6.2.1): silly-window avoidance waits for 0.1 to 1 s, and segments of the peer do not begin the
-/// wait anew.
+/// MUST-38 (RFC 9293 §3.8.6.2.1): silly-window avoidance waits for 0.1 to 1 s, and segments of the peer do not begin
+/// the wait anew.
 #[test]
 fn a_peer_that_talks_does_not_put_the_override_off_must_38() {
     each(|t| {
@@ -383,8 +384,8 @@ fn a_peer_that_talks_does_not_put_the_override_off_must_38() {
     });
 }
 
-/// The user timeout is over while the window is small but open: what fits is sent (a device that takes nothing meanwhile
-/// does not make the timer run in circles), and then it counts anew.
+/// The user timeout is over while the window is small but open: what fits is sent (a device that takes nothing
+/// meanwhile does not make the timer run in circles), and then it counts anew.
 #[test]
 fn an_open_window_is_used_before_the_user_timeout_counts_sa_est_38() {
     each(|t| {

@@ -506,7 +506,8 @@ fn a_cookie_waits_for_room_sa_listen_07() {
     );
 }
 
-/// Where the table of half-open entries has no room, such a cookie is dropped, and good again when the accept queue has some.
+/// Where the table of half-open entries has no room, such a cookie is dropped, and good again when the accept queue has
+/// some.
 #[test]
 fn a_cookie_finds_no_row_to_wait_in_sa_listen_07() {
     each_with(

@@ -353,8 +353,8 @@ fn pending_fast_opens_are_bounded_7413_2() {
     );
 }
 
-/// 7413-2: a SYN that is repeated for ever holds its place no longer than one that is not: 63 s. The application had the
-/// connection and the peer the ACK of its request, so that it is told how it ends.
+/// 7413-2: a SYN that is repeated for ever holds its place no longer than one that is not: 63 s. The application had
+/// the connection and the peer the ACK of its request, so that it is told how it ends.
 #[test]
 fn a_repeated_syn_does_not_keep_a_pending_fast_open_7413_2() {
     let configure =

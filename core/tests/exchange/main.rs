@@ -1,10 +1,11 @@
 //! The core as exchanges: one stack, segments made by hand on the other side, a clock that the test moves.
 //!
-//! A module per state of RFC 9293 §3.10.7, and for what crosses them: `synchronized` and `resets` (rows that six states share),
-//! `calls`, `carrying`, `when_to_send`, `loss`, `out_of_order`, `reduction`, `round_trips`, `windows`, `timestamps` and `urgent`
-//! (data), `living` (timers, limits, keepalive), `limits` (on time), `path_mtu`, `ip`. A test's name says the
-//! behaviour and ends with a row of the decision tables (`SA-EST-03`: `sa_est_03`); where it stands for more, its comment
-//! lists them.
+//! A module per state of RFC 9293 §3.10.7, and for what crosses them: `synchronized` and `resets` (rows that six states
+//! share),
+//! `calls`, `carrying`, `when_to_send`, `loss`, `out_of_order`, `reduction`, `round_trips`, `windows`, `timestamps` and
+//! `urgent` (data), `living` (timers, limits, keepalive), `limits` (on time), `path_mtu`, `ip`. A test's name says the
+//! behaviour and ends with a row of the decision tables (`SA-EST-03`: `sa_est_03`); where it stands for more, its
+//! comment lists them.
 
 #![allow(unreachable_pub, reason = "its modules are its own")]
 

@@ -45,8 +45,8 @@ fn a_thousand_ranges_are_held_threat_13() {
     );
 }
 
-/// Data that a SACK block reported is kept while there is memory (RFC 2018 §8), however long the path is down. Keepalive
-/// detects a peer that is gone.
+/// Data that a SACK block reported is kept while there is memory (RFC 2018 §8), however long the path is down.
+/// Keepalive detects a peer that is gone.
 #[test]
 fn text_behind_a_gap_waits_as_long_as_its_connection_threat_13() {
     for keepalive in [false, true] {
@@ -74,7 +74,8 @@ fn text_behind_a_gap_waits_as_long_as_its_connection_threat_13() {
     }
 }
 
-/// The blocks that are still told when the i-th gap is filled: the four ranges that came last, or three beside timestamps.
+/// The blocks that are still told when the i-th gap is filled: the four ranges that came last, or three beside
+/// timestamps.
 fn blocks_after(t: &Test, i: u32) -> String {
     let first = if t.ts { 997 } else { 996 };
     let blocks = (first.max(i + 1)..1000).rev().map(|r| format!("{}:{}", 102 + r * 200, 202 + r * 200));

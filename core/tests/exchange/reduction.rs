@@ -1,4 +1,5 @@
-//! The congestion window: one reduction in a window of data, and how slow start grows (RFC 3168 §6.1.2, 5681, 3465, 9406).
+//! The congestion window: one reduction in a window of data, and how slow start grows (RFC 3168 §6.1.2, 5681, 3465,
+//! 9406).
 
 use steadfast_core::config::CongestionControl;
 use steadfast_core::info::CaState;
@@ -161,8 +162,8 @@ fn an_ack_adds_eight_segments_in_slow_start_at_the_most_5681_2() {
     }
 }
 
-/// 9438-6, RFC 9438 §5.8: in congestion avoidance a window that the application fills in part does not grow, however many ACKs
-/// come.
+/// 9438-6, RFC 9438 §5.8: in congestion avoidance a window that the application fills in part does not grow, however
+/// many ACKs come.
 #[test]
 fn a_window_that_is_not_used_does_not_grow_9438_6() {
     for control in [CongestionControl::Reno, CongestionControl::Cubic] {
@@ -199,8 +200,8 @@ fn a_window_that_is_not_used_does_not_grow_9438_6() {
     }
 }
 
-/// 3168-2: new data alone is ECT, not what opens the connection, what is sent again, or a bare ACK. 3168-3: nothing is where
-/// ECN was not agreed on.
+/// 3168-2: new data alone is ECT, not what opens the connection, what is sent again, or a bare ACK. 3168-3: nothing is
+/// where ECN was not agreed on.
 #[test]
 fn new_data_alone_is_ect_3168_2() {
     for (syn, agreed) in

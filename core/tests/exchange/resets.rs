@@ -1,5 +1,5 @@
-//! RST in the synchronized states, in the rows that they have in common (RFC 9293 §3.10.7.4 with RFC 5961). A row's number is
-//! that of ESTABLISHED; the comments list the others.
+//! RST in the synchronized states, in the rows that they have in common (RFC 9293 §3.10.7.4 with RFC 5961). A row's
+//! number is that of ESTABLISHED; the comments list the others.
 
 use steadfast_core::Error;
 use steadfast_core::counters::DropReason;

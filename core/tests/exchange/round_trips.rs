@@ -9,8 +9,8 @@ fn info(t: &Test) -> Info {
     t.stack.info(t.now, t.sock).unwrap()
 }
 
-/// MUST-18, 6298-6: the round trip has grown beyond the RTO. The back-off of an ambiguous ACK lasts until new data gives
-/// a sample, and so that data is not sent twice; then the RTO is right (RFC 6298 §5, after 5.7).
+/// MUST-18, 6298-6: the round trip has grown beyond the RTO. The back-off of an ambiguous ACK lasts until new data
+/// gives a sample, and so that data is not sent twice; then the RTO is right (RFC 6298 §5, after 5.7).
 #[test]
 fn back_off_lasts_until_a_sample_must_18() {
     each(|t| {
@@ -31,8 +31,8 @@ fn back_off_lasts_until_a_sample_must_18() {
         t.wait(700);
         t.send(". seq 51 ack 301");
         assert_eq!((info(t).backoff, info(t).total_retrans), (0, 2));
-        // SRTT = 7/8 · 0.001 + 1/8 · 700, RTTVAR = 3/4 · 0.0005 + 1/4 · 700 ms, four of which are 700: the first sample was
-        // a handshake without delay.
+        // SRTT = 7/8 · 0.001 + 1/8 · 700, RTTVAR = 3/4 · 0.0005 + 1/4 · 700 ms, four of which are 700: the first sample
+        // was a handshake without delay.
         let rto = info(t).rto.as_millis();
         assert!((787..=789).contains(&rto), "{rto}");
         t.write(100);

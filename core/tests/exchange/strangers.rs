@@ -84,8 +84,8 @@ fn without_a_limit_every_stray_is_answered_sa_closed_05() {
     );
 }
 
-/// THREAT-34: an old SYN of ours wakes a half-open entry at a peer, and its SYN-ACK meets our TIME-WAIT. Neither side may
-/// answer each other's ACKs for ever, even where nothing limits those (profile `bsd`): RFC 9293 §3.5.2 group 2.
+/// THREAT-34: an old SYN of ours wakes a half-open entry at a peer, and its SYN-ACK meets our TIME-WAIT. Neither side
+/// may answer each other's ACKs for ever, even where nothing limits those (profile `bsd`): RFC 9293 §3.5.2 group 2.
 #[test]
 fn a_half_open_entry_and_a_time_wait_do_not_argue_threat_34() {
     each_with(
@@ -161,8 +161,8 @@ fn another_syn(t: &mut Test) {
     t.peer(4000);
 }
 
-/// THREAT-6, H4b: the third segment of a cookie makes one connection, however late its copies come, and leaves nothing in
-/// TIME-WAIT for it.
+/// THREAT-6, H4b: the third segment of a cookie makes one connection, however late its copies come, and leaves nothing
+/// in TIME-WAIT for it.
 #[test]
 fn a_spent_cookie_makes_no_second_connection_threat_6() {
     each_with(

@@ -183,8 +183,8 @@ fn the_window_of_the_third_segment_is_scaled_sa_syn_rcvd_06() {
     });
 }
 
-/// The third segment is dropped and the SYN-ACK goes on. As soon as there is room it is sent again at once, and the client's
-/// next segment establishes.
+/// The third segment is dropped and the SYN-ACK goes on. As soon as there is room it is sent again at once, and the
+/// client's next segment establishes.
 #[test]
 fn a_full_accept_queue_drops_the_third_segment_sa_syn_rcvd_07() {
     each(|t| {
@@ -384,8 +384,8 @@ fn the_window_of_its_ack_is_scaled_sa_syn_rcvd_11() {
     );
 }
 
-/// A SYN-ACK says 65,535 at the most, the ACK of a half-open entry rounds that up, and that of a Fast Open connection says
-/// all. The advertised edge holds, though a retransmitted SYN-ACK cannot repeat it (9293-h).
+/// A SYN-ACK says 65,535 at the most, the ACK of a half-open entry rounds that up, and that of a Fast Open connection
+/// says all. The advertised edge holds, though a retransmitted SYN-ACK cannot repeat it (9293-h).
 #[test]
 fn a_syn_ack_that_comes_again_takes_no_window_back_sa_syn_rcvd_18() {
     let configure = |c: &mut steadfast_core::Config| {

@@ -27,8 +27,8 @@ fn an_unacceptable_ack_is_answered_by_a_reset_of_its_number_sa_syn_sent_01() {
     });
 }
 
-/// A challenge tells of an old connection, which our RST ends: the next SYN leaves at once, as Linux has it. It takes the
-/// place of the first retry, so that no SYN more leaves for it, and it happens once.
+/// A challenge tells of an old connection, which our RST ends: the next SYN leaves at once, as Linux has it. It takes
+/// the place of the first retry, so that no SYN more leaves for it, and it happens once.
 #[test]
 fn the_syn_leaves_again_after_a_challenge_5961_6() {
     each(|t| {
@@ -141,8 +141,8 @@ fn a_syn_ack_establishes_and_is_acknowledged_at_once_sa_syn_sent_05() {
     });
 }
 
-/// Data waits in the queue and follows the third segment (also SA-SYN_SENT-20): a server that answers with cookies takes
-/// for that only what begins at IRS + 1.
+/// Data waits in the queue and follows the third segment (also SA-SYN_SENT-20): a server that answers with cookies
+/// takes for that only what begins at IRS + 1.
 /// SA-SYN_SENT-21: and nothing can be read yet.
 #[test]
 fn data_written_early_follows_the_third_segment_sa_syn_sent_05() {

@@ -125,8 +125,8 @@ fn a_forged_timestamp_does_not_stall_threat_29() {
     });
 }
 
-/// 7323-9 (RFC 7323 §4.3): our ACK was lost, and the data comes again. The ACK that answers echoes the copy that came now,
-/// or the peer would take all the time between for a round trip.
+/// 7323-9 (RFC 7323 §4.3): our ACK was lost, and the data comes again. The ACK that answers echoes the copy that came
+/// now, or the peer would take all the time between for a round trip.
 #[test]
 fn the_echo_of_a_duplicate_is_that_of_the_duplicate_7323_9() {
     each(|t| {
@@ -161,7 +161,8 @@ fn a_forged_duplicate_does_not_move_the_echo_threat_29() {
         t.reach(State::Established);
         t.wait(3000);
         let (good, ecr) = (t.ts_val, t.cur().ts_last);
-        // A window of 10,000 below RCV.NXT; ACKs outside of what is in flight; a clock that ran for three seconds and more.
+        // A window of 10,000 below RCV.NXT; ACKs outside of what is in flight; a clock that ran for three seconds and
+        // more.
         let forged = [
             (-9951, 101, good + 3000),
             (1, 100, good + 3000),

@@ -66,7 +66,8 @@ fn a_window_that_closes_over_data_in_flight_is_no_failure_shld_17() {
     });
 }
 
-/// SHLD-17: the same where the peer says so with data of its own, in order. R2 of 1 s would be over at the third timeout.
+/// SHLD-17: the same where the peer says so with data of its own, in order. R2 of 1 s would be over at the third
+/// timeout.
 #[test]
 fn data_that_comes_with_a_closed_window_keeps_what_is_in_flight_alive_shld_17() {
     each(|t| {

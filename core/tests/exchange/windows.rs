@@ -197,8 +197,8 @@ fn the_scale_is_chosen_for_what_the_window_may_grow_to_7323_3() {
     );
 }
 
-/// MUST-34: the peer took back a part of its window while data was out. An ACK of ours has the number of its right edge,
-/// since the peer need not accept one beyond it.
+/// MUST-34: the peer took back a part of its window while data was out. An ACK of ours has the number of its right
+/// edge, since the peer need not accept one beyond it.
 #[test]
 fn an_ack_stays_inside_a_window_that_was_taken_back_must_34() {
     each(|t| {
