@@ -17,7 +17,7 @@ use crate::tcp::tcb::{Connection, Env, Origin};
 use crate::time::{Duration, Tick};
 
 /// The connections. A header template is good until the next event of its connection. Whoever gets a `&mut Connection`
-/// may cause one, so that ends the template: only [`to_send`](Connections::to_send) keeps it.
+/// may cause one, so that ends the template: only [`sender`](Connections::sender) keeps it.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Connections {
     rows: Table<Connection>,
@@ -53,7 +53,7 @@ impl Connections {
 
     /// Returns the connection that sends, and the template if it is good for its next segment at `tick`.
     #[inline]
-    pub(super) fn to_send(
+    pub(super) fn sender(
         &mut self,
         index: u32,
         tick: Tick,

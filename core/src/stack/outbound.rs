@@ -235,7 +235,7 @@ impl Stack {
 
     fn transmit_connection(&mut self, index: u32, frame: &mut [u8]) -> Option<Sent> {
         let tick = Tick::at(self.now);
-        let (connection, template) = self.connections.to_send(index, tick);
+        let (connection, template) = self.connections.sender(index, tick);
         // Another segment always follows one with a template.
         let mut more = true;
         if template.is_some() {
