@@ -163,6 +163,8 @@ counters! {
     tcp_fast_retrans "TCPFastRetrans";
     /// Segments retransmitted in slow start after a timeout.
     tcp_slow_start_retrans "TCPSlowStartRetrans";
+    /// Retransmissions that were lost.
+    tcp_lost_retransmit "TCPLostRetransmit";
     /// Recoveries that use SACK.
     tcp_sack_recovery "TCPSackRecovery";
     /// Recoveries that do not use SACK.

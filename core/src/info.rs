@@ -138,7 +138,7 @@ info! {
     snd_cwnd: u32,
     /// Slow-start threshold, in bytes; `u32::MAX`: none yet.
     snd_ssthresh: u32,
-    /// Bytes in flight (RFC 6675 pipe).
+    /// Bytes considered in the network: in flight, neither selectively acknowledged nor lost.
     in_flight: u32,
     /// Bytes sent but not acknowledged.
     unacked: u32,

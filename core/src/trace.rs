@@ -16,6 +16,8 @@ pub use crate::state::{State, UnknownState};
 pub enum TimerKind {
     /// Retransmission, including SYN and SYN-ACK.
     Retransmit,
+    /// Wait for reordered data (RFC 8985).
+    Reordering,
     /// Zero-window probe.
     Persist,
     /// Delayed ACK.

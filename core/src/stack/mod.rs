@@ -109,6 +109,7 @@ pub struct Stack {
     trace: Trace,
     keys: Keys,
     pool: Pool,
+    flights: crate::tcp::flight::Flights,
     /// The default options of a socket, and the options set most recently. Sockets mostly share options, so these
     /// copies suffice.
     default_options: Arc<SocketOptions>,
@@ -180,6 +181,7 @@ macro_rules! env_of {
             trace: &mut $stack.trace,
             keys: &$stack.keys,
             pool: &mut $stack.pool,
+            flights: &mut $stack.flights,
             interface_mtu: $stack.interface.mtu,
             memory: $stack.memory.gauge($stack.config.tcp_mem),
         }
@@ -205,6 +207,7 @@ impl Stack {
             counters: Counters::default(),
             trace: Trace::default(),
             pool: Pool::default(),
+            flights: Default::default(),
             last_options: Arc::clone(&default_options),
             default_options,
             now: Instant::ZERO,

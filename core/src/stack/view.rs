@@ -295,15 +295,12 @@ impl Connection {
     fn info(&self, now: Instant, config: &Config) -> Info {
         let tcb = &self.tcb;
         let (una, nxt) = (tcb.snd.una, tcb.snd.nxt);
-        let mss = u32::from(self.payload_mss());
-        let recovery = self.recovery.as_deref();
-        let lost_below = recovery.map_or(una, |r| r.lost_below(una, mss, u32::from(config.tcp_reordering)));
         Info {
             state: tcb.state,
             local: tcb.tuple.local(),
             remote: tcb.tuple.remote(),
             state_age: tcb.state_since.age(now),
-            ca_state: recovery.map_or(CaState::Open, |r| r.phase),
+            ca_state: self.ca_state(),
             retransmits: u32::from(tcb.timers.retransmits),
             probes: u32::from(tcb.timers.unanswered_probes),
             backoff: u32::from(match tcb.state {
@@ -325,9 +322,9 @@ impl Connection {
             pmtu: tcb.snd.path.mtu,
             snd_cwnd: self.congestion.cwnd(),
             snd_ssthresh: self.congestion.ssthresh(),
-            in_flight: recovery.map_or(nxt.since(una), |r| r.pipe(una, nxt, tcb.snd.recover, lost_below)),
+            in_flight: self.in_network(),
             unacked: nxt.since(una),
-            sacked: recovery.map_or(0, |r| r.sacked_bytes()),
+            sacked: self.sacked_bytes(),
             snd_wnd: tcb.snd.wnd,
             rcv_wnd: self.receive_window(),
             total_retrans: self.total_retrans,

@@ -51,6 +51,7 @@ impl Connection {
         let flight = self.flight();
         self.arm_retransmit(env);
         if segment.ack().gt(self.tcb.snd.una) {
+            self.deliver(segment, env);
             self.advance(segment.ack(), segment, flight, env);
         }
         if self.tcb.snd.una.lt(self.tcb.snd.recover) {
@@ -61,8 +62,8 @@ impl Connection {
     /// Retransmits the early data that the peer has not acknowledged, within the peer's window.
     pub(super) fn resend_early_data(&mut self, env: &mut Env<'_>) {
         self.resend_all(env, Loss::Handshake);
-        if let Some(recovery) = &mut self.recovery {
-            recovery.forced = false;
+        if let Some(flight) = &mut self.flight {
+            flight.forced = false;
         }
         self.arm_retransmit(env);
     }

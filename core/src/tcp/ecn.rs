@@ -34,19 +34,18 @@ impl Connection {
     /// Handles the peer's echo of a congestion mark (3168-4). Loss recovery in progress has already reduced the
     /// window.
     pub(super) fn take_ece(&mut self, segment: &Segment<'_>, env: &mut Env<'_>) {
-        let repairing =
-            self.recovery.as_ref().is_some_and(|r| matches!(r.phase, CaState::Recovery | CaState::Loss));
-        if self.tcb.ecn.on && segment.flags().ece() && self.flight() > 0 && !repairing {
-            self.reduce_once(env);
+        if self.tcb.ecn.on && segment.flags().ece() && self.flight() > 0 && !self.is_recovering() {
+            self.reduce_once(u32::MAX, env);
         }
     }
 
     /// Reduces the window after a mark or a loss, at most once per window of data (RFC 3168 §6.1.2).
-    pub(super) fn reduce_once(&mut self, env: &Env<'_>) {
+    /// FlightSize counts for `most` bytes at most.
+    pub(super) fn reduce_once(&mut self, most: u32, env: &Env<'_>) {
         if self.reduced_already() {
             return;
         }
-        let (flight, mss) = (self.flight(), u32::from(self.payload_mss()));
+        let (flight, mss) = (self.flight().min(most), u32::from(self.payload_mss()));
         self.congestion.loss(env.now, flight, mss);
         self.note_reduction();
     }

@@ -92,7 +92,7 @@ impl Connection {
             && news
             && header.ack.since(snd.una) <= snd.nxt.since(snd.una)
             && segment.payload.len() <= rcv.adv.since(rcv.nxt) as usize
-            && self.recovery.is_none()
+            && self.is_calm()
             && self.reassembly.is_none()
             && !(rcv.fin_seen || rcv.urgent || rcv.shut)
     }
@@ -103,6 +103,7 @@ impl Connection {
         let flight = self.flight();
         self.update_window(segment, env);
         if segment.ack() != self.tcb.snd.una {
+            self.release_ranges(segment.ack());
             self.advance(segment.ack(), segment, flight, env);
         }
         self.note_heard(segment, env);
@@ -376,8 +377,10 @@ impl Connection {
     /// SYN-RECEIVED becomes ESTABLISHED.
     fn complete_handshake(&mut self, segment: &Segment<'_>, env: &mut Env<'_>) {
         let window = self.advertised_by(segment);
+        let syn_end = self.tcb.snd.iss + 1;
+        self.release_ranges(syn_end);
         let snd = &mut self.tcb.snd;
-        snd.una = snd.iss + 1;
+        snd.una = syn_end;
         (snd.wnd, snd.wl1, snd.wl2) = (window, segment.seq(), segment.ack());
         snd.max_wnd = snd.max_wnd.max(window);
         snd.stalled_since = env.tick();

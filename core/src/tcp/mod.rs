@@ -11,6 +11,7 @@ pub(crate) mod dormant;
 pub(crate) mod early;
 pub(crate) mod ecn;
 pub(crate) mod fast_open;
+pub(crate) mod flight;
 pub(crate) mod input;
 pub(crate) mod listen;
 pub(crate) mod mtu;

@@ -76,8 +76,8 @@ impl Connection {
         }
         self.resend_all(env, Loss::PacketTooBig);
         let trial = (self.tcb.snd.una + u32::from(self.payload_mss())).min(self.tcb.snd.nxt);
-        if let Some(recovery) = self.recovery.as_mut() {
-            recovery.trial = Some(trial);
+        if let Some(flight) = self.flight.as_mut() {
+            flight.trial = Some(trial);
         }
         self.arm_retransmit(env);
         true
@@ -163,7 +163,7 @@ impl Connection {
         }
         let headers = self.headers();
         let payload_mss = self.payload_mss();
-        let (recovering, flight) = (self.recovery.is_some(), self.flight());
+        let (recovering, flight) = (!self.is_calm(), self.flight());
         let cwnd = self.congestion.cwnd();
         // The peer's MSS excludes the headers but includes the options (MUST-16).
         let peer_mss = self.tcb.snd.peer_mss.min(self.options.max_segment.unwrap_or(u16::MAX));

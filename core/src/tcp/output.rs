@@ -55,7 +55,7 @@ impl Connection {
             || snd.pending.handshake
             || snd.pending.window_probe
             || snd.pending.keepalive_probe
-            || self.recovery.as_ref().is_some_and(|r| matches!(r.phase, CaState::Recovery | CaState::Loss))
+            || self.has_lost_data()
     }
 
     /// Returns whether a segment is due that no window can hold back.
@@ -93,49 +93,15 @@ impl Connection {
         *out = Outgoing::bare(Header { seq, ack: self.tcb.rcv.nxt, flags, window, options, ..self.header() });
     }
 
-    /// Rule 1 of NextSeg (RFC 6675), the go-back of a timeout, and the holes of NewReno.
+    /// Retransmits what is lost.
     #[inline]
     fn next_retransmission(&mut self, out: &mut Outgoing, env: &mut Env<'_>) -> bool {
-        // The common case: no recovery is in progress.
-        let hole = if self.recovery.is_some() { self.next_hole(env) } else { None };
-        if let Some((start, len)) = hole {
+        // The common case: nothing is lost.
+        let lost = if self.has_lost_data() { self.next_lost(env) } else { None };
+        if let Some((start, len)) = lost {
             self.resend(start, len, out, env);
         }
-        hole.is_some()
-    }
-
-    /// Start and length of the next retransmission.
-    fn next_hole(&mut self, env: &mut Env<'_>) -> Option<(SeqNum, u32)> {
-        let (una, nxt, recover) = (self.tcb.snd.una, self.tcb.snd.nxt, self.tcb.snd.recover);
-        let (mss, full) = (u32::from(self.payload_mss()), u32::from(self.payload_len_limit()));
-        let threshold = u32::from(env.config.tcp_reordering);
-        let sack = self.tcb.snd.sack;
-        let cwnd = self.congestion.cwnd();
-        let window_end = una + self.tcb.snd.wnd;
-        let recovery = self.recovery.as_mut()?;
-        let lost_below = recovery.lost_below(una, mss, threshold);
-        let limit = match recovery.phase {
-            CaState::Loss => recovery.trial.unwrap_or(recover).min(recover).min(nxt),
-            CaState::Recovery if sack => lost_below.max((una + mss).min(nxt)),
-            CaState::Recovery => (una + mss).min(nxt),
-            CaState::Open | CaState::Disorder => return None,
-        };
-        let (start, end) = recovery.hole(recovery.high_rxt.max(una), limit)?;
-        let len = end.since(start).min(full);
-        let pipe = recovery.pipe(una, nxt, recover, lost_below);
-        // Old data inside the window is retransmitted normally (SHLD-16), and beyond it only by the timer (MAY-7).
-        let fits = pipe + len <= cwnd && (start + len).le(window_end);
-        if !recovery.forced && !fits {
-            return None;
-        }
-        recovery.forced = false;
-        recovery.high_rxt = start + len;
-        if recovery.phase == CaState::Loss {
-            env.counters.tcp_slow_start_retrans += 1;
-        } else {
-            env.counters.tcp_fast_retrans += 1;
-        }
-        Some((start, len))
+        lost.is_some()
     }
 
     fn resend(&mut self, start: SeqNum, len: u32, out: &mut Outgoing, env: &mut Env<'_>) {
@@ -164,7 +130,7 @@ impl Connection {
         let nxt = self.tcb.snd.nxt;
         let window_end = self.tcb.snd.una + self.tcb.snd.wnd;
         let window = if nxt.lt(window_end) { window_end.since(nxt) } else { 0 };
-        let room = self.congestion_room(env);
+        let room = self.congestion_room();
         let mss = usize::from(self.payload_len_limit());
         match self.next_mtu_probe(unsent, window, room, env) {
             PmtuProbe::No => {}
@@ -216,7 +182,7 @@ impl Connection {
     /// Returns whether the segment's header can serve as a template: neither it nor the connection has exceptional
     /// state.
     fn is_plain(&self, outgoing: &Outgoing) -> bool {
-        let exceptional = self.recovery.is_some() || self.pmtu_search.is_some() || self.urgent_end.is_some();
+        let exceptional = !self.is_calm() || self.pmtu_search.is_some() || self.urgent_end.is_some();
         !exceptional && !self.tcb.ecn.on && outgoing.header.options.sack.is_empty()
     }
 
@@ -238,22 +204,15 @@ impl Connection {
     }
 
     /// Bytes that congestion control permits now. Each of the first two duplicate ACKs permits one segment (5681-10).
-    fn congestion_room(&self, env: &Env<'_>) -> u32 {
-        let (una, nxt, recover) = (self.tcb.snd.una, self.tcb.snd.nxt, self.tcb.snd.recover);
-        let mss = u32::from(self.payload_mss());
+    fn congestion_room(&self) -> u32 {
         let cwnd = self.congestion.cwnd();
-        match &self.recovery {
-            None => cwnd.saturating_sub(nxt.since(una)),
-            Some(recovery) if recovery.trial.is_some() => 0,
-            Some(recovery) => {
-                let lost_below = recovery.lost_below(una, mss, u32::from(env.config.tcp_reordering));
-                let pipe = recovery.pipe(una, nxt, recover, lost_below);
-                let extra = if recovery.phase == CaState::Disorder && !self.tcb.snd.sack {
-                    recovery.dupacks.min(2) * mss
-                } else {
-                    0
-                };
-                cwnd.saturating_add(extra).saturating_sub(pipe)
+        match &self.flight {
+            None => cwnd.saturating_sub(self.flight()),
+            Some(flight) if flight.trial.is_some() => 0,
+            Some(flight) => {
+                let limited = flight.phase == CaState::Disorder && !self.tcb.snd.sack;
+                let extra = if limited { flight.dupacks.min(2) * u32::from(self.payload_mss()) } else { 0 };
+                cwnd.saturating_add(extra).saturating_sub(self.in_network())
             }
         }
     }
@@ -321,6 +280,7 @@ impl Connection {
             self.tcb.snd.stalled_since = env.tick();
             self.tcb.timers.unanswered_since = env.tick();
         }
+        self.note_sent(env);
         self.tcb.snd.nxt = end;
         self.tcb.snd.fin_sent |= flags.fin();
         self.tcb.snd.pending.window_probe = false;

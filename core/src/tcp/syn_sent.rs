@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::flight::SendTime;
 use super::listen::peer_mss;
 use super::room::room_in;
 use super::segment::{Outgoing, Segment};
@@ -325,6 +326,7 @@ fn acknowledged(connection: &mut Connection, syn_data: usize, segment: &Segment<
     let snd = &mut connection.tcb.snd;
     snd.una = segment.ack();
     snd.nxt = snd.iss + 1 + syn_data as u32;
+    connection.sent = SendTime::at(env.now);
     snd.recover = segment.ack();
     snd.wnd = u32::from(segment.header.window);
     (snd.wl1, snd.wl2, snd.max_wnd) = (segment.seq(), segment.ack(), snd.wnd);

@@ -14,9 +14,10 @@ use crate::socket::{Event, SocketId, SocketOptions};
 use crate::state::State;
 use crate::tcp::congestion::{self, Controller};
 use crate::tcp::ecn::EcnState;
+use crate::tcp::flight::{Flight, Flights, SendTime};
 use crate::tcp::mtu::{PathMtu, PmtuSearch};
 use crate::tcp::reassembly::Reassembly;
-use crate::tcp::recovery::Recovery;
+use crate::tcp::recovery::rack::Reordering;
 use crate::tcp::room::{payload_of, room_in};
 use crate::tcp::rtt::Rtt;
 use crate::time::{Deadline, Duration, Instant, Since, Stamp, Tick};
@@ -34,6 +35,7 @@ pub(crate) struct Env<'a> {
     pub(crate) keys: &'a Keys,
     /// Buffers for the queues.
     pub(crate) pool: &'a mut Pool,
+    pub(crate) flights: &'a mut Flights,
     /// The path MTU that the interface and the cache give for this peer.
     pub(crate) interface_mtu: u16,
     pub(crate) memory: Gauge,
@@ -70,7 +72,11 @@ pub(crate) struct Connection {
     /// In order, not read by the application yet.
     pub(crate) receive_queue: Rope,
     pub(crate) reassembly: Option<Box<Reassembly>>,
-    pub(crate) recovery: Option<Box<Recovery>>,
+    /// What is in flight, where it is more than one range.
+    pub(crate) flight: Option<Box<Flight>>,
+    /// When everything in flight was sent, while that is one range.
+    pub(crate) sent: SendTime,
+    pub(crate) reordering: Reordering,
     pub(crate) pmtu_search: Option<Box<PmtuSearch>>,
     pub(crate) congestion: Controller,
     pub(crate) options: Arc<SocketOptions>,
@@ -426,7 +432,9 @@ impl Connection {
             send_queue: Rope::default(),
             receive_queue: Rope::default(),
             reassembly: None,
-            recovery: None,
+            flight: None,
+            sent: SendTime::at(env.now),
+            reordering: Reordering::default(),
             pmtu_search: None,
             congestion: Controller::new(agreed.options.congestion, window),
             options: agreed.options,

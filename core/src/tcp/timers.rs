@@ -8,7 +8,7 @@ use crate::error::Error;
 use crate::socket::Event;
 use crate::state::{CaState, State};
 use crate::time::{Deadline, Duration, Tick};
-use crate::trace::{Loss, TimerKind, TraceKind};
+use crate::trace::{TimerKind, TraceKind};
 
 impl Connection {
     /// Runs every deadline that is due. The connection may have moved them since the wheel's node was armed, so
@@ -25,9 +25,13 @@ impl Connection {
             self.tcb.ack.now = true;
         }
         if retransmit {
-            self.note_timer(TimerKind::Retransmit, env);
-            if let outcome @ Outcome::Closed(_) = self.retransmission_timeout(env) {
-                return outcome;
+            if self.reordering_timeout(env) {
+                self.note_timer(TimerKind::Reordering, env);
+            } else {
+                self.note_timer(TimerKind::Retransmit, env);
+                if let outcome @ Outcome::Closed(_) = self.retransmission_timeout(env) {
+                    return outcome;
+                }
             }
         }
         if persist {
@@ -68,7 +72,8 @@ impl Connection {
             self.signal(Event::SOFT_ERROR);
         }
         let (mut flight, mss) = (self.flight(), u32::from(self.payload_mss()));
-        if self.recovery.as_ref().is_some_and(|recovery| recovery.phase == CaState::Recovery) {
+        let repairing = self.ca_state() == CaState::Recovery;
+        if repairing {
             // A retransmission was lost too: a second reduction, of what the first one left (5681-14).
             flight = flight.min(self.congestion.cwnd());
         }
@@ -76,7 +81,6 @@ impl Connection {
         self.pmtu_probe_lost(una, true, env);
         if self.tcb.snd.wnd > 0 {
             // A mark of the same window of data has lowered the threshold already (RFC 3168 §6.1.2).
-            let repairing = self.recovery.as_ref().is_some_and(|r| r.phase == CaState::Recovery);
             let first = retransmits == 1 && (repairing || !self.reduced_already());
             self.congestion.timeout(env.now, flight, mss, first);
             self.note_reduction();
@@ -84,11 +88,11 @@ impl Connection {
         self.tcb.timers.retransmits = retransmits;
         self.tcb.rtt.back_off();
         self.suspect_black_hole(retransmits, env);
-        if let Some(recovery) = self.recovery.as_mut().filter(|_| retransmits > 1) {
+        if let Some(flight) = self.flight.as_mut().filter(|_| retransmits > 1) {
             // Selective acknowledgments are trusted for one round (2018-5).
-            recovery.forget_sacked();
+            flight.forget_sacked();
         }
-        self.resend_all(env, Loss::Timeout);
+        self.resend_after_timeout(env);
         self.arm_retransmit(env);
         Outcome::Keep
     }

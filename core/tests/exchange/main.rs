@@ -24,6 +24,7 @@ mod loopback;
 mod loss;
 mod out_of_order;
 mod path_mtu;
+mod recovery;
 mod reduction;
 mod resets;
 mod round_trips;

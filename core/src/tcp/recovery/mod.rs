@@ -1,0 +1,424 @@
+//! Loss recovery: what an ACK or a timer shows to be lost, and what is retransmitted next. [`rack`] detects losses if
+//! the peer supports SACK, [`newreno`] otherwise.
+//!
+//! An ACK is processed in this order: release what it covers and enter its SACK blocks ([`Connection::deliver`]), grow
+//! the window, detect losses ([`Connection::detect_loss`]), enter recovery. What is lost is retransmitted when the
+//! congestion window permits (8985-11).
+
+pub(crate) mod newreno;
+pub(crate) mod rack;
+
+use super::flight::{Flight, SendTime};
+use super::segment::Segment;
+use super::tcb::{Connection, Env};
+use crate::state::CaState;
+use crate::seq::SeqNum;
+use crate::time::{Deadline, Duration};
+use crate::trace::{Loss, TraceKind};
+use crate::wire::tcp::SackBlocks;
+use rack::Delivery;
+
+/// Most ranges of a flight, for each selectively acknowledged one that `tcp_max_sack_ranges` permits.
+const RANGES_PER_SACKED: usize = 4;
+
+impl Connection {
+    /// Returns whether no loss or reordering is pending.
+    #[inline]
+    pub(crate) fn is_calm(&self) -> bool {
+        self.flight.as_ref().is_none_or(|flight| flight.is_calm())
+    }
+
+    pub(crate) fn ca_state(&self) -> CaState {
+        self.flight.as_ref().map_or(CaState::Open, |flight| flight.phase)
+    }
+
+    /// Returns whether losses are being repaired: the window was reduced for them.
+    pub(crate) fn is_recovering(&self) -> bool {
+        matches!(self.ca_state(), CaState::Recovery | CaState::Loss)
+    }
+
+    /// Returns whether lost data waits for its retransmission.
+    #[inline]
+    pub(crate) fn has_lost_data(&self) -> bool {
+        self.flight.as_ref().is_some_and(|flight| flight.lost() > 0)
+    }
+
+    /// Bytes considered in the network.
+    pub(crate) fn in_network(&self) -> u32 {
+        let (una, nxt) = (self.tcb.snd.una, self.tcb.snd.nxt);
+        self.flight.as_ref().map_or(nxt.since(una), |flight| flight.in_network(una, nxt))
+    }
+
+    pub(crate) fn sacked_bytes(&self) -> u32 {
+        self.flight.as_ref().map_or(0, |flight| flight.sacked())
+    }
+
+    /// Records that new data from SND.NXT on is sent now.
+    #[inline]
+    pub(super) fn note_sent(&mut self, env: &mut Env<'_>) {
+        let now = SendTime::at(env.now);
+        if self.tcb.snd.nxt == self.tcb.snd.una && self.flight.is_none() {
+            self.sent = now;
+        } else if self.flight.is_some() || self.sent != now {
+            self.note_sent_later(now, env);
+        }
+    }
+
+    /// Records data that is sent while other data is in flight.
+    fn note_sent_later(&mut self, now: SendTime, env: &mut Env<'_>) {
+        let nxt = self.tcb.snd.nxt;
+        let most = env.config.tcp_max_sack_ranges as usize * RANGES_PER_SACKED;
+        self.open_flight(env).sent(nxt, now, most);
+    }
+
+    /// The flight with its ranges.
+    fn open_flight(&mut self, env: &mut Env<'_>) -> &mut Flight {
+        let (snd, sent) = (&self.tcb.snd, self.sent);
+        let flight = self.flight.get_or_insert_with(|| env.flights.take(snd.una, sent));
+        flight.extend_to(snd.nxt);
+        flight
+    }
+
+    /// Releases what an ACK up to `ack` covers from a calm flight. SND.UNA is still that of before.
+    #[inline]
+    pub(super) fn release_ranges(&mut self, ack: SeqNum) {
+        if let Some(flight) = &mut self.flight {
+            flight.release(ack);
+        }
+    }
+
+    /// Everything is acknowledged: nothing of the flight is left.
+    #[inline]
+    pub(super) fn close_flight(&mut self, env: &mut Env<'_>) {
+        if let Some(flight) = self.flight.take() {
+            env.flights.take_back(flight);
+        }
+    }
+
+    /// Enters in the flight what a segment acknowledges, cumulatively and selectively (2018-6). SND.UNA is still that of
+    /// before. Returns whether its SACK blocks cover new data.
+    pub(super) fn deliver(&mut self, segment: &Segment<'_>, env: &mut Env<'_>) -> bool {
+        let una = self.tcb.snd.una;
+        let ack = segment.ack().max(una);
+        let mut blocks = [(ack, ack); SackBlocks::MAX];
+        let blocks = if self.tcb.snd.sack && !segment.options().sack.is_empty() {
+            self.valid_blocks(segment, &mut blocks, env)
+        } else {
+            &[]
+        };
+        if blocks.is_empty() && self.is_calm() {
+            self.release_ranges(ack);
+            return false;
+        }
+        let min_rtt = self.tcb.rtt.min().as_micros() as u32;
+        let echo_age = self.echo_age(segment, env);
+        let most = env.config.tcp_max_sack_ranges;
+        let flight = self.open_flight(env);
+        let fack = flight.rack.fack.max(una);
+        let mut delivery = Delivery::new(SendTime::at(env.now), min_rtt, echo_age, fack);
+        let reneged = flight.acknowledge(una, ack, &mut delivery);
+        let mut news = false;
+        for block in blocks {
+            news |= flight.sack(*block, ack, most, &mut delivery);
+        }
+        flight.rack.update(&delivery);
+        self.reordering.seen |= delivery.reordered;
+        if reneged {
+            env.counters.tcp_sack_reneging += 1;
+        }
+        news
+    }
+
+    /// The SACK blocks that report new data, ascending. A D-SACK block reports a duplicate (2883-1).
+    fn valid_blocks<'a>(
+        &mut self,
+        segment: &Segment<'_>,
+        valid: &'a mut [(SeqNum, SeqNum); SackBlocks::MAX],
+        env: &mut Env<'_>,
+    ) -> &'a [(SeqNum, SeqNum)] {
+        let (una, nxt) = (self.tcb.snd.una.max(segment.ack()), self.tcb.snd.nxt);
+        let mut len = 0;
+        let mut duplicate = false;
+        let second = segment.options().sack.as_slice().get(1).copied();
+        for (i, (left, right)) in segment.options().sack.iter().enumerate() {
+            let below = right.le(segment.ack());
+            let inside_second = i == 0 && second.is_some_and(|(l, r)| l.le(left) && right.le(r));
+            if below || inside_second {
+                env.counters.tcp_dsack_recv += 1;
+                duplicate = true;
+            } else if left.lt(right) && left.ge(una) && right.le(nxt) {
+                valid[len] = (left, right);
+                len += 1;
+            } else {
+                env.counters.tcp_sack_discard += 1;
+            }
+        }
+        if duplicate {
+            let flight = self.flight.as_mut();
+            if flight.is_none_or(|flight| flight.rack.begins_dsack_round(una, nxt)) {
+                self.reordering.widen();
+            }
+        }
+        let valid = &mut valid[..len];
+        valid.sort_unstable_by_key(|(left, _)| left.since(una));
+        valid
+    }
+
+    /// Microseconds since the segment with the echoed timestamp was sent, at least.
+    fn echo_age(&self, segment: &Segment<'_>, env: &Env<'_>) -> Option<u32> {
+        let ecr = segment.options().timestamps.filter(|_| self.tcb.ts.on)?.ecr;
+        let millis = env.timestamp_clock().wrapping_add(self.tcb.ts.offset).wrapping_sub(ecr);
+        // The clock counts ticks, which may exceed the elapsed milliseconds by one.
+        (ecr != 0 && millis < 1 << 20).then(|| millis.saturating_sub(1) * 1000)
+    }
+
+    /// Counts a duplicate ACK: SACK blocks with news, or without SACK an ACK that repeats the last one.
+    pub(super) fn count_duplicate_ack(&mut self, env: &mut Env<'_>) {
+        let (bytes, mss) = (self.tcb.snd.nxt.since(self.tcb.snd.una), u32::from(self.payload_mss()));
+        let sack = self.tcb.snd.sack;
+        let flight = self.open_flight(env);
+        flight.dupacks += 1;
+        if flight.phase == CaState::Recovery && !sack {
+            flight.inflate(mss, bytes);
+        } else if flight.phase == CaState::Open {
+            flight.phase = CaState::Disorder;
+        }
+    }
+
+    /// Detects losses and starts recovery, after an ACK or when the reordering timer fires.
+    #[inline]
+    pub(crate) fn detect_loss(&mut self, env: &mut Env<'_>) {
+        if self.flight.is_some() && self.flight() > 0 {
+            if self.tcb.snd.sack {
+                self.detect_by_time(env);
+            } else {
+                self.detect_by_duplicates(env);
+            }
+        }
+    }
+
+    /// RACK (RFC 8985 §6.2, steps 4 and 5). Without SACKed or retransmitted data there is nothing to detect (8985-18).
+    fn detect_by_time(&mut self, env: &mut Env<'_>) {
+        if self.is_calm() {
+            self.stop_reordering_timer();
+            return;
+        }
+        let una = self.tcb.snd.una;
+        let window = self.reordering_window(env);
+        let flight = self.open_flight(env);
+        let detected = flight.detect(una, SendTime::at(env.now), window);
+        env.counters.tcp_lost_retransmit += u64::from(detected.again);
+        match detected.wait {
+            Some(wait) => self.arm_reordering(wait, env),
+            None => self.stop_reordering_timer(),
+        }
+        match self.ca_state() {
+            CaState::Open | CaState::Disorder if self.has_lost_data() => {
+                env.counters.tcp_sack_recovery += 1;
+                self.enter_recovery(env);
+            }
+            // Congestion again: the loss of a retransmission is a second sign of it (5681-14).
+            CaState::Recovery if detected.retransmission => self.enter_recovery(env),
+            _ => {}
+        }
+    }
+
+    /// The reordering window in microseconds (RFC 8985 §6.2, step 4).
+    fn reordering_window(&self, env: &Env<'_>) -> u32 {
+        let mss = u32::from(self.payload_mss());
+        let threshold = u32::from(env.config.tcp_reordering);
+        let enough = self.flight.as_ref().is_some_and(|flight| {
+            flight.sacked_ranges() >= threshold || flight.sacked() > (threshold - 1) * mss
+        });
+        let micros = |time: Duration| time.as_micros() as u32;
+        let (min_rtt, srtt) = (micros(self.tcb.rtt.min()), micros(self.tcb.rtt.srtt()));
+        self.reordering.window(enough || self.is_recovering(), min_rtt, srtt)
+    }
+
+    /// Without SACK, the segment at SND.UNA is lost after enough duplicate ACKs (5681-11), once in a window of data
+    /// (6582-1).
+    fn detect_by_duplicates(&mut self, env: &mut Env<'_>) {
+        let (una, mss) = (self.tcb.snd.una, u32::from(self.payload_mss()));
+        let threshold = u32::from(env.config.tcp_reordering);
+        let (bytes, behind) = (self.flight(), una.lt(self.tcb.snd.recover));
+        if self.is_recovering() || behind {
+            return;
+        }
+        let flight = self.open_flight(env);
+        if flight.dupacks >= threshold {
+            flight.inflation = (threshold * mss).min(bytes);
+            flight.mark_head(una, mss);
+            env.counters.tcp_reno_recovery += 1;
+            self.enter_recovery(env);
+        }
+    }
+
+    /// Begins an episode of recovery.
+    fn enter_recovery(&mut self, env: &mut Env<'_>) {
+        let una = self.tcb.snd.una;
+        let now = SendTime::at(env.now);
+        let again = self.is_recovering();
+        let flight = self.open_flight(env);
+        flight.phase = CaState::Recovery;
+        flight.forced = true;
+        flight.partial_seen = false;
+        flight.episode = now;
+        self.tcb.snd.recover = self.tcb.snd.nxt;
+        let tuple = self.tcb.tuple;
+        env.note(&tuple, TraceKind::Loss { seq: una, why: Loss::FastRetransmit });
+        // A lost path MTU probe does not indicate congestion (4821-1).
+        if !self.pmtu_probe_lost(una, false, env) {
+            // In an episode, the flight still includes what was lost in the one before.
+            let most = if again { self.congestion.cwnd() } else { u32::MAX };
+            self.reduce_once(most, env);
+        }
+    }
+
+    /// Updates recovery after SND.UNA advanced by `acked` bytes to `ack`. Returns whether the congestion window may
+    /// grow, and whether the retransmission timer must not be restarted (6582-2).
+    pub(super) fn acked_in_recovery(&mut self, ack: SeqNum, acked: u32) -> (bool, bool) {
+        let mss = u32::from(self.payload_mss());
+        let (recover, sack) = (self.tcb.snd.recover, self.tcb.snd.sack);
+        let Some(flight) = self.flight.as_mut() else { return (true, false) };
+        flight.dupacks = 0;
+        match flight.phase {
+            CaState::Recovery if ack.lt(recover) => {
+                if sack {
+                    return (false, false);
+                }
+                let keep_timer = std::mem::replace(&mut flight.partial_seen, true);
+                flight.deflate(acked, mss);
+                flight.mark_head(ack, mss);
+                flight.forced = true;
+                return (false, keep_timer);
+            }
+            CaState::Recovery => {
+                self.end_recovery();
+                return (false, false);
+            }
+            CaState::Loss if ack.ge(recover) => self.end_recovery(),
+            // The missing segment was only reordered.
+            CaState::Disorder if flight.sacked() == 0 => flight.phase = CaState::Open,
+            _ => {}
+        }
+        (true, false)
+    }
+
+    /// The recovery point is acknowledged. Selectively acknowledged ranges beyond it are kept.
+    fn end_recovery(&mut self) {
+        let Some(flight) = self.flight.as_mut() else { return };
+        flight.phase = if flight.sacked() > 0 { CaState::Disorder } else { CaState::Open };
+        (flight.forced, flight.partial_seen, flight.trial, flight.inflation) = (false, false, None, 0);
+        self.reordering.note_recovery();
+    }
+
+    /// Schedules everything in flight for retransmission, from SND.UNA on. The caller sets the congestion window.
+    pub(crate) fn resend_all(&mut self, env: &mut Env<'_>, why: Loss) {
+        let una = self.tcb.snd.una;
+        self.open_flight(env).mark_all(una);
+        self.begin_loss(env, why);
+    }
+
+    /// The retransmission timer fired: the first segment is lost, and of the others those that were sent long enough ago
+    /// (8985-17). Without SACK, nothing is known of the others, and all are retransmitted.
+    pub(super) fn resend_after_timeout(&mut self, env: &mut Env<'_>) {
+        let (una, mss) = (self.tcb.snd.una, u32::from(self.payload_mss()));
+        let window = self.reordering_window(env);
+        let srtt = self.tcb.rtt.srtt().as_micros() as u32;
+        let sack = self.tcb.snd.sack;
+        let flight = self.open_flight(env);
+        if sack {
+            let rtt = if flight.rack.newest.is_some() { flight.rack.rtt } else { srtt };
+            flight.mark_old(una, mss, SendTime::at(env.now), rtt.saturating_add(window));
+        } else {
+            flight.mark_all(una);
+        }
+        self.begin_loss(env, Loss::Timeout);
+    }
+
+    fn begin_loss(&mut self, env: &mut Env<'_>, why: Loss) {
+        let una = self.tcb.snd.una;
+        let now = SendTime::at(env.now);
+        let flight = self.open_flight(env);
+        flight.phase = CaState::Loss;
+        flight.dupacks = 0;
+        flight.forced = true;
+        flight.trial = None;
+        flight.inflation = 0;
+        flight.episode = now;
+        self.tcb.snd.recover = self.tcb.snd.nxt;
+        self.tcb.snd.path.forget_in_flight();
+        self.tcb.rtt.cancel(env.now);
+        let tuple = self.tcb.tuple;
+        env.note(&tuple, TraceKind::Loss { seq: una, why });
+    }
+
+    /// Start and length of the next retransmission, if one is due and permitted.
+    pub(super) fn next_lost(&mut self, env: &mut Env<'_>) -> Option<(SeqNum, u32)> {
+        if !self.has_lost_data() || !self.is_recovering() {
+            return None;
+        }
+        let (una, in_network, cwnd) = (self.tcb.snd.una, self.in_network(), self.congestion.cwnd());
+        let full = u32::from(self.payload_len_limit());
+        let window_end = una + self.tcb.snd.wnd;
+        let flight = self.open_flight(env);
+        let (start, len) = flight.first_lost(una, full)?;
+        if flight.trial.is_some_and(|end| start.ge(end)) {
+            return None;
+        }
+        // Old data inside the window is retransmitted normally (SHLD-16), and beyond it only by the timer (MAY-7).
+        let fits = in_network + len <= cwnd && (start + len).le(window_end);
+        if !flight.forced && !fits {
+            return None;
+        }
+        flight.forced = false;
+        flight.resent(start, len, SendTime::at(env.now));
+        if flight.phase == CaState::Loss {
+            env.counters.tcp_slow_start_retrans += 1;
+        } else {
+            env.counters.tcp_fast_retrans += 1;
+        }
+        Some((start, len))
+    }
+
+    /// Restarts the retransmission timer, bounded by the user timeout (6298-10, L5).
+    pub(crate) fn arm_retransmit(&mut self, env: &Env<'_>) {
+        let rto = self.tcb.rtt.backed_off(env.config);
+        if let Some(flight) = &mut self.flight {
+            flight.rto_behind = None;
+        }
+        self.tcb.timers.retransmit = Some(self.before_user_timeout(Deadline::after(env.now, rto)));
+    }
+
+    /// Waits for reordered data, for `wait` microseconds. There is one timer: the RTO's deadline is kept behind this
+    /// one, unless it comes first (8985-6, 8985-12).
+    fn arm_reordering(&mut self, wait: u32, env: &Env<'_>) {
+        self.stop_reordering_timer();
+        let deadline = Deadline::after(env.now, Duration::from_micros(u64::from(wait)));
+        let Some(flight) = self.flight.as_mut() else { return };
+        if let Some(rto) = self.tcb.timers.retransmit
+            && !rto.tick().is_due(deadline.tick())
+        {
+            flight.rto_behind = Some(rto);
+            self.tcb.timers.retransmit = Some(deadline);
+        }
+    }
+
+    /// Makes the retransmission timer that of the RTO again.
+    #[inline]
+    fn stop_reordering_timer(&mut self) {
+        if let Some(rto) = self.flight.as_mut().and_then(|flight| flight.rto_behind.take()) {
+            self.tcb.timers.retransmit = Some(self.before_user_timeout(rto));
+        }
+    }
+
+    /// The retransmission timer fired. Returns whether it waited for reordered data; then that is lost.
+    pub(super) fn reordering_timeout(&mut self, env: &mut Env<'_>) -> bool {
+        let waited = self.flight.as_ref().is_some_and(|flight| flight.rto_behind.is_some());
+        if waited {
+            self.stop_reordering_timer();
+            self.detect_loss(env);
+        }
+        waited
+    }
+}

@@ -1,0 +1,137 @@
+//! RACK: loss detection by send times (RFC 8985 §6). Data is lost when data that was sent later has been delivered,
+//! and a reordering window has passed.
+
+use crate::seq::SeqNum;
+use crate::tcp::flight::{Range, SendTime};
+
+/// The least reordering window that is not zero, in microseconds: the granularity of our timers.
+const GRANULARITY: u64 = 1000;
+
+/// Recoveries without a D-SACK until the reordering window shrinks again (8985-5).
+const PERSIST: u8 = 16;
+
+/// What the newest delivery of a flight shows.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Rack {
+    /// Send time and end of the most recently sent range that was delivered: RACK.xmit_ts and RACK.end_seq.
+    pub(crate) newest: Option<(SendTime, SeqNum)>,
+    /// Its round trip in microseconds: RACK.rtt.
+    pub(crate) rtt: u32,
+    /// The highest sequence number delivered: RACK.fack.
+    pub(crate) fack: SeqNum,
+    /// SND.NXT when the reordering window last grew: RACK.dsack_round.
+    dsack_round: Option<SeqNum>,
+}
+
+impl Rack {
+    pub(crate) fn new(una: SeqNum) -> Rack {
+        Rack { newest: None, rtt: 0, fack: una, dsack_round: None }
+    }
+
+    /// Learns from what an ACK delivered.
+    pub(crate) fn update(&mut self, delivery: &Delivery) {
+        self.fack = self.fack.max(delivery.fack);
+        let Some(newest) = delivery.newest else { return };
+        self.rtt = delivery.now.since(newest.0).max(0) as u32;
+        if self.newest.is_none_or(|known| sent_after(newest, known)) {
+            self.newest = Some(newest);
+        }
+    }
+
+    /// Returns whether a D-SACK is the first one of a round trip.
+    pub(crate) fn begins_dsack_round(&mut self, una: SeqNum, nxt: SeqNum) -> bool {
+        self.dsack_round.take_if(|round| una.ge(*round));
+        let begins = self.dsack_round.is_none();
+        self.dsack_round.get_or_insert(nxt);
+        begins
+    }
+}
+
+/// Returns whether `a` was sent after `b`. Each is a send time and the end of a range; ranges of one send time were
+/// sent in the order of their sequence numbers.
+pub(crate) fn sent_after(a: (SendTime, SeqNum), b: (SendTime, SeqNum)) -> bool {
+    let later = a.0.since(b.0);
+    later > 0 || (later == 0 && a.1.gt(b.1))
+}
+
+/// What one ACK delivers.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Delivery {
+    now: SendTime,
+    /// Smallest round trip in microseconds.
+    min_rtt: u32,
+    /// Microseconds since the timestamp that the ACK echoes was sent, at least.
+    echo_age: Option<u32>,
+    fack: SeqNum,
+    newest: Option<(SendTime, SeqNum)>,
+    /// Data that was sent once arrived after data above it (8985-14).
+    pub(crate) reordered: bool,
+}
+
+impl Delivery {
+    pub(crate) fn new(now: SendTime, min_rtt: u32, echo_age: Option<u32>, fack: SeqNum) -> Delivery {
+        Delivery { now, min_rtt, echo_age, fack, newest: None, reordered: false }
+    }
+
+    /// The ACK delivers a range, up to `end`. To be called in the order of sequence numbers.
+    pub(crate) fn note(&mut self, end: SeqNum, range: &Range, selectively: bool) {
+        if end.gt(self.fack) {
+            self.fack = end;
+        } else if end.lt(self.fack) && !range.retransmitted {
+            self.reordered = true;
+        }
+        let sent = (range.sent, end);
+        if self.is_of_last_transmission(range, selectively)
+            && self.newest.is_none_or(|newest| sent_after(sent, newest))
+        {
+            self.newest = Some(sent);
+        }
+    }
+
+    /// Returns whether the delivery is that of the range's last transmission, and not of an earlier one. A selective
+    /// acknowledgment echoes a timestamp from before the gap, which indicates nothing (RFC 7323 §4.3).
+    fn is_of_last_transmission(&self, range: &Range, selectively: bool) -> bool {
+        let age = self.now.since(range.sent).max(0) as u32;
+        let echoes_older = !selectively && self.echo_age.is_some_and(|echo| echo > age);
+        !range.retransmitted || (!echoes_older && age >= self.min_rtt)
+    }
+}
+
+/// The reordering that a connection has seen. It outlives the flights (8985-5).
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Reordering {
+    /// Reordering was seen: RACK.reordering_seen.
+    pub(crate) seen: bool,
+    /// RACK.reo_wnd_mult, less one.
+    widened: u8,
+    /// Recoveries for which it stays: RACK.reo_wnd_persist.
+    persist: u8,
+}
+
+impl Reordering {
+    /// A D-SACK reported a spurious retransmission, the first one in a round trip. The data that was taken for lost
+    /// had been reordered, even if no range that was sent once shows it.
+    pub(crate) fn widen(&mut self) {
+        self.seen = true;
+        self.widened = self.widened.saturating_add(1);
+        self.persist = PERSIST;
+    }
+
+    /// A recovery has ended.
+    pub(crate) fn note_recovery(&mut self) {
+        self.persist = self.persist.saturating_sub(1);
+        if self.persist == 0 {
+            self.widened = 0;
+        }
+    }
+
+    /// The reordering window in microseconds: RACK.reo_wnd. `certain`: in recovery, or enough segments were selectively
+    /// acknowledged (8985-4).
+    pub(crate) fn window(&self, certain: bool, min_rtt: u32, srtt: u32) -> u32 {
+        if !self.seen && certain {
+            return 0;
+        }
+        let window = (u64::from(self.widened) + 1) * u64::from(min_rtt) / 4;
+        window.min(u64::from(srtt)).max(GRANULARITY) as u32
+    }
+}
