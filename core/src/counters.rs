@@ -169,6 +169,8 @@ counters! {
     tcp_sack_recovery "TCPSackRecovery";
     /// Recoveries that do not use SACK.
     tcp_reno_recovery "TCPRenoRecovery";
+    /// Recoveries that proved spurious, and whose reduction was undone.
+    tcp_full_undo "TCPFullUndo";
     /// Times that the peer dropped data that it had selectively acknowledged.
     tcp_sack_reneging "TCPSACKReneging";
     /// SACK blocks outside of the data sent.

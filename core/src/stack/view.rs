@@ -11,7 +11,7 @@ use crate::counters::{Counters, DropReason};
 use crate::error::Error;
 use crate::info::{Diagnosis, Info, SocketEntry, Usage};
 use crate::socket::{Event, SocketId, SocketOptions};
-use crate::state::{CaState, State};
+use crate::state::State;
 use crate::tcp::tcb::Connection;
 use crate::tcp::time_wait;
 use crate::time::{Duration, Instant, Since};

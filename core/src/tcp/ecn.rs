@@ -3,7 +3,6 @@
 use super::segment::Segment;
 use super::tcb::{Connection, Env};
 use crate::seq::SeqNum;
-use crate::state::CaState;
 
 /// The state of congestion marks, in both directions.
 #[derive(Clone, Debug)]

@@ -6,8 +6,9 @@
 use std::collections::VecDeque;
 
 use super::recovery::rack::{Delivery, Rack, sent_after};
-use crate::state::CaState;
+use super::recovery::undo::Undo;
 use crate::seq::SeqNum;
+use crate::state::CaState;
 use crate::time::{Deadline, Instant};
 
 /// A send time: microseconds modulo 2^32. Comparison is valid for spans below 35 minutes; nothing stays in flight for
@@ -80,6 +81,7 @@ pub(crate) struct Flight {
     pub(crate) rto_behind: Option<Deadline>,
     /// When the current episode of recovery began (5681-14).
     pub(crate) episode: SendTime,
+    pub(crate) undo: Option<Box<Undo>>,
     /// Number of ranges visited.
     #[cfg(test)]
     pub(crate) visited: std::cell::Cell<usize>,
@@ -122,6 +124,7 @@ impl Flight {
             rack: Rack::new(una),
             rto_behind: None,
             episode: sent,
+            undo: None,
             #[cfg(test)]
             visited: Default::default(),
         }
@@ -353,6 +356,14 @@ impl Flight {
             self.split(last, end);
         }
         self.mark(una, |range| range.end.le(end));
+    }
+
+    /// What is marked as lost and was not retransmitted counts as in the network.
+    pub(crate) fn withdraw_losses(&mut self) {
+        for range in self.ranges.iter_mut().filter(|range| range.fate == Fate::Lost) {
+            range.fate = Fate::InNetwork;
+        }
+        self.lost = 0;
     }
 
     /// Marks everything as lost that is not selectively acknowledged.

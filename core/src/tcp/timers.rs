@@ -2,6 +2,7 @@
 
 use super::congestion::initial_window;
 use super::input::{Closed, Outcome};
+use super::recovery::undo::Undo;
 use super::rtt::model_timeout;
 use super::tcb::{Connection, Env, Origin};
 use crate::error::Error;
@@ -79,6 +80,7 @@ impl Connection {
         }
         let una = self.tcb.snd.una;
         self.pmtu_probe_lost(una, true, env);
+        let undo = (!self.is_recovering()).then(|| Undo::new(&self.congestion, una));
         if self.tcb.snd.wnd > 0 {
             // A mark of the same window of data has lowered the threshold already (RFC 3168 §6.1.2).
             let first = retransmits == 1 && (repairing || !self.reduced_already());
@@ -93,6 +95,9 @@ impl Connection {
             flight.forget_sacked();
         }
         self.resend_after_timeout(env);
+        if let Some(flight) = self.flight.as_mut().filter(|_| undo.is_some()) {
+            flight.undo = undo;
+        }
         self.arm_retransmit(env);
         Outcome::Keep
     }

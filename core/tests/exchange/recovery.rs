@@ -69,6 +69,7 @@ fn a_byte_is_not_three_segments_8985_4() {
         t.send(". seq 1 ack 1 <sack 4000:4001>");
         // Everything below it is lost then.
         t.recv_after(5, ". seq 1:1001 ack 1");
+        t.drain();
     });
 }
 
@@ -133,9 +134,9 @@ fn a_d_sack_widens_the_reordering_window_8985_5() {
         t.send(". seq 1 ack 4001");
         t.send(". seq 1 ack 4001 <sack 1:1001>");
         assert_eq!(t.stack.counters().tcp_dsack_recv, 1);
-        write(t, 4);
+        write(t, 2);
         t.wait(20);
-        t.send(". seq 1 ack 4001 <sack 5001:8001>");
+        t.send(". seq 1 ack 4001 <sack 5001:6001>");
         t.recv_after(10, ". seq 4001:5001 ack 1");
     });
 }
@@ -172,7 +173,7 @@ fn new_data_that_was_sent_before_a_retransmission_condemns_nothing_8985_27() {
         t.write(2000);
         t.wait(20);
         t.send(". seq 1 ack 1 <sack 1001:2001>");
-        t.recv("P. seq 10001:11001 ack 1");
+        t.recv(". seq 10001:11001 ack 1");
         t.send(". seq 1 ack 1 <sack 1001:3001>");
         t.recv("P. seq 11001:12001 ack 1");
         t.send(". seq 1 ack 1 <sack 1001:4001>");
@@ -204,5 +205,132 @@ fn without_sack_duplicate_acks_are_counted_8985_19() {
         t.recv_nothing();
         t.send(". seq 1 ack 1");
         t.recv(". seq 1:1001 ack 1");
+    });
+}
+
+fn window(t: &Test) -> (u32, u32, CaState) {
+    let info = t.stack.info(t.now, t.sock).unwrap();
+    (info.snd_cwnd, info.snd_ssthresh, info.ca_state)
+}
+
+/// Ten segments, of which the first one is late, was taken for lost and is retransmitted, and then new data.
+fn taken_for_lost(t: &mut Test) {
+    write(t, 10);
+    t.write(2000);
+    t.wait(20);
+    t.send(". seq 1 ack 1 <sack 1001:10001>");
+    t.recv(". seq 1:1001 ack 1");
+    assert_eq!(t.drain(), 2);
+    assert_eq!(window(t), (7000, 7000, CaState::Recovery));
+}
+
+/// 3708-1, 4015-1, 9438-7: every retransmission was a duplicate: window and threshold are those of before.
+#[test]
+fn d_sacks_for_all_retransmissions_undo_the_reduction_3708_1() {
+    each(|t| {
+        path(t);
+        taken_for_lost(t);
+        t.wait(20);
+        t.send(". seq 1 ack 10001");
+        assert_eq!(window(t).1, 7000);
+        t.send(". seq 1 ack 10001 <sack 1:1001>");
+        let (cwnd, ssthresh, state) = window(t);
+        assert!(cwnd >= 10_000 && ssthresh == u32::MAX, "{cwnd}, {ssthresh}");
+        assert_eq!((state, t.stack.counters().tcp_full_undo), (CaState::Open, 1));
+        // Once: what is reported again counts for nothing.
+        t.send(". seq 1 ack 10001 <sack 1:1001>");
+        assert_eq!((window(t), t.stack.counters().tcp_full_undo), ((cwnd, ssthresh, state), 1));
+    });
+}
+
+/// 3708-1: one of two retransmissions was needed.
+#[test]
+fn a_d_sack_for_one_of_two_retransmissions_undoes_nothing_3708_1() {
+    each(|t| {
+        path(t);
+        write(t, 10);
+        t.write(2000);
+        t.wait(20);
+        t.send(". seq 1 ack 1 <sack 1001:2001 3001:10001>");
+        t.recv(". seq 1:1001 ack 1");
+        t.recv(". seq 2001:3001 ack 1");
+        t.drain();
+        t.wait(20);
+        t.send(". seq 1 ack 10001");
+        t.send(". seq 1 ack 10001 <sack 1:1001>");
+        assert_eq!((window(t).1, t.stack.counters().tcp_full_undo), (7000, 0));
+    });
+}
+
+/// 3522-1, 4015-1: the echo is older than the retransmission, so it is the original that arrived.
+#[test]
+fn an_older_echo_undoes_the_reduction_at_once_3522_1() {
+    for spurious in [true, false] {
+        each(|t| {
+            path(t);
+            write(t, 10);
+            let original = t.cur().ts_last;
+            t.write(2000);
+            t.wait(20);
+            t.send(". seq 1 ack 1 <sack 1001:10001>");
+            t.recv(". seq 1:1001 ack 1");
+            t.drain();
+            t.wait(20);
+            if spurious {
+                t.cur_mut().ts_last = original;
+            }
+            t.send(". seq 1 ack 10001");
+            let undone = t.ts && spurious;
+            assert_eq!((window(t).0 >= 10_000, window(t).1 > 7000), (undone, undone));
+            assert_eq!((window(t).2, t.stack.counters().tcp_full_undo), (CaState::Open, u64::from(undone)));
+        });
+    }
+}
+
+/// 3522-1, after a delay everything was taken for lost. The first ACK shows that nothing is.
+#[test]
+fn a_spurious_timeout_retransmits_one_segment_3522_1() {
+    each(|t| {
+        path(t);
+        write(t, 10);
+        let original = t.cur().ts_last;
+        t.recv_after(200, ". seq 1:1001 ack 1");
+        assert_eq!(window(t), (1000, 7000, CaState::Loss));
+        t.wait(200);
+        t.cur_mut().ts_last = original;
+        t.drain();
+        let before = t.stack.counters().retrans_segs;
+        t.send(". seq 1 ack 1001");
+        if t.ts {
+            t.recv_nothing();
+            assert_eq!((window(t).1, window(t).2), (u32::MAX, CaState::Open));
+            assert!(window(t).0 >= 10_000);
+        } else {
+            assert!(t.drain() > 0);
+        }
+        assert_eq!(t.stack.counters().retrans_segs > before, !t.ts);
+    });
+}
+
+/// 4015-1: an ECN echo shows congestion, whatever was late.
+#[test]
+fn an_ecn_echo_forbids_the_undo_4015_1() {
+    each(|t| {
+        t.listen();
+        t.send("SEW seq 0 <sackOK, wscale 0>");
+        t.recv("SE. seq 0 ack 1 <mss 1460, sackOK, wscale 0>");
+        t.wait(20);
+        t.send(". seq 1 ack 1");
+        t.sock = t.accept();
+        write(t, 10);
+        let original = t.cur().ts_last;
+        t.write(2000);
+        t.wait(20);
+        t.send(". seq 1 ack 1 <sack 1001:10001>");
+        t.drain();
+        t.wait(20);
+        t.cur_mut().ts_last = original;
+        t.send("E. seq 1 ack 10001");
+        assert_eq!((window(t).1, t.stack.counters().tcp_full_undo), (7000, 0));
     });
 }

@@ -7,16 +7,18 @@
 
 pub(crate) mod newreno;
 pub(crate) mod rack;
+pub(crate) mod undo;
 
 use super::flight::{Flight, SendTime};
 use super::segment::Segment;
 use super::tcb::{Connection, Env};
-use crate::state::CaState;
 use crate::seq::SeqNum;
+use crate::state::CaState;
 use crate::time::{Deadline, Duration};
 use crate::trace::{Loss, TraceKind};
 use crate::wire::tcp::SackBlocks;
 use rack::Delivery;
+use undo::Undo;
 
 /// Most ranges of a flight, for each selectively acknowledged one that `tcp_max_sack_ranges` permits.
 const RANGES_PER_SACKED: usize = 4;
@@ -101,11 +103,15 @@ impl Connection {
         let una = self.tcb.snd.una;
         let ack = segment.ack().max(una);
         let mut blocks = [(ack, ack); SackBlocks::MAX];
-        let blocks = if self.tcb.snd.sack && !segment.options().sack.is_empty() {
-            self.valid_blocks(segment, &mut blocks, env)
+        let mut duplicate = None;
+        let blocks: &[_] = if self.tcb.snd.sack && !segment.options().sack.is_empty() {
+            self.valid_blocks(segment, &mut blocks, &mut duplicate, env)
         } else {
             &[]
         };
+        if self.flight.is_some() {
+            self.undo_if_spurious(segment, duplicate, env);
+        }
         if blocks.is_empty() && self.is_calm() {
             self.release_ranges(ack);
             return false;
@@ -134,18 +140,18 @@ impl Connection {
         &mut self,
         segment: &Segment<'_>,
         valid: &'a mut [(SeqNum, SeqNum); SackBlocks::MAX],
+        duplicate: &mut Option<SeqNum>,
         env: &mut Env<'_>,
     ) -> &'a [(SeqNum, SeqNum)] {
         let (una, nxt) = (self.tcb.snd.una.max(segment.ack()), self.tcb.snd.nxt);
         let mut len = 0;
-        let mut duplicate = false;
         let second = segment.options().sack.as_slice().get(1).copied();
         for (i, (left, right)) in segment.options().sack.iter().enumerate() {
             let below = right.le(segment.ack());
             let inside_second = i == 0 && second.is_some_and(|(l, r)| l.le(left) && right.le(r));
             if below || inside_second {
                 env.counters.tcp_dsack_recv += 1;
-                duplicate = true;
+                *duplicate = Some(right);
             } else if left.lt(right) && left.ge(una) && right.le(nxt) {
                 valid[len] = (left, right);
                 len += 1;
@@ -153,7 +159,7 @@ impl Connection {
                 env.counters.tcp_sack_discard += 1;
             }
         }
-        if duplicate {
+        if duplicate.is_some() {
             let flight = self.flight.as_mut();
             if flight.is_none_or(|flight| flight.rack.begins_dsack_round(una, nxt)) {
                 self.reordering.widen();
@@ -258,7 +264,10 @@ impl Connection {
         let una = self.tcb.snd.una;
         let now = SendTime::at(env.now);
         let again = self.is_recovering();
+        // The loss of a retransmission is real, and so are the losses before it.
+        let undo = (!again).then(|| Undo::new(&self.congestion, una));
         let flight = self.open_flight(env);
+        flight.undo = undo;
         flight.phase = CaState::Recovery;
         flight.forced = true;
         flight.partial_seen = false;
@@ -315,7 +324,10 @@ impl Connection {
     /// Schedules everything in flight for retransmission, from SND.UNA on. The caller sets the congestion window.
     pub(crate) fn resend_all(&mut self, env: &mut Env<'_>, why: Loss) {
         let una = self.tcb.snd.una;
-        self.open_flight(env).mark_all(una);
+        let flight = self.open_flight(env);
+        flight.mark_all(una);
+        // This is no sign of congestion, and the segment size may change.
+        flight.undo = None;
         self.begin_loss(env, why);
     }
 
@@ -373,6 +385,9 @@ impl Connection {
         }
         flight.forced = false;
         flight.resent(start, len, SendTime::at(env.now));
+        if let Some(undo) = &mut flight.undo {
+            undo.note_retransmission(start + len, env.timestamp_clock());
+        }
         if flight.phase == CaState::Loss {
             env.counters.tcp_slow_start_retrans += 1;
         } else {

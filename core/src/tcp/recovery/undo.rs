@@ -1,0 +1,77 @@
+//! Undoing a spurious recovery: the data was late and not lost, so that window and threshold are those of before. The
+//! proof is an echoed timestamp (Eifel, RFC 3522) or a D-SACK for each retransmission (RFC 3708).
+
+use crate::seq::SeqNum;
+use crate::tcp::congestion::Controller;
+use crate::tcp::segment::Segment;
+use crate::tcp::tcb::{Connection, Env};
+
+/// What an episode of recovery replaced, kept while the episode may prove spurious.
+#[derive(Clone, Debug)]
+pub(crate) struct Undo {
+    congestion: Controller,
+    /// SND.UNA when the episode began.
+    marker: SeqNum,
+    /// End of the first retransmission, and our timestamp of it; `None` once an ACK has covered it.
+    first: Option<(SeqNum, u32)>,
+    /// Retransmissions that no D-SACK has reported as duplicates.
+    outstanding: u32,
+}
+
+impl Undo {
+    pub(crate) fn new(congestion: &Controller, marker: SeqNum) -> Box<Undo> {
+        Box::new(Undo { congestion: congestion.clone(), marker, first: None, outstanding: 0 })
+    }
+
+    /// A segment up to `end` is retransmitted, with a timestamp of `clock`.
+    pub(super) fn note_retransmission(&mut self, end: SeqNum, clock: u32) {
+        if self.outstanding == 0 && self.first.is_none() {
+            self.first = Some((end, clock));
+        }
+        self.outstanding += 1;
+    }
+}
+
+impl Connection {
+    /// Undoes the recovery if the segment proves it spurious, once in an episode (4015-1). `duplicates` are the ends of
+    /// its D-SACK blocks. SND.UNA is still that of before. An ECN echo shows congestion, whatever was late.
+    pub(super) fn undo_if_spurious(
+        &mut self,
+        segment: &Segment<'_>,
+        duplicate: Option<SeqNum>,
+        env: &mut Env<'_>,
+    ) {
+        let echo = segment.options().timestamps.filter(|_| self.tcb.ts.on).map(|timestamps| timestamps.ecr);
+        let offset = self.tcb.ts.offset;
+        let Some(flight) = self.flight.as_mut() else { return };
+        let Some(undo) = flight.undo.as_mut() else { return };
+        // The first ACK that covers the retransmission decides. Equal timestamps prove nothing (3522-1).
+        let covered = undo.first.take_if(|(end, _)| segment.ack().ge(*end));
+        let by_echo = covered.is_some_and(|(_, clock)| {
+            echo.is_some_and(|ecr| ecr != 0 && (ecr.wrapping_sub(clock.wrapping_add(offset)) as i32) < 0)
+        });
+        let counts = duplicate.is_some_and(|end| end.gt(undo.marker)) && undo.outstanding > 0;
+        undo.outstanding -= u32::from(counts);
+        let by_duplicates = counts && undo.outstanding == 0;
+        if (by_echo || by_duplicates) && !segment.flags().ece() {
+            self.undo_recovery(env);
+        }
+    }
+
+    #[cold]
+    fn undo_recovery(&mut self, env: &mut Env<'_>) {
+        let Some(flight) = self.flight.as_mut() else { return };
+        let Some(undo) = flight.undo.take() else { return };
+        // Nothing is retransmitted because of what was withdrawn.
+        flight.withdraw_losses();
+        self.reordering.seen = true;
+        if undo.congestion.cwnd() > self.congestion.cwnd() {
+            self.congestion = undo.congestion;
+        }
+        if self.is_recovering() {
+            self.end_recovery();
+            self.tcb.snd.recover = self.tcb.snd.una;
+        }
+        env.counters.tcp_full_undo += 1;
+    }
+}
