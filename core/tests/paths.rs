@@ -159,9 +159,9 @@ fn jitter_does_not_slow_a_transfer_down_8985_4() {
     assert_eq!(transfer.timeouts, 0);
 }
 
-/// 9406-4: half of the ACKs are lost.
+/// 9406-2: half of the ACKs are lost.
 #[test]
-fn lost_acks_do_not_slow_a_transfer_down_9406_4() {
+fn lost_acks_do_not_slow_a_transfer_down_9406_2() {
     let half = |chance: &mut Chance, _| if chance.below(2) == 0 { Fate::Lost } else { Fate::Arrives };
     let transfer = transfer(arrives, half, |_| {});
     assert!(transfer.seconds < 1.3, "{:.2}", transfer.seconds);

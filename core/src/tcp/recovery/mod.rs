@@ -3,7 +3,7 @@
 //!
 //! An ACK is processed in this order: release what it covers and enter its SACK blocks ([`Connection::deliver`]), grow
 //! the window, detect losses ([`Connection::detect_loss`]), enter recovery. What is lost is retransmitted when the
-//! congestion window permits (8985-11).
+//! congestion window permits.
 
 pub(crate) mod newreno;
 pub(crate) mod rack;
