@@ -10,7 +10,7 @@ const LEN: usize = 10 << 20;
 const RATE: u64 = 100_000_000;
 const DELAY: Duration = Duration::from_millis(10);
 
-/// What a path does to one packet.
+/// The effect of a path on one packet.
 enum Fate {
     Arrives,
     Late(Duration),

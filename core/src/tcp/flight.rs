@@ -1,4 +1,4 @@
-//! What is in flight: ranges of sequence numbers, each with its send time and its fate.
+//! The data in flight: ranges of sequence numbers, each with its send time and its fate.
 //!
 //! While all data in flight was sent at one time, that time is all that is stored, in [`Snd`](super::tcb::Snd). A
 //! [`Flight`] exists while there are several ranges, or while loss recovery has state.
@@ -40,7 +40,7 @@ pub(crate) struct Range {
 
 const _: () = assert!(size_of::<Range>() == 12);
 
-/// What is known of a range.
+/// The fate of a range, as far as it is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fate {
     InNetwork,
@@ -87,7 +87,7 @@ pub(crate) struct Flight {
     pub(crate) visited: std::cell::Cell<usize>,
 }
 
-/// What [`Flight::detect`] found.
+/// The result of [`Flight::detect`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Detected {
     /// A retransmission of this episode is lost (5681-14).
@@ -358,7 +358,7 @@ impl Flight {
         self.mark(una, |range| range.end.le(end));
     }
 
-    /// What is marked as lost and was not retransmitted counts as in the network.
+    /// Counts ranges that are marked as lost, and were not retransmitted, as in the network.
     pub(crate) fn withdraw_losses(&mut self) {
         for range in self.ranges.iter_mut().filter(|range| range.fate == Fate::Lost) {
             range.fate = Fate::InNetwork;

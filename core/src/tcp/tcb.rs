@@ -72,7 +72,7 @@ pub(crate) struct Connection {
     /// In order, not read by the application yet.
     pub(crate) receive_queue: Rope,
     pub(crate) reassembly: Option<Box<Reassembly>>,
-    /// What is in flight, where it is more than one range.
+    /// The data in flight, if it is more than one range.
     pub(crate) flight: Option<Box<Flight>>,
     /// When everything in flight was sent, while that is one range.
     pub(crate) sent: SendTime,

@@ -141,7 +141,7 @@ fn a_d_sack_widens_the_reordering_window_8985_5() {
     });
 }
 
-/// 8985-17: a timeout marks the first segment, and not what was sent a moment before. What arrives tells of the rest.
+/// 8985-17: a timeout marks the first segment, and not what was sent a moment before. The arriving segments show what became of the rest.
 #[test]
 fn a_timeout_spares_what_was_sent_a_moment_ago_8985_17() {
     each(|t| {

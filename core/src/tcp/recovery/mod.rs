@@ -2,8 +2,8 @@
 //! the peer supports SACK, [`newreno`] otherwise.
 //!
 //! An ACK is processed in this order: release what it covers and enter its SACK blocks ([`Connection::deliver`]), grow
-//! the window, detect losses ([`Connection::detect_loss`]), enter recovery. What is lost is retransmitted when the
-//! congestion window permits.
+//! the window, detect losses ([`Connection::detect_loss`]), enter recovery. Lost data is retransmitted when the congestion
+//! window permits.
 
 pub(crate) mod newreno;
 pub(crate) mod rack;

@@ -10,7 +10,7 @@ const GRANULARITY: u64 = 1000;
 /// Recoveries without a D-SACK until the reordering window shrinks again (8985-5).
 const PERSIST: u8 = 16;
 
-/// What the newest delivery of a flight shows.
+/// The evidence of the newest delivery of a flight.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Rack {
     /// Send time and end of the most recently sent range that was delivered: RACK.xmit_ts and RACK.end_seq.
@@ -54,7 +54,7 @@ pub(crate) fn sent_after(a: (SendTime, SeqNum), b: (SendTime, SeqNum)) -> bool {
     later > 0 || (later == 0 && a.1.gt(b.1))
 }
 
-/// What one ACK delivers.
+/// The data that one ACK delivers.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Delivery {
     now: SendTime,

@@ -6,7 +6,7 @@ use crate::tcp::congestion::Controller;
 use crate::tcp::segment::Segment;
 use crate::tcp::tcb::{Connection, Env};
 
-/// What an episode of recovery replaced, kept while the episode may prove spurious.
+/// The state that an episode of recovery replaced. It is kept while the episode may prove spurious.
 #[derive(Clone, Debug)]
 pub(crate) struct Undo {
     congestion: Controller,
