@@ -282,3 +282,16 @@ fn text_is_refused_above_fifteen_sixteenths_threat_8() {
     assert_eq!(filled.stack.counters().tcp_rcv_q_drop, refused + 1);
     assert_eq!(filled.stack.check_consistent(), Ok(()));
 }
+
+/// Below half of `tcp_mem` a connection with little to send has no place in line: its second begins once memory is short.
+#[test]
+fn a_connection_with_little_to_send_is_young_when_memory_gets_short_threat_8() {
+    let mut filled = Filled::new();
+    let (_, id) = filled.closed();
+    filled.stack.send(id, &[0; 100]).unwrap();
+    filled.drain();
+    filled.wait(Duration::from_secs(5));
+    filled.fill(CRITICAL + 4 * NEAR, keep);
+    filled.poke();
+    assert_eq!((filled.aborted(), filled.is_alive(id)), (0, true));
+}

@@ -284,10 +284,17 @@ mod tests {
     fn what_is_gone_takes_no_place_while_nobody_polls_and_nothing_is_sent() {
         let interface = Interface::new(1500, [("10.0.0.1".parse().unwrap(), 24)]);
         let mut stack = Stack::new(Config::default(), interface);
-        for _ in 0..10_000 {
-            let options = ConnectOptions::default();
-            let id = stack.connect(Instant::ZERO, "10.0.0.2:80".parse().unwrap(), options).unwrap();
+        let connect = |stack: &mut Stack| {
+            let remote = "10.0.0.2:80".parse().unwrap();
+            let id = stack.connect(Instant::ZERO, remote, ConnectOptions::default()).unwrap();
             stack.notify(id, Event::SOFT_ERROR);
+            id
+        };
+        // Many at once, and then many one after another.
+        let crowd: Vec<_> = (0..1000).map(|_| connect(&mut stack)).collect();
+        crowd.into_iter().for_each(|id| stack.abort(Instant::ZERO, id).unwrap());
+        for _ in 0..10_000 {
+            let id = connect(&mut stack);
             stack.abort(Instant::ZERO, id).unwrap();
         }
         assert_eq!(stack.wheel.len(), 0);

@@ -1,9 +1,9 @@
 //! Calls of applications on a synchronized connection, row by row.
 
 use steadfast_core::trace::State;
-use steadfast_core::{ConnectOptions, Error, Event};
+use steadfast_core::{Bytes, ConnectOptions, Error, Event};
 
-use crate::harness::{BUFFER, FULL, PORT, Test, each};
+use crate::harness::{BUFFER, FULL, PORT, Test, each, pattern};
 use crate::synchronized::{ALL, HALF_CLOSED, RECEIVING, close_window, in_each};
 
 /// SA-EST-29, SA-FIN_WAIT_1-30, SA-FIN_WAIT_2-30, SA-CLOSE_WAIT-24, SA-CLOSING-25, SA-LAST_ACK-25.
@@ -197,4 +197,47 @@ fn bytes_that_were_never_sent_have_a_limit_of_their_own() {
 
 fn unsent(t: &mut Test) -> usize {
     t.stack.info(t.now, t.sock).unwrap().notsent_bytes as usize
+}
+
+/// The call without a copy takes from the front what there is room for, and leaves the rest to the caller.
+#[test]
+fn bytes_that_are_not_copied_are_taken_from_the_front_sa_est_30() {
+    each(|t| {
+        t.reach(State::Established);
+        t.set_options(|options| options.sndbuf = 3000);
+        let mut data = Bytes::from(pattern(100, 4000));
+        assert_eq!(t.stack.send_bytes(t.sock, &mut data), Ok(3000));
+        assert_eq!(data, pattern(3100, 1000));
+        assert_eq!(t.stack.send_bytes(t.sock, &mut data), Err(Error::WouldBlock));
+        assert_eq!(data.len(), 1000);
+        for at in [101, 1101] {
+            t.recv(&format!(". seq {at}:{} ack 51", at + 1000));
+        }
+        t.recv("P. seq 2101:3101 ack 51");
+        t.send(". seq 51 ack 3101");
+        assert_eq!(t.stack.send_bytes(t.sock, &mut data), Ok(1000));
+        t.recv("P. seq 3101:4101 ack 51");
+        t.send(". seq 51 ack 4101");
+    });
+}
+
+/// Bytes that arrived before the end of a connection can be read, and take memory until they are.
+#[test]
+fn what_a_finished_socket_holds_is_freed_as_it_is_read_sa_est_03() {
+    each(|t| {
+        t.reach(State::Established);
+        for at in 0..8 {
+            t.send(&format!("P. seq {}:{} ack 101", 51 + at * 1000, 1051 + at * 1000));
+        }
+        t.drain();
+        t.send("R. seq 8051 ack 101");
+        assert_eq!(t.state(), State::Closed);
+        t.read(3000);
+        let usage = t.stack.usage();
+        assert_eq!(usage.buffered, 5000);
+        assert!(usage.held >= 5000, "{}", usage.held);
+        t.read(5000);
+        assert_eq!((t.stack.usage().buffered, t.stack.usage().held), (0, 0));
+        assert_eq!(t.read_end(), Err(Error::ConnectionReset));
+    });
 }

@@ -387,6 +387,9 @@ fn close_wait_stays_and_is_diagnosed_sa_close_wait_35() {
         let found = t.stack.diagnose(t.now, Duration::from_secs(3600));
         assert_eq!((found.len(), found[0].owner, found[0].connections), (1, t.local(), 1));
         assert_eq!(found[0].oldest, Duration::from_secs(3600));
+        let text = found[0].to_string();
+        assert!(text.starts_with("1 connection accepted from listener"), "{text}");
+        assert!(text.contains(" stays in CLOSE-WAIT, the oldest for 3600 s"), "{text}");
         assert!(t.stack.diagnose(t.now, Duration::from_secs(3601)).is_empty());
     });
 }
@@ -523,5 +526,26 @@ fn an_end_is_told_once() {
         t.wait(100_000);
         t.send("R seq 51");
         assert_eq!(t.events(t.sock), Event::default());
+    });
+}
+
+/// Beyond the sixty-fourth, an orphan in FIN-WAIT-2 is kept in a smaller table. It counts like any other.
+#[test]
+fn a_crowd_of_orphans_is_counted_whole_threat_10() {
+    each(|t| {
+        for port in 5000..5070 {
+            t.peer(port);
+            t.establish();
+            t.close();
+            t.recv("F. seq 1 ack 1");
+            t.send(". seq 1 ack 2");
+            assert_eq!(t.tuple_state(), State::FinWait2);
+        }
+        let usage = t.stack.usage();
+        assert_eq!((usage.connections, usage.orphans), (70, 70));
+        let all = t.stack.sockets(t.now);
+        let orphans = all.iter().filter(|entry| entry.state == State::FinWait2);
+        assert!(orphans.map(|entry| entry.listener).eq(vec![Some(t.local()); 70]));
+        assert_eq!(t.stack.check_consistent(), Ok(()));
     });
 }

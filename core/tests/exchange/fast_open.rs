@@ -1,11 +1,11 @@
 //! Fast Open (RFC 7413), where segments are lost, late, or of nobody.
 
-use steadfast_core::Error;
 use steadfast_core::config::FastOpenMode;
 use steadfast_core::counters::DropReason;
 use steadfast_core::info::{CaState, Info};
 use steadfast_core::trace::State;
 use steadfast_core::wire::icmp::ErrorKind;
+use steadfast_core::{Error, Event};
 
 use crate::harness::{Test, each, each_with, pattern};
 use crate::living::{cookie, fast_open_connect, fast_open_listener};
@@ -252,6 +252,22 @@ fn the_answer_leaves_before_the_third_segment_sa_listen_06() {
         t.recv("R seq 52");
         assert_eq!(t.state(), State::SynReceived);
     });
+}
+
+/// An application that accepts before the third segment is told nothing until something has changed.
+#[test]
+fn a_connection_that_is_accepted_early_has_no_event_until_it_is_established_sa_listen_06() {
+    as_server(
+        |_| {},
+        |t, syn| {
+            t.send(&syn.replace("0:100", "0"));
+            t.recv("S. seq 0 ack 1 <mss 1460, sackOK, wscale 0>");
+            let id = t.accept_any();
+            assert_eq!(t.stack.poll_event(), None);
+            t.send(". seq 1 ack 1");
+            assert_eq!(t.events(id), Event::WRITABLE);
+        },
+    );
 }
 
 /// The SYN-ACK goes first where the application writes before it could leave.

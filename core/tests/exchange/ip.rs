@@ -7,7 +7,7 @@ use steadfast_core::trace::State;
 use steadfast_core::wire::icmp::{self, ErrorKind, Message};
 use steadfast_core::wire::tcp::{self, Header};
 use steadfast_core::wire::{Ecn, PROTOCOL_TCP, build, checksum, ipv4, ipv6};
-use steadfast_core::{ConnectOptions, Duration, Error, Event, ListenOptions};
+use steadfast_core::{ConnectOptions, Duration, Error, Event, ListenOptions, Packet, PacketBytes};
 use steadfast_testkit::packets::ip;
 
 use crate::harness::{Test, each, each_with};
@@ -431,6 +431,49 @@ fn parse<'a>(t: &Test, body: &'a [u8]) -> Option<Message<'a>> {
         (IpAddr::V6(us), IpAddr::V6(peer)) => icmp::parse_v6(us, peer, body),
         _ => icmp::parse_v4(body),
     }
+}
+
+/// The device vouches for a fragment at most, and the buffer of the last one does not hold the datagram.
+#[test]
+fn a_datagram_of_fragments_is_summed_and_owns_its_bytes_must_3() {
+    each(|t| {
+        t.reach(State::Established);
+        let packet = t.packet("P. seq 51:4051 ack 101");
+        let mut broken = packet.clone();
+        *broken.last_mut().unwrap() ^= 1;
+        for (packet, dropped) in [(broken, 1), (packet, 0)] {
+            for piece in fragments(t, &packet, 2048) {
+                let packet = Packet::new(PacketBytes::Shared(piece.into()), true);
+                t.stack.receive(t.now, packet);
+            }
+            t.dropped(&vec![DropReason::TcpChecksum; dropped]);
+        }
+        t.recv(". seq 101 ack 4051");
+        t.read(4000);
+    });
+}
+
+/// A fragmented datagram may begin with extension headers of its own (RFC 8200 §4.5).
+#[test]
+fn extension_headers_behind_the_fragment_header_are_skipped_8200_1() {
+    each(|t| {
+        if !t.v6 {
+            return;
+        }
+        t.listen();
+        let packet = t.packet("S seq 0:100 <sackOK, wscale 0>");
+        let mut datagram = vec![PROTOCOL_TCP, 0, 1, 4, 0, 0, 0, 0];
+        datagram.extend_from_slice(&packet[ipv6::HEADER_LEN..]);
+        let (first, second) = datagram.split_at(64);
+        for (offset, part) in [(1u16, first), (64, second)] {
+            let mut body = vec![60, 0];
+            body.extend(offset.to_be_bytes());
+            body.extend(77u32.to_be_bytes());
+            body.extend_from_slice(part);
+            receive(t, &ip(t.theirs(), t.ours(), 44, &body));
+        }
+        t.recv("S. seq 0 ack 1 <mss 1460, sackOK, wscale 0>");
+    });
 }
 
 #[test]

@@ -418,3 +418,23 @@ fn a_small_window_after_long_probing_is_used_soon_must_38() {
         t.recv_after(200, ". seq 101:401 ack 51");
     });
 }
+
+/// Without a limit on the handshake the repetitions end it, though the user timeout would let it live longer.
+#[test]
+fn the_repetitions_end_a_handshake_before_a_longer_user_timeout_sa_syn_rcvd_19() {
+    each_with(
+        |c| (c.tcp_syn_timeout, c.tcp_syn_retries) = (Duration::ZERO, 1),
+        |t| {
+            t.connect();
+            t.set_options(|o| o.user_timeout = Duration::from_secs(100));
+            t.send(SYN);
+            t.recv(SYN_ACK);
+            t.recv_after(1000, SYN_ACK);
+            t.wait(1999);
+            assert_eq!(t.state(), State::SynReceived);
+            t.wait(1);
+            t.recv("R. seq 1 ack 1");
+            t.is_closed(Some(Error::TimedOut));
+        },
+    );
+}

@@ -226,3 +226,14 @@ fn a_client_goes_to_the_listener_of_its_address_first() {
     connect(&mut stack, at("10.0.0.3:80"), both, ConnectOptions::default());
     connect(&mut stack, at("[::1]:80"), both, ConnectOptions::default());
 }
+
+#[test]
+fn a_full_queue_of_packets_to_ourselves_takes_none_however_often_the_device_asks() {
+    let mut stack = stack(|config| config.loop_queue = 1);
+    let now = Instant::from_secs(2);
+    for _ in 0..3 {
+        stack.connect(now, at("10.0.0.2:80"), ConnectOptions::default()).unwrap();
+        assert_eq!(stack.transmit(now, &mut [0; MTU as usize]), None);
+    }
+    assert_eq!((stack.counters().loop_queue_full, stack.counters().out_requests), (1, 1));
+}

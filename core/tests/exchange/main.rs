@@ -9,10 +9,12 @@
 
 #![allow(unreachable_pub, reason = "its modules are its own")]
 
+mod acks;
 mod calls;
 mod carrying;
 mod closed;
 mod closing;
+mod counts;
 mod fast_open;
 mod going_down;
 mod harness;
@@ -22,6 +24,7 @@ mod listen;
 mod living;
 mod loopback;
 mod loss;
+mod memory;
 mod out_of_order;
 mod path_mtu;
 mod recovery;
@@ -35,6 +38,7 @@ mod synchronized;
 mod text;
 mod time_wait;
 mod timestamps;
+mod turns;
 mod urgent;
 mod when_to_send;
 mod windows;

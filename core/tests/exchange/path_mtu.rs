@@ -1,8 +1,10 @@
 //! The path MTU of a connection, as routers report it (RFC 1191, RFC 8201, RFC 5927 §7).
 
+use steadfast_core::Config;
+use steadfast_core::config::MtuProbing;
 use steadfast_core::wire::icmp::ErrorKind;
 
-use crate::harness::{Test, each};
+use crate::harness::{Test, each, each_with};
 
 /// The MSS of these connections: full segments fill the interface's MTU, which carries 1460 bytes beside the headers.
 const MSS: u32 = 1460;
@@ -106,5 +108,139 @@ fn a_connection_tries_the_interface_mtu_again_after_ten_minutes_1191_2() {
         t.send(&format!(". seq 1 ack {}", start + size));
         t.drain();
         t.send(&format!(". seq 1 ack {}", start + full));
+    });
+}
+
+/// With `tcp_mtu_probing` = 2: a router reports `mtu` to one connection, and the next one begins there and searches.
+fn searching(mtu_below: u16, test: impl Fn(&mut Test, u32)) {
+    let configure = |c: &mut Config| (c.tcp_mtu_probing, c.tcp_sndbuf) = (MtuProbing::Always, 1 << 20);
+    each_with(configure, |t| {
+        t.peer(5000);
+        establish(t);
+        t.write(10);
+        t.drain();
+        let mtu = t.stack.interface().mtu - mtu_below;
+        t.icmp_error(ErrorKind::PacketTooBig { mtu: mtu.into() }, 1);
+        t.abort();
+        t.drain();
+        t.peer(4000);
+        t.restart_peer(0);
+        t.send("S seq 0 <mss 1460, sackOK, wscale 0>");
+        t.recv("S. seq 0 ack 1 <mss 1460, sackOK, wscale 0>");
+        t.wait(100);
+        t.send(". seq 1 ack 1");
+        t.accept();
+        assert_eq!(t.stack.info(t.now, t.sock).unwrap().pmtu, mtu);
+        t.set_options(|options| options.nodelay = true);
+        test(t, mtu.into());
+    });
+}
+
+/// The lengths of the segments that leave now.
+fn lens(t: &mut Test) -> Vec<u32> {
+    std::iter::from_fn(|| t.recv_any()).map(|got| got.payload.len() as u32).collect()
+}
+
+/// The search ends once fewer than `tcp_probe_threshold` (8) bytes are left to learn, and has one probe out at a time.
+#[test]
+fn eight_bytes_are_searched_and_seven_are_not_4821_1() {
+    searching(8, |t, mtu| {
+        t.write(20_000);
+        let (full, lens) = (payload(t, mtu), lens(t));
+        assert_eq!(lens[..3], [full + 4, full, full]);
+        let sent: u32 = lens.iter().sum();
+        t.send(&format!(". seq 1 ack {}", 1 + sent));
+        assert_eq!(t.stack.info(t.now, t.sock).unwrap().pmtu as u32, mtu + 4);
+        t.drain();
+    });
+    searching(7, |t, mtu| {
+        t.write(20_000);
+        let full = payload(t, mtu);
+        assert_eq!(lens(t)[..3], [full, full, full]);
+    });
+}
+
+/// To the byte: a probe leaves where the congestion window has just room for it.
+#[test]
+fn a_probe_that_just_fits_the_congestion_window_leaves_4821_1() {
+    for spare in [0, 1] {
+        searching(100, |t, mtu| {
+            let full = payload(t, mtu);
+            let probe = full + 50;
+            let mut left = t.stack.info(t.now, t.sock).unwrap().snd_cwnd - probe + spare;
+            // Too little for a probe each time.
+            while left > 0 {
+                let len = left.min(3 * full);
+                t.write(len);
+                left -= len;
+            }
+            assert!(lens(t).iter().all(|len| *len <= full));
+            t.write(20_000);
+            let first = lens(t).first().copied();
+            assert_eq!(first, (spare == 0).then_some(probe));
+        });
+    }
+}
+
+/// Four segments behind a probe reveal its loss. With a byte less to send there is none.
+#[test]
+fn a_probe_has_four_segments_behind_it_4821_1() {
+    for missing in [0, 1] {
+        searching(100, |t, mtu| {
+            let full = payload(t, mtu);
+            t.write(full + 50 + 4 * full - missing);
+            assert_eq!(lens(t)[0], if missing == 0 { full + 50 } else { full });
+        });
+    }
+}
+
+/// RFC 4821 §7.6.2: losses that congestion control does not see are rarer than others. After one, there is no probe for
+/// as many round trips as the window has segments.
+#[test]
+fn a_lost_probe_is_followed_by_as_many_round_trips_as_the_window_has_segments_4821_3() {
+    searching(200, |t, mtu| {
+        t.write(20_000);
+        let (full, first) = (payload(t, mtu), lens(t));
+        let (probe, sent) = (first[0], first.iter().sum::<u32>());
+        assert_eq!(probe, full + 100);
+        t.wait(100);
+        t.send(&format!(". seq 1 ack 1 <sack {}:{}>", 1 + probe, 1 + sent));
+        let again = lens(t).iter().sum::<u32>();
+        let mut end = 1 + sent + again - probe;
+        assert_eq!(t.stack.counters().tcp_mtup_fail, 1);
+        t.wait(100);
+        t.send(&format!(". seq 1 ack {end}"));
+        end += lens(t).iter().sum::<u32>();
+        for _ in 0..5 {
+            t.wait(100);
+            t.send(&format!(". seq 1 ack {end}"));
+            t.write(20_000);
+            let lens = lens(t);
+            assert!(lens.iter().all(|len| *len <= full), "{lens:?} of {full}");
+            end += lens.iter().sum::<u32>();
+        }
+    });
+}
+
+/// A small segment as large as the largest that got through proves nothing new, and a larger one behind it does.
+#[test]
+fn a_larger_segment_behind_a_proven_size_is_proven_too_5927_4() {
+    each(|t| {
+        establish(t);
+        t.set_options(|options| options.nodelay = true);
+        t.write(500);
+        assert_eq!(t.drain(), 1);
+        t.send(". seq 1 ack 501");
+        t.write(500);
+        t.write(1400);
+        assert_eq!(t.drain(), 2);
+        t.send(". seq 1 ack 2401");
+        t.write(1400);
+        assert_eq!(t.drain(), 1);
+        let before = t.stack.info(t.now, t.sock).unwrap().pmtu;
+        t.icmp_error(ErrorKind::PacketTooBig { mtu: 1300 }, 2401);
+        t.recv_nothing();
+        assert_eq!(t.stack.info(t.now, t.sock).unwrap().pmtu, before);
+        t.send(". seq 1 ack 3801");
     });
 }

@@ -308,6 +308,7 @@ fn without_room_for_a_connection_the_third_segment_is_dropped_sa_syn_rcvd_08() {
             t.send(". seq 1 ack 1");
             t.recv_nothing();
             t.dropped(&[DropReason::NoMemory]);
+            assert_eq!(t.stack.counters().listen_drops, 1);
             stays(t);
             t.recv_after(1000, SYN_ACK);
             t.peer(4000);

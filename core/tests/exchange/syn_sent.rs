@@ -2,6 +2,7 @@
 
 use steadfast_core::config::EcnMode;
 use steadfast_core::counters::DropReason;
+use steadfast_core::info::CaState;
 use steadfast_core::trace::State;
 use steadfast_core::wire::icmp::ErrorKind;
 use steadfast_core::{ConnectOptions, Duration, Error, Event, SocketOptions};
@@ -618,5 +619,18 @@ fn packet_too_big_sends_the_syn_again_1191_1() {
         assert_eq!(t.stack.info(t.now, t.sock).unwrap().snd_mss, 1300 - headers);
         assert_eq!(u32::from(t.stack.info(t.now, t.sock).unwrap().advmss), 1460);
         assert_eq!(t.stack.info(t.now, t.sock).unwrap().rcv_wnd, BUFFER);
+    });
+}
+
+/// Nothing was on the SYN, so that nothing of it is lost.
+#[test]
+fn a_connection_without_data_on_its_syn_begins_without_loss_sa_syn_sent_05() {
+    each(|t| {
+        t.connect();
+        t.send("S. seq 0 ack 1 <sackOK, wscale 0>");
+        t.recv(". seq 1 ack 1");
+        let info = t.stack.info(t.now, t.sock).unwrap();
+        assert_eq!((info.ca_state, info.unacked), (CaState::Open, 0));
+        assert_eq!(t.stack.usage().timers, 0, "nothing is in flight");
     });
 }

@@ -5,7 +5,7 @@ use steadfast_core::config::SynCookies;
 use steadfast_core::counters::DropReason;
 use steadfast_core::trace::State;
 use steadfast_core::wire::icmp::ErrorKind;
-use steadfast_core::{ConnectOptions, Error};
+use steadfast_core::{ConnectOptions, Error, Shutdown};
 
 use crate::harness::{Test, each, each_with};
 
@@ -461,7 +461,41 @@ fn a_connect_takes_over_by_timestamps_sa_time_wait_15() {
             t.recv("S seq 0 <mss 1460, sackOK, wscale 0>");
             let ahead = t.cur().irs.unwrap().since(old);
             assert!((1..1 << 31).contains(&ahead), "{ahead}");
-            assert_eq!(t.stack.usage().time_wait, 0);
+            assert_eq!((t.stack.usage().time_wait, t.stack.counters().tw_recycled), (0, 1));
+        },
+    );
+}
+
+/// The clock of the ISS makes 250,000 steps a second. A connection that sent more than that ends above it, and the ISS of
+/// the next one is above its end all the same (6191-1).
+#[test]
+fn a_connect_begins_above_what_was_sent_faster_than_the_clock_of_the_iss_sa_time_wait_15() {
+    each_with(
+        |c| c.ip_local_port_range = PortRange::new(80, 80).unwrap(),
+        |t| {
+            t.reach(State::Established);
+            let mut end = 101;
+            while end < 500_000 {
+                t.write(10_000);
+                t.drain();
+                end += 10_000;
+                t.send(&format!(". seq 51 ack {end}"));
+            }
+            t.shutdown(Shutdown::Write);
+            t.recv(&format!("F. seq {end} ack 51"));
+            t.send(&format!("F. seq 51 ack {}", end + 1));
+            t.recv(&format!(". seq {} ack 52", end + 1));
+            stays(t);
+            let old = t.cur().irs.unwrap() + end + 1;
+            t.wait(1000);
+            let Ok(id) = t.stack.connect(t.now, t.remote(), ConnectOptions::default()) else {
+                return assert!(!t.ts, "only timestamps allow it");
+            };
+            t.sock = id;
+            t.restart_peer(1000);
+            t.recv("S seq 0 <mss 1460, sackOK, wscale 0>");
+            let ahead = t.cur().irs.unwrap().since(old);
+            assert!((1..1 << 31).contains(&ahead), "{ahead}");
         },
     );
 }
@@ -483,6 +517,31 @@ fn a_connect_takes_another_port_first_sa_time_wait_15() {
     );
 }
 
+/// The oldest sixty-four entries are of other peers, so that they say nothing of this one.
+#[test]
+fn a_connect_takes_over_the_last_port_behind_many_other_entries_sa_time_wait_15() {
+    each_with(
+        |c| c.ip_local_port_range = PortRange::new(80, 80).unwrap(),
+        |t| {
+            for peer in (5000..5064).chain([4000]) {
+                t.peer(peer);
+                t.restart_peer(0);
+                t.reach(State::TimeWait);
+            }
+            t.wait(1000);
+            let result = t.stack.connect(t.now, t.remote(), ConnectOptions::default());
+            if t.ts {
+                t.sock = result.unwrap();
+                t.restart_peer(1000);
+                t.recv("S seq 0 <mss 1460, sackOK, wscale 0>");
+                assert_eq!((t.stack.usage().time_wait, t.stack.counters().tw_recycled), (64, 1));
+            } else {
+                assert_eq!(result, Err(Error::AddrNotAvailable));
+            }
+        },
+    );
+}
+
 /// Also SA-TIME_WAIT-18.
 #[test]
 fn calls_meet_a_finished_socket_sa_time_wait_16() {
@@ -493,7 +552,7 @@ fn calls_meet_a_finished_socket_sa_time_wait_16() {
         assert_eq!(t.read_end(), Ok(0));
         assert_eq!(t.stack.info(t.now, id), Err(Error::NotConnected));
         assert_eq!(t.stack.state(id), Ok(State::Closed));
-        assert_eq!(t.stack.shutdown(t.now, id, steadfast_core::Shutdown::Write), Err(Error::NotConnected));
+        assert_eq!(t.stack.shutdown(t.now, id, Shutdown::Write), Err(Error::NotConnected));
         let entry = t.stack.sockets(t.now).into_iter().find(|s| s.state == State::TimeWait).unwrap();
         assert_eq!((entry.socket, entry.state_age.as_secs()), (None, 20));
     });
@@ -528,4 +587,60 @@ fn clock_jumps_do_no_harm_sa_time_wait_19() {
         t.wait(1);
         assert_eq!(t.tuple_state(), State::Closed);
     });
+}
+
+/// Of the ports that may be taken over, the oldest is, wherever it stands among the entries of others.
+#[test]
+fn a_connect_takes_over_the_oldest_port_sa_time_wait_15() {
+    each_with(
+        |c| c.ip_local_port_range = PortRange::new(80, 87).unwrap(),
+        |t| {
+            if !t.ts {
+                return;
+            }
+            for stranger in [5000, 5001] {
+                t.peer(stranger);
+                t.reach(State::TimeWait);
+                t.restart_peer(0);
+            }
+            t.peer(4000);
+            let listener = t.listener;
+            for port in [83, 87, 81, 80, 86, 82, 85, 84] {
+                (t.port, t.listener) = (port, listener.filter(|_| port == 80));
+                t.restart_peer(0);
+                t.reach(State::TimeWait);
+                t.wait(1);
+            }
+            t.wait(1000);
+            t.sock = t.stack.connect(t.now, t.remote(), ConnectOptions::default()).unwrap();
+            t.port = 83;
+            assert_eq!(t.tuple_state(), State::SynSent);
+            t.restart_peer(0);
+            t.recv("S seq 0 <mss 1460, sackOK, wscale 0>");
+        },
+    );
+}
+
+/// T9c: with `tcp_tw_recycle` a SYN of the same address may not look older for a minute, whatever its port.
+#[test]
+fn for_a_minute_a_peer_that_was_here_may_not_look_older_t9c() {
+    each_with(
+        |c| c.tcp_tw_recycle = true,
+        |t| {
+            t.reach(State::TimeWait);
+            let older = t.ts_val - 1;
+            let syn = if t.ts { format!("S seq 0 <ts {older} ecr 0>") } else { "S seq 0".to_owned() };
+            t.peer(5000);
+            t.wait(59_999);
+            t.send(&syn);
+            if t.ts {
+                t.recv_nothing();
+                t.dropped(&[DropReason::RecycledTimestamp]);
+                t.wait(1);
+                t.send(&syn);
+            }
+            assert!(t.recv_any().expect("a SYN-ACK").header.flags.syn());
+            t.send("R seq 1");
+        },
+    );
 }

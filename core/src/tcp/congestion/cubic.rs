@@ -120,3 +120,19 @@ impl CongestionControl for Cubic {
         self.cwnd = window;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// 9438-4: W_max is (1 + β) / 2 of the window, with β = 0.7.
+    #[test]
+    fn a_flow_whose_window_shrinks_aims_lower_each_time_9438_4() {
+        let mut cubic = Cubic::new(100_000);
+        cubic.reduce(100_000, 1000);
+        assert!((cubic.w_max - 100_000.0).abs() < 1.0, "{}", cubic.w_max);
+        cubic.cwnd = 80_000;
+        cubic.reduce(80_000, 1000);
+        assert!((cubic.w_max - 68_000.0).abs() < 1.0, "{}", cubic.w_max);
+    }
+}
