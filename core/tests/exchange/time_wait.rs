@@ -589,7 +589,7 @@ fn clock_jumps_do_no_harm_sa_time_wait_19() {
     });
 }
 
-/// Of the ports that may be taken over, the oldest is, wherever it stands among the entries of others.
+/// A connect takes over the oldest port that it may, wherever that stands among the entries of others.
 #[test]
 fn a_connect_takes_over_the_oldest_port_sa_time_wait_15() {
     each_with(
