@@ -127,7 +127,7 @@ impl Stack {
         let Some(index) = self.ladder.gaps.first() else { return false };
         self.counters.prune_called += 1;
         self.with_connection(index, |connection, env| {
-            if connection.prune_reassembly(usize::MAX) > 0 {
+            if connection.prune_reassembly() > 0 {
                 env.counters.ofo_pruned += 1;
             }
         });

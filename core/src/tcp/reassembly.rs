@@ -325,13 +325,6 @@ impl Reassembly {
         before - self.held
     }
 
-    /// Drops the highest pieces until `bytes` are free or the queue is empty. Returns the number of bytes freed.
-    pub(crate) fn prune(&mut self, bytes: usize) -> usize {
-        let before = self.held;
-        while before - self.held < bytes && self.drop_last() {}
-        before - self.held
-    }
-
     /// Drops the highest piece. SACK blocks no longer report it.
     fn drop_last(&mut self) -> bool {
         let Some(mut last) = self.ranges.last_entry() else { return false };
@@ -448,8 +441,8 @@ mod tests {
             insert(&mut reassembly, base, at, &[0; 5000]).unwrap();
         }
         reassembly.insert_fin(base + 35_000);
-        let freed = reassembly.prune(1);
-        assert!(freed >= 5000, "{freed}");
+        let before = reassembly.held();
+        assert!(reassembly.drop_last() && before - reassembly.held() >= 5000);
         assert_eq!(
             (blocks(&reassembly, base), reassembly.len()),
             (vec![(20_000, 25_000), (10_000, 15_000)], 10_000)
@@ -460,7 +453,8 @@ mod tests {
         assert_eq!(reassembly.insert(base + 1000, &[0; 5000], None, limit), Ok(()));
         assert!(reassembly.fit(limit) >= 5000);
         assert_eq!(blocks(&reassembly, base), [(1000, 6000), (10_000, 15_000)]);
-        assert!(reassembly.prune(usize::MAX) > 10_000 && reassembly.is_empty());
+        while reassembly.drop_last() {}
+        assert!(reassembly.is_empty());
         assert_eq!((reassembly.len(), reassembly.held()), (0, BASE_COST));
     }
 
@@ -545,7 +539,7 @@ mod tests {
     enum Step {
         Insert { at: u32, len: usize, fill: u8, shared: bool },
         Fit(usize),
-        Prune(usize),
+        DropLast,
     }
 
     impl Step {
@@ -557,7 +551,7 @@ mod tests {
                     reassembly.insert(base + at, &packet[40..], shared, NO_LIMIT).unwrap();
                 }
                 Step::Fit(limit) => _ = reassembly.fit(limit),
-                Step::Prune(bytes) => _ = reassembly.prune(bytes),
+                Step::DropLast => _ = reassembly.drop_last(),
             }
         }
     }
@@ -568,7 +562,7 @@ mod tests {
             20 => (1u32..20_000, len, any::<u8>(), any::<bool>())
                 .prop_map(|(at, len, fill, shared)| Step::Insert { at, len, fill, shared }),
             1 => (0usize..20_000).prop_map(Step::Fit),
-            1 => (0usize..5_000).prop_map(Step::Prune),
+            1 => Just(Step::DropLast),
         ]
     }
 

@@ -283,18 +283,10 @@ impl Connection {
         }
     }
 
-    /// Frees memory of out-of-order text, the highest first, until `bytes` are free or none is left. SACK blocks no
-    /// longer report the dropped text, so the peer retransmits it (2018-4). In-order data stays. Returns the number
-    /// of bytes freed.
-    pub(crate) fn prune_reassembly(&mut self, bytes: usize) -> usize {
-        let Some(reassembly) = &mut self.reassembly else { return 0 };
-        let before = reassembly.held();
-        reassembly.prune(bytes);
-        if !reassembly.is_empty() {
-            return before - reassembly.held();
-        }
-        self.reassembly = None;
-        before
+    /// Drops the out-of-order text. SACK blocks no longer report it, so the peer retransmits it (2018-4). In-order data
+    /// stays. Returns the number of bytes freed.
+    pub(crate) fn prune_reassembly(&mut self) -> usize {
+        self.reassembly.take().map_or(0, |reassembly| reassembly.held())
     }
 
     /// Advances RCV.NXT over the peer's FIN if the FIN is next. Returns whether it was.

@@ -132,7 +132,6 @@ impl Opening {
                     FastOpen::Request => Cookie::new(&[]),
                     FastOpen::Cookie(cookie) => Some(cookie),
                 },
-                layout: config.tcp_option_layout,
                 ..Options::default()
             },
             ..Header::default()

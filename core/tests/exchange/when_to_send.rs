@@ -204,6 +204,19 @@ fn the_tail_of_a_super_segment_counts_shld_7() {
     });
 }
 
+/// Where a window ends a super-segment before the data does, it ends with a full segment: its tail would be a small
+/// segment in the middle of the stream.
+#[test]
+fn a_super_segment_before_other_data_has_no_tail_shld_7() {
+    each(|t| {
+        t.offload();
+        t.reach(State::Established);
+        t.send(". seq 51 ack 101 win 3500");
+        t.write(8000);
+        t.recv(". seq 101:3101 ack 51");
+    });
+}
+
 /// RFC 9293 appendix A.2: both windows were closed and both sides probe. A probe's own number is too old for its
 /// window to count, but it is answered, and the answer to ours opens the window.
 #[test]
