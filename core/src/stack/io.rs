@@ -45,8 +45,8 @@ impl Interface {
         }
     }
 
-    /// The length of a frame for [`Stack::transmit`], which no packet exceeds: the MTU, or 65,535 bytes where the
-    /// device cuts segments.
+    /// The length of a frame for [`transmit`](crate::Stack::transmit). No packet exceeds it: the MTU, or 65,535 bytes
+    /// where the device cuts segments.
     pub fn frame_len(&self) -> usize {
         let longest = if self.segmentation_offload { MAX_PACKET } else { self.mtu };
         usize::from(longest)
@@ -92,7 +92,7 @@ impl From<Bytes> for Packet<'_> {
     }
 }
 
-/// Describes the packet that [`Stack::transmit`] put into the frame.
+/// Describes the packet that [`transmit`](crate::Stack::transmit) put into the frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Transmit {
