@@ -484,7 +484,8 @@ settings! {
     /// Most connections of the stack, including opening ones; above it a connect fails and final ACKs are dropped.
     /// Each takes at most 1 KiB, plus its queues (`tcp_mem`) and its ranges (`tcp_max_sack_ranges`).
     "steadfast.tcp_max_connections" tcp_max_connections: u32 as kinds::Number(1, 1 << 28), [1 << 21, 1 << 21, 1 << 21, 1 << 21], "invariant 1";
-    /// Most ranges that a sender remembers as selectively acknowledged. Each takes 16 bytes.
+    /// Most ranges that a sender remembers as selectively acknowledged. A flight has at most four times as many ranges, of
+    /// 12 bytes each.
     // THREAT-15
     "steadfast.tcp_max_sack_ranges" tcp_max_sack_ranges: u32 as kinds::Number(1, 4096), [256, 256, 256, 256], "invariant 1";
     /// Smallest MSS that a peer can impose, options not counted.
