@@ -43,7 +43,10 @@ fn each_bad_argument_is_named_with_what_was_expected() {
         &format!("serve echo {ends} --tun a/b"),
         "`a/b` is no name of an interface; expected 1 to 15 letters",
     );
-    refuses(&format!("serve echo {ends} --profile vms"), "expected a profile: default, linux, bsd, rfc or freebsd");
+    refuses(
+        &format!("serve echo {ends} --profile vms"),
+        "expected a profile: default, linux, bsd, rfc or freebsd",
+    );
     refuses(&format!("serve echo {ends} --sysctl tcp_retries2"), "expected `name = value`");
     refuses(
         &format!("serve echo {ends} --sysctl tcp_retries2=0"),
