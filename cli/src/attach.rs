@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use steadfast::device::{Device, Tun, TunOptions};
+use steadfast::stack::prefix_covers;
 use steadfast::{Config, Net};
 
 use crate::capture::{Capture, Captured};
@@ -145,16 +146,7 @@ impl Cidr {
 
     /// Returns whether `other` is in its network.
     fn contains(&self, other: IpAddr) -> bool {
-        let prefix_len = u32::from(self.prefix_len.unwrap_or(self.longest()));
-        match (self.address, other) {
-            (IpAddr::V4(a), IpAddr::V4(b)) => {
-                prefix_len == 0 || (a.to_bits() ^ b.to_bits()) >> (32 - prefix_len) == 0
-            }
-            (IpAddr::V6(a), IpAddr::V6(b)) => {
-                prefix_len == 0 || (a.to_bits() ^ b.to_bits()) >> (128 - prefix_len) == 0
-            }
-            _ => false,
-        }
+        prefix_covers(self.address, self.prefix_len.unwrap_or(self.longest()), other)
     }
 }
 

@@ -28,8 +28,6 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use self::kinds::Kind;
-#[cfg(test)]
-pub(crate) use self::kinds::prefix_covers;
 pub use self::kinds::{CongestionControl, PortRange, Refusal, Refusals, RefuseWith};
 pub use self::modes::{EcnMode, FastOpenMode, MtuProbing, SynCookies, TwReuse};
 pub use self::sysctl_conf::{Assignment, SysctlConf};

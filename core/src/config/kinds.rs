@@ -4,6 +4,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::time::Duration;
 
+use crate::ip::prefix::prefix_covers;
 use crate::wire::tcp::OptionLayout;
 
 /// Parsing and display of a value. An error names the expected values.
@@ -360,16 +361,6 @@ impl fmt::Display for Refusal {
         }
         write!(f, " {}", self.with.name())
     }
-}
-
-/// Returns whether the network `network/prefix_len` contains `address`.
-pub(crate) fn prefix_covers(network: IpAddr, prefix_len: u8, address: IpAddr) -> bool {
-    let (a, b) = match (network, address) {
-        (IpAddr::V4(a), IpAddr::V4(b)) => (u128::from(a.to_bits()) << 96, u128::from(b.to_bits()) << 96),
-        (IpAddr::V6(a), IpAddr::V6(b)) => (a.to_bits(), b.to_bits()),
-        _ => return false,
-    };
-    (a ^ b).leading_zeros() >= u32::from(prefix_len)
 }
 
 /// The rules of [`tcp_refuse`](super::Config::tcp_refuse); the first rule that covers a SYN applies.

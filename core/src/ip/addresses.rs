@@ -305,7 +305,7 @@ fn embeds_v4(address: Ipv6Addr) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::prefix_covers;
+    use crate::ip::prefix::prefix_covers;
     use proptest::prelude::*;
 
     fn ip(text: &str) -> IpAddr {

@@ -8,4 +8,5 @@ pub(crate) mod addresses;
 pub(crate) mod fragments;
 pub(crate) mod limit;
 pub(crate) mod pmtu;
+pub(crate) mod prefix;
 pub(crate) mod recent;
