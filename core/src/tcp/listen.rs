@@ -5,10 +5,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::fast_open::PendingRequests;
-use super::segment::{Reply, Segment};
+use super::segment::{Reply, Segment, is_earlier};
 use super::tcb::{Agreed, Env, Origin, syn_window};
-use crate::config::Config;
-use crate::config::EcnMode;
+use crate::config::{Config, EcnMode};
 use crate::counters::{DropReason, ReplyReason};
 use crate::queue::Queue;
 use crate::seq::SeqNum;
@@ -291,7 +290,7 @@ impl HalfOpen {
     /// PAWS (SA-SYN_RCVD-12).
     fn is_older(&self, segment: &Segment<'_>, env: &mut Env<'_>) -> bool {
         let val = segment.options().timestamps.map_or(self.ts_recent, |ts| ts.val);
-        let older = (val.wrapping_sub(self.ts_recent) as i32) < 0;
+        let older = is_earlier(val, self.ts_recent);
         env.counters.paws_estab += u64::from(older);
         older
     }

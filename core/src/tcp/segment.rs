@@ -9,6 +9,12 @@ use crate::tuple::FourTuple;
 use crate::wire::Ecn;
 use crate::wire::tcp::{Flags, Header, Options, Timestamps};
 
+/// Returns whether a timestamp is earlier than another one, modulo 2^32 (RFC 7323 §5.2).
+#[inline]
+pub(crate) fn is_earlier(timestamp: u32, than: u32) -> bool {
+    (timestamp.wrapping_sub(than) as i32) < 0
+}
+
 /// A received segment, validated and addressed to this stack.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Segment<'a> {

@@ -20,6 +20,7 @@ use crate::tcp::reassembly::Reassembly;
 use crate::tcp::recovery::rack::Reordering;
 use crate::tcp::room::{payload_of, room_in};
 use crate::tcp::rtt::Rtt;
+use crate::tcp::segment::is_earlier;
 use crate::time::{Deadline, Duration, Instant, Since, Stamp, Tick};
 use crate::trace::{Trace, TraceEvent, TraceKind};
 use crate::tuple::FourTuple;
@@ -219,7 +220,7 @@ impl TsState {
     /// Whether TS.Recent is later than a timestamp.
     #[inline]
     pub(crate) fn is_ahead_of(&self, ts_val: u32) -> bool {
-        (ts_val.wrapping_sub(self.recent) as i32) < 0
+        is_earlier(ts_val, self.recent)
     }
 }
 

@@ -2,10 +2,9 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use super::segment::{Reply, Segment};
+use super::segment::{Reply, Segment, is_earlier};
 use super::tcb::{Connection, Env};
-use crate::config::TwReuse;
-use crate::config::{Config, PortRange};
+use crate::config::{Config, PortRange, TwReuse};
 use crate::counters::{DropReason, ReplyReason};
 use crate::flow::FlowTable;
 use crate::ip::recent::Recent;
@@ -118,7 +117,7 @@ impl TimeWait {
     /// PAWS (7323-10, SA-TIME_WAIT-10).
     fn is_old(&self, segment: &Segment<'_>) -> bool {
         let timestamps = segment.options().timestamps.filter(|_| self.timestamps_on());
-        timestamps.is_some_and(|ts| (ts.val.wrapping_sub(self.ts_recent) as i32) < 0)
+        timestamps.is_some_and(|ts| is_earlier(ts.val, self.ts_recent))
     }
 
     /// TS.Recent goes on, so that a later SYN is held against what the peer sent last (RFC 6191). The caller has looked
@@ -400,9 +399,7 @@ impl Peers {
 
     /// Whether a SYN of `peer` looks older than what it sent before.
     pub(crate) fn refuses(&self, peer: IpAddr, ts_val: u32, now: Instant) -> bool {
-        self.0
-            .get(peer)
-            .is_some_and(|(last, at)| now - *at < Peers::MSL && (ts_val.wrapping_sub(*last) as i32) < 0)
+        self.0.get(peer).is_some_and(|(last, at)| now - *at < Peers::MSL && is_earlier(ts_val, *last))
     }
 }
 

@@ -3,7 +3,7 @@
 
 use crate::seq::SeqNum;
 use crate::tcp::congestion::Controller;
-use crate::tcp::segment::Segment;
+use crate::tcp::segment::{Segment, is_earlier};
 use crate::tcp::tcb::{Connection, Env};
 
 /// The state that an episode of recovery replaced. It is kept while the episode may prove spurious.
@@ -33,8 +33,8 @@ impl Undo {
 }
 
 impl Connection {
-    /// Undoes the recovery if the segment proves it spurious, once in an episode (4015-1). `duplicates` are the ends of
-    /// its D-SACK blocks. SND.UNA is still that of before. An ECN echo shows congestion, whatever was late.
+    /// Undoes the recovery if the segment proves it spurious, once in an episode (4015-1). `duplicate` is the end of
+    /// its D-SACK block. SND.UNA is still that of before. An ECN echo shows congestion, whatever was late.
     pub(super) fn undo_if_spurious(
         &mut self,
         segment: &Segment<'_>,
@@ -48,7 +48,7 @@ impl Connection {
         // The first ACK that covers the retransmission decides. Equal timestamps prove nothing (3522-1).
         let covered = undo.first.take_if(|(end, _)| segment.ack().ge(*end));
         let by_echo = covered.is_some_and(|(_, clock)| {
-            echo.is_some_and(|ecr| ecr != 0 && (ecr.wrapping_sub(clock.wrapping_add(offset)) as i32) < 0)
+            echo.is_some_and(|ecr| ecr != 0 && is_earlier(ecr, clock.wrapping_add(offset)))
         });
         let counts = duplicate.is_some_and(|end| end.gt(undo.marker)) && undo.outstanding > 0;
         undo.outstanding -= u32::from(counts);
