@@ -390,11 +390,14 @@ impl Flight {
         let is_lost = |range: &Range| range.fate == Fate::Lost;
         let first = self.ranges.iter().inspect(|_| self.visit()).position(is_lost)?;
         let start = self.start_of(first, una);
-        let run = self.ranges.range(first..).take_while(|range| is_lost(range));
-        let end = run.map(|range| range.end).find(|end| end.since(start) >= full);
-        let run = self.ranges.range(first..).take_while(|range| is_lost(range));
-        let end = end.or_else(|| run.last().map(|range| range.end))?;
-        Some((start, end.since(start).min(full)))
+        let mut len = 0;
+        for range in self.ranges.range(first..).take_while(|range| is_lost(range)) {
+            len = range.end.since(start);
+            if len >= full {
+                break;
+            }
+        }
+        Some((start, len.min(full)))
     }
 
     /// Lost data is retransmitted now: `len` bytes from `start` on, where [`first_lost`](Flight::first_lost) found them.
