@@ -1,9 +1,8 @@
 //! ACKs of new data and old ones: the retransmission timer, SACK blocks, and what is left to send.
 
-use steadfast_core::config::CongestionControl;
 use steadfast_core::trace::State;
 
-use crate::harness::{Test, each, each_with};
+use crate::harness::{Test, each};
 
 fn rto(t: &Test) -> u64 {
     t.stack.info(t.now, t.sock).unwrap().rto.as_micros().div_ceil(1000) as u64
@@ -54,25 +53,4 @@ fn an_ack_that_leaves_nothing_to_send_asks_for_no_frame() {
         t.drain();
         assert!(!t.stack.wants_transmit());
     });
-}
-
-/// Whatever controls congestion.
-#[test]
-fn idle_time_brings_the_initial_window_back_with_reno_too_5681_12() {
-    each_with(
-        |c| c.tcp_congestion_control = CongestionControl::Reno,
-        |t| {
-            t.establish();
-            t.write(20_000);
-            t.drain();
-            t.send(". seq 1 ack 10001");
-            t.drain();
-            t.send(". seq 1 ack 20001");
-            t.recv_nothing();
-            assert_eq!(t.stack.info(t.now, t.sock).unwrap().snd_cwnd, 26_000);
-            t.wait(1000);
-            t.write(15_000);
-            assert_eq!(t.drain(), 10);
-        },
-    );
 }

@@ -25,16 +25,7 @@ prop_compose! {
 }
 
 fn header(protocol: u8) -> Header {
-    Header {
-        source: Ipv6Addr::LOCALHOST,
-        destination: Ipv6Addr::LOCALHOST,
-        protocol,
-        hop_limit: 64,
-        dscp: 0,
-        ecn: Ecn::NotEct,
-        flow_label: 0,
-        fragment: None,
-    }
+    Header::new(Ipv6Addr::LOCALHOST, Ipv6Addr::LOCALHOST, protocol)
 }
 
 fn emitted(header: &Header, payload: &[u8]) -> Vec<u8> {
