@@ -38,8 +38,8 @@ use thiserror::Error;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
 pub enum Profile {
-    /// Linux's values with some differences. A connect sends one more SYN to meet R2 (MUST-23), and its duration is
-    /// limited. RST is ignored in TIME-WAIT (RFC 1337), `tcp_tw_reuse` is on with timestamps, and black-hole probing is
+    /// Linux's values with some differences. A connect sends one more SYN to meet R2 (RFC 9293 §3.8.3), and its duration
+    /// is limited. RST is ignored in TIME-WAIT (RFC 1337), `tcp_tw_reuse` is on with timestamps, and black-hole probing is
     /// on.
     #[default]
     Default,

@@ -35,10 +35,12 @@ fn in_docs(patterns: &Patterns, text: &str) -> Vec<(usize, String)> {
     let mut waiting = Vec::new();
     // The indentation of the public enum whose variants follow.
     let mut in_public_enum = None;
-    for (line, number) in text.lines().zip(1..) {
+    let mut lines = text.lines().zip(1..).peekable();
+    while let Some((line, number)) = lines.next() {
         let (code, indent) = (line.trim_start(), line.len() - line.trim_start().len());
         let ids = |text: &str| patterns.ids(text).into_iter().map(|id| (number, id)).collect::<Vec<_>>();
-        if code == "#[cfg(test)]" {
+        // The tests end a file. Another item that only tests need does not.
+        if code == "#[cfg(test)]" && lines.peek().is_some_and(|(next, _)| next.starts_with("mod tests")) {
             break;
         } else if let Some(doc) = code.strip_prefix("//!") {
             found.extend(ids(doc));
@@ -88,6 +90,7 @@ mod tests {
             ["P0"]
         );
         assert_eq!(found("pub enum E {\n    /// One (MUST-1).\n    One,\n}\n"), ["MUST-1"]);
+        assert_eq!(found("#[cfg(test)]\nuse x::y;\n/// MUST-1\npub fn f() {}\n"), ["MUST-1"]);
     }
 
     #[test]
