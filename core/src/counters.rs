@@ -404,7 +404,7 @@ reasons! {
         /// First SYN-ACK of a half-open connection.
         SynAck "syn_ack",
         /// Retransmitted SYN-ACK of a half-open connection.
-        SynAckAgain "syn_ack_again",
+        SynAckRetransmit "syn_ack_retransmit",
         /// SYN-ACK with a cookie.
         SynAckCookie "syn_ack_cookie",
         /// ACK for an unacceptable segment of a half-open connection (RFC 9293 §3.10.7.4).

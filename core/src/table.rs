@@ -87,6 +87,17 @@ impl<T> Table<T> {
         (self.pages.len() * Table::<T>::PAGE) as u32
     }
 
+    /// Returns the index that the next insertion will use.
+    pub(crate) fn next(&self) -> u32 {
+        let number = self.open.last().map_or(self.pages.len(), |number| *number as usize);
+        let row = match self.pages.get(number) {
+            Some(page) if page.vacant == NIL => page.rows.len(),
+            Some(page) => page.vacant as usize,
+            None => 0,
+        };
+        (number * Table::<T>::PAGE + row) as u32
+    }
+
     #[inline]
     pub(crate) fn insert(&mut self, row: T) -> u32 {
         self.insert_with(|| row)
@@ -281,7 +292,9 @@ mod tests {
             let row = |number| (number, [0; 1024]);
             for (insert, number) in steps {
                 if insert || oracle.is_empty() {
+                    let next = table.next();
                     let index = table.insert(row(number));
+                    prop_assert_eq!(index, next);
                     prop_assert_eq!(oracle.insert(index, number), None, "a row was given twice");
                 } else {
                     let index = *oracle.keys().nth(usize::from(number) % oracle.len()).unwrap();

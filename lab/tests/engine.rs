@@ -208,7 +208,7 @@ fn a_narrow_link_is_told_of_or_silent_h8() {
     ));
     assert!(told.ladder.contains("icmp too big, mtu 1200"));
     let silent = passes(&format!(
-        "fault mtu C>S 1200 silent\n{transfer}expect\n  replies S syn_ack_again >=0\n  replies C challenge_ack >=0\n  \
+        "fault mtu C>S 1200 silent\n{transfer}expect\n  replies S syn_ack_retransmit >=0\n  replies C challenge_ack >=0\n  \
          drops C syn_challenged >=0\n"
     ));
     assert!(!silent.ladder.contains("icmp"));
@@ -350,7 +350,7 @@ app S
   serve 80 sink
 expect
   wire C>S [S] count 3..4
-  replies S syn_ack_again >=1, challenge_ack >=0
+  replies S syn_ack_retransmit >=1, challenge_ack >=0
   drops C syn_challenged >=0
   replies C challenge_ack >=0
   drops S duplicate >=0, syn_challenged >=0
@@ -369,7 +369,7 @@ app S
 expect
   usage S half_open 2048 at 1.5
   drops S syn_backlog_full >=1
-  replies S syn_ack_again >=0
+  replies S syn_ack_retransmit >=0
   holds S half_open 2048 timers >=1
 ",
     );

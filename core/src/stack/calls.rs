@@ -54,8 +54,10 @@ impl Stack {
             return Err(Error::AddrInUse);
         }
         let backlog = options.backlog.clamp(1, self.config.somaxconn) as usize;
+        let index = self.listeners.next();
+        let id = self.sockets.open(SocketKind::Listener(index));
         let listener = Listener {
-            socket: SocketId::default(),
+            socket: id,
             local,
             backlog,
             options: self.shared_options(options.socket),
@@ -69,9 +71,7 @@ impl Stack {
             cookies_sent_at: None,
             since: Since::at(self.now),
         };
-        let index = self.listeners.insert(listener);
-        let id = self.sockets.open(SocketKind::Listener(index));
-        self.listeners[index].socket = id;
+        self.listeners.insert(listener);
         self.bindings.insert(place, (binding(local.ip(), local.port()), index));
         Ok(id)
     }
@@ -127,9 +127,11 @@ impl Stack {
         let adv_mss = self.advertised_mss(tuple.is_ipv4(), socket_options.max_segment);
         let (pmtu, ts_offset) = (self.path_mtu(remote.ip()), self.keys.timestamp_offset(&tuple));
         let now = self.now;
-        let index = self.openings.insert_with(|| Opening {
+        let index = self.openings.next();
+        let id = self.sockets.open(SocketKind::Opening(index));
+        self.openings.insert_with(|| Opening {
             tuple,
-            socket: SocketId::default(),
+            socket: id,
             iss,
             adv_mss,
             options: socket_options,
@@ -149,8 +151,6 @@ impl Stack {
             state_since: Since::at(now),
             events: Event::default(),
         });
-        let id = self.sockets.open(SocketKind::Opening(index));
-        self.openings[index].socket = id;
         self.place(&tuple, FlowRef::Opening(index));
         self.ports.connected(&tuple);
         self.queue_opening(index);

@@ -247,7 +247,7 @@ impl Stack {
         let connection = &mut self.connections[index];
         connection.tcb.origin = Origin::Passive;
         let tcb = &connection.tcb;
-        let listener = self.sockets.get(connection.listener);
+        let listener = connection.listener.and_then(|id| self.sockets.get(id));
         let Some(Socket { kind: SocketKind::Listener(listener), .. }) = listener else { return };
         let pending = &mut self.listeners[*listener].fast_open_pending;
         if tcb.state == State::SynReceived {

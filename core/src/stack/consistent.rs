@@ -64,7 +64,7 @@ impl Stack {
         equal("flows by their ends", self.ports.flows(), rows)?;
         for (id, socket) in self.sockets.iter() {
             let owner = match socket.kind {
-                SocketKind::Connection(index) => self.connections.get(index).map(|row| row.socket),
+                SocketKind::Connection(index) => self.connections.get(index).and_then(|row| row.socket),
                 SocketKind::Opening(index) => self.openings.get(index).map(|row| row.socket),
                 SocketKind::Listener(index) => self.listeners.get(index).map(|row| row.socket),
                 SocketKind::Finished(_) => Some(id),
@@ -166,7 +166,7 @@ impl Stack {
             waiting += listener.accept_queue.len();
             let of_it = half_open.remove(&index).unwrap_or(0);
             equal(&format!("half-open entries of listener {index}"), listener.half_open, of_it)?;
-            let of_it = pending.remove(&listener.socket).unwrap_or(0);
+            let of_it = pending.remove(&Some(listener.socket)).unwrap_or(0);
             let told = if listener.closing { of_it } else { listener.fast_open_pending.waiting() };
             equal(&format!("Fast Open connections of listener {index}"), told, of_it)?;
         }

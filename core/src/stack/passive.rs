@@ -344,7 +344,7 @@ impl Stack {
                 self.counters.tcp_syn_retrans += 1;
                 self.counters.retrans_segs += 1;
                 // The timer is not restarted, which would extend the life of the entry.
-                let reply = self.syn_ack_of(index, ReplyReason::SynAckAgain);
+                let reply = self.syn_ack_of(index, ReplyReason::SynAckRetransmit);
                 return self.reply(reply);
             }
         }
@@ -373,7 +373,7 @@ impl Stack {
             HalfOpenOutcome::SynAgain => {
                 self.counters.tcp_syn_retrans += 1;
                 // The timer is not restarted, or a peer that retransmits its SYN would keep the entry for ever.
-                let reply = self.syn_ack_of(index, ReplyReason::SynAckAgain);
+                let reply = self.syn_ack_of(index, ReplyReason::SynAckRetransmit);
                 self.reply(reply);
             }
             HalfOpenOutcome::Delete(reason) => {
@@ -445,7 +445,7 @@ impl Stack {
         let index = self.add_connection(agreed, from);
         let id = self.sockets.queue(SocketKind::Connection(index), mapped);
         let connection = &mut self.connections[index];
-        (connection.listener, connection.socket) = (parent, id);
+        (connection.listener, connection.socket) = (Some(parent), Some(id));
         self.listeners[listener].accept_queue.push_back(id);
         self.notify(parent, Event::READABLE);
         index

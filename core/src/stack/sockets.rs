@@ -147,8 +147,10 @@ impl std::ops::IndexMut<SocketId> for Sockets {
 }
 
 impl Stack {
+    /// Queues events for the application that holds the socket. An orphan has none.
     #[inline]
-    pub(super) fn notify(&mut self, id: SocketId, events: Event) {
+    pub(super) fn notify(&mut self, id: impl Into<Option<SocketId>>, events: Event) {
+        let Some(id) = id.into() else { return };
         if let Some(socket) = self.sockets.get_mut(id) {
             socket.events |= events;
             if socket.accepted && !socket.queued {

@@ -218,7 +218,9 @@ impl Stack {
     pub(super) fn finish_socket(&mut self, index: u32, error: Option<Error>) {
         let connection = &mut self.connections[index];
         let (id, events) = (connection.socket, connection.events);
-        if let Some(socket) = self.sockets.get_mut(id) {
+        if let Some(id) = id
+            && let Some(socket) = self.sockets.get_mut(id)
+        {
             let receive_queue = std::mem::take(&mut connection.receive_queue);
             self.memory.add(&receive_queue);
             let (local, remote) = (connection.tcb.tuple.local(), connection.tcb.tuple.remote());

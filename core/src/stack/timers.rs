@@ -149,7 +149,7 @@ impl Stack {
         }
         self.note(&tuple, TraceKind::Timer(TimerKind::Retransmit));
         if self.may_repeat_syn_ack(tuple.remote().ip()) {
-            self.queue_syn_ack(index, Due::SynAckRetransmit, ReplyReason::SynAckAgain);
+            self.queue_syn_ack(index, Due::SynAckRetransmit, ReplyReason::SynAckRetransmit);
         } else {
             self.half_open[index].retries += 1;
             self.arm_half_open(index);

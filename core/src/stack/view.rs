@@ -159,7 +159,7 @@ impl Stack {
             SocketEntry {
                 recv_q: connection.receive_queue.len() as u64,
                 send_q: connection.send_queue.len() as u64,
-                socket: (!connection.is_orphan()).then_some(connection.socket),
+                socket: connection.socket,
                 listener: self.listener_address(connection.listener),
                 ..entry(tcb.state, tcb.tuple.local(), tcb.tuple.remote(), age(tcb.state_since))
             }
@@ -196,8 +196,8 @@ impl Stack {
             .collect()
     }
 
-    fn listener_address(&self, listener: SocketId) -> Option<SocketAddr> {
-        match self.sockets.get(listener)?.kind {
+    fn listener_address(&self, listener: Option<SocketId>) -> Option<SocketAddr> {
+        match self.sockets.get(listener?)?.kind {
             SocketKind::Listener(index) => Some(self.listeners[index].local),
             _ => None,
         }

@@ -2,7 +2,6 @@
 
 use super::input::{Closed, Outcome};
 use super::tcb::{Connection, Env};
-use crate::socket::SocketId;
 use crate::state::State;
 use crate::time::Duration;
 
@@ -41,7 +40,7 @@ impl Connection {
             env.counters.tcp_abort_on_close += 1;
             return Outcome::Closed(Closed { error: None, rst: true });
         }
-        self.socket = SocketId::default();
+        self.socket = None;
         self.tcb.rcv.shut = true;
         self.reassembly = None;
         self.arm_orphan(env);

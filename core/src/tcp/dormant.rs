@@ -28,7 +28,7 @@ pub(crate) struct Dormant {
     pub(crate) fin_wait_2: Option<Deadline>,
     pub(crate) state_since: Since,
     options: Arc<SocketOptions>,
-    pub(crate) listener: SocketId,
+    pub(crate) listener: Option<SocketId>,
     pub(crate) timer: TimerId,
     peer_mss: u16,
     pmtu: u16,

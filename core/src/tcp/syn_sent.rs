@@ -290,7 +290,7 @@ impl Handover {
     /// The new connection takes it over, and is ESTABLISHED, or in SYN-RECEIVED where the peer has not acknowledged
     /// our SYN.
     pub(crate) fn complete(self, connection: &mut Connection, segment: &Segment<'_>, env: &mut Env<'_>) {
-        connection.socket = self.socket;
+        connection.socket = Some(self.socket);
         connection.send_queue = self.send_queue;
         connection.soft_error = self.soft_error;
         connection.tcb.state = State::SynSent;

@@ -81,10 +81,10 @@ pub(crate) struct Connection {
     pub(crate) pmtu_search: Option<Box<PmtuSearch>>,
     pub(crate) congestion: Controller,
     pub(crate) options: Arc<SocketOptions>,
-    /// The application's handle; null: an orphan.
-    pub(crate) socket: SocketId,
+    /// The application's handle. An orphan has none.
+    pub(crate) socket: Option<SocketId>,
     /// The listener's socket, for passive connections.
-    pub(crate) listener: SocketId,
+    pub(crate) listener: Option<SocketId>,
     pub(crate) bytes_acked: u64,
     pub(crate) bytes_received: u64,
     pub(crate) total_retrans: u32,
@@ -439,8 +439,8 @@ impl Connection {
             pmtu_search: None,
             congestion: Controller::new(agreed.options.congestion, window),
             options: agreed.options,
-            socket: SocketId::default(),
-            listener: SocketId::default(),
+            socket: None,
+            listener: None,
             bytes_acked: 0,
             bytes_received: 0,
             total_retrans: 0,
@@ -564,7 +564,7 @@ impl Connection {
     }
 
     pub(crate) fn is_orphan(&self) -> bool {
-        self.socket == SocketId::default()
+        self.socket.is_none()
     }
 
     /// Whether the peer may still send data that somebody reads.

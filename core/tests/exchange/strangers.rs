@@ -131,7 +131,7 @@ fn syns_in_the_name_of_one_victim_draw_little_more_than_one_packet_each_threat_3
         assert!(sent <= 11_000, "{sent}");
         let counters = t.stack.counters();
         assert!(counters.synack_repeats_saved > 0);
-        assert_eq!(counters.replied(ReplyReason::SynAckAgain), sent - 10_000);
+        assert_eq!(counters.replied(ReplyReason::SynAckRetransmit), sent - 10_000);
         assert_eq!(counters.synack_retries_exhausted as usize, 10_000 - counters.syncookies_sent as usize);
     });
 }
