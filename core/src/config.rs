@@ -21,6 +21,7 @@
 
 mod kinds;
 mod modes;
+mod refuse;
 mod sysctl_conf;
 
 use std::fmt;
@@ -28,8 +29,9 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use self::kinds::Kind;
-pub use self::kinds::{CongestionControl, PortRange, Refusal, Refusals, RefuseWith};
+pub use self::kinds::{CongestionControl, PortRange};
 pub use self::modes::{EcnMode, FastOpenMode, MtuProbing, SynCookies, TwReuse};
+pub use self::refuse::{Refusal, Refusals, RefuseWith};
 pub use self::sysctl_conf::{Assignment, SysctlConf};
 use crate::wire::tcp::OptionLayout;
 use thiserror::Error;
@@ -430,7 +432,7 @@ settings! {
     /// Most servers whose Fast Open cookie is remembered; 0: none. Each takes 160 bytes.
     "steadfast.tcp_fastopen_cache" tcp_fastopen_cache: u32 as kinds::Number(0, 1 << 20), [1024, 1024, 1024, 1024], "RFC 7413 §4.1.3";
     /// Refused sources, and how: `10.0.0.0/8 tcp-reset, 2001:db8::/32:80 admin-prohibited, 192.0.2.1 drop`.
-    "steadfast.tcp_refuse" tcp_refuse: Refusals as kinds::Refuse,
+    "steadfast.tcp_refuse" tcp_refuse: Refusals as refuse::Refuse,
         [Refusals::default(), Refusals::default(), Refusals::default(), Refusals::default()], "scenario H10b";
     /// Range from which a connect chooses its local port.
     "net.ipv4.ip_local_port_range" ip_local_port_range: PortRange as kinds::Ports,

@@ -12,7 +12,6 @@ use crate::error::Error;
 use crate::info::{Diagnosis, Info, SocketEntry, Usage};
 use crate::socket::{Event, SocketId, SocketOptions};
 use crate::state::State;
-use crate::tcp::tcb::Connection;
 use crate::tcp::time_wait;
 use crate::time::{Duration, Instant, Since};
 use crate::trace::{TraceEvent, TraceKind};
@@ -289,51 +288,4 @@ fn unspecified(like: SocketAddr) -> SocketAddr {
     let address: IpAddr =
         if like.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
     SocketAddr::new(address, 0)
-}
-
-impl Connection {
-    fn info(&self, now: Instant, config: &Config) -> Info {
-        let tcb = &self.tcb;
-        let (una, nxt) = (tcb.snd.una, tcb.snd.nxt);
-        Info {
-            state: tcb.state,
-            local: tcb.tuple.local(),
-            remote: tcb.tuple.remote(),
-            state_age: tcb.state_since.age(now),
-            ca_state: self.ca_state(),
-            retransmits: u32::from(tcb.timers.retransmits),
-            probes: u32::from(tcb.timers.unanswered_probes),
-            backoff: u32::from(match tcb.state {
-                State::SynReceived => tcb.timers.retransmits,
-                _ => tcb.rtt.backoff.saturating_add(tcb.timers.window_probes),
-            }),
-            timestamps: tcb.ts.on,
-            sack: tcb.snd.sack,
-            ecn: tcb.ecn.on,
-            snd_wscale: tcb.snd.wscale_on.then_some(tcb.snd.wscale),
-            rcv_wscale: tcb.snd.wscale_on.then_some(tcb.rcv.wscale),
-            rto: tcb.rtt.rto(config),
-            rtt: tcb.rtt.srtt(),
-            rttvar: tcb.rtt.var(),
-            min_rtt: tcb.rtt.min(),
-            snd_mss: self.payload_mss(),
-            rcv_mss: tcb.rcv.mss,
-            advmss: tcb.rcv.adv_mss,
-            pmtu: tcb.snd.path.mtu,
-            snd_cwnd: self.congestion.cwnd(),
-            snd_ssthresh: self.congestion.ssthresh(),
-            in_flight: self.in_network(),
-            unacked: nxt.since(una),
-            sacked: self.sacked_bytes(),
-            snd_wnd: tcb.snd.wnd,
-            rcv_wnd: self.receive_window(),
-            total_retrans: self.total_retrans,
-            notsent_bytes: self.unsent() as u64,
-            bytes_acked: self.bytes_acked,
-            bytes_received: self.bytes_received,
-            recv_q: self.receive_queue.len() as u64,
-            send_q: self.send_queue.len() as u64,
-            out_of_order: self.reassembly.as_ref().map_or(0, |r| r.len() as u64),
-        }
-    }
 }

@@ -7,7 +7,6 @@ use super::tcb::{Connection, Env};
 use crate::config::{Config, PortRange, TwReuse};
 use crate::counters::{DropReason, ReplyReason};
 use crate::flow::FlowTable;
-use crate::ip::recent::Recent;
 use crate::seq::SeqNum;
 use crate::table::{Link, Table};
 use crate::time::{Duration, Instant, Tick};
@@ -382,24 +381,6 @@ impl TimeWaits {
             range.contains(tuple.local_port) && FourTuple { local_port: 0, ..*tuple } == *ends
         });
         fit.next()
-    }
-}
-
-/// The last timestamp of each peer, for `tcp_tw_recycle` (T9c).
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Peers(Recent<(u32, Instant)>);
-
-impl Peers {
-    /// For how long a timestamp counts.
-    const MSL: Duration = Duration::from_secs(60);
-
-    pub(crate) fn remember(&mut self, peer: IpAddr, ts_val: u32, now: Instant, limit: usize) {
-        self.0.remember(peer, (ts_val, now), limit);
-    }
-
-    /// Whether a SYN of `peer` looks older than what it sent before.
-    pub(crate) fn refuses(&self, peer: IpAddr, ts_val: u32, now: Instant) -> bool {
-        self.0.get(peer).is_some_and(|(last, at)| now - *at < Peers::MSL && is_earlier(ts_val, *last))
     }
 }
 
