@@ -58,6 +58,7 @@
 //! [`into_split`](TcpStream::into_split) may live in two tasks.
 #![forbid(unsafe_code)]
 
+mod addr;
 mod batch;
 mod driver;
 mod listener;
@@ -73,6 +74,7 @@ pub use steadfast_core::config::{Config, Profile};
 pub use steadfast_core::{ConnectOptions, ListenOptions, SocketId, SocketOptions};
 pub use steadfast_device as device;
 
+pub use addr::{Resolver, Resolving, SystemResolver, ToSocketAddrs, lookup_host};
 pub use driver::Driver;
 pub use listener::TcpListener;
 pub use net::{Net, NetBuilder};

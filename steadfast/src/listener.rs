@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use steadfast_core::{Error, ListenOptions, SocketId};
 use tokio::sync::Notify;
 
+use crate::addr::{self, ToSocketAddrs};
 use crate::net::{Net, begin};
 use crate::shared::{Handle, Waiting, into_io};
 use crate::stream::TcpStream;
@@ -51,7 +52,7 @@ struct Part {
 }
 
 impl TcpListener {
-    /// Listens on `local`.
+    /// Listens on `local`. If `local` names several addresses, it listens on the first that can be bound.
     ///
     /// `0.0.0.0` listens on all IPv4 addresses, and `[::]` on all addresses of both families, as on Linux. A dual-stack
     /// listener shows an IPv4 client as `[::ffff:10.0.0.1]:4000`; [`only_v6`](ListenOptions::only_v6) excludes IPv4
@@ -59,24 +60,48 @@ impl TcpListener {
     ///
     /// # Errors
     ///
-    /// - `AddrNotAvailable`: `local` is no address of the network, or no port is free.
+    /// If no address can be bound, it returns the error of the last one:
+    ///
+    /// - `AddrNotAvailable`: it is no address of the network, or no port is free.
     /// - `AddrInUse`: another listener has the address and port.
     /// - `NetworkDown`: the network is closing.
+    /// - `InvalidInput`: there is no address.
+    /// - The resolver's error.
     ///
     /// # Cancel safety
     ///
-    /// The future never waits: the first poll binds the listener or fails.
-    pub async fn bind(net: &Net, local: impl Into<SocketAddr>) -> io::Result<TcpListener> {
-        TcpListener::bind_with(net, local, ListenOptions::default()).await
+    /// The future waits only for the resolver of a name: otherwise the first poll binds the listener or fails.
+    pub fn bind<A: ToSocketAddrs>(
+        net: &Net,
+        local: A,
+    ) -> impl Future<Output = io::Result<TcpListener>> + Send + 'static + use<A> {
+        TcpListener::bind_with(net, local, ListenOptions::default())
     }
 
-    /// Like [`bind`](TcpListener::bind), with a backlog and options for the accepted streams. The future never waits.
-    pub async fn bind_with(
+    /// Like [`bind`](TcpListener::bind), with a backlog and options for the accepted streams.
+    pub fn bind_with<A: ToSocketAddrs>(
         net: &Net,
-        local: impl Into<SocketAddr>,
+        local: A,
         options: ListenOptions,
+    ) -> impl Future<Output = io::Result<TcpListener>> + Send + 'static + use<A> {
+        let (net, target) = (net.clone(), local.to_target());
+        async move {
+            let mut error = None;
+            for local in addr::resolve(net.names(), target).await? {
+                match TcpListener::listen(&net, local, &options) {
+                    Ok(listener) => return Ok(listener),
+                    Err(e) => error = Some(e),
+                }
+            }
+            Err(error.unwrap_or_else(addr::no_address))
+        }
+    }
+
+    pub(crate) fn listen(
+        net: &Net,
+        mut local: SocketAddr,
+        options: &ListenOptions,
     ) -> io::Result<TcpListener> {
-        let mut local = local.into();
         let arrivals = Arc::new(Notify::new());
         let mut parts = Vec::new();
         for handle in net.all_stacks() {

@@ -13,6 +13,7 @@ use steadfast_core::steer::Steering;
 use steadfast_core::{Config, Error, Instant, Interface, Stack};
 use steadfast_device::Device;
 
+use crate::addr::{Names, Resolver, SystemResolver};
 use crate::driver::Driver;
 use crate::queue::Exchange;
 use crate::shared::{Handle, Phase, Shared, State, Waiting, into_io};
@@ -43,16 +44,27 @@ use crate::shared::{Handle, Phase, Shared, State, Waiting, into_io};
 /// ```
 #[derive(Clone, Debug)]
 pub struct Net {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
     /// One stack for each queue of the device.
-    stacks: Arc<[Arc<Handle>]>,
+    stacks: Vec<Arc<Handle>>,
     /// Counts calls of `connect`, to spread connections over the stacks.
-    turn: Arc<AtomicUsize>,
+    turn: AtomicUsize,
+    names: Names,
 }
 
 impl Net {
     /// Returns a builder with the default configuration and no address.
     pub fn builder() -> NetBuilder {
-        NetBuilder { config: Config::default(), addresses: Vec::new(), secret: None }
+        NetBuilder {
+            config: Config::default(),
+            addresses: Vec::new(),
+            secret: None,
+            names: Names::new(SystemResolver),
+        }
     }
 
     /// Ends the network: listeners close, no connection is opened or accepted any more, and written data is delivered.
@@ -74,7 +86,7 @@ impl Net {
     /// The first poll starts the closing. Dropping the future afterwards stops the wait, not the closing. A second call
     /// replaces the limit.
     pub async fn close(&self, limit: Duration) -> io::Result<()> {
-        self.stacks.iter().for_each(|stack| Net::begin_to_close(stack, limit));
+        self.all_stacks().iter().for_each(|stack| Net::begin_to_close(stack, limit));
         self.closed().await
     }
 
@@ -91,7 +103,7 @@ impl Net {
     /// - An error that says so, if the driver panicked or was dropped.
     pub async fn closed(&self) -> io::Result<()> {
         let mut result = Ok(());
-        for stack in self.stacks.iter() {
+        for stack in self.all_stacks().iter() {
             result = result.and(Net::ended(stack).await);
         }
         result
@@ -131,31 +143,31 @@ impl Net {
     /// Returns the event counters, summed over all stacks.
     pub fn counters(&self) -> Counters {
         let mut counters = Counters::default();
-        self.stacks.iter().for_each(|stack| counters.add(stack.lock().stack.counters()));
+        self.all_stacks().iter().for_each(|stack| counters.add(stack.lock().stack.counters()));
         counters
     }
 
     /// Returns how full the tables are, summed over all stacks.
     pub fn usage(&self) -> Usage {
         let mut usage = Usage::default();
-        self.stacks.iter().for_each(|stack| usage.add(&stack.lock().stack.usage()));
+        self.all_stacks().iter().for_each(|stack| usage.add(&stack.lock().stack.usage()));
         usage
     }
 
     /// Recounts the sums and flags that the stacks keep, and returns the first difference. It is for tests: it visits
     /// every connection under the lock.
     pub fn check_consistent(&self) -> Result<(), String> {
-        self.stacks.iter().try_for_each(|stack| stack.lock().stack.check_consistent())
+        self.all_stacks().iter().try_for_each(|stack| stack.lock().stack.check_consistent())
     }
 
     /// Lists all sockets, as `ss -a` does: listeners, half-open, connections, orphans, TIME-WAIT.
     pub fn sockets(&self) -> Vec<SocketEntry> {
-        self.stacks.iter().flat_map(|stack| stack.call(|state, now| state.stack.sockets(now))).collect()
+        self.all_stacks().iter().flat_map(|stack| stack.call(|state, now| state.stack.sockets(now))).collect()
     }
 
     /// Lists connections that the application seems to have forgotten: in CLOSE-WAIT for longer than `older_than`.
     pub fn diagnose(&self, older_than: Duration) -> Vec<Diagnosis> {
-        let stacks = self.stacks.iter();
+        let stacks = self.all_stacks().iter();
         stacks.flat_map(|stack| stack.call(|state, now| state.stack.diagnose(now, older_than))).collect()
     }
 
@@ -163,20 +175,25 @@ impl Net {
     /// an IPv6 address is not added (RFC 8200 §5).
     pub fn add_address(&self, address: impl Into<IpAddr>, prefix_len: u8) {
         let address = address.into();
-        self.stacks
+        self.all_stacks()
             .iter()
             .for_each(|stack| stack.call(|state, _| state.stack.add_address(address, prefix_len)));
     }
 
     /// All stacks, by index.
     pub(crate) fn all_stacks(&self) -> &[Arc<Handle>] {
-        &self.stacks
+        &self.inner.stacks
+    }
+
+    pub(crate) fn names(&self) -> &Names {
+        &self.inner.names
     }
 
     /// All stacks, starting with another one at each call.
     pub(crate) fn stacks(&self) -> impl Iterator<Item = &Arc<Handle>> {
-        let turn = self.turn.fetch_add(1, Ordering::Relaxed) % self.stacks.len();
-        self.stacks[turn..].iter().chain(&self.stacks[..turn])
+        let Inner { stacks, turn, .. } = &*self.inner;
+        let turn = turn.fetch_add(1, Ordering::Relaxed) % stacks.len();
+        stacks[turn..].iter().chain(&stacks[..turn])
     }
 }
 
@@ -215,6 +232,7 @@ pub struct NetBuilder {
     config: Config,
     addresses: Vec<(IpAddr, u8)>,
     secret: Option<[u8; 32]>,
+    names: Names,
 }
 
 impl NetBuilder {
@@ -235,6 +253,13 @@ impl NetBuilder {
     /// secret: their sequence numbers and cookies could be guessed.
     pub fn secret(mut self, secret: [u8; 32]) -> NetBuilder {
         self.secret = Some(secret);
+        self
+    }
+
+    /// Sets the resolver of names for `bind`, `connect` and [`lookup_host`](crate::lookup_host). The default is that of
+    /// the system, [`SystemResolver`].
+    pub fn resolver(mut self, resolver: impl Resolver) -> NetBuilder {
+        self.names = Names::new(resolver);
         self
     }
 
@@ -312,7 +337,8 @@ impl NetBuilder {
             drivers.push(Driver::new(shared.clone(), device, exchanges.next()));
             stacks.push(Arc::new(Handle(shared)));
         }
-        Ok((Net { stacks: stacks.into(), turn: Arc::default() }, drivers))
+        let inner = Inner { stacks, turn: AtomicUsize::new(0), names: self.names };
+        Ok((Net { inner: Arc::new(inner) }, drivers))
     }
 
     fn check(&self, mtu: u16) -> io::Result<()> {

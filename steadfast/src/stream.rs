@@ -13,6 +13,7 @@ use steadfast_core::{ConnectOptions, Error, Instant, Shutdown, SocketId, SocketO
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::task::coop;
 
+use crate::addr::{self, ToSocketAddrs};
 use crate::net::{Net, begin};
 use crate::shared::{Handle, Side, State, Waiting, into_io};
 
@@ -58,32 +59,54 @@ impl TcpStream {
         TcpStream { socket: Arc::new(Socket { handle, id }) }
     }
 
-    /// Connects to `remote` (RFC 9293 §3.5), and returns once the handshake is complete.
+    /// Connects to `remote` (RFC 9293 §3.5), and returns once the handshake is complete. A name is resolved by the
+    /// network's resolver. If `remote` names several addresses, each is tried in turn.
+    ///
+    /// The future owns what it needs and is `'static`; that of Tokio borrows `remote`.
     ///
     /// # Errors
     ///
-    /// - `InvalidInput`: `remote` is no unicast address, or its port is 0.
+    /// If all addresses fail, it returns the error of the last one:
+    ///
+    /// - `InvalidInput`: the address is no unicast address, or its port is 0; or there is no address.
     /// - `NetworkUnreachable`: the network has no address of this family.
     /// - `AddrNotAvailable`: no local port is free for this peer.
     /// - `ENOBUFS`: the limit of connections is reached (`tcp_max_connections`).
     /// - `NetworkDown`: the network is closing.
     /// - The error that ended the handshake, such as `ConnectionRefused` or `TimedOut`.
+    /// - The resolver's error.
     ///
     /// # Cancel safety
     ///
     /// Dropping the future abandons the attempt.
-    pub async fn connect(net: &Net, remote: impl Into<SocketAddr>) -> io::Result<TcpStream> {
-        TcpStream::connect_with(net, remote, ConnectOptions::default()).await
+    pub fn connect<A: ToSocketAddrs>(
+        net: &Net,
+        remote: A,
+    ) -> impl Future<Output = io::Result<TcpStream>> + Send + 'static + use<A> {
+        TcpStream::connect_with(net, remote, ConnectOptions::default())
     }
 
     /// Like [`connect`](TcpStream::connect), from a given local address or port, or with other options. Dropping the
     /// future abandons the attempt.
-    pub async fn connect_with(
+    pub fn connect_with<A: ToSocketAddrs>(
         net: &Net,
-        remote: impl Into<SocketAddr>,
+        remote: A,
         options: ConnectOptions,
-    ) -> io::Result<TcpStream> {
-        let remote = remote.into();
+    ) -> impl Future<Output = io::Result<TcpStream>> + Send + 'static + use<A> {
+        let (net, target) = (net.clone(), remote.to_target());
+        async move {
+            let mut error = None;
+            for remote in addr::resolve(net.names(), target).await? {
+                match TcpStream::connect_to(&net, remote, options.clone()).await {
+                    Ok(stream) => return Ok(stream),
+                    Err(e) => error = Some(e),
+                }
+            }
+            Err(error.unwrap_or_else(addr::no_address))
+        }
+    }
+
+    async fn connect_to(net: &Net, remote: SocketAddr, options: ConnectOptions) -> io::Result<TcpStream> {
         let mut connected = Err(io::ErrorKind::AddrNotAvailable.into());
         for stack in net.stacks() {
             connected = begin(stack, |state, now| {

@@ -3,6 +3,7 @@
 mod carrying;
 mod ending;
 mod locks;
+mod names;
 mod network_ends;
 mod opening;
 mod own_addresses;
