@@ -2,6 +2,7 @@
 //! a request that came with a valid cookie, which proves the client's address.
 
 use super::segment::{Outgoing, Segment};
+use super::send::Before;
 use super::tcb::{Connection, Env, Origin};
 use crate::trace::Loss;
 use crate::wire::tcp::Flags;
@@ -48,11 +49,12 @@ impl Connection {
     /// Completes a handshake with early data: SEG.ACK may cover some of it.
     #[cold]
     pub(super) fn take_ack_of_early_data(&mut self, segment: &Segment<'_>, env: &mut Env<'_>) {
-        let flight = self.flight();
+        let before = Before::of(self);
         self.arm_retransmit(env);
         if segment.ack().gt(self.tcb.snd.una) {
             self.deliver(segment, env);
-            self.advance(segment.ack(), segment, flight, env);
+            self.advance(segment.ack(), segment, env);
+            self.grow_window(before, env);
         }
         if self.tcb.snd.una.lt(self.tcb.snd.recover) {
             self.resend_early_data(env);

@@ -1,7 +1,8 @@
 //! Explicit congestion notification of a connection (RFC 3168).
 
+use super::congestion::Cause;
 use super::segment::Segment;
-use super::tcb::{Connection, Env};
+use super::tcb::Connection;
 use crate::seq::SeqNum;
 
 /// The state of congestion marks, in both directions.
@@ -32,20 +33,21 @@ impl EcnState {
 impl Connection {
     /// Handles the peer's echo of a congestion mark (3168-4). Loss recovery in progress has already reduced the
     /// window.
-    pub(super) fn take_ece(&mut self, segment: &Segment<'_>, env: &mut Env<'_>) {
+    pub(super) fn take_ece(&mut self, segment: &Segment<'_>) {
         if self.tcb.ecn.on && segment.flags().ece() && self.flight() > 0 && !self.is_recovering() {
-            self.reduce_once(u32::MAX, env);
+            self.reduce_once(Cause::Ecn, u32::MAX);
         }
     }
 
     /// Reduces the window after a mark or a loss, at most once per window of data (RFC 3168 §6.1.2).
     /// FlightSize counts for `most` bytes at most.
-    pub(super) fn reduce_once(&mut self, most: u32, env: &Env<'_>) {
+    pub(super) fn reduce_once(&mut self, cause: Cause, most: u32) {
         if self.reduced_already() {
             return;
         }
         let (flight, mss) = (self.flight().min(most), u32::from(self.payload_mss()));
-        self.congestion.loss(env.now, flight, mss);
+        let ssthresh = self.congestion.congested(cause, flight, mss);
+        self.congestion.set_cwnd(ssthresh);
         self.note_reduction();
     }
 

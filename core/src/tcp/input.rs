@@ -2,6 +2,7 @@
 //! include RFC 5961, RFC 7323 and the decisions of `docs/deviations.md`.
 
 use super::segment::Segment;
+use super::send::Before;
 use super::tcb::{Connection, Env, Origin, Tcb};
 use crate::counters::{DropReason, ReplyReason};
 use crate::error::Error;
@@ -100,11 +101,12 @@ impl Connection {
     /// Processes a predicted segment: the checks without their exceptional cases.
     #[inline]
     fn take_predicted(&mut self, segment: &Segment<'_>, env: &mut Env<'_>) {
-        let flight = self.flight();
+        let before = Before::of(self);
         self.update_window(segment, env);
         if segment.ack() != self.tcb.snd.una {
             self.release_ranges(segment.ack());
-            self.advance(segment.ack(), segment, flight, env);
+            self.advance(segment.ack(), segment, env);
+            self.grow_window(before, env);
         }
         self.note_heard(segment, env);
         if !segment.payload.is_empty() {

@@ -261,7 +261,7 @@ impl Connection {
         if idle > 0 && Duration::from_millis(u64::from(idle)) > self.tcb.rtt.rto(env.config) {
             let mss = u32::from(self.payload_mss());
             let window = super::congestion::initial_window(env.config.tcp_init_cwnd, mss);
-            self.congestion.restart(window);
+            self.congestion.idle(window);
             self.tcb.snd.last_sent = env.tick();
         }
     }

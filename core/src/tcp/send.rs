@@ -1,6 +1,6 @@
 //! Processes ACKs on the send side (SND.*), and begins and ends loss recovery.
 
-use super::congestion::Acknowledged;
+use super::congestion::Acked;
 use super::segment::Segment;
 use super::tcb::{Connection, Env};
 use crate::seq::SeqNum;
@@ -9,8 +9,20 @@ use crate::state::CaState;
 use crate::time::Duration;
 use crate::trace::TraceKind;
 
-/// Most segments that one ACK adds to cwnd in slow start: L of RFC 9406 §4.3 for a sender without pacing.
-const SLOW_START_SEGMENTS: u32 = 8;
+/// The state before an ACK.
+#[derive(Clone, Copy)]
+pub(super) struct Before {
+    una: SeqNum,
+    flight: u32,
+    phase: CaState,
+}
+
+impl Before {
+    #[inline]
+    pub(super) fn of(connection: &Connection) -> Before {
+        Before { una: connection.tcb.snd.una, flight: connection.flight(), phase: connection.ca_state() }
+    }
+}
 
 impl Connection {
     /// The window in bytes that the segment advertises. It is unscaled only in a SYN (7323-2).
@@ -23,13 +35,13 @@ impl Connection {
     pub(crate) fn take_ack(&mut self, segment: &Segment<'_>, env: &mut Env<'_>) {
         let ack = segment.ack();
         let una = self.tcb.snd.una;
-        let flight_before = self.flight();
+        let before = Before::of(self);
         let duplicate = self.is_duplicate_ack(segment);
         self.update_window(segment, env);
         let sack_news = self.deliver(segment, env);
-        self.take_ece(segment, env);
+        self.take_ece(segment);
         if ack.gt(una) {
-            self.advance(ack, segment, flight_before, env);
+            self.advance(ack, segment, env);
         } else if sack_news || (duplicate && !self.tcb.snd.sack) {
             self.count_duplicate_ack(env);
         }
@@ -38,6 +50,7 @@ impl Connection {
             self.tcb.timers.unanswered_since = env.tick();
         }
         self.detect_loss(env);
+        self.grow_window(before, env);
     }
 
     /// Processes an ACK below SND.UNA, overtaken by a later one. Only its SACK blocks may be new (SA-EST-16).
@@ -91,13 +104,7 @@ impl Connection {
     }
 
     /// Advances SND.UNA to `ack`.
-    pub(crate) fn advance(
-        &mut self,
-        ack: SeqNum,
-        segment: &Segment<'_>,
-        flight_before: u32,
-        env: &mut Env<'_>,
-    ) {
+    pub(crate) fn advance(&mut self, ack: SeqNum, segment: &Segment<'_>, env: &mut Env<'_>) {
         let acked = ack.since(self.tcb.snd.una);
         let fin = u32::from(self.tcb.snd.fin_sent && ack == self.tcb.snd.nxt);
         self.tcb.snd.una = ack;
@@ -112,7 +119,7 @@ impl Connection {
         if acked > fin && self.is_worth_writing() {
             self.signal(Event::WRITABLE);
         }
-        let keep_timer = self.grow_window(ack, acked, flight_before, env);
+        let keep_timer = self.acked_in_recovery(ack, acked);
         if self.flight() == 0 {
             self.tcb.timers.retransmit = None;
             self.close_flight(env);
@@ -130,26 +137,22 @@ impl Connection {
         self.urgent_end = self.urgent_end.filter(|end| end.gt(una));
     }
 
-    /// Updates recovery and the congestion window. Returns whether the retransmission timer must not be restarted
-    /// (6582-2).
-    fn grow_window(&mut self, ack: SeqNum, acked: u32, flight_before: u32, env: &Env<'_>) -> bool {
-        let mss = u32::from(self.payload_mss());
-        // In Loss, an ACK that covers a filled hole includes data that left the network long ago (RFC 3465 §2.3).
-        let most_segments = if self.ca_state() == CaState::Loss { 1 } else { SLOW_START_SEGMENTS };
-        let (grow, keep_timer) = self.acked_in_recovery(ack, acked);
-        if !self.window_is_used(flight_before) {
-            self.congestion.unused();
-        } else if grow {
-            let srtt = self.tcb.rtt.srtt();
-            self.congestion.acknowledged(Acknowledged {
-                now: env.now,
-                bytes: acked,
-                most: most_segments * mss,
-                mss,
-                srtt,
-            });
+    /// Updates the congestion window, once losses are detected.
+    #[inline]
+    pub(super) fn grow_window(&mut self, before: Before, env: &Env<'_>) {
+        let newly_acked = self.tcb.snd.una.since(before.una);
+        if newly_acked == 0 {
+            return;
         }
-        keep_timer
+        let phase = if self.ca_state() == CaState::Recovery { CaState::Recovery } else { before.phase };
+        self.congestion.acked(&Acked {
+            now: env.now,
+            newly_acked,
+            mss: u32::from(self.payload_mss()),
+            srtt: self.tcb.rtt.srtt(),
+            phase,
+            cwnd_limited: self.window_is_used(before.flight),
+        });
     }
 
     /// Returns whether cwnd limited the sender, with `flight` bytes in flight. cwnd must not grow while the

@@ -1,8 +1,7 @@
 //! The expiry of a connection's timers.
 
-use super::congestion::initial_window;
+use super::congestion::{Cause, initial_window};
 use super::input::{Closed, Outcome};
-use super::recovery::undo::Undo;
 use super::rtt::model_timeout;
 use super::tcb::{Connection, Env, Origin};
 use crate::error::Error;
@@ -80,11 +79,14 @@ impl Connection {
         }
         let una = self.tcb.snd.una;
         self.pmtu_probe_lost(una, true, env);
-        let undo = (!self.is_recovering()).then(|| Undo::new(&self.congestion, una));
+        let undo = (!self.is_recovering()).then(|| self.begin_undo(una));
         if self.tcb.snd.wnd > 0 {
             // A mark of the same window of data has lowered the threshold already (RFC 3168 §6.1.2).
             let first = retransmits == 1 && (repairing || !self.reduced_already());
-            self.congestion.timeout(env.now, flight, mss, first);
+            if first {
+                self.congestion.congested(Cause::Timeout, flight, mss);
+            }
+            self.congestion.set_cwnd(mss);
             self.note_reduction();
         }
         self.tcb.timers.retransmits = retransmits;
@@ -123,7 +125,7 @@ impl Connection {
         self.tcb.rtt.syn_lost(env.now);
         // With it goes the initial window (5681-4).
         let mss = u32::from(self.payload_mss());
-        self.congestion.set_initial(initial_window(1, mss));
+        self.congestion.set_cwnd(initial_window(1, mss));
         self.arm_syn_ack(env);
         Outcome::Keep
     }

@@ -1,6 +1,6 @@
 //! CUBIC (RFC 9438), in bytes and floating point seconds.
 
-use super::{Acknowledged, CongestionControl, reduced, slow_start};
+use super::{Acked, Cause, CongestionControl, Window, reduced};
 use crate::time::Instant;
 
 /// C, in segments per second cubed.
@@ -10,10 +10,8 @@ const BETA_TENTHS: u32 = 7;
 /// α_cubic = 3 (1 − β) / (1 + β), which makes the Reno-friendly estimate as aggressive as Reno (9438-3).
 const ALPHA: f64 = 3.0 * 0.3 / 1.7;
 
-#[derive(Clone, Debug)]
-pub(crate) struct Cubic {
-    cwnd: u32,
-    ssthresh: u32,
+#[derive(Clone, Debug, Default)]
+pub(super) struct Cubic {
     /// Window before the last reduction.
     w_max: f64,
     /// Window before the reduction that began this epoch.
@@ -33,30 +31,9 @@ struct Epoch {
     w_est: f64,
 }
 
-impl Cubic {
-    pub(super) fn new(initial_window: u32) -> Cubic {
-        Cubic {
-            cwnd: initial_window,
-            ssthresh: u32::MAX,
-            w_max: 0.0,
-            cwnd_prior: 0.0,
-            epoch: None,
-            earned: 0.0,
-        }
-    }
-
-    fn reduce(&mut self, flight: u32, mss: u32) {
-        let cwnd = f64::from(self.cwnd);
-        // Fast convergence: a flow with a shrinking window releases more bandwidth (9438-4).
-        self.w_max = if cwnd < self.w_max { cwnd * 0.85 } else { cwnd };
-        self.cwnd_prior = cwnd;
-        self.ssthresh = reduced(flight, BETA_TENTHS, mss);
-        self.epoch = None;
-        self.earned = 0.0;
-    }
-
-    fn avoid_congestion(&mut self, ack: &Acknowledged, bytes: u32) {
-        let (cwnd, mss) = (f64::from(self.cwnd), f64::from(ack.mss));
+impl CongestionControl for Cubic {
+    fn acked(&mut self, window: &mut Window, ack: &Acked, bytes: u32) {
+        let (cwnd, mss) = (f64::from(window.cwnd), f64::from(ack.mss));
         let w_max = self.w_max.max(cwnd);
         let epoch = self.epoch.get_or_insert_with(|| Epoch {
             start: ack.now,
@@ -68,56 +45,28 @@ impl Cubic {
         let t = (ack.now - epoch.start).as_secs_f64();
         let w_cubic = |t: f64| C * (t - epoch.k).powi(3) * mss + w_max;
         if w_cubic(t) < epoch.w_est {
-            self.cwnd = (epoch.w_est.max(cwnd) as u32).max(self.cwnd);
+            window.cwnd = (epoch.w_est.max(cwnd) as u32).max(window.cwnd);
             return;
         }
         let target = w_cubic(t + ack.srtt.as_secs_f64()).clamp(cwnd, 1.5 * cwnd);
         self.earned += (target - cwnd) / cwnd * f64::from(bytes);
-        self.cwnd = self.cwnd.saturating_add(self.earned as u32);
+        window.cwnd = window.cwnd.saturating_add(self.earned as u32);
         self.earned = self.earned.fract();
     }
-}
 
-impl CongestionControl for Cubic {
-    fn cwnd(&self) -> u32 {
-        self.cwnd
-    }
-
-    fn ssthresh(&self) -> u32 {
-        self.ssthresh
-    }
-
-    fn acknowledged(&mut self, ack: Acknowledged) {
-        let rest = slow_start(&mut self.cwnd, self.ssthresh, &ack);
-        if self.cwnd >= self.ssthresh && rest > 0 {
-            self.avoid_congestion(&ack, rest);
-        }
-    }
-
-    fn loss(&mut self, _now: Instant, flight: u32, mss: u32) {
-        self.reduce(flight, mss);
-        self.cwnd = self.ssthresh;
-    }
-
-    fn timeout(&mut self, _now: Instant, flight: u32, mss: u32, first: bool) {
-        if first {
-            self.reduce(flight, mss);
-        }
-        self.cwnd = mss;
+    fn congested(&mut self, window: &Window, _: Cause, flight: u32, mss: u32) -> u32 {
+        let cwnd = f64::from(window.cwnd);
+        // Fast convergence: a flow with a shrinking window releases more bandwidth (9438-4).
+        self.w_max = if cwnd < self.w_max { cwnd * 0.85 } else { cwnd };
+        self.cwnd_prior = cwnd;
+        self.epoch = None;
+        self.earned = 0.0;
+        reduced(flight, BETA_TENTHS, mss)
     }
 
     fn unused(&mut self) {
         // Time must not advance while the window is not in use (9438-6).
         self.epoch = None;
-    }
-
-    fn restart(&mut self, window: u32) {
-        self.cwnd = self.cwnd.min(window);
-        self.unused();
-    }
-
-    fn set_initial(&mut self, window: u32) {
-        self.cwnd = window;
     }
 }
 
@@ -128,11 +77,13 @@ mod tests {
     /// 9438-4: W_max is (1 + β) / 2 of the window, with β = 0.7.
     #[test]
     fn a_flow_whose_window_shrinks_aims_lower_each_time_9438_4() {
-        let mut cubic = Cubic::new(100_000);
-        cubic.reduce(100_000, 1000);
-        assert!((cubic.w_max - 100_000.0).abs() < 1.0, "{}", cubic.w_max);
-        cubic.cwnd = 80_000;
-        cubic.reduce(80_000, 1000);
-        assert!((cubic.w_max - 68_000.0).abs() < 1.0, "{}", cubic.w_max);
+        let mut cubic = Cubic::default();
+        let mut reduce = |cwnd| {
+            cubic.congested(&Window { cwnd, ssthresh: u32::MAX }, Cause::Loss, cwnd, 1000);
+            cubic.w_max
+        };
+        let (first, second) = (reduce(100_000), reduce(80_000));
+        assert!((first - 100_000.0).abs() < 1.0, "{first}");
+        assert!((second - 68_000.0).abs() < 1.0, "{second}");
     }
 }

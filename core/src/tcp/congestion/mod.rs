@@ -1,93 +1,227 @@
 //! Congestion control: how much may be in flight.
 //!
-//! The controller sees only the inputs of RFC 5681: acknowledged bytes, losses and idle times. The `recovery` module
-//! chooses what to retransmit.
+//! A [`Controller`] has the window and the threshold, and grows the window in slow start. An algorithm behind
+//! [`CongestionControl`] grows it in congestion avoidance, and says how far congestion lowers the threshold. The
+//! `recovery` module chooses what to retransmit. It sets the window while losses are repaired.
 
 mod cubic;
 mod reno;
 
-use std::ops::{Deref, DerefMut};
-
 use crate::config::CongestionControl as Choice;
+use crate::state::CaState;
 use crate::time::{Duration, Instant};
 
 use self::cubic::Cubic;
 use self::reno::Reno;
 
-/// A congestion controller. All sizes are bytes.
-pub(crate) trait CongestionControl {
-    /// The congestion window.
-    fn cwnd(&self) -> u32;
+/// Most segments that one ACK adds to cwnd in slow start: L of RFC 9406 §4.3 for a sender without pacing.
+const SLOW_START_SEGMENTS: u32 = 8;
 
-    /// The slow-start threshold; `u32::MAX` before the first loss.
-    fn ssthresh(&self) -> u32;
+/// An algorithm of congestion avoidance. All sizes are bytes.
+trait CongestionControl {
+    /// An ACK covers `bytes` beyond those that slow start has counted. Grows the window.
+    fn acked(&mut self, window: &mut Window, ack: &Acked, bytes: u32);
 
-    /// New data was acknowledged outside of recovery, and the window was fully used.
-    fn acknowledged(&mut self, ack: Acknowledged);
+    /// There is congestion, with `flight` bytes in flight. Returns the new threshold.
+    fn congested(&mut self, window: &Window, cause: Cause, flight: u32, mss: u32) -> u32;
 
-    /// Duplicate ACKs or an ECN echo showed congestion. Called at most once per window of data.
-    fn loss(&mut self, now: Instant, flight: u32, mss: u32);
+    /// The window was not in use for a time: the application or the peer's window was the limit.
+    fn unused(&mut self) {}
+}
 
-    /// The retransmission timer fired. `first` is false if it has already fired for the same data (5681-7).
-    fn timeout(&mut self, now: Instant, flight: u32, mss: u32, first: bool);
+/// The congestion window and the slow-start threshold.
+#[derive(Clone, Copy, Debug)]
+struct Window {
+    cwnd: u32,
+    /// `u32::MAX` before the first congestion.
+    ssthresh: u32,
+}
 
-    /// New data was acknowledged, but the window was not fully used: the application or the peer's window was the
-    /// limit.
-    fn unused(&mut self);
-
-    /// Nothing was sent for longer than an RTO: at most `window` bytes may be sent at once (5681-12).
-    fn restart(&mut self, window: u32);
-
-    /// Sets the window of a new connection, or of one that has just learned its MSS.
-    fn set_initial(&mut self, window: u32);
+impl Window {
+    /// Slow start by byte counting, of at most `most` bytes (5681-2; THREAT-44). Returns the bytes left over once the
+    /// threshold is reached.
+    fn slow_start(&mut self, bytes: u32, most: u32) -> u32 {
+        if self.cwnd >= self.ssthresh {
+            return bytes;
+        }
+        let counted = bytes.min(most);
+        let grown = self.cwnd.saturating_add(counted).min(self.ssthresh);
+        let used = grown - self.cwnd;
+        self.cwnd = grown;
+        counted.saturating_sub(used)
+    }
 }
 
 /// An ACK of new data, as seen by a controller.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Acknowledged {
+pub(crate) struct Acked {
     pub(crate) now: Instant,
-    pub(crate) bytes: u32,
-    /// Most bytes that count in slow start.
-    pub(crate) most: u32,
+    /// Bytes by which SND.UNA advanced.
+    pub(crate) newly_acked: u32,
     pub(crate) mss: u32,
     pub(crate) srtt: Duration,
+    /// The state before the ACK, or after it if that is Recovery.
+    pub(crate) phase: CaState,
+    /// Whether the window, and not the application or the peer's window, was the limit.
+    pub(crate) cwnd_limited: bool,
 }
 
-/// The controller of a connection, stored inline to save an allocation per connection.
+/// What shows congestion.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Cause {
+    /// Duplicate ACKs or RACK.
+    Loss,
+    /// The retransmission timer, for the first time for the data in flight (5681-7).
+    Timeout,
+    /// The peer's echo of a mark.
+    Ecn,
+}
+
+/// The congestion control of a connection.
 #[derive(Clone, Debug)]
-pub(crate) enum Controller {
+pub(crate) struct Controller {
+    window: Window,
+    choice: Choice,
+    /// Allocated for the first congestion avoidance: most connections are too short for it.
+    state: Option<Box<State>>,
+}
+
+const _: () = assert!(size_of::<Controller>() <= 24);
+
+#[derive(Clone, Debug)]
+struct State {
+    algorithm: Algorithm,
+    /// The window, and the algorithm's state, when the episode of recovery began.
+    remembered: Option<Box<(Window, Algorithm)>>,
+}
+
+#[derive(Clone, Debug)]
+enum Algorithm {
     Cubic(Cubic),
     Reno(Reno),
 }
 
+impl Algorithm {
+    fn new(choice: Choice) -> Algorithm {
+        match choice {
+            Choice::Cubic => Algorithm::Cubic(Cubic::default()),
+            Choice::Reno => Algorithm::Reno(Reno::default()),
+        }
+    }
+}
+
+impl CongestionControl for Algorithm {
+    fn acked(&mut self, window: &mut Window, ack: &Acked, bytes: u32) {
+        match self {
+            Algorithm::Cubic(cubic) => cubic.acked(window, ack, bytes),
+            Algorithm::Reno(reno) => reno.acked(window, ack, bytes),
+        }
+    }
+
+    fn congested(&mut self, window: &Window, cause: Cause, flight: u32, mss: u32) -> u32 {
+        match self {
+            Algorithm::Cubic(cubic) => cubic.congested(window, cause, flight, mss),
+            Algorithm::Reno(reno) => reno.congested(window, cause, flight, mss),
+        }
+    }
+
+    fn unused(&mut self) {
+        match self {
+            Algorithm::Cubic(cubic) => cubic.unused(),
+            Algorithm::Reno(reno) => reno.unused(),
+        }
+    }
+}
+
 impl Controller {
     pub(crate) fn new(choice: Choice, initial_window: u32) -> Controller {
-        match choice {
-            Choice::Cubic => Controller::Cubic(Cubic::new(initial_window)),
-            Choice::Reno => Controller::Reno(Reno::new(initial_window)),
+        let window = Window { cwnd: initial_window, ssthresh: u32::MAX };
+        Controller { window, choice, state: None }
+    }
+
+    /// The congestion window.
+    #[inline]
+    pub(crate) fn cwnd(&self) -> u32 {
+        self.window.cwnd
+    }
+
+    /// The slow-start threshold; `u32::MAX` before the first congestion.
+    #[inline]
+    pub(crate) fn ssthresh(&self) -> u32 {
+        self.window.ssthresh
+    }
+
+    /// Sets the window: that of a new connection, or that of recovery.
+    pub(crate) fn set_cwnd(&mut self, cwnd: u32) {
+        self.window.cwnd = cwnd;
+    }
+
+    /// An ACK covers new data, in any phase. While losses are repaired in Recovery, the window is that of recovery.
+    #[inline]
+    pub(crate) fn acked(&mut self, ack: &Acked) {
+        if !ack.cwnd_limited {
+            self.unused();
+        } else if ack.phase != CaState::Recovery {
+            self.grow(ack);
         }
     }
-}
 
-impl Deref for Controller {
-    type Target = dyn CongestionControl;
-
-    #[inline]
-    fn deref(&self) -> &Self::Target {
-        match self {
-            Controller::Cubic(cubic) => cubic,
-            Controller::Reno(reno) => reno,
+    fn grow(&mut self, ack: &Acked) {
+        // In Loss, an ACK that covers a filled hole includes data that left the network long ago (RFC 3465 §2.3).
+        let segments = if ack.phase == CaState::Loss { 1 } else { SLOW_START_SEGMENTS };
+        let rest = self.window.slow_start(ack.newly_acked, segments * ack.mss);
+        if self.window.cwnd >= self.window.ssthresh && rest > 0 {
+            let mut window = self.window;
+            self.state().algorithm.acked(&mut window, ack, rest);
+            self.window = window;
         }
     }
-}
 
-impl DerefMut for Controller {
-    #[inline]
-    fn deref_mut(&mut self) -> &mut Self::Target {
-        match self {
-            Controller::Cubic(cubic) => cubic,
-            Controller::Reno(reno) => reno,
+    /// There is congestion, with `flight` bytes in flight. Lowers the threshold and returns it; the window is for the
+    /// caller to set. Called at most once per window of data.
+    pub(crate) fn congested(&mut self, cause: Cause, flight: u32, mss: u32) -> u32 {
+        let window = self.window;
+        self.window.ssthresh = self.state().algorithm.congested(&window, cause, flight, mss);
+        self.window.ssthresh
+    }
+
+    /// Remembers window and state for [`undo`](Controller::undo): an episode of recovery begins.
+    pub(crate) fn remember(&mut self) {
+        let window = self.window;
+        let state = self.state();
+        let now = (window, state.algorithm.clone());
+        match &mut state.remembered {
+            Some(remembered) => **remembered = now,
+            None => state.remembered = Some(Box::new(now)),
         }
+    }
+
+    /// Restores what was remembered, unless the window has outgrown it: the episode was spurious (9438-7).
+    pub(crate) fn undo(&mut self) {
+        let Some(state) = &mut self.state else { return };
+        if let Some(remembered) = &state.remembered
+            && remembered.0.cwnd > self.window.cwnd
+        {
+            (self.window, state.algorithm) = (**remembered).clone();
+        }
+    }
+
+    fn unused(&mut self) {
+        if let Some(state) = &mut self.state {
+            state.algorithm.unused();
+        }
+    }
+
+    /// Nothing was sent for longer than an RTO: at most `restart` bytes may be sent at once (5681-12).
+    pub(crate) fn idle(&mut self, restart: u32) {
+        self.window.cwnd = self.window.cwnd.min(restart);
+        self.unused();
+    }
+
+    fn state(&mut self) -> &mut State {
+        let choice = self.choice;
+        self.state
+            .get_or_insert_with(|| Box::new(State { algorithm: Algorithm::new(choice), remembered: None }))
     }
 }
 
@@ -100,19 +234,6 @@ pub(crate) fn initial_window(segments: u8, mss: u32) -> u32 {
 /// ssthresh = max(FlightSize × numerator / 10, 2 SMSS) (5681-6, 9438-5).
 fn reduced(flight: u32, tenths: u32, mss: u32) -> u32 {
     ((u64::from(flight) * u64::from(tenths) / 10) as u32).max(2 * mss)
-}
-
-/// Slow start by byte counting, within the limit for one ACK (5681-2; THREAT-44). Returns the bytes left over once
-/// the threshold is reached.
-fn slow_start(cwnd: &mut u32, ssthresh: u32, ack: &Acknowledged) -> u32 {
-    if *cwnd >= ssthresh {
-        return ack.bytes;
-    }
-    let counted = ack.bytes.min(ack.most);
-    let grown = cwnd.saturating_add(counted).min(ssthresh);
-    let used = grown - *cwnd;
-    *cwnd = grown;
-    counted.saturating_sub(used)
 }
 
 #[cfg(test)]
@@ -128,12 +249,22 @@ mod tests {
         assert_eq!(initial_window(1, 1460), 1460);
     }
 
+    fn acked(now: Instant, newly_acked: u32, mss: u32, srtt: Duration) -> Acked {
+        Acked { now, newly_acked, mss, srtt, phase: CaState::Open, cwnd_limited: true }
+    }
+
+    /// Congestion after which the window is the threshold.
+    fn lose(cc: &mut Controller, flight: u32) {
+        let ssthresh = cc.congested(Cause::Loss, flight, 1000);
+        cc.set_cwnd(ssthresh);
+    }
+
     /// Runs `rtts` round trips in which the whole window is sent and acknowledged. Returns the time after them.
-    fn whole_windows(cc: &mut dyn CongestionControl, mut now: Instant, srtt: Duration, rtts: u32) -> Instant {
+    fn whole_windows(cc: &mut Controller, mut now: Instant, srtt: Duration, rtts: u32) -> Instant {
         for _ in 0..rtts {
             now += srtt;
             for _ in 0..cc.cwnd() / 1000 {
-                cc.acknowledged(Acknowledged { now, bytes: 1000, most: 8000, mss: 1000, srtt });
+                cc.acked(&acked(now, 1000, 1000, srtt));
             }
         }
         now
@@ -145,7 +276,7 @@ mod tests {
         for choice in [Choice::Reno, Choice::Cubic] {
             let mut cc = Controller::new(choice, 10_000);
             assert_eq!(cc.ssthresh(), u32::MAX, "{choice:?}");
-            whole_windows(&mut *cc, Instant::ZERO, Duration::from_millis(100), 10);
+            whole_windows(&mut cc, Instant::ZERO, Duration::from_millis(100), 10);
             assert_eq!(cc.cwnd(), 10_000 << 10, "{choice:?}");
         }
     }
@@ -154,11 +285,11 @@ mod tests {
     #[test]
     fn cubic_grows_by_half_in_a_round_trip_at_the_most_9438_2() {
         let mut cc = Controller::new(Choice::Cubic, 100_000);
-        cc.loss(Instant::ZERO, 100_000, 1000);
+        lose(&mut cc, 100_000);
         let srtt = Duration::from_millis(100);
-        whole_windows(&mut *cc, Instant::ZERO, srtt, 1);
+        whole_windows(&mut cc, Instant::ZERO, srtt, 1);
         let before = cc.cwnd();
-        whole_windows(&mut *cc, Instant::from_secs(100), srtt, 1);
+        whole_windows(&mut cc, Instant::from_secs(100), srtt, 1);
         let grown = f64::from(cc.cwnd()) / f64::from(before);
         // The base window grows within the round trip too, so the factor approaches e^0.5.
         assert!((1.4..1.65).contains(&grown), "{grown}");
@@ -169,19 +300,19 @@ mod tests {
     #[test]
     fn cubic_is_friendly_to_reno_on_short_paths_9438_3() {
         let mut cc = Controller::new(Choice::Cubic, 40_000);
-        cc.loss(Instant::ZERO, 40_000, 1000);
+        lose(&mut cc, 40_000);
         assert_eq!(cc.cwnd(), 28_000);
         let srtt = Duration::from_millis(1);
-        let now = whole_windows(&mut *cc, Instant::ZERO, srtt, 10);
+        let now = whole_windows(&mut cc, Instant::ZERO, srtt, 10);
         assert!((33_000..=33_400).contains(&cc.cwnd()), "28 + 10 · 0.53: {}", cc.cwnd());
-        let now = whole_windows(&mut *cc, now, srtt, 15);
+        let now = whole_windows(&mut cc, now, srtt, 15);
         assert!(
             (41_000..=42_500).contains(&cc.cwnd()),
             "40 after 23 round trips, and two more: {}",
             cc.cwnd()
         );
         let before = cc.cwnd();
-        whole_windows(&mut *cc, now, srtt, 10);
+        whole_windows(&mut cc, now, srtt, 10);
         assert!((9_500..=10_100).contains(&(cc.cwnd() - before)), "{} to {}", before, cc.cwnd());
     }
 
@@ -189,41 +320,37 @@ mod tests {
     #[test]
     fn cubic_does_not_count_time_without_use_9438_6() {
         let srtt = Duration::from_millis(100);
-        let grown = |rest: &dyn Fn(&mut dyn CongestionControl)| {
+        let grown = |rest: &dyn Fn(&mut Controller)| {
             let mut cc = Controller::new(Choice::Cubic, 100_000);
-            cc.loss(Instant::ZERO, 100_000, 1000);
-            whole_windows(&mut *cc, Instant::ZERO, srtt, 5);
+            lose(&mut cc, 100_000);
+            whole_windows(&mut cc, Instant::ZERO, srtt, 5);
             let before = cc.cwnd();
-            rest(&mut *cc);
-            whole_windows(&mut *cc, Instant::from_secs(60), srtt, 1);
+            rest(&mut cc);
+            whole_windows(&mut cc, Instant::from_secs(60), srtt, 1);
             cc.cwnd() - before
         };
         assert!(grown(&|_| {}) > 30_000, "a minute of use: the window is far beyond the old one");
-        assert!(grown(&|cc| cc.restart(100_000)) < 10_000, "a minute of silence");
+        assert!(grown(&|cc| cc.idle(100_000)) < 10_000, "a minute of silence");
         assert!(grown(&|cc| cc.unused()) < 10_000, "a minute of little use");
     }
 
     #[test]
     fn loss_halves_reno_and_takes_three_tenths_off_cubic_5681_6_9438_1() {
-        let now = Instant::ZERO;
         for (choice, expected) in [(Choice::Reno, 50_000), (Choice::Cubic, 70_000)] {
             let mut cc = Controller::new(choice, 100_000);
-            cc.loss(now, 100_000, 1000);
+            lose(&mut cc, 100_000);
             assert_eq!((cc.cwnd(), cc.ssthresh()), (expected, expected), "{choice:?}");
-            cc.timeout(now, 0, 1000, true);
-            assert_eq!((cc.cwnd(), cc.ssthresh()), (1000, 2000), "{choice:?}");
+            assert_eq!(cc.congested(Cause::Timeout, 0, 1000), 2000, "{choice:?}");
         }
     }
 
     #[test]
     fn congestion_avoidance_of_reno_adds_one_mss_for_each_window_5681_3() {
         let mut cc = Controller::new(Choice::Reno, 10_000);
-        cc.loss(Instant::ZERO, 20_000, 1000);
+        lose(&mut cc, 20_000);
         assert_eq!(cc.cwnd(), 10_000);
         for _ in 0..10 {
-            let ack =
-                Acknowledged { now: Instant::ZERO, bytes: 1000, most: 8000, mss: 1000, srtt: Duration::ZERO };
-            cc.acknowledged(ack);
+            cc.acked(&acked(Instant::ZERO, 1000, 1000, Duration::ZERO));
         }
         assert_eq!(cc.cwnd(), 11_000);
     }
@@ -232,7 +359,7 @@ mod tests {
     fn cubic_reaches_its_old_window_again_after_k_seconds_9438_1() {
         // W_max = 100 segments, cwnd after the loss 70: K = cbrt(30 / 0.4) = 4.217 s.
         let mut cc = Controller::new(Choice::Cubic, 100_000);
-        cc.loss(Instant::ZERO, 100_000, 1000);
+        lose(&mut cc, 100_000);
         let srtt = Duration::from_millis(100);
         let mut at_k = 0;
         for tenth in 0..100u64 {
@@ -241,7 +368,7 @@ mod tests {
                 at_k = cc.cwnd();
             }
             for _ in 0..cc.cwnd() / 1000 {
-                cc.acknowledged(Acknowledged { now, bytes: 1000, most: 8000, mss: 1000, srtt });
+                cc.acked(&acked(now, 1000, 1000, srtt));
             }
         }
         assert!((97_000..=103_000).contains(&at_k), "{at_k}");
@@ -261,11 +388,16 @@ mod tests {
             for (what, bytes, nanos) in events {
                 now += Duration::from_nanos(nanos);
                 match what {
-                    0 => cc.loss(now, bytes, mss),
-                    1 => cc.timeout(now, bytes, mss, bytes % 2 == 0),
-                    2 => cc.restart(initial_window(10, mss)),
+                    0 => {
+                        cc.remember();
+                        let cause = [Cause::Loss, Cause::Ecn, Cause::Timeout][bytes as usize % 3];
+                        let ssthresh = cc.congested(cause, bytes, mss);
+                        cc.set_cwnd(if cause == Cause::Timeout { mss } else { ssthresh });
+                    }
+                    1 => cc.undo(),
+                    2 => cc.idle(initial_window(10, mss)),
                     3 => cc.unused(),
-                    _ => cc.acknowledged(Acknowledged { now, bytes, most: 8 * mss, mss, srtt: Duration::from_nanos(nanos / 7) }),
+                    _ => cc.acked(&acked(now, bytes, mss, Duration::from_nanos(nanos / 7))),
                 }
                 prop_assert!(cc.cwnd() >= mss.min(initial_window(1, mss)));
             }

@@ -9,6 +9,7 @@ pub(crate) mod newreno;
 pub(crate) mod rack;
 pub(crate) mod undo;
 
+use super::congestion::Cause;
 use super::flight::{Flight, SendTime};
 use super::segment::Segment;
 use super::tcb::{Connection, Env};
@@ -18,7 +19,6 @@ use crate::time::{Deadline, Duration};
 use crate::trace::{Loss, TraceKind};
 use crate::wire::tcp::SackBlocks;
 use rack::Delivery;
-use undo::Undo;
 
 /// Most ranges of a flight, for each selectively acknowledged one that `tcp_max_sack_ranges` permits.
 const RANGES_PER_SACKED: usize = 4;
@@ -265,7 +265,7 @@ impl Connection {
         let now = SendTime::at(env.now);
         let again = self.is_recovering();
         // The loss of a retransmission is real, and so are the losses before it.
-        let undo = (!again).then(|| Undo::new(&self.congestion, una));
+        let undo = (!again).then(|| self.begin_undo(una));
         let flight = self.open_flight(env);
         flight.undo = undo;
         flight.phase = CaState::Recovery;
@@ -279,38 +279,35 @@ impl Connection {
         if !self.pmtu_probe_lost(una, false, env) {
             // In an episode, the flight still includes what was lost in the one before.
             let most = if again { self.congestion.cwnd() } else { u32::MAX };
-            self.reduce_once(most, env);
+            self.reduce_once(Cause::Loss, most);
         }
     }
 
-    /// Updates recovery after SND.UNA advanced by `acked` bytes to `ack`. Returns whether the congestion window may
-    /// grow, and whether the retransmission timer must not be restarted (6582-2).
-    pub(super) fn acked_in_recovery(&mut self, ack: SeqNum, acked: u32) -> (bool, bool) {
+    /// Updates recovery after SND.UNA advanced by `acked` bytes to `ack`. Returns whether the retransmission
+    /// timer must not be restarted (6582-2).
+    pub(super) fn acked_in_recovery(&mut self, ack: SeqNum, acked: u32) -> bool {
         let mss = u32::from(self.payload_mss());
         let (recover, sack) = (self.tcb.snd.recover, self.tcb.snd.sack);
-        let Some(flight) = self.flight.as_mut() else { return (true, false) };
+        let Some(flight) = self.flight.as_mut() else { return false };
         flight.dupacks = 0;
         match flight.phase {
             CaState::Recovery if ack.lt(recover) => {
                 if sack {
-                    return (false, false);
+                    return false;
                 }
                 let keep_timer = std::mem::replace(&mut flight.partial_seen, true);
                 flight.deflate(acked, mss);
                 flight.mark_head(ack, mss);
                 flight.forced = true;
-                return (false, keep_timer);
+                return keep_timer;
             }
-            CaState::Recovery => {
-                self.end_recovery();
-                return (false, false);
-            }
+            CaState::Recovery => self.end_recovery(),
             CaState::Loss if ack.ge(recover) => self.end_recovery(),
             // The missing segment was only reordered.
             CaState::Disorder if flight.sacked() == 0 => flight.phase = CaState::Open,
             _ => {}
         }
-        (true, false)
+        false
     }
 
     /// The recovery point is acknowledged. Selectively acknowledged ranges beyond it are kept.

@@ -2,14 +2,12 @@
 //! proof is an echoed timestamp (Eifel, RFC 3522) or a D-SACK for each retransmission (RFC 3708).
 
 use crate::seq::SeqNum;
-use crate::tcp::congestion::Controller;
 use crate::tcp::segment::{Segment, is_earlier};
 use crate::tcp::tcb::{Connection, Env};
 
-/// The state that an episode of recovery replaced. It is kept while the episode may prove spurious.
+/// The evidence on an episode of recovery that may prove spurious. The controller remembers the window of before.
 #[derive(Clone, Debug)]
 pub(crate) struct Undo {
-    congestion: Controller,
     /// SND.UNA when the episode began.
     marker: SeqNum,
     /// End of the first retransmission, and our timestamp of it; `None` once an ACK has covered it.
@@ -19,8 +17,8 @@ pub(crate) struct Undo {
 }
 
 impl Undo {
-    pub(crate) fn new(congestion: &Controller, marker: SeqNum) -> Box<Undo> {
-        Box::new(Undo { congestion: congestion.clone(), marker, first: None, outstanding: 0 })
+    fn new(marker: SeqNum) -> Box<Undo> {
+        Box::new(Undo { marker, first: None, outstanding: 0 })
     }
 
     /// A segment up to `end` is retransmitted, with a timestamp of `clock`.
@@ -33,6 +31,12 @@ impl Undo {
 }
 
 impl Connection {
+    /// An episode of recovery begins: what it replaces is remembered.
+    pub(crate) fn begin_undo(&mut self, una: SeqNum) -> Box<Undo> {
+        self.congestion.remember();
+        Undo::new(una)
+    }
+
     /// Undoes the recovery if the segment proves it spurious, once in an episode (4015-1). `duplicate` is the end of
     /// its D-SACK block. SND.UNA is still that of before. An ECN echo shows congestion, whatever was late.
     pub(super) fn undo_if_spurious(
@@ -61,13 +65,11 @@ impl Connection {
     #[cold]
     fn undo_recovery(&mut self, env: &mut Env<'_>) {
         let Some(flight) = self.flight.as_mut() else { return };
-        let Some(undo) = flight.undo.take() else { return };
+        flight.undo = None;
         // Nothing is retransmitted because of what was withdrawn.
         flight.withdraw_losses();
         self.reordering.seen = true;
-        if undo.congestion.cwnd() > self.congestion.cwnd() {
-            self.congestion = undo.congestion;
-        }
+        self.congestion.undo();
         if self.is_recovering() {
             self.end_recovery();
             self.tcb.snd.recover = self.tcb.snd.una;
