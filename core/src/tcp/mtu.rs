@@ -88,15 +88,15 @@ impl Connection {
         self.set_pmtu(mtu, env);
         let snd = &mut self.tcb.snd;
         snd.path.confirmed = snd.path.confirmed.min(mtu);
-        self.pmtu_until = Some(Deadline::after(env.now, env.config.mtu_expires));
+        self.rare().pmtu_until = Some(Deadline::after(env.now, env.config.mtu_expires));
     }
 
     /// Restores the interface's MTU after the lowered path MTU expires (RFC 1191 §6.3). A router reports if that is
     /// still too big.
     #[inline]
     pub(crate) fn raise_expired_pmtu(&mut self, env: &mut Env<'_>) {
-        if self.pmtu_until.is_some_and(|until| until.tick().is_due(env.tick())) {
-            self.pmtu_until = None;
+        let Some(rare) = self.rare.as_mut() else { return };
+        if rare.pmtu_until.take_if(|until| until.tick().is_due(env.tick())).is_some() {
             self.set_pmtu(env.interface_mtu, env);
         }
     }
@@ -109,9 +109,18 @@ impl Connection {
         env.note(&tuple, TraceKind::PathMtu(mtu));
     }
 
+    #[inline]
+    fn searches_pmtu(&self) -> bool {
+        self.rare.as_ref().is_some_and(|rare| rare.pmtu_search.is_some())
+    }
+
+    fn pmtu_search_mut(&mut self) -> Option<&mut PmtuSearch> {
+        self.rare.as_mut()?.pmtu_search.as_mut()
+    }
+
     /// Looks for a black hole when the retransmission timer fires for the `retransmits`-th time in a row.
     pub(crate) fn suspect_black_hole(&mut self, retransmits: u8, env: &mut Env<'_>) {
-        if let Some(search) = self.pmtu_search.as_mut() {
+        if let Some(search) = self.pmtu_search_mut() {
             search.probe = None;
         }
         if self.tcb.snd.path.claimed != 0 {
@@ -138,7 +147,7 @@ impl Connection {
         env.counters.mtu_black_holes += 1;
         self.set_pmtu(target, env);
         let next_at = env.now + config.tcp_probe_interval;
-        self.pmtu_search = Some(Box::new(PmtuSearch { low: target, high: pmtu - 1, probe: None, next_at }));
+        self.rare().pmtu_search = Some(PmtuSearch { low: target, high: pmtu - 1, probe: None, next_at });
     }
 
     /// Decides whether to send a path MTU probe (4821-1, 8899-2, RFC 4821 §7.4). In bytes, `unsent` is the data
@@ -151,24 +160,24 @@ impl Connection {
         room: u32,
         env: &Env<'_>,
     ) -> PmtuProbe {
-        let off = self.pmtu_search.is_none() && env.config.tcp_mtu_probing != MtuProbing::Always;
+        let off = !self.searches_pmtu() && env.config.tcp_mtu_probing != MtuProbing::Always;
         if off { PmtuProbe::No } else { self.next_step_of_search(unsent, window, room, env) }
     }
 
     fn next_step_of_search(&mut self, unsent: usize, window: u32, room: u32, env: &Env<'_>) -> PmtuProbe {
-        if self.pmtu_search.is_none() && env.config.tcp_mtu_probing == MtuProbing::Always {
+        if !self.searches_pmtu() && env.config.tcp_mtu_probing == MtuProbing::Always {
             let next_at = env.now;
             let (low, high) = (self.tcb.snd.path.mtu, env.interface_mtu);
-            self.pmtu_search = Some(Box::new(PmtuSearch { low, high, probe: None, next_at }));
+            self.rare().pmtu_search = Some(PmtuSearch { low, high, probe: None, next_at });
         }
         let headers = self.headers();
         let payload_mss = self.payload_mss();
         let (recovering, flight) = (!self.is_calm(), self.flight());
-        let cwnd = self.congestion.cwnd();
+        let (start, cwnd) = (self.tcb.snd.nxt, self.congestion.cwnd());
         // The peer's MSS excludes the headers but includes the options (MUST-16).
         let peer_mss = self.tcb.snd.peer_mss.min(self.options.max_segment.unwrap_or(u16::MAX));
         let limit = peer_mss.saturating_add(fixed_headers(self.tcb.tuple.is_ipv4()));
-        let Some(search) = self.pmtu_search.as_mut() else { return PmtuProbe::No };
+        let Some(search) = self.pmtu_search_mut() else { return PmtuProbe::No };
         if search.probe.is_some() || recovering || env.now < search.next_at {
             return PmtuProbe::No;
         }
@@ -189,7 +198,6 @@ impl Connection {
         if room < payload {
             return if flight > 0 { PmtuProbe::Soon } else { PmtuProbe::No };
         }
-        let start = self.tcb.snd.nxt;
         search.probe = Some((start, start + payload, size));
         PmtuProbe::Now(payload as usize)
     }
@@ -197,7 +205,7 @@ impl Connection {
     /// Learns from an ACK up to `ack` which sizes get through.
     pub(crate) fn confirm_path(&mut self, ack: SeqNum, env: &mut Env<'_>) {
         let srtt = self.tcb.rtt.srtt();
-        let probed = self.pmtu_search.as_mut().and_then(|search| {
+        let probed = self.pmtu_search_mut().and_then(|search| {
             let (_, _, size) = search.probe.take_if(|(_, end, _)| ack.ge(*end))?;
             search.low = size;
             // Probes are at least one round trip apart (8899-2).
@@ -232,7 +240,7 @@ impl Connection {
     pub(crate) fn pmtu_probe_lost(&mut self, seq: SeqNum, timeout: bool, env: &mut Env<'_>) -> bool {
         let srtt = self.tcb.rtt.srtt();
         let packets = self.congestion.cwnd() / u32::from(self.payload_mss());
-        let Some(search) = self.pmtu_search.as_mut() else { return false };
+        let Some(search) = self.pmtu_search_mut() else { return false };
         let Some((_, _, size)) = search.probe.take_if(|(start, ..)| *start == seq) else { return false };
         search.high = size - 1;
         let wait = srtt.saturating_mul(packets.max(1) * if timeout { 5 } else { 1 });

@@ -182,7 +182,9 @@ impl Connection {
     /// Returns whether the segment's header can serve as a template: neither it nor the connection has exceptional
     /// state.
     fn is_plain(&self, outgoing: &Outgoing) -> bool {
-        let exceptional = !self.is_calm() || self.pmtu_search.is_some() || self.urgent_end.is_some();
+        let rare = self.rare.as_ref();
+        let exceptional = !self.is_calm()
+            || rare.is_some_and(|rare| rare.pmtu_search.is_some() || rare.urgent_end.is_some());
         !exceptional && !self.tcb.ecn.on && outgoing.header.options.sack.is_empty()
     }
 
@@ -313,7 +315,7 @@ impl Connection {
         let push = payload_len > 0 && offset + payload_len == self.send_queue.len();
         let flags = if push { flags | Flags::PSH } else { flags };
         self.acknowledging(seq, Flags::ACK | flags, Connection::blocks_beside_data, out, env);
-        if let Some(end) = self.urgent_end.filter(|end| end.gt(seq)) {
+        if let Some(end) = self.urgent_end().filter(|end| end.gt(seq)) {
             // The pointer refers to the octet after the urgent data (MUST-62). A distance above 65535 is clamped;
             // later segments carry the exact one.
             out.header.flags |= Flags::URG;

@@ -306,7 +306,7 @@ impl Connection {
     /// Records a duplicate range, to be reported once if the peer supports SACK (2883-1, 2883-2).
     pub(crate) fn note_duplicate(&mut self, left: SeqNum, right: SeqNum) {
         if left.lt(right) {
-            self.tcb.ack.dsack = (left, right);
+            self.rare().dsack = (left, right);
         }
     }
 
@@ -338,11 +338,18 @@ impl Connection {
 
     #[inline]
     pub(crate) fn has_sack_blocks(&self) -> bool {
-        self.reassembly.is_some() || self.tcb.ack.dsack.0 != self.tcb.ack.dsack.1
+        self.reassembly.is_some() || self.has_dsack()
+    }
+
+    /// Whether there is duplicate data to report.
+    #[inline]
+    pub(crate) fn has_dsack(&self) -> bool {
+        self.rare.as_ref().is_some_and(|rare| rare.dsack.0 != rare.dsack.1)
     }
 
     fn push_all_blocks(&mut self, blocks: &mut SackBlocks, env: &mut Env<'_>) {
-        let (left, right) = std::mem::take(&mut self.tcb.ack.dsack);
+        let (left, right) =
+            self.rare.as_mut().map(|rare| std::mem::take(&mut rare.dsack)).unwrap_or_default();
         if left != right && env.config.tcp_dsack {
             env.counters.tcp_dsack_sent += 1;
             blocks.push(left, right);

@@ -87,7 +87,7 @@ impl Connection {
         if !self.tcb.snd.sack {
             return 0;
         }
-        let duplicate = usize::from(self.tcb.ack.dsack.0 != self.tcb.ack.dsack.1);
+        let duplicate = usize::from(self.has_dsack());
         let blocks = duplicate + self.reassembly.as_ref().map_or(0, |r| r.sack_blocks().count());
         sack_len(blocks.min(self.blocks_beside_data()))
     }

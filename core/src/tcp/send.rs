@@ -134,7 +134,9 @@ impl Connection {
         self.tcb.snd.recover = self.tcb.snd.recover.max(una);
         self.tcb.ecn.keep_up_with(una);
         self.small_end = self.small_end.max(una);
-        self.urgent_end = self.urgent_end.filter(|end| end.gt(una));
+        if let Some(rare) = self.rare.as_mut() {
+            rare.urgent_end = rare.urgent_end.filter(|end| end.gt(una));
+        }
     }
 
     /// Updates the congestion window, once losses are detected.

@@ -78,7 +78,7 @@ pub(crate) struct Connection {
     /// When everything in flight was sent, while that is one range.
     pub(crate) sent: SendTime,
     pub(crate) reordering: Reordering,
-    pub(crate) pmtu_search: Option<Box<PmtuSearch>>,
+    pub(crate) rare: Option<Box<Rare>>,
     pub(crate) congestion: Controller,
     pub(crate) options: Arc<SocketOptions>,
     /// The application's handle. An orphan has none.
@@ -88,16 +88,12 @@ pub(crate) struct Connection {
     pub(crate) bytes_acked: u64,
     pub(crate) bytes_received: u64,
     pub(crate) total_retrans: u32,
-    /// SND.UP: where the urgent data ends that the application sent.
-    pub(crate) urgent_end: Option<SeqNum>,
     /// End of the last segment that was not full. While it is in flight, Nagle's algorithm holds back the next one.
     pub(crate) small_end: SeqNum,
     /// Changes that were not reported to the application yet.
     pub(crate) events: Event,
     /// Reported by a router; becomes the error if the connection fails (MUST-47).
     pub(crate) soft_error: Option<Error>,
-    /// Until when a report of a smaller path MTU is believed (1191-2).
-    pub(crate) pmtu_until: Option<Deadline>,
     /// Its place in the ready list, which is of connections that may have something to send.
     pub(crate) ready: Links,
     /// Bytes that it sent in its last turn beyond its share, which its next one lacks.
@@ -106,6 +102,18 @@ pub(crate) struct Connection {
     /// Its places in the lists of connections that hold memory.
     pub(crate) listed: Listed,
     pub(crate) gap: Links,
+}
+
+/// What most connections never need. It is allocated when the first of it is needed, and kept.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Rare {
+    /// Duplicate data to report (RFC 2883); empty: none.
+    pub(crate) dsack: (SeqNum, SeqNum),
+    /// SND.UP: where the urgent data ends that the application sent.
+    pub(crate) urgent_end: Option<SeqNum>,
+    pub(crate) pmtu_search: Option<PmtuSearch>,
+    /// Until when a report of a smaller path MTU is believed (1191-2).
+    pub(crate) pmtu_until: Option<Deadline>,
 }
 
 impl Holds for Connection {
@@ -238,11 +246,9 @@ pub(crate) struct AckState {
     /// Challenge ACKs in the second that began at `challenge_from` (5961-9).
     pub(crate) challenges: u8,
     pub(crate) challenge_from: Tick,
-    /// Last answer to an out-of-window segment, and to a probe: two budgets.
+    /// The last ACK of an out-of-window segment, and of a probe: two budgets.
     pub(crate) invalid_at: Option<Stamp>,
     pub(crate) probe_answered_at: Option<Stamp>,
-    /// Duplicate data to report (RFC 2883); empty: none.
-    pub(crate) dsack: (SeqNum, SeqNum),
 }
 
 /// Deadlines of a connection.
@@ -265,7 +271,7 @@ pub(crate) struct Timers {
     pub(crate) unanswered_since: Tick,
 }
 
-const _: () = assert!(size_of::<Tcb>() <= 256);
+const _: () = assert!(size_of::<Tcb>() <= 248);
 
 /// The wheel's node of a connection, and when it fires: at or before the earliest deadline.
 #[derive(Clone, Copy, Debug)]
@@ -436,7 +442,7 @@ impl Connection {
             flight: None,
             sent: SendTime::at(env.now),
             reordering: Reordering::default(),
-            pmtu_search: None,
+            rare: None,
             congestion: Controller::new(agreed.options.congestion, window),
             options: agreed.options,
             socket: None,
@@ -444,11 +450,9 @@ impl Connection {
             bytes_acked: 0,
             bytes_received: 0,
             total_retrans: 0,
-            urgent_end: None,
             small_end: iss,
             events: Event::default(),
             soft_error: None,
-            pmtu_until: None,
             ready: Links::default(),
             overdrawn: 0,
             armed: Armed { node: TimerId::NONE, tick: now },
@@ -489,6 +493,17 @@ impl Connection {
         self.send_queue.len() - self.tcb.snd.nxt.since(self.start_of_queue()) as usize
     }
 
+    /// Returns the rarely needed part, to change it.
+    pub(crate) fn rare(&mut self) -> &mut Rare {
+        self.rare.get_or_insert_default()
+    }
+
+    /// Returns where the urgent data ends that the application sent.
+    #[inline]
+    pub(crate) fn urgent_end(&self) -> Option<SeqNum> {
+        self.rare.as_ref()?.urgent_end
+    }
+
     /// The sequence number of the next byte that the application reads.
     fn read_up_to(&self) -> SeqNum {
         let rcv = &self.tcb.rcv;
@@ -511,7 +526,7 @@ impl Connection {
 
     /// The application has written urgent data: all that is queued is urgent.
     pub(crate) fn note_urgent_written(&mut self) {
-        self.urgent_end = Some(self.end_of_queue());
+        self.rare().urgent_end = Some(self.end_of_queue());
     }
 
     /// Applies other socket options. `rcvbuf` must be that of before.
