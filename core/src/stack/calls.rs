@@ -385,8 +385,9 @@ impl Stack {
             }
         }
         let count = self.peek(id, buffer)?;
-        if let SocketKind::Finished(finished) = &mut self.sockets[id].kind {
-            self.memory.change(&mut finished.receive_queue, |queue| queue.release(count, &mut self.pool));
+        if let SocketKind::Finished(index) = self.sockets[id].kind {
+            let queue = &mut self.finished[index].receive_queue;
+            self.memory.change(queue, |queue| queue.release(count, &mut self.pool));
         }
         Ok(count)
     }
@@ -402,7 +403,7 @@ impl Stack {
                 let more = connection.may_receive() && !connection.tcb.rcv.shut;
                 (&connection.receive_queue, synchronized && !more)
             }
-            SocketKind::Finished(finished) => (&finished.receive_queue, true),
+            SocketKind::Finished(index) => (&self.finished[*index].receive_queue, true),
         };
         let count = queue.peek(0, buffer);
         if count > 0 || buffer.is_empty() {
@@ -418,8 +419,8 @@ impl Stack {
     }
 
     fn take_finished_error(&mut self, id: SocketId) -> Option<Error> {
-        match &mut self.sockets.get_mut(id)?.kind {
-            SocketKind::Finished(finished) => finished.take_error(),
+        match self.sockets.get(id)?.kind {
+            SocketKind::Finished(index) => self.finished[index].take_error(),
             _ => None,
         }
     }
@@ -434,7 +435,7 @@ impl Stack {
                 let len = connection.receive_queue.len();
                 Ok((len, connection.urgent_ahead().min(len)))
             }
-            SocketKind::Finished(finished) => Ok((finished.receive_queue.len(), 0)),
+            SocketKind::Finished(index) => Ok((self.finished[*index].receive_queue.len(), 0)),
             SocketKind::Opening(_) => Ok((0, 0)),
             SocketKind::Listener(_) => Err(Error::NotConnected),
         }
@@ -446,7 +447,7 @@ impl Stack {
         self.set_now(now);
         let index = match &self.socket(id)?.kind {
             SocketKind::Connection(index) => *index,
-            SocketKind::Finished(finished) if finished.error == Some(Error::NetworkDown) => {
+            SocketKind::Finished(index) if self.finished[*index].error == Some(Error::NetworkDown) => {
                 return Err(Error::NetworkDown);
             }
             _ => return Err(Error::NotConnected),
@@ -571,8 +572,8 @@ impl Stack {
     }
 
     fn forget_socket(&mut self, id: SocketId) {
-        if let Some(Socket { kind: SocketKind::Finished(finished), .. }) = self.sockets.remove(id) {
-            self.memory.remove(&finished.receive_queue);
+        if let Some(Socket { kind: SocketKind::Finished(index), .. }) = self.sockets.remove(id) {
+            self.memory.remove(&self.finished.remove(index).receive_queue);
         }
     }
 
@@ -630,7 +631,7 @@ impl Stack {
                 self.openings[index].options = options;
                 self.rearm_opening(index);
             }
-            SocketKind::Finished(finished) => finished.options = options,
+            SocketKind::Finished(index) => self.finished[*index].options = options,
             SocketKind::Connection(index) => {
                 let index = *index;
                 self.with_connection(index, |connection, env| connection.set_options(options, env));
@@ -643,11 +644,11 @@ impl Stack {
     /// (`SO_ERROR`).
     pub fn take_error(&mut self, id: SocketId) -> Result<Option<Error>, Error> {
         self.socket(id)?;
-        Ok(match &mut self.sockets[id].kind {
+        Ok(match &self.sockets[id].kind {
             SocketKind::Listener(_) => None,
             SocketKind::Opening(index) => self.openings[*index].soft_error.take(),
             SocketKind::Connection(index) => self.connections[*index].soft_error.take(),
-            SocketKind::Finished(finished) => finished.take_error(),
+            SocketKind::Finished(index) => self.finished[*index].take_error(),
         })
     }
 }

@@ -40,12 +40,10 @@ impl Stack {
             equal("bytes held by an opening", opening.send_queue.held(), opening.send_queue.recount())?;
             held += opening.send_queue.held() as u64;
         }
-        for (_, socket) in self.sockets.iter() {
-            if let SocketKind::Finished(finished) = &socket.kind {
-                let queue = &finished.receive_queue;
-                equal("bytes held by a finished socket", queue.held(), queue.recount())?;
-                held += queue.held() as u64;
-            }
+        for (_, finished) in self.finished.iter() {
+            let queue = &finished.receive_queue;
+            equal("bytes held by a finished socket", queue.held(), queue.recount())?;
+            held += queue.held() as u64;
         }
         equal("bytes held", self.memory.held(), held)
     }
@@ -62,12 +60,15 @@ impl Stack {
             + time_waits;
         equal("flows", self.flows.len(), rows)?;
         equal("flows by their ends", self.ports.flows(), rows)?;
+        let of_sockets =
+            self.sockets.iter().filter(|(_, socket)| matches!(socket.kind, SocketKind::Finished(_)));
+        equal("finished sockets", self.finished.len(), of_sockets.count())?;
         for (id, socket) in self.sockets.iter() {
             let owner = match socket.kind {
                 SocketKind::Connection(index) => self.connections.get(index).and_then(|row| row.socket),
                 SocketKind::Opening(index) => self.openings.get(index).map(|row| row.socket),
                 SocketKind::Listener(index) => self.listeners.get(index).map(|row| row.socket),
-                SocketKind::Finished(_) => Some(id),
+                SocketKind::Finished(index) => self.finished.get(index).map(|_| id),
             };
             equal("the owner of a socket's row", owner, Some(id))?;
         }

@@ -54,7 +54,7 @@ use self::connections::{Connections, Ready};
 use self::memory::Ladder;
 use self::outbound::Turns;
 use self::replies::Replies;
-use self::sockets::Sockets;
+use self::sockets::{Finished, Sockets};
 
 pub use self::io::{Interface, Packet, PacketBytes, Transmit};
 
@@ -148,6 +148,7 @@ pub struct Stack {
     /// Sorted by the [`binding`] of their local ends, for binary search.
     bindings: Vec<((u16, u128), u32)>,
     sockets: Sockets,
+    finished: Table<Finished>,
     /// The local ports of active opens.
     ports: Ports,
     orphans: usize,
@@ -231,6 +232,7 @@ impl Stack {
             closing: Vec::new(),
             bindings: Vec::new(),
             sockets: Sockets::default(),
+            finished: Table::default(),
             ports: Ports::default(),
             orphans: 0,
             unsettled: 0,

@@ -34,7 +34,7 @@ pub(super) enum SocketKind {
     Listener(u32),
     Opening(u32),
     Connection(u32),
-    Finished(Box<Finished>),
+    Finished(u32),
 }
 
 /// The rest of a finished connection while the application holds its socket.
@@ -59,7 +59,7 @@ impl Finished {
     }
 }
 
-const _: () = assert!(Table::<Socket>::ROW <= 32);
+const _: () = assert!(Table::<Socket>::ROW <= 20);
 
 /// All sockets. A handle names a row and the generation of its socket. The generation is counted for the whole stack,
 /// so it survives pages that the table frees.

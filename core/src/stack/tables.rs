@@ -225,8 +225,8 @@ impl Stack {
             self.memory.add(&receive_queue);
             let (local, remote) = (connection.tcb.tuple.local(), connection.tcb.tuple.remote());
             let options = Arc::clone(&connection.options);
-            socket.kind =
-                SocketKind::Finished(Box::new(Finished { receive_queue, error, local, remote, options }));
+            let finished = Finished { receive_queue, error, local, remote, options };
+            socket.kind = SocketKind::Finished(self.finished.insert(finished));
             let failed = if error.is_some() { Event::ERROR } else { Event::default() };
             self.notify(id, Event::READABLE | Event::WRITABLE | Event::CLOSED | failed | events);
         }
@@ -256,7 +256,7 @@ impl Stack {
             let options = opening.options;
             let finished =
                 Finished { receive_queue: Rope::default(), error: Some(error), local, remote, options };
-            socket.kind = SocketKind::Finished(Box::new(finished));
+            socket.kind = SocketKind::Finished(self.finished.insert(finished));
             let events = Event::READABLE | Event::WRITABLE | Event::CLOSED | Event::ERROR;
             self.notify(opening.socket, events);
         }

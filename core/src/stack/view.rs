@@ -126,10 +126,7 @@ impl Stack {
     fn buffered(&self) -> u64 {
         let connections = self.connections.iter().map(|(_, connection)| connection.buffered());
         let openings = self.openings.iter().map(|(_, opening)| opening.send_queue.len() as u64);
-        let finished = self.sockets.iter().map(|(_, socket)| match &socket.kind {
-            SocketKind::Finished(finished) => finished.receive_queue.len() as u64,
-            _ => 0,
-        });
+        let finished = self.finished.iter().map(|(_, finished)| finished.receive_queue.len() as u64);
         connections.sum::<u64>() + openings.sum::<u64>() + finished.sum::<u64>()
     }
 
@@ -234,7 +231,7 @@ impl Stack {
             SocketKind::Listener(index) => self.listeners[*index].local,
             SocketKind::Opening(index) => self.openings[*index].tuple.local(),
             SocketKind::Connection(index) => self.connections[*index].tcb.tuple.local(),
-            SocketKind::Finished(finished) => finished.local,
+            SocketKind::Finished(index) => self.finished[*index].local,
         }))
     }
 
@@ -245,7 +242,7 @@ impl Stack {
             SocketKind::Listener(_) => return Err(Error::NotConnected),
             SocketKind::Opening(index) => self.openings[*index].tuple.remote(),
             SocketKind::Connection(index) => self.connections[*index].tcb.tuple.remote(),
-            SocketKind::Finished(finished) => finished.remote,
+            SocketKind::Finished(index) => self.finished[*index].remote,
         }))
     }
 
@@ -255,7 +252,7 @@ impl Stack {
             SocketKind::Listener(index) => &self.listeners[*index].options,
             SocketKind::Opening(index) => &self.openings[*index].options,
             SocketKind::Connection(index) => &self.connections[*index].options,
-            SocketKind::Finished(finished) => &finished.options,
+            SocketKind::Finished(index) => &self.finished[*index].options,
         })
     }
 }
