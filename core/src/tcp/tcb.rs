@@ -104,7 +104,7 @@ pub(crate) struct Connection {
     pub(crate) gap: Links,
 }
 
-/// What most connections never need. It is allocated when the first of it is needed, and kept.
+/// State that most connections never need. It is allocated when the first part is needed, and kept.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Rare {
     /// Duplicate data to report (RFC 2883); empty: none.
