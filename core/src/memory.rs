@@ -133,10 +133,9 @@ pub(crate) enum Group {
     Proven,
 }
 
-/// The list of a connection, the time of entry, and how much its peer had acknowledged by then.
+/// A place in the list of a group, the time of entry, and how much its peer had acknowledged by then.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Listed {
-    pub(crate) group: Group,
     pub(crate) links: Links,
     pub(crate) since: Tick,
     pub(crate) acked: u32,

@@ -146,7 +146,7 @@ impl Stack {
         let result = self.memory.change(connection, |connection| run(connection, &mut env));
         let group = connection.group(self.memory.gauge(self.config.tcp_mem).is_above_low());
         let moves =
-            group != connection.listed.group || connection.reassembly.is_some() != connection.gap.is_listed();
+            group != connection.group || connection.reassembly.is_some() != connection.gap.is_listed();
         arm(&mut self.wheel, index, connection);
         let (socket, events) = (connection.socket, std::mem::take(&mut connection.events));
         if connection.claims_turn() && !self.ready.push_alone(index, &mut connection.ready) {
@@ -175,7 +175,7 @@ impl Stack {
         let count = fit(connection)?;
         self.memory.change(&mut connection.send_queue, |queue| push(queue, count, &mut self.pool));
         let group = connection.group(self.memory.gauge(self.config.tcp_mem).is_above_low());
-        let moves = group != connection.listed.group;
+        let moves = group != connection.group;
         if connection.claims_turn() && !self.ready.push_alone(index, &mut connection.ready) {
             self.make_ready(index);
         }

@@ -81,7 +81,7 @@ impl Stack {
         for (index, connection) in self.connections.iter() {
             let [gaps, orphans, unproven, proven] = &mut lens;
             *gaps += usize::from(connection.gap.is_listed());
-            match connection.listed.group {
+            match connection.group {
                 Group::Nowhere => {}
                 Group::Orphans => *orphans += 1,
                 Group::Unproven => *unproven += 1,
@@ -118,7 +118,7 @@ impl Stack {
     /// Checks what [`with_connection`](Stack::with_connection) and its variants leave behind. It does not allocate.
     pub(super) fn check_connection(&self, index: u32) -> Result<(), &'static str> {
         let connection = &self.connections[index];
-        let group = connection.listed.group;
+        let group = connection.group;
         let owes_orphan = connection.is_orphan() && !connection.send_queue.is_empty();
         if connection.tcb.timers.want_arming(&connection.armed) {
             Err("its timer fires too late")
@@ -265,7 +265,7 @@ mod tests {
         check("in the ready list", &|stack| {
             stack.connections[CONNECTION].ready = crate::list::Links::default();
         });
-        check("lists by age", &|stack| stack.connections[CONNECTION].listed.group = Group::Proven);
+        check("lists by age", &|stack| stack.connections[CONNECTION].group = Group::Proven);
         check("not reported", &|stack| stack.connections[CONNECTION].events |= Event::READABLE);
         check("half-open entries", &|stack| stack.listeners[0].half_open += 1);
         check("queue of events", &|stack| stack.sockets[id].queued ^= true);

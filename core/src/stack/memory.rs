@@ -189,7 +189,7 @@ impl Stack {
     pub(super) fn relist(&mut self, index: u32, group: Group) {
         let tick = self.tick();
         let Stack { ladder, connections, .. } = self;
-        if let Some(list) = ladder.list(connections[index].listed.group) {
+        if let Some(list) = ladder.list(connections[index].group) {
             list.remove(index, connections);
         }
         if let Some(list) = ladder.list(group) {
@@ -197,7 +197,7 @@ impl Stack {
         }
         let connection = &mut connections[index];
         let (had_gap, has_gap) = (connection.gap.is_listed(), connection.reassembly.is_some());
-        connection.listed.group = group;
+        connection.group = group;
         connection.listed.since = tick;
         connection.listed.acked = connection.bytes_acked as u32;
         match (had_gap, has_gap) {
@@ -210,7 +210,7 @@ impl Stack {
     /// Removes a connection that ends from its lists.
     pub(super) fn delist(&mut self, index: u32) {
         let connection = &mut self.connections[index];
-        let group = std::mem::take(&mut connection.listed.group);
+        let group = std::mem::take(&mut connection.group);
         let has_gap = connection.gap.is_listed();
         let Stack { ladder, connections, .. } = self;
         if let Some(list) = ladder.list(group) {
@@ -274,7 +274,7 @@ impl Connection {
     pub(super) fn group(&self, above_low: bool) -> Group {
         /// Below this many bytes, a connection matters only when memory is short.
         const MUCH: usize = 4096;
-        let group = self.listed.group;
+        let group = self.group;
         if self.send_queue.is_empty() {
             Group::Nowhere
         } else if self.is_orphan() {

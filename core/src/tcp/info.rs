@@ -43,7 +43,7 @@ impl Connection {
             sacked: self.sacked_bytes(),
             snd_wnd: tcb.snd.wnd,
             rcv_wnd: self.receive_window(),
-            total_retrans: self.total_retrans,
+            total_retrans: self.rare.as_ref().map_or(0, |rare| rare.total_retrans),
             notsent_bytes: self.unsent() as u64,
             bytes_acked: self.bytes_acked,
             bytes_received: self.bytes_received,

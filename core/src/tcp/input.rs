@@ -151,7 +151,7 @@ impl Connection {
 
     /// Returns whether the ACK field covers our SYN and nothing beyond SND.NXT.
     fn acknowledges_syn(&self, segment: &Segment<'_>) -> bool {
-        segment.ack().gt(self.tcb.snd.iss) && segment.ack().le(self.tcb.snd.nxt)
+        segment.ack().gt(self.tcb.snd.una) && segment.ack().le(self.tcb.snd.nxt)
     }
 
     /// PAWS, checked first (7323-10).
@@ -379,7 +379,7 @@ impl Connection {
     /// SYN-RECEIVED becomes ESTABLISHED.
     fn complete_handshake(&mut self, segment: &Segment<'_>, env: &mut Env<'_>) {
         let window = self.advertised_by(segment);
-        let syn_end = self.tcb.snd.iss + 1;
+        let syn_end = self.tcb.snd.una + 1;
         self.release_ranges(syn_end);
         let snd = &mut self.tcb.snd;
         snd.una = syn_end;
@@ -482,12 +482,12 @@ impl Connection {
             return;
         }
         let up = segment.seq() + u32::from(segment.header.urgent);
-        let ahead = if self.tcb.rcv.urgent { self.tcb.rcv.up } else { self.tcb.rcv.nxt };
+        let ahead = self.urgent_received().unwrap_or(self.tcb.rcv.nxt).max(self.tcb.rcv.nxt);
         if up.gt(ahead) {
-            if !self.tcb.rcv.urgent {
+            if !std::mem::replace(&mut self.tcb.rcv.urgent, true) {
                 self.signal(Event::URGENT);
             }
-            (self.tcb.rcv.up, self.tcb.rcv.urgent) = (up, true);
+            self.rare().urgent_received = Some(up);
         }
     }
 
@@ -514,7 +514,7 @@ impl Connection {
             return Err(Outcome::Closed(Closed { error: None, rst: true }));
         }
         let dropped = self.take_text(segment, env);
-        if self.tcb.rcv.urgent && self.tcb.rcv.nxt.ge(self.tcb.rcv.up) {
+        if self.tcb.rcv.urgent && self.urgent_received().is_none_or(|up| self.tcb.rcv.nxt.ge(up)) {
             self.tcb.rcv.urgent = false;
         }
         Ok(match dropped {

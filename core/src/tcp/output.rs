@@ -89,7 +89,7 @@ impl Connection {
         let window = self.tcb.rcv.adv.since(self.tcb.rcv.nxt).min(0xffff) as u16;
         self.tcb.ack.now = false;
         self.tcb.rcv.last_ack_sent = self.tcb.rcv.nxt;
-        let seq = self.tcb.snd.iss;
+        let seq = self.tcb.snd.una;
         *out = Outgoing::bare(Header { seq, ack: self.tcb.rcv.nxt, flags, window, options, ..self.header() });
     }
 
@@ -106,7 +106,7 @@ impl Connection {
 
     fn resend(&mut self, start: SeqNum, len: u32, out: &mut Outgoing, env: &mut Env<'_>) {
         env.counters.retrans_segs += 1;
-        self.total_retrans += 1;
+        self.rare().total_retrans += 1;
         self.tcb.rtt.cancel(env.now);
         if self.tcb.timers.retransmit.is_none() {
             self.arm_retransmit(env);

@@ -313,7 +313,7 @@ impl Handover {
 /// Our SYN is acknowledged: ESTABLISHED. Data of the SYN-ACK comes again (N8), and so does that of our SYN, where the
 /// peer has not taken it.
 fn acknowledged(connection: &mut Connection, syn_data: usize, segment: &Segment<'_>, env: &mut Env<'_>) {
-    let taken = segment.ack().since(connection.tcb.snd.iss + 1) as usize;
+    let taken = segment.ack().since(connection.tcb.snd.una + 1) as usize;
     if syn_data > 0 {
         if taken > 0 {
             env.counters.tcp_fast_open_active += 1;
@@ -323,8 +323,8 @@ fn acknowledged(connection: &mut Connection, syn_data: usize, segment: &Segment<
     }
     connection.send_queue.release(taken, env.pool);
     let snd = &mut connection.tcb.snd;
+    snd.nxt = snd.una + 1 + syn_data as u32;
     snd.una = segment.ack();
-    snd.nxt = snd.iss + 1 + syn_data as u32;
     connection.sent = SendTime::at(env.now);
     snd.recover = segment.ack();
     snd.wnd = u32::from(segment.header.window);

@@ -87,7 +87,6 @@ pub(crate) struct Connection {
     pub(crate) listener: Option<SocketId>,
     pub(crate) bytes_acked: u64,
     pub(crate) bytes_received: u64,
-    pub(crate) total_retrans: u32,
     /// End of the last segment that was not full. While it is in flight, Nagle's algorithm holds back the next one.
     pub(crate) small_end: SeqNum,
     /// Changes that were not reported to the application yet.
@@ -100,6 +99,7 @@ pub(crate) struct Connection {
     pub(crate) overdrawn: u16,
     pub(crate) armed: Armed,
     /// Its places in the lists of connections that hold memory.
+    pub(crate) group: Group,
     pub(crate) listed: Listed,
     pub(crate) gap: Links,
 }
@@ -111,6 +111,9 @@ pub(crate) struct Rare {
     pub(crate) dsack: (SeqNum, SeqNum),
     /// SND.UP: where the urgent data ends that the application sent.
     pub(crate) urgent_end: Option<SeqNum>,
+    /// RCV.UP, until the application has read so far.
+    pub(crate) urgent_received: Option<SeqNum>,
+    pub(crate) total_retrans: u32,
     pub(crate) pmtu_search: Option<PmtuSearch>,
     /// Until when a report of a smaller path MTU is believed (1191-2).
     pub(crate) pmtu_until: Option<Deadline>,
@@ -158,7 +161,6 @@ pub(crate) struct Snd {
     pub(crate) wl1: SeqNum,
     pub(crate) wl2: SeqNum,
     pub(crate) max_wnd: u32,
-    pub(crate) iss: SeqNum,
     /// After the highest sequence number of the last loss (6582-1, 6675-2).
     pub(crate) recover: SeqNum,
     /// Since when the oldest data has been out, or has waited for the window, without progress (user timeout). In
@@ -198,7 +200,6 @@ pub(crate) struct Rcv {
     pub(crate) adv: SeqNum,
     pub(crate) irs: SeqNum,
     pub(crate) last_ack_sent: SeqNum,
-    pub(crate) up: SeqNum,
     pub(crate) fin_at: SeqNum,
     /// The receive buffer, in whole units of the window field.
     pub(crate) buffer: u32,
@@ -271,7 +272,7 @@ pub(crate) struct Timers {
     pub(crate) unanswered_since: Tick,
 }
 
-const _: () = assert!(size_of::<Tcb>() <= 248);
+const _: () = assert!(size_of::<Tcb>() <= 240);
 
 /// The wheel's node of a connection, and when it fires: at or before the earliest deadline.
 #[derive(Clone, Copy, Debug)]
@@ -384,7 +385,6 @@ impl Connection {
                     wl1: irs,
                     wl2: iss,
                     max_wnd: 0,
-                    iss,
                     recover: iss,
                     stalled_since: now,
                     last_sent: now,
@@ -404,7 +404,6 @@ impl Connection {
                     adv: irs + 1 + advertised,
                     irs,
                     last_ack_sent: irs + 1,
-                    up: irs + 1,
                     fin_at: irs,
                     buffer,
                     mss: 0,
@@ -449,14 +448,14 @@ impl Connection {
             listener: None,
             bytes_acked: 0,
             bytes_received: 0,
-            total_retrans: 0,
             small_end: iss,
             events: Event::default(),
             soft_error: None,
             ready: Links::default(),
             overdrawn: 0,
             armed: Armed { node: TimerId::NONE, tick: now },
-            listed: Listed { group: Group::Nowhere, links: Links::default(), since: now, acked: 0 },
+            group: Group::Nowhere,
+            listed: Listed { links: Links::default(), since: now, acked: 0 },
             gap: Links::default(),
         }
     }
@@ -504,6 +503,11 @@ impl Connection {
         self.rare.as_ref()?.urgent_end
     }
 
+    #[inline]
+    pub(super) fn urgent_received(&self) -> Option<SeqNum> {
+        self.rare.as_ref()?.urgent_received
+    }
+
     /// The sequence number of the next byte that the application reads.
     fn read_up_to(&self) -> SeqNum {
         let rcv = &self.tcb.rcv;
@@ -513,8 +517,8 @@ impl Connection {
 
     /// Bytes up to the end of the urgent data, of what the application has not read.
     pub(crate) fn urgent_ahead(&self) -> usize {
-        let (up, read) = (self.tcb.rcv.up, self.read_up_to());
-        if up.gt(read) { up.since(read) as usize } else { 0 }
+        let up = self.urgent_received().filter(|up| up.gt(self.read_up_to()));
+        up.map_or(0, |up| up.since(self.read_up_to()) as usize)
     }
 
     /// The application has read from the receive queue: a window update may be due.
@@ -542,9 +546,12 @@ impl Connection {
         self.bring_user_timeout_forward();
     }
 
-    /// Raises RCV.UP past what the application has read. Otherwise it would seem to lie ahead after 2^31 bytes.
+    /// Forgets RCV.UP once the application has read so far. Otherwise it would seem to lie ahead after 2^31 bytes.
     fn forget_urgent_read(&mut self) {
-        self.tcb.rcv.up = self.tcb.rcv.up.max(self.read_up_to());
+        let read = self.read_up_to();
+        if let Some(rare) = self.rare.as_mut() {
+            rare.urgent_received.take_if(|up| !up.gt(read));
+        }
     }
 
     /// The memory that its queues take: room to spare, lists and shared packets included.

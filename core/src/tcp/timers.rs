@@ -121,7 +121,7 @@ impl Connection {
         self.early_data_is_lost();
         env.counters.tcp_syn_retrans += 1;
         env.counters.retrans_segs += 1;
-        self.total_retrans += 1;
+        self.rare().total_retrans += 1;
         self.tcb.rtt.syn_lost(env.now);
         // With it goes the initial window (5681-4).
         let mss = u32::from(self.payload_mss());
