@@ -21,6 +21,7 @@ use steadfast_core::wire::tcp::{Flags, Timestamps};
 use steadfast_core::{Duration, Instant};
 
 pub use self::pattern::{Count, Direction, End, FlagPattern, Observed, Pattern, Protocol, Window};
+pub use crate::path::PathChange;
 use crate::text::{ParseError, Words};
 
 /// A fault and the time or the packets that it applies to.
@@ -60,14 +61,14 @@ pub enum FaultKind {
         /// When.
         window: Window,
     },
-    /// The path changes its rate, queue or delay.
+    /// The path changes.
     Path {
         /// The direction.
         direction: Direction,
         /// The change.
         change: PathChange,
-        /// When the change takes effect.
-        from: Instant,
+        /// When the change takes effect, and when it ends.
+        window: Window,
     },
     /// A host loses all its state and falls silent.
     Crash {
@@ -231,20 +232,6 @@ pub enum Rejection {
     Icmp(ErrorKind),
     /// A RST with the destination as its source.
     Rst,
-}
-
-/// A change of a path.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PathChange {
-    /// The rate of the link and the limit of its queue.
-    Rate {
-        /// Bits per second.
-        rate: u64,
-        /// Limit of the queue in packets; `None`: no limit.
-        queue: Option<usize>,
-    },
-    /// One-way delay.
-    Delay(Duration),
 }
 
 /// A forged segment.

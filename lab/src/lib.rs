@@ -13,6 +13,7 @@ pub mod foreign;
 mod judge;
 mod mangle;
 mod network;
+pub mod path;
 mod real_time;
 mod report;
 mod rng;

@@ -67,6 +67,11 @@ enum SimEvent {
     Release {
         held: u64,
     },
+    /// A path has something to decide.
+    Path {
+        from: usize,
+        to: usize,
+    },
     /// Check an expectation about the stacks.
     Check {
         index: usize,
@@ -145,7 +150,7 @@ pub(crate) struct Network {
     addresses: Map<IpAddr, usize>,
     pub(crate) directory: Directory,
     nats: Nats,
-    paths: Paths,
+    pub(crate) paths: Paths,
     faults: Vec<Armed>,
     stalls: Vec<Stall>,
     held: Vec<send::Held>,
@@ -235,7 +240,13 @@ impl Network {
                 FaultKind::Crash { at, .. } | FaultKind::Reboot { at, .. } | FaultKind::Clock { at, .. } => {
                     Some(*at)
                 }
-                FaultKind::Path { from, .. } | FaultKind::Stall { from, .. } => Some(*from),
+                FaultKind::Path { window, .. } => {
+                    if let Some(until) = window.until {
+                        self.schedule(until, SimEvent::Fault { index, step: 1 });
+                    }
+                    Some(window.from.unwrap_or(Instant::ZERO))
+                }
+                FaultKind::Stall { from, .. } => Some(*from),
                 FaultKind::Inject(injection) => Some(injection.at),
                 FaultKind::InjectIcmp(injection) => Some(injection.at),
                 FaultKind::Flood(flood) => Some(flood.at),
@@ -323,6 +334,7 @@ impl Network {
             SimEvent::Timer { host } => self.hosts[host].timer != Some(next.at),
             SimEvent::Wake { host } => self.hosts[host].wake.is_some_and(|wake| wake != next.at),
             SimEvent::Release { held } => !self.held.iter().any(|h| h.id == held),
+            SimEvent::Path { from, to } => self.paths.armed(from, to) != Some(next.at),
             _ => false,
         }
     }
@@ -358,6 +370,10 @@ impl Network {
             }
             SimEvent::Fault { index, step } => self.start_fault(index, step),
             SimEvent::Release { held } => self.release(held),
+            SimEvent::Path { from, to } => {
+                self.paths.disarm(from, to);
+                self.follow(from, to);
+            }
             SimEvent::Check { .. } => {}
         }
     }

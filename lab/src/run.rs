@@ -302,9 +302,9 @@ pub(crate) fn plan(
             });
         }
     }
-    let mut paths = Paths::new(&names);
+    let mut paths = Paths::new(&names, options.seed);
     for path in &selected.paths {
-        path.changes.iter().for_each(|change| paths.change(&path.direction, *change));
+        paths.plan(&path.direction, &path.changes);
     }
     let directory = Directory {
         hosts: hosts.iter().map(|host| (host.name.clone(), host.v4, host.v6)).collect(),

@@ -9,10 +9,12 @@ use super::{
     Direction, Effect, FaultKind, Flood, IcmpInjection, Injection, OptionName, Part, PathChange, Pattern,
     Rejection, Rewrite, SeqSpec, TimestampSpec, When, Window,
 };
-use crate::text::{Understood, Words, duration, instant, prefix, rate};
+use crate::path::change::FAULTS;
+use crate::text::{Understood, Words, duration, instant, prefix};
 
 const VERBS: &str = "a fault: lose, duplicate, delay, hold, reorder, corrupt, truncate, rewrite, strip, split, fragment, \
-                     reject, partition, mtu, rate, latency, crash, reboot, stall, clock, inject, icmp or flood";
+                     reject, partition, mtu, rate, latency, burst-loss, jitter, police, aqm, aggregate, thin, gro, handover, \
+                     crash, reboot, stall, clock, inject, icmp or flood";
 
 pub(super) fn fault(words: &mut Words<'_>) -> Understood<FaultKind> {
     let verb = words.word(VERBS)?;
@@ -22,7 +24,8 @@ pub(super) fn fault(words: &mut Words<'_>) -> Understood<FaultKind> {
             FaultKind::Partition { direction, window: window(words)? }
         }
         "mtu" => mtu(words)?,
-        "rate" | "latency" => path(verb, words)?,
+        "latency" => path(verb, words)?,
+        verb if FAULTS.contains(&verb) => path(verb, words)?,
         "crash" => FaultKind::Crash { host: host(words)?, at: at(words)? },
         "reboot" => {
             let (host, at) = (host(words)?, at(words)?);
@@ -199,15 +202,8 @@ fn mtu(words: &mut Words<'_>) -> Understood<FaultKind> {
 
 fn path(verb: &str, words: &mut Words<'_>) -> Understood<FaultKind> {
     let direction = direction(words)?;
-    let change = if verb == "latency" {
-        PathChange::Delay(words.duration("a one-way delay")?)
-    } else {
-        let rate = words.parse("a rate such as `1mbit`", rate)?;
-        let queue = if words.take("queue") { Some(words.number("packets that may wait")?) } else { None };
-        PathChange::Rate { rate, queue }
-    };
-    let from = if words.take("from") { words.time("a time after `from`")? } else { Instant::ZERO };
-    Ok(FaultKind::Path { direction, change, from })
+    let change = PathChange::parse(if verb == "latency" { "delay" } else { verb }, words)?;
+    Ok(FaultKind::Path { direction, change, window: window(words)? })
 }
 
 fn jump(text: &str) -> Option<i64> {
@@ -434,7 +430,17 @@ mod tests {
             "mtu C>S 1200 icmp",
             "mtu C>S 1200 silent from 1 until 9",
             "rate C>S 1mbit queue 20",
+            "rate C>S 20mbit 1s 150mbit 500ms queue 64K bytes from 1 until 9",
             "latency C>S 50ms from 10",
+            "burst-loss C>S 0.5% 30% until 10",
+            "jitter C|S 1ms..4ms reorder",
+            "police C>S 10mbit 32K",
+            "aqm S>C codel ecn",
+            "aqm S>C pie from 2",
+            "aggregate C>S 4ms",
+            "thin S>C 8",
+            "gro C>S 1ms",
+            "handover C|S 15s 80ms..120ms 1%",
             "crash C at 5",
             "reboot C at 6 same-secret same-clock",
             "clock C +1h at 5",
@@ -464,6 +470,9 @@ mod tests {
             ("delay C>S by 3..2", "expected a duration such as"),
             ("mtu C>S 1200", "expected `icmp` (the router says so) or `silent`, found the end of the line"),
             ("mtu C>S 20 icmp", "expected an MTU of 28 bytes or more, found `20`"),
+            ("jitter C>S", "expected a duration such as `8ms`, or `0ms..15ms`, found the end of the line"),
+            ("aqm C>S red", "expected `codel` or `pie`, found `red`"),
+            ("loss C>S 1%", "found `loss`"),
             ("crash C 5", "expected `at`, found `5`"),
             ("inject C>S [R] seq 5", "expected `at T`, found the end of the line"),
             ("inject C>S [R] at 5 foo", "found `foo`"),

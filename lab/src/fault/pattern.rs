@@ -330,14 +330,19 @@ impl Pattern {
     }
 }
 
+/// Parses `2.5%`, as parts per million.
+pub(crate) fn percent(text: &str) -> Option<u32> {
+    let percent = text.strip_suffix('%')?.parse::<f64>().ok().filter(|p| (0.0..=100.0).contains(p))?;
+    Some((percent * 10_000.0).round() as u32)
+}
+
 /// Parses `1`, `2..4`, `3..`, `10%` or `every`.
 fn parse_count(text: &str) -> Option<Count> {
     if text == "every" {
         return Some(Count::Every);
     }
-    if let Some(percent) = text.strip_suffix('%') {
-        let chance = percent.parse::<f64>().ok().filter(|p| (0.0..=100.0).contains(p))?;
-        return Some(Count::Chance((chance * 10_000.0).round() as u32));
+    if text.ends_with('%') {
+        return percent(text).map(Count::Chance);
     }
     let number = |s: &str| s.parse::<u64>().ok().filter(|n| *n > 0);
     match text.split_once("..") {

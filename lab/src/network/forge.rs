@@ -40,9 +40,14 @@ impl Network {
             }
             FaultKind::Stall { .. } => self.stall(&fault.kind),
             FaultKind::Path { direction, change, .. } => {
-                self.paths.change(direction, *change);
+                if step == 0 {
+                    self.paths.change(direction, change);
+                } else {
+                    self.paths.revert(direction, change);
+                }
                 if self.now.as_nanos() > 0 {
-                    self.timeline.note(self.now, None, || fault.to_string());
+                    let end = if step == 0 { "" } else { " ends" };
+                    self.timeline.note(self.now, None, || format!("{fault}{end}"));
                 }
             }
             FaultKind::Inject(injection) => {

@@ -28,15 +28,15 @@ const OVERTAKING: Duration = Duration::from_millis(500);
 
 /// A packet or a copy of it in transit.
 #[derive(Clone, Debug)]
-struct InFlight {
-    packet: Bytes,
+pub(super) struct InFlight {
+    pub(super) packet: Bytes,
     /// Delay in addition to the path's.
     extra: Duration,
     /// Fixed time of arrival, regardless of the path.
     arrives: Option<Instant>,
     /// How many packets must still overtake it.
     overtaken_by: u32,
-    copy: bool,
+    pub(super) copy: bool,
     tampered: bool,
     note: String,
 }
@@ -47,7 +47,7 @@ impl InFlight {
         InFlight { packet, extra, arrives: None, overtaken_by: 0, copy: false, tampered: false, note }
     }
 
-    fn say(&mut self, text: &str) {
+    pub(super) fn say(&mut self, text: &str) {
         if !self.note.is_empty() {
             self.note.push_str(", ");
         }
@@ -68,10 +68,10 @@ pub(super) struct Held {
 
 /// The source and destination of a packet.
 #[derive(Clone, Copy, Debug)]
-struct Route {
-    from: usize,
-    to: usize,
-    entry: Option<usize>,
+pub(super) struct Route {
+    pub(super) from: usize,
+    pub(super) to: usize,
+    pub(super) entry: Option<usize>,
     flow: Option<(usize, usize)>,
 }
 
@@ -408,11 +408,8 @@ impl Network {
         self.set_off(one, route);
     }
 
-    fn set_off(&mut self, one: InFlight, route: Route) {
-        let Some(takes) = self.paths.one(route.from, route.to).admit(self.now, one.packet.len()) else {
-            self.timeline.fate(route.entry, Fate::Lost("queue full".to_owned()));
-            return;
-        };
+    /// Schedules the arrival of a packet that its path delivers at `at`, unless others are to overtake it.
+    pub(super) fn leave(&mut self, one: InFlight, route: Route, at: Instant) {
         if one.overtaken_by > 0 {
             self.order += 1;
             let id = self.order;
@@ -421,7 +418,7 @@ impl Network {
             self.schedule(self.now + OVERTAKING, SimEvent::Release { held: id });
             return;
         }
-        let at = one.arrives.unwrap_or(self.now + takes + one.extra);
+        let at = one.arrives.unwrap_or(at + one.extra);
         self.schedule_arrival(one, route, at);
     }
 

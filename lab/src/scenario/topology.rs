@@ -5,8 +5,10 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use steadfast_core::Duration;
 
 use crate::fault::pattern::is_name;
-use crate::fault::{Direction, End, PathChange};
-use crate::text::{Understood, Words, rate};
+use crate::fault::{Direction, End};
+use crate::path::PathChange;
+use crate::path::change::changes;
+use crate::text::{Understood, Words};
 
 /// A host.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -79,24 +81,7 @@ impl PathSpec {
             }
             _ => words.parse("two hosts, `C>S` or `*`", Direction::parse)?,
         };
-        let mut changes = Vec::new();
-        while let Some(word) = words.next() {
-            changes.push(match word {
-                "delay" => PathChange::Delay(words.duration("a one-way delay")?),
-                "rate" => {
-                    let rate = words.parse("a rate such as `1mbit`", rate)?;
-                    let queue =
-                        if words.take("queue") { Some(words.number("packets that may wait")?) } else { None };
-                    PathChange::Rate { rate, queue }
-                }
-                other => return Err(format!("expected `delay` or `rate`, found `{other}`")),
-            });
-        }
-        if changes.is_empty() {
-            Err("expected `delay` or `rate`, found the end of the line".to_owned())
-        } else {
-            Ok(PathSpec { direction, changes })
-        }
+        Ok(PathSpec { direction, changes: changes(words)? })
     }
 }
 

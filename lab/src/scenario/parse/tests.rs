@@ -130,7 +130,7 @@ fn what_is_wrong_is_named_with_file_line_and_what_was_expected() {
         ("settings tcp_magic", 4, "expected a setting such as `tcp_syn_retries`, found `tcp_magic`"),
         ("host 5", 4, "expected the name of a host, found `5`"),
         ("host D 10.0.0.300", 4, "expected an address, mtu, clock or secret, found `10.0.0.300`"),
-        ("path C S", 4, "expected `delay` or `rate`, found the end of the line"),
+        ("path C S", 4, "expected a property of the path: delay, rate, loss"),
         ("path C X delay 1", 4, "expected one of the hosts C, S, found `X`"),
         ("nat N 192.0.2.1 behind C", 4, "expected `for` and the hosts behind it, found `behind`"),
         ("sysctl tcp_syn_retries = many", 4, "tcp_syn_retries: `many`: expected a number"),
