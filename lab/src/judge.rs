@@ -1,5 +1,7 @@
 //! Judges a run against its expectations.
 
+mod transfer;
+
 use std::net::SocketAddr;
 
 use steadfast_core::counters::{DropReason, ReplyReason};
@@ -54,6 +56,18 @@ pub(crate) fn expectations(
             Expectation::Usage { host, fields, at: None } => usage(network, host, fields),
             Expectation::Counter { host, name, value } => counter(network, host, name, *value),
             Expectation::Iss { host, property } => iss(network, host, *property),
+            Expectation::Goodput { direction, wanted, window } => {
+                transfer::goodput(network, direction, wanted, *window)
+            }
+            Expectation::Completion { direction, part, wanted } => {
+                transfer::completion(network, direction, *part, wanted)
+            }
+            Expectation::Share { direction, wanted, window } => {
+                transfer::share(network, direction, wanted, *window)
+            }
+            Expectation::PathQueue { direction, part, unit, wanted } => {
+                transfer::path_queue(network, direction, *part, *unit, wanted)
+            }
             _ => failed_checks
                 .iter()
                 .find(|(checked, _)| *checked == index)

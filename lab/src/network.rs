@@ -273,6 +273,11 @@ impl Network {
         self.queue.push(Reverse(Scheduled { at: at.max(self.now), late, order: self.order, what }));
     }
 
+    /// The host with this address.
+    pub(crate) fn host_at(&self, address: IpAddr) -> Option<usize> {
+        self.addresses.get(&address).copied()
+    }
+
     /// Runs until `until`, or until no event is left; returns true in the latter case. `check` is called for each look
     /// at the stacks, and returns when to repeat it, if at all.
     pub(crate) fn run(

@@ -90,7 +90,7 @@ pub struct Parcel<T> {
     pub tag: T,
 }
 
-/// What becomes of a packet.
+/// The fate of a packet.
 #[derive(Clone, Debug)]
 pub enum Fate<T> {
     /// It arrives.

@@ -226,6 +226,47 @@ impl fmt::Display for Bounds {
     }
 }
 
+/// An expected quantity with a unit: `>=40mbit`, `<=300ms`, `1s..2s`. Both bounds are included.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Quantity {
+    low: u64,
+    high: u64,
+    text: String,
+}
+
+impl Quantity {
+    /// Returns whether `value` is within the bounds.
+    pub const fn contains(&self, value: u64) -> bool {
+        self.low <= value && value <= self.high
+    }
+
+    /// Parses bounds whose numbers `read` understands.
+    pub(crate) fn parse(text: &str, read: impl Fn(&str) -> Option<u64>) -> Option<Quantity> {
+        let (low, high) = if let Some(low) = text.strip_prefix(">=") {
+            (read(low)?, u64::MAX)
+        } else if let Some(high) = text.strip_prefix("<=") {
+            (0, read(high)?)
+        } else if let Some((low, high)) = text.split_once("..") {
+            (read(low)?, read(high)?)
+        } else {
+            let value = read(text)?;
+            (value, value)
+        };
+        (low <= high).then(|| Quantity { low, high, text: text.to_owned() })
+    }
+}
+
+impl fmt::Display for Quantity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+/// Parses a fraction from 0 to 1, as parts per million.
+pub(crate) fn fraction(text: &str) -> Option<u64> {
+    decimal(text, 1_000_000).filter(|parts| *parts <= 1_000_000)
+}
+
 /// How far a time may be from the expected one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tolerance {

@@ -195,7 +195,7 @@ impl Io {
             let mut piece: Bytes = context.streams.next_content(tx, left);
             match context.stack.send_bytes(id, &mut piece) {
                 Ok(sent) => {
-                    context.streams.get_mut(tx).written += sent as u64;
+                    context.streams.get_mut(tx).accepted(context.now, sent as u64);
                     left -= sent as u64;
                     if sent == 0 {
                         break;
@@ -240,6 +240,7 @@ impl Io {
                         if let Err(text) = context.streams.delivered(rx, &self.buffer[..read]) {
                             context.violated(Invariant::Stream, text);
                         }
+                        context.streams.get_mut(rx).read_at(context.now);
                     }
                 }
                 Ok(Reading::Bytes(read as u64))

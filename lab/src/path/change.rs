@@ -193,7 +193,8 @@ pub enum PathChange {
 }
 
 /// The words with which changes begin on a `path` line.
-pub(crate) const CHANGES: &str = "delay, rate, loss, burst-loss, late, jitter, police, aqm, aggregate, thin, gro or handover";
+pub(crate) const CHANGES: &str =
+    "delay, rate, loss, burst-loss, late, jitter, police, aqm, aggregate, thin, gro or handover";
 
 /// Those that are faults, too: `lose`, `delay` and `latency` have the forms of faults.
 pub(crate) const FAULTS: [&str; 9] =
@@ -212,7 +213,8 @@ impl PathChange {
             "loss" => PathChange::Loss(chance(words, "lost packets")?),
             "burst-loss" => PathChange::BurstLoss(BurstLoss {
                 begins: chance(words, "packets with which a burst begins")?,
-                ends: words.parse("a chance above 0 % that a burst ends", |w| percent(w).filter(|p| *p > 0))?,
+                ends: words
+                    .parse("a chance above 0 % that a burst ends", |w| percent(w).filter(|p| *p > 0))?,
             }),
             "late" => {
                 let chance = chance(words, "late packets")?;
@@ -236,7 +238,9 @@ impl PathChange {
                 })?;
                 PathChange::Aqm(Aqm { kind, ecn: words.take("ecn") })
             }
-            "aggregate" => PathChange::Aggregate(words.parse("the time between groups, such as `4ms`", long)?),
+            "aggregate" => {
+                PathChange::Aggregate(words.parse("the time between groups, such as `4ms`", long)?)
+            }
             "thin" => {
                 let count = |w: &str| w.parse().ok().filter(|n| *n > 0);
                 PathChange::Thin(words.parse("how many ACKs become one", count)?)
@@ -246,9 +250,16 @@ impl PathChange {
                 let every = words.parse("the interval of handovers, such as `15s`", long)?;
                 let (low, high) = span(words)?;
                 if high >= every {
-                    return Err(format!("expected a pause shorter than the interval of {every:?}, found {high:?}"));
+                    return Err(format!(
+                        "expected a pause shorter than the interval of {every:?}, found {high:?}"
+                    ));
                 }
-                PathChange::Handover(Handover { every, low, high, loss: chance(words, "packets lost meanwhile")? })
+                PathChange::Handover(Handover {
+                    every,
+                    low,
+                    high,
+                    loss: chance(words, "packets lost meanwhile")?,
+                })
             }
             other => return Err(format!("expected {CHANGES}, found `{other}`")),
         })
@@ -337,7 +348,9 @@ fn rates(words: &mut Words<'_>) -> Understood<Rates> {
         let another = words.peek().and_then(rate).is_some();
         match (lasts, another) {
             (_, false) if lasts.is_some() || all.len() == 1 => return Ok(Rates(all)),
-            (None, _) => return Err(format!("expected how long {one} bit/s last, as there are several rates")),
+            (None, _) => {
+                return Err(format!("expected how long {one} bit/s last, as there are several rates"));
+            }
             _ => {}
         }
     }

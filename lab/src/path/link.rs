@@ -19,7 +19,7 @@ struct Waiting<T> {
     found: (usize, usize),
 }
 
-/// What the link did with the packet at the head of its queue.
+/// The fate of the packet at the head of the queue.
 #[derive(Debug)]
 pub(super) enum Served<T> {
     /// The AQM dropped it.
@@ -69,7 +69,8 @@ impl<T> Link<T> {
             self.leaving_bytes -= size;
         }
         let size = parcel.bytes.len();
-        let (packets, bytes) = (self.queue.len() + self.leaving.len(), self.queued_bytes + self.leaving_bytes);
+        let (packets, bytes) =
+            (self.queue.len() + self.leaving.len(), self.queued_bytes + self.leaving_bytes);
         let full = match setup.queue {
             None => false,
             Some(Limit::Packets(limit)) => packets > limit,

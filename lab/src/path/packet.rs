@@ -1,4 +1,4 @@
-//! What a path reads and changes in a packet.
+//! The fields of a packet that a path reads and changes.
 
 use std::hash::{Hash, Hasher};
 
@@ -59,7 +59,8 @@ pub(super) fn marked(packet: &[u8]) -> Bytes {
 pub(super) fn merged(first: &[u8], second: &[u8]) -> Option<Bytes> {
     const LONGEST: usize = 65_535;
     let (head, tail) = (View::new(first)?, View::new(second)?);
-    let (Kind::Tcp { header, payload }, Kind::Tcp { header: next, payload: more }) = (&head.kind, &tail.kind) else {
+    let (Kind::Tcp { header, payload }, Kind::Tcp { header: next, payload: more }) = (&head.kind, &tail.kind)
+    else {
         return None;
     };
     let plain = |flags: Flags| flags.0 & !Flags::PSH.0 == Flags::ACK.0;

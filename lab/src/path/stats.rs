@@ -18,7 +18,7 @@ pub struct Sample {
     pub bytes: usize,
 }
 
-/// What a path did so far.
+/// The figures of a path so far.
 #[derive(Clone, Debug)]
 pub struct Stats {
     /// Packets offered.

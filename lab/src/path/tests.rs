@@ -190,7 +190,9 @@ fn the_receiver_coalesces_what_continues_and_nothing_else() {
     let mut seen = Vec::new();
     while let Some(fate) = path.poll(ms(3)) {
         let Fate::Arrives { at, parcel, merged, .. } = fate else { panic!("nothing is lost") };
-        let Some(View { kind: Kind::Tcp { header, payload }, .. }) = View::new(&parcel.bytes) else { panic!() };
+        let Some(View { kind: Kind::Tcp { header, payload }, .. }) = View::new(&parcel.bytes) else {
+            panic!()
+        };
         assert!(is_whole(&parcel.bytes));
         seen.push((header.seq.0, payload.len(), parcel.tag, merged, at));
     }

@@ -6,9 +6,9 @@ use steadfast_core::trace::State;
 use steadfast_core::{Duration, Instant};
 use steadfast_timeline::flows::Rule;
 
-use crate::fault::Pattern;
 use crate::fault::pattern::is_name;
-use crate::text::{Bounds, Times, Tolerance, Understood, Words};
+use crate::fault::{Direction, Pattern, Window};
+use crate::text::{Bounds, Quantity, Times, Tolerance, Understood, Words, duration, fraction, rate, size};
 
 /// A connection of a host.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -172,8 +172,58 @@ pub enum Expectation {
         host: String,
         property: IssProperty,
     },
+    /// Bits per second that the readers of a direction get.
+    Goodput {
+        direction: Direction,
+        wanted: Quantity,
+        window: Window,
+    },
+    /// The time from the first byte written to the last one read, in nanoseconds.
+    Completion {
+        direction: Direction,
+        part: Part,
+        wanted: Quantity,
+    },
+    /// Jain's index of the bytes that the readers of a direction get, in parts per million.
+    Share {
+        direction: Direction,
+        wanted: Quantity,
+        window: Window,
+    },
+    /// The queue that packets of a direction find.
+    PathQueue {
+        direction: Direction,
+        part: Part,
+        unit: QueueUnit,
+        wanted: Quantity,
+    },
     Violates(Vec<Invariant>),
     Tolerates(Vec<Invariant>),
+}
+
+/// A quantile of several figures, in parts of a thousand; 1000: the largest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Part(pub usize);
+
+impl Part {
+    fn parse(text: &str) -> Option<Part> {
+        if text == "max" {
+            return Some(Part(1000));
+        }
+        let percent = text.strip_prefix('p')?.parse::<usize>().ok()?;
+        (1..=99).contains(&percent).then_some(Part(percent * 10))
+    }
+}
+
+/// The measure of a queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum QueueUnit {
+    /// How long packets wait, in nanoseconds.
+    Time,
+    /// Packets.
+    Packets,
+    /// Bytes.
+    Bytes,
 }
 
 /// A property of initial sequence numbers.
@@ -205,6 +255,10 @@ impl Expectation {
     pub(crate) fn hosts(&self) -> Vec<&str> {
         match self {
             Expectation::Wire { pattern, .. } => pattern.direction.hosts(),
+            Expectation::Goodput { direction, .. }
+            | Expectation::Completion { direction, .. }
+            | Expectation::Share { direction, .. }
+            | Expectation::PathQueue { direction, .. } => direction.hosts(),
             Expectation::Order(patterns) | Expectation::Exchange(patterns) => {
                 patterns.iter().flat_map(|p| p.direction.hosts()).collect()
             }
@@ -235,7 +289,7 @@ impl Expectation {
 }
 
 const KINDS: &str = "an expectation: wire, order, exchange, states, state, queue, usage, info, listed, diagnosis, \
-                     counter, drops, replies, holds, iss, violates or tolerates";
+                     counter, drops, replies, holds, iss, goodput, completion, share, violates or tolerates";
 
 fn read(words: &mut Words<'_>) -> Understood<Expectation> {
     Ok(match words.word(KINDS)? {
@@ -255,6 +309,7 @@ fn read(words: &mut Words<'_>) -> Understood<Expectation> {
             let state = words.parse("a state such as `SYN-SENT`", |w| w.parse().ok())?;
             Expectation::StateAt { who, state, at: at(words)? }
         }
+        "queue" if words.peek().is_some_and(|w| w.contains(['>', '|', '*'])) => path_queue(words)?,
         "queue" => queue(words)?,
         "usage" => {
             let (host, fields) = (host(words)?, usage_fields(words)?);
@@ -292,6 +347,21 @@ fn read(words: &mut Words<'_>) -> Understood<Expectation> {
         }
         "holds" => Expectation::Holds { host: host(words)?, fields: usage_fields(words)? },
         "iss" => iss(words)?,
+        "goodput" => {
+            let direction = direction(words)?;
+            let wanted = quantity(words, "a rate such as `>=40mbit`", rate)?;
+            Expectation::Goodput { direction, wanted, window: window(words)? }
+        }
+        "completion" => {
+            let (direction, part) = (direction(words)?, part(words)?);
+            let wanted = quantity(words, "a time such as `<=300ms`", nanos)?;
+            Expectation::Completion { direction, part, wanted }
+        }
+        "share" => {
+            let direction = direction(words)?;
+            let wanted = quantity(words, "a fraction such as `>=0.95`", fraction)?;
+            Expectation::Share { direction, wanted, window: window(words)? }
+        }
         "violates" => Expectation::Violates(rules(words)?),
         "tolerates" => Expectation::Tolerates(rules(words)?),
         other => return Err(format!("expected {KINDS}, found `{other}`")),
@@ -484,6 +554,46 @@ fn reasons<T>(
         words.end().map(|()| (reason, count))
     };
     words.rest().split(',').map(one).collect()
+}
+
+fn direction(words: &mut Words<'_>) -> Understood<Direction> {
+    words.parse("a direction such as `C>S`", Direction::parse)
+}
+
+fn part(words: &mut Words<'_>) -> Understood<Part> {
+    words.parse("`p50`, `p99`, another one from p1 to p99, or `max`", Part::parse)
+}
+
+fn quantity(words: &mut Words<'_>, what: &str, read: impl Fn(&str) -> Option<u64>) -> Understood<Quantity> {
+    words.parse(what, |w| Quantity::parse(w, &read))
+}
+
+fn nanos(text: &str) -> Option<u64> {
+    duration(text).and_then(|d| u64::try_from(d.as_nanos()).ok())
+}
+
+fn window(words: &mut Words<'_>) -> Understood<Window> {
+    let mut window = Window::default();
+    while window.take(words)? {}
+    Ok(window)
+}
+
+/// Parses `C>S p99 <=20ms`, `C>S max <=30 packets` or `C>S p50 <=64K bytes`.
+fn path_queue(words: &mut Words<'_>) -> Understood<Expectation> {
+    let (direction, part) = (direction(words)?, part(words)?);
+    let mut after = words.clone();
+    after.next();
+    let unit = match after.peek() {
+        Some("packets") => QueueUnit::Packets,
+        Some("bytes") => QueueUnit::Bytes,
+        _ => QueueUnit::Time,
+    };
+    let read = if unit == QueueUnit::Time { nanos } else { size };
+    let wanted = quantity(words, "a time such as `<=20ms`, `N packets` or `N bytes`", read)?;
+    if unit != QueueUnit::Time {
+        words.next();
+    }
+    Ok(Expectation::PathQueue { direction, part, unit, wanted })
 }
 
 fn iss(words: &mut Words<'_>) -> Understood<Expectation> {
