@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use super::Stack;
 use super::bindings::binding;
-use super::sockets::{Socket, SocketKind};
+use super::sockets::{Place, Socket, SocketKind};
 use crate::buffer::{Pool, Rope};
 use crate::config::PortRange;
 use crate::error::Error;
@@ -274,9 +274,9 @@ impl Stack {
         };
         self.call_waiting(index);
         let socket = &mut self.sockets[id];
-        socket.accepted = true;
-        if !socket.events.is_empty() && !socket.queued {
-            socket.queued = true;
+        socket.place = Place::Held;
+        if !socket.events.is_empty() {
+            socket.place = Place::EventQueue;
             self.queue_event(id);
         }
         let peer = self.peer_addr(id)?;

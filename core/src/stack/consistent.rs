@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::sockets::{Socket, SocketKind};
+use super::sockets::{Place, Socket, SocketKind};
 use super::{Stack, env_of};
 use crate::memory::Group;
 use crate::state::State;
@@ -172,7 +172,8 @@ impl Stack {
             equal(&format!("Fast Open connections of listener {index}"), told, of_it)?;
         }
         equal("half-open entries of no listener", half_open.len(), 0)?;
-        let not_accepted = self.sockets.iter().filter(|(_, socket)| !socket.accepted).count();
+        let not_accepted =
+            self.sockets.iter().filter(|(_, socket)| socket.place == Place::AcceptQueue).count();
         equal("sockets in accept queues", waiting, not_accepted)
     }
 
@@ -182,7 +183,7 @@ impl Stack {
             (
                 "events",
                 self.events.iter().collect::<Vec<_>>(),
-                (|socket| socket.queued) as fn(&Socket) -> bool,
+                (|socket| socket.place == Place::EventQueue) as fn(&Socket) -> bool,
             ),
             ("refused writes", self.refused().collect(), |socket| socket.refused),
         ] {
@@ -268,7 +269,10 @@ mod tests {
         check("lists by age", &|stack| stack.connections[CONNECTION].group = Group::Proven);
         check("not reported", &|stack| stack.connections[CONNECTION].events |= Event::READABLE);
         check("half-open entries", &|stack| stack.listeners[0].half_open += 1);
-        check("queue of events", &|stack| stack.sockets[id].queued ^= true);
+        check("queue of events", &|stack| {
+            let place = &mut stack.sockets[id].place;
+            *place = if *place == Place::Held { Place::EventQueue } else { Place::Held };
+        });
         check("a socket's row", &|stack| stack.sockets[id].kind = SocketKind::Connection(7));
     }
 }

@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 
 use super::Stack;
 use super::connections::{ByAge, Connections, WithGap};
-use super::sockets::SocketKind;
+use super::sockets::{Place, SocketKind};
 use crate::error::Error;
 use crate::list::List;
 use crate::memory::{Gauge, Group, LEAST};
@@ -260,7 +260,7 @@ impl Stack {
             socket.refused = false;
             if matches!(socket.kind, SocketKind::Connection(_) | SocketKind::Opening(_)) {
                 self.ladder.promised.1 += LEAST;
-                socket.queued = false;
+                socket.place = Place::Held;
                 return Some((id, std::mem::take(&mut socket.events) | Event::WRITABLE));
             }
         }

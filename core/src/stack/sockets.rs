@@ -19,14 +19,22 @@ pub(super) struct Socket {
     generation: u32,
     /// Changes not polled yet.
     pub(super) events: Event,
-    /// The socket is in the event queue.
-    pub(super) queued: bool,
-    /// The application holds the socket; false while it waits in an accept queue.
-    pub(super) accepted: bool,
+    pub(super) place: Place,
     /// The socket reports IPv4 ends as IPv4-mapped addresses, since its listener is IPv6.
     pub(super) mapped: bool,
     /// The socket is in the queue of those that wait for memory.
     pub(super) refused: bool,
+}
+
+/// Who has the socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Place {
+    /// Nobody yet: it waits to be accepted.
+    AcceptQueue,
+    /// The application.
+    Held,
+    /// The application, which will find it in the event queue.
+    EventQueue,
 }
 
 #[derive(Clone, Debug)]
@@ -59,7 +67,7 @@ impl Finished {
     }
 }
 
-const _: () = assert!(Table::<Socket>::ROW <= 20);
+const _: () = assert!(Table::<Socket>::ROW <= 16);
 
 /// All sockets. A handle names a row and the generation of its socket. The generation is counted for the whole stack,
 /// so it survives pages that the table frees.
@@ -78,27 +86,19 @@ impl Default for Sockets {
 impl Sockets {
     /// Adds a socket that the application gets at once.
     pub(super) fn open(&mut self, kind: SocketKind) -> SocketId {
-        self.insert(kind, true, false)
+        self.insert(kind, Place::Held, false)
     }
 
     /// Adds a socket that waits in an accept queue.
     pub(super) fn queue(&mut self, kind: SocketKind, mapped: bool) -> SocketId {
-        self.insert(kind, false, mapped)
+        self.insert(kind, Place::AcceptQueue, mapped)
     }
 
-    fn insert(&mut self, kind: SocketKind, accepted: bool, mapped: bool) -> SocketId {
+    fn insert(&mut self, kind: SocketKind, place: Place, mapped: bool) -> SocketId {
         let generation = self.next_generation;
         self.next_generation = generation.wrapping_add(2);
         let events = Event::default();
-        let index = self.rows.insert(Socket {
-            kind,
-            generation,
-            events,
-            queued: false,
-            accepted,
-            mapped,
-            refused: false,
-        });
+        let index = self.rows.insert(Socket { kind, generation, events, place, mapped, refused: false });
         id(index, generation)
     }
 
@@ -153,8 +153,8 @@ impl Stack {
         let Some(id) = id.into() else { return };
         if let Some(socket) = self.sockets.get_mut(id) {
             socket.events |= events;
-            if socket.accepted && !socket.queued {
-                socket.queued = true;
+            if socket.place == Place::Held {
+                socket.place = Place::EventQueue;
                 self.queue_event(id);
             }
         }

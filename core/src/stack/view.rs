@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
-use super::sockets::{Socket, SocketKind};
+use super::sockets::{Place, Socket, SocketKind};
 use super::{Interface, Stack};
 use crate::config::Config;
 use crate::counters::{Counters, DropReason};
@@ -95,7 +95,7 @@ impl Stack {
     fn next_event(&mut self) -> Option<(SocketId, Event)> {
         while let Some(id) = self.events.pop_front() {
             if let Some(socket) = self.sockets.get_mut(id) {
-                socket.queued = false;
+                socket.place = Place::Held;
                 return Some((id, std::mem::take(&mut socket.events)));
             }
         }
@@ -200,7 +200,7 @@ impl Stack {
     }
 
     pub(super) fn socket(&self, id: SocketId) -> Result<&Socket, Error> {
-        self.sockets.get(id).filter(|socket| socket.accepted).ok_or(Error::NoSuchSocket)
+        self.sockets.get(id).filter(|socket| socket.place != Place::AcceptQueue).ok_or(Error::NoSuchSocket)
     }
 
     /// Returns the details of one connection. Errors: [`NoSuchSocket`](Error::NoSuchSocket);
