@@ -283,6 +283,7 @@ impl Config {
             tcp_rto_min: millis(230),
             tcp_rto_max: secs(64),
             tcp_retries2: 12,
+            tcp_early_retrans: 0,
             tcp_delack: millis(40),
             tcp_quickack: 0,
             tcp_keepalive_probes: 8,
@@ -524,6 +525,15 @@ settings! {
     "net.ipv4.tcp_slow_start_after_idle" tcp_slow_start_after_idle: bool as kinds::Switch, [true, true, true, true], "RFC 5681 §4.1";
     /// Number of duplicate ACKs that trigger a fast retransmit.
     "net.ipv4.tcp_reordering" tcp_reordering: u8 as kinds::Count(1, 127), [3, 3, 3, 3], "RFC 5681 §3.2";
+    /// Loss probes at the tail of a flight, to peers with SACK: 0 to 2 none, 3 or 4 on.
+    "net.ipv4.tcp_early_retrans" tcp_early_retrans: u8 as kinds::Count(0, 4), [3, 3, 0, 3], "RFC 8985 §7; Linux";
+    /// Time that a loss probe gives the peer to delay its ACK, where one segment is in flight. If a probe proves needless,
+    /// it is at least 200 ms for the rest of the connection.
+    "steadfast.tcp_tlp_max_ack_delay_ms" tcp_tlp_max_ack_delay: Duration as kinds::Millis(0, 1000), [millis(25), millis(200), millis(200), millis(200)], "RFC 8985 §7.2";
+    /// Shortest wait for a loss probe.
+    "steadfast.tcp_tlp_min_ms" tcp_tlp_min: Duration as kinds::Millis(1, 1000), [millis(10), millis(10), millis(10), millis(10)], "short paths";
+    /// While fewer than four segments are in flight or unsent, an ACK lets the RTO run from when the oldest was sent.
+    "steadfast.tcp_rto_restart" tcp_rto_restart: bool as kinds::Switch, [true, false, false, false], "RFC 7765";
     /// Longest delay of an ACK; 0: no delay.
     // MUST-40
     "steadfast.tcp_delack_ms" tcp_delack: Duration as kinds::Millis(0, 499), [millis(40), millis(40), millis(200), millis(200)], "RFC 9293 §3.8.6.3";

@@ -163,6 +163,10 @@ counters! {
     tcp_fast_retrans "TCPFastRetrans";
     /// Segments retransmitted in slow start after a timeout.
     tcp_slow_start_retrans "TCPSlowStartRetrans";
+    /// Loss probes sent (RFC 8985 §7).
+    tcp_loss_probes "TCPLossProbes";
+    /// Losses that a loss probe repaired.
+    tcp_loss_probe_recovery "TCPLossProbeRecovery";
     /// Retransmissions that were lost.
     tcp_lost_retransmit "TCPLostRetransmit";
     /// Recoveries that use SACK.

@@ -18,6 +18,8 @@ pub enum TimerKind {
     Retransmit,
     /// Wait for reordered data (RFC 8985).
     Reordering,
+    /// Loss probe (RFC 8985 §7).
+    LossProbe,
     /// Zero-window probe.
     Persist,
     /// Delayed ACK.

@@ -70,6 +70,8 @@ impl Wire {
                 secret: [secret; 32],
                 tcp_ecn: EcnMode::On,
                 tcp_notsent_lowat: u32::MAX,
+                // The lost tail is for the RTO.
+                tcp_early_retrans: 0,
                 ..Config::default()
             };
             let mut interface = Interface::new(MTU, [(address.parse().unwrap(), 64)]);

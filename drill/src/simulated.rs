@@ -84,7 +84,8 @@ fn block_or(nonblocking: bool, until: Option<Instant>) -> Tried {
 
 impl Simulated {
     pub(crate) fn new(profile: Profile, addresses: &Addresses) -> Simulated {
-        let mut config = Config::profile(profile);
+        // A loss probe comes before the timeouts that most scripts are about. The others turn it on.
+        let mut config = Config { tcp_early_retrans: 0, ..Config::profile(profile) };
         config.secret = SECRET;
         let interface = Interface::new(addresses.mtu, [(addresses.local, addresses.prefix_len)]);
         let mut stack = Stack::new(config, interface);

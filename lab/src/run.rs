@@ -271,7 +271,8 @@ pub(crate) fn plan(
     selected: &Selected<'_>,
     options: &RunOptions,
 ) -> Result<Plan, RunError> {
-    let mut config = Config::profile(options.profile);
+    // A loss probe comes before the timeouts that most scenarios are about. The others turn it on.
+    let mut config = Config { tcp_early_retrans: 0, ..Config::profile(options.profile) };
     for sysctl in &selected.sysctls {
         if sysctl.host.is_none() {
             config.apply(&sysctl.text)?;

@@ -6,10 +6,11 @@
 use std::collections::VecDeque;
 
 use super::recovery::rack::{Delivery, Rack, sent_after};
+use super::recovery::tlp::Probe;
 use super::recovery::undo::Undo;
 use crate::seq::SeqNum;
 use crate::state::CaState;
-use crate::time::{Deadline, Instant};
+use crate::time::Instant;
 
 /// A send time: microseconds modulo 2^32. Comparison is valid for spans below 35 minutes; nothing stays in flight for
 /// that long without a retransmission.
@@ -77,8 +78,7 @@ pub(crate) struct Flight {
     /// Bytes that have left the network according to duplicate ACKs without SACK.
     pub(crate) inflation: u32,
     pub(crate) rack: Rack,
-    /// The retransmission timer waits for reordered data (RFC 8985 §6.2). This is the deadline of the RTO behind it.
-    pub(crate) rto_behind: Option<Deadline>,
+    pub(crate) probe: Probe,
     /// When the current episode of recovery began (5681-14).
     pub(crate) episode: SendTime,
     pub(crate) undo: Option<Box<Undo>>,
@@ -122,7 +122,7 @@ impl Flight {
             trial: None,
             inflation: 0,
             rack: Rack::new(una),
-            rto_behind: None,
+            probe: Probe::None,
             episode: sent,
             undo: None,
             #[cfg(test)]
@@ -130,10 +130,30 @@ impl Flight {
         }
     }
 
-    /// Returns whether nothing indicates loss or reordering: an ACK only releases ranges.
+    /// Returns whether nothing indicates loss or reordering, and no loss probe is out: an ACK only releases ranges.
     #[inline]
     pub(crate) fn is_calm(&self) -> bool {
-        self.phase == CaState::Open && self.sacked == 0 && self.lost == 0 && self.dupacks == 0
+        self.phase == CaState::Open
+            && self.sacked == 0
+            && self.lost == 0
+            && self.dupacks == 0
+            && self.probe == Probe::None
+    }
+
+    /// Returns whether lost data, or a loss probe, waits to be sent.
+    #[inline]
+    pub(crate) fn has_retransmission(&self) -> bool {
+        self.lost > 0 || self.probe == Probe::Due
+    }
+
+    /// When the latest transmission was sent.
+    pub(crate) fn latest(&self) -> SendTime {
+        self.latest
+    }
+
+    /// When the data at SND.UNA was last sent.
+    pub(crate) fn earliest(&self) -> SendTime {
+        self.ranges.front().map_or(self.latest, |front| front.sent)
     }
 
     pub(crate) fn sacked(&self) -> u32 {
@@ -148,10 +168,11 @@ impl Flight {
         self.sacked_ranges
     }
 
-    /// Bytes in the network: neither selectively acknowledged nor lost. Without SACK, less those that duplicate ACKs
-    /// show to have left it.
+    /// Bytes in the network: neither selectively acknowledged nor lost, and the second copy that a loss probe is. Without
+    /// SACK, less those that duplicate ACKs show to have left it.
     pub(crate) fn in_network(&self, una: SeqNum, nxt: SeqNum) -> u32 {
-        nxt.since(una).saturating_sub(self.sacked + self.lost).saturating_sub(self.inflation)
+        let flight = nxt.since(una) + self.probe.copied(una);
+        flight.saturating_sub(self.sacked + self.lost).saturating_sub(self.inflation)
     }
 
     /// The send time for a transmission now. The order of send times is the order of sending: where a retransmission
@@ -165,6 +186,13 @@ impl Flight {
         }
         self.latest_is_retransmission = retransmission;
         self.latest
+    }
+
+    /// Everything was acknowledged, and new data from `start` on is sent now.
+    pub(crate) fn sent_anew(&mut self, start: SeqNum, now: SendTime) {
+        let sent = self.stamp(now, false);
+        self.ranges.clear();
+        self.ranges.push_back(Range { end: start, sent, fate: Fate::InNetwork, retransmitted: false });
     }
 
     /// New data from `start` on is sent now. Where there are `most` ranges, the last one takes the data and its later
@@ -420,6 +448,28 @@ impl Flight {
             first -= 1;
         }
         self.ranges.drain(first..last);
+    }
+
+    /// The length of the last segment, if segments are of at most `full` bytes. `fin`: it ends with the FIN.
+    pub(crate) fn last_segment(&self, una: SeqNum, full: u32, fin: bool) -> u32 {
+        let Some(last) = self.ranges.back() else { return 0 };
+        let fin = u32::from(fin);
+        let data = last.end.since(self.start_of(self.ranges.len() - 1, una)).saturating_sub(fin);
+        let rest = if full > 0 { data % full } else { 0 };
+        fin + if rest > 0 { rest } else { data.min(full) }
+    }
+
+    /// The last `len` bytes are sent again now, though they are not lost.
+    pub(crate) fn probed(&mut self, una: SeqNum, len: u32, now: SendTime) {
+        let sent = self.stamp(now, true);
+        let index = self.ranges.len() - 1;
+        let start = self.ranges[index].end - len;
+        if start.gt(self.start_of(index, una)) {
+            self.split(index, start);
+        }
+        if let Some(last) = self.ranges.back_mut() {
+            (last.sent, last.retransmitted) = (sent, true);
+        }
     }
 
     fn visit(&self) {

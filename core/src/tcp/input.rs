@@ -391,7 +391,7 @@ impl Connection {
             self.tcb.rtt.sample(sample, env.config);
         }
         self.tcb.timers.retransmits = 0;
-        self.tcb.timers.retransmit = None;
+        self.stop_retransmit();
         self.set_state(State::Established, env);
         if self.tcb.snd.fin_queued {
             self.set_state(State::FinWait1, env);

@@ -55,7 +55,7 @@ impl Connection {
             || snd.pending.handshake
             || snd.pending.window_probe
             || snd.pending.keepalive_probe
-            || self.has_lost_data()
+            || self.has_retransmission()
     }
 
     /// Returns whether a segment is due that no window can hold back.
@@ -93,18 +93,21 @@ impl Connection {
         *out = Outgoing::bare(Header { seq, ack: self.tcb.rcv.nxt, flags, window, options, ..self.header() });
     }
 
-    /// Retransmits what is lost.
+    /// Retransmits what is lost, or sends a loss probe.
     #[inline]
     fn next_retransmission(&mut self, out: &mut Outgoing, env: &mut Env<'_>) -> bool {
-        // The common case: nothing is lost.
-        let lost = if self.has_lost_data() { self.next_lost(env) } else { None };
-        if let Some((start, len)) = lost {
-            self.resend(start, len, out, env);
+        // The common case: there is neither.
+        if !self.has_retransmission() {
+            return false;
         }
-        lost.is_some()
+        if let Some((start, len)) = self.next_lost(env) {
+            self.resend(start, len, out, env);
+            return true;
+        }
+        self.next_loss_probe(out, env)
     }
 
-    fn resend(&mut self, start: SeqNum, len: u32, out: &mut Outgoing, env: &mut Env<'_>) {
+    pub(super) fn resend(&mut self, start: SeqNum, len: u32, out: &mut Outgoing, env: &mut Env<'_>) {
         env.counters.retrans_segs += 1;
         self.rare().total_retrans += 1;
         self.tcb.rtt.cancel(env.now);
@@ -167,6 +170,10 @@ impl Connection {
             // The segment with the last byte of the queue carries PSH, so its header differs.
             let like_it = allowed.min(room as usize).min(unsent - 1) / mss;
             out.alike = like_it.saturating_sub(1) as u32;
+            if out.alike > 0 && self.flight() as usize == mss {
+                // They follow at once: the peer will not delay its ACK.
+                self.arm_loss_probe(2 * mss as u32, env);
+            }
         }
         true
     }
@@ -198,7 +205,7 @@ impl Connection {
         out.alike -= 1;
     }
 
-    fn may_send_now(&self) -> bool {
+    pub(super) fn may_send_now(&self) -> bool {
         matches!(
             self.tcb.state,
             State::Established | State::CloseWait | State::FinWait1 | State::Closing | State::LastAck
@@ -278,7 +285,8 @@ impl Connection {
     ) {
         let start = self.tcb.snd.nxt;
         let end = start + payload as u32 + u32::from(flags.fin());
-        if self.flight() == 0 {
+        let before = self.flight();
+        if before == 0 {
             self.tcb.snd.stalled_since = env.tick();
             self.tcb.timers.unanswered_since = env.tick();
         }
@@ -291,6 +299,9 @@ impl Connection {
         self.note_packet_size(end, payload);
         if self.tcb.timers.retransmit.is_none() {
             self.arm_retransmit(env);
+            self.arm_loss_probe(self.flight(), env);
+        } else if !self.tail.is_timed() || before <= u32::from(self.payload_mss()) {
+            self.arm_loss_probe(self.flight(), env);
         }
         self.data_segment(start, payload, flags, out, env);
         out.segment_size = segment_size;

@@ -36,9 +36,11 @@ impl Connection {
         let ack = segment.ack();
         let una = self.tcb.snd.una;
         let before = Before::of(self);
-        let duplicate = self.is_duplicate_ack(segment);
+        let repeats = self.repeats_last_ack(segment);
+        let duplicate = repeats && before.flight > 0;
         self.update_window(segment, env);
         let sack_news = self.deliver(segment, env);
+        self.end_loss_probe(segment, repeats, env);
         self.take_ece(segment);
         if ack.gt(una) {
             self.advance(ack, segment, env);
@@ -51,6 +53,9 @@ impl Connection {
         }
         self.detect_loss(env);
         self.grow_window(before, env);
+        if self.flight() == 0 {
+            self.close_flight(env);
+        }
     }
 
     /// Processes an ACK below SND.UNA, overtaken by a later one. Only its SACK blocks may be new (SA-EST-16).
@@ -79,10 +84,9 @@ impl Connection {
         }
     }
 
-    /// Tests the strict definition of a duplicate ACK (5681-9).
-    fn is_duplicate_ack(&self, segment: &Segment<'_>) -> bool {
-        self.flight() > 0
-            && segment.payload.is_empty()
+    /// Tests the strict definition of a duplicate ACK (5681-9), if something is in flight.
+    fn repeats_last_ack(&self, segment: &Segment<'_>) -> bool {
+        segment.payload.is_empty()
             && segment.len() == 0
             && segment.ack() == self.tcb.snd.una
             && self.advertised_by(segment) == self.tcb.snd.wnd
@@ -121,10 +125,11 @@ impl Connection {
         }
         let keep_timer = self.acked_in_recovery(ack, acked);
         if self.flight() == 0 {
-            self.tcb.timers.retransmit = None;
+            self.stop_retransmit();
             self.close_flight(env);
         } else if !keep_timer {
-            self.arm_retransmit(env);
+            self.restart_retransmit(env);
+            self.arm_loss_probe(self.flight(), env);
         }
     }
 
@@ -180,6 +185,7 @@ impl Connection {
         let by_timestamp = || by_timestamp().filter(|sample| self.tcb.rtt.is_valid_sample(*sample, env.now));
         if let Some(sample) = timed.or_else(by_timestamp) {
             self.tcb.rtt.sample(sample, env.config);
+            self.tail.note_sample();
             if env.trace.is_on() {
                 let (tuple, rto) = (self.tcb.tuple, self.tcb.rtt.rto(env.config));
                 env.note(&tuple, TraceKind::Rtt { sample, rto });

@@ -18,6 +18,7 @@ use crate::tcp::flight::{Flight, Flights, SendTime};
 use crate::tcp::mtu::{PathMtu, PmtuSearch};
 use crate::tcp::reassembly::Reassembly;
 use crate::tcp::recovery::rack::Reordering;
+use crate::tcp::recovery::tlp::Tail;
 use crate::tcp::room::{payload_of, room_in};
 use crate::tcp::rtt::Rtt;
 use crate::tcp::segment::is_earlier;
@@ -78,6 +79,7 @@ pub(crate) struct Connection {
     /// When everything in flight was sent, while that is one range.
     pub(crate) sent: SendTime,
     pub(crate) reordering: Reordering,
+    pub(crate) tail: Tail,
     pub(crate) rare: Option<Box<Rare>>,
     pub(crate) congestion: Controller,
     pub(crate) options: Arc<SocketOptions>,
@@ -441,6 +443,7 @@ impl Connection {
             flight: None,
             sent: SendTime::at(env.now),
             reordering: Reordering::default(),
+            tail: Tail::default(),
             rare: None,
             congestion: Controller::new(agreed.options.congestion, window),
             options: agreed.options,

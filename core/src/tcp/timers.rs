@@ -2,6 +2,7 @@
 
 use super::congestion::{Cause, initial_window};
 use super::input::{Closed, Outcome};
+use super::recovery::tlp::Timer;
 use super::rtt::model_timeout;
 use super::tcb::{Connection, Env, Origin};
 use crate::error::Error;
@@ -25,12 +26,17 @@ impl Connection {
             self.tcb.ack.now = true;
         }
         if retransmit {
-            if self.reordering_timeout(env) {
-                self.note_timer(TimerKind::Reordering, env);
-            } else {
-                self.note_timer(TimerKind::Retransmit, env);
-                if let outcome @ Outcome::Closed(_) = self.retransmission_timeout(env) {
-                    return outcome;
+            match self.tail.timer() {
+                Timer::Reordering => {
+                    self.note_timer(TimerKind::Reordering, env);
+                    self.reordering_timeout(env);
+                }
+                Timer::LossProbe if self.loss_probe_timeout(env) => {}
+                _ => {
+                    self.note_timer(TimerKind::Retransmit, env);
+                    if let outcome @ Outcome::Closed(_) = self.retransmission_timeout(env) {
+                        return outcome;
+                    }
                 }
             }
         }
@@ -46,7 +52,7 @@ impl Connection {
         Outcome::Keep
     }
 
-    fn note_timer(&self, kind: TimerKind, env: &mut Env<'_>) {
+    pub(super) fn note_timer(&self, kind: TimerKind, env: &mut Env<'_>) {
         env.note(&self.tcb.tuple, TraceKind::Timer(kind));
     }
 
@@ -346,7 +352,7 @@ impl Connection {
     }
 
     /// When the user timeout ends what is in flight or waits for a window now.
-    fn user_timeout_at(&self) -> Option<Tick> {
+    pub(super) fn user_timeout_at(&self) -> Option<Tick> {
         self.user_timeout_from(self.tcb.snd.stalled_since)
     }
 

@@ -127,7 +127,9 @@ pub fn pattern(from: u32, len: u32) -> Vec<u8> {
 
 impl Test {
     pub fn new(v6: bool, ts: bool, configure: impl Fn(&mut Config)) -> Test {
-        let mut config = Config { tcp_rcvbuf: BUFFER, secret: [7; 32], ..Config::default() };
+        // Loss probes would come before the timeouts of most tests. Those of `tail_loss` turn them on.
+        let mut config =
+            Config { tcp_rcvbuf: BUFFER, tcp_early_retrans: 0, secret: [7; 32], ..Config::default() };
         configure(&mut config);
         let addresses = [("10.0.0.2".parse().unwrap(), 24), ("fd00::2".parse().unwrap(), 64)];
         let mtu = if v6 { 1520 } else { 1500 };

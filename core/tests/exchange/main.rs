@@ -2,7 +2,7 @@
 //!
 //! A module per state of RFC 9293 §3.10.7, and for what crosses them: `synchronized` and `resets` (rows that six states
 //! share),
-//! `calls`, `carrying`, `when_to_send`, `loss`, `out_of_order`, `reduction`, `round_trips`, `windows`, `timestamps` and
+//! `calls`, `carrying`, `when_to_send`, `loss`, `recovery`, `tail_loss`, `out_of_order`, `reduction`, `round_trips`, `windows`, `timestamps` and
 //! `urgent` (data), `living` (timers, limits, keepalive), `limits` (on time), `path_mtu`, `ip`. A test's name says the
 //! behaviour and ends with a row of the decision tables (`SA-EST-03`: `sa_est_03`); where it stands for more, its
 //! comment lists them.
@@ -35,6 +35,7 @@ mod strangers;
 mod syn_received;
 mod syn_sent;
 mod synchronized;
+mod tail_loss;
 mod text;
 mod time_wait;
 mod timestamps;

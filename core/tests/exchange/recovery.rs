@@ -5,7 +5,7 @@ use steadfast_core::info::CaState;
 use crate::harness::{Test, each};
 
 /// A connection whose handshake took 20 ms, and whose window is ten segments.
-fn path(t: &mut Test) {
+pub fn path(t: &mut Test) {
     t.listen();
     t.send("S seq 0 <sackOK, wscale 0>");
     t.recv("S. seq 0 ack 1 <mss 1460, sackOK, wscale 0>");
@@ -14,12 +14,12 @@ fn path(t: &mut Test) {
     t.sock = t.accept();
 }
 
-fn state(t: &Test) -> CaState {
+pub fn state(t: &Test) -> CaState {
     t.stack.info(t.now, t.sock).unwrap().ca_state
 }
 
 /// Writes segments, which leave at once.
-fn write(t: &mut Test, segments: u32) {
+pub fn write(t: &mut Test, segments: u32) {
     t.write(segments * 1000);
     assert_eq!(t.drain(), segments as usize);
 }
@@ -208,7 +208,7 @@ fn without_sack_duplicate_acks_are_counted_8985_19() {
     });
 }
 
-fn window(t: &Test) -> (u32, u32, CaState) {
+pub fn window(t: &Test) -> (u32, u32, CaState) {
     let info = t.stack.info(t.now, t.sock).unwrap();
     (info.snd_cwnd, info.snd_ssthresh, info.ca_state)
 }

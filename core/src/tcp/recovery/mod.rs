@@ -7,6 +7,8 @@
 
 pub(crate) mod newreno;
 pub(crate) mod rack;
+mod timer;
+pub(crate) mod tlp;
 pub(crate) mod undo;
 
 use super::congestion::Cause;
@@ -15,10 +17,11 @@ use super::segment::Segment;
 use super::tcb::{Connection, Env};
 use crate::seq::SeqNum;
 use crate::state::CaState;
-use crate::time::{Deadline, Duration};
+use crate::time::Duration;
 use crate::trace::{Loss, TraceKind};
 use crate::wire::tcp::SackBlocks;
 use rack::Delivery;
+use tlp::Probe;
 
 /// Most ranges of a flight, for each selectively acknowledged one that `tcp_max_sack_ranges` permits.
 const RANGES_PER_SACKED: usize = 4;
@@ -39,9 +42,13 @@ impl Connection {
         matches!(self.ca_state(), CaState::Recovery | CaState::Loss)
     }
 
-    /// Returns whether lost data waits for its retransmission.
+    /// Returns whether lost data, or a loss probe, waits to be sent.
     #[inline]
-    pub(crate) fn has_lost_data(&self) -> bool {
+    pub(crate) fn has_retransmission(&self) -> bool {
+        self.flight.as_ref().is_some_and(|flight| flight.has_retransmission())
+    }
+
+    fn has_lost_data(&self) -> bool {
         self.flight.as_ref().is_some_and(|flight| flight.lost() > 0)
     }
 
@@ -59,8 +66,12 @@ impl Connection {
     #[inline]
     pub(super) fn note_sent(&mut self, env: &mut Env<'_>) {
         let now = SendTime::at(env.now);
-        if self.tcb.snd.nxt == self.tcb.snd.una && self.flight.is_none() {
-            self.sent = now;
+        let una = self.tcb.snd.una;
+        if self.tcb.snd.nxt == una {
+            match &mut self.flight {
+                None => self.sent = now,
+                Some(flight) => flight.sent_anew(una, now),
+            }
         } else if self.flight.is_some() || self.sent != now {
             self.note_sent_later(now, env);
         }
@@ -74,7 +85,7 @@ impl Connection {
     }
 
     /// The flight with its ranges.
-    fn open_flight(&mut self, env: &mut Env<'_>) -> &mut Flight {
+    pub(super) fn open_flight(&mut self, env: &mut Env<'_>) -> &mut Flight {
         let (snd, sent) = (&self.tcb.snd, self.sent);
         let flight = self.flight.get_or_insert_with(|| env.flights.take(snd.una, sent));
         flight.extend_to(snd.nxt);
@@ -89,10 +100,10 @@ impl Connection {
         }
     }
 
-    /// Everything is acknowledged: nothing of the flight is left.
+    /// Everything is acknowledged: nothing of the flight is left, unless later ACKs decide on a loss probe.
     #[inline]
     pub(super) fn close_flight(&mut self, env: &mut Env<'_>) {
-        if let Some(flight) = self.flight.take() {
+        if let Some(flight) = self.flight.take_if(|flight| !flight.probe.is_copy()) {
             env.flights.take_back(flight);
         }
     }
@@ -159,7 +170,9 @@ impl Connection {
                 env.counters.tcp_sack_discard += 1;
             }
         }
-        if duplicate.is_some() {
+        if let Some(end) = *duplicate
+            && !self.tail.note_duplicate(end, self.flight.as_deref_mut())
+        {
             let flight = self.flight.as_mut();
             if flight.is_none_or(|flight| flight.rack.begins_dsack_round(una, nxt)) {
                 self.reordering.widen();
@@ -265,9 +278,14 @@ impl Connection {
         let now = SendTime::at(env.now);
         let again = self.is_recovering();
         // The loss of a retransmission is real, and so are the losses before it.
-        let undo = (!again).then(|| self.begin_undo(una));
+        let mut undo = (!again).then(|| self.begin_undo(una));
         let flight = self.open_flight(env);
+        if let Some(undo) = undo.as_mut().filter(|_| flight.probe.is_copy()) {
+            // The probe may be a duplicate as well.
+            undo.note_probe();
+        }
         flight.undo = undo;
+        flight.probe = Probe::None;
         flight.phase = CaState::Recovery;
         flight.forced = true;
         flight.partial_seen = false;
@@ -350,6 +368,7 @@ impl Connection {
         let now = SendTime::at(env.now);
         let flight = self.open_flight(env);
         flight.phase = CaState::Loss;
+        flight.probe = Probe::None;
         flight.dupacks = 0;
         flight.forced = true;
         flight.trial = None;
@@ -391,46 +410,5 @@ impl Connection {
             env.counters.tcp_fast_retrans += 1;
         }
         Some((start, len))
-    }
-
-    /// Restarts the retransmission timer, bounded by the user timeout (6298-10, L5).
-    pub(crate) fn arm_retransmit(&mut self, env: &Env<'_>) {
-        let rto = self.tcb.rtt.backed_off(env.config);
-        if let Some(flight) = &mut self.flight {
-            flight.rto_behind = None;
-        }
-        self.tcb.timers.retransmit = Some(self.before_user_timeout(Deadline::after(env.now, rto)));
-    }
-
-    /// Waits for reordered data, for `wait` microseconds. There is one timer: the RTO's deadline is kept behind this
-    /// one, unless it comes first (8985-6, 8985-12).
-    fn arm_reordering(&mut self, wait: u32, env: &Env<'_>) {
-        self.stop_reordering_timer();
-        let deadline = Deadline::after(env.now, Duration::from_micros(u64::from(wait)));
-        let Some(flight) = self.flight.as_mut() else { return };
-        if let Some(rto) = self.tcb.timers.retransmit
-            && !rto.tick().is_due(deadline.tick())
-        {
-            flight.rto_behind = Some(rto);
-            self.tcb.timers.retransmit = Some(deadline);
-        }
-    }
-
-    /// Makes the retransmission timer that of the RTO again.
-    #[inline]
-    fn stop_reordering_timer(&mut self) {
-        if let Some(rto) = self.flight.as_mut().and_then(|flight| flight.rto_behind.take()) {
-            self.tcb.timers.retransmit = Some(self.before_user_timeout(rto));
-        }
-    }
-
-    /// The retransmission timer fired. Returns whether it waited for reordered data; then that is lost.
-    pub(super) fn reordering_timeout(&mut self, env: &mut Env<'_>) -> bool {
-        let waited = self.flight.as_ref().is_some_and(|flight| flight.rto_behind.is_some());
-        if waited {
-            self.stop_reordering_timer();
-            self.detect_loss(env);
-        }
-        waited
     }
 }

@@ -12,19 +12,26 @@ pub(crate) struct Undo {
     marker: SeqNum,
     /// End of the first retransmission, and our timestamp of it; `None` once an ACK has covered it.
     first: Option<(SeqNum, u32)>,
+    /// A segment was retransmitted.
+    begun: bool,
     /// Retransmissions that no D-SACK has reported as duplicates.
     outstanding: u32,
 }
 
 impl Undo {
     fn new(marker: SeqNum) -> Box<Undo> {
-        Box::new(Undo { marker, first: None, outstanding: 0 })
+        Box::new(Undo { marker, first: None, begun: false, outstanding: 0 })
+    }
+
+    /// A loss probe is among the retransmissions.
+    pub(super) fn note_probe(&mut self) {
+        self.outstanding += 1;
     }
 
     /// A segment up to `end` is retransmitted, with a timestamp of `clock`.
     pub(super) fn note_retransmission(&mut self, end: SeqNum, clock: u32) {
-        if self.outstanding == 0 && self.first.is_none() {
-            self.first = Some((end, clock));
+        if !self.begun {
+            (self.begun, self.first) = (true, Some((end, clock)));
         }
         self.outstanding += 1;
     }

@@ -1,0 +1,81 @@
+//! The retransmission timer. It is one timer of three: RTO, reordering or loss probe (RFC 8985 §8). The RTO's own
+//! deadline is kept behind the other two, so that nothing postpones it.
+
+use super::tlp::Timer;
+use crate::tcp::flight::SendTime;
+use crate::tcp::tcb::{Connection, Env};
+use crate::time::{Deadline, Duration};
+
+impl Connection {
+    /// Starts the timer for the RTO, bounded by the user timeout (6298-10, L5).
+    pub(crate) fn arm_retransmit(&mut self, env: &Env<'_>) {
+        let rto = self.tcb.rtt.backed_off(env.config);
+        self.arm_retransmit_in(rto, env);
+    }
+
+    fn arm_retransmit_in(&mut self, wait: Duration, env: &Env<'_>) {
+        self.tail.rto = None;
+        self.tcb.timers.retransmit = Some(self.before_user_timeout(Deadline::after(env.now, wait)));
+    }
+
+    /// Restarts it after an ACK of new data. If too little is in flight for duplicate ACKs, the RTO runs from when the
+    /// oldest data was sent, not from the ACK (7765-1).
+    #[inline]
+    pub(crate) fn restart_retransmit(&mut self, env: &Env<'_>) {
+        /// The threshold of RFC 7765 §4 is four segments: below it there are at most this many full ones.
+        const FEW: usize = 3;
+        let outstanding = self.flight() as usize + self.unsent();
+        if env.config.tcp_rto_restart && outstanding <= FEW * usize::from(self.payload_mss()) {
+            self.restart_from_oldest(env);
+        } else {
+            self.arm_retransmit(env);
+        }
+    }
+
+    fn restart_from_oldest(&mut self, env: &Env<'_>) {
+        let rto = self.tcb.rtt.backed_off(env.config);
+        let oldest = self.flight.as_ref().map_or(self.sent, |flight| flight.earliest());
+        let age = Duration::from_micros(SendTime::at(env.now).since(oldest).max(0) as u64);
+        // A retransmission may be older than the RTO, which its ACK has shortened.
+        let wait = rto.checked_sub(age).filter(|wait| !wait.is_zero()).unwrap_or(rto);
+        self.arm_retransmit_in(wait, env);
+    }
+
+    /// Nothing is in flight.
+    #[inline]
+    pub(crate) fn stop_retransmit(&mut self) {
+        (self.tail.rto, self.tcb.timers.retransmit) = (None, None);
+    }
+
+    /// Waits for reordered data, for `wait` microseconds, unless the RTO comes first (8985-6, 8985-12).
+    pub(super) fn arm_reordering(&mut self, wait: u32, env: &Env<'_>) {
+        self.restore_rto();
+        let deadline = Deadline::after(env.now, Duration::from_micros(u64::from(wait)));
+        if let Some(rto) = self.tcb.timers.retransmit
+            && !rto.tick().is_due(deadline.tick())
+        {
+            self.tail.wait_before(rto, Timer::Reordering);
+            self.tcb.timers.retransmit = Some(deadline);
+        }
+    }
+
+    #[inline]
+    pub(super) fn stop_reordering_timer(&mut self) {
+        if self.tail.timer() == Timer::Reordering {
+            self.restore_rto();
+        }
+    }
+
+    /// Makes the timer that of the RTO again.
+    pub(super) fn restore_rto(&mut self) {
+        if let Some(rto) = self.tail.rto.take() {
+            self.tcb.timers.retransmit = Some(self.before_user_timeout(rto));
+        }
+    }
+
+    /// The time for reordered data is over: it is lost.
+    pub(crate) fn reordering_timeout(&mut self, env: &mut Env<'_>) {
+        self.restore_rto();
+        self.detect_loss(env);
+    }
+}

@@ -1,0 +1,263 @@
+//! Tail loss probes (RFC 8985 §7). Nothing is sent after the tail of a flight, so that nothing shows its loss. After two
+//! round trips without an ACK, one segment more is sent: its ACK shows the losses, long before the RTO.
+
+use crate::config::Config;
+use crate::seq::SeqNum;
+use crate::state::State;
+use crate::tcp::congestion::Cause;
+use crate::tcp::flight::{Flight, SendTime};
+use crate::tcp::segment::{Outgoing, Segment};
+use crate::tcp::tcb::{Connection, Env};
+use crate::time::{Deadline, Duration};
+use crate::trace::TimerKind;
+use crate::wire::tcp::Flags;
+
+/// The lowest value of `tcp_early_retrans` with loss probes.
+const ON: u8 = 3;
+
+/// The time for a delayed ACK of a peer to which a probe was needless: the longest delay in common use.
+const LONG_ACK_DELAY: Duration = Duration::from_millis(200);
+
+/// The interval before there is a round trip (RFC 8985 §7.2).
+const INITIAL: Duration = Duration::from_secs(1);
+
+/// The loss probe of a flight: TLP.end_seq and TLP.is_retrans.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Probe {
+    None,
+    /// It leaves with the next turn of the connection.
+    Due,
+    /// New data up to `end` was sent.
+    New {
+        end: SeqNum,
+    },
+    /// The last `len` bytes up to `end` were sent a second time.
+    Again {
+        end: SeqNum,
+        len: u32,
+    },
+}
+
+impl Probe {
+    /// Whether a second copy was sent, and later ACKs decide whether it repaired a loss.
+    pub(crate) fn is_copy(self) -> bool {
+        matches!(self, Probe::Again { .. })
+    }
+
+    /// Bytes of a second copy that are in the network beside the first one (8985-24).
+    pub(crate) fn copied(self, una: SeqNum) -> u32 {
+        match self {
+            Probe::Again { end, len } if una.lt(end) => len,
+            _ => 0,
+        }
+    }
+}
+
+/// The purpose of the retransmission timer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub(crate) enum Timer {
+    #[default]
+    Retransmit,
+    Reordering,
+    LossProbe,
+}
+
+/// What outlives a flight: the timer, and the experience with loss probes.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Tail {
+    /// The deadline of the RTO, while the timer has another purpose.
+    pub(super) rto: Option<Deadline>,
+    purpose: Timer,
+    /// No round trip was measured since the last probe.
+    unsampled: bool,
+    /// A probe was needless: the peer only delayed its ACK.
+    needless: bool,
+}
+
+impl Tail {
+    #[inline]
+    pub(crate) fn timer(&self) -> Timer {
+        if self.rto.is_some() { self.purpose } else { Timer::Retransmit }
+    }
+
+    /// Whether the timer has another purpose than the RTO.
+    #[inline]
+    pub(crate) fn is_timed(&self) -> bool {
+        self.rto.is_some()
+    }
+
+    pub(super) fn wait_before(&mut self, rto: Deadline, purpose: Timer) {
+        (self.rto, self.purpose) = (Some(rto), purpose);
+    }
+
+    /// A round trip was measured.
+    #[inline]
+    pub(crate) fn note_sample(&mut self) {
+        self.unsampled = false;
+    }
+
+    /// A D-SACK reports a duplicate up to `end`. Returns whether that is the loss probe, which was then needless. It says
+    /// nothing about reordering.
+    pub(super) fn note_duplicate(&mut self, end: SeqNum, flight: Option<&mut Flight>) -> bool {
+        let Some(flight) = flight else { return false };
+        let is_probe = matches!(flight.probe, Probe::Again { end: probe, .. } if probe == end);
+        if is_probe {
+            flight.probe = Probe::None;
+            self.needless = true;
+        }
+        is_probe
+    }
+}
+
+impl Connection {
+    /// Schedules a loss probe for `flight` bytes, never after the RTO (8985-7, 8985-20, 8985-22).
+    #[inline]
+    pub(crate) fn arm_loss_probe(&mut self, flight: u32, env: &Env<'_>) {
+        if self.may_probe(env)
+            && let Some(rto) = self.tail.rto.or(self.tcb.timers.retransmit)
+        {
+            let deadline = Deadline::after(env.now, self.probe_wait(flight, env.config));
+            self.wait_for_probe(deadline, rto);
+        }
+    }
+
+    fn wait_for_probe(&mut self, deadline: Deadline, rto: Deadline) {
+        self.tail.wait_before(rto, Timer::LossProbe);
+        self.tcb.timers.retransmit = Some(Deadline::at(deadline.tick().earlier(rto.tick())));
+    }
+
+    /// Without SACK, after a loss, or before a round trip was measured since the last probe, there is none.
+    #[inline]
+    fn may_probe(&self, env: &Env<'_>) -> bool {
+        let snd = &self.tcb.snd;
+        snd.sack
+            && env.config.tcp_early_retrans >= ON
+            && !self.tail.unsampled
+            && snd.wnd > 0
+            && self.tcb.state != State::SynReceived
+            && self.flight.as_ref().is_none_or(|flight| flight.is_calm() && flight.trial.is_none())
+    }
+
+    /// PTO of RFC 8985 §7.2 (8985-21).
+    #[inline]
+    fn probe_wait(&self, flight: u32, config: &Config) -> Duration {
+        let srtt = self.tcb.rtt.srtt();
+        if srtt.is_zero() {
+            return INITIAL;
+        }
+        let wait = (2 * srtt).max(config.tcp_tlp_min);
+        if flight > u32::from(self.payload_mss()) { wait } else { wait + self.peer_ack_delay(config) }
+    }
+
+    fn peer_ack_delay(&self, config: &Config) -> Duration {
+        let delay = config.tcp_tlp_max_ack_delay;
+        if self.tail.needless { delay.max(LONG_ACK_DELAY) } else { delay }
+    }
+
+    /// The timer of the loss probe fired. Returns `false` if it is the RTO that is due.
+    pub(crate) fn loss_probe_timeout(&mut self, env: &mut Env<'_>) -> bool {
+        let Some(rto) = self.tail.rto.take() else { return false };
+        let tick = env.tick();
+        let given_up = self.user_timeout_at().is_some_and(|end| end.is_due(tick));
+        if given_up || self.flight() == 0 || !self.may_probe(env) {
+            self.tcb.timers.retransmit = Some(rto).filter(|rto| !rto.tick().is_due(tick));
+            return self.tcb.timers.retransmit.is_some();
+        }
+        // Sending does not move the timer each time.
+        let latest = self.flight.as_ref().map_or(self.sent, |flight| flight.latest());
+        let passed = Duration::from_micros(SendTime::at(env.now).since(latest).max(0) as u64);
+        let wait = self.probe_wait(self.flight(), env.config).saturating_sub(passed);
+        if !wait.is_zero() && !rto.tick().is_due(tick) {
+            self.wait_for_probe(Deadline::after(env.now, wait), rto);
+            return true;
+        }
+        self.note_timer(TimerKind::LossProbe, env);
+        self.open_flight(env).probe = Probe::Due;
+        // Whether it leaves or not, the RTO follows (8985-9).
+        self.arm_retransmit(env);
+        true
+    }
+
+    /// Sends the loss probe that is due, whatever the congestion window says: new data, or else the last segment again
+    /// (8985-8).
+    #[cold]
+    pub(crate) fn next_loss_probe(&mut self, out: &mut Outgoing, env: &mut Env<'_>) -> bool {
+        let due = self.flight.as_mut().filter(|flight| flight.probe == Probe::Due);
+        let Some(flight) = due else { return false };
+        flight.probe = Probe::None;
+        let may = self.flight() > 0 && self.may_probe(env) && self.may_send_now();
+        let sent = may && (self.probe_with_new_data(out, env) || self.probe_again(out, env));
+        if sent {
+            self.tail.unsampled = true;
+            env.counters.tcp_loss_probes += 1;
+        }
+        sent
+    }
+
+    fn probe_with_new_data(&mut self, out: &mut Outgoing, env: &mut Env<'_>) -> bool {
+        let (unsent, mss) = (self.unsent(), usize::from(self.payload_len_limit()));
+        let (nxt, window_end) = (self.tcb.snd.nxt, self.tcb.snd.una + self.tcb.snd.wnd);
+        let window = if nxt.lt(window_end) { window_end.since(nxt) as usize } else { 0 };
+        let payload = unsent.min(window).min(mss);
+        let last = payload == unsent;
+        let fin = self.tcb.snd.fin_queued && !self.tcb.snd.fin_sent && last && window > payload;
+        let held_back = payload < mss && (!last || (self.options.cork && !self.tcb.snd.fin_queued));
+        if held_back || (payload == 0 && !fin) {
+            return false;
+        }
+        let end = nxt + payload as u32 + u32::from(fin);
+        self.open_flight(env).probe = Probe::New { end };
+        let flags = if fin { Flags::FIN } else { Flags::default() };
+        self.first_transmission(payload, flags, None, out, env);
+        self.note_small_segment(payload, mss);
+        true
+    }
+
+    fn probe_again(&mut self, out: &mut Outgoing, env: &mut Env<'_>) -> bool {
+        let full = u32::from(self.payload_len_limit());
+        let (una, end, fin) = (self.tcb.snd.una, self.tcb.snd.nxt, self.tcb.snd.fin_sent);
+        if end.gt(una + self.tcb.snd.wnd) {
+            return false;
+        }
+        let flight = self.open_flight(env);
+        let len = flight.last_segment(una, full, fin);
+        flight.probed(una, len, SendTime::at(env.now));
+        flight.probe = Probe::Again { end, len };
+        self.resend(end - len, len, out, env);
+        true
+    }
+
+    /// Looks at an ACK after a loss probe. `repeats`: it is the last one again. SND.UNA is still that of before.
+    #[inline]
+    pub(crate) fn end_loss_probe(&mut self, segment: &Segment<'_>, repeats: bool, env: &mut Env<'_>) {
+        if self.flight.as_ref().is_some_and(|flight| flight.probe != Probe::None) {
+            self.decide_on_probe(segment, repeats, env);
+        }
+    }
+
+    /// RFC 8985 §7.4.2 (8985-10, 8985-23). A D-SACK has ended a needless probe already.
+    #[cold]
+    fn decide_on_probe(&mut self, segment: &Segment<'_>, repeats: bool, env: &mut Env<'_>) {
+        let ack = segment.ack();
+        let advances = ack.gt(self.tcb.snd.una);
+        let Some(flight) = self.flight.as_mut() else { return };
+        let repaired = matches!(flight.probe, Probe::Again { end, .. } if ack.gt(end));
+        let ended = match flight.probe {
+            Probe::None => false,
+            Probe::Due => advances,
+            Probe::New { end } => ack.ge(end),
+            // Both copies arrived, at a peer that does not tell which segment is a duplicate.
+            Probe::Again { end, .. } => {
+                repaired || (repeats && ack == end && segment.options().sack.is_empty())
+            }
+        };
+        if ended {
+            flight.probe = Probe::None;
+        }
+        if repaired {
+            // A loss that no ACK shows: it is congestion nevertheless.
+            env.counters.tcp_loss_probe_recovery += 1;
+            self.reduce_once(Cause::Loss, u32::MAX);
+        }
+    }
+}
