@@ -65,6 +65,7 @@ mod listener;
 mod net;
 mod queue;
 mod shared;
+mod socket;
 mod split;
 mod stream;
 mod waiting;

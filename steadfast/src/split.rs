@@ -9,7 +9,8 @@ use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::stream::{Socket, TcpStream};
+use crate::socket::Socket;
+use crate::stream::TcpStream;
 
 /// The reading half of a borrowed stream: see [`TcpStream::split`].
 ///

@@ -1,0 +1,174 @@
+//! The connection behind a stream and its halves.
+
+use std::io::{self, IoSlice};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use steadfast_core::info::Info;
+use steadfast_core::{Error, Instant, Shutdown, SocketId};
+use tokio::io::ReadBuf;
+use tokio::task::coop;
+
+use crate::shared::{Handle, Side, State, into_io};
+
+/// The connection that a stream or its halves share. Dropping the last reference closes it.
+#[derive(Debug)]
+pub(crate) struct Socket {
+    pub(crate) handle: Arc<Handle>,
+    pub(crate) id: SocketId,
+}
+
+impl Socket {
+    pub(crate) fn poll_connected(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.poll(cx, Side::Write, |state, _| {
+            state.check_running()?;
+            let wakers = state.wakers(self.id).expect("a socket that is held has its wakers");
+            if wakers.connected {
+                return Ok(Some(()));
+            }
+            if wakers.failed {
+                let error = state.stack.take_error(self.id).unwrap_or_else(Some);
+                return Err(state.error_of(error.unwrap_or(Error::ConnectionAborted)));
+            }
+            Ok(None)
+        })
+    }
+
+    /// Runs `attempt` under the lock until it returns a value or an error. `None` registers the waker: the first time,
+    /// that needs a clone made with the lock released, and another attempt.
+    fn poll<R>(
+        &self,
+        cx: &Context<'_>,
+        side: Side,
+        mut attempt: impl FnMut(&mut State, Instant) -> io::Result<Option<R>>,
+    ) -> Poll<io::Result<R>> {
+        let mut waker = None;
+        loop {
+            let polled = self.handle.call(|state, now| match attempt(state, now) {
+                Ok(Some(result)) => Some(Poll::Ready(Ok(result))),
+                Ok(None) => state.wait(self.id, side, cx.waker(), &mut waker).then_some(Poll::Pending),
+                Err(e) => Some(Poll::Ready(Err(e))),
+            });
+            match polled {
+                Some(polled) => return polled,
+                // Cloning a waker runs foreign code, which needs the lock released.
+                None => waker = Some(cx.waker().clone()),
+            }
+        }
+    }
+
+    pub(crate) fn poll_read(&self, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if buffer.remaining() == 0 {
+            return Poll::Ready(Ok(()));
+        }
+        let unfilled = buffer.initialize_unfilled();
+        let len = ready!(self.poll_recv(cx, |state, id| state.stack.recv(id, unfilled)))?;
+        buffer.advance(len);
+        Poll::Ready(Ok(()))
+    }
+
+    pub(crate) fn poll_recv(
+        &self,
+        cx: &mut Context<'_>,
+        mut recv: impl FnMut(&mut State, SocketId) -> Result<usize, Error>,
+    ) -> Poll<io::Result<usize>> {
+        let progress = ready!(coop::poll_proceed(cx));
+        let polled = self.poll(cx, Side::Read, |state, _| {
+            state.check_whole()?;
+            match recv(state, self.id) {
+                // Bytes that had arrived are read before the end of the network is reported.
+                Err(Error::WouldBlock) => state.check_running().map(|()| None),
+                Err(error) => Err(state.error_of(error)),
+                Ok(len) => Ok(Some(len)),
+            }
+        });
+        if polled.is_ready() {
+            progress.made_progress();
+        }
+        polled
+    }
+
+    pub(crate) fn poll_write(&self, cx: &mut Context<'_>, data: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        let progress = ready!(coop::poll_proceed(cx));
+        let polled = self.poll(cx, Side::Write, |state, _| {
+            state.check_running()?;
+            match send_all(state, self.id, data) {
+                Err(Error::WouldBlock) => Ok(None),
+                result => result.map(Some).map_err(|error| state.error_of(error)),
+            }
+        });
+        if polled.is_ready() {
+            progress.made_progress();
+        }
+        polled
+    }
+
+    /// Shuts down writing. As in Tokio, a direction that is already closed is no error.
+    pub(crate) fn shutdown_write(&self) -> io::Result<()> {
+        self.handle.call(|state, now| {
+            state.check_whole()?;
+            match state.stack.shutdown(now, self.id, Shutdown::Write) {
+                Ok(()) => state.check_running(),
+                Err(Error::NotConnected) => Ok(()),
+                Err(error) => Err(state.error_of(error)),
+            }
+        })
+    }
+
+    /// Like [`shutdown_write`](Socket::shutdown_write), for `Drop`.
+    pub(crate) fn end(&self) {
+        self.handle.call_last(|state, now| {
+            // It fails if the connection is gone already.
+            let _ = state.stack.shutdown(now, self.id, Shutdown::Write);
+        });
+    }
+
+    pub(crate) fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.handle.read(|state| state.stack.local_addr(self.id).map_err(into_io))
+    }
+
+    pub(crate) fn peer_addr(&self) -> io::Result<SocketAddr> {
+        self.handle.read(|state| state.stack.peer_addr(self.id).map_err(into_io))
+    }
+
+    pub(crate) fn info(&self) -> io::Result<Info> {
+        self.handle.call(|state, now| {
+            state.check_whole()?;
+            state.stack.info(now, self.id).map_err(into_io)
+        })
+    }
+}
+
+/// Queues the slices in order, up to the first that does not fit whole.
+fn send_all(state: &mut State, id: SocketId, data: &[IoSlice<'_>]) -> Result<usize, Error> {
+    let mut total = 0;
+    if !data.is_empty() && data.iter().all(|slice| slice.is_empty()) {
+        // An empty write queues nothing, but still reports a closed stream.
+        return state.stack.send(id, &[]);
+    }
+    for slice in data.iter().filter(|s| !s.is_empty()) {
+        match state.stack.send(id, slice) {
+            Ok(sent) => {
+                total += sent;
+                if sent < slice.len() {
+                    break;
+                }
+            }
+            // A later slice fails only for want of room: report what was queued.
+            Err(Error::WouldBlock) if total > 0 => break,
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(total)
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        self.handle.call_last(|state, now| {
+            state.forget(self.id);
+            // It fails if `abort` closed the socket before.
+            let _ = state.stack.close(now, self.id);
+        });
+    }
+}
