@@ -90,7 +90,7 @@ pub use bytes::Bytes;
 pub use config::{Config, Profile};
 pub use error::Error;
 pub use ip::prefix::prefix_covers;
-pub use socket::{ConnectOptions, Event, ListenOptions, Shutdown, SocketId, SocketOptions, Spare};
+pub use socket::{ConnectOptions, Event, ListenOptions, Readiness, Shutdown, SocketId, SocketOptions, Spare};
 pub use stack::{Interface, Packet, PacketBytes, Stack, Transmit};
 pub use steadfast_wire as wire;
 pub use time::{Duration, Instant};

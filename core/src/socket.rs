@@ -66,6 +66,24 @@ impl fmt::Debug for Event {
     }
 }
 
+/// The readiness of a socket, as `poll(2)` tells it: see [`Stack::readiness`](crate::Stack::readiness).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub struct Readiness {
+    /// A read returns bytes, the end of the stream or an error. On a listener: a connection can be accepted.
+    pub readable: bool,
+    /// A write queues bytes or returns an error.
+    pub writable: bool,
+    /// Nothing arrives any more: the peer has sent its FIN, or reading was shut down. Bytes may be left to read.
+    pub read_closed: bool,
+    /// Both directions are closed, as `POLLHUP` tells.
+    pub write_closed: bool,
+    /// The error that ended the connection was not returned yet.
+    pub error: bool,
+    /// Urgent data is left to read.
+    pub urgent: bool,
+}
+
 /// The direction that a [`shutdown`](crate::Stack::shutdown) ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Shutdown {

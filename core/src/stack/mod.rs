@@ -12,7 +12,7 @@
 //! | `timers` | the passage of time |
 //! | `memory` | relief when `tcp_mem` runs short |
 //! | `calls`, `sockets` | user calls, and the handles that they use |
-//! | `view`, `consistent` | reports, and checks for tests |
+//! | `readiness`, `view`, `consistent` | what calls would do, reports, and checks for tests |
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
@@ -68,6 +68,7 @@ mod io;
 mod memory;
 mod outbound;
 mod passive;
+mod readiness;
 mod replies;
 mod sockets;
 mod tables;

@@ -411,7 +411,28 @@ impl Test {
         }
         if self.stack.usage().connections <= 8 {
             assert_eq!(self.stack.check_consistent(), Ok(()));
+            self.check_readiness();
         }
+    }
+
+    /// Compares the readiness of the socket with what its calls do on a copy of the stack.
+    #[track_caller]
+    fn check_readiness(&self) {
+        let Ok(readiness) = self.stack.readiness(self.sock) else { return };
+        if self.stack.usage().held > 64 << 10 {
+            // A copy of long queues takes long.
+            return;
+        }
+        let mut copy = self.stack.clone();
+        let write = copy.send(self.sock, b"x");
+        let read = copy.recv(self.sock, &mut [0]);
+        assert_eq!(readiness.readable, read != Err(Error::WouldBlock), "{readiness:?} {read:?}");
+        // A write may lack memory.
+        let scarce = self.stack.usage().held >= self.stack.config().tcp_mem / 2;
+        assert!(scarce || readiness.writable == (write != Err(Error::WouldBlock)), "{readiness:?} {write:?}");
+        let errors = [write, read].into_iter().filter_map(Result::err);
+        let failed = errors.into_iter().any(|error| !matches!(error, Error::WouldBlock | Error::BrokenPipe));
+        assert_eq!(readiness.error, failed && self.stack.state(self.sock) == Ok(State::Closed));
     }
 
     #[track_caller]

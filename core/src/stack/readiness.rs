@@ -1,0 +1,48 @@
+//! The readiness of sockets, as `poll(2)` tells it.
+
+use super::Stack;
+use super::sockets::SocketKind;
+use crate::error::Error;
+use crate::socket::{Readiness, SocketId};
+use crate::state::State;
+
+impl Stack {
+    /// Returns which calls of a socket would succeed or fail at once, instead of returning
+    /// [`WouldBlock`](Error::WouldBlock). Memory pressure may still refuse a write. Changes nothing. Error:
+    /// [`NoSuchSocket`](Error::NoSuchSocket).
+    pub fn readiness(&self, id: SocketId) -> Result<Readiness, Error> {
+        Ok(match &self.socket(id)?.kind {
+            SocketKind::Listener(index) => {
+                let readable = !self.listeners[*index].accept_queue.is_empty();
+                Readiness { readable, ..Readiness::default() }
+            }
+            SocketKind::Opening(index) => {
+                let opening = &self.openings[*index];
+                let writable = opening.send_queue.len() < opening.options.sndbuf as usize;
+                Readiness { writable, ..Readiness::default() }
+            }
+            SocketKind::Connection(index) => {
+                let connection = &self.connections[*index];
+                let synchronized = connection.tcb.state != State::SynReceived;
+                let read_closed = synchronized && !connection.may_receive() || connection.tcb.rcv.shut;
+                let fin_queued = connection.tcb.snd.fin_queued;
+                Readiness {
+                    readable: !connection.receive_queue.is_empty() || read_closed && synchronized,
+                    writable: fin_queued || connection.room_to_write() > 0,
+                    read_closed,
+                    write_closed: read_closed && fin_queued,
+                    error: false,
+                    urgent: connection.urgent_ahead() > 0,
+                }
+            }
+            SocketKind::Finished(index) => Readiness {
+                readable: true,
+                writable: true,
+                read_closed: true,
+                write_closed: true,
+                error: self.finished[*index].error.is_some(),
+                urgent: false,
+            },
+        })
+    }
+}
