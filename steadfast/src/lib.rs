@@ -64,6 +64,7 @@ mod driver;
 mod listener;
 mod net;
 mod queue;
+mod readiness;
 mod shared;
 mod socket;
 mod split;
@@ -81,6 +82,11 @@ pub use listener::TcpListener;
 pub use net::{Net, NetBuilder};
 pub use split::{OwnedReadHalf, OwnedWriteHalf, ReadHalf, ReuniteError, WriteHalf};
 pub use stream::TcpStream;
+
+/// The halves of a stream, under the path that `tokio::net` has for them.
+pub mod tcp {
+    pub use crate::split::{OwnedReadHalf, OwnedWriteHalf, ReadHalf, ReuniteError, WriteHalf};
+}
 
 /// Compiles the example of the README.
 #[cfg(doctest)]

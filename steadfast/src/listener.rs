@@ -5,14 +5,16 @@ use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll, ready};
 
 use steadfast_core::{Error, ListenOptions, SocketId};
-use tokio::sync::Notify;
+use tokio::task::coop;
 
 use crate::addr::{self, ToSocketAddrs};
 use crate::net::{Net, begin};
 use crate::shared::{Handle, Waiting, into_io};
-use crate::stream::TcpStream;
+use crate::stream::{TcpStream, ttl_of};
+use crate::waiting::Arrivals;
 
 /// A listening socket, as `tokio::net::TcpListener`. Dropping it frees the address at once and resets the connections
 /// that were not accepted.
@@ -41,7 +43,7 @@ pub struct TcpListener {
     parts: Vec<Part>,
     /// Counts calls of `accept`. Each call asks another part first, so that none is starved.
     turn: AtomicUsize,
-    arrivals: Arc<Notify>,
+    arrivals: Arc<Arrivals>,
 }
 
 /// The listener in one stack.
@@ -102,7 +104,7 @@ impl TcpListener {
         mut local: SocketAddr,
         options: &ListenOptions,
     ) -> io::Result<TcpListener> {
-        let arrivals = Arc::new(Notify::new());
+        let arrivals = Arc::<Arrivals>::default();
         let mut parts = Vec::new();
         for handle in net.all_stacks() {
             let part = begin(handle, |state, _| {
@@ -130,13 +132,48 @@ impl TcpListener {
         loop {
             // A server that always finds a connection must still yield to other tasks.
             tokio::task::consume_budget().await;
-            let mut arrival = pin!(self.arrivals.notified());
+            let mut arrival = pin!(self.arrivals.tasks.notified());
             arrival.as_mut().enable();
             match self.try_accept() {
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => arrival.await,
-                result => return result,
+                accepted if is_pending(&accepted) => arrival.await,
+                accepted => return accepted,
             }
         }
+    }
+
+    /// Polls for an established connection, as [`accept`](TcpListener::accept) does. Only the task that polled last is
+    /// woken; tasks in `accept` are woken too.
+    pub fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<(TcpStream, SocketAddr)>> {
+        let progress = ready!(coop::poll_proceed(cx));
+        let mut accepted = self.try_accept();
+        if is_pending(&accepted) {
+            self.arrivals.register(cx.waker());
+            accepted = self.try_accept();
+        }
+        if is_pending(&accepted) {
+            return Poll::Pending;
+        }
+        progress.made_progress();
+        Poll::Ready(accepted)
+    }
+
+    /// Returns the TTL (IPv4) or hop limit (IPv6) that accepted streams start with (`IP_TTL`).
+    pub fn ttl(&self) -> io::Result<u32> {
+        let Part { handle, id } = &self.parts[0];
+        handle.read(|state| state.stack.options(*id).map(|options| options.ttl.into()).map_err(into_io))
+    }
+
+    /// Sets the TTL (IPv4) or hop limit (IPv6) of SYN-ACKs and of the streams that are accepted later (`IP_TTL`). Fails
+    /// with `InvalidInput` unless it is from 1 to 255.
+    pub fn set_ttl(&self, ttl: u32) -> io::Result<()> {
+        let ttl = ttl_of(ttl)?;
+        self.parts.iter().try_for_each(|Part { handle, id }| {
+            handle.call(|state, now| {
+                state.check_whole()?;
+                let options = state.stack.options(*id).map_err(into_io)?.clone().with(|o| o.ttl = ttl);
+                state.stack.set_options(now, *id, options).map_err(into_io)
+            })
+        })
     }
 
     /// Accepts a waiting connection. Fails with `WouldBlock` if there is none, and otherwise as
@@ -147,7 +184,7 @@ impl TcpListener {
         let mut accepted = Err(io::ErrorKind::WouldBlock.into());
         for part in earlier.iter().chain(later) {
             accepted = part.try_accept();
-            if !matches!(&accepted, Err(e) if e.kind() == io::ErrorKind::WouldBlock) {
+            if !is_pending(&accepted) {
                 break;
             }
         }
@@ -165,6 +202,11 @@ impl TcpListener {
     pub fn id(&self) -> SocketId {
         self.parts[0].id
     }
+}
+
+/// Returns whether no connection waits.
+fn is_pending<T>(accepted: &io::Result<T>) -> bool {
+    matches!(accepted, Err(e) if e.kind() == io::ErrorKind::WouldBlock)
 }
 
 impl Part {

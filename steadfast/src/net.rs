@@ -126,7 +126,7 @@ impl Net {
             }
             waiting
         });
-        waiting.iter().for_each(|arrivals| arrivals.notify_waiters());
+        waiting.iter().for_each(|arrivals| arrivals.notify());
     }
 
     async fn ended(stack: &Handle) -> io::Result<()> {

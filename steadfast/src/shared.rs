@@ -9,7 +9,7 @@ use steadfast_core::{Error, Event, Instant, SocketId, Stack};
 use tokio::sync::Notify;
 use tokio::time::Instant as TokioInstant;
 
-use crate::waiting::SocketMap;
+use crate::waiting::{Arrivals, SocketMap, Waiters};
 
 /// The reference that every handle of the application holds. After the last one is dropped, the driver ends once no
 /// connection is left.
@@ -190,7 +190,7 @@ pub(crate) enum Phase {
 
 /// The tasks that wait for a socket.
 pub(crate) enum Waiting {
-    Listener(Arc<Notify>),
+    Listener(Arc<Arrivals>),
     Stream(Wakers),
 }
 
@@ -206,8 +206,12 @@ pub(crate) enum Side {
 pub(crate) struct Wakers {
     pub(crate) reader: Option<Waker>,
     pub(crate) writer: Option<Waker>,
+    /// Present once a task has waited for readiness.
+    pub(crate) waiters: Option<Arc<Waiters>>,
     pub(crate) connected: bool,
     pub(crate) failed: bool,
+    /// The stack has refused a write, and will tell when it may succeed.
+    pub(crate) write_refused: bool,
 }
 
 impl State {
@@ -323,7 +327,7 @@ impl State {
         while let Some((id, event)) = self.stack.poll_event() {
             match self.sockets.get_mut(id) {
                 Some(Waiting::Listener(arrivals)) => woken.listeners.push(arrivals.clone()),
-                Some(Waiting::Stream(wakers)) => wakers.note(event, &mut woken.tasks),
+                Some(Waiting::Stream(wakers)) => wakers.note(event, woken),
                 // The socket waits in an accept queue, or has just closed.
                 None => {}
             }
@@ -337,6 +341,7 @@ impl State {
                 Waiting::Listener(arrivals) => woken.listeners.push(arrivals.clone()),
                 Waiting::Stream(wakers) => {
                     woken.tasks.extend(wakers.reader.take().into_iter().chain(wakers.writer.take()));
+                    woken.ready.extend(wakers.waiters.clone().map(|waiters| (waiters, true, true)));
                 }
             }
         }
@@ -347,27 +352,43 @@ impl State {
 #[derive(Default)]
 pub(crate) struct Woken {
     tasks: Vec<Waker>,
-    listeners: Vec<Arc<Notify>>,
+    listeners: Vec<Arc<Arrivals>>,
+    /// Those of a stream that became ready to read or to write.
+    ready: Vec<(Arc<Waiters>, bool, bool)>,
 }
 
 impl Woken {
     /// Wakes them. A waker that panics does not keep the others from their wake-up.
     pub(crate) fn wake(&mut self) {
         self.tasks.drain(..).for_each(|waker| unharmed(|| waker.wake()));
-        self.listeners.drain(..).for_each(|arrivals| unharmed(|| arrivals.notify_waiters()));
+        self.listeners.drain(..).for_each(|arrivals| unharmed(|| arrivals.notify()));
+        for (waiters, reads, writes) in self.ready.drain(..) {
+            if reads {
+                unharmed(|| waiters.reads.notify_waiters());
+            }
+            if writes {
+                unharmed(|| waiters.writes.notify_waiters());
+            }
+        }
     }
 }
 
 impl Wakers {
-    fn note(&mut self, event: Event, woken: &mut Vec<Waker>) {
+    fn note(&mut self, event: Event, woken: &mut Woken) {
         let over = event.contains(Event::ERROR) || event.contains(Event::CLOSED);
         self.connected |= event.contains(Event::CONNECTED);
         self.failed |= event.contains(Event::ERROR);
-        if over || event.contains(Event::READABLE) {
-            woken.extend(self.reader.take());
+        let reads = over || event.contains(Event::READABLE);
+        let writes = over || event.contains(Event::WRITABLE) || event.contains(Event::CONNECTED);
+        if reads {
+            woken.tasks.extend(self.reader.take());
         }
-        if over || event.contains(Event::WRITABLE) || event.contains(Event::CONNECTED) {
-            woken.extend(self.writer.take());
+        if writes {
+            self.write_refused = false;
+            woken.tasks.extend(self.writer.take());
+        }
+        if let Some(waiters) = &self.waiters {
+            woken.ready.push((waiters.clone(), reads || event.contains(Event::URGENT), writes));
         }
     }
 }

@@ -68,40 +68,51 @@ impl Socket {
         Poll::Ready(Ok(()))
     }
 
-    pub(crate) fn poll_recv(
+    pub(crate) fn poll_peek(
+        &self,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<usize>> {
+        let unfilled = buffer.initialize_unfilled();
+        let len = ready!(self.poll_recv(cx, |state, id| state.stack.peek(id, unfilled)))?;
+        buffer.advance(len);
+        Poll::Ready(Ok(len))
+    }
+
+    fn poll_recv(
         &self,
         cx: &mut Context<'_>,
         mut recv: impl FnMut(&mut State, SocketId) -> Result<usize, Error>,
     ) -> Poll<io::Result<usize>> {
+        self.poll_with_budget(cx, Side::Read, |state| state.receive(self.id, &mut recv))
+    }
+
+    pub(crate) fn poll_write(&self, cx: &mut Context<'_>, data: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        self.poll_with_budget(cx, Side::Write, |state| state.send(self.id, data))
+    }
+
+    /// Polls as a resource of Tokio does: a task that always succeeds yields at times.
+    pub(crate) fn poll_with_budget<R>(
+        &self,
+        cx: &mut Context<'_>,
+        side: Side,
+        mut attempt: impl FnMut(&mut State) -> io::Result<Option<R>>,
+    ) -> Poll<io::Result<R>> {
         let progress = ready!(coop::poll_proceed(cx));
-        let polled = self.poll(cx, Side::Read, |state, _| {
-            state.check_whole()?;
-            match recv(state, self.id) {
-                // Bytes that had arrived are read before the end of the network is reported.
-                Err(Error::WouldBlock) => state.check_running().map(|()| None),
-                Err(error) => Err(state.error_of(error)),
-                Ok(len) => Ok(Some(len)),
-            }
-        });
+        let polled = self.poll(cx, side, |state, _| attempt(state));
         if polled.is_ready() {
             progress.made_progress();
         }
         polled
     }
 
-    pub(crate) fn poll_write(&self, cx: &mut Context<'_>, data: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
-        let progress = ready!(coop::poll_proceed(cx));
-        let polled = self.poll(cx, Side::Write, |state, _| {
-            state.check_running()?;
-            match send_all(state, self.id, data) {
-                Err(Error::WouldBlock) => Ok(None),
-                result => result.map(Some).map_err(|error| state.error_of(error)),
-            }
-        });
-        if polled.is_ready() {
-            progress.made_progress();
-        }
-        polled
+    /// Runs an attempt that does not wait.
+    pub(crate) fn attempt<R>(
+        &self,
+        attempt: impl FnOnce(&mut State, SocketId) -> io::Result<Option<R>>,
+    ) -> io::Result<R> {
+        let done = self.handle.call(|state, _| attempt(state, self.id))?;
+        done.ok_or_else(|| io::ErrorKind::WouldBlock.into())
     }
 
     /// Shuts down writing. As in Tokio, a direction that is already closed is no error.
@@ -137,6 +148,37 @@ impl Socket {
             state.check_whole()?;
             state.stack.info(now, self.id).map_err(into_io)
         })
+    }
+}
+
+impl State {
+    /// Receives with `recv`. Returns `None` if nothing has arrived.
+    pub(crate) fn receive(
+        &mut self,
+        id: SocketId,
+        recv: impl FnOnce(&mut State, SocketId) -> Result<usize, Error>,
+    ) -> io::Result<Option<usize>> {
+        self.check_whole()?;
+        match recv(self, id) {
+            // Bytes that had arrived are read before the end of the network is reported.
+            Err(Error::WouldBlock) => self.check_running().map(|()| None),
+            Err(error) => Err(self.error_of(error)),
+            Ok(len) => Ok(Some(len)),
+        }
+    }
+
+    /// Queues the slices in order, up to the first that does not fit whole. Returns `None` if there is no room.
+    pub(crate) fn send(&mut self, id: SocketId, data: &[IoSlice<'_>]) -> io::Result<Option<usize>> {
+        self.check_running()?;
+        match send_all(self, id, data) {
+            Err(Error::WouldBlock) => {
+                if let Some(wakers) = self.wakers(id) {
+                    wakers.write_refused = true;
+                }
+                Ok(None)
+            }
+            result => result.map(Some).map_err(|error| self.error_of(error)),
+        }
     }
 }
 

@@ -9,7 +9,6 @@ use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::socket::Socket;
 use crate::stream::TcpStream;
 
 /// The reading half of a borrowed stream: see [`TcpStream::split`].
@@ -74,17 +73,17 @@ pub struct WriteHalf<'a>(pub(crate) &'a TcpStream);
 /// ```
 #[derive(Debug)]
 pub struct OwnedReadHalf {
-    pub(crate) socket: Arc<Socket>,
+    pub(crate) stream: TcpStream,
 }
 
 /// The writing half of a stream: see [`OwnedReadHalf`] for an example. Dropping it sends a FIN.
 #[derive(Debug)]
 pub struct OwnedWriteHalf {
-    pub(crate) socket: Arc<Socket>,
+    pub(crate) stream: TcpStream,
     pub(crate) shutdown_on_drop: bool,
 }
 
-/// The error of [`OwnedReadHalf::reunite`]: the halves belong to different streams.
+/// The error of [`OwnedReadHalf::reunite`] and [`OwnedWriteHalf::reunite`]: the halves belong to different streams.
 #[derive(Debug)]
 pub struct ReuniteError(pub OwnedReadHalf, pub OwnedWriteHalf);
 
@@ -97,8 +96,8 @@ impl TcpStream {
     /// Splits the stream into halves that two tasks may own. Dropping the write half sends a FIN; dropping both halves
     /// closes the connection.
     pub fn into_split(self) -> (OwnedReadHalf, OwnedWriteHalf) {
-        let reader = OwnedReadHalf { socket: self.socket.clone() };
-        (reader, OwnedWriteHalf { socket: self.socket, shutdown_on_drop: true })
+        let reader = OwnedReadHalf { stream: TcpStream { socket: self.socket.clone() } };
+        (reader, OwnedWriteHalf { stream: self, shutdown_on_drop: true })
     }
 }
 
@@ -106,45 +105,59 @@ impl OwnedReadHalf {
     /// Joins the halves to the stream that they were split from. Fails if they belong to different streams, and returns
     /// them.
     pub fn reunite(self, writer: OwnedWriteHalf) -> Result<TcpStream, ReuniteError> {
-        if !Arc::ptr_eq(&self.socket, &writer.socket) {
+        if !Arc::ptr_eq(&self.stream.socket, &writer.stream.socket) {
             return Err(ReuniteError(self, writer));
         }
         writer.forget();
-        Ok(TcpStream { socket: self.socket })
-    }
-
-    /// Returns the local address.
-    pub fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.socket.local_addr()
-    }
-
-    /// Returns the peer's address.
-    pub fn peer_addr(&self) -> io::Result<SocketAddr> {
-        self.socket.peer_addr()
+        Ok(self.stream)
     }
 }
 
 impl OwnedWriteHalf {
+    /// As [`OwnedReadHalf::reunite`].
+    pub fn reunite(self, reader: OwnedReadHalf) -> Result<TcpStream, ReuniteError> {
+        reader.reunite(self)
+    }
+
     /// Drops the half without sending a FIN.
     pub fn forget(mut self) {
         self.shutdown_on_drop = false;
     }
+}
 
-    /// Returns the local address.
-    pub fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.socket.local_addr()
-    }
+macro_rules! addresses {
+    ($($half:ty, $stream:tt;)+) => { $(
+        impl $half {
+            /// Returns the local address.
+            pub fn local_addr(&self) -> io::Result<SocketAddr> {
+                self.$stream.local_addr()
+            }
 
-    /// Returns the peer's address.
-    pub fn peer_addr(&self) -> io::Result<SocketAddr> {
-        self.socket.peer_addr()
-    }
+            /// Returns the peer's address.
+            pub fn peer_addr(&self) -> io::Result<SocketAddr> {
+                self.$stream.peer_addr()
+            }
+        }
+
+        impl AsRef<TcpStream> for $half {
+            fn as_ref(&self) -> &TcpStream {
+                &self.$stream
+            }
+        }
+    )+ };
+}
+
+addresses! {
+    ReadHalf<'_>, 0;
+    WriteHalf<'_>, 0;
+    OwnedReadHalf, stream;
+    OwnedWriteHalf, stream;
 }
 
 impl Drop for OwnedWriteHalf {
     fn drop(&mut self) {
         if self.shutdown_on_drop {
-            self.socket.end();
+            self.stream.socket.end();
         }
     }
 }
@@ -204,6 +217,6 @@ macro_rules! writes {
 }
 
 reads!(ReadHalf<'_>, 0.socket);
-reads!(OwnedReadHalf, socket);
+reads!(OwnedReadHalf, stream.socket);
 writes!(WriteHalf<'_>, 0.socket, |_: &mut WriteHalf<'_>| ());
-writes!(OwnedWriteHalf, socket, |half: &mut OwnedWriteHalf| half.shutdown_on_drop = false);
+writes!(OwnedWriteHalf, stream.socket, |half: &mut OwnedWriteHalf| half.shutdown_on_drop = false);

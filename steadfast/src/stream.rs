@@ -23,7 +23,8 @@ use crate::socket::Socket;
 /// RST instead.
 ///
 /// Reading and writing are cancel-safe, as in Tokio: a pending poll has moved no bytes. An error that ended the
-/// connection is returned once, after the bytes that arrived before it. Later reads then return 0.
+/// connection is returned once, after the bytes that arrived before it. Later reads then return 0. A read into an empty
+/// buffer returns at once; in Tokio it waits until there is something to read.
 ///
 /// ```
 /// use steadfast::{Net, TcpListener, TcpStream, device};
@@ -125,16 +126,6 @@ impl TcpStream {
         Ok(stream)
     }
 
-    /// Reads without consuming: the next read returns the same bytes again. `Ok(0)` means that the peer has closed its
-    /// direction.
-    ///
-    /// # Cancel safety
-    ///
-    /// Cancel-safe: it never consumes a byte.
-    pub async fn peek(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        poll_fn(|cx| self.socket.poll_recv(cx, |state, id| state.stack.peek(id, buffer))).await
-    }
-
     /// Resets the connection (RFC 9293 §3.10.5): queued data is discarded, and the peer gets a RST.
     pub fn abort(self) {
         self.socket.handle.call(|state, now| {
@@ -202,10 +193,25 @@ impl TcpStream {
         self.set_options(|o| o.keepalive = keepalive)
     }
 
+    /// Returns whether keepalive probes are on (`SO_KEEPALIVE`).
+    pub fn keepalive(&self) -> io::Result<bool> {
+        Ok(self.options()?.keepalive)
+    }
+
+    /// Returns how dropping the stream closes the connection (`SO_LINGER`).
+    pub fn linger(&self) -> io::Result<Option<Duration>> {
+        Ok(self.options()?.linger)
+    }
+
     /// Sets how dropping the stream closes the connection (`SO_LINGER`). Zero resets it; any other value closes it in
-    /// good order. Dropping never blocks.
+    /// good order. Dropping never blocks, while the kernel's `close` may wait that long.
     pub fn set_linger(&self, linger: Option<Duration>) -> io::Result<()> {
         self.set_options(|o| o.linger = linger)
+    }
+
+    /// Makes dropping the stream reset the connection: data that is still queued is discarded, and the peer gets a RST.
+    pub fn set_zero_linger(&self) -> io::Result<()> {
+        self.set_linger(Some(Duration::ZERO))
     }
 
     /// Sets the longest time that sent data may stay unacknowledged (`TCP_USER_TIMEOUT`). Zero leaves it to the
@@ -214,14 +220,29 @@ impl TcpStream {
         self.set_options(|o| o.user_timeout = timeout)
     }
 
-    /// Sets the TTL (IPv4) or hop limit (IPv6) of outgoing packets (`IP_TTL`).
-    pub fn set_ttl(&self, ttl: u8) -> io::Result<()> {
+    /// Returns the TTL (IPv4) or hop limit (IPv6) of outgoing packets (`IP_TTL`).
+    pub fn ttl(&self) -> io::Result<u32> {
+        Ok(self.options()?.ttl.into())
+    }
+
+    /// Sets the TTL (IPv4) or hop limit (IPv6) of outgoing packets (`IP_TTL`). Fails with `InvalidInput` unless it is
+    /// from 1 to 255.
+    pub fn set_ttl(&self, ttl: u32) -> io::Result<()> {
+        let ttl = ttl_of(ttl)?;
         self.set_options(|o| o.ttl = ttl)
     }
 
     /// Returns the identifier under which [`Net::sockets`] lists the connection.
     pub fn id(&self) -> SocketId {
         self.socket.id
+    }
+}
+
+/// Checks a TTL as Linux does.
+pub(crate) fn ttl_of(ttl: u32) -> io::Result<u8> {
+    match u8::try_from(ttl) {
+        Ok(ttl @ 1..) => Ok(ttl),
+        _ => Err(io::Error::new(io::ErrorKind::InvalidInput, format!("TTL {ttl}: expected 1 to 255"))),
     }
 }
 

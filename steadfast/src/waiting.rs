@@ -1,7 +1,48 @@
-//! A map from sockets to what waits for them, whose memory follows the number of sockets.
+//! The tasks that wait for sockets, and a map from sockets to them, whose memory follows the number of sockets.
+
+use std::sync::{Mutex, PoisonError};
+use std::task::Waker;
 
 use slotmap::Key;
 use steadfast_core::SocketId;
+use tokio::sync::Notify;
+
+/// The tasks that wait for a connection of a listener.
+#[derive(Debug, Default)]
+pub(crate) struct Arrivals {
+    /// Tasks in `accept`.
+    pub(crate) tasks: Notify,
+    /// The task that last polled `poll_accept`.
+    polled: Mutex<Option<Waker>>,
+}
+
+impl Arrivals {
+    /// Registers the task that polls. A caller then looks for a connection once more.
+    pub(crate) fn register(&self, waker: &Waker) {
+        // Cloned, and the old one dropped, with the lock released: both run foreign code.
+        let clone = waker.clone();
+        let stale = self.slot().replace(clone);
+        drop(stale);
+    }
+
+    /// Wakes all tasks. They run foreign code, so no lock may be held.
+    pub(crate) fn notify(&self) {
+        let polled = self.slot().take();
+        self.tasks.notify_waiters();
+        polled.into_iter().for_each(Waker::wake);
+    }
+
+    fn slot(&self) -> std::sync::MutexGuard<'_, Option<Waker>> {
+        self.polled.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The tasks that wait until a stream is ready. There may be many, unlike those that poll a read or a write.
+#[derive(Debug, Default)]
+pub(crate) struct Waiters {
+    pub(crate) reads: Notify,
+    pub(crate) writes: Notify,
+}
 
 /// Sockets in a page.
 const PAGE: usize = 64;
