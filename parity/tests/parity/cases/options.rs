@@ -1,0 +1,39 @@
+//! Options of streams.
+
+use std::io::ErrorKind;
+use std::time::Duration;
+
+use super::*;
+
+#[test]
+fn nodelay_is_off_until_it_is_set() {
+    both(async |near, _far| {
+        assert!(!near.nodelay().unwrap());
+        near.set_nodelay(true).unwrap();
+        assert!(near.nodelay().unwrap());
+        near.set_nodelay(false).unwrap();
+        assert!(!near.nodelay().unwrap());
+    });
+}
+
+#[test]
+fn linger_is_off_until_it_is_set() {
+    both(async |near, _far| {
+        assert_eq!(near.linger().unwrap(), None);
+        near.set_zero_linger().unwrap();
+        assert_eq!(near.linger().unwrap(), Some(Duration::ZERO));
+    });
+}
+
+#[test]
+fn the_ttl_is_64_until_it_is_set() {
+    both(async |near, _far| {
+        assert_eq!(near.ttl().unwrap(), 64);
+        near.set_ttl(5).unwrap();
+        assert_eq!(near.ttl().unwrap(), 5);
+        for ttl in [0, 256, u32::MAX - 1] {
+            assert_eq!(near.set_ttl(ttl).unwrap_err().kind(), ErrorKind::InvalidInput);
+        }
+        assert_eq!(near.ttl().unwrap(), 5);
+    });
+}

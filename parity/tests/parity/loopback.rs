@@ -1,0 +1,52 @@
+//! `tokio::net` on both sides, over the loopback interface.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr};
+
+pub(crate) use tokio::net as near;
+pub(crate) use tokio::net as far;
+
+use crate::tools::in_real_time;
+
+#[path = "cases/mod.rs"]
+mod cases;
+
+/// The addresses of both sides, and the calls that need a network.
+pub(crate) struct World;
+
+pub(crate) fn run(case: impl AsyncFn(World)) {
+    in_real_time(case(World));
+}
+
+impl World {
+    pub(crate) fn ip(&self) -> IpAddr {
+        Ipv4Addr::LOCALHOST.into()
+    }
+
+    pub(crate) fn peer_ip(&self) -> IpAddr {
+        Ipv4Addr::LOCALHOST.into()
+    }
+
+    pub(crate) async fn bind(&self, local: impl near::ToSocketAddrs) -> io::Result<near::TcpListener> {
+        near::TcpListener::bind(local).await
+    }
+
+    pub(crate) async fn connect(&self, remote: impl near::ToSocketAddrs) -> io::Result<near::TcpStream> {
+        near::TcpStream::connect(remote).await
+    }
+
+    pub(crate) async fn lookup(
+        &self,
+        host: impl near::ToSocketAddrs,
+    ) -> io::Result<impl Iterator<Item = std::net::SocketAddr>> {
+        near::lookup_host(host).await
+    }
+
+    pub(crate) async fn peer_bind(&self, local: impl far::ToSocketAddrs) -> io::Result<far::TcpListener> {
+        far::TcpListener::bind(local).await
+    }
+
+    pub(crate) async fn peer_connect(&self, remote: impl far::ToSocketAddrs) -> io::Result<far::TcpStream> {
+        far::TcpStream::connect(remote).await
+    }
+}
