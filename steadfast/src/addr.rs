@@ -7,8 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV
 use std::pin::Pin;
 use std::sync::Arc;
 
-use crate::net::Net;
-use sealed::Target;
+use self::sealed::Target;
 
 /// Values that name one or several socket addresses, as `tokio::net::ToSocketAddrs`.
 ///
@@ -150,7 +149,7 @@ impl<T: sealed::ToTarget + ?Sized> sealed::ToTarget for &T {
 /// The future of [`Resolver::resolve`].
 pub type Resolving = Pin<Box<dyn Future<Output = io::Result<Vec<IpAddr>>> + Send>>;
 
-/// Resolves names for `bind`, `connect` and [`lookup_host`]: see [`NetBuilder::resolver`](crate::NetBuilder::resolver).
+/// Resolves names for `bind`, `connect` and [`lookup_host`](crate::lookup_host): see [`NetBuilder::resolver`](crate::NetBuilder::resolver).
 ///
 /// A function that returns a future is one.
 pub trait Resolver: Send + Sync + 'static {
@@ -199,46 +198,6 @@ impl fmt::Debug for Names {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Names")
     }
-}
-
-/// Resolves a name with the resolver of a network, as `tokio::net::lookup_host` does with that of the system.
-///
-/// # Errors
-///
-/// - `InvalidInput`: the text is not of the form `HOST:PORT`.
-/// - The resolver's error.
-///
-/// # Cancel safety
-///
-/// Dropping the future abandons the lookup.
-///
-/// ```
-/// use std::io;
-///
-/// use steadfast::{Net, device, lookup_host};
-///
-/// # #[tokio::main(flavor = "current_thread")]
-/// # async fn main() -> io::Result<()> {
-/// let (device, _other_end) = device::memory::pair(1500);
-/// let resolver = |host: String| async move {
-///     match &*host {
-///         "server.test" => Ok(vec![[10, 9, 0, 2].into()]),
-///         _ => Err(io::Error::new(io::ErrorKind::NotFound, format!("{host}: no such host"))),
-///     }
-/// };
-/// let net = Net::builder().address([10, 9, 0, 1], 24).resolver(resolver).start(device)?;
-/// let found: Vec<_> = lookup_host(&net, "server.test:80").await?.collect();
-/// assert_eq!(found, ["10.9.0.2:80".parse().unwrap()]);
-/// # Ok(())
-/// # }
-/// ```
-pub fn lookup_host<T: ToSocketAddrs>(
-    net: &Net,
-    host: T,
-) -> impl Future<Output = io::Result<impl Iterator<Item = SocketAddr> + Send + use<T>>> + Send + 'static + use<T>
-{
-    let (net, target) = (net.clone(), host.to_target());
-    async move { resolve(net.names(), target).await }
 }
 
 /// Returns the addresses of a target, in the order in which they are tried.

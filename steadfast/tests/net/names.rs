@@ -1,4 +1,4 @@
-//! What `bind` and `connect` take, and names.
+//! The forms of addresses, and names.
 
 use std::io::{Error, ErrorKind};
 use std::net::{Ipv4Addr, SocketAddr};
