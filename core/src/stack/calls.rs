@@ -640,6 +640,30 @@ impl Stack {
         Ok(())
     }
 
+    /// Returns whether the ACK of the next segment is not delayed (`TCP_QUICKACK`). Error:
+    /// [`NotConnected`](Error::NotConnected).
+    pub fn quickack(&self, id: SocketId) -> Result<bool, Error> {
+        match self.socket(id)?.kind {
+            SocketKind::Connection(index) => Ok(self.connections[index].tcb.ack.quick > 0),
+            _ => Err(Error::NotConnected),
+        }
+    }
+
+    /// Acknowledges the next segments at once, and a delayed ACK now; or delays ACKs again (`TCP_QUICKACK`). As on Linux,
+    /// this is not permanent: it holds for 16 segments. Error: [`NotConnected`](Error::NotConnected).
+    pub fn set_quickack(&mut self, now: Instant, id: SocketId, quick: bool) -> Result<(), Error> {
+        /// Linux's `TCP_MAX_QUICKACKS`.
+        const SEGMENTS: u8 = 16;
+        self.set_now(now);
+        let SocketKind::Connection(index) = self.socket(id)?.kind else { return Err(Error::NotConnected) };
+        self.with_connection(index, |connection, _| {
+            let tcb = &mut connection.tcb;
+            tcb.ack.quick = if quick { SEGMENTS } else { 0 };
+            tcb.ack.now |= quick && tcb.timers.delayed_ack.is_some();
+        });
+        Ok(())
+    }
+
     /// Returns and clears the error that ended the connection, or the last soft error that a router reported
     /// (`SO_ERROR`).
     pub fn take_error(&mut self, id: SocketId) -> Result<Option<Error>, Error> {
