@@ -1,4 +1,4 @@
-//! Two devices connected by a wire in memory.
+//! Devices in memory: two with a wire between them, and one that leads nowhere.
 
 use std::collections::VecDeque;
 use std::io;
@@ -35,6 +35,37 @@ pub fn pair(mtu: u16) -> (MemoryDevice, MemoryDevice) {
     let left = MemoryDevice { mtu, incoming: a.clone(), outgoing: b.clone() };
     let right = MemoryDevice { mtu, incoming: b, outgoing: a };
     (left, right)
+}
+
+/// Creates a device that leads nowhere: nothing arrives, and packets sent into it are lost. It is for a network that
+/// only connects to its own addresses, which takes no device. Its MTU is 65,535 bytes, about that of Linux's `lo`.
+///
+/// ```
+/// use steadfast_device::{Device, memory};
+///
+/// let device = memory::loopback();
+/// assert_eq!(device.capabilities().mtu, 65_535);
+/// ```
+pub fn loopback() -> Loopback {
+    Loopback(())
+}
+
+/// A device that leads nowhere: see [`loopback`].
+#[derive(Debug)]
+pub struct Loopback(());
+
+impl Device for Loopback {
+    fn capabilities(&self) -> Capabilities {
+        Capabilities::new(u16::MAX)
+    }
+
+    fn poll_recv(&mut self, _: &mut Context<'_>, _: &mut [u8]) -> Poll<io::Result<Received>> {
+        Poll::Pending
+    }
+
+    fn poll_send(&mut self, _: &mut Context<'_>, _: Frame<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
 }
 
 /// One end of a [`pair`].

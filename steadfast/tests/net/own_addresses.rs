@@ -6,7 +6,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use steadfast::device::{Capabilities, Device, Frame, Received};
-use steadfast::{ListenOptions, Net, TcpListener, TcpStream};
+use steadfast::{ListenOptions, Net, TcpListener, TcpStream, device};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 
@@ -58,6 +58,28 @@ async fn a_connection_to_an_own_address_stays_inside_on_one_queue_and_on_several
         assert_eq!(net.counters().retrans_segs, 0);
         net.close(Duration::from_secs(1)).await.unwrap();
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_network_that_leads_nowhere_connects_to_itself() {
+    let builder = Net::builder().address([127, 0, 0, 1], 8).address(Ipv6Addr::LOCALHOST, 128);
+    let net = builder.start(device::memory::loopback()).unwrap();
+    for text in ["127.0.0.1:0", "[::1]:0"] {
+        let listener = TcpListener::bind(&net, text).await.unwrap();
+        let to = listener.local_addr().unwrap();
+        let (near, far) = tokio::join!(TcpStream::connect(&net, to), listener.accept());
+        let (mut near, (mut far, _)) = (near.unwrap(), far.unwrap());
+        near.write_all(b"hold fast").await.unwrap();
+        drop(near);
+        let mut text = String::new();
+        far.read_to_string(&mut text).await.unwrap();
+        assert_eq!(text, "hold fast");
+    }
+    // Another host is not there.
+    assert_eq!(
+        TcpStream::connect(&net, "10.9.0.1:7").await.unwrap_err().kind(),
+        ErrorKind::NetworkUnreachable
+    );
 }
 
 #[tokio::test(start_paused = true)]
