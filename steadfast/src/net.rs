@@ -12,6 +12,8 @@ use steadfast_core::info::{Diagnosis, SocketEntry, Usage};
 use steadfast_core::steer::Steering;
 use steadfast_core::{Config, Error, Instant, Interface, Stack};
 use steadfast_device::Device;
+use tokio::runtime::Builder;
+use tokio::sync::oneshot;
 
 use crate::addr::{Names, Resolver, SystemResolver};
 use crate::driver::Driver;
@@ -279,6 +281,64 @@ impl NetBuilder {
         let (net, driver) = self.build(device)?;
         tokio::spawn(driver);
         Ok(net)
+    }
+
+    /// Starts the network on a runtime of its own, in a thread of its own. A program that blocks its runtime then does
+    /// not hold the network up: packets are acknowledged and timers run. In return each call of the driver and each
+    /// wake-up crosses threads.
+    ///
+    /// `open` runs in the new thread, because a [`Tun`](steadfast_device::Tun) belongs to the runtime that opened it. The
+    /// thread ends with the network. Streams may be used on any runtime, but not with paused time.
+    ///
+    /// # Errors
+    ///
+    /// As [`start`](NetBuilder::start), the error of `open`, and that of the system if it has no thread.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future ends the network.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// use steadfast::{Net, device};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> std::io::Result<()> {
+    /// let (device, _other_end) = device::memory::pair(1500);
+    /// let net = Net::builder().address([10, 9, 0, 2], 24).start_thread(|| async { Ok(device) }).await?;
+    /// net.close(Duration::from_secs(5)).await
+    /// # }
+    /// ```
+    pub async fn start_thread<D: Device, F>(
+        self,
+        open: impl FnOnce() -> F + Send + 'static,
+    ) -> io::Result<Net>
+    where
+        F: Future<Output = io::Result<D>>,
+    {
+        let (tell, told) = oneshot::channel();
+        let run = move || {
+            let started = Builder::new_current_thread().enable_all().build().and_then(|runtime| {
+                let device = runtime.block_on(open())?;
+                let entered = runtime.enter();
+                let (net, driver) = self.build(device)?;
+                drop(entered);
+                Ok((net, driver, runtime))
+            });
+            match started {
+                Ok((net, driver, runtime)) => {
+                    // If nobody waits any more, the network ends with its last handle.
+                    drop(tell.send(Ok(net)));
+                    // The network tells its handles how it ended.
+                    let _ended = runtime.block_on(driver);
+                }
+                Err(error) => drop(tell.send(Err(error))),
+            }
+        };
+        std::thread::Builder::new().name("steadfast".to_owned()).spawn(run)?;
+        let gone = |_| Err(io::Error::other("the thread of the network panicked"));
+        told.await.unwrap_or_else(gone)
     }
 
     /// Like [`start`](NetBuilder::start), but returns the driver instead of spawning it. The network does nothing until

@@ -95,7 +95,8 @@ impl Shared {
         let stale = std::mem::take(&mut state.stale);
         drop(state);
         if let Some(waker) = driver {
-            waker.wake_by_ref();
+            // A waker that panics must not look like an error of the call.
+            unharmed(|| waker.wake_by_ref());
         }
         woken.wake();
         // Dropped with the lock released: the last waker may drop its task, and with it a stream that takes the lock.

@@ -9,6 +9,7 @@ mod opening;
 mod own_addresses;
 mod queues;
 mod sharing;
+mod threads;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
