@@ -64,16 +64,18 @@ mod driver;
 mod listener;
 mod lookup;
 mod net;
+mod options;
 mod queue;
 mod readiness;
 mod shared;
 mod socket;
 mod split;
 mod stream;
+mod tcp_socket;
 mod waiting;
 
 pub use steadfast_core as stack;
-pub use steadfast_core::config::{Config, Profile};
+pub use steadfast_core::config::{Config, CongestionControl, Profile};
 pub use steadfast_core::{ConnectOptions, ListenOptions, SocketId, SocketOptions};
 pub use steadfast_device as device;
 
@@ -82,8 +84,10 @@ pub use driver::Driver;
 pub use listener::TcpListener;
 pub use lookup::lookup_host;
 pub use net::{Net, NetBuilder};
+pub use options::TcpKeepalive;
 pub use split::{OwnedReadHalf, OwnedWriteHalf, ReadHalf, ReuniteError, WriteHalf};
 pub use stream::TcpStream;
+pub use tcp_socket::TcpSocket;
 
 /// The halves of a stream, under the path that `tokio::net` has for them.
 pub mod tcp {

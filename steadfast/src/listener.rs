@@ -12,8 +12,9 @@ use tokio::task::coop;
 
 use crate::addr::{self, ToSocketAddrs};
 use crate::net::{Net, begin};
+use crate::options::ttl_of;
 use crate::shared::{Handle, Waiting, into_io};
-use crate::stream::{TcpStream, ttl_of};
+use crate::stream::TcpStream;
 use crate::waiting::Arrivals;
 
 /// A listening socket, as `tokio::net::TcpListener`. Dropping it frees the address at once and resets the connections

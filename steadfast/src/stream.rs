@@ -9,11 +9,12 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use steadfast_core::info::Info;
-use steadfast_core::{ConnectOptions, SocketId, SocketOptions};
+use steadfast_core::{ConnectOptions, Error, SocketId, SocketOptions};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::addr::{self, ToSocketAddrs};
 use crate::net::{Net, begin};
+use crate::options::{TcpKeepalive, dscp_of, tos_of, ttl_of};
 use crate::shared::{Handle, Waiting, into_io};
 use crate::socket::Socket;
 
@@ -166,6 +167,13 @@ impl TcpStream {
 
     /// Changes options. `change` gets those in force, and may use this stream and others. Only fields that it changes
     /// are set: the rest keep values that other tasks set meanwhile.
+    ///
+    /// | options | take effect |
+    /// |---|---|
+    /// | `nodelay`, `cork`, `notsent_lowat`, `sndbuf`, `ttl`, `dscp`, `max_segment` | with the next segment or write |
+    /// | `keepalive` and its parameters, `user_timeout`, `r2` | at once: running timers are set anew |
+    /// | `linger`, `fin_timeout` | when the stream is dropped |
+    /// | `rcvbuf`, `rcvbuf_max`, `congestion` | only before the connection is made: see [`TcpSocket`](crate::TcpSocket), [`connect_with`](TcpStream::connect_with) and [`bind_with`](crate::TcpListener::bind_with) |
     pub fn set_options(&self, change: impl FnOnce(&mut SocketOptions)) -> io::Result<()> {
         let before = self.options()?;
         let mut after = before.clone();
@@ -196,6 +204,45 @@ impl TcpStream {
     /// Returns whether keepalive probes are on (`SO_KEEPALIVE`).
     pub fn keepalive(&self) -> io::Result<bool> {
         Ok(self.options()?.keepalive)
+    }
+
+    /// Turns keepalive probes on, with these parameters. Fails with `InvalidInput` if one of them is zero.
+    pub fn set_tcp_keepalive(&self, keepalive: &TcpKeepalive) -> io::Result<()> {
+        keepalive.check()?;
+        self.set_options(|options| keepalive.apply(options))
+    }
+
+    /// Returns whether the ACK of the next segment is not delayed (`TCP_QUICKACK`).
+    pub fn quickack(&self) -> io::Result<bool> {
+        self.socket.handle.read(|state| match state.stack.quickack(self.socket.id) {
+            Ok(quick) => Ok(quick),
+            // Nothing is acknowledged any more.
+            Err(Error::NotConnected) => Ok(false),
+            Err(error) => Err(into_io(error)),
+        })
+    }
+
+    /// Acknowledges the next segments at once, or delays ACKs (`TCP_QUICKACK`). As on Linux, this is not permanent.
+    pub fn set_quickack(&self, quickack: bool) -> io::Result<()> {
+        self.socket.handle.call(|state, now| {
+            state.check_whole()?;
+            match state.stack.set_quickack(now, self.socket.id, quickack) {
+                Ok(()) | Err(Error::NotConnected) => Ok(()),
+                Err(error) => Err(into_io(error)),
+            }
+        })
+    }
+
+    /// Returns the TOS (IPv4) or traffic class (IPv6) of outgoing packets, without the bits of ECN.
+    pub fn tos(&self) -> io::Result<u32> {
+        Ok(tos_of(self.options()?.dscp))
+    }
+
+    /// Sets the TOS (IPv4) or traffic class (IPv6) of outgoing packets (RFC 9293 §3.9.1.9). The bits of ECN are ignored,
+    /// as on Linux. Fails with `InvalidInput` above 255.
+    pub fn set_tos(&self, tos: u32) -> io::Result<()> {
+        let dscp = dscp_of(tos)?;
+        self.set_options(|o| o.dscp = dscp)
     }
 
     /// Returns how dropping the stream closes the connection (`SO_LINGER`).
@@ -235,14 +282,6 @@ impl TcpStream {
     /// Returns the identifier under which [`Net::sockets`] lists the connection.
     pub fn id(&self) -> SocketId {
         self.socket.id
-    }
-}
-
-/// Checks a TTL as Linux does.
-pub(crate) fn ttl_of(ttl: u32) -> io::Result<u8> {
-    match u8::try_from(ttl) {
-        Ok(ttl @ 1..) => Ok(ttl),
-        _ => Err(io::Error::new(io::ErrorKind::InvalidInput, format!("TTL {ttl}: expected 1 to 255"))),
     }
 }
 

@@ -35,6 +35,10 @@ impl World {
         near::TcpStream::connect(remote).await
     }
 
+    pub(crate) fn socket(&self) -> near::TcpSocket {
+        near::TcpSocket::new_v4().unwrap()
+    }
+
     pub(crate) async fn lookup(
         &self,
         host: impl near::ToSocketAddrs,

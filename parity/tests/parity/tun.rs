@@ -52,6 +52,10 @@ impl World {
         near::TcpStream::connect(&self.net, remote).await
     }
 
+    pub(crate) fn socket(&self) -> near::TcpSocket {
+        near::TcpSocket::new_v4(&self.net).unwrap()
+    }
+
     pub(crate) async fn lookup(
         &self,
         host: impl near::ToSocketAddrs,

@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use sha2::{Digest, Sha256};
-use steadfast::TcpStream;
+use steadfast::{CongestionControl, TcpKeepalive, TcpSocket, TcpStream};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 
@@ -185,4 +185,41 @@ async fn options_read_back_as_they_were_set_and_info_counts() {
     assert_eq!(client.info().unwrap().bytes_acked, 1000);
     assert_eq!(server.info().unwrap().bytes_received, 1000);
     assert!(client.take_error().unwrap().is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn keepalive_takes_its_parameters_and_leaves_the_others() {
+    let pair = Pair::new();
+    let (client, _server) = pair.streams().await;
+    let before = client.options().unwrap();
+    let keepalive = TcpKeepalive::new().with_time(Duration::from_secs(60)).with_retries(3);
+    client.set_tcp_keepalive(&keepalive).unwrap();
+    let options = client.options().unwrap();
+    assert!(options.keepalive && client.keepalive().unwrap());
+    assert_eq!((options.keepalive_time, options.keepalive_probes), (Duration::from_secs(60), 3));
+    assert_eq!(options.keepalive_intvl, before.keepalive_intvl);
+    for zero in [keepalive.with_retries(0), keepalive.with_interval(Duration::ZERO)] {
+        assert_eq!(client.set_tcp_keepalive(&zero).unwrap_err().kind(), std::io::ErrorKind::InvalidInput);
+    }
+    client.set_tos(0b1011_1011).unwrap();
+    assert_eq!((client.tos().unwrap(), client.options().unwrap().dscp), (0b1011_1000, 0b10_1110));
+    assert_eq!(client.set_tos(256).unwrap_err().kind(), std::io::ErrorKind::InvalidInput);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_socket_hands_its_options_to_its_streams() {
+    let pair = Pair::new();
+    let socket = TcpSocket::new_v4(&pair.server).unwrap();
+    socket.set_recv_buffer_size(5000).unwrap();
+    socket.set_options(|o| o.congestion = CongestionControl::Reno);
+    socket.bind((SERVER, 0).into()).unwrap();
+    let at = socket.local_addr().unwrap();
+    let listener = socket.listen(4).unwrap();
+    assert_eq!(listener.local_addr().unwrap(), at);
+    let socket = TcpSocket::new_v4(&pair.client).unwrap();
+    socket.set_send_buffer_size(7000).unwrap();
+    assert_eq!(socket.set_reuseport(true).unwrap_err().kind(), std::io::ErrorKind::Unsupported);
+    let (client, accepted) = tokio::join!(socket.connect(at), listener.accept());
+    let (client, server) = (client.unwrap().options().unwrap(), accepted.unwrap().0.options().unwrap());
+    assert_eq!((client.sndbuf, server.rcvbuf, server.congestion), (7000, 5000, CongestionControl::Reno));
 }

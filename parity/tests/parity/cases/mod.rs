@@ -14,6 +14,7 @@ mod halves;
 mod listening;
 mod options;
 mod readiness;
+mod sockets;
 mod streams;
 
 impl World {

@@ -37,3 +37,13 @@ fn the_ttl_is_64_until_it_is_set() {
         assert_eq!(near.ttl().unwrap(), 5);
     });
 }
+
+#[test]
+fn quick_acknowledgements_are_switched() {
+    both(async |near, _far| {
+        near.set_quickack(false).unwrap();
+        assert!(!near.quickack().unwrap());
+        near.set_quickack(true).unwrap();
+        assert!(near.quickack().unwrap());
+    });
+}

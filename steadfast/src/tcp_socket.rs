@@ -1,0 +1,274 @@
+//! A socket that is neither connected nor listening yet.
+
+use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use steadfast_core::{ConnectOptions, ListenOptions, SocketOptions};
+
+use crate::listener::TcpListener;
+use crate::net::{Net, begin};
+use crate::options::{TcpKeepalive, dscp_of, invalid, tos_of};
+use crate::stream::TcpStream;
+
+/// A socket whose options and address are set before it connects or listens, as `tokio::net::TcpSocket`.
+///
+/// It differs from that of Tokio:
+///
+/// - [`bind`](TcpSocket::bind) checks the address and picks a port for port 0, but reserves nothing. Until `connect` or
+///   `listen`, another socket may take the address.
+/// - Buffer sizes are used as they are given; Linux doubles them.
+/// - A listener that ends leaves its address free at once, so `reuseaddr` changes nothing.
+///
+/// ```
+/// use steadfast::{Net, TcpSocket, device};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> std::io::Result<()> {
+/// # let (left, right) = device::memory::pair(1500);
+/// # let server = Net::builder().address([10, 9, 0, 2], 24).start(left)?;
+/// # let client = Net::builder().address([10, 9, 0, 1], 24).start(right)?;
+/// let socket = TcpSocket::new_v4(&server)?;
+/// socket.bind("10.9.0.2:7".parse().unwrap())?;
+/// let listener = socket.listen(16)?;
+///
+/// let socket = TcpSocket::new_v4(&client)?;
+/// socket.set_nodelay(true)?;
+/// let stream = socket.connect(listener.local_addr()?).await?;
+/// assert!(stream.nodelay()?);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct TcpSocket {
+    net: Net,
+    v6: bool,
+    draft: Mutex<Draft>,
+}
+
+#[derive(Debug)]
+struct Draft {
+    options: SocketOptions,
+    reuseaddr: bool,
+    local: Option<SocketAddr>,
+}
+
+impl TcpSocket {
+    /// Creates a socket for IPv4.
+    pub fn new_v4(net: &Net) -> io::Result<TcpSocket> {
+        TcpSocket::new(net, false)
+    }
+
+    /// Creates a socket for IPv6.
+    pub fn new_v6(net: &Net) -> io::Result<TcpSocket> {
+        TcpSocket::new(net, true)
+    }
+
+    fn new(net: &Net, v6: bool) -> io::Result<TcpSocket> {
+        let options = net.all_stacks()[0].read(|state| Ok(SocketOptions::new(state.stack.config())))?;
+        let draft = Draft { options, reuseaddr: false, local: None };
+        Ok(TcpSocket { net: net.clone(), v6, draft: Mutex::new(draft) })
+    }
+
+    fn draft(&self) -> MutexGuard<'_, Draft> {
+        self.draft.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Returns all options.
+    pub fn options(&self) -> SocketOptions {
+        self.draft().options.clone()
+    }
+
+    /// Changes options. All of them take effect, since the connection is not made yet.
+    pub fn set_options(&self, change: impl FnOnce(&mut SocketOptions)) {
+        // `change` is foreign code, and runs without the lock.
+        let mut options = self.options();
+        change(&mut options);
+        self.draft().options = options;
+    }
+
+    /// Returns whether keepalive probes are on (`SO_KEEPALIVE`).
+    pub fn keepalive(&self) -> io::Result<bool> {
+        Ok(self.draft().options.keepalive)
+    }
+
+    /// Turns keepalive probes on or off (`SO_KEEPALIVE`).
+    pub fn set_keepalive(&self, keepalive: bool) -> io::Result<()> {
+        self.draft().options.keepalive = keepalive;
+        Ok(())
+    }
+
+    /// Turns keepalive probes on, with these parameters. Fails with `InvalidInput` if one of them is zero.
+    pub fn set_tcp_keepalive(&self, keepalive: &TcpKeepalive) -> io::Result<()> {
+        keepalive.check()?;
+        keepalive.apply(&mut self.draft().options);
+        Ok(())
+    }
+
+    /// Returns the value of [`set_reuseaddr`](TcpSocket::set_reuseaddr).
+    pub fn reuseaddr(&self) -> io::Result<bool> {
+        Ok(self.draft().reuseaddr)
+    }
+
+    /// Keeps the value for [`reuseaddr`](TcpSocket::reuseaddr) (`SO_REUSEADDR`). It changes nothing: an address is free
+    /// once its listener is dropped, whatever connections are left.
+    pub fn set_reuseaddr(&self, reuseaddr: bool) -> io::Result<()> {
+        self.draft().reuseaddr = reuseaddr;
+        Ok(())
+    }
+
+    /// Returns false: see [`set_reuseport`](TcpSocket::set_reuseport).
+    pub fn reuseport(&self) -> io::Result<bool> {
+        Ok(false)
+    }
+
+    /// Fails with `Unsupported` for `true` (`SO_REUSEPORT`): an address has one listener, from which several tasks may
+    /// accept.
+    pub fn set_reuseport(&self, reuseport: bool) -> io::Result<()> {
+        if reuseport { Err(io::ErrorKind::Unsupported.into()) } else { Ok(()) }
+    }
+
+    /// Returns the size of the send buffer in bytes (`SO_SNDBUF`).
+    pub fn send_buffer_size(&self) -> io::Result<u32> {
+        Ok(self.draft().options.sndbuf)
+    }
+
+    /// Sets the size of the send buffer in bytes (`SO_SNDBUF`).
+    pub fn set_send_buffer_size(&self, size: u32) -> io::Result<()> {
+        self.draft().options.sndbuf = size;
+        Ok(())
+    }
+
+    /// Returns the size of the receive buffer in bytes (`SO_RCVBUF`).
+    pub fn recv_buffer_size(&self) -> io::Result<u32> {
+        Ok(self.draft().options.rcvbuf)
+    }
+
+    /// Sets the size of the receive buffer in bytes (`SO_RCVBUF`), and the window scale for it.
+    pub fn set_recv_buffer_size(&self, size: u32) -> io::Result<()> {
+        let options = &mut self.draft().options;
+        (options.rcvbuf, options.rcvbuf_max) = (size, size);
+        Ok(())
+    }
+
+    /// Returns how dropping the stream closes the connection (`SO_LINGER`).
+    pub fn linger(&self) -> io::Result<Option<Duration>> {
+        Ok(self.draft().options.linger)
+    }
+
+    /// Sets how dropping the stream closes the connection: see [`TcpStream::set_linger`].
+    pub fn set_linger(&self, linger: Option<Duration>) -> io::Result<()> {
+        self.draft().options.linger = linger;
+        Ok(())
+    }
+
+    /// Makes dropping the stream reset the connection: see [`TcpStream::set_zero_linger`].
+    pub fn set_zero_linger(&self) -> io::Result<()> {
+        self.set_linger(Some(Duration::ZERO))
+    }
+
+    /// Returns whether the Nagle algorithm (RFC 9293 §3.7.4) is off (`TCP_NODELAY`).
+    pub fn nodelay(&self) -> io::Result<bool> {
+        Ok(self.draft().options.nodelay)
+    }
+
+    /// Turns the Nagle algorithm off (true) or on (`TCP_NODELAY`).
+    pub fn set_nodelay(&self, nodelay: bool) -> io::Result<()> {
+        self.draft().options.nodelay = nodelay;
+        Ok(())
+    }
+
+    /// Returns the TOS of outgoing packets (`IP_TOS`), without the bits of ECN.
+    pub fn tos_v4(&self) -> io::Result<u32> {
+        Ok(tos_of(self.draft().options.dscp))
+    }
+
+    /// Sets the TOS of outgoing packets (`IP_TOS`, RFC 9293 §3.9.1.9). The bits of ECN are ignored, as on Linux. Fails
+    /// with `InvalidInput` above 255.
+    pub fn set_tos_v4(&self, tos: u32) -> io::Result<()> {
+        self.draft().options.dscp = dscp_of(tos)?;
+        Ok(())
+    }
+
+    /// Returns the traffic class of outgoing packets (`IPV6_TCLASS`), without the bits of ECN.
+    pub fn tclass_v6(&self) -> io::Result<u32> {
+        self.tos_v4()
+    }
+
+    /// Sets the traffic class of outgoing packets (`IPV6_TCLASS`): see [`set_tos_v4`](TcpSocket::set_tos_v4).
+    pub fn set_tclass_v6(&self, tclass: u32) -> io::Result<()> {
+        self.set_tos_v4(tclass)
+    }
+
+    /// Returns the address that it is bound to. Before that, the unspecified address and port 0.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        Ok(self.draft().local.unwrap_or(self.anywhere()))
+    }
+
+    fn anywhere(&self) -> SocketAddr {
+        match self.v6 {
+            true => (Ipv6Addr::UNSPECIFIED, 0).into(),
+            false => (Ipv4Addr::UNSPECIFIED, 0).into(),
+        }
+    }
+
+    /// Returns `None`: an error of this socket is returned by the call that caused it.
+    pub fn take_error(&self) -> io::Result<Option<io::Error>> {
+        Ok(None)
+    }
+
+    /// Sets the local address. Port 0 picks a free port.
+    ///
+    /// # Errors
+    ///
+    /// - `AddrNotAvailable`: it is no address of the network, or no port is free.
+    /// - `AddrInUse`: a listener has the address and port.
+    /// - `InvalidInput`: it is of the other family, or the socket is bound already.
+    /// - `NetworkDown`: the network is closing.
+    pub fn bind(&self, local: SocketAddr) -> io::Result<()> {
+        self.check_family(local)?;
+        if self.draft().local.is_some() {
+            return Err(invalid("the socket is bound already"));
+        }
+        let local = begin(&self.net.all_stacks()[0], |state, now| {
+            // A listener that ends at once: no packet arrives meanwhile.
+            let id = state.stack.listen(local, ListenOptions::default())?;
+            let bound = state.stack.local_addr(id);
+            state.stack.close(now, id)?;
+            bound
+        })?;
+        self.draft().local = Some(local);
+        Ok(())
+    }
+
+    fn check_family(&self, address: SocketAddr) -> io::Result<()> {
+        if address.is_ipv6() == self.v6 { Ok(()) } else { Err(invalid("an address of the other family")) }
+    }
+
+    /// Connects: see [`TcpStream::connect`]. Fails with `InvalidInput` if `remote` is of the other family.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future abandons the attempt.
+    pub async fn connect(self, remote: SocketAddr) -> io::Result<TcpStream> {
+        self.check_family(remote)?;
+        let Draft { options, local, .. } = self.draft.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let options = ConnectOptions {
+            local_address: local.map(|local| local.ip()).filter(|address| !address.is_unspecified()),
+            local_port: local.map(|local| local.port()),
+            socket: Some(options),
+            ..ConnectOptions::default()
+        };
+        TcpStream::connect_with(&self.net, remote, options).await
+    }
+
+    /// Listens: see [`TcpListener::bind`] for the errors. At most `backlog` established connections wait for `accept`.
+    /// A socket that is not bound gets a free port.
+    pub fn listen(self, backlog: u32) -> io::Result<TcpListener> {
+        let anywhere = self.anywhere();
+        let Draft { options, local, .. } = self.draft.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let options = ListenOptions { backlog, socket: Some(options), ..ListenOptions::default() };
+        TcpListener::listen(&self.net, local.unwrap_or(anywhere), &options)
+    }
+}
