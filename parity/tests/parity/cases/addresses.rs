@@ -1,4 +1,4 @@
-//! What `bind` and `connect` take.
+//! The forms of addresses that `bind` and `connect` take.
 
 use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
