@@ -9,6 +9,7 @@ mod library;
 mod measure;
 mod ours;
 mod pair;
+mod path;
 mod peer;
 mod report;
 mod sharing;
@@ -20,7 +21,7 @@ mod worst;
 
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{Parser, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::benches::{ALL, Bench};
@@ -28,7 +29,10 @@ use crate::measure::Effort;
 
 /// Measures the core in memory: both ends on one thread, in CPU time, in rounds that alternate with the peer's.
 #[derive(Debug, Parser)]
+#[command(args_conflicts_with_subcommands = true)]
 struct Arguments {
+    #[command(subcommand)]
+    command: Option<Command>,
     /// Benchmarks to run, or prefixes of their names. Default: all.
     names: Vec<String>,
     /// Rounds of each side.
@@ -60,8 +64,23 @@ struct Arguments {
     steps: Option<String>,
 }
 
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run senders over emulated paths, beside the kernel.
+    Paths(path::Arguments),
+}
+
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    if let Some(Command::Paths(arguments)) = &arguments.command {
+        return match path::run(arguments) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("error: {error}");
+                ExitCode::from(2)
+            }
+        };
+    }
     if let Some((path, count)) = arguments.steps.as_deref().and_then(|steps| steps.split_once('=')) {
         guard::steps(path, count.parse().expect("a number of steps"));
         return ExitCode::SUCCESS;
