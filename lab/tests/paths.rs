@@ -1,6 +1,6 @@
-//! What paths do to transfers: the faults of a path in the network, and the expectations about transfers.
+//! Transfers over paths: the faults of a path in the network, the expectations about transfers, a matrix of paths.
 
-use steadfast_lab::{Report, RunOptions, Scenario, run};
+use steadfast_lab::{Report, RunOptions, Scenario, run, workers};
 
 fn play(text: &str) -> Report {
     let scenario =
@@ -152,4 +152,68 @@ fn a_change_of_a_path_ends_and_what_was_planned_comes_back() {
     let report = passes(&text);
     let note = "rate S>C 1mbit queue 64K bytes from 0.2 until 0.7";
     assert!(report.ladder.contains(note) && report.ladder.contains(&format!("{note} ends")));
+}
+
+/// Figures of the kernel over the paths of `steadfast-bench paths`: row, both directions, seconds, figure, value.
+const KERNEL: &str = include_str!("paths/kernel.txt");
+
+/// Parts of the kernel's figures that ours must reach in virtual time: goodput at least, times at most.
+///
+/// The bars of docs/paths.md are those of the bench. A bar here that lies below is what our stack reaches today, so that
+/// no change makes it worse unnoticed.
+const BARS: [(&str, f64); 11] = [
+    ("M1 clean", 0.98),
+    ("M2 loss 1%", 1.0),
+    ("M3 queue 0.1 BDP", 1.0),
+    ("M5 reorder 2% by 8ms", 0.95),
+    ("M5 reorder 10% by 2ms", 0.95),
+    ("M5 jitter 0..4ms", 0.35),
+    ("M5 jitter 0..15ms", 0.35),
+    ("M6 police 10M 32K", 1.0),
+    ("M7 14 kB, loss 2%", 0.7),
+    ("M10 Wi-Fi", 1.0),
+    ("M12 ACKs 1:8", 0.95),
+];
+
+/// A line of the kernel's figures: the paths of both directions, the seconds, the value.
+fn kernels(row: &str, figure: &str) -> (&'static str, &'static str, f64, f64) {
+    let found = KERNEL.lines().find_map(|line| {
+        let cells: Vec<&str> = line.split('|').map(str::trim).collect();
+        let [name, down, up, seconds, metric, value] = cells[..] else { return None };
+        (name == row && metric == figure)
+            .then(|| (down, up, seconds.parse().unwrap(), value.parse().unwrap()))
+    });
+    found.unwrap_or_else(|| panic!("no `{figure}` of `{row}` in paths/kernel.txt"))
+}
+
+/// The scenario of a row, with an expectation that is `bar` times the kernel's figure.
+fn row(name: &str, bar: f64) -> String {
+    if name.starts_with("M7") {
+        let (down, up, _, p99) = kernels(name, "p99, ms");
+        // The kernel's times include the round trip of the request: 20 ms.
+        let most = ((p99 * bar - 20.0) * 1000.0) as u64;
+        return format!(
+            "path S>C {down}\npath C>S {up}\napp C\n  clients 400 to S:80 parallel 4 send 8\napp S\n  serve 80 reply 14000
+expect\n  completion S>C p99 <={most}us\n"
+        );
+    }
+    let (down, up, seconds, mbits) = kernels(name, "goodput, Mbit/s");
+    let least = (mbits * bar * 1000.0) as u64;
+    format!(
+        "path S>C {down}\npath C>S {up}\nuntil {seconds}\napp C\n  connect S:80\n  read eof\napp S\n  serve 80 stream 1G
+expect\n  goodput S>C >={least}kbit until {seconds}\n"
+    )
+}
+
+#[test]
+fn no_path_falls_below_its_bar_against_the_kernel() {
+    let worker = |index: usize| {
+        let (name, bar) = BARS[index];
+        let report = play(&row(name, bar));
+        let judged = |failure: &&String| failure.contains("goodput") || failure.contains("completion");
+        Ok::<_, ()>(report.failures.iter().find(judged).map(|failure| format!("{name}: {failure}")))
+    };
+    let mut below = Vec::new();
+    workers::in_order(BARS.len(), workers::cores(), worker, |found| below.extend(found)).unwrap();
+    assert!(below.is_empty(), "{}", below.join("\n"));
 }
