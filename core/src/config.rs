@@ -497,6 +497,15 @@ settings! {
     "steadfast.reply_queue" reply_queue: u32 as kinds::Number(1, 1 << 20), [1024, 1024, 1024, 1024], "invariant 1";
     /// Most memory of waiting stateless replies: an ICMP reply is as long as the packet that it answers.
     "steadfast.reply_queue_bytes" reply_queue_bytes: u32 as kinds::Bytes(4096, 1 << 30), [1 << 20, 1 << 20, 1 << 20, 1 << 20], "invariant 1";
+    /// Most UDP sockets. Each takes at most 1 KiB, plus its datagrams (`udp_mem`).
+    "steadfast.udp_max_sockets" udp_max_sockets: u32 as kinds::Number(1, 1 << 20), [65_536, 65_536, 65_536, 65_536], "invariant 1";
+    /// Memory of all datagrams of UDP that wait, in bytes; 256 are added for each. Above it arriving datagrams are
+    /// dropped, and sending fails.
+    "steadfast.udp_mem" udp_mem: u64 as kinds::Memory(4096, 1 << 40), [64 << 20, 64 << 20, 64 << 20, 64 << 20], "Linux udp_mem";
+    /// Receive buffer of a UDP socket, in bytes, counted as for `udp_mem`.
+    "steadfast.udp_rcvbuf" udp_rcvbuf: u32 as kinds::Bytes(4096, 1 << 30), [212_992, 212_992, 212_992, 212_992], "Linux rmem_default";
+    /// Send buffer of a UDP socket, in bytes, counted as for `udp_mem`. One datagram of any length fits into an empty one.
+    "steadfast.udp_sndbuf" udp_sndbuf: u32 as kinds::Bytes(4096, 1 << 30), [212_992, 212_992, 212_992, 212_992], "Linux wmem_default";
     /// Most packets from the stack to itself that wait for input; above it sending pauses, and none is lost.
     "steadfast.loop_queue" loop_queue: u32 as kinds::Number(1, 1 << 16), [64, 64, 64, 64], "invariant 1";
 

@@ -101,6 +101,22 @@ counters! {
     icmp_in_msgs "IcmpInMsgs";
     /// ICMP messages sent.
     icmp_out_msgs "IcmpOutMsgs";
+    /// Datagrams of UDP delivered to sockets.
+    udp_in_datagrams "UdpInDatagrams";
+    /// Datagrams of UDP for ports without a socket.
+    udp_no_ports "UdpNoPorts";
+    /// Datagrams of UDP that were not delivered for another reason.
+    udp_in_errors "UdpInErrors";
+    /// Datagrams of UDP sent.
+    udp_out_datagrams "UdpOutDatagrams";
+    /// Datagrams of UDP dropped because the receive buffer was full.
+    udp_rcvbuf_errors "UdpRcvbufErrors";
+    /// Datagrams of UDP refused because the send buffer was full.
+    udp_sndbuf_errors "UdpSndbufErrors";
+    /// Datagrams of UDP with a wrong checksum.
+    udp_in_csum_errors "UdpInCsumErrors";
+    /// Datagrams of UDP dropped or refused because `udp_mem` was used up.
+    udp_mem_errors "UdpMemErrors";
     /// TCP segments received, including invalid ones.
     in_segs "InSegs";
     /// TCP segments sent, excluding retransmissions.
@@ -288,6 +304,12 @@ reasons! {
         /// ICMP error that quotes a sequence number not in flight (RFC 5927 §4.1).
         // 5927-1
         IcmpNotInFlight "icmp_not_in_flight",
+        /// Datagram of UDP for a port without a socket, or not of the socket's peer.
+        UdpNoPort "udp_no_port",
+        /// Invalid UDP header: lengths.
+        UdpHeader "udp_header",
+        /// Wrong UDP checksum, or none over IPv6.
+        UdpChecksum "udp_checksum",
         /// Invalid TCP header: lengths, ports.
         // P1, THREAT-58, THREAT-62
         TcpHeader "tcp_header",
@@ -368,7 +390,7 @@ reasons! {
         /// The out-of-order queue is full.
         // THREAT-13
         OutOfOrderFull "out_of_order_full",
-        /// The receive buffer is full.
+        /// The receive buffer is full, or `udp_mem`.
         ReceiveBufferFull "receive_buffer_full",
         /// RST in TIME-WAIT (RFC 1337, RFC 9293 §3.10.7.4).
         // SA-TIME_WAIT-05, SA-TIME_WAIT-06

@@ -62,9 +62,15 @@ pub enum Error {
     /// The handle names no socket of this stack (EBADF).
     #[error("no such socket")]
     NoSuchSocket,
-    /// A configured limit leaves no room for another socket (ENOBUFS).
+    /// A configured limit leaves no room for another socket or datagram (ENOBUFS).
     #[error("no buffer space available")]
     NoBufferSpace,
+    /// A datagram is longer than the protocol or the path allows (EMSGSIZE).
+    #[error("message too long")]
+    MessageTooLong,
+    /// A datagram has no destination: the socket has no peer either (EDESTADDRREQ).
+    #[error("destination address required")]
+    DestinationAddressRequired,
 }
 
 impl Error {
@@ -83,7 +89,7 @@ impl Error {
         Error::ALL.into_iter().find(|error| error.errno() == errno)
     }
 
-    const ALL: [Error; 18] = [
+    const ALL: [Error; 20] = [
         Error::WouldBlock,
         Error::ConnectionRefused,
         Error::ConnectionReset,
@@ -102,6 +108,8 @@ impl Error {
         Error::InvalidArgument,
         Error::NoSuchSocket,
         Error::NoBufferSpace,
+        Error::MessageTooLong,
+        Error::DestinationAddressRequired,
     ];
 
     const fn posix(self) -> (&'static str, i32) {
@@ -124,6 +132,8 @@ impl Error {
             Error::InvalidArgument => ("EINVAL", 22),
             Error::NoSuchSocket => ("EBADF", 9),
             Error::NoBufferSpace => ("ENOBUFS", 105),
+            Error::MessageTooLong => ("EMSGSIZE", 90),
+            Error::DestinationAddressRequired => ("EDESTADDRREQ", 89),
         }
     }
 }

@@ -244,6 +244,10 @@ macro_rules! usage {
 usage! {
     /// Sockets that the application holds, including listeners.
     sockets: usize,
+    /// UDP sockets, and closed ones whose datagrams wait for the device.
+    udp_sockets: usize,
+    /// What all datagrams that wait cost, in bytes, limited by `udp_mem`.
+    udp_held: u64,
     /// Listeners.
     listeners: usize,
     /// Passive opens that wait for the third segment.

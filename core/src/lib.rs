@@ -84,6 +84,7 @@ mod tcp;
 pub mod time;
 pub mod trace;
 mod tuple;
+mod udp;
 mod wheel;
 
 pub use bytes::Bytes;
@@ -94,4 +95,5 @@ pub use socket::{ConnectOptions, Event, ListenOptions, Readiness, Shutdown, Sock
 pub use stack::{Interface, Packet, PacketBytes, Stack, Transmit};
 pub use steadfast_wire as wire;
 pub use time::{Duration, Instant};
+pub use udp::{Received, UdpOptions};
 pub use wire::seq;

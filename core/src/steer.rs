@@ -7,9 +7,12 @@ use std::fmt;
 use std::net::IpAddr;
 
 use crate::keys::{Key, STEERING, write_tuple};
-use crate::tuple::{FourTuple, quoted_segment};
+use crate::tuple::{FourTuple, Quoted, quoted_packet};
 use crate::wire::icmp::{self, Message};
-use crate::wire::{PROTOCOL_ICMP, PROTOCOL_ICMPV6, PROTOCOL_TCP, ipv4, ipv6, tcp};
+use crate::wire::{PROTOCOL_ICMP, PROTOCOL_ICMPV6, PROTOCOL_TCP, PROTOCOL_UDP, ipv4, ipv6, tcp};
+
+/// The stack with all UDP sockets. It also gets ICMP that is not about a segment.
+const UDP_OWNER: u16 = 0;
 
 /// The distribution of connections among stacks.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -61,7 +64,11 @@ impl Steering {
         match protocol {
             _ if fragment => Steer::All,
             PROTOCOL_TCP => self.to(arriving(source, destination, payload)),
-            PROTOCOL_ICMP | PROTOCOL_ICMPV6 => self.to(quoted(source, destination, payload)),
+            PROTOCOL_UDP => Steer::To(UDP_OWNER),
+            PROTOCOL_ICMP | PROTOCOL_ICMPV6 => {
+                let tuple = quoted(source, destination, payload);
+                tuple.map_or(Steer::To(UDP_OWNER), |tuple| Steer::To(self.owner(&tuple)))
+            }
             _ => Steer::Any,
         }
     }
@@ -108,7 +115,7 @@ impl Share {
         payload: &[u8],
     ) -> bool {
         let tuple = if protocol == PROTOCOL_TCP { arriving(source, destination, payload) } else { None };
-        let owner = tuple.map_or(0, |tuple| self.steering.owner(&tuple));
+        let owner = tuple.map_or(UDP_OWNER, |tuple| self.steering.owner(&tuple));
         owner == self.index
     }
 }
@@ -126,7 +133,10 @@ fn quoted(source: IpAddr, destination: IpAddr, message: &[u8]) -> Option<FourTup
         _ => icmp::parse_v4(message),
     };
     match message? {
-        Message::Error { quoted, .. } => quoted_segment(destination, quoted).map(|(tuple, _)| tuple),
+        Message::Error { quoted, .. } => match quoted_packet(destination, quoted)? {
+            Quoted::Segment(tuple, _) => Some(tuple),
+            Quoted::Udp(..) => None,
+        },
         _ => None,
     }
 }

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use crate::seq::SeqNum;
 use crate::wire::checksum::Sum;
-use crate::wire::{PROTOCOL_TCP, ipv4, ipv6, tcp};
+use crate::wire::{PROTOCOL_TCP, PROTOCOL_UDP, ipv4, ipv6, tcp, udp};
 
 /// Both ends of a connection. IPv4 addresses are stored as IPv4-mapped IPv6 addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -50,16 +50,22 @@ impl FourTuple {
         Some((unmapped(self.local_address)?, unmapped(self.remote_address)?))
     }
 
-    /// Returns the sum of the pseudo-header for a segment of `length` bytes. An IPv4-mapped address has the sum of its
-    /// IPv4 address: its 0xffff is zero in ones' complement.
+    /// Returns the sum of the pseudo-header for a segment of `length` bytes.
     #[inline]
     pub(crate) fn pseudo_header(&self, length: u32) -> Sum {
+        self.pseudo_header_of(PROTOCOL_TCP, length)
+    }
+
+    /// Returns the sum of the pseudo-header for `length` bytes of a protocol. An IPv4-mapped address has the sum of its
+    /// IPv4 address: its 0xffff is zero in ones' complement.
+    #[inline]
+    pub(crate) fn pseudo_header_of(&self, protocol: u8, length: u32) -> Sum {
         let mut sum = Sum::new();
         for address in [self.local_address, self.remote_address] {
             sum.add_u128(address.to_bits());
         }
         sum.add_u32(length);
-        sum.add_u16(u16::from(PROTOCOL_TCP));
+        sum.add_u16(u16::from(protocol));
         sum
     }
 }
@@ -83,9 +89,16 @@ fn unmapped(address: Ipv6Addr) -> Option<Ipv4Addr> {
     Some(Ipv4Addr::from(*v4))
 }
 
-/// Returns the flow and the sequence number of the segment that an error quotes (5927-2). Its source must be the
-/// address at which the error arrived.
-pub(crate) fn quoted_segment(arrived_at: IpAddr, quoted: &[u8]) -> Option<(FourTuple, SeqNum)> {
+/// The packet of ours that an error quotes (5927-2). Its source is the address at which the error arrived.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Quoted {
+    /// A segment, by its flow and sequence number.
+    Segment(FourTuple, SeqNum),
+    /// A datagram of UDP, by its flow and length.
+    Udp(FourTuple, u16),
+}
+
+pub(crate) fn quoted_packet(arrived_at: IpAddr, quoted: &[u8]) -> Option<Quoted> {
     let (source, destination, protocol, payload) = match arrived_at {
         IpAddr::V4(_) => {
             let (header, payload) = ipv4::parse_quoted(quoted)?;
@@ -95,13 +108,25 @@ pub(crate) fn quoted_segment(arrived_at: IpAddr, quoted: &[u8]) -> Option<(FourT
         }
         IpAddr::V6(_) => {
             let (header, payload) = ipv6::parse_quoted(quoted)?;
+            if header.fragment.is_some_and(|fragment| fragment.offset > 0) {
+                return None;
+            }
             (IpAddr::V6(header.source), IpAddr::V6(header.destination), header.protocol, payload)
         }
     };
-    if protocol != PROTOCOL_TCP || source != arrived_at {
+    if source != arrived_at {
         return None;
     }
-    let (source_port, destination_port, seq) = tcp::parse_quoted(payload)?;
-    let tuple = FourTuple::new((source, source_port).into(), (destination, destination_port).into());
-    Some((tuple, seq))
+    let tuple = |from: u16, to: u16| FourTuple::new((source, from).into(), (destination, to).into());
+    match protocol {
+        PROTOCOL_TCP => {
+            let (from, to, seq) = tcp::parse_quoted(payload)?;
+            Some(Quoted::Segment(tuple(from, to), seq))
+        }
+        PROTOCOL_UDP => {
+            let (header, len) = udp::parse_quoted(payload)?;
+            Some(Quoted::Udp(tuple(header.source_port, header.destination_port), len))
+        }
+        _ => None,
+    }
 }

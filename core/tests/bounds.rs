@@ -13,9 +13,9 @@ use steadfast_core::counters::{Counters, DropReason};
 use steadfast_core::seq::SeqNum;
 use steadfast_core::wire::icmp::{ErrorKind, Message};
 use steadfast_core::wire::tcp::{Cookie, Flags, Header, Options, SackBlocks, Timestamps};
-use steadfast_core::wire::{PROTOCOL_UDP, build, ipv4};
+use steadfast_core::wire::{PROTOCOL_UDP, build, ipv4, udp};
 use steadfast_core::{
-    ConnectOptions, Duration, Error, Instant, Interface, ListenOptions, SocketId, Spare, Stack,
+    ConnectOptions, Duration, Error, Instant, Interface, ListenOptions, SocketId, Spare, Stack, UdpOptions,
 };
 use steadfast_testkit::{Client, Segment, next_segment, packets};
 
@@ -63,6 +63,7 @@ struct World {
     /// The state that a row keeps between two pushes.
     client: Option<(Client, SocketId)>,
     cookie: Option<Cookie>,
+    udp: Vec<SocketId>,
 }
 
 impl World {
@@ -72,7 +73,7 @@ impl World {
         let options = ListenOptions { backlog: 1 << 20, fast_open: true, ..ListenOptions::default() };
         let listener = stack.listen((SERVER, PORT).into(), options).unwrap();
         let (now, frame) = (Instant::from_secs(1000), vec![0; 1500]);
-        World { stack, now, frame, listener, sent: 0, client: None, cookie: None }
+        World { stack, now, frame, listener, sent: 0, client: None, cookie: None, udp: Vec::new() }
     }
 
     fn send(&mut self, packet: &[u8]) {
@@ -126,6 +127,9 @@ impl World {
                 // Fails for a connection that was not accepted: it has no socket yet, and ends with the listener.
                 let _ = self.stack.abort(self.now, id);
             }
+        }
+        for id in std::mem::take(&mut self.udp) {
+            self.stack.close(self.now, id).unwrap();
         }
         self.stack.close(self.now, self.listener).unwrap();
         self.stack.abort_all(self.now, Spare::Nothing);
@@ -403,6 +407,38 @@ rows! {
         count: Some(|world| world.stack.usage().replies as u64),
         bites: Some(|counters| counters.dropped(DropReason::ReplyQueueFull)),
     }
+    datagrams_of_udp: "udp_mem" = 1_048_576, 1 each, BESIDE => {
+        configure: |config| config.udp_rcvbuf = 8 << 20,
+        push: |world, number| {
+            let local = (SERVER, 1000 + (number % 500) as u16).into();
+            if number < 500 {
+                let options = UdpOptions::new(world.stack.config());
+                world.udp.push(world.stack.bind_udp(local, options).unwrap());
+            }
+            let data = [0; 100];
+            let data = &data[..number as usize % 100];
+            let mut datagram = vec![0; udp::HEADER_LEN];
+            let header = udp::Header { source_port: 9, destination_port: local.port(), checksum: 0 };
+            header.emit(data.len(), &mut datagram);
+            datagram.extend(data);
+            let IpAddr::V4(source) = client(number).end.ip() else { unreachable!("it is one") };
+            world.send(&build::ipv4(&ipv4::Header::new(source, SERVER, PROTOCOL_UDP), &datagram));
+        },
+        count: Some(|world| world.stack.usage().udp_held),
+        bites: Some(|counters| counters.udp_mem_errors),
+    }
+    sockets_of_udp: "udp_max_sockets" = 1000, 1024 each, BESIDE => {
+        configure: |_| (),
+        push: |world, _| {
+            let options = UdpOptions::new(world.stack.config());
+            let bound = world.stack.bind_udp((SERVER, 0).into(), options);
+            assert!(matches!(bound, Ok(_) | Err(Error::NoBufferSpace)));
+            world.udp.extend(bound);
+            world.send(&client(0).acknowledges());
+        },
+        count: Some(|world| world.stack.usage().udp_sockets as u64),
+        bites: None,
+    }
     bytes_of_answers_that_wait: "reply_queue_bytes" = 262_144, 1 each, BESIDE => {
         configure: |config| (config.icmp_ratelimit, config.reply_queue) = (1 << 20, 1 << 20),
         push: |world, number| {
@@ -480,7 +516,8 @@ rows! {
 }
 
 /// Bounds of memory that others push against: `pressure.rs`, `held.rs`, and `batch.rs` of the library.
-const ELSEWHERE: [&str; 4] = ["tcp_mem", "tcp_rcvbuf", "tcp_sndbuf", "netdev_max_backlog"];
+const ELSEWHERE: [&str; 6] =
+    ["tcp_mem", "tcp_rcvbuf", "tcp_sndbuf", "udp_rcvbuf", "udp_sndbuf", "netdev_max_backlog"];
 /// Settings that are named like a bound of memory and are none: a mode, a scale, the width of a search.
 const NO_BOUND: [&str; 3] = ["tcp_syncookies", "tcp_rcvbuf_max", "tcp_probe_threshold"];
 

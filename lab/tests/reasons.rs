@@ -1,5 +1,5 @@
-//! Every reason for a drop or a reply is covered: by a scenario whose expectations name it, or by a drill script that
-//! asserts its counter.
+//! Every reason for a drop or a reply is covered: by a scenario whose expectations name it, by a drill script that
+//! asserts its counter, or, for what is not TCP, by an exchange test.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -49,9 +49,21 @@ fn asserted_by_scripts() -> BTreeSet<String> {
     asserted
 }
 
+/// The reasons of what is not TCP that exchange tests assert: neither scenarios nor scripts speak it.
+fn asserted_beside_tcp() -> impl Iterator<Item = String> {
+    const TESTS: [&str; 2] =
+        [include_str!("../../core/tests/exchange/ip.rs"), include_str!("../../core/tests/exchange/udp.rs")];
+    let beside =
+        [DropReason::UnknownProtocol, DropReason::UdpNoPort, DropReason::UdpHeader, DropReason::UdpChecksum];
+    let asserted =
+        |reason: &DropReason| TESTS.iter().any(|text| text.contains(&format!("DropReason::{reason:?}")));
+    beside.into_iter().filter(asserted).map(|reason| format!("drop.{reason}"))
+}
+
 #[test]
 fn every_reason_is_shown_by_a_scenario_or_a_script() {
-    let shown: BTreeSet<_> = named_by_scenarios().union(&asserted_by_scripts()).cloned().collect();
+    let mut shown: BTreeSet<_> = named_by_scenarios().union(&asserted_by_scripts()).cloned().collect();
+    shown.extend(asserted_beside_tcp());
     let drops = DropReason::ALL.iter().map(|reason| format!("drop.{reason}"));
     let replies = ReplyReason::ALL.iter().map(|reason| format!("reply.{reason}"));
     let all: BTreeSet<_> = drops.chain(replies).collect();

@@ -15,7 +15,10 @@ pub const MAX_EXTENSION_BYTES: usize = 256;
 
 const HOP_BY_HOP: u8 = 0;
 const ROUTING: u8 = 43;
-const FRAGMENT: u8 = 44;
+/// Next-header number of the fragment header.
+pub const FRAGMENT: u8 = 44;
+/// Length of a fragment header, in bytes.
+pub const FRAGMENT_LEN: usize = 8;
 /// Nothing follows this header (RFC 8200 §4.7).
 pub const NO_NEXT_HEADER: u8 = 59;
 /// Offset of the next-header field in the fixed header.
@@ -58,6 +61,22 @@ pub struct Fragment {
     pub offset: u16,
     /// More fragments follow.
     pub more: bool,
+}
+
+impl Fragment {
+    /// Writes [`FRAGMENT_LEN`] bytes before a part of the datagram whose protocol is `next_header`.
+    ///
+    /// The buffer must hold that many bytes. Otherwise nothing is written (a debug build asserts).
+    pub fn emit(&self, next_header: u8, buffer: &mut [u8]) {
+        let Some(out) = buffer.first_chunk_mut::<FRAGMENT_LEN>() else {
+            debug_assert!(false, "no room for a fragment header");
+            return;
+        };
+        let offset_and_more = self.offset & !7 | u16::from(self.more);
+        out[0..2].copy_from_slice(&[next_header, 0]);
+        out[2..4].copy_from_slice(&offset_and_more.to_be_bytes());
+        out[4..8].copy_from_slice(&self.identification.to_be_bytes());
+    }
 }
 
 /// Why a packet is invalid.

@@ -12,6 +12,7 @@ pub mod ipv4;
 pub mod ipv6;
 pub mod seq;
 pub mod tcp;
+pub mod udp;
 
 /// Protocol number of ICMP in IPv4.
 pub const PROTOCOL_ICMP: u8 = 1;

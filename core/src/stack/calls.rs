@@ -320,6 +320,7 @@ impl Stack {
         let gauge = self.gauge();
         match self.socket(id)?.kind {
             SocketKind::Listener(_) => Err(Error::NotConnected),
+            SocketKind::Udp(_) => Err(Error::InvalidArgument),
             SocketKind::Finished(_) => Err(self.take_finished_error(id).unwrap_or(Error::BrokenPipe)),
             SocketKind::Opening(index) => {
                 let opening = &mut self.openings[index];
@@ -396,6 +397,7 @@ impl Stack {
     pub fn peek(&mut self, id: SocketId, buffer: &mut [u8]) -> Result<usize, Error> {
         let (queue, at_end) = match &self.socket(id)?.kind {
             SocketKind::Listener(_) => return Err(Error::NotConnected),
+            SocketKind::Udp(_) => return Err(Error::InvalidArgument),
             SocketKind::Opening(_) => return Err(Error::WouldBlock),
             SocketKind::Connection(index) => {
                 let connection = &self.connections[*index];
@@ -438,6 +440,7 @@ impl Stack {
             SocketKind::Finished(index) => Ok((self.finished[*index].receive_queue.len(), 0)),
             SocketKind::Opening(_) => Ok((0, 0)),
             SocketKind::Listener(_) => Err(Error::NotConnected),
+            SocketKind::Udp(_) => Err(Error::InvalidArgument),
         }
     }
 
@@ -568,6 +571,10 @@ impl Stack {
                 self.lay_down(index);
             }
             SocketKind::Finished(_) => self.forget_socket(id),
+            SocketKind::Udp(index) => {
+                self.close_udp(index);
+                self.sockets.remove(id);
+            }
         }
     }
 
@@ -632,6 +639,7 @@ impl Stack {
                 self.rearm_opening(index);
             }
             SocketKind::Finished(index) => self.finished[*index].options = options,
+            SocketKind::Udp(_) => return Err(Error::InvalidArgument),
             SocketKind::Connection(index) => {
                 let index = *index;
                 self.with_connection(index, |connection, env| connection.set_options(options, env));
@@ -673,6 +681,7 @@ impl Stack {
             SocketKind::Opening(index) => self.openings[*index].soft_error.take(),
             SocketKind::Connection(index) => self.connections[*index].soft_error.take(),
             SocketKind::Finished(index) => self.finished[*index].take_error(),
+            SocketKind::Udp(index) => self.udp.sockets[*index].error.take(),
         })
     }
 }

@@ -45,7 +45,16 @@ impl Stack {
             equal("bytes held by a finished socket", queue.held(), queue.recount())?;
             held += queue.held() as u64;
         }
-        equal("bytes held", self.memory.held(), held)
+        equal("bytes held", self.memory.held(), held)?;
+        let mut cost = 0;
+        for (index, socket) in self.udp.sockets.iter() {
+            let (held, counted) = (&socket.received, &socket.waiting);
+            let (held, counted) = (held.held() + counted.held(), held.recount() + counted.recount());
+            equal(&format!("cost of the datagrams of socket {index}"), held, counted)?;
+            equal("in the queue of those that send", socket.ready, !socket.waiting.is_empty())?;
+            cost += counted;
+        }
+        equal("cost of all datagrams", self.udp.held, cost)
     }
 
     fn check_flows(&self) -> Result<(), String> {
@@ -69,6 +78,7 @@ impl Stack {
                 SocketKind::Opening(index) => self.openings.get(index).map(|row| row.socket),
                 SocketKind::Listener(index) => self.listeners.get(index).map(|row| row.socket),
                 SocketKind::Finished(index) => self.finished.get(index).map(|_| id),
+                SocketKind::Udp(index) => self.udp.sockets.get(index).and_then(|row| row.socket),
             };
             equal("the owner of a socket's row", owner, Some(id))?;
         }

@@ -10,7 +10,7 @@ use crate::error::Error;
 use crate::flow::FlowRef;
 use crate::ip::pmtu;
 use crate::seq::SeqNum;
-use crate::tuple::{FourTuple, quoted_segment};
+use crate::tuple::{FourTuple, Quoted, quoted_packet};
 use crate::wire::icmp::{self, ErrorKind, Message};
 use crate::wire::{PROTOCOL_ICMP, PROTOCOL_ICMPV6, ipv4, ipv6};
 
@@ -45,31 +45,33 @@ impl Stack {
 
     /// Handles an error about a packet that this stack allegedly sent (MUST-54).
     fn icmp_error(&mut self, arrived_at: IpAddr, kind: ErrorKind, quoted: &[u8]) {
-        let Some((tuple, seq)) = quoted_segment(arrived_at, quoted) else {
+        let Some(about) = quoted_packet(arrived_at, quoted) else {
             return self.counters.count_drop(DropReason::IcmpInvalid);
         };
+        let (Quoted::Segment(tuple, _) | Quoted::Udp(tuple, _)) = about;
         if self.addresses.is_local(tuple.remote().ip()) {
             // A packet to the stack itself passes no router that could report an error.
             return self.counters.count_drop(DropReason::IcmpInvalid);
         }
-        let Some(flow) = self.find(&tuple) else {
-            return self.dropped(&tuple, DropReason::IcmpUnmatched);
-        };
-        if let ErrorKind::PacketTooBig { mtu } = kind {
-            return self.packet_too_big(flow, &tuple, seq, mtu);
-        }
-        let ipv4 = tuple.is_ipv4();
-        let (error, hard) = match kind {
-            ErrorKind::NetworkUnreachable => (Error::NetworkUnreachable, false),
-            ErrorKind::ProtocolUnreachable => (Error::ProtocolUnavailable, true),
-            ErrorKind::PortUnreachable => (Error::ConnectionRefused, true),
-            // As in Linux: EHOSTUNREACH for IPv4, EACCES for IPv6.
-            ErrorKind::AdminProhibited => {
-                (if ipv4 { Error::HostUnreachable } else { Error::Prohibited }, true)
+        match (kind, about) {
+            (ErrorKind::PacketTooBig { mtu }, Quoted::Segment(_, seq)) => {
+                self.packet_too_big(&tuple, seq, mtu)
             }
-            // All others are soft errors (MUST-56).
-            _ => (Error::HostUnreachable, false),
+            (ErrorKind::PacketTooBig { mtu }, Quoted::Udp(_, len)) => self.udp_too_big(&tuple, len, mtu),
+            (_, Quoted::Segment(_, seq)) => self.segment_error(&tuple, seq, kind),
+            (_, Quoted::Udp(..)) => {
+                let (error, hard) = meaning(kind, tuple.is_ipv4());
+                self.udp_error(&tuple, error, hard);
+            }
+        }
+    }
+
+    /// Handles an error about a segment.
+    fn segment_error(&mut self, tuple: &FourTuple, seq: SeqNum, kind: ErrorKind) {
+        let Some(flow) = self.find(tuple) else {
+            return self.dropped(tuple, DropReason::IcmpUnmatched);
         };
+        let (error, hard) = meaning(kind, tuple.is_ipv4());
         match flow {
             FlowRef::Connection(index) => {
                 let outcome = self
@@ -86,26 +88,29 @@ impl Stack {
                     let (socket, events) = (opening.socket, std::mem::take(&mut opening.events));
                     self.notify(socket, events);
                 }
-                Err(reason) => self.dropped(&tuple, reason),
+                Err(reason) => self.dropped(tuple, reason),
             },
             FlowRef::HalfOpen(index) => {
                 // SA-SYN_RCVD-20: an unreachable peer will not complete the handshake.
                 if seq != self.half_open[index].iss {
-                    self.dropped(&tuple, DropReason::IcmpNotInFlight);
+                    self.dropped(tuple, DropReason::IcmpNotInFlight);
                 } else if hard {
                     self.forget_half_open(index);
                 }
             }
             // SA-TIME_WAIT-12.
-            FlowRef::TimeWait(_) => self.dropped(&tuple, DropReason::IcmpUnmatched),
+            FlowRef::TimeWait(_) => self.dropped(tuple, DropReason::IcmpUnmatched),
             // All sent data is acknowledged.
-            FlowRef::Dormant(_) => self.dropped(&tuple, DropReason::IcmpNotInFlight),
+            FlowRef::Dormant(_) => self.dropped(tuple, DropReason::IcmpNotInFlight),
         }
     }
 
     /// Handles a router's report that a packet of this flow exceeds the MTU (RFC 1191, 8201; checked as in RFC 5927
     /// §7).
-    fn packet_too_big(&mut self, flow: FlowRef, tuple: &FourTuple, seq: SeqNum, mtu: u32) {
+    fn packet_too_big(&mut self, tuple: &FourTuple, seq: SeqNum, mtu: u32) {
+        let Some(flow) = self.find(tuple) else {
+            return self.dropped(tuple, DropReason::IcmpUnmatched);
+        };
         let destination = tuple.remote().ip();
         match flow {
             FlowRef::Connection(index) => {
@@ -149,7 +154,6 @@ impl Stack {
 
     /// Answers a datagram for an unsupported protocol or a closed port (RFC 1122 §3.2.2.1).
     pub(super) fn unreachable(&mut self, datagram: &Datagram<'_>, kind: ErrorKind) {
-        self.counters.count_drop(DropReason::UnknownProtocol);
         // Do not answer a datagram without upper-layer header (RFC 8200 §4.7), nor an ICMP message.
         let none = !datagram.ends.is_ipv4() && datagram.protocol == ipv6::NO_NEXT_HEADER;
         if !none && !matches!(datagram.protocol, PROTOCOL_ICMP | PROTOCOL_ICMPV6) {
@@ -227,6 +231,19 @@ impl Stack {
             _ => return None,
         }
         Some(packet)
+    }
+}
+
+/// Returns what an ICMP error means for the application, and whether it is a hard error.
+fn meaning(kind: ErrorKind, ipv4: bool) -> (Error, bool) {
+    match kind {
+        ErrorKind::NetworkUnreachable => (Error::NetworkUnreachable, false),
+        ErrorKind::ProtocolUnreachable => (Error::ProtocolUnavailable, true),
+        ErrorKind::PortUnreachable => (Error::ConnectionRefused, true),
+        // As in Linux: EHOSTUNREACH for IPv4, EACCES for IPv6.
+        ErrorKind::AdminProhibited => (if ipv4 { Error::HostUnreachable } else { Error::Prohibited }, true),
+        // All others are soft errors (MUST-56).
+        _ => (Error::HostUnreachable, false),
     }
 }
 

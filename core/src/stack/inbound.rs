@@ -229,8 +229,11 @@ impl Stack {
             PROTOCOL_TCP => self.tcp_arrives(&datagram),
             PROTOCOL_ICMP if datagram.ends.is_ipv4() => self.icmp_arrives(&datagram),
             PROTOCOL_ICMPV6 if !datagram.ends.is_ipv4() => self.icmp_arrives(&datagram),
-            PROTOCOL_UDP => self.unreachable(&datagram, ErrorKind::PortUnreachable),
-            _ => self.unreachable(&datagram, ErrorKind::ProtocolUnreachable),
+            PROTOCOL_UDP => self.udp_arrives(&datagram),
+            _ => {
+                self.counters.count_drop(DropReason::UnknownProtocol);
+                self.unreachable(&datagram, ErrorKind::ProtocolUnreachable);
+            }
         }
     }
 

@@ -55,6 +55,7 @@ use self::memory::Ladder;
 use self::outbound::Turns;
 use self::replies::Replies;
 use self::sockets::{Finished, Sockets};
+use self::udp::Udp;
 
 pub use self::io::{Interface, Packet, PacketBytes, Transmit};
 
@@ -74,6 +75,7 @@ mod sockets;
 mod tables;
 mod template;
 mod timers;
+mod udp;
 mod view;
 
 /// A TCP/IP stack on one interface.
@@ -150,6 +152,7 @@ pub struct Stack {
     bindings: Vec<((u16, u128), u32)>,
     sockets: Sockets,
     finished: Table<Finished>,
+    udp: Udp,
     /// The local ports of active opens.
     ports: Ports,
     orphans: usize,
@@ -234,6 +237,7 @@ impl Stack {
             bindings: Vec::new(),
             sockets: Sockets::default(),
             finished: Table::default(),
+            udp: Udp::default(),
             ports: Ports::default(),
             orphans: 0,
             unsettled: 0,

@@ -50,7 +50,7 @@ pub(super) struct Turns {
 
 impl Turns {
     /// Sorts of replies.
-    const SORTS: u8 = 4;
+    const SORTS: u8 = 5;
     const NOBODY: u32 = u32::MAX;
 
     pub(super) fn new(interface: &Interface) -> Turns {
@@ -99,7 +99,7 @@ impl Stack {
 
     #[inline]
     fn any_reply(&self) -> bool {
-        !self.replies.is_empty() || self.wheel.any_due()
+        !self.replies.is_empty() || self.wheel.any_due() || !self.udp.ready.is_empty()
     }
 
     #[inline(never)]
@@ -155,7 +155,7 @@ impl Stack {
     }
 
     fn transmit_some_reply(&mut self, frame: &mut [u8]) -> Option<Sent> {
-        if !self.wheel.any_due() {
+        if !self.wheel.any_due() && self.udp.ready.is_empty() {
             self.turns.sort = 0;
             return self.transmit_reply(frame);
         }
@@ -165,6 +165,7 @@ impl Stack {
                 0 => self.transmit_reply(frame),
                 1 => self.transmit_syn_ack(Due::SynAck, frame),
                 2 => self.transmit_syn_ack(Due::SynAckRetransmit, frame),
+                3 => self.transmit_udp(frame),
                 _ => self.transmit_opening(frame),
             };
             if sent.is_some() {

@@ -43,6 +43,7 @@ pub(super) enum SocketKind {
     Opening(u32),
     Connection(u32),
     Finished(u32),
+    Udp(u32),
 }
 
 /// The rest of a finished connection while the application holds its socket.

@@ -119,6 +119,8 @@ impl Stack {
             fragment_bytes: self.fragments.held(),
             path_mtus: self.pmtu.len(),
             replies: self.replies.len(),
+            udp_sockets: self.udp.sockets.len(),
+            udp_held: self.udp.held as u64,
         }
     }
 
@@ -220,7 +222,7 @@ impl Stack {
             SocketKind::Listener(_) => State::Listen,
             SocketKind::Opening(_) => State::SynSent,
             SocketKind::Connection(index) => self.connections[index].tcb.state,
-            SocketKind::Finished(_) => State::Closed,
+            SocketKind::Finished(_) | SocketKind::Udp(_) => State::Closed,
         })
     }
 
@@ -232,6 +234,7 @@ impl Stack {
             SocketKind::Opening(index) => self.openings[*index].tuple.local(),
             SocketKind::Connection(index) => self.connections[*index].tcb.tuple.local(),
             SocketKind::Finished(index) => self.finished[*index].local,
+            SocketKind::Udp(index) => self.udp.sockets[*index].local,
         }))
     }
 
@@ -243,6 +246,7 @@ impl Stack {
             SocketKind::Opening(index) => self.openings[*index].tuple.remote(),
             SocketKind::Connection(index) => self.connections[*index].tcb.tuple.remote(),
             SocketKind::Finished(index) => self.finished[*index].remote,
+            SocketKind::Udp(index) => self.udp.sockets[*index].remote.ok_or(Error::NotConnected)?,
         }))
     }
 
@@ -253,6 +257,7 @@ impl Stack {
             SocketKind::Opening(index) => &self.openings[*index].options,
             SocketKind::Connection(index) => &self.connections[*index].options,
             SocketKind::Finished(index) => &self.finished[*index].options,
+            SocketKind::Udp(_) => return Err(Error::InvalidArgument),
         })
     }
 }

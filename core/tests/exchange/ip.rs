@@ -511,11 +511,11 @@ fn an_icmp_ratelimit_of_zero_is_no_limit() {
 #[test]
 fn an_unknown_protocol_is_unreachable() {
     each(|t| {
-        let udp = ip(t.theirs(), t.ours(), 17, &[0, 9, 0, 9, 0, 8, 0, 0]);
-        receive(t, &udp);
+        let sctp = ip(t.theirs(), t.ours(), 132, &[0, 9, 0, 9, 0, 8, 0, 0]);
+        receive(t, &sctp);
         let (_, body) = t.icmp.pop_front().expect("an error");
         let Some(Message::Error { kind, quoted }) = parse(t, &body) else { panic!() };
-        assert_eq!((kind, quoted), (ErrorKind::PortUnreachable, &udp[..]));
+        assert_eq!((kind, quoted), (ErrorKind::ProtocolUnreachable, &sctp[..]));
         t.dropped(&[DropReason::UnknownProtocol]);
     });
 }

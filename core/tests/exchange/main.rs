@@ -40,6 +40,7 @@ mod text;
 mod time_wait;
 mod timestamps;
 mod turns;
+mod udp;
 mod urgent;
 mod when_to_send;
 mod windows;

@@ -1,0 +1,452 @@
+//! The stack's part of UDP: user calls, arriving datagrams and ICMP errors, and fragments on the way out.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use bytes::Bytes;
+
+use super::Stack;
+use super::bindings::binding;
+use super::inbound::Datagram;
+use super::io::Sent;
+use super::sockets::SocketKind;
+use crate::counters::DropReason;
+use crate::error::Error;
+use crate::ip::pmtu;
+use crate::socket::{Event, SocketId};
+use crate::time::Instant;
+use crate::tuple::FourTuple;
+use crate::udp::{
+    Arrived, MAX_PAYLOAD_V4, MAX_PAYLOAD_V6, Received, UdpOptions, UdpSocket, Waiting, cost, datagram,
+};
+use crate::wire::icmp::ErrorKind;
+use crate::wire::{PROTOCOL_UDP, ipv4, ipv6, udp};
+
+impl Stack {
+    /// Creates a UDP socket at a local address and port. `0.0.0.0` stands for all IPv4 addresses, `[::]` for all
+    /// addresses of both families, or with [`only_v6`](UdpOptions::only_v6) for those of IPv6. Port 0 chooses a port.
+    /// [`close`](Stack::close) ends the socket; datagrams that wait for the device still leave.
+    ///
+    /// Errors: [`AddrNotAvailable`](Error::AddrNotAvailable), not an address of ours or no port left;
+    /// [`AddrInUse`](Error::AddrInUse), another UDP socket is bound there; [`NoBufferSpace`](Error::NoBufferSpace),
+    /// `udp_max_sockets`.
+    pub fn bind_udp(&mut self, mut local: SocketAddr, options: UdpOptions) -> Result<SocketId, Error> {
+        if !local.ip().is_unspecified() && !self.addresses.is_local(local.ip()) {
+            return Err(Error::AddrNotAvailable);
+        }
+        if self.udp.sockets.len() >= self.config.udp_max_sockets as usize {
+            return Err(Error::NoBufferSpace);
+        }
+        if local.port() == 0 {
+            local.set_port(self.free_udp_port(local.ip(), &options).ok_or(Error::AddrNotAvailable)?);
+        }
+        let place = match self.udp.bound(local.ip(), local.port()) {
+            Err(place) if !self.udp.shares(local, options.only_v6) => place,
+            _ => return Err(Error::AddrInUse),
+        };
+        let index = self.udp.sockets.insert(UdpSocket::new(local, options));
+        let id = self.sockets.open(SocketKind::Udp(index));
+        self.udp.sockets[index].socket = Some(id);
+        self.udp.bindings.insert(place, (binding(local.ip(), local.port()), index));
+        Ok(id)
+    }
+
+    /// Sets the peer of a UDP socket. [`send_to`](Stack::send_to) needs no destination then, datagrams of others are
+    /// refused, and ICMP errors are reported. Another call sets another peer.
+    ///
+    /// Errors: [`InvalidArgument`](Error::InvalidArgument), port 0, no unicast address, or an address of the family
+    /// that the socket does not take; [`NetworkUnreachable`](Error::NetworkUnreachable), no local address of its family.
+    pub fn connect_udp(&mut self, id: SocketId, remote: SocketAddr) -> Result<(), Error> {
+        let index = self.udp_index(id)?;
+        let remote = canonical(remote);
+        self.udp_source(index, remote)?;
+        self.udp.sockets[index].remote = Some(remote);
+        Ok(())
+    }
+
+    /// Queues a datagram, to `to` or else to the peer of [`connect_udp`](Stack::connect_udp). All of it is queued, or
+    /// nothing.
+    ///
+    /// Errors: an error that ICMP reported, once; [`WouldBlock`](Error::WouldBlock), the send buffer is full, and
+    /// [`Event::WRITABLE`] follows; [`NoBufferSpace`](Error::NoBufferSpace), `udp_mem`; [`MessageTooLong`](Error::MessageTooLong), no datagram is that long, or
+    /// [`dont_fragment`](UdpOptions::dont_fragment) is set and the path MTU is smaller;
+    /// [`DestinationAddressRequired`](Error::DestinationAddressRequired), neither of both addresses is known; those of
+    /// [`connect_udp`](Stack::connect_udp).
+    pub fn send_to(
+        &mut self,
+        now: Instant,
+        id: SocketId,
+        payload: &[u8],
+        to: Option<SocketAddr>,
+    ) -> Result<(), Error> {
+        self.set_now(now);
+        let index = self.udp_index(id)?;
+        let socket = &mut self.udp.sockets[index];
+        if let Some(error) = socket.error.take() {
+            return Err(error);
+        }
+        let to = to.map(canonical).or(socket.remote).ok_or(Error::DestinationAddressRequired)?;
+        let (source, port) = (self.udp_source(index, to)?, self.udp.sockets[index].local.port());
+        let most = if to.is_ipv4() { MAX_PAYLOAD_V4 } else { MAX_PAYLOAD_V6 };
+        let mtu = if self.addresses.is_local(to.ip()) { self.interface.mtu } else { self.path_mtu(to.ip()) };
+        let headers = udp::HEADER_LEN + if to.is_ipv4() { ipv4::HEADER_LEN } else { ipv6::HEADER_LEN };
+        let identification = self.keys.random();
+        let socket = &mut self.udp.sockets[index];
+        let fits = payload.len() + headers <= usize::from(mtu);
+        if payload.len() > most || socket.options.dont_fragment && !fits {
+            return Err(Error::MessageTooLong);
+        }
+        let cost = cost(payload.len());
+        // One datagram of any length always fits into an empty buffer.
+        let room =
+            socket.waiting.is_empty() || socket.waiting.held() + cost <= socket.options.sndbuf as usize;
+        if !room {
+            socket.blocked = true;
+            self.counters.udp_sndbuf_errors += 1;
+            return Err(Error::WouldBlock);
+        }
+        if self.udp.held + cost > self.config.udp_mem as usize {
+            self.counters.udp_mem_errors += 1;
+            return Err(Error::NoBufferSpace);
+        }
+        let tuple = FourTuple::new((source, port).into(), to);
+        socket.note_destination(to);
+        socket.waiting.push(Waiting {
+            tuple,
+            bytes: datagram(&tuple, payload),
+            ttl: socket.options.ttl,
+            dscp: socket.options.dscp,
+            ecn: socket.options.ecn,
+            mtu,
+            dont_fragment: fits,
+            identification,
+            sent: 0,
+        });
+        self.udp.held += cost;
+        self.counters.udp_out_datagrams += 1;
+        if !std::mem::replace(&mut socket.ready, true) {
+            self.udp.ready.push_back(index);
+        }
+        Ok(())
+    }
+
+    /// Takes the next datagram. What does not fit into the buffer is lost.
+    ///
+    /// Errors: an error that ICMP reported, once; [`WouldBlock`](Error::WouldBlock), there is none.
+    pub fn recv_from(&mut self, id: SocketId, buffer: &mut [u8]) -> Result<Received, Error> {
+        let received = self.peek_from(id, buffer)?;
+        let index = self.udp_index(id)?;
+        if let Some(datagram) = self.udp.sockets[index].received.pop() {
+            self.udp.held -= cost(datagram.payload.len());
+        }
+        Ok(received)
+    }
+
+    /// As [`recv_from`](Stack::recv_from), but the datagram stays.
+    pub fn peek_from(&mut self, id: SocketId, buffer: &mut [u8]) -> Result<Received, Error> {
+        let index = self.udp_index(id)?;
+        let socket = &mut self.udp.sockets[index];
+        if let Some(error) = socket.error.take() {
+            return Err(error);
+        }
+        let mapped = socket.is_dual();
+        let datagram = socket.received.front().ok_or(Error::WouldBlock)?;
+        let len = datagram.payload.len().min(buffer.len());
+        buffer[..len].copy_from_slice(&datagram.payload[..len]);
+        let from = if mapped { as_v6(datagram.from) } else { datagram.from };
+        Ok(Received { len, full_len: datagram.payload.len(), from, to: datagram.to, ecn: datagram.ecn })
+    }
+
+    /// Returns the options of a UDP socket.
+    pub fn udp_options(&self, id: SocketId) -> Result<&UdpOptions, Error> {
+        Ok(&self.udp.sockets[self.udp_index(id)?].options)
+    }
+
+    /// Changes the options of a UDP socket, for datagrams from now on.
+    pub fn set_udp_options(&mut self, id: SocketId, options: UdpOptions) -> Result<(), Error> {
+        let index = self.udp_index(id)?;
+        let only_v6 = self.udp.sockets[index].options.only_v6;
+        self.udp.sockets[index].options = UdpOptions { only_v6, ..options };
+        Ok(())
+    }
+
+    fn udp_index(&self, id: SocketId) -> Result<u32, Error> {
+        match self.socket(id)?.kind {
+            SocketKind::Udp(index) => Ok(index),
+            _ => Err(Error::InvalidArgument),
+        }
+    }
+
+    /// Returns the local address from which a socket sends to a peer.
+    fn udp_source(&mut self, index: u32, to: SocketAddr) -> Result<IpAddr, Error> {
+        let socket = &self.udp.sockets[index];
+        let local = socket.local.ip();
+        let fits = local.is_ipv4() == to.is_ipv4() || to.is_ipv4() && socket.is_dual();
+        if !fits || to.port() == 0 || !self.addresses.is_unicast(to.ip()) {
+            return Err(Error::InvalidArgument);
+        }
+        if !local.is_unspecified() {
+            return Ok(local);
+        }
+        self.addresses.source_for(to.ip()).ok_or(Error::NetworkUnreachable)
+    }
+
+    /// Returns a free port, a random one unless nearly all are taken.
+    fn free_udp_port(&mut self, address: IpAddr, options: &UdpOptions) -> Option<u16> {
+        let range = self.config.ip_local_port_range;
+        let count = u32::from(range.last() - range.first()) + 1;
+        let is_free = |port: &u16| {
+            let local = SocketAddr::new(address, *port);
+            self.udp.bound(address, *port).is_err() && !self.udp.shares(local, options.only_v6)
+        };
+        // Every port is drawn anew: a run of neighbours would tell the next port to who knows the last (RFC 5452 §10).
+        let mut drawn =
+            std::iter::repeat_with(|| range.first() + (self.keys.random() % count) as u16).take(32);
+        drawn.find(is_free).or_else(|| (range.first()..=range.last()).find(is_free))
+    }
+
+    /// Closes a socket. What waits for the device still leaves.
+    pub(super) fn close_udp(&mut self, index: u32) {
+        let socket = &mut self.udp.sockets[index];
+        self.udp.held -= socket.received.held();
+        socket.received = Default::default();
+        socket.socket = None;
+        let local = socket.local;
+        if let Ok(place) = self.udp.binding_of(local.ip(), local.port()) {
+            self.udp.bindings.remove(place);
+        }
+        if !self.udp.sockets[index].ready {
+            self.udp.sockets.discard(index);
+        }
+    }
+
+    /// A datagram for some port (RFC 1122 §4.1.3).
+    pub(super) fn udp_arrives(&mut self, datagram: &Datagram<'_>) {
+        let Some((header, payload)) = udp::parse(datagram.payload) else {
+            self.counters.udp_in_errors += 1;
+            return self.counters.count_drop(DropReason::UdpHeader);
+        };
+        let tuple = FourTuple {
+            local_port: header.destination_port,
+            remote_port: header.source_port,
+            ..datagram.ends
+        };
+        if !datagram.checksum_trusted && !self.udp_checksum_holds(&tuple, &header, datagram.payload, payload)
+        {
+            self.counters.udp_in_errors += 1;
+            self.counters.udp_in_csum_errors += 1;
+            return self.counters.count_drop(DropReason::UdpChecksum);
+        }
+        let (local, from) = (tuple.local(), tuple.remote());
+        let index = self.udp.socket_at(local.ip(), local.port());
+        let Some(index) = index.filter(|index| self.udp.sockets[*index].hears(from)) else {
+            self.counters.udp_no_ports += 1;
+            self.counters.count_drop(DropReason::UdpNoPort);
+            return self.unreachable(datagram, ErrorKind::PortUnreachable);
+        };
+        let socket = &mut self.udp.sockets[index];
+        let cost = cost(payload.len());
+        let full = socket.received.held() + cost > socket.options.rcvbuf as usize;
+        if full || self.udp.held + cost > self.config.udp_mem as usize {
+            self.counters.udp_in_errors += 1;
+            self.counters.udp_rcvbuf_errors += u64::from(full);
+            self.counters.udp_mem_errors += u64::from(!full);
+            return self.counters.count_drop(DropReason::ReceiveBufferFull);
+        }
+        // A copy of its own: the packet may be a slice of a much larger buffer.
+        let payload = Bytes::copy_from_slice(payload);
+        socket.received.push(Arrived { from, to: local.ip(), ecn: datagram.ecn, payload });
+        self.udp.held += cost;
+        self.counters.udp_in_datagrams += 1;
+        let id = socket.socket;
+        self.notify(id, Event::READABLE);
+    }
+
+    /// Over IPv4 a sender may leave the checksum out (RFC 1122 §4.1.3.4); over IPv6 it may not (RFC 8200 §8.1).
+    fn udp_checksum_holds(
+        &self,
+        tuple: &FourTuple,
+        header: &udp::Header,
+        bytes: &[u8],
+        payload: &[u8],
+    ) -> bool {
+        if header.checksum == 0 {
+            return tuple.is_ipv4();
+        }
+        let len = udp::HEADER_LEN + payload.len();
+        tuple.pseudo_header_of(PROTOCOL_UDP, len as u32).verifies(&bytes[..len])
+    }
+
+    /// An ICMP error about a datagram that this stack allegedly sent. `hard`: the peer will not take it. Only a
+    /// connected socket hears of an error (RFC 1122 §4.1.3.3 leaves the rest to options that nobody has here).
+    pub(super) fn udp_error(&mut self, tuple: &FourTuple, error: Error, hard: bool) {
+        let (local, remote) = (tuple.local(), tuple.remote());
+        let index = self.udp.socket_at(local.ip(), local.port());
+        let known = index.filter(|index| self.udp.sockets[*index].remote == Some(remote));
+        let Some(index) = known.filter(|_| hard) else {
+            return self.dropped(tuple, DropReason::IcmpUnmatched);
+        };
+        let socket = &mut self.udp.sockets[index];
+        socket.error = Some(error);
+        let id = socket.socket;
+        self.notify(id, Event::ERROR | Event::READABLE | Event::WRITABLE);
+    }
+
+    /// A router's report that a datagram of `len` bytes exceeds the MTU. The socket must have sent to that destination
+    /// lately, and the datagram must not fit what the report claims.
+    pub(super) fn udp_too_big(&mut self, tuple: &FourTuple, len: u16, mtu: u32) {
+        let (local, remote) = (tuple.local(), tuple.remote());
+        let index = self.udp.socket_at(local.ip(), local.port());
+        let header_len = if tuple.is_ipv4() { ipv4::HEADER_LEN } else { ipv6::HEADER_LEN };
+        let fits = usize::from(len) + header_len <= mtu as usize;
+        if fits || index.is_none_or(|index| !self.udp.sockets[index].sent_to(remote)) {
+            return self.dropped(tuple, DropReason::IcmpUnmatched);
+        }
+        let current = self.path_mtu(remote.ip());
+        match pmtu::lowered(&self.config, remote.ip(), mtu, current, self.interface.mtu) {
+            Some(mtu) => self.pmtu.remember(self.now, &self.config, remote.ip(), mtu),
+            None => self.dropped(tuple, DropReason::IcmpInvalid),
+        }
+    }
+
+    /// Sends a packet of the next socket in turn: a datagram or a fragment.
+    pub(super) fn transmit_udp(&mut self, frame: &mut [u8]) -> Option<Sent> {
+        let index = self.udp.ready.pop_front()?;
+        let socket = &mut self.udp.sockets[index];
+        let Some(waiting) = socket.waiting.front() else {
+            socket.ready = false;
+            return None;
+        };
+        let len = waiting.next_packet(frame);
+        if waiting.sent >= waiting.bytes.len()
+            && let Some(gone) = socket.waiting.pop()
+        {
+            self.udp.held -= cost(gone.bytes.len() - udp::HEADER_LEN);
+        }
+        socket.ready = !socket.waiting.is_empty();
+        let (id, ready) = (socket.socket, socket.ready);
+        let room = socket.waiting.held() <= socket.options.sndbuf as usize / 2;
+        let wake = socket.blocked && room;
+        socket.blocked &= !wake;
+        if ready {
+            self.udp.ready.push_back(index);
+        } else if id.is_none() {
+            self.udp.sockets.discard(index);
+        }
+        if wake {
+            self.notify(id, Event::WRITABLE);
+        }
+        Some(Sent { len, checksum_offload: false })
+    }
+}
+
+impl Waiting {
+    /// Writes the next packet of the datagram: all of it, or the next fragment. Returns the packet's length.
+    fn next_packet(&mut self, frame: &mut [u8]) -> usize {
+        let mtu = usize::from(self.mtu).min(frame.len());
+        let rest = self.bytes.len() - self.sent;
+        let header_len = if self.tuple.is_ipv4() { ipv4::HEADER_LEN } else { ipv6::HEADER_LEN };
+        let whole = self.sent == 0 && header_len + rest <= mtu;
+        let v6_fragment = if whole || self.tuple.is_ipv4() { 0 } else { ipv6::FRAGMENT_LEN };
+        let room = mtu - header_len - v6_fragment;
+        let more = rest > room;
+        // All fragments but the last are multiples of eight bytes.
+        let len = if more { room & !7 } else { rest };
+        let offset = self.sent as u16;
+        let (head, body) = frame.split_at_mut(header_len + v6_fragment);
+        match self.tuple.ipv4() {
+            Some((source, destination)) => {
+                let header = ipv4::Header {
+                    ttl: self.ttl,
+                    dscp: self.dscp,
+                    ecn: self.ecn,
+                    dont_fragment: whole && self.dont_fragment,
+                    identification: if whole { 0 } else { self.identification as u16 },
+                    more_fragments: more,
+                    fragment_offset: offset,
+                    ..ipv4::Header::new(source, destination, PROTOCOL_UDP)
+                };
+                header.emit(len, head);
+            }
+            None => {
+                let protocol = if whole { PROTOCOL_UDP } else { ipv6::FRAGMENT };
+                let header = ipv6::Header {
+                    hop_limit: self.ttl,
+                    dscp: self.dscp,
+                    ecn: self.ecn,
+                    ..ipv6::Header::new(self.tuple.local_address, self.tuple.remote_address, protocol)
+                };
+                header.emit(v6_fragment + len, head);
+                if !whole {
+                    let fragment = ipv6::Fragment { identification: self.identification, offset, more };
+                    fragment.emit(PROTOCOL_UDP, &mut head[ipv6::HEADER_LEN..]);
+                }
+            }
+        }
+        body[..len].copy_from_slice(&self.bytes[self.sent..self.sent + len]);
+        self.sent += len;
+        header_len + v6_fragment + len
+    }
+}
+
+/// The UDP sockets of a stack.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Udp {
+    pub(super) sockets: crate::table::Table<UdpSocket>,
+    /// Which socket a local address and port belongs to, sorted.
+    pub(super) bindings: Vec<((u16, u128), u32)>,
+    /// Sockets with datagrams that wait for the device, each once, in turn.
+    pub(super) ready: std::collections::VecDeque<u32>,
+    /// What all waiting datagrams cost.
+    pub(super) held: usize,
+}
+
+impl Udp {
+    /// Returns the socket for a local address and port: one bound to that address, else to all of its family, else to
+    /// all of both.
+    fn socket_at(&self, address: IpAddr, port: u16) -> Option<u32> {
+        let all_v6 = || self.bound(Ipv6Addr::UNSPECIFIED.into(), port).ok();
+        let all = || match address {
+            IpAddr::V4(_) => {
+                let all_v4 = self.bound(Ipv4Addr::UNSPECIFIED.into(), port).ok();
+                all_v4.or_else(|| all_v6().filter(|index| self.sockets[*index].is_dual()))
+            }
+            IpAddr::V6(_) => all_v6(),
+        };
+        self.bound(address, port).ok().or_else(all)
+    }
+
+    /// Returns whether a wildcard socket would share datagrams with another one.
+    fn shares(&self, local: SocketAddr, only_v6: bool) -> bool {
+        match local.ip() {
+            IpAddr::V4(v4) if v4.is_unspecified() => {
+                let all_v6 = self.bound(Ipv6Addr::UNSPECIFIED.into(), local.port());
+                all_v6.is_ok_and(|index| self.sockets[index].is_dual())
+            }
+            IpAddr::V6(v6) if v6.is_unspecified() && !only_v6 => {
+                self.bound(Ipv4Addr::UNSPECIFIED.into(), local.port()).is_ok()
+            }
+            _ => false,
+        }
+    }
+
+    fn bound(&self, address: IpAddr, port: u16) -> Result<u32, usize> {
+        self.binding_of(address, port).map(|place| self.bindings[place].1)
+    }
+
+    fn binding_of(&self, address: IpAddr, port: u16) -> Result<usize, usize> {
+        let wanted = binding(address, port);
+        self.bindings.binary_search_by_key(&wanted, |(bound, _)| *bound)
+    }
+}
+
+/// An IPv4-mapped address as the IPv4 address that it is.
+fn canonical(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
+}
+
+fn as_v6(address: SocketAddr) -> SocketAddr {
+    match address.ip() {
+        IpAddr::V4(v4) => SocketAddr::new(v4.to_ipv6_mapped().into(), address.port()),
+        IpAddr::V6(_) => address,
+    }
+}

@@ -1,0 +1,262 @@
+//! UDP (RFC 768): sockets, and the datagrams that wait in them.
+
+use std::collections::VecDeque;
+use std::net::{IpAddr, SocketAddr};
+
+use bytes::Bytes;
+
+use crate::config::Config;
+use crate::error::Error;
+use crate::socket::SocketId;
+use crate::tuple::FourTuple;
+use crate::wire::{Ecn, PROTOCOL_UDP, udp};
+
+/// The longest payload of a datagram over IPv4, in bytes; over IPv6 it may be 20 bytes longer.
+pub(crate) const MAX_PAYLOAD_V4: usize = 65_535 - crate::wire::ipv4::HEADER_LEN - udp::HEADER_LEN;
+pub(crate) const MAX_PAYLOAD_V6: usize = 65_535 - udp::HEADER_LEN;
+
+/// The options of a UDP socket.
+///
+/// ```
+/// use steadfast_core::{Config, UdpOptions};
+///
+/// let options = UdpOptions::new(&Config::default()).with(|o| o.dont_fragment = true);
+/// assert!(options.dont_fragment && !options.only_v6);
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct UdpOptions {
+    /// Receive buffer, in bytes (`SO_RCVBUF`). Each datagram that waits takes [`UdpOptions::OVERHEAD`] beside its
+    /// payload. One that does not fit is dropped.
+    pub rcvbuf: u32,
+    /// Send buffer, in bytes (`SO_SNDBUF`), counted like `rcvbuf`. A datagram that does not fit is refused with
+    /// [`WouldBlock`](Error::WouldBlock).
+    pub sndbuf: u32,
+    /// TTL or hop limit.
+    pub ttl: u8,
+    /// DiffServ code point.
+    pub dscp: u8,
+    /// ECN codepoint of sent packets (`IP_TOS`).
+    pub ecn: Ecn,
+    /// Refuse a datagram longer than the path MTU with [`MessageTooLong`](Error::MessageTooLong), instead of sending it
+    /// in fragments (`IP_PMTUDISC_DO`).
+    pub dont_fragment: bool,
+    /// A socket on `[::]` takes no IPv4 datagrams (`IPV6_V6ONLY`). Takes effect only when passed to `bind_udp`.
+    pub only_v6: bool,
+}
+
+impl UdpOptions {
+    /// What a waiting datagram costs beside its payload, in bytes.
+    pub const OVERHEAD: usize = 256;
+
+    /// Returns the defaults of `config`.
+    pub fn new(config: &Config) -> UdpOptions {
+        UdpOptions {
+            rcvbuf: config.udp_rcvbuf,
+            sndbuf: config.udp_sndbuf,
+            ttl: config.ip_default_ttl,
+            dscp: 0,
+            ecn: Ecn::NotEct,
+            dont_fragment: false,
+            only_v6: false,
+        }
+    }
+
+    /// Returns the options after a change.
+    pub fn with(mut self, change: impl FnOnce(&mut UdpOptions)) -> UdpOptions {
+        change(&mut self);
+        self
+    }
+}
+
+/// A received datagram, as [`recv_from`](crate::Stack::recv_from) describes it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Received {
+    /// Bytes written to the buffer.
+    pub len: usize,
+    /// Length of the payload; more than `len` if the buffer was too short for it.
+    pub full_len: usize,
+    /// The sender.
+    pub from: SocketAddr,
+    /// The local address at which it arrived (`IP_PKTINFO`).
+    pub to: IpAddr,
+    /// ECN codepoint of its packet (`IP_RECVTOS`).
+    pub ecn: Ecn,
+}
+
+/// A bound socket and its queues.
+#[derive(Clone, Debug)]
+pub(crate) struct UdpSocket {
+    /// The application's handle. `None`: it is closed, and the rest of its datagrams leaves.
+    pub(crate) socket: Option<SocketId>,
+    pub(crate) local: SocketAddr,
+    /// The peer, once connected: others are not heard.
+    pub(crate) remote: Option<SocketAddr>,
+    pub(crate) options: UdpOptions,
+    pub(crate) received: Line<Arrived>,
+    pub(crate) waiting: Line<Waiting>,
+    /// It is in the queue of those that send.
+    pub(crate) ready: bool,
+    /// A datagram was refused for lack of room: the application hears when there is some.
+    pub(crate) blocked: bool,
+    /// Reported by ICMP; a call returns it once.
+    pub(crate) error: Option<Error>,
+    /// The last destinations, to one of which a report of the path MTU must belong.
+    pub(crate) recent: [Option<SocketAddr>; 4],
+}
+
+/// A datagram that waits for the application.
+#[derive(Clone, Debug)]
+pub(crate) struct Arrived {
+    pub(crate) from: SocketAddr,
+    pub(crate) to: IpAddr,
+    pub(crate) ecn: Ecn,
+    pub(crate) payload: Bytes,
+}
+
+/// A datagram that waits for the device.
+#[derive(Clone, Debug)]
+pub(crate) struct Waiting {
+    pub(crate) tuple: FourTuple,
+    /// UDP header and payload.
+    pub(crate) bytes: Box<[u8]>,
+    pub(crate) ttl: u8,
+    pub(crate) dscp: u8,
+    pub(crate) ecn: Ecn,
+    /// The path MTU: a longer packet leaves in fragments.
+    pub(crate) mtu: u16,
+    pub(crate) dont_fragment: bool,
+    /// Identifies its fragments.
+    pub(crate) identification: u32,
+    /// Bytes that have left in fragments.
+    pub(crate) sent: usize,
+}
+
+/// A queue of datagrams that knows what it costs.
+#[derive(Clone, Debug)]
+pub(crate) struct Line<T> {
+    queue: VecDeque<T>,
+    held: usize,
+}
+
+impl<T> Default for Line<T> {
+    fn default() -> Line<T> {
+        Line { queue: VecDeque::new(), held: 0 }
+    }
+}
+
+/// What a datagram costs while it waits.
+pub(crate) trait Cost {
+    fn cost(&self) -> usize;
+}
+
+impl Cost for Arrived {
+    fn cost(&self) -> usize {
+        cost(self.payload.len())
+    }
+}
+
+impl Cost for Waiting {
+    fn cost(&self) -> usize {
+        cost(self.bytes.len() - udp::HEADER_LEN)
+    }
+}
+
+/// Returns what a datagram with this many bytes of payload costs.
+pub(crate) fn cost(payload: usize) -> usize {
+    payload + UdpOptions::OVERHEAD
+}
+
+impl<T: Cost> Line<T> {
+    pub(crate) fn held(&self) -> usize {
+        self.held
+    }
+
+    pub(crate) fn recount(&self) -> usize {
+        self.queue.iter().map(T::cost).sum()
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.queue.is_empty()
+    }
+
+    pub(crate) fn front(&mut self) -> Option<&mut T> {
+        self.queue.front_mut()
+    }
+
+    pub(crate) fn push(&mut self, datagram: T) {
+        self.held += datagram.cost();
+        self.queue.push_back(datagram);
+    }
+
+    pub(crate) fn pop(&mut self) -> Option<T> {
+        let datagram = self.queue.pop_front()?;
+        self.held -= datagram.cost();
+        // A burst leaves no memory behind.
+        if self.queue.len() < self.queue.capacity() / 4 {
+            self.queue.shrink_to(2 * self.queue.len());
+        }
+        Some(datagram)
+    }
+}
+
+impl UdpSocket {
+    pub(crate) fn new(local: SocketAddr, options: UdpOptions) -> UdpSocket {
+        UdpSocket {
+            socket: None,
+            local,
+            remote: None,
+            options,
+            received: Line::default(),
+            waiting: Line::default(),
+            ready: false,
+            blocked: false,
+            error: None,
+            recent: [None; 4],
+        }
+    }
+
+    /// Returns whether it takes IPv4 and IPv6.
+    pub(crate) fn is_dual(&self) -> bool {
+        self.local.ip() == IpAddr::V6(std::net::Ipv6Addr::UNSPECIFIED) && !self.options.only_v6
+    }
+
+    /// Returns whether it hears a peer.
+    pub(crate) fn hears(&self, from: SocketAddr) -> bool {
+        self.remote.is_none_or(|remote| remote == from)
+    }
+
+    /// Remembers a destination.
+    pub(crate) fn note_destination(&mut self, to: SocketAddr) {
+        if !self.recent.contains(&Some(to)) {
+            self.recent.rotate_right(1);
+            self.recent[0] = Some(to);
+        }
+    }
+
+    /// Returns whether it sent to a peer lately.
+    pub(crate) fn sent_to(&self, to: SocketAddr) -> bool {
+        self.recent.contains(&Some(to))
+    }
+}
+
+/// Returns a datagram with its header and checksum.
+pub(crate) fn datagram(tuple: &FourTuple, payload: &[u8]) -> Box<[u8]> {
+    let len = udp::HEADER_LEN + payload.len();
+    let mut bytes = vec![0; len].into_boxed_slice();
+    let (head, body) = bytes.split_at_mut(udp::HEADER_LEN);
+    body.copy_from_slice(payload);
+    let mut header =
+        udp::Header { source_port: tuple.local_port, destination_port: tuple.remote_port, checksum: 0 };
+    header.emit(payload.len(), head);
+    let mut sum = tuple.pseudo_header_of(PROTOCOL_UDP, len as u32);
+    sum.add_bytes(&bytes);
+    // Zero would mean that there is no checksum.
+    header.checksum = match sum.finish() {
+        0 => 0xffff,
+        checksum => checksum,
+    };
+    header.emit(payload.len(), &mut bytes);
+    bytes
+}
