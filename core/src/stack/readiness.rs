@@ -35,6 +35,17 @@ impl Stack {
                     urgent: connection.urgent_ahead() > 0,
                 }
             }
+            SocketKind::Udp(index) => {
+                let socket = &self.udp.sockets[*index];
+                let (received, waiting) = (&socket.received, &socket.waiting);
+                let error = socket.error.is_some();
+                Readiness {
+                    readable: error || !received.is_empty(),
+                    writable: error || waiting.is_empty() || waiting.held() < socket.options.sndbuf as usize,
+                    error,
+                    ..Readiness::default()
+                }
+            }
             SocketKind::Finished(index) => Readiness {
                 readable: true,
                 writable: true,
