@@ -1,8 +1,8 @@
 //! Data sent before our SYN is acknowledged (RFC 7413 §4.2). A client sends its request on the SYN. A server answers
 //! a request that came with a valid cookie, which proves the client's address.
 
+use super::recovery::before::Before;
 use super::segment::{Outgoing, Segment};
-use super::send::Before;
 use super::tcb::{Connection, Env, Origin};
 use crate::trace::Loss;
 use crate::wire::tcp::Flags;

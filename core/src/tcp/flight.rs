@@ -5,6 +5,7 @@
 
 use std::collections::VecDeque;
 
+use super::recovery::prr::Prr;
 use super::recovery::rack::{Delivery, Rack, sent_after};
 use super::recovery::tlp::Probe;
 use super::recovery::undo::Undo;
@@ -79,6 +80,10 @@ pub(crate) struct Flight {
     pub(crate) inflation: u32,
     pub(crate) rack: Rack,
     pub(crate) probe: Probe,
+    /// The reduction of the window, in Recovery.
+    pub(crate) prr: Option<Prr>,
+    /// Something was marked as lost since this was last cleared.
+    pub(crate) marked: bool,
     /// When the current episode of recovery began (5681-14).
     pub(crate) episode: SendTime,
     pub(crate) undo: Option<Box<Undo>>,
@@ -123,6 +128,8 @@ impl Flight {
             inflation: 0,
             rack: Rack::new(una),
             probe: Probe::None,
+            prr: None,
+            marked: false,
             episode: sent,
             undo: None,
             #[cfg(test)]
@@ -162,6 +169,11 @@ impl Flight {
 
     pub(crate) fn lost(&self) -> u32 {
         self.lost
+    }
+
+    /// Bytes above SND.UNA that have left the network and arrived, as far as it is known.
+    pub(crate) fn left(&self) -> u32 {
+        self.sacked + self.inflation
     }
 
     pub(crate) fn sacked_ranges(&self) -> u32 {
@@ -266,6 +278,7 @@ impl Flight {
             Fate::Sacked => &mut self.sacked,
         };
         *sum = if into { *sum + bytes } else { *sum - bytes };
+        self.marked |= into && fate == Fate::Lost;
     }
 
     /// Where the range at `index` begins.
@@ -405,6 +418,7 @@ impl Flight {
             if range.fate == Fate::InNetwork && is_lost(range) {
                 range.fate = Fate::Lost;
                 self.lost += range.end.since(start);
+                self.marked = true;
             }
             start = range.end;
         }

@@ -1,8 +1,8 @@
 //! SEGMENT ARRIVES for synchronized connections: the eight checks of RFC 9293 §3.10.7.4, one function each. They
 //! include RFC 5961, RFC 7323 and the decisions of `docs/deviations.md`.
 
+use super::recovery::before::Before;
 use super::segment::Segment;
-use super::send::Before;
 use super::tcb::{Connection, Env, Origin, Tcb};
 use crate::counters::{DropReason, ReplyReason};
 use crate::error::Error;

@@ -291,6 +291,7 @@ impl Connection {
             self.tcb.timers.unanswered_since = env.tick();
         }
         self.note_sent(env);
+        self.note_out(end.since(start));
         self.tcb.snd.nxt = end;
         self.tcb.snd.fin_sent |= flags.fin();
         self.tcb.snd.pending.window_probe = false;

@@ -1,6 +1,7 @@
 //! Processes ACKs on the send side (SND.*), and begins and ends loss recovery.
 
 use super::congestion::Acked;
+use super::recovery::before::Before;
 use super::segment::Segment;
 use super::tcb::{Connection, Env};
 use crate::seq::SeqNum;
@@ -8,21 +9,6 @@ use crate::socket::Event;
 use crate::state::CaState;
 use crate::time::Duration;
 use crate::trace::TraceKind;
-
-/// The state before an ACK.
-#[derive(Clone, Copy)]
-pub(super) struct Before {
-    una: SeqNum,
-    flight: u32,
-    phase: CaState,
-}
-
-impl Before {
-    #[inline]
-    pub(super) fn of(connection: &Connection) -> Before {
-        Before { una: connection.tcb.snd.una, flight: connection.flight(), phase: connection.ca_state() }
-    }
-}
 
 impl Connection {
     /// The window in bytes that the segment advertises. It is unscaled only in a SYN (7323-2).
@@ -51,7 +37,7 @@ impl Connection {
             // The peer is alive and has only closed its window, so R2 does not run (SHLD-17).
             self.tcb.timers.unanswered_since = env.tick();
         }
-        self.detect_loss(env);
+        self.detect_loss(before, env);
         self.grow_window(before, env);
         if self.flight() == 0 {
             self.close_flight(env);
@@ -60,8 +46,9 @@ impl Connection {
 
     /// Processes an ACK below SND.UNA, overtaken by a later one. Only its SACK blocks may be new (SA-EST-16).
     pub(crate) fn take_old_ack(&mut self, segment: &Segment<'_>, env: &mut Env<'_>) {
+        let before = Before::of(self);
         self.deliver(segment, env);
-        self.detect_loss(env);
+        self.detect_loss(before, env);
     }
 
     /// Updates SND.WND, guarded by SND.WL1 and SND.WL2 (9293-i).

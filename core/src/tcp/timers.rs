@@ -81,7 +81,7 @@ impl Connection {
         let repairing = self.ca_state() == CaState::Recovery;
         if repairing {
             // A retransmission was lost too: a second reduction, of what the first one left (5681-14).
-            flight = flight.min(self.congestion.cwnd());
+            flight = flight.min(self.reduction().map_or(self.congestion.cwnd(), |prr| prr.ssthresh()));
         }
         let una = self.tcb.snd.una;
         self.pmtu_probe_lost(una, true, env);

@@ -5,7 +5,9 @@
 //! the window, detect losses ([`Connection::detect_loss`]), enter recovery. Lost data is retransmitted when the congestion
 //! window permits.
 
+pub(crate) mod before;
 pub(crate) mod newreno;
+pub(crate) mod prr;
 pub(crate) mod rack;
 mod timer;
 pub(crate) mod tlp;
@@ -20,6 +22,8 @@ use crate::state::CaState;
 use crate::time::Duration;
 use crate::trace::{Loss, TraceKind};
 use crate::wire::tcp::SackBlocks;
+use before::Before;
+use prr::{Prr, Report};
 use rack::Delivery;
 use tlp::Probe;
 
@@ -198,7 +202,9 @@ impl Connection {
         let flight = self.open_flight(env);
         flight.dupacks += 1;
         if flight.phase == CaState::Recovery && !sack {
-            flight.inflate(mss, bytes);
+            // Forged ones let out no more than was in flight (9937-7).
+            let most = flight.prr.map_or(bytes, |prr| prr.recover_fs().min(bytes));
+            flight.inflate(mss, most);
         } else if flight.phase == CaState::Open {
             flight.phase = CaState::Disorder;
         }
@@ -206,18 +212,38 @@ impl Connection {
 
     /// Detects losses and starts recovery, after an ACK or when the reordering timer fires.
     #[inline]
-    pub(crate) fn detect_loss(&mut self, env: &mut Env<'_>) {
+    pub(crate) fn detect_loss(&mut self, before: Before, env: &mut Env<'_>) {
         if self.flight.is_some() && self.flight() > 0 {
-            if self.tcb.snd.sack {
-                self.detect_by_time(env);
+            let before = if self.tcb.snd.sack {
+                self.detect_by_time(before, env);
+                before
             } else {
-                self.detect_by_duplicates(env);
-            }
+                self.detect_by_duplicates(before, env)
+            };
+            self.reduce_window(before);
+        }
+    }
+
+    /// In Recovery the window follows what an ACK delivers (RFC 9937 §6.2).
+    fn reduce_window(&mut self, before: Before) {
+        let (una, inflight, mss) = (self.tcb.snd.una, self.in_network(), u32::from(self.payload_mss()));
+        let sack = self.tcb.snd.sack;
+        let Some(flight) = self.flight.as_mut() else { return };
+        let (left, marked) = (flight.left(), std::mem::take(&mut flight.marked));
+        let Some(prr) = flight.prr.as_mut() else { return };
+        let advanced = una.since(before.una);
+        let mut delivered = (advanced + left).saturating_sub(before.left);
+        if !sack {
+            delivered = prr.credible(delivered);
+        }
+        let report = Report { delivered, inflight, safe: advanced > 0 && !marked };
+        if let Some(window) = prr.window(report, mss) {
+            self.congestion.set_cwnd(window);
         }
     }
 
     /// RACK (RFC 8985 §6.2, steps 4 and 5). Without SACKed or retransmitted data there is nothing to detect (8985-18).
-    fn detect_by_time(&mut self, env: &mut Env<'_>) {
+    fn detect_by_time(&mut self, before: Before, env: &mut Env<'_>) {
         if self.is_calm() {
             self.stop_reordering_timer();
             return;
@@ -234,10 +260,10 @@ impl Connection {
         match self.ca_state() {
             CaState::Open | CaState::Disorder if self.has_lost_data() => {
                 env.counters.tcp_sack_recovery += 1;
-                self.enter_recovery(env);
+                self.enter_recovery(before, env);
             }
             // Congestion again: the loss of a retransmission is a second sign of it (5681-14).
-            CaState::Recovery if detected.retransmission => self.enter_recovery(env),
+            CaState::Recovery if detected.retransmission => self.enter_recovery(before, env),
             _ => {}
         }
     }
@@ -256,24 +282,28 @@ impl Connection {
 
     /// Without SACK, the segment at SND.UNA is lost after enough duplicate ACKs (5681-11), once in a window of data
     /// (6582-1).
-    fn detect_by_duplicates(&mut self, env: &mut Env<'_>) {
+    fn detect_by_duplicates(&mut self, before: Before, env: &mut Env<'_>) -> Before {
         let (una, mss) = (self.tcb.snd.una, u32::from(self.payload_mss()));
         let threshold = u32::from(env.config.tcp_reordering);
         let (bytes, behind) = (self.flight(), una.lt(self.tcb.snd.recover));
         if self.is_recovering() || behind {
-            return;
+            return before;
         }
         let flight = self.open_flight(env);
-        if flight.dupacks >= threshold {
-            flight.inflation = (threshold * mss).min(bytes);
-            flight.mark_head(una, mss);
-            env.counters.tcp_reno_recovery += 1;
-            self.enter_recovery(env);
+        if flight.dupacks < threshold {
+            return before;
         }
+        flight.inflation = (threshold * mss).min(bytes);
+        flight.mark_head(una, mss);
+        env.counters.tcp_reno_recovery += 1;
+        // All duplicate ACKs but the last one tell of deliveries before recovery.
+        let before = Before { left: ((threshold - 1) * mss).min(bytes), ..before };
+        self.enter_recovery(before, env);
+        before
     }
 
     /// Begins an episode of recovery.
-    fn enter_recovery(&mut self, env: &mut Env<'_>) {
+    fn enter_recovery(&mut self, before: Before, env: &mut Env<'_>) {
         let una = self.tcb.snd.una;
         let now = SendTime::at(env.now);
         let again = self.is_recovering();
@@ -295,9 +325,12 @@ impl Connection {
         env.note(&tuple, TraceKind::Loss { seq: una, why: Loss::FastRetransmit });
         // A lost path MTU probe does not indicate congestion (4821-1).
         if !self.pmtu_probe_lost(una, false, env) {
-            // In an episode, the flight still includes what was lost in the one before.
-            let most = if again { self.congestion.cwnd() } else { u32::MAX };
-            self.reduce_once(Cause::Loss, most);
+            // Not what limited transmit sent beyond the window (5681-10). In an episode, the flight still includes what was
+            // lost in the one before: what that one left counts.
+            let left = self.reduction().map_or(self.congestion.cwnd(), |prr| prr.ssthresh());
+            self.reduce_once(Cause::Loss, left);
+            let prr = Prr::new(self.congestion.ssthresh(), before.flight.saturating_sub(before.left));
+            self.open_flight(env).prr = Some(prr);
         }
     }
 
@@ -328,9 +361,25 @@ impl Connection {
         false
     }
 
+    /// The reduction of the window in Recovery.
+    pub(crate) fn reduction(&self) -> Option<&Prr> {
+        self.flight.as_ref().and_then(|flight| flight.prr.as_ref())
+    }
+
+    /// Something is sent in Recovery (RFC 9937 §6.3).
+    #[inline]
+    pub(super) fn note_out(&mut self, bytes: u32) {
+        if let Some(prr) = self.flight.as_mut().and_then(|flight| flight.prr.as_mut()) {
+            prr.sent(bytes);
+        }
+    }
+
     /// The recovery point is acknowledged. Selectively acknowledged ranges beyond it are kept.
     fn end_recovery(&mut self) {
         let Some(flight) = self.flight.as_mut() else { return };
+        if let Some(prr) = flight.prr.take() {
+            self.congestion.set_cwnd(prr.ssthresh());
+        }
         flight.phase = if flight.sacked() > 0 { CaState::Disorder } else { CaState::Open };
         (flight.forced, flight.partial_seen, flight.trial, flight.inflation) = (false, false, None, 0);
         self.reordering.note_recovery();
@@ -369,6 +418,7 @@ impl Connection {
         let flight = self.open_flight(env);
         flight.phase = CaState::Loss;
         flight.probe = Probe::None;
+        flight.prr = None;
         flight.dupacks = 0;
         flight.forced = true;
         flight.trial = None;
@@ -401,6 +451,9 @@ impl Connection {
         }
         flight.forced = false;
         flight.resent(start, len, SendTime::at(env.now));
+        if let Some(prr) = &mut flight.prr {
+            prr.sent(len);
+        }
         if let Some(undo) = &mut flight.undo {
             undo.note_retransmission(start + len, env.timestamp_clock());
         }

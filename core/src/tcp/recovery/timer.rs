@@ -1,6 +1,7 @@
 //! The retransmission timer. It is one timer of three: RTO, reordering or loss probe (RFC 8985 §8). The RTO's own
 //! deadline is kept behind the other two, so that nothing postpones it.
 
+use super::before::Before;
 use super::tlp::Timer;
 use crate::tcp::flight::SendTime;
 use crate::tcp::tcb::{Connection, Env};
@@ -76,6 +77,6 @@ impl Connection {
     /// The time for reordered data is over: it is lost.
     pub(crate) fn reordering_timeout(&mut self, env: &mut Env<'_>) {
         self.restore_rto();
-        self.detect_loss(env);
+        self.detect_loss(Before::of(self), env);
     }
 }

@@ -62,7 +62,7 @@ pub(crate) enum Timer {
     LossProbe,
 }
 
-/// What outlives a flight: the timer, and the experience with loss probes.
+/// The part that outlives a flight: the timer, and the experience with loss probes.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Tail {
     /// The deadline of the RTO, while the timer has another purpose.

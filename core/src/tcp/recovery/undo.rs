@@ -76,11 +76,11 @@ impl Connection {
         // Nothing is retransmitted because of what was withdrawn.
         flight.withdraw_losses();
         self.reordering.seen = true;
-        self.congestion.undo();
         if self.is_recovering() {
             self.end_recovery();
             self.tcb.snd.recover = self.tcb.snd.una;
         }
+        self.congestion.undo();
         env.counters.tcp_full_undo += 1;
     }
 }
