@@ -56,12 +56,29 @@
 //!
 //! A stream wakes one reading and one writing task: those that polled it last. The halves of
 //! [`into_split`](TcpStream::into_split) may live in two tasks.
+//!
+//! # Features
+//!
+//! All are off by default. Each implements the traits of another crate.
+//!
+//! | feature | brings |
+//! |---|---|
+//! | `axum` | `axum::serve(listener, app)` |
+//! | `futures` | `TcpListener::incoming`, a `Stream` |
+//! | `hyper` | `hyper::Connector` for the clients of `hyper-util` |
+//! | `tokio-util` | `tokio_util::net::Listener` for the listener |
 #![forbid(unsafe_code)]
 
 mod addr;
 mod batch;
 mod driver;
+#[cfg(feature = "hyper")]
+pub mod hyper;
+#[cfg(feature = "futures")]
+mod incoming;
 mod listener;
+#[cfg(any(feature = "axum", feature = "tokio-util"))]
+mod listener_traits;
 mod lookup;
 mod net;
 mod options;
@@ -81,6 +98,8 @@ pub use steadfast_device as device;
 
 pub use addr::{Resolver, Resolving, SystemResolver, ToSocketAddrs};
 pub use driver::Driver;
+#[cfg(feature = "futures")]
+pub use incoming::Incoming;
 pub use listener::TcpListener;
 pub use lookup::lookup_host;
 pub use net::{Net, NetBuilder};
