@@ -1,4 +1,5 @@
 //! One source of cases, compiled for each carrier: see the documentation of the crate.
+#![allow(clippy::duplicate_mod, reason = "the cases are compiled once for the types of each carrier")]
 
 mod loopback;
 mod memory;
