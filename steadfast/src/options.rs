@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use steadfast_core::SocketOptions;
 
-/// Parameters of keepalive probes (RFC 9293 §3.8.4). What is not set keeps its value.
+/// Parameters of keepalive probes (RFC 9293 §3.8.4). Parameters that are not set keep their values.
 ///
 /// ```
 /// use std::time::Duration;
