@@ -1,7 +1,7 @@
 //! A user-space TCP/IP stack with the API of `tokio::net`.
 //!
-//! A [`Net`] is a TCP/IP stack on a packet device, driven by a Tokio task. [`TcpListener`] and [`TcpStream`] belong to
-//! a `Net` and otherwise behave as their namesakes in Tokio.
+//! A [`Net`] is a TCP/IP stack on a packet device, driven by a Tokio task. [`TcpListener`], [`TcpStream`] and
+//! [`UdpSocket`] belong to a `Net` and otherwise behave as their namesakes in Tokio.
 //!
 //! ```
 //! use steadfast::{Net, TcpListener, TcpStream, device};
@@ -89,11 +89,12 @@ mod socket;
 mod split;
 mod stream;
 mod tcp_socket;
+mod udp;
 mod waiting;
 
 pub use steadfast_core as stack;
 pub use steadfast_core::config::{Config, CongestionControl, Profile};
-pub use steadfast_core::{ConnectOptions, ListenOptions, SocketId, SocketOptions};
+pub use steadfast_core::{ConnectOptions, ListenOptions, SocketId, SocketOptions, UdpOptions};
 pub use steadfast_device as device;
 
 pub use addr::{Resolver, Resolving, SystemResolver, ToSocketAddrs};
@@ -107,6 +108,7 @@ pub use options::TcpKeepalive;
 pub use split::{OwnedReadHalf, OwnedWriteHalf, ReadHalf, ReuniteError, WriteHalf};
 pub use stream::TcpStream;
 pub use tcp_socket::TcpSocket;
+pub use udp::UdpSocket;
 
 /// The halves of a stream, under the path that `tokio::net` has for them.
 pub mod tcp {

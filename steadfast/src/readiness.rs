@@ -226,7 +226,7 @@ halves! {
 }
 
 impl Socket {
-    async fn ready(&self, interest: Interest) -> io::Result<Ready> {
+    pub(crate) async fn ready(&self, interest: Interest) -> io::Result<Ready> {
         self.wait(interest, || self.attempt(|state, id| state.ready(id, interest))).await
     }
 
@@ -236,7 +236,7 @@ impl Socket {
         self.wait(Interest::READABLE, &mut peek).await
     }
 
-    fn poll_ready(&self, cx: &mut Context<'_>, side: Side) -> Poll<io::Result<()>> {
+    pub(crate) fn poll_ready(&self, cx: &mut Context<'_>, side: Side) -> Poll<io::Result<()>> {
         let interest = match side {
             Side::Read => Interest::READABLE,
             Side::Write => Interest::WRITABLE,
@@ -287,7 +287,11 @@ impl Socket {
     }
 
     /// Repeats `attempt` while it fails with `WouldBlock`, each time that an event of `interest` has come.
-    async fn wait<R>(&self, interest: Interest, mut attempt: impl FnMut() -> io::Result<R>) -> io::Result<R> {
+    pub(crate) async fn wait<R>(
+        &self,
+        interest: Interest,
+        mut attempt: impl FnMut() -> io::Result<R>,
+    ) -> io::Result<R> {
         let mut attempt = || match attempt() {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => None,
             result => Some(result),

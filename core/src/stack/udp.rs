@@ -13,7 +13,6 @@ use crate::counters::DropReason;
 use crate::error::Error;
 use crate::ip::pmtu;
 use crate::socket::{Event, SocketId};
-use crate::time::Instant;
 use crate::tuple::FourTuple;
 use crate::udp::{
     Arrived, MAX_PAYLOAD_V4, MAX_PAYLOAD_V6, Received, UdpOptions, UdpSocket, Waiting, cost, datagram,
@@ -71,14 +70,7 @@ impl Stack {
     /// [`dont_fragment`](UdpOptions::dont_fragment) is set and the path MTU is smaller;
     /// [`DestinationAddressRequired`](Error::DestinationAddressRequired), neither of both addresses is known; those of
     /// [`connect_udp`](Stack::connect_udp).
-    pub fn send_to(
-        &mut self,
-        now: Instant,
-        id: SocketId,
-        payload: &[u8],
-        to: Option<SocketAddr>,
-    ) -> Result<(), Error> {
-        self.set_now(now);
+    pub fn send_to(&mut self, id: SocketId, payload: &[u8], to: Option<SocketAddr>) -> Result<(), Error> {
         let index = self.udp_index(id)?;
         let socket = &mut self.udp.sockets[index];
         if let Some(error) = socket.error.take() {

@@ -90,10 +90,10 @@ fn datagrams_go_there_and_back_over_both_versions() {
         let (client, server) = (bind(&mut hosts.ours, ours), bind(&mut hosts.peer, peer));
         let local = hosts.ours.local_addr(client).unwrap();
         for question in [&b"first"[..], b"", &[7; 1400]] {
-            hosts.ours.send_to(NOW, client, question, Some(at(peer))).unwrap();
+            hosts.ours.send_to(client, question, Some(at(peer))).unwrap();
             hosts.carry();
             assert_eq!(take(&mut hosts.peer, server), Ok((question.to_vec(), local)));
-            hosts.peer.send_to(NOW, server, question, Some(local)).unwrap();
+            hosts.peer.send_to(server, question, Some(local)).unwrap();
             hosts.carry();
             assert_eq!(take(&mut hosts.ours, client), Ok((question.to_vec(), at(peer))));
         }
@@ -109,11 +109,11 @@ fn a_socket_on_all_addresses_of_both_families_answers_ipv4_as_mapped() {
     let mut hosts = Hosts::new(|_| {});
     let server = bind(&mut hosts.peer, "[::]:53");
     let client = bind(&mut hosts.ours, "10.0.0.1:4000");
-    hosts.ours.send_to(NOW, client, b"?", Some(at("10.0.0.2:53"))).unwrap();
+    hosts.ours.send_to(client, b"?", Some(at("10.0.0.2:53"))).unwrap();
     hosts.carry();
     let (payload, from) = take(&mut hosts.peer, server).unwrap();
     assert_eq!((&payload[..], from), (&b"?"[..], at("[::ffff:10.0.0.1]:4000")));
-    hosts.peer.send_to(NOW, server, b"!", Some(from)).unwrap();
+    hosts.peer.send_to(server, b"!", Some(from)).unwrap();
     hosts.carry();
     assert_eq!(take(&mut hosts.ours, client), Ok((b"!".to_vec(), at("10.0.0.2:53"))));
 }
@@ -132,13 +132,13 @@ fn the_closest_binding_gets_a_datagram_and_no_two_share_one() {
     assert_eq!(hosts.peer.bind_udp(at("10.0.0.9:53"), options), Err(Error::AddrNotAvailable));
     let client = bind(&mut hosts.ours, "10.0.0.1:0");
     let client_v6 = bind(&mut hosts.ours, "[fd00::1]:0");
-    hosts.ours.send_to(NOW, client, b"v4", Some(at("10.0.0.2:53"))).unwrap();
-    hosts.ours.send_to(NOW, client_v6, b"v6", Some(at("[fd00::2]:53"))).unwrap();
+    hosts.ours.send_to(client, b"v4", Some(at("10.0.0.2:53"))).unwrap();
+    hosts.ours.send_to(client_v6, b"v6", Some(at("[fd00::2]:53"))).unwrap();
     hosts.carry();
     assert_eq!(take(&mut hosts.peer, one).unwrap().0, b"v4");
     assert_eq!(take(&mut hosts.peer, v6).unwrap().0, b"v6");
     hosts.peer.close(NOW, one).unwrap();
-    hosts.ours.send_to(NOW, client, b"now all", Some(at("10.0.0.2:53"))).unwrap();
+    hosts.ours.send_to(client, b"now all", Some(at("10.0.0.2:53"))).unwrap();
     hosts.carry();
     assert_eq!(take(&mut hosts.peer, all).unwrap().0, b"now all");
 }
@@ -151,14 +151,14 @@ fn a_closed_port_is_reported_to_a_connected_socket_once_and_to_no_other() {
         let (connected, other) = (bind(&mut hosts.ours, local), bind(&mut hosts.ours, local));
         hosts.ours.connect_udp(connected, at(peer)).unwrap();
         assert_eq!(hosts.ours.peer_addr(connected), Ok(at(peer)));
-        hosts.ours.send_to(NOW, connected, b"?", None).unwrap();
-        hosts.ours.send_to(NOW, other, b"?", Some(at(peer))).unwrap();
+        hosts.ours.send_to(connected, b"?", None).unwrap();
+        hosts.ours.send_to(other, b"?", Some(at(peer))).unwrap();
         hosts.carry();
         let counters = hosts.peer.counters();
         assert_eq!((counters.udp_no_ports, counters.dropped(DropReason::UdpNoPort)), (2, 2));
         let told = hosts.ours.poll_event().expect("an event");
         assert!(told.0 == connected && told.1.contains(Event::ERROR), "{told:?}");
-        assert_eq!(hosts.ours.send_to(NOW, connected, b"?", None), Err(Error::ConnectionRefused));
+        assert_eq!(hosts.ours.send_to(connected, b"?", None), Err(Error::ConnectionRefused));
         assert_eq!(take(&mut hosts.ours, connected), Err(Error::WouldBlock));
         assert_eq!(hosts.ours.poll_event(), None);
         assert_eq!(hosts.ours.counters().dropped(DropReason::IcmpUnmatched), 1);
@@ -172,7 +172,7 @@ fn a_connected_socket_hears_its_peer_alone() {
     let (server, stranger) = (bind(&mut hosts.peer, "10.0.0.2:53"), bind(&mut hosts.peer, "10.0.0.2:54"));
     hosts.ours.connect_udp(client, at("10.0.0.2:53")).unwrap();
     for from in [server, stranger] {
-        hosts.peer.send_to(NOW, from, b"!", Some(at("10.0.0.1:4000"))).unwrap();
+        hosts.peer.send_to(from, b"!", Some(at("10.0.0.1:4000"))).unwrap();
     }
     hosts.carry();
     assert_eq!(take(&mut hosts.ours, client), Ok((b"!".to_vec(), at("10.0.0.2:53"))));
@@ -186,18 +186,18 @@ fn calls_without_sense_are_refused() {
     let v4 = bind(&mut hosts.ours, "10.0.0.1:0");
     let tcp = hosts.ours.listen(at("10.0.0.1:80"), Default::default()).unwrap();
     let stack = &mut hosts.ours;
-    assert_eq!(stack.send_to(NOW, v4, b"", None), Err(Error::DestinationAddressRequired));
+    assert_eq!(stack.send_to(v4, b"", None), Err(Error::DestinationAddressRequired));
     for nobody in ["10.0.0.2:0", "0.0.0.0:5", "224.0.0.1:5", "[fd00::2]:5"] {
-        assert_eq!(stack.send_to(NOW, v4, b"", Some(at(nobody))), Err(Error::InvalidArgument), "{nobody}");
+        assert_eq!(stack.send_to(v4, b"", Some(at(nobody))), Err(Error::InvalidArgument), "{nobody}");
         assert_eq!(stack.connect_udp(v4, at(nobody)), Err(Error::InvalidArgument), "{nobody}");
     }
-    assert_eq!(stack.send_to(NOW, tcp, b"", Some(at("10.0.0.2:5"))), Err(Error::InvalidArgument));
+    assert_eq!(stack.send_to(tcp, b"", Some(at("10.0.0.2:5"))), Err(Error::InvalidArgument));
     assert_eq!(stack.recv_from(tcp, &mut []), Err(Error::InvalidArgument));
     assert_eq!(stack.send(v4, b"x"), Err(Error::InvalidArgument));
     assert_eq!(stack.recv(v4, &mut [0]), Err(Error::InvalidArgument));
     assert_eq!(stack.peer_addr(v4), Err(Error::NotConnected));
     stack.close(NOW, v4).unwrap();
-    assert_eq!(stack.send_to(NOW, v4, b"", None), Err(Error::NoSuchSocket));
+    assert_eq!(stack.send_to(v4, b"", None), Err(Error::NoSuchSocket));
 }
 
 #[test]
@@ -221,7 +221,7 @@ fn a_checksum_is_checked_and_may_be_left_out_over_ipv4_alone() {
     // Ours are right, also where the sum comes to zero.
     let (client, server) = (bind(&mut hosts.ours, "10.0.0.1:7"), bind(&mut hosts.peer, "10.0.0.2:7"));
     for word in 0..=u16::MAX {
-        hosts.ours.send_to(NOW, client, &word.to_be_bytes(), Some(at("10.0.0.2:7"))).unwrap();
+        hosts.ours.send_to(client, &word.to_be_bytes(), Some(at("10.0.0.2:7"))).unwrap();
         let mut frame = [0; MTU];
         let sent = hosts.ours.transmit(NOW, &mut frame).unwrap();
         assert_ne!(frame[ipv4::HEADER_LEN + udp::CHECKSUM_AT..][..2], [0, 0]);
@@ -255,19 +255,19 @@ fn long_datagrams_travel_in_fragments_both_ways() {
         for len in [whole, whole + 1, 5000, most] {
             let payload: Vec<u8> = (0..len).map(|n| (n * 7 / 3) as u8).collect();
             hosts.crossed.clear();
-            hosts.ours.send_to(NOW, client, &payload, Some(at(peer))).unwrap();
+            hosts.ours.send_to(client, &payload, Some(at(peer))).unwrap();
             hosts.carry();
             assert_eq!(take(&mut hosts.peer, server), Ok((payload.clone(), at(ours))), "{len}");
             assert_eq!(hosts.crossed.len() > 1, len > whole);
             let longest = hosts.crossed.iter().map(|(_, packet)| packet.len()).max().unwrap();
             assert!(longest <= MTU && (len <= whole || longest > MTU - 8), "{longest}");
-            hosts.peer.send_to(NOW, server, &payload, Some(at(ours))).unwrap();
+            hosts.peer.send_to(server, &payload, Some(at(ours))).unwrap();
             hosts.carry();
             assert_eq!(take(&mut hosts.ours, client), Ok((payload, at(peer))), "{len}");
         }
         assert_eq!(hosts.ours.counters().reasm_oks, 3);
         let too_long = vec![0; most + 1];
-        assert_eq!(hosts.ours.send_to(NOW, client, &too_long, Some(at(peer))), Err(Error::MessageTooLong));
+        assert_eq!(hosts.ours.send_to(client, &too_long, Some(at(peer))), Err(Error::MessageTooLong));
     }
 }
 
@@ -289,23 +289,23 @@ fn a_smaller_path_mtu_is_believed_of_a_datagram_that_was_sent_and_is_too_long() 
     let strict = with(&hosts.ours, |o| o.dont_fragment = true);
     let socket = hosts.ours.bind_udp(at("10.0.0.1:5"), strict).unwrap();
     let to = Some(at("10.0.0.2:9"));
-    assert_eq!(hosts.ours.send_to(NOW, socket, &[0; 1473], to), Err(Error::MessageTooLong));
+    assert_eq!(hosts.ours.send_to(socket, &[0; 1473], to), Err(Error::MessageTooLong));
     for forged in [too_big(9, 1480, 1200), too_big(8, 1480, 1200)] {
         hosts.ours.receive(NOW, &forged[..]);
     }
-    hosts.ours.send_to(NOW, socket, &[0; 1472], to).unwrap();
+    hosts.ours.send_to(socket, &[0; 1472], to).unwrap();
     for forged in [too_big(8, 1480, 1200), too_big(9, 1180, 1200)] {
         hosts.ours.receive(NOW, &forged[..]);
-        hosts.ours.send_to(NOW, socket, &[0; 1472], to).expect("the path MTU is what it was");
+        hosts.ours.send_to(socket, &[0; 1472], to).expect("the path MTU is what it was");
     }
     hosts.ours.receive(NOW, &too_big(9, 1181, 1200)[..]);
-    assert_eq!(hosts.ours.send_to(NOW, socket, &[0; 1173], to), Err(Error::MessageTooLong));
-    hosts.ours.send_to(NOW, socket, &[0; 1172], to).unwrap();
+    assert_eq!(hosts.ours.send_to(socket, &[0; 1173], to), Err(Error::MessageTooLong));
+    hosts.ours.send_to(socket, &[0; 1172], to).unwrap();
     // Another socket sends longer ones in fragments that fit.
     hosts.carry();
     hosts.crossed.clear();
     let other = bind(&mut hosts.ours, "10.0.0.1:6");
-    hosts.ours.send_to(NOW, other, &[0; 1473], to).unwrap();
+    hosts.ours.send_to(other, &[0; 1473], to).unwrap();
     hosts.carry();
     let lengths: Vec<_> =
         hosts.crossed.iter().filter(|(ours, _)| *ours).map(|(_, packet)| packet.len()).collect();
@@ -317,7 +317,7 @@ fn a_full_receive_buffer_drops_and_is_counted() {
     let mut hosts = Hosts::new(|config| config.udp_rcvbuf = 12 * (100 + UdpOptions::OVERHEAD as u32));
     let (client, server) = (bind(&mut hosts.ours, "10.0.0.1:5"), bind(&mut hosts.peer, "10.0.0.2:5"));
     for number in 0..13 {
-        hosts.ours.send_to(NOW, client, &[number; 100], Some(at("10.0.0.2:5"))).unwrap();
+        hosts.ours.send_to(client, &[number; 100], Some(at("10.0.0.2:5"))).unwrap();
     }
     hosts.carry();
     assert_eq!(hosts.peer.counters().udp_rcvbuf_errors, 1);
@@ -336,15 +336,15 @@ fn a_full_send_buffer_refuses_and_tells_when_there_is_room() {
     let to = Some(at("10.0.0.2:5"));
     let most = 4096 / (1000 + UdpOptions::OVERHEAD);
     for _ in 0..most {
-        hosts.ours.send_to(NOW, client, &[0; 1000], to).unwrap();
+        hosts.ours.send_to(client, &[0; 1000], to).unwrap();
     }
-    assert_eq!(hosts.ours.send_to(NOW, client, &[0; 1000], to), Err(Error::WouldBlock));
+    assert_eq!(hosts.ours.send_to(client, &[0; 1000], to), Err(Error::WouldBlock));
     assert_eq!(hosts.ours.counters().udp_sndbuf_errors, 1);
     assert_eq!(hosts.ours.poll_event(), None);
     hosts.carry();
     assert_eq!(hosts.ours.poll_event(), Some((client, Event::WRITABLE)));
-    hosts.ours.send_to(NOW, client, &[0; 60_000], to).expect("one of any length fits into an empty buffer");
-    assert_eq!(hosts.ours.send_to(NOW, client, &[], to), Err(Error::WouldBlock));
+    hosts.ours.send_to(client, &[0; 60_000], to).expect("one of any length fits into an empty buffer");
+    assert_eq!(hosts.ours.send_to(client, &[], to), Err(Error::WouldBlock));
 }
 
 #[test]
@@ -357,9 +357,9 @@ fn the_memory_of_all_datagrams_has_a_limit() {
         hosts.ours.receive(NOW, &packet(&bytes)[..]);
     }
     assert_eq!((hosts.ours.usage().udp_held, hosts.ours.counters().udp_mem_errors), (ALL, 10));
-    assert_eq!(hosts.ours.send_to(NOW, server, b"", Some(at("10.0.0.2:6"))), Err(Error::NoBufferSpace));
+    assert_eq!(hosts.ours.send_to(server, b"", Some(at("10.0.0.2:6"))), Err(Error::NoBufferSpace));
     take(&mut hosts.ours, server).unwrap();
-    hosts.ours.send_to(NOW, server, b"", Some(at("10.0.0.2:6"))).unwrap();
+    hosts.ours.send_to(server, b"", Some(at("10.0.0.2:6"))).unwrap();
     hosts.carry();
     hosts.ours.close(NOW, server).unwrap();
     assert_eq!((hosts.ours.usage().udp_held, hosts.ours.usage().udp_sockets), (0, 0));
@@ -379,7 +379,7 @@ fn sockets_have_a_limit() {
 fn what_was_sent_before_a_close_still_leaves_and_the_port_is_free() {
     let mut hosts = Hosts::new(|_| {});
     let (client, server) = (bind(&mut hosts.ours, "10.0.0.1:5"), bind(&mut hosts.peer, "10.0.0.2:5"));
-    hosts.ours.send_to(NOW, client, &[1; 3000], Some(at("10.0.0.2:5"))).unwrap();
+    hosts.ours.send_to(client, &[1; 3000], Some(at("10.0.0.2:5"))).unwrap();
     hosts.ours.close(NOW, client).unwrap();
     let next = bind(&mut hosts.ours, "10.0.0.1:5");
     hosts.carry();
@@ -395,7 +395,7 @@ fn sockets_send_in_turn_and_beside_tcp() {
     let (one, two) = (bind(&mut hosts.ours, "10.0.0.1:1"), bind(&mut hosts.ours, "10.0.0.1:2"));
     for _ in 0..3 {
         for socket in [one, one, two] {
-            hosts.ours.send_to(NOW, socket, b"x", Some(at("10.0.0.2:5"))).unwrap();
+            hosts.ours.send_to(socket, b"x", Some(at("10.0.0.2:5"))).unwrap();
         }
     }
     hosts.ours.connect(NOW, at("10.0.0.2:80"), Default::default()).unwrap();

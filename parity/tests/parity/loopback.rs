@@ -50,6 +50,14 @@ impl World {
         far::TcpListener::bind(local).await
     }
 
+    pub(crate) async fn bind_udp(&self, local: impl near::ToSocketAddrs) -> io::Result<near::UdpSocket> {
+        near::UdpSocket::bind(local).await
+    }
+
+    pub(crate) async fn peer_bind_udp(&self, local: impl far::ToSocketAddrs) -> io::Result<far::UdpSocket> {
+        far::UdpSocket::bind(local).await
+    }
+
     pub(crate) async fn peer_connect(&self, remote: impl far::ToSocketAddrs) -> io::Result<far::TcpStream> {
         far::TcpStream::connect(remote).await
     }

@@ -65,6 +65,14 @@ impl World {
         far::TcpListener::bind(&self.peer, local).await
     }
 
+    pub(crate) async fn bind_udp(&self, local: impl near::ToSocketAddrs) -> io::Result<near::UdpSocket> {
+        near::UdpSocket::bind(&self.net, local).await
+    }
+
+    pub(crate) async fn peer_bind_udp(&self, local: impl far::ToSocketAddrs) -> io::Result<far::UdpSocket> {
+        far::UdpSocket::bind(&self.peer, local).await
+    }
+
     pub(crate) async fn peer_connect(&self, remote: impl far::ToSocketAddrs) -> io::Result<far::TcpStream> {
         far::TcpStream::connect(&self.peer, remote).await
     }

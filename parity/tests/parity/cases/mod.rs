@@ -16,6 +16,7 @@ mod options;
 mod readiness;
 mod sockets;
 mod streams;
+mod udp;
 
 impl World {
     /// Connects to the peer. Returns the tested stream and the peer's.
