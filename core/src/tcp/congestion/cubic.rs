@@ -25,8 +25,10 @@ pub(super) struct Cubic {
 #[derive(Clone, Copy, Debug)]
 struct Epoch {
     start: Instant,
-    /// Seconds from the start until the window is `w_max` again.
+    /// Seconds from the start until the window is `origin` again.
     k: f64,
+    /// W_max of the curve, or the window at the start if that is larger.
+    origin: f64,
     /// The window that Reno would have now, in bytes.
     w_est: f64,
 }
@@ -38,12 +40,13 @@ impl CongestionControl for Cubic {
         let epoch = self.epoch.get_or_insert_with(|| Epoch {
             start: ack.now,
             k: ((w_max - cwnd) / mss / C).cbrt(),
+            origin: w_max,
             w_est: cwnd,
         });
         let alpha = if epoch.w_est >= self.cwnd_prior { 1.0 } else { ALPHA };
         epoch.w_est += alpha * mss * f64::from(bytes) / cwnd;
         let t = (ack.now - epoch.start).as_secs_f64();
-        let w_cubic = |t: f64| C * (t - epoch.k).powi(3) * mss + w_max;
+        let w_cubic = |t: f64| C * (t - epoch.k).powi(3) * mss + epoch.origin;
         if w_cubic(t) < epoch.w_est {
             window.cwnd = (epoch.w_est.max(cwnd) as u32).max(window.cwnd);
             return;
@@ -54,10 +57,15 @@ impl CongestionControl for Cubic {
         self.earned = self.earned.fract();
     }
 
-    fn congested(&mut self, window: &Window, _: Cause, flight: u32, mss: u32) -> u32 {
+    fn congested(&mut self, window: &Window, cause: Cause, flight: u32, mss: u32) -> u32 {
         let cwnd = f64::from(window.cwnd);
         // Fast convergence: a flow with a shrinking window releases more bandwidth (9438-4).
-        self.w_max = if cwnd < self.w_max { cwnd * 0.85 } else { cwnd };
+        self.w_max = match cause {
+            // After a timeout the curve begins where slow start ends (9438-12).
+            Cause::Timeout => 0.0,
+            _ if cwnd < self.w_max => cwnd * 0.85,
+            _ => cwnd,
+        };
         self.cwnd_prior = cwnd;
         self.epoch = None;
         self.earned = 0.0;
