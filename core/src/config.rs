@@ -532,6 +532,8 @@ settings! {
     "steadfast.tcp_init_cwnd" tcp_init_cwnd: u8 as kinds::Count(1, 255), [10, 10, 1, 10], "RFC 6928";
     /// Restart from the initial window after an idle time of one RTO.
     "net.ipv4.tcp_slow_start_after_idle" tcp_slow_start_after_idle: bool as kinds::Switch, [true, true, true, true], "RFC 5681 §4.1";
+    /// Let the initial slow start end when the round-trip time grows: HyStart++.
+    "steadfast.tcp_hystart" tcp_hystart: bool as kinds::Switch, [true, true, false, true], "RFC 9406; Linux, tcp_cubic parameter hystart";
     /// Number of duplicate ACKs that trigger a fast retransmit.
     "net.ipv4.tcp_reordering" tcp_reordering: u8 as kinds::Count(1, 127), [3, 3, 3, 3], "RFC 5681 §3.2";
     /// Loss probes at the tail of a flight, to peers with SACK: 0 to 2 none, 3 or 4 on.

@@ -54,7 +54,7 @@ impl Connection {
         if segment.ack().gt(self.tcb.snd.una) {
             self.deliver(segment, env);
             self.advance(segment.ack(), segment, env);
-            self.grow_window(before, env);
+            self.grow_window(before, None, env);
         }
         if self.tcb.snd.una.lt(self.tcb.snd.recover) {
             self.resend_early_data(env);

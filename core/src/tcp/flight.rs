@@ -281,6 +281,13 @@ impl Flight {
         self.marked |= into && fate == Fate::Lost;
     }
 
+    /// When the byte before `ack` was sent, unless it was retransmitted or delivered before.
+    pub(crate) fn sent_once(&self, ack: SeqNum) -> Option<SendTime> {
+        let index = self.ranges.partition_point(|range| range.end.lt(ack)).min(self.ranges.len() - 1);
+        let range = self.ranges[index];
+        (!range.retransmitted && range.fate != Fate::Sacked).then_some(range.sent)
+    }
+
     /// Where the range at `index` begins.
     fn start_of(&self, index: usize, una: SeqNum) -> SeqNum {
         if index == 0 { una } else { self.ranges[index - 1].end }

@@ -101,12 +101,12 @@ impl Connection {
     /// Processes a predicted segment: the checks without their exceptional cases.
     #[inline]
     fn take_predicted(&mut self, segment: &Segment<'_>, env: &mut Env<'_>) {
-        let before = Before::of(self);
+        let (before, rtt) = (Before::of(self), self.round_trip_of(segment.ack(), env));
         self.update_window(segment, env);
         if segment.ack() != self.tcb.snd.una {
             self.release_ranges(segment.ack());
             self.advance(segment.ack(), segment, env);
-            self.grow_window(before, env);
+            self.grow_window(before, rtt, env);
         }
         self.note_heard(segment, env);
         if !segment.payload.is_empty() {

@@ -1,6 +1,7 @@
 //! Processes ACKs on the send side (SND.*), and begins and ends loss recovery.
 
-use super::congestion::Acked;
+use super::congestion::{Acked, initial_window};
+use super::flight::SendTime;
 use super::recovery::before::Before;
 use super::segment::Segment;
 use super::tcb::{Connection, Env};
@@ -21,7 +22,7 @@ impl Connection {
     pub(crate) fn take_ack(&mut self, segment: &Segment<'_>, env: &mut Env<'_>) {
         let ack = segment.ack();
         let una = self.tcb.snd.una;
-        let before = Before::of(self);
+        let (before, rtt) = (Before::of(self), self.round_trip_of(ack, env));
         let repeats = self.repeats_last_ack(segment);
         let duplicate = repeats && before.flight > 0;
         self.update_window(segment, env);
@@ -38,7 +39,7 @@ impl Connection {
             self.tcb.timers.unanswered_since = env.tick();
         }
         self.detect_loss(before, env);
-        self.grow_window(before, env);
+        self.grow_window(before, rtt, env);
         if self.flight() == 0 {
             self.close_flight(env);
         }
@@ -133,30 +134,42 @@ impl Connection {
 
     /// Updates the congestion window, once losses are detected.
     #[inline]
-    pub(super) fn grow_window(&mut self, before: Before, env: &Env<'_>) {
+    pub(super) fn grow_window(&mut self, before: Before, rtt: Option<u32>, env: &Env<'_>) {
         let newly_acked = self.tcb.snd.una.since(before.una);
         if newly_acked == 0 {
             return;
         }
         let phase = if self.ca_state() == CaState::Recovery { CaState::Recovery } else { before.phase };
+        let mss = u32::from(self.payload_mss());
+        let restart = env.config.tcp_slow_start_after_idle;
         self.congestion.acked(&Acked {
             now: env.now,
+            una: self.tcb.snd.una,
+            nxt: self.tcb.snd.nxt,
             newly_acked,
-            mss: u32::from(self.payload_mss()),
+            prior_flight: before.flight,
+            mss,
             srtt: self.tcb.rtt.srtt(),
+            rto: self.tcb.rtt.rto(env.config),
+            rtt,
             phase,
-            cwnd_limited: self.window_is_used(before.flight),
+            cwnd_limited: self.tcb.snd.cwnd_limited,
+            restart: restart.then(|| initial_window(env.config.tcp_init_cwnd, mss)),
         });
     }
 
-    /// Returns whether cwnd limited the sender, with `flight` bytes in flight. cwnd must not grow while the
-    /// application or the peer's window is the limit (RFC 9438 §5.8). In slow start, half of cwnd in flight suffices,
-    /// as in Linux: cwnd doubles each round trip, and the flight lags behind.
-    fn window_is_used(&self, flight: u32) -> bool {
-        let cwnd = self.congestion.cwnd();
-        self.tcb.snd.cwnd_limited
-            || flight + u32::from(self.payload_mss()) > cwnd
-            || (flight * 2 >= cwnd && cwnd < self.congestion.ssthresh())
+    /// Microseconds since the byte before `ack` was sent, if this ACK is the first to deliver it and it was sent once
+    /// (9406-8). `None` where HyStart++ does not ask for it.
+    #[inline]
+    pub(super) fn round_trip_of(&self, ack: SeqNum, env: &Env<'_>) -> Option<u32> {
+        if !self.congestion.in_initial_slow_start() || !env.config.tcp_hystart {
+            return None;
+        }
+        let sent = match &self.flight {
+            None => self.sent,
+            Some(flight) => flight.sent_once(ack)?,
+        };
+        Some(SendTime::at(env.now).since(sent).max(0) as u32)
     }
 
     fn measure(&mut self, ack: SeqNum, segment: &Segment<'_>, env: &mut Env<'_>) {

@@ -445,7 +445,7 @@ impl Connection {
             reordering: Reordering::default(),
             tail: Tail::default(),
             rare: None,
-            congestion: Controller::new(agreed.options.congestion, window),
+            congestion: Controller::new(agreed.options.congestion, window, iss + 1, now),
             options: agreed.options,
             socket: None,
             listener: None,

@@ -32,6 +32,7 @@ mod recovery;
 mod reduction;
 mod resets;
 mod round_trips;
+mod slow_start;
 mod strangers;
 mod syn_received;
 mod syn_sent;

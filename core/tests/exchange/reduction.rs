@@ -227,3 +227,80 @@ fn new_data_alone_is_ect_3168_2() {
         });
     }
 }
+
+/// A connection in congestion avoidance with a window of `len` bytes, all acknowledged: its last is byte `end`.
+fn avoid_congestion(t: &mut Test, len: u32) -> u32 {
+    t.establish();
+    let mut end = 1;
+    while window(t).0 < len {
+        let room = window(t).0;
+        t.write(room);
+        t.drain();
+        end += room;
+        t.send(&format!(". seq 1 ack {end}"));
+    }
+    end
+}
+
+/// 9438-10: all ACKs of a round in which the window was used let it grow, not only the first one.
+#[test]
+fn the_window_grows_for_all_of_a_round_that_used_it_9438_10() {
+    each(|t| {
+        t.establish();
+        t.write(10_000);
+        assert_eq!(t.drain(), 10);
+        // In slow start half of the window suffices.
+        for n in 1..=10 {
+            t.send(&format!(". seq 1 ack {}", 1 + n * 1000));
+        }
+        assert_eq!(window(t).0, 20_000);
+        // Half of it, exactly: the window is not what holds back.
+        t.write(10_000);
+        assert_eq!(t.drain(), 10);
+        for n in 11..=20 {
+            t.send(&format!(". seq 1 ack {}", 1 + n * 1000));
+        }
+        assert_eq!(window(t).0, 20_000);
+        // One byte more suffices.
+        t.write(10_001);
+        assert_eq!(t.drain(), 11);
+        for n in 21..=30 {
+            t.send(&format!(". seq 1 ack {}", 1 + n * 1000));
+        }
+        t.send(". seq 1 ack 30002");
+        assert_eq!(window(t).0, 21_000, "not beyond twice of what was in flight");
+    });
+}
+
+/// 7661-1: a window that is not used for an RTO goes halfway to what was in flight. With `tcp_slow_start_after_idle` off
+/// it stays.
+#[test]
+fn a_window_without_use_comes_down_within_an_rto_7661_1() {
+    for after_idle in [true, false] {
+        each_with(
+            |config| config.tcp_slow_start_after_idle = after_idle,
+            |t| {
+                let mut end = avoid_congestion(t, 40_000);
+                let (before, ..) = window(t);
+                let mut round_trip = |t: &mut Test| {
+                    t.write(12_000);
+                    t.drain();
+                    t.wait(50);
+                    end += 12_000;
+                    t.send(&format!(". seq 1 ack {end}"));
+                };
+                (0..3).for_each(|_| round_trip(t));
+                assert_eq!(window(t).0, before);
+                (0..4).for_each(|_| round_trip(t));
+                let lowered = if after_idle { (before + 12_000) / 2 } else { before };
+                assert_eq!(window(t).0, lowered);
+                (0..100).for_each(|_| round_trip(t));
+                let (cwnd, ssthresh, _) = window(t);
+                // Slow start may go to twice of what is used.
+                let most = if after_idle { 24_000 + 8000 } else { before };
+                assert!(cwnd <= most && cwnd >= 12_000, "{cwnd}");
+                assert_eq!(ssthresh, u32::MAX, "no congestion was seen");
+            },
+        );
+    }
+}

@@ -5,14 +5,19 @@
 //! `recovery` module chooses what to retransmit. It sets the window while losses are repaired.
 
 mod cubic;
+mod hystart;
 mod reno;
+mod usage;
 
 use crate::config::CongestionControl as Choice;
+use crate::seq::SeqNum;
 use crate::state::CaState;
-use crate::time::{Duration, Instant};
+use crate::time::{Duration, Instant, Tick};
 
 use self::cubic::Cubic;
+use self::hystart::HyStart;
 use self::reno::Reno;
+use self::usage::Usage;
 
 /// Most segments that one ACK adds to cwnd in slow start: L of RFC 9406 §4.3 for a sender without pacing.
 const SLOW_START_SEGMENTS: u32 = 8;
@@ -38,6 +43,11 @@ struct Window {
 }
 
 impl Window {
+    /// Keeps in the threshold what is known of the path, before the window is lowered without congestion.
+    fn keep_threshold(&mut self) {
+        self.ssthresh = self.ssthresh.max(self.cwnd - self.cwnd / 4);
+    }
+
     /// Slow start by byte counting, of at most `most` bytes (5681-2; THREAT-44). Returns the bytes left over once the
     /// threshold is reached.
     fn slow_start(&mut self, bytes: u32, most: u32) -> u32 {
@@ -56,17 +66,27 @@ impl Window {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Acked {
     pub(crate) now: Instant,
+    /// SND.UNA and SND.NXT.
+    pub(crate) una: SeqNum,
+    pub(crate) nxt: SeqNum,
     /// Bytes by which SND.UNA advanced.
     pub(crate) newly_acked: u32,
+    /// Bytes in flight before the ACK.
+    pub(crate) prior_flight: u32,
     pub(crate) mss: u32,
     pub(crate) srtt: Duration,
+    pub(crate) rto: Duration,
+    /// The round trip of the newest data that the ACK covers, in microseconds, if HyStart++ is on and wants it.
+    pub(crate) rtt: Option<u32>,
     /// The state before the ACK, or after it if that is Recovery.
     pub(crate) phase: CaState,
-    /// Whether the window, and not the application or the peer's window, was the limit.
+    /// The window held data back when it was last tried to send.
     pub(crate) cwnd_limited: bool,
+    /// A window that is not used is lowered, to at least this; `None`: it stays.
+    pub(crate) restart: Option<u32>,
 }
 
-/// What shows congestion.
+/// The evidence of congestion.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Cause {
     /// Duplicate ACKs or RACK.
@@ -81,15 +101,17 @@ pub(crate) enum Cause {
 #[derive(Clone, Debug)]
 pub(crate) struct Controller {
     window: Window,
+    usage: Usage,
     choice: Choice,
-    /// Allocated for the first congestion avoidance: most connections are too short for it.
+    /// Allocated when the window is first used: most connections are too short for it.
     state: Option<Box<State>>,
 }
 
-const _: () = assert!(size_of::<Controller>() <= 24);
+const _: () = assert!(size_of::<Controller>() <= 40);
 
 #[derive(Clone, Debug)]
 struct State {
+    hystart: HyStart,
     algorithm: Algorithm,
     /// The window, and the algorithm's state, when the episode of recovery began.
     remembered: Option<Box<(Window, Algorithm)>>,
@@ -134,9 +156,10 @@ impl CongestionControl for Algorithm {
 }
 
 impl Controller {
-    pub(crate) fn new(choice: Choice, initial_window: u32) -> Controller {
+    /// For data from `una` on.
+    pub(crate) fn new(choice: Choice, initial_window: u32, una: SeqNum, now: Tick) -> Controller {
         let window = Window { cwnd: initial_window, ssthresh: u32::MAX };
-        Controller { window, choice, state: None }
+        Controller { window, usage: Usage::new(una, now), choice, state: None }
     }
 
     /// The congestion window.
@@ -159,21 +182,60 @@ impl Controller {
     /// An ACK covers new data, in any phase. While losses are repaired in Recovery, the window is that of recovery.
     #[inline]
     pub(crate) fn acked(&mut self, ack: &Acked) {
-        if !ack.cwnd_limited {
-            self.unused();
+        let Window { cwnd, ssthresh } = self.window;
+        self.usage.note(ack, cwnd);
+        if !self.usage.is_full(cwnd, cwnd < ssthresh) {
+            self.unused(ack);
         } else if ack.phase != CaState::Recovery {
+            self.usage.note_full(Tick::at(ack.now));
             self.grow(ack);
+        }
+        if self.usage.end_round(ack) && self.in_initial_slow_start() {
+            self.end_round();
+        }
+    }
+
+    /// The application or the peer's window is the limit. After an RTO without use the window goes halfway to what was
+    /// in flight, as in Linux (RFC 2861 §3.2, 7661-1).
+    fn unused(&mut self, ack: &Acked) {
+        self.stop_clock();
+        let Some(restart) = ack.restart.filter(|restart| self.window.cwnd > *restart) else { return };
+        if let Some(most) = self.usage.unused_for(ack.rto, Tick::at(ack.now)) {
+            self.window.keep_threshold();
+            self.window.cwnd = (self.window.cwnd / 2 + most.max(restart) / 2).min(self.window.cwnd);
         }
     }
 
     fn grow(&mut self, ack: &Acked) {
         // In Loss, an ACK that covers a filled hole includes data that left the network long ago (RFC 3465 §2.3).
         let segments = if ack.phase == CaState::Loss { 1 } else { SLOW_START_SEGMENTS };
-        let rest = self.window.slow_start(ack.newly_acked, segments * ack.mss);
+        let mut counted = ack.newly_acked;
+        if let Some(rtt) = ack.rtt {
+            let hystart = &mut self.state().hystart;
+            counted = hystart.growth(counted.min(segments * ack.mss));
+            hystart.sample(rtt);
+        }
+        let rest = self.window.slow_start(counted, segments * ack.mss);
         if self.window.cwnd >= self.window.ssthresh && rest > 0 {
             let mut window = self.window;
             self.state().algorithm.acked(&mut window, ack, rest);
             self.window = window;
+        }
+    }
+
+    /// Returns whether the window has grown since the connection began, and was never lowered for congestion. Only then
+    /// does HyStart++ want round trips (9406-2).
+    #[inline]
+    pub(crate) fn in_initial_slow_start(&self) -> bool {
+        self.window.ssthresh == u32::MAX
+    }
+
+    /// A round of the initial slow start ends. After enough conservative ones, congestion avoidance begins (9406-6).
+    fn end_round(&mut self) {
+        if let Some(state) = &mut self.state
+            && state.hystart.end_round()
+        {
+            self.window.ssthresh = self.window.cwnd;
         }
     }
 
@@ -206,22 +268,26 @@ impl Controller {
         }
     }
 
-    fn unused(&mut self) {
+    fn stop_clock(&mut self) {
         if let Some(state) = &mut self.state {
             state.algorithm.unused();
         }
     }
 
-    /// Nothing was sent for longer than an RTO: at most `restart` bytes may be sent at once (5681-12).
+    /// Nothing was sent for longer than an RTO: at most `restart` bytes may be sent at once (5681-12). Slow start goes
+    /// back to three quarters of the window (RFC 2861 §3.2).
     pub(crate) fn idle(&mut self, restart: u32) {
+        self.window.keep_threshold();
         self.window.cwnd = self.window.cwnd.min(restart);
-        self.unused();
+        self.stop_clock();
     }
 
     fn state(&mut self) -> &mut State {
         let choice = self.choice;
-        self.state
-            .get_or_insert_with(|| Box::new(State { algorithm: Algorithm::new(choice), remembered: None }))
+        self.state.get_or_insert_with(|| {
+            let (hystart, algorithm) = (HyStart::new(), Algorithm::new(choice));
+            Box::new(State { hystart, algorithm, remembered: None })
+        })
     }
 }
 
@@ -249,8 +315,25 @@ mod tests {
         assert_eq!(initial_window(1, 1460), 1460);
     }
 
+    fn new(choice: Choice, initial_window: u32) -> Controller {
+        Controller::new(choice, initial_window, SeqNum(0), Tick(0))
+    }
+
     fn acked(now: Instant, newly_acked: u32, mss: u32, srtt: Duration) -> Acked {
-        Acked { now, newly_acked, mss, srtt, phase: CaState::Open, cwnd_limited: true }
+        Acked {
+            now,
+            una: SeqNum(0),
+            nxt: SeqNum(0),
+            newly_acked,
+            prior_flight: 0,
+            mss,
+            srtt,
+            rto: Duration::from_secs(1),
+            rtt: None,
+            phase: CaState::Open,
+            cwnd_limited: true,
+            restart: None,
+        }
     }
 
     /// Congestion after which the window is the threshold.
@@ -274,17 +357,68 @@ mod tests {
     #[test]
     fn nothing_bounds_slow_start_before_the_first_loss_5681_5() {
         for choice in [Choice::Reno, Choice::Cubic] {
-            let mut cc = Controller::new(choice, 10_000);
+            let mut cc = new(choice, 10_000);
             assert_eq!(cc.ssthresh(), u32::MAX, "{choice:?}");
             whole_windows(&mut cc, Instant::ZERO, Duration::from_millis(100), 10);
             assert_eq!(cc.cwnd(), 10_000 << 10, "{choice:?}");
         }
     }
 
+    /// 9438-12: after a timeout the curve begins where slow start ends, with K = 0, and not below the window of before.
+    #[test]
+    fn cubic_after_a_timeout_begins_where_slow_start_ends_9438_12() {
+        let srtt = Duration::from_millis(100);
+        let mut cc = new(Choice::Cubic, 200_000);
+        cc.congested(Cause::Timeout, 200_000, 1000);
+        cc.set_cwnd(140_000);
+        let now = whole_windows(&mut cc, Instant::ZERO, srtt, 1);
+        let before = cc.cwnd();
+        let end = whole_windows(&mut cc, now, srtt, 20);
+        // As Reno, 0.53 segments in each round trip: the curve has 0.4 · 2³. From a W_max of 200 it would have 26.
+        assert_eq!(end - now, Duration::from_secs(2));
+        assert!((10_000..=11_500).contains(&(cc.cwnd() - before)), "{before} to {}", cc.cwnd());
+    }
+
+    /// 9438-11: the curve after an undo is that of a twin without congestion.
+    #[test]
+    fn an_undo_brings_the_curve_back_9438_11() {
+        let srtt = Duration::from_millis(100);
+        let mut cc = new(Choice::Cubic, 200_000);
+        lose(&mut cc, 200_000);
+        let now = whole_windows(&mut cc, Instant::ZERO, srtt, 10);
+        let mut twin = cc.clone();
+        cc.remember();
+        lose(&mut cc, 140_000);
+        cc.undo();
+        assert_eq!((cc.cwnd(), cc.ssthresh()), (twin.cwnd(), twin.ssthresh()));
+        whole_windows(&mut cc, now, srtt, 30);
+        whole_windows(&mut twin, now, srtt, 30);
+        assert_eq!(cc.cwnd(), twin.cwnd());
+        // A window that has outgrown the one of before stays.
+        cc.remember();
+        cc.set_cwnd(cc.cwnd() + 1000);
+        let grown = cc.cwnd();
+        cc.undo();
+        assert_eq!(cc.cwnd(), grown);
+    }
+
+    /// 7661-1: an idle time lowers the window, and slow start goes back to three quarters of it.
+    #[test]
+    fn slow_start_after_idle_time_goes_to_three_quarters_7661_1() {
+        let mut cc = new(Choice::Reno, 40_000);
+        lose(&mut cc, 40_000);
+        cc.set_cwnd(100_000);
+        cc.idle(10_000);
+        assert_eq!((cc.cwnd(), cc.ssthresh()), (10_000, 75_000));
+        let mut cc = new(Choice::Reno, 40_000);
+        cc.idle(10_000);
+        assert_eq!((cc.cwnd(), cc.ssthresh()), (10_000, u32::MAX), "nothing is known of the path");
+    }
+
     /// 9438-2: however far ahead the cubic function is, one round trip adds at most half of the window.
     #[test]
     fn cubic_grows_by_half_in_a_round_trip_at_the_most_9438_2() {
-        let mut cc = Controller::new(Choice::Cubic, 100_000);
+        let mut cc = new(Choice::Cubic, 100_000);
         lose(&mut cc, 100_000);
         let srtt = Duration::from_millis(100);
         whole_windows(&mut cc, Instant::ZERO, srtt, 1);
@@ -299,7 +433,7 @@ mod tests {
     /// window is back at its size before the loss.
     #[test]
     fn cubic_is_friendly_to_reno_on_short_paths_9438_3() {
-        let mut cc = Controller::new(Choice::Cubic, 40_000);
+        let mut cc = new(Choice::Cubic, 40_000);
         lose(&mut cc, 40_000);
         assert_eq!(cc.cwnd(), 28_000);
         let srtt = Duration::from_millis(1);
@@ -321,7 +455,7 @@ mod tests {
     fn cubic_does_not_count_time_without_use_9438_6() {
         let srtt = Duration::from_millis(100);
         let grown = |rest: &dyn Fn(&mut Controller)| {
-            let mut cc = Controller::new(Choice::Cubic, 100_000);
+            let mut cc = new(Choice::Cubic, 100_000);
             lose(&mut cc, 100_000);
             whole_windows(&mut cc, Instant::ZERO, srtt, 5);
             let before = cc.cwnd();
@@ -331,13 +465,13 @@ mod tests {
         };
         assert!(grown(&|_| {}) > 30_000, "a minute of use: the window is far beyond the old one");
         assert!(grown(&|cc| cc.idle(100_000)) < 10_000, "a minute of silence");
-        assert!(grown(&|cc| cc.unused()) < 10_000, "a minute of little use");
+        assert!(grown(&|cc| cc.stop_clock()) < 10_000, "a minute of little use");
     }
 
     #[test]
     fn loss_halves_reno_and_takes_three_tenths_off_cubic_5681_6_9438_1() {
         for (choice, expected) in [(Choice::Reno, 50_000), (Choice::Cubic, 70_000)] {
-            let mut cc = Controller::new(choice, 100_000);
+            let mut cc = new(choice, 100_000);
             lose(&mut cc, 100_000);
             assert_eq!((cc.cwnd(), cc.ssthresh()), (expected, expected), "{choice:?}");
             assert_eq!(cc.congested(Cause::Timeout, 0, 1000), 2000, "{choice:?}");
@@ -346,7 +480,7 @@ mod tests {
 
     #[test]
     fn congestion_avoidance_of_reno_adds_one_mss_for_each_window_5681_3() {
-        let mut cc = Controller::new(Choice::Reno, 10_000);
+        let mut cc = new(Choice::Reno, 10_000);
         lose(&mut cc, 20_000);
         assert_eq!(cc.cwnd(), 10_000);
         for _ in 0..10 {
@@ -355,10 +489,20 @@ mod tests {
         assert_eq!(cc.cwnd(), 11_000);
     }
 
+    /// 9438-1: beyond the old window the curve goes on from it, not from the window of the moment.
+    #[test]
+    fn cubic_beyond_its_old_window_follows_the_curve_9438_1() {
+        let mut cc = new(Choice::Cubic, 1_000_000);
+        lose(&mut cc, 1_000_000);
+        // K = cbrt(300 / 0.4) = 9.09 s. After 20 s it is 1000 + 0.4 · 10.91³ = 1520 segments.
+        whole_windows(&mut cc, Instant::ZERO, Duration::from_millis(100), 200);
+        assert!((1_490_000..=1_560_000).contains(&cc.cwnd()), "{}", cc.cwnd());
+    }
+
     #[test]
     fn cubic_reaches_its_old_window_again_after_k_seconds_9438_1() {
         // W_max = 100 segments, cwnd after the loss 70: K = cbrt(30 / 0.4) = 4.217 s.
-        let mut cc = Controller::new(Choice::Cubic, 100_000);
+        let mut cc = new(Choice::Cubic, 100_000);
         lose(&mut cc, 100_000);
         let srtt = Duration::from_millis(100);
         let mut at_k = 0;
@@ -383,7 +527,7 @@ mod tests {
             mss in 48u32..65_000,
             events in proptest::collection::vec((0u8..5, 0u32..1 << 30, 0u64..1 << 45), 0..100),
         ) {
-            let mut cc = Controller::new(if cubic { Choice::Cubic } else { Choice::Reno }, initial_window(10, mss));
+            let mut cc = new(if cubic { Choice::Cubic } else { Choice::Reno }, initial_window(10, mss));
             let mut now = Instant::ZERO;
             for (what, bytes, nanos) in events {
                 now += Duration::from_nanos(nanos);
@@ -396,7 +540,7 @@ mod tests {
                     }
                     1 => cc.undo(),
                     2 => cc.idle(initial_window(10, mss)),
-                    3 => cc.unused(),
+                    3 => cc.acked(&Acked { cwnd_limited: false, restart: Some(mss), ..acked(now, bytes, mss, Duration::ZERO) }),
                     _ => cc.acked(&acked(now, bytes, mss, Duration::from_nanos(nanos / 7))),
                 }
                 prop_assert!(cc.cwnd() >= mss.min(initial_window(1, mss)));
