@@ -534,6 +534,8 @@ settings! {
     "net.ipv4.tcp_slow_start_after_idle" tcp_slow_start_after_idle: bool as kinds::Switch, [true, true, true, true], "RFC 5681 §4.1";
     /// Let the initial slow start end when the round-trip time grows: HyStart++.
     "steadfast.tcp_hystart" tcp_hystart: bool as kinds::Switch, [true, true, false, true], "RFC 9406; Linux, tcp_cubic parameter hystart";
+    /// Reduce the window less after an echo of a congestion mark than after a loss.
+    "steadfast.tcp_abe" tcp_abe: bool as kinds::Switch, [true, false, false, false], "RFC 8511; FreeBSD cc.abe";
     /// Number of duplicate ACKs that trigger a fast retransmit.
     "net.ipv4.tcp_reordering" tcp_reordering: u8 as kinds::Count(1, 127), [3, 3, 3, 3], "RFC 5681 §3.2";
     /// Loss probes at the tail of a flight, to peers with SACK: 0 to 2 none, 3 or 4 on.

@@ -2,7 +2,7 @@
 
 use super::congestion::Cause;
 use super::segment::Segment;
-use super::tcb::Connection;
+use super::tcb::{Connection, Env};
 use crate::seq::SeqNum;
 
 /// The state of congestion marks, in both directions.
@@ -33,9 +33,10 @@ impl EcnState {
 impl Connection {
     /// Handles the peer's echo of a congestion mark (3168-4). Loss recovery in progress has already reduced the
     /// window.
-    pub(super) fn take_ece(&mut self, segment: &Segment<'_>) {
+    pub(super) fn take_ece(&mut self, segment: &Segment<'_>, env: &Env<'_>) {
         if self.tcb.ecn.on && segment.flags().ece() && self.flight() > 0 && !self.is_recovering() {
-            self.reduce_once(Cause::Ecn, u32::MAX);
+            let cause = if env.config.tcp_abe { Cause::Ecn } else { Cause::Loss };
+            self.reduce_once(cause, u32::MAX);
         }
     }
 

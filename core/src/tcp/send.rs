@@ -28,7 +28,7 @@ impl Connection {
         self.update_window(segment, env);
         let sack_news = self.deliver(segment, env);
         self.end_loss_probe(segment, repeats, env);
-        self.take_ece(segment);
+        self.take_ece(segment, env);
         if ack.gt(una) {
             self.advance(ack, segment, env);
         } else if sack_news || (duplicate && !self.tcb.snd.sack) {

@@ -443,7 +443,7 @@ fn ecn_marks_and_echoes_3168_4() {
         t.send("E. seq 31 ack 2001");
         let after = t.stack.info(t.now, t.sock).unwrap();
         assert!(after.snd_ssthresh < before && after.total_retrans == 0);
-        assert_eq!(after.snd_ssthresh, 3500, "once: 0.7 of the flight of 5000");
+        assert_eq!(after.snd_ssthresh, 4250, "once: 0.85 of the flight of 5000 (8511-1)");
         t.send(". seq 31 ack 5001");
         t.write(2000);
         let flags: Vec<_> = std::iter::from_fn(|| t.recv_any()).map(|got| got.header.flags.cwr()).collect();

@@ -62,7 +62,7 @@ fn loss_and_then_marks_reduce_once_3168_4() {
             "the peer is told of the reduction"
         );
         t.send("E. seq 1 ack 11001");
-        assert_eq!(window(t).1, 4900, "0.7 of the flight of 7000");
+        assert_eq!(window(t).1, 5950, "0.85 of the flight of 7000 (8511-1)");
     });
 }
 
@@ -73,10 +73,10 @@ fn a_mark_and_then_loss_reduce_once_3168_4() {
         marked_path(t);
         t.send("E. seq 1 ack 1001");
         let (_, threshold, _) = window(t);
-        assert_eq!(threshold, 7000, "0.7 of the flight of 10000");
+        assert_eq!(threshold, 8500, "0.85 of the flight of 10000 (8511-1)");
         t.send(". seq 1 ack 1001 <sack 2001:9001>");
         t.recv(". seq 1001:2001 ack 1");
-        assert_eq!((window(t).1, window(t).2), (7000, CaState::Recovery));
+        assert_eq!((window(t).1, window(t).2), (8500, CaState::Recovery));
     });
     each(|t| {
         marked_path(t);
@@ -84,10 +84,23 @@ fn a_mark_and_then_loss_reduce_once_3168_4() {
         t.recv_after(200, ". seq 1001:2001 ack 1");
         assert_eq!(
             window(t),
-            (1000, 7000, CaState::Loss),
+            (1000, 8500, CaState::Loss),
             "the window falls to one segment, the threshold stays"
         );
     });
+}
+
+/// 8511-1: with `tcp_abe` off a mark counts as a loss (RFC 3168 §5).
+#[test]
+fn without_abe_a_mark_counts_as_a_loss_8511_1() {
+    each_with(
+        |config| config.tcp_abe = false,
+        |t| {
+            marked_path(t);
+            t.send("E. seq 1 ack 1001");
+            assert_eq!(window(t).1, 7000, "0.7 of the flight of 10000");
+        },
+    );
 }
 
 /// Data that came late is no loss: when nothing is missing any more, nothing is out of the ordinary either.

@@ -5,8 +5,9 @@ use crate::time::Instant;
 
 /// C, in segments per second cubed.
 const C: f64 = 0.4;
-/// β_cubic in tenths.
-const BETA_TENTHS: u32 = 7;
+/// β_cubic, and β_ecn of RFC 8511, in percent.
+const BETA: u32 = 70;
+const BETA_ECN: u32 = 85;
 /// α_cubic = 3 (1 − β) / (1 + β), which makes the Reno-friendly estimate as aggressive as Reno (9438-3).
 const ALPHA: f64 = 3.0 * 0.3 / 1.7;
 
@@ -69,7 +70,8 @@ impl CongestionControl for Cubic {
         self.cwnd_prior = cwnd;
         self.epoch = None;
         self.earned = 0.0;
-        reduced(flight, BETA_TENTHS, mss)
+        let beta = if cause == Cause::Ecn { BETA_ECN } else { BETA };
+        reduced(flight, beta, mss)
     }
 
     fn unused(&mut self) {

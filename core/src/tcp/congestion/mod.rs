@@ -93,7 +93,7 @@ pub(crate) enum Cause {
     Loss,
     /// The retransmission timer, for the first time for the data in flight (5681-7).
     Timeout,
-    /// The peer's echo of a mark.
+    /// The peer's echo of a mark, which a queue sets long before it is full (RFC 8511).
     Ecn,
 }
 
@@ -297,9 +297,9 @@ pub(crate) fn initial_window(segments: u8, mss: u32) -> u32 {
     (segments * mss).min((2 * mss).max(segments * 1460))
 }
 
-/// ssthresh = max(FlightSize × numerator / 10, 2 SMSS) (5681-6, 9438-5).
-fn reduced(flight: u32, tenths: u32, mss: u32) -> u32 {
-    ((u64::from(flight) * u64::from(tenths) / 10) as u32).max(2 * mss)
+/// ssthresh = max(FlightSize × percent / 100, 2 SMSS) (5681-6, 9438-5).
+fn reduced(flight: u32, percent: u32, mss: u32) -> u32 {
+    ((u64::from(flight) * u64::from(percent) / 100) as u32).max(2 * mss)
 }
 
 #[cfg(test)]
@@ -475,6 +475,13 @@ mod tests {
             lose(&mut cc, 100_000);
             assert_eq!((cc.cwnd(), cc.ssthresh()), (expected, expected), "{choice:?}");
             assert_eq!(cc.congested(Cause::Timeout, 0, 1000), 2000, "{choice:?}");
+        }
+    }
+
+    #[test]
+    fn a_mark_reduces_less_than_a_loss_8511_1() {
+        for (choice, expected) in [(Choice::Reno, 80_000), (Choice::Cubic, 85_000)] {
+            assert_eq!(new(choice, 100_000).congested(Cause::Ecn, 100_000, 1000), expected, "{choice:?}");
         }
     }
 

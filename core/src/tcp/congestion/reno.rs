@@ -2,6 +2,10 @@
 
 use super::{Acked, Cause, CongestionControl, Window, reduced};
 
+/// β, and β_ecn of RFC 8511, in percent.
+const BETA: u32 = 50;
+const BETA_ECN: u32 = 80;
+
 #[derive(Clone, Debug, Default)]
 pub(super) struct Reno {
     /// Bytes acknowledged since the window last grew.
@@ -17,8 +21,9 @@ impl CongestionControl for Reno {
         }
     }
 
-    fn congested(&mut self, _: &Window, _: Cause, flight: u32, mss: u32) -> u32 {
+    fn congested(&mut self, _: &Window, cause: Cause, flight: u32, mss: u32) -> u32 {
         self.acked = 0;
-        reduced(flight, 5, mss)
+        let beta = if cause == Cause::Ecn { BETA_ECN } else { BETA };
+        reduced(flight, beta, mss)
     }
 }
