@@ -536,6 +536,13 @@ settings! {
     "steadfast.tcp_hystart" tcp_hystart: bool as kinds::Switch, [true, true, false, true], "RFC 9406; Linux, tcp_cubic parameter hystart";
     /// Reduce the window less after an echo of a congestion mark than after a loss.
     "steadfast.tcp_abe" tcp_abe: bool as kinds::Switch, [true, false, false, false], "RFC 8511; FreeBSD cc.abe";
+    /// Pace new data: let it leave at a rate computed from window and round-trip time, instead of as fast as the window
+    /// allows. A socket with a `max_pacing_rate` is always paced.
+    "steadfast.tcp_pacing" tcp_pacing: bool as kinds::Switch, [false, false, false, false], "Linux, without the qdisc fq";
+    /// Pacing rate in slow start, in percent of the window in a round-trip time.
+    "net.ipv4.tcp_pacing_ss_ratio" tcp_pacing_ss_ratio: u32 as kinds::Number(100, 1000), [200, 200, 200, 200], "Linux";
+    /// Pacing rate in congestion avoidance, in percent of the window in a round-trip time.
+    "net.ipv4.tcp_pacing_ca_ratio" tcp_pacing_ca_ratio: u32 as kinds::Number(100, 1000), [120, 120, 120, 120], "Linux";
     /// Number of duplicate ACKs that trigger a fast retransmit.
     "net.ipv4.tcp_reordering" tcp_reordering: u8 as kinds::Count(1, 127), [3, 3, 3, 3], "RFC 5681 §3.2";
     /// Loss probes at the tail of a flight, to peers with SACK: 0 to 2 none, 3 or 4 on.

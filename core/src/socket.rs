@@ -162,6 +162,8 @@ pub struct SocketOptions {
     /// DiffServ code point (RFC 9293 §3.9.1.9).
     // MUST-48
     pub dscp: u8,
+    /// Most bytes per second at which new data leaves (`SO_MAX_PACING_RATE`); `u64::MAX`: no limit.
+    pub max_pacing_rate: u64,
     /// Congestion control. Takes effect only if set before the connection is made.
     pub congestion: CongestionControl,
 }
@@ -187,6 +189,7 @@ impl SocketOptions {
             notsent_lowat: config.tcp_notsent_lowat,
             ttl: config.ip_default_ttl,
             dscp: 0,
+            max_pacing_rate: u64::MAX,
             congestion: config.tcp_congestion_control,
         }
     }
@@ -209,7 +212,7 @@ impl SocketOptions {
             };
         }
         apply!(nodelay cork keepalive keepalive_time keepalive_intvl keepalive_probes user_timeout r2 linger
-            fin_timeout max_segment rcvbuf rcvbuf_max sndbuf notsent_lowat ttl dscp congestion);
+            fin_timeout max_segment rcvbuf rcvbuf_max sndbuf notsent_lowat ttl dscp max_pacing_rate congestion);
     }
 
     /// Returns the smallest shift with which a window field covers the buffer (at most 14, 7323-3).

@@ -111,9 +111,20 @@ impl Stack {
             let listed = self.connections.get(index).is_some_and(|row| row.ready.is_listed());
             equal(&format!("row {index} in the ready list"), listed, true)?;
         }
+        let mut held = 0;
+        for (index, connection) in self.connections.iter() {
+            if let Some(at) = connection.held_until() {
+                held += 1;
+                equal(&format!("connection {index} held by pacing"), self.pacer.contains(at, index), true)?;
+            }
+        }
+        equal("connections held by pacing", self.pacer.len(), held)?;
         // Data that waits for a window need not be in the list: a copy of the connection tries to send it.
         let mut trial = None;
-        for (index, connection) in self.connections.iter().filter(|(_, connection)| connection.claims_turn())
+        for (index, connection) in self
+            .connections
+            .iter()
+            .filter(|(_, connection)| connection.claims_turn() && connection.held_until().is_none())
         {
             let trial = trial.get_or_insert_with(|| Stack::new(self.config.clone(), self.interface.clone()));
             (trial.now, trial.memory) = (self.now, self.memory.clone());

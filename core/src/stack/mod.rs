@@ -53,6 +53,7 @@ use crate::wire::tcp::Header;
 use self::connections::{Connections, Ready};
 use self::memory::Ladder;
 use self::outbound::Turns;
+use self::pacer::Pacer;
 use self::replies::Replies;
 use self::sockets::{Finished, Sockets};
 use self::udp::Udp;
@@ -68,6 +69,7 @@ mod inbound;
 mod io;
 mod memory;
 mod outbound;
+mod pacer;
 mod passive;
 mod readiness;
 mod replies;
@@ -169,6 +171,8 @@ pub struct Stack {
     wheel: Wheel,
     /// Connections that may have something to send.
     ready: List<Ready>,
+    /// Those of them whose new data waits for its time.
+    pacer: Pacer,
     turns: Turns,
     /// Stateless replies.
     replies: Replies,
@@ -248,6 +252,7 @@ impl Stack {
             peers: Peers::default(),
             wheel: Wheel::new(),
             ready: List::default(),
+            pacer: Pacer::default(),
             turns: Turns::new(&interface),
             replies: Replies::default(),
             looped: VecDeque::new(),

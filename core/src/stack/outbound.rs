@@ -247,6 +247,7 @@ impl Stack {
             arm(&mut self.wheel, index, connection);
             if !any {
                 self.end_turn(index);
+                self.hold(index);
                 return None;
             }
             more = connection.wants_to_send();

@@ -82,6 +82,7 @@ impl Stack {
     /// Releases all that a finished connection holds, except its row and its entry in the flow table.
     pub(super) fn settle_accounts(&mut self, index: u32) {
         self.end_turn(index);
+        self.let_go(index);
         self.delist(index);
         let connection = &self.connections[index];
         let tcb = &connection.tcb;
@@ -132,6 +133,7 @@ impl Stack {
             self.push_reply(Queued::Segment(ack));
         }
         self.end_turn(index);
+        self.let_go(index);
         self.delist(index);
         let connection = &self.connections[index];
         let dormant = Dormant::of(connection);

@@ -58,7 +58,8 @@ impl Stack {
         let (now, at_millis) = (self.tick(), self.now.as_millis());
         let ticks = [self.wheel.next(), self.time_waits.next()].into_iter().flatten();
         let earliest = ticks.map(|tick| Instant::from_millis(at_millis + u64::from(tick.since(now)))).min();
-        [earliest, self.fragments.poll_at(), self.spent_cookies.poll_at()].into_iter().flatten().min()
+        let others = [self.fragments.poll_at(), self.spent_cookies.poll_at(), self.pacer.next()];
+        [earliest].into_iter().chain(others).flatten().min()
     }
 
     /// Receives the packets that the stack sent to itself, and runs the timers that are due. If there are too many, it
@@ -69,6 +70,9 @@ impl Stack {
         self.set_now(now);
         if !self.looped.is_empty() {
             self.receive_looped();
+        }
+        if !self.pacer.is_empty() {
+            self.release_held();
         }
         self.run_timers();
     }

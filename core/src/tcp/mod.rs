@@ -17,6 +17,7 @@ pub(crate) mod input;
 pub(crate) mod listen;
 pub(crate) mod mtu;
 pub(crate) mod output;
+pub(crate) mod pace;
 pub(crate) mod reassembly;
 pub(crate) mod receive;
 pub(crate) mod recovery;

@@ -144,6 +144,9 @@ impl Connection {
             }
         }
         let limit = if segmentation_offload { self.super_payload(mss) } else { mss };
+        // A super-segment keeps to the quantum. Where none is left, what would be sent decides whether to wait.
+        let paced = self.pacing_room(mss as u32, env);
+        let limit = paced.filter(|room| *room > 0).map_or(limit, |room| limit.min(room as usize));
         let allowed = unsent.min(window as usize);
         self.tcb.snd.cwnd_limited = allowed.min(limit) > room as usize;
         let mut payload = allowed.min(limit).min(room as usize);
@@ -162,11 +165,15 @@ impl Connection {
             }
             return false;
         }
+        if paced == Some(0) && payload > 0 {
+            self.hold_back();
+            return false;
+        }
         let flags = if fin { Flags::FIN } else { Flags::default() };
         let segment_size = (payload > mss).then_some(mss as u16);
         self.first_transmission(payload, flags, segment_size, out, env);
         self.note_small_segment(payload, mss);
-        if payload == mss && limit == mss && self.is_plain(out) {
+        if payload == mss && limit == mss && paced.is_none() && self.is_plain(out) {
             // The segment with the last byte of the queue carries PSH, so its header differs.
             let like_it = allowed.min(room as usize).min(unsent - 1) / mss;
             out.alike = like_it.saturating_sub(1) as u32;
@@ -335,6 +342,7 @@ impl Connection {
         }
         out.offset = offset;
         out.payload_len = payload_len;
+        self.note_paced(payload_len, env);
         self.tcb.snd.last_sent = env.tick();
     }
 

@@ -153,6 +153,7 @@ impl Connection {
             rto: self.tcb.rtt.rto(env.config),
             rtt,
             phase,
+            paced: self.is_paced(env.config),
             cwnd_limited: self.tcb.snd.cwnd_limited,
             restart: restart.then(|| initial_window(env.config.tcp_init_cwnd, mss)),
         });

@@ -16,6 +16,7 @@ use crate::tcp::congestion::{self, Controller};
 use crate::tcp::ecn::EcnState;
 use crate::tcp::flight::{Flight, Flights, SendTime};
 use crate::tcp::mtu::{PathMtu, PmtuSearch};
+use crate::tcp::pace::Pace;
 use crate::tcp::reassembly::Reassembly;
 use crate::tcp::recovery::rack::Reordering;
 use crate::tcp::recovery::tlp::Tail;
@@ -119,6 +120,8 @@ pub(crate) struct Rare {
     pub(crate) pmtu_search: Option<PmtuSearch>,
     /// Until when a report of a smaller path MTU is believed (1191-2).
     pub(crate) pmtu_until: Option<Deadline>,
+    /// Exists once new data was paced.
+    pub(crate) pace: Option<Pace>,
 }
 
 impl Holds for Connection {

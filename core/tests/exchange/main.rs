@@ -26,6 +26,7 @@ mod loopback;
 mod loss;
 mod memory;
 mod out_of_order;
+mod pacing;
 mod path_mtu;
 mod rate_reduction;
 mod recovery;

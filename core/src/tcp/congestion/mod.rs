@@ -19,7 +19,7 @@ use self::hystart::HyStart;
 use self::reno::Reno;
 use self::usage::Usage;
 
-/// Most segments that one ACK adds to cwnd in slow start: L of RFC 9406 §4.3 for a sender without pacing.
+/// Most segments that one ACK adds to cwnd in slow start without pacing: L of RFC 9406 §4.3. With pacing all count.
 const SLOW_START_SEGMENTS: u32 = 8;
 
 /// An algorithm of congestion avoidance. All sizes are bytes.
@@ -80,7 +80,9 @@ pub(crate) struct Acked {
     pub(crate) rtt: Option<u32>,
     /// The state before the ACK, or after it if that is Recovery.
     pub(crate) phase: CaState,
-    /// The window held data back when it was last tried to send.
+    /// New data is paced.
+    pub(crate) paced: bool,
+    /// The window, or pacing, held data back when it was last tried to send.
     pub(crate) cwnd_limited: bool,
     /// A window that is not used is lowered, to at least this; `None`: it stays.
     pub(crate) restart: Option<u32>,
@@ -208,14 +210,18 @@ impl Controller {
 
     fn grow(&mut self, ack: &Acked) {
         // In Loss, an ACK that covers a filled hole includes data that left the network long ago (RFC 3465 §2.3).
-        let segments = if ack.phase == CaState::Loss { 1 } else { SLOW_START_SEGMENTS };
+        let most = match ack.phase {
+            CaState::Loss => ack.mss,
+            _ if ack.paced => u32::MAX,
+            _ => SLOW_START_SEGMENTS * ack.mss,
+        };
         let mut counted = ack.newly_acked;
         if let Some(rtt) = ack.rtt {
             let hystart = &mut self.state().hystart;
-            counted = hystart.growth(counted.min(segments * ack.mss));
+            counted = hystart.growth(counted.min(most));
             hystart.sample(rtt);
         }
-        let rest = self.window.slow_start(counted, segments * ack.mss);
+        let rest = self.window.slow_start(counted, most);
         if self.window.cwnd >= self.window.ssthresh && rest > 0 {
             let mut window = self.window;
             self.state().algorithm.acked(&mut window, ack, rest);
@@ -331,6 +337,7 @@ mod tests {
             rto: Duration::from_secs(1),
             rtt: None,
             phase: CaState::Open,
+            paced: false,
             cwnd_limited: true,
             restart: None,
         }
@@ -413,6 +420,16 @@ mod tests {
         let mut cc = new(Choice::Reno, 40_000);
         cc.idle(10_000);
         assert_eq!((cc.cwnd(), cc.ssthresh()), (10_000, u32::MAX), "nothing is known of the path");
+    }
+
+    /// 9406-4: an ACK counts for eight segments; with pacing, which prevents the burst, for all that it covers.
+    #[test]
+    fn with_pacing_all_of_an_ack_counts_in_slow_start_9406_4() {
+        for (paced, grown) in [(false, 8000), (true, 45_000)] {
+            let mut cc = new(Choice::Cubic, 100_000);
+            cc.acked(&Acked { paced, ..acked(Instant::ZERO, 45_000, 1000, Duration::ZERO) });
+            assert_eq!(cc.cwnd(), 100_000 + grown);
+        }
     }
 
     /// 9438-2: however far ahead the cubic function is, one round trip adds at most half of the window.
