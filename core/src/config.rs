@@ -284,6 +284,7 @@ impl Config {
             tcp_rto_max: secs(64),
             tcp_retries2: 12,
             tcp_early_retrans: 0,
+            tcp_frto: 0,
             tcp_delack: millis(40),
             tcp_quickack: 0,
             tcp_keepalive_probes: 8,
@@ -545,6 +546,8 @@ settings! {
     "net.ipv4.tcp_pacing_ca_ratio" tcp_pacing_ca_ratio: u32 as kinds::Number(100, 1000), [120, 120, 120, 120], "Linux";
     /// Number of duplicate ACKs that trigger a fast retransmit.
     "net.ipv4.tcp_reordering" tcp_reordering: u8 as kinds::Count(1, 127), [3, 3, 3, 3], "RFC 5681 §3.2";
+    /// Find out by the ACKs after a timeout whether it was spurious, with peers that support SACK: 0 no, 1 or 2 yes.
+    "net.ipv4.tcp_frto" tcp_frto: u8 as kinds::Count(0, 2), [2, 2, 0, 2], "RFC 5682; Linux";
     /// Loss probes at the tail of a flight, to peers with SACK: 0 to 2 none, 3 or 4 on.
     "net.ipv4.tcp_early_retrans" tcp_early_retrans: u8 as kinds::Count(0, 4), [3, 3, 0, 3], "RFC 8985 §7; Linux";
     /// Time that a loss probe gives the peer to delay its ACK, where one segment is in flight. If a probe proves needless,

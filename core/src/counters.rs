@@ -179,6 +179,8 @@ counters! {
     tcp_fast_retrans "TCPFastRetrans";
     /// Segments retransmitted in slow start after a timeout.
     tcp_slow_start_retrans "TCPSlowStartRetrans";
+    /// Timeouts that F-RTO found spurious (RFC 5682).
+    tcp_spurious_rtos "TCPSpuriousRTOs";
     /// Loss probes sent (RFC 8985 §7).
     tcp_loss_probes "TCPLossProbes";
     /// Losses that a loss probe repaired.

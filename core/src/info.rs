@@ -124,7 +124,7 @@ info! {
     rtt: Duration,
     /// Mean deviation of the round-trip time.
     rttvar: Duration,
-    /// Smallest round-trip time seen; zero before the first sample.
+    /// Smallest round-trip time of the last ten seconds with a sample; zero before the first one.
     min_rtt: Duration,
     /// Payload of a full segment that is sent, in bytes, less the options of an ordinary segment.
     snd_mss: u16,

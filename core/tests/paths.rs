@@ -37,21 +37,55 @@ struct Link {
 
 impl Link {
     /// When a packet of `len` bytes that is handed over now arrives.
-    fn arrival(&mut self, now: Instant, len: usize) -> Instant {
+    fn arrival(&mut self, path: &Path, now: Instant, len: usize) -> Instant {
         let start = self.free_at.max(now);
-        self.free_at = start + Duration::from_nanos(len as u64 * 8 * 1_000_000_000 / RATE);
-        self.free_at + DELAY
+        self.free_at = start + Duration::from_nanos(len as u64 * 8 * 1_000_000_000 / path.rate);
+        self.free_at + path.delay
+    }
+}
+
+/// The link, and the resolution of the clock that drives the stacks.
+struct Path {
+    rate: u64,
+    delay: Duration,
+    clock: Duration,
+}
+
+const USUAL: Path = Path { rate: RATE, delay: DELAY, clock: Duration::from_nanos(1) };
+
+impl Path {
+    /// The time that the clock shows at `now`.
+    fn shown(&self, now: Instant) -> Instant {
+        let clock = self.clock.as_nanos() as u64;
+        Instant::from_nanos(now.as_nanos() / clock * clock)
+    }
+
+    /// When the clock shows at least `time`.
+    fn reaches(&self, time: Instant) -> Instant {
+        let clock = self.clock.as_nanos() as u64;
+        Instant::from_nanos(time.as_nanos().div_ceil(clock) * clock)
     }
 }
 
 struct Transfer {
     seconds: f64,
     retransmitted: u64,
+    /// Duplicates that the receiver reported.
+    spurious: u64,
     timeouts: u64,
 }
 
 /// Sends `LEN` bytes. `data` and `acks` decide on the fate of each packet of a direction.
 fn transfer(
+    data: impl Fn(&mut Chance, usize) -> Fate,
+    acks: impl Fn(&mut Chance, usize) -> Fate,
+    configure: impl Fn(&mut Config),
+) -> Transfer {
+    transfer_over(&USUAL, data, acks, configure)
+}
+
+fn transfer_over(
+    path: &Path,
     data: impl Fn(&mut Chance, usize) -> Fate,
     acks: impl Fn(&mut Chance, usize) -> Fate,
     configure: impl Fn(&mut Config),
@@ -91,38 +125,41 @@ fn transfer(
             break;
         }
         for end in 0..2 {
-            while let Some(sent) = ends[end].transmit(now, &mut frame) {
+            while let Some(sent) = ends[end].transmit(path.shown(now), &mut frame) {
                 let fate = if end == 0 { data(&mut chance, sent.len) } else { acks(&mut chance, sent.len) };
                 let late = match fate {
                     Fate::Arrives => Duration::ZERO,
                     Fate::Late(late) => late,
                     Fate::Lost => continue,
                 };
-                let at = links[end].arrival(now, sent.len) + late;
+                let at = links[end].arrival(path, now, sent.len) + late;
                 number += 1;
                 under_way.push(Reverse((at, number, 1 - end, frame[..sent.len].to_vec())));
             }
             while ends[end].poll_event().is_some() {}
         }
         let arrival = under_way.peek().map(|Reverse((at, ..))| *at);
-        let next = ends.iter().filter_map(Stack::poll_at).chain(arrival).min().expect("something goes on");
+        let timers = ends.iter().filter_map(Stack::poll_at).map(|at| path.reaches(at));
+        let next = timers.chain(arrival).min().expect("something goes on");
         now = now.max(next);
         assert!(now < Instant::from_secs(120), "{received} bytes in two minutes");
-        ends.iter_mut().for_each(|stack| stack.advance(now));
+        ends.iter_mut().for_each(|stack| stack.advance(path.shown(now)));
         while under_way.peek().is_some_and(|Reverse((at, ..))| *at <= now) {
             let Some(Reverse((_, _, end, packet))) = under_way.pop() else { break };
-            ends[end].receive(now, &packet[..]);
+            ends[end].receive(path.shown(now), &packet[..]);
         }
     }
+    let spurious = ends[1].counters().tcp_dsack_sent;
     let counters = ends[0].counters();
     let transfer = Transfer {
         seconds: (now - Instant::from_secs(1)).as_secs_f64(),
         retransmitted: counters.retrans_segs,
+        spurious,
         timeouts: counters.tcp_timeouts,
     };
     println!(
-        "{:.2} s, {} retransmitted, {} timeouts",
-        transfer.seconds, transfer.retransmitted, transfer.timeouts
+        "{:.2} s, {} retransmitted, {} of them spurious, {} timeouts",
+        transfer.seconds, transfer.retransmitted, transfer.spurious, transfer.timeouts
     );
     transfer
 }
@@ -177,4 +214,33 @@ fn losses_are_repaired_without_timeouts_8985_16() {
     let transfer = transfer(loss, arrives, |_| {});
     assert!(transfer.seconds < 12.0, "{:.2}", transfer.seconds);
     assert!(transfer.timeouts <= 1, "{}", transfer.timeouts);
+}
+
+/// One segment in a hundred.
+fn one_in_a_hundred(chance: &mut Chance, len: usize) -> Fate {
+    if len > 1000 && chance.below(100) == 0 { Fate::Lost } else { Fate::Arrives }
+}
+
+/// 8985-15: a clock of 15.6 ms or of 0.5 ms, and a round trip of 1 ms. Without a loss nothing is sent again, and with
+/// losses nothing that arrived.
+#[test]
+fn a_coarse_clock_loses_nothing_8985_15() {
+    for micros in [500, 15_600] {
+        let path = Path { delay: Duration::from_micros(500), clock: Duration::from_micros(micros), ..USUAL };
+        let clean = transfer_over(&path, arrives, arrives, |_| {});
+        assert_eq!((clean.retransmitted, clean.timeouts), (0, 0), "{micros} µs");
+        let lossy = transfer_over(&path, one_in_a_hundred, arrives, |_| {});
+        assert_eq!(lossy.spurious, 0, "{micros} µs");
+        assert!(lossy.seconds < 20.0, "{:.2}", lossy.seconds);
+    }
+}
+
+/// 8985-4: the ACK comes in the same instant. Nothing hangs, and nothing is divided by the round trip.
+#[test]
+fn a_round_trip_of_zero_carries_everything_8985_4() {
+    let path = Path { rate: u64::MAX, delay: Duration::ZERO, ..USUAL };
+    let clean = transfer_over(&path, arrives, arrives, |_| {});
+    assert_eq!((clean.retransmitted, clean.timeouts), (0, 0));
+    let lossy = transfer_over(&path, one_in_a_hundred, arrives, |_| {});
+    assert!(lossy.seconds < 20.0, "{:.2}", lossy.seconds);
 }

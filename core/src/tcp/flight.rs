@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use super::recovery::prr::Prr;
 use super::recovery::rack::{Delivery, Rack, sent_after};
 use super::recovery::tlp::Probe;
-use super::recovery::undo::Undo;
+use super::recovery::undo::{Frto, Undo};
 use crate::seq::SeqNum;
 use crate::state::CaState;
 use crate::time::Instant;
@@ -87,6 +87,7 @@ pub(crate) struct Flight {
     /// When the current episode of recovery began (5681-14).
     pub(crate) episode: SendTime,
     pub(crate) undo: Option<Box<Undo>>,
+    pub(crate) frto: Frto,
     /// Number of ranges visited.
     #[cfg(test)]
     pub(crate) visited: std::cell::Cell<usize>,
@@ -132,6 +133,7 @@ impl Flight {
             marked: false,
             episode: sent,
             undo: None,
+            frto: Frto::Off,
             #[cfg(test)]
             visited: Default::default(),
         }

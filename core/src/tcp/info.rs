@@ -31,7 +31,7 @@ impl Connection {
             rto: tcb.rtt.rto(config),
             rtt: tcb.rtt.srtt(),
             rttvar: tcb.rtt.var(),
-            min_rtt: tcb.rtt.min(),
+            min_rtt: self.min_rtt.get(),
             snd_mss: self.payload_mss(),
             rcv_mss: tcb.rcv.mss,
             advmss: tcb.rcv.adv_mss,

@@ -389,6 +389,7 @@ impl Connection {
         snd.pending.handshake = false;
         if let Some(sample) = self.tcb.rtt.completed(segment.ack(), env.now) {
             self.tcb.rtt.sample(sample, env.config);
+            self.min_rtt.note(sample, env.now);
         }
         self.tcb.timers.retransmits = 0;
         self.stop_retransmit();

@@ -6,6 +6,8 @@ use crate::time::{Duration, Instant};
 
 /// Clock granularity G in microseconds (6298-8).
 const GRANULARITY: u32 = 1_000;
+/// Half of the time after which the smallest round trip is forgotten, in seconds. The path may have changed (8985-13).
+const MIN_PERIOD: u64 = 5;
 /// RTO when data begins after the SYN timed out (6298-11).
 const FALLBACK: Duration = Duration::from_secs(3);
 
@@ -15,7 +17,6 @@ pub(crate) struct Rtt {
     /// 0: no sample yet.
     srtt: u32,
     var: u32,
-    min: u32,
     /// The RTO computed from them, without back-off.
     rto: u32,
     /// Doublings of the RTO since the last sample (MUST-18).
@@ -35,7 +36,6 @@ impl Rtt {
         Rtt {
             srtt: 0,
             var: 0,
-            min: 0,
             rto: 0,
             backoff: 0,
             after_syn_loss,
@@ -52,10 +52,6 @@ impl Rtt {
 
     pub(crate) fn var(&self) -> Duration {
         Duration::from_micros(u64::from(self.var))
-    }
-
-    pub(crate) fn min(&self) -> Duration {
-        Duration::from_micros(u64::from(self.min))
     }
 
     /// Begins to time a first transmission, unless a segment is already being timed (6298-7).
@@ -112,12 +108,10 @@ impl Rtt {
         if self.srtt == 0 {
             self.srtt = r;
             self.var = r / 2;
-            self.min = r;
         } else {
             // Update the deviation first: it uses the old mean.
             self.var = self.var - self.var / 4 + self.srtt.abs_diff(r) / 4;
             self.srtt = (self.srtt - self.srtt / 8 + r / 8).max(1);
-            self.min = self.min.min(r);
         }
         let rto = u64::from(self.srtt) + u64::from(GRANULARITY.max(self.var.saturating_mul(4)));
         let (least, most) = (config.tcp_rto_min.as_micros() as u64, config.tcp_rto_max.as_micros() as u64);
@@ -150,6 +144,34 @@ impl Rtt {
         }
         let factor = 1u32.checked_shl(u32::from(doublings)).unwrap_or(u32::MAX);
         rto.saturating_mul(factor).min(config.tcp_rto_max)
+    }
+}
+
+/// The smallest round trip of the last five to ten seconds in which there were samples, in microseconds.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct MinRtt {
+    /// The smallest sample of this period, and of the one before; 0: none.
+    recent: u32,
+    before: u32,
+    period: u8,
+}
+
+impl MinRtt {
+    pub(crate) fn get(&self) -> Duration {
+        Duration::from_micros(u64::from(self.recent.min(self.before)))
+    }
+
+    #[inline]
+    pub(crate) fn note(&mut self, sample: Duration, now: Instant) {
+        let r = (sample.as_micros().min(u128::from(u32::MAX)) as u32).max(1);
+        let period = (now.as_secs() / MIN_PERIOD) as u8;
+        (self.recent, self.before) = match period.wrapping_sub(self.period) {
+            _ if self.recent == 0 => (r, r),
+            0 => (self.recent.min(r), self.before),
+            1 => (r, self.recent),
+            _ => (r, r),
+        };
+        self.period = period;
     }
 }
 
@@ -190,7 +212,18 @@ mod tests {
         rtt.sample(Duration::from_millis(160), &config);
         // RTTVAR = 3/4 · 40 + 1/4 · |80 − 160| = 50; SRTT = 7/8 · 80 + 1/8 · 160 = 90.
         assert_eq!((rtt.srtt().as_millis(), rtt.var().as_millis()), (90, 50));
-        assert_eq!(rtt.min().as_millis(), 80);
+    }
+
+    /// 8985-13: the path has become longer. The time of a shorter one does not count for ever.
+    #[test]
+    fn a_smallest_round_trip_is_forgotten_after_ten_seconds_8985_13() {
+        let mut min_rtt = MinRtt::default();
+        let mut min_at = |secs, millis| {
+            min_rtt.note(Duration::from_millis(millis), Instant::from_secs(secs));
+            min_rtt.get().as_millis()
+        };
+        assert_eq!([min_at(3, 20), min_at(4, 80), min_at(9, 80)], [20, 20, 20]);
+        assert_eq!([min_at(14, 80), min_at(15, 70), min_at(100, 90)], [80, 70, 90]);
     }
 
     /// 6298-8: without variation, the clock granularity remains.

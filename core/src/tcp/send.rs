@@ -186,6 +186,7 @@ impl Connection {
         let by_timestamp = || by_timestamp().filter(|sample| self.tcb.rtt.is_valid_sample(*sample, env.now));
         if let Some(sample) = timed.or_else(by_timestamp) {
             self.tcb.rtt.sample(sample, env.config);
+            self.min_rtt.note(sample, env.now);
             self.tail.note_sample();
             if env.trace.is_on() {
                 let (tuple, rto) = (self.tcb.tuple, self.tcb.rtt.rto(env.config));

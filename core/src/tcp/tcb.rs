@@ -21,7 +21,7 @@ use crate::tcp::reassembly::Reassembly;
 use crate::tcp::recovery::rack::Reordering;
 use crate::tcp::recovery::tlp::Tail;
 use crate::tcp::room::{payload_of, room_in};
-use crate::tcp::rtt::Rtt;
+use crate::tcp::rtt::{MinRtt, Rtt};
 use crate::tcp::segment::is_earlier;
 use crate::time::{Deadline, Duration, Instant, Since, Stamp, Tick};
 use crate::trace::{Trace, TraceEvent, TraceKind};
@@ -81,6 +81,7 @@ pub(crate) struct Connection {
     pub(crate) sent: SendTime,
     pub(crate) reordering: Reordering,
     pub(crate) tail: Tail,
+    pub(crate) min_rtt: MinRtt,
     pub(crate) rare: Option<Box<Rare>>,
     pub(crate) congestion: Controller,
     pub(crate) options: Arc<SocketOptions>,
@@ -373,9 +374,10 @@ impl Connection {
         let segments = if agreed.syn_retransmitted { 1 } else { env.config.tcp_init_cwnd };
         let full = payload_of(mss, agreed.ts_recent.is_some());
         let window = congestion::initial_window(segments, u32::from(full));
-        let mut rtt = Rtt::new(agreed.syn_retransmitted);
+        let (mut rtt, mut min_rtt) = (Rtt::new(agreed.syn_retransmitted), MinRtt::default());
         if let Some(sample) = agreed.rtt {
             rtt.sample(sample, env.config);
+            min_rtt.note(sample, env.now);
         }
         // In one piece, so that it is written where it will be.
         Connection {
@@ -447,6 +449,7 @@ impl Connection {
             sent: SendTime::at(env.now),
             reordering: Reordering::default(),
             tail: Tail::default(),
+            min_rtt,
             rare: None,
             congestion: Controller::new(agreed.options.congestion, window, iss + 1, now),
             options: agreed.options,

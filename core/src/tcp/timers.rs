@@ -3,6 +3,7 @@
 use super::congestion::{Cause, initial_window};
 use super::input::{Closed, Outcome};
 use super::recovery::tlp::Timer;
+use super::recovery::undo::Frto;
 use super::rtt::model_timeout;
 use super::tcb::{Connection, Env, Origin};
 use crate::error::Error;
@@ -102,7 +103,9 @@ impl Connection {
             // Selective acknowledgments are trusted for one round (2018-5).
             flight.forget_sacked();
         }
+        let was = self.flight.as_ref().map_or(Frto::Off, |flight| flight.frto);
         self.resend_after_timeout(env);
+        self.begin_frto(undo.is_some(), was, env);
         if let Some(flight) = self.flight.as_mut().filter(|_| undo.is_some()) {
             flight.undo = undo;
         }

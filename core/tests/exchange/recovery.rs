@@ -334,3 +334,75 @@ fn an_ecn_echo_forbids_the_undo_4015_1() {
         assert_eq!((window(t).1, t.stack.counters().tcp_full_undo), (7000, 0));
     });
 }
+
+/// After a timeout, an ACK of the first segment. New data is sent, not what is taken for lost.
+fn after_a_timeout(t: &mut Test) {
+    path(t);
+    write(t, 10);
+    t.recv_after(200, ". seq 1:1001 ack 1");
+    t.write(5000);
+    t.recv_nothing();
+    t.send(". seq 1 ack 1001");
+    t.recv(". seq 10001:11001 ack 1");
+    t.recv(". seq 11001:12001 ack 1");
+    t.recv_nothing();
+}
+
+/// 5682-1, 5682-3, 5682-4: the next ACK covers data that was sent once and taken for lost: it was only late. Nothing more is
+/// sent again, and the window is that of before.
+#[test]
+fn an_ack_of_late_data_shows_a_spurious_timeout_5682_4() {
+    each(|t| {
+        after_a_timeout(t);
+        t.send(". seq 1 ack 2001");
+        assert_eq!((window(t).1, window(t).2), (u32::MAX, CaState::Open));
+        assert!(window(t).0 >= 10_000);
+        t.recv(". seq 12001:13001 ack 1");
+        t.drain();
+        let counters = t.stack.counters();
+        assert_eq!((counters.tcp_spurious_rtos, counters.retrans_segs), (1, 1));
+    });
+}
+
+/// 5682-4: only the new data arrives. The losses are real, and the repair goes on.
+#[test]
+fn an_ack_of_new_data_shows_a_genuine_timeout_5682_4() {
+    each(|t| {
+        after_a_timeout(t);
+        t.send(". seq 1 ack 1001 <sack 10001:11001>");
+        t.recv(". seq 1001:2001 ack 1");
+        t.drain();
+        assert!(window(t).0 <= 3000);
+        assert_eq!((window(t).2, t.stack.counters().tcp_spurious_rtos), (CaState::Loss, 0));
+    });
+}
+
+/// 5682-5: a SACK block of late data is proof at once, without new data to send.
+#[test]
+fn a_sack_block_of_late_data_shows_a_spurious_timeout_5682_5() {
+    each(|t| {
+        path(t);
+        write(t, 10);
+        t.recv_after(200, ". seq 1:1001 ack 1");
+        t.send(". seq 1 ack 1001 <sack 3001:4001>");
+        assert_eq!((window(t).1, t.stack.counters().tcp_spurious_rtos), (u32::MAX, 1));
+        t.drain();
+    });
+}
+
+/// 5682-2: the timer fires again for the same segment. The ACKs after it decide.
+#[test]
+fn a_repeated_timeout_is_judged_as_well_5682_2() {
+    each(|t| {
+        path(t);
+        write(t, 10);
+        t.recv_after(200, ". seq 1:1001 ack 1");
+        t.recv_after(400, ". seq 1:1001 ack 1");
+        t.write(5000);
+        t.send(". seq 1 ack 1001");
+        assert_eq!(t.drain(), 2);
+        t.send(". seq 1 ack 3001");
+        t.drain();
+        assert_eq!((window(t).1, t.stack.counters().tcp_spurious_rtos), (u32::MAX, 1));
+    });
+}

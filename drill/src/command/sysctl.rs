@@ -86,9 +86,8 @@ const FIXED: [(&str, &[&str]); 12] = [
 ];
 
 /// Known settings for features that the stack lacks. They are noted, and the run continues.
-const NOTED: [&str; 53] = [
+const NOTED: [&str; 52] = [
     "net.ipv4.tcp_recovery",
-    "net.ipv4.tcp_frto",
     "net.ipv4.tcp_fack",
     "net.ipv4.tcp_autocorking",
     "net.ipv4.tcp_adv_win_scale",

@@ -26,6 +26,7 @@ use before::Before;
 use prr::{Prr, Report};
 use rack::Delivery;
 use tlp::Probe;
+use undo::Frto;
 
 /// Most ranges of a flight, for each selectively acknowledged one that `tcp_max_sack_ranges` permits.
 const RANGES_PER_SACKED: usize = 4;
@@ -131,7 +132,7 @@ impl Connection {
             self.release_ranges(ack);
             return false;
         }
-        let min_rtt = self.tcb.rtt.min().as_micros() as u32;
+        let min_rtt = self.min_rtt.get().as_micros() as u32;
         let echo_age = self.echo_age(segment, env);
         let most = env.config.tcp_max_sack_ranges;
         let flight = self.open_flight(env);
@@ -147,6 +148,7 @@ impl Connection {
         if reneged {
             env.counters.tcp_sack_reneging += 1;
         }
+        self.judge_timeout(segment, delivery.late, news, env);
         news
     }
 
@@ -276,7 +278,7 @@ impl Connection {
             flight.sacked_ranges() >= threshold || flight.sacked() > (threshold - 1) * mss
         });
         let micros = |time: Duration| time.as_micros() as u32;
-        let (min_rtt, srtt) = (micros(self.tcb.rtt.min()), micros(self.tcb.rtt.srtt()));
+        let (min_rtt, srtt) = (micros(self.min_rtt.get()), micros(self.tcb.rtt.srtt()));
         self.reordering.window(enough || self.is_recovering(), min_rtt, srtt)
     }
 
@@ -382,6 +384,7 @@ impl Connection {
         }
         flight.phase = if flight.sacked() > 0 { CaState::Disorder } else { CaState::Open };
         (flight.forced, flight.partial_seen, flight.trial, flight.inflation) = (false, false, None, 0);
+        flight.frto = Frto::Off;
         self.reordering.note_recovery();
     }
 
@@ -418,6 +421,7 @@ impl Connection {
         let flight = self.open_flight(env);
         flight.phase = CaState::Loss;
         flight.probe = Probe::None;
+        flight.frto = Frto::Off;
         flight.prr = None;
         flight.dupacks = 0;
         flight.forced = true;
@@ -441,6 +445,9 @@ impl Connection {
         let window_end = una + self.tcb.snd.wnd;
         let flight = self.open_flight(env);
         let (start, len) = flight.first_lost(una, full)?;
+        if flight.frto == Frto::NewData {
+            return None;
+        }
         if flight.trial.is_some_and(|end| start.ge(end)) {
             return None;
         }

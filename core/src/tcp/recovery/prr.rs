@@ -1,5 +1,5 @@
-//! Proportional rate reduction (RFC 9937): the window while losses are repaired. What may be sent follows what the ACKs
-//! report as delivered, so that the flight reaches the threshold within a round trip, without silence and without a burst.
+//! Proportional rate reduction (RFC 9937): the window while losses are repaired. The sender sends what the ACKs report
+//! as delivered, so that the flight reaches the threshold within a round trip, without silence and without a burst.
 
 /// The state of one episode. All sizes are bytes.
 #[derive(Clone, Copy, Debug)]
@@ -13,7 +13,7 @@ pub(crate) struct Prr {
     out: u32,
 }
 
-/// What one ACK reports.
+/// The report of one ACK.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Report {
     /// Newly delivered bytes: DeliveredData.

@@ -2,7 +2,7 @@
 //! and a reordering window has passed.
 
 use crate::seq::SeqNum;
-use crate::tcp::flight::{Range, SendTime};
+use crate::tcp::flight::{Fate, Range, SendTime};
 
 /// The least reordering window that is not zero, in microseconds: the granularity of our timers.
 const GRANULARITY: u64 = 1000;
@@ -66,11 +66,13 @@ pub(crate) struct Delivery {
     newest: Option<(SendTime, SeqNum)>,
     /// Data that was sent once arrived after data above it (8985-14).
     pub(crate) reordered: bool,
+    /// Data that was taken for lost, and was not sent again, has arrived.
+    pub(crate) late: bool,
 }
 
 impl Delivery {
     pub(crate) fn new(now: SendTime, min_rtt: u32, echo_age: Option<u32>, fack: SeqNum) -> Delivery {
-        Delivery { now, min_rtt, echo_age, fack, newest: None, reordered: false }
+        Delivery { now, min_rtt, echo_age, fack, newest: None, reordered: false, late: false }
     }
 
     /// The ACK delivers a range, up to `end`. To be called in the order of sequence numbers.
@@ -80,6 +82,7 @@ impl Delivery {
         } else if end.lt(self.fack) && !range.retransmitted {
             self.reordered = true;
         }
+        self.late |= range.fate == Fate::Lost && !range.retransmitted;
         let sent = (range.sent, end);
         if self.is_of_last_transmission(range, selectively)
             && self.newest.is_none_or(|newest| sent_after(sent, newest))

@@ -37,7 +37,59 @@ impl Undo {
     }
 }
 
+/// Forward RTO-recovery (RFC 5682 §3): whether a timeout was spurious, as the ACKs after it tell. It needs no timestamps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Frto {
+    Off,
+    /// The first segment was sent again.
+    Retransmitted,
+    /// An ACK has covered it. New data is sent, and nothing that is taken for lost.
+    NewData,
+}
+
 impl Connection {
+    /// Begins or repeats F-RTO after a timeout. `first`: nothing was being repaired before (5682-1, 5682-2).
+    pub(crate) fn begin_frto(&mut self, first: bool, was: Frto, env: &Env<'_>) {
+        let on = env.config.tcp_frto > 0 && self.tcb.snd.sack && (first || was != Frto::Off);
+        if let Some(flight) = self.flight.as_mut().filter(|_| on) {
+            flight.frto = Frto::Retransmitted;
+        }
+    }
+
+    /// Judges a timeout by an ACK. SND.UNA is still that of before. `late`: data has arrived that was taken for lost and
+    /// not sent again, so that the timeout was spurious (5682-4, 5682-5). `news`: SACK blocks cover new data.
+    #[inline]
+    pub(super) fn judge_timeout(&mut self, segment: &Segment<'_>, late: bool, news: bool, env: &mut Env<'_>) {
+        if self.flight.as_ref().is_some_and(|flight| flight.frto != Frto::Off) {
+            self.judge_by(segment, late, news, env);
+        }
+    }
+
+    #[cold]
+    fn judge_by(&mut self, segment: &Segment<'_>, late: bool, news: bool, env: &mut Env<'_>) {
+        let (ack, mss) = (segment.ack(), u32::from(self.payload_mss()));
+        let (una, nxt) = (self.tcb.snd.una, self.tcb.snd.nxt);
+        let advances = ack.gt(una);
+        let edge = una.max(ack) + self.tcb.snd.wnd;
+        let can_send = self.unsent() >= mss as usize && (nxt + mss).le(edge);
+        let Some(flight) = self.flight.as_mut() else { return };
+        if ack.ge(self.tcb.snd.recover) {
+            flight.frto = Frto::Off;
+        } else if late && !segment.flags().ece() {
+            env.counters.tcp_spurious_rtos += 1;
+            self.undo_recovery(env);
+        } else if flight.frto == Frto::Retransmitted {
+            // Without new data the repair goes on (5682-3).
+            if advances {
+                flight.frto = if can_send { Frto::NewData } else { Frto::Off };
+            }
+        } else if advances || news {
+            flight.frto = Frto::Off;
+            let cwnd = self.congestion.cwnd().min(3 * mss);
+            self.congestion.set_cwnd(cwnd);
+        }
+    }
+
     /// An episode of recovery begins: what it replaces is remembered.
     pub(crate) fn begin_undo(&mut self, una: SeqNum) -> Box<Undo> {
         self.congestion.remember();
