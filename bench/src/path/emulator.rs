@@ -18,6 +18,7 @@ use steadfast_core::{Duration, Instant};
 use steadfast_lab::path::{Fate, Parcel, Path, Setup, Stats};
 use tokio::io::unix::AsyncFd;
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::unconstrained;
 
 use super::watch::{Copy, Seen, Watch};
 
@@ -29,7 +30,7 @@ const SPIN: Duration = Duration::from_micros(30);
 /// An order to the emulator.
 pub(super) enum Order {
     /// Use these paths, from the senders to the receiver and back, with this seed.
-    Begin { down: Setup, up: Setup, seed: u64 },
+    Begin { down: Box<Setup>, up: Box<Setup>, seed: u64 },
     /// Report on the round.
     End(oneshot::Sender<Report>),
 }
@@ -162,36 +163,34 @@ impl Emulator {
 
     /// Carries packets until the orders end.
     pub(super) async fn run(mut self) -> io::Result<()> {
-        poll_fn(|cx| self.poll(cx)).await
+        // Without this, the runtime's budget of a task makes devices look idle that are not.
+        unconstrained(poll_fn(|cx| self.poll(cx))).await
     }
 
     fn now(&self) -> Instant {
         Instant::from_nanos(self.epoch.elapsed().as_nanos() as u64)
     }
 
+    /// Does one turn. The task comes again at once if there may be more to do.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        loop {
-            while let Poll::Ready(order) = self.orders.poll_recv(cx) {
-                match order {
-                    None => return Poll::Ready(Ok(())),
-                    Some(order) => self.obey(order),
-                }
+        while let Poll::Ready(order) = self.orders.poll_recv(cx) {
+            match order {
+                None => return Poll::Ready(Ok(())),
+                Some(order) => self.obey(order),
             }
-            let busy = self.take_in(cx)?;
-            self.decide();
-            self.send(cx)?;
-            if busy {
-                continue;
-            }
-            let next = [self.due.peek().map(|Reverse(due)| due.at), self.down.poll_at(), self.up.poll_at()];
-            let Some(next) = next.into_iter().flatten().min() else { return Poll::Pending };
-            let now = self.now();
-            if next <= now + SPIN {
-                continue;
-            }
-            self.timer.poll(cx, now, next)?;
-            return Poll::Pending;
         }
+        let busy = self.take_in(cx)?;
+        self.decide();
+        let full = self.send(cx)?;
+        let next = [self.due.peek().map(|Reverse(due)| due.at), self.down.poll_at(), self.up.poll_at()];
+        let next = next.into_iter().flatten().min();
+        let now = self.now();
+        if busy || !full && next.is_some_and(|next| next <= now + SPIN) {
+            cx.waker().wake_by_ref();
+        } else if let Some(next) = next.filter(|_| !full) {
+            self.timer.poll(cx, now, next)?;
+        }
+        Poll::Pending
     }
 
     fn obey(&mut self, order: Order) {
@@ -199,7 +198,7 @@ impl Emulator {
             Order::Begin { down, up, seed } => {
                 // The model's time starts anew, so that handovers and rates of both sides meet the same packets.
                 self.epoch = time::Instant::now();
-                (self.down, self.up) = (Path::new(down, seed), Path::new(up, !seed));
+                (self.down, self.up) = (Path::new(*down, seed), Path::new(*up, !seed));
                 self.due.clear();
                 self.late.clear();
                 self.watch = Watch::default();
@@ -259,14 +258,14 @@ impl Emulator {
         self.due.push(Reverse(Due { at, order: self.order, bytes, down }));
     }
 
-    /// Writes the packets that are due.
-    fn send(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+    /// Writes the packets that are due. Returns true if a device is full, which then wakes the task.
+    fn send(&mut self, cx: &mut Context<'_>) -> io::Result<bool> {
         while let Some(Reverse(due)) = self.due.peek() {
             let now = self.now();
+            let late = now.saturating_since(due.at);
             if due.at > now {
-                return Ok(());
+                break;
             }
-            self.late.push(now.saturating_since(due.at));
             let to = if due.down { None } else { destination(&due.bytes) };
             let device = match to {
                 None => Some(&mut self.near),
@@ -275,11 +274,12 @@ impl Emulator {
             if let Some(device) = device
                 && device.poll_send(cx, Frame::new(&due.bytes)).is_pending()
             {
-                return Ok(());
+                return Ok(true);
             }
+            self.late.push(late);
             self.due.pop();
         }
-        Ok(())
+        Ok(false)
     }
 }
 

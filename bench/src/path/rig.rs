@@ -78,7 +78,7 @@ impl Rig {
 
     /// Sets up the paths of a round.
     pub(super) fn begin(&self, down: &Setup, up: &Setup, seed: u64) {
-        self.order(Order::Begin { down: down.clone(), up: up.clone(), seed });
+        self.order(Order::Begin { down: Box::new(down.clone()), up: Box::new(up.clone()), seed });
     }
 
     /// Ends a round.
