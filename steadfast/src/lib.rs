@@ -47,6 +47,22 @@
 //! - A stream that outlives its network returns the bytes that had arrived, then an error that says how the network
 //!   ended.
 //!
+//! # Where a network runs
+//!
+//! [`NetBuilder::start`] spawns the driver on the current runtime, [`NetBuilder::build`] returns it to be polled or
+//! spawned elsewhere, and [`NetBuilder::start_thread`] gives the network a thread of its own, so that a program that
+//! blocks its runtime does not hold it up. With `tokio::time::pause` the timers of a network follow the paused clock.
+//!
+//! # Differences from `tokio::net`
+//!
+//! - Calls that open a socket take the [`Net`] first: `TcpStream::connect(&net, "10.9.0.2:80")`.
+//! - Readiness is the state of a connection, not a memory of events: see [`TcpStream::ready`].
+//! - A read into an empty buffer returns at once.
+//! - A connect to an unspecified address fails with `InvalidInput`; the kernel connects to itself.
+//! - [`TcpSocket::bind`] checks an address, but does not reserve it.
+//!
+//! The crate `parity` of the repository runs the same tests on both.
+//!
 //! # Local addresses
 //!
 //! A packet to an address of the network itself never reaches the device. With `127.0.0.1/8` among the addresses, all

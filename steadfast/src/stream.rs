@@ -145,7 +145,8 @@ impl TcpStream {
         self.socket.peer_addr()
     }
 
-    /// Returns the state of the connection, with the fields of Linux's `tcp_info`.
+    /// Returns the state of the connection, with the fields of Linux's `tcp_info`. After its end, it returns those that
+    /// it had at its end, with the state `Closed`.
     pub fn info(&self) -> io::Result<Info> {
         self.socket.info()
     }

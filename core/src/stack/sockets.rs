@@ -8,6 +8,7 @@ use slotmap::{Key, KeyData};
 use super::Stack;
 use crate::buffer::Rope;
 use crate::error::Error;
+use crate::info::Info;
 use crate::socket::{Event, SocketId, SocketOptions};
 use crate::table::Table;
 
@@ -56,6 +57,8 @@ pub(super) struct Finished {
     pub(super) local: SocketAddr,
     pub(super) remote: SocketAddr,
     pub(super) options: Arc<SocketOptions>,
+    /// The connection as it was at its end; none for a connect that failed.
+    pub(super) info: Option<Box<Info>>,
 }
 
 impl Finished {

@@ -9,6 +9,7 @@ use crate::buffer::Rope;
 use crate::counters::ReplyReason;
 use crate::error::Error;
 use crate::flow::{FlowRef, PackedRef};
+use crate::info::Info;
 use crate::socket::Event;
 use crate::state::State;
 use crate::tcp::dormant::Dormant;
@@ -223,11 +224,13 @@ impl Stack {
         if let Some(id) = id
             && let Some(socket) = self.sockets.get_mut(id)
         {
+            let info = Info { state: State::Closed, ..connection.info(self.now, &self.config) };
             let receive_queue = std::mem::take(&mut connection.receive_queue);
             self.memory.add(&receive_queue);
             let (local, remote) = (connection.tcb.tuple.local(), connection.tcb.tuple.remote());
             let options = Arc::clone(&connection.options);
-            let finished = Finished { receive_queue, error, local, remote, options };
+            let info = Some(Box::new(info));
+            let finished = Finished { receive_queue, error, local, remote, options, info };
             socket.kind = SocketKind::Finished(self.finished.insert(finished));
             let failed = if error.is_some() { Event::ERROR } else { Event::default() };
             self.notify(id, Event::READABLE | Event::WRITABLE | Event::CLOSED | failed | events);
@@ -256,8 +259,14 @@ impl Stack {
         if let Some(socket) = self.sockets.get_mut(opening.socket) {
             let (local, remote) = (opening.tuple.local(), opening.tuple.remote());
             let options = opening.options;
-            let finished =
-                Finished { receive_queue: Rope::default(), error: Some(error), local, remote, options };
+            let finished = Finished {
+                receive_queue: Rope::default(),
+                error: Some(error),
+                local,
+                remote,
+                options,
+                info: None,
+            };
             socket.kind = SocketKind::Finished(self.finished.insert(finished));
             let events = Event::READABLE | Event::WRITABLE | Event::CLOSED | Event::ERROR;
             self.notify(opening.socket, events);

@@ -205,12 +205,16 @@ impl Stack {
         self.sockets.get(id).filter(|socket| socket.place != Place::AcceptQueue).ok_or(Error::NoSuchSocket)
     }
 
-    /// Returns the details of one connection. Errors: [`NoSuchSocket`](Error::NoSuchSocket);
-    /// [`NotConnected`](Error::NotConnected) for a listener, or if the connection does not exist yet or any more.
+    /// Returns the details of one connection. After its end, those that it had at its end, except that the state is
+    /// `Closed`. Errors: [`NoSuchSocket`](Error::NoSuchSocket); [`NotConnected`](Error::NotConnected) for a listener, or
+    /// if the connection does not exist yet or never did.
     pub fn info(&self, now: Instant, id: SocketId) -> Result<Info, Error> {
         match self.socket(id)?.kind {
             SocketKind::Connection(index) => {
                 Ok(self.connections[index].info(now.max(self.now), &self.config))
+            }
+            SocketKind::Finished(index) => {
+                self.finished[index].info.as_deref().cloned().ok_or(Error::NotConnected)
             }
             _ => Err(Error::NotConnected),
         }

@@ -241,3 +241,35 @@ fn what_a_finished_socket_holds_is_freed_as_it_is_read_sa_est_03() {
         assert_eq!(t.read_end(), Err(Error::ConnectionReset));
     });
 }
+
+#[test]
+fn the_details_of_a_connection_can_be_read_after_its_end() {
+    each(|t| {
+        t.reach(State::Established);
+        let before = t.stack.info(t.now, t.sock).unwrap().bytes_received;
+        t.send("P. seq 51:61 ack 101");
+        t.recv(". seq 101 ack 61");
+        t.send("R. seq 61 ack 101");
+        let info = t.stack.info(t.now, t.sock).unwrap();
+        assert_eq!((info.state, info.bytes_received, info.recv_q), (State::Closed, before + 10, 10));
+        assert_eq!(info.remote, t.remote());
+    });
+}
+
+/// `TCP_QUICKACK` of Linux.
+#[test]
+fn a_delayed_ack_leaves_at_once_when_quick_ones_are_asked_for() {
+    each(|t| {
+        t.reach(State::Established);
+        t.stack.set_quickack(t.now, t.sock, false).unwrap();
+        assert_eq!(t.stack.quickack(t.sock), Ok(false));
+        t.send("P. seq 51:61 ack 101");
+        t.recv_nothing();
+        t.stack.set_quickack(t.now, t.sock, true).unwrap();
+        t.recv(". seq 101 ack 61");
+        // And the next one.
+        t.send("P. seq 61:71 ack 101");
+        t.recv(". seq 101 ack 71");
+        assert_eq!(t.stack.quickack(t.sock), Ok(true));
+    });
+}

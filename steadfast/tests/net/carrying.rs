@@ -1,6 +1,7 @@
 use std::time::Duration;
 
 use sha2::{Digest, Sha256};
+use steadfast::stack::trace::State;
 use steadfast::{CongestionControl, TcpKeepalive, TcpSocket, TcpStream};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
@@ -185,6 +186,11 @@ async fn options_read_back_as_they_were_set_and_info_counts() {
     assert_eq!(client.info().unwrap().bytes_acked, 1000);
     assert_eq!(server.info().unwrap().bytes_received, 1000);
     assert!(client.take_error().unwrap().is_none());
+
+    server.abort();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let info = client.info().unwrap();
+    assert_eq!((info.state, info.bytes_acked), (State::Closed, 1000));
 }
 
 #[tokio::test(start_paused = true)]
