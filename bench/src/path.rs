@@ -127,7 +127,9 @@ impl Line {
         let word = |reached: bool| if reached { "reached" } else { "MISSED" };
         match self.bar {
             Bar::AtLeast(times) => (format!("≥ {times}×"), word(self.ratio() >= times)),
-            Bar::AtMost(times) => (format!("≤ {times}×"), word(self.ratio() <= times)),
+            Bar::AtMost(times) => {
+                (format!("≤ {times}×"), word(self.ours.median() <= times * self.kernel.median()))
+            }
             Bar::Within(low, high) => {
                 (format!("{low}..{high}"), word((low..=high).contains(&self.ours.median())))
             }
