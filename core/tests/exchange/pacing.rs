@@ -41,7 +41,9 @@ fn carry(t: &mut Test, time: Duration, clock: Duration) -> Vec<(Instant, u64)> {
         let ticks = (next - start).as_nanos().div_ceil(clock.as_nanos()) as u32;
         t.now = start + clock * ticks;
         t.stack.advance(t.now);
-        while let Some((_, number)) = acks.pop_front_if(|(at, _)| *at <= t.now) {
+        while acks.front().is_some_and(|(at, _)| *at <= t.now)
+            && let Some((_, number)) = acks.pop_front()
+        {
             let packet = t.packet(&format!(". seq 1 ack {number}"));
             t.stack.receive(t.now, &packet[..]);
         }
