@@ -46,7 +46,7 @@ pub struct UdpOptions {
 }
 
 impl UdpOptions {
-    /// What a waiting datagram costs beside its payload, in bytes.
+    /// Bytes that a waiting datagram costs beside its payload.
     pub const OVERHEAD: usize = 256;
 
     /// Returns the defaults of `config`.
@@ -146,7 +146,7 @@ impl<T> Default for Line<T> {
     }
 }
 
-/// What a datagram costs while it waits.
+/// The cost of a datagram while it waits.
 pub(crate) trait Cost {
     fn cost(&self) -> usize;
 }

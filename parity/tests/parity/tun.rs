@@ -22,7 +22,12 @@ pub(crate) struct World {
 }
 
 pub(crate) fn run(case: impl AsyncFn(World)) {
-    if !steadfast_witness::enter_namespace(&[]) {
+    run_beside(&[], case);
+}
+
+/// Runs a case that needs programs.
+pub(crate) fn run_beside(programs: &[&str], case: impl AsyncFn(World)) {
+    if !steadfast_witness::enter_namespace(programs) {
         return;
     }
     in_real_time(async {
