@@ -244,10 +244,6 @@ macro_rules! usage {
 usage! {
     /// Sockets that the application holds, including listeners.
     sockets: usize,
-    /// UDP sockets, and closed ones whose datagrams wait for the device.
-    udp_sockets: usize,
-    /// What all datagrams that wait cost, in bytes, limited by `udp_mem`.
-    udp_held: u64,
     /// Listeners.
     listeners: usize,
     /// Passive opens that wait for the third segment.
@@ -274,4 +270,8 @@ usage! {
     path_mtus: usize,
     /// Stateless replies that wait for the device.
     replies: usize,
+    /// UDP sockets, and closed ones whose datagrams wait for the device.
+    udp_sockets: usize,
+    /// The cost of all datagrams that wait, in bytes, limited by `udp_mem`.
+    udp_held: u64,
 }

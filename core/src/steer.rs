@@ -11,7 +11,7 @@ use crate::tuple::{FourTuple, Quoted, quoted_packet};
 use crate::wire::icmp::{self, Message};
 use crate::wire::{PROTOCOL_ICMP, PROTOCOL_ICMPV6, PROTOCOL_TCP, PROTOCOL_UDP, ipv4, ipv6, tcp};
 
-/// The stack with all UDP sockets. It also gets ICMP that is not about a segment.
+/// The stack with all UDP sockets.
 const UDP_OWNER: u16 = 0;
 
 /// The distribution of connections among stacks.
@@ -65,10 +65,11 @@ impl Steering {
             _ if fragment => Steer::All,
             PROTOCOL_TCP => self.to(arriving(source, destination, payload)),
             PROTOCOL_UDP => Steer::To(UDP_OWNER),
-            PROTOCOL_ICMP | PROTOCOL_ICMPV6 => {
-                let tuple = quoted(source, destination, payload);
-                tuple.map_or(Steer::To(UDP_OWNER), |tuple| Steer::To(self.owner(&tuple)))
-            }
+            PROTOCOL_ICMP | PROTOCOL_ICMPV6 => match quoted(source, destination, payload) {
+                Some(Quoted::Segment(tuple, _)) => Steer::To(self.owner(&tuple)),
+                Some(Quoted::Udp(..)) => Steer::To(UDP_OWNER),
+                None => Steer::Any,
+            },
             _ => Steer::Any,
         }
     }
@@ -126,17 +127,14 @@ fn arriving(source: IpAddr, destination: IpAddr, segment: &[u8]) -> Option<FourT
     Some(FourTuple::new((destination, destination_port).into(), (source, source_port).into()))
 }
 
-/// Returns the connection that an ICMP error is about.
-fn quoted(source: IpAddr, destination: IpAddr, message: &[u8]) -> Option<FourTuple> {
+/// Returns the packet that an ICMP error is about.
+fn quoted(source: IpAddr, destination: IpAddr, message: &[u8]) -> Option<Quoted> {
     let message = match (source, destination) {
         (IpAddr::V6(source), IpAddr::V6(destination)) => icmp::parse_v6(source, destination, message),
         _ => icmp::parse_v4(message),
     };
     match message? {
-        Message::Error { quoted, .. } => match quoted_packet(destination, quoted)? {
-            Quoted::Segment(tuple, _) => Some(tuple),
-            Quoted::Udp(..) => None,
-        },
+        Message::Error { quoted, .. } => quoted_packet(destination, quoted),
         _ => None,
     }
 }
@@ -213,9 +211,21 @@ mod tests {
         let steering = Steering::new(&[3; 32], 2);
         let fragment = packet(THEIRS, OURS, PROTOCOL_TCP, true, &segment(1, 80));
         assert_eq!(steering.steer(&fragment), Steer::All);
-        let udp = packet(THEIRS, OURS, 17, false, &[0; 8]);
-        for unsound in [&[][..], &[0x45], &[0x60; 39], &fragment[..30], &udp] {
+        for unsound in [&[][..], &[0x45], &[0x60; 39], &fragment[..30]] {
             assert_eq!(steering.steer(unsound), Steer::Any, "{unsound:?}");
         }
+    }
+
+    #[test]
+    fn udp_and_icmp_about_it_go_to_the_stack_that_has_the_sockets() {
+        let steering = Steering::new(&[3; 32], 4);
+        let datagram = packet(THEIRS, OURS, PROTOCOL_UDP, false, &[0, 5, 0, 6, 0, 8, 0, 0]);
+        assert_eq!(steering.steer(&datagram), Steer::To(UDP_OWNER));
+        let ours = packet(OURS, THEIRS, PROTOCOL_UDP, false, &[0, 6, 0, 5, 0, 8, 0, 0]);
+        let message = Message::Error { kind: icmp::ErrorKind::PortUnreachable, quoted: &ours };
+        let mut bytes = vec![0; message.emitted_len()];
+        icmp::emit_v4(&message, &mut bytes).unwrap();
+        let report = packet(THEIRS, OURS, PROTOCOL_ICMP, false, &bytes);
+        assert_eq!(steering.steer(&report), Steer::To(UDP_OWNER));
     }
 }

@@ -8,7 +8,7 @@ use steadfast_core::config::{FastOpenMode, MtuProbing};
 use steadfast_core::seq::SeqNum;
 use steadfast_core::wire::icmp::{self, ErrorKind, Message};
 use steadfast_core::wire::tcp::{Cookie, Flags, Header, OptionLayout, Options, SackBlocks, Timestamps};
-use steadfast_core::wire::{PROTOCOL_ICMP, PROTOCOL_ICMPV6, PROTOCOL_UDP};
+use steadfast_core::wire::{PROTOCOL_ICMP, PROTOCOL_ICMPV6};
 use steadfast_core::{
     Config, ConnectOptions, Duration, Instant, Interface, ListenOptions, SocketId, SocketOptions, Stack,
 };
@@ -296,7 +296,7 @@ impl Game {
                     }
                 }
             }
-            Step::Unknown(len) => self.ip(PROTOCOL_UDP, &vec![0; usize::from(len).clamp(8, 65_400)]),
+            Step::Unknown(len) => self.ip(PROTOCOL_SCTP, &vec![0; usize::from(len).clamp(8, 65_400)]),
             Step::Wait(ms) => {
                 self.now += Duration::from_millis(ms.into());
                 self.stack.advance(self.now);
@@ -339,6 +339,8 @@ fn case(v6: bool, mtu: u16, mss: u16, steps: Vec<Step>) -> Case {
     Case { v6, mtu, offload: false, spare: 0, peer, probing: false, layout: OptionLayout::Linux, steps }
 }
 
+/// A protocol that the stack does not have.
+const PROTOCOL_SCTP: u8 = 132;
 const HOLES: [Step; 3] = [Step::Beyond(1, 1), Step::Beyond(3, 1), Step::Beyond(5, 1)];
 
 /// Three holes in the peer's data, and more data than a super-segment holds. It is shortened by the length of its own

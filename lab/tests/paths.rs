@@ -3,9 +3,13 @@
 use steadfast_lab::{Report, RunOptions, Scenario, run, workers};
 
 fn play(text: &str) -> Report {
+    play_seed(text, 0, true)
+}
+
+fn play_seed(text: &str, seed: u64, traced: bool) -> Report {
     let scenario =
         Scenario::parse("test", &format!("id X\ntitle T\n{text}")).unwrap_or_else(|error| panic!("{error}"));
-    let options = RunOptions { ladder: true, capture: true, ..RunOptions::default() };
+    let options = RunOptions { seed, ladder: traced, capture: traced, ..RunOptions::default() };
     run(&scenario, &options).unwrap_or_else(|error| panic!("{error}"))
 }
 
@@ -167,8 +171,8 @@ const BARS: [(&str, f64); 11] = [
     ("M3 queue 0.1 BDP", 1.0),
     ("M5 reorder 2% by 8ms", 0.95),
     ("M5 reorder 10% by 2ms", 0.95),
-    ("M5 jitter 0..4ms", 0.35),
-    ("M5 jitter 0..15ms", 0.35),
+    ("M5 jitter 0..4ms", 0.95),
+    ("M5 jitter 0..15ms", 0.95),
     ("M6 police 10M 32K", 1.0),
     ("M7 14 kB, loss 2%", 0.7),
     ("M10 Wi-Fi", 1.0),
@@ -209,9 +213,13 @@ expect\n  goodput S>C >={least}kbit until {seconds}\n"
 fn no_path_falls_below_its_bar_against_the_kernel() {
     let worker = |index: usize| {
         let (name, bar) = BARS[index];
-        let report = play(&row(name, bar));
-        let judged = |failure: &&String| failure.contains("goodput") || failure.contains("completion");
-        Ok::<_, ()>(report.failures.iter().find(judged).map(|failure| format!("{name}: {failure}")))
+        // Where chance decides much, the median of nine runs counts: five must reach the bar.
+        let seeds = if name.starts_with("M5") { 9 } else { 1 };
+        let judged = |failure: &String| failure.contains("goodput") || failure.contains("completion");
+        let failure = |seed| play_seed(&row(name, bar), seed, false).failures.into_iter().find(judged);
+        let failed: Vec<_> = (0..seeds).filter_map(failure).collect();
+        let below = failed.len() as u64 * 2 > seeds;
+        Ok::<_, ()>(below.then(|| format!("{name}: {}", failed.join("\n  "))))
     };
     let mut below = Vec::new();
     workers::in_order(BARS.len(), workers::cores(), worker, |found| below.extend(found)).unwrap();

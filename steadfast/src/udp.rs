@@ -168,7 +168,7 @@ impl UdpSocket {
 
     /// Sends a datagram to `target`, to the first address if it has several. Otherwise like [`send`](UdpSocket::send).
     pub async fn send_to<A: ToSocketAddrs>(&self, datagram: &[u8], target: A) -> io::Result<usize> {
-        let to = addr::resolve(self.net.names(), target.to_target()).await?.into_iter().next();
+        let to = addr::resolve(self.net.names(), target.to_target()).await?.next();
         let to = to.ok_or_else(addr::no_address)?;
         self.socket.wait(Interest::WRITABLE, || self.try_send_to(datagram, to)).await
     }
@@ -201,7 +201,7 @@ impl UdpSocket {
         self.socket.poll_with_budget(cx, Side::Write, |state| state.send_datagram(id, datagram, Some(target)))
     }
 
-    /// Receives a datagram and returns its length. What does not fit into `buffer` is lost.
+    /// Receives a datagram and returns its length. The rest of a datagram longer than `buffer` is lost.
     ///
     /// # Errors
     ///
@@ -364,7 +364,7 @@ impl State {
     fn of_datagram(&mut self, received: Result<Received, Error>) -> io::Result<Option<Received>> {
         self.check_whole()?;
         match received {
-            // What had arrived is read before the end of the network is reported.
+            // Datagrams that had arrived are read before the end of the network is reported.
             Err(Error::WouldBlock) => self.check_running().map(|()| None),
             Err(error) => Err(self.error_of(error)),
             Ok(received) => Ok(Some(received)),

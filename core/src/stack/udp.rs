@@ -121,7 +121,7 @@ impl Stack {
         Ok(())
     }
 
-    /// Takes the next datagram. What does not fit into the buffer is lost.
+    /// Takes the next datagram. The rest of a datagram longer than the buffer is lost.
     ///
     /// Errors: an error that ICMP reported, once; [`WouldBlock`](Error::WouldBlock), there is none.
     pub fn recv_from(&mut self, id: SocketId, buffer: &mut [u8]) -> Result<Received, Error> {
@@ -196,7 +196,7 @@ impl Stack {
         drawn.find(is_free).or_else(|| (range.first()..=range.last()).find(is_free))
     }
 
-    /// Closes a socket. What waits for the device still leaves.
+    /// Closes a socket. Datagrams that wait for the device still leave.
     pub(super) fn close_udp(&mut self, index: u32) {
         let socket = &mut self.udp.sockets[index];
         self.udp.held -= socket.received.held();
@@ -388,7 +388,7 @@ pub(super) struct Udp {
     pub(super) bindings: Vec<((u16, u128), u32)>,
     /// Sockets with datagrams that wait for the device, each once, in turn.
     pub(super) ready: std::collections::VecDeque<u32>,
-    /// What all waiting datagrams cost.
+    /// The cost of all waiting datagrams.
     pub(super) held: usize,
 }
 

@@ -431,15 +431,17 @@ impl Connection {
         {
             self.tcb.ts.recent = timestamps.val;
             self.tcb.ts.recent_at = env.now.as_secs() as u32;
+            if let Some(rare) = self.rare.as_mut() {
+                rare.echo = None;
+            }
         }
     }
 
-    /// Keeps the timestamp of duplicate data, although the segment is unacceptable, so that the ACK echoes it. With
-    /// the timestamp of the first copy, the peer's RTT sample would include the time that our ACKs were lost (RFC
-    /// 7323 §4.3, case C).
+    /// Echoes the timestamp of duplicate data, although the segment is unacceptable. With the timestamp of the first copy,
+    /// the peer's RTT sample would include the time that our ACKs were lost. TS.Recent stays: segments sent before a
+    /// needless retransmission may arrive after it, and PAWS must not drop them (RFC 7323 §5.3, R2 before R3).
     ///
-    /// A forged timestamp in the future would make PAWS drop all later segments (THREAT-29). The segment must
-    /// therefore be a plausible retransmission: within a window below RCV.NXT and with a current ACK. Its timestamp
+    /// The segment must be a plausible retransmission: within a window below RCV.NXT and with a current ACK. Its timestamp
     /// must be one that the peer's clock can have reached at 1000 ticks per second (RFC 7323 §5.4).
     fn note_timestamp_of_duplicate(&mut self, segment: &Segment<'_>, env: &Env<'_>) {
         let Tcb { rcv, ts, .. } = &self.tcb;
@@ -447,8 +449,8 @@ impl Connection {
         let sent_again = rcv.nxt.since(segment.seq()) <= rcv.buffer && self.is_current_ack(segment);
         let passed = (env.now.as_secs() as u32).wrapping_sub(ts.recent_at).saturating_add(2);
         let in_time = timestamps.val.wrapping_sub(ts.recent) <= passed.saturating_mul(1000);
-        if sent_again && in_time {
-            self.note_timestamp(segment, env);
+        if sent_again && in_time && !self.is_older(timestamps.val, env) {
+            self.rare().echo = Some(timestamps.val);
         }
     }
 

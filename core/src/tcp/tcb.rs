@@ -118,6 +118,8 @@ pub(crate) struct Rare {
     /// RCV.UP, until the application has read so far.
     pub(crate) urgent_received: Option<SeqNum>,
     pub(crate) total_retrans: u32,
+    /// The timestamp of duplicate data, to be echoed instead of TS.Recent.
+    pub(crate) echo: Option<u32>,
     pub(crate) pmtu_search: Option<PmtuSearch>,
     /// Until when a report of a smaller path MTU is believed (1191-2).
     pub(crate) pmtu_until: Option<Deadline>,
@@ -624,7 +626,7 @@ impl Connection {
     pub(crate) fn timestamps(&self, env: &Env<'_>) -> Option<Timestamps> {
         self.tcb.ts.on.then(|| Timestamps {
             val: env.timestamp_clock().wrapping_add(self.tcb.ts.offset),
-            ecr: self.tcb.ts.recent,
+            ecr: self.rare.as_ref().and_then(|rare| rare.echo).unwrap_or(self.tcb.ts.recent),
         })
     }
 }

@@ -45,8 +45,8 @@ fn sent(t: &mut Test) -> String {
     sent
 }
 
-/// RFC 9937 figure 1, 9937-1, 9937-5, 9937-6, 9937-8: the first of 20 segments is lost. What is sent is spread over the
-/// round trip, and at its end the window is half. The figure has the segment of ACK 20 at ACK 19 already; by the algorithm
+/// RFC 9937 figure 1, 9937-1, 9937-5, 9937-6, 9937-8: the first of 20 segments is lost. The segments are spread over
+/// the round trip, and at its end the window is half. The figure has the segment of ACK 20 at ACK 19 already; by the algorithm
 /// of §6.2 nothing may leave there, since inflight is not above ssthresh.
 #[test]
 fn one_loss_of_twenty_halves_the_rate_evenly_9937_1() {

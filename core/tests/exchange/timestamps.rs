@@ -151,7 +151,30 @@ fn the_echo_of_a_duplicate_is_that_of_the_duplicate_7323_9() {
     });
 }
 
-/// THREAT-29: a duplicate that the peer cannot have sent tells nothing. It would have PAWS drop what follows.
+/// RFC 7323 §5.3, R2 and R3: a needless retransmission overtakes data that was sent before it. Its timestamp is echoed,
+/// but PAWS does not drop that data.
+#[test]
+fn what_was_sent_before_a_needless_retransmission_is_taken_after_it() {
+    each(|t| {
+        if !t.ts {
+            return;
+        }
+        t.reach(State::Established);
+        t.wait(3000);
+        // It has 1:51.
+        t.send("P. seq 1:51 ack 101");
+        let again = t.ts_val;
+        let answer = t.recv(". seq 101 ack 51 <sack 1:51>");
+        assert_eq!(answer.header.options.timestamps.unwrap().ecr, again);
+        let ecr = t.cur().ts_last;
+        t.send(&format!("P. seq 51:101 ack 101 <ts {} ecr {ecr}>", again - 10));
+        let answer = t.recv_any().expect("an answer").header.options.timestamps.unwrap();
+        assert_eq!(t.stack.counters().paws_estab, 0, "PAWS takes it for old");
+        assert_eq!(answer.ecr, again - 10, "the echo is that of new data again");
+    });
+}
+
+/// THREAT-29: a duplicate that the peer cannot have sent tells nothing. Its timestamp is not echoed.
 #[test]
 fn a_forged_duplicate_does_not_move_the_echo_threat_29() {
     each(|t| {
