@@ -447,7 +447,7 @@ impl Network {
         const FEW: usize = 64;
         let Some(stack) = self.hosts[host].stack.as_ref().filter(|_| cfg!(debug_assertions)) else { return };
         let usage = stack.usage();
-        if usage.connections + usage.opening + usage.sockets > FEW {
+        if usage.connections + usage.opening + usage.sockets + usage.half_open + usage.time_wait > FEW {
             return;
         }
         if let Err(text) = stack.check_consistent() {
