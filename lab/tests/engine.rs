@@ -1,30 +1,9 @@
 //! The lab itself: the effect of each fault, and a failing case for each check.
 
-use steadfast_lab::{Report, RunOptions, Scenario, run};
+mod play;
 
-fn play(text: &str) -> Report {
-    let scenario =
-        Scenario::parse("test", &format!("id X\ntitle T\n{text}")).unwrap_or_else(|error| panic!("{error}"));
-    let options = RunOptions { ladder: true, capture: true, ..RunOptions::default() };
-    run(&scenario, &options).unwrap_or_else(|error| panic!("{error}"))
-}
-
-#[track_caller]
-fn passes(text: &str) -> Report {
-    let report = play(text);
-    assert!(report.passed(), "{}\n{}", report.failures.join("\n"), report.ladder);
-    report
-}
-
-/// Checks that exactly one thing fails, with this message.
-#[track_caller]
-fn fails(text: &str, message: &str) {
-    let report = play(text);
-    let [failure] = &report.failures[..] else {
-        panic!("{message}: {:#?}\n{}", report.failures, report.ladder)
-    };
-    assert!(failure.contains(message), "expected `{message}`: {failure}");
-}
+use play::{fails, passes, play};
+use steadfast_lab::{RunOptions, Scenario, run};
 
 /// C sends 100 bytes and closes; S replies with 50.
 const BASE: &str = "

@@ -1,34 +1,9 @@
 //! Transfers over paths: the faults of a path in the network, the expectations about transfers, a matrix of paths.
 
-use steadfast_lab::{Report, RunOptions, Scenario, run, workers};
+mod play;
 
-fn play(text: &str) -> Report {
-    play_seed(text, 0, true)
-}
-
-fn play_seed(text: &str, seed: u64, traced: bool) -> Report {
-    let scenario =
-        Scenario::parse("test", &format!("id X\ntitle T\n{text}")).unwrap_or_else(|error| panic!("{error}"));
-    let options = RunOptions { seed, ladder: traced, capture: traced, ..RunOptions::default() };
-    run(&scenario, &options).unwrap_or_else(|error| panic!("{error}"))
-}
-
-#[track_caller]
-fn passes(text: &str) -> Report {
-    let report = play(text);
-    assert!(report.passed(), "{}\n{}", report.failures.join("\n"), report.ladder);
-    report
-}
-
-/// Checks that exactly one thing fails, with this message.
-#[track_caller]
-fn fails(text: &str, message: &str) {
-    let report = play(text);
-    let [failure] = &report.failures[..] else {
-        panic!("{message}: {:#?}\n{}", report.failures, report.ladder)
-    };
-    assert!(failure.contains(message), "expected `{message}`: {failure}");
-}
+use play::{fails, passes, play_with};
+use steadfast_lab::{RunOptions, Scenario, workers};
 
 /// S sends 500 kB to each of two connections over a path of 8 Mbit/s, and both stay.
 const BASE: &str = "
@@ -216,7 +191,10 @@ fn no_path_falls_below_its_bar_against_the_kernel() {
         // Where chance decides much, the median of nine runs counts: five must reach the bar.
         let seeds = if name.starts_with("M5") { 9 } else { 1 };
         let judged = |failure: &String| failure.contains("goodput") || failure.contains("completion");
-        let failure = |seed| play_seed(&row(name, bar), seed, false).failures.into_iter().find(judged);
+        let failure = |seed| {
+            let options = RunOptions { seed, ..RunOptions::default() };
+            play_with(&row(name, bar), &options).failures.into_iter().find(judged)
+        };
         let failed: Vec<_> = (0..seeds).filter_map(failure).collect();
         let below = failed.len() as u64 * 2 > seeds;
         Ok::<_, ()>(below.then(|| format!("{name}: {}", failed.join("\n  "))))
