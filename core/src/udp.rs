@@ -96,8 +96,6 @@ pub(crate) struct UdpSocket {
     pub(crate) options: UdpOptions,
     pub(crate) received: Line<Arrived>,
     pub(crate) waiting: Line<Waiting>,
-    /// It is in the queue of those that send.
-    pub(crate) ready: bool,
     /// A datagram was refused for lack of room: the application hears when there is some.
     pub(crate) blocked: bool,
     /// Reported by ICMP; a call returns it once.
@@ -202,15 +200,14 @@ impl<T: Cost> Line<T> {
 }
 
 impl UdpSocket {
-    pub(crate) fn new(local: SocketAddr, options: UdpOptions) -> UdpSocket {
+    pub(crate) fn new(id: SocketId, local: SocketAddr, options: UdpOptions) -> UdpSocket {
         UdpSocket {
-            socket: None,
+            socket: Some(id),
             local,
             remote: None,
             options,
             received: Line::default(),
             waiting: Line::default(),
-            ready: false,
             blocked: false,
             error: None,
             recent: [None; 4],

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::Stack;
-use super::bindings::binding;
 use super::sockets::{Place, Socket, SocketKind};
 use crate::buffer::{Pool, Rope};
 use crate::config::PortRange;
@@ -43,14 +42,11 @@ impl Stack {
             let mut ports = self.keys.ports(self.now, self.config.ip_local_port_range, &tuple);
             let free = ports.find(|port| {
                 local.set_port(*port);
-                self.bound(local.ip(), *port).is_err() && !self.shares_clients(local, options.only_v6)
+                !self.bindings.is_taken(local, options.only_v6)
             });
             local.set_port(free.ok_or(Error::AddrNotAvailable)?);
         }
-        let Err(place) = self.bound(local.ip(), local.port()) else {
-            return Err(Error::AddrInUse);
-        };
-        if self.shares_clients(local, options.only_v6) {
+        if self.bindings.is_taken(local, options.only_v6) {
             return Err(Error::AddrInUse);
         }
         let backlog = options.backlog.clamp(1, self.config.somaxconn) as usize;
@@ -63,7 +59,6 @@ impl Stack {
             options: self.shared_options(options.socket),
             fast_open: options.fast_open,
             closing: false,
-            only_v6: options.only_v6,
             accept_queue: Queue::default(),
             waiting: Queue::default(),
             half_open: 0,
@@ -72,7 +67,7 @@ impl Stack {
             since: Since::at(self.now),
         };
         self.listeners.insert(listener);
-        self.bindings.insert(place, (binding(local.ip(), local.port()), index));
+        self.bindings.insert(local, options.only_v6, index);
         Ok(id)
     }
 
@@ -589,10 +584,7 @@ impl Stack {
     fn close_listener(&mut self, id: SocketId, index: u32) {
         let listener = &mut self.listeners[index];
         listener.closing = true;
-        let local = listener.local;
-        if let Ok(place) = self.binding_of(local.ip(), local.port()) {
-            self.bindings.remove(place);
-        }
+        self.bindings.remove(listener.local);
         self.sockets.remove(id);
         self.closing.push((index, 0));
         self.close_some();

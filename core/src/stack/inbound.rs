@@ -270,7 +270,7 @@ impl Stack {
             Some(FlowRef::HalfOpen(index)) => self.half_open_segment(index, &segment),
             Some(FlowRef::Opening(index)) => self.opening_segment(index, &segment),
             Some(FlowRef::TimeWait(index)) => self.time_wait_segment(index, &segment, datagram),
-            None => match self.listener_at(datagram.destination(), header.destination_port) {
+            None => match self.bindings.at(datagram.destination(), header.destination_port) {
                 Some(listener) => self.listen_segment(listener, &segment, datagram),
                 None => self.closed_segment(&segment),
             },
@@ -385,7 +385,7 @@ impl Stack {
             TimeWaitOutcome::Delete => self.remove_time_wait(index),
             TimeWaitOutcome::GiveWay { above } => {
                 let local = segment.tuple.local();
-                match self.listener_at(local.ip(), local.port()) {
+                match self.bindings.at(local.ip(), local.port()) {
                     Some(listener) => self.syn_segment(listener, segment, datagram, Some((index, above))),
                     // The listener is gone: handle the SYN as in CLOSED, and keep the entry.
                     None => self.closed_segment(segment),

@@ -50,6 +50,7 @@ use crate::trace::Trace;
 use crate::wheel::Wheel;
 use crate::wire::tcp::Header;
 
+use self::bindings::Bindings;
 use self::connections::{Connections, Ready};
 use self::memory::Ladder;
 use self::outbound::Turns;
@@ -151,7 +152,7 @@ pub struct Stack {
     /// Closed listeners that still have connections or half-open entries, and the next one to clean up.
     closing: Vec<(u32, u32)>,
     /// Sorted by the [`binding`] of their local ends, for binary search.
-    bindings: Vec<((u16, u128), u32)>,
+    bindings: Bindings,
     sockets: Sockets,
     finished: Table<Finished>,
     udp: Udp,
@@ -238,7 +239,7 @@ impl Stack {
             gave_way: BTreeMap::new(),
             listeners: Table::default(),
             closing: Vec::new(),
-            bindings: Vec::new(),
+            bindings: Bindings::default(),
             sockets: Sockets::default(),
             finished: Table::default(),
             udp: Udp::default(),

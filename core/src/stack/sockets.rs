@@ -11,6 +11,7 @@ use crate::error::Error;
 use crate::info::Info;
 use crate::socket::{Event, SocketId, SocketOptions};
 use crate::table::Table;
+use crate::tuple::mapped;
 
 /// The application's side of a connection.
 #[derive(Clone, Debug)]
@@ -59,6 +60,11 @@ pub(super) struct Finished {
     pub(super) options: Arc<SocketOptions>,
     /// The connection as it was at its end; none for a connect that failed.
     pub(super) info: Option<Box<Info>>,
+}
+
+/// Returns an IPv4 end as the IPv4-mapped address that a dual-stack socket shows.
+pub(super) fn as_mapped(end: SocketAddr) -> SocketAddr {
+    SocketAddr::new(mapped(&end.ip()).into(), end.port())
 }
 
 impl Finished {

@@ -1,21 +1,23 @@
 //! The stack's part of UDP: user calls, arriving datagrams and ICMP errors, and fragments on the way out.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::collections::VecDeque;
+use std::net::{IpAddr, SocketAddr};
 
 use bytes::Bytes;
 
 use super::Stack;
-use super::bindings::binding;
+use super::bindings::Bindings;
 use super::inbound::Datagram;
 use super::io::Sent;
-use super::sockets::SocketKind;
+use super::sockets::{SocketKind, as_mapped};
 use crate::counters::DropReason;
 use crate::error::Error;
 use crate::ip::pmtu;
 use crate::socket::{Event, SocketId};
+use crate::table::Table;
 use crate::tuple::FourTuple;
 use crate::udp::{
-    Arrived, MAX_PAYLOAD_V4, MAX_PAYLOAD_V6, Received, UdpOptions, UdpSocket, Waiting, cost, datagram,
+    Arrived, Cost, MAX_PAYLOAD_V4, MAX_PAYLOAD_V6, Received, UdpOptions, UdpSocket, Waiting, cost, datagram,
 };
 use crate::wire::icmp::ErrorKind;
 use crate::wire::{PROTOCOL_UDP, ipv4, ipv6, udp};
@@ -38,14 +40,13 @@ impl Stack {
         if local.port() == 0 {
             local.set_port(self.free_udp_port(local.ip(), &options).ok_or(Error::AddrNotAvailable)?);
         }
-        let place = match self.udp.bound(local.ip(), local.port()) {
-            Err(place) if !self.udp.shares(local, options.only_v6) => place,
-            _ => return Err(Error::AddrInUse),
-        };
-        let index = self.udp.sockets.insert(UdpSocket::new(local, options));
+        if self.udp.bindings.is_taken(local, options.only_v6) {
+            return Err(Error::AddrInUse);
+        }
+        let index = self.udp.sockets.next();
         let id = self.sockets.open(SocketKind::Udp(index));
-        self.udp.sockets[index].socket = Some(id);
-        self.udp.bindings.insert(place, (binding(local.ip(), local.port()), index));
+        self.udp.bindings.insert(local, options.only_v6, index);
+        self.udp.sockets.insert(UdpSocket::new(id, local, options));
         Ok(id)
     }
 
@@ -102,6 +103,9 @@ impl Stack {
         }
         let tuple = FourTuple::new((source, port).into(), to);
         socket.note_destination(to);
+        if socket.waiting.is_empty() {
+            self.udp.ready.push_back(index);
+        }
         socket.waiting.push(Waiting {
             tuple,
             bytes: datagram(&tuple, payload),
@@ -115,9 +119,6 @@ impl Stack {
         });
         self.udp.held += cost;
         self.counters.udp_out_datagrams += 1;
-        if !std::mem::replace(&mut socket.ready, true) {
-            self.udp.ready.push_back(index);
-        }
         Ok(())
     }
 
@@ -128,7 +129,7 @@ impl Stack {
         let received = self.peek_from(id, buffer)?;
         let index = self.udp_index(id)?;
         if let Some(datagram) = self.udp.sockets[index].received.pop() {
-            self.udp.held -= cost(datagram.payload.len());
+            self.udp.held -= datagram.cost();
         }
         Ok(received)
     }
@@ -140,11 +141,11 @@ impl Stack {
         if let Some(error) = socket.error.take() {
             return Err(error);
         }
-        let mapped = socket.is_dual();
+        let dual = socket.is_dual();
         let datagram = socket.received.front().ok_or(Error::WouldBlock)?;
         let len = datagram.payload.len().min(buffer.len());
         buffer[..len].copy_from_slice(&datagram.payload[..len]);
-        let from = if mapped { as_v6(datagram.from) } else { datagram.from };
+        let from = if dual { as_mapped(datagram.from) } else { datagram.from };
         Ok(Received { len, full_len: datagram.payload.len(), from, to: datagram.to, ecn: datagram.ecn })
     }
 
@@ -186,10 +187,8 @@ impl Stack {
     fn free_udp_port(&mut self, address: IpAddr, options: &UdpOptions) -> Option<u16> {
         let range = self.config.ip_local_port_range;
         let count = u32::from(range.last() - range.first()) + 1;
-        let is_free = |port: &u16| {
-            let local = SocketAddr::new(address, *port);
-            self.udp.bound(address, *port).is_err() && !self.udp.shares(local, options.only_v6)
-        };
+        let is_free =
+            |port: &u16| !self.udp.bindings.is_taken(SocketAddr::new(address, *port), options.only_v6);
         // Every port is drawn anew: a run of neighbours would tell the next port to who knows the last (RFC 5452 §10).
         let mut drawn =
             std::iter::repeat_with(|| range.first() + (self.keys.random() % count) as u16).take(32);
@@ -202,11 +201,8 @@ impl Stack {
         self.udp.held -= socket.received.held();
         socket.received = Default::default();
         socket.socket = None;
-        let local = socket.local;
-        if let Ok(place) = self.udp.binding_of(local.ip(), local.port()) {
-            self.udp.bindings.remove(place);
-        }
-        if !self.udp.sockets[index].ready {
+        self.udp.bindings.remove(socket.local);
+        if socket.waiting.is_empty() {
             self.udp.sockets.discard(index);
         }
     }
@@ -229,7 +225,7 @@ impl Stack {
             return self.counters.count_drop(DropReason::UdpChecksum);
         }
         let (local, from) = (tuple.local(), tuple.remote());
-        let index = self.udp.socket_at(local.ip(), local.port());
+        let index = self.udp.bindings.at(local.ip(), local.port());
         let Some(index) = index.filter(|index| self.udp.sockets[*index].hears(from)) else {
             self.counters.udp_no_ports += 1;
             self.counters.count_drop(DropReason::UdpNoPort);
@@ -272,7 +268,7 @@ impl Stack {
     /// connected socket hears of an error (RFC 1122 §4.1.3.3 leaves the rest to options that nobody has here).
     pub(super) fn udp_error(&mut self, tuple: &FourTuple, error: Error, hard: bool) {
         let (local, remote) = (tuple.local(), tuple.remote());
-        let index = self.udp.socket_at(local.ip(), local.port());
+        let index = self.udp.bindings.at(local.ip(), local.port());
         let known = index.filter(|index| self.udp.sockets[*index].remote == Some(remote));
         let Some(index) = known.filter(|_| hard) else {
             return self.dropped(tuple, DropReason::IcmpUnmatched);
@@ -287,7 +283,7 @@ impl Stack {
     /// lately, and the datagram must not fit what the report claims.
     pub(super) fn udp_too_big(&mut self, tuple: &FourTuple, len: u16, mtu: u32) {
         let (local, remote) = (tuple.local(), tuple.remote());
-        let index = self.udp.socket_at(local.ip(), local.port());
+        let index = self.udp.bindings.at(local.ip(), local.port());
         let header_len = if tuple.is_ipv4() { ipv4::HEADER_LEN } else { ipv6::HEADER_LEN };
         let fits = usize::from(len) + header_len <= mtu as usize;
         if fits || index.is_none_or(|index| !self.udp.sockets[index].sent_to(remote)) {
@@ -304,22 +300,18 @@ impl Stack {
     pub(super) fn transmit_udp(&mut self, frame: &mut [u8]) -> Option<Sent> {
         let index = self.udp.ready.pop_front()?;
         let socket = &mut self.udp.sockets[index];
-        let Some(waiting) = socket.waiting.front() else {
-            socket.ready = false;
-            return None;
-        };
+        let waiting = socket.waiting.front()?;
         let len = waiting.next_packet(frame);
         if waiting.sent >= waiting.bytes.len()
             && let Some(gone) = socket.waiting.pop()
         {
-            self.udp.held -= cost(gone.bytes.len() - udp::HEADER_LEN);
+            self.udp.held -= gone.cost();
         }
-        socket.ready = !socket.waiting.is_empty();
-        let (id, ready) = (socket.socket, socket.ready);
+        let (id, more) = (socket.socket, !socket.waiting.is_empty());
         let room = socket.waiting.held() <= socket.options.sndbuf as usize / 2;
         let wake = socket.blocked && room;
         socket.blocked &= !wake;
-        if ready {
+        if more {
             self.udp.ready.push_back(index);
         } else if id.is_none() {
             self.udp.sockets.discard(index);
@@ -383,62 +375,15 @@ impl Waiting {
 /// The UDP sockets of a stack.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Udp {
-    pub(super) sockets: crate::table::Table<UdpSocket>,
-    /// Which socket a local address and port belongs to, sorted.
-    pub(super) bindings: Vec<((u16, u128), u32)>,
+    pub(super) sockets: Table<UdpSocket>,
+    bindings: Bindings,
     /// Sockets with datagrams that wait for the device, each once, in turn.
-    pub(super) ready: std::collections::VecDeque<u32>,
+    pub(super) ready: VecDeque<u32>,
     /// The cost of all waiting datagrams.
     pub(super) held: usize,
-}
-
-impl Udp {
-    /// Returns the socket for a local address and port: one bound to that address, else to all of its family, else to
-    /// all of both.
-    fn socket_at(&self, address: IpAddr, port: u16) -> Option<u32> {
-        let all_v6 = || self.bound(Ipv6Addr::UNSPECIFIED.into(), port).ok();
-        let all = || match address {
-            IpAddr::V4(_) => {
-                let all_v4 = self.bound(Ipv4Addr::UNSPECIFIED.into(), port).ok();
-                all_v4.or_else(|| all_v6().filter(|index| self.sockets[*index].is_dual()))
-            }
-            IpAddr::V6(_) => all_v6(),
-        };
-        self.bound(address, port).ok().or_else(all)
-    }
-
-    /// Returns whether a wildcard socket would share datagrams with another one.
-    fn shares(&self, local: SocketAddr, only_v6: bool) -> bool {
-        match local.ip() {
-            IpAddr::V4(v4) if v4.is_unspecified() => {
-                let all_v6 = self.bound(Ipv6Addr::UNSPECIFIED.into(), local.port());
-                all_v6.is_ok_and(|index| self.sockets[index].is_dual())
-            }
-            IpAddr::V6(v6) if v6.is_unspecified() && !only_v6 => {
-                self.bound(Ipv4Addr::UNSPECIFIED.into(), local.port()).is_ok()
-            }
-            _ => false,
-        }
-    }
-
-    fn bound(&self, address: IpAddr, port: u16) -> Result<u32, usize> {
-        self.binding_of(address, port).map(|place| self.bindings[place].1)
-    }
-
-    fn binding_of(&self, address: IpAddr, port: u16) -> Result<usize, usize> {
-        let wanted = binding(address, port);
-        self.bindings.binary_search_by_key(&wanted, |(bound, _)| *bound)
-    }
 }
 
 /// An IPv4-mapped address as the IPv4 address that it is.
 fn canonical(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
-}
-
-fn as_v6(address: SocketAddr) -> SocketAddr {
-    match address.ip() {
-        IpAddr::V4(v4) => SocketAddr::new(v4.to_ipv6_mapped().into(), address.port()),
-        IpAddr::V6(_) => address,
-    }
 }

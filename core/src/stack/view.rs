@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
-use super::sockets::{Place, Socket, SocketKind};
+use super::sockets::{Place, Socket, SocketKind, as_mapped};
 use super::{Interface, Stack};
 use crate::config::Config;
 use crate::counters::{Counters, DropReason};
@@ -269,10 +269,7 @@ impl Stack {
 impl Socket {
     /// Returns an address as the application sees it.
     fn shown(&self, end: SocketAddr) -> SocketAddr {
-        match end.ip() {
-            IpAddr::V4(v4) if self.mapped => SocketAddr::new(v4.to_ipv6_mapped().into(), end.port()),
-            _ => end,
-        }
+        if self.mapped { as_mapped(end) } else { end }
     }
 }
 

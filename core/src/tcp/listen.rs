@@ -28,8 +28,6 @@ pub(crate) struct Listener {
     pub(crate) fast_open: bool,
     /// The application has closed it; what it leaves behind goes in steps.
     pub(crate) closing: bool,
-    /// On `[::]`: takes no IPv4 clients.
-    pub(crate) only_v6: bool,
     /// Established connections that the application has not accepted, oldest first.
     pub(crate) accept_queue: Queue<SocketId>,
     /// Half-open entries whose third segment found the accept queue full, oldest first: row and ISS. A place may
@@ -48,11 +46,6 @@ pub(crate) struct Listener {
 const COOKIE_MEMORY: Duration = Duration::from_secs(120);
 
 impl Listener {
-    /// Whether IPv4 clients may connect to it, as far as the family goes.
-    pub(crate) fn takes_v4(&self) -> bool {
-        self.local.is_ipv4() || (self.local.ip().is_unspecified() && !self.only_v6)
-    }
-
     pub(crate) fn accept_queue_full(&self) -> bool {
         self.accept_queue.len() >= self.backlog
     }
