@@ -440,6 +440,22 @@ settings! {
     "net.ipv4.ip_local_port_range" ip_local_port_range: PortRange as kinds::Ports,
         [PortRange::known(10_000, 65_535), PortRange::known(32_768, 60_999), PortRange::known(1024, 5000), PortRange::known(1024, 65_535)], "RFC 6056";
 
+    // Forwarders.
+
+    /// Most SYNs that wait for the decision of a forwarder; a SYN above it is dropped, and its sender repeats it. Each
+    /// takes 256 bytes, with its timer, its counts and its place in the flow table.
+    // FWD-6
+    "steadfast.forward_max_pending" forward_max_pending: u32 as kinds::Number(1, 1 << 20), [1024, 1024, 1024, 1024], "invariant 1";
+    /// Most of these from one source address.
+    // FWD-6
+    "steadfast.forward_max_pending_per_source" forward_max_pending_per_source: u32 as kinds::Number(1, 1 << 20), [1024, 1024, 1024, 1024], "invariant 1";
+    /// Most of these to one destination address: a dead host must not keep the others waiting.
+    // FWD-6
+    "steadfast.forward_max_pending_per_destination" forward_max_pending_per_destination: u32 as kinds::Number(1, 1 << 20), [64, 64, 64, 64], "invariant 1";
+    /// Longest wait for the decision of a forwarder. It is longer than the SYNs of a client of Linux go on.
+    // FWD-7
+    "steadfast.forward_pending_limit" forward_pending_limit: Duration as kinds::Secs(1, 86_400), [secs(130), secs(130), secs(130), secs(130)], "invariant 2";
+
     // Options.
 
     /// Offer and accept window scaling.

@@ -167,6 +167,20 @@ counters! {
     tcp_req_q_full_do_cookies "TCPReqQFullDoCookies";
     /// SYNs dropped because a half-open table was full.
     tcp_req_q_full_drop "TCPReqQFullDrop";
+    /// SYNs that became requests of a forwarder.
+    forward_requests "ForwardRequests";
+    /// Requests that a forwarder accepted.
+    forward_accepted "ForwardAccepted";
+    /// Requests that a forwarder refused.
+    forward_rejected "ForwardRejected";
+    /// Requests that ended before the decision: their peer reset them, began anew, or stopped asking.
+    forward_gone "ForwardGone";
+    /// SYNs dropped because of `forward_max_pending`.
+    forward_pending_full "ForwardPendingFull";
+    /// SYNs dropped because of `forward_max_pending_per_source`.
+    forward_source_full "ForwardSourceFull";
+    /// SYNs dropped because of `forward_max_pending_per_destination`.
+    forward_destination_full "ForwardDestinationFull";
     /// SYNs and SYN-ACKs retransmitted.
     tcp_syn_retrans "TCPSynRetrans";
     /// SYN-ACK retransmissions suppressed by `tcp_synack_ratelimit`.
@@ -355,9 +369,15 @@ reasons! {
         /// In-window SYN that ended a half-open connection (RFC 9293 §3.10.7.4).
         // SA-SYN_RCVD-02
         HalfOpenSyn "half_open_syn",
-        /// RST that ended a half-open connection (RFC 9293 §3.10.7.4).
+        /// RST that ended a half-open connection (RFC 9293 §3.10.7.4), or a request of a forwarder.
         // SA-SYN_RCVD-13
         HalfOpenRst "half_open_rst",
+        /// SYN above a limit of pending requests of forwarders.
+        // FWD-6
+        ForwardLimit "forward_limit",
+        /// Segment, other than a SYN or RST, for a request that waits for the decision of a forwarder.
+        // FWD-1
+        Undecided "undecided",
         /// Timestamp older than the last one (PAWS, RFC 7323 §5.3).
         // 7323-10
         Paws "paws",
@@ -425,6 +445,9 @@ reasons! {
         RstOverflow "rst_overflow",
         /// RST: refused by `tcp_refuse`.
         RstRefused "rst_refused",
+        /// RST: a forwarder refused the request.
+        // FWD-5
+        RstForward "rst_forward",
         /// RST: the connection was aborted, or closed with data unread.
         RstAbort "rst_abort",
         /// RST: a half-open connection timed out (`synack_timeout_rst`).
@@ -453,6 +476,9 @@ reasons! {
         Unreachable "unreachable",
         /// ICMP communication administratively prohibited (`tcp_refuse`).
         AdminProhibited "admin_prohibited",
+        /// ICMP error: a forwarder refused the request.
+        // FWD-5
+        IcmpForward "icmp_forward",
         /// ICMP time exceeded: reassembly timed out.
         ReassemblyTimeExceeded "reassembly_time_exceeded",
     }

@@ -13,6 +13,7 @@ pub(crate) enum FlowRef {
     Connection(u32),
     TimeWait(u32),
     Dormant(u32),
+    Pending(u32),
 }
 
 /// The four bytes of a [`FlowRef`]: three bits of kind, and an index below [`INDEXES`].
@@ -30,6 +31,7 @@ impl From<FlowRef> for PackedRef {
             FlowRef::Connection(i) => (2, i),
             FlowRef::TimeWait(i) => (3, i),
             FlowRef::Dormant(i) => (4, i),
+            FlowRef::Pending(i) => (5, i),
         };
         debug_assert!(index < INDEXES);
         PackedRef(kind << INDEX_BITS | index)
@@ -44,7 +46,8 @@ impl From<PackedRef> for FlowRef {
             1 => FlowRef::Opening(index),
             2 => FlowRef::Connection(index),
             3 => FlowRef::TimeWait(index),
-            _ => FlowRef::Dormant(index),
+            4 => FlowRef::Dormant(index),
+            _ => FlowRef::Pending(index),
         }
     }
 }
@@ -373,6 +376,7 @@ mod tests {
             FlowRef::Connection(77),
             FlowRef::TimeWait(1 << 28),
             FlowRef::Dormant(INDEXES - 1),
+            FlowRef::Pending(3),
         ] {
             assert_eq!(FlowRef::from(PackedRef::from(flow)), flow);
         }

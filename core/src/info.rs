@@ -248,6 +248,8 @@ usage! {
     listeners: usize,
     /// Passive opens that wait for the third segment.
     half_open: usize,
+    /// SYNs that wait for the decision of a forwarder.
+    requests: usize,
     /// Active opens that wait for an answer.
     opening: usize,
     /// Connections with a full control block.

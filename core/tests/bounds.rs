@@ -15,7 +15,8 @@ use steadfast_core::wire::icmp::{ErrorKind, Message};
 use steadfast_core::wire::tcp::{Cookie, Flags, Header, Options, SackBlocks, Timestamps};
 use steadfast_core::wire::{PROTOCOL_UDP, build, ipv4, udp};
 use steadfast_core::{
-    ConnectOptions, Duration, Error, Instant, Interface, ListenOptions, SocketId, Spare, Stack, UdpOptions,
+    ConnectOptions, Duration, Error, ForwardRule, Instant, Interface, ListenOptions, SocketId, Spare, Stack,
+    UdpOptions,
 };
 use steadfast_testkit::{Client, Segment, next_segment, packets};
 
@@ -439,6 +440,37 @@ rows! {
         count: Some(|world| world.stack.usage().udp_sockets as u64),
         bites: None,
     }
+    requests_of_forwarders: "forward_max_pending" = 4096, 256 each, BESIDE => {
+        configure: |config| {
+            config.forward_max_pending_per_source = 1 << 20;
+            config.forward_max_pending_per_destination = 1 << 20;
+        },
+        push: |world, number| {
+            let source = client(number).end;
+            asks_a_forwarder(world, number, source, Ipv4Addr::new(198, 51, 100, 1));
+        },
+        count: Some(|world| world.stack.usage().requests as u64),
+        bites: Some(|counters| counters.forward_pending_full),
+    }
+    requests_of_a_source: "forward_max_pending_per_source" = 1000, 256 each, BESIDE => {
+        configure: |config| config.forward_max_pending = 1 << 20,
+        push: |world, number| {
+            let port = 1024 + (number % 60_000) as u16;
+            let destination = Ipv4Addr::from_bits(0x0c00_0000 + number);
+            asks_a_forwarder(world, number, (Ipv4Addr::new(11, 0, 0, 1), port).into(), destination);
+        },
+        count: Some(|world| world.stack.usage().requests as u64),
+        bites: Some(|counters| counters.forward_source_full),
+    }
+    requests_to_a_destination: "forward_max_pending_per_destination" = 1000, 256 each, BESIDE => {
+        configure: |config| config.forward_max_pending = 1 << 20,
+        push: |world, number| {
+            let source = client(number).end;
+            asks_a_forwarder(world, number, source, Ipv4Addr::new(198, 51, 100, 1));
+        },
+        count: Some(|world| world.stack.usage().requests as u64),
+        bites: Some(|counters| counters.forward_destination_full),
+    }
     bytes_of_answers_that_wait: "reply_queue_bytes" = 262_144, 1 each, BESIDE => {
         configure: |config| (config.icmp_ratelimit, config.reply_queue) = (1 << 20, 1 << 20),
         push: |world, number| {
@@ -546,6 +578,15 @@ fn closes_first(world: &mut World, number: u32) {
     client.ack += 1;
     world.send(&client.packet(Flags::FIN | Flags::ACK, &[]));
     world.drain();
+}
+
+/// A SYN to an address of another host, which nobody decides about.
+fn asks_a_forwarder(world: &mut World, number: u32, source: SocketAddr, destination: Ipv4Addr) {
+    if number == 0 {
+        // It is closed at the end, as these are.
+        world.udp.push(world.stack.forward(ForwardRule::all()).unwrap());
+    }
+    world.send(&Client::new(source, (destination, PORT)).syn());
 }
 
 /// A window that is never in the way, and SACK.

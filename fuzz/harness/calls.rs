@@ -7,8 +7,8 @@ use std::net::SocketAddr;
 use steadfast_core::trace::State;
 use steadfast_core::wire::tcp::{Flags, Header};
 use steadfast_core::{
-    Bytes, ConnectOptions, Duration, Error, Instant, Interface, ListenOptions, Packet, PacketBytes, Shutdown,
-    SocketId, SocketOptions, Stack,
+    Bytes, ConnectOptions, Duration, Error, ForwardRule, Instant, Interface, ListenOptions, Packet,
+    PacketBytes, Reject, Shutdown, SocketId, SocketOptions, Stack,
 };
 
 use super::packets::{self, Sent};
@@ -20,6 +20,9 @@ struct Host {
     watch: Watch,
     sockets: Vec<Socket>,
     listeners: Vec<SocketId>,
+    forwarder: SocketId,
+    /// Requests that wait for a decision.
+    requests: Vec<SocketId>,
     /// The device accepts nothing.
     blocked: bool,
 }
@@ -90,11 +93,14 @@ impl Target {
             (interface.segmentation_offload, interface.checksum_offload) = (offload, offload);
             let mut stack = Stack::new(config(input, n), interface);
             stack.set_tracing(true);
+            let forwarder = stack.forward(ForwardRule::all()).expect("the first");
             Host {
                 stack,
                 watch: Watch::default(),
                 sockets: Vec::new(),
                 listeners: Vec::new(),
+                forwarder,
+                requests: Vec::new(),
                 blocked: false,
             }
         };
@@ -130,7 +136,10 @@ impl Target {
         let host = usize::from(what >> 7);
         match what % 16 {
             0 | 1 => self.connect(host, input),
-            2 => self.accept(host),
+            2 => {
+                self.accept(host);
+                self.decide(host, input);
+            }
             3 | 4 => self.send(host, input),
             5 | 6 => self.recv(host, input),
             7 => self.finish(host, input),
@@ -177,8 +186,13 @@ impl Target {
         let shape = input.u8();
         let other = 2 - host;
         let port = if shape & 3 == 3 { 5000 } else { 80 };
-        let remote =
-            if shape & 4 == 0 { format!("10.0.0.{other}:{port}") } else { format!("[fd00::{other}]:{port}") };
+        // Two of these are of no host: a forwarder decides.
+        let remote = match (shape & 4 == 0, shape & 128 == 0) {
+            (true, true) => format!("10.0.0.{other}:{port}"),
+            (false, true) => format!("[fd00::{other}]:{port}"),
+            (true, false) => format!("198.51.100.{other}:{port}"),
+            (false, false) => format!("[2001:db8::{other}]:{port}"),
+        };
         let options = ConnectOptions {
             // Both hosts use the same two ports, so that their SYNs may cross.
             local_port: (shape & 24 == 24).then_some(5000),
@@ -210,6 +224,35 @@ impl Target {
             while let Ok((id, _)) = self.hosts[host].stack.accept(listener) {
                 self.new_socket(host, id);
             }
+        }
+    }
+
+    /// Takes the requests of a forwarder, and decides about some of them.
+    fn decide(&mut self, host: usize, input: &mut Input<'_>) {
+        let Host { stack, forwarder, requests, .. } = &mut self.hosts[host];
+        requests.extend(std::iter::from_fn(|| stack.next_request(*forwarder).ok()));
+        for id in std::mem::take(&mut self.hosts[host].requests) {
+            let stack = &mut self.hosts[host].stack;
+            let how = match input.u8() % 8 {
+                0 | 1 => {
+                    match stack.accept_request(self.now, id, None) {
+                        Ok(()) => self.new_socket(host, id),
+                        Err(Error::NoBufferSpace) => self.hosts[host].requests.push(id),
+                        Err(_) => assert_eq!(stack.close(self.now, id), Ok(())),
+                    }
+                    continue;
+                }
+                2 => {
+                    self.hosts[host].requests.push(id);
+                    continue;
+                }
+                3 => Reject::Silent,
+                4 => Reject::HostUnreachable,
+                5 => Reject::TimeExceeded,
+                6 => Reject::PortUnreachable,
+                _ => Reject::Reset,
+            };
+            assert_eq!(stack.reject_request(self.now, id, how), Ok(()));
         }
     }
 
@@ -312,7 +355,13 @@ impl Target {
                 sockets.swap_remove(at);
             }
             _ => {
-                assert_eq!(stack.abort(self.now, id), Ok(()));
+                let limit = Duration::from_secs(u64::from(what >> 6));
+                let aborted = if what & 32 == 32 {
+                    stack.abort_after(self.now, id, limit)
+                } else {
+                    stack.abort(self.now, id)
+                };
+                assert_eq!(aborted, Ok(()));
                 sockets.swap_remove(at);
             }
         }
@@ -481,6 +530,7 @@ impl Target {
         for turn in 0..turns {
             for host in 0..2 {
                 self.accept(host);
+                self.decide(host, nothing);
                 for at in 0..self.hosts[host].sockets.len() {
                     let Host { stack, sockets, .. } = &mut self.hosts[host];
                     if turn == 0 {
@@ -511,6 +561,10 @@ impl Target {
                 let waits = matches!(state, State::FinWait2 | State::SynSent);
                 assert!(socket.over || waits, "stuck in {state}: {:?}", host.stack.info(self.now, socket.id));
                 assert_eq!(host.stack.close(self.now, socket.id), Ok(()));
+            }
+            host.listeners.push(host.forwarder);
+            for request in std::mem::take(&mut host.requests) {
+                assert_eq!(host.stack.close(self.now, request), Ok(()));
             }
             for listener in std::mem::take(&mut host.listeners) {
                 assert_eq!(host.stack.close(self.now, listener), Ok(()));

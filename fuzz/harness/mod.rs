@@ -109,6 +109,8 @@ pub fn config(input: &mut Input<'_>, secret: u8) -> Config {
     config.tcp_max_tw_buckets = 3;
     config.tcp_max_sack_ranges = 4;
     config.reply_queue = 6;
+    config.forward_max_pending = 3;
+    config.forward_max_pending_per_destination = 2;
     config.tcp_fastopen_pending = 1;
     config.tcp_fastopen_cache = 1;
     config.tcp_tw_recycle_peers = 1;

@@ -205,7 +205,10 @@ impl Watch {
         assert!(usage.replies <= config.reply_queue as usize, "{usage:?}");
         assert!(usage.fragment_bytes <= config.ipfrag_high_thresh as usize, "{usage:?}");
         assert!(usage.path_mtus <= config.pmtu_cache as usize, "{usage:?}");
-        assert!(usage.timers <= usage.half_open + usage.opening + usage.connections, "{usage:?}");
+        assert!(
+            usage.timers <= usage.half_open + usage.requests + usage.opening + usage.connections,
+            "{usage:?}"
+        );
         // Excess that one call may cause: see the documentation of the setting.
         let slack = 128 << 10;
         assert!(usage.held <= config.tcp_mem + slack, "{usage:?}");

@@ -49,6 +49,17 @@ fn asserted_by_scripts() -> BTreeSet<String> {
     asserted
 }
 
+/// The reasons of forwarders that exchange tests assert: no host of the lab has one.
+fn asserted_of_forwarders() -> impl Iterator<Item = String> {
+    const TESTS: &str = include_str!("../../core/tests/exchange/forward.rs");
+    let drops = [DropReason::ForwardLimit, DropReason::Undecided]
+        .map(|reason| (format!("{reason:?}"), format!("drop.{reason}")));
+    let replies = [ReplyReason::RstForward, ReplyReason::IcmpForward]
+        .map(|reason| (format!("{reason:?}"), format!("reply.{reason}")));
+    let asserted = |(reason, _): &(String, String)| TESTS.contains(&format!("Reason::{reason}"));
+    drops.into_iter().chain(replies).filter(asserted).map(|(_, name)| name)
+}
+
 /// The reasons of what is not TCP that exchange tests assert: neither scenarios nor scripts speak it.
 fn asserted_beside_tcp() -> impl Iterator<Item = String> {
     const TESTS: [&str; 2] =
@@ -64,6 +75,7 @@ fn asserted_beside_tcp() -> impl Iterator<Item = String> {
 fn every_reason_is_shown_by_a_scenario_or_a_script() {
     let mut shown: BTreeSet<_> = named_by_scenarios().union(&asserted_by_scripts()).cloned().collect();
     shown.extend(asserted_beside_tcp());
+    shown.extend(asserted_of_forwarders());
     let drops = DropReason::ALL.iter().map(|reason| format!("drop.{reason}"));
     let replies = ReplyReason::ALL.iter().map(|reason| format!("reply.{reason}"));
     let all: BTreeSet<_> = drops.chain(replies).collect();

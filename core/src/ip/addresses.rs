@@ -30,6 +30,8 @@ pub(crate) struct Addresses {
     foreign: (Option<Ipv4Addr>, Option<Ipv6Addr>),
     /// The last destination that needed a source address, and that address.
     nearest: Option<(IpAddr, IpAddr)>,
+    /// Packets to addresses of others are taken in, for forwarders.
+    any: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -64,7 +66,7 @@ impl Addresses {
         {
             return Err(DropReason::BadDestination);
         }
-        if !self.is_local(destination) {
+        if !self.is_local(destination) && !(self.any && self.is_unicast(destination)) {
             return Err(DropReason::NotOurs);
         }
         if source == destination {
@@ -120,13 +122,23 @@ impl Addresses {
         fit
     }
 
+    /// From now on, packets to unicast addresses of others are taken in too.
+    pub(crate) fn accept_any(&mut self) {
+        self.any = true;
+    }
+
+    #[inline]
+    pub(crate) fn accepts_any(&self) -> bool {
+        self.any
+    }
+
     fn are_plain(&self, source: Ipv4Addr, destination: Ipv4Addr) -> bool {
         // Unicast by the first octet: below 224, not 0 and not 127.
         let plain = |address: Ipv4Addr| !matches!(address.to_bits() >> 24, 0 | 127 | 224..);
         plain(source)
             && plain(destination)
             && !self.is_local(source.into())
-            && self.is_local(destination.into())
+            && (self.is_local(destination.into()) || self.any && source != destination)
             && !self.is_broadcast(source)
             && !self.is_broadcast(destination)
     }

@@ -11,6 +11,7 @@ use crate::buffer::{Pool, Rope};
 use crate::config::PortRange;
 use crate::error::Error;
 use crate::flow::FlowRef;
+use crate::forward::Reject;
 use crate::queue::Queue;
 use crate::seq::SeqNum;
 use crate::socket::{ConnectOptions, Event, ListenOptions, Shutdown, SocketId, SocketOptions, Spare};
@@ -72,7 +73,7 @@ impl Stack {
     }
 
     /// The options of a new socket. Consecutive requests for equal options share one copy.
-    fn shared_options(&mut self, options: Option<SocketOptions>) -> Arc<SocketOptions> {
+    pub(super) fn shared_options(&mut self, options: Option<SocketOptions>) -> Arc<SocketOptions> {
         let Some(options) = options else { return Arc::clone(&self.default_options) };
         if *self.last_options != options {
             self.last_options = Arc::new(options);
@@ -93,6 +94,19 @@ impl Stack {
         remote: SocketAddr,
         options: ConnectOptions,
     ) -> Result<SocketId, Error> {
+        match options.local_address {
+            Some(address) if !self.addresses.is_local(address) => Err(Error::AddrNotAvailable),
+            _ => self.open(now, remote, options),
+        }
+    }
+
+    /// Active OPEN from any address.
+    pub(super) fn open(
+        &mut self,
+        now: Instant,
+        remote: SocketAddr,
+        options: ConnectOptions,
+    ) -> Result<SocketId, Error> {
         self.set_now(now);
         if remote.port() == 0 || !self.addresses.is_unicast(remote.ip()) {
             return Err(Error::InvalidArgument);
@@ -101,7 +115,6 @@ impl Stack {
             return Err(Error::NoBufferSpace);
         }
         let address = match options.local_address {
-            Some(address) if !self.addresses.is_local(address) => return Err(Error::AddrNotAvailable),
             Some(address) if address.is_ipv4() != remote.is_ipv4() => return Err(Error::InvalidArgument),
             Some(address) => address,
             None => self.addresses.source_for(remote.ip()).ok_or(Error::NetworkUnreachable)?,
@@ -315,7 +328,8 @@ impl Stack {
         let gauge = self.gauge();
         match self.socket(id)?.kind {
             SocketKind::Listener(_) => Err(Error::NotConnected),
-            SocketKind::Udp(_) => Err(Error::InvalidArgument),
+            SocketKind::Request(_) => Err(Error::WouldBlock),
+            SocketKind::Udp(_) | SocketKind::Forwarder(_) => Err(Error::InvalidArgument),
             SocketKind::Finished(_) => Err(self.take_finished_error(id).unwrap_or(Error::BrokenPipe)),
             SocketKind::Opening(index) => {
                 let opening = &mut self.openings[index];
@@ -392,8 +406,8 @@ impl Stack {
     pub fn peek(&mut self, id: SocketId, buffer: &mut [u8]) -> Result<usize, Error> {
         let (queue, at_end) = match &self.socket(id)?.kind {
             SocketKind::Listener(_) => return Err(Error::NotConnected),
-            SocketKind::Udp(_) => return Err(Error::InvalidArgument),
-            SocketKind::Opening(_) => return Err(Error::WouldBlock),
+            SocketKind::Udp(_) | SocketKind::Forwarder(_) => return Err(Error::InvalidArgument),
+            SocketKind::Opening(_) | SocketKind::Request(_) => return Err(Error::WouldBlock),
             SocketKind::Connection(index) => {
                 let connection = &self.connections[*index];
                 let synchronized = connection.tcb.state != State::SynReceived;
@@ -433,9 +447,9 @@ impl Stack {
                 Ok((len, connection.urgent_ahead().min(len)))
             }
             SocketKind::Finished(index) => Ok((self.finished[*index].receive_queue.len(), 0)),
-            SocketKind::Opening(_) => Ok((0, 0)),
+            SocketKind::Opening(_) | SocketKind::Request(_) => Ok((0, 0)),
             SocketKind::Listener(_) => Err(Error::NotConnected),
-            SocketKind::Udp(_) => Err(Error::InvalidArgument),
+            SocketKind::Udp(_) | SocketKind::Forwarder(_) => Err(Error::InvalidArgument),
         }
     }
 
@@ -463,7 +477,8 @@ impl Stack {
     }
 
     /// CLOSE: releases the handle. Queued data is still delivered, by an orphan if need be. With unread data, or with
-    /// `linger` zero, the peer gets a RST instead. Closing a listener resets the connections that nobody accepted.
+    /// `linger` zero, the peer gets a RST instead. Closing a listener resets the connections that nobody accepted. A
+    /// request of a forwarder is refused.
     pub fn close(&mut self, now: Instant, id: SocketId) -> Result<(), Error> {
         self.set_now(now);
         self.socket(id)?;
@@ -503,11 +518,13 @@ impl Stack {
         let connections = connections.map(|(index, _)| FlowRef::Connection(index));
         let dormant = self.dormant.iter().filter(|_| spare == Spare::Nothing);
         let dormant = dormant.map(|(index, _)| FlowRef::Dormant(index));
-        let all = half_open.chain(openings).chain(connections).chain(dormant);
+        let requests = self.forwards.requests.iter().map(|(index, _)| FlowRef::Pending(index));
+        let all = half_open.chain(requests).chain(openings).chain(connections).chain(dormant);
         let doomed: Vec<FlowRef> = all.take(most).collect();
         for &flow in &doomed {
             match flow {
                 FlowRef::HalfOpen(index) => self.forget_half_open(index),
+                FlowRef::Pending(index) => self.end_request(index, Error::NetworkDown),
                 FlowRef::Opening(index) => self.fail_opening(index, Error::NetworkDown),
                 FlowRef::Connection(index) => self.abort_connection(index),
                 FlowRef::Dormant(index) => {
@@ -542,7 +559,7 @@ impl Stack {
         found.is_none()
     }
 
-    fn give_back(
+    pub(super) fn give_back(
         &mut self,
         id: SocketId,
         end: impl FnOnce(&mut Connection, &mut crate::tcp::tcb::Env<'_>) -> Outcome,
@@ -566,6 +583,8 @@ impl Stack {
                 self.lay_down(index);
             }
             SocketKind::Finished(_) => self.forget_socket(id),
+            SocketKind::Forwarder(index) => self.close_forwarder(index),
+            SocketKind::Request(index) => self.refuse_request(index, Reject::Reset),
             SocketKind::Udp(index) => {
                 self.close_udp(index);
                 self.sockets.remove(id);
@@ -631,7 +650,9 @@ impl Stack {
                 self.rearm_opening(index);
             }
             SocketKind::Finished(index) => self.finished[*index].options = options,
-            SocketKind::Udp(_) => return Err(Error::InvalidArgument),
+            SocketKind::Udp(_) | SocketKind::Forwarder(_) | SocketKind::Request(_) => {
+                return Err(Error::InvalidArgument);
+            }
             SocketKind::Connection(index) => {
                 let index = *index;
                 self.with_connection(index, |connection, env| connection.set_options(options, env));
@@ -669,7 +690,7 @@ impl Stack {
     pub fn take_error(&mut self, id: SocketId) -> Result<Option<Error>, Error> {
         self.socket(id)?;
         Ok(match &self.sockets[id].kind {
-            SocketKind::Listener(_) => None,
+            SocketKind::Listener(_) | SocketKind::Forwarder(_) | SocketKind::Request(_) => None,
             SocketKind::Opening(index) => self.openings[*index].soft_error.take(),
             SocketKind::Connection(index) => self.connections[*index].soft_error.take(),
             SocketKind::Finished(index) => self.finished[*index].take_error(),

@@ -233,10 +233,12 @@ impl Stack {
     }
 
     pub(super) fn established(&mut self, index: u32) {
-        let Connection { ref tcb, socket, .. } = self.connections[index];
+        let Connection { ref tcb, socket, listener, .. } = self.connections[index];
         match tcb.origin {
             Origin::Active => self.notify(socket, Event::CONNECTED),
             Origin::FastOpen => self.fast_open_over(index),
+            // That of an accepted request: its application has it since before.
+            Origin::Passive if listener.is_none() => self.notify(socket, Event::CONNECTED),
             Origin::Passive => {}
         }
     }

@@ -67,6 +67,7 @@ impl Stack {
             + self.openings.len()
             + self.connections.len()
             + self.dormant.len()
+            + self.forwards.requests.len()
             + time_waits;
         equal("flows", self.flows.len(), rows)?;
         equal("flows by their ends", self.ports.flows(), rows)?;
@@ -80,6 +81,8 @@ impl Stack {
                 SocketKind::Listener(index) => self.listeners.get(index).map(|row| row.socket),
                 SocketKind::Finished(index) => self.finished.get(index).map(|_| id),
                 SocketKind::Udp(index) => self.udp.sockets.get(index).and_then(|row| row.socket),
+                SocketKind::Forwarder(index) => self.forwards.forwarders.get(index).map(|row| row.socket),
+                SocketKind::Request(index) => self.forwards.requests.get(index).map(|row| row.socket),
             };
             equal("the owner of a socket's row", owner, Some(id))?;
         }
@@ -166,7 +169,8 @@ impl Stack {
         let half_open = self.half_open.iter().map(|(_, entry)| entry.timer);
         let openings = self.openings.iter().map(|(_, opening)| opening.timer);
         let dormant = self.dormant.iter().map(|(_, dormant)| dormant.timer);
-        let timers = connections.chain(half_open).chain(openings).chain(dormant);
+        let requests = self.forwards.requests.iter().map(|(_, request)| request.timer);
+        let timers = connections.chain(half_open).chain(openings).chain(dormant).chain(requests);
         let armed = timers.filter(|timer| *timer != TimerId::NONE).count();
         equal("timers", self.wheel.len(), armed)
     }
@@ -194,6 +198,8 @@ impl Stack {
             equal(&format!("Fast Open connections of listener {index}"), told, of_it)?;
         }
         equal("half-open entries of no listener", half_open.len(), 0)?;
+        equal("requests by source and destination", self.forwards.check_counts(), true)?;
+        waiting += self.forwards.waiting().filter(|id| self.sockets.contains(*id)).count();
         let not_accepted =
             self.sockets.iter().filter(|(_, socket)| socket.place == Place::AcceptQueue).count();
         equal("sockets in accept queues", waiting, not_accepted)

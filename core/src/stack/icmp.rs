@@ -28,6 +28,11 @@ impl Stack {
             _ => icmp::parse_v4(datagram.payload),
         };
         match message {
+            // With a forwarder, errors to any address are taken in, but nobody answers for other hosts.
+            Some(Message::EchoRequest { .. }) if !self.addresses.is_local(datagram.destination()) => {
+                self.counters.in_addr_errors += 1;
+                self.counters.count_drop(DropReason::NotOurs);
+            }
             Some(Message::EchoRequest { ident, sequence, data }) if !self.config.icmp_echo_ignore_all => {
                 let reply = Message::EchoReply { ident, sequence, data };
                 self.send_icmp(datagram.destination(), datagram.source(), &reply, ReplyReason::EchoReply);
@@ -98,8 +103,8 @@ impl Stack {
                     self.forget_half_open(index);
                 }
             }
-            // SA-TIME_WAIT-12.
-            FlowRef::TimeWait(_) => self.dropped(tuple, DropReason::IcmpUnmatched),
+            // SA-TIME_WAIT-12; nothing was sent for a request.
+            FlowRef::TimeWait(_) | FlowRef::Pending(_) => self.dropped(tuple, DropReason::IcmpUnmatched),
             // All sent data is acknowledged.
             FlowRef::Dormant(_) => self.dropped(tuple, DropReason::IcmpNotInFlight),
         }
@@ -142,7 +147,9 @@ impl Stack {
                     self.queue_opening(index);
                 }
             }
-            FlowRef::HalfOpen(_) | FlowRef::TimeWait(_) => self.dropped(tuple, DropReason::IcmpUnmatched),
+            FlowRef::HalfOpen(_) | FlowRef::TimeWait(_) | FlowRef::Pending(_) => {
+                self.dropped(tuple, DropReason::IcmpUnmatched);
+            }
             FlowRef::Dormant(_) => self.dropped(tuple, DropReason::IcmpNotInFlight),
         }
     }
@@ -178,7 +185,7 @@ impl Stack {
         self.send_error(local, remote, kind, quote, reason);
     }
 
-    fn send_error(
+    pub(super) fn send_error(
         &mut self,
         local: IpAddr,
         remote: IpAddr,

@@ -229,6 +229,11 @@ impl Stack {
             PROTOCOL_TCP => self.tcp_arrives(&datagram),
             PROTOCOL_ICMP if datagram.ends.is_ipv4() => self.icmp_arrives(&datagram),
             PROTOCOL_ICMPV6 if !datagram.ends.is_ipv4() => self.icmp_arrives(&datagram),
+            // A forwarder takes only TCP.
+            _ if self.addresses.accepts_any() && !self.addresses.is_local(datagram.destination()) => {
+                self.counters.in_addr_errors += 1;
+                self.counters.count_drop(DropReason::NotOurs);
+            }
             PROTOCOL_UDP => self.udp_arrives(&datagram),
             _ => {
                 self.counters.count_drop(DropReason::UnknownProtocol);
@@ -270,8 +275,10 @@ impl Stack {
             Some(FlowRef::HalfOpen(index)) => self.half_open_segment(index, &segment),
             Some(FlowRef::Opening(index)) => self.opening_segment(index, &segment),
             Some(FlowRef::TimeWait(index)) => self.time_wait_segment(index, &segment, datagram),
+            Some(FlowRef::Pending(index)) => self.pending_segment(index, &segment, datagram),
             None => match self.bindings.at(datagram.destination(), header.destination_port) {
                 Some(listener) => self.listen_segment(listener, &segment, datagram),
+                None if self.addresses.accepts_any() => self.unbound_segment(&segment, datagram, None),
                 None => self.closed_segment(&segment),
             },
         }
@@ -387,6 +394,13 @@ impl Stack {
                 let local = segment.tuple.local();
                 match self.bindings.at(local.ip(), local.port()) {
                     Some(listener) => self.syn_segment(listener, segment, datagram, Some((index, above))),
+                    // Nothing is sent before the decision, so the SYN cannot be tested by a SYN-ACK meanwhile: as
+                    // RFC 6191 §2 has it, it ends TIME-WAIT.
+                    None if self.is_forwarded(segment) => {
+                        self.counters.tw_recycled += 1;
+                        self.remove_time_wait(index);
+                        self.unbound_segment(segment, datagram, Some(above));
+                    }
                     // The listener is gone: handle the SYN as in CLOSED, and keep the entry.
                     None => self.closed_segment(segment),
                 }

@@ -6,6 +6,7 @@
 //! |---|---|
 //! | `inbound`, `icmp` | demultiplexing of packets |
 //! | `passive`, `bindings` | from a SYN to a connection in the accept queue, by way of the listener |
+//! | `forward` | from a SYN to any address to the decision of a forwarder |
 //! | `connections` | events of connections, and what follows from them |
 //! | `tables` | moves between the tables |
 //! | `outbound`, `template`, `replies` | filling of frames |
@@ -52,6 +53,7 @@ use crate::wire::tcp::Header;
 
 use self::bindings::Bindings;
 use self::connections::{Connections, Ready};
+use self::forward::Forwards;
 use self::memory::Ladder;
 use self::outbound::Turns;
 use self::pacer::Pacer;
@@ -65,6 +67,7 @@ mod bindings;
 mod calls;
 mod connections;
 mod consistent;
+mod forward;
 mod icmp;
 mod inbound;
 mod io;
@@ -156,6 +159,7 @@ pub struct Stack {
     sockets: Sockets,
     finished: Table<Finished>,
     udp: Udp,
+    forwards: Forwards,
     /// The local ports of active opens.
     ports: Ports,
     orphans: usize,
@@ -243,6 +247,7 @@ impl Stack {
             sockets: Sockets::default(),
             finished: Table::default(),
             udp: Udp::default(),
+            forwards: Forwards::default(),
             ports: Ports::default(),
             orphans: 0,
             unsettled: 0,

@@ -49,16 +49,11 @@ impl Stack {
         datagram: &Datagram<'_>,
         old: Option<(u32, SeqNum)>,
     ) {
+        if self.refuses(segment, datagram) {
+            return;
+        }
         let tuple = segment.tuple;
         let source = tuple.remote().ip();
-        match self.config.tcp_refuse.decide(source, tuple.local_port) {
-            None => {}
-            Some(RefuseWith::TcpReset) => {
-                return self.reset(segment, Reply::rst_to(segment, ReplyReason::RstRefused));
-            }
-            Some(RefuseWith::AdminProhibited) => return self.prohibited(datagram),
-            Some(RefuseWith::Drop) => return self.dropped(&tuple, DropReason::Refused),
-        }
         if self.config.tcp_tw_recycle
             && let Some(timestamps) = segment.options().timestamps
             && self.peers.refuses(source, timestamps.val, self.now)
@@ -90,6 +85,20 @@ impl Stack {
             }
         }
         self.half_open(listener, segment, offer, give_cookie, old);
+    }
+
+    /// Refuses a SYN if `tcp_refuse` says so. Returns whether it does.
+    pub(super) fn refuses(&mut self, segment: &Segment<'_>, datagram: &Datagram<'_>) -> bool {
+        let tuple = segment.tuple;
+        match self.config.tcp_refuse.decide(tuple.remote().ip(), tuple.local_port) {
+            None => return false,
+            Some(RefuseWith::TcpReset) => {
+                self.reset(segment, Reply::rst_to(segment, ReplyReason::RstRefused));
+            }
+            Some(RefuseWith::AdminProhibited) => self.prohibited(datagram),
+            Some(RefuseWith::Drop) => self.dropped(&tuple, DropReason::Refused),
+        }
+        true
     }
 
     /// Makes a half-open entry, or its substitute when there is no room (SA-LISTEN-04, -07).

@@ -35,6 +35,12 @@ impl Stack {
                     urgent: connection.urgent_ahead() > 0,
                 }
             }
+            SocketKind::Forwarder(index) => {
+                let queue = &self.forwards.forwarders[*index].queue;
+                let readable = queue.iter().any(|id| self.sockets.contains(*id));
+                Readiness { readable, ..Readiness::default() }
+            }
+            SocketKind::Request(_) => Readiness::default(),
             SocketKind::Udp(index) => {
                 let socket = &self.udp.sockets[*index];
                 let (received, waiting) = (&socket.received, &socket.waiting);

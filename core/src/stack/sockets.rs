@@ -46,6 +46,8 @@ pub(super) enum SocketKind {
     Connection(u32),
     Finished(u32),
     Udp(u32),
+    Forwarder(u32),
+    Request(u32),
 }
 
 /// The rest of a finished connection while the application holds its socket.

@@ -39,7 +39,7 @@ impl Stack {
     }
 
     pub(super) fn find(&mut self, tuple: &FourTuple) -> Option<FlowRef> {
-        let Stack { flows, keys, half_open, openings, connections, time_waits, dormant, .. } = self;
+        let Stack { flows, keys, half_open, openings, connections, time_waits, dormant, forwards, .. } = self;
         flows.find(keys, tuple, |flow| {
             *tuple
                 == match flow {
@@ -48,6 +48,7 @@ impl Stack {
                     FlowRef::Connection(i) => connections[i].tcb.tuple,
                     FlowRef::TimeWait(i) => time_waits.tuple(i),
                     FlowRef::Dormant(i) => dormant[i].tuple,
+                    FlowRef::Pending(i) => forwards.requests[i].tuple,
                 }
         })
     }

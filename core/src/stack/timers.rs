@@ -52,7 +52,7 @@ impl Stack {
     /// Returns the latest time for the next [`advance`](Stack::advance). It may be earlier than the next timer, and in
     /// the past. It changes with every input, user call and [`transmit`](Stack::transmit).
     pub fn poll_at(&self) -> Option<Instant> {
-        if !self.closing.is_empty() || !self.looped.is_empty() {
+        if !self.closing.is_empty() || !self.looped.is_empty() || !self.forwards.leaving.is_empty() {
             return Some(self.now);
         }
         let (now, at_millis) = (self.tick(), self.now.as_millis());
@@ -91,6 +91,7 @@ impl Stack {
                     let index = self.wake(index);
                     self.connection_timer(index);
                 }
+                FlowRef::Pending(index) => self.request_timer(index),
                 FlowRef::TimeWait(_) => {}
             }
         }
@@ -105,6 +106,9 @@ impl Stack {
         self.spent_cookies.expire(self.now);
         if !self.closing.is_empty() {
             self.close_some();
+        }
+        if !self.forwards.leaving.is_empty() {
+            self.reset_leaving();
         }
         if !budget.is_spent() && ended < TIME_WAITS {
             self.timers_ran = self.now;

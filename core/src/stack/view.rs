@@ -108,6 +108,7 @@ impl Stack {
             sockets: self.sockets.len(),
             listeners: self.listeners.len() - self.closing.len(),
             half_open: self.half_open.len(),
+            requests: self.forwards.requests.len(),
             opening: self.openings.len(),
             connections: self.connections.len() + self.dormant.len(),
             orphans: self.orphans,
@@ -132,7 +133,7 @@ impl Stack {
         connections.sum::<u64>() + openings.sum::<u64>() + finished.sum::<u64>()
     }
 
-    /// Lists sockets as `ss -a` does: listeners, half-open and opening connections, connections, orphans, TIME-WAIT.
+    /// Lists sockets as `ss -a` does: listeners, half-open connections and requests of forwarders, opening ones, connections, orphans, TIME-WAIT.
     pub fn sockets(&self, now: Instant) -> Vec<SocketEntry> {
         let age = |since: Since| since.age(now.max(self.now));
         let open = self.listeners.iter().filter(|(_, listener)| !listener.closing);
@@ -147,6 +148,11 @@ impl Stack {
             listener: self.listeners.get(half_open.listener).map(|l| l.local),
             ..entry(State::SynReceived, half_open.tuple.local(), half_open.tuple.remote(), Duration::ZERO)
         });
+        let requests = self.forwards.requests.iter().map(|(_, request)| SocketEntry {
+            socket: Some(request.socket),
+            ..entry(State::SynReceived, request.tuple.local(), request.tuple.remote(), Duration::ZERO)
+        });
+        let half_open = half_open.chain(requests);
         let openings = self.openings.iter().map(|(_, opening)| SocketEntry {
             send_q: opening.send_queue.len() as u64,
             socket: Some(opening.socket),
@@ -227,10 +233,11 @@ impl Stack {
             SocketKind::Opening(_) => State::SynSent,
             SocketKind::Connection(index) => self.connections[index].tcb.state,
             SocketKind::Finished(_) | SocketKind::Udp(_) => State::Closed,
+            SocketKind::Forwarder(_) | SocketKind::Request(_) => State::Listen,
         })
     }
 
-    /// Returns the local address of a socket.
+    /// Returns the local address of a socket; of a request, the destination. Error: `InvalidArgument` for a forwarder.
     pub fn local_addr(&self, id: SocketId) -> Result<SocketAddr, Error> {
         let socket = self.socket(id)?;
         Ok(socket.shown(match &socket.kind {
@@ -239,6 +246,8 @@ impl Stack {
             SocketKind::Connection(index) => self.connections[*index].tcb.tuple.local(),
             SocketKind::Finished(index) => self.finished[*index].local,
             SocketKind::Udp(index) => self.udp.sockets[*index].local,
+            SocketKind::Request(index) => self.forwards.requests[*index].tuple.local(),
+            SocketKind::Forwarder(_) => return Err(Error::InvalidArgument),
         }))
     }
 
@@ -246,7 +255,8 @@ impl Stack {
     pub fn peer_addr(&self, id: SocketId) -> Result<SocketAddr, Error> {
         let socket = self.socket(id)?;
         Ok(socket.shown(match &socket.kind {
-            SocketKind::Listener(_) => return Err(Error::NotConnected),
+            SocketKind::Listener(_) | SocketKind::Forwarder(_) => return Err(Error::NotConnected),
+            SocketKind::Request(index) => self.forwards.requests[*index].tuple.remote(),
             SocketKind::Opening(index) => self.openings[*index].tuple.remote(),
             SocketKind::Connection(index) => self.connections[*index].tcb.tuple.remote(),
             SocketKind::Finished(index) => self.finished[*index].remote,
@@ -261,7 +271,9 @@ impl Stack {
             SocketKind::Opening(index) => &self.openings[*index].options,
             SocketKind::Connection(index) => &self.connections[*index].options,
             SocketKind::Finished(index) => &self.finished[*index].options,
-            SocketKind::Udp(_) => return Err(Error::InvalidArgument),
+            SocketKind::Udp(_) | SocketKind::Forwarder(_) | SocketKind::Request(_) => {
+                return Err(Error::InvalidArgument);
+            }
         })
     }
 }

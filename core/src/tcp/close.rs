@@ -1,9 +1,11 @@
 //! The user's ways to end a connection: CLOSE, half-close, ABORT.
 
+use std::sync::Arc;
+
 use super::input::{Closed, Outcome};
 use super::tcb::{Connection, Env};
 use crate::state::State;
-use crate::time::Duration;
+use crate::time::{Deadline, Duration};
 
 impl Connection {
     /// Half-close: FIN after what is queued (SA-EST-32, SA-CLOSE_WAIT-27). The state changes at once, the FIN
@@ -51,6 +53,29 @@ impl Connection {
         }
         self.arm_fin_wait_2(env);
         Outcome::Keep
+    }
+
+    /// ABORT once everything queued is acknowledged, or after `limit`. A `linger` of zero marks it: no other orphan has
+    /// that.
+    pub(crate) fn abort_after(&mut self, limit: Duration, env: &mut Env<'_>) -> Outcome {
+        if self.is_delivered() {
+            return self.abort();
+        }
+        self.socket = None;
+        self.options =
+            Arc::new((*self.options).clone().with(|options| options.linger = Some(Duration::ZERO)));
+        self.shutdown_read(env);
+        self.tcb.timers.keepalive_or_fin_wait_2 = Some(Deadline::after(env.now, limit));
+        Outcome::Keep
+    }
+
+    /// Whether it is an orphan that ends with a RST.
+    pub(super) fn resets_at_end(&self) -> bool {
+        self.is_orphan() && self.options.linger == Some(Duration::ZERO)
+    }
+
+    pub(super) fn is_delivered(&self) -> bool {
+        self.send_queue.is_empty() && self.flight() == 0
     }
 
     /// Nothing is left to do for the peer: no application has the connection, and its FIN is acknowledged.

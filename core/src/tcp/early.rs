@@ -20,6 +20,13 @@ impl Connection {
         self.take_syn_data(segment, env);
     }
 
+    /// Enters SYN-RECEIVED because a forwarder has accepted the request of a SYN.
+    pub(crate) fn answer_syn(&mut self, env: &mut Env<'_>) {
+        self.tcb.snd.pending.handshake = true;
+        self.tcb.rtt.start(self.tcb.snd.nxt, env.now);
+        self.arm_syn_ack(env);
+    }
+
     /// Writes data to `out` before the third segment of the handshake, within the initial window and the window of
     /// the SYN. It is sent once: if the client does not answer, only the SYN-ACK is retransmitted.
     pub(super) fn next_early_data(&mut self, out: &mut Outgoing, env: &mut Env<'_>) -> bool {

@@ -460,6 +460,9 @@ impl Connection {
 
     /// Changes the state when our FIN is acknowledged.
     fn advance_close(&mut self, env: &mut Env<'_>) -> Option<Outcome> {
+        if self.tcb.rcv.shut && self.resets_at_end() && self.is_delivered() {
+            return Some(Outcome::Closed(Closed { error: None, rst: true }));
+        }
         if !self.fin_is_acknowledged() {
             return None;
         }
@@ -509,7 +512,11 @@ impl Connection {
             return Ok((!segment.payload.is_empty()).then_some(DropReason::DataAfterFin));
         }
         let text_end = segment.seq() + segment.payload.len() as u32;
-        if self.is_orphan() && text_end.gt(self.tcb.rcv.nxt) && !segment.payload.is_empty() {
+        if self.is_orphan()
+            && !self.resets_at_end()
+            && text_end.gt(self.tcb.rcv.nxt)
+            && !segment.payload.is_empty()
+        {
             // The application has closed and will not read the data, so reset (SHLD-3, SA-FIN_WAIT_1-26,
             // SA-FIN_WAIT_2-39). Old text retransmitted with a FIN does not count: it was delivered.
             env.counters.tcp_abort_on_data += 1;

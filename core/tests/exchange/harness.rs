@@ -91,6 +91,8 @@ pub struct Test {
     pub stack: Stack,
     pub now: Instant,
     pub v6: bool,
+    /// The peer speaks to an address of another host.
+    pub foreign: bool,
     /// The peer speaks timestamps.
     pub ts: bool,
     peers: BTreeMap<u16, Peer>,
@@ -137,6 +139,7 @@ impl Test {
             stack: Stack::new(config, Interface::new(mtu, addresses)),
             now: Instant::from_secs(10),
             v6,
+            foreign: false,
             ts,
             peers: BTreeMap::new(),
             current: 0,
@@ -200,7 +203,8 @@ impl Test {
     }
 
     pub fn ours(&self) -> IpAddr {
-        if self.v6 { "fd00::2".parse().unwrap() } else { "10.0.0.2".parse().unwrap() }
+        let (v4, v6) = if self.foreign { ("198.51.100.9", "2001:db8::9") } else { ("10.0.0.2", "fd00::2") };
+        if self.v6 { v6.parse().unwrap() } else { v4.parse().unwrap() }
     }
 
     pub fn theirs(&self) -> IpAddr {

@@ -16,6 +16,7 @@ mod closed;
 mod closing;
 mod counts;
 mod fast_open;
+mod forward;
 mod going_down;
 mod harness;
 mod ip;
