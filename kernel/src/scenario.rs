@@ -56,7 +56,12 @@ pub fn play(scenario: &Scenario, host: &str, options: &RunOptions) -> Result<Rep
 }
 
 /// Plays a phase until it passes or fails without a stall.
-fn judge_phase(scenario: &Scenario, phase: &Phase, host: &str, options: &RunOptions) -> Result<Report, Error> {
+fn judge_phase(
+    scenario: &Scenario,
+    phase: &Phase,
+    host: &str,
+    options: &RunOptions,
+) -> Result<Report, Error> {
     let mut void = Vec::new();
     loop {
         // A thread cannot leave its namespace, so each attempt has its own.

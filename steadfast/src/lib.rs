@@ -88,13 +88,13 @@
 mod addr;
 mod batch;
 mod driver;
+#[cfg(any(feature = "axum", feature = "tokio-util"))]
+mod foreign_traits;
 #[cfg(feature = "hyper")]
 pub mod hyper;
 #[cfg(feature = "futures")]
 mod incoming;
 mod listener;
-#[cfg(any(feature = "axum", feature = "tokio-util"))]
-mod listener_traits;
 mod lookup;
 mod net;
 mod options;
