@@ -651,9 +651,17 @@ settings! {
 
     // IP.
 
+    /// Most interfaces of the stack. Each takes at most 1 KiB, plus its addresses and routes.
+    "steadfast.interface_max" interface_max: u32 as kinds::Number(1, 4096), [64, 64, 64, 64], "invariant 1";
+    /// Most routes; above it adding one fails. Each takes at most 256 bytes. Those to the networks of addresses count, but
+    /// are never refused.
+    "steadfast.route_max" route_max: u32 as kinds::Number(1, 1 << 20), [4096, 4096, 4096, 4096], "invariant 1; Linux route.max_size";
     /// Most packets that wait between a driver and its stack, for each queue of the device. The driver reads no more in
     /// a turn, and packets that other queues hand over are dropped above it.
     "net.core.netdev_max_backlog" netdev_max_backlog: u32 as kinds::Number(1, 1 << 20), [1000, 1000, 50, 1000], "Linux; 4.4BSD IFQ_MAXLEN; invariant 1";
+    /// Most packets that wait for a device that is full, where there are several devices; above it they are dropped. A
+    /// single device makes the stack wait instead.
+    "steadfast.txqueuelen" txqueuelen: u32 as kinds::Number(1, 1 << 20), [500, 500, 500, 500], "Linux, TUN; invariant 1";
     /// TTL or hop limit of sent packets.
     // MUST-49
     "net.ipv4.ip_default_ttl" ip_default_ttl: u8 as kinds::Count(1, 255), [64, 64, 64, 64], "RFC 9293 §3.9.2";

@@ -83,12 +83,16 @@ counters! {
     in_addr_errors "InAddrErrors";
     /// Packets sent, to the device or to the stack itself.
     out_requests "OutRequests";
+    /// Packets dropped because no route led to their destination. Linux counts only some of them.
+    out_no_routes "OutNoRoutes";
     /// Times that sending paused because `loop_queue` packets to the stack itself waited.
     loop_queue_full "LoopQueueFull";
     /// Packets that a driver dropped because `netdev_max_backlog` of them waited for a stack. Linux has it in the
     /// column
     /// `dropped` of `/proc/net/softnet_stat`.
     softnet_dropped "softnet_dropped";
+    /// Packets that a driver dropped because `txqueuelen` of them waited for a device among several.
+    tx_dropped "tx_dropped";
     /// Fragments received.
     reasm_reqds "ReasmReqds";
     /// Datagrams reassembled.

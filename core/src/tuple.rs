@@ -89,6 +89,19 @@ fn unmapped(address: Ipv6Addr) -> Option<Ipv4Addr> {
     Some(Ipv4Addr::from(*v4))
 }
 
+/// Returns the addresses of an outgoing packet, with ports 0. `None` for a malformed packet.
+pub(crate) fn ends_of(packet: &[u8]) -> Option<FourTuple> {
+    if packet.first()? >> 4 == 4 {
+        let octets = packet.get(12..20)?.first_chunk::<8>()?;
+        let [a, b, c, d, e, f, g, h] = *octets;
+        Some(FourTuple::between_v4(Ipv4Addr::new(a, b, c, d), Ipv4Addr::new(e, f, g, h)))
+    } else {
+        let source = Ipv6Addr::from(*packet.get(8..24)?.first_chunk::<16>()?);
+        let destination = Ipv6Addr::from(*packet.get(24..40)?.first_chunk::<16>()?);
+        Some(FourTuple::of(&source.into(), 0, &destination.into(), 0))
+    }
+}
+
 /// The packet of ours that an error quotes (5927-2). Its source is the address at which the error arrived.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Quoted {

@@ -7,6 +7,7 @@ use bytes::Bytes;
 
 use crate::config::Config;
 use crate::error::Error;
+use crate::ip::routes::InterfaceId;
 use crate::socket::SocketId;
 use crate::tuple::FourTuple;
 use crate::wire::{Ecn, PROTOCOL_UDP, udp};
@@ -83,6 +84,8 @@ pub struct Received {
     pub to: IpAddr,
     /// ECN codepoint of its packet (`IP_RECVTOS`).
     pub ecn: Ecn,
+    /// The interface by which it came (`IP_PKTINFO`); the first for one from the stack itself.
+    pub interface: InterfaceId,
 }
 
 /// A bound socket and its queues.
@@ -110,6 +113,7 @@ pub(crate) struct Arrived {
     pub(crate) from: SocketAddr,
     pub(crate) to: IpAddr,
     pub(crate) ecn: Ecn,
+    pub(crate) interface: InterfaceId,
     pub(crate) payload: Bytes,
 }
 
@@ -221,7 +225,12 @@ impl UdpSocket {
 
     /// Returns whether it hears a peer.
     pub(crate) fn hears(&self, from: SocketAddr) -> bool {
-        self.remote.is_none_or(|remote| remote == from)
+        self.remote.is_none() || self.is_peer(from)
+    }
+
+    /// Returns whether it is connected to this end. Packets carry no scope id.
+    pub(crate) fn is_peer(&self, end: SocketAddr) -> bool {
+        self.remote.is_some_and(|remote| (remote.ip(), remote.port()) == (end.ip(), end.port()))
     }
 
     /// Remembers a destination.

@@ -15,8 +15,8 @@ use steadfast_core::wire::icmp::{ErrorKind, Message};
 use steadfast_core::wire::tcp::{Cookie, Flags, Header, Options, SackBlocks, Timestamps};
 use steadfast_core::wire::{PROTOCOL_UDP, build, ipv4, udp};
 use steadfast_core::{
-    ConnectOptions, Duration, Error, ForwardRule, Instant, Interface, ListenOptions, SocketId, Spare, Stack,
-    UdpOptions,
+    ConnectOptions, Duration, Error, ForwardRule, Instant, Interface, InterfaceId, ListenOptions, Route,
+    SocketId, Spare, Stack, UdpOptions,
 };
 use steadfast_testkit::{Client, Segment, next_segment, packets};
 
@@ -493,6 +493,28 @@ rows! {
         },
         count: None,
         bites: Some(|counters| counters.dropped(DropReason::ReplyThrottled)),
+    }
+    interfaces: "interface_max" = 64, 1024 each, BESIDE => {
+        configure: |_| (),
+        push: |world, number| {
+            world.sent += 1;
+            let address = Ipv4Addr::from_bits(0x0c00_0001 + number * 256);
+            // Fails at the limit.
+            let _ = world.stack.add_interface(Interface::new(1500, [(address.into(), 24)]));
+        },
+        count: Some(|world| world.stack.interfaces().len() as u64),
+        bites: None,
+    }
+    routes: "route_max" = 1024, 256 each, BESIDE => {
+        configure: |_| (),
+        push: |world, number| {
+            world.sent += 1;
+            let network = Ipv4Addr::from_bits(0x0c00_0000 + number % (1 << 20) * 256);
+            // Fails at the limit.
+            let _ = world.stack.add_route(Route::new(network.into(), 24, InterfaceId::FIRST));
+        },
+        count: Some(|world| world.stack.routes().len() as u64),
+        bites: None,
     }
     packets_to_ourselves: "loop_queue" = 64, 2048 each, BESIDE + SPARE + (3 << 20) => {
         configure: |config| config.tcp_mem = 1 << 30,

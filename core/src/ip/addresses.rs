@@ -1,21 +1,29 @@
 //! The local addresses, and those that no host can have (RFC 9293 §3.9.1.1, §3.9.2.3).
 // P0, MUST-44, MUST-46, MUST-57, MUST-63, THREAT-40, THREAT-63
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use super::prefix::{common_prefix, prefix_of};
+use super::routes::InterfaceId;
 use crate::counters::DropReason;
 use crate::tuple::mapped;
 
-/// The addresses of the interface with their prefix lengths. A packet and a connect cost a search or two, however many
-/// addresses there are.
+/// The addresses of all interfaces with their prefix lengths. A packet costs a search or two, however many addresses
+/// there are.
+///
+/// The host model is the weak one of RFC 1122 §3.3.4.2, as in Linux: a packet to any of the addresses is taken,
+/// whatever interface it came by. Only a link-local address belongs to its link.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Addresses {
     /// In order of addition.
     all: Vec<Ours>,
     /// All addresses as numbers, ascending. IPv4 addresses are IPv4-mapped.
     ours: Vec<u128>,
+    /// The interface of each of `ours`.
+    owners: Vec<InterfaceId>,
     /// The directed broadcast addresses of the local networks, ascending, one for each address: every packet is
     /// compared with them.
     broadcasts: Vec<u32>,
@@ -39,6 +47,7 @@ struct Ours {
     address: IpAddr,
     len: u8,
     order: u64,
+    interface: InterfaceId,
 }
 
 /// A class of addresses that can reach each other. A loopback address does not leave the host, and an IPv6 link-local
@@ -52,9 +61,12 @@ type Network = (Scope, u8, u128);
 const ANY: u8 = u8::MAX;
 
 impl Addresses {
+    /// Returns the addresses of the first interface.
     pub(crate) fn new(addresses: impl IntoIterator<Item = (IpAddr, u8)>) -> Addresses {
         let mut all = Addresses::default();
-        addresses.into_iter().for_each(|(address, prefix_len)| all.add(address, prefix_len));
+        addresses
+            .into_iter()
+            .for_each(|(address, prefix_len)| all.add(address, prefix_len, InterfaceId::FIRST));
         all
     }
 
@@ -146,7 +158,7 @@ impl Addresses {
     /// Returns whether an address is local. An IPv4 loopback address makes its whole prefix local, usually 127.0.0.0/8.
     pub(crate) fn is_local(&self, address: IpAddr) -> bool {
         self.is_added(address)
-            || matches!(address, IpAddr::V4(v4) if v4.is_loopback() && self.on_link(address).is_some())
+            || matches!(address, IpAddr::V4(v4) if v4.is_loopback() && self.on_link(address, |_| true).is_some())
     }
 
     fn is_added(&self, address: IpAddr) -> bool {
@@ -164,44 +176,90 @@ impl Addresses {
         assignable && !is_for_many(address) && !self.is_directed_broadcast(address)
     }
 
-    /// Returns the source address for `destination` if the user names none (MUST-44). Candidates are the addresses of
-    /// the destination's scope: the one whose network contains it with the longest prefix, else the first.
-    pub(crate) fn source_for(&mut self, destination: IpAddr) -> Option<IpAddr> {
-        if let Some((last, source)) = self.nearest
-            && last == destination
-        {
-            return Some(source);
-        }
+    /// Returns the source address for `destination` if the user names none (MUST-44). Packets leave by `interface`
+    /// towards `next_hop`. Candidates are the addresses of the destination's scope.
+    ///
+    /// For IPv4 it is an address of that interface, as in Linux: the one whose network contains the next hop with the
+    /// longest prefix, else the first. An interface without an address borrows one. For IPv6, RFC 6724 §5 decides.
+    pub(crate) fn source_for(
+        &mut self,
+        destination: IpAddr,
+        next_hop: IpAddr,
+        interface: InterfaceId,
+    ) -> Option<IpAddr> {
         let source = if self.is_added(destination) {
             Some(destination) // RFC 6724 §5, rule 1
+        } else if destination.is_ipv4() {
+            self.on_link(next_hop, |address| self.is_of(address, interface))
+                .or_else(|| {
+                    self.first_of(network(destination, ANY), |address| self.is_of(address, interface))
+                })
+                .or_else(|| self.first_of(network(destination, ANY), |_| true))
         } else {
-            self.on_link(destination).or_else(|| self.first_of(network(destination, ANY)))
+            self.best_v6(destination, interface)
         };
         self.nearest = source.map(|source| (destination, source));
         source
     }
 
-    /// Returns the local address on the smallest network that contains `destination`.
-    fn on_link(&self, destination: IpAddr) -> Option<IpAddr> {
+    /// Returns the result of the last search, if it was for this destination.
+    pub(crate) fn last_source(&self, destination: IpAddr) -> Option<IpAddr> {
+        self.nearest.filter(|(last, _)| *last == destination).map(|(_, source)| source)
+    }
+
+    /// Chooses by the rules of RFC 6724 §5 that apply. Rule 2 is the candidates' scope. No address is deprecated (3),
+    /// a home address (4) or temporary (7).
+    // 6724-1, 6724-2, 6724-3
+    fn best_v6(&self, destination: IpAddr, interface: InterfaceId) -> Option<IpAddr> {
+        let all = network(destination, ANY);
+        let candidates = self.networks.range((all, 0)..=(all, u64::MAX)).map(|(_, address)| *address);
+        candidates.min_by_key(|address| {
+            let len = self.len_of(*address).unwrap_or(0);
+            Reverse((
+                self.is_of(*address, interface),                          // rule 5
+                label(*address) == label(destination),                    // rule 6
+                common_prefix(*address, destination).min(u32::from(len)), // rule 8
+            ))
+        })
+    }
+
+    /// Returns the prefix length of an address.
+    pub(crate) fn len_of(&self, address: IpAddr) -> Option<u8> {
+        self.all.iter().find(|ours| ours.address == address).map(|ours| ours.len)
+    }
+
+    fn is_of(&self, address: IpAddr, interface: InterfaceId) -> bool {
+        self.interface_of(address) == Some(interface)
+    }
+
+    /// Returns the interface of an address.
+    pub(crate) fn interface_of(&self, address: IpAddr) -> Option<InterfaceId> {
+        self.ours.binary_search(&number(address)).ok().map(|at| self.owners[at])
+    }
+
+    /// Returns the local address on the smallest network that contains `destination`, of those that `fits` lets through.
+    fn on_link(&self, destination: IpAddr, fits: impl Fn(IpAddr) -> bool) -> Option<IpAddr> {
         let scope = scope(destination);
         let mut lengths = self.lengths.range((scope, 0)..=(scope, 128)).rev().map(|((_, len), _)| *len);
-        lengths.find_map(|len| self.first_of(network(destination, len)))
+        lengths.find_map(|len| self.first_of(network(destination, len), &fits))
     }
 
-    fn first_of(&self, network: Network) -> Option<IpAddr> {
-        self.networks.range((network, 0)..=(network, u64::MAX)).next().map(|(_, first)| *first)
+    fn first_of(&self, network: Network, fits: impl Fn(IpAddr) -> bool) -> Option<IpAddr> {
+        let mut all = self.networks.range((network, 0)..=(network, u64::MAX)).map(|(_, address)| *address);
+        all.find(|address| fits(*address))
     }
 
-    /// Adds an address, or changes the prefix of a present one.
-    pub(crate) fn add(&mut self, address: IpAddr, prefix_len: u8) {
+    /// Adds an address of an interface, or changes the prefix of a present one, which stays where it is.
+    pub(crate) fn add(&mut self, address: IpAddr, prefix_len: u8, interface: InterfaceId) {
         let len = prefix_len.min(if address.is_ipv4() { 32 } else { 128 });
-        let ours = Ours { address, len, order: self.added };
+        let ours = Ours { address, len, order: self.added, interface };
         match self.all.iter().position(|ours| ours.address == address) {
             Some(at) => {
                 let before = self.all[at];
+                let ours = Ours { order: before.order, interface: before.interface, ..ours };
                 self.unindex(&before);
-                self.all[at] = Ours { order: before.order, ..ours };
-                self.index(&Ours { order: before.order, ..ours });
+                self.all[at] = ours;
+                self.index(&ours);
             }
             None => {
                 self.added += 1;
@@ -219,9 +277,10 @@ impl Addresses {
         true
     }
 
-    /// Iterates in order of addition.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (IpAddr, u8)> + '_ {
-        self.all.iter().map(|ours| (ours.address, ours.len))
+    /// Iterates over the addresses of an interface in order of addition.
+    pub(crate) fn of(&self, interface: InterfaceId) -> impl Iterator<Item = (IpAddr, u8)> + '_ {
+        let of_it = self.all.iter().filter(move |ours| ours.interface == interface);
+        of_it.map(|ours| (ours.address, ours.len))
     }
 
     fn is_directed_broadcast(&self, address: IpAddr) -> bool {
@@ -233,7 +292,9 @@ impl Addresses {
     }
 
     fn index(&mut self, ours: &Ours) {
-        insert(&mut self.ours, number(ours.address));
+        let at = self.ours.partition_point(|there| *there < number(ours.address));
+        self.ours.insert(at, number(ours.address));
+        self.owners.insert(at, ours.interface);
         ours.broadcast().into_iter().for_each(|broadcast| insert(&mut self.broadcasts, broadcast));
         for len in [ANY, ours.len] {
             self.networks.insert((network(ours.address, len), ours.order), ours.address);
@@ -242,13 +303,16 @@ impl Addresses {
         self.forget();
     }
 
-    /// Clears the cached results, which a change of addresses invalidates.
-    fn forget(&mut self) {
+    /// Clears the cached results, which a change of addresses or routes invalidates.
+    pub(crate) fn forget(&mut self) {
         (self.fitting, self.foreign, self.nearest) = (None, (None, None), None);
     }
 
     fn unindex(&mut self, ours: &Ours) {
-        remove(&mut self.ours, &number(ours.address));
+        if let Ok(at) = self.ours.binary_search(&number(ours.address)) {
+            self.ours.remove(at);
+            self.owners.remove(at);
+        }
         ours.broadcast().into_iter().for_each(|broadcast| remove(&mut self.broadcasts, &broadcast));
         for len in [ANY, ours.len] {
             self.networks.remove(&(network(ours.address, len), ours.order));
@@ -290,13 +354,22 @@ fn remove<T: Ord>(sorted: &mut Vec<T>, element: &T) {
 
 /// Returns the network of `len` bits that contains the address, in its scope.
 fn network(address: IpAddr, len: u8) -> Network {
-    let bits = match address {
-        IpAddr::V4(v4) => u128::from(v4.to_bits()) << 96,
-        IpAddr::V6(v6) => v6.to_bits(),
-    };
-    let shift = 128u32.checked_sub(u32::from(len));
-    let mask = shift.and_then(|shift| u128::MAX.checked_shl(shift)).unwrap_or(0);
-    (scope(address), len, bits & mask)
+    (scope(address), len, if len == ANY { 0 } else { prefix_of(address, len) })
+}
+
+/// The label of the default policy table (RFC 6724 §2.1).
+fn label(address: IpAddr) -> u8 {
+    let IpAddr::V6(address) = address else { return 4 };
+    match address.segments() {
+        [0, 0, 0, 0, 0, 0, 0, 1] => 0,
+        [0, 0, 0, 0, 0, 0, ..] => 3,
+        [0x2001, 0, ..] => 5,
+        [0x2002, ..] => 2,
+        [0x3ffe, ..] => 12,
+        [first, ..] if first & 0xfe00 == 0xfc00 => 13,
+        [first, ..] if first & 0xffc0 == 0xfec0 => 11,
+        _ => 1,
+    }
 }
 
 fn scope(address: IpAddr) -> Scope {
@@ -319,6 +392,13 @@ mod tests {
     use super::*;
     use crate::ip::prefix::prefix_covers;
     use proptest::prelude::*;
+
+    impl Addresses {
+        /// The source towards a neighbour on the first interface.
+        fn source(&mut self, destination: IpAddr) -> Option<IpAddr> {
+            self.source_for(destination, destination, InterfaceId::FIRST)
+        }
+    }
 
     fn ip(text: &str) -> IpAddr {
         text.parse().unwrap()
@@ -368,7 +448,7 @@ mod tests {
         assert!(ours.fit_v4(source, destination));
         assert!(ours.remove(destination.into()));
         assert!(!ours.fit_v4(source, destination));
-        ours.add(destination.into(), 24);
+        ours.add(destination.into(), 24, InterfaceId::FIRST);
         assert!(ours.fit_v4(source, destination));
     }
 
@@ -467,24 +547,51 @@ mod tests {
                 .map(|(address, len)| (ip(address), len)),
         );
         let v6 = [("fe80::1", 64), ("2001:db8::1", 32), ("2001:db8:7::1", 48), ("fe80::2", 10)];
-        v6.into_iter().for_each(|(address, len)| all.add(ip(address), len));
+        v6.into_iter().for_each(|(address, len)| all.add(ip(address), len, InterfaceId::FIRST));
         #[rustfmt::skip]
         let table = [
             ("10.2.0.9", "10.0.0.1"), ("10.1.0.9", "10.1.0.1"), ("8.8.8.8", "10.0.0.1"),
             ("10.1.0.2", "10.1.0.2"), ("127.0.0.9", "127.0.0.1"), ("127.0.0.1", "127.0.0.1"),
-            ("2001:db8:7::9", "2001:db8:7::1"), ("2001:db8:8::9", "2001:db8::1"), ("2a00::1", "2001:db8::1"),
-            ("fe80::9", "fe80::1"), ("fe81::9", "fe80::2"), ("::1", "::1"),
+            ("2001:db8:7::9", "2001:db8:7::1"), ("2001:db8:8::9", "2001:db8:7::1"), ("2a00::1", "2001:db8::1"),
+            ("fe80::9", "fe80::1"), ("fe81::9", "fe80::1"), ("::1", "::1"),
         ];
+        // RFC 6724 §5, rule 8, counts the bits in common up to the length of the source's prefix, also beyond its network.
         for (destination, source) in table {
-            assert_eq!(all.source_for(ip(destination)), Some(ip(source)), "to {destination}");
+            assert_eq!(all.source(ip(destination)), Some(ip(source)), "to {destination}");
         }
         let only = |address| Addresses::new([(ip(address), 64)]);
-        assert_eq!(only("fe80::1").source_for(ip("2001:db8::9")), None);
-        assert_eq!(only("2001:db8::1").source_for(ip("fe80::9")), None);
-        assert_eq!(only("2001:db8::1").source_for(ip("8.8.8.8")), None);
-        assert_eq!(only("127.0.0.1").source_for(ip("8.8.8.8")), None);
-        assert_eq!(only("10.0.0.1").source_for(ip("2001:db8::9")), None);
-        assert_eq!(Addresses::default().source_for(ip("8.8.8.8")), None);
+        assert_eq!(only("fe80::1").source(ip("2001:db8::9")), None);
+        assert_eq!(only("2001:db8::1").source(ip("fe80::9")), None);
+        assert_eq!(only("2001:db8::1").source(ip("8.8.8.8")), None);
+        assert_eq!(only("127.0.0.1").source(ip("8.8.8.8")), None);
+        assert_eq!(only("10.0.0.1").source(ip("2001:db8::9")), None);
+        assert_eq!(Addresses::default().source(ip("8.8.8.8")), None);
+    }
+
+    /// Rules 1, 6 and 8 among the addresses of one interface.
+    #[test]
+    fn an_ipv6_source_is_chosen_by_rfc_6724_6724_1_6724_2_6724_3() {
+        let addresses =
+            ["2001:db8::1/64", "2001:db8:8000::1/64", "fd00::1/64", "2002:c000:201::1/48", "2001:0:1::1/32"];
+        let mut all = Addresses::new(addresses.map(|text| {
+            let (address, len) = text.split_once('/').unwrap();
+            (ip(address), len.parse().unwrap())
+        }));
+        #[rustfmt::skip]
+        let table = [
+            // 1: itself.
+            ("2001:db8:8000::1", "2001:db8:8000::1"),
+            // 6: the label of the destination, though another address has more bits in common.
+            ("fd77::9", "fd00::1"), ("2002:c633::9", "2002:c000:201::1"), ("2001:0:99::9", "2001:0:1::1"),
+            ("2001:1::9", "2001:db8::1"), ("fc00::9", "fd00::1"),
+            // 8: the longest prefix in common.
+            ("2001:db8:7fff::9", "2001:db8::1"), ("2001:db8:8001::9", "2001:db8:8000::1"),
+            // None is better: the first.
+            ("2a00::9", "2001:db8::1"),
+        ];
+        for (destination, source) in table {
+            assert_eq!(all.source(ip(destination)), Some(ip(source)), "to {destination}");
+        }
     }
 
     proptest! {
@@ -500,7 +607,7 @@ mod tests {
             for (add, which, len) in steps {
                 let address = known[which];
                 if add {
-                    all.add(address, len);
+                    all.add(address, len, InterfaceId::FIRST);
                     let len = len.min(if address.is_ipv4() { 32 } else { 128 });
                     match oracle.iter_mut().find(|(there, _)| *there == address) {
                         Some(there) => there.1 = len,
@@ -510,7 +617,7 @@ mod tests {
                     let there = oracle.iter().position(|(there, _)| *there == address);
                     prop_assert_eq!(all.remove(address), there.map(|at| oracle.remove(at)).is_some());
                 }
-                prop_assert_eq!(all.iter().collect::<Vec<_>>(), oracle.clone());
+                prop_assert_eq!(all.of(InterfaceId::FIRST).collect::<Vec<_>>(), oracle.clone());
                 // The last address comes first again after the next change.
                 for address in known.iter().copied().chain(others.map(ip)).chain([known[0]]) {
                     let is_ours = oracle.iter().any(|(there, _)| *there == address);
@@ -524,7 +631,7 @@ mod tests {
                     let on_link = in_scope().filter(|(there, len)| prefix_covers(*there, *len, address));
                     let nearest = on_link.min_by_key(|(_, len)| std::cmp::Reverse(*len));
                     let source = nearest.or_else(|| in_scope().next()).map(|(there, _)| *there);
-                    prop_assert_eq!(all.source_for(address), if is_ours { Some(address) } else { source });
+                    prop_assert_eq!(all.source(address), if is_ours { Some(address) } else { source });
                     let ends = |(there, len): &(IpAddr, u8)| match (there, address) {
                         (IpAddr::V4(there), IpAddr::V4(address)) if *len <= 30 => {
                             there.to_bits() | u32::MAX >> len == address.to_bits()
@@ -540,10 +647,13 @@ mod tests {
     #[test]
     fn addresses_come_and_go() {
         let mut all = Addresses::default();
-        all.add(ip("192.0.2.1"), 24);
-        all.add(ip("192.0.2.2"), 200);
-        all.add(ip("192.0.2.1"), 25);
-        assert_eq!(all.iter().collect::<Vec<_>>(), [(ip("192.0.2.1"), 25), (ip("192.0.2.2"), 32)]);
+        all.add(ip("192.0.2.1"), 24, InterfaceId::FIRST);
+        all.add(ip("192.0.2.2"), 200, InterfaceId::FIRST);
+        all.add(ip("192.0.2.1"), 25, InterfaceId::FIRST);
+        assert_eq!(
+            all.of(InterfaceId::FIRST).collect::<Vec<_>>(),
+            [(ip("192.0.2.1"), 25), (ip("192.0.2.2"), 32)]
+        );
         assert!(!all.is_unicast(ip("192.0.2.127")));
         assert!(all.remove(ip("192.0.2.1")));
         assert!(!all.remove(ip("192.0.2.1")));

@@ -10,3 +10,4 @@ pub(crate) mod limit;
 pub(crate) mod pmtu;
 pub(crate) mod prefix;
 pub(crate) mod recent;
+pub(crate) mod routes;

@@ -73,6 +73,12 @@ impl PmtuCache {
         }
     }
 
+    /// Forgets all path MTUs.
+    pub(crate) fn clear(&mut self) {
+        self.entries.clear();
+        self.by_expiry.clear();
+    }
+
     /// Forgets the path MTU to `destination`, whose path has changed.
     pub(crate) fn forget(&mut self, destination: IpAddr) {
         if let Some(entry) = self.entries.remove(&destination) {

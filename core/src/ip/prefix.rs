@@ -13,10 +13,25 @@ use std::net::IpAddr;
 /// assert!(!prefix_covers(network, 24, "192.0.3.7".parse().unwrap()));
 /// ```
 pub fn prefix_covers(network: IpAddr, prefix_len: u8, address: IpAddr) -> bool {
-    let (a, b) = match (network, address) {
-        (IpAddr::V4(a), IpAddr::V4(b)) => (u128::from(a.to_bits()) << 96, u128::from(b.to_bits()) << 96),
-        (IpAddr::V6(a), IpAddr::V6(b)) => (a.to_bits(), b.to_bits()),
-        _ => return false,
-    };
-    (a ^ b).leading_zeros() >= u32::from(prefix_len)
+    network.is_ipv4() == address.is_ipv4() && common_prefix(network, address) >= u32::from(prefix_len)
+}
+
+/// Returns the number of leading bits that two addresses of one family have in common; for IPv4, at least 32 if they are
+/// equal.
+pub(crate) fn common_prefix(a: IpAddr, b: IpAddr) -> u32 {
+    (left_aligned(a) ^ left_aligned(b)).leading_zeros()
+}
+
+/// Returns the first `len` bits of an address, left-aligned and padded with zeros. All bits for a longer prefix.
+pub(crate) fn prefix_of(address: IpAddr, len: u8) -> u128 {
+    let shift = 128u32.checked_sub(u32::from(len));
+    let mask = shift.map_or(u128::MAX, |shift| u128::MAX.checked_shl(shift).unwrap_or(0));
+    left_aligned(address) & mask
+}
+
+fn left_aligned(address: IpAddr) -> u128 {
+    match address {
+        IpAddr::V4(v4) => u128::from(v4.to_bits()) << 96,
+        IpAddr::V6(v6) => v6.to_bits(),
+    }
 }

@@ -84,7 +84,7 @@ impl Stack {
     /// Active OPEN. [`Event::CONNECTED`] or [`Event::ERROR`] follows.
     ///
     /// Errors: [`InvalidArgument`](Error::InvalidArgument), the remote address is no unicast address or the port is 0
-    /// (RFC 9293 §3.10.1); [`NetworkUnreachable`](Error::NetworkUnreachable), no local address of its family;
+    /// (RFC 9293 §3.10.1); [`NetworkUnreachable`](Error::NetworkUnreachable), no route or no local address of its family;
     /// [`AddrNotAvailable`](Error::AddrNotAvailable), the local end is not ours, is taken, or no port is left for this
     /// destination (RFC 9293 §3.10.1); [`NoBufferSpace`](Error::NoBufferSpace), `tcp_max_connections`.
     // SA-CLOSED-08, SA-CLOSED-09
@@ -117,8 +117,11 @@ impl Stack {
         let address = match options.local_address {
             Some(address) if address.is_ipv4() != remote.is_ipv4() => return Err(Error::InvalidArgument),
             Some(address) => address,
-            None => self.addresses.source_for(remote.ip()).ok_or(Error::NetworkUnreachable)?,
+            None => self.source_towards(remote)?,
         };
+        if !self.leads_to(address, remote.ip()) {
+            return Err(Error::NetworkUnreachable);
+        }
         let (tuple, above) = self.free_tuple(address, options.local_port, remote)?;
         let socket_options = self.shared_options(options.socket);
         let mut iss = self.keys.iss(self.now, &tuple);
@@ -132,8 +135,8 @@ impl Stack {
             (true, true) => self.cookies.cookie(remote.ip()).map_or(FastOpen::Request, FastOpen::Cookie),
             _ => FastOpen::Off,
         };
-        let adv_mss = self.advertised_mss(tuple.is_ipv4(), socket_options.max_segment);
-        let (pmtu, ts_offset) = (self.path_mtu(remote.ip()), self.keys.timestamp_offset(&tuple));
+        let adv_mss = self.advertised_mss(&tuple, socket_options.max_segment);
+        let (pmtu, ts_offset) = (self.path_mtu(&tuple), self.keys.timestamp_offset(&tuple));
         let now = self.now;
         let index = self.openings.next();
         let id = self.sockets.open(SocketKind::Opening(index));

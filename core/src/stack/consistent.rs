@@ -131,8 +131,8 @@ impl Stack {
             .filter(|(_, connection)| connection.claims_turn() && connection.held_until().is_none())
         {
             let trial = trial.get_or_insert_with(|| Stack::new(self.config.clone(), self.interface.clone()));
-            (trial.now, trial.memory) = (self.now, self.memory.clone());
-            let offload = self.interface.segmentation_offload;
+            (trial.now, trial.memory, trial.routing) = (self.now, self.memory.clone(), self.routing.clone());
+            let offload = self.routing.find(&connection.tcb.tuple).segmentation_offload;
             let mut out = Outgoing::bare(Header::default());
             let sends = connection.clone().next_segment(offload, &mut out, &mut env_of!(trial));
             equal(&format!("a segment of connection {index}, which is not in the ready list"), sends, false)?;

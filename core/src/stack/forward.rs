@@ -182,8 +182,8 @@ impl Stack {
             irs: request.irs,
             advertised: syn_window(options.rcvbuf),
             peer_mss: offer.peer_mss,
-            adv_mss: self.advertised_mss(tuple.is_ipv4(), options.max_segment),
-            pmtu: self.path_mtu(tuple.remote().ip()),
+            adv_mss: self.advertised_mss(&tuple, options.max_segment),
+            pmtu: self.path_mtu(&tuple),
             snd_wscale: offer.wscale(),
             sack: offer.sack(),
             ecn: offer.ecn(),
@@ -432,7 +432,7 @@ impl Stack {
         let Some(kind) = how.icmp() else { return };
         let (destination, source) = (tuple.local().ip(), tuple.remote().ip());
         // A host speaks for its ports; of what lies on the way we report as a router does.
-        let router = self.addresses.source_for(source).filter(|_| how != Reject::PortUnreachable);
+        let router = self.source_towards((source, 0).into()).ok().filter(|_| how != Reject::PortUnreachable);
         let from: IpAddr = router.unwrap_or(destination);
         self.send_error(from, source, kind, &request.quote(), ReplyReason::IcmpForward);
     }

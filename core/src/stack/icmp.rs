@@ -124,8 +124,8 @@ impl Stack {
                 if !(seq.ge(snd.una) && seq.lt(snd.nxt)) {
                     return self.dropped(tuple, DropReason::IcmpNotInFlight);
                 }
-                let Some(mtu) =
-                    pmtu::lowered(&self.config, destination, mtu, snd.path.mtu, self.interface.mtu)
+                let interface_mtu = self.interface_mtu(tuple);
+                let Some(mtu) = pmtu::lowered(&self.config, destination, mtu, snd.path.mtu, interface_mtu)
                 else {
                     return self.dropped(tuple, DropReason::IcmpInvalid);
                 };
@@ -134,11 +134,11 @@ impl Stack {
                 }
             }
             FlowRef::Opening(index) => {
+                let interface_mtu = self.interface_mtu(tuple);
                 let opening = &mut self.openings[index];
                 if seq != opening.iss {
                     return self.dropped(tuple, DropReason::IcmpNotInFlight);
                 }
-                let interface_mtu = self.interface.mtu;
                 if let Some(mtu) = pmtu::lowered(&self.config, destination, mtu, opening.pmtu, interface_mtu)
                 {
                     self.pmtu.remember(self.now, &self.config, destination, mtu);
@@ -154,9 +154,10 @@ impl Stack {
         }
     }
 
-    /// Returns the known path MTU to an address, or the interface's.
-    pub(super) fn path_mtu(&self, destination: IpAddr) -> u16 {
-        self.pmtu.get(self.now, destination).map_or(self.interface.mtu, |mtu| mtu.min(self.interface.mtu))
+    /// Returns the known path MTU of a flow, or that of the interface by which it leaves.
+    pub(super) fn path_mtu(&self, tuple: &FourTuple) -> u16 {
+        let interface_mtu = self.interface_mtu(tuple);
+        self.pmtu.get(self.now, tuple.remote().ip()).map_or(interface_mtu, |mtu| mtu.min(interface_mtu))
     }
 
     /// Answers a datagram for an unsupported protocol or a closed port (RFC 1122 §3.2.2.1).
@@ -194,7 +195,8 @@ impl Stack {
         reason: ReplyReason,
     ) {
         let headers = icmp::HEADER_LEN + if remote.is_ipv4() { ipv4::HEADER_LEN } else { ipv6::HEADER_LEN };
-        let room = usize::from(self.interface.mtu).saturating_sub(headers);
+        let tuple = FourTuple::new((local, 0).into(), (remote, 0).into());
+        let room = usize::from(self.interface_mtu(&tuple)).saturating_sub(headers);
         let quoted = &quote[..quote.len().min(quote_len(remote.is_ipv4(), quote)).min(room)];
         self.send_icmp(local, remote, &Message::Error { kind, quoted }, reason);
     }
@@ -207,16 +209,17 @@ impl Stack {
         if !self.icmp_limit.allow(self.now, slot, self.config.icmp_ratelimit, jitter) {
             return self.dropped(&tuple, DropReason::ReplyThrottled);
         }
-        let Some(packet) = self.icmp_packet(local, remote, message) else { return };
+        let Some(packet) = self.icmp_packet(&tuple, message) else { return };
         self.counters.icmp_out_msgs += 1;
         env_of!(self).note_reply(&tuple, reason);
         self.push_reply(Queued::Packet(packet));
     }
 
-    fn icmp_packet(&self, local: IpAddr, remote: IpAddr, message: &Message<'_>) -> Option<Vec<u8>> {
+    fn icmp_packet(&self, tuple: &FourTuple, message: &Message<'_>) -> Option<Vec<u8>> {
+        let (local, remote) = (tuple.local().ip(), tuple.remote().ip());
         let header_len = if remote.is_ipv4() { ipv4::HEADER_LEN } else { ipv6::HEADER_LEN };
         let len = header_len + message.emitted_len();
-        if len > usize::from(self.interface.mtu) {
+        if len > usize::from(self.interface_mtu(tuple)) {
             return None;
         }
         // Exactly the size of the message: it may wait for the device.

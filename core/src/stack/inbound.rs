@@ -10,6 +10,7 @@ use super::{Packet, PacketBytes, Stack, env_of};
 use crate::counters::{DropReason, ReplyReason};
 use crate::flow::FlowRef;
 use crate::ip::fragments::{Key, Piece};
+use crate::ip::routes::InterfaceId;
 use crate::tcp::closed;
 use crate::tcp::segment::{Reply, Segment};
 use crate::tcp::syn_sent::SynSentOutcome;
@@ -37,6 +38,7 @@ pub(super) struct Datagram<'a> {
     /// IP header and the bytes after it, for ICMP errors to quote.
     pub(super) quote: &'a [u8],
     pub(super) checksum_trusted: bool,
+    pub(super) interface: InterfaceId,
 }
 
 impl Datagram<'_> {
@@ -47,6 +49,14 @@ impl Datagram<'_> {
     pub(super) fn destination(&self) -> IpAddr {
         self.ends.local().ip()
     }
+}
+
+/// The metadata of a packet.
+#[derive(Clone, Copy, Debug)]
+struct Arrival {
+    checksum_trusted: bool,
+    interface: InterfaceId,
+    through: Through,
 }
 
 /// The way by which a packet came.
@@ -68,7 +78,7 @@ impl Stack {
     #[cold]
     pub(super) fn receive_looped(&mut self) {
         while let Some(packet) = self.looped.pop_front() {
-            let packet = Packet { bytes: PacketBytes::Shared(packet), checksum_trusted: true };
+            let packet = Packet::new(PacketBytes::Shared(packet), true);
             self.packet_arrives(packet, Through::Loop);
         }
     }
@@ -76,32 +86,27 @@ impl Stack {
     #[inline]
     fn packet_arrives(&mut self, packet: Packet<'_>, through: Through) {
         self.counters.in_receives += 1;
-        let Packet { bytes, checksum_trusted } = packet;
+        let Packet { bytes, checksum_trusted, interface } = packet;
+        let how = Arrival { checksum_trusted, interface, through };
         let (bytes, shared) = match &bytes {
             PacketBytes::Borrowed(bytes) => (*bytes, None),
             PacketBytes::Shared(shared) => (&shared[..], Some(shared)),
         };
         match bytes.first().map_or(0, |b| b >> 4) {
-            4 => self.ipv4_arrives(bytes, shared, checksum_trusted, through),
-            6 => self.ipv6_arrives(bytes, shared, checksum_trusted, through),
+            4 => self.ipv4_arrives(bytes, shared, how),
+            6 => self.ipv6_arrives(bytes, shared, how),
             _ => self.header_error(DropReason::IpHeader),
         }
     }
 
-    fn ipv4_arrives(
-        &mut self,
-        packet: &[u8],
-        shared: Option<&Bytes>,
-        checksum_trusted: bool,
-        through: Through,
-    ) {
+    fn ipv4_arrives(&mut self, packet: &[u8], shared: Option<&Bytes>, how: Arrival) {
         let (header, payload) = match ipv4::parse(packet) {
             Ok(parsed) => parsed,
             Err(ipv4::Error::Checksum) => return self.header_error(DropReason::IpChecksum),
             Err(_) => return self.header_error(DropReason::IpHeader),
         };
         if !self.addresses.fit_v4(header.source, header.destination)
-            && !self.addresses_fit(header.source.into(), header.destination.into(), through)
+            && !self.addresses_fit(header.source.into(), header.destination.into(), how)
         {
             return;
         }
@@ -115,7 +120,8 @@ impl Stack {
             payload,
             packet: shared,
             quote: packet,
-            checksum_trusted,
+            checksum_trusted: how.checksum_trusted,
+            interface: how.interface,
         };
         if !header.more_fragments && header.fragment_offset == 0 {
             return self.datagram_arrives(datagram);
@@ -127,18 +133,12 @@ impl Stack {
         self.fragment_arrives(key, offset, more, datagram);
     }
 
-    fn ipv6_arrives(
-        &mut self,
-        packet: &[u8],
-        shared: Option<&Bytes>,
-        checksum_trusted: bool,
-        through: Through,
-    ) {
+    fn ipv6_arrives(&mut self, packet: &[u8], shared: Option<&Bytes>, how: Arrival) {
         let Ok((header, payload)) = ipv6::parse(packet) else {
             return self.header_error(DropReason::IpHeader);
         };
         let (source, destination) = (IpAddr::V6(header.source), IpAddr::V6(header.destination));
-        if !self.addresses_fit(source, destination, through) {
+        if !self.addresses_fit(source, destination, how) {
             return;
         }
         let datagram = Datagram {
@@ -148,7 +148,8 @@ impl Stack {
             payload,
             packet: shared,
             quote: packet,
-            checksum_trusted,
+            checksum_trusted: how.checksum_trusted,
+            interface: how.interface,
         };
         let Some(fragment) = header.fragment else {
             return self.datagram_arrives(datagram);
@@ -162,8 +163,11 @@ impl Stack {
         self.fragment_arrives(key, usize::from(fragment.offset), fragment.more, datagram);
     }
 
-    fn addresses_fit(&mut self, source: IpAddr, destination: IpAddr, through: Through) -> bool {
-        let fit = match through {
+    fn addresses_fit(&mut self, source: IpAddr, destination: IpAddr, how: Arrival) -> bool {
+        let fit = match how.through {
+            Through::Device if self.is_of_another_link(destination, how.interface) => {
+                Err(DropReason::NotOurs)
+            }
             Through::Device => self.addresses.check(source, destination),
             // The address may have been removed since the packet was sent.
             Through::Loop if self.addresses.is_local(destination) => Ok(()),
@@ -177,6 +181,12 @@ impl Stack {
                 false
             }
         }
+    }
+
+    /// A link-local address is that of its link (RFC 4291 §2.5.6).
+    fn is_of_another_link(&self, destination: IpAddr, interface: InterfaceId) -> bool {
+        matches!(destination, IpAddr::V6(v6) if v6.is_unicast_link_local())
+            && self.addresses.interface_of(destination).is_some_and(|owner| owner != interface)
     }
 
     fn header_error(&mut self, reason: DropReason) {

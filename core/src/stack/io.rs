@@ -4,12 +4,19 @@ use std::net::IpAddr;
 
 use bytes::Bytes;
 
+use crate::ip::routes::{InterfaceId, Link};
 use crate::tcp::room::{MAX_PACKET, MIN_MTU_V4, MIN_MTU_V6};
 
-/// The device that the stack is attached to. It carries bare IP packets.
+/// A device that the stack is attached to.
+///
+/// Several interfaces follow the weak host model of RFC 1122 §3.3.4.2, as in Linux: a packet to any address of the stack
+/// is taken whatever interface it came by, and packets leave by the route to their destination, whatever their source
+/// address. Link-local addresses are the exception: they belong to their interface.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Interface {
+    /// The kind of packets that the device carries.
+    pub medium: Medium,
     /// Largest IP packet, bytes. At least 68 (IPv4) or 1280 (IPv6).
     pub mtu: u16,
     /// Our addresses with their prefix lengths. An IPv4 prefix of up to 30 bits implies a broadcast address.
@@ -24,6 +31,7 @@ impl Interface {
     /// A device without offload.
     pub fn new(mtu: u16, addresses: impl IntoIterator<Item = (IpAddr, u8)>) -> Interface {
         Interface {
+            medium: Medium::Ip,
             mtu,
             addresses: addresses.into_iter().collect(),
             segmentation_offload: false,
@@ -37,6 +45,11 @@ impl Interface {
         let v6 = self.addresses.iter().any(|(address, _)| address.is_ipv6());
         let least = if v6 { MIN_MTU_V6 } else { MIN_MTU_V4 };
         if self.mtu >= least { Ok(()) } else { Err(format!("MTU {}: expected at least {least}", self.mtu)) }
+    }
+
+    pub(super) fn link(&self, id: InterfaceId) -> Link {
+        let &Interface { mtu, segmentation_offload, checksum_offload, .. } = self;
+        Link { id, mtu, segmentation_offload, checksum_offload }
     }
 
     pub(super) fn expect_valid(&self) {
@@ -53,6 +66,15 @@ impl Interface {
     }
 }
 
+/// The kind of packets that a device carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum Medium {
+    /// Bare IP packets: a TUN device.
+    #[default]
+    Ip,
+}
+
 /// A received packet and its metadata from the device.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
@@ -61,6 +83,8 @@ pub struct Packet<'a> {
     pub bytes: PacketBytes<'a>,
     /// The device has verified the TCP checksum, or the packet never left this machine.
     pub checksum_trusted: bool,
+    /// The interface by which it came; the first unless [`on`](Packet::on) names another one.
+    pub interface: InterfaceId,
 }
 
 /// Who owns the bytes of a packet.
@@ -76,19 +100,25 @@ impl<'a> Packet<'a> {
     /// Returns a packet with this claim about its checksum.
     #[inline]
     pub fn new(bytes: PacketBytes<'a>, checksum_trusted: bool) -> Packet<'a> {
-        Packet { bytes, checksum_trusted }
+        Packet { bytes, checksum_trusted, interface: InterfaceId::FIRST }
+    }
+
+    /// Returns the packet as one that came by this interface.
+    #[inline]
+    pub fn on(self, interface: InterfaceId) -> Packet<'a> {
+        Packet { interface, ..self }
     }
 }
 
 impl<'a> From<&'a [u8]> for Packet<'a> {
     fn from(bytes: &'a [u8]) -> Packet<'a> {
-        Packet { bytes: PacketBytes::Borrowed(bytes), checksum_trusted: false }
+        Packet::new(PacketBytes::Borrowed(bytes), false)
     }
 }
 
 impl From<Bytes> for Packet<'_> {
     fn from(bytes: Bytes) -> Self {
-        Packet { bytes: PacketBytes::Shared(bytes), checksum_trusted: false }
+        Packet::new(PacketBytes::Shared(bytes), false)
     }
 }
 
@@ -102,6 +132,8 @@ pub struct Transmit {
     pub segment_size: Option<u16>,
     /// The device must fill in the TCP checksum.
     pub checksum_offload: bool,
+    /// The interface by which it leaves.
+    pub interface: InterfaceId,
 }
 
 /// The part of [`Transmit`] that the packet itself decides. It fits into two registers.
@@ -109,4 +141,5 @@ pub struct Transmit {
 pub(super) struct Sent {
     pub(super) len: usize,
     pub(super) checksum_offload: bool,
+    pub(super) interface: InterfaceId,
 }

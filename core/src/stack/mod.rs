@@ -10,13 +10,13 @@
 //! | `connections` | events of connections, and what follows from them |
 //! | `tables` | moves between the tables |
 //! | `outbound`, `template`, `replies` | filling of frames |
+//! | `interfaces` | interfaces, addresses and routes that come and go |
 //! | `timers` | the passage of time |
 //! | `memory` | relief when `tcp_mem` runs short |
 //! | `calls`, `sockets` | user calls, and the handles that they use |
 //! | `readiness`, `view`, `consistent` | what calls would do, reports, and checks for tests |
 
 use std::collections::{BTreeMap, VecDeque};
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -29,6 +29,7 @@ use crate::ip::addresses::Addresses;
 use crate::ip::fragments::Fragments;
 use crate::ip::limit::{RateLimiter, Shares};
 use crate::ip::pmtu::PmtuCache;
+use crate::ip::routes::Routing;
 use crate::keys::Keys;
 use crate::list::List;
 use crate::memory::Account;
@@ -42,7 +43,6 @@ use crate::tcp::dormant::Dormant;
 use crate::tcp::fast_open::CookieCache;
 use crate::tcp::listen::{HalfOpen, Listener};
 use crate::tcp::recycle::Peers;
-use crate::tcp::room::MIN_MTU_V6;
 use crate::tcp::segment::Outgoing;
 use crate::tcp::syn_sent::Opening;
 use crate::tcp::time_wait::TimeWaits;
@@ -61,7 +61,7 @@ use self::replies::Replies;
 use self::sockets::{Finished, Sockets};
 use self::udp::Udp;
 
-pub use self::io::{Interface, Packet, PacketBytes, Transmit};
+pub use self::io::{Interface, Medium, Packet, PacketBytes, Transmit};
 
 mod bindings;
 mod calls;
@@ -70,6 +70,7 @@ mod consistent;
 mod forward;
 mod icmp;
 mod inbound;
+mod interfaces;
 mod io;
 mod memory;
 mod outbound;
@@ -84,7 +85,10 @@ mod timers;
 mod udp;
 mod view;
 
-/// A TCP/IP stack on one interface.
+/// A TCP/IP stack on one interface, or on several.
+///
+/// One interface needs no routes: a default route leads to it. [`add_interface`](Stack::add_interface) adds another one,
+/// and [`add_route`](Stack::add_route) a route.
 ///
 /// Methods are of four kinds. *Getters* only read. *Inputs* ([`receive`](Stack::receive), [`advance`](Stack::advance))
 /// take in packets and time. *User calls* (`listen` … `abort`) are those of RFC 9293 §3.9.1. *Polls*
@@ -129,6 +133,10 @@ pub struct Stack {
     timers_ran: Instant,
 
     addresses: Addresses,
+    /// The interfaces, and the routes to them.
+    routing: Routing,
+    /// The length of the longest packet of any interface.
+    frame_len: usize,
     /// This stack's share of the connections, where several stacks share an interface.
     share: Option<Share>,
     fragments: Fragments,
@@ -183,6 +191,8 @@ pub struct Stack {
     replies: Replies,
     /// Packets to our own addresses, which `advance` receives.
     looped: VecDeque<Bytes>,
+    /// `transmit` paused because no route leads to the peers of many packets.
+    astray: bool,
     events: Queue<SocketId>,
 }
 
@@ -197,7 +207,7 @@ macro_rules! env_of {
             keys: &$stack.keys,
             pool: &mut $stack.pool,
             flights: &mut $stack.flights,
-            interface_mtu: $stack.interface.mtu,
+            routing: &$stack.routing,
             memory: $stack.memory.gauge($stack.config.tcp_mem),
         }
     };
@@ -215,9 +225,12 @@ impl Stack {
         config.expect_valid();
         interface.expect_valid();
         let default_options = Arc::new(SocketOptions::new(&config));
+        let (addresses, routing) = interfaces::first(&interface);
         Stack {
             keys: Keys::new(&config.secret),
-            addresses: Addresses::new(interface.addresses.iter().copied()),
+            addresses,
+            routing,
+            frame_len: interface.frame_len(),
             share: None,
             counters: Counters::default(),
             trace: Trace::default(),
@@ -262,6 +275,7 @@ impl Stack {
             turns: Turns::new(&interface),
             replies: Replies::default(),
             looped: VecDeque::new(),
+            astray: false,
             events: Queue::default(),
             config,
             interface,
@@ -272,25 +286,6 @@ impl Stack {
     /// assigns to it. It opens only connections whose replies are steered back to it.
     pub fn set_share(&mut self, steering: Steering, index: u16) {
         self.share = Some(Share { steering, index });
-    }
-
-    /// Adds an address to the interface. Listeners on all addresses accept connections to it too. An IPv6 address is
-    /// not added if the MTU is below 1280.
-    pub fn add_address(&mut self, address: IpAddr, prefix_len: u8) {
-        if address.is_ipv6() && self.interface.mtu < MIN_MTU_V6 {
-            return;
-        }
-        self.addresses.add(address, prefix_len);
-        self.interface.addresses = self.addresses.iter().collect();
-    }
-
-    /// Removes an address and returns whether it was there. Its connections stay: their own timers end them, unless the
-    /// address returns first.
-    // THREAT-83
-    pub fn remove_address(&mut self, address: IpAddr) -> bool {
-        let removed = self.addresses.remove(address);
-        self.interface.addresses = self.addresses.iter().collect();
-        removed
     }
 }
 

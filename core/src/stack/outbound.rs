@@ -14,14 +14,16 @@ use super::timers::arm;
 use super::{Interface, Stack, Transmit, env_of};
 use crate::buffer::Rope;
 use crate::counters::ReplyReason;
+use crate::error::Error;
 use crate::flow::{FlowRef, PackedRef};
+use crate::ip::routes::{InterfaceId, Link};
 use crate::socket::SocketOptions;
 use crate::tcp::room::room_in;
 use crate::tcp::segment::{Outgoing, Reply};
 use crate::tcp::tcb::{Connection, Env};
 use crate::time::{Instant, Tick};
 use crate::trace::TraceKind;
-use crate::tuple::FourTuple;
+use crate::tuple::{FourTuple, ends_of};
 use crate::wheel::{Due, TimerId};
 use crate::wire::tcp::{self, Header};
 use crate::wire::{Ecn, PROTOCOL_TCP, ipv4, ipv6};
@@ -55,9 +57,16 @@ impl Turns {
 
     pub(super) fn new(interface: &Interface) -> Turns {
         const SOME_SEGMENTS: i32 = 32 * 1024;
+        let mut turns =
+            Turns { replies_ahead: 0, sort: 0, index: Turns::NOBODY, left: 0, bytes: SOME_SEGMENTS };
+        turns.fit(interface);
+        turns
+    }
+
+    /// Makes a turn as long as a packet of this interface.
+    pub(super) fn fit(&mut self, interface: &Interface) {
         let longest = if interface.segmentation_offload { u16::MAX } else { interface.mtu };
-        let bytes = i32::from(longest).max(SOME_SEGMENTS);
-        Turns { replies_ahead: 0, sort: 0, index: Turns::NOBODY, left: 0, bytes }
+        self.bytes = self.bytes.max(longest.into());
     }
 
     /// Charges a connection for the bytes that it sent. Returns whether its turn continues.
@@ -79,8 +88,8 @@ impl Stack {
     ///
     /// # Panics
     ///
-    /// Panics if there is something to send and `frame` is shorter than [`Interface::frame_len`]: the packet might not
-    /// fit.
+    /// Panics if there is something to send and `frame` is shorter than [`frame_len`](Stack::frame_len): the packet might
+    /// not fit.
     #[inline]
     pub fn transmit(&mut self, now: Instant, frame: &mut [u8]) -> Option<Transmit> {
         self.set_now(now);
@@ -104,8 +113,11 @@ impl Stack {
 
     #[inline(never)]
     fn transmit_next(&mut self, frame: &mut [u8]) -> Option<Transmit> {
-        let (len, needed) = (frame.len(), self.interface.frame_len());
+        let (len, needed) = (frame.len(), self.frame_len);
         assert!(len >= needed, "a frame of {len} bytes: expected at least {needed}");
+        /// Packets without a route that one call drops.
+        const ASTRAY: usize = 64;
+        let mut astray = 0;
         loop {
             let transmit = if self.any_reply() {
                 self.transmit_in_turn(frame)
@@ -115,9 +127,16 @@ impl Stack {
             self.counters.out_requests += 1;
             let packet = &frame[..transmit.len];
             if !self.addresses.loops(packet) {
-                return Some(transmit);
-            }
-            if !self.loop_back(packet) {
+                if transmit.interface != InterfaceId::NONE {
+                    return Some(transmit);
+                }
+                self.counters.out_no_routes += 1;
+                astray += 1;
+                if astray == ASTRAY {
+                    self.astray = true;
+                    return None;
+                }
+            } else if !self.loop_back(packet) {
                 return None;
             }
         }
@@ -134,8 +153,8 @@ impl Stack {
         room
     }
 
-    fn sent_data(&self, Sent { len, checksum_offload }: Sent) -> Transmit {
-        Transmit { len, segment_size: self.outgoing.segment_size, checksum_offload }
+    fn sent_data(&self, Sent { len, checksum_offload, interface }: Sent) -> Transmit {
+        Transmit { len, segment_size: self.outgoing.segment_size, checksum_offload, interface }
     }
 
     /// Sends when replies wait; connections may wait too.
@@ -147,9 +166,9 @@ impl Stack {
             self.turns.replies_ahead -= self.outgoing.packets() as i32;
             return Some(transmit);
         }
-        if let Some(Sent { len, checksum_offload }) = self.transmit_some_reply(frame) {
+        if let Some(Sent { len, checksum_offload, interface }) = self.transmit_some_reply(frame) {
             self.turns.replies_ahead = (self.turns.replies_ahead + 1).min(1);
-            return Some(Transmit { len, segment_size: None, checksum_offload });
+            return Some(Transmit { len, segment_size: None, checksum_offload, interface });
         }
         self.transmit_ready(frame).map(|sent| self.sent_data(sent))
     }
@@ -190,7 +209,9 @@ impl Stack {
             Queued::Packet(packet) => {
                 let len = packet.len().min(frame.len());
                 frame[..len].copy_from_slice(&packet[..len]);
-                Some(Sent { len, checksum_offload: false })
+                let interface =
+                    ends_of(&packet).map_or(InterfaceId::NONE, |ends| self.routing.towards(&ends).id);
+                Some(Sent { len, checksum_offload: false, interface })
             }
             Queued::Segment(reply) => Some(self.transmit_segment_reply(&reply, frame)),
         }
@@ -222,7 +243,7 @@ impl Stack {
         };
         // Others always fit.
         if header.options.fast_open.is_some() || !header.options.sack.is_empty() {
-            let mtu = self.path_mtu(reply.tuple.remote().ip());
+            let mtu = self.path_mtu(&reply.tuple);
             header.options.layout = self.config.tcp_option_layout;
             header.options.fit_into(room_in(mtu, reply.tuple.is_ipv4()).into());
         }
@@ -231,19 +252,24 @@ impl Stack {
         let ttl = if reply.ttl > 0 { reply.ttl } else { self.config.ip_default_ttl };
         let ip = IpFields { ttl, dscp: reply.dscp, ecn: Ecn::NotEct };
         finish(&mut env_of!(self), &reply.tuple, &mut outgoing);
-        emit(&reply.tuple, &outgoing, &ip, &mut Rope::default(), self.interface.checksum_offload, frame)
+        let link = self.routing.towards(&reply.tuple);
+        emit(&reply.tuple, &outgoing, &ip, &mut Rope::default(), &link, frame)
     }
 
     fn transmit_connection(&mut self, index: u32, frame: &mut [u8]) -> Option<Sent> {
         let tick = Tick::at(self.now);
+        if self.routing.is_many() {
+            self.follow_route(index);
+        }
         let (connection, template) = self.connections.sender(index, tick);
+        let link = self.routing.towards(&connection.tcb.tuple);
         // Another segment always follows one with a template.
         let mut more = true;
         if template.is_some() {
             connection.next_alike(&mut self.outgoing);
         } else {
-            let offload = self.interface.segmentation_offload;
-            let any = connection.next_segment(offload, &mut self.outgoing, &mut env_of!(self));
+            let any =
+                connection.next_segment(link.segmentation_offload, &mut self.outgoing, &mut env_of!(self));
             arm(&mut self.wheel, index, connection);
             if !any {
                 self.end_turn(index);
@@ -260,7 +286,7 @@ impl Stack {
             None => {
                 let SocketOptions { ttl, dscp, .. } = *connection.options;
                 let ip = IpFields { ttl, dscp, ecn: outgoing.ecn };
-                let sent = emit(tuple, outgoing, &ip, queue, self.interface.checksum_offload, frame);
+                let sent = emit(tuple, outgoing, &ip, queue, &link, frame);
                 if outgoing.alike > 0 {
                     *template = HeaderTemplate::of(index, tick, tuple, sent, outgoing.payload_len, frame);
                 }
@@ -282,6 +308,19 @@ impl Stack {
         }
         self.turns.index = Turns::NOBODY;
         Some(sent)
+    }
+
+    /// Fits a connection to its present route. A later segment of a template follows the same route as the first.
+    #[inline(never)]
+    fn follow_route(&mut self, index: u32) {
+        let Some(connection) = self.connections.get(index) else { return };
+        let link = self.routing.towards(&connection.tcb.tuple);
+        if link.mtu < connection.tcb.snd.path.mtu {
+            self.with_connection(index, |connection, env| connection.fit_interface(link.mtu, env));
+        }
+        if link.id == InterfaceId::NONE {
+            self.connections[index].soft_error = Some(Error::NetworkUnreachable);
+        }
     }
 
     /// Removes a connection from the queue: it has nothing more to send, or has ended.
@@ -306,6 +345,11 @@ impl Stack {
     fn transmit_syn(&mut self, index: u32, frame: &mut [u8]) -> Option<Sent> {
         let opening = &mut self.openings[index];
         opening.queued = false;
+        let link = self.routing.towards(&opening.tuple);
+        opening.pmtu = opening.pmtu.min(link.mtu);
+        if link.id == InterfaceId::NONE {
+            opening.soft_error = Some(Error::NetworkUnreachable);
+        }
         // Not in `self.outgoing`, from which the segments of a template continue.
         let mut outgoing = Outgoing::bare(Header::default());
         if !opening.next_segment(&mut outgoing, &mut env_of!(self)) {
@@ -317,8 +361,7 @@ impl Stack {
         opening.timer = self.wheel.rearm(opening.timer, deadline, target);
         let ip = IpFields { ttl: opening.options.ttl, dscp: opening.options.dscp, ecn: Ecn::NotEct };
         finish(&mut env_of!(self), &opening.tuple, &mut outgoing);
-        let offload = self.interface.checksum_offload;
-        Some(emit(&opening.tuple, &outgoing, &ip, &mut opening.send_queue, offload, frame))
+        Some(emit(&opening.tuple, &outgoing, &ip, &mut opening.send_queue, &link, frame))
     }
 }
 
@@ -341,9 +384,10 @@ fn emit(
     outgoing: &Outgoing,
     ip: &IpFields,
     queue: &mut Rope,
-    checksum_offload: bool,
+    link: &Link,
     frame: &mut [u8],
 ) -> Sent {
+    let checksum_offload = link.checksum_offload;
     let header = &outgoing.header;
     let header_len = header.header_len();
     let segment_len = header_len + outgoing.payload_len;
@@ -361,7 +405,7 @@ fn emit(
         queue.copy_out(outgoing.offset, payload, &mut sum);
         tcp::set_checksum(head, sum.finish());
     }
-    Sent { len: ip_len + segment_len, checksum_offload }
+    Sent { len: ip_len + segment_len, checksum_offload, interface: link.id }
 }
 
 fn emit_ip(tuple: &FourTuple, ip: &IpFields, payload_len: usize, frame: &mut [u8]) -> usize {

@@ -19,6 +19,7 @@ use crate::tcp::room::room_in;
 use crate::tcp::segment::{Reply, Segment};
 use crate::tcp::tcb::{Agreed, Origin, syn_window};
 use crate::time::Tick;
+use crate::tuple::FourTuple;
 use crate::wheel::Due;
 
 impl Stack {
@@ -198,14 +199,14 @@ impl Stack {
     pub(super) fn syn_ack_of(&mut self, index: u32, reason: ReplyReason) -> Reply {
         let entry = &self.half_open[index];
         let options = &self.listeners[entry.listener].options;
-        let adv_mss = self.advertised_mss(entry.tuple.is_ipv4(), options.max_segment);
+        let adv_mss = self.advertised_mss(&entry.tuple, options.max_segment);
         let syn = SynAck { options, adv_mss };
         entry.syn_ack(&syn, &env_of!(self), reason)
     }
 
-    /// The MSS that we advertise: what the interface takes, options not subtracted (MUST-67).
-    pub(super) fn advertised_mss(&self, ipv4: bool, limit: Option<u16>) -> u16 {
-        limit.unwrap_or(u16::MAX).max(48).min(room_in(self.interface.mtu, ipv4))
+    /// The MSS that we advertise: what the interface towards the peer takes, options not subtracted (MUST-67).
+    pub(super) fn advertised_mss(&self, tuple: &FourTuple, limit: Option<u16>) -> u16 {
+        limit.unwrap_or(u16::MAX).max(48).min(room_in(self.interface_mtu(tuple), tuple.is_ipv4()))
     }
 
     fn send_cookie(&mut self, listener: u32, segment: &Segment<'_>, offer: Offer) {
@@ -213,7 +214,7 @@ impl Stack {
         self.counters.syncookies_sent += 1;
         self.listeners[listener].cookies_sent_at = Some(self.now);
         let options = &self.listeners[listener].options;
-        let adv_mss = self.advertised_mss(tuple.is_ipv4(), options.max_segment);
+        let adv_mss = self.advertised_mss(&tuple, options.max_segment);
         let iss = cookie::iss(&self.keys, self.now, &tuple, segment.seq(), offer);
         let ts_recent = segment.options().timestamps.map_or(0, |ts| ts.val);
         let env = env_of!(self);
@@ -281,8 +282,8 @@ impl Stack {
             irs: numbers.1,
             advertised: syn_window(options.rcvbuf),
             peer_mss: offer.peer_mss,
-            adv_mss: self.advertised_mss(tuple.is_ipv4(), options.max_segment),
-            pmtu: self.path_mtu(tuple.remote().ip()),
+            adv_mss: self.advertised_mss(&tuple, options.max_segment),
+            pmtu: self.path_mtu(&tuple),
             snd_wscale: offer.wscale(),
             sack: offer.sack(),
             ecn: offer.ecn(),
@@ -439,8 +440,8 @@ impl Stack {
         }
         let entry = self.take_half_open(index);
         let options = &self.listeners[listener].options;
-        let adv_mss = self.advertised_mss(entry.tuple.is_ipv4(), options.max_segment);
-        let pmtu = self.path_mtu(entry.tuple.remote().ip());
+        let adv_mss = self.advertised_mss(&entry.tuple, options.max_segment);
+        let pmtu = self.path_mtu(&entry.tuple);
         let agreed = entry.agreed(&SynAck { options, adv_mss }, pmtu, &env_of!(self));
         let index = self.adopt(listener, agreed, Some(FlowRef::HalfOpen(index)));
         self.connection_segment(index, segment);

@@ -2,6 +2,7 @@
 
 use super::io::Sent;
 use crate::buffer::Rope;
+use crate::ip::routes::InterfaceId;
 use crate::seq::SeqNum;
 use crate::time::Tick;
 use crate::tuple::FourTuple;
@@ -24,6 +25,7 @@ pub(super) struct HeaderTemplate {
     head_len: usize,
     ip_len: usize,
     payload_len: usize,
+    interface: InterfaceId,
     /// Sum of the TCP header and the pseudo-header. `None`: the device computes the checksum, and `head` holds its
     /// input.
     sum: Option<Sum>,
@@ -50,7 +52,8 @@ impl HeaderTemplate {
             sum.add_bytes(segment_head);
             sum
         });
-        Some(HeaderTemplate { index, tick, head, head_len, ip_len, payload_len, sum })
+        let interface = first.interface;
+        Some(HeaderTemplate { index, tick, head, head_len, ip_len, payload_len, interface, sum })
     }
 
     pub(super) fn goes_on(&self, index: u32, tick: Tick) -> bool {
@@ -75,6 +78,6 @@ impl HeaderTemplate {
             }
             None => _ = queue.peek(offset, payload),
         }
-        Sent { len, checksum_offload: self.sum.is_none() }
+        Sent { len, checksum_offload: self.sum.is_none(), interface: self.interface }
     }
 }

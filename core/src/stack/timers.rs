@@ -52,7 +52,8 @@ impl Stack {
     /// Returns the latest time for the next [`advance`](Stack::advance). It may be earlier than the next timer, and in
     /// the past. It changes with every input, user call and [`transmit`](Stack::transmit).
     pub fn poll_at(&self) -> Option<Instant> {
-        if !self.closing.is_empty() || !self.looped.is_empty() || !self.forwards.leaving.is_empty() {
+        let loops = !self.looped.is_empty() || self.astray;
+        if loops || !self.closing.is_empty() || !self.forwards.leaving.is_empty() {
             return Some(self.now);
         }
         let (now, at_millis) = (self.tick(), self.now.as_millis());
@@ -68,6 +69,7 @@ impl Stack {
     #[inline]
     pub fn advance(&mut self, now: Instant) {
         self.set_now(now);
+        self.astray = false;
         if !self.looped.is_empty() {
             self.receive_looped();
         }

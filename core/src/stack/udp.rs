@@ -13,6 +13,7 @@ use super::sockets::{SocketKind, as_mapped};
 use crate::counters::DropReason;
 use crate::error::Error;
 use crate::ip::pmtu;
+use crate::ip::routes::InterfaceId;
 use crate::socket::{Event, SocketId};
 use crate::table::Table;
 use crate::tuple::FourTuple;
@@ -54,11 +55,15 @@ impl Stack {
     /// refused, and ICMP errors are reported. Another call sets another peer.
     ///
     /// Errors: [`InvalidArgument`](Error::InvalidArgument), port 0, no unicast address, or an address of the family
-    /// that the socket does not take; [`NetworkUnreachable`](Error::NetworkUnreachable), no local address of its family.
+    /// that the socket does not take; [`NetworkUnreachable`](Error::NetworkUnreachable), no route or no local address of
+    /// its family.
     pub fn connect_udp(&mut self, id: SocketId, remote: SocketAddr) -> Result<(), Error> {
         let index = self.udp_index(id)?;
         let remote = canonical(remote);
-        self.udp_source(index, remote)?;
+        let source = self.udp_source(index, remote)?;
+        if !self.leads_to(source, remote.ip()) {
+            return Err(Error::NetworkUnreachable);
+        }
         self.udp.sockets[index].remote = Some(remote);
         Ok(())
     }
@@ -80,7 +85,8 @@ impl Stack {
         let to = to.map(canonical).or(socket.remote).ok_or(Error::DestinationAddressRequired)?;
         let (source, port) = (self.udp_source(index, to)?, self.udp.sockets[index].local.port());
         let most = if to.is_ipv4() { MAX_PAYLOAD_V4 } else { MAX_PAYLOAD_V6 };
-        let mtu = if self.addresses.is_local(to.ip()) { self.interface.mtu } else { self.path_mtu(to.ip()) };
+        let tuple = FourTuple::new((source, port).into(), to);
+        let (mtu, to) = (self.udp_mtu(&tuple)?, plain(to));
         let headers = udp::HEADER_LEN + if to.is_ipv4() { ipv4::HEADER_LEN } else { ipv6::HEADER_LEN };
         let identification = self.keys.random();
         let socket = &mut self.udp.sockets[index];
@@ -101,7 +107,6 @@ impl Stack {
             self.counters.udp_mem_errors += 1;
             return Err(Error::NoBufferSpace);
         }
-        let tuple = FourTuple::new((source, port).into(), to);
         socket.note_destination(to);
         if socket.waiting.is_empty() {
             self.udp.ready.push_back(index);
@@ -141,12 +146,19 @@ impl Stack {
         if let Some(error) = socket.error.take() {
             return Err(error);
         }
-        let dual = socket.is_dual();
+        let (dual, several) = (socket.is_dual(), self.routing.is_many());
         let datagram = socket.received.front().ok_or(Error::WouldBlock)?;
         let len = datagram.payload.len().min(buffer.len());
         buffer[..len].copy_from_slice(&datagram.payload[..len]);
-        let from = if dual { as_mapped(datagram.from) } else { datagram.from };
-        Ok(Received { len, full_len: datagram.payload.len(), from, to: datagram.to, ecn: datagram.ecn })
+        let mut from = if dual { as_mapped(datagram.from) } else { datagram.from };
+        if let SocketAddr::V6(v6) = &mut from
+            && v6.ip().is_unicast_link_local()
+            && several
+        {
+            v6.set_scope_id(datagram.interface.index());
+        }
+        let &mut Arrived { to, ecn, interface, .. } = datagram;
+        Ok(Received { len, full_len: datagram.payload.len(), from, to, ecn, interface })
     }
 
     /// Returns the options of a UDP socket.
@@ -180,7 +192,16 @@ impl Stack {
         if !local.is_unspecified() {
             return Ok(local);
         }
-        self.addresses.source_for(to.ip()).ok_or(Error::NetworkUnreachable)
+        self.source_towards(to)
+    }
+
+    /// Returns the path MTU of a datagram.
+    fn udp_mtu(&mut self, tuple: &FourTuple) -> Result<u16, Error> {
+        if self.addresses.is_local(tuple.remote().ip()) {
+            return Ok(self.interface.mtu);
+        }
+        let link = self.routing.towards(tuple);
+        if link.id != InterfaceId::NONE { Ok(self.path_mtu(tuple)) } else { Err(Error::NetworkUnreachable) }
     }
 
     /// Returns a free port, a random one unless nearly all are taken.
@@ -242,7 +263,8 @@ impl Stack {
         }
         // A copy of its own: the packet may be a slice of a much larger buffer.
         let payload = Bytes::copy_from_slice(payload);
-        socket.received.push(Arrived { from, to: local.ip(), ecn: datagram.ecn, payload });
+        let (to, ecn, interface) = (local.ip(), datagram.ecn, datagram.interface);
+        socket.received.push(Arrived { from, to, ecn, interface, payload });
         self.udp.held += cost;
         self.counters.udp_in_datagrams += 1;
         let id = socket.socket;
@@ -269,7 +291,7 @@ impl Stack {
     pub(super) fn udp_error(&mut self, tuple: &FourTuple, error: Error, hard: bool) {
         let (local, remote) = (tuple.local(), tuple.remote());
         let index = self.udp.bindings.at(local.ip(), local.port());
-        let known = index.filter(|index| self.udp.sockets[*index].remote == Some(remote));
+        let known = index.filter(|index| self.udp.sockets[*index].is_peer(remote));
         let Some(index) = known.filter(|_| hard) else {
             return self.dropped(tuple, DropReason::IcmpUnmatched);
         };
@@ -289,8 +311,8 @@ impl Stack {
         if fits || index.is_none_or(|index| !self.udp.sockets[index].sent_to(remote)) {
             return self.dropped(tuple, DropReason::IcmpUnmatched);
         }
-        let current = self.path_mtu(remote.ip());
-        match pmtu::lowered(&self.config, remote.ip(), mtu, current, self.interface.mtu) {
+        let (current, interface_mtu) = (self.path_mtu(tuple), self.interface_mtu(tuple));
+        match pmtu::lowered(&self.config, remote.ip(), mtu, current, interface_mtu) {
             Some(mtu) => self.pmtu.remember(self.now, &self.config, remote.ip(), mtu),
             None => self.dropped(tuple, DropReason::IcmpInvalid),
         }
@@ -301,6 +323,8 @@ impl Stack {
         let index = self.udp.ready.pop_front()?;
         let socket = &mut self.udp.sockets[index];
         let waiting = socket.waiting.front()?;
+        let link = self.routing.towards(&waiting.tuple);
+        waiting.mtu = waiting.mtu.min(link.mtu);
         let len = waiting.next_packet(frame);
         if waiting.sent >= waiting.bytes.len()
             && let Some(gone) = socket.waiting.pop()
@@ -319,7 +343,7 @@ impl Stack {
         if wake {
             self.notify(id, Event::WRITABLE);
         }
-        Some(Sent { len, checksum_offload: false })
+        Some(Sent { len, checksum_offload: false, interface: link.id })
     }
 }
 
@@ -385,5 +409,13 @@ pub(super) struct Udp {
 
 /// An IPv4-mapped address as the IPv4 address that it is.
 fn canonical(address: SocketAddr) -> SocketAddr {
-    SocketAddr::new(address.ip().to_canonical(), address.port())
+    match address {
+        SocketAddr::V6(v6) if v6.ip().to_ipv4_mapped().is_none() => address,
+        _ => SocketAddr::new(address.ip().to_canonical(), address.port()),
+    }
+}
+
+/// The address and port that packets carry: no scope id.
+fn plain(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip(), address.port())
 }

@@ -36,7 +36,8 @@ impl Stack {
         self.default_options = Arc::new(SocketOptions::new(&self.config));
     }
 
-    /// Returns the interface to which the stack is attached.
+    /// Returns the first interface, to which the stack was attached when it was made. [`interfaces`](Stack::interfaces)
+    /// lists all of them.
     pub fn interface(&self) -> &Interface {
         &self.interface
     }
@@ -49,6 +50,11 @@ impl Stack {
     /// Counts packets that a driver dropped because of `netdev_max_backlog`.
     pub fn count_backlog_drops(&mut self, packets: u64) {
         self.counters.softnet_dropped += packets;
+    }
+
+    /// Counts packets that a driver dropped because of `txqueuelen`.
+    pub fn count_tx_drops(&mut self, packets: u64) {
+        self.counters.tx_dropped += packets;
     }
 
     /// Switches tracing on or off. While off, it costs next to nothing.

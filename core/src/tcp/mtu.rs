@@ -91,13 +91,20 @@ impl Connection {
         self.rare().pmtu_until = Some(Deadline::after(env.now, env.config.mtu_expires));
     }
 
+    /// Lowers the path MTU to that of the interface to which a new route leads. Segments in flight may have left before.
+    #[cold]
+    pub(crate) fn fit_interface(&mut self, mtu: u16, env: &mut Env<'_>) {
+        self.lower_pmtu(mtu, env);
+    }
+
     /// Restores the interface's MTU after the lowered path MTU expires (RFC 1191 §6.3). A router reports if that is
     /// still too big.
     #[inline]
     pub(crate) fn raise_expired_pmtu(&mut self, env: &mut Env<'_>) {
         let Some(rare) = self.rare.as_mut() else { return };
         if rare.pmtu_until.take_if(|until| until.tick().is_due(env.tick())).is_some() {
-            self.set_pmtu(env.interface_mtu, env);
+            let mtu = env.interface_mtu(&self.tcb.tuple);
+            self.set_pmtu(mtu, env);
         }
     }
 
@@ -165,9 +172,10 @@ impl Connection {
     }
 
     fn next_step_of_search(&mut self, unsent: usize, window: u32, room: u32, env: &Env<'_>) -> PmtuProbe {
+        let interface_mtu = env.interface_mtu(&self.tcb.tuple);
         if !self.searches_pmtu() && env.config.tcp_mtu_probing == MtuProbing::Always {
             let next_at = env.now;
-            let (low, high) = (self.tcb.snd.path.mtu, env.interface_mtu);
+            let (low, high) = (self.tcb.snd.path.mtu, interface_mtu);
             self.rare().pmtu_search = Some(PmtuSearch { low, high, probe: None, next_at });
         }
         let headers = self.headers();
@@ -181,10 +189,10 @@ impl Connection {
         if search.probe.is_some() || recovering || env.now < search.next_at {
             return PmtuProbe::No;
         }
-        let high = search.high.min(env.interface_mtu).min(limit);
+        let high = search.high.min(interface_mtu).min(limit);
         if high < search.low || high - search.low < env.config.tcp_probe_threshold {
             // The search is complete. Search again after an interval, when the path may have changed.
-            search.high = env.interface_mtu;
+            search.high = interface_mtu;
             search.next_at = env.now + env.config.tcp_probe_interval;
             return PmtuProbe::No;
         }

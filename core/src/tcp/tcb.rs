@@ -6,6 +6,7 @@ use crate::buffer::{Pool, Rope};
 use crate::config::Config;
 use crate::counters::{Counters, ReplyReason};
 use crate::error::Error;
+use crate::ip::routes::Routing;
 use crate::keys::Keys;
 use crate::list::Links;
 use crate::memory::{Gauge, Group, Holds, Listed};
@@ -39,12 +40,17 @@ pub(crate) struct Env<'a> {
     /// Buffers for the queues.
     pub(crate) pool: &'a mut Pool,
     pub(crate) flights: &'a mut Flights,
-    /// The path MTU that the interface and the cache give for this peer.
-    pub(crate) interface_mtu: u16,
+    pub(crate) routing: &'a Routing,
     pub(crate) memory: Gauge,
 }
 
 impl Env<'_> {
+    /// Returns the MTU of the interface by which a flow leaves.
+    #[cold]
+    pub(crate) fn interface_mtu(&self, tuple: &FourTuple) -> u16 {
+        self.routing.find(tuple).mtu
+    }
+
     pub(crate) fn tick(&self) -> Tick {
         Tick::at(self.now)
     }

@@ -19,6 +19,7 @@ mod fast_open;
 mod forward;
 mod going_down;
 mod harness;
+mod interfaces;
 mod ip;
 mod limits;
 mod listen;
