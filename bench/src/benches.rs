@@ -86,10 +86,12 @@ pub(crate) const ALL: &[Bench] = &[
         run: footprint::cookie,
     },
     Bench {
-        name: "lib_bulk",
-        what: "the library between two networks in one process, 1 and 100 connections; the peer: Tokio over loopback",
+        name: "library_bulk",
+        what: "the library in one program, in memory and over TUN; the peer: Tokio over loopback",
         run: library::bulk,
     },
+    Bench { name: "library_rr", what: "the same, 64 bytes there and back", run: library::round_trips },
+    Bench { name: "library_cc", what: "the same, connect and close", run: library::connections },
     Bench {
         name: "tun_bulk_1500_in",
         what: "one connection of the kernel's to us over TUN",
