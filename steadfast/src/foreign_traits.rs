@@ -1,4 +1,4 @@
-//! Traits of other crates for the listener, each behind the feature of its crate.
+//! Traits of other crates for the listener and its streams, each behind the feature of its crate.
 
 /// Serves axum: `axum::serve(listener, app)`.
 ///
@@ -37,5 +37,19 @@ impl tokio_util::net::Listener for crate::TcpListener {
 
     fn local_addr(&self) -> std::io::Result<std::net::SocketAddr> {
         crate::TcpListener::local_addr(self)
+    }
+}
+
+/// Serves tonic: `Server::builder().add_service(service).serve_with_incoming(listener.incoming())`. For a client, pass a
+/// [`Connector`](crate::hyper::Connector) to `Endpoint::connect_with_connector`.
+#[cfg(feature = "tonic")]
+impl tonic::transport::server::Connected for crate::TcpStream {
+    type ConnectInfo = tonic::transport::server::TcpConnectInfo;
+
+    fn connect_info(&self) -> Self::ConnectInfo {
+        tonic::transport::server::TcpConnectInfo {
+            local_addr: self.local_addr().ok(),
+            remote_addr: self.peer_addr().ok(),
+        }
     }
 }

@@ -82,13 +82,15 @@
 //! | `axum` | `axum::serve(listener, app)` |
 //! | `futures` | `TcpListener::incoming`, a `Stream` |
 //! | `hyper` | `hyper::Connector` for the clients of `hyper-util` |
+//! | `quinn` | `quinn::AsyncUdpSocket` for the UDP socket |
 //! | `tokio-util` | `tokio_util::net::Listener` for the listener |
+//! | `tonic` | `tonic::transport::server::Connected` for the streams of a server; it turns on `futures` and `hyper` |
 #![forbid(unsafe_code)]
 
 mod addr;
 mod batch;
 mod driver;
-#[cfg(any(feature = "axum", feature = "tokio-util"))]
+#[cfg(any(feature = "axum", feature = "tokio-util", feature = "tonic"))]
 mod foreign_traits;
 #[cfg(feature = "hyper")]
 pub mod hyper;
@@ -99,6 +101,8 @@ mod lookup;
 mod net;
 mod options;
 mod queue;
+#[cfg(feature = "quinn")]
+mod quinn;
 mod readiness;
 mod shared;
 mod socket;

@@ -50,7 +50,7 @@ use crate::socket::Socket;
 /// ```
 pub struct UdpSocket {
     net: Net,
-    socket: Socket,
+    pub(crate) socket: Socket,
 }
 
 impl fmt::Debug for UdpSocket {
@@ -343,8 +343,14 @@ impl State {
         to: Option<SocketAddr>,
     ) -> io::Result<Option<usize>> {
         self.check_running()?;
-        match self.stack.send_to(id, datagram, to) {
-            Ok(()) => Ok(Some(datagram.len())),
+        let sent = self.stack.send_to(id, datagram, to);
+        self.of_sent(id, sent.map(|()| datagram.len()))
+    }
+
+    /// Turns the result of a sending call into that of an attempt.
+    pub(crate) fn of_sent<R>(&mut self, id: SocketId, sent: Result<R, Error>) -> io::Result<Option<R>> {
+        match sent {
+            Ok(sent) => Ok(Some(sent)),
             Err(Error::WouldBlock) => {
                 if let Some(wakers) = self.wakers(id) {
                     wakers.write_refused = true;
@@ -355,7 +361,7 @@ impl State {
         }
     }
 
-    fn take_datagram(&mut self, id: SocketId, buffer: &mut [u8]) -> io::Result<Option<Received>> {
+    pub(crate) fn take_datagram(&mut self, id: SocketId, buffer: &mut [u8]) -> io::Result<Option<Received>> {
         let received = self.stack.recv_from(id, buffer);
         self.of_datagram(received)
     }
