@@ -28,7 +28,7 @@ const COUNTS: [usize; 3] = [1, 100, 10_000];
 /// Room in the listener for every client at once.
 const BACKLOG: u32 = 16_384;
 
-/// What the program does on each of its connections.
+/// Work that the program does on each of its connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Work {
     /// One end writes, the other reads.
