@@ -55,7 +55,7 @@ impl AsyncUdpSocket for UdpSocket {
                 .poll_with_budget(cx, Side::Read, |state| state.take_datagram(self.socket.id, buffer));
             let received = match polled {
                 Poll::Ready(Ok(received)) => received,
-                // What is there is told first.
+                // Datagrams that were read come before the error.
                 _ if filled > 0 => break,
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
                 Poll::Pending => return Poll::Pending,
