@@ -7,7 +7,7 @@ use std::ops::Range;
 use std::task::{Context, Poll};
 
 use bytes::BytesMut;
-use steadfast_core::{Bytes, Instant, Packet, PacketBytes, Stack, Transmit};
+use steadfast_core::{Bytes, Instant, InterfaceId, Packet, PacketBytes, Stack, Transmit};
 use steadfast_device::{Device, Frame};
 
 use crate::queue::{Exchange, Handed};
@@ -121,6 +121,11 @@ impl Inbox {
         }
     }
 
+    /// Lets `devices` devices share the packets of a turn.
+    pub(crate) fn share(&mut self, devices: usize, max_backlog: usize) {
+        self.limit = (PACKETS / devices.max(1)).max(4).min(max_backlog).max(1);
+    }
+
     /// Takes the packets that other queues handed over and reads the device, until both are empty or the batch is full.
     /// While both have more, each gets half of the batch.
     ///
@@ -226,13 +231,13 @@ impl Inbox {
     }
 
     /// Delivers all packets to the stack.
-    pub(crate) fn deliver(&mut self, now: Instant, stack: &mut Stack) {
+    pub(crate) fn deliver(&mut self, now: Instant, stack: &mut Stack, interface: InterfaceId) {
         for Arrived { bytes, checksum_trusted } in self.packets.drain(..) {
             let bytes = match bytes {
                 Place::Small(range) => PacketBytes::Borrowed(&self.small[range]),
                 Place::Shared(bytes) => PacketBytes::Shared(bytes),
             };
-            stack.receive(now, Packet::new(bytes, checksum_trusted));
+            stack.receive(now, Packet::new(bytes, checksum_trusted).on(interface));
         }
         self.used = 0;
         if !are_small(self.frame_len) {
@@ -262,9 +267,15 @@ pub(crate) struct Outbox {
 
 impl Outbox {
     pub(crate) fn new(frame_len: usize) -> Outbox {
-        // Room for the answers to a batch, besides as many 64 KiB frames as fit without them.
-        let arena = vec![0; (PACKETS * frame_len).min(BYTES.max(frame_len) + PACKETS * ANSWER)];
-        Outbox { frame_len, arena, frames: VecDeque::new() }
+        Outbox { frame_len, arena: vec![0; arena_len(frame_len)], frames: VecDeque::new() }
+    }
+
+    /// Makes room for frames of this length.
+    pub(crate) fn grow(&mut self, frame_len: usize) {
+        if frame_len > self.frame_len {
+            self.frame_len = frame_len;
+            self.arena.resize(arena_len(frame_len), 0);
+        }
     }
 
     /// Takes packets from the stack, unless some still wait for the device.
@@ -288,10 +299,7 @@ impl Outbox {
     /// Writes until everything is sent (`Dry`) or the device is full (`Full`).
     pub(crate) fn send(&mut self, cx: &mut Context<'_>, device: &mut impl Device) -> io::Result<Flow> {
         while let Some(&(at, packet)) = self.frames.front() {
-            let mut frame = Frame::new(&self.arena[at..at + packet.len]);
-            frame.segment_size = packet.segment_size;
-            frame.checksum_offload = packet.checksum_offload;
-            match device.poll_send(cx, frame) {
+            match device.poll_send(cx, frame(&self.arena[at..at + packet.len], &packet)) {
                 Poll::Ready(sent) => sent?,
                 Poll::Pending => return Ok(Flow::Full),
             }
@@ -299,6 +307,25 @@ impl Outbox {
         }
         Ok(Flow::Dry)
     }
+
+    /// Hands over the next packet. The caller copies it if the device is full.
+    pub(crate) fn pop(&mut self) -> Option<(&[u8], Transmit)> {
+        let (at, packet) = self.frames.pop_front()?;
+        Some((&self.arena[at..at + packet.len], packet))
+    }
+}
+
+/// Room for the answers to a batch, besides as many 64 KiB frames as fit without them.
+fn arena_len(frame_len: usize) -> usize {
+    (PACKETS * frame_len).min(BYTES.max(frame_len) + PACKETS * ANSWER)
+}
+
+/// Returns the frame of a packet of the stack.
+pub(crate) fn frame<'a>(bytes: &'a [u8], packet: &Transmit) -> Frame<'a> {
+    let mut frame = Frame::new(bytes);
+    frame.segment_size = packet.segment_size;
+    frame.checksum_offload = packet.checksum_offload;
+    frame
 }
 
 #[cfg(test)]
@@ -433,7 +460,7 @@ mod tests {
         let mut stack = Stack::new(steadfast_core::Config::default(), interface);
         for dropped in [0, 2] {
             assert!(inbox.fill(&mut cx, &mut device, false).is_ok());
-            inbox.deliver(Instant::ZERO, &mut stack);
+            inbox.deliver(Instant::ZERO, &mut stack, InterfaceId::FIRST);
             assert_eq!(stack.counters().softnet_dropped, dropped);
         }
     }

@@ -8,11 +8,12 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
-use steadfast_core::{Instant, Shutdown, Spare};
+use steadfast_core::{Instant, InterfaceId, Shutdown, Spare};
 use steadfast_device::Device;
 use tokio::time::Sleep;
 
 use crate::batch::{Flow, Inbox, Outbox};
+use crate::ports::Ports;
 use crate::queue::Exchange;
 use crate::shared::{Phase, Rest, Shared, State, Woken, unharmed};
 
@@ -44,6 +45,8 @@ pub struct Driver<D: Device> {
     device: D,
     inbox: Inbox,
     outbox: Outbox,
+    /// The devices of the other interfaces.
+    ports: Ports,
     alarm: Pin<Box<Sleep>>,
     /// The time that `alarm` is set to.
     armed: Option<Instant>,
@@ -66,6 +69,7 @@ impl<D: Device> Driver<D> {
             device,
             inbox: Inbox::new(frame_len, max_backlog, exchange),
             outbox: Outbox::new(frame_len),
+            ports: Ports::default(),
             alarm,
             armed: None,
             woken: Woken::default(),
@@ -78,7 +82,10 @@ impl<D: Device> Driver<D> {
     /// Runs one turn: packets in, timers, wake-ups, packets out. A turn is bounded, so that on a busy device the tasks
     /// that it woke run before the next one. The lock is taken once, and never while the device works.
     fn turn(&mut self, cx: &mut Context<'_>) -> io::Result<Turn> {
-        let received = self.inbox.fill(cx, &mut self.device, self.pressed)?;
+        let mut received = self.inbox.fill(cx, &mut self.device, self.pressed)?;
+        if self.ports.are_many() && self.ports.fill(cx, self.pressed) != Flow::Dry {
+            received = Flow::Limited;
+        }
         let now = self.shared.now();
         let before = self.keep_waker(cx);
         let mut state = self.shared.lock();
@@ -89,23 +96,25 @@ impl<D: Device> Driver<D> {
         state.driver.clone_from(&self.waker);
         // From here on, work that others leave must wake this task.
         state.rest = None;
-        self.inbox.deliver(now, &mut state.stack);
+        self.inbox.deliver(now, &mut state.stack, InterfaceId::FIRST);
+        let gone = self.ports.mind(now, &mut state, &mut self.inbox, &mut self.outbox);
         if state.stack.poll_at().is_some_and(|at| at <= now) {
             state.stack.advance(now);
         }
         let filled = self.outbox.fill(now, &mut state.stack);
         self.pressed = filled != Flow::Dry;
         state.dispatch(&mut self.woken);
-        let over = is_over(&mut state, now, self.outbox.is_empty());
-        // Another turn must find that the network is over, or that the device has room again.
+        let all_sent = self.outbox.is_empty() && self.ports.all_sent();
+        let over = is_over(&mut state, now, all_sent);
+        // Another turn must find that the network is over, or that the device has room again. A new device must be read.
         let closing = matches!(state.phase, Phase::Closing { .. });
-        let look_again = filled == Flow::Full || (closing && !self.outbox.is_empty());
+        let look_again = filled == Flow::Full || (closing && !all_sent) || gone.is_some();
         let dry = received == Flow::Dry && filled != Flow::Limited;
         let wake_at = dry.then(|| fall_asleep(&mut state, filled == Flow::Full));
         drop(state);
-        drop(before);
+        drop((before, gone));
         self.woken.wake();
-        let sent = self.outbox.send(cx, &mut self.device)?;
+        let sent = self.send(cx)?;
         if let Some(cut_off) = over {
             return Ok(Turn::Over { cut_off });
         }
@@ -113,6 +122,19 @@ impl<D: Device> Driver<D> {
             Some(wake_at) if !(look_again && sent == Flow::Dry) => self.rest(cx, now, wake_at),
             _ => Turn::Again,
         })
+    }
+
+    /// Writes the packets that the stack has filled in.
+    fn send(&mut self, cx: &mut Context<'_>) -> io::Result<Flow> {
+        if !self.ports.are_many() {
+            return self.outbox.send(cx, &mut self.device);
+        }
+        self.ports.send(cx, &mut self.device, &mut self.outbox)?;
+        if self.ports.has_failed() {
+            // The next turn removes its interface.
+            cx.waker().wake_by_ref();
+        }
+        Ok(Flow::Dry)
     }
 
     /// Waits for the next timer. The device and the application wake the task themselves.
@@ -156,13 +178,16 @@ impl<D: Device> Driver<D> {
     }
 
     fn send_rest(&mut self, cx: &mut Context<'_>, now: Instant) {
-        while let Ok(Flow::Dry) = self.outbox.send(cx, &mut self.device) {
+        while let Ok(Flow::Dry) = self.send(cx) {
             let mut state = self.shared.lock();
+            let gone = self.ports.mind(now, &mut state, &mut self.inbox, &mut self.outbox);
             // Takes in packets to the stack's own addresses.
             if state.stack.poll_at().is_some_and(|at| at <= now) {
                 state.stack.advance(now);
             }
             self.outbox.fill(now, &mut state.stack);
+            drop(state);
+            drop(gone);
             if self.outbox.is_empty() {
                 break;
             }

@@ -100,6 +100,7 @@ mod listener;
 mod lookup;
 mod net;
 mod options;
+mod ports;
 mod queue;
 #[cfg(feature = "quinn")]
 mod quinn;
@@ -114,7 +115,9 @@ mod waiting;
 
 pub use steadfast_core as stack;
 pub use steadfast_core::config::{Config, CongestionControl, Profile};
-pub use steadfast_core::{ConnectOptions, ListenOptions, SocketId, SocketOptions, UdpOptions};
+pub use steadfast_core::{
+    ConnectOptions, Interface, InterfaceId, ListenOptions, Route, SocketId, SocketOptions, UdpOptions,
+};
 pub use steadfast_device as device;
 
 pub use addr::{Resolver, Resolving, SystemResolver, ToSocketAddrs};

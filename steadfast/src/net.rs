@@ -10,17 +10,21 @@ use std::time::Duration;
 use steadfast_core::counters::Counters;
 use steadfast_core::info::{Diagnosis, SocketEntry, Usage};
 use steadfast_core::steer::Steering;
-use steadfast_core::{Config, Error, Instant, Interface, Stack};
-use steadfast_device::Device;
+use steadfast_core::{Config, Error, Instant, Interface, InterfaceId, Route, Stack};
+use steadfast_device::{Capabilities, Device};
 use tokio::runtime::Builder;
 use tokio::sync::oneshot;
 
 use crate::addr::{Names, Resolver, SystemResolver};
 use crate::driver::Driver;
+use crate::options::invalid;
 use crate::queue::Exchange;
 use crate::shared::{Handle, Phase, Shared, State, Waiting, into_io};
 
 /// A TCP/IP stack on a device, with the task that drives it. Clones are handles of the same network.
+///
+/// [`add_interface`](Net::add_interface) adds another device, and [`add_route`](Net::add_route) routes. Interfaces,
+/// addresses and routes may come and go while connections live.
 ///
 /// A device with several queues has one stack per queue, and connections are spread over them: see
 /// [`NetBuilder::start_queues`].
@@ -180,6 +184,135 @@ impl Net {
         self.all_stacks()
             .iter()
             .for_each(|stack| stack.call(|state, _| state.stack.add_address(address, prefix_len)));
+    }
+
+    /// Removes an address and returns whether it was there. Its connections stay, as in Linux: their own timers end
+    /// them, unless the address returns first.
+    pub fn remove_address(&self, address: impl Into<IpAddr>) -> bool {
+        let address = address.into();
+        self.change(|stack| stack.remove_address(address))
+    }
+
+    /// Adds an interface on a device of its own, with addresses and the routes to their networks. The device moves into
+    /// the driver, which reads all devices in turn.
+    ///
+    /// A packet to any address of the network is taken, whatever interface it came by (the weak host model of RFC 1122
+    /// §3.3.4.2, as in Linux). Packets leave by the [route](Net::add_route) to their destination. While a device is full,
+    /// at most `txqueuelen` packets wait for it, and more are dropped and counted (`tx_dropped`).
+    ///
+    /// A device that fails takes its interface with it, as if [`remove_interface`](Net::remove_interface) had been
+    /// called. The network ends with the device that it was started on.
+    ///
+    /// ```
+    /// use steadfast::{Net, Route, device};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> std::io::Result<()> {
+    /// let ((lan, _hosts), (wan, _router)) = (device::memory::pair(1500), device::memory::pair(1492));
+    /// let net = Net::builder().address([192, 168, 0, 1], 24).start(lan)?;
+    /// let wan = net.add_interface(wan, [([203, 0, 113, 7].into(), 24)])?;
+    /// net.add_route(Route::new([0, 0, 0, 0].into(), 0, wan).via([203, 0, 113, 1].into()))?;
+    /// assert_eq!(net.interfaces().len(), 2);
+    /// assert_eq!(net.route_to([198, 51, 100, 1]).unwrap().interface, wan);
+    ///
+    /// net.remove_interface(wan)?;
+    /// assert_eq!(net.interfaces().len(), 1);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// - `InvalidInput`: a prefix is too long, or the device's MTU is below 68 bytes with an IPv4 address, or 1280 with an
+    ///   IPv6 address.
+    /// - `AddrInUse`: another interface has one of the addresses.
+    /// - `ENOBUFS`: `interface_max`.
+    /// - `Unsupported`: the network was started on a device with several queues.
+    /// - `NetworkDown`: the network is closing.
+    pub fn add_interface(
+        &self,
+        device: impl Device,
+        addresses: impl IntoIterator<Item = (IpAddr, u8)>,
+    ) -> io::Result<InterfaceId> {
+        let [stack] = self.all_stacks() else { return Err(io::ErrorKind::Unsupported.into()) };
+        let interface = describe(&device.capabilities(), addresses.into_iter().collect())?;
+        let mut device: Option<Box<dyn Device>> = Some(Box::new(device));
+        // Where that fails, the device is dropped with the lock released.
+        begin(stack, |state, _| {
+            let id = state.stack.add_interface(interface)?;
+            state.new_devices.extend(device.take().map(|device| (id, device)));
+            state.devices_changed = true;
+            Ok(id)
+        })
+    }
+
+    /// Removes an interface with its addresses and routes, and drops its device. Connections stay, as in Linux: their
+    /// packets leave by the routes that are left, and their own timers end them if there is none.
+    ///
+    /// # Errors
+    ///
+    /// `InvalidInput`: there is no such interface, or it is that of the device that the network was started on.
+    pub fn remove_interface(&self, id: InterfaceId) -> io::Result<()> {
+        let removed = self.all_stacks()[0].call(|state, _| {
+            state.check_whole()?;
+            state.devices_changed = true;
+            Ok::<_, io::Error>(state.stack.remove_interface(id))
+        })?;
+        if removed { Ok(()) } else { Err(invalid("no interface that can be removed")) }
+    }
+
+    /// Lists the interfaces with their addresses.
+    pub fn interfaces(&self) -> Vec<(InterfaceId, Interface)> {
+        self.all_stacks()[0].lock().stack.interfaces()
+    }
+
+    /// Adds an address to an interface: see [`Stack::add_address_to`].
+    ///
+    /// # Errors
+    ///
+    /// `InvalidInput`: no such interface, or an IPv6 address where the MTU is below 1280. `AddrInUse`: another interface
+    /// has the address.
+    pub fn add_address_to(
+        &self,
+        id: InterfaceId,
+        address: impl Into<IpAddr>,
+        prefix_len: u8,
+    ) -> io::Result<()> {
+        let address = address.into();
+        self.change(|stack| stack.add_address_to(id, address, prefix_len)).map_err(into_io)
+    }
+
+    /// Adds a route: see [`Stack::add_route`].
+    ///
+    /// # Errors
+    ///
+    /// `InvalidInput`: no such interface, bits beyond the prefix, or two families. `NetworkUnreachable`: the gateway is no
+    /// neighbour on the interface. `ENOBUFS`: `route_max`.
+    pub fn add_route(&self, route: Route) -> io::Result<()> {
+        self.change(|stack| stack.add_route(route)).map_err(into_io)
+    }
+
+    /// Removes a route. Returns whether it was there.
+    pub fn remove_route(&self, route: &Route) -> bool {
+        self.change(|stack| stack.remove_route(route))
+    }
+
+    /// Lists the routes.
+    pub fn routes(&self) -> Vec<Route> {
+        self.all_stacks()[0].lock().stack.routes()
+    }
+
+    /// Returns the route of packets to a destination (`ip route get`).
+    pub fn route_to(&self, destination: impl Into<IpAddr>) -> Option<Route> {
+        self.all_stacks()[0].lock().stack.route_to(destination.into())
+    }
+
+    /// Changes all stacks alike, and returns the result of the last.
+    fn change<R>(&self, change: impl Fn(&mut Stack) -> R) -> R {
+        let [first, others @ ..] = self.all_stacks() else { unreachable!("a network has a stack") };
+        let result = first.call(|state, _| change(&mut state.stack));
+        others.iter().for_each(|stack| _ = stack.call(|state, _| change(&mut state.stack)));
+        result
     }
 
     /// All stacks, by index.
@@ -373,15 +506,13 @@ impl NetBuilder {
 
     fn build_queues<D: Device>(self, queues: Vec<D>) -> io::Result<(Net, Vec<Driver<D>>)> {
         let capabilities = queues.first().expect("a device has a queue").capabilities();
-        self.check(capabilities.mtu)?;
-        let invalid = |text| io::Error::new(io::ErrorKind::InvalidInput, text);
+        if self.addresses.is_empty() {
+            return Err(invalid("a network needs at least one address"));
+        }
+        let interface = describe(&capabilities, self.addresses)?;
         self.config.validate().map_err(|error| invalid(error.to_string()))?;
         let mut config = self.config;
         config.secret = self.secret.map_or_else(draw_secret, Ok)?;
-        let mut interface = Interface::new(capabilities.mtu, self.addresses);
-        interface.segmentation_offload = capabilities.segmentation_offload;
-        interface.checksum_offload = capabilities.checksum_offload;
-        interface.validate().map_err(invalid)?;
         let count = u16::try_from(queues.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
         let steering = Steering::new(&config.secret, count);
         let max_backlog = config.netdev_max_backlog as usize;
@@ -400,25 +531,26 @@ impl NetBuilder {
         let inner = Inner { stacks, turn: AtomicUsize::new(0), names: self.names };
         Ok((Net { inner: Arc::new(inner) }, drivers))
     }
+}
 
-    fn check(&self, mtu: u16) -> io::Result<()> {
-        let invalid = |text: String| Err(io::Error::new(io::ErrorKind::InvalidInput, text));
-        if self.addresses.is_empty() {
-            return invalid("a network needs at least one address".to_owned());
+/// Describes a device to the stack. Fails if it cannot carry the addresses.
+fn describe(capabilities: &Capabilities, addresses: Vec<(IpAddr, u8)>) -> io::Result<Interface> {
+    let mtu = capabilities.mtu;
+    for &(address, prefix_len) in &addresses {
+        let (longest, smallest_mtu) = if address.is_ipv4() { (32, 68) } else { (128, 1280) };
+        if prefix_len > longest {
+            return Err(invalid(format!("{address}/{prefix_len}: expected a prefix of at most {longest}")));
         }
-        for &(address, prefix_len) in &self.addresses {
-            let (longest, smallest_mtu) = if address.is_ipv4() { (32, 68) } else { (128, 1280) };
-            if prefix_len > longest {
-                return invalid(format!("{address}/{prefix_len}: expected a prefix of at most {longest}"));
-            }
-            if mtu < smallest_mtu {
-                return invalid(format!(
-                    "{address} needs an MTU of at least {smallest_mtu}, the device has {mtu}"
-                ));
-            }
+        if mtu < smallest_mtu {
+            let text = format!("{address} needs an MTU of at least {smallest_mtu}, the device has {mtu}");
+            return Err(invalid(text));
         }
-        Ok(())
     }
+    let mut interface = Interface::new(mtu, addresses);
+    interface.segmentation_offload = capabilities.segmentation_offload;
+    interface.checksum_offload = capabilities.checksum_offload;
+    interface.validate().map_err(invalid)?;
+    Ok(interface)
 }
 
 /// Fails without entropy: initial sequence numbers would be predictable (RFC 9293 §3.4.1).

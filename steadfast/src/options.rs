@@ -82,6 +82,7 @@ pub(crate) fn tos_of(dscp: u8) -> u32 {
     u32::from(dscp) << 2
 }
 
-pub(crate) fn invalid(text: &str) -> io::Error {
+pub(crate) fn invalid(text: impl Into<String>) -> io::Error {
+    let text: String = text.into();
     io::Error::new(io::ErrorKind::InvalidInput, text)
 }

@@ -5,7 +5,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::Waker;
 
-use steadfast_core::{Error, Event, Instant, SocketId, Stack};
+use steadfast_core::{Error, Event, Instant, InterfaceId, SocketId, Stack};
+use steadfast_device::Device;
 use tokio::sync::Notify;
 use tokio::time::Instant as TokioInstant;
 
@@ -55,6 +56,8 @@ impl Shared {
             phase: Phase::Open,
             driver: None,
             rest: None,
+            new_devices: Vec::new(),
+            devices_changed: false,
             stale: Vec::new(),
             broken: false,
         };
@@ -157,6 +160,10 @@ pub(crate) struct State {
     pub(crate) driver: Option<Arc<Waker>>,
     /// Present while the driver is idle: it polls again only when it is woken.
     pub(crate) rest: Option<Rest>,
+    /// Devices that the driver has not taken over yet, with their interfaces.
+    pub(crate) new_devices: Vec<(InterfaceId, Box<dyn Device>)>,
+    /// Interfaces have come or gone since the driver last looked.
+    pub(crate) devices_changed: bool,
     /// Replaced wakers, to be dropped with the lock released.
     stale: Vec<Waker>,
     /// The stack has panicked: its state is not to be trusted.
@@ -224,7 +231,7 @@ impl State {
         let is_earlier = |at| rest.until.is_none_or(|until| at < until);
         // While the network closes, any call may be the one after which it is over.
         let closing = matches!(self.phase, Phase::Closing { .. });
-        if !(sends || closing || self.stack.poll_at().is_some_and(is_earlier)) {
+        if !(sends || closing || self.devices_changed || self.stack.poll_at().is_some_and(is_earlier)) {
             return None;
         }
         self.rest = None;

@@ -3,6 +3,8 @@
 
 #[cfg(target_os = "linux")]
 mod dns;
+#[cfg(target_os = "linux")]
+mod interfaces;
 mod loopback;
 mod memory;
 mod tools;

@@ -2,6 +2,7 @@
 
 mod carrying;
 mod ending;
+mod interfaces;
 mod locks;
 mod names;
 mod network_ends;
