@@ -33,6 +33,7 @@ impl Connection {
             self.advance(ack, segment, env);
         } else if sack_news || (duplicate && !self.tcb.snd.sack) {
             self.count_duplicate_ack(env);
+            self.note_selective_round_trip(env);
         }
         if self.tcb.snd.wnd == 0 && self.flight() > 0 {
             // The peer is alive and has only closed its window, so R2 does not run (SHLD-17).
@@ -40,6 +41,10 @@ impl Connection {
         }
         self.detect_loss(before, env);
         self.grow_window(before, rtt, env);
+        if ack.gt(una) && rtt.is_none() {
+            // The newest data that the ACK covers had been delivered before.
+            self.note_selective_round_trip(env);
+        }
         if self.flight() == 0 {
             self.close_flight(env);
         }
@@ -173,6 +178,15 @@ impl Connection {
         Some(SendTime::at(env.now).since(sent).max(0) as u32)
     }
 
+    /// SACK blocks have delivered data. Its round trip tells of the queue, even where something is missing before it.
+    #[cold]
+    fn note_selective_round_trip(&mut self, env: &Env<'_>) {
+        let wanted = self.congestion.in_initial_slow_start() && env.config.tcp_hystart && self.tcb.snd.sack;
+        if let Some(rtt) = self.flight.as_ref().and_then(|flight| flight.rack.sample).filter(|_| wanted) {
+            self.congestion.note_round_trip(rtt, env.now, self.is_paced(env.config));
+        }
+    }
+
     fn measure(&mut self, ack: SeqNum, segment: &Segment<'_>, env: &mut Env<'_>) {
         let timed = self.tcb.rtt.completed(ack, env.now);
         let by_timestamp = || {
@@ -181,7 +195,7 @@ impl Connection {
             let elapsed = env.timestamp_clock().wrapping_add(self.tcb.ts.offset).wrapping_sub(ecr);
             // Ignore an echo of a timestamp that we never sent, or that is hours old (7323-14).
             let plausible = ecr != 0 && elapsed < 1 << 24;
-            plausible.then(|| Duration::from_millis(u64::from(elapsed)))
+            plausible.then(|| elapsed.saturating_mul(1000))
         };
         let by_timestamp = || by_timestamp().filter(|sample| self.tcb.rtt.is_valid_sample(*sample, env.now));
         if let Some(sample) = timed.or_else(by_timestamp) {
@@ -190,6 +204,7 @@ impl Connection {
             self.tail.note_sample();
             if env.trace.is_on() {
                 let (tuple, rto) = (self.tcb.tuple, self.tcb.rtt.rto(env.config));
+                let sample = Duration::from_micros(u64::from(sample));
                 env.note(&tuple, TraceKind::Rtt { sample, rto });
             }
         }

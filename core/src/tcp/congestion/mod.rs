@@ -216,16 +216,25 @@ impl Controller {
             _ => SLOW_START_SEGMENTS * ack.mss,
         };
         let mut counted = ack.newly_acked;
+        if self.in_initial_slow_start() {
+            counted = self.state().hystart.growth(counted.min(most));
+        }
         if let Some(rtt) = ack.rtt {
-            let hystart = &mut self.state().hystart;
-            counted = hystart.growth(counted.min(most));
-            hystart.sample(rtt);
+            self.note_round_trip(rtt, ack.now, ack.paced);
         }
         let rest = self.window.slow_start(counted, most);
         if self.window.cwnd >= self.window.ssthresh && rest > 0 {
             let mut window = self.window;
             self.state().algorithm.acked(&mut window, ack, rest);
             self.window = window;
+        }
+    }
+
+    /// An ACK delivers data that was sent `rtt` microseconds ago, cumulatively or selectively, in the initial slow start
+    /// (9406-8). Slow start may end.
+    pub(crate) fn note_round_trip(&mut self, rtt: u32, now: Instant, paced: bool) {
+        if self.state().hystart.sample(rtt, now, paced) {
+            self.window.ssthresh = self.window.cwnd;
         }
     }
 

@@ -17,6 +17,8 @@ pub(crate) struct Rack {
     pub(crate) newest: Option<(SendTime, SeqNum)>,
     /// Its round trip in microseconds: RACK.rtt.
     pub(crate) rtt: u32,
+    /// The round trip of the newest data that the last ACK delivered, where it was sent once or it is clear which time.
+    pub(crate) sample: Option<u32>,
     /// The highest sequence number delivered: RACK.fack.
     pub(crate) fack: SeqNum,
     /// SND.NXT when the reordering window last grew: RACK.dsack_round.
@@ -25,14 +27,16 @@ pub(crate) struct Rack {
 
 impl Rack {
     pub(crate) fn new(una: SeqNum) -> Rack {
-        Rack { newest: None, rtt: 0, fack: una, dsack_round: None }
+        Rack { newest: None, rtt: 0, sample: None, fack: una, dsack_round: None }
     }
 
     /// Learns from what an ACK delivered.
     pub(crate) fn update(&mut self, delivery: &Delivery) {
         self.fack = self.fack.max(delivery.fack);
+        self.sample = None;
         let Some(newest) = delivery.newest else { return };
         self.rtt = delivery.now.since(newest.0).max(0) as u32;
+        self.sample = Some(self.rtt);
         if self.newest.is_none_or(|known| sent_after(newest, known)) {
             self.newest = Some(newest);
         }
