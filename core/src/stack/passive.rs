@@ -289,7 +289,7 @@ impl Stack {
             ecn: offer.ecn(),
             ts_recent: segment.options().timestamps.filter(|_| offer.timestamps()).map(|ts| ts.val),
             ts_offset: self.keys.timestamp_offset(&tuple),
-            syn_retransmitted: false,
+            syn_retransmissions: 0,
             rtt: None,
             options,
         }

@@ -95,7 +95,7 @@ impl Dormant {
             ecn: self.ecn.on,
             ts_recent: ts.on.then_some(ts.recent),
             ts_offset: ts.offset,
-            syn_retransmitted: false,
+            syn_retransmissions: 0,
             rtt: None,
             options,
         };

@@ -360,7 +360,7 @@ impl HalfOpen {
             ecn: self.offer().ecn(),
             ts_recent: self.offer().timestamps().then_some(self.ts_recent),
             ts_offset: env.keys.timestamp_offset(&self.tuple),
-            syn_retransmitted: self.retries > 0,
+            syn_retransmissions: self.retries,
             rtt: self.round_trip(env.tick()),
             options: Arc::clone(syn.options),
         }

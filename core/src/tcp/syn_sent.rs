@@ -219,7 +219,7 @@ impl Opening {
             ecn,
             ts_recent: options.timestamps.filter(|_| config.tcp_timestamps).map(|ts| ts.val),
             ts_offset: self.ts_offset,
-            syn_retransmitted: self.retries > u8::from(self.challenged),
+            syn_retransmissions: self.retries.saturating_sub(self.challenged.into()),
             rtt: (flags.ack() && self.retries == 0).then(|| env.now - self.last_sent),
             options: self.options,
         };

@@ -22,7 +22,7 @@ use crate::tcp::reassembly::Reassembly;
 use crate::tcp::recovery::rack::Reordering;
 use crate::tcp::recovery::tlp::Tail;
 use crate::tcp::room::{payload_of, room_in};
-use crate::tcp::rtt::{MinRtt, Rtt};
+use crate::tcp::rtt::{MinRtt, Rtt, micros};
 use crate::tcp::segment::is_earlier;
 use crate::time::{Deadline, Duration, Instant, Since, Stamp, Tick};
 use crate::trace::{Trace, TraceEvent, TraceKind};
@@ -124,6 +124,8 @@ pub(crate) struct Rare {
     /// RCV.UP, until the application has read so far.
     pub(crate) urgent_received: Option<SeqNum>,
     pub(crate) total_retrans: u32,
+    /// D-SACKs that may report one of these retransmissions.
+    pub(crate) dsacks: u32,
     /// The timestamp of duplicate data, to be echoed instead of TS.Recent.
     pub(crate) echo: Option<u32>,
     pub(crate) pmtu_search: Option<PmtuSearch>,
@@ -358,8 +360,8 @@ pub(crate) struct Agreed {
     pub(crate) ts_recent: Option<u32>,
     /// Offset of our timestamps from our clock.
     pub(crate) ts_offset: u32,
-    /// Our SYN or SYN-ACK was retransmitted.
-    pub(crate) syn_retransmitted: bool,
+    /// Times that our SYN or SYN-ACK was retransmitted.
+    pub(crate) syn_retransmissions: u8,
     /// The round trip of our SYN or SYN-ACK, if it is not ambiguous (6298-2, 6298-6).
     pub(crate) rtt: Option<Duration>,
     pub(crate) options: Arc<SocketOptions>,
@@ -378,14 +380,15 @@ impl Connection {
         let buffer = (buffer.min(0xffff << wscale) & !(unit - 1)).max(unit);
         let now = env.tick();
         let mss = effective_mss(peer_mss, pmtu, tuple.is_ipv4(), &agreed.options, env.config);
-        // A SYN that was lost takes the initial window with it (5681-4).
-        let segments = if agreed.syn_retransmitted { 1 } else { env.config.tcp_init_cwnd };
+        // A SYN that was lost takes the initial window with it (5681-4). One retransmission alone is no evidence: the round
+        // trip may be longer than the initial RTO (6928-1).
+        let segments = if agreed.syn_retransmissions > 1 { 1 } else { env.config.tcp_init_cwnd };
         let full = payload_of(mss, agreed.ts_recent.is_some());
         let window = congestion::initial_window(segments, u32::from(full));
-        let (mut rtt, mut min_rtt) = (Rtt::new(agreed.syn_retransmitted), MinRtt::default());
+        let (mut rtt, mut min_rtt) = (Rtt::new(agreed.syn_retransmissions > 0), MinRtt::default());
         if let Some(sample) = agreed.rtt {
-            rtt.sample(sample, env.config);
-            min_rtt.note(sample, env.now);
+            rtt.sample(micros(sample), env.config);
+            min_rtt.note(micros(sample), env.now);
         }
         // In one piece, so that it is written where it will be.
         Connection {

@@ -539,11 +539,12 @@ fn the_end_of_retries_sends_a_reset_where_configured_sa_syn_rcvd_19() {
     );
 }
 
-/// The data of a connection whose SYN-ACK was lost waits 3 s, and begins with one segment (6298-11, 5681-4).
+/// The data of a connection whose SYN-ACK was lost twice waits 3 s, and begins with one segment (6298-11, 5681-4, 6928-1).
 #[test]
-fn a_lost_syn_ack_makes_the_start_careful_sa_syn_rcvd_18() {
+fn a_syn_ack_that_was_lost_twice_makes_the_start_careful_sa_syn_rcvd_18() {
     both(|t, active| {
         t.recv_after(1000, SYN_ACK);
+        t.recv_after(2000, SYN_ACK);
         t.send(". seq 1 ack 1");
         if !active {
             t.accept();

@@ -173,11 +173,27 @@ fn data_written_early_follows_the_third_segment_sa_syn_sent_05() {
     });
 }
 
+/// 6928-1: one retransmission is no evidence of a loss, since the round trip may be longer than a second. The RTO is longer
+/// then (6298-11).
 #[test]
-fn after_a_lost_syn_one_segment_goes_out_and_waits_three_seconds_sa_syn_sent_05() {
+fn after_one_lost_syn_the_initial_window_goes_out_and_waits_three_seconds_6928_1() {
     each(|t| {
         t.connect();
         t.write(3000);
+        t.recv_after(1000, SYN);
+        t.send("S. seq 0 ack 1 <sackOK, wscale 0>");
+        t.recv(". seq 1 ack 1");
+        assert_eq!(t.drain(), 3);
+        t.recv_after(3000, ". seq 1:1001 ack 1");
+    });
+}
+
+#[test]
+fn after_two_lost_syns_one_segment_goes_out_and_waits_three_seconds_sa_syn_sent_05() {
+    each(|t| {
+        t.connect();
+        t.write(3000);
+        t.recv_after(1000, SYN);
         t.recv_after(1000, SYN);
         t.send("S. seq 0 ack 1 <sackOK, wscale 0>");
         t.recv(". seq 1 ack 1");
