@@ -174,6 +174,14 @@ impl Deadline {
         Deadline::at(Tick::after(now, delay))
     }
 
+    /// As [`after`](Deadline::after), for a delay in microseconds: most are in them.
+    #[inline]
+    pub(crate) fn after_micros(now: Instant, micros: u64) -> Deadline {
+        let micros = micros.min(u64::from(Tick::MAX_AHEAD) * 1_000);
+        let nanos = now.as_nanos().saturating_add(micros * 1_000);
+        Deadline::at(Tick(nanos.div_ceil(1_000_000) as u32))
+    }
+
     pub(crate) fn tick(self) -> Tick {
         Tick(self.0.get())
     }

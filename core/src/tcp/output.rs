@@ -111,8 +111,8 @@ impl Connection {
         env.counters.retrans_segs += 1;
         self.rare().total_retrans += 1;
         self.tcb.rtt.cancel(env.now);
-        if self.tcb.timers.retransmit.is_none() {
-            self.arm_retransmit(env);
+        if start == self.tcb.snd.una || self.tcb.timers.retransmit.is_none() {
+            self.give_retransmission_time(env);
         }
         let fin = self.tcb.snd.fin_sent && start + len == self.tcb.snd.nxt;
         let payload = len - u32::from(fin);

@@ -21,7 +21,8 @@ pub(crate) struct Rtt {
     rto: u32,
     /// Doublings of the RTO since the last sample (MUST-18).
     pub(crate) backoff: u8,
-    after_syn_loss: bool,
+    /// Before the first sample: the SYN was lost. Later: a timeout was spurious, and the next sample adapts to it.
+    surprised: bool,
     timing: bool,
     /// Whether there was a retransmission since the last sample.
     ambiguous: bool,
@@ -38,7 +39,7 @@ impl Rtt {
             var: 0,
             rto: 0,
             backoff: 0,
-            after_syn_loss,
+            surprised: after_syn_loss,
             timing: false,
             ambiguous: after_syn_loss,
             timed_end: SeqNum(0),
@@ -50,8 +51,18 @@ impl Rtt {
         Duration::from_micros(u64::from(self.srtt))
     }
 
+    #[inline]
+    pub(crate) fn srtt_micros(&self) -> u32 {
+        self.srtt
+    }
+
     pub(crate) fn var(&self) -> Duration {
         Duration::from_micros(u64::from(self.var))
+    }
+
+    /// The time within which an ACK is to be expected, in microseconds: the RTO without its least value.
+    pub(crate) fn expected(&self) -> u32 {
+        self.srtt.saturating_add(GRANULARITY.max(self.var.saturating_mul(4)))
     }
 
     /// Begins to time a first transmission, unless a segment is already being timed (6298-7).
@@ -81,42 +92,49 @@ impl Rtt {
     /// Returns whether a timestamp sample is valid: the echoed segment was not sent before the last retransmission.
     /// An older echo may answer a duplicate with the timestamp of the first copy. The sample would then include all
     /// the time that the path was silent.
-    pub(crate) fn is_valid_sample(&self, sample: Duration, now: Instant) -> bool {
+    pub(crate) fn is_valid_sample(&self, sample: u32, now: Instant) -> bool {
         let since = (now.as_micros() as u32).wrapping_sub(self.timed_at);
         // The sample counts ticks, which may exceed the elapsed milliseconds by one.
-        sample.as_micros() <= u128::from(since) + 1_000
+        sample <= since.saturating_add(1_000)
     }
 
     /// Records that our SYN-ACK is retransmitted (6298-11).
     pub(crate) fn syn_lost(&mut self, now: Instant) {
-        self.after_syn_loss = true;
+        self.surprised = true;
         self.cancel(now);
     }
 
-    /// Returns the sample that an ACK up to `ack` completes.
-    pub(crate) fn completed(&mut self, ack: SeqNum, now: Instant) -> Option<Duration> {
+    /// Records that a timeout was spurious: the RTO was too short (4015-2).
+    pub(crate) fn note_spurious_timeout(&mut self) {
+        self.surprised = true;
+    }
+
+    /// Returns the sample that an ACK up to `ack` completes, in microseconds.
+    pub(crate) fn completed(&mut self, ack: SeqNum, now: Instant) -> Option<u32> {
         (self.timing && ack.ge(self.timed_end)).then(|| {
             self.timing = false;
-            Duration::from_micros(u64::from((now.as_micros() as u32).wrapping_sub(self.timed_at)))
+            (now.as_micros() as u32).wrapping_sub(self.timed_at)
         })
     }
 
-    /// Updates SRTT, RTTVAR and the RTO with a sample (6298-2, 6298-3).
-    pub(crate) fn sample(&mut self, sample: Duration, config: &Config) {
+    /// Updates SRTT, RTTVAR and the RTO with a sample in microseconds (6298-2, 6298-3).
+    pub(crate) fn sample(&mut self, sample: u32, config: &Config) {
         (self.ambiguous, self.backoff) = (false, 0);
-        let r = (sample.as_micros().min(u128::from(u32::MAX >> 4)) as u32).max(1);
+        let r = sample.clamp(1, u32::MAX >> 4);
+        let surprised = std::mem::take(&mut self.surprised);
         if self.srtt == 0 {
             self.srtt = r;
             self.var = r / 2;
+        } else if surprised {
+            self.srtt = r.max(self.srtt.saturating_add(2 * GRANULARITY));
+            self.var = self.var.max(r / 2);
         } else {
             // Update the deviation first: it uses the old mean.
             self.var = self.var - self.var / 4 + self.srtt.abs_diff(r) / 4;
             self.srtt = (self.srtt - self.srtt / 8 + r / 8).max(1);
         }
-        let rto = u64::from(self.srtt) + u64::from(GRANULARITY.max(self.var.saturating_mul(4)));
-        let (least, most) = (config.tcp_rto_min.as_micros() as u64, config.tcp_rto_max.as_micros() as u64);
         // If the minimum exceeds the maximum, the maximum applies.
-        self.rto = rto.max(least).min(most) as u32;
+        self.rto = self.expected().max(micros(config.tcp_rto_min)).min(micros(config.tcp_rto_max));
     }
 
     /// The RTO without back-off.
@@ -124,9 +142,18 @@ impl Rtt {
     pub(crate) fn rto(&self, config: &Config) -> Duration {
         if self.srtt == 0 {
             let initial = config.tcp_rto_initial;
-            return if self.after_syn_loss { initial.max(FALLBACK) } else { initial };
+            return if self.surprised { initial.max(FALLBACK) } else { initial };
         }
         Duration::from_micros(u64::from(self.rto))
+    }
+
+    /// The RTO with back-off, in microseconds.
+    #[inline]
+    pub(crate) fn backed_off_micros(&self, config: &Config) -> u64 {
+        if self.srtt > 0 && self.backoff == 0 {
+            return self.rto.into();
+        }
+        self.backed_off(config).as_micros() as u64
     }
 
     /// The RTO with back-off (6298 §5.5).
@@ -162,8 +189,8 @@ impl MinRtt {
     }
 
     #[inline]
-    pub(crate) fn note(&mut self, sample: Duration, now: Instant) {
-        let r = (sample.as_micros().min(u128::from(u32::MAX)) as u32).max(1);
+    pub(crate) fn note(&mut self, sample: u32, now: Instant) {
+        let r = sample.max(1);
         let period = (now.as_secs() / MIN_PERIOD) as u8;
         (self.recent, self.before) = match period.wrapping_sub(self.period) {
             _ if self.recent == 0 => (r, r),
@@ -173,6 +200,14 @@ impl MinRtt {
         };
         self.period = period;
     }
+}
+
+/// A duration in microseconds, of those that matter here.
+#[inline]
+pub(crate) fn micros(time: Duration) -> u32 {
+    let most = Duration::from_micros(u64::from(u32::MAX));
+    let time = time.min(most);
+    (time.as_secs() * 1_000_000) as u32 + time.subsec_micros()
 }
 
 /// The duration of `retries` backed-off timeouts and one more, starting at the smallest RTO. Linux calls it the
@@ -206,20 +241,38 @@ mod tests {
         let config = Config { tcp_rto_min: Duration::from_millis(1), ..Config::default() };
         let mut rtt = Rtt::new(false);
         assert_eq!(rtt.rto(&config), Duration::from_secs(1));
-        rtt.sample(Duration::from_millis(80), &config);
+        rtt.sample(80_000, &config);
         assert_eq!((rtt.srtt().as_millis(), rtt.var().as_millis()), (80, 40));
         assert_eq!(rtt.rto(&config), Duration::from_millis(240));
-        rtt.sample(Duration::from_millis(160), &config);
+        rtt.sample(160_000, &config);
         // RTTVAR = 3/4 · 40 + 1/4 · |80 − 160| = 50; SRTT = 7/8 · 80 + 1/8 · 160 = 90.
         assert_eq!((rtt.srtt().as_millis(), rtt.var().as_millis()), (90, 50));
+    }
+
+    /// 4015-2: after a spurious timeout SRTT and RTTVAR are at least those of the next sample. Then they decay as ever.
+    #[test]
+    fn a_spurious_timeout_makes_the_rto_that_of_the_next_sample_4015_2() {
+        let config = Config::default();
+        let mut rtt = Rtt::new(false);
+        (0..50).for_each(|_| rtt.sample(20_000, &config));
+        let mut shorter = rtt.clone();
+        rtt.note_spurious_timeout();
+        rtt.sample(400_000, &config);
+        assert_eq!((rtt.srtt().as_millis(), rtt.var().as_millis()), (400, 200));
+        assert_eq!(rtt.rto(&config), Duration::from_millis(1200));
+        rtt.sample(80_000, &config);
+        assert_eq!(rtt.srtt(), Duration::from_millis(360));
+        shorter.note_spurious_timeout();
+        shorter.sample(10_000, &config);
+        assert_eq!(shorter.srtt(), Duration::from_millis(22), "2 G more than before");
     }
 
     /// 8985-13: the path has become longer. The time of a shorter one does not count for ever.
     #[test]
     fn a_smallest_round_trip_is_forgotten_after_ten_seconds_8985_13() {
         let mut min_rtt = MinRtt::default();
-        let mut min_at = |secs, millis| {
-            min_rtt.note(Duration::from_millis(millis), Instant::from_secs(secs));
+        let mut min_at = |secs, millis: u32| {
+            min_rtt.note(millis * 1000, Instant::from_secs(secs));
             min_rtt.get().as_millis()
         };
         assert_eq!([min_at(3, 20), min_at(4, 80), min_at(9, 80)], [20, 20, 20]);
@@ -231,7 +284,7 @@ mod tests {
     fn without_variance_the_granularity_is_left_6298_8() {
         let config = Config { tcp_rto_min: Duration::from_millis(1), ..Config::default() };
         let mut rtt = Rtt::new(false);
-        (0..100).for_each(|_| rtt.sample(Duration::from_millis(80), &config));
+        (0..100).for_each(|_| rtt.sample(80_000, &config));
         assert_eq!(rtt.rto(&config), Duration::from_millis(81));
     }
 
@@ -240,7 +293,7 @@ mod tests {
     fn back_off_doubles_up_to_the_maximum_6298_5() {
         let config = Config::default();
         let mut rtt = Rtt::new(false);
-        rtt.sample(Duration::from_millis(20), &config);
+        rtt.sample(20_000, &config);
         let waits: Vec<_> = (0..12)
             .map(|n| {
                 rtt.backoff = n;
@@ -266,6 +319,6 @@ mod tests {
         rtt.cancel(Instant::from_millis(5));
         assert_eq!(rtt.completed(SeqNum(100), Instant::from_millis(5)), None);
         rtt.start(SeqNum(200), Instant::from_millis(5));
-        assert_eq!(rtt.completed(SeqNum(200), Instant::from_millis(9)), Some(Duration::from_millis(4)));
+        assert_eq!(rtt.completed(SeqNum(200), Instant::from_millis(9)), Some(4_000));
     }
 }

@@ -5,18 +5,19 @@ use super::before::Before;
 use super::tlp::Timer;
 use crate::tcp::flight::SendTime;
 use crate::tcp::tcb::{Connection, Env};
-use crate::time::{Deadline, Duration};
+use crate::time::Deadline;
 
 impl Connection {
     /// Starts the timer for the RTO, bounded by the user timeout (6298-10, L5).
     pub(crate) fn arm_retransmit(&mut self, env: &Env<'_>) {
-        let rto = self.tcb.rtt.backed_off(env.config);
+        let rto = self.tcb.rtt.backed_off_micros(env.config);
         self.arm_retransmit_in(rto, env);
     }
 
-    fn arm_retransmit_in(&mut self, wait: Duration, env: &Env<'_>) {
-        self.tail.rto = None;
-        self.tcb.timers.retransmit = Some(self.before_user_timeout(Deadline::after(env.now, wait)));
+    /// As [`arm_retransmit`](Connection::arm_retransmit), in `wait` microseconds.
+    fn arm_retransmit_in(&mut self, wait: u64, env: &Env<'_>) {
+        self.tail.start_anew();
+        self.tcb.timers.retransmit = Some(self.before_user_timeout(Deadline::after_micros(env.now, wait)));
     }
 
     /// Restarts it after an ACK of new data. If too little is in flight for duplicate ACKs, the RTO runs from when the
@@ -34,12 +35,26 @@ impl Connection {
     }
 
     fn restart_from_oldest(&mut self, env: &Env<'_>) {
-        let rto = self.tcb.rtt.backed_off(env.config);
+        let rto = self.tcb.rtt.backed_off_micros(env.config);
         let oldest = self.flight.as_ref().map_or(self.sent, |flight| flight.earliest());
-        let age = Duration::from_micros(SendTime::at(env.now).since(oldest).max(0) as u64);
+        let age = SendTime::at(env.now).since(oldest).max(0) as u64;
         // A retransmission may be older than the RTO, which its ACK has shortened.
-        let wait = rto.checked_sub(age).filter(|wait| !wait.is_zero()).unwrap_or(rto);
+        let wait = rto.checked_sub(age).filter(|wait| *wait > 0).unwrap_or(rto);
         self.arm_retransmit_in(wait, env);
+    }
+
+    /// The data at SND.UNA is sent again. The RTO does not come before its ACK can (6298-13). Another purpose of the timer
+    /// stays.
+    pub(crate) fn give_retransmission_time(&mut self, env: &Env<'_>) {
+        let deadline = Deadline::after_micros(env.now, self.tcb.rtt.expected().into());
+        let later = |rto: Deadline| if rto.tick().is_due(deadline.tick()) { deadline } else { rto };
+        if let Some(rto) = self.tail.rto {
+            self.tail.rto = Some(later(rto));
+        } else if let Some(rto) = self.tcb.timers.retransmit {
+            self.tcb.timers.retransmit = Some(self.before_user_timeout(later(rto)));
+        } else {
+            self.arm_retransmit(env);
+        }
     }
 
     /// Nothing is in flight.
@@ -51,7 +66,7 @@ impl Connection {
     /// Waits for reordered data, for `wait` microseconds, unless the RTO comes first (8985-6, 8985-12).
     pub(super) fn arm_reordering(&mut self, wait: u32, env: &Env<'_>) {
         self.restore_rto();
-        let deadline = Deadline::after(env.now, Duration::from_micros(u64::from(wait)));
+        let deadline = Deadline::after_micros(env.now, wait.into());
         if let Some(rto) = self.tcb.timers.retransmit
             && !rto.tick().is_due(deadline.tick())
         {
@@ -74,9 +89,14 @@ impl Connection {
         }
     }
 
-    /// The time for reordered data is over: it is lost.
+    /// The time for reordered data is over: it is lost. A timer that runs late detects no more than one that runs in time:
+    /// it was set for the last range that could be lost then, and later ones were sent after what was delivered (8985-30).
     pub(crate) fn reordering_timeout(&mut self, env: &mut Env<'_>) {
         self.restore_rto();
+        if self.tcb.timers.retransmit.is_some_and(|rto| rto.tick().is_due(env.tick())) {
+            // A stall lasted beyond the RTO as well. The retransmission of now has its own.
+            self.arm_retransmit(env);
+        }
         self.detect_loss(Before::of(self), env);
     }
 }

@@ -6,6 +6,7 @@ use crate::seq::SeqNum;
 use crate::state::State;
 use crate::tcp::congestion::Cause;
 use crate::tcp::flight::{Flight, SendTime};
+use crate::tcp::rtt::micros;
 use crate::tcp::segment::{Outgoing, Segment};
 use crate::tcp::tcb::{Connection, Env};
 use crate::time::{Deadline, Duration};
@@ -15,11 +16,11 @@ use crate::wire::tcp::Flags;
 /// The lowest value of `tcp_early_retrans` with loss probes.
 const ON: u8 = 3;
 
-/// The time for a delayed ACK of a peer to which a probe was needless: the longest delay in common use.
-const LONG_ACK_DELAY: Duration = Duration::from_millis(200);
+/// The time for a delayed ACK of a peer to which a probe was needless: the longest delay in common use. In microseconds.
+const LONG_ACK_DELAY: u64 = 200_000;
 
-/// The interval before there is a round trip (RFC 8985 §7.2).
-const INITIAL: Duration = Duration::from_secs(1);
+/// The interval before there is a round trip, in microseconds (RFC 8985 §7.2).
+const INITIAL: u64 = 1_000_000;
 
 /// The loss probe of a flight: TLP.end_seq and TLP.is_retrans.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,7 +73,11 @@ pub(crate) struct Tail {
     unsampled: bool,
     /// A probe was needless: the peer only delayed its ACK.
     needless: bool,
+    /// Times for which the timer was postponed, since it was started.
+    postponed: u8,
 }
+
+const _: () = assert!(size_of::<Tail>() <= 8);
 
 impl Tail {
     #[inline]
@@ -87,7 +92,22 @@ impl Tail {
     }
 
     pub(super) fn wait_before(&mut self, rto: Deadline, purpose: Timer) {
-        (self.rto, self.purpose) = (Some(rto), purpose);
+        (self.rto, self.purpose, self.postponed) = (Some(rto), purpose, 0);
+    }
+
+    /// The timer starts for the RTO.
+    #[inline]
+    pub(super) fn start_anew(&mut self) {
+        (self.rto, self.postponed) = (None, 0);
+    }
+
+    /// The timer is due, and may wait for the next tick. Returns `false` once it has waited for a round trip: each time
+    /// takes a tick at least.
+    pub(crate) fn postpone(&mut self, srtt: Duration) -> bool {
+        let most = srtt.as_millis().clamp(1, u128::from(u8::MAX));
+        let may = u128::from(self.postponed) < most;
+        self.postponed = self.postponed.saturating_add(u8::from(may));
+        may
     }
 
     /// A round trip was measured.
@@ -116,7 +136,7 @@ impl Connection {
         if self.may_probe(env)
             && let Some(rto) = self.tail.rto.or(self.tcb.timers.retransmit)
         {
-            let deadline = Deadline::after(env.now, self.probe_wait(flight, env.config));
+            let deadline = Deadline::after_micros(env.now, self.probe_wait(flight, env.config));
             self.wait_for_probe(deadline, rto);
         }
     }
@@ -138,20 +158,20 @@ impl Connection {
             && self.flight.as_ref().is_none_or(|flight| flight.is_calm() && flight.trial.is_none())
     }
 
-    /// PTO of RFC 8985 §7.2 (8985-21).
+    /// PTO of RFC 8985 §7.2 in microseconds (8985-21).
     #[inline]
-    fn probe_wait(&self, flight: u32, config: &Config) -> Duration {
-        let srtt = self.tcb.rtt.srtt();
-        if srtt.is_zero() {
+    fn probe_wait(&self, flight: u32, config: &Config) -> u64 {
+        let srtt = self.tcb.rtt.srtt_micros();
+        if srtt == 0 {
             return INITIAL;
         }
-        let wait = (2 * srtt).max(config.tcp_tlp_min);
+        let wait = (2 * u64::from(srtt)).max(micros(config.tcp_tlp_min).into());
         if flight > u32::from(self.payload_mss()) { wait } else { wait + self.peer_ack_delay(config) }
     }
 
-    fn peer_ack_delay(&self, config: &Config) -> Duration {
-        let delay = config.tcp_tlp_max_ack_delay;
-        if self.tail.needless { delay.max(LONG_ACK_DELAY) } else { delay }
+    fn peer_ack_delay(&self, config: &Config) -> u64 {
+        let delay = micros(config.tcp_tlp_max_ack_delay).into();
+        if self.tail.needless { LONG_ACK_DELAY.max(delay) } else { delay }
     }
 
     /// The timer of the loss probe fired. Returns `false` if it is the RTO that is due.
@@ -165,10 +185,10 @@ impl Connection {
         }
         // Sending does not move the timer each time.
         let latest = self.flight.as_ref().map_or(self.sent, |flight| flight.latest());
-        let passed = Duration::from_micros(SendTime::at(env.now).since(latest).max(0) as u64);
+        let passed = SendTime::at(env.now).since(latest).max(0) as u64;
         let wait = self.probe_wait(self.flight(), env.config).saturating_sub(passed);
-        if !wait.is_zero() && !rto.tick().is_due(tick) {
-            self.wait_for_probe(Deadline::after(env.now, wait), rto);
+        if wait > 0 && !rto.tick().is_due(tick) {
+            self.wait_for_probe(Deadline::after_micros(env.now, wait), rto);
             return true;
         }
         self.note_timer(TimerKind::LossProbe, env);
