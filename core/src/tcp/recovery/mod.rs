@@ -19,7 +19,7 @@ use super::segment::Segment;
 use super::tcb::{Connection, Env};
 use crate::seq::SeqNum;
 use crate::state::CaState;
-use crate::time::Duration;
+use crate::time::{Duration, Tick};
 use crate::trace::{Loss, TraceKind};
 use crate::wire::tcp::SackBlocks;
 use before::Before;
@@ -176,6 +176,7 @@ impl Connection {
                 env.counters.tcp_sack_discard += 1;
             }
         }
+        *duplicate = duplicate.filter(|_| self.is_credible_duplicate());
         if let Some(end) = *duplicate
             && !self.tail.note_duplicate(end, self.flight.as_deref_mut())
         {
@@ -187,6 +188,15 @@ impl Connection {
         let valid = &mut valid[..len];
         valid.sort_unstable_by_key(|(left, _)| left.since(una));
         valid
+    }
+
+    /// Counts a D-SACK. It reports a needless retransmission, unless there are more of them than of retransmissions: then
+    /// the network duplicates packets, or the peer makes them up (8985-33).
+    fn is_credible_duplicate(&mut self) -> bool {
+        let Some(rare) = self.rare.as_mut() else { return false };
+        let credible = rare.dsacks < rare.total_retrans;
+        rare.dsacks += u32::from(credible);
+        credible
     }
 
     /// Microseconds since the segment with the echoed timestamp was sent, at least.
@@ -279,7 +289,9 @@ impl Connection {
         });
         let micros = |time: Duration| time.as_micros() as u32;
         let (min_rtt, srtt) = (micros(self.min_rtt.get()), micros(self.tcb.rtt.srtt()));
+        // Two times of a coarse clock may be further apart than what they stand for (8985-29).
         self.reordering.window(enough || self.is_recovering(), min_rtt, srtt)
+            + micros(env.config.clock_resolution)
     }
 
     /// Without SACK, the segment at SND.UNA is lost after enough duplicate ACKs (5681-11), once in a window of data
@@ -399,16 +411,18 @@ impl Connection {
     }
 
     /// The retransmission timer fired: the first segment is lost, and of the others those that were sent long enough ago
-    /// (8985-17). Without SACK, nothing is known of the others, and all are retransmitted.
-    pub(super) fn resend_after_timeout(&mut self, env: &mut Env<'_>) {
+    /// (8985-17). `target` is the time for which the timer was set: it may run later, after a stall of our own (8985-30).
+    /// Without SACK, nothing is known of the others, and all are retransmitted.
+    pub(super) fn resend_after_timeout(&mut self, target: Tick, env: &mut Env<'_>) {
         let (una, mss) = (self.tcb.snd.una, u32::from(self.payload_mss()));
         let window = self.reordering_window(env);
         let srtt = self.tcb.rtt.srtt().as_micros() as u32;
         let sack = self.tcb.snd.sack;
+        let late = Duration::from_millis(u64::from(env.tick().since(target)));
         let flight = self.open_flight(env);
         if sack {
             let rtt = if flight.rack.newest.is_some() { flight.rack.rtt } else { srtt };
-            flight.mark_old(una, mss, SendTime::at(env.now), rtt.saturating_add(window));
+            flight.mark_old(una, mss, SendTime::at(env.now).earlier_by(late), rtt.saturating_add(window));
         } else {
             flight.mark_all(una);
         }

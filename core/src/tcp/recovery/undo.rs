@@ -2,6 +2,7 @@
 //! proof is an echoed timestamp (Eifel, RFC 3522) or a D-SACK for each retransmission (RFC 3708).
 
 use crate::seq::SeqNum;
+use crate::state::CaState;
 use crate::tcp::segment::{Segment, is_earlier};
 use crate::tcp::tcb::{Connection, Env};
 
@@ -16,11 +17,13 @@ pub(crate) struct Undo {
     begun: bool,
     /// Retransmissions that no D-SACK has reported as duplicates.
     outstanding: u32,
+    /// End of the last one reported. An ACK that comes twice reports nothing new.
+    reported: Option<SeqNum>,
 }
 
 impl Undo {
     fn new(marker: SeqNum) -> Box<Undo> {
-        Box::new(Undo { marker, first: None, begun: false, outstanding: 0 })
+        Box::new(Undo { marker, first: None, begun: false, outstanding: 0, reported: None })
     }
 
     /// A loss probe is among the retransmissions.
@@ -113,7 +116,9 @@ impl Connection {
         let by_echo = covered.is_some_and(|(_, clock)| {
             echo.is_some_and(|ecr| ecr != 0 && is_earlier(ecr, clock.wrapping_add(offset)))
         });
-        let counts = duplicate.is_some_and(|end| end.gt(undo.marker)) && undo.outstanding > 0;
+        let is_news = |end: SeqNum| end.gt(undo.marker) && undo.reported != Some(end);
+        let counts = duplicate.is_some_and(is_news) && undo.outstanding > 0;
+        undo.reported = duplicate.or(undo.reported);
         undo.outstanding -= u32::from(counts);
         let by_duplicates = counts && undo.outstanding == 0;
         if (by_echo || by_duplicates) && !segment.flags().ece() {
@@ -128,6 +133,9 @@ impl Connection {
         // Nothing is retransmitted because of what was withdrawn.
         flight.withdraw_losses();
         self.reordering.seen = true;
+        if self.ca_state() == CaState::Loss {
+            self.tcb.rtt.note_spurious_timeout();
+        }
         if self.is_recovering() {
             self.end_recovery();
             self.tcb.snd.recover = self.tcb.snd.una;
