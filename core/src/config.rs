@@ -528,6 +528,9 @@ settings! {
 
     // Data transfer.
 
+    /// Resolution of the clock that gives the times of all calls; 0: finer than a microsecond. Data is taken for lost later
+    /// by this much.
+    "steadfast.clock_resolution_us" clock_resolution: Duration as kinds::Micros(0, 100_000), [secs(0), secs(0), secs(0), secs(0)], "RFC 8985 §6.2";
     /// RTO before the first round-trip measurement.
     "steadfast.tcp_rto_initial_ms" tcp_rto_initial: Duration as kinds::Millis(1, 120_000), [secs(1), secs(1), secs(3), secs(1)], "RFC 6298 §2.1";
     /// Smallest RTO.

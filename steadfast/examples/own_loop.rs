@@ -52,7 +52,13 @@ impl Host {
         // A timeout of zero would mean to wait forever.
         self.wire.set_read_timeout(Some(nap.max(Duration::from_micros(1))))?;
         match self.wire.recv(&mut frame) {
-            Ok(len) => self.stack.receive(self.now(), &frame[..len]),
+            Ok(len) => {
+                let now = self.now();
+                self.stack.receive(now, &frame[..len]);
+                // More packets may wait.
+                self.stack.advance_busy(now);
+                return Ok(self.stack.poll_event());
+            }
             Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {}
             // The other side is not there yet, or not any more.
             Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {}

@@ -99,7 +99,12 @@ impl<D: Device> Driver<D> {
         self.inbox.deliver(now, &mut state.stack, InterfaceId::FIRST);
         let gone = self.ports.mind(now, &mut state, &mut self.inbox, &mut self.outbox);
         if state.stack.poll_at().is_some_and(|at| at <= now) {
-            state.stack.advance(now);
+            // An ACK may wait in the device, and a frame in the outbox: neither means a loss.
+            if received == Flow::Dry && self.outbox.is_empty() {
+                state.stack.advance(now);
+            } else {
+                state.stack.advance_busy(now);
+            }
         }
         let filled = self.outbox.fill(now, &mut state.stack);
         self.pressed = filled != Flow::Dry;

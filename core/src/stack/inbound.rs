@@ -69,6 +69,9 @@ enum Through {
 
 impl Stack {
     /// Receives a packet. Never fails: drops are counted and traced.
+    ///
+    /// `now` is the time at which the packet arrived, as exactly as the caller knows it, and not that of the call: round
+    /// trips are measured with it. Read the clock after the device, and before anything that may take long.
     pub fn receive<'a>(&mut self, now: Instant, packet: impl Into<Packet<'a>>) {
         self.set_now(now);
         self.packet_arrives(packet.into(), Through::Device);

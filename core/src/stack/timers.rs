@@ -42,7 +42,7 @@ impl Stack {
         }
         for _ in 0..STEPS {
             self.now = self.now.max(now.min(self.timers_ran + CATCH_UP));
-            self.run_timers();
+            self.run_timers(true);
             if self.now >= now || self.timers_ran < self.now {
                 return;
             }
@@ -66,8 +66,24 @@ impl Stack {
     /// Receives the packets that the stack sent to itself, and runs the timers that are due. If there are too many, it
     /// runs some of them; [`poll_at`](Stack::poll_at) then returns a time that is due at once. Packets thus get their
     /// turn in between.
+    ///
+    /// The device must be empty: [`receive`](Stack::receive) has taken in what arrived until `now`. Where it may have
+    /// more, call [`advance_busy`](Stack::advance_busy).
     #[inline]
     pub fn advance(&mut self, now: Instant) {
+        self.advance_with(now, true);
+    }
+
+    /// As [`advance`](Stack::advance), for a device that holds more packets than the stack has received, or frames that
+    /// it could not send yet. Retransmission timers wait until it holds none, but for a round trip at most: after a stall
+    /// of the caller, the ACKs may be among those packets.
+    #[inline]
+    pub fn advance_busy(&mut self, now: Instant) {
+        self.advance_with(now, false);
+    }
+
+    #[inline]
+    fn advance_with(&mut self, now: Instant, idle: bool) {
         self.set_now(now);
         self.astray = false;
         if !self.looped.is_empty() {
@@ -76,22 +92,23 @@ impl Stack {
         if !self.pacer.is_empty() {
             self.release_held();
         }
-        self.run_timers();
+        self.run_timers(idle);
     }
 
+    /// Runs the timers that are due. `idle`: the device holds no packets.
     #[inline]
-    pub(super) fn run_timers(&mut self) {
+    pub(super) fn run_timers(&mut self, idle: bool) {
         let tick = self.tick();
         let mut budget = Budget::of(TIMERS);
         while let Some(target) = self.wheel.pop(tick, &mut budget) {
             match FlowRef::from(PackedRef(target)) {
-                FlowRef::Connection(index) => self.connection_timer(index),
+                FlowRef::Connection(index) => self.connection_timer(index, idle),
                 FlowRef::HalfOpen(index) => self.half_open_timer(index),
                 FlowRef::Opening(index) => self.opening_timer(index),
                 FlowRef::Dormant(index) => {
                     self.dormant[index].timer = TimerId::NONE;
                     let index = self.wake(index);
-                    self.connection_timer(index);
+                    self.connection_timer(index, idle);
                 }
                 FlowRef::Pending(index) => self.request_timer(index),
                 FlowRef::TimeWait(_) => {}
@@ -125,10 +142,10 @@ impl Stack {
         self.wheel.len() == 0 && self.time_waits.len() == 0 && self.fragments.is_empty()
     }
 
-    fn connection_timer(&mut self, index: u32) {
+    fn connection_timer(&mut self, index: u32, idle: bool) {
         self.connections[index].armed.node = TimerId::NONE;
         let outcome = self.with_connection(index, |connection, env| {
-            let outcome = connection.run_timers(env);
+            let outcome = connection.run_timers(idle, env);
             connection.tcb.timers.move_ahead_of(env.tick());
             outcome
         });

@@ -11,7 +11,7 @@ use super::recovery::tlp::Probe;
 use super::recovery::undo::{Frto, Undo};
 use crate::seq::SeqNum;
 use crate::state::CaState;
-use crate::time::Instant;
+use crate::time::{Duration, Instant};
 
 /// A send time: microseconds modulo 2^32. Comparison is valid for spans below 35 minutes; nothing stays in flight for
 /// that long without a retransmission.
@@ -21,6 +21,11 @@ pub(crate) struct SendTime(pub(crate) u32);
 impl SendTime {
     pub(crate) fn at(now: Instant) -> SendTime {
         SendTime(now.as_micros() as u32)
+    }
+
+    /// The send time `span` before this one.
+    pub(crate) fn earlier_by(self, span: Duration) -> SendTime {
+        SendTime(self.0.wrapping_sub(span.as_micros() as u32))
     }
 
     /// Microseconds from `earlier` to `self`; negative if `earlier` is later.

@@ -14,19 +14,22 @@ use crate::trace::{TimerKind, TraceKind};
 
 impl Connection {
     /// Runs every deadline that is due. The connection may have moved them since the wheel's node was armed, so
-    /// that often nothing is.
-    pub(crate) fn run_timers(&mut self, env: &mut Env<'_>) -> Outcome {
+    /// that often nothing is. `idle`: the device holds no packets.
+    pub(crate) fn run_timers(&mut self, idle: bool, env: &mut Env<'_>) -> Outcome {
         let now = env.tick();
         let due = |deadline: &mut Option<Deadline>| deadline.take_if(|d| d.tick().is_due(now)).is_some();
+        let retransmit = self.retransmit_is_due(idle, env);
         let timers = &mut self.tcb.timers;
-        let (retransmit, persist) = (due(&mut timers.retransmit), due(&mut timers.persist));
-        let (delayed_ack, keepalive_or_fin_wait_2) =
-            (due(&mut timers.delayed_ack), due(&mut timers.keepalive_or_fin_wait_2));
+        let (persist, delayed_ack, keepalive_or_fin_wait_2) = (
+            due(&mut timers.persist),
+            due(&mut timers.delayed_ack),
+            due(&mut timers.keepalive_or_fin_wait_2),
+        );
         if delayed_ack {
             self.note_timer(TimerKind::DelayedAck, env);
             self.tcb.ack.now = true;
         }
-        if retransmit {
+        if let Some(target) = retransmit {
             match self.tail.timer() {
                 Timer::Reordering => {
                     self.note_timer(TimerKind::Reordering, env);
@@ -35,7 +38,7 @@ impl Connection {
                 Timer::LossProbe if self.loss_probe_timeout(env) => {}
                 _ => {
                     self.note_timer(TimerKind::Retransmit, env);
-                    if let outcome @ Outcome::Closed(_) = self.retransmission_timeout(env) {
+                    if let outcome @ Outcome::Closed(_) = self.retransmission_timeout(target, env) {
                         return outcome;
                     }
                 }
@@ -57,8 +60,19 @@ impl Connection {
         env.note(&self.tcb.tuple, TraceKind::Timer(kind));
     }
 
+    /// Takes the deadline of the retransmission timer if it is due. While the device holds packets, an ACK may be among
+    /// them, and the timer waits (8985-31).
+    fn retransmit_is_due(&mut self, idle: bool, env: &Env<'_>) -> Option<Tick> {
+        let deadline = self.tcb.timers.retransmit.filter(|deadline| deadline.tick().is_due(env.tick()))?;
+        if !idle && self.tail.postpone(self.tcb.rtt.srtt()) {
+            return None;
+        }
+        self.tcb.timers.retransmit = None;
+        Some(deadline.tick())
+    }
+
     /// SA-EST-36, -37 and their kin (6298 §5.4 to §5.7).
-    fn retransmission_timeout(&mut self, env: &mut Env<'_>) -> Outcome {
+    fn retransmission_timeout(&mut self, target: Tick, env: &mut Env<'_>) -> Outcome {
         if self.tcb.state == State::SynReceived {
             return self.syn_ack_timeout(env);
         }
@@ -104,7 +118,7 @@ impl Connection {
             flight.forget_sacked();
         }
         let was = self.flight.as_ref().map_or(Frto::Off, |flight| flight.frto);
-        self.resend_after_timeout(env);
+        self.resend_after_timeout(target, env);
         self.begin_frto(undo.is_some(), was, env);
         if let Some(flight) = self.flight.as_mut().filter(|_| undo.is_some()) {
             flight.undo = undo;
@@ -132,9 +146,11 @@ impl Connection {
         env.counters.retrans_segs += 1;
         self.rare().total_retrans += 1;
         self.tcb.rtt.syn_lost(env.now);
-        // With it goes the initial window (5681-4).
-        let mss = u32::from(self.payload_mss());
-        self.congestion.set_cwnd(initial_window(1, mss));
+        if self.tcb.timers.retransmits > 1 {
+            // With it goes the initial window (5681-4, 6928-1).
+            let mss = u32::from(self.payload_mss());
+            self.congestion.set_cwnd(initial_window(1, mss));
+        }
         self.arm_syn_ack(env);
         Outcome::Keep
     }

@@ -2,7 +2,7 @@
 //!
 //! A module per state of RFC 9293 §3.10.7, and for what crosses them: `synchronized` and `resets` (rows that six states
 //! share),
-//! `calls`, `carrying`, `when_to_send`, `loss`, `rate_reduction`, `recovery`, `tail_loss`, `out_of_order`, `reduction`, `round_trips`, `windows`, `timestamps` and
+//! `calls`, `carrying`, `when_to_send`, `loss`, `rate_reduction`, `recovery`, `tail_loss`, `stalls`, `hostile`, `out_of_order`, `reduction`, `round_trips`, `windows`, `timestamps` and
 //! `urgent` (data), `living` (timers, limits, keepalive), `limits` (on time), `path_mtu`, `ip`. A test's name says the
 //! behaviour and ends with a row of the decision tables (`SA-EST-03`: `sa_est_03`); where it stands for more, its
 //! comment lists them.
@@ -19,6 +19,7 @@ mod fast_open;
 mod forward;
 mod going_down;
 mod harness;
+mod hostile;
 mod interfaces;
 mod ip;
 mod limits;
@@ -36,6 +37,7 @@ mod reduction;
 mod resets;
 mod round_trips;
 mod slow_start;
+mod stalls;
 mod strangers;
 mod syn_received;
 mod syn_sent;
