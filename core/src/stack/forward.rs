@@ -189,7 +189,7 @@ impl Stack {
             ecn: offer.ecn(),
             ts_recent: offer.timestamps().then_some(request.ts_val),
             ts_offset: self.keys.timestamp_offset(&tuple),
-            syn_retransmitted: false,
+            syn_retransmissions: 0,
             rtt: None,
             options,
         };
