@@ -1,6 +1,7 @@
 //! Tests of the async API: two stacks in one program, connected by a wire in memory.
 
 mod carrying;
+mod costs;
 mod ending;
 mod interfaces;
 mod locks;
