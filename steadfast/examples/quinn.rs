@@ -101,7 +101,7 @@ fn a_client_on_the_kernel_gets_a_long_text_back() {
         let (serve, connect) = configs().unwrap();
         let served = tokio::spawn(echo(endpoint(&net, (SERVER, 443).into(), Some(serve)).unwrap()));
         let client = Endpoint::client((CLIENT, 0).into()).unwrap();
-        let text: Vec<u8> = (0..1_000_000_u32).map(|n| (n * 7 >> 3) as u8).collect();
+        let text: Vec<u8> = (0..1_000_000_u32).map(|n| ((n * 7) >> 3) as u8).collect();
         let answer = ask(&client, connect, (SERVER, 443).into(), &text).await.unwrap();
         assert!(answer == text, "{} bytes came back", answer.len());
         served.await.unwrap().unwrap();

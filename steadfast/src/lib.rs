@@ -53,6 +53,12 @@
 //! spawned elsewhere, and [`NetBuilder::start_thread`] gives the network a thread of its own, so that a program that
 //! blocks its runtime does not hold it up. With `tokio::time::pause` the timers of a network follow the paused clock.
 //!
+//! # Tests of your program
+//!
+//! [`device::memory::pair`] connects two networks in one program: a test needs no privileges, no ports and, with
+//! `tokio::time::pause`, no time. With the feature `lab` the wire has a delay, a rate, losses, reordering and the other
+//! faults of the lab, the same ones in each run.
+//!
 //! # Differences from `tokio::net`
 //!
 //! - Calls that open a socket take the [`Net`] first: `TcpStream::connect(&net, "10.9.0.2:80")`.
@@ -75,13 +81,14 @@
 //!
 //! # Features
 //!
-//! All are off by default. Each implements the traits of another crate.
+//! All are off by default. `lab` brings a wire with faults; the others implement the traits of another crate.
 //!
 //! | feature | brings |
 //! |---|---|
 //! | `axum` | `axum::serve(listener, app)` |
 //! | `futures` | `TcpListener::incoming`, a `Stream` |
 //! | `hyper` | `hyper::Connector` for the clients of `hyper-util` |
+//! | `lab` | `lab::pair`, a wire with faults |
 //! | `quinn` | `quinn::AsyncUdpSocket` for the UDP socket |
 //! | `tokio-util` | `tokio_util::net::Listener` for the listener |
 //! | `tonic` | `tonic::transport::server::Connected` for the streams of a server; it turns on `futures` and `hyper` |
@@ -96,6 +103,8 @@ mod foreign_traits;
 pub mod hyper;
 #[cfg(feature = "futures")]
 mod incoming;
+#[cfg(feature = "lab")]
+pub mod lab;
 mod listener;
 mod lookup;
 mod net;

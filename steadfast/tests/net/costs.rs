@@ -41,7 +41,8 @@ async fn settle() {
 #[test]
 fn an_idle_connection_takes_at_most_a_kib_with_its_handle_and_wakers() {
     const CONNECTIONS: usize = 1000;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
     let pair = runtime.block_on(async { Pair::new() });
     let listener = runtime.block_on(pair.listen(80));
     let waker: Waker = Arc::new(Count::default()).into();

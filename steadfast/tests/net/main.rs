@@ -3,6 +3,7 @@
 mod carrying;
 mod costs;
 mod ending;
+mod faulty_wire;
 mod interfaces;
 mod locks;
 mod names;
