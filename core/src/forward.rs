@@ -173,7 +173,7 @@ pub(crate) struct PendingSyn {
     gap: u32,
     count: u16,
     peer_mss: u16,
-    /// Of the last SYN's IP header.
+    /// From the IP header of the last SYN.
     identification: u16,
     len: u16,
     offer_bits: u8,

@@ -74,6 +74,12 @@
 //! A packet to an address of the network itself never reaches the device. With `127.0.0.1/8` among the addresses, all
 //! of 127.0.0.0/8 is local.
 //!
+//! # Gateways and proxies
+//!
+//! A [`TcpForwarder`] takes connections to addresses of other hosts, and decides about each before it is answered.
+//! [`relay()`] joins two streams of any kind, such as the accepted one and one of the kernel, and carries ends and resets
+//! across. [`TcpRequest::splice_with`] does both.
+//!
 //! # Wake-ups
 //!
 //! A stream wakes one reading and one writing task: those that polled it last. The halves of
@@ -99,6 +105,7 @@ mod batch;
 mod driver;
 #[cfg(any(feature = "axum", feature = "tokio-util", feature = "tonic"))]
 mod foreign_traits;
+mod forward;
 #[cfg(feature = "hyper")]
 pub mod hyper;
 #[cfg(feature = "futures")]
@@ -114,6 +121,7 @@ mod queue;
 #[cfg(feature = "quinn")]
 mod quinn;
 mod readiness;
+pub mod relay;
 mod shared;
 mod socket;
 mod split;
@@ -125,18 +133,21 @@ mod waiting;
 pub use steadfast_core as stack;
 pub use steadfast_core::config::{Config, CongestionControl, Profile};
 pub use steadfast_core::{
-    ConnectOptions, Interface, InterfaceId, ListenOptions, Route, SocketId, SocketOptions, UdpOptions,
+    ConnectOptions, ForwardRule, Interface, InterfaceId, ListenOptions, Reject, Route, SocketId,
+    SocketOptions, Syn, UdpOptions,
 };
 pub use steadfast_device as device;
 
 pub use addr::{Resolver, Resolving, SystemResolver, ToSocketAddrs};
 pub use driver::Driver;
+pub use forward::{TcpForwarder, TcpRequest};
 #[cfg(feature = "futures")]
 pub use incoming::Incoming;
 pub use listener::TcpListener;
 pub use lookup::lookup_host;
 pub use net::{Net, NetBuilder};
 pub use options::TcpKeepalive;
+pub use relay::{RelayConfig, RelayEnd, Report, relay};
 pub use split::{OwnedReadHalf, OwnedWriteHalf, ReadHalf, ReuniteError, WriteHalf};
 pub use stream::TcpStream;
 pub use tcp_socket::TcpSocket;

@@ -52,6 +52,21 @@ impl TcpKeepalive {
         Ok(())
     }
 
+    /// As the kernel's sockets take it.
+    pub(crate) fn of_kernel(&self) -> socket2::TcpKeepalive {
+        let mut keepalive = socket2::TcpKeepalive::new();
+        if let Some(time) = self.time {
+            keepalive = keepalive.with_time(time);
+        }
+        if let Some(interval) = self.interval {
+            keepalive = keepalive.with_interval(interval);
+        }
+        if let Some(retries) = self.retries {
+            keepalive = keepalive.with_retries(retries.into());
+        }
+        keepalive
+    }
+
     /// Turns probes on, with these parameters.
     pub(crate) fn apply(&self, options: &mut SocketOptions) {
         options.keepalive = true;

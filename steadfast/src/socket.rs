@@ -37,7 +37,7 @@ impl Socket {
 
     /// Runs `attempt` under the lock until it returns a value or an error. `None` registers the waker: the first time,
     /// that needs a clone made with the lock released, and another attempt.
-    fn poll<R>(
+    pub(crate) fn poll<R>(
         &self,
         cx: &Context<'_>,
         side: Side,

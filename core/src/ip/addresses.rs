@@ -78,7 +78,8 @@ impl Addresses {
         {
             return Err(DropReason::BadDestination);
         }
-        if !self.is_local(destination) && !(self.any && self.is_unicast(destination)) {
+        let taken = self.is_local(destination) || self.any && self.is_unicast(destination);
+        if !taken {
             return Err(DropReason::NotOurs);
         }
         if source == destination {

@@ -236,7 +236,7 @@ impl Stack {
         self.open(now, remote, ConnectOptions { socket: options, ..ConnectOptions::from_local(source) })
     }
 
-    /// ABORT once the peer has acknowledged what is queued, or after `limit`. It releases the handle. What arrives
+    /// ABORT once the peer has acknowledged what is queued, or after `limit`. It releases the handle. Data that arrives
     /// meanwhile is acknowledged and discarded. Where nothing is queued, this is [`abort`](Stack::abort).
     pub fn abort_after(&mut self, now: Instant, id: SocketId, limit: Duration) -> Result<(), Error> {
         self.set_now(now);

@@ -210,7 +210,7 @@ fn a_refusal_is_an_icmp_error_that_quotes_the_syn_fwd_5() {
     });
 }
 
-/// What an ICMP error of this kind quotes. It comes from our address, and from the destination where that speaks.
+/// Returns the quotation of an ICMP error of this kind. It comes from our address, and from the destination where that speaks.
 fn quoted(t: &mut Test, how: Reject, message: &[u8], kind: ErrorKind) -> Vec<u8> {
     t.foreign = how == Reject::PortUnreachable;
     let (from, to) = (t.ours(), t.theirs());
@@ -607,7 +607,7 @@ fn a_reset_waits_for_the_acknowledgement_of_what_is_queued_fwd_12() {
         assert_eq!(t.stack.abort_after(t.now, t.sock, Duration::from_secs(2)), Ok(()));
         assert_eq!(t.stack.state(t.sock), Err(Error::NoSuchSocket));
         t.recv_nothing();
-        // What the peer says is discarded, and its bytes are acknowledged.
+        // Data of the peer is discarded, and its bytes are acknowledged.
         t.send("P. seq 1:51 ack 1001");
         t.recv(". seq 1501 ack 51");
         t.send(". seq 51 ack 1501");

@@ -4,6 +4,7 @@ mod carrying;
 mod costs;
 mod ending;
 mod faulty_wire;
+mod forwarding;
 mod interfaces;
 mod locks;
 mod names;
@@ -11,6 +12,7 @@ mod network_ends;
 mod opening;
 mod own_addresses;
 mod queues;
+mod relaying;
 mod sharing;
 mod threads;
 
