@@ -101,6 +101,9 @@ impl Stack {
                 Group::Unproven => *unproven += 1,
                 Group::Proven => *proven += 1,
             }
+            if self.connections[index].lacks_retransmission_timer() {
+                return Err(format!("connection {index}: data is in flight, and no timer waits for its ACK"));
+            }
             self.check_connection(index).map_err(|what| format!("connection {index}: {what}"))?;
         }
         equal("connections on lists", self.ladder.lens(&self.connections), lens)

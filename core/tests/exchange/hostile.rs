@@ -168,7 +168,7 @@ fn forged_d_sacks_do_not_undo_a_recovery_3708_1() {
     });
 }
 
-/// THREAT-15, 8985-25: a thousand blocks of a byte each. What the scoreboard keeps is bounded, and what leaves is no more
+/// THREAT-15, 8985-25: a thousand blocks of a byte each. The scoreboard is bounded, and no more leaves
 /// than the window.
 #[test]
 fn blocks_of_a_byte_take_bounded_memory_and_let_nothing_more_out_threat_15() {

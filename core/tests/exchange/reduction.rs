@@ -6,6 +6,8 @@ use steadfast_core::info::CaState;
 use steadfast_core::trace::State;
 use steadfast_core::wire::Ecn;
 
+use proptest::prelude::*;
+
 use crate::harness::{Test, each, each_with};
 
 /// A connection with ECN and ten segments in flight.
@@ -319,5 +321,48 @@ fn a_window_without_use_comes_down_within_an_rto_7661_1() {
                 assert_eq!(ssthresh, u32::MAX, "no congestion was seen");
             },
         );
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// 5681-15: whatever tells of congestion, the threshold is lowered once in a window of data, unless a retransmission
+    /// is lost as well or a timeout follows.
+    #[test]
+    fn a_window_of_data_is_reduced_once_5681_15(
+        events in proptest::collection::vec((0u8..5, 0u32..30, 1u32..12), 1..60),
+    ) {
+        let mut t = Test::new(false, true, |config| config.tcp_init_cwnd = 20);
+        marked_path(&mut t);
+        t.write(60_000);
+        let (mut una, mut nxt, mut reduced_until) = (1, 10_001, 1);
+        let mut before = (u32::MAX, 0);
+        for (what, at, len) in events {
+            let start = una + at * 1000;
+            match what {
+                0 => una = (una + len * 1000).min(nxt),
+                4 => t.wait(u64::from(len) * 3),
+                _ => {}
+            }
+            let block = format!(" <sack {start}:{}>", start + len * 1000);
+            let block = if what >= 1 && start > una && start + len * 1000 <= nxt { block } else { String::new() };
+            t.send(&format!("{}. seq 1 ack {una}{block}", if what == 2 { "E" } else { "" }));
+            let counters = t.stack.counters();
+            let others = counters.tcp_lost_retransmit + counters.tcp_timeouts + counters.tcp_full_undo;
+            let threshold = window(&t).1;
+            if threshold < before.0 {
+                prop_assert!(una >= reduced_until || others > before.1, "at {una}, below {reduced_until}");
+                reduced_until = nxt;
+            }
+            before = (threshold, others);
+            while let Some(got) = t.recv_any() {
+                let end = got.header.seq.since(t.cur().irs.unwrap()) + got.payload.len() as u32;
+                nxt = nxt.max(end);
+                if let Some(timestamps) = got.header.options.timestamps {
+                    t.cur_mut().ts_last = timestamps.val;
+                }
+            }
+        }
     }
 }

@@ -195,3 +195,40 @@ fn send_times_may_wrap_within_a_flight_8985_1() {
         });
     }
 }
+
+/// 8985-29: the clock ticks every 15.6 ms, so that two segments seem that far apart. The first one is only late, within the
+/// reordering window.
+#[test]
+fn the_resolution_of_the_clock_is_part_of_the_threshold_8985_29() {
+    let tick = Duration::from_micros(15_600);
+    each_with(
+        |config| config.clock_resolution = tick,
+        |t| {
+            path(t);
+            write(t, 1);
+            t.now += tick;
+            write(t, 1);
+            t.now += tick;
+            t.send(". seq 1 ack 1 <sack 1001:2001>");
+            t.recv_nothing();
+            t.wait(4);
+            t.send(". seq 1 ack 2001");
+            assert_eq!((sent_again(t), state(t)), ((0, 0, 0), CaState::Open));
+        },
+    );
+}
+
+/// 6298-13: the first segment is retransmitted shortly before its RTO. The timeout waits for the ACK.
+#[test]
+fn a_timeout_waits_for_the_ack_of_a_retransmission_6298_13() {
+    each(|t| {
+        path(t);
+        write(t, 4);
+        t.wait(190);
+        t.send(". seq 1 ack 1 <sack 1001:4001>");
+        t.recv(". seq 1:1001 ack 1");
+        t.wait(20);
+        t.send(". seq 1 ack 4001");
+        assert_eq!((sent_again(t), state(t)), ((1, 0, 0), CaState::Open));
+    });
+}

@@ -3,6 +3,7 @@
 
 use super::before::Before;
 use super::tlp::Timer;
+use crate::state::State;
 use crate::tcp::flight::SendTime;
 use crate::tcp::tcb::{Connection, Env};
 use crate::time::Deadline;
@@ -55,6 +56,12 @@ impl Connection {
         } else {
             self.arm_retransmit(env);
         }
+    }
+
+    /// Returns whether data is in flight without a timer, which never happens (8985-12).
+    pub(crate) fn lacks_retransmission_timer(&self) -> bool {
+        let synchronized = self.tcb.state != State::SynReceived;
+        synchronized && self.flight() > 0 && self.tcb.timers.retransmit.is_none()
     }
 
     /// Nothing is in flight.
