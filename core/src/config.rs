@@ -523,6 +523,8 @@ settings! {
     "steadfast.udp_rcvbuf" udp_rcvbuf: u32 as kinds::Bytes(4096, 1 << 30), [212_992, 212_992, 212_992, 212_992], "Linux rmem_default";
     /// Send buffer of a UDP socket, in bytes, counted as for `udp_mem`. One datagram of any length fits into an empty one.
     "steadfast.udp_sndbuf" udp_sndbuf: u32 as kinds::Bytes(4096, 1 << 30), [212_992, 212_992, 212_992, 212_992], "Linux wmem_default";
+    /// Most multicast groups that a UDP socket joins. Each takes 128 bytes.
+    "net.ipv4.igmp_max_memberships" igmp_max_memberships: u32 as kinds::Number(0, 65_536), [20, 20, 20, 20], "Linux; invariant 1";
     /// Most packets from the stack to itself that wait for input; above it sending pauses, and none is lost.
     "steadfast.loop_queue" loop_queue: u32 as kinds::Number(1, 1 << 16), [64, 64, 64, 64], "invariant 1";
 

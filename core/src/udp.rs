@@ -42,6 +42,14 @@ pub struct UdpOptions {
     /// Refuse a datagram longer than the path MTU with [`MessageTooLong`](Error::MessageTooLong), instead of sending it
     /// in fragments (`IP_PMTUDISC_DO`).
     pub dont_fragment: bool,
+    /// Allow datagrams to broadcast addresses (`SO_BROADCAST`).
+    pub broadcast: bool,
+    /// TTL or hop limit of multicast datagrams (`IP_MULTICAST_TTL`). With 0 they stay in this stack.
+    pub multicast_ttl: u8,
+    /// Sockets of this stack hear a multicast datagram as well (`IP_MULTICAST_LOOP`).
+    pub multicast_loop: bool,
+    /// The interface by which multicast datagrams leave (`IP_MULTICAST_IF`). `None`: that of the route to the group.
+    pub multicast_if: Option<InterfaceId>,
     /// A socket on `[::]` takes no IPv4 datagrams (`IPV6_V6ONLY`). Takes effect only when passed to `bind_udp`.
     pub only_v6: bool,
 }
@@ -59,6 +67,10 @@ impl UdpOptions {
             dscp: 0,
             ecn: Ecn::NotEct,
             dont_fragment: false,
+            broadcast: false,
+            multicast_ttl: 1,
+            multicast_loop: true,
+            multicast_if: None,
             only_v6: false,
         }
     }
@@ -103,6 +115,8 @@ pub(crate) struct UdpSocket {
     pub(crate) blocked: bool,
     /// Reported by ICMP; a call returns it once.
     pub(crate) error: Option<Error>,
+    /// The multicast groups that it has joined.
+    pub(crate) groups: Vec<(IpAddr, InterfaceId)>,
     /// The last destinations, to one of which a report of the path MTU must belong.
     pub(crate) recent: [Option<SocketAddr>; 4],
 }
@@ -129,6 +143,8 @@ pub(crate) struct Waiting {
     /// The path MTU: a longer packet leaves in fragments.
     pub(crate) mtu: u16,
     pub(crate) dont_fragment: bool,
+    /// The interface by which it leaves, where not the route decides.
+    pub(crate) via: Option<InterfaceId>,
     /// Identifies its fragments.
     pub(crate) identification: u32,
     /// Bytes that have left in fragments.
@@ -214,6 +230,7 @@ impl UdpSocket {
             waiting: Line::default(),
             blocked: false,
             error: None,
+            groups: Vec::new(),
             recent: [None; 4],
         }
     }
@@ -221,6 +238,20 @@ impl UdpSocket {
     /// Returns whether it takes IPv4 and IPv6.
     pub(crate) fn is_dual(&self) -> bool {
         self.local.ip() == IpAddr::V6(std::net::Ipv6Addr::UNSPECIFIED) && !self.options.only_v6
+    }
+
+    /// Returns whether it can send to an address of this family.
+    pub(crate) fn takes(&self, to: SocketAddr) -> bool {
+        self.local.is_ipv4() == to.is_ipv4() || to.is_ipv4() && self.is_dual()
+    }
+
+    /// Returns its peer as it shows it: that of a socket for both families is an IPv6 address.
+    pub(crate) fn shown_peer(&self) -> Option<SocketAddr> {
+        let shown = |peer: SocketAddr| match peer {
+            SocketAddr::V4(v4) if self.is_dual() => (v4.ip().to_ipv6_mapped(), v4.port()).into(),
+            peer => peer,
+        };
+        self.remote.map(shown)
     }
 
     /// Returns whether it hears a peer.

@@ -494,6 +494,24 @@ rows! {
         count: None,
         bites: Some(|counters| counters.dropped(DropReason::ReplyThrottled)),
     }
+    memberships_of_a_socket: "igmp_max_memberships" = 20, 128 each, BESIDE => {
+        configure: |_| (),
+        push: |world, number| {
+            world.sent += 1;
+            if world.udp.is_empty() {
+                let options = UdpOptions::new(world.stack.config());
+                world.udp.push(world.stack.bind_udp((SERVER, 9).into(), options).unwrap());
+            }
+            let group = Ipv4Addr::from_bits(0xef00_0000 + number % 4096);
+            // Fails at the limit, and for a group that was joined before.
+            let _ = world.stack.join_multicast(world.udp[0], group.into(), None);
+        },
+        count: Some(|world| {
+            let joined = world.udp.first().map(|id| world.stack.multicast_groups(*id).unwrap().len());
+            joined.unwrap_or(0) as u64
+        }),
+        bites: None,
+    }
     interfaces: "interface_max" = 64, 1024 each, BESIDE => {
         configure: |_| (),
         push: |world, number| {

@@ -27,7 +27,7 @@ pub(crate) struct Port {
 #[derive(Default)]
 pub(crate) struct Ports {
     ports: Vec<Port>,
-    /// What waits for the first device.
+    /// Packets that wait for the first device.
     first: Line,
     /// Packets dropped since the stack counted them.
     dropped: u64,

@@ -3,11 +3,11 @@
 use std::fmt;
 use std::future::Future;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use steadfast_core::{Error, Received, SocketId, UdpOptions};
+use steadfast_core::{Error, InterfaceId, Received, SocketId, Stack, UdpOptions};
 use tokio::io::{Interest, ReadBuf, Ready};
 
 use crate::addr::{self, ToSocketAddrs};
@@ -25,7 +25,8 @@ use crate::socket::Socket;
 /// Memory: `udp_rcvbuf` and `udp_sndbuf` limit the datagrams that wait in a socket, `udp_mem` those of the whole
 /// network. A datagram that arrives beyond is dropped and counted.
 ///
-/// Unlike in Tokio, there is no broadcast and no multicast yet.
+/// A socket sends to a multicast group without being a member of it, and hears the groups that it
+/// [joined](UdpSocket::join_multicast_v4). Unlike on Linux, it hears only its own groups (`IP_MULTICAST_ALL` is off).
 ///
 /// ```
 /// use steadfast::{Net, UdpSocket, device};
@@ -324,6 +325,95 @@ impl UdpSocket {
         self.set_options(|options| options.ttl = ttl)
     }
 
+    /// Returns whether datagrams to broadcast addresses may be sent (`SO_BROADCAST`).
+    pub fn broadcast(&self) -> io::Result<bool> {
+        self.options().map(|options| options.broadcast)
+    }
+
+    /// Allows or forbids datagrams to broadcast addresses (`SO_BROADCAST`). Without it, sending one fails with
+    /// `PermissionDenied`.
+    pub fn set_broadcast(&self, on: bool) -> io::Result<()> {
+        self.set_options(|options| options.broadcast = on)
+    }
+
+    /// Returns whether sockets of this network hear multicast datagrams of this socket (`IP_MULTICAST_LOOP`).
+    pub fn multicast_loop_v4(&self) -> io::Result<bool> {
+        self.options().map(|options| options.multicast_loop)
+    }
+
+    /// Sets whether sockets of this network hear multicast datagrams of this socket (`IP_MULTICAST_LOOP`). Unlike on Linux,
+    /// both families share the setting.
+    pub fn set_multicast_loop_v4(&self, on: bool) -> io::Result<()> {
+        self.set_options(|options| options.multicast_loop = on)
+    }
+
+    /// As [`multicast_loop_v4`](UdpSocket::multicast_loop_v4).
+    pub fn multicast_loop_v6(&self) -> io::Result<bool> {
+        self.multicast_loop_v4()
+    }
+
+    /// As [`set_multicast_loop_v4`](UdpSocket::set_multicast_loop_v4).
+    pub fn set_multicast_loop_v6(&self, on: bool) -> io::Result<()> {
+        self.set_multicast_loop_v4(on)
+    }
+
+    /// Returns the TTL, or hop limit, of multicast datagrams (`IP_MULTICAST_TTL`).
+    pub fn multicast_ttl_v4(&self) -> io::Result<u32> {
+        self.options().map(|options| options.multicast_ttl.into())
+    }
+
+    /// Sets the TTL, or hop limit, of multicast datagrams (`IP_MULTICAST_TTL`): 1 by default, and 0 for this network alone.
+    /// Error: `InvalidInput` above 255.
+    pub fn set_multicast_ttl_v4(&self, ttl: u32) -> io::Result<()> {
+        let ttl = u8::try_from(ttl).map_err(|_| io::ErrorKind::InvalidInput)?;
+        self.set_options(|options| options.multicast_ttl = ttl)
+    }
+
+    /// Hears a multicast group on the interface with the address `interface`, or with `0.0.0.0` on that of the route to the
+    /// group (`IP_ADD_MEMBERSHIP`). No report is sent (IGMP), so that a router or a switch does not learn of it.
+    ///
+    /// # Errors
+    ///
+    /// `InvalidInput`: no multicast address. `AddrNotAvailable`: no interface has the address. `AddrInUse`: it hears the group
+    /// already. `ENOBUFS`: `igmp_max_memberships`.
+    pub fn join_multicast_v4(&self, group: Ipv4Addr, interface: Ipv4Addr) -> io::Result<()> {
+        self.group_call(|stack, id| {
+            let interface = interface_at(stack, interface)?;
+            stack.join_multicast(id, group.into(), interface)
+        })
+    }
+
+    /// Leaves a multicast group. Errors: `AddrNotAvailable` if it is no member, else as
+    /// [`join_multicast_v4`](UdpSocket::join_multicast_v4).
+    pub fn leave_multicast_v4(&self, group: Ipv4Addr, interface: Ipv4Addr) -> io::Result<()> {
+        self.group_call(|stack, id| {
+            let interface = interface_at(stack, interface)?;
+            stack.leave_multicast(id, group.into(), interface)
+        })
+    }
+
+    /// Hears a multicast group on the interface of this [number](steadfast_core::InterfaceId::index), or with 0 on that of
+    /// the route to the group (`IPV6_JOIN_GROUP`). No report is sent (MLD). Errors as
+    /// [`join_multicast_v4`](UdpSocket::join_multicast_v4), and `InvalidInput` without such an interface.
+    pub fn join_multicast_v6(&self, group: &Ipv6Addr, interface: u32) -> io::Result<()> {
+        let interface = Some(InterfaceId::from_index(interface)).filter(|_| interface > 0);
+        self.group_call(|stack, id| stack.join_multicast(id, (*group).into(), interface))
+    }
+
+    /// Leaves a multicast group. Errors: `AddrNotAvailable` if it is no member, else as
+    /// [`join_multicast_v6`](UdpSocket::join_multicast_v6).
+    pub fn leave_multicast_v6(&self, group: &Ipv6Addr, interface: u32) -> io::Result<()> {
+        let interface = Some(InterfaceId::from_index(interface)).filter(|_| interface > 0);
+        self.group_call(|stack, id| stack.leave_multicast(id, (*group).into(), interface))
+    }
+
+    fn group_call(&self, call: impl FnOnce(&mut Stack, SocketId) -> Result<(), Error>) -> io::Result<()> {
+        self.socket.handle.call(|state, _| {
+            state.check_running()?;
+            call(&mut state.stack, self.socket.id).map_err(into_io)
+        })
+    }
+
     /// Returns and clears the error that ICMP reported.
     pub fn take_error(&self) -> io::Result<Option<io::Error>> {
         self.socket.handle.call(|state, _| {
@@ -332,6 +422,14 @@ impl UdpSocket {
             Ok(error.map(into_io))
         })
     }
+}
+
+/// Returns the interface with an address. `None` for the unspecified one: the route chooses.
+fn interface_at(stack: &Stack, address: Ipv4Addr) -> Result<Option<InterfaceId>, Error> {
+    if address.is_unspecified() {
+        return Ok(None);
+    }
+    stack.interface_of(address.into()).map(Some).ok_or(Error::AddrNotAvailable)
 }
 
 impl State {

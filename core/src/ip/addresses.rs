@@ -74,8 +74,7 @@ impl Addresses {
     ///
     /// The destination is checked first: packets to other hosts are ignored whatever their source.
     pub(crate) fn check(&self, source: IpAddr, destination: IpAddr) -> Result<(), DropReason> {
-        if is_for_many(destination) || destination.is_unspecified() || self.is_directed_broadcast(destination)
-        {
+        if self.is_for_many(destination) || destination.is_unspecified() {
             return Err(DropReason::BadDestination);
         }
         let taken = self.is_local(destination) || self.any && self.is_unicast(destination);
@@ -90,10 +89,20 @@ impl Addresses {
         if destination.is_loopback() {
             return Err(DropReason::BadDestination);
         }
+        self.check_source(source)
+    }
+
+    /// Checks that another host can have sent a packet.
+    pub(crate) fn check_source(&self, source: IpAddr) -> Result<(), DropReason> {
         if !self.is_unicast(source) || source.is_loopback() || self.is_local(source) {
             return Err(DropReason::BadSource);
         }
         Ok(())
+    }
+
+    /// Returns whether packets to an address are for many: multicast, or a broadcast.
+    pub(crate) fn is_for_many(&self, address: IpAddr) -> bool {
+        is_for_many(address) || self.is_directed_broadcast(address)
     }
 
     /// Returns whether an outgoing packet is for a local address. False for a malformed packet.

@@ -280,6 +280,11 @@ impl Routing {
         self.all.iter().find(|link| link.id == id).copied()
     }
 
+    /// Returns an interface, or nowhere if it is gone.
+    pub(crate) fn link(&self, id: InterfaceId) -> Link {
+        self.get(id).unwrap_or(self.nowhere())
+    }
+
     /// Iterates over the interfaces.
     pub(crate) fn iter(&self) -> impl Iterator<Item = Link> + '_ {
         self.all.iter().copied()

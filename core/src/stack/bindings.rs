@@ -31,6 +31,18 @@ impl Bindings {
         self.find(address, port).ok().or_else(all).map(|place| self.0[place].index)
     }
 
+    /// Returns all that are bound to an address or stand for it: to itself, to all addresses of its family, and to all
+    /// addresses of both.
+    pub(super) fn all_at(&self, address: IpAddr, port: u16) -> [Option<u32>; 3] {
+        let all_v4 = match address {
+            IpAddr::V4(_) => self.find(Ipv4Addr::UNSPECIFIED.into(), port).ok(),
+            IpAddr::V6(_) => None,
+        };
+        let all_v6 = self.find(Ipv6Addr::UNSPECIFIED.into(), port).ok();
+        let all_v6 = all_v6.filter(|place| address.is_ipv6() || self.0[*place].both);
+        [self.find(address, port).ok(), all_v4, all_v6].map(|place| place.map(|place| self.0[place].index))
+    }
+
     /// Returns whether a socket at `local` would have the binding of another one, or share its peers. A wildcard socket
     /// stands for its family, and one on `[::]` for both unless it is IPv6-only.
     pub(super) fn is_taken(&self, local: SocketAddr, only_v6: bool) -> bool {

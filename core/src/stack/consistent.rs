@@ -55,6 +55,10 @@ impl Stack {
             equal("in the queue of those that send", queued, usize::from(!socket.waiting.is_empty()))?;
             cost += counted;
         }
+        let groups = self.udp.sockets.iter().flat_map(|(_, socket)| socket.groups.iter().copied());
+        let mut members = BTreeMap::new();
+        groups.for_each(|group| *members.entry(group).or_insert(0) += 1);
+        equal("members of multicast groups", &self.udp.groups, &members)?;
         equal("cost of all datagrams", self.udp.held, cost)
     }
 

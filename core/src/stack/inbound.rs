@@ -109,7 +109,7 @@ impl Stack {
             Err(_) => return self.header_error(DropReason::IpHeader),
         };
         if !self.addresses.fit_v4(header.source, header.destination)
-            && !self.addresses_fit(header.source.into(), header.destination.into(), how)
+            && !self.addresses_fit(header.source.into(), header.destination.into(), header.protocol, how)
         {
             return;
         }
@@ -141,7 +141,7 @@ impl Stack {
             return self.header_error(DropReason::IpHeader);
         };
         let (source, destination) = (IpAddr::V6(header.source), IpAddr::V6(header.destination));
-        if !self.addresses_fit(source, destination, how) {
+        if !self.addresses_fit(source, destination, header.protocol, how) {
             return;
         }
         let datagram = Datagram {
@@ -166,10 +166,16 @@ impl Stack {
         self.fragment_arrives(key, usize::from(fragment.offset), fragment.more, datagram);
     }
 
-    fn addresses_fit(&mut self, source: IpAddr, destination: IpAddr, how: Arrival) -> bool {
+    fn addresses_fit(&mut self, source: IpAddr, destination: IpAddr, protocol: u8, how: Arrival) -> bool {
         let fit = match how.through {
             Through::Device if self.is_of_another_link(destination, how.interface) => {
                 Err(DropReason::NotOurs)
+            }
+            // Only UDP is for many; TCP and ICMP answer a single host (MUST-57).
+            Through::Device
+                if protocol == PROTOCOL_UDP && self.takes_for_many(destination, how.interface) =>
+            {
+                self.addresses.check_source(source)
             }
             Through::Device => self.addresses.check(source, destination),
             // The address may have been removed since the packet was sent.

@@ -73,6 +73,11 @@ impl Stack {
         self.routing.iter().map(describe).collect()
     }
 
+    /// Returns the interface that has an address.
+    pub fn interface_of(&self, address: IpAddr) -> Option<InterfaceId> {
+        self.addresses.interface_of(address)
+    }
+
     /// Returns the length of a frame for [`transmit`](Stack::transmit): no packet of any interface exceeds it.
     pub fn frame_len(&self) -> usize {
         self.frame_len

@@ -68,6 +68,7 @@ mod calls;
 mod connections;
 mod consistent;
 mod forward;
+mod groups;
 mod icmp;
 mod inbound;
 mod interfaces;

@@ -1,6 +1,6 @@
 //! The stack's part of UDP: user calls, arriving datagrams and ICMP errors, and fragments on the way out.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 
 use bytes::Bytes;
@@ -21,18 +21,20 @@ use crate::udp::{
     Arrived, Cost, MAX_PAYLOAD_V4, MAX_PAYLOAD_V6, Received, UdpOptions, UdpSocket, Waiting, cost, datagram,
 };
 use crate::wire::icmp::ErrorKind;
-use crate::wire::{PROTOCOL_UDP, ipv4, ipv6, udp};
+use crate::wire::{Ecn, PROTOCOL_UDP, ipv4, ipv6, udp};
 
 impl Stack {
     /// Creates a UDP socket at a local address and port. `0.0.0.0` stands for all IPv4 addresses, `[::]` for all
-    /// addresses of both families, or with [`only_v6`](UdpOptions::only_v6) for those of IPv6. Port 0 chooses a port.
+    /// addresses of both families, or with [`only_v6`](UdpOptions::only_v6) for those of IPv6. A socket at a multicast
+    /// address hears that group alone, once it has [joined](Stack::join_multicast) it. Port 0 chooses a port.
     /// [`close`](Stack::close) ends the socket; datagrams that wait for the device still leave.
     ///
     /// Errors: [`AddrNotAvailable`](Error::AddrNotAvailable), not an address of ours or no port left;
     /// [`AddrInUse`](Error::AddrInUse), another UDP socket is bound there; [`NoBufferSpace`](Error::NoBufferSpace),
     /// `udp_max_sockets`.
     pub fn bind_udp(&mut self, mut local: SocketAddr, options: UdpOptions) -> Result<SocketId, Error> {
-        if !local.ip().is_unspecified() && !self.addresses.is_local(local.ip()) {
+        let binds = |ip: IpAddr| ip.is_unspecified() || ip.is_multicast() || self.addresses.is_local(ip);
+        if !binds(local.ip()) {
             return Err(Error::AddrNotAvailable);
         }
         if self.udp.sockets.len() >= self.config.udp_max_sockets as usize {
@@ -74,7 +76,8 @@ impl Stack {
     /// Errors: an error that ICMP reported, once; [`WouldBlock`](Error::WouldBlock), the send buffer is full, and
     /// [`Event::WRITABLE`] follows; [`NoBufferSpace`](Error::NoBufferSpace), `udp_mem`; [`MessageTooLong`](Error::MessageTooLong), no datagram is that long, or
     /// [`dont_fragment`](UdpOptions::dont_fragment) is set and the path MTU is smaller;
-    /// [`DestinationAddressRequired`](Error::DestinationAddressRequired), neither of both addresses is known; those of
+    /// [`DestinationAddressRequired`](Error::DestinationAddressRequired), neither of both addresses is known;
+    /// [`Prohibited`](Error::Prohibited), a broadcast without [`broadcast`](UdpOptions::broadcast); those of
     /// [`connect_udp`](Stack::connect_udp).
     pub fn send_to(&mut self, id: SocketId, payload: &[u8], to: Option<SocketAddr>) -> Result<(), Error> {
         let index = self.udp_index(id)?;
@@ -83,11 +86,29 @@ impl Stack {
             return Err(error);
         }
         let to = to.map(canonical).or(socket.remote).ok_or(Error::DestinationAddressRequired)?;
+        if self.addresses.is_for_many(to.ip()) && to.port() != 0 && self.udp.sockets[index].takes(to) {
+            return self.send_to_many(index, payload, to);
+        }
         let (source, port) = (self.udp_source(index, to)?, self.udp.sockets[index].local.port());
-        let most = if to.is_ipv4() { MAX_PAYLOAD_V4 } else { MAX_PAYLOAD_V6 };
         let tuple = FourTuple::new((source, port).into(), to);
-        let (mtu, to) = (self.udp_mtu(&tuple)?, plain(to));
-        let headers = udp::HEADER_LEN + if to.is_ipv4() { ipv4::HEADER_LEN } else { ipv6::HEADER_LEN };
+        let (mtu, ttl) = (self.udp_mtu(&tuple)?, self.udp.sockets[index].options.ttl);
+        self.queue_datagram(index, &tuple, payload, ttl, (mtu, None))?;
+        self.udp.sockets[index].note_destination(plain(to));
+        Ok(())
+    }
+
+    /// Queues a datagram for a path MTU, and for an interface if not the route decides.
+    pub(super) fn queue_datagram(
+        &mut self,
+        index: u32,
+        tuple: &FourTuple,
+        payload: &[u8],
+        ttl: u8,
+        (mtu, via): (u16, Option<InterfaceId>),
+    ) -> Result<(), Error> {
+        let ipv4 = tuple.is_ipv4();
+        let most = if ipv4 { MAX_PAYLOAD_V4 } else { MAX_PAYLOAD_V6 };
+        let headers = udp::HEADER_LEN + if ipv4 { ipv4::HEADER_LEN } else { ipv6::HEADER_LEN };
         let identification = self.keys.random();
         let socket = &mut self.udp.sockets[index];
         let fits = payload.len() + headers <= usize::from(mtu);
@@ -107,18 +128,18 @@ impl Stack {
             self.counters.udp_mem_errors += 1;
             return Err(Error::NoBufferSpace);
         }
-        socket.note_destination(to);
         if socket.waiting.is_empty() {
             self.udp.ready.push_back(index);
         }
         socket.waiting.push(Waiting {
-            tuple,
-            bytes: datagram(&tuple, payload),
-            ttl: socket.options.ttl,
+            tuple: *tuple,
+            bytes: datagram(tuple, payload),
+            ttl,
             dscp: socket.options.dscp,
             ecn: socket.options.ecn,
             mtu,
             dont_fragment: fits,
+            via,
             identification,
             sent: 0,
         });
@@ -174,7 +195,7 @@ impl Stack {
         Ok(())
     }
 
-    fn udp_index(&self, id: SocketId) -> Result<u32, Error> {
+    pub(super) fn udp_index(&self, id: SocketId) -> Result<u32, Error> {
         match self.socket(id)?.kind {
             SocketKind::Udp(index) => Ok(index),
             _ => Err(Error::InvalidArgument),
@@ -185,8 +206,7 @@ impl Stack {
     fn udp_source(&mut self, index: u32, to: SocketAddr) -> Result<IpAddr, Error> {
         let socket = &self.udp.sockets[index];
         let local = socket.local.ip();
-        let fits = local.is_ipv4() == to.is_ipv4() || to.is_ipv4() && socket.is_dual();
-        if !fits || to.port() == 0 || !self.addresses.is_unicast(to.ip()) {
+        if !socket.takes(to) || to.port() == 0 || !self.addresses.is_unicast(to.ip()) {
             return Err(Error::InvalidArgument);
         }
         if !local.is_unspecified() {
@@ -218,6 +238,7 @@ impl Stack {
 
     /// Closes a socket. Datagrams that wait for the device still leave.
     pub(super) fn close_udp(&mut self, index: u32) {
+        self.leave_all(index);
         let socket = &mut self.udp.sockets[index];
         self.udp.held -= socket.received.held();
         socket.received = Default::default();
@@ -246,12 +267,32 @@ impl Stack {
             return self.counters.count_drop(DropReason::UdpChecksum);
         }
         let (local, from) = (tuple.local(), tuple.remote());
+        if self.addresses.is_for_many(local.ip()) {
+            // Nobody answers a datagram for many (RFC 1122 §3.2.2).
+            if !self.deliver_to_many(&tuple, datagram.ecn, datagram.interface, payload) {
+                self.counters.udp_no_ports += 1;
+                self.counters.count_drop(DropReason::UdpNoPort);
+            }
+            return;
+        }
         let index = self.udp.bindings.at(local.ip(), local.port());
         let Some(index) = index.filter(|index| self.udp.sockets[*index].hears(from)) else {
             self.counters.udp_no_ports += 1;
             self.counters.count_drop(DropReason::UdpNoPort);
             return self.unreachable(datagram, ErrorKind::PortUnreachable);
         };
+        self.deliver_udp(index, &tuple, datagram.ecn, datagram.interface, payload);
+    }
+
+    /// Puts a datagram into the receive queue of a socket, if there is room.
+    pub(super) fn deliver_udp(
+        &mut self,
+        index: u32,
+        tuple: &FourTuple,
+        ecn: Ecn,
+        interface: InterfaceId,
+        payload: &[u8],
+    ) {
         let socket = &mut self.udp.sockets[index];
         let cost = cost(payload.len());
         let full = socket.received.held() + cost > socket.options.rcvbuf as usize;
@@ -263,7 +304,7 @@ impl Stack {
         }
         // A copy of its own: the packet may be a slice of a much larger buffer.
         let payload = Bytes::copy_from_slice(payload);
-        let (to, ecn, interface) = (local.ip(), datagram.ecn, datagram.interface);
+        let (from, to) = (tuple.remote(), tuple.local().ip());
         socket.received.push(Arrived { from, to, ecn, interface, payload });
         self.udp.held += cost;
         self.counters.udp_in_datagrams += 1;
@@ -323,7 +364,8 @@ impl Stack {
         let index = self.udp.ready.pop_front()?;
         let socket = &mut self.udp.sockets[index];
         let waiting = socket.waiting.front()?;
-        let link = self.routing.towards(&waiting.tuple);
+        let by_route = || self.routing.find(&waiting.tuple);
+        let link = waiting.via.map_or_else(by_route, |id| self.routing.link(id));
         waiting.mtu = waiting.mtu.min(link.mtu);
         let len = waiting.next_packet(frame);
         if waiting.sent >= waiting.bytes.len()
@@ -400,7 +442,9 @@ impl Waiting {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Udp {
     pub(super) sockets: Table<UdpSocket>,
-    bindings: Bindings,
+    pub(super) bindings: Bindings,
+    /// The multicast groups of all sockets, with the number of members.
+    pub(super) groups: BTreeMap<(IpAddr, InterfaceId), u32>,
     /// Sockets with datagrams that wait for the device, each once, in turn.
     pub(super) ready: VecDeque<u32>,
     /// The cost of all waiting datagrams.

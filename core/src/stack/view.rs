@@ -266,7 +266,7 @@ impl Stack {
             SocketKind::Opening(index) => self.openings[*index].tuple.remote(),
             SocketKind::Connection(index) => self.connections[*index].tcb.tuple.remote(),
             SocketKind::Finished(index) => self.finished[*index].remote,
-            SocketKind::Udp(index) => self.udp.sockets[*index].remote.ok_or(Error::NotConnected)?,
+            SocketKind::Udp(index) => self.udp.sockets[*index].shown_peer().ok_or(Error::NotConnected)?,
         }))
     }
 

@@ -27,6 +27,7 @@ mod listen;
 mod living;
 mod loopback;
 mod loss;
+mod many;
 mod memory;
 mod out_of_order;
 mod pacing;

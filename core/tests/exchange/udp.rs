@@ -187,8 +187,10 @@ fn calls_without_sense_are_refused() {
     let tcp = hosts.ours.listen(at("10.0.0.1:80"), Default::default()).unwrap();
     let stack = &mut hosts.ours;
     assert_eq!(stack.send_to(v4, b"", None), Err(Error::DestinationAddressRequired));
-    for nobody in ["10.0.0.2:0", "0.0.0.0:5", "224.0.0.1:5", "[fd00::2]:5"] {
+    for nobody in ["10.0.0.2:0", "0.0.0.0:5", "224.0.0.1:0", "[ff02::1]:5", "[fd00::2]:5"] {
         assert_eq!(stack.send_to(v4, b"", Some(at(nobody))), Err(Error::InvalidArgument), "{nobody}");
+    }
+    for nobody in ["10.0.0.2:0", "0.0.0.0:5", "224.0.0.1:5", "[fd00::2]:5"] {
         assert_eq!(stack.connect_udp(v4, at(nobody)), Err(Error::InvalidArgument), "{nobody}");
     }
     assert_eq!(stack.send_to(tcp, b"", Some(at("10.0.0.2:5"))), Err(Error::InvalidArgument));

@@ -90,6 +90,38 @@ async fn a_datagram_tells_its_interface() {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn groups_and_broadcasts_have_the_calls_of_tokio_1112_1_1122_8() {
+    let links = Links::new();
+    let group = Ipv4Addr::new(239, 1, 2, 3);
+    let member = UdpSocket::bind(&links.lan_peer, "0.0.0.0:5353").await.unwrap();
+    let sender = UdpSocket::bind(&links.host, "0.0.0.0:0").await.unwrap();
+    let hears = async || timeout(Duration::from_secs(1), member.recv(&mut [0; 10])).await.is_ok();
+    sender.send_to(b"?", (group, 5353)).await.unwrap();
+    assert!(!hears().await);
+    let elsewhere = member.join_multicast_v4(group, WAN).unwrap_err();
+    assert_eq!(elsewhere.kind(), ErrorKind::AddrNotAvailable);
+    member.join_multicast_v4(group, LAN_PEER).unwrap();
+    assert_eq!(member.join_multicast_v4(group, LAN_PEER).unwrap_err().kind(), ErrorKind::AddrInUse);
+    sender.send_to(b"?", (group, 5353)).await.unwrap();
+    assert!(hears().await);
+    member.leave_multicast_v4(group, LAN_PEER).unwrap();
+    sender.send_to(b"?", (group, 5353)).await.unwrap();
+    assert!(!hears().await);
+
+    let all = ("10.0.0.255", 5353);
+    assert_eq!(sender.send_to(b"?", all).await.unwrap_err().kind(), ErrorKind::PermissionDenied);
+    sender.set_broadcast(true).unwrap();
+    sender.send_to(b"?", all).await.unwrap();
+    assert!(sender.broadcast().unwrap() && hears().await);
+
+    assert_eq!((sender.multicast_ttl_v4().unwrap(), sender.multicast_loop_v4().unwrap()), (1, true));
+    assert_eq!(sender.set_multicast_ttl_v4(256).unwrap_err().kind(), ErrorKind::InvalidInput);
+    sender.set_multicast_ttl_v4(8).unwrap();
+    sender.set_multicast_loop_v4(false).unwrap();
+    assert_eq!((sender.multicast_ttl_v4().unwrap(), sender.multicast_loop_v4().unwrap()), (8, false));
+}
+
 /// The connection lives on: its packets are lost meanwhile, as on Linux.
 #[tokio::test(start_paused = true)]
 async fn a_connection_outlives_its_interface_1122_7() {
