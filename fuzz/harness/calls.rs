@@ -8,7 +8,7 @@ use steadfast_core::trace::State;
 use steadfast_core::wire::tcp::{Flags, Header};
 use steadfast_core::{
     Bytes, ConnectOptions, Duration, Error, ForwardRule, Instant, Interface, ListenOptions, Packet,
-    PacketBytes, Reject, Shutdown, SocketId, SocketOptions, Stack,
+    PacketBytes, Reject, Shutdown, SocketId, SocketOptions, Stack, UdpOptions,
 };
 
 use super::packets::{self, Sent};
@@ -23,6 +23,8 @@ struct Host {
     forwarder: SocketId,
     /// Requests that wait for a decision.
     requests: Vec<SocketId>,
+    /// UDP sockets.
+    udp: Vec<SocketId>,
     /// The device accepts nothing.
     blocked: bool,
 }
@@ -101,6 +103,7 @@ impl Target {
                 listeners: Vec::new(),
                 forwarder,
                 requests: Vec::new(),
+                udp: Vec::new(),
                 blocked: false,
             }
         };
@@ -161,6 +164,7 @@ impl Target {
                 self.now += input.span();
                 self.flush(input);
             }
+            14 => self.datagrams(host, input),
             _ => self.run(Duration::from_millis(50), input),
         }
         self.flush(input);
@@ -180,6 +184,60 @@ impl Target {
         self.written.push(0);
         let socket = Socket { id, serial, from: None, first: None, read: 0, over: false, shut: false };
         self.hosts[host].sockets.push(socket);
+    }
+
+    /// Makes a call of UDP. The bytes of a datagram are all the same, so that a mix is seen.
+    fn datagrams(&mut self, host: usize, input: &mut Input<'_>) {
+        const GROUPS: [&str; 2] = ["239.1.2.3", "ff02::5"];
+        let (shape, other) = (input.u8(), 2 - host);
+        let Host { stack, udp, .. } = &mut self.hosts[host];
+        let which = usize::from(shape >> 3).checked_rem(udp.len());
+        let group = GROUPS[usize::from(shape >> 7)].parse().unwrap();
+        match (shape % 8, which) {
+            (0 | 1, _) => {
+                let local = input.pick(&["0.0.0.0:53", "[::]:53", "0.0.0.0:54", "[::]:0", "239.1.2.3:55"]);
+                let options = UdpOptions::new(stack.config()).with(|options| {
+                    (options.broadcast, options.dont_fragment) = (shape & 8 == 8, shape & 16 == 16);
+                    (options.only_v6, options.multicast_loop) = (shape & 32 == 32, shape & 64 == 64);
+                });
+                udp.extend(stack.bind_udp(local.parse().unwrap(), options));
+            }
+            (2..=4, Some(at)) => {
+                let remote = input.pick(&[
+                    "10.0.0.1:53",
+                    "10.0.0.2:53",
+                    "10.0.0.255:53",
+                    "255.255.255.255:54",
+                    "239.1.2.3:55",
+                    "[fd00::1]:53",
+                    "[fd00::2]:54",
+                    "[ff02::5]:53",
+                    "198.51.100.1:53",
+                    "0.0.0.0:0",
+                ]);
+                let len = usize::from(input.u16()) % 5000;
+                // Any of its errors may be right.
+                let _ = stack.send_to(udp[at], &vec![shape; len], Some(remote.parse().unwrap()));
+                if shape & 128 == 128 {
+                    let _ = stack.send_to(udp[at], &[shape; 10], None);
+                }
+            }
+            (5, Some(at)) => {
+                let mut buffer = [0; 5000];
+                while let Ok(received) = stack.recv_from(udp[at], &mut buffer) {
+                    let mut pairs = buffer[..received.len].windows(2);
+                    assert!(pairs.all(|pair| pair[0] == pair[1]), "a datagram of {}", received.full_len);
+                }
+            }
+            (6, Some(at)) if shape & 8 == 8 => _ = stack.join_multicast(udp[at], group, None),
+            (6, Some(at)) if shape & 16 == 16 => _ = stack.leave_multicast(udp[at], group, None),
+            (6, Some(at)) => {
+                let peer = format!("10.0.0.{other}:53").parse().unwrap();
+                let _ = stack.connect_udp(udp[at], peer);
+            }
+            (7, Some(at)) => assert_eq!(stack.close(self.now, udp.swap_remove(at)), Ok(())),
+            _ => {}
+        }
     }
 
     fn connect(&mut self, host: usize, input: &mut Input<'_>) {
@@ -554,6 +612,9 @@ impl Target {
             self.check();
         }
         for host in &mut self.hosts {
+            for id in std::mem::take(&mut host.udp) {
+                assert_eq!(host.stack.close(self.now, id), Ok(()));
+            }
             for socket in std::mem::take(&mut host.sockets) {
                 // A peer may have vanished after acknowledging our FIN. Such a connection waits for ever, as the RFC
                 // demands.

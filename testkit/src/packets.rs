@@ -5,7 +5,9 @@ use std::net::{IpAddr, SocketAddr};
 use steadfast_core::wire;
 use steadfast_core::wire::icmp::{ErrorKind, Message};
 use steadfast_core::wire::tcp::{self, Header};
-use steadfast_core::wire::{Ecn, PROTOCOL_ICMP, PROTOCOL_ICMPV6, PROTOCOL_TCP, build, ipv4, ipv6};
+use steadfast_core::wire::{
+    Ecn, PROTOCOL_ICMP, PROTOCOL_ICMPV6, PROTOCOL_TCP, PROTOCOL_UDP, build, ipv4, ipv6,
+};
 
 pub use steadfast_core::wire::build::icmp;
 
@@ -95,6 +97,13 @@ pub enum Sent<'a> {
         /// The payload.
         payload: &'a [u8],
     },
+    /// A datagram of UDP, or a fragment of one.
+    Udp {
+        /// The sender's address.
+        source: IpAddr,
+        /// The receiver's address.
+        destination: IpAddr,
+    },
     /// An ICMP message.
     Icmp {
         /// The sender's address.
@@ -115,7 +124,8 @@ pub fn read(packet: &[u8], offload: bool) -> Sent<'_> {
         (header.source.into(), header.destination.into(), header.protocol, payload)
     } else {
         let (header, payload) = ipv6::parse(packet).expect("a sound IPv6 header");
-        assert_eq!(packet.len(), ipv6::HEADER_LEN + payload.len(), "IPv6 payload length");
+        let headers = ipv6::HEADER_LEN + header.fragment.map_or(0, |_| ipv6::FRAGMENT_LEN);
+        assert_eq!(packet.len(), headers + payload.len(), "IPv6 payload length");
         (header.source.into(), header.destination.into(), header.protocol, payload)
     };
     match (protocol, source, destination) {
@@ -134,6 +144,7 @@ pub fn read(packet: &[u8], offload: bool) -> Sent<'_> {
             let message = wire::icmp::parse_v6(s, d, payload).expect("a sound ICMPv6 message");
             Sent::Icmp { source, destination, error: matches!(message, Message::Error { .. }) }
         }
+        (PROTOCOL_UDP, ..) => Sent::Udp { source, destination },
         _ => panic!("protocol {protocol} sent"),
     }
 }
