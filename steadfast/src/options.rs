@@ -80,7 +80,7 @@ impl TcpKeepalive {
 pub(crate) fn ttl_of(ttl: u32) -> io::Result<u8> {
     match u8::try_from(ttl) {
         Ok(ttl @ 1..) => Ok(ttl),
-        _ => Err(invalid(&format!("TTL {ttl}: expected 1 to 255"))),
+        _ => Err(invalid(format!("TTL {ttl}: expected 1 to 255"))),
     }
 }
 
@@ -88,7 +88,7 @@ pub(crate) fn ttl_of(ttl: u32) -> io::Result<u8> {
 pub(crate) fn dscp_of(tos: u32) -> io::Result<u8> {
     match u8::try_from(tos) {
         Ok(tos) => Ok(tos >> 2),
-        Err(_) => Err(invalid(&format!("TOS {tos}: expected 0 to 255"))),
+        Err(_) => Err(invalid(format!("TOS {tos}: expected 0 to 255"))),
     }
 }
 
