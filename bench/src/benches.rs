@@ -1,6 +1,9 @@
 //! The benchmarks by name.
 
+use std::process::ExitCode;
 use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::flood;
 use crate::footprint;
@@ -13,6 +16,7 @@ use crate::report::{Goal, Row, Unit};
 use crate::sharing;
 use crate::tun;
 use crate::tun_flood;
+use crate::{Arguments, Command, path, report};
 
 /// A benchmark.
 pub(crate) struct Bench {
@@ -121,6 +125,60 @@ pub(crate) const ALL: &[Bench] = &[
         run: tun_flood::beside,
     },
 ];
+
+/// Runs the chosen benchmarks, or a subcommand.
+pub(crate) fn run(arguments: &Arguments) -> ExitCode {
+    if let Some(Command::Paths(arguments)) = &arguments.command {
+        return match path::run(arguments) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("error: {error}");
+                ExitCode::from(2)
+            }
+        };
+    }
+    let chosen = match choose(&arguments.names) {
+        Ok(chosen) => chosen,
+        Err(name) => {
+            eprintln!("error: no bench begins with `{name}`; --list names them");
+            return ExitCode::from(2);
+        }
+    };
+    if arguments.list {
+        chosen.iter().for_each(|bench| println!("{:<22}{}", bench.name, bench.what));
+        return ExitCode::SUCCESS;
+    }
+    let effort = Effort {
+        rounds: arguments.rounds.max(1),
+        seconds: if arguments.quick { 0.1 } else { 0.3 },
+        quick: arguments.quick,
+        alone: arguments.alone,
+    };
+    let bar = ProgressBar::new_spinner();
+    bar.set_style(ProgressStyle::with_template("{elapsed} {msg}").expect("a template"));
+    let progress = |message| {
+        bar.set_message(message);
+        bar.tick();
+    };
+    let rows: Vec<_> = chosen.iter().flat_map(|bench| (bench.run)(&effort, &progress)).collect();
+    bar.finish_and_clear();
+    if arguments.json {
+        println!("{:#}", report::json(&rows));
+    } else {
+        print!("{}", report::table(&rows));
+    }
+    ExitCode::SUCCESS
+}
+
+/// Returns the benchmarks whose names begin with one of `names`, or the first name that no benchmark begins with.
+fn choose(names: &[String]) -> Result<Vec<&'static Bench>, &str> {
+    let begins = |bench: &Bench, name: &String| bench.name.starts_with(name.as_str());
+    if let Some(name) = names.iter().find(|name| !ALL.iter().any(|bench| begins(bench, name))) {
+        return Err(name);
+    }
+    let chosen = |bench: &&Bench| names.is_empty() || names.iter().any(|name| begins(bench, name));
+    Ok(ALL.iter().filter(chosen).collect())
+}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Work {

@@ -1,36 +1,44 @@
 //! Benchmarks in memory and over TUN, each beside a peer: `cargo run --release -p steadfast-bench -- [NAME…]`.
 #![forbid(unsafe_code)]
+// The guard uses a part of what the benches share.
+#![cfg_attr(not(feature = "peers"), allow(dead_code, unused_imports))]
 
+#[cfg(feature = "peers")]
 mod benches;
 mod flood;
+#[cfg(feature = "peers")]
 mod footprint;
 mod guard;
+#[cfg(feature = "peers")]
 mod library;
 mod measure;
 mod ours;
 mod pair;
+#[cfg(feature = "peers")]
 mod path;
+#[cfg(feature = "peers")]
 mod peer;
 mod report;
+#[cfg(feature = "peers")]
 mod sharing;
+#[cfg(feature = "peers")]
 mod tun;
+#[cfg(feature = "peers")]
 mod tun_flood;
+#[cfg(feature = "peers")]
 mod tun_peer;
 mod wire;
 mod worst;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
-use indicatif::{ProgressBar, ProgressStyle};
-
-use crate::benches::{ALL, Bench};
-use crate::measure::Effort;
+use clap::Parser;
 
 /// Measures the core in memory: both ends on one thread, in CPU time, in rounds that alternate with the peer's.
 #[derive(Debug, Parser)]
 #[command(args_conflicts_with_subcommands = true)]
 struct Arguments {
+    #[cfg(feature = "peers")]
     #[command(subcommand)]
     command: Option<Command>,
     /// Benchmarks to run, or prefixes of their names. Default: all.
@@ -64,7 +72,8 @@ struct Arguments {
     steps: Option<String>,
 }
 
-#[derive(Debug, Subcommand)]
+#[cfg(feature = "peers")]
+#[derive(Debug, clap::Subcommand)]
 enum Command {
     /// Run senders over emulated paths, beside the kernel.
     Paths(path::Arguments),
@@ -72,15 +81,6 @@ enum Command {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    if let Some(Command::Paths(arguments)) = &arguments.command {
-        return match path::run(arguments) {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(error) => {
-                eprintln!("error: {error}");
-                ExitCode::from(2)
-            }
-        };
-    }
     if let Some((path, count)) = arguments.steps.as_deref().and_then(|steps| steps.split_once('=')) {
         guard::steps(path, count.parse().expect("a number of steps"));
         return ExitCode::SUCCESS;
@@ -95,45 +95,13 @@ fn main() -> ExitCode {
         worst::table(&|message| eprintln!("{message}"));
         return ExitCode::SUCCESS;
     }
-    let chosen = match choose(&arguments.names) {
-        Ok(chosen) => chosen,
-        Err(name) => {
-            eprintln!("error: no bench begins with `{name}`; --list names them");
-            return ExitCode::from(2);
-        }
-    };
-    if arguments.list {
-        chosen.iter().for_each(|bench| println!("{:<22}{}", bench.name, bench.what));
-        return ExitCode::SUCCESS;
+    #[cfg(feature = "peers")]
+    return benches::run(&arguments);
+    #[cfg(not(feature = "peers"))]
+    {
+        eprintln!(
+            "error: built without the feature `peers`, which the benches need; there are --guard and --worst"
+        );
+        ExitCode::from(2)
     }
-    let effort = Effort {
-        rounds: arguments.rounds.max(1),
-        seconds: if arguments.quick { 0.1 } else { 0.3 },
-        quick: arguments.quick,
-        alone: arguments.alone,
-    };
-    let bar = ProgressBar::new_spinner();
-    bar.set_style(ProgressStyle::with_template("{elapsed} {msg}").expect("a template"));
-    let progress = |message| {
-        bar.set_message(message);
-        bar.tick();
-    };
-    let rows: Vec<_> = chosen.iter().flat_map(|bench| (bench.run)(&effort, &progress)).collect();
-    bar.finish_and_clear();
-    if arguments.json {
-        println!("{:#}", report::json(&rows));
-    } else {
-        print!("{}", report::table(&rows));
-    }
-    ExitCode::SUCCESS
-}
-
-/// Returns the benchmarks whose names begin with one of `names`, or the first name that no benchmark begins with.
-fn choose(names: &[String]) -> Result<Vec<&'static Bench>, &str> {
-    let begins = |bench: &Bench, name: &String| bench.name.starts_with(name.as_str());
-    if let Some(name) = names.iter().find(|name| !ALL.iter().any(|bench| begins(bench, name))) {
-        return Err(name);
-    }
-    let chosen = |bench: &&Bench| names.is_empty() || names.iter().any(|name| begins(bench, name));
-    Ok(ALL.iter().filter(chosen).collect())
 }
