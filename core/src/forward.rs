@@ -137,7 +137,7 @@ impl Reject {
 pub struct Syn {
     /// Who asks.
     pub source: SocketAddr,
-    /// Whom it asks for.
+    /// The address that it asks for.
     pub destination: SocketAddr,
     /// The MSS option, or 536 (IPv4) or 1220 (IPv6) if it is missing (RFC 9293 §3.7.1).
     pub mss: u16,

@@ -81,6 +81,7 @@ mod stack;
 mod state;
 pub mod steer;
 mod table;
+mod tally;
 mod tcp;
 pub mod time;
 pub mod trace;

@@ -3,12 +3,12 @@
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
-use std::collections::btree_map::Entry;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::prefix::{common_prefix, prefix_of};
 use super::routes::InterfaceId;
 use crate::counters::DropReason;
+use crate::tally::uncount;
 use crate::tuple::mapped;
 
 /// The addresses of all interfaces with their prefix lengths. A packet costs a search or two, however many addresses
@@ -30,7 +30,7 @@ pub(crate) struct Addresses {
     /// Addresses by network and order of addition. Each is listed under its own network and under that of its scope.
     networks: BTreeMap<(Network, u64), IpAddr>,
     /// Number of addresses of each scope and prefix length.
-    lengths: BTreeMap<(Scope, u8), usize>,
+    lengths: BTreeMap<(Scope, u8), u32>,
     added: u64,
     /// The ends of the last packet that [`fit_v4`](Addresses::fit_v4) accepted: usually those of the next one too.
     fitting: Option<(Ipv4Addr, Ipv4Addr)>,
@@ -327,12 +327,7 @@ impl Addresses {
         for len in [ANY, ours.len] {
             self.networks.remove(&(network(ours.address, len), ours.order));
         }
-        if let Entry::Occupied(mut count) = self.lengths.entry((scope(ours.address), ours.len)) {
-            *count.get_mut() -= 1;
-            if *count.get() == 0 {
-                count.remove();
-            }
-        }
+        uncount(&mut self.lengths, &(scope(ours.address), ours.len));
         self.forget();
     }
 }

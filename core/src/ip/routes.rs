@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::prefix::{prefix_covers, prefix_of};
+use crate::tally::uncount;
 use crate::tuple::{FourTuple, mapped};
 
 /// Names an interface of a stack. The number of a removed interface is not used again.
@@ -104,7 +105,7 @@ type Family = bool;
 struct Routes {
     rows: BTreeMap<(Family, Reverse<u8>, u128, u32, u64), Route>,
     /// Number of routes of each prefix length.
-    lengths: BTreeMap<(Family, Reverse<u8>), usize>,
+    lengths: BTreeMap<(Family, Reverse<u8>), u32>,
     added: u64,
 }
 
@@ -127,12 +128,7 @@ impl Routes {
 
     fn take(&mut self, key: (Family, Reverse<u8>, u128, u32, u64)) {
         self.rows.remove(&key);
-        if let Some(count) = self.lengths.get_mut(&(key.0, key.1)) {
-            *count -= 1;
-            if *count == 0 {
-                self.lengths.remove(&(key.0, key.1));
-            }
-        }
+        uncount(&mut self.lengths, &(key.0, key.1));
     }
 
     fn remove_interface(&mut self, interface: InterfaceId) {

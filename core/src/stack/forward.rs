@@ -20,9 +20,10 @@ use crate::seq::SeqNum;
 use crate::socket::{ConnectOptions, Event, SocketId, SocketOptions};
 use crate::state::State;
 use crate::table::Table;
+use crate::tally::uncount;
 use crate::tcp::listen::Offer;
 use crate::tcp::segment::{Reply, Segment};
-use crate::tcp::tcb::{Agreed, Origin, syn_window};
+use crate::tcp::tcb::Origin;
 use crate::time::{Duration, Instant, Tick};
 use crate::tuple::FourTuple;
 use crate::wheel::TimerId;
@@ -62,16 +63,8 @@ impl Forwards {
     }
 
     fn uncount(&mut self, tuple: &FourTuple) {
-        for (counts, address) in
-            [(&mut self.sources, tuple.remote_address), (&mut self.destinations, tuple.local_address)]
-        {
-            if let Some(count) = counts.get_mut(&address) {
-                *count -= 1;
-                if *count == 0 {
-                    counts.remove(&address);
-                }
-            }
-        }
+        uncount(&mut self.sources, &tuple.remote_address);
+        uncount(&mut self.destinations, &tuple.local_address);
     }
 
     /// Recounts the requests by source and by destination.
@@ -175,24 +168,9 @@ impl Stack {
         let options = self.shared_options(options);
         let request = self.take_request(index);
         let (tuple, offer) = (request.tuple, request.offer());
-        let agreed = Agreed {
-            tuple,
-            origin: Origin::Passive,
-            iss: request.iss,
-            irs: request.irs,
-            advertised: syn_window(options.rcvbuf),
-            peer_mss: offer.peer_mss,
-            adv_mss: self.advertised_mss(&tuple, options.max_segment),
-            pmtu: self.path_mtu(&tuple),
-            snd_wscale: offer.wscale(),
-            sack: offer.sack(),
-            ecn: offer.ecn(),
-            ts_recent: offer.timestamps().then_some(request.ts_val),
-            ts_offset: self.keys.timestamp_offset(&tuple),
-            syn_retransmissions: 0,
-            rtt: None,
-            options,
-        };
+        let ts_recent = offer.timestamps().then_some(request.ts_val);
+        let numbers = (request.iss, request.irs);
+        let agreed = self.agreed_without_entry(tuple, options, offer, Origin::Passive, numbers, ts_recent);
         self.note_listen(&tuple, State::SynReceived);
         self.counters.passive_opens += 1;
         self.counters.forward_accepted += 1;

@@ -10,6 +10,7 @@ use super::Stack;
 use crate::error::Error;
 use crate::ip::routes::InterfaceId;
 use crate::socket::SocketId;
+use crate::tally::uncount;
 use crate::tuple::FourTuple;
 use crate::wire::Ecn;
 
@@ -58,7 +59,7 @@ impl Stack {
         let groups = &mut self.udp.sockets[index].groups;
         let at = groups.iter().position(|there| *there == (group, interface));
         groups.swap_remove(at.ok_or(Error::AddrNotAvailable)?);
-        self.forget_group((group, interface));
+        uncount(&mut self.udp.groups, &(group, interface));
         Ok(())
     }
 
@@ -70,16 +71,7 @@ impl Stack {
     /// Leaves the groups of a socket that closes.
     pub(super) fn leave_all(&mut self, index: u32) {
         let groups = std::mem::take(&mut self.udp.sockets[index].groups);
-        groups.into_iter().for_each(|group| self.forget_group(group));
-    }
-
-    fn forget_group(&mut self, group: (IpAddr, InterfaceId)) {
-        if let Some(members) = self.udp.groups.get_mut(&group) {
-            *members -= 1;
-            if *members == 0 {
-                self.udp.groups.remove(&group);
-            }
-        }
+        groups.iter().for_each(|group| uncount(&mut self.udp.groups, group));
     }
 
     fn interface_of_group(

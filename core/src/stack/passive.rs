@@ -11,7 +11,7 @@ use crate::config::SynCookies;
 use crate::counters::{DropReason, ReplyReason};
 use crate::flow::{FlowRef, PackedRef};
 use crate::seq::SeqNum;
-use crate::socket::Event;
+use crate::socket::{Event, SocketOptions};
 use crate::state::State;
 use crate::tcp::cookie;
 use crate::tcp::listen::{HalfOpen, HalfOpenOutcome, Listener, Offer, SynAck, with_cookie};
@@ -257,15 +257,15 @@ impl Stack {
             self.wait_for_room(index);
             return true;
         }
-        let agreed = self.agreed_without_entry(listener, segment, cookie.offer, Origin::Passive, numbers);
+        let agreed = self.agreed_for_child(listener, segment, cookie.offer, Origin::Passive, numbers);
         self.note_listen(&tuple, State::SynReceived);
         let index = self.adopt(listener, agreed, None);
         self.connection_segment(index, segment);
         true
     }
 
-    /// The agreed options where no half-open entry holds them: a cookie, or Fast Open. `numbers`: ISS and IRS.
-    fn agreed_without_entry(
+    /// The agreed options of a connection of a listener whose segment says all: a cookie, or Fast Open.
+    fn agreed_for_child(
         &self,
         listener: u32,
         segment: &Segment<'_>,
@@ -274,7 +274,21 @@ impl Stack {
         numbers: (SeqNum, SeqNum),
     ) -> Agreed {
         let options = Arc::clone(&self.listeners[listener].options);
-        let tuple = segment.tuple;
+        let ts_recent = segment.options().timestamps.filter(|_| offer.timestamps()).map(|ts| ts.val);
+        self.agreed_without_entry(segment.tuple, options, offer, origin, numbers, ts_recent)
+    }
+
+    /// The agreed options where no half-open entry holds them: a cookie, Fast Open, or a forwarder's request. `numbers`:
+    /// ISS and IRS.
+    pub(super) fn agreed_without_entry(
+        &self,
+        tuple: FourTuple,
+        options: Arc<SocketOptions>,
+        offer: Offer,
+        origin: Origin,
+        numbers: (SeqNum, SeqNum),
+        ts_recent: Option<u32>,
+    ) -> Agreed {
         Agreed {
             tuple,
             origin,
@@ -287,7 +301,7 @@ impl Stack {
             snd_wscale: offer.wscale(),
             sack: offer.sack(),
             ecn: offer.ecn(),
-            ts_recent: segment.options().timestamps.filter(|_| offer.timestamps()).map(|ts| ts.val),
+            ts_recent,
             ts_offset: self.keys.timestamp_offset(&tuple),
             syn_retransmissions: 0,
             rtt: None,
@@ -482,7 +496,7 @@ impl Stack {
         }
         let tuple = segment.tuple;
         let numbers = (self.keys.iss(self.now, &tuple), segment.seq());
-        let agreed = self.agreed_without_entry(listener, segment, offer, Origin::FastOpen, numbers);
+        let agreed = self.agreed_for_child(listener, segment, offer, Origin::FastOpen, numbers);
         self.note_listen(&tuple, State::SynReceived);
         self.counters.tcp_fast_open_passive += 1;
         self.listeners[listener].fast_open_pending.add();
