@@ -15,8 +15,8 @@
 
 use crate::icmp::{self, Message};
 use crate::tcp;
-use crate::{PROTOCOL_ICMP, PROTOCOL_ICMPV6, PROTOCOL_TCP, ipv4, ipv6};
-use std::net::{IpAddr, SocketAddr};
+use crate::{PROTOCOL_ICMP, PROTOCOL_ICMPV6, PROTOCOL_TCP, arp, ethernet, ipv4, ipv6, ndp};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 /// Builds an IPv4 packet. See [`ipv4::Header::emit`] for what happens if the payload is too long.
 pub fn ipv4(header: &ipv4::Header, payload: &[u8]) -> Vec<u8> {
@@ -87,6 +87,33 @@ pub fn icmp(source: IpAddr, destination: IpAddr, message: &Message<'_>) -> Optio
         _ => return None,
     };
     ip(source, destination, protocol, &body[..len])
+}
+
+/// Builds a packet of neighbour discovery, with the hop limit that proves that no router forwarded it (RFC 4861 §3.1).
+pub fn ndp(
+    source: Ipv6Addr,
+    destination: Ipv6Addr,
+    message: &ndp::Message,
+    options: &[ndp::NdpOption<'_>],
+) -> Vec<u8> {
+    let body = ndp::emit(source, destination, message, options);
+    let header = ipv6::Header::new(source, destination, PROTOCOL_ICMPV6);
+    ipv6(&ipv6::Header { hop_limit: ndp::HOP_LIMIT, ..header }, &body)
+}
+
+/// Builds an Ethernet frame.
+pub fn ethernet(header: &ethernet::Header, payload: &[u8]) -> Vec<u8> {
+    let mut frame = vec![0; ethernet::HEADER_LEN];
+    header.emit(&mut frame);
+    frame.extend_from_slice(payload);
+    frame
+}
+
+/// Builds an Ethernet frame with an ARP packet.
+pub fn arp(source: ethernet::Address, destination: ethernet::Address, packet: &arp::Packet) -> Vec<u8> {
+    let mut body = [0; arp::LEN];
+    packet.emit(&mut body);
+    ethernet(&ethernet::Header::new(source, destination, ethernet::TYPE_ARP), &body)
 }
 
 #[cfg(test)]

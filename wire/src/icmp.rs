@@ -236,7 +236,7 @@ fn head(kind: u8, code: u8, word: u32) -> [u8; HEADER_LEN] {
     [kind, code, 0, 0, a, b, c, d]
 }
 
-fn pseudo_header_v6(source: Ipv6Addr, destination: Ipv6Addr, len: usize) -> Option<Sum> {
+pub(super) fn pseudo_header_v6(source: Ipv6Addr, destination: Ipv6Addr, len: usize) -> Option<Sum> {
     let len = u32::try_from(len).ok()?;
     Some(pseudo_header(IpAddr::V6(source), IpAddr::V6(destination), PROTOCOL_ICMPV6, len))
 }

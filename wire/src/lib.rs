@@ -5,11 +5,14 @@
 //! of the stack decides whether a valid header is acceptable.
 #![forbid(unsafe_code)]
 
+pub mod arp;
 pub mod build;
 pub mod checksum;
+pub mod ethernet;
 pub mod icmp;
 pub mod ipv4;
 pub mod ipv6;
+pub mod ndp;
 pub mod seq;
 pub mod tcp;
 pub mod udp;
