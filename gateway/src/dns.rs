@@ -1,0 +1,250 @@
+//! Names: queries to the gateway's name server go to those of the machine, as they are, over UDP and TCP.
+
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use steadfast::{Net, TcpListener, UdpSocket};
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+use crate::counters::count;
+use crate::gateway::Shared;
+
+/// Who answers the queries of guests.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Dns {
+    /// The servers that `/etc/resolv.conf` of the machine names, which is read anew for each query.
+    #[default]
+    Host,
+    /// The servers that a file in the syntax of resolv.conf(5) names.
+    File(PathBuf),
+    /// These servers.
+    Servers(Vec<SocketAddr>),
+    /// Nobody: the address of the name server is closed.
+    None,
+}
+
+/// The file of the system's servers.
+const RESOLV_CONF: &str = "/etc/resolv.conf";
+
+/// The time that a server has to answer before the next one is asked (resolv.conf(5), `timeout`).
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Queries over UDP that wait for an answer at a time. More are dropped, and the resolver repeats them.
+const IN_FLIGHT: usize = 256;
+
+/// The largest message over UDP.
+const LARGEST: usize = 65_535;
+
+const PORT: u16 = 53;
+const HEADER_LEN: usize = 12;
+
+impl Dns {
+    /// The servers to ask, in order. Empty if there is none or the file cannot be read.
+    fn servers(&self) -> Vec<SocketAddr> {
+        match self {
+            Dns::Host => servers_in(Path::new(RESOLV_CONF)),
+            Dns::File(path) => servers_in(path),
+            Dns::Servers(servers) => servers.clone(),
+            Dns::None => Vec::new(),
+        }
+    }
+}
+
+/// Reads a file that is small: it costs less than to watch it.
+fn servers_in(path: &Path) -> Vec<SocketAddr> {
+    std::fs::read(path).map(|bytes| servers_of(&String::from_utf8_lossy(&bytes))).unwrap_or_default()
+}
+
+/// The servers of a text in the syntax of resolv.conf(5).
+fn servers_of(text: &str) -> Vec<SocketAddr> {
+    let server = |line: &str| {
+        let mut words = line.split_whitespace();
+        let address = words.next().filter(|word| *word == "nameserver").and_then(|_| words.next())?;
+        // An IPv6 address may name an interface.
+        let (address, scope) = address.split_once('%').map_or((address, None), |(a, scope)| (a, Some(scope)));
+        match (address.parse().ok()?, scope.and_then(interface_number)) {
+            (IpAddr::V6(v6), Some(scope)) => Some(std::net::SocketAddrV6::new(v6, PORT, 0, scope).into()),
+            (address, _) => Some(SocketAddr::new(address, PORT)),
+        }
+    };
+    text.lines().filter_map(server).collect()
+}
+
+fn interface_number(name: &str) -> Option<u32> {
+    let read = || std::fs::read_to_string(format!("/sys/class/net/{name}/ifindex")).ok()?.trim().parse().ok();
+    name.parse().ok().or_else(read)
+}
+
+/// Serves queries at an address of the gateway.
+pub(crate) async fn serve(
+    net: &Net,
+    address: IpAddr,
+    shared: &Arc<Shared>,
+    services: &mut JoinSet<()>,
+) -> io::Result<()> {
+    let socket = Arc::new(UdpSocket::bind(net, (address, PORT)).await?);
+    let listener = TcpListener::bind(net, (address, PORT)).await?;
+    services.spawn(serve_udp(socket, shared.clone()));
+    services.spawn(serve_tcp(listener, shared.clone()));
+    Ok(())
+}
+
+async fn serve_udp(socket: Arc<UdpSocket>, shared: Arc<Shared>) {
+    let limit = Arc::new(Semaphore::new(IN_FLIGHT));
+    let mut buffer = vec![0; LARGEST];
+    loop {
+        let (len, guest) = match socket.recv_from(&mut buffer).await {
+            Ok(received) => received,
+            // A guest that did not wait for its answer.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => continue,
+            Err(_) => return,
+        };
+        // Neither a query, nor worth an answer.
+        if len < HEADER_LEN || buffer[2] & 0x80 != 0 {
+            continue;
+        }
+        count(&shared.counts.dns_queries);
+        let Ok(permit) = limit.clone().try_acquire_owned() else {
+            count(&shared.counts.dns_dropped);
+            continue;
+        };
+        let query = buffer[..len].to_vec();
+        let (socket, shared) = (socket.clone(), shared.clone());
+        tokio::spawn(async move {
+            let answer = ask_all(&shared.dns.servers(), &query).await.unwrap_or_else(|| {
+                count(&shared.counts.dns_failed);
+                failure_of(&query)
+            });
+            // It fails if the guest is gone.
+            let _ = socket.send_to(&answer, guest).await;
+            drop(permit);
+        });
+    }
+}
+
+/// Asks one server after the other.
+async fn ask_all(servers: &[SocketAddr], query: &[u8]) -> Option<Vec<u8>> {
+    for server in servers {
+        if let Ok(Ok(answer)) = timeout(PATIENCE, ask(*server, query)).await {
+            return Some(answer);
+        }
+    }
+    None
+}
+
+/// Asks a server, from a port and with an id that nobody can guess (RFC 5452).
+async fn ask(server: SocketAddr, query: &[u8]) -> io::Result<Vec<u8>> {
+    let local: IpAddr = match server {
+        SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    let socket = tokio::net::UdpSocket::bind((local, 0)).await?;
+    socket.connect(server).await?;
+    let id = (RandomState::new().build_hasher().finish() as u16).to_be_bytes();
+    let mut asked = query.to_vec();
+    asked[..2].copy_from_slice(&id);
+    socket.send(&asked).await?;
+    let mut answer = vec![0; LARGEST];
+    loop {
+        let len = socket.recv(&mut answer).await?;
+        let is_answer = len >= HEADER_LEN && answer[..2] == id && answer[2] & 0x80 != 0;
+        if is_answer && question(&answer[..len]).is_none_or(|answered| question(query) == Some(answered)) {
+            answer.truncate(len);
+            answer[..2].copy_from_slice(&query[..2]);
+            return Ok(answer);
+        }
+    }
+}
+
+/// The question of a message: its name, in any case of letters, type and class. `None` if there is not exactly one, or
+/// if it is malformed.
+fn question(message: &[u8]) -> Option<Vec<u8>> {
+    let mut rest = message.get(HEADER_LEN..)?;
+    if message[4..6] != [0, 1] {
+        return None;
+    }
+    let start = rest;
+    loop {
+        let (&len, after) = rest.split_first()?;
+        match len {
+            0 => {
+                let name = start.len() - after.len();
+                return Some(start.get(..name + 4)?.to_ascii_lowercase());
+            }
+            1..=63 => rest = after.get(usize::from(len)..)?,
+            _ => return None,
+        }
+    }
+}
+
+/// The answer SERVFAIL to a query, which repeats its question.
+fn failure_of(query: &[u8]) -> Vec<u8> {
+    const SERVFAIL: u8 = 2;
+    let question = question(query).map_or(0, |question| question.len());
+    let mut answer = query[..HEADER_LEN + question].to_vec();
+    answer[2] |= 0x80;
+    answer[3] = 0x80 | SERVFAIL;
+    answer[4..HEADER_LEN].fill(0);
+    answer[5] = u8::from(question > 0);
+    answer
+}
+
+async fn serve_tcp(listener: TcpListener, shared: Arc<Shared>) {
+    while let Ok((guest, _)) = listener.accept().await {
+        let shared = shared.clone();
+        tokio::spawn(async move {
+            for server in shared.dns.servers() {
+                if let Ok(Ok(upstream)) = timeout(PATIENCE, tokio::net::TcpStream::connect(server)).await {
+                    steadfast::relay(guest, upstream, &shared.relay).await;
+                    return;
+                }
+            }
+            count(&shared.counts.dns_failed);
+            guest.abort();
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn servers_are_read_as_resolv_conf_5_says() {
+        let text = "# nameserver 1.1.1.1\nsearch example.org\nnameserver 9.9.9.9\n\
+                    nameserver\t2620:fe::fe extra\nnameserver fe80::1%7\nnameserver nonsense\n";
+        let servers: Vec<String> = servers_of(text).iter().map(SocketAddr::to_string).collect();
+        assert_eq!(servers, ["9.9.9.9:53", "[2620:fe::fe]:53", "[fe80::1%7]:53"]);
+    }
+
+    const QUERY: &[u8] = b"\x12\x34\x01\x00\x00\x01\x00\x00\x00\x00\x00\x01\x03www\x02eu\x00\x00\x01\x00\x01\
+                           \x00\x00\x29\x04\xd0\x00\x00\x00\x00\x00\x00";
+
+    #[test]
+    fn a_failure_repeats_the_question_and_nothing_else() {
+        let failure = failure_of(QUERY);
+        assert_eq!(
+            failure,
+            b"\x12\x34\x81\x82\x00\x01\x00\x00\x00\x00\x00\x00\x03www\x02eu\x00\x00\x01\x00\x01"
+        );
+        assert_eq!(failure_of(&QUERY[..14]).len(), HEADER_LEN);
+    }
+
+    #[test]
+    fn a_malformed_question_is_none() {
+        assert_eq!(question(QUERY).unwrap().len(), 12);
+        for cut in HEADER_LEN..HEADER_LEN + 12 {
+            assert_eq!(question(&QUERY[..cut]), None, "{cut}");
+        }
+        let mut pointer = QUERY.to_vec();
+        pointer[HEADER_LEN] = 0xc0;
+        assert_eq!(question(&pointer), None);
+    }
+}

@@ -1,0 +1,175 @@
+//! The gateway: how it is configured, started and closed.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use steadfast::device::Device;
+use steadfast::{Config, ForwardRule, Net, RelayConfig, TcpForwarder};
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+
+use crate::counters::{Counters, Counts};
+use crate::dns::{self, Dns};
+use crate::rules::{Action, Rule, Rules};
+use crate::subnet::Subnet;
+use crate::tcp;
+
+/// A running gateway. Dropping it takes no request any more; connections that live then go on.
+#[derive(Debug)]
+pub struct Gateway {
+    net: Net,
+    shared: Arc<Shared>,
+    /// The services. They end with the gateway.
+    _services: JoinSet<()>,
+}
+
+/// The part of a gateway that its tasks use.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) subnet: Subnet,
+    pub(crate) rules: Rules,
+    pub(crate) relay: RelayConfig,
+    pub(crate) counts: Counts,
+    pub(crate) dns: Dns,
+}
+
+impl Shared {
+    /// The address of the machine that a destination of the guest stands for.
+    pub(crate) fn real_destination(&self, destination: SocketAddr) -> SocketAddr {
+        let mut aliases = self.subnet.localhost();
+        let localhost: IpAddr = match aliases.find(|alias| *alias == destination.ip()) {
+            None => return destination,
+            Some(IpAddr::V4(_)) => Ipv4Addr::LOCALHOST.into(),
+            Some(IpAddr::V6(_)) => Ipv6Addr::LOCALHOST.into(),
+        };
+        SocketAddr::new(localhost, destination.port())
+    }
+
+    pub(crate) fn decide(&self, destination: SocketAddr) -> Action {
+        self.rules.decide(destination)
+    }
+}
+
+impl Gateway {
+    /// Returns a builder with the defaults.
+    pub fn builder() -> GatewayBuilder {
+        GatewayBuilder {
+            subnet: Subnet::default(),
+            config: Config::default(),
+            relay: RelayConfig::default(),
+            dns: Dns::Host,
+            rules: Vec::new(),
+            connections: 65_536,
+        }
+    }
+
+    /// Returns the network on the guests' side.
+    pub fn net(&self) -> &Net {
+        &self.net
+    }
+
+    /// Returns what the gateway has done.
+    pub fn counters(&self) -> Counters {
+        self.shared.counts.now()
+    }
+
+    /// Takes no request any more, and waits until all connections have ended. Those left after `limit` are reset.
+    ///
+    /// # Errors
+    ///
+    /// As [`Net::close`].
+    pub async fn close(&self, limit: Duration) -> io::Result<()> {
+        self.net.close(limit).await
+    }
+
+    /// Waits until the network has ended, for example since the device is gone.
+    ///
+    /// # Errors
+    ///
+    /// As [`Net::closed`].
+    pub async fn closed(&self) -> io::Result<()> {
+        self.net.closed().await
+    }
+}
+
+/// Configures and starts a [`Gateway`].
+#[derive(Clone, Debug)]
+pub struct GatewayBuilder {
+    subnet: Subnet,
+    config: Config,
+    relay: RelayConfig,
+    dns: Dns,
+    rules: Vec<Rule>,
+    connections: usize,
+}
+
+impl GatewayBuilder {
+    /// Sets the network of the guests.
+    pub fn subnet(mut self, subnet: Subnet) -> GatewayBuilder {
+        self.subnet = subnet;
+        self
+    }
+
+    /// Sets timers and limits of the stack on the guests' side.
+    pub fn config(mut self, config: Config) -> GatewayBuilder {
+        self.config = config;
+        self
+    }
+
+    /// Sets the limits of a relayed connection.
+    pub fn relay(mut self, relay: RelayConfig) -> GatewayBuilder {
+        self.relay = relay;
+        self
+    }
+
+    /// Sets who answers queries of names. The default is [`Dns::Host`].
+    pub fn dns(mut self, dns: Dns) -> GatewayBuilder {
+        self.dns = dns;
+        self
+    }
+
+    /// Adds a rule: see [`Rules`].
+    pub fn rule(mut self, rule: Rule) -> GatewayBuilder {
+        self.rules.push(rule);
+        self
+    }
+
+    /// Sets the limit of TCP connections at a time, those that are being dialled included: 65,536. Each takes a file
+    /// descriptor. Requests beyond it wait.
+    pub fn connections(mut self, limit: usize) -> GatewayBuilder {
+        self.connections = limit;
+        self
+    }
+
+    /// Starts the gateway on the device behind which the guests are, on the current Tokio runtime.
+    ///
+    /// # Errors
+    ///
+    /// A setting is out of its bounds, or the MTU of the device is too small for an address.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future ends what was started.
+    pub async fn start(self, device: impl Device) -> io::Result<Gateway> {
+        let GatewayBuilder { subnet, config, relay, dns, rules, connections } = self;
+        let mut rules = Rules::new(rules);
+        rules.close_subnet(&subnet);
+        let mut builder = Net::builder().config(config);
+        for address in subnet.gateway().chain(subnet.dns()) {
+            builder = builder.address(address, Subnet::prefix_len(address));
+        }
+        let net = builder.start(device)?;
+        let shared = Arc::new(Shared { subnet, rules, relay, counts: Counts::default(), dns });
+        let mut services = JoinSet::new();
+        let forwarder = TcpForwarder::bind(&net, ForwardRule::all()).await?;
+        services.spawn(tcp::serve(forwarder, shared.clone(), Arc::new(Semaphore::new(connections))));
+        if !matches!(shared.dns, Dns::None) {
+            for address in subnet.dns() {
+                dns::serve(&net, address, &shared, &mut services).await?;
+            }
+        }
+        Ok(Gateway { net, shared, _services: services })
+    }
+}

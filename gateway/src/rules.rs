@@ -1,0 +1,321 @@
+//! The rules: which destinations guests may reach.
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::str::FromStr;
+
+use steadfast::stack::prefix_covers;
+
+use crate::subnet::Subnet;
+
+/// What happens to a packet or connection to a destination.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// It passes.
+    Allow,
+    /// It is refused with the ICMP error that says that policy forbids it.
+    Deny,
+    /// It is dropped without an answer.
+    Drop,
+}
+
+impl Action {
+    fn name(self) -> &'static str {
+        match self {
+            Action::Allow => "allow",
+            Action::Deny => "deny",
+            Action::Drop => "drop",
+        }
+    }
+}
+
+/// A rule: `allow 10.0.0.0/8:5432`, `deny [2001:db8::/32]:80-443`, `drop *:25`.
+///
+/// The network is an address, an address with a prefix length, or `*`. Ports are one port or a range; without them, the
+/// rule covers all ports.
+///
+/// ```
+/// use steadfast_gateway::Rule;
+///
+/// let rule: Rule = "deny 10.0.0.0/8:80-443".parse().unwrap();
+/// assert!(rule.covers("10.1.2.3:443".parse().unwrap()));
+/// assert!(!rule.covers("10.1.2.3:22".parse().unwrap()));
+/// let wrong = "deny 10.0.0.0/33".parse::<Rule>().unwrap_err();
+/// assert_eq!(wrong.to_string(), "`10.0.0.0/33`: expected a prefix from 0 to 32, found `33`");
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rule {
+    action: Action,
+    /// `None`: all addresses of both families.
+    network: Option<(IpAddr, u8)>,
+    ports: (u16, u16),
+}
+
+impl Rule {
+    /// Parses the destinations of a rule: `10.0.0.0/8:5432`.
+    ///
+    /// # Errors
+    ///
+    /// The message says where the text is wrong and what was expected.
+    pub fn new(action: Action, destinations: &str) -> Result<Rule, RuleError> {
+        let (network, ports) = split(destinations)?;
+        let wrong = |expected: String| RuleError { text: destinations.to_owned(), expected };
+        let ports = ports.map_or(Ok((0, u16::MAX)), |text| {
+            parse_ports(text)
+                .ok_or_else(|| wrong(format!("a port or a range of ports, as 80 or 80-443, found `{text}`")))
+        })?;
+        if network == "*" || network.is_empty() {
+            return Ok(Rule { action, network: None, ports });
+        }
+        let (address, len) = network.split_once('/').map_or((network, None), |(a, len)| (a, Some(len)));
+        let address: IpAddr = address
+            .parse()
+            .map_err(|_| wrong(format!("an address, a network as 10.0.0.0/8, or `*`, found `{network}`")))?;
+        let longest = if address.is_ipv4() { 32 } else { 128 };
+        let len = match len {
+            None => longest,
+            Some(text) => text
+                .parse()
+                .ok()
+                .filter(|len| *len <= longest)
+                .ok_or_else(|| wrong(format!("a prefix from 0 to {longest}, found `{text}`")))?,
+        };
+        Ok(Rule { action, network: Some((address, len)), ports })
+    }
+
+    /// Returns whether the rule is about a destination.
+    pub fn covers(&self, destination: SocketAddr) -> bool {
+        let network = self.network.is_none_or(|(network, len)| prefix_covers(network, len, destination.ip()));
+        network && (self.ports.0..=self.ports.1).contains(&destination.port())
+    }
+
+    /// The greatest is the most specific: by its prefix, then by its ports.
+    fn rank(&self) -> (u8, u16) {
+        (self.network.map_or(0, |(_, len)| len + 1), u16::MAX - (self.ports.1 - self.ports.0))
+    }
+}
+
+/// The network and the ports. Colons are part of an IPv6 address unless brackets enclose it.
+fn split(text: &str) -> Result<(&str, Option<&str>), RuleError> {
+    if let Some(rest) = text.strip_prefix('[') {
+        let wrong = |expected: &str| RuleError { text: text.to_owned(), expected: expected.to_owned() };
+        let (network, rest) = rest.split_once(']').ok_or_else(|| wrong("`]` after the address"))?;
+        // Both `[2001:db8::]/32` and `[2001:db8::/32]` are in use.
+        if rest.starts_with('/') {
+            return Err(wrong("the prefix within the brackets, as [2001:db8::/32]:443"));
+        }
+        return match rest.strip_prefix(':') {
+            Some(ports) => Ok((network, Some(ports))),
+            None if rest.is_empty() => Ok((network, None)),
+            None => Err(wrong("`:` and a port after `]`")),
+        };
+    }
+    Ok(match text.split_once(':') {
+        Some((network, ports)) if !ports.contains(':') => (network, Some(ports)),
+        _ => (text, None),
+    })
+}
+
+fn parse_ports(text: &str) -> Option<(u16, u16)> {
+    let (first, last) = text.split_once('-').unwrap_or((text, text));
+    let (first, last) = (first.parse().ok()?, last.parse().ok()?);
+    (first <= last).then_some((first, last))
+}
+
+impl FromStr for Rule {
+    type Err = RuleError;
+
+    fn from_str(text: &str) -> Result<Rule, RuleError> {
+        let (action, destinations) = text.split_once(' ').unwrap_or((text, ""));
+        let action =
+            [Action::Allow, Action::Deny, Action::Drop].into_iter().find(|known| known.name() == action);
+        let Some(action) = action.filter(|_| !destinations.trim().is_empty()) else {
+            let expected = "`allow`, `deny` or `drop`, and a network, as `deny 10.0.0.0/8`";
+            return Err(RuleError { text: text.to_owned(), expected: expected.to_owned() });
+        };
+        Rule::new(action, destinations.trim())
+    }
+}
+
+impl fmt::Display for Rule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.action.name())?;
+        match self.network {
+            None => f.write_str(" *")?,
+            Some((address @ IpAddr::V4(_), len)) => write!(f, " {address}/{len}")?,
+            Some((address, len)) => write!(f, " [{address}/{len}]")?,
+        }
+        match self.ports {
+            (0, u16::MAX) => Ok(()),
+            (first, last) if first == last => write!(f, ":{first}"),
+            (first, last) => write!(f, ":{first}-{last}"),
+        }
+    }
+}
+
+/// A rule that cannot be read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RuleError {
+    text: String,
+    expected: String,
+}
+
+impl fmt::Display for RuleError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "`{}`: expected {}", self.text, self.expected)
+    }
+}
+
+impl std::error::Error for RuleError {}
+
+/// A set of rules. The most specific rule that covers a destination decides: that with the longest prefix, then that
+/// with the fewest ports, then the last one.
+///
+/// Beneath the given rules are those that close the addresses that belong to the machine itself: loopback, link-local
+/// with the metadata service of clouds, the unspecified and the reserved ones. A rule at least as specific opens them:
+/// `allow 127.0.0.1:5432`. Everything else is allowed.
+#[derive(Clone, Debug)]
+pub struct Rules {
+    /// The most specific first, and of equals the last given.
+    sorted: Vec<Rule>,
+}
+
+/// Addresses that no guest reaches unless a rule says so.
+const CLOSED: [&str; 10] = [
+    "0.0.0.0/8",
+    "127.0.0.0/8",
+    "169.254.0.0/16",
+    "224.0.0.0/4",
+    "240.0.0.0/4",
+    "::/128",
+    "::1/128",
+    "fe80::/10",
+    "ff00::/8",
+    "64:ff9b::7f00:0/104",
+];
+
+impl Default for Rules {
+    fn default() -> Rules {
+        Rules::new([])
+    }
+}
+
+impl Rules {
+    /// The closed addresses, and on top of them these rules.
+    pub fn new(rules: impl IntoIterator<Item = Rule>) -> Rules {
+        let closed = CLOSED.iter().filter_map(|network| Rule::new(Action::Deny, network).ok());
+        let mut sorted: Vec<Rule> = closed.chain(rules).collect();
+        sorted.reverse();
+        sorted.sort_by_key(|rule| std::cmp::Reverse(rule.rank()));
+        Rules { sorted }
+    }
+
+    /// Decides about a destination. An IPv4-mapped address counts as the IPv4 address.
+    pub fn decide(&self, destination: SocketAddr) -> Action {
+        let destination = SocketAddr::new(destination.ip().to_canonical(), destination.port());
+        let rule = self.sorted.iter().find(|rule| rule.covers(destination));
+        rule.map_or(Action::Allow, |rule| rule.action)
+    }
+
+    /// Closes the guests' own network: a packet to it that reaches the gateway is for nobody.
+    pub(crate) fn close_subnet(&mut self, subnet: &Subnet) {
+        let own = |network: IpAddr| Rule {
+            action: Action::Deny,
+            network: Some((network, Subnet::prefix_len(network))),
+            ports: (0, u16::MAX),
+        };
+        self.sorted.push(own(subnet.v4.into()));
+        self.sorted.extend(subnet.v6.map(|network| own(network.into())));
+        self.sorted.sort_by_key(|rule| std::cmp::Reverse(rule.rank()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rules(texts: &[&str]) -> Rules {
+        Rules::new(texts.iter().map(|text| text.parse::<Rule>().unwrap()))
+    }
+
+    fn decide(rules: &Rules, destination: &str) -> Action {
+        rules.decide(destination.parse().unwrap())
+    }
+
+    #[test]
+    fn the_machine_itself_is_closed_and_the_world_is_open() {
+        let rules = Rules::default();
+        for closed in [
+            "127.0.0.1:80",
+            "127.8.8.8:80",
+            "0.0.0.0:80",
+            "169.254.169.254:80",
+            "[::1]:80",
+            "[::]:80",
+            "[fe80::1]:80",
+            "[::ffff:127.0.0.1]:80",
+            "[::ffff:169.254.169.254]:80",
+            "224.0.0.1:80",
+            "255.255.255.255:80",
+        ] {
+            assert_eq!(decide(&rules, closed), Action::Deny, "{closed}");
+        }
+        for open in ["1.1.1.1:53", "10.1.2.3:80", "[2001:db8::1]:443", "[fd00::1]:1"] {
+            assert_eq!(decide(&rules, open), Action::Allow, "{open}");
+        }
+    }
+
+    #[test]
+    fn the_most_specific_rule_decides_in_any_order() {
+        for order in [["deny *", "allow 10.0.0.0/8"], ["allow 10.0.0.0/8", "deny *"]] {
+            let rules = rules(&order);
+            assert_eq!(decide(&rules, "10.1.2.3:80"), Action::Allow);
+            assert_eq!(decide(&rules, "11.1.2.3:80"), Action::Deny);
+        }
+        // All addresses are less specific than the loopback addresses, and one of these is more so.
+        let rules = rules(&["allow *", "allow 127.0.0.1:5432", "drop 10.0.0.1:25"]);
+        assert_eq!(decide(&rules, "127.0.0.1:5433"), Action::Deny);
+        assert_eq!(decide(&rules, "127.0.0.1:5432"), Action::Allow);
+        assert_eq!(decide(&rules, "10.0.0.1:25"), Action::Drop);
+        assert_eq!(decide(&rules, "10.0.0.1:26"), Action::Allow);
+    }
+
+    #[test]
+    fn of_two_rules_about_the_same_the_last_decides() {
+        assert_eq!(decide(&rules(&["deny 10.0.0.0/8", "allow 10.0.0.0/8"]), "10.0.0.1:1"), Action::Allow);
+        assert_eq!(decide(&rules(&["allow 127.0.0.0/8"]), "127.0.0.1:1"), Action::Allow);
+    }
+
+    #[test]
+    fn a_rule_reads_as_it_is_written() {
+        for text in ["allow *", "deny 10.0.0.0/8:80-443", "drop [2001:db8::/32]:25", "allow 1.2.3.4/32:1"] {
+            assert_eq!(text.parse::<Rule>().unwrap().to_string(), text);
+        }
+        for (text, same) in
+            [("deny :25", "deny *:25"), ("deny 1.2.3.4", "deny 1.2.3.4/32"), ("deny ::1", "deny [::1/128]")]
+        {
+            assert_eq!(text.parse::<Rule>().unwrap().to_string(), same);
+        }
+    }
+
+    #[test]
+    fn a_bad_rule_says_what_was_expected() {
+        for (text, expected) in [
+            ("forbid 10.0.0.0/8", "`forbid 10.0.0.0/8`: expected `allow`, `deny` or `drop`, and a network"),
+            ("deny", "`deny`: expected `allow`, `deny` or `drop`, and a network"),
+            (
+                "deny 10.0.0/8",
+                "`10.0.0/8`: expected an address, a network as 10.0.0.0/8, or `*`, found `10.0.0/8`",
+            ),
+            ("deny 10.0.0.0/33", "`10.0.0.0/33`: expected a prefix from 0 to 32, found `33`"),
+            ("deny ::1/129", "`::1/129`: expected a prefix from 0 to 128, found `129`"),
+            ("deny 1.2.3.4:http", "`1.2.3.4:http`: expected a port or a range of ports"),
+            ("deny *:9-8", "`*:9-8`: expected a port or a range of ports"),
+            ("deny [::1", "`[::1`: expected `]` after the address"),
+            ("deny [::1]80", "`[::1]80`: expected `:` and a port after `]`"),
+        ] {
+            let error = text.parse::<Rule>().unwrap_err().to_string();
+            assert!(error.starts_with(expected), "{text}: {error}");
+        }
+    }
+}
