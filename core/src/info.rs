@@ -150,6 +150,10 @@ info! {
     rcv_wnd: u32,
     /// Segments retransmitted.
     total_retrans: u32,
+    /// Bytes per second that arrived at the peer in the last round trip that used the window; zero before it.
+    delivery_rate: u64,
+    /// Whether the application, or the peer's window, limited the round trip of `delivery_rate`.
+    delivery_rate_app_limited: bool,
     /// Bytes queued but not sent yet.
     notsent_bytes: u64,
     /// Bytes acknowledged by the peer.

@@ -119,6 +119,8 @@ pub enum CaState {
     Open,
     /// Duplicate ACKs or SACK blocks, but too few to act on.
     Disorder,
+    /// The window comes down after a congestion mark (ECN). Nothing is lost.
+    Cwr,
     /// Fast recovery.
     Recovery,
     /// Recovery after a retransmission timeout.

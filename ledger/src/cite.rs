@@ -108,8 +108,8 @@ pub(crate) struct Patterns {
 
 impl Patterns {
     pub(crate) fn new() -> Patterns {
-        let written = r"\b(?:(?:MUST|SHLD|MAY|REC|THREAT|PACE|FWD)-\d+|SA-[A-Z_0-9]+-\d\d|[1-9]\d{3}-(?:\d{1,2}|[a-n])|P[0-8])\b";
-        let in_name = r"(?:^|_)(?:(sa_[a-z0-9_]+?)_(\d\d)|(must|shld|may|rec|threat|pace|fwd|[1-9]\d{3})_(\d{1,2}|[a-n]))(?:_|$)";
+        let written = r"\b(?:(?:MUST|SHLD|MAY|REC|THREAT|PACE|RATE|FWD)-\d+|SA-[A-Z_0-9]+-\d\d|[1-9]\d{3}-(?:\d{1,2}|[a-n])|P[0-8])\b";
+        let in_name = r"(?:^|_)(?:(sa_[a-z0-9_]+?)_(\d\d)|(must|shld|may|rec|threat|pace|rate|fwd|[1-9]\d{3})_(\d{1,2}|[a-n]))(?:_|$)";
         Patterns {
             written: Regex::new(written).expect("a sound pattern"),
             in_name: Regex::new(in_name).expect("a sound pattern"),

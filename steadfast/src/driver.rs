@@ -10,8 +10,8 @@ use std::task::{Context, Poll, Waker};
 
 use steadfast_core::{Instant, InterfaceId, Shutdown, Spare};
 use steadfast_device::Device;
-use tokio::time::Sleep;
 
+use crate::alarm::Alarm;
 use crate::batch::{Flow, Inbox, Outbox};
 use crate::ports::Ports;
 use crate::queue::Exchange;
@@ -47,9 +47,7 @@ pub struct Driver<D: Device> {
     outbox: Outbox,
     /// The devices of the other interfaces.
     ports: Ports,
-    alarm: Pin<Box<Sleep>>,
-    /// The time that `alarm` is set to.
-    armed: Option<Instant>,
+    alarm: Alarm,
     /// Kept to reuse its allocations.
     woken: Woken,
     /// The last turn could not send everything that the stack had.
@@ -63,7 +61,7 @@ impl<D: Device> Driver<D> {
     pub(crate) fn new(shared: Arc<Shared>, device: D, exchange: Option<Exchange>) -> Driver<D> {
         let frame_len = device.capabilities().frame_len();
         let max_backlog = shared.lock().stack.config().netdev_max_backlog as usize;
-        let alarm = Box::pin(tokio::time::sleep_until(shared.tokio_instant(Instant::ZERO)));
+        let alarm = Alarm::new();
         Driver {
             shared,
             device,
@@ -71,7 +69,6 @@ impl<D: Device> Driver<D> {
             outbox: Outbox::new(frame_len),
             ports: Ports::default(),
             alarm,
-            armed: None,
             woken: Woken::default(),
             pressed: false,
             waker: None,
@@ -116,6 +113,7 @@ impl<D: Device> Driver<D> {
         let look_again = filled == Flow::Full || (closing && !all_sent) || gone.is_some();
         let dry = received == Flow::Dry && filled != Flow::Limited;
         let wake_at = dry.then(|| fall_asleep(&mut state, filled == Flow::Full));
+        let paced = state.stack.is_pacing();
         drop(state);
         drop((before, gone));
         self.woken.wake();
@@ -124,7 +122,7 @@ impl<D: Device> Driver<D> {
             return Ok(Turn::Over { cut_off });
         }
         Ok(match wake_at {
-            Some(wake_at) if !(look_again && sent == Flow::Dry) => self.rest(cx, now, wake_at),
+            Some(wake_at) if !(look_again && sent == Flow::Dry) => self.rest(cx, now, wake_at, paced),
             _ => Turn::Again,
         })
     }
@@ -143,18 +141,9 @@ impl<D: Device> Driver<D> {
     }
 
     /// Waits for the next timer. The device and the application wake the task themselves.
-    fn rest(&mut self, cx: &mut Context<'_>, now: Instant, wake_at: Option<Instant>) -> Turn {
+    fn rest(&mut self, cx: &mut Context<'_>, now: Instant, wake_at: Option<Instant>, paced: bool) -> Turn {
         let Some(wake_at) = wake_at else { return Turn::Rest };
-        if wake_at <= now {
-            return Turn::Again;
-        }
-        // An alarm that fires too early costs less than resetting it for every packet.
-        if self.armed.is_none_or(|armed| armed > wake_at) {
-            self.alarm.as_mut().reset(self.shared.tokio_instant(wake_at));
-            self.armed = Some(wake_at);
-        }
-        if self.alarm.as_mut().poll(cx).is_ready() {
-            self.armed = None;
+        if wake_at <= now || self.alarm.poll(cx, self.shared.tokio_instant(wake_at), paced).is_ready() {
             return Turn::Again;
         }
         Turn::Rest

@@ -101,6 +101,7 @@
 #![forbid(unsafe_code)]
 
 mod addr;
+mod alarm;
 mod batch;
 mod driver;
 #[cfg(any(feature = "axum", feature = "tokio-util", feature = "tonic"))]

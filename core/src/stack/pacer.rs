@@ -37,6 +37,12 @@ impl Pacer {
 }
 
 impl Stack {
+    /// Returns whether data waits for its time because it is paced. [`poll_at`](Stack::poll_at) then is exact to 64 µs,
+    /// and a wake-up that is a millisecond late may lower a high rate.
+    pub fn is_pacing(&self) -> bool {
+        !self.pacer.is_empty()
+    }
+
     /// A connection had its turn and sends no new data now. If that waits for its time, this is noted.
     pub(super) fn hold(&mut self, index: u32) {
         let Some(pace) = self.connections[index].pace() else { return };

@@ -147,7 +147,12 @@ impl Flight {
     /// Returns whether nothing indicates loss or reordering, and no loss probe is out: an ACK only releases ranges.
     #[inline]
     pub(crate) fn is_calm(&self) -> bool {
-        self.phase == CaState::Open
+        self.phase == CaState::Open && self.shows_no_loss()
+    }
+
+    /// Returns whether every ACK was as if nothing were lost or late. A mark is no loss.
+    pub(crate) fn shows_no_loss(&self) -> bool {
+        matches!(self.phase, CaState::Open | CaState::Cwr)
             && self.sacked == 0
             && self.lost == 0
             && self.dupacks == 0

@@ -11,6 +11,7 @@ impl Connection {
     pub(crate) fn info(&self, now: Instant, config: &Config) -> Info {
         let tcb = &self.tcb;
         let (una, nxt) = (tcb.snd.una, tcb.snd.nxt);
+        let (delivery_rate, delivery_rate_app_limited) = self.congestion.delivery_rate();
         Info {
             state: tcb.state,
             local: tcb.tuple.local(),
@@ -44,6 +45,8 @@ impl Connection {
             snd_wnd: tcb.snd.wnd,
             rcv_wnd: self.receive_window(),
             total_retrans: self.rare.as_ref().map_or(0, |rare| rare.total_retrans),
+            delivery_rate,
+            delivery_rate_app_limited,
             notsent_bytes: self.unsent() as u64,
             bytes_acked: self.bytes_acked,
             bytes_received: self.bytes_received,

@@ -1,6 +1,6 @@
 //! Processes ACKs on the send side (SND.*), and begins and ends loss recovery.
 
-use super::congestion::{Acked, initial_window};
+use super::congestion::{Acked, Edge, initial_window};
 use super::flight::SendTime;
 use super::recovery::before::Before;
 use super::segment::Segment;
@@ -28,7 +28,7 @@ impl Connection {
         self.update_window(segment, env);
         let sack_news = self.deliver(segment, env);
         self.end_loss_probe(segment, repeats, env);
-        self.take_ece(segment, env);
+        self.take_ece(segment, before, env);
         if ack.gt(una) {
             self.advance(ack, segment, env);
         } else if sack_news || (duplicate && !self.tcb.snd.sack) {
@@ -144,10 +144,13 @@ impl Connection {
         if newly_acked == 0 {
             return;
         }
-        let phase = if self.ca_state() == CaState::Recovery { CaState::Recovery } else { before.phase };
+        let phase = match self.ca_state() {
+            reducing @ (CaState::Recovery | CaState::Cwr) => reducing,
+            _ => before.phase,
+        };
         let mss = u32::from(self.payload_mss());
         let restart = env.config.tcp_slow_start_after_idle;
-        self.congestion.acked(&Acked {
+        let round = self.congestion.acked(&Acked {
             now: env.now,
             una: self.tcb.snd.una,
             nxt: self.tcb.snd.nxt,
@@ -162,6 +165,11 @@ impl Connection {
             cwnd_limited: self.tcb.snd.cwnd_limited,
             restart: restart.then(|| initial_window(env.config.tcp_init_cwnd, mss)),
         });
+        if let Some(used) = round {
+            let delivered = self.bytes_acked + u64::from(self.sacked_bytes());
+            let sent = self.flight.as_ref().map_or(self.sent, |flight| flight.latest());
+            self.congestion.sample_rate(used, || Edge { at: env.now, delivered, sent });
+        }
     }
 
     /// Microseconds since the byte before `ack` was sent, if this ACK is the first to deliver it and it was sent once

@@ -3,7 +3,7 @@
 //! A module per state of RFC 9293 §3.10.7, and for what crosses them: `synchronized` and `resets` (rows that six states
 //! share),
 //! `calls`, `carrying`, `when_to_send`, `loss`, `rate_reduction`, `recovery`, `tail_loss`, `stalls`, `hostile`, `out_of_order`, `reduction`, `round_trips`, `windows`, `timestamps` and
-//! `urgent` (data), `living` (timers, limits, keepalive), `limits` (on time), `path_mtu`, `ip`. A test's name says the
+//! `urgent` (data), `delivery_rate`, `living` (timers, limits, keepalive), `limits` (on time), `path_mtu`, `ip`. A test's name says the
 //! behaviour and ends with a row of the decision tables (`SA-EST-03`: `sa_est_03`); where it stands for more, its
 //! comment lists them.
 
@@ -15,6 +15,7 @@ mod carrying;
 mod closed;
 mod closing;
 mod counts;
+mod delivery_rate;
 mod fast_open;
 mod forward;
 mod going_down;

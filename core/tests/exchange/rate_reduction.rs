@@ -45,6 +45,63 @@ fn sent(t: &mut Test) -> String {
     sent
 }
 
+/// 9937-9: a mark reduces the window over a round trip, without silence: of five segments that arrive, four leave, as
+/// Reno's 0.8 says (8511-1).
+#[test]
+fn a_mark_reduces_the_rate_evenly_9937_9() {
+    each_with(
+        |config| {
+            config.tcp_init_cwnd = 20;
+            config.tcp_congestion_control = CongestionControl::Reno;
+        },
+        |t| {
+            t.listen();
+            t.send("SEW seq 0 <sackOK, wscale 0>");
+            t.recv("SE. seq 0 ack 1 <mss 1460, sackOK, wscale 0>");
+            t.send(". seq 1 ack 1");
+            t.sock = t.accept();
+            t.write(60_000);
+            let out = t.drain() as u32;
+            assert!(out >= 20);
+            t.nxt = 1 + out * 1000;
+            let sent: Vec<_> = (1..=out)
+                .map(|n| {
+                    t.send(&format!("E. seq 1 ack {}", 1 + n * 1000));
+                    assert_eq!(state(t), if n < out { CaState::Cwr } else { CaState::Open });
+                    sent(t).len()
+                })
+                .collect();
+            assert!(sent.iter().all(|sent| *sent <= 1), "no burst: {sent:?}");
+            assert!(sent.windows(3).all(|three| three.iter().sum::<usize>() > 0), "no silence: {sent:?}");
+            let (cwnd, ssthresh, _) = window(t);
+            assert_eq!((cwnd, ssthresh), (out * 800, out * 800));
+            assert_eq!(sent.iter().sum::<usize>() as u32, out * 4 / 5);
+        },
+    );
+}
+
+/// 9937-9: a loss in the window of data that was marked is repaired without a second reduction, and what proves it
+/// spurious leaves the reduction of the mark.
+#[test]
+fn a_spurious_loss_leaves_the_reduction_of_a_mark_9937_9() {
+    each(|t| {
+        t.listen();
+        t.send("SEW seq 0 <sackOK, wscale 0>");
+        t.recv("SE. seq 0 ack 1 <mss 1460, sackOK, wscale 0>");
+        t.send(". seq 1 ack 1");
+        t.sock = t.accept();
+        t.write(10_000);
+        assert_eq!(t.drain(), 10);
+        t.send("E. seq 1 ack 1001");
+        assert_eq!(window(t), (10_000, 8500, CaState::Cwr));
+        t.send(". seq 1 ack 1001 <sack 2001:9001>");
+        t.recv(". seq 1001:2001 ack 1");
+        assert_eq!(state(t), CaState::Recovery);
+        t.send(". seq 1 ack 9001 <sack 1001:2001>");
+        assert_eq!(window(t), (8500, 8500, CaState::Open));
+    });
+}
+
 /// RFC 9937 figure 1, 9937-1, 9937-5, 9937-6, 9937-8: the first of 20 segments is lost. The segments are spread over
 /// the round trip, and at its end the window is half. The figure has the segment of ACK 20 at ACK 19 already; by the algorithm
 /// of §6.2 nothing may leave there, since inflight is not above ssthresh.

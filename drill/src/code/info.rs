@@ -77,6 +77,7 @@ fn ca_number(state: CaState) -> i64 {
     match state {
         CaState::Open => 0,
         CaState::Disorder => 1,
+        CaState::Cwr => 2,
         CaState::Recovery => 3,
         CaState::Loss => 4,
     }

@@ -6,6 +6,7 @@
 
 mod cubic;
 mod hystart;
+mod rate;
 mod reno;
 mod usage;
 
@@ -16,6 +17,8 @@ use crate::time::{Duration, Instant, Tick};
 
 use self::cubic::Cubic;
 use self::hystart::HyStart;
+pub(crate) use self::rate::Edge;
+use self::rate::Rate;
 use self::reno::Reno;
 use self::usage::Usage;
 
@@ -78,7 +81,7 @@ pub(crate) struct Acked {
     pub(crate) rto: Duration,
     /// The round trip of the newest data that the ACK covers, in microseconds, if HyStart++ is on and wants it.
     pub(crate) rtt: Option<u32>,
-    /// The state before the ACK, or after it if that is Recovery.
+    /// The state before the ACK, or after it if that is Recovery or Cwr.
     pub(crate) phase: CaState,
     /// New data is paced.
     pub(crate) paced: bool,
@@ -114,6 +117,7 @@ const _: () = assert!(size_of::<Controller>() <= 40);
 #[derive(Clone, Debug)]
 struct State {
     hystart: HyStart,
+    rate: Rate,
     algorithm: Algorithm,
     /// The window, and the algorithm's state, when the episode of recovery began.
     remembered: Option<Box<(Window, Algorithm)>>,
@@ -181,20 +185,38 @@ impl Controller {
         self.window.cwnd = cwnd;
     }
 
-    /// An ACK covers new data, in any phase. While losses are repaired in Recovery, the window is that of recovery.
+    /// An ACK covers new data, in any phase. In Recovery and Cwr it is PRR that sets the window.
+    /// Returns whether the ACK ends a round, and if so, whether the round used the window.
     #[inline]
-    pub(crate) fn acked(&mut self, ack: &Acked) {
+    pub(crate) fn acked(&mut self, ack: &Acked) -> Option<bool> {
         let Window { cwnd, ssthresh } = self.window;
         self.usage.note(ack, cwnd);
-        if !self.usage.is_full(cwnd, cwnd < ssthresh) {
+        let used = self.usage.is_full(cwnd, cwnd < ssthresh);
+        if !used {
             self.unused(ack);
-        } else if ack.phase != CaState::Recovery {
+        } else if !matches!(ack.phase, CaState::Recovery | CaState::Cwr) {
             self.usage.note_full(Tick::at(ack.now));
             self.grow(ack);
         }
-        if self.usage.end_round(ack) && self.in_initial_slow_start() {
+        let ends = self.usage.end_round(ack);
+        if ends && self.in_initial_slow_start() {
             self.end_round();
         }
+        ends.then_some(used)
+    }
+
+    /// A round ends, of which the delivery rate is sampled. A connection that never used its window has no rate.
+    #[inline]
+    pub(crate) fn sample_rate(&mut self, used: bool, end: impl FnOnce() -> Edge) {
+        if let Some(state) = &mut self.state {
+            state.rate.end_round(end(), used);
+        }
+    }
+
+    /// The delivery rate in bytes per second, zero before the first sample, and whether the application or the peer's
+    /// window was the limit.
+    pub(crate) fn delivery_rate(&self) -> (u64, bool) {
+        self.state.as_ref().map_or((0, false), |state| state.rate.sample())
     }
 
     /// The application or the peer's window is the limit. After an RTO without use the window goes halfway to what was
@@ -301,7 +323,7 @@ impl Controller {
         let choice = self.choice;
         self.state.get_or_insert_with(|| {
             let (hystart, algorithm) = (HyStart::new(), Algorithm::new(choice));
-            Box::new(State { hystart, algorithm, remembered: None })
+            Box::new(State { hystart, rate: Rate::default(), algorithm, remembered: None })
         })
     }
 }
@@ -573,8 +595,8 @@ mod tests {
                     }
                     1 => cc.undo(),
                     2 => cc.idle(initial_window(10, mss)),
-                    3 => cc.acked(&Acked { cwnd_limited: false, restart: Some(mss), ..acked(now, bytes, mss, Duration::ZERO) }),
-                    _ => cc.acked(&acked(now, bytes, mss, Duration::from_nanos(nanos / 7))),
+                    3 => drop(cc.acked(&Acked { cwnd_limited: false, restart: Some(mss), ..acked(now, bytes, mss, Duration::ZERO) })),
+                    _ => drop(cc.acked(&acked(now, bytes, mss, Duration::from_nanos(nanos / 7)))),
                 }
                 prop_assert!(cc.cwnd() >= mss.min(initial_window(1, mss)));
             }

@@ -236,7 +236,7 @@ impl Connection {
         }
     }
 
-    /// In Recovery the window follows what an ACK delivers (RFC 9937 §6.2).
+    /// In Recovery and Cwr the window follows what an ACK delivers (RFC 9937 §6.2).
     fn reduce_window(&mut self, before: Before) {
         let (una, inflight, mss) = (self.tcb.snd.una, self.in_network(), u32::from(self.payload_mss()));
         let sack = self.tcb.snd.sack;
@@ -270,7 +270,7 @@ impl Connection {
             None => self.stop_reordering_timer(),
         }
         match self.ca_state() {
-            CaState::Open | CaState::Disorder if self.has_lost_data() => {
+            CaState::Open | CaState::Disorder | CaState::Cwr if self.has_lost_data() => {
                 env.counters.tcp_sack_recovery += 1;
                 self.enter_recovery(before, env);
             }
@@ -316,6 +316,13 @@ impl Connection {
         before
     }
 
+    /// Begins to reduce the window after a mark, over a round trip (9937-9).
+    pub(super) fn enter_cwr(&mut self, before: Before, env: &mut Env<'_>) {
+        let prr = Prr::new(self.congestion.ssthresh(), before.flight.saturating_sub(before.left));
+        let flight = self.open_flight(env);
+        (flight.phase, flight.prr) = (CaState::Cwr, Some(prr));
+    }
+
     /// Begins an episode of recovery.
     fn enter_recovery(&mut self, before: Before, env: &mut Env<'_>) {
         let una = self.tcb.snd.una;
@@ -352,7 +359,7 @@ impl Connection {
     /// timer must not be restarted (6582-2).
     pub(super) fn acked_in_recovery(&mut self, ack: SeqNum, acked: u32) -> bool {
         let mss = u32::from(self.payload_mss());
-        let (recover, sack) = (self.tcb.snd.recover, self.tcb.snd.sack);
+        let (recover, sack, reduced) = (self.tcb.snd.recover, self.tcb.snd.sack, self.reduced_already());
         let Some(flight) = self.flight.as_mut() else { return false };
         flight.dupacks = 0;
         match flight.phase {
@@ -368,6 +375,7 @@ impl Connection {
             }
             CaState::Recovery => self.end_recovery(),
             CaState::Loss if ack.ge(recover) => self.end_recovery(),
+            CaState::Cwr if !reduced => self.end_reduction(),
             // The missing segment was only reordered.
             CaState::Disorder if flight.sacked() == 0 => flight.phase = CaState::Open,
             _ => {}
@@ -375,12 +383,12 @@ impl Connection {
         false
     }
 
-    /// The reduction of the window in Recovery.
+    /// The reduction of the window in Recovery or Cwr.
     pub(crate) fn reduction(&self) -> Option<&Prr> {
         self.flight.as_ref().and_then(|flight| flight.prr.as_ref())
     }
 
-    /// Something is sent in Recovery (RFC 9937 §6.3).
+    /// Something is sent while the window is reduced (RFC 9937 §6.3).
     #[inline]
     pub(super) fn note_out(&mut self, bytes: u32) {
         if let Some(prr) = self.flight.as_mut().and_then(|flight| flight.prr.as_mut()) {
@@ -390,14 +398,20 @@ impl Connection {
 
     /// The recovery point is acknowledged. Selectively acknowledged ranges beyond it are kept.
     fn end_recovery(&mut self) {
+        self.end_reduction();
+        let Some(flight) = self.flight.as_mut() else { return };
+        (flight.forced, flight.partial_seen, flight.trial, flight.inflation) = (false, false, None, 0);
+        flight.frto = Frto::Off;
+        self.reordering.note_recovery();
+    }
+
+    /// The window is the threshold from now on (9937-4).
+    pub(super) fn end_reduction(&mut self) {
         let Some(flight) = self.flight.as_mut() else { return };
         if let Some(prr) = flight.prr.take() {
             self.congestion.set_cwnd(prr.ssthresh());
         }
         flight.phase = if flight.sacked() > 0 { CaState::Disorder } else { CaState::Open };
-        (flight.forced, flight.partial_seen, flight.trial, flight.inflation) = (false, false, None, 0);
-        flight.frto = Frto::Off;
-        self.reordering.note_recovery();
     }
 
     /// Schedules everything in flight for retransmission, from SND.UNA on. The caller sets the congestion window.

@@ -155,7 +155,7 @@ impl Connection {
             && !self.tail.unsampled
             && snd.wnd > 0
             && self.tcb.state != State::SynReceived
-            && self.flight.as_ref().is_none_or(|flight| flight.is_calm() && flight.trial.is_none())
+            && self.flight.as_ref().is_none_or(|flight| flight.shows_no_loss() && flight.trial.is_none())
     }
 
     /// PTO of RFC 8985 §7.2 in microseconds (8985-21).

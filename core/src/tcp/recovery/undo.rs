@@ -95,6 +95,10 @@ impl Connection {
 
     /// An episode of recovery begins: what it replaces is remembered.
     pub(crate) fn begin_undo(&mut self, una: SeqNum) -> Box<Undo> {
+        if self.ca_state() == CaState::Cwr {
+            // The mark stays, whatever becomes of the losses.
+            self.end_reduction();
+        }
         self.congestion.remember();
         Undo::new(una)
     }
