@@ -88,7 +88,12 @@ mod fine {
 
     fn make() -> io::Result<AsyncFd<OwnedFd>> {
         let flags = TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC;
-        AsyncFd::new(timerfd_create(TimerfdClockId::Monotonic, flags)?)
+        let timer = timerfd_create(TimerfdClockId::Monotonic, flags)?;
+        #[expect(
+            deprecated,
+            reason = "its successor is unsafe, and this file is neither replaced nor closed before"
+        )]
+        AsyncFd::new(timer)
     }
 
     /// Returns whether Tokio's clock is that of the machine. A paused one goes by `Sleep` alone.

@@ -30,7 +30,7 @@ impl Rate {
     /// A round ends. `used`: the window was the limit, and neither the application nor the peer's window (RATE-5).
     pub(super) fn end_round(&mut self, end: Edge, used: bool) {
         if let Some((before, start)) = self.before.zip(self.start) {
-            // What is delivered in this round was sent between the two edges before it. ACKs that queued come faster
+            // The data delivered in this round was sent between the two edges before it. ACKs that queued come faster
             // than the data did (RATE-2).
             let acked_in = (end.at - start.at).as_micros() as u64;
             let sent_in = start.sent.since(before.sent).max(0) as u64;
