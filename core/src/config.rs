@@ -661,6 +661,30 @@ settings! {
     /// Most routes; above it adding one fails. Each takes at most 256 bytes. Those to the networks of addresses count, but
     /// are never refused.
     "steadfast.route_max" route_max: u32 as kinds::Number(1, 1 << 20), [4096, 4096, 4096, 4096], "invariant 1; Linux route.max_size";
+    /// Most neighbours above which a host that asks for our address becomes no entry of the cache.
+    // THREAT-85
+    "net.ipv4.neigh.default.gc_thresh2" gc_thresh2: u32 as kinds::Number(0, 1 << 20), [512, 512, 512, 512], "Linux";
+    /// Most neighbours; above it the one that is worth least gives way. Each takes at most 512 bytes.
+    // THREAT-85
+    "net.ipv4.neigh.default.gc_thresh3" gc_thresh3: u32 as kinds::Number(1, 1 << 20), [1024, 1024, 1024, 1024], "Linux; invariant 1";
+    /// Most bytes that wait for one hardware address; 64 are added for each packet. The oldest packets give way.
+    "net.ipv4.neigh.default.unres_qlen_bytes" unres_qlen_bytes: u32 as kinds::Bytes(0, 1 << 30), [212_992, 212_992, 212_992, 212_992], "Linux; RFC 1122 §2.3.2.2";
+    /// Most bytes that wait for hardware addresses, counted as for `unres_qlen_bytes`.
+    // THREAT-85
+    "steadfast.neigh_mem" neigh_mem: u32 as kinds::Bytes(0, 1 << 30), [4 << 20, 4 << 20, 4 << 20, 4 << 20], "invariant 1";
+    /// Time for which a neighbour counts as reachable after an answer, on average.
+    "net.ipv4.neigh.default.base_reachable_time_ms" base_reachable_time: Duration as kinds::Millis(1000, 3_600_000), [secs(30), secs(30), secs(30), secs(30)], "RFC 4861 §10; Linux";
+    /// Time between two solicitations.
+    "net.ipv4.neigh.default.retrans_time_ms" retrans_time: Duration as kinds::Millis(10, 60_000), [secs(1), secs(1), secs(1), secs(1)], "RFC 4861 §10; Linux";
+    /// Solicitations to all before a neighbour counts as unreachable.
+    "net.ipv4.neigh.default.mcast_solicit" mcast_solicit: u8 as kinds::Count(1, 16), [3, 3, 3, 3], "RFC 4861 §10; Linux";
+    /// Solicitations to a known hardware address before the neighbour counts as unreachable.
+    "net.ipv4.neigh.default.ucast_solicit" ucast_solicit: u8 as kinds::Count(1, 16), [3, 3, 3, 3], "RFC 4861 §10; Linux";
+    /// Time from the first packet to a stale neighbour until the first solicitation.
+    "net.ipv4.neigh.default.delay_first_probe_time" delay_first_probe_time: Duration as kinds::Secs(0, 60), [secs(5), secs(5), secs(5), secs(5)], "RFC 4861 §10; Linux";
+    /// Smallest time between two changes of a neighbour's hardware address.
+    // THREAT-86
+    "steadfast.neigh_locktime_ms" locktime: Duration as kinds::Millis(0, 60_000), [secs(1), secs(1), secs(1), secs(1)], "Linux neigh.default.locktime";
     /// Most packets that wait between a driver and its stack, for each queue of the device. The driver reads no more in
     /// a turn, and packets that other queues hand over are dropped above it.
     "net.core.netdev_max_backlog" netdev_max_backlog: u32 as kinds::Number(1, 1 << 20), [1000, 1000, 50, 1000], "Linux; 4.4BSD IFQ_MAXLEN; invariant 1";

@@ -93,6 +93,14 @@ counters! {
     softnet_dropped "softnet_dropped";
     /// Packets that a driver dropped because `txqueuelen` of them waited for a device among several.
     tx_dropped "tx_dropped";
+    /// Neighbours removed to make room for others (`gc_thresh3`).
+    neigh_forced_gc_runs "neigh_forced_gc_runs";
+    /// Neighbours that did not answer.
+    neigh_res_failed "neigh_res_failed";
+    /// Packets dropped because too many waited for a hardware address (`unres_qlen_bytes`, `neigh_mem`).
+    neigh_unresolved_discards "neigh_unresolved_discards";
+    /// Packets dropped because no neighbour could give way (`gc_thresh3`).
+    neigh_table_fulls "neigh_table_fulls";
     /// Fragments received.
     reasm_reqds "ReasmReqds";
     /// Datagrams reassembled.
@@ -290,6 +298,32 @@ counters! {
 reasons! {
     /// The reason why an arriving packet, segment or message was dropped.
     DropReason {
+        /// Invalid Ethernet header: too short, of a VLAN, or the source is not the address of another single host.
+        FrameHeader "frame_header",
+        /// Frame for the hardware address of another host.
+        FrameNotOurs "frame_not_ours",
+        /// Frame of a protocol that is neither IP nor ARP.
+        FrameType "frame_type",
+        /// Packet for a single host in a frame for many (RFC 1122 §3.3.6).
+        // THREAT-88
+        LinkBroadcast "link_broadcast",
+        /// Invalid ARP packet: its fields, or a sender that cannot be on the link.
+        // THREAT-86
+        ArpInvalid "arp_invalid",
+        /// Invalid message of neighbour discovery (RFC 4861 §6.1, §7.1), or a sender that cannot be on the link.
+        // THREAT-86
+        NdpInvalid "ndp_invalid",
+        /// Message of neighbour discovery that means nothing to a host that its user configures.
+        NdpIgnored "ndp_ignored",
+        /// Claim of an unknown neighbour that nobody asked for.
+        // THREAT-84
+        NeighUnsolicited "neigh_unsolicited",
+        /// Another hardware address for a neighbour whose address has just changed (`locktime`).
+        // THREAT-86
+        NeighLocked "neigh_locked",
+        /// Another host uses an address of this stack (RFC 5227 §2.4).
+        // THREAT-87
+        AddressConflict "address_conflict",
         /// Invalid IP header: version, lengths, options, extension headers.
         // P0, THREAT-58, THREAT-66
         IpHeader "ip_header",
@@ -474,6 +508,10 @@ reasons! {
         TimeWaitFinAck "time_wait_fin_ack",
         /// ACK for another segment in TIME-WAIT.
         TimeWaitAck "time_wait_ack",
+        /// ARP reply (RFC 826).
+        ArpReply "arp_reply",
+        /// Neighbor advertisement for a solicitation (RFC 4861 §7.2.4).
+        NeighborAdvertisement "neighbor_advertisement",
         /// ICMP echo reply.
         EchoReply "echo_reply",
         /// ICMP unreachable: protocol or port.

@@ -274,6 +274,10 @@ usage! {
     fragment_bytes: usize,
     /// Destinations whose path MTU is remembered.
     path_mtus: usize,
+    /// Neighbours with an entry in the cache of hardware addresses.
+    neighbours: usize,
+    /// Bytes that wait for hardware addresses, and of frames of the link layer that wait for the device.
+    neighbour_bytes: usize,
     /// Stateless replies that wait for the device.
     replies: usize,
     /// UDP sockets, and closed ones whose datagrams wait for the device.

@@ -21,6 +21,7 @@ impl Stack {
         self.check_turns()?;
         self.check_timers()?;
         self.check_listeners()?;
+        self.link.check()?;
         self.check_sockets()
     }
 

@@ -53,15 +53,15 @@ impl Datagram<'_> {
 
 /// The metadata of a packet.
 #[derive(Clone, Copy, Debug)]
-struct Arrival {
-    checksum_trusted: bool,
-    interface: InterfaceId,
-    through: Through,
+pub(super) struct Arrival {
+    pub(super) checksum_trusted: bool,
+    pub(super) interface: InterfaceId,
+    pub(super) through: Through,
 }
 
 /// The way by which a packet came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Through {
+pub(super) enum Through {
     Device,
     /// From this stack to itself.
     Loop,
@@ -74,6 +74,9 @@ impl Stack {
     /// trips are measured with it. Read the clock after the device, and before anything that may take long.
     pub fn receive<'a>(&mut self, now: Instant, packet: impl Into<Packet<'a>>) {
         self.set_now(now);
+        if self.link.is_there() {
+            return self.frame_arrives(packet.into());
+        }
         self.packet_arrives(packet.into(), Through::Device);
     }
 
@@ -88,13 +91,18 @@ impl Stack {
 
     #[inline]
     fn packet_arrives(&mut self, packet: Packet<'_>, through: Through) {
-        self.counters.in_receives += 1;
         let Packet { bytes, checksum_trusted, interface } = packet;
         let how = Arrival { checksum_trusted, interface, through };
         let (bytes, shared) = match &bytes {
             PacketBytes::Borrowed(bytes) => (*bytes, None),
             PacketBytes::Shared(shared) => (&shared[..], Some(shared)),
         };
+        self.ip_arrives(bytes, shared, how);
+    }
+
+    #[inline]
+    pub(super) fn ip_arrives(&mut self, bytes: &[u8], shared: Option<&Bytes>, how: Arrival) {
+        self.counters.in_receives += 1;
         match bytes.first().map_or(0, |b| b >> 4) {
             4 => self.ipv4_arrives(bytes, shared, how),
             6 => self.ipv6_arrives(bytes, shared, how),

@@ -5,22 +5,27 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use super::{Interface, Stack};
+use super::{Interface, Medium, Stack};
 use crate::error::Error;
 use crate::ip::addresses::Addresses;
 use crate::ip::routes::{InterfaceId, Link, Route, Routing, connected};
+use crate::link::ports::LinkLayer;
 use crate::tcp::room::MIN_MTU_V6;
 use crate::tuple::FourTuple;
 
 /// Returns the tables of a stack with one interface.
-pub(super) fn first(interface: &Interface) -> (Addresses, Routing) {
+pub(super) fn first(interface: &Interface) -> (Addresses, Routing, LinkLayer) {
     let addresses = Addresses::new(interface.addresses.iter().copied());
     let mut routing = Routing::new(interface.link(InterfaceId::FIRST));
     for &(address, len) in &interface.addresses {
         routing.address_added(address, InterfaceId::FIRST);
         connected(address, len, InterfaceId::FIRST).into_iter().for_each(|route| routing.add_route(route));
     }
-    (addresses, routing)
+    let mut link = LinkLayer::default();
+    if let Medium::Ethernet { address } = interface.medium {
+        link.add_port(InterfaceId::FIRST, address);
+    }
+    (addresses, routing, link)
 }
 
 impl Stack {
@@ -40,6 +45,9 @@ impl Stack {
             return Err(Error::AddrInUse);
         }
         let id = self.routing.add(interface.link(InterfaceId::NONE));
+        if let Medium::Ethernet { address } = interface.medium {
+            self.link.add_port(id, address);
+        }
         interface.addresses.iter().for_each(|&(address, len)| self.insert_address(id, address, len));
         self.turns.fit(&interface);
         self.routes_changed();
@@ -57,6 +65,7 @@ impl Stack {
         let addresses: Vec<_> = self.addresses.of(id).map(|(address, _)| address).collect();
         addresses.into_iter().for_each(|address| _ = self.remove_address(address));
         self.routing.remove(id);
+        self.link.remove_port(id);
         self.pmtu.clear();
         self.routes_changed();
         true
@@ -68,9 +77,14 @@ impl Stack {
             let mut interface = Interface::new(link.mtu, self.addresses.of(link.id));
             interface.segmentation_offload = link.segmentation_offload;
             interface.checksum_offload = link.checksum_offload;
+            interface.medium = self.medium_of(link.id);
             (link.id, interface)
         };
         self.routing.iter().map(describe).collect()
+    }
+
+    fn medium_of(&self, id: InterfaceId) -> Medium {
+        self.link.port(id).map_or(Medium::Ip, |port| Medium::Ethernet { address: port.hardware })
     }
 
     /// Returns the interface that has an address.
@@ -78,7 +92,7 @@ impl Stack {
         self.addresses.interface_of(address)
     }
 
-    /// Returns the length of a frame for [`transmit`](Stack::transmit): no packet of any interface exceeds it.
+    /// Returns the length of a frame for [`transmit`](Stack::transmit): no frame of any interface exceeds it.
     pub fn frame_len(&self) -> usize {
         self.frame_len
     }
@@ -232,8 +246,9 @@ impl Stack {
     /// Forgets what was derived from interfaces, addresses and routes. A path MTU belongs to the path of before.
     fn routes_changed(&mut self) {
         self.interface.addresses = self.addresses.of(InterfaceId::FIRST).collect();
-        self.frame_len =
-            self.interfaces().iter().map(|(_, interface)| interface.frame_len()).max().unwrap_or(0);
+        let longest = self.interfaces().iter().map(|(_, interface)| interface.packet_len()).max();
+        self.frame_len = longest.unwrap_or(0) + self.link.headroom();
+        self.link.routes_changed();
         self.addresses.forget();
         self.connections.end_template();
         if self.routing.len() > 1 {

@@ -6,6 +6,7 @@ use bytes::Bytes;
 
 use crate::ip::routes::{InterfaceId, Link};
 use crate::tcp::room::{MAX_PACKET, MIN_MTU_V4, MIN_MTU_V6};
+use crate::wire::ethernet::{Address, HEADER_LEN};
 
 /// A device that the stack is attached to.
 ///
@@ -39,9 +40,31 @@ impl Interface {
         }
     }
 
-    /// Checks that the MTU is at least 68 (RFC 791), and at least 1280 where there is an IPv6 address (RFC 8200 §5). An
-    /// error says what was expected.
+    /// A device that carries Ethernet frames, without offload. `address` is its hardware address.
+    ///
+    /// ```
+    /// use steadfast_core::Interface;
+    ///
+    /// let address = "52:54:00:12:34:56".parse().unwrap();
+    /// let interface = Interface::ethernet(1500, address, [("10.0.0.2".parse().unwrap(), 24)]);
+    /// assert_eq!((interface.mtu, interface.frame_len()), (1500, 1514));
+    /// ```
+    pub fn ethernet(
+        mtu: u16,
+        address: Address,
+        addresses: impl IntoIterator<Item = (IpAddr, u8)>,
+    ) -> Interface {
+        Interface { medium: Medium::Ethernet { address }, ..Interface::new(mtu, addresses) }
+    }
+
+    /// Checks that the MTU is at least 68 (RFC 791), and at least 1280 where there is an IPv6 address (RFC 8200 §5),
+    /// and that a hardware address is that of a single host. An error says what was expected.
     pub fn validate(&self) -> Result<(), String> {
+        if let Medium::Ethernet { address } = self.medium
+            && !address.is_unicast()
+        {
+            return Err(format!("hardware address {address}: expected that of a single host"));
+        }
         let v6 = self.addresses.iter().any(|(address, _)| address.is_ipv6());
         let least = if v6 { MIN_MTU_V6 } else { MIN_MTU_V4 };
         if self.mtu >= least { Ok(()) } else { Err(format!("MTU {}: expected at least {least}", self.mtu)) }
@@ -58,9 +81,14 @@ impl Interface {
         }
     }
 
-    /// The length of a frame for [`transmit`](crate::Stack::transmit). No packet exceeds it: the MTU, or 65,535 bytes
-    /// where the device cuts segments.
+    /// The length of a frame for [`transmit`](crate::Stack::transmit). No frame exceeds it: the MTU, or 65,535 bytes
+    /// where the device cuts segments, and the header of the medium.
     pub fn frame_len(&self) -> usize {
+        self.packet_len() + self.medium.header_len()
+    }
+
+    /// The length of the longest packet.
+    pub(super) fn packet_len(&self) -> usize {
         let longest = if self.segmentation_offload { MAX_PACKET } else { self.mtu };
         usize::from(longest)
     }
@@ -73,13 +101,29 @@ pub enum Medium {
     /// Bare IP packets: a TUN device.
     #[default]
     Ip,
+    /// Ethernet frames. The hardware addresses of neighbours are found by ARP (RFC 826) and neighbour discovery (RFC
+    /// 4861).
+    Ethernet {
+        /// The hardware address of the interface.
+        address: Address,
+    },
+}
+
+impl Medium {
+    /// Returns the length of the header before a packet, in bytes.
+    pub const fn header_len(self) -> usize {
+        match self {
+            Medium::Ip => 0,
+            Medium::Ethernet { .. } => HEADER_LEN,
+        }
+    }
 }
 
 /// A received packet and its metadata from the device.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Packet<'a> {
-    /// The IP packet: as received from the wire, or a super-segment of up to 64 KiB.
+    /// The IP packet or Ethernet frame: as received from the wire, or a super-segment of up to 64 KiB.
     pub bytes: PacketBytes<'a>,
     /// The device has verified the TCP checksum, or the packet never left this machine.
     pub checksum_trusted: bool,
@@ -126,7 +170,7 @@ impl From<Bytes> for Packet<'_> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Transmit {
-    /// Bytes of the IP packet.
+    /// Bytes of the IP packet or Ethernet frame.
     pub len: usize,
     /// The device must cut the payload into segments of this many bytes.
     pub segment_size: Option<u16>,

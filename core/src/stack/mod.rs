@@ -11,6 +11,7 @@
 //! | `tables` | moves between the tables |
 //! | `outbound`, `template`, `replies` | filling of frames |
 //! | `interfaces` | interfaces, addresses and routes that come and go |
+//! | `link` | frames, and the hardware addresses of neighbours |
 //! | `timers` | the passage of time |
 //! | `memory` | relief when `tcp_mem` runs short |
 //! | `calls`, `sockets` | user calls, and the handles that they use |
@@ -31,6 +32,7 @@ use crate::ip::limit::{RateLimiter, Shares};
 use crate::ip::pmtu::PmtuCache;
 use crate::ip::routes::Routing;
 use crate::keys::Keys;
+use crate::link::ports::LinkLayer;
 use crate::list::List;
 use crate::memory::Account;
 use crate::ports::Ports;
@@ -73,6 +75,7 @@ mod icmp;
 mod inbound;
 mod interfaces;
 mod io;
+mod link;
 mod memory;
 mod outbound;
 mod pacer;
@@ -136,7 +139,9 @@ pub struct Stack {
     addresses: Addresses,
     /// The interfaces, and the routes to them.
     routing: Routing,
-    /// The length of the longest packet of any interface.
+    /// The interfaces that carry frames, and the neighbours there.
+    link: LinkLayer,
+    /// The length of the longest frame of any interface.
     frame_len: usize,
     /// This stack's share of the connections, where several stacks share an interface.
     share: Option<Share>,
@@ -226,11 +231,12 @@ impl Stack {
         config.expect_valid();
         interface.expect_valid();
         let default_options = Arc::new(SocketOptions::new(&config));
-        let (addresses, routing) = interfaces::first(&interface);
+        let (addresses, routing, link) = interfaces::first(&interface);
         Stack {
             keys: Keys::new(&config.secret),
             addresses,
             routing,
+            link,
             frame_len: interface.frame_len(),
             share: None,
             counters: Counters::default(),

@@ -108,13 +108,21 @@ impl Stack {
 
     #[inline]
     fn any_reply(&self) -> bool {
-        !self.replies.is_empty() || self.wheel.any_due() || !self.udp.ready.is_empty()
+        !self.replies.is_empty()
+            || self.wheel.any_due()
+            || !self.udp.ready.is_empty()
+            || self.link.wants_transmit()
     }
 
     #[inline(never)]
     fn transmit_next(&mut self, frame: &mut [u8]) -> Option<Transmit> {
         let (len, needed) = (frame.len(), self.frame_len);
         assert!(len >= needed, "a frame of {len} bytes: expected at least {needed}");
+        if self.link.is_there() { self.transmit_framed(frame) } else { self.transmit_packet(frame) }
+    }
+
+    /// Fills the frame with the next packet, without a header before it.
+    pub(super) fn transmit_packet(&mut self, frame: &mut [u8]) -> Option<Transmit> {
         /// Packets without a route that one call drops.
         const ASTRAY: usize = 64;
         let mut astray = 0;

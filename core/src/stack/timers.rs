@@ -59,7 +59,12 @@ impl Stack {
         let (now, at_millis) = (self.tick(), self.now.as_millis());
         let ticks = [self.wheel.next(), self.time_waits.next()].into_iter().flatten();
         let earliest = ticks.map(|tick| Instant::from_millis(at_millis + u64::from(tick.since(now)))).min();
-        let others = [self.fragments.poll_at(), self.spent_cookies.poll_at(), self.pacer.next()];
+        let others = [
+            self.fragments.poll_at(),
+            self.spent_cookies.poll_at(),
+            self.pacer.next(),
+            self.neighbours_at(),
+        ];
         [earliest].into_iter().chain(others).flatten().min()
     }
 
@@ -123,13 +128,14 @@ impl Stack {
         }
         self.expire_fragments();
         self.spent_cookies.expire(self.now);
+        let minded = !self.link.is_there() || self.mind_neighbours();
         if !self.closing.is_empty() {
             self.close_some();
         }
         if !self.forwards.leaving.is_empty() {
             self.reset_leaving();
         }
-        if !budget.is_spent() && ended < TIME_WAITS {
+        if !budget.is_spent() && ended < TIME_WAITS && minded {
             self.timers_ran = self.now;
         }
     }

@@ -125,6 +125,8 @@ impl Stack {
             fragments: self.fragments.len(),
             fragment_bytes: self.fragments.held(),
             path_mtus: self.pmtu.len(),
+            neighbours: self.link.neighbours.len(),
+            neighbour_bytes: self.link.held(),
             replies: self.replies.len(),
             udp_sockets: self.udp.sockets.len(),
             udp_held: self.udp.held as u64,

@@ -24,6 +24,7 @@ mod hostile;
 mod interfaces;
 mod ip;
 mod limits;
+mod link;
 mod listen;
 mod living;
 mod loopback;
