@@ -13,10 +13,10 @@ use steadfast_core::counters::{Counters, DropReason};
 use steadfast_core::seq::SeqNum;
 use steadfast_core::wire::icmp::{ErrorKind, Message};
 use steadfast_core::wire::tcp::{Cookie, Flags, Header, Options, SackBlocks, Timestamps};
-use steadfast_core::wire::{PROTOCOL_UDP, build, ipv4, udp};
+use steadfast_core::wire::{PROTOCOL_UDP, build, ethernet, ipv4, udp};
 use steadfast_core::{
-    ConnectOptions, Duration, Error, ForwardRule, Instant, Interface, InterfaceId, ListenOptions, Route,
-    SocketId, Spare, Stack, UdpOptions,
+    ConnectOptions, Duration, Error, ForwardRule, Instant, Interface, InterfaceId, ListenOptions, Packet,
+    Route, SocketId, Spare, Stack, UdpOptions,
 };
 use steadfast_testkit::{Client, Segment, next_segment, packets};
 
@@ -33,6 +33,8 @@ const SPARE: u64 = 6 << 20;
 
 const SERVER: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
 const PORT: u16 = 80;
+/// The address on a link with hardware addresses.
+const LINK: Ipv4Addr = Ipv4Addr::new(12, 0, 0, 1);
 
 /// A bound, and how peers push against it.
 struct Row {
@@ -80,6 +82,24 @@ impl World {
     fn send(&mut self, packet: &[u8]) {
         self.sent += 1;
         self.stack.receive(self.now, packet);
+    }
+
+    /// A packet in a frame of a host on a link of its own.
+    fn send_on_link(&mut self, packet: &[u8]) {
+        self.sent += 1;
+        let (ours, theirs) = (ethernet::Address([2, 0, 0, 0, 0, 1]), ethernet::Address([2, 0, 0, 0, 0, 2]));
+        let link = match self.stack.interface_of(LINK.into()) {
+            Some(link) => link,
+            None => {
+                let link = Interface::ethernet(1500, ours, [(LINK.into(), 8)]);
+                let link = self.stack.add_interface(link).unwrap();
+                self.frame.resize(self.stack.frame_len(), 0);
+                link
+            }
+        };
+        let header = ethernet::Header::new(theirs, ours, ethernet::TYPE_IPV4);
+        let frame = build::ethernet(&header, packet);
+        self.stack.receive(self.now, Packet::from(&frame[..]).on(link));
     }
 
     fn answer(&mut self) -> Option<Segment> {
@@ -533,6 +553,29 @@ rows! {
         },
         count: Some(|world| world.stack.routes().len() as u64),
         bites: None,
+    }
+    neighbours_that_are_not_there_threat_85: "gc_thresh3" = 1024, 512 each, BESIDE + (512 << 10) => {
+        configure: |_| (),
+        push: |world, number| {
+            let from = Ipv4Addr::from_bits(0x0c00_0002 + number % (1 << 20));
+            world.send_on_link(&Client::new((from, 4000), (LINK, PORT)).syn());
+            world.drain();
+            world.now += Duration::from_millis(2);
+            world.stack.advance(world.now);
+        },
+        count: Some(|world| world.stack.usage().neighbours as u64),
+        bites: Some(|counters| counters.neigh_forced_gc_runs + counters.neigh_table_fulls),
+    }
+    packets_for_neighbours_that_are_not_there_threat_85: "neigh_mem" = 262144, 1 each, BESIDE + (1 << 20) => {
+        configure: |config| config.icmp_ratelimit = 0,
+        push: |world, number| {
+            let from = Ipv4Addr::from_bits(0x0c00_0002 + number % 512);
+            let ping = Message::EchoRequest { ident: 1, sequence: 1, data: &[0; 1000] };
+            world.send_on_link(&build::icmp(from.into(), LINK.into(), &ping).unwrap());
+            world.drain();
+        },
+        count: Some(|world| world.stack.usage().neighbour_bytes as u64),
+        bites: Some(|counters| counters.neigh_unresolved_discards),
     }
     packets_to_ourselves: "loop_queue" = 64, 2048 each, BESIDE + SPARE + (3 << 20) => {
         configure: |config| config.tcp_mem = 1 << 30,

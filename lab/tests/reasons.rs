@@ -71,11 +71,26 @@ fn asserted_beside_tcp() -> impl Iterator<Item = String> {
     beside.into_iter().filter(asserted).map(|reason| format!("drop.{reason}"))
 }
 
+/// The reasons of the link layer that exchange tests assert: hosts of the lab carry bare packets.
+fn asserted_of_links() -> impl Iterator<Item = String> {
+    const TESTS: &str = include_str!("../../core/tests/exchange/link.rs");
+    let drops = DropReason::ALL.iter().map(|reason| (format!("{reason:?}"), format!("drop.{reason}")));
+    let replies = ReplyReason::ALL.iter().map(|reason| (format!("{reason:?}"), format!("reply.{reason}")));
+    let of_links = |name: &str| {
+        ["Frame", "Link", "Arp", "Ndp", "Neigh", "Address"].iter().any(|prefix| name.starts_with(prefix))
+    };
+    let asserted = move |(reason, _): &(String, String)| {
+        of_links(reason) && TESTS.contains(&format!("Reason::{reason}"))
+    };
+    drops.chain(replies).filter(asserted).map(|(_, name)| name)
+}
+
 #[test]
 fn every_reason_is_shown_by_a_scenario_or_a_script() {
     let mut shown: BTreeSet<_> = named_by_scenarios().union(&asserted_by_scripts()).cloned().collect();
     shown.extend(asserted_beside_tcp());
     shown.extend(asserted_of_forwarders());
+    shown.extend(asserted_of_links());
     let drops = DropReason::ALL.iter().map(|reason| format!("drop.{reason}"));
     let replies = ReplyReason::ALL.iter().map(|reason| format!("reply.{reason}"));
     let all: BTreeSet<_> = drops.chain(replies).collect();

@@ -135,7 +135,7 @@ pub enum NdpOption<'a> {
     Other {
         /// Its type.
         kind: u8,
-        /// What follows type and length. It is emitted with zeros, up to a multiple of eight bytes.
+        /// The bytes behind type and length. It is emitted with zeros, up to a multiple of eight bytes.
         body: &'a [u8],
     },
 }
@@ -217,7 +217,7 @@ pub fn parse(
             !target.is_multicast() && (!source.is_unspecified() || claims)
         }
         Message::NeighborAdvertisement { target, solicited, .. } => {
-            !target.is_multicast() && !(solicited && destination.is_multicast())
+            !(target.is_multicast() || solicited && destination.is_multicast())
         }
     };
     fits.then_some((message, options))

@@ -132,7 +132,7 @@ pub(crate) enum Told {
     Claiming { solicited: bool, overrides: bool },
 }
 
-/// What became of a claim.
+/// The fate of a claim.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Heard {
     /// The entry agrees with it now, or needs no change.
@@ -154,7 +154,7 @@ pub(crate) enum Resolved {
     Full,
 }
 
-/// What a timer leads to.
+/// The effect of a timer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Expired {
     /// A solicitation: to the hardware address, or to all if there is none.
@@ -395,7 +395,12 @@ impl Neighbours {
     }
 
     /// Runs the next timer that is due.
-    pub(crate) fn expire(&mut self, now: Instant, config: &Config, counters: &mut Counters) -> Option<Expired> {
+    pub(crate) fn expire(
+        &mut self,
+        now: Instant,
+        config: &Config,
+        counters: &mut Counters,
+    ) -> Option<Expired> {
         let at = self.timers.first().filter(|(deadline, _)| *deadline <= now)?.1;
         let again = Some(now + config.retrans_time);
         let row = &mut self.rows[at];
@@ -468,11 +473,14 @@ impl Neighbours {
         let row = &mut self.rows[at];
         (row.state, row.probes) = (state, 0);
         self.set_deadline(at, deadline);
-        self.rank(at, match state {
-            NeighbourState::Failed => Some(Worth::Failed),
-            NeighbourState::Stale => Some(Worth::Stale),
-            _ => None,
-        });
+        self.rank(
+            at,
+            match state {
+                NeighbourState::Failed => Some(Worth::Failed),
+                NeighbourState::Stale => Some(Worth::Stale),
+                _ => None,
+            },
+        );
     }
 
     fn set_deadline(&mut self, at: u32, deadline: Option<Instant>) {

@@ -31,7 +31,7 @@ pub(crate) struct Outgoing {
 struct Hop {
     destination: u128,
     interface: InterfaceId,
-    /// Of the neighbours and of the routes.
+    /// Those of the neighbours and of the routes.
     generation: (u32, u32),
     row: u32,
 }

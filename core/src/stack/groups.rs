@@ -1,7 +1,7 @@
 //! Datagrams for many: broadcast (RFC 919) and multicast (RFC 1112, RFC 4291 §2.7).
 //!
-//! A socket hears the groups that it has joined, each on one interface. No reports are sent (IGMP, MLD): the devices have
-//! one neighbour, which sees every packet.
+//! A socket hears the groups that it has joined, each on one interface. No reports are sent (IGMP, MLD): a device of bare
+//! packets has one neighbour, which sees every packet, and a switch that listens for reports may withhold groups.
 // 1112-1, 1122-8
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};

@@ -41,7 +41,12 @@ impl Stack {
     ///
     /// Errors: [`InvalidArgument`](Error::InvalidArgument), an interface of bare packets, or an address that is not that
     /// of a single host; [`NoBufferSpace`](Error::NoBufferSpace), `gc_thresh3`.
-    pub fn add_neighbour(&mut self, id: InterfaceId, address: IpAddr, hardware: Address) -> Result<(), Error> {
+    pub fn add_neighbour(
+        &mut self,
+        id: InterfaceId,
+        address: IpAddr,
+        hardware: Address,
+    ) -> Result<(), Error> {
         let unicast = hardware.is_unicast() && self.addresses.is_unicast(address);
         if !unicast || self.link.port(id).is_none() {
             return Err(Error::InvalidArgument);
@@ -222,7 +227,9 @@ impl Stack {
         for _ in 0..TIMERS {
             match self.link.neighbours.expire(self.now, &self.config, &mut self.counters) {
                 Some(Expired::Ask(key, confirm)) => self.ask(key, confirm, None),
-                Some(Expired::Failed(packets)) => packets.iter().for_each(|lost| self.link_failed(&lost.packet)),
+                Some(Expired::Failed(packets)) => {
+                    packets.iter().for_each(|lost| self.link_failed(&lost.packet))
+                }
                 Some(Expired::Settled) => {}
                 None => return true,
             }
@@ -309,9 +316,7 @@ impl Stack {
         let told = match asks {
             true if ours => Told::Asking,
             true => Told::Claiming { solicited: false, overrides: true },
-            false => {
-                Told::Claiming { solicited: ours && !frame.destination.is_group(), overrides: true }
-            }
+            false => Told::Claiming { solicited: ours && !frame.destination.is_group(), overrides: true },
         };
         if !probes {
             // Requests for others are heard by all: nothing is wrong if their senders are unknown.
@@ -347,10 +352,15 @@ impl Stack {
     /// Tells all hosts of the link that we have an address.
     fn announce(&mut self, id: InterfaceId, hardware: Address, address: IpAddr) {
         let frame = match address {
-            IpAddr::V4(v4) => build::arp(hardware, Address::BROADCAST, &arp::Packet::request(hardware, v4, v4)),
-            IpAddr::V6(v6) => {
-                self.advertisement(hardware, v6, (ndp::ALL_NODES, Address::of_group(ndp::ALL_NODES.into())), false)
+            IpAddr::V4(v4) => {
+                build::arp(hardware, Address::BROADCAST, &arp::Packet::request(hardware, v4, v4))
             }
+            IpAddr::V6(v6) => self.advertisement(
+                hardware,
+                v6,
+                (ndp::ALL_NODES, Address::of_group(ndp::ALL_NODES.into())),
+                false,
+            ),
         };
         self.push_frame(id, frame);
     }
@@ -495,5 +505,6 @@ fn source_of(packet: &[u8]) -> Option<IpAddr> {
 /// Returns whether an IPv6 packet is one of neighbour discovery, without extension headers: RFC 6980 forbids fragments,
 /// and no option has a use there.
 fn is_ndp(packet: &[u8]) -> bool {
-    packet.get(6) == Some(&PROTOCOL_ICMPV6) && packet.get(ipv6::HEADER_LEN).is_some_and(|kind| ndp::is_ndp(*kind))
+    packet.get(6) == Some(&PROTOCOL_ICMPV6)
+        && packet.get(ipv6::HEADER_LEN).is_some_and(|kind| ndp::is_ndp(*kind))
 }

@@ -59,12 +59,8 @@ impl Stack {
         let (now, at_millis) = (self.tick(), self.now.as_millis());
         let ticks = [self.wheel.next(), self.time_waits.next()].into_iter().flatten();
         let earliest = ticks.map(|tick| Instant::from_millis(at_millis + u64::from(tick.since(now)))).min();
-        let others = [
-            self.fragments.poll_at(),
-            self.spent_cookies.poll_at(),
-            self.pacer.next(),
-            self.neighbours_at(),
-        ];
+        let others =
+            [self.fragments.poll_at(), self.spent_cookies.poll_at(), self.pacer.next(), self.neighbours_at()];
         [earliest].into_iter().chain(others).flatten().min()
     }
 

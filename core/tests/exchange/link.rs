@@ -201,7 +201,8 @@ fn a_connection_survives_a_neighbour_that_goes_and_returns() {
     let (_, payload) = link.one();
     let (ip, syn) = ipv4::parse(&payload).unwrap();
     let (syn, _) = Header::parse(syn).unwrap();
-    let header = Header { flags: Flags::SYN | Flags::ACK, ack: syn.seq + 1, window: 65_535, ..Header::default() };
+    let header =
+        Header { flags: Flags::SYN | Flags::ACK, ack: syn.seq + 1, window: 65_535, ..Header::default() };
     let (from, to) = ((ip.destination, 80), (ip.source, syn.source_port));
     link.hears(&in_frame(PEER, OURS, &build::tcp(from.into(), to.into(), header, b"").unwrap()));
     assert_eq!(link.all().len(), 1);
@@ -377,8 +378,7 @@ fn a_full_cache_gives_up_who_is_silent_and_keeps_who_answered_threat_85() {
 #[test]
 fn the_oldest_packets_give_way_in_a_full_queue_threat_85() {
     type Configure = fn(&mut Config);
-    let limits: [Configure; 2] =
-        [|config| config.unres_qlen_bytes = 300, |config| config.neigh_mem = 300];
+    let limits: [Configure; 2] = [|config| config.unres_qlen_bytes = 300, |config| config.neigh_mem = 300];
     for configure in limits {
         let mut link = Link::new(configure);
         for port in 1..=3 {
@@ -443,7 +443,8 @@ fn senders_that_cannot_be_on_the_link_are_dropped_threat_86() {
         link.hears(spoof);
         assert_eq!(link.drops(DropReason::ArpInvalid), count);
     }
-    let message = Message::NeighborAdvertisement { target: PEER_V6, router: false, solicited: true, overrides: true };
+    let message =
+        Message::NeighborAdvertisement { target: PEER_V6, router: false, solicited: true, overrides: true };
     let mut far = build::ndp(PEER_V6, V6, &message, &[]);
     far[7] = 64;
     let lies = build::ndp(PEER_V6, V6, &message, &[NdpOption::TargetLinkLayer(OTHER)]);
