@@ -99,7 +99,7 @@ impl<D: Device> Device for Captured<D> {
 }
 
 /// Writes the complete checksum into a TCP segment.
-fn set_checksum(packet: &mut [u8]) {
+pub(crate) fn set_checksum(packet: &mut [u8]) {
     let parsed = match packet.first().map(|byte| byte >> 4) {
         Some(4) => ipv4::parse(packet).ok().map(|(header, payload)| {
             (IpAddr::V4(header.source), IpAddr::V4(header.destination), header.protocol, payload.len())

@@ -13,12 +13,20 @@ mod drill;
 mod elsewhere;
 mod failure;
 #[cfg(target_os = "linux")]
+mod faults;
+#[cfg(target_os = "linux")]
+mod faulty;
+#[cfg(target_os = "linux")]
 mod http;
 mod lab;
 #[cfg(target_os = "linux")]
 mod logged;
 mod opponent;
 mod output;
+#[cfg(target_os = "linux")]
+mod policy;
+#[cfg(target_os = "linux")]
+mod run;
 #[cfg(target_os = "linux")]
 mod serve;
 mod settings;
@@ -62,6 +70,20 @@ enum Command {
     /// Connect standard input and output to a server over a TUN device, on Linux.
     #[cfg(not(target_os = "linux"))]
     Connect(elsewhere::Needless),
+    /// Run a command in a network of its own, whose TCP is ours. Needs no rights.
+    ///
+    /// The command reaches what this machine reaches, but the machine's loopback addresses only where an option says so.
+    /// Its exit status is ours: 128 + n if signal n has ended it, 127 if it is not found, 126 if it cannot be executed,
+    /// and 125 for a failure of our own.
+    #[cfg(target_os = "linux")]
+    Run(run::Run),
+    /// The child of `run`.
+    #[cfg(target_os = "linux")]
+    #[command(hide = true)]
+    RunInside(run::Inside),
+    /// Run a command in a network of its own, on Linux.
+    #[cfg(not(target_os = "linux"))]
+    Run(elsewhere::Needless),
     /// Print every setting, as `--sysctl` takes it: name, value, unit and what it does.
     Config(config::Settings),
     /// Play scenarios of the fault catalogue on a simulated network.
@@ -78,6 +100,12 @@ fn main() -> ExitCode {
         Command::Serve(command) => run(command.run()),
         #[cfg(target_os = "linux")]
         Command::Connect(command) => run(command.run()),
+        #[cfg(target_os = "linux")]
+        Command::Run(command) => return command.run(),
+        #[cfg(target_os = "linux")]
+        Command::RunInside(command) => return command.run(),
+        #[cfg(not(target_os = "linux"))]
+        Command::Run(command) => command.run("run"),
         #[cfg(not(target_os = "linux"))]
         Command::Serve(command) => command.run("serve"),
         #[cfg(not(target_os = "linux"))]

@@ -129,6 +129,45 @@ impl Tun {
         files.into_iter().map(queue).collect()
     }
 
+    /// Takes over the file of a device that another process has opened and configured, such as one in another network
+    /// namespace. `mtu` is that of its interface. `offload` is as in [`TunOptions`], and is off for a device that was
+    /// opened without it. Needs a Tokio runtime with I/O enabled.
+    ///
+    /// ```no_run
+    /// use std::os::fd::OwnedFd;
+    /// use steadfast_device::{Tun, TunError};
+    ///
+    /// fn adopt(received: OwnedFd) -> Result<Tun, TunError> {
+    ///     Tun::from_fd(received, 1500, true)
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// The file is not that of a TUN device without the packet information header (`IFF_TUN | IFF_NO_PI`).
+    pub fn from_fd(fd: OwnedFd, mtu: u16, offload: bool) -> Result<Tun, TunError> {
+        let foreign = |cause: io::Error| {
+            TunError::new(
+                "cannot take over the device",
+                cause,
+                "expected the file of a TUN device without IFF_PI",
+            )
+        };
+        let (name, flags) = interface_of(&fd).map_err(|e| foreign(e.into()))?;
+        let wanted = InterfaceRequest::IFF_TUN | InterfaceRequest::IFF_NO_PI;
+        if flags & wanted != wanted {
+            return Err(foreign(io::ErrorKind::InvalidInput.into()));
+        }
+        let blocking = rustix::fs::fcntl_getfl(&fd).map_err(|e| foreign(e.into()))?;
+        rustix::fs::fcntl_setfl(&fd, blocking | OFlags::NONBLOCK).map_err(|e| foreign(e.into()))?;
+        let virtio = flags & InterfaceRequest::IFF_VNET_HDR != 0;
+        let offload = virtio && set_offload(&fd, offload);
+        let mut capabilities = Capabilities::new(mtu);
+        capabilities.segmentation_offload = offload;
+        capabilities.checksum_offload = offload;
+        Tun::new(fd, name, capabilities, virtio)
+    }
+
     fn new(fd: OwnedFd, name: String, capabilities: Capabilities, virtio: bool) -> Result<Tun, TunError> {
         // SAFETY: the file is open and owned here, and it is neither replaced nor closed before the `AsyncFd` is
         // dropped.
@@ -250,6 +289,11 @@ impl InterfaceRequest {
     const IFF_NO_PI: u16 = 0x1000;
     const IFF_MULTI_QUEUE: u16 = 0x0100;
     const IFF_VNET_HDR: u16 = 0x4000;
+
+    fn name(&self) -> String {
+        let end = self.name.iter().position(|&b| b == 0).unwrap_or(self.name.len());
+        String::from_utf8_lossy(&self.name[..end]).into_owned()
+    }
 }
 
 const _: () = assert!(size_of::<InterfaceRequest>() == 40, "struct ifreq");
@@ -269,8 +313,17 @@ fn attach(fd: &OwnedFd, options: &TunOptions, multi_queue: bool) -> Result<Strin
     request.name[..name.len()].copy_from_slice(name.as_bytes());
     // SAFETY: TUNSETIFF reads and writes one `struct ifreq`. `InterfaceRequest` has its size and layout.
     unsafe { ioctl::ioctl(fd.as_fd(), Updater::<TUNSETIFF, _>::new(&mut request)) }?;
-    let end = request.name.iter().position(|&b| b == 0).unwrap_or(request.name.len());
-    Ok(String::from_utf8_lossy(&request.name[..end]).into_owned())
+    Ok(request.name())
+}
+
+/// The name and the flags of the interface that `fd` is attached to.
+fn interface_of(fd: &OwnedFd) -> Result<(String, u16), Errno> {
+    const TUNGETIFF: Opcode = opcode::read::<u32>(b'T', 210);
+    let mut request = InterfaceRequest { name: [0; InterfaceRequest::NAME_LEN], flags: 0, padding: [0; 22] };
+    // SAFETY: TUNGETIFF writes one `struct ifreq`, in spite of the size in its number. `InterfaceRequest` has its size
+    // and layout.
+    unsafe { ioctl::ioctl(fd.as_fd(), Updater::<TUNGETIFF, _>::new(&mut request)) }?;
+    Ok((request.name(), request.flags))
 }
 
 /// Tells the kernel whether it may deliver packets that are not segmented or summed. Returns whether it segments and

@@ -1,10 +1,10 @@
-//! What the gateway has done.
+//! Counters of the gateway.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 macro_rules! counters {
     ($($(#[$doc:meta])* $name:ident,)*) => {
-        /// What a gateway has done since its start.
+        /// The events of a gateway since its start.
         #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
         #[non_exhaustive]
         pub struct Counters {

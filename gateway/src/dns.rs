@@ -3,7 +3,6 @@
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,25 +12,8 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use crate::counters::count;
-use crate::gateway::Shared;
-
-/// Who answers the queries of guests.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Dns {
-    /// The servers that `/etc/resolv.conf` of the machine names, which is read anew for each query.
-    #[default]
-    Host,
-    /// The servers that a file in the syntax of resolv.conf(5) names.
-    File(PathBuf),
-    /// These servers.
-    Servers(Vec<SocketAddr>),
-    /// Nobody: the address of the name server is closed.
-    None,
-}
-
-/// The file of the system's servers.
-const RESOLV_CONF: &str = "/etc/resolv.conf";
+use crate::servers::PORT;
+use crate::shared::Shared;
 
 /// The time that a server has to answer before the next one is asked (resolv.conf(5), `timeout`).
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -42,45 +24,7 @@ const IN_FLIGHT: usize = 256;
 /// The largest message over UDP.
 const LARGEST: usize = 65_535;
 
-const PORT: u16 = 53;
 const HEADER_LEN: usize = 12;
-
-impl Dns {
-    /// The servers to ask, in order. Empty if there is none or the file cannot be read.
-    fn servers(&self) -> Vec<SocketAddr> {
-        match self {
-            Dns::Host => servers_in(Path::new(RESOLV_CONF)),
-            Dns::File(path) => servers_in(path),
-            Dns::Servers(servers) => servers.clone(),
-            Dns::None => Vec::new(),
-        }
-    }
-}
-
-/// Reads a file that is small: it costs less than to watch it.
-fn servers_in(path: &Path) -> Vec<SocketAddr> {
-    std::fs::read(path).map(|bytes| servers_of(&String::from_utf8_lossy(&bytes))).unwrap_or_default()
-}
-
-/// The servers of a text in the syntax of resolv.conf(5).
-fn servers_of(text: &str) -> Vec<SocketAddr> {
-    let server = |line: &str| {
-        let mut words = line.split_whitespace();
-        let address = words.next().filter(|word| *word == "nameserver").and_then(|_| words.next())?;
-        // An IPv6 address may name an interface.
-        let (address, scope) = address.split_once('%').map_or((address, None), |(a, scope)| (a, Some(scope)));
-        match (address.parse().ok()?, scope.and_then(interface_number)) {
-            (IpAddr::V6(v6), Some(scope)) => Some(std::net::SocketAddrV6::new(v6, PORT, 0, scope).into()),
-            (address, _) => Some(SocketAddr::new(address, PORT)),
-        }
-    };
-    text.lines().filter_map(server).collect()
-}
-
-fn interface_number(name: &str) -> Option<u32> {
-    let read = || std::fs::read_to_string(format!("/sys/class/net/{name}/ifindex")).ok()?.trim().parse().ok();
-    name.parse().ok().or_else(read)
-}
 
 /// Serves queries at an address of the gateway.
 pub(crate) async fn serve(
@@ -215,14 +159,6 @@ async fn serve_tcp(listener: TcpListener, shared: Arc<Shared>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn servers_are_read_as_resolv_conf_5_says() {
-        let text = "# nameserver 1.1.1.1\nsearch example.org\nnameserver 9.9.9.9\n\
-                    nameserver\t2620:fe::fe extra\nnameserver fe80::1%7\nnameserver nonsense\n";
-        let servers: Vec<String> = servers_of(text).iter().map(SocketAddr::to_string).collect();
-        assert_eq!(servers, ["9.9.9.9:53", "[2620:fe::fe]:53", "[fe80::1%7]:53"]);
-    }
 
     const QUERY: &[u8] = b"\x12\x34\x01\x00\x00\x01\x00\x00\x00\x00\x00\x01\x03www\x02eu\x00\x00\x01\x00\x01\
                            \x00\x00\x29\x04\xd0\x00\x00\x00\x00\x00\x00";

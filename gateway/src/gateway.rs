@@ -1,8 +1,8 @@
 //! The gateway: how it is configured, started and closed.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use steadfast::device::Device;
@@ -11,8 +11,10 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use crate::counters::{Counters, Counts};
-use crate::dns::{self, Dns};
-use crate::rules::{Action, Rule, Rules};
+use crate::dns;
+use crate::rules::{Rule, Rules};
+use crate::servers::Dns;
+use crate::shared::Shared;
 use crate::subnet::Subnet;
 use crate::tcp;
 
@@ -25,32 +27,8 @@ pub struct Gateway {
     _services: JoinSet<()>,
 }
 
-/// The part of a gateway that its tasks use.
-#[derive(Debug)]
-pub(crate) struct Shared {
-    pub(crate) subnet: Subnet,
-    pub(crate) rules: Rules,
-    pub(crate) relay: RelayConfig,
-    pub(crate) counts: Counts,
-    pub(crate) dns: Dns,
-}
-
-impl Shared {
-    /// The address of the machine that a destination of the guest stands for.
-    pub(crate) fn real_destination(&self, destination: SocketAddr) -> SocketAddr {
-        let mut aliases = self.subnet.localhost();
-        let localhost: IpAddr = match aliases.find(|alias| *alias == destination.ip()) {
-            None => return destination,
-            Some(IpAddr::V4(_)) => Ipv4Addr::LOCALHOST.into(),
-            Some(IpAddr::V6(_)) => Ipv6Addr::LOCALHOST.into(),
-        };
-        SocketAddr::new(localhost, destination.port())
-    }
-
-    pub(crate) fn decide(&self, destination: SocketAddr) -> Action {
-        self.rules.decide(destination)
-    }
-}
+/// Milliseconds without an upload after which nothing more is expected of a guest that has ended.
+const QUIET: u32 = 3;
 
 impl Gateway {
     /// Returns a builder with the defaults.
@@ -82,6 +60,21 @@ impl Gateway {
     /// As [`Net::close`].
     pub async fn close(&self, limit: Duration) -> io::Result<()> {
         self.net.close(limit).await
+    }
+
+    /// Waits until the bytes that guests had sent are with the kernel, or until `limit`. It is for the end of a guest
+    /// that has closed all its connections: answers to it are not awaited.
+    pub async fn drain(&self, limit: Duration) {
+        let drained = async {
+            // The stack must first take in what the device holds.
+            let mut quiet = 0;
+            while quiet < QUIET {
+                quiet = if self.shared.uploads.load(Ordering::Relaxed) == 0 { quiet + 1 } else { 0 };
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        // At the limit, the rest is lost.
+        let _ = tokio::time::timeout(limit, drained).await;
     }
 
     /// Waits until the network has ended, for example since the device is gone.
@@ -161,7 +154,14 @@ impl GatewayBuilder {
             builder = builder.address(address, Subnet::prefix_len(address));
         }
         let net = builder.start(device)?;
-        let shared = Arc::new(Shared { subnet, rules, relay, counts: Counts::default(), dns });
+        let shared = Arc::new(Shared {
+            subnet,
+            rules,
+            relay,
+            counts: Counts::default(),
+            dns,
+            uploads: Arc::default(),
+        });
         let mut services = JoinSet::new();
         let forwarder = TcpForwarder::bind(&net, ForwardRule::all()).await?;
         services.spawn(tcp::serve(forwarder, shared.clone(), Arc::new(Semaphore::new(connections))));

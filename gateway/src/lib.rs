@@ -38,11 +38,14 @@ mod counters;
 mod dns;
 mod gateway;
 mod rules;
+mod servers;
+mod shared;
 mod subnet;
 mod tcp;
+mod upstream;
 
 pub use counters::Counters;
-pub use dns::Dns;
 pub use gateway::{Gateway, GatewayBuilder};
 pub use rules::{Action, Rule, RuleError, Rules};
+pub use servers::Dns;
 pub use subnet::Subnet;

@@ -8,7 +8,7 @@ use steadfast::stack::prefix_covers;
 
 use crate::subnet::Subnet;
 
-/// What happens to a packet or connection to a destination.
+/// The decision about a destination.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
     /// It passes.
@@ -81,6 +81,17 @@ impl Rule {
                 .ok_or_else(|| wrong(format!("a prefix from 0 to {longest}, found `{text}`")))?,
         };
         Ok(Rule { action, network: Some((address, len)), ports })
+    }
+
+    /// The rule that opens one destination.
+    pub fn allow(destination: SocketAddr) -> Rule {
+        let ip = destination.ip();
+        let len = if ip.is_ipv4() { 32 } else { 128 };
+        Rule {
+            action: Action::Allow,
+            network: Some((ip, len)),
+            ports: (destination.port(), destination.port()),
+        }
     }
 
     /// Returns whether the rule is about a destination.

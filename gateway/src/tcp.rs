@@ -10,8 +10,9 @@ use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 
 use crate::counters::{add, count};
-use crate::gateway::Shared;
 use crate::rules::Action;
+use crate::shared::Shared;
+use crate::upstream::Upstream;
 
 /// Takes requests until the network ends.
 ///
@@ -60,7 +61,7 @@ impl Shared {
         }
     }
 
-    async fn dial(&self, destination: SocketAddr) -> io::Result<TcpStream> {
+    async fn dial(&self, destination: SocketAddr) -> io::Result<Upstream> {
         let dialled = TcpStream::connect(destination).await;
         let stream = match dialled {
             // A program that listens on `localhost` may have taken either of its addresses.
@@ -74,7 +75,7 @@ impl Shared {
         };
         // The guest decides what waits for more data.
         stream.set_nodelay(true)?;
-        Ok(stream)
+        Ok(Upstream::new(stream, self.uploads.clone()))
     }
 }
 

@@ -37,7 +37,7 @@ pub trait Sockets {
 }
 
 /// A foreign TCP and the link to it. Dropping it is a loss of power: it sends nothing more.
-pub trait Foreign: Sockets {
+pub trait Foreign: Sockets + Send {
     /// A packet reaches it.
     fn receive(&mut self, packet: &[u8]);
     /// Writes the next packet that it sent to `frame`, and returns its length.
@@ -85,7 +85,7 @@ pub struct Boot {
 }
 
 /// Constructs a foreign TCP. Called each time its host boots.
-pub type Booter = Box<dyn FnMut(&Boot) -> Result<Box<dyn Foreign>, String>>;
+pub type Booter = Box<dyn FnMut(&Boot) -> Result<Box<dyn Foreign>, String> + Send>;
 
 impl Sockets for Stack {
     fn config(&self) -> &Config {

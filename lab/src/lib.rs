@@ -21,6 +21,7 @@ mod run;
 pub mod scenario;
 mod stream;
 mod text;
+pub mod wire;
 pub mod workers;
 
 pub use catalogue::{SERIES, catalogue, explain};

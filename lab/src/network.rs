@@ -118,6 +118,8 @@ impl Ord for Scheduled {
 struct Armed {
     fault: Fault,
     met: u64,
+    /// How many packets it has hit.
+    hits: u64,
 }
 
 /// The plan of a network.
@@ -148,6 +150,8 @@ pub(crate) struct Network {
     pub(crate) hosts: Vec<Host>,
     pub(crate) names: Vec<String>,
     addresses: Map<IpAddr, usize>,
+    /// The host that all other addresses belong to, if one does.
+    pub(crate) rest: Option<usize>,
     pub(crate) directory: Directory,
     nats: Nats,
     pub(crate) paths: Paths,
@@ -210,6 +214,7 @@ impl Network {
             hosts: plan.hosts,
             names,
             addresses,
+            rest: None,
             directory: plan.directory,
             nats: plan.nats,
             paths: plan.paths,
@@ -255,7 +260,7 @@ impl Network {
             if let Some(at) = at {
                 self.schedule(at, SimEvent::Fault { index, step: 0 });
             }
-            self.faults.push(Armed { fault, met: 0 });
+            self.faults.push(Armed { fault, met: 0, hits: 0 });
         }
         for (at, index) in checks {
             self.schedule(at, SimEvent::Check { index });
@@ -275,7 +280,12 @@ impl Network {
 
     /// The host with this address.
     pub(crate) fn host_at(&self, address: IpAddr) -> Option<usize> {
-        self.addresses.get(&address).copied()
+        self.addresses.get(&address).copied().or(self.rest)
+    }
+
+    /// The faults, each with the number of packets that it has hit.
+    pub(crate) fn hits(&self) -> impl Iterator<Item = (&Fault, u64)> {
+        self.faults.iter().map(|armed| (&armed.fault, armed.hits))
     }
 
     /// Runs until `until`, or until no event is left; returns true in the latter case. `check` is called for each look

@@ -1,7 +1,7 @@
 //! A program: it runs the steps of a script in order.
 
 use std::net::SocketAddr;
-use std::rc::Rc;
+use std::sync::Arc;
 
 use steadfast_core::{ConnectOptions, Duration, Error, Event, Instant, ListenOptions, SocketId};
 
@@ -15,7 +15,7 @@ use crate::text::Tolerance;
 /// A step, or the start or end of a repetition.
 #[derive(Clone, Debug)]
 enum Op {
-    Step(Rc<Step>),
+    Step(Arc<Step>),
     Begin { times: u64, end: usize },
     End { begin: usize },
 }
@@ -102,7 +102,7 @@ impl Program {
                     self.end_of_turn(begin);
                     continue;
                 }
-                Op::Step(step) => Rc::clone(step),
+                Op::Step(step) => Arc::clone(step),
             };
             let Some(got) = self.step(&step, io, context, changed) else { return };
             self.since = context.now;
@@ -376,7 +376,7 @@ impl Program {
 fn flatten(steps: &[Step], ops: &mut Vec<Op>) {
     for step in steps {
         let Call::Repeat { times, body } = &step.call else {
-            ops.push(Op::Step(Rc::new(step.clone())));
+            ops.push(Op::Step(Arc::new(step.clone())));
             continue;
         };
         let begin = ops.len();

@@ -22,6 +22,10 @@ impl Network {
     /// Runs a fault whose time has come. Some faults take several steps.
     pub(super) fn start_fault(&mut self, index: usize, step: u32) {
         let fault: Fault = self.faults[index].fault.clone();
+        // Those that change a path count the packets that pass it.
+        if !matches!(fault.kind, FaultKind::Path { .. }) {
+            self.faults[index].hits += 1;
+        }
         match &fault.kind {
             FaultKind::Crash { host, .. } => self.crash(host),
             FaultKind::Reboot { host, same_secret, same_clock, .. } => {
@@ -91,7 +95,7 @@ impl Network {
     ///
     /// With ports, only a flow with these ports counts. A flow that only forged segments opened is the last choice.
     fn last_flow(&self, from: usize, to: usize, ports: (Option<u16>, Option<u16>)) -> Option<(usize, usize)> {
-        let owner = |end: SocketAddr| self.addresses.get(&end.ip()).copied();
+        let owner = |end: SocketAddr| self.host_at(end.ip());
         let fits = |wanted: Option<u16>, end: SocketAddr| wanted.is_none_or(|port| port == end.port());
         let all = self.timeline.flows.all.iter().enumerate().rev().filter_map(|(index, flow)| {
             (0..2).find_map(|way| {

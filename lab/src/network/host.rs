@@ -1,5 +1,6 @@
 //! A host: a stack with its own clock, and its applications.
 
+use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
 
 use bytes::Bytes;
@@ -14,6 +15,9 @@ use crate::rng::Rng;
 use crate::scenario::script::{App, Start};
 use crate::scenario::topology::HostSpec;
 
+/// Packets that wait to be taken from a host outside of the simulation. More are lost.
+const ARRIVED: usize = 65_536;
+
 /// A host.
 pub(crate) struct Host {
     pub(crate) name: String,
@@ -27,6 +31,8 @@ pub(crate) struct Host {
     pub(crate) stack: Option<Stack>,
     /// The foreign TCP; `None`: crashed.
     pub(crate) foreign: Option<Box<dyn Foreign>>,
+    /// The packets that have reached a host that lies outside of the simulation. `None` for all others.
+    pub(crate) outside: Option<VecDeque<Bytes>>,
     /// Constructs the foreign TCP. `None` for a host of our own.
     booter: Option<(Booter, Vec<(String, String)>)>,
     /// The last listing of the foreign TCP.
@@ -62,6 +68,7 @@ impl Host {
             ahead: spec.clock.as_nanos() as i128,
             stack: None,
             foreign: None,
+            outside: None,
             booter: None,
             entries: Vec::new(),
             failure: None,
@@ -76,6 +83,12 @@ impl Host {
             states: Map::default(),
             born: Map::default(),
         }
+    }
+
+    /// A host outside of the simulation: its packets are given, and those that reach it are taken.
+    pub(crate) fn outside(name: &str, v4: IpAddr, v6: IpAddr) -> Host {
+        let host = Host::new(&HostSpec::new(name), v4, v6, Config::default());
+        Host { outside: Some(VecDeque::new()), ..host }
     }
 
     /// Lets a foreign TCP play this host.
@@ -105,7 +118,9 @@ impl Host {
     }
 
     fn start(&mut self, seed: u64, now: Instant) {
-        if self.is_foreign() {
+        if self.outside.is_some() {
+            // It runs already.
+        } else if self.is_foreign() {
             self.start_foreign();
         } else {
             self.start_stack(seed);
@@ -166,7 +181,7 @@ impl Host {
     }
 
     pub(crate) fn is_up(&self) -> bool {
-        self.stack.is_some() || self.foreign.is_some()
+        self.stack.is_some() || self.foreign.is_some() || self.outside.is_some()
     }
 
     pub(super) fn poll_event(&mut self) -> Option<(SocketId, Event)> {
@@ -182,6 +197,8 @@ impl Host {
             stack.receive(now, packet.clone());
         } else if let Some(foreign) = &mut self.foreign {
             foreign.receive(packet);
+        } else if let Some(arrived) = self.outside.as_mut().filter(|arrived| arrived.len() < ARRIVED) {
+            arrived.push_back(packet.clone());
         }
     }
 

@@ -90,7 +90,7 @@ pub(crate) fn observed<'a>(packet: &Packet, names: &'a [String]) -> Observed<'a>
 
 impl Network {
     /// Sends a packet from a host's stack.
-    pub(super) fn send(&mut self, from: usize, packet: Bytes) {
+    pub(crate) fn send(&mut self, from: usize, packet: Bytes) {
         self.update_hash(&packet);
         let Some(view) = View::new(&packet) else {
             let text = format!("{} sends what is no IP packet", self.names[from]);
@@ -99,7 +99,7 @@ impl Network {
         };
         let (outer, to_end) = self.translate(from, &packet, &view);
         let to = to_end.map_or(view.destination, |end| end.ip());
-        let to = self.addresses.get(&to).copied();
+        let to = self.host_at(to);
         let (seen, flow) = self.sent(from, to, to_end, &packet, &view);
         let hits = self.matching_faults(&seen);
         let entry = if to.is_some() || self.nats.is_outer(view.destination) {
@@ -215,6 +215,7 @@ impl Network {
             let FaultKind::Packets { pattern, .. } = &armed.fault.kind else { continue };
             if pattern.fits(&observed) && counts(pattern, &mut armed.met, &mut self.rng) {
                 hits.push(index);
+                armed.hits += 1;
             }
         }
         hits
@@ -385,15 +386,14 @@ impl Network {
             self.timeline.fate(route.entry, lost(text));
             return;
         }
-        if let Some((mtu, icmp, text)) =
-            self.effective_mtu(route.from, route.to).filter(|(mtu, ..)| *mtu < one.packet.len())
-        {
+        if let Some((mtu, icmp, text)) = self.too_big(route.from, route.to, one.packet.len()) {
             self.timeline.fate(route.entry, lost(text));
             if icmp {
                 self.reject(Rejection::Icmp(ErrorKind::PacketTooBig { mtu: mtu as u32 }), route, original);
             }
             return;
         }
+        self.count_changed_paths(route.from, route.to);
         let mishap = self.swarm.as_mut().map(|swarm| swarm.mishap(self.now)).unwrap_or_default();
         if let Some(later) = mishap.copy {
             let mut copy = InFlight { copy: true, extra: one.extra + later, ..one.clone() };
@@ -431,30 +431,46 @@ impl Network {
     }
 
     /// Returns the partition that stops a packet, if any.
-    fn partition(&self, from: usize, to: usize) -> Option<String> {
-        self.faults.iter().find_map(|armed| match &armed.fault.kind {
+    fn partition(&mut self, from: usize, to: usize) -> Option<String> {
+        let (now, from, to) = (self.now, Some(self.names[from].as_str()), Some(self.names[to].as_str()));
+        self.faults.iter_mut().find_map(|armed| match &armed.fault.kind {
             FaultKind::Partition { direction, window }
-                if window.contains(self.now)
-                    && direction.fits(Some(&self.names[from]), Some(&self.names[to])) =>
+                if window.contains(now) && direction.fits(from, to) =>
             {
+                armed.hits += 1;
                 Some(armed.fault.to_string())
             }
             _ => None,
         })
     }
 
-    /// Returns the smallest MTU of the path, and whether its router sends an ICMP error.
-    fn effective_mtu(&self, from: usize, to: usize) -> Option<(usize, bool, String)> {
-        let links = self.faults.iter().filter_map(|armed| match &armed.fault.kind {
+    /// Returns the smallest MTU of the path if it is below `len`, and whether its router sends an ICMP error.
+    fn too_big(&mut self, from: usize, to: usize, len: usize) -> Option<(usize, bool, String)> {
+        let (now, from, to) = (self.now, Some(self.names[from].as_str()), Some(self.names[to].as_str()));
+        let links = self.faults.iter_mut().filter_map(|armed| match &armed.fault.kind {
             FaultKind::Mtu { direction, mtu, icmp, window }
-                if window.contains(self.now)
-                    && direction.fits(Some(&self.names[from]), Some(&self.names[to])) =>
+                if window.contains(now) && direction.fits(from, to) =>
             {
-                Some((*mtu, *icmp, armed.fault.to_string()))
+                Some((*mtu, *icmp, armed))
             }
             _ => None,
         });
-        links.min_by_key(|(mtu, ..)| *mtu)
+        let (mtu, icmp, armed) = links.min_by_key(|(mtu, ..)| *mtu).filter(|(mtu, ..)| *mtu < len)?;
+        armed.hits += 1;
+        Some((mtu, icmp, armed.fault.to_string()))
+    }
+
+    /// Counts a packet that passes paths which faults have changed.
+    fn count_changed_paths(&mut self, from: usize, to: usize) {
+        let (now, from, to) = (self.now, Some(self.names[from].as_str()), Some(self.names[to].as_str()));
+        for armed in &mut self.faults {
+            if let FaultKind::Path { direction, window, .. } = &armed.fault.kind
+                && window.contains(now)
+                && direction.fits(from, to)
+            {
+                armed.hits += 1;
+            }
+        }
     }
 }
 

@@ -1,0 +1,102 @@
+//! The options that `run` and `gateway` share: which destinations are open, who answers queries of names.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::str::FromStr;
+
+use clap::Args;
+use steadfast_gateway::{Action, Dns, Gateway, GatewayBuilder, Rule};
+
+use crate::failure::Failure;
+
+/// Rules, names, ports of this machine.
+#[derive(Args)]
+pub(crate) struct Policy {
+    /// Open destinations: a network and ports, as 10.0.0.0/8:5432, [2001:db8::/32]:80-443 or `*`. May be repeated; of
+    /// all rules, the most specific one decides. The machine's loopback and link-local addresses are closed otherwise.
+    #[arg(long, value_name = "NETWORK[:PORTS]")]
+    allow: Vec<String>,
+    /// Refuse destinations, with the ICMP error that says so. May be repeated.
+    #[arg(long, value_name = "NETWORK[:PORTS]")]
+    deny: Vec<String>,
+    /// Drop what goes to destinations, without an answer. May be repeated.
+    #[arg(long, value_name = "NETWORK[:PORTS]")]
+    drop: Vec<String>,
+    /// Who answers queries of names: `host`, the servers of this machine; `none`; or a server. May be repeated.
+    #[arg(long, value_name = "host|none|ADDRESS[:PORT]", default_value = "host")]
+    dns: Vec<Server>,
+    /// Lead connections to this port of 127.0.0.1 to that of this machine. May be repeated.
+    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    localhost: Vec<u16>,
+}
+
+/// An argument of `--dns`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Server {
+    Host,
+    None,
+    At(SocketAddr),
+}
+
+impl FromStr for Server {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Server, String> {
+        match text {
+            "host" => return Ok(Server::Host),
+            "none" => return Ok(Server::None),
+            _ => {}
+        }
+        let address = text.parse::<IpAddr>().map(|address| SocketAddr::new(address, 53));
+        let address = address.or_else(|_| text.parse::<SocketAddr>());
+        address
+            .map(Server::At)
+            .map_err(|_| "expected `host`, `none` or an address, as 9.9.9.9 or 9.9.9.9:53".to_owned())
+    }
+}
+
+impl Policy {
+    /// A gateway with these options.
+    pub(crate) fn builder(&self) -> Result<GatewayBuilder, Failure> {
+        let mut builder = Gateway::builder().dns(self.servers()?);
+        let options = [
+            ("--deny", Action::Deny, &self.deny),
+            ("--drop", Action::Drop, &self.drop),
+            ("--allow", Action::Allow, &self.allow),
+        ];
+        for (option, action, networks) in options {
+            for network in networks {
+                let rule = Rule::new(action, network);
+                builder = builder.rule(rule.map_err(|e| Failure::usage(format!("{option} {e}")))?);
+            }
+        }
+        for port in &self.localhost {
+            let loopback = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), *port);
+            builder = builder.rule(Rule::allow(loopback));
+        }
+        Ok(builder)
+    }
+
+    fn servers(&self) -> Result<Dns, Failure> {
+        match self.dns[..] {
+            [Server::Host] => Ok(Dns::Host),
+            [Server::None] => Ok(Dns::None),
+            _ => {
+                let address = |server: &Server| match server {
+                    Server::At(address) => Ok(*address),
+                    _ => Err(Failure::usage("--dns: expected `host` or `none` alone, or addresses")),
+                };
+                self.dns.iter().map(address).collect::<Result<_, _>>().map(Dns::Servers)
+            }
+        }
+    }
+
+    /// Returns whether queries of names are answered.
+    pub(crate) fn has_dns(&self) -> bool {
+        self.dns != [Server::None]
+    }
+
+    /// The ports of 127.0.0.1 that lead to this machine.
+    pub(crate) fn localhost(&self) -> &[u16] {
+        &self.localhost
+    }
+}

@@ -1,0 +1,41 @@
+//! The part of a gateway that all its services use.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+
+use steadfast::RelayConfig;
+
+use crate::counters::Counts;
+use crate::rules::{Action, Rules};
+use crate::servers::Dns;
+use crate::subnet::Subnet;
+
+/// The part of a gateway that its tasks use.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) subnet: Subnet,
+    pub(crate) rules: Rules,
+    pub(crate) relay: RelayConfig,
+    pub(crate) counts: Counts,
+    pub(crate) dns: Dns,
+    /// Connections whose guest may still send.
+    pub(crate) uploads: Arc<AtomicUsize>,
+}
+
+impl Shared {
+    /// The address of the machine that a destination of the guest stands for.
+    pub(crate) fn real_destination(&self, destination: SocketAddr) -> SocketAddr {
+        let mut aliases = self.subnet.localhost();
+        let localhost: IpAddr = match aliases.find(|alias| *alias == destination.ip()) {
+            None => return destination,
+            Some(IpAddr::V4(_)) => Ipv4Addr::LOCALHOST.into(),
+            Some(IpAddr::V6(_)) => Ipv6Addr::LOCALHOST.into(),
+        };
+        SocketAddr::new(localhost, destination.port())
+    }
+
+    pub(crate) fn decide(&self, destination: SocketAddr) -> Action {
+        self.rules.decide(destination)
+    }
+}
