@@ -56,7 +56,7 @@ impl std::error::Error for Error {}
 pub struct Problem {
     /// Offset in the file, in the unpacked bytes of a gzip file.
     pub offset: u64,
-    /// What is wrong there, and what was expected.
+    /// The fault there, and what was expected.
     pub text: String,
     /// Bytes that were passed over.
     pub skipped: u64,

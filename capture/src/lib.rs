@@ -19,6 +19,7 @@
 mod bytes;
 mod damage;
 pub mod link;
+mod options;
 mod pcap;
 mod pcapng;
 mod reader;

@@ -4,8 +4,7 @@ use std::io::{self, Read};
 
 use crate::bytes::Order;
 use crate::damage::{Damage, Error};
-use crate::reader::{Found, Options};
-use crate::record::{Direction, Interface, Resolution};
+use crate::record::{Direction, Found, Interface, Options, Resolution};
 use crate::window::Window;
 use crate::{HARD_LIMIT, RECORD_LIMIT, SEARCH_LIMIT};
 

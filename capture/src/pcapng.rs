@@ -4,8 +4,8 @@ use std::io::{self, Read};
 
 use crate::bytes::Order;
 use crate::damage::{Damage, Error};
-use crate::reader::{Found, Options};
-use crate::record::{Direction, Interface, Resolution};
+use crate::options::options;
+use crate::record::{Direction, Found, Interface, Options, Resolution};
 use crate::window::Window;
 use crate::{HARD_LIMIT, INTERFACE_LIMIT, SEARCH_LIMIT};
 
@@ -106,7 +106,7 @@ impl Pcapng {
         }
         let declared = self.order.u32(bytes, 4);
         let len = declared as usize;
-        if !(LEAST..=HARD_LIMIT as usize).contains(&len) || len % 4 != 0 {
+        if !(LEAST..=HARD_LIMIT as usize).contains(&len) || !len.is_multiple_of(4) {
             return Ok(Err(format!(
                 "a block of {declared} bytes, expected a multiple of 4 from {LEAST} to {HARD_LIMIT}"
             )));
@@ -236,7 +236,7 @@ impl Pcapng {
             let len = self.order.u32(bytes, at + 4) as usize;
             KNOWN.contains(&kind)
                 && (LEAST..=HARD_LIMIT as usize).contains(&len)
-                && len % 4 == 0
+                && len.is_multiple_of(4)
                 && at + len <= bytes.len()
                 && self.order.u32(bytes, at + len - 4) as usize == len
         }))
@@ -277,14 +277,4 @@ fn interface(order: Order, section: u32, body: &[u8]) -> Interface {
         }
     }
     interface
-}
-
-/// The options of a block: codes and values.
-pub(crate) fn options(order: Order, mut rest: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
-    std::iter::from_fn(move || {
-        let (code, len) = (order.u16(rest, 0), usize::from(order.u16(rest, 2)));
-        let value = rest.get(4..4 + len).filter(|_| code != 0)?;
-        rest = rest.get(4 + len.next_multiple_of(4)..).unwrap_or_default();
-        Some((code, value))
-    })
 }

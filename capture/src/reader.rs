@@ -1,7 +1,6 @@
 //! The reader: finds the format, and returns records.
 
 use std::io::{self, Chain, Cursor, Read};
-use std::ops::Range;
 
 use flate2::read::MultiGzDecoder;
 
@@ -9,7 +8,7 @@ use crate::bytes::Order;
 use crate::damage::{Damage, Error};
 use crate::pcap::Pcap;
 use crate::pcapng::{Pcapng, SECTION_HEADER};
-use crate::record::{Direction, Format, Interface, Record};
+use crate::record::{Format, Interface, Record};
 use crate::window::Window;
 
 /// The first bytes of a gzip file.
@@ -28,28 +27,6 @@ pub struct Reader<R> {
 enum Inner {
     Pcap(Pcap),
     Pcapng(Pcapng),
-}
-
-/// A packet at the front of the window.
-pub(crate) struct Found {
-    pub(crate) interface: usize,
-    pub(crate) nanos: Option<i64>,
-    pub(crate) len: u32,
-    /// The captured bytes, in the window.
-    pub(crate) data: Range<usize>,
-    /// Length of the record or block.
-    pub(crate) whole: usize,
-    pub(crate) options: Options,
-}
-
-/// The parts of a packet that not every format has.
-#[derive(Default)]
-pub(crate) struct Options {
-    pub(crate) direction: Option<Direction>,
-    pub(crate) checksum_not_ready: bool,
-    pub(crate) segmented_later: bool,
-    /// Undecoded options, in the window.
-    pub(crate) raw: Range<usize>,
 }
 
 impl<R: Read> Reader<R> {

@@ -1,5 +1,7 @@
 //! A packet of a capture, and the interface that saw it.
 
+use std::ops::Range;
+
 /// The format of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
@@ -101,8 +103,30 @@ pub struct Record<'a> {
 impl<'a> Record<'a> {
     /// The comments of the packet.
     pub fn comments(&self) -> impl Iterator<Item = &'a str> {
-        crate::pcapng::options(self.order, self.options)
+        crate::options::options(self.order, self.options)
             .filter(|(code, _)| *code == 1)
             .filter_map(|(_, value)| std::str::from_utf8(value).ok())
     }
+}
+
+/// A packet at the front of the window.
+pub(crate) struct Found {
+    pub(crate) interface: usize,
+    pub(crate) nanos: Option<i64>,
+    pub(crate) len: u32,
+    /// The captured bytes, in the window.
+    pub(crate) data: Range<usize>,
+    /// Length of the record or block.
+    pub(crate) whole: usize,
+    pub(crate) options: Options,
+}
+
+/// The parts of a packet that not every format has.
+#[derive(Default)]
+pub(crate) struct Options {
+    pub(crate) direction: Option<Direction>,
+    pub(crate) checksum_not_ready: bool,
+    pub(crate) segmented_later: bool,
+    /// Undecoded options, in the window.
+    pub(crate) raw: Range<usize>,
 }

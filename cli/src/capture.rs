@@ -43,7 +43,14 @@ impl Capture {
         let since_epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let nanos = since_epoch.as_nanos() as u64;
         let bytes = completed.as_deref().unwrap_or(packet);
-        let block = pcapng::packet(&pcapng::Packet { nanos, interface: 0, outbound, bytes, comments: &[] });
+        let block = pcapng::packet(&pcapng::Packet {
+            nanos,
+            interface: 0,
+            outbound,
+            bytes,
+            len: bytes.len() as u32,
+            comments: &[],
+        });
         self.write(|file| file.write_all(&block));
     }
 

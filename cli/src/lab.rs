@@ -12,6 +12,7 @@ use steadfast_lab::{Fault, Report, RunOptions, Scenario, catalogue, explain, jun
 use crate::failure::Failure;
 use crate::opponent::{Opponent, check_kernel, kernel};
 use crate::output::say;
+use crate::pcap::diagnoses_of;
 use crate::settings::Sysctls;
 
 /// The lab.
@@ -99,10 +100,20 @@ impl Lab {
             Lab::Run(command) => command.run(),
             Lab::Explain(command) => {
                 let scenario = find(&known()?, &command.scenario)?;
-                say(&explain(&scenario, command.profile).map_err(|e| Failure::usage(e.to_string()))?)
+                explained(&scenario, command.profile)
             }
         }
     }
+}
+
+/// Explains a scenario of the catalogue, with its default profile.
+pub(crate) fn explain_case(id: &str) -> Result<(), Failure> {
+    explained(&find(&known()?, id)?, Profile::Default)
+}
+
+fn explained(scenario: &Scenario, profile: Profile) -> Result<(), Failure> {
+    let text = explain(scenario, profile).map_err(|e| Failure::usage(e.to_string()))?;
+    say(&(text + &diagnoses_of(&scenario.id)))
 }
 
 fn list() -> Result<(), Failure> {

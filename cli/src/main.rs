@@ -23,6 +23,7 @@ mod lab;
 mod logged;
 mod opponent;
 mod output;
+mod pcap;
 #[cfg(target_os = "linux")]
 mod policy;
 #[cfg(target_os = "linux")]
@@ -92,6 +93,9 @@ enum Command {
     /// Run scripts in the packetdrill language, in virtual time.
     #[command(subcommand)]
     Drill(drill::DrillCommand),
+    /// Read captures: list, show and diagnose their connections.
+    #[command(subcommand)]
+    Pcap(pcap::Pcap),
 }
 
 fn main() -> ExitCode {
@@ -113,6 +117,10 @@ fn main() -> ExitCode {
         Command::Config(command) => command.run(),
         Command::Lab(command) => command.run(),
         Command::Drill(command) => command.run(),
+        Command::Pcap(command) => match command.run() {
+            Ok(status) => return status,
+            Err(failure) => Err(failure),
+        },
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -74,6 +74,7 @@ fn block(captured: &Captured, comments: &[String]) -> Vec<u8> {
         interface: captured.host as u32,
         outbound: captured.outbound,
         bytes: &captured.bytes,
+        len: captured.bytes.len() as u32,
         comments,
     })
 }

@@ -33,6 +33,8 @@ pub struct Packet<'a> {
     pub outbound: bool,
     /// The packet, from its IP header on.
     pub bytes: &'a [u8],
+    /// Length of the packet, if the capture has cut it.
+    pub len: u32,
     /// Notes about it.
     pub comments: &'a [String],
 }
@@ -76,7 +78,7 @@ pub fn packet(packet: &Packet<'_>) -> Vec<u8> {
     body.extend(((packet.nanos >> 32) as u32).to_le_bytes());
     body.extend((packet.nanos as u32).to_le_bytes());
     body.extend((packet.bytes.len() as u32).to_le_bytes());
-    body.extend((packet.bytes.len() as u32).to_le_bytes());
+    body.extend(packet.len.max(packet.bytes.len() as u32).to_le_bytes());
     body.extend(packet.bytes);
     pad(&mut body);
     for comment in packet.comments {
@@ -137,7 +139,8 @@ mod tests {
     #[test]
     fn every_block_says_its_length_twice_and_is_a_multiple_of_four() {
         let comments = ["odd".to_owned()];
-        let of = Packet { nanos: 10, interface: 1, outbound: true, bytes: b"12345", comments: &comments };
+        let of =
+            Packet { nanos: 10, interface: 1, outbound: true, bytes: b"12345", len: 5, comments: &comments };
         let file = [section("X"), interface("C2"), packet(&of)].concat();
         let kinds: Vec<u32> = blocks(&file).iter().map(|(kind, _)| *kind).collect();
         assert_eq!(kinds, [SECTION_HEADER, INTERFACE_DESCRIPTION, ENHANCED_PACKET]);
@@ -146,7 +149,7 @@ mod tests {
     #[test]
     fn a_packet_says_when_where_and_in_which_direction_it_was_seen() {
         let nanos = 7 << 32 | 9;
-        let of = Packet { nanos, interface: 1, outbound: false, bytes: b"12345", comments: &[] };
+        let of = Packet { nanos, interface: 1, outbound: false, bytes: b"12345", len: 5, comments: &[] };
         let block = packet(&of);
         let body = blocks(&block)[0].1;
         let words: Vec<u32> =

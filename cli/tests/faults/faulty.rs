@@ -248,6 +248,7 @@ impl Tape {
 fn record(tape: &mut Option<Tape>, bytes: &[u8]) {
     let Some(Tape(file)) = tape else { return };
     let nanos = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_nanos() as u64;
-    let packet = pcapng::Packet { nanos, interface: 0, outbound: true, bytes, comments: &[] };
+    let packet =
+        pcapng::Packet { nanos, interface: 0, outbound: true, bytes, len: bytes.len() as u32, comments: &[] };
     file.write_all(&pcapng::packet(&packet)).unwrap();
 }

@@ -1,0 +1,141 @@
+//! Closing: FINs that are lost, unanswered, or never sent.
+
+use super::{Context, by_cost};
+use crate::conn::{CLIENT, Conn, Kind, Mark, SERVER, fact};
+use crate::finding::{Confidence, Finding, Place, Severity, seconds};
+
+const SECOND: i64 = 1_000_000_000;
+/// How long one connection may stay half closed before it is a leak.
+const PATIENT: i64 = 60 * SECOND;
+/// How long several connections of a service may.
+pub(crate) const SEVERAL: i64 = 10 * SECOND;
+
+pub(super) fn judge(conn: &Conn, context: &Context, out: &mut Vec<Finding>) {
+    for way in [CLIENT, SERVER] {
+        repeated(conn, way, out);
+        leak(conn, way, context, out);
+    }
+    let [client, server] = &conn.ways;
+    if client.is(fact::FIN) && server.is(fact::FIN) && crossed(conn) {
+        out.push(
+            Finding::new("close-simultaneous", Severity::Info, Place::Unknown)
+                .see(client.first_fin, "FIN")
+                .see(server.first_fin, "FIN")
+                .at(conn.last, 0)
+                .text("Both ends closed at the same time."),
+        );
+    }
+}
+
+fn crossed(conn: &Conn) -> bool {
+    let fin = |way| conn.marks_of(way, Kind::Fin).next();
+    let ack = |way| conn.marks_of(way, Kind::FinAck).next();
+    let (Some(a), Some(b)) = (fin(CLIENT), fin(SERVER)) else { return false };
+    let (first, second, way) = if a.packet < b.packet { (a, b, SERVER) } else { (b, a, CLIENT) };
+    // The second FIN does not acknowledge the first.
+    ack(way).is_some_and(|ack| ack.packet > second.packet)
+        && second.at - first.at < conn.round_trip().max(SECOND / 1000)
+}
+
+/// A FIN came again.
+fn repeated(conn: &Conn, way: usize, out: &mut Vec<Finding>) {
+    let again: Vec<&Mark> = conn.marks_of(way, Kind::FinAgain).collect();
+    let (Some(first), Some(last)) = (conn.marks_of(way, Kind::Fin).next(), again.last()) else { return };
+    let acked = conn.marks_of(1 - way, Kind::FinAck).next();
+    let heard = acked.filter(|ack| ack.packet < last.packet);
+    let cost = last.at - first.at;
+    let fins = || std::iter::once(first.packet).chain(again.iter().map(|mark| mark.packet));
+    let answer = acked.filter(|ack| ack.packet > last.packet);
+    let place = Place::of(way);
+    let finding = |id| {
+        Finding::new(id, by_cost(conn, cost), Place::Path)
+            .see_all(fins(), "FIN")
+            .at(first.at, cost)
+            .cost(cost)
+            .times(again.len() as u32)
+    };
+    if let Some(ack) = heard {
+        let acks = conn.marks_of(1 - way, Kind::FinAckAgain).map(|mark| mark.packet);
+        let text = format!(
+            "The {}'s FIN came {} times though its acknowledgment had left: that was lost.",
+            place.name(),
+            again.len() + 1
+        );
+        out.push(
+            finding("close-last-ack-lost")
+                .sure(Confidence::Certain)
+                .see(ack.packet, "acknowledgment")
+                .see_all(acks, "acknowledgment again")
+                .text(text)
+                .because("The FIN comes again after its acknowledgment passed here."),
+        );
+    } else if answer.is_some() || again.len() < 3 {
+        // The answer to the second FIN of a connection is the last acknowledgment.
+        let second = conn.ways[1 - way].is(fact::FIN) && conn.first_to_close != way as u8 + 1;
+        let (id, other) = if second {
+            ("close-last-ack-lost", "close-fin-lost")
+        } else {
+            ("close-fin-lost", "close-last-ack-lost")
+        };
+        let text =
+            format!("The {}'s FIN was sent {} times, over {}.", place.name(), again.len() + 1, seconds(cost));
+        out.push(
+            finding(id)
+                .see(answer.map_or(0, |ack| ack.packet), "answered")
+                .text(text)
+                .sure(if second { Confidence::Possible } else { Confidence::Likely })
+                .because("From here, a lost FIN and a lost acknowledgment of it look the same.")
+                .or(other, format!("a capture at the {}", Place::of(1 - way).name())),
+        );
+    } else {
+        let text = format!(
+            "The {}'s FIN was sent {} times, over {}, and never acknowledged.",
+            place.name(),
+            again.len() + 1,
+            seconds(cost)
+        );
+        out.push(
+            finding("close-fin-unanswered")
+                .text(text)
+                .or("live-peer-vanished", format!("a capture at the {}", Place::of(1 - way).name())),
+        );
+    }
+}
+
+/// An end that got a FIN and never closes.
+fn leak(conn: &Conn, way: usize, context: &Context, out: &mut Vec<Finding>) {
+    let peer = 1 - way;
+    let [own, other] = [&conn.ways[way], &conn.ways[peer]];
+    if !other.is(fact::FIN_ACKED) || own.is(fact::FIN) || own.is(fact::RST) {
+        return;
+    }
+    let Some(ack) = conn.marks_of(way, Kind::FinAck).next() else { return };
+    let Some(fin) = conn.marks_of(peer, Kind::Fin).next() else { return };
+    // Data after the FIN means that the direction is in use.
+    let since = ack.at.max(own.data_at);
+    let held = context.end - since;
+    if held < SEVERAL || own.data_at > ack.at && own.data_packets > 0 {
+        return;
+    }
+    let place = Place::of(way);
+    let text = format!(
+        "The {} got a FIN, acknowledged it, and did not close within {}.",
+        place.name(),
+        seconds(held)
+    );
+    let (severity, confidence) = if held >= PATIENT {
+        (Severity::Warning, Confidence::Likely)
+    } else {
+        (Severity::Info, Confidence::Possible)
+    };
+    out.push(
+        Finding::new("close-wait-leak", severity, place)
+            .sure(confidence)
+            .see(fin.packet, "FIN")
+            .see(ack.packet, "acknowledged")
+            .at(ack.at, held)
+            .text(text)
+            .because("It sent neither data nor a FIN since.")
+            .or("app-slow-response", "a longer capture, or ss -tan state close-wait there"),
+    );
+}

@@ -1,0 +1,75 @@
+//! Losses, by the way they were repaired.
+
+use super::quality::Gates;
+use super::{by_cost, near_sender};
+use crate::conn::{CLIENT, Conn, SERVER, Tally};
+use crate::finding::{Finding, Place, Severity, seconds};
+
+pub(super) fn judge(conn: &Conn, gates: &Gates, out: &mut Vec<Finding>) {
+    for way in [CLIENT, SERVER] {
+        let Some(trouble) = conn.trouble[way].as_deref() else { continue };
+        let many = u64::from(conn.ways[way].again) * 100 > conn.ways[way].bytes;
+        let side = if trouble.before_here.count > 0 && !near_sender(conn, way) {
+            "before the capture"
+        } else {
+            "behind the capture"
+        };
+        let mut say = |tally: &Tally, id: &'static str, what: &'static str, how: &str| {
+            if tally.count == 0 {
+                return;
+            }
+            let cost = tally.most;
+            let severity = if many { Severity::Warning } else { by_cost(conn, cost) };
+            // A file that lacks packets cannot tell what was lost.
+            let severity = if gates.lossy { Severity::Info } else { severity };
+            let text = format!(
+                "{} segments were {how} ({side}); the longest wait was {}.",
+                tally.count,
+                seconds(cost)
+            );
+            let first = tally.packets.first().map_or(conn.start, |p| p.1);
+            out.push(
+                Finding::new(id, severity, Place::Path)
+                    .see_all(tally.packets.iter().map(|p| p.0), what)
+                    .at(first, tally.cost)
+                    .cost(tally.cost)
+                    .text(text)
+                    .times(tally.count),
+            );
+        };
+        say(&trouble.timeout, "loss-rto", "again: timeout", "repeated by a timeout");
+        say(&trouble.fast, "loss-fast-retransmit", "again: duplicate ACKs", "repaired within a round trip");
+        say(
+            &trouble.tail,
+            "loss-tlp",
+            "again: tail probe or timeout",
+            "repeated as a probe of the tail, or by a timeout",
+        );
+        if trouble.before_here.count > 0 {
+            let lost = &trouble.before_here;
+            let text =
+                format!("{} segments were lost before they came by; only their repairs did.", lost.count);
+            let first = lost.packets.first().map_or(conn.start, |p| p.1);
+            out.push(
+                Finding::new("loss-before-here", Severity::Info, Place::Path)
+                    .see_all(lost.packets.iter().map(|p| p.0), "fills a hole")
+                    .at(first, lost.most)
+                    .text(text)
+                    .times(lost.count),
+            );
+        }
+        if trouble.needless.count > 0 {
+            let needless = &trouble.needless;
+            let text =
+                format!("{} segments were repeated though they had been acknowledged.", needless.count);
+            let first = needless.packets.first().map_or(conn.start, |p| p.1);
+            out.push(
+                Finding::new("loss-spurious", Severity::Info, Place::Path)
+                    .see_all(needless.packets.iter().map(|p| p.0), "again, needlessly")
+                    .at(first, 0)
+                    .text(text)
+                    .times(needless.count),
+            );
+        }
+    }
+}

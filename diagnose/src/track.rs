@@ -1,0 +1,363 @@
+//! The tracker: takes each segment to its connection, and notes what it means there.
+
+mod acks;
+mod data;
+mod open;
+mod resets;
+
+use std::collections::HashMap;
+
+use siphasher::sip::SipHasher13;
+
+use crate::conn::{CLIENT, Conn, Kind, Previous, SERVER, before, fact, state};
+use crate::copies::{Copies, Twin};
+use crate::packet::{ACK, Checksum, End, FIN, Icmp, RST, SYN, Segment};
+
+/// Nanoseconds after which a closed connection may leave the table.
+const CLOSED_FOR: i64 = 120_000_000_000;
+/// Nanoseconds after which an idle connection may leave the table.
+const IDLE_FOR: i64 = 3_600_000_000_000;
+/// Connections in the table from which on closed ones leave it before the end of the file.
+const ROOMY: usize = 16_384;
+/// Twice the maximum segment lifetime: how long TIME-WAIT may last, in nanoseconds.
+const TWO_MSL: i64 = 120_000_000_000;
+
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+struct Key {
+    low: End,
+    high: End,
+    section: u32,
+}
+
+/// A keyed hash, so that nobody can choose tuples that collide.
+#[derive(Clone)]
+struct Keyed(SipHasher13);
+
+impl std::hash::BuildHasher for Keyed {
+    type Hasher = SipHasher13;
+
+    fn build_hasher(&self) -> SipHasher13 {
+        self.0
+    }
+}
+
+/// Follows all connections.
+pub(crate) struct Tracker {
+    table: HashMap<Key, u32, Keyed>,
+    conns: Vec<Option<Box<Conn>>>,
+    free: Vec<u32>,
+    copies: Copies,
+    hand: usize,
+    /// Connections that have ended, to be judged.
+    #[allow(clippy::vec_box, reason = "they come from the table in their boxes")]
+    pub(crate) ended: Vec<Box<Conn>>,
+    /// Number of connections seen.
+    pub(crate) count: u32,
+    /// Limit of connections in the table.
+    limit: usize,
+    /// Connections that left the table because it was full.
+    pub(crate) evicted: u64,
+    /// Packets of other interfaces: seen before elsewhere, and not.
+    pub(crate) twins: u64,
+    pub(crate) alone: u64,
+    /// Newest timestamp of each client's address towards a service.
+    stamps: HashMap<(u128, End), (u32, i64), Keyed>,
+}
+
+impl Tracker {
+    pub(crate) fn new(key: [u64; 2], limit: usize) -> Tracker {
+        let keyed = Keyed(SipHasher13::new_with_keys(key[0], key[1]));
+        Tracker {
+            table: HashMap::with_hasher(keyed.clone()),
+            conns: Vec::new(),
+            free: Vec::new(),
+            copies: Copies::new(key[0] ^ key[1].rotate_left(32)),
+            hand: 0,
+            ended: Vec::new(),
+            count: 0,
+            limit,
+            evicted: 0,
+            twins: 0,
+            alone: 0,
+            stamps: HashMap::with_hasher(keyed),
+        }
+    }
+
+    /// Takes in a segment.
+    pub(crate) fn segment(&mut self, section: u32, s: &Segment) {
+        let twin = self.copies.look(section, s);
+        let index = self.find(section, s);
+        let Some(conn) = self.conns[index as usize].as_deref_mut() else { return };
+        if s.interface != conn.interface {
+            // The other interface sees the same packets, unless each direction has an interface of its own.
+            if twin == Twin::Elsewhere {
+                self.twins += 1;
+                conn.set(state::TWO_VANTAGES);
+            } else {
+                self.alone += 1;
+            }
+            if self.twins > 0 || self.alone < 64 {
+                return;
+            }
+        } else if twin == Twin::Elsewhere {
+            self.twins += 1;
+            conn.set(state::TWO_VANTAGES);
+        }
+        conn.last_packet = s.number;
+        let way = conn.way_of(s);
+        if let Twin::Copy { packet, after } = twin {
+            let tally = &mut conn.trouble(way).copies;
+            tally.add(s.number, s.at, s.len, after);
+            if tally.count == 1 {
+                tally.packets.insert(0, (packet, s.at - after));
+            }
+            return;
+        }
+        if self.stamps.len() < 65_536 && s.options.timestamps.is_some() {
+            note_stamp(&mut self.stamps, conn, way, s);
+        }
+        follow(conn, way, s);
+        self.retire(s.at);
+    }
+
+    /// Takes in an ICMP error.
+    pub(crate) fn icmp(&mut self, section: u32, icmp: &Icmp) {
+        let key = key(section, icmp.from, icmp.to);
+        let Some(conn) = self.table.get(&key).and_then(|index| self.conns[*index as usize].as_deref_mut())
+        else {
+            return;
+        };
+        let way = usize::from(icmp.from != conn.ends[CLIENT]);
+        let kind = if icmp.is_too_big() {
+            Kind::TooBig
+        } else if icmp.is_unreachable() {
+            Kind::Unreachable
+        } else {
+            return;
+        };
+        let value = if icmp.is_too_big() { icmp.mtu } else { icmp.packed() };
+        conn.mark_at(way, kind, icmp.number, icmp.at, value);
+    }
+
+    /// Ends all connections.
+    pub(crate) fn finish(&mut self) {
+        for conn in self.conns.drain(..).flatten() {
+            self.ended.push(conn);
+        }
+        self.table.clear();
+    }
+
+    /// The index of a segment's connection. Opens one if there is none, or if a SYN begins another incarnation.
+    fn find(&mut self, section: u32, s: &Segment) -> u32 {
+        let key = key(section, s.from, s.to);
+        let Some(index) = self.table.get(&key).copied() else {
+            let conn = self.open(section, s);
+            let index = self.put(conn);
+            self.table.insert(key, index);
+            return index;
+        };
+        let begins = match self.conns[index as usize].as_deref() {
+            Some(conn) => s.has(SYN) && !s.has(ACK) && open::begins_anew(conn, s),
+            None => true,
+        };
+        if !begins {
+            return index;
+        }
+        let mut conn = self.open(section, s);
+        let old = self.conns[index as usize].take();
+        if let Some(old) = old {
+            conn.previous = Some(Box::new(previous(&old)));
+            open::note_reuse(&mut conn, &old, s, TWO_MSL);
+            self.ended.push(old);
+        }
+        self.conns[index as usize] = Some(Box::new(conn));
+        index
+    }
+
+    fn open(&mut self, section: u32, s: &Segment) -> Conn {
+        self.count += 1;
+        let from_client = match (s.has(SYN), s.has(ACK)) {
+            (true, acks) => !acks,
+            // Without a SYN, the lower port is that of a service.
+            (false, _) => s.from.port >= s.to.port,
+        };
+        let (client, server) = if from_client { (s.from, s.to) } else { (s.to, s.from) };
+        Conn::new(self.count, section, client, server, s)
+    }
+
+    fn put(&mut self, conn: Conn) -> u32 {
+        let conn = Some(Box::new(conn));
+        match self.free.pop() {
+            Some(index) => {
+                self.conns[index as usize] = conn;
+                index
+            }
+            None => {
+                self.conns.push(conn);
+                self.conns.len() as u32 - 1
+            }
+        }
+    }
+
+    /// Looks at a few connections, and takes those out of the table that are over.
+    fn retire(&mut self, now: i64) {
+        if self.table.len() <= ROOMY {
+            return;
+        }
+        let full = self.table.len() > self.limit;
+        for _ in 0..4 {
+            self.hand = (self.hand + 1) % self.conns.len();
+            let Some(conn) = self.conns[self.hand].as_deref() else { continue };
+            let idle = now - conn.last;
+            if full || idle > IDLE_FOR || conn.is_closed() && idle > CLOSED_FOR {
+                self.evicted += u64::from(full);
+                let key = key(conn.section, conn.ends[0], conn.ends[1]);
+                self.table.remove(&key);
+                self.free.push(self.hand as u32);
+                self.ended.extend(self.conns[self.hand].take());
+            }
+        }
+    }
+}
+
+fn key(section: u32, a: End, b: End) -> Key {
+    if a <= b { Key { low: a, high: b, section } } else { Key { low: b, high: a, section } }
+}
+
+fn previous(old: &Conn) -> Previous {
+    Previous { n: old.n, last: old.last, last_packet: old.last_packet }
+}
+
+/// Keeps the newest timestamp of a client's address, and notes a SYN that is older.
+fn note_stamp(
+    stamps: &mut HashMap<(u128, End), (u32, i64), Keyed>,
+    conn: &mut Conn,
+    way: usize,
+    s: &Segment,
+) {
+    let Some((value, _)) = s.options.timestamps.filter(|_| way == CLIENT) else { return };
+    let service = (conn.ends[CLIENT].address, conn.ends[SERVER]);
+    if s.has(SYN) {
+        let known = stamps.get(&service);
+        if known.is_some_and(|(newest, at)| before(value, *newest) && s.at - at < 60_000_000_000) {
+            conn.set(state::OLD_STAMP);
+        }
+    } else if conn.is(state::SYN_ACK) {
+        // The server took it, so this is what it remembers of the address.
+        stamps
+            .entry(service)
+            .and_modify(|entry| {
+                if before(entry.0, value) {
+                    *entry = (value, s.at);
+                }
+            })
+            .or_insert((value, s.at));
+    }
+}
+
+/// Takes a segment into its connection.
+fn follow(conn: &mut Conn, way: usize, s: &Segment) {
+    if s.options.cut {
+        conn.set(state::CUT);
+    }
+    note_size(conn, way, s);
+    if is_corrupt(conn, way, s) {
+        return;
+    }
+    let idle = s.at - conn.last;
+    conn.last = conn.last.max(s.at);
+    conn.ways[way].packets += 1;
+    if s.has(RST) {
+        if !open::resets_before(conn, way, s) {
+            resets::reset(conn, way, s);
+        }
+        return;
+    }
+    if conn.ways[way].is(fact::RST) {
+        conn.ways[way].after_reset = conn.ways[way].after_reset.saturating_add(1);
+    }
+    if s.has(SYN) {
+        open::syn(conn, way, s);
+        return;
+    }
+    if open::is_of_before(conn, way, s) {
+        return;
+    }
+    if idle > 5_000_000_000 {
+        let millis = (idle / 1_000_000).min(i64::from(u32::MAX));
+        conn.mark(way, Kind::AfterIdle, s, millis as u32);
+    }
+    note_sender(conn, way, s);
+    if s.has(ACK) {
+        acks::acknowledge(conn, way, s);
+    }
+    open::establish(conn, way, s);
+    let probe = data::probe(conn, way, s, idle);
+    if !probe && (s.len > 0 || s.has(FIN)) {
+        data::send(conn, way, s);
+    }
+    let sender = &mut conn.ways[way];
+    sender.last_at = s.at;
+    if !probe {
+        sender.window = s.window;
+        sender.max_window = sender.max_window.max(s.window);
+    }
+}
+
+/// Notes what identifies the sender: TTL, identifications, timestamps.
+fn note_sender(conn: &mut Conn, way: usize, s: &Segment) {
+    let w = &mut conn.ways[way];
+    if !w.is(fact::SEEN) {
+        w.set(fact::SEEN);
+        w.ttl = s.ttl;
+    } else {
+        let step = s.id.wrapping_sub(w.id);
+        if (1..=256).contains(&step) {
+            w.id_steps = w.id_steps.saturating_add(1);
+            if w.id_steps >= 8 {
+                w.set(fact::IDS_GROW);
+            }
+        } else if !(0xff00..=0xffff).contains(&step) {
+            w.id_steps = 0;
+            w.clear(fact::IDS_GROW);
+        }
+    }
+}
+
+/// Whether the path has damaged the segment. The end does not take it, and so neither do we.
+fn is_corrupt(conn: &mut Conn, way: usize, s: &Segment) -> bool {
+    let w = &mut conn.ways[way];
+    match s.checksum {
+        Checksum::Unknown => false,
+        Checksum::Good => {
+            w.good = w.good.saturating_add(1);
+            false
+        }
+        Checksum::Partial => {
+            w.partial = w.partial.saturating_add(1);
+            false
+        }
+        Checksum::Bad => {
+            w.bad = w.bad.saturating_add(1);
+            let odd = w.good >= 2 && w.bad < w.good && w.partial == 0;
+            if odd {
+                conn.trouble(way).corrupt.add(s.number, s.at, s.len, 0);
+                conn.mark(way, Kind::Corrupt, s, s.len);
+            }
+            odd
+        }
+    }
+}
+
+/// Notes a segment larger than any that the path carries.
+fn note_size(conn: &mut Conn, way: usize, s: &Segment) {
+    let peer = &conn.ways[1 - way];
+    let largest = if peer.is(fact::SYN) { u32::from(peer.mss.max(536)) } else { 9216 };
+    if s.offload || s.len > largest {
+        conn.set(state::OFFLOAD);
+        let first = &mut conn.trouble(way).offload;
+        if *first == 0 {
+            *first = s.number;
+        }
+    }
+}
