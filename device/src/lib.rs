@@ -1,14 +1,18 @@
 //! Packet devices for the steadfast TCP stack.
 //!
-//! A [`Device`] carries bare IP packets between the stack and a network. [`Tun`] connects to the kernel;
-//! [`memory::pair`] connects two stacks in one program, for tests.
+//! A [`Device`] carries bare IP packets or Ethernet frames between the stack and a network. [`Tun`] and [`PacketSocket`]
+//! connect to the kernel; [`memory::pair`] connects two stacks in one program, for tests.
 //!
-//! Unsafe code in this crate is limited to `Tun`: the `ioctl`s that create a TUN device, and the registration of its
-//! file.
+//! Unsafe code in this crate is limited to these two: the system calls that create and describe a TUN device or a packet
+//! socket, and the registration of their files.
 #![deny(unsafe_op_in_unsafe_fn)]
 
 use std::io;
 use std::task::{Context, Poll};
+
+use steadfast_wire::ethernet::HEADER_LEN;
+
+pub use steadfast_wire::ethernet::Address as HardwareAddress;
 
 pub mod memory;
 
@@ -17,12 +21,16 @@ mod link;
 #[cfg(target_os = "linux")]
 mod offload;
 #[cfg(target_os = "linux")]
+mod packet;
+#[cfg(target_os = "linux")]
 mod tun;
 
 #[cfg(target_os = "linux")]
+pub use packet::PacketSocket;
+#[cfg(target_os = "linux")]
 pub use tun::{Tun, TunError, TunOptions};
 
-/// A carrier of IP packets, in the style of `poll`.
+/// A carrier of IP packets or Ethernet frames, in the style of `poll`.
 ///
 /// One task owns a device and polls both directions. After `Pending`, the device wakes the waker of the last call in
 /// that direction once another call is worthwhile.
@@ -52,17 +60,20 @@ pub struct Capabilities {
     pub segmentation_offload: bool,
     /// The device computes TCP checksums of outgoing packets.
     pub checksum_offload: bool,
+    /// The device carries Ethernet frames, and this is its hardware address. `None`: it carries bare IP packets.
+    pub ethernet: Option<HardwareAddress>,
 }
 
 impl Capabilities {
     /// A device without offload.
     pub const fn new(mtu: u16) -> Capabilities {
-        Capabilities { mtu, segmentation_offload: false, checksum_offload: false }
+        Capabilities { mtu, segmentation_offload: false, checksum_offload: false, ethernet: None }
     }
 
     /// Bytes that a buffer for one frame must hold.
     pub const fn frame_len(&self) -> usize {
-        if self.segmentation_offload { 65_535 } else { self.mtu as usize }
+        let header = if self.ethernet.is_some() { HEADER_LEN } else { 0 };
+        header + if self.segmentation_offload { 65_535 } else { self.mtu as usize }
     }
 }
 
@@ -70,7 +81,7 @@ impl Capabilities {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Received {
-    /// Length of the IP packet in bytes.
+    /// Length of the IP packet or Ethernet frame in bytes.
     pub len: usize,
     /// The device has verified the TCP checksum, or the packet never left this machine.
     pub checksum_trusted: bool,
@@ -87,7 +98,7 @@ impl Received {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Frame<'a> {
-    /// The IP packet.
+    /// The IP packet or Ethernet frame.
     pub bytes: &'a [u8],
     /// If present, the device must cut the payload into segments of this many bytes.
     pub segment_size: Option<u16>,

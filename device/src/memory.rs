@@ -45,7 +45,7 @@ pub fn pair(mtu: u16) -> (MemoryDevice, MemoryDevice) {
 /// assert!(left.capabilities().segmentation_offload);
 /// ```
 pub fn pair_with_offload(mtu: u16) -> (MemoryDevice, MemoryDevice) {
-    connected(Capabilities { mtu, segmentation_offload: true, checksum_offload: true })
+    connected(Capabilities { segmentation_offload: true, checksum_offload: true, ..Capabilities::new(mtu) })
 }
 
 fn connected(capabilities: Capabilities) -> (MemoryDevice, MemoryDevice) {

@@ -4,6 +4,11 @@
 //! puts the packet on a wire adds the rest. Such a packet never left this machine. A packet with a `gso_type` is a
 //! super-segment: the side that puts it on a wire cuts it into segments with `gso_size` bytes of payload.
 
+use std::io::{IoSlice, IoSliceMut};
+use std::os::fd::AsFd;
+
+use rustix::io::Errno;
+
 use crate::{Frame, Received};
 use steadfast_wire::checksum::Sum;
 use steadfast_wire::{PROTOCOL_TCP, ipv4, ipv6, tcp};
@@ -20,12 +25,33 @@ const GSO_TCPV6: u8 = 4;
 /// CWR is set. Segmentation must leave it in the first segment only.
 const GSO_ECN: u8 = 0x80;
 
-/// Returns the header for `frame`, or `None` if it asks for offload without being a TCP segment.
-pub(crate) fn header_of(frame: &Frame<'_>) -> Option<[u8; HEADER_LEN]> {
+/// Reads one packet or frame.
+pub(crate) fn read(fd: impl AsFd, virtio: bool, buffer: &mut [u8]) -> Result<Received, Errno> {
+    if !virtio {
+        return rustix::io::read(fd, buffer).map(Received::new);
+    }
+    let mut header = [0; HEADER_LEN];
+    let len = rustix::io::readv(fd, &mut [IoSliceMut::new(&mut header), IoSliceMut::new(buffer)])?;
+    let len = len.saturating_sub(header.len()).min(buffer.len());
+    Ok(received(&header, &mut buffer[..len]))
+}
+
+/// Writes one packet, or one frame with a link-layer header of `link_len` bytes.
+pub(crate) fn write(fd: impl AsFd, virtio: bool, link_len: usize, frame: &Frame<'_>) -> Result<usize, Errno> {
+    if !virtio {
+        return rustix::io::write(fd, frame.bytes);
+    }
+    let header = header_of(frame, link_len).ok_or(Errno::INVAL)?;
+    rustix::io::writev(fd, &[IoSlice::new(&header), IoSlice::new(frame.bytes)])
+}
+
+/// Returns the header for `frame`, whose packet is behind `link_len` bytes. `None`: it asks for offload without being a
+/// TCP segment.
+pub(crate) fn header_of(frame: &Frame<'_>, link_len: usize) -> Option<[u8; HEADER_LEN]> {
     if frame.segment_size.is_none() && !frame.checksum_offload {
         return Some([0; HEADER_LEN]);
     }
-    let transport = Transport::of(frame.bytes)?;
+    let transport = Transport::of(frame.bytes, link_len)?;
     let gso_type = match (frame.segment_size, transport.ipv4) {
         (None, _) => GSO_NONE,
         (Some(_), true) => GSO_TCPV4 | transport.ecn,
@@ -66,8 +92,9 @@ struct Transport {
 }
 
 impl Transport {
-    /// Returns `None` for a packet that is not a whole TCP segment.
-    fn of(packet: &[u8]) -> Option<Transport> {
+    /// Returns the parts of a packet behind `link_len` bytes. `None`: it is not a whole TCP segment.
+    fn of(frame: &[u8], link_len: usize) -> Option<Transport> {
+        let packet = frame.get(link_len..)?;
         // The checksum of the IPv4 header is of no interest here, nor is anything that a quote may lack.
         let ipv4 = packet.first()? >> 4 == 4;
         let (protocol, segment) = if ipv4 {
@@ -81,7 +108,7 @@ impl Transport {
             return None;
         }
         let (header, payload) = tcp::Header::parse(segment).ok()?;
-        let (at, payload_at) = (packet.len() - segment.len(), packet.len() - payload.len());
+        let (at, payload_at) = (frame.len() - segment.len(), frame.len() - payload.len());
         Some(Transport { ipv4, at, payload_at, ecn: if header.flags.cwr() { GSO_ECN } else { 0 } })
     }
 }
@@ -136,17 +163,20 @@ mod tests {
     fn a_super_segment_says_where_its_headers_end_and_how_it_is_to_be_cut() {
         let four = tcp_packet(true, Flags::ACK, 5000);
         let expected = header(NEEDS_CSUM, GSO_TCPV4, [52, 1448, 20, 16]);
-        assert_eq!(header_of(&frame(&four, Some(1448))).unwrap(), expected);
+        assert_eq!(header_of(&frame(&four, Some(1448)), 0).unwrap(), expected);
         let six = tcp_packet(false, Flags::ACK | Flags::CWR, 5000);
         let expected = header(NEEDS_CSUM, GSO_TCPV6 | GSO_ECN, [72, 1428, 40, 16]);
-        assert_eq!(header_of(&frame(&six, Some(1428))).unwrap(), expected);
+        assert_eq!(header_of(&frame(&six, Some(1428)), 0).unwrap(), expected);
     }
 
     #[test]
     fn a_segment_that_fits_needs_its_checksum_alone_and_a_ready_packet_nothing() {
         let packet = tcp_packet(true, Flags::ACK | Flags::CWR, 100);
-        assert_eq!(header_of(&frame(&packet, None)).unwrap(), header(NEEDS_CSUM, GSO_NONE, [52, 0, 20, 16]));
-        assert_eq!(header_of(&Frame::new(&packet)).unwrap(), [0; HEADER_LEN]);
+        assert_eq!(
+            header_of(&frame(&packet, None), 0).unwrap(),
+            header(NEEDS_CSUM, GSO_NONE, [52, 0, 20, 16])
+        );
+        assert_eq!(header_of(&Frame::new(&packet), 0).unwrap(), [0; HEADER_LEN]);
     }
 
     #[test]
@@ -155,7 +185,7 @@ mod tests {
         udp[9] = 17;
         let truncated = &tcp_packet(true, Flags::ACK, 0)[..40];
         for packet in [&udp[..], truncated, &[0x45], &[]] {
-            assert!(header_of(&frame(packet, Some(1448))).is_none(), "{packet:?}");
+            assert!(header_of(&frame(packet, Some(1448)), 0).is_none(), "{packet:?}");
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::future::{Future, poll_fn};
-use std::io::{self, IoSlice, IoSliceMut};
+use std::io;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::pin::Pin;
@@ -208,7 +208,7 @@ impl Device for Tun {
             };
             let mut guard = ready?;
             let virtio = self.virtio;
-            match guard.try_io(|fd| Ok(read(fd, virtio, buffer)?)) {
+            match guard.try_io(|fd| Ok(offload::read(fd, virtio, buffer)?)) {
                 Ok(Ok(received)) => return Poll::Ready(Ok(received)),
                 Ok(Err(e)) if e.kind() == io::ErrorKind::Interrupted => {}
                 Ok(Err(e)) => return Poll::Ready(Err(e)),
@@ -221,7 +221,7 @@ impl Device for Tun {
         loop {
             let mut guard = ready!(self.fd.poll_write_ready(cx))?;
             let virtio = self.virtio;
-            let written = guard.try_io(|fd| match write(fd, virtio, &frame) {
+            let written = guard.try_io(|fd| match offload::write(fd, virtio, 0, &frame) {
                 Err(e) if is_final(e) || e == Errno::AGAIN => Err(e.into()),
                 // The interface is down or the kernel is out of memory: only the packet is lost.
                 _ => Ok(()),
@@ -231,26 +231,6 @@ impl Device for Tun {
             }
         }
     }
-}
-
-/// Reads one packet.
-fn read(fd: impl AsFd, virtio: bool, buffer: &mut [u8]) -> Result<Received, Errno> {
-    if !virtio {
-        return rustix::io::read(fd, buffer).map(Received::new);
-    }
-    let mut header = [0; offload::HEADER_LEN];
-    let len = rustix::io::readv(fd, &mut [IoSliceMut::new(&mut header), IoSliceMut::new(buffer)])?;
-    let len = len.saturating_sub(header.len()).min(buffer.len());
-    Ok(offload::received(&header, &mut buffer[..len]))
-}
-
-/// Writes one packet.
-fn write(fd: impl AsFd, virtio: bool, frame: &Frame<'_>) -> Result<usize, Errno> {
-    if !virtio {
-        return rustix::io::write(fd, frame.bytes);
-    }
-    let header = offload::header_of(frame).ok_or(Errno::INVAL)?;
-    rustix::io::writev(fd, &[IoSlice::new(&header), IoSlice::new(frame.bytes)])
 }
 
 /// Waits for an error on the file, which is permanent.

@@ -10,8 +10,8 @@ use std::time::Duration;
 use steadfast_core::counters::Counters;
 use steadfast_core::info::{Diagnosis, SocketEntry, Usage};
 use steadfast_core::steer::Steering;
-use steadfast_core::{Config, Error, Instant, Interface, InterfaceId, Route, Stack};
-use steadfast_device::{Capabilities, Device};
+use steadfast_core::{Config, Error, Instant, Interface, InterfaceId, Medium, Neighbour, Route, Stack};
+use steadfast_device::{Capabilities, Device, HardwareAddress};
 use tokio::runtime::Builder;
 use tokio::sync::oneshot;
 
@@ -307,6 +307,27 @@ impl Net {
         self.all_stacks()[0].lock().stack.route_to(destination.into())
     }
 
+    /// Lists the neighbours on links with hardware addresses (`ip neigh`).
+    pub fn neighbours(&self) -> Vec<Neighbour> {
+        self.all_stacks()[0].lock().stack.neighbours()
+    }
+
+    /// Sets the hardware address of a neighbour for good: see [`Stack::add_neighbour`].
+    ///
+    /// # Errors
+    ///
+    /// `InvalidInput`: an interface of bare packets, or an address that is not that of a single host. `ENOBUFS`:
+    /// `gc_thresh3`.
+    pub fn add_neighbour(
+        &self,
+        id: InterfaceId,
+        address: impl Into<IpAddr>,
+        hardware: HardwareAddress,
+    ) -> io::Result<()> {
+        let address = address.into();
+        self.change(|stack| stack.add_neighbour(id, address, hardware)).map_err(into_io)
+    }
+
     /// Changes all stacks alike, and returns the result of the last.
     fn change<R>(&self, change: impl Fn(&mut Stack) -> R) -> R {
         let [first, others @ ..] = self.all_stacks() else { unreachable!("a network has a stack") };
@@ -513,6 +534,9 @@ impl NetBuilder {
         self.config.validate().map_err(|error| invalid(error.to_string()))?;
         let mut config = self.config;
         config.secret = self.secret.map_or_else(draw_secret, Ok)?;
+        if capabilities.ethernet.is_some() && queues.len() > 1 {
+            return Err(invalid("a device with several queues carries no Ethernet frames here"));
+        }
         let count = u16::try_from(queues.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
         let steering = Steering::new(&config.secret, count);
         let max_backlog = config.netdev_max_backlog as usize;
@@ -549,6 +573,9 @@ fn describe(capabilities: &Capabilities, addresses: Vec<(IpAddr, u8)>) -> io::Re
     let mut interface = Interface::new(mtu, addresses);
     interface.segmentation_offload = capabilities.segmentation_offload;
     interface.checksum_offload = capabilities.checksum_offload;
+    if let Some(address) = capabilities.ethernet {
+        interface.medium = Medium::Ethernet { address };
+    }
     interface.validate().map_err(invalid)?;
     Ok(interface)
 }

@@ -6,6 +6,8 @@ mod ending;
 mod faulty_wire;
 mod forwarding;
 mod interfaces;
+#[cfg(target_os = "linux")]
+mod link;
 mod locks;
 mod names;
 mod network_ends;
