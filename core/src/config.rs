@@ -455,6 +455,13 @@ settings! {
     /// Longest wait for the decision of a forwarder. It is longer than the SYNs of a client of Linux go on.
     // FWD-7
     "steadfast.forward_pending_limit" forward_pending_limit: Duration as kinds::Secs(1, 86_400), [secs(130), secs(130), secs(130), secs(130)], "invariant 2";
+    /// Most datagrams, or echo requests, that wait in a forwarder until the program takes them, and as many that wait for
+    /// the device; above it they are dropped. Each takes 256 bytes, plus its payload.
+    // FWD-18
+    "steadfast.forward_queue" forward_queue: u32 as kinds::Number(1, 1 << 20), [1024, 1024, 1024, 1024], "invariant 1";
+    /// Most memory of these, each way. It counts for `udp_mem` too.
+    // FWD-18
+    "steadfast.forward_queue_bytes" forward_queue_bytes: u32 as kinds::Bytes(4096, 1 << 30), [4 << 20, 4 << 20, 4 << 20, 4 << 20], "invariant 1";
 
     // Options.
 

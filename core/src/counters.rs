@@ -193,6 +193,12 @@ counters! {
     forward_source_full "ForwardSourceFull";
     /// SYNs dropped because of `forward_max_pending_per_destination`.
     forward_destination_full "ForwardDestinationFull";
+    /// Datagrams of UDP that forwarders took.
+    forward_datagrams "ForwardDatagrams";
+    /// Echo requests that forwarders took.
+    forward_echoes "ForwardEchoes";
+    /// Datagrams and echo requests dropped because of `forward_queue` or `forward_queue_bytes`.
+    forward_queue_full "ForwardQueueFull";
     /// SYNs and SYN-ACKs retransmitted.
     tcp_syn_retrans "TCPSynRetrans";
     /// SYN-ACK retransmissions suppressed by `tcp_synack_ratelimit`.
@@ -416,6 +422,9 @@ reasons! {
         /// Segment, other than a SYN or RST, for a request that waits for the decision of a forwarder.
         // FWD-1
         Undecided "undecided",
+        /// Datagram or echo request for which a forwarder has no room, or `udp_mem`.
+        // FWD-18
+        ForwardQueueFull "forward_queue_full",
         /// Timestamp older than the last one (PAWS, RFC 7323 §5.3).
         // 7323-10
         Paws "paws",
@@ -518,8 +527,8 @@ reasons! {
         Unreachable "unreachable",
         /// ICMP communication administratively prohibited (`tcp_refuse`).
         AdminProhibited "admin_prohibited",
-        /// ICMP error: a forwarder refused the request.
-        // FWD-5
+        /// ICMP error: a forwarder refused a request, a datagram or an echo request.
+        // FWD-5, FWD-20
         IcmpForward "icmp_forward",
         /// ICMP time exceeded: reassembly timed out.
         ReassemblyTimeExceeded "reassembly_time_exceeded",

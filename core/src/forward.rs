@@ -1,8 +1,13 @@
-//! Forwarders: which destinations they take, the SYNs that wait for their decision, and the answers to those.
+//! Forwarders: which destinations they take, the SYNs that wait for their decision, the datagrams that they carry, and the
+//! answers to those that are refused.
+
+mod datagram;
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
+
+pub use self::datagram::{Echo, UdpPacket};
 
 use crate::config::Config;
 use crate::error::Error;
@@ -54,8 +59,11 @@ impl ForwardRule {
     /// Returns whether the rule covers a destination.
     pub fn covers(&self, destination: SocketAddr) -> bool {
         let (first, last) = self.ports;
-        let network = self.network.is_none_or(|(network, len)| prefix_covers(network, len, destination.ip()));
-        network && (first..=last).contains(&destination.port())
+        self.covers_address(destination.ip()) && (first..=last).contains(&destination.port())
+    }
+
+    pub(crate) fn covers_address(&self, address: IpAddr) -> bool {
+        self.network.is_none_or(|(network, len)| prefix_covers(network, len, address))
     }
 
     pub(crate) fn check(&self) -> Result<(), Error> {
@@ -75,7 +83,7 @@ impl ForwardRule {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Reject {
-    /// A RST: nobody listens there (ECONNREFUSED).
+    /// A RST: nobody listens there (ECONNREFUSED). For a datagram of UDP, as `PortUnreachable`.
     Reset,
     /// ICMP: no route to the network (ENETUNREACH).
     NetUnreachable,

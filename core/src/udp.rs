@@ -10,7 +10,7 @@ use crate::error::Error;
 use crate::ip::routes::InterfaceId;
 use crate::socket::SocketId;
 use crate::tuple::FourTuple;
-use crate::wire::{Ecn, PROTOCOL_UDP, udp};
+use crate::wire::{Ecn, PROTOCOL_UDP, ipv4, ipv6, udp};
 
 /// The longest payload of a datagram over IPv4, in bytes; over IPv6 it may be 20 bytes longer.
 pub(crate) const MAX_PAYLOAD_V4: usize = 65_535 - crate::wire::ipv4::HEADER_LEN - udp::HEADER_LEN;
@@ -119,14 +119,26 @@ pub(crate) struct UdpSocket {
     pub(crate) groups: Vec<(IpAddr, InterfaceId)>,
     /// The last destinations, to one of which a report of the path MTU must belong.
     pub(crate) recent: [Option<SocketAddr>; 4],
+    /// It is a forwarder: it takes datagrams to addresses of other hosts, and has no binding.
+    pub(crate) forwards: Option<Forwarded>,
+}
+
+/// The datagrams that a forwarder takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Forwarded {
+    Udp,
+    /// ICMP echo requests. Their identifier stands for the port of the source, and their sequence number for that of the
+    /// destination.
+    Echo,
 }
 
 /// A datagram that waits for the application.
 #[derive(Clone, Debug)]
 pub(crate) struct Arrived {
     pub(crate) from: SocketAddr,
-    pub(crate) to: IpAddr,
-    pub(crate) ecn: Ecn,
+    pub(crate) to: SocketAddr,
+    /// For a socket, only the ECN codepoint in it is known.
+    pub(crate) ip: Fields,
     pub(crate) interface: InterfaceId,
     pub(crate) payload: Bytes,
 }
@@ -135,20 +147,44 @@ pub(crate) struct Arrived {
 #[derive(Clone, Debug)]
 pub(crate) struct Waiting {
     pub(crate) tuple: FourTuple,
-    /// UDP header and payload.
+    pub(crate) protocol: u8,
+    /// Header of UDP or ICMP, and payload.
     pub(crate) bytes: Box<[u8]>,
-    pub(crate) ttl: u8,
-    pub(crate) dscp: u8,
-    pub(crate) ecn: Ecn,
+    /// `dont_fragment`: routers must not fragment a packet that is the whole datagram.
+    pub(crate) ip: Fields,
     /// The path MTU: a longer packet leaves in fragments.
     pub(crate) mtu: u16,
-    pub(crate) dont_fragment: bool,
     /// The interface by which it leaves, where not the route decides.
     pub(crate) via: Option<InterfaceId>,
     /// Identifies its fragments.
     pub(crate) identification: u32,
     /// Bytes that have left in fragments.
     pub(crate) sent: usize,
+}
+
+/// The fields of the IP header of a datagram that its ends may choose.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Fields {
+    pub(crate) ttl: u8,
+    pub(crate) tos: u8,
+    pub(crate) dont_fragment: bool,
+}
+
+impl Fields {
+    /// Reads them from a packet whose IP header is valid.
+    pub(crate) fn of(packet: &[u8]) -> Fields {
+        let tos = |dscp: u8, ecn: Ecn| dscp << 2 | ecn.bits();
+        if let Some((header, _)) = ipv4::parse_quoted(packet) {
+            let ipv4::Header { ttl, dscp, ecn, dont_fragment, .. } = header;
+            return Fields { ttl, tos: tos(dscp, ecn), dont_fragment };
+        }
+        let header = ipv6::parse_quoted(packet).map(|(header, _)| header);
+        header.map_or(Fields { ttl: 0, tos: 0, dont_fragment: false }, |header| Fields {
+            ttl: header.hop_limit,
+            tos: tos(header.dscp, header.ecn),
+            dont_fragment: header.fragment.is_none(),
+        })
+    }
 }
 
 /// A queue of datagrams that knows what it costs.
@@ -199,6 +235,10 @@ impl<T: Cost> Line<T> {
         self.queue.is_empty()
     }
 
+    pub(crate) fn len(&self) -> usize {
+        self.queue.len()
+    }
+
     pub(crate) fn front(&mut self) -> Option<&mut T> {
         self.queue.front_mut()
     }
@@ -232,7 +272,13 @@ impl UdpSocket {
             error: None,
             groups: Vec::new(),
             recent: [None; 4],
+            forwards: None,
         }
+    }
+
+    /// Returns the most datagrams that may wait, each way. Only bytes limit those of a socket.
+    pub(crate) fn most_waiting(&self, config: &Config) -> usize {
+        if self.forwards.is_some() { config.forward_queue as usize } else { usize::MAX }
     }
 
     /// Returns whether it takes IPv4 and IPv6.
@@ -284,16 +330,23 @@ pub(crate) fn datagram(tuple: &FourTuple, payload: &[u8]) -> Box<[u8]> {
     let mut bytes = vec![0; len].into_boxed_slice();
     let (head, body) = bytes.split_at_mut(udp::HEADER_LEN);
     body.copy_from_slice(payload);
-    let mut header =
-        udp::Header { source_port: tuple.local_port, destination_port: tuple.remote_port, checksum: 0 };
-    header.emit(payload.len(), head);
-    let mut sum = tuple.pseudo_header_of(PROTOCOL_UDP, len as u32);
-    sum.add_bytes(&bytes);
+    let checksum = checksum_of(tuple, body);
+    let (source_port, destination_port) = (tuple.local_port, tuple.remote_port);
+    udp::Header { source_port, destination_port, checksum }.emit(payload.len(), head);
+    bytes
+}
+
+/// Returns the checksum of a datagram from the local end to the remote one.
+pub(crate) fn checksum_of(tuple: &FourTuple, payload: &[u8]) -> u16 {
+    let (source_port, destination_port) = (tuple.local_port, tuple.remote_port);
+    let mut head = [0; udp::HEADER_LEN];
+    udp::Header { source_port, destination_port, checksum: 0 }.emit(payload.len(), &mut head);
+    let mut sum = tuple.pseudo_header_of(PROTOCOL_UDP, (udp::HEADER_LEN + payload.len()) as u32);
+    sum.add_bytes(&head);
+    sum.add_bytes(payload);
     // Zero would mean that there is no checksum.
-    header.checksum = match sum.finish() {
+    match sum.finish() {
         0 => 0xffff,
         checksum => checksum,
-    };
-    header.emit(payload.len(), &mut bytes);
-    bytes
+    }
 }

@@ -491,6 +491,18 @@ rows! {
         count: Some(|world| world.stack.usage().requests as u64),
         bites: Some(|counters| counters.forward_destination_full),
     }
+    datagrams_of_a_forwarder: "forward_queue" = 4096, 256 each, BESIDE => {
+        configure: |_| (),
+        push: |world, number| sends_to_a_forwarder(world, number, &[]),
+        count: Some(|world| world.stack.usage().udp_held / 256),
+        bites: Some(|counters| counters.forward_queue_full),
+    }
+    bytes_of_datagrams_of_a_forwarder: "forward_queue_bytes" = 1_048_576, 1 each, BESIDE => {
+        configure: |config| config.forward_queue = 1 << 20,
+        push: |world, number| sends_to_a_forwarder(world, number, &[0; 1400][..number as usize % 1400]),
+        count: Some(|world| world.stack.usage().udp_held),
+        bites: Some(|counters| counters.forward_queue_full),
+    }
     bytes_of_answers_that_wait: "reply_queue_bytes" = 262_144, 1 each, BESIDE => {
         configure: |config| (config.icmp_ratelimit, config.reply_queue) = (1 << 20, 1 << 20),
         push: |world, number| {
@@ -670,6 +682,19 @@ fn asks_a_forwarder(world: &mut World, number: u32, source: SocketAddr, destinat
         world.udp.push(world.stack.forward(ForwardRule::all()).unwrap());
     }
     world.send(&Client::new(source, (destination, PORT)).syn());
+}
+
+/// A datagram to an address of another host, which nobody takes.
+fn sends_to_a_forwarder(world: &mut World, number: u32, data: &[u8]) {
+    if number == 0 {
+        world.udp.push(world.stack.forward_udp(ForwardRule::all()).unwrap());
+    }
+    let IpAddr::V4(source) = client(number).end.ip() else { unreachable!("it is one") };
+    let mut datagram = vec![0; udp::HEADER_LEN];
+    udp::Header { source_port: 9, destination_port: 53, checksum: 0 }.emit(data.len(), &mut datagram);
+    datagram.extend(data);
+    let header = ipv4::Header::new(source, Ipv4Addr::new(198, 51, 100, 1), PROTOCOL_UDP);
+    world.send(&build::ipv4(&header, &datagram));
 }
 
 /// A window that is never in the way, and SACK.

@@ -5,6 +5,8 @@ use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 
 use steadfast_core::trace::State;
+use steadfast_core::wire::build;
+use steadfast_core::wire::icmp::Message;
 use steadfast_core::wire::tcp::{Flags, Header};
 use steadfast_core::{
     Bytes, ConnectOptions, Duration, Error, ForwardRule, Instant, Interface, ListenOptions, Packet,
@@ -25,6 +27,8 @@ struct Host {
     requests: Vec<SocketId>,
     /// UDP sockets.
     udp: Vec<SocketId>,
+    /// The forwarders of UDP and of echo requests.
+    datagrams: [SocketId; 2],
     /// The device accepts nothing.
     blocked: bool,
 }
@@ -96,6 +100,10 @@ impl Target {
             let mut stack = Stack::new(config(input, n), interface);
             stack.set_tracing(true);
             let forwarder = stack.forward(ForwardRule::all()).expect("the first");
+            let datagrams = [
+                stack.forward_udp(ForwardRule::all()).expect("the first"),
+                stack.forward_echo(ForwardRule::all()).expect("the first"),
+            ];
             Host {
                 stack,
                 watch: Watch::default(),
@@ -104,6 +112,7 @@ impl Target {
                 forwarder,
                 requests: Vec::new(),
                 udp: Vec::new(),
+                datagrams,
                 blocked: false,
             }
         };
@@ -164,7 +173,10 @@ impl Target {
                 self.now += input.span();
                 self.flush(input);
             }
-            14 => self.datagrams(host, input),
+            14 => {
+                self.datagrams(host, input);
+                self.forward_datagrams(host, input);
+            }
             _ => self.run(Duration::from_millis(50), input),
         }
         self.flush(input);
@@ -237,6 +249,39 @@ impl Target {
             }
             (7, Some(at)) => assert_eq!(stack.close(self.now, udp.swap_remove(at)), Ok(())),
             _ => {}
+        }
+    }
+
+    /// Takes what waits in the forwarders of datagrams, and answers or refuses some of it. Pings a host of nobody.
+    fn forward_datagrams(&mut self, host: usize, input: &mut Input<'_>) {
+        let shape = input.u8();
+        let Host { stack, datagrams: [udp, echoes], .. } = &mut self.hosts[host];
+        let how = match shape & 3 {
+            0 => Reject::Reset,
+            1 => Reject::HostUnreachable,
+            2 => Reject::TimeExceeded,
+            _ => Reject::Silent,
+        };
+        while let Ok(packet) = stack.next_datagram(*udp) {
+            let mut pairs = packet.payload.windows(2);
+            assert!(pairs.all(|pair| pair[0] == pair[1]), "a datagram of {}", packet.payload.len());
+            let mut answer = packet.answer(packet.payload.clone());
+            answer.dont_fragment = shape & 4 == 4;
+            // The port of the source may be 0, and there may be no room.
+            let _ = stack.send_datagram(*udp, &answer);
+            assert_eq!(stack.reject_datagram(self.now, &packet, how), Ok(()));
+        }
+        while let Ok(request) = stack.next_echo(*echoes) {
+            let _ = stack.send_echo_reply(*echoes, &request.reply());
+            assert_eq!(stack.reject_echo(self.now, &request, how), Ok(()));
+        }
+        if shape & 8 == 8 {
+            let source = self.hosts[host].stack.interface().addresses[usize::from(shape >> 4) % 2].0;
+            let other = if source.is_ipv4() { "198.51.100.1" } else { "2001:db8::1" };
+            let data = vec![shape; usize::from(input.u16()) % 1200];
+            let message = Message::EchoRequest { ident: 1, sequence: shape.into(), data: &data };
+            let packet = build::icmp(source, other.parse().unwrap(), &message).expect("one family");
+            self.put(1 - host, packet, input);
         }
     }
 
@@ -624,6 +669,7 @@ impl Target {
                 assert_eq!(host.stack.close(self.now, socket.id), Ok(()));
             }
             host.listeners.push(host.forwarder);
+            host.listeners.extend(host.datagrams);
             for request in std::mem::take(&mut host.requests) {
                 assert_eq!(host.stack.close(self.now, request), Ok(()));
             }

@@ -51,12 +51,16 @@ fn asserted_by_scripts() -> BTreeSet<String> {
 
 /// The reasons of forwarders that exchange tests assert: no host of the lab has one.
 fn asserted_of_forwarders() -> impl Iterator<Item = String> {
-    const TESTS: &str = include_str!("../../core/tests/exchange/forward.rs");
-    let drops = [DropReason::ForwardLimit, DropReason::Undecided]
+    const TESTS: [&str; 2] = [
+        include_str!("../../core/tests/exchange/forward.rs"),
+        include_str!("../../core/tests/exchange/datagrams.rs"),
+    ];
+    let drops = [DropReason::ForwardLimit, DropReason::ForwardQueueFull, DropReason::Undecided]
         .map(|reason| (format!("{reason:?}"), format!("drop.{reason}")));
     let replies = [ReplyReason::RstForward, ReplyReason::IcmpForward]
         .map(|reason| (format!("{reason:?}"), format!("reply.{reason}")));
-    let asserted = |(reason, _): &(String, String)| TESTS.contains(&format!("Reason::{reason}"));
+    let asserted =
+        |(reason, _): &(String, String)| TESTS.iter().any(|text| text.contains(&format!("Reason::{reason}")));
     drops.into_iter().chain(replies).filter(asserted).map(|(_, name)| name)
 }
 

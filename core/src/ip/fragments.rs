@@ -36,6 +36,14 @@ pub(crate) struct Piece<'a> {
     pub(crate) quote: &'a [u8],
 }
 
+/// A reassembled datagram.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Whole {
+    pub(crate) payload: Vec<u8>,
+    /// As of its first fragment.
+    pub(crate) quote: Box<[u8]>,
+}
+
 /// A datagram whose reassembly timed out.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Expired {
@@ -116,7 +124,7 @@ const DATAGRAM_OVERHEAD: usize = SLACK
     + BLOCK;
 
 impl Fragments {
-    /// Adds a fragment, and returns the payload of the datagram if that completes it.
+    /// Adds a fragment, and returns the datagram if that completes it.
     ///
     /// The caller handles a fragment that is the whole datagram (RFC 6946). Call [`expire`](Fragments::expire) first: a
     /// datagram past its deadline accepts no more fragments.
@@ -126,7 +134,7 @@ impl Fragments {
         config: &Config,
         key: Key,
         piece: Piece<'_>,
-    ) -> Result<Option<Vec<u8>>, DropReason> {
+    ) -> Result<Option<Whole>, DropReason> {
         if piece.is_malformed() {
             return Err(DropReason::BadFragment);
         }
@@ -392,12 +400,12 @@ impl Datagram {
         self.end == Some(self.received)
     }
 
-    fn assemble(self) -> Vec<u8> {
-        let mut whole = Vec::with_capacity(self.received);
+    fn assemble(self) -> Whole {
+        let mut payload = Vec::with_capacity(self.received);
         for piece in self.pieces.values() {
-            whole.extend_from_slice(piece);
+            payload.extend_from_slice(piece);
         }
-        whole
+        Whole { payload, quote: self.quote.unwrap_or_default() }
     }
 }
 

@@ -332,7 +332,9 @@ impl Stack {
         match self.socket(id)?.kind {
             SocketKind::Listener(_) => Err(Error::NotConnected),
             SocketKind::Request(_) => Err(Error::WouldBlock),
-            SocketKind::Udp(_) | SocketKind::Forwarder(_) => Err(Error::InvalidArgument),
+            SocketKind::Udp(_) | SocketKind::Datagrams(_) | SocketKind::Forwarder(_) => {
+                Err(Error::InvalidArgument)
+            }
             SocketKind::Finished(_) => Err(self.take_finished_error(id).unwrap_or(Error::BrokenPipe)),
             SocketKind::Opening(index) => {
                 let opening = &mut self.openings[index];
@@ -409,7 +411,9 @@ impl Stack {
     pub fn peek(&mut self, id: SocketId, buffer: &mut [u8]) -> Result<usize, Error> {
         let (queue, at_end) = match &self.socket(id)?.kind {
             SocketKind::Listener(_) => return Err(Error::NotConnected),
-            SocketKind::Udp(_) | SocketKind::Forwarder(_) => return Err(Error::InvalidArgument),
+            SocketKind::Udp(_) | SocketKind::Datagrams(_) | SocketKind::Forwarder(_) => {
+                return Err(Error::InvalidArgument);
+            }
             SocketKind::Opening(_) | SocketKind::Request(_) => return Err(Error::WouldBlock),
             SocketKind::Connection(index) => {
                 let connection = &self.connections[*index];
@@ -452,7 +456,9 @@ impl Stack {
             SocketKind::Finished(index) => Ok((self.finished[*index].receive_queue.len(), 0)),
             SocketKind::Opening(_) | SocketKind::Request(_) => Ok((0, 0)),
             SocketKind::Listener(_) => Err(Error::NotConnected),
-            SocketKind::Udp(_) | SocketKind::Forwarder(_) => Err(Error::InvalidArgument),
+            SocketKind::Udp(_) | SocketKind::Datagrams(_) | SocketKind::Forwarder(_) => {
+                Err(Error::InvalidArgument)
+            }
         }
     }
 
@@ -588,7 +594,7 @@ impl Stack {
             SocketKind::Finished(_) => self.forget_socket(id),
             SocketKind::Forwarder(index) => self.close_forwarder(index),
             SocketKind::Request(index) => self.refuse_request(index, Reject::Reset),
-            SocketKind::Udp(index) => {
+            SocketKind::Udp(index) | SocketKind::Datagrams(index) => {
                 self.close_udp(index);
                 self.sockets.remove(id);
             }
@@ -653,7 +659,10 @@ impl Stack {
                 self.rearm_opening(index);
             }
             SocketKind::Finished(index) => self.finished[*index].options = options,
-            SocketKind::Udp(_) | SocketKind::Forwarder(_) | SocketKind::Request(_) => {
+            SocketKind::Udp(_)
+            | SocketKind::Datagrams(_)
+            | SocketKind::Forwarder(_)
+            | SocketKind::Request(_) => {
                 return Err(Error::InvalidArgument);
             }
             SocketKind::Connection(index) => {
@@ -697,7 +706,7 @@ impl Stack {
             SocketKind::Opening(index) => self.openings[*index].soft_error.take(),
             SocketKind::Connection(index) => self.connections[*index].soft_error.take(),
             SocketKind::Finished(index) => self.finished[*index].take_error(),
-            SocketKind::Udp(index) => self.udp.sockets[*index].error.take(),
+            SocketKind::Udp(index) | SocketKind::Datagrams(index) => self.udp.sockets[*index].error.take(),
         })
     }
 }

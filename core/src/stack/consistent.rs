@@ -56,6 +56,12 @@ impl Stack {
             equal("in the queue of those that send", queued, usize::from(!socket.waiting.is_empty()))?;
             cost += counted;
         }
+        let with_rules = self
+            .udp
+            .sockets
+            .iter()
+            .filter(|(_, socket)| socket.socket.is_some() && socket.forwards.is_some());
+        equal("rules of forwarders of datagrams", self.udp.rules.len(), with_rules.count())?;
         let groups = self.udp.sockets.iter().flat_map(|(_, socket)| socket.groups.iter().copied());
         let mut members = BTreeMap::new();
         groups.for_each(|group| *members.entry(group).or_insert(0) += 1);
@@ -85,7 +91,9 @@ impl Stack {
                 SocketKind::Opening(index) => self.openings.get(index).map(|row| row.socket),
                 SocketKind::Listener(index) => self.listeners.get(index).map(|row| row.socket),
                 SocketKind::Finished(index) => self.finished.get(index).map(|_| id),
-                SocketKind::Udp(index) => self.udp.sockets.get(index).and_then(|row| row.socket),
+                SocketKind::Udp(index) | SocketKind::Datagrams(index) => {
+                    self.udp.sockets.get(index).and_then(|row| row.socket)
+                }
                 SocketKind::Forwarder(index) => self.forwards.forwarders.get(index).map(|row| row.socket),
                 SocketKind::Request(index) => self.forwards.requests.get(index).map(|row| row.socket),
             };

@@ -1,10 +1,13 @@
-//! Forwarders: SYNs to any address wait here until the application has decided about them.
+//! Forwarders: SYNs to any address wait here until the application has decided about them. Datagrams are in
+//! `datagrams`.
 //!
 //! Nothing is sent before the decision. A listener comes first, and without a rule that covers the destination a SYN is
 //! handled as if there were no forwarder.
 
+mod datagrams;
+
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 use super::Stack;
@@ -349,7 +352,7 @@ impl Stack {
         }
         // The peer has begun anew.
         self.end_request(index, Error::ConnectionReset);
-        match self.bindings.at(datagram.destination(), segment.tuple.local_port) {
+        match self.listener_at(datagram.destination(), segment.tuple.local_port) {
             Some(listener) => self.listen_segment(listener, segment, datagram),
             None => self.unbound_segment(segment, datagram, None),
         }
@@ -409,9 +412,7 @@ impl Stack {
         }
         let Some(kind) = how.icmp() else { return };
         let (destination, source) = (tuple.local().ip(), tuple.remote().ip());
-        // A host speaks for its ports; of what lies on the way we report as a router does.
-        let router = self.source_towards((source, 0).into()).ok().filter(|_| how != Reject::PortUnreachable);
-        let from: IpAddr = router.unwrap_or(destination);
+        let from = self.speaker(source, destination, kind);
         self.send_error(from, source, kind, &request.quote(), ReplyReason::IcmpForward);
     }
 

@@ -28,10 +28,11 @@ impl Stack {
             _ => icmp::parse_v4(datagram.payload),
         };
         match message {
-            // With a forwarder, errors to any address are taken in, but nobody answers for other hosts.
-            Some(Message::EchoRequest { .. }) if !self.addresses.is_local(datagram.destination()) => {
-                self.counters.in_addr_errors += 1;
-                self.counters.count_drop(DropReason::NotOurs);
+            // With a forwarder, errors to any address are taken in, but the stack does not answer for other hosts.
+            Some(Message::EchoRequest { ident, sequence, data })
+                if !self.addresses.is_local(datagram.destination()) =>
+            {
+                self.forward_echo_request(datagram, ident, sequence, data);
             }
             Some(Message::EchoRequest { ident, sequence, data }) if !self.config.icmp_echo_ignore_all => {
                 let reply = Message::EchoReply { ident, sequence, data };

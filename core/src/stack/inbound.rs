@@ -9,7 +9,7 @@ use super::tables::FULL_ORPHANS;
 use super::{Packet, PacketBytes, Stack, env_of};
 use crate::counters::{DropReason, ReplyReason};
 use crate::flow::FlowRef;
-use crate::ip::fragments::{Key, Piece};
+use crate::ip::fragments::{Key, Piece, Whole};
 use crate::ip::routes::InterfaceId;
 use crate::tcp::closed;
 use crate::tcp::segment::{Reply, Segment};
@@ -221,7 +221,7 @@ impl Stack {
         self.counters.reasm_fails += self.fragments.evicted() - evicted;
         match whole {
             Ok(None) => {}
-            Ok(Some(payload)) => {
+            Ok(Some(Whole { payload, quote })) => {
                 self.counters.reasm_oks += 1;
                 let upper = match key.source {
                     IpAddr::V4(_) => Ok((key.protocol, &payload[..])),
@@ -240,6 +240,8 @@ impl Stack {
                     protocol,
                     payload,
                     packet: None,
+                    // An error quotes the fragment with the header behind that of IP (RFC 1122 §3.2.2).
+                    quote: &quote,
                     checksum_trusted,
                     ..datagram
                 });
@@ -256,17 +258,22 @@ impl Stack {
             PROTOCOL_TCP => self.tcp_arrives(&datagram),
             PROTOCOL_ICMP if datagram.ends.is_ipv4() => self.icmp_arrives(&datagram),
             PROTOCOL_ICMPV6 if !datagram.ends.is_ipv4() => self.icmp_arrives(&datagram),
-            // A forwarder takes only TCP.
-            _ if self.addresses.accepts_any() && !self.addresses.is_local(datagram.destination()) => {
-                self.counters.in_addr_errors += 1;
-                self.counters.count_drop(DropReason::NotOurs);
-            }
             PROTOCOL_UDP => self.udp_arrives(&datagram),
+            // Forwarders take none of them.
+            _ if self.addresses.accepts_any() && !self.addresses.is_local(datagram.destination()) => {
+                self.not_ours();
+            }
             _ => {
                 self.counters.count_drop(DropReason::UnknownProtocol);
                 self.unreachable(&datagram, ErrorKind::ProtocolUnreachable);
             }
         }
+    }
+
+    /// Drops a packet to an address of another host that no forwarder takes.
+    pub(super) fn not_ours(&mut self) {
+        self.counters.in_addr_errors += 1;
+        self.counters.count_drop(DropReason::NotOurs);
     }
 
     /// Steps P1 to P5 of the pipeline, then demultiplexing (P4).
@@ -303,12 +310,21 @@ impl Stack {
             Some(FlowRef::Opening(index)) => self.opening_segment(index, &segment),
             Some(FlowRef::TimeWait(index)) => self.time_wait_segment(index, &segment, datagram),
             Some(FlowRef::Pending(index)) => self.pending_segment(index, &segment, datagram),
-            None => match self.bindings.at(datagram.destination(), header.destination_port) {
+            None => match self.listener_at(datagram.destination(), header.destination_port) {
                 Some(listener) => self.listen_segment(listener, &segment, datagram),
                 None if self.addresses.accepts_any() => self.unbound_segment(&segment, datagram, None),
                 None => self.closed_segment(&segment),
             },
         }
+    }
+
+    /// Returns who listens at an address. A listener on all addresses is on all of ours, and not on those of others that
+    /// forwarders take in.
+    #[inline]
+    pub(super) fn listener_at(&self, address: IpAddr, port: u16) -> Option<u32> {
+        let listener = self.bindings.at(address, port)?;
+        let ours = !self.addresses.accepts_any() || self.addresses.is_local(address);
+        ours.then_some(listener)
     }
 
     fn sound_segment<'a>(
@@ -419,7 +435,7 @@ impl Stack {
             TimeWaitOutcome::Delete => self.remove_time_wait(index),
             TimeWaitOutcome::GiveWay { above } => {
                 let local = segment.tuple.local();
-                match self.bindings.at(local.ip(), local.port()) {
+                match self.listener_at(local.ip(), local.port()) {
                     Some(listener) => self.syn_segment(listener, segment, datagram, Some((index, above))),
                     // Nothing is sent before the decision, so the SYN cannot be tested by a SYN-ACK meanwhile: as
                     // RFC 6191 §2 has it, it ends TIME-WAIT.

@@ -41,13 +41,15 @@ impl Stack {
                 Readiness { readable, ..Readiness::default() }
             }
             SocketKind::Request(_) => Readiness::default(),
-            SocketKind::Udp(index) => {
+            SocketKind::Udp(index) | SocketKind::Datagrams(index) => {
                 let socket = &self.udp.sockets[*index];
                 let (received, waiting) = (&socket.received, &socket.waiting);
                 let error = socket.error.is_some();
+                let room = waiting.held() < socket.options.sndbuf as usize
+                    && waiting.len() < socket.most_waiting(&self.config);
                 Readiness {
                     readable: error || !received.is_empty(),
-                    writable: error || waiting.is_empty() || waiting.held() < socket.options.sndbuf as usize,
+                    writable: error || waiting.is_empty() || room,
                     error,
                     ..Readiness::default()
                 }

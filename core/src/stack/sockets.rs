@@ -46,6 +46,8 @@ pub(super) enum SocketKind {
     Connection(u32),
     Finished(u32),
     Udp(u32),
+    /// A forwarder of UDP or of echo requests: a row among the UDP sockets.
+    Datagrams(u32),
     Forwarder(u32),
     Request(u32),
 }

@@ -12,13 +12,15 @@ use super::io::Sent;
 use super::sockets::{SocketKind, as_mapped};
 use crate::counters::DropReason;
 use crate::error::Error;
+use crate::forward::ForwardRule;
 use crate::ip::pmtu;
 use crate::ip::routes::InterfaceId;
 use crate::socket::{Event, SocketId};
 use crate::table::Table;
 use crate::tuple::FourTuple;
 use crate::udp::{
-    Arrived, Cost, MAX_PAYLOAD_V4, MAX_PAYLOAD_V6, Received, UdpOptions, UdpSocket, Waiting, cost, datagram,
+    Arrived, Cost, Fields, Forwarded, MAX_PAYLOAD_V4, MAX_PAYLOAD_V6, Received, UdpOptions, UdpSocket,
+    Waiting, cost, datagram,
 };
 use crate::wire::icmp::ErrorKind;
 use crate::wire::{Ecn, PROTOCOL_UDP, ipv4, ipv6, udp};
@@ -106,19 +108,40 @@ impl Stack {
         ttl: u8,
         (mtu, via): (u16, Option<InterfaceId>),
     ) -> Result<(), Error> {
+        let options = &self.udp.sockets[index].options;
+        let way = Way {
+            ip: Fields { ttl, tos: options.dscp << 2 | options.ecn.bits(), dont_fragment: true },
+            whole: options.dont_fragment,
+            mtu,
+            via,
+        };
+        self.queue_waiting(index, tuple, PROTOCOL_UDP, way, payload.len(), || datagram(tuple, payload))?;
+        self.counters.udp_out_datagrams += 1;
+        Ok(())
+    }
+
+    /// Queues a datagram with `len` bytes of payload, which `write` makes if there is room for it.
+    pub(super) fn queue_waiting(
+        &mut self,
+        index: u32,
+        tuple: &FourTuple,
+        protocol: u8,
+        way: Way,
+        len: usize,
+        write: impl FnOnce() -> Box<[u8]>,
+    ) -> Result<(), Error> {
         let ipv4 = tuple.is_ipv4();
-        let most = if ipv4 { MAX_PAYLOAD_V4 } else { MAX_PAYLOAD_V6 };
+        let longest = if ipv4 { MAX_PAYLOAD_V4 } else { MAX_PAYLOAD_V6 };
         let headers = udp::HEADER_LEN + if ipv4 { ipv4::HEADER_LEN } else { ipv6::HEADER_LEN };
-        let identification = self.keys.random();
-        let socket = &mut self.udp.sockets[index];
-        let fits = payload.len() + headers <= usize::from(mtu);
-        if payload.len() > most || socket.options.dont_fragment && !fits {
+        if len > longest || way.whole && len + headers > usize::from(way.mtu) {
             return Err(Error::MessageTooLong);
         }
-        let cost = cost(payload.len());
+        let (identification, cost) = (self.keys.random(), cost(len));
+        let socket = &mut self.udp.sockets[index];
         // One datagram of any length always fits into an empty buffer.
-        let room =
-            socket.waiting.is_empty() || socket.waiting.held() + cost <= socket.options.sndbuf as usize;
+        let room = socket.waiting.is_empty()
+            || socket.waiting.held() + cost <= socket.options.sndbuf as usize
+                && socket.waiting.len() < socket.most_waiting(&self.config);
         if !room {
             socket.blocked = true;
             self.counters.udp_sndbuf_errors += 1;
@@ -131,20 +154,10 @@ impl Stack {
         if socket.waiting.is_empty() {
             self.udp.ready.push_back(index);
         }
-        socket.waiting.push(Waiting {
-            tuple: *tuple,
-            bytes: datagram(tuple, payload),
-            ttl,
-            dscp: socket.options.dscp,
-            ecn: socket.options.ecn,
-            mtu,
-            dont_fragment: fits,
-            via,
-            identification,
-            sent: 0,
-        });
+        let Way { ip, mtu, via, .. } = way;
+        let (tuple, bytes) = (*tuple, write());
+        socket.waiting.push(Waiting { tuple, protocol, bytes, ip, mtu, via, identification, sent: 0 });
         self.udp.held += cost;
-        self.counters.udp_out_datagrams += 1;
         Ok(())
     }
 
@@ -178,7 +191,8 @@ impl Stack {
         {
             v6.set_scope_id(datagram.interface.index());
         }
-        let &mut Arrived { to, ecn, interface, .. } = datagram;
+        let &mut Arrived { to, ip, interface, .. } = datagram;
+        let (to, ecn) = (to.ip(), Ecn::from_bits(ip.tos));
         Ok(Received { len, full_len: datagram.payload.len(), from, to, ecn, interface })
     }
 
@@ -209,14 +223,15 @@ impl Stack {
         if !socket.takes(to) || to.port() == 0 || !self.addresses.is_unicast(to.ip()) {
             return Err(Error::InvalidArgument);
         }
-        if !local.is_unspecified() {
+        // A socket at a group hears it; no packet comes from there (RFC 1122 §3.2.1.3 (e)).
+        if !local.is_unspecified() && !local.is_multicast() {
             return Ok(local);
         }
         self.source_towards(to)
     }
 
     /// Returns the path MTU of a datagram.
-    fn udp_mtu(&mut self, tuple: &FourTuple) -> Result<u16, Error> {
+    pub(super) fn udp_mtu(&mut self, tuple: &FourTuple) -> Result<u16, Error> {
         if self.addresses.is_local(tuple.remote().ip()) {
             return Ok(self.interface.mtu);
         }
@@ -236,14 +251,17 @@ impl Stack {
         drawn.find(is_free).or_else(|| (range.first()..=range.last()).find(is_free))
     }
 
-    /// Closes a socket. Datagrams that wait for the device still leave.
+    /// Closes a socket or a forwarder. Datagrams that wait for the device still leave.
     pub(super) fn close_udp(&mut self, index: u32) {
         self.leave_all(index);
         let socket = &mut self.udp.sockets[index];
         self.udp.held -= socket.received.held();
         socket.received = Default::default();
         socket.socket = None;
-        self.udp.bindings.remove(socket.local);
+        match socket.forwards {
+            Some(_) => self.udp.rules.retain(|(_, of)| *of != index),
+            None => self.udp.bindings.remove(socket.local),
+        }
         if socket.waiting.is_empty() {
             self.udp.sockets.discard(index);
         }
@@ -275,13 +293,21 @@ impl Stack {
             }
             return;
         }
-        let index = self.udp.bindings.at(local.ip(), local.port());
-        let Some(index) = index.filter(|index| self.udp.sockets[*index].hears(from)) else {
-            self.counters.udp_no_ports += 1;
-            self.counters.count_drop(DropReason::UdpNoPort);
-            return self.unreachable(datagram, ErrorKind::PortUnreachable);
-        };
-        self.deliver_udp(index, &tuple, datagram.ecn, datagram.interface, payload);
+        let ours = !self.addresses.accepts_any() || self.addresses.is_local(local.ip());
+        // A socket on all addresses is on all of ours.
+        let bound = ours.then(|| self.udp.bindings.at(local.ip(), local.port())).flatten();
+        if let Some(index) = bound.filter(|index| self.udp.sockets[*index].hears(from)) {
+            return self.deliver_udp(index, &tuple, datagram.ecn, datagram.interface, payload);
+        }
+        if let Some(index) = self.udp.forwarder_of(Forwarded::Udp, local) {
+            return self.forward_datagram(index, &tuple, datagram, payload);
+        }
+        if !ours {
+            return self.not_ours();
+        }
+        self.counters.udp_no_ports += 1;
+        self.counters.count_drop(DropReason::UdpNoPort);
+        self.unreachable(datagram, ErrorKind::PortUnreachable);
     }
 
     /// Puts a datagram into the receive queue of a socket, if there is room.
@@ -293,23 +319,47 @@ impl Stack {
         interface: InterfaceId,
         payload: &[u8],
     ) {
+        let tos = ecn.bits();
+        let ip = Fields { ttl: 0, tos, dont_fragment: false };
+        if self.receive_datagram(index, tuple, ip, interface, payload) {
+            self.counters.udp_in_datagrams += 1;
+        }
+    }
+
+    /// Puts a datagram into a receive queue. Returns whether there was room.
+    pub(super) fn receive_datagram(
+        &mut self,
+        index: u32,
+        tuple: &FourTuple,
+        ip: Fields,
+        interface: InterfaceId,
+        payload: &[u8],
+    ) -> bool {
         let socket = &mut self.udp.sockets[index];
         let cost = cost(payload.len());
-        let full = socket.received.held() + cost > socket.options.rcvbuf as usize;
+        let full = socket.received.held() + cost > socket.options.rcvbuf as usize
+            || socket.received.len() >= socket.most_waiting(&self.config);
         if full || self.udp.held + cost > self.config.udp_mem as usize {
-            self.counters.udp_in_errors += 1;
-            self.counters.udp_rcvbuf_errors += u64::from(full);
+            let forwards = socket.forwards.is_some();
             self.counters.udp_mem_errors += u64::from(!full);
-            return self.counters.count_drop(DropReason::ReceiveBufferFull);
+            if forwards {
+                self.counters.forward_queue_full += u64::from(full);
+                self.counters.count_drop(DropReason::ForwardQueueFull);
+            } else {
+                self.counters.udp_in_errors += 1;
+                self.counters.udp_rcvbuf_errors += u64::from(full);
+                self.counters.count_drop(DropReason::ReceiveBufferFull);
+            }
+            return false;
         }
         // A copy of its own: the packet may be a slice of a much larger buffer.
         let payload = Bytes::copy_from_slice(payload);
-        let (from, to) = (tuple.remote(), tuple.local().ip());
-        socket.received.push(Arrived { from, to, ecn, interface, payload });
+        let (from, to) = (tuple.remote(), tuple.local());
+        socket.received.push(Arrived { from, to, ip, interface, payload });
         self.udp.held += cost;
-        self.counters.udp_in_datagrams += 1;
         let id = socket.socket;
         self.notify(id, Event::READABLE);
+        true
     }
 
     /// Over IPv4 a sender may leave the checksum out (RFC 1122 §4.1.3.4); over IPv6 it may not (RFC 8200 §8.1).
@@ -374,7 +424,8 @@ impl Stack {
             self.udp.held -= gone.cost();
         }
         let (id, more) = (socket.socket, !socket.waiting.is_empty());
-        let room = socket.waiting.held() <= socket.options.sndbuf as usize / 2;
+        let room = socket.waiting.held() <= socket.options.sndbuf as usize / 2
+            && socket.waiting.len() <= socket.most_waiting(&self.config) / 2;
         let wake = socket.blocked && room;
         socket.blocked &= !wake;
         if more {
@@ -402,33 +453,36 @@ impl Waiting {
         // All fragments but the last are multiples of eight bytes.
         let len = if more { room & !7 } else { rest };
         let offset = self.sent as u16;
+        let Fields { ttl, tos, dont_fragment } = self.ip;
+        let (dscp, ecn) = (tos >> 2, Ecn::from_bits(tos));
         let (head, body) = frame.split_at_mut(header_len + v6_fragment);
         match self.tuple.ipv4() {
             Some((source, destination)) => {
+                let dont_fragment = whole && dont_fragment;
                 let header = ipv4::Header {
-                    ttl: self.ttl,
-                    dscp: self.dscp,
-                    ecn: self.ecn,
-                    dont_fragment: whole && self.dont_fragment,
-                    identification: if whole { 0 } else { self.identification as u16 },
+                    ttl,
+                    dscp,
+                    ecn,
+                    dont_fragment,
+                    identification: if dont_fragment { 0 } else { self.identification as u16 },
                     more_fragments: more,
                     fragment_offset: offset,
-                    ..ipv4::Header::new(source, destination, PROTOCOL_UDP)
+                    ..ipv4::Header::new(source, destination, self.protocol)
                 };
                 header.emit(len, head);
             }
             None => {
-                let protocol = if whole { PROTOCOL_UDP } else { ipv6::FRAGMENT };
+                let protocol = if whole { self.protocol } else { ipv6::FRAGMENT };
                 let header = ipv6::Header {
-                    hop_limit: self.ttl,
-                    dscp: self.dscp,
-                    ecn: self.ecn,
+                    hop_limit: ttl,
+                    dscp,
+                    ecn,
                     ..ipv6::Header::new(self.tuple.local_address, self.tuple.remote_address, protocol)
                 };
                 header.emit(v6_fragment + len, head);
                 if !whole {
                     let fragment = ipv6::Fragment { identification: self.identification, offset, more };
-                    fragment.emit(PROTOCOL_UDP, &mut head[ipv6::HEADER_LEN..]);
+                    fragment.emit(self.protocol, &mut head[ipv6::HEADER_LEN..]);
                 }
             }
         }
@@ -445,10 +499,37 @@ pub(super) struct Udp {
     pub(super) bindings: Bindings,
     /// The multicast groups of all sockets, with the number of members.
     pub(super) groups: BTreeMap<(IpAddr, InterfaceId), u32>,
+    /// The rules of forwarders with their rows, the most specific first.
+    pub(super) rules: Vec<(ForwardRule, u32)>,
     /// Sockets with datagrams that wait for the device, each once, in turn.
     pub(super) ready: VecDeque<u32>,
     /// The cost of all waiting datagrams.
     pub(super) held: usize,
+}
+
+impl Udp {
+    /// Returns the forwarder of datagrams of a kind to a destination.
+    pub(super) fn forwarder_of(&self, kind: Forwarded, destination: SocketAddr) -> Option<u32> {
+        let takes = |(rule, index): &&(ForwardRule, u32)| {
+            self.sockets[*index].forwards == Some(kind)
+                && match kind {
+                    Forwarded::Udp => rule.covers(destination),
+                    Forwarded::Echo => rule.covers_address(destination.ip()),
+                }
+        };
+        self.rules.iter().find(takes).map(|(_, index)| *index)
+    }
+}
+
+/// How a datagram leaves.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Way {
+    pub(super) ip: Fields,
+    /// Refuse it rather than send it in fragments.
+    pub(super) whole: bool,
+    pub(super) mtu: u16,
+    /// The interface, where not the route decides.
+    pub(super) via: Option<InterfaceId>,
 }
 
 /// An IPv4-mapped address as the IPv4 address that it is.

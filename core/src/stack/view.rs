@@ -241,7 +241,7 @@ impl Stack {
             SocketKind::Opening(_) => State::SynSent,
             SocketKind::Connection(index) => self.connections[index].tcb.state,
             SocketKind::Finished(_) | SocketKind::Udp(_) => State::Closed,
-            SocketKind::Forwarder(_) | SocketKind::Request(_) => State::Listen,
+            SocketKind::Forwarder(_) | SocketKind::Datagrams(_) | SocketKind::Request(_) => State::Listen,
         })
     }
 
@@ -255,7 +255,7 @@ impl Stack {
             SocketKind::Finished(index) => self.finished[*index].local,
             SocketKind::Udp(index) => self.udp.sockets[*index].local,
             SocketKind::Request(index) => self.forwards.requests[*index].tuple.local(),
-            SocketKind::Forwarder(_) => return Err(Error::InvalidArgument),
+            SocketKind::Forwarder(_) | SocketKind::Datagrams(_) => return Err(Error::InvalidArgument),
         }))
     }
 
@@ -263,7 +263,9 @@ impl Stack {
     pub fn peer_addr(&self, id: SocketId) -> Result<SocketAddr, Error> {
         let socket = self.socket(id)?;
         Ok(socket.shown(match &socket.kind {
-            SocketKind::Listener(_) | SocketKind::Forwarder(_) => return Err(Error::NotConnected),
+            SocketKind::Listener(_) | SocketKind::Forwarder(_) | SocketKind::Datagrams(_) => {
+                return Err(Error::NotConnected);
+            }
             SocketKind::Request(index) => self.forwards.requests[*index].tuple.remote(),
             SocketKind::Opening(index) => self.openings[*index].tuple.remote(),
             SocketKind::Connection(index) => self.connections[*index].tcb.tuple.remote(),
@@ -279,7 +281,10 @@ impl Stack {
             SocketKind::Opening(index) => &self.openings[*index].options,
             SocketKind::Connection(index) => &self.connections[*index].options,
             SocketKind::Finished(index) => &self.finished[*index].options,
-            SocketKind::Udp(_) | SocketKind::Forwarder(_) | SocketKind::Request(_) => {
+            SocketKind::Udp(_)
+            | SocketKind::Datagrams(_)
+            | SocketKind::Forwarder(_)
+            | SocketKind::Request(_) => {
                 return Err(Error::InvalidArgument);
             }
         })

@@ -456,6 +456,28 @@ fn a_listener_comes_first_and_then_the_most_specific_rule_fwd_9() {
     });
 }
 
+/// One on all addresses is on all of ours.
+#[test]
+fn a_listener_on_all_addresses_takes_nothing_of_other_hosts_fwd_9() {
+    each(|t| {
+        let all = if t.v6 { "[::]:80" } else { "0.0.0.0:80" };
+        let listener = t.stack.listen(all.parse().unwrap(), ListenOptions::default()).unwrap();
+        let forwarder = t.forward();
+        t.send("S seq 0");
+        t.request(forwarder);
+        t.reject(Reject::Silent);
+        t.stack.close(t.now, forwarder).unwrap();
+        t.send("S seq 0");
+        t.dropped(&[DropReason::NotOurs]);
+        t.recv_nothing();
+        t.foreign = false;
+        t.send("S seq 0");
+        t.recv("S. seq 0 ack 1 <mss 1460>");
+        t.send("R seq 1");
+        t.stack.close(t.now, listener).unwrap();
+    });
+}
+
 #[test]
 fn closing_a_forwarder_resets_what_nobody_took_and_no_more_fwd_9() {
     each(|t| {

@@ -15,6 +15,7 @@ mod carrying;
 mod closed;
 mod closing;
 mod counts;
+mod datagrams;
 mod delivery_rate;
 mod fast_open;
 mod forward;

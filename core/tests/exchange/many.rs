@@ -223,3 +223,14 @@ fn a_socket_for_both_families_shows_its_ipv4_peer_as_an_ipv6_address() {
     stack.connect_udp(v4, at("10.0.0.2:7")).unwrap();
     assert_eq!(stack.peer_addr(v4), Ok(at("10.0.0.2:7")));
 }
+
+/// A group is no address of a host, so a packet cannot come from there.
+#[test]
+fn a_socket_at_a_group_sends_from_an_address_of_its_host() {
+    let ((mut ours, _), (mut peer, _)) = (host(1), host(2));
+    let member = bind(&mut ours, &format!("{GROUP}:55"), |_| ());
+    let listener = bind(&mut peer, "10.0.0.2:53", |_| ());
+    ours.send_to(member, b"x", Some(at("10.0.0.2:53"))).unwrap();
+    carry(&mut ours, &mut peer);
+    assert_eq!(peer.recv_from(listener, &mut [0]).unwrap().from, at("10.0.0.1:55"));
+}

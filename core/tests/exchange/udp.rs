@@ -7,17 +7,17 @@ use steadfast_core::wire::icmp::{ErrorKind, Message};
 use steadfast_core::wire::{PROTOCOL_ICMP, PROTOCOL_UDP, build, icmp, ipv4, ipv6, udp};
 use steadfast_core::{Config, Error, Event, Instant, Interface, SocketId, Stack, UdpOptions};
 
-const NOW: Instant = Instant::from_secs(1);
+pub(crate) const NOW: Instant = Instant::from_secs(1);
 const MTU: usize = 1500;
 
-struct Hosts {
-    ours: Stack,
-    peer: Stack,
+pub(crate) struct Hosts {
+    pub(crate) ours: Stack,
+    pub(crate) peer: Stack,
     /// Packets that crossed, with their direction: true is towards the peer.
-    crossed: Vec<(bool, Vec<u8>)>,
+    pub(crate) crossed: Vec<(bool, Vec<u8>)>,
 }
 
-fn at(text: &str) -> SocketAddr {
+pub(crate) fn at(text: &str) -> SocketAddr {
     text.parse().unwrap()
 }
 
@@ -30,12 +30,12 @@ fn stack(number: u8, configure: impl Fn(&mut Config)) -> Stack {
 }
 
 impl Hosts {
-    fn new(configure: impl Fn(&mut Config)) -> Hosts {
+    pub(crate) fn new(configure: impl Fn(&mut Config)) -> Hosts {
         Hosts { ours: stack(1, &configure), peer: stack(2, &configure), crossed: Vec::new() }
     }
 
     /// Carries packets until both are silent.
-    fn carry(&mut self) {
+    pub(crate) fn carry(&mut self) {
         let mut frame = [0; MTU];
         loop {
             if let Some(sent) = self.ours.transmit(NOW, &mut frame) {
@@ -52,7 +52,7 @@ impl Hosts {
     }
 }
 
-fn bind(stack: &mut Stack, local: &str) -> SocketId {
+pub(crate) fn bind(stack: &mut Stack, local: &str) -> SocketId {
     let options = UdpOptions::new(stack.config());
     stack.bind_udp(at(local), options).unwrap()
 }
@@ -62,7 +62,7 @@ fn with(stack: &Stack, change: impl FnOnce(&mut UdpOptions)) -> UdpOptions {
 }
 
 /// Takes the next datagram: its payload and its sender.
-fn take(stack: &mut Stack, id: SocketId) -> Result<(Vec<u8>, SocketAddr), Error> {
+pub(crate) fn take(stack: &mut Stack, id: SocketId) -> Result<(Vec<u8>, SocketAddr), Error> {
     let mut buffer = vec![0; 70_000];
     let received = stack.recv_from(id, &mut buffer)?;
     assert_eq!(received.len, received.full_len);
@@ -76,7 +76,7 @@ fn packet(datagram: &[u8]) -> Vec<u8> {
 }
 
 /// A datagram without a checksum.
-fn datagram(from: u16, to: u16, payload: &[u8]) -> Vec<u8> {
+pub(crate) fn datagram(from: u16, to: u16, payload: &[u8]) -> Vec<u8> {
     let mut bytes = vec![0; udp::HEADER_LEN];
     udp::Header { source_port: from, destination_port: to, checksum: 0 }.emit(payload.len(), &mut bytes);
     bytes.extend(payload);
@@ -429,4 +429,17 @@ fn a_chosen_port_tells_nothing_about_the_next() {
     steps.sort_unstable();
     steps.dedup();
     assert!(steps.len() > 950, "{} different steps", steps.len());
+}
+
+/// The error quotes the first fragment, which has the ports.
+#[test]
+fn a_closed_port_is_reported_of_a_datagram_in_fragments_too() {
+    for (ours, peer) in [("10.0.0.1:0", "10.0.0.2:53"), ("[fd00::1]:0", "[fd00::2]:53")] {
+        let mut hosts = Hosts::new(|_| {});
+        let client = bind(&mut hosts.ours, ours);
+        hosts.ours.connect_udp(client, at(peer)).unwrap();
+        hosts.ours.send_to(client, &[1; 9000], None).unwrap();
+        hosts.carry();
+        assert_eq!(hosts.ours.take_error(client), Ok(Some(Error::ConnectionRefused)), "{peer}");
+    }
 }

@@ -42,7 +42,12 @@ impl Table {
     fn insert(&mut self, key: Key, piece: Piece<'_>) -> Result<Option<Vec<u8>>, DropReason> {
         let result = self.fragments.insert(self.now, &self.config, key, piece);
         self.audit();
-        result
+        result.map(|whole| {
+            whole.map(|whole| {
+                assert_eq!(&whole.quote[..], QUOTE);
+                whole.payload
+            })
+        })
     }
 
     fn expire(&mut self) -> Option<Expired> {
