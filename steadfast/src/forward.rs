@@ -1,4 +1,6 @@
-//! Forwarders: connections to addresses of other hosts, each decided before it is answered.
+//! Forwarders: connections to addresses of other hosts, each decided before it is answered. Datagrams are in `datagrams`.
+
+mod datagrams;
 
 use std::future::poll_fn;
 use std::io;
@@ -17,6 +19,8 @@ use crate::shared::{Handle, Side, Waiting, into_io};
 use crate::socket::Socket;
 use crate::stream::TcpStream;
 use crate::waiting::Arrivals;
+
+pub use self::datagrams::{EchoForwarder, UdpForwarder};
 
 /// Takes the connections that hosts behind this network open to addresses of others, as a gateway or a proxy does.
 ///

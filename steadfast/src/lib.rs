@@ -78,7 +78,8 @@
 //!
 //! A [`TcpForwarder`] takes connections to addresses of other hosts, and decides about each before it is answered.
 //! [`relay()`] joins two streams of any kind, such as the accepted one and one of the kernel, and carries ends and resets
-//! across. [`TcpRequest::splice_with`] does both.
+//! across. [`TcpRequest::splice_with`] does both. A [`UdpForwarder`] and an [`EchoForwarder`] take datagrams and pings, and
+//! answer with replies or ICMP errors.
 //!
 //! # Wake-ups
 //!
@@ -134,14 +135,14 @@ mod waiting;
 pub use steadfast_core as stack;
 pub use steadfast_core::config::{Config, CongestionControl, Profile};
 pub use steadfast_core::{
-    ConnectOptions, ForwardRule, Interface, InterfaceId, ListenOptions, Reject, Route, SocketId,
-    SocketOptions, Syn, UdpOptions,
+    ConnectOptions, Echo, ForwardRule, IcmpError, Interface, InterfaceId, ListenOptions, Reject, Route,
+    SocketId, SocketOptions, Syn, UdpOptions, UdpPacket,
 };
 pub use steadfast_device as device;
 
 pub use addr::{Resolver, Resolving, SystemResolver, ToSocketAddrs};
 pub use driver::Driver;
-pub use forward::{TcpForwarder, TcpRequest};
+pub use forward::{EchoForwarder, TcpForwarder, TcpRequest, UdpForwarder};
 #[cfg(feature = "futures")]
 pub use incoming::Incoming;
 pub use listener::TcpListener;

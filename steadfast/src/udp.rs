@@ -465,7 +465,7 @@ impl State {
     }
 
     /// Turns the result of a receiving call into that of an attempt.
-    fn of_datagram(&mut self, received: Result<Received, Error>) -> io::Result<Option<Received>> {
+    pub(crate) fn of_datagram<R>(&mut self, received: Result<R, Error>) -> io::Result<Option<R>> {
         self.check_whole()?;
         match received {
             // Datagrams that had arrived are read before the end of the network is reported.

@@ -2,6 +2,7 @@
 #![cfg(target_os = "linux")]
 #![allow(unreachable_pub, reason = "its modules are its own")]
 
+mod datagrams;
 mod wire;
 
 use std::io::ErrorKind;

@@ -118,7 +118,12 @@ pub struct World {
 
 /// Runs a case in a network namespace of its own, with the kernel as the peer.
 pub fn run(config: Config, case: impl AsyncFn(World)) {
-    if !steadfast_witness::enter_namespace(&["ip"]) {
+    run_beside(&[], config, case);
+}
+
+/// Runs a case that needs programs.
+pub fn run_beside(programs: &[&'static str], config: Config, case: impl AsyncFn(World)) {
+    if !steadfast_witness::enter_namespace(&[&["ip"], programs].concat()) {
         return;
     }
     let up = std::process::Command::new("ip").args(["link", "set", "lo", "up"]).status().unwrap();

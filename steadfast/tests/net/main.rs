@@ -2,6 +2,7 @@
 
 mod carrying;
 mod costs;
+mod datagrams;
 mod ending;
 mod faulty_wire;
 mod forwarding;
