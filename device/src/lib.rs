@@ -17,6 +17,8 @@ pub use steadfast_wire::ethernet::Address as HardwareAddress;
 pub mod memory;
 
 #[cfg(target_os = "linux")]
+mod frames;
+#[cfg(target_os = "linux")]
 mod link;
 #[cfg(target_os = "linux")]
 mod offload;
@@ -25,6 +27,8 @@ mod packet;
 #[cfg(target_os = "linux")]
 mod tun;
 
+#[cfg(target_os = "linux")]
+pub use frames::{LONGEST_FRAME, UnixDatagramFrames, UnixStreamFrames};
 #[cfg(target_os = "linux")]
 pub use packet::PacketSocket;
 #[cfg(target_os = "linux")]

@@ -5,7 +5,7 @@ use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
-use crate::{Capabilities, Device, Frame, Received};
+use crate::{Capabilities, Device, Frame, HardwareAddress, Received};
 
 /// Frames that a wire holds in each direction. A sender waits while it is full.
 pub const QUEUE_LEN: usize = 256;
@@ -46,6 +46,23 @@ pub fn pair(mtu: u16) -> (MemoryDevice, MemoryDevice) {
 /// ```
 pub fn pair_with_offload(mtu: u16) -> (MemoryDevice, MemoryDevice) {
     connected(Capabilities { segmentation_offload: true, checksum_offload: true, ..Capabilities::new(mtu) })
+}
+
+/// Creates two connected devices that carry Ethernet frames, each with the hardware address of its end. An embedder, such
+/// as a monitor of virtual machines in the same program, keeps one end and polls it.
+///
+/// ```
+/// use steadfast_device::{Device, memory};
+///
+/// let addresses = ["02:00:00:00:00:01", "02:00:00:00:00:02"].map(|text| text.parse().unwrap());
+/// let (left, right) = memory::frames(1500, addresses);
+/// assert_eq!([left.capabilities().ethernet, right.capabilities().ethernet], addresses.map(Some));
+/// ```
+pub fn frames(mtu: u16, [left, right]: [HardwareAddress; 2]) -> (MemoryDevice, MemoryDevice) {
+    let (mut ours, mut theirs) = pair(mtu);
+    ours.capabilities.ethernet = Some(left);
+    theirs.capabilities.ethernet = Some(right);
+    (ours, theirs)
 }
 
 fn connected(capabilities: Capabilities) -> (MemoryDevice, MemoryDevice) {
@@ -129,7 +146,7 @@ impl Device for MemoryDevice {
         let longest = match frame.segment_size {
             // The stack cut it for the segments' MTU.
             Some(_) if self.capabilities.segmentation_offload => self.capabilities.frame_len(),
-            _ => usize::from(self.capabilities.mtu),
+            _ => Capabilities { segmentation_offload: false, ..self.capabilities }.frame_len(),
         };
         self.outgoing.poll(
             cx,
