@@ -87,7 +87,9 @@ impl<D: Device> Device for Captured<D> {
         match &received {
             Poll::Ready(Ok(received)) => {
                 let partial = received.checksum_trusted;
-                self.capture.write_packet(&buffer[..received.len], partial, false);
+                if let Some(at) = ip_at(&self.device.capabilities(), &buffer[..received.len]) {
+                    self.capture.write_packet(&buffer[at..received.len], partial, false);
+                }
             }
             Poll::Ready(Err(_)) => {}
             // No packet is waiting: flush, for readers that follow the file.
@@ -98,11 +100,22 @@ impl<D: Device> Device for Captured<D> {
 
     fn poll_send(&mut self, cx: &mut Context<'_>, frame: Frame<'_>) -> Poll<io::Result<()>> {
         let sent = self.device.poll_send(cx, frame);
-        if matches!(sent, Poll::Ready(Ok(()))) {
-            self.capture.write_packet(frame.bytes, frame.checksum_offload, true);
+        if matches!(sent, Poll::Ready(Ok(())))
+            && let Some(at) = ip_at(&self.device.capabilities(), frame.bytes)
+        {
+            self.capture.write_packet(&frame.bytes[at..], frame.checksum_offload, true);
         }
         sent
     }
+}
+
+/// Where the IP packet of a frame begins. `None` for a frame of Ethernet without one.
+pub(crate) fn ip_at(capabilities: &Capabilities, frame: &[u8]) -> Option<usize> {
+    const HEADER_LEN: usize = 14;
+    if capabilities.ethernet.is_none() {
+        return Some(0);
+    }
+    matches!(frame.get(12..HEADER_LEN), Some([0x08, 0x00] | [0x86, 0xdd])).then_some(HEADER_LEN)
 }
 
 /// Writes the complete checksum into a TCP segment.

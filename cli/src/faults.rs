@@ -1,7 +1,7 @@
 //! `--fault` and its company: faults between a program and its network, and what they did.
 
-use std::fs;
-use std::io;
+use std::fs::File;
+use std::io::{self, Write};
 use std::net::IpAddr;
 use std::path::PathBuf;
 
@@ -52,18 +52,16 @@ impl FaultOptions {
         }
         if faults.is_empty() && !self.ladder {
             let capture = self.pcap.as_deref().map(Capture::create).transpose()?;
-            return Ok(Plan { options: self, line: None, capture });
+            return Ok(Plan { options: self, line: None, capture, file: None });
         }
-        // It must be writable at the end.
-        if let Some(path) = &self.pcap {
-            fs::File::create(path).map_err(|e| self.cannot_write(e))?;
-        }
+        // It is written at the end, from within the cage.
+        let file = self.pcap.as_deref().map(File::create).transpose().map_err(|e| self.cannot_write(e))?;
         let mut options = WireOptions::new(addresses);
         options.seed = self.seed;
         options.record = self.ladder || self.pcap.is_some();
         options.capture = self.pcap.is_some();
         let wire = Wire::new(faults, options).map_err(|e| Failure::usage(format!("--fault {e}")))?;
-        Ok(Plan { options: self, line: Some(Line::new(wire)), capture: None })
+        Ok(Plan { options: self, line: Some(Line::new(wire)), capture: None, file })
     }
 
     fn cannot_write(&self, error: io::Error) -> Failure {
@@ -77,6 +75,8 @@ pub(crate) struct Plan<'a> {
     options: &'a FaultOptions,
     line: Option<Line>,
     capture: Option<Capture>,
+    /// For the capture of a wire with faults.
+    file: Option<File>,
 }
 
 impl Plan<'_> {
@@ -118,10 +118,10 @@ impl Plan<'_> {
         if self.options.ladder {
             eprint!("{}", line.look(|wire| ladder::draw(wire.timeline(), ROWS)));
         }
-        if let Some(path) = &self.options.pcap {
+        if let Some(mut file) = self.file.as_ref() {
             let title = format!("steadfast, faults between C and S, seed {}", self.options.seed);
             let section = line.look(|wire| capture::section(wire.timeline(), &title));
-            fs::write(path, section).map_err(|e| self.options.cannot_write(e))?;
+            file.write_all(&section).map_err(|e| self.options.cannot_write(e))?;
         }
         let bit = line.look(|wire| wire.hits().any(|(_, hits)| hits > 0));
         if self.options.must_bite && !bit {

@@ -10,7 +10,7 @@ use steadfast::stack::Instant;
 use steadfast_lab::wire::{End, Wire};
 use tokio::time::Sleep;
 
-use crate::capture::set_checksum;
+use crate::capture::{ip_at, set_checksum};
 
 /// The wire, shared by the device and by those who look at what happened.
 #[derive(Clone)]
@@ -55,6 +55,8 @@ pub(crate) struct Faulty<D> {
     /// A packet for the device, which was full.
     waiting: Option<bytes::Bytes>,
     buffer: Vec<u8>,
+    /// The Ethernet headers of the last packets from the device and to it. Empty where the device carries bare packets.
+    headers: [Vec<u8>; 2],
     /// Fires when the wire has something to do.
     alarm: Option<Pin<Box<Sleep>>>,
 }
@@ -63,7 +65,7 @@ impl<D: Device> Faulty<D> {
     /// `device` must have no segmentation offload: faults are about packets of the wire.
     pub(crate) fn new(device: D, line: Line) -> Faulty<D> {
         let buffer = vec![0; device.capabilities().frame_len()];
-        Faulty { device, line, waiting: None, buffer, alarm: None }
+        Faulty { device, line, waiting: None, buffer, headers: Default::default(), alarm: None }
     }
 
     /// Writes what has come through the wire to the device, as far as it takes it.
@@ -71,7 +73,15 @@ impl<D: Device> Faulty<D> {
         loop {
             let arrived = || self.line.lock().wire.arrived(End::C);
             let Some(packet) = self.waiting.take().or_else(arrived) else { return Ok(()) };
-            match self.device.poll_send(cx, Frame::new(&packet)) {
+            let frame;
+            let bytes = match &self.headers[TO_DEVICE][..] {
+                [] => &packet[..],
+                header => {
+                    frame = [header, &packet].concat();
+                    &frame[..]
+                }
+            };
+            match self.device.poll_send(cx, Frame::new(bytes)) {
                 Poll::Ready(sent) => sent?,
                 Poll::Pending => {
                     self.waiting = Some(packet);
@@ -108,7 +118,9 @@ impl<D: Device> Faulty<D> {
 
 impl<D: Device> Device for Faulty<D> {
     fn capabilities(&self) -> Capabilities {
-        Capabilities::new(self.device.capabilities().mtu)
+        let mut capabilities = Capabilities::new(self.device.capabilities().mtu);
+        capabilities.ethernet = self.device.capabilities().ethernet;
+        capabilities
     }
 
     fn poll_recv(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<Received>> {
@@ -117,14 +129,24 @@ impl<D: Device> Device for Faulty<D> {
                 return Poll::Ready(Err(error));
             }
             let arrived = self.line.lock().wire.arrived(End::S);
+            let header = &self.headers[FROM_DEVICE];
             // A fault may have made it larger than any packet of the wire.
-            if let Some(packet) = arrived.filter(|packet| packet.len() <= buffer.len()) {
-                buffer[..packet.len()].copy_from_slice(&packet);
-                return Poll::Ready(Ok(Received::new(packet.len())));
+            if let Some(packet) = arrived.filter(|packet| header.len() + packet.len() <= buffer.len()) {
+                let len = header.len() + packet.len();
+                buffer[..header.len()].copy_from_slice(header);
+                buffer[header.len()..len].copy_from_slice(&packet);
+                return Poll::Ready(Ok(Received::new(len)));
             }
             match self.device.poll_recv(cx, &mut self.buffer) {
                 Poll::Ready(Ok(received)) => {
-                    let packet = &mut self.buffer[..received.len];
+                    let frame = &mut self.buffer[..received.len];
+                    let Some(at) = ip_at(&self.device.capabilities(), frame) else {
+                        // The link's own business.
+                        buffer[..frame.len()].copy_from_slice(frame);
+                        return Poll::Ready(Ok(received));
+                    };
+                    let (header, packet) = frame.split_at_mut(at);
+                    self.headers[FROM_DEVICE] = header.to_vec();
                     if received.checksum_trusted {
                         set_checksum(packet);
                     }
@@ -144,7 +166,11 @@ impl<D: Device> Device for Faulty<D> {
     }
 
     fn poll_send(&mut self, cx: &mut Context<'_>, frame: Frame<'_>) -> Poll<io::Result<()>> {
-        let packet = bytes::Bytes::copy_from_slice(frame.bytes);
+        let Some(at) = ip_at(&self.device.capabilities(), frame.bytes) else {
+            return self.device.poll_send(cx, frame);
+        };
+        self.headers[TO_DEVICE] = frame.bytes[..at].to_vec();
+        let packet = bytes::Bytes::copy_from_slice(&frame.bytes[at..]);
         let mut line = self.line.lock();
         let now = line.now();
         line.wire.send(now, End::S, packet);
@@ -154,6 +180,10 @@ impl<D: Device> Device for Faulty<D> {
         Poll::Ready(self.flush(cx))
     }
 }
+
+/// Indexes of `headers`.
+const FROM_DEVICE: usize = 0;
+const TO_DEVICE: usize = 1;
 
 impl<D> Faulty<D> {
     /// Returns whether a packet can move on now. One that waits for the device cannot.

@@ -4,6 +4,8 @@
 #[cfg(target_os = "linux")]
 mod attach;
 #[cfg(target_os = "linux")]
+mod cage;
+#[cfg(target_os = "linux")]
 mod capture;
 mod config;
 #[cfg(target_os = "linux")]

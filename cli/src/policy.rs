@@ -57,7 +57,7 @@ impl FromStr for Server {
 impl Policy {
     /// A gateway with these options.
     pub(crate) fn builder(&self) -> Result<GatewayBuilder, Failure> {
-        let mut builder = Gateway::builder().dns(self.servers()?);
+        let mut builder = Gateway::builder().dns(self.servers()?).localhost(!self.localhost.is_empty());
         let options = [
             ("--deny", Action::Deny, &self.deny),
             ("--drop", Action::Drop, &self.drop),

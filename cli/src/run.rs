@@ -15,11 +15,12 @@ use std::time::Duration;
 
 use clap::Args;
 use nix::unistd::Pid;
-use steadfast::device::Tun;
+use steadfast::device::{PacketSocket, Tun};
 use steadfast_gateway::{Counters, GatewayBuilder, Subnet};
 
 use self::control::{Control, Kind, Message};
 use self::inside::OURS;
+use crate::cage;
 use crate::failure::Failure;
 use crate::faults::{FaultOptions, Plan};
 use crate::policy::Policy;
@@ -116,11 +117,16 @@ impl Run {
         child: &mut Child,
     ) -> Result<u8, Failure> {
         let command = Pid::from_raw(child.id() as i32);
+        cage::shut()?;
         let end = signals::watch(command).map_err(|e| Failure::system("cannot watch the command", e))?;
         let device = match kind {
             Kind::Tun => {
                 let tun = Tun::from_fd(file, MTU, plan.offload());
                 plan.wrap(tun.map_err(|e| Failure::System(e.to_string()))?)
+            }
+            Kind::Packet => {
+                let socket = PacketSocket::from_fd(file);
+                plan.wrap(socket.map_err(|e| Failure::system("cannot use the packet socket", e))?)
             }
         };
         let gateway = builder.start(device).await;

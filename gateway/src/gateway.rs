@@ -12,6 +12,7 @@ use tokio::task::JoinSet;
 
 use crate::counters::{Counters, Counts};
 use crate::dns;
+use crate::localhost::Localhost;
 use crate::rules::{Rule, Rules};
 use crate::servers::Dns;
 use crate::shared::Shared;
@@ -40,6 +41,7 @@ impl Gateway {
             dns: Dns::Host,
             rules: Vec::new(),
             connections: 65_536,
+            localhost: false,
         }
     }
 
@@ -96,6 +98,7 @@ pub struct GatewayBuilder {
     dns: Dns,
     rules: Vec<Rule>,
     connections: usize,
+    localhost: bool,
 }
 
 impl GatewayBuilder {
@@ -136,6 +139,13 @@ impl GatewayBuilder {
         self
     }
 
+    /// Sets whether 127.0.0.1 of a guest, where its kernel routes it into the device, stands for that of the machine. Rules
+    /// decide which ports of it are open.
+    pub fn localhost(mut self, on: bool) -> GatewayBuilder {
+        self.localhost = on;
+        self
+    }
+
     /// Starts the gateway on the device behind which the guests are, on the current Tokio runtime.
     ///
     /// # Errors
@@ -146,14 +156,18 @@ impl GatewayBuilder {
     ///
     /// Dropping the future ends what was started.
     pub async fn start(self, device: impl Device) -> io::Result<Gateway> {
-        let GatewayBuilder { subnet, config, relay, dns, rules, connections } = self;
+        let GatewayBuilder { subnet, config, relay, dns, rules, connections, localhost } = self;
         let mut rules = Rules::new(rules);
         rules.close_subnet(&subnet);
         let mut builder = Net::builder().config(config);
-        for address in subnet.gateway().chain(subnet.dns()) {
+        for address in subnet.gateway().chain(subnet.dns()).chain(subnet.localhost()) {
             builder = builder.address(address, Subnet::prefix_len(address));
         }
-        let net = builder.start(device)?;
+        let net = if localhost {
+            builder.start(Localhost::new(device, &subnet))?
+        } else {
+            builder.start(device)?
+        };
         let shared = Arc::new(Shared {
             subnet,
             rules,

@@ -37,6 +37,7 @@
 mod counters;
 mod dns;
 mod gateway;
+mod localhost;
 mod rules;
 mod servers;
 mod shared;

@@ -28,6 +28,8 @@ pub(super) enum Message {
 pub(super) enum Kind {
     /// The file of a TUN device.
     Tun,
+    /// A packet socket.
+    Packet,
 }
 
 impl Message {
@@ -35,6 +37,7 @@ impl Message {
         match self {
             Message::Input => b"input".to_vec(),
             Message::Device(Kind::Tun) => b"tun".to_vec(),
+            Message::Device(Kind::Packet) => b"packet".to_vec(),
             Message::Go => b"go".to_vec(),
             Message::Failed(code, text) => [&b"fail"[..], &[*code], text.as_bytes()].concat(),
         }
@@ -44,6 +47,7 @@ impl Message {
         Some(match bytes {
             b"input" => Message::Input,
             b"tun" => Message::Device(Kind::Tun),
+            b"packet" => Message::Device(Kind::Packet),
             b"go" => Message::Go,
             [b'f', b'a', b'i', b'l', code, text @ ..] => {
                 Message::Failed(*code, String::from_utf8_lossy(text).into_owned())

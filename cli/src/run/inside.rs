@@ -7,7 +7,7 @@ use std::ffi::OsString;
 use std::fs;
 use std::io;
 use std::net::IpAddr;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -16,11 +16,11 @@ use std::process::{Command, ExitCode};
 use clap::Args;
 use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
-use nix::sched::{CloneFlags, unshare};
+use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::Signal;
 use nix::unistd::{getegid, geteuid, getppid};
-use steadfast::device::{Tun, TunOptions};
+use steadfast::device::{PacketSocket, Tun, TunError, TunOptions};
 use steadfast_gateway::Subnet;
 
 use super::control::{Control, Kind, Message};
@@ -36,6 +36,9 @@ const NOT_FOUND: u8 = 127;
 
 /// Name of the device inside.
 pub(super) const DEVICE: &str = "sf0";
+
+/// The other end of a pair, in its own namespace.
+const FAR: &str = "far0";
 
 /// The child's part of `run`.
 #[derive(Args)]
@@ -98,12 +101,7 @@ impl Inside {
         self.unshare()?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|e| Failed::new("cannot start the runtime", e))?;
-        runtime.block_on(async {
-            let device = self.open_device().await?;
-            control
-                .send(&Message::Device(Kind::Tun), Some(device.as_fd()))
-                .map_err(|e| Failed::new("cannot pass the device", e))
-        })?;
+        runtime.block_on(self.pass_device(control))?;
         drop(runtime);
         self.set_sysctls();
         if self.dns {
@@ -147,27 +145,78 @@ impl Inside {
         private_mounts()
     }
 
-    /// Makes the device with its addresses and routes.
-    async fn open_device(&self) -> Result<Tun, Failed> {
-        let subnet = self.subnet();
+    /// Makes the device with its addresses and routes, and passes it on.
+    async fn pass_device(&self, control: &Control) -> Result<(), Failed> {
         links::bring_up_loopback().await.map_err(|e| Failed::new("cannot bring lo up", e))?;
-        let mut options = TunOptions::new(DEVICE);
-        options.mtu = Some(self.mtu);
-        options.queue_len = Some(2000);
-        options.offload = self.offload;
-        options.host = subnet.guest().map(|address| (address, Subnet::prefix_len(address))).collect();
-        let all = |address: &IpAddr| match address {
-            IpAddr::V4(_) => ([0; 4].into(), 0),
-            IpAddr::V6(_) => ([0u16; 8].into(), 0),
-        };
-        options.routes = subnet.guest().map(|address| all(&address)).collect();
         // Neither router advertisements nor an address of its own choice.
         let ipv6 =
             if self.ipv6 { [("accept_ra", "0"), ("addr_gen_mode", "1")] } else { [("disable_ipv6", "1"); 2] };
         for (name, value) in ipv6 {
             set(&format!("net/ipv6/conf/default/{name}"), value);
         }
-        Tun::open(&options).await.map_err(|e| Failed { code: OURS, text: e.to_string() })
+        let pass = |kind, file: BorrowedFd<'_>| {
+            let passed = control.send(&Message::Device(kind), Some(file));
+            passed.map_err(|e| Failed::new("cannot pass the device", e))
+        };
+        match self.open_tun().await {
+            Ok(device) => pass(Kind::Tun, device.as_fd())?,
+            // A device that is missing or that others may not open, as in many containers. A pair of virtual Ethernet
+            // devices needs none.
+            Err(error)
+                if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied) =>
+            {
+                let socket = self.open_pair().await.map_err(|e| {
+                    let text =
+                        format!("{error}; nor a pair of virtual Ethernet devices: {}", super::plain(&e));
+                    Failed { code: OURS, text }
+                })?;
+                pass(Kind::Packet, socket.as_fd())?;
+            }
+            Err(error) => return Err(Failed { code: OURS, text: error.to_string() }),
+        }
+        self.divert_localhost(&self.subnet()).await
+    }
+
+    async fn open_tun(&self) -> Result<Tun, TunError> {
+        let subnet = self.subnet();
+        let mut options = TunOptions::new(DEVICE);
+        options.mtu = Some(self.mtu);
+        options.queue_len = Some(2000);
+        options.offload = self.offload;
+        options.host = subnet.guest().map(|address| (address, Subnet::prefix_len(address))).collect();
+        let all = |address: IpAddr| match address {
+            IpAddr::V4(_) => ([0; 4].into(), 0),
+            IpAddr::V6(_) => ([0u16; 8].into(), 0),
+        };
+        options.routes = subnet.guest().map(all).collect();
+        Tun::open(&options).await
+    }
+
+    /// Makes a pair of virtual Ethernet devices, one here and one in a namespace of its own, and returns a packet socket
+    /// on the far one.
+    async fn open_pair(&self) -> io::Result<OwnedFd> {
+        let here = fs::File::open("/proc/self/ns/net")?;
+        unshare(CloneFlags::CLONE_NEWNET)?;
+        // The socket keeps the namespace.
+        let made = links::make_pair(FAR, DEVICE, &here).await;
+        let socket = made.and_then(|()| PacketSocket::bind(FAR));
+        setns(&here, CloneFlags::CLONE_NEWNET)?;
+        links::configure(DEVICE, &self.subnet(), self.mtu, self.offload).await?;
+        socket
+    }
+
+    async fn divert_localhost(&self, subnet: &Subnet) -> Result<(), Failed> {
+        if self.localhost.is_empty() {
+            return Ok(());
+        }
+        // Answers come from 127.0.0.1, which is a local address too.
+        for name in ["route_localnet", "accept_local"] {
+            set(&format!("net/ipv4/conf/{DEVICE}/{name}"), "1");
+        }
+        let v4 = |address| if let IpAddr::V4(address) = address { Some(address) } else { None };
+        let guest = subnet.guest().find_map(v4).expect("a subnet has an IPv4 network");
+        let diverted = links::divert_localhost(DEVICE, guest, &self.localhost).await;
+        diverted.map_err(|e| Failed::new("cannot route localhost into the device", e))
     }
 
     /// Sets what a program may expect of a network that is its own. Where `/proc/sys` is read-only, as in some

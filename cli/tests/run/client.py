@@ -1,0 +1,108 @@
+"""The client of the tests: its lines are compared between a direct run and one under `steadfast run`."""
+import asyncio, errno, hashlib, socket, struct, sys, time
+
+
+def told(act):
+    """Prints the name of the error that `act` meets, or its result."""
+    try:
+        print(act())
+    except TimeoutError:
+        print("timeout")
+    except OSError as error:
+        print(errno.errorcode.get(error.errno, error))
+
+
+def connect(host, port, limit=5):
+    return socket.create_connection((host, int(port)), limit)
+
+
+def dial(*ends):
+    for end in ends:
+        host, port = end.rsplit(":", 1)
+        began = time.monotonic()
+        told(lambda: connect(host, port).close())
+        # For the tests that look at the time.
+        print(f"{end} {time.monotonic() - began:.3f}", file=sys.stderr)
+
+
+def reset(host, port, count):
+    """Sends one byte, and resets the connection once the peer has it."""
+    for _ in range(int(count)):
+        stream = connect(host, port)
+        stream.send(b"x")
+        stream.recv(1)
+        stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        stream.close()
+    print("done")
+
+
+def drain(host, port):
+    """Asks with a byte, and reads to the end or to an error."""
+    stream = connect(host, port)
+    stream.send(b"x")
+    seen = hashlib.sha256()
+    try:
+        while data := stream.recv(65536):
+            seen.update(data)
+        print("end")
+    except OSError as error:
+        print(errno.errorcode[error.errno])
+    print(seen.hexdigest())
+
+
+def upload(host, port, amount):
+    """Sends, ends its direction, and reads the answer."""
+    stream = connect(host, port)
+    stream.sendall(bytes(range(256)) * (int(amount) // 256))
+    stream.shutdown(socket.SHUT_WR)
+    answer = b""
+    while data := stream.recv(65536):
+        answer += data
+    print(answer.decode())
+
+
+def crowd(host, port, count):
+    """Opens many connections at once, each with an echo."""
+    async def one(number):
+        reader, writer = await asyncio.open_connection(host, int(port))
+        text = f"{number}\n".encode()
+        writer.write(text)
+        same = await reader.readline() == text
+        writer.close()
+        return same
+
+    async def all_of_them():
+        return sum(await asyncio.gather(*(one(number) for number in range(int(count)))))
+
+    print(asyncio.run(all_of_them()))
+
+
+def query(host):
+    """Asks a name server the same over UDP and TCP, and prints the answers without their id."""
+    question = b"\x12\x34\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00\x03www\x07example\x00\x01\x01\x00\x01"
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.settimeout(5)
+        sock.sendto(question, (host, 53))
+        answer = sock.recv(65536)
+        print(answer[:2] == question[:2], hashlib.sha256(answer[2:]).hexdigest())
+    with connect(host, 53) as stream:
+        stream.sendall(struct.pack(">H", len(question)) + question)
+        answer = b""
+        while data := stream.recv(65536):
+            answer += data
+        print(len(answer), hashlib.sha256(answer[4:]).hexdigest())
+
+
+def datagrams(host, port, *sizes):
+    """Sends datagrams, and prints the sizes that return."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.settimeout(2)
+        sock.connect((host, int(port)))
+        for size in sizes:
+            def exchange():
+                sock.send(b"x" * int(size))
+                return len(sock.recv(65536))
+            told(exchange)
+
+
+globals()[sys.argv[1]](*sys.argv[2:])

@@ -1,0 +1,138 @@
+//! The life of the command: identity, exit code, signals, output, and what is left of it.
+
+use std::io::{BufRead, BufReader};
+use std::os::unix::process::ExitStatusExt;
+use std::process::Stdio;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::scene::Scene;
+
+/// Runs a shell command, and returns its exit code, its output and its errors.
+fn shell(scene: &Scene, options: &[&str], script: &str) -> (Option<i32>, String, String) {
+    let output = scene.run(options, &["sh", "-c", script]).stdin(Stdio::null()).output().unwrap();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (output.status.code(), text(&output.stdout), text(&output.stderr))
+}
+
+#[test]
+fn f23_the_exit_code_is_that_of_the_command() {
+    let Some(scene) = Scene::new() else { return };
+    for (script, code) in [("exit 0", 0), ("exit 7", 7), ("kill -KILL $$", 137), ("kill -INT $$", 130)] {
+        let (status, output, errors) = shell(&scene, &[], script);
+        assert_eq!((status, &*output, &*errors), (Some(code), "", ""), "{script}");
+    }
+    for (command, code, text) in [
+        ("no-such-command", 127, "steadfast: no-such-command: no such file or directory\n"),
+        ("/etc/passwd", 126, "steadfast: /etc/passwd: permission denied\n"),
+    ] {
+        let output = scene.run(&[], &[command]).output().unwrap();
+        assert_eq!((output.status.code(), &*output.stderr), (Some(code), text.as_bytes()));
+    }
+}
+
+#[test]
+fn f23_the_command_is_who_it_was_and_has_no_rights() {
+    let Some(scene) = Scene::new() else { return };
+    let (_, output, errors) = shell(&scene, &[], "id -u; id -g; grep CapEff /proc/self/status; pwd; cat");
+    assert_eq!((&*output, &*errors), ("1001\n1001\nCapEff:\t0000000000000000\n/\n", ""));
+    assert_eq!(shell(&scene, &["--root"], "id -u").1, "0\n");
+}
+
+#[test]
+fn f23_who_carries_the_traffic_is_in_a_cage() {
+    let Some(scene) = Scene::new() else { return };
+    let script = "grep -E 'NoNewPrivs|Seccomp:|CapEff' /proc/$PPID/status | tr '\\n' ' '";
+    let (_, output, _) = shell(&scene, &[], script);
+    assert_eq!(output, "CapEff:\t0000000000000000 NoNewPrivs:\t1 Seccomp:\t2 ");
+    // The command itself is free.
+    let (_, output, _) = shell(&scene, &[], "grep -E 'Seccomp:|NoNewPrivs' /proc/self/status | tr '\\n' ' '");
+    assert_eq!(output, "NoNewPrivs:\t0 Seccomp:\t0 ");
+}
+
+#[test]
+fn f23_a_signal_reaches_the_command_and_its_answer_comes_back() {
+    let Some(scene) = Scene::new() else { return };
+    let script = "trap 'echo caught; exit 3' TERM; echo ready; while :; do sleep 0.01; done";
+    let mut run = scene.run(&[], &["sh", "-c", script]).stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(run.stdout.take().unwrap()).lines();
+    assert_eq!(lines.next().unwrap().unwrap(), "ready");
+    // `unshare`, `sh` and `setpriv` have replaced each other.
+    kill(Pid::from_raw(run.id() as i32), Signal::SIGTERM).unwrap();
+    assert_eq!(lines.next().unwrap().unwrap(), "caught");
+    assert_eq!(run.wait().unwrap().code(), Some(3));
+}
+
+#[test]
+fn f23_a_run_that_is_killed_takes_the_command_with_it() {
+    let Some(scene) = Scene::new() else { return };
+    let script = "echo ready; while :; do sleep 0.01; done";
+    let mut run = scene.run(&[], &["sh", "-c", script]).stdout(Stdio::piped()).spawn().unwrap();
+    let mut output = BufReader::new(run.stdout.take().unwrap());
+    let mut ready = String::new();
+    output.read_line(&mut ready).unwrap();
+    assert_eq!(ready, "ready\n");
+    run.kill().unwrap();
+    assert_eq!(run.wait().unwrap().signal(), Some(9));
+    // Its output ends with the command, and so the test.
+    let mut rest = String::new();
+    assert_eq!(output.read_line(&mut rest).unwrap(), 0);
+}
+
+#[test]
+fn f24_run_works_inside_itself_and_as_root() {
+    let Some(scene) = Scene::new() else { return };
+    let program = scene.program();
+    let inner = scene.run(&[], &[program.to_str().unwrap(), "run", "--", "cat", "/etc/resolv.conf"]);
+    let output = { inner }.output().unwrap();
+    assert!(output.stdout.starts_with(b"nameserver 10.0.2.3\n"), "{output:?}");
+    let mut root = std::process::Command::new(&program);
+    let output = root.args(["run", "--", "sh", "-c", "id -u; ip -o -4 address show sf0"]).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(text.starts_with("0\n") && text.contains("inet 10.0.2.15/24"), "{output:?}");
+}
+
+#[test]
+fn f24_run_works_where_the_tun_device_is_closed() {
+    let Some(mut scene) = Scene::new() else { return };
+    let url = format!("http://{}:{}/", crate::scene::SERVER, scene.serve(crate::faults::answer));
+    scene.device("closed");
+    let (output, seconds) = crate::faults::curl(&scene, &[], &url);
+    assert!(output.stdout.starts_with(b"hold\n") && output.stderr.is_empty(), "{output:?}");
+    assert!(seconds < 0.5, "{seconds}");
+    let (output, seconds) = crate::faults::curl(&scene, &["--fault=lose C>S [S] 1", "--ladder"], &url);
+    assert!((1.0..1.5).contains(&seconds), "{seconds}");
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(errors.contains("lost: lose C>S [S] 1"), "{errors}");
+}
+
+#[test]
+fn f24_without_namespaces_one_line_names_the_cause() {
+    let Some(scene) = Scene::new() else { return };
+    // In a user namespace of its own, whose limit is its own too, and without the rights that root has there.
+    let script = "echo 0 > /proc/sys/user/max_user_namespaces && exec setpriv --bounding-set=-all \"$@\"";
+    let mut limited = std::process::Command::new("unshare");
+    limited.args(["--user", "--map-root-user", "sh", "-c", script, "sh"]).arg(scene.program());
+    let output = limited.args(["run", "--", "true"]).output().unwrap();
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert_eq!((output.status.code(), errors.lines().count()), (Some(125), 1), "{errors}");
+    assert!(errors.contains("sysctl user.max_user_namespaces=10000 (it is 0)"), "{errors}");
+}
+
+#[test]
+fn what_is_wrong_is_told_before_anything_starts() {
+    let Some(scene) = Scene::new() else { return };
+    for (option, expected) in [
+        ("--allow=10.0.0.0/33", "--allow `10.0.0.0/33`: expected a prefix from 0 to 32, found `33`"),
+        ("--fault=lose C>S [S] x", "--fault `lose C>S [S] x`: expected the end of the line, found `x`"),
+        ("--fault=lose C>X", "--fault `lose C>X`: expected C, the program, or S, the network, found `X`"),
+        ("--fault=crash C at 1", "--fault `crash C at 1`: expected a fault of packets or paths"),
+        ("--pcap=/no/such/folder/x", "--pcap /no/such/folder/x: "),
+    ] {
+        let output = scene.run(&[option], &["echo", "started"]).output().unwrap();
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert_eq!((output.status.code(), &*output.stdout), (Some(125), &b""[..]), "{errors}");
+        assert!(errors.starts_with(&format!("steadfast: {expected}")), "{errors}");
+    }
+}

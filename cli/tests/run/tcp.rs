@@ -1,0 +1,103 @@
+//! TCP through the gateway.
+
+use std::io::{Read, Write};
+use std::net::TcpListener;
+use std::sync::mpsc::channel;
+use std::time::Duration;
+
+use crate::scene::{SERVER, Scene, echo, read_all, reset};
+
+/// The times that the client took to learn the outcome of each connection.
+fn times(errors: &[u8]) -> Vec<f64> {
+    let text = String::from_utf8_lossy(errors);
+    let seconds = |line: &str| line.rsplit_once(' ').and_then(|(_, seconds)| seconds.parse().ok());
+    text.lines().filter_map(seconds).collect()
+}
+
+#[test]
+fn f01_f02_a_dial_that_fails_fails_as_directly() {
+    let Some(scene) = Scene::new() else { return };
+    // A port that is closed, what a router says (host unreachable, prohibited), and a family that the machine lacks.
+    let closed = scene.there(|| TcpListener::bind((SERVER, 0)).unwrap().local_addr().unwrap());
+    let ends =
+        [closed.to_string(), "203.0.113.2:80".into(), "203.0.113.3:80".into(), "2001:db8::1:80".into()];
+    let client: Vec<&str> = std::iter::once("dial").chain(ends.iter().map(String::as_str)).collect();
+    let output = scene.compare(&[], &client);
+    let told = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(
+        told.lines().collect::<Vec<_>>(),
+        ["ECONNREFUSED", "EHOSTUNREACH", "EHOSTUNREACH", "ENETUNREACH"]
+    );
+    let took = times(&output.stderr);
+    assert!(took.len() == 4 && took.iter().all(|seconds| *seconds < 1.0), "{took:?}");
+}
+
+#[test]
+fn f06_a_reset_of_the_client_reaches_the_server() {
+    let Some(scene) = Scene::new() else { return };
+    let (sender, seen) = channel();
+    let port = scene.serve(move |mut stream| {
+        let mut byte = [0];
+        stream.read_exact(&mut byte).unwrap();
+        stream.write_all(&byte).unwrap();
+        sender.send((byte[0], read_all(&stream).map_err(|e| e.kind()))).unwrap();
+    });
+    scene.compare(&[], &["reset", SERVER, &port.to_string(), "10"]);
+    let all: Vec<_> = seen.iter().take(20).collect();
+    assert!(all.iter().all(|one| *one == (b'x', Err(std::io::ErrorKind::ConnectionReset))), "{all:?}");
+}
+
+#[test]
+fn f07_a_reset_of_the_server_reaches_the_client_after_the_data() {
+    let Some(scene) = Scene::new() else { return };
+    let port = scene.serve(|mut stream| {
+        stream.read_exact(&mut [0]).unwrap();
+        // It leaves at once, before the RST.
+        stream.write_all(&[7; 8192]).unwrap();
+        reset(stream);
+    });
+    for _ in 0..5 {
+        let output = scene.compare(&[], &["drain", SERVER, &port.to_string()]);
+        assert!(output.stdout.starts_with(b"ECONNRESET\n"));
+    }
+}
+
+#[test]
+fn f08_each_direction_ends_by_itself() {
+    let Some(scene) = Scene::new() else { return };
+    let port = scene.serve(|mut stream| {
+        stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+        let bytes = read_all(&stream).unwrap();
+        let right = bytes.iter().enumerate().all(|(at, byte)| at % 256 == usize::from(*byte));
+        stream.write_all(format!("{} bytes, right: {right}", bytes.len()).as_bytes()).unwrap();
+    });
+    let output = scene.compare(&[], &["upload", SERVER, &port.to_string(), &(3 << 20).to_string()]);
+    assert_eq!(output.stdout, b"3145728 bytes, right: true\n");
+}
+
+#[test]
+fn f10_a_crowd_is_served_as_directly() {
+    let Some(scene) = Scene::new() else { return };
+    let port = scene.serve(echo);
+    let output = scene.compare(&[], &["crowd", SERVER, &port.to_string(), "300"]);
+    assert_eq!(output.stdout, b"300\n");
+}
+
+#[test]
+fn f20_the_machine_itself_is_closed_unless_a_rule_opens_it() {
+    let Some(scene) = Scene::new() else { return };
+    let here = crate::scene::serve_here(|stream| drop(stream));
+    let alias = format!("10.0.2.4:{}", here.port());
+    let dial = |options: &[&str], end: &str| scene.client(options, &["dial", end]);
+    assert_eq!(dial(&[], &alias), "EHOSTUNREACH\n");
+    assert_eq!(dial(&[], "169.254.169.254:80"), "EHOSTUNREACH\n");
+    let rule = format!("--allow=127.0.0.1:{}", here.port());
+    assert_eq!(dial(&[&rule], &alias), "None\n");
+    // The same destination, with and without a rule.
+    let port = scene.serve(drop).to_string();
+    let server = format!("{SERVER}:{port}");
+    assert_eq!(dial(&[], &server), "None\n");
+    assert_eq!(dial(&["--deny=198.51.100.0/24"], &server), "EHOSTUNREACH\n");
+    assert_eq!(dial(&["--deny=198.51.100.0/24", &format!("--allow={server}")], &server), "None\n");
+    assert_eq!(dial(&["--deny=*:22"], &server), "None\n");
+}
