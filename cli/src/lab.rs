@@ -9,6 +9,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use steadfast::Profile;
 use steadfast_lab::{Fault, Report, RunOptions, Scenario, catalogue, explain, junit, run, workers};
 
+use crate::explore::Explore;
 use crate::failure::Failure;
 use crate::opponent::{Opponent, check_kernel, kernel};
 use crate::output::say;
@@ -24,6 +25,8 @@ pub(crate) enum Lab {
     Run(Run),
     /// Explain what happens in a scenario, and why.
     Explain(Explain),
+    /// Explore every schedule of few faults.
+    Explore(Explore),
 }
 
 /// Run scenarios.
@@ -98,6 +101,7 @@ impl Lab {
         match self {
             Lab::List => list(),
             Lab::Run(command) => command.run(),
+            Lab::Explore(command) => command.run(),
             Lab::Explain(command) => {
                 let scenario = find(&known()?, &command.scenario)?;
                 explained(&scenario, command.profile)

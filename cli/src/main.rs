@@ -13,6 +13,7 @@ mod connect;
 mod drill;
 #[cfg(any(test, not(target_os = "linux")))]
 mod elsewhere;
+mod explore;
 mod failure;
 #[cfg(target_os = "linux")]
 mod faults;

@@ -174,3 +174,60 @@ fn a_scenario_is_found_by_its_id_and_by_its_name() {
     assert!(listed.lines().any(|line| line.starts_with("H1b ") && line.contains(" syn-lost-every ")));
     refuses("lab explain syn-lost-never", "`syn-lost-never`: no such scenario and no such file");
 }
+
+/// Shards that ran as processes of their own add up to the whole, in any order. A shard that is missing, repeated or
+/// of another exploration is named.
+#[test]
+fn shards_of_an_exploration_are_added_up() {
+    let folder = tempfile::tempdir().unwrap();
+    let shard = |shard: &str, faults: &str| {
+        let args = ["lab", "explore", "half-close", "X1", "--json", "--faults", faults, "--shard", shard];
+        let output = steadfast(&args);
+        assert!(output.status.success(), "{output:?}");
+        let file = folder.path().join(format!("{}-{faults}.json", shard.replace('/', "-of-")));
+        std::fs::write(&file, output.stdout).unwrap();
+        file.display().to_string()
+    };
+    let merge = |files: &[&String]| {
+        let mut args = vec!["lab", "explore", "merge"];
+        args.extend(files.iter().map(|file| file.as_str()));
+        let output = steadfast(&args);
+        let text = [output.stdout, output.stderr].concat();
+        (output.status.code(), String::from_utf8(text).unwrap())
+    };
+    let (whole, first, second) = (shard("0/1", "1"), shard("0/2", "1"), shard("1/2", "1"));
+    let of_the_whole = merge(&[&whole]);
+    assert!(of_the_whole.0 == Some(0) && of_the_whole.1.ends_with(": 0 break a rule\n"), "{of_the_whole:?}");
+    assert_eq!(merge(&[&second, &first]), of_the_whole);
+    let (code, text) = merge(&[&first, &second, &first]);
+    assert!(code == Some(0) && text.contains("given more than once, counted once: shards [0]"), "{text}");
+    let (code, text) = merge(&[&second]);
+    assert!(code == Some(1) && text.contains("not given: shards [0]"), "{text}");
+    let (code, text) = merge(&[&first, &shard("1/2", "2")]);
+    assert!(code == Some(2) && text.contains("of another exploration than the first file"), "{text}");
+    refuses("lab explore X99", "`X99`: expected a program such as X1 or client-closes, or a file");
+    refuses("lab explore X1 --shard 2/2", "`2/2`: expected a part and how many there are");
+    refuses("lab explore X1 --sysctl tcp_sck=0", "`tcp_sck`: no such setting");
+    refuses("lab explore merge Cargo.toml", "expected what `lab explore --json` prints");
+}
+
+/// A finding is kept as a scenario that the lab plays, with its ladder.
+#[test]
+fn a_finding_is_kept_as_a_scenario_with_its_ladder() {
+    let folder = tempfile::tempdir().unwrap();
+    let program = folder.path().join("one.scenario");
+    let text = "id X0\ntitle Two SYNs\nsysctl C tcp_syn_retries = 1\nsysctl C tcp_syn_linear_timeouts = 0\n\napp C\n  connect S:80\n\napp S\n  listen 80\n";
+    std::fs::write(&program, text).unwrap();
+    let keep = folder.path().join("found");
+    let (program, kept) = (program.to_str().unwrap(), keep.to_str().unwrap());
+    let output = steadfast(&["lab", "explore", program, "--first", "2", "--keep", kept]);
+    let stdout = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.code() == Some(1) && stdout.contains("lose C>S all 2"), "{stdout}");
+    let scenario = keep.join("X0-1.scenario");
+    let again = steadfast(&["lab", "run", scenario.to_str().unwrap()]);
+    assert_eq!(again.status.code(), Some(1), "the lab judges it, too");
+    let ladder = std::fs::read_to_string(keep.join("X0-1.ladder")).unwrap();
+    assert!(ladder.contains("connect = ETIMEDOUT"), "{ladder}");
+    std::fs::write(program, format!("{text}\nfault lose C>S 1\n")).unwrap();
+    refuses(&format!("lab explore {program}"), "expected a scenario without faults");
+}

@@ -190,6 +190,16 @@ impl Scenario {
         those(&self.parts.faults, case)
     }
 
+    /// The programs of the hosts that apply in this case.
+    pub fn apps(&self, case: &Case<'_>) -> Vec<App> {
+        those(&self.parts.apps, case).into_iter().map(|app| app.select(case)).collect()
+    }
+
+    /// The settings that apply in this case.
+    pub fn sysctls(&self, case: &Case<'_>) -> Vec<&Sysctl> {
+        those(&self.parts.sysctls, case)
+    }
+
     pub(crate) fn select(&self, case: &Case<'_>) -> Selected<'_> {
         let parts = &self.parts;
         Selected {
@@ -197,9 +207,9 @@ impl Scenario {
             hosts: those(&parts.hosts, case),
             paths: those(&parts.paths, case),
             nats: those(&parts.nats, case),
-            sysctls: those(&parts.sysctls, case),
+            sysctls: self.sysctls(case),
             faults: those(&parts.faults, case),
-            apps: those(&parts.apps, case).into_iter().map(|app| app.select(case)).collect(),
+            apps: self.apps(case),
             expectations: those(&parts.expectations, case),
         }
     }

@@ -1,9 +1,7 @@
 //! Explicit congestion notification of a connection (RFC 3168).
 
 use super::congestion::Cause;
-use super::recovery::before::Before;
-use super::segment::Segment;
-use super::tcb::{Connection, Env};
+use super::tcb::Connection;
 use crate::seq::SeqNum;
 
 /// The state of congestion marks, in both directions.
@@ -32,17 +30,6 @@ impl EcnState {
 }
 
 impl Connection {
-    /// Handles the peer's echo of a congestion mark (3168-4). Loss recovery in progress has already reduced the
-    /// window.
-    pub(super) fn take_ece(&mut self, segment: &Segment<'_>, before: Before, env: &mut Env<'_>) {
-        if self.tcb.ecn.on && segment.flags().ece() && self.flight() > 0 && !self.is_recovering() {
-            let cause = if env.config.tcp_abe { Cause::Ecn } else { Cause::Loss };
-            if self.reduce_once(cause, u32::MAX) {
-                self.enter_cwr(before, env);
-            }
-        }
-    }
-
     /// Reduces the window after a mark or a loss, at most once per window of data (RFC 3168 §6.1.2).
     /// FlightSize counts for `most` bytes at most. Returns whether it was reduced.
     pub(super) fn reduce_once(&mut self, cause: Cause, most: u32) -> bool {

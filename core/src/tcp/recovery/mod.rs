@@ -316,8 +316,19 @@ impl Connection {
         before
     }
 
+    /// Handles the peer's echo of a congestion mark (3168-4). Loss recovery in progress has already reduced the
+    /// window.
+    pub(super) fn take_ece(&mut self, segment: &Segment<'_>, before: Before, env: &mut Env<'_>) {
+        if self.tcb.ecn.on && segment.flags().ece() && self.flight() > 0 && !self.is_recovering() {
+            let cause = if env.config.tcp_abe { Cause::Ecn } else { Cause::Loss };
+            if self.reduce_once(cause, u32::MAX) {
+                self.enter_cwr(before, env);
+            }
+        }
+    }
+
     /// Begins to reduce the window after a mark, over a round trip (9937-9).
-    pub(super) fn enter_cwr(&mut self, before: Before, env: &mut Env<'_>) {
+    fn enter_cwr(&mut self, before: Before, env: &mut Env<'_>) {
         let prr = Prr::new(self.congestion.ssthresh(), before.flight.saturating_sub(before.left));
         let flight = self.open_flight(env);
         (flight.phase, flight.prr) = (CaState::Cwr, Some(prr));

@@ -1,0 +1,93 @@
+//! The faults that may befall a packet, in the words of the lab.
+
+use steadfast_core::{Duration, Instant};
+
+use crate::ends::{END_NAMES, START};
+
+/// A fault that befalls a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Fault {
+    /// It is lost.
+    Lose,
+    /// A copy arrives 30 ms after it: while its connection lives.
+    Duplicate,
+    /// A copy arrives 3 s after it: an old duplicate.
+    DuplicateLate,
+    /// It arrives after the next packet of its direction.
+    Reorder,
+    /// It arrives 1.5 s late: after retransmissions.
+    Delay,
+    /// A router marks it with CE, if it may.
+    Mark,
+    /// Its receiver crashes before it arrives, and boots with a new secret.
+    Reboot,
+    /// The path is cut for 5 s, or for 40 s.
+    Cut,
+    /// As `Cut`, for 40 s.
+    CutLong,
+}
+
+impl Fault {
+    /// All of them.
+    pub const ALL: [Fault; 9] = [
+        Fault::Lose,
+        Fault::Duplicate,
+        Fault::DuplicateLate,
+        Fault::Reorder,
+        Fault::Delay,
+        Fault::Mark,
+        Fault::Reboot,
+        Fault::Cut,
+        Fault::CutLong,
+    ];
+
+    /// How long the path is cut.
+    pub(crate) fn cut(self) -> Option<Duration> {
+        match self {
+            Fault::Cut => Some(Duration::from_secs(5)),
+            Fault::CutLong => Some(Duration::from_secs(40)),
+            _ => None,
+        }
+    }
+
+    /// Returns whether connections survive it: TCP has to mend it, and applications notice nothing but time.
+    pub(crate) fn is_mended(self) -> bool {
+        !matches!(self, Fault::Reboot | Fault::Cut | Fault::CutLong)
+    }
+}
+
+/// A fault of a schedule, and the packet that it befalls.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Choice {
+    /// The sender: 0 is C, and 1 is S.
+    pub from: usize,
+    /// Its number among all packets of its sender, from 1 on.
+    pub number: u32,
+    /// When it is sent.
+    pub at: Instant,
+    /// The fault.
+    pub fault: Fault,
+}
+
+impl std::fmt::Display for Choice {
+    /// Writes the fault as `--fault` of `steadfast lab run` reads it.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (from, to) = (END_NAMES[self.from], END_NAMES[1 - self.from]);
+        let packet = format!("{from}>{to} all {}", self.number);
+        let time = |at: Instant| format!("{:.3}", (at - START).as_secs_f64());
+        match self.fault {
+            Fault::Lose => write!(f, "lose {packet}"),
+            Fault::Duplicate => write!(f, "duplicate {packet} after 30ms"),
+            Fault::DuplicateLate => write!(f, "duplicate {packet} after 3s"),
+            Fault::Reorder => write!(f, "reorder {packet}"),
+            Fault::Delay => write!(f, "delay {packet} by 1.5s"),
+            Fault::Mark => write!(f, "rewrite {packet} ecn=3"),
+            Fault::Reboot => write!(f, "reboot {to} at {}", time(self.at + Duration::from_millis(5))),
+            Fault::Cut | Fault::CutLong => {
+                let until = self.at + self.fault.cut().unwrap_or_default();
+                write!(f, "partition C|S from {} until {}", time(self.at), time(until))
+            }
+        }
+    }
+}

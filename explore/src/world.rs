@@ -1,0 +1,350 @@
+//! The world: two stacks, their applications and the path between them. A copy of it goes its own way.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use steadfast_core::{Duration, Instant, Stack};
+
+use crate::app::{App, Context};
+use crate::ends::START;
+use crate::fault::{Choice, Fault};
+use crate::program::Program;
+use crate::streams::Streams;
+
+/// One way of the path.
+const DELAY: Duration = Duration::from_millis(10);
+
+/// How long a packet waits at most to be overtaken.
+const OVERTAKING: Duration = Duration::from_millis(500);
+
+/// A run with more packets has a loop.
+const PACKETS: u32 = 2000;
+
+/// A run that goes on for longer never comes to rest.
+const LONGEST: Duration = Duration::from_secs(3600);
+
+/// Turns of the stacks without a packet, at one time.
+const TURNS: u32 = 1000;
+
+#[derive(Clone)]
+pub(crate) struct World {
+    pub(crate) program: Arc<Program>,
+    pub(crate) now: Instant,
+    pub(crate) ends: [End; 2],
+    path: Vec<Arrival>,
+    /// Packets that wait to be overtaken, with the end that sent them.
+    held: Vec<(usize, Bytes)>,
+    order: u32,
+    /// Packets by their sender.
+    pub(crate) sent: [u32; 2],
+    /// Until when the path is cut.
+    dark_until: Instant,
+    /// A packet that was sent, and whose fate is not decided.
+    pending: Option<(usize, Bytes)>,
+    streams: Streams,
+    pub(crate) accepts: u32,
+    pub(crate) connects: u32,
+    /// Nothing happened that TCP does not mend.
+    pub(crate) mended: bool,
+    /// Packets were lost or marked at most: none is older than what was sent after it.
+    pub(crate) in_order: bool,
+    /// RSTs sent.
+    pub(crate) resets: u32,
+    /// The first thing that went wrong.
+    pub(crate) wrong: Option<String>,
+    turns: u32,
+}
+
+/// A host.
+#[derive(Clone)]
+pub(crate) struct End {
+    pub(crate) stack: Stack,
+    pub(crate) apps: Vec<App>,
+    boots: u32,
+    /// It may have packets to send.
+    sending: bool,
+}
+
+#[derive(Clone)]
+struct Arrival {
+    at: Instant,
+    order: u32,
+    to: usize,
+    what: What,
+}
+
+#[derive(Clone)]
+enum What {
+    Packet(Bytes),
+    /// The packet that waits longest is overtaken by time.
+    Release,
+    Reboot,
+}
+
+/// Why a world stands still.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stop {
+    /// A packet was sent: [`World::decide`] says its fate.
+    Packet,
+    /// Nothing is left to happen, or something is wrong.
+    Rest,
+}
+
+impl World {
+    pub(crate) fn new(program: Arc<Program>) -> World {
+        let end = |host: usize| {
+            let host = &program.hosts[host];
+            let apps = (0..host.apps.len()).map(|index| App::new(index, START)).collect();
+            End { stack: host.stack.clone(), apps, boots: 0, sending: false }
+        };
+        let ends = [end(0), end(1)];
+        let mut world = World {
+            program,
+            now: START,
+            ends,
+            path: Vec::new(),
+            held: Vec::new(),
+            order: 0,
+            sent: [0; 2],
+            dark_until: Instant::ZERO,
+            pending: None,
+            streams: Streams::default(),
+            accepts: 0,
+            connects: 0,
+            mended: true,
+            in_order: true,
+            resets: 0,
+            wrong: None,
+            turns: 0,
+        };
+        // Servers listen before their clients connect.
+        world.run_apps(1);
+        world.run_apps(0);
+        world
+    }
+
+    pub(crate) fn packets(&self) -> u32 {
+        self.sent[0] + self.sent[1]
+    }
+
+    /// The fault as a choice about the packet whose fate is undecided; `None` if it cannot befall it.
+    pub(crate) fn choice(&self, fault: Fault) -> Option<Choice> {
+        let (from, packet) = self.pending.as_ref()?;
+        if fault == Fault::Mark && !is_ect(packet) {
+            return None;
+        }
+        Some(Choice { from: *from, number: self.sent[*from], at: self.now, fault })
+    }
+
+    /// Goes on until a packet is sent, or until rest.
+    pub(crate) fn run(&mut self, frame: &mut [u8]) -> Stop {
+        while self.wrong.is_none() {
+            if let Some(from) = self.ends.iter().position(|end| end.sending) {
+                let end = &mut self.ends[from];
+                if let Some(sent) = end.stack.transmit(self.now, frame) {
+                    self.sent[from] += 1;
+                    self.resets += u32::from(is_rst(&frame[..sent.len]));
+                    self.pending = Some((from, Bytes::copy_from_slice(&frame[..sent.len])));
+                    self.turns = 0;
+                    if self.packets() > PACKETS {
+                        self.wrong = Some(format!("{PACKETS} packets, and no end"));
+                    }
+                    return Stop::Packet;
+                }
+                end.sending = false;
+                if self.hear_events(from) {
+                    self.run_apps(from);
+                }
+                continue;
+            }
+            let Some(at) = self.next_at() else { return Stop::Rest };
+            if at > START + LONGEST {
+                return Stop::Rest;
+            }
+            if at > self.now {
+                (self.now, self.turns) = (at, 0);
+            }
+            self.turns += 1;
+            if self.turns > TURNS {
+                self.wrong = Some("the stacks never come to rest".to_owned());
+            }
+            self.happen();
+        }
+        Stop::Rest
+    }
+
+    /// Returns whether nothing is left that could happen.
+    pub(crate) fn is_at_rest(&self) -> bool {
+        self.next_at().is_none()
+    }
+
+    fn next_at(&self) -> Option<Instant> {
+        let apps = self.ends.iter().flat_map(|end| &end.apps).filter_map(|app| app.wakes_at);
+        let timers = self.ends.iter().filter_map(|end| end.stack.poll_at());
+        let arrivals = self.path.iter().map(|arrival| arrival.at);
+        apps.chain(timers).chain(arrivals).min()
+    }
+
+    /// Lets happen what is due: an arrival, or else timers and applications.
+    fn happen(&mut self) {
+        let due = self.path.iter().enumerate().filter(|(_, arrival)| arrival.at <= self.now);
+        if let Some((index, _)) = due.min_by_key(|(_, arrival)| (arrival.at, arrival.order)) {
+            let arrival = self.path.swap_remove(index);
+            let to = arrival.to;
+            match arrival.what {
+                What::Packet(packet) => self.ends[to].stack.receive(self.now, packet),
+                What::Release => {
+                    if let Some(held) = self.held.iter().position(|(from, _)| *from == 1 - to) {
+                        let (_, packet) = self.held.remove(held);
+                        self.arrive(to, self.now + DELAY, What::Packet(packet));
+                    }
+                    return;
+                }
+                What::Reboot => return self.reboot(to),
+            }
+            self.hear_events(to);
+            self.run_apps(to);
+            return;
+        }
+        for host in 0..2 {
+            let end = &mut self.ends[host];
+            let timer = end.stack.poll_at().is_some_and(|at| at <= self.now);
+            let app = end.apps.iter().any(|app| app.wakes_at.is_some_and(|at| at <= self.now));
+            if timer {
+                end.stack.advance(self.now);
+            }
+            if timer || app {
+                self.hear_events(host);
+                self.run_apps(host);
+            }
+        }
+    }
+
+    /// Decides the fate of the packet that was sent last.
+    pub(crate) fn decide(&mut self, fault: Option<Fault>) {
+        let Some((from, packet)) = self.pending.take() else { return };
+        let (to, soon) = (1 - from, self.now + DELAY);
+        self.mended &= fault.is_none_or(Fault::is_mended);
+        self.in_order &= fault.is_none_or(|fault| matches!(fault, Fault::Lose | Fault::Mark));
+        if let Some(time) = fault.and_then(Fault::cut) {
+            self.dark_until = self.now + time;
+        }
+        if self.now < self.dark_until {
+            return;
+        }
+        match fault {
+            Some(Fault::Lose) => return,
+            Some(Fault::Reorder) => {
+                self.held.push((from, packet));
+                self.arrive(to, self.now + OVERTAKING, What::Release);
+                return;
+            }
+            Some(Fault::Delay) => self.arrive(to, soon + Duration::from_millis(1500), What::Packet(packet)),
+            Some(Fault::Mark) => self.arrive(to, soon, What::Packet(marked(&packet))),
+            Some(Fault::Duplicate | Fault::DuplicateLate) => {
+                let late = if fault == Some(Fault::Duplicate) { 30 } else { 3000 };
+                self.arrive(to, soon, What::Packet(packet.clone()));
+                self.arrive(to, soon + Duration::from_millis(late), What::Packet(packet));
+            }
+            Some(Fault::Reboot) => {
+                self.arrive(to, self.now + DELAY / 2, What::Reboot);
+                self.arrive(to, soon, What::Packet(packet));
+            }
+            _ => self.arrive(to, soon, What::Packet(packet)),
+        }
+        // It overtakes what waits for it.
+        while let Some(held) = self.held.iter().position(|(sender, _)| *sender == from) {
+            let (_, packet) = self.held.remove(held);
+            self.arrive(to, soon + Duration::from_nanos(1), What::Packet(packet));
+        }
+    }
+
+    fn arrive(&mut self, to: usize, at: Instant, what: What) {
+        self.order += 1;
+        self.path.push(Arrival { at, order: self.order, to, what });
+    }
+
+    fn reboot(&mut self, host: usize) {
+        let end = &mut self.ends[host];
+        end.boots += 1;
+        let program = &self.program.hosts[host];
+        end.stack = program.reboot(end.boots);
+        end.apps = (0..program.apps_rebooted.len()).map(|index| App::new(index, self.now)).collect();
+        self.run_apps(host);
+    }
+
+    /// Tells the applications of an end what its stack reports. Returns whether there was anything.
+    fn hear_events(&mut self, host: usize) -> bool {
+        let End { stack, apps, .. } = &mut self.ends[host];
+        let mut any = false;
+        while let Some((id, event)) = stack.poll_event() {
+            any = true;
+            apps.iter_mut().for_each(|app| app.happened(id, event));
+        }
+        any
+    }
+
+    fn run_apps(&mut self, host: usize) {
+        self.with_apps(host, |app, ops, context| app.run(ops, context));
+    }
+
+    /// Closes every handle that an application of either end has.
+    pub(crate) fn close_all(&mut self) {
+        for host in 0..2 {
+            self.with_apps(host, |app, _, context| app.close_all(context));
+        }
+    }
+
+    fn with_apps(
+        &mut self,
+        host: usize,
+        mut call: impl FnMut(&mut App, &[Vec<crate::program::Op>], &mut Context<'_>),
+    ) {
+        let End { stack, apps, boots, sending } = &mut self.ends[host];
+        let program = &self.program.hosts[host];
+        let ops = if *boots == 0 { &program.apps } else { &program.apps_rebooted };
+        let mut context = Context {
+            now: self.now,
+            stack,
+            streams: &mut self.streams,
+            wrong: &mut self.wrong,
+            strict: self.mended && self.program.orderly,
+            accepts: &mut self.accepts,
+            connects: &mut self.connects,
+        };
+        apps.iter_mut().for_each(|app| call(app, ops, &mut context));
+        *sending = true;
+    }
+}
+
+fn is_rst(packet: &[u8]) -> bool {
+    let headers = if packet[0] >> 4 == 4 { usize::from(packet[0] & 15) * 4 } else { 40 };
+    let protocol = if packet[0] >> 4 == 4 { packet[9] } else { packet[6] };
+    protocol == 6 && packet.get(headers + 13).is_some_and(|flags| flags & 4 != 0)
+}
+
+/// Returns whether a packet may be marked: ECN-capable transport.
+fn is_ect(packet: &[u8]) -> bool {
+    let ecn = match packet.first().map(|byte| byte >> 4) {
+        Some(4) => packet[1] & 3,
+        Some(6) => packet[1] >> 4 & 3,
+        _ => 0,
+    };
+    matches!(ecn, 1 | 2)
+}
+
+fn marked(packet: &[u8]) -> Bytes {
+    let mut marked = packet.to_vec();
+    if packet[0] >> 4 == 6 {
+        marked[1] |= 0x30;
+        return marked.into();
+    }
+    // The checksum of IPv4 counts the field (RFC 1624).
+    let change = 3 - u32::from(packet[1] & 3);
+    marked[1] |= 3;
+    let sum = u32::from(u16::from_be_bytes([packet[10], packet[11]]));
+    let sum = (!sum & 0xffff) + change;
+    let sum = !((sum & 0xffff) + (sum >> 16)) as u16;
+    marked[10..12].copy_from_slice(&sum.to_be_bytes());
+    marked.into()
+}
