@@ -16,7 +16,7 @@ use crate::report::{Goal, Row, Unit};
 use crate::sharing;
 use crate::tun;
 use crate::tun_flood;
-use crate::{Arguments, Command, path, report};
+use crate::{Arguments, Command, path, pcap, report};
 
 /// A benchmark.
 pub(crate) struct Bench {
@@ -128,8 +128,12 @@ pub(crate) const ALL: &[Bench] = &[
 
 /// Runs the chosen benchmarks, or a subcommand.
 pub(crate) fn run(arguments: &Arguments) -> ExitCode {
-    if let Some(Command::Paths(arguments)) = &arguments.command {
-        return match path::run(arguments) {
+    if let Some(command) = &arguments.command {
+        let result = match command {
+            Command::Paths(arguments) => path::run(arguments).map_err(|error| error.to_string()),
+            Command::Pcap => pcap::run().map_err(|error| error.to_string()),
+        };
+        return match result {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
                 eprintln!("error: {error}");

@@ -17,6 +17,8 @@ mod pair;
 #[cfg(feature = "peers")]
 mod path;
 #[cfg(feature = "peers")]
+mod pcap;
+#[cfg(feature = "peers")]
 mod peer;
 mod report;
 #[cfg(feature = "peers")]
@@ -77,6 +79,8 @@ struct Arguments {
 enum Command {
     /// Run senders over emulated paths, beside the kernel.
     Paths(path::Arguments),
+    /// Read captures that it makes, beside tshark and tcptrace.
+    Pcap,
 }
 
 fn main() -> ExitCode {

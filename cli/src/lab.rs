@@ -62,6 +62,9 @@ pub(crate) struct Run {
     /// Write the packets to this file (pcapng).
     #[arg(long, value_name = "FILE")]
     pcap: Option<PathBuf>,
+    /// Only the packets that this host sends and receives: a capture as anybody would take it.
+    #[arg(long, value_name = "HOST", requires = "pcap")]
+    pcap_host: Option<String>,
     /// Print the ladder of each run.
     #[arg(long)]
     ladder: bool,
@@ -272,6 +275,7 @@ impl Run {
             faults: faults.collect::<Result<_, _>>().map_err(|error| Failure::usage(error.to_string()))?,
             ladder: self.ladder,
             capture: self.pcap.is_some(),
+            capture_host: self.pcap_host.clone(),
             ..RunOptions::default()
         })
     }

@@ -146,7 +146,7 @@ pub const DIAGNOSES: &[Diagnosis] = &[
         title: "The SYN-ACK was lost",
         shown_by: "A SYN came after the SYN-ACK had left, or an answer echoes the first of several SYNs",
         advice: "Look at the return path; `tcp_synack_retries`",
-        cases: &["H2", "H2b", "H2c"],
+        cases: &["H2", "H2b"],
         cites: "RFC 6298 §5",
     },
     Diagnosis {

@@ -124,7 +124,8 @@ impl Check {
                 self.tracker.icmp(record.section, &icmp);
             }
             Content::Cut => self.quality.snaplen.add(number),
-            Content::Fragment | Content::Other => {}
+            Content::Fragment => self.quality.fragments += 1,
+            Content::Other => {}
         }
     }
 

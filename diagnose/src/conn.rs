@@ -400,6 +400,8 @@ pub(crate) struct Conn {
     pub(crate) legs: [u32; 2],
     /// Who sent the first FIN or reset: 0 nobody, 1 client, 2 server.
     pub(crate) first_to_close: u8,
+    /// Bytes of data on the first SYN.
+    pub(crate) syn_len: u32,
     pub(crate) marks: Vec<Mark>,
     pub(crate) marks_lost: u32,
     pub(crate) flights: [Option<Box<Flight>>; 2],
@@ -436,6 +438,7 @@ impl Conn {
             last: segment.at,
             legs: [0; 2],
             first_to_close: 0,
+            syn_len: 0,
             marks: Vec::new(),
             marks_lost: 0,
             flights: [None, None],

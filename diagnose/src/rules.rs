@@ -45,7 +45,7 @@ pub(crate) fn judge(conn: &Conn, context: &Context, quality: &mut Quality) -> Ve
 
 /// One cause, one finding: a cause swallows its effects.
 fn suppress(out: &mut Vec<Finding>) {
-    const SWALLOWS: [(&str, &[&str]); 8] = [
+    const SWALLOWS: [(&str, &[&str]); 12] = [
         (
             "path-mtu-blackhole",
             &[
@@ -58,7 +58,14 @@ fn suppress(out: &mut Vec<Finding>) {
             ],
         ),
         ("path-idle-drop", &["loss-rto", "loss-tlp", "live-retries-exhausted", "live-peer-vanished"]),
-        ("live-retries-exhausted", &["loss-rto", "loss-tlp", "close-fin-lost"]),
+        ("live-keepalive-dead", &["reset-abort"]),
+        ("path-one-direction-dead", &["loss-rto", "loss-tlp", "loss-spurious", "reset-abort"]),
+        ("close-fin-unanswered", &["reset-abort", "loss-rto", "loss-tlp"]),
+        ("window-zero-dead", &["reset-abort"]),
+        (
+            "live-retries-exhausted",
+            &["loss-rto", "loss-tlp", "close-fin-lost", "reset-abort", "close-fin-unanswered"],
+        ),
         ("live-peer-vanished", &["loss-rto", "loss-tlp", "close-fin-lost"]),
         ("path-corruption", &["loss-fast-retransmit", "loss-rto", "loss-tlp", "loss-burst"]),
         ("open-syn-in-established", &["open-syn-lost", "open-synack-lost"]),

@@ -586,3 +586,25 @@ fn no_segments_panic_and_the_table_is_bounded() {
     }
     assert!(check.finish(reader.format(), 0, reader.interfaces(), reader.damage()).connections_total >= 20);
 }
+
+#[test]
+fn the_document_lists_the_catalogue() {
+    const BEGIN: &str = "<!-- diagnoses: generated; UPDATE_DOCS=1 cargo test -p steadfast-diagnose -->\n";
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/captures.md");
+    let text = std::fs::read_to_string(path).unwrap();
+    let (head, rest) = text.split_once(BEGIN).unwrap();
+    let (table, tail) = rest.split_once("<!-- end -->").unwrap();
+    let row = |one: &crate::catalogue::Diagnosis| {
+        format!("| `{}` | {} | {} |\n", one.id, one.title, one.cases.join(", "))
+    };
+    let rows = DIAGNOSES.iter().map(row).collect::<String>();
+    let expected = format!("\n| id | meaning | scenarios of the lab |\n|---|---|---|\n{rows}\n");
+    if std::env::var_os("UPDATE_DOCS").is_some() {
+        std::fs::write(path, format!("{head}{BEGIN}{expected}<!-- end -->{tail}")).unwrap();
+    } else {
+        assert!(
+            table == expected,
+            "docs/captures.md is old: UPDATE_DOCS=1 cargo test -p steadfast-diagnose writes it"
+        );
+    }
+}

@@ -37,6 +37,8 @@ pub struct RunOptions {
     pub ladder: bool,
     /// Keep the packets, for [`Report::pcap`].
     pub capture: bool,
+    /// The host whose packets the capture has; `None`: all of them.
+    pub capture_host: Option<String>,
 }
 
 impl RunOptions {
@@ -193,9 +195,8 @@ impl Played<'_> {
             report.ladder.push_str(&phase_ladder(network, scenario, phase));
         }
         if options.capture {
-            report
-                .pcap
-                .extend(capture::section(&network.timeline, &format!("{} {}", scenario.id, phase.name)));
+            let (title, host) = (format!("{} {}", scenario.id, phase.name), options.capture_host.as_deref());
+            report.pcap.extend(capture::section_of(&network.timeline, &title, host));
         }
     }
 }

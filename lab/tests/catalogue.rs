@@ -4,6 +4,9 @@
 //! `UPDATE_LADDERS=1 cargo test -p steadfast-lab --test catalogue` rewrites the ladders; `ONLY=H1,H2` selects
 //! scenarios.
 
+#[path = "catalogue/diagnoses.rs"]
+mod diagnoses;
+
 use std::path::{Path, PathBuf};
 
 use steadfast_core::Profile;

@@ -1,19 +1,30 @@
 //! The packets of a timeline as a capture: one interface for each host, comments for state changes and faults.
+//!
+//! A capture of all hosts has each packet twice, where it left and where it arrived. That of one host has it once.
 
 use crate::event::{Captured, Event, Fate};
 use crate::{Timeline, pcapng};
 
 /// Writes one section of a capture file. A file may hold several in sequence.
 pub fn section(timeline: &Timeline, title: &str) -> Vec<u8> {
+    section_of(timeline, title, None)
+}
+
+/// Like [`section`], with all hosts or only the one of this name.
+pub fn section_of(timeline: &Timeline, title: &str, only: Option<&str>) -> Vec<u8> {
     let mut out = pcapng::section(title);
-    for host in &timeline.hosts {
-        out.extend(pcapng::interface(&host.name));
+    let wanted = |host: usize| only.is_none_or(|only| timeline.hosts[host].name == only);
+    // Interfaces are numbered within the section.
+    let hosts: Vec<usize> = (0..timeline.hosts.len()).filter(|host| wanted(*host)).collect();
+    for host in &hosts {
+        out.extend(pcapng::interface(&timeline.hosts[*host].name));
     }
     let mut changes = Changes { timeline, next: 0 };
     for captured in &timeline.captured {
+        let Some(interface) = hosts.iter().position(|host| *host == captured.host) else { continue };
         let mut comments = changes.before(captured);
         comments.extend(remarks(timeline, captured));
-        out.extend(block(captured, &comments));
+        out.extend(block(captured, interface as u32, &comments));
     }
     out
 }
@@ -68,10 +79,10 @@ fn remarks(timeline: &Timeline, captured: &Captured) -> Vec<String> {
     packet.fates.iter().filter_map(remark).collect()
 }
 
-fn block(captured: &Captured, comments: &[String]) -> Vec<u8> {
+fn block(captured: &Captured, interface: u32, comments: &[String]) -> Vec<u8> {
     pcapng::packet(&pcapng::Packet {
         nanos: captured.at.as_nanos(),
-        interface: captured.host as u32,
+        interface,
         outbound: captured.outbound,
         bytes: &captured.bytes,
         len: captured.bytes.len() as u32,

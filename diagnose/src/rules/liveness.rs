@@ -47,11 +47,10 @@ fn exhausted(conn: &Conn, way: usize, context: &Context, out: &mut Vec<Finding>)
     let Some(trouble) = conn.trouble[way].as_deref() else { return };
     let stuck = &trouble.stuck;
     let peer = &conn.ways[1 - way];
-    if stuck.times < 3
-        || peer.last_at > stuck.first_at + conn.round_trip()
-        || peer.is(fact::RST)
-        || ended(conn) == "fin-both"
-    {
+    // A segment that comes after the end has given up is no answer.
+    let gave_up = conn.marks_of(way, Kind::Reset).next().is_some_and(|reset| peer.last_at > reset.at);
+    let answered = peer.last_at > stuck.first_at + conn.round_trip() && !gave_up;
+    if stuck.times < 3 || answered || peer.is(fact::RST) && !gave_up || ended(conn) == "fin-both" {
         return;
     }
     let first = stuck.packets.first().map_or(0, |p| p.0);

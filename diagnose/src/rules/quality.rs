@@ -43,6 +43,8 @@ pub(crate) struct Quality {
     pub(crate) dropped: u64,
     /// Bytes that the file lacks.
     pub(crate) missing: u64,
+    /// Fragments of segments. They are not put together.
+    pub(crate) fragments: u64,
 }
 
 /// Limits of the capture that the rules of a connection must respect.
@@ -109,7 +111,7 @@ impl Quality {
         if trouble.early.count > 0 {
             self.reordered.add_all(u64::from(trouble.early.count), trouble.early.packets.iter().map(|p| p.0));
         }
-        let lossy = trouble.missing.count > 0 && !one_way;
+        let lossy = trouble.missing.count > 0 && !one_way && self.fragments == 0;
         if lossy {
             self.loss.add_all(u64::from(trouble.missing.count), trouble.missing.packets.iter().map(|p| p.0));
             self.missing += trouble.missing.bytes;

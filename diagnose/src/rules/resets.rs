@@ -131,7 +131,7 @@ fn judge_one(conn: &Conn, way: usize, rst: &Mark, all: &[&Mark], out: &mut Vec<F
             );
         } else if let Some(data) = late {
             let waited = data.at - fin.at;
-            let (id, text) = if waited > 60 * SECOND {
+            let (id, text) = if waited > 30 * SECOND {
                 (
                     "close-finwait2-orphan",
                     format!(
@@ -161,6 +161,21 @@ fn judge_one(conn: &Conn, way: usize, rst: &Mark, all: &[&Mark], out: &mut Vec<F
                     .see(fin.packet, "FIN")
                     .text(format!("The {name} closed while data was on its way to it.")),
             );
+        } else if let Some(end) = conn
+            .marks_of(peer, Kind::Fin)
+            .find(|end| end.packet < rst.packet && end.at - fin.at > 30 * SECOND)
+        {
+            let text = format!(
+                "The FIN of the other end came {} after that of the {name}: nothing was left to take it.",
+                seconds(end.at - fin.at)
+            );
+            out.push(
+                finding("close-finwait2-orphan", Severity::Info)
+                    .see(fin.packet, "FIN")
+                    .see(end.packet, "FIN of the other end")
+                    .text(text)
+                    .because("The reset follows that FIN, and has the look of an end without a socket."),
+            );
         } else if conn.ways[peer].is(fact::FIN) || rst.at - fin.at < SECOND {
             out.push(
                 finding("reset-abort", Severity::Info)
@@ -175,15 +190,13 @@ fn judge_one(conn: &Conn, way: usize, rst: &Mark, all: &[&Mark], out: &mut Vec<F
         return;
     }
     let value = rst.value;
-    let alive = value & (reset::OPTIONS | reset::WINDOW) != 0;
+    // A stack answers a segment without a socket by a reset without an ACK.
+    let alive = value & (reset::ACK | reset::WINDOW) != 0;
     let idle = conn.marks_of(peer, Kind::AfterIdle).last().filter(|mark| rst.at - mark.at < SECOND);
     let probe =
         conn.marks_of(peer, Kind::Keepalive).last().filter(|probe| probe.at > conn.ways[peer].data_at);
     let lost = conn.ways[peer].in_flight() || own.in_flight();
-    if !alive
-        && value & reset::ACK == 0
-        && (probe.is_some() || idle.is_some() || idle_before(conn, rst.packet) > 0)
-    {
+    if !alive && (probe.is_some() || idle.is_some() || idle_before(conn, rst.packet) > 0) {
         let cause = probe.or(idle).map_or(0, |mark| mark.packet);
         let severity = if lost { Severity::Error } else { Severity::Info };
         out.push(
@@ -199,7 +212,7 @@ fn judge_one(conn: &Conn, way: usize, rst: &Mark, all: &[&Mark], out: &mut Vec<F
     let quiet_peer = rst.at - conn.ways[peer].data_at;
     let got = conn.ways[peer].bytes > 0;
     let straight = quiet_own < SECOND / 50 && own.data_packets > 0 && before(own.una, own.nxt);
-    if got && alive && value & reset::ACK != 0 && straight && !conn.ways[peer].is(fact::FIN) {
+    if got && alive && straight && !conn.ways[peer].is(fact::FIN) {
         out.push(
             finding("reset-unread-data", Severity::Warning)
                 .see(rst.packet, "reset")

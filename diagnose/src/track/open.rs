@@ -1,6 +1,6 @@
 //! Opening: SYNs, SYN-ACKs, and what belongs to the incarnation before.
 
-use crate::conn::{CLIENT, Conn, Kind, SERVER, before, fact, state};
+use crate::conn::{CLIENT, Conn, Kind, SERVER, before, fact, later, state};
 use crate::packet::{ACK, FIN, RST, SYN, Segment};
 
 /// Whether a SYN begins another incarnation.
@@ -8,7 +8,9 @@ pub(super) fn begins_anew(conn: &Conn, s: &Segment) -> bool {
     let way = conn.way_of(s);
     let own = &conn.ways[way];
     if own.is(fact::SYN) && own.iss == s.seq {
-        return false;
+        // A stack may choose the same number again, but a copy of the first SYN is not younger than it.
+        let younger = s.options.timestamps.is_some_and(|stamps| before(own.tsval, stamps.0));
+        return conn.is_closed() && conn.is(state::ESTABLISHED) && younger;
     }
     // The SYN-ACK was captured before its SYN, or both ends open at once.
     let answered = conn.ways[1 - way].is(fact::SYN) && conn.ways[1 - way].ack == s.seq.wrapping_add(1);
@@ -41,6 +43,13 @@ pub(super) fn syn(conn: &mut Conn, way: usize, s: &Segment) {
     let acks = s.has(ACK);
     let again = conn.ways[way].is(fact::SYN) && conn.ways[way].iss == s.seq;
     if acks && way == CLIENT && !conn.is(state::SIMULTANEOUS) && conn.is(state::SYN_ACK) {
+        return;
+    }
+    let client = &conn.ways[CLIENT];
+    let expected = s.ack.wrapping_sub(client.iss.wrapping_add(1)) <= conn.syn_len;
+    if acks && way == SERVER && client.is(fact::SYN) && !expected && !conn.is(state::SIMULTANEOUS) {
+        // It answers another SYN.
+        conn.mark(way, Kind::Challenge, s, s.ack);
         return;
     }
     if !again {
@@ -81,7 +90,8 @@ fn begin(conn: &mut Conn, way: usize, s: &Segment) {
     let w = &mut conn.ways[way];
     w.set(fact::SYN | fact::NUMBERED | fact::SEEN);
     w.iss = s.seq;
-    (w.una, w.nxt) = (s.seq, s.end());
+    // Data of a SYN is new again if the answer does not acknowledge it.
+    (w.una, w.nxt) = (s.seq, s.seq.wrapping_add(1));
     w.syn_window = s.window;
     w.edge = s.ack.wrapping_add(u32::from(s.window));
     w.mss = s.options.mss.unwrap_or(536);
@@ -97,6 +107,7 @@ fn begin(conn: &mut Conn, way: usize, s: &Segment) {
         conn.set(state::FAST_OPEN);
     }
     if s.len > 0 {
+        conn.syn_len = s.len;
         conn.set(state::SYN_DATA);
     }
 }
@@ -105,11 +116,11 @@ fn begin(conn: &mut Conn, way: usize, s: &Segment) {
 fn answer(conn: &mut Conn, s: &Segment, again: bool) {
     let syns = conn.marks_of(CLIENT, Kind::Syn).count();
     let last = conn.ways[CLIENT].last_at;
+    let syn_len = conn.syn_len;
     let client = &mut conn.ways[CLIENT];
-    if client.is(fact::SYN)
-        && s.ack.wrapping_sub(client.una).wrapping_sub(1) <= client.nxt.wrapping_sub(client.iss)
-    {
+    if client.is(fact::SYN) && s.ack.wrapping_sub(client.una).wrapping_sub(1) <= syn_len {
         client.una = s.ack;
+        client.nxt = later(client.nxt, s.ack);
         // With several SYNs it is not known which is answered, except that it is at most this long.
         if !again && syns == 1 {
             conn.legs[CLIENT] = micros(s.at - last);
