@@ -147,6 +147,11 @@ impl Run {
         if self.report {
             eprintln!("steadfast: {}", report(&gateway.counters(), &plan.hits()));
         }
+        if gateway.counters().echo_forbidden > 0 {
+            eprintln!(
+                "steadfast: the machine forbids pings: sysctl net.ipv4.ping_group_range=\"0 2147483647\""
+            );
+        }
         plan.finish()?;
         Ok(code_of(status))
     }

@@ -48,6 +48,24 @@ counters! {
     tcp_bytes_out,
     /// Bytes to guests over TCP.
     tcp_bytes_in,
+    /// Datagrams of UDP from guests, beside queries of names.
+    udp_out,
+    /// Datagrams to guests.
+    udp_in,
+    /// Datagrams to guests that were lost, since too many waited.
+    udp_dropped,
+    /// Errors about their datagrams that guests were told.
+    udp_errors,
+    /// Sockets of guests that got one of the kernel.
+    udp_mappings,
+    /// Those that lost it to a newer one, at the limit of them.
+    udp_evicted,
+    /// Echo requests from guests.
+    echo_out,
+    /// Echo replies to guests.
+    echo_in,
+    /// Echo requests that the machine forbids (`net.ipv4.ping_group_range`).
+    echo_forbidden,
     /// Queries of names over UDP.
     dns_queries,
     /// Queries that no server answered.

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use steadfast::device::Device;
-use steadfast::{Config, ForwardRule, Net, RelayConfig, TcpForwarder};
+use steadfast::{Config, EchoForwarder, ForwardRule, Net, RelayConfig, TcpForwarder, UdpForwarder};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
@@ -18,6 +18,7 @@ use crate::servers::Dns;
 use crate::shared::Shared;
 use crate::subnet::Subnet;
 use crate::tcp;
+use crate::{echo, udp};
 
 /// A running gateway. Dropping it takes no request any more; connections that live then go on.
 #[derive(Debug)]
@@ -179,6 +180,10 @@ impl GatewayBuilder {
         let mut services = JoinSet::new();
         let forwarder = TcpForwarder::bind(&net, ForwardRule::all()).await?;
         services.spawn(tcp::serve(forwarder, shared.clone(), Arc::new(Semaphore::new(connections))));
+        let datagrams = UdpForwarder::bind(&net, ForwardRule::all())?;
+        services.spawn(udp::Table::new(datagrams, shared.clone()).serve());
+        let echoes = EchoForwarder::bind(&net, ForwardRule::all())?;
+        services.spawn(echo::Pings::new(echoes, shared.clone()).serve());
         if !matches!(shared.dns, Dns::None) {
             for address in subnet.dns() {
                 dns::serve(&net, address, &shared, &mut services).await?;

@@ -36,6 +36,8 @@
 
 mod counters;
 mod dns;
+mod echo;
+mod errors;
 mod gateway;
 mod localhost;
 mod rules;
@@ -43,6 +45,7 @@ mod servers;
 mod shared;
 mod subnet;
 mod tcp;
+mod udp;
 mod upstream;
 
 pub use counters::Counters;

@@ -35,6 +35,11 @@ impl Shared {
         SocketAddr::new(localhost, destination.port())
     }
 
+    /// The gateway's address in the family of a guest's.
+    pub(crate) fn gateway_of(&self, guest: IpAddr) -> Option<IpAddr> {
+        self.subnet.gateway().find(|gateway| gateway.is_ipv4() == guest.is_ipv4())
+    }
+
     pub(crate) fn decide(&self, destination: SocketAddr) -> Action {
         self.rules.decide(destination)
     }

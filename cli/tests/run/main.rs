@@ -5,6 +5,7 @@
 #![cfg(target_os = "linux")]
 
 mod command;
+mod datagrams;
 mod faults;
 mod names;
 mod scene;

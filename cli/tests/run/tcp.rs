@@ -86,7 +86,7 @@ fn f10_a_crowd_is_served_as_directly() {
 #[test]
 fn f20_the_machine_itself_is_closed_unless_a_rule_opens_it() {
     let Some(scene) = Scene::new() else { return };
-    let here = crate::scene::serve_here(|stream| drop(stream));
+    let here = crate::scene::serve_here(drop);
     let alias = format!("10.0.2.4:{}", here.port());
     let dial = |options: &[&str], end: &str| scene.client(options, &["dial", end]);
     assert_eq!(dial(&[], &alias), "EHOSTUNREACH\n");

@@ -1,0 +1,299 @@
+//! UDP: a table of mappings as RFC 4787 wants it.
+//!
+//! Each socket of a guest has one socket of the kernel for all its destinations (REQ-1). Answers pass from addresses that
+//! the guest has sent to (REQ-8), and only what the guest sends keeps a flow alive (REQ-6).
+
+use std::collections::HashMap;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use socket2::SockRef;
+use steadfast::stack::{IcmpError, UdpPacket};
+use steadfast::{Reject, UdpForwarder};
+use tokio::io::Interest;
+use tokio::net::UdpSocket;
+use tokio::time::{Instant, sleep_until};
+
+use crate::counters::count;
+use crate::errors;
+use crate::rules::Action;
+use crate::shared::Shared;
+
+/// Sockets of guests at a time. Beyond that the one that has sent nothing for the longest gives up its place.
+const MAPPINGS: usize = 4096;
+
+/// Destinations of one socket at a time, with the same rule.
+const PEERS: usize = 1024;
+
+/// A flow lives this long after the guest's last datagram: the recommended time of RFC 4787 REQ-5 once it was answered,
+/// and the least before. Queries of names need far less.
+const ANSWERED: Duration = Duration::from_secs(300);
+const UNANSWERED: Duration = Duration::from_secs(120);
+const NAME_ANSWERED: Duration = Duration::from_secs(10);
+const NAME_UNANSWERED: Duration = Duration::from_secs(30);
+
+/// The largest datagram.
+const LARGEST: usize = 65_535;
+
+/// Bytes of a datagram that are kept for an ICMP error to quote.
+const KEPT: usize = 64;
+
+/// A socket of a guest, and the family of the destinations.
+type Key = (SocketAddr, bool);
+
+pub(crate) struct Table {
+    forwarder: UdpForwarder,
+    shared: Arc<Shared>,
+    mappings: Mutex<HashMap<Key, Arc<Mapping>>>,
+}
+
+/// The kernel's socket for one of a guest.
+struct Mapping {
+    key: Key,
+    socket: UdpSocket,
+    peers: Mutex<Peers>,
+}
+
+struct Peers {
+    all: HashMap<SocketAddr, Peer>,
+    /// When the guest last sent something.
+    used: Instant,
+    /// TTL and TOS of the socket.
+    header: (u8, u8),
+}
+
+/// A destination of a mapping.
+struct Peer {
+    used: Instant,
+    answered: Option<Instant>,
+    /// The start of the guest's last datagram.
+    sample: UdpPacket,
+}
+
+impl Peer {
+    fn expires(&self) -> Instant {
+        let is_name = self.sample.destination.port() == 53;
+        match (self.answered, is_name) {
+            (Some(answered), true) => answered + NAME_ANSWERED,
+            (None, true) => self.used + NAME_UNANSWERED,
+            (Some(_), false) => self.used + ANSWERED,
+            (None, false) => self.used + UNANSWERED,
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Table {
+    pub(crate) fn new(forwarder: UdpForwarder, shared: Arc<Shared>) -> Arc<Table> {
+        Arc::new(Table { forwarder, shared, mappings: Mutex::default() })
+    }
+
+    /// Forwards what guests send until the network ends.
+    pub(crate) async fn serve(self: Arc<Table>) {
+        while let Ok(packet) = self.forwarder.recv().await {
+            count(&self.shared.counts.udp_out);
+            if let Err(how) = self.forward(&packet) {
+                // A guest that is gone needs no answer.
+                let _ = match how {
+                    Refusal::Reject(how) => self.forwarder.reject(&packet, how),
+                    Refusal::Error(kind) => {
+                        let gateway = self.shared.gateway_of(packet.source.ip());
+                        self.forwarder.send_error(&packet, kind, gateway)
+                    }
+                };
+            }
+        }
+    }
+
+    fn forward(self: &Arc<Table>, packet: &UdpPacket) -> Result<(), Refusal> {
+        let to = self.shared.real_destination(packet.destination);
+        match self.shared.decide(to) {
+            Action::Allow => {}
+            Action::Deny => return Err(Refusal::Reject(Reject::AdminProhibited)),
+            Action::Drop => return Ok(()),
+        }
+        if packet.ttl <= 1 {
+            return Err(Refusal::Error(IcmpError::TimeExceeded));
+        }
+        let mapping = self.mapping((packet.source, to.is_ipv4())).map_err(Refusal::of)?;
+        mapping.send(packet, to).map_err(Refusal::of)
+    }
+
+    /// The mapping of a guest's socket, which is made if there is none.
+    fn mapping(self: &Arc<Table>, key: Key) -> io::Result<Arc<Mapping>> {
+        let mut mappings = lock(&self.mappings);
+        if let Some(mapping) = mappings.get(&key) {
+            return Ok(mapping.clone());
+        }
+        if mappings.len() >= MAPPINGS {
+            let oldest = mappings.iter().min_by_key(|(_, mapping)| lock(&mapping.peers).used);
+            if let Some(oldest) = oldest.map(|(key, _)| *key) {
+                mappings.remove(&oldest);
+                count(&self.shared.counts.udp_evicted);
+            }
+        }
+        let mapping = Arc::new(Mapping::new(key)?);
+        mappings.insert(key, mapping.clone());
+        count(&self.shared.counts.udp_mappings);
+        tokio::spawn(self.clone().answer(mapping.clone()));
+        Ok(mapping)
+    }
+
+    /// Carries answers and errors to the guest until the mapping has expired or lost its place.
+    async fn answer(self: Arc<Table>, mapping: Arc<Mapping>) {
+        let is_current =
+            || lock(&self.mappings).get(&mapping.key).is_some_and(|one| Arc::ptr_eq(one, &mapping));
+        while is_current() {
+            let Some(expires) = mapping.expire() else { break };
+            tokio::select! {
+                ready = mapping.socket.ready(Interest::READABLE | Interest::ERROR) => {
+                    if ready.is_err() {
+                        break;
+                    }
+                    self.carry(&mapping);
+                }
+                () = sleep_until(expires.min(Instant::now() + LOOK)) => {}
+            }
+        }
+        let mut mappings = lock(&self.mappings);
+        if mappings.get(&mapping.key).is_some_and(|one| Arc::ptr_eq(one, &mapping)) {
+            mappings.remove(&mapping.key);
+        }
+    }
+
+    /// Carries what the socket has to the guest.
+    fn carry(&self, mapping: &Mapping) {
+        let mut buffer = vec![0; LARGEST];
+        // Others have a turn between.
+        for _ in 0..BATCH {
+            match mapping.socket.try_recv_from(&mut buffer) {
+                Ok((len, from)) => {
+                    if let Some(source) = mapping.answered_by(from) {
+                        let answer = UdpPacket::new(source, mapping.key.0, buffer[..len].to_vec());
+                        match self.forwarder.try_send(&answer) {
+                            Ok(()) => count(&self.shared.counts.udp_in),
+                            Err(_) => count(&self.shared.counts.udp_dropped),
+                        }
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                // That of an earlier datagram, which the queue of errors describes.
+                Err(_) => {}
+            }
+        }
+        while let Some(told) = errors::next(&mapping.socket) {
+            if let Some(sample) = mapping.sample(told.about) {
+                count(&self.shared.counts.udp_errors);
+                // A guest that is gone needs no error.
+                let _ = self.forwarder.send_error(&sample, told.kind, told.from);
+            }
+        }
+    }
+}
+
+/// Datagrams that one mapping carries in a turn.
+const BATCH: usize = 64;
+
+/// How often a mapping looks whether it has lost its place.
+const LOOK: Duration = Duration::from_secs(10);
+
+impl Mapping {
+    fn new(key: Key) -> io::Result<Mapping> {
+        let local: IpAddr = if key.1 { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+        let socket = std::net::UdpSocket::bind((local, 0))?;
+        socket.set_nonblocking(true)?;
+        let socket = UdpSocket::from_std(socket)?;
+        errors::keep(&socket, key.1)?;
+        let peers = Peers { all: HashMap::new(), used: Instant::now(), header: (0, 0) };
+        Ok(Mapping { key, socket, peers: Mutex::new(peers) })
+    }
+
+    fn send(&self, packet: &UdpPacket, to: SocketAddr) -> io::Result<()> {
+        let now = Instant::now();
+        let mut peers = lock(&self.peers);
+        let header = (packet.ttl - 1, packet.tos);
+        if peers.header != header {
+            set_header(&self.socket, self.key.1, header)?;
+            peers.header = header;
+        }
+        peers.used = now;
+        if peers.all.len() >= PEERS && !peers.all.contains_key(&to) {
+            let oldest = peers.all.iter().min_by_key(|(_, peer)| peer.used).map(|(peer, _)| *peer);
+            oldest.and_then(|oldest| peers.all.remove(&oldest));
+        }
+        let mut sample = packet.clone();
+        sample.payload = packet.payload[..packet.payload.len().min(KEPT)].to_vec().into();
+        let peer = peers.all.entry(to).or_insert(Peer { used: now, answered: None, sample: sample.clone() });
+        (peer.used, peer.sample) = (now, sample);
+        drop(peers);
+        send(&self.socket, &packet.payload, to)
+    }
+
+    /// Notes an answer. Returns the address that the guest knows its sender by; `None`: the guest has not sent to it.
+    fn answered_by(&self, from: SocketAddr) -> Option<SocketAddr> {
+        let mut peers = lock(&self.peers);
+        if let Some(peer) = peers.all.get_mut(&from) {
+            peer.answered = Some(Instant::now());
+            return Some(peer.sample.destination);
+        }
+        let same = peers.all.iter_mut().find(|(peer, _)| peer.ip() == from.ip())?.1;
+        same.answered = Some(Instant::now());
+        Some(SocketAddr::new(same.sample.destination.ip(), from.port()))
+    }
+
+    fn sample(&self, to: SocketAddr) -> Option<UdpPacket> {
+        lock(&self.peers).all.get(&to).map(|peer| peer.sample.clone())
+    }
+
+    /// Drops expired destinations. Returns when the next one expires; `None`: there is none left.
+    fn expire(&self) -> Option<Instant> {
+        let (now, mut peers) = (Instant::now(), lock(&self.peers));
+        let is_new = peers.all.is_empty() && peers.used + LOOK > now;
+        peers.all.retain(|_, peer| peer.expires() > now);
+        peers.all.values().map(Peer::expires).min().or(is_new.then_some(now + LOOK))
+    }
+}
+
+/// Sends a datagram now, whatever the runtime knows of the socket. If the kernel's queue is full, it is lost.
+pub(crate) fn send(socket: &UdpSocket, payload: &[u8], to: SocketAddr) -> io::Result<()> {
+    let to = to.into();
+    let attempt = || match SockRef::from(socket).send_to(payload, &to) {
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
+        sent => sent.map(drop),
+    };
+    // The socket tells of an error of an earlier datagram once.
+    attempt().or_else(|_| attempt())
+}
+
+/// Gives what a socket sends the TTL and the TOS of a guest's packet.
+pub(crate) fn set_header(socket: &UdpSocket, v4: bool, (ttl, tos): (u8, u8)) -> io::Result<()> {
+    let socket = SockRef::from(socket);
+    if v4 {
+        socket.set_ttl_v4(ttl.into())?;
+        socket.set_tos_v4(tos.into())
+    } else {
+        socket.set_unicast_hops_v6(ttl.into())?;
+        socket.set_tclass_v6(tos.into())
+    }
+}
+
+/// Why a datagram is not sent.
+enum Refusal {
+    Reject(Reject),
+    Error(IcmpError),
+}
+
+impl Refusal {
+    fn of(error: io::Error) -> Refusal {
+        match Reject::from_io(&error) {
+            // Nobody has refused it.
+            Reject::Reset => Refusal::Reject(Reject::Silent),
+            how => Refusal::Reject(how),
+        }
+    }
+}
