@@ -434,28 +434,11 @@ pub(crate) fn into_io(error: Error) -> io::Error {
 #[cfg(test)]
 mod tests {
     use std::net::Ipv4Addr;
-    use std::sync::atomic::{AtomicUsize, Ordering};
-    use std::task::Wake;
 
     use steadfast_core::{Config, ConnectOptions, Interface, Spare};
+    use steadfast_testkit::Count;
 
     use super::*;
-
-    /// A waker that counts its wake-ups.
-    #[derive(Default)]
-    struct Count(AtomicUsize);
-
-    impl Wake for Count {
-        fn wake(self: Arc<Count>) {
-            self.0.fetch_add(1, Ordering::Relaxed);
-        }
-    }
-
-    impl Count {
-        fn take(&self) -> usize {
-            self.0.swap(0, Ordering::Relaxed)
-        }
-    }
 
     fn shared() -> Shared {
         let interface = Interface::new(1500, [(Ipv4Addr::new(10, 0, 0, 1).into(), 24)]);
@@ -471,9 +454,9 @@ mod tests {
 
     /// Returns whether a call wakes the idle driver.
     fn wakes(shared: &Shared, rest: Rest, call: impl FnOnce(&mut State, Instant)) -> bool {
-        let driver = Arc::new(Count::default());
+        let (driver, waker) = Count::new();
         let mut state = shared.lock();
-        (state.driver, state.rest) = (Some(Arc::new(Waker::from(driver.clone()))), Some(rest));
+        (state.driver, state.rest) = (Some(Arc::new(waker)), Some(rest));
         drop(state);
         shared.call(call);
         driver.take() > 0
@@ -500,8 +483,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_call_wakes_the_tasks_whose_sockets_it_changed() {
-        let (shared, task) = (shared(), Arc::new(Count::default()));
-        let waker = Waker::from(task.clone());
+        let (shared, (task, waker)) = (shared(), Count::new());
         shared.call(|state, now| {
             let id = connect(state, now);
             state.wait(id, Side::Read, &waker, &mut Some(waker.clone()));

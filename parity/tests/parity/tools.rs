@@ -2,11 +2,10 @@
 
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::task::{Poll, Wake, Waker};
+use std::task::Poll;
 use std::time::Duration;
 
+pub(crate) use steadfast_testkit::Count;
 use tokio::runtime::Builder;
 use tokio::time::{sleep, timeout};
 
@@ -49,27 +48,6 @@ pub(crate) async fn cancel_after<F: Future>(times: usize, future: F) -> Option<F
 pub(crate) async fn until(mut look: impl FnMut() -> bool) {
     while !look() {
         tick().await;
-    }
-}
-
-/// A waker that counts its wake-ups.
-#[derive(Default)]
-pub(crate) struct Count(AtomicUsize);
-
-impl Count {
-    pub(crate) fn new() -> (Arc<Count>, Waker) {
-        let count = Arc::<Count>::default();
-        (count.clone(), count.into())
-    }
-
-    pub(crate) fn get(&self) -> usize {
-        self.0.load(Ordering::Relaxed)
-    }
-}
-
-impl Wake for Count {
-    fn wake(self: Arc<Count>) {
-        self.0.fetch_add(1, Ordering::Relaxed);
     }
 }
 

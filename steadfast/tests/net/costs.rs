@@ -2,31 +2,14 @@
 
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::task::{Context, Poll, Wake, Waker};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use steadfast::TcpStream;
+use steadfast_testkit::Count;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, ReadBuf};
 
 use crate::{Pair, SERVER};
-
-/// Counts its wake-ups.
-#[derive(Default)]
-struct Count(AtomicUsize);
-
-impl Wake for Count {
-    fn wake(self: Arc<Self>) {
-        self.0.fetch_add(1, Ordering::Relaxed);
-    }
-}
-
-impl Count {
-    fn get(&self) -> usize {
-        self.0.load(Ordering::Relaxed)
-    }
-}
 
 fn poll_read(stream: &mut TcpStream, waker: &Waker) -> Poll<io::Result<()>> {
     let mut buffer = [0; 64];
@@ -45,7 +28,7 @@ fn an_idle_connection_takes_at_most_a_kib_with_its_handle_and_wakers() {
         tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
     let pair = runtime.block_on(async { Pair::new() });
     let listener = runtime.block_on(pair.listen(80));
-    let waker: Waker = Arc::new(Count::default()).into();
+    let (_, waker) = Count::new();
     let open = |count: usize| {
         runtime.block_on(async {
             let mut streams = Vec::with_capacity(2 * count);
@@ -75,8 +58,7 @@ async fn a_reader_is_woken_by_data_alone_and_once() {
     let listener = pair.listen(80).await;
     let mut client = TcpStream::connect(&pair.client, (SERVER, 80)).await.unwrap();
     let (mut server, _) = listener.accept().await.unwrap();
-    let count = Arc::new(Count::default());
-    let waker: Waker = count.clone().into();
+    let (count, waker) = Count::new();
     assert!(poll_read(&mut client, &waker).is_pending());
     // Its data is acknowledged, and the window of the peer moves.
     client.write_all(&[1; 10_000]).await.unwrap();
