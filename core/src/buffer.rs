@@ -289,6 +289,13 @@ impl Rope {
         self.release(count, pool);
         count
     }
+
+    /// Takes up to `most` bytes from the front: what one piece of the rope has of them. A slice of a packet is not copied.
+    pub(crate) fn take(&mut self, most: usize, pool: &mut Pool) -> Bytes {
+        let bytes = self.0.as_ref().map_or(Bytes::new(), |queue| queue.front(most));
+        self.release(bytes.len(), pool);
+        bytes
+    }
 }
 
 impl Holds for Rope {
@@ -319,6 +326,22 @@ impl Queue {
 
     fn len(&self) -> usize {
         (self.end - self.start) as usize
+    }
+
+    /// Returns the bytes of the first piece, up to `most`.
+    fn front(&self, most: usize) -> Bytes {
+        let until = |len: usize, from: usize| from + (len - from).min(most);
+        if self.start < self.inline {
+            let (from, len) = (self.start as usize, self.inline as usize);
+            return Bytes::copy_from_slice(&self.small[from..until(len, from)]);
+        }
+        let ends_later = |chunk: &&Chunk| chunk.at + chunk.bytes().len() as u64 > self.start;
+        let Some(chunk) = self.chunks[self.gone..].iter().find(ends_later) else { return Bytes::new() };
+        let from = (self.start - chunk.at) as usize;
+        match &chunk.bulk {
+            Bulk::Shared(bytes, _) => bytes.slice(from..until(bytes.len(), from)),
+            Bulk::Own(bytes) => Bytes::copy_from_slice(&bytes[from..until(bytes.len(), from)]),
+        }
     }
 
     /// Room in the last chunk.
@@ -563,6 +586,31 @@ mod tests {
         let copy = rope.clone();
         assert_eq!((copy.held(), copy.recount()), (rope.held(), rope.recount()));
         assert_eq!(copy.held(), copy.recount());
+    }
+
+    #[test]
+    fn pieces_are_taken_from_the_front_and_slices_without_a_copy() {
+        let (mut rope, mut pool) = (Rope::default(), Pool::default());
+        let packet = Bytes::from((0..2000).map(|i| i as u8).collect::<Vec<_>>());
+        rope.push_slice(b"inline", &mut pool);
+        rope.push_bytes(packet.clone(), &mut pool);
+        rope.push_slice(&[7; 5000], &mut pool);
+        let mut taken = Vec::new();
+        for (most, len) in [(2, 2), (100, 4), (1500, 1500), (1500, 500), (0, 0)] {
+            let piece = rope.take(most, &mut pool);
+            assert_eq!(piece.len(), len);
+            if len >= 500 {
+                assert!(packet.as_ptr_range().contains(&piece.as_ptr()), "no copy");
+            }
+            taken.extend_from_slice(&piece);
+            check(&rope, &pool);
+        }
+        while !rope.is_empty() {
+            taken.extend_from_slice(&rope.take(3000, &mut pool));
+            check(&rope, &pool);
+        }
+        assert_eq!(taken, [b"inline", &packet[..], &[7; 5000]].concat());
+        assert!(rope.take(1, &mut pool).is_empty());
     }
 
     #[test]

@@ -394,7 +394,7 @@ impl Stack {
     // MUST-12
     pub fn recv(&mut self, id: SocketId, buffer: &mut [u8]) -> Result<usize, Error> {
         if let SocketKind::Connection(index) = self.socket(id)?.kind {
-            let count = self.with_receive_queue(index, buffer);
+            let count = self.with_receive_queue(index, |queue, pool| queue.read(buffer, pool));
             if count > 0 {
                 return Ok(count);
             }
@@ -405,6 +405,30 @@ impl Stack {
             self.memory.change(queue, |queue| queue.release(count, &mut self.pool));
         }
         Ok(count)
+    }
+
+    /// As [`recv`](Stack::recv), up to `most` bytes. A slice of a packet is not copied, and holds the packet until it is
+    /// dropped. One call takes one piece of the queue, so there may be more.
+    pub fn recv_bytes(&mut self, id: SocketId, most: usize) -> Result<Bytes, Error> {
+        let mut bytes = Bytes::new();
+        match self.socket(id)?.kind {
+            SocketKind::Connection(index) => {
+                self.with_receive_queue(index, |queue, pool| {
+                    bytes = queue.take(most, pool);
+                    bytes.len()
+                });
+            }
+            SocketKind::Finished(index) => {
+                let queue = &mut self.finished[index].receive_queue;
+                bytes = self.memory.change(queue, |queue| queue.take(most, &mut self.pool));
+            }
+            _ => {}
+        }
+        if bytes.is_empty() {
+            // Nothing is there, or nothing was wanted.
+            self.recv(id, &mut [0][..most.min(1)])?;
+        }
+        Ok(bytes)
     }
 
     /// As [`recv`](Stack::recv), but the bytes stay in the queue.

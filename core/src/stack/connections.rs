@@ -189,10 +189,13 @@ impl Stack {
     /// Reads from a connection, as [`with_connection`](Stack::with_connection) would. A read sets no deadline and
     /// causes no event, and the memory lists do not depend on unread data. Returns the number of bytes read.
     #[inline]
-    pub(super) fn with_receive_queue(&mut self, index: u32, buffer: &mut [u8]) -> usize {
+    pub(super) fn with_receive_queue(
+        &mut self,
+        index: u32,
+        read: impl FnOnce(&mut Rope, &mut Pool) -> usize,
+    ) -> usize {
         let connection = &mut self.connections[index];
-        let count =
-            self.memory.change(&mut connection.receive_queue, |queue| queue.read(buffer, &mut self.pool));
+        let count = self.memory.change(&mut connection.receive_queue, |queue| read(queue, &mut self.pool));
         if count > 0 {
             connection.note_read(self.memory.gauge(self.config.tcp_mem));
             if connection.claims_turn() && !self.ready.push_alone(index, &mut connection.ready) {

@@ -273,3 +273,36 @@ fn a_delayed_ack_leaves_at_once_when_quick_ones_are_asked_for() {
         assert_eq!(t.stack.quickack(t.sock), Ok(true));
     });
 }
+
+/// The window opens again, and the end and an error are told, as `recv` does.
+#[test]
+fn bytes_that_are_taken_make_room_and_the_end_comes_after_them() {
+    each(|t| {
+        t.establish();
+        let data = pattern(0, BUFFER);
+        let mut at = 1;
+        while at <= BUFFER {
+            let end = (at + 1000).min(BUFFER + 1);
+            t.send(&format!(". seq {at}:{end} ack 1"));
+            at = end;
+        }
+        t.drain();
+        assert_eq!(t.stack.recv_bytes(t.sock, 0), Ok(Bytes::new()));
+        let mut taken = Vec::new();
+        while let Ok(bytes) = t.stack.recv_bytes(t.sock, 700) {
+            assert!((1..=700).contains(&bytes.len()));
+            taken.extend_from_slice(&bytes);
+        }
+        assert!(taken == data);
+        assert_eq!(t.stack.recv_bytes(t.sock, 700), Err(Error::WouldBlock));
+        t.pump();
+        t.recv(&format!(". seq 1 ack {} win {BUFFER}", BUFFER + 1));
+        t.send(&format!("P. seq {}:{} ack 1", BUFFER + 1, BUFFER + 11));
+        t.send(&format!("F. seq {} ack 1", BUFFER + 11));
+        t.drain();
+        assert_eq!(t.stack.recv_bytes(t.sock, 700).map(|bytes| bytes.len()), Ok(10));
+        assert_eq!(t.stack.recv_bytes(t.sock, 700), Ok(Bytes::new()));
+        t.send(&format!("R. seq {} ack 1", BUFFER + 12));
+        assert_eq!(t.stack.recv_bytes(t.sock, 700), Err(Error::ConnectionReset));
+    });
+}
