@@ -1,12 +1,14 @@
 //! The relay: two streams, each of which carries on the other's life.
 
+use std::collections::VecDeque;
 use std::future::{Future, pending, poll_fn};
-use std::io;
-use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::io::{self, IoSlice};
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use bytes::{Buf, Bytes, BytesMut};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::options::TcpKeepalive;
@@ -40,6 +42,44 @@ pub trait RelayEnd: AsyncRead + AsyncWrite + Unpin + Send + Sized {
         self.abort();
     }
 
+    /// Reads up to `most` bytes, more than 0. No bytes: the end of the stream. The default reads by
+    /// [`AsyncRead`]. It copies bytes that would fill less than half of their buffer, so that none is held for a few.
+    fn poll_read_bytes(&mut self, cx: &mut Context<'_>, most: usize) -> Poll<io::Result<Bytes>> {
+        let mut buffer = BytesMut::with_capacity(most);
+        let read = pin!(self.read_buf(&mut buffer)).poll(cx);
+        ready!(read)?;
+        let sparse = buffer.len() < buffer.capacity() / 2;
+        Poll::Ready(Ok(if sparse { Bytes::copy_from_slice(&buffer) } else { buffer.freeze() }))
+    }
+
+    /// Writes bytes from the front of `data`, and takes out what was written. Returns their number. The default writes by
+    /// [`AsyncWrite`], with one call for many pieces where it takes them.
+    fn poll_write_bytes(
+        &mut self,
+        cx: &mut Context<'_>,
+        data: &mut VecDeque<Bytes>,
+    ) -> Poll<io::Result<usize>> {
+        /// As many as the standard library hands to a call.
+        const PIECES: usize = 64;
+        let first = data.front().map_or(&[][..], |bytes| bytes);
+        let written = if self.is_write_vectored() && data.len() > 1 {
+            let pieces: Vec<_> = data.iter().take(PIECES).map(|bytes| IoSlice::new(bytes)).collect();
+            ready!(Pin::new(self).poll_write_vectored(cx, &pieces))?
+        } else {
+            ready!(Pin::new(self).poll_write(cx, first))?
+        };
+        let mut rest = written;
+        while let Some(bytes) = data.front_mut() {
+            if rest < bytes.len() {
+                bytes.advance(rest);
+                break;
+            }
+            rest -= bytes.len();
+            data.pop_front();
+        }
+        Poll::Ready(Ok(written))
+    }
+
     /// Lets the end probe whether its peer is there, while nothing is sent. The default does nothing.
     fn probe(&self, keepalive: &TcpKeepalive) {
         let _ = keepalive;
@@ -59,7 +99,8 @@ pub trait RelayEnd: AsyncRead + AsyncWrite + Unpin + Send + Sized {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RelayConfig {
-    /// Bytes that each direction holds at most: 64 KiB. It is allocated only while data is in hand.
+    /// Bytes that each direction holds at most: 64 KiB. They take memory only while they are in hand: at most twice as much,
+    /// and the packet that the last of them came with.
     pub buffer: usize,
     /// Time without a byte in either direction after which both ends are reset. `None`, the default: no limit.
     pub idle: Option<Duration>,
@@ -245,11 +286,9 @@ enum Fault {
 /// One direction.
 #[derive(Default)]
 struct Way {
-    /// Empty while nothing is in hand.
-    buffer: Vec<u8>,
-    /// The bytes in the buffer that were not written.
-    from: usize,
-    to: usize,
+    /// The bytes in hand: they were read, and not written.
+    pieces: VecDeque<Bytes>,
+    held: usize,
     /// Bytes were written since the last flush.
     written: bool,
     /// The end of the stream was read, or an error.
@@ -266,20 +305,19 @@ impl Way {
     fn poll(
         &mut self,
         cx: &mut Context<'_>,
-        reader: &mut (impl AsyncRead + Unpin),
-        writer: &mut (impl AsyncWrite + Unpin),
+        reader: &mut impl RelayEnd,
+        writer: &mut impl RelayEnd,
         size: usize,
         began: Instant,
     ) -> Result<bool, Fault> {
         let mut moved = false;
         while !self.over {
-            if self.from < self.to {
-                let data = &self.buffer[self.from..self.to];
-                match Pin::new(&mut *writer).poll_write(cx, data).map_err(Fault::Writing)? {
+            if self.held > 0 {
+                match writer.poll_write_bytes(cx, &mut self.pieces).map_err(Fault::Writing)? {
                     Poll::Pending => break,
                     Poll::Ready(0) => return Err(Fault::Writing(io::ErrorKind::WriteZero.into())),
                     Poll::Ready(len) => {
-                        self.from += len;
+                        self.held -= len;
                         self.seen.bytes += len as u64;
                         (self.written, moved) = (true, true);
                     }
@@ -299,52 +337,52 @@ impl Way {
                 break;
             }
         }
-        if self.from == self.to {
-            // Nothing is in hand.
-            self.buffer = Vec::new();
-            (self.from, self.to) = (0, 0);
+        if self.held == 0 {
+            // An idle relay holds no list either.
+            self.pieces = VecDeque::new();
         }
         Ok(moved)
     }
 
-    /// Reads into the empty buffer. Returns false if nothing has arrived.
+    /// Reads until nothing more has arrived, or as much as may be held. Returns false if there was nothing.
     fn poll_fill(
         &mut self,
         cx: &mut Context<'_>,
-        reader: &mut (impl AsyncRead + Unpin),
+        reader: &mut impl RelayEnd,
         size: usize,
         began: Instant,
     ) -> Result<bool, Fault> {
-        if self.buffer.is_empty() {
-            self.buffer = vec![0; size.max(1)];
-        }
-        let mut buffer = ReadBuf::new(&mut self.buffer);
-        match Pin::new(reader).poll_read(cx, &mut buffer) {
-            Poll::Pending => return Ok(false),
-            Poll::Ready(Ok(())) => {}
-            Poll::Ready(Err(error)) => {
-                (self.read, self.broken) = (true, true);
-                return Err(Fault::Reading(error));
+        let size = size.max(1);
+        while self.held < size {
+            match reader.poll_read_bytes(cx, size - self.held) {
+                Poll::Pending => return Ok(self.held > 0),
+                Poll::Ready(Ok(bytes)) if bytes.is_empty() => {
+                    self.read = true;
+                    self.seen.eof = Some(began.elapsed());
+                    break;
+                }
+                Poll::Ready(Ok(bytes)) => {
+                    self.held += bytes.len();
+                    self.pieces.push_back(bytes);
+                    self.seen.first.get_or_insert_with(|| began.elapsed());
+                }
+                Poll::Ready(Err(error)) => {
+                    (self.read, self.broken) = (true, true);
+                    return Err(Fault::Reading(error));
+                }
             }
-        }
-        (self.from, self.to) = (0, buffer.filled().len());
-        if self.to == 0 {
-            self.read = true;
-            self.seen.eof = Some(began.elapsed());
-        } else {
-            self.seen.first.get_or_insert_with(|| began.elapsed());
         }
         Ok(true)
     }
 
     /// Returns whether nothing is read now, so that no read tells of a reset.
     fn is_held_up(&self) -> bool {
-        self.read || self.from < self.to
+        self.read || self.held > 0
     }
 
     /// Returns what it did.
     fn seen(&self) -> Direction {
-        Direction { lost: (self.to - self.from) as u64, ..self.seen }
+        Direction { lost: self.held as u64, ..self.seen }
     }
 }
 
@@ -375,18 +413,18 @@ impl<A: RelayEnd, B: RelayEnd> Relay<'_, A, B> {
         let (size, began) = (self.config.buffer, self.began);
         let failed = self.failed.as_ref().map(|failure| failure.side);
         let mut moved = false;
-        let mut fault = None;
+        let (mut fault, mut broken) = (None, false);
         if failed != Some(Side::B) {
             match self.up.poll(cx, a, b, size, began) {
                 Ok(some) => moved |= some,
-                Err(Fault::Reading(error)) => fault = Some((Side::A, error)),
+                Err(Fault::Reading(error)) => (fault, broken) = (Some((Side::A, error)), true),
                 Err(Fault::Writing(error)) => fault = Some((Side::B, error)),
             }
         }
         if failed != Some(Side::A) && fault.is_none() {
             match self.down.poll(cx, b, a, size, began) {
                 Ok(some) => moved |= some,
-                Err(Fault::Reading(error)) => fault = Some((Side::B, error)),
+                Err(Fault::Reading(error)) => (fault, broken) = (Some((Side::B, error)), true),
                 Err(Fault::Writing(error)) => fault = Some((Side::A, error)),
             }
         }
@@ -404,7 +442,11 @@ impl<A: RelayEnd, B: RelayEnd> Relay<'_, A, B> {
             (Some(failure), fault) => {
                 let way = if failure.side == Side::A { &self.up } else { &self.down };
                 let late = failure.until <= Instant::now();
-                if fault.is_some() || late || way.over || way.read && way.from == way.to {
+                if broken && way.held > 0 && !late {
+                    // The bytes before the error are still to be written. It is read once.
+                    return self.poll_ways(cx);
+                }
+                if fault.is_some() || late || way.over || way.read && way.held == 0 {
                     return Poll::Ready(self.end_of_failure());
                 }
                 Poll::Pending

@@ -1,12 +1,13 @@
 //! The connection behind a stream and its halves.
 
+use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use steadfast_core::info::Info;
-use steadfast_core::{Error, Instant, Shutdown, SocketId};
+use steadfast_core::{Bytes, Error, Instant, Shutdown, SocketId};
 use tokio::io::ReadBuf;
 use tokio::task::coop;
 
@@ -153,32 +154,48 @@ impl Socket {
 
 impl State {
     /// Receives with `recv`. Returns `None` if nothing has arrived.
-    pub(crate) fn receive(
+    pub(crate) fn receive<R>(
         &mut self,
         id: SocketId,
-        recv: impl FnOnce(&mut State, SocketId) -> Result<usize, Error>,
-    ) -> io::Result<Option<usize>> {
+        recv: impl FnOnce(&mut State, SocketId) -> Result<R, Error>,
+    ) -> io::Result<Option<R>> {
         self.check_whole()?;
         match recv(self, id) {
             // Bytes that had arrived are read before the end of the network is reported.
             Err(Error::WouldBlock) => self.check_running().map(|()| None),
             Err(error) => Err(self.error_of(error)),
-            Ok(len) => Ok(Some(len)),
+            Ok(received) => Ok(Some(received)),
         }
     }
 
     /// Queues the slices in order, up to the first that does not fit whole. Returns `None` if there is no room.
     pub(crate) fn send(&mut self, id: SocketId, data: &[IoSlice<'_>]) -> io::Result<Option<usize>> {
         self.check_running()?;
-        match send_all(self, id, data) {
-            Err(Error::WouldBlock) => {
-                if let Some(wakers) = self.wakers(id) {
-                    wakers.write_refused = true;
-                }
-                Ok(None)
+        let sent = send_all(self, id, data);
+        self.of_sent(id, sent)
+    }
+
+    /// Queues bytes without a copy, in order, as far as there is room, and takes them out of `data`. Returns `None` if
+    /// there is no room.
+    pub(crate) fn send_bytes(
+        &mut self,
+        id: SocketId,
+        data: &mut VecDeque<Bytes>,
+    ) -> io::Result<Option<usize>> {
+        self.check_running()?;
+        let mut total = 0;
+        while let Some(bytes) = data.front_mut() {
+            match self.stack.send_bytes(id, bytes) {
+                Ok(sent) => total += sent,
+                Err(Error::WouldBlock) if total > 0 => break,
+                Err(error) => return self.of_sent(id, Err(error)),
             }
-            result => result.map(Some).map_err(|error| self.error_of(error)),
+            if !bytes.is_empty() {
+                break;
+            }
+            data.pop_front();
         }
+        Ok(Some(total))
     }
 }
 

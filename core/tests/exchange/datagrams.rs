@@ -219,7 +219,7 @@ fn a_forwarder_holds_so_many_bytes_and_drops_the_others_fwd_18() {
     scene.asks(b"");
     assert_eq!(scene.next().payload.len(), exactly);
     assert_eq!(scene.gateway().counters().forward_queue_full, 2);
-    // What nobody took is freed when it ends.
+    // Its end frees the datagrams that nobody took.
     scene.asks(b"x");
     let forwarder = scene.forwarder;
     scene.gateway().close(NOW, forwarder).unwrap();
@@ -259,7 +259,7 @@ fn what_waits_for_the_device_is_bounded_and_room_is_announced_fwd_18() {
     assert_eq!((gateway.counters().udp_sndbuf_errors, gateway.poll_event()), (1, None));
     hosts.carry();
     assert_eq!(hosts.peer.poll_event(), Some((id, Event::WRITABLE)));
-    // What was sent before its end still leaves.
+    // A datagram that was sent before its end still leaves.
     hosts.peer.send_datagram(id, &answer).unwrap();
     hosts.peer.close(NOW, id).unwrap();
     let before = hosts.crossed.len();

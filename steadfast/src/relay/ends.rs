@@ -1,11 +1,13 @@
 //! The ends of relays.
 
+use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use bytes::Bytes;
 #[cfg(unix)]
 use tokio::io::Interest;
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
@@ -39,6 +41,22 @@ impl RelayEnd for TcpStream {
             // It fails only if the connection is gone already.
             let _ = state.stack.abort_after(now, self.socket.id, limit);
         });
+    }
+
+    /// A slice of the packet that brought the bytes, without a copy.
+    fn poll_read_bytes(&mut self, cx: &mut Context<'_>, most: usize) -> Poll<io::Result<Bytes>> {
+        self.socket.poll_with_budget(cx, Side::Read, |state| {
+            state.receive(self.socket.id, |state, id| state.stack.recv_bytes(id, most))
+        })
+    }
+
+    /// The send queue holds the bytes themselves, without a copy.
+    fn poll_write_bytes(
+        &mut self,
+        cx: &mut Context<'_>,
+        data: &mut VecDeque<Bytes>,
+    ) -> Poll<io::Result<usize>> {
+        self.socket.poll_with_budget(cx, Side::Write, |state| state.send_bytes(self.socket.id, data))
     }
 
     fn probe(&self, keepalive: &TcpKeepalive) {
