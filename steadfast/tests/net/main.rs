@@ -18,6 +18,7 @@ mod queues;
 mod relaying;
 mod sharing;
 mod threads;
+mod tls;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
