@@ -521,6 +521,8 @@ reasons! {
         ArpReply "arp_reply",
         /// Neighbor advertisement for a solicitation (RFC 4861 §7.2.4).
         NeighborAdvertisement "neighbor_advertisement",
+        /// Router advertisement for a solicitation (RFC 4861 §6.2.6).
+        RouterAdvertisement "router_advertisement",
         /// ICMP echo reply.
         EchoReply "echo_reply",
         /// ICMP unreachable: protocol or port.

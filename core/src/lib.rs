@@ -97,6 +97,7 @@ pub use forward::{Echo, ForwardRule, Reject, Syn, UdpPacket};
 pub use ip::prefix::prefix_covers;
 pub use ip::routes::{InterfaceId, Route};
 pub use link::neighbours::{Neighbour, NeighbourState};
+pub use link::ports::RouterAdvertisement;
 pub use socket::{ConnectOptions, Event, ListenOptions, Readiness, Shutdown, SocketId, SocketOptions, Spare};
 pub use stack::{Interface, Medium, Packet, PacketBytes, Stack, Transmit};
 pub use steadfast_wire as wire;

@@ -66,6 +66,10 @@ counters! {
     echo_in,
     /// Echo requests that the machine forbids (`net.ipv4.ping_group_range`).
     echo_forbidden,
+    /// Answers of DHCP for IPv4 and IPv6.
+    dhcp_answers,
+    /// Datagrams to the servers of DHCP that are no messages of clients.
+    dhcp_invalid,
     /// Queries of names over UDP.
     dns_queries,
     /// Queries that no server answered.

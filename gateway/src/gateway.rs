@@ -12,6 +12,7 @@ use tokio::task::JoinSet;
 
 use crate::counters::{Counters, Counts};
 use crate::dns;
+use crate::guests;
 use crate::localhost::Localhost;
 use crate::rules::{Rule, Rules};
 use crate::servers::Dns;
@@ -147,7 +148,8 @@ impl GatewayBuilder {
         self
     }
 
-    /// Starts the gateway on the device behind which the guests are, on the current Tokio runtime.
+    /// Starts the gateway on the device behind which the guests are, on the current Tokio runtime. Guests behind a device
+    /// that carries Ethernet frames get addresses by DHCP, and hear of the IPv6 network by advertisements of a router.
     ///
     /// # Errors
     ///
@@ -163,6 +165,12 @@ impl GatewayBuilder {
         let mut builder = Net::builder().config(config);
         for address in subnet.gateway().chain(subnet.dns()).chain(subnet.localhost()) {
             builder = builder.address(address, Subnet::prefix_len(address));
+        }
+        let capabilities = device.capabilities();
+        // Hosts of a link know their router by its link-local address.
+        let hardware = capabilities.ethernet;
+        if let Some(hardware) = hardware.filter(|_| subnet.v6.is_some()) {
+            builder = builder.address(hardware.link_local(), Subnet::V6_LEN);
         }
         let net = if localhost {
             builder.start(Localhost::new(device, &subnet))?
@@ -184,6 +192,9 @@ impl GatewayBuilder {
         services.spawn(udp::Table::new(datagrams, shared.clone()).serve());
         let echoes = EchoForwarder::bind(&net, ForwardRule::all())?;
         services.spawn(echo::Pings::new(echoes, shared.clone()).serve());
+        if let Some(hardware) = hardware {
+            guests::serve(&net, hardware, capabilities.mtu, &shared, &mut services)?;
+        }
         if !matches!(shared.dns, Dns::None) {
             for address in subnet.dns() {
                 dns::serve(&net, address, &shared, &mut services).await?;

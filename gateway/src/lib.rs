@@ -35,10 +35,13 @@
 #![forbid(unsafe_code)]
 
 mod counters;
+mod dhcp4;
+mod dhcp6;
 mod dns;
 mod echo;
 mod errors;
 mod gateway;
+mod guests;
 mod localhost;
 mod rules;
 mod servers;

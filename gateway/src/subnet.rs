@@ -1,6 +1,7 @@
 //! The network of the guests, and the addresses in it that have a meaning.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::ops::RangeInclusive;
 
 /// The network that guests see: its prefix, the gateway, the name server and the first guest.
 ///
@@ -71,6 +72,11 @@ impl Subnet {
     /// The addresses of the first guest.
     pub fn guest(&self) -> impl Iterator<Item = IpAddr> + use<> {
         self.hosts(Subnet::GUEST)
+    }
+
+    /// The IPv4 addresses for guests, as numbers.
+    pub(crate) fn leases(&self) -> RangeInclusive<u32> {
+        self.v4_host(Subnet::GUEST).to_bits()..=self.v4_host(254).to_bits()
     }
 
     /// The prefix length of an address of this network.

@@ -81,7 +81,9 @@ fn asserted_of_links() -> impl Iterator<Item = String> {
     let drops = DropReason::ALL.iter().map(|reason| (format!("{reason:?}"), format!("drop.{reason}")));
     let replies = ReplyReason::ALL.iter().map(|reason| (format!("{reason:?}"), format!("reply.{reason}")));
     let of_links = |name: &str| {
-        ["Frame", "Link", "Arp", "Ndp", "Neigh", "Address"].iter().any(|prefix| name.starts_with(prefix))
+        ["Frame", "Link", "Arp", "Ndp", "Neigh", "Address", "Router"]
+            .iter()
+            .any(|prefix| name.starts_with(prefix))
     };
     let asserted = move |(reason, _): &(String, String)| {
         of_links(reason) && TESTS.contains(&format!("Reason::{reason}"))

@@ -10,7 +10,9 @@ use std::time::Duration;
 use steadfast_core::counters::Counters;
 use steadfast_core::info::{Diagnosis, SocketEntry, Usage};
 use steadfast_core::steer::Steering;
-use steadfast_core::{Config, Error, Instant, Interface, InterfaceId, Medium, Neighbour, Route, Stack};
+use steadfast_core::{
+    Config, Error, Instant, Interface, InterfaceId, Medium, Neighbour, Route, RouterAdvertisement, Stack,
+};
 use steadfast_device::{Capabilities, Device, HardwareAddress};
 use tokio::runtime::Builder;
 use tokio::sync::oneshot;
@@ -326,6 +328,27 @@ impl Net {
     ) -> io::Result<()> {
         let address = address.into();
         self.change(|stack| stack.add_neighbour(id, address, hardware)).map_err(into_io)
+    }
+
+    /// Answers questions for the hardware address of another host: see [`Stack::add_neighbour_proxy`].
+    ///
+    /// # Errors
+    ///
+    /// `InvalidInput`: an interface of bare packets, or an address that is not that of a single host. `ENOBUFS`: 64 of
+    /// them.
+    pub fn add_neighbour_proxy(&self, id: InterfaceId, address: impl Into<IpAddr>) -> io::Result<()> {
+        let address = address.into();
+        self.change(|stack| stack.add_neighbour_proxy(id, address)).map_err(into_io)
+    }
+
+    /// Advertises this network as a router on an interface, or no more: see [`Stack::advertise`].
+    ///
+    /// # Errors
+    ///
+    /// `InvalidInput`: an interface of bare packets or without a link-local address, or more than eight prefixes or
+    /// servers.
+    pub fn advertise(&self, id: InterfaceId, router: Option<RouterAdvertisement>) -> io::Result<()> {
+        self.change(|stack| stack.advertise(id, router.clone())).map_err(into_io)
     }
 
     /// Changes all stacks alike, and returns the result of the last.

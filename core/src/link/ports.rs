@@ -1,15 +1,42 @@
 //! The interfaces that carry Ethernet frames, the frames that wait for them, and the way to the last destinations.
 
 use std::collections::VecDeque;
+use std::net::{IpAddr, Ipv6Addr};
 
 use super::neighbours::Neighbours;
 use crate::ip::routes::InterfaceId;
 use crate::time::Instant;
 use crate::wire::ethernet::{Address, HEADER_LEN};
+use crate::wire::ndp::{Prefix, Router};
+
+/// The advertisement of a router to the hosts of its link: see [`Stack::advertise`](crate::Stack::advertise).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct RouterAdvertisement {
+    /// The fields of the message.
+    pub router: Router,
+    /// The prefixes of the link.
+    pub prefixes: Vec<Prefix>,
+    /// The servers of DNS.
+    pub dns: Vec<Ipv6Addr>,
+}
+
+/// An interface that advertises a router.
+#[derive(Clone, Debug)]
+pub(crate) struct Advertising {
+    pub(crate) advertisement: RouterAdvertisement,
+    /// The time of the last advertisement to all, and that of the next one.
+    pub(crate) last: Option<Instant>,
+    pub(crate) next: Instant,
+}
 
 /// An interface that carries Ethernet frames.
 #[derive(Clone, Debug)]
 pub(crate) struct Port {
+    /// The router that it advertises.
+    pub(crate) router: Option<Box<Advertising>>,
+    /// Addresses of others for which it answers.
+    pub(crate) proxies: Vec<IpAddr>,
     pub(crate) id: InterfaceId,
     pub(crate) hardware: Address,
     /// The time when it last defended an address.
@@ -73,12 +100,22 @@ impl LinkLayer {
         self.ports.iter().find(|port| port.id == id)
     }
 
+    /// Returns whether the interface with this hardware address advertises a router.
+    pub(crate) fn is_router(&self, hardware: Address) -> bool {
+        self.ports.iter().any(|port| port.hardware == hardware && port.router.is_some())
+    }
+
+    /// Returns whether an interface answers for this address of another.
+    pub(crate) fn is_proxy(&self, id: InterfaceId, address: IpAddr) -> bool {
+        self.port(id).is_some_and(|port| port.proxies.contains(&address))
+    }
+
     pub(crate) fn port_mut(&mut self, id: InterfaceId) -> Option<&mut Port> {
         self.ports.iter_mut().find(|port| port.id == id)
     }
 
     pub(crate) fn add_port(&mut self, id: InterfaceId, hardware: Address) {
-        self.ports.push(Port { id, hardware, defended: None });
+        self.ports.push(Port { id, hardware, defended: None, router: None, proxies: Vec::new() });
         self.hops.resize(HOPS, None);
     }
 
@@ -87,6 +124,11 @@ impl LinkLayer {
         self.neighbours.remove_interface(id);
         self.out.retain(|frame| frame.interface != id);
         self.held = self.out.iter().map(|frame| frame.bytes.len()).sum();
+    }
+
+    /// Returns the next time for an advertisement of a router, and its interface.
+    pub(crate) fn router_at(&self) -> Option<(Instant, InterfaceId)> {
+        self.ports.iter().filter_map(|port| port.router.as_ref().map(|router| (router.next, port.id))).min()
     }
 
     /// Forgets the ways to destinations: the routes have changed.

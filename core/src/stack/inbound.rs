@@ -1,6 +1,6 @@
 //! Incoming packets: IP, then dispatch to the table of the 4-tuple.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use bytes::Bytes;
 
@@ -179,6 +179,10 @@ impl Stack {
             Through::Device if self.is_of_another_link(destination, how.interface) => {
                 Err(DropReason::NotOurs)
             }
+            // A host that has no address yet asks for one (RFC 1122 §3.2.1.3 (a)).
+            Through::Device if protocol == PROTOCOL_UDP && self.asks_for_address(source, destination) => {
+                Ok(())
+            }
             // Only UDP is for many; TCP and ICMP answer a single host (MUST-57).
             Through::Device
                 if protocol == PROTOCOL_UDP && self.takes_for_many(destination, how.interface) =>
@@ -198,6 +202,16 @@ impl Stack {
                 false
             }
         }
+    }
+
+    fn asks_for_address(&self, source: IpAddr, destination: IpAddr) -> bool {
+        source == IpAddr::V4(Ipv4Addr::UNSPECIFIED)
+            && destination == IpAddr::V4(Ipv4Addr::BROADCAST)
+            && self.link.is_there()
+    }
+
+    fn is_for_us(&self, destination: IpAddr) -> bool {
+        self.addresses.is_local(destination) || self.addresses.is_for_many(destination)
     }
 
     /// A link-local address is that of its link (RFC 4291 §2.5.6).
@@ -260,7 +274,7 @@ impl Stack {
             PROTOCOL_ICMPV6 if !datagram.ends.is_ipv4() => self.icmp_arrives(&datagram),
             PROTOCOL_UDP => self.udp_arrives(&datagram),
             // Forwarders take none of them.
-            _ if self.addresses.accepts_any() && !self.addresses.is_local(datagram.destination()) => {
+            _ if self.addresses.accepts_any() && !self.is_for_us(datagram.destination()) => {
                 self.not_ours();
             }
             _ => {

@@ -24,6 +24,9 @@ use crate::wire::{PROTOCOL_ICMPV6, arp, build, ipv6};
 /// Packets that one call of `transmit` sends to the queues of neighbours.
 const UNRESOLVED: usize = 64;
 
+/// Addresses of others for which an interface answers.
+const PROXIES: usize = 64;
+
 /// Timers of neighbours that one call runs.
 const TIMERS: usize = 32;
 
@@ -61,6 +64,29 @@ impl Stack {
     /// Removes a neighbour, and drops the packets that wait for its hardware address. Returns whether it was there.
     pub fn remove_neighbour(&mut self, id: InterfaceId, address: IpAddr) -> bool {
         self.link.neighbours.remove(&(id, address))
+    }
+
+    /// Answers questions for the hardware address of another host, whose packets a forwarder takes (`ip neigh add proxy`,
+    /// RFC 1027, RFC 4861 §7.2.8).
+    ///
+    /// Errors: [`InvalidArgument`](Error::InvalidArgument), an interface of bare packets, or an address that is not that
+    /// of a single host; [`NoBufferSpace`](Error::NoBufferSpace), 64 of them.
+    pub fn add_neighbour_proxy(&mut self, id: InterfaceId, address: IpAddr) -> Result<(), Error> {
+        let unicast = self.addresses.is_unicast(address);
+        let port = self.link.port_mut(id).filter(|_| unicast).ok_or(Error::InvalidArgument)?;
+        if port.proxies.contains(&address) {
+            return Ok(());
+        }
+        if port.proxies.len() >= PROXIES {
+            return Err(Error::NoBufferSpace);
+        }
+        port.proxies.push(address);
+        Ok(())
+    }
+
+    /// Returns whether an interface answers for an address.
+    fn answers_for(&self, id: InterfaceId, address: IpAddr) -> bool {
+        self.addresses.interface_of(address) == Some(id) || self.link.is_proxy(id, address)
     }
 
     // Out.
@@ -200,7 +226,7 @@ impl Stack {
     }
 
     /// Queues a frame of the link layer, if there is room (`reply_queue`).
-    fn push_frame(&mut self, interface: InterfaceId, bytes: Vec<u8>) -> bool {
+    pub(super) fn push_frame(&mut self, interface: InterfaceId, bytes: Vec<u8>) -> bool {
         let room = self.link.waiting() < self.config.reply_queue as usize;
         if room {
             self.link.push(Outgoing { interface, bytes, segment_size: None, checksum_offload: false });
@@ -224,6 +250,7 @@ impl Stack {
 
     /// Runs the timers of neighbours that are due. Returns whether none is left.
     pub(super) fn mind_neighbours(&mut self) -> bool {
+        self.advertise_due();
         for _ in 0..TIMERS {
             match self.link.neighbours.expire(self.now, &self.config, &mut self.counters) {
                 Some(Expired::Ask(key, confirm)) => self.ask(key, confirm, None),
@@ -307,7 +334,7 @@ impl Stack {
         if self.is_in_conflict(id, sender) {
             return;
         }
-        let ours = self.addresses.interface_of(target) == Some(id);
+        let ours = self.answers_for(id, target);
         let probes = packet.sender.is_unspecified();
         if !probes && !self.is_neighbour(id, sender) || probes && packet.operation == arp::Operation::Reply {
             return self.counters.count_drop(DropReason::ArpInvalid);
@@ -372,8 +399,11 @@ impl Stack {
         (to, at): (Ipv6Addr, Option<Address>),
         solicited: bool,
     ) -> Vec<u8> {
-        let message = Message::NeighborAdvertisement { target, router: false, solicited, overrides: true };
-        let packet = build::ndp(target, to, &message, &[NdpOption::TargetLinkLayer(hardware)]);
+        let router = self.link.is_router(hardware);
+        let overrides = self.addresses.is_local(target.into());
+        let message = Message::NeighborAdvertisement { target, router, solicited, overrides };
+        let options = [NdpOption::TargetLinkLayer(hardware)];
+        let packet = build::ndp(target, to, &message, &options);
         let to = at.unwrap_or(Address::BROADCAST);
         build::ethernet(&ethernet::Header::new(hardware, to, ethernet::TYPE_IPV6), &packet)
     }
@@ -389,7 +419,7 @@ impl Stack {
     }
 
     /// Takes in what a neighbour says about its hardware address. `count`: an unknown neighbour is a reason to drop.
-    fn hear(&mut self, key: Key, hardware: Address, told: Told, count: bool) {
+    pub(super) fn hear(&mut self, key: Key, hardware: Address, told: Told, count: bool) {
         let mut released = VecDeque::new();
         // Hosts do not ask all at the same time (RFC 4861 §6.3.4).
         let factor = 0.5 + f64::from(self.keys.random()) / f64::from(u32::MAX);
@@ -440,8 +470,11 @@ impl Stack {
                 }
                 self.hear((id, target), frame.source, Told::Claiming { solicited, overrides }, true);
             }
+            Message::RouterSolicitation => {
+                self.router_solicited(id, (header.source, frame.source), told.is_some());
+            }
             // Hosts here are configured by their users, not by routers.
-            Message::RouterSolicitation | Message::RouterAdvertisement(_) => {
+            Message::RouterAdvertisement(_) => {
                 self.counters.count_drop(DropReason::NdpIgnored);
             }
         }
@@ -455,7 +488,7 @@ impl Stack {
         target: Ipv6Addr,
         names_itself: bool,
     ) {
-        if self.addresses.interface_of(target.into()) != Some(id) {
+        if !self.answers_for(id, target.into()) {
             // Groups are shared by addresses with the same last bytes.
             return self.counters.count_drop(DropReason::NotOurs);
         }
@@ -479,7 +512,10 @@ impl Stack {
     /// Returns the next time for [`mind_neighbours`](Stack::mind_neighbours).
     #[inline]
     pub(super) fn neighbours_at(&self) -> Option<Instant> {
-        self.link.neighbours.poll_at()
+        match (self.link.neighbours.poll_at(), self.router_at()) {
+            (Some(one), Some(other)) => Some(one.min(other)),
+            (one, other) => one.or(other),
+        }
     }
 }
 

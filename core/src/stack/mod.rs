@@ -82,6 +82,7 @@ mod pacer;
 mod passive;
 mod readiness;
 mod replies;
+mod router;
 mod sockets;
 mod tables;
 mod template;

@@ -8,10 +8,10 @@ use steadfast_core::wire::ethernet::{self, Address};
 use steadfast_core::wire::icmp;
 use steadfast_core::wire::ndp::{self, Message, NdpOption};
 use steadfast_core::wire::tcp::{Flags, Header};
-use steadfast_core::wire::{build, ipv4, ipv6};
+use steadfast_core::wire::{PROTOCOL_UDP, build, ipv4, ipv6, udp};
 use steadfast_core::{
     Config, ConnectOptions, Duration, Error, Event, Instant, Interface, InterfaceId, ListenOptions, Medium,
-    NeighbourState, Packet, Route, SocketId, Stack,
+    NeighbourState, Packet, Route, RouterAdvertisement, SocketId, Stack, UdpOptions,
 };
 
 const OURS: Address = Address([2, 0, 0, 0, 0, 1]);
@@ -468,6 +468,112 @@ fn routers_configure_nothing_here() {
     assert_eq!(link.drops(DropReason::NdpIgnored), 1);
 }
 
+#[test]
+fn a_router_tells_all_hosts_and_answers_those_that_ask() {
+    let mut link = Link::usual();
+    let mut router = RouterAdvertisement::default();
+    router.router.lifetime = 1800;
+    router.dns.push(V6);
+    let prefix: Ipv6Addr = "2001:db8::".parse().unwrap();
+    let forever = u32::MAX;
+    let prefix =
+        ndp::Prefix { prefix, len: 64, on_link: true, autonomous: true, valid: forever, preferred: forever };
+    router.prefixes.push(prefix);
+    link.stack.advance(link.now);
+    link.stack.advertise(InterfaceId::FIRST, Some(router.clone())).unwrap();
+    let all = Address([0x33, 0x33, 0, 0, 0, 1]);
+    let (header, payload) = link.one();
+    assert_eq!(header.destination, all);
+    let (ip, body) = ipv6::parse(&payload).unwrap();
+    let (message, options) = ndp::parse(ip.source, ip.destination, ip.hop_limit, body).unwrap();
+    assert_eq!((ip.source, message), (V6, Message::RouterAdvertisement(router.router)));
+    let expected = [
+        NdpOption::SourceLinkLayer(OURS),
+        NdpOption::Mtu(1500),
+        NdpOption::Prefix(prefix),
+        NdpOption::Dns { lifetime: 1800, servers: &V6.octets() },
+    ];
+    assert_eq!(options.collect::<Vec<_>>(), expected);
+    // A host that asks gets an answer of its own; those without an address get one with all, in three seconds.
+    let asks = |source: Ipv6Addr| {
+        let packet = build::ndp(source, ndp::ALL_ROUTERS, &Message::RouterSolicitation, &[]);
+        in_frame(PEER, Address([0x33, 0x33, 0, 0, 0, 2]), &packet)
+    };
+    link.hears(&asks(PEER_V6));
+    assert_eq!(link.one().0.destination, PEER);
+    for _ in 0..100 {
+        link.hears(&asks(Ipv6Addr::UNSPECIFIED));
+    }
+    assert!(link.all().is_empty());
+    assert_eq!(link.stack.counters().replied(ReplyReason::RouterAdvertisement), 101);
+    let repeated: Vec<_> =
+        link.until(10).into_iter().map(|(at, header, _)| (at, header.destination)).collect();
+    assert_eq!(repeated, [(3000, all)]);
+    // Without a question it is repeated after 200 to 600 seconds.
+    let sent = link.until(1300);
+    assert!((2..=6).contains(&sent.len()), "{sent:?}");
+    link.stack.advertise(InterfaceId::FIRST, None).unwrap();
+    assert!(link.until(3000).is_empty());
+    link.hears(&asks(PEER_V6));
+    assert_eq!((link.all().len(), link.drops(DropReason::NdpIgnored)), (0, 1));
+
+    let mut many = router.clone();
+    many.dns = vec![V6; 9];
+    assert_eq!(link.stack.advertise(InterfaceId::FIRST, Some(many)), Err(Error::InvalidArgument));
+    link.stack.remove_address(V6.into());
+    assert_eq!(link.stack.advertise(InterfaceId::FIRST, Some(router)), Err(Error::InvalidArgument));
+}
+
+#[test]
+fn a_proxy_answers_for_others() {
+    let mut link = Link::usual();
+    let (third, third_6) = (Ipv4Addr::new(10, 0, 0, 3), Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 3));
+    let asks = build::arp(PEER, Address::BROADCAST, &arp::Packet::request(PEER, PEER_V4, third));
+    for address in [IpAddr::V4(third), IpAddr::V6(third_6), IpAddr::V4(third)] {
+        link.stack.add_neighbour_proxy(InterfaceId::FIRST, address).unwrap();
+    }
+    link.hears(&asks);
+    let (_, payload) = link.one();
+    let expected = arp::Packet::request(PEER, PEER_V4, third).answer(OURS);
+    assert_eq!(arp::parse(&payload), Some(expected));
+    link.hears(&solicits(PEER, PEER_V6, third_6));
+    let (_, payload) = link.one();
+    let (ip, body) = ipv6::parse(&payload).unwrap();
+    let (message, options) = ndp::parse(ip.source, ip.destination, ip.hop_limit, body).unwrap();
+    let expected =
+        Message::NeighborAdvertisement { target: third_6, router: false, solicited: true, overrides: false };
+    assert_eq!((message, options.target()), (expected, Some(OURS)));
+    let add = |link: &mut Link, address: Ipv4Addr| {
+        link.stack.add_neighbour_proxy(InterfaceId::FIRST, address.into())
+    };
+    assert_eq!(add(&mut link, Ipv4Addr::BROADCAST), Err(Error::InvalidArgument));
+    assert!((10..72).all(|host| add(&mut link, Ipv4Addr::new(10, 0, 0, host)).is_ok()));
+    assert_eq!(add(&mut link, Ipv4Addr::new(10, 0, 0, 72)), Err(Error::NoBufferSpace));
+}
+
+#[test]
+fn a_host_without_an_address_can_ask_for_one_by_broadcast_only() {
+    let mut link = Link::usual();
+    let id =
+        link.stack.bind_udp("0.0.0.0:67".parse().unwrap(), UdpOptions::new(link.stack.config())).unwrap();
+    let asks = |to: Ipv4Addr| {
+        let mut datagram = vec![0; 8];
+        let header = udp::Header { source_port: 68, destination_port: 67, checksum: 0 };
+        header.emit(3, &mut datagram);
+        datagram.extend(b"who");
+        let packet = build::ipv4(&ipv4::Header::new(Ipv4Addr::UNSPECIFIED, to, PROTOCOL_UDP), &datagram);
+        in_frame(PEER, if to == V4 { OURS } else { Address::BROADCAST }, &packet)
+    };
+    link.hears(&asks(Ipv4Addr::BROADCAST));
+    let received = link.stack.recv_from(id, &mut [0; 9]).unwrap();
+    assert_eq!((received.len, received.from), (3, "0.0.0.0:68".parse().unwrap()));
+    link.hears(&asks(V4));
+    link.hears(&asks(Ipv4Addr::new(10, 0, 0, 255)));
+    assert_eq!(link.drops(DropReason::BadSource), 2);
+    assert_eq!(link.stack.recv_from(id, &mut [0; 9]).unwrap_err(), Error::WouldBlock);
+    assert_eq!(link.stack.neighbours(), []);
+}
+
 // THREAT-87
 #[test]
 fn who_uses_our_address_is_told_so_once_in_ten_seconds_threat_87() {
@@ -587,7 +693,7 @@ fn interfaces_of_both_kinds_stand_side_by_side() {
 #[test]
 fn a_group_has_its_hardware_address_without_a_question() {
     let mut link = Link::usual();
-    let mut options = steadfast_core::UdpOptions::new(link.stack.config());
+    let mut options = UdpOptions::new(link.stack.config());
     options.broadcast = true;
     let id = link.stack.bind_udp("10.0.0.1:9".parse().unwrap(), options).unwrap();
     for (to, expected) in [
