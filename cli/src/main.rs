@@ -102,7 +102,11 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let result = match Cli::parse().command {
+    let command = match Cli::try_parse() {
+        Ok(cli) => cli.command,
+        Err(error) => return wrong_usage(&error),
+    };
+    let result = match command {
         #[cfg(target_os = "linux")]
         Command::Serve(command) => run(command.run()),
         #[cfg(target_os = "linux")]
@@ -132,6 +136,15 @@ fn main() -> ExitCode {
             failure.exit_code()
         }
     }
+}
+
+/// Prints what is wrong with the command line, or the help. `run` leaves all other statuses to its command.
+fn wrong_usage(error: &clap::Error) -> ExitCode {
+    // It fails if nobody reads any more.
+    let _ = error.print();
+    let is_run = std::env::args_os().nth(1).is_some_and(|word| word == "run");
+    let code = if is_run && error.use_stderr() { 125 } else { error.exit_code() };
+    ExitCode::from(u8::try_from(code).unwrap_or(2))
 }
 
 #[cfg(target_os = "linux")]

@@ -105,6 +105,20 @@ def datagrams(host, port, *sizes):
             told(exchange)
 
 
+def ping(host, *sizes):
+    """Sends echo requests, and prints the sizes of the replies or the errors."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM, socket.IPPROTO_ICMP) as sock:
+        sock.settimeout(5)
+        # Errors that are not final are told too.
+        sock.setsockopt(socket.IPPROTO_IP, 11, 1)
+        sock.connect((host, 0))
+        for size in sizes:
+            def exchange():
+                sock.send(struct.pack(">BBHHH", 8, 0, 0, 0, 1) + b"x" * int(size))
+                return len(sock.recv(65536))
+            told(exchange)
+
+
 def one_socket(*ends):
     """Sends to several destinations from one socket, and prints who answers."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
