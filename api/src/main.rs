@@ -15,7 +15,7 @@ use anyhow::{Context, Result, ensure};
 use clap::Parser;
 
 /// The crates that others build on.
-const CRATES: [&str; 3] = ["steadfast", "steadfast-core", "steadfast-device"];
+const CRATES: [&str; 4] = ["steadfast", "steadfast-core", "steadfast-device", "steadfast-gateway"];
 
 /// Compares the public API of the published crates with the lists in `docs/api`.
 #[derive(Debug, Parser)]

@@ -1,5 +1,5 @@
 //! The driver's timer. Tokio's has a resolution of a millisecond. While data is paced, Linux's `timerfd` helps it to
-//! wake earlier: at a rate above a quantum a millisecond, a later wake-up would be the limit (PACE-3).
+//! wake earlier: at a rate above a quantum a millisecond, a later wake-up would be the limit.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -21,6 +21,7 @@ impl Alarm {
         Alarm { sleep, armed: None, fine: fine::Timer::default() }
     }
 
+    // PACE-3
     /// Returns `Ready` once it is `at`, or earlier: resetting the timer for every packet would cost more than a turn in
     /// vain. `fine`: a millisecond late is too late.
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>, at: Instant, fine: bool) -> Poll<()> {

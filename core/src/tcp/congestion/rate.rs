@@ -1,10 +1,10 @@
-//! The delivery rate, sampled once a round trip (RATE-1), as draft-ietf-ccwg-bbr §4.1 samples it at every ACK. Nothing is
+//! The delivery rate, sampled once a round trip, as draft-ietf-ccwg-bbr §4.1 samples it at every ACK. Nothing is
 //! stored for a segment.
 
 use crate::tcp::flight::SendTime;
 use crate::time::Instant;
 
-/// The sampler of a connection.
+/// The sampler of a connection (RATE-1).
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Rate {
     /// The start of this round, and that of the round before.
