@@ -642,9 +642,17 @@ rows! {
     }
 }
 
-/// Bounds of memory that others push against: `pressure.rs`, `held.rs`, and the library.
-const ELSEWHERE: [&str; 7] =
-    ["tcp_mem", "tcp_rcvbuf", "tcp_sndbuf", "udp_rcvbuf", "udp_sndbuf", "netdev_max_backlog", "txqueuelen"];
+/// Bounds of memory that others push against: `pressure.rs`, `held.rs`, `exchange/link.rs`, and the library.
+const ELSEWHERE: [&str; 8] = [
+    "tcp_mem",
+    "tcp_rcvbuf",
+    "tcp_sndbuf",
+    "udp_rcvbuf",
+    "udp_sndbuf",
+    "netdev_max_backlog",
+    "txqueuelen",
+    "gc_thresh2",
+];
 /// Settings that are named like a bound of memory and are none: a mode, a scale, the width of a search.
 const NO_BOUND: [&str; 3] = ["tcp_syncookies", "tcp_rcvbuf_max", "tcp_probe_threshold"];
 

@@ -66,7 +66,7 @@ pub const DIAGNOSES: &[Diagnosis] = &[
         title: "The capture has packets twice",
         shown_by: "Equal packets, identification and checksum included, within moments",
         advice: "Capture on one interface; `editcap -d` removes copies",
-        cases: &["N12"],
+        cases: &[],
         cites: "",
     },
     Diagnosis {
@@ -386,7 +386,7 @@ pub const DIAGNOSES: &[Diagnosis] = &[
         title: "The path duplicates packets",
         shown_by: "Equal packets, and the receiver reports them (DSACK)",
         advice: "A loop of layer 2, or a wireless link",
-        cases: &["N12"],
+        cases: &[],
         cites: "RFC 2883",
     },
     Diagnosis {

@@ -11,7 +11,9 @@ use crate::scene::Scene;
 
 /// Runs a shell command, and returns its exit code, its output and its errors.
 fn shell(scene: &Scene, options: &[&str], script: &str) -> (Option<i32>, String, String) {
-    let output = scene.run(options, &["sh", "-c", script]).stdin(Stdio::null()).output().unwrap();
+    // Who runs the tests in the background of a shell has them ignore SIGINT.
+    let command = ["env", "--default-signal=INT", "sh", "-c", script];
+    let output = scene.run(options, &command).stdin(Stdio::null()).output().unwrap();
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     (output.status.code(), text(&output.stdout), text(&output.stderr))
 }
