@@ -214,8 +214,9 @@ impl Inside {
             set(&format!("net/ipv4/conf/{DEVICE}/{name}"), "1");
         }
         let v4 = |address| if let IpAddr::V4(address) = address { Some(address) } else { None };
-        let guest = subnet.guest().find_map(v4).expect("a subnet has an IPv4 network");
-        let diverted = links::divert_localhost(DEVICE, guest, &self.localhost).await;
+        let ends = subnet.guest().find_map(v4).zip(subnet.gateway().find_map(v4));
+        let (guest, gateway) = ends.expect("a subnet has an IPv4 network");
+        let diverted = links::divert_localhost(DEVICE, guest, gateway, &self.localhost).await;
         diverted.map_err(|e| Failed::new("cannot route localhost into the device", e))
     }
 

@@ -84,11 +84,18 @@ const TABLE: u32 = 100;
 const BEFORE: u32 = 10;
 const LOCAL: u32 = 20;
 
-/// Routes TCP connections to these ports of 127.0.0.1 into `device`, from an address of it.
-pub(super) async fn divert_localhost(device: &str, source: Ipv4Addr, ports: &[u16]) -> io::Result<()> {
+/// Routes TCP connections to these ports of 127.0.0.1 into `device`, from an address of it. On Ethernet nobody answers
+/// for 127.0.0.1, so that the next hop is the gateway.
+pub(super) async fn divert_localhost(
+    device: &str,
+    source: Ipv4Addr,
+    gateway: Ipv4Addr,
+    ports: &[u16],
+) -> io::Result<()> {
     let handle = connect()?;
     let route = RouteMessageBuilder::<Ipv4Addr>::new()
         .output_interface(index(&handle, device).await?)
+        .gateway(gateway)
         .pref_source(source)
         .table_id(TABLE)
         .build();

@@ -61,13 +61,20 @@ fn f25_a_fault_that_hits_nothing_fails_if_it_must_bite() {
 
 #[test]
 fn f25_the_local_server_of_a_program_is_reached_through_the_faults() {
-    let Some(scene) = Scene::new() else { return };
+    let Some(mut scene) = Scene::new() else { return };
     let here = serve_here(answer);
+    local_server(&scene, here);
+    // Over Ethernet.
+    scene.device("closed");
+    local_server(&scene, here);
+}
+
+fn local_server(scene: &Scene, here: std::net::SocketAddr) {
     let url = format!("http://127.0.0.1:{}/", here.port());
     let port = format!("--localhost={}", here.port());
-    let (output, seconds) = curl(&scene, &[&port], &url);
+    let (output, seconds) = curl(scene, &[&port], &url);
     assert!(output.stdout.starts_with(b"hold\n") && seconds < 0.5, "{output:?}");
-    let (_, seconds) = curl(&scene, &[&port, "--fault=latency C|S 50ms"], &url);
+    let (_, seconds) = curl(scene, &[&port, "--fault=latency C|S 50ms"], &url);
     assert!((0.2..1.0).contains(&seconds), "{seconds}");
     // Other ports are those of the command's own namespace.
     let other = scene.client(&[&port], &["dial", "127.0.0.1:9"]);
