@@ -81,6 +81,11 @@ fn late(event: &Event) -> impl Iterator<Item = Shown<'_>> {
     })
 }
 
+/// Whether an event comes from a stack.
+fn tells_states(event: &Event) -> bool {
+    matches!(event, Event::State { .. } | Event::Listening { .. } | Event::Call { .. })
+}
+
 struct Ladder<'a> {
     timeline: &'a Timeline,
     rows: Vec<String>,
@@ -89,6 +94,8 @@ struct Ladder<'a> {
     /// The endpoints of each host's last event.
     latest: Vec<Option<(SocketAddr, SocketAddr)>>,
     listeners: Vec<u32>,
+    /// The timeline is of stacks. Packets alone do not tell the states of their ends.
+    knows_states: bool,
     /// A state change that no row shows yet: its time and its host.
     unseen: Option<(Instant, usize)>,
     /// The last row that is a note, and how many times in a row it came.
@@ -104,6 +111,7 @@ impl<'a> Ladder<'a> {
             states: BTreeMap::new(),
             latest: vec![None; hosts],
             listeners: vec![0; hosts],
+            knows_states: timeline.events.iter().any(tells_states),
             unseen: None,
             repeated: (String::new(), 0),
         }
@@ -182,7 +190,7 @@ impl<'a> Ladder<'a> {
         };
         let known = ends.or(self.latest[host]).and_then(own).copied();
         let idle = if self.listeners[host] > 0 { State::Listen } else { State::Closed };
-        let state = known.unwrap_or(idle).name();
+        let state = if self.knows_states { known.unwrap_or(idle).name() } else { "" };
         if self.many_hosts() {
             format!("{} {state}", self.timeline.hosts[host].name)
         } else {
