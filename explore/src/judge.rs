@@ -6,9 +6,6 @@ use crate::ends::END_NAMES;
 use crate::program::Host;
 use crate::world::{Stop, World};
 
-/// The counters of connections that ended because nobody answered.
-const TIMED_OUT: [&str; 3] = ["TCPAbortOnTimeout", "TCPAbortOnMemory", "orphan_timeouts"];
-
 /// Returns the first rule that a run has broken. It ends the run: the applications close what they hold, and everything
 /// must come to an end.
 pub(crate) fn judge(world: &mut World, frame: &mut [u8]) -> Option<String> {
@@ -62,7 +59,7 @@ fn wind_up(world: &mut World, frame: &mut [u8]) -> Option<String> {
     consistent(world).or_else(|| if world.mended { left(world) } else { None })
 }
 
-/// Returns what is left at the end, or ended in another way than by an exchange of segments. A peer that crashed or is cut off may
+/// Returns what is left at the end, or what no exchange of segments ended. A peer that crashed or is cut off may
 /// take longer to be given up than a run lasts.
 fn left(world: &World) -> Option<String> {
     world.ends.iter().zip(END_NAMES).find_map(|(end, name)| {
@@ -72,9 +69,9 @@ fn left(world: &World) -> Option<String> {
             let states: Vec<State> = end.stack.sockets(world.now).iter().map(|socket| socket.state).collect();
             return Some(format!("{name} keeps {left:?} {states:?}"));
         }
-        let ended =
-            TIMED_OUT.iter().find(|counter| end.stack.counters().value(counter).is_some_and(|n| n > 0));
-        let ended = ended.filter(|_| world.program.orderly)?;
-        Some(format!("{name} gave a connection up: {ended}"))
+        let counters = end.stack.counters();
+        let given_up =
+            counters.tcp_abort_on_timeout + counters.tcp_abort_on_memory + counters.orphan_timeouts;
+        (world.program.orderly && given_up > 0).then(|| format!("{name} gave a connection up"))
     })
 }
