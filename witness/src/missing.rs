@@ -6,15 +6,18 @@ use std::fmt;
 use crate::NotRun;
 
 /// The Debian package of a program.
-const PACKAGES: [(&str, &str); 10] = [
+const PACKAGES: [(&str, &str); 13] = [
     ("curl", "curl"),
+    ("dhclient", "isc-dhcp-client"),
     ("ethtool", "ethtool"),
     ("ip", "iproute2"),
     ("nginx", "nginx-light"),
     ("nsenter", "util-linux"),
+    ("ping", "iputils-ping"),
     ("python3", "python3"),
     ("setpriv", "util-linux"),
     ("tshark", "tshark"),
+    ("udhcpc", "udhcpc"),
     ("unshare", "util-linux"),
     ("wrk", "wrk"),
 ];
