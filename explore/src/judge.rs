@@ -3,7 +3,6 @@
 use steadfast_core::trace::State;
 
 use crate::ends::END_NAMES;
-use crate::program::Host;
 use crate::world::{Stop, World};
 
 /// Returns the first rule that a run has broken. It ends the run: the applications close what they hold, and everything
@@ -31,10 +30,8 @@ pub(crate) fn judge(world: &mut World, frame: &mut [u8]) -> Option<String> {
 
 /// An application that waits for ever.
 fn stuck(world: &World) -> Option<String> {
-    let program = world.program.clone();
-    world.ends.iter().zip(&program.hosts).zip(END_NAMES).find_map(|((end, host), name)| {
-        let Host { apps, .. } = host;
-        let op = end.apps.iter().find_map(|app| app.stuck(apps))?;
+    world.ends.iter().zip(&world.program.hosts).zip(END_NAMES).find_map(|((end, host), name)| {
+        let op = end.apps.iter().find_map(|app| app.stuck(&host.apps))?;
         Some(format!("{name} waits in `{}` for ever", op.text))
     })
 }

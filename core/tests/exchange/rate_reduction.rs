@@ -1,26 +1,27 @@
 //! Proportional rate reduction (RFC 9937), on a path with a round trip of 20 ms. The first data is sent at time 0.
 
+use steadfast_core::Config;
 use steadfast_core::config::CongestionControl;
 use steadfast_core::info::CaState;
 
 use crate::harness::{Test, each, each_with};
 use crate::recovery::{path, state, window, write};
+use crate::reduction::{ecn_path, marked_path};
+
+fn twenty_segments_of_reno(config: &mut Config) {
+    config.tcp_init_cwnd = 20;
+    config.tcp_congestion_control = CongestionControl::Reno;
+}
 
 /// The paths of RFC 9937 §8: Reno, and 20 segments in flight, which the window permits. More is queued.
 fn figure(test: impl Fn(&mut Test)) {
-    each_with(
-        |config| {
-            config.tcp_init_cwnd = 20;
-            config.tcp_congestion_control = CongestionControl::Reno;
-        },
-        |t| {
-            path(t);
-            t.write(60_000);
-            // The initial window of RFC 6928 has room for a few bytes more.
-            assert!(t.drain() >= 20);
-            test(t);
-        },
-    );
+    each_with(twenty_segments_of_reno, |t| {
+        path(t);
+        t.write(60_000);
+        // The initial window of RFC 6928 has room for a few bytes more.
+        assert!(t.drain() >= 20);
+        test(t);
+    });
 }
 
 /// The peer selectively acknowledges from `first` on. Returns the window in segments after the ACK, and what was sent.
@@ -49,35 +50,25 @@ fn sent(t: &mut Test) -> String {
 /// Reno's 0.8 says (8511-1).
 #[test]
 fn a_mark_reduces_the_rate_evenly_9937_9() {
-    each_with(
-        |config| {
-            config.tcp_init_cwnd = 20;
-            config.tcp_congestion_control = CongestionControl::Reno;
-        },
-        |t| {
-            t.listen();
-            t.send("SEW seq 0 <sackOK, wscale 0>");
-            t.recv("SE. seq 0 ack 1 <mss 1460, sackOK, wscale 0>");
-            t.send(". seq 1 ack 1");
-            t.sock = t.accept();
-            t.write(60_000);
-            let out = t.drain() as u32;
-            assert!(out >= 20);
-            t.nxt = 1 + out * 1000;
-            let sent: Vec<_> = (1..=out)
-                .map(|n| {
-                    t.send(&format!("E. seq 1 ack {}", 1 + n * 1000));
-                    assert_eq!(state(t), if n < out { CaState::Cwr } else { CaState::Open });
-                    sent(t).len()
-                })
-                .collect();
-            assert!(sent.iter().all(|sent| *sent <= 1), "no burst: {sent:?}");
-            assert!(sent.windows(3).all(|three| three.iter().sum::<usize>() > 0), "no silence: {sent:?}");
-            let (cwnd, ssthresh, _) = window(t);
-            assert_eq!((cwnd, ssthresh), (out * 800, out * 800));
-            assert_eq!(sent.iter().sum::<usize>() as u32, out * 4 / 5);
-        },
-    );
+    each_with(twenty_segments_of_reno, |t| {
+        ecn_path(t);
+        t.write(60_000);
+        let out = t.drain() as u32;
+        assert!(out >= 20);
+        t.nxt = 1 + out * 1000;
+        let sent: Vec<_> = (1..=out)
+            .map(|n| {
+                t.send(&format!("E. seq 1 ack {}", 1 + n * 1000));
+                assert_eq!(state(t), if n < out { CaState::Cwr } else { CaState::Open });
+                sent(t).len()
+            })
+            .collect();
+        assert!(sent.iter().all(|sent| *sent <= 1), "no burst: {sent:?}");
+        assert!(sent.windows(3).all(|three| three.iter().sum::<usize>() > 0), "no silence: {sent:?}");
+        let (cwnd, ssthresh, _) = window(t);
+        assert_eq!((cwnd, ssthresh), (out * 800, out * 800));
+        assert_eq!(sent.iter().sum::<usize>() as u32, out * 4 / 5);
+    });
 }
 
 /// 9937-9: a loss in the window of data that was marked is repaired without a second reduction, and what proves it
@@ -85,13 +76,7 @@ fn a_mark_reduces_the_rate_evenly_9937_9() {
 #[test]
 fn a_spurious_loss_leaves_the_reduction_of_a_mark_9937_9() {
     each(|t| {
-        t.listen();
-        t.send("SEW seq 0 <sackOK, wscale 0>");
-        t.recv("SE. seq 0 ack 1 <mss 1460, sackOK, wscale 0>");
-        t.send(". seq 1 ack 1");
-        t.sock = t.accept();
-        t.write(10_000);
-        assert_eq!(t.drain(), 10);
+        marked_path(t);
         t.send("E. seq 1 ack 1001");
         assert_eq!(window(t), (10_000, 8500, CaState::Cwr));
         t.send(". seq 1 ack 1001 <sack 2001:9001>");

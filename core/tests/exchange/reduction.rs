@@ -10,13 +10,18 @@ use proptest::prelude::*;
 
 use crate::harness::{Test, each, each_with};
 
-/// A connection with ECN and ten segments in flight.
-fn marked_path(t: &mut Test) {
+/// A connection with ECN.
+pub fn ecn_path(t: &mut Test) {
     t.listen();
     t.send("SEW seq 0 <sackOK, wscale 0>");
     t.recv("SE. seq 0 ack 1 <mss 1460, sackOK, wscale 0>");
     t.send(". seq 1 ack 1");
     t.sock = t.accept();
+}
+
+/// A connection with ECN and ten segments in flight.
+pub fn marked_path(t: &mut Test) {
+    ecn_path(t);
     t.write(10_000);
     assert_eq!(t.drain(), 10);
 }
