@@ -7,7 +7,6 @@ use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use steadfast::device::HardwareAddress;
@@ -15,7 +14,7 @@ use steadfast::{Net, UdpSocket};
 use tokio::time::Instant;
 
 use crate::counters::count;
-use crate::shared::Shared;
+use crate::shared::{Shared, receive};
 use crate::subnet::Subnet;
 
 const SERVER_PORT: u16 = 67;
@@ -224,18 +223,13 @@ pub(crate) fn bind(net: &Net) -> io::Result<UdpSocket> {
 pub(crate) async fn serve(socket: UdpSocket, settings: Settings, shared: Arc<Shared>) {
     let mut leases = Leases::default();
     let mut buffer = vec![0; 1500];
-    loop {
-        let (len, from) = match socket.recv_from(&mut buffer).await {
-            Ok(received) => received,
-            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => continue,
-            Err(_) => return,
-        };
+    while let Some((len, from)) = receive(&socket, &mut buffer).await {
         let Some(message) = parse(&buffer[..len]) else {
             count(&shared.counts.dhcp_invalid);
             continue;
         };
         let Some(answer) = leases.answer(Instant::now(), &settings, &message) else { continue };
-        shared.counts.dhcp_answers.fetch_add(1, Ordering::Relaxed);
+        count(&shared.counts.dhcp_answers);
         // A guest that has an address gets the answer there (RFC 2131 §4.1).
         let has_address = !message.client.is_unspecified() && from.ip() == IpAddr::V4(message.client);
         let to = if has_address { message.client } else { Ipv4Addr::BROADCAST };

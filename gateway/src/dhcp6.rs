@@ -11,7 +11,7 @@ use steadfast::device::HardwareAddress;
 use steadfast::{Net, UdpSocket};
 
 use crate::counters::count;
-use crate::shared::Shared;
+use crate::shared::{Shared, receive};
 
 const SERVER_PORT: u16 = 547;
 const CLIENT_PORT: u16 = 546;
@@ -151,12 +151,7 @@ pub(crate) fn bind(net: &Net) -> io::Result<UdpSocket> {
 
 pub(crate) async fn serve(socket: UdpSocket, settings: Settings, shared: Arc<Shared>) {
     let mut buffer = vec![0; 1500];
-    loop {
-        let (len, from) = match socket.recv_from(&mut buffer).await {
-            Ok(received) => received,
-            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => continue,
-            Err(_) => return,
-        };
+    while let Some((len, from)) = receive(&socket, &mut buffer).await {
         let Some(message) = parse(&buffer[..len]) else {
             count(&shared.counts.dhcp_invalid);
             continue;

@@ -1,10 +1,11 @@
 //! The part of a gateway that all its services use.
 
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 
-use steadfast::RelayConfig;
+use steadfast::{RelayConfig, UdpSocket};
 
 use crate::counters::Counts;
 use crate::rules::{Action, Rules};
@@ -42,5 +43,17 @@ impl Shared {
 
     pub(crate) fn decide(&self, destination: SocketAddr) -> Action {
         self.rules.decide(destination)
+    }
+}
+
+/// Receives the next datagram of a server's socket: its length and its sender. `None`: the network is closed.
+pub(crate) async fn receive(socket: &UdpSocket, buffer: &mut [u8]) -> Option<(usize, SocketAddr)> {
+    loop {
+        match socket.recv_from(buffer).await {
+            Ok(received) => return Some(received),
+            // An earlier answer found a closed port.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {}
+            Err(_) => return None,
+        }
     }
 }
