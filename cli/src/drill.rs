@@ -46,6 +46,9 @@ pub(crate) struct Run {
     /// Play the scripts against this machine's kernel, in a network namespace and in real time. Needs root.
     #[arg(long, value_name = "WHOM")]
     against: Option<Opponent>,
+    /// MTU of the link, unless the script names one.
+    #[arg(long, value_name = "BYTES")]
+    mtu: Option<u16>,
     /// Allow events to be early or late by this much, overriding the script. For a busy machine.
     #[arg(long = "tolerance_usecs", value_name = "MICROSECONDS")]
     tolerance_usecs: Option<u64>,
@@ -207,6 +210,7 @@ impl Run {
             profile: self.profile,
             neutral: self.neutral,
             ip_version: self.ip_version.first().copied().unwrap_or_default(),
+            mtu: self.mtu,
             tolerance_usecs: self.tolerance_usecs,
             defines: self.defined(),
             capture: self.pcap.is_some(),

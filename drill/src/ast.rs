@@ -149,6 +149,7 @@ pub(crate) struct Tcp {
     pub(crate) ports: Option<(u16, u16)>,
     /// The twelve bits after the data offset.
     pub(crate) flags: u16,
+    pub(crate) scale: Scale,
     pub(crate) seq: u32,
     pub(crate) len: u32,
     pub(crate) ack: Option<u32>,
@@ -156,6 +157,18 @@ pub(crate) struct Tcp {
     pub(crate) urgent: Option<u16>,
     /// `None`: not checked.
     pub(crate) options: Option<Vec<TcpOption>>,
+}
+
+/// How a sequence number of the script is meant.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Scale {
+    /// It counts from the initial sequence number. In a SYN it is that number.
+    #[default]
+    Initial,
+    /// `1:1(0)!`: it is the number on the wire.
+    Wire,
+    /// `...(0)`: it is not compared.
+    Open,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

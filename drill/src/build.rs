@@ -7,13 +7,15 @@ use steadfast_core::wire::{
     Ecn, PROTOCOL_ICMP, PROTOCOL_ICMPV6, PROTOCOL_TCP, PROTOCOL_UDP, ipv4, ipv6, tcp,
 };
 
-use super::ast::{Cast, EcnSpec, Icmp, IcmpName, IpInfo, Quoted, Tcp, TcpOption};
+use super::ast::{Cast, EcnSpec, Icmp, IcmpName, IpInfo, Quoted, Scale, Tcp, TcpOption};
 use super::flow::Flow;
 
 const TTL: u8 = 255;
 /// Length of the fixed TCP header.
 const TCP_HEADER: usize = 20;
 const UDP_HEADER: usize = 8;
+const SYN: u16 = 1 << 1;
+const ACK: u16 = 1 << 4;
 /// Bytes of the transport header that a quote includes.
 const QUOTED: usize = 20;
 
@@ -27,8 +29,12 @@ pub(crate) fn segment(spec: &Tcp, ip: &IpInfo, flow: &Flow) -> Vec<u8> {
         |bytes: &mut Vec<u8>, at: usize, field: &[u8]| bytes[at..at + field.len()].copy_from_slice(field);
     put(&mut bytes, 0, &flow.remote.port().to_be_bytes());
     put(&mut bytes, 2, &flow.local.port().to_be_bytes());
-    put(&mut bytes, 4, &flow.remote_to_live(spec.seq).to_be_bytes());
-    let ack = spec.ack.map_or(0, |ack| flow.local_to_live(ack));
+    let syn = spec.flags & SYN != 0;
+    let seq = if spec.scale == Scale::Wire { spec.seq } else { flow.remote_to_live(spec.seq, syn) };
+    put(&mut bytes, 4, &seq.to_be_bytes());
+    // With the flag and without a number it is 0 in the script.
+    let ack = spec.ack.or((spec.flags & ACK != 0).then_some(0));
+    let ack = ack.map_or(0, |ack| flow.local_to_live(ack, syn));
     put(&mut bytes, 8, &ack.to_be_bytes());
     put(&mut bytes, 12, &(offset << 12 | spec.flags & 0xfff).to_be_bytes());
     put(&mut bytes, 14, &spec.window.unwrap_or(flow.window).to_be_bytes());
@@ -68,8 +74,9 @@ fn emit(option: &TcpOption, flow: &Flow, out: &mut Vec<u8>) {
         TcpOption::WindowScale(shift) => tagged(3, &[*shift]),
         TcpOption::SackPermitted => tagged(4, &[]),
         TcpOption::Sack(blocks) => {
-            let live =
-                |(left, right): &(u32, u32)| pair(flow.local_to_live(*left), flow.local_to_live(*right));
+            let live = |(left, right): &(u32, u32)| {
+                pair(flow.local_to_live(*left, false), flow.local_to_live(*right, false))
+            };
             tagged(5, &blocks.iter().flat_map(live).collect::<Vec<_>>());
         }
         TcpOption::Timestamps { val, ecr } => {
@@ -144,9 +151,9 @@ pub(crate) fn icmp(spec: &Icmp, ip: &IpInfo, flow: &Flow) -> Option<Vec<u8>> {
 /// The start of a packet of the stack, as an ICMP message quotes it.
 fn quoted(quoted: &Quoted, flow: &Flow) -> Vec<u8> {
     let (protocol, head, len) = match quoted {
-        Quoted::Nothing => (PROTOCOL_TCP, quoted_segment(flow.local_to_live(0), flow), TCP_HEADER),
+        Quoted::Nothing => (PROTOCOL_TCP, quoted_segment(flow.local_to_live(0, false), flow), TCP_HEADER),
         Quoted::Tcp(seq, len) => {
-            (PROTOCOL_TCP, quoted_segment(flow.local_to_live(*seq), flow), TCP_HEADER + *len as usize)
+            (PROTOCOL_TCP, quoted_segment(flow.local_to_live(*seq, false), flow), TCP_HEADER + *len as usize)
         }
         Quoted::Udp(len) => {
             let whole = udp(*len, flow.local, flow.remote);

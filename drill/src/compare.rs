@@ -1,6 +1,6 @@
 //! Compares expected and actual packets, field by field.
 
-use super::ast::{Direction, EcnSpec, Icmp, IpInfo, Quoted, Tcp, TcpOption};
+use super::ast::{Direction, EcnSpec, Icmp, IpInfo, Quoted, Scale, Tcp, TcpOption};
 use super::build;
 use super::flow::Flow;
 use super::parsed::{PacketBody, ParsedIcmp, ParsedPacket, ParsedTcp};
@@ -45,10 +45,16 @@ pub(crate) fn segment(spec: &Tcp, ip: &IpInfo, live: &ParsedPacket, flow: &Flow,
     // Standards leave it to the sender which segments carry PSH.
     let open = if rules.neutral { PSH } else { 0 };
     fields.push(Field::new("flags", show::flags(spec.flags & !open), show::flags(tcp.flags & !open)));
-    fields.push(Field::new("sequence number", spec.seq, flow.local_to_script(tcp.seq)));
+    let seq = flow.local_to_script(tcp.seq, tcp.has(SYN));
+    fields.push(match spec.scale {
+        Scale::Initial => Field::new("sequence number", spec.seq, seq),
+        Scale::Wire => Field::new("sequence number", spec.seq, tcp.seq),
+        Scale::Open => Field::unchecked("sequence number", seq),
+    });
     let len = tcp.payload.len() as u32;
     fields.push(Field::new("length of data", spec.len, len));
-    let ack = if tcp.flags & ACK == 0 && tcp.ack == 0 { 0 } else { flow.remote_to_script(tcp.ack) };
+    let none = !tcp.has(ACK) && tcp.ack == 0;
+    let ack = if none { 0 } else { flow.remote_to_script(tcp.ack, tcp.has(SYN)) };
     fields.push(Field::new("acknowledgment number", spec.ack.unwrap_or(0), ack));
     fields.push(match spec.window {
         Some(window) if !rules.neutral => Field::new("window", window, tcp.window),
@@ -77,6 +83,7 @@ pub(crate) fn segment(spec: &Tcp, ip: &IpInfo, live: &ParsedPacket, flow: &Flow,
     fields
 }
 
+const SYN: u16 = 1 << 1;
 const PSH: u16 = 1 << 3;
 const ACK: u16 = 1 << 4;
 
@@ -152,8 +159,9 @@ pub(crate) fn named(tcp: &ParsedTcp, spec: Option<&[TcpOption]>, flow: &Flow) ->
     let any_cookie = spec.unwrap_or_default().contains(&TcpOption::GivenCookie);
     let name = |option: &TcpOption| match option {
         TcpOption::Sack(blocks) => {
-            let named =
-                |(left, right): &(u32, u32)| (flow.remote_to_script(*left), flow.remote_to_script(*right));
+            let named = |(left, right): &(u32, u32)| {
+                (flow.remote_to_script(*left, false), flow.remote_to_script(*right, false))
+            };
             TcpOption::Sack(blocks.iter().map(named).collect())
         }
         TcpOption::Timestamps { val: Some(val), ecr } => match expected {
@@ -222,7 +230,7 @@ pub(crate) fn message(spec: &Icmp, ip: &IpInfo, live: &ParsedPacket, flow: &Flow
     }
     if let Quoted::Tcp(seq, len) = spec.quoted {
         // The stack quotes a packet of the script.
-        let came = icmp.quoted.map(|(seq, len)| (flow.remote_to_script(seq), len));
+        let came = icmp.quoted.map(|(seq, len)| (flow.remote_to_script(seq, false), len));
         let shown = |quoted: Option<(u32, u32)>| {
             quoted
                 .map_or("nothing".to_owned(), |(seq, len)| format!("{seq}:{}({len})", seq.wrapping_add(len)))
@@ -244,18 +252,23 @@ pub(crate) fn line(live: &ParsedPacket, flow: Option<&Flow>, direction: Directio
         PacketBody::Tcp(tcp) => {
             let own = Flow::new(([0, 0, 0, 0], 0).into(), ([0, 0, 0, 0], 0).into(), None);
             let flow = flow.unwrap_or(&own);
+            let syn = tcp.has(SYN);
             let (seq, ack, options) = match direction {
                 Direction::Out => {
-                    (flow.local_to_script(tcp.seq), flow.remote_to_script(tcp.ack), named(tcp, None, flow))
+                    let (seq, ack) =
+                        (flow.local_to_script(tcp.seq, syn), flow.remote_to_script(tcp.ack, syn));
+                    (seq, ack, named(tcp, None, flow))
                 }
                 Direction::In => {
-                    (flow.remote_to_script(tcp.seq), flow.local_to_script(tcp.ack), inbound(tcp, flow))
+                    let (seq, ack) =
+                        (flow.remote_to_script(tcp.seq, syn), flow.local_to_script(tcp.ack, syn));
+                    (seq, ack, inbound(tcp, flow))
                 }
             };
             let len = tcp.payload.len() as u32;
             let mut text =
                 format!("{arrow} {} {seq}:{}({len})", show::flags(tcp.flags), seq.wrapping_add(len));
-            if tcp.flags & ACK != 0 {
+            if tcp.has(ACK) {
                 text.push_str(&format!(" ack {ack}"));
             }
             text.push_str(&format!(" win {}", tcp.window));
@@ -271,8 +284,8 @@ pub(crate) fn line(live: &ParsedPacket, flow: Option<&Flow>, direction: Directio
             let names = build::names((icmp.kind, icmp.code), live.version == 6);
             let quoted = icmp.quoted.map_or(String::new(), |(seq, len)| {
                 let seq = flow.map_or(seq, |flow| match direction {
-                    Direction::In => flow.local_to_script(seq),
-                    Direction::Out => flow.remote_to_script(seq),
+                    Direction::In => flow.local_to_script(seq, false),
+                    Direction::Out => flow.remote_to_script(seq, false),
                 });
                 format!(" [{seq}:{}({len})]", seq.wrapping_add(len))
             });
@@ -286,8 +299,9 @@ pub(crate) fn line(live: &ParsedPacket, flow: Option<&Flow>, direction: Directio
 fn inbound(tcp: &ParsedTcp, flow: &Flow) -> Vec<TcpOption> {
     let name = |option: &TcpOption| match option {
         TcpOption::Sack(blocks) => {
-            let named =
-                |(left, right): &(u32, u32)| (flow.local_to_script(*left), flow.local_to_script(*right));
+            let named = |(left, right): &(u32, u32)| {
+                (flow.local_to_script(*left, false), flow.local_to_script(*right, false))
+            };
             TcpOption::Sack(blocks.iter().map(named).collect())
         }
         TcpOption::Timestamps { val, ecr: Some(ecr) } if *ecr != 0 => {

@@ -6,7 +6,7 @@ mod timing;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use steadfast_core::Instant;
+use steadfast_core::{Instant, Profile};
 
 use super::ast::{Action, Call, Event, Expression, Script};
 use super::call::{Calls, Ends, Judged, Understood};
@@ -377,10 +377,11 @@ fn same_errno(expected: &str, came: Errno) -> bool {
 }
 
 /// The addresses that the subject must have.
-pub(super) fn addresses(settings: &ScriptOptions, version: IpVersion) -> Addresses {
-    let Ends { local, remote, .. } = ends(settings, version);
-    // The IPv6 header is 20 bytes larger: segments of the same size fit.
-    let mtu = settings.mtu.unwrap_or(if local.is_ipv6() { 1520 } else { 1500 });
+pub(super) fn addresses(settings: &ScriptOptions, options: &DrillOptions<'_>) -> Addresses {
+    let Ends { local, remote, .. } = ends(settings, settings.ip_version.unwrap_or(options.ip_version));
+    // The IPv6 header is 20 bytes larger.
+    let for_both = settings.ip_version.is_none() && local.is_ipv6() && options.profile != Profile::FreeBsd;
+    let mtu = settings.mtu.or(options.mtu).unwrap_or(if for_both { 1520 } else { 1500 });
     Addresses { local, prefix_len: if local.is_ipv6() { 64 } else { 16 }, remote, mtu }
 }
 

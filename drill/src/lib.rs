@@ -90,6 +90,9 @@ pub struct DrillOptions<'a> {
     pub neutral: bool,
     /// The IP version, unless the script names one.
     pub ip_version: IpVersion,
+    /// MTU of the link, unless the script names one. `None`: 1500; but where these options choose IPv6, and not the script,
+    /// 1520, so that segments of the same size fit. With the profile `freebsd` it is 1500 in any case.
+    pub mtu: Option<u16>,
     /// How early or late an event may be. Overrides the script's tolerance.
     pub tolerance_usecs: Option<u64>,
     /// Symbols defined with `-D NAME=VAL`.
@@ -106,6 +109,7 @@ impl Default for DrillOptions<'_> {
             profile: Profile::Linux,
             neutral: false,
             ip_version: IpVersion::V4,
+            mtu: None,
             tolerance_usecs: None,
             defines: BTreeMap::new(),
             capture: false,
@@ -193,7 +197,7 @@ impl Drill {
 
     /// The addresses that the script runs with.
     pub fn addresses(&self, options: &DrillOptions<'_>) -> Addresses {
-        interpret::addresses(&self.options, self.options.ip_version.unwrap_or(options.ip_version))
+        interpret::addresses(&self.options, options)
     }
 
     /// Plays the script against a fresh subject, which must have the addresses of [`Drill::addresses`].

@@ -59,6 +59,13 @@ pub(crate) struct ParsedIcmp {
     pub(crate) quoted: Option<(u32, u32)>,
 }
 
+impl ParsedTcp {
+    /// Returns whether a flag is set.
+    pub(crate) fn has(&self, flag: u16) -> bool {
+        self.flags & flag != 0
+    }
+}
+
 impl ParsedPacket {
     /// Parses a packet; `None` if it is not an IP packet.
     pub(crate) fn parse(bytes: &[u8]) -> Option<ParsedPacket> {

@@ -108,8 +108,8 @@ pub(crate) struct Patterns {
 
 impl Patterns {
     pub(crate) fn new() -> Patterns {
-        let written = r"\b(?:(?:MUST|SHLD|MAY|REC|THREAT|PACE|RATE|FWD)-\d+|SA-[A-Z_0-9]+-\d\d|[1-9]\d{3}-(?:\d{1,2}|[a-n])|P[0-8])\b";
-        let in_name = r"(?:^|_)(?:(sa_[a-z0-9_]+?)_(\d\d)|(must|shld|may|rec|threat|pace|rate|fwd|[1-9]\d{3})_(\d{1,2}|[a-n]))(?:_|$)";
+        let written = r"\b(?:(?:MUST|SHLD|MAY|REC|THREAT|PACE|RATE|FWD)-\d+|SA-[A-Z_0-9]+-\d\d|DRILL-[FLX]\d\d|[1-9]\d{3}-(?:\d{1,2}|[a-n])|P[0-8])\b";
+        let in_name = r"(?:^|_)(?:(sa_[a-z0-9_]+?)_(\d\d)|(drill)_([flx]\d\d)|(must|shld|may|rec|threat|pace|rate|fwd|[1-9]\d{3})_(\d{1,2}|[a-n]))(?:_|$)";
         Patterns {
             written: Regex::new(written).expect("a sound pattern"),
             in_name: Regex::new(in_name).expect("a sound pattern"),
@@ -130,16 +130,19 @@ impl Patterns {
         let mut ids = Vec::new();
         let mut at = 0;
         while let Some(found) = self.in_name.captures_at(name, at) {
-            let (family, number) = match (found.get(1), found.get(3)) {
-                (Some(state), _) => (state.as_str(), &found[2]),
-                (None, family) => (family.map_or("", |f| f.as_str()), &found[4]),
-            };
-            ids.push(match family.strip_prefix("sa_") {
-                Some(state) => format!("SA-{}-{number}", state.to_uppercase()),
-                None => format!("{}-{number}", family.to_uppercase()),
+            // Each alternative has a family and a number.
+            let groups = [(1, 2), (3, 4), (5, 6)];
+            let pair = groups.iter().find_map(|(family, number)| found.get(*family).zip(found.get(*number)));
+            let Some((family, number)) = pair else { break };
+            ids.push(match (family.as_str(), number.as_str()) {
+                ("drill", number) => format!("DRILL-{}", number.to_uppercase()),
+                (family, number) => match family.strip_prefix("sa_") {
+                    Some(state) => format!("SA-{}-{number}", state.to_uppercase()),
+                    None => format!("{}-{number}", family.to_uppercase()),
+                },
             });
             // The separator may belong to the next id.
-            at = found.get(2).or(found.get(4)).map_or(name.len(), |number| number.end());
+            at = number.end();
         }
         ids.join(" ")
     }
@@ -160,6 +163,8 @@ mod tests {
         let text = "On 2026-11-28: SA-SYN_RCVD-04, MUST-7 and 5961-10 (CVE-2016-5696).";
         assert_eq!(patterns.ids(text), ["SA-SYN_RCVD-04", "MUST-7", "5961-10"]);
         assert_eq!(patterns.spelled_out("a_flood_threat_1_threat_25"), "THREAT-1 THREAT-25");
+        assert_eq!(patterns.spelled_out("numbers_drill_l01_drill_x31"), "DRILL-L01 DRILL-X31");
+        assert_eq!(patterns.ids("DRILL-F05 and DRILL-X31, not DRILL-Q11"), ["DRILL-F05", "DRILL-X31"]);
     }
 
     #[test]

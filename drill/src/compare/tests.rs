@@ -12,6 +12,7 @@ fn sound(version: usize) -> (Vec<u8>, Tcp, Flow) {
     let spec = Tcp {
         ports: None,
         flags: ACK | 1 << 3,
+        scale: Scale::Initial,
         seq: 1,
         len: 10,
         ack: Some(1),

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use steadfast_core::time::Duration;
 use steadfast_core::trace::State;
 
-use super::super::ast::{Body, Direction, Event, IpInfo, Packet, Tcp, TcpOption};
+use super::super::ast::{Body, Direction, Event, IpInfo, Packet, Scale, Tcp, TcpOption};
 use super::super::compare::{self, Field, Rules};
 use super::super::flow::Flow;
 use super::super::parsed::{PacketBody, ParsedPacket};
@@ -24,6 +24,9 @@ const SYN: u16 = 1 << 1;
 const RST: u16 = 1 << 2;
 const PSH: u16 = 1 << 3;
 const ACK: u16 = 1 << 4;
+const CWR: u16 = 1 << 7;
+/// Flags of a line that may be on any of the segments that make it up.
+const JOINED: u16 = FIN | PSH | CWR;
 
 impl Interpreter<'_> {
     // Inbound packets.
@@ -33,7 +36,11 @@ impl Interpreter<'_> {
         let bytes = match &packet.body {
             Body::Tcp(tcp) => {
                 let index = self.flow_of_injected(tcp);
+                let opening = tcp.flags & SYN != 0 && self.is_in(index, State::SynSent);
                 let flow = &mut self.flows[index];
+                if tcp.flags & SYN != 0 && tcp.scale == Scale::Initial {
+                    flow.note_syn(tcp.seq, tcp.len, opening);
+                }
                 if let Some(window) = tcp.window {
                     flow.window = window;
                 }
@@ -87,17 +94,23 @@ impl Interpreter<'_> {
     /// Uses a flow. A SYN on a flow without a connection in the stack starts a new one.
     fn use_flow(&mut self, index: usize, fresh_syn: bool) -> usize {
         if fresh_syn {
-            let all = self.world.subject.sockets();
-            let flow = &mut self.flows[index];
-            let mut ours =
-                all.iter().filter(|entry| entry.local == flow.local && entry.remote == flow.remote);
-            match ours.next() {
-                None => flow.begin_again(),
-                Some(entry) => flow.may_begin_again = entry.state == State::TimeWait,
-            }
+            let state = self.state_of(index);
+            self.flows[index].may_begin_again = state.is_none_or(|state| state == State::TimeWait);
         }
         self.current = Some(index);
         index
+    }
+
+    /// The state that the stack has of a flow.
+    fn state_of(&self, index: usize) -> Option<State> {
+        let flow = &self.flows[index];
+        let all = self.world.subject.sockets();
+        let ours = all.iter().find(|entry| entry.local == flow.local && entry.remote == flow.remote);
+        ours.map(|entry| entry.state)
+    }
+
+    fn is_in(&self, index: usize, state: State) -> bool {
+        self.state_of(index) == Some(state)
     }
 
     fn current_or_new(&mut self) -> usize {
@@ -133,7 +146,7 @@ impl Interpreter<'_> {
             Body::Tcp(tcp) => self.expect_segments(event, tcp, &packet.ip, due),
             Body::Icmp(icmp) => {
                 let index = self.current_or_new();
-                let (sent, live) = self.next_packet(event, due)?;
+                let (sent, live) = self.next_packet(event, due, false)?;
                 let fields = compare::message(icmp, &packet.ip, &live, &self.flows[index]);
                 self.judge(event, &fields, &live, index)?;
                 self.in_time(event, due, &sent, &live, index)
@@ -145,8 +158,34 @@ impl Interpreter<'_> {
         }
     }
 
+    /// Returns the next packet of the stack that the script sees. `opens`: the first one of a connect is expected.
+    fn next_packet(&mut self, event: &Event, due: Due, opens: bool) -> Run<(Sent, ParsedPacket)> {
+        loop {
+            let (sent, live) = self.next_of_any(event, due)?;
+            if !self.is_passed_over(&live, opens) {
+                return Ok((sent, live));
+            }
+        }
+    }
+
+    /// Whether a packet belongs to a connection of which the script no longer speaks: a newer one took its place.
+    fn is_passed_over(&self, live: &ParsedPacket, opens: bool) -> bool {
+        let ends = live.ends();
+        let of_ends = |flow: &Flow| flow.script_ports.is_none() && ends == Some((flow.local, flow.remote));
+        let Some(current) = self.current.filter(|current| self.flows[*current].script_ports.is_none()) else {
+            return false;
+        };
+        match self.flows.iter().rposition(of_ends) {
+            Some(index) if index == current => {
+                let is_old = self.world.calls.sockets_made > self.current_since;
+                opens && is_old && live.tcp().is_some_and(|tcp| !tcp.has(SYN))
+            }
+            other => other.is_some(),
+        }
+    }
+
     /// Returns the next packet of the stack. Waits for its latest time and a grace period.
-    fn next_packet(&mut self, event: &Event, due: Due) -> Run<(Sent, ParsedPacket)> {
+    fn next_of_any(&mut self, event: &Event, due: Due) -> Run<(Sent, ParsedPacket)> {
         let patience = if due.any { self.world.subject.patience() } else { GRACE };
         let latest = due.end.saturating_add(self.tolerance(due.start));
         let limit = self.instant(latest).max(self.world.now()) + patience;
@@ -170,17 +209,22 @@ impl Interpreter<'_> {
     fn expect_segments(&mut self, event: &Event, spec: &Tcp, ip: &IpInfo, due: Due) -> Run {
         let mut rest = spec.clone();
         let mut due = due;
+        let opens = spec.flags & (SYN | ACK) == SYN;
+        let mut said = 0;
         loop {
-            let (sent, live) = self.next_packet(event, due)?;
+            let (sent, live) = self.next_packet(event, due, opens)?;
             let index = self.flow_of_expected(&rest, &live);
             let part = self.part(&rest, &live, index);
-            let now = part.as_ref().unwrap_or(&rest);
-            let fields = compare::segment(now, ip, &live, &self.flows[index], self.rules());
+            let mut now = part.clone().unwrap_or_else(|| rest.clone());
+            // A flag of the whole that was on an earlier part may be on this one too.
+            let flags = live.tcp().map_or(0, |tcp| tcp.flags);
+            now.flags = now.flags & !said | flags & said;
+            let fields = compare::segment(&now, ip, &live, &self.flows[index], self.rules());
             self.judge(event, &fields, &live, index)?;
             self.in_time(event, due, &sent, &live, index)?;
-            let now = now.clone();
             self.learn(&now, &live, index);
             let Some(part) = part else { return Ok(()) };
+            said |= part.flags & JOINED;
             rest.seq = rest.seq.wrapping_add(part.len);
             rest.len -= part.len;
             // The rest follows at once.
@@ -193,12 +237,16 @@ impl Interpreter<'_> {
     fn part(&self, spec: &Tcp, live: &ParsedPacket, flow: usize) -> Option<Tcp> {
         let tcp = live.tcp().filter(|_| !self.settings.strict_segments)?;
         let len = tcp.payload.len() as u32;
-        let begins = self.flows[flow].local_to_script(tcp.seq) == spec.seq;
-        if !begins || len == 0 || len >= spec.len || tcp.flags & FIN != 0 {
+        let begins = match spec.scale {
+            Scale::Initial => self.flows[flow].local_to_script(tcp.seq, tcp.has(SYN)) == spec.seq,
+            Scale::Wire => tcp.seq == spec.seq,
+            Scale::Open => true,
+        };
+        if !begins || len == 0 || len >= spec.len || tcp.has(FIN) {
             return None;
         }
-        // FIN is on the last segment only; PSH may be on any.
-        let flags = spec.flags & !(FIN | PSH) | tcp.flags & PSH;
+        // What the whole has may be on any part.
+        let flags = spec.flags & !JOINED | spec.flags & tcp.flags & JOINED;
         Some(Tcp { len, flags, ..spec.clone() })
     }
 
@@ -228,11 +276,16 @@ impl Interpreter<'_> {
         if let Some(tcp) = live.tcp()
             && same(&self.flows[index])
             && spec.flags & SYN != 0
-            && tcp.flags & SYN != 0
-            && (!self.flows[index].knows_local() || self.flows[index].may_begin_again)
+            && tcp.has(SYN)
         {
-            self.flows[index].begin_again();
-            self.flows[index].learn_local(spec.seq, tcp.seq);
+            let flow = &mut self.flows[index];
+            if spec.scale == Scale::Initial && (!flow.knows_local() || flow.may_begin_again) {
+                flow.begin_again();
+                flow.learn_local(spec.seq, tcp.seq);
+            }
+            if tcp.has(ACK) {
+                flow.note_acknowledged(tcp.ack);
+            }
         }
         index
     }
@@ -338,7 +391,7 @@ impl Interpreter<'_> {
                 return self.expect_segments(event, spec, ip, due);
             };
             let came_ack = pure(tcp.payload.len(), tcp.flags);
-            let ack = self.flows[index].remote_to_script(tcp.ack);
+            let ack = self.flows[index].remote_to_script(tcp.ack, tcp.has(SYN));
             let behind = spec.ack.unwrap_or(0).wrapping_sub(ack) as i32 > 0;
             if came_ack && (!expects_ack || (fresh && behind)) {
                 self.world.outbox.pop_front();

@@ -1,7 +1,9 @@
 //! Parses packets: addresses and ports, flags, numbers, options, ICMP.
 
 use super::Parser;
-use crate::ast::{Body, Cast, Direction, EcnSpec, Icmp, IcmpName, IpInfo, Packet, Quoted, Tcp, TcpOption};
+use crate::ast::{
+    Body, Cast, Direction, EcnSpec, Icmp, IcmpName, IpInfo, Packet, Quoted, Scale, Tcp, TcpOption,
+};
 use crate::lex::{Cursor, Parsed, SyntaxError};
 
 /// The maximum length of all options, in bytes.
@@ -140,7 +142,7 @@ impl Parser<'_> {
     fn tcp(&mut self, direction: Direction) -> Parsed<Tcp> {
         let ports = self.ports()?;
         let flags = self.flags()?;
-        let (seq, len) = self.sequence()?;
+        let (scale, seq, len) = self.scaled_sequence(direction)?;
         let (mut ack, mut window, mut urgent) = (None, None, None);
         loop {
             if self.cursor.eat_word("ack") {
@@ -155,7 +157,7 @@ impl Parser<'_> {
         }
         // A `<` or `>` on the next line cannot start a packet: that starts with a time.
         let options = if self.cursor.next_is("<") { self.options(direction)? } else { Some(Vec::new()) };
-        Ok(Tcp { ports, flags, seq, len, ack, window, urgent, options })
+        Ok(Tcp { ports, flags, scale, seq, len, ack, window, urgent, options })
     }
 
     fn ports(&mut self) -> Parsed<Option<(u16, u16)>> {
@@ -171,7 +173,7 @@ impl Parser<'_> {
         Ok(Some((source, self.cursor.number("the destination port", 0xffff)? as u16)))
     }
 
-    /// Parses flags: letters, `.` for ACK, a digit for the ACE field, `-` for none.
+    /// Parses flags: letters, `.` for ACK, a digit for the ACE field, `-` for none. Blanks may stand before the `.`.
     fn flags(&mut self) -> Parsed<u16> {
         self.cursor.blank();
         let offset = self.cursor.offset();
@@ -199,7 +201,29 @@ impl Parser<'_> {
         if text.is_empty() {
             return Err(self.cursor.error("flags of `SFRP.UEWA`, a digit from 0 to 7, or `-`"));
         }
+        if !text.contains(['.', '-']) && self.cursor.next_is(".") && !self.cursor.next_is("...") {
+            self.cursor.expect(".")?;
+            flags |= 1 << 4;
+        }
         Ok(flags)
+    }
+
+    /// Parses `first:end(length)`, `first:end(length)!` or `...(length)`.
+    fn scaled_sequence(&mut self, direction: Direction) -> Parsed<(Scale, u32, u32)> {
+        if direction == Direction::Out && self.cursor.eat("...") {
+            return Ok((Scale::Open, 0, self.length()?));
+        }
+        let (seq, len) = self.sequence()?;
+        let on_wire = self.cursor.rest().starts_with('!') && self.cursor.eat("!");
+        Ok((if on_wire { Scale::Wire } else { Scale::Initial }, seq, len))
+    }
+
+    /// Parses `(length)`.
+    fn length(&mut self) -> Parsed<u32> {
+        self.cursor.expect("(")?;
+        let len = self.cursor.number("the length", 0xffff)? as u32;
+        self.cursor.expect(")")?;
+        Ok(len)
     }
 
     /// Parses `first:end(length)`.
@@ -209,9 +233,7 @@ impl Parser<'_> {
         self.cursor.expect(":")?;
         let at = self.cursor.position();
         let end = self.cursor.number("the end of the sequence numbers", max)? as u32;
-        self.cursor.expect("(")?;
-        let len = self.cursor.number("the length", 0xffff)? as u32;
-        self.cursor.expect(")")?;
+        let len = self.length()?;
         if start.wrapping_add(len) != end {
             let expected = format!("{}, which is {start} and {len} more", start.wrapping_add(len));
             return Err(SyntaxError { at, expected, found: format!("`{end}`") });
@@ -411,10 +433,7 @@ impl Parser<'_> {
     }
 
     fn udp(&mut self) -> Parsed<u16> {
-        self.cursor.expect("(")?;
-        let len = self.cursor.number("the length", 0xffff)? as u16;
-        self.cursor.expect(")")?;
-        Ok(len)
+        self.length().map(|len| len as u16)
     }
 }
 

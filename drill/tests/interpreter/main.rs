@@ -1,5 +1,6 @@
 //! The interpreter of drill scripts: scripts that pass, scripts with one error, and invalid scripts.
 
+mod facts;
 mod family;
 mod parse;
 mod wrong;
