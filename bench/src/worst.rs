@@ -159,7 +159,7 @@ fn many_addresses(count: usize) -> Call {
 
 /// A Fast Open cookie arrives for a client whose cookie cache is full.
 fn cookies(count: usize) -> Call {
-    let mut stack = stack(|config| config.tcp_fastopen = FastOpenMode::Client, [(SERVER, 24)]);
+    let mut stack = stack(|config| config.tcp_fastopen = FastOpenMode::CLIENT, [(SERVER, 24)]);
     let answered = |stack: &mut Stack, number: usize| {
         let server = SocketAddr::from((Ipv4Addr::from_bits(0x0b00_0000 + number as u32), PORT));
         let options = ConnectOptions { fast_open: true, ..ConnectOptions::default() };

@@ -29,7 +29,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use self::kinds::Kind;
-pub use self::kinds::{CongestionControl, PortRange};
+pub use self::kinds::{CongestionControl, FastOpenKeys, PortRange};
 pub use self::modes::{EcnMode, FastOpenMode, MtuProbing, SynCookies, TwReuse};
 pub use self::refuse::{Refusal, Refusals, RefuseWith};
 pub use self::sysctl_conf::{Assignment, SysctlConf};
@@ -422,9 +422,14 @@ settings! {
     "steadfast.tcp_synack_ratelimit" tcp_synack_ratelimit: u32 as kinds::Number(0, 1 << 20), [200, 0, 0, 200], "SYN-ACKs reflect";
     /// Answer with RST instead of silence when the accept queue is full.
     "net.ipv4.tcp_abort_on_overflow" tcp_abort_on_overflow: bool as kinds::Switch, [false, false, false, false], "Linux";
-    /// Fast Open: 1 client, 2 server, 3 both, 0 off.
-    "net.ipv4.tcp_fastopen" tcp_fastopen: FastOpenMode as kinds::Mode,
-        [FastOpenMode::Off, FastOpenMode::Client, FastOpenMode::Off, FastOpenMode::Off], "RFC 7413; Linux";
+    /// Fast Open, bits: 1 client, 2 server, 0x4 client without a cookie, 0x200 server without a cookie, 0x400 all
+    /// listeners.
+    "net.ipv4.tcp_fastopen" tcp_fastopen: FastOpenMode as modes::Bits,
+        [FastOpenMode::OFF, FastOpenMode::CLIENT, FastOpenMode::OFF, FastOpenMode::OFF], "RFC 7413; Linux";
+    /// Keys of Fast Open cookies, the first for new ones; empty: they come from the secret.
+    // DRILL-X31
+    "net.ipv4.tcp_fastopen_key" tcp_fastopen_key: Option<FastOpenKeys> as kinds::Keys,
+        [None, None, None, None], "RFC 7413 §4.1.2; Linux";
     /// Most Fast Open connections of one listener with an incomplete handshake; above it the ordinary handshake is
     /// used; 0: always. Each takes the memory of any connection, see `tcp_max_connections`.
     // 7413-2

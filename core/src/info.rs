@@ -114,6 +114,8 @@ info! {
     sack: bool,
     /// Whether ECN is in use.
     ecn: bool,
+    /// Whether data of a SYN or SYN-ACK was taken (Fast Open).
+    syn_data: bool,
     /// Shift of the windows that the peer advertises; `None`: no scaling.
     snd_wscale: Option<u8>,
     /// Shift of the windows that the local side advertises; `None`: no scaling.

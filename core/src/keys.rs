@@ -2,7 +2,6 @@
 //! derived from `Config.secret` by SipHash, so that the same secret gives the same run.
 
 use std::hash::Hasher;
-use std::net::IpAddr;
 
 use siphasher::sip::{SipHasher13, SipHasher24};
 
@@ -135,16 +134,16 @@ impl Keys {
         })
     }
 
-    /// Returns the Fast Open cookie of a client under the key of this number (RFC 7413 §4.1.2).
-    pub(crate) fn fast_open_cookie(&self, client: IpAddr, number: u64) -> [u8; 8] {
-        let cookie = self.fast_open.strong(|hasher| {
-            hasher.write_u64(number);
-            match client {
-                IpAddr::V4(v4) => hasher.write(&v4.octets()),
-                IpAddr::V6(v6) => hasher.write(&v6.octets()),
-            }
-        });
-        cookie.to_be_bytes()
+    /// Returns the key of Fast Open cookies with this number.
+    pub(crate) fn fast_open_key(&self, number: u64) -> u128 {
+        let half = |lane: u64| {
+            let half = self.fast_open.strong(|hasher| {
+                hasher.write_u64(number);
+                hasher.write_u64(lane);
+            });
+            u128::from(half)
+        };
+        half(1) << 64 | half(0)
     }
 
     /// Returns the slot of a destination prefix in a table of `slots`.
@@ -189,6 +188,24 @@ impl Keys {
     }
 }
 
+/// Returns the Fast Open cookie of a client for the server at the local end (RFC 7413 §4.1.2). As in Linux it is the
+/// SipHash-2-4 of the two addresses.
+// DRILL-X31
+pub(crate) fn fast_open_cookie(key: u128, tuple: &FourTuple) -> [u8; 8] {
+    let key = Key(key as u64, (key >> 64) as u64);
+    let cookie = key.strong(|hasher| match tuple.ipv4() {
+        Some((server, client)) => {
+            hasher.write(&client.octets());
+            hasher.write(&server.octets());
+        }
+        None => {
+            hasher.write(&tuple.remote_address.octets());
+            hasher.write(&tuple.local_address.octets());
+        }
+    });
+    cookie.to_le_bytes()
+}
+
 impl std::fmt::Debug for Keys {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Keys(..)")
@@ -205,6 +222,16 @@ mod tests {
 
     fn tuple(remote: &str) -> FourTuple {
         FourTuple::new("10.0.0.2:80".parse().unwrap(), remote.parse().unwrap())
+    }
+
+    // DRILL-X31
+    #[test]
+    fn a_cookie_of_fast_open_is_that_of_linux() {
+        let keys: crate::config::FastOpenKeys = "01020304-05060708-090a0b0c-0d0e0f10".parse().unwrap();
+        let ends =
+            |local: &str, remote: &str| FourTuple::new(local.parse().unwrap(), remote.parse().unwrap());
+        let cookie = fast_open_cookie(keys.primary, &ends("192.168.0.1:80", "192.0.2.1:4000"));
+        assert_eq!(cookie, 0x8ae4_0f6a_0a8d_8dd3_u64.to_be_bytes());
     }
 
     /// 7323-13: the offset for one peer or of one stack reveals nothing about the others. Connections between the same

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
-use crate::config::{Config, CongestionControl};
+use crate::config::{Config, CongestionControl, FastOpenKeys};
 use crate::time::Duration;
 
 slotmap::new_key_type! {
@@ -166,6 +166,10 @@ pub struct SocketOptions {
     pub max_pacing_rate: u64,
     /// Congestion control. Takes effect only if set before the connection is made.
     pub congestion: CongestionControl,
+    /// Fast Open without cookies (`TCP_FASTOPEN_NO_COOKIE`).
+    pub fast_open_no_cookie: bool,
+    /// Keys of a listener's Fast Open cookies (`TCP_FASTOPEN_KEY`); `None`: those of the configuration.
+    pub fast_open_key: Option<FastOpenKeys>,
 }
 
 impl SocketOptions {
@@ -191,6 +195,8 @@ impl SocketOptions {
             dscp: 0,
             max_pacing_rate: u64::MAX,
             congestion: config.tcp_congestion_control,
+            fast_open_no_cookie: false,
+            fast_open_key: None,
         }
     }
 
@@ -212,7 +218,8 @@ impl SocketOptions {
             };
         }
         apply!(nodelay cork keepalive keepalive_time keepalive_intvl keepalive_probes user_timeout r2 linger
-            fin_timeout max_segment rcvbuf rcvbuf_max sndbuf notsent_lowat ttl dscp max_pacing_rate congestion);
+            fin_timeout max_segment rcvbuf rcvbuf_max sndbuf notsent_lowat ttl dscp max_pacing_rate congestion
+            fast_open_no_cookie fast_open_key);
     }
 
     /// Returns the smallest shift with which a window field covers the buffer (at most 14, 7323-3).

@@ -335,7 +335,7 @@ rows! {
     }
     // Beside it there are the counters of the port choice.
     fast_open_cookies_of_servers: "tcp_fastopen_cache" = 1024, 160 each, BESIDE + (128 << 10) => {
-        configure: |config| config.tcp_fastopen = FastOpenMode::Client,
+        configure: |config| config.tcp_fastopen = FastOpenMode::CLIENT,
         push: |world, number| {
             let server = client(number).end;
             let options = ConnectOptions { fast_open: true, ..ConnectOptions::default() };
@@ -375,7 +375,7 @@ rows! {
     }
     // Each has its text queued beside it.
     fast_open_connections_without_a_third_segment: "tcp_fastopen_pending" = 128, 1536 each, BESIDE => {
-        configure: |config| (config.tcp_fastopen, config.tcp_max_half_open) = (FastOpenMode::Server, 16),
+        configure: |config| (config.tcp_fastopen, config.tcp_max_half_open) = (FastOpenMode::SERVER, 16),
         push: |world, number| {
             let end = SocketAddr::from((Ipv4Addr::new(11, 0, 0, 1), 1024 + (number % 50_000) as u16));
             let offer = |cookie| Options { mss: Some(1460), fast_open: cookie, ..Options::default() };

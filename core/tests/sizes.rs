@@ -121,7 +121,7 @@ impl Game {
         (interface.segmentation_offload, interface.checksum_offload) = (case.offload, case.offload);
         let config = Config {
             secret: [3; 32],
-            tcp_fastopen: FastOpenMode::Both,
+            tcp_fastopen: FastOpenMode::BOTH,
             tcp_option_layout: case.layout,
             tcp_mtu_probing: if case.probing { MtuProbing::Always } else { MtuProbing::BlackHole },
             min_pmtu: 68,

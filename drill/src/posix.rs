@@ -221,7 +221,9 @@ impl Posix {
             socket: Some(socket.options.clone()),
         };
         let local = socket.local.unwrap_or(any);
+        let queue = socket.fast_open_queue;
         let id = self.stack.listen(local, options).map_err(Error::name)?;
+        self.stack.set_fast_open(id, queue).map_err(Error::name)?;
         let local = self.stack.local_addr(id).ok();
         let socket = self.socket_mut(fd)?;
         (socket.role, socket.local) = (Role::Listener(id), local);
@@ -249,7 +251,7 @@ impl Posix {
         let socket = self.socket_of(fd)?;
         match socket.role {
             Role::Listener(_) => Err(if self.system == System::Linux { "EISCONN" } else { "EOPNOTSUPP" }),
-            Role::Fresh if socket.deferred.is_some() => Err("EINPROGRESS"),
+            Role::Fresh if socket.deferred.is_some() => Err("EISCONN"),
             Role::Fresh => {
                 let fast_open = socket.fast_open_connect;
                 if fast_open && self.stack.knows_fast_open_cookie(remote.ip()) {
@@ -315,14 +317,12 @@ impl Posix {
         let socket = self.socket_of(fd)?;
         let id = match (socket.role, socket.deferred) {
             (Role::Stream(id), _) => id,
-            (Role::Fresh, Some(remote)) => self.start_connect(fd, remote, true)?,
+            (Role::Fresh, Some(remote)) => return self.send_fast_open(fd, remote, len),
             _ if self.system == System::Linux => return Err("EPIPE"),
             _ => return Err("ENOTCONN"),
         };
-        let socket = self.socket_of(fd)?;
-        let fast_open = socket.fast_open_connect;
         match self.stack.state(id).map_err(Error::name)? {
-            State::SynSent if !fast_open => return Err("EAGAIN"),
+            State::SynSent => return Err("EAGAIN"),
             State::Closed => {
                 let error = self.take_error(fd)?;
                 return Err(error.map_or("EPIPE", Error::name));
@@ -359,21 +359,28 @@ impl Posix {
         Ok((socket.options.sndbuf as usize).saturating_sub(self.outstanding(fd, false)?))
     }
 
-    /// Connects with the first data on the SYN if a cookie is known; otherwise returns `EINPROGRESS`.
+    /// The destination of a connect that waits for its first data.
+    pub(crate) fn deferred(&self, fd: i32) -> Option<SocketAddr> {
+        self.socket_of(fd).ok()?.deferred
+    }
+
+    /// Connects, and queues the data that fits on the SYN. Returns its length, which is 0 without a cookie.
+    // DRILL-X37
     pub(crate) fn send_fast_open(&mut self, fd: i32, remote: SocketAddr, len: usize) -> Result<usize, Errno> {
-        match self.socket_of(fd)?.role {
-            Role::Fresh => {}
-            _ => return Err("EISCONN"),
-        }
+        let socket = self.socket_of(fd)?;
         if !self.stack.config().tcp_fastopen.client() {
             return Err("EOPNOTSUPP");
         }
-        let known = self.stack.knows_fast_open_cookie(remote.ip());
-        let id = self.start_connect(fd, remote, true)?;
-        if !known {
-            return Err("EINPROGRESS");
+        match socket.role {
+            Role::Fresh => {}
+            Role::Stream(id) if !socket.told && self.stack.state(id) == Ok(State::SynSent) => {
+                return Err("EALREADY");
+            }
+            _ => return Err("EISCONN"),
         }
-        self.stack.send(id, &vec![0; len.min(LARGEST)]).map_err(Error::name)
+        let id = self.start_connect(fd, remote, true)?;
+        let count = len.min(self.stack.syn_data_room(id));
+        if count > 0 { self.stack.send(id, &vec![0; count]).map_err(Error::name) } else { Ok(0) }
     }
 
     /// Reads up to `len` bytes. An empty result is the end of the stream.
@@ -393,7 +400,9 @@ impl Posix {
             _ => {}
         }
         let socket = self.socket_of(fd)?;
-        let Role::Stream(id) = socket.role else { return Err("ENOTCONN") };
+        let Role::Stream(id) = socket.role else {
+            return Err(if socket.deferred.is_some() { "EAGAIN" } else { "ENOTCONN" });
+        };
         let mut buffer = vec![0; len];
         if self.stack.readable(id).map_err(Error::name)?.0 == 0
             && let Some(error) = self.socket_mut(fd)?.error.take()

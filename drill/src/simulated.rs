@@ -44,6 +44,8 @@ struct Waiting {
 #[derive(Clone, Debug, Default)]
 struct Progress {
     started: bool,
+    /// A write waits for the connection that it opened.
+    opening: bool,
     /// Bytes written.
     done: usize,
     read: Vec<u8>,

@@ -287,3 +287,96 @@ impl Kind<OptionLayout> for Layout {
         }
     }
 }
+
+/// The keys of Fast Open cookies: that of new cookies, and one that is still accepted. Each is written as in Linux: four
+/// words of eight hexadecimal digits.
+///
+/// ```
+/// use steadfast_core::config::FastOpenKeys;
+///
+/// let keys: FastOpenKeys = "01020304-05060708-090a0b0c-0d0e0f10".parse().unwrap();
+/// assert_eq!(keys.backup, None);
+/// assert_eq!(keys.primary, FastOpenKeys::key_of(&[4, 3, 2, 1, 8, 7, 6, 5, 12, 11, 10, 9, 16, 15, 14, 13]));
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct FastOpenKeys {
+    /// The key of new cookies.
+    pub primary: u128,
+    /// A key whose cookies are accepted too.
+    pub backup: Option<u128>,
+}
+
+impl FastOpenKeys {
+    /// Returns keys.
+    pub const fn new(primary: u128, backup: Option<u128>) -> FastOpenKeys {
+        FastOpenKeys { primary, backup }
+    }
+
+    /// Returns the key in the 16 bytes of `TCP_FASTOPEN_KEY`.
+    pub const fn key_of(bytes: &[u8; 16]) -> u128 {
+        u128::from_le_bytes(*bytes)
+    }
+}
+
+impl fmt::Debug for FastOpenKeys {
+    /// Omits the keys.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("FastOpenKeys(..)")
+    }
+}
+
+impl fmt::Display for FastOpenKeys {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, key) in [Some(self.primary), self.backup].into_iter().flatten().enumerate() {
+            f.write_str(if index > 0 { "," } else { "" })?;
+            for word in 0..4 {
+                let separator = if word > 0 { "-" } else { "" };
+                write!(f, "{separator}{:08x}", (key >> (32 * word)) as u32)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl std::str::FromStr for FastOpenKeys {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<FastOpenKeys, String> {
+        let key = |text: &str| {
+            let words: Vec<_> = text.split('-').collect();
+            let fits = words.len() == 4 && words.iter().all(|word| (1..=8).contains(&word.len()));
+            fits.then_some(())?;
+            words
+                .iter()
+                .rev()
+                .try_fold(0, |key, word| Some(key << 32 | u128::from(u32::from_str_radix(word, 16).ok()?)))
+        };
+        let keys = match text.split_once(',') {
+            None => key(text).map(|primary| FastOpenKeys::new(primary, None)),
+            Some((primary, backup)) => key(primary)
+                .zip(key(backup))
+                .map(|(primary, backup)| FastOpenKeys::new(primary, Some(backup))),
+        };
+        keys.ok_or_else(|| "one or two keys of four hexadecimal words: 1-2-3-4".to_owned())
+    }
+}
+
+/// Keys, or none: they come from the secret.
+#[derive(Clone, Copy)]
+pub(super) struct Keys;
+
+impl Keys {
+    pub(super) const fn unit(&self) -> &'static str {
+        ""
+    }
+}
+
+impl Kind<Option<FastOpenKeys>> for Keys {
+    fn parse(&self, text: &str) -> Result<Option<FastOpenKeys>, String> {
+        if text.is_empty() { Ok(None) } else { text.parse().map(Some) }
+    }
+    fn show(&self, value: &Option<FastOpenKeys>) -> String {
+        value.map_or(String::new(), |keys| keys.to_string())
+    }
+}

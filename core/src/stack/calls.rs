@@ -16,10 +16,10 @@ use crate::queue::Queue;
 use crate::seq::SeqNum;
 use crate::socket::{ConnectOptions, Event, ListenOptions, Shutdown, SocketId, SocketOptions, Spare};
 use crate::state::State;
-use crate::tcp::fast_open::PendingRequests;
+use crate::tcp::fast_open::{FastOpen, PendingRequests};
 use crate::tcp::input::{Closed, Outcome};
 use crate::tcp::listen::Listener;
-use crate::tcp::syn_sent::{FastOpen, Opening};
+use crate::tcp::syn_sent::Opening;
 use crate::tcp::tcb::Connection;
 use crate::time::{Instant, Since};
 use crate::tuple::FourTuple;
@@ -58,7 +58,7 @@ impl Stack {
             local,
             backlog,
             options: self.shared_options(options.socket),
-            fast_open: options.fast_open,
+            fast_open: if options.fast_open { u32::MAX } else { 0 },
             closing: false,
             accept_queue: Queue::default(),
             waiting: Queue::default(),
@@ -79,6 +79,32 @@ impl Stack {
             self.last_options = Arc::new(options);
         }
         Arc::clone(&self.last_options)
+    }
+
+    /// Sets the most Fast Open connections of a listener whose handshake is incomplete, within `tcp_fastopen_pending`
+    /// (`TCP_FASTOPEN`); 0: none. Error: [`InvalidArgument`](Error::InvalidArgument), not a listener.
+    // DRILL-X33
+    pub fn set_fast_open(&mut self, listener: SocketId, most: u32) -> Result<(), Error> {
+        let SocketKind::Listener(index) = self.socket(listener)?.kind else {
+            return Err(Error::InvalidArgument);
+        };
+        self.listeners[index].fast_open = most;
+        Ok(())
+    }
+
+    /// Forgets all servers of Fast Open: their cookies and their MSS.
+    pub fn forget_fast_open(&mut self) {
+        self.cookies.forget();
+    }
+
+    /// Returns the number of bytes that fit on the SYN of a connect that has not sent it yet; 0 without Fast Open.
+    pub fn syn_data_room(&self, id: SocketId) -> usize {
+        match self.socket(id).map(|socket| &socket.kind) {
+            Ok(SocketKind::Opening(index)) if self.openings[*index].first_sent.is_none() => {
+                self.openings[*index].syn_data_room()
+            }
+            _ => 0,
+        }
     }
 
     /// Active OPEN. [`Event::CONNECTED`] or [`Event::ERROR`] follows.
@@ -131,10 +157,13 @@ impl Stack {
             // The ISS must be above every sequence number of the previous connection (RFC 6191).
             iss = above + 65_537;
         }
-        let fast_open = match (options.fast_open, self.config.tcp_fastopen.client()) {
-            (true, true) => self.cookies.cookie(remote.ip()).map_or(FastOpen::Request, FastOpen::Cookie),
-            _ => FastOpen::Off,
-        };
+        let (mut fast_open, mut known_mss) = (FastOpen::Off, 0);
+        if options.fast_open && self.config.tcp_fastopen.client() {
+            let server = self.cookies.server(remote.ip());
+            let bits = self.config.tcp_fastopen;
+            fast_open = server.option(bits.client_without_cookie() || socket_options.fast_open_no_cookie);
+            known_mss = server.mss;
+        }
         let adv_mss = self.advertised_mss(&tuple, socket_options.max_segment);
         let (pmtu, ts_offset) = (self.path_mtu(&tuple), self.keys.timestamp_offset(&tuple));
         let now = self.now;
@@ -148,6 +177,7 @@ impl Stack {
             options: socket_options,
             send_queue: Rope::default(),
             fast_open,
+            known_mss,
             syn_data: 0,
             retries: 0,
             challenged: false,

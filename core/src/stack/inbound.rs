@@ -418,16 +418,16 @@ impl Stack {
 
     /// The opening becomes a connection.
     fn synchronize(&mut self, index: u32, segment: &Segment<'_>) {
-        let cookie = self.openings[index].new_cookie(segment);
+        let lesson = self.openings[index].lesson(segment);
         let (agreed, handover) = self.take_opening(index).synchronize(segment, &env_of!(self));
         let socket = handover.socket;
         let index = self.add_connection(agreed, Some(FlowRef::Opening(index)));
         let connection = &mut self.connections[index];
         handover.complete(connection, segment, &mut env_of!(self));
         self.memory.add(connection);
-        if let Some(cookie) = cookie {
+        if let Some(lesson) = lesson {
             let limit = self.config.tcp_fastopen_cache as usize;
-            self.cookies.remember(segment.tuple.remote().ip(), cookie, limit);
+            self.cookies.learn(segment.tuple.remote().ip(), &lesson, limit);
         }
         if let Some(socket) = self.sockets.get_mut(socket) {
             socket.kind = SocketKind::Connection(index);

@@ -1,15 +1,14 @@
 //! LISTEN and SYN-RECEIVED: from a SYN to a connection in the accept queue.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::inbound::Datagram;
 use super::sockets::SocketKind;
 use super::{Stack, env_of};
-use crate::config::RefuseWith;
-use crate::config::SynCookies;
+use crate::config::{FastOpenKeys, RefuseWith, SynCookies};
 use crate::counters::{DropReason, ReplyReason};
 use crate::flow::{FlowRef, PackedRef};
+use crate::keys::fast_open_cookie;
 use crate::seq::SeqNum;
 use crate::socket::{Event, SocketOptions};
 use crate::state::State;
@@ -21,6 +20,17 @@ use crate::tcp::tcb::{Agreed, Origin, syn_window};
 use crate::time::Tick;
 use crate::tuple::FourTuple;
 use crate::wheel::Due;
+use crate::wire::tcp::Cookie;
+
+/// The decision about a SYN that may be one of Fast Open.
+enum FastOpenRequest {
+    /// An ordinary SYN.
+    None,
+    /// The connection begins with this SYN. A cookie of an older key is replaced.
+    Take(Option<Cookie>),
+    /// The SYN-ACK gives a cookie.
+    Give(Cookie),
+}
 
 impl Stack {
     /// SEGMENT ARRIVES in LISTEN (SA-LISTEN).
@@ -69,23 +79,60 @@ impl Stack {
         }
         let offer = Offer::of(segment, &self.config, tuple.is_ipv4());
         let mut give_cookie = None;
-        if let Some(option) = segment.options().fast_open
-            && self.listeners[listener].fast_open
-            && self.config.tcp_fastopen.server()
-            && old.is_none()
-        {
-            let cookie = self.fast_open_cookie(source, 0);
-            if option.as_bytes() == cookie || option.as_bytes() == self.fast_open_cookie(source, 1) {
-                if self.fast_open(listener, segment, offer) {
-                    return;
+        let asks = segment.options().fast_open.is_some() || !segment.payload.is_empty();
+        if asks && old.is_none() && self.serves_fast_open(listener) {
+            match self.fast_open_request(listener, segment) {
+                FastOpenRequest::Take(cookie) => {
+                    if self.fast_open(listener, segment, offer, cookie) {
+                        return;
+                    }
                 }
-            } else {
-                self.counters.tcp_fast_open_cookie_reqd += 1;
-                self.counters.tcp_fast_open_passive_fail += u64::from(!option.is_request());
-                give_cookie = Some(cookie);
+                FastOpenRequest::Give(cookie) => give_cookie = Some(cookie),
+                FastOpenRequest::None => {}
             }
         }
         self.half_open(listener, segment, offer, give_cookie, old);
+    }
+
+    #[cold]
+    fn serves_fast_open(&self, listener: u32) -> bool {
+        let bits = self.config.tcp_fastopen;
+        bits.server() && (bits.all_listeners() || self.listeners[listener].fast_open > 0)
+    }
+
+    /// Decides about a SYN with an option of Fast Open, or with data.
+    // DRILL-X31 to DRILL-X33
+    fn fast_open_request(&mut self, listener: u32, segment: &Segment<'_>) -> FastOpenRequest {
+        let options = &self.listeners[listener].options;
+        if self.config.tcp_fastopen.server_without_cookie() || options.fast_open_no_cookie {
+            return FastOpenRequest::Take(None);
+        }
+        let Some(option) = segment.options().fast_open else { return FastOpenRequest::None };
+        let (current, other) = self.fast_open_cookies(listener, &segment.tuple);
+        let current = current.carried_by_experiment(option.is_experiment());
+        if option.as_bytes() == current.as_bytes() {
+            return FastOpenRequest::Take(None);
+        }
+        if !option.is_request() && other.is_some_and(|other| option.as_bytes() == other.as_bytes()) {
+            return FastOpenRequest::Take(Some(current));
+        }
+        self.counters.tcp_fast_open_cookie_reqd += 1;
+        self.counters.tcp_fast_open_passive_fail += u64::from(!option.is_request());
+        FastOpenRequest::Give(current)
+    }
+
+    /// The Fast Open cookie of a client, and another one that counts too. A configured key has a backup. Otherwise each
+    /// lifetime of a key has its own (RFC 7413 §4.1.2).
+    fn fast_open_cookies(&self, listener: u32, tuple: &FourTuple) -> (Cookie, Option<Cookie>) {
+        let own = self.listeners[listener].options.fast_open_key;
+        let keys = own.or(self.config.tcp_fastopen_key).unwrap_or_else(|| {
+            let life = self.config.tcp_fastopen_key_life.as_secs();
+            let number = self.now.as_secs().checked_div(life).unwrap_or(0);
+            let before = number.checked_sub(1).map(|before| self.keys.fast_open_key(before));
+            FastOpenKeys::new(self.keys.fast_open_key(number), before)
+        });
+        let cookie = |key| Cookie::new(&fast_open_cookie(key, tuple)).unwrap_or_default();
+        (cookie(keys.primary), keys.backup.map(cookie))
     }
 
     /// Refuses a SYN if `tcp_refuse` says so. Returns whether it does.
@@ -108,7 +155,7 @@ impl Stack {
         listener: u32,
         segment: &Segment<'_>,
         offer: Offer,
-        give_cookie: Option<[u8; 8]>,
+        give_cookie: Option<Cookie>,
         old: Option<(u32, SeqNum)>,
     ) {
         let tuple = segment.tuple;
@@ -156,7 +203,7 @@ impl Stack {
             // The entry does not record that it goes with this SYN-ACK.
             Some(cookie) => {
                 let reply = self.syn_ack_of(index, ReplyReason::SynAck);
-                self.reply(with_cookie(reply, &cookie));
+                self.reply(with_cookie(reply, cookie));
                 self.arm_half_open(index);
             }
         }
@@ -475,18 +522,21 @@ impl Stack {
         index
     }
 
-    /// The Fast Open cookie of a client, under the current key or the one `ago` key lifetimes before. Each lifetime has
-    /// its own key (RFC 7413 §4.1.2).
-    fn fast_open_cookie(&self, client: IpAddr, ago: u64) -> [u8; 8] {
-        let life = self.config.tcp_fastopen_key_life.as_secs();
-        let number = self.now.as_secs().checked_div(life).unwrap_or(0);
-        self.keys.fast_open_cookie(client, number.saturating_sub(ago))
-    }
-
     /// Handles a SYN with a valid Fast Open cookie: the application gets the connection and its data before the third
     /// segment (SA-LISTEN-06, N9). Returns `false` if there are too many such connections, or no room.
-    fn fast_open(&mut self, listener: u32, segment: &Segment<'_>, offer: Offer) -> bool {
-        let most = self.config.tcp_fastopen_pending as usize;
+    fn fast_open(
+        &mut self,
+        listener: u32,
+        segment: &Segment<'_>,
+        offer: Offer,
+        cookie: Option<Cookie>,
+    ) -> bool {
+        let asked = match self.listeners[listener].fast_open {
+            // `tcp_fastopen` serves all listeners.
+            0 => u32::MAX,
+            most => most,
+        };
+        let most = self.config.tcp_fastopen_pending.min(asked) as usize;
         if !self.listeners[listener].fast_open_pending.have_room(self.now, most) {
             self.counters.tcp_fast_open_listen_overflow += 1;
             return false;
@@ -501,7 +551,7 @@ impl Stack {
         self.counters.tcp_fast_open_passive += 1;
         self.listeners[listener].fast_open_pending.add();
         let index = self.adopt(listener, agreed, None);
-        self.with_connection(index, |connection, env| connection.open_fast(segment, env));
+        self.with_connection(index, |connection, env| connection.open_fast(segment, cookie, env));
         true
     }
 }

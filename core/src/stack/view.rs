@@ -68,9 +68,10 @@ impl Stack {
         self.trace.pop()
     }
 
-    /// Returns whether a connect with Fast Open can send data on its SYN: the cookie of this server is known.
+    /// Returns whether a connect with Fast Open can send data on its SYN: the cookie of this server is known, or
+    /// `tcp_fastopen` needs none.
     pub fn knows_fast_open_cookie(&self, server: IpAddr) -> bool {
-        self.cookies.knows(server)
+        self.config.tcp_fastopen.client_without_cookie() || self.cookies.knows(server)
     }
 
     #[inline]

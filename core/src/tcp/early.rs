@@ -5,12 +5,12 @@ use super::recovery::before::Before;
 use super::segment::{Outgoing, Segment};
 use super::tcb::{Connection, Env, Origin};
 use crate::trace::Loss;
-use crate::wire::tcp::Flags;
+use crate::wire::tcp::{Cookie, Flags};
 
 impl Connection {
     /// Enters SYN-RECEIVED after a SYN with a valid cookie: takes its data and allows an answer before the handshake
     /// completes.
-    pub(crate) fn open_fast(&mut self, segment: &Segment<'_>, env: &mut Env<'_>) {
+    pub(crate) fn open_fast(&mut self, segment: &Segment<'_>, cookie: Option<Cookie>, env: &mut Env<'_>) {
         let snd = &mut self.tcb.snd;
         snd.wnd = u32::from(segment.header.window);
         snd.max_wnd = snd.wnd;
@@ -18,6 +18,12 @@ impl Connection {
         self.tcb.rtt.start(snd.nxt, env.now);
         self.arm_syn_ack(env);
         self.take_syn_data(segment, env);
+        if !segment.payload.is_empty() {
+            self.rare().syn_data = true;
+        }
+        if let Some(cookie) = cookie {
+            self.rare().cookie = Some(cookie);
+        }
     }
 
     /// Enters SYN-RECEIVED because a forwarder has accepted the request of a SYN.

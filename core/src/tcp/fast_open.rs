@@ -9,21 +9,107 @@ use crate::ip::recent::Recent;
 use crate::time::Instant;
 use crate::wire::tcp::Cookie;
 
-/// Cookies by server address, at most `tcp_fastopen_cache` of them; the one used least recently gives way.
+/// A server, as it answered our requests for Fast Open (RFC 7413 §4.1.3).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Server {
+    /// The cookie that it gave last.
+    pub(crate) cookie: Option<Cookie>,
+    /// The MSS option of its last SYN-ACK.
+    pub(crate) mss: u16,
+    asks: Asks,
+}
+
+/// The option that asks a server for its first cookie.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Asks {
+    /// That of RFC 7413.
+    #[default]
+    Standard,
+    /// It was not answered: the experimental one, once.
+    Experiment,
+    /// Neither was answered: that of RFC 7413, for good.
+    StandardForGood,
+}
+
+impl Server {
+    /// What the SYN of a connect asks for.
+    // DRILL-X38, DRILL-X40
+    pub(crate) fn option(&self, without_cookie: bool) -> FastOpen {
+        let request = || Cookie::default().carried_by_experiment(self.asks == Asks::Experiment);
+        match self.cookie {
+            _ if without_cookie => FastOpen::Data(None),
+            Some(cookie) => FastOpen::Data(Some(cookie)),
+            None => FastOpen::Request(request()),
+        }
+    }
+}
+
+/// The Fast Open option of our SYN, and whether data goes with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum FastOpen {
+    Off,
+    /// Ask for a cookie.
+    Request(Cookie),
+    /// Data goes with the cookie, or without any.
+    Data(Option<Cookie>),
+}
+
+impl FastOpen {
+    /// The option of the SYN.
+    pub(crate) fn option(self) -> Option<Cookie> {
+        match self {
+            FastOpen::Off => None,
+            FastOpen::Request(request) => Some(request),
+            FastOpen::Data(cookie) => cookie,
+        }
+    }
+}
+
+/// What the SYN-ACK to a SYN with Fast Open tells of its server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Lesson {
+    pub(crate) asked: FastOpen,
+    pub(crate) cookie: Option<Cookie>,
+    pub(crate) mss: u16,
+    /// Our SYN was retransmitted, without the option.
+    pub(crate) retried: bool,
+}
+
+/// Servers by address, at most `tcp_fastopen_cache` of them; the one used least recently gives way.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct CookieCache(Recent<Cookie>);
+pub(crate) struct CookieCache(Recent<Server>);
 
 impl CookieCache {
-    pub(crate) fn cookie(&mut self, server: IpAddr) -> Option<Cookie> {
-        self.0.touch(server).copied()
+    pub(crate) fn server(&mut self, address: IpAddr) -> Server {
+        self.0.touch(address).copied().unwrap_or_default()
     }
 
-    pub(crate) fn knows(&self, server: IpAddr) -> bool {
-        self.0.get(server).is_some()
+    pub(crate) fn knows(&self, address: IpAddr) -> bool {
+        self.0.get(address).is_some_and(|server| server.cookie.is_some())
     }
 
-    pub(crate) fn remember(&mut self, server: IpAddr, cookie: Cookie, limit: usize) {
-        self.0.remember(server, cookie, limit);
+    // DRILL-X36, DRILL-X40
+    pub(crate) fn learn(&mut self, address: IpAddr, lesson: &Lesson, limit: usize) {
+        let mut server = self.server(address);
+        server.mss = lesson.mss;
+        if lesson.cookie.is_some() {
+            server.cookie = lesson.cookie;
+        } else if let FastOpen::Request(request) = lesson.asked
+            && !lesson.retried
+            && server.cookie.is_none()
+        {
+            server.asks = match (request.is_experiment(), server.asks) {
+                (false, Asks::Standard) => Asks::Experiment,
+                (true, _) => Asks::StandardForGood,
+                (false, asks) => asks,
+            };
+        }
+        self.0.remember(address, server, limit);
+    }
+
+    /// Forgets all servers.
+    pub(crate) fn forget(&mut self) {
+        self.0 = Recent::default();
     }
 }
 
@@ -106,13 +192,37 @@ mod tests {
     #[test]
     fn the_cookie_used_least_recently_gives_way() {
         let server = |n: u8| IpAddr::from([10, 0, 0, n]);
-        let cookie = Cookie::new(&[1; 8]).unwrap();
+        let lesson = lesson(FastOpen::Off, Cookie::new(&[1; 8]));
         let mut cache = CookieCache::default();
-        cache.remember(server(1), cookie, 2);
-        cache.remember(server(2), cookie, 2);
-        assert!(cache.cookie(server(1)).is_some());
-        cache.remember(server(3), cookie, 2);
-        assert!(cache.cookie(server(2)).is_none());
-        assert!(cache.cookie(server(1)).is_some() && cache.cookie(server(3)).is_some());
+        cache.learn(server(1), &lesson, 2);
+        cache.learn(server(2), &lesson, 2);
+        assert_eq!(cache.server(server(1)).cookie, lesson.cookie);
+        cache.learn(server(3), &lesson, 2);
+        assert!(!cache.knows(server(2)));
+        assert!(cache.knows(server(1)) && cache.knows(server(3)));
+        cache.forget();
+        assert!(!cache.knows(server(1)));
+    }
+
+    fn lesson(asked: FastOpen, cookie: Option<Cookie>) -> Lesson {
+        Lesson { asked, cookie, mss: 1000, retried: false }
+    }
+
+    // DRILL-X40
+    #[test]
+    fn an_unanswered_request_is_repeated_once_by_the_experimental_option() {
+        let (server, mut cache) = (IpAddr::from([10, 0, 0, 1]), CookieCache::default());
+        for experiment in [false, true, false, false] {
+            let asked = cache.server(server).option(false);
+            assert_eq!(asked.option().map(|cookie| cookie.is_experiment()), Some(experiment));
+            cache.learn(server, &Lesson { retried: true, ..lesson(asked, None) }, 10);
+            assert_eq!(cache.server(server).option(false), asked, "the SYN with the option may be lost");
+            cache.learn(server, &lesson(asked, None), 10);
+        }
+        let cookie = Cookie::new(&[1; 8]).map(|cookie| cookie.carried_by_experiment(true));
+        cache.learn(server, &lesson(cache.clone().server(server).option(false), cookie), 10);
+        assert_eq!(cache.server(server).option(false), FastOpen::Data(cookie));
+        assert_eq!(cache.server(server).option(true), FastOpen::Data(None));
+        assert_eq!(cache.server(server).mss, 1000);
     }
 }

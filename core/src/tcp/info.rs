@@ -27,6 +27,7 @@ impl Connection {
             timestamps: tcb.ts.on,
             sack: tcb.snd.sack,
             ecn: tcb.ecn.on,
+            syn_data: self.rare.as_ref().is_some_and(|rare| rare.syn_data),
             snd_wscale: tcb.snd.wscale_on.then_some(tcb.snd.wscale),
             rcv_wscale: tcb.snd.wscale_on.then_some(tcb.rcv.wscale),
             rto: tcb.rtt.rto(config),

@@ -25,7 +25,8 @@ pub(crate) struct Listener {
     pub(crate) local: SocketAddr,
     pub(crate) backlog: usize,
     pub(crate) options: Arc<SocketOptions>,
-    pub(crate) fast_open: bool,
+    /// The most Fast Open connections with an incomplete handshake; 0: Fast Open is off.
+    pub(crate) fast_open: u32,
     /// The application has closed it; what it leaves behind goes in steps.
     pub(crate) closing: bool,
     /// Established connections that the application has not accepted, oldest first.
@@ -463,7 +464,7 @@ impl SynAck<'_> {
 }
 
 /// A Fast Open cookie that goes out with a SYN-ACK.
-pub(crate) fn with_cookie(mut reply: Reply, cookie: &[u8; 8]) -> Reply {
-    reply.options.fast_open = Cookie::new(cookie);
+pub(crate) fn with_cookie(mut reply: Reply, cookie: Cookie) -> Reply {
+    reply.options.fast_open = Some(cookie);
     reply
 }

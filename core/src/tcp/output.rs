@@ -80,6 +80,7 @@ impl Connection {
             window_scale: wscale,
             sack_permitted: self.tcb.snd.sack,
             timestamps: self.timestamps(env),
+            fast_open: self.rare.as_mut().and_then(|rare| rare.cookie.take()),
             ..Options::default()
         };
         let mut flags = Flags::SYN | Flags::ACK;

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::fast_open::{FastOpen, Lesson};
 use super::flight::SendTime;
 use super::listen::peer_mss;
 use super::room::room_in;
@@ -18,17 +19,7 @@ use crate::state::State;
 use crate::time::{Duration, Instant, Since, Tick};
 use crate::tuple::FourTuple;
 use crate::wheel::TimerId;
-use crate::wire::tcp::{Cookie, Flags, Header, Options, Timestamps};
-
-/// The Fast Open option of our SYN.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum FastOpen {
-    Off,
-    /// Ask for a cookie.
-    Request,
-    /// We have one: data goes with it.
-    Cookie(Cookie),
-}
+use crate::wire::tcp::{Flags, Header, MAX_OPTIONS_LEN, Options, Timestamps};
 
 /// An active open that nobody has answered yet. There is no RCV.NXT, because there is no IRS.
 #[derive(Clone, Debug)]
@@ -41,6 +32,8 @@ pub(crate) struct Opening {
     pub(crate) send_queue: Rope,
     /// Sent on the first SYN only.
     pub(crate) fast_open: FastOpen,
+    /// The MSS of an earlier SYN-ACK of this server; 0: none.
+    pub(crate) known_mss: u16,
     /// Bytes that went out with the first SYN. SND.NXT is past them for good: a SYN-ACK may acknowledge them however
     /// late it comes.
     pub(crate) syn_data: usize,
@@ -103,15 +96,26 @@ impl Opening {
             return true;
         }
         let room = usize::from(room_in(self.pmtu, self.tuple.is_ipv4()));
-        let left = room.checked_sub(self.syn(flags, self.fast_open, env).options.emitted_len());
-        match (left, self.fast_open) {
-            (None, _) => self.fast_open = FastOpen::Off,
-            (Some(left), FastOpen::Cookie(_)) => self.syn_data = self.send_queue.len().min(left),
-            (Some(_), _) => {}
+        if self.syn(flags, self.fast_open, env).options.emitted_len() > room {
+            self.fast_open = FastOpen::Off;
         }
+        self.syn_data = self.send_queue.len().min(self.syn_data_room());
         let syn = self.syn(flags, self.fast_open, env);
         *out = Outgoing { payload_len: self.syn_data, ..Outgoing::bare(syn) };
         true
+    }
+
+    /// The bytes that fit on the SYN: a full segment as the server took it before, less the longest options, since a box
+    /// on the way may add its own.
+    // DRILL-X36
+    pub(crate) fn syn_data_room(&self) -> usize {
+        if !matches!(self.fast_open, FastOpen::Data(_)) {
+            return 0;
+        }
+        let known = if self.known_mss > 0 { self.known_mss } else { self.adv_mss };
+        let most = known.min(self.options.max_segment.unwrap_or(u16::MAX));
+        let room = most.min(room_in(self.pmtu, self.tuple.is_ipv4()));
+        usize::from(room).saturating_sub(MAX_OPTIONS_LEN)
     }
 
     fn syn(&self, flags: Flags, fast_open: FastOpen, env: &Env<'_>) -> Header {
@@ -127,11 +131,7 @@ impl Opening {
                 window_scale: config.tcp_window_scaling.then(|| self.options.window_scale()),
                 sack_permitted: config.tcp_sack,
                 timestamps: config.tcp_timestamps.then(|| Timestamps { val: self.timestamp(env), ecr: 0 }),
-                fast_open: match fast_open {
-                    FastOpen::Off => None,
-                    FastOpen::Request => Cookie::new(&[]),
-                    FastOpen::Cookie(cookie) => Some(cookie),
-                },
+                fast_open: fast_open.option(),
                 ..Options::default()
             },
             ..Header::default()
@@ -183,10 +183,17 @@ impl Opening {
         timestamps.ecr == 0 || age <= env.timestamp_clock().wrapping_sub(first)
     }
 
-    /// The cookie that a SYN-ACK gives, where we asked for one or sent one. That of a SYN is for the other direction.
-    pub(crate) fn new_cookie(&self, segment: &Segment<'_>) -> Option<Cookie> {
+    /// Returns the lesson of a SYN-ACK about its server, if our first SYN was one of Fast Open. The cookie of a SYN is
+    /// for the other direction.
+    pub(crate) fn lesson(&self, segment: &Segment<'_>) -> Option<Lesson> {
         let asked = segment.flags().ack() && self.fast_open != FastOpen::Off;
-        segment.options().fast_open.filter(|cookie| asked && !cookie.is_request())
+        let options = segment.options();
+        asked.then(|| Lesson {
+            asked: self.fast_open,
+            cookie: options.fast_open.filter(|cookie| !cookie.is_request()),
+            mss: peer_mss(options.mss, self.tuple.is_ipv4()),
+            retried: self.retries > 0,
+        })
     }
 
     /// The peer has answered for an old connection, which our RST ends. Says whether the next SYN leaves soon, as that
@@ -225,7 +232,8 @@ impl Opening {
         };
         let Opening { socket, send_queue, syn_data, soft_error, .. } = self;
         let since = Tick::at(self.first_sent.unwrap_or(env.now));
-        (agreed, Handover { socket, send_queue, syn_data, soft_error, since })
+        let takes_data = self.fast_open != FastOpen::Off;
+        (agreed, Handover { socket, send_queue, syn_data, takes_data, soft_error, since })
     }
 
     /// An ICMP error that quotes our SYN (SA-SYN_SENT-17 to -19). `Some`: it ends the attempt.
@@ -281,6 +289,8 @@ pub(crate) struct Handover {
     pub(crate) socket: SocketId,
     send_queue: Rope,
     syn_data: usize,
+    /// Our SYN asked for Fast Open, so the SYN-ACK may have data.
+    takes_data: bool,
     soft_error: Option<Error>,
     /// When the first SYN left.
     since: Tick,
@@ -296,6 +306,9 @@ impl Handover {
         connection.tcb.state = State::SynSent;
         if segment.flags().ack() {
             acknowledged(connection, self.syn_data, segment, env);
+            if self.takes_data && connection.tcb.snd.una == connection.tcb.snd.nxt {
+                take_data_of_syn_ack(connection, segment, env);
+            }
         } else {
             connection.set_state(State::SynReceived, env);
             let snd = &mut connection.tcb.snd;
@@ -310,13 +323,25 @@ impl Handover {
     }
 }
 
-/// Our SYN is acknowledged: ESTABLISHED. Data of the SYN-ACK comes again (N8), and so does that of our SYN, where the
-/// peer has not taken it.
+/// A server answers a SYN with Fast Open by its first data, once it has taken all of the SYN's. Other data of a SYN-ACK
+/// comes again (N8).
+// DRILL-X30
+#[cold]
+fn take_data_of_syn_ack(connection: &mut Connection, segment: &Segment<'_>, env: &mut Env<'_>) {
+    if !segment.payload.is_empty() {
+        connection.take_syn_data(segment, env);
+        connection.rare().syn_data = true;
+        connection.tcb.ack.now = true;
+    }
+}
+
+/// Our SYN is acknowledged: ESTABLISHED. The data of our SYN leaves again where the peer has not taken it.
 fn acknowledged(connection: &mut Connection, syn_data: usize, segment: &Segment<'_>, env: &mut Env<'_>) {
     let taken = segment.ack().since(connection.tcb.snd.una + 1) as usize;
     if syn_data > 0 {
         if taken > 0 {
             env.counters.tcp_fast_open_active += 1;
+            connection.rare().syn_data = taken == syn_data;
         } else {
             env.counters.tcp_fast_open_active_fail += 1;
         }

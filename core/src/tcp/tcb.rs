@@ -28,7 +28,7 @@ use crate::time::{Deadline, Duration, Instant, Since, Stamp, Tick};
 use crate::trace::{Trace, TraceEvent, TraceKind};
 use crate::tuple::FourTuple;
 use crate::wheel::TimerId;
-use crate::wire::tcp::Timestamps;
+use crate::wire::tcp::{Cookie, Timestamps};
 
 /// The parts of the stack that a handler may use.
 pub(crate) struct Env<'a> {
@@ -133,6 +133,10 @@ pub(crate) struct Rare {
     pub(crate) pmtu_until: Option<Deadline>,
     /// Exists once new data was paced.
     pub(crate) pace: Option<Pace>,
+    /// Data of a SYN was taken, or of a SYN-ACK (`TCPI_OPT_SYN_DATA`).
+    pub(crate) syn_data: bool,
+    /// A Fast Open cookie that replaces the client's, on our first SYN-ACK.
+    pub(crate) cookie: Option<Cookie>,
 }
 
 impl Holds for Connection {

@@ -79,7 +79,7 @@ fn a_new_configuration_keeps_the_secret() {
 #[test]
 fn a_request_for_a_cookie_is_counted_7413_1() {
     each_with(
-        |c| c.tcp_fastopen = FastOpenMode::Server,
+        |c| c.tcp_fastopen = FastOpenMode::SERVER,
         |t| {
             fast_open_listener(t);
             cookie(t);

@@ -5,7 +5,7 @@ use steadfast_core::counters::DropReason;
 use steadfast_core::info::{CaState, Info};
 use steadfast_core::trace::State;
 use steadfast_core::wire::icmp::ErrorKind;
-use steadfast_core::{Error, Event};
+use steadfast_core::{Error, Event, ListenOptions};
 
 use crate::harness::{Test, each, each_with, pattern};
 use crate::living::{cookie, fast_open_connect, fast_open_listener};
@@ -17,7 +17,90 @@ fn info(t: &Test) -> Info {
     t.stack.info(t.now, t.sock).unwrap()
 }
 
+// The bits of `tcp_fastopen`.
+
+/// One SYN with ten bytes, to a listener that asked for Fast Open or not: is the data taken?
+fn takes_bare_data(bits: u32, asked: bool) -> bool {
+    let mut taken = None;
+    let answer = std::cell::RefCell::new(&mut taken);
+    each_with(
+        |c| c.tcp_fastopen = FastOpenMode::from_number(bits),
+        |t| {
+            t.listen_with(ListenOptions { fast_open: asked, ..ListenOptions::default() });
+            t.send("S seq 0:10 <sackOK, wscale 0>");
+            let syn_ack = t.recv_any().unwrap().header;
+            **answer.borrow_mut() = Some(syn_ack.ack.since(t.cur().iss) == 11);
+        },
+    );
+    taken.expect("an answer")
+}
+
+// DRILL-X33
+#[test]
+fn a_server_takes_data_without_a_cookie_where_both_bits_say_so() {
+    assert!(
+        takes_bare_data(0x202, true) && takes_bare_data(0x602, false) && takes_bare_data(0x7_0602, false)
+    );
+    assert!(!takes_bare_data(0x202, false), "the listener does not ask");
+    assert!(!takes_bare_data(0x402, false), "a cookie is needed");
+    assert!(!takes_bare_data(0x200, true) && !takes_bare_data(0x201, true), "no server");
+}
+
+// DRILL-X38
+#[test]
+fn a_client_without_cookie_sends_data_and_no_option() {
+    each_with(
+        |c| c.tcp_fastopen = FastOpenMode::from_number(5),
+        |t| {
+            fast_open_connect(t);
+            t.write(100);
+            t.recv("S seq 0:100 <mss 1460, sackOK, wscale 0>");
+            t.send("S. seq 0 ack 101 <sackOK, wscale 0>");
+            t.recv(". seq 101 ack 1");
+            assert!(info(t).syn_data);
+        },
+    );
+}
+
 // The client.
+
+// DRILL-X36
+#[test]
+fn the_mss_of_the_last_syn_ack_limits_the_data_of_a_syn() {
+    each_with(
+        |c| c.tcp_fastopen = FastOpenMode::CLIENT,
+        |t| {
+            fast_open_connect(t);
+            t.recv("S seq 0 <mss 1460, sackOK, wscale 0, tfo>");
+            t.send("S. seq 0 ack 1 <mss 1000, sackOK, wscale 0, tfo 0102030405060708>");
+            t.recv(". seq 1 ack 1");
+            t.abort();
+            t.recv("R. seq 1 ack 1");
+            t.restart_peer(1000);
+            fast_open_connect(t);
+            assert_eq!(t.stack.syn_data_room(t.sock), 960);
+            t.write(2000);
+            t.recv("S seq 0:960 <mss 1460, sackOK, wscale 0, tfo 0102030405060708>");
+            assert_eq!(t.stack.syn_data_room(t.sock), 0, "the SYN has left");
+        },
+    );
+}
+
+/// The server has all of our data: what it sends with its SYN-ACK is its answer.
+// DRILL-X30
+#[test]
+fn data_of_a_syn_ack_is_taken_where_it_acknowledges_all_of_the_request() {
+    as_client(|t| {
+        t.send("S. seq 0:10 ack 101 <sackOK, wscale 0>");
+        t.recv(". seq 101 ack 11");
+        assert_eq!(info(t).recv_q, 10);
+    });
+    as_client(|t| {
+        t.send("S. seq 0:10 ack 51 <sackOK, wscale 0>");
+        t.recv("P. seq 51:101 ack 1");
+        assert_eq!((info(t).recv_q, info(t).syn_data), (0, false));
+    });
+}
 
 /// A client that has a cookie, and has sent 100 bytes with its SYN.
 fn request(t: &mut Test) {
@@ -35,7 +118,7 @@ fn request(t: &mut Test) {
 
 fn as_client(test: impl Fn(&mut Test)) {
     each_with(
-        |c| c.tcp_fastopen = FastOpenMode::Client,
+        |c| c.tcp_fastopen = FastOpenMode::CLIENT,
         |t| {
             request(t);
             test(t);
@@ -153,7 +236,7 @@ fn data_of_a_crossed_syn_is_acknowledged_or_goes_again_sa_syn_rcvd_06() {
 fn only_a_syn_ack_gives_a_cookie_7413_1() {
     let knows = |t: &Test| t.stack.knows_fast_open_cookie(t.theirs());
     each_with(
-        |c| c.tcp_fastopen = FastOpenMode::Client,
+        |c| c.tcp_fastopen = FastOpenMode::CLIENT,
         |t| {
             fast_open_connect(t);
             t.recv("S seq 0 <mss 1460, sackOK, wscale 0, tfo>");
@@ -163,7 +246,7 @@ fn only_a_syn_ack_gives_a_cookie_7413_1() {
         },
     );
     each_with(
-        |c| c.tcp_fastopen = FastOpenMode::Client,
+        |c| c.tcp_fastopen = FastOpenMode::CLIENT,
         |t| {
             t.connect();
             t.send("S. seq 0 ack 1 <sackOK, wscale 0, tfo 0102030405060708>");
@@ -173,7 +256,7 @@ fn only_a_syn_ack_gives_a_cookie_7413_1() {
     );
     // The answer to the first SYN may come after the second one.
     each_with(
-        |c| c.tcp_fastopen = FastOpenMode::Client,
+        |c| c.tcp_fastopen = FastOpenMode::CLIENT,
         |t| {
             fast_open_connect(t);
             t.recv("S seq 0 <mss 1460, sackOK, wscale 0, tfo>");
@@ -190,7 +273,7 @@ fn only_a_syn_ack_gives_a_cookie_7413_1() {
 fn as_server(configure: impl Fn(&mut steadfast_core::Config), test: impl Fn(&mut Test, &str)) {
     each_with(
         |c| {
-            c.tcp_fastopen = FastOpenMode::Server;
+            c.tcp_fastopen = FastOpenMode::SERVER;
             configure(c);
         },
         |t| {

@@ -265,7 +265,7 @@ pub fn cookie(t: &mut Test) -> String {
 #[test]
 fn a_valid_cookie_opens_fast_sa_listen_06() {
     each_with(
-        |c| c.tcp_fastopen = FastOpenMode::Both,
+        |c| c.tcp_fastopen = FastOpenMode::BOTH,
         |t| {
             fast_open_listener(t);
             let cookie = cookie(t);
@@ -289,7 +289,7 @@ fn a_valid_cookie_opens_fast_sa_listen_06() {
 #[test]
 fn a_fast_open_syn_again_is_acknowledged_again_sa_listen_06() {
     each_with(
-        |c| c.tcp_fastopen = FastOpenMode::Both,
+        |c| c.tcp_fastopen = FastOpenMode::BOTH,
         |t| {
             fast_open_listener(t);
             let cookie = cookie(t);
@@ -312,7 +312,7 @@ fn a_fast_open_syn_again_is_acknowledged_again_sa_listen_06() {
 #[test]
 fn a_wrong_cookie_means_an_ordinary_handshake_7413_1() {
     each_with(
-        |c| c.tcp_fastopen = FastOpenMode::Server,
+        |c| c.tcp_fastopen = FastOpenMode::SERVER,
         |t| {
             fast_open_listener(t);
             let cookie = cookie(t);
@@ -333,7 +333,7 @@ fn a_wrong_cookie_means_an_ordinary_handshake_7413_1() {
 #[test]
 fn pending_fast_opens_are_bounded_7413_2() {
     each_with(
-        |c| (c.tcp_fastopen, c.tcp_fastopen_pending) = (FastOpenMode::Both, 1),
+        |c| (c.tcp_fastopen, c.tcp_fastopen_pending) = (FastOpenMode::BOTH, 1),
         |t| {
             fast_open_listener(t);
             let cookie = cookie(t);
@@ -358,7 +358,7 @@ fn pending_fast_opens_are_bounded_7413_2() {
 #[test]
 fn a_repeated_syn_does_not_keep_a_pending_fast_open_7413_2() {
     let configure =
-        |c: &mut steadfast_core::Config| (c.tcp_fastopen, c.tcp_fastopen_pending) = (FastOpenMode::Both, 1);
+        |c: &mut steadfast_core::Config| (c.tcp_fastopen, c.tcp_fastopen_pending) = (FastOpenMode::BOTH, 1);
     each_with(configure, |t| {
         fast_open_listener(t);
         let cookie = cookie(t);
@@ -389,7 +389,7 @@ fn a_repeated_syn_does_not_keep_a_pending_fast_open_7413_2() {
 fn a_pending_fast_open_ends_at_its_time_sa_syn_rcvd_19() {
     for (synack, user) in [(5, 0), (100, 0), (0, 5)] {
         each_with(
-            |c| (c.tcp_fastopen, c.tcp_synack_timeout) = (FastOpenMode::Both, Duration::from_secs(synack)),
+            |c| (c.tcp_fastopen, c.tcp_synack_timeout) = (FastOpenMode::BOTH, Duration::from_secs(synack)),
             |t| {
                 fast_open_listener(t);
                 let cookie = cookie(t);
@@ -417,7 +417,7 @@ pub fn fast_open_connect(t: &mut Test) {
 #[test]
 fn a_client_uses_the_cookie_it_got_7413_1() {
     each_with(
-        |c| c.tcp_fastopen = FastOpenMode::Client,
+        |c| c.tcp_fastopen = FastOpenMode::CLIENT,
         |t| {
             fast_open_connect(t);
             t.recv("S seq 0 <mss 1460, sackOK, wscale 0, tfo>");
@@ -453,7 +453,7 @@ fn a_client_uses_the_cookie_it_got_7413_1() {
 #[test]
 fn a_fast_open_syn_again_is_an_ordinary_one_7413_3() {
     each_with(
-        |c| c.tcp_fastopen = FastOpenMode::Client,
+        |c| c.tcp_fastopen = FastOpenMode::CLIENT,
         |t| {
             fast_open_connect(t);
             t.recv("S seq 0 <mss 1460, sackOK, wscale 0, tfo>");

@@ -390,7 +390,7 @@ fn the_window_of_its_ack_is_scaled_sa_syn_rcvd_11() {
 #[test]
 fn a_syn_ack_that_comes_again_takes_no_window_back_sa_syn_rcvd_18() {
     let configure = |c: &mut steadfast_core::Config| {
-        (c.tcp_rcvbuf, c.tcp_fastopen) = (1 << 20, FastOpenMode::Server);
+        (c.tcp_rcvbuf, c.tcp_fastopen) = (1 << 20, FastOpenMode::SERVER);
     };
     for fast_open in [false, true] {
         each_with(configure, |t| {

@@ -16,6 +16,7 @@ const OPTION_TIMESTAMPS: i64 = 1;
 const OPTION_SACK: i64 = 2;
 const OPTION_WINDOW_SCALE: i64 = 4;
 const OPTION_ECN: i64 = 8;
+const OPTION_SYN_DATA: i64 = 32;
 
 /// `TCP_INFO` of a connection of the stack.
 pub(crate) fn info(info: &Info) -> TcpInfo {
@@ -71,6 +72,7 @@ fn options(info: &Info) -> i64 {
         | bit(info.sack, OPTION_SACK)
         | bit(info.snd_wscale.is_some(), OPTION_WINDOW_SCALE)
         | bit(info.ecn, OPTION_ECN)
+        | bit(info.syn_data, OPTION_SYN_DATA)
 }
 
 fn ca_number(state: CaState) -> i64 {
@@ -91,7 +93,7 @@ pub(crate) fn constant(name: &str) -> Option<Value> {
         ("TCPI_OPT_WSCALE", OPTION_WINDOW_SCALE),
         ("TCPI_OPT_ECN", OPTION_ECN),
         ("TCPI_OPT_ECN_SEEN", 16),
-        ("TCPI_OPT_SYN_DATA", 32),
+        ("TCPI_OPT_SYN_DATA", OPTION_SYN_DATA),
         ("TCP_ESTABLISHED", 1),
         ("TCP_SYN_SENT", 2),
         ("TCP_SYN_RECV", 3),

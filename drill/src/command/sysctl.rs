@@ -212,7 +212,7 @@ fn converted(config: &mut Config, setting: &str, unit: Unit, value: &str) -> Res
         Unit::CookiesOnly => if number()? != 0 { "2" } else { "1" }.to_owned(),
         Unit::FastOpen(bit) => {
             let on = number()? != 0;
-            let mode = config.tcp_fastopen.number();
+            let (mode, bit) = (config.tcp_fastopen.number(), u32::from(bit));
             (if on { mode | bit } else { mode & !bit }).to_string()
         }
         Unit::Algorithm => if value == "newreno" { "reno" } else { value }.to_owned(),

@@ -1,6 +1,6 @@
 //! Socket options.
 
-use steadfast_core::config::CongestionControl;
+use steadfast_core::config::{CongestionControl, FastOpenKeys};
 use steadfast_core::time::Duration;
 use steadfast_core::{Error, SocketOptions};
 
@@ -57,7 +57,7 @@ const KEPT: [(&str, &str); 19] = [
 ];
 
 /// Options with an effect or a value of their own.
-const KNOWN: [(&str, &str); 32] = [
+const KNOWN: [(&str, &str); 34] = [
     (SOCKET, "SO_KEEPALIVE"),
     (SOCKET, "SO_LINGER"),
     (SOCKET, "SO_RCVBUF"),
@@ -81,6 +81,8 @@ const KNOWN: [(&str, &str); 32] = [
     (TCP, "TCP_NOTSENT_LOWAT"),
     (TCP, "TCP_FASTOPEN"),
     (TCP, "TCP_FASTOPEN_CONNECT"),
+    (TCP, "TCP_FASTOPEN_NO_COOKIE"),
+    (TCP, "TCP_FASTOPEN_KEY"),
     (TCP, "TCP_CONGESTION"),
     (TCP, "TCP_INFO"),
     (IP, "IP_TOS"),
@@ -124,6 +126,9 @@ impl Posix {
                     _ => return Err(Unset::NotKept),
                 };
                 return self.change(fd, |options| options.congestion = control);
+            }
+            Setting::Text(text) if option.name == "TCP_FASTOPEN_KEY" => {
+                return self.set_fast_open_key(fd, text);
             }
             _ => return Err(Unset::Errno("EINVAL")),
         };
@@ -200,6 +205,13 @@ impl Posix {
                 Ok(())
             }
             "TCP_FASTOPEN" => self.set_fast_open(fd, number),
+            "TCP_FASTOPEN_NO_COOKIE" => {
+                within(0, 1)?;
+                if matches!(self.socket_of(fd)?.role, Role::Stream(_)) {
+                    return Err(Unset::Errno("EINVAL"));
+                }
+                self.change(fd, |options| options.fast_open_no_cookie = number != 0)
+            }
             "TCP_FASTOPEN_CONNECT" => {
                 let offered = self.stack.config().tcp_fastopen.client();
                 let socket = self.socket_mut(fd)?;
@@ -217,13 +229,36 @@ impl Posix {
     }
 
     fn set_fast_open(&mut self, fd: i32, number: i64) -> Result<(), Unset> {
+        let queue = u32::try_from(number).map_err(|_| Unset::Errno("EINVAL"))?;
         let socket = self.socket_mut(fd)?;
-        if matches!(socket.role, Role::Listener(_)) && (socket.fast_open_queue > 0) != (number > 0) {
-            // Fast Open cannot be switched on or off on an active listener.
-            return Err(Unset::NotKept);
+        let role = socket.role;
+        if matches!(role, Role::Stream(_)) {
+            return Err(Unset::Errno("EINVAL"));
         }
-        socket.fast_open_queue = u32::try_from(number).unwrap_or(0);
-        Ok(())
+        socket.fast_open_queue = queue;
+        match role {
+            Role::Listener(id) => {
+                self.stack.set_fast_open(id, queue).map_err(|error| Unset::Errno(error.name()))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// `TCP_FASTOPEN_KEY`: one or two keys of 16 bytes, each byte a character.
+    // DRILL-X31
+    fn set_fast_open_key(&mut self, fd: i32, text: &str) -> Result<(), Unset> {
+        let bytes: Vec<u8> = text.chars().map(|c| u8::try_from(c).unwrap_or(b'?')).collect();
+        let (keys, []) = bytes.as_chunks::<16>() else { return Err(Unset::Errno("EINVAL")) };
+        let key = |key: &[u8; 16]| FastOpenKeys::key_of(key);
+        let keys = match keys {
+            [primary] => FastOpenKeys::new(key(primary), None),
+            [primary, backup] => FastOpenKeys::new(key(primary), Some(key(backup))),
+            _ => return Err(Unset::Errno("EINVAL")),
+        };
+        if matches!(self.socket_of(fd)?.role, Role::Stream(_)) {
+            return Err(Unset::Errno("EINVAL"));
+        }
+        self.change(fd, |options| options.fast_open_key = Some(keys))
     }
 
     fn set_ip_option(&mut self, fd: i32, option: Option, number: i64) -> Result<(), Unset> {
@@ -304,6 +339,7 @@ impl Posix {
             "TCP_NOTSENT_LOWAT" => socket.notsent_lowat.unwrap_or(u64::from(u32::MAX)) as i64,
             "TCP_FASTOPEN" => i64::from(socket.fast_open_queue),
             "TCP_FASTOPEN_CONNECT" => i64::from(socket.fast_open_connect),
+            "TCP_FASTOPEN_NO_COOKIE" => i64::from(options.fast_open_no_cookie),
             "IP_TTL" | "IPV6_UNICAST_HOPS" => i64::from(options.ttl),
             "IP_MTU" | "IPV6_MTU" => match info {
                 Some(info) => i64::from(info.pmtu),

@@ -56,6 +56,7 @@ impl Posix {
                 }
             }
             Kind::Socket(socket) => match socket.role {
+                Role::Fresh if socket.deferred.is_some() => WRITABLE,
                 Role::Fresh => WRITABLE | HANG_UP,
                 Role::Listener(id) => {
                     let all = self.stack.sockets(self.now);
@@ -88,7 +89,9 @@ impl Posix {
             ready |= FAILED;
         }
         let (at_end, sending) = match state {
-            State::SynSent | State::SynReceived => (false, false),
+            State::SynSent => (false, false),
+            // Accepted before its third segment.
+            State::SynReceived => (false, socket.told),
             State::Established => (false, true),
             State::CloseWait => (true, true),
             State::FinWait1 | State::FinWait2 => (false, false),

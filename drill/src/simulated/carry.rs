@@ -42,14 +42,24 @@ pub(super) fn send(
     progress: &mut Progress,
 ) -> Tried {
     let nonblocking = posix.nonblocking(fd) || flags.dont_wait;
-    if let (Some(remote), false) = (fast_open, progress.started) {
-        match posix.send_fast_open(fd, remote, len) {
-            Err("EINPROGRESS") if !nonblocking => return Ok(Attempt::Blocks(None)),
-            Ok(sent) if sent < len && !nonblocking => {
-                progress.done = sent;
-                return Ok(Attempt::Blocks(None));
+    if let (Some(remote), false) = (fast_open.or(posix.deferred(fd)), progress.started) {
+        return match posix.send_fast_open(fd, remote, len) {
+            Ok(0) if nonblocking => counted(Err("EINPROGRESS")),
+            Ok(sent) if !nonblocking => {
+                (progress.done, progress.opening) = (sent, true);
+                Ok(Attempt::Blocks(None))
             }
-            result => return counted(result),
+            result => counted(result),
+        };
+    }
+    if progress.opening {
+        match posix.connected(fd) {
+            Ok(None) => return Ok(Attempt::Blocks(None)),
+            Ok(Some(())) => progress.opening = false,
+            Err(errno) => return counted(Err(errno)),
+        }
+        if progress.done >= len {
+            return counted(Ok(len));
         }
     }
     let sent = posix.send_more(fd, len - progress.done.min(len), flags.more);

@@ -1,5 +1,5 @@
 //! TCP options: RFC 9293 §3.2 (MSS), RFC 7323 §2, §3 (window scale, timestamps), RFC 2018 §2, §3 (SACK) and
-//! RFC 7413 §4.1.1 (Fast Open).
+//! RFC 7413 §4.1.1 (Fast Open), with its experimental form (RFC 6994).
 
 use super::{Error, MAX_OPTIONS_LEN};
 use crate::seq::SeqNum;
@@ -14,6 +14,9 @@ const KIND_SACK_PERMITTED: u8 = 4;
 const KIND_SACK: u8 = 5;
 const KIND_TIMESTAMPS: u8 = 8;
 const KIND_FAST_OPEN: u8 = 34;
+const KIND_EXPERIMENT: u8 = 254;
+/// The identifier of Fast Open among the experiments.
+const FAST_OPEN_EXPERIMENT: [u8; 2] = [0xf9, 0x89];
 
 /// The start of the usual options of a segment: NOP, NOP, timestamps (RFC 7323 appendix A).
 const TIMESTAMPS_ALONE: [u8; 4] = [KIND_NOP, KIND_NOP, KIND_TIMESTAMPS, 10];
@@ -104,6 +107,8 @@ pub struct Cookie {
     /// Zero past `len`.
     bytes: [u8; Cookie::MAX_LEN],
     len: u8,
+    /// See [`is_experiment`](Cookie::is_experiment).
+    experiment: bool,
 }
 
 impl Cookie {
@@ -117,7 +122,19 @@ impl Cookie {
         }
         let mut bytes = [0; Cookie::MAX_LEN];
         bytes[..cookie.len()].copy_from_slice(cookie);
-        Some(Cookie { bytes, len: cookie.len() as u8 })
+        Some(Cookie { bytes, len: cookie.len() as u8, experiment: false })
+    }
+
+    /// Returns the cookie as one that is carried by the experimental option (kind 254, RFC 6994), or by that of RFC 7413.
+    #[must_use]
+    pub const fn carried_by_experiment(self, experiment: bool) -> Cookie {
+        Cookie { experiment, ..self }
+    }
+
+    /// Returns whether the experimental option carries it.
+    #[inline]
+    pub const fn is_experiment(&self) -> bool {
+        self.experiment
     }
 
     /// Returns the cookie; empty in a request.
@@ -248,9 +265,19 @@ impl Options {
             }
             // A cookie of a length that RFC 7413 §4.1.1 does not allow is ignored, not an error.
             KIND_FAST_OPEN => self.fast_open = self.fast_open.or_else(|| Cookie::new(data)),
+            KIND_EXPERIMENT => self.read_experiment(data),
             _ => {}
         }
         Ok(())
+    }
+
+    /// Takes an option of kind 254 if its identifier says Fast Open (RFC 6994).
+    #[cold]
+    fn read_experiment(&mut self, data: &[u8]) {
+        if let Some(cookie) = data.strip_prefix(&FAST_OPEN_EXPERIMENT) {
+            let read = || Cookie::new(cookie).map(|cookie| cookie.carried_by_experiment(true));
+            self.fast_open = self.fast_open.or_else(read);
+        }
     }
 
     /// Drops options until the rest fits `room` bytes: first the Fast Open cookie, then SACK blocks from the last on.
@@ -426,9 +453,10 @@ impl Options {
         }
         if let Some(cookie) = &self.fast_open {
             let bytes = cookie.as_bytes();
-            match bytes.len() % 4 {
-                2 => place(&[Item::FastOpen(bytes)]),
-                _ => place(&[Item::FastOpen(bytes), Item::Nop, Item::Nop]),
+            let item = if cookie.experiment { Item::Experiment(bytes) } else { Item::FastOpen(bytes) };
+            match item.len() % 4 {
+                0 => place(&[item]),
+                _ => place(&[item, Item::Nop, Item::Nop]),
             };
         }
     }
@@ -473,6 +501,8 @@ enum Item<'a> {
     Timestamps(Timestamps),
     Sack(&'a [(SeqNum, SeqNum)]),
     FastOpen(&'a [u8]),
+    /// The same, in an option of kind 254.
+    Experiment(&'a [u8]),
 }
 
 impl Item<'_> {
@@ -486,6 +516,7 @@ impl Item<'_> {
             Item::Timestamps(_) => 10,
             Item::Sack(blocks) => 2 + 8 * blocks.len(),
             Item::FastOpen(cookie) => 2 + cookie.len(),
+            Item::Experiment(cookie) => 2 + FAST_OPEN_EXPERIMENT.len() + cookie.len(),
         }
     }
 
@@ -500,6 +531,7 @@ impl Item<'_> {
             Item::Timestamps(_) => KIND_TIMESTAMPS,
             Item::Sack(_) => KIND_SACK,
             Item::FastOpen(_) => KIND_FAST_OPEN,
+            Item::Experiment(_) => KIND_EXPERIMENT,
         };
         let Some((head, data)) = out.split_first_chunk_mut::<2>() else { return };
         *head = [kind, self.len() as u8];
@@ -514,6 +546,12 @@ impl Item<'_> {
                 }
             }
             Item::FastOpen(cookie) => data.copy_from_slice(cookie),
+            Item::Experiment(cookie) => {
+                if let Some((identifier, data)) = data.split_first_chunk_mut() {
+                    *identifier = FAST_OPEN_EXPERIMENT;
+                    data.copy_from_slice(cookie);
+                }
+            }
         }
     }
 }
@@ -551,8 +589,10 @@ impl fmt::Display for Item<'_> {
                 blocks.iter().try_for_each(|(left, right)| write!(f, "{{{left}:{right}}}"))
             }
             Item::FastOpen([]) => f.write_str("tfo  cookiereq"),
-            Item::FastOpen(cookie) => {
-                f.write_str("tfo  cookie ")?;
+            Item::Experiment([]) => f.write_str("exp-tfo cookiereq"),
+            Item::FastOpen(cookie) | Item::Experiment(cookie) => {
+                let experiment = matches!(self, Item::Experiment(_));
+                f.write_str(if experiment { "exp-tfo cookie " } else { "tfo  cookie " })?;
                 cookie.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
             }
         }

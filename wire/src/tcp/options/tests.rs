@@ -174,6 +174,17 @@ fn cookies_of_other_lengths_are_as_if_absent_rfc_7413() {
     }
 }
 
+// DRILL-X32
+#[test]
+fn the_experimental_option_is_fast_open_only_under_its_identifier() {
+    let read = |bytes: &[u8]| Options::parse(bytes).unwrap().fast_open;
+    assert!(read(&[254, 4, 0xf9, 0x89]).is_some_and(|cookie| cookie.is_request() && cookie.is_experiment()));
+    assert!(read(&[254, 8, 0xf9, 0x89, 1, 2, 3, 4]).is_some_and(|cookie| cookie.as_bytes() == [1, 2, 3, 4]));
+    assert_eq!(read(&[254, 7, 0xf9, 0x89, 1, 2, 3]), None, "a length that no cookie has");
+    assert_eq!(read(&[254, 4, 0xf9, 0x88]), None, "another experiment");
+    assert_eq!(read(&[254, 3, 0xf9]), None);
+}
+
 #[test]
 fn options_are_laid_out_as_linux_does() {
     let timestamps = Some(Timestamps { val: 1, ecr: 2 });
@@ -182,6 +193,10 @@ fn options_are_laid_out_as_linux_does() {
     let mut sacks = none;
     assert!(sacks.sack.push(SeqNum(3), SeqNum(4)));
     let cookie = |bytes: &[u8]| Options { mss, fast_open: Cookie::new(bytes), ..none };
+    let experiment = |bytes: &[u8]| {
+        let cookie = Cookie::new(bytes).map(|cookie| cookie.carried_by_experiment(true));
+        Options { mss, fast_open: cookie, ..none }
+    };
     let cases = [
         (none, ""),
         (
@@ -196,6 +211,10 @@ fn options_are_laid_out_as_linux_does() {
         (cookie(&[]), "mss 1460,tfo  cookiereq,nop,nop"),
         (cookie(&[1, 2, 3, 255]), "mss 1460,tfo  cookie 010203ff,nop,nop"),
         (cookie(&[1, 2, 3, 4, 5, 6]), "mss 1460,tfo  cookie 010203040506"),
+        // DRILL-X32
+        (experiment(&[]), "mss 1460,exp-tfo cookiereq"),
+        (experiment(&[1, 2, 3, 255]), "mss 1460,exp-tfo cookie 010203ff"),
+        (experiment(&[1, 2, 3, 4, 5, 6]), "mss 1460,exp-tfo cookie 010203040506,nop,nop"),
     ];
     for (options, shown) in cases {
         assert_eq!(options.to_string(), shown);
