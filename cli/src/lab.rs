@@ -8,6 +8,7 @@ use clap::{Args, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
 use steadfast::Profile;
 use steadfast_lab::{Fault, Report, RunOptions, Scenario, catalogue, explain, junit, run, workers};
+use steadfast_timeline::page::Page;
 
 use crate::explore::Explore;
 use crate::failure::Failure;
@@ -65,6 +66,9 @@ pub(crate) struct Run {
     /// Only the packets that this host sends and receives: a capture as anybody would take it.
     #[arg(long, value_name = "HOST", requires = "pcap")]
     pcap_host: Option<String>,
+    /// Write a page to this file (HTML): the ladder of each connection, and the state of both ends at any time.
+    #[arg(long, value_name = "FILE", conflicts_with = "seeds")]
+    html: Option<PathBuf>,
     /// Print the ladder of each run.
     #[arg(long)]
     ladder: bool,
@@ -274,6 +278,7 @@ impl Run {
             sysctls: self.sysctls.assignments()?,
             faults: faults.collect::<Result<_, _>>().map_err(|error| Failure::usage(error.to_string()))?,
             ladder: self.ladder,
+            page: self.html.is_some(),
             capture: self.pcap.is_some(),
             capture_host: self.pcap_host.clone(),
             ..RunOptions::default()
@@ -366,6 +371,13 @@ impl Printer<'_> {
         if let Some(file) = &self.command.pcap {
             write(file, &self.packets)?;
         }
+        if let Some(file) = &self.command.html {
+            let page = page(&self.reports);
+            let html = page.html().map_err(|error| {
+                Failure::usage(format!("--html {}: {error}; name fewer scenarios", file.display()))
+            })?;
+            write(file, html.as_bytes())?;
+        }
         if let Some(file) = &self.command.junit {
             write(file, junit(&self.reports).as_bytes())?;
         }
@@ -374,6 +386,39 @@ impl Printer<'_> {
             failed => Err(Failure::Failed { failed, of: total, what: "runs" }),
         }
     }
+}
+
+/// The page of all reports.
+fn page(reports: &[Report]) -> Page {
+    let told = |report: &Report| {
+        let result = if report.passed() { "passed" } else { "failed" };
+        format!("{} {}, {}: {result}", report.id, report.title, report.profile)
+    };
+    let mut chapters = Vec::new();
+    for report in reports {
+        for chapter in &report.chapters {
+            let mut chapter = chapter.clone();
+            if reports.len() > 1 {
+                chapter.set("name", format!("{} {}", report.id, report.profile).into());
+                chapter.set("n", (chapters.len() + 1).into());
+            }
+            chapters.push(chapter);
+        }
+    }
+    let (title, about) = match reports {
+        [one] => {
+            let result = if one.passed() { "passed" } else { "failed" };
+            (
+                format!("{} {}", one.id, one.title),
+                format!("profile {}, seed {}: {result}", one.profile, one.seed),
+            )
+        }
+        many => {
+            let about = many.iter().take(3).map(told).collect::<Vec<_>>().join("; ");
+            (format!("{} runs", many.len()), about)
+        }
+    };
+    Page { title, about, chapters, ..Page::default() }
 }
 
 fn write(file: &Path, bytes: &[u8]) -> Result<(), Failure> {

@@ -1,6 +1,8 @@
 //! `steadfast pcap`: reads anybody's capture, and says what went wrong in it.
 
+mod drawing;
 mod explain;
+mod html;
 mod list;
 mod show;
 mod text;
@@ -28,6 +30,8 @@ pub(crate) enum Pcap {
     List(list::List),
     /// Show a connection as a ladder, with the states of both ends.
     Show(show::Show),
+    /// Write connections as a page for a browser.
+    Html(html::Html),
     /// Diagnose: what went wrong, at which end, how sure that is, and what to do.
     Check(CheckFiles),
     /// Write one connection to a capture of its own.
@@ -41,6 +45,7 @@ impl Pcap {
         match self {
             Pcap::List(command) => command.run(),
             Pcap::Show(command) => command.run(),
+            Pcap::Html(command) => command.run(),
             Pcap::Check(command) => command.run(),
             Pcap::Split(command) => command.run(),
             Pcap::Explain(command) => command.run().map(|()| ExitCode::SUCCESS),

@@ -21,6 +21,8 @@ pub enum Value {
     Switch(bool),
     /// A window shift; `None`: no scaling.
     Shift(Option<u8>),
+    /// The time until a timer fires; `None`: it does not run.
+    Timer(Option<Duration>),
     /// A state.
     State(State),
     /// A congestion control state.
@@ -56,6 +58,7 @@ kinds_of_fields! {
     bool = false, on => Value::Switch(on);
     Duration = Duration::ZERO, time => Value::Time(time);
     Option<u8> = None, shift => Value::Shift(shift);
+    Option<Duration> = None, left => Value::Timer(left);
     State = State::Closed, state => Value::State(state);
     CaState = CaState::Open, state => Value::CaState(state);
     SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0), end => Value::Address(end);
@@ -168,6 +171,14 @@ info! {
     send_q: u64,
     /// Bytes held out of order.
     out_of_order: u64,
+    /// Time until the retransmission timer fires, or the probe timer instead of it; `None`: it does not run.
+    retransmit_timer: Option<Duration>,
+    /// Time until the next zero-window probe.
+    persist_timer: Option<Duration>,
+    /// Time until the delayed ACK.
+    delayed_ack_timer: Option<Duration>,
+    /// Time until the next keepalive probe, or until the end of an orphan.
+    keepalive_timer: Option<Duration>,
 }
 
 /// One line of the socket listing, as in `ss`.

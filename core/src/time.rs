@@ -168,6 +168,12 @@ impl Deadline {
         Deadline(NonZeroU32::new(tick.0).unwrap_or(NonZeroU32::MIN))
     }
 
+    /// Returns the time from `now` to it; zero once it is due.
+    pub(crate) fn left(self, now: Instant) -> Duration {
+        let whole = Duration::from_millis(self.tick().since(Tick::at(now)).into());
+        whole.saturating_sub(Duration::from_nanos(now.as_nanos() % 1_000_000))
+    }
+
     /// Returns the first tick that is not before `now + delay`.
     #[inline]
     pub(crate) fn after(now: Instant, delay: Duration) -> Deadline {

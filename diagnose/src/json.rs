@@ -95,7 +95,7 @@ fn connection(one: &Connection) -> Value {
 }
 
 /// A finding. Times are relative to the beginning of its connection, or of the capture.
-fn finding(one: &Finding, start: i64) -> Value {
+pub fn finding(one: &Finding, start: i64) -> Value {
     let mut out = Map::new();
     let mut put = |key: &str, value: Value| out.insert(key.to_owned(), value);
     put("id", json!(one.id));

@@ -133,7 +133,7 @@ fn row(entry: &Entry, flows: &[Flow], start: Instant) -> String {
 /// Writes the packets as one section of a capture file.
 pub(super) fn packets(record: &[Entry], title: &str) -> Vec<u8> {
     let stack = Host { name: "stack".to_owned(), addresses: Vec::new() };
-    let mut timeline = Timeline::new(vec![stack], Keep { events: false, bytes: true });
+    let mut timeline = Timeline::new(vec![stack], Keep { bytes: true, ..Keep::default() });
     for entry in record {
         if let What::Packet { inbound, bytes } = &entry.what {
             timeline.capture(|| Captured {

@@ -140,6 +140,8 @@ pub(crate) struct Plan {
     pub(crate) record: bool,
     /// Keep packets.
     pub(crate) capture: bool,
+    /// Keep what stacks tell of their connections.
+    pub(crate) info: bool,
 }
 
 /// A running network.
@@ -206,7 +208,8 @@ impl Network {
             addresses.insert(host.v4, index);
             addresses.insert(host.v6, index);
         }
-        let timeline = Timeline::new(sites(&plan), Keep { events: plan.record, bytes: plan.capture });
+        let timeline =
+            Timeline::new(sites(&plan), Keep { events: plan.record, bytes: plan.capture, info: plan.info });
         let mut network = Network {
             now: Instant::ZERO,
             queue: BinaryHeap::new(),
@@ -442,6 +445,7 @@ impl Network {
             self.collect_trace(host);
             self.with_context(host, |host_apps, context| host_apps.run(context, &changed));
             self.collect_trace(host);
+            self.look(host);
             self.transmit(host);
             self.check_consistent(host);
             if round == ROUNDS {
@@ -450,6 +454,22 @@ impl Network {
             }
         }
         self.arm(host);
+    }
+
+    /// Records the numbers of the host's connections, if they are few.
+    fn look(&mut self, host: usize) {
+        const FEW: usize = 64;
+        if !self.timeline.keeps_info() {
+            return;
+        }
+        let entry = &self.hosts[host];
+        let Some(stack) = &entry.stack else { return };
+        let now = entry.clock_at(self.now);
+        for socket in stack.sockets(now).iter().take(FEW) {
+            let Some(Ok(info)) = socket.socket.map(|id| stack.info(now, id)) else { continue };
+            let inner = (self.nats.inner(socket.local), self.nats.inner(socket.remote));
+            self.timeline.info(self.now, host, inner, info);
+        }
     }
 
     /// Checks the stack's running totals against a recount, if that is cheap.
@@ -500,6 +520,7 @@ impl Network {
         while let Some(len) = self.hosts[host].transmit(self.now, &mut frame) {
             self.collect_trace(host);
             self.send(host, Bytes::copy_from_slice(&frame[..len]));
+            self.look(host);
         }
         self.frame = frame;
     }

@@ -61,6 +61,7 @@ mod tests {
             virtual_seconds: 61.04,
             ladder: String::new(),
             pcap: Vec::new(),
+            chapters: Vec::new(),
             hash: 1,
         }
     }

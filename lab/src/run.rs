@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use steadfast_core::trace::State;
 use steadfast_core::{Config, Instant, Profile};
+use steadfast_timeline::page::{CONNECTION_LIMIT, Chapter};
 use steadfast_timeline::{capture, ladder};
 
 use crate::app::{Directory, Violation};
@@ -35,6 +36,8 @@ pub struct RunOptions {
     pub faults: Vec<Fault>,
     /// Draw [`Report::ladder`].
     pub ladder: bool,
+    /// Make [`Report::chapters`].
+    pub page: bool,
     /// Keep the packets, for [`Report::pcap`].
     pub capture: bool,
     /// The host whose packets the capture has; `None`: all of them.
@@ -71,6 +74,8 @@ pub struct Report {
     pub ladder: String,
     /// The capture, as pcapng; empty unless requested.
     pub pcap: Vec<u8>,
+    /// The connections for a page; empty unless requested.
+    pub chapters: Vec<Chapter>,
     /// A hash of every packet and its time.
     pub hash: u64,
 }
@@ -92,6 +97,7 @@ impl Report {
             virtual_seconds: 0.0,
             ladder: if options.ladder { heading() } else { String::new() },
             pcap: Vec::new(),
+            chapters: Vec::new(),
             hash: 0,
         }
     }
@@ -103,6 +109,7 @@ impl Report {
         self.virtual_seconds += phase.virtual_seconds;
         self.ladder.push_str(&phase.ladder);
         self.pcap.extend(phase.pcap);
+        self.chapters.extend(phase.chapters);
         self.hash = self.hash.rotate_left(1) ^ phase.hash;
     }
 
@@ -194,6 +201,9 @@ impl Played<'_> {
         if options.ladder {
             report.ladder.push_str(&phase_ladder(network, scenario, phase));
         }
+        if options.page {
+            report.chapters.extend(chapters(network, phase, report.chapters.len()));
+        }
         if options.capture {
             let (title, host) = (format!("{} {}", scenario.id, phase.name), options.capture_host.as_deref());
             report.pcap.extend(capture::section_of(&network.timeline, &title, host));
@@ -205,6 +215,20 @@ impl Played<'_> {
 fn heading(scenario: &Scenario, profile: Profile, kernel: Option<&str>) -> String {
     let kernel = kernel.map_or(String::new(), |host| format!(", {host} is the kernel"));
     format!("{}  {}  [{profile}{kernel}]\n", scenario.id, scenario.title)
+}
+
+/// The connections of one phase for a page, after those of earlier phases.
+fn chapters(network: &Network, phase: &Phase, before: usize) -> Vec<Chapter> {
+    let timeline = &network.timeline;
+    let mut chapters = Chapter::all(timeline, CONNECTION_LIMIT.saturating_sub(before));
+    for (at, chapter) in chapters.iter_mut().enumerate() {
+        chapter.set("n", (before + at + 1).into());
+        chapter.set("name", phase.name.as_str().into());
+    }
+    if let Some(first) = chapters.first_mut() {
+        first.text(timeline);
+    }
+    chapters
 }
 
 /// The ladder of one phase.
@@ -336,7 +360,8 @@ pub(crate) fn plan(
         swarm: options.swarm.then(|| Swarm::new(options.seed)),
         lenient: options.lenient(),
         tolerance: Tolerance::NONE,
-        record: !options.swarm || options.ladder || options.capture,
+        record: !options.swarm || options.ladder || options.capture || options.page,
+        info: options.page,
         capture: options.capture,
         hosts,
     })

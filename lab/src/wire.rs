@@ -106,6 +106,7 @@ impl Wire {
             swarm: None,
             lenient: true,
             tolerance: Tolerance::NONE,
+            info: false,
             record: options.record,
             capture: options.capture,
         });

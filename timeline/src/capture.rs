@@ -57,7 +57,7 @@ impl Changes<'_> {
                     let who = host.map_or("network", |host| self.timeline.hosts[host].name.as_str());
                     comments.push(format!("{at} {who}: {text}"));
                 }
-                Event::Packet(_) | Event::Listening { .. } => {}
+                Event::Packet(_) | Event::Info { .. } | Event::Listening { .. } => {}
             }
             self.next += 1;
         }

@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use bytes::Bytes;
 use steadfast_core::Instant;
+use steadfast_core::info::Info;
 use steadfast_core::trace::State;
 use steadfast_core::wire::tcp::{Flags, Header};
 
@@ -55,6 +56,17 @@ pub enum Event {
         /// It began.
         on: bool,
     },
+    /// The numbers of a connection changed, as its own stack tells them.
+    Info {
+        /// When.
+        at: Instant,
+        /// The host.
+        host: usize,
+        /// The connection, with the endpoints that the hosts themselves have.
+        ends: Ends,
+        /// The numbers.
+        info: Box<Info>,
+    },
     /// Anything else that a reader must know.
     Note {
         /// When it happened.
@@ -75,6 +87,7 @@ impl Event {
             Event::Packet(packet) => packet.at,
             Event::Call { at, .. }
             | Event::State { at, .. }
+            | Event::Info { at, .. }
             | Event::Listening { at, .. }
             | Event::Note { at, .. } => *at,
         }
@@ -86,6 +99,8 @@ impl Event {
 pub struct Packet {
     /// When it was sent.
     pub at: Instant,
+    /// Its number in the capture that it comes from.
+    pub number: Option<u64>,
     /// The host that sent it, or in whose name it was forged; `None`: a router.
     pub from: Option<usize>,
     /// The host that it is for.

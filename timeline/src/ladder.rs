@@ -24,7 +24,7 @@ const CELL: usize = 12;
 pub fn draw(timeline: &Timeline, limit: usize) -> String {
     let mut ladder = Ladder::new(timeline);
     // A router's answer is recorded when it is caused, and shown when it arrives.
-    let events = timeline.events.iter();
+    let events = timeline.events.iter().filter(|event| !matches!(event, Event::Info { .. }));
     let mut shown: Vec<Shown<'_>> = events.clone().flat_map(late).chain(events.map(Shown::Event)).collect();
     shown.sort_by_key(Shown::at);
     for one in shown {
@@ -144,6 +144,7 @@ impl<'a> Ladder<'a> {
             Event::Packet(packet) => self.packet(packet),
             Event::Call { at, host, text } => self.note(*at, Some(*host), None, text),
             Event::Note { at, host, ends, text } => self.note(*at, *host, *ends, text),
+            Event::Info { .. } => {}
             Event::Listening { host, on, .. } => {
                 let count = &mut self.listeners[*host];
                 *count = if *on { *count + 1 } else { count.saturating_sub(1) };

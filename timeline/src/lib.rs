@@ -11,6 +11,7 @@ pub mod flows;
 pub mod junit;
 pub mod ladder;
 mod model;
+pub mod page;
 pub mod pcapng;
 pub mod view;
 

@@ -5,6 +5,8 @@ use std::net::{IpAddr, SocketAddr};
 use bytes::Bytes;
 use steadfast_core::Instant;
 use steadfast_core::counters::ReplyReason;
+use steadfast_core::info::Info;
+use steadfast_core::time::Duration;
 use steadfast_core::trace::{State, TraceKind};
 
 use crate::Map;
@@ -51,6 +53,8 @@ pub struct Keep {
     pub events: bool,
     /// The bytes of packets, for a capture.
     pub bytes: bool,
+    /// The numbers that stacks tell of their connections.
+    pub info: bool,
 }
 
 /// The events of some hosts, and all that is derived from them.
@@ -70,14 +74,25 @@ pub struct Timeline {
     pub unrecorded: u64,
     keep: Keep,
     packets: usize,
+    limit: Option<usize>,
     notes: usize,
     known: Map<(usize, SocketAddr, SocketAddr), usize>,
+    infos: usize,
+    told: Map<(usize, SocketAddr, SocketAddr), Told>,
 }
+
+/// The last numbers of a connection, without those that change by themselves, and when its timers are due.
+type Told = (Info, [Option<Instant>; 4]);
 
 impl Timeline {
     /// An empty timeline.
     pub fn new(hosts: Vec<Host>, keep: Keep) -> Timeline {
         Timeline { histories: vec![Vec::new(); hosts.len()], hosts, keep, ..Timeline::default() }
+    }
+
+    /// The same with another limit of packets.
+    pub fn with_limit(self, packets: usize) -> Timeline {
+        Timeline { limit: Some(packets), ..self }
     }
 
     /// The host with an address.
@@ -90,6 +105,7 @@ impl Timeline {
         let view = View::new(bytes)?;
         let mut packet = Packet {
             at,
+            number: None,
             from: Some(from),
             to: self.host_with(view.destination),
             flow: None,
@@ -135,7 +151,7 @@ impl Timeline {
         if !self.keep.events {
             return None;
         }
-        if self.packets == PACKETS {
+        if self.packets == self.limit.unwrap_or(PACKETS) {
             self.unrecorded += 1;
             return None;
         }
@@ -229,6 +245,33 @@ impl Timeline {
         histories.push(History { ends, inner, states: vec![(Instant::ZERO, first)] });
         self.known.insert((host, ends.0, ends.1), histories.len() - 1);
         Some(histories.len() - 1)
+    }
+
+    /// Adds the numbers of a connection as its stack tells them, if they are kept and any of them changed.
+    pub fn info(&mut self, at: Instant, host: usize, ends: Ends, info: Info) {
+        if !self.keep.info || self.infos == NOTES * 2 {
+            return;
+        }
+        let mut told = info.clone();
+        told.state_age = Duration::ZERO;
+        let timers = [
+            &mut told.retransmit_timer,
+            &mut told.persist_timer,
+            &mut told.delayed_ack_timer,
+            &mut told.keepalive_timer,
+        ];
+        let due = timers.map(|left| left.take().map(|left| at + left));
+        if self.told.get(&(host, ends.0, ends.1)).is_some_and(|last| last.0 == told && last.1 == due) {
+            return;
+        }
+        self.told.insert((host, ends.0, ends.1), (told, due));
+        self.infos += 1;
+        self.events.push(Event::Info { at, host, ends, info: Box::new(info) });
+    }
+
+    /// Whether the numbers of connections are kept.
+    pub fn keeps_info(&self) -> bool {
+        self.keep.info
     }
 
     /// Adds that a host begins to listen, or stops.

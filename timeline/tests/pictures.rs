@@ -27,7 +27,8 @@ fn packet(from: usize, flags: Flags, seq: u32, ack: u32, payload: &[u8]) -> Byte
 fn timeline() -> Timeline {
     let host = |name: &str, end: SocketAddr| Host { name: name.to_owned(), addresses: vec![end.ip()] };
     let [c, s] = ends();
-    let mut timeline = Timeline::new(vec![host("C", c), host("S", s)], Keep { events: true, bytes: true });
+    let mut timeline =
+        Timeline::new(vec![host("C", c), host("S", s)], Keep { events: true, bytes: true, info: false });
     let ms = Instant::from_millis;
     timeline.call(ms(0), C, || "connect S:80".to_owned());
     let syn = packet(C, Flags::SYN, 7000, 0, b"");

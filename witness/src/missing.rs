@@ -6,7 +6,8 @@ use std::fmt;
 use crate::NotRun;
 
 /// The Debian package of a program.
-const PACKAGES: [(&str, &str); 13] = [
+const PACKAGES: [(&str, &str); 14] = [
+    ("chromium", "chromium"),
     ("curl", "curl"),
     ("dhclient", "isc-dhcp-client"),
     ("ethtool", "ethtool"),

@@ -5,15 +5,11 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Args;
-use steadfast::stack::Instant;
-use steadfast::stack::trace::State;
-use steadfast::stack::wire::tcp::{Flags, Header};
-use steadfast_capture::{Direction, Record, link};
+use steadfast_capture::Direction;
 use steadfast_diagnose::{Connection, Options};
-use steadfast_timeline::event::{Fate, Host, Packet, Segment};
-use steadfast_timeline::view::{Kind, View};
-use steadfast_timeline::{Keep, Timeline, ladder, pcapng};
+use steadfast_timeline::{ladder, pcapng};
 
+use super::drawing::{Drawing, belongs};
 use super::text::closing;
 use super::{check, random_key, read};
 use crate::failure::Failure;
@@ -133,172 +129,12 @@ fn find(path: &Path, which: Option<&str>, finding: Option<&str>) -> Result<Conne
     })
 }
 
-/// The view and the bytes of a packet of the connection, and whether the client sent it.
-fn belongs<'a>(connection: &Connection, record: &Record<'a>) -> Option<(View, bool, &'a [u8])> {
-    if !(u64::from(connection.span[0])..=u64::from(connection.span[1])).contains(&record.number) {
-        return None;
-    }
-    let ip = link::ip(record.link, record.data).ok()?;
-    let view = View::new(ip.bytes)?;
-    let (source, destination) = view.ends()?;
-    let ends =
-        [connection.client, connection.server].map(|end| std::net::SocketAddr::new(end.ip(), end.port));
-    let from_client = [source, destination] == ends;
-    (from_client || [destination, source] == ends).then(|| {
-        // An Ethernet frame may be longer than its packet.
-        let declared = match ip.bytes[0] >> 4 {
-            4 => usize::from(u16::from_be_bytes([ip.bytes[2], ip.bytes[3]])),
-            _ => 40 + usize::from(u16::from_be_bytes([ip.bytes[4], ip.bytes[5]])),
-        };
-        let len = if declared < 40 { ip.bytes.len() } else { declared.min(ip.bytes.len()) };
-        (view, from_client, &ip.bytes[..len])
-    })
-}
-
-/// A ladder of one connection.
-struct Drawing<'a> {
-    connection: &'a Connection,
-    timeline: Timeline,
-    states: [State; 2],
-    /// The numbers after each end's FIN.
-    fins: [Option<u32>; 2],
-    seen: u32,
-}
-
-impl<'a> Drawing<'a> {
-    fn new(connection: &'a Connection) -> Drawing<'a> {
-        let host = |name: &str, end: steadfast_diagnose::End| Host {
-            name: name.to_owned(),
-            addresses: vec![end.ip()],
-        };
-        let hosts = vec![host("client", connection.client), host("server", connection.server)];
-        let middle = connection.opened == "before";
-        let states = if middle { [State::Established; 2] } else { [State::Closed, State::Listen] };
-        let mut drawing = Drawing {
-            connection,
-            timeline: Timeline::new(hosts, Keep { events: true, bytes: false }),
-            states: [State::Closed; 2],
-            fins: [None; 2],
-            seen: 0,
-        };
-        for way in [0, 1] {
-            drawing.enter(Instant::ZERO, way, states[way]);
-        }
-        drawing
-    }
-
-    fn record(&mut self, record: &Record<'_>, comments: bool) {
-        let Some((view, from_client, bytes)) = belongs(self.connection, record) else { return };
-        let Kind::Tcp { header, payload } = &view.kind else { return };
-        let way = usize::from(!from_client);
-        let nanos = record.nanos.unwrap_or(self.connection.start) - self.connection.start;
-        let at = Instant::ZERO + steadfast::stack::Duration::from_nanos(nanos.max(0) as u64);
-        // The length on the wire, where the packet is cut.
-        let missing = record.len as usize - record.data.len();
-        let len = payload.len().min(bytes.len() - payload.start.min(bytes.len())) + missing;
-        if comments {
-            record.comments().for_each(|comment| self.timeline.note(at, None, || comment.to_owned()));
-        }
-        self.state(at, way, header, len);
-        let Some((source, destination)) = view.ends() else { return };
-        let mut segment = Segment::new(header, len, self.states[way]);
-        let found = self.timeline.flows.find_or_open(source, destination);
-        self.timeline.flows.sent(found, header, len).number(&mut segment);
-        let number = record.number;
-        let evidence = self
-            .connection
-            .findings
-            .iter()
-            .flat_map(|finding| finding.evidence.iter().map(move |e| (finding.id, e)));
-        let said = evidence
-            .filter(|(_, evidence)| u64::from(evidence.packet) == number)
-            .map(|(id, evidence)| format!("{} ({id})", evidence.what));
-        let note = std::iter::once(format!("#{number}")).chain(said).collect::<Vec<_>>().join(" ");
-        segment.retransmission = false;
-        self.seen += 1;
-        self.timeline.packet(Packet {
-            at,
-            from: Some(way),
-            to: Some(1 - way),
-            flow: Some(found.0),
-            tcp: Some((segment, *header)),
-            icmp: false,
-            text: String::new(),
-            size: bytes.len() + missing,
-            forged: false,
-            fates: vec![Fate::Arrived { at, note }],
-        });
-    }
-
-    fn enter(&mut self, at: Instant, way: usize, state: State) {
-        let (from, to) = (self.states[way], state);
-        if from != to {
-            self.states[way] = to;
-            let end = |end: steadfast_diagnose::End| std::net::SocketAddr::new(end.ip(), end.port);
-            let (own, other) = if way == 0 {
-                (self.connection.client, self.connection.server)
-            } else {
-                (self.connection.server, self.connection.client)
-            };
-            let ends = (end(own), end(other));
-            self.timeline.state(at, way, ends, ends, from, to);
-        }
-    }
-
-    /// The states that follow from a segment: of its sender at once, of its receiver when it answers.
-    fn state(&mut self, at: Instant, way: usize, header: &Header, len: usize) {
-        use State::*;
-        let flags = header.flags;
-        if flags.rst() {
-            self.enter(at, way, Closed);
-            self.enter(at, 1 - way, Closed);
-            return;
-        }
-        if flags.syn() {
-            self.enter(at, way, if flags.ack() { SynReceived } else { SynSent });
-            return;
-        }
-        if flags.ack() {
-            if self.states[way] == SynSent {
-                self.enter(at, way, Established);
-            }
-            if self.states[1 - way] == SynReceived {
-                self.enter(at, 1 - way, Established);
-            }
-            self.fin_acknowledged(at, way, header);
-        }
-        if flags.contains(Flags::FIN) && self.fins[way].is_none() {
-            self.fins[way] = Some(header.seq.0.wrapping_add(len as u32 + 1));
-            let knows = self.fins[1 - way].is_some_and(|fin| header.ack.0 == fin);
-            self.enter(at, way, if knows { LastAck } else { FinWait1 });
-        }
-    }
-
-    /// The segment acknowledges the FIN of the other end.
-    fn fin_acknowledged(&mut self, at: Instant, way: usize, header: &Header) {
-        use State::*;
-        if self.fins[1 - way] != Some(header.ack.0) {
-            return;
-        }
-        match self.states[1 - way] {
-            FinWait1 => self.enter(at, 1 - way, FinWait2),
-            LastAck => self.enter(at, 1 - way, Closed),
-            _ => {}
-        }
-        match self.states[way] {
-            Established => self.enter(at, way, CloseWait),
-            FinWait1 => self.enter(at, way, Closing),
-            FinWait2 => self.enter(at, way, TimeWait),
-            _ => {}
-        }
-    }
-}
-
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
     use steadfast::stack::seq::SeqNum;
     use steadfast::stack::wire::build;
+    use steadfast::stack::wire::tcp::{Flags, Header};
 
     /// A connection that opens, carries data and closes, and another SYN, as a capture.
     pub(crate) fn handshake() -> Vec<u8> {

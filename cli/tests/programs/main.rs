@@ -11,6 +11,7 @@ mod many;
 #[path = "../tun/namespace.rs"]
 mod namespace;
 mod pace;
+mod pages;
 mod requests;
 mod transfers;
 

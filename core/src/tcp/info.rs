@@ -4,12 +4,13 @@ use super::tcb::Connection;
 use crate::config::Config;
 use crate::info::Info;
 use crate::state::State;
-use crate::time::Instant;
+use crate::time::{Deadline, Instant};
 
 impl Connection {
     /// Returns the fields of `tcp_info`.
     pub(crate) fn info(&self, now: Instant, config: &Config) -> Info {
         let tcb = &self.tcb;
+        let left = |deadline: Option<Deadline>| deadline.map(|deadline| deadline.left(now));
         let (una, nxt) = (tcb.snd.una, tcb.snd.nxt);
         let (delivery_rate, delivery_rate_app_limited) = self.congestion.delivery_rate();
         Info {
@@ -53,6 +54,10 @@ impl Connection {
             bytes_received: self.bytes_received,
             recv_q: self.receive_queue.len() as u64,
             send_q: self.send_queue.len() as u64,
+            retransmit_timer: left(tcb.timers.retransmit),
+            persist_timer: left(tcb.timers.persist),
+            delayed_ack_timer: left(tcb.timers.delayed_ack),
+            keepalive_timer: left(tcb.timers.keepalive_or_fin_wait_2),
             out_of_order: self.reassembly.as_ref().map_or(0, |r| r.len() as u64),
         }
     }

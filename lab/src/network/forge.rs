@@ -170,6 +170,7 @@ impl Network {
         let text = view::text(&packet);
         let entry = self.timeline.packet(Packet {
             at: self.now,
+            number: None,
             from,
             to: Some(to),
             flow,

@@ -166,6 +166,7 @@ impl Network {
     ) -> (Packet, Option<(usize, usize)>) {
         let mut seen = Packet {
             at: self.now,
+            number: None,
             from: Some(from),
             to,
             flow: None,
@@ -335,6 +336,7 @@ impl Network {
         let icmp = View::new(&packet).is_some_and(|view| matches!(view.kind, Kind::Icmp));
         let entry = self.timeline.packet(Packet {
             at: self.now + delay,
+            number: None,
             from: None,
             to: Some(route.from),
             flow: route.flow.map(|(flow, _)| flow),

@@ -515,6 +515,7 @@ impl From<Value> for InfoValue {
             Value::Number(number) => InfoValue::Number(number),
             Value::Time(time) => InfoValue::Time(time),
             Value::Switch(on) => InfoValue::Switch(on),
+            Value::Timer(left) => left.map_or(InfoValue::Absent, InfoValue::Time),
             Value::Shift(shift) => shift.map_or(InfoValue::Absent, |shift| InfoValue::Number(shift.into())),
             Value::State(state) => InfoValue::Name(state.name().to_owned()),
             Value::CaState(state) => InfoValue::Name(format!("{state:?}")),
