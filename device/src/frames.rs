@@ -4,6 +4,8 @@ use std::future::Future;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -217,7 +219,7 @@ pub struct UnixDatagramFrames {
     /// The wait before the next try, and the tries for the present frame.
     wait: Option<Pin<Box<Sleep>>>,
     tries: u32,
-    lost: u64,
+    lost: Arc<AtomicU64>,
 }
 
 impl UnixDatagramFrames {
@@ -234,12 +236,25 @@ impl UnixDatagramFrames {
 
     fn new(socket: UnixDatagram, hardware: HardwareAddress, mtu: u16, connected: bool) -> UnixDatagramFrames {
         let capabilities = of_frames(hardware, mtu);
-        UnixDatagramFrames { capabilities, socket, peer: None, connected, wait: None, tries: 0, lost: 0 }
+        UnixDatagramFrames {
+            capabilities,
+            socket,
+            peer: None,
+            connected,
+            wait: None,
+            tries: 0,
+            lost: Arc::default(),
+        }
     }
 
     /// Returns the number of frames that were lost because the peer took nothing.
     pub fn lost(&self) -> u64 {
-        self.lost
+        self.lost.load(Ordering::Relaxed)
+    }
+
+    /// Returns the counter of lost frames, which can be read while a network owns the device.
+    pub fn lost_counter(&self) -> Arc<AtomicU64> {
+        self.lost.clone()
     }
 
     /// Asks the kernel itself: Tokio would wait for an event that does not come when the peer's queue has room again.
@@ -255,7 +270,7 @@ impl UnixDatagramFrames {
 
     fn give_up(&mut self) -> Poll<io::Result<()>> {
         (self.tries, self.wait) = (0, None);
-        self.lost += 1;
+        self.lost.fetch_add(1, Ordering::Relaxed);
         Poll::Ready(Ok(()))
     }
 }
