@@ -9,7 +9,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use steadfast_core::info::Info;
-use steadfast_core::{ConnectOptions, Error, SocketId, SocketOptions};
+use steadfast_core::{ConnectOptions, Error, Instant, SocketId, SocketOptions, Stack};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::addr::{self, ToSocketAddrs};
@@ -109,10 +109,49 @@ impl TcpStream {
     }
 
     async fn connect_to(net: &Net, remote: SocketAddr, options: ConnectOptions) -> io::Result<TcpStream> {
+        TcpStream::open(net, |stack, now| stack.connect(now, remote, options.clone())).await
+    }
+
+    /// Connects from an address that is not the network's, such as that of a client for whom a gateway opens the
+    /// connection. The peer must route its answers to the network, which from then on takes in packets to any address.
+    ///
+    /// # Errors
+    ///
+    /// As [`connect`](TcpStream::connect). `InvalidInput` also for a source that is a loopback or no unicast address, is
+    /// of another family than `remote`, or has port 0; `AddrNotAvailable` if a connection has both ends.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future abandons the attempt.
+    ///
+    /// ```
+    /// use steadfast::{Net, TcpListener, TcpStream, device};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> std::io::Result<()> {
+    /// # let (left, right) = device::memory::pair(1500);
+    /// # let gateway = Net::builder().address([10, 9, 0, 1], 24).start(left)?;
+    /// # let guest = Net::builder().address([10, 9, 0, 2], 24).start(right)?;
+    /// let listener = TcpListener::bind(&guest, "10.9.0.2:80").await?;
+    /// let (client, server) = ("203.0.113.7:50000".parse().unwrap(), "10.9.0.2:80".parse().unwrap());
+    /// let _stream = TcpStream::connect_from(&gateway, client, server).await?;
+    /// assert_eq!(listener.accept().await?.1, client);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn connect_from(net: &Net, source: SocketAddr, remote: SocketAddr) -> io::Result<TcpStream> {
+        TcpStream::open(net, |stack, now| stack.connect_from(now, source, remote, None)).await
+    }
+
+    /// Opens a connection in the stack that can own it, and waits for the handshake.
+    async fn open(
+        net: &Net,
+        connect: impl Fn(&mut Stack, Instant) -> Result<SocketId, Error>,
+    ) -> io::Result<TcpStream> {
         let mut connected = Err(io::ErrorKind::AddrNotAvailable.into());
         for stack in net.stacks() {
             connected = begin(stack, |state, now| {
-                let id = state.stack.connect(now, remote, options.clone())?;
+                let id = connect(&mut state.stack, now)?;
                 state.sockets.insert(id, Waiting::Stream(Default::default()));
                 Ok((stack, id))
             });
