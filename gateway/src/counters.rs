@@ -48,6 +48,12 @@ counters! {
     tcp_bytes_out,
     /// Bytes to guests over TCP.
     tcp_bytes_in,
+    /// Connections of clients to forwarded ports.
+    forward_connections,
+    /// Those that the guest refused, or did not answer.
+    forward_failed,
+    /// Pauses of a forwarded port, since there was no file descriptor for the next client.
+    forward_pauses,
     /// Datagrams of UDP from guests, beside queries of names.
     udp_out,
     /// Datagrams to guests.

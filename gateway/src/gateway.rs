@@ -1,8 +1,8 @@
 //! The gateway: how it is configured, started and closed.
 
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use steadfast::device::Device;
@@ -12,6 +12,8 @@ use tokio::task::JoinSet;
 
 use crate::counters::{Counters, Counts};
 use crate::dns;
+use crate::flows::{self, Flow};
+use crate::forwards::{Bound, Forward, Forwards, Parts};
 use crate::guests;
 use crate::localhost::Localhost;
 use crate::rules::{Rule, Rules};
@@ -26,6 +28,8 @@ use crate::{echo, udp};
 pub struct Gateway {
     net: Net,
     shared: Arc<Shared>,
+    table: Arc<udp::Table>,
+    forwards: Mutex<Forwards>,
     /// The services. They end with the gateway.
     _services: JoinSet<()>,
 }
@@ -44,6 +48,8 @@ impl Gateway {
             rules: Vec::new(),
             connections: 65_536,
             localhost: false,
+            forwards: Vec::new(),
+            fixed_guest: false,
         }
     }
 
@@ -55,6 +61,35 @@ impl Gateway {
     /// Returns what the gateway has done.
     pub fn counters(&self) -> Counters {
         self.shared.counts.now()
+    }
+
+    /// Lists the connections and the flows of UDP that guests have now.
+    pub fn flows(&self) -> Vec<Flow> {
+        flows::of(&self.net, &self.shared.subnet).chain(self.table.flows()).collect()
+    }
+
+    /// Adds a forward to those of [`GatewayBuilder::forward`]. Call it on the runtime of the gateway.
+    ///
+    /// # Errors
+    ///
+    /// The machine's port is taken, or takes a right that this process lacks.
+    pub fn add_forward(&self, forward: Forward) -> io::Result<()> {
+        let parts = Parts { net: self.net.clone(), shared: self.shared.clone() };
+        self.lock_forwards().serve(&Bound::new(forward)?, &self.table, &parts)
+    }
+
+    /// Removes a forward. Connections through it live on. Returns whether it was there.
+    pub fn remove_forward(&self, forward: &Forward) -> bool {
+        self.lock_forwards().remove(forward)
+    }
+
+    /// Lists the forwards.
+    pub fn forwards(&self) -> Vec<Forward> {
+        self.lock_forwards().list()
+    }
+
+    fn lock_forwards(&self) -> std::sync::MutexGuard<'_, Forwards> {
+        self.forwards.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Takes no request any more, and waits until all connections have ended. Those left after `limit` are reset.
@@ -101,6 +136,8 @@ pub struct GatewayBuilder {
     rules: Vec<Rule>,
     connections: usize,
     localhost: bool,
+    forwards: Vec<Arc<Bound>>,
+    fixed_guest: bool,
 }
 
 impl GatewayBuilder {
@@ -148,6 +185,24 @@ impl GatewayBuilder {
         self
     }
 
+    /// Adds a forward. It takes the machine's port at once, so that a program can give up its rights before it starts the
+    /// gateway.
+    ///
+    /// # Errors
+    ///
+    /// The machine's port is taken, or takes a right that this process lacks.
+    pub fn forward(mut self, forward: Forward) -> io::Result<GatewayBuilder> {
+        self.forwards.push(Arc::new(Bound::new(forward)?));
+        Ok(self)
+    }
+
+    /// Sets whether the first guest has its addresses of both families from whoever has made its device. Otherwise guests
+    /// ask for them by DHCP, and only the IPv4 address of the first one is known: forwards lead there.
+    pub fn fixed_guest(mut self, on: bool) -> GatewayBuilder {
+        self.fixed_guest = on;
+        self
+    }
+
     /// Starts the gateway on the device behind which the guests are, on the current Tokio runtime. Guests behind a device
     /// that carries Ethernet frames get addresses by DHCP, and hear of the IPv6 network by advertisements of a router.
     ///
@@ -159,10 +214,10 @@ impl GatewayBuilder {
     ///
     /// Dropping the future ends what was started.
     pub async fn start(self, device: impl Device) -> io::Result<Gateway> {
-        let GatewayBuilder { subnet, config, relay, dns, rules, connections, localhost } = self;
-        let mut rules = Rules::new(rules);
+        let GatewayBuilder { subnet, dns, forwards, localhost, .. } = self;
+        let mut rules = Rules::new(self.rules);
         rules.close_subnet(&subnet);
-        let mut builder = Net::builder().config(config);
+        let mut builder = Net::builder().config(self.config);
         for address in subnet.gateway().chain(subnet.dns()).chain(subnet.localhost()) {
             builder = builder.address(address, Subnet::prefix_len(address));
         }
@@ -180,16 +235,19 @@ impl GatewayBuilder {
         let shared = Arc::new(Shared {
             subnet,
             rules,
-            relay,
+            relay: self.relay,
             counts: Counts::default(),
             dns,
             uploads: Arc::default(),
+            limit: Arc::new(Semaphore::new(self.connections)),
+            fixed_guest: self.fixed_guest,
         });
         let mut services = JoinSet::new();
         let forwarder = TcpForwarder::bind(&net, ForwardRule::all()).await?;
-        services.spawn(tcp::serve(forwarder, shared.clone(), Arc::new(Semaphore::new(connections))));
+        services.spawn(tcp::serve(forwarder, shared.clone()));
         let datagrams = UdpForwarder::bind(&net, ForwardRule::all())?;
-        services.spawn(udp::Table::new(datagrams, shared.clone()).serve());
+        let table = udp::Table::new(datagrams, shared.clone());
+        services.spawn(table.clone().serve());
         let echoes = EchoForwarder::bind(&net, ForwardRule::all())?;
         services.spawn(echo::Pings::new(echoes, shared.clone()).serve());
         if let Some(hardware) = hardware {
@@ -200,6 +258,9 @@ impl GatewayBuilder {
                 dns::serve(&net, address, &shared, &mut services).await?;
             }
         }
-        Ok(Gateway { net, shared, _services: services })
+        let mut serving = Forwards::default();
+        let parts = Parts { net: net.clone(), shared: shared.clone() };
+        forwards.iter().try_for_each(|bound| serving.serve(bound, &table, &parts))?;
+        Ok(Gateway { net, shared, table, forwards: Mutex::new(serving), _services: services })
     }
 }

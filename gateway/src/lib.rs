@@ -34,12 +34,15 @@
 //! ```
 #![forbid(unsafe_code)]
 
+mod clients;
 mod counters;
 mod dhcp4;
 mod dhcp6;
 mod dns;
 mod echo;
 mod errors;
+mod flows;
+mod forwards;
 mod gateway;
 mod guests;
 mod localhost;
@@ -52,6 +55,8 @@ mod udp;
 mod upstream;
 
 pub use counters::Counters;
+pub use flows::Flow;
+pub use forwards::{Forward, ForwardError};
 pub use gateway::{Gateway, GatewayBuilder};
 pub use rules::{Action, Rule, RuleError, Rules};
 pub use servers::Dns;

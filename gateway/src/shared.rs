@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 
 use steadfast::{RelayConfig, UdpSocket};
+use tokio::sync::Semaphore;
 
 use crate::counters::Counts;
 use crate::rules::{Action, Rules};
@@ -22,6 +23,10 @@ pub(crate) struct Shared {
     pub(crate) dns: Dns,
     /// Connections whose guest may still send.
     pub(crate) uploads: Arc<AtomicUsize>,
+    /// A permit for each connection.
+    pub(crate) limit: Arc<Semaphore>,
+    /// The first guest has its addresses of both families.
+    pub(crate) fixed_guest: bool,
 }
 
 impl Shared {

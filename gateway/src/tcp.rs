@@ -7,7 +7,6 @@ use std::sync::Arc;
 use steadfast::relay::End;
 use steadfast::{Reject, TcpForwarder, TcpRequest};
 use tokio::net::TcpStream;
-use tokio::sync::Semaphore;
 
 use crate::counters::{add, count};
 use crate::rules::Action;
@@ -16,12 +15,12 @@ use crate::upstream::Upstream;
 
 /// Takes requests until the network ends.
 ///
-/// While as many connections live as `limit` permits, requests wait in the stack, whose own limits then apply: a SYN
+/// While as many connections live as the limit permits, requests wait in the stack, whose own limits then apply: a SYN
 /// that finds no room is repeated by its sender.
-pub(crate) async fn serve(forwarder: TcpForwarder, shared: Arc<Shared>, limit: Arc<Semaphore>) {
+pub(crate) async fn serve(forwarder: TcpForwarder, shared: Arc<Shared>) {
     loop {
         // It is never closed.
-        let Ok(permit) = limit.clone().acquire_owned().await else { return };
+        let Ok(permit) = shared.limit.clone().acquire_owned().await else { return };
         let Ok(request) = forwarder.accept().await else { return };
         let shared = shared.clone();
         tokio::spawn(async move {

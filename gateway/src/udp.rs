@@ -16,8 +16,10 @@ use tokio::io::Interest;
 use tokio::net::UdpSocket;
 use tokio::time::{Instant, sleep_until};
 
+use crate::clients::Clients;
 use crate::counters::count;
 use crate::errors;
+use crate::flows::Flow;
 use crate::rules::Action;
 use crate::shared::Shared;
 
@@ -43,19 +45,23 @@ const KEPT: usize = 64;
 /// A socket of a guest, and the family of the destinations.
 type Key = (SocketAddr, bool);
 
+#[derive(Debug)]
 pub(crate) struct Table {
     forwarder: UdpForwarder,
     shared: Arc<Shared>,
     mappings: Mutex<HashMap<Key, Arc<Mapping>>>,
+    clients: Mutex<Clients>,
 }
 
 /// The kernel's socket for one of a guest.
+#[derive(Debug)]
 struct Mapping {
     key: Key,
     socket: UdpSocket,
     peers: Mutex<Peers>,
 }
 
+#[derive(Debug)]
 struct Peers {
     all: HashMap<SocketAddr, Peer>,
     /// When the guest last sent something.
@@ -65,6 +71,7 @@ struct Peers {
 }
 
 /// A destination of a mapping.
+#[derive(Debug)]
 struct Peer {
     used: Instant,
     answered: Option<Instant>,
@@ -90,13 +97,16 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Table {
     pub(crate) fn new(forwarder: UdpForwarder, shared: Arc<Shared>) -> Arc<Table> {
-        Arc::new(Table { forwarder, shared, mappings: Mutex::default() })
+        Arc::new(Table { forwarder, shared, mappings: Mutex::default(), clients: Mutex::default() })
     }
 
     /// Forwards what guests send until the network ends.
     pub(crate) async fn serve(self: Arc<Table>) {
         while let Ok(packet) = self.forwarder.recv().await {
             count(&self.shared.counts.udp_out);
+            if lock(&self.clients).answer(&packet) {
+                continue;
+            }
             if let Err(how) = self.forward(&packet) {
                 // A guest that is gone needs no answer.
                 let _ = match how {
@@ -108,6 +118,41 @@ impl Table {
                 };
             }
         }
+    }
+
+    /// Carries a datagram of a client to a guest. `seen`: the client as the guest sees it; `None`: the gateway.
+    pub(crate) fn take_in(
+        &self,
+        socket: &Arc<UdpSocket>,
+        client: SocketAddr,
+        seen: Option<SocketAddr>,
+        guest: SocketAddr,
+        payload: &[u8],
+    ) {
+        let gateway = self.shared.gateway_of(guest.ip());
+        let seen = lock(&self.clients).seen(socket, client, seen, gateway, guest);
+        let sent = seen.map(|seen| self.forwarder.try_send(&UdpPacket::new(seen, guest, payload.to_vec())));
+        match sent {
+            Some(Ok(())) => count(&self.shared.counts.udp_in),
+            _ => count(&self.shared.counts.udp_dropped),
+        }
+    }
+
+    /// The flows that there are.
+    pub(crate) fn flows(&self) -> Vec<Flow> {
+        let now = Instant::now();
+        let mut flows = lock(&self.clients).flows(now);
+        for mapping in lock(&self.mappings).values() {
+            let peers = lock(&mapping.peers);
+            flows.extend(peers.all.values().map(|peer| Flow {
+                protocol: "udp",
+                state: if peer.answered.is_some() { "ANSWERED" } else { "UNANSWERED" },
+                guest: mapping.key.0,
+                remote: peer.sample.destination,
+                age: now - peer.used,
+            }));
+        }
+        flows
     }
 
     fn forward(self: &Arc<Table>, packet: &UdpPacket) -> Result<(), Refusal> {
