@@ -20,6 +20,8 @@ mod faults;
 #[cfg(target_os = "linux")]
 mod faulty;
 #[cfg(target_os = "linux")]
+mod gateway;
+#[cfg(target_os = "linux")]
 mod http;
 mod lab;
 #[cfg(target_os = "linux")]
@@ -88,6 +90,15 @@ enum Command {
     /// Run a command in a network of its own, on Linux.
     #[cfg(not(target_os = "linux"))]
     Run(elsewhere::Needless),
+    /// Carry the traffic of a namespace, a container or a virtual machine with our TCP.
+    ///
+    /// Guests get addresses by DHCP behind Ethernet devices, and reach what this machine reaches, except its loopback
+    /// addresses. SIGTERM and SIGINT end it, with status 0. If the device ends, the status is 1.
+    #[cfg(target_os = "linux")]
+    Gateway(gateway::Gateway),
+    /// Carry the traffic of a namespace or of a virtual machine, on Linux.
+    #[cfg(not(target_os = "linux"))]
+    Gateway(elsewhere::Needless),
     /// Print every setting, as `--sysctl` takes it: name, value, unit and what it does.
     Config(config::Settings),
     /// Play scenarios of the fault catalogue on a simulated network.
@@ -113,6 +124,10 @@ fn main() -> ExitCode {
         Command::Connect(command) => run(command.run()),
         #[cfg(target_os = "linux")]
         Command::Run(command) => return command.run(),
+        #[cfg(target_os = "linux")]
+        Command::Gateway(command) => command.run(),
+        #[cfg(not(target_os = "linux"))]
+        Command::Gateway(command) => command.run("gateway"),
         #[cfg(target_os = "linux")]
         Command::RunInside(command) => return command.run(),
         #[cfg(not(target_os = "linux"))]

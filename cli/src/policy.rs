@@ -1,14 +1,15 @@
-//! The options that `run` and `gateway` share: which destinations are open, who answers queries of names.
+//! The options that `run` and `gateway` share: which destinations are open, who answers queries of names,
+//! and which ports lead inside.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::str::FromStr;
 
 use clap::Args;
-use steadfast_gateway::{Action, Dns, Gateway, GatewayBuilder, Rule};
+use steadfast_gateway::{Action, Dns, Forward, Gateway, GatewayBuilder, Rule};
 
 use crate::failure::Failure;
 
-/// Rules, names, ports of this machine.
+/// Rules, names and published ports.
 #[derive(Args)]
 pub(crate) struct Policy {
     /// Open destinations: a network and ports, as 10.0.0.0/8:5432, [2001:db8::/32]:80-443 or `*`. May be repeated; of
@@ -24,9 +25,10 @@ pub(crate) struct Policy {
     /// Who answers queries of names: `host`, the servers of this machine; `none`; or a server. May be repeated.
     #[arg(long, value_name = "host|none|ADDRESS[:PORT]", default_value = "host")]
     dns: Vec<Server>,
-    /// Lead connections to this port of 127.0.0.1 to that of this machine. May be repeated.
-    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
-    localhost: Vec<u16>,
+    /// Lead clients of a port of this machine inside: 8080:80, 0.0.0.0:8080:80 for those of other machines, too, or
+    /// 5353:53/udp. The address of the client is kept. May be repeated.
+    #[arg(short, long, value_name = "[ADDRESS:]PORT[:PORT][/udp]")]
+    publish: Vec<String>,
 }
 
 /// An argument of `--dns`.
@@ -55,9 +57,10 @@ impl FromStr for Server {
 }
 
 impl Policy {
-    /// A gateway with these options.
-    pub(crate) fn builder(&self) -> Result<GatewayBuilder, Failure> {
-        let mut builder = Gateway::builder().dns(self.servers()?).localhost(!self.localhost.is_empty());
+    /// A gateway with these options. `localhost` are the ports of 127.0.0.1 that lead to this machine. The published ports
+    /// are taken at once.
+    pub(crate) fn builder(&self, localhost: &[u16]) -> Result<GatewayBuilder, Failure> {
+        let mut builder = Gateway::builder().dns(self.servers()?).localhost(!localhost.is_empty());
         let options = [
             ("--deny", Action::Deny, &self.deny),
             ("--drop", Action::Drop, &self.drop),
@@ -69,9 +72,15 @@ impl Policy {
                 builder = builder.rule(rule.map_err(|e| Failure::usage(format!("{option} {e}")))?);
             }
         }
-        for port in &self.localhost {
+        for port in localhost {
             let loopback = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), *port);
             builder = builder.rule(Rule::allow(loopback));
+        }
+        let forwards = self.publish.iter().map(|text| text.parse::<Forward>());
+        let forwards = forwards.collect::<Result<Vec<_>, _>>();
+        for forward in forwards.map_err(|e| Failure::usage(format!("--publish {e}")))? {
+            let text = format!("--publish {forward}");
+            builder = builder.forward(forward).map_err(|e| Failure::system(text, e))?;
         }
         Ok(builder)
     }
@@ -93,10 +102,5 @@ impl Policy {
     /// Returns whether queries of names are answered.
     pub(crate) fn has_dns(&self) -> bool {
         self.dns != [Server::None]
-    }
-
-    /// The ports of 127.0.0.1 that lead to this machine.
-    pub(crate) fn localhost(&self) -> &[u16] {
-        &self.localhost
     }
 }

@@ -1,31 +1,33 @@
 //! `steadfast run`: a command in a network namespace of its own, whose network is our gateway.
 
 mod control;
+mod existing;
 mod inside;
+mod launch;
 mod links;
 mod refusal;
 mod signals;
 
 use std::ffi::OsString;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
-use std::process::{Child, Command, ExitCode, ExitStatus, Stdio};
+use std::process::{ExitCode, ExitStatus};
 use std::time::Duration;
 
 use clap::Args;
 use nix::unistd::Pid;
-use steadfast::device::{PacketSocket, Tun};
 use steadfast_gateway::{Counters, GatewayBuilder, Subnet};
 
-use self::control::{Control, Kind, Message};
-use self::inside::OURS;
+use self::control::Message;
+use self::launch::Launched;
+use self::refusal::OURS;
 use crate::cage;
 use crate::failure::Failure;
 use crate::faults::{FaultOptions, Plan};
 use crate::policy::Policy;
 
 pub(crate) use self::inside::Inside;
+pub(crate) use self::launch::{Launch, PassedDevice, Place, Refused};
 
 /// MTU of the device: that of Ethernet, with which paths on the way have no trouble.
 const MTU: u16 = 1500;
@@ -40,6 +42,9 @@ pub(crate) struct Run {
     policy: Policy,
     #[command(flatten)]
     faults: FaultOptions,
+    /// Lead connections to this port of 127.0.0.1 to that of this machine. May be repeated.
+    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    localhost: Vec<u16>,
     /// Appear as root inside, as `ip`, `tcpdump` and `tc` need it.
     #[arg(long)]
     root: bool,
@@ -69,73 +74,46 @@ impl Run {
 
     fn start(&self) -> Result<u8, Failure> {
         // Everything that the user gave is checked before anything is started.
-        let builder = self.policy.builder()?;
-        let subnet = if has_ipv6() { Subnet::with_v6() } else { Subnet::default() };
+        let subnet = offered_subnet();
+        let builder = self.policy.builder(&self.localhost)?.subnet(subnet).fixed_guest(true);
         let plan = self.faults.plan(subnet.guest())?;
         raise_file_limit();
-        let (control, theirs) = Control::pair().map_err(|e| Failure::system("cannot make a socket", e))?;
-        let mut child = self.spawn(theirs, &subnet, plan.offload())?;
-        let input = io::stdin();
-        let passed = control.send(&Message::Input, Some(input.as_fd()));
-        let made = passed.and_then(|()| control.receive());
-        let device = match made {
-            Ok(Some((Message::Device(kind), Some(file)))) => (kind, file),
-            Ok(Some((Message::Failed(code, text), _))) => return Ok(ended(&mut child, code, &text)),
-            Ok(_) => return Err(died(&mut child)),
-            Err(error) => return Err(Failure::system("cannot talk to the child", error)),
+        let (command, root, dns) = (&self.command[..], self.root, self.policy.has_dns());
+        let place = Place::Command { command, root, dns };
+        let launch = Launch { place, subnet, mtu: MTU, offload: plan.offload(), localhost: &self.localhost };
+        let launched = match launch.start() {
+            Ok(launched) => launched,
+            Err(Refused::Failure(failure)) => return Err(failure),
+            Err(Refused::Told(code, text)) => {
+                eprintln!("steadfast: {text}");
+                return Ok(code);
+            }
         };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|e| Failure::system("cannot start the runtime", e))?;
-        let code = runtime.block_on(self.carry(device, builder.subnet(subnet), &plan, &control, &mut child));
+        let code = runtime.block_on(self.carry(launched, builder, &plan));
         runtime.shutdown_background();
         code
-    }
-
-    /// Starts the child, with the socket as its standard input. The command's own follows over the socket.
-    fn spawn(&self, socket: OwnedFd, subnet: &Subnet, offload: bool) -> Result<Child, Failure> {
-        let mut child = Command::new("/proc/self/exe");
-        child.args(["run-inside", "--parent", &std::process::id().to_string(), "--mtu", &MTU.to_string()]);
-        let flags = [
-            ("--ipv6", subnet.v6.is_some()),
-            ("--offload", offload),
-            ("--root", self.root),
-            ("--dns", self.policy.has_dns()),
-        ];
-        child.args(flags.into_iter().filter(|(_, on)| *on).map(|(flag, _)| flag));
-        child.args(self.policy.localhost().iter().map(|port| format!("--localhost={port}")));
-        child.arg("--").args(&self.command).stdin(Stdio::from(socket));
-        child.spawn().map_err(|e| Failure::system("cannot start /proc/self/exe", e))
     }
 
     /// Carries the command's traffic until it has ended.
     async fn carry(
         &self,
-        (kind, file): (Kind, OwnedFd),
+        launched: Launched,
         builder: GatewayBuilder,
         plan: &Plan<'_>,
-        control: &Control,
-        child: &mut Child,
     ) -> Result<u8, Failure> {
+        let Launched { mut child, control, device } = launched;
         let command = Pid::from_raw(child.id() as i32);
         cage::shut()?;
         let end = signals::watch(command).map_err(|e| Failure::system("cannot watch the command", e))?;
-        let device = match kind {
-            Kind::Tun => {
-                let tun = Tun::from_fd(file, MTU, plan.offload());
-                plan.wrap(tun.map_err(|e| Failure::System(e.to_string()))?)
-            }
-            Kind::Packet => {
-                let socket = PacketSocket::from_fd(file);
-                plan.wrap(socket.map_err(|e| Failure::system("cannot use the packet socket", e))?)
-            }
-        };
-        let gateway = builder.start(device).await;
-        let gateway = gateway.map_err(|e| Failure::system("cannot start the gateway", e))?;
         if self.verbose {
-            eprintln!("steadfast: the command is connected by a {kind:?} device");
+            eprintln!("steadfast: the command is connected by a {device} device");
         }
+        let gateway = builder.start(device.open(MTU, plan)?).await;
+        let gateway = gateway.map_err(|e| Failure::system("cannot start the gateway", e))?;
         plan.start();
-        control.send(&Message::Go, None).map_err(|_| died(child))?;
+        control.send(&Message::Go, None).map_err(|_| launch::died(&mut child))?;
         let watched = end.await.unwrap_or_else(|_| Err(io::ErrorKind::BrokenPipe.into()));
         watched.map_err(|e| Failure::system("cannot watch the command", e))?;
         let status = child.wait().map_err(|e| Failure::system("cannot wait for the command", e))?;
@@ -147,18 +125,21 @@ impl Run {
         if self.report {
             eprintln!("steadfast: {}", report(&gateway.counters(), &plan.hits()));
         }
-        if gateway.counters().echo_forbidden > 0 {
-            eprintln!(
-                "steadfast: the machine forbids pings: sysctl net.ipv4.ping_group_range=\"0 2147483647\""
-            );
-        }
+        warn(&gateway.counters());
         plan.finish()?;
         Ok(code_of(status))
     }
 }
 
+/// Says what the machine has forbidden.
+pub(crate) fn warn(counters: &Counters) {
+    if counters.echo_forbidden > 0 {
+        eprintln!("steadfast: the machine forbids pings: sysctl net.ipv4.ping_group_range=\"0 2147483647\"");
+    }
+}
+
 /// The events of a run, in one line.
-fn report(counters: &Counters, hits: &[String]) -> String {
+pub(crate) fn report(counters: &Counters, hits: &[String]) -> String {
     let counted =
         counters.iter().filter(|(_, value)| *value > 0).map(|(name, value)| format!("{name} {value}"));
     counted.chain(hits.iter().cloned()).collect::<Vec<_>>().join(", ")
@@ -170,17 +151,9 @@ fn code_of(status: ExitStatus) -> u8 {
     u8::try_from(code).unwrap_or(OURS)
 }
 
-/// The child has told why it ends.
-fn ended(child: &mut Child, code: u8, text: &str) -> u8 {
-    let _ = child.wait();
-    eprintln!("steadfast: {text}");
-    code
-}
-
-/// The child has ended without a word.
-fn died(child: &mut Child) -> Failure {
-    let how = child.wait().map_or_else(|e| e.to_string(), |status| status.to_string());
-    Failure::System(format!("the child has ended before the command began: {how}"))
+/// The network of the guests. It has IPv6 only where the machine has.
+pub(crate) fn offered_subnet() -> Subnet {
+    if has_ipv6() { Subnet::with_v6() } else { Subnet::default() }
 }
 
 /// Returns whether this machine has a way to the IPv6 world. Guests without one must not be offered any.
@@ -193,7 +166,7 @@ fn has_ipv6() -> bool {
 }
 
 /// Each connection takes a file. The command inherits nothing of this, since it runs already or is started by the child.
-fn raise_file_limit() {
+pub(crate) fn raise_file_limit() {
     use rustix::process::{Resource, getrlimit, setrlimit};
     let mut limit = getrlimit(Resource::Nofile);
     limit.current = limit.maximum;

@@ -2,7 +2,6 @@
 //!
 //! It is a process of its own with one thread, since a user namespace cannot be made otherwise.
 
-use std::convert::Infallible;
 use std::ffi::OsString;
 use std::fs;
 use std::io;
@@ -24,11 +23,10 @@ use steadfast::device::{PacketSocket, Tun, TunError, TunOptions};
 use steadfast_gateway::Subnet;
 
 use super::control::{Control, Kind, Message};
+use super::existing;
 use super::links;
-use super::refusal;
+use super::refusal::{self, Failed, OURS};
 
-/// Exit code for our own failures, as of `env`, `timeout` and `docker run`.
-pub(super) const OURS: u8 = 125;
 /// Exit code of a command that cannot be executed.
 const NOT_EXECUTABLE: u8 = 126;
 /// Exit code of a command that is not found.
@@ -60,20 +58,11 @@ pub(crate) struct Inside {
     /// Ports of 127.0.0.1 that lead into the device.
     #[arg(long)]
     localhost: Vec<u16>,
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
+    /// Make the device in the namespace of this process or with this name, and end.
+    #[arg(long)]
+    netns: Option<String>,
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, required_unless_present = "netns")]
     command: Vec<OsString>,
-}
-
-/// Why the command does not start.
-struct Failed {
-    code: u8,
-    text: String,
-}
-
-impl Failed {
-    fn new(what: impl std::fmt::Display, error: impl Into<io::Error>) -> Failed {
-        Failed { code: OURS, text: format!("{what}: {}", super::plain(&error.into())) }
-    }
 }
 
 impl Inside {
@@ -86,23 +75,30 @@ impl Inside {
                 return ExitCode::from(OURS);
             }
         };
-        let Err(Failed { code, text }) = self.enter(&control);
+        let Err(Failed { code, text }) = self.enter(&control) else { return ExitCode::SUCCESS };
         // If the parent is gone, nobody wants to know.
         let _ = control.send(&Message::Failed(code, text), None);
         ExitCode::from(code)
     }
 
-    fn enter(&self, control: &Control) -> Result<Infallible, Failed> {
+    /// Returns only without a command.
+    fn enter(&self, control: &Control) -> Result<(), Failed> {
         let system = |what: &'static str| move |error: Errno| Failed::new(what, error);
         set_pdeathsig(Signal::SIGKILL).map_err(system("cannot follow the parent"))?;
         if getppid().as_raw() != self.parent {
             return Err(Failed { code: OURS, text: "the parent has died".to_owned() });
         }
-        self.unshare()?;
+        match &self.netns {
+            Some(namespace) => existing::join(namespace)?,
+            None => self.unshare()?,
+        }
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|e| Failed::new("cannot start the runtime", e))?;
         runtime.block_on(self.pass_device(control))?;
         drop(runtime);
+        if self.netns.is_some() {
+            return Ok(());
+        }
         self.set_sysctls();
         if self.dns {
             replace_resolv_conf(&resolv_conf(&self.subnet()));
@@ -148,10 +144,10 @@ impl Inside {
     /// Makes the device with its addresses and routes, and passes it on.
     async fn pass_device(&self, control: &Control) -> Result<(), Failed> {
         links::bring_up_loopback().await.map_err(|e| Failed::new("cannot bring lo up", e))?;
-        // Neither router advertisements nor an address of its own choice.
+        // Neither router advertisements nor an address of its own choice. Another's namespace keeps its defaults.
         let ipv6 =
             if self.ipv6 { [("accept_ra", "0"), ("addr_gen_mode", "1")] } else { [("disable_ipv6", "1"); 2] };
-        for (name, value) in ipv6 {
+        for (name, value) in ipv6.into_iter().filter(|_| self.netns.is_none()) {
             set(&format!("net/ipv6/conf/default/{name}"), value);
         }
         let pass = |kind, file: BorrowedFd<'_>| {

@@ -6,6 +6,21 @@ use std::path::Path;
 
 use nix::errno::Errno;
 
+/// Exit code for our own failures, as of `env`, `timeout` and `docker run`.
+pub(super) const OURS: u8 = 125;
+
+/// Why the command does not start.
+pub(super) struct Failed {
+    pub(super) code: u8,
+    pub(super) text: String,
+}
+
+impl Failed {
+    pub(super) fn new(what: impl std::fmt::Display, error: impl Into<io::Error>) -> Failed {
+        Failed { code: OURS, text: format!("{what}: {}", crate::run::plain(&error.into())) }
+    }
+}
+
 /// The remedies that a container needs: its default filter of system calls forbids namespaces.
 const CONTAINER: &str =
     "in a container, start it with `--security-opt seccomp=unconfined`, or with `--cap-add SYS_ADMIN`";

@@ -130,4 +130,21 @@ def one_socket(*ends):
             print(f"{host}:{port}")
 
 
+def serve(kind, host, port, count):
+    """Tells each client how it is seen, and prints it."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM if kind == "tcp" else socket.SOCK_DGRAM) as sock:
+        sock.bind((host, int(port)))
+        if kind == "tcp":
+            sock.listen()
+        print("listening", flush=True)
+        for _ in range(int(count)):
+            if kind == "tcp":
+                stream, peer = sock.accept()
+                with stream:
+                    stream.sendall(f"{peer[0]}:{peer[1]}".encode())
+            else:
+                _, peer = sock.recvfrom(64)
+                sock.sendto(f"{peer[0]}:{peer[1]}".encode(), peer)
+
+
 globals()[sys.argv[1]](*sys.argv[2:])

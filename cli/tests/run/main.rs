@@ -7,6 +7,8 @@
 mod command;
 mod datagrams;
 mod faults;
+mod forwards;
+mod gateway;
 mod names;
 mod scene;
 mod tcp;
