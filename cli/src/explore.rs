@@ -8,7 +8,7 @@ use clap::{Args, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
 use steadfast::Profile;
 use steadfast_explore::{
-    Finding, Merged, Options, Part, Program, Report, Shard, explore, merge, program_files,
+    Budget, Finding, Merged, Options, Part, Program, Report, Shard, explore, merge, program_files,
 };
 use steadfast_lab::{RunOptions, Scenario, run, workers};
 
@@ -29,9 +29,19 @@ pub(crate) struct Explore {
     /// Ids (`X1`) or names (`client-closes`) of programs, or files; all programs of the project by default.
     #[arg(value_name = "PROGRAM")]
     programs: Vec<String>,
-    /// Most faults in a run.
-    #[arg(long, value_name = "K", default_value_t = 2)]
-    faults: u32,
+    /// Most faults in a run: a number of any, or of each sort, such as `lose=3,duplicate=1,reorder=1,reboot=1`.
+    #[arg(long, value_name = "K", default_value = "2")]
+    faults: Budget,
+    /// Explore states instead of schedules: a run ends where it comes to a state that is known. Timestamps are off, and
+    /// the clock of initial sequence numbers stands still.
+    #[arg(long, conflicts_with = "shard")]
+    states: bool,
+    /// Explore at most N states of each program.
+    #[arg(long, value_name = "N", default_value_t = 100_000_000, requires = "states")]
+    most: u64,
+    /// Show how often each class of segments met each state.
+    #[arg(long)]
+    coverage: bool,
     /// Faults befall the first N packets of a run.
     #[arg(long, value_name = "N", default_value_t = 20)]
     first: u32,
@@ -87,11 +97,17 @@ impl Explore {
         if let Some(Merge::Merge { files, json }) = &self.merge {
             return merge_files(files, *json);
         }
+        let mut sysctls = self.sysctls.assignments()?;
+        if self.states {
+            sysctls.push("tcp_timestamps=0".to_owned());
+        }
         let options = Options {
-            faults: self.faults,
+            budget: self.faults.clone(),
+            states: self.states,
+            most: self.most,
             first: self.first,
             profile: self.profile,
-            sysctls: self.sysctls.assignments()?,
+            sysctls,
             jobs: self.jobs.unwrap_or_else(workers::cores).max(1),
             shard: self.shard.unwrap_or(Shard { index: 0, count: 1 }),
         };
@@ -107,7 +123,8 @@ impl Explore {
         let report = explore(&programs, &options, |progress| {
             bar.set_length(progress.parts as u64);
             bar.set_position(progress.done as u64);
-            bar.set_message(format!("{} runs", progress.runs));
+            let states = if self.states { format!(", {} states", progress.states) } else { String::new() };
+            bar.set_message(format!("{} runs{states}", progress.runs));
         });
         bar.finish_and_clear();
         if let Some(folder) = &self.keep {
@@ -123,6 +140,9 @@ impl Explore {
             say(&format!("{}\n", serde_json::json!(Part::new(ids, &options, report))))?;
         } else {
             say(&text(&report))?;
+            if self.coverage {
+                say(&format!("\n{}", report.coverage))?;
+            }
         }
         verdict
     }
@@ -179,10 +199,15 @@ fn text(report: &Report) -> String {
         let faults = if faults.is_empty() { "without a fault".to_owned() } else { faults.join("\n      ") };
         out += &format!("{program}: {text}\n      {faults}\n");
     }
-    let Report { runs, packets, broken, findings } = report;
+    let Report { runs, packets, broken, findings, states, depth, cut, coverage: _ } = report;
     let shown =
         if *broken > findings.len() as u64 { format!(", {} shown", findings.len()) } else { String::new() };
-    out + &format!("{runs} runs, {packets} packets: {broken} break a rule{shown}\n")
+    out += &format!("{runs} runs, {packets} packets: {broken} break a rule{shown}\n");
+    if *states > 0 {
+        let frontier = if *cut { "others are left" } else { "none is left" };
+        out += &format!("{states} states, at most {depth} times of events in a run: {frontier}\n");
+    }
+    out
 }
 
 /// Writes a finding as a scenario with its ladder.

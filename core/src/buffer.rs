@@ -1,5 +1,7 @@
 //! The queues of a connection: ropes of byte chunks. An empty rope owns no memory.
 
+use std::hash::{Hash, Hasher};
+
 use bytes::Bytes;
 
 use crate::memory::Holds;
@@ -295,6 +297,15 @@ impl Rope {
         let bytes = self.0.as_ref().map_or(Bytes::new(), |queue| queue.front(most));
         self.release(bytes.len(), pool);
         bytes
+    }
+}
+
+/// The bytes alone count, in whatever pieces they lie.
+impl Hash for Rope {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let mut bytes = vec![0; self.len()];
+        self.peek(0, &mut bytes);
+        bytes.hash(state);
     }
 }
 

@@ -84,6 +84,8 @@ pub(crate) struct Keys {
     random: Key,
     drawn: u64,
     drawn_last: u64,
+    /// The clock of ISS, once it goes on with each of them instead of with time.
+    stopped: Option<u32>,
     /// Empty until the first choice of a port.
     port_counters: Vec<u16>,
 }
@@ -102,6 +104,7 @@ impl Keys {
             random: key(8),
             drawn: 0,
             drawn_last: 0,
+            stopped: None,
             port_counters: Vec::new(),
         }
     }
@@ -113,8 +116,14 @@ impl Keys {
     }
 
     /// Returns ISS = M + F(tuple, secret), where M ticks every 4 µs (RFC 9293 §3.4.1, MUST-8, MUST-9, 6528-1).
-    pub(crate) fn iss(&self, now: Instant, tuple: &FourTuple) -> SeqNum {
-        let clock = (now.as_micros() / 4) as u32;
+    pub(crate) fn iss(&mut self, now: Instant, tuple: &FourTuple) -> SeqNum {
+        let clock = match &mut self.stopped {
+            Some(clock) => {
+                *clock = clock.wrapping_add(1 << 20);
+                *clock
+            }
+            None => (now.as_micros() / 4) as u32,
+        };
         SeqNum(self.iss.strong(|hasher| write_tuple(hasher, tuple)) as u32) + clock
     }
 
@@ -174,6 +183,17 @@ impl Keys {
         let count = u32::from(range.last()) - u32::from(range.first()) + 1;
         let first = (hash as u32).wrapping_add(u32::from(*counter)) % count;
         (0..count).map(move |i| range.first() + ((first + i) % count) as u16)
+    }
+
+    #[cfg(feature = "model")]
+    pub(crate) fn stop_clock(&mut self) {
+        self.stopped = Some(0);
+    }
+
+    /// The source of the next random numbers and of the next ISS.
+    #[cfg(feature = "model")]
+    pub(crate) fn drawn(&self) -> (u64, Option<u32>) {
+        (self.drawn, self.stopped)
     }
 
     /// Returns the next number of the stack's own random sequence.
@@ -263,7 +283,7 @@ mod tests {
     #[test]
     fn initial_sequence_numbers_of_two_tuples_have_nothing_in_common_threat_26() {
         const TUPLES: u32 = 1 << 18;
-        let (keys, now) = (keys(1), Instant::from_secs(1000));
+        let (mut keys, now) = (keys(1), Instant::from_secs(1000));
         let tuple =
             |n: u32| FourTuple { remote_port: n as u16, local_port: (n >> 16) as u16, ..tuple("10.0.0.1:1") };
         let iss: Vec<_> = (0..TUPLES).map(|n| keys.iss(now, &tuple(n))).collect();
@@ -280,7 +300,7 @@ mod tests {
     /// THREAT-26, MUST-8: the ISS of one tuple rises with the clock, for longer than an MSL.
     #[test]
     fn initial_sequence_numbers_of_one_tuple_rise_threat_26() {
-        let (keys, tuple) = (keys(1), tuple("10.0.0.1:4000"));
+        let (mut keys, tuple) = (keys(1), tuple("10.0.0.1:4000"));
         let mut last = keys.iss(Instant::ZERO, &tuple);
         // Steps of 4 µs to 2 s, until four minutes have passed.
         let mut now = Instant::ZERO;

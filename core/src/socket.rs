@@ -116,7 +116,7 @@ pub enum Spare {
 /// let options = SocketOptions::new(&Config::default()).with(|o| o.nodelay = true);
 /// assert!(options.nodelay && !options.keepalive);
 /// ```
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct SocketOptions {
     /// Disable the Nagle algorithm (`TCP_NODELAY`, RFC 9293 §3.7.4).

@@ -6,13 +6,33 @@
 // THREAT-82
 
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::num::NonZeroU32;
 use std::ops::{Add, AddAssign, Sub};
 pub use std::time::Duration;
 
 /// A point in time: nanoseconds since the caller's epoch.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Instant(u64);
+
+/// The units of times. A time hashes as one `i128`, with its unit above the number, and nothing else of the core does:
+/// a digest recognises times by that, and counts them from now.
+pub(crate) mod unit {
+    pub(crate) const NANOS: u64 = 0;
+    pub(crate) const MILLIS: u64 = 1;
+    pub(crate) const MICROS: u64 = 2;
+}
+
+/// Hashes a time of so many units.
+fn hash_time(time: u64, unit: u64, state: &mut impl Hasher) {
+    state.write_i128(i128::from(unit) << 64 | i128::from(time));
+}
+
+impl Hash for Instant {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        hash_time(self.0, unit::NANOS, state);
+    }
+}
 
 impl Instant {
     /// The epoch itself.
@@ -100,8 +120,14 @@ impl fmt::Display for Instant {
 /// A deadline or the time of an event of a connection, in four bytes: milliseconds since the epoch modulo 2^32,
 /// compared like sequence numbers. Comparison is valid for spans below 24 days. Every timer is shorter than that, and
 /// checks again when it fires.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub(crate) struct Tick(pub(crate) u32);
+
+impl Hash for Tick {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        hash_time(u64::from(self.0), unit::MILLIS, state);
+    }
+}
 
 impl Tick {
     /// The longest span to a deadline, in milliseconds.
@@ -163,6 +189,12 @@ impl Since {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Deadline(NonZeroU32);
 
+impl Hash for Deadline {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.tick().hash(state);
+    }
+}
+
 impl Deadline {
     pub(crate) fn at(tick: Tick) -> Deadline {
         Deadline(NonZeroU32::new(tick.0).unwrap_or(NonZeroU32::MIN))
@@ -197,6 +229,12 @@ impl Deadline {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Stamp(NonZeroU32);
 
+impl Hash for Stamp {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.tick().hash(state);
+    }
+}
+
 impl Stamp {
     pub(crate) fn at(tick: Tick) -> Stamp {
         Stamp(NonZeroU32::new(tick.0).unwrap_or(NonZeroU32::MIN))
@@ -204,6 +242,33 @@ impl Stamp {
 
     pub(crate) fn tick(self) -> Tick {
         Tick(self.0.get())
+    }
+}
+
+/// A send time: microseconds modulo 2^32. Comparison is valid for spans below 35 minutes; nothing stays in flight for
+/// that long without a retransmission.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub(crate) struct SendTime(pub(crate) u32);
+
+impl SendTime {
+    pub(crate) fn at(now: Instant) -> SendTime {
+        SendTime(now.as_micros() as u32)
+    }
+
+    /// The send time `span` before this one.
+    pub(crate) fn earlier_by(self, span: Duration) -> SendTime {
+        SendTime(self.0.wrapping_sub(span.as_micros() as u32))
+    }
+
+    /// Microseconds from `earlier` to `self`; negative if `earlier` is later.
+    pub(crate) fn since(self, earlier: SendTime) -> i32 {
+        self.0.wrapping_sub(earlier.0) as i32
+    }
+}
+
+impl Hash for SendTime {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        hash_time(u64::from(self.0), unit::MICROS, state);
     }
 }
 

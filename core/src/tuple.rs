@@ -7,7 +7,7 @@ use crate::wire::checksum::Sum;
 use crate::wire::{PROTOCOL_TCP, PROTOCOL_UDP, ipv4, ipv6, tcp, udp};
 
 /// Both ends of a connection. IPv4 addresses are stored as IPv4-mapped IPv6 addresses.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct FourTuple {
     pub(crate) local_address: Ipv6Addr,
     pub(crate) remote_address: Ipv6Addr,

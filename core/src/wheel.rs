@@ -136,6 +136,12 @@ impl Wheel {
         }
     }
 
+    /// Returns when a timer fires.
+    #[cfg(feature = "model")]
+    pub(crate) fn tick(&self, timer: TimerId) -> Option<Tick> {
+        self.nodes.get(timer.index()).map(|node| node.tick)
+    }
+
     /// Returns the number of armed timers and of owners that wait in a line.
     pub(crate) fn len(&self) -> usize {
         self.nodes.len()

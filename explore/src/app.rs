@@ -1,5 +1,6 @@
 //! Applications: they play the steps of a program with the calls of a stack.
 
+use std::hash::{Hash, Hasher};
 use std::net::SocketAddr;
 
 use bytes::Bytes;
@@ -96,6 +97,22 @@ impl App {
     pub(crate) fn happened(&mut self, id: SocketId, event: Event) {
         for socket in self.sockets.iter_mut().flatten().filter(|socket| socket.id == id) {
             socket.events |= event;
+        }
+    }
+
+    /// Hashes what decides how it goes on. A socket is known by its ends, and by whether its connection still lives.
+    pub(crate) fn hash(&self, now: Instant, stack: &Stack, state: &mut impl Hasher) {
+        let App { index, at, since: _, done, begun, last, listener, sockets, wakes_at, gave_up } = self;
+        (index, at, done, begun, last, listener, gave_up).hash(state);
+        wakes_at.map(|at| at.saturating_since(now)).hash(state);
+        for socket in sockets {
+            let Some(socket) = socket else {
+                false.hash(state);
+                continue;
+            };
+            let Socket { id, listens, local, remote, writes, reads, read, events, failed } = socket;
+            (listens, local, remote, writes, reads, read, events, failed).hash(state);
+            stack.info(now, *id).map(|info| info.state).hash(state);
         }
     }
 

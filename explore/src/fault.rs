@@ -42,6 +42,21 @@ impl Fault {
         Fault::CutLong,
     ];
 
+    /// Its name in a [`Budget`](crate::Budget).
+    pub fn name(self) -> &'static str {
+        match self {
+            Fault::Lose => "lose",
+            Fault::Duplicate => "duplicate",
+            Fault::DuplicateLate => "duplicate-late",
+            Fault::Reorder => "reorder",
+            Fault::Delay => "delay",
+            Fault::Mark => "mark",
+            Fault::Reboot => "reboot",
+            Fault::Cut => "cut",
+            Fault::CutLong => "cut-long",
+        }
+    }
+
     /// How long the path is cut.
     pub(crate) fn cut(self) -> Option<Duration> {
         match self {

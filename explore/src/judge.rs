@@ -3,11 +3,11 @@
 use steadfast_core::trace::State;
 
 use crate::ends::END_NAMES;
-use crate::world::{Stop, World};
+use crate::world::{Scratch, World};
 
 /// Returns the first rule that a run has broken. It ends the run: the applications close what they hold, and everything
 /// must come to an end.
-pub(crate) fn judge(world: &mut World, frame: &mut [u8]) -> Option<String> {
+pub(crate) fn judge(world: &mut World, scratch: &mut Scratch) -> Option<String> {
     if world.wrong.is_some() {
         return world.wrong.take();
     }
@@ -25,7 +25,7 @@ pub(crate) fn judge(world: &mut World, frame: &mut [u8]) -> Option<String> {
             return Some(format!("{} accepted of {} connections", world.accepts, world.connects));
         }
     }
-    consistent(world).or_else(|| wind_up(world, frame))
+    consistent(world).or_else(|| wind_up(world, scratch))
 }
 
 /// An application that waits for ever.
@@ -45,11 +45,9 @@ fn consistent(world: &World) -> Option<String> {
 }
 
 /// Closes everything. Nothing may be left of any connection, within the time that a run has.
-fn wind_up(world: &mut World, frame: &mut [u8]) -> Option<String> {
+fn wind_up(world: &mut World, scratch: &mut Scratch) -> Option<String> {
     world.close_all();
-    while world.run(frame) == Stop::Packet {
-        world.decide(None);
-    }
+    world.play(scratch, |_| None);
     if world.wrong.is_some() {
         return world.wrong.take();
     }

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::options::{Options, Shard};
+use crate::options::{Budget, Options, Shard};
 use crate::search::Report;
 
 /// The result of one shard, and what it explored.
@@ -10,8 +10,10 @@ use crate::search::Report;
 pub struct Part {
     /// The ids of the programs, with everything that decides which runs there are.
     pub programs: Vec<String>,
-    /// Most faults in a run.
-    pub faults: u32,
+    /// The faults of a run.
+    pub budget: Budget,
+    /// Whether a run ends at a state that is known.
+    pub states: bool,
     /// The packets that faults befall.
     pub first: u32,
     /// The profile.
@@ -40,7 +42,8 @@ impl Part {
     pub fn new(programs: Vec<String>, options: &Options, report: Report) -> Part {
         Part {
             programs,
-            faults: options.faults,
+            budget: options.budget.clone(),
+            states: options.states,
             first: options.first,
             profile: options.profile.name().to_owned(),
             sysctls: options.sysctls.clone(),
@@ -49,8 +52,16 @@ impl Part {
         }
     }
 
-    fn plan(&self) -> (&[String], u32, u32, &str, &[String], u32) {
-        (&self.programs, self.faults, self.first, &self.profile, &self.sysctls, self.shard.count)
+    fn plan(&self) -> (&[String], &Budget, bool, u32, &str, &[String], u32) {
+        (
+            &self.programs,
+            &self.budget,
+            self.states,
+            self.first,
+            &self.profile,
+            &self.sysctls,
+            self.shard.count,
+        )
     }
 }
 

@@ -28,6 +28,8 @@ pub(crate) struct Host {
     /// Freshly booted, and copied for each run.
     pub(crate) stack: Stack,
     config: Config,
+    /// The clock of its initial sequence numbers stands still.
+    stopped: bool,
     addresses: [IpAddr; 2],
     pub(crate) apps: Vec<Vec<Op>>,
     /// The programs that start after a crash.
@@ -37,15 +39,19 @@ pub(crate) struct Host {
 impl Host {
     /// The stack after a crash: it has another secret.
     pub(crate) fn reboot(&self, boots: u32) -> Stack {
-        boot(&self.config, self.addresses, boots)
+        boot(&self.config, self.addresses, boots, self.stopped)
     }
 }
 
-fn boot(config: &Config, addresses: [IpAddr; 2], boots: u32) -> Stack {
+fn boot(config: &Config, addresses: [IpAddr; 2], boots: u32, stopped: bool) -> Stack {
     let mut secret = config.secret;
     secret[0] ^= boots as u8;
     let interface = Interface::new(1500, [(addresses[0], 24), (addresses[1], 64)]);
-    Stack::new(Config { secret, ..config.clone() }, interface)
+    let mut stack = Stack::new(Config { secret, ..config.clone() }, interface);
+    if stopped {
+        stack.stop_clock();
+    }
+    stack
 }
 
 /// A step of an application.
@@ -134,7 +140,8 @@ impl Program {
                 own.map(|app| compile(&app.steps, peer).map_err(wrong)).collect::<Result<Vec<_>, _>>()
             };
             Ok(Host {
-                stack: boot(&config, addresses[end], 0),
+                stack: boot(&config, addresses[end], 0, options.states),
+                stopped: options.states,
                 apps: compile(&|start| start != Start::Rebooted)?,
                 apps_rebooted: compile(&|start| start != Start::First)?,
                 addresses: addresses[end],

@@ -4,13 +4,13 @@
 use std::net::SocketAddr;
 
 /// Everything that was written in a run.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Hash)]
 pub(crate) struct Streams {
     all: Vec<Stream>,
 }
 
 /// The bytes that one end of a connection writes.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Hash)]
 struct Stream {
     from: SocketAddr,
     to: SocketAddr,

@@ -1,11 +1,13 @@
 //! The world: two stacks, their applications and the path between them. A copy of it goes its own way.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
 use bytes::Bytes;
 use steadfast_core::{Duration, Instant, Stack};
 
 use crate::app::{App, Context};
+use crate::coverage::Coverage;
 use crate::ends::START;
 use crate::fault::{Choice, Fault};
 use crate::program::Program;
@@ -53,6 +55,20 @@ pub(crate) struct World {
     /// The first thing that went wrong.
     pub(crate) wrong: Option<String>,
     turns: u32,
+    /// That nothing is left to do at this time was told.
+    still: bool,
+}
+
+/// The memory that all worlds of a search use, and what it has seen.
+pub(crate) struct Scratch {
+    frame: Vec<u8>,
+    pub(crate) coverage: Coverage,
+}
+
+impl Scratch {
+    pub(crate) fn new() -> Scratch {
+        Scratch { frame: vec![0; 65_536], coverage: Coverage::default() }
+    }
 }
 
 /// A host.
@@ -73,7 +89,7 @@ struct Arrival {
     what: What,
 }
 
-#[derive(Clone)]
+#[derive(Clone, Hash)]
 enum What {
     Packet(Bytes),
     /// The packet that waits longest is overtaken by time.
@@ -86,6 +102,8 @@ enum What {
 pub(crate) enum Stop {
     /// A packet was sent: [`World::decide`] says its fate.
     Packet,
+    /// All that happens at this time has happened.
+    Still,
     /// Nothing is left to happen, or something is wrong.
     Rest,
 }
@@ -116,6 +134,7 @@ impl World {
             resets: 0,
             wrong: None,
             turns: 0,
+            still: false,
         };
         // Servers listen before their clients connect.
         world.run_apps(1);
@@ -136,11 +155,12 @@ impl World {
         Some(Choice { from: *from, number: self.sent[*from], at: self.now, fault })
     }
 
-    /// Goes on until a packet is sent, or until rest.
-    pub(crate) fn run(&mut self, frame: &mut [u8]) -> Stop {
+    /// Goes on until a packet is sent, until the end of a time, or until rest.
+    pub(crate) fn run(&mut self, scratch: &mut Scratch) -> Stop {
         while self.wrong.is_none() {
             if let Some(from) = self.ends.iter().position(|end| end.sending) {
                 let end = &mut self.ends[from];
+                let frame = &mut scratch.frame;
                 if let Some(sent) = end.stack.transmit(self.now, frame) {
                     self.sent[from] += 1;
                     self.resets += u32::from(is_rst(&frame[..sent.len]));
@@ -158,19 +178,34 @@ impl World {
                 continue;
             }
             let Some(at) = self.next_at() else { return Stop::Rest };
+            if at > self.now && !self.still {
+                self.still = true;
+                return Stop::Still;
+            }
             if at > START + LONGEST {
                 return Stop::Rest;
             }
             if at > self.now {
-                (self.now, self.turns) = (at, 0);
+                (self.now, self.turns, self.still) = (at, 0, false);
             }
             self.turns += 1;
             if self.turns > TURNS {
                 self.wrong = Some("the stacks never come to rest".to_owned());
             }
-            self.happen();
+            self.happen(&mut scratch.coverage);
         }
         Stop::Rest
+    }
+
+    /// Goes on until rest. `fault` chooses what befalls each packet.
+    pub(crate) fn play(&mut self, scratch: &mut Scratch, mut fault: impl FnMut(&World) -> Option<Fault>) {
+        loop {
+            match self.run(scratch) {
+                Stop::Packet => self.decide(fault(self)),
+                Stop::Still => {}
+                Stop::Rest => return,
+            }
+        }
     }
 
     /// Returns whether nothing is left that could happen.
@@ -186,13 +221,17 @@ impl World {
     }
 
     /// Lets happen what is due: an arrival, or else timers and applications.
-    fn happen(&mut self) {
+    fn happen(&mut self, coverage: &mut Coverage) {
         let due = self.path.iter().enumerate().filter(|(_, arrival)| arrival.at <= self.now);
         if let Some((index, _)) = due.min_by_key(|(_, arrival)| (arrival.at, arrival.order)) {
             let arrival = self.path.swap_remove(index);
             let to = arrival.to;
             match arrival.what {
-                What::Packet(packet) => self.ends[to].stack.receive(self.now, packet),
+                What::Packet(packet) => {
+                    let stack = &mut self.ends[to].stack;
+                    coverage.note(stack, &packet);
+                    stack.receive(self.now, packet);
+                }
                 What::Release => {
                     if let Some(held) = self.held.iter().position(|(from, _)| *from == 1 - to) {
                         let (_, packet) = self.held.remove(held);
@@ -218,6 +257,36 @@ impl World {
                 self.run_apps(host);
             }
         }
+    }
+
+    /// The packet whose fate is undecided, for comparison.
+    #[cfg(test)]
+    pub(crate) fn newest(&self) -> String {
+        format!("{:?}", self.pending)
+    }
+
+    /// A digest of all that decides how the world goes on and how it is judged. The world has to be still.
+    pub(crate) fn digest(&self) -> u64 {
+        let mut state = DefaultHasher::new();
+        let until = |at: Instant| at.saturating_since(self.now);
+        for (End { stack, apps, boots, sending: _ }, host) in self.ends.iter().zip(&self.program.hosts) {
+            (stack.digest(self.now), boots).hash(&mut state);
+            apps.iter().for_each(|app| app.hash(self.now, stack, &mut state));
+            // Later steps name a time.
+            host.apps
+                .iter()
+                .chain(&host.apps_rebooted)
+                .flatten()
+                .any(|op| op.at.is_some())
+                .then_some(self.now)
+                .hash(&mut state);
+        }
+        let mut path: Vec<_> = self.path.iter().collect();
+        path.sort_by_key(|arrival| (arrival.at, arrival.order));
+        path.into_iter().for_each(|arrival| (until(arrival.at), arrival.to, &arrival.what).hash(&mut state));
+        (&self.held, until(self.dark_until), &self.streams).hash(&mut state);
+        (self.accepts, self.connects, self.mended, self.in_order, self.resets > 0).hash(&mut state);
+        state.finish()
     }
 
     /// Decides the fate of the packet that was sent last.

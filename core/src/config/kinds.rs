@@ -206,7 +206,7 @@ impl Kind<PortRange> for Ports {
 }
 
 /// The initial congestion control of a connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum CongestionControl {
     /// RFC 9438.
@@ -298,7 +298,7 @@ impl Kind<OptionLayout> for Layout {
 /// assert_eq!(keys.backup, None);
 /// assert_eq!(keys.primary, FastOpenKeys::key_of(&[4, 3, 2, 1, 8, 7, 6, 5, 12, 11, 10, 9, 16, 15, 14, 13]));
 /// ```
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct FastOpenKeys {
     /// The key of new cookies.

@@ -6,12 +6,13 @@
 //! not hide what can be measured repeatedly: the caller must ensure that charges do not depend on a secret.
 // THREAT-5, THREAT-24, THREAT-25
 
+use std::hash::{Hash, Hasher};
 use std::net::IpAddr;
 
 use crate::time::Instant;
 
 /// Rate limits of replies of one kind.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Hash)]
 pub(crate) struct RateLimiter {
     /// The common budget of all networks.
     all: Bucket,
@@ -25,7 +26,7 @@ pub(crate) struct Shares {
     buckets: Vec<Bucket>,
 }
 
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, Hash)]
 struct Bucket {
     /// `None` before the first use.
     filled: Option<Instant>,
@@ -60,6 +61,17 @@ impl RateLimiter {
             self.all.left -= 1;
         }
         allowed
+    }
+}
+
+/// A budget that was never used is as good as none.
+impl Hash for Shares {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.buckets
+            .iter()
+            .enumerate()
+            .filter(|(_, bucket)| bucket.filled.is_some())
+            .for_each(|used| used.hash(state));
     }
 }
 

@@ -10,13 +10,13 @@ use crate::config::Config;
 use crate::time::Instant;
 
 /// The path MTUs that are below that of the interface.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Hash)]
 pub(crate) struct PmtuCache {
     entries: BTreeMap<IpAddr, Entry>,
     by_expiry: BTreeSet<(Instant, IpAddr)>,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Hash)]
 struct Entry {
     mtu: u16,
     expires: Instant,

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 /// Values for the most recently used addresses.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 pub(crate) struct Recent<T> {
     entries: BTreeMap<IpAddr, (u64, T)>,
     /// Addresses by time of last use.

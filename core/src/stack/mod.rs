@@ -15,7 +15,7 @@
 //! | `timers` | the passage of time |
 //! | `memory` | relief when `tcp_mem` runs short |
 //! | `calls`, `sockets` | user calls, and the handles that they use |
-//! | `readiness`, `view`, `consistent` | what calls would do, reports, and checks for tests |
+//! | `readiness`, `view`, `consistent`, `model` | what calls would do, reports, checks for tests and for searches |
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -77,6 +77,8 @@ mod interfaces;
 mod io;
 mod link;
 mod memory;
+#[cfg(feature = "model")]
+mod model;
 mod outbound;
 mod pacer;
 mod passive;

@@ -29,7 +29,7 @@ pub(super) struct Socket {
 }
 
 /// Who has the socket.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Place {
     /// Nobody yet: it waits to be accepted.
     AcceptQueue,
@@ -50,6 +50,15 @@ pub(super) enum SocketKind {
     Datagrams(u32),
     Forwarder(u32),
     Request(u32),
+}
+
+#[cfg(feature = "model")]
+impl SocketKind {
+    /// Whether it is a listener, or a connection of an application.
+    pub(super) fn is_of_tcp(&self) -> bool {
+        use SocketKind::{Connection, Finished, Listener, Opening};
+        matches!(self, Listener(_) | Opening(_) | Connection(_) | Finished(_))
+    }
 }
 
 /// The rest of a finished connection while the application holds its socket.

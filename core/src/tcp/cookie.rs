@@ -81,7 +81,7 @@ pub(crate) fn check(keys: &Keys, now: Instant, segment: &Segment<'_>) -> Option<
 }
 
 /// The epoch of a cookie above 40 bits of its MAC, so that the oldest come first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Token(u64);
 
 impl Token {
@@ -100,7 +100,7 @@ impl Token {
 
 /// The cookies that have become connections, each for as long as it is good. Its third segment, delayed or repeated,
 /// makes no second connection, whatever became of the first one and of its tuple (H4b).
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Hash)]
 pub(crate) struct SpentCookies {
     tokens: BTreeSet<Token>,
 }

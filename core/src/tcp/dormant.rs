@@ -2,6 +2,7 @@
 //! fields that the checks of RFC 9293 §3.10.7.4 need remain. A segment or the timer restores the connection.
 // THREAT-10
 
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use super::ecn::EcnState;
@@ -21,7 +22,7 @@ pub(crate) struct Dormant {
     snd_nxt: SeqNum,
     /// How far below SND.UNA an ACK may lie (5961-7).
     acked: u32,
-    rcv: Rcv,
+    pub(crate) rcv: Rcv,
     ts: TsState,
     ack: AckState,
     /// When FIN-WAIT-2 ends.
@@ -41,6 +42,33 @@ pub(crate) struct Dormant {
 
 /// With its place in the flow table and its timer it stays below 256 bytes.
 const _: () = assert!(size_of::<Dormant>() <= 208);
+
+impl Hash for Dormant {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let Dormant {
+            tuple,
+            snd_nxt,
+            acked,
+            rcv,
+            ts,
+            ack,
+            fin_wait_2,
+            state_since: _,
+            options,
+            listener: _,
+            timer: _,
+            peer_mss,
+            pmtu,
+            snd_wscale,
+            sack,
+            ecn,
+            origin,
+            soft_error,
+        } = self;
+        (tuple, snd_nxt, acked, rcv, ts, ack, fin_wait_2, options).hash(state);
+        (peer_mss, pmtu, snd_wscale, sack, ecn, origin, soft_error).hash(state);
+    }
+}
 
 impl Dormant {
     /// Whether nothing of a connection is lost that is kept so.

@@ -5,7 +5,7 @@ use super::tcb::Connection;
 use crate::seq::SeqNum;
 
 /// The state of congestion marks, in both directions.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 pub(crate) struct EcnState {
     /// Both ends support ECN.
     pub(crate) on: bool,

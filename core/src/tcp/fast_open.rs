@@ -3,6 +3,7 @@
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
+use std::hash::{Hash, Hasher};
 use std::net::IpAddr;
 
 use crate::ip::recent::Recent;
@@ -10,7 +11,7 @@ use crate::time::Instant;
 use crate::wire::tcp::Cookie;
 
 /// A server, as it answered our requests for Fast Open (RFC 7413 §4.1.3).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Server {
     /// The cookie that it gave last.
     pub(crate) cookie: Option<Cookie>,
@@ -20,7 +21,7 @@ pub(crate) struct Server {
 }
 
 /// The option that asks a server for its first cookie.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 enum Asks {
     /// That of RFC 7413.
     #[default]
@@ -45,7 +46,7 @@ impl Server {
 }
 
 /// The Fast Open option of our SYN, and whether data goes with it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum FastOpen {
     Off,
     /// Ask for a cookie.
@@ -76,7 +77,7 @@ pub(crate) struct Lesson {
 }
 
 /// Servers by address, at most `tcp_fastopen_cache` of them; the one used least recently gives way.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Hash)]
 pub(crate) struct CookieCache(Recent<Server>);
 
 impl CookieCache {
@@ -120,6 +121,13 @@ pub(crate) struct PendingRequests {
     waiting: usize,
     /// Until when those count that ended, the earliest first.
     ended: BinaryHeap<Reverse<Instant>>,
+}
+
+/// A heap has no order of its own.
+impl Hash for PendingRequests {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        (self.waiting, self.ended.clone().into_sorted_vec()).hash(state);
+    }
 }
 
 impl PendingRequests {

@@ -4,6 +4,7 @@
 //! [`Flight`] exists while there are several ranges, or while loss recovery has state.
 
 use std::collections::VecDeque;
+use std::hash::{Hash, Hasher};
 
 use super::recovery::prr::Prr;
 use super::recovery::rack::{Delivery, Rack, sent_after};
@@ -11,31 +12,10 @@ use super::recovery::tlp::Probe;
 use super::recovery::undo::{Frto, Undo};
 use crate::seq::SeqNum;
 use crate::state::CaState;
-use crate::time::{Duration, Instant};
-
-/// A send time: microseconds modulo 2^32. Comparison is valid for spans below 35 minutes; nothing stays in flight for
-/// that long without a retransmission.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub(crate) struct SendTime(pub(crate) u32);
-
-impl SendTime {
-    pub(crate) fn at(now: Instant) -> SendTime {
-        SendTime(now.as_micros() as u32)
-    }
-
-    /// The send time `span` before this one.
-    pub(crate) fn earlier_by(self, span: Duration) -> SendTime {
-        SendTime(self.0.wrapping_sub(span.as_micros() as u32))
-    }
-
-    /// Microseconds from `earlier` to `self`; negative if `earlier` is later.
-    pub(crate) fn since(self, earlier: SendTime) -> i32 {
-        self.0.wrapping_sub(earlier.0) as i32
-    }
-}
+use crate::time::SendTime;
 
 /// A range in flight. It begins where the range before it ends, the first one at SND.UNA.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Range {
     pub(crate) end: SeqNum,
     /// The last transmission.
@@ -48,7 +28,7 @@ pub(crate) struct Range {
 const _: () = assert!(size_of::<Range>() == 12);
 
 /// The fate of a range, as far as it is known.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Fate {
     InNetwork,
     /// Considered lost, and not retransmitted since.
@@ -107,6 +87,37 @@ pub(crate) struct Detected {
     pub(crate) again: u32,
     /// Microseconds until the last range that may be lost or reordered is considered lost.
     pub(crate) wait: Option<u32>,
+}
+
+impl Hash for Flight {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let Flight {
+            ranges,
+            sacked,
+            lost,
+            sacked_ranges,
+            latest,
+            latest_is_retransmission,
+            phase,
+            dupacks,
+            forced,
+            partial_seen,
+            trial,
+            inflation,
+            rack,
+            probe,
+            prr,
+            marked,
+            episode,
+            undo,
+            frto,
+            #[cfg(test)]
+                visited: _,
+        } = self;
+        (ranges, sacked, lost, sacked_ranges, latest, latest_is_retransmission).hash(state);
+        (phase, dupacks, forced, partial_seen, trial, inflation, rack, probe).hash(state);
+        (prr, marked, episode, undo, frto).hash(state);
+    }
 }
 
 impl Flight {

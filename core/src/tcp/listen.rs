@@ -1,6 +1,7 @@
 //! LISTEN: offers, the half-open table's entries, and what completes them (RFC 9293 §3.10.7.2, SYN-RECEIVED of
 //! §3.10.7.4).
 
+use std::hash::{Hash, Hasher};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -153,6 +154,25 @@ pub(crate) enum HalfOpenOutcome {
     /// The third segment: the connection is established (RFC 9293 §3.10.7.4).
     // SA-SYN_RCVD-06
     Complete,
+}
+
+/// The listener and the timer are rows of tables.
+impl Hash for HalfOpen {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let HalfOpen {
+            tuple,
+            iss,
+            irs,
+            ts_recent,
+            listener: _,
+            timer: _,
+            answered_at,
+            peer_mss,
+            offer_bits,
+            retries,
+        } = self;
+        (tuple, iss, irs, ts_recent, answered_at, peer_mss, offer_bits, retries).hash(state);
+    }
 }
 
 impl HalfOpen {

@@ -9,7 +9,7 @@ use crate::time::{Deadline, Instant};
 use crate::trace::{Loss, TraceKind};
 
 /// The path MTU and what supports it. Sizes are those of IP packets, in bytes.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 pub(crate) struct PathMtu {
     pub(crate) mtu: u16,
     /// Largest packet that was acknowledged (5927-4).
@@ -34,7 +34,7 @@ impl PathMtu {
 }
 
 /// The search for a larger path MTU. Sizes are those of IP packets, in bytes.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 pub(crate) struct PmtuSearch {
     /// The largest size known to get through.
     low: u16,

@@ -17,7 +17,7 @@ const UNPACED_SEGMENTS: u32 = 10;
 const MIN_RTT: u64 = 1000;
 
 /// The state of a paced connection.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 pub(crate) struct Pace {
     /// When all that was sent has left at the rate.
     next: Instant,

@@ -2,6 +2,7 @@
 // SHLD-31
 
 use std::collections::{BTreeMap, VecDeque};
+use std::hash::{Hash, Hasher};
 
 use bytes::Bytes;
 
@@ -65,9 +66,13 @@ pub(crate) enum Piece {
 
 impl Piece {
     pub(crate) fn len(&self) -> usize {
+        self.bytes().len()
+    }
+
+    fn bytes(&self) -> &[u8] {
         match self {
-            Piece::Own(bytes) => bytes.len(),
-            Piece::Shared(bytes, _) => bytes.len(),
+            Piece::Own(bytes) => bytes,
+            Piece::Shared(bytes, _) => bytes,
         }
     }
 
@@ -165,6 +170,19 @@ fn append(bytes: &mut Vec<u8>, more: &[u8]) {
 fn prepend(bytes: &mut Vec<u8>, more: &[u8]) {
     make_room(bytes, more.len());
     bytes.splice(..0, more.iter().copied());
+}
+
+/// Places count from RCV.NXT: their zero is as good as any.
+impl Hash for Reassembly {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let Reassembly { ranges, recent, base, base_place, fin, len, held: _ } = self;
+        let place = |place: u64| place.wrapping_sub(*base_place);
+        (base, fin, len, recent.map(place)).hash(state);
+        for (start, range) in ranges {
+            (place(*start), place(range.end)).hash(state);
+            range.pieces.iter().for_each(|piece| state.write(piece.bytes()));
+        }
+    }
 }
 
 impl Reassembly {

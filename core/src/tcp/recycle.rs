@@ -7,7 +7,7 @@ use crate::ip::recent::Recent;
 use crate::time::{Duration, Instant};
 
 /// The last timestamp of each peer, for `tcp_tw_recycle` (T9c).
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Hash)]
 pub(crate) struct Peers(Recent<(u32, Instant)>);
 
 impl Peers {

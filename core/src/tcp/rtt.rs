@@ -2,7 +2,7 @@
 
 use crate::config::Config;
 use crate::seq::SeqNum;
-use crate::time::{Duration, Instant};
+use crate::time::{Duration, Instant, SendTime};
 
 /// Clock granularity G in microseconds (6298-8).
 const GRANULARITY: u32 = 1_000;
@@ -12,7 +12,7 @@ const MIN_PERIOD: u64 = 5;
 const FALLBACK: Duration = Duration::from_secs(3);
 
 /// Measured round-trip times of a connection, in microseconds.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 pub(crate) struct Rtt {
     /// 0: no sample yet.
     srtt: u32,
@@ -29,7 +29,7 @@ pub(crate) struct Rtt {
     /// End of the segment being timed. Its ACK gives a sample.
     timed_end: SeqNum,
     /// Time of its transmission, or of the last retransmission, in microseconds modulo 2^32.
-    timed_at: u32,
+    timed_at: SendTime,
 }
 
 impl Rtt {
@@ -43,7 +43,7 @@ impl Rtt {
             timing: false,
             ambiguous: after_syn_loss,
             timed_end: SeqNum(0),
-            timed_at: 0,
+            timed_at: SendTime::default(),
         }
     }
 
@@ -68,13 +68,13 @@ impl Rtt {
     /// Begins to time a first transmission, unless a segment is already being timed (6298-7).
     pub(crate) fn start(&mut self, end: SeqNum, now: Instant) {
         if !self.timing {
-            (self.timing, self.timed_end, self.timed_at) = (true, end, now.as_micros() as u32);
+            (self.timing, self.timed_end, self.timed_at) = (true, end, SendTime::at(now));
         }
     }
 
     /// Stops timing after a retransmission, since an ACK would be ambiguous (Karn, 6298-6).
     pub(crate) fn cancel(&mut self, now: Instant) {
-        (self.timing, self.timed_at) = (false, now.as_micros() as u32);
+        (self.timing, self.timed_at) = (false, SendTime::at(now));
         self.ambiguous = true;
     }
 
@@ -93,7 +93,7 @@ impl Rtt {
     /// An older echo may answer a duplicate with the timestamp of the first copy. The sample would then include all
     /// the time that the path was silent.
     pub(crate) fn is_valid_sample(&self, sample: u32, now: Instant) -> bool {
-        let since = (now.as_micros() as u32).wrapping_sub(self.timed_at);
+        let since = SendTime::at(now).0.wrapping_sub(self.timed_at.0);
         // The sample counts ticks, which may exceed the elapsed milliseconds by one.
         sample <= since.saturating_add(1_000)
     }
@@ -113,7 +113,7 @@ impl Rtt {
     pub(crate) fn completed(&mut self, ack: SeqNum, now: Instant) -> Option<u32> {
         (self.timing && ack.ge(self.timed_end)).then(|| {
             self.timing = false;
-            (now.as_micros() as u32).wrapping_sub(self.timed_at)
+            SendTime::at(now).0.wrapping_sub(self.timed_at.0)
         })
     }
 
@@ -175,7 +175,7 @@ impl Rtt {
 }
 
 /// The smallest round trip of the last five to ten seconds in which there were samples, in microseconds.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, Hash)]
 pub(crate) struct MinRtt {
     /// The smallest sample of this period, and of the one before; 0: none.
     recent: u32,

@@ -1,14 +1,13 @@
 //! Processes ACKs on the send side (SND.*), and begins and ends loss recovery.
 
 use super::congestion::{Acked, Edge, initial_window};
-use super::flight::SendTime;
 use super::recovery::before::Before;
 use super::segment::Segment;
 use super::tcb::{Connection, Env};
 use crate::seq::SeqNum;
 use crate::socket::Event;
 use crate::state::CaState;
-use crate::time::Duration;
+use crate::time::{Duration, SendTime};
 use crate::trace::TraceKind;
 
 impl Connection {

@@ -1,9 +1,9 @@
 //! SYN-SENT, and the way into SYN-RECEIVED of a simultaneous open (RFC 9293 §3.10.7.3).
 
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use super::fast_open::{FastOpen, Lesson};
-use super::flight::SendTime;
 use super::listen::peer_mss;
 use super::room::room_in;
 use super::segment::{Outgoing, Segment};
@@ -16,7 +16,7 @@ use crate::error::Error;
 use crate::seq::SeqNum;
 use crate::socket::{Event, SocketId, SocketOptions};
 use crate::state::State;
-use crate::time::{Duration, Instant, Since, Tick};
+use crate::time::{Duration, Instant, SendTime, Since, Tick};
 use crate::tuple::FourTuple;
 use crate::wheel::TimerId;
 use crate::wire::tcp::{Flags, Header, MAX_OPTIONS_LEN, Options, Timestamps};
@@ -66,6 +66,38 @@ pub(crate) enum SynSentOutcome {
     Failed(Error),
     /// Both SYNs are known: [`Opening::synchronize`] returns what the connection is made of.
     Synchronized,
+}
+
+/// The socket and the timer are rows of tables.
+impl Hash for Opening {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let Opening {
+            tuple,
+            socket: _,
+            iss,
+            options,
+            send_queue,
+            fast_open,
+            known_mss,
+            syn_data,
+            retries,
+            challenged,
+            first_sent,
+            last_sent,
+            syn_pending,
+            queued,
+            timer: _,
+            soft_error,
+            adv_mss,
+            pmtu,
+            ts_offset,
+            state_since: _,
+            events,
+        } = self;
+        (tuple, iss, options, send_queue, fast_open, known_mss, syn_data, retries).hash(state);
+        (challenged, first_sent, last_sent, syn_pending, queued, soft_error).hash(state);
+        (adv_mss, pmtu, ts_offset, events).hash(state);
+    }
 }
 
 impl Opening {

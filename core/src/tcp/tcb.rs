@@ -1,5 +1,6 @@
 //! The transmission control block: one synchronized connection.
 
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use crate::buffer::{Pool, Rope};
@@ -15,7 +16,7 @@ use crate::socket::{Event, SocketId, SocketOptions};
 use crate::state::State;
 use crate::tcp::congestion::{self, Controller};
 use crate::tcp::ecn::EcnState;
-use crate::tcp::flight::{Flight, Flights, SendTime};
+use crate::tcp::flight::{Flight, Flights};
 use crate::tcp::mtu::{PathMtu, PmtuSearch};
 use crate::tcp::pace::Pace;
 use crate::tcp::reassembly::Reassembly;
@@ -24,7 +25,7 @@ use crate::tcp::recovery::tlp::Tail;
 use crate::tcp::room::{payload_of, room_in};
 use crate::tcp::rtt::{MinRtt, Rtt, micros};
 use crate::tcp::segment::is_earlier;
-use crate::time::{Deadline, Duration, Instant, Since, Stamp, Tick};
+use crate::time::{Deadline, Duration, Instant, SendTime, Since, Stamp, Tick};
 use crate::trace::{Trace, TraceEvent, TraceKind};
 use crate::tuple::FourTuple;
 use crate::wheel::TimerId;
@@ -115,7 +116,7 @@ pub(crate) struct Connection {
 }
 
 /// State that most connections never need. It is allocated when the first part is needed, and kept.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Hash)]
 pub(crate) struct Rare {
     /// Duplicate data to report (RFC 2883); empty: none.
     pub(crate) dsack: (SeqNum, SeqNum),
@@ -139,6 +140,44 @@ pub(crate) struct Rare {
     pub(crate) cookie: Option<Cookie>,
 }
 
+/// Places in lists and tables, what is only shown, and the memory of buffers decide nothing.
+impl Hash for Connection {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let Connection {
+            tcb,
+            send_queue,
+            receive_queue,
+            reassembly,
+            flight,
+            sent,
+            reordering,
+            tail,
+            min_rtt,
+            rare,
+            congestion,
+            options,
+            socket,
+            listener,
+            small_end,
+            bytes_acked: _,
+            bytes_received: _,
+            events,
+            soft_error,
+            ready,
+            overdrawn,
+            armed: _,
+            group: _,
+            listed: _,
+            gap: _,
+        } = self;
+        let Tcb { tuple, state: of, origin, snd, rcv, ts, ecn, rtt, ack, timers, state_since: _ } = tcb;
+        (tuple, of, origin, snd, rcv, ts, ecn, rtt, ack, timers).hash(state);
+        (send_queue, receive_queue, reassembly, flight, sent, reordering, tail).hash(state);
+        (min_rtt, rare, congestion, options, socket.is_some(), listener.is_some(), small_end).hash(state);
+        (events, soft_error, ready.is_listed(), overdrawn).hash(state);
+    }
+}
+
 impl Holds for Connection {
     #[inline]
     fn held(&self) -> u64 {
@@ -147,7 +186,7 @@ impl Holds for Connection {
 }
 
 /// Who began the connection (MUST-11).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Origin {
     Active,
     Passive,
@@ -172,7 +211,7 @@ pub(crate) struct Tcb {
 }
 
 /// The send sequence space and what is pending in it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 pub(crate) struct Snd {
     pub(crate) una: SeqNum,
     /// After the highest sequence number ever sent.
@@ -204,7 +243,7 @@ pub(crate) struct Snd {
 }
 
 /// Segments without new data that are due. Each flag is cleared when its segment leaves.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Hash)]
 pub(crate) struct Pending {
     /// A segment of the handshake, ahead of all others: in SYN-RECEIVED the SYN-ACK, later the third one.
     pub(crate) handshake: bool,
@@ -213,7 +252,7 @@ pub(crate) struct Pending {
 }
 
 /// The receive sequence space.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 pub(crate) struct Rcv {
     pub(crate) nxt: SeqNum,
     /// The furthest right edge advertised: RCV.NXT + RCV.WND. It never moves back (9293-h).
@@ -236,7 +275,7 @@ pub(crate) struct Rcv {
 }
 
 /// Timestamps (RFC 7323).
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 pub(crate) struct TsState {
     pub(crate) on: bool,
     pub(crate) recent: u32,
@@ -254,7 +293,7 @@ impl TsState {
 }
 
 /// When to acknowledge, and how often to answer what is not acceptable.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Hash)]
 pub(crate) struct AckState {
     /// An ACK is due at once.
     pub(crate) now: bool,
@@ -273,7 +312,7 @@ pub(crate) struct AckState {
 }
 
 /// Deadlines of a connection.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 pub(crate) struct Timers {
     pub(crate) retransmit: Option<Deadline>,
     pub(crate) persist: Option<Deadline>,

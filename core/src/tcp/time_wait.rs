@@ -1,5 +1,7 @@
 //! TIME-WAIT: compact entries in a queue, since 2MSL is one constant.
 
+#[cfg(feature = "model")]
+use std::hash::{Hash, Hasher};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::segment::{Reply, Segment, is_earlier};
@@ -59,6 +61,18 @@ impl TimeWait {
             deadline: Tick::after(now, length),
             window: (connection.receive_window() >> tcb.rcv.wscale).min(0xffff) as u16,
             answer_from: if tcb.ts.on { TS_ON } else { 0 } | (coarse(now) & !TS_ON),
+        }
+    }
+
+    /// Hashes what decides its answers from `now` on.
+    #[cfg(feature = "model")]
+    pub(crate) fn digest(&self, now: Instant, state: &mut impl Hasher) {
+        let TimeWait { tuple, rcv_nxt, snd_nxt, ts_recent, deadline, window, answer_from } = *self;
+        (tuple, rcv_nxt, snd_nxt, ts_recent, deadline, window, answer_from & TS_ON).hash(state);
+        // How long it still answers nothing. Once that is over, it does not matter since when.
+        let wait = (answer_from & !TS_ON).wrapping_sub(coarse(now)) & !TS_ON;
+        if (1..=1 << 14).contains(&wait) {
+            (wait, now.as_nanos() % 62_500_000).hash(state);
         }
     }
 

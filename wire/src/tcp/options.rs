@@ -102,7 +102,7 @@ impl PartialEq for SackBlocks {
 impl Eq for SackBlocks {}
 
 /// A Fast Open cookie of 4 to 16 bytes, an even number. An empty cookie requests one (RFC 7413 §4.1.1).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Cookie {
     /// Zero past `len`.
     bytes: [u8; Cookie::MAX_LEN],

@@ -1,5 +1,7 @@
 //! CUBIC (RFC 9438), in bytes and floating point seconds.
 
+use std::hash::{Hash, Hasher};
+
 use super::{Acked, Cause, CongestionControl, Window, reduced};
 use crate::time::Instant;
 
@@ -32,6 +34,17 @@ struct Epoch {
     origin: f64,
     /// The window that Reno would have now, in bytes.
     w_est: f64,
+}
+
+/// Floating-point numbers have no hash of their own.
+impl Hash for Cubic {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let Cubic { w_max, cwnd_prior, epoch, earned } = *self;
+        [w_max, cwnd_prior, earned].map(f64::to_bits).hash(state);
+        epoch
+            .map(|Epoch { start, k, origin, w_est }| (start, [k, origin, w_est].map(f64::to_bits)))
+            .hash(state);
+    }
 }
 
 impl CongestionControl for Cubic {

@@ -22,7 +22,7 @@ const TRAIN_GROWTH_DIVISOR: u32 = 8;
 const TRAIN_GAP: u128 = 2_000;
 
 /// The round trips of slow start, in microseconds.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Hash)]
 pub(super) struct HyStart {
     /// The smallest of all, of the last round, and of this one; `u32::MAX`: none.
     least: u32,
@@ -35,7 +35,7 @@ pub(super) struct HyStart {
     train: Option<(Instant, Instant)>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Phase {
     Standard,
     /// Conservative slow start: the smallest round trip of the round that began it, and the rounds that have ended.

@@ -38,7 +38,7 @@ trait CongestionControl {
 }
 
 /// The congestion window and the slow-start threshold.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Hash)]
 struct Window {
     cwnd: u32,
     /// `u32::MAX` before the first congestion.
@@ -103,7 +103,7 @@ pub(crate) enum Cause {
 }
 
 /// The congestion control of a connection.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 pub(crate) struct Controller {
     window: Window,
     usage: Usage,
@@ -114,7 +114,7 @@ pub(crate) struct Controller {
 
 const _: () = assert!(size_of::<Controller>() <= 40);
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 struct State {
     hystart: HyStart,
     rate: Rate,
@@ -123,7 +123,7 @@ struct State {
     remembered: Option<Box<(Window, Algorithm)>>,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 enum Algorithm {
     Cubic(Cubic),
     Reno(Reno),

@@ -1,8 +1,9 @@
 //! The delivery rate, sampled once a round trip, as draft-ietf-ccwg-bbr §4.1 samples it at every ACK. Nothing is
 //! stored for a segment.
 
-use crate::tcp::flight::SendTime;
-use crate::time::Instant;
+use std::hash::{Hash, Hasher};
+
+use crate::time::{Instant, SendTime};
 
 /// The sampler of a connection (RATE-1).
 #[derive(Clone, Copy, Debug, Default)]
@@ -24,6 +25,11 @@ pub(crate) struct Edge {
     pub(crate) delivered: u64,
     /// When the newest data was sent. It is delivered when the next round ends.
     pub(crate) sent: SendTime,
+}
+
+/// Nothing acts on it: it is only shown.
+impl Hash for Rate {
+    fn hash<H: Hasher>(&self, _: &mut H) {}
 }
 
 impl Rate {

@@ -6,7 +6,7 @@ use super::{Acked, Cause, CongestionControl, Window, reduced};
 const BETA: u32 = 50;
 const BETA_ECN: u32 = 80;
 
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Hash)]
 pub(super) struct Reno {
     /// Bytes acknowledged since the window last grew.
     acked: u32,

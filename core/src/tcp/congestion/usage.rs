@@ -5,7 +5,7 @@ use crate::seq::SeqNum;
 use crate::time::{Duration, Tick};
 
 /// The use of the window in the current round.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Hash)]
 pub(super) struct Usage {
     /// The round ends when this is acknowledged.
     end: SeqNum,

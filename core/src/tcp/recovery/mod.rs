@@ -14,12 +14,12 @@ pub(crate) mod tlp;
 pub(crate) mod undo;
 
 use super::congestion::Cause;
-use super::flight::{Flight, SendTime};
+use super::flight::Flight;
 use super::segment::Segment;
 use super::tcb::{Connection, Env};
 use crate::seq::SeqNum;
 use crate::state::CaState;
-use crate::time::{Duration, Tick};
+use crate::time::{Duration, SendTime, Tick};
 use crate::trace::{Loss, TraceKind};
 use crate::wire::tcp::SackBlocks;
 use before::Before;

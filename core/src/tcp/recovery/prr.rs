@@ -2,7 +2,7 @@
 //! as delivered, so that the flight reaches the threshold within a round trip, without silence and without a burst.
 
 /// The state of one episode. All sizes are bytes.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Hash)]
 pub(crate) struct Prr {
     /// The flight at the end of the episode.
     ssthresh: u32,

@@ -2,7 +2,8 @@
 //! and a reordering window has passed.
 
 use crate::seq::SeqNum;
-use crate::tcp::flight::{Fate, Range, SendTime};
+use crate::tcp::flight::{Fate, Range};
+use crate::time::SendTime;
 
 /// The least reordering window that is not zero, in microseconds: the granularity of our timers.
 const GRANULARITY: u64 = 1000;
@@ -11,7 +12,7 @@ const GRANULARITY: u64 = 1000;
 const PERSIST: u8 = 16;
 
 /// The evidence of the newest delivery of a flight.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Hash)]
 pub(crate) struct Rack {
     /// Send time and end of the most recently sent range that was delivered: RACK.xmit_ts and RACK.end_seq.
     pub(crate) newest: Option<(SendTime, SeqNum)>,
@@ -105,7 +106,7 @@ impl Delivery {
 }
 
 /// The reordering that a connection has seen. It outlives the flights (8985-5).
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, Hash)]
 pub(crate) struct Reordering {
     /// Reordering was seen: RACK.reordering_seen.
     pub(crate) seen: bool,

@@ -4,9 +4,8 @@
 use super::before::Before;
 use super::tlp::Timer;
 use crate::state::State;
-use crate::tcp::flight::SendTime;
 use crate::tcp::tcb::{Connection, Env};
-use crate::time::Deadline;
+use crate::time::{Deadline, SendTime};
 
 impl Connection {
     /// Starts the timer for the RTO, bounded by the user timeout (6298-10, L5).

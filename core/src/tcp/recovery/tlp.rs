@@ -5,11 +5,11 @@ use crate::config::Config;
 use crate::seq::SeqNum;
 use crate::state::State;
 use crate::tcp::congestion::Cause;
-use crate::tcp::flight::{Flight, SendTime};
+use crate::tcp::flight::Flight;
 use crate::tcp::rtt::micros;
 use crate::tcp::segment::{Outgoing, Segment};
 use crate::tcp::tcb::{Connection, Env};
-use crate::time::{Deadline, Duration};
+use crate::time::{Deadline, Duration, SendTime};
 use crate::trace::TimerKind;
 use crate::wire::tcp::Flags;
 
@@ -23,7 +23,7 @@ const LONG_ACK_DELAY: u64 = 200_000;
 const INITIAL: u64 = 1_000_000;
 
 /// The loss probe of a flight: TLP.end_seq and TLP.is_retrans.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Probe {
     None,
     /// It leaves with the next turn of the connection.
@@ -55,7 +55,7 @@ impl Probe {
 }
 
 /// The purpose of the retransmission timer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Hash)]
 pub(crate) enum Timer {
     #[default]
     Retransmit,
@@ -64,7 +64,7 @@ pub(crate) enum Timer {
 }
 
 /// The part that outlives a flight: the timer, and the experience with loss probes.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, Hash)]
 pub(crate) struct Tail {
     /// The deadline of the RTO, while the timer has another purpose.
     pub(super) rto: Option<Deadline>,

@@ -7,7 +7,7 @@ use crate::tcp::segment::{Segment, is_earlier};
 use crate::tcp::tcb::{Connection, Env};
 
 /// The evidence on an episode of recovery that may prove spurious. The controller remembers the window of before.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 pub(crate) struct Undo {
     /// SND.UNA when the episode began.
     marker: SeqNum,
@@ -41,7 +41,7 @@ impl Undo {
 }
 
 /// Forward RTO-recovery (RFC 5682 §3): whether a timeout was spurious, as the ACKs after it tell. It needs no timestamps.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Frto {
     Off,
     /// The first segment was sent again.
