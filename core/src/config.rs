@@ -271,6 +271,9 @@ impl Config {
     /// The values of FreeBSD that differ from Linux (its `tcp_timer.h` and sysctl defaults).
     fn into_freebsd(self) -> Config {
         Config {
+            tcp_bsd_rules: true,
+            tcp_syn_retries: 12,
+            tcp_syn_linear_timeouts: 0,
             tcp_syn_timeout: secs(75),
             tcp_synack_retries: 3,
             somaxconn: 128,
@@ -280,13 +283,21 @@ impl Config {
             tcp_rcvbuf_max: 2 << 20,
             tcp_sndbuf: 32_768,
             tcp_min_snd_mss: 216,
-            tcp_rto_min: millis(230),
+            tcp_rto_min: millis(30),
+            tcp_rto_slop: millis(200),
             tcp_rto_max: secs(64),
             tcp_retries2: 12,
             tcp_early_retrans: 0,
             tcp_frto: 0,
             tcp_delack: millis(40),
             tcp_quickack: 0,
+            tcp_invalid_ratelimit: millis(0),
+            tcp_always_keepalive: true,
+            tcp_drop_synfin: false,
+            tcp_tw_syn: 1,
+            tcp_fastopen: FastOpenMode::OFF,
+            tcp_fastopen_path_disable: secs(900),
+            min_pmtu: 296,
             tcp_keepalive_probes: 8,
             tcp_rst_limit: 200,
             tcp_rfc1337: true,
@@ -393,6 +404,8 @@ settings! {
     // MUST-23
     "steadfast.tcp_syn_timeout" tcp_syn_timeout: Duration as kinds::Secs(0, 86_400),
         [secs(195), secs(0), secs(75), secs(0)], "RFC 9293 §3.8.3; BSD keepinit";
+    /// Send only the MSS option from the third retransmission of a SYN on.
+    "steadfast.tcp_rexmit_drop_options" tcp_rexmit_drop_options: bool as kinds::Switch, [false, false, false, false], "FreeBSD rexmit_drop_options";
     /// Most retransmissions of a SYN-ACK; 0: none.
     "net.ipv4.tcp_synack_retries" tcp_synack_retries: u8 as kinds::Count(0, 127), [5, 5, 3, 7], "Linux";
     /// Longest life of a half-open connection, from its SYN; 0: limited only by the number of retransmissions.
@@ -438,6 +451,9 @@ settings! {
     "steadfast.tcp_fastopen_key_life" tcp_fastopen_key_life: Duration as kinds::Secs(0, 31_536_000), [secs(43_200), secs(0), secs(43_200), secs(43_200)], "RFC 7413 §4.1.2";
     /// Most servers whose Fast Open cookie is remembered; 0: none. Each takes 160 bytes.
     "steadfast.tcp_fastopen_cache" tcp_fastopen_cache: u32 as kinds::Number(0, 1 << 20), [1024, 1024, 1024, 1024], "RFC 7413 §4.1.3";
+    /// Time for which a destination gets no Fast Open after a SYN-ACK without a valid cookie took no data of our SYN; 0:
+    /// none.
+    "steadfast.tcp_fastopen_path_disable" tcp_fastopen_path_disable: Duration as kinds::Secs(0, 86_400), [secs(0), secs(0), secs(0), secs(0)], "FreeBSD fastopen.path_disable_time";
     /// Refused sources, and how: `10.0.0.0/8 tcp-reset, 2001:db8::/32:80 admin-prohibited, 192.0.2.1 drop`.
     "steadfast.tcp_refuse" tcp_refuse: Refusals as refuse::Refuse,
         [Refusals::default(), Refusals::default(), Refusals::default(), Refusals::default()], "scenario H10b";
@@ -485,6 +501,9 @@ settings! {
     "net.ipv4.tcp_ecn" tcp_ecn: EcnMode as kinds::Mode,
         [EcnMode::Passive, EcnMode::Passive, EcnMode::Off, EcnMode::Off], "RFC 3168; Linux";
 
+    /// Retransmissions of a SYN that still ask for ECN.
+    // 3168-6
+    "steadfast.tcp_ecn_maxretries" tcp_ecn_maxretries: u8 as kinds::Count(0, 127), [1, 1, 1, 1], "RFC 3168 §6.1.1.1; FreeBSD ecn.maxretries";
     /// Order and padding of the options of a SYN: as `linux` or `freebsd`.
     "steadfast.tcp_option_layout" tcp_option_layout: OptionLayout as kinds::Layout,
         [OptionLayout::Linux, OptionLayout::Linux, OptionLayout::Linux, OptionLayout::Linux], "interoperation";
@@ -497,7 +516,7 @@ settings! {
     "steadfast.tcp_rcvbuf" tcp_rcvbuf: u32 as kinds::Bytes(1024, 1 << 30), [1 << 20, 131_072, 8192, 65_535], "Linux, middle value of tcp_rmem";
     /// Size of the receive buffer for which the window scale is chosen, if larger than the buffer; 0: the buffer's own
     /// size.
-    "steadfast.tcp_rcvbuf_max" tcp_rcvbuf_max: u32 as kinds::Bytes(0, 1 << 30), [0, 6 << 20, 0, 0], "Linux, last value of tcp_rmem; FreeBSD maxsockbuf";
+    "steadfast.tcp_rcvbuf_max" tcp_rcvbuf_max: u32 as kinds::Bytes(0, u32::MAX), [0, 6 << 20, 0, 0], "Linux, last value of tcp_rmem; FreeBSD maxsockbuf";
     /// Send buffer of a connection, in bytes. It takes at most 128 KiB more memory, for partly filled buffers.
     "steadfast.tcp_sndbuf" tcp_sndbuf: u32 as kinds::Bytes(1024, 1 << 30), [1 << 20, 131_072, 8192, 65_535], "Linux, middle value of tcp_wmem";
     /// Unsent bytes of a connection at which writes are refused, in flight ones not counted. It keeps send queues short
@@ -551,6 +570,8 @@ settings! {
     "net.ipv4.tcp_rto_min_us" tcp_rto_min: Duration as kinds::Micros(1000, 60_000_000), [millis(200), millis(200), secs(1), secs(1)], "RFC 6298 §2.4; Linux";
     /// Largest RTO.
     "net.ipv4.tcp_rto_max_ms" tcp_rto_max: Duration as kinds::Millis(1000, 120_000), [secs(120), secs(120), secs(64), secs(60)], "RFC 6298 §2.5; Linux";
+    /// Added to a measured RTO, and to one that was backed off.
+    "steadfast.tcp_rto_slop_ms" tcp_rto_slop: Duration as kinds::Millis(0, 10_000), [secs(0), secs(0), secs(0), secs(0)], "FreeBSD rexmit_slop";
     /// The application is notified of a problem (R1) after the time that this many retransmissions with back-off take.
     // SHLD-10
     "net.ipv4.tcp_retries1" tcp_retries1: u8 as kinds::Count(1, 255), [3, 3, 3, 3], "RFC 9293 §3.8.3";
@@ -615,6 +636,8 @@ settings! {
     "net.ipv4.tcp_keepalive_intvl" tcp_keepalive_intvl: Duration as kinds::Secs(1, 32_767), [secs(75), secs(75), secs(75), secs(75)], "Linux, BSD";
     /// Number of unanswered keepalive probes after which a connection ends.
     "net.ipv4.tcp_keepalive_probes" tcp_keepalive_probes: u8 as kinds::Count(1, 127), [9, 9, 8, 10], "Linux, BSD";
+    /// Probe every connection, whether or not its socket asks for keepalive.
+    "steadfast.tcp_always_keepalive" tcp_always_keepalive: bool as kinds::Switch, [false, false, false, false], "FreeBSD always_keepalive";
     /// Most challenge ACKs of one connection per second.
     // 5961-9
     "steadfast.tcp_challenge_ack_limit" tcp_challenge_ack_limit: u8 as kinds::Count(1, 255), [5, 5, 5, 5], "RFC 5961 §7";
@@ -622,6 +645,14 @@ settings! {
     "steadfast.tcp_insecure_rst" tcp_insecure_rst: bool as kinds::Switch, [false, false, false, false], "FreeBSD insecure_rst";
     /// Let a SYN in the window reset its connection. **Harmful**: this disables RFC 5961 §4. For tests only.
     "steadfast.tcp_insecure_syn" tcp_insecure_syn: bool as kinds::Switch, [false, false, false, false], "FreeBSD insecure_syn";
+    /// Drop segments with SYN and FIN.
+    // THREAT-60
+    "steadfast.tcp_drop_synfin" tcp_drop_synfin: bool as kinds::Switch, [true, true, true, true], "FreeBSD drop_synfin";
+    /// Let an ICMP error end a connect.
+    "steadfast.tcp_icmp_may_rst" tcp_icmp_may_rst: bool as kinds::Switch, [true, true, true, true], "RFC 5927; FreeBSD icmp_may_rst";
+    /// Follow FreeBSD in what has no setting of its own: receive buffers, RSTs, FINs, ICMP errors. `docs/deviations.md`
+    /// lists it.
+    "steadfast.tcp_bsd_rules" tcp_bsd_rules: bool as kinds::Switch, [false, false, false, false], "FreeBSD";
     /// Shortest interval between two replies of one connection to invalid segments without data; 0: no limit.
     // THREAT-34
     "net.ipv4.tcp_invalid_ratelimit" tcp_invalid_ratelimit: Duration as kinds::Millis(0, 60_000), [millis(500), millis(500), millis(0), millis(500)], "Linux";
@@ -653,6 +684,9 @@ settings! {
     /// as many as the peak number of entries filled.
     // THREAT-11
     "steadfast.tcp_tw_mem" tcp_tw_mem: u64 as kinds::Memory(0, 1 << 40), [16 << 20, 16 << 20, 16 << 20, 16 << 20], "invariant 1";
+    /// A SYN in TIME-WAIT: 0 opens a new connection by timestamp or sequence number, 1 is challenged, 2 opens one by its
+    /// sequence number alone, and is ignored otherwise.
+    "steadfast.tcp_tw_syn" tcp_tw_syn: u8 as kinds::Count(0, 2), [0, 0, 0, 0], "RFC 6191; RFC 9293; FreeBSD";
     /// Let a connect replace a TIME-WAIT entry by timestamps: 0 never, 1 always, 2 for loopback addresses.
     "net.ipv4.tcp_tw_reuse" tcp_tw_reuse: TwReuse as kinds::Mode,
         [TwReuse::Always, TwReuse::Loopback, TwReuse::Never, TwReuse::Never], "RFC 6191; Linux";

@@ -148,6 +148,10 @@ pub struct SocketOptions {
     pub fin_timeout: Duration,
     /// Upper bound of the MSS that is advertised and used (`TCP_MAXSEG`), in bytes.
     pub max_segment: Option<u16>,
+    /// Neither send nor take TCP options (`TCP_NOOPT` of the BSDs). Takes effect only when passed to `listen` or `connect`.
+    pub no_options: bool,
+    /// Longest duration of a connect (`TCP_KEEPINIT` of the BSDs); zero: limited only by the number of retransmissions.
+    pub syn_timeout: Duration,
     /// Receive buffer, in bytes (`SO_RCVBUF`). Takes effect only when passed to `listen` or `connect`.
     pub rcvbuf: u32,
     /// The window scale is chosen for this many bytes, if they exceed `rcvbuf`. Takes effect when `rcvbuf` does.
@@ -187,6 +191,8 @@ impl SocketOptions {
             linger: None,
             fin_timeout: config.tcp_fin_timeout,
             max_segment: None,
+            no_options: false,
+            syn_timeout: config.tcp_syn_timeout,
             rcvbuf: config.tcp_rcvbuf,
             rcvbuf_max: config.tcp_rcvbuf_max,
             sndbuf: config.tcp_sndbuf,
@@ -218,8 +224,8 @@ impl SocketOptions {
             };
         }
         apply!(nodelay cork keepalive keepalive_time keepalive_intvl keepalive_probes user_timeout r2 linger
-            fin_timeout max_segment rcvbuf rcvbuf_max sndbuf notsent_lowat ttl dscp max_pacing_rate congestion
-            fast_open_no_cookie fast_open_key);
+            fin_timeout max_segment no_options syn_timeout rcvbuf rcvbuf_max sndbuf notsent_lowat ttl dscp
+            max_pacing_rate congestion fast_open_no_cookie fast_open_key);
     }
 
     /// Returns the smallest shift with which a window field covers the buffer (at most 14, 7323-3).

@@ -280,7 +280,7 @@ const TYPES_V6: [(&str, u8); 7] = [
     ("destination_unreachable", 1),
 ];
 
-const CODES_V4: [(u8, &str, u8); 26] = [
+const CODES_V4: [(u8, &str, u8); 28] = [
     (3, "net_unreachable", 0),
     (3, "host_unreachable", 1),
     (3, "protocol_unreachable", 2),
@@ -302,26 +302,33 @@ const CODES_V4: [(u8, &str, u8); 26] = [
     (3, "precedence_cutoff", 15),
     (11, "exceeded_ttl", 0),
     (11, "ttl_exceeded", 0),
+    (11, "ttl_exceeded_in_transit", 0),
     (11, "exceeded_frag_time", 1),
     (11, "frag_time_exceeded", 1),
+    (11, "frag_reass_exceeded", 1),
     (12, "header_field", 0),
     (12, "missing_option", 1),
     (12, "bad_length", 2),
 ];
 
-const CODES_V6: [(u8, &str, u8); 14] = [
+const CODES_V6: [(u8, &str, u8); 19] = [
     (1, "no_route", 0),
     (1, "net_unreachable", 0),
     (1, "admin_prohibited", 1),
     (1, "not_neighbour", 2),
     (1, "beyond_scope", 2),
     (1, "addr_unreachable", 3),
+    (1, "address_unreachable", 3),
     (1, "host_unreachable", 3),
     (1, "port_unreachable", 4),
     (1, "source_policy", 5),
     (1, "reject_route", 6),
     (3, "exceeded_hoplimit", 0),
+    (3, "exceeded_hop_limit", 0),
     (3, "exceeded_frag_time", 1),
     (4, "header_field", 0),
     (4, "unk_nexthdr", 1),
+    (4, "unknown_next_header", 1),
+    (4, "unk_option", 2),
+    (4, "unknown_option", 2),
 ];

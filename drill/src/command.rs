@@ -5,7 +5,7 @@ mod sysctl;
 use steadfast_core::time::Duration;
 use steadfast_core::trace::State;
 
-use super::subject::Subject;
+use super::subject::{Listed, Subject};
 pub(crate) use sysctl::apply;
 
 /// The effect of a command.
@@ -66,6 +66,7 @@ impl Runner<'_> {
             return self.pipeline(command, ask.trim(), filters);
         }
         let words = words(command);
+        let words = if words.first().is_some_and(|word| word == "echo") { words } else { plain(words) };
         let Some((first, arguments)) = words.split_first() else { return Ok(()) };
         let name = first.rsplit('/').next().unwrap_or(first);
         let unknown = || Refused::Skip(format!("the command `{command}` is not interpreted"));
@@ -76,6 +77,11 @@ impl Runner<'_> {
             "echo" => match arguments {
                 [value, arrow, path] if arrow == ">" && path.starts_with("/proc/sys/") => {
                     self.sysctl(&[format!("{path}={value}")])
+                }
+                // Bit 0 is the train of ACKs, bit 1 the delay, which HyStart++ watches.
+                [value, arrow, path] if arrow == ">" && path.ends_with("/hystart_detect") => {
+                    let on = value.parse::<u8>().is_ok_and(|bits| bits & 2 != 0);
+                    self.set("steadfast.tcp_hystart", if on { "1" } else { "0" })
                 }
                 _ if arguments.iter().any(|word| word.starts_with('>')) => Err(unknown()),
                 _ => Ok(()),
@@ -93,6 +99,10 @@ impl Runner<'_> {
                 self.done.notes.push(format!("`{command}` has no counterpart"));
                 Ok(())
             }
+            "rm" | "dd" if first.starts_with("/bin/") => Ok(()),
+            "kldstat" | "setkey" | "tcpdrop" => Ok(()),
+            // A set-up program would have written it, to put everything back.
+            _ if name.ends_with(".sh") && first.contains("${PPID}") => Ok(()),
             "ip" => self.ip(command, arguments),
             _ if name.ends_with(".sh") || name.ends_with(".py") => {
                 let script = (self.files)(first).filter(|_| depth < DEPTH && name.ends_with(".sh"));
@@ -108,8 +118,13 @@ impl Runner<'_> {
     /// `ip route … initcwnd N` sets the initial window. Metrics of earlier connections are not kept.
     fn ip(&mut self, command: &str, arguments: &[String]) -> Result<(), Refused> {
         let unknown = || Refused::Skip(format!("the command `{command}` is not interpreted"));
+        let version = arguments.first().is_some_and(|word| word == "-6" || word == "-4");
+        let arguments = &arguments[usize::from(version)..];
         match arguments.first().map(String::as_str) {
-            Some("tcp_metrics") => Ok(()),
+            Some("tcp_metrics") => {
+                self.subject.forget_peers();
+                Ok(())
+            }
             Some("route") => {
                 const PLAIN: [&str; 5] = ["dev", "via", "src", "proto", "scope"];
                 for pair in arguments.get(3..).unwrap_or_default().chunks(2) {
@@ -128,6 +143,8 @@ impl Runner<'_> {
     }
 
     fn sysctl(&mut self, arguments: &[String]) -> Result<(), Refused> {
+        // With `-e` unknown names are ignored.
+        let forgives = arguments.iter().any(|word| word.starts_with('-') && word.contains('e'));
         // `name = value` may be one word or three.
         let text =
             arguments.iter().filter(|word| !word.starts_with('-')).cloned().collect::<Vec<_>>().join("\u{1}");
@@ -135,8 +152,11 @@ impl Runner<'_> {
         for assignment in text.split('\u{1}').filter(|word| !word.is_empty()) {
             // Without a value, the command prints the current one.
             let Some((name, value)) = assignment.split_once('=') else { continue };
-            let name = name.strip_prefix("/proc/sys/").map_or(name.to_owned(), |path| path.replace('/', "."));
-            self.set(&name, value.trim())?;
+            let name = name.strip_prefix("/proc/sys/").unwrap_or(name).replace('/', ".");
+            match self.set(&name, value.trim()) {
+                Err(Refused::Skip(reason)) if forgives => self.done.notes.push(reason),
+                result => result?,
+            }
         }
         Ok(())
     }
@@ -153,13 +173,23 @@ impl Runner<'_> {
         let unknown = || Refused::Skip(format!("the command `{command}` is not interpreted"));
         let name = ask.split_whitespace().next().unwrap_or_default();
         let name = name.rsplit('/').next().unwrap_or(name);
-        if !matches!(name, "sockstat" | "netstat" | "ss" | "nstat") {
+        let asked = plain(words(ask));
+        let of_file = name == "grep" && asked.iter().any(|word| word.starts_with("/proc/net/tcp"));
+        if !of_file && !matches!(name, "sockstat" | "netstat" | "ss" | "nstat") {
             return Err(unknown());
         }
-        let listed = self.listing(name).ok_or_else(unknown)?;
+        if name == "nstat" && self.is_unknown_counter(filters) {
+            self.done.notes.push(format!("`{command}` has no counterpart"));
+            return Ok(());
+        }
+        let listed = self.listing(name, &asked[1..]).ok_or_else(unknown)?;
         let mut lines = listed.clone();
+        if of_file {
+            let pattern: Vec<_> = asked.into_iter().filter(|word| !word.starts_with("/proc/")).collect();
+            lines = filtered(&pattern, lines).ok_or_else(unknown)?;
+        }
         for filter in filters.split('|') {
-            lines = filtered(&words(filter.trim()), lines).ok_or_else(unknown)?;
+            lines = filtered(&plain(words(filter.trim())), lines).ok_or_else(unknown)?;
         }
         if lines.is_empty() || lines == ["0"] && !filters.contains("grep -c") {
             let shown = listed.into_iter().filter(|line| !line.ends_with(" 0"));
@@ -170,21 +200,67 @@ impl Runner<'_> {
         Ok(())
     }
 
+    /// Whether filters ask for a counter of Linux, by its name alone, that is not kept.
+    fn is_unknown_counter(&self, filters: &str) -> bool {
+        let words = plain(words(filters));
+        let [grep, name] = words.as_slice() else { return false };
+        let plain = name.strip_prefix("TcpExt").unwrap_or(name);
+        let counters = self.subject.counters().unwrap_or_default();
+        grep == "grep" && !counters.iter().any(|(known, _)| known.contains(plain))
+    }
+
     /// The lines of a listing. `None` if the subject has no such list.
-    fn listing(&self, command: &str) -> Option<Vec<String>> {
+    fn listing(&self, command: &str, arguments: &[String]) -> Option<Vec<String>> {
         if command == "nstat" {
             let counters = self.subject.counters()?;
             return Some(counters.iter().map(|(name, value)| format!("{name} {value}")).collect());
         }
-        let entries = self.subject.sockets();
-        let shown = entries.iter().map(|entry| {
-            let state =
-                if command == "ss" { entry.state.ss_name().to_owned() } else { bsd_name(entry.state) };
-            let family = if entry.local.is_ipv4() { "tcp4" } else { "tcp6" };
-            format!("{family} {} {} {state}", entry.local, entry.remote)
-        });
-        Some(shown.collect())
+        let mut entries = self.subject.sockets();
+        if command != "sockstat" {
+            entries.retain(|entry| entry.state != State::Closed);
+        }
+        let port = arguments.iter().position(|word| word == "-p").and_then(|at| arguments.get(at + 1));
+        if let Some(port) = port.and_then(|port| port.parse::<u16>().ok()).filter(|_| command == "sockstat") {
+            entries.retain(|entry| [entry.local.port(), entry.remote.port()].contains(&port));
+        }
+        Some(entries.iter().map(|entry| listed(command, entry)).collect())
     }
+}
+
+/// The line of a socket.
+fn listed(command: &str, entry: &Listed) -> String {
+    let family = if entry.local.is_ipv4() { "tcp4" } else { "tcp6" };
+    let (local, remote) = (entry.local, entry.remote);
+    match (command, entry.fd) {
+        ("ss", _) => format!("{family} {local} {remote} {}", entry.state.ss_name()),
+        // Ports and states of /proc/net/tcp are hexadecimal.
+        ("grep", _) => {
+            let number = entry.state.linux_number();
+            format!("0: 0:{:04X} 0:{:04X} {number:02X} 0:0", local.port(), remote.port())
+        }
+        // The name of the program fills ten letters.
+        ("sockstat", Some(fd)) => {
+            format!("root packetdril 100 {fd} {family} {local} {remote} {}", bsd_name(entry.state))
+        }
+        ("sockstat", None) => format!("? ? ? ? {family} {local} {remote} {}", bsd_name(entry.state)),
+        _ => format!("{family} {local} {remote} {}", bsd_name(entry.state)),
+    }
+}
+
+/// The words of a command without redirections of its output, which mean nothing here.
+fn plain(words: Vec<String>) -> Vec<String> {
+    let mut kept = Vec::new();
+    let mut words = words.into_iter();
+    while let Some(word) = words.next() {
+        let target = word.trim_start_matches(|c: char| c.is_ascii_digit() || c == '&');
+        match target.strip_prefix('>') {
+            // The name of the file follows.
+            Some("" | ">") => drop(words.next()),
+            Some(_) => {}
+            None => kept.push(word),
+        }
+    }
+    kept
 }
 
 fn bsd_name(state: State) -> String {
@@ -205,15 +281,28 @@ fn filtered(words: &[String], lines: Vec<String>) -> Option<Vec<String>> {
     let (flags, patterns): (Vec<_>, Vec<_>) = arguments.iter().partition(|word| word.starts_with('-'));
     let flags: String = flags.iter().flat_map(|flag| flag.chars()).filter(|c| *c != '-').collect();
     let [pattern] = patterns.as_slice() else { return None };
-    if flags.chars().any(|c| !"cqvwx".contains(c))
-        || pattern.contains(['[', ']', '*', '^', '$', '\\', '|', '('])
+    if flags.chars().any(|c| !"cqvwxiEF".contains(c))
+        || pattern.contains(['[', ']', '*', '\\', '(', '.', '+'])
+            && !flags.contains('F')
+            && !(pattern.contains('.') && !pattern.contains(['[', ']', '*', '\\', '(', '+']))
     {
         return None;
     }
-    let found = |line: &String| {
-        let plain = if flags.contains('x') { *line == **pattern } else { line.contains(pattern.as_str()) };
-        plain != flags.contains('v')
+    let alternatives: Vec<&str> =
+        if flags.contains('E') { pattern.split('|').collect() } else { vec![pattern.as_str()] };
+    let folds = flags.contains('i');
+    let fold = |text: &str| if folds { text.to_lowercase() } else { text.to_owned() };
+    let matches = |line: &str, one: &str| {
+        let (line, one) = (fold(line), fold(one));
+        match (one.strip_prefix('^'), one.strip_suffix('$')) {
+            _ if flags.contains('x') => line == one,
+            (Some(start), None) => line.starts_with(start),
+            (None, Some(end)) => line.ends_with(end),
+            (Some(start), Some(_)) => line == start[..start.len().saturating_sub(1)],
+            (None, None) => line.contains(&one),
+        }
     };
+    let found = |line: &String| alternatives.iter().any(|one| matches(line, one)) != flags.contains('v');
     let kept: Vec<_> = lines.into_iter().filter(found).collect();
     Some(if flags.contains('c') { vec![kept.len().to_string()] } else { kept })
 }

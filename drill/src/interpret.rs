@@ -146,7 +146,7 @@ impl<'a> Interpreter<'a> {
                 // Only one call is in progress at a time.
                 self.await_pending()?;
                 let result = self.call(index, event, call);
-                self.forgiven(result, self.settings.non_fatal_calls)?;
+                self.forgiven_call(result, call)?;
             }
             Action::Command(text) => {
                 self.wait_for(event, due)?;
@@ -159,6 +159,17 @@ impl<'a> Interpreter<'a> {
         }
         self.last_time = due.start;
         Ok(())
+    }
+
+    /// As `forgiven`, for a call. An option that the system lacks is forgiven too.
+    fn forgiven_call(&mut self, result: Run, call: &Call) -> Run {
+        let forgive = self.settings.non_fatal_calls;
+        match result {
+            Err(stop) if forgive && stop.verdict == Verdict::Skip && call.name.ends_with("sockopt") => {
+                self.forgiven(Err(Stop { verdict: Verdict::Fail, ..stop }), true)
+            }
+            result => self.forgiven(result, forgive),
+        }
     }
 
     /// Turns a failure into a note if the script declares it non-fatal.
@@ -204,8 +215,13 @@ impl<'a> Interpreter<'a> {
 
     fn check_ended(&mut self) -> Run {
         let Some(ended) = self.world.ended.take() else { return Ok(()) };
+        let script = self.script;
+        let action = &script.events[ended.event].action;
         let result = self.judge_ended(ended);
-        self.forgiven(result, self.settings.non_fatal_calls)
+        match action {
+            Action::Call(call) => self.forgiven_call(result, call),
+            _ => result,
+        }
     }
 
     fn judge_ended(&mut self, ended: Ended) -> Run {

@@ -254,6 +254,16 @@ impl<'a> Cursor<'a> {
                     Some((_, 'n')) => text.push('\n'),
                     Some((_, 't')) => text.push('\t'),
                     Some((_, '0')) => text.push('\0'),
+                    Some((_, 'x')) => {
+                        let digits: String = characters.clone().map(|(_, c)| c).take(2).collect();
+                        let Some(byte) = u8::from_str_radix(&digits, 16).ok().filter(|_| digits.len() == 2)
+                        else {
+                            text.push('x');
+                            continue;
+                        };
+                        characters.nth(1);
+                        text.push(char::from(byte));
+                    }
                     Some((_, other)) => text.push(other),
                     None => break,
                 },

@@ -179,7 +179,17 @@ pub struct Drill {
 impl Drill {
     /// Parses a script. `defines` holds the symbols from the command line.
     pub fn parse(text: &str, defines: &BTreeMap<String, String>) -> Result<Drill, SyntaxError> {
-        let script = parse::script(text, defines)?;
+        Drill::parse_for(text, defines, IpVersion::V4)
+    }
+
+    /// As [`parse`](Drill::parse). A suite's runner defines some names for each version, which scripts use; they are
+    /// known as well: `TFO_COOKIE`, `CODE`, `CMSG_LEVEL_IP`, `CMSG_TYPE_RECVERR`.
+    pub fn parse_for(
+        text: &str,
+        defines: &BTreeMap<String, String>,
+        ip_version: IpVersion,
+    ) -> Result<Drill, SyntaxError> {
+        let script = parse::script(text, defines, ip_version)?;
         let options = options::ScriptOptions::read(&script.options)?;
         Ok(Drill { script, options })
     }
@@ -192,6 +202,10 @@ impl Drill {
     /// Plays the script against a fresh stack.
     pub fn run(&self, options: &DrillOptions<'_>) -> Outcome {
         let mut simulated = Simulated::new(options.profile, &self.addresses(options));
+        if options.profile == Profile::FreeBsd && options.defines.contains_key("FreeBSD") {
+            // Scripts have two variants, for the standard and for what the system does with a SYN in TIME-WAIT.
+            simulated.follow_system();
+        }
         self.run_against(&mut simulated, options)
     }
 
@@ -211,7 +225,7 @@ impl Drill {
 
 /// Parses and plays a script. A script that does not parse yields [`Verdict::Error`].
 pub fn run_script(text: &str, options: &DrillOptions<'_>) -> Outcome {
-    match Drill::parse(text, &options.defines) {
+    match Drill::parse_for(text, &options.defines, options.ip_version) {
         Ok(drill) => drill.run(options),
         Err(error) => Outcome::unreadable(&error, options.ip_version),
     }

@@ -4,17 +4,26 @@ mod packet;
 
 use std::collections::BTreeMap;
 
+use super::IpVersion;
 use super::ast::{Action, Call, Event, Expression, Field, Script, ScriptOption, When};
 use super::code;
 use super::lex::{Cursor, Parsed, Position, SyntaxError};
+use super::symbol;
 
 /// Limit of the nesting of expressions.
 const DEPTH: usize = 16;
 
 /// Parses a script. `defines` holds the symbols from the command line.
-pub(crate) fn script(text: &str, defines: &BTreeMap<String, String>) -> Parsed<Script> {
+pub(crate) fn script(
+    text: &str,
+    defines: &BTreeMap<String, String>,
+    ip_version: IpVersion,
+) -> Parsed<Script> {
     let mut defines = defines.clone();
     let text = conditional(text, &mut defines)?;
+    for (name, value) in symbol::of_runner(ip_version) {
+        defines.entry(name.to_owned()).or_insert_with(|| value.to_owned());
+    }
     let mut parser = Parser { cursor: Cursor::new(&text), defines, depth: 0 };
     parser.script()
 }

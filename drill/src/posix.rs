@@ -3,18 +3,18 @@
 mod options;
 mod poll;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
 use steadfast_core::time::Duration;
 use steadfast_core::trace::State;
 use steadfast_core::{
-    ConnectOptions, Error, Event, Instant, ListenOptions, Shutdown, SocketId, SocketOptions, Stack,
+    Config, ConnectOptions, Error, Event, Instant, ListenOptions, Shutdown, SocketId, SocketOptions, Stack,
 };
 
 pub(crate) use self::options::{Option as KnownOption, Unset};
 use self::poll::Interest;
-use super::subject::Errno;
+use super::subject::{Errno, Listed};
 
 /// The largest read or write of one call.
 const LARGEST: usize = 1 << 26;
@@ -74,6 +74,8 @@ struct Socket {
     told: bool,
     notsent_lowat: Option<u64>,
     receive_lowat: usize,
+    /// Options that follow a sysctl until they are set, and were set.
+    own: BTreeSet<&'static str>,
     /// Options without effect, stored to be read back.
     kept: BTreeMap<(&'static str, &'static str), i64>,
 }
@@ -97,6 +99,58 @@ impl Posix {
     pub(crate) fn new(stack: Stack, now: Instant, system: System) -> Posix {
         let (files, pipes, edges) = (BTreeMap::new(), Vec::new(), BTreeMap::new());
         Posix { stack, now, system, files, pipes, edges }
+    }
+
+    /// Applies another configuration. Sockets follow it in the keepalive options that they have not set.
+    // DRILL-F10
+    pub(crate) fn set_config(&mut self, config: Config) {
+        self.stack.set_config(config);
+        let config = self.stack.config().clone();
+        let sockets: Vec<i32> = self.files.keys().copied().collect();
+        for fd in sockets {
+            let Ok(socket) = self.socket_of(fd) else { continue };
+            let set = socket.own.clone();
+            let own = move |name: &str| set.contains(name);
+            let _ = self.change(fd, |options| {
+                if !own("TCP_KEEPIDLE") {
+                    options.keepalive_time = config.tcp_keepalive_time;
+                }
+                if !own("TCP_KEEPINTVL") {
+                    options.keepalive_intvl = config.tcp_keepalive_intvl;
+                }
+                if !own("TCP_KEEPCNT") {
+                    options.keepalive_probes = config.tcp_keepalive_probes;
+                }
+                if !own("TCP_KEEPINIT") {
+                    options.syn_timeout = config.tcp_syn_timeout;
+                }
+            });
+        }
+    }
+
+    /// The sockets that a descriptor holds.
+    pub(crate) fn held(&self) -> Vec<Listed> {
+        let of = |(fd, file): (&i32, &File)| {
+            let Kind::Socket(socket) = &file.kind else { return None };
+            let any = SocketAddr::new(if socket.ipv6 { [0u16; 8].into() } else { [0; 4].into() }, 0);
+            let (local, remote, state) = match socket.role {
+                Role::Fresh => (socket.local.unwrap_or(any), any, State::Closed),
+                Role::Listener(id) => (self.stack.local_addr(id).ok()?, any, State::Listen),
+                Role::Stream(id) => {
+                    (self.stack.local_addr(id).ok()?, self.stack.peer_addr(id).ok()?, State::Closed)
+                }
+            };
+            let mapped = |end: SocketAddr| SocketAddr::new(end.ip().to_canonical(), end.port());
+            Some(Listed { local: mapped(local), remote: mapped(remote), state, fd: Some(*fd) })
+        };
+        self.files.iter().filter_map(of).collect()
+    }
+
+    /// Whether a call that sends to an address connects the socket: as FreeBSD has it, without a flag.
+    // DRILL-F31
+    pub(crate) fn connects_by_sending(&self, fd: i32) -> bool {
+        let fresh = self.socket_of(fd).is_ok_and(|socket| socket.role == Role::Fresh);
+        self.system == System::FreeBsd && fresh
     }
 
     fn insert(&mut self, kind: Kind, nonblocking: bool) -> Result<i32, Errno> {
@@ -233,13 +287,14 @@ impl Posix {
     pub(crate) fn accept(&mut self, fd: i32, nonblocking: bool) -> Result<(i32, SocketAddr), Errno> {
         let socket = self.socket_of(fd)?;
         let Role::Listener(listener) = socket.role else { return Err("EINVAL") };
-        let (ipv6, kept) = (socket.ipv6, socket.kept.clone());
+        let (ipv6, kept, own) = (socket.ipv6, socket.kept.clone(), socket.own.clone());
         let (lowat, receive_lowat) = (socket.notsent_lowat, socket.receive_lowat);
         let (id, peer) = self.stack.accept(listener).map_err(Error::name)?;
         let options = self.stack.options(id).map_err(Error::name)?.clone();
         let local = self.stack.local_addr(id).ok();
         let mut child = Socket::new(ipv6, options);
         (child.role, child.local, child.told) = (Role::Stream(id), local, true);
+        child.own = own;
         (child.kept, child.notsent_lowat, child.receive_lowat) = (kept, lowat, receive_lowat);
         // An accepted socket inherits the non-blocking mode on BSD, but not on Linux.
         let inherited = self.system == System::FreeBsd && self.nonblocking(fd);
@@ -322,6 +377,7 @@ impl Posix {
             _ => return Err("ENOTCONN"),
         };
         match self.stack.state(id).map_err(Error::name)? {
+            State::SynSent if self.system == System::FreeBsd => return Err("ENOTCONN"),
             State::SynSent => return Err("EAGAIN"),
             State::Closed => {
                 let error = self.take_error(fd)?;
@@ -357,6 +413,19 @@ impl Posix {
     pub(crate) fn room(&self, fd: i32) -> Result<usize, Errno> {
         let Kind::Socket(socket) = &self.file(fd)?.kind else { return Ok(LARGEST) };
         Ok((socket.options.sndbuf as usize).saturating_sub(self.outstanding(fd, false)?))
+    }
+
+    /// Connects, and queues all the data. With Fast Open it goes with the SYN, as far as it fits.
+    // DRILL-F31
+    pub(crate) fn send_connecting(
+        &mut self,
+        fd: i32,
+        remote: SocketAddr,
+        len: usize,
+    ) -> Result<usize, Errno> {
+        let fast_open = self.socket_of(fd)?.fast_open_queue > 0;
+        let id = self.start_connect(fd, remote, fast_open)?;
+        self.stack.send(id, &vec![0; len.min(LARGEST)]).map_err(Error::name)
     }
 
     /// The destination of a connect that waits for its first data.
@@ -528,6 +597,7 @@ impl Socket {
             told: false,
             notsent_lowat: None,
             receive_lowat: 1,
+            own: BTreeSet::new(),
             kept: BTreeMap::new(),
         }
     }

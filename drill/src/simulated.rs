@@ -101,6 +101,13 @@ impl Simulated {
         Simulated { posix, waiting: None, events: VecDeque::new() }
     }
 
+    /// A SYN in TIME-WAIT is treated as the system does, and not as the standard says.
+    // DRILL-L23
+    pub(crate) fn follow_system(&mut self) {
+        let config = self.posix.stack.config().clone();
+        self.posix.set_config(Config { tcp_tw_syn: 2, ..config });
+    }
+
     #[cfg(test)]
     pub(crate) fn stack(&self) -> &Stack {
         &self.posix.stack
@@ -177,7 +184,12 @@ impl Simulated {
                 result => done(result),
             },
             Request::Receive { fd, len, flags } => carry::receive(posix, *fd, *len, *flags, progress),
-            Request::Send { fd, len, flags, fast_open } => {
+            Request::Send { fd, len, to: Some(to), .. }
+                if !progress.started && posix.connects_by_sending(*fd) =>
+            {
+                counted(posix.send_connecting(*fd, *to, *len))
+            }
+            Request::Send { fd, len, flags, fast_open, .. } => {
                 carry::send(posix, *fd, *len, *flags, *fast_open, progress)
             }
             Request::Splice { from, to, len, nonblocking } => {
@@ -298,12 +310,19 @@ impl Subject for Simulated {
 
     fn sockets(&self) -> Vec<Listed> {
         let all = self.posix.stack.sockets(self.posix.now);
-        let listed = |entry: &steadfast_core::info::SocketEntry| Listed {
-            local: entry.local,
-            remote: entry.remote,
-            state: entry.state,
-        };
-        all.iter().map(listed).collect()
+        let mut held = self.posix.held();
+        let mut listed: Vec<Listed> = all
+            .iter()
+            .map(|entry| {
+                let (local, remote) = (entry.local, entry.remote);
+                let owner = held.iter().position(|held| (held.local, held.remote) == (local, remote));
+                let fd = owner.and_then(|at| held.swap_remove(at).fd);
+                Listed { local, remote, state: entry.state, fd }
+            })
+            .collect();
+        // A descriptor whose connection is over, or has not begun.
+        listed.extend(held);
+        listed
     }
 
     fn counters(&self) -> Option<Vec<(String, u64)>> {
@@ -314,18 +333,23 @@ impl Subject for Simulated {
         if self.posix.listens(fd) {
             return Some(code::state_alone(State::Listen, false));
         }
-        let id = self.posix.stream(fd)?;
-        match self.posix.stack.info(self.posix.now, id) {
-            Ok(info) => Some(code::info(&info)),
-            Err(_) => self.posix.stack.state(id).ok().map(|state| code::state_alone(state, true)),
-        }
+        // A socket that never was connected, and one whose connection is over, have all fields.
+        let stack = &self.posix.stack;
+        let id = self.posix.stream(fd);
+        let mut info = id.and_then(|id| stack.info(self.posix.now, id).ok()).unwrap_or_default();
+        info.state = id.and_then(|id| stack.state(id).ok()).unwrap_or(State::Closed);
+        self.posix.exists(fd).then(|| code::info(&info))
+    }
+
+    fn forget_peers(&mut self) {
+        self.posix.stack.forget_fast_open();
     }
 
     fn set(&mut self, name: &str, value: &str) -> Result<Option<String>, String> {
         let mut config = self.posix.stack.config().clone();
         let note = command::apply(&mut config, name, value)?;
         if note.is_none() {
-            self.posix.stack.set_config(config);
+            self.posix.set_config(config);
             self.settle();
         }
         Ok(note)

@@ -64,6 +64,9 @@ pub trait Subject {
     /// `TCP_INFO` of a descriptor, if it has one.
     fn tcp_info(&self, fd: i32) -> Option<TcpInfo>;
 
+    /// Forgets what is remembered of peers beyond their connections.
+    fn forget_peers(&mut self) {}
+
     /// Sets a sysctl. `Some` is a note that it had no effect. An error says why the script cannot run.
     fn set(&mut self, name: &str, value: &str) -> Result<Option<String>, String>;
 }
@@ -145,6 +148,8 @@ pub enum Request {
         len: usize,
         flags: SendFlags,
         fast_open: Option<SocketAddr>,
+        /// The destination of a call without `MSG_FASTOPEN`.
+        to: Option<SocketAddr>,
     },
     Splice {
         from: i32,
@@ -303,6 +308,8 @@ pub struct Listed {
     pub local: SocketAddr,
     pub remote: SocketAddr,
     pub state: State,
+    /// The descriptor of an application that holds it open, if the subject knows.
+    pub fd: Option<i32>,
 }
 
 /// The contents of `TCP_INFO`.

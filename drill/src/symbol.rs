@@ -1,6 +1,8 @@
 //! Names from C headers, with Linux's values.
 
-const NAMES: [(&str, i64); 64] = [
+use super::IpVersion;
+
+const NAMES: [(&str, i64); 88] = [
     ("O_RDONLY", 0),
     ("O_WRONLY", 1),
     ("O_RDWR", 2),
@@ -65,6 +67,30 @@ const NAMES: [(&str, i64); 64] = [
     ("SPLICE_F_MOVE", 1),
     ("SPLICE_F_NONBLOCK", SPLICE_NONBLOCK),
     ("NULL", 0),
+    ("AF_UNSPEC", 0),
+    ("SOL_SOCKET", 1),
+    ("SOL_IP", 0),
+    ("SOL_TCP", 6),
+    ("SOL_IPV6", 41),
+    ("IPPROTO_IPV6", 41),
+    ("IPTOS_LOWDELAY", 0x10),
+    ("IPTOS_THROUGHPUT", 0x08),
+    ("IPTOS_RELIABILITY", 0x04),
+    ("IPTOS_MINCOST", 0x02),
+    ("IPTOS_ECN_NOTECT", 0),
+    ("IPTOS_ECN_ECT1", 1),
+    ("IPTOS_ECN_ECT0", 2),
+    ("IPTOS_ECN_CE", 3),
+    ("IP_PMTUDISC_DONT", 0),
+    ("IP_PMTUDISC_WANT", 1),
+    ("IP_PMTUDISC_DO", 2),
+    ("IP_PMTUDISC_PROBE", 3),
+    ("IP_RECVERR", 11),
+    ("IPV6_RECVERR", 25),
+    ("TCP_INQ", 36),
+    ("TCP_CM_INQ", 36),
+    ("SO_EE_ORIGIN_ICMP", 2),
+    ("SO_EE_ORIGIN_ICMP6", 3),
 ];
 
 pub(crate) const O_NONBLOCK: i64 = 0o4000;
@@ -81,7 +107,35 @@ pub(crate) const SPLICE_NONBLOCK: i64 = 2;
 
 /// Returns the value of a name.
 pub(crate) fn value(name: &str) -> Option<i64> {
-    NAMES.iter().find(|(known, _)| *known == name).map(|(_, value)| *value)
+    let known = NAMES.iter().find(|(known, _)| *known == name).map(|(_, value)| *value);
+    known.or_else(|| code_point(name))
+}
+
+/// The octet of a class selector or of a class of assured forwarding: `IPTOS_DSCP_CS1`, `IPTOS_DSCP_AF11`.
+fn code_point(name: &str) -> Option<i64> {
+    let name = name.strip_prefix("IPTOS_DSCP_")?;
+    if name == "EF" {
+        return Some(0xb8);
+    }
+    let digit = |text: &str| text.parse::<i64>().ok().filter(|digit| (0..8).contains(digit));
+    match (name.strip_prefix("CS"), name.strip_prefix("AF").filter(|rest| rest.len() == 2)) {
+        (Some(class), _) => digit(class).map(|class| class << 5),
+        (None, Some(rest)) => Some(digit(&rest[..1])? << 5 | digit(&rest[1..])? << 3),
+        (None, None) => None,
+    }
+}
+
+/// Names that the runner of the Linux suite defines for a version of IP.
+// DRILL-L06
+pub(crate) fn of_runner(ip_version: IpVersion) -> [(&'static str, &'static str); 4] {
+    let v4 = ip_version == IpVersion::V4;
+    let v6 = ip_version == IpVersion::V6;
+    [
+        ("TFO_COOKIE", if v6 { "c1d1e9742a47a9bc" } else { "3021b9d889017eeb" }),
+        ("CODE", if v6 { "address_unreachable" } else { "host_unreachable" }),
+        ("CMSG_LEVEL_IP", if v4 { "SOL_IP" } else { "SOL_IPV6" }),
+        ("CMSG_TYPE_RECVERR", if v4 { "IP_RECVERR" } else { "IPV6_RECVERR" }),
+    ]
 }
 
 /// Formats flags of `poll` or `epoll`.

@@ -201,6 +201,7 @@ impl Subject for Kernel {
             local: canonical(line.local),
             remote: canonical(line.remote),
             state: line.state,
+            fd: None,
         };
         sock_diag::lines().into_iter().map(listed).collect()
     }

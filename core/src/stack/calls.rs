@@ -161,7 +161,8 @@ impl Stack {
         if options.fast_open && self.config.tcp_fastopen.client() {
             let server = self.cookies.server(remote.ip());
             let bits = self.config.tcp_fastopen;
-            fast_open = server.option(bits.client_without_cookie() || socket_options.fast_open_no_cookie);
+            let bare = bits.client_without_cookie() || socket_options.fast_open_no_cookie;
+            fast_open = server.option(bare, self.now);
             known_mss = server.mss;
         }
         let adv_mss = self.advertised_mss(&tuple, socket_options.max_segment);

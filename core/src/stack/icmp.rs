@@ -10,6 +10,8 @@ use crate::error::Error;
 use crate::flow::FlowRef;
 use crate::ip::pmtu;
 use crate::seq::SeqNum;
+use crate::tcp::bsd;
+use crate::tcp::room::room_in;
 use crate::tuple::{FourTuple, Quoted, quoted_packet};
 use crate::wire::icmp::{self, ErrorKind, Message};
 use crate::wire::{PROTOCOL_ICMP, PROTOCOL_ICMPV6, ipv4, ipv6};
@@ -78,11 +80,22 @@ impl Stack {
             return self.dropped(tuple, DropReason::IcmpUnmatched);
         };
         let (error, hard) = meaning(kind, tuple.is_ipv4());
+        let hard = hard && self.config.tcp_icmp_may_rst;
         match flow {
             FlowRef::Connection(index) => {
                 let outcome = self
                     .with_connection(index, |connection, env| connection.icmp_error(seq, error, hard, env));
                 self.apply(index, outcome, None);
+            }
+            FlowRef::Opening(index) if self.config.tcp_bsd_rules => {
+                let sent = seq == self.openings[index].iss && self.openings[index].first_sent.is_some();
+                match bsd::connect_error(kind, &self.config).filter(|_| sent) {
+                    Some(error) => {
+                        self.counters.attempt_fails += 1;
+                        self.fail_opening(index, error);
+                    }
+                    None => self.dropped(tuple, DropReason::IcmpUnmatched),
+                }
             }
             FlowRef::Opening(index) => match self.openings[index].icmp_error(seq, error, hard) {
                 Ok(Some(error)) => {
@@ -100,7 +113,7 @@ impl Stack {
                 // SA-SYN_RCVD-20: an unreachable peer will not complete the handshake.
                 if seq != self.half_open[index].iss {
                     self.dropped(tuple, DropReason::IcmpNotInFlight);
-                } else if hard {
+                } else if hard && !self.config.tcp_bsd_rules {
                     self.forget_half_open(index);
                 }
             }
@@ -142,6 +155,14 @@ impl Stack {
                 }
                 if let Some(mtu) = pmtu::lowered(&self.config, destination, mtu, opening.pmtu, interface_mtu)
                 {
+                    if self.config.tcp_bsd_rules {
+                        // The MSS in force is still 536, and the SYN waits for its timer. DRILL-F28
+                        if !tuple.is_ipv4() || mtu < 576 {
+                            opening.pmtu = mtu;
+                            opening.adv_mss = opening.adv_mss.min(room_in(mtu, tuple.is_ipv4()));
+                        }
+                        return;
+                    }
                     self.pmtu.remember(self.now, &self.config, destination, mtu);
                     opening.pmtu = mtu;
                     opening.syn_pending = true;

@@ -366,10 +366,21 @@ impl Stack {
         }
         let flags = header.flags;
         let none = !(flags.syn() || flags.ack() || flags.rst() || flags.fin());
-        if none || flags.contains(Flags::SYN | Flags::FIN) || flags.contains(Flags::SYN | Flags::RST) {
+        let synfin = flags.contains(Flags::SYN | Flags::FIN) && self.drops_synfin(datagram, header);
+        if none || synfin || flags.contains(Flags::SYN | Flags::RST) {
             return Err(DropReason::TcpFlags);
         }
         Ok(payload)
+    }
+
+    /// Whether a segment with SYN and FIN is dropped. In FreeBSD that does not hold for TIME-WAIT.
+    // DRILL-F19, DRILL-F20
+    #[cold]
+    fn drops_synfin(&mut self, datagram: &Datagram<'_>, header: &Header) -> bool {
+        let (local_port, remote_port) = (header.destination_port, header.source_port);
+        let tuple = FourTuple { local_port, remote_port, ..datagram.ends };
+        let rests = matches!(self.find(&tuple), Some(FlowRef::TimeWait(_)));
+        self.config.tcp_drop_synfin && !(self.config.tcp_bsd_rules && rests)
     }
 
     pub(super) fn closed_segment(&mut self, segment: &Segment<'_>) {
@@ -426,8 +437,7 @@ impl Stack {
         handover.complete(connection, segment, &mut env_of!(self));
         self.memory.add(connection);
         if let Some(lesson) = lesson {
-            let limit = self.config.tcp_fastopen_cache as usize;
-            self.cookies.learn(segment.tuple.remote().ip(), &lesson, limit);
+            self.cookies.learn(segment.tuple.remote().ip(), &lesson, &self.config, self.now);
         }
         if let Some(socket) = self.sockets.get_mut(socket) {
             socket.kind = SocketKind::Connection(index);
@@ -447,6 +457,10 @@ impl Stack {
                 self.reply(reply);
             }
             TimeWaitOutcome::Delete => self.remove_time_wait(index),
+            TimeWaitOutcome::Reset(reply) => {
+                self.reply(reply);
+                self.remove_time_wait(index);
+            }
             TimeWaitOutcome::GiveWay { above } => {
                 let local = segment.tuple.local();
                 match self.listener_at(local.ip(), local.port()) {

@@ -39,6 +39,10 @@ impl Stack {
         if flags.rst() {
             return self.dropped(&segment.tuple, DropReason::RstUnmatched);
         }
+        if flags.ack() && flags.syn() && self.config.tcp_bsd_rules {
+            // DRILL-F20
+            return self.dropped_stray(segment, DropReason::ListenNoFlags);
+        }
         if flags.ack() {
             let expected = self.listeners[listener].expects_cookies(self.now);
             if !flags.syn() && expected && self.cookie_returns(listener, segment) {
@@ -77,7 +81,10 @@ impl Stack {
             self.counters.listen_drops += 1;
             return self.dropped(&tuple, DropReason::AcceptQueueFull);
         }
-        let offer = Offer::of(segment, &self.config, tuple.is_ipv4());
+        let mut offer = Offer::of(segment, &self.config, tuple.is_ipv4());
+        if self.listeners[listener].options.no_options {
+            offer = offer.without_options(tuple.is_ipv4());
+        }
         let mut give_cookie = None;
         let asks = segment.options().fast_open.is_some() || !segment.payload.is_empty();
         if asks && old.is_none() && self.serves_fast_open(listener) {

@@ -6,6 +6,7 @@ use std::collections::BinaryHeap;
 use std::hash::{Hash, Hasher};
 use std::net::IpAddr;
 
+use crate::config::Config;
 use crate::ip::recent::Recent;
 use crate::time::Instant;
 use crate::wire::tcp::Cookie;
@@ -17,6 +18,8 @@ pub(crate) struct Server {
     pub(crate) cookie: Option<Cookie>,
     /// The MSS option of its last SYN-ACK.
     pub(crate) mss: u16,
+    /// Until then it gets no Fast Open.
+    refused_until: Option<Instant>,
     asks: Asks,
 }
 
@@ -33,9 +36,12 @@ enum Asks {
 }
 
 impl Server {
-    /// What the SYN of a connect asks for.
+    /// Returns the option of the SYN of a connect.
     // DRILL-X38, DRILL-X40
-    pub(crate) fn option(&self, without_cookie: bool) -> FastOpen {
+    pub(crate) fn option(&self, without_cookie: bool, now: Instant) -> FastOpen {
+        if self.refused_until.is_some_and(|until| now < until) {
+            return FastOpen::Off;
+        }
         let request = || Cookie::default().carried_by_experiment(self.asks == Asks::Experiment);
         match self.cookie {
             _ if without_cookie => FastOpen::Data(None),
@@ -66,7 +72,7 @@ impl FastOpen {
     }
 }
 
-/// What the SYN-ACK to a SYN with Fast Open tells of its server.
+/// The answer of a server to a SYN with Fast Open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Lesson {
     pub(crate) asked: FastOpen,
@@ -74,6 +80,8 @@ pub(crate) struct Lesson {
     pub(crate) mss: u16,
     /// Our SYN was retransmitted, without the option.
     pub(crate) retried: bool,
+    /// No data of our SYN was taken, if it had any.
+    pub(crate) took_nothing: bool,
 }
 
 /// Servers by address, at most `tcp_fastopen_cache` of them; the one used least recently gives way.
@@ -90,11 +98,15 @@ impl CookieCache {
     }
 
     // DRILL-X36, DRILL-X40
-    pub(crate) fn learn(&mut self, address: IpAddr, lesson: &Lesson, limit: usize) {
+    pub(crate) fn learn(&mut self, address: IpAddr, lesson: &Lesson, config: &Config, now: Instant) {
+        let (limit, rest) = (config.tcp_fastopen_cache as usize, config.tcp_fastopen_path_disable);
         let mut server = self.server(address);
         server.mss = lesson.mss;
         if lesson.cookie.is_some() {
             server.cookie = lesson.cookie;
+        } else if !rest.is_zero() {
+            // DRILL-F32
+            server.refused_until = lesson.took_nothing.then(|| now + rest);
         } else if let FastOpen::Request(request) = lesson.asked
             && !lesson.retried
             && server.cookie.is_none()
@@ -171,6 +183,7 @@ impl PendingRequests {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::time::Duration;
 
     /// 7413-2: requests count until their time, whatever the order in which they ended.
     #[test]
@@ -201,11 +214,12 @@ mod tests {
     fn the_cookie_used_least_recently_gives_way() {
         let server = |n: u8| IpAddr::from([10, 0, 0, n]);
         let lesson = lesson(FastOpen::Off, Cookie::new(&[1; 8]));
+        let config = Config { tcp_fastopen_cache: 2, ..Config::default() };
         let mut cache = CookieCache::default();
-        cache.learn(server(1), &lesson, 2);
-        cache.learn(server(2), &lesson, 2);
+        cache.learn(server(1), &lesson, &config, Instant::ZERO);
+        cache.learn(server(2), &lesson, &config, Instant::ZERO);
         assert_eq!(cache.server(server(1)).cookie, lesson.cookie);
-        cache.learn(server(3), &lesson, 2);
+        cache.learn(server(3), &lesson, &config, Instant::ZERO);
         assert!(!cache.knows(server(2)));
         assert!(cache.knows(server(1)) && cache.knows(server(3)));
         cache.forget();
@@ -213,24 +227,50 @@ mod tests {
     }
 
     fn lesson(asked: FastOpen, cookie: Option<Cookie>) -> Lesson {
-        Lesson { asked, cookie, mss: 1000, retried: false }
+        Lesson { asked, cookie, mss: 1000, retried: false, took_nothing: false }
     }
 
     // DRILL-X40
     #[test]
     fn an_unanswered_request_is_repeated_once_by_the_experimental_option() {
         let (server, mut cache) = (IpAddr::from([10, 0, 0, 1]), CookieCache::default());
+        let config = Config::default();
         for experiment in [false, true, false, false] {
-            let asked = cache.server(server).option(false);
+            let asked = cache.server(server).option(false, Instant::ZERO);
             assert_eq!(asked.option().map(|cookie| cookie.is_experiment()), Some(experiment));
-            cache.learn(server, &Lesson { retried: true, ..lesson(asked, None) }, 10);
-            assert_eq!(cache.server(server).option(false), asked, "the SYN with the option may be lost");
-            cache.learn(server, &lesson(asked, None), 10);
+            cache.learn(server, &Lesson { retried: true, ..lesson(asked, None) }, &config, Instant::ZERO);
+            assert_eq!(
+                cache.server(server).option(false, Instant::ZERO),
+                asked,
+                "the SYN with the option may be lost"
+            );
+            cache.learn(server, &lesson(asked, None), &config, Instant::ZERO);
         }
         let cookie = Cookie::new(&[1; 8]).map(|cookie| cookie.carried_by_experiment(true));
-        cache.learn(server, &lesson(cache.clone().server(server).option(false), cookie), 10);
-        assert_eq!(cache.server(server).option(false), FastOpen::Data(cookie));
-        assert_eq!(cache.server(server).option(true), FastOpen::Data(None));
+        cache.learn(
+            server,
+            &lesson(cache.clone().server(server).option(false, Instant::ZERO), cookie),
+            &config,
+            Instant::ZERO,
+        );
+        assert_eq!(cache.server(server).option(false, Instant::ZERO), FastOpen::Data(cookie));
+        assert_eq!(cache.server(server).option(true, Instant::ZERO), FastOpen::Data(None));
         assert_eq!(cache.server(server).mss, 1000);
+    }
+
+    // DRILL-F32
+    #[test]
+    fn a_path_that_took_no_data_and_gave_no_cookie_rests() {
+        let (server, mut cache) = (IpAddr::from([10, 0, 0, 1]), CookieCache::default());
+        let config = Config { tcp_fastopen_path_disable: Duration::from_secs(900), ..Config::default() };
+        let cookie = Cookie::new(&[1; 8]);
+        cache.learn(server, &lesson(FastOpen::Off, cookie), &config, Instant::ZERO);
+        let asked =
+            |cache: &mut CookieCache, secs| cache.server(server).option(false, Instant::from_secs(secs));
+        let data = FastOpen::Data(cookie);
+        cache.learn(server, &lesson(data, None), &config, Instant::ZERO);
+        assert_eq!(asked(&mut cache, 0), data, "its data was taken");
+        cache.learn(server, &Lesson { took_nothing: true, ..lesson(data, None) }, &config, Instant::ZERO);
+        assert_eq!([asked(&mut cache, 899), asked(&mut cache, 900)], [FastOpen::Off, data]);
     }
 }

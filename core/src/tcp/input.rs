@@ -3,7 +3,7 @@
 
 use super::recovery::before::Before;
 use super::segment::Segment;
-use super::tcb::{Connection, Env, Origin, Tcb};
+use super::tcb::{AckKind, Connection, Env, Origin, Tcb};
 use crate::counters::{DropReason, ReplyReason};
 use crate::error::Error;
 use crate::seq::SeqNum;
@@ -189,7 +189,8 @@ impl Connection {
         }
         let (seq, nxt) = (segment.seq(), self.tcb.rcv.nxt);
         // macOS sends a FIN and then a RST with the FIN's sequence number (SA-CLOSE_WAIT-06).
-        let after_fin = self.peer_has_closed() && seq == nxt - 1;
+        // FreeBSD drops it. DRILL-F17
+        let after_fin = self.peer_has_closed() && seq == nxt - 1 && !env.config.tcp_bsd_rules;
         if seq == nxt || after_fin {
             return Err(self.reset_by_peer(env));
         }
@@ -210,8 +211,8 @@ impl Connection {
                 let active = self.tcb.origin == Origin::Active;
                 Some(if active { Error::ConnectionRefused } else { Error::ConnectionReset })
             }
-            // The application has closed, and both directions have sent their FIN.
-            State::Closing | State::LastAck => None,
+            // The application has closed, and both directions have sent their FIN. FreeBSD tells of it. DRILL-F16
+            State::Closing | State::LastAck if !env.config.tcp_bsd_rules => None,
             _ => Some(Error::ConnectionReset),
         };
         if matches!(self.tcb.state, State::Established | State::CloseWait) {
@@ -317,7 +318,9 @@ impl Connection {
             let snd = &self.tcb.snd;
             let known = segment.ack().ge(snd.una - snd.max_wnd) && segment.ack().le(snd.nxt);
             let short = segment.payload.len() < PAYS_FOR_BLOCKS;
-            self.tcb.ack.plain |= short && !known && !self.tcb.ack.now;
+            if short && !known && !self.tcb.ack.now {
+                self.tcb.ack.kind = AckKind::Plain;
+            }
             self.tcb.ack.now = true;
             let tuple = self.tcb.tuple;
             env.note_reply(&tuple, ReplyReason::UnacceptableAck);
@@ -396,6 +399,9 @@ impl Connection {
         self.set_state(State::Established, env);
         if self.tcb.snd.fin_queued {
             self.set_state(State::FinWait1, env);
+        }
+        if env.config.tcp_bsd_rules {
+            self.deliver_syn_data(env);
         }
         if segment.flags().syn() {
             // In a simultaneous open the peer still waits for an ACK.
@@ -561,6 +567,10 @@ impl Connection {
     pub(crate) fn icmp_error(&mut self, seq: SeqNum, error: Error, hard: bool, env: &mut Env<'_>) -> Outcome {
         if !seq.within(self.tcb.snd.una, self.flight()) {
             return Outcome::Dropped(DropReason::IcmpNotInFlight);
+        }
+        if env.config.tcp_bsd_rules {
+            // DRILL-F26
+            return Outcome::Keep;
         }
         if hard && self.tcb.state == State::SynReceived {
             env.counters.attempt_fails += 1;

@@ -85,6 +85,12 @@ impl Offer {
         )
     }
 
+    /// The rest of an offer for a socket without options.
+    // DRILL-F11
+    pub(crate) fn without_options(self, ipv4: bool) -> Offer {
+        Offer::new(peer_mss(None, ipv4), None, false, false, self.ecn())
+    }
+
     pub(crate) fn new(peer_mss: u16, wscale: Option<u8>, sack: bool, timestamps: bool, ecn: bool) -> Offer {
         let bit = |on: bool, bit: u8| if on { bit } else { 0 };
         let bits = wscale.unwrap_or(Offer::NO_WSCALE)
@@ -256,6 +262,8 @@ impl HalfOpen {
         if flags.rst() {
             return match (segment.seq() == nxt, in_window) {
                 (true, _) => Delete(DropReason::HalfOpenRst),
+                // DRILL-F18
+                (_, true) if env.config.tcp_insecure_rst => Delete(DropReason::HalfOpenRst),
                 (_, true) => {
                     self.acknowledge(options, ReplyReason::ChallengeAck, DropReason::RstChallenged, env)
                 }
@@ -266,6 +274,12 @@ impl HalfOpen {
             // RFC 9293 §3.5.2 group 2, before the sequence number: a TIME-WAIT of the peer that an old SYN of its own
             // woke would take an ACK for one more segment to acknowledge, and so on for ever.
             return Reset(ReplyReason::RstUnacceptableAck);
+        }
+        if flags.syn() && env.config.tcp_bsd_rules {
+            return match !flags.ack() && self.may_answer(env) {
+                true => SynAgain,
+                false => Dropped(DropReason::SynChallenged),
+            };
         }
         if flags.syn() && !flags.ack() && segment.seq() != self.irs && !in_window {
             // A SYN of another incarnation (SA-SYN_RCVD-03); its timestamp says nothing.
@@ -469,7 +483,7 @@ impl SynAck<'_> {
             flags,
             window: syn_window(self.options.rcvbuf),
             options: Options {
-                mss: Some(self.adv_mss),
+                mss: Some(self.adv_mss).filter(|_| !self.options.no_options),
                 // Only if the SYN had it (7323-4).
                 window_scale: offer.wscale().map(|_| self.options.window_scale()),
                 sack_permitted: offer.sack(),

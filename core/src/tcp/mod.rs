@@ -3,6 +3,7 @@
 //! Handlers change the connection that they are given and nothing else. They return changes to
 //! the tables as an [`Outcome`](input::Outcome), which `stack/` applies.
 
+pub(crate) mod bsd;
 pub(crate) mod close;
 pub(crate) mod closed;
 pub(crate) mod congestion;

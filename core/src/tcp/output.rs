@@ -5,7 +5,7 @@
 
 use super::mtu::PmtuProbe;
 use super::segment::{Outgoing, Reply};
-use super::tcb::{Connection, Env};
+use super::tcb::{AckKind, Connection, Env};
 use crate::counters::ReplyReason;
 use crate::seq::SeqNum;
 use crate::socket::SocketOptions;
@@ -76,7 +76,7 @@ impl Connection {
     fn syn_ack(&mut self, out: &mut Outgoing, env: &mut Env<'_>) {
         let wscale = self.tcb.snd.wscale_on.then_some(self.tcb.rcv.wscale);
         let options = Options {
-            mss: Some(self.tcb.rcv.adv_mss),
+            mss: Some(self.tcb.rcv.adv_mss).filter(|_| !self.options.no_options),
             window_scale: wscale,
             sack_permitted: self.tcb.snd.sack,
             timestamps: self.timestamps(env),
@@ -367,12 +367,16 @@ impl Connection {
     }
 
     fn next_ack(&mut self, out: &mut Outgoing, env: &mut Env<'_>) -> bool {
-        if self.tcb.ack.now {
-            let seq = self.acceptable_seq();
-            self.bare(seq, Flags::ACK, out, env);
+        if !self.tcb.ack.now {
+            return false;
+        }
+        if self.repeats_fin(env) {
+            self.bare(self.tcb.snd.nxt - 1, Flags::ACK | Flags::FIN, out, env);
             return true;
         }
-        false
+        let seq = self.acceptable_seq();
+        self.bare(seq, Flags::ACK, out, env);
+        true
     }
 
     /// SND.NXT, or the right edge of the window if the peer has shrunk it: the peer need not accept a number beyond
@@ -423,7 +427,7 @@ impl Connection {
             flags |= Flags::ECE;
         }
         *out = Outgoing::bare(Header { seq, ack: self.tcb.rcv.nxt, flags, window, options, ..self.header() });
-        if !std::mem::take(&mut self.tcb.ack.plain) && self.has_sack_blocks() {
+        if std::mem::take(&mut self.tcb.ack.kind) == AckKind::Usual && self.has_sack_blocks() {
             let most = room(self);
             self.push_sack_blocks(&mut out.header.options.sack, env);
             out.header.options.sack.truncate(most);
@@ -447,7 +451,9 @@ impl Connection {
             return false;
         }
         ack.challenges += 1;
-        ack.plain |= !ack.now;
+        if !ack.now {
+            ack.kind = AckKind::Challenge;
+        }
         ack.now = true;
         env.counters.tcp_challenge_ack += 1;
         let tuple = self.tcb.tuple;
@@ -465,7 +471,9 @@ impl Connection {
             return false;
         }
         *last = Some(Stamp::at(now));
-        self.tcb.ack.plain |= !self.tcb.ack.now;
+        if !self.tcb.ack.now {
+            self.tcb.ack.kind = AckKind::Plain;
+        }
         self.tcb.ack.now = true;
         let tuple = self.tcb.tuple;
         env.note_reply(&tuple, ReplyReason::UnacceptableAck);

@@ -17,7 +17,10 @@ use crate::wire::tcp::SackBlocks;
 impl Connection {
     /// RCV.WND: bytes that the peer may still send.
     pub(crate) fn receive_window(&self) -> u32 {
-        self.tcb.rcv.adv.since(self.tcb.rcv.nxt)
+        let rcv = &self.tcb.rcv;
+        let announced = rcv.adv.since(rcv.nxt);
+        // DRILL-F03
+        if self.tcb.whole_buffer { announced.max(self.free_buffer()) } else { announced }
     }
 
     /// Returns the window field of a segment about to be sent. The right edge advances only by worthwhile steps
@@ -27,6 +30,9 @@ impl Connection {
     /// Rounding down shows the peer an edge less than one unit to the left (RFC 7323 §2.4), but the edge advertised
     /// before still holds (7323-15).
     pub(crate) fn advertise_window(&mut self, env: &mut Env<'_>) -> u16 {
+        if self.tcb.whole_buffer {
+            return self.advertise_free_buffer(env.memory);
+        }
         let free = self.free_window(env.memory);
         let rcv = &mut self.tcb.rcv;
         let unit = (1 << rcv.wscale) - 1;
@@ -48,6 +54,9 @@ impl Connection {
 
     /// Returns whether to send a window update: the application has read enough to double the window (SA-EST-31).
     pub(crate) fn window_update_due(&self, memory: Gauge) -> bool {
+        if self.tcb.whole_buffer {
+            return self.may_receive() && !self.tcb.rcv.fin_seen && self.free_buffer_is_news(memory);
+        }
         let (free, before) = (self.free_window(memory), self.receive_window());
         let step = (self.tcb.rcv.buffer / 2).min(u32::from(self.tcb.rcv.adv_mss.max(1)));
         self.may_receive() && !self.tcb.rcv.fin_seen && free >= before.saturating_mul(2).max(before + step)
@@ -55,13 +64,19 @@ impl Connection {
 
     /// Free receive buffer in bytes, rounded down to what a window field can express. When memory is short, the share
     /// of this connection limits it too.
+    #[inline]
     fn free_window(&self, memory: Gauge) -> u32 {
-        let rcv = &self.tcb.rcv;
-        let mut free = rcv.buffer.saturating_sub(self.receive_queue.len() as u32);
+        self.free_bytes(memory) & !((1 << self.tcb.rcv.wscale) - 1)
+    }
+
+    /// As `free_window`, to the byte.
+    #[inline]
+    pub(super) fn free_bytes(&self, memory: Gauge) -> u32 {
+        let free = self.free_buffer();
         if memory.is_tight(free as usize) {
-            free = u32::try_from(self.memory_room(memory)).unwrap_or(u32::MAX).min(free);
+            return u32::try_from(self.memory_room(memory)).unwrap_or(u32::MAX).min(free);
         }
-        free & !((1 << rcv.wscale) - 1)
+        free
     }
 
     /// Seventh step of RFC 9293 §3.10.7.4: takes the text of an acceptable segment and records the position of a FIN.
@@ -70,7 +85,7 @@ impl Connection {
         let rcv = &self.tcb.rcv;
         let (seq, payload) = (segment.seq(), segment.payload);
         // Trim to the window (9293-g), and to the peer's FIN if one was seen (SA-EST-24).
-        let limit = if rcv.fin_seen { rcv.fin_at } else { rcv.adv };
+        let limit = if rcv.fin_seen { rcv.fin_at } else { rcv.nxt + self.receive_window() };
         let skip = if seq.lt(rcv.nxt) { rcv.nxt.since(seq) as usize } else { 0 };
         let start = seq + skip as u32;
         let room = if start.lt(limit) { limit.since(start) as usize } else { 0 };
@@ -135,8 +150,9 @@ impl Connection {
     /// Records the peer's FIN at `at`; all text before it is in the window. An out-of-order FIN is queued like text
     /// and reported in a SACK block, so that the peer need not retransmit it.
     fn note_fin(&mut self, at: SeqNum) {
+        let edge = self.tcb.rcv.nxt + self.receive_window();
         let rcv = &mut self.tcb.rcv;
-        let in_window = at.ge(rcv.nxt) && at.lt(rcv.adv);
+        let in_window = at.ge(rcv.nxt) && at.lt(edge);
         if rcv.fin_seen || !in_window || self.reassembly.as_ref().is_some_and(|r| r.end().gt(at)) {
             return;
         }
@@ -179,6 +195,7 @@ impl Connection {
     #[inline]
     fn append(&mut self, payload: &[u8], packet: Option<&Bytes>, env: &mut Env<'_>) {
         self.tcb.rcv.nxt += payload.len() as u32;
+        self.keep_edge_ahead();
         self.bytes_received += payload.len() as u64;
         if !self.tcb.rcv.shut {
             self.receive_queue.push_payload(payload, packet, env.pool);
@@ -204,8 +221,17 @@ impl Connection {
         self.fit_reassembly(env);
     }
 
+    /// Text that the window field could not offer has moved RCV.NXT past the edge that was advertised.
+    #[inline]
+    fn keep_edge_ahead(&mut self) {
+        if self.tcb.whole_buffer {
+            let rcv = &mut self.tcb.rcv;
+            rcv.adv = rcv.adv.max(rcv.nxt);
+        }
+    }
+
     /// Delivers queued text that is now in order.
-    fn deliver_waiting(&mut self, env: &mut Env<'_>) {
+    pub(super) fn deliver_waiting(&mut self, env: &mut Env<'_>) {
         let Some(reassembly) = &mut self.reassembly else { return };
         // A segment that fills all or part of a gap is acknowledged at once (5681-8).
         self.tcb.ack.now = true;
@@ -225,6 +251,7 @@ impl Connection {
         if reassembly.is_empty() {
             self.reassembly = None;
         }
+        self.keep_edge_ahead();
     }
 
     fn queue_out_of_order(
@@ -247,7 +274,7 @@ impl Connection {
     }
 
     /// Queues text beyond a gap, if there is room and the application still reads.
-    fn hold(
+    pub(super) fn hold(
         &mut self,
         start: SeqNum,
         payload: &[u8],
@@ -312,13 +339,21 @@ impl Connection {
 
     /// Schedules an ACK: for at least every second full segment, and within `tcp_delack` (SHLD-18, SHLD-19).
     #[inline]
-    fn note_data_received(&mut self, bytes: u32, env: &Env<'_>) {
+    pub(super) fn note_data_received(&mut self, bytes: u32, env: &Env<'_>) {
         let ack = &mut self.tcb.ack;
         ack.bytes += bytes;
         let full = u32::from(self.tcb.rcv.mss.max(1));
         if ack.quick > 0 {
             ack.quick -= 1;
             ack.now = true;
+        } else if self.tcb.whole_buffer {
+            // Every second segment, whatever its size. DRILL-F30
+            let waits = self.tcb.timers.delayed_ack.is_some();
+            if waits || bytes > u32::from(self.tcb.snd.mss) || env.config.tcp_delack.is_zero() {
+                ack.now = true;
+            } else {
+                self.tcb.timers.delayed_ack = Some(Deadline::after(env.now, env.config.tcp_delack));
+            }
         } else if ack.bytes >= 2 * full.min(u32::from(self.tcb.rcv.adv_mss))
             || env.config.tcp_delack.is_zero()
         {

@@ -134,7 +134,8 @@ impl Rtt {
             self.srtt = (self.srtt - self.srtt / 8 + r / 8).max(1);
         }
         // If the minimum exceeds the maximum, the maximum applies.
-        self.rto = self.expected().max(micros(config.tcp_rto_min)).min(micros(config.tcp_rto_max));
+        let rto = self.expected().max(micros(config.tcp_rto_min)).saturating_add(micros(config.tcp_rto_slop));
+        self.rto = rto.min(micros(config.tcp_rto_max));
     }
 
     /// The RTO without back-off.
@@ -169,8 +170,11 @@ impl Rtt {
         if doublings == 0 {
             return rto.min(config.tcp_rto_max);
         }
+        // The slop of a measured one is not doubled. DRILL-F06
+        let slop = config.tcp_rto_slop;
+        let base = if self.srtt > 0 { rto.saturating_sub(slop) } else { rto };
         let factor = 1u32.checked_shl(u32::from(doublings)).unwrap_or(u32::MAX);
-        rto.saturating_mul(factor).min(config.tcp_rto_max)
+        base.saturating_mul(factor).saturating_add(slop).min(config.tcp_rto_max)
     }
 }
 
@@ -213,7 +217,7 @@ pub(crate) fn micros(time: Duration) -> u32 {
 /// The duration of `retries` backed-off timeouts and one more, starting at the smallest RTO. Linux calls it the
 /// hypothetical timeout. With the Linux defaults, 15 retries take 924.6 s.
 pub(crate) fn model_timeout(config: &Config, retries: u8) -> Duration {
-    let (mut total, mut rto) = (Duration::ZERO, config.tcp_rto_min);
+    let (mut total, mut rto) = (Duration::ZERO, config.tcp_rto_min + config.tcp_rto_slop);
     for _ in 0..=retries {
         total += rto;
         rto = (rto * 2).min(config.tcp_rto_max);

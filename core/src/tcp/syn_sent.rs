@@ -119,7 +119,7 @@ impl Opening {
             env.counters.tcp_syn_retrans += 1;
         }
         let mut flags = Flags::SYN;
-        if config.tcp_ecn == EcnMode::On && self.retries < 2 {
+        if config.tcp_ecn == EcnMode::On && self.retries <= config.tcp_ecn_maxretries {
             flags |= Flags::ECE | Flags::CWR;
         }
         if is_retransmission || self.fast_open == FastOpen::Off {
@@ -152,6 +152,7 @@ impl Opening {
 
     fn syn(&self, flags: Flags, fast_open: FastOpen, env: &Env<'_>) -> Header {
         let config = env.config;
+        let more = self.offers_more(config);
         Header {
             source_port: self.tuple.local_port,
             destination_port: self.tuple.remote_port,
@@ -159,15 +160,24 @@ impl Opening {
             flags,
             window: syn_window(self.options.rcvbuf),
             options: Options {
-                mss: Some(self.adv_mss),
-                window_scale: config.tcp_window_scaling.then(|| self.options.window_scale()),
-                sack_permitted: config.tcp_sack,
-                timestamps: config.tcp_timestamps.then(|| Timestamps { val: self.timestamp(env), ecr: 0 }),
-                fast_open: fast_open.option(),
+                mss: Some(self.adv_mss).filter(|_| !self.options.no_options),
+                window_scale: (config.tcp_window_scaling && more).then(|| self.options.window_scale()),
+                sack_permitted: config.tcp_sack && more,
+                timestamps: (config.tcp_timestamps && more)
+                    .then(|| Timestamps { val: self.timestamp(env), ecr: 0 }),
+                fast_open: fast_open.option().filter(|_| more),
                 ..Options::default()
             },
             ..Header::default()
         }
+    }
+
+    /// Whether the SYN has more options than the MSS.
+    // DRILL-F07, DRILL-F11
+    fn offers_more(&self, config: &Config) -> bool {
+        /// The retransmission from which on `tcp_rexmit_drop_options` applies.
+        const DROPS: u8 = 3;
+        !self.options.no_options && !(config.tcp_rexmit_drop_options && self.retries >= DROPS)
     }
 
     fn timestamp(&self, env: &Env<'_>) -> u32 {
@@ -206,7 +216,8 @@ impl Opening {
 
     /// The echoed timestamp must lie between our first SYN and now (SA-SYN_SENT-06).
     fn echo_is_ours(&self, segment: &Segment<'_>, env: &Env<'_>) -> bool {
-        let Some(timestamps) = segment.options().timestamps.filter(|_| env.config.tcp_timestamps) else {
+        let on = env.config.tcp_timestamps && self.offers_more(env.config);
+        let Some(timestamps) = segment.options().timestamps.filter(|_| on) else {
             return true;
         };
         let first = self.first_sent.unwrap_or(env.now).as_millis() as u32;
@@ -225,6 +236,7 @@ impl Opening {
             cookie: options.fast_open.filter(|cookie| !cookie.is_request()),
             mss: peer_mss(options.mss, self.tuple.is_ipv4()),
             retried: self.retries > 0,
+            took_nothing: segment.ack() == self.iss + 1,
         })
     }
 
@@ -239,24 +251,28 @@ impl Opening {
     /// Both SYNs are known: what the connection is made of, and what goes over to it.
     pub(crate) fn synchronize(self, segment: &Segment<'_>, env: &Env<'_>) -> (Agreed, Handover) {
         let (config, options, flags) = (env.config, segment.options(), segment.flags());
-        let wscale = options.window_scale.filter(|_| config.tcp_window_scaling);
+        let more = self.offers_more(config);
+        let wscale = options.window_scale.filter(|_| config.tcp_window_scaling && more);
         // With ECE alone a SYN-ACK agrees, and with both flags it is an echo of ours. A SYN asks with both (3168-1,
         // 3168-5).
         let ecn_setup = flags.ece() && flags.cwr() != flags.ack();
-        let ecn = config.tcp_ecn == EcnMode::On && self.retries < 2 && ecn_setup;
+        // FreeBSD takes the request of a crossing SYN whether or not ours asked. DRILL-F25
+        let crossing = config.tcp_bsd_rules && !flags.ack();
+        let asked = config.tcp_ecn == EcnMode::On && self.retries <= config.tcp_ecn_maxretries;
+        let ecn = (asked || crossing && config.tcp_ecn != EcnMode::Off) && ecn_setup;
         let agreed = Agreed {
             tuple: self.tuple,
             origin: Origin::Active,
             iss: self.iss,
             irs: segment.seq(),
             advertised: syn_window(self.options.rcvbuf),
-            peer_mss: peer_mss(options.mss, self.tuple.is_ipv4()),
+            peer_mss: peer_mss(options.mss.filter(|_| !self.options.no_options), self.tuple.is_ipv4()),
             adv_mss: self.adv_mss,
             pmtu: self.pmtu,
             snd_wscale: wscale.map(|shift| shift.min(14)),
-            sack: options.sack_permitted && config.tcp_sack,
+            sack: options.sack_permitted && config.tcp_sack && more,
             ecn,
-            ts_recent: options.timestamps.filter(|_| config.tcp_timestamps).map(|ts| ts.val),
+            ts_recent: options.timestamps.filter(|_| config.tcp_timestamps && more).map(|ts| ts.val),
             ts_offset: self.ts_offset,
             syn_retransmissions: self.retries.saturating_sub(self.challenged.into()),
             rtt: (flags.ack() && self.retries == 0).then(|| env.now - self.last_sent),
@@ -264,7 +280,8 @@ impl Opening {
         };
         let Opening { socket, send_queue, syn_data, soft_error, .. } = self;
         let since = Tick::at(self.first_sent.unwrap_or(env.now));
-        let takes_data = self.fast_open != FastOpen::Off;
+        // DRILL-F22
+        let takes_data = self.fast_open != FastOpen::Off || config.tcp_bsd_rules;
         (agreed, Handover { socket, send_queue, syn_data, takes_data, soft_error, since })
     }
 
@@ -286,7 +303,7 @@ impl Opening {
     /// The SYN timer (SA-SYN_SENT-14 to -16): what to wait for next, or what the attempt failed with.
     pub(crate) fn timeout(&mut self, now: Instant, config: &Config) -> Result<(), Error> {
         let retries = config.tcp_syn_linear_timeouts.saturating_add(config.tcp_syn_retries);
-        let limit = config.tcp_syn_timeout;
+        let limit = self.options.syn_timeout;
         let user = self.options.user_timeout;
         let elapsed = now - self.first_sent.unwrap_or(now);
         let over = !limit.is_zero() && elapsed >= limit || !user.is_zero() && elapsed >= user;
@@ -306,10 +323,12 @@ impl Opening {
         let linear = config.tcp_syn_linear_timeouts;
         let doublings = u32::from(self.retries.saturating_sub(linear));
         let factor = 1u32.checked_shl(doublings).unwrap_or(u32::MAX);
-        let computed = config.tcp_rto_initial.saturating_mul(factor).min(config.tcp_rto_max);
+        let slop = if doublings > 0 { config.tcp_rto_slop } else { Duration::ZERO };
+        let computed =
+            config.tcp_rto_initial.saturating_mul(factor).saturating_add(slop).min(config.tcp_rto_max);
         let wait = config.tcp_syn_intervals.get(usize::from(self.retries)).copied().unwrap_or(computed);
         let elapsed = now - self.first_sent.unwrap_or(now);
-        [config.tcp_syn_timeout, self.options.user_timeout]
+        [self.options.syn_timeout, self.options.user_timeout]
             .into_iter()
             .filter(|limit| !limit.is_zero())
             .fold(wait, |wait, limit| wait.min(limit.saturating_sub(elapsed)))
@@ -338,11 +357,16 @@ impl Handover {
         connection.tcb.state = State::SynSent;
         if segment.flags().ack() {
             acknowledged(connection, self.syn_data, segment, env);
-            if self.takes_data && connection.tcb.snd.una == connection.tcb.snd.nxt {
+            let all = connection.tcb.snd.una == connection.tcb.snd.nxt || env.config.tcp_bsd_rules;
+            if self.takes_data && all {
                 take_data_of_syn_ack(connection, segment, env);
             }
         } else {
             connection.set_state(State::SynReceived, env);
+            if env.config.tcp_bsd_rules {
+                connection.keep_syn_data(segment, env);
+                connection.tcb.ack.now = false;
+            }
             let snd = &mut connection.tcb.snd;
             snd.pending.handshake = true;
             // A peer that is opening itself need not have kept the data of our SYN.
@@ -388,7 +412,9 @@ fn acknowledged(connection: &mut Connection, syn_data: usize, segment: &Segment<
     (snd.wl1, snd.wl2, snd.max_wnd) = (segment.seq(), segment.ack(), snd.wnd);
     connection.bytes_acked = taken as u64;
     // The rest of the data on our SYN leaves with the ACK (RFC 7413 §4.2.2).
-    (connection.tcb.ack.now, connection.tcb.snd.pending.handshake) = (true, syn_data == 0);
+    // With FreeBSD's rules any data does.
+    let waits = env.config.tcp_bsd_rules && !connection.send_queue.is_empty();
+    (connection.tcb.ack.now, connection.tcb.snd.pending.handshake) = (true, syn_data == 0 && !waits);
     connection.set_state(State::Established, env);
     if taken < syn_data {
         connection.resend_early_data(env);

@@ -170,8 +170,21 @@ impl Hash for Connection {
             listed: _,
             gap: _,
         } = self;
-        let Tcb { tuple, state: of, origin, snd, rcv, ts, ecn, rtt, ack, timers, state_since: _ } = tcb;
-        (tuple, of, origin, snd, rcv, ts, ecn, rtt, ack, timers).hash(state);
+        let Tcb {
+            tuple,
+            state: of,
+            origin,
+            snd,
+            rcv,
+            ts,
+            ecn,
+            rtt,
+            ack,
+            timers,
+            whole_buffer,
+            state_since: _,
+        } = tcb;
+        (tuple, of, origin, snd, rcv, ts, ecn, rtt, ack, timers, whole_buffer).hash(state);
         (send_queue, receive_queue, reassembly, flight, sent, reordering, tail).hash(state);
         (min_rtt, rare, congestion, options, socket.is_some(), listener.is_some(), small_end).hash(state);
         (events, soft_error, ready.is_listed(), overdrawn).hash(state);
@@ -200,6 +213,8 @@ pub(crate) struct Tcb {
     pub(crate) tuple: FourTuple,
     pub(crate) state: State,
     pub(crate) origin: Origin,
+    /// All of the free receive buffer is offered and accepted (`tcp_bsd_rules`).
+    pub(crate) whole_buffer: bool,
     pub(crate) snd: Snd,
     pub(crate) rcv: Rcv,
     pub(crate) ts: TsState,
@@ -292,13 +307,23 @@ impl TsState {
     }
 }
 
+/// The content of the ACK that is due.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub(crate) enum AckKind {
+    #[default]
+    Usual,
+    /// It carries no SACK blocks: they would make it longer than the segment that it answers (THREAT-4).
+    Plain,
+    /// A plain one that is a challenge, and nothing else is due.
+    Challenge,
+}
+
 /// When to acknowledge, and how often to answer what is not acceptable.
 #[derive(Clone, Debug, Default, Hash)]
 pub(crate) struct AckState {
     /// An ACK is due at once.
     pub(crate) now: bool,
-    /// It carries no SACK blocks: they would make it longer than the segment that it answers (THREAT-4).
-    pub(crate) plain: bool,
+    pub(crate) kind: AckKind,
     /// Payload received since the last ACK.
     pub(crate) bytes: u32,
     /// Segments that are still acknowledged at once.
@@ -414,15 +439,17 @@ impl Connection {
     /// A connection both of whose SYNs are known. Its state is SYN-RECEIVED: SND.UNA is still the ISS.
     pub(crate) fn new(agreed: Agreed, env: &Env<'_>) -> Connection {
         let Agreed { tuple, origin, iss, irs, advertised, peer_mss, adv_mss, pmtu, .. } = agreed;
-        let buffer = agreed.options.rcvbuf;
+        let bsd = env.config.tcp_bsd_rules;
         let wscale = if agreed.snd_wscale.is_some() { agreed.options.window_scale() } else { 0 };
         // Rounded up, as an ACK of the half-open connection may have advertised it.
         let unit = 1 << wscale;
         let advertised = u32::from(advertised).div_ceil(unit) * unit;
-        // As a window field can say it, and at least the least that it can.
-        let buffer = (buffer.min(0xffff << wscale) & !(unit - 1)).max(unit);
         let now = env.tick();
         let mss = effective_mss(peer_mss, pmtu, tuple.is_ipv4(), &agreed.options, env.config);
+        let options = if bsd { in_whole_segments(&agreed.options, mss) } else { agreed.options };
+        // As a window field can say it, and at least the least that it can.
+        let sayable = || (options.rcvbuf.min(0xffff << wscale) & !(unit - 1)).max(unit);
+        let buffer = if bsd { options.rcvbuf } else { sayable() };
         // A SYN that was lost takes the initial window with it (5681-4). One retransmission alone is no evidence: the round
         // trip may be longer than the initial RTO (6928-1).
         let segments = if agreed.syn_retransmissions > 1 { 1 } else { env.config.tcp_init_cwnd };
@@ -439,6 +466,7 @@ impl Connection {
                 tuple,
                 state: State::SynReceived,
                 origin,
+                whole_buffer: bsd,
                 snd: Snd {
                     una: iss,
                     nxt: iss + 1,
@@ -505,8 +533,8 @@ impl Connection {
             tail: Tail::default(),
             min_rtt,
             rare: None,
-            congestion: Controller::new(agreed.options.congestion, window, iss + 1, now),
-            options: agreed.options,
+            congestion: Controller::new(options.congestion, window, iss + 1, now),
+            options,
             socket: None,
             listener: None,
             bytes_acked: 0,
@@ -601,7 +629,8 @@ impl Connection {
         let keepalive = self.options.keepalive;
         self.options = options;
         self.update_mss(env.config);
-        if self.options.keepalive {
+        let keeps = self.options.keepalive || env.config.tcp_always_keepalive;
+        if keeps {
             self.arm_keepalive(env);
         } else if keepalive {
             self.tcb.timers.keepalive_or_fin_wait_2 = None;
@@ -693,4 +722,19 @@ fn effective_mss(peer_mss: u16, pmtu: u16, ipv4: bool, options: &SocketOptions, 
     let limit = options.max_segment.unwrap_or(u16::MAX);
     let peer = peer_mss.max(config.tcp_min_snd_mss).min(limit.max(48));
     peer.min(room_in(pmtu, ipv4))
+}
+
+/// Rounds buffers that are larger than a segment up to whole segments.
+// DRILL-F01
+fn in_whole_segments(options: &Arc<SocketOptions>, mss: u16) -> Arc<SocketOptions> {
+    let mss = u32::from(mss.max(1));
+    let rounded = |size: u32| {
+        let whole = if size > mss { size.checked_next_multiple_of(mss) } else { None };
+        whole.unwrap_or(size)
+    };
+    let (rcvbuf, sndbuf) = (rounded(options.rcvbuf), rounded(options.sndbuf));
+    if (rcvbuf, sndbuf) == (options.rcvbuf, options.sndbuf) {
+        return Arc::clone(options);
+    }
+    Arc::new(SocketOptions { rcvbuf, sndbuf, ..(**options).clone() })
 }

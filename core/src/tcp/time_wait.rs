@@ -13,7 +13,7 @@ use crate::seq::SeqNum;
 use crate::table::{Link, Table};
 use crate::time::{Duration, Instant, Tick};
 use crate::tuple::FourTuple;
-use crate::wire::tcp::Timestamps;
+use crate::wire::tcp::{Flags, Timestamps};
 
 /// A connection that is over and keeps its 4-tuple for 2MSL (MUST-13). This is what [`TimeWaits`] gives out; it keeps a
 /// row that is shorter.
@@ -44,6 +44,8 @@ pub(crate) enum TimeWaitOutcome {
     },
     /// A RST ends it (`tcp_rfc1337 = 0`).
     Delete,
+    /// A SYN ends it, and gets this RST (`tcp_insecure_syn = 1`).
+    Reset(Reply),
     /// A new SYN takes the 4-tuple over: its connection must start above this sequence number (RFC 6191).
     GiveWay {
         above: SeqNum,
@@ -96,8 +98,21 @@ impl TimeWait {
                 TimeWaitOutcome::Dropped(DropReason::TimeWaitRst)
             };
         }
-        if flags.syn() && !flags.ack() && self.is_newer(segment) {
+        let by_number = segment.seq().gt(self.rcv_nxt);
+        let opens = match env.config.tcp_tw_syn {
+            0 => self.is_newer(segment),
+            1 => false,
+            _ => by_number,
+        };
+        if flags.syn() && !flags.ack() && opens {
             return TimeWaitOutcome::GiveWay { above: self.snd_nxt };
+        }
+        // DRILL-F19
+        if flags.syn() && !flags.ack() && env.config.tcp_tw_syn == 2 {
+            return TimeWaitOutcome::Dropped(DropReason::TimeWaitSegment);
+        }
+        if flags.syn() && env.config.tcp_insecure_syn && seq.within(self.rcv_nxt, 0xffff) {
+            return TimeWaitOutcome::Reset(self.reset());
         }
         if flags.syn() {
             env.counters.tcp_syn_challenge += 1;
@@ -118,7 +133,9 @@ impl TimeWait {
                 restart: true,
             };
         }
-        if seq == self.rcv_nxt && segment.len() == 0 && segment.ack().le(self.snd_nxt) {
+        let acks_all = segment.ack() == self.snd_nxt && flags == Flags::ACK;
+        let nothing_new = acks_all || segment.ack().le(self.snd_nxt) && !env.config.tcp_bsd_rules;
+        if seq == self.rcv_nxt && segment.len() == 0 && nothing_new {
             if segment.ack() == self.snd_nxt {
                 self.note_timestamp(segment);
             }
@@ -166,6 +183,11 @@ impl TimeWait {
         let limit = (env.config.tcp_invalid_ratelimit.as_millis() * 16).div_ceil(1000) as u16;
         self.answer_from = self.answer_from & TS_ON | (now.wrapping_add(limit) & !TS_ON);
         TimeWaitOutcome::Reply { reply: self.ack(reason, env), restart: false }
+    }
+
+    fn reset(&self) -> Reply {
+        let reply = Reply::ack(self.tuple, self.snd_nxt, self.rcv_nxt, 0, ReplyReason::RstAbort);
+        Reply { flags: Flags::RST | Flags::ACK, ..reply }
     }
 
     fn ack(&self, reason: ReplyReason, env: &Env<'_>) -> Reply {

@@ -167,7 +167,7 @@ impl Connection {
     /// How long the handshake may take; zero: as long as its retransmissions.
     fn handshake_timeout(&self, env: &Env<'_>) -> Duration {
         let active = self.tcb.origin == Origin::Active;
-        if active { env.config.tcp_syn_timeout } else { env.config.tcp_synack_timeout }
+        if active { self.options.syn_timeout } else { env.config.tcp_synack_timeout }
     }
 
     /// The rest of that, or of the user timeout (RFC 9293 §3.10.8: in any state), since the first SYN.
@@ -182,7 +182,10 @@ impl Connection {
         let retries = self.tcb.timers.retransmits;
         // Not the RTO of the data to come, which a lost SYN makes longer (6298-11).
         let factor = 1u32.checked_shl(u32::from(retries)).unwrap_or(u32::MAX);
-        let gap = env.config.tcp_rto_initial.saturating_mul(factor).min(env.config.tcp_rto_max);
+        let backed_off = retries > 0 && self.tcb.origin == Origin::Active;
+        let slop = if backed_off { env.config.tcp_rto_slop } else { Duration::ZERO };
+        let gap = env.config.tcp_rto_initial.saturating_mul(factor) + slop;
+        let gap = gap.min(env.config.tcp_rto_max);
         let last = retries >= self.syn_ack_retries(env) && !self.handshake_timeout(env).is_zero();
         let wait = match self.handshake_left(env) {
             Some(left) if last => left,
@@ -208,6 +211,9 @@ impl Connection {
         let orphan_retries = env.config.tcp_orphan_retries;
         if self.is_orphan() && orphan_retries > 0 {
             return tries >= orphan_retries;
+        }
+        if env.config.tcp_bsd_rules {
+            return tries >= env.config.tcp_retries2;
         }
         // A clock that jumped says nothing about the peer: without a retransmission there is no R2.
         tries > 0 && self.options.r2.is_some_and(|r2| unanswered >= r2)
@@ -286,7 +292,7 @@ impl Connection {
             env.counters.orphan_timeouts += 1;
             return self.timed_out(env);
         }
-        if !self.keepalive_on() {
+        if !self.keepalive_on(env) {
             return Outcome::Keep;
         }
         self.note_timer(TimerKind::Keepalive, env);
@@ -327,14 +333,15 @@ impl Connection {
         Outcome::Keep
     }
 
-    fn keepalive_on(&self) -> bool {
+    // DRILL-F35
+    fn keepalive_on(&self, env: &Env<'_>) -> bool {
         let synchronized = !matches!(self.tcb.state, State::SynReceived);
-        self.options.keepalive && synchronized && !self.is_orphan()
+        (self.options.keepalive || env.config.tcp_always_keepalive) && synchronized && !self.is_orphan()
     }
 
     /// Arms the keepalive timer, where it is on: an idle time after the peer was last heard (MUST-26 to -28).
     pub(crate) fn arm_keepalive(&mut self, env: &Env<'_>) {
-        if !self.keepalive_on() {
+        if !self.keepalive_on(env) {
             return;
         }
         let since_heard = since(env.tick(), self.tcb.timers.last_received);

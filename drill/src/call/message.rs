@@ -2,7 +2,9 @@
 
 use std::net::SocketAddr;
 
-use super::{Arguments, Calls, Checked, Decoded, Refused, address, field, number, request};
+use super::{
+    Arguments, Calls, Checked, Decoded, Errno, Refused, Understood, address, field, number, request,
+};
 use crate::ast::{Expression, Field};
 use crate::subject::{ReceiveFlags, Request, SendFlags};
 use crate::symbol;
@@ -11,8 +13,8 @@ use crate::symbol;
 struct Transfer {
     len: usize,
     flags: i64,
-    /// The destination of a `sendto` or `sendmsg` that opens the connection.
-    fast_open: Option<SocketAddr>,
+    /// The destination of a `sendto` or `sendmsg`.
+    to: Option<SocketAddr>,
 }
 
 impl Calls {
@@ -35,11 +37,12 @@ impl Calls {
                 (len, flags_at(2)?, field(fields, "msg_name"))
             }
         };
-        if flags & symbol::MSG_FASTOPEN == 0 {
+        if !matches!(arguments.call.name.as_str(), "sendto" | "sendmsg") {
             to = None;
         }
         let default = SocketAddr::new(self.ends.remote, self.ends.connect_port);
-        let fast_open = to.map(address).transpose()?.map(|to| to.unwrap_or(default));
+        let to = to.filter(|to| flags & symbol::MSG_FASTOPEN != 0 || !is_null(to));
+        let to = to.map(address).transpose()?.map(|to| to.unwrap_or(default));
         for (flag, name) in [(symbol::MSG_ZEROCOPY, "MSG_ZEROCOPY"), (symbol::MSG_ERRQUEUE, "MSG_ERRQUEUE")] {
             if flags & flag != 0 {
                 return Err(Refused::Skip(format!("{name} is not interpreted")));
@@ -48,10 +51,28 @@ impl Calls {
         if flags & symbol::MSG_OOB != 0 {
             return Err(Refused::Skip("MSG_OOB: urgent data is delivered in line".to_owned()));
         }
-        Ok(Transfer { len, flags, fast_open })
+        Ok(Transfer { len, flags, to })
+    }
+
+    /// The error of a call that no state of the socket can let succeed.
+    fn impossible(&self, arguments: &Arguments<'_>) -> Option<Errno> {
+        let call = arguments.call.name.as_str();
+        let is_zero = |at: usize| arguments.values.get(at).and_then(number) == Some(0);
+        let plain = matches!(call, "read" | "recv" | "recvfrom" | "write" | "send" | "sendto");
+        // DRILL-L12
+        if plain && arguments.values.get(1).is_some_and(is_null) && !is_zero(2) {
+            return Some("EFAULT");
+        }
+        // DRILL-L13
+        let flags = arguments.values.get(3).and_then(number).unwrap_or(0);
+        let unspecified = arguments.values.get(4).is_some_and(is_unspecified);
+        (call == "sendto" && flags & symbol::MSG_FASTOPEN != 0 && unspecified).then_some("EOPNOTSUPP")
     }
 
     pub(super) fn receive(&self, arguments: &Arguments<'_>) -> Decoded {
+        if let Some(errno) = self.impossible(arguments) {
+            return Ok(Understood::Error(errno));
+        }
         let fd = self.descriptor(arguments, 0)?;
         let transfer = self.transfer(arguments)?;
         let on = |flag: i64| transfer.flags & flag != 0;
@@ -64,11 +85,15 @@ impl Calls {
     }
 
     pub(super) fn send(&self, arguments: &Arguments<'_>) -> Decoded {
+        if let Some(errno) = self.impossible(arguments) {
+            return Ok(Understood::Error(errno));
+        }
         let fd = self.descriptor(arguments, 0)?;
-        let Transfer { len, flags, fast_open } = self.transfer(arguments)?;
+        let Transfer { len, flags, to } = self.transfer(arguments)?;
         let on = |flag: i64| flags & flag != 0;
         let flags = SendFlags { dont_wait: on(symbol::MSG_DONTWAIT), more: on(symbol::MSG_MORE) };
-        request(Request::Send { fd, len, flags, fast_open })
+        let (fast_open, to) = if on(symbol::MSG_FASTOPEN) { (to, None) } else { (None, to) };
+        request(Request::Send { fd, len, flags, fast_open, to })
     }
 
     pub(super) fn splice(&self, arguments: &Arguments<'_>) -> Decoded {
@@ -96,6 +121,18 @@ pub(super) fn check_received(arguments: &Arguments<'_>, bytes: &[u8], flags: i64
     };
     let expected = field(fields, "msg_flags").and_then(number).unwrap_or(flags);
     Ok((expected != flags).then(|| format!("msg_flags is {flags:#x}, expected {expected:#x}")))
+}
+
+fn is_null(value: &Expression) -> bool {
+    matches!(value, Expression::Symbol(name) if name == "NULL")
+}
+
+fn is_unspecified(value: &Expression) -> bool {
+    let names = |value: &Expression| matches!(value, Expression::Symbol(name) if name == "AF_UNSPEC");
+    match value {
+        Expression::Struct(fields) => field(fields, "sa_family").is_some_and(names),
+        value => names(value),
+    }
 }
 
 fn iovec(arguments: &Arguments<'_>) -> Refused {

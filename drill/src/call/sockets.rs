@@ -66,7 +66,9 @@ impl Calls {
         let setting = setting(value).ok_or_else(|| arguments.wrong(3, "a number, a string or a struct"))?;
         // Shorter than an `int`.
         let len = arguments.values.get(4).and_then(number);
-        if matches!(setting, Setting::Number(_)) && len.is_some_and(|len| (0..4).contains(&len)) {
+        // A byte is enough for the options of IP.
+        let least = if option.level == "IPPROTO_IP" { 1 } else { 4 };
+        if matches!(setting, Setting::Number(_)) && len.is_some_and(|len| (0..least).contains(&len)) {
             return Ok(Understood::Error("EINVAL"));
         }
         request(Request::SetOption { fd, option, setting })
@@ -92,6 +94,9 @@ fn setting(value: &Expression) -> Option<Setting> {
     match value {
         Expression::Text(text) => Some(Setting::Text(text.clone())),
         Expression::Struct(fields) => {
+            if let Some(Expression::Text(name)) = field(fields, "function_set_name") {
+                return Some(Setting::Text(name.clone()));
+            }
             let on = field(fields, "onoff").or(field(fields, "l_onoff")).and_then(number)?;
             let time = field(fields, "linger").or(field(fields, "l_linger")).and_then(number)?;
             Some(Setting::Linger(on != 0, time))
@@ -125,7 +130,8 @@ fn differs(option: &SocketOption, expected: &Expression, came: &Setting) -> Opti
             if expected == came { None } else { wrong(&expected, &came) }
         }
         Setting::Number(came) => match number(expected) {
-            Some(expected) if expected == *came => None,
+            // An `int` of all ones is -1.
+            Some(expected) if expected == *came || expected == *came & 0xffff_ffff => None,
             Some(expected) => wrong(&expected, came),
             None => wrong(&"another kind of value", came),
         },

@@ -87,7 +87,7 @@ fn ca_number(state: CaState) -> i64 {
 
 /// Constants from Linux's headers.
 pub(crate) fn constant(name: &str) -> Option<Value> {
-    const NAMES: [(&str, i64); 23] = [
+    const NAMES: [(&str, i64); 34] = [
         ("TCPI_OPT_TIMESTAMPS", OPTION_TIMESTAMPS),
         ("TCPI_OPT_SACK", OPTION_SACK),
         ("TCPI_OPT_WSCALE", OPTION_WINDOW_SCALE),
@@ -105,6 +105,18 @@ pub(crate) fn constant(name: &str) -> Option<Value> {
         ("TCP_LAST_ACK", 9),
         ("TCP_LISTEN", 10),
         ("TCP_CLOSING", 11),
+        // FreeBSD's names. Only equality matters.
+        ("TCPI_CLOSED", 7),
+        ("TCPI_LISTEN", 10),
+        ("TCPI_SYN_SENT", 2),
+        ("TCPI_SYN_RECEIVED", 3),
+        ("TCPI_ESTABLISHED", 1),
+        ("TCPI_CLOSE_WAIT", 8),
+        ("TCPI_FIN_WAIT_1", 4),
+        ("TCPI_CLOSING", 11),
+        ("TCPI_LAST_ACK", 9),
+        ("TCPI_FIN_WAIT_2", 5),
+        ("TCPI_TIME_WAIT", 6),
         ("TCP_CA_Open", 0),
         ("TCP_CA_Disorder", 1),
         ("TCP_CA_CWR", 2),

@@ -1,14 +1,15 @@
 //! Maps sysctl names of Linux and FreeBSD to the stack's configuration.
 
 use steadfast_core::Config;
+use steadfast_core::time::Duration;
 
 /// The conversion of a FreeBSD value to the stack's unit.
 #[derive(Clone, Copy)]
 enum Unit {
     /// No conversion.
     Same,
-    /// Milliseconds to seconds.
-    MillisToSeconds,
+    /// Milliseconds, of a time whose text has seconds.
+    Millis,
     MillisToMicros,
     /// Milliseconds of one MSL to seconds of 2 MSL.
     Msl,
@@ -21,7 +22,7 @@ enum Unit {
     Algorithm,
 }
 
-const FREEBSD: [(&str, &str, Unit); 36] = [
+const FREEBSD: [(&str, &str, Unit); 40] = [
     ("sack.enable", "tcp_sack", Unit::Same),
     ("rfc1323", "tcp_timestamps", Unit::Extensions),
     ("recvspace", "tcp_rcvbuf", Unit::Same),
@@ -29,9 +30,9 @@ const FREEBSD: [(&str, &str, Unit); 36] = [
     ("ecn.enable", "tcp_ecn", Unit::Same),
     ("insecure_rst", "tcp_insecure_rst", Unit::Same),
     ("insecure_syn", "tcp_insecure_syn", Unit::Same),
-    ("keepinit", "tcp_syn_timeout", Unit::MillisToSeconds),
-    ("keepidle", "tcp_keepalive_time", Unit::MillisToSeconds),
-    ("keepintvl", "tcp_keepalive_intvl", Unit::MillisToSeconds),
+    ("keepinit", "tcp_syn_timeout", Unit::Millis),
+    ("keepidle", "tcp_keepalive_time", Unit::Millis),
+    ("keepintvl", "tcp_keepalive_intvl", Unit::Millis),
     ("keepcnt", "tcp_keepalive_probes", Unit::Same),
     ("delacktime", "tcp_delack_ms", Unit::Same),
     ("rexmit_initial", "tcp_rto_initial_ms", Unit::Same),
@@ -46,7 +47,7 @@ const FREEBSD: [(&str, &str, Unit); 36] = [
     ("icmp_may_rst", "tcp_icmp_may_rst", Unit::Same),
     ("blackhole", "tcp_blackhole", Unit::Same),
     ("msl", "tcp_tw_timeout", Unit::Msl),
-    ("finwait2_timeout", "tcp_fin_timeout", Unit::MillisToSeconds),
+    ("finwait2_timeout", "tcp_fin_timeout", Unit::Millis),
     ("maxtcptw", "tcp_max_tw_buckets", Unit::Same),
     ("minmss", "tcp_min_snd_mss", Unit::Same),
     ("pmtud_blackhole_detection", "tcp_mtu_probing", Unit::Same),
@@ -57,6 +58,10 @@ const FREEBSD: [(&str, &str, Unit); 36] = [
     ("fastopen.enabled", "tcp_fastopen", Unit::FastOpen(2)),
     ("tolerate_missing_ts", "tcp_tolerate_missing_ts", Unit::Same),
     ("retries", "tcp_retries2", Unit::Same),
+    ("always_keepalive", "tcp_always_keepalive", Unit::Same),
+    ("ecn.maxretries", "tcp_ecn_maxretries", Unit::Same),
+    ("fastopen.path_disable_time", "tcp_fastopen_path_disable", Unit::Same),
+    ("cc.abe", "tcp_abe", Unit::Same),
     ("challenge_ack_limit", "tcp_challenge_ack_limit", Unit::Same),
 ];
 
@@ -70,23 +75,20 @@ const BESIDE: [(&str, &str); 6] = [
 ];
 
 /// Settings that match the stack's fixed behaviour: these values have no effect.
-const FIXED: [(&str, &[&str]); 12] = [
+const FIXED: [(&str, &[&str]); 9] = [
     ("net.inet.tcp.functions_default", &["freebsd"]),
     ("net.inet.tcp.path_mtu_discovery", &["1"]),
     ("net.inet.tcp.delayed_ack", &["1"]),
-    ("net.inet.tcp.drop_synfin", &["1"]),
-    ("net.inet.tcp.icmp_may_rst", &["1"]),
     ("net.inet.tcp.blackhole", &["0"]),
     ("net.inet.tcp.hostcache.purgenow", &["1"]),
     ("net.inet.tcp.rfc6675_pipe", &["1"]),
-    ("net.inet.tcp.always_keepalive", &["0"]),
     ("net.ipv4.ip_no_pmtu_disc", &["0"]),
     ("net.ipv4.tcp_stdurg", &["1"]),
     ("net.ipv4.ip_forward_use_pmtu", &["0"]),
 ];
 
 /// Known settings for features that the stack lacks. They are noted, and the run continues.
-const NOTED: [&str; 52] = [
+const NOTED: [&str; 67] = [
     "net.ipv4.tcp_recovery",
     "net.ipv4.tcp_fack",
     "net.ipv4.tcp_autocorking",
@@ -138,6 +140,21 @@ const NOTED: [&str; 52] = [
     "net.inet.tcp.nolocaltimewait",
     "net.inet.tcp.abc_l_var",
     "net.inet.tcp.log_in_vain",
+    "net.inet.tcp.log_debug",
+    "net.inet.tcp.tso",
+    "net.inet.tcp.rfc3042",
+    "net.inet.tcp.rfc3390",
+    "net.inet.tcp.rfc3465",
+    "net.inet.tcp.sack.maxholes",
+    "net.inet.tcp.sack.globalmaxholes",
+    "net.inet.tcp.hostcache.enable",
+    "net.inet.tcp.hostcache.expire",
+    "net.inet.tcp.hostcache.purge",
+    "net.inet.tcp.syncache.hashsize",
+    "net.inet.tcp.syncache.see_other",
+    "net.inet.tcp.fast_finwait2_recycle",
+    "net.inet.tcp.do_prr",
+    "net.inet.tcp.newcwv",
     "kern.timecounter.alloweddeviation",
 ];
 
@@ -196,13 +213,29 @@ fn middle(config: &mut Config, setting: &str, value: &str, name: &str) -> Result
     assign(config, setting, default).map(|()| None).map_err(|why| refused(name, value, &why))
 }
 
+/// Sets a time to the millisecond.
+fn millis(config: &mut Config, setting: &str, millis: u64) -> Result<(), String> {
+    // The text checks the range.
+    assign(config, setting, &millis.div_ceil(1000).to_string())?;
+    let time = Duration::from_millis(millis);
+    match setting {
+        "tcp_syn_timeout" => config.tcp_syn_timeout = time,
+        "tcp_keepalive_time" => config.tcp_keepalive_time = time,
+        "tcp_keepalive_intvl" => config.tcp_keepalive_intvl = time,
+        "tcp_fin_timeout" => config.tcp_fin_timeout = time,
+        "tcp_tw_timeout" => config.tcp_tw_timeout = time,
+        _ => {}
+    }
+    config.validate().map_err(|error| error.to_string())
+}
+
 fn converted(config: &mut Config, setting: &str, unit: Unit, value: &str) -> Result<(), String> {
     let number = || value.parse::<u64>().map_err(|_| "expected a number".to_owned());
     let text = match unit {
         Unit::Same => value.to_owned(),
-        Unit::MillisToSeconds => number()?.div_ceil(1000).to_string(),
+        Unit::Millis => return millis(config, setting, number()?),
         Unit::MillisToMicros => (number()?.saturating_mul(1000)).to_string(),
-        Unit::Msl => (number()?.saturating_mul(2) / 1000).to_string(),
+        Unit::Msl => return millis(config, setting, number()?.saturating_mul(2)),
         Unit::Extensions => {
             let number = number()?;
             let on = |yes: bool| if yes { "1" } else { "0" };

@@ -105,8 +105,9 @@ impl Interpreter<'_> {
     fn state_of(&self, index: usize) -> Option<State> {
         let flow = &self.flows[index];
         let all = self.world.subject.sockets();
-        let ours = all.iter().find(|entry| entry.local == flow.local && entry.remote == flow.remote);
-        ours.map(|entry| entry.state)
+        let ours = all.iter().filter(|entry| entry.local == flow.local && entry.remote == flow.remote);
+        let mut ours = ours.filter(|entry| entry.state != State::Closed);
+        ours.next().map(|entry| entry.state)
     }
 
     fn is_in(&self, index: usize, state: State) -> bool {
@@ -245,7 +246,7 @@ impl Interpreter<'_> {
         if !begins || len == 0 || len >= spec.len || tcp.has(FIN) {
             return None;
         }
-        // What the whole has may be on any part.
+        // A flag of the whole may be on any part.
         let flags = spec.flags & !JOINED | spec.flags & tcp.flags & JOINED;
         Some(Tcp { len, flags, ..spec.clone() })
     }

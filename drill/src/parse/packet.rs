@@ -413,6 +413,7 @@ impl Parser<'_> {
             return Ok(Some(IcmpName::Number(self.cursor.number("a type or code", 0xff)? as u8)));
         }
         let Some(word) = self.cursor.word() else { return Ok(None) };
+        let word = self.defines.get(word).map_or(word, String::as_str);
         let number = word.strip_prefix("type_").or(word.strip_prefix("code_")).and_then(|n| n.parse().ok());
         Ok(Some(number.map_or_else(|| IcmpName::Name(word.to_owned()), IcmpName::Number)))
     }

@@ -2,7 +2,7 @@ use super::*;
 use crate::ast::{Body, Direction, Quoted, TcpOption};
 
 fn read(text: &str) -> Script {
-    script(text, &BTreeMap::new()).unwrap()
+    script(text, &BTreeMap::new(), IpVersion::V4).unwrap()
 }
 
 fn packet(text: &str) -> crate::ast::Packet {

@@ -57,7 +57,7 @@ const KEPT: [(&str, &str); 19] = [
 ];
 
 /// Options with an effect or a value of their own.
-const KNOWN: [(&str, &str); 34] = [
+const KNOWN: [(&str, &str); 37] = [
     (SOCKET, "SO_KEEPALIVE"),
     (SOCKET, "SO_LINGER"),
     (SOCKET, "SO_RCVBUF"),
@@ -76,6 +76,9 @@ const KNOWN: [(&str, &str); 34] = [
     (TCP, "TCP_KEEPIDLE"),
     (TCP, "TCP_KEEPINTVL"),
     (TCP, "TCP_KEEPCNT"),
+    (TCP, "TCP_KEEPINIT"),
+    (TCP, "TCP_NOOPT"),
+    (TCP, "TCP_FUNCTION_BLK"),
     (TCP, "TCP_USER_TIMEOUT"),
     (TCP, "TCP_LINGER2"),
     (TCP, "TCP_NOTSENT_LOWAT"),
@@ -130,6 +133,10 @@ impl Posix {
             Setting::Text(text) if option.name == "TCP_FASTOPEN_KEY" => {
                 return self.set_fast_open_key(fd, text);
             }
+            // The stack of the system is the only one. DRILL-L15
+            Setting::Text(name) if option.name == "TCP_FUNCTION_BLK" => {
+                return if name == "freebsd" { Ok(()) } else { Err(Unset::NotKept) };
+            }
             _ => return Err(Unset::Errno("EINVAL")),
         };
         if option.is_kept() {
@@ -170,6 +177,9 @@ impl Posix {
     }
 
     fn set_tcp_option(&mut self, fd: i32, option: Option, number: i64) -> Result<(), Unset> {
+        if option.name.starts_with("TCP_KEEP") {
+            self.socket_mut(fd)?.own.insert(option.name);
+        }
         let within = |least: i64, most: i64| {
             if (least..=most).contains(&number) { Ok(()) } else { Err(Unset::Errno("EINVAL")) }
         };
@@ -192,6 +202,11 @@ impl Posix {
                 within(1, 127)?;
                 self.change(fd, |options| options.keepalive_probes = number as u8)
             }
+            "TCP_KEEPINIT" => {
+                within(1, i64::from(i32::MAX) / 1000)?;
+                self.change(fd, |options| options.syn_timeout = seconds(number))
+            }
+            "TCP_NOOPT" => self.change(fd, |options| options.no_options = number != 0),
             "TCP_USER_TIMEOUT" => {
                 within(0, i64::from(i32::MAX))?;
                 self.change(fd, |options| options.user_timeout = Duration::from_millis(number as u64))
@@ -276,14 +291,18 @@ impl Posix {
     }
 
     /// Changes the options here and in the stack.
-    fn change(&mut self, fd: i32, change: impl FnOnce(&mut SocketOptions)) -> Result<(), Unset> {
+    pub(super) fn change(&mut self, fd: i32, change: impl FnOnce(&mut SocketOptions)) -> Result<(), Unset> {
         let now = self.now;
         let socket = self.socket_mut(fd)?;
+        let before = socket.options.clone();
         change(&mut socket.options);
-        let (role, options) = (socket.role, socket.options.clone());
+        let (role, after) = (socket.role, socket.options.clone());
         match role {
             Role::Fresh => Ok(()),
             Role::Stream(id) | Role::Listener(id) => {
+                // The stack may have changed some itself.
+                let mut options = self.stack.options(id).map_err(Error::name)?.clone();
+                options.apply_changes(&before, after);
                 self.stack.set_options(now, id, options).map_err(|error| Unset::Errno(Error::name(error)))
             }
         }
@@ -295,7 +314,13 @@ impl Posix {
         }
         let (now, linux) = (self.now, self.system == System::Linux);
         let socket = self.socket_of(fd)?;
+        let of_stream = match socket.role {
+            Role::Stream(id) => self.stack.options(id).ok(),
+            _ => None,
+        };
         let options = &socket.options;
+        let (rcvbuf, sndbuf) =
+            of_stream.map_or((options.rcvbuf, options.sndbuf), |options| (options.rcvbuf, options.sndbuf));
         let doubled = |size: u32| i64::from(size) * if linux { 2 } else { 1 };
         let millis = |time: Duration| i64::try_from(time.as_millis()).unwrap_or(i64::MAX);
         let info = match socket.role {
@@ -303,7 +328,7 @@ impl Posix {
             _ => None,
         };
         let number = match option.name {
-            "TCP_INFO" => return Ok(Setting::Opaque),
+            "TCP_INFO" | "TCP_FUNCTION_BLK" => return Ok(Setting::Opaque),
             "SO_LINGER" => {
                 let time = options.linger.unwrap_or_default().as_secs() as i64;
                 return Ok(Setting::Linger(options.linger.is_some(), time));
@@ -312,8 +337,8 @@ impl Posix {
                 return Ok(Setting::Text(options.congestion.to_string()));
             }
             "SO_KEEPALIVE" => i64::from(options.keepalive),
-            "SO_RCVBUF" => doubled(options.rcvbuf),
-            "SO_SNDBUF" => doubled(options.sndbuf),
+            "SO_RCVBUF" => doubled(rcvbuf),
+            "SO_SNDBUF" => doubled(sndbuf),
             "SO_RCVLOWAT" => socket.receive_lowat as i64,
             "SO_TYPE" => 1,
             "SO_PROTOCOL" => 6,
@@ -334,6 +359,8 @@ impl Posix {
             "TCP_KEEPIDLE" => options.keepalive_time.as_secs() as i64,
             "TCP_KEEPINTVL" => options.keepalive_intvl.as_secs() as i64,
             "TCP_KEEPCNT" => i64::from(options.keepalive_probes),
+            "TCP_KEEPINIT" => options.syn_timeout.as_secs() as i64,
+            "TCP_NOOPT" => i64::from(options.no_options),
             "TCP_USER_TIMEOUT" => millis(options.user_timeout),
             "TCP_LINGER2" => options.fin_timeout.as_secs() as i64,
             "TCP_NOTSENT_LOWAT" => socket.notsent_lowat.unwrap_or(u64::from(u32::MAX)) as i64,

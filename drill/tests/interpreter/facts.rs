@@ -1,18 +1,20 @@
-//! What scripts of others rest on: each script of `tests/facts` passes under the profile that its first line names, and
+//! Facts on which scripts of others rest: each script of `tests/facts` passes under the profile that its first line names, and
 //! each id of the family has a script.
 //!
-//! The first line is `// DRILL-L01, profile linux. What it shows.`, or with a definition `…, profile freebsd, -D FreeBSD.`
+//! `FACTS=FOLDER cargo test -p steadfast-drill --test interpreter facts` runs the scripts of another folder.
+//!
+//! The first line is `// DRILL-L01, profile linux. A sentence.`, or with a definition `…, profile freebsd, -D FreeBSD.`
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use steadfast_core::Profile;
 use steadfast_drill::{DrillOptions, Verdict, run_script};
 
 /// The profile and the definitions that the first line of a script names.
 fn named(text: &str) -> Option<(Profile, BTreeMap<String, String>)> {
-    let (head, _) = text.lines().next()?.strip_prefix("// DRILL-")?.split_once('.')?;
+    let (head, _) = text.lines().next()?.strip_prefix("// ")?.split_once('.')?;
     let mut parts = head.split(", ").skip(1);
     let profile = parts.next()?.strip_prefix("profile ")?.parse().ok()?;
     let defined = parts.map(|part| part.strip_prefix("-D ").map(|name| (name.to_owned(), "1".to_owned())));
@@ -21,7 +23,8 @@ fn named(text: &str) -> Option<(Profile, BTreeMap<String, String>)> {
 
 #[test]
 fn every_script_passes_under_the_profile_that_it_names() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/facts");
+    let own = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/facts");
+    let folder = std::env::var_os("FACTS").map_or(own, PathBuf::from);
     let mut paths: Vec<_> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
     paths.sort();
     let mut wrong = Vec::new();

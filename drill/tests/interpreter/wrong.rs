@@ -392,7 +392,13 @@ fn assertions_are_checked() {
 #[test]
 fn assertions_on_the_sockets_are_checked() {
     let grep = |state: &str| format!("+0 `sockstat -4 -P tcp | grep -c {state} | grep 1`");
-    check(OPEN, &grep("ESTABLISHED"), &grep("CLOSE_WAIT"), 1, "finds nothing: tcp4 192.168.0.1:8080");
+    check(
+        OPEN,
+        &grep("ESTABLISHED"),
+        &grep("CLOSE_WAIT"),
+        1,
+        "finds nothing: root packetdril 100 3 tcp4 192.168.0.1:8080",
+    );
 }
 
 #[test]

@@ -68,7 +68,7 @@ fn call(files: &Files, request: Request) -> Result<Reply, Error> {
         }
         Request::Connect { fd, address } => with(files, fd, |file| net::connect(file, &file.takes(address)))?,
         Request::Receive { fd, len, flags } => receive(&*files.get(fd)?, len, flags)?,
-        Request::Send { fd, len, flags, fast_open } => {
+        Request::Send { fd, len, flags, fast_open, to: _ } => {
             counted(send(&*files.get(fd)?, len, flags, fast_open)?)
         }
         Request::Splice { from, to, len, nonblocking } => {

@@ -384,9 +384,8 @@ impl Options {
 
     /// Visits every option in its place, with its padding.
     fn each_item<'a>(&'a self, visit: impl FnMut(Item<'a>)) {
-        let plain = self.sack.is_empty() && self.fast_open.is_none();
         match self.layout {
-            OptionLayout::FreeBsd if plain => self.each_item_of_freebsd(visit),
+            OptionLayout::FreeBsd if self.sack.is_empty() => self.each_item_of_freebsd(visit),
             _ => self.each_item_of_linux(visit),
         }
     }
@@ -416,6 +415,9 @@ impl Options {
                 place(&[Item::Nop]);
             }
             place(&[Item::Timestamps(timestamps)]);
+        }
+        if let Some(cookie) = &self.fast_open {
+            place(&[Item::FastOpen(cookie.as_bytes())]);
         }
         while place(&[]) % 4 != 0 {
             place(&[Item::End]);
