@@ -2,6 +2,8 @@
 
 use std::process::{Command, Output};
 
+mod deploy;
+
 fn steadfast(args: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_steadfast")).args(args).output().unwrap()
 }
