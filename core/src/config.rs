@@ -301,6 +301,9 @@ impl Config {
             tcp_keepalive_probes: 8,
             tcp_rst_limit: 200,
             tcp_rfc1337: true,
+            tcp_gso_quanta: false,
+            tcp_abc_limit: 8,
+            tcp_shut_rd_keeps: false,
             tcp_tw_reuse: TwReuse::Never,
             netdev_max_backlog: 256,
             ip_local_port_range: PortRange::known(10_000, 65_535),
@@ -591,6 +594,24 @@ settings! {
     "steadfast.tcp_hystart" tcp_hystart: bool as kinds::Switch, [true, true, false, true], "RFC 9406; Linux, tcp_cubic parameter hystart";
     /// Reduce the window less after an echo of a congestion mark than after a loss.
     "steadfast.tcp_abe" tcp_abe: bool as kinds::Switch, [true, false, false, false], "RFC 8511; FreeBSD cc.abe";
+    /// Segments by which an ACK may raise the window in slow start, unless data is paced; 0: all that it acknowledges.
+    // DRILL-X05
+    "steadfast.tcp_abc_limit" tcp_abc_limit: u8 as kinds::Count(0, 255), [8, 0, 8, 8], "RFC 9406 §4.3; Linux";
+    /// After a shutdown for reading, queue data that arrives, and let it be read.
+    // DRILL-X20
+    "steadfast.tcp_shut_rd_keeps" tcp_shut_rd_keeps: bool as kinds::Switch, [false, true, false, false], "Linux";
+    /// Send in quanta, as Linux does for segmentation offload: a burst of several segments ends in a PSH and takes at most
+    /// half of the window, and one that a window cuts may wait for the next ACK.
+    // DRILL-X01 to DRILL-X03
+    "steadfast.tcp_gso_quanta" tcp_gso_quanta: bool as kinds::Switch, [false, true, false, false], "Linux";
+    /// Least segments of a burst, as far as windows allow.
+    "net.ipv4.tcp_min_tso_segs" tcp_min_tso_segs: u8 as kinds::Count(1, 255), [2, 2, 2, 2], "Linux";
+    /// A burst waits for the next ACK only while less than this part of the window may leave; 0: while no more than three
+    /// segments may.
+    // DRILL-X02b
+    "net.ipv4.tcp_tso_win_divisor" tcp_tso_win_divisor: u8 as kinds::Count(0, 255), [3, 3, 3, 3], "Linux";
+    /// Release whose rules count where those of Linux changed: 612 is Linux 6.12.
+    "steadfast.linux_release" linux_release: u32 as kinds::Number(600, 699), [612, 612, 612, 612], "Linux";
     /// Pace new data: let it leave at a rate computed from window and round-trip time, instead of as fast as the window
     /// allows. A socket with a `max_pacing_rate` is always paced.
     "steadfast.tcp_pacing" tcp_pacing: bool as kinds::Switch, [false, false, false, false], "Linux, without the qdisc fq";

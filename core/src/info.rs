@@ -149,6 +149,16 @@ info! {
     unacked: u32,
     /// Selectively acknowledged bytes among `unacked`.
     sacked: u32,
+    /// Bytes among `unacked` that count as lost.
+    lost: u32,
+    /// Bytes that were retransmitted, and neither acknowledged nor lost again.
+    retrans: u32,
+    /// Segments among `unacked`; where nothing knows their boundaries, as many as full ones would be.
+    segs_unacked: u32,
+    /// Segments delivered to the peer, the SYN included; zero without `tcp_gso_quanta`.
+    delivered: u64,
+    /// Memory that the send queue takes of the send buffer, in bytes.
+    wmem_queued: u64,
     /// Window that the peer advertises, in bytes.
     snd_wnd: u32,
     /// Advertised receive window, in bytes.

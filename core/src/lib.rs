@@ -98,7 +98,9 @@ pub use ip::prefix::prefix_covers;
 pub use ip::routes::{InterfaceId, Route};
 pub use link::neighbours::{Neighbour, NeighbourState};
 pub use link::ports::RouterAdvertisement;
-pub use socket::{ConnectOptions, Event, ListenOptions, Readiness, Shutdown, SocketId, SocketOptions, Spare};
+pub use socket::{
+    ConnectOptions, Event, ListenOptions, Readiness, SendFlags, Shutdown, SocketId, SocketOptions, Spare,
+};
 pub use stack::{Interface, Medium, Packet, PacketBytes, Stack, Transmit};
 pub use steadfast_wire as wire;
 pub use time::{Duration, Instant};

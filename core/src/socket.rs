@@ -84,6 +84,16 @@ pub struct Readiness {
     pub urgent: bool,
 }
 
+/// The flags of a write: see [`Stack::send_with_flags`](crate::Stack::send_with_flags). They have an effect where
+/// `tcp_gso_quanta` is on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct SendFlags {
+    /// More data follows at once: hold back a partial segment (`MSG_MORE`).
+    pub more: bool,
+    /// The next write begins a segment of its own (`MSG_EOR`).
+    pub end_of_record: bool,
+}
+
 /// The direction that a [`shutdown`](crate::Stack::shutdown) ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Shutdown {

@@ -86,8 +86,11 @@ fn block_or(nonblocking: bool, until: Option<Instant>) -> Tried {
 
 impl Simulated {
     pub(crate) fn new(profile: Profile, addresses: &Addresses) -> Simulated {
-        // A loss probe comes before the timeouts that most scripts are about. The others turn it on.
-        let mut config = Config { tcp_early_retrans: 0, ..Config::profile(profile) };
+        let mut config = Config::profile(profile);
+        if profile != Profile::Linux {
+            // A loss probe comes before the timeouts that most scripts are about. The others turn it on.
+            config.tcp_early_retrans = 0;
+        }
         config.secret = SECRET;
         let interface = Interface::new(addresses.mtu, [(addresses.local, addresses.prefix_len)]);
         let mut stack = Stack::new(config, interface);
@@ -118,6 +121,9 @@ impl Simulated {
         let mut frame = vec![0; FRAME];
         loop {
             self.trace();
+            for packet in std::mem::take(&mut self.posix.sent) {
+                self.events.push_back(SubjectEvent::Sent { at: self.posix.now, packet });
+            }
             while let Some(sent) = self.posix.stack.transmit(self.posix.now, &mut frame) {
                 self.trace();
                 let packet = frame[..sent.len].to_vec();

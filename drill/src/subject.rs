@@ -276,6 +276,8 @@ pub struct SendFlags {
     pub dont_wait: bool,
     /// More data follows: hold back a partial segment.
     pub more: bool,
+    /// Later data begins a segment of its own.
+    pub end_of_record: bool,
 }
 
 /// A socket option: level and name as in C. The level is `IPPROTO_TCP`, never `SOL_TCP`.

@@ -36,7 +36,7 @@ const NAMES: [(&str, i64); 88] = [
     ("MSG_DONTROUTE", 4),
     ("MSG_TRUNC", MSG_TRUNC),
     ("MSG_DONTWAIT", MSG_DONTWAIT),
-    ("MSG_EOR", 0x80),
+    ("MSG_EOR", MSG_EOR),
     ("MSG_WAITALL", MSG_WAITALL),
     ("MSG_ERRQUEUE", MSG_ERRQUEUE),
     ("MSG_NOSIGNAL", 0x4000),
@@ -101,6 +101,8 @@ pub(crate) const MSG_DONTWAIT: i64 = 0x40;
 pub(crate) const MSG_WAITALL: i64 = 0x100;
 pub(crate) const MSG_ERRQUEUE: i64 = 0x2000;
 pub(crate) const MSG_MORE: i64 = 0x8000;
+/// Ends a record.
+pub(crate) const MSG_EOR: i64 = 0x80;
 pub(crate) const MSG_ZEROCOPY: i64 = 0x400_0000;
 pub(crate) const MSG_FASTOPEN: i64 = 0x2000_0000;
 pub(crate) const SPLICE_NONBLOCK: i64 = 2;

@@ -14,7 +14,9 @@ use crate::flow::FlowRef;
 use crate::forward::Reject;
 use crate::queue::Queue;
 use crate::seq::SeqNum;
-use crate::socket::{ConnectOptions, Event, ListenOptions, Shutdown, SocketId, SocketOptions, Spare};
+use crate::socket::{
+    ConnectOptions, Event, ListenOptions, SendFlags, Shutdown, SocketId, SocketOptions, Spare,
+};
 use crate::state::State;
 use crate::tcp::fast_open::{FastOpen, PendingRequests};
 use crate::tcp::input::{Closed, Outcome};
@@ -330,7 +332,13 @@ impl Stack {
     /// Errors: [`WouldBlock`](Error::WouldBlock), no room; [`BrokenPipe`](Error::BrokenPipe), shut down for writing or
     /// over; [`NotConnected`](Error::NotConnected), a listener; or, once, what ended the connection.
     pub fn send(&mut self, id: SocketId, data: &[u8]) -> Result<usize, Error> {
-        self.send_with(id, data.len(), |queue, count, tight, pool| match tight {
+        self.send_with_flags(id, data, SendFlags::default())
+    }
+
+    /// As [`send`](Stack::send), with the flags of `send(2)`. With `tcp_gso_quanta`, a write may take less than there is
+    /// room for: transmit before the rest, as Linux does within its call.
+    pub fn send_with_flags(&mut self, id: SocketId, data: &[u8], flags: SendFlags) -> Result<usize, Error> {
+        self.send_with(id, data.len(), flags, |queue, count, tight, pool| match tight {
             false => queue.push_slice(&data[..count], pool),
             true => queue.push_tight(&data[..count], pool),
         })
@@ -338,7 +346,10 @@ impl Stack {
 
     /// As [`send`](Stack::send), without a copy: takes as many bytes from the front of `data` as there is room for.
     pub fn send_bytes(&mut self, id: SocketId, data: &mut Bytes) -> Result<usize, Error> {
-        self.send_with(id, data.len(), |queue, count, _, pool| queue.push_bytes(data.split_to(count), pool))
+        let len = data.len();
+        self.send_with(id, len, SendFlags::default(), |queue, count, _, pool| {
+            queue.push_bytes(data.split_to(count), pool);
+        })
     }
 
     /// As [`send`](Stack::send), but marks the data as urgent (RFC 9293 §3.8.5). The peer reads it in line. New
@@ -356,6 +367,7 @@ impl Stack {
         &mut self,
         id: SocketId,
         len: usize,
+        flags: SendFlags,
         push: impl FnOnce(&mut Rope, usize, bool, &mut Pool),
     ) -> Result<usize, Error> {
         self.mind_memory();
@@ -387,6 +399,25 @@ impl Stack {
                 self.memory
                     .change(&mut opening.send_queue, |queue| push(queue, count, tight, &mut self.pool));
                 Ok(count)
+            }
+            SocketKind::Connection(index) if self.config.tcp_gso_quanta => {
+                let tight = gauge.is_tight(len);
+                let count = self.with_connection(index, |connection, env| {
+                    if connection.tcb.snd.fin_queued {
+                        return Err(Error::BrokenPipe);
+                    }
+                    let most = if tight { connection.send_room(gauge, len) } else { len };
+                    let count = connection.write_in_quanta(most, flags);
+                    push(&mut connection.send_queue, count, tight, env.pool);
+                    Ok(count)
+                })?;
+                if count > 0 || len == 0 {
+                    return Ok(count);
+                }
+                if self.connections[index].send_queue.is_empty() {
+                    self.refuse(id);
+                }
+                Err(Error::WouldBlock)
             }
             SocketKind::Connection(index) => {
                 let fit = |connection: &Connection| {
@@ -473,7 +504,8 @@ impl Stack {
             SocketKind::Connection(index) => {
                 let connection = &self.connections[*index];
                 let synchronized = connection.tcb.state != State::SynReceived;
-                let more = connection.may_receive() && !connection.tcb.rcv.shut;
+                let read_shut = connection.rare.as_ref().is_some_and(|rare| rare.read_shut);
+                let more = connection.may_receive() && !connection.tcb.rcv.shut && !read_shut;
                 (&connection.receive_queue, synchronized && !more)
             }
             SocketKind::Finished(index) => (&self.finished[*index].receive_queue, true),
@@ -529,12 +561,12 @@ impl Stack {
             _ => return Err(Error::NotConnected),
         };
         self.with_connection(index, |connection, env| {
+            if how != Shutdown::Read {
+                connection.shutdown_write(env);
+            }
             if how != Shutdown::Write {
                 connection.shutdown_read(env);
                 connection.signal(Event::READABLE);
-            }
-            if how != Shutdown::Read {
-                connection.shutdown_write(env);
             }
         });
         Ok(())

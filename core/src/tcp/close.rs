@@ -25,6 +25,10 @@ impl Connection {
     /// Unread and later data is discarded (SA-EST-25). Data beyond a gap is discarded too: the peer retransmits it, and
     /// only its sequence numbers count.
     pub(crate) fn shutdown_read(&mut self, env: &mut Env<'_>) {
+        if env.config.tcp_shut_rd_keeps && !self.is_orphan() && !self.tcb.snd.fin_queued {
+            self.rare().read_shut = true;
+            return;
+        }
         self.tcb.rcv.shut = true;
         let len = self.receive_queue.len();
         self.receive_queue.release(len, env.pool);

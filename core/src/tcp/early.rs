@@ -44,6 +44,10 @@ impl Connection {
         let out_already = self.tcb.snd.nxt.since(self.start_of_queue());
         let cwnd = self.congestion.cwnd();
         let room = self.tcb.snd.wnd.min(cwnd).saturating_sub(out_already) as usize;
+        if env.config.tcp_gso_quanta {
+            let limits = (self.tcb.snd.wnd.saturating_sub(out_already), room as u32, mss as u32);
+            return unsent > 0 && self.next_in_quanta((unsent, false), limits, false, out, env);
+        }
         let payload = unsent.min(room).min(mss);
         let cut_by_cwnd = cwnd < self.tcb.snd.wnd && payload < unsent.min(mss);
         if !self.worth_sending(payload, payload == unsent, false, mss, cut_by_cwnd) {

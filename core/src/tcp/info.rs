@@ -1,12 +1,29 @@
 //! The state of a connection as `tcp_info` shows it.
 
-use super::tcb::Connection;
+use super::tcb::{Connection, Origin};
 use crate::config::Config;
 use crate::info::Info;
 use crate::state::State;
 use crate::time::{Deadline, Instant};
 
 impl Connection {
+    fn retransmitted(&self) -> u32 {
+        let flight = self.flight.as_ref();
+        let once = self.flight().saturating_sub(flight.map_or(0, |flight| flight.sacked() + flight.lost()));
+        self.in_network().saturating_sub(once)
+    }
+
+    /// `tcpi_delivered`: the SYN counts once it is acknowledged, and its data counts apart.
+    // DRILL-X18
+    fn delivered_segments(&self) -> u64 {
+        let synchronized = u64::from(self.tcb.state != State::SynReceived);
+        let mss = u32::from(self.payload_mss());
+        let active = self.tcb.origin == Origin::Active;
+        let data = self.rare.as_ref().is_some_and(|rare| rare.syn_data && active && self.bytes_acked > 0);
+        let acked = self.quanta().map_or(0, |quanta| quanta.delivered());
+        synchronized + u64::from(data) + acked + u64::from(self.sacked_bytes().div_ceil(mss))
+    }
+
     /// Returns the fields of `tcp_info`.
     pub(crate) fn info(&self, now: Instant, config: &Config) -> Info {
         let tcb = &self.tcb;
@@ -44,6 +61,12 @@ impl Connection {
             in_flight: self.in_network(),
             unacked: nxt.since(una),
             sacked: self.sacked_bytes(),
+            lost: self.flight.as_ref().map_or(0, |flight| flight.lost()),
+            retrans: self.retransmitted(),
+            segs_unacked: self.segments_out().unwrap_or(nxt.since(una).div_ceil(self.payload_mss().into())),
+            delivered: self.delivered_segments(),
+            wmem_queued: self.quanta().map_or(self.send_queue.len(), |q| q.memory(self.send_queue.len()))
+                as u64,
             snd_wnd: tcb.snd.wnd,
             rcv_wnd: self.receive_window(),
             total_retrans: self.rare.as_ref().map_or(0, |rare| rare.total_retrans),

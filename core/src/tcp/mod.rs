@@ -19,6 +19,7 @@ pub(crate) mod listen;
 pub(crate) mod mtu;
 pub(crate) mod output;
 pub(crate) mod pace;
+pub(crate) mod quanta;
 pub(crate) mod reassembly;
 pub(crate) mod receive;
 pub(crate) mod recovery;

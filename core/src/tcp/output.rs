@@ -144,6 +144,10 @@ impl Connection {
                 return true;
             }
         }
+        if env.config.tcp_gso_quanta && !self.is_paced(env.config) {
+            let limits = (window, room, mss as u32);
+            return self.next_in_quanta((unsent, fin_due), limits, segmentation_offload, out, env);
+        }
         let limit = if segmentation_offload { self.super_payload(mss) } else { mss };
         // A super-segment keeps to the quantum. Where none is left, what would be sent decides whether to wait.
         let paced = self.pacing_room(mss as u32, env);
@@ -331,8 +335,12 @@ impl Connection {
         env: &mut Env<'_>,
     ) {
         let offset = seq.since(self.start_of_queue()) as usize;
-        // Set PSH on the last byte in the queue (MUST-61).
-        let push = payload_len > 0 && offset + payload_len == self.send_queue.len();
+        // Set PSH on the last byte in the queue (MUST-61), or where the boundaries of writes and bursts say so.
+        let push = payload_len > 0
+            && match self.quanta() {
+                None => offset + payload_len == self.send_queue.len(),
+                Some(quanta) => quanta.pushes(seq + payload_len as u32),
+            };
         let flags = if push { flags | Flags::PSH } else { flags };
         self.acknowledging(seq, Flags::ACK | flags, Connection::blocks_beside_data, out, env);
         if let Some(end) = self.urgent_end().filter(|end| end.gt(seq)) {

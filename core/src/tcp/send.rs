@@ -25,6 +25,9 @@ impl Connection {
         let repeats = self.repeats_last_ack(segment);
         let duplicate = repeats && before.flight > 0;
         self.update_window(segment, env);
+        if let Some(quanta) = self.rare.as_mut().and_then(|rare| rare.quanta.as_mut()) {
+            quanta.resume();
+        }
         let sack_news = self.deliver(segment, env);
         self.end_loss_probe(segment, repeats, env);
         self.take_ece(segment, before, env);
@@ -86,6 +89,9 @@ impl Connection {
 
     /// Bytes that the application may write.
     pub(crate) fn room_to_write(&self) -> usize {
+        if let Some(quanta) = self.quanta() {
+            return self.room_in_quanta(quanta);
+        }
         let buffer = (self.options.sndbuf as usize).saturating_sub(self.send_queue.len());
         let unsent = (self.options.notsent_lowat as usize).saturating_sub(self.unsent());
         buffer.min(unsent)
@@ -93,7 +99,10 @@ impl Connection {
 
     /// Returns whether a third of the send buffer and half of `tcp_notsent_lowat` are free, as in Linux. Waking the
     /// application for each ACK costs more than a few free bytes are worth.
-    fn is_worth_writing(&self) -> bool {
+    pub(crate) fn is_worth_writing(&self) -> bool {
+        if let Some(quanta) = self.quanta() {
+            return self.wakes_writer_of(quanta);
+        }
         let queued = self.send_queue.len();
         (self.options.sndbuf as usize).saturating_sub(queued) >= queued / 2
             && self.unsent() <= self.options.notsent_lowat as usize / 2
@@ -103,8 +112,8 @@ impl Connection {
     pub(crate) fn advance(&mut self, ack: SeqNum, segment: &Segment<'_>, env: &mut Env<'_>) {
         let acked = ack.since(self.tcb.snd.una);
         let fin = u32::from(self.tcb.snd.fin_sent && ack == self.tcb.snd.nxt);
-        self.tcb.snd.una = ack;
-        self.keep_up_with(ack);
+        let before = std::mem::replace(&mut self.tcb.snd.una, ack);
+        self.keep_up_with(before, ack);
         self.bytes_acked += u64::from(acked - fin);
         self.send_queue.release((acked - fin) as usize, env.pool);
         self.measure(ack, segment, env);
@@ -127,12 +136,16 @@ impl Connection {
 
     /// Raises stored sequence numbers to SND.UNA. Otherwise they would appear to lie ahead of it after 2^31 bytes.
     #[inline]
-    fn keep_up_with(&mut self, una: SeqNum) {
+    fn keep_up_with(&mut self, before: SeqNum, una: SeqNum) {
+        let mss = u32::from(self.payload_mss());
         self.tcb.snd.recover = self.tcb.snd.recover.max(una);
         self.tcb.ecn.keep_up_with(una);
         self.small_end = self.small_end.max(una);
         if let Some(rare) = self.rare.as_mut() {
             rare.urgent_end = rare.urgent_end.filter(|end| end.gt(una));
+            if let Some(quanta) = &mut rare.quanta {
+                quanta.keep_up_with(before, una, mss);
+            }
         }
     }
 
@@ -162,6 +175,7 @@ impl Connection {
             phase,
             paced: self.is_paced(env.config),
             cwnd_limited: self.tcb.snd.cwnd_limited,
+            abc_limit: env.config.tcp_abc_limit,
             restart: restart.then(|| initial_window(env.config.tcp_init_cwnd, mss)),
         });
         if let Some(used) = round {

@@ -19,6 +19,7 @@ use crate::tcp::ecn::EcnState;
 use crate::tcp::flight::{Flight, Flights};
 use crate::tcp::mtu::{PathMtu, PmtuSearch};
 use crate::tcp::pace::Pace;
+use crate::tcp::quanta::Quanta;
 use crate::tcp::reassembly::Reassembly;
 use crate::tcp::recovery::rack::Reordering;
 use crate::tcp::recovery::tlp::Tail;
@@ -134,6 +135,10 @@ pub(crate) struct Rare {
     pub(crate) pmtu_until: Option<Deadline>,
     /// Exists once new data was paced.
     pub(crate) pace: Option<Pace>,
+    /// The boundaries of what is queued to be sent; exists once something was, with `tcp_gso_quanta`.
+    pub(crate) quanta: Option<Box<Quanta>>,
+    /// Reads of an empty queue find the end, but data is queued (`tcp_shut_rd_keeps`).
+    pub(crate) read_shut: bool,
     /// Data of a SYN was taken, or of a SYN-ACK (`TCPI_OPT_SYN_DATA`).
     pub(crate) syn_data: bool,
     /// A Fast Open cookie that replaces the client's, on our first SYN-ACK.
@@ -626,8 +631,13 @@ impl Connection {
 
     /// Applies other socket options. `rcvbuf` must be that of before.
     pub(crate) fn set_options(&mut self, options: Arc<SocketOptions>, env: &Env<'_>) {
-        let keepalive = self.options.keepalive;
+        let (keepalive, nodelay) = (self.options.keepalive, self.options.nodelay);
         self.options = options;
+        if let Some(rare) = self.rare.as_mut().filter(|_| self.options.nodelay && !nodelay)
+            && let Some(quanta) = &mut rare.quanta
+        {
+            quanta.hasten();
+        }
         self.update_mss(env.config);
         let keeps = self.options.keepalive || env.config.tcp_always_keepalive;
         if keeps {

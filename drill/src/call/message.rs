@@ -91,7 +91,11 @@ impl Calls {
         let fd = self.descriptor(arguments, 0)?;
         let Transfer { len, flags, to } = self.transfer(arguments)?;
         let on = |flag: i64| flags & flag != 0;
-        let flags = SendFlags { dont_wait: on(symbol::MSG_DONTWAIT), more: on(symbol::MSG_MORE) };
+        let flags = SendFlags {
+            dont_wait: on(symbol::MSG_DONTWAIT),
+            more: on(symbol::MSG_MORE),
+            end_of_record: on(symbol::MSG_EOR),
+        };
         let (fast_open, to) = if on(symbol::MSG_FASTOPEN) { (to, None) } else { (None, to) };
         request(Request::Send { fd, len, flags, fast_open, to })
     }

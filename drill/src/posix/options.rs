@@ -165,8 +165,10 @@ impl Posix {
                 })
             }
             "SO_SNDBUF" | "SO_SNDBUFFORCE" => {
-                let least = if self.system == System::Linux { 2304 } else { 1 };
-                self.change(fd, |options| options.sndbuf = size.max(least))
+                // Linux doubles the value: what counts is memory.
+                let linux = self.system == System::Linux;
+                let size = if linux { size.saturating_mul(2).max(4608) } else { size.max(1) };
+                self.change(fd, |options| options.sndbuf = size)
             }
             "SO_RCVLOWAT" => {
                 self.socket_mut(fd)?.receive_lowat = usize::try_from(number).unwrap_or(1).max(1);
@@ -216,8 +218,11 @@ impl Posix {
                 self.change(fd, |options| options.fin_timeout = seconds(number))
             }
             "TCP_NOTSENT_LOWAT" => {
-                self.socket_mut(fd)?.notsent_lowat = u64::try_from(number).ok();
-                Ok(())
+                let set = u32::try_from(number & 0xffff_ffff).unwrap_or(u32::MAX);
+                self.socket_mut(fd)?.notsent_lowat = Some(set.into());
+                let default = self.stack.config().tcp_notsent_lowat;
+                let limit = if set > 0 { set } else { default };
+                self.change(fd, |options| options.notsent_lowat = limit)
             }
             "TCP_FASTOPEN" => self.set_fast_open(fd, number),
             "TCP_FASTOPEN_NO_COOKIE" => {
@@ -338,7 +343,7 @@ impl Posix {
             }
             "SO_KEEPALIVE" => i64::from(options.keepalive),
             "SO_RCVBUF" => doubled(rcvbuf),
-            "SO_SNDBUF" => doubled(sndbuf),
+            "SO_SNDBUF" => sndbuf.into(),
             "SO_RCVLOWAT" => socket.receive_lowat as i64,
             "SO_TYPE" => 1,
             "SO_PROTOCOL" => 6,
@@ -363,7 +368,8 @@ impl Posix {
             "TCP_NOOPT" => i64::from(options.no_options),
             "TCP_USER_TIMEOUT" => millis(options.user_timeout),
             "TCP_LINGER2" => options.fin_timeout.as_secs() as i64,
-            "TCP_NOTSENT_LOWAT" => socket.notsent_lowat.unwrap_or(u64::from(u32::MAX)) as i64,
+            // The default of the system has an effect without showing (DRILL-X09).
+            "TCP_NOTSENT_LOWAT" => i64::from(socket.notsent_lowat.unwrap_or(0) as u32 as i32),
             "TCP_FASTOPEN" => i64::from(socket.fast_open_queue),
             "TCP_FASTOPEN_CONNECT" => i64::from(socket.fast_open_connect),
             "TCP_FASTOPEN_NO_COOKIE" => i64::from(options.fast_open_no_cookie),

@@ -110,7 +110,9 @@ impl Posix {
         let unsent = info.as_ref().map_or(0, |info| info.notsent_bytes);
         let little_unsent = socket.notsent_lowat.is_none_or(|lowat| unsent < lowat);
         // As on Linux: at least a third of the buffer must be free.
-        if sending && room > 0 && room >= queued / 2 && little_unsent {
+        let quanta = self.stack.config().tcp_gso_quanta;
+        if sending && if quanta { self.has_room(id) } else { room > 0 && room >= queued / 2 && little_unsent }
+        {
             ready |= WRITABLE;
         }
         // Shut down for writing: a write fails at once, so it does not block.

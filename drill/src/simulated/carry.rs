@@ -62,7 +62,11 @@ pub(super) fn send(
             return counted(Ok(len));
         }
     }
-    let sent = posix.send_more(fd, len - progress.done.min(len), flags.more);
+    if progress.started && !nonblocking && !posix.wakes_writer(fd) {
+        return Ok(Attempt::Blocks(None));
+    }
+    let flags = steadfast_core::SendFlags { more: flags.more, end_of_record: flags.end_of_record };
+    let sent = posix.send_more(fd, len - progress.done.min(len), flags);
     progress_of(sent, len, nonblocking, progress)
 }
 

@@ -184,6 +184,7 @@ fn send(file: &File, len: usize, flags: SendFlags, fast_open: Option<SocketAddr>
     let mut all = net::SendFlags::NOSIGNAL;
     all.set(net::SendFlags::DONTWAIT, flags.dont_wait);
     all.set(net::SendFlags::MORE, flags.more);
+    all.set(net::SendFlags::EOR, flags.end_of_record);
     match fast_open {
         Some(to) => net::sendto(file, &zeros, all | FAST_OPEN, &file.takes(to)),
         None => net::send(file, &zeros, all),

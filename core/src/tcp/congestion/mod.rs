@@ -22,9 +22,6 @@ use self::rate::Rate;
 use self::reno::Reno;
 use self::usage::Usage;
 
-/// Most segments that one ACK adds to cwnd in slow start without pacing: L of RFC 9406 §4.3. With pacing all count.
-const SLOW_START_SEGMENTS: u32 = 8;
-
 /// An algorithm of congestion avoidance. All sizes are bytes.
 trait CongestionControl {
     /// An ACK covers `bytes` beyond those that slow start has counted. Grows the window.
@@ -87,6 +84,8 @@ pub(crate) struct Acked {
     pub(crate) paced: bool,
     /// The window, or pacing, held data back when it was last tried to send.
     pub(crate) cwnd_limited: bool,
+    /// The most segments that count in slow start, unless data is paced; 0: all.
+    pub(crate) abc_limit: u8,
     /// A window that is not used is lowered, to at least this; `None`: it stays.
     pub(crate) restart: Option<u32>,
 }
@@ -234,8 +233,8 @@ impl Controller {
         // In Loss, an ACK that covers a filled hole includes data that left the network long ago (RFC 3465 §2.3).
         let most = match ack.phase {
             CaState::Loss => ack.mss,
-            _ if ack.paced => u32::MAX,
-            _ => SLOW_START_SEGMENTS * ack.mss,
+            _ if ack.paced || ack.abc_limit == 0 => u32::MAX,
+            _ => u32::from(ack.abc_limit) * ack.mss,
         };
         let mut counted = ack.newly_acked;
         if self.in_initial_slow_start() {
@@ -370,6 +369,7 @@ mod tests {
             phase: CaState::Open,
             paced: false,
             cwnd_limited: true,
+            abc_limit: 8,
             restart: None,
         }
     }

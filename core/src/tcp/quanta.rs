@@ -1,0 +1,457 @@
+//! The send queue in quanta, as Linux keeps it in buffers for segmentation offload. The boundaries of writes decide
+//! where bursts end, which of them carry PSH, and how much a writer may queue.
+
+use std::collections::VecDeque;
+
+use super::segment::Outgoing;
+use super::tcb::{Connection, Env};
+use crate::seq::SeqNum;
+use crate::socket::SendFlags;
+use crate::state::CaState;
+use crate::wire::tcp::Flags;
+
+/// Memory that the bookkeeping of one quantum counts as.
+const OVERHEAD: usize = 1280;
+/// The largest packet for segmentation offload, less Linux's room for headers.
+const LARGEST: u32 = 65_536 - 321;
+/// Where releases of Linux differ, from this one on.
+pub(crate) const LINUX_6_18: u32 = 618;
+
+/// The quanta from SND.UNA on.
+#[derive(Clone, Debug, Hash)]
+pub(crate) struct Quanta {
+    /// Oldest first. Those before SND.NXT were sent.
+    list: VecDeque<Quantum>,
+    /// The end of the burst that is leaving.
+    burst: Option<SeqNum>,
+    /// The end of the last quantum that was marked for PSH while it was written.
+    pushed: SeqNum,
+    haste: Haste,
+    /// The last write said that more follows.
+    more: bool,
+    /// Segments that the peer acknowledged.
+    delivered: u64,
+}
+
+#[derive(Clone, Copy, Debug, Hash)]
+struct Quantum {
+    end: SeqNum,
+    /// Its last segment carries PSH.
+    push: bool,
+    /// Nothing is appended to it (`MSG_EOR`).
+    closed: bool,
+}
+
+/// How the next burst leaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Haste {
+    /// By Nagle's rule, and deferred if that fills it.
+    No,
+    /// The first quantum is full, and the write goes on: one burst of it.
+    One,
+    /// Whatever is there, as far as windows allow.
+    All,
+    /// Nothing leaves until the write goes on, or the peer acknowledges something.
+    Rest,
+}
+
+/// The decision about the next burst.
+enum Choice {
+    /// It leaves, and ends there.
+    Burst(SeqNum),
+    /// Windows or Nagle's rule hold it back.
+    Wait,
+    /// It waits for the next ACK, to be longer.
+    Defer,
+}
+
+impl Quanta {
+    fn new(from: SeqNum) -> Quanta {
+        let list = VecDeque::new();
+        Quanta { list, burst: None, pushed: from, haste: Haste::No, more: false, delivered: 0 }
+    }
+
+    /// The index of the first quantum that was not sent entirely.
+    fn head(&self, nxt: SeqNum) -> usize {
+        self.list.iter().position(|quantum| quantum.end.gt(nxt)).unwrap_or(self.list.len())
+    }
+
+    /// Drops what is acknowledged.
+    pub(crate) fn keep_up_with(&mut self, from: SeqNum, una: SeqNum, mss: u32) {
+        let mut from = from;
+        while let Some(front) = self.list.front().filter(|quantum| from.lt(una) && quantum.end.gt(from)) {
+            let end = if front.end.lt(una) { front.end } else { una };
+            self.delivered += u64::from(end.since(from).div_ceil(mss));
+            from = end;
+            if front.end.le(una) {
+                self.list.pop_front();
+            }
+        }
+        while self.list.front().is_some_and(|quantum| quantum.end.le(una)) {
+            self.list.pop_front();
+        }
+        self.pushed = self.pushed.max(una);
+        self.burst.take_if(|end| end.le(una));
+        self.more = false;
+    }
+
+    /// The peer has answered: a deferred burst may leave.
+    pub(crate) fn resume(&mut self) {
+        if self.haste == Haste::Rest {
+            self.haste = Haste::No;
+        }
+    }
+
+    /// Segments that the peer acknowledged.
+    pub(crate) fn delivered(&self) -> u64 {
+        self.delivered
+    }
+
+    /// Whether a segment that ends there carries PSH.
+    pub(crate) fn pushes(&self, end: SeqNum) -> bool {
+        self.list.iter().find(|quantum| quantum.end.ge(end)).is_some_and(|q| q.end == end && q.push)
+    }
+
+    /// The bytes that the queue takes of the send buffer.
+    pub(crate) fn memory(&self, bytes: usize) -> usize {
+        bytes + OVERHEAD * self.list.len()
+    }
+
+    /// Puts a boundary at `end`: what lies between it and `nxt` is one quantum, whose end may carry PSH.
+    fn cut(&mut self, nxt: SeqNum, end: SeqNum, push: bool) {
+        let index = self.head(nxt);
+        while self.list.get(index).is_some_and(|quantum| quantum.end.lt(end)) {
+            self.list.remove(index);
+        }
+        match self.list.get_mut(index) {
+            Some(quantum) if quantum.end == end => quantum.push |= push,
+            _ => self.list.insert(index, Quantum { end, push, closed: false }),
+        }
+    }
+
+    fn mark_push(&mut self) {
+        if let Some(last) = self.list.back_mut() {
+            last.push = true;
+            self.pushed = last.end;
+        }
+    }
+
+    /// Sends what waits, whatever holds it back.
+    pub(crate) fn hasten(&mut self) {
+        self.haste = Haste::All;
+        self.more = false;
+    }
+}
+
+impl Connection {
+    #[inline]
+    pub(crate) fn quanta(&self) -> Option<&Quanta> {
+        self.rare.as_ref()?.quanta.as_deref()
+    }
+
+    fn quanta_mut(&mut self) -> &mut Quanta {
+        let from = self.start_of_queue();
+        self.rare().quanta.get_or_insert_with(|| Box::new(Quanta::new(from)))
+    }
+
+    /// The size of a quantum: at most half of the largest window ever seen, in whole segments.
+    fn quantum_goal(&self) -> u32 {
+        let (mss, largest) = (u32::from(self.payload_mss()), self.tcb.snd.max_wnd);
+        let half = if largest > 536 { largest / 2 } else { largest };
+        let most = if half > 0 { half.min(LARGEST) } else { LARGEST };
+        (most / mss).max(1) * mss
+    }
+
+    /// Takes quanta for up to `len` bytes that are written. Returns how many bytes they have; the caller appends these. A
+    /// write stops where Linux would send before it goes on.
+    // DRILL-X03, DRILL-X04, DRILL-X07, DRILL-X09
+    pub(crate) fn write_in_quanta(&mut self, len: usize, flags: SendFlags) -> usize {
+        self.cover_queue();
+        let (goal, nxt, max_wnd) = (self.quantum_goal(), self.tcb.snd.nxt, self.tcb.snd.max_wnd);
+        let (sndbuf, lowat) = (self.options.sndbuf as usize, self.options.notsent_lowat);
+        let (start, mut end) = (self.start_of_queue(), self.end_of_queue());
+        let nxt = nxt.max(start);
+        let quanta = self.quanta_mut();
+        quanta.haste = Haste::No;
+        let mut taken = 0;
+        if len == 0 {
+            return 0;
+        }
+        loop {
+            let unsent = |quantum: &Quantum| quantum.end.gt(nxt) && !quantum.closed;
+            let open = quanta.list.back().filter(|last| unsent(last)).map(|_| {
+                let index = quanta.list.len() - 1;
+                let begin = if index > 0 { quanta.list[index - 1].end.max(nxt) } else { nxt };
+                end.since(begin)
+            });
+            let room = match open.and_then(|size| goal.checked_sub(size)).filter(|room| *room > 0) {
+                Some(room) => room,
+                None => {
+                    let held = quanta.memory(end.since(start) as usize);
+                    if held >= sndbuf || end.since(nxt) >= lowat {
+                        if taken > 0 {
+                            quanta.mark_push();
+                            quanta.more = false;
+                        }
+                        return taken;
+                    }
+                    quanta.list.push_back(Quantum { end, push: false, closed: false });
+                    goal
+                }
+            };
+            let count = (room as usize).min(len - taken);
+            taken += count;
+            end += count as u32;
+            let forced = end.since(quanta.pushed) > max_wnd / 2;
+            let Some(last) = quanta.list.back_mut() else { return taken };
+            last.end = end;
+            if taken == count {
+                last.push = false;
+            }
+            if taken == len {
+                last.closed = flags.end_of_record;
+                if !flags.more || forced {
+                    quanta.mark_push();
+                }
+                quanta.more = flags.more;
+                return taken;
+            }
+            if forced {
+                quanta.mark_push();
+                quanta.haste = Haste::All;
+                return taken;
+            }
+            if quanta.head(nxt) + 1 == quanta.list.len() {
+                quanta.haste = Haste::One;
+                return taken;
+            }
+        }
+    }
+
+    /// Makes quanta of what was queued otherwise: before the connection was there, or in one piece.
+    fn cover_queue(&mut self) {
+        let (goal, end, nxt) = (self.quantum_goal(), self.end_of_queue(), self.tcb.snd.nxt);
+        let start = self.start_of_queue();
+        let quanta = self.quanta_mut();
+        let mut last = quanta.list.back().map_or(start, |last| last.end);
+        if last.ge(end) {
+            return;
+        }
+        if last.lt(nxt) && nxt.lt(end) {
+            quanta.list.push_back(Quantum { end: nxt, push: true, closed: true });
+            last = nxt;
+        }
+        while last.lt(end) {
+            last = if end.since(last) > goal { last + goal } else { end };
+            quanta.list.push_back(Quantum { end: last, push: last == end, closed: false });
+        }
+    }
+
+    /// Bytes that a write may queue.
+    pub(super) fn room_in_quanta(&self, quanta: &Quanta) -> usize {
+        let bytes = self.send_queue.len();
+        let free = quanta.memory(bytes) < self.options.sndbuf as usize
+            && self.unsent() < self.options.notsent_lowat as usize;
+        let nxt = self.tcb.snd.nxt;
+        let begin = quanta.list.iter().rev().nth(1).map_or(nxt, |before| before.end.max(nxt));
+        let open = quanta.list.back().is_some_and(|last| last.end.gt(nxt) && !last.closed);
+        let spare =
+            if open { self.quantum_goal().saturating_sub(self.end_of_queue().since(begin)) } else { 0 };
+        if free { self.quantum_goal().max(spare) as usize } else { spare as usize }
+    }
+
+    /// Whether a writer that found no room is woken: a third of the buffer and half of the unsent limit are free.
+    pub(super) fn wakes_writer_of(&self, quanta: &Quanta) -> bool {
+        let (held, sndbuf) = (quanta.memory(self.send_queue.len()), self.options.sndbuf as usize);
+        sndbuf.saturating_sub(held) >= held / 2 && 2 * self.unsent() < self.options.notsent_lowat as usize
+    }
+
+    /// Segments that were sent and not acknowledged, where none is known to be lost or delivered.
+    pub(crate) fn segments_out(&self) -> Option<u32> {
+        let (quanta, mss) = (self.quanta()?, u32::from(self.payload_mss()));
+        let (mut from, mut count, nxt) = (self.start_of_queue(), 0, self.tcb.snd.nxt);
+        for quantum in &quanta.list {
+            if !from.lt(nxt) {
+                break;
+            }
+            let end = if quantum.end.lt(nxt) { quantum.end } else { nxt };
+            count += end.since(from).div_ceil(mss);
+            from = end;
+        }
+        Some(count + u32::from(from.lt(nxt)))
+    }
+
+    /// The segments that congestion control permits now, and its whole window.
+    fn quota(&self, mss: u32, room: u32) -> (u32, u32) {
+        let cwnd = (self.congestion.cwnd() / mss).max(1);
+        let free = match (&self.flight, self.segments_out()) {
+            (None, Some(out)) => cwnd.saturating_sub(out),
+            _ => room / mss,
+        };
+        (free, cwnd)
+    }
+
+    /// The most segments of a burst.
+    fn most_of_burst(&self, mss: u32, env: &Env<'_>) -> u32 {
+        let config = env.config;
+        let least = u32::from(config.tcp_min_tso_segs);
+        if config.linux_release < LINUX_6_18 {
+            return (self.quantum_goal() / mss).max(least);
+        }
+        // By the pacing rate, although nothing is paced.
+        let srtt = self.tcb.rtt.srtt().as_micros().max(1) as u64;
+        let (cwnd, threshold) = (u64::from(self.congestion.cwnd()), u64::from(self.congestion.ssthresh()));
+        let starting = cwnd < threshold / 2;
+        let ratio = if starting { config.tcp_pacing_ss_ratio } else { config.tcp_pacing_ca_ratio };
+        let per_ms = cwnd * u64::from(ratio) / 100 * 1_000_000 / srtt >> 10;
+        let shift = self.min_rtt.get().as_micros() as u64 >> 9;
+        let near = if shift < 32 { u64::from(LARGEST) >> shift } else { 0 };
+        let bytes = (per_ms + near).min(u64::from(LARGEST)) as u32;
+        (bytes / mss).max(least)
+    }
+
+    /// Sends the next segment of a burst, or of a new one. The bulk of the rules is Linux's `tcp_write_xmit`.
+    // DRILL-X01, DRILL-X02
+    #[cold]
+    pub(super) fn next_in_quanta(
+        &mut self,
+        (unsent, fin_due): (usize, bool),
+        (window, room, mss): (u32, u32, u32),
+        offload: bool,
+        out: &mut Outgoing,
+        env: &mut Env<'_>,
+    ) -> bool {
+        self.cover_queue();
+        let nxt = self.tcb.snd.nxt;
+        let leaving = self.quanta().and_then(|quanta| quanta.burst).filter(|end| end.gt(nxt));
+        let end = match leaving {
+            Some(end) => Some(end),
+            None => match self.choose_burst(fin_due, window, room, mss, env) {
+                Choice::Burst(end) => Some(end),
+                Choice::Wait => None,
+                Choice::Defer => {
+                    self.quanta_mut().haste = Haste::Rest;
+                    None
+                }
+            },
+        };
+        let (free, _) = self.quota(mss, room);
+        self.tcb.snd.cwnd_limited = unsent as u32 > free.saturating_mul(mss);
+        let Some(end) = end else {
+            if unsent == 0 && fin_due && window > 0 {
+                self.first_transmission(0, Flags::FIN, None, out, env);
+                return true;
+            }
+            if self.flight() == 0 {
+                self.arm_persist(env);
+            }
+            return false;
+        };
+        if leaving.is_none() {
+            let several = end.since(nxt) > mss || self.tcb.snd.pending.window_probe;
+            let quanta = self.quanta_mut();
+            quanta.cut(nxt, end, several);
+            quanta.burst = Some(end);
+        }
+        let rest = end.since(nxt) as usize;
+        let most = if offload { self.super_payload(mss as usize) } else { mss as usize };
+        let payload = rest.min(most);
+        let fin = fin_due && payload == unsent && window as usize > payload;
+        let flags = if fin { Flags::FIN } else { Flags::default() };
+        let segment_size = (payload > mss as usize).then_some(mss as u16);
+        self.first_transmission(payload, flags, segment_size, out, env);
+        self.note_small_segment(payload, mss as usize);
+        if payload == rest {
+            let quanta = self.quanta_mut();
+            quanta.burst = None;
+            if quanta.haste == Haste::One {
+                quanta.haste = Haste::Rest;
+            }
+        }
+        true
+    }
+
+    fn choose_burst(&self, fin_due: bool, window: u32, room: u32, mss: u32, env: &Env<'_>) -> Choice {
+        let (Some(quanta), nxt) = (self.quanta(), self.tcb.snd.nxt) else { return Choice::Wait };
+        let index = quanta.head(nxt);
+        let Some(head) = quanta.list.get(index) else { return Choice::Wait };
+        let (free, cwnd) = self.quota(mss, room);
+        let probe = self.tcb.snd.pending.window_probe;
+        if (free == 0 && !probe) || quanta.haste == Haste::Rest {
+            return Choice::Wait;
+        }
+        let most = self.most_of_burst(mss, env);
+        let quota = (cwnd / 2).max(1).min(free).min(most).max(1);
+        let (mut len, mut end) = (head.end.since(nxt), head.end);
+        if let Some(next) = quanta.list.get(index + 1).filter(|_| !head.closed) {
+            let grown = (quota * mss).saturating_sub(len).min(next.end.since(head.end));
+            (len, end) = (len + grown, end + grown);
+        }
+        let tail = end == self.end_of_queue();
+        let fin = tail && fin_due;
+        if window < len.min(mss) {
+            // The override timer sends what fits.
+            return if probe && window > 0 { Choice::Burst(nxt + window.min(len)) } else { Choice::Wait };
+        }
+        if probe {
+            return Choice::Burst(nxt + len.min(mss));
+        }
+        let cork = self.options.cork || quanta.more;
+        let small_in_flight = self.small_end.gt(self.tcb.snd.una) && self.flight() > 0;
+        let by_nagle = cork || (!self.options.nodelay && small_in_flight);
+        let holds = tail && !fin && quanta.haste == Haste::No && by_nagle;
+        if len <= mss {
+            return if len == mss || !holds { Choice::Burst(end) } else { Choice::Wait };
+        }
+        let whole = fin || quanta.list.iter().any(|quantum| quantum.end == end && quantum.closed);
+        if quanta.haste != Haste::One && self.defers((len, tail, whole), (window, free), (cwnd, most), env) {
+            return Choice::Defer;
+        }
+        let (allowed, needed) = (mss * quota, len.min(window));
+        let partial = needed % mss;
+        let limit = if allowed <= needed || (allowed <= window && !tail) {
+            allowed
+        } else if partial > 0 && holds {
+            needed - partial
+        } else {
+            needed
+        };
+        Choice::Burst(nxt + len.min(limit))
+    }
+
+    /// Whether a burst that a window cuts waits for the next ACK, to be longer (Linux's `tcp_tso_should_defer`).
+    // DRILL-X02b
+    fn defers(
+        &self,
+        (len, tail, whole): (u32, bool, bool),
+        (window, free): (u32, u32),
+        (cwnd, most): (u32, u32),
+        env: &Env<'_>,
+    ) -> bool {
+        let mss = u32::from(self.payload_mss());
+        if matches!(self.ca_state(), CaState::Recovery | CaState::Loss)
+            || env.tick().elapsed(self.tcb.snd.last_sent) > 1
+            || self.flight() == 0
+        {
+            return false;
+        }
+        let by_cwnd = free * mss;
+        let limit = window.min(by_cwnd);
+        let share = match u32::from(env.config.tcp_tso_win_divisor) {
+            0 => 3 * mss + 1,
+            divisor => self.tcb.snd.wnd.min(cwnd * mss) / divisor,
+        };
+        if limit >= most * mss || (!tail && limit >= len) || limit >= share {
+            return false;
+        }
+        if env.config.linux_release >= LINUX_6_18 {
+            let sent = self.flight.as_ref().map_or(self.sent, |flight| flight.earliest());
+            let age = crate::time::SendTime::at(env.now).since(sent).max(0) as u64;
+            let srtt = self.tcb.rtt.srtt().as_micros() as u64;
+            if srtt.saturating_sub(age) > (srtt / 2).min(1000) {
+                return false;
+            }
+        }
+        limit <= len || !whole
+    }
+}
