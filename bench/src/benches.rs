@@ -16,7 +16,7 @@ use crate::report::{Goal, Row, Unit};
 use crate::sharing;
 use crate::tun;
 use crate::tun_flood;
-use crate::{Arguments, Command, path, pcap, report};
+use crate::{Arguments, Command, gateway, path, pcap, report};
 
 /// A benchmark.
 pub(crate) struct Bench {
@@ -131,6 +131,8 @@ pub(crate) fn run(arguments: &Arguments) -> ExitCode {
     if let Some(command) = &arguments.command {
         let result = match command {
             Command::Paths(arguments) => path::run(arguments).map_err(|error| error.to_string()),
+            Command::Gateway(arguments) => return gateway::run(arguments),
+            Command::GatewayClient(arguments) => return gateway::client(arguments),
             Command::Pcap => pcap::run().map_err(|error| error.to_string()),
         };
         return match result {

@@ -8,6 +8,8 @@ mod benches;
 mod flood;
 #[cfg(feature = "peers")]
 mod footprint;
+#[cfg(feature = "peers")]
+mod gateway;
 mod guard;
 #[cfg(feature = "peers")]
 mod library;
@@ -79,6 +81,10 @@ struct Arguments {
 enum Command {
     /// Run senders over emulated paths, beside the kernel.
     Paths(path::Arguments),
+    /// Put the gateway beside pasta and slirp4netns.
+    Gateway(gateway::Arguments),
+    #[command(hide = true)]
+    GatewayClient(gateway::ClientArguments),
     /// Read captures that it makes, beside tshark and tcptrace.
     Pcap,
 }
