@@ -301,6 +301,8 @@ impl TcpRequest {
         };
         let mut upstream = ResetOnDrop(Some(upstream));
         let stream = self.accept().await?;
+        // The other end decides what waits for more data.
+        stream.set_nodelay(true)?;
         match upstream.0.take() {
             Some(upstream) => Ok(relay(stream, upstream, config).await),
             None => Err(io::ErrorKind::NotConnected.into()),
