@@ -10,7 +10,7 @@ use tokio::net::UdpSocket;
 use tokio::time::Instant;
 
 use crate::flows::Flow;
-use crate::udp::send;
+use crate::sockets::send;
 
 /// Clients at a time. Beyond that the one that was silent for the longest gives up its place.
 const CLIENTS: usize = 4096;

@@ -7,11 +7,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use steadfast::{Net, TcpListener, UdpSocket};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use crate::counters::count;
+use crate::names::HEADER_LEN;
 use crate::servers::PORT;
 use crate::shared::Shared;
 
@@ -23,8 +25,6 @@ const IN_FLIGHT: usize = 256;
 
 /// The largest message over UDP.
 const LARGEST: usize = 65_535;
-
-const HEADER_LEN: usize = 12;
 
 /// Serves queries at an address of the gateway.
 pub(crate) async fn serve(
@@ -66,6 +66,7 @@ async fn serve_udp(socket: Arc<UdpSocket>, shared: Arc<Shared>) {
                 count(&shared.counts.dns_failed);
                 failure_of(&query)
             });
+            shared.learn(&answer);
             // It fails if the guest is gone.
             let _ = socket.send_to(&answer, guest).await;
             drop(permit);
@@ -146,7 +147,12 @@ async fn serve_tcp(listener: TcpListener, shared: Arc<Shared>) {
         tokio::spawn(async move {
             for server in shared.dns.servers() {
                 if let Ok(Ok(upstream)) = timeout(PATIENCE, tokio::net::TcpStream::connect(server)).await {
-                    steadfast::relay(guest, upstream, &shared.relay).await;
+                    if shared.rules.has_names() {
+                        // It fails if one of them is gone.
+                        let _ = carry_messages(guest, upstream, &shared).await;
+                    } else {
+                        steadfast::relay(guest, upstream, &shared.relay).await;
+                    }
                     return;
                 }
             }
@@ -154,6 +160,34 @@ async fn serve_tcp(listener: TcpListener, shared: Arc<Shared>) {
             guest.abort();
         });
     }
+}
+
+/// Carries messages one by one, each behind its length (RFC 1035 §4.2.2), so that rules by name learn from them.
+async fn carry_messages(
+    mut guest: steadfast::TcpStream,
+    mut server: tokio::net::TcpStream,
+    shared: &Shared,
+) -> io::Result<()> {
+    /// A guest that asks nothing for this long is let go (RFC 7766 §6.2.3).
+    const IDLE: Duration = Duration::from_secs(10);
+    while let Ok(query) = timeout(IDLE, read_message(&mut guest)).await {
+        server.write_all(&query?).await?;
+        let answer =
+            timeout(PATIENCE, read_message(&mut server)).await.map_err(|_| io::ErrorKind::TimedOut)??;
+        shared.learn(&answer[2..]);
+        guest.write_all(&answer).await?;
+    }
+    Ok(())
+}
+
+/// Reads a message with its length.
+async fn read_message(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Vec<u8>> {
+    let mut message = vec![0; 2];
+    stream.read_exact(&mut message).await?;
+    let len = u16::from_be_bytes([message[0], message[1]]);
+    message.resize(2 + usize::from(len), 0);
+    stream.read_exact(&mut message[2..]).await?;
+    Ok(message)
 }
 
 #[cfg(test)]

@@ -17,7 +17,7 @@ use crate::counters::count;
 use crate::errors;
 use crate::rules::Action;
 use crate::shared::Shared;
-use crate::udp::{send, set_header};
+use crate::sockets::{send, set_header};
 
 /// Pings at a time, by guest and identifier. More are dropped.
 const PINGS: usize = 256;
@@ -70,7 +70,7 @@ impl Pings {
     /// An error is the answer to the guest; without one, its packet has made its last hop.
     fn forward(self: &Arc<Pings>, request: &Echo) -> Result<(), Option<Reject>> {
         let to = self.shared.real_destination(SocketAddr::new(request.destination, 0));
-        match self.shared.decide(to) {
+        match self.shared.decide_datagram(to) {
             Action::Allow => {}
             Action::Deny => return Err(Some(Reject::AdminProhibited)),
             Action::Drop => return Ok(()),

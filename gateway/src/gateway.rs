@@ -16,6 +16,8 @@ use crate::flows::{self, Flow};
 use crate::forwards::{Bound, Forward, Forwards, Parts};
 use crate::guests;
 use crate::localhost::Localhost;
+use crate::names::Names;
+use crate::proxy::Proxy;
 use crate::rules::{Rule, Rules};
 use crate::servers::Dns;
 use crate::shared::Shared;
@@ -50,6 +52,7 @@ impl Gateway {
             localhost: false,
             forwards: Vec::new(),
             fixed_guest: false,
+            proxy: None,
         }
     }
 
@@ -138,6 +141,7 @@ pub struct GatewayBuilder {
     localhost: bool,
     forwards: Vec<Arc<Bound>>,
     fixed_guest: bool,
+    proxy: Option<Proxy>,
 }
 
 impl GatewayBuilder {
@@ -203,6 +207,13 @@ impl GatewayBuilder {
         self
     }
 
+    /// Lets the connections of guests leave by a proxy. Datagrams and pings are refused then, except queries to the
+    /// gateway's name server.
+    pub fn proxy(mut self, proxy: Proxy) -> GatewayBuilder {
+        self.proxy = Some(proxy);
+        self
+    }
+
     /// Starts the gateway on the device behind which the guests are, on the current Tokio runtime. Guests behind a device
     /// that carries Ethernet frames get addresses by DHCP, and hear of the IPv6 network by advertisements of a router.
     ///
@@ -238,6 +249,8 @@ impl GatewayBuilder {
             relay: self.relay,
             counts: Counts::default(),
             dns,
+            names: Mutex::new(Names::default()),
+            proxy: self.proxy,
             uploads: Arc::default(),
             limit: Arc::new(Semaphore::new(self.connections)),
             fixed_guest: self.fixed_guest,

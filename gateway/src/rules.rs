@@ -31,8 +31,9 @@ impl Action {
 
 /// A rule: `allow 10.0.0.0/8:5432`, `deny [2001:db8::/32]:80-443`, `drop *:25`.
 ///
-/// The network is an address, an address with a prefix length, or `*`. Ports are one port or a range; without them, the
-/// rule covers all ports.
+/// The network is an address, an address with a prefix length, or `*`. It may also be a name, `example.com`, or the names
+/// beneath one, `*.example.com`: the addresses that the gateway's name server has given for them to a guest. Ports are one
+/// port or a range; without them, the rule covers all ports.
 ///
 /// ```
 /// use steadfast_gateway::Rule;
@@ -43,12 +44,21 @@ impl Action {
 /// let wrong = "deny 10.0.0.0/33".parse::<Rule>().unwrap_err();
 /// assert_eq!(wrong.to_string(), "`10.0.0.0/33`: expected a prefix from 0 to 32, found `33`");
 /// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rule {
     action: Action,
-    /// `None`: all addresses of both families.
-    network: Option<(IpAddr, u8)>,
+    to: To,
     ports: (u16, u16),
+}
+
+/// The destinations of a rule.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum To {
+    /// All addresses of both families.
+    All,
+    Network(IpAddr, u8),
+    /// In small letters. Behind `*.`, all names beneath it.
+    Name(String),
 }
 
 impl Rule {
@@ -65,12 +75,15 @@ impl Rule {
                 .ok_or_else(|| wrong(format!("a port or a range of ports, as 80 or 80-443, found `{text}`")))
         })?;
         if network == "*" || network.is_empty() {
-            return Ok(Rule { action, network: None, ports });
+            return Ok(Rule { action, to: To::All, ports });
+        }
+        if is_name(network) {
+            return Ok(Rule { action, to: To::Name(network.to_ascii_lowercase()), ports });
         }
         let (address, len) = network.split_once('/').map_or((network, None), |(a, len)| (a, Some(len)));
-        let address: IpAddr = address
-            .parse()
-            .map_err(|_| wrong(format!("an address, a network as 10.0.0.0/8, or `*`, found `{network}`")))?;
+        let address: IpAddr = address.parse().map_err(|_| {
+            wrong(format!("an address, a network as 10.0.0.0/8, a name, or `*`, found `{network}`"))
+        })?;
         let longest = if address.is_ipv4() { 32 } else { 128 };
         let len = match len {
             None => longest,
@@ -80,7 +93,7 @@ impl Rule {
                 .filter(|len| *len <= longest)
                 .ok_or_else(|| wrong(format!("a prefix from 0 to {longest}, found `{text}`")))?,
         };
-        Ok(Rule { action, network: Some((address, len)), ports })
+        Ok(Rule { action, to: To::Network(address, len), ports })
     }
 
     /// The rule that opens one destination.
@@ -89,21 +102,53 @@ impl Rule {
         let len = if ip.is_ipv4() { 32 } else { 128 };
         Rule {
             action: Action::Allow,
-            network: Some((ip, len)),
+            to: To::Network(ip, len),
             ports: (destination.port(), destination.port()),
         }
     }
 
-    /// Returns whether the rule is about a destination.
+    /// Returns whether the rule is about a destination. One by name needs the names of the address: see
+    /// [`covers_name`](Rule::covers_name).
     pub fn covers(&self, destination: SocketAddr) -> bool {
-        let network = self.network.is_none_or(|(network, len)| prefix_covers(network, len, destination.ip()));
+        let network = match &self.to {
+            To::All => true,
+            To::Network(network, len) => prefix_covers(*network, *len, destination.ip()),
+            To::Name(_) => false,
+        };
         network && (self.ports.0..=self.ports.1).contains(&destination.port())
     }
 
-    /// The greatest is the most specific: by its prefix, then by its ports.
-    fn rank(&self) -> (u8, u16) {
-        (self.network.map_or(0, |(_, len)| len + 1), u16::MAX - (self.ports.1 - self.ports.0))
+    /// Returns whether the rule is one by name, and about this one, which is in small letters.
+    pub fn covers_name(&self, name: &str) -> bool {
+        let To::Name(own) = &self.to else { return false };
+        match own.strip_prefix('*') {
+            // With its dot.
+            Some(beneath) => name.len() > beneath.len() && name.ends_with(beneath),
+            None => own == name,
+        }
     }
+
+    /// The greatest is the most specific: by its prefix, then by its ports. A name is as specific as an address.
+    fn rank(&self) -> (u8, u16) {
+        let rank = match &self.to {
+            To::All => 0,
+            To::Network(IpAddr::V4(_), len) => len + 97,
+            To::Network(IpAddr::V6(_), len) => len + 1,
+            To::Name(_) => 129,
+        };
+        (rank, u16::MAX - (self.ports.1 - self.ports.0))
+    }
+}
+
+/// Returns whether a text is a name, or `*.` and one: its last label is no number.
+fn is_name(text: &str) -> bool {
+    let mut labels = text.strip_prefix("*.").unwrap_or(text).split('.');
+    let is_label = |label: &str| {
+        (1..=63).contains(&label.len())
+            && label.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b))
+    };
+    labels.clone().all(is_label)
+        && labels.next_back().is_some_and(|last| last.bytes().any(|b| !b.is_ascii_digit()))
 }
 
 /// The network and the ports. Colons are part of an IPv6 address unless brackets enclose it.
@@ -151,10 +196,11 @@ impl FromStr for Rule {
 impl fmt::Display for Rule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.action.name())?;
-        match self.network {
-            None => f.write_str(" *")?,
-            Some((address @ IpAddr::V4(_), len)) => write!(f, " {address}/{len}")?,
-            Some((address, len)) => write!(f, " [{address}/{len}]")?,
+        match &self.to {
+            To::All => f.write_str(" *")?,
+            To::Network(address @ IpAddr::V4(_), len) => write!(f, " {address}/{len}")?,
+            To::Network(address, len) => write!(f, " [{address}/{len}]")?,
+            To::Name(name) => write!(f, " {name}")?,
         }
         match self.ports {
             (0, u16::MAX) => Ok(()),
@@ -221,18 +267,42 @@ impl Rules {
         Rules { sorted }
     }
 
-    /// Decides about a destination. An IPv4-mapped address counts as the IPv4 address.
+    /// Decides about a destination without a name. An IPv4-mapped address counts as the IPv4 address.
     pub fn decide(&self, destination: SocketAddr) -> Action {
+        self.decide_by_names(destination, &[])
+    }
+
+    /// Decides about a destination whose address was given for these names.
+    pub(crate) fn decide_by_names(&self, destination: SocketAddr, names: &[&str]) -> Action {
         let destination = SocketAddr::new(destination.ip().to_canonical(), destination.port());
-        let rule = self.sorted.iter().find(|rule| rule.covers(destination));
-        rule.map_or(Action::Allow, |rule| rule.action)
+        let covers = |rule: &&Rule| {
+            let by_name = || names.iter().any(|name| rule.covers_name(name));
+            let port = (rule.ports.0..=rule.ports.1).contains(&destination.port());
+            rule.covers(destination) || port && by_name()
+        };
+        self.sorted.iter().find(covers).map_or(Action::Allow, |rule| rule.action)
+    }
+
+    /// Returns whether an answer that gives an address for a name matters here. The addresses of the machine itself are
+    /// never opened by a name: whoever has the name could choose them.
+    pub(crate) fn wants(&self, name: &str, address: IpAddr) -> bool {
+        let closed = |network: &str| {
+            let rule = Rule::new(Action::Deny, network);
+            rule.is_ok_and(|rule| rule.covers(SocketAddr::new(address, 1)))
+        };
+        self.sorted.iter().any(|rule| rule.covers_name(name)) && !CLOSED.iter().any(|network| closed(network))
+    }
+
+    /// Returns whether there are rules by name.
+    pub(crate) fn has_names(&self) -> bool {
+        self.sorted.iter().any(|rule| matches!(rule.to, To::Name(_)))
     }
 
     /// Closes the guests' own network: a packet to it that reaches the gateway is for nobody.
     pub(crate) fn close_subnet(&mut self, subnet: &Subnet) {
         let own = |network: IpAddr| Rule {
             action: Action::Deny,
-            network: Some((network, Subnet::prefix_len(network))),
+            to: To::Network(network, Subnet::prefix_len(network)),
             ports: (0, u16::MAX),
         };
         self.sorted.push(own(subnet.v4.into()));
@@ -298,8 +368,34 @@ mod tests {
     }
 
     #[test]
+    fn a_rule_by_name_covers_the_addresses_of_the_name() {
+        let rules = rules(&["deny *", "allow *.example.com:443", "deny bad.example.com", "deny 192.0.2.9"]);
+        let decide = |end: &str, names: &[&str]| rules.decide_by_names(end.parse().unwrap(), names);
+        assert_eq!(decide("192.0.2.1:443", &["www.example.com"]), Action::Allow);
+        assert_eq!(decide("[2001:db8::1]:443", &["a.b.example.com", "other.example"]), Action::Allow);
+        for names in [&[][..], &["example.com"], &["www.example.com.evil"], &["wwwexample.com"]] {
+            assert_eq!(decide("192.0.2.1:443", names), Action::Deny, "{names:?}");
+        }
+        assert_eq!(decide("192.0.2.1:80", &["www.example.com"]), Action::Deny);
+        // Fewer ports are more specific, and of equals the last decides.
+        assert_eq!(decide("192.0.2.1:443", &["bad.example.com"]), Action::Allow);
+        // Nobody opens the machine itself by a name.
+        let wants = |name: &str, address: &str| rules.wants(name, address.parse().unwrap());
+        assert!(wants("www.example.com", "192.0.2.1") && wants("bad.example.com", "10.0.0.1"));
+        assert!(!wants("example.com", "192.0.2.1") && !wants("www.example.com", "127.0.0.1"));
+        assert!(!wants("www.example.com", "169.254.169.254") && !wants("www.example.com", "::1"));
+    }
+
+    #[test]
     fn a_rule_reads_as_it_is_written() {
-        for text in ["allow *", "deny 10.0.0.0/8:80-443", "drop [2001:db8::/32]:25", "allow 1.2.3.4/32:1"] {
+        for text in [
+            "allow *",
+            "allow *.example.com:443",
+            "deny a-b.example",
+            "deny 10.0.0.0/8:80-443",
+            "drop [2001:db8::/32]:25",
+            "allow 1.2.3.4/32:1",
+        ] {
             assert_eq!(text.parse::<Rule>().unwrap().to_string(), text);
         }
         for (text, same) in
@@ -316,8 +412,11 @@ mod tests {
             ("deny", "`deny`: expected `allow`, `deny` or `drop`, and a network"),
             (
                 "deny 10.0.0/8",
-                "`10.0.0/8`: expected an address, a network as 10.0.0.0/8, or `*`, found `10.0.0/8`",
+                "`10.0.0/8`: expected an address, a network as 10.0.0.0/8, a name, or `*`, found `10.0.0/8`",
             ),
+            ("deny 10.0.0", "`10.0.0`: expected an address, a network as 10.0.0.0/8, a name, or `*`"),
+            ("deny *example.com", "`*example.com`: expected an address, a network as 10.0.0.0/8, a name"),
+            ("deny a..b", "`a..b`: expected an address, a network as 10.0.0.0/8, a name"),
             ("deny 10.0.0.0/33", "`10.0.0.0/33`: expected a prefix from 0 to 32, found `33`"),
             ("deny ::1/129", "`::1/129`: expected a prefix from 0 to 128, found `129`"),
             ("deny 1.2.3.4:http", "`1.2.3.4:http`: expected a port or a range of ports"),

@@ -2,13 +2,15 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use steadfast::{RelayConfig, UdpSocket};
 use tokio::sync::Semaphore;
 
 use crate::counters::Counts;
+use crate::names::Names;
+use crate::proxy::Proxy;
 use crate::rules::{Action, Rules};
 use crate::servers::Dns;
 use crate::subnet::Subnet;
@@ -21,6 +23,10 @@ pub(crate) struct Shared {
     pub(crate) relay: RelayConfig,
     pub(crate) counts: Counts,
     pub(crate) dns: Dns,
+    /// For rules by name.
+    pub(crate) names: Mutex<Names>,
+    /// Connections leave by it.
+    pub(crate) proxy: Option<Proxy>,
     /// Connections whose guest may still send.
     pub(crate) uploads: Arc<AtomicUsize>,
     /// A permit for each connection.
@@ -47,7 +53,25 @@ impl Shared {
     }
 
     pub(crate) fn decide(&self, destination: SocketAddr) -> Action {
-        self.rules.decide(destination)
+        if !self.rules.has_names() {
+            return self.rules.decide(destination);
+        }
+        let names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
+        let names: Vec<&str> = names.of(destination.ip().to_canonical()).collect();
+        self.rules.decide_by_names(destination, &names)
+    }
+
+    /// Decides about a datagram or a ping. None of them leaves by a proxy, nor past it.
+    pub(crate) fn decide_datagram(&self, destination: SocketAddr) -> Action {
+        if self.proxy.is_some() { Action::Deny } else { self.decide(destination) }
+    }
+
+    /// Notes what an answer of a name server says.
+    pub(crate) fn learn(&self, answer: &[u8]) {
+        if self.rules.has_names() {
+            let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
+            names.learn(answer, |name, address| self.rules.wants(name, address));
+        }
     }
 }
 

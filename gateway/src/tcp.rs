@@ -61,6 +61,10 @@ impl Shared {
     }
 
     async fn dial(&self, destination: SocketAddr) -> io::Result<Upstream> {
+        if let Some(proxy) = &self.proxy {
+            let stream = proxy.connect(destination).await?;
+            return Ok(Upstream::new(stream, self.uploads.clone()));
+        }
         let dialled = TcpStream::connect(destination).await;
         let stream = match dialled {
             // A program that listens on `localhost` may have taken either of its addresses.

@@ -9,7 +9,6 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use socket2::SockRef;
 use steadfast::stack::{IcmpError, UdpPacket};
 use steadfast::{Reject, UdpForwarder};
 use tokio::io::Interest;
@@ -22,6 +21,7 @@ use crate::errors;
 use crate::flows::Flow;
 use crate::rules::Action;
 use crate::shared::Shared;
+use crate::sockets::{send, set_header};
 
 /// Sockets of guests at a time. Beyond that the one that has sent nothing for the longest gives up its place.
 const MAPPINGS: usize = 4096;
@@ -157,7 +157,7 @@ impl Table {
 
     fn forward(self: &Arc<Table>, packet: &UdpPacket) -> Result<(), Refusal> {
         let to = self.shared.real_destination(packet.destination);
-        match self.shared.decide(to) {
+        match self.shared.decide_datagram(to) {
             Action::Allow => {}
             Action::Deny => return Err(Refusal::Reject(Reject::AdminProhibited)),
             Action::Drop => return Ok(()),
@@ -301,29 +301,6 @@ impl Mapping {
         let is_new = peers.all.is_empty() && peers.used + LOOK > now;
         peers.all.retain(|_, peer| peer.expires() > now);
         peers.all.values().map(Peer::expires).min().or(is_new.then_some(now + LOOK))
-    }
-}
-
-/// Sends a datagram now, whatever the runtime knows of the socket. If the kernel's queue is full, it is lost.
-pub(crate) fn send(socket: &UdpSocket, payload: &[u8], to: SocketAddr) -> io::Result<()> {
-    let to = to.into();
-    let attempt = || match SockRef::from(socket).send_to(payload, &to) {
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
-        sent => sent.map(drop),
-    };
-    // The socket tells of an error of an earlier datagram once.
-    attempt().or_else(|_| attempt())
-}
-
-/// Gives what a socket sends the TTL and the TOS of a guest's packet.
-pub(crate) fn set_header(socket: &UdpSocket, v4: bool, (ttl, tos): (u8, u8)) -> io::Result<()> {
-    let socket = SockRef::from(socket);
-    if v4 {
-        socket.set_ttl_v4(ttl.into())?;
-        socket.set_tos_v4(tos.into())
-    } else {
-        socket.set_unicast_hops_v6(ttl.into())?;
-        socket.set_tclass_v6(tos.into())
     }
 }
 
