@@ -10,6 +10,8 @@ mod capture;
 mod config;
 #[cfg(target_os = "linux")]
 mod connect;
+#[cfg(target_os = "linux")]
+mod doctor;
 mod drill;
 #[cfg(any(test, not(target_os = "linux")))]
 mod elsewhere;
@@ -26,6 +28,8 @@ mod http;
 mod lab;
 #[cfg(target_os = "linux")]
 mod logged;
+#[cfg(target_os = "linux")]
+mod machine;
 mod opponent;
 mod output;
 mod pcap;
@@ -99,6 +103,12 @@ enum Command {
     /// Carry the traffic of a namespace or of a virtual machine, on Linux.
     #[cfg(not(target_os = "linux"))]
     Gateway(elsewhere::Needless),
+    /// Say what this machine lacks for `run` and `gateway`, and the remedies. The exit status is 1 if `run` does not work.
+    #[cfg(target_os = "linux")]
+    Doctor(doctor::Doctor),
+    /// Say what this machine lacks for `run` and `gateway`, on Linux.
+    #[cfg(not(target_os = "linux"))]
+    Doctor(elsewhere::Needless),
     /// Print every setting, as `--sysctl` takes it: name, value, unit and what it does.
     Config(config::Settings),
     /// Play scenarios of the fault catalogue on a simulated network.
@@ -124,6 +134,13 @@ fn main() -> ExitCode {
         Command::Connect(command) => run(command.run()),
         #[cfg(target_os = "linux")]
         Command::Run(command) => return command.run(),
+        #[cfg(target_os = "linux")]
+        Command::Doctor(command) => match command.run() {
+            Ok(status) => return status,
+            Err(failure) => Err(failure),
+        },
+        #[cfg(not(target_os = "linux"))]
+        Command::Doctor(command) => command.run("doctor"),
         #[cfg(target_os = "linux")]
         Command::Gateway(command) => command.run(),
         #[cfg(not(target_os = "linux"))]

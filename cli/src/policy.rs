@@ -12,8 +12,8 @@ use crate::failure::Failure;
 /// Rules, names and published ports.
 #[derive(Args)]
 pub(crate) struct Policy {
-    /// Open destinations: a network and ports, as 10.0.0.0/8:5432, [2001:db8::/32]:80-443 or `*`. May be repeated; of
-    /// all rules, the most specific one decides. The machine's loopback and link-local addresses are closed otherwise.
+    /// Open destinations: a network and ports, as 10.0.0.0/8:5432, [2001:db8::/32]:80-443 or `*`, or a name, as
+    /// example.com or *.example.com:443. May be repeated; of all rules, the most specific one decides. The machine's loopback and link-local addresses are closed otherwise.
     #[arg(long, value_name = "NETWORK[:PORTS]")]
     allow: Vec<String>,
     /// Refuse destinations, with the ICMP error that says so. May be repeated.
@@ -25,6 +25,9 @@ pub(crate) struct Policy {
     /// Who answers queries of names: `host`, the servers of this machine; `none`; or a server. May be repeated.
     #[arg(long, value_name = "host|none|ADDRESS[:PORT]", default_value = "host")]
     dns: Vec<Server>,
+    /// Let connections leave by a proxy: socks5://ADDRESS:PORT, or http://ADDRESS:PORT with CONNECT.
+    #[arg(long, value_name = "URL")]
+    upstream: Option<String>,
     /// Lead clients of a port of this machine inside: 8080:80, 0.0.0.0:8080:80 for those of other machines, too, or
     /// 5353:53/udp. The address of the client is kept. May be repeated.
     #[arg(short, long, value_name = "[ADDRESS:]PORT[:PORT][/udp]")]
@@ -75,6 +78,10 @@ impl Policy {
         for port in localhost {
             let loopback = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), *port);
             builder = builder.rule(Rule::allow(loopback));
+        }
+        if let Some(text) = &self.upstream {
+            let proxy = text.parse().map_err(|e| Failure::usage(format!("--upstream {e}")))?;
+            builder = builder.proxy(proxy);
         }
         let forwards = self.publish.iter().map(|text| text.parse::<Forward>());
         let forwards = forwards.collect::<Result<Vec<_>, _>>();

@@ -24,6 +24,7 @@ use self::refusal::OURS;
 use crate::cage;
 use crate::failure::Failure;
 use crate::faults::{FaultOptions, Plan};
+use crate::machine::Machine;
 use crate::policy::Policy;
 
 pub(crate) use self::inside::Inside;
@@ -153,16 +154,7 @@ fn code_of(status: ExitStatus) -> u8 {
 
 /// The network of the guests. It has IPv6 only where the machine has.
 pub(crate) fn offered_subnet() -> Subnet {
-    if has_ipv6() { Subnet::with_v6() } else { Subnet::default() }
-}
-
-/// Returns whether this machine has a way to the IPv6 world. Guests without one must not be offered any.
-fn has_ipv6() -> bool {
-    let routes = std::fs::read_to_string("/proc/net/ipv6_route").unwrap_or_default();
-    routes.lines().any(|route| {
-        let fields: Vec<&str> = route.split_whitespace().collect();
-        matches!(&fields[..], [_, "00", .., device] if *device != "lo")
-    })
+    if Machine::own().has_ipv6() { Subnet::with_v6() } else { Subnet::default() }
 }
 
 /// Each connection takes a file. The command inherits nothing of this, since it runs already or is started by the child.

@@ -26,6 +26,7 @@ use super::control::{Control, Kind, Message};
 use super::existing;
 use super::links;
 use super::refusal::{self, Failed, OURS};
+use crate::machine::Machine;
 
 /// Exit code of a command that cannot be executed.
 const NOT_EXECUTABLE: u8 = 126;
@@ -123,7 +124,7 @@ impl Inside {
     fn unshare(&self) -> Result<(), Failed> {
         let (uid, gid) = (geteuid(), getegid());
         let own = CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS;
-        if may_unshare() && unshare(own).is_ok() {
+        if Machine::own().may_unshare() && unshare(own).is_ok() {
             return private_mounts();
         }
         let refused = |error| Failed { code: OURS, text: refusal::of_unshare(error) };
@@ -227,16 +228,6 @@ impl Inside {
 
 fn set(name: &str, value: &str) {
     let _ = fs::write(Path::new("/proc/sys").join(name), value);
-}
-
-/// Returns whether this process has the capabilities to make namespaces and to configure them.
-fn may_unshare() -> bool {
-    const CAP_NET_ADMIN: u64 = 1 << 12;
-    const CAP_SYS_ADMIN: u64 = 1 << 21;
-    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
-    let effective = line.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok()).unwrap_or(0);
-    effective & (CAP_NET_ADMIN | CAP_SYS_ADMIN) == CAP_NET_ADMIN | CAP_SYS_ADMIN
 }
 
 /// Mounts made from here on stay here.

@@ -44,6 +44,20 @@ pub(crate) struct PassedDevice {
     file: OwnedFd,
 }
 
+impl Launched {
+    /// Ends the child before it becomes the command. Returns the device in words.
+    pub(crate) fn give_up(self) -> String {
+        let Launched { mut child, control, device } = self;
+        // The child waits for a word.
+        drop(control);
+        let _ = child.wait();
+        match device.kind {
+            Kind::Tun => "a TUN device".to_owned(),
+            Kind::Packet => "a pair of virtual Ethernet devices".to_owned(),
+        }
+    }
+}
+
 /// Why there is no device.
 pub(crate) enum Refused {
     /// The child has told its exit code and why.

@@ -3,6 +3,7 @@
 use std::io;
 use std::os::fd::OwnedFd;
 use std::thread;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::{SigSet, Signal, kill};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
@@ -26,6 +27,18 @@ const PASSED: [Signal; 8] = [
 /// `si_code` of a signal that `kill` has sent (sigaction(2)).
 const SENT_BY_USER: i32 = 0;
 
+/// Whoever asks a command again this long after the first time to end does not want to wait any more.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// The signal that the command gets. `terminated` is when it got its first SIGTERM.
+fn passed_as(signal: Signal, terminated: &mut Option<Instant>, now: Instant) -> Signal {
+    if signal != Signal::SIGTERM {
+        return signal;
+    }
+    let first = *terminated.get_or_insert(now);
+    if now.duration_since(first) >= PATIENCE { Signal::SIGKILL } else { signal }
+}
+
 /// Blocks the signals, and passes them on to `command` until it is gone and waits to be reaped. A terminal's signals reach
 /// the whole group, and so the command.
 ///
@@ -45,6 +58,7 @@ pub(super) fn watch(command: Pid) -> io::Result<oneshot::Receiver<io::Result<()>
 }
 
 fn pass_on(signals: &SignalFd, process: &OwnedFd, command: Pid) -> io::Result<()> {
+    let mut terminated = None;
     loop {
         let mut files = [PollFd::new(process, PollFlags::IN), PollFd::new(signals, PollFlags::IN)];
         match poll(&mut files, None) {
@@ -57,7 +71,24 @@ fn pass_on(signals: &SignalFd, process: &OwnedFd, command: Pid) -> io::Result<()
         let sent = signals.read_signal()?.filter(|info| info.ssi_code == SENT_BY_USER);
         if let Some(signal) = sent.and_then(|info| Signal::try_from(info.ssi_signo as i32).ok()) {
             // It fails only if the command is gone.
-            let _ = kill(command, signal);
+            let _ = kill(command, passed_as(signal, &mut terminated, Instant::now()));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_second_request_to_end_kills_once_the_first_had_its_time() {
+        let (start, mut terminated) = (Instant::now(), None);
+        let mut at =
+            |signal, millis| passed_as(signal, &mut terminated, start + Duration::from_millis(millis));
+        assert_eq!(at(Signal::SIGHUP, 0), Signal::SIGHUP);
+        assert_eq!(at(Signal::SIGTERM, 1000), Signal::SIGTERM);
+        assert_eq!(at(Signal::SIGTERM, 5999), Signal::SIGTERM);
+        assert_eq!(at(Signal::SIGTERM, 6000), Signal::SIGKILL);
+        assert_eq!(at(Signal::SIGUSR1, 9000), Signal::SIGUSR1);
     }
 }

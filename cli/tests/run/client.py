@@ -130,6 +130,32 @@ def one_socket(*ends):
             print(f"{host}:{port}")
 
 
+def abandon(end, limit):
+    """Gives a connection up, says so, and lives on until its input ends."""
+    host, port = end.rsplit(":", 1)
+    told(lambda: connect(host, port, float(limit)))
+    sys.stdout.flush()
+    sys.stdin.read()
+
+
+def besides(dead, alive, pending, count):
+    """Connects while many connections to another host are pending. Prints how many were made in half a second."""
+    def begin(end):
+        sock = socket.socket()
+        sock.setblocking(False)
+        host, port = end.rsplit(":", 1)
+        sock.connect_ex((host, int(port)))
+        return sock
+
+    waiting = [begin(dead) for _ in range(int(pending))]
+    made = 0
+    for _ in range(int(count)):
+        began = time.monotonic()
+        connect(*alive.rsplit(":", 1)).close()
+        made += time.monotonic() - began < 0.5
+    print(made, len(waiting))
+
+
 def serve(kind, host, port, count):
     """Tells each client how it is seen, and prints it."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM if kind == "tcp" else socket.SOCK_DGRAM) as sock:

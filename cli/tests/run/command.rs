@@ -132,6 +132,11 @@ fn what_is_wrong_is_told_before_anything_starts() {
         ("--fault=lose C>S [S] x", "--fault `lose C>S [S] x`: expected the end of the line, found `x`"),
         ("--fault=lose C>X", "--fault `lose C>X`: expected C, the program, or S, the network, found `X`"),
         ("--fault=crash C at 1", "--fault `crash C at 1`: expected a fault of packets or paths"),
+        (
+            "--upstream=socks4://192.0.2.1:1",
+            "--upstream `socks4://192.0.2.1:1`: expected socks5:// or http://",
+        ),
+        ("--publish=8080:80/sctp", "--publish `8080:80/sctp`: expected `tcp` or `udp`, found `sctp`"),
         ("--dns=nowhere", "error: invalid value 'nowhere' for '--dns"),
         ("--pcap=/no/such/folder/x", "--pcap /no/such/folder/x: "),
     ] {
@@ -141,4 +146,24 @@ fn what_is_wrong_is_told_before_anything_starts() {
         let told = errors.trim_start_matches("steadfast: ");
         assert!(told.starts_with(expected), "{errors}");
     }
+}
+
+#[test]
+fn the_doctor_finds_what_a_run_would_find() {
+    let Some(scene) = Scene::new() else { return };
+    let sound = scene.user(scene.program().to_str().unwrap()).arg("doctor").output().unwrap();
+    let text = String::from_utf8_lossy(&sound.stdout);
+    assert!(
+        sound.status.success() && text.starts_with("ok       run: a command gets a TUN device\n"),
+        "{text}"
+    );
+    // As in `f24_without_namespaces_one_line_names_the_cause`.
+    let script = "echo 0 > /proc/sys/user/max_user_namespaces && exec setpriv --bounding-set=-all \"$@\"";
+    let mut limited = std::process::Command::new("unshare");
+    limited.args(["--user", "--map-root-user", "sh", "-c", script, "sh"]).arg(scene.program());
+    let output = limited.arg("doctor").output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    let expected =
+        "lacking  run: cannot make a user namespace: no space left on device; the limit is reached";
+    assert!(output.status.code() == Some(1) && text.starts_with(expected), "{text}");
 }

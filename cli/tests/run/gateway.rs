@@ -305,3 +305,16 @@ fn f21_frames_pass_through_faults_and_into_a_capture() {
     let has = |text: &[u8]| capture.windows(text.len()).any(|window| window == text);
     assert!(has(b"lost: lose S>C data 1") && has(b"hold fast"));
 }
+
+#[test]
+fn f11_a_gateway_that_runs_out_of_files_serves_all_in_the_end() {
+    let Some(scene) = Scene::new() else { return };
+    let port = scene.serve(echo).to_string();
+    let process = guest(&scene, &["crowd", SERVER, &port, "120"]);
+    let mut command = scene.user("sh");
+    command.args(["-c", "ulimit -n 64; exec \"$@\"", "sh"]).arg(scene.program());
+    command.args(["gateway", "--netns", &process.id().to_string()]);
+    let gateway = Gateway::spawn(command.stdin(Stdio::null()));
+    assert_eq!(output(process), "120\n");
+    drop(gateway);
+}

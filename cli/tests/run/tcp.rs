@@ -1,9 +1,10 @@
 //! TCP through the gateway.
 
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
+use std::process::Stdio;
 use std::sync::mpsc::channel;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::scene::{SERVER, Scene, echo, read_all, reset};
 
@@ -30,6 +31,39 @@ fn f01_f02_a_dial_that_fails_fails_as_directly() {
     );
     let took = times(&output.stderr);
     assert!(took.len() == 4 && took.iter().all(|seconds| *seconds < 1.0), "{took:?}");
+}
+
+/// The connections of this machine that wait for an answer to their SYN, to this address.
+fn dials(to: [u8; 4]) -> usize {
+    const SYN_SENT: &str = "02";
+    let address = format!("{:08X}:", u32::from_ne_bytes(to));
+    let table = std::fs::read_to_string("/proc/thread-self/net/tcp").unwrap();
+    let rows = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+    rows.filter(|row| row[2].starts_with(&address) && row[3] == SYN_SENT).count()
+}
+
+#[test]
+fn f03_a_dial_ends_when_the_client_has_given_up() {
+    let Some(scene) = Scene::new() else { return };
+    let client = ["python3", "-c", include_str!("client.py"), "abandon", "203.0.113.1:80", "1.5"];
+    let mut run = scene.run(&[], &client).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(run.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+    assert_eq!((&*line, dials([203, 0, 113, 1])), ("timeout\n", 1));
+    let given_up = Instant::now();
+    while dials([203, 0, 113, 1]) > 0 {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    assert!(given_up.elapsed() < Duration::from_secs(6));
+    drop(run.stdin.take());
+    assert!(run.wait().unwrap().success());
+}
+
+#[test]
+fn f04_dials_to_a_dead_host_hold_up_no_others() {
+    let Some(scene) = Scene::new() else { return };
+    let alive = format!("{SERVER}:{}", scene.serve(drop));
+    assert_eq!(scene.client(&[], &["besides", "203.0.113.1:80", &alive, "200", "50"]), "50 200\n");
 }
 
 #[test]
