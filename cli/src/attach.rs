@@ -13,6 +13,7 @@ use steadfast::{Config, Net};
 
 use crate::capture::{Capture, Captured};
 use crate::failure::Failure;
+use crate::live;
 use crate::settings::SettingOptions;
 use crate::status;
 
@@ -42,6 +43,13 @@ pub(crate) struct Attach {
     offload: Offload,
     #[command(flatten)]
     settings: SettingOptions,
+    /// Open a control socket for `ss`, `nstat`, `sysctl`, `metrics`, `top` and `trace`: at this path, or in
+    /// /run/steadfast (root) or $XDG_RUNTIME_DIR/steadfast.
+    #[arg(long, value_name = "PATH", num_args = 0..=1, require_equals = true)]
+    control: Option<Option<PathBuf>>,
+    /// Let the control socket change settings and reset connections.
+    #[arg(long, requires = "control")]
+    control_write: bool,
     /// Write all packets of the device to a pcapng file.
     #[arg(long, value_name = "FILE")]
     pcap: Option<PathBuf>,
@@ -96,6 +104,10 @@ impl Attach {
         let mut builder = Net::builder().config(config.clone());
         for &(address, prefix_len) in &addresses {
             builder = builder.address(address, prefix_len);
+        }
+        if let Some(control) = &self.control {
+            let path = control.clone().map_or_else(live::own_socket, Ok)?;
+            builder = builder.control(path).control_write(self.control_write);
         }
         let net = builder.start_queues(queues).map_err(|e| Failure::system("cannot start the stack", e))?;
         status::print_on_signal(net.clone())?;

@@ -27,6 +27,8 @@ mod gateway;
 mod http;
 mod lab;
 #[cfg(target_os = "linux")]
+mod live;
+#[cfg(target_os = "linux")]
 mod logged;
 #[cfg(target_os = "linux")]
 mod machine;
@@ -117,6 +119,24 @@ enum Command {
     /// Run scripts in the packetdrill language, in virtual time.
     #[command(subcommand)]
     Drill(drill::DrillCommand),
+    /// List the sockets of a running network.
+    #[cfg(target_os = "linux")]
+    Ss(live::Ss),
+    /// Print the counters of a running network.
+    #[cfg(target_os = "linux")]
+    Nstat(live::Nstat),
+    /// Print or change the settings of a running network.
+    #[cfg(target_os = "linux")]
+    Sysctl(live::Sysctl),
+    /// Print the state of a running network as OpenMetrics, or serve it.
+    #[cfg(target_os = "linux")]
+    Metrics(live::Metrics),
+    /// Show a running network at work.
+    #[cfg(target_os = "linux")]
+    Top(live::Top),
+    /// Print the events of a running network.
+    #[cfg(target_os = "linux")]
+    Trace(live::Trace),
     /// Read captures: list, show and diagnose their connections.
     #[command(subcommand)]
     Pcap(pcap::Pcap),
@@ -153,6 +173,18 @@ fn main() -> ExitCode {
         Command::Serve(command) => command.run("serve"),
         #[cfg(not(target_os = "linux"))]
         Command::Connect(command) => command.run("connect"),
+        #[cfg(target_os = "linux")]
+        Command::Ss(command) => command.run(),
+        #[cfg(target_os = "linux")]
+        Command::Nstat(command) => command.run(),
+        #[cfg(target_os = "linux")]
+        Command::Sysctl(command) => command.run(),
+        #[cfg(target_os = "linux")]
+        Command::Metrics(command) => command.run(),
+        #[cfg(target_os = "linux")]
+        Command::Top(command) => command.run(),
+        #[cfg(target_os = "linux")]
+        Command::Trace(command) => command.run(),
         Command::Config(command) => command.run(),
         Command::Lab(command) => command.run(),
         Command::Drill(command) => command.run(),

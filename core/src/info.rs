@@ -215,6 +215,18 @@ pub struct SocketEntry {
     pub half_open: u32,
 }
 
+/// A place in the listing of sockets: [`Stack::sockets_from`](crate::Stack::sockets_from). The default is the beginning.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SocketCursor {
+    pub(crate) table: u8,
+    pub(crate) row: usize,
+}
+
+impl SocketCursor {
+    /// Number of tables that the listing goes through.
+    pub(crate) const TABLES: u8 = 7;
+}
+
 /// A likely problem with the connections of a stack: their peers have closed, and the application has not (CLOSE-WAIT).
 /// It displays as a sentence.
 #[derive(Clone, Debug, PartialEq)]

@@ -104,6 +104,8 @@
 mod addr;
 mod alarm;
 mod batch;
+#[cfg(all(feature = "control", unix))]
+mod control;
 mod driver;
 #[cfg(any(feature = "axum", feature = "tokio-util", feature = "tonic"))]
 mod foreign_traits;

@@ -72,6 +72,8 @@ impl Net {
             addresses: Vec::new(),
             secret: None,
             names: Names::new(SystemResolver),
+            #[cfg(all(feature = "control", unix))]
+            control: None,
         }
     }
 
@@ -412,6 +414,8 @@ pub struct NetBuilder {
     addresses: Vec<(IpAddr, u8)>,
     secret: Option<[u8; 32]>,
     names: Names,
+    #[cfg(all(feature = "control", unix))]
+    control: Option<crate::control::Control>,
 }
 
 impl NetBuilder {
@@ -439,6 +443,27 @@ impl NetBuilder {
     /// the system, [`SystemResolver`].
     pub fn resolver(mut self, resolver: impl Resolver) -> NetBuilder {
         self.names = Names::new(resolver);
+        self
+    }
+
+    /// Opens a control socket at this path, which `steadfast ss`, `nstat` and `top` ask. It belongs to the user of this
+    /// process: others but root are refused. It is removed when the network ends.
+    ///
+    /// Starting fails with `AddrInUse` if another process answers there.
+    #[cfg(all(feature = "control", unix))]
+    pub fn control(mut self, path: impl Into<std::path::PathBuf>) -> NetBuilder {
+        let write = self.control.is_some_and(|control| control.write);
+        self.control = Some(crate::control::Control { path: path.into(), write });
+        self
+    }
+
+    /// Lets the control socket change settings and reset connections. Without a call of
+    /// [`control`](NetBuilder::control) it does nothing.
+    #[cfg(all(feature = "control", unix))]
+    pub fn control_write(mut self, write: bool) -> NetBuilder {
+        if let Some(control) = &mut self.control {
+            control.write = write;
+        }
         self
     }
 
@@ -574,6 +599,10 @@ impl NetBuilder {
             let shared = Arc::new(Shared::new(stack));
             drivers.push(Driver::new(shared.clone(), device, exchanges.next()));
             stacks.push(Arc::new(Handle(shared)));
+        }
+        #[cfg(all(feature = "control", unix))]
+        if let Some(control) = self.control {
+            control.open(stacks.iter().map(|stack: &Arc<Handle>| stack.0.clone()).collect())?;
         }
         let inner = Inner { stacks, turn: AtomicUsize::new(0), names: self.names };
         Ok((Net { inner: Arc::new(inner) }, drivers))

@@ -240,7 +240,7 @@ fn names(chosen: &[Connection]) -> Vec<(String, String)> {
         let other = match ip {
             IpAddr::V4(_) => {
                 let block = [0xc000_0200u32, 0xc633_6400, 0xcb00_7100][(at / 256 % 3) as usize];
-                IpAddr::V4(Ipv4Addr::from(block | at % 256))
+                IpAddr::V4(Ipv4Addr::from(block | (at % 256)))
             }
             IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, at as u16)),
         };

@@ -5,6 +5,7 @@
 
 mod drill;
 mod http;
+mod live;
 mod namespace;
 mod offload;
 mod services;

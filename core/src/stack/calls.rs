@@ -617,20 +617,23 @@ impl Stack {
         let requests = self.forwards.requests.iter().map(|(index, _)| FlowRef::Pending(index));
         let all = half_open.chain(requests).chain(openings).chain(connections).chain(dormant);
         let doomed: Vec<FlowRef> = all.take(most).collect();
-        for &flow in &doomed {
-            match flow {
-                FlowRef::HalfOpen(index) => self.forget_half_open(index),
-                FlowRef::Pending(index) => self.end_request(index, Error::NetworkDown),
-                FlowRef::Opening(index) => self.fail_opening(index, Error::NetworkDown),
-                FlowRef::Connection(index) => self.abort_connection(index),
-                FlowRef::Dormant(index) => {
-                    let index = self.wake(index);
-                    self.abort_connection(index);
-                }
-                FlowRef::TimeWait(_) => {}
-            }
-        }
+        doomed.iter().for_each(|flow| self.end_flow(*flow));
         doomed.len() < most
+    }
+
+    /// Ends a connection of any kind. Its socket returns [`NetworkDown`](Error::NetworkDown).
+    pub(super) fn end_flow(&mut self, flow: FlowRef) {
+        match flow {
+            FlowRef::HalfOpen(index) => self.forget_half_open(index),
+            FlowRef::Pending(index) => self.end_request(index, Error::NetworkDown),
+            FlowRef::Opening(index) => self.fail_opening(index, Error::NetworkDown),
+            FlowRef::Connection(index) => self.abort_connection(index),
+            FlowRef::Dormant(index) => {
+                let index = self.wake(index);
+                self.abort_connection(index);
+            }
+            FlowRef::TimeWait(_) => {}
+        }
     }
 
     fn abort_connection(&mut self, index: u32) {

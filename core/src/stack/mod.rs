@@ -65,6 +65,7 @@ use self::udp::Udp;
 
 pub use self::io::{Interface, Medium, Packet, PacketBytes, Transmit};
 
+mod admin;
 mod bindings;
 mod calls;
 mod connections;

@@ -9,7 +9,7 @@ use super::{Interface, Stack};
 use crate::config::Config;
 use crate::counters::{Counters, DropReason};
 use crate::error::Error;
-use crate::info::{Diagnosis, Info, SocketEntry, Usage};
+use crate::info::{Diagnosis, Info, SocketCursor, SocketEntry, Usage};
 use crate::socket::{Event, SocketId, SocketOptions};
 use crate::state::State;
 use crate::tcp::time_wait;
@@ -142,53 +142,99 @@ impl Stack {
         connections.sum::<u64>() + openings.sum::<u64>() + finished.sum::<u64>()
     }
 
-    /// Lists sockets as `ss -a` does: listeners, half-open connections and requests of forwarders, opening ones, connections, orphans, TIME-WAIT.
+    /// Lists sockets as `ss -a` does: listeners, half-open connections and requests of forwarders, opening ones,
+    /// connections, orphans, TIME-WAIT.
     pub fn sockets(&self, now: Instant) -> Vec<SocketEntry> {
-        let age = |since: Since| since.age(now.max(self.now));
-        let open = self.listeners.iter().filter(|(_, listener)| !listener.closing);
-        let listeners = open.map(|(_, listener)| SocketEntry {
-            recv_q: listener.accept_queue.len() as u64,
-            send_q: listener.backlog as u64,
-            socket: Some(listener.socket),
-            half_open: listener.half_open as u32,
-            ..entry(State::Listen, listener.local, unspecified(listener.local), age(listener.since))
-        });
-        let half_open = self.half_open.iter().map(|(_, half_open)| SocketEntry {
-            listener: self.listeners.get(half_open.listener).map(|l| l.local),
-            ..entry(State::SynReceived, half_open.tuple.local(), half_open.tuple.remote(), Duration::ZERO)
-        });
-        let requests = self.forwards.requests.iter().map(|(_, request)| SocketEntry {
-            socket: Some(request.socket),
-            ..entry(State::SynReceived, request.tuple.local(), request.tuple.remote(), Duration::ZERO)
-        });
-        let half_open = half_open.chain(requests);
-        let openings = self.openings.iter().map(|(_, opening)| SocketEntry {
-            send_q: opening.send_queue.len() as u64,
-            socket: Some(opening.socket),
-            ..entry(State::SynSent, opening.tuple.local(), opening.tuple.remote(), age(opening.state_since))
-        });
-        let connections = self.connections.iter().map(|(_, connection)| {
-            let tcb = &connection.tcb;
-            SocketEntry {
-                recv_q: connection.receive_queue.len() as u64,
-                send_q: connection.send_queue.len() as u64,
-                socket: connection.socket,
-                listener: self.listener_address(connection.listener),
-                ..entry(tcb.state, tcb.tuple.local(), tcb.tuple.remote(), age(tcb.state_since))
+        let mut all = Vec::new();
+        self.sockets_from(now, SocketCursor::default(), usize::MAX, &mut all);
+        all
+    }
+
+    /// Lists at most `most` sockets, so that a long listing can be made in steps. Returns where to go on; `None` at the
+    /// end. Each row is right when it is listed. A socket that comes, goes or moves between steps may be missing, or be
+    /// listed twice.
+    pub fn sockets_from(
+        &self,
+        now: Instant,
+        from: SocketCursor,
+        most: usize,
+        into: &mut Vec<SocketEntry>,
+    ) -> Option<SocketCursor> {
+        let end = into.len().saturating_add(most);
+        let mut cursor = from;
+        while cursor.table < SocketCursor::TABLES {
+            let before = into.len();
+            self.list(now, cursor, end - before, into);
+            if into.len() == end {
+                cursor.row += end - before;
+                return Some(cursor);
             }
-        });
-        let time_waits = self.time_waits.iter().map(|time_wait| {
-            let length = time_wait::length(&self.config);
-            let tuple = &time_wait.tuple;
-            let age = length.saturating_sub(time_wait.remaining(now.max(self.now)));
-            entry(State::TimeWait, tuple.local(), tuple.remote(), age)
-        });
-        let dormant = self.dormant.iter().map(|(_, dormant)| SocketEntry {
-            listener: self.listener_address(dormant.listener),
-            ..entry(State::FinWait2, dormant.tuple.local(), dormant.tuple.remote(), age(dormant.state_since))
-        });
-        let connections = connections.chain(dormant);
-        listeners.chain(half_open).chain(openings).chain(connections).chain(time_waits).collect()
+            cursor = SocketCursor { table: cursor.table + 1, row: 0 };
+        }
+        None
+    }
+
+    /// Lists rows of one table.
+    fn list(&self, now: Instant, from: SocketCursor, most: usize, into: &mut Vec<SocketEntry>) {
+        let age = |since: Since| since.age(now.max(self.now));
+        let skip = from.row;
+        match from.table {
+            0 => {
+                let open = self.listeners.iter().filter(|(_, listener)| !listener.closing);
+                into.extend(open.skip(skip).take(most).map(|(_, listener)| SocketEntry {
+                    recv_q: listener.accept_queue.len() as u64,
+                    send_q: listener.backlog as u64,
+                    socket: Some(listener.socket),
+                    half_open: listener.half_open as u32,
+                    ..entry(State::Listen, listener.local, unspecified(listener.local), age(listener.since))
+                }));
+            }
+            1 => into.extend(self.half_open.iter().skip(skip).take(most).map(|(_, half_open)| {
+                let (local, remote) = (half_open.tuple.local(), half_open.tuple.remote());
+                SocketEntry {
+                    listener: self.listeners.get(half_open.listener).map(|l| l.local),
+                    ..entry(State::SynReceived, local, remote, Duration::ZERO)
+                }
+            })),
+            2 => into.extend(self.forwards.requests.iter().skip(skip).take(most).map(|(_, request)| {
+                let (local, remote) = (request.tuple.local(), request.tuple.remote());
+                SocketEntry {
+                    socket: Some(request.socket),
+                    ..entry(State::SynReceived, local, remote, Duration::ZERO)
+                }
+            })),
+            3 => into.extend(self.openings.iter().skip(skip).take(most).map(|(_, opening)| {
+                let (local, remote) = (opening.tuple.local(), opening.tuple.remote());
+                SocketEntry {
+                    send_q: opening.send_queue.len() as u64,
+                    socket: Some(opening.socket),
+                    ..entry(State::SynSent, local, remote, age(opening.state_since))
+                }
+            })),
+            4 => into.extend(self.connections.iter().skip(skip).take(most).map(|(_, connection)| {
+                let tcb = &connection.tcb;
+                SocketEntry {
+                    recv_q: connection.receive_queue.len() as u64,
+                    send_q: connection.send_queue.len() as u64,
+                    socket: connection.socket,
+                    listener: self.listener_address(connection.listener),
+                    ..entry(tcb.state, tcb.tuple.local(), tcb.tuple.remote(), age(tcb.state_since))
+                }
+            })),
+            5 => into.extend(self.dormant.iter().skip(skip).take(most).map(|(_, dormant)| {
+                let (local, remote) = (dormant.tuple.local(), dormant.tuple.remote());
+                SocketEntry {
+                    listener: self.listener_address(dormant.listener),
+                    ..entry(State::FinWait2, local, remote, age(dormant.state_since))
+                }
+            })),
+            _ => into.extend(self.time_waits.iter().skip(skip).take(most).map(|time_wait| {
+                let length = time_wait::length(&self.config);
+                let tuple = &time_wait.tuple;
+                let age = length.saturating_sub(time_wait.remaining(now.max(self.now)));
+                entry(State::TimeWait, tuple.local(), tuple.remote(), age)
+            })),
+        }
     }
 
     /// Reports connections that the application may have forgotten: in CLOSE-WAIT for at least `older_than`.

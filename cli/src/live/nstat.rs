@@ -1,0 +1,137 @@
+//! `steadfast nstat`: counters, and how they changed since the last call.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::{fs, thread};
+
+use clap::Args;
+use serde_json::{Value, json};
+
+use super::Whom;
+use crate::failure::Failure;
+use crate::output::say;
+
+/// Print the counters of a running network, as `nstat` does: what changed since the last call, and how much a second.
+#[derive(Args)]
+pub(crate) struct Nstat {
+    /// Totals instead of changes.
+    #[arg(short, long)]
+    absolute: bool,
+    /// Counters that are zero, too.
+    #[arg(short, long)]
+    zeros: bool,
+    /// Leave the history as it is: the next call compares with the same values.
+    #[arg(short = 's', long)]
+    noupdate: bool,
+    /// Wait so many seconds, and print what changed meanwhile. No history.
+    #[arg(short = 'd', long, value_name = "SECONDS", conflicts_with = "absolute")]
+    interval: Option<u64>,
+    /// One JSON object.
+    #[arg(short, long)]
+    json: bool,
+    #[command(flatten)]
+    whom: Whom,
+    /// Only counters that fit, such as 'Tcp*' or '*Retrans*'.
+    #[arg(value_name = "PATTERN")]
+    patterns: Vec<String>,
+}
+
+type Counts = BTreeMap<String, u64>;
+
+impl Nstat {
+    pub(crate) fn run(self) -> Result<(), Failure> {
+        let mut network = self.whom.connect()?;
+        let history = network.path().with_extension("nstat");
+        let mut counts = || -> Result<Counts, Failure> { Ok(read(&network.counters()?["counters"])) };
+        let mut now = counts()?;
+        let (before, seconds) = match self.interval {
+            Some(wait) => {
+                let before = now;
+                thread::sleep(Duration::from_secs(wait));
+                now = counts()?;
+                (before, wait as f64)
+            }
+            None if self.absolute => (Counts::new(), 0.0),
+            None => last(&history),
+        };
+        if self.interval.is_none() && !self.noupdate {
+            let text = json!({"at": clock(), "counters": now}).to_string();
+            fs::write(&history, text).map_err(|error| Failure::system(history.display(), error))?;
+        }
+        let rows: Counts = now
+            .iter()
+            .map(|(name, value)| (name.clone(), value.saturating_sub(before.get(name).copied().unwrap_or(0))))
+            .filter(|(name, value)| (self.zeros || *value > 0) && self.fits(name))
+            .collect();
+        if self.json {
+            return say(&format!("{}\n", json!(rows)));
+        }
+        let mut out = String::from("#steadfast\n");
+        for (name, value) in &rows {
+            let rate = if seconds > 0.0 { *value as f64 / seconds } else { 0.0 };
+            let _ = writeln!(out, "{name:<32}{value:<19}{rate:.1}");
+        }
+        say(&out)
+    }
+
+    fn fits(&self, name: &str) -> bool {
+        self.patterns.is_empty() || self.patterns.iter().any(|pattern| glob(pattern, name))
+    }
+}
+
+fn clock() -> f64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64())
+}
+
+fn read(value: &Value) -> Counts {
+    let all = value.as_object().into_iter().flatten();
+    all.filter_map(|(name, value)| Some((name.clone(), value.as_u64()?))).collect()
+}
+
+/// The values of the last call, and the seconds since then.
+fn last(history: &std::path::Path) -> (Counts, f64) {
+    let kept = fs::read_to_string(history).ok().and_then(|text| serde_json::from_str::<Value>(&text).ok());
+    kept.map_or_else(Default::default, |kept| {
+        (read(&kept["counters"]), (clock() - kept["at"].as_f64().unwrap_or(0.0)).max(0.0))
+    })
+}
+
+/// Whether a name fits a pattern, in which `*` stands for any letters. Upper and lower case are the same.
+pub(super) fn glob(pattern: &str, name: &str) -> bool {
+    let name = name.to_lowercase();
+    let pattern = pattern.to_lowercase();
+    let mut parts = pattern.split('*');
+    let Some(mut rest) = parts.next().and_then(|first| name.strip_prefix(first)) else { return false };
+    let Some(last) = pattern.contains('*').then(|| parts.next_back()).flatten() else {
+        return rest.is_empty();
+    };
+    for part in parts {
+        let Some(at) = rest.find(part) else { return false };
+        rest = &rest[at + part.len()..];
+    }
+    rest.ends_with(last)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_star_stands_for_any_letters() {
+        for (pattern, name) in [
+            ("Tcp*", "TcpInSegs"),
+            ("*retrans*", "TcpRetransSegs"),
+            ("*", "x"),
+            ("TcpInSegs", "TcpInSegs"),
+            ("a*b*c", "aXbYbZc"),
+        ] {
+            assert!(glob(pattern, name), "{pattern} {name}");
+        }
+        for (pattern, name) in
+            [("Tcp", "TcpInSegs"), ("*Segs", "TcpInErrs"), ("Ip*", "TcpInSegs"), ("ab*b", "ab")]
+        {
+            assert!(!glob(pattern, name), "{pattern} {name}");
+        }
+    }
+}

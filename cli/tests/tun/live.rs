@@ -1,0 +1,49 @@
+//! The live lists of a server with a control socket.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::process::Command;
+
+use crate::namespace::{enter_namespace, run, serve};
+
+#[test]
+fn a_running_server_lists_its_connections_counters_and_settings() {
+    if !enter_namespace(&[]) {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("echo.sock");
+    let _server = serve(&format!("echo --port 7 --control={} --control-write", socket.display()));
+    let mut client = TcpStream::connect("10.9.0.2:7").unwrap();
+    client.write_all(&[7; 1000]).unwrap();
+    client.read_exact(&mut [0; 1000]).unwrap();
+    let own = client.local_addr().unwrap();
+
+    let ask = |args: &str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_steadfast"));
+        command.args(args.split(' ')).arg("--socket").arg(&socket);
+        let (status, said, errors) = run(&mut command, b"");
+        (status.code(), String::from_utf8(said).unwrap() + &errors)
+    };
+    let (code, listed) = ask("ss -tnie state established");
+    assert_eq!(code, Some(0), "{listed}");
+    let [head, row, numbers] = listed.lines().collect::<Vec<_>>()[..] else { panic!("{listed}") };
+    assert!(head.starts_with("State"), "{listed}");
+    let row: Vec<&str> = row.split_whitespace().collect();
+    assert_eq!(row[..5], ["ESTAB", "0", "0", "10.9.0.2:7", &own.to_string()]);
+    assert_eq!(row.last(), Some(&"listener:10.9.0.2:7"));
+    assert!(numbers.contains("bytes_received:1000"), "{listed}");
+    assert!(ask("ss -tnl").1.contains("LISTEN"));
+    assert!(!ask("ss -tn sport = :8").1.contains("ESTAB"));
+    assert!(ask("ss -tn sport = 8 =").1.contains("filter: `=`: expected"));
+    assert!(ask("nstat -a Tcp*Segs").1.contains("TcpInSegs"));
+    assert!(ask("metrics").1.contains("steadfast_tcp_connections{state=\"ESTAB\"} 1"));
+    assert!(ask("top -d 0.1").1.contains(&own.to_string()));
+    assert_eq!(ask("sysctl -w tcp_retries2=8").1, "net.ipv4.tcp_retries2 = 8\n");
+    assert!(ask("sysctl tcp_retry").1.contains("`tcp_retry`: no such setting"));
+
+    assert_eq!(ask(&format!("ss -K dst {own}")).0, Some(0));
+    let end = client.read(&mut [0]).map_err(|error| error.kind());
+    assert_eq!(end, Err(std::io::ErrorKind::ConnectionReset));
+    assert!(!ask("ss -tn").1.contains("ESTAB"));
+}

@@ -1,0 +1,568 @@
+//! The control socket: what `ss`, `nstat` and `top` ask, as lines of JSON on a Unix socket.
+
+use std::collections::{BTreeMap, HashSet};
+use std::fmt::Write as _;
+use std::future::poll_fn;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::Poll;
+use std::time::Duration;
+
+use serde_json::{Map, Value as Json, json};
+use steadfast_core::Config;
+use steadfast_core::counters::Counters;
+use steadfast_core::info::{Info, SocketCursor, SocketEntry, Usage, Value};
+use steadfast_core::trace::{State as TcpState, TraceEvent, TraceKind};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::Semaphore;
+
+use crate::options::invalid;
+use crate::shared::Shared;
+
+/// Clients at once.
+const CLIENTS: usize = 8;
+/// Length of a request, in bytes.
+const REQUEST: u64 = 64 * 1024;
+/// Sockets that are listed while the stack's lock is held.
+const STEP: usize = 1000;
+/// The same with all numbers of each.
+const INFO_STEP: usize = 200;
+/// Different sources of half-open connections that are counted.
+const SOURCES: usize = 65_536;
+/// How often a trace is collected.
+const TRACE_EVERY: Duration = Duration::from_millis(20);
+/// The longest trace.
+const TRACE_LIMIT: Duration = Duration::from_secs(3600);
+
+/// Where a network listens for questions, and whether it lets itself be changed.
+#[derive(Clone, Debug)]
+pub(crate) struct Control {
+    pub(crate) path: PathBuf,
+    pub(crate) write: bool,
+}
+
+/// The socket's file, removed at the end.
+struct File(PathBuf);
+
+impl Drop for File {
+    fn drop(&mut self) {
+        // Another process may have removed it.
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+struct Server {
+    stacks: Vec<Arc<Shared>>,
+    write: bool,
+    /// Somebody traces. There is one queue of events.
+    tracing: AtomicBool,
+    /// The user whom the socket belongs to.
+    owner: u32,
+    clients: Arc<Semaphore>,
+}
+
+impl Control {
+    /// Opens the socket. A task answers until the network ends.
+    pub(crate) fn open(self, stacks: Vec<Arc<Shared>>) -> io::Result<()> {
+        let listener = bind(&self.path)?;
+        let file = File(self.path);
+        let owner = std::fs::metadata(&file.0)?.uid();
+        let server = Arc::new(Server {
+            stacks,
+            write: self.write,
+            tracing: AtomicBool::new(false),
+            owner,
+            clients: Arc::new(Semaphore::new(CLIENTS)),
+        });
+        tokio::spawn(serve(listener, server, file));
+        Ok(())
+    }
+}
+
+/// Binds under another name, so that the socket never has wider rights than 0600.
+fn bind(path: &Path) -> io::Result<UnixListener> {
+    let name = path.file_name().ok_or_else(|| invalid(format!("{}: expected a file", path.display())))?;
+    if std::os::unix::net::UnixStream::connect(path).is_ok() {
+        return Err(io::ErrorKind::AddrInUse.into());
+    }
+    let mut fresh = name.to_owned();
+    fresh.push(".new");
+    let fresh = path.with_file_name(fresh);
+    let _ = std::fs::remove_file(&fresh);
+    let listener = UnixListener::bind(&fresh)?;
+    std::fs::set_permissions(&fresh, std::fs::Permissions::from_mode(0o600))?;
+    std::fs::rename(&fresh, path)?;
+    Ok(listener)
+}
+
+async fn serve(listener: UnixListener, server: Arc<Server>, _file: File) {
+    loop {
+        let mut ended = pin!(server.stacks[0].ended.notified());
+        ended.as_mut().enable();
+        if server.stacks.iter().all(|stack| stack.lock().end().is_some()) {
+            return;
+        }
+        let accepted = poll_fn(|context| match ended.as_mut().poll(context) {
+            Poll::Ready(()) => Poll::Ready(None),
+            Poll::Pending => listener.poll_accept(context).map(Some),
+        });
+        let Some(Ok((stream, _))) = accepted.await else { continue };
+        let allowed = stream.peer_cred().is_ok_and(|peer| peer.uid() == 0 || peer.uid() == server.owner);
+        if allowed {
+            tokio::spawn(client(stream, server.clone()));
+        }
+    }
+}
+
+async fn client(stream: UnixStream, server: Arc<Server>) {
+    let (read, mut write) = stream.into_split();
+    let clients = server.clients.clone();
+    let Ok(_place) = clients.try_acquire() else {
+        let text = format!("{{\"error\":\"{CLIENTS} clients are connected: expected fewer\"}}\n");
+        let _ = write.write_all(text.as_bytes()).await;
+        return;
+    };
+    // The client has gone, or asked for too much.
+    let _ = converse(BufReader::new(read), &mut write, &server).await;
+}
+
+async fn converse(
+    mut read: BufReader<OwnedReadHalf>,
+    write: &mut OwnedWriteHalf,
+    server: &Server,
+) -> io::Result<()> {
+    let mut line = Vec::new();
+    loop {
+        line.clear();
+        if (&mut read).take(REQUEST + 1).read_until(b'\n', &mut line).await? == 0 {
+            return Ok(());
+        }
+        if line.len() as u64 > REQUEST {
+            let text = format!("{{\"error\":\"a request of more than {REQUEST} bytes\"}}\n");
+            return write.write_all(text.as_bytes()).await;
+        }
+        let request: Json = serde_json::from_slice(&line).unwrap_or(Json::Null);
+        let id = request["id"].clone();
+        let end = match server.answer(&request, write).await? {
+            Ok(rows) => json!({"id": id, "done": true, "rows": rows}),
+            Err(error) => json!({"id": id, "error": error}),
+        };
+        write.write_all(format!("{end}\n").as_bytes()).await?;
+    }
+}
+
+/// A socket with its numbers, if they are asked for.
+type Listed = (SocketEntry, Option<Info>);
+/// The rows of an answer, or what is wrong with the request.
+type Answer = Result<u64, String>;
+
+impl Server {
+    async fn answer(&self, request: &Json, write: &mut OwnedWriteHalf) -> io::Result<Answer> {
+        let one = |value: Json| format!("{value}\n");
+        let text = match request["do"].as_str() {
+            Some("hello") => one(self.hello()),
+            Some("counters") => one(self.counters()),
+            Some("summary") => one(self.summary().await),
+            Some("sockets") => return self.sockets(request, write).await,
+            Some("config") => {
+                let config = self.stacks[0].lock().stack.config().clone();
+                let row = |s: &steadfast_core::config::Setting| {
+                    one(json!({"name": s.name, "value": s.value(&config)}))
+                };
+                Config::settings().iter().map(row).collect()
+            }
+            Some("set") => return Ok(self.set(request)),
+            Some("kill") => return Ok(self.kill(request)),
+            Some("trace") => return self.trace(request, write).await,
+            _ => {
+                return Ok(Err(
+                    "expected {\"do\": one of hello, sockets, summary, counters, config, trace, set, kill}"
+                        .to_owned(),
+                ));
+            }
+        };
+        write.write_all(text.as_bytes()).await?;
+        Ok(Ok(text.lines().count() as u64))
+    }
+
+    fn hello(&self) -> Json {
+        let state = self.stacks[0].lock();
+        let addresses: Vec<String> = state
+            .stack
+            .interfaces()
+            .iter()
+            .flat_map(|(_, interface)| {
+                interface.addresses.iter().map(|(address, len)| format!("{address}/{len}"))
+            })
+            .collect();
+        json!({
+            "version": env!("CARGO_PKG_VERSION"),
+            "pid": std::process::id(),
+            "queues": self.stacks.len(),
+            "addresses": addresses,
+            "congestion": state.stack.config().value("tcp_congestion_control"),
+            "write": self.write,
+        })
+    }
+
+    fn counters(&self) -> Json {
+        let (mut counters, mut usage) = (Counters::default(), Usage::default());
+        for stack in &self.stacks {
+            let state = stack.lock();
+            counters.add(state.stack.counters());
+            usage.add(&state.stack.usage());
+        }
+        let counters: Map<String, Json> = counters.iter().map(|(name, value)| (name, json!(value))).collect();
+        let usage: Map<String, Json> =
+            usage.iter().map(|(name, fill)| (name.to_owned(), json!(fill))).collect();
+        json!({"counters": counters, "usage": usage})
+    }
+
+    /// Lists some sockets under the lock, and where to go on.
+    fn step(
+        stack: &Shared,
+        from: SocketCursor,
+        most: usize,
+        info: bool,
+    ) -> (Vec<Listed>, Option<SocketCursor>) {
+        let mut entries = Vec::new();
+        let (now, state) = (stack.now(), stack.lock());
+        let next = state.stack.sockets_from(now, from, most, &mut entries);
+        let listed = entries.into_iter().map(|entry| {
+            let told = entry.socket.filter(|_| info).and_then(|id| state.stack.info(now, id).ok());
+            (entry, told)
+        });
+        (listed.collect(), next)
+    }
+
+    /// How many there are of each state; listeners; half-open connections, and how many sources they have.
+    async fn summary(&self) -> Json {
+        let mut states: BTreeMap<&str, u64> = BTreeMap::new();
+        let mut listeners = Vec::new();
+        let mut half_open: BTreeMap<SocketAddr, (u64, HashSet<IpAddr>)> = BTreeMap::new();
+        let mut forgotten: BTreeMap<SocketAddr, (u64, Duration)> = BTreeMap::new();
+        let mut sources = 0;
+        let mut take = |rows: &[Listed]| {
+            for (row, _) in rows {
+                *states.entry(row.state.ss_name()).or_default() += 1;
+                match row.state {
+                    TcpState::Listen => listeners
+                        .push(json!({"local": row.local.to_string(), "waiting": row.recv_q,
+                        "backlog": row.send_q, "half_open": row.half_open})),
+                    TcpState::SynReceived => {
+                        let (count, known) = half_open.entry(row.listener.unwrap_or(row.local)).or_default();
+                        *count += 1;
+                        if sources < SOURCES && known.insert(row.remote.ip()) {
+                            sources += 1;
+                        }
+                    }
+                    TcpState::CloseWait => {
+                        let (count, oldest) = forgotten.entry(row.listener.unwrap_or(row.local)).or_default();
+                        *count += 1;
+                        *oldest = (*oldest).max(row.state_age);
+                    }
+                    _ => {}
+                }
+            }
+        };
+        for stack in &self.stacks {
+            let mut next = Some(SocketCursor::default());
+            while let Some(cursor) = next {
+                let listed;
+                (listed, next) = Server::step(stack, cursor, STEP, false);
+                take(&listed);
+                tokio::task::yield_now().await;
+            }
+        }
+        let half_open: Vec<Json> = half_open
+            .iter()
+            .map(|(local, (count, known))| json!({"local": local.to_string(), "count": count, "sources": known.len()}))
+            .collect();
+        let forgotten: Vec<Json> = forgotten
+            .iter()
+            .map(|(local, (count, oldest))| {
+                json!({"local": local.to_string(), "count": count, "oldest": oldest.as_secs_f64()})
+            })
+            .collect();
+        json!({"states": states, "listeners": listeners, "half_open": half_open, "close_wait": forgotten})
+    }
+
+    async fn sockets(&self, request: &Json, write: &mut OwnedWriteHalf) -> io::Result<Answer> {
+        let info = request["info"].as_bool().unwrap_or(false);
+        let limit = request["limit"].as_u64().unwrap_or(u64::MAX);
+        let mut rows = 0;
+        for stack in &self.stacks {
+            let mut next = Some(SocketCursor::default());
+            while let Some(cursor) = next {
+                let step =
+                    (if info { INFO_STEP } else { STEP }).min(usize::try_from(limit - rows).unwrap_or(STEP));
+                if step == 0 {
+                    return Ok(Ok(rows));
+                }
+                let listed;
+                (listed, next) = Server::step(stack, cursor, step, info);
+                let mut text = String::with_capacity(listed.len() * 160);
+                listed.iter().for_each(|(entry, info)| socket(&mut text, entry, info.as_ref()));
+                rows += listed.len() as u64;
+                write.write_all(text.as_bytes()).await?;
+            }
+        }
+        Ok(Ok(rows))
+    }
+
+    fn may_write(&self) -> Result<(), String> {
+        if self.write {
+            Ok(())
+        } else {
+            Err("the control socket is read-only; --control-write allows changes".to_owned())
+        }
+    }
+
+    fn set(&self, request: &Json) -> Answer {
+        self.may_write()?;
+        let assignment = request["setting"].as_str().ok_or("expected \"setting\": \"name = value\"")?;
+        for stack in &self.stacks {
+            let mut config = stack.lock().stack.config().clone();
+            config.apply(assignment).map_err(|error| error.to_string())?;
+            config.validate().map_err(|error| error.to_string())?;
+            stack.call(|state, _| state.stack.set_config(config));
+        }
+        Ok(0)
+    }
+
+    fn kill(&self, request: &Json) -> Answer {
+        self.may_write()?;
+        let end = |key: &str| {
+            request[key]
+                .as_str()
+                .and_then(|text| text.parse::<SocketAddr>().ok())
+                .ok_or_else(|| format!("expected \"{key}\": an address and a port"))
+        };
+        let (local, remote) = (end("local")?, end("remote")?);
+        let killed =
+            self.stacks.iter().filter(|stack| stack.call(|state, now| state.stack.kill(now, local, remote)));
+        Ok(killed.count() as u64)
+    }
+
+    async fn trace(&self, request: &Json, write: &mut OwnedWriteHalf) -> io::Result<Answer> {
+        if self.tracing.swap(true, Ordering::AcqRel) {
+            return Ok(Err("somebody else traces".to_owned()));
+        }
+        let wanted = Duration::from_millis(request["for"].as_u64().unwrap_or(1000)).min(TRACE_LIMIT);
+        let result = self.traced(wanted, write).await;
+        self.stacks.iter().for_each(|stack| stack.call(|state, _| state.stack.set_tracing(false)));
+        self.tracing.store(false, Ordering::Release);
+        result.map(Ok)
+    }
+
+    async fn traced(&self, wanted: Duration, write: &mut OwnedWriteHalf) -> io::Result<u64> {
+        let lost = || self.stacks.iter().map(|stack| stack.lock().stack.counters().trace_lost).sum::<u64>();
+        self.stacks.iter().for_each(|stack| stack.call(|state, _| state.stack.set_tracing(true)));
+        let (before, start, mut rows) = (lost(), tokio::time::Instant::now(), 0);
+        while start.elapsed() < wanted {
+            tokio::time::sleep(TRACE_EVERY.min(wanted)).await;
+            for stack in &self.stacks {
+                loop {
+                    let some: Vec<TraceEvent> = {
+                        let mut state = stack.lock();
+                        std::iter::from_fn(|| state.stack.poll_trace()).take(STEP).collect()
+                    };
+                    if some.is_empty() {
+                        break;
+                    }
+                    rows += some.len() as u64;
+                    let text: String = some.iter().map(|event| format!("{}\n", traced(event))).collect();
+                    write.write_all(text.as_bytes()).await?;
+                }
+            }
+        }
+        let lost = lost() - before;
+        if lost > 0 {
+            write.write_all(format!("{}\n", json!({"kind": "lost", "events": lost})).as_bytes()).await?;
+        }
+        Ok(rows)
+    }
+}
+
+/// A row of the listing. It has no text that would need escapes.
+fn socket(text: &mut String, entry: &SocketEntry, info: Option<&Info>) {
+    let SocketEntry { state, recv_q, send_q, local, remote, half_open, .. } = entry;
+    let age = entry.state_age.as_secs_f64();
+    let _ = write!(
+        text,
+        "{{\"state\":\"{}\",\"recv_q\":{recv_q},\"send_q\":{send_q},\"local\":\"{local}\",\"remote\":\"{remote}\",\"age\":{age:.3}",
+        state.ss_name()
+    );
+    if *state == TcpState::Listen {
+        let _ = write!(text, ",\"half_open\":{half_open}");
+    } else if entry.socket.is_none() {
+        text.push_str(",\"orphan\":true");
+    }
+    if let Some(listener) = entry.listener {
+        let _ = write!(text, ",\"listener\":\"{listener}\"");
+    }
+    if let Some(info) = info {
+        let fields: Map<String, Json> =
+            info.iter().filter_map(|(name, value)| Some((name.to_owned(), number(value)?))).collect();
+        let _ = write!(text, ",\"info\":{}", Json::Object(fields));
+    }
+    text.push_str("}\n");
+}
+
+/// A value of a connection. Times are microseconds.
+fn number(value: Value) -> Option<Json> {
+    let micros = |time: Duration| json!(time.as_nanos() as f64 / 1000.0);
+    Some(match value {
+        Value::Number(number) => json!(number),
+        Value::Time(time) => micros(time),
+        Value::Timer(left) => micros(left?),
+        Value::Switch(on) => json!(on),
+        Value::Shift(shift) => json!(shift?),
+        Value::CaState(state) => json!(format!("{state:?}")),
+        _ => return None,
+    })
+}
+
+fn traced(event: &TraceEvent) -> Json {
+    let mut row = json!({"at": event.at.as_nanos(), "local": event.local.to_string(), "remote": event.remote.to_string()});
+    let more = match &event.kind {
+        TraceKind::SegmentIn { header, payload_len } | TraceKind::SegmentOut { header, payload_len } => {
+            let kind = if matches!(event.kind, TraceKind::SegmentIn { .. }) { "in" } else { "out" };
+            json!({"kind": kind, "flags": header.flags.to_string(), "seq": header.seq.0, "ack": header.ack.0,
+                "win": header.window, "len": payload_len})
+        }
+        TraceKind::State { from, to } => {
+            json!({"kind": "state", "from": from.to_string(), "to": to.to_string()})
+        }
+        TraceKind::Timer(timer) => json!({"kind": "timer", "timer": format!("{timer:?}")}),
+        TraceKind::Drop(reason) => json!({"kind": "drop", "reason": reason.to_string()}),
+        TraceKind::Reply(reason) => json!({"kind": "reply", "reason": reason.to_string()}),
+        TraceKind::Rtt { sample, rto } => {
+            json!({"kind": "rtt", "sample": sample.as_micros() as u64, "rto": rto.as_micros() as u64})
+        }
+        TraceKind::Loss { seq, why } => json!({"kind": "loss", "seq": seq.0, "why": format!("{why:?}")}),
+        TraceKind::PathMtu(mtu) => json!({"kind": "path_mtu", "mtu": mtu}),
+        _ => json!({"kind": "other"}),
+    };
+    if let (Some(row), Json::Object(more)) = (row.as_object_mut(), more) {
+        row.extend(more);
+    }
+    row
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{BufRead, BufReader, Write};
+    use std::os::unix::fs::PermissionsExt;
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+    use crate::{Net, TcpListener, device};
+
+    /// Sends a request, and returns the rows and the end of the answer.
+    fn ask(path: &Path, request: &str) -> Vec<Json> {
+        let mut stream = UnixStream::connect(path).unwrap();
+        writeln!(stream, "{request}").unwrap();
+        let mut rows = Vec::new();
+        for line in BufReader::new(stream).lines() {
+            rows.push(serde_json::from_str::<Json>(&line.unwrap()).unwrap());
+            let last = rows.last().unwrap();
+            if last.get("done").is_some() || last.get("error").is_some() {
+                break;
+            }
+        }
+        rows
+    }
+
+    async fn with_control(write: bool, test: impl FnOnce(&Path) + Send + 'static) {
+        let dir = tempdir();
+        let path = dir.join("net.sock");
+        let (device, _other_end) = device::memory::pair(1500);
+        let builder = Net::builder().address([10, 9, 0, 2], 24).control(&path).control_write(write);
+        let net = builder.start(device).unwrap();
+        let _listener = TcpListener::bind(&net, "10.9.0.2:80").await.unwrap();
+        let asked = path.clone();
+        tokio::task::spawn_blocking(move || test(&asked)).await.unwrap();
+        net.close(Duration::ZERO).await.unwrap();
+        // The task of the socket ends with the network.
+        for _ in 0..1000 {
+            if !path.exists() {
+                break;
+            }
+            tokio::task::yield_now().await;
+        }
+        assert!(!path.exists(), "the socket's file stays");
+        std::fs::remove_dir_all(dir).unwrap();
+    }
+
+    fn tempdir() -> PathBuf {
+        static COUNT: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
+        let name =
+            format!("steadfast-control-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        let dir = std::env::temp_dir().join(name);
+        std::fs::create_dir_all(&dir).unwrap();
+        dir
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn the_socket_lists_listeners_counters_and_settings_for_its_owner() {
+        with_control(false, |path| {
+            assert_eq!(std::fs::metadata(path).unwrap().permissions().mode() & 0o777, 0o600);
+            let rows = ask(path, r#"{"id":7,"do":"sockets"}"#);
+            assert_eq!((&rows[0]["state"], &rows[0]["local"]), (&json!("LISTEN"), &json!("10.9.0.2:80")));
+            assert_eq!(rows[1], json!({"id": 7, "done": true, "rows": 1}));
+            assert_eq!(ask(path, r#"{"do":"summary"}"#)[0]["states"], json!({"LISTEN": 1}));
+            assert_eq!(ask(path, r#"{"do":"counters"}"#)[0]["usage"]["listeners"], 1);
+            assert!(ask(path, r#"{"do":"config"}"#).iter().any(|row| row["name"] == "net.ipv4.tcp_retries2"));
+            assert_eq!(ask(path, r#"{"do":"hello"}"#)[0]["queues"], 1);
+            for wrong in [r#"{"do":"dance"}"#, "no json", r#"{"do":"set","setting":"tcp_retries2 = 5"}"#] {
+                assert!(ask(path, wrong)[0]["error"].is_string(), "{wrong}");
+            }
+        })
+        .await;
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn settings_change_only_where_that_is_allowed() {
+        with_control(true, |path| {
+            let value = || {
+                let rows = ask(path, r#"{"do":"config"}"#);
+                rows.iter().find(|row| row["name"] == "net.ipv4.tcp_retries2").unwrap()["value"].clone()
+            };
+            assert_eq!(ask(path, r#"{"do":"set","setting":"tcp_retries2 = 5"}"#)[0]["done"], true);
+            assert_eq!(value(), "5");
+            assert!(ask(path, r#"{"do":"set","setting":"tcp_retries2 = 0"}"#)[0]["error"].is_string());
+            assert_eq!(value(), "5");
+            let none = r#"{"do":"kill","local":"10.9.0.2:80","remote":"10.9.0.1:5"}"#;
+            assert_eq!(ask(path, none)[0]["rows"], 0);
+        })
+        .await;
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_ninth_client_and_a_long_request_are_refused() {
+        with_control(false, |path| {
+            let mut held: Vec<UnixStream> =
+                (0..CLIENTS).map(|_| UnixStream::connect(path).unwrap()).collect();
+            for stream in &mut held {
+                writeln!(stream, r#"{{"do":"hello"}}"#).unwrap();
+                BufReader::new(&*stream).read_line(&mut String::new()).unwrap();
+            }
+            let mut said = String::new();
+            BufReader::new(UnixStream::connect(path).unwrap()).read_line(&mut said).unwrap();
+            assert!(said.contains("8 clients are connected"), "{said}");
+            let mut one = &held[0];
+            one.write_all(&vec![b' '; REQUEST as usize + 1]).unwrap();
+            let lines: Vec<String> = BufReader::new(one).lines().map_while(Result::ok).collect();
+            assert!(lines.last().unwrap().contains("more than 65536 bytes"), "{lines:?}");
+        })
+        .await;
+    }
+}
