@@ -92,6 +92,15 @@ impl Segment {
     }
 }
 
+/// A segment that arrives, and the state of its connection.
+#[derive(Clone, Copy)]
+pub(crate) struct Met {
+    pub(crate) state: State,
+    pub(crate) local: SocketAddr,
+    pub(crate) remote: SocketAddr,
+    pub(crate) flags: Flags,
+}
+
 /// How often a segment of each class met each state.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Coverage {
@@ -156,11 +165,12 @@ impl Coverage {
         table
     }
 
-    /// Counts a packet that is about to arrive.
-    pub(crate) fn note(&mut self, stack: &mut Stack, packet: &[u8]) {
-        let Some((local, remote, header, payload)) = parse(packet) else { return };
+    /// Counts a packet that is about to arrive. Returns what it meets, unless it is no segment.
+    pub(crate) fn note(&mut self, stack: &mut Stack, packet: &[u8]) -> Option<Met> {
+        let (local, remote, header, payload) = parse(packet)?;
         let (state, rcv_nxt) = stack.state_at(local, remote);
         self.hits[state as usize][Segment::of(&header, payload, rcv_nxt) as usize] += 1;
+        Some(Met { state, local, remote, flags: header.flags })
     }
 }
 

@@ -37,6 +37,16 @@ pub(crate) struct Host {
 }
 
 impl Host {
+    /// 2MSL.
+    pub(crate) fn time_wait(&self) -> Duration {
+        self.config.tcp_tw_timeout
+    }
+
+    /// Whether a RST does not end TIME-WAIT.
+    pub(crate) fn keeps_time_wait(&self) -> bool {
+        self.config.tcp_rfc1337
+    }
+
     /// The stack after a crash: it has another secret.
     pub(crate) fn reboot(&self, boots: u32) -> Stack {
         boot(&self.config, self.addresses, boots, self.stopped)

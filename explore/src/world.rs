@@ -1,13 +1,16 @@
 //! The world: two stacks, their applications and the path between them. A copy of it goes its own way.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use steadfast_core::trace::State;
 use steadfast_core::{Duration, Instant, Stack};
+use steadfast_wire::tcp::Flags;
 
 use crate::app::{App, Context};
-use crate::coverage::Coverage;
+use crate::coverage::{Coverage, Met};
 use crate::ends::START;
 use crate::fault::{Choice, Fault};
 use crate::program::Program;
@@ -52,6 +55,8 @@ pub(crate) struct World {
     pub(crate) in_order: bool,
     /// RSTs sent.
     pub(crate) resets: u32,
+    /// SYNs that met TIME-WAIT.
+    syns: u32,
     /// The first thing that went wrong.
     pub(crate) wrong: Option<String>,
     turns: u32,
@@ -95,6 +100,18 @@ enum What {
     /// The packet that waits longest is overtaken by time.
     Release,
     Reboot,
+    /// The last moment of a TIME-WAIT.
+    TimeWait(Watch),
+}
+
+/// A TIME-WAIT that has to last, unless one of these counts changes.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+struct Watch {
+    local: SocketAddr,
+    remote: SocketAddr,
+    boots: u32,
+    connects: u32,
+    syns: u32,
 }
 
 /// Why a world stands still.
@@ -132,6 +149,7 @@ impl World {
             mended: true,
             in_order: true,
             resets: 0,
+            syns: 0,
             wrong: None,
             turns: 0,
             still: false,
@@ -229,8 +247,11 @@ impl World {
             match arrival.what {
                 What::Packet(packet) => {
                     let stack = &mut self.ends[to].stack;
-                    coverage.note(stack, &packet);
+                    let met = coverage.note(stack, &packet);
                     stack.receive(self.now, packet);
+                    if let Some(met) = met {
+                        self.watch_time_wait(to, met);
+                    }
                 }
                 What::Release => {
                     if let Some(held) = self.held.iter().position(|(from, _)| *from == 1 - to) {
@@ -239,6 +260,7 @@ impl World {
                     }
                     return;
                 }
+                What::TimeWait(watch) => return self.check_time_wait(to, watch),
                 What::Reboot => return self.reboot(to),
             }
             self.hear_events(to);
@@ -287,6 +309,44 @@ impl World {
         (&self.held, until(self.dark_until), &self.streams).hash(&mut state);
         (self.accepts, self.connects, self.mended, self.in_order, self.resets > 0).hash(&mut state);
         state.finish()
+    }
+
+    /// TIME-WAIT lasts for 2MSL from its last FIN, whatever else arrives but a SYN (RFC 9293 §3.6.1, RFC 1337).
+    fn watch_time_wait(&mut self, host: usize, met: Met) {
+        let length = self.program.hosts[host].time_wait();
+        let Met { state: before, local, remote, flags } = met;
+        let syn = flags.contains(Flags::SYN);
+        let after = self.ends[host].stack.state_at(local, remote).0;
+        self.syns += u32::from(syn && before == State::TimeWait);
+        if before == State::TimeWait && after != before && !syn && self.program.hosts[host].keeps_time_wait()
+        {
+            self.wrong.get_or_insert(format!("{flags} ended TIME-WAIT"));
+        }
+        // A copy of a FIN may be old, and then begins nothing. Nor does a SYN that comes to nothing.
+        let begins = match before {
+            State::FinWait1 | State::FinWait2 | State::Closing => true,
+            State::TimeWait => flags.contains(Flags::FIN) && self.in_order,
+            _ => false,
+        };
+        if after == State::TimeWait && begins && !length.is_zero() {
+            let boots = self.ends[host].boots;
+            let watch = Watch { local, remote, boots, connects: self.connects, syns: self.syns };
+            self.arrive(
+                host,
+                self.now + length.saturating_sub(Duration::from_millis(1)),
+                What::TimeWait(watch),
+            );
+        }
+    }
+
+    fn check_time_wait(&mut self, host: usize, watch: Watch) {
+        let end = &mut self.ends[host];
+        let undisturbed =
+            Watch { boots: end.boots, connects: self.connects, syns: self.syns, ..watch } == watch;
+        let state = end.stack.state_at(watch.local, watch.remote).0;
+        if undisturbed && state != State::TimeWait {
+            self.wrong.get_or_insert("TIME-WAIT ended before 2MSL".to_owned());
+        }
     }
 
     /// Decides the fate of the packet that was sent last.
