@@ -344,7 +344,14 @@ impl Subject for Simulated {
         let id = self.posix.stream(fd);
         let mut info = id.and_then(|id| stack.info(self.posix.now, id).ok()).unwrap_or_default();
         info.state = id.and_then(|id| stack.state(id).ok()).unwrap_or(State::Closed);
-        self.posix.exists(fd).then(|| code::info(&info))
+        let mut all = code::info(&info);
+        if self.posix.system == System::FreeBsd {
+            // They are bytes there.
+            let bytes = |bytes: u32| i64::from(bytes);
+            all.fields.insert("snd_cwnd", bytes(info.snd_cwnd));
+            all.fields.insert("snd_ssthresh", bytes(info.snd_ssthresh));
+        }
+        self.posix.exists(fd).then_some(all)
     }
 
     fn forget_peers(&mut self) {

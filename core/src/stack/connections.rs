@@ -5,12 +5,12 @@ use super::template::HeaderTemplate;
 use super::timers::arm;
 use super::{Stack, env_of};
 use crate::buffer::{Pool, Rope};
-use crate::counters::DropReason;
+use crate::counters::{DropReason, ReplyReason};
 use crate::list::{Links, Rows};
 use crate::socket::Event;
 use crate::state::State;
 use crate::table::Table;
-use crate::tcp::input::Outcome;
+use crate::tcp::input::{Closed, Outcome};
 use crate::tcp::listen::synack_patience;
 use crate::tcp::segment::{Reply, Segment};
 use crate::tcp::tcb::{Connection, Env, Origin};
@@ -231,7 +231,16 @@ impl Stack {
             }
             Outcome::Established => self.established(index),
             Outcome::TimeWait => self.enter_time_wait(index),
-            Outcome::Closed(closed) => self.finish_connection(index, closed),
+            Outcome::Closed(closed) => {
+                let orphan = self.connections[index].is_orphan() && self.config.tcp_bsd_rules;
+                let late = segment.filter(|segment| orphan && closed.rst && !segment.payload.is_empty());
+                let Some(segment) = late else { return self.finish_connection(index, closed) };
+                // FreeBSD answers data that nobody reads as in CLOSED. DRILL-F36
+                let reply = Reply::rst_to(segment, ReplyReason::RstAbort);
+                let reply = reply.with_ip_of(&self.connections[index].options);
+                self.reply(reply);
+                self.finish_connection(index, Closed { rst: false, ..closed });
+            }
         }
     }
 

@@ -41,6 +41,11 @@ impl Connection {
             return self.abort();
         }
         let open = !matches!(self.tcb.state, State::Closing | State::LastAck);
+        if env.config.tcp_bsd_rules {
+            // FreeBSD throws unread data away and sends its FIN. DRILL-F36
+            let len = self.receive_queue.len();
+            self.receive_queue.release(len, env.pool);
+        }
         if open && !self.receive_queue.is_empty() {
             // The peer must not believe that its data was read (SHLD-3, T11).
             env.counters.tcp_abort_on_close += 1;

@@ -269,7 +269,8 @@ impl Connection {
         let window = self.receive_window();
         let acceptable = match (len, window) {
             (0, 0) => seq == nxt,
-            (0, _) => seq.within(nxt, window),
+            // FreeBSD takes an empty segment at the right edge itself. DRILL-F37
+            (0, _) => seq.within(nxt, window.saturating_add(env.config.tcp_bsd_rules.into())),
             (_, 0) => false,
             _ => seq.within(nxt, window) || (segment.end() - 1).within(nxt, window),
         };

@@ -192,7 +192,8 @@ impl Opening {
             return if flags.rst() {
                 SynSentOutcome::Dropped(DropReason::SynSentRst)
             } else {
-                SynSentOutcome::Reset { hasten: self.hasten() }
+                // FreeBSD leaves the next SYN to its timer. DRILL-F38
+                SynSentOutcome::Reset { hasten: !env.config.tcp_bsd_rules && self.hasten() }
             };
         }
         if flags.rst() {

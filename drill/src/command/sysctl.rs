@@ -17,12 +17,14 @@ enum Unit {
     Extensions,
     /// "On" means that cookies are always used.
     CookiesOnly,
+    /// Off means no delay.
+    Delayed,
     /// A switch for one bit of `tcp_fastopen`.
     FastOpen(u8),
     Algorithm,
 }
 
-const FREEBSD: [(&str, &str, Unit); 40] = [
+const FREEBSD: [(&str, &str, Unit); 41] = [
     ("sack.enable", "tcp_sack", Unit::Same),
     ("rfc1323", "tcp_timestamps", Unit::Extensions),
     ("recvspace", "tcp_rcvbuf", Unit::Same),
@@ -35,6 +37,7 @@ const FREEBSD: [(&str, &str, Unit); 40] = [
     ("keepintvl", "tcp_keepalive_intvl", Unit::Millis),
     ("keepcnt", "tcp_keepalive_probes", Unit::Same),
     ("delacktime", "tcp_delack_ms", Unit::Same),
+    ("delayed_ack", "tcp_delack_ms", Unit::Delayed),
     ("rexmit_initial", "tcp_rto_initial_ms", Unit::Same),
     ("rexmit_min", "tcp_rto_min_us", Unit::MillisToMicros),
     ("rexmit_slop", "tcp_rto_slop_ms", Unit::Same),
@@ -88,7 +91,7 @@ const FIXED: [(&str, &[&str]); 9] = [
 ];
 
 /// Known settings for features that the stack lacks. They are noted, and the run continues.
-const NOTED: [&str; 67] = [
+const NOTED: [&str; 73] = [
     "net.ipv4.tcp_recovery",
     "net.ipv4.tcp_fack",
     "net.ipv4.tcp_autocorking",
@@ -155,6 +158,12 @@ const NOTED: [&str; 67] = [
     "net.inet.tcp.fast_finwait2_recycle",
     "net.inet.tcp.do_prr",
     "net.inet.tcp.newcwv",
+    "net.inet.tcp.persmin",
+    "net.inet.tcp.persmax",
+    "net.inet.tcp.mssdflt",
+    "net.inet.tcp.v6mssdflt",
+    "net.inet.tcp.do_lrd",
+    "net.inet.tcp.isn_reseed_interval",
     "kern.timecounter.alloweddeviation",
 ];
 
@@ -242,6 +251,7 @@ fn converted(config: &mut Config, setting: &str, unit: Unit, value: &str) -> Res
             assign(config, "tcp_window_scaling", on(matches!(number, 1 | 2)))?;
             on(matches!(number, 1 | 3)).to_owned()
         }
+        Unit::Delayed => if number()? == 0 { "0" } else { "40" }.to_owned(),
         Unit::CookiesOnly => if number()? != 0 { "2" } else { "1" }.to_owned(),
         Unit::FastOpen(bit) => {
             let on = number()? != 0;

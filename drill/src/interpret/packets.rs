@@ -303,10 +303,11 @@ impl Interpreter<'_> {
     }
 
     fn rules(&self) -> Rules {
-        let tick = (self.settings.tick_usecs > 0).then_some((
-            self.settings.tick_usecs,
-            self.settings.tolerance_usecs.max(self.settings.tick_usecs),
-        ));
+        // Or a part of the time since the script began. DRILL-L20
+        let passed = self.elapsed(self.world.now()).max(0) as f64 / 1000.0;
+        let part = (passed * self.settings.tolerance_percent / 100.0) as u64;
+        let slack = self.settings.tolerance_usecs.max(self.settings.tick_usecs).max(part);
+        let tick = (self.settings.tick_usecs > 0).then_some((self.settings.tick_usecs, slack));
         Rules { neutral: self.options.neutral, tick }
     }
 
