@@ -1,5 +1,7 @@
 //! `steadfast drill`: scripts in the packetdrill language.
 
+mod dialect;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, IsTerminal};
@@ -13,6 +15,7 @@ use steadfast_drill::{
     read_scripts, run_script,
 };
 
+use self::dialect::Dialect;
 use crate::failure::Failure;
 use crate::opponent::{Opponent, check_kernel, kernel};
 use crate::output::say;
@@ -56,11 +59,16 @@ pub(crate) struct Run {
     #[arg(short = 'D', long = "define", value_name = "NAME=VAL")]
     defines: Vec<String>,
     /// IP version, unless the script names one. May be repeated. IPv4 by default.
-    #[arg(long, value_name = "ipv4|ipv4-mapped-ipv6|ipv6")]
+    #[arg(long, visible_alias = "ip_version", value_name = "ipv4|ipv4-mapped-ipv6|ipv6")]
     ip_version: Vec<IpVersion>,
     /// Name every script with its result, not only those that failed.
     #[arg(short, long)]
     verbose: bool,
+    /// Only read the scripts, and report those that are not in the language.
+    #[arg(long = "dry_run", alias = "dry-run")]
+    dry_run: bool,
+    #[command(flatten)]
+    dialect: Dialect,
     /// Print one JSON object a line for each script and version, and nothing else.
     #[arg(long, conflicts_with = "verbose")]
     json: bool,
@@ -213,12 +221,16 @@ impl Run {
             mtu: self.mtu,
             tolerance_usecs: self.tolerance_usecs,
             defines: self.defined(),
+            script_options: self.dialect.given(),
             capture: self.pcap.is_some(),
             files: &beside,
         };
-        let Ok(drill) = Drill::parse(text, &options.defines) else {
+        let Ok(drill) = Drill::parse_with(text, &options) else {
             return Ok(vec![run_script(text, &options)]);
         };
+        if self.dry_run {
+            return Ok(vec![drill.unplayed(&options)]);
+        }
         let play = |options: &DrillOptions<'_>| match self.against {
             None => Ok(drill.run(options)),
             Some(Opponent::Kernel) => {

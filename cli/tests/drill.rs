@@ -133,3 +133,15 @@ fn who_asks_for_it_sees_every_script_by_name() {
     );
     assert!(!text(&["a"]).contains("a/good.pkt"));
 }
+
+/// An option of packetdrill by its name is as one at the top of a script, and `--dry_run` only reads.
+#[test]
+fn options_of_packetdrill_are_taken_by_their_names() {
+    let folder = folder();
+    let status = |args: &[&str]| drill(folder.path(), args).status.code();
+    assert_eq!(status(&["a/wrong.pkt", "--dry_run"]), Some(0));
+    assert_eq!(status(&["a/broken.pkt", "--dry_run"]), Some(1));
+    assert_eq!(status(&["a/good.pkt", "--ip_version=ipv6", "--mtu=1520", "--speed=10", "--debug"]), Some(0));
+    assert_eq!(status(&["a/good.pkt", "--mtu=1400"]), Some(1));
+    assert_eq!(status(&["a/wrong.pkt", "--non_fatal=packet"]), Some(0));
+}

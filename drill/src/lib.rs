@@ -97,6 +97,8 @@ pub struct DrillOptions<'a> {
     pub tolerance_usecs: Option<u64>,
     /// Symbols defined with `-D NAME=VAL`.
     pub defines: BTreeMap<String, String>,
+    /// Options as at the top of a script, by name and value. Those of the script come after them.
+    pub script_options: Vec<(String, String)>,
     /// Keep the packets for a capture file.
     pub capture: bool,
     /// Reads a set-up script, given the path in the script.
@@ -112,6 +114,7 @@ impl Default for DrillOptions<'_> {
             mtu: None,
             tolerance_usecs: None,
             defines: BTreeMap::new(),
+            script_options: Vec::new(),
             capture: false,
             files: &|_| None,
         }
@@ -194,6 +197,24 @@ impl Drill {
         Ok(Drill { script, options })
     }
 
+    /// As [`parse_for`](Drill::parse_for), with all that `options` say.
+    pub fn parse_with(text: &str, options: &DrillOptions<'_>) -> Result<Drill, SyntaxError> {
+        let drill = Drill::parse_for(text, &options.defines, options.ip_version)?;
+        let given = options.script_options.iter().map(|(name, value)| ast::ScriptOption {
+            at: Position::default(),
+            name: name.clone(),
+            value: value.clone(),
+        });
+        let all: Vec<_> = given.chain(drill.script.options.iter().cloned()).collect();
+        Ok(Drill { options: options::ScriptOptions::read(&all)?, ..drill })
+    }
+
+    /// The outcome of a script that is only read: it is in the language.
+    pub fn unplayed(&self, options: &DrillOptions<'_>) -> Outcome {
+        let ip_version = self.options.ip_version.unwrap_or(options.ip_version);
+        Outcome { verdict: Verdict::Pass, reason: String::new(), ..Outcome::empty(ip_version) }
+    }
+
     /// The IP version that the script itself names.
     pub fn ip_version(&self) -> Option<IpVersion> {
         self.options.ip_version
@@ -225,7 +246,7 @@ impl Drill {
 
 /// Parses and plays a script. A script that does not parse yields [`Verdict::Error`].
 pub fn run_script(text: &str, options: &DrillOptions<'_>) -> Outcome {
-    match Drill::parse_for(text, &options.defines, options.ip_version) {
+    match Drill::parse_with(text, options) {
         Ok(drill) => drill.run(options),
         Err(error) => Outcome::unreadable(&error, options.ip_version),
     }
