@@ -281,11 +281,8 @@ fn filtered(words: &[String], lines: Vec<String>) -> Option<Vec<String>> {
     let (flags, patterns): (Vec<_>, Vec<_>) = arguments.iter().partition(|word| word.starts_with('-'));
     let flags: String = flags.iter().flat_map(|flag| flag.chars()).filter(|c| *c != '-').collect();
     let [pattern] = patterns.as_slice() else { return None };
-    if flags.chars().any(|c| !"cqvwxiEF".contains(c))
-        || pattern.contains(['[', ']', '*', '\\', '(', '.', '+'])
-            && !flags.contains('F')
-            && !(pattern.contains('.') && !pattern.contains(['[', ']', '*', '\\', '(', '+']))
-    {
+    let plain = flags.contains('F') || !pattern.contains(['[', ']', '*', '\\', '(', '+']);
+    if flags.chars().any(|c| !"cqvwxiEF".contains(c)) || !plain {
         return None;
     }
     let alternatives: Vec<&str> =

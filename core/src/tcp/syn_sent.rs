@@ -177,7 +177,7 @@ impl Opening {
     fn offers_more(&self, config: &Config) -> bool {
         /// The retransmission from which on `tcp_rexmit_drop_options` applies.
         const DROPS: u8 = 3;
-        !self.options.no_options && !(config.tcp_rexmit_drop_options && self.retries >= DROPS)
+        !(self.options.no_options || config.tcp_rexmit_drop_options && self.retries >= DROPS)
     }
 
     fn timestamp(&self, env: &Env<'_>) -> u32 {
