@@ -17,6 +17,7 @@ use steadfast_drill::{
 
 use self::dialect::Dialect;
 use crate::failure::Failure;
+use crate::fuzz::Fuzz;
 use crate::opponent::{Opponent, check_kernel, kernel};
 use crate::output::say;
 
@@ -32,6 +33,8 @@ pub(crate) enum DrillCommand {
     Run(Run),
     /// Print the scripts of a family (`.pkt.jinja`) as they are run.
     Show(Show),
+    /// Play generated scripts on this stack and on the kernel of this machine, and compare.
+    Fuzz(Fuzz),
 }
 
 /// Run scripts.
@@ -99,6 +102,7 @@ impl DrillCommand {
         match self {
             DrillCommand::Run(command) => command.run(),
             DrillCommand::Show(command) => command.run(),
+            DrillCommand::Fuzz(command) => command.run(),
         }
     }
 }

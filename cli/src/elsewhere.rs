@@ -49,7 +49,15 @@ pub(crate) mod kernel {
     }
 
     pub(crate) mod script {
+        use steadfast_drill::subject::{Addresses, Subject};
         use steadfast_drill::{Drill, DrillOptions, Outcome};
+
+        pub(crate) fn with_kernel<T>(
+            _: &Addresses,
+            _: impl FnOnce(&mut dyn Subject) -> T,
+        ) -> Result<T, super::Error> {
+            Err(super::Error)
+        }
 
         pub(crate) fn play(_: &Drill, _: &DrillOptions<'_>) -> Result<Outcome, super::Error> {
             Err(super::Error)

@@ -21,6 +21,7 @@ mod failure;
 mod faults;
 #[cfg(target_os = "linux")]
 mod faulty;
+mod fuzz;
 #[cfg(target_os = "linux")]
 mod gateway;
 #[cfg(target_os = "linux")]

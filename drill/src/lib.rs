@@ -14,6 +14,7 @@ mod command;
 mod compare;
 mod family;
 mod flow;
+pub mod fuzz;
 mod interpret;
 mod lex;
 mod options;

@@ -52,6 +52,20 @@ pub fn play(drill: &Drill, options: &DrillOptions<'_>) -> Result<Outcome, Error>
     })
 }
 
+/// Runs `with` on a fresh kernel in a namespace of its own, as [`play`] does.
+pub fn with_kernel<T: Send>(
+    addresses: &Addresses,
+    with: impl FnOnce(&mut dyn Subject) -> T + Send,
+) -> Result<T, Error> {
+    thread::scope(|scope| {
+        let played = scope.spawn(|| {
+            namespace::enter()?;
+            Ok(with(&mut Kernel::open(addresses)?))
+        });
+        played.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
+}
+
 type Returned = (Clock, Result<Result<Reply, Errno>, Refused>);
 
 /// The kernel's sockets in a namespace, and the device between them and the script.
