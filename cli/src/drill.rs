@@ -30,7 +30,7 @@ const REASONS: usize = 20;
 #[derive(Subcommand)]
 pub(crate) enum DrillCommand {
     /// Run scripts: files, and all `.pkt` and `.pkt.jinja` files in directories.
-    Run(Run),
+    Run(Box<Run>),
     /// Print the scripts of a family (`.pkt.jinja`) as they are run.
     Show(Show),
     /// Play generated scripts on this stack and on the kernel of this machine, and compare.

@@ -303,7 +303,7 @@ impl Connection {
         let (cwnd, threshold) = (u64::from(self.congestion.cwnd()), u64::from(self.congestion.ssthresh()));
         let starting = cwnd < threshold / 2;
         let ratio = if starting { config.tcp_pacing_ss_ratio } else { config.tcp_pacing_ca_ratio };
-        let per_ms = cwnd * u64::from(ratio) / 100 * 1_000_000 / srtt >> 10;
+        let per_ms = (cwnd * u64::from(ratio) / 100 * 1_000_000 / srtt) >> 10;
         let shift = self.min_rtt.get().as_micros() as u64 >> 9;
         let near = if shift < 32 { u64::from(LARGEST) >> shift } else { 0 };
         let bytes = (per_ms + near).min(u64::from(LARGEST)) as u32;
