@@ -253,7 +253,7 @@ impl Record {
     /// The class of the step at which they differ.
     pub fn class_of_difference(&self, theirs: &Record) -> Option<&(String, String, String)> {
         let index = self.first_difference(theirs)?;
-        self.classes.get(index.saturating_sub(1))
+        self.classes.get(index)
     }
 }
 
