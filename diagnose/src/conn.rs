@@ -106,6 +106,15 @@ pub(crate) struct Way {
     pub(crate) after_reset: u16,
     /// Where the recovery after a timeout ends; 0: there is none.
     pub(crate) recover: u32,
+    /// The last new data: its number, its packet, and a hash of its first bytes.
+    pub(crate) head_seq: u32,
+    pub(crate) head_packet: u32,
+    pub(crate) head: u64,
+    /// The first timestamp and the last, whatever carried them.
+    pub(crate) first_stamp: u32,
+    pub(crate) stamp: u32,
+    pub(crate) first_stamp_at: i64,
+    pub(crate) stamp_at: i64,
 }
 
 impl Way {
@@ -173,6 +182,8 @@ pub(crate) enum Kind {
     Changed,
     /// A reset of the incarnation before.
     OldReset,
+    /// Other bytes under the same numbers. The value: the packet that had the first ones.
+    Differs,
 }
 
 /// A mark: what, where, when.
@@ -217,6 +228,8 @@ pub(crate) struct Range {
     pub(crate) packet: u32,
     pub(crate) times: u8,
     pub(crate) at: i64,
+    /// A hash of its first bytes; 0: not known.
+    pub(crate) head: u64,
 }
 
 /// Bytes that were skipped.
@@ -284,6 +297,15 @@ pub(crate) struct Trouble {
     pub(crate) hole_of_size: Stuck,
     pub(crate) worst: Stuck,
     pub(crate) zero: Zero,
+    /// Probes of a window that had opened.
+    pub(crate) update_lost: Tally,
+    /// The packet that opened the window before the first of them.
+    pub(crate) opened: u32,
+    /// Acknowledgments that take back window, sent in this direction.
+    pub(crate) shrunk: Tally,
+    /// The row of repairs that goes on, and the longest.
+    pub(crate) row: Burst,
+    pub(crate) burst: Burst,
     /// Bytes that were acknowledged before they were captured: from, to, when, by which packet.
     pub(crate) missing_last: (u32, u32, i64, u32),
     /// Acknowledgments that the file has before their data.
@@ -309,6 +331,17 @@ pub(crate) struct Stuck {
     pub(crate) passed: u32,
     /// The length that got through in the end.
     pub(crate) passes: u32,
+}
+
+/// Repairs of segments that stood in a row.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Burst {
+    pub(crate) segments: u32,
+    pub(crate) seq: u32,
+    pub(crate) end: u32,
+    pub(crate) first_at: i64,
+    pub(crate) last_at: i64,
+    pub(crate) packets: Vec<u32>,
 }
 
 /// A closed window, as the sender of data sees it.
@@ -412,6 +445,20 @@ pub(crate) struct Conn {
     pub(crate) letters: [u8; 12],
     pub(crate) letter_count: u8,
     pub(crate) previous: Option<Box<Previous>>,
+    pub(crate) leap: Leap,
+}
+
+/// A pause that the timestamps of an end do not know.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Leap {
+    /// The first packet after it, and that packet's time.
+    pub(crate) packet: u32,
+    pub(crate) at: i64,
+    pub(crate) lasted: i64,
+    /// The end that shows it first.
+    pub(crate) way: u8,
+    /// Both ends show it: the clock of the capture stepped.
+    pub(crate) sure: bool,
 }
 
 /// The incarnation before.
@@ -448,6 +495,7 @@ impl Conn {
             letters: [0; 12],
             letter_count: 0,
             previous: None,
+            leap: Leap::default(),
         }
     }
 

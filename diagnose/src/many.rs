@@ -12,6 +12,10 @@ const ROWS: usize = 20_000;
 const FLOOD: u32 = 100;
 /// Ports or hosts that one client tries in vain, from which on it scans.
 const SCAN: usize = 10;
+/// Connections that one end closes in a minute, from which on their ports run short.
+const A_MINUTE: u32 = 20_000;
+/// Connections that take ports out of TIME-WAIT, from which on their ports run short.
+const REUSED: u32 = 100;
 /// Limit of the ports and hosts that are kept of one client.
 const TRIED: usize = 64;
 
@@ -64,11 +68,23 @@ pub struct Client {
     first: i64,
 }
 
+/// Connections between an address and a service that one end closed first.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Closes {
+    /// By the minute.
+    minutes: BTreeMap<i64, u32>,
+    /// How many took ports that were still in TIME-WAIT.
+    reused: u32,
+    packets: Vec<u32>,
+}
+
 /// All connections together.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Many {
     pub(crate) services: BTreeMap<End, Service>,
     pub(crate) clients: BTreeMap<u128, Client>,
+    /// By the client's address, the service, and the end that closes first.
+    closes: BTreeMap<(u128, End, u8), Closes>,
 }
 
 fn keep(packets: &mut Vec<u32>, packet: u32) {
@@ -85,6 +101,11 @@ impl Many {
             service(self.services.entry(server).or_default(), conn, findings);
         }
         let address = conn.ends[CLIENT].address;
+        let pair = (address, server, conn.first_to_close);
+        let fins = conn.ways.iter().all(|way| way.is(fact::FIN));
+        if fins && (self.closes.len() < ROWS || self.closes.contains_key(&pair)) {
+            closes(self.closes.entry(pair).or_default(), conn);
+        }
         if self.clients.len() < ROWS || self.clients.contains_key(&address) {
             let client = self.clients.entry(address).or_default();
             client.connections += 1;
@@ -129,7 +150,32 @@ impl Many {
         for (end, service) in &self.services {
             self.service(*end, service, &scanners, &mut out, &mut explained);
         }
+        self.time_wait(&mut out);
         (out, explained, scanners)
+    }
+
+    /// Ends that keep more connections in TIME-WAIT than they have ports.
+    fn time_wait(&self, out: &mut Vec<Finding>) {
+        for ((address, service, way), closes) in &self.closes {
+            let peak = closes.minutes.values().max().copied().unwrap_or(0);
+            if peak < A_MINUTE && closes.reused < REUSED {
+                continue;
+            }
+            let who = End { address: *address, port: 0 }.ip();
+            let closer = Place::of(usize::from(*way == 2));
+            let text = format!(
+                "The {} closes up to {peak} connections of {who} to {service} in a minute, and {} took ports that were still in TIME-WAIT.",
+                closer.name(),
+                closes.reused
+            );
+            out.push(
+                Finding::new("close-timewait-pileup", Severity::Warning, closer)
+                    .see_all(closes.packets.iter().copied(), "FIN")
+                    .text(text)
+                    .times(closes.minutes.values().sum())
+                    .because("TIME-WAIT lasts for a minute and keeps the ports; an address has 28,232 of them for one service (Linux)."),
+            );
+        }
     }
 
     fn service(
@@ -259,6 +305,15 @@ impl Service {
     fn old_unanswered_syns(&self) -> bool {
         !self.old_stamps.is_empty()
     }
+}
+
+fn closes(closes: &mut Closes, conn: &Conn) {
+    let minute = conn.last.div_euclid(60_000_000_000);
+    if closes.minutes.len() < 1440 || closes.minutes.contains_key(&minute) {
+        *closes.minutes.entry(minute).or_default() += 1;
+    }
+    closes.reused += u32::from(conn.is(state::REUSED_CLOSED));
+    keep(&mut closes.packets, conn.ways[usize::from(conn.first_to_close == 2)].first_fin);
 }
 
 fn service(service: &mut Service, conn: &Conn, findings: &[Finding]) {

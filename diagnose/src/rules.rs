@@ -14,7 +14,7 @@ mod window;
 pub(crate) use quality::Quality;
 
 use crate::conn::{Conn, fact, state};
-use crate::finding::{Finding, Severity};
+use crate::finding::{Confidence, Finding, Severity};
 
 /// The facts beside a connection that its rules need.
 pub(crate) struct Context {
@@ -40,12 +40,26 @@ pub(crate) fn judge(conn: &Conn, context: &Context, quality: &mut Quality) -> Ve
     closing::judge(conn, context, &mut out);
     resets::judge(conn, &mut out);
     suppress(&mut out);
+    if conn.leap.sure {
+        void(conn, &mut out);
+    }
     out
+}
+
+/// Intervals across a step of the clock are void, and so is what they seem to cost.
+fn void(conn: &Conn, out: &mut [Finding]) {
+    let (from, to) = (conn.leap.at - conn.leap.lasted, conn.leap.at);
+    for finding in out {
+        if finding.severity == Severity::Warning && finding.at <= to && finding.at + finding.lasted >= from {
+            finding.severity = Severity::Info;
+            finding.confidence = Confidence::Possible;
+        }
+    }
 }
 
 /// One cause, one finding: a cause swallows its effects.
 fn suppress(out: &mut Vec<Finding>) {
-    const SWALLOWS: [(&str, &[&str]); 12] = [
+    const SWALLOWS: [(&str, &[&str]); 14] = [
         (
             "path-mtu-blackhole",
             &[
@@ -57,6 +71,8 @@ fn suppress(out: &mut Vec<Finding>) {
                 "path-idle-drop",
             ],
         ),
+        ("opt-wscale-stripped", &["window-shrunk"]),
+        ("close-timewait-assassination", &["reset-abort", "reset-peer-gone", "close-finwait2-orphan"]),
         ("path-idle-drop", &["loss-rto", "loss-tlp", "live-retries-exhausted", "live-peer-vanished"]),
         ("live-keepalive-dead", &["reset-abort"]),
         ("path-one-direction-dead", &["loss-rto", "loss-tlp", "loss-spurious", "reset-abort"]),

@@ -1,5 +1,7 @@
 //! Rules on packets that the tests build.
 
+mod rare;
+
 use std::net::SocketAddr;
 
 use steadfast_capture::Reader;
@@ -35,10 +37,11 @@ struct Say {
     len: usize,
     window: u16,
     options: TcpOptions,
+    fill: u8,
 }
 
 fn say(flags: Flags, seq: u32, ack: u32) -> Say {
-    Say { flags, seq, ack, len: 0, window: 500, options: TcpOptions::default() }
+    Say { flags, seq, ack, len: 0, window: 500, options: TcpOptions::default(), fill: 7 }
 }
 
 impl Say {
@@ -52,6 +55,10 @@ impl Say {
 
     fn options(self, options: TcpOptions) -> Say {
         Say { options, ..self }
+    }
+
+    fn fill(self, fill: u8) -> Say {
+        Say { fill, ..self }
     }
 
     fn sack(mut self, left: u32, right: u32) -> Say {
@@ -104,7 +111,7 @@ impl Tape {
             options: what.options,
             ..Header::default()
         };
-        let mut packet = build::tcp(ends[way], ends[1 - way], header, &vec![7; what.len]).unwrap();
+        let mut packet = build::tcp(ends[way], ends[1 - way], header, &vec![what.fill; what.len]).unwrap();
         let id = id.unwrap_or_else(|| {
             self.ids[way] += 1;
             self.ids[way]

@@ -9,7 +9,7 @@ use std::collections::HashMap;
 
 use siphasher::sip::SipHasher13;
 
-use crate::conn::{CLIENT, Conn, Kind, Previous, SERVER, before, fact, state};
+use crate::conn::{CLIENT, Conn, Kind, Leap, Previous, SERVER, before, fact, state};
 use crate::copies::{Copies, Twin};
 use crate::packet::{ACK, Checksum, End, FIN, Icmp, RST, SYN, Segment};
 
@@ -265,6 +265,7 @@ fn follow(conn: &mut Conn, way: usize, s: &Segment) {
         return;
     }
     let idle = s.at - conn.last;
+    note_leap(conn, way, s);
     conn.last = conn.last.max(s.at);
     conn.ways[way].packets += 1;
     if s.has(RST) {
@@ -301,6 +302,43 @@ fn follow(conn: &mut Conn, way: usize, s: &Segment) {
     if !probe {
         sender.window = s.window;
         sender.max_window = sender.max_window.max(s.window);
+    }
+}
+
+/// Notes a pause that neither end's timestamps know. Near one end at least, a timestamp is as old as its packet.
+fn note_leap(conn: &mut Conn, way: usize, s: &Segment) {
+    /// Ticks that tell the pace of an end's clock.
+    const MEASURED: u32 = 8;
+    /// The least step that is told.
+    const STEP: i64 = 1_000_000_000;
+    let Some((value, _)) = s.options.timestamps.filter(|_| !s.has(RST)) else { return };
+    let w = &mut conn.ways[way];
+    if w.stamp_at == 0 {
+        (w.first_stamp, w.first_stamp_at) = (value, s.at);
+        (w.stamp, w.stamp_at) = (value, s.at);
+        return;
+    }
+    let (known, passed) = (w.stamp_at, s.at - w.stamp_at);
+    let (ticks, before) = (value.wrapping_sub(w.stamp), w.stamp.wrapping_sub(w.first_stamp));
+    (w.stamp, w.stamp_at) = (value, s.at);
+    if passed < STEP || before < MEASURED || ticks.max(before) > 1 << 30 {
+        return;
+    }
+    // The pace so far, with room for delays on the path.
+    let tick = (known - w.first_stamp_at).max(0) / i64::from(before - 1) * 2;
+    if passed.saturating_sub((i64::from(ticks) + 1).saturating_mul(tick)) < STEP {
+        return;
+    }
+    let leap = &mut conn.leap;
+    if leap.sure {
+        return;
+    }
+    let other = usize::from(leap.way) != way;
+    if leap.packet != 0 && other && known < leap.at && s.at - leap.at < STEP {
+        leap.sure = true;
+    } else if s.at - conn.last >= STEP {
+        let lasted = s.at - conn.last;
+        *leap = Leap { packet: s.number, at: s.at, lasted, way: way as u8, sure: false };
     }
 }
 

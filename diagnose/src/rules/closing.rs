@@ -1,7 +1,7 @@
 //! Closing: FINs that are lost, unanswered, or never sent.
 
 use super::{Context, by_cost};
-use crate::conn::{CLIENT, Conn, Kind, Mark, SERVER, fact};
+use crate::conn::{CLIENT, Conn, Kind, Mark, SERVER, fact, reset};
 use crate::finding::{Confidence, Finding, Place, Severity, seconds};
 
 const SECOND: i64 = 1_000_000_000;
@@ -14,6 +14,7 @@ pub(super) fn judge(conn: &Conn, context: &Context, out: &mut Vec<Finding>) {
     for way in [CLIENT, SERVER] {
         repeated(conn, way, out);
         leak(conn, way, context, out);
+        assassinated(conn, way, out);
     }
     let [client, server] = &conn.ways;
     if client.is(fact::FIN) && server.is(fact::FIN) && crossed(conn) {
@@ -100,6 +101,48 @@ fn repeated(conn: &Conn, way: usize, out: &mut Vec<Finding>) {
                 .or("live-peer-vanished", format!("a capture at the {}", Place::of(1 - way).name())),
         );
     }
+}
+
+/// An old segment ends TIME-WAIT of this direction's peer: its acknowledgment meets an end without a socket.
+fn assassinated(conn: &Conn, way: usize, out: &mut Vec<Finding>) {
+    let peer = 1 - way;
+    let closed = conn.ways.iter().all(|w| w.is(fact::FIN) && w.is(fact::FIN_ACKED));
+    if !closed || usize::from(conn.first_to_close) != peer + 1 {
+        return;
+    }
+    let Some(rst) = conn.marks_of(way, Kind::Reset).next() else { return };
+    let Some(ack) = conn.marks_of(peer, Kind::FinAckAgain).take_while(|ack| ack.packet < rst.packet).last()
+    else {
+        return;
+    };
+    // A FIN that came again is answered by an end that still has a socket.
+    let fin = conn.marks_of(way, Kind::FinAgain).last().is_some_and(|fin| fin.packet < ack.packet);
+    if fin || rst.at - ack.at > conn.round_trip().max(SECOND / 10) * 2 || rst.value & reset::ACK != 0 {
+        return;
+    }
+    let old = conn
+        .marks
+        .iter()
+        .rfind(|mark| {
+            matches!(mark.kind, Kind::Needless | Kind::Late)
+                && usize::from(mark.way) == way
+                && mark.packet < ack.packet
+        })
+        .map_or(0, |mark| mark.packet);
+    let text = format!(
+        "An old segment of the {} made the {} acknowledge it in TIME-WAIT, and the reset in answer ended TIME-WAIT early.",
+        Place::of(way).name(),
+        Place::of(peer).name()
+    );
+    out.push(
+        Finding::new("close-timewait-assassination", Severity::Info, Place::of(peer))
+            .see(old, "old segment")
+            .see(ack.packet, "acknowledged in TIME-WAIT")
+            .see(rst.packet, "reset")
+            .at(ack.at, rst.at - ack.at)
+            .text(text)
+            .because("Both FINs had been acknowledged, and the reset answers an acknowledgment."),
+    );
 }
 
 /// An end that got a FIN and never closes.

@@ -45,6 +45,24 @@ pub(super) fn judge(conn: &Conn, gates: &Gates, out: &mut Vec<Finding>) {
             "again: tail probe or timeout",
             "repeated as a probe of the tail, or by a timeout",
         );
+        let burst = &trouble.burst;
+        if burst.segments > 3 {
+            let text = format!(
+                "{} segments in a row were lost ({side}), and repaired within {}.",
+                burst.segments,
+                seconds(burst.last_at - burst.first_at)
+            );
+            out.push(
+                Finding::new("loss-burst", Severity::Info, Place::Path)
+                    .see_all(burst.packets.iter().copied(), "in a row, again")
+                    .at(burst.first_at, burst.last_at - burst.first_at)
+                    .text(text)
+                    .times(burst.segments)
+                    .because(
+                        "The repairs have consecutive numbers: a queue overflowed, or the path was away.",
+                    ),
+            );
+        }
         if trouble.before_here.count > 0 {
             let lost = &trouble.before_here;
             let text =

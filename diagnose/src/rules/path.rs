@@ -9,6 +9,7 @@ const SECOND: i64 = 1_000_000_000;
 pub(super) fn judge(conn: &Conn, context: &Context, out: &mut Vec<Finding>) {
     for way in [CLIENT, SERVER] {
         lowered(conn, way, out);
+        overlap(conn, way, out);
         let Some(trouble) = conn.trouble[way].as_deref() else { continue };
         black_hole(conn, way, &trouble.hole_of_size, true, out);
         if out.last().is_none_or(|last| last.id != "path-mtu-blackhole") {
@@ -70,6 +71,30 @@ fn one_way_dead(conn: &Conn, way: usize, needless: &Tally, context: &Context, ou
             .at(needless.packets.first().map_or(conn.start, |p| p.1), spread)
             .text(text)
             .times(needless.count),
+    );
+}
+
+/// The same numbers came with other bytes.
+fn overlap(conn: &Conn, way: usize, out: &mut Vec<Finding>) {
+    let differ: Vec<_> = conn.marks_of(way, Kind::Differs).collect();
+    let Some(first) = differ.first() else { return };
+    let text = format!(
+        "{} segments in the name of the {} have other bytes than the ones before, under the same numbers.",
+        differ.len(),
+        Place::of(way).name()
+    );
+    let finding = differ
+        .iter()
+        .fold(Finding::new("path-overlap-differs", Severity::Error, Place::Path), |finding, mark| {
+            finding.see(mark.value, "first bytes").see(mark.packet, "other bytes")
+        });
+    out.push(
+        finding
+            .at(first.at, 0)
+            .text(text)
+            .times(differ.len() as u32)
+            .because("A sender repeats the same bytes, however it cuts them: one of the two is not from it.")
+            .or("path-corruption", format!("a capture at the {}", Place::of(way).name())),
     );
 }
 

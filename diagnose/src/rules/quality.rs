@@ -38,6 +38,8 @@ pub(crate) struct Quality {
     pub(crate) jumps: Shown,
     /// The largest step of the clock, in nanoseconds.
     pub(crate) jump: i64,
+    /// Steps forward, by the timestamps of both ends.
+    leaps: Vec<i64>,
     pub(crate) vantages: u64,
     /// Packets that the capturing system dropped, as the file says.
     pub(crate) dropped: u64,
@@ -62,6 +64,9 @@ impl Quality {
         let one_way = is_one_way(conn);
         if one_way {
             self.one_way.add_all(1, [conn.first_packet, conn.last_packet]);
+        }
+        if conn.leap.sure {
+            self.leap(conn);
         }
         if conn.is(state::TWO_VANTAGES) {
             self.vantages += 1;
@@ -91,6 +96,17 @@ impl Quality {
             lossy |= self.direction(conn, way, one_way);
         }
         Gates { one_way, lossy }
+    }
+
+    /// A step of the clock that a connection shows. Many may show the same.
+    fn leap(&mut self, conn: &Conn) {
+        const SAME: i64 = 2_000_000_000;
+        let at = conn.leap.at;
+        if self.leaps.len() < 64 && !self.leaps.iter().any(|known| (at - known).abs() < SAME) {
+            self.leaps.push(at);
+            self.jumps.add(conn.leap.packet);
+            self.jump = self.jump.max(conn.leap.lasted);
+        }
     }
 
     fn direction(&mut self, conn: &Conn, way: usize, one_way: bool) -> bool {

@@ -8,6 +8,8 @@ pub(super) fn judge(conn: &Conn, context: &Context, out: &mut Vec<Finding>) {
     for way in [CLIENT, SERVER] {
         zero(conn, way, context, out);
         limited(conn, way, out);
+        update_lost(conn, way, out);
+        shrunk(conn, way, out);
     }
 }
 
@@ -51,6 +53,55 @@ fn zero(conn: &Conn, way: usize, context: &Context, out: &mut Vec<Finding>) {
                 .or("window-zero", "a longer capture"),
         );
     }
+}
+
+/// The window opened, and the sender went on with probes: it did not hear of it.
+fn update_lost(conn: &Conn, way: usize, out: &mut Vec<Finding>) {
+    let Some(trouble) = conn.trouble[way].as_deref() else { return };
+    let lost = &trouble.update_lost;
+    let Some(last) = lost.packets.last() else { return };
+    if conn.ways[way].data_at <= last.1 {
+        return;
+    }
+    let text = format!(
+        "The {} opened its window, and the {} probed it still {} later: the update was lost.",
+        Place::of(1 - way).name(),
+        Place::of(way).name(),
+        seconds(lost.most)
+    );
+    out.push(
+        Finding::new("window-update-lost", by_cost(conn, lost.most), Place::Path)
+            .see(trouble.opened, "the window opens")
+            .see_all(lost.packets.iter().map(|p| p.0), "a probe all the same")
+            .at(last.1 - lost.most, lost.most)
+            .cost(lost.most)
+            .text(text)
+            .times(lost.count)
+            .because(
+                "Data follows the answer to the probe at once, so the sender had waited for the window.",
+            ),
+    );
+}
+
+/// The receiver takes back window that it has offered.
+fn shrunk(conn: &Conn, way: usize, out: &mut Vec<Finding>) {
+    let Some(trouble) = conn.trouble[way].as_deref() else { return };
+    let shrunk = &trouble.shrunk;
+    let Some(first) = shrunk.packets.first() else { return };
+    let text = format!(
+        "The {} took back {} bytes of window that it had offered, in {} acknowledgments.",
+        Place::of(way).name(),
+        shrunk.bytes,
+        shrunk.count
+    );
+    out.push(
+        Finding::new("window-shrunk", Severity::Info, Place::of(way))
+            .see_all(shrunk.packets.iter().map(|p| p.0), "the right edge moves back")
+            .at(first.1, 0)
+            .text(text)
+            .times(shrunk.count)
+            .because("The acknowledgment is newer than the ones before, and its right edge is to the left of theirs."),
+    );
 }
 
 /// The sender waits for the window once in a round trip.

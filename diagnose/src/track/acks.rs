@@ -248,6 +248,12 @@ fn window(conn: &mut Conn, way: usize, s: &Segment, moved: bool) {
         limited.times += 1;
         limited.blocked += at - limited.since;
     }
+    let own = &conn.ways[way];
+    let taken = own.edge.wrapping_sub(edge);
+    // Rounding moves the edge by less than the scale. The window of a SYN is only a beginning.
+    if moved && own.max_window > 0 && shift.is_some_and(|shift| taken > 1 << shift) && taken < 1 << 30 {
+        conn.trouble(way).shrunk.add(s.number, s.at, taken, 0);
+    }
     let own = &mut conn.ways[way];
     if moved || before(own.edge, edge) {
         own.edge = edge;

@@ -1,9 +1,10 @@
 //! Data: new, skipped, late, and sent again, with the reason.
 
 use crate::conn::{
-    Conn, EVIDENCE, Flight, HOLES, Hole, Kind, RANGES, Range, Stuck, before, fact, later, state,
+    Burst, Conn, EVIDENCE, Flight, HOLES, Hole, Kind, RANGES, Range, Stuck, Trouble, before, fact, later,
+    state,
 };
-use crate::packet::{FIN, Segment};
+use crate::packet::{Checksum, FIN, Segment};
 
 const MILLI: i64 = 1_000_000;
 /// The least timeout that is usual: Linux's.
@@ -45,8 +46,40 @@ pub(super) fn probe(conn: &mut Conn, way: usize, s: &Segment, idle: i64) -> bool
         *probed = (*probed).max(s.len);
     } else {
         conn.mark(way, Kind::Keepalive, s, u32::from(unanswered));
+        after_opening(conn, way, s);
     }
     true
+}
+
+/// Notes a probe of a window that has opened: the sender does not know it yet.
+fn after_opening(conn: &mut Conn, way: usize, s: &Segment) {
+    let Some(opened) = conn.marks_of(1 - way, Kind::WindowOpens).last().copied() else { return };
+    let probed = conn.marks_of(way, Kind::Probe).last().is_some_and(|probe| probe.packet < opened.packet);
+    let waited = s.at - opened.at;
+    if !probed || conn.ways[way].data_at > opened.at || waited < (2 * conn.round_trip()).max(50 * MILLI) {
+        return;
+    }
+    let trouble = conn.trouble(way);
+    if trouble.update_lost.count == 0 {
+        trouble.opened = opened.packet;
+    }
+    trouble.update_lost.add(s.number, s.at, 0, waited);
+}
+
+/// Notes other bytes under numbers that have been sent.
+fn compare(conn: &mut Conn, way: usize, s: &Segment) {
+    let w = &conn.ways[way];
+    if s.head == 0 || s.checksum == Checksum::Bad || !before(s.seq, w.nxt) {
+        return;
+    }
+    let other = |head: u64| head != 0 && head != s.head;
+    let in_flight = conn.flights[way].as_deref().and_then(|flight| {
+        flight.ranges.iter().find(|range| range.seq == s.seq && other(range.head)).map(|range| range.packet)
+    });
+    let last = (w.head_seq == s.seq && other(w.head)).then_some(w.head_packet);
+    if let Some(packet) = in_flight.or(last) {
+        conn.mark(way, Kind::Differs, s, packet);
+    }
 }
 
 /// Takes in data or a FIN.
@@ -65,6 +98,7 @@ pub(super) fn send(conn: &mut Conn, way: usize, s: &Segment) {
         // Neither near nor behind: another incarnation, or nonsense.
         return;
     }
+    compare(conn, way, s);
     let peer_fin = conn.ways[1 - way].is(fact::FIN);
     if peer_fin && s.len > 0 && !before(s.seq, nxt) {
         let covers = s.ack == conn.ways[1 - way].nxt;
@@ -123,6 +157,9 @@ fn grow(conn: &mut Conn, way: usize, s: &Segment, seq: u32) {
     let una = conn.ways[way].una;
     let w = &mut conn.ways[way];
     w.nxt = end;
+    // The bytes of a packet that the path has damaged are no evidence.
+    let head = if seq == s.seq && s.checksum != Checksum::Bad { s.head } else { 0 };
+    (w.head_seq, w.head_packet, w.head) = (seq, s.number, head);
     w.bytes += u64::from(s.len);
     w.data_packets += 1;
     w.max_len = w.max_len.max(s.len);
@@ -132,7 +169,7 @@ fn grow(conn: &mut Conn, way: usize, s: &Segment, seq: u32) {
     if before(una, end) {
         let flight = conn.flights[way].get_or_insert_with(Box::<Flight>::default);
         if flight.ranges.len() < RANGES {
-            flight.ranges.push_back(Range { seq, end, packet: s.number, times: 1, at: s.at });
+            flight.ranges.push_back(Range { seq, end, packet: s.number, times: 1, at: s.at, head });
         }
     }
     conn.fill_window(way, s);
@@ -277,6 +314,7 @@ fn fill(conn: &mut Conn, way: usize, s: &Segment, index: usize) {
         tally.packets.push(evidence[0]);
     }
     tally.add(s.number, s.at, s.len, waited);
+    row(conn, way, s);
     conn.mark(way, if timed_out || recovers { Kind::Timeout } else { Kind::FastRetransmit }, s, s.len);
     if timed_out {
         conn.ways[way].recover = nxt;
@@ -338,9 +376,39 @@ fn retransmission(conn: &mut Conn, way: usize, s: &Segment) {
         tally.packets.push((original_packet, sent_at));
     }
     tally.add(s.number, s.at, s.len, if kind == Kind::FastRetransmit { waited } else { quiet });
+    // Without SACK, a timeout repeats what arrived, too.
+    if kind == Kind::FastRetransmit || kind == Kind::Timeout && conn.ways[peer].is(fact::SACK_OFFERED) {
+        row(conn, way, s);
+    }
     conn.mark(way, kind, s, s.len);
     if kind == Kind::Timeout && !recovers {
         conn.ways[way].recover = nxt;
+    }
+}
+
+/// Notes repairs of segments that stood in a row.
+fn row(conn: &mut Conn, way: usize, s: &Segment) {
+    /// Repairs further apart than this belong to losses of their own.
+    const APART: i64 = 1000 * MILLI;
+    let mss = u32::from(conn.ways[1 - way].mss);
+    let segments = if mss == 0 { 1 } else { s.len.div_ceil(mss) };
+    let apart = APART.max(2 * conn.round_trip());
+    let Trouble { row, burst, .. } = conn.trouble(way);
+    if row.segments > 0 && s.seq == row.seq {
+        // The repair was lost, too.
+        row.last_at = s.at;
+        return;
+    }
+    if row.segments == 0 || s.seq != row.end || s.at - row.last_at > apart {
+        *row = Burst { first_at: s.at, ..Burst::default() };
+    }
+    row.segments += segments;
+    (row.seq, row.end, row.last_at) = (s.seq, s.end(), s.at);
+    if row.packets.len() < EVIDENCE {
+        row.packets.push(s.number);
+    }
+    if row.segments > burst.segments {
+        burst.clone_from(row);
     }
 }
 
