@@ -25,6 +25,8 @@ mod offload;
 #[cfg(target_os = "linux")]
 mod packet;
 #[cfg(target_os = "linux")]
+mod segments;
+#[cfg(target_os = "linux")]
 mod tun;
 
 #[cfg(target_os = "linux")]

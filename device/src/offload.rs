@@ -2,7 +2,8 @@
 //!
 //! A packet with `NEEDS_CSUM` has a *partial* checksum: its field holds the sum of the pseudo-header, and the side that
 //! puts the packet on a wire adds the rest. Such a packet never left this machine. A packet with a `gso_type` is a
-//! super-segment: the side that puts it on a wire cuts it into segments with `gso_size` bytes of payload.
+//! super-segment: the side that puts it on a wire cuts it into segments with `gso_size` bytes of payload. One of TCP is
+//! as good whole; one of UDP is cut in `segments`.
 
 use std::io::{IoSlice, IoSliceMut};
 use std::os::fd::AsFd;
@@ -22,6 +23,7 @@ const DATA_VALID: u8 = 2;
 const GSO_NONE: u8 = 0;
 const GSO_TCPV4: u8 = 1;
 const GSO_TCPV6: u8 = 4;
+const GSO_UDP_L4: u8 = 5;
 /// CWR is set. Segmentation must leave it in the first segment only.
 const GSO_ECN: u8 = 0x80;
 
@@ -30,10 +32,22 @@ pub(crate) fn read(fd: impl AsFd, virtio: bool, buffer: &mut [u8]) -> Result<Rec
     if !virtio {
         return rustix::io::read(fd, buffer).map(Received::new);
     }
+    let (header, len) = read_with_header(fd, buffer)?;
+    Ok(received(&header, &mut buffer[..len]))
+}
+
+/// Reads one packet or frame. Returns the header before it, and its length.
+pub(crate) fn read_with_header(fd: impl AsFd, buffer: &mut [u8]) -> Result<([u8; HEADER_LEN], usize), Errno> {
     let mut header = [0; HEADER_LEN];
     let len = rustix::io::readv(fd, &mut [IoSliceMut::new(&mut header), IoSliceMut::new(buffer)])?;
-    let len = len.saturating_sub(header.len()).min(buffer.len());
-    Ok(received(&header, &mut buffer[..len]))
+    Ok((header, len.saturating_sub(header.len()).min(buffer.len())))
+}
+
+/// Returns how many bytes of payload each datagram of a UDP super-segment has. `None`: the `header` is that of another
+/// packet.
+pub(crate) fn datagram_size(header: &[u8; HEADER_LEN]) -> Option<usize> {
+    let size = u16::from_ne_bytes([header[4], header[5]]);
+    (header[1] & !GSO_ECN == GSO_UDP_L4).then_some(size.into())
 }
 
 /// Writes one packet, or one frame with a link-layer header of `link_len` bytes.
@@ -121,12 +135,13 @@ fn complete_checksum(packet: &mut [u8], start: usize, offset: usize) {
     }
     let mut sum = Sum::new();
     sum.add_bytes(covered);
-    // In UDP over IPv4, a checksum of zero means that there is none (RFC 768).
-    let checksum = match sum.finish() {
-        0 => 0xffff,
-        checksum => checksum,
-    };
+    let checksum = never_zero(sum.finish());
     covered[offset..offset + 2].copy_from_slice(&checksum.to_be_bytes());
+}
+
+/// Returns a checksum as UDP writes it: zero would mean that there is none (RFC 768).
+pub(crate) fn never_zero(checksum: u16) -> u16 {
+    if checksum == 0 { 0xffff } else { checksum }
 }
 
 #[cfg(test)]

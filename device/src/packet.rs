@@ -8,7 +8,9 @@ use std::task::{Context, Poll, ready};
 use rustix::io::Errno;
 use tokio::io::unix::AsyncFd;
 
+use crate::segments::Segments;
 use crate::{Capabilities, Device, Frame, HardwareAddress, Received, offload};
+use steadfast_wire::ethernet::HEADER_LEN;
 
 /// Bytes of frames that the kernel keeps for us, where it allows it: a full window of super-segments.
 const RECEIVE_BUFFER: libc::c_int = 4 << 20;
@@ -16,8 +18,9 @@ const RECEIVE_BUFFER: libc::c_int = 4 << 20;
 /// A packet socket (`AF_PACKET`) on an interface of the kernel, such as the far end of a `veth` pair.
 ///
 /// The stack is a host of the link with the hardware address of the interface, so the interface should have no address
-/// of IP. Super-segments pass both ways, with checksums that nobody computes (`PACKET_VNET_HDR`). Frames that others send
-/// by the interface are not received (`PACKET_IGNORE_OUTGOING`).
+/// of IP. Super-segments of TCP pass both ways, with checksums that nobody computes (`PACKET_VNET_HDR`); those of UDP are
+/// received as the datagrams that they stand for. Frames that others send by the interface are not received
+/// (`PACKET_IGNORE_OUTGOING`).
 ///
 /// ```no_run
 /// use steadfast_device::{Device, PacketSocket};
@@ -34,6 +37,8 @@ const RECEIVE_BUFFER: libc::c_int = 4 << 20;
 pub struct PacketSocket {
     fd: AsyncFd<OwnedFd>,
     capabilities: Capabilities,
+    /// Datagrams that came in one frame, and are received one by one.
+    segments: Segments,
 }
 
 impl fmt::Debug for PacketSocket {
@@ -91,7 +96,7 @@ impl PacketSocket {
         // SAFETY: the file is open and owned here, and it is neither replaced nor closed before the `AsyncFd` is
         // dropped.
         let fd = unsafe { AsyncFd::register(fd) }?;
-        Ok(PacketSocket { fd, capabilities })
+        Ok(PacketSocket { fd, capabilities, segments: Segments::default() })
     }
 }
 
@@ -109,9 +114,12 @@ impl Device for PacketSocket {
     }
 
     fn poll_recv(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<Received>> {
+        if let Some(next) = self.segments.next(buffer) {
+            return Poll::Ready(Ok(next));
+        }
         loop {
             let mut guard = ready!(self.fd.poll_read_ready(cx))?;
-            match guard.try_io(|fd| Ok(offload::read(fd, true, buffer)?)) {
+            match guard.try_io(|fd| Ok(self.segments.read(fd, HEADER_LEN, buffer)?)) {
                 Ok(Ok(received)) => return Poll::Ready(Ok(received)),
                 Ok(Err(e)) if e.kind() == io::ErrorKind::Interrupted => {}
                 // The interface is down, which is told once, or it is gone.
@@ -127,7 +135,7 @@ impl Device for PacketSocket {
         loop {
             let mut guard = ready!(self.fd.poll_write_ready(cx))?;
             let written = guard.try_io(|fd| {
-                match offload::write(fd, true, steadfast_wire::ethernet::HEADER_LEN, &frame) {
+                match offload::write(fd, true, HEADER_LEN, &frame) {
                     Err(Errno::AGAIN) => Err(Errno::AGAIN.into()),
                     Err(e @ (Errno::NXIO | Errno::NODEV)) if !is_bound(fd) => Err(e.into()),
                     // The interface is down, or its queue is full: only the frame is lost.

@@ -105,6 +105,19 @@ def datagrams(host, port, *sizes):
             told(exchange)
 
 
+def burst(host, port, amount, size):
+    """Sends bytes as one super-segment of datagrams (UDP_SEGMENT), and prints the datagrams that return."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.settimeout(2)
+        sock.connect((host, int(port)))
+        sock.setsockopt(socket.IPPROTO_UDP, 103, int(size))
+        sent = sock.send(bytes(at % 251 for at in range(int(amount))))
+        while sent > 0:
+            datagram = sock.recv(65536)
+            sent -= len(datagram)
+            print(len(datagram), datagram[0])
+
+
 def ping(host, *sizes):
     """Sends echo requests, and prints the sizes of the replies or the errors."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM, socket.IPPROTO_ICMP) as sock:

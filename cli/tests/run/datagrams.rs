@@ -28,6 +28,17 @@ fn f14_datagrams_of_any_size_return() {
 }
 
 #[test]
+fn f14_each_datagram_of_a_super_segment_returns() {
+    let Some(mut scene) = Scene::new() else { return };
+    let port = serve_echo(&scene).to_string();
+    for device in ["tun", "closed"] {
+        scene.device(device);
+        let output = scene.compare(&[], &["burst", SERVER, &port, "3100", "1000"]);
+        assert_eq!(output.stdout, b"1000 0\n1000 247\n1000 243\n100 239\n", "{device}");
+    }
+}
+
+#[test]
 fn f14_a_closed_port_is_told() {
     let Some(scene) = Scene::new() else { return };
     let closed = scene.there(|| UdpSocket::bind((SERVER, 0)).unwrap().local_addr().unwrap().port());
