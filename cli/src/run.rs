@@ -56,7 +56,8 @@ pub(crate) struct Run {
     #[arg(short, long)]
     verbose: bool,
     /// The command and its arguments.
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true, value_name = "COMMAND")]
+    // All words from the command on are its own. A hyphen before it begins an option of ours, so no such value is allowed.
+    #[arg(trailing_var_arg = true, required = true, value_name = "COMMAND")]
     command: Vec<OsString>,
 }
 

@@ -44,7 +44,12 @@ pub(super) fn of_map(file: &str, error: &io::Error) -> String {
 
 /// The kernel has refused a mount in the new namespace.
 pub(super) fn of_mount(error: Errno) -> String {
-    with_apparmor(format!("cannot make the mounts private: {}", crate::run::plain(&error.into())))
+    let text = format!("cannot make the mounts private: {}", crate::run::plain(&error.into()));
+    if error == Errno::EINVAL {
+        let remedy = "before the chroot, mount --rbind DIR DIR";
+        return format!("{text}; the root directory is no mount point, as in a chroot: {remedy}");
+    }
+    with_apparmor(text)
 }
 
 fn with_apparmor(text: String) -> String {

@@ -96,6 +96,72 @@ fn f24_run_works_inside_itself_and_as_root() {
 }
 
 #[test]
+fn f24_run_works_where_the_tun_device_is_absent() {
+    let Some(mut scene) = Scene::new() else { return };
+    scene.device("absent");
+    let port = scene.serve(crate::scene::echo).to_string();
+    let output = scene.compare(&["-v"], &["crowd", crate::scene::SERVER, &port, "3"]);
+    assert_eq!(output.stdout, b"3\n");
+    assert_eq!(output.stderr, b"steadfast: the command is connected by a Packet device\n");
+}
+
+/// `steadfast run -- echo started` by `start`, a shell script with the program as `$0`, as an ordinary user. It must be
+/// refused in one line, which is returned.
+fn refusal(scene: &Scene, start: &str) -> String {
+    let mut command = scene.user("sh");
+    command.args(["-c", start]).arg(scene.program()).args(["run", "--", "echo", "started"]);
+    one_line(command)
+}
+
+fn one_line(mut command: std::process::Command) -> String {
+    let output = command.stdin(Stdio::null()).output().unwrap();
+    let errors = String::from_utf8(output.stderr).unwrap();
+    assert_eq!((output.status.code(), errors.lines().count()), (Some(125), 1), "{errors}");
+    assert_eq!(output.stdout, b"", "{errors}");
+    errors
+}
+
+#[test]
+fn f24_a_filter_of_system_calls_is_named() {
+    let Some(scene) = Scene::new() else { return };
+    let errors = refusal(&scene, &format!("exec python3 -c '{FILTER}' \"$0\" \"$@\""));
+    assert!(errors.contains("; a seccomp filter forbids it: in a container, start it with "), "{errors}");
+}
+
+/// Forbids user namespaces as a container does: `unshare` and `clone3` fail with EPERM, and the rest is allowed.
+const FILTER: &str = "\
+import ctypes, os, struct, sys
+call = {\"x86_64\": 272, \"aarch64\": 97}[os.uname().machine]
+code = struct.pack(\"=\" + \"HBBI\" * 4, 32, 0, 0, 0, 21, 0, 1, call, 6, 0, 0, 0x50001, 6, 0, 0, 0x7fff0000)
+program = ctypes.create_string_buffer(code)
+libc = ctypes.CDLL(None)
+libc.prctl(38, 1, 0, 0, 0)
+libc.prctl(22, 2, struct.pack(\"@HP\", 4, ctypes.addressof(program)))
+os.execv(sys.argv[1], sys.argv[1:])";
+
+/// The folders that a program needs, in a folder that is no mount point, and `$@` in it.
+const CHROOT: &str = "\
+mkdir -p $ROOT && cp $PROGRAM $ROOT/steadfast && for part in usr bin lib lib64 etc dev proc; do
+    test -d /$part || continue; mkdir -p $ROOT/$part && mount --rbind /$part $ROOT/$part || exit 1
+done && exec chroot $AS $ROOT /steadfast run -- echo started";
+
+#[test]
+fn f24_a_chroot_is_named_to_a_user_and_to_root() {
+    let Some(scene) = Scene::new() else { return };
+    let root = scene.file("root");
+    let refusal = |user: &str| {
+        let mut command = std::process::Command::new("unshare");
+        command.args(["--mount", "sh", "-c", CHROOT]).env("AS", user);
+        command.env("ROOT", &root).env("PROGRAM", scene.program());
+        one_line(command)
+    };
+    let errors = refusal("--userspec=1001:1001");
+    assert!(errors.contains("; the kernel allows none in a chroot: use `unshare --root`"), "{errors}");
+    let errors = refusal("--userspec=0:0");
+    assert!(errors.contains("; the root directory is no mount point, as in a chroot: "), "{errors}");
+}
+
+#[test]
 fn f24_run_works_where_the_tun_device_is_closed() {
     let Some(mut scene) = Scene::new() else { return };
     let url = format!("http://{}:{}/", crate::scene::SERVER, scene.serve(crate::faults::answer));
@@ -137,6 +203,8 @@ fn what_is_wrong_is_told_before_anything_starts() {
             "--upstream `socks4://192.0.2.1:1`: expected socks5:// or http://",
         ),
         ("--publish=8080:80/sctp", "--publish `8080:80/sctp`: expected `tcp` or `udp`, found `sctp`"),
+        ("-p8080:80/sctp", "--publish `8080:80/sctp`: expected `tcp` or `udp`, found `sctp`"),
+        ("--no-such-option", "error: unexpected argument '--no-such-option' found"),
         ("--dns=nowhere", "error: invalid value 'nowhere' for '--dns"),
         ("--pcap=/no/such/folder/x", "--pcap /no/such/folder/x: "),
     ] {

@@ -91,7 +91,7 @@ impl Scene {
         }
     }
 
-    /// Puts another file of the folder in the place of `/dev/net/tun`.
+    /// Puts another file of the folder in the place of `/dev/net/tun`. If there is no such file, there is no device.
     pub(crate) fn device(&mut self, node: &str) {
         self.node = self.folder.path().join(node);
     }
@@ -127,7 +127,8 @@ impl Scene {
     /// A command in this namespace, as an ordinary user who may open `/dev/net/tun`.
     pub(crate) fn user(&self, program: &str) -> Command {
         let mut command = Command::new("unshare");
-        let script = "mount --bind \"$0\" /dev/net/tun && exec setpriv --reuid=$UID_OF --regid=$UID_OF \
+        let script = "if [ -e \"$0\" ]; then mount --bind \"$0\" /dev/net/tun; \
+                      else mount -t tmpfs tmpfs /dev/net; fi && exec setpriv --reuid=$UID_OF --regid=$UID_OF \
                       --clear-groups --inh-caps=-all \"$@\"";
         command.args(["--mount", "sh", "-c", script]).arg(&self.node).arg(program);
         // Not all folders of root's path are open to others.
