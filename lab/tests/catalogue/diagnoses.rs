@@ -47,6 +47,7 @@ const TOLD: &[Told] = &[
         &["open-syn-in-established", "open-timewait-refused"],
     ),
     ("T7", &["close-wait-leak"], &["close-wait-leak"]),
+    ("T10", &["close-timewait-assassination"], &["close-timewait-assassination"]),
     ("T11", &["reset-data-after-close", "reset-abort"], &["reset-data-after-close", "reset-abort"]),
 ];
 
