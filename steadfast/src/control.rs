@@ -36,6 +36,8 @@ const STEP: usize = 1000;
 const INFO_STEP: usize = 200;
 /// Different sources of half-open connections that are counted.
 const SOURCES: usize = 65_536;
+/// The wait after a connection that could not be accepted.
+const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 /// How often a trace is collected.
 const TRACE_EVERY: Duration = Duration::from_millis(20);
 /// The longest trace.
@@ -113,7 +115,15 @@ async fn serve(listener: UnixListener, server: Arc<Server>, _file: File) {
             Poll::Ready(()) => Poll::Ready(None),
             Poll::Pending => listener.poll_accept(context).map(Some),
         });
-        let Some(Ok((stream, _))) = accepted.await else { continue };
+        let stream = match accepted.await {
+            Some(Ok((stream, _))) => stream,
+            // Out of descriptors, for example.
+            Some(Err(_)) => {
+                tokio::time::sleep(ACCEPT_AGAIN).await;
+                continue;
+            }
+            None => continue,
+        };
         let allowed = stream.peer_cred().is_ok_and(|peer| peer.uid() == 0 || peer.uid() == server.owner);
         if allowed {
             tokio::spawn(client(stream, server.clone()));

@@ -207,7 +207,7 @@ fn size(bytes: f64) -> String {
     }
 }
 
-/// What keeps a connection from sending more.
+/// The reason why a connection sends no more.
 fn limit(row: &Value) -> &'static str {
     let number = |name: &str| row["info"][name].as_u64().unwrap_or(0);
     let (unacked, notsent, mss) = (number("unacked"), number("notsent_bytes"), number("snd_mss"));

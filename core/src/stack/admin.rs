@@ -1,4 +1,4 @@
-//! What an administrator does to connections that are not theirs.
+//! Calls of an administrator, for connections that are not theirs.
 
 use std::net::SocketAddr;
 
