@@ -14,7 +14,7 @@
 //! | `link` | frames, and the hardware addresses of neighbours |
 //! | `timers` | the passage of time |
 //! | `memory` | relief when `tcp_mem` runs short |
-//! | `calls`, `sockets` | user calls, and the handles that they use |
+//! | `calls`, `options`, `sockets` | user calls, and the handles that they use |
 //! | `readiness`, `view`, `consistent`, `model` | what calls would do, reports, checks for tests and for searches |
 
 use std::collections::{BTreeMap, VecDeque};
@@ -80,6 +80,7 @@ mod link;
 mod memory;
 #[cfg(feature = "model")]
 mod model;
+mod options;
 mod outbound;
 mod pacer;
 mod passive;
