@@ -653,8 +653,8 @@ const ELSEWHERE: [&str; 8] = [
     "txqueuelen",
     "gc_thresh2",
 ];
-/// Settings that are named like a bound of memory and are none: a mode, a scale, the width of a search.
-const NO_BOUND: [&str; 3] = ["tcp_syncookies", "tcp_rcvbuf_max", "tcp_probe_threshold"];
+/// Settings that are named like a bound of memory and are none: a mode, a scale, the width of a search, retransmissions.
+const NO_BOUND: [&str; 4] = ["tcp_syncookies", "tcp_rcvbuf_max", "tcp_probe_threshold", "tcp_ecn_maxretries"];
 
 #[test]
 fn every_bound_of_memory_is_pushed_against() {

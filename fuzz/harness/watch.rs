@@ -146,7 +146,11 @@ impl Watch {
                 assert_eq!(Some(before), scale, "{tuple:?} changed the window scale it offers");
                 // The window field of a SYN-ACK is not scaled. It cannot exceed 65,535, nor reach the edge to which an
                 // ACK in between was rounded up.
-                let rounded = (1 << before) - 1;
+                let mut rounded = (1 << before) - 1;
+                if stack.config().tcp_bsd_rules {
+                    // The buffer of a connection is whole segments. A second cookie tells that of the listener.
+                    rounded += 0xffff;
+                }
                 let back = header.window < 0xffff && right.is_some_and(|right| (right + rounded).lt(old));
                 assert!(!back, "{tuple:?} takes back a part of its window: {old:?} {header:?}");
                 self.edges.insert(tuple, Edge { right: right.map(|right| right.max(old)), ..edge });
