@@ -175,7 +175,7 @@ impl Device for UnixStreamFrames {
             let ended = match ready!(peer.poll_recv(cx, buffer)) {
                 Ok(Some(len)) => return Poll::Ready(Ok(Received::new(len))),
                 Ok(None) => gone(),
-                Err(e) => e,
+                Err(e) => end_of(e),
             };
             // The peer went, or broke the protocol. At a listener, another one may come.
             self.peer = None;
@@ -193,7 +193,7 @@ impl Device for UnixStreamFrames {
             Ok(()) => Poll::Ready(Ok(())),
             // `poll_recv` finds the end, behind the frames that came before it.
             Err(_) if self.listener.is_some() => Poll::Ready(Ok(())),
-            Err(e) => Poll::Ready(Err(e)),
+            Err(e) => Poll::Ready(Err(end_of(e))),
         }
     }
 }
@@ -331,6 +331,11 @@ impl Device for UnixDatagramFrames {
     }
 }
 
+/// The end of a stream, by its error. A peer that leaves frames unread resets it.
+fn end_of(error: io::Error) -> io::Error {
+    if matches!(error.kind(), ErrorKind::ConnectionReset | ErrorKind::BrokenPipe) { gone() } else { error }
+}
+
 fn gone() -> io::Error {
     io::Error::new(ErrorKind::NetworkDown, "the peer of the frame socket is gone")
 }
@@ -369,6 +374,15 @@ mod tests {
 
     fn framed(bytes: &[u8]) -> Vec<u8> {
         [&(bytes.len() as u32).to_be_bytes(), bytes].concat()
+    }
+
+    #[tokio::test]
+    async fn a_peer_that_leaves_frames_unread_is_gone_too() {
+        let (mut device, peer) = streams();
+        send(&mut device, b"hello").await.unwrap();
+        drop(peer);
+        assert_eq!(recv(&mut device).await.unwrap_err().to_string(), gone().to_string());
+        assert_eq!(send(&mut device, b"hello").await.unwrap_err().to_string(), gone().to_string());
     }
 
     #[tokio::test]
