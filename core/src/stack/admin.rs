@@ -9,7 +9,7 @@ use crate::tuple::FourTuple;
 
 impl Stack {
     /// Resets the connection between two endpoints, as an administrator does (`ss -K`). Its socket stays, and returns
-    /// [`NetworkDown`](Error::NetworkDown). Returns whether there was one. Visits each connection.
+    /// [`NetworkDown`](crate::Error::NetworkDown). Returns whether there was one. Visits each connection.
     pub fn kill(&mut self, now: Instant, local: SocketAddr, remote: SocketAddr) -> bool {
         self.set_now(now);
         let is = |tuple: &FourTuple| tuple.local() == local && tuple.remote() == remote;
