@@ -417,5 +417,5 @@ fn mixed_traffic_under_faults_leaves_nothing_behind() {
     let seed = seed();
     eprintln!("STEADFAST_SEED={seed}");
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-    runtime.block_on(soak(seed, Duration::from_secs(if full { 600 } else { 60 })));
+    runtime.block_on(soak(seed, Duration::from_secs(if full { 600 } else { 40 })));
 }
