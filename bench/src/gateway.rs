@@ -174,9 +174,10 @@ impl Bench {
             "link set lo up",
             "address add 198.51.100.1/32 dev lo",
             // pasta copies the address and the routes of the device with the default route.
-            "link add d0 type dummy",
+            "link add d0 type veth peer name d1",
             "address add 192.0.2.1/24 dev d0",
             "link set d0 up",
+            "link set d1 up",
             "route add default via 192.0.2.2",
         ] {
             let done = Command::new("ip").args(line.split(' ')).status()?;
