@@ -46,6 +46,31 @@ fn everything_is_reset_but_what_is_to_be_spared() {
     }
 }
 
+/// `ss -K`: a connection is named by both of its ends. TIME-WAIT is none.
+#[test]
+fn an_administrator_resets_one_connection() {
+    use State::*;
+    for (state, killed) in [(Established, true), (FinWait2, true), (TimeWait, false)] {
+        each(|t| {
+            t.reach(state);
+            let ends = |row: &steadfast_core::info::SocketEntry| (row.local, row.remote);
+            let rows = t.stack.sockets(t.now);
+            let (local, remote) = rows.iter().find(|row| row.state == state).map(ends).unwrap();
+            let mut other = remote;
+            other.set_port(remote.port() ^ 1);
+            assert!(!t.stack.kill(t.now, local, other), "{state}");
+            assert_eq!(t.stack.kill(t.now, local, remote), killed, "{state}");
+            t.pump();
+            if killed {
+                t.recv_rst_any();
+            } else {
+                t.recv_nothing();
+            }
+            assert!(!t.stack.kill(t.now, local, remote), "{state}");
+        });
+    }
+}
+
 /// SHLD-3: the peer must not take for read what nobody has read.
 #[test]
 fn who_has_unread_bytes_is_not_spared() {

@@ -412,6 +412,17 @@ pub fn fast_open_connect(t: &mut Test) {
     t.start_connect(ConnectOptions { fast_open: true, ..ConnectOptions::default() });
 }
 
+/// A connection from which the client has a cookie, and an MSS of 1000.
+pub fn learn_cookie(t: &mut Test) {
+    fast_open_connect(t);
+    t.recv("S seq 0 <mss 1460, sackOK, wscale 0, tfo>");
+    t.send("S. seq 0 ack 1 <mss 1000, sackOK, wscale 0, tfo 0102030405060708>");
+    t.recv(". seq 1 ack 1");
+    t.abort();
+    t.recv("R. seq 1 ack 1");
+    t.restart_peer(1000);
+}
+
 /// The client: asks for a cookie, and puts data on the next SYN (7413-1).
 /// 9293-k: the SYN-ACK may acknowledge the SYN alone, or the data with it.
 #[test]
@@ -419,13 +430,7 @@ fn a_client_uses_the_cookie_it_got_7413_1() {
     each_with(
         |c| c.tcp_fastopen = FastOpenMode::CLIENT,
         |t| {
-            fast_open_connect(t);
-            t.recv("S seq 0 <mss 1460, sackOK, wscale 0, tfo>");
-            t.send("S. seq 0 ack 1 <mss 1000, sackOK, wscale 0, tfo 0102030405060708>");
-            t.recv(". seq 1 ack 1");
-            t.abort();
-            t.recv("R. seq 1 ack 1");
-            t.restart_peer(1000);
+            learn_cookie(t);
             fast_open_connect(t);
             let data = crate::harness::pattern(0, 100);
             assert_eq!(t.stack.send(t.sock, &data), Ok(100));
