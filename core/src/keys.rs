@@ -2,6 +2,7 @@
 //! derived from `Config.secret` by SipHash, so that the same secret gives the same run.
 
 use std::hash::Hasher;
+use std::net::Ipv6Addr;
 
 use siphasher::sip::{SipHasher13, SipHasher24};
 
@@ -82,6 +83,8 @@ pub(crate) struct Keys {
     port: Key,
     bucket: Key,
     random: Key,
+    /// The two hosts of the last offset of timestamps, and the offset.
+    recent_offset: Option<(Ipv6Addr, Ipv6Addr, u32)>,
     drawn: u64,
     drawn_last: u64,
     /// The clock of ISS, once it goes on with each of them instead of with time.
@@ -97,6 +100,7 @@ impl Keys {
             flow: key(1),
             iss: key(2),
             timestamp: key(3),
+            recent_offset: None,
             cookie: key(4),
             fast_open: key(5),
             port: key(6),
@@ -131,6 +135,24 @@ impl Keys {
     /// the addresses, so that timestamps keep rising in later connections between the same hosts (RFC 6191).
     pub(crate) fn timestamp_offset(&self, tuple: &FourTuple) -> u32 {
         self.timestamp.strong(|hasher| write_addresses(hasher, tuple)) as u32
+    }
+
+    /// Like [`timestamp_offset`](Keys::timestamp_offset), and remembers it: the SYN-ACK and the third segment need the
+    /// same one, and so does the next connection between the same hosts.
+    #[inline]
+    pub(crate) fn recent_timestamp_offset(&mut self, tuple: &FourTuple) -> u32 {
+        match self.recent_offset {
+            Some((local, remote, offset))
+                if (local, remote) == (tuple.local_address, tuple.remote_address) =>
+            {
+                offset
+            }
+            _ => {
+                let offset = self.timestamp_offset(tuple);
+                self.recent_offset = Some((tuple.local_address, tuple.remote_address, offset));
+                offset
+            }
+        }
     }
 
     /// Returns the MAC of a SYN cookie over everything that it must bind.

@@ -95,8 +95,8 @@ pub(crate) struct Wheel {
     heads: [[TimerId; SLOTS]; LEVELS],
     occupied: [u64; LEVELS],
     lines: [Line; LINES],
-    /// Whether any line has a node.
-    any_due: bool,
+    /// A bit for each line that has a node.
+    due: u8,
     /// The level and the slot whose timers are moving down, if that takes more than one call.
     moving: Option<(usize, usize)>,
 }
@@ -131,7 +131,7 @@ impl Wheel {
             heads: [[TimerId::NONE; SLOTS]; LEVELS],
             occupied: [0; LEVELS],
             lines: std::array::from_fn(Line::empty),
-            any_due: false,
+            due: 0,
             moving: None,
         }
     }
@@ -187,7 +187,7 @@ impl Wheel {
             true => self.nodes[prev].next = TimerId::of(index),
             false => self.lines[line].first = TimerId::of(index),
         }
-        self.any_due = true;
+        self.due |= 1 << line;
         TimerId::of(index)
     }
 
@@ -200,14 +200,20 @@ impl Wheel {
     /// Returns whether any line has a waiting owner.
     #[inline]
     pub(crate) fn any_due(&self) -> bool {
-        self.any_due
+        self.due != 0
+    }
+
+    /// Returns the bits of the lines that have a waiting owner, in the order of [`Due`].
+    #[inline]
+    pub(crate) fn due(&self) -> u8 {
+        self.due
     }
 
     /// Disarms a timer, or removes its owner from its line.
     pub(crate) fn remove(&mut self, id: TimerId) {
         if id != TimerId::NONE {
             self.unlink(id.index());
-            self.nodes.remove(id.index());
+            self.nodes.discard(id.index());
         }
     }
 
@@ -332,8 +338,11 @@ impl Wheel {
                 self.occupied[level] &= !(1 << slot);
             }
         } else if place < LEVELS * SLOTS + LINES {
-            self.lines[place - LEVELS * SLOTS].first = next;
-            self.any_due = self.lines.iter().any(|line| line.first.is_node());
+            let line = place - LEVELS * SLOTS;
+            self.lines[line].first = next;
+            if !next.is_node() {
+                self.due &= !(1 << line);
+            }
         } else {
             self.nodes[prev].next = next;
         }

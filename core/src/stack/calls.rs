@@ -168,7 +168,7 @@ impl Stack {
             known_mss = server.mss;
         }
         let adv_mss = self.advertised_mss(&tuple, socket_options.max_segment);
-        let (pmtu, ts_offset) = (self.path_mtu(&tuple), self.keys.timestamp_offset(&tuple));
+        let (pmtu, ts_offset) = (self.path_mtu(&tuple), self.keys.recent_timestamp_offset(&tuple));
         let now = self.now;
         let index = self.openings.next();
         let id = self.sockets.open(SocketKind::Opening(index));

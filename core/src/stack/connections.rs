@@ -214,6 +214,7 @@ impl Stack {
         }
     }
 
+    #[inline(never)]
     pub(super) fn apply_change(&mut self, index: u32, outcome: Outcome, segment: Option<&Segment<'_>>) {
         let tuple = self.connections[index].tcb.tuple;
         match outcome {

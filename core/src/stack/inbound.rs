@@ -12,8 +12,10 @@ use crate::flow::FlowRef;
 use crate::ip::fragments::{Key, Piece, Whole};
 use crate::ip::routes::InterfaceId;
 use crate::tcp::closed;
+use crate::tcp::input::Outcome;
 use crate::tcp::segment::{Reply, Segment};
 use crate::tcp::syn_sent::SynSentOutcome;
+use crate::tcp::tcb::{Connection, Env};
 use crate::tcp::time_wait::{self, TimeWaitOutcome};
 use crate::time::Instant;
 use crate::trace::TraceKind;
@@ -392,13 +394,24 @@ impl Stack {
 
     pub(super) fn connection_segment(&mut self, index: u32, segment: &Segment<'_>) {
         let pressed = self.gauge().is_above_pressure() && !segment.payload.is_empty();
-        let outcome = self.with_connection(index, |connection, env| {
+        self.run_segment(index, segment, |connection, env| {
             if pressed {
                 connection.segment_arrives_under_pressure(segment, env)
             } else {
                 connection.segment_arrives(segment, env)
             }
         });
+    }
+
+    /// Runs a handler of a segment on its connection.
+    #[inline]
+    pub(super) fn run_segment(
+        &mut self,
+        index: u32,
+        segment: &Segment<'_>,
+        handle: impl FnOnce(&mut Connection, &mut Env<'_>) -> Outcome,
+    ) {
+        let outcome = self.with_connection(index, handle);
         self.apply(index, outcome, Some(segment));
         if self.orphans > FULL_ORPHANS {
             self.lay_down(index);
@@ -433,6 +446,7 @@ impl Stack {
         let (agreed, handover) = self.take_opening(index).synchronize(segment, &env_of!(self));
         let socket = handover.socket;
         let index = self.add_connection(agreed, Some(FlowRef::Opening(index)));
+        self.last_flow = index;
         let connection = &mut self.connections[index];
         handover.complete(connection, segment, &mut env_of!(self));
         self.memory.add(connection);

@@ -51,8 +51,6 @@ pub(super) struct Turns {
 }
 
 impl Turns {
-    /// Sorts of replies.
-    const SORTS: u8 = 5;
     const NOBODY: u32 = u32::MAX;
 
     pub(super) fn new(interface: &Interface) -> Turns {
@@ -186,8 +184,11 @@ impl Stack {
             self.turns.sort = 0;
             return self.transmit_reply(frame);
         }
-        for _ in 0..Turns::SORTS {
-            self.turns.sort = (self.turns.sort + 1) % Turns::SORTS;
+        let mut waiting = self.waiting_sorts();
+        while waiting != 0 {
+            let after = waiting & u8::MAX << (self.turns.sort + 1);
+            self.turns.sort = if after == 0 { waiting } else { after }.trailing_zeros() as u8;
+            waiting &= !(1 << self.turns.sort);
             let sent = match self.turns.sort {
                 0 => self.transmit_reply(frame),
                 1 => self.transmit_syn_ack(Due::SynAck, frame),
@@ -202,6 +203,17 @@ impl Stack {
         None
     }
 
+    /// Returns a bit for each sort of reply that waits.
+    fn waiting_sorts(&self) -> u8 {
+        let waits = |due: Due| self.wheel.due() >> due as u8 & 1;
+        u8::from(!self.replies.is_empty())
+            | waits(Due::SynAck) << 1
+            | waits(Due::SynAckRetransmit) << 2
+            | u8::from(!self.udp.ready.is_empty()) << 3
+            | waits(Due::Syn) << 4
+    }
+
+    #[inline]
     fn transmit_ready(&mut self, frame: &mut [u8]) -> Option<Sent> {
         while let Some(index) = self.ready.first() {
             let sent = self.transmit_connection(index, frame);
@@ -264,6 +276,7 @@ impl Stack {
         emit(&reply.tuple, &outgoing, &ip, &mut Rope::default(), &link, frame)
     }
 
+    #[inline(never)]
     fn transmit_connection(&mut self, index: u32, frame: &mut [u8]) -> Option<Sent> {
         let tick = Tick::at(self.now);
         if self.routing.is_many() {

@@ -242,19 +242,21 @@ impl Stack {
     /// one more entry shows no sooner than after some 100,000 SYNs, however full the table is.
     fn early_full(&mut self, used: usize, size: usize) -> bool {
         let half = size / 2;
-        let (over, range) = (used.saturating_sub(half) as u128, (size - half) as u128);
+        let (over, range) = (used.saturating_sub(half), size - half);
+        if over == 0 || over >= range {
+            return over >= range;
+        }
+        let (over, range) = (over as u128, range as u128);
         // P(middle one of three <= x) = x²(3 − 2x).
-        over >= range
-            || over > 0
-                && u128::from(self.keys.random()) * range.pow(3)
-                    < (over * over * (3 * range - 2 * over)) << u32::BITS
+        u128::from(self.keys.random()) * range.pow(3) < (over * over * (3 * range - 2 * over)) << u32::BITS
     }
 
     pub(super) fn syn_ack_of(&mut self, index: u32, reason: ReplyReason) -> Reply {
         let entry = &self.half_open[index];
         let options = &self.listeners[entry.listener].options;
         let adv_mss = self.advertised_mss(&entry.tuple, options.max_segment);
-        let syn = SynAck { options, adv_mss };
+        let ts_offset = self.keys.recent_timestamp_offset(&entry.tuple);
+        let syn = SynAck { options, adv_mss, ts_offset };
         entry.syn_ack(&syn, &env_of!(self), reason)
     }
 
@@ -271,10 +273,11 @@ impl Stack {
         let adv_mss = self.advertised_mss(&tuple, options.max_segment);
         let iss = cookie::iss(&self.keys, self.now, &tuple, segment.seq(), offer);
         let ts_recent = segment.options().timestamps.map_or(0, |ts| ts.val);
+        let ts_offset = self.keys.timestamp_offset(&tuple);
         let env = env_of!(self);
-        let clock = env.timestamp_clock().wrapping_add(env.keys.timestamp_offset(&tuple));
+        let clock = env.timestamp_clock().wrapping_add(ts_offset);
         let ts_val = Some(cookie::timestamp(clock, offer));
-        let syn = SynAck { options, adv_mss };
+        let syn = SynAck { options, adv_mss, ts_offset };
         let reason = ReplyReason::SynAckCookie;
         let mut reply = syn.reply(&tuple, iss, segment.seq(), offer, ts_recent, ts_val, &env, reason);
         if !offer.timestamps() && offer.ecn() {
@@ -510,9 +513,11 @@ impl Stack {
         let options = &self.listeners[listener].options;
         let adv_mss = self.advertised_mss(&entry.tuple, options.max_segment);
         let pmtu = self.path_mtu(&entry.tuple);
-        let agreed = entry.agreed(&SynAck { options, adv_mss }, pmtu, &env_of!(self));
+        let ts_offset = self.keys.recent_timestamp_offset(&entry.tuple);
+        let agreed = entry.agreed(&SynAck { options, adv_mss, ts_offset }, pmtu, self.tick());
         let index = self.adopt(listener, agreed, Some(FlowRef::HalfOpen(index)));
-        self.connection_segment(index, segment);
+        self.last_flow = index;
+        self.run_segment(index, segment, |connection, env| connection.third_segment_arrives(segment, env));
     }
 
     /// Adds a connection to the accept queue of a listener. `from`: its previous form.

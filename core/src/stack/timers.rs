@@ -26,7 +26,8 @@ impl Stack {
     /// after a longer sleep the timers catch up in steps.
     #[inline]
     pub(super) fn set_now(&mut self, now: Instant) {
-        if now - self.timers_ran > CATCH_UP {
+        // Compared in nanoseconds: every call comes by here, and a `Duration` would cost a division.
+        if now.as_nanos().saturating_sub(self.timers_ran.as_nanos()) > CATCH_UP.as_nanos() as u64 {
             self.catch_up(now);
         } else {
             self.now = self.now.max(now);

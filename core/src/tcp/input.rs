@@ -52,8 +52,7 @@ impl Connection {
     #[inline]
     pub(crate) fn segment_arrives(&mut self, segment: &Segment<'_>, env: &mut Env<'_>) -> Outcome {
         if self.is_predicted(segment) {
-            self.take_predicted(segment, env);
-            return Outcome::Keep;
+            return self.take_predicted(segment, env);
         }
         match self.checks(segment, env) {
             Ok(outcome) | Err(outcome) => outcome,
@@ -73,34 +72,36 @@ impl Connection {
     }
 
     /// Van Jacobson's header prediction: true for an in-order segment that would pass every check. It carries new
-    /// data, a new ACK or both, and no exceptional processing is pending.
+    /// data, a new ACK or a FIN, and no exceptional processing is pending.
     #[inline]
     fn is_predicted(&self, segment: &Segment<'_>) -> bool {
-        let Tcb { snd, rcv, ts, .. } = &self.tcb;
+        let Tcb { state, snd, rcv, ts, .. } = &self.tcb;
         let header = segment.header;
         let in_order = match header.options.timestamps {
             // PAWS accepts a timestamp that is not older than TS.Recent.
             Some(timestamps) => !ts.is_ahead_of(timestamps.val),
             None => !ts.on,
         };
-        let news = header.ack != snd.una || !segment.payload.is_empty();
-        self.tcb.state == State::Established
-            && (header.flags == Flags::ACK || header.flags == Flags::ACK | Flags::PSH)
+        let fin = header.flags.fin();
+        let news = match segment.payload.is_empty() {
+            false => *state == State::Established && !(rcv.fin_seen || rcv.urgent || rcv.shut),
+            true if fin => self.may_receive() && !(rcv.fin_seen || rcv.urgent),
+            true => header.ack != snd.una && *state != State::SynReceived,
+        };
+        news && Flags(header.flags.0 & !(Flags::PSH | Flags::FIN).0) == Flags::ACK
             && header.seq == rcv.nxt
             && in_order
             && header.options.sack.is_empty()
             && header.window > 0
-            && news
             && header.ack.since(snd.una) <= snd.nxt.since(snd.una)
-            && segment.payload.len() <= rcv.adv.since(rcv.nxt) as usize
+            && segment.payload.len() + usize::from(fin) <= rcv.adv.since(rcv.nxt) as usize
             && self.is_calm()
             && self.reassembly.is_none()
-            && !(rcv.fin_seen || rcv.urgent || rcv.shut)
     }
 
     /// Processes a predicted segment: the checks without their exceptional cases.
     #[inline]
-    fn take_predicted(&mut self, segment: &Segment<'_>, env: &mut Env<'_>) {
+    fn take_predicted(&mut self, segment: &Segment<'_>, env: &mut Env<'_>) -> Outcome {
         let (before, rtt) = (Before::of(self), self.round_trip_of(segment.ack(), env));
         self.update_window(segment, env);
         if segment.ack() != self.tcb.snd.una {
@@ -111,6 +112,27 @@ impl Connection {
         self.note_heard(segment, env);
         if !segment.payload.is_empty() {
             self.take_in_order(segment.payload, segment.packet, env);
+        }
+        if segment.flags().fin() || self.tcb.snd.fin_sent || self.tcb.rcv.shut {
+            return self.close_predicted(segment, env);
+        }
+        Outcome::Keep
+    }
+
+    /// Ends the processing of a predicted segment if a direction is closed, or closes with it.
+    fn close_predicted(&mut self, segment: &Segment<'_>, env: &mut Env<'_>) -> Outcome {
+        if segment.flags().fin() {
+            self.note_fin(segment.end() - 1);
+        }
+        let ended = self.check_fin(env);
+        self.advance_close(env).or(ended).unwrap_or(Outcome::Keep)
+    }
+
+    /// The third segment of a handshake, which the half-open entry has checked up to the ACK field.
+    pub(crate) fn third_segment_arrives(&mut self, segment: &Segment<'_>, env: &mut Env<'_>) -> Outcome {
+        self.complete_handshake(segment, env);
+        match self.checks_after_ack(segment, State::SynReceived, env) {
+            Ok(outcome) | Err(outcome) => outcome,
         }
     }
 
@@ -125,6 +147,16 @@ impl Connection {
         self.check_ack_present(segment)?;
         let was = self.tcb.state;
         self.check_ack(segment, env)?;
+        self.checks_after_ack(segment, was, env)
+    }
+
+    /// The checks that follow that of the ACK field. `was`: the state before that.
+    fn checks_after_ack(
+        &mut self,
+        segment: &Segment<'_>,
+        was: State,
+        env: &mut Env<'_>,
+    ) -> Result<Outcome, Outcome> {
         self.note_heard(segment, env);
         self.check_urgent(segment);
         let text = self.check_text(segment, env)?;

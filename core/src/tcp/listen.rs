@@ -380,7 +380,7 @@ impl HalfOpen {
     }
 
     /// The parameters of the connection once it is established.
-    pub(crate) fn agreed(&self, syn: &SynAck<'_>, pmtu: u16, env: &Env<'_>) -> Agreed {
+    pub(crate) fn agreed(&self, syn: &SynAck<'_>, pmtu: u16, now: Tick) -> Agreed {
         Agreed {
             tuple: self.tuple,
             origin: Origin::Passive,
@@ -394,9 +394,9 @@ impl HalfOpen {
             sack: self.offer().sack(),
             ecn: self.offer().ecn(),
             ts_recent: self.offer().timestamps().then_some(self.ts_recent),
-            ts_offset: env.keys.timestamp_offset(&self.tuple),
+            ts_offset: syn.ts_offset,
             syn_retransmissions: self.retries,
-            rtt: self.round_trip(env.tick()),
+            rtt: self.round_trip(now),
             options: Arc::clone(syn.options),
         }
     }
@@ -428,9 +428,9 @@ impl HalfOpen {
     /// The rest of `tcp_synack_timeout` when this wait began. Only the timer starts a wait, so the earlier waits give
     /// the age of the entry.
     fn left(&self, config: &Config) -> Option<Duration> {
-        let passed: Duration = (0..self.retries).map(|n| synack_gap(n, config)).sum();
+        let passed = || (0..self.retries).map(|n| synack_gap(n, config)).sum();
         let timeout = Some(config.tcp_synack_timeout).filter(|timeout| !timeout.is_zero());
-        timeout.map(|timeout| timeout.saturating_sub(passed))
+        timeout.map(|timeout| timeout.saturating_sub(passed()))
     }
 }
 
@@ -449,11 +449,13 @@ fn synack_gap(n: u8, config: &Config) -> Duration {
     config.tcp_rto_initial.saturating_mul(factor).min(config.tcp_rto_max)
 }
 
-/// The properties that all SYN-ACKs of a listener share.
+/// The properties of a SYN-ACK beside those of its entry.
 #[derive(Clone, Copy)]
 pub(crate) struct SynAck<'a> {
     pub(crate) options: &'a Arc<SocketOptions>,
     pub(crate) adv_mss: u16,
+    /// Offset of our timestamps from our clock.
+    pub(crate) ts_offset: u32,
 }
 
 impl SynAck<'_> {
@@ -469,7 +471,7 @@ impl SynAck<'_> {
         env: &Env<'_>,
         reason: ReplyReason,
     ) -> Reply {
-        let clock = || env.timestamp_clock().wrapping_add(env.keys.timestamp_offset(tuple));
+        let clock = || env.timestamp_clock().wrapping_add(self.ts_offset);
         let timestamps =
             offer.timestamps().then(|| Timestamps { val: ts_val.unwrap_or_else(clock), ecr: ts_recent });
         let mut flags = Flags::SYN | Flags::ACK;

@@ -129,6 +129,9 @@ impl Connection {
         if (unsent == 0 && !fin_due) || !self.may_send_now() {
             return false;
         }
+        if unsent == 0 && !env.config.tcp_gso_quanta {
+            return self.next_fin(out, env);
+        }
         self.restart_after_idle(env);
         self.raise_expired_pmtu(env);
         let nxt = self.tcb.snd.nxt;
@@ -188,6 +191,21 @@ impl Connection {
             }
         }
         true
+    }
+
+    /// Sends a FIN behind data that was sent before. It needs no room in cwnd, but one sequence number in the peer's
+    /// window.
+    fn next_fin(&mut self, out: &mut Outgoing, env: &mut Env<'_>) -> bool {
+        let snd = &mut self.tcb.snd;
+        snd.cwnd_limited = false;
+        if snd.nxt.lt(snd.una + snd.wnd) {
+            self.first_transmission(0, Flags::FIN, None, out, env);
+            return true;
+        }
+        if self.flight() == 0 {
+            self.arm_persist(env);
+        }
+        false
     }
 
     /// Records the end of new data just sent if it is not a multiple of full segments.

@@ -149,7 +149,7 @@ impl Connection {
 
     /// Records the peer's FIN at `at`; all text before it is in the window. An out-of-order FIN is queued like text
     /// and reported in a SACK block, so that the peer need not retransmit it.
-    fn note_fin(&mut self, at: SeqNum) {
+    pub(super) fn note_fin(&mut self, at: SeqNum) {
         let edge = self.tcb.rcv.nxt + self.receive_window();
         let rcv = &mut self.tcb.rcv;
         let in_window = at.ge(rcv.nxt) && at.lt(edge);

@@ -148,6 +148,12 @@ impl Rtt {
         Duration::from_micros(u64::from(self.rto))
     }
 
+    /// The RTO without back-off, in microseconds.
+    #[inline]
+    pub(crate) fn rto_micros(&self, config: &Config) -> u64 {
+        if self.srtt > 0 { self.rto.into() } else { self.rto(config).as_micros() as u64 }
+    }
+
     /// The RTO with back-off, in microseconds.
     #[inline]
     pub(crate) fn backed_off_micros(&self, config: &Config) -> u64 {

@@ -1,6 +1,6 @@
 //! Processes ACKs on the send side (SND.*), and begins and ends loss recovery.
 
-use super::congestion::{Acked, Edge, initial_window};
+use super::congestion::{Acked, Edge, Progress, initial_window};
 use super::recovery::before::Before;
 use super::segment::Segment;
 use super::tcb::{Connection, Env};
@@ -162,21 +162,27 @@ impl Connection {
         };
         let mss = u32::from(self.payload_mss());
         let restart = env.config.tcp_slow_start_after_idle;
-        let round = self.congestion.acked(&Acked {
-            now: env.now,
-            una: self.tcb.snd.una,
-            nxt: self.tcb.snd.nxt,
+        let snd = &self.tcb.snd;
+        let progress = Progress {
+            una: snd.una,
+            nxt: snd.nxt,
             newly_acked,
             prior_flight: before.flight,
             mss,
-            srtt: self.tcb.rtt.srtt(),
-            rto: self.tcb.rtt.rto(env.config),
+            cwnd_limited: snd.cwnd_limited,
+            restart: restart.then(|| initial_window(env.config.tcp_init_cwnd, mss)),
+        };
+        let paced = self.is_paced(env.config);
+        let rtts = &self.tcb.rtt;
+        let round = self.congestion.acked(&progress, |progress| Acked {
+            now: env.now,
+            progress,
+            srtt: rtts.srtt_micros(),
+            rto: rtts.rto_micros(env.config),
             rtt,
             phase,
-            paced: self.is_paced(env.config),
-            cwnd_limited: self.tcb.snd.cwnd_limited,
+            paced,
             abc_limit: env.config.tcp_abc_limit,
-            restart: restart.then(|| initial_window(env.config.tcp_init_cwnd, mss)),
         });
         if let Some(used) = round {
             let delivered = self.bytes_acked + u64::from(self.sacked_bytes());

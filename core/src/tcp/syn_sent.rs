@@ -321,6 +321,10 @@ impl Opening {
 
     /// How long after the SYN that leaves at `now` the timer fires.
     pub(crate) fn wait(&self, now: Instant, config: &Config) -> Duration {
+        let unlimited = self.options.syn_timeout.is_zero() && self.options.user_timeout.is_zero();
+        if self.retries == 0 && unlimited && config.tcp_syn_intervals.is_empty() {
+            return config.tcp_rto_initial.min(config.tcp_rto_max);
+        }
         let linear = config.tcp_syn_linear_timeouts;
         let doublings = u32::from(self.retries.saturating_sub(linear));
         let factor = 1u32.checked_shl(doublings).unwrap_or(u32::MAX);

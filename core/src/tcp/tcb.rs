@@ -442,6 +442,7 @@ pub(crate) struct Agreed {
 
 impl Connection {
     /// A connection both of whose SYNs are known. Its state is SYN-RECEIVED: SND.UNA is still the ISS.
+    #[inline(always)] // Inlined, so that it is constructed in its row.
     pub(crate) fn new(agreed: Agreed, env: &Env<'_>) -> Connection {
         let Agreed { tuple, origin, iss, irs, advertised, peer_mss, adv_mss, pmtu, .. } = agreed;
         let bsd = env.config.tcp_bsd_rules;

@@ -384,8 +384,10 @@ impl Connection {
 
     fn user_timeout_from(&self, start: Tick) -> Option<Tick> {
         let timeout = self.options.user_timeout;
-        let millis = timeout.as_millis().min(u128::from(Tick::MAX_AHEAD)) as u32;
-        (!timeout.is_zero()).then(|| Tick(start.0.wrapping_add(millis)))
+        (!timeout.is_zero()).then(|| {
+            let millis = timeout.as_millis().min(u128::from(Tick::MAX_AHEAD)) as u32;
+            Tick(start.0.wrapping_add(millis))
+        })
     }
 
     /// The end of patience: the last soft error, if routers reported one, else a timeout (SA-EST-37). The peer is told:

@@ -3,7 +3,7 @@
 use std::hash::{Hash, Hasher};
 
 use super::{Acked, Cause, CongestionControl, Window, reduced};
-use crate::time::Instant;
+use crate::time::{Duration, Instant};
 
 /// C, in segments per second cubed.
 const C: f64 = 0.4;
@@ -49,7 +49,7 @@ impl Hash for Cubic {
 
 impl CongestionControl for Cubic {
     fn acked(&mut self, window: &mut Window, ack: &Acked, bytes: u32) {
-        let (cwnd, mss) = (f64::from(window.cwnd), f64::from(ack.mss));
+        let (cwnd, mss) = (f64::from(window.cwnd), f64::from(ack.progress.mss));
         let w_max = self.w_max.max(cwnd);
         let epoch = self.epoch.get_or_insert_with(|| Epoch {
             start: ack.now,
@@ -65,7 +65,8 @@ impl CongestionControl for Cubic {
             window.cwnd = (epoch.w_est.max(cwnd) as u32).max(window.cwnd);
             return;
         }
-        let target = w_cubic(t + ack.srtt.as_secs_f64()).clamp(cwnd, 1.5 * cwnd);
+        let target =
+            w_cubic(t + Duration::from_micros(ack.srtt.into()).as_secs_f64()).clamp(cwnd, 1.5 * cwnd);
         self.earned += (target - cwnd) / cwnd * f64::from(bytes);
         window.cwnd = window.cwnd.saturating_add(self.earned as u32);
         self.earned = self.earned.fract();

@@ -13,7 +13,7 @@ mod usage;
 use crate::config::CongestionControl as Choice;
 use crate::seq::SeqNum;
 use crate::state::CaState;
-use crate::time::{Duration, Instant, Tick};
+use crate::time::{Instant, Tick};
 
 use self::cubic::Cubic;
 use self::hystart::HyStart;
@@ -62,10 +62,9 @@ impl Window {
     }
 }
 
-/// An ACK of new data, as seen by a controller.
+/// The part of [`Acked`] that tells whether a flight uses its window. Short flights need no more.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Acked {
-    pub(crate) now: Instant,
+pub(crate) struct Progress {
     /// SND.UNA and SND.NXT.
     pub(crate) una: SeqNum,
     pub(crate) nxt: SeqNum,
@@ -74,20 +73,28 @@ pub(crate) struct Acked {
     /// Bytes in flight before the ACK.
     pub(crate) prior_flight: u32,
     pub(crate) mss: u32,
-    pub(crate) srtt: Duration,
-    pub(crate) rto: Duration,
+    /// The window, or pacing, held data back when it was last tried to send.
+    pub(crate) cwnd_limited: bool,
+    /// A window that is not used is lowered, to at least this; `None`: it stays.
+    pub(crate) restart: Option<u32>,
+}
+
+/// An ACK of new data, as seen by a controller.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Acked {
+    pub(crate) now: Instant,
+    pub(crate) progress: Progress,
+    /// SRTT and RTO in microseconds.
+    pub(crate) srtt: u32,
+    pub(crate) rto: u64,
     /// The round trip of the newest data that the ACK covers, in microseconds, if HyStart++ is on and wants it.
     pub(crate) rtt: Option<u32>,
     /// The state before the ACK, or after it if that is Recovery or Cwr.
     pub(crate) phase: CaState,
     /// New data is paced.
     pub(crate) paced: bool,
-    /// The window, or pacing, held data back when it was last tried to send.
-    pub(crate) cwnd_limited: bool,
     /// The most segments that count in slow start, unless data is paced; 0: all.
     pub(crate) abc_limit: u8,
-    /// A window that is not used is lowered, to at least this; `None`: it stays.
-    pub(crate) restart: Option<u32>,
 }
 
 /// The evidence of congestion.
@@ -184,24 +191,37 @@ impl Controller {
         self.window.cwnd = cwnd;
     }
 
-    /// An ACK covers new data, in any phase. In Recovery and Cwr it is PRR that sets the window.
+    /// An ACK covers new data, in any phase. In Recovery and Cwr it is PRR that sets the window. `rest` is called if the
+    /// window may change.
     /// Returns whether the ACK ends a round, and if so, whether the round used the window.
     #[inline]
-    pub(crate) fn acked(&mut self, ack: &Acked) -> Option<bool> {
+    pub(crate) fn acked(
+        &mut self,
+        progress: &Progress,
+        rest: impl FnOnce(Progress) -> Acked,
+    ) -> Option<bool> {
         let Window { cwnd, ssthresh } = self.window;
-        self.usage.note(ack, cwnd);
+        self.usage.note(progress, cwnd);
         let used = self.usage.is_full(cwnd, cwnd < ssthresh);
-        if !used {
-            self.unused(ack);
-        } else if !matches!(ack.phase, CaState::Recovery | CaState::Cwr) {
-            self.usage.note_full(Tick::at(ack.now));
-            self.grow(ack);
+        if used {
+            self.use_window(&rest(*progress));
+        } else if self.state.is_some() || progress.restart.is_some_and(|restart| cwnd > restart) {
+            self.unused(&rest(*progress));
         }
-        let ends = self.usage.end_round(ack);
+        let ends = self.usage.end_round(progress);
         if ends && self.in_initial_slow_start() {
             self.end_round();
         }
         ends.then_some(used)
+    }
+
+    /// A round uses the window.
+    #[inline(never)]
+    fn use_window(&mut self, ack: &Acked) {
+        if !matches!(ack.phase, CaState::Recovery | CaState::Cwr) {
+            self.usage.note_full(Tick::at(ack.now));
+            self.grow(ack);
+        }
     }
 
     /// A round ends, of which the delivery rate is sampled. A connection that never used its window has no rate.
@@ -222,7 +242,9 @@ impl Controller {
     /// in flight, as in Linux (RFC 2861 §3.2, 7661-1).
     fn unused(&mut self, ack: &Acked) {
         self.stop_clock();
-        let Some(restart) = ack.restart.filter(|restart| self.window.cwnd > *restart) else { return };
+        let Some(restart) = ack.progress.restart.filter(|restart| self.window.cwnd > *restart) else {
+            return;
+        };
         if let Some(most) = self.usage.unused_for(ack.rto, Tick::at(ack.now)) {
             self.window.keep_threshold();
             self.window.cwnd = (self.window.cwnd / 2 + most.max(restart) / 2).min(self.window.cwnd);
@@ -232,11 +254,11 @@ impl Controller {
     fn grow(&mut self, ack: &Acked) {
         // In Loss, an ACK that covers a filled hole includes data that left the network long ago (RFC 3465 §2.3).
         let most = match ack.phase {
-            CaState::Loss => ack.mss,
+            CaState::Loss => ack.progress.mss,
             _ if ack.paced || ack.abc_limit == 0 => u32::MAX,
-            _ => u32::from(ack.abc_limit) * ack.mss,
+            _ => u32::from(ack.abc_limit) * ack.progress.mss,
         };
-        let mut counted = ack.newly_acked;
+        let mut counted = ack.progress.newly_acked;
         if self.in_initial_slow_start() {
             counted = self.state().hystart.growth(counted.min(most));
         }
@@ -341,6 +363,7 @@ fn reduced(flight: u32, percent: u32, mss: u32) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::time::Duration;
     use proptest::prelude::*;
 
     #[test]
@@ -358,20 +381,26 @@ mod tests {
     fn acked(now: Instant, newly_acked: u32, mss: u32, srtt: Duration) -> Acked {
         Acked {
             now,
-            una: SeqNum(0),
-            nxt: SeqNum(0),
-            newly_acked,
-            prior_flight: 0,
-            mss,
-            srtt,
-            rto: Duration::from_secs(1),
+            progress: Progress {
+                una: SeqNum(0),
+                nxt: SeqNum(0),
+                newly_acked,
+                prior_flight: 0,
+                mss,
+                cwnd_limited: true,
+                restart: None,
+            },
+            srtt: srtt.as_micros() as u32,
+            rto: 1_000_000,
             rtt: None,
             phase: CaState::Open,
             paced: false,
-            cwnd_limited: true,
             abc_limit: 8,
-            restart: None,
         }
+    }
+
+    fn give(cc: &mut Controller, ack: Acked) {
+        cc.acked(&ack.progress, |_| ack);
     }
 
     /// Congestion after which the window is the threshold.
@@ -385,7 +414,7 @@ mod tests {
         for _ in 0..rtts {
             now += srtt;
             for _ in 0..cc.cwnd() / 1000 {
-                cc.acked(&acked(now, 1000, 1000, srtt));
+                give(cc, acked(now, 1000, 1000, srtt));
             }
         }
         now
@@ -458,7 +487,7 @@ mod tests {
     fn with_pacing_all_of_an_ack_counts_in_slow_start_9406_4() {
         for (paced, grown) in [(false, 8000), (true, 45_000)] {
             let mut cc = new(Choice::Cubic, 100_000);
-            cc.acked(&Acked { paced, ..acked(Instant::ZERO, 45_000, 1000, Duration::ZERO) });
+            give(&mut cc, Acked { paced, ..acked(Instant::ZERO, 45_000, 1000, Duration::ZERO) });
             assert_eq!(cc.cwnd(), 100_000 + grown);
         }
     }
@@ -539,7 +568,7 @@ mod tests {
         lose(&mut cc, 20_000);
         assert_eq!(cc.cwnd(), 10_000);
         for _ in 0..10 {
-            cc.acked(&acked(Instant::ZERO, 1000, 1000, Duration::ZERO));
+            give(&mut cc, acked(Instant::ZERO, 1000, 1000, Duration::ZERO));
         }
         assert_eq!(cc.cwnd(), 11_000);
     }
@@ -567,7 +596,7 @@ mod tests {
                 at_k = cc.cwnd();
             }
             for _ in 0..cc.cwnd() / 1000 {
-                cc.acked(&acked(now, 1000, 1000, srtt));
+                give(&mut cc, acked(now, 1000, 1000, srtt));
             }
         }
         assert!((97_000..=103_000).contains(&at_k), "{at_k}");
@@ -595,8 +624,12 @@ mod tests {
                     }
                     1 => cc.undo(),
                     2 => cc.idle(initial_window(10, mss)),
-                    3 => drop(cc.acked(&Acked { cwnd_limited: false, restart: Some(mss), ..acked(now, bytes, mss, Duration::ZERO) })),
-                    _ => drop(cc.acked(&acked(now, bytes, mss, Duration::from_nanos(nanos / 7)))),
+                    3 => {
+                        let mut ack = acked(now, bytes, mss, Duration::ZERO);
+                        (ack.progress.cwnd_limited, ack.progress.restart) = (false, Some(mss));
+                        give(&mut cc, ack);
+                    }
+                    _ => give(&mut cc, acked(now, bytes, mss, Duration::from_nanos(nanos / 7))),
                 }
                 prop_assert!(cc.cwnd() >= mss.min(initial_window(1, mss)));
             }

@@ -17,7 +17,7 @@ impl CongestionControl for Reno {
         self.acked = self.acked.saturating_add(bytes);
         if self.acked >= window.cwnd {
             self.acked -= window.cwnd;
-            window.cwnd = window.cwnd.saturating_add(ack.mss);
+            window.cwnd = window.cwnd.saturating_add(ack.progress.mss);
         }
     }
 

@@ -1,8 +1,8 @@
 //! Whether a flight uses the window, judged by rounds: from SND.NXT to its acknowledgment.
 
-use super::Acked;
+use super::Progress;
 use crate::seq::SeqNum;
-use crate::time::{Duration, Tick};
+use crate::time::Tick;
 
 /// The use of the window in the current round.
 #[derive(Clone, Copy, Debug, Hash)]
@@ -24,7 +24,7 @@ impl Usage {
 
     /// Takes an ACK into account, with a window of `cwnd`.
     #[inline]
-    pub(super) fn note(&mut self, ack: &Acked, cwnd: u32) {
+    pub(super) fn note(&mut self, ack: &Progress, cwnd: u32) {
         // Nothing was in flight where the last round ended: this one began with what was sent then.
         if (ack.una - ack.newly_acked).ge(self.end) {
             (self.end, self.most, self.limited) = (ack.nxt, 0, false);
@@ -35,7 +35,7 @@ impl Usage {
 
     /// Returns whether the ACK ends the round. Then the next one begins.
     #[inline]
-    pub(super) fn end_round(&mut self, ack: &Acked) -> bool {
+    pub(super) fn end_round(&mut self, ack: &Progress) -> bool {
         let ends = ack.una.ge(self.end);
         if ends {
             (self.end, self.most, self.limited) = (ack.nxt, 0, false);
@@ -54,9 +54,9 @@ impl Usage {
         self.used_at = now;
     }
 
-    /// Returns the most bytes in flight if no round has used the window for an RTO, once in each RTO.
-    pub(super) fn unused_for(&mut self, rto: Duration, now: Tick) -> Option<u32> {
-        let elapsed = Duration::from_millis(u64::from(now.elapsed(self.used_at)));
+    /// Returns the most bytes in flight if no round has used the window for an RTO (in microseconds), once in each RTO.
+    pub(super) fn unused_for(&mut self, rto: u64, now: Tick) -> Option<u32> {
+        let elapsed = u64::from(now.elapsed(self.used_at)) * 1_000;
         (elapsed >= rto).then(|| {
             self.used_at = now;
             self.most
