@@ -32,6 +32,14 @@ impl FourTuple {
         FourTuple::of(&local, 0, &remote, 0)
     }
 
+    /// Returns the tuple with the ports of a received segment.
+    #[inline]
+    pub(crate) fn with_ports_of(&self, segment: &[u8]) -> FourTuple {
+        let [a, b, c, d] = segment.first_chunk().copied().unwrap_or_default();
+        let (remote_port, local_port) = (u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d]));
+        FourTuple { local_port, remote_port, ..*self }
+    }
+
     pub(crate) fn local(&self) -> SocketAddr {
         SocketAddr::new(self.local_address.to_canonical(), self.local_port)
     }

@@ -210,7 +210,8 @@ impl Stack {
         port: Option<u16>,
         remote: SocketAddr,
     ) -> Result<(FourTuple, Option<SeqNum>), Error> {
-        let tuple = |port| FourTuple::new(SocketAddr::new(address, port), remote);
+        let ends = FourTuple::of(&address, 0, &remote.ip(), remote.port());
+        let tuple = |port| FourTuple { local_port: port, ..ends };
         let share = self.share;
         let is_ours = |port| share.is_none_or(|share| share.has(&tuple(port)));
         if let Some(port) = port {

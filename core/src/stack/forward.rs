@@ -404,10 +404,10 @@ impl Stack {
         let tuple = request.tuple;
         if how == Reject::Reset {
             let mut reply = Reply::ack(tuple, SeqNum(0), request.irs + 1, 0, ReplyReason::RstForward);
-            reply.flags = Flags::RST | Flags::ACK;
+            reply.header.flags = Flags::RST | Flags::ACK;
             let timestamps = Timestamps { val: 0, ecr: request.ts_val };
             let timestamps = request.offer().timestamps().then_some(timestamps);
-            reply.options = Options { timestamps, ..Options::default() };
+            reply.header.options = Options { timestamps, ..Options::default() };
             return self.reply(reply);
         }
         let Some(kind) = how.icmp() else { return };

@@ -91,7 +91,7 @@ impl Stack {
         }
     }
 
-    #[inline]
+    #[inline(always)] // Inlined, so that a borrowed packet is taken apart before it is in memory.
     fn packet_arrives(&mut self, packet: Packet<'_>, through: Through) {
         let Packet { bytes, checksum_trusted, interface } = packet;
         let how = Arrival { checksum_trusted, interface, through };
@@ -303,10 +303,9 @@ impl Stack {
                 return self.counters.count_drop(reason);
             }
         };
-        let (local_port, remote_port) = (header.destination_port, header.source_port);
-        // The tuple is constructed in place: reading two ports just written as one word would stall.
+        // The ports come from the packet: reading those of `header`, just written, as one word would stall.
         let segment = Segment {
-            tuple: FourTuple { local_port, remote_port, ..datagram.ends },
+            tuple: datagram.ends.with_ports_of(datagram.payload),
             header: &header,
             payload,
             packet: datagram.packet,

@@ -1,6 +1,7 @@
 //! The packets that enter and leave a stack, and the interface that they cross.
 
 use std::net::IpAddr;
+use std::num::NonZeroU64;
 
 use bytes::Bytes;
 
@@ -180,10 +181,39 @@ pub struct Transmit {
     pub interface: InterfaceId,
 }
 
-/// The part of [`Transmit`] that the packet itself decides. It fits into two registers.
+/// The part of [`Transmit`] that the packet itself decides, in two words: three would be returned in memory, field by
+/// field, and a wide read of them would stall.
 #[derive(Clone, Copy)]
 pub(super) struct Sent {
     pub(super) len: usize,
-    pub(super) checksum_offload: bool,
-    pub(super) interface: InterfaceId,
+    /// The interface, above a bit for the checksum and one that is always set.
+    via: NonZeroU64,
+}
+
+impl Sent {
+    #[inline]
+    pub(super) fn new(len: usize, interface: InterfaceId, checksum_offload: bool) -> Sent {
+        let via = u64::from(interface.index()) << 2 | u64::from(checksum_offload) << 1;
+        Sent { len, via: NonZeroU64::MIN | via }
+    }
+
+    #[inline]
+    pub(super) fn interface(self) -> InterfaceId {
+        InterfaceId::from_index((self.via.get() >> 2) as u32)
+    }
+
+    #[inline]
+    pub(super) fn checksum_offload(self) -> bool {
+        self.via.get() & 2 != 0
+    }
+
+    #[inline]
+    pub(super) fn transmit(self, segment_size: Option<u16>) -> Transmit {
+        Transmit {
+            len: self.len,
+            segment_size,
+            checksum_offload: self.checksum_offload(),
+            interface: self.interface(),
+        }
+    }
 }

@@ -159,8 +159,8 @@ impl Stack {
         room
     }
 
-    fn sent_data(&self, Sent { len, checksum_offload, interface }: Sent) -> Transmit {
-        Transmit { len, segment_size: self.outgoing.segment_size, checksum_offload, interface }
+    fn sent_data(&self, sent: Sent) -> Transmit {
+        sent.transmit(self.outgoing.segment_size)
     }
 
     /// Sends when replies wait; connections may wait too.
@@ -172,9 +172,9 @@ impl Stack {
             self.turns.replies_ahead -= self.outgoing.packets() as i32;
             return Some(transmit);
         }
-        if let Some(Sent { len, checksum_offload, interface }) = self.transmit_some_reply(frame) {
+        if let Some(sent) = self.transmit_some_reply(frame) {
             self.turns.replies_ahead = (self.turns.replies_ahead + 1).min(1);
-            return Some(Transmit { len, segment_size: None, checksum_offload, interface });
+            return Some(sent.transmit(None));
         }
         self.transmit_ready(frame).map(|sent| self.sent_data(sent))
     }
@@ -231,9 +231,9 @@ impl Stack {
                 frame[..len].copy_from_slice(&packet[..len]);
                 let interface =
                     ends_of(&packet).map_or(InterfaceId::NONE, |ends| self.routing.towards(&ends).id);
-                Some(Sent { len, checksum_offload: false, interface })
+                Some(Sent::new(len, interface, false))
             }
-            Queued::Segment(reply) => Some(self.transmit_segment_reply(&reply, frame)),
+            Queued::Segment(mut reply) => Some(self.transmit_segment_reply(&mut reply, frame)),
         }
     }
 
@@ -246,34 +246,23 @@ impl Stack {
             self.counters.retrans_segs += 1;
         }
         self.arm_half_open(index);
-        let reply = self.syn_ack_of(index, ReplyReason::SynAck);
-        Some(self.transmit_segment_reply(&reply, frame))
+        let mut reply = self.syn_ack_of(index, ReplyReason::SynAck);
+        Some(self.transmit_segment_reply(&mut reply, frame))
     }
 
-    fn transmit_segment_reply(&mut self, reply: &Reply, frame: &mut [u8]) -> Sent {
-        let mut header = Header {
-            source_port: reply.tuple.local_port,
-            destination_port: reply.tuple.remote_port,
-            seq: reply.seq,
-            ack: reply.ack,
-            flags: reply.flags,
-            window: reply.window,
-            options: reply.options,
-            ..Header::default()
-        };
+    fn transmit_segment_reply(&mut self, reply: &mut Reply, frame: &mut [u8]) -> Sent {
+        let header = &mut reply.header;
         // Others always fit.
         if header.options.fast_open.is_some() || !header.options.sack.is_empty() {
             let mtu = self.path_mtu(&reply.tuple);
             header.options.layout = self.config.tcp_option_layout;
             header.options.fit_into(room_in(mtu, reply.tuple.is_ipv4()).into());
         }
-        // Not in `outgoing`, from which the segments of a template continue.
-        let mut outgoing = Outgoing::bare(header);
         let ttl = if reply.ttl > 0 { reply.ttl } else { self.config.ip_default_ttl };
         let ip = IpFields { ttl, dscp: reply.dscp, ecn: Ecn::NotEct };
-        finish(&mut env_of!(self), &reply.tuple, &mut outgoing);
+        finish(&mut env_of!(self), &reply.tuple, header, 0);
         let link = self.routing.towards(&reply.tuple);
-        emit(&reply.tuple, &outgoing, &ip, &mut Rope::default(), &link, frame)
+        emit(&reply.tuple, header, (0, 0), &ip, &mut Rope::default(), &link, frame)
     }
 
     #[inline(never)]
@@ -300,14 +289,15 @@ impl Stack {
             more = connection.wants_to_send();
         }
         let tuple = &connection.tcb.tuple;
-        finish(&mut env_of!(self), tuple, &mut self.outgoing);
+        finish(&mut env_of!(self), tuple, &mut self.outgoing.header, self.outgoing.payload_len);
         let (queue, outgoing) = (&mut connection.send_queue, &self.outgoing);
         let sent = match template {
             Some(template) => template.emit(outgoing.header.seq, outgoing.offset, queue, frame),
             None => {
                 let SocketOptions { ttl, dscp, .. } = *connection.options;
                 let ip = IpFields { ttl, dscp, ecn: outgoing.ecn };
-                let sent = emit(tuple, outgoing, &ip, queue, &link, frame);
+                let payload = (outgoing.offset, outgoing.payload_len);
+                let sent = emit(tuple, &outgoing.header, payload, &ip, queue, &link, frame);
                 if outgoing.alike > 0 {
                     *template = HeaderTemplate::of(index, tick, tuple, sent, outgoing.payload_len, frame);
                 }
@@ -381,37 +371,38 @@ impl Stack {
         let target = PackedRef::from(FlowRef::Opening(index)).0;
         opening.timer = self.wheel.rearm(opening.timer, deadline, target);
         let ip = IpFields { ttl: opening.options.ttl, dscp: opening.options.dscp, ecn: Ecn::NotEct };
-        finish(&mut env_of!(self), &opening.tuple, &mut outgoing);
-        Some(emit(&opening.tuple, &outgoing, &ip, &mut opening.send_queue, &link, frame))
+        finish(&mut env_of!(self), &opening.tuple, &mut outgoing.header, outgoing.payload_len);
+        let payload = (outgoing.offset, outgoing.payload_len);
+        Some(emit(&opening.tuple, &outgoing.header, payload, &ip, &mut opening.send_queue, &link, frame))
     }
 }
 
 /// Prepares any segment before it is written: lays out its options, counts it, and traces it.
 #[inline]
-fn finish(env: &mut Env<'_>, tuple: &FourTuple, outgoing: &mut Outgoing) {
-    outgoing.header.options.layout = env.config.tcp_option_layout;
+fn finish(env: &mut Env<'_>, tuple: &FourTuple, header: &mut Header, payload_len: usize) {
+    header.options.layout = env.config.tcp_option_layout;
     env.counters.out_segs += 1;
-    env.counters.out_rsts += u64::from(outgoing.header.flags.rst());
+    env.counters.out_rsts += u64::from(header.flags.rst());
     if env.trace.is_on() {
-        let (header, payload_len) = (outgoing.header, outgoing.payload_len);
+        let header = *header;
         env.note(tuple, TraceKind::SegmentOut { header, payload_len });
     }
 }
 
-/// Writes IP header, TCP header and payload. The payload is summed during the copy, unless the device computes
-/// checksums.
+/// Writes IP header, TCP header and payload, given by its offset in the queue and its length. The payload is summed
+/// during the copy, unless the device computes checksums.
 fn emit(
     tuple: &FourTuple,
-    outgoing: &Outgoing,
+    header: &Header,
+    (offset, payload_len): (usize, usize),
     ip: &IpFields,
     queue: &mut Rope,
     link: &Link,
     frame: &mut [u8],
 ) -> Sent {
     let checksum_offload = link.checksum_offload;
-    let header = &outgoing.header;
     let header_len = header.header_len();
-    let segment_len = header_len + outgoing.payload_len;
+    let segment_len = header_len + payload_len;
     let ip_len = emit_ip(tuple, ip, segment_len, frame);
     let segment = &mut frame[ip_len..ip_len + segment_len];
     let (head, payload) = segment.split_at_mut(header_len);
@@ -421,12 +412,12 @@ fn emit(
     if checksum_offload {
         // The device adds the rest to the sum of the pseudo-header.
         tcp::set_checksum(head, !pseudo_header.finish());
-        queue.peek(outgoing.offset, payload);
+        queue.peek(offset, payload);
     } else {
-        queue.copy_out(outgoing.offset, payload, &mut sum);
+        queue.copy_out(offset, payload, &mut sum);
         tcp::set_checksum(head, sum.finish());
     }
-    Sent { len: ip_len + segment_len, checksum_offload, interface: link.id }
+    Sent::new(ip_len + segment_len, link.id, checksum_offload)
 }
 
 fn emit_ip(tuple: &FourTuple, ip: &IpFields, payload_len: usize, frame: &mut [u8]) -> usize {

@@ -196,7 +196,8 @@ impl Stack {
         {
             iss = above + 65_537;
         }
-        let index = self.add_half_open(HalfOpen::new(segment, listener, iss, offer, self.tick()));
+        let now = self.tick();
+        let index = self.add_half_open(listener, || HalfOpen::new(segment, listener, iss, offer, now));
         if let Some((time_wait, _)) = old {
             self.replace(&tuple, FlowRef::TimeWait(time_wait), FlowRef::HalfOpen(index));
             self.gave_way.insert(index, time_wait);
@@ -217,9 +218,10 @@ impl Stack {
     }
 
     /// Puts an entry into the table and counts it for its listener. The caller gives it a place in the flow table.
-    fn add_half_open(&mut self, entry: HalfOpen) -> u32 {
-        self.listeners[entry.listener].half_open += 1;
-        self.half_open.insert(entry)
+    #[inline]
+    fn add_half_open(&mut self, listener: u32, make: impl FnOnce() -> HalfOpen) -> u32 {
+        self.listeners[listener].half_open += 1;
+        self.half_open.insert_with(make)
     }
 
     /// Queues a SYN-ACK. It is built when its turn comes, and its timer starts then.
@@ -282,7 +284,7 @@ impl Stack {
         let mut reply = syn.reply(&tuple, iss, segment.seq(), offer, ts_recent, ts_val, &env, reason);
         if !offer.timestamps() && offer.ecn() {
             // No entry exists to remember it.
-            reply.flags = crate::wire::tcp::Flags::SYN | crate::wire::tcp::Flags::ACK;
+            reply.header.flags = crate::wire::tcp::Flags::SYN | crate::wire::tcp::Flags::ACK;
         }
         self.reply(reply);
     }
@@ -306,8 +308,9 @@ impl Stack {
         let kept = self.spent_cookies.insert(cookie.token, self.now, limit);
         self.counters.syncookies_not_kept += u64::from(!kept);
         if waits {
-            let entry = HalfOpen::of_cookie(segment, listener, numbers, cookie.offer, self.tick());
-            let index = self.add_half_open(entry);
+            let now = self.tick();
+            let make = || HalfOpen::of_cookie(segment, listener, numbers, cookie.offer, now);
+            let index = self.add_half_open(listener, make);
             self.place(&tuple, FlowRef::HalfOpen(index));
             self.note_listen(&tuple, State::SynReceived);
             self.arm_half_open(index);
@@ -505,7 +508,9 @@ impl Stack {
             }
             return;
         }
-        if let Some(old) = self.gave_way.remove(&index) {
+        if !self.gave_way.is_empty()
+            && let Some(old) = self.gave_way.remove(&index)
+        {
             self.time_waits.remove(old);
             self.counters.tw_recycled += 1;
         }

@@ -73,7 +73,11 @@ impl Stack {
     /// Adds a connection, which takes over the flow table entry of its predecessor.
     pub(super) fn add_connection(&mut self, agreed: Agreed, from: Option<FlowRef>) -> u32 {
         let tuple = agreed.tuple;
+        let round_trip = agreed.rtt;
         let index = self.connections.insert_with(|| Connection::new(agreed, &env_of!(self)));
+        if let Some(round_trip) = round_trip {
+            self.connections[index].note_handshake(round_trip, &env_of!(self));
+        }
         match from {
             Some(old) => self.replace(&tuple, old, FlowRef::Connection(index)),
             None => self.place(&tuple, FlowRef::Connection(index)),
@@ -105,15 +109,12 @@ impl Stack {
     pub(super) fn enter_time_wait(&mut self, index: u32) {
         // Its last ACK leaves as a stateless reply, because the connection is gone before the device asks.
         let now = self.now;
-        let last_ack = {
-            let connection = &mut self.connections[index];
-            let due = connection.tcb.ack.now;
-            due.then(|| connection.final_ack(&mut env_of!(self)))
-        };
-        self.settle_accounts(index);
-        if let Some(ack) = last_ack {
+        let connection = &mut self.connections[index];
+        if connection.tcb.ack.now {
+            let ack = connection.final_ack(&mut env_of!(self));
             self.push_reply(Queued::Segment(ack));
         }
+        self.settle_accounts(index);
         let tcb = &self.connections[index].tcb;
         if self.config.tcp_tw_recycle && tcb.ts.on {
             let (peer, limit) = (tcb.tuple.remote().ip(), self.config.tcp_tw_recycle_peers as usize);
@@ -204,9 +205,9 @@ impl Stack {
             let tcb = &connection.tcb;
             let mut reply = Reply::ack(tuple, tcb.snd.nxt, tcb.rcv.nxt, 0, ReplyReason::RstAbort)
                 .with_ip_of(&connection.options);
-            reply.flags = Flags::RST | Flags::ACK;
+            reply.header.flags = Flags::RST | Flags::ACK;
             let timestamps = connection.timestamps(&env_of!(self));
-            reply.options = Options { timestamps, ..Options::default() };
+            reply.header.options = Options { timestamps, ..Options::default() };
             if matches!(state, State::Established | State::CloseWait) {
                 self.counters.estab_resets += 1;
             }

@@ -46,13 +46,13 @@ impl HeaderTemplate {
         let mut head = *frame.first_chunk::<MAX_HEAD>()?;
         let segment_head = head.get_mut(ip_len..head_len)?;
         tcp::set_seq(segment_head, SeqNum(0));
-        let sum = (!first.checksum_offload).then(|| {
+        let sum = (!first.checksum_offload()).then(|| {
             tcp::set_checksum(segment_head, 0);
             let mut sum = tuple.pseudo_header((first.len - ip_len) as u32);
             sum.add_bytes(segment_head);
             sum
         });
-        let interface = first.interface;
+        let interface = first.interface();
         Some(HeaderTemplate { index, tick, head, head_len, ip_len, payload_len, interface, sum })
     }
 
@@ -78,6 +78,6 @@ impl HeaderTemplate {
             }
             None => _ = queue.peek(offset, payload),
         }
-        Sent { len, checksum_offload: self.sum.is_none(), interface: self.interface }
+        Sent::new(len, self.interface, self.sum.is_none())
     }
 }

@@ -172,7 +172,7 @@ impl Stack {
             self.forget_half_open(index);
             if self.config.synack_timeout_rst {
                 let mut reply = Reply::ack(tuple, seq, ack, 0, ReplyReason::RstSynAckTimeout);
-                reply.flags = Flags::RST | Flags::ACK;
+                reply.header.flags = Flags::RST | Flags::ACK;
                 self.reply(reply.with_ip_of(&self.listeners[listener].options));
             }
             return;

@@ -436,7 +436,7 @@ impl Stack {
         if wake {
             self.notify(id, Event::WRITABLE);
         }
-        Some(Sent { len, checksum_offload: false, interface: link.id })
+        Some(Sent::new(len, link.id, false))
     }
 }
 

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::fast_open::PendingRequests;
-use super::segment::{Reply, Segment, is_earlier};
+use super::segment::{Reply, Segment, header_of, is_earlier};
 use super::tcb::{Agreed, Env, Origin, syn_window};
 use crate::config::{Config, EcnMode};
 use crate::counters::{DropReason, ReplyReason};
@@ -17,7 +17,7 @@ use crate::table::Table;
 use crate::time::{Duration, Instant, Since, Tick};
 use crate::tuple::FourTuple;
 use crate::wheel::TimerId;
-use crate::wire::tcp::{Cookie, Flags, Options, Timestamps};
+use crate::wire::tcp::{Cookie, Flags, Header, Options, Timestamps};
 
 /// A listener.
 #[derive(Clone, Debug)]
@@ -186,6 +186,7 @@ impl HalfOpen {
     const WAITS: u8 = 0x10;
 
     /// The entry that a SYN makes; the caller gives it a timer.
+    #[inline]
     pub(crate) fn new(
         segment: &Segment<'_>,
         listener: u32,
@@ -244,6 +245,7 @@ impl HalfOpen {
     }
 
     /// The SYN-ACK, first or retransmitted.
+    #[inline]
     pub(crate) fn syn_ack(&self, syn: &SynAck<'_>, env: &Env<'_>, reason: ReplyReason) -> Reply {
         syn.reply(&self.tuple, self.iss, self.irs, self.offer(), self.ts_recent, None, env, reason)
     }
@@ -362,7 +364,7 @@ impl HalfOpen {
         let shift = if self.offer().wscale().is_some() { options.window_scale() } else { 0 };
         let window = syn_window(options.rcvbuf).div_ceil(1 << shift);
         let mut reply = Reply::ack(self.tuple, self.iss + 1, self.rcv_nxt(), window, reply);
-        reply.options.timestamps = self.timestamps(env);
+        reply.header.options.timestamps = self.timestamps(env);
         HalfOpenOutcome::Reply(reply.with_ip_of(options), reason)
     }
 
@@ -380,6 +382,7 @@ impl HalfOpen {
     }
 
     /// The parameters of the connection once it is established.
+    #[inline]
     pub(crate) fn agreed(&self, syn: &SynAck<'_>, pmtu: u16, now: Tick) -> Agreed {
         Agreed {
             tuple: self.tuple,
@@ -460,6 +463,7 @@ pub(crate) struct SynAck<'a> {
 
 impl SynAck<'_> {
     /// A SYN-ACK; `ts_val` overrides our timestamp (cookies hide options in it).
+    #[inline]
     pub(crate) fn reply(
         &self,
         tuple: &FourTuple,
@@ -480,17 +484,20 @@ impl SynAck<'_> {
         }
         Reply {
             tuple: *tuple,
-            seq: iss,
-            ack: irs + 1,
-            flags,
-            window: syn_window(self.options.rcvbuf),
-            options: Options {
-                mss: Some(self.adv_mss).filter(|_| !self.options.no_options),
-                // Only if the SYN had it (7323-4).
-                window_scale: offer.wscale().map(|_| self.options.window_scale()),
-                sack_permitted: offer.sack(),
-                timestamps,
-                ..Options::default()
+            header: Header {
+                seq: iss,
+                ack: irs + 1,
+                flags,
+                window: syn_window(self.options.rcvbuf),
+                options: Options {
+                    mss: Some(self.adv_mss).filter(|_| !self.options.no_options),
+                    // Only if the SYN had it (7323-4).
+                    window_scale: offer.wscale().map(|_| self.options.window_scale()),
+                    sack_permitted: offer.sack(),
+                    timestamps,
+                    ..Options::default()
+                },
+                ..header_of(tuple)
             },
             ttl: self.options.ttl,
             dscp: self.options.dscp,
@@ -501,6 +508,6 @@ impl SynAck<'_> {
 
 /// A Fast Open cookie that goes out with a SYN-ACK.
 pub(crate) fn with_cookie(mut reply: Reply, cookie: Cookie) -> Reply {
-    reply.options.fast_open = Some(cookie);
+    reply.header.options.fast_open = Some(cookie);
     reply
 }

@@ -4,7 +4,7 @@
 //! of the handshake, retransmissions, new data and the FIN, probes, and last a bare ACK.
 
 use super::mtu::PmtuProbe;
-use super::segment::{Outgoing, Reply};
+use super::segment::{Outgoing, Reply, header_of};
 use super::tcb::{AckKind, Connection, Env};
 use crate::counters::ReplyReason;
 use crate::seq::SeqNum;
@@ -91,7 +91,8 @@ impl Connection {
         self.tcb.ack.now = false;
         self.tcb.rcv.last_ack_sent = self.tcb.rcv.nxt;
         let seq = self.tcb.snd.una;
-        *out = Outgoing::bare(Header { seq, ack: self.tcb.rcv.nxt, flags, window, options, ..self.header() });
+        let header = header_of(&self.tcb.tuple);
+        *out = Outgoing::bare(Header { seq, ack: self.tcb.rcv.nxt, flags, window, options, ..header });
     }
 
     /// Retransmits what is lost, or sends a loss probe.
@@ -360,7 +361,8 @@ impl Connection {
                 Some(quanta) => quanta.pushes(seq + payload_len as u32),
             };
         let flags = if push { flags | Flags::PSH } else { flags };
-        self.acknowledging(seq, Flags::ACK | flags, Connection::blocks_beside_data, out, env);
+        out.begin();
+        self.acknowledging(seq, Flags::ACK | flags, Connection::blocks_beside_data, &mut out.header, env);
         if let Some(end) = self.urgent_end().filter(|end| end.gt(seq)) {
             // The pointer refers to the octet after the urgent data (MUST-62). A distance above 65535 is clamped;
             // later segments carry the exact one.
@@ -418,29 +420,29 @@ impl Connection {
     /// Builds the ACK that is due when the connection becomes a TIME-WAIT entry. The stack sends it on the
     /// connection's behalf.
     pub(crate) fn final_ack(&mut self, env: &mut Env<'_>) -> Reply {
-        let seq = self.tcb.snd.nxt;
-        let mut out = Outgoing::bare(Header::default());
-        self.bare(seq, Flags::ACK, &mut out, env);
-        let Header { ack, flags, window, options, .. } = out.header;
-        let reason = ReplyReason::UnacceptableAck;
         let SocketOptions { ttl, dscp, .. } = *self.options;
-        Reply { tuple: self.tcb.tuple, seq, ack, flags, window, options, ttl, dscp, reason }
+        let (tuple, reason) = (self.tcb.tuple, ReplyReason::UnacceptableAck);
+        let mut reply = Reply { tuple, header: Header::default(), ttl, dscp, reason };
+        let (seq, room) = (self.tcb.snd.nxt, Connection::blocks_beside_nothing);
+        self.acknowledging(seq, Flags::ACK, room, &mut reply.header, env);
+        reply
     }
 
     /// Builds a segment without payload.
     fn bare(&mut self, seq: SeqNum, flags: Flags, out: &mut Outgoing, env: &mut Env<'_>) {
-        self.acknowledging(seq, flags, Connection::blocks_beside_nothing, out, env);
+        out.begin();
+        self.acknowledging(seq, flags, Connection::blocks_beside_nothing, &mut out.header, env);
     }
 
-    /// Builds a segment to which the caller adds the payload. It carries an ACK and so clears any pending one. `room`
-    /// returns how many SACK blocks fit.
+    /// Builds the header of a segment. It carries an ACK and so clears any pending one. `room` returns how many SACK
+    /// blocks fit.
     #[inline]
     fn acknowledging(
         &mut self,
         seq: SeqNum,
         mut flags: Flags,
         room: impl FnOnce(&Connection) -> usize,
-        out: &mut Outgoing,
+        header: &mut Header,
         env: &mut Env<'_>,
     ) {
         let window = self.advertise_window(env);
@@ -452,17 +454,12 @@ impl Connection {
         if self.tcb.ecn.echo {
             flags |= Flags::ECE;
         }
-        *out = Outgoing::bare(Header { seq, ack: self.tcb.rcv.nxt, flags, window, options, ..self.header() });
+        *header = Header { seq, ack: self.tcb.rcv.nxt, flags, window, options, ..header_of(&self.tcb.tuple) };
         if std::mem::take(&mut self.tcb.ack.kind) == AckKind::Usual && self.has_sack_blocks() {
             let most = room(self);
-            self.push_sack_blocks(&mut out.header.options.sack, env);
-            out.header.options.sack.truncate(most);
+            self.push_sack_blocks(&mut header.options.sack, env);
+            header.options.sack.truncate(most);
         }
-    }
-
-    fn header(&self) -> Header {
-        let tuple = &self.tcb.tuple;
-        Header { source_port: tuple.local_port, destination_port: tuple.remote_port, ..Header::default() }
     }
 
     /// Schedules a challenge ACK, within the limit for the connection (5961-3, -5, -9, -10). Returns whether it is

@@ -58,11 +58,7 @@ impl Segment<'_> {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Reply {
     pub(crate) tuple: FourTuple,
-    pub(crate) seq: SeqNum,
-    pub(crate) ack: SeqNum,
-    pub(crate) flags: Flags,
-    pub(crate) window: u16,
-    pub(crate) options: Options,
+    pub(crate) header: Header,
     /// TTL of the socket that replies (MUST-49, SHLD-22). 0 selects `ip_default_ttl` when there is no socket.
     pub(crate) ttl: u8,
     pub(crate) dscp: u8,
@@ -72,8 +68,8 @@ pub(crate) struct Reply {
 impl Reply {
     /// A bare ACK, such as a challenge ACK.
     pub(crate) fn ack(tuple: FourTuple, seq: SeqNum, ack: SeqNum, window: u16, reason: ReplyReason) -> Reply {
-        let options = Options::default();
-        Reply { tuple, seq, ack, flags: Flags::ACK, window, options, ttl: 0, dscp: 0, reason }
+        let header = Header { seq, ack, flags: Flags::ACK, window, ..header_of(&tuple) };
+        Reply { tuple, header, ttl: 0, dscp: 0, reason }
     }
 
     /// Sets the TTL and DSCP of `socket`.
@@ -93,8 +89,15 @@ impl Reply {
         let val = |ts: Timestamps| if segment.flags().ack() { ts.ecr } else { 0 };
         let timestamps = segment.options().timestamps.map(|ts| Timestamps { val: val(ts), ecr: ts.val });
         let options = Options { timestamps, ..Options::default() };
-        Reply { tuple: segment.tuple, seq, ack, flags, window: 0, options, ttl: 0, dscp: 0, reason }
+        let header = Header { seq, ack, flags, options, ..header_of(&segment.tuple) };
+        Reply { tuple: segment.tuple, header, ttl: 0, dscp: 0, reason }
     }
+}
+
+/// A header with the ports of a tuple.
+#[inline]
+pub(crate) fn header_of(tuple: &FourTuple) -> Header {
+    Header { source_port: tuple.local_port, destination_port: tuple.remote_port, ..Header::default() }
 }
 
 /// A segment to send; its payload is in the send queue. It is filled in place to avoid moving it between functions.
@@ -117,6 +120,13 @@ impl Outgoing {
     #[inline]
     pub(crate) fn bare(header: Header) -> Outgoing {
         Outgoing { header, offset: 0, payload_len: 0, segment_size: None, ecn: Ecn::NotEct, alike: 0 }
+    }
+
+    /// Begins anew, except for the header, which the caller writes.
+    #[inline]
+    pub(crate) fn begin(&mut self) {
+        (self.offset, self.payload_len, self.segment_size) = (0, 0, None);
+        (self.ecn, self.alike) = (Ecn::NotEct, 0);
     }
 
     /// Number of packets on the wire.

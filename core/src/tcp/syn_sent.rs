@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::fast_open::{FastOpen, Lesson};
 use super::listen::peer_mss;
 use super::room::room_in;
-use super::segment::{Outgoing, Segment};
+use super::segment::{Outgoing, Segment, header_of};
 use super::tcb::{Agreed, Connection, Env, Origin, syn_window};
 use crate::buffer::Rope;
 use crate::config::Config;
@@ -124,16 +124,19 @@ impl Opening {
         }
         if is_retransmission || self.fast_open == FastOpen::Off {
             // A box on the way may dislike what is new: data, cookie and ECN are left out (7413-3, 3168-6).
-            *out = Outgoing::bare(self.syn(flags, FastOpen::Off, env));
+            out.begin();
+            self.write_syn(flags, FastOpen::Off, &mut out.header, env);
             return true;
         }
         let room = usize::from(room_in(self.pmtu, self.tuple.is_ipv4()));
-        if self.syn(flags, self.fast_open, env).options.emitted_len() > room {
+        out.begin();
+        self.write_syn(flags, self.fast_open, &mut out.header, env);
+        if out.header.options.emitted_len() > room {
             self.fast_open = FastOpen::Off;
+            self.write_syn(flags, self.fast_open, &mut out.header, env);
         }
         self.syn_data = self.send_queue.len().min(self.syn_data_room());
-        let syn = self.syn(flags, self.fast_open, env);
-        *out = Outgoing { payload_len: self.syn_data, ..Outgoing::bare(syn) };
+        out.payload_len = self.syn_data;
         true
     }
 
@@ -150,12 +153,10 @@ impl Opening {
         usize::from(room).saturating_sub(MAX_OPTIONS_LEN)
     }
 
-    fn syn(&self, flags: Flags, fast_open: FastOpen, env: &Env<'_>) -> Header {
+    fn write_syn(&self, flags: Flags, fast_open: FastOpen, header: &mut Header, env: &Env<'_>) {
         let config = env.config;
         let more = self.offers_more(config);
-        Header {
-            source_port: self.tuple.local_port,
-            destination_port: self.tuple.remote_port,
+        *header = Header {
             seq: self.iss,
             flags,
             window: syn_window(self.options.rcvbuf),
@@ -168,8 +169,8 @@ impl Opening {
                 fast_open: fast_open.option().filter(|_| more),
                 ..Options::default()
             },
-            ..Header::default()
-        }
+            ..header_of(&self.tuple)
+        };
     }
 
     /// Whether the SYN has more options than the MSS.
@@ -250,6 +251,7 @@ impl Opening {
     }
 
     /// Both SYNs are known: what the connection is made of, and what goes over to it.
+    #[inline]
     pub(crate) fn synchronize(self, segment: &Segment<'_>, env: &Env<'_>) -> (Agreed, Handover) {
         let (config, options, flags) = (env.config, segment.options(), segment.flags());
         let more = self.offers_more(config);

@@ -461,11 +461,6 @@ impl Connection {
         let segments = if agreed.syn_retransmissions > 1 { 1 } else { env.config.tcp_init_cwnd };
         let full = payload_of(mss, agreed.ts_recent.is_some());
         let window = congestion::initial_window(segments, u32::from(full));
-        let (mut rtt, mut min_rtt) = (Rtt::new(agreed.syn_retransmissions > 0), MinRtt::default());
-        if let Some(sample) = agreed.rtt {
-            rtt.sample(micros(sample), env.config);
-            min_rtt.note(micros(sample), env.now);
-        }
         // In one piece, so that it is written where it will be.
         Connection {
             tcb: Tcb {
@@ -515,7 +510,7 @@ impl Connection {
                     offset: agreed.ts_offset,
                 },
                 ecn: EcnState::new(agreed.ecn, iss),
-                rtt,
+                rtt: Rtt::new(agreed.syn_retransmissions > 0),
                 ack: AckState { quick: env.config.tcp_quickack, ..AckState::default() },
                 timers: Timers {
                     retransmit: None,
@@ -537,7 +532,7 @@ impl Connection {
             sent: SendTime::at(env.now),
             reordering: Reordering::default(),
             tail: Tail::default(),
-            min_rtt,
+            min_rtt: MinRtt::default(),
             rare: None,
             congestion: Controller::new(options.congestion, window, iss + 1, now),
             options,
@@ -555,6 +550,13 @@ impl Connection {
             listed: Listed { links: Links::default(), since: now, acked: 0 },
             gap: Links::default(),
         }
+    }
+
+    /// Takes the round trip of the handshake into account. The caller does so once the connection is in its row: a sample
+    /// before that would be moved there.
+    pub(crate) fn note_handshake(&mut self, round_trip: Duration, env: &Env<'_>) {
+        self.tcb.rtt.sample(micros(round_trip), env.config);
+        self.min_rtt.note(micros(round_trip), env.now);
     }
 
     /// Learns the effective send MSS anew.

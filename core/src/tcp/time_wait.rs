@@ -53,6 +53,7 @@ pub(crate) enum TimeWaitOutcome {
 }
 
 impl TimeWait {
+    #[inline]
     pub(crate) fn new(connection: &Connection, now: Instant, length: Duration) -> TimeWait {
         let tcb = &connection.tcb;
         TimeWait {
@@ -186,13 +187,14 @@ impl TimeWait {
     }
 
     fn reset(&self) -> Reply {
-        let reply = Reply::ack(self.tuple, self.snd_nxt, self.rcv_nxt, 0, ReplyReason::RstAbort);
-        Reply { flags: Flags::RST | Flags::ACK, ..reply }
+        let mut reply = Reply::ack(self.tuple, self.snd_nxt, self.rcv_nxt, 0, ReplyReason::RstAbort);
+        reply.header.flags = Flags::RST | Flags::ACK;
+        reply
     }
 
     fn ack(&self, reason: ReplyReason, env: &Env<'_>) -> Reply {
         let mut reply = Reply::ack(self.tuple, self.snd_nxt, self.rcv_nxt, self.window, reason);
-        reply.options.timestamps = self.timestamps_on().then(|| Timestamps {
+        reply.header.options.timestamps = self.timestamps_on().then(|| Timestamps {
             val: env.timestamp_clock().wrapping_add(env.keys.timestamp_offset(&self.tuple)),
             ecr: self.ts_recent,
         });
@@ -245,6 +247,7 @@ struct Order {
 const _: () = assert!(Table::<Row<Ipv4Addr>>::ROW == 40 && Table::<Row<Ipv6Addr>>::ROW == 64);
 
 impl<A> Row<A> {
+    #[inline]
     fn new(entry: &TimeWait, local_address: A, remote_address: A) -> Row<A> {
         let TimeWait { tuple, rcv_nxt, snd_nxt, ts_recent, deadline, window, answer_from } = *entry;
         let FourTuple { local_port, remote_port, .. } = tuple;
@@ -312,12 +315,13 @@ impl TimeWaits {
         (rows + (self.len() + 1) * FlowTable::PLACE) as u64
     }
 
+    #[inline]
     pub(crate) fn insert(&mut self, entry: &TimeWait) -> u32 {
         let index = match entry.tuple.ipv4() {
-            Some((local, remote)) => self.v4.insert(Row::new(entry, local, remote)) << 1,
+            Some((local, remote)) => self.v4.insert_with(|| Row::new(entry, local, remote)) << 1,
             None => {
                 let (local, remote) = (entry.tuple.local_address, entry.tuple.remote_address);
-                self.v6.insert(Row::new(entry, local, remote)) << 1 | 1
+                self.v6.insert_with(|| Row::new(entry, local, remote)) << 1 | 1
             }
         };
         self.join(index);
