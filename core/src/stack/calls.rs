@@ -228,10 +228,11 @@ impl Stack {
         let range = self.config.ip_local_port_range;
         let mut ports =
             self.keys.ports(self.now, range, &tuple(0)).filter(|port| is_ours(*port)).take(PROBES);
-        let first = ports.clone().next();
+        let mut again = ports.clone();
         if let Some(port) = ports.find(|port| self.find(&tuple(*port)).is_none()) {
             return Ok((tuple(port), None));
         }
+        let first = again.next();
         if let Some(oldest) = self.time_waits.oldest_towards(&tuple(0), range)
             && let Ok(above) = self.claim(&oldest)
         {
@@ -458,9 +459,12 @@ impl Stack {
     pub fn recv(&mut self, id: SocketId, buffer: &mut [u8]) -> Result<usize, Error> {
         if let SocketKind::Connection(index) = self.socket(id)?.kind {
             let count = self.with_receive_queue(index, |queue, pool| queue.read(buffer, pool));
-            if count > 0 {
-                return Ok(count);
-            }
+            let empty = count == 0 && !buffer.is_empty();
+            return if empty && !self.connections[index].is_read_up() {
+                Err(Error::WouldBlock)
+            } else {
+                Ok(count)
+            };
         }
         let count = self.peek(id, buffer)?;
         if let SocketKind::Finished(index) = self.sockets[id].kind {
@@ -504,10 +508,7 @@ impl Stack {
             SocketKind::Opening(_) | SocketKind::Request(_) => return Err(Error::WouldBlock),
             SocketKind::Connection(index) => {
                 let connection = &self.connections[*index];
-                let synchronized = connection.tcb.state != State::SynReceived;
-                let read_shut = connection.rare.as_ref().is_some_and(|rare| rare.read_shut);
-                let more = connection.may_receive() && !connection.tcb.rcv.shut && !read_shut;
-                (&connection.receive_queue, synchronized && !more)
+                (&connection.receive_queue, connection.is_read_up())
             }
             SocketKind::Finished(index) => (&self.finished[*index].receive_queue, true),
         };

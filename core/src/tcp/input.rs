@@ -86,7 +86,7 @@ impl Connection {
         let news = match segment.payload.is_empty() {
             false => *state == State::Established && !(rcv.fin_seen || rcv.urgent || rcv.shut),
             true if fin => self.may_receive() && !(rcv.fin_seen || rcv.urgent),
-            true => header.ack != snd.una && *state != State::SynReceived,
+            true => header.ack != snd.una && (*state == State::Established || snd.fin_sent),
         };
         news && Flags(header.flags.0 & !(Flags::PSH | Flags::FIN).0) == Flags::ACK
             && header.seq == rcv.nxt
@@ -123,6 +123,7 @@ impl Connection {
     fn close_predicted(&mut self, segment: &Segment<'_>, env: &mut Env<'_>) -> Outcome {
         if segment.flags().fin() {
             self.note_fin(segment.end() - 1);
+            self.resume_quanta();
         }
         let ended = self.check_fin(env);
         self.advance_close(env).or(ended).unwrap_or(Outcome::Keep)

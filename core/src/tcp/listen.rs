@@ -448,8 +448,8 @@ pub(crate) fn synack_patience(config: &Config) -> Duration {
 
 /// The wait after the `n`-th retransmission of the SYN-ACK.
 fn synack_gap(n: u8, config: &Config) -> Duration {
-    let factor = 1u32.checked_shl(u32::from(n)).unwrap_or(u32::MAX);
-    config.tcp_rto_initial.saturating_mul(factor).min(config.tcp_rto_max)
+    let doubled = || config.tcp_rto_initial.saturating_mul(1u32.checked_shl(n.into()).unwrap_or(u32::MAX));
+    if n == 0 { config.tcp_rto_initial } else { doubled() }.min(config.tcp_rto_max)
 }
 
 /// The properties of a SYN-ACK beside those of its entry.

@@ -310,6 +310,14 @@ impl Connection {
         (bytes / mss).max(least)
     }
 
+    /// The peer has answered: a deferred burst may leave.
+    #[inline]
+    pub(super) fn resume_quanta(&mut self) {
+        if let Some(quanta) = self.rare.as_mut().and_then(|rare| rare.quanta.as_mut()) {
+            quanta.resume();
+        }
+    }
+
     /// Sends the next segment of a burst, or of a new one. The bulk of the rules is Linux's `tcp_write_xmit`.
     // DRILL-X01, DRILL-X02
     #[cold]

@@ -189,7 +189,10 @@ impl Connection {
     }
 
     fn note_size(&mut self, payload: &[u8]) {
-        self.tcb.rcv.mss = self.tcb.rcv.mss.max(payload.len().min(usize::from(u16::MAX)) as u16);
+        // Not stored each time: `note_data_received` reads it in a wider word, and would wait for the store.
+        if payload.len() > usize::from(self.tcb.rcv.mss) {
+            self.tcb.rcv.mss = payload.len().min(usize::from(u16::MAX)) as u16;
+        }
     }
 
     #[inline]

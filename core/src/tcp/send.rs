@@ -25,9 +25,7 @@ impl Connection {
         let repeats = self.repeats_last_ack(segment);
         let duplicate = repeats && before.flight > 0;
         self.update_window(segment, env);
-        if let Some(quanta) = self.rare.as_mut().and_then(|rare| rare.quanta.as_mut()) {
-            quanta.resume();
-        }
+        self.resume_quanta();
         let sack_news = self.deliver(segment, env);
         self.end_loss_probe(segment, repeats, env);
         self.take_ece(segment, before, env);

@@ -323,17 +323,17 @@ impl Opening {
 
     /// How long after the SYN that leaves at `now` the timer fires.
     pub(crate) fn wait(&self, now: Instant, config: &Config) -> Duration {
-        let unlimited = self.options.syn_timeout.is_zero() && self.options.user_timeout.is_zero();
-        if self.retries == 0 && unlimited && config.tcp_syn_intervals.is_empty() {
-            return config.tcp_rto_initial.min(config.tcp_rto_max);
-        }
         let linear = config.tcp_syn_linear_timeouts;
         let doublings = u32::from(self.retries.saturating_sub(linear));
-        let factor = 1u32.checked_shl(doublings).unwrap_or(u32::MAX);
-        let slop = if doublings > 0 { config.tcp_rto_slop } else { Duration::ZERO };
-        let computed =
-            config.tcp_rto_initial.saturating_mul(factor).saturating_add(slop).min(config.tcp_rto_max);
-        let wait = config.tcp_syn_intervals.get(usize::from(self.retries)).copied().unwrap_or(computed);
+        let computed = || match doublings {
+            0 => config.tcp_rto_initial,
+            _ => {
+                let factor = 1u32.checked_shl(doublings).unwrap_or(u32::MAX);
+                config.tcp_rto_initial.saturating_mul(factor).saturating_add(config.tcp_rto_slop)
+            }
+        };
+        let wait = config.tcp_syn_intervals.get(usize::from(self.retries)).copied();
+        let wait = wait.unwrap_or_else(|| computed().min(config.tcp_rto_max));
         let elapsed = now - self.first_sent.unwrap_or(now);
         [self.options.syn_timeout, self.options.user_timeout]
             .into_iter()

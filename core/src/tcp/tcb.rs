@@ -699,6 +699,13 @@ impl Connection {
         matches!(self.tcb.state, State::Established | State::FinWait1 | State::FinWait2)
     }
 
+    /// Whether reads of an empty queue find the end, since no more data will come into it.
+    pub(crate) fn is_read_up(&self) -> bool {
+        let read_shut = self.rare.as_ref().is_some_and(|rare| rare.read_shut);
+        let more = self.may_receive() && !self.tcb.rcv.shut && !read_shut;
+        !more && self.tcb.state != State::SynReceived
+    }
+
     pub(crate) fn set_state(&mut self, to: State, env: &mut Env<'_>) {
         let from = std::mem::replace(&mut self.tcb.state, to);
         self.tcb.state_since = Since::at(env.now);
