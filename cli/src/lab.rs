@@ -7,8 +7,7 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
 use steadfast::Profile;
-use steadfast_lab::{Fault, Report, RunOptions, Scenario, catalogue, explain, junit, run, workers};
-use steadfast_timeline::page::Page;
+use steadfast_lab::{Fault, Report, RunOptions, Scenario, catalogue, explain, junit, page, run, workers};
 
 use crate::explore::Explore;
 use crate::failure::Failure;
@@ -386,39 +385,6 @@ impl Printer<'_> {
             failed => Err(Failure::Failed { failed, of: total, what: "runs" }),
         }
     }
-}
-
-/// The page of all reports.
-fn page(reports: &[Report]) -> Page {
-    let told = |report: &Report| {
-        let result = if report.passed() { "passed" } else { "failed" };
-        format!("{} {}, {}: {result}", report.id, report.title, report.profile)
-    };
-    let mut chapters = Vec::new();
-    for report in reports {
-        for chapter in &report.chapters {
-            let mut chapter = chapter.clone();
-            if reports.len() > 1 {
-                chapter.set("name", format!("{} {}", report.id, report.profile).into());
-                chapter.set("n", (chapters.len() + 1).into());
-            }
-            chapters.push(chapter);
-        }
-    }
-    let (title, about) = match reports {
-        [one] => {
-            let result = if one.passed() { "passed" } else { "failed" };
-            (
-                format!("{} {}", one.id, one.title),
-                format!("profile {}, seed {}: {result}", one.profile, one.seed),
-            )
-        }
-        many => {
-            let about = many.iter().take(3).map(told).collect::<Vec<_>>().join("; ");
-            (format!("{} runs", many.len()), about)
-        }
-    };
-    Page { title, about, chapters, ..Page::default() }
 }
 
 fn write(file: &Path, bytes: &[u8]) -> Result<(), Failure> {

@@ -20,6 +20,11 @@ pub fn catalogue() -> Result<Vec<Scenario>, ParseError> {
     Ok(all)
 }
 
+/// The text of a scenario of the catalogue.
+pub fn text_of(scenario: &Scenario) -> Option<&'static str> {
+    FILES.iter().find(|(name, _)| **name == *scenario.file).map(|(_, text)| *text)
+}
+
 /// The series of the catalogue, in order: their letters, and what they stand for.
 pub const SERIES: [(&str, &str); 4] = [
     ("N", "the normal life of a connection"),

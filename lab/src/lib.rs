@@ -24,11 +24,11 @@ mod text;
 pub mod wire;
 pub mod workers;
 
-pub use catalogue::{SERIES, catalogue, explain};
+pub use catalogue::{SERIES, catalogue, explain, text_of};
 pub use error::RunError;
 pub use fault::Fault;
 pub use real_time::{NextAction, RealTimeRun};
-pub use report::junit;
+pub use report::{junit, page};
 pub use run::{Report, RunOptions, run};
 pub use scenario::{Case, KernelRole, LoadError, Phase, Scenario};
 pub use text::{Bounds, ParseError, Times, Tolerance};

@@ -16,6 +16,7 @@ use std::collections::BinaryHeap;
 use std::net::{IpAddr, SocketAddr};
 
 use bytes::Bytes;
+use steadfast_core::info::SocketCursor;
 use steadfast_core::trace::{State, TraceEvent, TraceKind};
 use steadfast_core::{Event, Instant, SocketId};
 use steadfast_timeline::view::{Kind, View};
@@ -456,7 +457,7 @@ impl Network {
         self.arm(host);
     }
 
-    /// Records the numbers of the host's connections, if they are few.
+    /// Records the numbers of the host's connections, as far as they are among its first sockets.
     fn look(&mut self, host: usize) {
         const FEW: usize = 64;
         if !self.timeline.keeps_info() {
@@ -465,7 +466,9 @@ impl Network {
         let entry = &self.hosts[host];
         let Some(stack) = &entry.stack else { return };
         let now = entry.clock_at(self.now);
-        for socket in stack.sockets(now).iter().take(FEW) {
+        let mut sockets = Vec::new();
+        stack.sockets_from(now, SocketCursor::default(), FEW, &mut sockets);
+        for socket in sockets {
             let Some(Ok(info)) = socket.socket.map(|id| stack.info(now, id)) else { continue };
             let inner = (self.nats.inner(socket.local), self.nats.inner(socket.remote));
             self.timeline.info(self.now, host, inner, info);

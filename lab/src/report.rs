@@ -1,7 +1,8 @@
-//! Machine-readable reports: JSON lines and JUnit XML.
+//! Reports in other forms: JSON lines, JUnit XML and pages.
 
 use serde_json::{Value, json};
 use steadfast_timeline::junit::{Case, Suite, Verdict};
+use steadfast_timeline::page::Page;
 
 use crate::run::Report;
 
@@ -42,6 +43,39 @@ pub fn junit(reports: &[Report]) -> String {
         text: report.failures.join("\n"),
     };
     Suite { name: "steadfast lab", cases: reports.iter().map(case).collect() }.to_xml()
+}
+
+/// The page of all reports: their connections, each with the name of its run.
+pub fn page(reports: &[Report]) -> Page {
+    let told = |report: &Report| {
+        let result = if report.passed() { "passed" } else { "failed" };
+        format!("{} {}, {}: {result}", report.id, report.title, report.profile)
+    };
+    let mut chapters = Vec::new();
+    for report in reports {
+        for chapter in &report.chapters {
+            let mut chapter = chapter.clone();
+            if reports.len() > 1 {
+                chapter.set("name", format!("{} {}", report.id, report.profile).into());
+                chapter.set("n", (chapters.len() + 1).into());
+            }
+            chapters.push(chapter);
+        }
+    }
+    let (title, about) = match reports {
+        [one] => {
+            let result = if one.passed() { "passed" } else { "failed" };
+            (
+                format!("{} {}", one.id, one.title),
+                format!("profile {}, seed {}: {result}", one.profile, one.seed),
+            )
+        }
+        many => {
+            let about = many.iter().take(3).map(told).collect::<Vec<_>>().join("; ");
+            (format!("{} runs", many.len()), about)
+        }
+    };
+    Page { title, about, chapters, ..Page::default() }
 }
 
 #[cfg(test)]

@@ -40,7 +40,7 @@ fn block() -> &'static Bytes {
 /// Returns up to [`PIECE`] bytes of a content.
 pub(crate) fn content(id: u64, offset: u64, len: u64) -> Bytes {
     let start = (id.wrapping_mul(7919) % PERIOD as u64 + offset % PERIOD as u64) as usize % PERIOD;
-    block().slice(start..start + (len as usize).min(PIECE))
+    block().slice(start..start + len.min(PIECE as u64) as usize)
 }
 
 /// One direction of one connection.

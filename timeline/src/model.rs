@@ -249,7 +249,7 @@ impl Timeline {
 
     /// Adds the numbers of a connection as its stack tells them, if they are kept and any of them changed.
     pub fn info(&mut self, at: Instant, host: usize, ends: Ends, info: Info) {
-        if !self.keep.info || self.infos == NOTES * 2 {
+        if !self.keeps_info() {
             return;
         }
         let mut told = info.clone();
@@ -269,9 +269,9 @@ impl Timeline {
         self.events.push(Event::Info { at, host, ends, info: Box::new(info) });
     }
 
-    /// Whether the numbers of connections are kept.
+    /// Whether the numbers of connections are kept, and there is room for more of them.
     pub fn keeps_info(&self) -> bool {
-        self.keep.info
+        self.keep.info && self.infos < NOTES * 2
     }
 
     /// Adds that a host begins to listen, or stops.

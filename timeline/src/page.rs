@@ -58,6 +58,21 @@ pub struct Chapter {
     text: String,
 }
 
+/// More on a page, by another crate: parts of the document, and a script behind the page's own.
+#[derive(Clone, Debug, Default)]
+pub struct Addition {
+    /// More that the policy of the document permits, behind its list of sources of scripts.
+    pub policy: &'static str,
+    /// Style.
+    pub style: &'static str,
+    /// Elements above the list of connections.
+    pub body: String,
+    /// The script. It may set `addition` of `view.js`.
+    pub script: &'static str,
+    /// Data for the script: the field `more` of the page's data.
+    pub data: Json,
+}
+
 /// A page that would be too large.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TooLarge {
@@ -107,21 +122,43 @@ impl Page {
         }
     }
 
+    /// Leaves out the connections that are beyond [`CONNECTION_LIMIT`] or [`EVENT_LIMIT`].
+    pub fn shorten(&mut self) {
+        let (before, mut room) = (self.chapters.len(), EVENT_LIMIT);
+        self.chapters.retain(|chapter| {
+            let fits = chapter.events <= room;
+            room -= if fits { chapter.events } else { 0 };
+            fits
+        });
+        self.chapters.truncate(CONNECTION_LIMIT);
+        self.left_out += before - self.chapters.len();
+    }
+
     /// The file. Fails beyond [`CONNECTION_LIMIT`], [`EVENT_LIMIT`] or [`SIZE_LIMIT`].
     pub fn html(&self) -> Result<String, TooLarge> {
-        let within = |what, found, limit| {
-            if found > limit { Err(TooLarge { what, found, limit }) } else { Ok(()) }
-        };
+        self.html_with(&Addition::default())
+    }
+
+    /// The file, with more on it.
+    pub fn html_with(&self, addition: &Addition) -> Result<String, TooLarge> {
         within("connections", self.chapters.len(), CONNECTION_LIMIT)?;
         within("events", self.chapters.iter().map(|chapter| chapter.events).sum(), EVENT_LIMIT)?;
+        let mut data = self.json();
+        if !addition.data.is_null() {
+            data["more"] = addition.data.clone();
+        }
         let text: Vec<&str> = self.chapters.iter().take(20).map(|chapter| chapter.text.as_str()).collect();
         let parts = [
+            ("<!--POLICY-->", addition.policy.to_owned()),
             ("<!--TITLE-->", escaped(&self.title)),
             ("/*CSS*/", STYLE.to_owned()),
+            ("/*MORE CSS*/", addition.style.to_owned()),
+            ("<!--BODY-->", addition.body.clone()),
             ("<!--TEXT-->", escaped(&text.join("\n\n"))),
-            ("<!--DATA-->", base64(&packed(self.json().to_string().as_bytes()))),
+            ("<!--DATA-->", encoded(data.to_string().as_bytes())),
             ("/*MODEL*/", MODEL.to_owned()),
             ("/*VIEW*/", VIEW.to_owned()),
+            ("/*SCRIPT*/", addition.script.to_owned()),
         ];
         let page = filled(TEMPLATE, &parts);
         within("bytes", page.len(), SIZE_LIMIT)?;
@@ -132,11 +169,13 @@ impl Page {
 impl Chapter {
     /// The connection of a flow of a timeline. `number` is its number on the page.
     pub fn new(timeline: &Timeline, flow: usize, number: usize) -> Chapter {
+        Chapter::of(timeline, &in_order(timeline), flow, number)
+    }
+
+    fn of(timeline: &Timeline, events: &[&Event], flow: usize, number: usize) -> Chapter {
         let ends = timeline.flows.all[flow].ends;
         let hosts = ends.map(|end| timeline.host_with(end.ip()));
         let mut rows = Rows { timeline, flow, ends, hosts, rows: Vec::new(), told: Default::default() };
-        let mut events: Vec<&Event> = timeline.events.iter().collect();
-        events.sort_by_key(|event| event.at());
         let mut packets = 0;
         for event in events {
             packets += u64::from(matches!(event, Event::Packet(_)));
@@ -147,7 +186,9 @@ impl Chapter {
 
     /// Connections of a timeline in which all ends are known, the first `limit` of them.
     pub fn all(timeline: &Timeline, limit: usize) -> Vec<Chapter> {
-        (0..timeline.flows.all.len().min(limit)).map(|flow| Chapter::new(timeline, flow, flow + 1)).collect()
+        let events = in_order(timeline);
+        let flows = 0..timeline.flows.all.len().min(limit);
+        flows.map(|flow| Chapter::of(timeline, &events, flow, flow + 1)).collect()
     }
 
     /// Sets a field of the object that the script reads.
@@ -164,6 +205,13 @@ impl Chapter {
     pub fn events(&self) -> usize {
         self.events
     }
+}
+
+/// The events of a timeline in the order of their times.
+fn in_order(timeline: &Timeline) -> Vec<&Event> {
+    let mut events: Vec<&Event> = timeline.events.iter().collect();
+    events.sort_by_key(|event| event.at());
+    events
 }
 
 /// The rows of a connection, as they are made.
@@ -454,6 +502,15 @@ fn walk(value: &mut Json, change: &impl Fn(&str) -> String) {
     }
 }
 
+fn within(what: &'static str, found: usize, limit: usize) -> Result<(), TooLarge> {
+    if found > limit { Err(TooLarge { what, found, limit }) } else { Ok(()) }
+}
+
+/// Bytes as the script of a page reads them: gzip, and then base64.
+pub fn encoded(bytes: &[u8]) -> String {
+    base64(&packed(bytes))
+}
+
 fn packed(bytes: &[u8]) -> Vec<u8> {
     let mut packer = GzEncoder::new(Vec::new(), Compression::default());
     // A vector takes everything.
@@ -540,6 +597,14 @@ mod tests {
         assert_eq!(error.to_string(), "the page has 201 connections: expected at most 200");
         assert!(page(1, EVENT_LIMIT).html().is_ok());
         assert_eq!(page(1, EVENT_LIMIT + 1).html().unwrap_err().what, "events");
+        let shortened = |mut page: Page| {
+            page.shorten();
+            assert!(page.html().is_ok());
+            (page.chapters.len(), page.left_out)
+        };
+        assert_eq!(shortened(page(CONNECTION_LIMIT + 1, 1)), (CONNECTION_LIMIT, 1));
+        assert_eq!(shortened(page(3, EVENT_LIMIT / 2)), (2, 1));
+        assert_eq!(shortened(page(1, EVENT_LIMIT + 1)), (0, 1));
     }
 
     #[test]

@@ -10,10 +10,14 @@ const KIND = 0, AT = 1, FROM = 2, NUMBER = 3, FLAGS = 4, SEQ = 5, LEN = 6, ACK =
 const AGAIN = 1, FORGED = 2, OLD_SEQ = 4, OLD_ACK = 8;
 const STEP = 256;
 
-async function decode(text) {
+// What is in base64 and gzip, as the body of a response.
+function unpacked(text) {
 	const packed = Uint8Array.from(atob(text.trim()), c => c.charCodeAt(0));
-	const plain = new Blob([packed]).stream().pipeThrough(new DecompressionStream("gzip"));
-	const data = JSON.parse(await new Response(plain).text());
+	return new Response(new Blob([packed]).stream().pipeThrough(new DecompressionStream("gzip")));
+}
+
+async function decode(text) {
+	const data = JSON.parse(await unpacked(text).text());
 	if (data.format !== 1) throw new Error(`format ${data.format}: expected 1`);
 	if (!Array.isArray(data.connections)) throw new Error("no list of connections");
 	return data;

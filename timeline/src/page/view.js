@@ -5,6 +5,8 @@ const LOST = 0.9;
 const ROW = 22, STATE_WIDTH = 98, TIME_WIDTH = 92;
 let data = null, shown = 0, replay = null, visible = [], placeOf = [], cursor = 0, linear = false, way = 0;
 let tops = null, longest = 0, scaleY = 0, axis = null, plotted = null, playing = null, speed = 1, chosen = -1, order = { key: "n", down: false };
+// A script behind this one may set its `begin`, `selftest`, and `link`, which begins a link.
+let addition = null;
 
 function element(tag, text, className) {
 	const made = document.createElement(tag);
@@ -38,6 +40,7 @@ function sized(canvas, width, height) {
 	pen.setTransform(ratio, 0, 0, ratio, 0, 0);
 	return pen;
 }
+const SANS = '11px system-ui, "Noto Sans", sans-serif';
 const mono = size => `${size}px ui-monospace, "DejaVu Sans Mono", Menlo, Consolas, monospace`;
 
 // ---- The list of connections ----
@@ -318,7 +321,7 @@ function words(pen, place, y, left, right, width) {
 	if (said) {
 		const evidence = replay.evidence.get(row[NUMBER]) || [];
 		pen.fillStyle = evidence.length ? colors[evidence[0].severity] || colors.fg : colors.again;
-		pen.font = '11px system-ui, "Noto Sans", sans-serif';
+		pen.font = SANS;
 		pen.fillText(clip(pen, said, width - at - 52), at + 46, y);
 	}
 }
@@ -537,7 +540,7 @@ function plot(width) {
 	ticks(sacks, colors.sack, 1.2);
 	ticks(sent.filter(s => !s[3]), colors.out, 1.5);
 	ticks(sent.filter(s => s[3]), colors.again, 2);
-	pen.font = '11px system-ui, "Noto Sans", sans-serif';
+	pen.font = SANS;
 	pen.textBaseline = "top";
 	let at = 6;
 	for (const [text, tint] of [[`bytes from ${c.hosts[way]}: sent`, colors.out], ["again or lost", colors.again], ["acknowledged", colors.in], ["SACKed", colors.sack], ["edge of the window", colors.edge]]) {
@@ -613,7 +616,7 @@ function link() {
 		linking = 0;
 		const row = replay.rows[visible[cursor]];
 		const number = isPacket(row) ? row[NUMBER] : 0;
-		const hash = `#c=${shown + 1}` + (number ? `&p=${number}` : "");
+		const hash = `#${addition ? addition.link() : ""}c=${shown + 1}` + (number ? `&p=${number}` : "");
 		try { history.replaceState(null, "", hash); } catch { location.hash = hash; }
 	}, 150);
 }
@@ -677,7 +680,7 @@ const SHORTCUTS = [
 
 function key(event) {
 	if (event.ctrlKey || event.metaKey || event.altKey || $("help").open) return;
-	const typing = /^(INPUT|SELECT)$/.test(event.target.tagName);
+	const typing = /^(INPUT|SELECT|TEXTAREA)$/.test(event.target.tagName);
 	if (typing) {
 		if (event.key === "Escape") { event.target.blur(); $("view").focus(); }
 		if (event.key === "Enter" && event.target.id === "search") search(event.shiftKey ? -1 : 1);
@@ -731,6 +734,7 @@ function show(next) {
 	data = next;
 	shown = 0;
 	replay = null;
+	visible = [];
 	$("about").textContent = data.about || "";
 	$("about").title = data.about || "";
 	drawList();
@@ -744,6 +748,7 @@ async function begin() {
 		document.documentElement.className = "";
 		pointers();
 		show(await decode(text));
+		if (addition) await addition.begin();
 		document.documentElement.dataset.ready = "yes";
 		if (location.hash === "#selftest") await selftest();
 	} catch (error) {
@@ -805,6 +810,7 @@ async function selftest() {
 		document.documentElement.dataset.step = ((performance.now() - from) / steps).toFixed(2);
 		document.documentElement.dataset.rows = data.connections.reduce((sum, c) => sum + c.rows.length, 0);
 		move(0, true);
+		if (addition) await addition.selftest(check);
 		document.documentElement.dataset.selftest = "ok";
 	} catch (error) {
 		document.documentElement.dataset.selftest = error.message;
