@@ -573,6 +573,10 @@ settings! {
     "net.ipv4.tcp_rto_min_us" tcp_rto_min: Duration as kinds::Micros(1000, 60_000_000), [millis(200), millis(200), secs(1), secs(1)], "RFC 6298 §2.4; Linux";
     /// Largest RTO.
     "net.ipv4.tcp_rto_max_ms" tcp_rto_max: Duration as kinds::Millis(1000, 120_000), [secs(120), secs(120), secs(64), secs(60)], "RFC 6298 §2.5; Linux";
+    /// The RTO is SRTT and at least the least RTO, and each ACK of data that was sent once is a sample: Linux's estimator.
+    /// Otherwise the least RTO bounds the sum.
+    // DRILL-X14
+    "steadfast.tcp_rto_var_min" tcp_rto_var_min: bool as kinds::Switch, [false, false, false, false], "Linux";
     /// Added to a measured RTO, and to one that was backed off.
     "steadfast.tcp_rto_slop_ms" tcp_rto_slop: Duration as kinds::Millis(0, 10_000), [secs(0), secs(0), secs(0), secs(0)], "FreeBSD rexmit_slop";
     /// The application is notified of a problem (R1) after the time that this many retransmissions with back-off take.
@@ -610,8 +614,8 @@ settings! {
     /// segments may.
     // DRILL-X02b
     "net.ipv4.tcp_tso_win_divisor" tcp_tso_win_divisor: u8 as kinds::Count(0, 255), [3, 3, 3, 3], "Linux";
-    /// Release whose rules count where those of Linux changed: 612 is Linux 6.12.
-    "steadfast.linux_release" linux_release: u32 as kinds::Number(600, 699), [612, 612, 612, 612], "Linux";
+    /// Release of Linux whose rules count also where they are not those of the standards: 612 is Linux 6.12; 0: none.
+    "steadfast.linux_release" linux_release: u32 as kinds::Number(0, 699), [0, 0, 0, 0], "Linux";
     /// Pace new data: let it leave at a rate computed from window and round-trip time, instead of as fast as the window
     /// allows. A socket with a `max_pacing_rate` is always paced.
     "steadfast.tcp_pacing" tcp_pacing: bool as kinds::Switch, [false, false, false, false], "Linux, without the qdisc fq";

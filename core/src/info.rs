@@ -133,7 +133,7 @@ info! {
     min_rtt: Duration,
     /// Payload of a full segment that is sent, in bytes, less the options of an ordinary segment.
     snd_mss: u16,
-    /// Largest payload received, in bytes.
+    /// Largest payload received, in bytes. By Linux's rules at least 536, or what the peer's window makes of it.
     rcv_mss: u16,
     /// Advertised MSS, in bytes.
     advmss: u16,
@@ -149,14 +149,18 @@ info! {
     unacked: u32,
     /// Selectively acknowledged bytes among `unacked`.
     sacked: u32,
-    /// Bytes among `unacked` that count as lost.
+    /// Bytes among `unacked` that were taken for lost, whether or not they were retransmitted.
     lost: u32,
-    /// Bytes that were retransmitted, and neither acknowledged nor lost again.
+    /// Bytes among `unacked` that were retransmitted, and neither acknowledged nor lost again.
     retrans: u32,
     /// Segments among `unacked`; where nothing knows their boundaries, as many as full ones would be.
     segs_unacked: u32,
     /// Segments delivered to the peer, the SYN included; zero without `tcp_gso_quanta`.
     delivered: u64,
+    /// The furthest that data is known to come late, in segments, and at least `tcp_reordering`.
+    reordering: u32,
+    /// How often data came late that was sent once.
+    reord_seen: u32,
     /// Memory that the send queue takes of the send buffer, in bytes.
     wmem_queued: u64,
     /// Window that the peer advertises, in bytes.
@@ -181,6 +185,12 @@ info! {
     send_q: u64,
     /// Bytes held out of order.
     out_of_order: u64,
+    /// Time since data was last sent.
+    last_data_sent: Duration,
+    /// Time since data was last received; before that, since the connection began.
+    last_data_recv: Duration,
+    /// Time since the last ACK came.
+    last_ack_recv: Duration,
     /// Time until the retransmission timer fires, or the probe timer instead of it; `None`: it does not run.
     retransmit_timer: Option<Duration>,
     /// Time until the next zero-window probe.

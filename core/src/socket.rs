@@ -162,6 +162,8 @@ pub struct SocketOptions {
     pub no_options: bool,
     /// Longest duration of a connect (`TCP_KEEPINIT` of the BSDs); zero: limited only by the number of retransmissions.
     pub syn_timeout: Duration,
+    /// Retransmissions of a SYN, in place of `tcp_syn_retries` (`TCP_SYNCNT`).
+    pub syn_retries: Option<u8>,
     /// Receive buffer, in bytes (`SO_RCVBUF`). Takes effect only when passed to `listen` or `connect`.
     pub rcvbuf: u32,
     /// The window scale is chosen for this many bytes, if they exceed `rcvbuf`. Takes effect when `rcvbuf` does.
@@ -203,6 +205,7 @@ impl SocketOptions {
             max_segment: None,
             no_options: false,
             syn_timeout: config.tcp_syn_timeout,
+            syn_retries: None,
             rcvbuf: config.tcp_rcvbuf,
             rcvbuf_max: config.tcp_rcvbuf_max,
             sndbuf: config.tcp_sndbuf,
@@ -234,7 +237,7 @@ impl SocketOptions {
             };
         }
         apply!(nodelay cork keepalive keepalive_time keepalive_intvl keepalive_probes user_timeout r2 linger
-            fin_timeout max_segment no_options syn_timeout rcvbuf rcvbuf_max sndbuf notsent_lowat ttl dscp
+            fin_timeout max_segment no_options syn_timeout syn_retries rcvbuf rcvbuf_max sndbuf notsent_lowat ttl dscp
             max_pacing_rate congestion fast_open_no_cookie fast_open_key);
     }
 

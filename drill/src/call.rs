@@ -121,7 +121,9 @@ impl Calls {
                 differing_address(&arguments, "peer", *peer)?
             }
             Reply::Pipe(out, into) => self.check_pipe(&arguments, *out, *into)?,
-            Reply::Received(bytes, flags) => message::check_received(&arguments, bytes, *flags)?,
+            Reply::Received(bytes, flags, control) => {
+                message::check_received(&arguments, bytes, *flags, control)?
+            }
             Reply::Address(address) => differing_address(&arguments, "address", *address)?,
             Reply::Setting(setting) => sockets::check_option(&arguments, setting)?,
             Reply::Readiness(all) => readiness::check_poll(&arguments, all)?,
@@ -132,7 +134,7 @@ impl Calls {
         let result = match reply {
             Reply::Number(count) if counts => count,
             Reply::Descriptor(fd) | Reply::Accepted(fd, _) => i64::from(fd),
-            Reply::Received(bytes, _) => bytes.len() as i64,
+            Reply::Received(bytes, ..) => bytes.len() as i64,
             Reply::Readiness(all) => all.iter().filter(|revents| **revents != 0).count() as i64,
             Reply::Events(all) => all.len() as i64,
             _ => 0,

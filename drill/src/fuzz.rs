@@ -497,7 +497,7 @@ fn told(came: Option<&Result<Reply, &'static str>>, did: &mut Vec<String>) -> &'
     let text = match came {
         None => "blocks".to_owned(),
         Some(Ok(Reply::Number(number))) => format!("= {number}"),
-        Some(Ok(Reply::Received(bytes, _))) => format!("= {} bytes", bytes.len()),
+        Some(Ok(Reply::Received(bytes, ..))) => format!("= {} bytes", bytes.len()),
         Some(Ok(_)) => "= something".to_owned(),
         Some(Err(errno)) => format!("= -1 {errno}"),
     };

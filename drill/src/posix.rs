@@ -503,6 +503,15 @@ impl Posix {
         if count > 0 { self.stack.send(id, &vec![0; count]).map_err(Error::name) } else { Ok(0) }
     }
 
+    /// Queues up to `len` bytes behind the data of a SYN that was sent.
+    // DRILL-X37
+    pub(crate) fn queue_behind_syn(&mut self, fd: i32, len: usize) -> usize {
+        let Some(id) = self.stream(fd).filter(|_| self.stack.config().tcp_gso_quanta && len > 0) else {
+            return 0;
+        };
+        self.stack.send(id, &vec![0; len.min(LARGEST)]).unwrap_or(0)
+    }
+
     /// Reads up to `len` bytes. An empty result is the end of the stream.
     pub(crate) fn receive(&mut self, fd: i32, len: usize, peek: bool) -> Result<Vec<u8>, Errno> {
         let len = len.min(LARGEST);
@@ -541,6 +550,17 @@ impl Posix {
             Role::Fresh => Ok(0),
             Role::Listener(_) => Err("EINVAL"),
         }
+    }
+
+    /// `TCP_CM_INQ`, where the socket asked for it: bytes that are left to read, and one for the end of the stream.
+    // DRILL-X23
+    pub(crate) fn inq(&self, fd: i32) -> Option<i64> {
+        let socket = self.socket_of(fd).ok()?;
+        let asked = socket.kept.get(&("IPPROTO_TCP", "TCP_INQ")).is_some_and(|on| *on != 0);
+        let id = self.stream(fd).filter(|_| asked)?;
+        let left = self.stack.readable(id).ok()?.0 as i64;
+        let readiness = self.stack.readiness(id).unwrap_or_default();
+        Some(left + i64::from(readiness.read_closed))
     }
 
     /// Bytes that the peer has not acknowledged, or, with `unsent`, bytes that were never sent.

@@ -20,6 +20,8 @@ use super::symbol;
 const START: Instant = Instant::from_secs(1000);
 /// Waiting in virtual time is free: longer than any timer, and than timestamps take to wrap.
 const PATIENCE: Duration = Duration::from_secs(100 * 24 * 3600);
+/// The release of Linux on which most scripts rest.
+const LINUX_RELEASE: u32 = 612;
 /// The seed of all randomness.
 const SECRET: [u8; 32] = *b"drill: the same script, same run";
 /// The buffer for one packet of any size.
@@ -90,6 +92,11 @@ impl Simulated {
         if profile != Profile::Linux {
             // A loss probe comes before the timeouts that most scripts are about. The others turn it on.
             config.tcp_early_retrans = 0;
+        }
+        if profile == Profile::Linux {
+            // Scripts rest on the system itself, and scenarios on the standards.
+            config.linux_release = LINUX_RELEASE;
+            config.tcp_rto_var_min = true;
         }
         config.secret = SECRET;
         let interface = Interface::new(addresses.mtu, [(addresses.local, addresses.prefix_len)]);
@@ -343,7 +350,10 @@ impl Subject for Simulated {
         let stack = &self.posix.stack;
         let id = self.posix.stream(fd);
         let mut info = id.and_then(|id| stack.info(self.posix.now, id).ok()).unwrap_or_default();
-        info.state = id.and_then(|id| stack.state(id).ok()).unwrap_or(State::Closed);
+        let state = id.and_then(|id| stack.state(id).ok());
+        // A connect that waits for its first data has begun.
+        let idle = if self.posix.deferred(fd).is_some() { State::SynSent } else { State::Closed };
+        info.state = state.unwrap_or(idle);
         let mut all = code::info(&info);
         if self.posix.system == System::FreeBsd {
             // They are bytes there.

@@ -246,8 +246,8 @@ pub enum Reply {
     Accepted(i32, SocketAddr),
     /// The read end and the write end.
     Pipe(i32, i32),
-    /// The data and `msg_flags`.
-    Received(Vec<u8>, i64),
+    /// The data, `msg_flags`, and the control messages in their order.
+    Received(Vec<u8>, i64, Vec<Control>),
     /// The address of an endpoint.
     Address(SocketAddr),
     /// The value of an option.
@@ -256,6 +256,13 @@ pub enum Reply {
     Readiness(Vec<i64>),
     /// The events of an epoll descriptor, each with the user data.
     Events(Vec<(i64, i64)>),
+}
+
+/// A control message of a receive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Control {
+    /// `TCP_CM_INQ`: bytes that are left to read.
+    Inq(i64),
 }
 
 /// The flags of a receive.

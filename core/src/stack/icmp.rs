@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use super::inbound::Datagram;
 use super::replies::Queued;
+use super::sockets::Place;
 use super::{Stack, env_of};
 use crate::counters::{DropReason, ReplyReason};
 use crate::error::Error;
@@ -12,6 +13,7 @@ use crate::ip::pmtu;
 use crate::seq::SeqNum;
 use crate::tcp::bsd;
 use crate::tcp::room::room_in;
+use crate::tcp::tcb::Origin;
 use crate::tuple::{FourTuple, Quoted, quoted_packet};
 use crate::wire::icmp::{self, ErrorKind, Message};
 use crate::wire::{PROTOCOL_ICMP, PROTOCOL_ICMPV6, ipv4, ipv6};
@@ -81,8 +83,11 @@ impl Stack {
         };
         let (error, hard) = meaning(kind, tuple.is_ipv4());
         let hard = hard && self.config.tcp_icmp_may_rst;
+        let linux = self.config.linux_release > 0;
         match flow {
             FlowRef::Connection(index) => {
+                // Linux: any error ends a handshake, unless an application has the connection already. DRILL-X34
+                let hard = if linux { !self.is_held(index) } else { hard };
                 let outcome = self
                     .with_connection(index, |connection, env| connection.icmp_error(seq, error, hard, env));
                 self.apply(index, outcome, None);
@@ -97,7 +102,7 @@ impl Stack {
                     None => self.dropped(tuple, DropReason::IcmpUnmatched),
                 }
             }
-            FlowRef::Opening(index) => match self.openings[index].icmp_error(seq, error, hard) {
+            FlowRef::Opening(index) => match self.openings[index].icmp_error(seq, error, hard || linux) {
                 Ok(Some(error)) => {
                     self.counters.attempt_fails += 1;
                     self.fail_opening(index, error);
@@ -113,7 +118,7 @@ impl Stack {
                 // SA-SYN_RCVD-20: an unreachable peer will not complete the handshake.
                 if seq != self.half_open[index].iss {
                     self.dropped(tuple, DropReason::IcmpNotInFlight);
-                } else if hard && !self.config.tcp_bsd_rules {
+                } else if self.ends_half_open(kind, hard) {
                     self.forget_half_open(index);
                 }
             }
@@ -122,6 +127,27 @@ impl Stack {
             // All sent data is acknowledged.
             FlowRef::Dormant(_) => self.dropped(tuple, DropReason::IcmpNotInFlight),
         }
+    }
+
+    /// Whether a connection was accepted before its third segment.
+    fn is_held(&self, index: u32) -> bool {
+        let connection = &self.connections[index];
+        let socket = connection.socket.and_then(|id| self.sockets.get(id));
+        let passive = connection.tcb.origin != Origin::Active;
+        passive && socket.is_none_or(|socket| socket.place != Place::AcceptQueue)
+    }
+
+    /// Whether an error about our SYN-ACK ends a half-open connection. Linux believes that the peer is not to be reached,
+    /// and not that its port is closed.
+    // DRILL-X34
+    fn ends_half_open(&self, kind: ErrorKind, hard: bool) -> bool {
+        if self.config.linux_release == 0 {
+            return hard && !self.config.tcp_bsd_rules;
+        }
+        !matches!(
+            kind,
+            ErrorKind::PortUnreachable | ErrorKind::ProtocolUnreachable | ErrorKind::AdminProhibited
+        )
     }
 
     /// Handles a router's report that a packet of this flow exceeds the MTU (RFC 1191, 8201; checked as in RFC 5927
@@ -165,6 +191,13 @@ impl Stack {
                     }
                     self.pmtu.remember(self.now, &self.config, destination, mtu);
                     opening.pmtu = mtu;
+                    if self.config.linux_release > 0 {
+                        // DRILL-X41
+                        opening.adv_mss = opening.adv_mss.min(room_in(mtu, tuple.is_ipv4()));
+                        if opening.syn_data == 0 {
+                            return;
+                        }
+                    }
                     opening.syn_pending = true;
                     self.queue_opening(index);
                 }

@@ -73,10 +73,13 @@ impl Stack {
     /// Adds a connection, which takes over the flow table entry of its predecessor.
     pub(super) fn add_connection(&mut self, agreed: Agreed, from: Option<FlowRef>) -> u32 {
         let tuple = agreed.tuple;
-        let round_trip = agreed.rtt;
+        let (round_trip, syn_retransmissions) = (agreed.rtt, agreed.syn_retransmissions);
         let index = self.connections.insert_with(|| Connection::new(agreed, &env_of!(self)));
         if let Some(round_trip) = round_trip {
             self.connections[index].note_handshake(round_trip, &env_of!(self));
+        }
+        if self.config.linux_release > 0 {
+            self.connections[index].follow_linux(syn_retransmissions);
         }
         match from {
             Some(old) => self.replace(&tuple, old, FlowRef::Connection(index)),

@@ -41,12 +41,18 @@ impl Connection {
             return false;
         }
         let (unsent, mss) = (self.unsent(), usize::from(self.payload_len_limit()));
+        // Linux: close sends its FIN at once. DRILL-X34
+        let fin_due = env.config.linux_release > 0
+            && self.is_orphan()
+            && self.tcb.snd.fin_queued
+            && !self.tcb.snd.fin_sent;
         let out_already = self.tcb.snd.nxt.since(self.start_of_queue());
         let cwnd = self.congestion.cwnd();
         let room = self.tcb.snd.wnd.min(cwnd).saturating_sub(out_already) as usize;
         if env.config.tcp_gso_quanta {
             let limits = (self.tcb.snd.wnd.saturating_sub(out_already), room as u32, mss as u32);
-            return unsent > 0 && self.next_in_quanta((unsent, false), limits, false, out, env);
+            let due = unsent > 0 || fin_due;
+            return due && self.next_in_quanta((unsent, fin_due), limits, false, out, env);
         }
         let payload = unsent.min(room).min(mss);
         let cut_by_cwnd = cwnd < self.tcb.snd.wnd && payload < unsent.min(mss);
@@ -69,11 +75,13 @@ impl Connection {
         let before = Before::of(self);
         self.arm_retransmit(env);
         if segment.ack().gt(self.tcb.snd.una) {
+            let sample = self.sample_of(segment.ack(), env);
             self.deliver(segment, env);
-            self.advance(segment.ack(), segment, env);
+            self.advance(segment.ack(), sample, segment, env);
             self.grow_window(before, None, env);
         }
-        if self.tcb.snd.una.lt(self.tcb.snd.recover) {
+        // Linux leaves what the peer has not acknowledged to the timer. DRILL-X34
+        if self.tcb.snd.una.lt(self.tcb.snd.recover) && env.config.linux_release == 0 {
             self.resend_early_data(env);
         }
     }

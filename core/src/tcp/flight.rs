@@ -199,6 +199,18 @@ impl Flight {
         self.sacked + self.inflation
     }
 
+    /// Bytes that were sent more than once, and are in the network.
+    pub(crate) fn retransmitted(&self, una: SeqNum) -> u32 {
+        let mut start = una;
+        let mut bytes = 0;
+        for range in &self.ranges {
+            let again = range.retransmitted && range.fate == Fate::InNetwork;
+            bytes += if again { range.end.since(start) } else { 0 };
+            start = range.end;
+        }
+        bytes
+    }
+
     pub(crate) fn sacked_ranges(&self) -> u32 {
         self.sacked_ranges
     }
@@ -269,7 +281,7 @@ impl Flight {
             let end = front.end.min(una);
             self.count(front.fate, end.since(start), false);
             if front.fate != Fate::Sacked {
-                delivery.note(end, &front, false);
+                delivery.note(start, end, &front, false);
             }
             if front.end.gt(una) {
                 break;
@@ -309,6 +321,16 @@ impl Flight {
         let index = self.ranges.partition_point(|range| range.end.lt(ack)).min(self.ranges.len() - 1);
         let range = self.ranges[index];
         (!range.retransmitted && range.fate != Fate::Sacked).then_some(range.sent)
+    }
+
+    /// When the first data below `ack` was sent that nothing has delivered; `None` if some data below it was sent again.
+    pub(crate) fn first_sent(&self, ack: SeqNum) -> Option<SendTime> {
+        let last = self.ranges.partition_point(|range| range.end.lt(ack)).min(self.ranges.len() - 1);
+        let covered = self.ranges.range(..=last);
+        if covered.clone().any(|range| range.retransmitted) {
+            return None;
+        }
+        covered.into_iter().find(|range| range.fate != Fate::Sacked).map(|range| range.sent)
     }
 
     /// Where the range at `index` begins.
@@ -358,7 +380,7 @@ impl Flight {
                 self.sacked_ranges -= 1;
                 continue;
             }
-            delivery.note(range.end, &range, true);
+            delivery.note(start, range.end, &range, true);
             let bytes = range.end.since(start);
             self.count(range.fate, bytes, false);
             self.count(Fate::Sacked, bytes, true);

@@ -4,31 +4,46 @@ use super::tcb::{Connection, Origin};
 use crate::config::Config;
 use crate::info::Info;
 use crate::state::State;
-use crate::time::{Deadline, Instant};
+use crate::time::{Deadline, Duration, Instant, Tick};
 
 impl Connection {
-    fn retransmitted(&self) -> u32 {
-        let flight = self.flight.as_ref();
-        let once = self.flight().saturating_sub(flight.map_or(0, |flight| flight.sacked() + flight.lost()));
-        self.in_network().saturating_sub(once)
+    /// Bytes that were retransmitted and are in the network, and those that were taken for lost and are not acknowledged.
+    // DRILL-X18
+    fn retransmitted_and_lost(&self) -> (u32, u32) {
+        let Some(flight) = &self.flight else { return (0, 0) };
+        let (una, again) = (self.tcb.snd.una, flight.retransmitted(self.tcb.snd.una));
+        // Nothing says that the data of a loss probe is lost.
+        (again, flight.lost() + again.saturating_sub(flight.probe.copied(una)))
     }
 
-    /// `tcpi_delivered`: the SYN counts once it is acknowledged, and its data counts apart.
+    /// `tcpi_delivered`: the SYN counts once it is acknowledged, with its data.
     // DRILL-X18
     fn delivered_segments(&self) -> u64 {
         let synchronized = u64::from(self.tcb.state != State::SynReceived);
         let mss = u32::from(self.payload_mss());
-        let active = self.tcb.origin == Origin::Active;
-        let data = self.rare.as_ref().is_some_and(|rare| rare.syn_data && active && self.bytes_acked > 0);
         let acked = self.quanta().map_or(0, |quanta| quanta.delivered());
-        synchronized + u64::from(data) + acked + u64::from(self.sacked_bytes().div_ceil(mss))
+        synchronized + acked + u64::from(self.sacked_bytes().div_ceil(mss))
+    }
+
+    /// `tcpi_rcv_mss`: Linux begins with an estimate.
+    fn received_mss(&self, config: &Config) -> u16 {
+        /// Linux's `TCP_MIN_MSS` and `TCP_MSS_DEFAULT`.
+        const GUESS: std::ops::RangeInclusive<u16> = 88..=536;
+        let tcb = &self.tcb;
+        let guess = tcb.rcv.adv_mss.min(tcb.snd.mss).clamp(*GUESS.start(), *GUESS.end());
+        let least = if config.linux_release == 0 { 0 } else { guess };
+        tcb.rcv.mss.max(least)
     }
 
     /// Returns the fields of `tcp_info`.
     pub(crate) fn info(&self, now: Instant, config: &Config) -> Info {
         let tcb = &self.tcb;
+        let since = |tick: Tick| Duration::from_millis(Tick::at(now).elapsed(tick).into());
         let left = |deadline: Option<Deadline>| deadline.map(|deadline| deadline.left(now));
         let (una, nxt) = (tcb.snd.una, tcb.snd.nxt);
+        let (retrans, lost) = self.retransmitted_and_lost();
+        // Linux counts the SYN of a connect.
+        let syn = config.linux_release > 0 && tcb.origin == Origin::Active && tcb.state != State::SynReceived;
         let (delivery_rate, delivery_rate_app_limited) = self.congestion.delivery_rate();
         Info {
             state: tcb.state,
@@ -53,7 +68,7 @@ impl Connection {
             rttvar: tcb.rtt.var(),
             min_rtt: self.min_rtt.get(),
             snd_mss: self.payload_mss(),
-            rcv_mss: tcb.rcv.mss,
+            rcv_mss: self.received_mss(config),
             advmss: tcb.rcv.adv_mss,
             pmtu: tcb.snd.path.mtu,
             snd_cwnd: self.congestion.cwnd(),
@@ -61,10 +76,12 @@ impl Connection {
             in_flight: self.in_network(),
             unacked: nxt.since(una),
             sacked: self.sacked_bytes(),
-            lost: self.flight.as_ref().map_or(0, |flight| flight.lost()),
-            retrans: self.retransmitted(),
+            lost,
+            retrans,
             segs_unacked: self.segments_out().unwrap_or(nxt.since(una).div_ceil(self.payload_mss().into())),
             delivered: self.delivered_segments(),
+            reordering: u32::from(self.reordering.distance).max(config.tcp_reordering.into()),
+            reord_seen: self.reordering.times.into(),
             wmem_queued: self.quanta().map_or(self.send_queue.len(), |q| q.memory(self.send_queue.len()))
                 as u64,
             snd_wnd: tcb.snd.wnd,
@@ -73,10 +90,13 @@ impl Connection {
             delivery_rate,
             delivery_rate_app_limited,
             notsent_bytes: self.unsent() as u64,
-            bytes_acked: self.bytes_acked,
+            bytes_acked: self.bytes_acked + u64::from(syn),
             bytes_received: self.bytes_received,
             recv_q: self.receive_queue.len() as u64,
             send_q: self.send_queue.len() as u64,
+            last_data_sent: since(tcb.snd.last_sent),
+            last_data_recv: since(self.last_data),
+            last_ack_recv: since(tcb.timers.last_received),
             retransmit_timer: left(tcb.timers.retransmit),
             persist_timer: left(tcb.timers.persist),
             delayed_ack_timer: left(tcb.timers.delayed_ack),

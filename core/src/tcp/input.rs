@@ -1,6 +1,7 @@
 //! SEGMENT ARRIVES for synchronized connections: the eight checks of RFC 9293 §3.10.7.4, one function each. They
 //! include RFC 5961, RFC 7323 and the decisions of `docs/deviations.md`.
 
+use super::quanta::LINUX_6_18;
 use super::recovery::before::Before;
 use super::segment::Segment;
 use super::tcb::{AckKind, Connection, Env, Origin, Tcb};
@@ -105,8 +106,9 @@ impl Connection {
         let (before, rtt) = (Before::of(self), self.round_trip_of(segment.ack(), env));
         self.update_window(segment, env);
         if segment.ack() != self.tcb.snd.una {
+            let sample = self.sample_of(segment.ack(), env);
             self.release_ranges(segment.ack());
-            self.advance(segment.ack(), segment, env);
+            self.advance(segment.ack(), sample, segment, env);
             self.grow_window(before, rtt, env);
         }
         self.note_heard(segment, env);
@@ -394,7 +396,10 @@ impl Connection {
             return Ok(());
         }
         if ack.gt(nxt) {
-            self.acknowledge_invalid(false, env);
+            // Linux answers since 6.18. DRILL-X45
+            if !(1..LINUX_6_18).contains(&env.config.linux_release) {
+                self.acknowledge_invalid(false, env);
+            }
             return Err(Outcome::Dropped(DropReason::AckOfUnsent));
         }
         // An ACK older than SND.UNA - MAX.SND.WND is unacceptable (5961-7, 5961-8). Before that many numbers are
@@ -425,7 +430,8 @@ impl Connection {
         snd.stalled_since = env.tick();
         snd.pending.handshake = false;
         if let Some(sample) = self.tcb.rtt.completed(segment.ack(), env.now) {
-            self.tcb.rtt.sample(sample, env.config);
+            let edges = (syn_end, self.tcb.snd.nxt);
+            self.sample_round_trip(sample, edges, env.config);
             self.min_rtt.note(sample, env.now);
         }
         self.tcb.timers.retransmits = 0;
@@ -440,6 +446,10 @@ impl Connection {
         if segment.flags().syn() {
             // In a simultaneous open the peer still waits for an ACK.
             self.tcb.ack.now = true;
+            if env.config.linux_release > 0 {
+                // Linux takes the second SYN for a duplicate. DRILL-X42
+                self.note_duplicate(self.tcb.rcv.irs, self.tcb.rcv.irs + 1);
+            }
         }
         self.arm_keepalive(env);
         self.signal(Event::WRITABLE);

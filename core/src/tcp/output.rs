@@ -5,7 +5,7 @@
 
 use super::mtu::PmtuProbe;
 use super::segment::{Outgoing, Reply, header_of};
-use super::tcb::{AckKind, Connection, Env};
+use super::tcb::{AckKind, Connection, Env, Origin};
 use crate::counters::ReplyReason;
 use crate::seq::SeqNum;
 use crate::socket::SocketOptions;
@@ -74,11 +74,14 @@ impl Connection {
     }
 
     fn syn_ack(&mut self, out: &mut Outgoing, env: &mut Env<'_>) {
+        // Linux's answer to a crossing SYN has the options of its SYN. DRILL-X42
+        let all = env.config.linux_release > 0 && self.tcb.origin == Origin::Active;
+        let own = || self.options.window_scale();
         let wscale = self.tcb.snd.wscale_on.then_some(self.tcb.rcv.wscale);
         let options = Options {
             mss: Some(self.tcb.rcv.adv_mss).filter(|_| !self.options.no_options),
-            window_scale: wscale,
-            sack_permitted: self.tcb.snd.sack,
+            window_scale: wscale.or_else(|| (all && env.config.tcp_window_scaling).then(own)),
+            sack_permitted: self.tcb.snd.sack || all && env.config.tcp_sack,
             timestamps: self.timestamps(env),
             fast_open: self.rare.as_mut().and_then(|rare| rare.cookie.take()),
             ..Options::default()
@@ -298,10 +301,16 @@ impl Connection {
             return;
         }
         let idle = env.tick().elapsed(self.tcb.snd.last_sent);
-        if idle > 0 && Duration::from_millis(u64::from(idle)) > self.tcb.rtt.rto(env.config) {
+        let rto = self.tcb.rtt.rto(env.config);
+        if idle > 0 && Duration::from_millis(u64::from(idle)) > rto {
             let mss = u32::from(self.payload_mss());
             let window = super::congestion::initial_window(env.config.tcp_init_cwnd, mss);
-            self.congestion.idle(window);
+            if env.config.linux_release > 0 {
+                let timeouts = u128::from(idle - 1) / rto.as_millis().max(1);
+                self.congestion.decay(window, u32::try_from(timeouts).unwrap_or(u32::MAX), mss);
+            } else {
+                self.congestion.idle(window);
+            }
             self.tcb.snd.last_sent = env.tick();
         }
     }

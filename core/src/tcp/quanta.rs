@@ -229,7 +229,7 @@ impl Connection {
     }
 
     /// Makes quanta of what was queued otherwise: before the connection was there, or in one piece.
-    fn cover_queue(&mut self) {
+    pub(super) fn cover_queue(&mut self) {
         let (goal, end, nxt) = (self.quantum_goal(), self.end_of_queue(), self.tcb.snd.nxt);
         let start = self.start_of_queue();
         let quanta = self.quanta_mut();

@@ -111,6 +111,7 @@ impl Connection {
             self.take_next(fits, segment.packet, env)
         } else {
             self.note_size(fits);
+            self.last_data = env.tick();
             self.queue_out_of_order(start, fits, segment.packet, env)
         };
         if segment.flags().fin() && !excess && dropped.is_none() {
@@ -185,6 +186,7 @@ impl Connection {
         } else {
             self.fill_gap(payload, packet, env);
         }
+        self.last_data = env.tick();
         self.note_data_received(payload.len() as u32, env);
     }
 

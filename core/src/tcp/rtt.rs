@@ -32,6 +32,13 @@ pub(crate) struct Rtt {
     timed_at: SendTime,
 }
 
+/// With `tcp_rto_var_min`: the largest four times RTTVAR of this round trip, and where the round trip ends.
+#[derive(Clone, Copy, Debug, Default, Hash)]
+pub(crate) struct VarRound {
+    max: u32,
+    end: SeqNum,
+}
+
 impl Rtt {
     pub(crate) fn new(after_syn_loss: bool) -> Rtt {
         Rtt {
@@ -117,11 +124,18 @@ impl Rtt {
         })
     }
 
-    /// Updates SRTT, RTTVAR and the RTO with a sample in microseconds (6298-2, 6298-3).
-    pub(crate) fn sample(&mut self, sample: u32, config: &Config) {
+    /// Updates SRTT, RTTVAR and the RTO with a sample in microseconds (6298-2, 6298-3). `edges`: SND.UNA and SND.NXT.
+    pub(crate) fn sample(
+        &mut self,
+        sample: u32,
+        edges: (SeqNum, SeqNum),
+        round: &mut VarRound,
+        config: &Config,
+    ) {
         (self.ambiguous, self.backoff) = (false, 0);
         let r = sample.clamp(1, u32::MAX >> 4);
-        let surprised = std::mem::take(&mut self.surprised);
+        let surprised = std::mem::take(&mut self.surprised) && !config.tcp_rto_var_min;
+        let before = (self.srtt > 0).then(|| self.rto.saturating_sub(self.srtt));
         if self.srtt == 0 {
             self.srtt = r;
             self.var = r / 2;
@@ -130,12 +144,24 @@ impl Rtt {
             self.var = self.var.max(r / 2);
         } else {
             // Update the deviation first: it uses the old mean.
-            self.var = self.var - self.var / 4 + self.srtt.abs_diff(r) / 4;
+            let off = self.srtt.abs_diff(r);
+            let damped = config.tcp_rto_var_min && r < self.srtt && off > self.var;
+            self.var = if damped {
+                // A fall of the round trip is no reason to wait longer.
+                self.var + (off - self.var) / 32
+            } else {
+                self.var - self.var / 4 + off / 4
+            };
             self.srtt = (self.srtt - self.srtt / 8 + r / 8).max(1);
         }
+        let least = micros(config.tcp_rto_min);
+        let rto = if config.tcp_rto_var_min {
+            self.srtt.saturating_add(round.note(self.var, before, edges, least))
+        } else {
+            self.expected().max(least)
+        };
         // If the minimum exceeds the maximum, the maximum applies.
-        let rto = self.expected().max(micros(config.tcp_rto_min)).saturating_add(micros(config.tcp_rto_slop));
-        self.rto = rto.min(micros(config.tcp_rto_max));
+        self.rto = rto.saturating_add(micros(config.tcp_rto_slop)).min(micros(config.tcp_rto_max));
     }
 
     /// The RTO without back-off.
@@ -181,6 +207,26 @@ impl Rtt {
         let base = if self.srtt > 0 { rto.saturating_sub(slop) } else { rto };
         let factor = 1u32.checked_shl(u32::from(doublings)).unwrap_or(u32::MAX);
         base.saturating_mul(factor).saturating_add(slop).min(config.tcp_rto_max)
+    }
+}
+
+impl VarRound {
+    /// Four times RTTVAR, at least `least`, after a sample; `before`: before it. It rises at once, and falls by a quarter of
+    /// the difference in a round trip.
+    // DRILL-X14
+    fn note(&mut self, var: u32, before: Option<u32>, (una, nxt): (SeqNum, SeqNum), least: u32) -> u32 {
+        let var = var.saturating_mul(4);
+        let Some(before) = before else {
+            (self.max, self.end) = (var.max(least), nxt);
+            return self.max;
+        };
+        self.max = self.max.max(var);
+        let mut now = before.max(self.max);
+        if una.gt(self.end) {
+            now -= (now - self.max) / 4;
+            (self.max, self.end) = (least, nxt);
+        }
+        now
     }
 }
 
@@ -236,6 +282,8 @@ mod tests {
     use super::*;
     use crate::config::Profile;
 
+    const EDGES: (SeqNum, SeqNum) = (SeqNum(1), SeqNum(2));
+
     #[test]
     fn r2_is_the_model_time_of_each_profile_shld_11() {
         let seconds = Profile::ALL.map(|profile| {
@@ -251,10 +299,10 @@ mod tests {
         let config = Config { tcp_rto_min: Duration::from_millis(1), ..Config::default() };
         let mut rtt = Rtt::new(false);
         assert_eq!(rtt.rto(&config), Duration::from_secs(1));
-        rtt.sample(80_000, &config);
+        rtt.sample(80_000, EDGES, &mut VarRound::default(), &config);
         assert_eq!((rtt.srtt().as_millis(), rtt.var().as_millis()), (80, 40));
         assert_eq!(rtt.rto(&config), Duration::from_millis(240));
-        rtt.sample(160_000, &config);
+        rtt.sample(160_000, EDGES, &mut VarRound::default(), &config);
         // RTTVAR = 3/4 · 40 + 1/4 · |80 − 160| = 50; SRTT = 7/8 · 80 + 1/8 · 160 = 90.
         assert_eq!((rtt.srtt().as_millis(), rtt.var().as_millis()), (90, 50));
     }
@@ -264,16 +312,16 @@ mod tests {
     fn a_spurious_timeout_makes_the_rto_that_of_the_next_sample_4015_2() {
         let config = Config::default();
         let mut rtt = Rtt::new(false);
-        (0..50).for_each(|_| rtt.sample(20_000, &config));
+        (0..50).for_each(|_| rtt.sample(20_000, EDGES, &mut VarRound::default(), &config));
         let mut shorter = rtt.clone();
         rtt.note_spurious_timeout();
-        rtt.sample(400_000, &config);
+        rtt.sample(400_000, EDGES, &mut VarRound::default(), &config);
         assert_eq!((rtt.srtt().as_millis(), rtt.var().as_millis()), (400, 200));
         assert_eq!(rtt.rto(&config), Duration::from_millis(1200));
-        rtt.sample(80_000, &config);
+        rtt.sample(80_000, EDGES, &mut VarRound::default(), &config);
         assert_eq!(rtt.srtt(), Duration::from_millis(360));
         shorter.note_spurious_timeout();
-        shorter.sample(10_000, &config);
+        shorter.sample(10_000, EDGES, &mut VarRound::default(), &config);
         assert_eq!(shorter.srtt(), Duration::from_millis(22), "2 G more than before");
     }
 
@@ -294,7 +342,7 @@ mod tests {
     fn without_variance_the_granularity_is_left_6298_8() {
         let config = Config { tcp_rto_min: Duration::from_millis(1), ..Config::default() };
         let mut rtt = Rtt::new(false);
-        (0..100).for_each(|_| rtt.sample(80_000, &config));
+        (0..100).for_each(|_| rtt.sample(80_000, EDGES, &mut VarRound::default(), &config));
         assert_eq!(rtt.rto(&config), Duration::from_millis(81));
     }
 
@@ -303,7 +351,7 @@ mod tests {
     fn back_off_doubles_up_to_the_maximum_6298_5() {
         let config = Config::default();
         let mut rtt = Rtt::new(false);
-        rtt.sample(20_000, &config);
+        rtt.sample(20_000, EDGES, &mut VarRound::default(), &config);
         let waits: Vec<_> = (0..12)
             .map(|n| {
                 rtt.backoff = n;
@@ -330,5 +378,25 @@ mod tests {
         assert_eq!(rtt.completed(SeqNum(100), Instant::from_millis(5)), None);
         rtt.start(SeqNum(200), Instant::from_millis(5));
         assert_eq!(rtt.completed(SeqNum(200), Instant::from_millis(9)), Some(4_000));
+    }
+
+    // DRILL-X14
+    #[test]
+    fn the_least_rto_bounds_the_deviation_which_falls_once_a_round_trip() {
+        let config = Config { tcp_rto_var_min: true, ..Config::default() };
+        let (mut rtt, mut round) = (Rtt::new(false), VarRound::default());
+        let mut sample = |millis: u32, una, nxt| {
+            rtt.sample(millis * 1000, (SeqNum(una), SeqNum(nxt)), &mut round, &config);
+            rtt.rto(&config).as_millis()
+        };
+        assert_eq!(sample(50, 1, 1), 250);
+        assert_eq!(sample(50, 101, 201), 250);
+        // SRTT = 50 + 450 / 8, RTTVAR = 25 - 6 + 450 / 4, less what the second sample took.
+        assert_eq!(sample(500, 151, 201), 106 + 4 * (18_750 * 3 / 4 + 112_500) / 1000);
+        let high = sample(106, 152, 201);
+        assert!(high >= 600, "the round trip is not over: {high}");
+        assert!(sample(106, 202, 301) >= 600, "a round trip with a high sample ends");
+        let lower = sample(106, 302, 401);
+        assert!((500..600).contains(&lower), "by a quarter: {lower}");
     }
 }

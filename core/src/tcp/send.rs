@@ -22,6 +22,7 @@ impl Connection {
         let ack = segment.ack();
         let una = self.tcb.snd.una;
         let (before, rtt) = (Before::of(self), self.round_trip_of(ack, env));
+        let sample = self.sample_of(ack, env);
         let repeats = self.repeats_last_ack(segment);
         let duplicate = repeats && before.flight > 0;
         self.update_window(segment, env);
@@ -30,10 +31,14 @@ impl Connection {
         self.end_loss_probe(segment, repeats, env);
         self.take_ece(segment, before, env);
         if ack.gt(una) {
-            self.advance(ack, segment, env);
+            self.advance(ack, sample, segment, env);
         } else if sack_news || (duplicate && !self.tcb.snd.sack) {
             self.count_duplicate_ack(env);
             self.note_selective_round_trip(env);
+            let sample = self.flight.as_ref().and_then(|flight| flight.rack.sample);
+            if let Some(sample) = sample.filter(|_| sack_news && env.config.tcp_rto_var_min) {
+                self.take_sample(sample, env);
+            }
         }
         if self.tcb.snd.wnd == 0 && self.flight() > 0 {
             // The peer is alive and has only closed its window, so R2 does not run (SHLD-17).
@@ -107,14 +112,23 @@ impl Connection {
     }
 
     /// Advances SND.UNA to `ack`.
-    pub(crate) fn advance(&mut self, ack: SeqNum, segment: &Segment<'_>, env: &mut Env<'_>) {
+    /// `sample`: that of [`sample_of`](Connection::sample_of).
+    pub(crate) fn advance(
+        &mut self,
+        ack: SeqNum,
+        sample: Option<u32>,
+        segment: &Segment<'_>,
+        env: &mut Env<'_>,
+    ) {
         let acked = ack.since(self.tcb.snd.una);
         let fin = u32::from(self.tcb.snd.fin_sent && ack == self.tcb.snd.nxt);
+        // Linux stays in CWR until an ACK covers what follows: then CWR has arrived.
+        let past = env.config.linux_release == 0 || ack.gt(self.tcb.snd.recover);
         let before = std::mem::replace(&mut self.tcb.snd.una, ack);
         self.keep_up_with(before, ack);
         self.bytes_acked += u64::from(acked - fin);
         self.send_queue.release((acked - fin) as usize, env.pool);
-        self.measure(ack, segment, env);
+        self.measure(ack, sample, segment, env);
         self.confirm_path(ack, env);
         (self.tcb.timers.retransmits, self.tcb.timers.window_probes) = (0, 0);
         self.soft_error = None;
@@ -122,7 +136,7 @@ impl Connection {
         if acked > fin && self.is_worth_writing() {
             self.signal(Event::WRITABLE);
         }
-        let keep_timer = self.acked_in_recovery(ack, acked);
+        let keep_timer = self.acked_in_recovery(ack, acked, past);
         if self.flight() == 0 {
             self.stop_retransmit();
             self.close_flight(env);
@@ -147,10 +161,22 @@ impl Connection {
         }
     }
 
+    /// The bytes of an ACK that Linux counts: what it delivers, and not again what SACK blocks had delivered before. Without
+    /// much reordering only an ACK of new data counts.
+    // DRILL-X06
+    fn delivered_since(&self, before: Before, advanced: u32, env: &Env<'_>) -> u32 {
+        let left = self.flight.as_ref().map_or(0, |flight| flight.left());
+        let counts = advanced > 0 || self.reordering.distance > u16::from(env.config.tcp_reordering);
+        if counts { (advanced + left).saturating_sub(before.left) } else { 0 }
+    }
+
     /// Updates the congestion window, once losses are detected.
     #[inline]
     pub(super) fn grow_window(&mut self, before: Before, rtt: Option<u32>, env: &Env<'_>) {
-        let newly_acked = self.tcb.snd.una.since(before.una);
+        let mut newly_acked = self.tcb.snd.una.since(before.una);
+        if env.config.linux_release > 0 {
+            newly_acked = self.delivered_since(before, newly_acked, env);
+        }
         if newly_acked == 0 {
             return;
         }
@@ -212,8 +238,22 @@ impl Connection {
         }
     }
 
-    fn measure(&mut self, ack: SeqNum, segment: &Segment<'_>, env: &mut Env<'_>) {
-        let timed = self.tcb.rtt.completed(ack, env.now);
+    /// With `tcp_rto_var_min`: microseconds since the oldest data was sent that an ACK delivers, if all that it covers was
+    /// sent once.
+    #[inline]
+    pub(super) fn sample_of(&self, ack: SeqNum, env: &Env<'_>) -> Option<u32> {
+        if !env.config.tcp_rto_var_min || !ack.gt(self.tcb.snd.una) {
+            return None;
+        }
+        let sent = match &self.flight {
+            None => self.sent,
+            Some(flight) => flight.first_sent(ack)?,
+        };
+        Some(SendTime::at(env.now).since(sent).max(0) as u32)
+    }
+
+    fn measure(&mut self, ack: SeqNum, sample: Option<u32>, segment: &Segment<'_>, env: &mut Env<'_>) {
+        let timed = self.tcb.rtt.completed(ack, env.now).filter(|_| !env.config.tcp_rto_var_min);
         let by_timestamp = || {
             let usable = self.tcb.ts.on && self.tcb.rtt.needs_timestamp();
             let ecr = segment.options().timestamps.filter(|_| usable)?.ecr;
@@ -223,15 +263,20 @@ impl Connection {
             plausible.then(|| elapsed.saturating_mul(1000))
         };
         let by_timestamp = || by_timestamp().filter(|sample| self.tcb.rtt.is_valid_sample(*sample, env.now));
-        if let Some(sample) = timed.or_else(by_timestamp) {
-            self.tcb.rtt.sample(sample, env.config);
-            self.min_rtt.note(sample, env.now);
-            self.tail.note_sample();
-            if env.trace.is_on() {
-                let (tuple, rto) = (self.tcb.tuple, self.tcb.rtt.rto(env.config));
-                let sample = Duration::from_micros(u64::from(sample));
-                env.note(&tuple, TraceKind::Rtt { sample, rto });
-            }
+        if let Some(sample) = sample.or(timed).or_else(by_timestamp) {
+            self.take_sample(sample, env);
+        }
+    }
+
+    fn take_sample(&mut self, sample: u32, env: &mut Env<'_>) {
+        let edges = (self.tcb.snd.una, self.tcb.snd.nxt);
+        self.sample_round_trip(sample, edges, env.config);
+        self.min_rtt.note(sample, env.now);
+        self.tail.note_sample();
+        if env.trace.is_on() {
+            let (tuple, rto) = (self.tcb.tuple, self.tcb.rtt.rto(env.config));
+            let sample = Duration::from_micros(u64::from(sample));
+            env.note(&tuple, TraceKind::Rtt { sample, rto });
         }
     }
 }

@@ -305,11 +305,16 @@ impl Opening {
 
     /// The SYN timer (SA-SYN_SENT-14 to -16): what to wait for next, or what the attempt failed with.
     pub(crate) fn timeout(&mut self, now: Instant, config: &Config) -> Result<(), Error> {
-        let retries = config.tcp_syn_linear_timeouts.saturating_add(config.tcp_syn_retries);
+        let doubled = self.options.syn_retries.unwrap_or(config.tcp_syn_retries);
+        let retries = config.tcp_syn_linear_timeouts.saturating_add(doubled);
         let limit = self.options.syn_timeout;
         let user = self.options.user_timeout;
         let elapsed = now - self.first_sent.unwrap_or(now);
         let over = !limit.is_zero() && elapsed >= limit || !user.is_zero() && elapsed >= user;
+        // Linux: or the time is over that they would take without the linear ones. DRILL-X27
+        let factor = 2u32.checked_shl(doubled.into()).map_or(u32::MAX, |factor| factor - 1);
+        let modelled = self.options.syn_retries.is_some() && user.is_zero();
+        let over = over || modelled && elapsed >= config.tcp_rto_initial.saturating_mul(factor);
         if over || self.retries >= retries {
             return Err(self.soft_error.unwrap_or(Error::TimedOut));
         }
@@ -423,6 +428,9 @@ fn acknowledged(connection: &mut Connection, syn_data: usize, segment: &Segment<
     let waits = env.config.tcp_bsd_rules && !connection.send_queue.is_empty();
     (connection.tcb.ack.now, connection.tcb.snd.pending.handshake) = (true, syn_data == 0 && !waits);
     connection.set_state(State::Established, env);
+    if syn_data > 0 && env.config.tcp_gso_quanta {
+        connection.cover_queue();
+    }
     if taken < syn_data {
         connection.resend_early_data(env);
     }

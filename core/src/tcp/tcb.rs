@@ -24,7 +24,7 @@ use crate::tcp::reassembly::Reassembly;
 use crate::tcp::recovery::rack::Reordering;
 use crate::tcp::recovery::tlp::Tail;
 use crate::tcp::room::{payload_of, room_in};
-use crate::tcp::rtt::{MinRtt, Rtt, micros};
+use crate::tcp::rtt::{MinRtt, Rtt, VarRound, micros};
 use crate::tcp::segment::is_earlier;
 use crate::time::{Deadline, Duration, Instant, SendTime, Since, Stamp, Tick};
 use crate::trace::{Trace, TraceEvent, TraceKind};
@@ -99,6 +99,8 @@ pub(crate) struct Connection {
     pub(crate) listener: Option<SocketId>,
     pub(crate) bytes_acked: u64,
     pub(crate) bytes_received: u64,
+    /// When data was last received.
+    pub(crate) last_data: Tick,
     /// End of the last segment that was not full. While it is in flight, Nagle's algorithm holds back the next one.
     pub(crate) small_end: SeqNum,
     /// Changes that were not reported to the application yet.
@@ -141,6 +143,7 @@ pub(crate) struct Rare {
     pub(crate) read_shut: bool,
     /// Data of a SYN was taken, or of a SYN-ACK (`TCPI_OPT_SYN_DATA`).
     pub(crate) syn_data: bool,
+    pub(crate) var_round: VarRound,
     /// A Fast Open cookie that replaces the client's, on our first SYN-ACK.
     pub(crate) cookie: Option<Cookie>,
 }
@@ -166,6 +169,7 @@ impl Hash for Connection {
             small_end,
             bytes_acked: _,
             bytes_received: _,
+            last_data: _,
             events,
             soft_error,
             ready,
@@ -455,7 +459,15 @@ impl Connection {
         let options = if bsd { in_whole_segments(&agreed.options, mss) } else { agreed.options };
         // As a window field can say it, and at least the least that it can.
         let sayable = || (options.rcvbuf.min(0xffff << wscale) & !(unit - 1)).max(unit);
-        let buffer = if bsd { options.rcvbuf } else { sayable() };
+        let buffer = match () {
+            _ if bsd => options.rcvbuf,
+            // Linux: whole segments, rounded up. DRILL-X35
+            _ if env.config.linux_release > 0 && options.rcvbuf > u32::from(adv_mss) => {
+                let whole = options.rcvbuf - options.rcvbuf % u32::from(adv_mss.max(1));
+                whole.min(0xffff << wscale).next_multiple_of(unit)
+            }
+            _ => sayable(),
+        };
         // A SYN that was lost takes the initial window with it (5681-4). One retransmission alone is no evidence: the round
         // trip may be longer than the initial RTO (6928-1).
         let segments = if agreed.syn_retransmissions > 1 { 1 } else { env.config.tcp_init_cwnd };
@@ -540,6 +552,7 @@ impl Connection {
             listener: None,
             bytes_acked: 0,
             bytes_received: 0,
+            last_data: now,
             small_end: iss,
             events: Event::default(),
             soft_error: None,
@@ -555,8 +568,27 @@ impl Connection {
     /// Takes the round trip of the handshake into account. The caller does so once the connection is in its row: a sample
     /// before that would be moved there.
     pub(crate) fn note_handshake(&mut self, round_trip: Duration, env: &Env<'_>) {
-        self.tcb.rtt.sample(micros(round_trip), env.config);
+        let edges = (self.tcb.snd.nxt, self.tcb.snd.nxt);
+        self.sample_round_trip(micros(round_trip), edges, env.config);
         self.min_rtt.note(micros(round_trip), env.now);
+    }
+
+    /// Takes a round trip in microseconds into account. `edges`: SND.UNA and SND.NXT.
+    pub(super) fn sample_round_trip(&mut self, sample: u32, edges: (SeqNum, SeqNum), config: &Config) {
+        let mut round = self.rare.as_ref().map(|rare| rare.var_round).unwrap_or_default();
+        self.tcb.rtt.sample(sample, edges, &mut round, config);
+        if config.tcp_rto_var_min {
+            self.rare().var_round = round;
+        }
+    }
+
+    /// Linux's rules of the window, and its count of retransmissions.
+    #[cold]
+    pub(crate) fn follow_linux(&mut self, syn_retransmissions: u8) {
+        self.congestion.follow_linux();
+        if syn_retransmissions > 0 {
+            self.rare().total_retrans = syn_retransmissions.into();
+        }
     }
 
     /// Learns the effective send MSS anew.

@@ -5,9 +5,13 @@ use std::net::SocketAddr;
 use super::{
     Arguments, Calls, Checked, Decoded, Errno, Refused, Understood, address, field, number, request,
 };
-use crate::ast::{Expression, Field};
-use crate::subject::{ReceiveFlags, Request, SendFlags};
+use crate::ast::Expression;
+use crate::subject::{Control, ReceiveFlags, Request, SendFlags};
 use crate::symbol;
+
+/// Level and type of the control message that counts unread bytes.
+const TCP: i64 = 6;
+const TCP_CM_INQ: i64 = 36;
 
 /// The length and flags of a call of the `recv` or `send` family.
 struct Transfer {
@@ -33,7 +37,6 @@ impl Calls {
                     return Err(arguments.wrong(1, "a struct msghdr"));
                 };
                 let len = field(fields, "msg_iov").map_or(Some(0), vector).ok_or_else(|| iovec(arguments))?;
-                refuse_control(fields)?;
                 (len, flags_at(2)?, field(fields, "msg_name"))
             }
         };
@@ -114,7 +117,12 @@ impl Calls {
 }
 
 /// Checks that the received data is zeros, and that `recvmsg` returned the expected flags.
-pub(super) fn check_received(arguments: &Arguments<'_>, bytes: &[u8], flags: i64) -> Checked {
+pub(super) fn check_received(
+    arguments: &Arguments<'_>,
+    bytes: &[u8],
+    flags: i64,
+    control: &[Control],
+) -> Checked {
     if let Some(at) = bytes.iter().position(|byte| *byte != 0) {
         return Ok(Some(format!("byte {at} of what was read is {:#04x}, expected 0", bytes[at])));
     }
@@ -124,7 +132,45 @@ pub(super) fn check_received(arguments: &Arguments<'_>, bytes: &[u8], flags: i64
         return Ok(None);
     };
     let expected = field(fields, "msg_flags").and_then(number).unwrap_or(flags);
-    Ok((expected != flags).then(|| format!("msg_flags is {flags:#x}, expected {expected:#x}")))
+    if expected != flags {
+        return Ok(Some(format!("msg_flags is {flags:#x}, expected {expected:#x}")));
+    }
+    match field(fields, "msg_control") {
+        None | Some(Expression::Any) => Ok(None),
+        Some(Expression::List(list)) => check_control(arguments, list, control),
+        Some(_) => Err(arguments.wrong(1, "msg_control=[{cmsg_level=, cmsg_type=, cmsg_data=}]")),
+    }
+}
+
+/// Compares control messages, which come in the order of the script.
+// DRILL-L18
+fn check_control(arguments: &Arguments<'_>, list: &[Expression], control: &[Control]) -> Checked {
+    const EXPECTED: &str = "{cmsg_level=, cmsg_type=, cmsg_data=} in msg_control";
+    if list.len() != control.len() {
+        let (came, said) = (control.len(), list.len());
+        return Ok(Some(format!("{came} control messages came, expected {said}")));
+    }
+    for (index, (expected, came)) in list.iter().zip(control).enumerate() {
+        let Expression::Struct(fields) = expected else { return Err(arguments.wrong(1, EXPECTED)) };
+        let of = |name: &str| field(fields, name).ok_or_else(|| arguments.wrong(1, EXPECTED));
+        let head = |name: &str| number(of(name)?).ok_or_else(|| arguments.wrong(1, "a known name in a cmsg"));
+        let (level, kind) = (head("cmsg_level")?, head("cmsg_type")?);
+        let Control::Inq(left) = came;
+        if (level, kind) != (TCP, TCP_CM_INQ) {
+            let what =
+                format!("control message {index}: TCP_CM_INQ came, expected level {level}, type {kind}");
+            return Ok(Some(what));
+        }
+        let data = of("cmsg_data")?;
+        if *data != Expression::Any && number(data) != Some(*left) {
+            return Ok(Some(format!("TCP_CM_INQ is {left}, expected {}", shown(data))));
+        }
+    }
+    Ok(None)
+}
+
+fn shown(value: &Expression) -> String {
+    number(value).map_or_else(|| "another kind of value".to_owned(), |number| number.to_string())
 }
 
 fn is_null(value: &Expression) -> bool {
@@ -155,13 +201,4 @@ fn vector(value: &Expression) -> Option<usize> {
         let len = field(fields, "iov_len").or(fields.last().map(|field| &field.value))?;
         sum.checked_add(usize::try_from(number(len)?).ok()?)
     })
-}
-
-/// Skips scripts that use control messages.
-fn refuse_control(fields: &[Field]) -> Result<(), Refused> {
-    match field(fields, "msg_control") {
-        None | Some(Expression::Any) => Ok(()),
-        Some(Expression::List(list)) if list.is_empty() => Ok(()),
-        Some(_) => Err(Refused::Skip("control messages are not interpreted".to_owned())),
-    }
 }

@@ -63,7 +63,10 @@ impl Calls {
         let fd = self.descriptor(arguments, 0)?;
         let option = option(arguments)?;
         let value = arguments.first_of(3)?.ok_or_else(|| arguments.wrong(3, "a value"))?;
-        let setting = setting(value).ok_or_else(|| arguments.wrong(3, "a number, a string or a struct"))?;
+        let setting = setting(value).ok_or_else(|| match unknown_name(value) {
+            Some(name) => Refused::Skip(format!("{name} is not interpreted")),
+            None => arguments.wrong(3, "a number, a string or a struct"),
+        })?;
         // Shorter than an `int`.
         let len = arguments.values.get(4).and_then(number);
         // A byte is enough for the options of IP.
@@ -90,10 +93,22 @@ fn option(arguments: &Arguments<'_>) -> Result<SocketOption, Refused> {
     Ok(SocketOption { level: level.to_owned(), name: arguments.name(2)?.to_owned() })
 }
 
+/// The first name in flags that is not known.
+fn unknown_name(value: &Expression) -> Option<&str> {
+    match value {
+        Expression::Symbol(name) => symbol::value(name).is_none().then_some(name),
+        Expression::Or(all) => all.iter().find_map(unknown_name),
+        _ => None,
+    }
+}
+
 fn setting(value: &Expression) -> Option<Setting> {
     match value {
         Expression::Text(text) => Some(Setting::Text(text.clone())),
         Expression::Struct(fields) => {
+            if let (Some(seconds), Some(micros)) = (field(fields, "tv_sec"), field(fields, "tv_usec")) {
+                return Some(Setting::Number(number(seconds)?.saturating_mul(1_000_000) + number(micros)?));
+            }
             if let Some(Expression::Text(name)) = field(fields, "function_set_name") {
                 return Some(Setting::Text(name.clone()));
             }

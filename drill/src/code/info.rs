@@ -21,6 +21,7 @@ const OPTION_SYN_DATA: i64 = 32;
 /// `TCP_INFO` of a connection of the stack.
 pub(crate) fn info(info: &Info) -> TcpInfo {
     let micros = |duration: Duration| i64::try_from(duration.as_micros()).unwrap_or(i64::MAX);
+    let millis = |duration: Duration| i64::try_from(duration.as_millis()).unwrap_or(i64::MAX);
     let large = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
     let mss = i64::from(info.snd_mss).max(1);
     let segments = |bytes: u32| (i64::from(bytes) + mss - 1) / mss;
@@ -53,6 +54,11 @@ pub(crate) fn info(info: &Info) -> TcpInfo {
         ("retrans", segments(info.retrans)),
         ("delivered", large(info.delivered)),
         ("sacked", segments(info.sacked)),
+        ("reordering", info.reordering.into()),
+        ("reord_seen", info.reord_seen.into()),
+        ("last_data_sent", millis(info.last_data_sent)),
+        ("last_data_recv", millis(info.last_data_recv)),
+        ("last_ack_recv", millis(info.last_ack_recv)),
         ("total_retrans", i64::from(info.total_retrans)),
         ("notsent_bytes", large(info.notsent_bytes)),
         ("bytes_acked", large(info.bytes_acked)),

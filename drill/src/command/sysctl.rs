@@ -186,7 +186,13 @@ pub(crate) fn apply(config: &mut Config, name: &str, value: &str) -> Result<Opti
             if let Some(largest) = value.split_whitespace().nth(2) {
                 assign(config, "tcp_rcvbuf_max", largest).map_err(|why| refused(name, value, &why))?;
             }
-            return middle(config, "tcp_rcvbuf", value, name);
+            // It counts memory, half of which is for the window. DRILL-X35
+            let sizes: Vec<_> = value.split_whitespace().collect();
+            let size = sizes.get(1).or(sizes.first()).and_then(|size| size.parse::<u32>().ok());
+            let window = size.map_or(value.to_owned(), |size| (size / 2).max(1).to_string());
+            return assign(config, "tcp_rcvbuf", &window)
+                .map(|()| None)
+                .map_err(|why| refused(name, value, &why));
         }
         "net.ipv4.tcp_wmem" => return middle(config, "tcp_sndbuf", value, name),
         "net.ipv4.ip_local_port_range" => {

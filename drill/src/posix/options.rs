@@ -34,7 +34,7 @@ const IP: &str = "IPPROTO_IP";
 const IPV6: &str = "IPPROTO_IPV6";
 
 /// Options that are accepted and stored to be read back. Nothing in a run depends on them.
-const KEPT: [(&str, &str); 19] = [
+const KEPT: [(&str, &str); 39] = [
     (SOCKET, "SO_REUSEADDR"),
     (SOCKET, "SO_REUSEPORT"),
     (SOCKET, "SO_REUSEPORT_LB"),
@@ -54,10 +54,30 @@ const KEPT: [(&str, &str); 19] = [
     (TCP, "TCP_LOG"),
     (TCP, "TCP_LOGID"),
     (SOCKET, "SO_SNDLOWAT"),
+    (SOCKET, "SO_BUSY_POLL"),
+    (SOCKET, "SO_INCOMING_CPU"),
+    (SOCKET, "SO_NO_CHECK"),
+    (SOCKET, "SO_TIMESTAMP"),
+    (SOCKET, "SO_TIMESTAMPNS"),
+    (SOCKET, "SO_TXREHASH"),
+    (IP, "IP_MTU_DISCOVER"),
+    (IP, "IP_PMTUDISC"),
+    (IP, "IP_RECVERR"),
+    (IP, "IP_RECVTOS"),
+    (IP, "IP_RECVTTL"),
+    (IPV6, "IPV6_MTU_DISCOVER"),
+    (IPV6, "IPV6_RECVERR"),
+    (IPV6, "IPV6_RECVTCLASS"),
+    (IPV6, "IPV6_RECVHOPLIMIT"),
+    (TCP, "TCP_INQ"),
+    (TCP, "TCP_SAVE_SYN"),
+    (TCP, "TCP_THIN_DUPACK"),
+    (TCP, "TCP_THIN_LINEAR_TIMEOUTS"),
+    (TCP, "TCP_TX_DELAY"),
 ];
 
 /// Options with an effect or a value of their own.
-const KNOWN: [(&str, &str); 37] = [
+const KNOWN: [(&str, &str); 40] = [
     (SOCKET, "SO_KEEPALIVE"),
     (SOCKET, "SO_LINGER"),
     (SOCKET, "SO_RCVBUF"),
@@ -95,6 +115,9 @@ const KNOWN: [(&str, &str); 37] = [
     (IPV6, "IPV6_UNICAST_HOPS"),
     (IPV6, "IPV6_MTU"),
     (SOCKET, "SO_DOMAIN"),
+    (SOCKET, "SO_MAX_PACING_RATE"),
+    (TCP, "TCP_SYNCNT"),
+    (TCP, "TCP_QUICKACK"),
 ];
 
 impl Option {
@@ -140,6 +163,9 @@ impl Posix {
             _ => return Err(Unset::Errno("EINVAL")),
         };
         if option.is_kept() {
+            if option.name == "TCP_INQ" && !(0..=1).contains(&number) {
+                return Err(Unset::Errno("EINVAL"));
+            }
             self.socket_mut(fd)?.kept.insert((option.level, option.name), number);
             return Ok(());
         }
@@ -173,6 +199,11 @@ impl Posix {
             "SO_RCVLOWAT" => {
                 self.socket_mut(fd)?.receive_lowat = usize::try_from(number).unwrap_or(1).max(1);
                 Ok(())
+            }
+            "SO_MAX_PACING_RATE" => {
+                let rate = u64::try_from(number & 0xffff_ffff).unwrap_or(u64::MAX);
+                let rate = if rate == 0xffff_ffff { u64::MAX } else { rate };
+                self.change(fd, |options| options.max_pacing_rate = rate)
             }
             _ => Err(Unset::Errno("ENOPROTOOPT")),
         }
@@ -208,6 +239,17 @@ impl Posix {
                 within(1, i64::from(i32::MAX) / 1000)?;
                 self.change(fd, |options| options.syn_timeout = seconds(number))
             }
+            "TCP_SYNCNT" => {
+                within(1, 127)?;
+                self.change(fd, |options| options.syn_retries = Some(number as u8))
+            }
+            "TCP_QUICKACK" => match self.stream(fd) {
+                Some(id) => {
+                    let set = self.stack.set_quickack(self.now, id, number & 1 != 0);
+                    set.map_err(|error| Unset::Errno(error.name()))
+                }
+                None => Ok(()),
+            },
             "TCP_NOOPT" => self.change(fd, |options| options.no_options = number != 0),
             "TCP_USER_TIMEOUT" => {
                 within(0, i64::from(i32::MAX))?;
@@ -365,6 +407,12 @@ impl Posix {
             "TCP_KEEPINTVL" => options.keepalive_intvl.as_secs() as i64,
             "TCP_KEEPCNT" => i64::from(options.keepalive_probes),
             "TCP_KEEPINIT" => options.syn_timeout.as_secs() as i64,
+            "TCP_SYNCNT" => i64::from(options.syn_retries.unwrap_or(self.stack.config().tcp_syn_retries)),
+            "TCP_QUICKACK" => {
+                let quick = self.stream(fd).map(|id| self.stack.quickack(id).unwrap_or(true));
+                i64::from(quick.unwrap_or(true))
+            }
+            "SO_MAX_PACING_RATE" => i64::from(options.max_pacing_rate.min(0xffff_ffff) as u32),
             "TCP_NOOPT" => i64::from(options.no_options),
             "TCP_USER_TIMEOUT" => millis(options.user_timeout),
             "TCP_LINGER2" => options.fin_timeout.as_secs() as i64,

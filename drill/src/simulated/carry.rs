@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use super::{Attempt, Progress, Tried, block_or, counted, returned};
 use crate::posix::Posix;
-use crate::subject::{Errno, ReceiveFlags, Reply, SendFlags};
+use crate::subject::{Control, Errno, ReceiveFlags, Reply, SendFlags};
 
 pub(super) fn receive(
     posix: &mut Posix,
@@ -22,15 +22,19 @@ pub(super) fn receive(
             if whole && more && progress.read.len() < len {
                 return Ok(Attempt::Blocks(None));
             }
-            returned(Ok(Reply::Received(std::mem::take(&mut progress.read), 0)))
+            received(posix, fd, progress)
         }
         Err("EAGAIN") => block_or(nonblocking, None),
         // Data received before the error comes first.
-        Err(_) if !progress.read.is_empty() => {
-            returned(Ok(Reply::Received(std::mem::take(&mut progress.read), 0)))
-        }
+        Err(_) if !progress.read.is_empty() => received(posix, fd, progress),
         Err(errno) => returned(Err(errno)),
     }
+}
+
+/// The reply to a read, with the control messages that the socket asked for.
+fn received(posix: &Posix, fd: i32, progress: &mut Progress) -> Tried {
+    let control = posix.inq(fd).map(Control::Inq).into_iter().collect();
+    returned(Ok(Reply::Received(std::mem::take(&mut progress.read), 0, control)))
 }
 
 pub(super) fn send(
@@ -54,7 +58,11 @@ pub(super) fn send(
     }
     if progress.opening {
         match posix.connected(fd) {
-            Ok(None) => return Ok(Attempt::Blocks(None)),
+            Ok(None) => {
+                // The rest leaves with the ACK of the SYN-ACK.
+                progress.done += posix.queue_behind_syn(fd, len - progress.done.min(len));
+                return Ok(Attempt::Blocks(None));
+            }
             Ok(Some(())) => progress.opening = false,
             Err(errno) => return counted(Err(errno)),
         }

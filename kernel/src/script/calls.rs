@@ -164,7 +164,7 @@ fn receive(file: &File, len: usize, flags: ReceiveFlags) -> Result<Reply, Error>
     if file.socket.is_none() {
         let read = rustix::io::read(file, &mut buffer)?;
         buffer.truncate(read);
-        return Ok(Reply::Received(buffer, 0));
+        return Ok(Reply::Received(buffer, 0, Vec::new()));
     }
     let mut all = RecvFlags::empty();
     all.set(RecvFlags::PEEK, flags.peek);
@@ -173,7 +173,7 @@ fn receive(file: &File, len: usize, flags: ReceiveFlags) -> Result<Reply, Error>
     let mut nothing = RecvAncillaryBuffer::default();
     let received = net::recvmsg(file, &mut [IoSliceMut::new(&mut buffer)], &mut nothing, all)?;
     buffer.truncate(received.bytes);
-    Ok(Reply::Received(buffer, i64::from(received.flags.bits())))
+    Ok(Reply::Received(buffer, i64::from(received.flags.bits()), Vec::new()))
 }
 
 fn send(file: &File, len: usize, flags: SendFlags, fast_open: Option<SocketAddr>) -> Result<usize, Error> {

@@ -67,6 +67,9 @@ int_options! {
     FastOpen: "IPPROTO_TCP" "TCP_FASTOPEN" = libc::IPPROTO_TCP, libc::TCP_FASTOPEN;
     FastOpenConnect: "IPPROTO_TCP" "TCP_FASTOPEN_CONNECT" = libc::IPPROTO_TCP, libc::TCP_FASTOPEN_CONNECT;
     NotSentLowat: "IPPROTO_TCP" "TCP_NOTSENT_LOWAT" = libc::IPPROTO_TCP, libc::TCP_NOTSENT_LOWAT;
+    Inq: "IPPROTO_TCP" "TCP_INQ" = libc::IPPROTO_TCP, libc::TCP_INQ;
+    RecvErr: "IPPROTO_IP" "IP_RECVERR" = libc::IPPROTO_IP, libc::IP_RECVERR;
+    RecvErrV6: "IPPROTO_IPV6" "IPV6_RECVERR" = libc::IPPROTO_IPV6, libc::IPV6_RECVERR;
     Tos: "IPPROTO_IP" "IP_TOS" = libc::IPPROTO_IP, libc::IP_TOS;
     Ttl: "IPPROTO_IP" "IP_TTL" = libc::IPPROTO_IP, libc::IP_TTL;
     Mtu: "IPPROTO_IP" "IP_MTU" = libc::IPPROTO_IP, libc::IP_MTU;

@@ -114,6 +114,9 @@ pub(crate) struct Controller {
     window: Window,
     usage: Usage,
     choice: Choice,
+    /// The threshold is a part of the window, in whole segments, and not of what was in flight: Linux's rule.
+    // DRILL-X08
+    by_window: bool,
     /// Allocated when the window is first used: most connections are too short for it.
     state: Option<Box<State>>,
 }
@@ -140,6 +143,16 @@ impl Algorithm {
         match choice {
             Choice::Cubic => Algorithm::Cubic(Cubic::default()),
             Choice::Reno => Algorithm::Reno(Reno::default()),
+        }
+    }
+}
+
+impl Algorithm {
+    /// The segments that Linux leaves of a window of so many.
+    fn part_of(&self, segments: u32) -> u32 {
+        match self {
+            Algorithm::Cubic(_) => (u64::from(segments) * 717 / 1024) as u32,
+            Algorithm::Reno(_) => segments / 2,
         }
     }
 }
@@ -171,7 +184,12 @@ impl Controller {
     /// For data from `una` on.
     pub(crate) fn new(choice: Choice, initial_window: u32, una: SeqNum, now: Tick) -> Controller {
         let window = Window { cwnd: initial_window, ssthresh: u32::MAX };
-        Controller { window, usage: Usage::new(una, now), choice, state: None }
+        Controller { window, usage: Usage::new(una, now), choice, by_window: false, state: None }
+    }
+
+    /// Takes Linux's rule of the threshold.
+    pub(crate) fn follow_linux(&mut self) {
+        self.by_window = true;
     }
 
     /// The congestion window.
@@ -300,9 +318,12 @@ impl Controller {
     /// There is congestion, with `flight` bytes in flight. Lowers the threshold and returns it; the window is for the
     /// caller to set. Called at most once per window of data.
     pub(crate) fn congested(&mut self, cause: Cause, flight: u32, mss: u32) -> u32 {
-        let window = self.window;
-        self.window.ssthresh = self.state().algorithm.congested(&window, cause, flight, mss);
-        self.window.ssthresh
+        let (window, by_window) = (self.window, self.by_window);
+        let algorithm = &mut self.state().algorithm;
+        let reduced = algorithm.congested(&window, cause, flight, mss);
+        let threshold = if by_window { algorithm.part_of(window.cwnd / mss).max(2) * mss } else { reduced };
+        self.window.ssthresh = threshold;
+        threshold
     }
 
     /// Remembers window and state for [`undo`](Controller::undo): an episode of recovery begins.
@@ -338,6 +359,13 @@ impl Controller {
         self.window.keep_threshold();
         self.window.cwnd = self.window.cwnd.min(restart);
         self.stop_clock();
+    }
+
+    /// As [`idle`](Controller::idle), but the window is halved for each RTO (RFC 2861 §3.2).
+    // DRILL-X10
+    pub(crate) fn decay(&mut self, restart: u32, timeouts: u32, mss: u32) {
+        let halved = (self.window.cwnd / mss).checked_shr(timeouts).unwrap_or(0) * mss;
+        self.idle(halved.max(restart));
     }
 
     fn state(&mut self) -> &mut State {

@@ -15,6 +15,7 @@ pub(crate) mod undo;
 
 use super::congestion::Cause;
 use super::flight::Flight;
+use super::quanta::LINUX_6_18;
 use super::segment::Segment;
 use super::tcb::{Connection, Env};
 use crate::seq::SeqNum;
@@ -108,7 +109,9 @@ impl Connection {
     /// Everything is acknowledged: nothing of the flight is left, unless later ACKs decide on a loss probe.
     #[inline]
     pub(super) fn close_flight(&mut self, env: &mut Env<'_>) {
-        if let Some(flight) = self.flight.take_if(|flight| !flight.probe.is_copy()) {
+        let linux = env.config.linux_release > 0;
+        let lasts = |flight: &Flight| flight.probe.is_copy() || linux && flight.phase == CaState::Cwr;
+        if let Some(flight) = self.flight.take_if(|flight| !lasts(flight)) {
             env.flights.take_back(flight);
         }
     }
@@ -144,7 +147,10 @@ impl Connection {
             news |= flight.sack(*block, ack, most, &mut delivery);
         }
         flight.rack.update(&delivery);
-        self.reordering.seen |= delivery.reordered;
+        if let Some(start) = delivery.reordered {
+            let bytes = flight.rack.fack.since(start);
+            self.reordering.note_late(bytes, u32::from(self.payload_mss()));
+        }
         if reneged {
             env.counters.tcp_sack_reneging += 1;
         }
@@ -232,23 +238,26 @@ impl Connection {
             } else {
                 self.detect_by_duplicates(before, env)
             };
-            self.reduce_window(before);
+            self.reduce_window(before, env.config.linux_release);
         }
     }
 
     /// In Recovery and Cwr the window follows what an ACK delivers (RFC 9937 §6.2).
-    fn reduce_window(&mut self, before: Before) {
+    fn reduce_window(&mut self, before: Before, linux_release: u32) {
         let (una, inflight, mss) = (self.tcb.snd.una, self.in_network(), u32::from(self.payload_mss()));
         let sack = self.tcb.snd.sack;
         let Some(flight) = self.flight.as_mut() else { return };
         let (left, marked) = (flight.left(), std::mem::take(&mut flight.marked));
+        let phase = flight.phase;
         let Some(prr) = flight.prr.as_mut() else { return };
         let advanced = una.since(before.una);
         let mut delivered = (advanced + left).saturating_sub(before.left);
         if !sack {
             delivered = prr.credible(delivered);
         }
-        let report = Report { delivered, inflight, safe: advanced > 0 && !marked };
+        // Before 6.18 Linux grants no segment more while no loss is being repaired. DRILL-X17
+        let sparing = phase == CaState::Cwr && (1..LINUX_6_18).contains(&linux_release);
+        let report = Report { delivered, inflight, safe: advanced > 0 && !marked && !sparing };
         if let Some(window) = prr.window(report, mss) {
             self.congestion.set_cwnd(window);
         }
@@ -275,7 +284,10 @@ impl Connection {
                 self.enter_recovery(before, env);
             }
             // Congestion again: the loss of a retransmission is a second sign of it (5681-14).
-            CaState::Recovery if detected.retransmission => self.enter_recovery(before, env),
+            // Linux reduces once in an episode. DRILL-X17
+            CaState::Recovery if detected.retransmission && env.config.linux_release == 0 => {
+                self.enter_recovery(before, env);
+            }
             _ => {}
         }
     }
@@ -332,6 +344,9 @@ impl Connection {
         let prr = Prr::new(self.congestion.ssthresh(), before.flight.saturating_sub(before.left));
         let flight = self.open_flight(env);
         (flight.phase, flight.prr) = (CaState::Cwr, Some(prr));
+        if env.config.linux_release > 0 {
+            self.tcb.snd.recover = self.tcb.snd.nxt;
+        }
     }
 
     /// Begins an episode of recovery.
@@ -367,8 +382,8 @@ impl Connection {
     }
 
     /// Updates recovery after SND.UNA advanced by `acked` bytes to `ack`. Returns whether the retransmission
-    /// timer must not be restarted (6582-2).
-    pub(super) fn acked_in_recovery(&mut self, ack: SeqNum, acked: u32) -> bool {
+    /// timer must not be restarted (6582-2). `past`: the ACK covers more than what was sent before the window was reduced.
+    pub(super) fn acked_in_recovery(&mut self, ack: SeqNum, acked: u32, past: bool) -> bool {
         let mss = u32::from(self.payload_mss());
         let (recover, sack, reduced) = (self.tcb.snd.recover, self.tcb.snd.sack, self.reduced_already());
         let Some(flight) = self.flight.as_mut() else { return false };
@@ -386,7 +401,7 @@ impl Connection {
             }
             CaState::Recovery => self.end_recovery(),
             CaState::Loss if ack.ge(recover) => self.end_recovery(),
-            CaState::Cwr if !reduced => self.end_reduction(),
+            CaState::Cwr if !reduced && past => self.end_reduction(),
             // The missing segment was only reordered.
             CaState::Disorder if flight.sacked() == 0 => flight.phase = CaState::Open,
             _ => {}

@@ -69,23 +69,23 @@ pub(crate) struct Delivery {
     echo_age: Option<u32>,
     fack: SeqNum,
     newest: Option<(SendTime, SeqNum)>,
-    /// Data that was sent once arrived after data above it (8985-14).
-    pub(crate) reordered: bool,
+    /// Where data begins that was sent once and arrived after data above it (8985-14).
+    pub(crate) reordered: Option<SeqNum>,
     /// Data that was taken for lost, and was not sent again, has arrived.
     pub(crate) late: bool,
 }
 
 impl Delivery {
     pub(crate) fn new(now: SendTime, min_rtt: u32, echo_age: Option<u32>, fack: SeqNum) -> Delivery {
-        Delivery { now, min_rtt, echo_age, fack, newest: None, reordered: false, late: false }
+        Delivery { now, min_rtt, echo_age, fack, newest: None, reordered: None, late: false }
     }
 
-    /// The ACK delivers a range, up to `end`. To be called in the order of sequence numbers.
-    pub(crate) fn note(&mut self, end: SeqNum, range: &Range, selectively: bool) {
+    /// The ACK delivers a range, or its part from `start` to `end`. To be called in the order of sequence numbers.
+    pub(crate) fn note(&mut self, start: SeqNum, end: SeqNum, range: &Range, selectively: bool) {
         if end.gt(self.fack) {
             self.fack = end;
         } else if end.lt(self.fack) && !range.retransmitted {
-            self.reordered = true;
+            self.reordered.get_or_insert(start);
         }
         self.late |= range.fate == Fate::Lost && !range.retransmitted;
         let sent = (range.sent, end);
@@ -114,9 +114,24 @@ pub(crate) struct Reordering {
     widened: u8,
     /// Recoveries for which it stays: RACK.reo_wnd_persist.
     persist: u8,
+    /// The furthest that data came late, in segments; 0: never.
+    pub(crate) distance: u16,
+    /// How often data came late.
+    pub(crate) times: u16,
 }
 
+/// Linux's limit of `tcpi_reordering`, in segments (`tcp_max_reordering`).
+const MOST_DISTANCE: u32 = 300;
+
 impl Reordering {
+    /// An ACK delivers data that was sent once and lies `bytes` below the highest delivered.
+    #[cold]
+    pub(crate) fn note_late(&mut self, bytes: u32, mss: u32) {
+        self.seen = true;
+        self.times = self.times.saturating_add(1);
+        self.distance = self.distance.max(bytes.div_ceil(mss.max(1)).min(MOST_DISTANCE) as u16);
+    }
+
     /// A D-SACK reported a spurious retransmission, the first one in a round trip. The data that was taken for lost
     /// had been reordered, even if no range that was sent once shows it.
     pub(crate) fn widen(&mut self) {
