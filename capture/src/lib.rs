@@ -38,6 +38,8 @@ pub const HARD_LIMIT: u32 = 16 * 1024 * 1024;
 pub const SEARCH_LIMIT: usize = 1024 * 1024;
 /// Limit of the interfaces of one section.
 pub const INTERFACE_LIMIT: usize = 65_536;
+/// Limit of the addresses whose names are kept.
+pub const NAMES_LIMIT: usize = 4096;
 /// Limit of the problems that are kept in full. Further ones are counted.
 pub const PROBLEM_LIMIT: usize = 64;
 

@@ -1,19 +1,22 @@
 //! pcapng (draft-ietf-opsawg-pcapng): sections of blocks.
 
+use std::collections::BTreeMap;
 use std::io::{self, Read};
+use std::net::IpAddr;
 
 use crate::bytes::Order;
 use crate::damage::{Damage, Error};
 use crate::options::options;
 use crate::record::{Direction, Found, Interface, Options, Resolution};
 use crate::window::Window;
-use crate::{HARD_LIMIT, INTERFACE_LIMIT, SEARCH_LIMIT};
+use crate::{HARD_LIMIT, INTERFACE_LIMIT, NAMES_LIMIT, SEARCH_LIMIT};
 
 pub(crate) const SECTION_HEADER: u32 = 0x0a0d_0d0a;
 const BYTE_ORDER_MAGIC: u32 = 0x1a2b_3c4d;
 const INTERFACE_DESCRIPTION: u32 = 1;
 const PACKET: u32 = 2;
 const SIMPLE_PACKET: u32 = 3;
+const NAME_RESOLUTION: u32 = 4;
 const INTERFACE_STATISTICS: u32 = 5;
 const ENHANCED_PACKET: u32 = 6;
 /// Block types that a search for the next block accepts: those of the draft.
@@ -29,11 +32,13 @@ pub(crate) struct Pcapng {
     pub(crate) section: Option<u32>,
     /// Index of the first interface of the section.
     first: usize,
+    /// Names of addresses, as the file has them.
+    pub(crate) names: BTreeMap<IpAddr, String>,
 }
 
 impl Pcapng {
     pub(crate) fn new() -> Pcapng {
-        Pcapng { order: Order::Little, section: None, first: 0 }
+        Pcapng { order: Order::Little, section: None, first: 0, names: BTreeMap::new() }
     }
 
     pub(crate) fn order(&self) -> Order {
@@ -144,6 +149,7 @@ impl Pcapng {
                     });
                 }
             }
+            NAME_RESOLUTION => resolve(order, body, &mut self.names),
             INTERFACE_STATISTICS => {
                 let index = self.first + order.u32(body, 0) as usize;
                 if let Some(interface) = interfaces.get_mut(index) {
@@ -240,6 +246,28 @@ impl Pcapng {
                 && at + len <= bytes.len()
                 && self.order.u32(bytes, at + len - 4) as usize == len
         }))
+    }
+}
+
+/// Reads the records of a name resolution block. The first name of an address counts.
+fn resolve(order: Order, body: &[u8], names: &mut BTreeMap<IpAddr, String>) {
+    let mut rest = body;
+    while rest.len() >= 4 {
+        let (kind, len) = (order.u16(rest, 0), usize::from(order.u16(rest, 2)));
+        let Some(value) = rest.get(4..4 + len).filter(|_| kind != 0) else { return };
+        let found = match kind {
+            1 => value.split_first_chunk::<4>().map(|(four, name)| (IpAddr::from(*four), name)),
+            2 => value.split_first_chunk::<16>().map(|(six, name)| (IpAddr::from(*six), name)),
+            _ => None,
+        };
+        if let Some((address, name)) = found
+            && names.len() < NAMES_LIMIT
+        {
+            let name = name.split(|byte| *byte == 0).next().unwrap_or_default();
+            let name = String::from_utf8_lossy(&name[..name.len().min(NAME_LIMIT)]);
+            names.entry(address).or_insert_with(|| name.replace(char::is_control, "?"));
+        }
+        rest = rest.get((4 + len).next_multiple_of(4)..).unwrap_or_default();
     }
 }
 

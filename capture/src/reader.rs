@@ -1,6 +1,8 @@
 //! The reader: finds the format, and returns records.
 
+use std::collections::BTreeMap;
 use std::io::{self, Chain, Cursor, Read};
+use std::net::IpAddr;
 
 use flate2::read::MultiGzDecoder;
 
@@ -116,6 +118,14 @@ impl<R: Read> Reader<R> {
     /// The interfaces that were declared so far, over all sections. A pcap file has one.
     pub fn interfaces(&self) -> &[Interface] {
         &self.interfaces
+    }
+
+    /// The names of addresses that the file has told so far.
+    pub fn names(&self) -> BTreeMap<IpAddr, String> {
+        match &self.inner {
+            Inner::Pcap(_) => BTreeMap::new(),
+            Inner::Pcapng(pcapng) => pcapng.names.clone(),
+        }
     }
 
     /// The parts that could not be read so far.

@@ -5,7 +5,7 @@ use std::io::Write;
 use pcap_parser::traits::PcapReaderIterator;
 
 use crate::link::{self, Unread};
-use crate::{Direction, Error, Reader};
+use crate::{Direction, Error, NAMES_LIMIT, Reader};
 
 /// A packet of a test file: seconds, fraction, captured bytes, length on the wire.
 type Packet<'a> = (u32, u32, &'a [u8], u32);
@@ -146,6 +146,36 @@ fn pcapng_times_flags_and_comments_are_read() {
     assert_eq!((third.nanos, third.data, third.number), (None, B, 3));
     assert_eq!(reader.next().unwrap(), None);
     assert_eq!((reader.interfaces()[0].name.as_str(), reader.damage().count), ("eth0", 0));
+}
+
+#[test]
+fn names_of_addresses_are_read_and_limited() {
+    let record = |kind: u16, address: &[u8], name: &[u8]| option(kind, &[address, name].concat());
+    let six = [0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 7];
+    let names = |records: &[Vec<u8>]| {
+        let file = [section(), block(4, &records.concat()), interface(101, &[])].concat();
+        let mut reader = Reader::new(&file[..]).unwrap();
+        assert_eq!(reader.next().unwrap(), None);
+        assert!(reader.damage().is_empty());
+        reader.names()
+    };
+    let found = names(&[
+        record(1, &[192, 0, 2, 1], b"web\0www\0"),
+        record(1, &[192, 0, 2, 1], b"late\0"),
+        record(2, &six, b"a\x1bb"),
+        record(9, &[1, 2, 3, 4], b"of another kind\0"),
+        vec![0; 4],
+        record(1, &[192, 0, 2, 2], b"behind the end\0"),
+    ]);
+    let found: Vec<(String, &str)> =
+        found.iter().map(|(address, name)| (address.to_string(), name.as_str())).collect();
+    assert_eq!(found, [("192.0.2.1".to_owned(), "web"), ("fd00::7".to_owned(), "a?b")]);
+    // A record that is longer than its block.
+    assert!(names(&[vec![1, 0, 0xff, 0xff, 192, 0, 2, 1]]).is_empty());
+    let many: Vec<Vec<u8>> =
+        (0..NAMES_LIMIT as u32 + 1).map(|n| record(1, &n.to_be_bytes(), b"x\0")).collect();
+    assert_eq!(names(&many).len(), NAMES_LIMIT);
+    assert_eq!(names(&[record(1, &[192, 0, 2, 1], &[b'x'; 200])]).values().next().unwrap().len(), 64);
 }
 
 #[test]
