@@ -150,3 +150,26 @@ fn a_capture_of_connect_to_nginx_is_sound() {
         judge(&file, 7000, &EXPECTED);
     }
 }
+
+/// A capture of both hosts has each packet twice. That of one host has it once, and tshark sees nothing strange in it
+/// but what the scenario does: in H1 the first SYN is lost behind C.
+#[test]
+fn a_capture_of_one_host_of_the_lab_has_nothing_twice() {
+    if !enter_namespace(&["tshark"]) {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("host.pcapng");
+    let strange = "tcp.analysis.retransmission || tcp.analysis.fast_retransmission || tcp.analysis.out_of_order \
+                   || tcp.analysis.spurious_retransmission || tcp.analysis.duplicate_ack";
+    for (scenario, host, expected) in
+        [("N1", "C", &[][..]), ("N1", "S", &[]), ("H1", "C", &["2"]), ("H1", "S", &[])]
+    {
+        let mut lab = Command::new(env!("CARGO_BIN_EXE_steadfast"));
+        lab.args(["lab", "run", scenario, "--profile", "linux", "--pcap-host", host, "--pcap"]).arg(&file);
+        let (status, _, errors) = run(&mut lab, b"");
+        assert!(status.success(), "{errors}");
+        assert!(tshark(&file, "tcp", &["frame.number"]).len() >= 6, "{scenario} at {host}");
+        assert_eq!(tshark(&file, strange, &["frame.number"]), expected, "{scenario} at {host}");
+    }
+}
