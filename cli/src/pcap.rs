@@ -16,7 +16,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Subcommand, ValueEnum};
 use steadfast_capture::{Reader, Record};
-use steadfast_diagnose::{Check, Confidence, Finding, Options, Report, Severity, json};
+use steadfast_diagnose::{Check, Confidence, Finding, Options, Report, Severity, json, json_lines};
 
 use crate::failure::Failure;
 use crate::output::say;
@@ -64,6 +64,9 @@ pub(crate) struct CheckFiles {
     /// Print one JSON object for each file.
     #[arg(long)]
     json: bool,
+    /// Print one JSON object for each connection on a line of its own, and then one for the file.
+    #[arg(long, conflicts_with = "json")]
+    json_lines: bool,
     /// Print each finding with its evidence, its reasons and the advice.
     #[arg(long)]
     explain: bool,
@@ -76,7 +79,7 @@ pub(crate) struct CheckFiles {
     /// Only findings that are at least as sure.
     #[arg(long, value_name = "CONFIDENCE", default_value = "possible")]
     min_confidence: Sure,
-    /// Print all connections, also those without findings (with `--json`).
+    /// Print all connections, also those without findings (with `--json`), and what is as it should be.
     #[arg(long)]
     all: bool,
     /// Connections that are followed at once. Beyond, the oldest are given up.
@@ -124,10 +127,12 @@ impl CheckFiles {
             let name = path.display().to_string();
             if self.json {
                 say(&format!("{}\n", json(&name, &report)))?;
+            } else if self.json_lines {
+                json_lines(&name, &report).try_for_each(|line| say(&format!("{line}\n")))?;
             } else {
                 say(&text::check(&name, &report, self.explain))?;
             }
-            let worst = report.all().map(|finding| finding.severity).max();
+            let worst = report.all().filter(|one| !one.is_plain()).map(|one| one.severity).max();
             let fails = match self.fail_on {
                 Least::Info => worst.is_some(),
                 Least::Warning => worst >= Some(Severity::Warning),
@@ -190,5 +195,7 @@ fn read(path: &Path, mut take: impl FnMut(&Record<'_>)) -> Result<Reader<Box<dyn
 fn check(path: &Path, options: Options) -> Result<Report, Failure> {
     let mut check = Check::new(options);
     let reader = read(path, |record| check.record(record))?;
-    Ok(check.finish(reader.format(), reader.position(), reader.interfaces(), reader.damage()))
+    let mut report = check.finish(reader.format(), reader.position(), reader.interfaces(), reader.damage());
+    report.captured.names = reader.names();
+    Ok(report)
 }

@@ -168,7 +168,7 @@ impl Check {
     }
 
     fn judge(&mut self, conn: &Conn) {
-        let context = Context { end: self.captured.end };
+        let context = Context { end: self.captured.end, all: self.options.all };
         let findings = rules::judge(conn, &context, &mut self.quality);
         self.many.take(conn, &findings);
         *self.endings.entry(rules::ended(conn)).or_default() += 1;

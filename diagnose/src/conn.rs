@@ -75,6 +75,9 @@ pub(crate) struct Way {
     /// Window scale; 255: not offered.
     pub(crate) scale: u8,
     pub(crate) ttl: u8,
+    /// Another TTL, and how many segments in a row had it.
+    pub(crate) other_ttl: u8,
+    pub(crate) other_ttls: u8,
     pub(crate) id: u16,
     pub(crate) id_steps: u8,
     pub(crate) dup_acks: u8,
@@ -184,6 +187,10 @@ pub(crate) enum Kind {
     OldReset,
     /// Other bytes under the same numbers. The value: the packet that had the first ones.
     Differs,
+    /// Data whose TTL is not that of its sender. The value: its TTL.
+    OddTtl,
+    /// The TTL of the sender has changed. The value: 256 times the old one, plus the new one.
+    TtlChange,
 }
 
 /// A mark: what, where, when.
@@ -291,6 +298,8 @@ pub(crate) struct Trouble {
     pub(crate) twice: Tally,
     /// Repairs whose original never came by.
     pub(crate) before_here: Tally,
+    /// Data again, or a DSACK, that only a lost acknowledgment explains.
+    pub(crate) ack_lost: Tally,
     /// The range that is sent again and again: its number, length, times, first packet.
     pub(crate) stuck: Stuck,
     /// The worst of `stuck` that a smaller segment ended.
@@ -378,6 +387,11 @@ pub(crate) struct Turns {
     pub(crate) slow_packets: [u32; 2],
     pub(crate) request_at: i64,
     pub(crate) request_packet: u32,
+    /// Pauses of the client with nothing in flight: how many, together, the longest, and the packet after it.
+    pub(crate) pauses: u16,
+    pub(crate) paused: i64,
+    pub(crate) pause: i64,
+    pub(crate) pause_packet: u32,
 }
 
 /// How often and how long a sender waited for the window.
@@ -409,6 +423,8 @@ pub(crate) mod state {
     pub(crate) const TWO_VANTAGES: u16 = 1 << 10;
     /// The SYN-ACK was captured before the SYN.
     pub(crate) const ANSWER_FIRST: u16 = 1 << 11;
+    /// After a SYN with data, one without came before the answer.
+    pub(crate) const SYN_BARE: u16 = 1 << 12;
     pub(crate) const SIMULTANEOUS: u16 = 1 << 13;
     pub(crate) const SYN_DATA: u16 = 1 << 14;
     pub(crate) const FAST_OPEN: u16 = 1 << 15;
@@ -431,6 +447,8 @@ pub(crate) struct Conn {
     pub(crate) last: i64,
     /// Microseconds from SYN to SYN-ACK and from SYN-ACK to ACK; 0: unknown.
     pub(crate) legs: [u32; 2],
+    /// Routers between the two interfaces that see a direction.
+    pub(crate) hops: [Option<u8>; 2],
     /// Who sent the first FIN or reset: 0 nobody, 1 client, 2 server.
     pub(crate) first_to_close: u8,
     /// Bytes of data on the first SYN.
@@ -484,6 +502,7 @@ impl Conn {
             start: segment.at,
             last: segment.at,
             legs: [0; 2],
+            hops: [None; 2],
             first_to_close: 0,
             syn_len: 0,
             marks: Vec::new(),
@@ -602,8 +621,32 @@ impl Conn {
         }
     }
 
+    /// Notes that the client was silent though nothing held it up.
+    fn pause(&mut self, s: &Segment) {
+        const LONG: i64 = 1_000_000_000;
+        let [client, server] = &self.ways;
+        let last = client.data_at.max(server.data_at);
+        let (idle, waits) = (s.at - last, client.in_flight() || server.in_flight());
+        if last == 0 || waits || idle <= LONG || idle <= 10 * self.round_trip() {
+            return;
+        }
+        let opened = self.marks_of(SERVER, Kind::WindowOpens).last().is_some_and(|mark| mark.at > last);
+        if opened || self.ways[CLIENT].is(fact::CLOSED_WINDOW) {
+            return;
+        }
+        let turns = self.turns();
+        turns.pauses = turns.pauses.saturating_add(1);
+        turns.paused = turns.paused.saturating_add(idle);
+        if idle > turns.pause {
+            (turns.pause, turns.pause_packet) = (idle, s.number);
+        }
+    }
+
     /// Notes requests and answers, and small segments that wait for an acknowledgment.
     pub(crate) fn turn(&mut self, way: usize, s: &Segment) {
+        if way == CLIENT {
+            self.pause(s);
+        }
         let leg = self.leg(1 - way);
         let own_leg = self.leg(way);
         let full = u32::from(self.ways[1 - way].mss.max(536)).saturating_sub(12);

@@ -28,7 +28,10 @@ pub(crate) enum Twin {
         after: i64,
     },
     /// Another interface saw it before.
-    Elsewhere,
+    Elsewhere {
+        /// By how much its TTL differs there.
+        hops: u8,
+    },
 }
 
 /// The packets of the last moments, by their hash.
@@ -55,7 +58,7 @@ impl Copies {
             return Twin::None;
         }
         if old.interface != s.interface {
-            return Twin::Elsewhere;
+            return Twin::Elsewhere { hops: old.ttl.abs_diff(s.ttl) };
         }
         // Resets without a socket have no identification, and are equal when they answer equal packets.
         let carries = (s.len > 0 || s.flags & (SYN | FIN) != 0) && !s.has(RST);

@@ -192,6 +192,13 @@ impl Finding {
         self
     }
 
+    /// Whether it only says how things are, and of nothing that went wrong.
+    pub fn is_plain(&self) -> bool {
+        const PLAIN: [&str; 5] =
+            ["cap-end-open", "cap-two-vantages", "cap-vantage", "close-half-closed", "close-normal"];
+        PLAIN.contains(&self.id)
+    }
+
     /// The catalogue's entry.
     pub fn diagnosis(&self) -> Option<&'static Diagnosis> {
         diagnosis(self.id)

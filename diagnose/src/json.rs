@@ -16,6 +16,26 @@ fn link_name(link: u16) -> String {
 
 /// The report of a file as one object: format 1.
 pub fn json(file: &str, report: &Report) -> Value {
+    let mut whole = without_connections(file, report);
+    whole["connections"] = report.connections.iter().map(connection).collect();
+    whole
+}
+
+/// The report of a file as an object for each connection, with the file's name, and then one without them.
+pub fn json_lines(file: &str, report: &Report) -> impl Iterator<Item = Value> {
+    let named = move |one| {
+        let mut connection = connection(one);
+        connection["file"] = json!(file);
+        connection
+    };
+    report
+        .connections
+        .iter()
+        .map(named)
+        .chain(std::iter::once_with(move || without_connections(file, report)))
+}
+
+fn without_connections(file: &str, report: &Report) -> Value {
     let captured = &report.captured;
     let summary: Vec<Value> = report
         .summary()
@@ -57,6 +77,7 @@ pub fn json(file: &str, report: &Report) -> Value {
             "damage": captured.damage,
             "damaged": captured.damaged,
             "interfaces": captured.interfaces.iter().map(|(name, count)| json!({"name": name, "packets": count})).collect::<Vec<_>>(),
+            "names": captured.names.iter().map(|(address, name)| (address.to_string(), json!(name))).collect::<Map<_, _>>(),
             "not_read": captured.unread.iter().map(|(link, packets)| json!({"link": link, "name": link::name(*link), "packets": packets})).collect::<Vec<_>>(),
             "not_followed": captured.evicted,
         },
@@ -65,7 +86,6 @@ pub fn json(file: &str, report: &Report) -> Value {
         "endings": report.endings,
         "findings": report.findings.iter().map(|one| finding(one, captured.start)).collect::<Vec<_>>(),
         "summary": {"findings": summary, "services": services, "clients": clients},
-        "connections": report.connections.iter().map(connection).collect::<Vec<_>>(),
     })
 }
 

@@ -18,7 +18,7 @@ mod track;
 
 pub use check::{Check, Options};
 pub use finding::{Alternative, Confidence, Evidence, Finding, Place, Severity};
-pub use json::{finding as finding_json, json};
+pub use json::{finding as finding_json, json, json_lines};
 pub use many::{Client, Service};
 pub use packet::End;
 pub use report::{Captured, Connection, Report};

@@ -384,7 +384,8 @@ fn opening(service: &mut Service, conn: &Conn, established: bool) {
     }
     keep(&mut service.incomplete_packets, conn.first_packet);
     if conn.is(state::SYN_ACK) {
-        service.half_open += 1;
+        // One that was answered just now may still be acknowledged.
+        service.half_open += u32::from(conn.marks_of(SERVER, Kind::SynAck).count() > 1);
     } else {
         service.unanswered += 1;
         let tried = conn.marks_of(CLIENT, Kind::Syn).count() >= 2;

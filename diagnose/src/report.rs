@@ -1,6 +1,7 @@
 //! The answer: findings, connections, and what was read.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use crate::conn::{CLIENT, Conn, SERVER, fact, state};
 use crate::finding::{Finding, Severity};
@@ -33,6 +34,8 @@ pub struct Captured {
     pub damaged: u64,
     /// Interfaces: names, and packets.
     pub interfaces: Vec<(String, u64)>,
+    /// Names of addresses, if the file has them.
+    pub names: BTreeMap<IpAddr, String>,
     /// Connections that were given up because there were too many.
     pub evicted: u64,
 }

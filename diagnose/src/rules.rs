@@ -20,6 +20,8 @@ use crate::finding::{Confidence, Finding, Severity};
 pub(crate) struct Context {
     /// The time of the last packet.
     pub(crate) end: i64,
+    /// Tell of what is as it should be, too.
+    pub(crate) all: bool,
 }
 
 /// Judges a connection that has ended.
@@ -75,7 +77,10 @@ fn suppress(out: &mut Vec<Finding>) {
         ("close-timewait-assassination", &["reset-abort", "reset-peer-gone", "close-finwait2-orphan"]),
         ("path-idle-drop", &["loss-rto", "loss-tlp", "live-retries-exhausted", "live-peer-vanished"]),
         ("live-keepalive-dead", &["reset-abort"]),
-        ("path-one-direction-dead", &["loss-rto", "loss-tlp", "loss-spurious", "reset-abort"]),
+        (
+            "path-one-direction-dead",
+            &["loss-rto", "loss-tlp", "loss-spurious", "loss-ack-lost", "reset-abort"],
+        ),
         ("close-fin-unanswered", &["reset-abort", "loss-rto", "loss-tlp"]),
         ("window-zero-dead", &["reset-abort"]),
         (

@@ -1,6 +1,7 @@
 //! Rules on packets that the tests build.
 
 mod rare;
+mod told;
 
 use std::net::SocketAddr;
 
@@ -156,8 +157,12 @@ impl Tape {
     }
 
     fn report(&self) -> Report {
+        self.report_with(true)
+    }
+
+    fn report_with(&self, all: bool) -> Report {
         let mut reader = Reader::new(&self.file[..]).unwrap();
-        let mut check = Check::new(Options { all: true, ..Options::default() });
+        let mut check = Check::new(Options { all, ..Options::default() });
         while let Some(record) = reader.next().unwrap() {
             check.record(&record);
         }

@@ -88,23 +88,20 @@ impl Tracker {
         let twin = self.copies.look(section, s);
         let index = self.find(section, s);
         let Some(conn) = self.conns[index as usize].as_deref_mut() else { return };
+        let way = conn.way_of(s);
+        if let Twin::Elsewhere { hops } = twin {
+            self.twins += 1;
+            conn.set(state::TWO_VANTAGES);
+            conn.hops[way].get_or_insert(hops);
+        }
         if s.interface != conn.interface {
             // The other interface sees the same packets, unless each direction has an interface of its own.
-            if twin == Twin::Elsewhere {
-                self.twins += 1;
-                conn.set(state::TWO_VANTAGES);
-            } else {
-                self.alone += 1;
-            }
+            self.alone += u64::from(twin == Twin::None);
             if self.twins > 0 || self.alone < 64 {
                 return;
             }
-        } else if twin == Twin::Elsewhere {
-            self.twins += 1;
-            conn.set(state::TWO_VANTAGES);
         }
         conn.last_packet = s.number;
-        let way = conn.way_of(s);
         if let Twin::Copy { packet, after } = twin {
             let tally = &mut conn.trouble(way).copies;
             tally.add(s.number, s.at, s.len, after);
@@ -344,6 +341,7 @@ fn note_leap(conn: &mut Conn, way: usize, s: &Segment) {
 
 /// Notes what identifies the sender: TTL, identifications, timestamps.
 fn note_sender(conn: &mut Conn, way: usize, s: &Segment) {
+    note_ttl(conn, way, s);
     let w = &mut conn.ways[way];
     if !w.is(fact::SEEN) {
         w.set(fact::SEEN);
@@ -359,6 +357,28 @@ fn note_sender(conn: &mut Conn, way: usize, s: &Segment) {
             w.id_steps = 0;
             w.clear(fact::IDS_GROW);
         }
+    }
+}
+
+/// Notes a TTL that is not that of the sender. One that stays is its TTL from then on.
+fn note_ttl(conn: &mut Conn, way: usize, s: &Segment) {
+    /// Segments in a row with which another TTL stays.
+    const STAYS: u8 = 3;
+    /// Limit of the marks of single segments.
+    const SINGLE: usize = 8;
+    let w = &mut conn.ways[way];
+    if !w.is(fact::SEEN) || w.ttl == s.ttl {
+        w.other_ttls = 0;
+        return;
+    }
+    let old = w.ttl;
+    w.other_ttls = if w.other_ttl == s.ttl { w.other_ttls + 1 } else { 1 };
+    w.other_ttl = s.ttl;
+    if w.other_ttls == STAYS {
+        (w.ttl, w.other_ttls) = (s.ttl, 0);
+        conn.mark(way, Kind::TtlChange, s, u32::from(old) << 8 | u32::from(s.ttl));
+    } else if s.len > 0 && old.abs_diff(s.ttl) >= 2 && conn.marks_of(way, Kind::OddTtl).count() < SINGLE {
+        conn.mark(way, Kind::OddTtl, s, u32::from(s.ttl));
     }
 }
 

@@ -29,7 +29,7 @@ pub(super) fn check(file: &str, report: &Report, explain: bool) -> String {
         }
         match report.connections.first() {
             Some(connection) => whole(&mut out, connection),
-            None if report.findings.is_empty() => {
+            None if report.findings.iter().all(|finding| finding.severity == Severity::Info) => {
                 out.push_str("1 connection, sound: nothing was lost, and nothing waited.\n")
             }
             None => out.push_str("1 connection, without a finding of its own.\n"),
@@ -71,6 +71,13 @@ fn head(file: &str, report: &Report) -> String {
         captured.segments,
         seconds(captured.end - captured.start)
     );
+    const NAMES: usize = 8;
+    for (address, name) in captured.names.iter().take(NAMES) {
+        let _ = writeln!(out, "  {address} is {name}");
+    }
+    if captured.names.len() > NAMES {
+        let _ = writeln!(out, "  {} more names: --json", captured.names.len() - NAMES);
+    }
     for (number, packets) in &captured.unread {
         let _ = writeln!(out, "  link type {number}, {}: {packets} packets not read", link_name(*number));
     }

@@ -15,6 +15,23 @@ pub(super) fn judge(conn: &Conn, out: &mut Vec<Finding>) {
             .see_all(turns.nagle_first, "small segment, acknowledged late").at(conn.start, turns.nagle_cost).cost(turns.nagle_cost).text(text).times(u32::from(turns.nagle))
             .because("The next small segment leaves as soon as the last one is acknowledged, and the acknowledgment comes late and without data."));
     }
+    if turns.pauses > 0 {
+        let text = format!(
+            "The client was silent for {} in {} pauses, with nothing in flight and the window open; the longest took {}.",
+            seconds(turns.paused),
+            turns.pauses,
+            seconds(turns.pause)
+        );
+        out.push(
+            Finding::new("app-slow-client", Severity::Info, Place::Client)
+                .see(turns.pause_packet, "after the longest pause")
+                .at(conn.start, turns.paused)
+                .cost(turns.paused)
+                .text(text)
+                .times(u32::from(turns.pauses))
+                .because("All data was acknowledged, and the server had no answer to give: neither it nor the path held the client up."),
+        );
+    }
     if turns.slow > 0 {
         let text = format!(
             "{} of {} answers took longer than a second, the slowest {}.",

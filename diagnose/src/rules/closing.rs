@@ -26,6 +26,71 @@ pub(super) fn judge(conn: &Conn, context: &Context, out: &mut Vec<Finding>) {
                 .text("Both ends closed at the same time."),
         );
     }
+    half_closed(conn, out);
+    if context.all && !out.iter().any(|finding| finding.id.starts_with("close-")) {
+        orderly(conn, out);
+    }
+}
+
+/// One end closed its direction, and the other went on.
+fn half_closed(conn: &Conn, out: &mut Vec<Finding>) {
+    if conn.ways.iter().any(|way| way.is(fact::RST)) {
+        return;
+    }
+    for way in [CLIENT, SERVER] {
+        let peer = 1 - way;
+        // Data that does not acknowledge the FIN has crossed it.
+        let late: Vec<&Mark> =
+            conn.marks_of(peer, Kind::DataAfterFin).filter(|mark| mark.value == 1).collect();
+        let (Some(fin), Some(first), Some(last)) =
+            (conn.marks_of(way, Kind::Fin).next(), late.first(), late.last())
+        else {
+            continue;
+        };
+        let text = format!(
+            "The {} closed its direction, and the {} sent data for {} after that.",
+            Place::of(way).name(),
+            Place::of(peer).name(),
+            seconds(last.at - fin.at)
+        );
+        out.push(
+            Finding::new("close-half-closed", Severity::Info, Place::of(way))
+                .sure(Confidence::Certain)
+                .see(fin.packet, "FIN")
+                .see(first.packet, "data after it")
+                .at(fin.at, last.at - fin.at)
+                .text(text)
+                .because(
+                    "The data acknowledges the FIN, and no reset answers it: shutdown(SHUT_WR), not close().",
+                ),
+        );
+    }
+}
+
+/// Both ends closed, and both FINs were acknowledged.
+fn orderly(conn: &Conn, out: &mut Vec<Finding>) {
+    let closed = |way: usize| conn.ways[way].is(fact::FIN) && conn.ways[way].is(fact::FIN_ACKED);
+    if !closed(CLIENT) || !closed(SERVER) || conn.ways.iter().any(|way| way.is(fact::RST)) {
+        return;
+    }
+    let first = usize::from(conn.first_to_close == 2);
+    let fin = |way| conn.marks_of(way, Kind::Fin).next();
+    let (Some(one), Some(other)) = (fin(first), fin(1 - first)) else { return };
+    let text = format!(
+        "The {} closed first, and the {} {} later.",
+        Place::of(first).name(),
+        Place::of(1 - first).name(),
+        seconds(other.at - one.at)
+    );
+    out.push(
+        Finding::new("close-normal", Severity::Info, Place::of(first))
+            .sure(Confidence::Certain)
+            .see(one.packet, "FIN")
+            .see(other.packet, "FIN of the other end")
+            .at(one.at, other.at - one.at)
+            .text(text)
+            .because("Both FINs were acknowledged."),
+    );
 }
 
 fn crossed(conn: &Conn) -> bool {

@@ -76,6 +76,26 @@ pub(super) fn judge(conn: &Conn, gates: &Gates, out: &mut Vec<Finding>) {
                     .times(lost.count),
             );
         }
+        let unheard = &trouble.ack_lost;
+        if unheard.count > 0 {
+            let text = format!(
+                "{} acknowledgments of the {} were lost: the data had arrived, and was sent again.",
+                unheard.count,
+                Place::of(1 - way).name()
+            );
+            out.push(
+                Finding::new("loss-ack-lost", Severity::Info, Place::Path)
+                    .see_all(unheard.packets.iter().map(|p| p.0), "again, or reported twice")
+                    .at(unheard.packets.first().map_or(conn.start, |p| p.1), unheard.most)
+                    .text(text)
+                    .times(unheard.count)
+                    .because("No acknowledgment of it reached the sender in the time that one needs.")
+                    .or(
+                        "loss-spurious",
+                        format!("a capture at the {}: did they come late?", Place::of(way).name()),
+                    ),
+            );
+        }
         if trouble.needless.count > 0 {
             let needless = &trouble.needless;
             let text =

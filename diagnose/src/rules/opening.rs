@@ -18,7 +18,7 @@ pub(super) fn judge(conn: &Conn, context: &Context, out: &mut Vec<Finding>) {
     } else if conn.is(state::SYN_ACK) {
         answered(conn, out);
     }
-    if conn.is(state::SIMULTANEOUS) && conn.is(state::ESTABLISHED) {
+    if conn.is(state::SIMULTANEOUS) && conn.is(state::ESTABLISHED) && !split(conn, out) {
         let finding =
             Finding::new("open-simultaneous", Severity::Info, Place::Unknown).see(conn.first_packet, "SYN");
         out.push(finding.at(conn.start, 0).text("Both ends sent a SYN to each other."));
@@ -33,6 +33,26 @@ pub(super) fn judge(conn: &Conn, context: &Context, out: &mut Vec<Finding>) {
             .see(conn.first_packet, "SYN with a cookie and data");
         out.push(finding.at(conn.start, 0).text("The SYN carried data (TCP Fast Open)."));
     }
+}
+
+/// The server answers the SYN with a SYN: the client, and nobody else, sends a SYN-ACK.
+fn split(conn: &Conn, out: &mut Vec<Finding>) -> bool {
+    let answer = conn.marks_of(CLIENT, Kind::SynAck).next();
+    let Some((syn, answer)) = conn.marks_of(SERVER, Kind::Syn).next().zip(answer) else { return false };
+    let reset = conn.ways.iter().any(|way| way.is(fact::RST));
+    if reset || conn.marks_of(SERVER, Kind::SynAck).next().is_some() {
+        return false;
+    }
+    out.push(
+        Finding::new("open-split-handshake", Severity::Info, Place::Server)
+            .see(syn.packet, "SYN instead of a SYN-ACK")
+            .see(answer.packet, "the client's SYN-ACK")
+            .at(conn.start, answer.at - conn.start)
+            .text("The server answers the SYN with a SYN of its own, and the client sends the SYN-ACK.")
+            .because("Where both ends open at once, both send a SYN-ACK.")
+            .or("open-simultaneous", "a capture at the server: did its SYN-ACK get lost?"),
+    );
+    true
 }
 
 fn syns(conn: &Conn) -> Vec<&Mark> {
@@ -221,6 +241,7 @@ fn answered(conn: &Conn, out: &mut Vec<Finding>) {
         }
     }
     repeated_syns(conn, out);
+    bare_syn(conn, out);
     repeated_answers(conn, established, out);
     overflow(conn, established, out);
 }
@@ -262,14 +283,39 @@ fn repeated_syns(conn: &Conn, out: &mut Vec<Finding>) {
     out.push(finding);
 }
 
+/// A SYN with data got no answer, and one without did.
+fn bare_syn(conn: &Conn, out: &mut Vec<Finding>) {
+    if !conn.is(state::SYN_BARE) {
+        return;
+    }
+    let Some(answer) = conn.marks_of(SERVER, Kind::SynAck).next() else { return };
+    let text = format!(
+        "The SYN with {} bytes of data got no answer, and one without data did after {}.",
+        conn.syn_len,
+        seconds(answer.at - conn.start)
+    );
+    let all = syns(conn).into_iter().map(|syn| syn.packet);
+    out.push(
+        Finding::new("open-syn-data", Severity::Info, Place::Path)
+            .sure(Confidence::Possible)
+            .see_all(all, "SYN")
+            .see(answer.packet, "answered")
+            .at(conn.start, answer.at - conn.start)
+            .text(text)
+            .because("Something on the path may drop SYNs with data; the loss of one packet looks the same.")
+            .or("open-syn-lost", "does it happen again? nstat -az TcpExtTCPFastOpenActiveFail"),
+    );
+}
+
 /// The SYN-ACK came again.
 fn repeated_answers(conn: &Conn, established: Option<&Mark>, out: &mut Vec<Finding>) {
     let answers: Vec<&Mark> = conn.marks_of(SERVER, Kind::SynAck).collect();
     let (Some(first), Some(last)) = (answers.first(), answers.last()) else { return };
-    if answers.len() < 2 {
+    let cost = last.at - first.at;
+    // Sooner than any timer: two copies of one SYN were answered.
+    if answers.len() < 2 || cost < SECOND / 10 {
         return;
     }
-    let cost = last.at - first.at;
     let all: Vec<u32> = answers.iter().map(|answer| answer.packet).collect();
     let syn_between =
         syns(conn).into_iter().find(|syn| syn.packet > first.packet && syn.packet < last.packet);
@@ -344,7 +390,7 @@ fn overflow(conn: &Conn, established: Option<&Mark>, out: &mut Vec<Finding>) {
     let server = &conn.ways[SERVER];
     let Some(ack) = established else { return };
     let Some(rst) = conn.marks_of(SERVER, Kind::Reset).next() else { return };
-    let bare = rst.value & (reset::ACK | reset::OPTIONS | reset::WINDOW) == 0;
+    let bare = rst.value & (reset::ACK | reset::WINDOW) == 0;
     let forged = rst.value & (reset::ODD | reset::TTL | reset::ECHOED_ID) != 0;
     let spoke = server.data_packets > 0
         || server.is(fact::FIN)
@@ -356,6 +402,6 @@ fn overflow(conn: &Conn, established: Option<&Mark>, out: &mut Vec<Finding>) {
     let text = "The server resets the connection in answer to the third segment of the handshake.".to_owned();
     out.push(Finding::new("open-abort-on-overflow", Severity::Error, Place::Server).sure(Confidence::Possible)
         .see(rst.packet, "reset").see(ack.packet, "third segment").at(ack.at, rst.at - ack.at).text(text)
-        .because("The reset has no options and no window: there is no socket. The server had sent nothing but its SYN-ACK.")
+        .because("The reset has no ACK and no window: there is no socket. The server had sent nothing but its SYN-ACK.")
         .or("reset-peer-gone", "nstat -az TcpExtListenOverflows at the server"));
 }

@@ -1,19 +1,24 @@
 //! The path: its MTU, its silence after idle times, its damage and its order.
 
 use super::Context;
-use crate::conn::{CLIENT, Conn, Kind, SERVER, Stuck, Tally};
+use crate::conn::{CLIENT, Conn, Kind, Mark, SERVER, Stuck, Tally};
 use crate::finding::{Confidence, Finding, Place, Severity, seconds};
 
 const SECOND: i64 = 1_000_000_000;
 
 pub(super) fn judge(conn: &Conn, context: &Context, out: &mut Vec<Finding>) {
+    asymmetric(conn, out);
     for way in [CLIENT, SERVER] {
         lowered(conn, way, out);
         overlap(conn, way, out);
+        other_way(conn, way, out);
         let Some(trouble) = conn.trouble[way].as_deref() else { continue };
-        black_hole(conn, way, &trouble.hole_of_size, true, out);
-        if out.last().is_none_or(|last| last.id != "path-mtu-blackhole") {
-            black_hole(conn, way, &trouble.stuck, false, out);
+        // A large segment that had arrived fits the path.
+        if trouble.ack_lost.count == 0 {
+            black_hole(conn, way, &trouble.hole_of_size, true, out);
+            if out.last().is_none_or(|last| last.id != "path-mtu-blackhole") {
+                black_hole(conn, way, &trouble.stuck, false, out);
+            }
         }
         one_way_dead(conn, way, &trouble.needless, context, out);
         if trouble.corrupt.count > 0 {
@@ -74,9 +79,58 @@ fn one_way_dead(conn: &Conn, way: usize, needless: &Tally, context: &Context, ou
     );
 }
 
-/// The same numbers came with other bytes.
+/// Two interfaces see how many routers lie between them, in each direction.
+fn asymmetric(conn: &Conn, out: &mut Vec<Finding>) {
+    let [Some(client), Some(server)] = conn.hops else { return };
+    if client == server {
+        return;
+    }
+    let text = format!(
+        "Between the two interfaces, packets of the client pass {client} routers, and those of the server {server}."
+    );
+    out.push(
+        Finding::new("path-asymmetric", Severity::Info, Place::Path)
+            .sure(Confidence::Certain)
+            .see(conn.first_packet, "seen twice")
+            .at(conn.start, 0)
+            .text(text)
+            .because("Each router takes one from the TTL."),
+    );
+}
+
+/// The TTL of an end changes and stays.
+fn other_way(conn: &Conn, way: usize, out: &mut Vec<Finding>) {
+    let changes: Vec<_> = conn.marks_of(way, Kind::TtlChange).collect();
+    let Some(first) = changes.first() else { return };
+    let name = Place::of(way).name();
+    let text = format!(
+        "The TTL of the {name}'s packets changes from {} to {}.",
+        first.value >> 8,
+        first.value & 255
+    );
+    out.push(
+        Finding::new("path-ttl-change", Severity::Info, Place::Path)
+            .see_all(changes.iter().map(|mark| mark.packet), "another TTL, for the third time")
+            .at(first.at, 0)
+            .text(text)
+            .times(changes.len() as u32)
+            .because(format!(
+                "Its packets take another way, or another host speaks in the name of the {name}, such as a proxy that answers the SYN."
+            )),
+    );
+}
+
+/// The same numbers came with other bytes. Where the TTL of one of the two is not the sender's, that one is forged.
 fn overlap(conn: &Conn, way: usize, out: &mut Vec<Finding>) {
-    let differ: Vec<_> = conn.marks_of(way, Kind::Differs).collect();
+    let odd = |packet: u32| conn.marks_of(way, Kind::OddTtl).find(|mark| mark.packet == packet);
+    let (mut differ, mut forged) = (Vec::new(), Vec::new());
+    for mark in conn.marks_of(way, Kind::Differs) {
+        match odd(mark.packet).or(odd(mark.value)) {
+            Some(odd) => forged.push((mark, odd)),
+            None => differ.push(mark),
+        }
+    }
+    injected(way, &forged, out);
     let Some(first) = differ.first() else { return };
     let text = format!(
         "{} segments in the name of the {} have other bytes than the ones before, under the same numbers.",
@@ -95,6 +149,30 @@ fn overlap(conn: &Conn, way: usize, out: &mut Vec<Finding>) {
             .times(differ.len() as u32)
             .because("A sender repeats the same bytes, however it cuts them: one of the two is not from it.")
             .or("path-corruption", format!("a capture at the {}", Place::of(way).name())),
+    );
+}
+
+/// Data that is not from the end in whose name it comes: the marks of other bytes, and of the TTL.
+fn injected(way: usize, forged: &[(&Mark, &Mark)], out: &mut Vec<Finding>) {
+    let Some((differs, odd)) = forged.first() else { return };
+    let name = Place::of(way).name();
+    let text = format!(
+        "{} segments in the name of the {name} are not from it: other bytes for the same numbers, with a TTL of {}.",
+        forged.len(),
+        odd.value
+    );
+    let finding = Finding::new("path-data-injected", Severity::Error, Place::Path);
+    let finding = forged.iter().fold(finding, |finding, (differs, odd)| {
+        let own = if differs.packet == odd.packet { differs.value } else { differs.packet };
+        finding.see(odd.packet, "forged").see(own, "the sender's own")
+    });
+    out.push(
+        finding
+            .at(differs.at, 0)
+            .text(text)
+            .times(forged.len() as u32)
+            .because("A sender repeats the same bytes, and the TTL of its other segments is another.")
+            .or("path-overlap-differs", format!("a capture at the {name}")),
     );
 }
 

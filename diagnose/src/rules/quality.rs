@@ -36,6 +36,9 @@ pub(crate) struct Quality {
     pub(crate) checksum_offload: Shown,
     pub(crate) snaplen: Shown,
     pub(crate) jumps: Shown,
+    /// Connections that are open at their last packet.
+    open: Shown,
+    vantage: Vantage,
     /// The largest step of the clock, in nanoseconds.
     pub(crate) jump: i64,
     /// Steps forward, by the timestamps of both ends.
@@ -47,6 +50,59 @@ pub(crate) struct Quality {
     pub(crate) missing: u64,
     /// Fragments of segments. They are not put together.
     pub(crate) fragments: u64,
+}
+
+/// Where the capture was made, by the times that the answers of both ends take.
+#[derive(Clone, Debug, Default)]
+struct Vantage {
+    /// Connections near their client, near their server, and between them.
+    places: [Shown; 3],
+    /// The least time to the client and back, and to the server, in nanoseconds.
+    least: [i64; 2],
+}
+
+impl Vantage {
+    fn take(&mut self, conn: &Conn) {
+        // The answer to a segment of one end comes from the other.
+        let to = [conn.leg(SERVER), conn.leg(CLIENT)];
+        if to.contains(&0) {
+            return;
+        }
+        let place = if to[0] * 2 < to[1] {
+            0
+        } else if to[1] * 2 < to[0] {
+            1
+        } else {
+            2
+        };
+        self.places[place].add(conn.first_packet);
+        for (least, time) in self.least.iter_mut().zip(to) {
+            *least = if *least == 0 { time } else { time.min(*least) };
+        }
+    }
+
+    /// Says it if nine in ten connections agree.
+    fn finding(&self) -> Option<Finding> {
+        const PLACES: [&str; 3] = ["near the clients", "near the servers", "between clients and servers"];
+        let all: u64 = self.places.iter().map(|place| place.count).sum();
+        let (shown, place) = self
+            .places
+            .iter()
+            .zip(PLACES)
+            .find(|(shown, _)| shown.count > 0 && shown.count * 10 >= all * 9)?;
+        let millis = |nanos: i64| format!("{}.{:02} ms", nanos / 1_000_000, nanos / 10_000 % 100);
+        let text = format!(
+            "Captured {place}: {} from the clients and back, {} from the servers.",
+            millis(self.least[0]),
+            millis(self.least[1])
+        );
+        let finding = Finding::new("cap-vantage", Severity::Info, Place::Capture).text(text);
+        Some(
+            finding
+                .see_all(shown.packets.iter().copied(), "first packet")
+                .times(all.min(u64::from(u32::MAX)) as u32),
+        )
+    }
 }
 
 /// Limits of the capture that the rules of a connection must respect.
@@ -70,6 +126,11 @@ impl Quality {
         }
         if conn.is(state::TWO_VANTAGES) {
             self.vantages += 1;
+        } else if !one_way {
+            self.vantage.take(conn);
+        }
+        if super::ended(conn) == "open" && (conn.is(state::ESTABLISHED) || !conn.is(state::SYN)) {
+            self.open.add(conn.last_packet);
         }
         let seen = client.packets + server.packets;
         match (client.is(fact::SYN), server.is(fact::SYN)) {
@@ -255,6 +316,17 @@ impl Quality {
                 seconds(self.jump)
             ),
         );
+        say(
+            &self.open,
+            "cap-end-open",
+            Severity::Info,
+            "last packet",
+            format!(
+                "{} connections are open at their last packet: how they end is not known.",
+                n(&self.open)
+            ),
+        );
+        out.extend(self.vantage.finding().map(|finding| finding.at(start, end - start)));
         if self.vantages > 0 {
             let text = format!(
                 "{} connections were seen by two interfaces. Losses between them are known.",

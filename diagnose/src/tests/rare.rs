@@ -2,11 +2,11 @@
 
 use super::*;
 
-fn says(tape: &Tape, id: &str) -> bool {
+pub(super) fn says(tape: &Tape, id: &str) -> bool {
     tape.report().all().any(|finding| finding.id == id)
 }
 
-fn stamped(val: u32, ecr: u32) -> TcpOptions {
+pub(super) fn stamped(val: u32, ecr: u32) -> TcpOptions {
     TcpOptions { timestamps: Some(Timestamps { val, ecr }), ..TcpOptions::default() }
 }
 

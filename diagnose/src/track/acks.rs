@@ -20,13 +20,14 @@ pub(super) fn acknowledge(conn: &mut Conn, way: usize, s: &Segment) {
         beyond(conn, way, s);
     }
     let data = &mut conn.ways[peer];
-    let moved = before(data.una, s.ack);
+    let una = data.una;
+    let moved = before(una, s.ack);
     if moved {
         advance(conn, way, s);
     } else if s.ack == data.una && s.is_bare_ack() {
         repeated(conn, way, s);
     }
-    blocks(conn, way, s);
+    blocks(conn, way, s, una);
     if s.ack == conn.ways[peer].una || moved {
         window(conn, way, s, moved);
     }
@@ -160,8 +161,8 @@ fn repeated(conn: &mut Conn, way: usize, s: &Segment) {
     }
 }
 
-/// SACK and DSACK.
-fn blocks(conn: &mut Conn, way: usize, s: &Segment) {
+/// SACK and DSACK. `acked` is how far the data was acknowledged before this segment.
+fn blocks(conn: &mut Conn, way: usize, s: &Segment, acked: u32) {
     let count = usize::from(s.options.sacks);
     if count == 0 {
         return;
@@ -178,6 +179,11 @@ fn blocks(conn: &mut Conn, way: usize, s: &Segment) {
     if twice || inside {
         conn.trouble(peer).twice.add(s.number, s.at, first.1.wrapping_sub(first.0), 0);
         conn.mark(way, Kind::Twice, s, first.1.wrapping_sub(first.0));
+        let trouble = conn.trouble(peer);
+        // The data had arrived before it was sent again, and nothing here had acknowledged it.
+        if twice && !before(first.0, acked) && trouble.timeout.count + trouble.tail.count > 0 {
+            trouble.ack_lost.add(s.number, s.at, first.1.wrapping_sub(first.0), 0);
+        }
     }
     let highest =
         s.options.sack[usize::from(twice || inside)..count].iter().fold(una, |h, block| later(h, block.1));

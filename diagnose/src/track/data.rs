@@ -274,6 +274,11 @@ fn superfluous(conn: &mut Conn, way: usize, s: &Segment) {
         return;
     }
     let waited = s.at - conn.ways[way].data_at;
+    // The sender had time to hear all that the other end has sent: the last acknowledgment, at least, was lost.
+    let (unheard, leg) = (s.at - conn.ways[1 - way].last_at, conn.leg(1 - way));
+    if leg > 0 && unheard > leg + leg / 2 + 20 * MILLI {
+        conn.trouble(way).ack_lost.add(s.number, s.at, s.len, unheard);
+    }
     conn.ways[way].again += s.len;
     conn.trouble(way).needless.add(s.number, s.at, s.len, waited);
     conn.mark(way, Kind::Needless, s, s.len);

@@ -60,6 +60,9 @@ pub(super) fn syn(conn: &mut Conn, way: usize, s: &Segment) {
         }
         begin(conn, way, s);
     }
+    if again && !acks && s.len == 0 && conn.is(state::SYN_DATA) && !conn.is(state::SYN_ACK) {
+        conn.set(state::SYN_BARE);
+    }
     let w = &mut conn.ways[way];
     w.last_at = s.at;
     w.tsval = s.options.timestamps.map_or(w.tsval, |stamps| stamps.0);
