@@ -596,6 +596,9 @@ settings! {
     "net.ipv4.tcp_slow_start_after_idle" tcp_slow_start_after_idle: bool as kinds::Switch, [true, true, true, true], "RFC 5681 §4.1";
     /// Let the initial slow start end when the round-trip time grows: HyStart++.
     "steadfast.tcp_hystart" tcp_hystart: bool as kinds::Switch, [true, true, false, true], "RFC 9406; Linux, tcp_cubic parameter hystart";
+    /// By Linux's rules (`linux_release`), what ends slow start: bit 0 a train of ACKs, bit 1 the delay.
+    // DRILL-X08
+    "steadfast.tcp_hystart_detect" tcp_hystart_detect: u8 as kinds::Count(0, 3), [3, 3, 3, 3], "Linux, tcp_cubic parameter hystart_detect";
     /// Reduce the window less after an echo of a congestion mark than after a loss.
     "steadfast.tcp_abe" tcp_abe: bool as kinds::Switch, [true, false, false, false], "RFC 8511; FreeBSD cc.abe";
     /// Segments by which an ACK may raise the window in slow start, unless data is paced; 0: all that it acknowledges.

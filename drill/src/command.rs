@@ -80,8 +80,10 @@ impl Runner<'_> {
                 }
                 // Bit 0 is the train of ACKs, bit 1 the delay, which HyStart++ watches.
                 [value, arrow, path] if arrow == ">" && path.ends_with("/hystart_detect") => {
-                    let on = value.parse::<u8>().is_ok_and(|bits| bits & 2 != 0);
-                    self.set("steadfast.tcp_hystart", if on { "1" } else { "0" })
+                    self.set("steadfast.tcp_hystart_detect", value)
+                }
+                [value, arrow, path] if arrow == ">" && path.ends_with("tcp_cubic/parameters/hystart") => {
+                    self.set("steadfast.tcp_hystart", value)
                 }
                 _ if arguments.iter().any(|word| word.starts_with('>')) => Err(unknown()),
                 _ => Ok(()),

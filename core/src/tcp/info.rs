@@ -3,7 +3,7 @@
 use super::tcb::{Connection, Origin};
 use crate::config::Config;
 use crate::info::Info;
-use crate::state::State;
+use crate::state::{CaState, State};
 use crate::time::{Deadline, Duration, Instant, Tick};
 
 impl Connection {
@@ -13,7 +13,8 @@ impl Connection {
         let Some(flight) = &self.flight else { return (0, 0) };
         let (una, again) = (self.tcb.snd.una, flight.retransmitted(self.tcb.snd.una));
         // Nothing says that the data of a loss probe is lost.
-        (again, flight.lost() + again.saturating_sub(flight.probe.copied(una)))
+        let repaired = again.saturating_sub(flight.probe.copied(una));
+        (repaired, flight.lost() + repaired)
     }
 
     /// `tcpi_delivered`: the SYN counts once it is acknowledged, with its data.
@@ -22,7 +23,9 @@ impl Connection {
         let synchronized = u64::from(self.tcb.state != State::SynReceived);
         let mss = u32::from(self.payload_mss());
         let acked = self.quanta().map_or(0, |quanta| quanta.delivered());
-        synchronized + acked + u64::from(self.sacked_bytes().div_ceil(mss))
+        // Linux counts duplicates of which the peer tells.
+        let duplicates = self.rare.as_ref().map_or(0, |rare| rare.dsacks);
+        synchronized + acked + u64::from(self.sacked_bytes().div_ceil(mss)) + u64::from(duplicates)
     }
 
     /// `tcpi_rcv_mss`: Linux begins with an estimate.
@@ -50,7 +53,10 @@ impl Connection {
             local: tcb.tuple.local(),
             remote: tcb.tuple.remote(),
             state_age: tcb.state_since.age(now),
-            ca_state: self.ca_state(),
+            ca_state: match self.ca_state() {
+                CaState::Open if config.linux_release > 0 && self.sacked_bytes() > 0 => CaState::Disorder,
+                state => state,
+            },
             retransmits: u32::from(tcb.timers.retransmits),
             probes: u32::from(tcb.timers.unanswered_probes),
             backoff: u32::from(match tcb.state {

@@ -57,9 +57,13 @@ impl Connection {
 
     /// Processes an ACK below SND.UNA, overtaken by a later one. Only its SACK blocks may be new (SA-EST-16).
     pub(crate) fn take_old_ack(&mut self, segment: &Segment<'_>, env: &mut Env<'_>) {
-        let before = Before::of(self);
+        let (before, cwnd) = (Before::of(self), self.congestion.cwnd());
         self.deliver(segment, env);
         self.detect_loss(before, env);
+        if env.config.linux_release > 0 {
+            // The next ACK reduces it. DRILL-X17
+            self.congestion.set_cwnd(cwnd);
+        }
     }
 
     /// Updates SND.WND, guarded by SND.WL1 and SND.WL2 (9293-i).
@@ -182,6 +186,8 @@ impl Connection {
         }
         let phase = match self.ca_state() {
             reducing @ (CaState::Recovery | CaState::Cwr) => reducing,
+            // Linux asks for the state after the ACK.
+            now if env.config.linux_release > 0 => now,
             _ => before.phase,
         };
         let mss = u32::from(self.payload_mss());
@@ -207,6 +213,7 @@ impl Connection {
             phase,
             paced,
             abc_limit: env.config.tcp_abc_limit,
+            hystart_detect: env.config.tcp_hystart_detect,
         });
         if let Some(used) = round {
             let delivered = self.bytes_acked + u64::from(self.sacked_bytes());
@@ -219,7 +226,8 @@ impl Connection {
     /// (9406-8). `None` where HyStart++ does not ask for it.
     #[inline]
     pub(super) fn round_trip_of(&self, ack: SeqNum, env: &Env<'_>) -> Option<u32> {
-        if !self.congestion.in_initial_slow_start() || !env.config.tcp_hystart {
+        let wanted = self.congestion.in_initial_slow_start() || env.config.linux_release > 0;
+        if !wanted || !env.config.tcp_hystart {
             return None;
         }
         let sent = match &self.flight {

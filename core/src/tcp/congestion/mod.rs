@@ -6,6 +6,7 @@
 
 mod cubic;
 mod hystart;
+mod linux;
 mod rate;
 mod reno;
 mod usage;
@@ -17,6 +18,7 @@ use crate::time::{Instant, Tick};
 
 use self::cubic::Cubic;
 use self::hystart::HyStart;
+use self::linux::LinuxCubic;
 pub(crate) use self::rate::Edge;
 use self::rate::Rate;
 use self::reno::Reno;
@@ -95,6 +97,8 @@ pub(crate) struct Acked {
     pub(crate) paced: bool,
     /// The most segments that count in slow start, unless data is paced; 0: all.
     pub(crate) abc_limit: u8,
+    /// By Linux's rules: the bits of `tcp_hystart_detect`.
+    pub(crate) hystart_detect: u8,
 }
 
 /// The evidence of congestion.
@@ -135,24 +139,16 @@ struct State {
 #[derive(Clone, Debug, Hash)]
 enum Algorithm {
     Cubic(Cubic),
+    LinuxCubic(Box<LinuxCubic>),
     Reno(Reno),
 }
 
 impl Algorithm {
-    fn new(choice: Choice) -> Algorithm {
+    fn new(choice: Choice, by_window: bool) -> Algorithm {
         match choice {
+            Choice::Cubic if by_window => Algorithm::LinuxCubic(Box::default()),
             Choice::Cubic => Algorithm::Cubic(Cubic::default()),
             Choice::Reno => Algorithm::Reno(Reno::default()),
-        }
-    }
-}
-
-impl Algorithm {
-    /// The segments that Linux leaves of a window of so many.
-    fn part_of(&self, segments: u32) -> u32 {
-        match self {
-            Algorithm::Cubic(_) => (u64::from(segments) * 717 / 1024) as u32,
-            Algorithm::Reno(_) => segments / 2,
         }
     }
 }
@@ -161,6 +157,7 @@ impl CongestionControl for Algorithm {
     fn acked(&mut self, window: &mut Window, ack: &Acked, bytes: u32) {
         match self {
             Algorithm::Cubic(cubic) => cubic.acked(window, ack, bytes),
+            Algorithm::LinuxCubic(cubic) => cubic.acked(window, ack, bytes),
             Algorithm::Reno(reno) => reno.acked(window, ack, bytes),
         }
     }
@@ -168,6 +165,7 @@ impl CongestionControl for Algorithm {
     fn congested(&mut self, window: &Window, cause: Cause, flight: u32, mss: u32) -> u32 {
         match self {
             Algorithm::Cubic(cubic) => cubic.congested(window, cause, flight, mss),
+            Algorithm::LinuxCubic(cubic) => cubic.congested(window, cause, flight, mss),
             Algorithm::Reno(reno) => reno.congested(window, cause, flight, mss),
         }
     }
@@ -175,6 +173,7 @@ impl CongestionControl for Algorithm {
     fn unused(&mut self) {
         match self {
             Algorithm::Cubic(cubic) => cubic.unused(),
+            Algorithm::LinuxCubic(cubic) => cubic.unused(),
             Algorithm::Reno(reno) => reno.unused(),
         }
     }
@@ -272,16 +271,20 @@ impl Controller {
     fn grow(&mut self, ack: &Acked) {
         // In Loss, an ACK that covers a filled hole includes data that left the network long ago (RFC 3465 §2.3).
         let most = match ack.phase {
-            CaState::Loss => ack.progress.mss,
+            CaState::Loss if !self.by_window => ack.progress.mss,
             _ if ack.paced || ack.abc_limit == 0 => u32::MAX,
             _ => u32::from(ack.abc_limit) * ack.progress.mss,
         };
         let mut counted = ack.progress.newly_acked;
-        if self.in_initial_slow_start() {
-            counted = self.state().hystart.growth(counted.min(most));
-        }
-        if let Some(rtt) = ack.rtt {
-            self.note_round_trip(rtt, ack.now, ack.paced);
+        if self.by_window {
+            self.sample_by_window(ack);
+        } else {
+            if self.in_initial_slow_start() {
+                counted = self.state().hystart.growth(counted.min(most));
+            }
+            if let Some(rtt) = ack.rtt {
+                self.note_round_trip(rtt, ack.now, ack.paced);
+            }
         }
         let rest = self.window.slow_start(counted, most);
         if self.window.cwnd >= self.window.ssthresh && rest > 0 {
@@ -291,10 +294,21 @@ impl Controller {
         }
     }
 
+    /// Takes a round trip into account by Linux's rules: slow start may end.
+    fn sample_by_window(&mut self, ack: &Acked) {
+        let window = self.window;
+        let Some(rtt) = ack.rtt else { return };
+        if let Algorithm::LinuxCubic(cubic) = &mut self.state().algorithm
+            && cubic.sample(rtt, ack, &window, ack.hystart_detect)
+        {
+            self.window.ssthresh = self.window.cwnd;
+        }
+    }
+
     /// An ACK delivers data that was sent `rtt` microseconds ago, cumulatively or selectively, in the initial slow start
     /// (9406-8). Slow start may end.
     pub(crate) fn note_round_trip(&mut self, rtt: u32, now: Instant, paced: bool) {
-        if self.state().hystart.sample(rtt, now, paced) {
+        if !self.by_window && self.state().hystart.sample(rtt, now, paced) {
             self.window.ssthresh = self.window.cwnd;
         }
     }
@@ -321,7 +335,8 @@ impl Controller {
         let (window, by_window) = (self.window, self.by_window);
         let algorithm = &mut self.state().algorithm;
         let reduced = algorithm.congested(&window, cause, flight, mss);
-        let threshold = if by_window { algorithm.part_of(window.cwnd / mss).max(2) * mss } else { reduced };
+        let halves = by_window && matches!(algorithm, Algorithm::Reno(_));
+        let threshold = if halves { (window.cwnd / mss / 2).max(2) * mss } else { reduced };
         self.window.ssthresh = threshold;
         threshold
     }
@@ -369,9 +384,9 @@ impl Controller {
     }
 
     fn state(&mut self) -> &mut State {
-        let choice = self.choice;
+        let (choice, by_window) = (self.choice, self.by_window);
         self.state.get_or_insert_with(|| {
-            let (hystart, algorithm) = (HyStart::new(), Algorithm::new(choice));
+            let (hystart, algorithm) = (HyStart::new(), Algorithm::new(choice, by_window));
             Box::new(State { hystart, rate: Rate::default(), algorithm, remembered: None })
         })
     }
@@ -424,6 +439,7 @@ mod tests {
             phase: CaState::Open,
             paced: false,
             abc_limit: 8,
+            hystart_detect: 3,
         }
     }
 

@@ -110,7 +110,11 @@ impl Connection {
     #[inline]
     pub(super) fn close_flight(&mut self, env: &mut Env<'_>) {
         let linux = env.config.linux_release > 0;
-        let lasts = |flight: &Flight| flight.probe.is_copy() || linux && flight.phase == CaState::Cwr;
+        // Linux undoes a reduction also after the recovery.
+        let open = |flight: &Flight| {
+            flight.phase == CaState::Cwr || flight.undo.as_ref().is_some_and(|undo| undo.is_open())
+        };
+        let lasts = |flight: &Flight| flight.probe.is_copy() || linux && open(flight);
         if let Some(flight) = self.flight.take_if(|flight| !lasts(flight)) {
             env.flights.take_back(flight);
         }
@@ -141,6 +145,7 @@ impl Connection {
         let flight = self.open_flight(env);
         let fack = flight.rack.fack.max(una);
         let mut delivery = Delivery::new(SendTime::at(env.now), min_rtt, echo_age, fack);
+        delivery.by_last = env.config.linux_release > 0;
         let reneged = flight.acknowledge(una, ack, &mut delivery);
         let mut news = false;
         for block in blocks {
@@ -399,6 +404,8 @@ impl Connection {
                 flight.forced = true;
                 return keep_timer;
             }
+            // Without SACK Linux waits for an ACK of what follows.
+            CaState::Recovery if !sack && !past => {}
             CaState::Recovery => self.end_recovery(),
             CaState::Loss if ack.ge(recover) => self.end_recovery(),
             CaState::Cwr if !reduced && past => self.end_reduction(),

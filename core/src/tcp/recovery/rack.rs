@@ -36,8 +36,9 @@ impl Rack {
         self.fack = self.fack.max(delivery.fack);
         self.sample = None;
         let Some(newest) = delivery.newest else { return };
-        self.rtt = delivery.now.since(newest.0).max(0) as u32;
-        self.sample = Some(self.rtt);
+        let since = |sent: SendTime| delivery.now.since(sent).max(0) as u32;
+        self.sample = Some(since(newest.0));
+        self.rtt = since(delivery.last.filter(|_| delivery.by_last).unwrap_or(newest.0));
         if self.newest.is_none_or(|known| sent_after(newest, known)) {
             self.newest = Some(newest);
         }
@@ -73,11 +74,27 @@ pub(crate) struct Delivery {
     pub(crate) reordered: Option<SeqNum>,
     /// Data that was taken for lost, and was not sent again, has arrived.
     pub(crate) late: bool,
+    /// The round trip is that of the last data that the ACK field covers, or else a block: Linux's rule.
+    // DRILL-X16
+    pub(crate) by_last: bool,
+    last: Option<SendTime>,
+    covers: bool,
 }
 
 impl Delivery {
     pub(crate) fn new(now: SendTime, min_rtt: u32, echo_age: Option<u32>, fack: SeqNum) -> Delivery {
-        Delivery { now, min_rtt, echo_age, fack, newest: None, reordered: None, late: false }
+        Delivery {
+            now,
+            min_rtt,
+            echo_age,
+            fack,
+            newest: None,
+            reordered: None,
+            late: false,
+            by_last: false,
+            last: None,
+            covers: false,
+        }
     }
 
     /// The ACK delivers a range, or its part from `start` to `end`. To be called in the order of sequence numbers.
@@ -89,9 +106,13 @@ impl Delivery {
         }
         self.late |= range.fate == Fate::Lost && !range.retransmitted;
         let sent = (range.sent, end);
-        if self.is_of_last_transmission(range, selectively)
-            && self.newest.is_none_or(|newest| sent_after(sent, newest))
-        {
+        if !self.is_of_last_transmission(range, selectively) {
+            return;
+        }
+        if !(selectively && self.covers) {
+            (self.last, self.covers) = (Some(range.sent), !selectively);
+        }
+        if self.newest.is_none_or(|newest| sent_after(sent, newest)) {
             self.newest = Some(sent);
         }
     }

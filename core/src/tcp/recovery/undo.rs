@@ -26,6 +26,11 @@ impl Undo {
         Box::new(Undo { marker, first: None, begun: false, outstanding: 0, reported: None })
     }
 
+    /// A D-SACK may still prove the episode spurious.
+    pub(super) fn is_open(&self) -> bool {
+        self.outstanding > 0
+    }
+
     /// A loss probe is among the retransmissions.
     pub(super) fn note_probe(&mut self) {
         self.outstanding += 1;
@@ -76,9 +81,11 @@ impl Connection {
         let edge = una.max(ack) + self.tcb.snd.wnd;
         let can_send = self.unsent() >= mss as usize && (nxt + mss).le(edge);
         let Some(flight) = self.flight.as_mut() else { return };
-        if ack.ge(self.tcb.snd.recover) {
+        // Linux believes also an ACK of everything. DRILL-X17
+        let undoes = late && !segment.flags().ece();
+        if ack.ge(self.tcb.snd.recover) && !(undoes && env.config.linux_release > 0) {
             flight.frto = Frto::Off;
-        } else if late && !segment.flags().ece() {
+        } else if undoes {
             env.counters.tcp_spurious_rtos += 1;
             self.undo_recovery(env);
         } else if flight.frto == Frto::Retransmitted {
