@@ -231,7 +231,7 @@ impl Check {
             let before = connection.worst();
             connection.findings.retain(|finding| {
                 let scanned =
-                    scanners.contains(&connection.client.address) && finding.id.starts_with("open-");
+                    scanners.contains(&{ connection.client.address }) && finding.id.starts_with("open-");
                 !scanned && !explained.contains(&(finding.id, connection.server))
             });
             if before > Some(Severity::Info) && connection.worst() <= Some(Severity::Info) {

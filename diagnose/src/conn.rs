@@ -193,8 +193,9 @@ pub(crate) enum Kind {
     TtlChange,
 }
 
-/// A mark: what, where, when.
+/// A mark: what, where, when. Without gaps, since each connection has several.
 #[derive(Clone, Copy, Debug)]
+#[repr(Rust, packed(2))]
 pub(crate) struct Mark {
     pub(crate) packet: u32,
     pub(crate) value: u32,
@@ -366,27 +367,35 @@ pub(crate) struct Zero {
     pub(crate) packets: Vec<(u32, i64)>,
 }
 
-/// Facts about the application.
-#[derive(Clone, Copy, Debug, Default)]
+/// Who waits for whom.
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Turns {
-    /// Small segments that waited for a delayed acknowledgment.
-    pub(crate) nagle: u16,
-    pub(crate) nagle_first: [u32; 4],
-    pub(crate) nagle_cost: i64,
-    pub(crate) nagle_way: u8,
-    /// The last small segment of each direction, and its bare acknowledgment.
+    /// The last small segment, and its bare acknowledgment.
     pub(crate) small_at: i64,
     pub(crate) small_packet: u32,
     pub(crate) small_end: u32,
     pub(crate) small_way: u8,
     pub(crate) acked_at: i64,
-    /// Answers, slow ones, and the slowest.
+    /// Answers of the server, and the request that waits for one.
     pub(crate) answers: u32,
+    pub(crate) request_packet: u32,
+    pub(crate) request_at: i64,
+    /// The waits that are notable. Most connections have none.
+    pub(crate) waits: Option<Box<Waits>>,
+}
+
+/// Notable waits of the applications.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Waits {
+    /// Small segments that waited for a delayed acknowledgment.
+    pub(crate) nagle: u16,
+    pub(crate) nagle_first: [u32; 4],
+    pub(crate) nagle_cost: i64,
+    pub(crate) nagle_way: u8,
+    /// Slow answers, and the slowest.
     pub(crate) slow: u16,
     pub(crate) slowest: i64,
     pub(crate) slow_packets: [u32; 2],
-    pub(crate) request_at: i64,
-    pub(crate) request_packet: u32,
     /// Pauses of the client with nothing in flight: how many, together, the longest, and the packet after it.
     pub(crate) pauses: u16,
     pub(crate) paused: i64,
@@ -463,7 +472,7 @@ pub(crate) struct Conn {
     pub(crate) letters: [u8; 12],
     pub(crate) letter_count: u8,
     pub(crate) previous: Option<Box<Previous>>,
-    pub(crate) leap: Leap,
+    pub(crate) leap: Option<Box<Leap>>,
 }
 
 /// A pause that the timestamps of an end do not know.
@@ -514,7 +523,7 @@ impl Conn {
             letters: [0; 12],
             letter_count: 0,
             previous: None,
-            leap: Leap::default(),
+            leap: None,
         }
     }
 
@@ -559,6 +568,11 @@ impl Conn {
 
     pub(crate) fn marks_of(&self, way: usize, kind: Kind) -> impl Iterator<Item = &Mark> {
         self.marks.iter().filter(move |mark| mark.kind == kind && usize::from(mark.way) == way)
+    }
+
+    /// The pause that the timestamps of both ends do not know: the clock of the capture stepped.
+    pub(crate) fn sure_leap(&self) -> Option<&Leap> {
+        self.leap.as_deref().filter(|leap| leap.sure)
     }
 
     pub(crate) fn trouble(&mut self, way: usize) -> &mut Trouble {
@@ -634,11 +648,11 @@ impl Conn {
         if opened || self.ways[CLIENT].is(fact::CLOSED_WINDOW) {
             return;
         }
-        let turns = self.turns();
-        turns.pauses = turns.pauses.saturating_add(1);
-        turns.paused = turns.paused.saturating_add(idle);
-        if idle > turns.pause {
-            (turns.pause, turns.pause_packet) = (idle, s.number);
+        let waits = self.turns().waits.get_or_insert_default();
+        waits.pauses = waits.pauses.saturating_add(1);
+        waits.paused = waits.paused.saturating_add(idle);
+        if idle > waits.pause {
+            (waits.pause, waits.pause_packet) = (idle, s.number);
         }
     }
 
@@ -651,18 +665,19 @@ impl Conn {
         let own_leg = self.leg(way);
         let full = u32::from(self.ways[1 - way].mss.max(536)).saturating_sub(12);
         let turns = self.turns();
-        let waits = turns.small_end != 0
+        let waited = turns.small_end != 0
             && usize::from(turns.small_way) == way
             && s.seq == turns.small_end
             && turns.acked_at != 0
             && s.at - turns.acked_at <= leg + leg / 4 + 5_000_000
             && turns.acked_at - turns.small_at >= own_leg + (own_leg / 3).max(20_000_000)
             && turns.acked_at - turns.small_at <= own_leg + 600_000_000;
-        if waits {
-            turns.nagle = turns.nagle.saturating_add(1);
-            turns.nagle_way = way as u8;
-            turns.nagle_cost += turns.acked_at - turns.small_at;
-            if let Some(slot) = turns.nagle_first.iter_mut().find(|slot| **slot == 0) {
+        if waited {
+            let waits = turns.waits.get_or_insert_default();
+            waits.nagle = waits.nagle.saturating_add(1);
+            waits.nagle_way = way as u8;
+            waits.nagle_cost += turns.acked_at - turns.small_at;
+            if let Some(slot) = waits.nagle_first.iter_mut().find(|slot| **slot == 0) {
                 *slot = turns.small_packet;
             }
         }
@@ -678,10 +693,11 @@ impl Conn {
                 turns.answers += 1;
                 let took = s.at - turns.request_at;
                 if took > 1_000_000_000 && took > 10 * (leg + own_leg) {
-                    turns.slow = turns.slow.saturating_add(1);
-                    if took > turns.slowest {
-                        turns.slowest = took;
-                        turns.slow_packets = [turns.request_packet, s.number];
+                    let waits = turns.waits.get_or_insert_default();
+                    waits.slow = waits.slow.saturating_add(1);
+                    if took > waits.slowest {
+                        waits.slowest = took;
+                        waits.slow_packets = [turns.request_packet, s.number];
                     }
                 }
                 turns.request_at = 0;

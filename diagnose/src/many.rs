@@ -329,7 +329,7 @@ fn service(service: &mut Service, conn: &Conn, findings: &[Finding]) {
     service.reset += u32::from(conn.ways.iter().any(|way| way.is(fact::RST)) && established);
     if let Some(turns) = conn.turns.as_deref() {
         service.answers += turns.answers;
-        service.slow += u32::from(turns.slow);
+        service.slow += turns.waits.as_deref().map_or(0, |waits| u32::from(waits.slow));
     }
     if service.sources.len() < TRIED {
         service.sources.insert(conn.ends[CLIENT].address);

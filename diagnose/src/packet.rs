@@ -5,8 +5,9 @@ use std::net::{IpAddr, Ipv6Addr};
 use steadfast_wire::checksum::pseudo_header;
 use steadfast_wire::{PROTOCOL_ICMP, PROTOCOL_ICMPV6, PROTOCOL_TCP};
 
-/// An endpoint: the address, IPv4 mapped into IPv6, and the port.
+/// An endpoint: the address, IPv4 mapped into IPv6, and the port. Without gaps, since each connection has two.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[repr(Rust, packed(2))]
 pub struct End {
     /// The address.
     pub address: u128,

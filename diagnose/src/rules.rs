@@ -13,7 +13,7 @@ mod window;
 
 pub(crate) use quality::Quality;
 
-use crate::conn::{Conn, fact, state};
+use crate::conn::{Conn, Leap, fact, state};
 use crate::finding::{Confidence, Finding, Severity};
 
 /// The facts beside a connection that its rules need.
@@ -42,15 +42,15 @@ pub(crate) fn judge(conn: &Conn, context: &Context, quality: &mut Quality) -> Ve
     closing::judge(conn, context, &mut out);
     resets::judge(conn, &mut out);
     suppress(&mut out);
-    if conn.leap.sure {
-        void(conn, &mut out);
+    if let Some(leap) = conn.sure_leap() {
+        void(leap, &mut out);
     }
     out
 }
 
 /// Intervals across a step of the clock are void, and so is what they seem to cost.
-fn void(conn: &Conn, out: &mut [Finding]) {
-    let (from, to) = (conn.leap.at - conn.leap.lasted, conn.leap.at);
+fn void(leap: &Leap, out: &mut [Finding]) {
+    let (from, to) = (leap.at - leap.lasted, leap.at);
     for finding in out {
         if finding.severity == Severity::Warning && finding.at <= to && finding.at + finding.lasted >= from {
             finding.severity = Severity::Info;

@@ -6,8 +6,9 @@ mod open;
 mod resets;
 
 use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hash, Hasher};
 
-use siphasher::sip::SipHasher13;
+use siphasher::sip128::{Hasher128, SipHasher13};
 
 use crate::conn::{CLIENT, Conn, Kind, Leap, Previous, SERVER, before, fact, state};
 use crate::copies::{Copies, Twin};
@@ -22,28 +23,70 @@ const ROOMY: usize = 16_384;
 /// Twice the maximum segment lifetime: how long TIME-WAIT may last, in nanoseconds.
 const TWO_MSL: i64 = 120_000_000_000;
 
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-struct Key {
-    low: End,
-    high: End,
-    section: u32,
+/// A keyed hash of 128 bits, in place of what it is the hash of: nobody can choose two that collide.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Key([u64; 2]);
+
+impl Hash for Key {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u64(self.0[0]);
+    }
 }
 
-/// A keyed hash, so that nobody can choose tuples that collide.
-#[derive(Clone)]
-struct Keyed(SipHasher13);
+/// Takes the hash that a [`Key`] is.
+#[derive(Default)]
+struct Taken(u64);
 
-impl std::hash::BuildHasher for Keyed {
-    type Hasher = SipHasher13;
+impl Hasher for Taken {
+    fn write(&mut self, _: &[u8]) {
+        // A key is a number.
+    }
 
-    fn build_hasher(&self) -> SipHasher13 {
+    fn write_u64(&mut self, hash: u64) {
+        self.0 = hash;
+    }
+
+    fn finish(&self) -> u64 {
         self.0
+    }
+}
+
+type ByKey<V> = HashMap<Key, V, BuildHasherDefault<Taken>>;
+
+/// Makes the keys.
+#[derive(Clone, Copy)]
+struct Keys(SipHasher13);
+
+impl Keys {
+    fn key(self, words: [u128; 2], low: u64) -> Key {
+        let mut bytes = [0; 40];
+        for (slot, word) in bytes.chunks_exact_mut(16).zip(words) {
+            slot.copy_from_slice(&word.to_le_bytes());
+        }
+        bytes[32..].copy_from_slice(&low.to_le_bytes());
+        let mut hasher = self.0;
+        hasher.write(&bytes);
+        let hash = hasher.finish128();
+        Key([hash.h1, hash.h2])
+    }
+
+    /// The key of a connection, whichever end comes first.
+    fn connection(self, section: u32, a: End, b: End) -> Key {
+        let (low, high) = if a <= b { (a, b) } else { (b, a) };
+        let ports = u64::from(section) << 32 | u64::from(low.port) << 16 | u64::from(high.port);
+        self.key([low.address, high.address], ports)
+    }
+
+    /// The key of a client's address and a service.
+    fn service(self, client: u128, service: End) -> Key {
+        self.key([client, service.address], u64::from(service.port))
     }
 }
 
 /// Follows all connections.
 pub(crate) struct Tracker {
-    table: HashMap<Key, u32, Keyed>,
+    keys: Keys,
+    table: ByKey<u32>,
     conns: Vec<Option<Box<Conn>>>,
     free: Vec<u32>,
     copies: Copies,
@@ -61,14 +104,14 @@ pub(crate) struct Tracker {
     pub(crate) twins: u64,
     pub(crate) alone: u64,
     /// Newest timestamp of each client's address towards a service.
-    stamps: HashMap<(u128, End), (u32, i64), Keyed>,
+    stamps: ByKey<(u32, i64)>,
 }
 
 impl Tracker {
     pub(crate) fn new(key: [u64; 2], limit: usize) -> Tracker {
-        let keyed = Keyed(SipHasher13::new_with_keys(key[0], key[1]));
         Tracker {
-            table: HashMap::with_hasher(keyed.clone()),
+            keys: Keys(SipHasher13::new_with_keys(key[0], key[1])),
+            table: ByKey::default(),
             conns: Vec::new(),
             free: Vec::new(),
             copies: Copies::new(key[0] ^ key[1].rotate_left(32)),
@@ -79,7 +122,7 @@ impl Tracker {
             evicted: 0,
             twins: 0,
             alone: 0,
-            stamps: HashMap::with_hasher(keyed),
+            stamps: ByKey::default(),
         }
     }
 
@@ -111,7 +154,7 @@ impl Tracker {
             return;
         }
         if self.stamps.len() < 65_536 && s.options.timestamps.is_some() {
-            note_stamp(&mut self.stamps, conn, way, s);
+            note_stamp(&mut self.stamps, self.keys, conn, way, s);
         }
         follow(conn, way, s);
         self.retire(s.at);
@@ -119,7 +162,7 @@ impl Tracker {
 
     /// Takes in an ICMP error.
     pub(crate) fn icmp(&mut self, section: u32, icmp: &Icmp) {
-        let key = key(section, icmp.from, icmp.to);
+        let key = self.keys.connection(section, icmp.from, icmp.to);
         let Some(conn) = self.table.get(&key).and_then(|index| self.conns[*index as usize].as_deref_mut())
         else {
             return;
@@ -146,7 +189,7 @@ impl Tracker {
 
     /// The index of a segment's connection. Opens one if there is none, or if a SYN begins another incarnation.
     fn find(&mut self, section: u32, s: &Segment) -> u32 {
-        let key = key(section, s.from, s.to);
+        let key = self.keys.connection(section, s.from, s.to);
         let Some(index) = self.table.get(&key).copied() else {
             let conn = self.open(section, s);
             let index = self.put(conn);
@@ -208,7 +251,7 @@ impl Tracker {
             let idle = now - conn.last;
             if full || idle > IDLE_FOR || conn.is_closed() && idle > CLOSED_FOR {
                 self.evicted += u64::from(full);
-                let key = key(conn.section, conn.ends[0], conn.ends[1]);
+                let key = self.keys.connection(conn.section, conn.ends[0], conn.ends[1]);
                 self.table.remove(&key);
                 self.free.push(self.hand as u32);
                 self.ended.extend(self.conns[self.hand].take());
@@ -217,23 +260,14 @@ impl Tracker {
     }
 }
 
-fn key(section: u32, a: End, b: End) -> Key {
-    if a <= b { Key { low: a, high: b, section } } else { Key { low: b, high: a, section } }
-}
-
 fn previous(old: &Conn) -> Previous {
     Previous { n: old.n, last: old.last, last_packet: old.last_packet }
 }
 
 /// Keeps the newest timestamp of a client's address, and notes a SYN that is older.
-fn note_stamp(
-    stamps: &mut HashMap<(u128, End), (u32, i64), Keyed>,
-    conn: &mut Conn,
-    way: usize,
-    s: &Segment,
-) {
+fn note_stamp(stamps: &mut ByKey<(u32, i64)>, keys: Keys, conn: &mut Conn, way: usize, s: &Segment) {
     let Some((value, _)) = s.options.timestamps.filter(|_| way == CLIENT) else { return };
-    let service = (conn.ends[CLIENT].address, conn.ends[SERVER]);
+    let service = keys.service(conn.ends[CLIENT].address, conn.ends[SERVER]);
     if s.has(SYN) {
         let known = stamps.get(&service);
         if known.is_some_and(|(newest, at)| before(value, *newest) && s.at - at < 60_000_000_000) {
@@ -326,16 +360,17 @@ fn note_leap(conn: &mut Conn, way: usize, s: &Segment) {
     if passed.saturating_sub((i64::from(ticks) + 1).saturating_mul(tick)) < STEP {
         return;
     }
-    let leap = &mut conn.leap;
-    if leap.sure {
-        return;
-    }
-    let other = usize::from(leap.way) != way;
-    if leap.packet != 0 && other && known < leap.at && s.at - leap.at < STEP {
-        leap.sure = true;
-    } else if s.at - conn.last >= STEP {
-        let lasted = s.at - conn.last;
-        *leap = Leap { packet: s.number, at: s.at, lasted, way: way as u8, sure: false };
+    match conn.leap.as_deref_mut() {
+        Some(leap) if leap.sure => {}
+        Some(leap) if usize::from(leap.way) != way && known < leap.at && s.at - leap.at < STEP => {
+            leap.sure = true
+        }
+        _ if s.at - conn.last >= STEP => {
+            let lasted = s.at - conn.last;
+            conn.leap =
+                Some(Box::new(Leap { packet: s.number, at: s.at, lasted, way: way as u8, sure: false }));
+        }
+        _ => {}
     }
 }
 

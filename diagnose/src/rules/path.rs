@@ -159,7 +159,7 @@ fn injected(way: usize, forged: &[(&Mark, &Mark)], out: &mut Vec<Finding>) {
     let text = format!(
         "{} segments in the name of the {name} are not from it: other bytes for the same numbers, with a TTL of {}.",
         forged.len(),
-        odd.value
+        { odd.value }
     );
     let finding = Finding::new("path-data-injected", Severity::Error, Place::Path);
     let finding = forged.iter().fold(finding, |finding, (differs, odd)| {
@@ -183,7 +183,8 @@ fn lowered(conn: &Conn, way: usize, out: &mut Vec<Finding>) {
     let recut = conn.trouble[way].as_deref().map_or(0, |t| t.recut.count);
     let text = format!(
         "A router says that packets must not exceed {} bytes, and {} segments were cut again.",
-        first.value, recut
+        { first.value },
+        recut
     );
     let again = conn.marks_of(way, Kind::Recut).map(|mark| mark.packet);
     out.push(

@@ -1,6 +1,6 @@
 //! The capture itself: what it lacks, and what it has too much of.
 
-use crate::conn::{CLIENT, Conn, Kind, SERVER, fact, state};
+use crate::conn::{CLIENT, Conn, Kind, Leap, SERVER, fact, state};
 use crate::finding::{Confidence, Finding, Place, Severity, seconds};
 
 /// Packets that show something, and how many there are.
@@ -121,8 +121,8 @@ impl Quality {
         if one_way {
             self.one_way.add_all(1, [conn.first_packet, conn.last_packet]);
         }
-        if conn.leap.sure {
-            self.leap(conn);
+        if let Some(leap) = conn.sure_leap() {
+            self.leap(leap);
         }
         if conn.is(state::TWO_VANTAGES) {
             self.vantages += 1;
@@ -160,13 +160,13 @@ impl Quality {
     }
 
     /// A step of the clock that a connection shows. Many may show the same.
-    fn leap(&mut self, conn: &Conn) {
+    fn leap(&mut self, leap: &Leap) {
         const SAME: i64 = 2_000_000_000;
-        let at = conn.leap.at;
+        let at = leap.at;
         if self.leaps.len() < 64 && !self.leaps.iter().any(|known| (at - known).abs() < SAME) {
             self.leaps.push(at);
-            self.jumps.add(conn.leap.packet);
-            self.jump = self.jump.max(conn.leap.lasted);
+            self.jumps.add(leap.packet);
+            self.jump = self.jump.max(leap.lasted);
         }
     }
 

@@ -169,6 +169,10 @@ fn grow(conn: &mut Conn, way: usize, s: &Segment, seq: u32) {
     if before(una, end) {
         let flight = conn.flights[way].get_or_insert_with(Box::<Flight>::default);
         if flight.ranges.len() < RANGES {
+            // Most connections have one range in flight, or none.
+            if flight.ranges.capacity() == 0 {
+                flight.ranges.reserve_exact(1);
+            }
             flight.ranges.push_back(Range { seq, end, packet: s.number, times: 1, at: s.at, head });
         }
     }
