@@ -228,6 +228,13 @@ impl Scope<'_> {
                 let mut left = self.eval(first)?;
                 for (operator, right) in rest {
                     let right = self.eval(right)?;
+                    if *operator == "in" {
+                        let Value::Tuple(all) = &right else {
+                            return Err(EvalError::Wrong(format!("`in` of {right}")));
+                        };
+                        let found = all.iter().any(|one| compare("==", &left, one) == Ok(true));
+                        return Ok(Value::Integer(found.into()));
+                    }
                     if !compare(operator, &left, &right).map_err(EvalError::Wrong)? {
                         return Ok(Value::Integer(0));
                     }
@@ -690,6 +697,9 @@ impl CodeParser<'_> {
             ["==", "!=", "<=", ">=", "<", ">"].into_iter().find(|operator| self.eat(operator))
         {
             rest.push((operator, self.binary(0)?));
+        }
+        if self.eat_name("in") {
+            rest.push(("in", self.binary(0)?));
         }
         let compared = if rest.is_empty() { first } else { Expr::Compare(Box::new(first), rest) };
         Ok(match negations {

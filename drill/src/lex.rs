@@ -97,7 +97,8 @@ impl<'a> Cursor<'a> {
             let rest = self.rest();
             let trimmed = rest.trim_start();
             self.at += rest.len() - trimmed.len();
-            if trimmed.starts_with("//") {
+            // Directives are gone by now: what begins with `#` is a comment.
+            if trimmed.starts_with("//") || trimmed.starts_with('#') {
                 self.at += trimmed.find('\n').unwrap_or(trimmed.len());
             } else if let Some(end) = trimmed.strip_prefix("/*").and_then(|comment| comment.find("*/")) {
                 self.at += end + 4;

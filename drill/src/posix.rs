@@ -532,6 +532,15 @@ impl Posix {
         let Role::Stream(id) = socket.role else {
             return Err(if socket.deferred.is_some() { "EAGAIN" } else { "ENOTCONN" });
         };
+        let len = match self.before_urgent(fd) {
+            Some(0) if !self.in_line(fd) => {
+                // The urgent byte is not in the stream.
+                self.stack.recv(id, &mut [0]).map_err(Error::name)?;
+                len
+            }
+            Some(before) if before > 0 => len.min(before),
+            _ => len,
+        };
         let mut buffer = vec![0; len];
         if self.stack.readable(id).map_err(Error::name)?.0 == 0
             && let Some(error) = self.socket_mut(fd)?.error.take()
@@ -543,8 +552,33 @@ impl Posix {
         Ok(buffer)
     }
 
+    /// Linux: the bytes before the urgent byte, at which a read stops; `None` if there is none.
+    // DRILL-X24
+    pub(crate) fn before_urgent(&self, fd: i32) -> Option<usize> {
+        let id = self.stream(fd).filter(|_| self.stack.config().linux_release > 0)?;
+        self.stack.readable(id).ok()?.1.checked_sub(1)
+    }
+
+    /// Whether ICMP errors would be queued (`IP_RECVERR`).
+    pub(crate) fn keeps_icmp_errors(&self, fd: i32) -> bool {
+        let on = |socket: &Socket, key| socket.kept.get(&key).is_some_and(|on| *on != 0);
+        self.socket_of(fd).is_ok_and(|socket| {
+            on(socket, ("IPPROTO_IP", "IP_RECVERR")) || on(socket, ("IPPROTO_IPV6", "IPV6_RECVERR"))
+        })
+    }
+
+    /// Whether the urgent byte is read like others (`SO_OOBINLINE`).
+    pub(crate) fn in_line(&self, fd: i32) -> bool {
+        let kept =
+            self.socket_of(fd).ok().and_then(|socket| socket.kept.get(&("SOL_SOCKET", "SO_OOBINLINE")));
+        kept.is_some_and(|on| *on != 0)
+    }
+
     /// Bytes that can be read.
     pub(crate) fn unread(&self, fd: i32) -> Result<usize, Errno> {
+        if let Some(before) = self.before_urgent(fd).filter(|_| !self.in_line(fd)) {
+            return Ok(before);
+        }
         match self.socket_of(fd)?.role {
             Role::Stream(id) => Ok(self.stack.readable(id).map_err(Error::name)?.0),
             Role::Fresh => Ok(0),

@@ -196,6 +196,13 @@ impl Simulated {
                 Err("EINPROGRESS" | "EALREADY") if !posix.nonblocking(*fd) => Ok(Attempt::Blocks(None)),
                 result => done(result),
             },
+            Request::Receive { fd, flags, .. } if flags.error_queue => {
+                // Nothing but ICMP errors would come there: zero copy and timestamps are not interpreted.
+                if posix.keeps_icmp_errors(*fd) {
+                    return Err(Refused::Skip("reports of IP_RECVERR are not kept".to_owned()));
+                }
+                returned(Err("EAGAIN"))
+            }
             Request::Receive { fd, len, flags } => carry::receive(posix, *fd, *len, *flags, progress),
             Request::Send { fd, len, to: Some(to), .. }
                 if !progress.started && posix.connects_by_sending(*fd) =>

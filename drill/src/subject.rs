@@ -274,6 +274,8 @@ pub struct ReceiveFlags {
     pub dont_wait: bool,
     /// Wait for all bytes.
     pub wait_all: bool,
+    /// Read from the queue of errors.
+    pub error_queue: bool,
 }
 
 /// The flags of a send.

@@ -46,10 +46,8 @@ impl Calls {
         let default = SocketAddr::new(self.ends.remote, self.ends.connect_port);
         let to = to.filter(|to| flags & symbol::MSG_FASTOPEN != 0 || !is_null(to));
         let to = to.map(address).transpose()?.map(|to| to.unwrap_or(default));
-        for (flag, name) in [(symbol::MSG_ZEROCOPY, "MSG_ZEROCOPY"), (symbol::MSG_ERRQUEUE, "MSG_ERRQUEUE")] {
-            if flags & flag != 0 {
-                return Err(Refused::Skip(format!("{name} is not interpreted")));
-            }
+        if flags & symbol::MSG_ZEROCOPY != 0 {
+            return Err(Refused::Skip("zero copy is not interpreted".to_owned()));
         }
         if flags & symbol::MSG_OOB != 0 {
             return Err(Refused::Skip("MSG_OOB: urgent data is delivered in line".to_owned()));
@@ -83,6 +81,7 @@ impl Calls {
             peek: on(symbol::MSG_PEEK),
             dont_wait: on(symbol::MSG_DONTWAIT),
             wait_all: on(symbol::MSG_WAITALL),
+            error_queue: on(symbol::MSG_ERRQUEUE),
         };
         request(Request::Receive { fd, len: transfer.len, flags })
     }

@@ -65,6 +65,9 @@ impl Calls {
         let value = arguments.first_of(3)?.ok_or_else(|| arguments.wrong(3, "a value"))?;
         let setting = setting(value).ok_or_else(|| match unknown_name(value) {
             Some(name) => Refused::Skip(format!("{name} is not interpreted")),
+            None if matches!(value, Expression::Struct(_)) => {
+                Refused::Skip(format!("a struct for {} is not interpreted", option.name))
+            }
             None => arguments.wrong(3, "a number, a string or a struct"),
         })?;
         // Shorter than an `int`.

@@ -77,7 +77,7 @@ const KEPT: [(&str, &str); 39] = [
 ];
 
 /// Options with an effect or a value of their own.
-const KNOWN: [(&str, &str); 40] = [
+const KNOWN: [(&str, &str); 41] = [
     (SOCKET, "SO_KEEPALIVE"),
     (SOCKET, "SO_LINGER"),
     (SOCKET, "SO_RCVBUF"),
@@ -118,6 +118,7 @@ const KNOWN: [(&str, &str); 40] = [
     (SOCKET, "SO_MAX_PACING_RATE"),
     (TCP, "TCP_SYNCNT"),
     (TCP, "TCP_QUICKACK"),
+    (TCP, "TCP_CC_INFO"),
 ];
 
 impl Option {
@@ -375,7 +376,7 @@ impl Posix {
             _ => None,
         };
         let number = match option.name {
-            "TCP_INFO" | "TCP_FUNCTION_BLK" => return Ok(Setting::Opaque),
+            "TCP_INFO" | "TCP_CC_INFO" | "TCP_FUNCTION_BLK" => return Ok(Setting::Opaque),
             "SO_LINGER" => {
                 let time = options.linger.unwrap_or_default().as_secs() as i64;
                 return Ok(Setting::Linger(options.linger.is_some(), time));
@@ -426,7 +427,11 @@ impl Posix {
                 Some(info) => i64::from(info.pmtu),
                 None => return Err(Unset::Errno("ENOTCONN")),
             },
-            _ => socket.kept.get(&(option.level, option.name)).copied().unwrap_or(0),
+            name => {
+                // `IP_PMTUDISC_WANT`
+                let default = i64::from(name.ends_with("MTU_DISCOVER"));
+                socket.kept.get(&(option.level, option.name)).copied().unwrap_or(default)
+            }
         };
         Ok(Setting::Number(number))
     }

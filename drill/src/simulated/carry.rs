@@ -88,6 +88,9 @@ pub(super) fn splice(
 ) -> Tried {
     let nonblocking = nonblocking || posix.nonblocking(from);
     let wanted = len - progress.done.min(len);
+    if posix.before_urgent(from) == Some(0) && !posix.in_line(from) {
+        return counted(Ok(0));
+    }
     let room = posix.room(to).unwrap_or(0).min(wanted);
     if room == 0 && wanted > 0 {
         return block_or(nonblocking, None);

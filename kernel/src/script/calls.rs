@@ -170,6 +170,7 @@ fn receive(file: &File, len: usize, flags: ReceiveFlags) -> Result<Reply, Error>
     all.set(RecvFlags::PEEK, flags.peek);
     all.set(RecvFlags::DONTWAIT, flags.dont_wait);
     all.set(RecvFlags::WAITALL, flags.wait_all);
+    all.set(RecvFlags::ERRQUEUE, flags.error_queue);
     let mut nothing = RecvAncillaryBuffer::default();
     let received = net::recvmsg(file, &mut [IoSliceMut::new(&mut buffer)], &mut nothing, all)?;
     buffer.truncate(received.bytes);
