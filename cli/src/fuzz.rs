@@ -7,7 +7,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 
 use clap::Args;
-use steadfast_drill::fuzz::{ADDRESSES, Classes, Record, Script};
+use steadfast_drill::fuzz::known::Known;
+use steadfast_drill::fuzz::{Classes, Coverage, Record, Script, coverage};
 
 use crate::failure::Failure;
 use crate::opponent::{Opponent, check_kernel, kernel};
@@ -46,6 +47,8 @@ struct Difference {
 #[derive(Default)]
 struct Results {
     differences: Vec<Difference>,
+    /// Differences with a row, by its name.
+    known: BTreeMap<&'static str, usize>,
     unsteady: usize,
     classes: Classes,
     failed: Option<String>,
@@ -97,16 +100,24 @@ impl Fuzz {
         for (class, count) in by_class {
             let _ = writeln!(text, "{count:>7}  {class}");
         }
+        for (name, count) in &results.known {
+            let _ = writeln!(text, "{count:>7}  known: {name}");
+        }
         if self.classes {
             for ((state, event, edge), count) in &results.classes {
                 let _ = writeln!(text, "{count:>7}  {state} × {event} × {edge}");
             }
+            for Coverage { state, classes: (hit, all), missing } in coverage(&results.classes) {
+                let _ = writeln!(text, "{state}: {hit} of {all} classes; never {}", missing.join(", "));
+            }
         }
         let differ = results.differences.len();
         let (unsteady, classes) = (results.unsteady, results.classes.len());
+        let known: usize = results.known.values().sum();
         let _ = writeln!(
             text,
-            "{all} scripts of {classes} classes: {differ} differ, {unsteady} agree only at another try"
+            "{all} scripts of {classes} classes: {differ} differ, {known} in a known way, {unsteady} agree only at \
+             another try"
         );
         text
     }
@@ -114,20 +125,25 @@ impl Fuzz {
 
 /// Plays the script of one seed. Returns whether to go on.
 fn one(seed: u64, results: &Mutex<Results>) -> bool {
-    let script = Script::generate(seed);
-    let ours = script.play_simulated();
+    let (script, ours) = Script::generate(seed).with_clear_pauses();
     let found = difference(&script, &ours);
     let shrunk = match &found {
-        Ok(Some((theirs, _))) => Ok(shrink(script, ours.clone(), theirs.clone())),
-        _ => Err(()),
+        Ok(Some((theirs, true))) if Known::of(&ours, theirs).is_none() => {
+            Some(shrink(script, ours.clone(), theirs.clone()))
+        }
+        _ => None,
     };
     let Ok(mut results) = results.lock() else { return false };
-    ours.classes.iter().for_each(|class| *results.classes.entry(class.clone()).or_default() += 1);
+    ours.classes().for_each(|class| *results.classes.entry(class.clone()).or_default() += 1);
     match (found, shrunk) {
         (Err(failed), _) => results.failed = Some(failed),
-        (Ok(None), _) | (_, Err(())) => {}
-        (Ok(Some((_, steady))), _) if !steady => results.unsteady += 1,
-        (Ok(Some(_)), Ok((ours, theirs))) => {
+        (Ok(None), _) => {}
+        (Ok(Some((_, false))), _) => results.unsteady += 1,
+        (Ok(Some((theirs, true))), None) => {
+            let name = Known::of(&ours, &theirs).map_or("", |known| known.name);
+            *results.known.entry(name).or_default() += 1;
+        }
+        (Ok(Some(_)), Some((ours, theirs))) => {
             let class = ours.class_of_difference(&theirs);
             let class =
                 class.map_or(String::new(), |(state, event, edge)| format!("{state} × {event} × {edge}"));
@@ -139,7 +155,7 @@ fn one(seed: u64, results: &Mutex<Results>) -> bool {
 
 /// The kernel's run if it differs from ours; and whether it always does.
 fn difference(script: &Script, ours: &Record) -> Result<Option<(Record, bool)>, String> {
-    let play = || kernel::script::with_kernel(&ADDRESSES, |subject| script.play(subject));
+    let play = || kernel::script::with_kernel(&script.addresses(), |subject| script.play(subject));
     let first = play().map_err(|error| error.to_string())?;
     if ours.agrees(&first) {
         return Ok(None);
@@ -152,13 +168,15 @@ fn difference(script: &Script, ours: &Record) -> Result<Option<(Record, bool)>, 
     Ok(Some((first, true)))
 }
 
-/// Leaves out steps as long as the two still differ.
+/// Leaves out steps as long as the two still differ, and no row of the table has the difference.
 fn shrink(script: Script, ours: Record, theirs: Record) -> (Record, Record) {
     let (mut script, mut runs) = (script, (ours, theirs));
     'shorter: loop {
         for shorter in script.shorter().collect::<Vec<_>>() {
-            let ours = shorter.play_simulated();
-            if let Ok(Some((theirs, true))) = difference(&shorter, &ours) {
+            let (shorter, ours) = shorter.with_clear_pauses();
+            if let Ok(Some((theirs, true))) = difference(&shorter, &ours)
+                && Known::of(&ours, &theirs).is_none()
+            {
                 (script, runs) = (shorter, (ours, theirs));
                 continue 'shorter;
             }

@@ -319,6 +319,10 @@ impl Subject for Simulated {
         self.next_due().is_none()
     }
 
+    fn next_timer(&self) -> Option<Instant> {
+        self.next_due()
+    }
+
     fn patience(&self) -> Duration {
         PATIENCE
     }

@@ -47,6 +47,11 @@ pub trait Subject {
     /// Returns whether no event can happen without further input.
     fn idle(&self) -> bool;
 
+    /// When its next timer fires, if it knows.
+    fn next_timer(&self) -> Option<Instant> {
+        None
+    }
+
     /// How long it is worth waiting for an event, or for one without a fixed time.
     fn patience(&self) -> Duration;
 

@@ -234,10 +234,11 @@ impl Stack {
             Outcome::TimeWait => self.enter_time_wait(index),
             Outcome::Closed(closed) => {
                 let orphan = self.connections[index].is_orphan() && self.config.tcp_bsd_rules;
-                let late = segment.filter(|segment| orphan && closed.rst && !segment.payload.is_empty());
+                let as_closed = orphan || self.config.linux_release > 0;
+                let late = segment.filter(|segment| as_closed && closed.rst && segment.len() > 0);
                 let Some(segment) = late else { return self.finish_connection(index, closed) };
-                // FreeBSD answers data that nobody reads as in CLOSED. DRILL-F36
-                let reply = Reply::rst_to(segment, ReplyReason::RstAbort);
+                // FreeBSD and Linux answer data that nobody reads as in CLOSED. DRILL-F36, DRILL-X54
+                let reply = self.without_timestamps(Reply::rst_to(segment, ReplyReason::RstAbort));
                 let reply = reply.with_ip_of(&self.connections[index].options);
                 self.reply(reply);
                 self.finish_connection(index, Closed { rst: false, ..closed });

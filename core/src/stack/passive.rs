@@ -467,6 +467,12 @@ impl Stack {
                 self.dropped(&segment.tuple, reason);
                 self.forget_half_open(index);
             }
+            HalfOpenOutcome::DeleteAndReset(reason) => {
+                let reply = Reply::rst_to(segment, ReplyReason::RstAbort).with_ip_of(options);
+                self.dropped(&segment.tuple, reason);
+                self.forget_half_open(index);
+                self.reset(segment, reply);
+            }
             HalfOpenOutcome::Complete => self.complete(index, segment),
         }
     }

@@ -118,11 +118,21 @@ impl Stack {
     /// Sends the RST for `segment`, which belongs to no connection (RFC 9293 §3.5.2). A SYN always gets one, as a
     /// listener would answer it: the RST is no larger. For other segments a budget limits RSTs (SA-CLOSED-05).
     pub(super) fn reset(&mut self, segment: &Segment<'_>, rst: Reply) {
+        let rst = self.without_timestamps(rst);
         if !is_stray(segment) || self.charge(segment) {
             self.reply(rst);
         } else {
             self.dropped(&segment.tuple, DropReason::ReplyThrottled);
         }
+    }
+
+    /// Linux's RSTs of no connection have no options.
+    // DRILL-X54
+    pub(super) fn without_timestamps(&self, mut rst: Reply) -> Reply {
+        if self.config.linux_release > 0 {
+            rst.header.options.timestamps = None;
+        }
+        rst
     }
 
     /// As [`dropped`](Stack::dropped), for a segment whose tuple is in use. It takes from the RST budget what it would

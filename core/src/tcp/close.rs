@@ -53,7 +53,9 @@ impl Connection {
         }
         self.socket = None;
         self.tcb.rcv.shut = true;
-        self.reassembly = None;
+        if env.config.linux_release == 0 {
+            self.reassembly = None;
+        }
         self.arm_orphan(env);
         self.shutdown_write(env);
         if orphans_full {

@@ -46,7 +46,7 @@ impl Closed {
 }
 
 /// `Ok` passes the segment to the next check; `Err` ends its processing.
-type Check = Result<(), Outcome>;
+pub(super) type Check = Result<(), Outcome>;
 
 impl Connection {
     /// SEGMENT ARRIVES in all states except LISTEN, SYN-SENT and TIME-WAIT.
@@ -104,6 +104,11 @@ impl Connection {
     #[inline]
     fn take_predicted(&mut self, segment: &Segment<'_>, env: &mut Env<'_>) -> Outcome {
         let (before, rtt) = (Before::of(self), self.round_trip_of(segment.ack(), env));
+        if env.config.linux_release > 0 && self.takes_ack_of(segment) {
+            // DRILL-X61
+            self.soft_error = None;
+            self.resume_quanta();
+        }
         self.update_window(segment, env);
         if segment.ack() != self.tcb.snd.una {
             let sample = self.sample_of(segment.ack(), env);
@@ -127,7 +132,7 @@ impl Connection {
             self.note_fin(segment.end() - 1);
             self.resume_quanta();
         }
-        let ended = self.check_fin(env);
+        let ended = self.check_fin(!segment.payload.is_empty(), false, env);
         self.advance_close(env).or(ended).unwrap_or(Outcome::Keep)
     }
 
@@ -140,15 +145,24 @@ impl Connection {
     }
 
     fn checks(&mut self, segment: &Segment<'_>, env: &mut Env<'_>) -> Result<Outcome, Outcome> {
-        let crossing = self.is_crossed_syn_ack(segment);
-        self.check_timestamps(segment, env)?;
-        self.check_rst(segment, env)?;
-        if !crossing {
-            self.check_syn(segment, env)?;
-            self.check_sequence(segment, env)?;
-        }
-        self.check_ack_present(segment)?;
         let was = self.tcb.state;
+        if env.config.linux_release > 0 && was != State::SynReceived {
+            self.check_flags(segment)?;
+            self.check_timestamps(segment, env)?;
+            self.check_as_linux(segment, env)?;
+        } else {
+            let crossing = self.is_crossed_syn_ack(segment);
+            self.check_timestamps(segment, env)?;
+            self.check_rst(segment, env)?;
+            if !crossing {
+                self.check_syn(segment, env)?;
+                self.check_sequence(segment, env)?;
+            }
+            self.check_ack_present(segment)?;
+        }
+        if env.config.linux_release > 0 && self.is_predicted_by_linux(segment) {
+            self.note_timestamp(segment, env);
+        }
         self.check_ack(segment, env)?;
         self.checks_after_ack(segment, was, env)
     }
@@ -160,10 +174,12 @@ impl Connection {
         was: State,
         env: &mut Env<'_>,
     ) -> Result<Outcome, Outcome> {
-        self.note_heard(segment, env);
+        let is_late = env.config.linux_release > 0 && segment.ack().lt(self.tcb.snd.una);
+        self.note_heard_at(segment, !is_late, env);
         self.check_urgent(segment);
+        let gap = self.reassembly.is_some();
         let text = self.check_text(segment, env)?;
-        let ended = self.check_fin(env);
+        let ended = self.check_fin(!segment.payload.is_empty(), gap, env);
         let finished = self.advance_close(env);
         Ok(match (finished.or(ended), was, text) {
             (Some(outcome), ..) => outcome,
@@ -204,6 +220,13 @@ impl Connection {
         if !self.is_older(timestamps.val, env) {
             return Ok(());
         }
+        if env.config.linux_release > 0 && self.is_reordered_ack(segment) {
+            return if segment.seq() == self.tcb.rcv.nxt {
+                Ok(())
+            } else {
+                Err(Outcome::Dropped(DropReason::Paws))
+            };
+        }
         env.counters.paws_estab += 1;
         self.answer_invalid(segment, false, env);
         Err(Outcome::Dropped(DropReason::Paws))
@@ -238,7 +261,7 @@ impl Connection {
         Err(Outcome::Dropped(DropReason::RstOutOfWindow))
     }
 
-    fn reset_by_peer(&mut self, env: &mut Env<'_>) -> Outcome {
+    pub(super) fn reset_by_peer(&mut self, env: &mut Env<'_>) -> Outcome {
         let error = match self.tcb.state {
             State::SynReceived => {
                 env.counters.attempt_fails += 1;
@@ -248,6 +271,7 @@ impl Connection {
             }
             // The application has closed, and both directions have sent their FIN. FreeBSD tells of it. DRILL-F16
             State::Closing | State::LastAck if !env.config.tcp_bsd_rules => None,
+            _ if env.config.linux_release > 0 => Some(self.error_of_reset()),
             _ => Some(Error::ConnectionReset),
         };
         if matches!(self.tcb.state, State::Established | State::CloseWait) {
@@ -256,7 +280,7 @@ impl Connection {
         Outcome::Closed(Closed { error, rst: false })
     }
 
-    fn peer_has_closed(&self) -> bool {
+    pub(super) fn peer_has_closed(&self) -> bool {
         matches!(self.tcb.state, State::CloseWait | State::Closing | State::LastAck)
     }
 
@@ -286,11 +310,15 @@ impl Connection {
         if env.config.tcp_insecure_syn && segment.seq().within(self.tcb.rcv.nxt, self.receive_window()) {
             return Err(Outcome::Closed(Closed { error: Some(Error::ConnectionReset), rst: true }));
         }
-        env.counters.tcp_syn_challenge += 1;
-        Err(self.challenge_or_drop(DropReason::SynChallenged, env))
+        Err(self.challenge_syn(env))
     }
 
-    fn challenge_or_drop(&mut self, reason: DropReason, env: &mut Env<'_>) -> Outcome {
+    pub(super) fn challenge_syn(&mut self, env: &mut Env<'_>) -> Outcome {
+        env.counters.tcp_syn_challenge += 1;
+        self.challenge_or_drop(DropReason::SynChallenged, env)
+    }
+
+    pub(super) fn challenge_or_drop(&mut self, reason: DropReason, env: &mut Env<'_>) -> Outcome {
         if self.challenge(env) {
             Outcome::Dropped(reason)
         } else {
@@ -343,6 +371,9 @@ impl Connection {
     /// Answers an unacceptable segment with an ACK. Only empty segments are rate-limited, as in Linux: a sender of
     /// data needs the ACK.
     fn answer_invalid(&mut self, segment: &Segment<'_>, probe: bool, env: &mut Env<'_>) {
+        if env.config.linux_release > 0 && self.tcb.state != State::SynReceived {
+            return self.answer_as_linux(segment, env);
+        }
         if self.is_duplicate(segment) {
             self.note_duplicate(segment.seq(), segment.seq() + segment.payload.len() as u32);
         }
@@ -378,6 +409,13 @@ impl Connection {
             && segment.ack().le(nxt)
     }
 
+    /// Linux drops a segment with none of ACK, RST and SYN before it looks at anything else.
+    // DRILL-X51
+    fn check_flags(&self, segment: &Segment<'_>) -> Check {
+        let flags = segment.flags();
+        if flags.rst() || flags.syn() { Ok(()) } else { self.check_ack_present(segment) }
+    }
+
     fn check_ack_present(&self, segment: &Segment<'_>) -> Check {
         if segment.flags().ack() { Ok(()) } else { Err(Outcome::Dropped(DropReason::NoAck)) }
     }
@@ -405,7 +443,9 @@ impl Connection {
         // An ACK older than SND.UNA - MAX.SND.WND is unacceptable (5961-7, 5961-8). Before that many numbers are
         // acknowledged, their count is the limit. Our acknowledged FIN counts as one number: an ACK that the peer
         // sent before it is only late.
-        let numbers = self.bytes_acked + u64::from(self.fin_is_acknowledged());
+        // Linux counts the SYN of a connect as well. DRILL-X51
+        let syn = env.config.linux_release > 0 && self.tcb.origin == Origin::Active;
+        let numbers = self.bytes_acked + u64::from(self.fin_is_acknowledged()) + u64::from(syn);
         let acked = numbers.min(u64::from(self.tcb.snd.max_wnd)) as u32;
         if ack.lt(una - acked) {
             return Err(self.challenge_or_drop(DropReason::AckTooOld, env));
@@ -459,9 +499,18 @@ impl Connection {
     /// (7323-9). This runs only after the ACK check (THREAT-29).
     #[inline]
     fn note_heard(&mut self, segment: &Segment<'_>, env: &mut Env<'_>) {
+        self.note_heard_at(segment, true, env);
+    }
+
+    /// `in_order`: Linux does not keep the timestamp of an old ACK.
+    // DRILL-X62
+    #[inline]
+    fn note_heard_at(&mut self, segment: &Segment<'_>, in_order: bool, env: &mut Env<'_>) {
         self.tcb.timers.last_received = env.tick();
         self.tcb.timers.unanswered_probes = 0;
-        self.note_timestamp(segment, env);
+        if in_order {
+            self.note_timestamp(segment, env);
+        }
         if self.tcb.ecn.on {
             if segment.flags().cwr() {
                 self.tcb.ecn.echo = false;
@@ -556,6 +605,11 @@ impl Connection {
         if segment.payload.is_empty() && !segment.flags().fin() {
             return Ok(None);
         }
+        if env.config.linux_release > 0
+            && let Some(done) = self.text_for_closed_end(segment, env)
+        {
+            return done;
+        }
         if !self.may_receive() {
             // Nothing can follow the peer's FIN, which was already taken (SA-CLOSE_WAIT-18 to -20).
             self.tcb.ack.now = true;
@@ -584,9 +638,13 @@ impl Connection {
     }
 
     /// Eighth check: takes the FIN when it is in order.
-    fn check_fin(&mut self, env: &mut Env<'_>) -> Option<Outcome> {
+    /// The segment has text, and something was missing before it.
+    fn check_fin(&mut self, text: bool, gap: bool, env: &mut Env<'_>) -> Option<Outcome> {
         if !self.may_receive() || !self.take_fin() {
             return None;
+        }
+        if env.config.linux_release > 0 && self.tcb.state == State::Established {
+            self.delay_ack_of_fin(text, gap, env);
         }
         match self.tcb.state {
             State::Established => {
@@ -609,7 +667,9 @@ impl Connection {
     /// Handles an ICMP error about a segment in flight (5927-1 to -3). Hard errors are treated as soft once the
     /// connection is synchronized.
     pub(crate) fn icmp_error(&mut self, seq: SeqNum, error: Error, hard: bool, env: &mut Env<'_>) -> Outcome {
-        if !seq.within(self.tcb.snd.una, self.flight()) {
+        // Linux takes SND.NXT too. DRILL-X61
+        let more = u32::from(env.config.linux_release > 0);
+        if !seq.within(self.tcb.snd.una, self.flight() + more) {
             return Outcome::Dropped(DropReason::IcmpNotInFlight);
         }
         if env.config.tcp_bsd_rules {

@@ -157,6 +157,8 @@ pub(crate) enum HalfOpenOutcome {
     SynAgain,
     /// The entry is removed, and nothing is sent.
     Delete(DropReason),
+    /// The entry is removed, and the segment answered by a RST.
+    DeleteAndReset(DropReason),
     /// The third segment: the connection is established (RFC 9293 §3.10.7.4).
     // SA-SYN_RCVD-06
     Complete,
@@ -257,7 +259,7 @@ impl HalfOpen {
         options: &SocketOptions,
         env: &mut Env<'_>,
     ) -> HalfOpenOutcome {
-        use HalfOpenOutcome::{Complete, Delete, Dropped, Reset, SynAgain};
+        use HalfOpenOutcome::{Complete, Delete, DeleteAndReset, Dropped, Reset, SynAgain};
         let (flags, nxt) = (segment.flags(), self.rcv_nxt());
         let window_len = u32::from(syn_window(options.rcvbuf)).max(1);
         let in_window = segment.seq().within(nxt, window_len);
@@ -292,6 +294,10 @@ impl HalfOpen {
         }
         if flags.syn() {
             return match (flags.ack(), segment.seq() == self.irs) {
+                // DRILL-X57
+                (true, false) if env.config.linux_release > 0 && in_window => {
+                    DeleteAndReset(DropReason::HalfOpenSyn)
+                }
                 (true, _) => {
                     self.acknowledge(options, ReplyReason::HalfOpenAck, DropReason::SynChallenged, env)
                 }
@@ -300,6 +306,8 @@ impl HalfOpen {
                     SynAgain
                 }
                 (false, true) => Dropped(DropReason::ReplyThrottled),
+                // DRILL-X57
+                (false, false) if env.config.linux_release > 0 => DeleteAndReset(DropReason::HalfOpenSyn),
                 (false, false) => Delete(DropReason::HalfOpenSyn),
             };
         }

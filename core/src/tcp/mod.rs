@@ -15,6 +15,7 @@ pub(crate) mod fast_open;
 pub(crate) mod flight;
 pub(crate) mod info;
 pub(crate) mod input;
+pub(crate) mod linux;
 pub(crate) mod listen;
 pub(crate) mod mtu;
 pub(crate) mod output;

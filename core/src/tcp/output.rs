@@ -346,6 +346,9 @@ impl Connection {
         }
         self.data_segment(start, payload, flags, out, env);
         out.segment_size = segment_size;
+        if env.config.linux_release > 0 && payload > 0 {
+            self.note_answer_for_linux(env);
+        }
         if self.tcb.ecn.on && payload > 0 {
             out.ecn = Ecn::Ect0;
             if std::mem::take(&mut self.tcb.ecn.cwr_pending) {
@@ -474,6 +477,15 @@ impl Connection {
     /// Schedules a challenge ACK, within the limit for the connection (5961-3, -5, -9, -10). Returns whether it is
     /// sent.
     pub(crate) fn challenge(&mut self, env: &mut Env<'_>) -> bool {
+        if env.config.linux_release > 0 {
+            let sent = self.answer_invalid_within_limit(false, env);
+            if sent {
+                env.counters.tcp_challenge_ack += 1;
+                let tuple = self.tcb.tuple;
+                env.note_reply(&tuple, ReplyReason::ChallengeAck);
+            }
+            return sent;
+        }
         let now = env.tick();
         let ack = &mut self.tcb.ack;
         if now.elapsed(ack.challenge_from) >= 1000 {
@@ -493,22 +505,33 @@ impl Connection {
         true
     }
 
-    /// Schedules the ACK that answers an unacceptable segment, at most one per `tcp_invalid_ratelimit`. `probe` marks
-    /// a possible keepalive or window probe; these have a separate limit. Returns whether the ACK is sent.
-    pub(crate) fn acknowledge_invalid(&mut self, probe: bool, env: &mut Env<'_>) -> bool {
+    /// One answer of the budget that probes and other invalid segments have.
+    fn answer_invalid_within_limit(&mut self, probe: bool, env: &Env<'_>) -> bool {
         let now = env.tick();
-        let last = if probe { &mut self.tcb.ack.probe_answered_at } else { &mut self.tcb.ack.invalid_at };
+        // Linux has one budget for all. DRILL-X50
+        let own = probe && env.config.linux_release == 0;
+        let last = if own { &mut self.tcb.ack.probe_answered_at } else { &mut self.tcb.ack.invalid_at };
         let limit = env.config.tcp_invalid_ratelimit.as_millis() as u32;
         if last.is_some_and(|last| now.elapsed(last.tick()) < limit) {
             return false;
         }
         *last = Some(Stamp::at(now));
-        if !self.tcb.ack.now {
+        // Linux's answers carry SACK blocks. DRILL-X53
+        if !self.tcb.ack.now && env.config.linux_release == 0 {
             self.tcb.ack.kind = AckKind::Plain;
         }
         self.tcb.ack.now = true;
-        let tuple = self.tcb.tuple;
-        env.note_reply(&tuple, ReplyReason::UnacceptableAck);
         true
+    }
+
+    /// Schedules the ACK that answers an unacceptable segment, at most one per `tcp_invalid_ratelimit`. `probe` marks
+    /// a possible keepalive or window probe; these have a separate limit. Returns whether the ACK is sent.
+    pub(crate) fn acknowledge_invalid(&mut self, probe: bool, env: &mut Env<'_>) -> bool {
+        let sent = self.answer_invalid_within_limit(probe, env);
+        if sent {
+            let tuple = self.tcb.tuple;
+            env.note_reply(&tuple, ReplyReason::UnacceptableAck);
+        }
+        sent
     }
 }

@@ -15,6 +15,7 @@ const OVERHEAD: usize = 1280;
 /// The largest packet for segmentation offload, less Linux's room for headers.
 const LARGEST: u32 = 65_536 - 321;
 /// Where releases of Linux differ, from this one on.
+pub(crate) const LINUX_6_17: u32 = 617;
 pub(crate) const LINUX_6_18: u32 = 618;
 
 /// The quanta from SND.UNA on.
@@ -22,8 +23,8 @@ pub(crate) const LINUX_6_18: u32 = 618;
 pub(crate) struct Quanta {
     /// Oldest first. Those before SND.NXT were sent.
     list: VecDeque<Quantum>,
-    /// The end of the burst that is leaving.
-    burst: Option<SeqNum>,
+    /// The end of the burst that is leaving, and whether it is of several segments.
+    burst: Option<(SeqNum, bool)>,
     /// The end of the last quantum that was marked for PSH while it was written.
     pushed: SeqNum,
     haste: Haste,
@@ -91,12 +92,13 @@ impl Quanta {
             self.list.pop_front();
         }
         self.pushed = self.pushed.max(una);
-        self.burst.take_if(|end| end.le(una));
+        self.burst.take_if(|(end, _)| end.le(una));
         self.more = false;
     }
 
-    /// The peer has answered: a deferred burst may leave.
+    /// The peer has answered: a deferred burst may leave, and so may what a write held back.
     pub(crate) fn resume(&mut self) {
+        self.more = false;
         if self.haste == Haste::Rest {
             self.haste = Haste::No;
         }
@@ -107,9 +109,29 @@ impl Quanta {
         self.delivered
     }
 
-    /// Whether a segment that ends there carries PSH.
+    /// Whether a segment that ends there carries PSH: at the end of a write, and of a burst of several segments.
+    // DRILL-X01
     pub(crate) fn pushes(&self, end: SeqNum) -> bool {
-        self.list.iter().find(|quantum| quantum.end.ge(end)).is_some_and(|q| q.end == end && q.push)
+        self.burst == Some((end, true))
+            || self.list.iter().find(|quantum| quantum.end.ge(end)).is_some_and(|q| q.end == end && q.push)
+    }
+
+    /// Where a retransmission of what begins at `start` ends: with the quantum, unless following ones fit into the same
+    /// segment. Data that left in a burst of several segments stays apart.
+    // DRILL-X59
+    pub(crate) fn end_of_segment(&self, start: SeqNum, mss: u32) -> SeqNum {
+        let mut quanta = self.list.iter().skip_while(|quantum| quantum.end.le(start));
+        let Some(first) = quanta.next() else { return start + mss };
+        let (mut end, mut closed) = (first.end, first.closed);
+        for next in quanta {
+            let fits = next.end.since(start) <= mss;
+            if closed || !fits {
+                return end.min(start + mss);
+            }
+            (end, closed) = (next.end, next.closed);
+        }
+        // The FIN follows.
+        if closed { end.min(start + mss) } else { start + mss }
     }
 
     /// The bytes that the queue takes of the send buffer.
@@ -331,9 +353,9 @@ impl Connection {
     ) -> bool {
         self.cover_queue();
         let nxt = self.tcb.snd.nxt;
-        let leaving = self.quanta().and_then(|quanta| quanta.burst).filter(|end| end.gt(nxt));
+        let leaving = self.quanta().and_then(|quanta| quanta.burst).filter(|(end, _)| end.gt(nxt));
         let end = match leaving {
-            Some(end) => Some(end),
+            Some((end, _)) => Some(end),
             None => match self.choose_burst(fin_due, window, room, mss, env) {
                 Choice::Burst(end) => Some(end),
                 Choice::Wait => None,
@@ -346,7 +368,9 @@ impl Connection {
         let (free, _) = self.quota(mss, room);
         self.tcb.snd.cwnd_limited = unsent as u32 > free.saturating_mul(mss);
         let Some(end) = end else {
-            if unsent == 0 && fin_due && window > 0 {
+            // The FIN is a segment like others. DRILL-X60
+            let held = free == 0 && env.config.linux_release > 0;
+            if unsent == 0 && fin_due && window > 0 && !held {
                 self.first_transmission(0, Flags::FIN, None, out, env);
                 return true;
             }
@@ -356,10 +380,10 @@ impl Connection {
             return false;
         };
         if leaving.is_none() {
-            let several = end.since(nxt) > mss || self.tcb.snd.pending.window_probe;
+            let probe = self.tcb.snd.pending.window_probe;
             let quanta = self.quanta_mut();
-            quanta.cut(nxt, end, several);
-            quanta.burst = Some(end);
+            quanta.cut(nxt, end, probe);
+            quanta.burst = Some((end, end.since(nxt) > mss));
         }
         let rest = end.since(nxt) as usize;
         let most = if offload { self.super_payload(mss as usize) } else { mss as usize };

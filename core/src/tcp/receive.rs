@@ -95,11 +95,17 @@ impl Connection {
         // Report only the first duplicate range (2883-1).
         let end = start + fits.len() as u32;
         if skip > 0 {
-            self.note_duplicate(seq, seq + (skip as u32).min(payload.len() as u32));
+            // Linux reports the number of a FIN too. DRILL-X53
+            let fin = segment.flags().fin() && env.config.linux_release > 0;
+            let len = payload.len() as u32 + u32::from(fin);
+            self.note_duplicate(seq, seq + (skip as u32).min(len));
         } else if let Some((left, right)) = self.reassembly.as_ref().and_then(|r| r.overlap(start, end)) {
             self.note_duplicate(left, right);
         }
         self.tcb.ack.now |= skip > 0 || excess;
+        if skip > 0 && env.config.linux_release > 0 {
+            self.acknowledge_quickly();
+        }
         let fin_at = seq + payload.len() as u32;
         let second_fin = segment.flags().fin() && self.tcb.rcv.fin_seen && fin_at.gt(self.tcb.rcv.fin_at);
         let dropped = if fits.is_empty() {
@@ -185,6 +191,9 @@ impl Connection {
             self.append(payload, packet, env);
         } else {
             self.fill_gap(payload, packet, env);
+        }
+        if env.config.linux_release > 0 {
+            self.note_data_for_linux(env);
         }
         self.last_data = env.tick();
         self.note_data_received(payload.len() as u32, env);
@@ -348,7 +357,7 @@ impl Connection {
         let ack = &mut self.tcb.ack;
         ack.bytes += bytes;
         let full = u32::from(self.tcb.rcv.mss.max(1));
-        if ack.quick > 0 {
+        if ack.quick > 0 && !ack.interactive {
             ack.quick -= 1;
             ack.now = true;
         } else if self.tcb.whole_buffer {

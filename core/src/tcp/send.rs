@@ -25,6 +25,10 @@ impl Connection {
         let sample = self.sample_of(ack, env);
         let repeats = self.repeats_last_ack(segment);
         let duplicate = repeats && before.flight > 0;
+        if env.config.linux_release > 0 {
+            // DRILL-X61
+            self.soft_error = None;
+        }
         self.update_window(segment, env);
         self.resume_quanta();
         let sack_news = self.deliver(segment, env);
@@ -58,6 +62,7 @@ impl Connection {
     /// Processes an ACK below SND.UNA, overtaken by a later one. Only its SACK blocks may be new (SA-EST-16).
     pub(crate) fn take_old_ack(&mut self, segment: &Segment<'_>, env: &mut Env<'_>) {
         let (before, cwnd) = (Before::of(self), self.congestion.cwnd());
+        self.resume_quanta();
         self.deliver(segment, env);
         self.detect_loss(before, env);
         if env.config.linux_release > 0 {
@@ -72,7 +77,10 @@ impl Connection {
         let window = self.advertised_by(segment);
         let snd = &mut self.tcb.snd;
         let (seq, ack) = (segment.seq(), segment.ack());
-        let newer = ack.gt(snd.una) || snd.wl1.lt(seq) || (snd.wl1 == seq && snd.wl2.le(ack));
+        // Linux takes the same numbers for a segment that was overtaken, unless its window is larger, or closed. DRILL-X58
+        let same =
+            if env.config.linux_release > 0 { window > snd.wnd || window == 0 } else { snd.wl2.le(ack) };
+        let newer = ack.gt(snd.una) || snd.wl1.lt(seq) || (snd.wl1 == seq && same);
         if newer && ack.ge(snd.una) {
             (snd.wnd, snd.wl1, snd.wl2) = (window, seq, ack);
             snd.max_wnd = snd.max_wnd.max(window);

@@ -340,6 +340,8 @@ pub(crate) struct AckState {
     /// Challenge ACKs in the second that began at `challenge_from` (5961-9).
     pub(crate) challenges: u8,
     pub(crate) challenge_from: Tick,
+    /// Data answers data, so that ACKs wait for it (`linux_release`).
+    pub(crate) interactive: bool,
     /// The last ACK of an out-of-window segment, and of a probe: two budgets.
     pub(crate) invalid_at: Option<Stamp>,
     pub(crate) probe_answered_at: Option<Stamp>,
@@ -453,7 +455,11 @@ impl Connection {
         let wscale = if agreed.snd_wscale.is_some() { agreed.options.window_scale() } else { 0 };
         // Rounded up, as an ACK of the half-open connection may have advertised it.
         let unit = 1 << wscale;
-        let advertised = u32::from(advertised).div_ceil(unit) * unit;
+        let advertised = match env.config.linux_release {
+            0 => u32::from(advertised).div_ceil(unit) * unit,
+            // Linux rounds when it says it. DRILL-X35
+            _ => u32::from(advertised),
+        };
         let now = env.tick();
         let mss = effective_mss(peer_mss, pmtu, tuple.is_ipv4(), &agreed.options, env.config);
         let options = if bsd { in_whole_segments(&agreed.options, mss) } else { agreed.options };

@@ -2,6 +2,8 @@
 
 use std::fmt::Write;
 
+use steadfast_drill::fuzz::known::KNOWN;
+use steadfast_drill::fuzz::{Classes, Coverage, Script, coverage};
 use steadfast_lab::{Scenario, catalogue};
 
 use crate::check_document;
@@ -19,6 +21,37 @@ application waits. In these runs its tail loss probes are off, and its congestio
 
 ";
 
+const SCRIPTS: &str = "
+## Generated scripts
+
+`steadfast drill fuzz --against kernel` plays generated scripts on the profile `linux` and on the kernel of this machine.
+CI plays these of the seeds 0 to 299, and fails on a difference without a row. The rows are in
+`drill/src/fuzz/known.rs`, each with a predicate. Edges of windows are those that each side has shown.
+
+| difference | smallest script | what the kernel does otherwise, and why |
+|---|---|---|
+";
+
+const CLASSES: &str = "
+The steps of these scripts, by the state in which they meet the stack. A class is an event and the edges that its SEQ and
+ACK are near:
+
+| state | classes played | events that are never played |
+|---|---|---|
+";
+
+/// The seeds that CI plays.
+const SEEDS: std::ops::Range<u64> = 0..300;
+
+fn classes() -> Classes {
+    let mut classes = Classes::new();
+    for seed in SEEDS {
+        let (_, record) = Script::generate(seed).with_clear_pauses();
+        record.classes().for_each(|class| *classes.entry(class.clone()).or_default() += 1);
+    }
+    classes
+}
+
 fn document(all: &[Scenario]) -> String {
     let mut out = HEAD.to_owned();
     out.push_str("| scenario | the kernel as | what it does otherwise, and why |\n|---|---|---|\n");
@@ -29,6 +62,15 @@ fn document(all: &[Scenario]) -> String {
                 let _ = writeln!(out, "| {} {} | {} | {text} |", scenario.id, scenario.title, role.host);
             }
         }
+    }
+    out.push_str(SCRIPTS);
+    for known in KNOWN {
+        let _ = writeln!(out, "| {} | {} | {} |", known.name, known.script(), known.reason);
+    }
+    out.push_str(CLASSES);
+    for Coverage { state, classes: (hit, all), missing } in coverage(&classes()) {
+        let missing = if missing.is_empty() { "none".to_owned() } else { missing.join(", ") };
+        let _ = writeln!(out, "| {state} | {hit} of {all} | {missing} |");
     }
     out.push_str("\n## Roles that the kernel cannot play\n\n");
     for scenario in all {

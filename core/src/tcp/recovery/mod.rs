@@ -504,8 +504,10 @@ impl Connection {
         let (una, in_network, cwnd) = (self.tcb.snd.una, self.in_network(), self.congestion.cwnd());
         let full = u32::from(self.payload_len_limit());
         let window_end = una + self.tcb.snd.wnd;
+        let (start, len) = self.open_flight(env).first_lost(una, full)?;
+        let end = self.quanta().map(|quanta| quanta.end_of_segment(start, full));
+        let len = end.map_or(len, |end| len.min(end.since(start)));
         let flight = self.open_flight(env);
-        let (start, len) = flight.first_lost(una, full)?;
         if flight.frto == Frto::NewData {
             return None;
         }
