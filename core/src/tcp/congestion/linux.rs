@@ -72,7 +72,7 @@ impl LinuxCubic {
         if self.found || window.cwnd >= window.ssthresh {
             return false;
         }
-        let now = ack.now.as_micros() as u64;
+        let now = ack.now.as_micros();
         let (una, nxt) = (ack.progress.una, ack.progress.nxt);
         let begins = self.round.as_ref().is_none_or(|round| una.gt(round.end));
         let fresh = Round { end: nxt, start: now, last_ack: now, least: u32::MAX, samples: 0 };
