@@ -4,10 +4,13 @@
 //! tear-down. `instructions.txt` holds the recorded cost of a step.
 
 use std::fmt::Write;
+use std::net::Ipv4Addr;
 use std::path::Path;
 use std::process::{Command, ExitCode};
 
-use crate::flood::{Flood, syn};
+use steadfast_core::{ForwardRule, Instant, SocketId, Stack};
+
+use crate::flood::{Flood, syn, syn_to};
 use crate::ours::Stacks;
 use crate::pair::{Pair, Setup};
 use crate::worst;
@@ -25,7 +28,7 @@ const WORST: &str = "worst/";
 /// A path's name, and the function that runs a number of its steps.
 type Steps = (&'static str, fn(usize));
 
-const PATHS: [Steps; 6] = [
+const PATHS: [Steps; 10] = [
     ("transmit", |steps| drop(transmitted(steps))),
     ("receive", |steps| {
         let (mut stacks, segments) = transmitted(STEPS[1]);
@@ -34,13 +37,47 @@ const PATHS: [Steps; 6] = [
     }),
     ("bulk_turn", |steps| repeat(steps, |stacks| _ = stacks.bulk_turn())),
     ("round_trip", |steps| repeat(steps, Stacks::round_trip)),
+    ("paced_round_trip", |steps| {
+        let mut stacks = Stacks::connected(&Setup::PLAIN, |config| config.tcp_pacing = true, &|_| {});
+        (0..steps).for_each(|_| stacks.round_trip());
+    }),
+    ("recovery", |steps| {
+        let mut stacks = Stacks::unconnected(&Setup::PLAIN, |_| {});
+        // Each connection is used once: a loss lowers its window.
+        let connections: Vec<_> = (0..STEPS[1]).map(|_| stacks.connect(0, None)).collect();
+        connections[..steps].iter().for_each(|ends| stacks.lose_and_repair(*ends));
+    }),
     ("connect_close", |steps| repeat(steps, Stacks::connect_close)),
     ("cookie", |steps| {
         let mut flood = Flood::new();
         let syns: Vec<_> = (0..STEPS[1] as u32).map(syn).collect();
         syns[..steps].iter().for_each(|syn| flood.syn(syn));
     }),
+    ("forward", |steps| {
+        let mut gateway = Stacks::unconnected(&Setup::PLAIN, |_| {}).server;
+        let forwarder = gateway.forward(ForwardRule::all()).expect("there is no other rule");
+        let syns: Vec<_> = (0..STEPS[1] as u32).map(|n| syn_to(FOREIGN, n)).collect();
+        syns[..steps].iter().for_each(|syn| accept_forwarded(&mut gateway, forwarder, syn));
+    }),
+    ("datagrams", |steps| {
+        let mut stacks = Stacks::unconnected(&Setup::PLAIN, |_| {});
+        let ends = stacks.bind_udp();
+        (0..steps).for_each(|_| stacks.exchange_datagrams(ends));
+    }),
 ];
+
+/// The address of a host behind the gateway.
+const FOREIGN: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
+
+/// Delivers a SYN to a forwarder, which accepts it, and takes the SYN-ACK.
+fn accept_forwarded(gateway: &mut Stack, forwarder: SocketId, syn: &[u8]) {
+    let (now, mut frame) = (Instant::from_secs(1), [0; 1500]);
+    gateway.receive(now, syn);
+    let request = gateway.next_request(forwarder).expect("the SYN waits for a decision");
+    gateway.accept_request(now, request, None).expect("the request is there");
+    gateway.transmit(now, &mut frame).expect("a SYN-ACK");
+    while gateway.poll_event().is_some() {}
+}
 
 /// Returns full segments on their way from client to server, within one window.
 fn transmitted(count: usize) -> (Stacks, Vec<Vec<u8>>) {

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use bytes::BytesMut;
 use steadfast_core::{
     Bytes, Config, ConnectOptions, Duration, Error, Instant, Interface, ListenOptions, SocketId,
-    SocketOptions, Stack,
+    SocketOptions, Stack, UdpOptions,
 };
 
 use crate::pair::{FIRST_PORT, MESSAGE, PORTS, Pair, Setup, WRITE};
@@ -76,6 +76,14 @@ impl Stacks {
             let listener = stacks.server.listen(SocketAddr::new(SERVER, port), options);
             stacks.listeners.push(listener.expect("the port is free"));
         }
+        stacks
+    }
+
+    /// Creates two stacks with `setup.idle` idle connections and an active one.
+    pub(crate) fn connected(setup: &Setup, change: impl Fn(&mut Config), progress: &dyn Fn(usize)) -> Stacks {
+        let mut stacks = Stacks::unconnected(setup, change);
+        stacks.open_idle(setup.idle, progress);
+        (stacks.stream, stacks.accepted) = stacks.connect(PORTS - 1, None);
         stacks
     }
 
@@ -154,6 +162,42 @@ impl Stacks {
         }
     }
 
+    /// Writes eight segments on a connection. The first is lost, SACK blocks show it, and the client sends it again.
+    pub(crate) fn lose_and_repair(&mut self, (stream, accepted): (SocketId, SocketId)) {
+        const BYTES: usize = 8 * 1448;
+        self.tick();
+        self.client.send(stream, &self.text[..BYTES]).expect("there is room");
+        let sent = self.wire.push(|frame| self.client.transmit(self.now, frame).map(|sent| sent.len));
+        assert!(sent && self.wire.pop().is_some());
+        self.carry();
+        assert_eq!(read_all(&mut self.server, accepted, &mut self.read), BYTES);
+        self.carry();
+        self.drain_events();
+    }
+
+    /// Binds a UDP socket at each end.
+    pub(crate) fn bind_udp(&mut self) -> (SocketId, SocketId) {
+        let bind = |stack: &mut Stack, address| {
+            let options = UdpOptions::new(stack.config());
+            stack.bind_udp(SocketAddr::new(address, FIRST_PORT), options).expect("the port is free")
+        };
+        (bind(&mut self.client, CLIENT), bind(&mut self.server, SERVER))
+    }
+
+    /// Sends a datagram to the server's socket, which sends it back.
+    pub(crate) fn exchange_datagrams(&mut self, (client, server): (SocketId, SocketId)) {
+        self.tick();
+        let to = SocketAddr::new(SERVER, FIRST_PORT);
+        self.client.send_to(client, &self.text[..MESSAGE], Some(to)).expect("there is room");
+        self.reach_server();
+        let there = self.server.recv_from(server, &mut self.read).expect("the datagram is there");
+        self.server.send_to(server, &self.read[..there.len], Some(there.from)).expect("there is room");
+        self.reach_client();
+        let back = self.client.recv_from(client, &mut self.read).expect("the datagram is there");
+        assert_eq!((there.len, back.len), (MESSAGE, MESSAGE));
+        self.drain_events();
+    }
+
     fn drain_events(&mut self) {
         while self.client.poll_event().is_some() {}
         while self.server.poll_event().is_some() {}
@@ -217,10 +261,7 @@ fn read_all(stack: &mut Stack, id: SocketId, buffer: &mut [u8]) -> usize {
 
 impl Pair for Stacks {
     fn new(setup: &Setup, progress: &dyn Fn(usize)) -> Stacks {
-        let mut stacks = Stacks::unconnected(setup, |_| {});
-        stacks.open_idle(setup.idle, progress);
-        (stacks.stream, stacks.accepted) = stacks.connect(PORTS - 1, None);
-        stacks
+        Stacks::connected(setup, |_| {}, progress)
     }
 
     fn bulk_turn(&mut self) -> usize {

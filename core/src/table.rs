@@ -65,6 +65,14 @@ impl<T> Page<T> {
     fn is_full(&self) -> bool {
         self.vacant == NIL && self.rows.len() == Table::<T>::PAGE
     }
+
+    /// Notes that a row is vacant now. Returns whether all are.
+    #[inline]
+    fn vacated(&mut self, row: usize) -> bool {
+        self.vacant = row as u32;
+        self.live -= 1;
+        self.live == 0
+    }
 }
 
 impl<T> Table<T> {
@@ -156,7 +164,8 @@ impl<T> Table<T> {
         let Row::Occupied(row_there) = std::mem::replace(&mut page.rows[row], vacated) else {
             panic!("row {index} is vacant");
         };
-        self.vacated(number, row, was_full);
+        let empty = page.vacated(row);
+        self.vacated(number, was_full, empty);
         row_there
     }
 
@@ -167,29 +176,26 @@ impl<T> Table<T> {
         let was_full = page.is_full();
         assert!(matches!(page.rows[row], Row::Occupied(_)), "row {index} is vacant");
         page.rows[row] = Row::Vacant(page.vacant);
-        self.vacated(number, row, was_full);
+        let empty = page.vacated(row);
+        self.vacated(number, was_full, empty);
     }
 
     #[inline]
-    fn vacated(&mut self, number: usize, row: usize, was_full: bool) {
-        let page = &mut self.pages[number];
-        page.vacant = row as u32;
-        page.live -= 1;
+    fn vacated(&mut self, number: usize, was_full: bool, empty: bool) {
         self.len -= 1;
         if was_full {
             self.open.push(number as u32);
         }
-        if page.live == 0 {
+        if empty && self.emptied != number as u32 {
             self.page_emptied(number as u32);
         }
     }
 
-    /// Notes that a page has lost its last row, and frees the one that did so before it.
+    /// Notes that another page has lost its last row, and frees the one that did so before it.
     #[cold]
     fn page_emptied(&mut self, number: u32) {
         let before = std::mem::replace(&mut self.emptied, number);
-        if before != number
-            && let Some(page) = self.pages.get_mut(before as usize)
+        if let Some(page) = self.pages.get_mut(before as usize)
             && page.live == 0
         {
             *page = Page { rows: Vec::new(), vacant: NIL, live: 0 };

@@ -251,9 +251,9 @@ impl<T: Cost> Line<T> {
     pub(crate) fn pop(&mut self) -> Option<T> {
         let datagram = self.queue.pop_front()?;
         self.held -= datagram.cost();
-        // A burst leaves no memory behind.
+        // A burst leaves no memory behind, except the place of one datagram: the next one finds it.
         if self.queue.len() < self.queue.capacity() / 4 {
-            self.queue.shrink_to(2 * self.queue.len());
+            self.queue.shrink_to((2 * self.queue.len()).max(1));
         }
         Some(datagram)
     }
