@@ -301,8 +301,11 @@ impl Connection {
             return;
         }
         let idle = env.tick().elapsed(self.tcb.snd.last_sent);
+        if idle == 0 {
+            return;
+        }
         let rto = self.tcb.rtt.rto(env.config);
-        if idle > 0 && Duration::from_millis(u64::from(idle)) > rto {
+        if Duration::from_millis(u64::from(idle)) > rto {
             let mss = u32::from(self.payload_mss());
             let window = super::congestion::initial_window(env.config.tcp_init_cwnd, mss);
             if env.config.linux_release > 0 {

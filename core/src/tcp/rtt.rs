@@ -124,17 +124,17 @@ impl Rtt {
         })
     }
 
-    /// Updates SRTT, RTTVAR and the RTO with a sample in microseconds (6298-2, 6298-3). `edges`: SND.UNA and SND.NXT.
+    /// Updates SRTT, RTTVAR and the RTO with a sample in microseconds (6298-2, 6298-3). `round`: with `tcp_rto_var_min`
+    /// its state, and SND.UNA and SND.NXT.
     pub(crate) fn sample(
         &mut self,
         sample: u32,
-        edges: (SeqNum, SeqNum),
-        round: &mut VarRound,
+        round: Option<(&mut VarRound, (SeqNum, SeqNum))>,
         config: &Config,
     ) {
         (self.ambiguous, self.backoff) = (false, 0);
         let r = sample.clamp(1, u32::MAX >> 4);
-        let surprised = std::mem::take(&mut self.surprised) && !config.tcp_rto_var_min;
+        let surprised = std::mem::take(&mut self.surprised) && round.is_none();
         let before = (self.srtt > 0).then(|| self.rto.saturating_sub(self.srtt));
         if self.srtt == 0 {
             self.srtt = r;
@@ -145,7 +145,7 @@ impl Rtt {
         } else {
             // Update the deviation first: it uses the old mean.
             let off = self.srtt.abs_diff(r);
-            let damped = config.tcp_rto_var_min && r < self.srtt && off > self.var;
+            let damped = round.is_some() && r < self.srtt && off > self.var;
             self.var = if damped {
                 // A fall of the round trip is no reason to wait longer.
                 self.var + (off - self.var) / 32
@@ -155,10 +155,9 @@ impl Rtt {
             self.srtt = (self.srtt - self.srtt / 8 + r / 8).max(1);
         }
         let least = micros(config.tcp_rto_min);
-        let rto = if config.tcp_rto_var_min {
-            self.srtt.saturating_add(round.note(self.var, before, edges, least))
-        } else {
-            self.expected().max(least)
+        let rto = match round {
+            Some((round, edges)) => self.srtt.saturating_add(round.note(self.var, before, edges, least)),
+            None => self.expected().max(least),
         };
         // If the minimum exceeds the maximum, the maximum applies.
         self.rto = rto.saturating_add(micros(config.tcp_rto_slop)).min(micros(config.tcp_rto_max));
@@ -261,9 +260,9 @@ impl MinRtt {
 /// A duration in microseconds, of those that matter here.
 #[inline]
 pub(crate) fn micros(time: Duration) -> u32 {
-    let most = Duration::from_micros(u64::from(u32::MAX));
-    let time = time.min(most);
-    (time.as_secs() * 1_000_000) as u32 + time.subsec_micros()
+    /// The whole seconds that fit.
+    const MOST: u64 = u32::MAX as u64 / 1_000_000;
+    if time.as_secs() >= MOST { u32::MAX } else { time.as_secs() as u32 * 1_000_000 + time.subsec_micros() }
 }
 
 /// The duration of `retries` backed-off timeouts and one more, starting at the smallest RTO. Linux calls it the
@@ -282,8 +281,6 @@ mod tests {
     use super::*;
     use crate::config::Profile;
 
-    const EDGES: (SeqNum, SeqNum) = (SeqNum(1), SeqNum(2));
-
     #[test]
     fn r2_is_the_model_time_of_each_profile_shld_11() {
         let seconds = Profile::ALL.map(|profile| {
@@ -299,10 +296,10 @@ mod tests {
         let config = Config { tcp_rto_min: Duration::from_millis(1), ..Config::default() };
         let mut rtt = Rtt::new(false);
         assert_eq!(rtt.rto(&config), Duration::from_secs(1));
-        rtt.sample(80_000, EDGES, &mut VarRound::default(), &config);
+        rtt.sample(80_000, None, &config);
         assert_eq!((rtt.srtt().as_millis(), rtt.var().as_millis()), (80, 40));
         assert_eq!(rtt.rto(&config), Duration::from_millis(240));
-        rtt.sample(160_000, EDGES, &mut VarRound::default(), &config);
+        rtt.sample(160_000, None, &config);
         // RTTVAR = 3/4 · 40 + 1/4 · |80 − 160| = 50; SRTT = 7/8 · 80 + 1/8 · 160 = 90.
         assert_eq!((rtt.srtt().as_millis(), rtt.var().as_millis()), (90, 50));
     }
@@ -312,16 +309,16 @@ mod tests {
     fn a_spurious_timeout_makes_the_rto_that_of_the_next_sample_4015_2() {
         let config = Config::default();
         let mut rtt = Rtt::new(false);
-        (0..50).for_each(|_| rtt.sample(20_000, EDGES, &mut VarRound::default(), &config));
+        (0..50).for_each(|_| rtt.sample(20_000, None, &config));
         let mut shorter = rtt.clone();
         rtt.note_spurious_timeout();
-        rtt.sample(400_000, EDGES, &mut VarRound::default(), &config);
+        rtt.sample(400_000, None, &config);
         assert_eq!((rtt.srtt().as_millis(), rtt.var().as_millis()), (400, 200));
         assert_eq!(rtt.rto(&config), Duration::from_millis(1200));
-        rtt.sample(80_000, EDGES, &mut VarRound::default(), &config);
+        rtt.sample(80_000, None, &config);
         assert_eq!(rtt.srtt(), Duration::from_millis(360));
         shorter.note_spurious_timeout();
-        shorter.sample(10_000, EDGES, &mut VarRound::default(), &config);
+        shorter.sample(10_000, None, &config);
         assert_eq!(shorter.srtt(), Duration::from_millis(22), "2 G more than before");
     }
 
@@ -342,7 +339,7 @@ mod tests {
     fn without_variance_the_granularity_is_left_6298_8() {
         let config = Config { tcp_rto_min: Duration::from_millis(1), ..Config::default() };
         let mut rtt = Rtt::new(false);
-        (0..100).for_each(|_| rtt.sample(80_000, EDGES, &mut VarRound::default(), &config));
+        (0..100).for_each(|_| rtt.sample(80_000, None, &config));
         assert_eq!(rtt.rto(&config), Duration::from_millis(81));
     }
 
@@ -351,7 +348,7 @@ mod tests {
     fn back_off_doubles_up_to_the_maximum_6298_5() {
         let config = Config::default();
         let mut rtt = Rtt::new(false);
-        rtt.sample(20_000, EDGES, &mut VarRound::default(), &config);
+        rtt.sample(20_000, None, &config);
         let waits: Vec<_> = (0..12)
             .map(|n| {
                 rtt.backoff = n;
@@ -386,7 +383,7 @@ mod tests {
         let config = Config { tcp_rto_var_min: true, ..Config::default() };
         let (mut rtt, mut round) = (Rtt::new(false), VarRound::default());
         let mut sample = |millis: u32, una, nxt| {
-            rtt.sample(millis * 1000, (SeqNum(una), SeqNum(nxt)), &mut round, &config);
+            rtt.sample(millis * 1000, Some((&mut round, (SeqNum(una), SeqNum(nxt)))), &config);
             rtt.rto(&config).as_millis()
         };
         assert_eq!(sample(50, 1, 1), 250);

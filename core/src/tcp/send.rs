@@ -39,9 +39,8 @@ impl Connection {
         } else if sack_news || (duplicate && !self.tcb.snd.sack) {
             self.count_duplicate_ack(env);
             self.note_selective_round_trip(env);
-            let sample = self.flight.as_ref().and_then(|flight| flight.rack.sample);
-            if let Some(sample) = sample.filter(|_| sack_news && env.config.tcp_rto_var_min) {
-                self.take_sample(sample, env);
+            if sack_news && env.config.tcp_rto_var_min {
+                self.take_selective_sample(env);
             }
         }
         if self.tcb.snd.wnd == 0 && self.flight() > 0 {
@@ -284,6 +283,14 @@ impl Connection {
         }
     }
 
+    #[cold]
+    fn take_selective_sample(&mut self, env: &mut Env<'_>) {
+        if let Some(sample) = self.flight.as_ref().and_then(|flight| flight.rack.sample) {
+            self.take_sample(sample, env);
+        }
+    }
+
+    #[inline]
     fn take_sample(&mut self, sample: u32, env: &mut Env<'_>) {
         let edges = (self.tcb.snd.una, self.tcb.snd.nxt);
         self.sample_round_trip(sample, edges, env.config);

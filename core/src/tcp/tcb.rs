@@ -580,11 +580,15 @@ impl Connection {
     }
 
     /// Takes a round trip in microseconds into account. `edges`: SND.UNA and SND.NXT.
+    #[inline]
     pub(super) fn sample_round_trip(&mut self, sample: u32, edges: (SeqNum, SeqNum), config: &Config) {
-        let mut round = self.rare.as_ref().map(|rare| rare.var_round).unwrap_or_default();
-        self.tcb.rtt.sample(sample, edges, &mut round, config);
-        if config.tcp_rto_var_min {
-            self.rare().var_round = round;
+        let rtt = &mut self.tcb.rtt;
+        match config.tcp_rto_var_min {
+            true => {
+                let rare = self.rare.get_or_insert_default();
+                rtt.sample(sample, Some((&mut rare.var_round, edges)), config);
+            }
+            false => rtt.sample(sample, None, config),
         }
     }
 
