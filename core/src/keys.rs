@@ -184,6 +184,7 @@ impl Keys {
 
     /// Returns the ports to try for a connect, in order: the whole range once, from an unpredictable start (RFC 6056
     /// §3.3.4, double hash, with random steps: 6056-1, 6056-2).
+    #[inline]
     pub(crate) fn ports(
         &mut self,
         now: Instant,

@@ -122,6 +122,18 @@ impl Ports {
         }
     }
 
+    /// Returns whether so few ports of a range are free between the ends of a tuple that a search for one by trying is
+    /// not worthwhile.
+    pub(crate) fn are_scarce(&self, tuple: &FourTuple, range: PortRange) -> bool {
+        /// One in this many is free.
+        const FEW_FREE: usize = 64;
+        let all = usize::from(range.last() - range.first()) + 1;
+        match self.towards.get(&ends(tuple)) {
+            Some(Taken::Many(many)) => all.saturating_sub(many.count) < all / FEW_FREE,
+            _ => false,
+        }
+    }
+
     /// Notes that the flow of a tuple entered TIME-WAIT and may be taken over later.
     pub(crate) fn rest(&mut self, tuple: &FourTuple) {
         if !self.towards.is_empty()
@@ -239,6 +251,16 @@ mod tests {
         assert_eq!(ports.free(&tuple(0), RANGE, 1100), None);
         let other = FourTuple { remote_port: 81, ..tuple(0) };
         assert_eq!(ports.free(&other, RANGE, 1100), Some(1100));
+    }
+
+    #[test]
+    fn ports_are_scarce_where_fewer_than_one_in_64_is_free() {
+        let mut ports = Ports::default();
+        (1000..=1295).for_each(|port| ports.take(&tuple(port)));
+        assert!(!ports.are_scarce(&tuple(0), RANGE), "4 of 300");
+        ports.take(&tuple(1296));
+        assert!(ports.are_scarce(&tuple(0), RANGE), "3 of 300");
+        assert!(!ports.are_scarce(&FourTuple { remote_port: 81, ..tuple(0) }, RANGE));
     }
 
     #[test]

@@ -7,6 +7,7 @@ use bytes::Bytes;
 
 use super::Stack;
 use super::sockets::{Place, Socket, SocketKind};
+use super::tables::FULL_ORPHANS;
 use crate::buffer::{Pool, Rope};
 use crate::config::PortRange;
 use crate::error::Error;
@@ -226,10 +227,10 @@ impl Stack {
         /// Ports to try for a free one, before a TIME-WAIT is taken over.
         const PROBES: usize = 16;
         let range = self.config.ip_local_port_range;
-        let mut ports =
-            self.keys.ports(self.now, range, &tuple(0)).filter(|port| is_ours(*port)).take(PROBES);
+        let ports = self.keys.ports(self.now, range, &tuple(0)).filter(|port| is_ours(*port));
         let mut again = ports.clone();
-        if let Some(port) = ports.find(|port| self.find(&tuple(*port)).is_none()) {
+        let probes = if self.ports.are_scarce(&tuple(0), range) { 0 } else { PROBES };
+        if let Some(port) = ports.take(probes).find(|port| self.find(&tuple(*port)).is_none()) {
             return Ok((tuple(port), None));
         }
         let first = again.next();
@@ -681,7 +682,9 @@ impl Stack {
                 }
                 self.apply(index, outcome, None);
                 self.forget_socket(id);
-                self.lay_down(index);
+                if self.orphans > FULL_ORPHANS {
+                    self.lay_down(index);
+                }
             }
             SocketKind::Finished(_) => self.forget_socket(id),
             SocketKind::Forwarder(index) => self.close_forwarder(index),

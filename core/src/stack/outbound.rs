@@ -414,7 +414,9 @@ fn emit(
         tcp::set_checksum(head, !pseudo_header.finish());
         queue.peek(offset, payload);
     } else {
-        queue.copy_out(offset, payload, &mut sum);
+        if payload_len > 0 {
+            queue.copy_out(offset, payload, &mut sum);
+        }
         tcp::set_checksum(head, sum.finish());
     }
     Sent::new(ip_len + segment_len, link.id, checksum_offload)

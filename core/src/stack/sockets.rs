@@ -121,7 +121,8 @@ impl Sockets {
         let generation = self.next_generation;
         self.next_generation = generation.wrapping_add(2);
         let events = Event::default();
-        let index = self.rows.insert(Socket { kind, generation, events, place, mapped, refused: false });
+        let make = || Socket { kind, generation, events, place, mapped, refused: false };
+        let index = self.rows.insert_with(make);
         id(index, generation)
     }
 

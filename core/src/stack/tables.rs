@@ -127,10 +127,10 @@ impl Stack {
         self.finish_socket(index, None);
     }
 
-    /// Reduces an orphan in FIN-WAIT-2 to a compact entry. The first few stay full connections, because most of those
-    /// end within a round trip.
+    /// Reduces an orphan in FIN-WAIT-2 to a compact entry. The caller lets the first few ([`FULL_ORPHANS`]) stay full
+    /// connections, because most of those end within a round trip.
     pub(super) fn lay_down(&mut self, index: u32) {
-        if self.orphans <= FULL_ORPHANS || !self.connections.get(index).is_some_and(Dormant::may_be) {
+        if !self.connections.get(index).is_some_and(Dormant::may_be) {
             return;
         }
         let connection = &mut self.connections[index];

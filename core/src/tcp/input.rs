@@ -128,11 +128,12 @@ impl Connection {
 
     /// Ends the processing of a predicted segment if a direction is closed, or closes with it.
     fn close_predicted(&mut self, segment: &Segment<'_>, env: &mut Env<'_>) -> Outcome {
+        let mut ended = None;
         if segment.flags().fin() {
             self.note_fin(segment.end() - 1);
             self.resume_quanta();
+            ended = self.check_fin(!segment.payload.is_empty(), false, env);
         }
-        let ended = self.check_fin(!segment.payload.is_empty(), false, env);
         self.advance_close(env).or(ended).unwrap_or(Outcome::Keep)
     }
 

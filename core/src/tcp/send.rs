@@ -137,8 +137,10 @@ impl Connection {
         let past = env.config.linux_release == 0 || ack.gt(self.tcb.snd.recover);
         let before = std::mem::replace(&mut self.tcb.snd.una, ack);
         self.keep_up_with(before, ack);
-        self.bytes_acked += u64::from(acked - fin);
-        self.send_queue.release((acked - fin) as usize, env.pool);
+        if acked > fin {
+            self.bytes_acked += u64::from(acked - fin);
+            self.send_queue.release((acked - fin) as usize, env.pool);
+        }
         self.measure(ack, sample, segment, env);
         self.confirm_path(ack, env);
         (self.tcb.timers.retransmits, self.tcb.timers.window_probes) = (0, 0);

@@ -582,14 +582,8 @@ impl Connection {
     /// Takes a round trip in microseconds into account. `edges`: SND.UNA and SND.NXT.
     #[inline]
     pub(super) fn sample_round_trip(&mut self, sample: u32, edges: (SeqNum, SeqNum), config: &Config) {
-        let rtt = &mut self.tcb.rtt;
-        match config.tcp_rto_var_min {
-            true => {
-                let rare = self.rare.get_or_insert_default();
-                rtt.sample(sample, Some((&mut rare.var_round, edges)), config);
-            }
-            false => rtt.sample(sample, None, config),
-        }
+        let rare = config.tcp_rto_var_min.then(|| self.rare.get_or_insert_default());
+        self.tcb.rtt.sample(sample, rare.map(|rare| (&mut rare.var_round, edges)), config);
     }
 
     /// Linux's rules of the window, and its count of retransmissions.
