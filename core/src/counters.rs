@@ -357,7 +357,7 @@ reasons! {
         FragmentLimit "fragment_limit",
         /// Fragments of a datagram that timed out.
         FragmentTimeout "fragment_timeout",
-        /// Invalid or unsupported ICMP message.
+        /// Invalid or unsupported ICMP message, or one about a path MTU that is locked.
         IcmpInvalid "icmp_invalid",
         /// ICMP error that matches no connection.
         IcmpUnmatched "icmp_unmatched",

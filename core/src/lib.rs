@@ -95,7 +95,7 @@ pub use config::{Config, Profile};
 pub use error::Error;
 pub use forward::{Echo, ForwardRule, Reject, Syn, UdpPacket};
 pub use ip::prefix::prefix_covers;
-pub use ip::routes::{InterfaceId, Route};
+pub use ip::routes::{InterfaceId, PathMetrics, Route};
 pub use link::neighbours::{Neighbour, NeighbourState};
 pub use link::ports::RouterAdvertisement;
 pub use socket::{

@@ -2,6 +2,9 @@
 
 mod sysctl;
 
+use std::net::IpAddr;
+
+use steadfast_core::PathMetrics;
 use steadfast_core::time::Duration;
 use steadfast_core::trace::State;
 
@@ -117,10 +120,12 @@ impl Runner<'_> {
         }
     }
 
-    /// `ip route … initcwnd N` sets the initial window. Metrics of earlier connections are not kept.
+    /// Runs `ip route add|change|replace` and `ip tcp_metrics flush`. Metrics of earlier connections are not kept.
+    // DRILL-L10
     fn ip(&mut self, command: &str, arguments: &[String]) -> Result<(), Refused> {
         let unknown = || Refused::Skip(format!("the command `{command}` is not interpreted"));
-        let version = arguments.first().is_some_and(|word| word == "-6" || word == "-4");
+        let ipv6 = arguments.first().is_some_and(|word| word == "-6");
+        let version = ipv6 || arguments.first().is_some_and(|word| word == "-4");
         let arguments = &arguments[usize::from(version)..];
         match arguments.first().map(String::as_str) {
             Some("tcp_metrics") => {
@@ -128,17 +133,13 @@ impl Runner<'_> {
                 Ok(())
             }
             Some("route") => {
-                const PLAIN: [&str; 5] = ["dev", "via", "src", "proto", "scope"];
-                for pair in arguments.get(3..).unwrap_or_default().chunks(2) {
-                    match pair {
-                        [name, window] if name == "initcwnd" => {
-                            self.set("steadfast.tcp_init_cwnd", window)?
-                        }
-                        [name, _] if PLAIN.contains(&name.as_str()) => {}
-                        _ => return Err(unknown()),
-                    }
+                let [_, verb, network, words @ ..] = arguments else { return Err(unknown()) };
+                let (network, prefix_len) = network_of(network, ipv6).ok_or_else(unknown)?;
+                let path = path_of(words).ok_or_else(unknown)?;
+                if !matches!(verb.as_str(), "add" | "change" | "replace") {
+                    return Err(unknown());
                 }
-                Ok(())
+                self.subject.set_path(network, prefix_len, path).map_err(Refused::Skip)
             }
             _ => Err(unknown()),
         }
@@ -304,6 +305,35 @@ fn filtered(words: &[String], lines: Vec<String>) -> Option<Vec<String>> {
     let found = |line: &String| alternatives.iter().any(|one| matches(line, one)) != flags.contains('v');
     let kept: Vec<_> = lines.into_iter().filter(found).collect();
     Some(if flags.contains('c') { vec![kept.len().to_string()] } else { kept })
+}
+
+/// Reads `192.0.2.1`, `192.0.2.0/24` or `default`.
+fn network_of(text: &str, ipv6: bool) -> Option<(IpAddr, u8)> {
+    if text == "default" {
+        return Some((if ipv6 { [0; 16].into() } else { [0; 4].into() }, 0));
+    }
+    let (address, prefix_len) =
+        text.split_once('/').map_or((text, None), |(address, len)| (address, Some(len)));
+    let address: IpAddr = address.parse().ok()?;
+    let longest = if address.is_ipv4() { 32 } else { 128 };
+    Some((address, prefix_len.map_or(Some(longest), |len| len.parse().ok())?))
+}
+
+/// Reads the properties of a path in the words of a route. The device and the gateway are those of the run.
+fn path_of(words: &[String]) -> Option<PathMetrics> {
+    let mut path = PathMetrics::default();
+    let mut words = words.iter().map(String::as_str);
+    while let Some(name) = words.next() {
+        match (name, words.next()?) {
+            ("dev" | "via" | "src" | "proto" | "scope", _) => {}
+            ("mtu", "lock") => (path.mtu, path.mtu_lock) = (words.next()?.parse().ok()?, true),
+            ("mtu", mtu) => path.mtu = mtu.parse().ok()?,
+            ("advmss", mss) => path.advmss = mss.parse().ok()?,
+            ("initcwnd", segments) => path.initcwnd = segments.parse().ok()?,
+            _ => return None,
+        }
+    }
+    Some(path)
 }
 
 /// Replaces each `$((…))` by its value. Anything but a sum of products is left unchanged.

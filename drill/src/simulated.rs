@@ -4,11 +4,11 @@
 mod carry;
 
 use std::collections::VecDeque;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use steadfast_core::time::Duration;
 use steadfast_core::trace::{State, TraceKind};
-use steadfast_core::{Config, Instant, Interface, Profile, Stack};
+use steadfast_core::{Config, Instant, Interface, InterfaceId, PathMetrics, Profile, Route, Stack};
 
 use super::code;
 use super::command;
@@ -377,6 +377,16 @@ impl Subject for Simulated {
 
     fn forget_peers(&mut self) {
         self.posix.stack.forget_fast_open();
+    }
+
+    fn set_path(&mut self, network: IpAddr, prefix_len: u8, path: PathMetrics) -> Result<(), String> {
+        let stack = &mut self.posix.stack;
+        let route = Route::new(network, prefix_len, InterfaceId::FIRST).path(path);
+        let alike =
+            |there: &Route| (there.destination, there.prefix_len, there.metric) == (network, prefix_len, 0);
+        let before = stack.routes().into_iter().find(alike);
+        before.into_iter().for_each(|route| _ = stack.remove_route(&route));
+        stack.add_route(route).map_err(|error| format!("the route {route}: {error}"))
     }
 
     fn set(&mut self, name: &str, value: &str) -> Result<Option<String>, String> {

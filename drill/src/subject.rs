@@ -8,7 +8,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use steadfast_core::time::Duration;
 use steadfast_core::trace::State;
-use steadfast_core::{Instant, Shutdown};
+use steadfast_core::{Instant, PathMetrics, Shutdown};
 
 /// The name of an error in `<errno.h>`.
 pub type Errno = &'static str;
@@ -71,6 +71,9 @@ pub trait Subject {
 
     /// Forgets what is remembered of peers beyond their connections.
     fn forget_peers(&mut self) {}
+
+    /// Changes the route to a network (`ip route change`). An error says why the script cannot run.
+    fn set_path(&mut self, network: IpAddr, prefix_len: u8, path: PathMetrics) -> Result<(), String>;
 
     /// Sets a sysctl. `Some` is a note that it had no effect. An error says why the script cannot run.
     fn set(&mut self, name: &str, value: &str) -> Result<Option<String>, String>;

@@ -10,12 +10,13 @@ mod options;
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::net::{IpAddr, SocketAddr};
+use std::process::Command;
 use std::sync::mpsc;
 use std::task::{Context, Poll};
 use std::thread;
 use std::time::{Duration, Instant as Clock};
 
-use steadfast_core::Instant;
+use steadfast_core::{Instant, InterfaceId, PathMetrics, Route};
 use steadfast_device::{Device, Frame, Tun};
 use steadfast_drill::subject::{
     Addresses, Errno, Listed, Refused, Reply, Request, Subject, SubjectEvent, TcpInfo,
@@ -222,6 +223,21 @@ impl Subject for Kernel {
 
     fn tcp_info(&self, fd: i32) -> Option<TcpInfo> {
         options::tcp_info(&*self.files.get(fd).ok()?)
+    }
+
+    fn set_path(&mut self, network: IpAddr, prefix_len: u8, path: PathMetrics) -> Result<(), String> {
+        let route = Route::new(network, prefix_len, InterfaceId::FIRST).path(path).to_string();
+        let route = route.replace(" dev 1 metric 0", &format!(" dev {DEVICE}"));
+        let version = if network.is_ipv4() { "-4" } else { "-6" };
+        let words = [version, "route", "replace"].into_iter().chain(route.split(' '));
+        // It inherits the namespace of this thread.
+        let output = Command::new("ip").args(words).output().map_err(|error| format!("`ip`: {error}"))?;
+        let reason = String::from_utf8_lossy(&output.stderr);
+        if output.status.success() {
+            Ok(())
+        } else {
+            Err(format!("`ip route replace {route}`: {}", reason.trim()))
+        }
     }
 
     fn set(&mut self, name: &str, value: &str) -> Result<Option<String>, String> {

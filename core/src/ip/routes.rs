@@ -53,12 +53,37 @@ pub struct Route {
     pub interface: InterfaceId,
     /// The route of the smaller metric is used where two lead to one network.
     pub metric: u32,
+    /// The properties of its path.
+    pub path: PathMetrics,
+}
+
+/// The properties of a path that the user knows (`ip route … mtu lock 1200 advmss 1000 initcwnd 4`). 0 stands for
+/// unknown.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct PathMetrics {
+    /// The path MTU in bytes. That of the interface limits it.
+    pub mtu: u16,
+    /// Path MTU discovery changes nothing: reports of routers are dropped (`mtu lock`).
+    pub mtu_lock: bool,
+    /// The MSS that connections advertise, in place of that which follows from the MTU. `TCP_MAXSEG` limits it.
+    pub advmss: u16,
+    /// The initial window in segments, in place of `tcp_init_cwnd`.
+    pub initcwnd: u8,
+}
+
+impl PathMetrics {
+    const NONE: PathMetrics = PathMetrics { mtu: 0, mtu_lock: false, advmss: 0, initcwnd: 0 };
+
+    /// The MTU of a path by an interface of this MTU.
+    fn limit(&self, mtu: u16) -> u16 {
+        if self.mtu > 0 { mtu.min(self.mtu) } else { mtu }
+    }
 }
 
 impl Route {
     /// Returns a route without a gateway, of metric 0.
     pub const fn new(destination: IpAddr, prefix_len: u8, interface: InterfaceId) -> Route {
-        Route { destination, prefix_len, gateway: None, interface, metric: 0 }
+        Route { destination, prefix_len, gateway: None, interface, metric: 0, path: PathMetrics::NONE }
     }
 
     /// Returns the route through a gateway.
@@ -69,6 +94,11 @@ impl Route {
     /// Returns the route with a metric.
     pub const fn metric(self, metric: u32) -> Route {
         Route { metric, ..self }
+    }
+
+    /// Returns the route with properties of its path.
+    pub const fn path(self, path: PathMetrics) -> Route {
+        Route { path, ..self }
     }
 
     /// Returns whether the addresses are of one family, and no bit stands beyond the prefix.
@@ -93,7 +123,18 @@ impl std::fmt::Display for Route {
         if let Some(gateway) = self.gateway {
             write!(f, " via {gateway}")?;
         }
-        write!(f, " dev {} metric {}", self.interface.0, self.metric)
+        write!(f, " dev {} metric {}", self.interface.0, self.metric)?;
+        let PathMetrics { mtu, mtu_lock, advmss, initcwnd } = self.path;
+        if mtu > 0 {
+            write!(f, " mtu {}{mtu}", if mtu_lock { "lock " } else { "" })?;
+        }
+        if advmss > 0 {
+            write!(f, " advmss {advmss}")?;
+        }
+        if initcwnd > 0 {
+            write!(f, " initcwnd {initcwnd}")?;
+        }
+        Ok(())
     }
 }
 
@@ -106,12 +147,15 @@ struct Routes {
     rows: BTreeMap<(Family, Reverse<u8>, u128, u32, u64), Route>,
     /// Number of routes of each prefix length.
     lengths: BTreeMap<(Family, Reverse<u8>), u32>,
+    /// Number of routes that know something of their path.
+    with_path: usize,
     added: u64,
 }
 
 impl Routes {
     fn add(&mut self, route: Route) {
         self.added += 1;
+        self.with_path += usize::from(route.path != PathMetrics::NONE);
         let (family, len, prefix, metric) = route.key();
         self.rows.insert((family, len, prefix, metric, self.added), route);
         *self.lengths.entry((family, len)).or_default() += 1;
@@ -127,7 +171,8 @@ impl Routes {
     }
 
     fn take(&mut self, key: (Family, Reverse<u8>, u128, u32, u64)) {
-        self.rows.remove(&key);
+        let gone = self.rows.remove(&key);
+        self.with_path -= usize::from(gone.is_some_and(|route| route.path != PathMetrics::NONE));
         uncount(&mut self.lengths, &(key.0, key.1));
     }
 
@@ -252,8 +297,23 @@ impl Routing {
         let local = tuple.local_address.to_bits();
         let of_scope = || self.scoped.iter().find(|(address, _)| *address == local).map(|(_, id)| *id);
         let scoped = is_scoped(tuple.remote_address).then(of_scope).flatten();
-        let by_route = || self.route(tuple.remote().ip()).map(|route| route.interface);
-        scoped.or_else(by_route).and_then(|id| self.get(id)).unwrap_or(self.nowhere())
+        if let Some(id) = scoped {
+            return self.link(id);
+        }
+        let Some(route) = self.route(tuple.remote().ip()) else { return self.nowhere() };
+        let link = self.link(route.interface);
+        Link { mtu: route.path.limit(link.mtu), ..link }
+    }
+
+    /// Returns what the route of a flow says of its path.
+    #[inline]
+    pub(crate) fn path(&self, tuple: &FourTuple) -> PathMetrics {
+        if self.routes.with_path == 0 { PathMetrics::NONE } else { self.path_of_route(tuple) }
+    }
+
+    #[cold]
+    fn path_of_route(&self, tuple: &FourTuple) -> PathMetrics {
+        self.route(tuple.remote().ip()).map_or(PathMetrics::NONE, |route| route.path)
     }
 
     /// Segments that lead nowhere are made for the first interface, and then dropped.
@@ -351,7 +411,9 @@ impl Routing {
 
     fn changed(&mut self) {
         self.cache.clear();
-        let only = self.all.len() == 1 && Routing::defaults().iter().all(|route| self.routes.contains(route));
+        let only = self.all.len() == 1
+            && self.routes.with_path == 0
+            && Routing::defaults().iter().all(|route| self.routes.contains(route));
         self.only = only.then(|| self.all[0]);
     }
 }

@@ -64,6 +64,9 @@ impl Stack {
             return self.counters.count_drop(DropReason::IcmpInvalid);
         }
         match (kind, about) {
+            (ErrorKind::PacketTooBig { .. }, _) if self.routing.path(&tuple).mtu_lock => {
+                self.dropped(&tuple, DropReason::IcmpInvalid);
+            }
             (ErrorKind::PacketTooBig { mtu }, Quoted::Segment(_, seq)) => {
                 self.packet_too_big(&tuple, seq, mtu)
             }

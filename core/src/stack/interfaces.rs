@@ -10,8 +10,11 @@ use crate::error::Error;
 use crate::ip::addresses::Addresses;
 use crate::ip::routes::{InterfaceId, Link, Route, Routing, connected};
 use crate::link::ports::LinkLayer;
-use crate::tcp::room::MIN_MTU_V6;
+use crate::tcp::room::{MIN_MTU_V4, MIN_MTU_V6};
 use crate::tuple::FourTuple;
+
+/// The least MSS that a route may have connections advertise: that of the smallest IPv4 path.
+const MIN_ADVMSS: u16 = MIN_MTU_V4 - 40;
 
 /// Returns the tables of a stack with one interface.
 pub(super) fn first(interface: &Interface) -> (Addresses, Routing, LinkLayer) {
@@ -162,12 +165,16 @@ impl Stack {
     ///
     /// A device that carries bare IP packets has one neighbour, so a gateway decides there about source addresses alone.
     ///
-    /// Errors: [`InvalidArgument`](Error::InvalidArgument), no such interface, bits beyond the prefix, two families, or
-    /// an IPv6 route by an interface whose MTU is below 1280; [`NetworkUnreachable`](Error::NetworkUnreachable), the
+    /// Errors: [`InvalidArgument`](Error::InvalidArgument), no such interface, bits beyond the prefix, two families, an
+    /// IPv6 route by an interface whose MTU is below 1280, a path MTU below 68 (IPv6: 1280), or an advertised MSS below
+    /// 28; [`NetworkUnreachable`](Error::NetworkUnreachable), the
     /// gateway is no neighbour on that interface; [`NoBufferSpace`](Error::NoBufferSpace), `route_max`.
     pub fn add_route(&mut self, route: Route) -> Result<(), Error> {
         let link = self.routing.get(route.interface).ok_or(Error::InvalidArgument)?;
-        if !route.is_well_formed() || route.destination.is_ipv6() && link.mtu < MIN_MTU_V6 {
+        let ipv4 = route.destination.is_ipv4();
+        let least = if ipv4 { MIN_MTU_V4 } else { MIN_MTU_V6 };
+        let too_small = (1..least).contains(&route.path.mtu) || (1..MIN_ADVMSS).contains(&route.path.advmss);
+        if !route.is_well_formed() || too_small || !ipv4 && link.mtu < MIN_MTU_V6 {
             return Err(Error::InvalidArgument);
         }
         let is_neighbour = |gateway: IpAddr| self.routing.is_neighbour(gateway, route.interface);
@@ -238,7 +245,7 @@ impl Stack {
             || self.routing.find(&FourTuple::of(&local, 0, &remote, 0)).id != InterfaceId::NONE
     }
 
-    /// Returns the MTU of the interface by which a flow leaves.
+    /// Returns the MTU of the interface by which a flow leaves, or the smaller one of its route.
     pub(super) fn interface_mtu(&self, tuple: &FourTuple) -> u16 {
         self.routing.find(tuple).mtu
     }
@@ -251,7 +258,7 @@ impl Stack {
         self.link.routes_changed();
         self.addresses.forget();
         self.connections.end_template();
-        if self.routing.len() > 1 {
+        if self.routing.is_many() {
             self.pmtu.clear();
         }
     }

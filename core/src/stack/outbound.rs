@@ -326,7 +326,9 @@ impl Stack {
     fn follow_route(&mut self, index: u32) {
         let Some(connection) = self.connections.get(index) else { return };
         let link = self.routing.towards(&connection.tcb.tuple);
-        if link.mtu < connection.tcb.snd.path.mtu {
+        let mtu = connection.tcb.snd.path.mtu;
+        let locked = link.mtu != mtu && self.routing.path(&connection.tcb.tuple).mtu_lock;
+        if link.mtu < mtu || locked {
             self.with_connection(index, |connection, env| connection.fit_interface(link.mtu, env));
         }
         if link.id == InterfaceId::NONE {

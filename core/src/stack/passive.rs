@@ -262,9 +262,15 @@ impl Stack {
         entry.syn_ack(&syn, &env_of!(self), reason)
     }
 
-    /// The MSS that we advertise: what the interface towards the peer takes, options not subtracted (MUST-67).
+    /// The MSS that we advertise: what the interface towards the peer takes, options not subtracted (MUST-67), unless the
+    /// route says another one.
+    // DRILL-L10
     pub(super) fn advertised_mss(&self, tuple: &FourTuple, limit: Option<u16>) -> u16 {
-        limit.unwrap_or(u16::MAX).max(48).min(room_in(self.interface_mtu(tuple), tuple.is_ipv4()))
+        let most = match self.routing.path(tuple).advmss {
+            0 => room_in(self.interface_mtu(tuple), tuple.is_ipv4()),
+            said => said,
+        };
+        limit.unwrap_or(u16::MAX).max(48).min(most)
     }
 
     fn send_cookie(&mut self, listener: u32, segment: &Segment<'_>, offer: Offer) {

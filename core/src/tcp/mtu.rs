@@ -1,4 +1,4 @@
-//! Path MTU discovery of a connection, by ICMP errors (RFC 1191, 8201, 5927) and by probing (RFC 4821).
+//! Path MTU discovery of a connection, by ICMP errors (RFC 1191, 8201, 5927) and by probing (RFC 4821). The route limits it.
 
 use super::room::fixed_headers;
 use super::tcb::{Connection, Env};
@@ -7,6 +7,7 @@ use crate::seq::SeqNum;
 use crate::state::State;
 use crate::time::{Deadline, Instant};
 use crate::trace::{Loss, TraceKind};
+use crate::tuple::FourTuple;
 
 /// The path MTU and what supports it. Sizes are those of IP packets, in bytes.
 #[derive(Clone, Debug, Hash)]
@@ -56,6 +57,17 @@ pub(crate) enum PmtuProbe {
     Now(usize),
 }
 
+impl Env<'_> {
+    /// The segments of the initial window towards a peer.
+    #[inline]
+    pub(crate) fn initial_segments(&self, tuple: &FourTuple) -> u8 {
+        match self.routing.path(tuple).initcwnd {
+            0 => self.config.tcp_init_cwnd,
+            segments => segments,
+        }
+    }
+}
+
 impl Connection {
     /// Handles a router's report that a packet in flight exceeded `mtu` (H8a). Returns whether it is believed at
     /// once.
@@ -91,7 +103,7 @@ impl Connection {
         self.rare().pmtu_until = Some(Deadline::after(env.now, env.config.mtu_expires));
     }
 
-    /// Lowers the path MTU to that of the interface to which a new route leads. Segments in flight may have left before.
+    /// Sets the path MTU to that of a new route or its interface. Segments in flight may have left before.
     #[cold]
     pub(crate) fn fit_interface(&mut self, mtu: u16, env: &mut Env<'_>) {
         self.lower_pmtu(mtu, env);

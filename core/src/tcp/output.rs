@@ -307,7 +307,7 @@ impl Connection {
         let rto = self.tcb.rtt.rto(env.config);
         if Duration::from_millis(u64::from(idle)) > rto {
             let mss = u32::from(self.payload_mss());
-            let window = super::congestion::initial_window(env.config.tcp_init_cwnd, mss);
+            let window = super::congestion::initial_window(env.initial_segments(&self.tcb.tuple), mss);
             if env.config.linux_release > 0 {
                 let timeouts = u128::from(idle - 1) / rto.as_millis().max(1);
                 self.congestion.decay(window, u32::try_from(timeouts).unwrap_or(u32::MAX), mss);

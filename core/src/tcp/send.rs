@@ -209,7 +209,7 @@ impl Connection {
             prior_flight: before.flight,
             mss,
             cwnd_limited: snd.cwnd_limited,
-            restart: restart.then(|| initial_window(env.config.tcp_init_cwnd, mss)),
+            restart: restart.then(|| initial_window(env.initial_segments(&self.tcb.tuple), mss)),
         };
         let paced = self.is_paced(env.config);
         let rtts = &self.tcb.rtt;

@@ -476,7 +476,7 @@ impl Connection {
         };
         // A SYN that was lost takes the initial window with it (5681-4). One retransmission alone is no evidence: the round
         // trip may be longer than the initial RTO (6928-1).
-        let segments = if agreed.syn_retransmissions > 1 { 1 } else { env.config.tcp_init_cwnd };
+        let segments = if agreed.syn_retransmissions > 1 { 1 } else { env.initial_segments(&tuple) };
         let full = payload_of(mss, agreed.ts_recent.is_some());
         let window = congestion::initial_window(segments, u32::from(full));
         // In one piece, so that it is written where it will be.

@@ -1,8 +1,8 @@
 //! The path MTU of a connection, as routers report it (RFC 1191, RFC 8201, RFC 5927 §7).
 
-use steadfast_core::Config;
 use steadfast_core::config::MtuProbing;
 use steadfast_core::wire::icmp::ErrorKind;
+use steadfast_core::{Config, Error, InterfaceId, PathMetrics, Route};
 
 use crate::harness::{Test, each, each_with};
 
@@ -242,5 +242,53 @@ fn a_larger_segment_behind_a_proven_size_is_proven_too_5927_4() {
         t.recv_nothing();
         assert_eq!(t.stack.info(t.now, t.sock).unwrap().pmtu, before);
         t.send(". seq 1 ack 3801");
+    });
+}
+
+/// The route to the peer alone, with these properties of its path.
+fn route(t: &Test, path: PathMetrics) -> Route {
+    let peer = t.theirs();
+    Route::new(peer, if peer.is_ipv4() { 32 } else { 128 }, InterfaceId::FIRST).path(path)
+}
+
+/// DRILL-L10: the route says the advertised MSS, the path MTU and the initial window, and that no router lowers the path
+/// MTU. A connection follows the path MTU of a route that comes later.
+#[test]
+fn a_route_says_what_its_path_takes_drill_l10() {
+    each(|t| {
+        let path = PathMetrics { mtu: 1400, mtu_lock: true, advmss: 1000, initcwnd: 2 };
+        let first = route(t, path);
+        t.stack.add_route(first).unwrap();
+        t.listen();
+        t.send("S seq 0 <mss 1460, sackOK, wscale 0>");
+        t.recv("S. seq 0 ack 1 <mss 1000, sackOK, wscale 0>");
+        t.send(". seq 1 ack 1");
+        t.accept();
+        let full = payload(t, 1400);
+        t.write(4 * full);
+        assert_eq!(t.drain(), 2, "the initial window");
+        t.icmp_error(ErrorKind::PacketTooBig { mtu: 1300 }, 1);
+        t.recv_nothing();
+        let pmtu = |t: &Test| t.stack.info(t.now, t.sock).unwrap().pmtu;
+        assert_eq!(pmtu(t), 1400);
+        assert!(t.stack.remove_route(&first));
+        t.stack.add_route(route(t, PathMetrics { mtu: 1450, ..path })).unwrap();
+        t.send(&format!(". seq 1 ack {}", 1 + 2 * full));
+        t.drain();
+        assert_eq!(pmtu(t), 1450);
+    });
+}
+
+#[test]
+fn a_route_of_less_than_the_smallest_path_is_refused_drill_l10() {
+    each(|t| {
+        let least = if t.v6 { 1280 } else { 68 };
+        for (mtu, advmss, right) in
+            [(least, 0, true), (least - 1, 0, false), (0, 28, true), (0, 27, false), (0, 0, true)]
+        {
+            let path = PathMetrics { mtu, advmss, ..PathMetrics::default() };
+            let expected = if right { Ok(()) } else { Err(Error::InvalidArgument) };
+            assert_eq!(t.stack.add_route(route(t, path)), expected, "mtu {mtu}, advmss {advmss}");
+        }
     });
 }
