@@ -295,6 +295,8 @@ struct Way {
     read: bool,
     /// It was an error.
     broken: bool,
+    /// A write has taken the error that stands at the end of this stream.
+    torn: bool,
     /// The end was passed on, or cannot be.
     over: bool,
     seen: Direction,
@@ -357,8 +359,8 @@ impl Way {
             match reader.poll_read_bytes(cx, size - self.held) {
                 Poll::Pending => return Ok(self.held > 0),
                 Poll::Ready(Ok(bytes)) if bytes.is_empty() => {
-                    self.read = true;
-                    self.seen.eof = Some(began.elapsed());
+                    (self.read, self.broken) = (true, self.torn);
+                    self.seen.eof = (!self.torn).then(|| began.elapsed());
                     break;
                 }
                 Poll::Ready(Ok(bytes)) => {
@@ -373,6 +375,12 @@ impl Way {
             }
         }
         Ok(true)
+    }
+
+    /// A write to the stream that this way reads has failed. An error is told once: the read that follows finds the end of
+    /// the stream instead, which must not look like one. EPIPE is that of a stream whose end had come before.
+    fn note_failed_write(&mut self, error: &io::Error) {
+        self.torn |= error.kind() != io::ErrorKind::BrokenPipe;
     }
 
     /// Returns whether nothing is read now, so that no read tells of a reset.
@@ -418,14 +426,20 @@ impl<A: RelayEnd, B: RelayEnd> Relay<'_, A, B> {
             match self.up.poll(cx, a, b, size, began) {
                 Ok(some) => moved |= some,
                 Err(Fault::Reading(error)) => (fault, broken) = (Some((Side::A, error)), true),
-                Err(Fault::Writing(error)) => fault = Some((Side::B, error)),
+                Err(Fault::Writing(error)) => {
+                    self.down.note_failed_write(&error);
+                    fault = Some((Side::B, error));
+                }
             }
         }
         if failed != Some(Side::A) && fault.is_none() {
             match self.down.poll(cx, b, a, size, began) {
                 Ok(some) => moved |= some,
                 Err(Fault::Reading(error)) => (fault, broken) = (Some((Side::B, error)), true),
-                Err(Fault::Writing(error)) => fault = Some((Side::A, error)),
+                Err(Fault::Writing(error)) => {
+                    self.up.note_failed_write(&error);
+                    fault = Some((Side::A, error));
+                }
             }
         }
         if moved {

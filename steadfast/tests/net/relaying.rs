@@ -287,6 +287,20 @@ async fn resets_of_kernel_sockets_go_both_ways_fwd_14() {
     }
 }
 
+#[tokio::test]
+async fn a_reset_that_a_write_meets_is_no_end_of_the_stream_fwd_14() {
+    let (mut client, near) = kernel_streams().await;
+    let (server, far) = kernel_streams().await;
+    client.write_all(b"hold").await.unwrap();
+    RelayEnd::abort(server);
+    // The relay reads the text first, and learns of the reset as it writes it.
+    near.readable().await.unwrap();
+    far.ready(tokio::io::Interest::ERROR).await.unwrap();
+    let report = relay(near, far, &RelayConfig::default()).await;
+    assert!(matches!(report.end, End::Reset { by: Side::B }), "{report:?}");
+    assert_eq!(client.read(&mut [0]).await.unwrap_err().kind(), ErrorKind::ConnectionReset);
+}
+
 #[cfg(unix)]
 #[tokio::test]
 async fn unix_sockets_are_relayed_to_their_ends_fwd_13() {
