@@ -14,6 +14,7 @@ use steadfast::{Net, RelayEnd, TcpStream, relay};
 use tokio::task::AbortHandle;
 
 use crate::counters::{add, count};
+use crate::malformed::Malformed;
 use crate::shared::Shared;
 use crate::udp::Table;
 use crate::upstream::Upstream;
@@ -46,21 +47,6 @@ pub struct Forward {
     udp: bool,
 }
 
-/// A forward that cannot be read.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ForwardError {
-    text: String,
-    expected: String,
-}
-
-impl fmt::Display for ForwardError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "`{}`: expected {}", self.text, self.expected)
-    }
-}
-
-impl std::error::Error for ForwardError {}
-
 /// A word of a forward.
 enum Word {
     Address(IpAddr),
@@ -89,10 +75,10 @@ fn words(text: &str) -> Result<Vec<Word>, String> {
 }
 
 impl FromStr for Forward {
-    type Err = ForwardError;
+    type Err = Malformed;
 
-    fn from_str(text: &str) -> Result<Forward, ForwardError> {
-        let wrong = |expected: String| ForwardError { text: text.to_owned(), expected };
+    fn from_str(text: &str) -> Result<Forward, Malformed> {
+        let wrong = |expected: String| Malformed::new(text, expected);
         let (ends, udp) = match text.split_once('/') {
             None | Some((_, "tcp")) => (text.trim_end_matches("/tcp"), false),
             Some((ends, "udp")) => (ends, true),

@@ -8,6 +8,8 @@ use std::str::FromStr;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
+use crate::malformed::Malformed;
+
 /// The longest answer of HTTP to a CONNECT.
 const LONGEST: usize = 8192;
 
@@ -36,28 +38,13 @@ enum Kind {
     Http,
 }
 
-/// A proxy that cannot be read.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ProxyError {
-    text: String,
-    expected: &'static str,
-}
-
-impl fmt::Display for ProxyError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "`{}`: expected {}", self.text, self.expected)
-    }
-}
-
-impl std::error::Error for ProxyError {}
-
 impl FromStr for Proxy {
-    type Err = ProxyError;
+    type Err = Malformed;
 
-    fn from_str(text: &str) -> Result<Proxy, ProxyError> {
+    fn from_str(text: &str) -> Result<Proxy, Malformed> {
         // A password must not be repeated.
         let shown = text.rsplit_once('@').map_or(text, |(_, shown)| shown);
-        let wrong = |expected| ProxyError { text: shown.to_owned(), expected };
+        let wrong = |expected: &str| Malformed::new(shown, expected);
         let kinds = [("socks5://", Kind::Socks5), ("http://", Kind::Http)];
         let found = kinds.iter().find_map(|(prefix, kind)| Some((*kind, text.strip_prefix(prefix)?)));
         let (kind, rest) = found.ok_or_else(|| wrong("socks5:// or http://"))?;

@@ -6,6 +6,7 @@ use std::str::FromStr;
 
 use steadfast::stack::prefix_covers;
 
+use crate::malformed::Malformed;
 use crate::subnet::Subnet;
 
 /// The decision about a destination.
@@ -67,9 +68,9 @@ impl Rule {
     /// # Errors
     ///
     /// The message says where the text is wrong and what was expected.
-    pub fn new(action: Action, destinations: &str) -> Result<Rule, RuleError> {
+    pub fn new(action: Action, destinations: &str) -> Result<Rule, Malformed> {
         let (network, ports) = split(destinations)?;
-        let wrong = |expected: String| RuleError { text: destinations.to_owned(), expected };
+        let wrong = |expected: String| Malformed::new(destinations, expected);
         let ports = ports.map_or(Ok((0, u16::MAX)), |text| {
             parse_ports(text)
                 .ok_or_else(|| wrong(format!("a port or a range of ports, as 80 or 80-443, found `{text}`")))
@@ -152,9 +153,9 @@ fn is_name(text: &str) -> bool {
 }
 
 /// The network and the ports. Colons are part of an IPv6 address unless brackets enclose it.
-fn split(text: &str) -> Result<(&str, Option<&str>), RuleError> {
+fn split(text: &str) -> Result<(&str, Option<&str>), Malformed> {
     if let Some(rest) = text.strip_prefix('[') {
-        let wrong = |expected: &str| RuleError { text: text.to_owned(), expected: expected.to_owned() };
+        let wrong = |expected: &str| Malformed::new(text, expected);
         let (network, rest) = rest.split_once(']').ok_or_else(|| wrong("`]` after the address"))?;
         // Both `[2001:db8::]/32` and `[2001:db8::/32]` are in use.
         if rest.starts_with('/') {
@@ -179,15 +180,15 @@ fn parse_ports(text: &str) -> Option<(u16, u16)> {
 }
 
 impl FromStr for Rule {
-    type Err = RuleError;
+    type Err = Malformed;
 
-    fn from_str(text: &str) -> Result<Rule, RuleError> {
+    fn from_str(text: &str) -> Result<Rule, Malformed> {
         let (action, destinations) = text.split_once(' ').unwrap_or((text, ""));
         let action =
             [Action::Allow, Action::Deny, Action::Drop].into_iter().find(|known| known.name() == action);
         let Some(action) = action.filter(|_| !destinations.trim().is_empty()) else {
             let expected = "`allow`, `deny` or `drop`, and a network, as `deny 10.0.0.0/8`";
-            return Err(RuleError { text: text.to_owned(), expected: expected.to_owned() });
+            return Err(Malformed::new(text, expected));
         };
         Rule::new(action, destinations.trim())
     }
@@ -209,21 +210,6 @@ impl fmt::Display for Rule {
         }
     }
 }
-
-/// A rule that cannot be read.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RuleError {
-    text: String,
-    expected: String,
-}
-
-impl fmt::Display for RuleError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "`{}`: expected {}", self.text, self.expected)
-    }
-}
-
-impl std::error::Error for RuleError {}
 
 /// A set of rules. The most specific rule that covers a destination decides: that with the longest prefix, then that
 /// with the fewest ports, then the last one.
