@@ -17,7 +17,7 @@ use crate::counters::count;
 use crate::errors;
 use crate::rules::Action;
 use crate::shared::Shared;
-use crate::sockets::{send, set_header};
+use crate::sockets::{Header, send};
 
 /// Pings at a time, by guest and identifier. More are dropped.
 const PINGS: usize = 256;
@@ -155,7 +155,8 @@ impl Ping {
     /// Sends a request. The kernel writes the identifier and the checksum.
     fn send(&self, request: &Echo, to: SocketAddr) -> io::Result<()> {
         *lock(&self.last) = (request.clone(), Instant::now());
-        set_header(&self.socket, self.key.2, (request.ttl - 1, request.tos))?;
+        let Echo { ttl, tos, dont_fragment, .. } = *request;
+        Header { ttl: ttl - 1, tos, dont_fragment }.set(&self.socket, self.key.2)?;
         let kind = if self.key.2 { 8 } else { 128 };
         let [high, low] = request.sequence.to_be_bytes();
         let message = [&[kind, 0, 0, 0, 0, 0, high, low], &request.data[..]].concat();

@@ -21,7 +21,7 @@ use crate::errors;
 use crate::flows::Flow;
 use crate::rules::Action;
 use crate::shared::Shared;
-use crate::sockets::{send, set_header};
+use crate::sockets::{Header, send};
 
 /// Sockets of guests at a time. Beyond that the one that has sent nothing for the longest gives up its place.
 const MAPPINGS: usize = 4096;
@@ -66,8 +66,8 @@ struct Peers {
     all: HashMap<SocketAddr, Peer>,
     /// When the guest last sent something.
     used: Instant,
-    /// TTL and TOS of the socket.
-    header: (u8, u8),
+    /// The fields that the socket has. `None`: those of the kernel.
+    header: Option<Header>,
 }
 
 /// A destination of a mapping.
@@ -254,17 +254,18 @@ impl Mapping {
         socket.set_nonblocking(true)?;
         let socket = UdpSocket::from_std(socket)?;
         errors::keep(&socket, key.1)?;
-        let peers = Peers { all: HashMap::new(), used: Instant::now(), header: (0, 0) };
+        let peers = Peers { all: HashMap::new(), used: Instant::now(), header: None };
         Ok(Mapping { key, socket, peers: Mutex::new(peers) })
     }
 
     fn send(&self, packet: &UdpPacket, to: SocketAddr) -> io::Result<()> {
         let now = Instant::now();
         let mut peers = lock(&self.peers);
-        let header = (packet.ttl - 1, packet.tos);
-        if peers.header != header {
-            set_header(&self.socket, self.key.1, header)?;
-            peers.header = header;
+        let UdpPacket { ttl, tos, dont_fragment, .. } = *packet;
+        let header = Header { ttl: ttl - 1, tos, dont_fragment };
+        if peers.header != Some(header) {
+            header.set(&self.socket, self.key.1)?;
+            peers.header = Some(header);
         }
         peers.used = now;
         if peers.all.len() >= PEERS && !peers.all.contains_key(&to) {
