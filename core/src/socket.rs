@@ -258,13 +258,16 @@ pub struct ListenOptions {
     /// On `[::]`, accept no IPv4 clients (`IPV6_V6ONLY`). Otherwise the listener accepts both families and reports IPv4
     /// ends as IPv4-mapped addresses.
     pub only_v6: bool,
+    /// Others that set this too may listen at the same end (`SO_REUSEPORT`). A keyed hash of its 4-tuple assigns each
+    /// client to one of them. Clients that were assigned to a listener end with it.
+    pub reuse_port: bool,
     /// Initial options of accepted streams; `None`: the defaults of the configuration.
     pub socket: Option<SocketOptions>,
 }
 
 impl Default for ListenOptions {
     fn default() -> ListenOptions {
-        ListenOptions { backlog: 4096, fast_open: false, only_v6: false, socket: None }
+        ListenOptions { backlog: 4096, fast_open: false, only_v6: false, reuse_port: false, socket: None }
     }
 }
 

@@ -274,8 +274,8 @@ impl Posix {
         let options = ListenOptions {
             backlog: backlog.max(1),
             fast_open: socket.fast_open_queue > 0,
-            only_v6: false,
             socket: Some(socket.options.clone()),
+            ..ListenOptions::default()
         };
         let local = socket.local.unwrap_or(any);
         let queue = socket.fast_open_queue;

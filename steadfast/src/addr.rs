@@ -153,7 +153,10 @@ pub type Resolving = Pin<Box<dyn Future<Output = io::Result<Vec<IpAddr>>> + Send
 ///
 /// A function that returns a future is one.
 pub trait Resolver: Send + Sync + 'static {
-    /// Returns the addresses of `host`, in the order in which they are to be tried. `host` is not an address.
+    /// Returns the addresses of `host`. `host` is not an address.
+    ///
+    /// They are tried in the order of RFC 6724 §6, which depends on the addresses and routes of the network: those that it
+    /// can reach come first, then IPv6 before IPv4, and private IPv6 last. Equal ones keep the order of the resolver.
     ///
     /// Dropping the future abandons the request.
     fn resolve(&self, host: String) -> Resolving;
@@ -200,13 +203,18 @@ impl fmt::Debug for Names {
     }
 }
 
-/// Returns the addresses of a target, in the order in which they are tried.
-pub(crate) async fn resolve(names: &Names, target: Target) -> io::Result<Addresses> {
+/// Returns the addresses of a target, in the order in which they are tried. `sort` sorts those of a name.
+pub(crate) async fn resolve(
+    names: &Names,
+    target: Target,
+    sort: impl FnOnce(&mut [IpAddr]),
+) -> io::Result<Addresses> {
     match target {
         Target::One(address) => Ok(Addresses::One(Some(address))),
         Target::Several(addresses) => Ok(Addresses::Several(addresses.into_iter())),
         Target::Name { host, port } => {
-            let found = names.0.resolve(host).await?;
+            let mut found = names.0.resolve(host).await?;
+            sort(&mut found);
             let ends: Vec<_> = found.into_iter().map(|address| SocketAddr::new(address, port)).collect();
             Ok(Addresses::Several(ends.into_iter()))
         }

@@ -65,7 +65,7 @@
 //! - Readiness is the state of a connection, not a memory of events: see [`TcpStream::ready`].
 //! - A read into an empty buffer returns at once.
 //! - A connect to an unspecified address fails with `InvalidInput`; the kernel connects to itself.
-//! - [`TcpSocket::bind`] checks an address, but does not reserve it.
+//! - A connection does not hold the port that [`TcpSocket::bind`] reserved for it.
 //!
 //! The crate `parity` of the repository runs the same tests on both.
 //!

@@ -66,7 +66,7 @@ impl TcpListener {
     /// If no address can be bound, it returns the error of the last one:
     ///
     /// - `AddrNotAvailable`: it is no address of the network, or no port is free.
-    /// - `AddrInUse`: another listener has the address and port.
+    /// - `AddrInUse`: another listener or bound socket has the address and port.
     /// - `NetworkDown`: the network is closing.
     /// - `InvalidInput`: there is no address.
     /// - The resolver's error.
@@ -90,8 +90,8 @@ impl TcpListener {
         let (net, target) = (net.clone(), local.to_target());
         async move {
             let mut error = None;
-            for local in addr::resolve(net.names(), target).await? {
-                match TcpListener::listen(&net, local, &options) {
+            for local in net.resolve(target).await? {
+                match TcpListener::listen(&net, local, &options, false) {
                     Ok(listener) => return Ok(listener),
                     Err(e) => error = Some(e),
                 }
@@ -100,15 +100,20 @@ impl TcpListener {
         }
     }
 
+    /// `reserved`: the first stack has reserved `local` for this listener.
     pub(crate) fn listen(
         net: &Net,
         mut local: SocketAddr,
         options: &ListenOptions,
+        mut reserved: bool,
     ) -> io::Result<TcpListener> {
         let arrivals = Arc::<Arrivals>::default();
         let mut parts = Vec::new();
         for handle in net.all_stacks() {
             let part = begin(handle, |state, _| {
+                if std::mem::take(&mut reserved) {
+                    state.stack.unbind(local);
+                }
                 let id = state.stack.listen(local, options.clone())?;
                 state.sockets.insert(id, Waiting::Listener(arrivals.clone()));
                 // All stacks listen on the port that the first one picked.

@@ -3,10 +3,11 @@
 use std::io;
 use std::net::SocketAddr;
 
-use crate::addr::{self, ToSocketAddrs};
+use crate::addr::ToSocketAddrs;
 use crate::net::Net;
 
-/// Resolves a name with the resolver of a network, as `tokio::net::lookup_host` does with that of the system.
+/// Resolves a name with the resolver of a network, as `tokio::net::lookup_host` does with that of the system. The addresses
+/// of a name are in the order in which `connect` tries them: see [`Resolver`](crate::Resolver::resolve).
 ///
 /// # Errors
 ///
@@ -43,5 +44,5 @@ pub fn lookup_host<T: ToSocketAddrs>(
 ) -> impl Future<Output = io::Result<impl Iterator<Item = SocketAddr> + Send + use<T>>> + Send + 'static + use<T>
 {
     let (net, target) = (net.clone(), host.to_target());
-    async move { addr::resolve(net.names(), target).await }
+    async move { net.resolve(target).await }
 }

@@ -17,7 +17,8 @@ use steadfast_device::{Capabilities, Device, HardwareAddress};
 use tokio::runtime::Builder;
 use tokio::sync::oneshot;
 
-use crate::addr::{Names, Resolver, SystemResolver};
+use crate::addr::sealed::Target;
+use crate::addr::{self, Addresses, Names, Resolver, SystemResolver};
 use crate::driver::Driver;
 use crate::options::invalid;
 use crate::queue::Exchange;
@@ -366,8 +367,13 @@ impl Net {
         &self.inner.stacks
     }
 
-    pub(crate) fn names(&self) -> &Names {
-        &self.inner.names
+    /// Returns the addresses of a target, in the order in which they are tried.
+    // 6724-4, 6724-5
+    pub(crate) async fn resolve(&self, target: Target) -> io::Result<Addresses> {
+        let sort = |found: &mut [IpAddr]| {
+            self.all_stacks()[0].call(|state, _| state.stack.sort_destinations(found));
+        };
+        addr::resolve(&self.inner.names, target, sort).await
     }
 
     /// All stacks, starting with another one at each call.

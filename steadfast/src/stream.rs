@@ -98,7 +98,7 @@ impl TcpStream {
         let (net, target) = (net.clone(), remote.to_target());
         async move {
             let mut error = None;
-            for remote in addr::resolve(net.names(), target).await? {
+            for remote in net.resolve(target).await? {
                 match TcpStream::connect_to(&net, remote, options.clone()).await {
                     Ok(stream) => return Ok(stream),
                     Err(e) => error = Some(e),

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use steadfast_core::{ConnectOptions, ListenOptions, SocketOptions};
@@ -10,14 +10,14 @@ use steadfast_core::{ConnectOptions, ListenOptions, SocketOptions};
 use crate::listener::TcpListener;
 use crate::net::{Net, begin};
 use crate::options::{TcpKeepalive, dscp_of, invalid, tos_of};
+use crate::shared::Handle;
 use crate::stream::TcpStream;
 
 /// A socket whose options and address are set before it connects or listens, as `tokio::net::TcpSocket`.
 ///
 /// It differs from that of Tokio:
 ///
-/// - [`bind`](TcpSocket::bind) checks the address and picks a port for port 0, but reserves nothing. Until `connect` or
-///   `listen`, another socket may take the address.
+/// - A connection does not hold the port from which it was [bound](TcpSocket::bind): another socket may bind it.
 /// - Buffer sizes are used as they are given; Linux doubles them.
 /// - A listener that ends leaves its address free at once, so `reuseaddr` changes nothing.
 ///
@@ -51,7 +51,33 @@ pub struct TcpSocket {
 struct Draft {
     options: SocketOptions,
     reuseaddr: bool,
-    local: Option<SocketAddr>,
+    reuseport: bool,
+    bound: Option<Bound>,
+}
+
+/// A reserved address and port, which is given back when dropped.
+#[derive(Debug)]
+struct Bound {
+    /// The first stack, which listens before the others.
+    handle: Arc<Handle>,
+    local: SocketAddr,
+    reserved: bool,
+}
+
+impl Bound {
+    /// Returns the address for the caller to give back.
+    fn hand_over(mut self) -> SocketAddr {
+        self.reserved = false;
+        self.local
+    }
+}
+
+impl Drop for Bound {
+    fn drop(&mut self) {
+        if self.reserved {
+            self.handle.call_last(|state, _| _ = state.stack.unbind(self.local));
+        }
+    }
 }
 
 impl TcpSocket {
@@ -67,7 +93,7 @@ impl TcpSocket {
 
     fn new(net: &Net, v6: bool) -> io::Result<TcpSocket> {
         let options = net.all_stacks()[0].read(|state| Ok(SocketOptions::new(state.stack.config())))?;
-        let draft = Draft { options, reuseaddr: false, local: None };
+        let draft = Draft { options, reuseaddr: false, reuseport: false, bound: None };
         Ok(TcpSocket { net: net.clone(), v6, draft: Mutex::new(draft) })
     }
 
@@ -118,15 +144,19 @@ impl TcpSocket {
         Ok(())
     }
 
-    /// Returns false: see [`set_reuseport`](TcpSocket::set_reuseport).
+    /// Returns whether the socket shares its address (`SO_REUSEPORT`).
     pub fn reuseport(&self) -> io::Result<bool> {
-        Ok(false)
+        Ok(self.draft().reuseport)
     }
 
-    /// Fails with `Unsupported` for `true` (`SO_REUSEPORT`): an address has one listener, from which several tasks may
-    /// accept.
+    /// Shares the address with other sockets that set this too (`SO_REUSEPORT`). A keyed hash of the addresses and ports
+    /// assigns each client to one of the listeners: see [`ListenOptions::reuse_port`]. It takes effect at
+    /// [`bind`](TcpSocket::bind), or at [`listen`](TcpSocket::listen) without it.
+    ///
+    /// Several tasks that accept from one listener share their load too, and none waits while another has clients.
     pub fn set_reuseport(&self, reuseport: bool) -> io::Result<()> {
-        if reuseport { Err(io::ErrorKind::Unsupported.into()) } else { Ok(()) }
+        self.draft().reuseport = reuseport;
+        Ok(())
     }
 
     /// Returns the size of the send buffer in bytes (`SO_SNDBUF`).
@@ -203,7 +233,7 @@ impl TcpSocket {
 
     /// Returns the address that it is bound to. Before that, the unspecified address and port 0.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
-        Ok(self.draft().local.unwrap_or(self.anywhere()))
+        Ok(self.draft().bound.as_ref().map_or(self.anywhere(), |bound| bound.local))
     }
 
     fn anywhere(&self) -> SocketAddr {
@@ -218,27 +248,30 @@ impl TcpSocket {
         Ok(None)
     }
 
-    /// Sets the local address. Port 0 picks a free port.
+    /// Sets the local address, and reserves it until the socket connects, listens or is dropped. Port 0 picks a free port.
     ///
     /// # Errors
     ///
     /// - `AddrNotAvailable`: it is no address of the network, or no port is free.
-    /// - `AddrInUse`: a listener has the address and port.
+    /// - `AddrInUse`: a listener or another bound socket has the address and port.
     /// - `InvalidInput`: it is of the other family, or the socket is bound already.
     /// - `NetworkDown`: the network is closing.
     pub fn bind(&self, local: SocketAddr) -> io::Result<()> {
         self.check_family(local)?;
-        if self.draft().local.is_some() {
-            return Err(invalid("the socket is bound already"));
+        let bound_already = || Err(invalid("the socket is bound already"));
+        if self.draft().bound.is_some() {
+            return bound_already();
         }
-        let local = begin(&self.net.all_stacks()[0], |state, now| {
-            // A listener that ends at once: no packet arrives meanwhile.
-            let id = state.stack.listen(local, ListenOptions::default())?;
-            let bound = state.stack.local_addr(id);
-            state.stack.close(now, id)?;
-            bound
-        })?;
-        self.draft().local = Some(local);
+        let options = ListenOptions { reuse_port: self.reuseport()?, ..ListenOptions::default() };
+        let handle = &self.net.all_stacks()[0];
+        // The call may wake tasks, so it runs without the lock of the draft.
+        let local = begin(handle, |state, _| state.stack.bind(local, &options))?;
+        let bound = Bound { handle: handle.clone(), local, reserved: true };
+        let mut draft = self.draft();
+        if draft.bound.is_some() {
+            return bound_already();
+        }
+        draft.bound = Some(bound);
         Ok(())
     }
 
@@ -253,7 +286,8 @@ impl TcpSocket {
     /// Dropping the future abandons the attempt.
     pub async fn connect(self, remote: SocketAddr) -> io::Result<TcpStream> {
         self.check_family(remote)?;
-        let Draft { options, local, .. } = self.draft.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let Draft { options, bound, .. } = self.draft.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let local = bound.as_ref().map(|bound| bound.local);
         let options = ConnectOptions {
             local_address: local.map(|local| local.ip()).filter(|address| !address.is_unspecified()),
             local_port: local.map(|local| local.port()),
@@ -267,8 +301,12 @@ impl TcpSocket {
     /// A socket that is not bound gets a free port.
     pub fn listen(self, backlog: u32) -> io::Result<TcpListener> {
         let anywhere = self.anywhere();
-        let Draft { options, local, .. } = self.draft.into_inner().unwrap_or_else(PoisonError::into_inner);
-        let options = ListenOptions { backlog, socket: Some(options), ..ListenOptions::default() };
-        TcpListener::listen(&self.net, local.unwrap_or(anywhere), &options)
+        let draft = self.draft.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let Draft { options, reuseport: reuse_port, bound, .. } = draft;
+        let options =
+            ListenOptions { backlog, reuse_port, socket: Some(options), ..ListenOptions::default() };
+        let reserved = bound.is_some();
+        let local = bound.map_or(anywhere, Bound::hand_over);
+        TcpListener::listen(&self.net, local, &options, reserved)
     }
 }

@@ -81,7 +81,7 @@ impl UdpSocket {
         let (net, target) = (net.clone(), local.to_target());
         async move {
             let mut error = None;
-            for local in addr::resolve(net.names(), target).await? {
+            for local in net.resolve(target).await? {
                 match UdpSocket::bind_one(&net, local, |_| ()) {
                     Ok(socket) => return Ok(socket),
                     Err(e) => error = Some(e),
@@ -129,7 +129,7 @@ impl UdpSocket {
     /// no address of that family.
     pub async fn connect<A: ToSocketAddrs>(&self, peer: A) -> io::Result<()> {
         let mut error = None;
-        for peer in addr::resolve(self.net.names(), peer.to_target()).await? {
+        for peer in self.net.resolve(peer.to_target()).await? {
             let connected = self.socket.handle.call(|state, _| {
                 state.check_running()?;
                 state.stack.connect_udp(self.socket.id, peer).map_err(into_io)
@@ -169,7 +169,7 @@ impl UdpSocket {
 
     /// Sends a datagram to `target`, to the first address if it has several. Otherwise like [`send`](UdpSocket::send).
     pub async fn send_to<A: ToSocketAddrs>(&self, datagram: &[u8], target: A) -> io::Result<usize> {
-        let to = addr::resolve(self.net.names(), target.to_target()).await?.next();
+        let to = self.net.resolve(target.to_target()).await?.next();
         let to = to.ok_or_else(addr::no_address)?;
         self.socket.wait(Interest::WRITABLE, || self.try_send_to(datagram, to)).await
     }

@@ -5,6 +5,7 @@ use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use super::policy::policy_of;
 use super::prefix::{common_prefix, prefix_of};
 use super::routes::InterfaceId;
 use crate::counters::DropReason;
@@ -218,16 +219,16 @@ impl Addresses {
     }
 
     /// Chooses by the rules of RFC 6724 §5 that apply. Rule 2 is the candidates' scope. No address is deprecated (3),
-    /// a home address (4) or temporary (7).
+    /// a home address (4) or temporary (7), and no router advertised one (5.5): all are configured by hand.
     // 6724-1, 6724-2, 6724-3
     fn best_v6(&self, destination: IpAddr, interface: InterfaceId) -> Option<IpAddr> {
-        let all = network(destination, ANY);
+        let (all, label) = (network(destination, ANY), policy_of(destination).label);
         let candidates = self.networks.range((all, 0)..=(all, u64::MAX)).map(|(_, address)| *address);
         candidates.min_by_key(|address| {
             let len = self.len_of(*address).unwrap_or(0);
             Reverse((
                 self.is_of(*address, interface),                          // rule 5
-                label(*address) == label(destination),                    // rule 6
+                policy_of(*address).label == label,                       // rule 6
                 common_prefix(*address, destination).min(u32::from(len)), // rule 8
             ))
         })
@@ -360,21 +361,6 @@ fn remove<T: Ord>(sorted: &mut Vec<T>, element: &T) {
 /// Returns the network of `len` bits that contains the address, in its scope.
 fn network(address: IpAddr, len: u8) -> Network {
     (scope(address), len, if len == ANY { 0 } else { prefix_of(address, len) })
-}
-
-/// The label of the default policy table (RFC 6724 §2.1).
-fn label(address: IpAddr) -> u8 {
-    let IpAddr::V6(address) = address else { return 4 };
-    match address.segments() {
-        [0, 0, 0, 0, 0, 0, 0, 1] => 0,
-        [0, 0, 0, 0, 0, 0, ..] => 3,
-        [0x2001, 0, ..] => 5,
-        [0x2002, ..] => 2,
-        [0x3ffe, ..] => 12,
-        [first, ..] if first & 0xfe00 == 0xfc00 => 13,
-        [first, ..] if first & 0xffc0 == 0xfec0 => 11,
-        _ => 1,
-    }
 }
 
 fn scope(address: IpAddr) -> Scope {

@@ -8,6 +8,7 @@ pub(crate) mod addresses;
 pub(crate) mod fragments;
 pub(crate) mod limit;
 pub(crate) mod pmtu;
+pub(crate) mod policy;
 pub(crate) mod prefix;
 pub(crate) mod recent;
 pub(crate) mod routes;

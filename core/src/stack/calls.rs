@@ -6,6 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::Stack;
+use super::bindings::Reach;
 use super::sockets::{Place, Socket, SocketKind};
 use super::tables::FULL_ORPHANS;
 use crate::buffer::{Pool, Rope};
@@ -34,25 +35,12 @@ impl Stack {
     /// address, else to that of all addresses of its family, else to that of both families.
     ///
     /// Errors: [`AddrNotAvailable`](Error::AddrNotAvailable), not an address of ours or no port left;
-    /// [`AddrInUse`](Error::AddrInUse), somebody listens there (RFC 9293 §3.10.1), or on `0.0.0.0` beside `[::]`.
+    /// [`AddrInUse`](Error::AddrInUse), somebody listens there (RFC 9293 §3.10.1), or on `0.0.0.0` beside `[::]`, or has
+    /// [reserved](Stack::bind) it; not if both [share](ListenOptions::reuse_port) it.
     // SA-CLOSED-06
-    pub fn listen(&mut self, mut local: SocketAddr, options: ListenOptions) -> Result<SocketId, Error> {
-        let all = local.ip().is_unspecified();
-        if !all && !self.addresses.is_local(local.ip()) {
-            return Err(Error::AddrNotAvailable);
-        }
-        if local.port() == 0 {
-            let tuple = FourTuple::new(local, local);
-            let mut ports = self.keys.ports(self.now, self.config.ip_local_port_range, &tuple);
-            let free = ports.find(|port| {
-                local.set_port(*port);
-                !self.bindings.is_taken(local, options.only_v6)
-            });
-            local.set_port(free.ok_or(Error::AddrNotAvailable)?);
-        }
-        if self.bindings.is_taken(local, options.only_v6) {
-            return Err(Error::AddrInUse);
-        }
+    pub fn listen(&mut self, local: SocketAddr, options: ListenOptions) -> Result<SocketId, Error> {
+        let reach = Reach::of_tcp(&options);
+        let local = self.free_end(local, reach)?;
         let backlog = options.backlog.clamp(1, self.config.somaxconn) as usize;
         let index = self.listeners.next();
         let id = self.sockets.open(SocketKind::Listener(index));
@@ -71,7 +59,7 @@ impl Stack {
             since: Since::at(self.now),
         };
         self.listeners.insert(listener);
-        self.bindings.insert(local, options.only_v6, index);
+        self.bindings.insert(local, reach, Some(index));
         Ok(id)
     }
 
@@ -707,7 +695,7 @@ impl Stack {
     fn close_listener(&mut self, id: SocketId, index: u32) {
         let listener = &mut self.listeners[index];
         listener.closing = true;
-        self.bindings.remove(listener.local);
+        self.bindings.remove(listener.local, Some(index));
         self.sockets.remove(id);
         self.closing.push((index, 0));
         self.close_some();

@@ -352,7 +352,7 @@ impl Stack {
         }
         // The peer has begun anew.
         self.end_request(index, Error::ConnectionReset);
-        match self.listener_at(datagram.destination(), segment.tuple.local_port) {
+        match self.listener_at(&segment.tuple) {
             Some(listener) => self.listen_segment(listener, segment, datagram),
             None => self.unbound_segment(segment, datagram, None),
         }

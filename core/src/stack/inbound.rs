@@ -325,7 +325,7 @@ impl Stack {
             Some(FlowRef::Opening(index)) => self.opening_segment(index, &segment),
             Some(FlowRef::TimeWait(index)) => self.time_wait_segment(index, &segment, datagram),
             Some(FlowRef::Pending(index)) => self.pending_segment(index, &segment, datagram),
-            None => match self.listener_at(datagram.destination(), header.destination_port) {
+            None => match self.listener_at(tuple) {
                 Some(listener) => self.listen_segment(listener, &segment, datagram),
                 None if self.addresses.accepts_any() => self.unbound_segment(&segment, datagram, None),
                 None => self.closed_segment(&segment),
@@ -334,10 +334,12 @@ impl Stack {
     }
 
     /// Returns who listens at an address. A listener on all addresses is on all of ours, and not on those of others that
-    /// forwarders take in.
+    /// forwarders take in. A keyed hash of the 4-tuple chooses among
+    /// listeners that share an end.
     #[inline]
-    pub(super) fn listener_at(&self, address: IpAddr, port: u16) -> Option<u32> {
-        let listener = self.bindings.at(address, port)?;
+    pub(super) fn listener_at(&self, tuple: &FourTuple) -> Option<u32> {
+        let (address, port) = (tuple.local().ip(), tuple.local_port);
+        let listener = self.bindings.at(address, port, || self.keys.flow_hash(tuple))?;
         let ours = !self.addresses.accepts_any() || self.addresses.is_local(address);
         ours.then_some(listener)
     }
@@ -475,8 +477,7 @@ impl Stack {
                 self.remove_time_wait(index);
             }
             TimeWaitOutcome::GiveWay { above } => {
-                let local = segment.tuple.local();
-                match self.listener_at(local.ip(), local.port()) {
+                match self.listener_at(&segment.tuple) {
                     Some(listener) => self.syn_segment(listener, segment, datagram, Some((index, above))),
                     // Nothing is sent before the decision, so the SYN cannot be tested by a SYN-ACK meanwhile: as
                     // RFC 6191 §2 has it, it ends TIME-WAIT.

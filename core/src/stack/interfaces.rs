@@ -8,6 +8,7 @@ use std::net::{IpAddr, SocketAddr};
 use super::{Interface, Medium, Stack};
 use crate::error::Error;
 use crate::ip::addresses::Addresses;
+use crate::ip::policy;
 use crate::ip::routes::{InterfaceId, Link, Route, Routing, connected};
 use crate::link::ports::LinkLayer;
 use crate::tcp::room::{MIN_MTU_V4, MIN_MTU_V6};
@@ -204,6 +205,18 @@ impl Stack {
     /// Returns the route of packets to a destination (`ip route get`).
     pub fn route_to(&self, destination: IpAddr) -> Option<Route> {
         self.routing.route(destination)
+    }
+
+    /// Sorts destinations, the one to try first at the front: by RFC 6724 §6, with the source addresses that this stack
+    /// would use. Those that are equal by its rules keep their order, and those without a route come last.
+    pub fn sort_destinations(&mut self, destinations: &mut [IpAddr]) {
+        destinations.sort_by_cached_key(|destination| {
+            let source = self.source_towards((*destination, 0).into()).ok();
+            policy::rank(
+                *destination,
+                source.map(|source| (source, self.addresses.len_of(source).unwrap_or(0))),
+            )
+        });
     }
 
     /// Returns the source address of packets to a destination where the user names none.

@@ -28,8 +28,8 @@ impl Stack {
     /// # Panics
     ///
     /// Panics if something is left to do at `now`: timers are due, or [`transmit`](Stack::transmit) or
-    /// [`poll_event`](Stack::poll_event) have something to return. Panics if the stack has sockets of UDP, forwarders or
-    /// fragments, which the digest does not cover.
+    /// [`poll_event`](Stack::poll_event) have something to return. Panics if the stack has sockets of UDP, forwarders,
+    /// fragments, or local ends that are reserved or shared: the digest does not cover them.
     pub fn digest(&self, now: Instant) -> u128 {
         assert!(self.poll_at().is_none_or(|at| at > now), "timers are due");
         assert!(
@@ -38,6 +38,7 @@ impl Stack {
         );
         assert!(self.fragments.is_empty(), "there are fragments");
         assert!(self.sockets.iter().all(|(_, socket)| socket.kind.is_of_tcp()), "not all sockets are of TCP");
+        assert!(self.bindings.all_are_alone(), "an end is reserved or shared");
         let mut state = Digest::new(now);
         self.hash_openings(&mut state);
         self.hash_connections(now, &mut state);
@@ -65,9 +66,7 @@ impl Stack {
             }
             Some(FlowRef::Dormant(index)) => (State::FinWait2, Some(self.dormant[index].rcv.nxt)),
             Some(FlowRef::TimeWait(index)) => (State::TimeWait, Some(self.time_waits.get(index).rcv_nxt)),
-            Some(FlowRef::Pending(_)) | None if self.bindings.at(local.ip(), local.port()).is_some() => {
-                (State::Listen, None)
-            }
+            Some(FlowRef::Pending(_)) | None if self.listener_at(&tuple).is_some() => (State::Listen, None),
             Some(FlowRef::Pending(_)) | None => (State::Closed, None),
         }
     }

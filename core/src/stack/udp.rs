@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use bytes::Bytes;
 
 use super::Stack;
-use super::bindings::Bindings;
+use super::bindings::{Bindings, Reach};
 use super::inbound::Datagram;
 use super::io::Sent;
 use super::sockets::{SocketKind, as_mapped};
@@ -45,12 +45,12 @@ impl Stack {
         if local.port() == 0 {
             local.set_port(self.free_udp_port(local.ip(), &options).ok_or(Error::AddrNotAvailable)?);
         }
-        if self.udp.bindings.is_taken(local, options.only_v6) {
+        if self.udp.bindings.is_taken(local, Reach::of_udp(&options)) {
             return Err(Error::AddrInUse);
         }
         let index = self.udp.sockets.next();
         let id = self.sockets.open(SocketKind::Udp(index));
-        self.udp.bindings.insert(local, options.only_v6, index);
+        self.udp.bindings.insert(local, Reach::of_udp(&options), Some(index));
         self.udp.sockets.insert(UdpSocket::new(id, local, options));
         Ok(id)
     }
@@ -243,8 +243,8 @@ impl Stack {
     fn free_udp_port(&mut self, address: IpAddr, options: &UdpOptions) -> Option<u16> {
         let range = self.config.ip_local_port_range;
         let count = u32::from(range.last() - range.first()) + 1;
-        let is_free =
-            |port: &u16| !self.udp.bindings.is_taken(SocketAddr::new(address, *port), options.only_v6);
+        let reach = Reach::of_udp(options);
+        let is_free = |port: &u16| !self.udp.bindings.is_taken(SocketAddr::new(address, *port), reach);
         // Every port is drawn anew: a run of neighbours would tell the next port to who knows the last (RFC 5452 §10).
         let mut drawn =
             std::iter::repeat_with(|| range.first() + (self.keys.random() % count) as u16).take(32);
@@ -260,7 +260,7 @@ impl Stack {
         socket.socket = None;
         match socket.forwards {
             Some(_) => self.udp.rules.retain(|(_, of)| *of != index),
-            None => self.udp.bindings.remove(socket.local),
+            None => _ = self.udp.bindings.remove(socket.local, Some(index)),
         }
         if socket.waiting.is_empty() {
             self.udp.sockets.discard(index);
@@ -295,7 +295,7 @@ impl Stack {
         }
         let ours = !self.addresses.accepts_any() || self.addresses.is_local(local.ip());
         // A socket on all addresses is on all of ours.
-        let bound = ours.then(|| self.udp.bindings.at(local.ip(), local.port())).flatten();
+        let bound = ours.then(|| self.udp.at(local)).flatten();
         if let Some(index) = bound.filter(|index| self.udp.sockets[*index].hears(from)) {
             return self.deliver_udp(index, &tuple, datagram.ecn, datagram.interface, payload);
         }
@@ -381,7 +381,7 @@ impl Stack {
     /// connected socket hears of an error (RFC 1122 §4.1.3.3 leaves the rest to options that nobody has here).
     pub(super) fn udp_error(&mut self, tuple: &FourTuple, error: Error, hard: bool) {
         let (local, remote) = (tuple.local(), tuple.remote());
-        let index = self.udp.bindings.at(local.ip(), local.port());
+        let index = self.udp.at(local);
         let known = index.filter(|index| self.udp.sockets[*index].is_peer(remote));
         let Some(index) = known.filter(|_| hard) else {
             return self.dropped(tuple, DropReason::IcmpUnmatched);
@@ -396,7 +396,7 @@ impl Stack {
     /// lately, and the datagram must not fit what the report claims.
     pub(super) fn udp_too_big(&mut self, tuple: &FourTuple, len: u16, mtu: u32) {
         let (local, remote) = (tuple.local(), tuple.remote());
-        let index = self.udp.bindings.at(local.ip(), local.port());
+        let index = self.udp.at(local);
         let header_len = if tuple.is_ipv4() { ipv4::HEADER_LEN } else { ipv6::HEADER_LEN };
         let fits = usize::from(len) + header_len <= mtu as usize;
         if fits || index.is_none_or(|index| !self.udp.sockets[index].sent_to(remote)) {
@@ -508,6 +508,11 @@ pub(super) struct Udp {
 }
 
 impl Udp {
+    /// Returns the socket at a local end, which no two share.
+    fn at(&self, local: SocketAddr) -> Option<u32> {
+        self.bindings.at(local.ip(), local.port(), || 0)
+    }
+
     /// Returns the forwarder of datagrams of a kind to a destination.
     pub(super) fn forwarder_of(&self, kind: Forwarded, destination: SocketAddr) -> Option<u32> {
         let takes = |(rule, index): &&(ForwardRule, u32)| {

@@ -525,3 +525,42 @@ fn a_peer_that_connects_hears_of_nothing() {
     assert_eq!(links.host.recv(accepted, &mut [0; 10]), Ok(5));
     assert!(links.sent[0].is_empty());
 }
+
+/// Each line lists destinations in the order in which they are to be tried. The test shuffles them, unless no rule
+/// decides.
+#[test]
+fn destinations_are_sorted_by_rfc_6724_6724_4_6724_5() {
+    let addresses = [("192.0.2.1", 24), ("169.254.0.1", 16), ("2001:db8::1", 64), ("fe80::1", 64)];
+    let interface = |v6: bool| {
+        let addresses = addresses.iter().filter(|(text, _)| v6 || !text.contains(':'));
+        Interface::new(1500, addresses.map(|(text, len)| (ip(text), *len)))
+    };
+    let stack = |v6| Stack::new(Config { secret: [3; 32], ..Config::default() }, interface(v6));
+    #[rustfmt::skip]
+    let table: [(bool, bool, &[&str]); 7] = [
+        // 1: what can be reached, also where precedence says otherwise.
+        (false, true, &["198.51.100.1", "2001:db8::9"]),
+        // 5: the label of the source, 6: the precedence.
+        (true, true, &["2001:db8::9", "192.0.2.9", "2002:c633:6401::1", "fd00::1"]),
+        (true, true, &["2001:db8:77::9", "198.51.100.1"]),
+        // 8: the smaller scope.
+        (true, true, &["fe80::9", "2001:db8::9"]),
+        // 9: the longest prefix in common with the source, no longer than that of the source.
+        (true, true, &["2001:db8::9", "2001:db8:1::9", "2a00::9"]),
+        // 10: the others stay in their order.
+        (true, false, &["2001:db8::9", "2001:db8::8", "2001:db8::7"]),
+        (true, false, &["198.51.100.1", "192.0.2.9", "192.0.2.8"]),
+    ];
+    for (v6, decided, sorted) in table {
+        let sorted: Vec<_> = sorted.iter().map(|text| ip(text)).collect();
+        let mut shuffled = vec![sorted.clone()];
+        if decided {
+            shuffled.extend((0..sorted.len()).map(|at| [&sorted[at..], &sorted[..at]].concat()));
+            shuffled.push(sorted.iter().rev().copied().collect());
+        }
+        for mut destinations in shuffled {
+            stack(v6).sort_destinations(&mut destinations);
+            assert_eq!(destinations, sorted);
+        }
+    }
+}

@@ -237,3 +237,74 @@ fn a_full_queue_of_packets_to_ourselves_takes_none_however_often_the_device_asks
     }
     assert_eq!((stack.counters().loop_queue_full, stack.counters().out_requests), (1, 1));
 }
+
+fn shared() -> ListenOptions {
+    ListenOptions { reuse_port: true, ..ListenOptions::default() }
+}
+
+#[test]
+fn listeners_that_share_an_end_divide_the_clients_by_their_tuples() {
+    let mut stack = stack(|_| {});
+    let end = at("10.0.0.3:80");
+    let listeners = [(); 3].map(|()| stack.listen(end, shared()).unwrap());
+    assert_eq!(stack.listen(end, ListenOptions::default()), Err(Error::AddrInUse));
+    let alone = stack.listen(at("10.0.0.3:81"), ListenOptions::default()).unwrap();
+    assert_eq!(stack.listen(at("10.0.0.3:81"), shared()), Err(Error::AddrInUse));
+    stack.close(Instant::from_secs(2), alone).unwrap();
+
+    let now = Instant::from_secs(2);
+    let assigned = |stack: &mut Stack, ports: std::ops::Range<u16>| {
+        for port in ports {
+            let from = ConnectOptions::from_local(SocketAddr::new(at("10.0.0.2:0").ip(), port));
+            stack.connect(now, end, from).unwrap();
+        }
+        settle(stack, now);
+        listeners
+            .map(|listener| std::iter::from_fn(|| Some(stack.accept(listener).ok()?.1)).collect::<Vec<_>>())
+    };
+    let all = assigned(&mut stack, 1000..1300);
+    let lens = all.each_ref().map(Vec::len);
+    assert_eq!(lens.iter().sum::<usize>(), 300);
+    assert!(lens.iter().all(|len| (70..130).contains(len)), "{lens:?}");
+
+    // The first has gone, and the others have all clients.
+    stack.close(now, listeners[0]).unwrap();
+    let [none, second, third] = assigned(&mut stack, 1300..1400);
+    assert_eq!((none.len(), second.len() + third.len()), (0, 100));
+    stack.check_consistent().unwrap();
+}
+
+#[test]
+fn port_0_is_a_free_port_also_for_a_listener_that_shares() {
+    let mut stack = stack(|config| config.ip_local_port_range = PortRange::new(4000, 4001).unwrap());
+    let mut bind = || stack.bind(at("10.0.0.2:0"), &shared());
+    let (first, second) = (bind().unwrap(), bind().unwrap());
+    assert_ne!(first, second);
+    assert_eq!(bind(), Err(Error::AddrNotAvailable));
+    assert_eq!(stack.bind(first, &shared()), Ok(first));
+}
+
+#[test]
+fn a_reserved_end_is_taken_and_answers_nobody() {
+    let mut stack = stack(|_| {});
+    let (end, plain, now) = (at("10.0.0.3:80"), ListenOptions::default(), Instant::from_secs(2));
+    assert_eq!(stack.bind(at("10.0.0.9:80"), &plain), Err(Error::AddrNotAvailable));
+    assert_eq!(stack.bind(end, &plain), Ok(end));
+    assert_eq!(stack.bind(end, &plain), Err(Error::AddrInUse));
+    assert_eq!(stack.listen(end, plain.clone()), Err(Error::AddrInUse));
+    let refused = stack.connect(now, end, ConnectOptions::default()).unwrap();
+    settle(&mut stack, now);
+    assert_eq!(stack.take_error(refused), Ok(Some(Error::ConnectionRefused)));
+
+    // A listener on all addresses takes the clients meanwhile.
+    let all = stack.listen(at("0.0.0.0:80"), plain.clone()).unwrap();
+    connect(&mut stack, end, all, ConnectOptions::default());
+    assert!(stack.unbind(end) && !stack.unbind(end));
+    let one = stack.listen(end, plain.clone()).unwrap();
+    connect(&mut stack, end, one, ConnectOptions::default());
+    assert!(!stack.unbind(end), "that of a listener is not given back");
+
+    // One on all addresses of both families excludes those of IPv4.
+    assert_eq!(stack.bind(at("[::]:81"), &plain), Ok(at("[::]:81")));
+    assert_eq!(stack.listen(at("0.0.0.0:81"), plain), Err(Error::AddrInUse));
+}

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use steadfast::{ConnectOptions, Net, TcpListener, TcpStream, device, lookup_host};
 
-use crate::{CLIENT, Pair, SERVER, SERVER_6, at};
+use crate::{CLIENT, CLIENT_6, Pair, SERVER, SERVER_6, at};
 
 /// A client whose resolver knows one name, and records what it is asked.
 fn start_with_names(device: device::memory::MemoryDevice) -> (Net, Arc<Mutex<Vec<String>>>) {
@@ -17,6 +17,7 @@ fn start_with_names(device: device::memory::MemoryDevice) -> (Net, Arc<Mutex<Vec
         async move {
             match &*host {
                 "server.test" => Ok(vec![[10, 9, 0, 77].into(), SERVER.into()]),
+                "both.test" => Ok(vec![SERVER_6.into(), SERVER.into()]),
                 "empty.test" => Ok(Vec::new()),
                 _ => Err(Error::new(ErrorKind::NotFound, "no such host")),
             }
@@ -46,6 +47,23 @@ async fn a_name_is_resolved_by_the_resolver_of_the_network_and_each_address_is_t
     }] {
         assert_eq!(nowhere.unwrap_err().kind(), ErrorKind::InvalidInput);
     }
+}
+
+/// The client has no IPv6 address at first.
+#[tokio::test(start_paused = true)]
+async fn the_addresses_of_a_name_are_tried_in_the_order_of_rfc_6724_6724_4() {
+    let (left, _right) = device::memory::pair(1500);
+    let (client, _asked) = start_with_names(left);
+    let found = async || lookup_host(&client, "both.test:80").await.unwrap().collect::<Vec<_>>();
+    assert_eq!(found().await, [at(SERVER, 80), at(SERVER_6, 80)]);
+    // An address of the label of fd09::2 makes it reachable, yet IPv4 has the higher precedence.
+    client.add_address(CLIENT_6, 64);
+    assert_eq!(found().await, [at(SERVER, 80), at(SERVER_6, 80)]);
+    client.remove_address(CLIENT);
+    assert_eq!(found().await, [at(SERVER_6, 80), at(SERVER, 80)]);
+    // A list of the caller stays as it is.
+    let listed = [at(SERVER, 80), at(SERVER_6, 80)];
+    assert_eq!(lookup_host(&client, &listed[..]).await.unwrap().collect::<Vec<_>>(), listed);
 }
 
 #[tokio::test(start_paused = true)]

@@ -47,3 +47,23 @@ fn quick_acknowledgements_are_switched() {
         assert!(near.quickack().unwrap());
     });
 }
+
+#[test]
+fn an_accepted_stream_has_the_options_of_its_listener() {
+    run(async |world| {
+        let socket = world.socket();
+        socket.set_nodelay(true).unwrap();
+        socket.bind((world.ip(), 0).into()).unwrap();
+        let listener = socket.listen(4).unwrap();
+        let _far = world.peer_connect(listener.local_addr().unwrap()).await.unwrap();
+        let (near, _) = listener.accept().await.unwrap();
+        assert!(near.nodelay().unwrap());
+    });
+}
+
+#[test]
+fn a_stream_without_an_error_has_none_to_take() {
+    both(async |near, _far| {
+        assert!(near.take_error().unwrap().is_none());
+    });
+}

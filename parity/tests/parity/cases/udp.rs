@@ -233,3 +233,21 @@ fn a_socket_on_all_addresses_answers_from_the_one_that_was_asked() {
         assert_eq!(far.recv(&mut [0; 16]).await.unwrap(), 1);
     });
 }
+
+#[test]
+fn a_connected_socket_knows_its_peer() {
+    with_sockets(async |Sockets { near, far_at, .. }| {
+        assert_eq!(near.peer_addr().unwrap_err().kind(), ErrorKind::NotConnected);
+        near.connect(far_at).await.unwrap();
+        assert_eq!(near.peer_addr().unwrap(), far_at);
+    });
+}
+
+#[test]
+fn the_ports_of_tcp_and_udp_are_apart() {
+    run(async |world| {
+        let listener = world.bind((world.ip(), 0)).await.unwrap();
+        let at = listener.local_addr().unwrap();
+        assert_eq!(world.bind_udp(at).await.unwrap().local_addr().unwrap(), at);
+    });
+}
