@@ -178,7 +178,7 @@ impl Stack {
             return self.note_state(&tuple, State::TimeWait, State::Closed);
         }
         self.counters.tw += 1;
-        let entry = TimeWait::new(connection, self.now, length);
+        let entry = TimeWait::new(connection, self.now, &self.config);
         if entry.timestamps_on() {
             self.ports.rest(&tuple);
         }

@@ -1,5 +1,6 @@
 //! TIME-WAIT: compact entries in a queue, since 2MSL is one constant.
 
+use std::collections::BTreeMap;
 #[cfg(feature = "model")]
 use std::hash::{Hash, Hasher};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -28,6 +29,9 @@ pub(crate) struct TimeWait {
     window: u16,
     /// When the next rate-limited answer may go out, in 1/16 s, and whether timestamps are on.
     answer_from: u16,
+    /// TTL and DSCP of the socket, if they are not the usual ones (MUST-49, SHLD-22).
+    // DRILL-F34
+    ip: Option<(u8, u8)>,
 }
 
 /// Bit of `answer_from` that says that timestamps are on.
@@ -54,24 +58,26 @@ pub(crate) enum TimeWaitOutcome {
 
 impl TimeWait {
     #[inline]
-    pub(crate) fn new(connection: &Connection, now: Instant, length: Duration) -> TimeWait {
+    pub(crate) fn new(connection: &Connection, now: Instant, config: &Config) -> TimeWait {
         let tcb = &connection.tcb;
+        let ip = (connection.options.ttl, connection.options.dscp);
         TimeWait {
             tuple: tcb.tuple,
             rcv_nxt: tcb.rcv.nxt,
             snd_nxt: tcb.snd.nxt,
             ts_recent: tcb.ts.recent,
-            deadline: Tick::after(now, length),
+            deadline: Tick::after(now, length(config)),
             window: (connection.receive_window() >> tcb.rcv.wscale).min(0xffff) as u16,
             answer_from: if tcb.ts.on { TS_ON } else { 0 } | (coarse(now) & !TS_ON),
+            ip: (ip != (config.ip_default_ttl, 0)).then_some(ip),
         }
     }
 
     /// Hashes what decides its answers from `now` on.
     #[cfg(feature = "model")]
     pub(crate) fn digest(&self, now: Instant, state: &mut impl Hasher) {
-        let TimeWait { tuple, rcv_nxt, snd_nxt, ts_recent, deadline, window, answer_from } = *self;
-        (tuple, rcv_nxt, snd_nxt, ts_recent, deadline, window, answer_from & TS_ON).hash(state);
+        let TimeWait { tuple, rcv_nxt, snd_nxt, ts_recent, deadline, window, answer_from, ip } = *self;
+        (tuple, rcv_nxt, snd_nxt, ts_recent, deadline, window, answer_from & TS_ON, ip).hash(state);
         // How long it still answers nothing. Once that is over, it does not matter since when.
         let wait = (answer_from & !TS_ON).wrapping_sub(coarse(now)) & !TS_ON;
         if (1..=1 << 14).contains(&wait) {
@@ -194,13 +200,21 @@ impl TimeWait {
     }
 
     fn reset(&self) -> Reply {
-        let mut reply = Reply::ack(self.tuple, self.snd_nxt, self.rcv_nxt, 0, ReplyReason::RstAbort);
+        let mut reply = self.bare(0, ReplyReason::RstAbort);
         reply.header.flags = Flags::RST | Flags::ACK;
         reply
     }
 
+    fn bare(&self, window: u16, reason: ReplyReason) -> Reply {
+        let mut reply = Reply::ack(self.tuple, self.snd_nxt, self.rcv_nxt, window, reason);
+        if let Some((ttl, dscp)) = self.ip {
+            (reply.ttl, reply.dscp) = (ttl, dscp);
+        }
+        reply
+    }
+
     fn ack(&self, reason: ReplyReason, env: &Env<'_>) -> Reply {
-        let mut reply = Reply::ack(self.tuple, self.snd_nxt, self.rcv_nxt, self.window, reason);
+        let mut reply = self.bare(self.window, reason);
         reply.header.options.timestamps = self.timestamps_on().then(|| Timestamps {
             val: env.timestamp_clock().wrapping_add(env.keys.timestamp_offset(&self.tuple)),
             ecr: self.ts_recent,
@@ -256,7 +270,7 @@ const _: () = assert!(Table::<Row<Ipv4Addr>>::ROW == 40 && Table::<Row<Ipv6Addr>
 impl<A> Row<A> {
     #[inline]
     fn new(entry: &TimeWait, local_address: A, remote_address: A) -> Row<A> {
-        let TimeWait { tuple, rcv_nxt, snd_nxt, ts_recent, deadline, window, answer_from } = *entry;
+        let TimeWait { tuple, rcv_nxt, snd_nxt, ts_recent, deadline, window, answer_from, ip: _ } = *entry;
         let FourTuple { local_port, remote_port, .. } = tuple;
         let order = Order { before: Link::NONE, after: Link::NONE };
         Row {
@@ -282,9 +296,9 @@ impl<A: Copy + Into<IpAddr>> Row<A> {
         FourTuple::of(&local, self.local_port, &remote, self.remote_port)
     }
 
-    fn entry(&self) -> TimeWait {
+    fn entry(&self, ip: Option<(u8, u8)>) -> TimeWait {
         let Row { rcv_nxt, snd_nxt, ts_recent, deadline, window, answer_from, .. } = *self;
-        TimeWait { tuple: self.tuple(), rcv_nxt, snd_nxt, ts_recent, deadline, window, answer_from }
+        TimeWait { tuple: self.tuple(), rcv_nxt, snd_nxt, ts_recent, deadline, window, answer_from, ip }
     }
 }
 
@@ -293,15 +307,21 @@ impl<A: Copy + Into<IpAddr>> Row<A> {
 pub(crate) struct TimeWaits {
     v4: Table<Row<Ipv4Addr>>,
     v6: Table<Row<Ipv6Addr>>,
+    /// TTL and DSCP of the few that do not have the usual ones.
+    ip: BTreeMap<u32, (u8, u8)>,
     first: Link,
     last: Link,
 }
 
 impl Default for TimeWaits {
     fn default() -> TimeWaits {
-        TimeWaits { v4: Table::default(), v6: Table::default(), first: Link::NONE, last: Link::NONE }
+        let (v4, v6, ip) = (Table::default(), Table::default(), BTreeMap::new());
+        TimeWaits { v4, v6, ip, first: Link::NONE, last: Link::NONE }
     }
 }
+
+/// An estimate of the bytes of an entry in `ip`.
+const IP_PLACE: usize = 16;
 
 /// The part that both kinds of rows have, of the row of this index.
 macro_rules! field {
@@ -319,7 +339,7 @@ impl TimeWaits {
     pub(crate) fn held_with(&self, tuple: &FourTuple) -> u64 {
         let (v4, v6) = (Table::<Row<Ipv4Addr>>::ROW, Table::<Row<Ipv6Addr>>::ROW);
         let rows = self.v4.len() * v4 + self.v6.len() * v6 + if tuple.is_ipv4() { v4 } else { v6 };
-        (rows + (self.len() + 1) * FlowTable::PLACE) as u64
+        (rows + (self.len() + 1) * FlowTable::PLACE + self.ip.len() * IP_PLACE) as u64
     }
 
     #[inline]
@@ -331,6 +351,9 @@ impl TimeWaits {
                 self.v6.insert_with(|| Row::new(entry, local, remote)) << 1 | 1
             }
         };
+        if let Some(ip) = entry.ip {
+            self.ip.insert(index, ip);
+        }
         self.join(index);
         index
     }
@@ -338,6 +361,9 @@ impl TimeWaits {
     /// Takes an entry out. Panics where there is none.
     pub(crate) fn remove(&mut self, index: u32) {
         self.leave(index);
+        if !self.ip.is_empty() {
+            self.ip.remove(&index);
+        }
         if index & 1 == 0 { self.v4.discard(index >> 1) } else { self.v6.discard(index >> 1) }
     }
 
@@ -347,13 +373,14 @@ impl TimeWaits {
     }
 
     pub(crate) fn get(&self, index: u32) -> TimeWait {
-        if index & 1 == 0 { self.v4[index >> 1].entry() } else { self.v6[index >> 1].entry() }
+        let ip = if self.ip.is_empty() { None } else { self.ip.get(&index).copied() };
+        if index & 1 == 0 { self.v4[index >> 1].entry(ip) } else { self.v6[index >> 1].entry(ip) }
     }
 
     /// All entries, in no order.
     pub(crate) fn iter(&self) -> impl Iterator<Item = TimeWait> {
-        let v4 = self.v4.iter().map(|(_, row)| row.entry());
-        v4.chain(self.v6.iter().map(|(_, row)| row.entry()))
+        let v4 = self.v4.iter().map(|(row, _)| self.get(row << 1));
+        v4.chain(self.v6.iter().map(|(row, _)| self.get(row << 1 | 1)))
     }
 
     /// SEGMENT ARRIVES for the entry of this index.
@@ -452,6 +479,7 @@ mod tests {
             deadline: Tick(deadline),
             window: 7,
             answer_from: 0,
+            ip: None,
         }
     }
 
