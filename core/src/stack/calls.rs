@@ -508,10 +508,20 @@ impl Stack {
         if !at_end {
             return Err(Error::WouldBlock);
         }
+        if self.is_broken_pipe(id) {
+            return Ok(0);
+        }
         match self.take_finished_error(id) {
             Some(error) => Err(error),
             None => Ok(0),
         }
+    }
+
+    /// The error tells only writers: the FIN had ended the stream before.
+    // DRILL-X56
+    fn is_broken_pipe(&self, id: SocketId) -> bool {
+        let SocketKind::Finished(index) = self.sockets[id].kind else { return false };
+        self.finished[index].error == Some(Error::BrokenPipe)
     }
 
     fn take_finished_error(&mut self, id: SocketId) -> Option<Error> {

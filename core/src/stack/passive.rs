@@ -355,14 +355,15 @@ impl Stack {
         numbers: (SeqNum, SeqNum),
         ts_recent: Option<u32>,
     ) -> Agreed {
+        let adv_mss = self.advertised_mss(&tuple, options.max_segment);
         Agreed {
             tuple,
             origin,
             iss: numbers.0,
             irs: numbers.1,
-            advertised: syn_window(options.rcvbuf),
+            advertised: syn_window(options.rcvbuf, adv_mss, &self.config),
             peer_mss: offer.peer_mss,
-            adv_mss: self.advertised_mss(&tuple, options.max_segment),
+            adv_mss,
             pmtu: self.path_mtu(&tuple),
             snd_wscale: offer.wscale(),
             sack: offer.sack(),
@@ -442,14 +443,15 @@ impl Stack {
 
     /// SEGMENT ARRIVES in SYN-RECEIVED of a passive open (SA-SYN_RCVD).
     pub(super) fn half_open_segment(&mut self, index: u32, segment: &Segment<'_>) {
-        let entry = &mut self.half_open[index];
-        let listener = entry.listener;
+        let listener = self.half_open[index].listener;
         if self.listeners[listener].closing {
             self.forget_half_open(index);
             return self.closed_segment(segment);
         }
+        let adv_mss = self.advertised_mss(&segment.tuple, self.listeners[listener].options.max_segment);
+        let entry = &mut self.half_open[index];
         let options = &self.listeners[listener].options;
-        match entry.segment_arrives(segment, options, &mut env_of!(self)) {
+        match entry.segment_arrives(segment, (options, adv_mss), &mut env_of!(self)) {
             HalfOpenOutcome::Dropped(reason) => self.dropped_stray(segment, reason),
             HalfOpenOutcome::Reply(reply, reason) => {
                 self.dropped_stray(segment, reason);
@@ -531,7 +533,7 @@ impl Stack {
         let adv_mss = self.advertised_mss(&entry.tuple, options.max_segment);
         let pmtu = self.path_mtu(&entry.tuple);
         let ts_offset = self.keys.recent_timestamp_offset(&entry.tuple);
-        let agreed = entry.agreed(&SynAck { options, adv_mss, ts_offset }, pmtu, self.tick());
+        let agreed = entry.agreed(&SynAck { options, adv_mss, ts_offset }, pmtu, &self.config, self.tick());
         let index = self.adopt(listener, agreed, Some(FlowRef::HalfOpen(index)));
         self.last_flow = index;
         self.run_segment(index, segment, |connection, env| connection.third_segment_arrives(segment, env));

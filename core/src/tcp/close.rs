@@ -25,7 +25,9 @@ impl Connection {
     /// Unread and later data is discarded (SA-EST-25). Data beyond a gap is discarded too: the peer retransmits it, and
     /// only its sequence numbers count.
     pub(crate) fn shutdown_read(&mut self, env: &mut Env<'_>) {
-        if env.config.tcp_shut_rd_keeps && !self.is_orphan() && !self.tcb.snd.fin_queued {
+        // Linux keeps it after its FIN too. DRILL-X54
+        let keeps = env.config.linux_release > 0 || !self.tcb.snd.fin_queued;
+        if env.config.tcp_shut_rd_keeps && !self.is_orphan() && keeps {
             self.rare().read_shut = true;
             return;
         }

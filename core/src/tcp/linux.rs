@@ -94,12 +94,18 @@ impl Connection {
         self.tcb.ack.now = true;
     }
 
-    /// Header prediction of Linux takes the timestamp before it looks at an old ACK.
+    /// Header prediction of Linux takes the timestamp before it looks at an old ACK. The first data is not predicted: the
+    /// socket has no memory for it at hand.
     // DRILL-X62
     pub(super) fn is_predicted_by_linux(&self, segment: &Segment<'_>) -> bool {
         let (snd, rcv) = (&self.tcb.snd, &self.tcb.rcv);
+        let has_memory = segment.payload.is_empty()
+            || self.bytes_received > 0
+            || self.bytes_acked > 0
+            || self.flight() > 0;
         let plain = !(segment.flags().syn() || segment.flags().fin() || segment.flags().rst());
         plain
+            && has_memory
             && self.tcb.state == State::Established
             && segment.seq() == rcv.nxt
             && rcv.last_ack_sent == rcv.nxt

@@ -252,16 +252,16 @@ impl HalfOpen {
         syn.reply(&self.tuple, self.iss, self.irs, self.offer(), self.ts_recent, None, env, reason)
     }
 
-    /// A segment arrives. `options` are the listener's, by which our SYN-ACK advertised the window.
+    /// A segment arrives. The listener's options and the MSS are those by which our SYN-ACK advertised the window.
     pub(crate) fn segment_arrives(
         &mut self,
         segment: &Segment<'_>,
-        options: &SocketOptions,
+        offered: (&SocketOptions, u16),
         env: &mut Env<'_>,
     ) -> HalfOpenOutcome {
         use HalfOpenOutcome::{Complete, Delete, DeleteAndReset, Dropped, Reset, SynAgain};
         let (flags, nxt) = (segment.flags(), self.rcv_nxt());
-        let window_len = u32::from(syn_window(options.rcvbuf)).max(1);
+        let window_len = u32::from(syn_window(offered.0.rcvbuf, offered.1, env.config)).max(1);
         let in_window = segment.seq().within(nxt, window_len);
         if flags.rst() {
             return match (segment.seq() == nxt, in_window) {
@@ -269,7 +269,7 @@ impl HalfOpen {
                 // DRILL-F18
                 (_, true) if env.config.tcp_insecure_rst => Delete(DropReason::HalfOpenRst),
                 (_, true) => {
-                    self.acknowledge(options, ReplyReason::ChallengeAck, DropReason::RstChallenged, env)
+                    self.acknowledge(offered, ReplyReason::ChallengeAck, DropReason::RstChallenged, env)
                 }
                 _ => Dropped(DropReason::RstOutOfWindow),
             };
@@ -287,10 +287,10 @@ impl HalfOpen {
         }
         if flags.syn() && !flags.ack() && segment.seq() != self.irs && !in_window {
             // A SYN of another incarnation (SA-SYN_RCVD-03); its timestamp says nothing.
-            return self.acknowledge(options, ReplyReason::HalfOpenAck, DropReason::SynChallenged, env);
+            return self.acknowledge(offered, ReplyReason::HalfOpenAck, DropReason::SynChallenged, env);
         }
         if self.offer().timestamps() && self.is_older(segment, env) {
-            return self.acknowledge(options, ReplyReason::HalfOpenAck, DropReason::Paws, env);
+            return self.acknowledge(offered, ReplyReason::HalfOpenAck, DropReason::Paws, env);
         }
         if flags.syn() {
             return match (flags.ack(), segment.seq() == self.irs) {
@@ -299,7 +299,7 @@ impl HalfOpen {
                     DeleteAndReset(DropReason::HalfOpenSyn)
                 }
                 (true, _) => {
-                    self.acknowledge(options, ReplyReason::HalfOpenAck, DropReason::SynChallenged, env)
+                    self.acknowledge(offered, ReplyReason::HalfOpenAck, DropReason::SynChallenged, env)
                 }
                 (false, true) if self.may_answer(env) => {
                     self.note_timestamp(segment);
@@ -315,7 +315,7 @@ impl HalfOpen {
         match (flags.ack(), acceptable) {
             (false, _) => Dropped(DropReason::NoAck),
             (true, false) => {
-                self.acknowledge(options, ReplyReason::HalfOpenAck, DropReason::OutOfWindow, env)
+                self.acknowledge(offered, ReplyReason::HalfOpenAck, DropReason::OutOfWindow, env)
             }
             (true, true) => {
                 self.note_timestamp(segment);
@@ -360,7 +360,7 @@ impl HalfOpen {
 
     fn acknowledge(
         &mut self,
-        options: &SocketOptions,
+        (options, adv_mss): (&SocketOptions, u16),
         reply: ReplyReason,
         reason: DropReason,
         env: &Env<'_>,
@@ -370,7 +370,7 @@ impl HalfOpen {
         }
         // No SYN, so the field is scaled (7323-2); rounded up, so that nothing is taken back.
         let shift = if self.offer().wscale().is_some() { options.window_scale() } else { 0 };
-        let window = syn_window(options.rcvbuf).div_ceil(1 << shift);
+        let window = syn_window(options.rcvbuf, adv_mss, env.config).div_ceil(1 << shift);
         let mut reply = Reply::ack(self.tuple, self.iss + 1, self.rcv_nxt(), window, reply);
         reply.header.options.timestamps = self.timestamps(env);
         HalfOpenOutcome::Reply(reply.with_ip_of(options), reason)
@@ -391,13 +391,13 @@ impl HalfOpen {
 
     /// The parameters of the connection once it is established.
     #[inline]
-    pub(crate) fn agreed(&self, syn: &SynAck<'_>, pmtu: u16, now: Tick) -> Agreed {
+    pub(crate) fn agreed(&self, syn: &SynAck<'_>, pmtu: u16, config: &Config, now: Tick) -> Agreed {
         Agreed {
             tuple: self.tuple,
             origin: Origin::Passive,
             iss: self.iss,
             irs: self.irs,
-            advertised: syn_window(syn.options.rcvbuf),
+            advertised: syn_window(syn.options.rcvbuf, syn.adv_mss, config),
             peer_mss: self.offer().peer_mss,
             adv_mss: syn.adv_mss,
             pmtu,
@@ -496,7 +496,7 @@ impl SynAck<'_> {
                 seq: iss,
                 ack: irs + 1,
                 flags,
-                window: syn_window(self.options.rcvbuf),
+                window: syn_window(self.options.rcvbuf, self.adv_mss, env.config),
                 options: Options {
                     mss: Some(self.adv_mss).filter(|_| !self.options.no_options),
                     // Only if the SYN had it (7323-4).

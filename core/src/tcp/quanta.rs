@@ -391,8 +391,12 @@ impl Connection {
         let fin = fin_due && payload == unsent && window as usize > payload;
         let flags = if fin { Flags::FIN } else { Flags::default() };
         let segment_size = (payload > mss as usize).then_some(mss as u16);
+        let probe = self.tcb.snd.pending.window_probe;
         self.first_transmission(payload, flags, segment_size, out, env);
-        self.note_small_segment(payload, mss as usize);
+        if !(probe && env.config.linux_release > 0) {
+            // Nagle's rule of Linux does not look at what the override timer sent. DRILL-X64
+            self.note_small_segment(payload, mss as usize);
+        }
         if payload == rest {
             let quanta = self.quanta_mut();
             quanta.burst = None;

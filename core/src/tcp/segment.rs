@@ -134,3 +134,10 @@ impl Outgoing {
         self.segment_size.map_or(1, |size| self.payload_len.div_ceil(usize::from(size)))
     }
 }
+
+/// Rounds a buffer that is larger than a segment down to whole segments.
+// DRILL-X35
+pub(super) fn whole_segments(buffer: u32, mss: u16) -> u32 {
+    let mss = u32::from(mss.max(1));
+    if buffer > mss { buffer - buffer % mss } else { buffer }
+}

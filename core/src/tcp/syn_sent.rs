@@ -159,7 +159,7 @@ impl Opening {
         *header = Header {
             seq: self.iss,
             flags,
-            window: syn_window(self.options.rcvbuf),
+            window: syn_window(self.options.rcvbuf, self.adv_mss, config),
             options: Options {
                 mss: Some(self.adv_mss).filter(|_| !self.options.no_options),
                 window_scale: (config.tcp_window_scaling && more).then(|| self.options.window_scale()),
@@ -268,7 +268,7 @@ impl Opening {
             origin: Origin::Active,
             iss: self.iss,
             irs: segment.seq(),
-            advertised: syn_window(self.options.rcvbuf),
+            advertised: syn_window(self.options.rcvbuf, self.adv_mss, config),
             peer_mss: peer_mss(options.mss.filter(|_| !self.options.no_options), self.tuple.is_ipv4()),
             adv_mss: self.adv_mss,
             pmtu: self.pmtu,

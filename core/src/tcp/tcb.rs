@@ -3,6 +3,7 @@
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
+use super::segment::whole_segments;
 use crate::buffer::{Pool, Rope};
 use crate::config::Config;
 use crate::counters::{Counters, ReplyReason};
@@ -469,8 +470,7 @@ impl Connection {
             _ if bsd => options.rcvbuf,
             // Linux: whole segments, rounded up. DRILL-X35
             _ if env.config.linux_release > 0 && options.rcvbuf > u32::from(adv_mss) => {
-                let whole = options.rcvbuf - options.rcvbuf % u32::from(adv_mss.max(1));
-                whole.min(0xffff << wscale).next_multiple_of(unit)
+                whole_segments(options.rcvbuf, adv_mss).min(0xffff << wscale).next_multiple_of(unit)
             }
             _ => sayable(),
         };
@@ -768,8 +768,9 @@ impl Connection {
     }
 }
 
-/// The window that a SYN advertises: never scaled (7323-2).
-pub(crate) fn syn_window(buffer: u32) -> u16 {
+/// The window that a SYN advertises: never scaled (7323-2). Linux offers whole segments. DRILL-X35
+pub(crate) fn syn_window(buffer: u32, adv_mss: u16, config: &Config) -> u16 {
+    let buffer = if config.linux_release > 0 { whole_segments(buffer, adv_mss) } else { buffer };
     buffer.min(0xffff) as u16
 }
 

@@ -86,10 +86,37 @@ impl Difference<'_> {
         fin && ours == theirs && numbers(ack, "> . ").is_some_and(|n| Some(n) == numbers(ours, "> F. "))
     }
 
-    /// A FIN in order lies below data that came before: ours acknowledges the data, and the kernel only the FIN, later.
+    /// Data in order has an old ACK: ours answers and drops it. The kernel has taken it, or kept another timestamp.
+    fn is_data_with_old_ack(&self) -> bool {
+        let old = |ack| matches!(ack, Edge::Below | Edge::FarBelow);
+        let is = |s: &SegmentStep| s.len > 0 && s.seq == Edge::Left && old(s.ack) && s.flags.ack();
+        let Some(segment) = self.segment().filter(|segment| is(segment)) else { return false };
+        // The number after "ack", and the line without it and without the echoed timestamp.
+        let parts = |line: &String| {
+            let (line, _) = line.split_once(" <TS").unwrap_or((line, ""));
+            let (head, ack) = line.split_once(") ack ")?;
+            Some((head.to_owned(), ack.parse::<u32>().ok()?))
+        };
+        let pairs = || self.ours.iter().zip(self.theirs);
+        let same = |(ours, theirs): (&String, &String)| match (parts(ours), parts(theirs)) {
+            (Some(ours), Some(theirs)) => {
+                ours.0 == theirs.0 && (theirs.1 == ours.1 || theirs.1 == ours.1 + u32::from(segment.len))
+            }
+            _ => false,
+        };
+        match (self.ours, self.theirs) {
+            // Ours has just answered another invalid segment.
+            ([], [theirs]) => theirs.starts_with("> . "),
+            (ours, theirs) => ours.len() == theirs.len() && pairs().all(same),
+        }
+    }
+
+    /// A FIN lies below data that came before: ours acknowledges the data, and the kernel only the FIN, later.
     fn is_fin_below_data(&self) -> bool {
-        let fin = self.segment().is_some_and(|segment| segment.flags.fin() && segment.seq == Edge::Left);
-        let gap = self.before.last().is_some_and(|done| done.did.iter().any(|line| line.contains("<sack")));
+        let below = |s: &SegmentStep| s.flags.fin() && matches!(s.seq, Edge::Left | Edge::Below);
+        let fin = self.segment().is_some_and(below);
+        let last = self.before.iter().flat_map(|done| &done.did).rfind(|line| line.starts_with("> "));
+        let gap = last.is_some_and(|line| line.contains("<sack"));
         fin && gap && self.ours.len() == 1 && self.theirs.len() < 2
     }
 }
@@ -128,11 +155,24 @@ pub const KNOWN: &[Known] = &[
         },
         is: |difference| difference.is_fin_below_data(),
     },
+    Known {
+        name: "Data with an old ACK",
+        reason: "Data in order is taken although its ACK is too old, and its timestamp is kept, where the socket has memory \
+                 for it at hand. Ours drops it always, as RFC 5961 §5.2 has it",
+        steps: || {
+            let old = SegmentStep { ack: Edge::FarBelow, ..data(Flags::ACK, Edge::Left, 1) };
+            vec![segment(Flags::ACK, Edge::Left, 1), Step::Segment(old)]
+        },
+        is: |difference| difference.is_data_with_old_ack(),
+    },
 ];
 
 fn segment(flags: Flags, seq: Edge, len: u16) -> Step {
-    let ack = Edge::Right;
-    Step::Segment(SegmentStep { flags, seq, ack, len, window: 300, old_timestamp: false })
+    Step::Segment(data(flags, seq, len))
+}
+
+fn data(flags: Flags, seq: Edge, len: u16) -> SegmentStep {
+    SegmentStep { flags, seq, ack: Edge::Right, len, window: 300, old_timestamp: false }
 }
 
 #[cfg(test)]
@@ -173,6 +213,19 @@ mod tests {
         let before = [Done { step: inside, class: Class::default(), did }];
         assert_eq!(row(&before, &fin, &["> . 1:1(0) ack 2001"], &[]), Some("FIN below data"));
         assert_eq!(row(&[], &fin, &["> . 1:1(0) ack 2001"], &[]), None);
+        let old = Step::Segment(SegmentStep { ack: Edge::FarBelow, ..self::data(Flags::ACK, Edge::Left, 1) });
+        let [kept, other] = ["> . 1:1(0) ack 2 <TS ecr 1020>", "> . 1:1(0) ack 2 <TS ecr 1030>"];
+        assert_eq!(
+            row(&[], &old, &["> . 1:1(0) ack 2"], &["> . 1:1(0) ack 3"]),
+            Some("Data with an old ACK")
+        );
+        assert_eq!(row(&[], &old, &[other], &[kept]), Some("Data with an old ACK"));
+        assert_eq!(row(&[], &old, &[], &["> . 1:1(0) ack 3"]), Some("Data with an old ACK"));
+        assert_eq!(row(&[], &old, &[], &["> R. 1:1(0) ack 3"]), None);
+        assert_eq!(row(&[], &old, &["> . 1:1(0) ack 2"], &["> . 1:1(0) ack 4"]), None);
+        assert_eq!(row(&[], &old, &["> . 1:1(0) ack 2"], &["> . 2:2(0) ack 3"]), None);
+        assert_eq!(row(&[], &old, &["> . 1:1(0) ack 2"], &[]), None);
+        assert_eq!(row(&[], &segment(Flags::ACK, Edge::Left, 1), &[other], &[kept]), None);
     }
 
     /// The names are in the document, and the scripts play.

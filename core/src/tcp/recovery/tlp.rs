@@ -152,10 +152,19 @@ impl Connection {
         let snd = &self.tcb.snd;
         snd.sack
             && env.config.tcp_early_retrans >= ON
-            && !self.tail.unsampled
+            && !self.has_probed(env)
             && snd.wnd > 0
             && self.tcb.state != State::SynReceived
             && self.flight.as_ref().is_none_or(|flight| flight.shows_no_loss() && flight.trial.is_none())
+    }
+
+    /// Whether the last probe keeps another from leaving. In Linux only one that is in flight does.
+    // DRILL-X63
+    fn has_probed(&self, env: &Env<'_>) -> bool {
+        match env.config.linux_release {
+            0 => self.tail.unsampled,
+            _ => self.flight.as_ref().is_some_and(|flight| flight.probe != Probe::None),
+        }
     }
 
     /// PTO of RFC 8985 §7.2 in microseconds (8985-21).
