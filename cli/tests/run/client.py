@@ -1,5 +1,5 @@
 """The client of the tests: its lines are compared between a direct run and one under `steadfast run`."""
-import asyncio, errno, hashlib, socket, struct, sys, time
+import asyncio, errno, hashlib, os, pty, select, socket, struct, sys, time
 
 
 def told(act):
@@ -132,6 +132,49 @@ def ping(host, *sizes):
             told(exchange)
 
 
+def too_big(size, *ends):
+    """Sends datagrams that may not be fragmented, and prints the sizes that return, or the error and the path MTU."""
+    for end in ends:
+        host, port = end.rsplit(":", 1)
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+            sock.settimeout(5)
+            # IP_MTU_DISCOVER: always with DF, whatever is known of the path.
+            sock.setsockopt(socket.IPPROTO_IP, 10, 2)
+            sock.connect((host, int(port)))
+            try:
+                sock.send(b"x" * int(size))
+                print(len(sock.recv(65536)))
+            except OSError as error:
+                # IP_MTU
+                print(errno.errorcode.get(error.errno, error), sock.getsockopt(socket.IPPROTO_IP, 14))
+
+
+def trace(kind, host):
+    """Prints who answers a datagram or an echo request of each TTL, until the host itself does."""
+    icmp = kind == "icmp"
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM, socket.IPPROTO_ICMP if icmp else 0) as sock:
+        sock.settimeout(5)
+        sock.setsockopt(socket.IPPROTO_IP, 11, 1)
+        for ttl in range(1, 9):
+            sock.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, ttl)
+            sock.sendto(struct.pack(">BBHHH", 8, 0, 0, 0, ttl), (host, 33434 + ttl))
+            poll = select.poll()
+            poll.register(sock, select.POLLIN)
+            ready = poll.poll(5000)
+            if not ready:
+                print("timeout")
+            elif ready[0][1] & select.POLLERR:
+                # MSG_ERRQUEUE: a `sock_extended_err`, and the address of who sent it.
+                (_, _, data), = sock.recvmsg(64, 512, 0x2000)[1]
+                reached = data[5] == 3
+                print(socket.inet_ntoa(data[20:24]) + (" reached" if reached else ""))
+                if reached:
+                    return
+            else:
+                print(sock.recvfrom(64)[1][0], "reached")
+                return
+
+
 def one_socket(*ends):
     """Sends to several destinations from one socket, and prints who answers."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
@@ -149,6 +192,59 @@ def abandon(end, limit):
     told(lambda: connect(host, port, float(limit)))
     sys.stdout.flush()
     sys.stdin.read()
+
+
+def resident():
+    """Memory of the process that started this one, in KiB."""
+    with open(f"/proc/{os.getppid()}/status") as status:
+        return next(int(line.split()[1]) for line in status if line.startswith("VmRSS:"))
+
+
+def stop(kind, host, port, amount):
+    """Carries bytes to or from a server that waits for a word on a second connection, or says one, once the first has
+    stood still. Prints by how much the memory of the parent has grown until then."""
+    data = bytes(range(256)) * 256
+    before, amount = resident(), int(amount)
+    stream, control = connect(host, port), connect(host, port)
+    if kind == "up":
+        sent = 0
+        while sent < amount and select.select([], [stream], [], 1)[1]:
+            sent += stream.send(data[:min(len(data), amount - sent)])
+        grown = resident() - before
+        control.send(b"x")
+        while sent < amount:
+            stream.sendall(data[:min(len(data), amount - sent)])
+            sent += min(len(data), amount - sent)
+        stream.shutdown(socket.SHUT_WR)
+        total = int(stream.recv(64))
+    else:
+        control.settimeout(60)
+        control.recv(1)
+        grown, total = resident() - before, 0
+        while part := stream.recv(65536):
+            total += len(part)
+    print(total, grown)
+
+
+def terminal(*command):
+    """Runs a command at a terminal, whose user stops it, continues it and interrupts it."""
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.execvp(command[0], command)
+    seen = b""
+
+    def expect(text):
+        nonlocal seen
+        while text not in seen:
+            if not select.select([terminal], [], [], 10)[0]:
+                sys.exit(f"expected {text}, found {seen}")
+            seen += os.read(terminal, 4096)
+        seen = seen.split(text, 1)[1]
+
+    for text, key in [(b"ready", b"\x1a"), (b"stopped 148", b"hold\n"), (b"got hold", b"\x03"), (b"ended 130", b"")]:
+        expect(text)
+        os.write(terminal, key)
+    print("done")
 
 
 def besides(dead, alive, pending, count):

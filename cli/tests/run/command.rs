@@ -83,6 +83,17 @@ fn f23_a_run_that_is_killed_takes_the_command_with_it() {
 }
 
 #[test]
+fn f23_the_keys_of_a_terminal_stop_continue_and_interrupt() {
+    let Some(scene) = Scene::new() else { return };
+    let script = "set -m; \"$0\" run -- sh -c 'echo ready; read -r line; echo got $line; exec sleep 60'; \
+                  echo stopped $?; fg; echo ended $?";
+    let mut command = scene.user("python3");
+    command.args(["-c", include_str!("client.py"), "terminal", "bash", "-c", script]).arg(scene.program());
+    let output = command.stdin(Stdio::null()).output().unwrap();
+    assert_eq!(output.stdout, b"done\n", "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
 fn f24_run_works_inside_itself_and_as_root() {
     let Some(scene) = Scene::new() else { return };
     let program = scene.program();

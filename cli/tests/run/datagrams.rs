@@ -4,7 +4,7 @@ use std::fs;
 use std::net::UdpSocket;
 use std::thread;
 
-use crate::scene::{SERVER, Scene};
+use crate::scene::{Namespace, SERVER, Scene, become_router, ip};
 
 /// Returns each datagram.
 fn serve_echo(scene: &Scene) -> u16 {
@@ -44,6 +44,63 @@ fn f14_a_closed_port_is_told() {
     let closed = scene.there(|| UdpSocket::bind((SERVER, 0)).unwrap().local_addr().unwrap().port());
     let output = scene.compare(&[], &["datagrams", SERVER, &closed.to_string(), "1"]);
     assert_eq!(output.stdout, b"ECONNREFUSED\n");
+}
+
+#[test]
+fn f14_a_datagram_that_no_router_may_fragment_is_too_big_as_directly() {
+    let Some(scene) = Scene::new() else { return };
+    // A router behind the machine says so.
+    scene.there(|| {
+        ip("link add narrow mtu 1400 type veth peer name end
+            link set end up
+            link set narrow up
+            route add 203.0.113.9 dev narrow");
+    });
+    let port = serve_echo(&scene).to_string();
+    let output = scene.compare(&[], &["too_big", "1472", &format!("{SERVER}:{port}"), "203.0.113.9:9"]);
+    assert_eq!(output.stdout, b"1472\nEMSGSIZE 1400\n");
+}
+
+/// Three routers in a row beyond the machine, and a host at `198.18.3.2`. The first is that of the servers.
+fn routers(scene: &Scene) -> [Namespace; 3] {
+    let all = [Namespace::new(), Namespace::new(), Namespace::new()];
+    let mut before = scene.network();
+    for (number, namespace) in (1..).zip(&all) {
+        let name = namespace.name();
+        before.act(move || {
+            ip(&format!(
+                "link add far type veth peer name near netns {name}
+                 address add 198.18.{number}.1/30 dev far
+                 link set far up"
+            ));
+            let beyond = (number + 1..=3).map(|n| format!("route add 198.18.{n}.0/30 via 198.18.{number}.2"));
+            ip(&beyond.collect::<Vec<_>>().join("\n"));
+        });
+        namespace.act(move || {
+            ip(&format!(
+                "link set lo up
+                 address add 198.18.{number}.2/30 dev near
+                 link set near up
+                 route add default via 198.18.{number}.1"
+            ));
+            become_router();
+        });
+        before = namespace;
+    }
+    all
+}
+
+#[test]
+fn f16_a_trace_of_the_route_lists_all_routers_as_directly_and_the_gateway() {
+    let Some(scene) = Scene::new() else { return };
+    fs::write("/proc/sys/net/ipv4/ping_group_range", "0 2147483647").unwrap();
+    let _routers = routers(&scene);
+    for kind in ["udp", "icmp"] {
+        let client = ["trace", kind, "198.18.3.2"];
+        let direct = scene.direct(&client);
+        assert_eq!(direct, "192.0.2.2\n198.18.1.2\n198.18.2.2\n198.18.3.2 reached\n", "{kind}");
+        assert_eq!(scene.client(&[], &client), format!("10.0.2.2\n{direct}"), "{kind}");
+    }
 }
 
 #[test]

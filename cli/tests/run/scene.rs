@@ -26,15 +26,53 @@ pub(crate) struct Scene {
     folder: TempDir,
     /// The file in the place of `/dev/net/tun`.
     node: PathBuf,
-    network: Sender<Task>,
+    network: Namespace,
+}
+
+/// A network namespace, which lives with its thread.
+pub(crate) struct Namespace {
+    thread: nix::unistd::Pid,
+    tasks: Sender<Task>,
+}
+
+impl Namespace {
+    pub(crate) fn new() -> Namespace {
+        let (sender, tasks) = channel::<Task>();
+        let (ready, thread) = channel();
+        thread::spawn(move || {
+            unshare(CloneFlags::CLONE_NEWNET).unwrap();
+            ready.send(nix::unistd::gettid()).unwrap();
+            tasks.into_iter().for_each(|task| task());
+        });
+        Namespace { thread: thread.recv().unwrap(), tasks: sender }
+    }
+
+    /// Its name for `ip link`.
+    pub(crate) fn name(&self) -> String {
+        self.thread.to_string()
+    }
+
+    /// Does something in it.
+    pub(crate) fn act<R: Send + 'static>(&self, act: impl FnOnce() -> R + Send + 'static) -> R {
+        let (sender, result) = channel();
+        self.tasks.send(Box::new(move || sender.send(act()).unwrap())).unwrap();
+        result.recv().unwrap()
+    }
 }
 
 /// Runs `ip` with each of the lines.
-fn ip(lines: &str) {
+pub(crate) fn ip(lines: &str) {
     for line in lines.lines().map(str::trim).filter(|line| !line.is_empty()) {
         let output = Command::new("ip").args(line.split(' ')).output().unwrap();
         assert!(output.status.success(), "ip {line}: {}", String::from_utf8_lossy(&output.stderr));
     }
+}
+
+/// Lets this namespace forward packets.
+pub(crate) fn become_router() {
+    fs::write("/proc/sys/net/ipv4/ip_forward", "1").unwrap();
+    // A router sends few errors to one host otherwise.
+    fs::write("/proc/sys/net/ipv4/icmp_ratelimit", "0").unwrap();
 }
 
 impl Scene {
@@ -43,19 +81,13 @@ impl Scene {
         if !enter_namespace(&["ip", "python3", "setpriv", "unshare", "mknod", "curl"]) {
             return None;
         }
-        let (network, tasks) = channel::<Task>();
-        let (ready, number) = channel();
-        thread::spawn(move || {
-            unshare(CloneFlags::CLONE_NEWNET).unwrap();
-            ready.send(nix::unistd::gettid()).unwrap();
-            tasks.into_iter().for_each(|task| task());
-        });
-        let number = number.recv().unwrap();
+        let network = Namespace::new();
         ip(&format!(
             "link set lo up
-             link add va type veth peer name vb netns {number}
+             link add va type veth peer name vb netns {}
              address add 192.0.2.1/24 dev va
-             link set va up"
+             link set va up",
+            network.name()
         ));
         let folder = tempfile::tempdir().unwrap();
         let node = folder.path().join("tun");
@@ -69,9 +101,7 @@ impl Scene {
                 route add blackhole 203.0.113.1
                 route add unreachable 203.0.113.2
                 route add prohibit 203.0.113.3");
-            fs::write("/proc/sys/net/ipv4/ip_forward", "1").unwrap();
-            // A router sends few errors to one host otherwise.
-            fs::write("/proc/sys/net/ipv4/icmp_ratelimit", "0").unwrap();
+            become_router();
         });
         ip("route add default via 192.0.2.2");
         scene.install();
@@ -107,9 +137,12 @@ impl Scene {
 
     /// Does something in the network of the servers.
     pub(crate) fn there<R: Send + 'static>(&self, act: impl FnOnce() -> R + Send + 'static) -> R {
-        let (sender, result) = channel();
-        self.network.send(Box::new(move || sender.send(act()).unwrap())).unwrap();
-        result.recv().unwrap()
+        self.network.act(act)
+    }
+
+    /// The namespace of the servers, for `ip link`.
+    pub(crate) fn network(&self) -> &Namespace {
+        &self.network
     }
 
     /// Starts a server: `serve` is called with each connection, one after the other.

@@ -1,7 +1,7 @@
 //! TCP through the gateway.
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
 use std::process::Stdio;
 use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
@@ -107,6 +107,53 @@ fn f08_each_direction_ends_by_itself() {
     });
     let output = scene.compare(&[], &["upload", SERVER, &port.to_string(), &(3 << 20).to_string()]);
     assert_eq!(output.stdout, b"3145728 bytes, right: true\n");
+}
+
+/// Bytes of a transfer whose reader stops.
+const LONG: usize = 256 << 20;
+
+/// Bytes by which `run` may grow meanwhile, in KiB.
+const GROWTH: i64 = 8 << 10;
+
+/// Runs the client's `stop`. The answer of `serve` gets the connection of the transfer, and the one that starts it.
+fn stop(kind: &str, serve: impl FnOnce(TcpStream, TcpStream) + Send + 'static) {
+    let Some(scene) = Scene::new() else { return };
+    let (mut serve, mut waiting) = (Some(serve), None);
+    let port = scene.serve(move |stream| match (waiting.take(), serve.take()) {
+        (Some(first), Some(serve)) => serve(first, stream),
+        (None, again) => (waiting, serve) = (Some(stream), again),
+        (Some(_), None) => panic!("a third connection"),
+    });
+    let output = scene.client(&[], &["stop", kind, SERVER, &port.to_string(), &LONG.to_string()]);
+    let [total, grown] = [0, 1].map(|at| output.split_whitespace().nth(at).unwrap().parse::<i64>().unwrap());
+    assert_eq!(total, LONG as i64);
+    assert!(grown < GROWTH, "{grown} KiB");
+}
+
+#[test]
+fn f12_a_server_that_stops_reading_costs_no_memory() {
+    stop("up", |mut stream, mut control| {
+        control.read_exact(&mut [0]).unwrap();
+        let read = std::io::copy(&mut stream, &mut std::io::sink()).unwrap();
+        stream.write_all(read.to_string().as_bytes()).unwrap();
+    });
+}
+
+#[test]
+fn f12_a_client_that_stops_reading_costs_no_memory() {
+    stop("down", |mut stream, mut control| {
+        stream.set_write_timeout(Some(Duration::from_secs(1))).unwrap();
+        let (data, mut sent) = (vec![7; 1 << 16], 0);
+        while sent < LONG {
+            match stream.write(&data) {
+                Ok(len) => sent += len,
+                Err(_) => break,
+            }
+        }
+        control.write_all(b"x").unwrap();
+        stream.set_write_timeout(None).unwrap();
+        stream.write_all(&vec![7; LONG - sent]).unwrap();
+    });
 }
 
 #[test]
