@@ -46,9 +46,8 @@ struct Epoch {
     /// The window that Reno would have, and the segments acknowledged since it grew.
     reno: u32,
     acked: u32,
-    /// The window for which the rate was computed, and when.
-    of_window: u32,
-    at: Instant,
+    /// The window for which the rate was computed, and when; `None`: it is still to be computed.
+    computed: Option<(u32, Instant)>,
 }
 
 /// A round of slow start.
@@ -111,14 +110,13 @@ impl LinuxCubic {
             origin: last_max.max(cwnd),
             reno: cwnd,
             acked: 0,
-            of_window: 0,
-            at: now,
+            computed: None,
         });
         epoch.acked = epoch.acked.saturating_add(segments);
-        if epoch.of_window == cwnd && (now - epoch.at).as_micros() <= STALE {
+        if epoch.computed.is_some_and(|(of, at)| of == cwnd && (now - at).as_micros() <= STALE) {
             return;
         }
-        (epoch.of_window, epoch.at) = (cwnd, now);
+        epoch.computed = Some((cwnd, now));
         let passed = (now - epoch.start).as_micros() as u64 + u64::from(self.least);
         let t = (passed << 10) / 1_000_000;
         let off = u128::from(t.abs_diff(epoch.k).min(1 << 30));
@@ -169,14 +167,16 @@ impl CongestionControl for LinuxCubic {
     fn unused(&mut self) {
         // Idle time moves the epoch: it begins anew.
         if let Some(epoch) = &mut self.epoch {
-            epoch.of_window = 0;
+            epoch.computed = None;
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::tests::acked;
     use super::*;
+    use crate::time::Duration;
 
     /// Fast convergence, and 717/1024 of the window.
     #[test]
@@ -187,5 +187,14 @@ mod tests {
             (cubic.congested(&window, Cause::Loss, 0, 1000), cubic.last_max)
         };
         assert_eq!([reduce(10), reduce(7), reduce(2)], [(7000, 10), (4000, 5), (2000, 1)]);
+    }
+
+    /// The path MTU may grow, so that the window is less than one of the new segments.
+    #[test]
+    fn a_window_below_a_segment_grows() {
+        let mut window = Window { cwnd: 1000, ssthresh: 1000 };
+        let (mut cubic, ack) = (LinuxCubic::default(), acked(Instant::ZERO, 1400, 1400, Duration::ZERO));
+        (0..2).for_each(|_| cubic.acked(&mut window, &ack, 1400));
+        assert_eq!(window.cwnd, 2400);
     }
 }

@@ -421,7 +421,7 @@ mod tests {
         Controller::new(choice, initial_window, SeqNum(0), Tick(0))
     }
 
-    fn acked(now: Instant, newly_acked: u32, mss: u32, srtt: Duration) -> Acked {
+    pub(super) fn acked(now: Instant, newly_acked: u32, mss: u32, srtt: Duration) -> Acked {
         Acked {
             now,
             progress: Progress {
