@@ -2,7 +2,6 @@
 
 use std::io;
 use std::net::IpAddr;
-use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -115,7 +114,7 @@ impl Net {
     pub async fn closed(&self) -> io::Result<()> {
         let mut result = Ok(());
         for stack in self.all_stacks().iter() {
-            result = result.and(Net::ended(stack).await);
+            result = result.and(stack.ended().await);
         }
         result
     }
@@ -138,17 +137,6 @@ impl Net {
             waiting
         });
         waiting.iter().for_each(|arrivals| arrivals.notify());
-    }
-
-    async fn ended(stack: &Handle) -> io::Result<()> {
-        loop {
-            let mut ended = pin!(stack.ended.notified());
-            ended.as_mut().enable();
-            if let Some(end) = stack.lock().end() {
-                return end;
-            }
-            ended.await;
-        }
     }
 
     /// Returns the event counters, summed over all stacks.

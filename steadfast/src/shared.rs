@@ -2,6 +2,7 @@
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::Waker;
 
@@ -39,7 +40,7 @@ pub(crate) struct Shared {
     state: Mutex<State>,
     epoch: TokioInstant,
     /// Notified when the driver has ended.
-    pub(crate) ended: Notify,
+    ended: Notify,
 }
 
 impl std::fmt::Debug for Shared {
@@ -71,6 +72,18 @@ impl Shared {
     /// Converts an instant of the stack's clock to one of Tokio's clock.
     pub(crate) fn tokio_instant(&self, at: Instant) -> TokioInstant {
         self.epoch + at.saturating_since(Instant::ZERO)
+    }
+
+    /// Waits until the network has ended, and returns how.
+    pub(crate) async fn ended(&self) -> io::Result<()> {
+        loop {
+            let mut ended = pin!(self.ended.notified());
+            ended.as_mut().enable();
+            if let Some(end) = self.lock().end() {
+                return end;
+            }
+            ended.await;
+        }
     }
 
     /// Takes the lock. No foreign code runs under it: no wakers, closures or devices.
