@@ -1,5 +1,5 @@
 """The client of the tests: its lines are compared between a direct run and one under `steadfast run`."""
-import asyncio, errno, hashlib, os, pty, select, socket, struct, sys, time
+import asyncio, errno, hashlib, os, pty, select, signal, socket, struct, sys, time
 
 
 def told(act):
@@ -230,6 +230,9 @@ def terminal(*command):
     """Runs a command at a terminal, whose user stops it, continues it and interrupts it."""
     pid, terminal = pty.fork()
     if pid == 0:
+        # A test that runs in the background inherits signals that are ignored. At a terminal they are not.
+        for key in (signal.SIGINT, signal.SIGQUIT, signal.SIGTSTP):
+            signal.signal(key, signal.SIG_DFL)
         os.execvp(command[0], command)
     seen = b""
 
