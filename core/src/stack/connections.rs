@@ -234,7 +234,7 @@ impl Stack {
             Outcome::TimeWait => self.enter_time_wait(index),
             Outcome::Closed(closed) => {
                 let orphan = self.connections[index].is_orphan() && self.config.tcp_bsd_rules;
-                let as_closed = orphan || self.config.linux_release > 0;
+                let as_closed = orphan || self.config.follows_linux();
                 let late = segment.filter(|segment| as_closed && closed.rst && segment.len() > 0);
                 let Some(segment) = late else { return self.finish_connection(index, closed) };
                 // FreeBSD and Linux answer data that nobody reads as in CLOSED. DRILL-F36, DRILL-X54

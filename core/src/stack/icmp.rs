@@ -86,7 +86,7 @@ impl Stack {
         };
         let (error, hard) = meaning(kind, tuple.is_ipv4());
         let hard = hard && self.config.tcp_icmp_may_rst;
-        let linux = self.config.linux_release > 0;
+        let linux = self.config.follows_linux();
         match flow {
             FlowRef::Connection(index) => {
                 // Linux: any error ends a handshake, unless an application has the connection already. DRILL-X34
@@ -144,7 +144,7 @@ impl Stack {
     /// and not that its port is closed.
     // DRILL-X34
     fn ends_half_open(&self, kind: ErrorKind, hard: bool) -> bool {
-        if self.config.linux_release == 0 {
+        if !self.config.follows_linux() {
             return hard && !self.config.tcp_bsd_rules;
         }
         !matches!(
@@ -194,7 +194,7 @@ impl Stack {
                     }
                     self.pmtu.remember(self.now, &self.config, destination, mtu);
                     opening.pmtu = mtu;
-                    if self.config.linux_release > 0 {
+                    if self.config.follows_linux() {
                         // DRILL-X41
                         opening.adv_mss = opening.adv_mss.min(room_in(mtu, tuple.is_ipv4()));
                         if opening.syn_data == 0 {

@@ -129,7 +129,7 @@ impl Stack {
     /// Linux's RSTs of no connection have no options.
     // DRILL-X54
     pub(super) fn without_timestamps(&self, mut rst: Reply) -> Reply {
-        if self.config.linux_release > 0 {
+        if self.config.follows_linux() {
             rst.header.options.timestamps = None;
         }
         rst

@@ -78,7 +78,7 @@ impl Stack {
         if let Some(round_trip) = round_trip {
             self.connections[index].note_handshake(round_trip, &env_of!(self));
         }
-        if self.config.linux_release > 0 {
+        if self.config.follows_linux() {
             self.connections[index].follow_linux(syn_retransmissions);
         }
         match from {

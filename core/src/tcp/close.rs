@@ -26,7 +26,7 @@ impl Connection {
     /// only its sequence numbers count.
     pub(crate) fn shutdown_read(&mut self, env: &mut Env<'_>) {
         // Linux keeps it after its FIN too. DRILL-X54
-        let keeps = env.config.linux_release > 0 || !self.tcb.snd.fin_queued;
+        let keeps = env.config.follows_linux() || !self.tcb.snd.fin_queued;
         if env.config.tcp_shut_rd_keeps && !self.is_orphan() && keeps {
             self.rare().read_shut = true;
             return;
@@ -55,7 +55,7 @@ impl Connection {
         }
         self.socket = None;
         self.tcb.rcv.shut = true;
-        if env.config.linux_release == 0 {
+        if !env.config.follows_linux() {
             self.reassembly = None;
         }
         self.arm_orphan(env);

@@ -42,7 +42,7 @@ impl Connection {
         }
         let (unsent, mss) = (self.unsent(), usize::from(self.payload_len_limit()));
         // Linux: close sends its FIN at once. DRILL-X34
-        let fin_due = env.config.linux_release > 0
+        let fin_due = env.config.follows_linux()
             && self.is_orphan()
             && self.tcb.snd.fin_queued
             && !self.tcb.snd.fin_sent;
@@ -81,7 +81,7 @@ impl Connection {
             self.grow_window(before, None, env);
         }
         // Linux leaves what the peer has not acknowledged to the timer. DRILL-X34
-        if self.tcb.snd.una.lt(self.tcb.snd.recover) && env.config.linux_release == 0 {
+        if self.tcb.snd.una.lt(self.tcb.snd.recover) && !env.config.follows_linux() {
             self.resend_early_data(env);
         }
     }

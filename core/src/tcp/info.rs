@@ -34,7 +34,7 @@ impl Connection {
         const GUESS: std::ops::RangeInclusive<u16> = 88..=536;
         let tcb = &self.tcb;
         let guess = tcb.rcv.adv_mss.min(tcb.snd.mss).clamp(*GUESS.start(), *GUESS.end());
-        let least = if config.linux_release == 0 { 0 } else { guess };
+        let least = if !config.follows_linux() { 0 } else { guess };
         tcb.rcv.mss.max(least)
     }
 
@@ -46,7 +46,7 @@ impl Connection {
         let (una, nxt) = (tcb.snd.una, tcb.snd.nxt);
         let (retrans, lost) = self.retransmitted_and_lost();
         // Linux counts the SYN of a connect.
-        let syn = config.linux_release > 0 && tcb.origin == Origin::Active && tcb.state != State::SynReceived;
+        let syn = config.follows_linux() && tcb.origin == Origin::Active && tcb.state != State::SynReceived;
         let (delivery_rate, delivery_rate_app_limited) = self.congestion.delivery_rate();
         Info {
             state: tcb.state,
@@ -54,7 +54,7 @@ impl Connection {
             remote: tcb.tuple.remote(),
             state_age: tcb.state_since.age(now),
             ca_state: match self.ca_state() {
-                CaState::Open if config.linux_release > 0 && self.sacked_bytes() > 0 => CaState::Disorder,
+                CaState::Open if config.follows_linux() && self.sacked_bytes() > 0 => CaState::Disorder,
                 state => state,
             },
             retransmits: u32::from(tcb.timers.retransmits),

@@ -104,7 +104,7 @@ impl Connection {
     #[inline]
     fn take_predicted(&mut self, segment: &Segment<'_>, env: &mut Env<'_>) -> Outcome {
         let (before, rtt) = (Before::of(self), self.round_trip_of(segment.ack(), env));
-        if env.config.linux_release > 0 && self.takes_ack_of(segment) {
+        if env.config.follows_linux() && self.takes_ack_of(segment) {
             // DRILL-X61
             self.soft_error = None;
             self.resume_quanta();
@@ -147,7 +147,7 @@ impl Connection {
 
     fn checks(&mut self, segment: &Segment<'_>, env: &mut Env<'_>) -> Result<Outcome, Outcome> {
         let was = self.tcb.state;
-        if env.config.linux_release > 0 && was != State::SynReceived {
+        if env.config.follows_linux() && was != State::SynReceived {
             self.check_flags(segment)?;
             self.check_timestamps(segment, env)?;
             self.check_as_linux(segment, env)?;
@@ -161,7 +161,7 @@ impl Connection {
             }
             self.check_ack_present(segment)?;
         }
-        if env.config.linux_release > 0 && self.is_predicted_by_linux(segment) {
+        if env.config.follows_linux() && self.is_predicted_by_linux(segment) {
             self.note_timestamp(segment, env);
         }
         self.check_ack(segment, env)?;
@@ -175,7 +175,7 @@ impl Connection {
         was: State,
         env: &mut Env<'_>,
     ) -> Result<Outcome, Outcome> {
-        let is_late = env.config.linux_release > 0 && segment.ack().lt(self.tcb.snd.una);
+        let is_late = env.config.follows_linux() && segment.ack().lt(self.tcb.snd.una);
         self.note_heard_at(segment, !is_late, env);
         self.check_urgent(segment);
         let gap = self.reassembly.is_some();
@@ -221,7 +221,7 @@ impl Connection {
         if !self.is_older(timestamps.val, env) {
             return Ok(());
         }
-        if env.config.linux_release > 0 && self.is_reordered_ack(segment) {
+        if env.config.follows_linux() && self.is_reordered_ack(segment) {
             return if segment.seq() == self.tcb.rcv.nxt {
                 Ok(())
             } else {
@@ -272,7 +272,7 @@ impl Connection {
             }
             // The application has closed, and both directions have sent their FIN. FreeBSD tells of it. DRILL-F16
             State::Closing | State::LastAck if !env.config.tcp_bsd_rules => None,
-            _ if env.config.linux_release > 0 => Some(self.error_of_reset()),
+            _ if env.config.follows_linux() => Some(self.error_of_reset()),
             _ => Some(Error::ConnectionReset),
         };
         if matches!(self.tcb.state, State::Established | State::CloseWait) {
@@ -372,7 +372,7 @@ impl Connection {
     /// Answers an unacceptable segment with an ACK. Only empty segments are rate-limited, as in Linux: a sender of
     /// data needs the ACK.
     fn answer_invalid(&mut self, segment: &Segment<'_>, probe: bool, env: &mut Env<'_>) {
-        if env.config.linux_release > 0 && self.tcb.state != State::SynReceived {
+        if env.config.follows_linux() && self.tcb.state != State::SynReceived {
             return self.answer_as_linux(segment, env);
         }
         if self.is_duplicate(segment) {
@@ -445,7 +445,7 @@ impl Connection {
         // acknowledged, their count is the limit. Our acknowledged FIN counts as one number: an ACK that the peer
         // sent before it is only late.
         // Linux counts the SYN of a connect as well. DRILL-X51
-        let syn = env.config.linux_release > 0 && self.tcb.origin == Origin::Active;
+        let syn = env.config.follows_linux() && self.tcb.origin == Origin::Active;
         let numbers = self.bytes_acked + u64::from(self.fin_is_acknowledged()) + u64::from(syn);
         let acked = numbers.min(u64::from(self.tcb.snd.max_wnd)) as u32;
         if ack.lt(una - acked) {
@@ -487,7 +487,7 @@ impl Connection {
         if segment.flags().syn() {
             // In a simultaneous open the peer still waits for an ACK.
             self.tcb.ack.now = true;
-            if env.config.linux_release > 0 {
+            if env.config.follows_linux() {
                 // Linux takes the second SYN for a duplicate. DRILL-X42
                 self.note_duplicate(self.tcb.rcv.irs, self.tcb.rcv.irs + 1);
             }
@@ -606,7 +606,7 @@ impl Connection {
         if segment.payload.is_empty() && !segment.flags().fin() {
             return Ok(None);
         }
-        if env.config.linux_release > 0
+        if env.config.follows_linux()
             && let Some(done) = self.text_for_closed_end(segment, env)
         {
             return done;
@@ -644,7 +644,7 @@ impl Connection {
         if !self.may_receive() || !self.take_fin() {
             return None;
         }
-        if env.config.linux_release > 0 && self.tcb.state == State::Established {
+        if env.config.follows_linux() && self.tcb.state == State::Established {
             self.delay_ack_of_fin(text, gap, env);
         }
         match self.tcb.state {
@@ -669,7 +669,7 @@ impl Connection {
     /// connection is synchronized.
     pub(crate) fn icmp_error(&mut self, seq: SeqNum, error: Error, hard: bool, env: &mut Env<'_>) -> Outcome {
         // Linux takes SND.NXT too. DRILL-X61
-        let more = u32::from(env.config.linux_release > 0);
+        let more = u32::from(env.config.follows_linux());
         if !seq.within(self.tcb.snd.una, self.flight() + more) {
             return Outcome::Dropped(DropReason::IcmpNotInFlight);
         }

@@ -5,6 +5,7 @@ use super::input::{Check, Closed, Outcome};
 use super::quanta::LINUX_6_17;
 use super::segment::Segment;
 use super::tcb::{Connection, Env};
+use crate::config::Config;
 use crate::counters::{DropReason, ReplyReason};
 use crate::error::Error;
 use crate::state::State;
@@ -16,6 +17,14 @@ const ACK_TIMEOUT: Duration = Duration::from_millis(40);
 const TICK: Duration = Duration::from_millis(4);
 /// Segments that are acknowledged at once after a sign of loss.
 const QUICK: u8 = 16;
+
+impl Config {
+    /// Whether the rules of a release of Linux count (`linux_release`).
+    #[inline]
+    pub(crate) fn follows_linux(&self) -> bool {
+        self.linux_release > 0
+    }
+}
 
 impl Connection {
     /// Sequence number, RST and SYN. The ACK field of an unacceptable segment is not looked at.

@@ -295,7 +295,7 @@ impl HalfOpen {
         if flags.syn() {
             return match (flags.ack(), segment.seq() == self.irs) {
                 // DRILL-X57
-                (true, false) if env.config.linux_release > 0 && in_window => {
+                (true, false) if env.config.follows_linux() && in_window => {
                     DeleteAndReset(DropReason::HalfOpenSyn)
                 }
                 (true, _) => {
@@ -307,7 +307,7 @@ impl HalfOpen {
                 }
                 (false, true) => Dropped(DropReason::ReplyThrottled),
                 // DRILL-X57
-                (false, false) if env.config.linux_release > 0 => DeleteAndReset(DropReason::HalfOpenSyn),
+                (false, false) if env.config.follows_linux() => DeleteAndReset(DropReason::HalfOpenSyn),
                 (false, false) => Delete(DropReason::HalfOpenSyn),
             };
         }

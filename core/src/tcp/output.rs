@@ -75,7 +75,7 @@ impl Connection {
 
     fn syn_ack(&mut self, out: &mut Outgoing, env: &mut Env<'_>) {
         // Linux's answer to a crossing SYN has the options of its SYN. DRILL-X42
-        let all = env.config.linux_release > 0 && self.tcb.origin == Origin::Active;
+        let all = env.config.follows_linux() && self.tcb.origin == Origin::Active;
         let own = || self.options.window_scale();
         let wscale = self.tcb.snd.wscale_on.then_some(self.tcb.rcv.wscale);
         let options = Options {
@@ -308,7 +308,7 @@ impl Connection {
         if Duration::from_millis(u64::from(idle)) > rto {
             let mss = u32::from(self.payload_mss());
             let window = super::congestion::initial_window(env.initial_segments(&self.tcb.tuple), mss);
-            if env.config.linux_release > 0 {
+            if env.config.follows_linux() {
                 let timeouts = u128::from(idle - 1) / rto.as_millis().max(1);
                 self.congestion.decay(window, u32::try_from(timeouts).unwrap_or(u32::MAX), mss);
             } else {
@@ -349,7 +349,7 @@ impl Connection {
         }
         self.data_segment(start, payload, flags, out, env);
         out.segment_size = segment_size;
-        if env.config.linux_release > 0 && payload > 0 {
+        if env.config.follows_linux() && payload > 0 {
             self.note_answer_for_linux(env);
         }
         if self.tcb.ecn.on && payload > 0 {
@@ -480,7 +480,7 @@ impl Connection {
     /// Schedules a challenge ACK, within the limit for the connection (5961-3, -5, -9, -10). Returns whether it is
     /// sent.
     pub(crate) fn challenge(&mut self, env: &mut Env<'_>) -> bool {
-        if env.config.linux_release > 0 {
+        if env.config.follows_linux() {
             let sent = self.answer_invalid_within_limit(false, env);
             if sent {
                 env.counters.tcp_challenge_ack += 1;
@@ -512,7 +512,7 @@ impl Connection {
     fn answer_invalid_within_limit(&mut self, probe: bool, env: &Env<'_>) -> bool {
         let now = env.tick();
         // Linux has one budget for all. DRILL-X50
-        let own = probe && env.config.linux_release == 0;
+        let own = probe && !env.config.follows_linux();
         let last = if own { &mut self.tcb.ack.probe_answered_at } else { &mut self.tcb.ack.invalid_at };
         let limit = env.config.tcp_invalid_ratelimit.as_millis() as u32;
         if last.is_some_and(|last| now.elapsed(last.tick()) < limit) {
@@ -520,7 +520,7 @@ impl Connection {
         }
         *last = Some(Stamp::at(now));
         // Linux's answers carry SACK blocks. DRILL-X53
-        if !self.tcb.ack.now && env.config.linux_release == 0 {
+        if !self.tcb.ack.now && !env.config.follows_linux() {
             self.tcb.ack.kind = AckKind::Plain;
         }
         self.tcb.ack.now = true;

@@ -369,7 +369,7 @@ impl Connection {
         self.tcb.snd.cwnd_limited = unsent as u32 > free.saturating_mul(mss);
         let Some(end) = end else {
             // The FIN is a segment like others. DRILL-X60
-            let held = free == 0 && env.config.linux_release > 0;
+            let held = free == 0 && env.config.follows_linux();
             if unsent == 0 && fin_due && window > 0 && !held {
                 self.first_transmission(0, Flags::FIN, None, out, env);
                 return true;
@@ -393,7 +393,7 @@ impl Connection {
         let segment_size = (payload > mss as usize).then_some(mss as u16);
         let probe = self.tcb.snd.pending.window_probe;
         self.first_transmission(payload, flags, segment_size, out, env);
-        if !(probe && env.config.linux_release > 0) {
+        if !(probe && env.config.follows_linux()) {
             // Nagle's rule of Linux does not look at what the override timer sent. DRILL-X64
             self.note_small_segment(payload, mss as usize);
         }

@@ -35,7 +35,7 @@ impl Connection {
         }
         let free = self.free_window(env.memory);
         // Linux takes what the field shows, so that it rounds up beyond the buffer. DRILL-X52
-        let beyond = env.config.linux_release > 0;
+        let beyond = env.config.follows_linux();
         let most = if beyond { self.free_bytes(env.memory) } else { free };
         let rcv = &mut self.tcb.rcv;
         let unit = (1 << rcv.wscale) - 1;
@@ -100,14 +100,14 @@ impl Connection {
         let end = start + fits.len() as u32;
         if skip > 0 {
             // Linux reports the number of a FIN too. DRILL-X53
-            let fin = segment.flags().fin() && env.config.linux_release > 0;
+            let fin = segment.flags().fin() && env.config.follows_linux();
             let len = payload.len() as u32 + u32::from(fin);
             self.note_duplicate(seq, seq + (skip as u32).min(len));
         } else if let Some((left, right)) = self.reassembly.as_ref().and_then(|r| r.overlap(start, end)) {
             self.note_duplicate(left, right);
         }
         self.tcb.ack.now |= skip > 0 || excess;
-        if skip > 0 && env.config.linux_release > 0 {
+        if skip > 0 && env.config.follows_linux() {
             self.acknowledge_quickly();
         }
         let fin_at = seq + payload.len() as u32;
@@ -196,7 +196,7 @@ impl Connection {
         } else {
             self.fill_gap(payload, packet, env);
         }
-        if env.config.linux_release > 0 {
+        if env.config.follows_linux() {
             self.note_data_for_linux(env);
         }
         self.last_data = env.tick();

@@ -25,7 +25,7 @@ impl Connection {
         let sample = self.sample_of(ack, env);
         let repeats = self.repeats_last_ack(segment);
         let duplicate = repeats && before.flight > 0;
-        if env.config.linux_release > 0 {
+        if env.config.follows_linux() {
             // DRILL-X61
             self.soft_error = None;
         }
@@ -64,7 +64,7 @@ impl Connection {
         self.resume_quanta();
         self.deliver(segment, env);
         self.detect_loss(before, env);
-        if env.config.linux_release > 0 {
+        if env.config.follows_linux() {
             // The next ACK reduces it. DRILL-X17
             self.congestion.set_cwnd(cwnd);
         }
@@ -77,8 +77,7 @@ impl Connection {
         let snd = &mut self.tcb.snd;
         let (seq, ack) = (segment.seq(), segment.ack());
         // Linux takes the same numbers for a segment that was overtaken, unless its window is larger, or closed. DRILL-X58
-        let same =
-            if env.config.linux_release > 0 { window > snd.wnd || window == 0 } else { snd.wl2.le(ack) };
+        let same = if env.config.follows_linux() { window > snd.wnd || window == 0 } else { snd.wl2.le(ack) };
         let newer = ack.gt(snd.una) || snd.wl1.lt(seq) || (snd.wl1 == seq && same);
         if newer && ack.ge(snd.una) {
             (snd.wnd, snd.wl1, snd.wl2) = (window, seq, ack);
@@ -134,7 +133,7 @@ impl Connection {
         let acked = ack.since(self.tcb.snd.una);
         let fin = u32::from(self.tcb.snd.fin_sent && ack == self.tcb.snd.nxt);
         // Linux stays in CWR until an ACK covers what follows: then CWR has arrived.
-        let past = env.config.linux_release == 0 || ack.gt(self.tcb.snd.recover);
+        let past = !env.config.follows_linux() || ack.gt(self.tcb.snd.recover);
         let before = std::mem::replace(&mut self.tcb.snd.una, ack);
         self.keep_up_with(before, ack);
         if acked > fin {
@@ -187,7 +186,7 @@ impl Connection {
     #[inline]
     pub(super) fn grow_window(&mut self, before: Before, rtt: Option<u32>, env: &Env<'_>) {
         let mut newly_acked = self.tcb.snd.una.since(before.una);
-        if env.config.linux_release > 0 {
+        if env.config.follows_linux() {
             newly_acked = self.delivered_since(before, newly_acked, env);
         }
         if newly_acked == 0 {
@@ -196,7 +195,7 @@ impl Connection {
         let phase = match self.ca_state() {
             reducing @ (CaState::Recovery | CaState::Cwr) => reducing,
             // Linux asks for the state after the ACK.
-            now if env.config.linux_release > 0 => now,
+            now if env.config.follows_linux() => now,
             _ => before.phase,
         };
         let mss = u32::from(self.payload_mss());
@@ -235,7 +234,7 @@ impl Connection {
     /// (9406-8). `None` where HyStart++ does not ask for it.
     #[inline]
     pub(super) fn round_trip_of(&self, ack: SeqNum, env: &Env<'_>) -> Option<u32> {
-        let wanted = self.congestion.in_initial_slow_start() || env.config.linux_release > 0;
+        let wanted = self.congestion.in_initial_slow_start() || env.config.follows_linux();
         if !wanted || !env.config.tcp_hystart {
             return None;
         }

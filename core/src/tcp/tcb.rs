@@ -469,7 +469,7 @@ impl Connection {
         let buffer = match () {
             _ if bsd => options.rcvbuf,
             // Linux: whole segments, rounded up. DRILL-X35
-            _ if env.config.linux_release > 0 && options.rcvbuf > u32::from(adv_mss) => {
+            _ if env.config.follows_linux() && options.rcvbuf > u32::from(adv_mss) => {
                 whole_segments(options.rcvbuf, adv_mss).min(0xffff << wscale).next_multiple_of(unit)
             }
             _ => sayable(),
@@ -770,7 +770,7 @@ impl Connection {
 
 /// The window that a SYN advertises: never scaled (7323-2). Linux offers whole segments. DRILL-X35
 pub(crate) fn syn_window(buffer: u32, adv_mss: u16, config: &Config) -> u16 {
-    let buffer = if config.linux_release > 0 { whole_segments(buffer, adv_mss) } else { buffer };
+    let buffer = if config.follows_linux() { whole_segments(buffer, adv_mss) } else { buffer };
     buffer.min(0xffff) as u16
 }
 

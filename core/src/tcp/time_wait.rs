@@ -125,7 +125,7 @@ impl TimeWait {
             env.counters.tcp_syn_challenge += 1;
             return self.limited(ReplyReason::ChallengeAck, env);
         }
-        if env.config.linux_release > 0 && segment.len() > 0 {
+        if env.config.follows_linux() && segment.len() > 0 {
             // Data and FINs are always answered, with ACK or without. DRILL-X57
             return TimeWaitOutcome::Reply {
                 reply: self.ack(ReplyReason::TimeWaitAck, env),

@@ -63,8 +63,8 @@ struct Round {
 
 impl LinuxCubic {
     /// An ACK delivers data that was sent `rtt` microseconds ago. Returns whether slow start ends.
-    pub(super) fn sample(&mut self, rtt: u32, ack: &Acked, window: &Window, detect: u8) -> bool {
-        let rtt = rtt.max(1);
+    pub(super) fn sample(&mut self, rtt: u32, ack: &Acked, window: &Window) -> bool {
+        let (rtt, detect) = (rtt.max(1), ack.hystart_detect);
         if self.epoch.as_ref().is_none_or(|epoch| (ack.now - epoch.start).as_secs() > 0) {
             self.least = if self.least == 0 { rtt } else { self.least.min(rtt) };
         }
@@ -94,7 +94,7 @@ impl LinuxCubic {
                 round.samples += 1;
             } else {
                 let growth = (self.least >> 3).clamp(4_000, 16_000);
-                self.found |= round.least > self.least + growth;
+                self.found |= round.least > self.least.saturating_add(growth);
             }
         }
         self.found

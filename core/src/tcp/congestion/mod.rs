@@ -299,7 +299,7 @@ impl Controller {
         let window = self.window;
         let Some(rtt) = ack.rtt else { return };
         if let Algorithm::LinuxCubic(cubic) = &mut self.state().algorithm
-            && cubic.sample(rtt, ack, &window, ack.hystart_detect)
+            && cubic.sample(rtt, ack, &window)
         {
             self.window.ssthresh = self.window.cwnd;
         }

@@ -109,7 +109,7 @@ impl Connection {
     /// Everything is acknowledged: nothing of the flight is left, unless later ACKs decide on a loss probe.
     #[inline]
     pub(super) fn close_flight(&mut self, env: &mut Env<'_>) {
-        let linux = env.config.linux_release > 0;
+        let linux = env.config.follows_linux();
         // Linux undoes a reduction also after the recovery.
         let open = |flight: &Flight| {
             flight.phase == CaState::Cwr || flight.undo.as_ref().is_some_and(|undo| undo.is_open())
@@ -145,7 +145,7 @@ impl Connection {
         let flight = self.open_flight(env);
         let fack = flight.rack.fack.max(una);
         let mut delivery = Delivery::new(SendTime::at(env.now), min_rtt, echo_age, fack);
-        delivery.by_last = env.config.linux_release > 0;
+        delivery.by_last = env.config.follows_linux();
         let reneged = flight.acknowledge(una, ack, &mut delivery);
         let mut news = false;
         for block in blocks {
@@ -290,7 +290,7 @@ impl Connection {
             }
             // Congestion again: the loss of a retransmission is a second sign of it (5681-14).
             // Linux reduces once in an episode. DRILL-X17
-            CaState::Recovery if detected.retransmission && env.config.linux_release == 0 => {
+            CaState::Recovery if detected.retransmission && !env.config.follows_linux() => {
                 self.enter_recovery(before, env);
             }
             _ => {}
@@ -349,7 +349,7 @@ impl Connection {
         let prr = Prr::new(self.congestion.ssthresh(), before.flight.saturating_sub(before.left));
         let flight = self.open_flight(env);
         (flight.phase, flight.prr) = (CaState::Cwr, Some(prr));
-        if env.config.linux_release > 0 {
+        if env.config.follows_linux() {
             self.tcb.snd.recover = self.tcb.snd.nxt;
         }
     }

@@ -83,7 +83,7 @@ impl Connection {
         let Some(flight) = self.flight.as_mut() else { return };
         // Linux believes also an ACK of everything. DRILL-X17
         let undoes = late && !segment.flags().ece();
-        if ack.ge(self.tcb.snd.recover) && !(undoes && env.config.linux_release > 0) {
+        if ack.ge(self.tcb.snd.recover) && !(undoes && env.config.follows_linux()) {
             flight.frto = Frto::Off;
         } else if undoes {
             env.counters.tcp_spurious_rtos += 1;
