@@ -52,6 +52,10 @@ pub(crate) mod fact {
     pub(crate) const BLOCKED: u16 = 1 << 11;
     /// SACK blocks were seen.
     pub(crate) const SACKED: u16 = 1 << 12;
+    /// A timestamp was seen.
+    pub(crate) const STAMPED: u16 = 1 << 13;
+    /// The last new data, of both directions, is a small segment of this one.
+    pub(crate) const SMALL: u16 = 1 << 14;
 }
 
 /// One direction: what its sender sent, and how far the other end acknowledged it.
@@ -82,22 +86,16 @@ pub(crate) struct Way {
     pub(crate) id_steps: u8,
     pub(crate) dup_acks: u8,
     pub(crate) last_len: u32,
-    pub(crate) tsval: u32,
     pub(crate) packets: u32,
     pub(crate) data_packets: u32,
     pub(crate) bytes: u64,
-    pub(crate) again: u32,
     pub(crate) max_len: u32,
     pub(crate) max_acked: u32,
     pub(crate) last_at: i64,
     pub(crate) data_at: i64,
-    /// Highest number that the other end has by SACK.
-    pub(crate) sacked: u32,
     /// Time from a segment to its acknowledgment, in microseconds: least, and smoothed.
     pub(crate) rtt: u32,
     pub(crate) srtt: u32,
-    pub(crate) timed_end: u32,
-    pub(crate) timed_at: i64,
     pub(crate) good: u16,
     pub(crate) bad: u16,
     /// Checksums that a device completes.
@@ -107,17 +105,14 @@ pub(crate) struct Way {
     pub(crate) acks: u16,
     /// Segments after a reset of the same end.
     pub(crate) after_reset: u16,
-    /// Where the recovery after a timeout ends; 0: there is none.
-    pub(crate) recover: u32,
     /// The last new data: its number, its packet, and a hash of its first bytes.
     pub(crate) head_seq: u32,
     pub(crate) head_packet: u32,
-    pub(crate) head: u64,
+    pub(crate) head: u32,
     /// The first timestamp and the last, whatever carried them.
     pub(crate) first_stamp: u32,
     pub(crate) stamp: u32,
     pub(crate) first_stamp_at: i64,
-    pub(crate) stamp_at: i64,
 }
 
 impl Way {
@@ -237,7 +232,7 @@ pub(crate) struct Range {
     pub(crate) times: u8,
     pub(crate) at: i64,
     /// A hash of its first bytes; 0: not known.
-    pub(crate) head: u64,
+    pub(crate) head: u32,
 }
 
 /// Bytes that were skipped.
@@ -252,12 +247,34 @@ pub(crate) struct Hole {
 }
 
 /// The data in flight in one direction.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(crate) struct Flight {
     pub(crate) ranges: VecDeque<Range>,
     pub(crate) holes: Vec<Hole>,
-    /// When the other end began to lack something.
-    pub(crate) lacking: i64,
+    /// Highest number that the other end has by SACK.
+    pub(crate) sacked: u32,
+    /// Where the recovery after a timeout ends.
+    pub(crate) recover: Option<u32>,
+    /// The segment whose round trip is measured: its end, and its time.
+    pub(crate) timed: Option<(u32, i64)>,
+}
+
+impl Flight {
+    /// Nothing in flight beyond `una`.
+    fn new(una: u32) -> Box<Flight> {
+        Box::new(Flight {
+            ranges: VecDeque::new(),
+            holes: Vec::new(),
+            sacked: una,
+            recover: None,
+            timed: None,
+        })
+    }
+
+    /// Whether a retransmission from `seq` belongs to the recovery after a timeout.
+    pub(crate) fn recovers(&self, seq: u32) -> bool {
+        self.recover.is_some_and(|end| before(seq, end))
+    }
 }
 
 /// Count of one kind of event, with its evidence.
@@ -287,6 +304,8 @@ impl Tally {
 /// The trouble of one direction.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Trouble {
+    /// Bytes that were sent again.
+    pub(crate) again: u32,
     pub(crate) fast: Tally,
     pub(crate) tail: Tally,
     pub(crate) timeout: Tally,
@@ -374,7 +393,6 @@ pub(crate) struct Turns {
     pub(crate) small_at: i64,
     pub(crate) small_packet: u32,
     pub(crate) small_end: u32,
-    pub(crate) small_way: u8,
     pub(crate) acked_at: i64,
     /// Answers of the server, and the request that waits for one.
     pub(crate) answers: u32,
@@ -456,23 +474,31 @@ pub(crate) struct Conn {
     pub(crate) last: i64,
     /// Microseconds from SYN to SYN-ACK and from SYN-ACK to ACK; 0: unknown.
     pub(crate) legs: [u32; 2],
-    /// Routers between the two interfaces that see a direction.
-    pub(crate) hops: [Option<u8>; 2],
     /// Who sent the first FIN or reset: 0 nobody, 1 client, 2 server.
     pub(crate) first_to_close: u8,
     /// Bytes of data on the first SYN.
     pub(crate) syn_len: u32,
     pub(crate) marks: Vec<Mark>,
-    pub(crate) marks_lost: u32,
     pub(crate) flights: [Option<Box<Flight>>; 2],
-    pub(crate) trouble: [Option<Box<Trouble>>; 2],
-    pub(crate) turns: Option<Box<Turns>>,
-    pub(crate) limited: [Option<Box<Limited>>; 2],
+    pub(crate) turns: Turns,
     /// Letters of what happened, as in `history`.
     pub(crate) letters: [u8; 12],
     pub(crate) letter_count: u8,
-    pub(crate) previous: Option<Box<Previous>>,
-    pub(crate) leap: Option<Box<Leap>>,
+    pub(crate) rare: Option<Box<Rare>>,
+}
+
+// 100,000 live connections take 64 MiB with their marks and their table. Rare things have a box.
+const _: () = assert!(size_of::<Conn>() <= 472);
+
+/// Most connections have nothing of this.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Rare {
+    /// Routers between the two interfaces that see a direction.
+    pub(crate) hops: [Option<u8>; 2],
+    trouble: [Option<Box<Trouble>>; 2],
+    pub(crate) limited: [Option<Limited>; 2],
+    pub(crate) previous: Option<Previous>,
+    pub(crate) leap: Option<Leap>,
 }
 
 /// A pause that the timestamps of an end do not know.
@@ -511,19 +537,14 @@ impl Conn {
             start: segment.at,
             last: segment.at,
             legs: [0; 2],
-            hops: [None; 2],
             first_to_close: 0,
             syn_len: 0,
             marks: Vec::new(),
-            marks_lost: 0,
             flights: [None, None],
-            trouble: [None, None],
-            turns: None,
-            limited: [None, None],
+            turns: Turns::default(),
             letters: [0; 12],
             letter_count: 0,
-            previous: None,
-            leap: None,
+            rare: None,
         }
     }
 
@@ -546,13 +567,14 @@ impl Conn {
 
     pub(crate) fn mark_at(&mut self, way: usize, kind: Kind, packet: u32, at: i64, value: u32) {
         let mark = Mark { packet, value, at, kind, way: way as u8 };
+        // A connection that lives has the three of its handshake.
+        if self.marks.capacity() == 0 {
+            self.marks.reserve_exact(3);
+        }
         if self.marks.len() < MARKS {
             self.marks.push(mark);
-        } else {
-            self.marks_lost += 1;
-            if let Some(last) = self.marks.last_mut() {
-                *last = mark;
-            }
+        } else if let Some(last) = self.marks.last_mut() {
+            *last = mark;
         }
     }
 
@@ -572,15 +594,31 @@ impl Conn {
 
     /// The pause that the timestamps of both ends do not know: the clock of the capture stepped.
     pub(crate) fn sure_leap(&self) -> Option<&Leap> {
-        self.leap.as_deref().filter(|leap| leap.sure)
+        self.rare.as_ref()?.leap.as_ref().filter(|leap| leap.sure)
     }
 
+    /// The trouble of a direction, if it has any.
+    pub(crate) fn troubled(&self, way: usize) -> Option<&Trouble> {
+        self.rare.as_ref()?.trouble[way].as_deref()
+    }
+
+    pub(crate) fn troubled_mut(&mut self, way: usize) -> Option<&mut Trouble> {
+        self.rare.as_mut()?.trouble[way].as_deref_mut()
+    }
+
+    /// The trouble of a direction, which has some from now on.
     pub(crate) fn trouble(&mut self, way: usize) -> &mut Trouble {
-        self.trouble[way].get_or_insert_default()
+        self.rare().trouble[way].get_or_insert_default()
     }
 
-    pub(crate) fn turns(&mut self) -> &mut Turns {
-        self.turns.get_or_insert_default()
+    pub(crate) fn rare(&mut self) -> &mut Rare {
+        self.rare.get_or_insert_default()
+    }
+
+    /// The data in flight of a direction, which has some from now on.
+    pub(crate) fn flight(&mut self, way: usize) -> &mut Flight {
+        let una = self.ways[way].una;
+        self.flights[way].get_or_insert_with(|| Flight::new(una))
     }
 
     /// Whether both ends have closed, or one has reset.
@@ -624,7 +662,7 @@ impl Conn {
         let mss = u32::from(peer.mss.max(536)).saturating_sub(12).max(self.ways[way].max_len);
         let blocked = room < mss || room > 1 << 31;
         if blocked {
-            let limited = self.limited[way].get_or_insert_default();
+            let limited = self.rare().limited[way].get_or_insert_default();
             limited.since = s.at;
             if let Some(slot) = limited.packets.iter_mut().find(|slot| **slot == 0) {
                 *slot = s.number;
@@ -648,7 +686,7 @@ impl Conn {
         if opened || self.ways[CLIENT].is(fact::CLOSED_WINDOW) {
             return;
         }
-        let waits = self.turns().waits.get_or_insert_default();
+        let waits = self.turns.waits.get_or_insert_default();
         waits.pauses = waits.pauses.saturating_add(1);
         waits.paused = waits.paused.saturating_add(idle);
         if idle > waits.pause {
@@ -664,9 +702,8 @@ impl Conn {
         let leg = self.leg(1 - way);
         let own_leg = self.leg(way);
         let full = u32::from(self.ways[1 - way].mss.max(536)).saturating_sub(12);
-        let turns = self.turns();
-        let waited = turns.small_end != 0
-            && usize::from(turns.small_way) == way
+        let turns = &mut self.turns;
+        let waited = self.ways[way].is(fact::SMALL)
             && s.seq == turns.small_end
             && turns.acked_at != 0
             && s.at - turns.acked_at <= leg + leg / 4 + 5_000_000
@@ -681,12 +718,13 @@ impl Conn {
                 *slot = turns.small_packet;
             }
         }
+        self.ways[1 - way].clear(fact::SMALL);
         if s.len < full {
-            turns.small_way = way as u8;
+            self.ways[way].set(fact::SMALL);
             (turns.small_at, turns.small_packet, turns.small_end) = (s.at, s.number, s.end());
             turns.acked_at = 0;
         } else {
-            turns.small_end = 0;
+            self.ways[way].clear(fact::SMALL);
         }
         if way == SERVER {
             if turns.request_at != 0 {

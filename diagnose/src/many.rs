@@ -327,10 +327,8 @@ fn service(service: &mut Service, conn: &Conn, findings: &[Finding]) {
     let has = |id: &str| findings.iter().find(|finding| finding.id == id);
     service.refused += u32::from(has("open-refused").is_some());
     service.reset += u32::from(conn.ways.iter().any(|way| way.is(fact::RST)) && established);
-    if let Some(turns) = conn.turns.as_deref() {
-        service.answers += turns.answers;
-        service.slow += turns.waits.as_deref().map_or(0, |waits| u32::from(waits.slow));
-    }
+    service.answers += conn.turns.answers;
+    service.slow += conn.turns.waits.as_deref().map_or(0, |waits| u32::from(waits.slow));
     if service.sources.len() < TRIED {
         service.sources.insert(conn.ends[CLIENT].address);
     }

@@ -84,7 +84,7 @@ pub(crate) struct Segment {
     pub(crate) short: bool,
     pub(crate) options: Options,
     /// A hash of the first bytes of the payload; 0: fewer were captured.
-    pub(crate) head: u64,
+    pub(crate) head: u32,
 }
 
 pub(crate) const FIN: u16 = 1;
@@ -298,13 +298,13 @@ fn segment(bytes: &[u8], ip: &Ip, wire_len: usize) -> Content {
 }
 
 /// Hashes the first 16 bytes of a payload.
-fn head(payload: &[u8]) -> Option<u64> {
+fn head(payload: &[u8]) -> Option<u32> {
     let (words, _) = payload.first_chunk::<16>()?.as_chunks::<8>();
     let hash = words.iter().fold(0x9e37_79b9_7f4a_7c15u64, |hash, word| {
         let mixed = (hash ^ u64::from_le_bytes(*word)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         mixed ^ mixed >> 29
     });
-    Some(hash | 1)
+    Some((hash >> 32) as u32 | 1)
 }
 
 fn address(address: u128) -> IpAddr {

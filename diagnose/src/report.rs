@@ -105,7 +105,7 @@ impl Connection {
             states: [state_of(conn, CLIENT), state_of(conn, SERVER)],
             packets: [client.packets, server.packets],
             bytes: [client.bytes, server.bytes],
-            retransmitted: [client.again, server.again],
+            retransmitted: [CLIENT, SERVER].map(|way| conn.troubled(way).map_or(0, |trouble| trouble.again)),
             legs: [(conn.leg(CLIENT) / 1000) as u32, (conn.leg(SERVER) / 1000) as u32],
             mss: [client.mss, server.mss],
             scale: [client.scale, server.scale],

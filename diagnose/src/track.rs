@@ -8,6 +8,7 @@ mod resets;
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hash, Hasher};
 
+use hashbrown::HashTable;
 use siphasher::sip128::{Hasher128, SipHasher13};
 
 use crate::conn::{CLIENT, Conn, Kind, Leap, Previous, SERVER, before, fact, state};
@@ -20,6 +21,8 @@ const CLOSED_FOR: i64 = 120_000_000_000;
 const IDLE_FOR: i64 = 3_600_000_000_000;
 /// Connections in the table from which on closed ones leave it before the end of the file.
 const ROOMY: usize = 16_384;
+/// Limit of the addresses whose newest timestamp is kept: what fits a table of 65,536 places.
+const STAMPS: usize = 57_344;
 /// Twice the maximum segment lifetime: how long TIME-WAIT may last, in nanoseconds.
 const TWO_MSL: i64 = 120_000_000_000;
 
@@ -70,11 +73,11 @@ impl Keys {
         Key([hash.h1, hash.h2])
     }
 
-    /// The key of a connection, whichever end comes first.
-    fn connection(self, section: u32, a: End, b: End) -> Key {
+    /// The hash of a connection, whichever end comes first.
+    fn connection(self, section: u32, a: End, b: End) -> u64 {
         let (low, high) = if a <= b { (a, b) } else { (b, a) };
         let ports = u64::from(section) << 32 | u64::from(low.port) << 16 | u64::from(high.port);
-        self.key([low.address, high.address], ports)
+        self.key([low.address, high.address], ports).0[0]
     }
 
     /// The key of a client's address and a service.
@@ -86,7 +89,8 @@ impl Keys {
 /// Follows all connections.
 pub(crate) struct Tracker {
     keys: Keys,
-    table: ByKey<u32>,
+    /// Indices of `conns`. An entry without its key takes a fifth of the room.
+    table: HashTable<u32>,
     conns: Vec<Option<Box<Conn>>>,
     free: Vec<u32>,
     copies: Copies,
@@ -111,7 +115,7 @@ impl Tracker {
     pub(crate) fn new(key: [u64; 2], limit: usize) -> Tracker {
         Tracker {
             keys: Keys(SipHasher13::new_with_keys(key[0], key[1])),
-            table: ByKey::default(),
+            table: HashTable::new(),
             conns: Vec::new(),
             free: Vec::new(),
             copies: Copies::new(key[0] ^ key[1].rotate_left(32)),
@@ -135,7 +139,7 @@ impl Tracker {
         if let Twin::Elsewhere { hops } = twin {
             self.twins += 1;
             conn.set(state::TWO_VANTAGES);
-            conn.hops[way].get_or_insert(hops);
+            conn.rare().hops[way].get_or_insert(hops);
         }
         if s.interface != conn.interface {
             // The other interface sees the same packets, unless each direction has an interface of its own.
@@ -153,7 +157,7 @@ impl Tracker {
             }
             return;
         }
-        if self.stamps.len() < 65_536 && s.options.timestamps.is_some() {
+        if self.stamps.len() < STAMPS && s.options.timestamps.is_some() {
             note_stamp(&mut self.stamps, self.keys, conn, way, s);
         }
         follow(conn, way, s);
@@ -162,11 +166,9 @@ impl Tracker {
 
     /// Takes in an ICMP error.
     pub(crate) fn icmp(&mut self, section: u32, icmp: &Icmp) {
-        let key = self.keys.connection(section, icmp.from, icmp.to);
-        let Some(conn) = self.table.get(&key).and_then(|index| self.conns[*index as usize].as_deref_mut())
-        else {
-            return;
-        };
+        let hash = self.keys.connection(section, icmp.from, icmp.to);
+        let index = self.index(hash, section, icmp.from, icmp.to);
+        let Some(conn) = index.and_then(|index| self.conns[index as usize].as_deref_mut()) else { return };
         let way = usize::from(icmp.from != conn.ends[CLIENT]);
         let kind = if icmp.is_too_big() {
             Kind::TooBig
@@ -189,11 +191,12 @@ impl Tracker {
 
     /// The index of a segment's connection. Opens one if there is none, or if a SYN begins another incarnation.
     fn find(&mut self, section: u32, s: &Segment) -> u32 {
-        let key = self.keys.connection(section, s.from, s.to);
-        let Some(index) = self.table.get(&key).copied() else {
+        let hash = self.keys.connection(section, s.from, s.to);
+        let Some(index) = self.index(hash, section, s.from, s.to) else {
             let conn = self.open(section, s);
             let index = self.put(conn);
-            self.table.insert(key, index);
+            let (keys, conns) = (self.keys, &self.conns);
+            self.table.insert_unique(hash, index, |index| hash_of(keys, conns, *index));
             return index;
         };
         let begins = match self.conns[index as usize].as_deref() {
@@ -206,12 +209,21 @@ impl Tracker {
         let mut conn = self.open(section, s);
         let old = self.conns[index as usize].take();
         if let Some(old) = old {
-            conn.previous = Some(Box::new(previous(&old)));
+            conn.rare().previous = Some(previous(&old));
             open::note_reuse(&mut conn, &old, s, TWO_MSL);
             self.ended.push(old);
         }
         self.conns[index as usize] = Some(Box::new(conn));
         index
+    }
+
+    /// The index of the connection between two ends.
+    fn index(&self, hash: u64, section: u32, a: End, b: End) -> Option<u32> {
+        let is_it = |index: &u32| {
+            let conn = self.conns[*index as usize].as_deref();
+            conn.is_some_and(|conn| conn.section == section && (conn.ends == [a, b] || conn.ends == [b, a]))
+        };
+        self.table.find(hash, is_it).copied()
     }
 
     fn open(&mut self, section: u32, s: &Segment) -> Conn {
@@ -251,13 +263,21 @@ impl Tracker {
             let idle = now - conn.last;
             if full || idle > IDLE_FOR || conn.is_closed() && idle > CLOSED_FOR {
                 self.evicted += u64::from(full);
-                let key = self.keys.connection(conn.section, conn.ends[0], conn.ends[1]);
-                self.table.remove(&key);
+                let hash = hash_of(self.keys, &self.conns, self.hand as u32);
+                if let Ok(entry) = self.table.find_entry(hash, |index| *index as usize == self.hand) {
+                    entry.remove();
+                }
                 self.free.push(self.hand as u32);
                 self.ended.extend(self.conns[self.hand].take());
             }
         }
     }
+}
+
+/// The hash of a connection of the table.
+fn hash_of(keys: Keys, conns: &[Option<Box<Conn>>], index: u32) -> u64 {
+    let conn = conns[index as usize].as_deref();
+    conn.map_or(0, |conn| keys.connection(conn.section, conn.ends[0], conn.ends[1]))
 }
 
 fn previous(old: &Conn) -> Previous {
@@ -344,14 +364,15 @@ fn note_leap(conn: &mut Conn, way: usize, s: &Segment) {
     const STEP: i64 = 1_000_000_000;
     let Some((value, _)) = s.options.timestamps.filter(|_| !s.has(RST)) else { return };
     let w = &mut conn.ways[way];
-    if w.stamp_at == 0 {
+    if !w.is(fact::STAMPED) {
+        w.set(fact::STAMPED);
         (w.first_stamp, w.first_stamp_at) = (value, s.at);
-        (w.stamp, w.stamp_at) = (value, s.at);
+        w.stamp = value;
         return;
     }
-    let (known, passed) = (w.stamp_at, s.at - w.stamp_at);
+    let (known, passed) = (w.last_at, s.at - w.last_at);
     let (ticks, before) = (value.wrapping_sub(w.stamp), w.stamp.wrapping_sub(w.first_stamp));
-    (w.stamp, w.stamp_at) = (value, s.at);
+    w.stamp = value;
     if passed < STEP || before < MEASURED || ticks.max(before) > 1 << 30 {
         return;
     }
@@ -360,15 +381,16 @@ fn note_leap(conn: &mut Conn, way: usize, s: &Segment) {
     if passed.saturating_sub((i64::from(ticks) + 1).saturating_mul(tick)) < STEP {
         return;
     }
-    match conn.leap.as_deref_mut() {
+    let last = conn.last;
+    let leap = conn.rare.as_mut().and_then(|rare| rare.leap.as_mut());
+    match leap {
         Some(leap) if leap.sure => {}
         Some(leap) if usize::from(leap.way) != way && known < leap.at && s.at - leap.at < STEP => {
             leap.sure = true
         }
-        _ if s.at - conn.last >= STEP => {
-            let lasted = s.at - conn.last;
-            conn.leap =
-                Some(Box::new(Leap { packet: s.number, at: s.at, lasted, way: way as u8, sure: false }));
+        _ if s.at - last >= STEP => {
+            let lasted = s.at - last;
+            conn.rare().leap = Some(Leap { packet: s.number, at: s.at, lasted, way: way as u8, sure: false });
         }
         _ => {}
     }

@@ -4,7 +4,7 @@ use crate::conn::Conn;
 use crate::finding::{Confidence, Finding, Place, Severity, seconds};
 
 pub(super) fn judge(conn: &Conn, out: &mut Vec<Finding>) {
-    let Some(turns) = conn.turns.as_deref() else { return };
+    let turns = &conn.turns;
     let Some(waits) = turns.waits.as_deref() else { return };
     if waits.nagle >= 3 {
         let text = format!(

@@ -44,7 +44,7 @@ fn keepalive(conn: &Conn, way: usize, out: &mut Vec<Finding>) {
 
 /// Data that was repeated to the end.
 fn exhausted(conn: &Conn, way: usize, context: &Context, out: &mut Vec<Finding>) {
-    let Some(trouble) = conn.trouble[way].as_deref() else { return };
+    let Some(trouble) = conn.troubled(way) else { return };
     let stuck = &trouble.stuck;
     let peer = &conn.ways[1 - way];
     // A segment that comes after the end has given up is no answer.

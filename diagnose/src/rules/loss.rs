@@ -7,8 +7,8 @@ use crate::finding::{Finding, Place, Severity, seconds};
 
 pub(super) fn judge(conn: &Conn, gates: &Gates, out: &mut Vec<Finding>) {
     for way in [CLIENT, SERVER] {
-        let Some(trouble) = conn.trouble[way].as_deref() else { continue };
-        let many = u64::from(conn.ways[way].again) * 100 > conn.ways[way].bytes;
+        let Some(trouble) = conn.troubled(way) else { continue };
+        let many = u64::from(trouble.again) * 100 > conn.ways[way].bytes;
         let side = if trouble.before_here.count > 0 && !near_sender(conn, way) {
             "before the capture"
         } else {

@@ -61,7 +61,7 @@ fn syns(conn: &Conn) -> Vec<&Mark> {
 
 /// How the tuple was used before.
 fn reuse(conn: &Conn, out: &mut Vec<Finding>) {
-    let Some(previous) = conn.previous.as_deref() else { return };
+    let Some(previous) = conn.rare.as_ref().and_then(|rare| rare.previous.as_ref()) else { return };
     let ago = seconds((conn.start - previous.last).max(0));
     if conn.is(state::ISN_REUSED) && conn.is(state::SYN_ACK) {
         let finding = Finding::new("open-isn-reused", Severity::Warning, Place::Client)

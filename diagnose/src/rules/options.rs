@@ -79,9 +79,8 @@ fn scale(conn: &Conn, out: &mut Vec<Finding>) {
 
 fn sack(conn: &Conn, out: &mut Vec<Finding>) {
     let [client, server] = &conn.ways;
-    let repairs = |way: usize| {
-        conn.trouble[way].as_deref().map_or(0, |t| t.fast.count + t.timeout.count + t.tail.count)
-    };
+    let repairs =
+        |way: usize| conn.troubled(way).map_or(0, |t| t.fast.count + t.timeout.count + t.tail.count);
     let lost = repairs(CLIENT) + repairs(SERVER) > 0;
     let severity = if lost { Severity::Warning } else { Severity::Info };
     if client.is(fact::SACK_OFFERED) && !server.is(fact::SACK_OFFERED) {
@@ -98,7 +97,7 @@ fn sack(conn: &Conn, out: &mut Vec<Finding>) {
         out.push(shake(conn, "opt-sack-missing", severity, "The SYN has timestamps and window scaling, but no SACK: something on the way may have taken it.").sure(Confidence::Possible));
     } else if client.is(fact::SACK_OFFERED) && server.is(fact::SACK_OFFERED) {
         for way in [CLIENT, SERVER] {
-            let plain = conn.trouble[way].as_deref().map_or(0, |t| t.plain_duplicates);
+            let plain = conn.troubled(way).map_or(0, |t| t.plain_duplicates);
             if plain >= 3 && !conn.ways[1 - way].is(fact::SACKED) {
                 out.push(shake(conn, "opt-sack-missing", severity, "Both ends seem to agree on SACK, but duplicate acknowledgments have none: something on the way took the option.")
                     .because(format!("{plain} duplicate acknowledgments have no SACK block.")));

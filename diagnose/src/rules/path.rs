@@ -12,7 +12,7 @@ pub(super) fn judge(conn: &Conn, context: &Context, out: &mut Vec<Finding>) {
         lowered(conn, way, out);
         overlap(conn, way, out);
         other_way(conn, way, out);
-        let Some(trouble) = conn.trouble[way].as_deref() else { continue };
+        let Some(trouble) = conn.troubled(way) else { continue };
         // A large segment that had arrived fits the path.
         if trouble.ack_lost.count == 0 {
             black_hole(conn, way, &trouble.hole_of_size, true, out);
@@ -81,7 +81,7 @@ fn one_way_dead(conn: &Conn, way: usize, needless: &Tally, context: &Context, ou
 
 /// Two interfaces see how many routers lie between them, in each direction.
 fn asymmetric(conn: &Conn, out: &mut Vec<Finding>) {
-    let [Some(client), Some(server)] = conn.hops else { return };
+    let Some([Some(client), Some(server)]) = conn.rare.as_ref().map(|rare| rare.hops) else { return };
     if client == server {
         return;
     }
@@ -180,7 +180,7 @@ fn injected(way: usize, forged: &[(&Mark, &Mark)], out: &mut Vec<Finding>) {
 fn lowered(conn: &Conn, way: usize, out: &mut Vec<Finding>) {
     let told: Vec<_> = conn.marks_of(way, Kind::TooBig).collect();
     let Some(first) = told.first() else { return };
-    let recut = conn.trouble[way].as_deref().map_or(0, |t| t.recut.count);
+    let recut = conn.troubled(way).map_or(0, |t| t.recut.count);
     let text = format!(
         "A router says that packets must not exceed {} bytes, and {} segments were cut again.",
         { first.value },

@@ -176,7 +176,7 @@ impl Quality {
         if bad >= 3 && u32::from(bad) * 10 > u32::from(all) * 9 {
             self.checksum_offload.add_all(u64::from(bad), [conn.first_packet]);
         }
-        let Some(trouble) = conn.trouble[way].as_deref() else { return false };
+        let Some(trouble) = conn.troubled(way) else { return false };
         if trouble.offload != 0 {
             self.offload.add(trouble.offload);
         }
@@ -357,7 +357,7 @@ fn is_one_way(conn: &Conn) -> bool {
     } else {
         return false;
     };
-    if conn.trouble[1 - talks].is_some() && conn.ways[1 - talks].bad > 0 {
+    if conn.troubled(1 - talks).is_some() && conn.ways[1 - talks].bad > 0 {
         return false;
     }
     let w = &conn.ways[talks];

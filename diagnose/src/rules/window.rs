@@ -15,7 +15,7 @@ pub(super) fn judge(conn: &Conn, context: &Context, out: &mut Vec<Finding>) {
 
 /// The receiver of this direction closed its window.
 fn zero(conn: &Conn, way: usize, context: &Context, out: &mut Vec<Finding>) {
-    let Some(trouble) = conn.trouble[way].as_deref() else { return };
+    let Some(trouble) = conn.troubled(way) else { return };
     let zero = &trouble.zero;
     let open_at_end = conn.ways[way].is(fact::CLOSED_WINDOW);
     let until_end = if open_at_end { conn.last.max(zero.since) - zero.since } else { 0 };
@@ -57,7 +57,7 @@ fn zero(conn: &Conn, way: usize, context: &Context, out: &mut Vec<Finding>) {
 
 /// The window opened, and the sender went on with probes: it did not hear of it.
 fn update_lost(conn: &Conn, way: usize, out: &mut Vec<Finding>) {
-    let Some(trouble) = conn.trouble[way].as_deref() else { return };
+    let Some(trouble) = conn.troubled(way) else { return };
     let lost = &trouble.update_lost;
     let Some(last) = lost.packets.last() else { return };
     if conn.ways[way].data_at <= last.1 {
@@ -85,7 +85,7 @@ fn update_lost(conn: &Conn, way: usize, out: &mut Vec<Finding>) {
 
 /// The receiver takes back window that it has offered.
 fn shrunk(conn: &Conn, way: usize, out: &mut Vec<Finding>) {
-    let Some(trouble) = conn.trouble[way].as_deref() else { return };
+    let Some(trouble) = conn.troubled(way) else { return };
     let shrunk = &trouble.shrunk;
     let Some(first) = shrunk.packets.first() else { return };
     let text = format!(
@@ -106,7 +106,8 @@ fn shrunk(conn: &Conn, way: usize, out: &mut Vec<Finding>) {
 
 /// The sender waits for the window once in a round trip.
 fn limited(conn: &Conn, way: usize, out: &mut Vec<Finding>) {
-    let Some(limited) = conn.limited[way].as_deref() else { return };
+    let limited = conn.rare.as_ref().and_then(|rare| rare.limited[way]);
+    let Some(limited) = limited else { return };
     let w = &conn.ways[way];
     let lasted = w.data_at - conn.start;
     let leg = conn.leg(way);

@@ -47,7 +47,7 @@ fn beyond(conn: &mut Conn, way: usize, s: &Segment) {
     if missing > 1 << 26 {
         return;
     }
-    let probed = conn.trouble[peer].as_deref().map_or(0, |trouble| trouble.zero.probed);
+    let probed = conn.troubled(peer).map_or(0, |trouble| trouble.zero.probed);
     if conn.ways[peer].packets > 0 && missing > probed && !conn.ways[peer].is(fact::RST) {
         let packet = (s.number, s.at);
         let trouble = conn.trouble(peer);
@@ -62,28 +62,27 @@ fn beyond(conn: &mut Conn, way: usize, s: &Segment) {
 fn advance(conn: &mut Conn, way: usize, s: &Segment) {
     let peer = 1 - way;
     let data = &mut conn.ways[peer];
-    if data.timed_at != 0 && !before(s.ack, data.timed_end) {
-        let sample = micros(s.at - data.timed_at);
+    let mut flight = conn.flights[peer].as_deref_mut();
+    if let Some((_, at)) =
+        flight.as_mut().and_then(|flight| flight.timed.take_if(|(end, _)| !before(s.ack, *end)))
+    {
+        let sample = micros(s.at - at);
         data.rtt = if data.rtt == 0 { sample } else { data.rtt.min(sample) };
         data.srtt = if data.srtt == 0 { sample } else { (data.srtt / 8) * 7 + sample / 8 };
-        data.timed_at = 0;
     }
     data.una = s.ack;
     data.dup_acks = 0;
-    data.sacked = later(data.sacked, s.ack);
     let fin_acked = data.is(fact::FIN) && s.ack == data.nxt && !data.is(fact::FIN_ACKED);
     if fin_acked {
         data.set(fact::FIN_ACKED);
     }
     let last_len = data.last_len;
-    let recover = data.recover;
-    if recover != 0 && !before(s.ack, recover) {
-        data.recover = 0;
-    }
     if fin_acked {
         conn.mark(way, Kind::FinAck, s, 0);
     }
     if let Some(flight) = conn.flights[peer].as_deref_mut() {
+        flight.sacked = later(flight.sacked, s.ack);
+        flight.recover.take_if(|end| !before(s.ack, *end));
         let mut largest = 0;
         while let Some(range) = flight.ranges.front() {
             if before(s.ack, range.end) {
@@ -92,7 +91,6 @@ fn advance(conn: &mut Conn, way: usize, s: &Segment) {
             largest = largest.max(range.end.wrapping_sub(range.seq));
             flight.ranges.pop_front();
         }
-        flight.lacking = 0;
         let mut lost = (0u32, 0u32);
         flight.holes.retain(|hole| {
             let covered = !before(s.ack, hole.end);
@@ -111,7 +109,7 @@ fn advance(conn: &mut Conn, way: usize, s: &Segment) {
             conn.mark(way, Kind::Missing, s, lost.1);
         }
     }
-    if let Some(trouble) = conn.trouble[peer].as_deref_mut()
+    if let Some(trouble) = conn.troubled_mut(peer)
         && trouble.stuck.times > 0
         && before(trouble.stuck.seq, s.ack)
     {
@@ -149,11 +147,6 @@ fn repeated(conn: &mut Conn, way: usize, s: &Segment) {
     if lacks && (same_window || s.options.sacks > 0) && conn.is(state::ESTABLISHED) {
         let data = &mut conn.ways[peer];
         data.dup_acks = data.dup_acks.saturating_add(1);
-        if let Some(flight) = conn.flights[peer].as_deref_mut()
-            && flight.lacking == 0
-        {
-            flight.lacking = s.at;
-        }
         if s.options.sacks == 0 && data.dup_acks >= 3 && !s.options.cut {
             let plain = &mut conn.trouble(peer).plain_duplicates;
             *plain = plain.saturating_add(1);
@@ -195,22 +188,22 @@ fn blocks(conn: &mut Conn, way: usize, s: &Segment, acked: u32) {
         conn.mark(way, Kind::Missing, s, highest.wrapping_sub(nxt));
         conn.ways[peer].nxt = highest;
     }
-    let data = &mut conn.ways[peer];
-    data.sacked = later(data.sacked, highest);
     if before(una, highest)
         && let Some(flight) = conn.flights[peer].as_deref_mut()
     {
-        if flight.lacking == 0 {
-            flight.lacking = s.at;
-        }
+        flight.sacked = later(flight.sacked, highest);
+        let mut found = 0;
         for block in &s.options.sack[..count] {
             let has = |hole: &Hole| !before(hole.seq, block.0) && !before(block.1, hole.end);
             let lost: u32 =
                 flight.holes.iter().filter(|hole| has(hole)).map(|h| h.end.wrapping_sub(h.seq)).sum();
             if lost > 0 {
                 flight.holes.retain(|hole| !has(hole));
-                conn.trouble[peer].get_or_insert_default().missing.add(s.number, s.at, lost, 0);
+                found += lost;
             }
+        }
+        if found > 0 {
+            conn.trouble(peer).missing.add(s.number, s.at, found, 0);
         }
     }
 }
@@ -250,7 +243,7 @@ fn window(conn: &mut Conn, way: usize, s: &Segment, moved: bool) {
     let own = &mut conn.ways[way];
     if blocked && before(own.edge, edge) {
         conn.ways[peer].clear(fact::BLOCKED);
-        let limited = conn.limited[peer].get_or_insert_default();
+        let limited = conn.rare().limited[peer].get_or_insert_default();
         limited.times += 1;
         limited.blocked += at - limited.since;
     }
@@ -271,12 +264,8 @@ fn nagle(conn: &mut Conn, way: usize, s: &Segment) {
     if !s.is_bare_ack() {
         return;
     }
-    if let Some(turns) = conn.turns.as_deref_mut()
-        && turns.small_end != 0
-        && usize::from(turns.small_way) != way
-        && s.ack == turns.small_end
-        && turns.acked_at == 0
-    {
+    let turns = &mut conn.turns;
+    if conn.ways[1 - way].is(fact::SMALL) && s.ack == turns.small_end && turns.acked_at == 0 {
         turns.acked_at = s.at;
     }
 }

@@ -1,8 +1,7 @@
 //! Data: new, skipped, late, and sent again, with the reason.
 
 use crate::conn::{
-    Burst, Conn, EVIDENCE, Flight, HOLES, Hole, Kind, RANGES, Range, Stuck, Trouble, before, fact, later,
-    state,
+    Burst, Conn, EVIDENCE, HOLES, Hole, Kind, RANGES, Range, Stuck, Trouble, before, fact, later, state,
 };
 use crate::packet::{Checksum, FIN, Segment};
 
@@ -72,7 +71,7 @@ fn compare(conn: &mut Conn, way: usize, s: &Segment) {
     if s.head == 0 || s.checksum == Checksum::Bad || !before(s.seq, w.nxt) {
         return;
     }
-    let other = |head: u64| head != 0 && head != s.head;
+    let other = |head: u32| head != 0 && head != s.head;
     let in_flight = conn.flights[way].as_deref().and_then(|flight| {
         flight.ranges.iter().find(|range| range.seq == s.seq && other(range.head)).map(|range| range.packet)
     });
@@ -131,9 +130,6 @@ pub(super) fn send(conn: &mut Conn, way: usize, s: &Segment) {
     w.last_len = s.len;
     w.data_at = s.at;
     w.id = if before(u32::from(w.id) << 16, u32::from(s.id) << 16) { s.id } else { w.id };
-    if let Some((value, _)) = s.options.timestamps {
-        w.tsval = later(w.tsval, value);
-    }
 }
 
 /// The first FIN of a direction.
@@ -163,11 +159,9 @@ fn grow(conn: &mut Conn, way: usize, s: &Segment, seq: u32) {
     w.bytes += u64::from(s.len);
     w.data_packets += 1;
     w.max_len = w.max_len.max(s.len);
-    if w.timed_at == 0 {
-        (w.timed_at, w.timed_end) = (s.at, end);
-    }
     if before(una, end) {
-        let flight = conn.flights[way].get_or_insert_with(Box::<Flight>::default);
+        let flight = conn.flight(way);
+        flight.timed.get_or_insert((end, s.at));
         if flight.ranges.len() < RANGES {
             // Most connections have one range in flight, or none.
             if flight.ranges.capacity() == 0 {
@@ -193,7 +187,7 @@ fn skip(conn: &mut Conn, way: usize, s: &Segment) {
         packet: s.number,
         tsval: s.options.timestamps.map_or(0, |t| t.0),
     };
-    let flight = conn.flights[way].get_or_insert_with(Box::<Flight>::default);
+    let flight = conn.flight(way);
     if flight.holes.len() < HOLES {
         flight.holes.push(hole);
     }
@@ -228,15 +222,16 @@ fn again(conn: &mut Conn, way: usize, s: &Segment) {
     } else {
         retransmission(conn, way, s);
     }
-    let w = &mut conn.ways[way];
     // No round trip is measured across a retransmission.
-    w.timed_at = 0;
+    if let Some(flight) = conn.flights[way].as_deref_mut() {
+        flight.timed = None;
+    }
 }
 
 /// The acknowledgment of these bytes was captured before them.
 fn restored(conn: &mut Conn, way: usize, s: &Segment) -> bool {
     let near = (conn.round_trip() / 2).clamp(MILLI, 20 * MILLI);
-    let Some(trouble) = conn.trouble[way].as_deref_mut() else { return false };
+    let Some(trouble) = conn.troubled_mut(way) else { return false };
     let (from, to, at, packet) = trouble.missing_last;
     if at == 0 || s.at - at > near || before(s.seq, from) || before(to, s.end()) {
         return false;
@@ -283,7 +278,7 @@ fn superfluous(conn: &mut Conn, way: usize, s: &Segment) {
     if leg > 0 && unheard > leg + leg / 2 + 20 * MILLI {
         conn.trouble(way).ack_lost.add(s.number, s.at, s.len, unheard);
     }
-    conn.ways[way].again += s.len;
+    conn.trouble(way).again += s.len;
     conn.trouble(way).needless.add(s.number, s.at, s.len, waited);
     conn.mark(way, Kind::Needless, s, s.len);
 }
@@ -291,7 +286,7 @@ fn superfluous(conn: &mut Conn, way: usize, s: &Segment) {
 /// It fills a hole: late, or a repair of something that was lost before here.
 fn fill(conn: &mut Conn, way: usize, s: &Segment, index: usize) {
     let Some(flight) = conn.flights[way].as_deref_mut() else { return };
-    let hole = flight.holes[index];
+    let (hole, recovers) = (flight.holes[index], flight.recovers(s.seq));
     let (from, to) = (later(hole.seq, s.seq), if before(hole.end, s.end()) { hole.end } else { s.end() });
     let (left, right) = (Hole { end: from, ..hole }, Hole { seq: to, ..hole });
     flight.holes.swap_remove(index);
@@ -310,10 +305,9 @@ fn fill(conn: &mut Conn, way: usize, s: &Segment, index: usize) {
         conn.mark(way, Kind::Late, s, s.len);
         return;
     }
-    conn.ways[way].again += filled;
+    conn.trouble(way).again += filled;
     let round = conn.round_trip();
     let timed_out = quiet >= LEAST_TIMEOUT.max(2 * round);
-    let recovers = conn.ways[way].recover != 0 && before(s.seq, conn.ways[way].recover);
     let evidence = [(hole.packet, hole.at), (s.number, s.at)];
     let nxt = conn.ways[way].nxt;
     let trouble = conn.trouble(way);
@@ -326,7 +320,7 @@ fn fill(conn: &mut Conn, way: usize, s: &Segment, index: usize) {
     row(conn, way, s);
     conn.mark(way, if timed_out || recovers { Kind::Timeout } else { Kind::FastRetransmit }, s, s.len);
     if timed_out {
-        conn.ways[way].recover = nxt;
+        conn.flight(way).recover = Some(nxt);
     }
 }
 
@@ -338,10 +332,10 @@ fn retransmission(conn: &mut Conn, way: usize, s: &Segment) {
     let quiet = s.at - w.data_at;
     let since_ack = s.at - conn.ways[peer].last_at;
     let leg = conn.leg(way);
-    let lacks = w.dup_acks > 0 || before(s.seq, w.sacked) && before(una, w.sacked);
-    let recovers = w.recover != 0 && before(s.seq, w.recover);
-    let cut_to = conn.too_big_at(way);
-    let flight = conn.flights[way].get_or_insert_with(Box::<Flight>::default);
+    let (data_at, dup_acks, cut_to) = (w.data_at, w.dup_acks, conn.too_big_at(way));
+    let flight = conn.flight(way);
+    let lacks = dup_acks > 0 || before(s.seq, flight.sacked) && before(una, flight.sacked);
+    let recovers = flight.recovers(s.seq);
     let original =
         flight.ranges.iter_mut().find(|range| before(s.seq, range.end) && !before(s.seq, range.seq));
     let (sent_at, times, original_packet, original_len) = match original {
@@ -351,7 +345,7 @@ fn retransmission(conn: &mut Conn, way: usize, s: &Segment) {
             range.times = range.times.saturating_add(1);
             was
         }
-        None => (w.data_at, 1, 0, s.len),
+        None => (data_at, 1, 0, s.len),
     };
     let waited = s.at - sent_at;
     let kind = if cut_to.is_some_and(|at| s.at - at < 2_000 * MILLI)
@@ -371,7 +365,7 @@ fn retransmission(conn: &mut Conn, way: usize, s: &Segment) {
     } else {
         Kind::FastRetransmit
     };
-    conn.ways[way].again += s.len;
+    conn.trouble(way).again += s.len;
     stuck(conn, way, s, (original_packet, sent_at), quiet);
     let trouble = conn.trouble(way);
     let tally = match kind {
@@ -391,7 +385,7 @@ fn retransmission(conn: &mut Conn, way: usize, s: &Segment) {
     }
     conn.mark(way, kind, s, s.len);
     if kind == Kind::Timeout && !recovers {
-        conn.ways[way].recover = nxt;
+        conn.flight(way).recover = Some(nxt);
     }
 }
 

@@ -9,7 +9,7 @@ pub(super) fn begins_anew(conn: &Conn, s: &Segment) -> bool {
     let own = &conn.ways[way];
     if own.is(fact::SYN) && own.iss == s.seq {
         // A stack may choose the same number again, but a copy of the first SYN is not younger than it.
-        let younger = s.options.timestamps.is_some_and(|stamps| before(own.tsval, stamps.0));
+        let younger = s.options.timestamps.is_some_and(|stamps| before(own.stamp, stamps.0));
         return conn.is_closed() && conn.is(state::ESTABLISHED) && younger;
     }
     // The SYN-ACK was captured before its SYN, or both ends open at once.
@@ -65,7 +65,6 @@ pub(super) fn syn(conn: &mut Conn, way: usize, s: &Segment) {
     }
     let w = &mut conn.ways[way];
     w.last_at = s.at;
-    w.tsval = s.options.timestamps.map_or(w.tsval, |stamps| stamps.0);
     w.id = s.id;
     if acks {
         w.ack = s.ack;
