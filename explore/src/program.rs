@@ -227,7 +227,7 @@ fn compile_into(steps: &[Step], peer: IpAddr, names: &mut Names, ops: &mut Vec<O
                 place: names.add(name),
             },
             Call::Accept { name } => Action::Accept { place: names.add(name) },
-            Call::Send { len, chunk: None } => Action::Send(*len),
+            Call::Send { len, chunk: None, to: None } => Action::Send(*len),
             Call::Read(how) => Action::Read(*how),
             Call::Shutdown(how) => Action::Shutdown(*how),
             Call::Close => Action::Close,

@@ -1,6 +1,7 @@
 //! Applications: programs of blocking calls, servers and crowds of clients. They call the stack's public API.
 
 mod clients;
+mod datagrams;
 mod io;
 mod program;
 mod serve;
@@ -12,6 +13,7 @@ use steadfast_timeline::{Map, Timeline};
 
 pub(crate) use self::io::Io;
 pub(crate) use self::program::Program;
+use crate::datagrams::Datagrams;
 use crate::foreign::Sockets;
 use crate::network::nat::Nats;
 use crate::scenario::expect::Invariant;
@@ -27,6 +29,7 @@ pub(crate) struct AppContext<'a> {
     pub(crate) host: usize,
     pub(crate) stack: &'a mut dyn Sockets,
     pub(crate) streams: &'a mut Streams,
+    pub(crate) datagrams: &'a mut Datagrams,
     pub(crate) timeline: &'a mut Timeline,
     pub(crate) directory: &'a Directory,
     pub(crate) nats: &'a Nats,
@@ -77,6 +80,11 @@ impl Directory {
         Some(SocketAddr::new(address, *port))
     }
 
+    /// The index of the host with this address.
+    pub(crate) fn owner(&self, address: IpAddr) -> Option<usize> {
+        self.hosts.iter().position(|(_, v4, v6)| *v4 == address || *v6 == address)
+    }
+
     /// The wildcard address of the address family in use.
     pub(crate) fn unspecified(&self) -> IpAddr {
         if self.ipv6 { IpAddr::from([0u16; 8]) } else { IpAddr::from([0u8; 4]) }
@@ -91,6 +99,8 @@ pub(crate) enum Got {
     Eof(u64),
     /// End of the stream before all wanted bytes arrived.
     EarlyEof(u64),
+    /// A datagram with this many bytes.
+    Datagram(u64),
     /// How many connections succeeded.
     Number {
         got: u64,
@@ -105,6 +115,7 @@ impl std::fmt::Display for Got {
             Got::Done => f.write_str("ok"),
             Got::Eof(bytes) => write!(f, "eof after {bytes} bytes"),
             Got::EarlyEof(bytes) => write!(f, "eof after only {bytes} bytes"),
+            Got::Datagram(bytes) => write!(f, "{bytes} bytes"),
             Got::Number { got, wanted } => write!(f, "{got} of {wanted}"),
             Got::Error(error) => f.write_str(error.name()),
         }

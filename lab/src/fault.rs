@@ -211,6 +211,12 @@ pub enum Rewrite {
     Data(usize),
     /// Add a loose source route through this address to an IPv4 packet.
     Route(Ipv4Addr),
+    /// The source address.
+    Source(IpAddr),
+    /// The length field of UDP; its checksum stays as it was.
+    Length(u16),
+    /// The checksum of UDP.
+    Checksum(u16),
 }
 
 /// The TCP options that can be stripped.
@@ -299,7 +305,7 @@ pub enum SeqSpec {
     Absolute(u32),
 }
 
-/// A forged ICMP error about the last segment in one direction.
+/// A forged ICMP error about the last segment in one direction, or without a connection about the last datagram.
 #[derive(Clone, Debug, PartialEq)]
 pub struct IcmpInjection {
     /// The sender of the segment, which receives the error.
@@ -312,6 +318,8 @@ pub struct IcmpInjection {
     pub kind: ErrorKind,
     /// The sequence number that the error quotes; `None`: that of the last segment.
     pub seq: Option<SeqSpec>,
+    /// The ports of source and destination that it quotes of a datagram; `None`: those of the last one.
+    pub ports: (Option<u16>, Option<u16>),
 }
 
 /// Spoofed SYNs.

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use steadfast_core::trace::State;
 use steadfast_core::{
     Config, ConnectOptions, Duration, Error, Event, Instant, ListenOptions, Shutdown, SocketId,
-    SocketOptions, Stack,
+    SocketOptions, Stack, UdpOptions,
 };
 
 /// The calls of applications. None of them blocks; each means what it means in [`Stack`].
@@ -26,6 +26,11 @@ pub trait Sockets {
     fn local_addr(&self, id: SocketId) -> Result<SocketAddr, Error>;
     fn send_bytes(&mut self, id: SocketId, data: &mut Bytes) -> Result<usize, Error>;
     fn recv(&mut self, id: SocketId, buffer: &mut [u8]) -> Result<usize, Error>;
+    fn bind_udp(&mut self, local: SocketAddr, options: UdpOptions) -> Result<SocketId, Error>;
+    fn connect_udp(&mut self, id: SocketId, remote: SocketAddr) -> Result<(), Error>;
+    fn send_to(&mut self, id: SocketId, payload: &[u8], to: Option<SocketAddr>) -> Result<(), Error>;
+    /// The length of the next datagram, and its sender.
+    fn recv_from(&mut self, id: SocketId, buffer: &mut [u8]) -> Result<(usize, SocketAddr), Error>;
     fn shutdown(&mut self, now: Instant, id: SocketId, how: Shutdown) -> Result<(), Error>;
     fn close(&mut self, now: Instant, id: SocketId) -> Result<(), Error>;
     fn abort(&mut self, now: Instant, id: SocketId) -> Result<(), Error>;
@@ -119,6 +124,22 @@ impl Sockets for Stack {
 
     fn recv(&mut self, id: SocketId, buffer: &mut [u8]) -> Result<usize, Error> {
         self.recv(id, buffer)
+    }
+
+    fn bind_udp(&mut self, local: SocketAddr, options: UdpOptions) -> Result<SocketId, Error> {
+        self.bind_udp(local, options)
+    }
+
+    fn connect_udp(&mut self, id: SocketId, remote: SocketAddr) -> Result<(), Error> {
+        self.connect_udp(id, remote)
+    }
+
+    fn send_to(&mut self, id: SocketId, payload: &[u8], to: Option<SocketAddr>) -> Result<(), Error> {
+        self.send_to(id, payload, to)
+    }
+
+    fn recv_from(&mut self, id: SocketId, buffer: &mut [u8]) -> Result<(usize, SocketAddr), Error> {
+        self.recv_from(id, buffer).map(|received| (received.len, received.from))
     }
 
     fn shutdown(&mut self, now: Instant, id: SocketId, how: Shutdown) -> Result<(), Error> {

@@ -107,7 +107,8 @@ pub(crate) fn emptiness(network: &mut Network, all: &[&Stated]) {
             continue;
         }
         let Some(stack) = &network.hosts[host].stack else { continue };
-        let listeners = network.hosts[host].host_apps.io.listeners() as u64;
+        let io = &network.hosts[host].host_apps.io;
+        let (listeners, udp) = (io.listeners() as u64, io.udp_sockets() as u64);
         let named = |field: &str| {
             all.iter().find_map(|stated| match &stated.expectation {
                 Expectation::Holds { host: name, fields } if *name == network.names[host] => {
@@ -118,7 +119,9 @@ pub(crate) fn emptiness(network: &mut Network, all: &[&Stated]) {
         };
         let held = |field: &str| {
             named(field).unwrap_or(match field {
-                "sockets" | "listeners" => Bounds::exactly(listeners),
+                "sockets" => Bounds::exactly(listeners + udp),
+                "listeners" => Bounds::exactly(listeners),
+                "udp_sockets" => Bounds::exactly(udp),
                 // Bytes take memory.
                 "held" if named("buffered").is_some() => Bounds::ANY,
                 "fragment_bytes" if named("fragments").is_some() => Bounds::ANY,

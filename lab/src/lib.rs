@@ -7,6 +7,7 @@
 
 mod app;
 mod catalogue;
+mod datagrams;
 mod error;
 pub mod fault;
 pub mod foreign;

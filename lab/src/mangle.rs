@@ -1,5 +1,6 @@
 //! Packets as bytes: parsed, modified and forged.
 
+pub(crate) mod datagram;
 mod fragments;
 
 use std::net::{IpAddr, SocketAddr};
@@ -47,15 +48,20 @@ pub(crate) fn rebuilt(packet: &[u8], header: &Header, payload: &[u8]) -> Bytes {
     out.into()
 }
 
-/// Fixes the checksums of a TCP packet.
-fn summed(packet: &mut [u8], view: &View) {
-    if view.source.is_ipv4() {
+/// Fixes the checksum of an IPv4 header.
+fn sum_ip(packet: &mut [u8], ip_len: usize) {
+    if packet[0] >> 4 == 4 {
         packet[10..12].fill(0);
         let mut sum = Sum::new();
-        sum.add_bytes(&packet[..view.ip_len]);
+        sum.add_bytes(&packet[..ip_len]);
         let sum = sum.finish();
         packet[10..12].copy_from_slice(&sum.to_be_bytes());
     }
+}
+
+/// Fixes the checksums of a TCP packet.
+fn summed(packet: &mut [u8], view: &View) {
+    sum_ip(packet, view.ip_len);
     let segment = &mut packet[view.ip_len..];
     tcp::write_checksum(view.source, view.destination, segment);
 }
@@ -63,7 +69,7 @@ fn summed(packet: &mut [u8], view: &View) {
 /// Translates the addresses and ports of a packet, as a NAT does.
 pub(crate) fn readdressed(packet: &[u8], from: SocketAddr, to: SocketAddr) -> Bytes {
     let Some(View { kind: Kind::Tcp { mut header, payload }, .. }) = View::new(packet) else {
-        return Bytes::copy_from_slice(packet);
+        return datagram::with_ends(packet, from, to);
     };
     header.source_port = from.port();
     header.destination_port = to.port();
@@ -77,12 +83,15 @@ pub(crate) fn readdressed(packet: &[u8], from: SocketAddr, to: SocketAddr) -> By
 
 /// Changes fields of a packet. `stream` provides bytes of the sender's stream.
 pub(crate) fn rewritten(packet: &[u8], changes: &[Rewrite], stream: impl Fn(usize) -> Bytes) -> Bytes {
-    let Some(View { kind: Kind::Tcp { mut header, payload }, ip_len, .. }) = View::new(packet) else {
-        return Bytes::copy_from_slice(packet);
+    let (mut header, payload, ip_len) = match View::new(packet) {
+        Some(View { kind: Kind::Tcp { header, payload }, ip_len, .. }) => (header, payload, ip_len),
+        Some(View { kind: Kind::Udp { .. }, ip_len, .. }) => {
+            return datagram::rewritten(packet, ip_len, changes);
+        }
+        _ => return Bytes::copy_from_slice(packet),
     };
     let mut ip = packet[..ip_len].to_vec();
     let mut payload = Bytes::copy_from_slice(&packet[payload]);
-    let v4 = ip[0] >> 4 == 4;
     for change in changes {
         match change {
             Rewrite::Mss(n) => header.options.mss = Some(*n),
@@ -91,25 +100,35 @@ pub(crate) fn rewritten(packet: &[u8], changes: &[Rewrite], stream: impl Fn(usiz
             Rewrite::Flags(flags) => header.flags = *flags,
             Rewrite::SeqAdd(n) => header.seq += *n,
             Rewrite::AckAdd(n) => header.ack += *n,
-            Rewrite::Ttl(n) => ip[if v4 { 8 } else { 7 }] = *n,
-            Rewrite::Ecn(n) if v4 => ip[1] = ip[1] & !3 | n,
-            Rewrite::Ecn(n) => ip[1] = ip[1] & !0x30 | n << 4,
             Rewrite::Cookie(bytes) => header.options.fast_open = Cookie::new(bytes),
             Rewrite::TsVal(n) => header.options.timestamps.iter_mut().for_each(|ts| ts.val = *n),
             Rewrite::TsEcr(n) => header.options.timestamps.iter_mut().for_each(|ts| ts.ecr = *n),
             Rewrite::Urgent(n) => header.urgent = *n,
             Rewrite::Data(n) => payload = stream(*n),
-            Rewrite::Route(via) if v4 => {
-                // A loose source route, with its pointer at the one remaining address, and padding.
-                ip.extend([131, 7, 4]);
-                ip.extend(via.octets());
-                ip.push(0);
-                ip[0] += 2;
-            }
-            Rewrite::Route(_) => {}
+            other => rewrite_ip(&mut ip, other),
         }
     }
     rebuilt(&ip, &header, &payload)
+}
+
+/// Changes a field of an IP header, if the change is about one.
+fn rewrite_ip(ip: &mut Vec<u8>, change: &Rewrite) {
+    let v4 = ip[0] >> 4 == 4;
+    match change {
+        Rewrite::Ttl(n) => ip[if v4 { 8 } else { 7 }] = *n,
+        Rewrite::Ecn(n) if v4 => ip[1] = ip[1] & !3 | n,
+        Rewrite::Ecn(n) => ip[1] = ip[1] & !0x30 | n << 4,
+        Rewrite::Source(IpAddr::V4(source)) if v4 => ip[12..16].copy_from_slice(&source.octets()),
+        Rewrite::Source(IpAddr::V6(source)) if !v4 => ip[8..24].copy_from_slice(&source.octets()),
+        Rewrite::Route(via) if v4 => {
+            // A loose source route, with its pointer at the one remaining address, and padding.
+            ip.extend([131, 7, 4]);
+            ip.extend(via.octets());
+            ip.push(0);
+            ip[0] += 2;
+        }
+        _ => {}
+    }
 }
 
 /// Removes TCP options from a packet.
@@ -163,7 +182,7 @@ pub(crate) fn corrupted(packet: &[u8], part: Part, rng: &mut Rng) -> Bytes {
     let mut out = packet.to_vec();
     let Some(view) = View::new(packet) else { return out.into() };
     let data = match &view.kind {
-        Kind::Tcp { payload, .. } if !payload.is_empty() => payload.clone(),
+        Kind::Tcp { payload, .. } | Kind::Udp { payload, .. } if !payload.is_empty() => payload.clone(),
         _ => view.ip_len..packet.len(),
     };
     let range = match part {

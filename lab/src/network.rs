@@ -28,6 +28,7 @@ pub(crate) use self::path::Paths;
 use self::stall::Stall;
 use self::swarm::Swarm;
 use crate::app::{AppContext, Directory, Violation};
+use crate::datagrams::Datagrams;
 use crate::fault::{Fault, FaultKind};
 use crate::foreign::ForeignEntry;
 use crate::mangle;
@@ -166,6 +167,9 @@ pub(crate) struct Network {
     seed: u64,
     pub(crate) timeline: Timeline,
     pub(crate) streams: Streams,
+    pub(crate) datagrams: Datagrams,
+    /// The last datagram from one host to another.
+    last_datagrams: Map<(usize, usize), Bytes>,
     pub(crate) violations: Vec<Violation>,
     pub(crate) lenient: bool,
     /// How far a time may be from the expected one.
@@ -230,6 +234,8 @@ impl Network {
             seed: plan.seed,
             timeline,
             streams: Streams::default(),
+            datagrams: Datagrams::new(plan.seed),
+            last_datagrams: Map::default(),
             violations: Vec::new(),
             lenient: plan.lenient,
             tolerance: plan.tolerance,
@@ -506,6 +512,7 @@ impl Network {
                 (None, foreign) => &mut **foreign.as_mut()?,
             },
             streams: &mut self.streams,
+            datagrams: &mut self.datagrams,
             timeline: &mut self.timeline,
             directory: &self.directory,
             nats: &self.nats,

@@ -564,7 +564,7 @@ fn several_rules_may_be_named_at_once() {
     let both = play(&format!("{BASE}expect\n  violates stream ack\n"));
     assert_eq!(both.failures.len(), 2, "{:?}", both.failures);
     let wrong = Scenario::parse("t", "id X\ntitle T\nexpect\n  violates\n").unwrap_err().to_string();
-    assert!(wrong.contains("stream, window, ack, reset or empty"), "{wrong}");
+    assert!(wrong.contains("stream, datagram, window, ack, reset or empty"), "{wrong}");
 }
 
 #[test]

@@ -109,6 +109,8 @@ pub struct Packet {
     pub flow: Option<usize>,
     /// The TCP segment in it.
     pub tcp: Option<(Segment, Header)>,
+    /// The UDP datagram in it.
+    pub udp: Option<Datagram>,
     /// It is an ICMP message.
     pub icmp: bool,
     /// Description of a packet that is not TCP.
@@ -119,6 +121,15 @@ pub struct Packet {
     pub forged: bool,
     /// The fates of the packet and of its copies.
     pub fates: Vec<Fate>,
+}
+
+/// A UDP datagram, or a fragment of one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Datagram {
+    /// The ports of source and destination. Only the first fragment has them.
+    pub ports: Option<(u16, u16)>,
+    /// Bytes of payload, as its header says; without a header those of the fragment.
+    pub len: usize,
 }
 
 /// The fate of a packet or of a copy of it.

@@ -81,9 +81,9 @@ fn late(event: &Event) -> impl Iterator<Item = Shown<'_>> {
     })
 }
 
-/// Whether an event comes from a stack.
+/// Whether an event tells the state of a connection, or that there is none yet. Datagrams have no states.
 fn tells_states(event: &Event) -> bool {
-    matches!(event, Event::State { .. } | Event::Listening { .. } | Event::Call { .. })
+    matches!(event, Event::State { .. } | Event::Listening { .. })
 }
 
 struct Ladder<'a> {

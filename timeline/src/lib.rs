@@ -18,7 +18,7 @@ pub mod view;
 use std::collections::HashMap;
 use std::hash::BuildHasherDefault;
 
-pub use event::{Captured, Event, Fate, Host, Packet, Segment};
+pub use event::{Captured, Datagram, Event, Fate, Host, Packet, Segment};
 pub use model::{History, Keep, Timeline};
 
 /// A `HashMap` whose order does not depend on the system's randomness.

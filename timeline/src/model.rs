@@ -110,6 +110,7 @@ impl Timeline {
             to: self.host_with(view.destination),
             flow: None,
             tcp: None,
+            udp: view.datagram(bytes),
             icmp: matches!(view.kind, Kind::Icmp),
             text: view::text(bytes),
             size: bytes.len(),

@@ -304,7 +304,9 @@ impl Rows<'_> {
                     end(packet.to)
                 ]));
             }
-            None if packet.icmp && (end(packet.from) >= 0 || end(packet.to) >= 0) => {
+            None if (packet.icmp || packet.udp.is_some())
+                && (end(packet.from) >= 0 || end(packet.to) >= 0) =>
+            {
                 self.rows.push(json!([
                     "i",
                     at,

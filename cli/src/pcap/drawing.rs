@@ -219,6 +219,7 @@ impl<'a> Drawing<'a> {
             to: Some(1 - way),
             flow: Some(found.0),
             tcp: Some((segment, *header)),
+            udp: None,
             icmp: false,
             text: String::new(),
             size: bytes.len() + missing,

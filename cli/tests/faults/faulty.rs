@@ -71,7 +71,7 @@ impl<D: Device> Faulty<D> {
     fn suffer(&mut self, packet: &[u8], from: &str, to: &str) -> (Copies, Option<Vec<u8>>) {
         let at = steadfast::stack::Instant::from_nanos(self.started.elapsed().as_nanos() as u64);
         let (tcp, size) = (tcp_of(packet), packet.len());
-        let seen = Observed { at, from: Some(from), to: Some(to), tcp, icmp: false, size };
+        let seen = Observed { at, from: Some(from), to: Some(to), tcp, udp: None, icmp: false, size };
         let (mut flying, mut error) = (vec![(Duration::ZERO, packet.to_vec())], None);
         for (fault, met) in self.faults.0.lock().unwrap().iter_mut() {
             match &fault.kind {

@@ -9,12 +9,16 @@ use std::time::Duration;
 use bytes::{Buf, Bytes};
 use rustix::buffer::spare_capacity;
 use rustix::event::{PollFd, PollFlags, Timespec, epoll, poll};
+use rustix::net::sockopt::{
+    Ipv4PathMtuDiscovery, Ipv6PathMtuDiscovery, set_ip_mtu_discover, set_ipv6_mtu_discover,
+};
+use rustix::net::{RecvFlags, recvfrom};
 use slotmap::{Key, KeyData, SlotMap};
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use steadfast_core as core;
 use steadfast_core::trace::State;
 use steadfast_core::{
-    Config, ConnectOptions, Error, Event, ListenOptions, Shutdown, SocketId, SocketOptions,
+    Config, ConnectOptions, Error, Event, ListenOptions, Shutdown, SocketId, SocketOptions, UdpOptions,
 };
 use steadfast_lab::foreign::{Foreign, ForeignEntry, Sockets};
 
@@ -50,6 +54,8 @@ enum Kind {
     Listener,
     Connecting,
     Connected,
+    /// Of UDP.
+    Datagram,
     /// The application knows that it has ended.
     Over,
 }
@@ -173,6 +179,33 @@ impl Sockets for Kernel {
 
     fn recv(&mut self, id: SocketId, buffer: &mut [u8]) -> Result<usize> {
         (&self.held(id)?.socket).read(buffer).map_err(error_of)
+    }
+
+    fn bind_udp(&mut self, local: SocketAddr, options: UdpOptions) -> Result<SocketId> {
+        let socket = open_udp(local.ip()).map_err(error_of)?;
+        apply_udp(&socket, local.is_ipv4(), &UdpOptions::new(&self.config), &options).map_err(error_of)?;
+        socket.bind(&local.into()).map_err(error_of)?;
+        self.keep(socket, SocketOptions::new(&self.config), Kind::Datagram)
+    }
+
+    fn connect_udp(&mut self, id: SocketId, remote: SocketAddr) -> Result<()> {
+        self.held(id)?.socket.connect(&remote.into()).map_err(error_of)
+    }
+
+    fn send_to(&mut self, id: SocketId, payload: &[u8], to: Option<SocketAddr>) -> Result<()> {
+        let socket = &self.held(id)?.socket;
+        let sent = match to {
+            Some(to) => socket.send_to(payload, &to.into()),
+            None => socket.send(payload),
+        };
+        sent.map(drop).map_err(error_of)
+    }
+
+    fn recv_from(&mut self, id: SocketId, buffer: &mut [u8]) -> Result<(usize, SocketAddr)> {
+        let received = recvfrom(&self.held(id)?.socket, buffer, RecvFlags::empty());
+        let (_, len, from) = received.map_err(|error| error_of(error.into()))?;
+        let from = from.and_then(|from| SocketAddr::try_from(from).ok());
+        Ok((len, from.ok_or(Error::InvalidArgument)?))
     }
 
     fn shutdown(&mut self, _: core::Instant, id: SocketId, how: Shutdown) -> Result<()> {
@@ -301,6 +334,36 @@ fn open(family: IpAddr) -> io::Result<Socket> {
         socket.set_only_v6(true)?;
     }
     Ok(socket)
+}
+
+fn open_udp(family: IpAddr) -> io::Result<Socket> {
+    let domain = if family.is_ipv4() { Domain::IPV4 } else { Domain::IPV6 };
+    let socket = Socket::new(domain, Type::DGRAM, Some(Protocol::UDP))?;
+    socket.set_nonblocking(true)?;
+    if family.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    Ok(socket)
+}
+
+/// Applies the options of a UDP socket that differ from `before`.
+fn apply_udp(socket: &Socket, ipv4: bool, before: &UdpOptions, wanted: &UdpOptions) -> io::Result<()> {
+    if wanted.rcvbuf != before.rcvbuf {
+        socket.set_recv_buffer_size(wanted.rcvbuf as usize)?;
+    }
+    if wanted.sndbuf != before.sndbuf {
+        socket.set_send_buffer_size(wanted.sndbuf as usize)?;
+    }
+    if wanted.ttl != before.ttl {
+        let ttl = wanted.ttl.into();
+        if ipv4 { socket.set_ttl_v4(ttl)? } else { socket.set_unicast_hops_v6(ttl)? }
+    }
+    match (wanted.dont_fragment, ipv4) {
+        (false, _) => {}
+        (true, true) => set_ip_mtu_discover(socket, Ipv4PathMtuDiscovery::DO)?,
+        (true, false) => set_ipv6_mtu_discover(socket, Ipv6PathMtuDiscovery::DO)?,
+    }
+    Ok(())
 }
 
 /// Applies the options that differ from `before`.

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use steadfast_core::{ConnectOptions, Error, Event, ListenOptions, Shutdown, SocketId};
 use steadfast_timeline::Map;
 
+use super::datagrams::UdpSocket;
 use super::{AppContext, Got};
 use crate::scenario::expect::Invariant;
 use crate::stream::Reader;
@@ -35,10 +36,11 @@ pub(crate) struct Socket {
 #[derive(Default)]
 pub(crate) struct Io {
     sockets: Map<SocketId, Socket>,
+    pub(super) datagrams: Map<SocketId, UdpSocket>,
     pub(crate) names: Map<String, SocketId>,
     /// Endpoints of named connections, for expectations. They outlive the handle.
     pub(crate) known: Map<String, (SocketAddr, SocketAddr)>,
-    buffer: Vec<u8>,
+    pub(super) buffer: Vec<u8>,
 }
 
 /// The result of a read.
@@ -61,7 +63,7 @@ impl Io {
 
     /// Returns the open handles in a reproducible order.
     pub(crate) fn open_sockets(&self) -> Vec<SocketId> {
-        let mut ids: Vec<_> = self.sockets.keys().copied().collect();
+        let mut ids: Vec<_> = self.sockets.keys().chain(self.datagrams.keys()).copied().collect();
         ids.sort_unstable();
         ids
     }
@@ -317,6 +319,7 @@ impl Io {
     pub(crate) fn close(&mut self, context: &mut AppContext<'_>, id: SocketId) -> Result<(), Error> {
         self.ended(context, id);
         self.stopped_reading(context, id);
+        self.datagrams.remove(&id);
         if self.sockets.remove(&id).is_some_and(|socket| socket.listener) {
             context.timeline.listening(context.now, context.host, false);
         }

@@ -9,7 +9,7 @@ use super::clients::Crowd;
 use super::io::Reading;
 use super::serve::Server;
 use super::{AppContext, Got, Io, Mismatch};
-use crate::scenario::script::{App, Call, Expected, Read, Setting, Step, Wait};
+use crate::scenario::script::{App, Bind, Call, DatagramSetting, Expected, Read, Setting, Step, Wait};
 use crate::text::Tolerance;
 
 /// A step, or the start or end of a repetition.
@@ -26,6 +26,7 @@ enum Progress {
     Connecting(SocketId),
     Sending { left: u64, next: Instant },
     Reading { got: u64 },
+    Receiving { until: Option<Instant> },
     Crowd(Box<Crowd>),
     Server(Box<Server>),
 }
@@ -174,6 +175,7 @@ impl Program {
             Call::Repeat { .. } => Some(Got::Done),
             Call::Connect { .. } => return self.connect(step, io, context),
             Call::Listen { .. } => Some(self.listen(step, io, context)),
+            Call::Udp(bind) => Some(self.bind_udp(bind, io, context)),
             Call::Clients(clients) => {
                 if matches!(self.progress, Progress::Fresh) {
                     context.record(|| step.text.clone());
@@ -288,7 +290,17 @@ impl Program {
                     Some(Got::Done)
                 }
             },
-            Call::Send { len, chunk } => self.send(id, *len, *chunk, io, context),
+            Call::Send { len, chunk, to } if io.is_udp(id) => {
+                let to = to.as_ref().and_then(|to| context.directory.resolve(to));
+                self.send_datagrams(id, *len, *chunk, to, io, context)
+            }
+            Call::Send { to: Some(_), .. } => Some(Got::Error(Error::InvalidArgument)),
+            Call::Send { len, chunk, .. } => self.send(id, *len, *chunk, io, context),
+            Call::Receive { within } => self.receive(id, *within, io, context),
+            Call::Reply { len } => match io.last_sender(id) {
+                None => Some(Got::Error(Error::DestinationAddressRequired)),
+                to => self.send_datagrams(id, *len, None, to, io, context),
+            },
             Call::Read(how) => self.read(id, *how, io, context),
             Call::Shutdown(how) => told(io.shutdown(context, id, *how)),
             Call::Close | Call::Abort => {
@@ -373,6 +385,82 @@ impl Program {
     }
 }
 
+/// Calls on UDP sockets.
+impl Program {
+    fn bind_udp(&mut self, bind: &Bind, io: &mut Io, context: &mut AppContext<'_>) -> Got {
+        let local = SocketAddr::new(bind.on.0.unwrap_or_else(|| context.directory.unspecified()), bind.on.1);
+        let peer = bind.to.as_ref().and_then(|to| context.directory.resolve(to));
+        let options = DatagramSetting::all(&bind.options, context.stack.config());
+        match io.bind_udp(context, local, peer, options) {
+            Err(error) => Got::Error(error),
+            Ok(id) => {
+                self.socket = Some(id);
+                if let Some(name) = &bind.name {
+                    io.names.insert(name.clone(), id);
+                }
+                Got::Done
+            }
+        }
+    }
+
+    /// Sends `len` bytes in datagrams of the size of a chunk, or in one.
+    fn send_datagrams(
+        &mut self,
+        id: SocketId,
+        len: u64,
+        chunk: Option<(u64, Duration)>,
+        to: Option<SocketAddr>,
+        io: &mut Io,
+        context: &mut AppContext<'_>,
+    ) -> Option<Got> {
+        let (mut left, mut next) = match self.progress {
+            Progress::Sending { left, next } => (left, next),
+            _ => (len, context.now),
+        };
+        let (size, every) = chunk.unwrap_or((u64::MAX, Duration::ZERO));
+        loop {
+            if next > context.now {
+                self.wakes_at = Some(next);
+                break;
+            }
+            let one = left.min(size);
+            match io.send_datagram(context, id, one, to) {
+                Ok(()) if one == left => return Some(Got::Done),
+                Ok(()) => {
+                    left -= one;
+                    next = context.now + every;
+                }
+                Err(Error::WouldBlock) => break,
+                Err(error) => return Some(Got::Error(error)),
+            }
+        }
+        self.progress = Progress::Sending { left, next };
+        None
+    }
+
+    fn receive(
+        &mut self,
+        id: SocketId,
+        within: Option<Duration>,
+        io: &mut Io,
+        context: &mut AppContext<'_>,
+    ) -> Option<Got> {
+        let until = match self.progress {
+            Progress::Receiving { until } => until,
+            _ => within.map(|within| context.now + within),
+        };
+        match io.receive(context, id) {
+            Ok(len) => Some(Got::Datagram(len)),
+            Err(Error::WouldBlock) if until.is_none_or(|until| until > context.now) => {
+                self.wakes_at = until;
+                self.progress = Progress::Receiving { until };
+                None
+            }
+            Err(error) => Some(Got::Error(error)),
+        }
+    }
+}
+
 fn flatten(steps: &[Step], ops: &mut Vec<Op>) {
     for step in steps {
         let Call::Repeat { times, body } = &step.call else {
@@ -415,6 +503,8 @@ fn describe(context: &mut AppContext<'_>, step: &Step, got: &Got) {
         step.call,
         Call::Listen { .. }
             | Call::Send { .. }
+            | Call::Udp(_)
+            | Call::Reply { .. }
             | Call::Shutdown(_)
             | Call::Close
             | Call::Abort
@@ -435,11 +525,13 @@ fn judge(step: &Step, got: &Got, now: Instant, tolerance: Tolerance) -> Option<S
         Expected::Eof => matches!(got, Got::Eof(_) | Got::EarlyEof(_)),
         Expected::Error(name) => matches!(got, Got::Error(error) if error.name() == name),
         Expected::Number(bounds) => match got {
-            Got::Eof(n) | Got::EarlyEof(n) | Got::Number { got: n, .. } => bounds.contains(*n),
+            Got::Eof(n) | Got::EarlyEof(n) | Got::Datagram(n) | Got::Number { got: n, .. } => {
+                bounds.contains(*n)
+            }
             Got::Done | Got::Error(_) => false,
         },
         Expected::Ok => match got {
-            Got::Done | Got::Eof(_) => true,
+            Got::Done | Got::Eof(_) | Got::Datagram(_) => true,
             Got::Number { got, wanted } => got == wanted,
             Got::EarlyEof(_) => false,
             // A step that waits for any kind of end succeeds with an error, too.

@@ -238,6 +238,9 @@ fn rewrite(text: &str) -> Option<Rewrite> {
         "urg" => Rewrite::Urgent(value.parse().ok()?),
         "data" => Rewrite::Data(value.parse().ok()?),
         "route" => Rewrite::Route(value.parse().ok()?),
+        "source" => Rewrite::Source(value.parse().ok()?),
+        "length" => Rewrite::Length(value.parse().ok()?),
+        "sum" => Rewrite::Checksum(value.parse().ok()?),
         _ => return None,
     })
 }
@@ -377,8 +380,12 @@ fn icmp_injection(words: &mut Words<'_>) -> Understood<IcmpInjection> {
     let (from, to) = one_way(words)?;
     let kind = icmp_kind(words)?;
     let at = at(words)?;
+    let port = |word: &str, words: &mut Words<'_>| {
+        if words.take(word) { words.number("a port").map(Some) } else { Ok(None) }
+    };
     let seq = if words.take("seq") { Some(seq_spec(words)?) } else { None };
-    Ok(IcmpInjection { from, to, at, kind, seq })
+    let ports = (port("sport", words)?, port("dport", words)?);
+    Ok(IcmpInjection { from, to, at, kind, seq, ports })
 }
 
 fn flood(words: &mut Words<'_>) -> Understood<Flood> {
@@ -406,6 +413,9 @@ mod tests {
             "lose C>S [.] 1",
             "lose C>S data 2..4",
             "lose C>S all from 5s",
+            "lose C>S udp sport 5000 len >=100 2",
+            "rewrite C>S udp 1 source=224.0.0.1 length=20 sum=0",
+            "icmp C>S port-unreachable at 5 sport 5001 dport 53",
             "lose * 10%",
             "duplicate C>S [S] 1 after 30ms",
             "duplicate C>S data seq 1..1000 again at 40 times 3",

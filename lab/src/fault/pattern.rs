@@ -3,7 +3,7 @@
 use steadfast_core::Instant;
 use steadfast_core::trace::State;
 use steadfast_core::wire::tcp::Flags;
-use steadfast_timeline::Segment;
+use steadfast_timeline::{Datagram, Segment};
 
 use crate::text::{Bounds, Understood, Words};
 
@@ -115,6 +115,8 @@ impl FlagPattern {
 pub enum Protocol {
     /// TCP segments.
     Tcp,
+    /// UDP datagrams and their fragments.
+    Udp,
     /// ICMP messages.
     Icmp,
     /// Anything.
@@ -165,7 +167,7 @@ impl Window {
 pub struct Pattern {
     /// The direction.
     pub direction: Direction,
-    /// TCP, ICMP or both.
+    /// TCP, UDP, ICMP or all.
     pub protocol: Protocol,
     /// TCP flags.
     pub flags: Option<FlagPattern>,
@@ -206,6 +208,8 @@ pub struct Observed<'a> {
     pub to: Option<&'a str>,
     /// The TCP part, if it is a TCP segment.
     pub tcp: Option<Segment>,
+    /// The datagram, if it is UDP.
+    pub udp: Option<Datagram>,
     /// It is an ICMP message.
     pub icmp: bool,
     /// Size of the IP packet in bytes.
@@ -244,13 +248,14 @@ impl Pattern {
             return false;
         }
         let Some(tcp) = packet.tcp else {
-            return match self.protocol {
-                Protocol::Tcp => false,
-                Protocol::Icmp => packet.icmp,
-                Protocol::Any => !self.asks_for_tcp(),
+            return match (self.protocol, packet.udp) {
+                (Protocol::Tcp, _) | (Protocol::Udp, None) => false,
+                (Protocol::Icmp, _) => packet.icmp,
+                (Protocol::Udp | Protocol::Any, Some(datagram)) => self.fits_datagram(&datagram),
+                (Protocol::Any, None) => !self.asks_for_tcp() && !self.asks_for_payload_or_ports(),
             };
         };
-        self.protocol != Protocol::Icmp
+        matches!(self.protocol, Protocol::Tcp | Protocol::Any)
             && self.flags.is_none_or(|flags| flags.fits(tcp.flags))
             && self.data.is_none_or(|data| data == (tcp.len > 0))
             && number(self.len, tcp.len as u64)
@@ -263,17 +268,32 @@ impl Pattern {
             && self.retransmission.is_none_or(|wanted| wanted == tcp.retransmission)
     }
 
+    /// Returns whether a datagram or a fragment matches. Only the first fragment has ports.
+    fn fits_datagram(&self, datagram: &Datagram) -> bool {
+        let port = |wanted: Option<u16>, port: Option<u16>| wanted.is_none() || wanted == port;
+        let (source, destination) = datagram.ports.unzip();
+        !self.asks_for_tcp()
+            && self.data.is_none_or(|data| data == (datagram.len > 0))
+            && self.len.is_none_or(|bounds| bounds.contains(datagram.len as u64))
+            && port(self.source_port, source)
+            && port(self.destination_port, destination)
+    }
+
+    /// Returns whether the pattern has a condition that an ICMP message cannot meet, but a datagram can.
+    fn asks_for_payload_or_ports(&self) -> bool {
+        self.data.is_some()
+            || self.len.is_some()
+            || self.source_port.is_some()
+            || self.destination_port.is_some()
+    }
+
     /// Returns whether the pattern has a condition that only a TCP segment can meet.
     fn asks_for_tcp(&self) -> bool {
         self.flags.is_some()
-            || self.data.is_some()
-            || self.len.is_some()
             || self.seq.is_some()
             || self.ack.is_some()
             || self.win.is_some()
             || self.state.is_some()
-            || self.source_port.is_some()
-            || self.destination_port.is_some()
             || self.retransmission.is_some()
     }
 
@@ -309,6 +329,7 @@ impl Pattern {
             "nodata" => self.data = Some(false),
             "new" => self.retransmission = Some(false),
             "again" => self.retransmission = Some(true),
+            "udp" => self.protocol = Protocol::Udp,
             "icmp" => self.protocol = Protocol::Icmp,
             "all" => self.protocol = Protocol::Any,
             "len" => return bounds(words).map(|b| self.len = b).map(|()| true),

@@ -2,24 +2,25 @@
 
 use bytes::Bytes;
 use steadfast_core::wire::checksum::Sum;
-use steadfast_core::wire::ipv6;
+use steadfast_core::wire::{ipv6, udp};
 
-use steadfast_timeline::view::View;
+use steadfast_timeline::view::{Kind, View};
 
 /// The protocol number of the IPv6 fragment header.
 const PROTOCOL_FRAGMENT: u8 = 44;
 /// The unit of fragment offsets, in bytes.
 const UNIT: usize = 8;
 /// Offset of the checksum in the TCP header.
-const CHECKSUM_AT: usize = 16;
+const TCP_CHECKSUM_AT: usize = 16;
 
 /// Splits `packet` into fragments of at most `size` bytes. With `overlap`, every fragment but the first starts one unit
 /// early.
 pub(crate) fn fragments(packet: &[u8], size: usize, overlap: bool) -> Vec<Bytes> {
     let Some(view) = View::new(packet) else { return vec![Bytes::copy_from_slice(packet)] };
     let (head, payload) = packet.split_at(view.ip_len);
-    // The identification is shared by the fragments of one packet only. The TCP checksum serves as such.
-    let identification = payload.get(CHECKSUM_AT..CHECKSUM_AT + 2).map_or([0; 2], |sum| [sum[0], sum[1]]);
+    // The identification is shared by the fragments of one packet only. The checksum serves as such.
+    let sum_at = if matches!(view.kind, Kind::Udp { .. }) { udp::CHECKSUM_AT } else { TCP_CHECKSUM_AT };
+    let identification = payload.get(sum_at..sum_at + 2).map_or([0; 2], |sum| [sum[0], sum[1]]);
     let extra = if view.source.is_ipv4() { 0 } else { UNIT };
     let step = (size.saturating_sub(head.len() + extra) / UNIT * UNIT).max(UNIT);
     let piece = |start: usize| {

@@ -8,7 +8,8 @@ use steadfast_core::seq::SeqNum;
 use steadfast_core::trace::State;
 use steadfast_core::wire::tcp::{Flags, Header, Options};
 use steadfast_timeline::flows::{Flow, Way};
-use steadfast_timeline::{Packet, Segment, view};
+use steadfast_timeline::view::{self, View};
+use steadfast_timeline::{Packet, Segment};
 
 use super::send::router;
 use super::{Network, SimEvent};
@@ -175,6 +176,7 @@ impl Network {
             to: Some(to),
             flow,
             tcp,
+            udp: None,
             icmp: tcp.is_none(),
             text,
             size: packet.len(),
@@ -190,7 +192,9 @@ impl Network {
 
     fn inject_icmp(&mut self, injection: &IcmpInjection) {
         let (Some(from), Some(to)) = (self.host(&injection.from), self.host(&injection.to)) else { return };
-        let Some((index, way)) = self.last_flow(from, to, (None, None)) else { return };
+        let Some((index, way)) = self.last_flow(from, to, (None, None)) else {
+            return self.inject_icmp_about_datagram(injection, from, to);
+        };
         let flow = &self.timeline.flows.all[index];
         let (there, back) = (&flow.ways[way], &flow.ways[1 - way]);
         // The last segment started at the first unacknowledged sequence number, or at the ISS.
@@ -207,6 +211,20 @@ impl Network {
         let quoted = mangle::forged(flow.ends[way].ip(), flow.ends[1 - way].ip(), &header, &[]);
         if let Some(packet) = mangle::icmp_error(router(&quoted), &quoted, injection.kind) {
             self.arrive(None, from, Some(index), None, packet);
+        }
+    }
+
+    /// Delivers an ICMP error about the last datagram between two hosts.
+    fn inject_icmp_about_datagram(&mut self, injection: &IcmpInjection, from: usize, to: usize) {
+        let Some(last) = self.last_datagrams.get(&(from, to)) else { return };
+        let Some((mut source, mut destination)) = View::new(last).and_then(|view| view.ends()) else {
+            return;
+        };
+        source.set_port(injection.ports.0.unwrap_or(source.port()));
+        destination.set_port(injection.ports.1.unwrap_or(destination.port()));
+        let quoted = mangle::datagram::with_ends(last, source, destination);
+        if let Some(packet) = mangle::icmp_error(router(&quoted), &quoted, injection.kind) {
+            self.arrive(None, from, None, None, packet);
         }
     }
 

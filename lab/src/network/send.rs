@@ -83,6 +83,7 @@ pub(crate) fn observed<'a>(packet: &Packet, names: &'a [String]) -> Observed<'a>
         from: if packet.forged { None } else { name(packet.from) },
         to: name(packet.to),
         tcp: packet.tcp.map(|(tcp, _)| tcp),
+        udp: packet.udp,
         icmp: packet.icmp,
         size: packet.size,
     }
@@ -161,7 +162,7 @@ impl Network {
         from: usize,
         to: Option<usize>,
         to_end: Option<SocketAddr>,
-        packet: &[u8],
+        packet: &Bytes,
         view: &View,
     ) -> (Packet, Option<(usize, usize)>) {
         let mut seen = Packet {
@@ -171,12 +172,16 @@ impl Network {
             to,
             flow: None,
             tcp: None,
+            udp: view.datagram(packet),
             icmp: matches!(view.kind, Kind::Icmp),
             text: view::text(packet),
             size: packet.len(),
             forged: false,
             fates: Vec::new(),
         };
+        if let (Kind::Udp { .. }, Some(to)) = (&view.kind, to) {
+            self.last_datagrams.insert((from, to), packet.clone());
+        }
         let (Kind::Tcp { header, payload }, Some((source, destination))) = (&view.kind, view.ends()) else {
             return (seen, None);
         };
@@ -341,6 +346,7 @@ impl Network {
             to: Some(route.from),
             flow: route.flow.map(|(flow, _)| flow),
             tcp: None,
+            udp: None,
             icmp,
             text,
             size: packet.len(),

@@ -47,6 +47,8 @@ impl Who {
 pub enum Invariant {
     /// The reader gets the data that was sent, or an error.
     Stream,
+    /// A datagram that is read is one that its sender sent to that socket.
+    Datagram,
     /// The right edge of a window never moves back, and no sender exceeds it.
     Window,
     /// Only data that arrived is acknowledged.
@@ -75,6 +77,7 @@ impl Invariant {
     pub const fn name(self) -> &'static str {
         match self {
             Invariant::Stream => "stream",
+            Invariant::Datagram => "datagram",
             Invariant::Window => "window",
             Invariant::Ack => "ack",
             Invariant::Reset => "reset",
@@ -84,8 +87,14 @@ impl Invariant {
         }
     }
 
-    const NAMED: [Invariant; 5] =
-        [Invariant::Stream, Invariant::Window, Invariant::Ack, Invariant::Reset, Invariant::Empty];
+    const NAMED: [Invariant; 6] = [
+        Invariant::Stream,
+        Invariant::Datagram,
+        Invariant::Window,
+        Invariant::Ack,
+        Invariant::Reset,
+        Invariant::Empty,
+    ];
 }
 
 /// How many matching packets there are, and at which times.
@@ -373,7 +382,7 @@ fn rules(words: &mut Words<'_>) -> Understood<Vec<Invariant>> {
     let rule = |w: &str| Invariant::NAMED.into_iter().find(|i| i.name() == w.trim_end_matches(','));
     let mut all = Vec::new();
     while all.is_empty() || !words.is_empty() {
-        all.push(words.parse("stream, window, ack, reset or empty", rule)?);
+        all.push(words.parse("stream, datagram, window, ack, reset or empty", rule)?);
     }
     Ok(all)
 }

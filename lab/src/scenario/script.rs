@@ -1,10 +1,13 @@
 //! Scripts of applications: blocking calls.
 
+mod datagrams;
+
 use std::net::IpAddr;
 
 use steadfast_core::config::CongestionControl;
 use steadfast_core::{Config, Duration, Instant, Shutdown, SocketOptions};
 
+pub use self::datagrams::{Bind, DatagramSetting};
 use super::{Case, Condition};
 use crate::fault::pattern::is_name;
 use crate::text::{Bounds, Times, Understood, Words, duration};
@@ -186,9 +189,20 @@ pub enum Call {
     Accept {
         name: Option<String>,
     },
+    /// On a UDP socket each chunk is a datagram, to `to` or else to the peer.
     Send {
         len: u64,
         chunk: Option<(u64, Duration)>,
+        to: Option<Endpoint>,
+    },
+    Udp(Bind),
+    /// Takes a datagram, or gives up after this time.
+    Receive {
+        within: Option<Duration>,
+    },
+    /// Sends a datagram to the sender of the last one.
+    Reply {
+        len: u64,
     },
     Read(Read),
     Shutdown(Shutdown),
@@ -414,7 +428,7 @@ pub(super) fn step(line: usize, condition: Condition, text: &str) -> Understood<
 }
 
 const CALLS: &str = "a call: connect, listen, accept, send, read, shutdown, close, abort, set, wait, error, sleep, \
-                     repeat, clients or serve";
+                     repeat, clients, serve, udp, receive or reply";
 
 fn call(words: &mut Words<'_>) -> Understood<Call> {
     Ok(match words.word(CALLS)? {
@@ -434,7 +448,12 @@ fn call(words: &mut Words<'_>) -> Understood<Call> {
             } else {
                 None
             };
-            Call::Send { len, chunk }
+            let to = if words.take("to") {
+                Some(words.parse("where to send a datagram, such as `S:53`", endpoint)?)
+            } else {
+                None
+            };
+            Call::Send { len, chunk, to }
         }
         "read" => Call::Read(words.parse("how many bytes, `eof` or `closed`", |w| match w {
             "eof" => Some(Read::Eof),
@@ -447,6 +466,9 @@ fn call(words: &mut Words<'_>) -> Understood<Call> {
             "both" => Some(Shutdown::Both),
             _ => None,
         })?),
+        "udp" => datagrams::udp(words)?,
+        "receive" => datagrams::receive(words)?,
+        "reply" => Call::Reply { len: words.size("how many bytes")? },
         "close" => Call::Close,
         "abort" => Call::Abort,
         "set" => Call::Set(settings(words, true)?),
@@ -636,6 +658,8 @@ fn is_error(name: &str) -> bool {
         InvalidArgument,
         NoSuchSocket,
         NoBufferSpace,
+        MessageTooLong,
+        DestinationAddressRequired,
     ]
     .iter()
     .any(|error| error.name() == name)
