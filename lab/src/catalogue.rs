@@ -12,7 +12,7 @@ use crate::text::ParseError;
 /// File name and text of every scenario.
 const FILES: &[(&str, &str)] = include!(concat!(env!("OUT_DIR"), "/catalogue.rs"));
 
-/// All scenarios of the project, ordered by letter (N, H, T, L) and then by number.
+/// All scenarios of the project, ordered by letter (N, H, T, L, U) and then by number.
 pub fn catalogue() -> Result<Vec<Scenario>, ParseError> {
     let mut all: Vec<Scenario> =
         FILES.iter().map(|(name, text)| Scenario::parse(name, text)).collect::<Result<_, _>>()?;
@@ -26,11 +26,12 @@ pub fn text_of(scenario: &Scenario) -> Option<&'static str> {
 }
 
 /// The series of the catalogue, in order: their letters, and what they stand for.
-pub const SERIES: [(&str, &str); 4] = [
+pub const SERIES: [(&str, &str); 5] = [
     ("N", "the normal life of a connection"),
     ("H", "trouble in the handshake"),
     ("T", "trouble in the termination"),
     ("L", "trouble in a long life"),
+    ("U", "the life of a datagram"),
 ];
 
 /// The sort key of an id: its letter, its number, its suffix.

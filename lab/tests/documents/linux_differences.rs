@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use steadfast_drill::fuzz::known::KNOWN;
 use steadfast_drill::fuzz::{Classes, Coverage, Script, coverage};
-use steadfast_lab::{Scenario, catalogue};
+use steadfast_lab::{SERIES, Scenario, catalogue};
 
 use crate::check_document;
 
@@ -85,9 +85,14 @@ fn document(all: &[Scenario]) -> String {
         ("No difference found, in either role", 2),
         ("No difference found, in the one role that it can play", 1),
     ] {
-        let same: Vec<&str> =
-            all.iter().filter(|s| agrees(s) && played(s) == count).map(|s| s.id.as_str()).collect();
-        let _ = writeln!(out, "\n## {heading}\n\n{}", same.join(", "));
+        let _ = writeln!(out, "\n## {heading}\n");
+        for (letter, _) in SERIES {
+            let same = all.iter().filter(|s| s.id.starts_with(letter) && agrees(s) && played(s) == count);
+            let same: Vec<&str> = same.map(|s| s.id.as_str()).collect();
+            if !same.is_empty() {
+                let _ = writeln!(out, "- {}", same.join(", "));
+            }
+        }
     }
     out
 }
