@@ -12,8 +12,8 @@ use steadfast::stack::prefix_covers;
 use steadfast::{Config, Net};
 
 use crate::capture::{Capture, Captured};
+use crate::control::ControlOptions;
 use crate::failure::Failure;
-use crate::live;
 use crate::settings::SettingOptions;
 use crate::status;
 
@@ -43,13 +43,8 @@ pub(crate) struct Attach {
     offload: Offload,
     #[command(flatten)]
     settings: SettingOptions,
-    /// Open a control socket for `ss`, `nstat`, `sysctl`, `metrics`, `top` and `trace`: at this path, or in
-    /// /run/steadfast (root) or $XDG_RUNTIME_DIR/steadfast.
-    #[arg(long, value_name = "PATH", num_args = 0..=1, require_equals = true)]
-    control: Option<Option<PathBuf>>,
-    /// Let the control socket change settings and reset connections.
-    #[arg(long, requires = "control")]
-    control_write: bool,
+    #[command(flatten)]
+    control: ControlOptions,
     /// Write all packets of the device to a pcapng file.
     #[arg(long, value_name = "FILE")]
     pcap: Option<PathBuf>,
@@ -81,6 +76,7 @@ impl Attach {
         let config = self.settings.config()?;
         let addresses = self.addresses()?;
         let capture = self.pcap.as_deref().map(Capture::create).transpose()?;
+        let control = self.control.bind()?;
 
         let mut options = TunOptions::new(&self.tun);
         options.mtu = Some(self.mtu);
@@ -105,11 +101,10 @@ impl Attach {
         for &(address, prefix_len) in &addresses {
             builder = builder.address(address, prefix_len);
         }
-        if let Some(control) = &self.control {
-            let path = control.clone().map_or_else(live::own_socket, Ok)?;
-            builder = builder.control(path).control_write(self.control_write);
-        }
         let net = builder.start_queues(queues).map_err(|e| Failure::system("cannot start the stack", e))?;
+        if let Some(control) = control {
+            net.serve_control(control).map_err(|e| Failure::system("--control", e))?;
+        }
         status::print_on_signal(net.clone())?;
         Ok(Attached { net, tun, addresses: addresses.into_iter().map(|(a, _)| a).collect(), config })
     }

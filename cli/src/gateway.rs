@@ -3,17 +3,17 @@
 mod control;
 mod place;
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::Args;
+use steadfast::ControlSocket;
 use steadfast_gateway::GatewayBuilder;
 use tokio::signal::unix::{SignalKind, signal};
 
-use self::control::Control;
 use self::place::{Opened, Place};
 use crate::attach::CLOSE_LIMIT;
 use crate::cage;
+use crate::control::ControlOptions;
 use crate::failure::Failure;
 use crate::faults::{FaultOptions, Plan};
 use crate::policy::Policy;
@@ -31,9 +31,8 @@ pub(crate) struct Gateway {
     /// MTU of the guests' network, where the interface does not say it.
     #[arg(long, value_name = "BYTES", default_value_t = 1500, value_parser = clap::value_parser!(u16).range(1280..))]
     mtu: u16,
-    /// Listen for commands at this path: one line each, such as `add 8080:80`, `forwards`, `flows`, `help`.
-    #[arg(long, value_name = "PATH")]
-    control: Option<PathBuf>,
+    #[command(flatten)]
+    control: ControlOptions,
     /// Say on standard error at the end what the gateway did, and how often each fault hit.
     #[arg(long)]
     report: bool,
@@ -49,7 +48,7 @@ impl Gateway {
         let builder = self.policy.builder(&[])?.subnet(subnet).fixed_guest(self.place.is_namespace());
         let plan = self.faults.plan(subnet.guest())?;
         raise_file_limit();
-        let control = self.control.as_deref().map(Control::bind).transpose()?;
+        let control = self.control.bind()?;
         let opened = self.place.open(subnet, self.mtu, plan.offload())?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|e| Failure::system("cannot start the runtime", e))?;
@@ -62,7 +61,7 @@ impl Gateway {
     async fn carry(
         &self,
         mut opened: Opened,
-        control: Option<Control>,
+        control: Option<ControlSocket>,
         builder: GatewayBuilder,
         plan: &Plan<'_>,
     ) -> Result<(), Failure> {
@@ -81,22 +80,21 @@ impl Gateway {
         };
         let gateway = builder.start(device).await;
         let gateway = Arc::new(gateway.map_err(|e| Failure::system("cannot start the gateway", e))?);
+        if let Some(socket) = control {
+            let (carried, lost) = (gateway.clone(), lost.clone());
+            let answer = move |line: &str| control::answer(line, &carried, &lost);
+            let served = gateway.net().serve_control_with(socket, answer);
+            served.map_err(|e| Failure::system("--control", e))?;
+        }
         plan.start();
         if self.verbose {
             eprintln!("steadfast: the gateway is ready");
         }
-        let served = async {
-            match control {
-                Some(control) => control.serve(&gateway, &lost).await,
-                None => std::future::pending().await,
-            }
-        };
         let ended = tokio::select! {
             _ = interrupt.recv() => None,
             _ = terminate.recv() => None,
             () = gone => None,
             ended = gateway.closed() => Some(ended),
-            failure = served => return Err(failure),
         };
         if ended.is_none() {
             // Those that are left are reset, which is no failure.

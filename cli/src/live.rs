@@ -9,7 +9,7 @@ mod top;
 mod trace;
 
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -38,7 +38,8 @@ fn folder() -> PathBuf {
     runtime.join("steadfast")
 }
 
-/// The path of this process's control socket. Makes the folder, for nobody else.
+/// The path of this process's control socket. Makes the folder, for nobody else, and removes what killed processes have
+/// left there.
 pub(crate) fn own_socket() -> Result<PathBuf, Failure> {
     use std::os::unix::fs::DirBuilderExt;
     let folder = folder();
@@ -47,7 +48,18 @@ pub(crate) fn own_socket() -> Result<PathBuf, Failure> {
         .mode(0o700)
         .create(&folder)
         .map_err(|error| Failure::system(folder.display(), error))?;
+    for path in sockets(&folder) {
+        if UnixStream::connect(&path).is_err_and(|e| e.kind() == ErrorKind::ConnectionRefused) {
+            // Another one may do the same.
+            let _ = fs::remove_file(path);
+        }
+    }
     Ok(folder.join(format!("{}.sock", std::process::id())))
+}
+
+fn sockets(folder: &Path) -> impl Iterator<Item = PathBuf> {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
+    entries.filter(|path| path.extension().is_some_and(|extension| extension == "sock"))
 }
 
 /// The network that is asked.
@@ -71,16 +83,13 @@ impl Whom {
         if let Some(pid) = self.pid {
             return Ok(folder.join(format!("{pid}.sock")));
         }
-        let entries = fs::read_dir(&folder).into_iter().flatten().flatten().map(|entry| entry.path());
-        let mut found: Vec<PathBuf> = entries
-            .filter(|path| path.extension().is_some_and(|extension| extension == "sock"))
-            // A process that was killed leaves its file.
-            .filter(|path| UnixStream::connect(path).is_ok())
-            .collect();
+        // A process that was killed leaves its file.
+        let mut found: Vec<PathBuf> =
+            sockets(&folder).filter(|path| UnixStream::connect(path).is_ok()).collect();
         match (found.pop(), found.len()) {
             (Some(one), 0) => Ok(one),
             (None, _) => Err(Failure::usage(format!(
-                "no control socket in {}: start `serve` or `connect` with --control, or name one with --socket",
+                "no control socket in {}: start `serve`, `connect`, `run` or `gateway` with --control, or name one with --socket",
                 folder.display()
             ))),
             (Some(last), _) => {

@@ -11,6 +11,8 @@ mod config;
 #[cfg(target_os = "linux")]
 mod connect;
 #[cfg(target_os = "linux")]
+mod control;
+#[cfg(target_os = "linux")]
 mod doctor;
 mod drill;
 #[cfg(any(test, not(target_os = "linux")))]

@@ -16,12 +16,14 @@ use std::time::Duration;
 
 use clap::Args;
 use nix::unistd::Pid;
+use steadfast::ControlSocket;
 use steadfast_gateway::{Counters, GatewayBuilder, Subnet};
 
 use self::control::Message;
 use self::launch::Launched;
 use self::refusal::OURS;
 use crate::cage;
+use crate::control::ControlOptions;
 use crate::failure::Failure;
 use crate::faults::{FaultOptions, Plan};
 use crate::machine::Machine;
@@ -43,6 +45,8 @@ pub(crate) struct Run {
     policy: Policy,
     #[command(flatten)]
     faults: FaultOptions,
+    #[command(flatten)]
+    control: ControlOptions,
     /// Lead connections to this port of 127.0.0.1 to that of this machine. May be repeated.
     #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
     localhost: Vec<u16>,
@@ -80,6 +84,7 @@ impl Run {
         let builder = self.policy.builder(&self.localhost)?.subnet(subnet).fixed_guest(true);
         let plan = self.faults.plan(subnet.guest())?;
         raise_file_limit();
+        let socket = self.control.bind()?;
         let (command, root, dns) = (&self.command[..], self.root, self.policy.has_dns());
         let place = Place::Command { command, root, dns };
         let launch = Launch { place, subnet, mtu: MTU, offload: plan.offload(), localhost: &self.localhost };
@@ -93,7 +98,7 @@ impl Run {
         };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|e| Failure::system("cannot start the runtime", e))?;
-        let code = runtime.block_on(self.carry(launched, builder, &plan));
+        let code = runtime.block_on(self.carry(launched, socket, builder, &plan));
         runtime.shutdown_background();
         code
     }
@@ -102,6 +107,7 @@ impl Run {
     async fn carry(
         &self,
         launched: Launched,
+        socket: Option<ControlSocket>,
         builder: GatewayBuilder,
         plan: &Plan<'_>,
     ) -> Result<u8, Failure> {
@@ -114,6 +120,9 @@ impl Run {
         }
         let gateway = builder.start(device.open(MTU, plan)?).await;
         let gateway = gateway.map_err(|e| Failure::system("cannot start the gateway", e))?;
+        if let Some(socket) = socket {
+            gateway.net().serve_control(socket).map_err(|e| Failure::system("--control", e))?;
+        }
         plan.start();
         control.send(&Message::Go, None).map_err(|_| launch::died(&mut child))?;
         let watched = end.await.unwrap_or_else(|_| Err(io::ErrorKind::BrokenPipe.into()));

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use std::future::poll_fn;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::sync::Arc;
@@ -50,7 +50,81 @@ pub(crate) struct Control {
     pub(crate) write: bool,
 }
 
+impl Control {
+    /// Opens the socket. A task answers until the network ends.
+    pub(crate) fn open(self, stacks: Vec<Arc<Shared>>) -> io::Result<()> {
+        ControlSocket::bind(self.path)?.write(self.write).answer(stacks, None)
+    }
+}
+
+/// A control socket that is bound before its network starts. A program that gives up the right to make files before it
+/// reads a packet needs it; others call [`NetBuilder::control`](crate::NetBuilder::control).
+///
+/// ```
+/// use steadfast::{ControlSocket, Net, device};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> std::io::Result<()> {
+/// # let path = std::env::temp_dir().join(format!("steadfast-{}.sock", std::process::id()));
+/// let control = ControlSocket::bind(&path)?;
+/// let (device, _other_end) = device::memory::pair(1500);
+/// let net = Net::builder().address([10, 9, 0, 2], 24).start(device)?;
+/// net.serve_control(control)
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct ControlSocket {
+    listener: std::os::unix::net::UnixListener,
+    file: File,
+    /// The user whom it belongs to.
+    owner: u32,
+    write: bool,
+}
+
+/// Answers a line that is no question to the network. The answer may have several lines.
+pub(crate) type Commands = Box<dyn Fn(&str) -> String + Send + Sync>;
+
+impl ControlSocket {
+    /// Binds the socket at this path. It belongs to the user of this process: others but root are refused. The file is
+    /// removed when the network ends, if the process may still do so.
+    ///
+    /// # Errors
+    ///
+    /// `AddrInUse`: another process answers there, or something else than a socket is there.
+    pub fn bind(path: impl Into<PathBuf>) -> io::Result<ControlSocket> {
+        let path = path.into();
+        let listener = bind(&path)?;
+        let file = File(path);
+        let owner = std::fs::metadata(&file.0)?.uid();
+        Ok(ControlSocket { listener, file, owner, write: false })
+    }
+
+    /// Sets whether the socket may change settings and reset connections.
+    pub fn write(mut self, write: bool) -> ControlSocket {
+        self.write = write;
+        self
+    }
+
+    /// Answers questions about these stacks until they end.
+    pub(crate) fn answer(self, stacks: Vec<Arc<Shared>>, commands: Option<Commands>) -> io::Result<()> {
+        let ControlSocket { listener, file, owner, write } = self;
+        listener.set_nonblocking(true)?;
+        let listener = UnixListener::from_std(listener)?;
+        let server = Arc::new(Server {
+            stacks,
+            write,
+            commands,
+            tracing: AtomicBool::new(false),
+            owner,
+            clients: Arc::new(Semaphore::new(CLIENTS)),
+        });
+        tokio::spawn(serve(listener, server, file));
+        Ok(())
+    }
+}
+
 /// The socket's file, removed at the end.
+#[derive(Debug)]
 struct File(PathBuf);
 
 impl Drop for File {
@@ -63,6 +137,8 @@ impl Drop for File {
 struct Server {
     stacks: Vec<Arc<Shared>>,
     write: bool,
+    /// For lines that are no questions.
+    commands: Option<Commands>,
     /// Somebody traces. There is one queue of events.
     tracing: AtomicBool,
     /// The user whom the socket belongs to.
@@ -70,35 +146,18 @@ struct Server {
     clients: Arc<Semaphore>,
 }
 
-impl Control {
-    /// Opens the socket. A task answers until the network ends.
-    pub(crate) fn open(self, stacks: Vec<Arc<Shared>>) -> io::Result<()> {
-        let listener = bind(&self.path)?;
-        let file = File(self.path);
-        let owner = std::fs::metadata(&file.0)?.uid();
-        let server = Arc::new(Server {
-            stacks,
-            write: self.write,
-            tracing: AtomicBool::new(false),
-            owner,
-            clients: Arc::new(Semaphore::new(CLIENTS)),
-        });
-        tokio::spawn(serve(listener, server, file));
-        Ok(())
-    }
-}
-
 /// Binds under another name, so that the socket never has wider rights than 0600.
-fn bind(path: &Path) -> io::Result<UnixListener> {
+fn bind(path: &Path) -> io::Result<std::os::unix::net::UnixListener> {
     let name = path.file_name().ok_or_else(|| invalid(format!("{}: expected a file", path.display())))?;
-    if std::os::unix::net::UnixStream::connect(path).is_ok() {
+    let is_other = std::fs::symlink_metadata(path).is_ok_and(|there| !there.file_type().is_socket());
+    if is_other || std::os::unix::net::UnixStream::connect(path).is_ok() {
         return Err(io::ErrorKind::AddrInUse.into());
     }
     let mut fresh = name.to_owned();
     fresh.push(".new");
     let fresh = path.with_file_name(fresh);
     let _ = std::fs::remove_file(&fresh);
-    let listener = UnixListener::bind(&fresh)?;
+    let listener = std::os::unix::net::UnixListener::bind(&fresh)?;
     std::fs::set_permissions(&fresh, std::fs::Permissions::from_mode(0o600))?;
     std::fs::rename(&fresh, path)?;
     Ok(listener)
@@ -158,6 +217,12 @@ async fn converse(
         if line.len() as u64 > REQUEST {
             let text = format!("{{\"error\":\"a request of more than {REQUEST} bytes\"}}\n");
             return write.write_all(text.as_bytes()).await;
+        }
+        if let (Some(commands), Ok(text)) = (&server.commands, std::str::from_utf8(&line))
+            && !text.trim_start().starts_with('{')
+        {
+            write.write_all(commands(text.trim()).as_bytes()).await?;
+            continue;
         }
         let request: Json = serde_json::from_slice(&line).unwrap_or(Json::Null);
         let id = request["id"].clone();
@@ -556,6 +621,34 @@ mod tests {
             }
         })
         .await;
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_program_answers_the_lines_that_are_no_json() {
+        let dir = tempdir();
+        let path = dir.join("net.sock");
+        let control = ControlSocket::bind(&path).unwrap();
+        let (device, _other_end) = device::memory::pair(1500);
+        let net = Net::builder().address([10, 9, 0, 2], 24).start(device).unwrap();
+        net.serve_control_with(control, |line| format!("[\"{line}\"]\n{{\"done\":true}}\n")).unwrap();
+        let asked = path.clone();
+        let asks = move || [ask(&asked, " list 7 "), ask(&asked, r#"{"do":"summary"}"#)];
+        let [own, general] = tokio::task::spawn_blocking(asks).await.unwrap();
+        assert_eq!(own[0], json!(["list 7"]));
+        assert_eq!(general[0]["states"], json!({}));
+        net.close(Duration::ZERO).await.unwrap();
+        removed(&path).await;
+        std::fs::remove_dir_all(dir).unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_path_with_something_else_than_a_socket_stays_as_it_is() {
+        let dir = tempdir();
+        let path = dir.join("notes");
+        std::fs::write(&path, "text").unwrap();
+        assert_eq!(ControlSocket::bind(&path).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        assert_eq!(std::fs::read(&path).unwrap(), b"text");
+        std::fs::remove_dir_all(dir).unwrap();
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -170,6 +170,36 @@ impl Net {
         stacks.flat_map(|stack| stack.call(|state, now| state.stack.diagnose(now, older_than))).collect()
     }
 
+    /// Answers questions at a control socket until the network ends, in a task of the current Tokio runtime.
+    ///
+    /// # Errors
+    ///
+    /// The runtime does not take the socket.
+    #[cfg(all(feature = "control", unix))]
+    pub fn serve_control(&self, socket: crate::ControlSocket) -> io::Result<()> {
+        socket.answer(self.shared(), None)
+    }
+
+    /// Like [`serve_control`](Net::serve_control), for a program with commands of its own: `commands` gets each line that
+    /// does not begin as JSON does, and returns the answer with its line ends.
+    ///
+    /// # Errors
+    ///
+    /// As [`serve_control`](Net::serve_control).
+    #[cfg(all(feature = "control", unix))]
+    pub fn serve_control_with(
+        &self,
+        socket: crate::ControlSocket,
+        commands: impl Fn(&str) -> String + Send + Sync + 'static,
+    ) -> io::Result<()> {
+        socket.answer(self.shared(), Some(Box::new(commands)))
+    }
+
+    #[cfg(all(feature = "control", unix))]
+    fn shared(&self) -> Vec<Arc<Shared>> {
+        self.all_stacks().iter().map(|stack| stack.0.clone()).collect()
+    }
+
     /// Adds an address. Listeners on the unspecified address accept connections to it too. Below an MTU of 1280 bytes
     /// an IPv6 address is not added (RFC 8200 §5).
     pub fn add_address(&self, address: impl Into<IpAddr>, prefix_len: u8) {

@@ -122,7 +122,7 @@ fn path_option(option: &str, path: &Path) -> String {
 }
 
 /// Removes the socket that an earlier program has left at a path, unless somebody still listens there.
-pub(super) fn take_path(path: &Path) -> io::Result<()> {
+fn take_path(path: &Path) -> io::Result<()> {
     let is_socket = std::fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_socket());
     if !is_socket {
         return Ok(());

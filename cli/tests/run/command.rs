@@ -94,6 +94,29 @@ fn f23_the_keys_of_a_terminal_stop_continue_and_interrupt() {
 }
 
 #[test]
+fn f23_a_run_is_asked_at_its_control_socket() {
+    let Some(scene) = Scene::new() else { return };
+    let port = scene.serve(crate::scene::echo);
+    let socket = std::env::temp_dir().join(format!("steadfast-run-{port}.sock"));
+    let control = format!("--control={}", socket.display());
+    let script = format!(
+        "exec 3<>/dev/tcp/{}/{port}; $0 ss -tnH --socket {} </dev/null",
+        crate::scene::SERVER,
+        socket.display()
+    );
+    let program = scene.program();
+    let output = scene.run(&[&control], &["bash", "-c", &script, program.to_str().unwrap()]);
+    let output = { output }.stdin(Stdio::null()).output().unwrap();
+    // The cage removes no file.
+    std::fs::remove_file(&socket).unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(
+        text.starts_with("ESTAB") && text.contains(&format!("{}:{port}", crate::scene::SERVER)),
+        "{output:?}"
+    );
+}
+
+#[test]
 fn f24_run_works_inside_itself_and_as_root() {
     let Some(scene) = Scene::new() else { return };
     let program = scene.program();

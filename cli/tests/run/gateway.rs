@@ -20,14 +20,14 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use crate::scene::{SERVER, Scene, echo, read_all, serve_here};
 
 /// A gateway that runs as an ordinary user.
-struct Gateway {
+pub(crate) struct Gateway {
     process: Child,
     errors: BufReader<ChildStderr>,
 }
 
 impl Gateway {
     /// Starts it, and waits until it is ready.
-    fn start(scene: &Scene, options: &[&str]) -> Gateway {
+    pub(crate) fn start(scene: &Scene, options: &[&str]) -> Gateway {
         let mut command = scene.user(scene.program().to_str().unwrap());
         command.arg("gateway").args(options);
         Gateway::spawn(command.stdin(Stdio::null()))
@@ -63,7 +63,7 @@ impl Drop for Gateway {
 }
 
 /// A folder in which the user may make sockets.
-fn folder(scene: &Scene) -> PathBuf {
+pub(crate) fn folder(scene: &Scene) -> PathBuf {
     let folder = scene.file("sockets");
     fs::create_dir(&folder).unwrap();
     fs::set_permissions(&folder, fs::Permissions::from_mode(0o777)).unwrap();
@@ -86,6 +86,10 @@ fn guest(scene: &Scene, client: &[&str]) -> Child {
 fn output(mut guest: Child) -> String {
     guest.stdin.take().unwrap().write_all(b"go\n").unwrap();
     String::from_utf8(guest.wait_with_output().unwrap().stdout).unwrap()
+}
+
+fn control_at(path: &Path) -> String {
+    format!("--control={}", path.display())
 }
 
 /// A command of the control socket, and the lines of its answer.
@@ -142,7 +146,7 @@ fn a_wrong_place_is_told_before_anything_starts() {
         (&["--fd", "77"], "--fd 77: "),
         (&["--netns", &own, "--publish=80:x"], "--publish `80:x`: expected a port or an address, found `x`"),
         (&["--unix-stream", "/no/such/folder/x"], "--unix-stream /no/such/folder/x: "),
-        (&["--control", "/no/such/folder/x", "--fd", "0"], "--control /no/such/folder/x: "),
+        (&["--control=/no/such/folder/x", "--fd", "0"], "--control=/no/such/folder/x: "),
         (&[], "error: the following required arguments were not provided"),
     ] {
         let mut command = scene.user(scene.program().to_str().unwrap());
@@ -178,8 +182,8 @@ fn f21_a_guest_behind_stream_frames_may_go_and_come_back() {
     let here = serve_here(echo);
     let (path, control) = (folder(&scene).join("frames"), scene.file("sockets/control"));
     let open = format!("--allow=127.0.0.1:{}", here.port());
-    let [path_text, control_text] = [&path, &control].map(|path| path.to_str().unwrap());
-    let gateway = Gateway::start(&scene, &["--unix-stream", path_text, "--control", control_text, &open]);
+    let (path_text, control_option) = (path.to_str().unwrap(), control_at(&control));
+    let gateway = Gateway::start(&scene, &["--unix-stream", path_text, &control_option, &open]);
     block_on(async {
         for _ in 0..2 {
             let device = UnixStreamFrames::connect(&path, HARDWARE, 1500).await.unwrap();
@@ -191,10 +195,59 @@ fn f21_a_guest_behind_stream_frames_may_go_and_come_back() {
         }
     });
     // Only its user may give it commands.
-    assert_eq!(fs::metadata(&control).unwrap().permissions().mode() & 0o777, 0o700);
+    assert_eq!(fs::metadata(&control).unwrap().permissions().mode() & 0o777, 0o600);
     assert_eq!(gateway.stop(), (Some(0), String::new()));
     // The next one takes the paths that this one has left.
-    Gateway::start(&scene, &["--unix-stream", path_text, "--control", control_text]);
+    Gateway::start(&scene, &["--unix-stream", path_text, &control_option]);
+}
+
+#[test]
+fn f21_the_connections_of_a_gateway_are_listed_while_they_carry_data() {
+    let Some(scene) = Scene::new() else { return };
+    let here = serve_here(echo);
+    let (path, control) = (folder(&scene).join("frames"), scene.file("sockets/control"));
+    let open = format!("--allow=127.0.0.1:{}", here.port());
+    let options = ["--unix-stream", path.to_str().unwrap(), &control_at(&control), &open];
+    let _gateway = Gateway::start(&scene, &options);
+    let ask = |words: &str| {
+        let mut command = Command::new(scene.program());
+        command.args(words.split(' ')).arg("--socket").arg(&control);
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{words}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let listed = std::thread::scope(|scope| {
+        let (tell, told) = std::sync::mpsc::channel();
+        let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+        let path = &path;
+        scope.spawn(move || {
+            block_on(async {
+                let device = UnixStreamFrames::connect(path, HARDWARE, 1500).await.unwrap();
+                let (_net, stream) = exchange(device, here.port()).await;
+                tell.send(stream.local_addr().unwrap()).unwrap();
+                let (mut reader, mut writer) = tokio::io::split(stream);
+                let pump = async { while writer.write_all(&[7; 10_000]).await.is_ok() {} };
+                let mut sink = tokio::io::sink();
+                let drain = tokio::io::copy(&mut reader, &mut sink);
+                tokio::select! { () = pump => {}, _ = drain => {}, _ = stopped => {} }
+            });
+        });
+        let guest = told.recv().unwrap();
+        let of_guest = format!("ss -tniO dst {guest}");
+        let listed = [ask(&of_guest), ask("top -d 0.2"), ask(&of_guest), ask("nstat -a TcpInSegs")];
+        drop(stop);
+        (guest, listed)
+    });
+    let (guest, [before, top, after, counted]) = listed;
+    let received = |text: &str| {
+        let row = text.lines().find(|row| row.starts_with("ESTAB")).unwrap_or_else(|| panic!("{text}"));
+        assert!(row.contains(&format!("10.0.2.4:{}", here.port())) && row.contains(&guest.to_string()));
+        let number = row.split("bytes_received:").nth(1).and_then(|rest| rest.split(' ').next());
+        number.and_then(|number| number.parse::<u64>().ok()).unwrap_or_else(|| panic!("{text}"))
+    };
+    assert!(received(&after) > received(&before), "{before}{after}");
+    assert!(top.contains(&guest.to_string()), "{top}");
+    assert!(counted.contains("TcpInSegs"), "{counted}");
 }
 
 #[test]
@@ -203,7 +256,7 @@ fn f21_forwards_are_added_and_removed_while_the_gateway_runs() {
     let process = guest(&scene, &["serve", "tcp", "10.0.2.15", "8080", "1"]);
     let control = folder(&scene).join("control");
     let pid = process.id().to_string();
-    let _gateway = Gateway::start(&scene, &["--netns", &pid, "--control", control.to_str().unwrap()]);
+    let _gateway = Gateway::start(&scene, &["--netns", &pid, &control_at(&control)]);
     let mut process = process;
     process.stdin.take().unwrap().write_all(b"go\n").unwrap();
     let mut lines = BufReader::new(process.stdout.take().unwrap()).lines();
@@ -234,8 +287,8 @@ fn f21_a_monitor_that_takes_no_frames_loses_them_and_stops_nobody() {
     let folder = folder(&scene);
     let (path, control, own) = (folder.join("frames"), folder.join("control"), scene.file("monitor"));
     let open = format!("--allow=127.0.0.1:{}", here.port());
-    let [path_text, control_text] = [&path, &control].map(|path| path.to_str().unwrap());
-    let _gateway = Gateway::start(&scene, &["--unix-dgram", path_text, "--control", control_text, &open]);
+    let (path_text, control_option) = (path.to_str().unwrap(), control_at(&control));
+    let _gateway = Gateway::start(&scene, &["--unix-dgram", path_text, &control_option, &open]);
     let socket = UnixDatagram::bind(&own).unwrap();
     // The user of the gateway must be able to answer.
     fs::set_permissions(&own, fs::Permissions::from_mode(0o777)).unwrap();

@@ -77,8 +77,15 @@ pub(crate) fn become_router() {
 
 impl Scene {
     /// Makes the namespaces. `None`: the machine does not allow it, which is reported.
+    #[track_caller]
     pub(crate) fn new() -> Option<Scene> {
-        if !enter_namespace(&["ip", "python3", "setpriv", "unshare", "mknod", "curl"]) {
+        Scene::with(&[])
+    }
+
+    /// The same for a test that needs these programs, too.
+    #[track_caller]
+    pub(crate) fn with(tools: &[&str]) -> Option<Scene> {
+        if !enter_namespace(&[&["ip", "python3", "setpriv", "unshare", "mknod", "curl"], tools].concat()) {
             return None;
         }
         let network = Namespace::new();
