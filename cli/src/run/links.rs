@@ -7,9 +7,9 @@ use std::os::fd::AsRawFd;
 use futures_util::TryStreamExt;
 use rtnetlink::packet_route::IpProtocol;
 use rtnetlink::packet_route::address::AddressHeaderFlags;
-use rtnetlink::packet_route::link::LinkAttribute;
+use rtnetlink::packet_route::link::{InfoData, InfoKind, InfoVeth, LinkAttribute};
 use rtnetlink::packet_route::rule::{RuleAction, RuleAttribute, RulePortRange};
-use rtnetlink::{Handle, IpVersion, LinkUnspec, LinkVeth, RouteMessageBuilder};
+use rtnetlink::{Handle, IpVersion, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder};
 use steadfast_gateway::Subnet;
 
 /// Index of `lo` in every network namespace.
@@ -28,19 +28,18 @@ fn connect() -> io::Result<Handle> {
     Ok(handle)
 }
 
-/// Makes a pair of virtual Ethernet devices: `far` in this namespace, without addresses, and `near` in another one.
+/// Makes a pair of virtual Ethernet devices: `far` in this namespace, which is new, without addresses, and `near` in
+/// another one. A device that was made here and moved there would cost a grace period of the kernel.
 pub(super) async fn make_pair(far: &str, near: &str, namespace: &impl AsRawFd) -> io::Result<()> {
-    let handle = connect()?;
-    handle.link().add(LinkVeth::new(far, near).build()).execute().await.map_err(into_io)?;
     // The stack is the only host there.
     for (name, value) in [("disable_ipv6", "1"), ("addr_gen_mode", "1")] {
-        let _ = std::fs::write(format!("/proc/sys/net/ipv6/conf/{far}/{name}"), value);
+        let _ = std::fs::write(format!("/proc/sys/net/ipv6/conf/default/{name}"), value);
     }
-    let up = LinkUnspec::new_with_index(index(&handle, far).await?).up().build();
-    handle.link().set(up).execute().await.map_err(into_io)?;
-    let near =
-        LinkUnspec::new_with_index(index(&handle, near).await?).setns_by_fd(namespace.as_raw_fd()).build();
-    handle.link().set(near).execute().await.map_err(into_io)
+    let near = LinkMessageBuilder::<LinkUnspec>::new().name(near.to_owned());
+    let near = InfoVeth::Peer(near.setns_by_fd(namespace.as_raw_fd()).build());
+    let far = LinkMessageBuilder::<LinkVeth>::new_with_info_kind(InfoKind::Veth).name(far.to_owned());
+    let pair = far.set_info_data(InfoData::Veth(near)).up().build();
+    connect()?.link().add(pair).execute().await.map_err(into_io)
 }
 
 /// Gives a device the addresses of a guest and routes by the gateway. Without `offload` the kernel sends no
