@@ -70,7 +70,7 @@ impl Pings {
     /// An error is the answer to the guest; without one, its packet has made its last hop.
     fn forward(self: &Arc<Pings>, request: &Echo) -> Result<(), Option<Reject>> {
         let to = self.shared.real_destination(SocketAddr::new(request.destination, 0));
-        match self.shared.decide_datagram(to) {
+        match self.shared.decide_ping(to) {
             Action::Allow => {}
             Action::Deny => return Err(Some(Reject::AdminProhibited)),
             Action::Drop => return Ok(()),

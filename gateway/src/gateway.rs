@@ -207,8 +207,8 @@ impl GatewayBuilder {
         self
     }
 
-    /// Lets the connections of guests leave by a proxy. Datagrams and pings are refused then, except queries to the
-    /// gateway's name server.
+    /// Lets the connections of guests leave by a proxy, and their datagrams, if it is one of SOCKS5. Pings are refused then,
+    /// and datagrams with HTTP, except queries to the gateway's name server.
     pub fn proxy(mut self, proxy: Proxy) -> GatewayBuilder {
         self.proxy = Some(proxy);
         self

@@ -34,6 +34,7 @@
 //! ```
 #![forbid(unsafe_code)]
 
+mod associate;
 mod clients;
 mod counters;
 mod dhcp4;

@@ -2,12 +2,13 @@
 
 use std::fmt;
 use std::io::{self, ErrorKind};
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::str::FromStr;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
+use crate::associate;
 use crate::malformed::Malformed;
 
 /// The longest answer of HTTP to a CONNECT.
@@ -36,6 +37,13 @@ pub struct Proxy {
 enum Kind {
     Socks5,
     Http,
+}
+
+/// Requests to a server of SOCKS5.
+#[derive(Clone, Copy)]
+enum Command {
+    Connect = 1,
+    Associate = 3,
 }
 
 impl FromStr for Proxy {
@@ -87,7 +95,10 @@ impl Proxy {
         let mut stream = TcpStream::connect(self.address).await.map_err(broken)?;
         stream.set_nodelay(true)?;
         let answered = match self.kind {
-            Kind::Socks5 => self.ask_socks(&mut stream, destination).await,
+            Kind::Socks5 => {
+                let asked = self.ask_socks(&mut stream, Command::Connect, destination).await;
+                asked.map(Result::err)
+            }
             Kind::Http => self.ask_http(&mut stream, destination).await,
         };
         match answered.map_err(broken)? {
@@ -96,8 +107,40 @@ impl Proxy {
         }
     }
 
-    /// `None`: the connection is made. Errors are those of the connection to the proxy.
-    async fn ask_socks(&self, stream: &mut TcpStream, to: SocketAddr) -> io::Result<Option<ErrorKind>> {
+    /// Returns whether datagrams can leave by the proxy.
+    pub(crate) fn carries_datagrams(&self) -> bool {
+        self.kind == Kind::Socks5
+    }
+
+    pub(crate) fn is_ipv4(&self) -> bool {
+        self.address.is_ipv4()
+    }
+
+    /// Asks for an association of UDP, which lives as long as the returned connection. Returns the address that takes its
+    /// datagrams, too.
+    pub(crate) async fn associate(&self) -> io::Result<(TcpStream, SocketAddr)> {
+        let unreachable = || io::Error::from(ErrorKind::HostUnreachable);
+        let mut stream = TcpStream::connect(self.address).await.map_err(|_| unreachable())?;
+        let any: SocketAddr = match self.address {
+            SocketAddr::V4(_) => ([0, 0, 0, 0], 0).into(),
+            SocketAddr::V6(_) => ([0u16; 8], 0).into(),
+        };
+        let answered = self.ask_socks(&mut stream, Command::Associate, any).await;
+        let mut relay = answered.map_err(|_| unreachable())??;
+        if relay.ip().is_unspecified() {
+            relay.set_ip(self.address.ip());
+        }
+        if relay.is_ipv4() == self.address.is_ipv4() { Ok((stream, relay)) } else { Err(unreachable()) }
+    }
+
+    /// Asks a server of SOCKS5. Returns the address that it has bound, or why it refuses. Other errors are those of the
+    /// connection to the proxy.
+    async fn ask_socks(
+        &self,
+        stream: &mut TcpStream,
+        command: Command,
+        to: SocketAddr,
+    ) -> io::Result<Result<SocketAddr, ErrorKind>> {
         const VERSION: u8 = 5;
         const NO_METHOD: u8 = 0;
         const PASSWORD: u8 = 2;
@@ -106,7 +149,7 @@ impl Proxy {
         let mut chosen = [0; 2];
         stream.read_exact(&mut chosen).await?;
         if chosen != [VERSION, method] {
-            return Ok(Some(ErrorKind::PermissionDenied));
+            return Ok(Err(ErrorKind::PermissionDenied));
         }
         if let Some((user, password)) = &self.user {
             // RFC 1929
@@ -116,24 +159,26 @@ impl Proxy {
             let mut status = [0; 2];
             stream.read_exact(&mut status).await?;
             if status[1] != 0 {
-                return Ok(Some(ErrorKind::PermissionDenied));
+                return Ok(Err(ErrorKind::PermissionDenied));
             }
         }
-        let address = match to.ip() {
-            IpAddr::V4(v4) => [&[1][..], &v4.octets()].concat(),
-            IpAddr::V6(v6) => [&[4][..], &v6.octets()].concat(),
-        };
-        stream.write_all(&[&[VERSION, 1, 0], &address[..], &to.port().to_be_bytes()].concat()).await?;
+        stream.write_all(&[&[VERSION, command as u8, 0], &associate::address(to)[..]].concat()).await?;
         let mut reply = [0; 4];
         stream.read_exact(&mut reply).await?;
         let rest = match reply[3] {
-            1 => 4,
-            4 => 16,
-            3 => stream.read_u8().await?.into(),
+            associate::V4 => 4,
+            associate::V6 => 16,
+            associate::NAME => stream.read_u8().await?.into(),
             _ => return Err(ErrorKind::InvalidData.into()),
         };
-        stream.read_exact(&mut vec![0; rest + 2]).await?;
-        Ok(refusal_of_socks(reply[1]))
+        let mut bound = vec![0; rest + 2];
+        stream.read_exact(&mut bound).await?;
+        if let Some(refused) = refusal_of_socks(reply[1]) {
+            return Ok(Err(refused));
+        }
+        // A name is of no use, and a connection needs none.
+        let bound = associate::parse_address(reply[3], &bound);
+        Ok(Ok(bound.map_or(([0, 0, 0, 0], 0).into(), |(bound, _)| bound)))
     }
 
     async fn ask_http(&self, stream: &mut TcpStream, to: SocketAddr) -> io::Result<Option<ErrorKind>> {

@@ -61,8 +61,16 @@ impl Shared {
         self.rules.decide_by_names(destination, &names)
     }
 
-    /// Decides about a datagram or a ping. None of them leaves by a proxy, nor past it.
+    /// Decides about a datagram. None passes by a proxy that carries none.
     pub(crate) fn decide_datagram(&self, destination: SocketAddr) -> Action {
+        match &self.proxy {
+            Some(proxy) if !proxy.carries_datagrams() => Action::Deny,
+            _ => self.decide(destination),
+        }
+    }
+
+    /// Decides about a ping. No proxy carries it, and none passes by a proxy.
+    pub(crate) fn decide_ping(&self, destination: SocketAddr) -> Action {
         if self.proxy.is_some() { Action::Deny } else { self.decide(destination) }
     }
 

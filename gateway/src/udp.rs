@@ -4,6 +4,7 @@
 //! the guest has sent to (REQ-8), and only what the guest sends keeps a flow alive (REQ-6).
 
 use std::collections::HashMap;
+use std::future::pending;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,14 +12,16 @@ use std::time::Duration;
 
 use steadfast::stack::{IcmpError, UdpPacket};
 use steadfast::{Reject, UdpForwarder};
-use tokio::io::Interest;
-use tokio::net::UdpSocket;
+use tokio::io::{AsyncReadExt, Interest};
+use tokio::net::{TcpStream, UdpSocket};
 use tokio::time::{Instant, sleep_until};
 
+use crate::associate::Association;
 use crate::clients::Clients;
 use crate::counters::count;
 use crate::errors;
 use crate::flows::Flow;
+use crate::proxy::Proxy;
 use crate::rules::Action;
 use crate::shared::Shared;
 use crate::sockets::{Header, send};
@@ -59,6 +62,8 @@ struct Mapping {
     key: Key,
     socket: UdpSocket,
     peers: Mutex<Peers>,
+    /// Its datagrams leave by a proxy.
+    association: Option<Association>,
 }
 
 #[derive(Debug)]
@@ -107,15 +112,8 @@ impl Table {
             if lock(&self.clients).answer(&packet) {
                 continue;
             }
-            if let Err(how) = self.forward(&packet) {
-                // A guest that is gone needs no answer.
-                let _ = match how {
-                    Refusal::Reject(how) => self.forwarder.reject(&packet, how),
-                    Refusal::Error(kind) => {
-                        let gateway = self.shared.gateway_of(packet.source.ip());
-                        self.forwarder.send_error(&packet, kind, gateway)
-                    }
-                };
+            if let Err(refusal) = self.forward(&packet) {
+                self.tell(&packet, &refusal);
             }
         }
     }
@@ -182,7 +180,7 @@ impl Table {
                 count(&self.shared.counts.udp_evicted);
             }
         }
-        let mapping = Arc::new(Mapping::new(key)?);
+        let mapping = Arc::new(Mapping::new(key, self.shared.proxy.as_ref())?);
         mappings.insert(key, mapping.clone());
         count(&self.shared.counts.udp_mappings);
         tokio::spawn(self.clone().answer(mapping.clone()));
@@ -191,23 +189,68 @@ impl Table {
 
     /// Carries answers and errors to the guest until the mapping has expired or lost its place.
     async fn answer(self: Arc<Table>, mapping: Arc<Mapping>) {
+        match self.associate(&mapping).await {
+            Ok(proxy) => self.answer_until(&mapping, proxy).await,
+            Err(error) => self.refuse(&mapping, &Refusal::of(error)),
+        }
+        let mut mappings = lock(&self.mappings);
+        if mappings.get(&mapping.key).is_some_and(|one| Arc::ptr_eq(one, &mapping)) {
+            mappings.remove(&mapping.key);
+        }
+    }
+
+    /// Asks the proxy to take datagrams, which it does while the returned connection lives. `None`: there is no proxy.
+    async fn associate(&self, mapping: &Mapping) -> io::Result<Option<TcpStream>> {
+        let (Some(proxy), Some(association)) = (&self.shared.proxy, &mapping.association) else {
+            return Ok(None);
+        };
+        let asked = tokio::time::timeout(UNANSWERED, proxy.associate()).await;
+        let (stream, relay) = asked.map_err(|_| io::ErrorKind::HostUnreachable)??;
+        association.open(&mapping.socket, relay);
+        Ok(Some(stream))
+    }
+
+    /// Tells the guest that its datagrams do not leave. The next one asks the proxy again.
+    fn refuse(&self, mapping: &Mapping, refusal: &Refusal) {
+        let samples: Vec<UdpPacket> =
+            lock(&mapping.peers).all.values().map(|peer| peer.sample.clone()).collect();
+        samples.iter().for_each(|sample| self.tell(sample, refusal));
+    }
+
+    /// Answers a datagram with an error.
+    fn tell(&self, packet: &UdpPacket, refusal: &Refusal) {
+        // A guest that is gone needs no answer.
+        let _ = match refusal {
+            Refusal::Reject(how) => self.forwarder.reject(packet, *how),
+            Refusal::Error(kind) => {
+                let gateway = self.shared.gateway_of(packet.source.ip());
+                self.forwarder.send_error(packet, *kind, gateway)
+            }
+        };
+    }
+
+    async fn answer_until(&self, mapping: &Arc<Mapping>, mut proxy: Option<TcpStream>) {
         let is_current =
-            || lock(&self.mappings).get(&mapping.key).is_some_and(|one| Arc::ptr_eq(one, &mapping));
+            || lock(&self.mappings).get(&mapping.key).is_some_and(|one| Arc::ptr_eq(one, mapping));
         while is_current() {
             let Some(expires) = mapping.expire() else { break };
+            let released = async {
+                match &mut proxy {
+                    // Whatever it says is not for us.
+                    Some(stream) => while matches!(stream.read(&mut [0; 64]).await, Ok(1..)) {},
+                    None => pending().await,
+                }
+            };
             tokio::select! {
                 ready = mapping.socket.ready(Interest::READABLE | Interest::ERROR) => {
                     if ready.is_err() {
                         break;
                     }
-                    self.carry(&mapping);
+                    self.carry(mapping);
                 }
                 () = sleep_until(expires.min(Instant::now() + LOOK)) => {}
+                () = released => break,
             }
-        }
-        let mut mappings = lock(&self.mappings);
-        if mappings.get(&mapping.key).is_some_and(|one| Arc::ptr_eq(one, &mapping)) {
-            mappings.remove(&mapping.key);
         }
     }
 
@@ -218,8 +261,13 @@ impl Table {
         for _ in 0..BATCH {
             match mapping.socket.try_recv_from(&mut buffer) {
                 Ok((len, from)) => {
+                    let unwrapped = match &mapping.association {
+                        Some(association) => association.receive(from, &buffer[..len]),
+                        None => Ok((from, &buffer[..len])),
+                    };
+                    let Ok((from, payload)) = unwrapped else { continue };
                     if let Some(source) = mapping.answered_by(from) {
-                        let answer = UdpPacket::new(source, mapping.key.0, buffer[..len].to_vec());
+                        let answer = UdpPacket::new(source, mapping.key.0, payload.to_vec());
                         match self.forwarder.try_send(&answer) {
                             Ok(()) => count(&self.shared.counts.udp_in),
                             Err(_) => count(&self.shared.counts.udp_dropped),
@@ -248,14 +296,16 @@ const BATCH: usize = 64;
 const LOOK: Duration = Duration::from_secs(10);
 
 impl Mapping {
-    fn new(key: Key) -> io::Result<Mapping> {
-        let local: IpAddr = if key.1 { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+    fn new(key: Key, proxy: Option<&Proxy>) -> io::Result<Mapping> {
+        let v4 = proxy.map_or(key.1, Proxy::is_ipv4);
+        let local: IpAddr = if v4 { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
         let socket = std::net::UdpSocket::bind((local, 0))?;
         socket.set_nonblocking(true)?;
         let socket = UdpSocket::from_std(socket)?;
-        errors::keep(&socket, key.1)?;
+        errors::keep(&socket, v4)?;
         let peers = Peers { all: HashMap::new(), used: Instant::now(), header: None };
-        Ok(Mapping { key, socket, peers: Mutex::new(peers) })
+        let association = proxy.map(|_| Association::new());
+        Ok(Mapping { key, socket, peers: Mutex::new(peers), association })
     }
 
     fn send(&self, packet: &UdpPacket, to: SocketAddr) -> io::Result<()> {
@@ -263,7 +313,8 @@ impl Mapping {
         let mut peers = lock(&self.peers);
         let UdpPacket { ttl, tos, dont_fragment, .. } = *packet;
         let header = Header { ttl: ttl - 1, tos, dont_fragment };
-        if peers.header != Some(header) {
+        // The proxy's own packets have fields of its own.
+        if peers.header != Some(header) && self.association.is_none() {
             header.set(&self.socket, self.key.1)?;
             peers.header = Some(header);
         }
@@ -277,7 +328,10 @@ impl Mapping {
         let peer = peers.all.entry(to).or_insert(Peer { used: now, answered: None, sample: sample.clone() });
         (peer.used, peer.sample) = (now, sample);
         drop(peers);
-        send(&self.socket, &packet.payload, to)
+        match &self.association {
+            Some(association) => association.send(&self.socket, &packet.payload, to),
+            None => send(&self.socket, &packet.payload, to),
+        }
     }
 
     /// Notes an answer. Returns the address that the guest knows its sender by; `None`: the guest has not sent to it.
