@@ -14,7 +14,7 @@ mod record;
 
 pub use self::missing::{Missing, summary};
 #[cfg(target_os = "linux")]
-pub use self::namespace::enter_namespace;
+pub use self::namespace::{enter_namespace, guest_kernel};
 pub use self::record::{NotRun, Records};
 
 /// Environment variable that makes every test fail that cannot run.

@@ -6,7 +6,8 @@ use std::fmt;
 use crate::NotRun;
 
 /// The Debian package of a program.
-const PACKAGES: [(&str, &str); 14] = [
+const PACKAGES: [(&str, &str); 16] = [
+    ("busybox", "busybox-static"),
     ("chromium", "chromium"),
     ("curl", "curl"),
     ("dhclient", "isc-dhcp-client"),
@@ -16,6 +17,7 @@ const PACKAGES: [(&str, &str); 14] = [
     ("nsenter", "util-linux"),
     ("ping", "iputils-ping"),
     ("python3", "python3"),
+    ("qemu-system-x86_64", "qemu-system-x86"),
     ("setpriv", "util-linux"),
     ("tshark", "tshark"),
     ("udhcpc", "udhcpc"),
@@ -34,6 +36,8 @@ pub enum Missing {
     Namespace(String),
     /// A program of this name.
     Tool(String),
+    /// A kernel for a virtual machine.
+    GuestKernel,
 }
 
 impl Missing {
@@ -47,6 +51,7 @@ impl Missing {
                 let package = PACKAGES.iter().find(|(name, _)| name == tool).map_or(&**tool, |(_, p)| p);
                 Remedy::Install(package.to_owned())
             }
+            Missing::GuestKernel => Remedy::FetchKernel,
         }
     }
 
@@ -57,6 +62,7 @@ impl Missing {
             Missing::Device => "tun".to_owned(),
             Missing::Namespace(reason) => format!("namespace {reason}"),
             Missing::Tool(tool) => format!("tool {tool}"),
+            Missing::GuestKernel => "guest-kernel".to_owned(),
         }
     }
 
@@ -65,6 +71,7 @@ impl Missing {
         Some(match code.split_once(' ') {
             None if code == "root" => Missing::Root,
             None if code == "tun" => Missing::Device,
+            None if code == "guest-kernel" => Missing::GuestKernel,
             Some(("namespace", reason)) => Missing::Namespace(reason.to_owned()),
             Some(("tool", tool)) => Missing::Tool(tool.to_owned()),
             _ => return None,
@@ -79,6 +86,7 @@ impl fmt::Display for Missing {
             Missing::Device => f.write_str("/dev/net/tun is not there"),
             Missing::Namespace(reason) => write!(f, "no network namespace can be made: {reason}"),
             Missing::Tool(tool) => write!(f, "{tool} is not installed"),
+            Missing::GuestKernel => f.write_str("there is no kernel for a virtual machine"),
         }
     }
 }
@@ -86,6 +94,7 @@ impl fmt::Display for Missing {
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
 enum Remedy {
     Install(String),
+    FetchKernel,
     LoadModule,
     OutsideOfContainer,
     AsRoot,
@@ -122,6 +131,7 @@ pub fn summary(not_run: &[NotRun]) -> String {
         text.push_str(&format!("       apt-get install {}\n", packages.join(" ")));
     }
     for (remedy, what) in [
+        (Remedy::FetchKernel, ".ci/guest"),
         (Remedy::LoadModule, "modprobe tun"),
         (Remedy::OutsideOfContainer, "give it the right to make network namespaces (CAP_SYS_ADMIN)"),
         (Remedy::AsRoot, "run the same command as root"),

@@ -1,7 +1,7 @@
 //! A new network namespace for a test.
 
 use std::io::{self, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use nix::sched::{CloneFlags, unshare};
 
@@ -21,6 +21,21 @@ pub fn enter_namespace(tools: &[&str]) -> bool {
         return false;
     }
     true
+}
+
+/// Returns the folder with the kernel of a virtual machine, `vmlinuz`, and its drivers, which `.ci/guest` has made. `None`:
+/// it is missing, which is reported, and the test must return.
+#[must_use]
+#[track_caller]
+pub fn guest_kernel() -> Option<PathBuf> {
+    // target/debug/deps/NAME-HASH
+    let program = std::env::current_exe().unwrap_or_default();
+    let folder = program.ancestors().nth(3).unwrap_or(Path::new(".")).join("guest");
+    if !folder.join("vmlinuz").exists() {
+        not_run(vec![Missing::GuestKernel]);
+        return None;
+    }
+    Some(folder)
 }
 
 /// The requirements that are not met. If there is none, this thread is in its namespace.

@@ -9,6 +9,7 @@ mod datagrams;
 mod faults;
 mod forwards;
 mod gateway;
+mod machine;
 mod names;
 mod scene;
 mod tcp;
