@@ -24,6 +24,7 @@ mod pcap;
 mod pcapng;
 mod reader;
 mod record;
+mod tunnel;
 mod window;
 
 pub use damage::{Damage, Error, Problem};

@@ -5,7 +5,7 @@ use std::io::Write;
 use pcap_parser::traits::PcapReaderIterator;
 
 use crate::link::{self, Unread};
-use crate::{Direction, Error, NAMES_LIMIT, Reader};
+use crate::{Direction, Error, NAMES_LIMIT, Reader, Record};
 
 /// A packet of a test file: seconds, fraction, captured bytes, length on the wire.
 type Packet<'a> = (u32, u32, &'a [u8], u32);
@@ -379,6 +379,90 @@ fn remarks_of_the_link_layer_are_kept() {
     assert_eq!(link::name(10), Some("fddi"));
 }
 
+/// A record of an IP packet.
+fn raw_record(data: &[u8]) -> Record<'_> {
+    let order = crate::bytes::Order::Little;
+    Record {
+        number: 1,
+        offset: 24,
+        section: 0,
+        interface: 0,
+        link: 101,
+        nanos: None,
+        len: data.len() as u32,
+        data,
+        direction: None,
+        checksum_not_ready: false,
+        segmented_later: false,
+        options: &[],
+        order,
+    }
+}
+
+#[test]
+fn the_packet_inside_tunnels_is_found() {
+    let ip = &IP[..];
+    let ipv4 = |protocol: u8, payload: Vec<u8>| {
+        let head = [0x45, 0, 0, 0, 0, 1, 0x40, 0, 64, protocol, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2];
+        [&head[..], &payload].concat()
+    };
+    let ipv6 = |protocol: u8, payload: Vec<u8>| {
+        let mut head = [0; 40];
+        (head[0], head[6]) = (0x60, protocol);
+        [&head[..], &payload].concat()
+    };
+    let with = |head: &[u8]| [head, ip].concat();
+    let ethernet = with(&[2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 8, 0]);
+    let udp = |port: u16, payload: &[u8]| {
+        let [high, low] = port.to_be_bytes();
+        [&[0x80, 0, high, low, 0, 0, 0, 0], payload].concat()
+    };
+    let vxlan = udp(4789, &[&[8, 0, 0, 0, 0, 0, 7, 0], &ethernet[..]].concat());
+    let geneve = |options: u8, kind: [u8; 2], rest: &[u8]| {
+        let head = [options, 0, kind[0], kind[1], 0, 0, 7, 0];
+        udp(6081, &[&head[..], &vec![0; usize::from(options) * 4], rest].concat())
+    };
+    let limit = [&[4, 0, 4, 1, 4, 1, 0, 0], ip].concat();
+    let opened = [
+        ipv4(4, ip.to_vec()),
+        ipv6(4, ip.to_vec()),
+        ipv6(60, limit),
+        ipv4(47, with(&[0, 0, 8, 0])),
+        ipv4(47, with(&[0xb0, 0, 8, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3])),
+        ipv4(47, [&[0, 0, 0x65, 0x58], &ethernet[..]].concat()),
+        ipv4(17, vxlan.clone()),
+        ipv6(17, vxlan.clone()),
+        ipv4(17, geneve(0, [8, 0], ip)),
+        ipv4(17, geneve(3, [0x65, 0x58], &ethernet)),
+        // A tunnel in a tunnel.
+        ipv4(47, [&[0, 0, 0x86, 0xdd], &ipv6(4, ip.to_vec())[..]].concat()),
+    ];
+    for packet in opened {
+        let record = raw_record(&packet);
+        let inner = record.inner();
+        assert_eq!((inner.link, inner.data, inner.len), (101, ip, ip.len() as u32), "{packet:02x?}");
+        // Cut anywhere, nothing panics, and nothing is found beyond the packet.
+        for len in 0..packet.len() {
+            assert!(raw_record(&packet[..len]).inner().data.len() <= len);
+        }
+    }
+    let mut fragment = ipv4(4, ip.to_vec());
+    fragment[6] = 0x20;
+    let closed = [
+        ip.to_vec(),
+        fragment,
+        // PPTP, a VXLAN header without its flag, the next version of Geneve, and another port.
+        ipv4(47, with(&[0x20, 1, 0x88, 0x0b, 0, 0, 0, 0])),
+        ipv4(17, udp(4789, &[&[0, 0, 0, 0, 0, 0, 7, 0], &ethernet[..]].concat())),
+        ipv4(17, udp(6081, &with(&[0x40, 0, 8, 0, 0, 0, 7, 0]))),
+        ipv4(17, udp(53, ip)),
+    ];
+    for packet in closed {
+        let record = raw_record(&packet);
+        assert_eq!(record.inner(), record, "{packet:02x?}");
+    }
+}
+
 #[test]
 fn no_bytes_panic() {
     // A generator of its own: the same bytes each time.
@@ -400,6 +484,7 @@ fn no_bytes_panic() {
                 for link in [0, 1, 9, 51, 101, 104, 105, 108, 113, 119, 127, 163, 239, 258, 276] {
                     let _ = link::ip(link, record.data);
                 }
+                let _ = record.inner();
                 let _ = record.comments().count();
             }
         }

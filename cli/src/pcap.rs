@@ -53,6 +53,14 @@ impl Pcap {
     }
 }
 
+/// How a capture is read.
+#[derive(Args, Clone, Copy, Default)]
+pub(crate) struct Reading {
+    /// Open tunnels: IP in IP, GRE, VXLAN, Geneve.
+    #[arg(long)]
+    decap: bool,
+}
+
 /// Diagnose captures: pcap or pcapng, also under gzip.
 ///
 /// Exit status: 0 sound, 1 findings at or above `--fail-on`, 2 not readable as a capture, 3 readable in part.
@@ -85,6 +93,8 @@ pub(crate) struct CheckFiles {
     /// Connections that are followed at once. Beyond, the oldest are given up.
     #[arg(long, value_name = "N", default_value_t = 1_000_000)]
     max_connections: usize,
+    #[command(flatten)]
+    reading: Reading,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -114,7 +124,7 @@ impl CheckFiles {
         let mut status = 0;
         for path in &self.files {
             let options = Options { key: random_key(), connections: self.max_connections, all: self.all };
-            let mut report = match check(path, options) {
+            let mut report = match check(path, self.reading, options) {
                 Ok(report) => report,
                 Err(failure) if self.files.len() > 1 => {
                     eprintln!("steadfast: {failure}");
@@ -181,10 +191,15 @@ fn open(path: &Path) -> Result<Reader<Box<dyn Read>>, Failure> {
 }
 
 /// Reads a capture, and gives each record to `take`.
-fn read(path: &Path, mut take: impl FnMut(&Record<'_>)) -> Result<Reader<Box<dyn Read>>, Failure> {
+fn read(
+    path: &Path,
+    reading: Reading,
+    mut take: impl FnMut(&Record<'_>),
+) -> Result<Reader<Box<dyn Read>>, Failure> {
     let mut reader = open(path)?;
     loop {
         match reader.next() {
+            Ok(Some(record)) if reading.decap => take(&record.inner()),
             Ok(Some(record)) => take(&record),
             Ok(None) => return Ok(reader),
             Err(error) => return Err(Failure::system(path.display(), error)),
@@ -192,9 +207,9 @@ fn read(path: &Path, mut take: impl FnMut(&Record<'_>)) -> Result<Reader<Box<dyn
     }
 }
 
-fn check(path: &Path, options: Options) -> Result<Report, Failure> {
+fn check(path: &Path, reading: Reading, options: Options) -> Result<Report, Failure> {
     let mut check = Check::new(options);
-    let reader = read(path, |record| check.record(record))?;
+    let reader = read(path, reading, |record| check.record(record))?;
     let mut report = check.finish(reader.format(), reader.position(), reader.interfaces(), reader.damage());
     report.captured.names = reader.names();
     Ok(report)

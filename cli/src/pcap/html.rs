@@ -15,7 +15,7 @@ use steadfast_timeline::view::View;
 
 use super::drawing::{Choice, Drawing};
 use super::text::{closing, seconds};
-use super::{check, random_key, read};
+use super::{Reading, check, random_key, read};
 use crate::failure::Failure;
 use crate::output::say;
 
@@ -49,6 +49,8 @@ pub(crate) struct Html {
     /// Replace addresses with addresses of documentation (RFC 5737, RFC 3849).
     #[arg(long)]
     anonymise: bool,
+    #[command(flatten)]
+    reading: Reading,
 }
 
 impl Html {
@@ -57,7 +59,7 @@ impl Html {
         // A page has other rows, too.
         self.within("--events", self.events, EVENT_LIMIT - EVENT_LIMIT / 10)?;
         let options = Options { key: random_key(), all: true, ..Options::default() };
-        let mut report = check(&self.file, options)?;
+        let mut report = check(&self.file, self.reading, options)?;
         let total = report.connections.len();
         let chosen = self.choose(std::mem::take(&mut report.connections))?;
         let left_out = total - chosen.len();
@@ -130,7 +132,7 @@ impl Html {
         for (at, connection) in chosen.iter().enumerate() {
             index.entry(ends(connection)).or_default().push(at);
         }
-        read(&self.file, |record| {
+        read(&self.file, self.reading, |record| {
             let Ok(ip) = link::ip(record.link, record.data) else { return };
             let Some((a, b)) = View::new(ip.bytes).and_then(|view| view.ends()) else { return };
             for at in index.get(&(a, b)).or(index.get(&(b, a))).into_iter().flatten() {
@@ -266,10 +268,11 @@ mod tests {
             connections: 200,
             events: 5000,
             anonymise: false,
+            reading: Reading::default(),
         };
         more(&mut command);
         let options = Options { all: true, ..Options::default() };
-        let mut report = check(&file, options).unwrap();
+        let mut report = check(&file, Reading::default(), options).unwrap();
         let chosen = command.choose(std::mem::take(&mut report.connections))?;
         let chapters = command.chapters(&chosen, &report)?;
         let mut page = Page { chapters, ..Page::default() };

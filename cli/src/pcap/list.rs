@@ -8,7 +8,7 @@ use clap::{Args, ValueEnum};
 use steadfast_diagnose::{Connection, Finding, Options};
 
 use super::text::{closing, seconds};
-use super::{check, random_key};
+use super::{Reading, check, random_key};
 use crate::failure::Failure;
 use crate::output::say;
 
@@ -27,6 +27,8 @@ pub(crate) struct List {
     /// The first N only; 0: all.
     #[arg(long, value_name = "N", default_value_t = 0)]
     top: usize,
+    #[command(flatten)]
+    reading: Reading,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -41,7 +43,8 @@ impl List {
     pub(super) fn run(self) -> Result<ExitCode, Failure> {
         let mut status = 0;
         for path in &self.files {
-            let report = check(path, Options { key: random_key(), all: true, ..Options::default() })?;
+            let report =
+                check(path, self.reading, Options { key: random_key(), all: true, ..Options::default() })?;
             let mut rows = Vec::new();
             for connection in &report.connections {
                 if fits(connection, &self.filter)? {
@@ -137,7 +140,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a.pcapng");
         std::fs::write(&path, file).unwrap();
-        let report = check(&path, Options { all: true, ..Options::default() }).unwrap();
+        let report = check(&path, Reading::default(), Options { all: true, ..Options::default() }).unwrap();
         let one = &report.connections[0];
         assert!(fits(one, "").unwrap() && fits(one, "host 192.0.2.2 and port 80").unwrap());
         assert!(!fits(one, "port 81").unwrap() && !fits(one, "host 192.0.2.9").unwrap());

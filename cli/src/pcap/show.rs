@@ -11,7 +11,7 @@ use steadfast_timeline::{ladder, pcapng};
 
 use super::drawing::{Drawing, belongs};
 use super::text::closing;
-use super::{check, random_key, read};
+use super::{Reading, check, random_key, read};
 use crate::failure::Failure;
 use crate::output::say;
 
@@ -36,6 +36,8 @@ pub(crate) struct Show {
     /// Rows at most; those in the middle are left out.
     #[arg(long, value_name = "N", default_value_t = 400)]
     rows: usize,
+    #[command(flatten)]
+    reading: Reading,
 }
 
 /// Write one connection to a capture of its own (pcapng, IP packets).
@@ -50,14 +52,16 @@ pub(crate) struct Split {
     /// The file to write.
     #[arg(short, long, value_name = "FILE")]
     output: PathBuf,
+    #[command(flatten)]
+    reading: Reading,
 }
 
 impl Show {
     pub(super) fn run(self) -> Result<ExitCode, Failure> {
         let range = self.packets.as_deref().map(packets).transpose()?;
-        let connection = find(&self.file, self.which.as_deref(), self.finding.as_deref())?;
+        let connection = find(&self.file, self.reading, self.which.as_deref(), self.finding.as_deref())?;
         let mut drawing = Drawing::new(&connection);
-        read(&self.file, |record| {
+        read(&self.file, self.reading, |record| {
             if range.is_none_or(|(from, to)| (from..=to).contains(&record.number)) {
                 drawing.record(record, self.comments);
             }
@@ -78,9 +82,9 @@ impl Show {
 
 impl Split {
     pub(super) fn run(self) -> Result<ExitCode, Failure> {
-        let connection = find(&self.file, Some(&self.which), None)?;
+        let connection = find(&self.file, self.reading, Some(&self.which), None)?;
         let mut out = [pcapng::section(""), pcapng::interface("")].concat();
-        read(&self.file, |record| {
+        read(&self.file, self.reading, |record| {
             if let Some((_, _, bytes)) = belongs(&connection, record) {
                 let comments: Vec<String> = record.comments().map(str::to_owned).collect();
                 out.extend(pcapng::packet(&pcapng::Packet {
@@ -106,11 +110,16 @@ fn packets(text: &str) -> Result<(u64, u64), Failure> {
 }
 
 /// Finds a connection of a capture.
-fn find(path: &Path, which: Option<&str>, finding: Option<&str>) -> Result<Connection, Failure> {
+fn find(
+    path: &Path,
+    reading: Reading,
+    which: Option<&str>,
+    finding: Option<&str>,
+) -> Result<Connection, Failure> {
     if path == Path::new("-") {
         return Err(Failure::usage("-: expected a file, since it is read twice"));
     }
-    let report = check(path, Options { key: random_key(), all: true, ..Options::default() })?;
+    let report = check(path, reading, Options { key: random_key(), all: true, ..Options::default() })?;
     let total = report.connections_total;
     let fits = |connection: &Connection| match (which, finding) {
         (Some(which), _) => match which.parse::<u32>() {
@@ -138,6 +147,11 @@ pub(super) mod tests {
 
     /// A connection that opens, carries data and closes, and another SYN, as a capture.
     pub(crate) fn handshake() -> Vec<u8> {
+        handshake_in(&[])
+    }
+
+    /// The same behind the headers of a tunnel.
+    fn handshake_in(tunnel: &[u8]) -> Vec<u8> {
         let (c, s) = ("192.0.2.1:4000".parse().unwrap(), "192.0.2.2:80".parse().unwrap());
         let other = "192.0.2.3:4001".parse().unwrap();
         let mut file = [pcapng::section(""), pcapng::interface("")].concat();
@@ -146,7 +160,7 @@ pub(super) mod tests {
             nanos += 1_000_000;
             let header =
                 Header { flags, seq: SeqNum(seq), ack: SeqNum(ack), window: 1000, ..Header::default() };
-            let bytes = build::tcp(from, to, header, data).unwrap();
+            let bytes = [tunnel, &build::tcp(from, to, header, data).unwrap()].concat();
             let len = bytes.len() as u32;
             file.extend(pcapng::packet(&pcapng::Packet {
                 nanos,
@@ -175,9 +189,9 @@ pub(super) mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a.pcapng");
         fs::write(&path, handshake()).unwrap();
-        let connection = find(&path, Some("1"), None).unwrap();
+        let connection = find(&path, Reading::default(), Some("1"), None).unwrap();
         let mut drawing = Drawing::new(&connection);
-        read(&path, |record| drawing.record(record, false)).unwrap();
+        read(&path, Reading::default(), |record| drawing.record(record, false)).unwrap();
         let text = ladder::draw(&drawing.timeline, 100);
         for wanted in [
             "#1",
@@ -194,7 +208,10 @@ pub(super) mod tests {
         }
         assert!(!text.contains("#2"), "another connection\n{text}");
         assert!(
-            find(&path, Some("7"), None).unwrap_err().to_string().contains("expected a number from 1 to 2")
+            find(&path, Reading::default(), Some("7"), None)
+                .unwrap_err()
+                .to_string()
+                .contains("expected a number from 1 to 2")
         );
     }
 
@@ -204,12 +221,27 @@ pub(super) mod tests {
         let (path, one) = (dir.path().join("a.pcapng"), dir.path().join("one.pcapng"));
         fs::write(&path, handshake()).unwrap();
         let which = "192.0.2.2:80-192.0.2.1:4000".to_owned();
-        Split { file: path, which, output: one.clone() }.run().unwrap();
-        let report = check(&one, Options { all: true, ..Options::default() }).unwrap();
+        Split { file: path, which, output: one.clone(), reading: Reading::default() }.run().unwrap();
+        let report = check(&one, Reading::default(), Options { all: true, ..Options::default() }).unwrap();
         assert_eq!((report.connections_total, report.captured.packets), (1, 8));
         assert_eq!(
             (report.connections[0].ended, report.connections[0].first_to_close),
             ("fin-both", "client")
         );
+    }
+
+    #[test]
+    fn a_tunnel_is_opened_when_asked() {
+        // GRE over IPv4.
+        let head = [0x45, 0, 0, 0, 0, 1, 0, 0, 64, 47, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2, 0, 0, 8, 0];
+        let dir = tempfile::tempdir().unwrap();
+        let (path, one) = (dir.path().join("gre.pcapng"), dir.path().join("one.pcapng"));
+        fs::write(&path, handshake_in(&head)).unwrap();
+        let options = || Options { all: true, ..Options::default() };
+        let total = |path: &Path, decap| check(path, Reading { decap }, options()).unwrap().connections_total;
+        assert_eq!((total(&path, false), total(&path, true)), (0, 2));
+        let reading = Reading { decap: true };
+        Split { file: path, which: "1".to_owned(), output: one.clone(), reading }.run().unwrap();
+        assert_eq!(total(&one, false), 1, "the packets of the connection, without the tunnel");
     }
 }
