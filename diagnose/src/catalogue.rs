@@ -318,6 +318,14 @@ pub const DIAGNOSES: &[Diagnosis] = &[
         cites: "RFC 7413",
     },
     Diagnosis {
+        id: "open-tfo-failed",
+        title: "The server did not take the data of a SYN with a cookie",
+        shown_by: "The SYN-ACK acknowledges the SYN alone",
+        advice: "It costs a round trip. Servers behind one address need one key: `sysctl net.ipv4.tcp_fastopen_key`; `nstat -az TcpExtTCPFastOpenPassiveFail TcpExtTCPFastOpenListenOverflow` on the server",
+        cases: &[],
+        cites: "RFC 7413 §4.2.2",
+    },
+    Diagnosis {
         id: "open-syn-data",
         title: "A SYN with data vanishes, and one without passes",
         shown_by: "The first SYN carried data, and the one that was answered did not",

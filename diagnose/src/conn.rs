@@ -56,6 +56,8 @@ pub(crate) mod fact {
     pub(crate) const STAMPED: u16 = 1 << 13;
     /// The last new data, of both directions, is a small segment of this one.
     pub(crate) const SMALL: u16 = 1 << 14;
+    /// The answer to its SYN acknowledges data of the SYN.
+    pub(crate) const SYN_DATA_ACKED: u16 = 1 << 15;
 }
 
 /// One direction: what its sender sent, and how far the other end acknowledged it.

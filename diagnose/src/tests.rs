@@ -9,7 +9,7 @@ use steadfast_capture::Reader;
 use steadfast_wire::build;
 use steadfast_wire::icmp::{ErrorKind, Message};
 use steadfast_wire::seq::SeqNum;
-use steadfast_wire::tcp::{Flags, Header, Options as TcpOptions, Timestamps};
+use steadfast_wire::tcp::{Cookie, Flags, Header, Options as TcpOptions, Timestamps};
 
 use crate::catalogue::{DIAGNOSES, diagnosis};
 use crate::{Check, Finding, Options, Place, Report, Severity};

@@ -28,10 +28,29 @@ pub(super) fn judge(conn: &Conn, context: &Context, out: &mut Vec<Finding>) {
             .see(changed.packet, "another ISN");
         out.push(finding.at(changed.at, 0).text("One SYN got SYN-ACKs with different initial numbers."));
     }
-    if conn.is(state::FAST_OPEN) && conn.is(state::SYN_DATA) && conn.is(state::SYN_ACK) {
+    fast_open(conn, out);
+}
+
+/// A SYN with a cookie and data: the server takes the data, or only the SYN.
+fn fast_open(conn: &Conn, out: &mut Vec<Finding>) {
+    let answer = conn.marks_of(SERVER, Kind::SynAck).next();
+    let Some(answer) = answer.filter(|_| conn.is(state::FAST_OPEN) && conn.is(state::SYN_DATA)) else {
+        return;
+    };
+    if conn.ways[CLIENT].is(fact::SYN_DATA_ACKED) {
         let finding = Finding::new("open-tfo-used", Severity::Info, Place::Client)
             .see(conn.first_packet, "SYN with a cookie and data");
         out.push(finding.at(conn.start, 0).text("The SYN carried data (TCP Fast Open)."));
+    } else if !conn.is(state::SYN_BARE) {
+        let text = format!("The SYN-ACK acknowledges the SYN, and not its {} bytes of data.", conn.syn_len);
+        out.push(
+            Finding::new("open-tfo-failed", Severity::Info, Place::Server)
+                .see(conn.first_packet, "SYN with a cookie and data")
+                .see(answer.packet, "acknowledges the SYN alone")
+                .at(conn.start, answer.at - conn.start)
+                .text(text)
+                .because("The server does not believe the cookie, or its queue of Fast Open is full; the data has to come again."),
+        );
     }
 }
 

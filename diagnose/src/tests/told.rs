@@ -134,6 +134,26 @@ fn a_syn_with_data_may_vanish_where_one_without_passes() {
 }
 
 #[test]
+fn fast_open_fails_where_the_answer_leaves_the_data_out() {
+    let opened = |cookie: bool, acked: u32| {
+        let fast_open = if cookie { Cookie::new(&[7; 8]) } else { None };
+        let mut tape = Tape::new();
+        tape.c(0.0, say(SYN, 1000, 0).len(100).options(TcpOptions { fast_open, ..offer(1, 0) }));
+        tape.s(20.0, say(SYN_ACK, 9000, 1001 + acked).options(offer(5, 1)));
+        tape.c(20.1, say(ACK, 1001 + acked, 9001));
+        tape
+    };
+    let found = opened(true, 0).find("open-tfo-failed");
+    assert_eq!((packets(&found), found.end), (vec![1, 2], Place::Server));
+    assert!(!says(&opened(true, 0), "open-tfo-used"));
+    for taken in [1, 100] {
+        let tape = opened(true, taken);
+        assert!(says(&tape, "open-tfo-used") && !says(&tape, "open-tfo-failed"), "{taken} bytes");
+    }
+    assert!(!says(&opened(false, 0), "open-tfo-failed"), "data without a cookie is another matter");
+}
+
+#[test]
 fn a_client_is_slow_if_nothing_else_held_it_up() {
     let asks_again = |at: f64, acked: bool| {
         let mut tape = Tape::new();

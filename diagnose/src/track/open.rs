@@ -121,6 +121,9 @@ fn answer(conn: &mut Conn, s: &Segment, again: bool) {
     let syn_len = conn.syn_len;
     let client = &mut conn.ways[CLIENT];
     if client.is(fact::SYN) && s.ack.wrapping_sub(client.una).wrapping_sub(1) <= syn_len {
+        if before(client.una.wrapping_add(1), s.ack) {
+            client.set(fact::SYN_DATA_ACKED);
+        }
         client.una = s.ack;
         client.nxt = later(client.nxt, s.ack);
         // With several SYNs it is not known which is answered, except that it is at most this long.
