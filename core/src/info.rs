@@ -173,6 +173,12 @@ info! {
     delivery_rate: u64,
     /// Whether the application, or the peer's window, limited the round trip of `delivery_rate`.
     delivery_rate_app_limited: bool,
+    /// Time in which something was queued or in flight; zero without `tcp_gso_quanta`, as the next two are.
+    busy_time: Duration,
+    /// Time in which the peer's window held data back.
+    rwnd_limited: Duration,
+    /// Time in which a writer waited for room, although everything had left and congestion control permitted more.
+    sndbuf_limited: Duration,
     /// Bytes queued but not sent yet.
     notsent_bytes: u64,
     /// Bytes acknowledged by the peer.

@@ -99,7 +99,8 @@ pub use ip::routes::{InterfaceId, PathMetrics, Route};
 pub use link::neighbours::{Neighbour, NeighbourState};
 pub use link::ports::RouterAdvertisement;
 pub use socket::{
-    ConnectOptions, Event, ListenOptions, Readiness, SendFlags, Shutdown, SocketId, SocketOptions, Spare,
+    ConnectOptions, Event, IcmpReport, ListenOptions, Readiness, SendFlags, Shutdown, SocketId,
+    SocketOptions, Spare,
 };
 pub use stack::{Interface, Medium, Packet, PacketBytes, Stack, Transmit};
 pub use steadfast_wire as wire;

@@ -4,6 +4,7 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
 use crate::config::{Config, CongestionControl, FastOpenKeys};
+use crate::error::Error;
 use crate::time::Duration;
 
 slotmap::new_key_type! {
@@ -92,6 +93,19 @@ pub struct SendFlags {
     pub more: bool,
     /// The next write begins a segment of its own (`MSG_EOR`).
     pub end_of_record: bool,
+}
+
+/// An ICMP error that ended a handshake, as the error queue of `IP_RECVERR` has it: see
+/// [`Stack::take_icmp_error`](crate::Stack::take_icmp_error).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub struct IcmpReport {
+    /// The error that the connect failed with.
+    pub error: Error,
+    /// The type of the message.
+    pub kind: u8,
+    /// Its code.
+    pub code: u8,
 }
 
 /// The direction that a [`shutdown`](crate::Stack::shutdown) ends.

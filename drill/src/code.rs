@@ -2,6 +2,7 @@
 
 mod info;
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -301,16 +302,29 @@ fn call(name: &str, arguments: &[Value]) -> Result<Value, String> {
     }
 }
 
-fn compare(operator: &str, left: &Value, right: &Value) -> Result<bool, String> {
-    let order = match (left, right) {
+/// How two values compare; tuples by their first difference. `None`: a number is not one.
+fn order(left: &Value, right: &Value) -> Result<Option<Ordering>, String> {
+    Ok(match (left, right) {
         (Value::Text(left), Value::Text(right)) => left.partial_cmp(right),
         (Value::Integer(left), Value::Integer(right)) => left.partial_cmp(right),
+        (Value::Tuple(left), Value::Tuple(right)) => {
+            for (left, right) in left.iter().zip(right) {
+                match order(left, right)? {
+                    Some(Ordering::Equal) => {}
+                    differs => return Ok(differs),
+                }
+            }
+            left.len().partial_cmp(&right.len())
+        }
         _ => match (left.real(), right.real()) {
             (Some(left), Some(right)) => left.partial_cmp(&right),
             _ => return Err(format!("{left} and {right} cannot be compared")),
         },
-    };
-    let Some(order) = order else { return Ok(false) };
+    })
+}
+
+fn compare(operator: &str, left: &Value, right: &Value) -> Result<bool, String> {
+    let Some(order) = order(left, right)? else { return Ok(false) };
     Ok(match operator {
         "<" => order.is_lt(),
         "<=" => order.is_le(),

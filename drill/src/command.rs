@@ -98,9 +98,9 @@ impl Runner<'_> {
                 }
                 _ => Err(unknown()),
             },
-            // The device has no offloads, there is no queueing discipline, and no metrics of earlier connections are
-            // kept.
-            "ethtool" | "tc" | "nstat" | "modprobe" | "kldload" | "kldunload" => {
+            "tc" => self.traffic_control(command, arguments),
+            // The device has no offloads, and no metrics of earlier connections are kept.
+            "ethtool" | "nstat" | "modprobe" | "kldload" | "kldunload" => {
                 self.done.notes.push(format!("`{command}` has no counterpart"));
                 Ok(())
             }
@@ -118,6 +118,16 @@ impl Runner<'_> {
             }
             _ => Err(unknown()),
         }
+    }
+
+    /// A queue of no length refuses every packet. Any other takes them, and has no counterpart here.
+    // DRILL-L11
+    fn traffic_control(&mut self, command: &str, arguments: &[String]) -> Result<(), Refused> {
+        let refuses = arguments.ends_with(&["pfifo", "limit", "0"].map(str::to_owned));
+        if !refuses {
+            self.done.notes.push(format!("`{command}` has no counterpart"));
+        }
+        self.subject.refuse_packets(refuses).map_err(Refused::Skip)
     }
 
     /// Runs `ip route add|change|replace` and `ip tcp_metrics flush`. Metrics of earlier connections are not kept.

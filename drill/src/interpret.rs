@@ -112,6 +112,9 @@ impl<'a> Interpreter<'a> {
     }
 
     fn play(&mut self) -> Run {
+        if let Some((at, reason)) = &self.settings.needs {
+            return Err(Stop { verdict: Verdict::Skip, ..fail(*at, reason.clone()) });
+        }
         for path in &self.settings.init_scripts {
             self.command(path, Position { line: 1, column: 1 })?;
         }

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use super::IpVersion;
 use super::ast::ScriptOption;
-use super::lex::{Parsed, SyntaxError};
+use super::lex::{Parsed, Position, SyntaxError};
 
 /// The parsed options.
 #[derive(Clone, Debug)]
@@ -23,6 +23,10 @@ pub(crate) struct ScriptOptions {
     pub(crate) non_fatal_packets: bool,
     pub(crate) non_fatal_calls: bool,
     pub(crate) init_scripts: Vec<String>,
+    /// The payload of each segment of a line that is sent to the stack; `None`: a line is one segment.
+    pub(crate) mss: Option<u16>,
+    /// An option asks for something that is not there: its place, and the reason.
+    pub(crate) needs: Option<(Position, String)>,
 }
 
 impl Default for ScriptOptions {
@@ -41,14 +45,15 @@ impl Default for ScriptOptions {
             non_fatal_packets: false,
             non_fatal_calls: false,
             init_scripts: Vec::new(),
+            mss: None,
+            needs: None,
         }
     }
 }
 
 /// Options that apply only to a real network, or to programs that are executed.
-const IGNORED: [&str; 33] = [
+const IGNORED: [&str; 30] = [
     "speed",
-    "mss",
     "gateway_ip",
     "netmask_ip",
     "tcp_ts_ecr_scaled",
@@ -77,8 +82,6 @@ const IGNORED: [&str; 33] = [
     "bind_address",
     "prefix_len",
     "ssh_path",
-    "udp_encaps",
-    "tcp_ao",
     "live_bind_ip",
 ];
 
@@ -101,6 +104,11 @@ impl ScriptOptions {
             "connect_port" => self.connect_port = value(option, "a port")?,
             "local_ip" => self.local_ip = Some(value(option, "an address")?),
             "remote_ip" => self.remote_ip = Some(value(option, "an address")?),
+            // DRILL-L21
+            "mss" => self.mss = Some(value(option, "a number of bytes up to 65535")?).filter(|mss| *mss > 0),
+            "udp_encaps" | "tcp_ao" => {
+                self.needs = Some((option.at, format!("--{} is not interpreted", option.name)));
+            }
             "mtu" => self.mtu = Some(value(option, "a number of bytes up to 65535")?),
             "tolerance_usecs" => {
                 let plain = ScriptOption { value: text.replace('_', ""), ..option.clone() };

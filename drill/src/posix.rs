@@ -15,7 +15,7 @@ use steadfast_core::{
 
 pub(crate) use self::options::{Option as KnownOption, Unset};
 use self::poll::Interest;
-use super::subject::{Errno, Listed};
+use super::subject::{Control, Errno, Listed};
 
 /// The largest read or write of one call.
 const LARGEST: usize = 1 << 26;
@@ -392,7 +392,7 @@ impl Posix {
             }
             _ => {}
         }
-        if let Some(error) = self.socket_mut(fd)?.error.take() {
+        if let Some(error) = self.socket_mut(fd)?.error.take().or_else(|| self.take_heard_error(fd)) {
             return Err(error.name());
         }
         let zeros = vec![0; len.min(LARGEST)];
@@ -543,7 +543,7 @@ impl Posix {
         };
         let mut buffer = vec![0; len];
         if self.stack.readable(id).map_err(Error::name)?.0 == 0
-            && let Some(error) = self.socket_mut(fd)?.error.take()
+            && let Some(error) = self.socket_mut(fd)?.error.take().or_else(|| self.take_heard_error(fd))
         {
             return Err(error.name());
         }
@@ -559,12 +559,36 @@ impl Posix {
         self.stack.readable(id).ok()?.1.checked_sub(1)
     }
 
-    /// Whether ICMP errors would be queued (`IP_RECVERR`).
-    pub(crate) fn keeps_icmp_errors(&self, fd: i32) -> bool {
+    /// Whether ICMP errors are told at once (`IP_RECVERR`).
+    fn hears_icmp(&self, fd: i32) -> bool {
         let on = |socket: &Socket, key| socket.kept.get(&key).is_some_and(|on| *on != 0);
         self.socket_of(fd).is_ok_and(|socket| {
             on(socket, ("IPPROTO_IP", "IP_RECVERR")) || on(socket, ("IPPROTO_IPV6", "IPV6_RECVERR"))
         })
+    }
+
+    /// The ICMP error in the queue of errors. Only one that ended a handshake gets there.
+    // DRILL-L18
+    pub(crate) fn next_report(&mut self, fd: i32) -> Result<Control, Errno> {
+        let ipv6 = self.socket_of(fd)?.ipv6;
+        let icmpv6 = self.peer_of(fd).is_some_and(|remote| !remote.ip().to_canonical().is_ipv4());
+        let id = self.stream(fd).filter(|_| self.hears_icmp(fd)).ok_or("EAGAIN")?;
+        let report = self.stack.take_icmp_error(id).map_err(Error::name)?.ok_or("EAGAIN")?;
+        self.socket_mut(fd)?.error = None;
+        Ok(Control::Icmp { ipv6, icmpv6, errno: report.error.name(), kind: report.kind, code: report.code })
+    }
+
+    fn peer_of(&self, fd: i32) -> Option<SocketAddr> {
+        self.stack.peer_addr(self.stream(fd)?).ok()
+    }
+
+    /// An ICMP error about a connection, which `IP_RECVERR` makes that of the next call.
+    // DRILL-L18
+    fn take_heard_error(&mut self, fd: i32) -> Option<Error> {
+        if !self.hears_icmp(fd) {
+            return None;
+        }
+        self.take_error(fd).ok().flatten()
     }
 
     /// Whether the urgent byte is read like others (`SO_OOBINLINE`).

@@ -21,7 +21,7 @@ const START: Instant = Instant::from_secs(1000);
 /// Waiting in virtual time is free: longer than any timer, and than timestamps take to wrap.
 const PATIENCE: Duration = Duration::from_secs(100 * 24 * 3600);
 /// The release of Linux on which most scripts rest.
-const LINUX_RELEASE: u32 = 612;
+const LINUX_RELEASE: u32 = 609;
 /// The seed of all randomness.
 const SECRET: [u8; 32] = *b"drill: the same script, same run";
 /// The buffer for one packet of any size.
@@ -125,21 +125,25 @@ impl Simulated {
 
     /// Transmits the stack's packets and retries the blocked call, until both make no more progress.
     fn settle(&mut self) {
+        self.transmit();
+        // A call may send and go on blocking.
+        while self.go_on() | self.transmit() {}
+    }
+
+    /// Takes the packets that left during a call, and those that leave now. Returns whether there were any.
+    fn transmit(&mut self) -> bool {
+        self.trace();
+        let mut packets = std::mem::take(&mut self.posix.sent);
         let mut frame = vec![0; FRAME];
-        loop {
+        let mut any = !packets.is_empty();
+        let at = self.posix.now;
+        self.events.extend(packets.drain(..).map(|packet| SubjectEvent::Sent { at, packet }));
+        while let Some(sent) = self.posix.stack.transmit(at, &mut frame) {
             self.trace();
-            for packet in std::mem::take(&mut self.posix.sent) {
-                self.events.push_back(SubjectEvent::Sent { at: self.posix.now, packet });
-            }
-            while let Some(sent) = self.posix.stack.transmit(self.posix.now, &mut frame) {
-                self.trace();
-                let packet = frame[..sent.len].to_vec();
-                self.events.push_back(SubjectEvent::Sent { at: self.posix.now, packet });
-            }
-            if !self.go_on() {
-                return;
-            }
+            self.events.push_back(SubjectEvent::Sent { at, packet: frame[..sent.len].to_vec() });
+            any = true;
         }
+        any
     }
 
     fn trace(&mut self) {
@@ -196,12 +200,9 @@ impl Simulated {
                 Err("EINPROGRESS" | "EALREADY") if !posix.nonblocking(*fd) => Ok(Attempt::Blocks(None)),
                 result => done(result),
             },
-            Request::Receive { fd, flags, .. } if flags.error_queue => {
-                // Nothing but ICMP errors would come there: zero copy and timestamps are not interpreted.
-                if posix.keeps_icmp_errors(*fd) {
-                    return Err(Refused::Skip("reports of IP_RECVERR are not kept".to_owned()));
-                }
-                returned(Err("EAGAIN"))
+            // Nothing but ICMP errors comes there: zero copy and timestamps are not interpreted.
+            Request::Receive { fd, len, flags } if flags.error_queue => {
+                returned(posix.next_report(*fd).map(|report| carry::report(report, *len)))
             }
             Request::Receive { fd, len, flags } => carry::receive(posix, *fd, *len, *flags, progress),
             Request::Send { fd, len, to: Some(to), .. }
@@ -290,6 +291,13 @@ impl Subject for Simulated {
 
     fn inject(&mut self, packet: &[u8]) {
         self.posix.stack.receive(self.posix.now, packet);
+        self.settle();
+    }
+
+    fn inject_all(&mut self, packets: &[Vec<u8>]) {
+        for packet in packets {
+            self.posix.stack.receive(self.posix.now, packet.as_slice());
+        }
         self.settle();
     }
 
@@ -387,6 +395,11 @@ impl Subject for Simulated {
         let before = stack.routes().into_iter().find(alike);
         before.into_iter().for_each(|route| _ = stack.remove_route(&route));
         stack.add_route(route).map_err(|error| format!("the route {route}: {error}"))
+    }
+
+    fn refuse_packets(&mut self, refuse: bool) -> Result<(), String> {
+        self.posix.stack.refuse_packets(refuse);
+        Ok(())
     }
 
     fn set(&mut self, name: &str, value: &str) -> Result<Option<String>, String> {

@@ -38,6 +38,11 @@ pub trait Subject {
     /// Delivers a packet to it.
     fn inject(&mut self, packet: &[u8]);
 
+    /// Delivers packets that arrive together: it need not answer each by itself.
+    fn inject_all(&mut self, packets: &[Vec<u8>]) {
+        packets.iter().for_each(|packet| self.inject(packet));
+    }
+
     /// Returns the oldest event that was not returned before.
     fn next_event(&mut self) -> Option<SubjectEvent>;
 
@@ -74,6 +79,11 @@ pub trait Subject {
 
     /// Changes the route to a network (`ip route change`). An error says why the script cannot run.
     fn set_path(&mut self, network: IpAddr, prefix_len: u8, path: PathMetrics) -> Result<(), String>;
+
+    /// Says whether the device refuses all packets. An error says why the script cannot run.
+    fn refuse_packets(&mut self, refuse: bool) -> Result<(), String> {
+        if refuse { Err("the device cannot refuse packets here".to_owned()) } else { Ok(()) }
+    }
 
     /// Sets a sysctl. `Some` is a note that it had no effect. An error says why the script cannot run.
     fn set(&mut self, name: &str, value: &str) -> Result<Option<String>, String>;
@@ -271,6 +281,19 @@ pub enum Reply {
 pub enum Control {
     /// `TCP_CM_INQ`: bytes that are left to read.
     Inq(i64),
+    /// `IP_RECVERR`, or `IPV6_RECVERR`: an ICMP error.
+    Icmp {
+        /// The socket is one of IPv6.
+        ipv6: bool,
+        /// The message is ICMPv6.
+        icmpv6: bool,
+        /// The meaning of the error.
+        errno: Errno,
+        /// The type of the message.
+        kind: u8,
+        /// Its code.
+        code: u8,
+    },
 }
 
 /// The flags of a receive.

@@ -84,11 +84,13 @@ impl<'a> World<'a> {
         }
     }
 
-    /// Delivers a packet to the stack.
-    pub(crate) fn inject(&mut self, bytes: Vec<u8>) {
+    /// Delivers packets to the stack that arrive together.
+    pub(crate) fn inject(&mut self, packets: Vec<Vec<u8>>) {
         let at = self.now();
-        self.subject.inject(&bytes);
-        self.push(Entry { at, what: What::Packet { inbound: true, bytes } });
+        self.subject.inject_all(&packets);
+        for bytes in packets {
+            self.push(Entry { at, what: What::Packet { inbound: true, bytes } });
+        }
         self.settle();
     }
 

@@ -37,7 +37,7 @@ options! {
     non_fatal "non_fatal" "packet,syscall" "Note wrong packets or calls instead of failing.";
     strict_segments "strict_segments" "BOOL" "One line is one segment.";
     init_scripts "init_scripts" "FILES" "Set-up scripts, with commas between.";
-    mss "mss" "BYTES" "Accepted and ignored.";
+    mss "mss" "BYTES" "A line to the stack arrives as segments of so many bytes.";
     speed "speed" "MBPS" "Accepted and ignored.";
     gateway_ip "gateway_ip" "ADDRESS" "Accepted and ignored.";
     netmask_ip "netmask_ip" "ADDRESS" "Accepted and ignored.";
@@ -60,6 +60,6 @@ options! {
     code_command "code_command" "COMMAND" "Accepted and ignored: code is interpreted.";
     code_format "code_format" "FORMAT" "Accepted and ignored: code is interpreted.";
     code_sockopt "code_sockopt" "OPTION" "Accepted and ignored: code is interpreted.";
-    udp_encaps "udp_encaps" "MODE" "Accepted and ignored.";
+    udp_encaps "udp_encaps" "MODE" "Skips the scripts: TCP in UDP is not interpreted.";
     debug "debug" "BOOL" "Accepted and ignored.";
 }

@@ -223,6 +223,8 @@ pub(crate) struct Routing {
     /// The last answers, by their destinations. Empty while there is no choice.
     cache: Vec<Option<Answer>>,
     next: InterfaceId,
+    /// No device takes packets, and connections know.
+    pub(crate) refuses: bool,
 }
 
 /// A destination and its interface. The local address matters to a link-local destination alone.
@@ -246,6 +248,7 @@ impl Routing {
             scoped: Vec::new(),
             cache: Vec::new(),
             next: InterfaceId(first.id.0 + 1),
+            refuses: false,
         };
         Routing::defaults().into_iter().for_each(|route| routing.routes.add(route));
         routing

@@ -391,6 +391,7 @@ impl Stack {
             remote: request.tuple.remote(),
             options: Arc::clone(&self.default_options),
             info: None,
+            icmp: None,
         };
         socket.kind = SocketKind::Finished(self.finished.insert(finished));
         self.notify(request.socket, Event::READABLE | Event::WRITABLE | Event::CLOSED | Event::ERROR);

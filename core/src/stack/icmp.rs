@@ -4,13 +4,14 @@ use std::net::IpAddr;
 
 use super::inbound::Datagram;
 use super::replies::Queued;
-use super::sockets::Place;
+use super::sockets::{Place, SocketKind};
 use super::{Stack, env_of};
 use crate::counters::{DropReason, ReplyReason};
 use crate::error::Error;
 use crate::flow::FlowRef;
 use crate::ip::pmtu;
 use crate::seq::SeqNum;
+use crate::socket::{IcmpReport, SocketId};
 use crate::tcp::bsd;
 use crate::tcp::room::room_in;
 use crate::tcp::tcb::Origin;
@@ -46,7 +47,10 @@ impl Stack {
             Some(Message::Error { kind: ErrorKind::SourceQuench, .. }) | Some(Message::Other) | None => {
                 self.counters.count_drop(DropReason::IcmpInvalid);
             }
-            Some(Message::Error { kind, quoted }) => self.icmp_error(datagram.destination(), kind, quoted),
+            Some(Message::Error { kind, quoted }) => {
+                let codes = datagram.payload.first_chunk().copied().unwrap_or_default();
+                self.icmp_error(datagram.destination(), (kind, codes), quoted);
+            }
             Some(Message::EchoRequest { .. } | Message::EchoReply { .. }) => {
                 self.counters.count_drop(DropReason::IcmpInvalid);
             }
@@ -54,7 +58,7 @@ impl Stack {
     }
 
     /// Handles an error about a packet that this stack allegedly sent (MUST-54).
-    fn icmp_error(&mut self, arrived_at: IpAddr, kind: ErrorKind, quoted: &[u8]) {
+    fn icmp_error(&mut self, arrived_at: IpAddr, (kind, codes): (ErrorKind, [u8; 2]), quoted: &[u8]) {
         let Some(about) = quoted_packet(arrived_at, quoted) else {
             return self.counters.count_drop(DropReason::IcmpInvalid);
         };
@@ -71,7 +75,7 @@ impl Stack {
                 self.packet_too_big(&tuple, seq, mtu)
             }
             (ErrorKind::PacketTooBig { mtu }, Quoted::Udp(_, len)) => self.udp_too_big(&tuple, len, mtu),
-            (_, Quoted::Segment(_, seq)) => self.segment_error(&tuple, seq, kind),
+            (_, Quoted::Segment(_, seq)) => self.segment_error(&tuple, seq, (kind, codes)),
             (_, Quoted::Udp(..)) => {
                 let (error, hard) = meaning(kind, tuple.is_ipv4());
                 self.udp_error(&tuple, error, hard);
@@ -79,8 +83,8 @@ impl Stack {
         }
     }
 
-    /// Handles an error about a segment.
-    fn segment_error(&mut self, tuple: &FourTuple, seq: SeqNum, kind: ErrorKind) {
+    /// Handles an error about a segment, with the type and the code of the message.
+    fn segment_error(&mut self, tuple: &FourTuple, seq: SeqNum, (kind, codes): (ErrorKind, [u8; 2])) {
         let Some(flow) = self.find(tuple) else {
             return self.dropped(tuple, DropReason::IcmpUnmatched);
         };
@@ -91,9 +95,11 @@ impl Stack {
             FlowRef::Connection(index) => {
                 // Linux: any error ends a handshake, unless an application has the connection already. DRILL-X34
                 let hard = if linux { !self.is_held(index) } else { hard };
+                let socket = self.connections[index].socket;
                 let outcome = self
                     .with_connection(index, |connection, env| connection.icmp_error(seq, error, hard, env));
                 self.apply(index, outcome, None);
+                socket.into_iter().for_each(|id| self.report_icmp(id, error, codes));
             }
             FlowRef::Opening(index) if self.config.tcp_bsd_rules => {
                 let sent = seq == self.openings[index].iss && self.openings[index].first_sent.is_some();
@@ -108,7 +114,9 @@ impl Stack {
             FlowRef::Opening(index) => match self.openings[index].icmp_error(seq, error, hard || linux) {
                 Ok(Some(error)) => {
                     self.counters.attempt_fails += 1;
+                    let socket = self.openings[index].socket;
                     self.fail_opening(index, error);
+                    self.report_icmp(socket, error, codes);
                 }
                 Ok(None) => {
                     let opening = &mut self.openings[index];
@@ -130,6 +138,28 @@ impl Stack {
             // All sent data is acknowledged.
             FlowRef::Dormant(_) => self.dropped(tuple, DropReason::IcmpNotInFlight),
         }
+    }
+
+    /// Keeps the message for the application, if it ended the handshake.
+    // DRILL-L18
+    fn report_icmp(&mut self, id: SocketId, error: Error, [kind, code]: [u8; 2]) {
+        let Some(SocketKind::Finished(index)) = self.sockets.get(id).map(|socket| &socket.kind) else {
+            return;
+        };
+        self.finished[*index].icmp = Some(Box::new(IcmpReport { error, kind, code }));
+    }
+
+    /// Returns and clears the ICMP error that ended a handshake, as a read of the error queue does with `IP_RECVERR`.
+    /// Clears what [`take_error`](Stack::take_error) would return as well. Error:
+    /// [`NoSuchSocket`](Error::NoSuchSocket).
+    pub fn take_icmp_error(&mut self, id: SocketId) -> Result<Option<IcmpReport>, Error> {
+        let SocketKind::Finished(index) = self.socket(id)?.kind else { return Ok(None) };
+        let finished = &mut self.finished[index];
+        let report = finished.icmp.take();
+        if report.is_some() {
+            finished.error = None;
+        }
+        Ok(report.map(|report| *report))
     }
 
     /// Whether a connection was accepted before its third segment.

@@ -75,6 +75,12 @@ impl Stack {
         true
     }
 
+    /// Says whether the devices refuse all packets, as a device with a queue of no length does. They are
+    /// dropped, and connections know: they try again every half second, without back-off.
+    pub fn refuse_packets(&mut self, refuse: bool) {
+        self.routing.refuses = refuse;
+    }
+
     /// Lists the interfaces with their present addresses.
     pub fn interfaces(&self) -> Vec<(InterfaceId, Interface)> {
         let describe = |link: Link| {

@@ -121,8 +121,8 @@ impl Stack {
         for (_, finished) in
             in_order(self.finished.iter(), state, |finished| (finished.local, finished.remote))
         {
-            let Finished { receive_queue, error, local, remote, options: _, info: _ } = finished;
-            (receive_queue, error, local, remote).hash(state);
+            let Finished { receive_queue, error, local, remote, options: _, info: _, icmp } = finished;
+            (receive_queue, error, local, remote, icmp).hash(state);
         }
     }
 

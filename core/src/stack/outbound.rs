@@ -133,6 +133,9 @@ impl Stack {
             self.counters.out_requests += 1;
             let packet = &frame[..transmit.len];
             if !self.addresses.loops(packet) {
+                if self.routing.refuses {
+                    continue;
+                }
                 if transmit.interface != InterfaceId::NONE {
                     return Some(transmit);
                 }

@@ -9,7 +9,7 @@ use super::Stack;
 use crate::buffer::Rope;
 use crate::error::Error;
 use crate::info::Info;
-use crate::socket::{Event, SocketId, SocketOptions};
+use crate::socket::{Event, IcmpReport, SocketId, SocketOptions};
 use crate::table::Table;
 use crate::tuple::mapped;
 
@@ -73,6 +73,8 @@ pub(super) struct Finished {
     pub(super) options: Arc<SocketOptions>,
     /// The connection as it was at its end; none for a connect that failed.
     pub(super) info: Option<Box<Info>>,
+    /// The message that ended a handshake; taken when reported.
+    pub(super) icmp: Option<Box<IcmpReport>>,
 }
 
 /// Returns an IPv4 end as the IPv4-mapped address that a dual-stack socket shows.

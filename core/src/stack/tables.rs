@@ -79,7 +79,7 @@ impl Stack {
             self.connections[index].note_handshake(round_trip, &env_of!(self));
         }
         if self.config.follows_linux() {
-            self.connections[index].follow_linux(syn_retransmissions);
+            self.connections[index].follow_linux(syn_retransmissions, &self.config);
         }
         match from {
             Some(old) => self.replace(&tuple, old, FlowRef::Connection(index)),
@@ -235,7 +235,7 @@ impl Stack {
             let (local, remote) = (connection.tcb.tuple.local(), connection.tcb.tuple.remote());
             let options = Arc::clone(&connection.options);
             let info = Some(Box::new(info));
-            let finished = Finished { receive_queue, error, local, remote, options, info };
+            let finished = Finished { receive_queue, error, local, remote, options, info, icmp: None };
             socket.kind = SocketKind::Finished(self.finished.insert(finished));
             let failed = if error.is_some() { Event::ERROR } else { Event::default() };
             self.notify(id, Event::READABLE | Event::WRITABLE | Event::CLOSED | failed | events);
@@ -271,6 +271,7 @@ impl Stack {
                 remote,
                 options,
                 info: None,
+                icmp: None,
             };
             socket.kind = SocketKind::Finished(self.finished.insert(finished));
             let events = Event::READABLE | Event::WRITABLE | Event::CLOSED | Event::ERROR;

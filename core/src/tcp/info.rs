@@ -48,6 +48,7 @@ impl Connection {
         // Linux counts the SYN of a connect.
         let syn = config.follows_linux() && tcb.origin == Origin::Active && tcb.state != State::SynReceived;
         let (delivery_rate, delivery_rate_app_limited) = self.congestion.delivery_rate();
+        let limited = self.quanta().map(|quanta| quanta.limits.times(Tick::at(now))).unwrap_or_default();
         Info {
             state: tcb.state,
             local: tcb.tuple.local(),
@@ -95,6 +96,9 @@ impl Connection {
             total_retrans: self.rare.as_ref().map_or(0, |rare| rare.total_retrans),
             delivery_rate,
             delivery_rate_app_limited,
+            busy_time: limited.busy,
+            rwnd_limited: limited.window,
+            sndbuf_limited: limited.buffer,
             notsent_bytes: self.unsent() as u64,
             bytes_acked: self.bytes_acked + u64::from(syn),
             bytes_received: self.bytes_received,

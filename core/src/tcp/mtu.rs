@@ -1,8 +1,8 @@
 //! Path MTU discovery of a connection, by ICMP errors (RFC 1191, 8201, 5927) and by probing (RFC 4821). The route limits it.
 
 use super::room::fixed_headers;
-use super::tcb::{Connection, Env};
-use crate::config::MtuProbing;
+use super::tcb::{Connection, Env, Origin};
+use crate::config::{Config, MtuProbing};
 use crate::seq::SeqNum;
 use crate::state::State;
 use crate::time::{Deadline, Instant};
@@ -180,7 +180,62 @@ impl Connection {
         env: &Env<'_>,
     ) -> PmtuProbe {
         let off = !self.searches_pmtu() && env.config.tcp_mtu_probing != MtuProbing::Always;
-        if off { PmtuProbe::No } else { self.next_step_of_search(unsent, window, room, env) }
+        match () {
+            _ if off => PmtuProbe::No,
+            _ if env.config.follows_linux() => self.next_step_as_linux(unsent, window, env),
+            _ => self.next_step_of_search(unsent, window, room, env),
+        }
+    }
+
+    /// Linux searches from the base to the peer's MSS, where it probes without a black hole. Only an active open begins with
+    /// segments of the base.
+    // DRILL-X28
+    pub(super) fn begin_search_as_linux(&mut self, config: &Config) {
+        let (mtu, headers) = (self.tcb.snd.path.mtu, self.headers());
+        let most = self.tcb.snd.peer_mss.saturating_add(fixed_headers(self.tcb.tuple.is_ipv4()));
+        let (low, before) = (config.tcp_base_mss.saturating_add(headers), u32::from(self.payload_mss()));
+        if self.tcb.origin == Origin::Active {
+            self.tcb.snd.path.mtu = mtu.min(low);
+            self.update_mss(config);
+            let segments = self.congestion.cwnd() / before;
+            self.congestion.set_cwnd(segments * u32::from(self.payload_mss()));
+        }
+        let search = PmtuSearch { low, high: most.min(mtu), probe: None, next_at: Instant::ZERO };
+        self.rare().pmtu_search = Some(search);
+    }
+
+    /// Linux probes midway, once the window has eleven segments and five more wait. The probe takes two of the window.
+    // DRILL-X28
+    fn next_step_as_linux(&mut self, unsent: usize, window: u32, env: &Env<'_>) -> PmtuProbe {
+        /// Linux probes with no smaller window.
+        const LEAST_WINDOW: u32 = 11;
+        let (mss, headers) = (u32::from(self.payload_mss()), self.headers());
+        let (start, wnd, cwnd) = (self.tcb.snd.nxt, self.tcb.snd.wnd, self.congestion.cwnd());
+        let out = self.segments_out().unwrap_or(self.flight().div_ceil(mss));
+        let written = self.quanta().is_some_and(|quanta| quanta.is_being_written());
+        let ready = self.is_calm() && !self.has_sack_blocks() && !written && cwnd / mss >= LEAST_WINDOW;
+        let behind = mss * (u32::from(env.config.tcp_reordering) + 1);
+        let Some(search) = self.pmtu_search_mut().filter(|search| ready && search.probe.is_none()) else {
+            return PmtuProbe::No;
+        };
+        if search.high < search.low.saturating_add(env.config.tcp_probe_threshold) {
+            return PmtuProbe::No;
+        }
+        let size = search.low + (search.high - search.low) / 2;
+        let payload = u32::from(size - headers);
+        let needed = payload + behind;
+        if (unsent as u64) < u64::from(needed) || wnd < needed {
+            return PmtuProbe::No;
+        }
+        if window < needed || out + 2 > cwnd / mss {
+            return if out > 0 { PmtuProbe::Soon } else { PmtuProbe::No };
+        }
+        search.probe = Some((start, start + payload, size));
+        self.congestion.set_cwnd(cwnd - mss);
+        if let Some(quanta) = self.rare.as_mut().and_then(|rare| rare.quanta.as_mut()) {
+            quanta.take_for_probe(start, start + payload);
+        }
+        PmtuProbe::Now(payload as usize)
     }
 
     fn next_step_of_search(&mut self, unsent: usize, window: u32, room: u32, env: &Env<'_>) -> PmtuProbe {
@@ -224,7 +279,7 @@ impl Connection {
 
     /// Learns from an ACK up to `ack` which sizes get through.
     pub(crate) fn confirm_path(&mut self, ack: SeqNum, env: &mut Env<'_>) {
-        let srtt = self.tcb.rtt.srtt();
+        let (srtt, before) = (self.tcb.rtt.srtt(), (self.tcb.snd.path.mtu, u32::from(self.payload_mss())));
         let probed = self.pmtu_search_mut().and_then(|search| {
             let (_, _, size) = search.probe.take_if(|(_, end, _)| ack.ge(*end))?;
             search.low = size;
@@ -235,6 +290,9 @@ impl Connection {
         if let Some(size) = probed {
             env.counters.tcp_mtup_success += 1;
             self.set_pmtu(size, env);
+            if env.config.follows_linux() {
+                self.fit_window_to(before, size);
+            }
         }
         let snd = &mut self.tcb.snd;
         snd.path.claimed = 0;
@@ -242,6 +300,14 @@ impl Connection {
             snd.path.confirmed = snd.path.confirmed.max(snd.path.larger_size);
             snd.path.larger_size = 0;
         }
+    }
+
+    /// Linux keeps the bytes of the window when its segments become larger: from those of an MTU and MSS to those of
+    /// another MTU.
+    // DRILL-X28
+    fn fit_window_to(&mut self, (mtu, mss): (u16, u32), larger: u16) {
+        let segments = self.congestion.cwnd() / mss * u32::from(mtu) / u32::from(larger);
+        self.congestion.set_cwnd(segments.max(1) * u32::from(self.payload_mss()));
     }
 
     /// Records the first transmission of a segment of `payload` bytes that ends at `end`. Its ACK will show that
@@ -265,6 +331,9 @@ impl Connection {
         search.high = size - 1;
         let wait = srtt.saturating_mul(packets.max(1) * if timeout { 5 } else { 1 });
         search.next_at = env.now + wait.min(env.config.tcp_probe_interval);
+        if env.config.follows_linux() {
+            self.congestion.set_cwnd(self.congestion.cwnd() + u32::from(self.payload_mss()));
+        }
         env.counters.tcp_mtup_fail += 1;
         true
     }

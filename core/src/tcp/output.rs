@@ -32,6 +32,9 @@ impl Connection {
             self.tcb.snd.pending.handshake = false;
             return self.next_ack(out, env);
         }
+        if env.routing.refuses {
+            return self.next_although_refused(out, env);
+        }
         self.next_retransmission(out, env)
             || self.next_data(segmentation_offload, out, env)
             || self.next_probe(out, env)
@@ -153,7 +156,9 @@ impl Connection {
         }
         if env.config.tcp_gso_quanta && !self.is_paced(env.config) {
             let limits = (window, room, mss as u32);
-            return self.next_in_quanta((unsent, fin_due), limits, segmentation_offload, out, env);
+            let sent = self.next_in_quanta((unsent, fin_due), limits, segmentation_offload, out, env);
+            self.note_limit(sent, env);
+            return sent;
         }
         let limit = if segmentation_offload { self.super_payload(mss) } else { mss };
         // A super-segment keeps to the quantum. Where none is left, what would be sent decides whether to wait.
@@ -247,7 +252,7 @@ impl Connection {
     }
 
     /// Bytes that congestion control permits now. Each of the first two duplicate ACKs permits one segment (5681-10).
-    fn congestion_room(&self) -> u32 {
+    pub(super) fn congestion_room(&self) -> u32 {
         let cwnd = self.congestion.cwnd();
         match &self.flight {
             None => cwnd.saturating_sub(self.flight()),
@@ -409,7 +414,7 @@ impl Connection {
         true
     }
 
-    fn next_ack(&mut self, out: &mut Outgoing, env: &mut Env<'_>) -> bool {
+    pub(super) fn next_ack(&mut self, out: &mut Outgoing, env: &mut Env<'_>) -> bool {
         if !self.tcb.ack.now {
             return false;
         }

@@ -3,6 +3,7 @@
 
 use std::collections::VecDeque;
 
+use super::limits::Limits;
 use super::segment::Outgoing;
 use super::tcb::{Connection, Env};
 use crate::seq::SeqNum;
@@ -15,6 +16,7 @@ const OVERHEAD: usize = 1280;
 /// The largest packet for segmentation offload, less Linux's room for headers.
 const LARGEST: u32 = 65_536 - 321;
 /// Where releases of Linux differ, from this one on.
+pub(crate) const LINUX_6_10: u32 = 610;
 pub(crate) const LINUX_6_17: u32 = 617;
 pub(crate) const LINUX_6_18: u32 = 618;
 
@@ -32,6 +34,11 @@ pub(crate) struct Quanta {
     more: bool,
     /// Segments that the peer acknowledged.
     delivered: u64,
+    /// The FIN left by itself, and is sent again by itself.
+    fin_alone: bool,
+    /// A write found no room, and nobody was woken since.
+    pub(super) starved: bool,
+    pub(super) limits: Limits,
 }
 
 #[derive(Clone, Copy, Debug, Hash)]
@@ -69,7 +76,17 @@ enum Choice {
 impl Quanta {
     fn new(from: SeqNum) -> Quanta {
         let list = VecDeque::new();
-        Quanta { list, burst: None, pushed: from, haste: Haste::No, more: false, delivered: 0 }
+        Quanta {
+            list,
+            burst: None,
+            pushed: from,
+            haste: Haste::No,
+            more: false,
+            delivered: 0,
+            fin_alone: false,
+            starved: false,
+            limits: Limits::default(),
+        }
     }
 
     /// The index of the first quantum that was not sent entirely.
@@ -134,6 +151,12 @@ impl Quanta {
         if closed { end.min(start + mss) } else { start + mss }
     }
 
+    /// Whether the FIN left by itself. Linux sends it again so.
+    // DRILL-X15
+    pub(crate) fn fin_is_alone(&self) -> bool {
+        self.fin_alone
+    }
+
     /// The bytes that the queue takes of the send buffer.
     pub(crate) fn memory(&self, bytes: usize) -> usize {
         bytes + OVERHEAD * self.list.len()
@@ -149,6 +172,17 @@ impl Quanta {
             Some(quantum) if quantum.end == end => quantum.push |= push,
             _ => self.list.insert(index, Quantum { end, push, closed: false }),
         }
+    }
+
+    /// Puts what a path MTU probe takes from its neighbours into a quantum of its own.
+    // DRILL-X28
+    pub(super) fn take_for_probe(&mut self, nxt: SeqNum, end: SeqNum) {
+        self.cut(nxt, end, false);
+    }
+
+    /// A write goes on after what leaves now.
+    pub(super) fn is_being_written(&self) -> bool {
+        self.haste == Haste::One
     }
 
     fn mark_push(&mut self) {
@@ -215,6 +249,7 @@ impl Connection {
                             quanta.mark_push();
                             quanta.more = false;
                         }
+                        quanta.starved = true;
                         return taken;
                     }
                     quanta.list.push_back(Quantum { end, push: false, closed: false });
@@ -303,6 +338,16 @@ impl Connection {
         Some(count + u32::from(from.lt(nxt)))
     }
 
+    /// Whether the peer's window, and not congestion control, holds back the next segment.
+    // DRILL-X19
+    pub(super) fn window_is_short(&self, quanta: &Quanta) -> bool {
+        let (mss, nxt) = (u32::from(self.payload_mss()), self.tcb.snd.nxt);
+        let (edge, room) = (self.tcb.snd.una + self.tcb.snd.wnd, self.congestion_room());
+        let window = if nxt.lt(edge) { edge.since(nxt) } else { 0 };
+        let next = quanta.list.get(quanta.head(nxt)).map_or(mss, |head| head.end.since(nxt).min(mss));
+        self.quota(mss, room).0 > 0 && window < next
+    }
+
     /// The segments that congestion control permits now, and its whole window.
     fn quota(&self, mss: u32, room: u32) -> (u32, u32) {
         let cwnd = (self.congestion.cwnd() / mss).max(1);
@@ -371,6 +416,7 @@ impl Connection {
             // The FIN is a segment like others. DRILL-X60
             let held = free == 0 && env.config.follows_linux();
             if unsent == 0 && fin_due && window > 0 && !held {
+                self.quanta_mut().fin_alone = true;
                 self.first_transmission(0, Flags::FIN, None, out, env);
                 return true;
             }
@@ -419,7 +465,9 @@ impl Connection {
         let most = self.most_of_burst(mss, env);
         let quota = (cwnd / 2).max(1).min(free).min(most).max(1);
         let (mut len, mut end) = (head.end.since(nxt), head.end);
-        if let Some(next) = quanta.list.get(index + 1).filter(|_| !head.closed) {
+        // Before, Linux did not fill a burst from the next quantum.
+        let fills = !(1..LINUX_6_10).contains(&env.config.linux_release);
+        if let Some(next) = quanta.list.get(index + 1).filter(|_| fills && !head.closed) {
             let grown = (quota * mss).saturating_sub(len).min(next.end.since(head.end));
             (len, end) = (len + grown, end + grown);
         }

@@ -147,6 +147,9 @@ impl Connection {
         self.tcb.snd.stalled_since = env.tick();
         if acked > fin && self.is_worth_writing() {
             self.signal(Event::WRITABLE);
+            if let Some(quanta) = self.rare.as_mut().and_then(|rare| rare.quanta.as_mut()) {
+                quanta.starved = false;
+            }
         }
         let keep_timer = self.acked_in_recovery(ack, acked, past);
         if self.flight() == 0 {
@@ -155,6 +158,9 @@ impl Connection {
         } else if !keep_timer {
             self.restart_retransmit(env);
             self.arm_loss_probe(self.flight(), env);
+        }
+        if self.quanta().is_some() {
+            self.note_limit(false, env);
         }
     }
 

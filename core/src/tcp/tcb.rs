@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::segment::whole_segments;
 use crate::buffer::{Pool, Rope};
-use crate::config::Config;
+use crate::config::{Config, MtuProbing};
 use crate::counters::{Counters, ReplyReason};
 use crate::error::Error;
 use crate::ip::routes::Routing;
@@ -18,20 +18,19 @@ use crate::state::State;
 use crate::tcp::congestion::{self, Controller};
 use crate::tcp::ecn::EcnState;
 use crate::tcp::flight::{Flight, Flights};
-use crate::tcp::mtu::{PathMtu, PmtuSearch};
-use crate::tcp::pace::Pace;
-use crate::tcp::quanta::Quanta;
+use crate::tcp::mtu::PathMtu;
+use crate::tcp::rare::Rare;
 use crate::tcp::reassembly::Reassembly;
 use crate::tcp::recovery::rack::Reordering;
 use crate::tcp::recovery::tlp::Tail;
 use crate::tcp::room::{payload_of, room_in};
-use crate::tcp::rtt::{MinRtt, Rtt, VarRound, micros};
+use crate::tcp::rtt::{MinRtt, Rtt, micros};
 use crate::tcp::segment::is_earlier;
 use crate::time::{Deadline, Duration, Instant, SendTime, Since, Stamp, Tick};
 use crate::trace::{Trace, TraceEvent, TraceKind};
 use crate::tuple::FourTuple;
 use crate::wheel::TimerId;
-use crate::wire::tcp::{Cookie, Timestamps};
+use crate::wire::tcp::Timestamps;
 
 /// The parts of the stack that a handler may use.
 pub(crate) struct Env<'a> {
@@ -117,36 +116,6 @@ pub(crate) struct Connection {
     pub(crate) group: Group,
     pub(crate) listed: Listed,
     pub(crate) gap: Links,
-}
-
-/// State that most connections never need. It is allocated when the first part is needed, and kept.
-#[derive(Clone, Debug, Default, Hash)]
-pub(crate) struct Rare {
-    /// Duplicate data to report (RFC 2883); empty: none.
-    pub(crate) dsack: (SeqNum, SeqNum),
-    /// SND.UP: where the urgent data ends that the application sent.
-    pub(crate) urgent_end: Option<SeqNum>,
-    /// RCV.UP, until the application has read so far.
-    pub(crate) urgent_received: Option<SeqNum>,
-    pub(crate) total_retrans: u32,
-    /// D-SACKs that may report one of these retransmissions.
-    pub(crate) dsacks: u32,
-    /// The timestamp of duplicate data, to be echoed instead of TS.Recent.
-    pub(crate) echo: Option<u32>,
-    pub(crate) pmtu_search: Option<PmtuSearch>,
-    /// Until when a report of a smaller path MTU is believed (1191-2).
-    pub(crate) pmtu_until: Option<Deadline>,
-    /// Exists once new data was paced.
-    pub(crate) pace: Option<Pace>,
-    /// The boundaries of what is queued to be sent; exists once something was, with `tcp_gso_quanta`.
-    pub(crate) quanta: Option<Box<Quanta>>,
-    /// Reads of an empty queue find the end, but data is queued (`tcp_shut_rd_keeps`).
-    pub(crate) read_shut: bool,
-    /// Data of a SYN was taken, or of a SYN-ACK (`TCPI_OPT_SYN_DATA`).
-    pub(crate) syn_data: bool,
-    pub(crate) var_round: VarRound,
-    /// A Fast Open cookie that replaces the client's, on our first SYN-ACK.
-    pub(crate) cookie: Option<Cookie>,
 }
 
 /// Places in lists and tables, what is only shown, and the memory of buffers decide nothing.
@@ -588,8 +557,11 @@ impl Connection {
 
     /// Linux's rules of the window, and its count of retransmissions.
     #[cold]
-    pub(crate) fn follow_linux(&mut self, syn_retransmissions: u8) {
+    pub(crate) fn follow_linux(&mut self, syn_retransmissions: u8, config: &Config) {
         self.congestion.follow_linux();
+        if config.tcp_mtu_probing == MtuProbing::Always {
+            self.begin_search_as_linux(config);
+        }
         if syn_retransmissions > 0 {
             self.rare().total_retrans = syn_retransmissions.into();
         }

@@ -111,7 +111,9 @@ impl Connection {
             self.note_reduction();
         }
         self.tcb.timers.retransmits = retransmits;
-        self.tcb.rtt.back_off();
+        if !env.routing.refuses {
+            self.tcb.rtt.back_off();
+        }
         self.suspect_black_hole(retransmits, env);
         if let Some(flight) = self.flight.as_mut().filter(|_| retransmits > 1) {
             // Selective acknowledgments are trusted for one round (2018-5).
@@ -123,7 +125,11 @@ impl Connection {
         if let Some(flight) = self.flight.as_mut().filter(|_| undo.is_some()) {
             flight.undo = undo;
         }
-        self.arm_retransmit(env);
+        if env.routing.refuses {
+            self.retry_retransmission(env)
+        } else {
+            self.arm_retransmit(env)
+        }
         Outcome::Keep
     }
 
@@ -197,14 +203,14 @@ impl Connection {
 
     /// How long the peer has said nothing to what is in flight. A peer that answers and keeps its window closed is
     /// alive (SHLD-17); but nobody waits for an orphan.
-    fn unanswered_for(&self, now: Tick) -> Duration {
+    pub(super) fn unanswered_for(&self, now: Tick) -> Duration {
         let stalled = since(now, self.tcb.snd.stalled_since);
         if self.is_orphan() { stalled } else { stalled.min(since(now, self.tcb.timers.unanswered_since)) }
     }
 
     /// Whether the time is over: the user timeout since the last progress; for an orphan `tries` retransmissions or
     /// probes; R2 for a peer that was silent for `unanswered` (MUST-20).
-    fn gives_up(&self, unanswered: Duration, tries: u8, env: &Env<'_>) -> bool {
+    pub(super) fn gives_up(&self, unanswered: Duration, tries: u8, env: &Env<'_>) -> bool {
         if let Some(end) = self.user_timeout_at() {
             return end.is_due(env.tick());
         }
@@ -225,6 +231,9 @@ impl Connection {
         let waits = self.unsent() > 0 || (self.tcb.snd.fin_queued && !self.tcb.snd.fin_sent);
         if self.flight() > 0 || !waits {
             return Outcome::Keep;
+        }
+        if env.routing.refuses {
+            return self.probe_refused(env);
         }
         let now = env.tick();
         let timers = &mut self.tcb.timers;
@@ -321,7 +330,7 @@ impl Connection {
             timers.unanswered_probes > 0 && unanswered >= self.options.user_timeout
         };
         if exhausted {
-            return self.timed_out(env);
+            return self.give_up(true, env);
         }
         timers.unanswered_probes = timers.unanswered_probes.saturating_add(1);
         self.tcb.snd.pending.keepalive_probe = true;
@@ -392,10 +401,15 @@ impl Connection {
 
     /// The end of patience: the last soft error, if routers reported one, else a timeout (SA-EST-37). The peer is told:
     /// of a passive open, too, an application has the connection, or it would be a half-open entry.
-    fn timed_out(&mut self, env: &mut Env<'_>) -> Outcome {
+    pub(super) fn timed_out(&mut self, env: &mut Env<'_>) -> Outcome {
+        // Linux tells the peer only where keepalive ends. DRILL-X25
+        self.give_up(!env.config.follows_linux(), env)
+    }
+
+    fn give_up(&mut self, rst: bool, env: &mut Env<'_>) -> Outcome {
         env.counters.tcp_abort_on_timeout += 1;
         let error = self.soft_error.unwrap_or(Error::TimedOut);
-        Outcome::Closed(Closed { error: Some(error), rst: true })
+        Outcome::Closed(Closed { error: Some(error), rst })
     }
 }
 

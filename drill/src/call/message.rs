@@ -5,13 +5,20 @@ use std::net::SocketAddr;
 use super::{
     Arguments, Calls, Checked, Decoded, Errno, Refused, Understood, address, field, number, request,
 };
-use crate::ast::Expression;
+use crate::ast::{Expression, Field};
 use crate::subject::{Control, ReceiveFlags, Request, SendFlags};
 use crate::symbol;
 
 /// Level and type of the control message that counts unread bytes.
 const TCP: i64 = 6;
 const TCP_CM_INQ: i64 = 36;
+/// Levels and types of the control messages that report ICMP errors, and their origins.
+const IP: i64 = 0;
+const IP_RECVERR: i64 = 11;
+const IPV6: i64 = 41;
+const IPV6_RECVERR: i64 = 25;
+const SO_EE_ORIGIN_ICMP: i64 = 2;
+const SO_EE_ORIGIN_ICMP6: i64 = 3;
 
 /// The length and flags of a call of the `recv` or `send` family.
 struct Transfer {
@@ -154,15 +161,58 @@ fn check_control(arguments: &Arguments<'_>, list: &[Expression], control: &[Cont
         let of = |name: &str| field(fields, name).ok_or_else(|| arguments.wrong(1, EXPECTED));
         let head = |name: &str| number(of(name)?).ok_or_else(|| arguments.wrong(1, "a known name in a cmsg"));
         let (level, kind) = (head("cmsg_level")?, head("cmsg_type")?);
-        let Control::Inq(left) = came;
-        if (level, kind) != (TCP, TCP_CM_INQ) {
-            let what =
-                format!("control message {index}: TCP_CM_INQ came, expected level {level}, type {kind}");
+        let (name, number_of) = match came {
+            Control::Inq(_) => ("TCP_CM_INQ", (TCP, TCP_CM_INQ)),
+            Control::Icmp { ipv6: false, .. } => ("IP_RECVERR", (IP, IP_RECVERR)),
+            Control::Icmp { ipv6: true, .. } => ("IPV6_RECVERR", (IPV6, IPV6_RECVERR)),
+        };
+        if (level, kind) != number_of {
+            let what = format!("control message {index}: {name} came, expected level {level}, type {kind}");
             return Ok(Some(what));
         }
         let data = of("cmsg_data")?;
-        if *data != Expression::Any && number(data) != Some(*left) {
-            return Ok(Some(format!("TCP_CM_INQ is {left}, expected {}", shown(data))));
+        let wrong = match (data, came) {
+            (Expression::Any, _) => None,
+            (data, Control::Inq(left)) if number(data) == Some(*left) => None,
+            (data, Control::Inq(left)) => Some(format!("TCP_CM_INQ is {left}, expected {}", shown(data))),
+            (Expression::Struct(fields), Control::Icmp { .. }) => wrong_error(arguments, fields, *came)?,
+            _ => return Err(arguments.wrong(1, "{ee_errno=, ee_origin=, ee_type=, ee_code=}")),
+        };
+        if wrong.is_some() {
+            return Ok(wrong);
+        }
+    }
+    Ok(None)
+}
+
+/// Compares the fields of a struct sock_extended_err.
+fn wrong_error(arguments: &Arguments<'_>, fields: &[Field], came: Control) -> Checked {
+    let Control::Icmp { icmpv6, errno, kind, code, .. } = came else { return Ok(None) };
+    for Field { name, value } in fields {
+        let came = match name.as_deref() {
+            // Names of errors are compared as such.
+            Some("ee_errno") => {
+                let expected = matches!(value, Expression::Symbol(expected) if expected == errno);
+                if !expected {
+                    return Ok(Some(format!("ee_errno is {errno}, expected another")));
+                }
+                continue;
+            }
+            Some("ee_origin") => {
+                if icmpv6 {
+                    SO_EE_ORIGIN_ICMP6
+                } else {
+                    SO_EE_ORIGIN_ICMP
+                }
+            }
+            Some("ee_type") => kind.into(),
+            Some("ee_code") => code.into(),
+            Some("ee_info" | "ee_data" | "ee_pad") => 0,
+            _ => return Err(arguments.wrong(1, "a field of struct sock_extended_err")),
+        };
+        if *value != Expression::Any && number(value) != Some(came) {
+            let name = name.as_deref().unwrap_or_default();
+            return Ok(Some(format!("{name} is {came}, expected {}", shown(value))));
         }
     }
     Ok(None)

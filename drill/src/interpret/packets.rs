@@ -28,12 +28,25 @@ const CWR: u16 = 1 << 7;
 /// Flags of a line that may be on any of the segments that make it up.
 const JOINED: u16 = FIN | PSH | CWR;
 
+/// The segments of a line: as many as `mss` makes of it. PSH and FIN are on the last.
+// DRILL-L21
+fn segments(tcp: &Tcp, mss: Option<u16>) -> Vec<Tcp> {
+    let most = mss.map_or(tcp.len, u32::from).max(1);
+    let count = tcp.len.div_ceil(most).max(1);
+    let part = |index: u32| {
+        let (start, last) = (index * most, index + 1 == count);
+        let flags = if last { tcp.flags } else { tcp.flags & !(PSH | FIN) };
+        Tcp { seq: tcp.seq.wrapping_add(start), len: most.min(tcp.len - start), flags, ..tcp.clone() }
+    };
+    (0..count).map(part).collect()
+}
+
 impl Interpreter<'_> {
     // Inbound packets.
 
     pub(super) fn inject(&mut self, event: &Event, packet: &Packet) -> Run {
         self.refuse_encapsulation(event, packet)?;
-        let bytes = match &packet.body {
+        let packets = match &packet.body {
             Body::Tcp(tcp) => {
                 let index = self.flow_of_injected(tcp);
                 let opening = tcp.flags & SYN != 0 && self.is_in(index, State::SynSent);
@@ -44,7 +57,8 @@ impl Interpreter<'_> {
                 if let Some(window) = tcp.window {
                     flow.window = window;
                 }
-                build::segment(tcp, &packet.ip, flow)
+                let parts = segments(tcp, self.settings.mss);
+                parts.iter().map(|part| build::segment(part, &packet.ip, flow)).collect()
             }
             Body::Icmp(icmp) => {
                 let index = self.current_or_new();
@@ -52,15 +66,16 @@ impl Interpreter<'_> {
                     let reason = "no such type or code of ICMP in this version of IP".to_owned();
                     return Err(Stop { verdict: Verdict::Skip, ..fail(icmp.at, reason) });
                 };
-                bytes
+                vec![bytes]
             }
             Body::Udp(len) => {
                 let ends = &self.world.calls.ends;
                 let local = SocketAddr::new(ends.local, ends.bind_port);
-                build::datagram(*len, &packet.ip, SocketAddr::new(ends.remote, ends.connect_port), local)
+                let remote = SocketAddr::new(ends.remote, ends.connect_port);
+                vec![build::datagram(*len, &packet.ip, remote, local)]
             }
         };
-        self.world.inject(bytes);
+        self.world.inject(packets);
         Ok(())
     }
 

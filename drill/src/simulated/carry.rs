@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use super::{Attempt, Progress, Tried, block_or, counted, returned};
 use crate::posix::Posix;
 use crate::subject::{Control, Errno, ReceiveFlags, Reply, SendFlags};
+use crate::symbol;
 
 pub(super) fn receive(
     posix: &mut Posix,
@@ -35,6 +36,13 @@ pub(super) fn receive(
 fn received(posix: &Posix, fd: i32, progress: &mut Progress) -> Tried {
     let control = posix.inq(fd).map(Control::Inq).into_iter().collect();
     returned(Ok(Reply::Received(std::mem::take(&mut progress.read), 0, control)))
+}
+
+/// The reply to a read of the error queue: eight bytes of the segment that the message quotes.
+pub(super) fn report(report: Control, len: usize) -> Reply {
+    const QUOTED: usize = 8;
+    let cut = if len < QUOTED { symbol::MSG_TRUNC } else { 0 };
+    Reply::Received(vec![0; len.min(QUOTED)], symbol::MSG_ERRQUEUE | cut, vec![report])
 }
 
 pub(super) fn send(

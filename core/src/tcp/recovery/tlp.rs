@@ -248,8 +248,9 @@ impl Connection {
         if end.gt(una + self.tcb.snd.wnd) {
             return false;
         }
+        let alone = fin && self.quanta().is_some_and(|quanta| quanta.fin_is_alone());
         let flight = self.open_flight(env);
-        let len = flight.last_segment(una, full, fin);
+        let len = if alone { 1 } else { flight.last_segment(una, full, fin) };
         flight.probed(una, len, SendTime::at(env.now));
         flight.probe = Probe::Again { end, len };
         self.resend(end - len, len, out, env);
