@@ -52,6 +52,10 @@ pub struct UdpOptions {
     pub multicast_if: Option<InterfaceId>,
     /// A socket on `[::]` takes no IPv4 datagrams (`IPV6_V6ONLY`). Takes effect only when passed to `bind_udp`.
     pub only_v6: bool,
+    /// Others that set this too may be bound to the same end (`SO_REUSEPORT`). A keyed hash of addresses and ports assigns
+    /// each sender to one of those without a peer; a socket that is connected to the sender comes first. All of them hear a
+    /// datagram for many. Takes effect only when passed to `bind_udp`.
+    pub reuse_port: bool,
 }
 
 impl UdpOptions {
@@ -72,6 +76,7 @@ impl UdpOptions {
             multicast_loop: true,
             multicast_if: None,
             only_v6: false,
+            reuse_port: false,
         }
     }
 

@@ -22,6 +22,8 @@ struct Host {
     watch: Watch,
     sockets: Vec<Socket>,
     listeners: Vec<SocketId>,
+    /// Reserved local ends.
+    ends: Vec<SocketAddr>,
     forwarder: SocketId,
     /// Requests that wait for a decision.
     requests: Vec<SocketId>,
@@ -109,6 +111,7 @@ impl Target {
                 watch: Watch::default(),
                 sockets: Vec::new(),
                 listeners: Vec::new(),
+                ends: Vec::new(),
                 forwarder,
                 requests: Vec::new(),
                 udp: Vec::new(),
@@ -198,6 +201,28 @@ impl Target {
         self.hosts[host].sockets.push(socket);
     }
 
+    /// Reserves a local end, gives one back, or listens at one that others may share.
+    fn bind(&mut self, host: usize, input: &mut Input<'_>) {
+        let shape = input.u8();
+        let local = input.pick(&[
+            "0.0.0.0:80",
+            "[::]:80",
+            "10.0.0.1:80",
+            "10.0.0.2:80",
+            "[fd00::1]:5000",
+            "0.0.0.0:0",
+            "[::]:0",
+        ]);
+        let (reuse_port, only_v6) = (shape & 1 == 1, shape & 2 == 2);
+        let options = ListenOptions { reuse_port, only_v6, ..ListenOptions::default() };
+        let Host { stack, listeners, ends, .. } = &mut self.hosts[host];
+        match shape >> 2 & 3 {
+            0 => ends.extend(stack.bind(local.parse().unwrap(), &options)),
+            1 => assert!(ends.pop().is_none_or(|end| stack.unbind(end))),
+            _ => listeners.extend(stack.listen(local.parse().unwrap(), options)),
+        }
+    }
+
     /// Makes a call of UDP. The bytes of a datagram are all the same, so that a mix is seen.
     fn datagrams(&mut self, host: usize, input: &mut Input<'_>) {
         const GROUPS: [&str; 2] = ["239.1.2.3", "ff02::5"];
@@ -211,6 +236,7 @@ impl Target {
                 let options = UdpOptions::new(stack.config()).with(|options| {
                     (options.broadcast, options.dont_fragment) = (shape & 8 == 8, shape & 16 == 16);
                     (options.only_v6, options.multicast_loop) = (shape & 32 == 32, shape & 64 == 64);
+                    options.reuse_port = shape & 128 == 128;
                 });
                 udp.extend(stack.bind_udp(local.parse().unwrap(), options));
             }
@@ -444,6 +470,9 @@ impl Target {
             self.hosts[host].watch.forget();
             return;
         }
+        if what % 16 == 14 {
+            return self.bind(host, input);
+        }
         let Some(at) = self.socket(host, input) else { return };
         let Host { stack, sockets, .. } = &mut self.hosts[host];
         let id = sockets[at].id;
@@ -667,6 +696,9 @@ impl Target {
                 let waits = matches!(state, State::FinWait2 | State::SynSent);
                 assert!(socket.over || waits, "stuck in {state}: {:?}", host.stack.info(self.now, socket.id));
                 assert_eq!(host.stack.close(self.now, socket.id), Ok(()));
+            }
+            for end in std::mem::take(&mut host.ends) {
+                assert!(host.stack.unbind(end), "{end} is reserved");
             }
             host.listeners.push(host.forwarder);
             host.listeners.extend(host.datagrams);

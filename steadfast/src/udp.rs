@@ -91,7 +91,8 @@ impl UdpSocket {
         }
     }
 
-    /// Binds a socket with options: `options` changes the defaults of the network.
+    /// Binds a socket with options: `options` changes the defaults of the network. With
+    /// [`reuse_port`](UdpOptions::reuse_port), several sockets share an address and port (`SO_REUSEPORT`).
     ///
     /// # Errors
     ///

@@ -46,7 +46,7 @@ impl Stack {
     }
 }
 
-/// The local ends of the sockets of one protocol, sorted. Listeners that share an end stand beside each other.
+/// The local ends of the sockets of one protocol, sorted. Sockets that share an end stand beside each other.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Bindings(Vec<Binding>);
 
@@ -73,7 +73,7 @@ impl Reach {
     }
 
     pub(super) fn of_udp(options: &UdpOptions) -> Reach {
-        Reach { only_v6: options.only_v6, shared: false }
+        Reach { only_v6: options.only_v6, shared: options.reuse_port }
     }
 }
 
@@ -81,19 +81,19 @@ impl Bindings {
     /// Returns who has a local address and port: one bound to that address, else one bound to all addresses of its
     /// family, else one bound to all addresses of both. `spread` chooses among those that share an end.
     pub(super) fn at(&self, address: IpAddr, port: u16, spread: impl FnOnce() -> u64) -> Option<u32> {
-        let mut takers = ends(address).into_iter().map(|end| self.takers(end, port, address));
-        let mut takers = takers.find(|takers| takers.clone().next().is_some())?;
-        let first = takers.next();
-        match takers.clone().count() as u64 {
-            0 => first,
-            others => first.into_iter().chain(takers).nth((spread() % (others + 1)) as usize),
-        }
+        choose(self.nearest(address, port)?, spread)
+    }
+
+    /// Returns all that share the nearest end with [`at`](Bindings::at).
+    pub(super) fn nearest(&self, address: IpAddr, port: u16) -> Option<impl Iterator<Item = u32> + Clone> {
+        let mut takers = ends(address).into_iter().map(move |end| self.takers(end, port, address));
+        takers.find(|takers| takers.clone().next().is_some())
     }
 
     /// Returns all that are bound to an address or stand for it: to itself, to all addresses of its family, and to all
     /// addresses of both.
-    pub(super) fn all_at(&self, address: IpAddr, port: u16) -> [Option<u32>; 3] {
-        ends(address).map(|end| self.takers(end, port, address).next())
+    pub(super) fn all_at(&self, address: IpAddr, port: u16) -> impl Iterator<Item = u32> {
+        ends(address).into_iter().flat_map(move |end| self.takers(end, port, address))
     }
 
     /// Returns who takes packets to `address` by a binding to `end`.
@@ -166,6 +166,18 @@ impl Binding {
     /// It is on `[::]`, and takes IPv4 too.
     fn is_for_both(&self) -> bool {
         self.key.1 == 0 && !self.reach.only_v6
+    }
+}
+
+/// Returns one of those that share an end: `spread` chooses.
+pub(super) fn choose(
+    mut takers: impl Iterator<Item = u32> + Clone,
+    spread: impl FnOnce() -> u64,
+) -> Option<u32> {
+    let first = takers.next();
+    match takers.clone().count() as u64 {
+        0 => first,
+        others => first.into_iter().chain(takers).nth((spread() % (others + 1)) as usize),
     }
 }
 

@@ -107,16 +107,16 @@ impl Stack {
     ) -> bool {
         let (local, from) = (tuple.local(), tuple.remote());
         let group = (local.ip(), interface);
-        let bound = self.udp.bindings.all_at(local.ip(), local.port());
         let hears = |index: &u32| {
             let socket = &self.udp.sockets[*index];
             socket.hears(from) && (!group.0.is_multicast() || socket.groups.contains(&group))
         };
-        let hearers = bound.map(|index| index.filter(&hears));
-        for index in hearers.into_iter().flatten() {
-            self.deliver_udp(index, tuple, ecn, interface, payload);
+        let bound = self.udp.bindings.all_at(local.ip(), local.port());
+        let hearers: Vec<_> = bound.filter(hears).collect();
+        for index in &hearers {
+            self.deliver_udp(*index, tuple, ecn, interface, payload);
         }
-        hearers.iter().any(Option::is_some)
+        !hearers.is_empty()
     }
 
     /// Queues a datagram for many. Sockets of this stack hear it too, unless `multicast_loop` is off.

@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use bytes::Bytes;
 
 use super::Stack;
-use super::bindings::{Bindings, Reach};
+use super::bindings::{Bindings, Reach, choose};
 use super::inbound::Datagram;
 use super::io::Sent;
 use super::sockets::{SocketKind, as_mapped};
@@ -32,8 +32,8 @@ impl Stack {
     /// [`close`](Stack::close) ends the socket; datagrams that wait for the device still leave.
     ///
     /// Errors: [`AddrNotAvailable`](Error::AddrNotAvailable), not an address of ours or no port left;
-    /// [`AddrInUse`](Error::AddrInUse), another UDP socket is bound there; [`NoBufferSpace`](Error::NoBufferSpace),
-    /// `udp_max_sockets`.
+    /// [`AddrInUse`](Error::AddrInUse), another UDP socket is bound there, unless both
+    /// [share](UdpOptions::reuse_port) it; [`NoBufferSpace`](Error::NoBufferSpace), `udp_max_sockets`.
     pub fn bind_udp(&mut self, mut local: SocketAddr, options: UdpOptions) -> Result<SocketId, Error> {
         let binds = |ip: IpAddr| ip.is_unspecified() || ip.is_multicast() || self.addresses.is_local(ip);
         if !binds(local.ip()) {
@@ -204,8 +204,8 @@ impl Stack {
     /// Changes the options of a UDP socket, for datagrams from now on.
     pub fn set_udp_options(&mut self, id: SocketId, options: UdpOptions) -> Result<(), Error> {
         let index = self.udp_index(id)?;
-        let only_v6 = self.udp.sockets[index].options.only_v6;
-        self.udp.sockets[index].options = UdpOptions { only_v6, ..options };
+        let UdpOptions { only_v6, reuse_port, .. } = self.udp.sockets[index].options;
+        self.udp.sockets[index].options = UdpOptions { only_v6, reuse_port, ..options };
         Ok(())
     }
 
@@ -243,7 +243,8 @@ impl Stack {
     fn free_udp_port(&mut self, address: IpAddr, options: &UdpOptions) -> Option<u16> {
         let range = self.config.ip_local_port_range;
         let count = u32::from(range.last() - range.first()) + 1;
-        let reach = Reach::of_udp(options);
+        // A port that others share is not a free one.
+        let reach = Reach { shared: false, ..Reach::of_udp(options) };
         let is_free = |port: &u16| !self.udp.bindings.is_taken(SocketAddr::new(address, *port), reach);
         // Every port is drawn anew: a run of neighbours would tell the next port to who knows the last (RFC 5452 §10).
         let mut drawn =
@@ -295,8 +296,8 @@ impl Stack {
         }
         let ours = !self.addresses.accepts_any() || self.addresses.is_local(local.ip());
         // A socket on all addresses is on all of ours.
-        let bound = ours.then(|| self.udp.at(local)).flatten();
-        if let Some(index) = bound.filter(|index| self.udp.sockets[*index].hears(from)) {
+        let hearer = |udp: &Udp| udp.hearer(local, from, || self.keys.flow_hash(&tuple));
+        if let Some(index) = ours.then(|| hearer(&self.udp)).flatten() {
             return self.deliver_udp(index, &tuple, datagram.ecn, datagram.interface, payload);
         }
         if let Some(index) = self.udp.forwarder_of(Forwarded::Udp, local) {
@@ -381,8 +382,7 @@ impl Stack {
     /// connected socket hears of an error (RFC 1122 §4.1.3.3 leaves the rest to options that nobody has here).
     pub(super) fn udp_error(&mut self, tuple: &FourTuple, error: Error, hard: bool) {
         let (local, remote) = (tuple.local(), tuple.remote());
-        let index = self.udp.at(local);
-        let known = index.filter(|index| self.udp.sockets[*index].is_peer(remote));
+        let known = self.udp.at(local, |socket| socket.is_peer(remote));
         let Some(index) = known.filter(|_| hard) else {
             return self.dropped(tuple, DropReason::IcmpUnmatched);
         };
@@ -396,10 +396,10 @@ impl Stack {
     /// lately, and the datagram must not fit what the report claims.
     pub(super) fn udp_too_big(&mut self, tuple: &FourTuple, len: u16, mtu: u32) {
         let (local, remote) = (tuple.local(), tuple.remote());
-        let index = self.udp.at(local);
+        let sent = self.udp.at(local, |socket| socket.sent_to(remote)).is_some();
         let header_len = if tuple.is_ipv4() { ipv4::HEADER_LEN } else { ipv6::HEADER_LEN };
         let fits = usize::from(len) + header_len <= mtu as usize;
-        if fits || index.is_none_or(|index| !self.udp.sockets[index].sent_to(remote)) {
+        if fits || !sent {
             return self.dropped(tuple, DropReason::IcmpUnmatched);
         }
         let (current, interface_mtu) = (self.path_mtu(tuple), self.interface_mtu(tuple));
@@ -508,9 +508,17 @@ pub(super) struct Udp {
 }
 
 impl Udp {
-    /// Returns the socket at a local end, which no two share.
-    fn at(&self, local: SocketAddr) -> Option<u32> {
-        self.bindings.at(local.ip(), local.port(), || 0)
+    /// Returns the first socket at a local end for which `is` holds.
+    fn at(&self, local: SocketAddr, is: impl Fn(&UdpSocket) -> bool) -> Option<u32> {
+        self.bindings.nearest(local.ip(), local.port())?.find(|index| is(&self.sockets[*index]))
+    }
+
+    /// Returns the socket that hears a sender at a local end: one that is connected to it, else one without a peer. If
+    /// several share the end, `spread` chooses.
+    fn hearer(&self, local: SocketAddr, from: SocketAddr, spread: impl FnOnce() -> u64) -> Option<u32> {
+        let mut takers = self.bindings.nearest(local.ip(), local.port())?;
+        let without_peer = takers.clone().filter(|index| self.sockets[*index].remote.is_none());
+        takers.find(|index| self.sockets[*index].is_peer(from)).or_else(|| choose(without_peer, spread))
     }
 
     /// Returns the forwarder of datagrams of a kind to a destination.

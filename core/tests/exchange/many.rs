@@ -96,6 +96,19 @@ fn a_socket_hears_the_groups_that_it_joined_on_their_interfaces_1112_1() {
 }
 
 #[test]
+fn all_sockets_that_share_an_end_hear_a_datagram_for_many() {
+    let ((mut ours, _), (mut peer, _)) = (host(1), host(2));
+    let sender = bind(&mut ours, "0.0.0.0:0", |options| options.broadcast = true);
+    let members = [(); 3].map(|()| bind(&mut peer, "0.0.0.0:5353", |options| options.reuse_port = true));
+    members[..2].iter().for_each(|id| peer.join_multicast(*id, ip(GROUP), None).unwrap());
+    for (to, hear) in [(GROUP, [1, 1, 0]), ("10.0.0.255", [1, 1, 1])] {
+        ours.send_to(sender, b"who?", Some(SocketAddr::new(ip(to), 5353))).unwrap();
+        carry(&mut ours, &mut peer);
+        assert_eq!(members.map(|id| heard(&mut peer, id).len()), hear, "{to}");
+    }
+}
+
+#[test]
 fn an_ipv6_group_of_the_link_is_spoken_to_from_a_link_local_address_1112_1() {
     let ((mut ours, second), (mut peer, _)) = (host(1), host(2));
     let sender = bind(&mut ours, "[::]:0", |_| ());

@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
+use steadfast_core::config::PortRange;
 use steadfast_core::counters::DropReason;
 use steadfast_core::wire::icmp::{ErrorKind, Message};
 use steadfast_core::wire::{PROTOCOL_ICMP, PROTOCOL_UDP, build, icmp, ipv4, ipv6, udp};
@@ -178,6 +179,84 @@ fn a_connected_socket_hears_its_peer_alone() {
     assert_eq!(take(&mut hosts.ours, client), Ok((b"!".to_vec(), at("10.0.0.2:53"))));
     assert_eq!(take(&mut hosts.ours, client), Err(Error::WouldBlock));
     assert_eq!(hosts.ours.counters().udp_no_ports, 1);
+}
+
+/// Binds a socket that shares its end with others.
+fn bind_shared(stack: &mut Stack, local: &str) -> Result<SocketId, Error> {
+    let options = with(stack, |options| options.reuse_port = true);
+    stack.bind_udp(at(local), options)
+}
+
+#[test]
+fn sockets_that_share_an_end_divide_the_senders_by_their_addresses_and_ports() {
+    for (end, local) in [("10.0.0.2:53", "10.0.0.1"), ("[fd00::2]:53", "[fd00::1]")] {
+        let mut hosts = Hosts::new(|_| {});
+        let servers = [(); 3].map(|()| bind_shared(&mut hosts.peer, end).unwrap());
+        let alone = UdpOptions::new(hosts.peer.config());
+        assert_eq!(hosts.peer.bind_udp(at(end), alone), Err(Error::AddrInUse));
+        let send = |hosts: &mut Hosts, ports: std::ops::Range<u16>| {
+            for port in ports {
+                let client = bind(&mut hosts.ours, &format!("{local}:{port}"));
+                hosts.ours.send_to(client, b"?", Some(at(end))).unwrap();
+                hosts.ours.close(NOW, client).unwrap();
+            }
+            hosts.carry();
+            servers.map(|server| std::iter::from_fn(|| Some(take(&mut hosts.peer, server).ok()?.1)).collect())
+        };
+        let first: [Vec<SocketAddr>; 3] = send(&mut hosts, 1000..1300);
+        let lens = first.each_ref().map(Vec::len);
+        assert_eq!(lens.iter().sum::<usize>(), 300);
+        assert!(lens.iter().all(|len| (70..130).contains(len)), "{lens:?}");
+        assert_eq!(send(&mut hosts, 1000..1300), first, "a sender stays with its socket");
+
+        hosts.peer.close(NOW, servers[0]).unwrap();
+        let [none, second, third] = send(&mut hosts, 1000..1300);
+        assert_eq!((none.len(), second.len() + third.len()), (0, 300), "the others have all senders");
+    }
+}
+
+#[test]
+fn of_sockets_that_share_an_end_one_hears_its_peer_and_the_errors_from_there() {
+    let mut hosts = Hosts::new(|_| {});
+    let free = bind_shared(&mut hosts.ours, "10.0.0.1:4000").unwrap();
+    let of_peer = bind_shared(&mut hosts.ours, "10.0.0.1:4000").unwrap();
+    hosts.ours.connect_udp(of_peer, at("10.0.0.2:53")).unwrap();
+    let (peer, stranger) = (bind(&mut hosts.peer, "10.0.0.2:53"), bind(&mut hosts.peer, "10.0.0.2:54"));
+    for from in [peer, stranger] {
+        hosts.peer.send_to(from, b"!", Some(at("10.0.0.1:4000"))).unwrap();
+    }
+    hosts.carry();
+    for (socket, from) in [(of_peer, "10.0.0.2:53"), (free, "10.0.0.2:54")] {
+        assert_eq!(take(&mut hosts.ours, socket), Ok((b"!".to_vec(), at(from))));
+        assert_eq!(take(&mut hosts.ours, socket), Err(Error::WouldBlock));
+    }
+    // Nobody listens there any more.
+    hosts.peer.close(NOW, peer).unwrap();
+    hosts.ours.send_to(of_peer, b"?", None).unwrap();
+    hosts.carry();
+    let errors = [free, of_peer].map(|socket| hosts.ours.take_error(socket));
+    assert_eq!(errors, [Ok(None), Ok(Some(Error::ConnectionRefused))]);
+    // The socket with that peer hears no other, and so nobody does.
+    hosts.ours.close(NOW, free).unwrap();
+    hosts.peer.send_to(stranger, b"!", Some(at("10.0.0.1:4000"))).unwrap();
+    hosts.carry();
+    assert_eq!(take(&mut hosts.ours, of_peer), Err(Error::WouldBlock));
+    assert_eq!(hosts.ours.counters().udp_no_ports, 1);
+}
+
+#[test]
+fn port_0_is_a_free_port_also_for_a_socket_that_shares() {
+    let range = PortRange::new(4000, 4001).unwrap();
+    let mut stack = stack(1, |config| config.ip_local_port_range = range);
+    let mut bind = |local| bind_shared(&mut stack, local);
+    let (first, second) = (bind("10.0.0.1:0").unwrap(), bind("10.0.0.1:0").unwrap());
+    assert_eq!(bind("10.0.0.1:0"), Err(Error::AddrNotAvailable));
+    bind("10.0.0.1:4000").unwrap();
+    assert_ne!(stack.local_addr(first), stack.local_addr(second));
+    // The way of sharing is that of the beginning.
+    let options = UdpOptions::new(stack.config());
+    stack.set_udp_options(first, options).unwrap();
+    assert!(stack.udp_options(first).unwrap().reuse_port);
 }
 
 #[test]

@@ -1,8 +1,9 @@
 //! `tokio::net` on both sides, over the loopback interface.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
+use socket2::{Domain, Protocol, Socket, Type};
 pub(crate) use tokio::net as near;
 pub(crate) use tokio::net as far;
 
@@ -42,7 +43,7 @@ impl World {
     pub(crate) async fn lookup(
         &self,
         host: impl near::ToSocketAddrs,
-    ) -> io::Result<impl Iterator<Item = std::net::SocketAddr>> {
+    ) -> io::Result<impl Iterator<Item = SocketAddr>> {
         near::lookup_host(host).await
     }
 
@@ -52,6 +53,14 @@ impl World {
 
     pub(crate) async fn bind_udp(&self, local: impl near::ToSocketAddrs) -> io::Result<near::UdpSocket> {
         near::UdpSocket::bind(local).await
+    }
+
+    pub(crate) async fn bind_udp_shared(&self, local: SocketAddr) -> io::Result<near::UdpSocket> {
+        let socket = Socket::new(Domain::for_address(local), Type::DGRAM, Some(Protocol::UDP))?;
+        socket.set_reuse_port(true)?;
+        socket.set_nonblocking(true)?;
+        socket.bind(&local.into())?;
+        near::UdpSocket::from_std(socket.into())
     }
 
     pub(crate) async fn peer_bind_udp(&self, local: impl far::ToSocketAddrs) -> io::Result<far::UdpSocket> {

@@ -69,6 +69,10 @@ impl World {
         near::UdpSocket::bind(&self.net, local).await
     }
 
+    pub(crate) async fn bind_udp_shared(&self, local: SocketAddr) -> io::Result<near::UdpSocket> {
+        near::UdpSocket::bind_with(&self.net, local, |options| options.reuse_port = true)
+    }
+
     pub(crate) async fn peer_bind_udp(&self, local: impl far::ToSocketAddrs) -> io::Result<far::UdpSocket> {
         far::UdpSocket::bind(&self.peer, local).await
     }

@@ -4,7 +4,7 @@ use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
-use std::task::Context;
+use std::task::{Context, Poll};
 
 use tokio::io::{Interest, ReadBuf};
 
@@ -249,5 +249,72 @@ fn the_ports_of_tcp_and_udp_are_apart() {
         let listener = world.bind((world.ip(), 0)).await.unwrap();
         let at = listener.local_addr().unwrap();
         assert_eq!(world.bind_udp(at).await.unwrap().local_addr().unwrap(), at);
+    });
+}
+
+/// Sends one datagram each from `count` sockets of the peer to `at`. Returns how many came to each of `near`.
+async fn divided(world: &World, near: &[&near::UdpSocket], at: SocketAddr, count: usize) -> Vec<usize> {
+    let mut senders = Vec::new();
+    for _ in 0..count {
+        let far = world.peer_bind_udp((world.peer_ip(), 0)).await.unwrap();
+        far.send_to(b"?", at).await.unwrap();
+        senders.push(far);
+    }
+    let mut heard = vec![0; near.len()];
+    while heard.iter().sum::<usize>() < count {
+        for (socket, heard) in near.iter().zip(&mut heard) {
+            // Tokio learns of a datagram while it waits.
+            while let Poll::Ready(one) = poll_once(pin!(socket.recv(&mut [0; 10]))).await {
+                assert_eq!(one.unwrap(), 1);
+                *heard += 1;
+            }
+        }
+        tick().await;
+    }
+    heard
+}
+
+#[test]
+fn sockets_that_share_a_port_divide_the_senders_until_one_goes() {
+    run(async |world| {
+        let first = world.bind_udp_shared((world.ip(), 0).into()).await.unwrap();
+        let at = first.local_addr().unwrap();
+        let second = world.bind_udp_shared(at).await.unwrap();
+        assert_eq!(second.local_addr().unwrap(), at);
+        let heard = divided(&world, &[&first, &second], at, 40).await;
+        assert!(heard.iter().all(|heard| *heard > 0), "a hash divides them: {heard:?}");
+        drop(first);
+        assert_eq!(divided(&world, &[&second], at, 20).await, [20]);
+    });
+}
+
+#[test]
+fn a_port_of_udp_is_shared_only_among_those_that_say_so() {
+    run(async |world| {
+        let shared = world.bind_udp_shared((world.ip(), 0).into()).await.unwrap();
+        let taken = world.bind_udp(shared.local_addr().unwrap()).await.unwrap_err();
+        assert_eq!(taken.kind(), ErrorKind::AddrInUse);
+        let alone = world.bind_udp((world.ip(), 0)).await.unwrap();
+        let taken = world.bind_udp_shared(alone.local_addr().unwrap()).await.unwrap_err();
+        assert_eq!(taken.kind(), ErrorKind::AddrInUse);
+    });
+}
+
+#[test]
+fn of_sockets_that_share_a_port_the_one_with_a_peer_hears_it() {
+    run(async |world| {
+        let far = world.peer_bind_udp((world.peer_ip(), 0)).await.unwrap();
+        let stranger = world.peer_bind_udp((world.peer_ip(), 0)).await.unwrap();
+        let free = world.bind_udp_shared((world.ip(), 0).into()).await.unwrap();
+        let at = free.local_addr().unwrap();
+        let connected = world.bind_udp_shared(at).await.unwrap();
+        connected.connect(far.local_addr().unwrap()).await.unwrap();
+        for _ in 0..5 {
+            far.send_to(b"peer", at).await.unwrap();
+            stranger.send_to(b"stranger", at).await.unwrap();
+            let mut buffer = [0; 10];
+            assert_eq!(connected.recv(&mut buffer).await.unwrap(), 4);
+            assert_eq!(free.recv(&mut buffer).await.unwrap(), 8);
+        }
     });
 }
