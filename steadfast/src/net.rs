@@ -23,8 +23,8 @@ use self::builder::describe;
 
 /// A TCP/IP stack on a device, with the task that drives it. Clones are handles of the same network.
 ///
-/// [`add_interface`](Net::add_interface) adds another device, and [`add_route`](Net::add_route) routes. Interfaces,
-/// addresses and routes may come and go while connections live.
+/// A network may have several devices: see [`NetBuilder`]. [`add_interface`](Net::add_interface) adds another one, and
+/// [`add_route`](Net::add_route) a route. Interfaces, addresses and routes may come and go while connections live.
 ///
 /// A device with several queues has one stack per queue, and connections are spread over them: see
 /// [`NetBuilder::start_queues`].

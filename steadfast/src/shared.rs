@@ -50,15 +50,16 @@ impl std::fmt::Debug for Shared {
 }
 
 impl Shared {
-    pub(crate) fn new(stack: Stack) -> Shared {
+    /// `devices` belong to the other interfaces of `stack`. The first turn of the driver takes them over.
+    pub(crate) fn new(stack: Stack, devices: Vec<(InterfaceId, Box<dyn Device>)>) -> Shared {
         let state = State {
             stack,
             sockets: SocketMap::new(),
             phase: Phase::Open,
             driver: None,
             rest: None,
-            new_devices: Vec::new(),
-            devices_changed: false,
+            devices_changed: !devices.is_empty(),
+            new_devices: devices,
             stale: Vec::new(),
             broken: false,
         };
@@ -455,7 +456,7 @@ mod tests {
 
     fn shared() -> Shared {
         let interface = Interface::new(1500, [(Ipv4Addr::new(10, 0, 0, 1).into(), 24)]);
-        Shared::new(Stack::new(Config::default(), interface))
+        Shared::new(Stack::new(Config::default(), interface), Vec::new())
     }
 
     fn connect(state: &mut State, now: Instant) -> SocketId {

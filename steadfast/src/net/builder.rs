@@ -1,12 +1,13 @@
 //! How a network is configured and started.
 
+use std::fmt;
 use std::future::Future;
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use steadfast_core::steer::Steering;
-use steadfast_core::{Config, Interface, Medium, Stack};
+use steadfast_core::{Config, Error, Interface, InterfaceId, Medium, Route, Stack};
 use steadfast_device::{Capabilities, Device};
 use tokio::runtime::Builder;
 use tokio::sync::oneshot;
@@ -16,7 +17,7 @@ use crate::addr::{Names, Resolver, SystemResolver};
 use crate::driver::Driver;
 use crate::options::invalid;
 use crate::queue::Exchange;
-use crate::shared::{Handle, Shared};
+use crate::shared::{Handle, Shared, into_io};
 
 /// Configures and starts a [`Net`].
 ///
@@ -37,10 +38,31 @@ use crate::shared::{Handle, Shared};
 /// # Ok(())
 /// # }
 /// ```
-#[derive(Clone, Debug)]
+///
+/// A network on several devices names the others before it starts on the first:
+///
+/// ```
+/// use steadfast::{InterfaceId, Net, device};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> std::io::Result<()> {
+/// let ((lan, _hosts), (wan, _router)) = (device::memory::pair(1500), device::memory::pair(1492));
+/// let net = Net::builder()
+///     .address([192, 168, 0, 1], 24)
+///     .interface(wan, [([203, 0, 113, 7].into(), 24)])
+///     .gateway([203, 0, 113, 1])
+///     .start(lan)?;
+/// assert_eq!(net.route_to([192, 168, 0, 9]).unwrap().interface, InterfaceId::FIRST);
+/// assert_eq!(net.route_to([198, 51, 100, 1]).unwrap().gateway, Some([203, 0, 113, 1].into()));
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug)]
 pub struct NetBuilder {
     config: Config,
     addresses: Vec<(IpAddr, u8)>,
+    others: Vec<Other>,
+    gateways: Vec<IpAddr>,
     secret: Option<[u8; 32]>,
     names: Names,
     #[cfg(all(feature = "control", unix))]
@@ -52,6 +74,8 @@ impl NetBuilder {
         NetBuilder {
             config: Config::default(),
             addresses: Vec::new(),
+            others: Vec::new(),
+            gateways: Vec::new(),
             secret: None,
             names: Names::new(SystemResolver),
             #[cfg(all(feature = "control", unix))]
@@ -66,9 +90,29 @@ impl NetBuilder {
         self
     }
 
-    /// Adds an address of the stack with its prefix length in bits. At least one address is required.
+    /// Adds an address of the first interface, that of the device on which the network starts, with its prefix length in
+    /// bits. At least one address is required.
     pub fn address(mut self, address: impl Into<IpAddr>, prefix_len: u8) -> NetBuilder {
         self.addresses.push((address.into(), prefix_len));
+        self
+    }
+
+    /// Adds an interface on a device of its own, with addresses and the routes to their networks. The interfaces have the
+    /// numbers 2, 3 and so on ([`InterfaceId::from_index`]); the first is that of the device on which the network
+    /// starts. [`Net::add_interface`] adds one to a network that runs.
+    pub fn interface(
+        mut self,
+        device: impl Device,
+        addresses: impl IntoIterator<Item = (IpAddr, u8)>,
+    ) -> NetBuilder {
+        self.others.push(Other { device: Box::new(device), addresses: addresses.into_iter().collect() });
+        self
+    }
+
+    /// Adds a default route through a router, by the interface that has an address in its network. Without a gateway,
+    /// packets to destinations in no network leave by the first interface. [`Net::add_route`] adds routes of other kinds.
+    pub fn gateway(mut self, gateway: impl Into<IpAddr>) -> NetBuilder {
+        self.gateways.push(gateway.into());
         self
     }
 
@@ -113,7 +157,10 @@ impl NetBuilder {
     ///
     /// - `InvalidInput`: no address was given, or a prefix is too long.
     /// - `InvalidInput`: the device's MTU is below 68 bytes with an IPv4 address, or 1280 with an IPv6 address.
-    /// - `InvalidInput`: a setting is out of its bounds.
+    /// - `InvalidInput`: a setting is out of its bounds, or a [gateway](NetBuilder::gateway) is in no network of an
+    ///   interface.
+    /// - `AddrInUse`: two interfaces have one address.
+    /// - An error that names the interface or the gateway: `interface_max` or `route_max` is reached.
     /// - `Other`: the system has no entropy for the secret.
     ///
     /// # Panics
@@ -200,7 +247,8 @@ impl NetBuilder {
     ///
     /// # Errors
     ///
-    /// As [`start`](NetBuilder::start), and `InvalidInput` for more than 65,535 queues.
+    /// As [`start`](NetBuilder::start); `InvalidInput` for more than 65,535 queues; `Unsupported` for Ethernet frames, or
+    /// with another [`interface`](NetBuilder::interface).
     ///
     /// # Panics
     ///
@@ -213,7 +261,7 @@ impl NetBuilder {
         Ok(net)
     }
 
-    fn build_queues<D: Device>(self, queues: Vec<D>) -> io::Result<(Net, Vec<Driver<D>>)> {
+    fn build_queues<D: Device>(mut self, queues: Vec<D>) -> io::Result<(Net, Vec<Driver<D>>)> {
         let capabilities = queues.first().expect("a device has a queue").capabilities();
         if self.addresses.is_empty() {
             return Err(invalid("a network needs at least one address"));
@@ -222,8 +270,9 @@ impl NetBuilder {
         self.config.validate().map_err(|error| invalid(error.to_string()))?;
         let mut config = self.config;
         config.secret = self.secret.map_or_else(draw_secret, Ok)?;
-        if capabilities.ethernet.is_some() && queues.len() > 1 {
-            return Err(invalid("a device with several queues carries no Ethernet frames here"));
+        if queues.len() > 1 && (capabilities.ethernet.is_some() || !self.others.is_empty()) {
+            let text = "a device with several queues: expected bare IP packets, and no other interface";
+            return Err(io::Error::new(io::ErrorKind::Unsupported, text));
         }
         let count = u16::try_from(queues.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
         let steering = Steering::new(&config.secret, count);
@@ -236,7 +285,9 @@ impl NetBuilder {
             if count > 1 {
                 stack.set_share(steering, index);
             }
-            let shared = Arc::new(Shared::new(stack));
+            let devices = add_others(&mut stack, std::mem::take(&mut self.others))?;
+            add_gateways(&mut stack, &self.gateways)?;
+            let shared = Arc::new(Shared::new(stack, devices));
             drivers.push(Driver::new(shared.clone(), device, exchanges.next()));
             stacks.push(Arc::new(Handle(shared)));
         }
@@ -246,6 +297,53 @@ impl NetBuilder {
         }
         Ok((Net::new(stacks, self.names), drivers))
     }
+}
+
+/// A device beside the first, with its addresses.
+struct Other {
+    device: Box<dyn Device>,
+    addresses: Vec<(IpAddr, u8)>,
+}
+
+impl fmt::Debug for Other {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Other").field("addresses", &self.addresses).finish_non_exhaustive()
+    }
+}
+
+/// Adds the interfaces of devices to a stack, and returns the devices with their interfaces.
+fn add_others(stack: &mut Stack, others: Vec<Other>) -> io::Result<Vec<(InterfaceId, Box<dyn Device>)>> {
+    let add = |Other { device, addresses }| {
+        let shown: Vec<_> = addresses.iter().map(|(address, len)| format!("{address}/{len}")).collect();
+        let interface = describe(&device.capabilities(), addresses)?;
+        let id = stack.add_interface(interface);
+        Ok((id.map_err(|error| named(error, &format!("an interface with {}", shown.join(", "))))?, device))
+    };
+    others.into_iter().map(add).collect()
+}
+
+/// Adds default routes.
+fn add_gateways(stack: &mut Stack, gateways: &[IpAddr]) -> io::Result<()> {
+    for &gateway in gateways {
+        // The default route of the first interface leads everywhere, so it says nothing about neighbours.
+        let connected = stack.route_to(gateway).filter(|route| route.prefix_len > 0 && route.gateway.is_none());
+        let Some(Route { interface, .. }) = connected else {
+            return Err(invalid(format!("gateway {gateway}: expected an address in the network of an interface")));
+        };
+        let all: IpAddr = match gateway {
+            IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+            IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+        };
+        let added = stack.add_route(Route::new(all, 0, interface).via(gateway));
+        added.map_err(|error| named(error, &format!("gateway {gateway}")))?;
+    }
+    Ok(())
+}
+
+/// An error of the stack that says what it is about.
+fn named(error: Error, what: &str) -> io::Error {
+    let error = into_io(error);
+    io::Error::new(error.kind(), format!("{what}: {error}"))
 }
 
 /// Describes a device to the stack. Fails if it cannot carry the addresses.

@@ -76,6 +76,59 @@ async fn a_network_speaks_through_two_devices_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_network_starts_on_several_devices_with_a_gateway() {
+    let ((lan, lan_peer), (wan, router)) = (pair(1500), pair(1400));
+    let builder = Net::builder().address(LAN, 24).interface(wan, [(WAN.into(), 24)]).gateway(WAN_PEER);
+    let host = builder.start(lan).unwrap();
+    let lan_peer = start(LAN_PEER, lan_peer);
+    let remote = Ipv4Addr::new(198, 51, 100, 1);
+    let router = Net::builder().address(WAN_PEER, 24).address(remote, 32).start(router).unwrap();
+    let data = pattern(100_000);
+    carry(&host, &lan_peer, LAN_PEER, &data).await;
+    carry(&host, &router, remote, &data).await;
+    carry(&router, &host, WAN, &data).await;
+    let wan = InterfaceId::from_index(2);
+    assert_eq!(host.route_to(remote), Some(Route::new([0, 0, 0, 0].into(), 0, wan).via(WAN_PEER.into())));
+}
+
+#[tokio::test]
+async fn a_builder_says_which_interface_or_gateway_is_wrong() {
+    let lan = || Net::builder().address(LAN, 24);
+    let device = || pair(1500).0;
+    let full = lan().config(Config { interface_max: 2, ..Config::default() });
+    let full = full.interface(device(), [(WAN.into(), 24)]).interface(device(), [([10, 1, 0, 1].into(), 24)]);
+    for (builder, kind, text) in [
+        (
+            lan().interface(device(), [(LAN.into(), 24)]),
+            ErrorKind::AddrInUse,
+            "an interface with 10.0.0.1/24: Address already in use (os error 98)",
+        ),
+        (
+            lan().interface(device(), [(WAN.into(), 33)]),
+            ErrorKind::InvalidInput,
+            "192.0.2.1/33: expected a prefix of at most 32",
+        ),
+        (
+            lan().interface(pair(1000).0, [([0xfd00, 0, 0, 0, 0, 0, 0, 1].into(), 64)]),
+            ErrorKind::InvalidInput,
+            "fd00::1 needs an MTU of at least 1280, the device has 1000",
+        ),
+        (
+            lan().gateway(WAN_PEER),
+            ErrorKind::InvalidInput,
+            "gateway 192.0.2.2: expected an address in the network of an interface",
+        ),
+    ] {
+        let error = builder.start(device()).unwrap_err();
+        assert_eq!((error.kind(), &*error.to_string()), (kind, text));
+    }
+    let error = full.start(device()).unwrap_err();
+    assert_eq!(error.to_string(), "an interface with 10.1.0.1/24: No buffer space available (os error 105)");
+    let queues = lan().interface(device(), [(WAN.into(), 24)]).start_queues(vec![device(), device()]);
+    assert_eq!(queues.unwrap_err().kind(), ErrorKind::Unsupported);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_datagram_tells_its_interface() {
     let links = Links::new();
     let socket = UdpSocket::bind(&links.host, "0.0.0.0:53").await.unwrap();
