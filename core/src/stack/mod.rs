@@ -68,6 +68,7 @@ pub use self::io::{Interface, Medium, Packet, PacketBytes, Transmit};
 mod admin;
 mod bindings;
 mod calls;
+mod closing;
 mod connections;
 mod consistent;
 mod forward;
