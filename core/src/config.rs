@@ -161,6 +161,11 @@ impl Config {
     }
 
     /// Applies lines of `name = value`; `#` starts a comment. Either the whole text takes effect or nothing does.
+    ///
+    /// # Errors
+    ///
+    /// The first line that has an unknown name, or a value out of its bounds: the error names both, and the values
+    /// that are allowed.
     pub fn apply(&mut self, text: &str) -> Result<(), ConfigError> {
         let mut changed = self.clone();
         for (index, line) in text.lines().enumerate() {
@@ -175,6 +180,10 @@ impl Config {
 
     /// Checks that every setting has a value that its text format allows. Fields can be set to anything, but a stack
     /// accepts only a valid configuration.
+    ///
+    /// # Errors
+    ///
+    /// The first setting that is out of its bounds: the error names it, its value, and the values that are allowed.
     ///
     /// ```
     /// use steadfast_core::Config;

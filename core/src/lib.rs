@@ -62,6 +62,8 @@
 //! # Ok::<(), Error>(())
 //! ```
 #![forbid(unsafe_code)]
+// A user reads when a call fails, or panics.
+#![deny(clippy::missing_errors_doc, clippy::missing_panics_doc)]
 
 mod buffer;
 pub mod config;

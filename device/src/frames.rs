@@ -127,6 +127,10 @@ impl UnixStreamFrames {
     }
 
     /// Connects to a socket at a path. Needs a Tokio runtime with I/O enabled.
+    ///
+    /// # Errors
+    ///
+    /// Nobody listens at the path, or it cannot be opened: see connect(2).
     pub async fn connect(
         path: impl AsRef<Path>,
         hardware: HardwareAddress,

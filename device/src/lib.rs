@@ -6,6 +6,8 @@
 //! Unsafe code in this crate is limited to these two: the system calls that create and describe a TUN device or a packet
 //! socket, and the registration of their files.
 #![deny(unsafe_op_in_unsafe_fn)]
+// A user reads when a call fails, or panics.
+#![deny(clippy::missing_errors_doc, clippy::missing_panics_doc)]
 
 use std::io;
 use std::task::{Context, Poll};

@@ -50,6 +50,10 @@ impl fmt::Debug for PacketSocket {
 impl PacketSocket {
     /// Opens a socket on the interface called `name`: [`bind`](PacketSocket::bind) and
     /// [`from_fd`](PacketSocket::from_fd). Needs a Tokio runtime with I/O enabled.
+    ///
+    /// # Errors
+    ///
+    /// As [`bind`](PacketSocket::bind) and [`from_fd`](PacketSocket::from_fd).
     pub fn open(name: &str) -> io::Result<PacketSocket> {
         PacketSocket::from_fd(PacketSocket::bind(name)?)
     }

@@ -107,6 +107,10 @@ impl Tun {
     /// The kernel delivers a flow through the queue that last sent a packet of it. It remembers 4096 flows, each for
     /// three seconds after its last sent packet. For any other flow, a hash of the kernel's own selects the queue.
     ///
+    /// # Errors
+    ///
+    /// As [`open`](Tun::open).
+    ///
     /// # Cancel safety
     ///
     /// As [`open`](Tun::open).

@@ -122,6 +122,10 @@ impl TcpForwarder {
 
     /// Polls for a request, as [`accept`](TcpForwarder::accept) does. Only the task that polled last is woken; tasks in
     /// `accept` are woken too.
+    ///
+    /// # Errors
+    ///
+    /// As [`accept`](TcpForwarder::accept).
     pub fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<TcpRequest>> {
         let progress = ready!(coop::poll_proceed(cx));
         let mut next = self.next();
@@ -238,6 +242,10 @@ impl TcpRequest {
     }
 
     /// Like [`accept`](TcpRequest::accept), with options for the stream.
+    ///
+    /// # Errors
+    ///
+    /// As [`accept`](TcpRequest::accept).
     pub async fn accept_with(self, options: SocketOptions) -> io::Result<TcpStream> {
         self.accept_as(Some(options)).await
     }

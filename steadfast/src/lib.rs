@@ -100,6 +100,8 @@
 //! | `tokio-util` | `tokio_util::net::Listener` for the listener |
 //! | `tonic` | `tonic::transport::server::Connected` for the streams of a server; it turns on `futures` and `hyper` |
 #![forbid(unsafe_code)]
+// A user reads when a call fails, or panics.
+#![deny(clippy::missing_errors_doc, clippy::missing_panics_doc)]
 
 mod addr;
 mod alarm;

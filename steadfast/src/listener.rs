@@ -82,6 +82,10 @@ impl TcpListener {
     }
 
     /// Like [`bind`](TcpListener::bind), with a backlog and options for the accepted streams.
+    ///
+    /// # Errors
+    ///
+    /// As [`bind`](TcpListener::bind).
     pub fn bind_with<A: ToSocketAddrs>(
         net: &Net,
         local: A,
@@ -149,6 +153,10 @@ impl TcpListener {
 
     /// Polls for an established connection, as [`accept`](TcpListener::accept) does. Only the task that polled last is
     /// woken; tasks in `accept` are woken too.
+    ///
+    /// # Errors
+    ///
+    /// As [`accept`](TcpListener::accept).
     pub fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<(TcpStream, SocketAddr)>> {
         let progress = ready!(coop::poll_proceed(cx));
         let mut accepted = self.try_accept();
@@ -164,13 +172,21 @@ impl TcpListener {
     }
 
     /// Returns the TTL (IPv4) or hop limit (IPv6) that accepted streams start with (`IP_TTL`).
+    ///
+    /// # Errors
+    ///
+    /// `EBADF`, the network is closing and has closed the listener; `Other`, the stack has panicked.
     pub fn ttl(&self) -> io::Result<u32> {
         let Part { handle, id } = &self.parts[0];
         handle.read(|state| state.stack.options(*id).map(|options| options.ttl.into()).map_err(into_io))
     }
 
-    /// Sets the TTL (IPv4) or hop limit (IPv6) of SYN-ACKs and of the streams that are accepted later (`IP_TTL`). Fails
-    /// with `InvalidInput` unless it is from 1 to 255.
+    /// Sets the TTL (IPv4) or hop limit (IPv6) of SYN-ACKs and of the streams that are accepted later (`IP_TTL`).
+    ///
+    /// # Errors
+    ///
+    /// `InvalidInput`, it is not from 1 to 255; `EBADF`, the network is closing and has closed the listener; `Other`,
+    /// the stack has panicked.
     pub fn set_ttl(&self, ttl: u32) -> io::Result<()> {
         let ttl = ttl_of(ttl)?;
         self.parts.iter().try_for_each(|Part { handle, id }| {
@@ -182,8 +198,11 @@ impl TcpListener {
         })
     }
 
-    /// Accepts a waiting connection. Fails with `WouldBlock` if there is none, and otherwise as
-    /// [`accept`](TcpListener::accept).
+    /// Accepts a waiting connection.
+    ///
+    /// # Errors
+    ///
+    /// `WouldBlock` if none waits, else as [`accept`](TcpListener::accept).
     pub fn try_accept(&self) -> io::Result<(TcpStream, SocketAddr)> {
         let first = self.turn.fetch_add(1, Ordering::Relaxed) % self.parts.len();
         let (later, earlier) = self.parts.split_at(first);
@@ -198,6 +217,10 @@ impl TcpListener {
     }
 
     /// Returns the address that it listens on, with the port that was picked for port 0.
+    ///
+    /// # Errors
+    ///
+    /// `EBADF`, the network is closing and has closed the listener; `Other`, the stack has panicked.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         let Part { handle, id } = &self.parts[0];
         handle.read(|state| state.stack.local_addr(*id).map_err(into_io))

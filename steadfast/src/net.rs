@@ -150,6 +150,11 @@ impl Net {
 
     /// Recounts the sums and flags that the stacks keep, and returns the first difference. It is for tests: it visits
     /// every connection under the lock.
+    ///
+    /// # Errors
+    ///
+    /// The first difference: its name, the value that is kept, and the one that was counted. It is a defect of the
+    /// stack.
     pub fn check_consistent(&self) -> Result<(), String> {
         self.all_stacks().iter().try_for_each(|stack| stack.lock().stack.check_consistent())
     }

@@ -66,23 +66,40 @@ impl TcpStream {
 
     /// Reads without consuming: the next read returns the same bytes again. `Ok(0)` is the end of the stream.
     /// Cancel-safe: it never consumes a byte.
+    ///
+    /// # Errors
+    ///
+    /// `ConnectionReset`, `TimedOut` and other errors that ended the connection, once; `NetworkDown` or the error of
+    /// the device, once the network has ended. The bytes that arrived before come first.
     pub async fn peek(&self, buffer: &mut [u8]) -> io::Result<usize> {
         self.socket.peek(buffer).await
     }
 
     /// Polls as [`peek`](Self::peek) does. Like a pending read, it replaces the reading task.
+    ///
+    /// # Errors
+    ///
+    /// As [`peek`](Self::peek).
     pub fn poll_peek(&self, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<usize>> {
         self.socket.poll_peek(cx, buffer)
     }
 
     /// Polls whether the stream can be read. Like a pending read, it replaces the reading task: only the task that
     /// polled last is woken.
+    ///
+    /// # Errors
+    ///
+    /// As [`ready`](Self::ready).
     pub fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.socket.poll_ready(cx, Side::Read)
     }
 
     /// Polls whether the stream can be written. Like a pending write, it replaces the writing task: only the task that
     /// polled last is woken.
+    ///
+    /// # Errors
+    ///
+    /// As [`ready`](Self::ready).
     pub fn poll_write_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.socket.poll_ready(cx, Side::Write)
     }
@@ -91,6 +108,10 @@ impl TcpStream {
     ///
     /// `call` runs without a lock and may use the stream. Its `WouldBlock` does not clear the readiness, unlike in
     /// Tokio.
+    ///
+    /// # Errors
+    ///
+    /// `WouldBlock`, the stream is not ready; `Other`, the stack has panicked; that of `call`.
     pub fn try_io<R>(&self, interest: Interest, call: impl FnOnce() -> io::Result<R>) -> io::Result<R> {
         self.socket.attempt(|state, id| state.ready(id, interest))?;
         call()
@@ -98,6 +119,10 @@ impl TcpStream {
 
     /// Runs `call` until it returns something else than `WouldBlock`, and waits for an event of `interest` between the
     /// attempts.
+    ///
+    /// # Errors
+    ///
+    /// That of `call`, unless it is `WouldBlock`; `Other`, the stack has panicked.
     ///
     /// # Cancel safety
     ///
@@ -116,6 +141,10 @@ macro_rules! reads {
         impl $type {
             /// Waits until a read returns bytes, the end of the stream or an error. See [`TcpStream::ready`] for the
             /// difference from Tokio. Cancel-safe: it changes nothing.
+            ///
+            /// # Errors
+            ///
+            /// `Other` if the stack has panicked, and nothing else. An error of the connection counts as readable.
             pub async fn readable(&self) -> io::Result<()> {
                 self.$($socket).+.ready(Interest::READABLE).await.map(drop)
             }
@@ -130,12 +159,20 @@ macro_rules! reads {
             }
 
             /// Like [`try_read`](Self::try_read), into several buffers, one after the other.
+            ///
+            /// # Errors
+            ///
+            /// As [`try_read`](Self::try_read).
             pub fn try_read_vectored(&self, buffers: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
                 self.$($socket).+.try_read_vectored(buffers)
             }
 
             /// Like [`try_read`](Self::try_read), to the end of a buffer that grows. It reads at most as many bytes as
             /// fit into the current chunk of the buffer, and copies them once more than `try_read`.
+            ///
+            /// # Errors
+            ///
+            /// As [`try_read`](Self::try_read).
             pub fn try_read_buf<B: BufMut>(&self, buffer: &mut B) -> io::Result<usize> {
                 self.$($socket).+.try_read_buf(buffer)
             }
@@ -148,6 +185,10 @@ macro_rules! writes {
         impl $type {
             /// Waits until a write queues bytes or returns an error. See [`TcpStream::ready`] for the difference from
             /// Tokio. Cancel-safe: it changes nothing.
+            ///
+            /// # Errors
+            ///
+            /// `Other` if the stack has panicked, and nothing else. An error of the connection counts as writable.
             pub async fn writable(&self) -> io::Result<()> {
                 self.$($socket).+.ready(Interest::WRITABLE).await.map(drop)
             }
@@ -162,6 +203,10 @@ macro_rules! writes {
             }
 
             /// Like [`try_write`](Self::try_write), from several buffers, one after the other.
+            ///
+            /// # Errors
+            ///
+            /// As [`try_write`](Self::try_write).
             pub fn try_write_vectored(&self, data: &[IoSlice<'_>]) -> io::Result<usize> {
                 self.$($socket).+.attempt(|state, id| state.send(id, data))
             }
@@ -173,6 +218,10 @@ macro_rules! halves {
     ($($type:ty, $($socket:tt).+;)+) => { $(
         impl $type {
             /// As [`TcpStream::ready`].
+            ///
+            /// # Errors
+            ///
+            /// `Other` if the stack has panicked, and nothing else.
             pub async fn ready(&self, interest: Interest) -> io::Result<Ready> {
                 self.$($socket).+.ready(interest).await
             }
@@ -185,11 +234,19 @@ macro_rules! peeks {
         impl $type {
             /// Reads without consuming: the next read returns the same bytes again. `Ok(0)` is the end of the stream.
             /// Cancel-safe: it never consumes a byte.
+            ///
+            /// # Errors
+            ///
+            /// As [`TcpStream::peek`].
             pub async fn peek(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
                 self.$($socket).+.peek(buffer).await
             }
 
             /// Polls as [`peek`](Self::peek) does. Like a pending read, it replaces the reading task.
+            ///
+            /// # Errors
+            ///
+            /// As [`peek`](Self::peek).
             pub fn poll_peek(
                 &mut self,
                 cx: &mut Context<'_>,

@@ -102,8 +102,11 @@ impl TcpStream {
 }
 
 impl OwnedReadHalf {
-    /// Joins the halves to the stream that they were split from. Fails if they belong to different streams, and returns
-    /// them.
+    /// Joins the halves to the stream that they were split from.
+    ///
+    /// # Errors
+    ///
+    /// They belong to different streams: the error has both.
     pub fn reunite(self, writer: OwnedWriteHalf) -> Result<TcpStream, ReuniteError> {
         if !Arc::ptr_eq(&self.stream.socket, &writer.stream.socket) {
             return Err(ReuniteError(self, writer));
@@ -114,6 +117,10 @@ impl OwnedReadHalf {
 }
 
 impl OwnedWriteHalf {
+    /// As [`OwnedReadHalf::reunite`].
+    ///
+    /// # Errors
+    ///
     /// As [`OwnedReadHalf::reunite`].
     pub fn reunite(self, reader: OwnedReadHalf) -> Result<TcpStream, ReuniteError> {
         reader.reunite(self)
@@ -129,11 +136,19 @@ macro_rules! addresses {
     ($($half:ty, $stream:tt;)+) => { $(
         impl $half {
             /// Returns the local address.
+            ///
+            /// # Errors
+            ///
+            /// `Other` if the stack has panicked, and nothing else.
             pub fn local_addr(&self) -> io::Result<SocketAddr> {
                 self.$stream.local_addr()
             }
 
             /// Returns the peer's address.
+            ///
+            /// # Errors
+            ///
+            /// `Other` if the stack has panicked, and nothing else.
             pub fn peer_addr(&self) -> io::Result<SocketAddr> {
                 self.$stream.peer_addr()
             }

@@ -90,6 +90,11 @@ impl TcpStream {
 
     /// Like [`connect`](TcpStream::connect), from a given local address or port, or with other options. Dropping the
     /// future abandons the attempt.
+    ///
+    /// # Errors
+    ///
+    /// As [`connect`](TcpStream::connect). `AddrNotAvailable` also for a local address that is not the network's, and
+    /// for a local end that another connection to this peer has; `InvalidInput` also for one of another family.
     pub fn connect_with<A: ToSocketAddrs>(
         net: &Net,
         remote: A,
@@ -175,23 +180,39 @@ impl TcpStream {
     }
 
     /// Returns the local address.
+    ///
+    /// # Errors
+    ///
+    /// `Other` if the stack has panicked, and nothing else.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         self.socket.local_addr()
     }
 
     /// Returns the peer's address.
+    ///
+    /// # Errors
+    ///
+    /// `Other` if the stack has panicked, and nothing else.
     pub fn peer_addr(&self) -> io::Result<SocketAddr> {
         self.socket.peer_addr()
     }
 
     /// Returns the state of the connection, with the fields of Linux's `tcp_info`. After its end, it returns those that
     /// it had at its end, with the state `Closed`.
+    ///
+    /// # Errors
+    ///
+    /// `Other` if the stack has panicked, and nothing else.
     pub fn info(&self) -> io::Result<Info> {
         self.socket.info()
     }
 
     /// Returns and clears the error that ended the connection, or the last soft error from an ICMP message
     /// (`SO_ERROR`).
+    ///
+    /// # Errors
+    ///
+    /// `Other` if the stack has panicked, and nothing else. The error of the connection is part of the result.
     pub fn take_error(&self) -> io::Result<Option<io::Error>> {
         self.socket.handle.read(|state| {
             let error = state.stack.take_error(self.socket.id).map_err(into_io)?;
@@ -200,6 +221,10 @@ impl TcpStream {
     }
 
     /// Returns the options in force.
+    ///
+    /// # Errors
+    ///
+    /// `Other` if the stack has panicked, and nothing else.
     pub fn options(&self) -> io::Result<SocketOptions> {
         let id = self.socket.id;
         self.socket.handle.read(|state| state.stack.options(id).cloned().map_err(into_io))
@@ -214,6 +239,10 @@ impl TcpStream {
     /// | `keepalive` and its parameters, `user_timeout`, `r2` | at once: running timers are set anew |
     /// | `linger`, `fin_timeout` | when the stream is dropped |
     /// | `rcvbuf`, `rcvbuf_max`, `congestion` | only before the connection is made: see [`TcpSocket`](crate::TcpSocket), [`connect_with`](TcpStream::connect_with) and [`bind_with`](crate::TcpListener::bind_with) |
+    ///
+    /// # Errors
+    ///
+    /// `Other` if the stack has panicked, and nothing else.
     pub fn set_options(&self, change: impl FnOnce(&mut SocketOptions)) -> io::Result<()> {
         let before = self.options()?;
         let mut after = before.clone();
@@ -227,32 +256,56 @@ impl TcpStream {
     }
 
     /// Returns whether the Nagle algorithm (RFC 9293 §3.7.4) is off (`TCP_NODELAY`).
+    ///
+    /// # Errors
+    ///
+    /// `Other` if the stack has panicked, and nothing else.
     pub fn nodelay(&self) -> io::Result<bool> {
         Ok(self.options()?.nodelay)
     }
 
     /// Turns the Nagle algorithm off (true) or on (`TCP_NODELAY`).
+    ///
+    /// # Errors
+    ///
+    /// `Other` if the stack has panicked, and nothing else.
     pub fn set_nodelay(&self, nodelay: bool) -> io::Result<()> {
         self.set_options(|o| o.nodelay = nodelay)
     }
 
     /// Turns keepalive probes (RFC 9293 §3.8.4) on an idle connection on or off (`SO_KEEPALIVE`).
+    ///
+    /// # Errors
+    ///
+    /// `Other` if the stack has panicked, and nothing else.
     pub fn set_keepalive(&self, keepalive: bool) -> io::Result<()> {
         self.set_options(|o| o.keepalive = keepalive)
     }
 
     /// Returns whether keepalive probes are on (`SO_KEEPALIVE`).
+    ///
+    /// # Errors
+    ///
+    /// `Other` if the stack has panicked, and nothing else.
     pub fn keepalive(&self) -> io::Result<bool> {
         Ok(self.options()?.keepalive)
     }
 
-    /// Turns keepalive probes on, with these parameters. Fails with `InvalidInput` if one of them is zero.
+    /// Turns keepalive probes on, with these parameters.
+    ///
+    /// # Errors
+    ///
+    /// `InvalidInput` if one of them is zero; `Other` if the stack has panicked.
     pub fn set_tcp_keepalive(&self, keepalive: &TcpKeepalive) -> io::Result<()> {
         keepalive.check()?;
         self.set_options(|options| keepalive.apply(options))
     }
 
     /// Returns whether the ACK of the next segment is not delayed (`TCP_QUICKACK`).
+    ///
+    /// # Errors
+    ///
+    /// `Other` if the stack has panicked, and nothing else.
     pub fn quickack(&self) -> io::Result<bool> {
         self.socket.handle.read(|state| match state.stack.quickack(self.socket.id) {
             Ok(quick) => Ok(quick),
@@ -263,6 +316,10 @@ impl TcpStream {
     }
 
     /// Acknowledges the next segments at once, or delays ACKs (`TCP_QUICKACK`). As on Linux, this is not permanent.
+    ///
+    /// # Errors
+    ///
+    /// `Other` if the stack has panicked, and nothing else.
     pub fn set_quickack(&self, quickack: bool) -> io::Result<()> {
         self.socket.handle.call(|state, now| {
             state.check_whole()?;
@@ -274,46 +331,77 @@ impl TcpStream {
     }
 
     /// Returns the TOS (IPv4) or traffic class (IPv6) of outgoing packets, without the bits of ECN.
+    ///
+    /// # Errors
+    ///
+    /// `Other` if the stack has panicked, and nothing else.
     pub fn tos(&self) -> io::Result<u32> {
         Ok(tos_of(self.options()?.dscp))
     }
 
-    /// Sets the TOS (IPv4) or traffic class (IPv6) of outgoing packets (RFC 9293 §3.9.1.9). The bits of ECN are ignored,
-    /// as on Linux. Fails with `InvalidInput` above 255.
+    /// Sets the TOS (IPv4) or traffic class (IPv6) of outgoing packets (RFC 9293 §3.9.1.9). The bits of ECN are
+    /// ignored, as on Linux.
+    ///
+    /// # Errors
+    ///
+    /// `InvalidInput` above 255; `Other` if the stack has panicked.
     pub fn set_tos(&self, tos: u32) -> io::Result<()> {
         let dscp = dscp_of(tos)?;
         self.set_options(|o| o.dscp = dscp)
     }
 
     /// Returns how dropping the stream closes the connection (`SO_LINGER`).
+    ///
+    /// # Errors
+    ///
+    /// `Other` if the stack has panicked, and nothing else.
     pub fn linger(&self) -> io::Result<Option<Duration>> {
         Ok(self.options()?.linger)
     }
 
     /// Sets how dropping the stream closes the connection (`SO_LINGER`). Zero resets it; any other value closes it in
     /// good order. Dropping never blocks, while the kernel's `close` may wait that long.
+    ///
+    /// # Errors
+    ///
+    /// `Other` if the stack has panicked, and nothing else.
     pub fn set_linger(&self, linger: Option<Duration>) -> io::Result<()> {
         self.set_options(|o| o.linger = linger)
     }
 
     /// Makes dropping the stream reset the connection: data that is still queued is discarded, and the peer gets a RST.
+    ///
+    /// # Errors
+    ///
+    /// `Other` if the stack has panicked, and nothing else.
     pub fn set_zero_linger(&self) -> io::Result<()> {
         self.set_linger(Some(Duration::ZERO))
     }
 
     /// Sets the longest time that sent data may stay unacknowledged (`TCP_USER_TIMEOUT`). Zero leaves it to the
     /// configured limits.
+    ///
+    /// # Errors
+    ///
+    /// `Other` if the stack has panicked, and nothing else.
     pub fn set_user_timeout(&self, timeout: Duration) -> io::Result<()> {
         self.set_options(|o| o.user_timeout = timeout)
     }
 
     /// Returns the TTL (IPv4) or hop limit (IPv6) of outgoing packets (`IP_TTL`).
+    ///
+    /// # Errors
+    ///
+    /// `Other` if the stack has panicked, and nothing else.
     pub fn ttl(&self) -> io::Result<u32> {
         Ok(self.options()?.ttl.into())
     }
 
-    /// Sets the TTL (IPv4) or hop limit (IPv6) of outgoing packets (`IP_TTL`). Fails with `InvalidInput` unless it is
-    /// from 1 to 255.
+    /// Sets the TTL (IPv4) or hop limit (IPv6) of outgoing packets (`IP_TTL`).
+    ///
+    /// # Errors
+    ///
+    /// `InvalidInput` unless it is from 1 to 255; `Other` if the stack has panicked.
     pub fn set_ttl(&self, ttl: u32) -> io::Result<()> {
         let ttl = ttl_of(ttl)?;
         self.set_options(|o| o.ttl = ttl)

@@ -82,11 +82,19 @@ impl Drop for Bound {
 
 impl TcpSocket {
     /// Creates a socket for IPv4.
+    ///
+    /// # Errors
+    ///
+    /// `Other` if the stack has panicked, and nothing else.
     pub fn new_v4(net: &Net) -> io::Result<TcpSocket> {
         TcpSocket::new(net, false)
     }
 
     /// Creates a socket for IPv6.
+    ///
+    /// # Errors
+    ///
+    /// `Other` if the stack has panicked, and nothing else.
     pub fn new_v6(net: &Net) -> io::Result<TcpSocket> {
         TcpSocket::new(net, true)
     }
@@ -115,17 +123,29 @@ impl TcpSocket {
     }
 
     /// Returns whether keepalive probes are on (`SO_KEEPALIVE`).
+    ///
+    /// # Errors
+    ///
+    /// Never: the result is that of Tokio.
     pub fn keepalive(&self) -> io::Result<bool> {
         Ok(self.draft().options.keepalive)
     }
 
     /// Turns keepalive probes on or off (`SO_KEEPALIVE`).
+    ///
+    /// # Errors
+    ///
+    /// Never: the result is that of Tokio.
     pub fn set_keepalive(&self, keepalive: bool) -> io::Result<()> {
         self.draft().options.keepalive = keepalive;
         Ok(())
     }
 
-    /// Turns keepalive probes on, with these parameters. Fails with `InvalidInput` if one of them is zero.
+    /// Turns keepalive probes on, with these parameters.
+    ///
+    /// # Errors
+    ///
+    /// `InvalidInput` if one of them is zero.
     pub fn set_tcp_keepalive(&self, keepalive: &TcpKeepalive) -> io::Result<()> {
         keepalive.check()?;
         keepalive.apply(&mut self.draft().options);
@@ -133,18 +153,30 @@ impl TcpSocket {
     }
 
     /// Returns the value of [`set_reuseaddr`](TcpSocket::set_reuseaddr).
+    ///
+    /// # Errors
+    ///
+    /// Never: the result is that of Tokio.
     pub fn reuseaddr(&self) -> io::Result<bool> {
         Ok(self.draft().reuseaddr)
     }
 
     /// Keeps the value for [`reuseaddr`](TcpSocket::reuseaddr) (`SO_REUSEADDR`). It changes nothing: an address is free
     /// once its listener is dropped, whatever connections are left.
+    ///
+    /// # Errors
+    ///
+    /// Never: the result is that of Tokio.
     pub fn set_reuseaddr(&self, reuseaddr: bool) -> io::Result<()> {
         self.draft().reuseaddr = reuseaddr;
         Ok(())
     }
 
     /// Returns whether the socket shares its address (`SO_REUSEPORT`).
+    ///
+    /// # Errors
+    ///
+    /// Never: the result is that of Tokio.
     pub fn reuseport(&self) -> io::Result<bool> {
         Ok(self.draft().reuseport)
     }
@@ -154,28 +186,48 @@ impl TcpSocket {
     /// [`bind`](TcpSocket::bind), or at [`listen`](TcpSocket::listen) without it.
     ///
     /// Several tasks that accept from one listener share their load too, and none waits while another has clients.
+    ///
+    /// # Errors
+    ///
+    /// Never: the result is that of Tokio.
     pub fn set_reuseport(&self, reuseport: bool) -> io::Result<()> {
         self.draft().reuseport = reuseport;
         Ok(())
     }
 
     /// Returns the size of the send buffer in bytes (`SO_SNDBUF`).
+    ///
+    /// # Errors
+    ///
+    /// Never: the result is that of Tokio.
     pub fn send_buffer_size(&self) -> io::Result<u32> {
         Ok(self.draft().options.sndbuf)
     }
 
     /// Sets the size of the send buffer in bytes (`SO_SNDBUF`).
+    ///
+    /// # Errors
+    ///
+    /// Never: the result is that of Tokio.
     pub fn set_send_buffer_size(&self, size: u32) -> io::Result<()> {
         self.draft().options.sndbuf = size;
         Ok(())
     }
 
     /// Returns the size of the receive buffer in bytes (`SO_RCVBUF`).
+    ///
+    /// # Errors
+    ///
+    /// Never: the result is that of Tokio.
     pub fn recv_buffer_size(&self) -> io::Result<u32> {
         Ok(self.draft().options.rcvbuf)
     }
 
     /// Sets the size of the receive buffer in bytes (`SO_RCVBUF`), and the window scale for it.
+    ///
+    /// # Errors
+    ///
+    /// Never: the result is that of Tokio.
     pub fn set_recv_buffer_size(&self, size: u32) -> io::Result<()> {
         let options = &mut self.draft().options;
         (options.rcvbuf, options.rcvbuf_max) = (size, size);
@@ -183,55 +235,94 @@ impl TcpSocket {
     }
 
     /// Returns how dropping the stream closes the connection (`SO_LINGER`).
+    ///
+    /// # Errors
+    ///
+    /// Never: the result is that of Tokio.
     pub fn linger(&self) -> io::Result<Option<Duration>> {
         Ok(self.draft().options.linger)
     }
 
     /// Sets how dropping the stream closes the connection: see [`TcpStream::set_linger`].
+    ///
+    /// # Errors
+    ///
+    /// Never: the result is that of Tokio.
     pub fn set_linger(&self, linger: Option<Duration>) -> io::Result<()> {
         self.draft().options.linger = linger;
         Ok(())
     }
 
     /// Makes dropping the stream reset the connection: see [`TcpStream::set_zero_linger`].
+    ///
+    /// # Errors
+    ///
+    /// Never: the result is that of Tokio.
     pub fn set_zero_linger(&self) -> io::Result<()> {
         self.set_linger(Some(Duration::ZERO))
     }
 
     /// Returns whether the Nagle algorithm (RFC 9293 §3.7.4) is off (`TCP_NODELAY`).
+    ///
+    /// # Errors
+    ///
+    /// Never: the result is that of Tokio.
     pub fn nodelay(&self) -> io::Result<bool> {
         Ok(self.draft().options.nodelay)
     }
 
     /// Turns the Nagle algorithm off (true) or on (`TCP_NODELAY`).
+    ///
+    /// # Errors
+    ///
+    /// Never: the result is that of Tokio.
     pub fn set_nodelay(&self, nodelay: bool) -> io::Result<()> {
         self.draft().options.nodelay = nodelay;
         Ok(())
     }
 
     /// Returns the TOS of outgoing packets (`IP_TOS`), without the bits of ECN.
+    ///
+    /// # Errors
+    ///
+    /// Never: the result is that of Tokio.
     pub fn tos_v4(&self) -> io::Result<u32> {
         Ok(tos_of(self.draft().options.dscp))
     }
 
-    /// Sets the TOS of outgoing packets (`IP_TOS`, RFC 9293 §3.9.1.9). The bits of ECN are ignored, as on Linux. Fails
-    /// with `InvalidInput` above 255.
+    /// Sets the TOS of outgoing packets (`IP_TOS`, RFC 9293 §3.9.1.9). The bits of ECN are ignored, as on Linux.
+    ///
+    /// # Errors
+    ///
+    /// `InvalidInput` above 255.
     pub fn set_tos_v4(&self, tos: u32) -> io::Result<()> {
         self.draft().options.dscp = dscp_of(tos)?;
         Ok(())
     }
 
     /// Returns the traffic class of outgoing packets (`IPV6_TCLASS`), without the bits of ECN.
+    ///
+    /// # Errors
+    ///
+    /// Never: the result is that of Tokio.
     pub fn tclass_v6(&self) -> io::Result<u32> {
         self.tos_v4()
     }
 
     /// Sets the traffic class of outgoing packets (`IPV6_TCLASS`): see [`set_tos_v4`](TcpSocket::set_tos_v4).
+    ///
+    /// # Errors
+    ///
+    /// `InvalidInput` above 255.
     pub fn set_tclass_v6(&self, tclass: u32) -> io::Result<()> {
         self.set_tos_v4(tclass)
     }
 
     /// Returns the address that it is bound to. Before that, the unspecified address and port 0.
+    ///
+    /// # Errors
+    ///
+    /// Never: the result is that of Tokio.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         Ok(self.draft().bound.as_ref().map_or(self.anywhere(), |bound| bound.local))
     }
@@ -244,6 +335,10 @@ impl TcpSocket {
     }
 
     /// Returns `None`: an error of this socket is returned by the call that caused it.
+    ///
+    /// # Errors
+    ///
+    /// Never: the result is that of Tokio.
     pub fn take_error(&self) -> io::Result<Option<io::Error>> {
         Ok(None)
     }
@@ -279,7 +374,11 @@ impl TcpSocket {
         if address.is_ipv6() == self.v6 { Ok(()) } else { Err(invalid("an address of the other family")) }
     }
 
-    /// Connects: see [`TcpStream::connect`]. Fails with `InvalidInput` if `remote` is of the other family.
+    /// Connects: see [`TcpStream::connect`].
+    ///
+    /// # Errors
+    ///
+    /// As [`TcpStream::connect`], and `InvalidInput` if `remote` is of the other family.
     ///
     /// # Cancel safety
     ///
@@ -297,8 +396,11 @@ impl TcpSocket {
         TcpStream::connect_with(&self.net, remote, options).await
     }
 
-    /// Listens: see [`TcpListener::bind`] for the errors. At most `backlog` established connections wait for `accept`.
-    /// A socket that is not bound gets a free port.
+    /// Listens. At most `backlog` established connections wait for `accept`. A socket that is not bound gets a free port.
+    ///
+    /// # Errors
+    ///
+    /// As [`TcpListener::bind`].
     pub fn listen(self, backlog: u32) -> io::Result<TcpListener> {
         let anywhere = self.anywhere();
         let draft = self.draft.into_inner().unwrap_or_else(PoisonError::into_inner);

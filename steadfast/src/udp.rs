@@ -144,11 +144,19 @@ impl UdpSocket {
     }
 
     /// Returns the address to which the socket is bound.
+    ///
+    /// # Errors
+    ///
+    /// `Other` if the stack has panicked, and nothing else.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         self.socket.local_addr()
     }
 
-    /// Returns the peer. Error: `NotConnected`.
+    /// Returns the peer.
+    ///
+    /// # Errors
+    ///
+    /// `NotConnected`: the socket has no peer.
     pub fn peer_addr(&self) -> io::Result<SocketAddr> {
         self.socket.peer_addr()
     }
@@ -168,31 +176,52 @@ impl UdpSocket {
         self.socket.wait(Interest::WRITABLE, || self.try_send(datagram)).await
     }
 
-    /// Sends a datagram to `target`, to the first address if it has several. Otherwise like [`send`](UdpSocket::send).
+    /// Sends a datagram to `target`, to the first address if it has several.
+    ///
+    /// # Errors
+    ///
+    /// As [`send`](UdpSocket::send). Also `InvalidInput`: port 0, or an address of a family that the socket does not
+    /// take; `NetworkUnreachable`: no route; `PermissionDenied`: a broadcast without
+    /// [`set_broadcast`](UdpSocket::set_broadcast); and the resolver's error.
     pub async fn send_to<A: ToSocketAddrs>(&self, datagram: &[u8], target: A) -> io::Result<usize> {
         let to = self.net.resolve(target.to_target()).await?.next();
         let to = to.ok_or_else(addr::no_address)?;
         self.socket.wait(Interest::WRITABLE, || self.try_send_to(datagram, to)).await
     }
 
-    /// Sends a datagram to the peer without waiting. Error: `WouldBlock` if the send buffer is full, else as
-    /// [`send`](UdpSocket::send).
+    /// Sends a datagram to the peer without waiting.
+    ///
+    /// # Errors
+    ///
+    /// `WouldBlock` if the send buffer is full, else as [`send`](UdpSocket::send).
     pub fn try_send(&self, datagram: &[u8]) -> io::Result<usize> {
         self.socket.attempt(|state, id| state.send_datagram(id, datagram, None))
     }
 
     /// Like [`try_send`](UdpSocket::try_send), to `target`.
+    ///
+    /// # Errors
+    ///
+    /// `WouldBlock` if the send buffer is full, else as [`send_to`](UdpSocket::send_to).
     pub fn try_send_to(&self, datagram: &[u8], target: SocketAddr) -> io::Result<usize> {
         self.socket.attempt(|state, id| state.send_datagram(id, datagram, Some(target)))
     }
 
     /// Polls as [`send`](UdpSocket::send) does. Only the task that polled last is woken.
+    ///
+    /// # Errors
+    ///
+    /// As [`send`](UdpSocket::send).
     pub fn poll_send(&self, cx: &mut Context<'_>, datagram: &[u8]) -> Poll<io::Result<usize>> {
         let id = self.socket.id;
         self.socket.poll_with_budget(cx, Side::Write, |state| state.send_datagram(id, datagram, None))
     }
 
     /// Polls as [`send_to`](UdpSocket::send_to) does. Only the task that polled last is woken.
+    ///
+    /// # Errors
+    ///
+    /// As [`send_to`](UdpSocket::send_to).
     pub fn poll_send_to(
         &self,
         cx: &mut Context<'_>,
@@ -218,33 +247,57 @@ impl UdpSocket {
     }
 
     /// Like [`recv`](UdpSocket::recv), and returns the sender too.
+    ///
+    /// # Errors
+    ///
+    /// As [`recv`](UdpSocket::recv).
     pub async fn recv_from(&self, buffer: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
         self.socket.wait(Interest::READABLE, || self.try_recv_from(buffer)).await
     }
 
     /// Like [`recv_from`](UdpSocket::recv_from), with all that is known of the datagram.
+    ///
+    /// # Errors
+    ///
+    /// As [`recv`](UdpSocket::recv).
     pub async fn recv_msg(&self, buffer: &mut [u8]) -> io::Result<Received> {
         let mut attempt = || self.socket.attempt(|state, id| state.take_datagram(id, buffer));
         self.socket.wait(Interest::READABLE, &mut attempt).await
     }
 
-    /// Receives a datagram that has arrived. Error: `WouldBlock` if there is none, else as [`recv`](UdpSocket::recv).
+    /// Receives a datagram that has arrived.
+    ///
+    /// # Errors
+    ///
+    /// `WouldBlock` if there is none, else as [`recv`](UdpSocket::recv).
     pub fn try_recv(&self, buffer: &mut [u8]) -> io::Result<usize> {
         self.try_recv_from(buffer).map(|(len, _)| len)
     }
 
     /// Like [`try_recv`](UdpSocket::try_recv), and returns the sender too.
+    ///
+    /// # Errors
+    ///
+    /// As [`try_recv`](UdpSocket::try_recv).
     pub fn try_recv_from(&self, buffer: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
         let received = self.socket.attempt(|state, id| state.take_datagram(id, buffer))?;
         Ok((received.len, received.from))
     }
 
     /// Polls as [`recv`](UdpSocket::recv) does. Only the task that polled last is woken.
+    ///
+    /// # Errors
+    ///
+    /// As [`recv`](UdpSocket::recv).
     pub fn poll_recv(&self, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         self.poll_recv_from(cx, buffer).map_ok(drop)
     }
 
     /// Polls as [`recv_from`](UdpSocket::recv_from) does. Only the task that polled last is woken.
+    ///
+    /// # Errors
+    ///
+    /// As [`recv`](UdpSocket::recv).
     pub fn poll_recv_from(
         &self,
         cx: &mut Context<'_>,
@@ -259,16 +312,28 @@ impl UdpSocket {
     }
 
     /// Receives a datagram without taking it.
+    ///
+    /// # Errors
+    ///
+    /// As [`recv`](UdpSocket::recv).
     pub async fn peek(&self, buffer: &mut [u8]) -> io::Result<usize> {
         self.peek_from(buffer).await.map(|(len, _)| len)
     }
 
     /// Like [`peek`](UdpSocket::peek), and returns the sender too.
+    ///
+    /// # Errors
+    ///
+    /// As [`recv`](UdpSocket::recv).
     pub async fn peek_from(&self, buffer: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
         self.socket.wait(Interest::READABLE, || self.try_peek_from(buffer)).await
     }
 
     /// Like [`peek_from`](UdpSocket::peek_from), without waiting.
+    ///
+    /// # Errors
+    ///
+    /// As [`try_recv`](UdpSocket::try_recv).
     pub fn try_peek_from(&self, buffer: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
         let received = self.socket.attempt(|state, id| {
             let received = state.stack.peek_from(id, buffer);
@@ -278,36 +343,64 @@ impl UdpSocket {
     }
 
     /// Waits until the socket is ready for one of `interest`, and returns for which. Cancel-safe.
+    ///
+    /// # Errors
+    ///
+    /// `Other` if the stack has panicked, and nothing else. An error of the socket counts as ready.
     pub async fn ready(&self, interest: Interest) -> io::Result<Ready> {
         self.socket.ready(interest).await
     }
 
     /// Waits until a datagram or an error has arrived. Cancel-safe.
+    ///
+    /// # Errors
+    ///
+    /// As [`ready`](UdpSocket::ready).
     pub async fn readable(&self) -> io::Result<()> {
         self.ready(Interest::READABLE).await.map(drop)
     }
 
     /// Waits until there is room in the send buffer. Cancel-safe.
+    ///
+    /// # Errors
+    ///
+    /// As [`ready`](UdpSocket::ready).
     pub async fn writable(&self) -> io::Result<()> {
         self.ready(Interest::WRITABLE).await.map(drop)
     }
 
     /// Polls as [`readable`](UdpSocket::readable) does. Only the task that polled last is woken.
+    ///
+    /// # Errors
+    ///
+    /// As [`ready`](UdpSocket::ready).
     pub fn poll_recv_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.socket.poll_ready(cx, Side::Read)
     }
 
     /// Polls as [`writable`](UdpSocket::writable) does. Only the task that polled last is woken.
+    ///
+    /// # Errors
+    ///
+    /// As [`ready`](UdpSocket::ready).
     pub fn poll_send_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.socket.poll_ready(cx, Side::Write)
     }
 
     /// Returns the options.
+    ///
+    /// # Errors
+    ///
+    /// `Other` if the stack has panicked, and nothing else.
     pub fn options(&self) -> io::Result<UdpOptions> {
         self.socket.handle.read(|state| state.stack.udp_options(self.socket.id).cloned().map_err(into_io))
     }
 
     /// Changes options, for datagrams from now on.
+    ///
+    /// # Errors
+    ///
+    /// `Other` if the stack has panicked, and nothing else.
     pub fn set_options(&self, change: impl FnOnce(&mut UdpOptions)) -> io::Result<()> {
         let options = self.options()?.with(change);
         self.socket
@@ -316,55 +409,95 @@ impl UdpSocket {
     }
 
     /// Returns the TTL, or hop limit, of sent packets.
+    ///
+    /// # Errors
+    ///
+    /// `Other` if the stack has panicked, and nothing else.
     pub fn ttl(&self) -> io::Result<u32> {
         self.options().map(|options| options.ttl.into())
     }
 
-    /// Sets the TTL, or hop limit, of sent packets. Error: `InvalidInput` unless it is from 1 to 255.
+    /// Sets the TTL, or hop limit, of sent packets.
+    ///
+    /// # Errors
+    ///
+    /// `InvalidInput` unless it is from 1 to 255; `Other` if the stack has panicked.
     pub fn set_ttl(&self, ttl: u32) -> io::Result<()> {
         let ttl = ttl_of(ttl)?;
         self.set_options(|options| options.ttl = ttl)
     }
 
     /// Returns whether datagrams to broadcast addresses may be sent (`SO_BROADCAST`).
+    ///
+    /// # Errors
+    ///
+    /// `Other` if the stack has panicked, and nothing else.
     pub fn broadcast(&self) -> io::Result<bool> {
         self.options().map(|options| options.broadcast)
     }
 
     /// Allows or forbids datagrams to broadcast addresses (`SO_BROADCAST`). Without it, sending one fails with
     /// `PermissionDenied`.
+    ///
+    /// # Errors
+    ///
+    /// `Other` if the stack has panicked, and nothing else.
     pub fn set_broadcast(&self, on: bool) -> io::Result<()> {
         self.set_options(|options| options.broadcast = on)
     }
 
     /// Returns whether sockets of this network hear multicast datagrams of this socket (`IP_MULTICAST_LOOP`).
+    ///
+    /// # Errors
+    ///
+    /// `Other` if the stack has panicked, and nothing else.
     pub fn multicast_loop_v4(&self) -> io::Result<bool> {
         self.options().map(|options| options.multicast_loop)
     }
 
     /// Sets whether sockets of this network hear multicast datagrams of this socket (`IP_MULTICAST_LOOP`). Unlike on Linux,
     /// both families share the setting.
+    ///
+    /// # Errors
+    ///
+    /// `Other` if the stack has panicked, and nothing else.
     pub fn set_multicast_loop_v4(&self, on: bool) -> io::Result<()> {
         self.set_options(|options| options.multicast_loop = on)
     }
 
     /// As [`multicast_loop_v4`](UdpSocket::multicast_loop_v4).
+    ///
+    /// # Errors
+    ///
+    /// `Other` if the stack has panicked, and nothing else.
     pub fn multicast_loop_v6(&self) -> io::Result<bool> {
         self.multicast_loop_v4()
     }
 
     /// As [`set_multicast_loop_v4`](UdpSocket::set_multicast_loop_v4).
+    ///
+    /// # Errors
+    ///
+    /// `Other` if the stack has panicked, and nothing else.
     pub fn set_multicast_loop_v6(&self, on: bool) -> io::Result<()> {
         self.set_multicast_loop_v4(on)
     }
 
     /// Returns the TTL, or hop limit, of multicast datagrams (`IP_MULTICAST_TTL`).
+    ///
+    /// # Errors
+    ///
+    /// `Other` if the stack has panicked, and nothing else.
     pub fn multicast_ttl_v4(&self) -> io::Result<u32> {
         self.options().map(|options| options.multicast_ttl.into())
     }
 
-    /// Sets the TTL, or hop limit, of multicast datagrams (`IP_MULTICAST_TTL`): 1 by default, and 0 for this network alone.
-    /// Error: `InvalidInput` above 255.
+    /// Sets the TTL, or hop limit, of multicast datagrams (`IP_MULTICAST_TTL`): 1 by default, and 0 for this network
+    /// alone.
+    ///
+    /// # Errors
+    ///
+    /// `InvalidInput` above 255; `Other` if the stack has panicked.
     pub fn set_multicast_ttl_v4(&self, ttl: u32) -> io::Result<()> {
         let ttl = u8::try_from(ttl).map_err(|_| io::ErrorKind::InvalidInput)?;
         self.set_options(|options| options.multicast_ttl = ttl)
@@ -384,8 +517,11 @@ impl UdpSocket {
         })
     }
 
-    /// Leaves a multicast group. Errors: `AddrNotAvailable` if it is no member, else as
-    /// [`join_multicast_v4`](UdpSocket::join_multicast_v4).
+    /// Leaves a multicast group.
+    ///
+    /// # Errors
+    ///
+    /// `AddrNotAvailable` if it is no member, else as [`join_multicast_v4`](UdpSocket::join_multicast_v4).
     pub fn leave_multicast_v4(&self, group: Ipv4Addr, interface: Ipv4Addr) -> io::Result<()> {
         self.group_call(|stack, id| {
             let interface = interface_at(stack, interface)?;
@@ -393,16 +529,22 @@ impl UdpSocket {
         })
     }
 
-    /// Hears a multicast group on the interface of this [number](steadfast_core::InterfaceId::index), or with 0 on that of
-    /// the route to the group (`IPV6_JOIN_GROUP`). No report is sent (MLD). Errors as
-    /// [`join_multicast_v4`](UdpSocket::join_multicast_v4), and `InvalidInput` without such an interface.
+    /// Hears a multicast group on the interface of this [number](steadfast_core::InterfaceId::index), or with 0 on
+    /// that of the route to the group (`IPV6_JOIN_GROUP`). No report is sent (MLD).
+    ///
+    /// # Errors
+    ///
+    /// As [`join_multicast_v4`](UdpSocket::join_multicast_v4), and `InvalidInput` without such an interface.
     pub fn join_multicast_v6(&self, group: &Ipv6Addr, interface: u32) -> io::Result<()> {
         let interface = Some(InterfaceId::from_index(interface)).filter(|_| interface > 0);
         self.group_call(|stack, id| stack.join_multicast(id, (*group).into(), interface))
     }
 
-    /// Leaves a multicast group. Errors: `AddrNotAvailable` if it is no member, else as
-    /// [`join_multicast_v6`](UdpSocket::join_multicast_v6).
+    /// Leaves a multicast group.
+    ///
+    /// # Errors
+    ///
+    /// `AddrNotAvailable` if it is no member, else as [`join_multicast_v6`](UdpSocket::join_multicast_v6).
     pub fn leave_multicast_v6(&self, group: &Ipv6Addr, interface: u32) -> io::Result<()> {
         let interface = Some(InterfaceId::from_index(interface)).filter(|_| interface > 0);
         self.group_call(|stack, id| stack.leave_multicast(id, (*group).into(), interface))
@@ -416,6 +558,10 @@ impl UdpSocket {
     }
 
     /// Returns and clears the error that ICMP reported.
+    ///
+    /// # Errors
+    ///
+    /// `Other` if the stack has panicked, and nothing else. The reported error is part of the result.
     pub fn take_error(&self) -> io::Result<Option<io::Error>> {
         self.socket.handle.call(|state, _| {
             state.check_whole()?;

@@ -69,6 +69,10 @@ pub enum Error {
 }
 
 /// Returns the header and the payload of `packet`, which may be longer than the datagram (link padding).
+///
+/// # Errors
+///
+/// The first part of the header that is broken: see [`enum@Error`].
 #[inline]
 pub fn parse(packet: &[u8]) -> Result<(Header, &[u8]), Error> {
     let Some((fixed, rest)) = packet.split_first_chunk::<HEADER_LEN>().filter(|(fixed, _)| fixed[0] == PLAIN)

@@ -112,6 +112,10 @@ pub enum Error {
 ///
 /// The payload of a fragment begins after the fragment header. An atomic fragment, which is a whole datagram with a
 /// fragment header, counts as unfragmented (RFC 6946 §4).
+///
+/// # Errors
+///
+/// The first header that is broken, or a limit that the chain exceeds: see [`enum@Error`].
 pub fn parse(packet: &[u8]) -> Result<(Header, &[u8]), Error> {
     let (mut header, rest) = split(packet)?;
     let payload = rest.get(..usize::from(u16_at(packet, 4))).ok_or(Error::PayloadLength)?;
@@ -137,7 +141,10 @@ pub fn parse(packet: &[u8]) -> Result<(Header, &[u8]), Error> {
 /// Continues [`parse`] past a fragment header: skips the extension headers at the start of a reassembled datagram, or
 /// of a first fragment, whose first header is `next_header`. Returns the transport's protocol number and its bytes.
 ///
-/// Fails if the transport header is incomplete: a first fragment must contain the whole header chain (RFC 7112 §5).
+/// # Errors
+///
+/// As [`parse`]; [`Truncated`](Error::Truncated) also if the transport header is incomplete: a first fragment must
+/// contain the whole header chain (RFC 7112 §5).
 // THREAT-66
 pub fn parse_upper(next_header: u8, payload: &[u8]) -> Result<(u8, &[u8]), Error> {
     let mut chain = Chain::new(next_header, payload);

@@ -4,6 +4,8 @@
 //! the caller's buffer. Header fields use natural units (fragment offsets are bytes), not those of the wire. The rest
 //! of the stack decides whether a valid header is acceptable.
 #![forbid(unsafe_code)]
+// A user reads when a call fails, or panics.
+#![deny(clippy::missing_errors_doc, clippy::missing_panics_doc)]
 
 pub mod arp;
 pub mod build;

@@ -209,6 +209,10 @@ pub struct Header {
 
 impl Header {
     /// Returns the header and the payload of `segment`. Does not verify the checksum: see [`checksum_ok`].
+    ///
+    /// # Errors
+    ///
+    /// The first part of the header that is broken: see [`enum@Error`].
     #[inline]
     pub fn parse(segment: &[u8]) -> Result<(Header, &[u8]), Error> {
         let mut header = Header::default();
@@ -218,6 +222,10 @@ impl Header {
 
     /// Like [`parse`](Header::parse), into a default header. This avoids a move of the header, which costs more than
     /// the read.
+    ///
+    /// # Errors
+    ///
+    /// As [`parse`](Header::parse). The header may be written in part.
     #[inline]
     pub fn read<'a>(&mut self, segment: &'a [u8]) -> Result<&'a [u8], Error> {
         let (fixed, rest) = segment.split_first_chunk::<HEADER_LEN>().ok_or(Error::Truncated)?;

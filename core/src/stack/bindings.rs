@@ -13,7 +13,9 @@ impl Stack {
     /// Reserves a local end for a later [`listen`](Stack::listen) or [`connect`](Stack::connect), and returns it; port 0
     /// chooses a port. Nobody listens at the end meanwhile. `options` are those of the later listener.
     ///
-    /// Errors: as [`listen`](Stack::listen).
+    /// # Errors
+    ///
+    /// As [`listen`](Stack::listen).
     pub fn bind(&mut self, local: SocketAddr, options: &ListenOptions) -> Result<SocketAddr, Error> {
         let reach = Reach::of_tcp(options);
         let local = self.free_end(local, reach)?;

@@ -29,9 +29,11 @@ impl Stack {
     /// [`only_v6`](ListenOptions::only_v6) on those of IPv6. Port 0 chooses a port. A SYN goes to the listener of its
     /// address, else to that of all addresses of its family, else to that of both families.
     ///
-    /// Errors: [`AddrNotAvailable`](Error::AddrNotAvailable), not an address of ours or no port left;
-    /// [`AddrInUse`](Error::AddrInUse), somebody listens there (RFC 9293 §3.10.1), or on `0.0.0.0` beside `[::]`, or has
-    /// [reserved](Stack::bind) it; not if both [share](ListenOptions::reuse_port) it.
+    /// # Errors
+    ///
+    /// [`AddrNotAvailable`](Error::AddrNotAvailable), not an address of ours or no port left;
+    /// [`AddrInUse`](Error::AddrInUse), somebody listens there (RFC 9293 §3.10.1), or on `0.0.0.0` beside `[::]`, or
+    /// has [reserved](Stack::bind) it; not if both [share](ListenOptions::reuse_port) it.
     // SA-CLOSED-06
     pub fn listen(&mut self, local: SocketAddr, options: ListenOptions) -> Result<SocketId, Error> {
         let reach = Reach::of_tcp(&options);
@@ -68,7 +70,12 @@ impl Stack {
     }
 
     /// Sets the most Fast Open connections of a listener whose handshake is incomplete, within `tcp_fastopen_pending`
-    /// (`TCP_FASTOPEN`); 0: none. Error: [`InvalidArgument`](Error::InvalidArgument), not a listener.
+    /// (`TCP_FASTOPEN`); 0: none.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidArgument`](Error::InvalidArgument), not a listener; [`NoSuchSocket`](Error::NoSuchSocket), a handle
+    /// that was closed.
     // DRILL-X33
     pub fn set_fast_open(&mut self, listener: SocketId, most: u32) -> Result<(), Error> {
         let SocketKind::Listener(index) = self.socket(listener)?.kind else {
@@ -95,10 +102,12 @@ impl Stack {
 
     /// Active OPEN. [`Event::CONNECTED`] or [`Event::ERROR`] follows.
     ///
-    /// Errors: [`InvalidArgument`](Error::InvalidArgument), the remote address is no unicast address or the port is 0
-    /// (RFC 9293 §3.10.1); [`NetworkUnreachable`](Error::NetworkUnreachable), no route or no local address of its family;
-    /// [`AddrNotAvailable`](Error::AddrNotAvailable), the local end is not ours, is taken, or no port is left for this
-    /// destination (RFC 9293 §3.10.1); [`NoBufferSpace`](Error::NoBufferSpace), `tcp_max_connections`.
+    /// # Errors
+    ///
+    /// [`InvalidArgument`](Error::InvalidArgument), the remote address is no unicast address or the port is 0 (RFC
+    /// 9293 §3.10.1); [`NetworkUnreachable`](Error::NetworkUnreachable), no route or no local address of its family;
+    /// [`AddrNotAvailable`](Error::AddrNotAvailable), the local end is not ours, is taken, or no port is left for
+    /// this destination (RFC 9293 §3.10.1); [`NoBufferSpace`](Error::NoBufferSpace), `tcp_max_connections`.
     // SA-CLOSED-08, SA-CLOSED-09
     pub fn connect(
         &mut self,
@@ -293,8 +302,12 @@ impl Stack {
         }
     }
 
-    /// Accepts the next established connection of a listener, and returns it with its peer. Errors:
-    /// [`WouldBlock`](Error::WouldBlock), none waits; [`InvalidArgument`](Error::InvalidArgument), not a listener.
+    /// Accepts the next established connection of a listener, and returns it with its peer.
+    ///
+    /// # Errors
+    ///
+    /// [`WouldBlock`](Error::WouldBlock), none waits; [`InvalidArgument`](Error::InvalidArgument), not a listener;
+    /// [`NoSuchSocket`](Error::NoSuchSocket), a handle that was closed.
     pub fn accept(&mut self, listener: SocketId) -> Result<(SocketId, SocketAddr), Error> {
         let SocketKind::Listener(index) = self.socket(listener)?.kind else {
             return Err(Error::InvalidArgument);
@@ -315,14 +328,21 @@ impl Stack {
 
     /// Queues bytes for sending. Copies as many bytes of `data` as there is room for and returns their number.
     ///
-    /// Errors: [`WouldBlock`](Error::WouldBlock), no room; [`BrokenPipe`](Error::BrokenPipe), shut down for writing or
-    /// over; [`NotConnected`](Error::NotConnected), a listener; or, once, what ended the connection.
+    /// # Errors
+    ///
+    /// [`WouldBlock`](Error::WouldBlock), no room; [`BrokenPipe`](Error::BrokenPipe), shut down for writing or over;
+    /// [`NotConnected`](Error::NotConnected), a listener; [`NoSuchSocket`](Error::NoSuchSocket), a handle that was
+    /// closed; or, once, what ended the connection.
     pub fn send(&mut self, id: SocketId, data: &[u8]) -> Result<usize, Error> {
         self.send_with_flags(id, data, SendFlags::default())
     }
 
     /// As [`send`](Stack::send), with the flags of `send(2)`. With `tcp_gso_quanta`, a write may take less than there is
     /// room for: transmit before the rest, as Linux does within its call.
+    ///
+    /// # Errors
+    ///
+    /// As [`send`](Stack::send).
     pub fn send_with_flags(&mut self, id: SocketId, data: &[u8], flags: SendFlags) -> Result<usize, Error> {
         self.send_with(id, data.len(), flags, |queue, count, tight, pool| match tight {
             false => queue.push_slice(&data[..count], pool),
@@ -331,6 +351,10 @@ impl Stack {
     }
 
     /// As [`send`](Stack::send), without a copy: takes as many bytes from the front of `data` as there is room for.
+    ///
+    /// # Errors
+    ///
+    /// As [`send`](Stack::send).
     pub fn send_bytes(&mut self, id: SocketId, data: &mut Bytes) -> Result<usize, Error> {
         let len = data.len();
         self.send_with(id, len, SendFlags::default(), |queue, count, _, pool| {
@@ -340,6 +364,10 @@ impl Stack {
 
     /// As [`send`](Stack::send), but marks the data as urgent (RFC 9293 §3.8.5). The peer reads it in line. New
     /// protocols should not use it.
+    ///
+    /// # Errors
+    ///
+    /// As [`send`](Stack::send).
     // MUST-30, SHLD-13
     pub fn send_urgent(&mut self, id: SocketId, data: &[u8]) -> Result<usize, Error> {
         let count = self.send(id, data)?;
@@ -437,8 +465,11 @@ impl Stack {
 
     /// Reads bytes. `Ok(0)`: the peer closed its sending side, or reading was shut down.
     ///
-    /// Errors: [`WouldBlock`](Error::WouldBlock), nothing there yet; [`NotConnected`](Error::NotConnected), a listener;
-    /// or, once and after the bytes that came before it, what ended the connection (RFC 9293 §3.6).
+    /// # Errors
+    ///
+    /// [`WouldBlock`](Error::WouldBlock), nothing there yet; [`NotConnected`](Error::NotConnected), a listener;
+    /// [`NoSuchSocket`](Error::NoSuchSocket), a handle that was closed; or, once and after the bytes that came before
+    /// it, what ended the connection (RFC 9293 §3.6).
     // MUST-12
     pub fn recv(&mut self, id: SocketId, buffer: &mut [u8]) -> Result<usize, Error> {
         if let SocketKind::Connection(index) = self.socket(id)?.kind {
@@ -460,6 +491,10 @@ impl Stack {
 
     /// As [`recv`](Stack::recv), up to `most` bytes. A slice of a packet is not copied, and holds the packet until it is
     /// dropped. One call takes one piece of the queue, so there may be more.
+    ///
+    /// # Errors
+    ///
+    /// As [`recv`](Stack::recv).
     pub fn recv_bytes(&mut self, id: SocketId, most: usize) -> Result<Bytes, Error> {
         let mut bytes = Bytes::new();
         match self.socket(id)?.kind {
@@ -483,6 +518,10 @@ impl Stack {
     }
 
     /// As [`recv`](Stack::recv), but the bytes stay in the queue.
+    ///
+    /// # Errors
+    ///
+    /// As [`recv`](Stack::recv).
     pub fn peek(&mut self, id: SocketId, buffer: &mut [u8]) -> Result<usize, Error> {
         let (queue, at_end) = match &self.socket(id)?.kind {
             SocketKind::Listener(_) => return Err(Error::NotConnected),
@@ -528,6 +567,12 @@ impl Stack {
 
     /// The number of bytes that can be read, and how many of them are urgent. [`Event::URGENT`] announces urgent data,
     /// and the application reads it in line (RFC 9293 §3.8.5).
+    ///
+    /// # Errors
+    ///
+    /// [`NotConnected`](Error::NotConnected), a listener; [`InvalidArgument`](Error::InvalidArgument), a socket or
+    /// forwarder of datagrams, or a forwarder of connections; [`NoSuchSocket`](Error::NoSuchSocket), a handle that
+    /// was closed.
     // MUST-33
     pub fn readable(&self, id: SocketId) -> Result<(usize, usize), Error> {
         match &self.socket(id)?.kind {
@@ -547,6 +592,10 @@ impl Stack {
 
     /// Returns and clears the error that ended the connection, or the last soft error that a router reported
     /// (`SO_ERROR`).
+    ///
+    /// # Errors
+    ///
+    /// [`NoSuchSocket`](Error::NoSuchSocket), a handle that was closed.
     pub fn take_error(&mut self, id: SocketId) -> Result<Option<Error>, Error> {
         self.socket(id)?;
         Ok(match &self.sockets[id].kind {

@@ -14,8 +14,13 @@ use crate::tcp::tcb::{Connection, Env};
 use crate::time::Instant;
 
 impl Stack {
-    /// Ends one direction or both; the socket stays. Errors: [`NotConnected`](Error::NotConnected), the connection is
-    /// not there yet or no more; [`NetworkDown`](Error::NetworkDown), [`abort_all`](Stack::abort_all) ended it.
+    /// Ends one direction or both; the socket stays.
+    ///
+    /// # Errors
+    ///
+    /// [`NotConnected`](Error::NotConnected), the connection is not there yet or no more;
+    /// [`NetworkDown`](Error::NetworkDown), [`abort_all`](Stack::abort_all) ended it;
+    /// [`NoSuchSocket`](Error::NoSuchSocket), a handle that was closed.
     pub fn shutdown(&mut self, now: Instant, id: SocketId, how: Shutdown) -> Result<(), Error> {
         self.set_now(now);
         let index = match &self.socket(id)?.kind {
@@ -40,6 +45,10 @@ impl Stack {
     /// CLOSE: releases the handle. Queued data is still delivered, by an orphan if need be. With unread data, or with
     /// `linger` zero, the peer gets a RST instead. Closing a listener resets the connections that nobody accepted. A
     /// request of a forwarder is refused.
+    ///
+    /// # Errors
+    ///
+    /// [`NoSuchSocket`](Error::NoSuchSocket), a handle that was closed before.
     pub fn close(&mut self, now: Instant, id: SocketId) -> Result<(), Error> {
         self.set_now(now);
         self.socket(id)?;
@@ -49,6 +58,10 @@ impl Stack {
     }
 
     /// ABORT: releases the handle and resets the connection.
+    ///
+    /// # Errors
+    ///
+    /// [`NoSuchSocket`](Error::NoSuchSocket), a handle that was closed.
     pub fn abort(&mut self, now: Instant, id: SocketId) -> Result<(), Error> {
         self.set_now(now);
         self.socket(id)?;

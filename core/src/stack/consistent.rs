@@ -14,6 +14,11 @@ use crate::wire::tcp::Header;
 impl Stack {
     /// Recomputes the sums and flags that the stack maintains, and returns the first difference. For tests, fuzz
     /// targets and the lab: it visits every row of every table.
+    ///
+    /// # Errors
+    ///
+    /// The first difference: its name, the value that is kept, and the one that was counted. It is a defect of the
+    /// stack.
     pub fn check_consistent(&self) -> Result<(), String> {
         self.check_held()?;
         self.check_flows()?;

@@ -108,7 +108,9 @@ impl Stack {
     /// `forward_pending_limit`. A SYN beyond them is dropped, so that its sender retransmits it. A SYN looks at each rule,
     /// so there should be few.
     ///
-    /// Errors: [`InvalidArgument`](Error::InvalidArgument), a prefix that is too long or no port;
+    /// # Errors
+    ///
+    /// [`InvalidArgument`](Error::InvalidArgument), a prefix that is too long or no port;
     /// [`AddrInUse`](Error::AddrInUse), there is a forwarder with this rule.
     pub fn forward(&mut self, rule: ForwardRule) -> Result<SocketId, Error> {
         rule.check()?;
@@ -124,8 +126,12 @@ impl Stack {
         Ok(socket)
     }
 
-    /// Takes the next request of a forwarder. Errors: [`WouldBlock`](Error::WouldBlock), there is none;
-    /// [`InvalidArgument`](Error::InvalidArgument), not a forwarder.
+    /// Takes the next request of a forwarder.
+    ///
+    /// # Errors
+    ///
+    /// [`WouldBlock`](Error::WouldBlock), there is none; [`InvalidArgument`](Error::InvalidArgument), not a
+    /// forwarder; [`NoSuchSocket`](Error::NoSuchSocket), a handle that was closed.
     pub fn next_request(&mut self, forwarder: SocketId) -> Result<SocketId, Error> {
         /// Requests that are gone, which one call passes over.
         const LOOK: usize = 256;
@@ -143,8 +149,12 @@ impl Stack {
         Err(Error::WouldBlock)
     }
 
-    /// Returns what is known of a request. Errors: [`InvalidArgument`](Error::InvalidArgument), not a request, or no
-    /// more.
+    /// Returns what is known of a request.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidArgument`](Error::InvalidArgument), not a request, or no more; [`NoSuchSocket`](Error::NoSuchSocket),
+    /// a handle that was closed.
     pub fn request(&self, id: SocketId) -> Result<Syn, Error> {
         self.request_index(id).map(|index| self.forwards.requests[index].shown())
     }
@@ -152,8 +162,11 @@ impl Stack {
     /// Accepts a request: the SYN-ACK leaves with the next [`transmit`](Stack::transmit), by the options of the kept
     /// SYN. The handle is that of the connection from then on. [`Event::CONNECTED`] or [`Event::ERROR`] follows.
     ///
-    /// Errors: why the request is gone, once; [`NoBufferSpace`](Error::NoBufferSpace), `tcp_max_connections`, and the
-    /// request stays; [`InvalidArgument`](Error::InvalidArgument), not a request.
+    /// # Errors
+    ///
+    /// Why the request is gone, once; [`NoBufferSpace`](Error::NoBufferSpace), `tcp_max_connections`, and the request
+    /// stays; [`InvalidArgument`](Error::InvalidArgument), not a request; [`NoSuchSocket`](Error::NoSuchSocket), a
+    /// handle that was closed.
     pub fn accept_request(
         &mut self,
         now: Instant,
@@ -185,7 +198,12 @@ impl Stack {
     }
 
     /// Refuses a request and releases its handle. An ICMP error quotes the SYN, and counts towards `icmp_ratelimit`.
-    /// Error: [`InvalidArgument`](Error::InvalidArgument), not a request. For one that is gone nothing is sent.
+    /// For one that is gone nothing is sent.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidArgument`](Error::InvalidArgument), not a request; [`NoSuchSocket`](Error::NoSuchSocket), a handle
+    /// that was closed.
     pub fn reject_request(&mut self, now: Instant, id: SocketId, how: Reject) -> Result<(), Error> {
         self.set_now(now);
         if let SocketKind::Finished(_) = self.socket(id)?.kind {
@@ -200,8 +218,10 @@ impl Stack {
     /// must route its answers to us. From then on the stack takes in packets to any address, as with
     /// [`forward`](Stack::forward).
     ///
-    /// Errors: as [`connect`](Stack::connect); [`InvalidArgument`](Error::InvalidArgument) also for a source that is no
-    /// unicast address, is of another family, or has port 0.
+    /// # Errors
+    ///
+    /// As [`connect`](Stack::connect); [`InvalidArgument`](Error::InvalidArgument) also for a source that is no
+    /// unicast address, is a loopback address, is of another family, or has port 0.
     pub fn connect_from(
         &mut self,
         now: Instant,
@@ -219,6 +239,10 @@ impl Stack {
 
     /// ABORT once the peer has acknowledged what is queued, or after `limit`. It releases the handle. Data that arrives
     /// meanwhile is acknowledged and discarded. Where nothing is queued, this is [`abort`](Stack::abort).
+    ///
+    /// # Errors
+    ///
+    /// [`NoSuchSocket`](Error::NoSuchSocket), a handle that was closed.
     pub fn abort_after(&mut self, now: Instant, id: SocketId, limit: Duration) -> Result<(), Error> {
         self.set_now(now);
         self.socket(id)?;

@@ -18,10 +18,13 @@ impl Stack {
     /// Makes a UDP socket hear a multicast group on an interface, that of the route to the group if none is named
     /// (`IP_ADD_MEMBERSHIP`, `IPV6_JOIN_GROUP`). It may join several. Closing the socket leaves them.
     ///
-    /// Errors: [`InvalidArgument`](Error::InvalidArgument), no multicast address, no such interface, or an address of a
-    /// family that the socket does not take; [`AddrInUse`](Error::AddrInUse), it is a member already;
-    /// [`NoBufferSpace`](Error::NoBufferSpace), `igmp_max_memberships`; [`NetworkUnreachable`](Error::NetworkUnreachable),
-    /// no route to the group.
+    /// # Errors
+    ///
+    /// [`InvalidArgument`](Error::InvalidArgument), no multicast address, no such interface, not a UDP socket, or an
+    /// address of a family that the socket does not take; [`AddrInUse`](Error::AddrInUse), it is a member already;
+    /// [`NoBufferSpace`](Error::NoBufferSpace), `igmp_max_memberships`;
+    /// [`NetworkUnreachable`](Error::NetworkUnreachable), no route to the group;
+    /// [`NoSuchSocket`](Error::NoSuchSocket), a handle that was closed.
     pub fn join_multicast(
         &mut self,
         id: SocketId,
@@ -46,7 +49,11 @@ impl Stack {
         Ok(())
     }
 
-    /// Leaves a multicast group. Errors: [`AddrNotAvailable`](Error::AddrNotAvailable), it is no member; those of
+    /// Leaves a multicast group.
+    ///
+    /// # Errors
+    ///
+    /// [`AddrNotAvailable`](Error::AddrNotAvailable), it is no member; those of
     /// [`join_multicast`](Stack::join_multicast).
     pub fn leave_multicast(
         &mut self,
@@ -64,6 +71,11 @@ impl Stack {
     }
 
     /// Lists the groups that a UDP socket has joined.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidArgument`](Error::InvalidArgument), not a UDP socket; [`NoSuchSocket`](Error::NoSuchSocket), a handle
+    /// that was closed.
     pub fn multicast_groups(&self, id: SocketId) -> Result<&[(IpAddr, InterfaceId)], Error> {
         Ok(&self.udp.sockets[self.udp_index(id)?].groups)
     }

@@ -150,8 +150,11 @@ impl Stack {
     }
 
     /// Returns and clears the ICMP error that ended a handshake, as a read of the error queue does with `IP_RECVERR`.
-    /// Clears what [`take_error`](Stack::take_error) would return as well. Error:
-    /// [`NoSuchSocket`](Error::NoSuchSocket).
+    /// Clears what [`take_error`](Stack::take_error) would return as well.
+    ///
+    /// # Errors
+    ///
+    /// [`NoSuchSocket`](Error::NoSuchSocket), a handle that was closed.
     pub fn take_icmp_error(&mut self, id: SocketId) -> Result<Option<IcmpReport>, Error> {
         let SocketKind::Finished(index) = self.socket(id)?.kind else { return Ok(None) };
         let finished = &mut self.finished[index];

@@ -37,7 +37,9 @@ impl Stack {
     /// in its packets from now on, and [`Packet::on`](crate::Packet::on) says that a packet came by it. A frame must hold
     /// [`frame_len`](Stack::frame_len) bytes, which may grow.
     ///
-    /// Errors: [`InvalidArgument`](Error::InvalidArgument), [`Interface::validate`] rejects it;
+    /// # Errors
+    ///
+    /// [`InvalidArgument`](Error::InvalidArgument), [`Interface::validate`] rejects it;
     /// [`AddrInUse`](Error::AddrInUse), another interface has one of the addresses;
     /// [`NoBufferSpace`](Error::NoBufferSpace), `interface_max`.
     pub fn add_interface(&mut self, interface: Interface) -> Result<InterfaceId, Error> {
@@ -117,7 +119,9 @@ impl Stack {
     /// Adds an address to an interface, and a route to its network. Listeners on all addresses accept connections to it
     /// too. For an address that the interface has, this changes the prefix.
     ///
-    /// Errors: [`InvalidArgument`](Error::InvalidArgument), no such interface, or an IPv6 address where the MTU is below
+    /// # Errors
+    ///
+    /// [`InvalidArgument`](Error::InvalidArgument), no such interface, or an IPv6 address where the MTU is below
     /// 1280; [`AddrInUse`](Error::AddrInUse), another interface has the address.
     pub fn add_address_to(&mut self, id: InterfaceId, address: IpAddr, prefix_len: u8) -> Result<(), Error> {
         let link = self.routing.get(id).ok_or(Error::InvalidArgument)?;
@@ -172,10 +176,12 @@ impl Stack {
     ///
     /// A device that carries bare IP packets has one neighbour, so a gateway decides there about source addresses alone.
     ///
-    /// Errors: [`InvalidArgument`](Error::InvalidArgument), no such interface, bits beyond the prefix, two families, an
-    /// IPv6 route by an interface whose MTU is below 1280, a path MTU below 68 (IPv6: 1280), or an advertised MSS below
-    /// 28; [`NetworkUnreachable`](Error::NetworkUnreachable), the
-    /// gateway is no neighbour on that interface; [`NoBufferSpace`](Error::NoBufferSpace), `route_max`.
+    /// # Errors
+    ///
+    /// [`InvalidArgument`](Error::InvalidArgument), no such interface, bits beyond the prefix, two families, an IPv6
+    /// route by an interface whose MTU is below 1280, a path MTU below 68 (IPv6: 1280), or an advertised MSS below
+    /// 28; [`NetworkUnreachable`](Error::NetworkUnreachable), the gateway is no neighbour on that interface;
+    /// [`NoBufferSpace`](Error::NoBufferSpace), `route_max`.
     pub fn add_route(&mut self, route: Route) -> Result<(), Error> {
         let link = self.routing.get(route.interface).ok_or(Error::InvalidArgument)?;
         let ipv4 = route.destination.is_ipv4();

@@ -59,7 +59,11 @@ impl Interface {
     }
 
     /// Checks that the MTU is at least 68 (RFC 791), and at least 1280 where there is an IPv6 address (RFC 8200 §5),
-    /// and that a hardware address is that of a single host. An error says what was expected.
+    /// and that a hardware address is that of a single host.
+    ///
+    /// # Errors
+    ///
+    /// The first of these that does not hold: the text says what is there and what was expected.
     pub fn validate(&self) -> Result<(), String> {
         if let Medium::Ethernet { address } = self.medium
             && !address.is_unicast()

@@ -42,8 +42,10 @@ impl Stack {
     /// Sets the hardware address of a neighbour for good (`ip neigh replace … nud permanent`). Packets that waited for it
     /// leave.
     ///
-    /// Errors: [`InvalidArgument`](Error::InvalidArgument), an interface of bare packets, or an address that is not that
-    /// of a single host; [`NoBufferSpace`](Error::NoBufferSpace), `gc_thresh3`.
+    /// # Errors
+    ///
+    /// [`InvalidArgument`](Error::InvalidArgument), an interface of bare packets, or an address that is not that of a
+    /// single host; [`NoBufferSpace`](Error::NoBufferSpace), `gc_thresh3`.
     pub fn add_neighbour(
         &mut self,
         id: InterfaceId,
@@ -69,8 +71,10 @@ impl Stack {
     /// Answers questions for the hardware address of another host, whose packets a forwarder takes (`ip neigh add proxy`,
     /// RFC 1027, RFC 4861 §7.2.8).
     ///
-    /// Errors: [`InvalidArgument`](Error::InvalidArgument), an interface of bare packets, or an address that is not that
-    /// of a single host; [`NoBufferSpace`](Error::NoBufferSpace), 64 of them.
+    /// # Errors
+    ///
+    /// [`InvalidArgument`](Error::InvalidArgument), an interface of bare packets, or an address that is not that of a
+    /// single host; [`NoBufferSpace`](Error::NoBufferSpace), 64 of them.
     pub fn add_neighbour_proxy(&mut self, id: InterfaceId, address: IpAddr) -> Result<(), Error> {
         let unicast = self.addresses.is_unicast(address);
         let port = self.link.port_mut(id).filter(|_| unicast).ok_or(Error::InvalidArgument)?;

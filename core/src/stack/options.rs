@@ -10,6 +10,11 @@ impl Stack {
     /// Sets the options of a socket. The receive buffer keeps the size given to `listen` or `connect`: the SYN or
     /// SYN-ACK has advertised its window and scale (tcp(7) says the same). The choice of congestion control takes
     /// effect only before the connection is made.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidArgument`](Error::InvalidArgument), a request, or a socket or forwarder of datagrams;
+    /// [`NoSuchSocket`](Error::NoSuchSocket), a handle that was closed.
     pub fn set_options(&mut self, now: Instant, id: SocketId, options: SocketOptions) -> Result<(), Error> {
         self.set_now(now);
         let &SocketOptions { rcvbuf, rcvbuf_max, .. } = self.options(id)?;
@@ -36,8 +41,12 @@ impl Stack {
         Ok(())
     }
 
-    /// Returns whether the ACK of the next segment is not delayed (`TCP_QUICKACK`). Error:
-    /// [`NotConnected`](Error::NotConnected).
+    /// Returns whether the ACK of the next segment is not delayed (`TCP_QUICKACK`).
+    ///
+    /// # Errors
+    ///
+    /// [`NotConnected`](Error::NotConnected), no connection is there; [`NoSuchSocket`](Error::NoSuchSocket), a handle
+    /// that was closed.
     pub fn quickack(&self, id: SocketId) -> Result<bool, Error> {
         match self.socket(id)?.kind {
             SocketKind::Connection(index) => Ok(self.connections[index].tcb.ack.quick > 0),
@@ -46,7 +55,12 @@ impl Stack {
     }
 
     /// Acknowledges the next segments at once, and a delayed ACK now; or delays ACKs again (`TCP_QUICKACK`). As on Linux,
-    /// this is not permanent: it holds for 16 segments. Error: [`NotConnected`](Error::NotConnected).
+    /// this is not permanent: it holds for 16 segments.
+    ///
+    /// # Errors
+    ///
+    /// [`NotConnected`](Error::NotConnected), no connection is there; [`NoSuchSocket`](Error::NoSuchSocket), a handle
+    /// that was closed.
     pub fn set_quickack(&mut self, now: Instant, id: SocketId, quick: bool) -> Result<(), Error> {
         /// Linux's `TCP_MAX_QUICKACKS`.
         const SEGMENTS: u8 = 16;

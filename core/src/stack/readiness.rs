@@ -8,8 +8,11 @@ use crate::state::State;
 
 impl Stack {
     /// Returns which calls of a socket would succeed or fail at once, instead of returning
-    /// [`WouldBlock`](Error::WouldBlock). Memory pressure may still refuse a write. Changes nothing. Error:
-    /// [`NoSuchSocket`](Error::NoSuchSocket).
+    /// [`WouldBlock`](Error::WouldBlock). Memory pressure may still refuse a write. Changes nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`NoSuchSocket`](Error::NoSuchSocket), a handle that was closed.
     pub fn readiness(&self, id: SocketId) -> Result<Readiness, Error> {
         Ok(match &self.socket(id)?.kind {
             SocketKind::Listener(index) => {

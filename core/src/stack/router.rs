@@ -26,8 +26,10 @@ impl Stack {
     /// Advertises this stack as a router on an interface, or no more. The next `transmit` tells all hosts of the link, and
     /// later ones answer solicitations and repeat it. Packets are not forwarded by this.
     ///
-    /// Errors: [`InvalidArgument`](Error::InvalidArgument), an interface of bare packets or without a link-local address,
-    /// or more than eight prefixes or servers.
+    /// # Errors
+    ///
+    /// [`InvalidArgument`](Error::InvalidArgument), an interface of bare packets or without a link-local address, or
+    /// more than eight prefixes or servers.
     pub fn advertise(&mut self, id: InterfaceId, router: Option<RouterAdvertisement>) -> Result<(), Error> {
         let fits = |router: &RouterAdvertisement| router.prefixes.len() <= MOST && router.dns.len() <= MOST;
         let source = self.link_local(id);

@@ -31,7 +31,9 @@ impl Stack {
     /// address hears that group alone, once it has [joined](Stack::join_multicast) it. Port 0 chooses a port.
     /// [`close`](Stack::close) ends the socket; datagrams that wait for the device still leave.
     ///
-    /// Errors: [`AddrNotAvailable`](Error::AddrNotAvailable), not an address of ours or no port left;
+    /// # Errors
+    ///
+    /// [`AddrNotAvailable`](Error::AddrNotAvailable), not an address of ours or no port left;
     /// [`AddrInUse`](Error::AddrInUse), another UDP socket is bound there, unless both
     /// [share](UdpOptions::reuse_port) it; [`NoBufferSpace`](Error::NoBufferSpace), `udp_max_sockets`.
     pub fn bind_udp(&mut self, mut local: SocketAddr, options: UdpOptions) -> Result<SocketId, Error> {
@@ -58,9 +60,11 @@ impl Stack {
     /// Sets the peer of a UDP socket. [`send_to`](Stack::send_to) needs no destination then, datagrams of others are
     /// refused, and ICMP errors are reported. Another call sets another peer.
     ///
-    /// Errors: [`InvalidArgument`](Error::InvalidArgument), port 0, no unicast address, or an address of the family
-    /// that the socket does not take; [`NetworkUnreachable`](Error::NetworkUnreachable), no route or no local address of
-    /// its family.
+    /// # Errors
+    ///
+    /// [`InvalidArgument`](Error::InvalidArgument), port 0, no unicast address, not a UDP socket, or an address of
+    /// the family that the socket does not take; [`NetworkUnreachable`](Error::NetworkUnreachable), no route or no
+    /// local address of its family; [`NoSuchSocket`](Error::NoSuchSocket), a handle that was closed.
     pub fn connect_udp(&mut self, id: SocketId, remote: SocketAddr) -> Result<(), Error> {
         let index = self.udp_index(id)?;
         let remote = canonical(remote);
@@ -75,8 +79,11 @@ impl Stack {
     /// Queues a datagram, to `to` or else to the peer of [`connect_udp`](Stack::connect_udp). All of it is queued, or
     /// nothing.
     ///
-    /// Errors: an error that ICMP reported, once; [`WouldBlock`](Error::WouldBlock), the send buffer is full, and
-    /// [`Event::WRITABLE`] follows; [`NoBufferSpace`](Error::NoBufferSpace), `udp_mem`; [`MessageTooLong`](Error::MessageTooLong), no datagram is that long, or
+    /// # Errors
+    ///
+    /// An error that ICMP reported, once; [`WouldBlock`](Error::WouldBlock), the send buffer is full, and
+    /// [`Event::WRITABLE`] follows; [`NoBufferSpace`](Error::NoBufferSpace), `udp_mem`;
+    /// [`MessageTooLong`](Error::MessageTooLong), no datagram is that long, or
     /// [`dont_fragment`](UdpOptions::dont_fragment) is set and the path MTU is smaller;
     /// [`DestinationAddressRequired`](Error::DestinationAddressRequired), neither of both addresses is known;
     /// [`Prohibited`](Error::Prohibited), a broadcast without [`broadcast`](UdpOptions::broadcast); those of
@@ -163,7 +170,11 @@ impl Stack {
 
     /// Takes the next datagram. The rest of a datagram longer than the buffer is lost.
     ///
-    /// Errors: an error that ICMP reported, once; [`WouldBlock`](Error::WouldBlock), there is none.
+    /// # Errors
+    ///
+    /// An error that ICMP reported, once; [`WouldBlock`](Error::WouldBlock), there is none;
+    /// [`InvalidArgument`](Error::InvalidArgument), not a UDP socket; [`NoSuchSocket`](Error::NoSuchSocket), a handle
+    /// that was closed.
     pub fn recv_from(&mut self, id: SocketId, buffer: &mut [u8]) -> Result<Received, Error> {
         let received = self.peek_from(id, buffer)?;
         let index = self.udp_index(id)?;
@@ -174,6 +185,10 @@ impl Stack {
     }
 
     /// As [`recv_from`](Stack::recv_from), but the datagram stays.
+    ///
+    /// # Errors
+    ///
+    /// As [`recv_from`](Stack::recv_from).
     pub fn peek_from(&mut self, id: SocketId, buffer: &mut [u8]) -> Result<Received, Error> {
         let index = self.udp_index(id)?;
         let socket = &mut self.udp.sockets[index];
@@ -197,11 +212,21 @@ impl Stack {
     }
 
     /// Returns the options of a UDP socket.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidArgument`](Error::InvalidArgument), not a UDP socket; [`NoSuchSocket`](Error::NoSuchSocket), a handle
+    /// that was closed.
     pub fn udp_options(&self, id: SocketId) -> Result<&UdpOptions, Error> {
         Ok(&self.udp.sockets[self.udp_index(id)?].options)
     }
 
     /// Changes the options of a UDP socket, for datagrams from now on.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidArgument`](Error::InvalidArgument), not a UDP socket; [`NoSuchSocket`](Error::NoSuchSocket), a handle
+    /// that was closed.
     pub fn set_udp_options(&mut self, id: SocketId, options: UdpOptions) -> Result<(), Error> {
         let index = self.udp_index(id)?;
         let UdpOptions { only_v6, reuse_port, .. } = self.udp.sockets[index].options;

@@ -267,8 +267,12 @@ impl Stack {
     }
 
     /// Returns the details of one connection. After its end, those that it had at its end, except that the state is
-    /// `Closed`. Errors: [`NoSuchSocket`](Error::NoSuchSocket); [`NotConnected`](Error::NotConnected) for a listener, or
-    /// if the connection does not exist yet or never did.
+    /// `Closed`.
+    ///
+    /// # Errors
+    ///
+    /// [`NotConnected`](Error::NotConnected) for a listener, or if the connection does not exist yet or never did;
+    /// [`NoSuchSocket`](Error::NoSuchSocket), a handle that was closed.
     pub fn info(&self, now: Instant, id: SocketId) -> Result<Info, Error> {
         match self.socket(id)?.kind {
             SocketKind::Connection(index) => {
@@ -282,6 +286,10 @@ impl Stack {
     }
 
     /// Returns the state of a socket; `Closed` once the connection is over, including TIME-WAIT.
+    ///
+    /// # Errors
+    ///
+    /// [`NoSuchSocket`](Error::NoSuchSocket), a handle that was closed.
     pub fn state(&self, id: SocketId) -> Result<State, Error> {
         Ok(match self.socket(id)?.kind {
             SocketKind::Listener(_) => State::Listen,
@@ -292,7 +300,12 @@ impl Stack {
         })
     }
 
-    /// Returns the local address of a socket; of a request, the destination. Error: `InvalidArgument` for a forwarder.
+    /// Returns the local address of a socket; of a request, the destination.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidArgument`](Error::InvalidArgument), a forwarder; [`NoSuchSocket`](Error::NoSuchSocket), a handle that
+    /// was closed.
     pub fn local_addr(&self, id: SocketId) -> Result<SocketAddr, Error> {
         let socket = self.socket(id)?;
         Ok(socket.shown(match &socket.kind {
@@ -306,7 +319,12 @@ impl Stack {
         }))
     }
 
-    /// Returns the peer's address. Errors: `NotConnected` for a listener.
+    /// Returns the peer's address.
+    ///
+    /// # Errors
+    ///
+    /// [`NotConnected`](Error::NotConnected), a listener, a forwarder, or a UDP socket without a peer;
+    /// [`NoSuchSocket`](Error::NoSuchSocket), a handle that was closed.
     pub fn peer_addr(&self, id: SocketId) -> Result<SocketAddr, Error> {
         let socket = self.socket(id)?;
         Ok(socket.shown(match &socket.kind {
@@ -322,6 +340,11 @@ impl Stack {
     }
 
     /// Returns the options of a socket. Those of a listener are the initial ones of its streams.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidArgument`](Error::InvalidArgument), a request, or a socket or forwarder of datagrams;
+    /// [`NoSuchSocket`](Error::NoSuchSocket), a handle that was closed.
     pub fn options(&self, id: SocketId) -> Result<&SocketOptions, Error> {
         Ok(match &self.socket(id)?.kind {
             SocketKind::Listener(index) => &self.listeners[*index].options,

@@ -73,12 +73,20 @@ impl UdpForwarder {
         self.socket.wait(Interest::READABLE, || self.try_recv()).await
     }
 
-    /// Takes a datagram that has arrived. Error: `WouldBlock` if there is none, else as [`recv`](UdpForwarder::recv).
+    /// Takes a datagram that has arrived.
+    ///
+    /// # Errors
+    ///
+    /// `WouldBlock` if there is none, else as [`recv`](UdpForwarder::recv).
     pub fn try_recv(&self) -> io::Result<UdpPacket> {
         self.socket.attempt(|state, id| state.take_forwarded(|stack| stack.next_datagram(id)))
     }
 
     /// Polls as [`recv`](UdpForwarder::recv) does. Only the task that polled last is woken.
+    ///
+    /// # Errors
+    ///
+    /// As [`recv`](UdpForwarder::recv).
     pub fn poll_recv(&self, cx: &mut Context<'_>) -> Poll<io::Result<UdpPacket>> {
         let id = self.socket.id;
         self.socket
@@ -100,13 +108,21 @@ impl UdpForwarder {
         self.socket.attempt(|state, id| state.send_forwarded(id, |stack| stack.send_datagram(id, packet)))
     }
 
-    /// Waits until there is room for another datagram to send. Cancel-safe. Error: `NetworkDown`.
+    /// Waits until there is room for another datagram to send.
+    ///
+    /// # Errors
+    ///
+    /// `NetworkDown`: the network has ended.
     pub async fn writable(&self) -> io::Result<()> {
         self.socket.ready(Interest::WRITABLE).await.map(drop)
     }
 
-    /// Refuses a datagram, so that its sender learns what the way beyond met. [`Reject::Reset`] says that nobody listens
-    /// there, and [`Reject::Silent`] nothing. Errors: as [`send_error`](UdpForwarder::send_error).
+    /// Refuses a datagram, so that its sender learns what the way beyond met. [`Reject::Reset`] says that nobody
+    /// listens there, and [`Reject::Silent`] nothing.
+    ///
+    /// # Errors
+    ///
+    /// As [`send_error`](UdpForwarder::send_error).
     pub fn reject(&self, packet: &UdpPacket, how: Reject) -> io::Result<()> {
         self.socket.icmp(|stack, now| stack.reject_datagram(now, packet, how))
     }
@@ -157,45 +173,77 @@ pub struct EchoForwarder {
 }
 
 impl EchoForwarder {
-    /// Creates a forwarder for the destinations that `rule` covers. Errors: as [`UdpForwarder::bind`].
+    /// Creates a forwarder for the destinations that `rule` covers.
+    ///
+    /// # Errors
+    ///
+    /// As [`UdpForwarder::bind`].
     pub fn bind(net: &Net, rule: ForwardRule) -> io::Result<EchoForwarder> {
         bind(net, |stack| stack.forward_echo(rule)).map(|socket| EchoForwarder { socket })
     }
 
-    /// Waits for an echo request. Errors and cancel safety: as [`UdpForwarder::recv`].
+    /// Waits for an echo request.
+    ///
+    /// # Errors
+    ///
+    /// As [`UdpForwarder::recv`].
     pub async fn recv(&self) -> io::Result<Echo> {
         self.socket.wait(Interest::READABLE, || self.try_recv()).await
     }
 
-    /// Takes a request that has arrived. Error: `WouldBlock` if there is none, else as [`recv`](EchoForwarder::recv).
+    /// Takes a request that has arrived.
+    ///
+    /// # Errors
+    ///
+    /// `WouldBlock` if there is none, else as [`recv`](EchoForwarder::recv).
     pub fn try_recv(&self) -> io::Result<Echo> {
         self.socket.attempt(|state, id| state.take_forwarded(|stack| stack.next_echo(id)))
     }
 
     /// Polls as [`recv`](EchoForwarder::recv) does. Only the task that polled last is woken.
+    ///
+    /// # Errors
+    ///
+    /// As [`recv`](EchoForwarder::recv).
     pub fn poll_recv(&self, cx: &mut Context<'_>) -> Poll<io::Result<Echo>> {
         let id = self.socket.id;
         self.socket
             .poll_with_budget(cx, Side::Read, |state| state.take_forwarded(|stack| stack.next_echo(id)))
     }
 
-    /// Sends an echo reply, such as [`Echo::reply`] makes of a request. Errors: as [`UdpForwarder::try_send`].
+    /// Sends an echo reply, such as [`Echo::reply`] makes of a request.
+    ///
+    /// # Errors
+    ///
+    /// As [`UdpForwarder::try_send`].
     pub fn try_send(&self, reply: &Echo) -> io::Result<()> {
         self.socket.attempt(|state, id| state.send_forwarded(id, |stack| stack.send_echo_reply(id, reply)))
     }
 
-    /// Waits until there is room for another reply. Cancel-safe. Error: `NetworkDown`.
+    /// Waits until there is room for another reply.
+    ///
+    /// # Errors
+    ///
+    /// `NetworkDown`: the network has ended.
     pub async fn writable(&self) -> io::Result<()> {
         self.socket.ready(Interest::WRITABLE).await.map(drop)
     }
 
     /// Refuses a request, as [`UdpForwarder::reject`] does. An echo has no port: [`Reject::Reset`] says that the host does
     /// not answer.
+    ///
+    /// # Errors
+    ///
+    /// As [`UdpForwarder::send_error`].
     pub fn reject(&self, request: &Echo, how: Reject) -> io::Result<()> {
         self.socket.icmp(|stack, now| stack.reject_echo(now, request, how))
     }
 
     /// Sends an ICMP error about a request, as [`UdpForwarder::send_error`] does.
+    ///
+    /// # Errors
+    ///
+    /// As [`UdpForwarder::send_error`].
     pub fn send_error(&self, request: &Echo, kind: IcmpError, from: Option<IpAddr>) -> io::Result<()> {
         let quote = request.quote();
         self.socket.icmp(|stack, now| stack.send_icmp_error(now, &quote, kind, from))

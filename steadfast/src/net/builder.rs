@@ -233,6 +233,10 @@ impl NetBuilder {
     /// Like [`start`](NetBuilder::start), but returns the driver instead of spawning it. The network does nothing until
     /// the driver is polled.
     ///
+    /// # Errors
+    ///
+    /// As [`start`](NetBuilder::start).
+    ///
     /// # Panics
     ///
     /// As [`start`](NetBuilder::start).

@@ -184,6 +184,10 @@ impl Options {
     ///
     /// Options may begin at any byte (RFC 9293 §3.2). An unknown option is skipped by its length (RFC 9293 §3.1), the
     /// first of a repeated option counts, and nothing is read past an end-of-list. Each turn takes at least one byte.
+    ///
+    /// # Errors
+    ///
+    /// [`Options`](Error::Options): an option of length 0 or 1 or past the end, or a known one of wrong length.
     // MUST-64, MUST-6
     pub fn parse(bytes: &[u8]) -> Result<Options, Error> {
         let mut options = Options::default();

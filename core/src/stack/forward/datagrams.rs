@@ -30,7 +30,9 @@ impl Stack {
     /// there should be few. From the first forwarder on, the stack takes in packets to any address, as with
     /// [`forward`](Stack::forward).
     ///
-    /// Errors: those of [`forward`](Stack::forward); [`NoBufferSpace`](Error::NoBufferSpace), `udp_max_sockets`.
+    /// # Errors
+    ///
+    /// Those of [`forward`](Stack::forward); [`NoBufferSpace`](Error::NoBufferSpace), `udp_max_sockets`.
     pub fn forward_udp(&mut self, rule: ForwardRule) -> Result<SocketId, Error> {
         self.forward_datagrams(rule, Forwarded::Udp)
     }
@@ -38,6 +40,10 @@ impl Stack {
     /// Creates a forwarder of ICMP echo requests, as [`forward_udp`](Stack::forward_udp) does; the ports of the rule do not
     /// matter. The stack answers those to its own addresses itself. [`next_echo`](Stack::next_echo) takes one, and
     /// [`send_echo_reply`](Stack::send_echo_reply) answers it.
+    ///
+    /// # Errors
+    ///
+    /// As [`forward_udp`](Stack::forward_udp).
     pub fn forward_echo(&mut self, rule: ForwardRule) -> Result<SocketId, Error> {
         self.forward_datagrams(rule, Forwarded::Echo)
     }
@@ -68,15 +74,23 @@ impl Stack {
         Ok(id)
     }
 
-    /// Takes the next datagram of a forwarder of UDP. Errors: [`WouldBlock`](Error::WouldBlock), there is none;
-    /// [`InvalidArgument`](Error::InvalidArgument), not such a forwarder.
+    /// Takes the next datagram of a forwarder of UDP.
+    ///
+    /// # Errors
+    ///
+    /// [`WouldBlock`](Error::WouldBlock), there is none; [`InvalidArgument`](Error::InvalidArgument), not such a
+    /// forwarder; [`NoSuchSocket`](Error::NoSuchSocket), a handle that was closed.
     pub fn next_datagram(&mut self, forwarder: SocketId) -> Result<UdpPacket, Error> {
         let Arrived { from, to, ip, payload, .. } = self.next_forwarded(forwarder, Forwarded::Udp)?;
         let Fields { ttl, tos, dont_fragment } = ip;
         Ok(UdpPacket { ttl, tos, dont_fragment, ..UdpPacket::new(from, to, payload) })
     }
 
-    /// Takes the next echo request of a forwarder. Errors: as [`next_datagram`](Stack::next_datagram).
+    /// Takes the next echo request of a forwarder.
+    ///
+    /// # Errors
+    ///
+    /// As [`next_datagram`](Stack::next_datagram).
     pub fn next_echo(&mut self, forwarder: SocketId) -> Result<Echo, Error> {
         let Arrived { from, to, ip, payload, .. } = self.next_forwarded(forwarder, Forwarded::Echo)?;
         let Fields { ttl, tos, dont_fragment } = ip;
@@ -94,13 +108,15 @@ impl Stack {
     /// Queues a datagram from any address, such as an answer of a server to a guest. Where it exceeds the path MTU, it
     /// leaves in fragments.
     ///
-    /// Errors: [`WouldBlock`](Error::WouldBlock), `forward_queue` or `forward_queue_bytes`, and
+    /// # Errors
+    ///
+    /// [`WouldBlock`](Error::WouldBlock), `forward_queue` or `forward_queue_bytes`, and
     /// [`Event::WRITABLE`](crate::Event::WRITABLE) follows; [`NoBufferSpace`](Error::NoBufferSpace), `udp_mem`;
     /// [`MessageTooLong`](Error::MessageTooLong), no datagram is that long, or
     /// [`dont_fragment`](UdpPacket::dont_fragment) is set and the path MTU is smaller;
-    /// [`NetworkUnreachable`](Error::NetworkUnreachable), no route;
-    /// [`InvalidArgument`](Error::InvalidArgument), not a forwarder of UDP, an end that no host can have, two families,
-    /// port 0, or a TTL of 0.
+    /// [`NetworkUnreachable`](Error::NetworkUnreachable), no route; [`InvalidArgument`](Error::InvalidArgument), not
+    /// a forwarder of UDP, an end that no host can have, two families, port 0, or a TTL of 0;
+    /// [`NoSuchSocket`](Error::NoSuchSocket), a handle that was closed.
     pub fn send_datagram(&mut self, forwarder: SocketId, packet: &UdpPacket) -> Result<(), Error> {
         let index = self.forwarder_index(forwarder, Forwarded::Udp)?;
         let UdpPacket { source, destination, ttl, tos, dont_fragment, ref payload } = *packet;
@@ -114,7 +130,11 @@ impl Stack {
         Ok(())
     }
 
-    /// Queues an echo reply from any address. Errors: as [`send_datagram`](Stack::send_datagram).
+    /// Queues an echo reply from any address.
+    ///
+    /// # Errors
+    ///
+    /// As [`send_datagram`](Stack::send_datagram).
     pub fn send_echo_reply(&mut self, forwarder: SocketId, reply: &Echo) -> Result<(), Error> {
         let index = self.forwarder_index(forwarder, Forwarded::Echo)?;
         let Echo { source, destination, ident, sequence, ttl, tos, dont_fragment, ref data } = *reply;
@@ -128,14 +148,22 @@ impl Stack {
         Ok(())
     }
 
-    /// Refuses a datagram with an ICMP error that quotes it: see [`send_icmp_error`](Stack::send_icmp_error), and its
-    /// errors. [`Reject::Reset`] says that nobody listens there, and [`Reject::Silent`] sends nothing.
+    /// Refuses a datagram with an ICMP error that quotes it: see [`send_icmp_error`](Stack::send_icmp_error).
+    /// [`Reject::Reset`] says that nobody listens there, and [`Reject::Silent`] sends nothing.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`send_icmp_error`](Stack::send_icmp_error).
     pub fn reject_datagram(&mut self, now: Instant, packet: &UdpPacket, how: Reject) -> Result<(), Error> {
         how.of_datagram().map_or(Ok(()), |kind| self.send_icmp_error(now, &packet.quote(), kind, None))
     }
 
     /// Refuses an echo request, as [`reject_datagram`](Stack::reject_datagram) does. It has no port, so
     /// [`Reject::Reset`] and [`Reject::PortUnreachable`] say that the host does not answer.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`send_icmp_error`](Stack::send_icmp_error).
     pub fn reject_echo(&mut self, now: Instant, request: &Echo, how: Reject) -> Result<(), Error> {
         how.of_echo().map_or(Ok(()), |kind| self.send_icmp_error(now, &request.quote(), kind, None))
     }
@@ -147,8 +175,10 @@ impl Stack {
     /// `from` is the address from which the error comes: that of the router or host that met it. `None`: the
     /// destination, where that speaks for its port or protocol, and else an address of this stack.
     ///
-    /// Error: [`InvalidArgument`](Error::InvalidArgument), a packet about which no error may be sent (RFC 1122 §3.2.2,
-    /// RFC 4443 §2.4): a later fragment, an ICMP error, a broadcast or multicast, or one whose source is not one host; a
+    /// # Errors
+    ///
+    /// [`InvalidArgument`](Error::InvalidArgument), a packet about which no error may be sent (RFC 1122 §3.2.2, RFC
+    /// 4443 §2.4): a later fragment, an ICMP error, a broadcast or multicast, or one whose source is not one host; a
     /// kind that the family does not have; a `from` of another family, or that no host can have.
     pub fn send_icmp_error(
         &mut self,
