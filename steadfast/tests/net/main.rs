@@ -1,5 +1,6 @@
 //! Tests of the async API: two stacks in one program, connected by a wire in memory.
 
+mod cancelling;
 mod carrying;
 mod costs;
 mod datagrams;
