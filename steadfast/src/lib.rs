@@ -1,4 +1,4 @@
-//! A user-space TCP/IP stack with the API of `tokio::net`.
+//! A TCP/IP stack in user space with the API of `tokio::net`.
 //!
 //! A [`Net`] is a TCP/IP stack on a packet device, driven by a Tokio task. [`TcpListener`], [`TcpStream`] and
 //! [`UdpSocket`] belong to a `Net` and otherwise behave as their namesakes in Tokio.
@@ -32,6 +32,34 @@
 //! # }
 //! ```
 //!
+//! # How it works
+//!
+//! A [`Driver`] is one task for one device and its stack. A turn reads a batch of packets, runs the timers that are due,
+//! wakes the tasks whose sockets changed, and writes what the stack has to send. Calls of the application take a lock for
+//! the time of a copy. They wake the driver if it is idle and they left work for it. Neither a device nor a waker nor a
+//! closure of yours runs under the lock.
+//!
+//! Packets come from a [`device::Device`]: [`Tun`](device::Tun) and [`PacketSocket`](device::PacketSocket) of Linux,
+//! [`device::memory`], or one of your own (`examples/own_device.rs`). A program with its own event loop takes
+//! [`stack::Stack`] instead, which has no I/O and no clock (`examples/own_loop.rs`).
+//!
+//! # What it does not do
+//!
+//! - A network is an end system: it forwards no packets from one interface to another. A [`TcpForwarder`] and its kin
+//!   take connections and datagrams to other hosts.
+//! - Addresses and routes are those that the program gives: there is no DHCP and no autoconfiguration (RFC 4862). Names
+//!   go to the system's resolver, or to one of your own ([`NetBuilder::resolver`]).
+//! - Buffers do not grow by themselves: [`SocketOptions`] and [`Config`] set their sizes. Congestion control is CUBIC or
+//!   Reno, and only connections that ask for it are paced.
+//! - There are no raw sockets, and no descriptors: `poll(2)` and `select(2)` do not see a socket.
+//!
+//! # What it costs
+//!
+//! An idle connection takes less than a KiB with its handle and wakers, and no task and no timer of Tokio. Queues take
+//! memory while they hold bytes, within `tcp_mem` and the buffers of each socket. Each limit has a name in [`Config`],
+//! and a counter in [`Net::counters`] for the times it applied. A read and a write copy the bytes once. A write costs no
+//! system call: the driver's next turn sends a batch.
+//!
 //! # How a connection ends
 //!
 //! - [`shutdown`](tokio::io::AsyncWriteExt::shutdown) sends a FIN after the written data. The stream can still be read.
@@ -49,15 +77,51 @@
 //!
 //! # Where a network runs
 //!
-//! [`NetBuilder::start`] spawns the driver on the current runtime, [`NetBuilder::build`] returns it to be polled or
-//! spawned elsewhere, and [`NetBuilder::start_thread`] gives the network a thread of its own, so that a program that
-//! blocks its runtime does not hold it up. With `tokio::time::pause` the timers of a network follow the paused clock.
+//! - [`NetBuilder::start`] spawns the driver on the current runtime, which needs time enabled, and I/O for a device of
+//!   the kernel. A runtime of one thread is the fastest for few connections: no wake-up crosses threads.
+//! - On several threads, the driver is one task among others. They gain where the program works on its data for longer
+//!   than the stack does. [`NetBuilder::start_queues`] has a stack and a task for each queue of a device.
+//! - [`NetBuilder::start_thread`] gives the network a thread of its own. A program that blocks its runtime does not hold
+//!   the network up then; otherwise nothing is acknowledged while it blocks.
+//! - [`NetBuilder::build`] returns the driver, to be polled or spawned elsewhere.
+//!
+//! The network ends with its runtime: call [`Net::close`] before.
 //!
 //! # Tests of your program
 //!
-//! [`device::memory::pair`] connects two networks in one program: a test needs no privileges, no ports and, with
-//! `tokio::time::pause`, no time. With the feature `lab` the wire has a delay, a rate, losses, reordering and the other
-//! faults of the lab, the same ones in each run.
+//! [`device::memory::pair`] connects two networks in one program: a test needs no privileges and no ports. With
+//! `tokio::time::pause` it takes no time either: the timers of a network follow the paused clock, so that an hour of
+//! keepalive is over at once. [`NetBuilder::secret`] makes each run the same.
+//!
+//! With the feature `lab` the wire has a delay, a rate, losses, reordering and the other faults of the lab:
+//!
+//! ```
+//! use steadfast::{Net, TcpListener, TcpStream, lab};
+//! use tokio::io::{AsyncReadExt, AsyncWriteExt};
+//!
+//! # #[tokio::main(flavor = "current_thread", start_paused = true)] // `#[tokio::test(start_paused = true)]`
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let (left, right) = lab::pair(1500, "delay 20ms loss 5%".parse()?, "delay 20ms".parse()?, 7);
+//! let server = Net::builder().address([10, 9, 0, 2], 24).secret([2; 32]).start(right)?;
+//! let client = Net::builder().address([10, 9, 0, 1], 24).secret([1; 32]).start(left)?;
+//!
+//! let listener = TcpListener::bind(&server, "10.9.0.2:80").await?;
+//! let upload = async {
+//!     let mut stream = TcpStream::connect(&client, "10.9.0.2:80").await?;
+//!     stream.write_all(&[7; 200_000]).await?;
+//!     stream.shutdown().await
+//! };
+//! let download = async {
+//!     let mut bytes = Vec::new();
+//!     listener.accept().await?.0.read_to_end(&mut bytes).await?;
+//!     std::io::Result::Ok(bytes)
+//! };
+//! let ((), bytes) = tokio::try_join!(upload, download)?;
+//! assert_eq!(bytes.len(), 200_000);
+//! assert!(client.counters().retrans_segs > 0);
+//! # Ok(())
+//! # }
+//! ```
 //!
 //! # Differences from `tokio::net`
 //!
