@@ -134,14 +134,14 @@ impl Net {
         waiting.iter().for_each(|arrivals| arrivals.notify());
     }
 
-    /// Returns the event counters, summed over all stacks.
+    /// Returns the event counters, summed over all stacks. It copies them under the lock.
     pub fn counters(&self) -> Counters {
         let mut counters = Counters::default();
         self.all_stacks().iter().for_each(|stack| counters.add(stack.lock().stack.counters()));
         counters
     }
 
-    /// Returns how full the tables are, summed over all stacks.
+    /// Returns how full the tables are, summed over all stacks. It counts nothing anew.
     pub fn usage(&self) -> Usage {
         let mut usage = Usage::default();
         self.all_stacks().iter().for_each(|stack| usage.add(&stack.lock().stack.usage()));
@@ -159,12 +159,14 @@ impl Net {
         self.all_stacks().iter().try_for_each(|stack| stack.lock().stack.check_consistent())
     }
 
-    /// Lists all sockets, as `ss -a` does: listeners, half-open, connections, orphans, TIME-WAIT.
+    /// Lists all sockets, as `ss -a` does: listeners, half-open, connections, orphans, TIME-WAIT. It visits each of them
+    /// under the lock: its time and its memory grow with their number.
     pub fn sockets(&self) -> Vec<SocketEntry> {
         self.all_stacks().iter().flat_map(|stack| stack.call(|state, now| state.stack.sockets(now))).collect()
     }
 
-    /// Lists connections that the application seems to have forgotten: in CLOSE-WAIT for longer than `older_than`.
+    /// Lists connections that the application seems to have forgotten: in CLOSE-WAIT for longer than `older_than`. It
+    /// visits each connection under the lock.
     pub fn diagnose(&self, older_than: Duration) -> Vec<Diagnosis> {
         let stacks = self.all_stacks().iter();
         stacks.flat_map(|stack| stack.call(|state, now| state.stack.diagnose(now, older_than))).collect()
