@@ -330,9 +330,12 @@ fn add_others(stack: &mut Stack, others: Vec<Other>) -> io::Result<Vec<(Interfac
 fn add_gateways(stack: &mut Stack, gateways: &[IpAddr]) -> io::Result<()> {
     for &gateway in gateways {
         // The default route of the first interface leads everywhere, so it says nothing about neighbours.
-        let connected = stack.route_to(gateway).filter(|route| route.prefix_len > 0 && route.gateway.is_none());
+        let connected =
+            stack.route_to(gateway).filter(|route| route.prefix_len > 0 && route.gateway.is_none());
         let Some(Route { interface, .. }) = connected else {
-            return Err(invalid(format!("gateway {gateway}: expected an address in the network of an interface")));
+            return Err(invalid(format!(
+                "gateway {gateway}: expected an address in the network of an interface"
+            )));
         };
         let all: IpAddr = match gateway {
             IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
