@@ -1,8 +1,10 @@
 //! Live lists of a running network: `ss`, `nstat`, `sysctl`, `metrics`, `top` and `trace` ask its control socket.
 
 mod filter;
+mod keys;
 mod metrics;
 mod nstat;
+mod screen;
 mod ss;
 mod sysctl;
 mod top;

@@ -1,16 +1,18 @@
 //! `steadfast top`: a network at work, refreshed each second.
 
-use std::collections::HashMap;
-use std::fmt::Write;
+use std::collections::{HashMap, VecDeque};
 use std::io::{self, IsTerminal};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
 
 use super::filter::Filter;
-use super::{Whom, alarms, millis};
+use super::keys::{Key, Keys};
+use super::screen::{Act, Ends, Screen};
+use super::trace::line;
+use super::{Asked, Whom};
 use crate::failure::Failure;
 use crate::output::say;
 
@@ -19,7 +21,8 @@ const MOST: u64 = 10_000;
 
 /// Show a running network at work: connections by state, rates, and the busiest connections.
 ///
-/// Without a terminal, one view of one interval is printed.
+/// Keys: s the next order, f a filter, p pause, up and down choose a connection, Enter its events, q the end. Without a
+/// terminal, one view of one interval is printed.
 #[derive(Args)]
 pub(crate) struct Top {
     /// Seconds between views.
@@ -41,8 +44,8 @@ pub(crate) struct Top {
     whom: Whom,
 }
 
-#[derive(Clone, Copy, ValueEnum)]
-enum Sort {
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum Sort {
     Rate,
     Retrans,
     Rtt,
@@ -56,11 +59,26 @@ fn seconds(text: &str) -> Result<f64, String> {
 }
 
 /// One look at a network.
-struct Look {
-    counters: Value,
-    summary: Value,
+pub(super) struct Look {
+    pub(super) at: Instant,
+    pub(super) counters: Value,
+    pub(super) summary: Value,
     /// Connections by their ends.
-    rows: HashMap<String, Value>,
+    pub(super) rows: HashMap<String, Value>,
+}
+
+impl Look {
+    fn take(network: &mut Asked) -> Result<Look, Failure> {
+        let mut rows = HashMap::new();
+        network.each(&json!({"do": "sockets", "info": true, "limit": MOST}), |row| {
+            if row["info"].is_object() {
+                rows.insert(format!("{} {}", row["local"], row["remote"]), row);
+            }
+            Ok(())
+        })?;
+        let counters = network.counters()?["counters"].clone();
+        Ok(Look { at: Instant::now(), counters, summary: network.one("summary")?, rows })
+    }
 }
 
 impl Top {
@@ -68,195 +86,97 @@ impl Top {
         let filter =
             Filter::parse(&self.filter).map_err(|error| Failure::usage(format!("--filter: {error}")))?;
         let mut network = self.whom.connect()?;
-        let mut look = || -> Result<Look, Failure> {
-            let mut rows = HashMap::new();
-            network.each(&json!({"do": "sockets", "info": true, "limit": MOST}), |row| {
-                if row["info"].is_object() && filter.fits(&row) {
-                    rows.insert(format!("{} {}", row["local"], row["remote"]), row);
-                }
-                Ok(())
-            })?;
-            Ok(Look {
-                counters: network.counters()?["counters"].clone(),
-                summary: network.one("summary")?,
-                rows,
-            })
-        };
-        let terminal = io::stdout().is_terminal();
-        let views = self.iterations.unwrap_or(if terminal { u64::MAX } else { 1 });
-        let mut before = look()?;
+        let mut screen = Screen::new(self.sort, self.rows, filter, self.filter.clone());
+        let mut before = Look::take(&mut network)?;
+        if let Some(keys) = Keys::open().filter(|_| io::stdout().is_terminal()) {
+            screen.chosen = Some(0);
+            return self.watch(keys, &mut network, screen, before);
+        }
+        let views = self.iterations.unwrap_or(if io::stdout().is_terminal() { u64::MAX } else { 1 });
         for _ in 0..views {
             thread::sleep(Duration::from_secs_f64(self.delay));
-            let now = look()?;
-            let text = self.view(&before, &now);
-            // To the upper left, and clear what is below.
-            say(&if terminal { format!("\x1b[H\x1b[J{text}") } else { text })?;
+            let now = Look::take(&mut network)?;
+            say(&screen.view(&before, &now))?;
             before = now;
         }
         Ok(())
     }
 
-    fn view(&self, before: &Look, now: &Look) -> String {
-        let mut out = String::new();
-        let states = now.summary["states"].as_object().into_iter().flatten();
-        let states: Vec<String> = states.map(|(state, count)| format!("{state} {count}")).collect();
-        let _ = writeln!(
-            out,
-            "connections  {}",
-            if states.is_empty() { "none".to_owned() } else { states.join("  ") }
-        );
-        let total = |look: &Look, name: &str| look.counters[name].as_u64().unwrap_or(0);
-        let rate = |name: &str| total(now, name).saturating_sub(total(before, name)) as f64 / self.delay;
-        let _ = writeln!(
-            out,
-            "each second  in {:.0} segments, out {:.0}, opened {:.0} in and {:.0} out, resets out {:.0}, retransmitted {:.1} %",
-            rate("TcpInSegs"),
-            rate("TcpOutSegs"),
-            rate("TcpPassiveOpens"),
-            rate("TcpActiveOpens"),
-            rate("TcpOutRsts"),
-            100.0 * rate("TcpRetransSegs") / rate("TcpOutSegs").max(1.0)
-        );
-        let drops =
-            now.counters.as_object().into_iter().flatten().filter(|(name, _)| name.starts_with("drop."));
-        let mut drops: Vec<(f64, &str)> =
-            drops.map(|(name, _)| (rate(name), &name[5..])).filter(|(rate, _)| *rate > 0.0).collect();
-        drops.sort_by(|a, b| b.0.total_cmp(&a.0));
-        if !drops.is_empty() {
-            let shown: Vec<String> =
-                drops.iter().take(4).map(|(rate, reason)| format!("{reason} {rate:.0}")).collect();
-            let _ = writeln!(out, "drops        {}", shown.join("  "));
+    /// Shows views in a terminal, and does what the keys say.
+    fn watch(
+        &self,
+        mut keys: Keys,
+        network: &mut Asked,
+        mut screen: Screen,
+        mut before: Look,
+    ) -> Result<(), Failure> {
+        let delay = Duration::from_secs_f64(self.delay);
+        let mut left = self.iterations.unwrap_or(u64::MAX);
+        let mut now = Look::take(network)?;
+        while left > 0 {
+            draw(&screen.view(&before, &now))?;
+            let due = Instant::now() + delay;
+            loop {
+                let pressed = next(&mut keys, due.saturating_duration_since(Instant::now()))?;
+                if pressed.is_empty() {
+                    break;
+                }
+                for key in pressed {
+                    match screen.press(key) {
+                        Act::Redraw => {}
+                        Act::Quit => return Ok(()),
+                        Act::Events => {
+                            let ends = screen.chosen_ends(&before, &now);
+                            if let Some(ends) = ends
+                                && let Err(failure) = events(&mut keys, network, &ends, delay)
+                            {
+                                screen.note = failure.to_string();
+                            }
+                        }
+                    }
+                }
+                draw(&screen.view(&before, &now))?;
+            }
+            if !screen.paused {
+                before = std::mem::replace(&mut now, Look::take(network)?);
+                left -= 1;
+            }
         }
-        for alarm in alarms(&now.summary) {
-            let _ = writeln!(out, "! {alarm}");
-        }
-        self.table(&mut out, before, now);
-        out
-    }
-
-    fn table(&self, out: &mut String, before: &Look, now: &Look) {
-        let number = |row: &Value, name: &str| row["info"][name].as_f64().unwrap_or(0.0);
-        let rate = |key: &str, row: &Value, name: &str| {
-            let old = before.rows.get(key).map_or(0.0, |old| number(old, name));
-            (number(row, name) - old).max(0.0) / self.delay
-        };
-        let mut rows: Vec<(f64, f64, &Value)> = now
-            .rows
-            .iter()
-            .map(|(key, row)| (rate(key, row, "bytes_received"), rate(key, row, "bytes_acked"), row))
-            .collect();
-        let rank = |(inward, outward, row): &(f64, f64, &Value)| match self.sort {
-            Sort::Rate => inward + outward,
-            Sort::Retrans => number(row, "total_retrans"),
-            Sort::Rtt => number(row, "rtt"),
-            Sort::Age => row["age"].as_f64().unwrap_or(0.0),
-            Sort::RecvQ => row["recv_q"].as_f64().unwrap_or(0.0),
-        };
-        let ends = |row: &Value| row["remote"].as_str().unwrap_or_default().to_owned();
-        rows.sort_by(|a, b| rank(b).total_cmp(&rank(a)).then_with(|| ends(a.2).cmp(&ends(b.2))));
-        let _ = writeln!(
-            out,
-            "\n{:<11} {:>24} {:>24} {:>9} {:>9} {:>9} {:>7} {:>8} {:>6} {:>8} {:>8} {:<8} {:>8}",
-            "State",
-            "Local",
-            "Peer",
-            "in/s",
-            "out/s",
-            "RTT ms",
-            "cwnd",
-            "unacked",
-            "retr",
-            "Recv-Q",
-            "Send-Q",
-            "limit",
-            "age"
-        );
-        for (inward, outward, row) in rows.iter().take(self.rows) {
-            let text = |name: &str| row[name].as_str().unwrap_or_default();
-            let mss = number(row, "snd_mss").max(1.0);
-            let _ = writeln!(
-                out,
-                "{:<11} {:>24} {:>24} {:>9} {:>9} {:>9} {:>7.0} {:>8} {:>6} {:>8} {:>8} {:<8} {:>7.0}s",
-                text("state"),
-                text("local"),
-                text("remote"),
-                size(*inward),
-                size(*outward),
-                millis(number(row, "rtt")),
-                number(row, "snd_cwnd") / mss,
-                size(number(row, "unacked")),
-                number(row, "total_retrans"),
-                size(row["recv_q"].as_f64().unwrap_or(0.0)),
-                size(row["send_q"].as_f64().unwrap_or(0.0)),
-                limit(row),
-                row["age"].as_f64().unwrap_or(0.0)
-            );
-        }
-        if rows.len() > self.rows {
-            let _ = writeln!(out, "… {} more", rows.len() - self.rows);
-        }
+        Ok(())
     }
 }
 
-fn size(bytes: f64) -> String {
-    match bytes {
-        bytes if bytes >= 1e9 => format!("{:.1}G", bytes / 1e9),
-        bytes if bytes >= 1e6 => format!("{:.1}M", bytes / 1e6),
-        bytes if bytes >= 1e4 => format!("{:.0}k", bytes / 1e3),
-        bytes => format!("{bytes:.0}"),
-    }
+/// From the upper left, and nothing is left below.
+fn draw(text: &str) -> Result<(), Failure> {
+    say(&format!("\x1b[H\x1b[J{text}"))
 }
 
-/// The reason why a connection sends no more.
-fn limit(row: &Value) -> &'static str {
-    let number = |name: &str| row["info"][name].as_u64().unwrap_or(0);
-    let (unacked, notsent, mss) = (number("unacked"), number("notsent_bytes"), number("snd_mss"));
-    if notsent == 0 {
-        return if row["recv_q"].as_u64().unwrap_or(0) > 0 && number("rcv_wnd") < mss {
-            "reader"
-        } else {
-            "app"
-        };
-    }
-    if unacked + mss > number("snd_wnd") { "rwnd" } else { "cwnd" }
+fn next(keys: &mut Keys, limit: Duration) -> Result<Vec<Key>, Failure> {
+    keys.next(limit).map_err(|error| Failure::system("the terminal", error))
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_view_shows_rates_of_the_interval_and_the_busiest_first() {
-        let row = |port: u16, received: u64| {
-            json!({"state": "ESTAB", "recv_q": 0, "send_q": 0, "local": "10.0.0.2:80", "remote": format!("10.0.0.1:{port}"),
-                "age": 3.0, "info": {"bytes_received": received, "bytes_acked": 0, "snd_mss": 1000, "snd_cwnd": 10_000, "rtt": 1500.0}})
-        };
-        let look = |segments: u64, one: u64, two: u64| Look {
-            counters: json!({"TcpInSegs": segments, "drop.bad_checksum": segments}),
-            summary: json!({"states": {"ESTAB": 2}}),
-            rows: [("1".to_owned(), row(1, one)), ("2".to_owned(), row(2, two))].into(),
-        };
-        let top = Top {
-            delay: 2.0,
-            iterations: None,
-            sort: Sort::Rate,
-            rows: 1,
-            filter: String::new(),
-            whom: Whom { pid: None, socket: None },
-        };
-        let text = top.view(&look(100, 0, 0), &look(300, 2_000, 60_000));
-        let lines: Vec<&str> = text.lines().collect();
-        assert!(lines[0].contains("ESTAB 2") && lines[1].contains("in 100 segments"), "{text}");
-        assert!(lines[2].contains("bad_checksum 100"), "{text}");
-        assert!(lines[5].contains("10.0.0.1:2") && lines[5].contains("30k"), "{text}");
-        assert_eq!(lines[6], "… 1 more");
-    }
-
-    #[test]
-    fn what_limits_a_sender_is_named() {
-        let row = |notsent: u64, unacked: u64, window: u64| json!({"recv_q": 0, "info": {"notsent_bytes": notsent, "unacked": unacked, "snd_wnd": window, "snd_mss": 1000}});
-        assert_eq!(limit(&row(0, 0, 9000)), "app");
-        assert_eq!(limit(&row(5000, 9000, 9000)), "rwnd");
-        assert_eq!(limit(&row(5000, 3000, 9000)), "cwnd");
+/// Shows the last events of a connection until a key is pressed.
+fn events(keys: &mut Keys, network: &mut Asked, ends: &Ends, delay: Duration) -> Result<(), Failure> {
+    /// Lines that are shown.
+    const LAST: usize = 50;
+    let mut lines = VecDeque::new();
+    let mut first = None;
+    loop {
+        network.each(&json!({"do": "trace", "for": delay.as_millis() as u64}), |event| {
+            if event["kind"] == "lost" || event["local"] == ends.local && event["remote"] == ends.remote {
+                let at = event["at"].as_u64().unwrap_or(0);
+                let start = *first.get_or_insert(at);
+                lines.push_back(line(&event, at.saturating_sub(start)));
+                if lines.len() > LAST {
+                    lines.pop_front();
+                }
+            }
+            Ok(())
+        })?;
+        let heading = format!("{} - {}   any key: back\n\n", ends.local, ends.remote);
+        draw(&lines.iter().fold(heading, |text, line| text + line))?;
+        if !next(keys, Duration::ZERO)?.is_empty() {
+            return Ok(());
+        }
     }
 }

@@ -54,7 +54,8 @@ impl Trace {
     }
 }
 
-fn line(event: &Value, nanos: u64) -> String {
+/// An event as a line. `nanos` is its time since the first one.
+pub(super) fn line(event: &Value, nanos: u64) -> String {
     let text = |key: &str| event[key].as_str().unwrap_or_default().to_owned();
     let number = |key: &str| event[key].as_u64().unwrap_or(0);
     let (local, remote) = (text("local"), text("remote"));
