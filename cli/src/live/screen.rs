@@ -1,14 +1,51 @@
 //! The view of `top`, and what keys change in it.
 
+use std::collections::HashMap;
 use std::fmt::Write;
+use std::time::Instant;
 
 use clap::ValueEnum;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::filter::Filter;
 use super::keys::Key;
-use super::top::{Look, Sort};
-use super::{alarms, millis};
+use super::{Asked, alarms, millis};
+use crate::failure::Failure;
+
+/// Connections that are asked for their numbers.
+const MOST: u64 = 10_000;
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum Sort {
+    Rate,
+    Retrans,
+    Rtt,
+    Age,
+    RecvQ,
+}
+
+/// One look at a network.
+pub(super) struct Look {
+    pub(super) at: Instant,
+    pub(super) counters: Value,
+    pub(super) summary: Value,
+    /// Connections by their ends.
+    pub(super) rows: HashMap<String, Value>,
+}
+
+impl Look {
+    pub(super) fn take(network: &mut Asked) -> Result<Look, Failure> {
+        let mut rows = HashMap::new();
+        network.each(&json!({"do": "sockets", "info": true, "limit": MOST}), |row| {
+            if row["info"].is_object() {
+                rows.insert(format!("{} {}", row["local"], row["remote"]), row);
+            }
+            Ok(())
+        })?;
+        let counters = network.counters()?["counters"].clone();
+        Ok(Look { at: Instant::now(), counters, summary: network.one("summary")?, rows })
+    }
+}
 
 /// The two ends of a connection, as the network writes them.
 #[derive(Debug, PartialEq, Eq)]
@@ -38,7 +75,7 @@ pub(super) struct Screen {
     pub(super) paused: bool,
     /// The filter that is being typed.
     typing: Option<String>,
-    /// What went wrong with the last key.
+    /// The error of the last key.
     pub(super) note: String,
 }
 
@@ -259,9 +296,7 @@ fn limit(row: &Value) -> &'static str {
 
 #[cfg(test)]
 mod tests {
-    use std::time::{Duration, Instant};
-
-    use serde_json::json;
+    use std::time::Duration;
 
     use super::*;
 

@@ -1,23 +1,20 @@
 //! `steadfast top`: a network at work, refreshed each second.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::io::{self, IsTerminal};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use clap::{Args, ValueEnum};
-use serde_json::{Value, json};
+use clap::Args;
+use serde_json::json;
 
 use super::filter::Filter;
 use super::keys::{Key, Keys};
-use super::screen::{Act, Ends, Screen};
+use super::screen::{Act, Ends, Look, Screen, Sort};
 use super::trace::line;
 use super::{Asked, Whom};
 use crate::failure::Failure;
 use crate::output::say;
-
-/// Connections that are asked for their numbers.
-const MOST: u64 = 10_000;
 
 /// Show a running network at work: connections by state, rates, and the busiest connections.
 ///
@@ -44,41 +41,9 @@ pub(crate) struct Top {
     whom: Whom,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(super) enum Sort {
-    Rate,
-    Retrans,
-    Rtt,
-    Age,
-    RecvQ,
-}
-
 fn seconds(text: &str) -> Result<f64, String> {
     let number: Option<f64> = text.parse().ok().filter(|seconds| (0.1..=3600.0).contains(seconds));
     number.ok_or_else(|| format!("`{text}`: expected 0.1 to 3600 seconds"))
-}
-
-/// One look at a network.
-pub(super) struct Look {
-    pub(super) at: Instant,
-    pub(super) counters: Value,
-    pub(super) summary: Value,
-    /// Connections by their ends.
-    pub(super) rows: HashMap<String, Value>,
-}
-
-impl Look {
-    fn take(network: &mut Asked) -> Result<Look, Failure> {
-        let mut rows = HashMap::new();
-        network.each(&json!({"do": "sockets", "info": true, "limit": MOST}), |row| {
-            if row["info"].is_object() {
-                rows.insert(format!("{} {}", row["local"], row["remote"]), row);
-            }
-            Ok(())
-        })?;
-        let counters = network.counters()?["counters"].clone();
-        Ok(Look { at: Instant::now(), counters, summary: network.one("summary")?, rows })
-    }
 }
 
 impl Top {

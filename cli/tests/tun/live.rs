@@ -1,8 +1,13 @@
 //! The live lists of a server with a control socket.
 
+use std::fs::File;
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::process::Command;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use nix::pty::openpty;
+use nix::sys::termios::{LocalFlags, tcgetattr};
 
 use crate::namespace::{enter_namespace, run, serve};
 
@@ -39,6 +44,7 @@ fn a_running_server_lists_its_connections_counters_and_settings() {
     assert!(ask("nstat -a Tcp*Segs").1.contains("TcpInSegs"));
     assert!(ask("metrics").1.contains("steadfast_tcp_connections{state=\"ESTAB\"} 1"));
     assert!(ask("top -d 0.1").1.contains(&own.to_string()));
+    keys_of_top(&socket, &own.to_string());
     assert_eq!(ask("sysctl -w tcp_retries2=8").1, "net.ipv4.tcp_retries2 = 8\n");
     assert!(ask("sysctl tcp_retry").1.contains("`tcp_retry`: no such setting"));
 
@@ -46,4 +52,37 @@ fn a_running_server_lists_its_connections_counters_and_settings() {
     let end = client.read(&mut [0]).map_err(|error| error.kind());
     assert_eq!(end, Err(std::io::ErrorKind::ConnectionReset));
     assert!(!ask("ss -tn").1.contains("ESTAB"));
+}
+
+/// `top` in a terminal: the events of a connection, the way back, the end. The terminal is left as it was.
+fn keys_of_top(socket: &Path, peer: &str) {
+    let terminal = openpty(None, None).unwrap();
+    let before = tcgetattr(&terminal.slave).unwrap();
+    let end = || Stdio::from(terminal.slave.try_clone().unwrap());
+    let mut top = Command::new(env!("CARGO_BIN_EXE_steadfast"));
+    top.args(["top", "-d", "0.1", "--socket"]).arg(socket).stdin(end()).stdout(end()).stderr(end());
+    let mut top = top.spawn().unwrap();
+    let mut screen = File::from(terminal.master);
+    let mut keys = screen.try_clone().unwrap();
+    let mut shown = String::new();
+    let mut until = |wanted: &str| {
+        shown.clear();
+        let mut bytes = [0; 4096];
+        while !shown.contains(wanted) {
+            let len = screen.read(&mut bytes).unwrap();
+            assert!(len > 0 && shown.len() < 1 << 20, "waits for `{wanted}`, has `{shown}`");
+            shown += &String::from_utf8_lossy(&bytes[..len]);
+        }
+    };
+    until("> ESTAB");
+    assert!(!tcgetattr(&terminal.slave).unwrap().local_flags.contains(LocalFlags::ICANON));
+    keys.write_all(b"\r").unwrap();
+    until(&format!("{peer}   any key: back"));
+    keys.write_all(b" ").unwrap();
+    until("s order: rate");
+    keys.write_all(b"s").unwrap();
+    until("s order: retrans");
+    keys.write_all(b"q").unwrap();
+    assert!(top.wait().unwrap().success());
+    assert_eq!(tcgetattr(&terminal.slave).unwrap().local_flags, before.local_flags);
 }
