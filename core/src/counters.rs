@@ -113,6 +113,14 @@ counters! {
     icmp_in_msgs "IcmpInMsgs";
     /// ICMP messages sent.
     icmp_out_msgs "IcmpOutMsgs";
+    /// Queries of IGMP received: a router asks who is a member of which group.
+    igmp_in_queries "IgmpInQueries";
+    /// Reports of IGMP sent.
+    igmp_out_reports "IgmpOutReports";
+    /// Queries of MLD received.
+    mld_in_queries "Icmp6InGroupMembQueries";
+    /// Reports of MLD sent.
+    mld_out_reports "Icmp6OutMLDv2Reports";
     /// Datagrams of UDP delivered to sockets.
     udp_in_datagrams "UdpInDatagrams";
     /// Datagrams of UDP for ports without a socket.
@@ -364,6 +372,9 @@ reasons! {
         /// ICMP error that quotes a sequence number not in flight (RFC 5927 §4.1).
         // 5927-1
         IcmpNotInFlight "icmp_not_in_flight",
+        /// Message of IGMP or MLD that is no query of a router of the link (RFC 9776 §4, RFC 9777 §6.2).
+        // 9776-3
+        GroupQuery "group_query",
         /// Datagram of UDP for a port without a socket, or not of the socket's peer.
         UdpNoPort "udp_no_port",
         /// Invalid UDP header: lengths.

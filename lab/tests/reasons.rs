@@ -66,9 +66,16 @@ fn asserted_of_forwarders() -> impl Iterator<Item = String> {
 
 /// The reasons of what is neither TCP nor UDP that exchange tests assert: neither scenarios nor scripts speak it.
 fn asserted_of_other_protocols() -> impl Iterator<Item = String> {
-    const TESTS: &str = include_str!("../../core/tests/exchange/ip.rs");
-    let asserted = |reason: &DropReason| TESTS.contains(&format!("DropReason::{reason:?}"));
-    [DropReason::UnknownProtocol].into_iter().filter(asserted).map(|reason| format!("drop.{reason}"))
+    const TESTS: [&str; 2] = [
+        include_str!("../../core/tests/exchange/ip.rs"),
+        include_str!("../../core/tests/exchange/membership.rs"),
+    ];
+    let asserted =
+        |reason: &DropReason| TESTS.iter().any(|text| text.contains(&format!("DropReason::{reason:?}")));
+    [DropReason::UnknownProtocol, DropReason::GroupQuery]
+        .into_iter()
+        .filter(asserted)
+        .map(|reason| format!("drop.{reason}"))
 }
 
 /// The reasons of the link layer that exchange tests assert: hosts of the lab carry bare packets.

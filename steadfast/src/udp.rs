@@ -504,7 +504,7 @@ impl UdpSocket {
     }
 
     /// Hears a multicast group on the interface with the address `interface`, or with `0.0.0.0` on that of the route to the
-    /// group (`IP_ADD_MEMBERSHIP`). No report is sent (IGMP), so that a router or a switch does not learn of it.
+    /// group (`IP_ADD_MEMBERSHIP`). Routers hear of it (IGMPv3).
     ///
     /// # Errors
     ///
@@ -530,7 +530,7 @@ impl UdpSocket {
     }
 
     /// Hears a multicast group on the interface of this [number](steadfast_core::InterfaceId::index), or with 0 on
-    /// that of the route to the group (`IPV6_JOIN_GROUP`). No report is sent (MLD).
+    /// that of the route to the group (`IPV6_JOIN_GROUP`). Routers hear of it (MLDv2).
     ///
     /// # Errors
     ///

@@ -6,7 +6,7 @@ use steadfast_core::wire;
 use steadfast_core::wire::icmp::{ErrorKind, Message};
 use steadfast_core::wire::tcp::{self, Header};
 use steadfast_core::wire::{
-    Ecn, PROTOCOL_ICMP, PROTOCOL_ICMPV6, PROTOCOL_TCP, PROTOCOL_UDP, build, ipv4, ipv6,
+    Ecn, PROTOCOL_ICMP, PROTOCOL_ICMPV6, PROTOCOL_IGMP, PROTOCOL_TCP, PROTOCOL_UDP, build, groups, ipv4, ipv6,
 };
 
 pub use steadfast_core::wire::build::icmp;
@@ -104,7 +104,7 @@ pub enum Sent<'a> {
         /// The receiver's address.
         destination: IpAddr,
     },
-    /// An ICMP message.
+    /// A message of ICMP or IGMP.
     Icmp {
         /// The sender's address.
         source: IpAddr,
@@ -120,11 +120,15 @@ pub enum Sent<'a> {
 pub fn read(packet: &[u8], offload: bool) -> Sent<'_> {
     let (source, destination, protocol, payload): (IpAddr, IpAddr, _, _) = if packet[0] >> 4 == 4 {
         let (header, payload) = ipv4::parse(packet).expect("a sound IPv4 header");
-        assert_eq!(packet.len(), ipv4::HEADER_LEN + payload.len(), "IPv4 total length");
+        // Reports of IGMP have a router alert.
+        let options = if header.protocol == PROTOCOL_IGMP { 4 } else { 0 };
+        assert_eq!(packet.len(), ipv4::HEADER_LEN + options + payload.len(), "IPv4 total length");
         (header.source.into(), header.destination.into(), header.protocol, payload)
     } else {
         let (header, payload) = ipv6::parse(packet).expect("a sound IPv6 header");
-        let headers = ipv6::HEADER_LEN + header.fragment.map_or(0, |_| ipv6::FRAGMENT_LEN);
+        // Reports of MLD have a router alert.
+        let options = if groups::has_router_alert(packet) { 8 } else { 0 };
+        let headers = ipv6::HEADER_LEN + options + header.fragment.map_or(0, |_| ipv6::FRAGMENT_LEN);
         assert_eq!(packet.len(), headers + payload.len(), "IPv6 payload length");
         (header.source.into(), header.destination.into(), header.protocol, payload)
     };
@@ -143,6 +147,10 @@ pub fn read(packet: &[u8], offload: bool) -> Sent<'_> {
         (PROTOCOL_ICMPV6, IpAddr::V6(s), IpAddr::V6(d)) => {
             let message = wire::icmp::parse_v6(s, d, payload).expect("a sound ICMPv6 message");
             Sent::Icmp { source, destination, error: matches!(message, Message::Error { .. }) }
+        }
+        (PROTOCOL_IGMP, ..) => {
+            assert!(wire::checksum::Sum::new().verifies(payload), "IGMP checksum");
+            Sent::Icmp { source, destination, error: false }
         }
         (PROTOCOL_UDP, ..) => Sent::Udp { source, destination },
         _ => panic!("protocol {protocol} sent"),

@@ -11,6 +11,7 @@ pub mod arp;
 pub mod build;
 pub mod checksum;
 pub mod ethernet;
+pub mod groups;
 pub mod icmp;
 pub mod ipv4;
 pub mod ipv6;
@@ -21,6 +22,8 @@ pub mod udp;
 
 /// Protocol number of ICMP in IPv4.
 pub const PROTOCOL_ICMP: u8 = 1;
+/// Protocol number of IGMP in IPv4.
+pub const PROTOCOL_IGMP: u8 = 2;
 /// Protocol number of TCP in both IP versions.
 pub const PROTOCOL_TCP: u8 = 6;
 /// Protocol number of UDP in both IP versions.

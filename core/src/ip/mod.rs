@@ -7,6 +7,7 @@
 pub(crate) mod addresses;
 pub(crate) mod fragments;
 pub(crate) mod limit;
+pub(crate) mod membership;
 pub(crate) mod pmtu;
 pub(crate) mod policy;
 pub(crate) mod prefix;

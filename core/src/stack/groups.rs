@@ -1,7 +1,7 @@
 //! Datagrams for many: broadcast (RFC 919) and multicast (RFC 1112, RFC 4291 §2.7).
 //!
-//! A socket hears the groups that it has joined, each on one interface. No reports are sent (IGMP, MLD): a device of bare
-//! packets has one neighbour, which sees every packet, and a switch that listens for reports may withhold groups.
+//! A socket hears the groups that it has joined, each on one interface. Routers hear of the first member of a group and of
+//! the end of the last one (`stack/membership.rs`).
 // 1112-1, 1122-8
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
@@ -13,6 +13,7 @@ use crate::socket::SocketId;
 use crate::tally::uncount;
 use crate::tuple::FourTuple;
 use crate::wire::Ecn;
+use crate::wire::groups::RecordKind;
 
 impl Stack {
     /// Makes a UDP socket hear a multicast group on an interface, that of the route to the group if none is named
@@ -45,7 +46,11 @@ impl Stack {
             return Err(Error::NoBufferSpace);
         }
         socket.groups.push((group, interface));
-        *self.udp.groups.entry((group, interface)).or_default() += 1;
+        let members = self.udp.groups.entry((group, interface)).or_default();
+        *members += 1;
+        if *members == 1 {
+            self.membership_changed(group, interface, RecordKind::Joined);
+        }
         Ok(())
     }
 
@@ -66,8 +71,15 @@ impl Stack {
         let groups = &mut self.udp.sockets[index].groups;
         let at = groups.iter().position(|there| *there == (group, interface));
         groups.swap_remove(at.ok_or(Error::AddrNotAvailable)?);
-        uncount(&mut self.udp.groups, &(group, interface));
+        self.member_gone((group, interface));
         Ok(())
+    }
+
+    fn member_gone(&mut self, (group, interface): (IpAddr, InterfaceId)) {
+        uncount(&mut self.udp.groups, &(group, interface));
+        if !self.udp.groups.contains_key(&(group, interface)) {
+            self.membership_changed(group, interface, RecordKind::Left);
+        }
     }
 
     /// Lists the groups that a UDP socket has joined.
@@ -83,7 +95,7 @@ impl Stack {
     /// Leaves the groups of a socket that closes.
     pub(super) fn leave_all(&mut self, index: u32) {
         let groups = std::mem::take(&mut self.udp.sockets[index].groups);
-        groups.iter().for_each(|group| uncount(&mut self.udp.groups, group));
+        groups.into_iter().for_each(|group| self.member_gone(group));
     }
 
     fn interface_of_group(

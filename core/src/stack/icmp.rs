@@ -16,6 +16,7 @@ use crate::tcp::bsd;
 use crate::tcp::room::room_in;
 use crate::tcp::tcb::Origin;
 use crate::tuple::{FourTuple, Quoted, quoted_packet};
+use crate::wire::groups::MLD_QUERY;
 use crate::wire::icmp::{self, ErrorKind, Message};
 use crate::wire::{PROTOCOL_ICMP, PROTOCOL_ICMPV6, ipv4, ipv6};
 
@@ -26,6 +27,15 @@ const QUOTE_V6: usize = 1280 - ipv6::HEADER_LEN - icmp::HEADER_LEN;
 impl Stack {
     pub(super) fn icmp_arrives(&mut self, datagram: &Datagram<'_>) {
         self.counters.icmp_in_msgs += 1;
+        let is_query = !datagram.ends.is_ipv4() && datagram.payload.first() == Some(&MLD_QUERY);
+        if is_query && !self.udp.groups.is_empty() {
+            return self.mld_query_arrives(datagram);
+        }
+        // Other messages are for a single host (MUST-57).
+        if datagram.destination().is_multicast() {
+            self.counters.in_addr_errors += 1;
+            return self.counters.count_drop(DropReason::BadDestination);
+        }
         let message = match (datagram.source(), datagram.destination()) {
             (IpAddr::V6(source), IpAddr::V6(destination)) => {
                 icmp::parse_v6(source, destination, datagram.payload)

@@ -22,7 +22,9 @@ use crate::trace::TraceKind;
 use crate::tuple::FourTuple;
 use crate::wire::icmp::ErrorKind;
 use crate::wire::tcp::{self, Flags, Header};
-use crate::wire::{Ecn, PROTOCOL_ICMP, PROTOCOL_ICMPV6, PROTOCOL_TCP, PROTOCOL_UDP, ipv4, ipv6};
+use crate::wire::{
+    Ecn, PROTOCOL_ICMP, PROTOCOL_ICMPV6, PROTOCOL_IGMP, PROTOCOL_TCP, PROTOCOL_UDP, ipv4, ipv6,
+};
 
 /// Bytes kept of a first fragment for a reassembly error: the IPv6 headers, including the fragment header, and eight
 /// more bytes, by which the sender identifies the connection.
@@ -51,6 +53,11 @@ impl Datagram<'_> {
     pub(super) fn destination(&self) -> IpAddr {
         self.ends.local().ip()
     }
+}
+
+/// Returns whether routers ask for members of groups by this protocol.
+fn is_membership(protocol: u8) -> bool {
+    matches!(protocol, PROTOCOL_IGMP | PROTOCOL_ICMPV6)
 }
 
 /// The metadata of a packet.
@@ -177,25 +184,31 @@ impl Stack {
     }
 
     fn addresses_fit(&mut self, source: IpAddr, destination: IpAddr, protocol: u8, how: Arrival) -> bool {
-        let fit = match how.through {
-            Through::Device if self.is_of_another_link(destination, how.interface) => {
-                Err(DropReason::NotOurs)
-            }
-            // A host that has no address yet asks for one (RFC 1122 §3.2.1.3 (a)).
-            Through::Device if protocol == PROTOCOL_UDP && self.asks_for_address(source, destination) => {
-                Ok(())
-            }
-            // Only UDP is for many; TCP and ICMP answer a single host (MUST-57).
-            Through::Device
-                if protocol == PROTOCOL_UDP && self.takes_for_many(destination, how.interface) =>
-            {
-                self.addresses.check_source(source)
-            }
-            Through::Device => self.addresses.check(source, destination),
-            // The address may have been removed since the packet was sent.
-            Through::Loop if self.addresses.is_local(destination) => Ok(()),
-            Through::Loop => Err(DropReason::NotOurs),
-        };
+        let fit =
+            match how.through {
+                Through::Device if self.is_of_another_link(destination, how.interface) => {
+                    Err(DropReason::NotOurs)
+                }
+                // A host that has no address yet asks for one (RFC 1122 §3.2.1.3 (a)).
+                Through::Device if protocol == PROTOCOL_UDP && self.asks_for_address(source, destination) => {
+                    Ok(())
+                }
+                // Only UDP is for many; TCP and ICMP answer a single host (MUST-57).
+                Through::Device
+                    if protocol == PROTOCOL_UDP && self.takes_for_many(destination, how.interface) =>
+                {
+                    self.addresses.check_source(source)
+                }
+                Through::Device
+                    if is_membership(protocol) && self.hears_queries(destination, how.interface) =>
+                {
+                    if source.is_unspecified() { Ok(()) } else { self.addresses.check_source(source) }
+                }
+                Through::Device => self.addresses.check(source, destination),
+                // The address may have been removed since the packet was sent.
+                Through::Loop if self.addresses.is_local(destination) => Ok(()),
+                Through::Loop => Err(DropReason::NotOurs),
+            };
         match fit {
             Ok(()) => true,
             Err(reason) => {
@@ -275,6 +288,9 @@ impl Stack {
             PROTOCOL_ICMP if datagram.ends.is_ipv4() => self.icmp_arrives(&datagram),
             PROTOCOL_ICMPV6 if !datagram.ends.is_ipv4() => self.icmp_arrives(&datagram),
             PROTOCOL_UDP => self.udp_arrives(&datagram),
+            PROTOCOL_IGMP if datagram.ends.is_ipv4() && !self.udp.groups.is_empty() => {
+                self.igmp_arrives(&datagram);
+            }
             // Forwarders take none of them.
             _ if self.addresses.accepts_any() && !self.is_for_us(datagram.destination()) => {
                 self.not_ours();

@@ -72,6 +72,7 @@ impl Stack {
         addresses.into_iter().for_each(|address| _ = self.remove_address(address));
         self.routing.remove(id);
         self.link.remove_port(id);
+        self.udp.reports.forget(id);
         self.pmtu.clear();
         self.routes_changed();
         true

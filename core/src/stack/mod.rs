@@ -78,6 +78,7 @@ mod inbound;
 mod interfaces;
 mod io;
 mod link;
+mod membership;
 mod memory;
 #[cfg(feature = "model")]
 mod model;

@@ -230,12 +230,11 @@ impl Stack {
     fn transmit_reply(&mut self, frame: &mut [u8]) -> Option<Sent> {
         match self.replies.pop_front()? {
             Queued::Packet(packet) => {
-                let len = packet.len().min(frame.len());
-                frame[..len].copy_from_slice(&packet[..len]);
                 let interface =
                     ends_of(&packet).map_or(InterfaceId::NONE, |ends| self.routing.towards(&ends).id);
-                Some(Sent::new(len, interface, false))
+                Some(copied(&packet, interface, frame))
             }
+            Queued::Report(interface, packet) => Some(copied(&packet, interface, frame)),
             Queued::Segment(mut reply) => Some(self.transmit_segment_reply(&mut reply, frame)),
         }
     }
@@ -380,6 +379,13 @@ impl Stack {
         let payload = (outgoing.offset, outgoing.payload_len);
         Some(emit(&opening.tuple, &outgoing.header, payload, &ip, &mut opening.send_queue, &link, frame))
     }
+}
+
+/// Writes a packet that is complete.
+fn copied(packet: &[u8], interface: InterfaceId, frame: &mut [u8]) -> Sent {
+    let len = packet.len().min(frame.len());
+    frame[..len].copy_from_slice(&packet[..len]);
+    Sent::new(len, interface, false)
 }
 
 /// Prepares any segment before it is written: lays out its options, counts it, and traces it.

@@ -6,6 +6,7 @@ use super::{Stack, env_of};
 use crate::config::Config;
 use crate::counters::DropReason;
 use crate::ip::limit;
+use crate::ip::routes::InterfaceId;
 use crate::queue::Queue;
 use crate::tcp::segment::{Reply, Segment};
 
@@ -15,6 +16,8 @@ pub(super) enum Queued {
     Segment(Reply),
     /// A whole packet, such as an ICMP message.
     Packet(Vec<u8>),
+    /// A whole packet to the routers of a link.
+    Report(InterfaceId, Vec<u8>),
 }
 
 #[derive(Clone, Debug, Default)]
@@ -87,7 +90,7 @@ impl Queued {
         size_of::<Queued>()
             + match self {
                 Queued::Segment(_) => 0,
-                Queued::Packet(packet) => packet.capacity(),
+                Queued::Packet(packet) | Queued::Report(_, packet) => packet.capacity(),
             }
     }
 }

@@ -60,8 +60,13 @@ impl Stack {
         let (now, at_millis) = (self.tick(), self.now.as_millis());
         let ticks = [self.wheel.next(), self.time_waits.next()].into_iter().flatten();
         let earliest = ticks.map(|tick| Instant::from_millis(at_millis + u64::from(tick.since(now)))).min();
-        let others =
-            [self.fragments.poll_at(), self.spent_cookies.poll_at(), self.pacer.next(), self.neighbours_at()];
+        let others = [
+            self.fragments.poll_at(),
+            self.spent_cookies.poll_at(),
+            self.pacer.next(),
+            self.neighbours_at(),
+            self.udp.reports.next_at(),
+        ];
         [earliest].into_iter().chain(others).flatten().min()
     }
 
@@ -125,7 +130,7 @@ impl Stack {
         }
         self.expire_fragments();
         self.spent_cookies.expire(self.now);
-        let minded = !self.link.is_there() || self.mind_neighbours();
+        let minded = (!self.link.is_there() || self.mind_neighbours()) & self.report_members();
         if !self.closing.is_empty() {
             self.close_some();
         }

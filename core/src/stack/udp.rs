@@ -13,6 +13,7 @@ use super::sockets::{SocketKind, as_mapped};
 use crate::counters::DropReason;
 use crate::error::Error;
 use crate::forward::ForwardRule;
+use crate::ip::membership::Reports;
 use crate::ip::pmtu;
 use crate::ip::routes::InterfaceId;
 use crate::socket::{Event, SocketId};
@@ -524,6 +525,8 @@ pub(super) struct Udp {
     pub(super) bindings: Bindings,
     /// The multicast groups of all sockets, with the number of members.
     pub(super) groups: BTreeMap<(IpAddr, InterfaceId), u32>,
+    /// The reports of them that are owed to routers.
+    pub(super) reports: Reports,
     /// The rules of forwarders with their rows, the most specific first.
     pub(super) rules: Vec<(ForwardRule, u32)>,
     /// Sockets with datagrams that wait for the device, each once, in turn.

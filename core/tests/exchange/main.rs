@@ -31,6 +31,7 @@ mod living;
 mod loopback;
 mod loss;
 mod many;
+mod membership;
 mod memory;
 mod out_of_order;
 mod pacing;
