@@ -29,7 +29,8 @@ pub(crate) struct Explore {
     /// Ids (`X1`) or names (`client-closes`) of programs, or files; all programs of the project by default.
     #[arg(value_name = "PROGRAM")]
     programs: Vec<String>,
-    /// Most faults in a run: a number of any, or of each sort, such as `lose=3,duplicate=1,reorder=1,reboot=1`.
+    /// Most faults in a run: a number of any, or of each sort, such as `lose=3,duplicate=1,reorder=1,reboot=1`. Forged
+    /// packets are a sort by themselves: `1,forge=1`.
     #[arg(long, value_name = "K", default_value = "2")]
     faults: Budget,
     /// Explore states instead of schedules: a run ends where it comes to a state that is known. Timestamps are off, and

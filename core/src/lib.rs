@@ -104,6 +104,8 @@ pub use socket::{
     ConnectOptions, Event, IcmpReport, ListenOptions, Readiness, SendFlags, Shutdown, SocketId,
     SocketOptions, Spare,
 };
+#[cfg(feature = "model")]
+pub use stack::Variables;
 pub use stack::{Interface, Medium, Packet, PacketBytes, Stack, Transmit};
 pub use steadfast_wire as wire;
 pub use time::{Duration, Instant};

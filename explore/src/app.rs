@@ -17,7 +17,7 @@ pub(crate) struct App {
     index: usize,
     at: usize,
     /// When the step before ended.
-    since: Instant,
+    pub(crate) since: Instant,
     /// Bytes that the step has sent or read.
     done: u64,
     /// The step has called its stack.

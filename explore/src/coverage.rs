@@ -1,14 +1,13 @@
 //! Which segments met which states: RFC 9293 §3.10.7 has a paragraph for each pair.
 
 use std::fmt;
-use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
-use steadfast_core::Stack;
 use steadfast_core::trace::State;
 use steadfast_wire::seq::SeqNum;
 use steadfast_wire::tcp::{Flags, Header};
-use steadfast_wire::{ipv4, ipv6};
+
+use crate::arrival::Arrived;
 
 /// A class of segments. A segment belongs to the first that fits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,9 +69,9 @@ impl Segment {
         }
     }
 
-    fn of(header: &Header, payload: usize, rcv_nxt: Option<SeqNum>) -> Segment {
+    fn of(header: &Header, payload: u32, rcv_nxt: Option<SeqNum>) -> Segment {
         let has = |flag: Flags| header.flags.contains(flag);
-        let len = payload as u32 + u32::from(has(Flags::FIN));
+        let len = payload + u32::from(has(Flags::FIN));
         match (has(Flags::RST), has(Flags::SYN), has(Flags::ACK)) {
             (true, _, false) => return Segment::Rst,
             (true, _, true) => return Segment::RstAck,
@@ -90,15 +89,6 @@ impl Segment {
             _ => Segment::Ack,
         }
     }
-}
-
-/// A segment that arrives, and the state of its connection.
-#[derive(Clone, Copy)]
-pub(crate) struct Met {
-    pub(crate) state: State,
-    pub(crate) local: SocketAddr,
-    pub(crate) remote: SocketAddr,
-    pub(crate) flags: Flags,
 }
 
 /// How often a segment of each class met each state.
@@ -165,12 +155,11 @@ impl Coverage {
         table
     }
 
-    /// Counts a packet that is about to arrive. Returns what it meets, unless it is no segment.
-    pub(crate) fn note(&mut self, stack: &mut Stack, packet: &[u8]) -> Option<Met> {
-        let (local, remote, header, payload) = parse(packet)?;
-        let (state, rcv_nxt) = stack.state_at(local, remote);
-        self.hits[state as usize][Segment::of(&header, payload, rcv_nxt) as usize] += 1;
-        Some(Met { state, local, remote, flags: header.flags })
+    /// Counts a segment that arrives.
+    pub(crate) fn note(&mut self, arrived: &Arrived) {
+        let Arrived { header, payload, before, .. } = arrived;
+        let segment = Segment::of(header, *payload, before.rcv.map(|(nxt, _)| nxt));
+        self.hits[before.state as usize][segment as usize] += 1;
     }
 }
 
@@ -185,21 +174,4 @@ impl fmt::Display for Coverage {
         }
         writeln!(f)
     }
-}
-
-/// Returns the ends of a segment as its receiver sees them, its header, and the length of its data.
-fn parse(packet: &[u8]) -> Option<(SocketAddr, SocketAddr, Header, usize)> {
-    let (source, destination, segment) = match packet.first()? >> 4 {
-        4 => {
-            let (header, segment) = ipv4::parse(packet).ok()?;
-            (header.source.into(), header.destination.into(), segment)
-        }
-        _ => {
-            let (header, segment) = ipv6::parse(packet).ok()?;
-            (header.source.into(), header.destination.into(), segment)
-        }
-    };
-    let (header, payload) = Header::parse(segment).ok()?;
-    let local = SocketAddr::new(destination, header.destination_port);
-    Some((local, SocketAddr::new(source, header.source_port), header, payload.len()))
 }

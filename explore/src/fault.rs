@@ -3,6 +3,7 @@
 use steadfast_core::{Duration, Instant};
 
 use crate::ends::{END_NAMES, START};
+use crate::forge::Forgery;
 
 /// A fault that befalls a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,10 +27,26 @@ pub enum Fault {
     Cut,
     /// As `Cut`, for 40 s.
     CutLong,
+    /// Somebody forges a packet 5 ms after it.
+    Forge(Forgery),
 }
 
 impl Fault {
-    /// All of them.
+    /// The sorts of a [`Budget`](crate::Budget), by name. A forged packet counts as one sort, whatever its kind.
+    pub(crate) const SORTS: [&str; 10] = [
+        "lose",
+        "duplicate",
+        "duplicate-late",
+        "reorder",
+        "delay",
+        "mark",
+        "reboot",
+        "cut",
+        "cut-long",
+        "forge",
+    ];
+
+    /// The faults of the path and of the hosts: all but forged packets.
     pub const ALL: [Fault; 9] = [
         Fault::Lose,
         Fault::Duplicate,
@@ -42,19 +59,15 @@ impl Fault {
         Fault::CutLong,
     ];
 
-    /// Its name in a [`Budget`](crate::Budget).
-    pub fn name(self) -> &'static str {
-        match self {
-            Fault::Lose => "lose",
-            Fault::Duplicate => "duplicate",
-            Fault::DuplicateLate => "duplicate-late",
-            Fault::Reorder => "reorder",
-            Fault::Delay => "delay",
-            Fault::Mark => "mark",
-            Fault::Reboot => "reboot",
-            Fault::Cut => "cut",
-            Fault::CutLong => "cut-long",
-        }
+    /// Everything that may befall a packet.
+    pub fn every() -> impl Iterator<Item = Fault> {
+        Fault::ALL.into_iter().chain(Forgery::all().map(Fault::Forge))
+    }
+
+    /// Its sort.
+    pub(crate) fn sort(self) -> usize {
+        let place = Fault::ALL.iter().position(|fault| *fault == self);
+        place.unwrap_or(Fault::ALL.len())
     }
 
     /// How long the path is cut.
@@ -64,6 +77,11 @@ impl Fault {
             Fault::CutLong => Some(Duration::from_secs(40)),
             _ => None,
         }
+    }
+
+    /// Returns whether the packet, or a copy, arrives after others that were sent later.
+    pub(crate) fn is_late(self) -> bool {
+        matches!(self, Fault::Duplicate | Fault::DuplicateLate | Fault::Reorder | Fault::Delay)
     }
 
     /// Returns whether connections survive it: TCP has to mend it, and applications notice nothing but time.
@@ -92,6 +110,10 @@ impl std::fmt::Display for Choice {
         let packet = format!("{from}>{to} all {}", self.number);
         let time = |at: Instant| format!("{:.3}", (at - START).as_secs_f64());
         match self.fault {
+            Fault::Forge(forgery) => {
+                let (other, victim) = if forgery.ahead { (from, to) } else { (to, from) };
+                forgery.write(f, other, victim, &time(self.at + Duration::from_millis(5)))
+            }
             Fault::Lose => write!(f, "lose {packet}"),
             Fault::Duplicate => write!(f, "duplicate {packet} after 30ms"),
             Fault::DuplicateLate => write!(f, "duplicate {packet} after 3s"),

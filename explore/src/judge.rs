@@ -18,6 +18,9 @@ pub(crate) fn judge(world: &mut World, scratch: &mut Scratch) -> Option<String> 
         if let Some(text) = stuck(world) {
             return Some(text);
         }
+        if world.is_late() {
+            return Some("the applications took longer than the faults explain".to_owned());
+        }
         if world.in_order && world.resets > 0 {
             return Some("a RST, and nothing arrived out of its time".to_owned());
         }
@@ -57,11 +60,15 @@ fn wind_up(world: &mut World, scratch: &mut Scratch) -> Option<String> {
 /// Returns what is left at the end, or what no exchange of segments ended. A peer that crashed or is cut off may
 /// take longer to be given up than a run lasts.
 fn left(world: &World) -> Option<String> {
-    world.ends.iter().zip(END_NAMES).find_map(|(end, name)| {
+    world.ends.iter().zip(&world.program.hosts).zip(END_NAMES).find_map(|((end, host), name)| {
         let usage = end.stack.usage();
         let left: Vec<_> = usage.iter().filter(|(field, n)| *n > 0 && *field != "path_mtus").collect();
         if !left.is_empty() {
             let states: Vec<State> = end.stack.sockets(world.now).iter().map(|socket| socket.state).collect();
+            let waits = |state: &State| *state == State::FinWait2 && !host.ends_fin_wait_2();
+            if states.iter().all(waits) {
+                return None;
+            }
             return Some(format!("{name} keeps {left:?} {states:?}"));
         }
         let counters = end.stack.counters();

@@ -19,9 +19,12 @@
 #![forbid(unsafe_code)]
 
 mod app;
+mod arrival;
 mod coverage;
+mod delays;
 mod ends;
 mod fault;
+mod forge;
 mod judge;
 mod merge;
 mod options;
@@ -33,6 +36,7 @@ mod world;
 
 pub use self::coverage::{Coverage, Segment};
 pub use self::fault::{Choice, Fault};
+pub use self::forge::Forgery;
 pub use self::merge::{Merged, Part, merge};
 pub use self::options::{Budget, BudgetError, Options, Shard};
 pub use self::program::{Program, ProgramError};

@@ -57,11 +57,12 @@ pub struct Shard {
     pub count: u32,
 }
 
-/// How many faults may befall the packets of a run: so many of each sort, and so many of any.
+/// How many faults may befall the packets of a run: so many of each sort, and so many of any. Forged packets are not
+/// among the latter.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Budget {
     any: u32,
-    of: [u32; Fault::ALL.len()],
+    of: [u32; Fault::SORTS.len()],
 }
 
 impl Budget {
@@ -78,8 +79,8 @@ impl Budget {
     /// Returns the rest after a fault, if there may be one.
     pub(crate) fn without(&self, fault: Fault) -> Option<Budget> {
         let mut left = self.clone();
-        let own = &mut left.of[fault as usize];
-        let from = if *own > 0 { own } else { &mut left.any };
+        let own = &mut left.of[fault.sort()];
+        let from = if *own > 0 || matches!(fault, Fault::Forge(_)) { own } else { &mut left.any };
         *from = from.checked_sub(1)?;
         Some(left)
     }
@@ -102,9 +103,8 @@ impl FromStr for Budget {
             let (number, place) = match part.split_once('=') {
                 None => (part, &mut budget.any),
                 Some((name, number)) => {
-                    let fault =
-                        Fault::ALL.into_iter().find(|fault| fault.name() == name).ok_or_else(error)?;
-                    (number, &mut budget.of[fault as usize])
+                    let sort = Fault::SORTS.iter().position(|sort| *sort == name).ok_or_else(error)?;
+                    (number, &mut budget.of[sort])
                 }
             };
             *place = number.parse().map_err(|_| error())?;
@@ -115,8 +115,8 @@ impl FromStr for Budget {
 
 impl fmt::Display for Budget {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let of = Fault::ALL.iter().zip(self.of).filter(|(_, number)| *number > 0);
-        let of = of.map(|(fault, number)| format!("{}={number}", fault.name()));
+        let of = Fault::SORTS.iter().zip(self.of).filter(|(_, number)| *number > 0);
+        let of = of.map(|(sort, number)| format!("{sort}={number}"));
         let any = (self.any > 0 || self.is_spent()).then(|| self.any.to_string());
         f.write_str(&any.into_iter().chain(of).collect::<Vec<_>>().join(","))
     }

@@ -20,6 +20,8 @@ pub struct Program {
     pub(crate) hosts: [Host; 2],
     /// Every outcome must be the expected one while TCP mends what happens: no application breaks a connection.
     pub(crate) orderly: bool,
+    /// How long its applications work without faults. Without it, no run is late.
+    pub(crate) time: Option<Duration>,
 }
 
 /// A host of a program.
@@ -40,6 +42,22 @@ impl Host {
     /// 2MSL.
     pub(crate) fn time_wait(&self) -> Duration {
         self.config.tcp_tw_timeout
+    }
+
+    /// Whether its arrivals are judged by RFC 9293. Linux and BSD check in another order.
+    pub(crate) fn follows_rfc(&self) -> bool {
+        let Config { tcp_insecure_rst, tcp_insecure_syn, tcp_bsd_rules, .. } = self.config;
+        !(tcp_insecure_rst || tcp_insecure_syn || tcp_bsd_rules || self.config.linux_release > 0)
+    }
+
+    /// How soon after an answer to an invalid segment the next one may go out.
+    pub(crate) fn answers_every(&self) -> Duration {
+        self.config.tcp_invalid_ratelimit
+    }
+
+    /// Whether FIN-WAIT-2 ends without the peer's FIN, once the application has closed.
+    pub(crate) fn ends_fin_wait_2(&self) -> bool {
+        !self.config.tcp_fin_timeout.is_zero()
     }
 
     /// Whether a RST does not end TIME-WAIT.
@@ -164,7 +182,16 @@ impl Program {
                 || matches!(op.expected, Expected::Any | Expected::Error(_) | Expected::Waits)
         };
         let orderly = !hosts.iter().flat_map(|host| &host.apps).flatten().any(breaks);
-        Ok(Program { id: scenario.id.clone(), title: scenario.title.clone(), hosts, orderly })
+        Ok(Program { id: scenario.id.clone(), title: scenario.title.clone(), hosts, orderly, time: None })
+    }
+
+    /// The longest first timeout of a handshake, and the longest smallest RTO.
+    pub(crate) fn timeouts(&self) -> (Duration, Duration) {
+        let [c, s] = self.hosts.each_ref().map(|host| {
+            let Config { tcp_syn_intervals, tcp_rto_initial, tcp_rto_min, .. } = &host.config;
+            (tcp_syn_intervals.first().unwrap_or(tcp_rto_initial), tcp_rto_min)
+        });
+        (*c.0.max(s.0), *c.1.max(s.1))
     }
 }
 

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
+use steadfast_core::Duration;
 use steadfast_lab::workers;
 
 use crate::coverage::Coverage;
@@ -92,8 +93,11 @@ impl Report {
 pub fn explore(programs: &[Program], options: &Options, mut tell: impl FnMut(&Progress)) -> Report {
     let mut parts = Vec::new();
     for program in programs {
-        let (program, known) = (Arc::new(program.clone()), options.states.then(Known::default).map(Arc::new));
-        let packets = packets(&program).min(options.first);
+        let known = options.states.then(Known::default).map(Arc::new);
+        let (packets, time) = measure(program);
+        // A state may be come to at several times.
+        let time = (!options.states).then_some(time);
+        let (program, packets) = (Arc::new(Program { time, ..program.clone() }), packets.min(options.first));
         parts.extend((0..=packets).map(|first| (program.clone(), known.clone(), first)));
     }
     let Shard { index, count } = options.shard;
@@ -112,13 +116,13 @@ pub fn explore(programs: &[Program], options: &Options, mut tell: impl FnMut(&Pr
     report
 }
 
-/// The packets of a run without faults.
-fn packets(program: &Arc<Program>) -> u32 {
-    let mut world = World::new(program.clone());
+/// Returns the packets of a run without faults, and how long its applications work.
+fn measure(program: &Program) -> (u32, Duration) {
+    let mut world = World::new(Arc::new(program.clone()));
     let run = || world.play(&mut Scratch::new(), |_| None);
     // A panic is found again in part 0, which plays the same.
     let _panicked = catch_unwind(AssertUnwindSafe(run));
-    world.packets()
+    (world.packets(), world.worked())
 }
 
 /// The states that a search has met, which all its parts share.
@@ -193,7 +197,7 @@ impl<'a> Search<'a> {
 
     /// Plays every schedule that goes on with a fault of the packet that was just sent.
     fn fork(&mut self, world: &World, budget: &Budget, depth: u64) {
-        for fault in Fault::ALL {
+        for fault in Fault::every() {
             let Some(left) = budget.without(fault) else { continue };
             let Some(choice) = world.choice(fault) else { continue };
             let mut copy = world.clone();
@@ -357,7 +361,7 @@ mod tests {
     }
 
     /// All packets that a world sends without further faults, with the time until then.
-    fn future(mut world: World) -> Vec<(steadfast_core::Duration, String)> {
+    fn future(mut world: World) -> Vec<(Duration, String)> {
         let (start, mut sent) = (world.now, Vec::new());
         world.play(&mut Scratch::new(), |world| {
             sent.push((world.now - start, world.newest()));

@@ -10,17 +10,21 @@ use steadfast_core::{Duration, Instant, Stack};
 use steadfast_wire::tcp::Flags;
 
 use crate::app::{App, Context};
-use crate::coverage::{Coverage, Met};
+use crate::arrival::Arrived;
+use crate::coverage::Coverage;
+use crate::delays::{Delays, OVERTAKING};
 use crate::ends::START;
 use crate::fault::{Choice, Fault};
+use crate::forge::Forgery;
 use crate::program::Program;
 use crate::streams::Streams;
 
+mod answers;
+
+use self::answers::Owed;
+
 /// One way of the path.
 const DELAY: Duration = Duration::from_millis(10);
-
-/// How long a packet waits at most to be overtaken.
-const OVERTAKING: Duration = Duration::from_millis(500);
 
 /// A run with more packets has a loop.
 const PACKETS: u32 = 2000;
@@ -46,6 +50,8 @@ pub(crate) struct World {
     dark_until: Instant,
     /// A packet that was sent, and whose fate is not decided.
     pending: Option<(usize, Bytes)>,
+    /// The state that its receiver is in.
+    far: State,
     streams: Streams,
     pub(crate) accepts: u32,
     pub(crate) connects: u32,
@@ -53,15 +59,24 @@ pub(crate) struct World {
     pub(crate) mended: bool,
     /// Packets were lost or marked at most: none is older than what was sent after it.
     pub(crate) in_order: bool,
+    /// A forged packet has arrived.
+    forged: bool,
     /// RSTs sent.
     pub(crate) resets: u32,
-    /// SYNs that met TIME-WAIT.
-    syns: u32,
+    /// Segments that may have ended a TIME-WAIT.
+    disturbances: u32,
     /// The first thing that went wrong.
     pub(crate) wrong: Option<String>,
     turns: u32,
     /// That nothing is left to do at this time was told.
     still: bool,
+    /// The answer that an end has to send now.
+    owed: [Option<Owed>; 2],
+    /// When an end last had to answer what is invalid.
+    answered: [Instant; 2],
+    delays: Delays,
+    /// When a SYN was last sent.
+    syn_at: Instant,
 }
 
 /// The memory that all worlds of a search use, and what it has seen.
@@ -97,6 +112,8 @@ struct Arrival {
 #[derive(Clone, Hash)]
 enum What {
     Packet(Bytes),
+    /// A forged packet that goes with this one.
+    Forged(Forgery, Bytes),
     /// The packet that waits longest is overtaken by time.
     Release,
     Reboot,
@@ -111,7 +128,7 @@ struct Watch {
     remote: SocketAddr,
     boots: u32,
     connects: u32,
-    syns: u32,
+    disturbances: u32,
 }
 
 /// Why a world stands still.
@@ -143,16 +160,22 @@ impl World {
             sent: [0; 2],
             dark_until: Instant::ZERO,
             pending: None,
+            far: State::Established,
             streams: Streams::default(),
             accepts: 0,
             connects: 0,
             mended: true,
             in_order: true,
+            forged: false,
             resets: 0,
-            syns: 0,
+            disturbances: 0,
             wrong: None,
             turns: 0,
             still: false,
+            owed: [None; 2],
+            answered: [Instant::ZERO; 2],
+            delays: Delays::default(),
+            syn_at: START,
         };
         // Servers listen before their clients connect.
         world.run_apps(1);
@@ -170,6 +193,12 @@ impl World {
         if fault == Fault::Mark && !is_ect(packet) {
             return None;
         }
+        // Hosts that have spoken are met when they speak.
+        if matches!(fault, Fault::Forge(Forgery { ahead: true, .. }))
+            && !matches!(self.far, State::Listen | State::Closed)
+        {
+            return None;
+        }
         Some(Choice { from: *from, number: self.sent[*from], at: self.now, fault })
     }
 
@@ -181,8 +210,10 @@ impl World {
                 let frame = &mut scratch.frame;
                 if let Some(sent) = end.stack.transmit(self.now, frame) {
                     self.sent[from] += 1;
-                    self.resets += u32::from(is_rst(&frame[..sent.len]));
-                    self.pending = Some((from, Bytes::copy_from_slice(&frame[..sent.len])));
+                    let packet = &scratch.frame[..sent.len];
+                    self.resets += u32::from(is_rst(packet));
+                    self.pending = Some((from, Bytes::copy_from_slice(packet)));
+                    self.settle(from, packet);
                     self.turns = 0;
                     if self.packets() > PACKETS {
                         self.wrong = Some(format!("{PACKETS} packets, and no end"));
@@ -190,6 +221,7 @@ impl World {
                     return Stop::Packet;
                 }
                 end.sending = false;
+                self.miss(from);
                 if self.hear_events(from) {
                     self.run_apps(from);
                 }
@@ -226,6 +258,18 @@ impl World {
         }
     }
 
+    /// Returns whether the applications took longer than the faults explain.
+    pub(crate) fn is_late(&self) -> bool {
+        let (initial, min) = self.program.timeouts();
+        self.program.time.is_some_and(|time| self.worked() > time + self.delays.all(initial, min))
+    }
+
+    /// How long after the start the last step of an application ended.
+    pub(crate) fn worked(&self) -> Duration {
+        let since = self.ends.iter().flat_map(|end| &end.apps).map(|app| app.since).max();
+        since.unwrap_or(START).saturating_since(START)
+    }
+
     /// Returns whether nothing is left that could happen.
     pub(crate) fn is_at_rest(&self) -> bool {
         self.next_at().is_none()
@@ -245,14 +289,8 @@ impl World {
             let arrival = self.path.swap_remove(index);
             let to = arrival.to;
             match arrival.what {
-                What::Packet(packet) => {
-                    let stack = &mut self.ends[to].stack;
-                    let met = coverage.note(stack, &packet);
-                    stack.receive(self.now, packet);
-                    if let Some(met) = met {
-                        self.watch_time_wait(to, met);
-                    }
-                }
+                What::Packet(packet) => self.receive(to, packet, Some(coverage)),
+                What::Forged(forgery, packet) => self.forge(to, forgery, &packet),
                 What::Release => {
                     if let Some(held) = self.held.iter().position(|(from, _)| *from == 1 - to) {
                         let (_, packet) = self.held.remove(held);
@@ -307,17 +345,22 @@ impl World {
         path.sort_by_key(|arrival| (arrival.at, arrival.order));
         path.into_iter().for_each(|arrival| (until(arrival.at), arrival.to, &arrival.what).hash(&mut state));
         (&self.held, until(self.dark_until), &self.streams).hash(&mut state);
-        (self.accepts, self.connects, self.mended, self.in_order, self.resets > 0).hash(&mut state);
+        for (answered, host) in self.answered.iter().zip(&self.program.hosts) {
+            (host.answers_every().saturating_sub(self.now - *answered)).hash(&mut state);
+        }
+        (self.accepts, self.connects, self.mended, self.in_order, self.forged, self.resets > 0)
+            .hash(&mut state);
         state.finish()
     }
 
     /// TIME-WAIT lasts for 2MSL from its last FIN, whatever else arrives but a SYN (RFC 9293 §3.6.1, RFC 1337).
-    fn watch_time_wait(&mut self, host: usize, met: Met) {
+    fn watch_time_wait(&mut self, host: usize, arrived: &Arrived, after: State) {
         let length = self.program.hosts[host].time_wait();
-        let Met { state: before, local, remote, flags } = met;
+        let Arrived { local, remote, before, .. } = *arrived;
+        let (before, flags) = (before.state, arrived.header.flags);
         let syn = flags.contains(Flags::SYN);
-        let after = self.ends[host].stack.state_at(local, remote).0;
-        self.syns += u32::from(syn && before == State::TimeWait);
+        let killed = flags.contains(Flags::RST) && !self.program.hosts[host].keeps_time_wait();
+        self.disturbances += u32::from((syn || killed) && before == State::TimeWait);
         if before == State::TimeWait && after != before && !syn && self.program.hosts[host].keeps_time_wait()
         {
             self.wrong.get_or_insert(format!("{flags} ended TIME-WAIT"));
@@ -330,7 +373,8 @@ impl World {
         };
         if after == State::TimeWait && begins && !length.is_zero() {
             let boots = self.ends[host].boots;
-            let watch = Watch { local, remote, boots, connects: self.connects, syns: self.syns };
+            let watch =
+                Watch { local, remote, boots, connects: self.connects, disturbances: self.disturbances };
             self.arrive(
                 host,
                 self.now + length.saturating_sub(Duration::from_millis(1)),
@@ -342,8 +386,9 @@ impl World {
     fn check_time_wait(&mut self, host: usize, watch: Watch) {
         let end = &mut self.ends[host];
         let undisturbed =
-            Watch { boots: end.boots, connects: self.connects, syns: self.syns, ..watch } == watch;
-        let state = end.stack.state_at(watch.local, watch.remote).0;
+            Watch { boots: end.boots, connects: self.connects, disturbances: self.disturbances, ..watch }
+                == watch;
+        let state = end.stack.variables(watch.local, watch.remote).state;
         if undisturbed && state != State::TimeWait {
             self.wrong.get_or_insert("TIME-WAIT ended before 2MSL".to_owned());
         }
@@ -354,7 +399,14 @@ impl World {
         let Some((from, packet)) = self.pending.take() else { return };
         let (to, soon) = (1 - from, self.now + DELAY);
         self.mended &= fault.is_none_or(Fault::is_mended);
+        if let Some(fault) = fault {
+            // The first packets have no round trip to go by.
+            let first = self.now.saturating_since(self.syn_at) < DELAY * 6;
+            self.delays.add(fault, first);
+        }
         self.in_order &= fault.is_none_or(|fault| matches!(fault, Fault::Lose | Fault::Mark));
+        // The RST that a forged packet draws has any number. A late one may have the number that it must have.
+        self.mended &= !(self.forged && is_rst(&packet) && fault.is_some_and(Fault::is_late));
         if let Some(time) = fault.and_then(Fault::cut) {
             self.dark_until = self.now + time;
         }
@@ -377,6 +429,11 @@ impl World {
             }
             Some(Fault::Reboot) => {
                 self.arrive(to, self.now + DELAY / 2, What::Reboot);
+                self.arrive(to, soon, What::Packet(packet));
+            }
+            Some(Fault::Forge(forgery)) => {
+                let victim = if forgery.ahead { to } else { from };
+                self.arrive(victim, self.now + DELAY / 2, What::Forged(forgery, packet.clone()));
                 self.arrive(to, soon, What::Packet(packet));
             }
             _ => self.arrive(to, soon, What::Packet(packet)),

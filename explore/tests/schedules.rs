@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use steadfast_core::Instant;
 use steadfast_core::trace::State;
+use steadfast_core::{Config, Instant, Interface, ListenOptions, Stack};
 use steadfast_explore::{
     Budget, Choice, Coverage, Fault, Options, Part, Program, Segment, Shard, explore, merge, program_files,
 };
@@ -22,6 +22,73 @@ fn one_fault_breaks_nothing() {
     let report = explore(&all(&options), &options, |_| {});
     assert!(report.findings.is_empty(), "{:#?}", report.findings);
     assert!(report.runs > 3000, "{}", report.runs);
+}
+
+/// One forged packet breaks nothing: each breaks a check of RFC 9293 §3.10.7 or of RFC 5961, which has to notice.
+#[test]
+fn one_forged_packet_breaks_nothing() {
+    let options = Options { budget: "0,forge=1".parse().unwrap(), ..Options::default() };
+    let report = explore(&all(&options), &options, |_| {});
+    assert!(report.findings.is_empty(), "{:#?}", report.findings);
+    assert!(report.runs > 10_000, "{}", report.runs);
+}
+
+/// Without the challenge of RFC 5961 a RST breaks in that only lies in the window.
+#[test]
+fn a_forged_packet_that_breaks_in_is_found() {
+    let sysctls = vec!["tcp_insecure_rst=1".to_owned()];
+    let options = Options { budget: "0,forge=1".parse().unwrap(), sysctls, ..Options::default() };
+    let programs: Vec<_> = all(&options).into_iter().filter(|program| program.id == "X5").collect();
+    let report = explore(&programs, &options, |_| {});
+    let forged = |finding: &steadfast_explore::Finding| finding.faults[0].starts_with("inject ");
+    assert!(report.broken > 0 && report.findings.iter().all(forged), "{:#?}", report.findings);
+}
+
+/// A run may take as long as timers need for what is lost, and no longer.
+#[test]
+fn a_run_that_takes_too_long_is_found() {
+    let sysctls = vec!["tcp_syn_intervals=1000 9000".to_owned()];
+    let options = Options { budget: Budget::any(2), first: 3, sysctls, ..Options::default() };
+    let programs: Vec<_> = all(&options).into_iter().filter(|program| program.id == "X5").collect();
+    let report = explore(&programs, &options, |_| {});
+    let late = |finding: &steadfast_explore::Finding| finding.text.contains("longer than the faults explain");
+    assert!(report.findings.iter().any(late), "{:#?}", report.findings);
+}
+
+/// Ends that are reserved, and listeners that share one, decide who gets a connection. Their rows do not.
+#[test]
+fn a_digest_covers_reserved_and_shared_ends() {
+    let stack = || Stack::new(Config::default(), Interface::new(1500, [([10, 0, 0, 1].into(), 24)]));
+    let (now, end) = (Instant::from_secs(1), "10.0.0.1:80".parse().unwrap());
+    let listen = |stack: &mut Stack, backlog| {
+        stack.listen(end, ListenOptions { backlog, reuse_port: true, ..ListenOptions::default() }).unwrap()
+    };
+    let digest = |change: &dyn Fn(&mut Stack)| {
+        let mut stack = stack();
+        change(&mut stack);
+        stack.digest(now)
+    };
+    let none = digest(&|_| {});
+    let reserved = digest(&|stack| {
+        stack.bind(end, &ListenOptions::default()).unwrap();
+    });
+    assert_ne!(reserved, none);
+    let in_order = digest(&|stack| {
+        listen(stack, 1);
+        listen(stack, 2);
+    });
+    let in_other_rows = digest(&|stack| {
+        let first = stack.listen("10.0.0.1:81".parse().unwrap(), ListenOptions::default()).unwrap();
+        listen(stack, 1);
+        stack.close(now, first).unwrap();
+        listen(stack, 2);
+    });
+    let the_other_way = digest(&|stack| {
+        listen(stack, 2);
+        listen(stack, 1);
+    });
+    assert_eq!(in_order, in_other_rows);
+    assert_ne!(in_order, the_other_way);
 }
 
 /// Two losses break this program. They are found among schedules of three faults, without the third. The lab plays them
@@ -43,7 +110,7 @@ fn a_finding_has_the_faults_that_it_needs_and_no_others() {
 /// The lab reads every fault as it is written.
 #[test]
 fn every_fault_is_written_as_the_lab_reads_it() {
-    for fault in Fault::ALL {
+    for fault in Fault::every() {
         let choice = Choice { from: 0, number: 3, at: Instant::from_millis(1_000_020), fault };
         choice.to_string().parse::<steadfast_lab::Fault>().unwrap();
     }
@@ -131,7 +198,7 @@ fn every_state_meets_every_segment_that_it_can_meet() {
 
 #[test]
 fn a_budget_is_read_as_it_is_written() {
-    for text in ["0", "2", "lose=3,duplicate=1,reorder=1,reboot=1", "1,cut=2"] {
+    for text in ["0", "2", "lose=3,duplicate=1,reorder=1,reboot=1", "1,cut=2", "1,forge=1"] {
         assert_eq!(text.parse::<Budget>().unwrap().to_string(), text);
     }
     for wrong in ["", "lose", "lost=1", "lose=x", "-1", "lose=1,,"] {

@@ -144,11 +144,17 @@ impl Bindings {
         place.map(|place| self.0.remove(place)).is_some()
     }
 
-    /// Returns whether each end has one socket, and none is only reserved.
+    /// Returns the place of a socket's binding among all.
     #[cfg(feature = "model")]
-    pub(super) fn all_are_alone(&self) -> bool {
-        self.0.windows(2).all(|pair| pair[0].key != pair[1].key)
-            && self.0.iter().all(|one| one.taker.is_some())
+    pub(super) fn place_of(&self, taker: u32) -> Option<usize> {
+        self.0.iter().position(|binding| binding.taker == Some(taker))
+    }
+
+    /// Returns the ends that are reserved, and how far they reach.
+    #[cfg(feature = "model")]
+    pub(super) fn reserved(&self) -> impl Iterator<Item = impl std::hash::Hash> {
+        let reserved = self.0.iter().filter(|binding| binding.taker.is_none());
+        reserved.map(|binding| (binding.key, binding.reach.only_v6, binding.reach.shared))
     }
 
     /// Returns the bindings to exactly an end.

@@ -64,6 +64,8 @@ use self::sockets::{Finished, Sockets};
 use self::udp::Udp;
 
 pub use self::io::{Interface, Medium, Packet, PacketBytes, Transmit};
+#[cfg(feature = "model")]
+pub use self::model::Variables;
 
 mod admin;
 mod bindings;

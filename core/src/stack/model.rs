@@ -14,9 +14,27 @@ use crate::flow::FlowRef;
 use crate::seq::SeqNum;
 use crate::socket::SocketId;
 use crate::state::State;
+use crate::tcp::dormant::Dormant;
 use crate::tcp::listen::Listener;
+use crate::tcp::tcb::{Tcb, syn_window};
+use crate::tcp::time_wait::TimeWait;
 use crate::time::{Instant, unit};
 use crate::tuple::FourTuple;
+
+/// How a segment finds a stack (RFC 9293 §3.3.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Variables {
+    /// The state.
+    pub state: State,
+    /// SND.UNA and SND.NXT; 0 in CLOSED and LISTEN.
+    pub snd: (SeqNum, SeqNum),
+    /// RCV.NXT and RCV.WND, once the peer's SYN is known. RCV.WND is 0 in TIME-WAIT.
+    pub rcv: Option<(SeqNum, u32)>,
+    /// Our FIN was sent.
+    pub fin_sent: bool,
+    /// MAX.SND.WND (RFC 5961 §5): the largest window that the peer has offered.
+    pub max_window: u32,
+}
 
 impl Stack {
     /// Returns a digest of the state at `now`. Two stacks of one configuration with the same digest, which get the same
@@ -28,8 +46,8 @@ impl Stack {
     /// # Panics
     ///
     /// Panics if something is left to do at `now`: timers are due, or [`transmit`](Stack::transmit) or
-    /// [`poll_event`](Stack::poll_event) have something to return. Panics if the stack has sockets of UDP, forwarders,
-    /// fragments, or local ends that are reserved or shared: the digest does not cover them.
+    /// [`poll_event`](Stack::poll_event) have something to return. Panics if the stack has sockets of UDP, forwarders or
+    /// fragments: the digest does not cover them.
     pub fn digest(&self, now: Instant) -> u128 {
         assert!(self.poll_at().is_none_or(|at| at > now), "timers are due");
         assert!(
@@ -38,11 +56,11 @@ impl Stack {
         );
         assert!(self.fragments.is_empty(), "there are fragments");
         assert!(self.sockets.iter().all(|(_, socket)| socket.kind.is_of_tcp()), "not all sockets are of TCP");
-        assert!(self.bindings.all_are_alone(), "an end is reserved or shared");
         let mut state = Digest::new(now);
         self.hash_openings(&mut state);
         self.hash_connections(now, &mut state);
         self.hash_sockets(&mut state);
+        self.bindings.reserved().for_each(|end| end.hash(&mut state));
         (&self.pmtu, &self.rst_limit, &self.icmp_limit, &self.syn_ack_limit).hash(&mut state);
         (&self.cookies, &self.spent_cookies, &self.peers, self.keys.drawn(), self.astray).hash(&mut state);
         state.hash.finish128().as_u128()
@@ -54,27 +72,51 @@ impl Stack {
         self.keys.stop_clock();
     }
 
-    /// Returns the state in which a segment between these ends finds the stack, and RCV.NXT if the peer's SYN is known.
-    pub fn state_at(&mut self, local: SocketAddr, remote: SocketAddr) -> (State, Option<SeqNum>) {
+    /// Returns how a segment between these ends finds the stack.
+    pub fn variables(&mut self, local: SocketAddr, remote: SocketAddr) -> Variables {
         let tuple = FourTuple::new(local, remote);
+        let snd = (SeqNum(0), SeqNum(0));
+        let none = |state| Variables { state, snd, rcv: None, fin_sent: false, max_window: 0 };
         match self.find(&tuple) {
-            Some(FlowRef::Opening(_)) => (State::SynSent, None),
-            Some(FlowRef::HalfOpen(index)) => (State::SynReceived, Some(self.half_open[index].irs + 1)),
-            Some(FlowRef::Connection(index)) => {
-                let tcb = &self.connections[index].tcb;
-                (tcb.state, Some(tcb.rcv.nxt))
+            Some(FlowRef::Opening(index)) => {
+                let opening = &self.openings[index];
+                Variables { snd: (opening.iss, opening.snd_nxt()), ..none(State::SynSent) }
             }
-            Some(FlowRef::Dormant(index)) => (State::FinWait2, Some(self.dormant[index].rcv.nxt)),
-            Some(FlowRef::TimeWait(index)) => (State::TimeWait, Some(self.time_waits.get(index).rcv_nxt)),
-            Some(FlowRef::Pending(_)) | None if self.listener_at(&tuple).is_some() => (State::Listen, None),
-            Some(FlowRef::Pending(_)) | None => (State::Closed, None),
+            Some(FlowRef::HalfOpen(index)) => {
+                let entry = &self.half_open[index];
+                let options = &self.listeners[entry.listener].options;
+                let adv_mss = self.advertised_mss(&tuple, options.max_segment);
+                let window = u32::from(syn_window(options.rcvbuf, adv_mss, &self.config));
+                let (snd, rcv) = ((entry.iss, entry.iss + 1), Some((entry.irs + 1, window)));
+                Variables { snd, rcv, ..none(State::SynReceived) }
+            }
+            Some(FlowRef::Connection(index)) => {
+                let connection = &self.connections[index];
+                let Tcb { state, snd, rcv, .. } = &connection.tcb;
+                let rcv = Some((rcv.nxt, connection.receive_window()));
+                let (fin_sent, max_window) = (snd.fin_sent, snd.max_wnd);
+                Variables { state: *state, snd: (snd.una, snd.nxt), rcv, fin_sent, max_window }
+            }
+            Some(FlowRef::Dormant(index)) => {
+                let Dormant { snd_nxt, acked: max_window, rcv, .. } = &self.dormant[index];
+                let (snd, rcv) = ((*snd_nxt, *snd_nxt), Some((rcv.nxt, rcv.adv.since(rcv.nxt))));
+                let max_window = *max_window;
+                Variables { snd, rcv, fin_sent: true, max_window, ..none(State::FinWait2) }
+            }
+            Some(FlowRef::TimeWait(index)) => {
+                let TimeWait { rcv_nxt, snd_nxt, .. } = self.time_waits.get(index);
+                let (snd, rcv) = ((snd_nxt, snd_nxt), Some((rcv_nxt, 0)));
+                Variables { snd, rcv, fin_sent: true, ..none(State::TimeWait) }
+            }
+            Some(FlowRef::Pending(_)) | None if self.listener_at(&tuple).is_some() => none(State::Listen),
+            Some(FlowRef::Pending(_)) | None => none(State::Closed),
         }
     }
 
     fn hash_openings(&self, state: &mut Digest) {
         for (index, entry) in in_order(self.half_open.iter(), state, |entry| entry.tuple) {
             (entry, self.wheel.tick(entry.timer), self.gave_way.contains_key(&index)).hash(state);
-            self.listeners[entry.listener].local.hash(state);
+            (self.listeners[entry.listener].local, self.bindings.place_of(entry.listener)).hash(state);
         }
         for (_, opening) in in_order(self.openings.iter(), state, |opening| opening.tuple) {
             (opening, self.wheel.tick(opening.timer), self.side_of(opening.socket)).hash(state);
@@ -95,7 +137,10 @@ impl Stack {
     }
 
     fn hash_sockets(&self, state: &mut Digest) {
-        for (_, listener) in in_order(self.listeners.iter(), state, |listener| listener.local) {
+        for (_, listener) in in_order_of(self.listeners.iter(), state, |row, listener| {
+            // Those that share an end are chosen by their places.
+            (listener.local, self.bindings.place_of(row))
+        }) {
             let Listener {
                 socket,
                 local,
@@ -150,8 +195,16 @@ fn in_order<T, K: Ord>(
     state: &mut Digest,
     key: impl Fn(&T) -> K,
 ) -> Vec<(u32, T)> {
+    in_order_of(rows, state, |_, row| key(row))
+}
+
+fn in_order_of<T, K: Ord>(
+    rows: impl Iterator<Item = (u32, T)>,
+    state: &mut Digest,
+    key: impl Fn(u32, &T) -> K,
+) -> Vec<(u32, T)> {
     let mut rows: Vec<_> = rows.collect();
-    rows.sort_by_key(|(_, row)| key(row));
+    rows.sort_by_key(|(index, row)| key(*index, row));
     rows.len().hash(state);
     rows
 }

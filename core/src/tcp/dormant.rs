@@ -19,9 +19,9 @@ use crate::wheel::TimerId;
 #[derive(Clone, Debug)]
 pub(crate) struct Dormant {
     pub(crate) tuple: FourTuple,
-    snd_nxt: SeqNum,
+    pub(crate) snd_nxt: SeqNum,
     /// How far below SND.UNA an ACK may lie (5961-7).
-    acked: u32,
+    pub(crate) acked: u32,
     pub(crate) rcv: Rcv,
     ts: TsState,
     ack: AckState,

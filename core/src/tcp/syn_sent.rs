@@ -101,7 +101,7 @@ impl Hash for Opening {
 }
 
 impl Opening {
-    fn snd_nxt(&self) -> SeqNum {
+    pub(crate) fn snd_nxt(&self) -> SeqNum {
         self.iss + 1 + self.syn_data as u32
     }
 

@@ -1,0 +1,210 @@
+//! Packets that nobody sent: segments and ICMP errors of somebody who guesses numbers, or who knows them.
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+
+use bytes::Bytes;
+use steadfast_core::Variables;
+use steadfast_core::trace::State;
+use steadfast_wire::build;
+use steadfast_wire::icmp::{ErrorKind, Message};
+use steadfast_wire::seq::SeqNum;
+use steadfast_wire::tcp::{Flags, Header, Options, Timestamps};
+
+/// A forged packet of a certain kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Forgery {
+    /// Its place in [`KINDS`].
+    kind: u8,
+    /// It is sent to the receiver of the packet that it goes with, in the name of the sender. Otherwise to the sender.
+    pub(crate) ahead: bool,
+}
+
+/// A number in terms of its victim's variables, in the words of the lab.
+#[derive(Clone, Copy, Debug)]
+enum Number {
+    /// RCV.NXT in a sequence number; in an acknowledgment number, what the victim has heard acknowledged.
+    RcvNxt(i32),
+    /// The right edge of the victim's window.
+    RcvEnd(i32),
+    /// The victim's SND.NXT.
+    SndNxt(i32),
+}
+
+use Number::{RcvEnd, RcvNxt, SndNxt};
+
+impl Number {
+    /// A number of the other side's sequence space.
+    fn at(self, nxt: SeqNum, window: u32) -> SeqNum {
+        match self {
+            RcvNxt(add) | SndNxt(add) => nxt + add as u32,
+            RcvEnd(add) => nxt + window + add as u32,
+        }
+    }
+
+    /// A number of the victim's own sequence space.
+    fn acknowledging(self, una: SeqNum, snd_nxt: SeqNum) -> SeqNum {
+        match self {
+            SndNxt(add) => snd_nxt + add as u32,
+            RcvNxt(add) | RcvEnd(add) => una + add as u32,
+        }
+    }
+}
+
+impl fmt::Display for Number {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (name, add) = match self {
+            RcvNxt(add) => ("rcv.nxt", add),
+            RcvEnd(add) => ("rcv.end", add),
+            SndNxt(add) => ("snd.nxt", add),
+        };
+        if *add == 0 { f.write_str(name) } else { write!(f, "{name}{add:+}") }
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Kind {
+    Segment {
+        flags: Flags,
+        seq: Number,
+        ack: Number,
+        len: usize,
+    },
+    /// An error about a segment of the victim that begins there: at SND.UNA, or at SND.NXT.
+    Error {
+        kind: ErrorKind,
+        words: &'static str,
+        seq: Number,
+    },
+}
+
+const fn segment(flags: u16, seq: Number, ack: Number, len: usize) -> Kind {
+    Kind::Segment { flags: Flags(flags), seq, ack, len }
+}
+
+const fn error(kind: ErrorKind, words: &'static str, seq: Number) -> Kind {
+    Kind::Error { kind, words, seq }
+}
+
+const FIN: u16 = Flags::FIN.0;
+const SYN: u16 = Flags::SYN.0;
+const RST: u16 = Flags::RST.0;
+const PSH: u16 = Flags::PSH.0;
+const ACK: u16 = Flags::ACK.0;
+
+/// An acknowledgment number that is too old for any window.
+const STALE: i32 = -(1 << 30) - 1_000_000;
+
+/// Each kind breaks one check of RFC 9293 §3.10.7, or of RFC 5961, and passes those before it. The first one passes all.
+const KINDS: [Kind; 26] = [
+    segment(RST, RcvNxt(0), RcvNxt(0), 0),
+    segment(RST, RcvNxt(1), RcvNxt(0), 0),
+    segment(RST, RcvEnd(-1), RcvNxt(0), 0),
+    segment(RST, RcvEnd(0), RcvNxt(0), 0),
+    segment(RST, RcvNxt(-2), RcvNxt(0), 0),
+    segment(RST | ACK, RcvNxt(-2), SndNxt(1), 0),
+    segment(RST | ACK, RcvNxt(-2), RcvNxt(0), 0),
+    segment(SYN, RcvNxt(0), RcvNxt(0), 0),
+    segment(SYN, RcvNxt(-2), RcvNxt(0), 0),
+    segment(SYN | ACK, RcvNxt(0), SndNxt(1), 0),
+    segment(SYN | ACK, RcvNxt(-2), RcvNxt(0), 0),
+    segment(ACK, RcvEnd(0), RcvNxt(0), 0),
+    segment(ACK, RcvNxt(-1), RcvNxt(0), 0),
+    segment(PSH | ACK, RcvEnd(0), RcvNxt(0), 10),
+    segment(PSH | ACK, RcvNxt(-10), RcvNxt(0), 10),
+    segment(ACK, RcvNxt(0), SndNxt(1), 0),
+    segment(PSH | ACK, RcvNxt(0), SndNxt(1), 10),
+    segment(ACK, RcvNxt(0), RcvNxt(STALE), 0),
+    segment(PSH | ACK, RcvNxt(0), RcvNxt(STALE), 10),
+    segment(PSH, RcvNxt(0), RcvNxt(0), 10),
+    segment(FIN, RcvNxt(0), RcvNxt(0), 0),
+    segment(FIN | ACK, RcvNxt(0), SndNxt(1), 0),
+    segment(FIN | ACK, RcvNxt(-1), RcvNxt(0), 0),
+    error(ErrorKind::PortUnreachable, "port-unreachable", RcvNxt(0)),
+    error(ErrorKind::PortUnreachable, "port-unreachable", SndNxt(1)),
+    error(ErrorKind::PacketTooBig { mtu: 576 }, "too-big 576", SndNxt(1)),
+];
+
+impl Forgery {
+    /// All that may go with one packet.
+    pub(crate) fn all() -> impl Iterator<Item = Forgery> {
+        let kinds = || 0..KINDS.len() as u8;
+        let to_sender = kinds().map(|kind| Forgery { kind, ahead: false });
+        to_sender.chain(kinds().map(|kind| Forgery { kind, ahead: true }))
+    }
+
+    fn kind(self) -> Kind {
+        KINDS[usize::from(self.kind)]
+    }
+
+    /// Returns whether the victim has to go on as if there were none.
+    pub(crate) fn is_harmless(self, victim: &Variables, keeps_time_wait: bool) -> bool {
+        let Variables { state, rcv, .. } = *victim;
+        let (nxt, window) = rcv.unwrap_or_default();
+        match self.kind() {
+            Kind::Segment { flags, seq, .. } if flags.rst() => match state {
+                State::Closed | State::Listen | State::SynSent => true,
+                State::TimeWait => keeps_time_wait,
+                // The edge of a closed window is RCV.NXT. A RST with the number of a FIN counts.
+                _ => !matches!(seq.at(nxt, window).since(nxt - 1), 0 | 1),
+            },
+            // It opens a connection, or takes a half-open one for an old one.
+            Kind::Segment { flags: Flags(SYN), .. } => !matches!(state, State::SynSent | State::SynReceived),
+            // It refuses a connection that is not there yet.
+            Kind::Error { seq: RcvNxt(0), .. } => !matches!(state, State::SynSent | State::SynReceived),
+            _ => true,
+        }
+    }
+
+    /// The packet to `local`, as if from `remote` or from a router.
+    pub(crate) fn packet(
+        self,
+        local: SocketAddr,
+        remote: SocketAddr,
+        victim: &Variables,
+        timestamps: Option<Timestamps>,
+    ) -> Option<Bytes> {
+        let (una, snd_nxt) = victim.snd;
+        let (nxt, window) = victim.rcv.unwrap_or_default();
+        match self.kind() {
+            Kind::Segment { flags, seq, ack, len } => {
+                let seq = seq.at(nxt, window);
+                let ack = if flags.ack() { ack.acknowledging(una, snd_nxt) } else { SeqNum(0) };
+                let options = Options { timestamps, ..Options::default() };
+                let header = Header { seq, ack, flags, window: 65_535, options, ..Header::default() };
+                build::tcp(remote, local, header, &[b'!'; 16][..len]).map(Bytes::from)
+            }
+            Kind::Error { kind, seq, .. } => {
+                let seq = seq.acknowledging(una, snd_nxt);
+                let header = Header { seq, ack: nxt, flags: Flags::ACK, ..Header::default() };
+                let quoted = build::tcp(local, remote, header, b"")?;
+                let message = Message::Error { kind, quoted: &quoted };
+                build::icmp(router(local.ip()), local.ip(), &message).map(Bytes::from)
+            }
+        }
+    }
+
+    /// Writes it as the lab reads it. `victim` is the name of its receiver.
+    pub(crate) fn write(
+        self,
+        f: &mut fmt::Formatter<'_>,
+        other: &str,
+        victim: &str,
+        at: &str,
+    ) -> fmt::Result {
+        match self.kind() {
+            Kind::Segment { flags, seq, ack, len } => {
+                write!(f, "inject {other}>{victim} [{flags}] seq {seq} ack {ack} len {len} at {at}")
+            }
+            Kind::Error { words, seq, .. } => write!(f, "icmp {victim}>{other} {words} at {at} seq {seq}"),
+        }
+    }
+}
+
+/// A router on the path, of the same family.
+pub(crate) fn router(host: IpAddr) -> IpAddr {
+    match host {
+        IpAddr::V4(_) => IpAddr::from([10, 0, 0, 254]),
+        IpAddr::V6(_) => IpAddr::from([0xfd00, 0, 0, 0, 0, 0, 0, 0xfe]),
+    }
+}
