@@ -194,6 +194,7 @@ impl<'a> Interpreter<'a> {
         match self.world.calls.decode(call).map_err(|refused| refusal(refused, event.at))? {
             Understood::Request(request) => self.world.call(index, request),
             Understood::Error(errno) => return self.verify(event, call, (Err(errno), None)),
+            Understood::Nothing => return self.verify(event, call, (Ok(0), None)),
         }
         // A call without an end time must return before anything else happens.
         if call.until.is_none() { self.await_pending() } else { self.check_ended() }

@@ -2,6 +2,7 @@
 
 mod options;
 mod poll;
+mod urgent;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -64,6 +65,12 @@ struct Socket {
     ipv6: bool,
     role: Role,
     local: Option<SocketAddr>,
+    /// The stack knows that the end is bound.
+    reserved: bool,
+    /// How long calls that receive, and those that send, block (`SO_RCVTIMEO`, `SO_SNDTIMEO`).
+    timeouts: (Option<Duration>, Option<Duration>),
+    /// The urgent byte was read out of band.
+    urgent_read: bool,
     options: SocketOptions,
     /// Limit of pending Fast Open connections; 0: Fast Open is off.
     fast_open_queue: u32,
@@ -260,7 +267,27 @@ impl Posix {
             return Err("EADDRINUSE");
         }
         self.socket_mut(fd)?.local = Some(address);
+        self.reserve(fd);
         Ok(())
+    }
+
+    /// Has the stack know of a socket that is only bound: FreeBSD answers with its marks what comes there.
+    // DRILL-F34
+    fn reserve(&mut self, fd: i32) {
+        let Ok(socket) = self.socket_of(fd) else { return };
+        let Some(local) = socket.local.filter(|_| self.system == System::FreeBsd) else { return };
+        let options = ListenOptions { socket: Some(socket.options.clone()), ..ListenOptions::default() };
+        self.give_back(fd);
+        let reserved = self.stack.bind(local, &options).is_ok();
+        _ = self.socket_mut(fd).map(|socket| socket.reserved = reserved);
+    }
+
+    /// The socket is no longer only bound.
+    fn give_back(&mut self, fd: i32) {
+        let Ok(socket) = self.socket_mut(fd) else { return };
+        if let Some(local) = socket.local.filter(|_| std::mem::take(&mut socket.reserved)) {
+            self.stack.unbind(local);
+        }
     }
 
     pub(crate) fn listen(&mut self, fd: i32, backlog: u32) -> Result<(), Errno> {
@@ -270,6 +297,8 @@ impl Posix {
             Role::Stream(_) => return Err("EINVAL"),
             Role::Fresh => {}
         }
+        self.give_back(fd);
+        let socket = self.socket_of(fd)?;
         let any: SocketAddr = if socket.ipv6 { ([0u16; 8], 0).into() } else { ([0, 0, 0, 0], 0).into() };
         let options = ListenOptions {
             backlog: backlog.max(1),
@@ -339,6 +368,7 @@ impl Posix {
 
     fn start_connect(&mut self, fd: i32, remote: SocketAddr, fast_open: bool) -> Result<SocketId, Errno> {
         let now = self.now;
+        self.give_back(fd);
         let socket = self.socket_of(fd)?;
         let local = socket.local.filter(|local| !local.ip().is_unspecified());
         let options = ConnectOptions {
@@ -552,11 +582,10 @@ impl Posix {
         Ok(buffer)
     }
 
-    /// Linux: the bytes before the urgent byte, at which a read stops; `None` if there is none.
-    // DRILL-X24
-    pub(crate) fn before_urgent(&self, fd: i32) -> Option<usize> {
-        let id = self.stream(fd).filter(|_| self.stack.config().linux_release > 0)?;
-        self.stack.readable(id).ok()?.1.checked_sub(1)
+    /// How long a call on a descriptor blocks, if that has a limit.
+    pub(crate) fn timeout(&self, fd: i32, sends: bool) -> Option<Duration> {
+        let (receives, sending) = self.socket_of(fd).ok()?.timeouts;
+        if sends { sending } else { receives }
     }
 
     /// Whether ICMP errors are told at once (`IP_RECVERR`).
@@ -589,13 +618,6 @@ impl Posix {
             return None;
         }
         self.take_error(fd).ok().flatten()
-    }
-
-    /// Whether the urgent byte is read like others (`SO_OOBINLINE`).
-    pub(crate) fn in_line(&self, fd: i32) -> bool {
-        let kept =
-            self.socket_of(fd).ok().and_then(|socket| socket.kept.get(&("SOL_SOCKET", "SO_OOBINLINE")));
-        kept.is_some_and(|on| *on != 0)
     }
 
     /// Bytes that can be read.
@@ -651,6 +673,7 @@ impl Posix {
 
     /// Closes the descriptor. With a linger time, returns the close that waits for the peer.
     pub(crate) fn close(&mut self, fd: i32) -> Result<Option<Lingering>, Errno> {
+        self.give_back(fd);
         let file = self.files.remove(&fd).ok_or("EBADF")?;
         for other in self.files.values_mut() {
             if let Kind::Epoll(interests) = &mut other.kind {
@@ -718,6 +741,9 @@ impl Socket {
             ipv6,
             role: Role::Fresh,
             local: None,
+            reserved: false,
+            timeouts: (None, None),
+            urgent_read: false,
             options,
             fast_open_queue: 0,
             fast_open_connect: false,

@@ -159,6 +159,7 @@ impl Simulated {
     fn go_on(&mut self) -> bool {
         let Some(mut waiting) = self.waiting.take() else { return false };
         let attempt = self.attempt(&waiting.request, &mut waiting.progress);
+        let attempt = self.within_timeout(&waiting.request, &mut waiting.progress, attempt);
         waiting.progress.started = true;
         let at = self.posix.now;
         let result = match attempt {
@@ -172,6 +173,30 @@ impl Simulated {
         };
         self.events.push_back(SubjectEvent::Returned { at, result });
         true
+    }
+
+    /// Limits how long a call blocks by the timeouts of its socket. The bytes that it carried count.
+    fn within_timeout(&self, request: &Request, progress: &mut Progress, attempt: Tried) -> Tried {
+        let (fd, sends) = match request {
+            Request::Receive { fd, .. } | Request::Accept { fd, .. } => (*fd, false),
+            Request::Send { fd, .. } | Request::Connect { fd, .. } => (*fd, true),
+            _ => return attempt,
+        };
+        let (Ok(Attempt::Blocks(None)), Some(timeout)) = (&attempt, self.posix.timeout(fd, sends)) else {
+            return attempt;
+        };
+        let until = *progress.until.get_or_insert(self.posix.now + timeout);
+        if self.posix.now < until {
+            return Ok(Attempt::Blocks(Some(until)));
+        }
+        match request {
+            Request::Connect { .. } => returned(Err("EINPROGRESS")),
+            Request::Send { .. } if progress.done > 0 => counted(Ok(progress.done)),
+            Request::Receive { .. } if !progress.read.is_empty() => {
+                returned(Ok(Reply::Received(std::mem::take(&mut progress.read), 0, Vec::new())))
+            }
+            _ => returned(Err("EAGAIN")),
+        }
     }
 
     /// When the next timer or timeout fires.

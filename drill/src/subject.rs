@@ -307,6 +307,8 @@ pub struct ReceiveFlags {
     pub wait_all: bool,
     /// Read from the queue of errors.
     pub error_queue: bool,
+    /// Read the urgent byte.
+    pub urgent: bool,
 }
 
 /// The flags of a send.
@@ -318,6 +320,8 @@ pub struct SendFlags {
     pub more: bool,
     /// Later data begins a segment of its own.
     pub end_of_record: bool,
+    /// The last byte is urgent.
+    pub urgent: bool,
 }
 
 /// A socket option: level and name as in C. The level is `IPPROTO_TCP`, never `SOL_TCP`.

@@ -20,6 +20,9 @@ impl Stack {
         let reach = Reach::of_tcp(options);
         let local = self.free_end(local, reach)?;
         self.bindings.insert(local, reach, None);
+        if let Some(socket) = &options.socket {
+            self.bindings.mark_reserved(local, (socket.ttl, socket.dscp));
+        }
         Ok(local)
     }
 
@@ -58,6 +61,8 @@ struct Binding {
     /// The socket that takes packets; `None` while the end is only reserved.
     taker: Option<u32>,
     reach: Reach,
+    /// TTL and DSCP of the socket that has reserved the end, if it said so.
+    marks: Option<(u8, u8)>,
 }
 
 /// How far a binding goes beyond its address, and with whom it is shared.
@@ -134,7 +139,20 @@ impl Bindings {
     pub(super) fn insert(&mut self, local: SocketAddr, reach: Reach, taker: Option<u32>) {
         let key = key(local.ip(), local.port());
         let place = self.0.partition_point(|binding| binding.key <= key);
-        self.0.insert(place, Binding { key, taker, reach });
+        self.0.insert(place, Binding { key, taker, reach, marks: None });
+    }
+
+    /// Notes TTL and DSCP of the socket that has reserved an end.
+    fn mark_reserved(&mut self, local: SocketAddr, marks: (u8, u8)) {
+        let range = self.range(local.ip(), local.port());
+        let reserved = self.0[range].iter_mut().find(|binding| binding.taker.is_none());
+        reserved.into_iter().for_each(|binding| binding.marks = Some(marks));
+    }
+
+    /// Returns TTL and DSCP of the socket that has reserved an end.
+    pub(super) fn marks_at(&self, local: SocketAddr) -> Option<(u8, u8)> {
+        let mut ends = ends(local.ip()).into_iter().flatten();
+        ends.find_map(|end| self.at_end(end, local.port()).iter().find_map(|binding| binding.marks))
     }
 
     /// Removes the binding of a socket, or with `None` one that reserves the end. Returns whether it was there.

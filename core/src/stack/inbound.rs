@@ -404,7 +404,16 @@ impl Stack {
 
     pub(super) fn closed_segment(&mut self, segment: &Segment<'_>) {
         match closed::segment_arrives(segment) {
-            Ok(reason) => self.reset(segment, Reply::rst_to(segment, reason)),
+            Ok(reason) => {
+                let mut rst = Reply::rst_to(segment, reason);
+                // DRILL-F34
+                if self.config.tcp_bsd_rules
+                    && let Some(marks) = self.bindings.marks_at(segment.tuple.local())
+                {
+                    (rst.ttl, rst.dscp) = marks;
+                }
+                self.reset(segment, rst);
+            }
             Err(reason) => self.dropped(&segment.tuple, reason),
         }
     }

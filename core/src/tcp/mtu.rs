@@ -80,7 +80,11 @@ impl Connection {
             self.tcb.snd.path.claimed = mtu;
             return false;
         }
+        let before = u32::from(self.payload_mss());
         self.lower_pmtu(mtu, env);
+        if env.config.follows_linux() {
+            self.keep_segments_of(before);
+        }
         if self.tcb.state == State::SynReceived {
             // The SYN-ACK is shorter than any MTU, so only early data can have been too big.
             self.early_data_is_lost();
@@ -88,7 +92,8 @@ impl Connection {
         }
         self.resend_all(env, Loss::PacketTooBig);
         let trial = (self.tcb.snd.una + u32::from(self.payload_mss())).min(self.tcb.snd.nxt);
-        if let Some(flight) = self.flight.as_mut() {
+        // Linux sends all of it again.
+        if let Some(flight) = self.flight.as_mut().filter(|_| !env.config.follows_linux()) {
             flight.trial = Some(trial);
         }
         self.arm_retransmit(env);
@@ -197,11 +202,16 @@ impl Connection {
         if self.tcb.origin == Origin::Active {
             self.tcb.snd.path.mtu = mtu.min(low);
             self.update_mss(config);
-            let segments = self.congestion.cwnd() / before;
-            self.congestion.set_cwnd(segments * u32::from(self.payload_mss()));
+            self.keep_segments_of(before);
         }
         let search = PmtuSearch { low, high: most.min(mtu), probe: None, next_at: Instant::ZERO };
         self.rare().pmtu_search = Some(search);
+    }
+
+    /// Linux counts the congestion window in segments, whatever their size: `before` was their payload.
+    fn keep_segments_of(&mut self, before: u32) {
+        let segments = self.congestion.cwnd() / before;
+        self.congestion.set_cwnd(segments * u32::from(self.payload_mss()));
     }
 
     /// Linux probes midway, once the window has eleven segments and five more wait. The probe takes two of the window.

@@ -34,6 +34,8 @@ pub(crate) struct Quanta {
     more: bool,
     /// Segments that the peer acknowledged.
     delivered: u64,
+    /// Those of them that the congestion window has seen.
+    counted: u64,
     /// The FIN left by itself, and is sent again by itself.
     fin_alone: bool,
     /// A write found no room, and nobody was woken since.
@@ -83,6 +85,7 @@ impl Quanta {
             haste: Haste::No,
             more: false,
             delivered: 0,
+            counted: 0,
             fin_alone: false,
             starved: false,
             limits: Limits::default(),
@@ -124,6 +127,12 @@ impl Quanta {
     /// Segments that the peer acknowledged.
     pub(crate) fn delivered(&self) -> u64 {
         self.delivered
+    }
+
+    /// Segments that the peer acknowledged since this was asked last.
+    fn fresh(&mut self) -> u32 {
+        let fresh = self.delivered - std::mem::replace(&mut self.counted, self.delivered);
+        u32::try_from(fresh).unwrap_or(u32::MAX)
     }
 
     /// Whether a segment that ends there carries PSH: at the end of a write, and of a burst of several segments.
@@ -348,6 +357,23 @@ impl Connection {
         self.quota(mss, room).0 > 0 && window < next
     }
 
+    /// The bytes of an ACK, and those in flight before it, as Linux's congestion control has them: of full segments, however
+    /// short they were. Where SACK blocks say what was delivered, they stay bytes.
+    // DRILL-X05
+    pub(super) fn in_full_segments(&mut self, acked: u32, flight: u32, calm: bool) -> (u32, u32) {
+        let mss = u32::from(self.payload_mss());
+        let Some(fresh) = self.rare.as_mut().and_then(|rare| rare.quanta.as_mut()).map(|q| q.fresh()) else {
+            return (acked, flight);
+        };
+        match self.segments_out() {
+            Some(out) if calm && self.is_calm() => {
+                let full = |segments: u32| segments.saturating_mul(mss);
+                (acked.max(full(fresh)), flight.max(full(out.saturating_add(fresh))))
+            }
+            _ => (acked, flight),
+        }
+    }
+
     /// The segments that congestion control permits now, and its whole window.
     fn quota(&self, mss: u32, room: u32) -> (u32, u32) {
         let cwnd = (self.congestion.cwnd() / mss).max(1);
@@ -514,7 +540,7 @@ impl Connection {
     ) -> bool {
         let mss = u32::from(self.payload_mss());
         if matches!(self.ca_state(), CaState::Recovery | CaState::Loss)
-            || env.tick().elapsed(self.tcb.snd.last_sent) > 1
+            || env.tick().elapsed(self.tcb.snd.last_sent) >= 1
             || self.flight() == 0
         {
             return false;

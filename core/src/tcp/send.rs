@@ -191,9 +191,10 @@ impl Connection {
     /// Updates the congestion window, once losses are detected.
     #[inline]
     pub(super) fn grow_window(&mut self, before: Before, rtt: Option<u32>, env: &Env<'_>) {
-        let mut newly_acked = self.tcb.snd.una.since(before.una);
+        let (mut newly_acked, mut prior_flight) = (self.tcb.snd.una.since(before.una), before.flight);
         if env.config.follows_linux() {
             newly_acked = self.delivered_since(before, newly_acked, env);
+            (newly_acked, prior_flight) = self.in_full_segments(newly_acked, prior_flight, before.is_calm());
         }
         if newly_acked == 0 {
             return;
@@ -211,7 +212,7 @@ impl Connection {
             una: snd.una,
             nxt: snd.nxt,
             newly_acked,
-            prior_flight: before.flight,
+            prior_flight,
             mss,
             cwnd_limited: snd.cwnd_limited,
             restart: restart.then(|| initial_window(env.initial_segments(&self.tcb.tuple), mss)),

@@ -84,6 +84,9 @@ impl Connection {
         if self.gives_up(elapsed, retransmits - 1, env) {
             return self.timed_out(env);
         }
+        if retransmits == 1 && env.config.follows_linux() {
+            self.tcb.snd.stalled_since = env.tick();
+        }
         env.counters.tcp_timeouts += 1;
         let r1 = model_timeout(env.config, env.config.tcp_retries1);
         let before = elapsed.saturating_sub(self.tcb.rtt.backed_off(env.config));
@@ -239,6 +242,9 @@ impl Connection {
         let timers = &mut self.tcb.timers;
         if timers.unanswered_probes == 0 {
             timers.unanswered_since = now;
+            if env.config.follows_linux() {
+                self.tcb.snd.stalled_since = now;
+            }
         }
         // Each probe of an orphan counts, answered or not (RFC 6429 §3). Otherwise only unanswered ones count.
         let (silence, probes) = (self.unanswered_for(now), self.tcb.timers.unanswered_probes);
@@ -388,6 +394,10 @@ impl Connection {
 
     /// When the user timeout ends what is in flight or waits for a window now.
     pub(super) fn user_timeout_at(&self) -> Option<Tick> {
+        // Linux counts from the first retransmission. DRILL-X25
+        if self.congestion.follows_linux() && self.flight() > 0 && self.tcb.timers.retransmits == 0 {
+            return None;
+        }
         self.user_timeout_from(self.tcb.snd.stalled_since)
     }
 

@@ -44,6 +44,12 @@ impl Calls {
                     return Err(arguments.wrong(1, "a struct msghdr"));
                 };
                 let len = field(fields, "msg_iov").map_or(Some(0), vector).ok_or_else(|| iovec(arguments))?;
+                let sends = arguments.call.name == "sendmsg";
+                if sends
+                    && matches!(field(fields, "msg_control"), Some(Expression::List(all)) if !all.is_empty())
+                {
+                    return Err(Refused::Skip("control messages of sendmsg are not interpreted".to_owned()));
+                }
                 (len, flags_at(2)?, field(fields, "msg_name"))
             }
         };
@@ -55,9 +61,6 @@ impl Calls {
         let to = to.map(address).transpose()?.map(|to| to.unwrap_or(default));
         if flags & symbol::MSG_ZEROCOPY != 0 {
             return Err(Refused::Skip("zero copy is not interpreted".to_owned()));
-        }
-        if flags & symbol::MSG_OOB != 0 {
-            return Err(Refused::Skip("MSG_OOB: urgent data is delivered in line".to_owned()));
         }
         Ok(Transfer { len, flags, to })
     }
@@ -89,6 +92,7 @@ impl Calls {
             dont_wait: on(symbol::MSG_DONTWAIT),
             wait_all: on(symbol::MSG_WAITALL),
             error_queue: on(symbol::MSG_ERRQUEUE),
+            urgent: on(symbol::MSG_OOB),
         };
         request(Request::Receive { fd, len: transfer.len, flags })
     }
@@ -104,6 +108,7 @@ impl Calls {
             dont_wait: on(symbol::MSG_DONTWAIT),
             more: on(symbol::MSG_MORE),
             end_of_record: on(symbol::MSG_EOR),
+            urgent: on(symbol::MSG_OOB),
         };
         let (fast_open, to) = if on(symbol::MSG_FASTOPEN) { (to, None) } else { (None, to) };
         request(Request::Send { fd, len, flags, fast_open, to })

@@ -132,6 +132,14 @@ pub(super) fn check_option(arguments: &Arguments<'_>, came: &Setting) -> Checked
     })
 }
 
+/// The microseconds of a struct timeval.
+fn micros_of(value: &Expression) -> Option<i64> {
+    match (value, setting(value)) {
+        (Expression::Struct(_), Some(Setting::Number(micros))) => Some(micros),
+        _ => None,
+    }
+}
+
 /// Describes the difference between two values.
 fn differs(option: &SocketOption, expected: &Expression, came: &Setting) -> Option<String> {
     let wrong = |expected: &dyn std::fmt::Display, came: &dyn std::fmt::Display| {
@@ -147,7 +155,7 @@ fn differs(option: &SocketOption, expected: &Expression, came: &Setting) -> Opti
             };
             if expected == came { None } else { wrong(&expected, &came) }
         }
-        Setting::Number(came) => match number(expected) {
+        Setting::Number(came) => match number(expected).or_else(|| micros_of(expected)) {
             // An `int` of all ones is -1.
             Some(expected) if expected == *came || expected == *came & 0xffff_ffff => None,
             Some(expected) => wrong(&expected, came),

@@ -63,6 +63,8 @@ pub(crate) fn info(info: &Info) -> TcpInfo {
         ("busy_time", micros(info.busy_time)),
         ("rwnd_limited", micros(info.rwnd_limited)),
         ("sndbuf_limited", micros(info.sndbuf_limited)),
+        ("delivery_rate", large(info.delivery_rate)),
+        ("delivery_rate_app_limited", info.delivery_rate_app_limited.into()),
         ("notsent_bytes", large(info.notsent_bytes)),
         ("bytes_acked", large(info.bytes_acked)),
         ("bytes_received", large(info.bytes_received)),

@@ -186,7 +186,8 @@ impl<'a> Player<'a> {
                 return;
             }
             Step::Write { len, more, end_of_record } => {
-                let flags = SendFlags { dont_wait: true, more: *more, end_of_record: *end_of_record };
+                let (more, end_of_record) = (*more, *end_of_record);
+                let flags = SendFlags { dont_wait: true, more, end_of_record, ..SendFlags::default() };
                 Request::Send { fd, len: *len, flags, fast_open: None, to: None }
             }
             Step::Read(len) => Request::Receive { fd, len: *len, flags: ReceiveFlags::default() },

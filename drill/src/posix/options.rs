@@ -77,7 +77,9 @@ const KEPT: [(&str, &str); 39] = [
 ];
 
 /// Options with an effect or a value of their own.
-const KNOWN: [(&str, &str); 41] = [
+const KNOWN: [(&str, &str); 43] = [
+    (SOCKET, "SO_RCVTIMEO"),
+    (SOCKET, "SO_SNDTIMEO"),
     (SOCKET, "SO_KEEPALIVE"),
     (SOCKET, "SO_LINGER"),
     (SOCKET, "SO_RCVBUF"),
@@ -199,6 +201,14 @@ impl Posix {
             }
             "SO_RCVLOWAT" => {
                 self.socket_mut(fd)?.receive_lowat = usize::try_from(number).unwrap_or(1).max(1);
+                Ok(())
+            }
+            "SO_RCVTIMEO" | "SO_SNDTIMEO" => {
+                // Zero: without a limit.
+                let limit = u64::try_from(number).ok().filter(|micros| *micros > 0);
+                let limit = limit.map(Duration::from_micros);
+                let timeouts = &mut self.socket_mut(fd)?.timeouts;
+                *(if option.name == "SO_RCVTIMEO" { &mut timeouts.0 } else { &mut timeouts.1 }) = limit;
                 Ok(())
             }
             "SO_MAX_PACING_RATE" => {
@@ -346,7 +356,12 @@ impl Posix {
         change(&mut socket.options);
         let (role, after) = (socket.role, socket.options.clone());
         match role {
-            Role::Fresh => Ok(()),
+            Role::Fresh => {
+                if before.ttl != after.ttl || before.dscp != after.dscp {
+                    self.reserve(fd);
+                }
+                Ok(())
+            }
             Role::Stream(id) | Role::Listener(id) => {
                 // The stack may have changed some itself.
                 let mut options = self.stack.options(id).map_err(Error::name)?.clone();
@@ -371,6 +386,9 @@ impl Posix {
             of_stream.map_or((options.rcvbuf, options.sndbuf), |options| (options.rcvbuf, options.sndbuf));
         let doubled = |size: u32| i64::from(size) * if linux { 2 } else { 1 };
         let millis = |time: Duration| i64::try_from(time.as_millis()).unwrap_or(i64::MAX);
+        let micros = |time: std::option::Option<Duration>| {
+            i64::try_from(time.unwrap_or_default().as_micros()).unwrap_or(i64::MAX)
+        };
         let info = match socket.role {
             Role::Stream(id) => self.stack.info(now, id).ok(),
             _ => None,
@@ -388,6 +406,8 @@ impl Posix {
             "SO_RCVBUF" => doubled(rcvbuf),
             "SO_SNDBUF" => sndbuf.into(),
             "SO_RCVLOWAT" => socket.receive_lowat as i64,
+            "SO_RCVTIMEO" => micros(socket.timeouts.0),
+            "SO_SNDTIMEO" => micros(socket.timeouts.1),
             "SO_TYPE" => 1,
             "SO_PROTOCOL" => 6,
             "SO_DOMAIN" => {

@@ -15,6 +15,12 @@ pub(super) fn receive(
     progress: &mut Progress,
 ) -> Tried {
     let nonblocking = posix.nonblocking(fd) || flags.dont_wait;
+    if flags.urgent {
+        return match posix.receive_urgent(fd) {
+            Ok(bytes) => returned(Ok(Reply::Received(bytes, symbol::MSG_OOB, Vec::new()))),
+            Err(errno) => returned(Err(errno)),
+        };
+    }
     let whole = flags.wait_all && !nonblocking;
     match posix.receive(fd, len - progress.read.len().min(len), flags.peek) {
         Ok(bytes) => {
@@ -80,6 +86,9 @@ pub(super) fn send(
     }
     if progress.started && !nonblocking && !posix.wakes_writer(fd) {
         return Ok(Attempt::Blocks(None));
+    }
+    if flags.urgent {
+        return counted(posix.send_urgent(fd, len));
     }
     let flags = steadfast_core::SendFlags { more: flags.more, end_of_record: flags.end_of_record };
     let sent = posix.send_more(fd, len - progress.done.min(len), flags);

@@ -168,6 +168,7 @@ fn receive(file: &File, len: usize, flags: ReceiveFlags) -> Result<Reply, Error>
     }
     let mut all = RecvFlags::empty();
     all.set(RecvFlags::PEEK, flags.peek);
+    all.set(RecvFlags::OOB, flags.urgent);
     all.set(RecvFlags::DONTWAIT, flags.dont_wait);
     all.set(RecvFlags::WAITALL, flags.wait_all);
     all.set(RecvFlags::ERRQUEUE, flags.error_queue);
@@ -186,6 +187,7 @@ fn send(file: &File, len: usize, flags: SendFlags, fast_open: Option<SocketAddr>
     all.set(net::SendFlags::DONTWAIT, flags.dont_wait);
     all.set(net::SendFlags::MORE, flags.more);
     all.set(net::SendFlags::EOR, flags.end_of_record);
+    all.set(net::SendFlags::OOB, flags.urgent);
     match fast_open {
         Some(to) => net::sendto(file, &zeros, all | FAST_OPEN, &file.takes(to)),
         None => net::send(file, &zeros, all),

@@ -191,6 +191,11 @@ impl Controller {
         self.by_window = true;
     }
 
+    /// Whether it was told to [`follow_linux`](Controller::follow_linux).
+    pub(crate) fn follows_linux(&self) -> bool {
+        self.by_window
+    }
+
     /// The congestion window.
     #[inline]
     pub(crate) fn cwnd(&self) -> u32 {

@@ -22,4 +22,9 @@ impl Before {
             connection.flight.as_ref().map_or((0, CaState::Open), |flight| (flight.left(), flight.phase));
         Before { una, flight, left, phase }
     }
+
+    /// Nothing showed loss or reordering.
+    pub(crate) fn is_calm(&self) -> bool {
+        self.left == 0 && self.phase == CaState::Open
+    }
 }
