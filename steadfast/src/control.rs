@@ -408,7 +408,7 @@ impl Server {
             let mut config = stack.lock().stack.config().clone();
             config.apply(assignment).map_err(|error| error.to_string())?;
             config.validate().map_err(|error| error.to_string())?;
-            stack.call(|state, _| state.stack.set_config(config));
+            stack.call_untimed(|state| state.stack.set_config(config));
         }
         Ok(0)
     }
@@ -433,14 +433,14 @@ impl Server {
         }
         let wanted = Duration::from_millis(request["for"].as_u64().unwrap_or(1000)).min(TRACE_LIMIT);
         let result = self.traced(wanted, write).await;
-        self.stacks.iter().for_each(|stack| stack.call(|state, _| state.stack.set_tracing(false)));
+        self.stacks.iter().for_each(|stack| stack.call_untimed(|state| state.stack.set_tracing(false)));
         self.tracing.store(false, Ordering::Release);
         result.map(Ok)
     }
 
     async fn traced(&self, wanted: Duration, write: &mut OwnedWriteHalf) -> io::Result<u64> {
         let lost = || self.stacks.iter().map(|stack| stack.lock().stack.counters().trace_lost).sum::<u64>();
-        self.stacks.iter().for_each(|stack| stack.call(|state, _| state.stack.set_tracing(true)));
+        self.stacks.iter().for_each(|stack| stack.call_untimed(|state| state.stack.set_tracing(true)));
         let (before, start, mut rows) = (lost(), tokio::time::Instant::now(), 0);
         while start.elapsed() < wanted {
             tokio::time::sleep(TRACE_EVERY.min(wanted)).await;

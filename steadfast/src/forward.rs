@@ -156,7 +156,7 @@ impl TcpForwarder {
 
 impl Part {
     fn next(&self) -> io::Result<Option<TcpRequest>> {
-        let taken = self.handle.call(|state, _| {
+        let taken = self.handle.call_untimed(|state| {
             // Nothing can be decided any more once the network has ended.
             state.check_open()?;
             match state.stack.next_request(self.id) {
@@ -217,7 +217,7 @@ impl TcpRequest {
     }
 
     fn poll_gone(&self, cx: &Context<'_>) -> Poll<()> {
-        let polled = self.socket.poll(cx, Side::Read, |state, _| {
+        let polled = self.socket.poll(cx, Side::Read, |state| {
             let gone = state.check_running().is_err() || state.stack.request(self.socket.id).is_err();
             Ok(gone.then_some(()))
         });

@@ -240,7 +240,7 @@ fn is_pending<T>(accepted: &io::Result<T>) -> bool {
 
 impl Part {
     fn try_accept(&self) -> io::Result<(TcpStream, SocketAddr)> {
-        let (id, peer) = self.handle.call(|state, _| {
+        let (id, peer) = self.handle.call_untimed(|state| {
             state.check_whole()?;
             let accepted = state.stack.accept(self.id);
             if let Ok((id, _)) = accepted {

@@ -208,7 +208,7 @@ impl Net {
         let address = address.into();
         self.all_stacks()
             .iter()
-            .for_each(|stack| stack.call(|state, _| state.stack.add_address(address, prefix_len)));
+            .for_each(|stack| stack.call_untimed(|state| state.stack.add_address(address, prefix_len)));
     }
 
     /// Removes an address and returns whether it was there. Its connections stay, as in Linux: their own timers end
@@ -278,7 +278,7 @@ impl Net {
     ///
     /// `InvalidInput`: there is no such interface, or it is that of the device that the network was started on.
     pub fn remove_interface(&self, id: InterfaceId) -> io::Result<()> {
-        let removed = self.all_stacks()[0].call(|state, _| {
+        let removed = self.all_stacks()[0].call_untimed(|state| {
             state.check_whole()?;
             state.devices_changed = true;
             Ok::<_, io::Error>(state.stack.remove_interface(id))
@@ -377,8 +377,8 @@ impl Net {
     /// Changes all stacks alike, and returns the result of the last.
     fn change<R>(&self, change: impl Fn(&mut Stack) -> R) -> R {
         let [first, others @ ..] = self.all_stacks() else { unreachable!("a network has a stack") };
-        let result = first.call(|state, _| change(&mut state.stack));
-        others.iter().for_each(|stack| _ = stack.call(|state, _| change(&mut state.stack)));
+        let result = first.call_untimed(|state| change(&mut state.stack));
+        others.iter().for_each(|stack| _ = stack.call_untimed(|state| change(&mut state.stack)));
         result
     }
 
@@ -391,7 +391,7 @@ impl Net {
     // 6724-4, 6724-5
     pub(crate) async fn resolve(&self, target: Target) -> io::Result<Addresses> {
         let sort = |found: &mut [IpAddr]| {
-            self.all_stacks()[0].call(|state, _| state.stack.sort_destinations(found));
+            self.all_stacks()[0].call_untimed(|state| state.stack.sort_destinations(found));
         };
         addr::resolve(&self.inner.names, target, sort).await
     }

@@ -358,7 +358,7 @@ impl Socket {
         if let Some(result) = attempt() {
             return result;
         }
-        let waiters = self.handle.call(|state, _| state.waiters(self.id))?;
+        let waiters = self.handle.call_untimed(|state| state.waiters(self.id))?;
         loop {
             let (mut reads, mut writes) = (pin!(waiters.reads.notified()), pin!(waiters.writes.notified()));
             // An event between the attempt and the wait is not missed.

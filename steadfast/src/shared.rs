@@ -100,9 +100,14 @@ impl Shared {
     /// Runs a call of the application under the lock. Then wakes the tasks whose sockets it changed, and the driver if
     /// the call left work for it.
     pub(crate) fn call<R>(&self, call: impl FnOnce(&mut State, Instant) -> R) -> R {
+        self.call_untimed(|state| call(state, self.now()))
+    }
+
+    /// Like [`call`](Shared::call), for one that does not need the time: reading the clock costs as much as the lock.
+    pub(crate) fn call_untimed<R>(&self, call: impl FnOnce(&mut State) -> R) -> R {
         let alarm = Alarm(self);
         let mut state = self.lock();
-        let result = call(&mut state, self.now());
+        let result = call(&mut state);
         std::mem::forget(alarm);
         let (mut woken, mut driver) = (Woken::default(), None);
         if !state.broken {

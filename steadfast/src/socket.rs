@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use steadfast_core::info::Info;
-use steadfast_core::{Bytes, Error, Instant, Shutdown, SocketId};
+use steadfast_core::{Bytes, Error, Shutdown, SocketId};
 use tokio::io::ReadBuf;
 use tokio::task::coop;
 
@@ -22,7 +22,7 @@ pub(crate) struct Socket {
 
 impl Socket {
     pub(crate) fn poll_connected(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.poll(cx, Side::Write, |state, _| {
+        self.poll(cx, Side::Write, |state| {
             state.check_running()?;
             let wakers = state.wakers(self.id).expect("a socket that is held has its wakers");
             if wakers.connected {
@@ -42,11 +42,11 @@ impl Socket {
         &self,
         cx: &Context<'_>,
         side: Side,
-        mut attempt: impl FnMut(&mut State, Instant) -> io::Result<Option<R>>,
+        mut attempt: impl FnMut(&mut State) -> io::Result<Option<R>>,
     ) -> Poll<io::Result<R>> {
         let mut waker = None;
         loop {
-            let polled = self.handle.call(|state, now| match attempt(state, now) {
+            let polled = self.handle.call_untimed(|state| match attempt(state) {
                 Ok(Some(result)) => Some(Poll::Ready(Ok(result))),
                 Ok(None) => state.wait(self.id, side, cx.waker(), &mut waker).then_some(Poll::Pending),
                 Err(e) => Some(Poll::Ready(Err(e))),
@@ -100,7 +100,7 @@ impl Socket {
         mut attempt: impl FnMut(&mut State) -> io::Result<Option<R>>,
     ) -> Poll<io::Result<R>> {
         let progress = ready!(coop::poll_proceed(cx));
-        let polled = self.poll(cx, side, |state, _| attempt(state));
+        let polled = self.poll(cx, side, &mut attempt);
         if polled.is_ready() {
             progress.made_progress();
         }
@@ -112,7 +112,7 @@ impl Socket {
         &self,
         attempt: impl FnOnce(&mut State, SocketId) -> io::Result<Option<R>>,
     ) -> io::Result<R> {
-        let done = self.handle.call(|state, _| attempt(state, self.id))?;
+        let done = self.handle.call_untimed(|state| attempt(state, self.id))?;
         done.ok_or_else(|| io::ErrorKind::WouldBlock.into())
     }
 

@@ -131,7 +131,7 @@ impl UdpSocket {
     pub async fn connect<A: ToSocketAddrs>(&self, peer: A) -> io::Result<()> {
         let mut error = None;
         for peer in self.net.resolve(peer.to_target()).await? {
-            let connected = self.socket.handle.call(|state, _| {
+            let connected = self.socket.handle.call_untimed(|state| {
                 state.check_running()?;
                 state.stack.connect_udp(self.socket.id, peer).map_err(into_io)
             });
@@ -405,7 +405,7 @@ impl UdpSocket {
         let options = self.options()?.with(change);
         self.socket
             .handle
-            .call(|state, _| state.stack.set_udp_options(self.socket.id, options).map_err(into_io))
+            .call_untimed(|state| state.stack.set_udp_options(self.socket.id, options).map_err(into_io))
     }
 
     /// Returns the TTL, or hop limit, of sent packets.
@@ -551,7 +551,7 @@ impl UdpSocket {
     }
 
     fn group_call(&self, call: impl FnOnce(&mut Stack, SocketId) -> Result<(), Error>) -> io::Result<()> {
-        self.socket.handle.call(|state, _| {
+        self.socket.handle.call_untimed(|state| {
             state.check_running()?;
             call(&mut state.stack, self.socket.id).map_err(into_io)
         })
@@ -563,7 +563,7 @@ impl UdpSocket {
     ///
     /// `Other` if the stack has panicked, and nothing else. The reported error is part of the result.
     pub fn take_error(&self) -> io::Result<Option<io::Error>> {
-        self.socket.handle.call(|state, _| {
+        self.socket.handle.call_untimed(|state| {
             state.check_whole()?;
             let error = state.stack.take_error(self.socket.id).map_err(into_io)?;
             Ok(error.map(into_io))

@@ -22,7 +22,7 @@ impl RelayEnd for TcpStream {
         let socket = self.socket.clone();
         Box::pin(async move {
             let is_reset = |cx: &mut Context<'_>| {
-                socket.poll(cx, Side::Read, |state, _| {
+                socket.poll(cx, Side::Read, |state| {
                     let error = state.stack.readiness(socket.id).is_ok_and(|ready| ready.error);
                     Ok((error || state.check_running().is_err()).then_some(()))
                 })
