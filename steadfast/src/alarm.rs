@@ -5,6 +5,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use tokio::task::coop;
 use tokio::time::{Instant, Sleep};
 
 /// Wakes the driver at a time.
@@ -12,26 +13,40 @@ pub(crate) struct Alarm {
     sleep: Pin<Box<Sleep>>,
     /// The time that `sleep` is set to.
     armed: Option<Instant>,
+    /// `sleep` wakes the task that polls.
+    registered: bool,
     fine: fine::Timer,
 }
 
 impl Alarm {
     pub(crate) fn new() -> Alarm {
         let sleep = Box::pin(tokio::time::sleep_until(Instant::now()));
-        Alarm { sleep, armed: None, fine: fine::Timer::default() }
+        Alarm { sleep, armed: None, registered: false, fine: fine::Timer::default() }
+    }
+
+    /// Must be called when another task or waker polls from now on.
+    pub(crate) fn moved(&mut self) {
+        self.registered = false;
     }
 
     // PACE-3
     /// Returns `Ready` once it is `at`, or earlier: resetting the timer for every packet would cost more than a turn in
-    /// vain. `fine`: a millisecond late is too late.
-    pub(crate) fn poll(&mut self, cx: &mut Context<'_>, at: Instant, fine: bool) -> Poll<()> {
+    /// vain. `now` is the time, or a little earlier. `fine`: a millisecond late is too late.
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>, now: Instant, at: Instant, fine: bool) -> Poll<()> {
         if self.armed.is_none_or(|armed| armed > at) {
             self.sleep.as_mut().reset(at);
             self.armed = Some(at);
+            self.registered = false;
         }
-        if self.sleep.as_mut().poll(cx).is_ready() {
-            self.armed = None;
-            return Poll::Ready(());
+        // Before its time, a timer that was polled has nothing new to say.
+        if !self.registered || self.armed.is_none_or(|armed| armed <= now) {
+            // A task that has used up its budget is not registered, but polled again.
+            let registers = coop::has_budget_remaining();
+            if self.sleep.as_mut().poll(cx).is_ready() {
+                self.armed = None;
+                return Poll::Ready(());
+            }
+            self.registered = registers;
         }
         if fine { self.fine.poll(cx, at) } else { Poll::Pending }
     }
@@ -131,7 +146,7 @@ mod tests {
 
     async fn wait(alarm: &mut Alarm, at: Instant) {
         while Instant::now() < at {
-            poll_fn(|cx| alarm.poll(cx, at, true)).await;
+            poll_fn(|cx| alarm.poll(cx, Instant::now(), at, true)).await;
         }
     }
 
@@ -149,6 +164,24 @@ mod tests {
             best = best.min(started.elapsed());
         }
         assert!((Duration::from_millis(2)..Duration::from_millis(10)).contains(&best), "{best:?}");
+    }
+
+    /// A timer that is polled without a budget does not register the task: the next poll must.
+    #[tokio::test(start_paused = true)]
+    async fn an_alarm_that_was_set_without_a_budget_still_wakes() {
+        let (mut alarm, at) = (Alarm::new(), Instant::now() + Duration::from_secs(1));
+        let mut polls = 0;
+        let ring = poll_fn(|cx| {
+            polls += 1;
+            while polls == 1
+                && let Poll::Ready(progress) = coop::poll_proceed(cx)
+            {
+                progress.made_progress();
+            }
+            alarm.poll(cx, Instant::now(), at, false)
+        });
+        tokio::time::timeout(Duration::from_secs(60), ring).await.expect("it rings");
+        assert_eq!((polls, Instant::now()), (3, at));
     }
 
     /// In paused time the alarm is exact, and an hour takes no time.

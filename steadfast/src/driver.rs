@@ -84,13 +84,15 @@ impl<D: Device> Driver<D> {
             received = Flow::Limited;
         }
         let now = self.shared.now();
-        let before = self.keep_waker(cx);
+        let moved = self.keep_waker(cx);
         let mut state = self.shared.lock();
         if state.is_closed() {
             // The stack panicked during a call of the application.
             return state.check_running().map(|()| Turn::Over { cut_off: true });
         }
-        state.driver.clone_from(&self.waker);
+        if moved.is_some() {
+            state.driver.clone_from(&self.waker);
+        }
         // From here on, work that others leave must wake this task.
         state.rest = None;
         self.inbox.deliver(now, &mut state.stack, InterfaceId::FIRST);
@@ -115,7 +117,7 @@ impl<D: Device> Driver<D> {
         let wake_at = dry.then(|| fall_asleep(&mut state, filled == Flow::Full));
         let paced = state.stack.is_pacing();
         drop(state);
-        drop((before, gone));
+        drop((moved, gone));
         self.woken.wake();
         let sent = self.send(cx)?;
         if let Some(cut_off) = over {
@@ -143,18 +145,20 @@ impl<D: Device> Driver<D> {
     /// Waits for the next timer. The device and the application wake the task themselves.
     fn rest(&mut self, cx: &mut Context<'_>, now: Instant, wake_at: Option<Instant>, paced: bool) -> Turn {
         let Some(wake_at) = wake_at else { return Turn::Rest };
-        if wake_at <= now || self.alarm.poll(cx, self.shared.tokio_instant(wake_at), paced).is_ready() {
+        let [now_there, at] = [now, wake_at].map(|at| self.shared.tokio_instant(at));
+        if wake_at <= now || self.alarm.poll(cx, now_there, at, paced).is_ready() {
             return Turn::Again;
         }
         Turn::Rest
     }
 
-    /// Clones the waker if it changed. The caller drops the returned old one with the lock released.
-    fn keep_waker(&mut self, cx: &Context<'_>) -> Option<Arc<Waker>> {
+    /// Clones the waker if it changed, and returns the old one if so. The caller drops it with the lock released.
+    fn keep_waker(&mut self, cx: &Context<'_>) -> Option<Option<Arc<Waker>>> {
         if self.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
             return None;
         }
-        self.waker.replace(Arc::new(cx.waker().clone()))
+        self.alarm.moved();
+        Some(self.waker.replace(Arc::new(cx.waker().clone())))
     }
 
     /// Resets all connections but those that `spare` names, and sends what the device accepts. Nothing is retried: the
