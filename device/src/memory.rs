@@ -135,7 +135,7 @@ impl Device for MemoryDevice {
                 queue.keep(frame);
                 // Wake a waiting sender for half a queue of room, not for each frame.
                 if queue.frames.len() <= QUEUE_LEN / 2 {
-                    *woken = queue.sender.take();
+                    *woken = queue.sender.wake();
                 }
                 Poll::Ready(Ok(Received { len, checksum_trusted }))
             },
@@ -165,7 +165,7 @@ impl Device for MemoryDevice {
                 let mut place = queue.spare.pop().unwrap_or_default();
                 place.extend_from_slice(frame.bytes);
                 queue.frames.push_back(place);
-                *woken = queue.receiver.take();
+                *woken = queue.receiver.wake();
                 Poll::Ready(Ok(()))
             },
         )
@@ -177,9 +177,9 @@ impl Drop for MemoryDevice {
         for wire in [&self.incoming, &self.outgoing] {
             let mut queue = wire.lock();
             queue.cut = true;
-            let waiting = [queue.sender.take(), queue.receiver.take()];
+            let waiting = [queue.sender.wake(), queue.receiver.wake()];
             drop(queue);
-            waiting.into_iter().flatten().for_each(Waker::wake);
+            waiting.into_iter().flatten().for_each(|waker| waker.wake_by_ref());
         }
     }
 }
@@ -197,8 +197,8 @@ impl Wire {
     fn poll<R>(
         &self,
         cx: &Context<'_>,
-        slot: impl Fn(&mut Queue) -> &mut Option<Waker>,
-        mut attempt: impl FnMut(&mut Queue, &mut Option<Waker>) -> Poll<R>,
+        slot: impl Fn(&mut Queue) -> &mut Waiter,
+        mut attempt: impl FnMut(&mut Queue, &mut Option<Arc<Waker>>) -> Poll<R>,
     ) -> Poll<R> {
         let (mut clone, mut woken) = (None, None);
         loop {
@@ -206,21 +206,22 @@ impl Wire {
             let polled = attempt(&mut queue, &mut woken);
             if polled.is_ready() {
                 drop(queue);
-                woken.into_iter().for_each(Waker::wake);
+                woken.into_iter().for_each(|waker| waker.wake_by_ref());
                 return polled;
             }
             let slot = slot(&mut queue);
-            if slot.as_ref().is_some_and(|old| old.will_wake(cx.waker())) {
-                return Poll::Pending;
-            }
-            if clone.is_some() {
-                // `clone` now holds the old waker, which is dropped after the lock is released.
-                std::mem::swap(slot, &mut clone);
+            let known = slot.waker.as_ref().is_some_and(|old| old.will_wake(cx.waker()));
+            if known || clone.is_some() {
+                slot.waits = true;
+                if !known {
+                    // `clone` now holds the old waker, which is dropped after the lock is released.
+                    std::mem::swap(&mut slot.waker, &mut clone);
+                }
                 drop(queue);
                 return Poll::Pending;
             }
             drop(queue);
-            clone = Some(cx.waker().clone());
+            clone = Some(Arc::new(cx.waker().clone()));
         }
     }
 }
@@ -230,9 +231,24 @@ struct Queue {
     frames: VecDeque<Vec<u8>>,
     /// Buffers for reuse. Otherwise one thread allocates each buffer and another one frees it.
     spare: Vec<Vec<u8>>,
-    receiver: Option<Waker>,
-    sender: Option<Waker>,
+    receiver: Waiter,
+    sender: Waiter,
     cut: bool,
+}
+
+/// The task that waited last, and whether it still does. Its waker stays once it was woken, so that its next wait needs no
+/// clone.
+#[derive(Debug, Default)]
+struct Waiter {
+    waker: Option<Arc<Waker>>,
+    waits: bool,
+}
+
+impl Waiter {
+    /// Returns the waker, if the task still waits.
+    fn wake(&mut self) -> Option<Arc<Waker>> {
+        if std::mem::take(&mut self.waits) { self.waker.clone() } else { None }
+    }
 }
 
 impl Queue {

@@ -184,7 +184,7 @@ pub(crate) struct State {
     /// Interfaces have come or gone since the driver last looked.
     pub(crate) devices_changed: bool,
     /// Replaced wakers, to be dropped with the lock released.
-    stale: Vec<Waker>,
+    stale: Vec<Arc<Waker>>,
     /// The stack has panicked: its state is not to be trusted.
     pub(crate) broken: bool,
 }
@@ -228,11 +228,26 @@ pub(crate) enum Side {
     Write,
 }
 
+/// The task that waited last, and whether it still does. Its waker stays once it was woken: the next wait of the same task
+/// needs no clone, which is foreign code and would take a second attempt.
+#[derive(Default)]
+struct Waiter {
+    waker: Option<Arc<Waker>>,
+    waits: bool,
+}
+
+impl Waiter {
+    /// Returns the waker, if the task still waits.
+    fn wake(&mut self) -> Option<Arc<Waker>> {
+        if std::mem::take(&mut self.waits) { self.waker.clone() } else { None }
+    }
+}
+
 /// The tasks that wait for a stream, and the events that they have not seen yet.
 #[derive(Default)]
 pub(crate) struct Wakers {
-    pub(crate) reader: Option<Waker>,
-    pub(crate) writer: Option<Waker>,
+    reader: Waiter,
+    writer: Waiter,
     /// Present once a task has waited for readiness.
     pub(crate) waiters: Option<Arc<Waiters>>,
     pub(crate) connected: bool,
@@ -326,18 +341,19 @@ impl State {
         id: SocketId,
         side: Side,
         waker: &Waker,
-        clone: &mut Option<Waker>,
+        clone: &mut Option<Arc<Waker>>,
     ) -> bool {
         let Some(wakers) = self.wakers(id) else { return true };
-        let slot = match side {
+        let waiter = match side {
             Side::Read => &mut wakers.reader,
             Side::Write => &mut wakers.writer,
         };
-        if slot.as_ref().is_some_and(|old| old.will_wake(waker)) {
-            return true;
+        let mut stale = None;
+        if !waiter.waker.as_ref().is_some_and(|old| old.will_wake(waker)) {
+            let Some(clone) = clone.take() else { return false };
+            stale = waiter.waker.replace(clone);
         }
-        let Some(clone) = clone.take() else { return false };
-        let stale = slot.replace(clone);
+        waiter.waits = true;
         self.stale.extend(stale);
         true
     }
@@ -345,7 +361,7 @@ impl State {
     /// Forgets the tasks that wait for a socket that closes.
     pub(crate) fn forget(&mut self, id: SocketId) {
         if let Some(Waiting::Stream(wakers)) = self.sockets.remove(id) {
-            self.stale.extend(wakers.reader.into_iter().chain(wakers.writer));
+            self.stale.extend(wakers.reader.waker.into_iter().chain(wakers.writer.waker));
         }
     }
 
@@ -367,7 +383,7 @@ impl State {
             match waiting {
                 Waiting::Listener(arrivals) => woken.listeners.push(arrivals.clone()),
                 Waiting::Stream(wakers) => {
-                    woken.tasks.extend(wakers.reader.take().into_iter().chain(wakers.writer.take()));
+                    woken.tasks.extend(wakers.reader.wake().into_iter().chain(wakers.writer.wake()));
                     woken.ready.extend(wakers.waiters.clone().map(|waiters| (waiters, true, true)));
                 }
             }
@@ -378,7 +394,7 @@ impl State {
 /// The tasks to wake once the lock is released: a waker runs foreign code.
 #[derive(Default)]
 pub(crate) struct Woken {
-    tasks: Vec<Waker>,
+    tasks: Vec<Arc<Waker>>,
     listeners: Vec<Arc<Arrivals>>,
     /// Those of a stream that became ready to read or to write.
     ready: Vec<(Arc<Waiters>, bool, bool)>,
@@ -387,7 +403,8 @@ pub(crate) struct Woken {
 impl Woken {
     /// Wakes them. A waker that panics does not keep the others from their wake-up.
     pub(crate) fn wake(&mut self) {
-        self.tasks.drain(..).for_each(|waker| unharmed(|| waker.wake()));
+        // The last clone of a waker may be dropped here, which runs foreign code too.
+        self.tasks.drain(..).for_each(|waker| unharmed(move || waker.wake_by_ref()));
         self.listeners.drain(..).for_each(|arrivals| unharmed(|| arrivals.notify()));
         for (waiters, reads, writes) in self.ready.drain(..) {
             if reads {
@@ -408,11 +425,11 @@ impl Wakers {
         let reads = over || event.contains(Event::READABLE);
         let writes = over || event.contains(Event::WRITABLE) || event.contains(Event::CONNECTED);
         if reads {
-            woken.tasks.extend(self.reader.take());
+            woken.tasks.extend(self.reader.wake());
         }
         if writes {
             self.write_refused = false;
-            woken.tasks.extend(self.writer.take());
+            woken.tasks.extend(self.writer.wake());
         }
         if let Some(waiters) = &self.waiters {
             woken.ready.push((waiters.clone(), reads || event.contains(Event::URGENT), writes));
@@ -505,7 +522,7 @@ mod tests {
         let (shared, (task, waker)) = (shared(), Count::new());
         shared.call(|state, now| {
             let id = connect(state, now);
-            state.wait(id, Side::Read, &waker, &mut Some(waker.clone()));
+            state.wait(id, Side::Read, &waker, &mut Some(Arc::new(waker.clone())));
         });
         assert_eq!(task.take(), 0);
         shared.call(|state, now| _ = state.stack.abort_all(now, Spare::Nothing));

@@ -54,7 +54,7 @@ impl Socket {
             match polled {
                 Some(polled) => return polled,
                 // Cloning a waker runs foreign code, which needs the lock released.
-                None => waker = Some(cx.waker().clone()),
+                None => waker = Some(Arc::new(cx.waker().clone())),
             }
         }
     }

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -50,6 +51,24 @@ fn an_idle_connection_takes_at_most_a_kib_with_its_handle_and_wakers() {
     let each = info.bytes_current / streams.len() as i64;
     assert!(each <= 1024, "{each} bytes");
     drop((first, streams));
+}
+
+/// A clone of a waker is foreign code, and takes the lock once more.
+#[tokio::test(start_paused = true)]
+async fn a_task_that_waits_for_the_same_stream_again_needs_no_other_clone_of_its_waker() {
+    let (mut client, mut server) = Pair::new().streams().await;
+    let (count, waker) = Count::new();
+    assert!(poll_read(&mut client, &waker).is_pending());
+    let clones = Arc::strong_count(&count);
+    for _ in 0..3 {
+        server.write_all(b"one").await.unwrap();
+        settle().await;
+        assert_eq!((count.take(), Arc::strong_count(&count)), (1, clones));
+        assert!(poll_read(&mut client, &waker).is_ready() && poll_read(&mut client, &waker).is_pending());
+        assert_eq!(Arc::strong_count(&count), clones);
+    }
+    drop(client);
+    assert_eq!(Arc::strong_count(&count), clones - 1, "none is left behind");
 }
 
 #[tokio::test(start_paused = true)]
