@@ -7,6 +7,7 @@ use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::inbound::{Arrival, Through};
+use super::timers::earlier;
 use super::{Packet, PacketBytes, Stack, Transmit};
 use crate::counters::{DropReason, ReplyReason};
 use crate::error::Error;
@@ -516,10 +517,7 @@ impl Stack {
     /// Returns the next time for [`mind_neighbours`](Stack::mind_neighbours).
     #[inline]
     pub(super) fn neighbours_at(&self) -> Option<Instant> {
-        match (self.link.neighbours.poll_at(), self.router_at()) {
-            (Some(one), Some(other)) => Some(one.min(other)),
-            (one, other) => one.or(other),
-        }
+        earlier(self.link.neighbours.poll_at(), self.router_at())
     }
 }
 
