@@ -138,6 +138,9 @@ impl Inbox {
         pressed: bool,
     ) -> io::Result<Flow> {
         let mut budget = Budget { packets: self.batch(pressed), bytes: BYTES };
+        if self.exchange.is_none() {
+            return self.read(cx, device, &mut budget);
+        }
         let mut half = budget.split();
         self.take_over(cx, &mut half);
         budget.add(half);

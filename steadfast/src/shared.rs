@@ -403,6 +403,9 @@ pub(crate) struct Woken {
 impl Woken {
     /// Wakes them. A waker that panics does not keep the others from their wake-up.
     pub(crate) fn wake(&mut self) {
+        if self.tasks.is_empty() && self.listeners.is_empty() && self.ready.is_empty() {
+            return;
+        }
         // The last clone of a waker may be dropped here, which runs foreign code too.
         self.tasks.drain(..).for_each(|waker| unharmed(move || waker.wake_by_ref()));
         self.listeners.drain(..).for_each(|arrivals| unharmed(|| arrivals.notify()));
