@@ -352,3 +352,15 @@ fn a_fin_may_come_before_its_data() {
         assert_eq!((&*text, world.net.counters().tcp_timeouts), ("hold fast", 0));
     });
 }
+
+/// `docs/library.md` lists the failures of this file.
+#[test]
+fn each_failure_is_in_the_table_of_the_docs() {
+    let docs = include_str!("../../../docs/library.md");
+    let tests =
+        include_str!("main.rs").split("#[test]\nfn ").skip(1).map(|rest| rest.split('(').next().unwrap());
+    let (own, failures): (Vec<_>, Vec<_>) = tests.partition(|name| name.starts_with("each_failure"));
+    assert_eq!((own.len(), failures.len()), (1, 16));
+    let missing: Vec<_> = failures.iter().filter(|name| !docs.contains(&format!("`{name}`"))).collect();
+    assert!(missing.is_empty(), "{missing:?}");
+}
