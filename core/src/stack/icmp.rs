@@ -106,8 +106,16 @@ impl Stack {
                 // Linux: any error ends a handshake, unless an application has the connection already. DRILL-X34
                 let hard = if linux { !self.is_held(index) } else { hard };
                 let socket = self.connections[index].socket;
-                let outcome = self
-                    .with_connection(index, |connection, env| connection.icmp_error(seq, error, hard, env));
+                let unreachable = matches!(
+                    (kind, tuple.is_ipv4()),
+                    (ErrorKind::NetworkUnreachable, _) | (ErrorKind::HostUnreachable, true)
+                );
+                let outcome = self.with_connection(index, |connection, env| {
+                    if linux && unreachable {
+                        connection.revert_back_off(seq, env);
+                    }
+                    connection.icmp_error(seq, error, hard, env)
+                });
                 self.apply(index, outcome, None);
                 socket.into_iter().for_each(|id| self.report_icmp(id, error, codes));
             }

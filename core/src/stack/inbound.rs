@@ -511,6 +511,12 @@ impl Stack {
                         self.remove_time_wait(index);
                         self.unbound_segment(segment, datagram, Some(above));
                     }
+                    // Nobody listens. Linux says that the connection is over. DRILL-X57
+                    None if self.config.follows_linux() => {
+                        let reply = self.time_waits.acknowledgment(index, &env_of!(self));
+                        self.dropped_stray(segment, DropReason::TimeWaitSegment);
+                        self.reply(reply);
+                    }
                     // The listener is gone: handle the SYN as in CLOSED, and keep the entry.
                     None => self.closed_segment(segment),
                 }

@@ -206,8 +206,11 @@ impl Stack {
         let (tuple, state) = (connection.tcb.tuple, connection.tcb.state);
         if closed.rst {
             let tcb = &connection.tcb;
-            let mut reply = Reply::ack(tuple, tcb.snd.nxt, tcb.rcv.nxt, 0, ReplyReason::RstAbort)
-                .with_ip_of(&connection.options);
+            // The peer drops a number beyond the window that it took back. DRILL-X56
+            let linux = self.config.follows_linux();
+            let seq = if linux { connection.acceptable_seq() } else { tcb.snd.nxt };
+            let mut reply =
+                Reply::ack(tuple, seq, tcb.rcv.nxt, 0, ReplyReason::RstAbort).with_ip_of(&connection.options);
             reply.header.flags = Flags::RST | Flags::ACK;
             let timestamps = connection.timestamps(&env_of!(self));
             reply.header.options = Options { timestamps, ..Options::default() };

@@ -42,7 +42,8 @@ impl Connection {
         if self.options.linger == Some(Duration::ZERO) {
             return self.abort();
         }
-        let open = !matches!(self.tcb.state, State::Closing | State::LastAck);
+        // Linux resets in these states too. DRILL-X54
+        let open = !matches!(self.tcb.state, State::Closing | State::LastAck) || env.config.follows_linux();
         if env.config.tcp_bsd_rules {
             // FreeBSD throws unread data away and sends its FIN. DRILL-F36
             let len = self.receive_queue.len();

@@ -50,7 +50,7 @@ impl Connection {
         let cwnd = self.congestion.cwnd();
         let room = self.tcb.snd.wnd.min(cwnd).saturating_sub(out_already) as usize;
         if env.config.tcp_gso_quanta {
-            let limits = (self.tcb.snd.wnd.saturating_sub(out_already), room as u32, mss as u32);
+            let limits = (self.tcb.snd.wnd.saturating_sub(out_already), mss as u32);
             let due = unsent > 0 || fin_due;
             return due && self.next_in_quanta((unsent, fin_due), limits, false, out, env);
         }

@@ -186,6 +186,13 @@ impl Flight {
         self.ranges.front().map_or(self.latest, |front| front.sent)
     }
 
+    /// Ascending: each begins where the one before it ends, the first one at SND.UNA.
+    pub(crate) fn ranges_up_to(&self, nxt: SeqNum) -> impl Iterator<Item = Range> + '_ {
+        let last = self.ranges.len() - 1;
+        let end = move |index, range: &Range| if index == last { nxt } else { range.end };
+        self.ranges.iter().enumerate().map(move |(index, range)| Range { end: end(index, range), ..*range })
+    }
+
     pub(crate) fn sacked(&self) -> u32 {
         self.sacked
     }

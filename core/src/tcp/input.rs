@@ -9,7 +9,7 @@ use crate::counters::{DropReason, ReplyReason};
 use crate::error::Error;
 use crate::seq::SeqNum;
 use crate::socket::Event;
-use crate::state::State;
+use crate::state::{CaState, State};
 use crate::wire::Ecn;
 use crate::wire::tcp::Flags;
 
@@ -104,10 +104,12 @@ impl Connection {
     #[inline]
     fn take_predicted(&mut self, segment: &Segment<'_>, env: &mut Env<'_>) -> Outcome {
         let (before, rtt) = (Before::of(self), self.round_trip_of(segment.ack(), env));
+        self.note_rack_rtt(rtt.filter(|_| segment.ack() != self.tcb.snd.una), env);
         if env.config.follows_linux() && self.takes_ack_of(segment) {
             // DRILL-X61
             self.soft_error = None;
             self.resume_quanta();
+            self.restart_persist_as_linux(env);
         }
         self.update_window(segment, env);
         if segment.ack() != self.tcb.snd.una {
@@ -148,6 +150,11 @@ impl Connection {
     fn checks(&mut self, segment: &Segment<'_>, env: &mut Env<'_>) -> Result<Outcome, Outcome> {
         let was = self.tcb.state;
         if env.config.follows_linux() && was != State::SynReceived {
+            if self.is_half_closed_orphan() {
+                // The ACK field is not looked at. DRILL-X57
+                self.check_as_linux(segment, env)?;
+                return self.checks_after_ack(segment, was, env);
+            }
             self.check_flags(segment)?;
             self.check_timestamps(segment, env)?;
             self.check_as_linux(segment, env)?;
@@ -179,7 +186,8 @@ impl Connection {
         self.note_heard_at(segment, !is_late, env);
         self.check_urgent(segment);
         let gap = self.reassembly.is_some();
-        let text = self.check_text(segment, env)?;
+        let forgets = env.config.follows_linux() && self.forgets_text(segment, was);
+        let text = if forgets { None } else { self.check_text(segment, env)? };
         let ended = self.check_fin(!segment.payload.is_empty(), gap, env);
         let finished = self.advance_close(env);
         Ok(match (finished.or(ended), was, text) {
@@ -271,7 +279,10 @@ impl Connection {
                 Some(if active { Error::ConnectionRefused } else { Error::ConnectionReset })
             }
             // The application has closed, and both directions have sent their FIN. FreeBSD tells of it. DRILL-F16
-            State::Closing | State::LastAck if !env.config.tcp_bsd_rules => None,
+            // Linux too. DRILL-X56
+            State::Closing | State::LastAck if !env.config.tcp_bsd_rules && !env.config.follows_linux() => {
+                None
+            }
             _ if env.config.follows_linux() => Some(self.error_of_reset()),
             _ => Some(Error::ConnectionReset),
         };
@@ -684,5 +695,16 @@ impl Connection {
         self.soft_error = Some(error);
         self.signal(Event::SOFT_ERROR);
         Outcome::Keep
+    }
+
+    /// A router has no route for the segment at SND.UNA, which was sent again: that is no congestion. One back-off is taken
+    /// back (6069-1), as in Linux.
+    // DRILL-X69
+    pub(crate) fn revert_back_off(&mut self, seq: SeqNum, env: &Env<'_>) {
+        let backed_off = self.tcb.timers.retransmits > 0 && self.tcb.rtt.backoff > 0;
+        if backed_off && seq == self.tcb.snd.una && self.flight() > 0 && self.ca_state() == CaState::Loss {
+            self.tcb.rtt.backoff -= 1;
+            self.arm_rto_of_oldest(env);
+        }
     }
 }

@@ -70,8 +70,8 @@ impl Connection {
         let (seq, end, rcv) = (segment.seq(), segment.end(), &self.tcb.rcv);
         let edge = rcv.nxt + self.receive_window();
         let is_old = end.lt(rcv.last_ack_sent);
-        // The peer's FIN counts as queued data.
-        let queued = !self.receive_queue.is_empty() || self.peer_has_closed();
+        // The peer's FIN counts as queued data, until the application closes.
+        let queued = !self.receive_queue.is_empty() || (self.peer_has_closed() && !self.is_orphan());
         let queued = queued && env.config.linux_release >= LINUX_6_17;
         if is_old {
             Some(if segment.len() > 0 { DropReason::Duplicate } else { DropReason::OutOfWindow })
@@ -109,6 +109,7 @@ impl Connection {
     pub(super) fn is_predicted_by_linux(&self, segment: &Segment<'_>) -> bool {
         let (snd, rcv) = (&self.tcb.snd, &self.tcb.rcv);
         let has_memory = segment.payload.is_empty()
+            || self.unsent() > 0
             || self.bytes_received > 0
             || self.bytes_acked > 0
             || self.flight() > 0;
@@ -134,11 +135,18 @@ impl Connection {
     // DRILL-X51
     pub(super) fn is_reordered_ack(&self, segment: &Segment<'_>) -> bool {
         let (snd, rcv) = (&self.tcb.snd, &self.tcb.rcv);
-        let window = self.advertised_by(segment);
         let is_pure = segment.flags().ack() && segment.len() == 0;
         let repeats = segment.seq() == rcv.nxt && segment.ack() == snd.una;
-        let news = snd.wl1.lt(segment.seq()) || window > snd.wnd || window == 0;
-        is_pure && (segment.seq().lt(rcv.nxt) || (repeats && !news))
+        is_pure && (segment.seq().lt(rcv.nxt) || (repeats && !self.takes_window(segment)))
+    }
+
+    /// Whether Linux takes the window of a segment that acknowledges nothing new: one with the numbers of the last may have
+    /// been overtaken, unless its window is larger, or closed.
+    // DRILL-X58
+    pub(super) fn takes_window(&self, segment: &Segment<'_>) -> bool {
+        let (snd, window) = (&self.tcb.snd, self.advertised_by(segment));
+        let same = snd.wl1 == segment.seq();
+        snd.wl1.lt(segment.seq()) || (same && (window > snd.wnd || window == 0))
     }
 
     /// There is a sign of loss: the next ACKs are not delayed.
@@ -216,7 +224,14 @@ impl Connection {
         if self.tcb.state == State::CloseWait { Error::BrokenPipe } else { Error::ConnectionReset }
     }
 
-    fn is_half_closed_orphan(&self) -> bool {
+    /// An ACK has turned an orphan into that: old text beside it gets no answer.
+    // DRILL-X57
+    pub(super) fn forgets_text(&self, segment: &Segment<'_>, was: State) -> bool {
+        let turned = was == State::FinWait1 && self.is_orphan() && self.fin_is_acknowledged();
+        turned && !segment.flags().fin() && segment.end().le(self.tcb.rcv.nxt)
+    }
+
+    pub(super) fn is_half_closed_orphan(&self) -> bool {
         self.tcb.state == State::FinWait2 && self.is_orphan()
     }
 
@@ -224,16 +239,18 @@ impl Connection {
     // DRILL-X57
     fn check_for_half_closed_orphan(&mut self, segment: &Segment<'_>, env: &mut Env<'_>) -> Check {
         let (seq, end, flags, rcv) = (segment.seq(), segment.end(), segment.flags(), &self.tcb.rcv);
+        let timestamps = segment.options().timestamps.filter(|_| self.tcb.ts.on);
+        let is_old = timestamps.is_some_and(|timestamps| self.tcb.ts.is_ahead_of(timestamps.val));
         let edge = rcv.nxt + self.receive_window();
         let in_window =
             seq == rcv.nxt || (end.gt(rcv.nxt) && seq.lt(edge)) || (seq == edge && segment.len() == 0);
-        if !in_window {
+        if is_old || !in_window {
             let limited = segment.len() == 0 || flags.syn();
             self.tcb.ack.now |= !limited;
             if limited {
                 self.acknowledge_invalid(false, env);
             }
-            return Err(Outcome::Dropped(DropReason::OutOfWindow));
+            return Err(Outcome::Dropped(if is_old { DropReason::Paws } else { DropReason::OutOfWindow }));
         }
         let reset = Err(Outcome::Closed(Closed { error: None, rst: true }));
         if flags.rst() {

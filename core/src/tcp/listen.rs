@@ -264,6 +264,9 @@ impl HalfOpen {
         let window_len = u32::from(syn_window(offered.0.rcvbuf, offered.1, env.config)).max(1);
         let in_window = segment.seq().within(nxt, window_len);
         if flags.rst() {
+            // Linux takes the right edge for inside. DRILL-X52
+            let edge = env.config.follows_linux() && segment.len() == 0;
+            let in_window = segment.seq().within(nxt, window_len + u32::from(edge));
             return match (segment.seq() == nxt, in_window) {
                 (true, _) => Delete(DropReason::HalfOpenRst),
                 // DRILL-F18
@@ -313,6 +316,10 @@ impl HalfOpen {
         }
         let acceptable = in_window || (segment.len() > 0 && (segment.end() - 1).within(nxt, window_len));
         match (flags.ack(), acceptable) {
+            // DRILL-X57
+            (false, false) if env.config.follows_linux() => {
+                self.acknowledge(offered, ReplyReason::HalfOpenAck, DropReason::OutOfWindow, env)
+            }
             (false, _) => Dropped(DropReason::NoAck),
             (true, false) => {
                 self.acknowledge(offered, ReplyReason::HalfOpenAck, DropReason::OutOfWindow, env)

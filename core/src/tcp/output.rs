@@ -4,6 +4,7 @@
 //! of the handshake, retransmissions, new data and the FIN, probes, and last a bare ACK.
 
 use super::mtu::PmtuProbe;
+use super::recovery::undo::Frto;
 use super::segment::{Outgoing, Reply, header_of};
 use super::tcb::{AckKind, Connection, Env, Origin};
 use crate::counters::ReplyReason;
@@ -37,6 +38,7 @@ impl Connection {
         }
         self.next_retransmission(out, env)
             || self.next_data(segmentation_offload, out, env)
+            || self.repair_without_new_data(out, env)
             || self.next_probe(out, env)
             || self.next_ack(out, env)
     }
@@ -115,6 +117,18 @@ impl Connection {
         self.next_loss_probe(out, env)
     }
 
+    /// After a timeout new data was due first, by F-RTO, and none could leave: the repair goes on.
+    // DRILL-X17
+    #[inline]
+    fn repair_without_new_data(&mut self, out: &mut Outgoing, env: &mut Env<'_>) -> bool {
+        let waits = self.has_retransmission() && self.tcb.snd.nxt == self.tcb.snd.recover;
+        if waits && let Some(flight) = self.flight.as_mut().filter(|flight| flight.frto == Frto::NewData) {
+            flight.frto = Frto::Off;
+            return self.next_retransmission(out, env);
+        }
+        false
+    }
+
     pub(super) fn resend(&mut self, start: SeqNum, len: u32, out: &mut Outgoing, env: &mut Env<'_>) {
         env.counters.retrans_segs += 1;
         self.rare().total_retrans += 1;
@@ -124,6 +138,7 @@ impl Connection {
         }
         let fin = self.tcb.snd.fin_sent && start + len == self.tcb.snd.nxt;
         let payload = len - u32::from(fin);
+        self.note_resent(start, payload, fin);
         let flags = if fin { Flags::FIN } else { Flags::default() };
         self.data_segment(start, payload as usize, flags, out, env);
     }
@@ -155,7 +170,7 @@ impl Connection {
             }
         }
         if env.config.tcp_gso_quanta && !self.is_paced(env.config) {
-            let limits = (window, room, mss as u32);
+            let limits = (window, mss as u32);
             let sent = self.next_in_quanta((unsent, fin_due), limits, segmentation_offload, out, env);
             self.note_limit(sent, env);
             return sent;
@@ -301,6 +316,9 @@ impl Connection {
     /// Reduces cwnd after idling for longer than an RTO: it no longer reflects the state of the path (5681-12).
     #[inline]
     fn restart_after_idle(&mut self, env: &Env<'_>) {
+        if env.config.follows_linux() && !self.takes_note_of_write() {
+            return;
+        }
         let started = self.bytes_acked > 0;
         if self.flight() > 0 || !env.config.tcp_slow_start_after_idle || !started {
             return;
@@ -315,7 +333,8 @@ impl Connection {
             let window = super::congestion::initial_window(env.initial_segments(&self.tcb.tuple), mss);
             if env.config.follows_linux() {
                 let timeouts = u128::from(idle - 1) / rto.as_millis().max(1);
-                self.congestion.decay(window, u32::try_from(timeouts).unwrap_or(u32::MAX), mss);
+                let timeouts = u32::try_from(timeouts).unwrap_or(u32::MAX);
+                self.congestion.decay(window, timeouts, mss, env.tick());
             } else {
                 self.congestion.idle(window);
             }
@@ -342,11 +361,13 @@ impl Connection {
         self.note_out(end.since(start));
         self.tcb.snd.nxt = end;
         self.tcb.snd.fin_sent |= flags.fin();
-        self.tcb.snd.pending.window_probe = false;
+        let probe = std::mem::take(&mut self.tcb.snd.pending.window_probe);
         self.tcb.timers.persist = None;
         self.tcb.rtt.start(end, env.now);
         self.note_packet_size(end, payload);
-        if self.tcb.timers.retransmit.is_none() {
+        if env.config.follows_linux() {
+            self.time_new_data_as_linux(probe, env);
+        } else if self.tcb.timers.retransmit.is_none() {
             self.arm_retransmit(env);
             self.arm_loss_probe(self.flight(), env);
         } else if !self.tail.is_timed() || before <= u32::from(self.payload_mss()) {
@@ -429,7 +450,7 @@ impl Connection {
 
     /// SND.NXT, or the right edge of the window if the peer has shrunk it: the peer need not accept a number beyond
     /// it. Linux does the same. A shortfall below one unit of the window scale is rounding, not shrinking.
-    fn acceptable_seq(&self) -> SeqNum {
+    pub(crate) fn acceptable_seq(&self) -> SeqNum {
         let snd = &self.tcb.snd;
         let edge = snd.una + snd.wnd;
         let synchronized = self.tcb.state != State::SynReceived;

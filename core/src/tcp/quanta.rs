@@ -1,8 +1,11 @@
 //! The send queue in quanta, as Linux keeps it in buffers for segmentation offload. The boundaries of writes decide
 //! where bursts end, which of them carry PSH, and how much a writer may queue.
 
+mod segments;
+
 use std::collections::VecDeque;
 
+use super::congestion::Sent;
 use super::limits::Limits;
 use super::segment::Outgoing;
 use super::tcb::{Connection, Env};
@@ -32,12 +35,22 @@ pub(crate) struct Quanta {
     haste: Haste,
     /// The last write said that more follows.
     more: bool,
+    /// The last write stopped in the middle, and goes on.
+    stopped: bool,
+    /// A write has begun a quantum since data left, or the peer has changed its window.
+    begun: bool,
+    /// A write, or the peer, has asked for more to be sent.
+    asked: bool,
+    /// Payload of full segments since then; 0: none was sent.
+    mss: u16,
     /// Segments that the peer acknowledged.
     delivered: u64,
-    /// Those of them that the congestion window has seen.
-    counted: u64,
-    /// The FIN left by itself, and is sent again by itself.
-    fin_alone: bool,
+    /// The last round trip by which RACK judges after a timeout, in microseconds.
+    pub(super) rack_rtt: u32,
+    /// The FIN left in one segment with data.
+    fin_with_data: bool,
+    /// Segments left since it was last judged whether they use the congestion window.
+    unjudged: bool,
     /// A write found no room, and nobody was woken since.
     pub(super) starved: bool,
     pub(super) limits: Limits,
@@ -46,6 +59,8 @@ pub(crate) struct Quanta {
 #[derive(Clone, Copy, Debug, Hash)]
 struct Quantum {
     end: SeqNum,
+    /// Payload of its segments; 0: it was not sent.
+    mss: u16,
     /// Its last segment carries PSH.
     push: bool,
     /// Nothing is appended to it (`MSG_EOR`).
@@ -71,8 +86,8 @@ enum Choice {
     Burst(SeqNum),
     /// Windows or Nagle's rule hold it back.
     Wait,
-    /// It waits for the next ACK, to be longer.
-    Defer,
+    /// It waits for the next ACK, to be longer; whether the congestion window cut it.
+    Defer(bool),
 }
 
 impl Quanta {
@@ -84,9 +99,14 @@ impl Quanta {
             pushed: from,
             haste: Haste::No,
             more: false,
+            stopped: false,
+            begun: false,
+            asked: true,
+            mss: 0,
             delivered: 0,
-            counted: 0,
-            fin_alone: false,
+            rack_rtt: 0,
+            fin_with_data: false,
+            unjudged: false,
             starved: false,
             limits: Limits::default(),
         }
@@ -97,17 +117,9 @@ impl Quanta {
         self.list.iter().position(|quantum| quantum.end.gt(nxt)).unwrap_or(self.list.len())
     }
 
-    /// Drops what is acknowledged.
-    pub(crate) fn keep_up_with(&mut self, from: SeqNum, una: SeqNum, mss: u32) {
-        let mut from = from;
-        while let Some(front) = self.list.front().filter(|quantum| from.lt(una) && quantum.end.gt(from)) {
-            let end = if front.end.lt(una) { front.end } else { una };
-            self.delivered += u64::from(end.since(from).div_ceil(mss));
-            from = end;
-            if front.end.le(una) {
-                self.list.pop_front();
-            }
-        }
+    /// Drops what is acknowledged, `delivered` segments.
+    pub(crate) fn keep_up_with(&mut self, una: SeqNum, delivered: u32) {
+        self.delivered += u64::from(delivered);
         while self.list.front().is_some_and(|quantum| quantum.end.le(una)) {
             self.list.pop_front();
         }
@@ -119,7 +131,8 @@ impl Quanta {
     /// The peer has answered: a deferred burst may leave, and so may what a write held back.
     pub(crate) fn resume(&mut self) {
         self.more = false;
-        if self.haste == Haste::Rest {
+        (self.asked, self.mss) = (true, 0);
+        if matches!(self.haste, Haste::Rest | Haste::All) {
             self.haste = Haste::No;
         }
     }
@@ -127,12 +140,6 @@ impl Quanta {
     /// Segments that the peer acknowledged.
     pub(crate) fn delivered(&self) -> u64 {
         self.delivered
-    }
-
-    /// Segments that the peer acknowledged since this was asked last.
-    fn fresh(&mut self) -> u32 {
-        let fresh = self.delivered - std::mem::replace(&mut self.counted, self.delivered);
-        u32::try_from(fresh).unwrap_or(u32::MAX)
     }
 
     /// Whether a segment that ends there carries PSH: at the end of a write, and of a burst of several segments.
@@ -157,13 +164,7 @@ impl Quanta {
             (end, closed) = (next.end, next.closed);
         }
         // The FIN follows.
-        if closed { end.min(start + mss) } else { start + mss }
-    }
-
-    /// Whether the FIN left by itself. Linux sends it again so.
-    // DRILL-X15
-    pub(crate) fn fin_is_alone(&self) -> bool {
-        self.fin_alone
+        if closed && !self.fin_with_data { end.min(start + mss) } else { start + mss }
     }
 
     /// The bytes that the queue takes of the send buffer.
@@ -171,22 +172,23 @@ impl Quanta {
         bytes + OVERHEAD * self.list.len()
     }
 
-    /// Puts a boundary at `end`: what lies between it and `nxt` is one quantum, whose end may carry PSH.
-    fn cut(&mut self, nxt: SeqNum, end: SeqNum, push: bool) {
+    /// Puts a boundary at `end`: what lies between it and `nxt` is one quantum of segments of `mss` bytes, whose end may
+    /// carry PSH.
+    fn cut(&mut self, nxt: SeqNum, end: SeqNum, mss: u16, push: bool) {
         let index = self.head(nxt);
         while self.list.get(index).is_some_and(|quantum| quantum.end.lt(end)) {
             self.list.remove(index);
         }
         match self.list.get_mut(index) {
-            Some(quantum) if quantum.end == end => quantum.push |= push,
-            _ => self.list.insert(index, Quantum { end, push, closed: false }),
+            Some(quantum) if quantum.end == end => (quantum.push, quantum.mss) = (quantum.push || push, mss),
+            _ => self.list.insert(index, Quantum { end, mss, push, closed: false }),
         }
     }
 
     /// Puts what a path MTU probe takes from its neighbours into a quantum of its own.
     // DRILL-X28
     pub(super) fn take_for_probe(&mut self, nxt: SeqNum, end: SeqNum) {
-        self.cut(nxt, end, false);
+        self.cut(nxt, end, end.since(nxt) as u16, false);
     }
 
     /// A write goes on after what leaves now.
@@ -238,6 +240,8 @@ impl Connection {
         let nxt = nxt.max(start);
         let quanta = self.quanta_mut();
         quanta.haste = Haste::No;
+        let goes_on = std::mem::take(&mut quanta.stopped);
+        (quanta.asked, quanta.mss) = (true, 0);
         let mut taken = 0;
         if len == 0 {
             return 0;
@@ -261,7 +265,8 @@ impl Connection {
                         quanta.starved = true;
                         return taken;
                     }
-                    quanta.list.push_back(Quantum { end, push: false, closed: false });
+                    quanta.list.push_back(Quantum { end, mss: 0, push: false, closed: false });
+                    quanta.begun = true;
                     goal
                 }
             };
@@ -271,7 +276,7 @@ impl Connection {
             let forced = end.since(quanta.pushed) > max_wnd / 2;
             let Some(last) = quanta.list.back_mut() else { return taken };
             last.end = end;
-            if taken == count {
+            if taken == count && !goes_on {
                 last.push = false;
             }
             if taken == len {
@@ -284,11 +289,11 @@ impl Connection {
             }
             if forced {
                 quanta.mark_push();
-                quanta.haste = Haste::All;
+                (quanta.haste, quanta.stopped) = (Haste::All, true);
                 return taken;
             }
             if quanta.head(nxt) + 1 == quanta.list.len() {
-                quanta.haste = Haste::One;
+                (quanta.haste, quanta.stopped) = (Haste::One, true);
                 return taken;
             }
         }
@@ -297,19 +302,19 @@ impl Connection {
     /// Makes quanta of what was queued otherwise: before the connection was there, or in one piece.
     pub(super) fn cover_queue(&mut self) {
         let (goal, end, nxt) = (self.quantum_goal(), self.end_of_queue(), self.tcb.snd.nxt);
-        let start = self.start_of_queue();
+        let (start, mss) = (self.start_of_queue(), self.payload_len_limit());
         let quanta = self.quanta_mut();
         let mut last = quanta.list.back().map_or(start, |last| last.end);
         if last.ge(end) {
             return;
         }
         if last.lt(nxt) && nxt.lt(end) {
-            quanta.list.push_back(Quantum { end: nxt, push: true, closed: true });
+            quanta.list.push_back(Quantum { end: nxt, mss, push: true, closed: true });
             last = nxt;
         }
         while last.lt(end) {
             last = if end.since(last) > goal { last + goal } else { end };
-            quanta.list.push_back(Quantum { end: last, push: last == end, closed: false });
+            quanta.list.push_back(Quantum { end: last, mss: 0, push: last == end, closed: false });
         }
     }
 
@@ -332,56 +337,14 @@ impl Connection {
         sndbuf.saturating_sub(held) >= held / 2 && 2 * self.unsent() < self.options.notsent_lowat as usize
     }
 
-    /// Segments that were sent and not acknowledged, where none is known to be lost or delivered.
-    pub(crate) fn segments_out(&self) -> Option<u32> {
-        let (quanta, mss) = (self.quanta()?, u32::from(self.payload_mss()));
-        let (mut from, mut count, nxt) = (self.start_of_queue(), 0, self.tcb.snd.nxt);
-        for quantum in &quanta.list {
-            if !from.lt(nxt) {
-                break;
-            }
-            let end = if quantum.end.lt(nxt) { quantum.end } else { nxt };
-            count += end.since(from).div_ceil(mss);
-            from = end;
-        }
-        Some(count + u32::from(from.lt(nxt)))
-    }
-
     /// Whether the peer's window, and not congestion control, holds back the next segment.
     // DRILL-X19
     pub(super) fn window_is_short(&self, quanta: &Quanta) -> bool {
         let (mss, nxt) = (u32::from(self.payload_mss()), self.tcb.snd.nxt);
-        let (edge, room) = (self.tcb.snd.una + self.tcb.snd.wnd, self.congestion_room());
+        let edge = self.tcb.snd.una + self.tcb.snd.wnd;
         let window = if nxt.lt(edge) { edge.since(nxt) } else { 0 };
         let next = quanta.list.get(quanta.head(nxt)).map_or(mss, |head| head.end.since(nxt).min(mss));
-        self.quota(mss, room).0 > 0 && window < next
-    }
-
-    /// The bytes of an ACK, and those in flight before it, as Linux's congestion control has them: of full segments, however
-    /// short they were. Where SACK blocks say what was delivered, they stay bytes.
-    // DRILL-X05
-    pub(super) fn in_full_segments(&mut self, acked: u32, flight: u32, calm: bool) -> (u32, u32) {
-        let mss = u32::from(self.payload_mss());
-        let Some(fresh) = self.rare.as_mut().and_then(|rare| rare.quanta.as_mut()).map(|q| q.fresh()) else {
-            return (acked, flight);
-        };
-        match self.segments_out() {
-            Some(out) if calm && self.is_calm() => {
-                let full = |segments: u32| segments.saturating_mul(mss);
-                (acked.max(full(fresh)), flight.max(full(out.saturating_add(fresh))))
-            }
-            _ => (acked, flight),
-        }
-    }
-
-    /// The segments that congestion control permits now, and its whole window.
-    fn quota(&self, mss: u32, room: u32) -> (u32, u32) {
-        let cwnd = (self.congestion.cwnd() / mss).max(1);
-        let free = match (&self.flight, self.segments_out()) {
-            (None, Some(out)) => cwnd.saturating_sub(out),
-            _ => room / mss,
-        };
-        (free, cwnd)
+        self.quota().0 > 0 && window < next
     }
 
     /// The most segments of a burst.
@@ -417,44 +380,46 @@ impl Connection {
     pub(super) fn next_in_quanta(
         &mut self,
         (unsent, fin_due): (usize, bool),
-        (window, room, mss): (u32, u32, u32),
+        (window, mss): (u32, u32),
         offload: bool,
         out: &mut Outgoing,
         env: &mut Env<'_>,
     ) -> bool {
         self.cover_queue();
         let nxt = self.tcb.snd.nxt;
+        let mss = self.mss_of_turn(mss);
         let leaving = self.quanta().and_then(|quanta| quanta.burst).filter(|(end, _)| end.gt(nxt));
-        let end = match leaving {
-            Some((end, _)) => Some(end),
-            None => match self.choose_burst(fin_due, window, room, mss, env) {
-                Choice::Burst(end) => Some(end),
-                Choice::Wait => None,
-                Choice::Defer => {
+        let (mut end, mut by_window) = (leaving.map(|(end, _)| end), false);
+        if leaving.is_none() {
+            match self.choose_burst(fin_due, window, mss, env) {
+                Choice::Burst(chosen) => end = Some(chosen),
+                Choice::Wait => {}
+                Choice::Defer(cut) => {
+                    by_window = cut;
                     self.quanta_mut().haste = Haste::Rest;
-                    None
                 }
-            },
-        };
-        let (free, _) = self.quota(mss, room);
+            }
+        }
+        let (free, _) = self.quota();
         self.tcb.snd.cwnd_limited = unsent as u32 > free.saturating_mul(mss);
         let Some(end) = end else {
             // The FIN is a segment like others. DRILL-X60
             let held = free == 0 && env.config.follows_linux();
             if unsent == 0 && fin_due && window > 0 && !held {
-                self.quanta_mut().fin_alone = true;
                 self.first_transmission(0, Flags::FIN, None, out, env);
+                self.note_left(env);
                 return true;
             }
+            self.judge_use(by_window, env);
             if self.flight() == 0 {
                 self.arm_persist(env);
             }
             return false;
         };
+        let probe = self.tcb.snd.pending.window_probe;
         if leaving.is_none() {
-            let probe = self.tcb.snd.pending.window_probe;
             let quanta = self.quanta_mut();
-            quanta.cut(nxt, end, probe);
+            quanta.cut(nxt, end, mss as u16, probe);
             quanta.burst = Some((end, end.since(nxt) > mss));
         }
         let rest = end.since(nxt) as usize;
@@ -463,27 +428,85 @@ impl Connection {
         let fin = fin_due && payload == unsent && window as usize > payload;
         let flags = if fin { Flags::FIN } else { Flags::default() };
         let segment_size = (payload > mss as usize).then_some(mss as u16);
-        let probe = self.tcb.snd.pending.window_probe;
+        self.quanta_mut().fin_with_data |= fin;
         self.first_transmission(payload, flags, segment_size, out, env);
-        if !(probe && env.config.follows_linux()) {
-            // Nagle's rule of Linux does not look at what the override timer sent. DRILL-X64
-            self.note_small_segment(payload, mss as usize);
-        }
+        let quanta = self.quanta_mut();
         if payload == rest {
-            let quanta = self.quanta_mut();
             quanta.burst = None;
             if quanta.haste == Haste::One {
                 quanta.haste = Haste::Rest;
             }
         }
+        // Linux's rules of Nagle and of the window do not look at what the override timer sent. DRILL-X64
+        if !(probe && env.config.follows_linux()) {
+            self.note_small_segment(payload, mss as usize);
+            self.note_left(env);
+        }
         true
     }
 
-    fn choose_burst(&self, fin_due: bool, window: u32, room: u32, mss: u32, env: &Env<'_>) -> Choice {
+    /// Linux looks whether the connection idled when a write begins a quantum, and when the peer changes its window.
+    // DRILL-X10
+    pub(super) fn note_begun(&mut self) {
+        if self.flight() == 0
+            && let Some(quanta) = self.rare.as_mut().and_then(|rare| rare.quanta.as_mut())
+        {
+            quanta.begun = true;
+        }
+    }
+
+    pub(super) fn takes_note_of_write(&mut self) -> bool {
+        let quanta = self.rare.as_mut().and_then(|rare| rare.quanta.as_mut());
+        quanta.is_none_or(|quanta| std::mem::take(&mut quanta.begun))
+    }
+
+    /// All that leaves at once has segments of one size, also if the first of them had a D-SACK.
+    fn mss_of_turn(&mut self, mss: u32) -> u32 {
+        let quanta = self.quanta_mut();
+        if quanta.mss == 0 || u32::from(quanta.mss) > mss {
+            quanta.mss = mss as u16;
+        }
+        quanta.mss.into()
+    }
+
+    /// A segment left. If nothing follows, it is judged whether they use the congestion window.
+    pub(super) fn note_left(&mut self, env: &Env<'_>) {
+        self.quanta_mut().unjudged = true;
+        if self.unsent() == 0 && (self.tcb.snd.fin_sent || !self.tcb.snd.fin_queued) {
+            self.judge_use(false, env);
+        }
+    }
+
+    /// Nothing more leaves now. `by_window`: a burst waits since the congestion window cut it.
+    // DRILL-X06
+    fn judge_use(&mut self, by_window: bool, env: &Env<'_>) {
+        if !env.config.follows_linux() {
+            return;
+        }
+        let (free, _) = self.quota();
+        let quanta = self.quanta_mut();
+        let (left, asked) = (std::mem::take(&mut quanta.unjudged), std::mem::take(&mut quanta.asked));
+        let limited = by_window || free == 0;
+        if left || (limited && asked) {
+            let restart = env.config.tcp_slow_start_after_idle && self.ca_state() == CaState::Open;
+            let sent = Sent {
+                una: self.tcb.snd.una,
+                nxt: self.tcb.snd.nxt,
+                out: self.segments_out().unwrap_or(0),
+                limited,
+                now: env.tick(),
+                rto: self.tcb.rtt.backed_off_micros(env.config),
+                restart: restart.then(|| env.initial_segments(&self.tcb.tuple).into()),
+            };
+            self.congestion.sent_as_linux(&sent, self.payload_mss().into());
+        }
+    }
+
+    fn choose_burst(&self, fin_due: bool, window: u32, mss: u32, env: &Env<'_>) -> Choice {
         let (Some(quanta), nxt) = (self.quanta(), self.tcb.snd.nxt) else { return Choice::Wait };
         let index = quanta.head(nxt);
         let Some(head) = quanta.list.get(index) else { return Choice::Wait };
-        let (free, cwnd) = self.quota(mss, room);
+        let (free, cwnd) = self.quota();
         let probe = self.tcb.snd.pending.window_probe;
         if (free == 0 && !probe) || quanta.haste == Haste::Rest {
             return Choice::Wait;
@@ -515,7 +538,8 @@ impl Connection {
         }
         let whole = fin || quanta.list.iter().any(|quantum| quantum.end == end && quantum.closed);
         if quanta.haste != Haste::One && self.defers((len, tail, whole), (window, free), (cwnd, most), env) {
-            return Choice::Defer;
+            let by_cwnd = free * u32::from(self.payload_mss());
+            return Choice::Defer(by_cwnd < window && by_cwnd <= len);
         }
         let (allowed, needed) = (mss * quota, len.min(window));
         let partial = needed % mss;
@@ -527,6 +551,41 @@ impl Connection {
             needed
         };
         Choice::Burst(nxt + len.min(limit))
+    }
+
+    /// The end of the segment of new data that a loss probe may be, whatever Linux would hold back for Nagle's rule.
+    // DRILL-X15
+    pub(super) fn end_of_probe(&mut self, mss: u32) -> SeqNum {
+        self.cover_queue();
+        let (nxt, end) = (self.tcb.snd.nxt, self.end_of_queue());
+        let Some(quanta) = self.quanta() else { return end };
+        let index = quanta.head(nxt);
+        match (quanta.list.get(index), quanta.list.get(index + 1)) {
+            (Some(head), Some(_)) if !head.closed => end.min(nxt + mss),
+            (Some(head), _) => head.end.min(nxt + mss),
+            (None, _) => end,
+        }
+    }
+
+    /// A loss probe of new data is to leave, up to `end`.
+    pub(super) fn cut_probe(&mut self, end: SeqNum, fin: bool) {
+        let (nxt, mss) = (self.tcb.snd.nxt, self.payload_len_limit());
+        let quanta = self.quanta_mut();
+        if end.gt(nxt) {
+            quanta.cut(nxt, end, mss, false);
+            quanta.fin_with_data |= fin;
+        }
+    }
+
+    /// Lost data, or a loss probe, leaves as one segment.
+    pub(super) fn note_resent(&mut self, start: SeqNum, payload: u32, fin: bool) {
+        let una = self.start_of_queue();
+        if payload > 0
+            && let Some(quanta) = self.rare.as_mut().and_then(|rare| rare.quanta.as_mut())
+        {
+            quanta.join(una, start, start + payload);
+            quanta.fin_with_data |= fin;
+        }
     }
 
     /// Whether a burst that a window cuts waits for the next ACK, to be longer (Linux's `tcp_tso_should_defer`).

@@ -97,12 +97,11 @@ impl Connection {
         let fits = &fresh[..fresh.len().min(room)];
         let excess = fresh.len() > fits.len();
         // Report only the first duplicate range (2883-1).
-        let end = start + fits.len() as u32;
+        // Linux reports the number of a FIN too. DRILL-X53
+        let fin = u32::from(segment.flags().fin() && env.config.follows_linux());
+        let end = start + fits.len() as u32 + fin;
         if skip > 0 {
-            // Linux reports the number of a FIN too. DRILL-X53
-            let fin = segment.flags().fin() && env.config.follows_linux();
-            let len = payload.len() as u32 + u32::from(fin);
-            self.note_duplicate(seq, seq + (skip as u32).min(len));
+            self.note_duplicate(seq, seq + (skip as u32).min(payload.len() as u32 + fin));
         } else if let Some((left, right)) = self.reassembly.as_ref().and_then(|r| r.overlap(start, end)) {
             self.note_duplicate(left, right);
         }

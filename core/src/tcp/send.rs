@@ -23,13 +23,15 @@ impl Connection {
         let una = self.tcb.snd.una;
         let (before, rtt) = (Before::of(self), self.round_trip_of(ack, env));
         let sample = self.sample_of(ack, env);
-        let repeats = self.repeats_last_ack(segment);
+        self.note_rack_rtt(rtt.filter(|_| ack.gt(una) && self.covers_segment(ack)), env);
+        let repeats = self.repeats_last_ack(segment, env);
         let duplicate = repeats && before.flight > 0;
         if env.config.follows_linux() {
             // DRILL-X61
             self.soft_error = None;
         }
         self.update_window(segment, env);
+        self.restart_persist_as_linux(env);
         self.resume_quanta();
         let sack_news = self.deliver(segment, env);
         self.end_loss_probe(segment, repeats, env);
@@ -74,11 +76,15 @@ impl Connection {
     #[inline]
     pub(crate) fn update_window(&mut self, segment: &Segment<'_>, env: &Env<'_>) {
         let window = self.advertised_by(segment);
+        let (seq, ack, linux) = (segment.seq(), segment.ack(), env.config.follows_linux());
+        let taken = linux && self.takes_window(segment);
+        let snd = &self.tcb.snd;
+        let same = !linux && snd.wl1 == seq && snd.wl2.le(ack);
+        let newer = ack.gt(snd.una) || snd.wl1.lt(seq) || same || taken;
+        if linux && newer && ack.ge(snd.una) && window != snd.wnd && self.unsent() > 0 {
+            self.note_begun();
+        }
         let snd = &mut self.tcb.snd;
-        let (seq, ack) = (segment.seq(), segment.ack());
-        // Linux takes the same numbers for a segment that was overtaken, unless its window is larger, or closed. DRILL-X58
-        let same = if env.config.follows_linux() { window > snd.wnd || window == 0 } else { snd.wl2.le(ack) };
-        let newer = ack.gt(snd.una) || snd.wl1.lt(seq) || (snd.wl1 == seq && same);
         if newer && ack.ge(snd.una) {
             (snd.wnd, snd.wl1, snd.wl2) = (window, seq, ack);
             snd.max_wnd = snd.max_wnd.max(window);
@@ -93,11 +99,13 @@ impl Connection {
     }
 
     /// Tests the strict definition of a duplicate ACK (5681-9), if something is in flight.
-    fn repeats_last_ack(&self, segment: &Segment<'_>) -> bool {
-        segment.payload.is_empty()
-            && segment.len() == 0
-            && segment.ack() == self.tcb.snd.una
-            && self.advertised_by(segment) == self.tcb.snd.wnd
+    fn repeats_last_ack(&self, segment: &Segment<'_>, env: &Env<'_>) -> bool {
+        // Linux asks whether it takes the window. DRILL-X58
+        let same_window = match env.config.follows_linux() {
+            true => !self.takes_window(segment),
+            false => self.advertised_by(segment) == self.tcb.snd.wnd,
+        };
+        segment.len() == 0 && segment.ack() == self.tcb.snd.una && same_window
     }
 
     /// Bytes that the application may write.
@@ -133,14 +141,18 @@ impl Connection {
         let acked = ack.since(self.tcb.snd.una);
         let fin = u32::from(self.tcb.snd.fin_sent && ack == self.tcb.snd.nxt);
         // Linux stays in CWR until an ACK covers what follows: then CWR has arrived.
-        let past = !env.config.follows_linux() || ack.gt(self.tcb.snd.recover);
+        let linux = env.config.follows_linux();
+        let past = !linux || ack.gt(self.tcb.snd.recover);
+        let covers = !linux || self.covers_segment(ack);
         let before = std::mem::replace(&mut self.tcb.snd.una, ack);
         self.keep_up_with(before, ack);
         if acked > fin {
             self.bytes_acked += u64::from(acked - fin);
             self.send_queue.release((acked - fin) as usize, env.pool);
         }
-        self.measure(ack, sample, segment, env);
+        if covers {
+            self.measure(ack, sample, segment, env);
+        }
         self.confirm_path(ack, env);
         (self.tcb.timers.retransmits, self.tcb.timers.window_probes) = (0, 0);
         self.soft_error = None;
@@ -155,6 +167,10 @@ impl Connection {
         if self.flight() == 0 {
             self.stop_retransmit();
             self.close_flight(env);
+        } else if linux {
+            if covers {
+                self.restart_timer_as_linux(env);
+            }
         } else if !keep_timer {
             self.restart_retransmit(env);
             self.arm_loss_probe(self.flight(), env);
@@ -167,14 +183,14 @@ impl Connection {
     /// Raises stored sequence numbers to SND.UNA. Otherwise they would appear to lie ahead of it after 2^31 bytes.
     #[inline]
     fn keep_up_with(&mut self, before: SeqNum, una: SeqNum) {
-        let mss = u32::from(self.payload_mss());
         self.tcb.snd.recover = self.tcb.snd.recover.max(una);
         self.tcb.ecn.keep_up_with(una);
         self.small_end = self.small_end.max(una);
+        let delivered = self.segments_acked(before);
         if let Some(rare) = self.rare.as_mut() {
             rare.urgent_end = rare.urgent_end.filter(|end| end.gt(una));
             if let Some(quanta) = &mut rare.quanta {
-                quanta.keep_up_with(before, una, mss);
+                quanta.keep_up_with(una, delivered);
             }
         }
     }
@@ -185,16 +201,20 @@ impl Connection {
     fn delivered_since(&self, before: Before, advanced: u32, env: &Env<'_>) -> u32 {
         let left = self.flight.as_ref().map_or(0, |flight| flight.left());
         let counts = advanced > 0 || self.reordering.distance > u16::from(env.config.tcp_reordering);
-        if counts { (advanced + left).saturating_sub(before.left) } else { 0 }
+        match (before.segments_left, self.segments_left()) {
+            _ if !counts => 0,
+            // A short segment counts as a whole.
+            (Some(before), Some(now)) => before.saturating_sub(now) * u32::from(self.payload_mss()),
+            _ => (advanced + left).saturating_sub(before.left),
+        }
     }
 
     /// Updates the congestion window, once losses are detected.
     #[inline]
     pub(super) fn grow_window(&mut self, before: Before, rtt: Option<u32>, env: &Env<'_>) {
-        let (mut newly_acked, mut prior_flight) = (self.tcb.snd.una.since(before.una), before.flight);
+        let mut newly_acked = self.tcb.snd.una.since(before.una);
         if env.config.follows_linux() {
             newly_acked = self.delivered_since(before, newly_acked, env);
-            (newly_acked, prior_flight) = self.in_full_segments(newly_acked, prior_flight, before.is_calm());
         }
         if newly_acked == 0 {
             return;
@@ -212,7 +232,7 @@ impl Connection {
             una: snd.una,
             nxt: snd.nxt,
             newly_acked,
-            prior_flight,
+            prior_flight: before.flight,
             mss,
             cwnd_limited: snd.cwnd_limited,
             restart: restart.then(|| initial_window(env.initial_segments(&self.tcb.tuple), mss)),

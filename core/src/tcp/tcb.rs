@@ -644,10 +644,8 @@ impl Connection {
     pub(crate) fn set_options(&mut self, options: Arc<SocketOptions>, env: &Env<'_>) {
         let (keepalive, nodelay) = (self.options.keepalive, self.options.nodelay);
         self.options = options;
-        if let Some(rare) = self.rare.as_mut().filter(|_| self.options.nodelay && !nodelay)
-            && let Some(quanta) = &mut rare.quanta
-        {
-            quanta.hasten();
+        if self.options.nodelay && !nodelay {
+            self.hasten();
         }
         self.update_mss(env.config);
         let keeps = self.options.keepalive || env.config.tcp_always_keepalive;

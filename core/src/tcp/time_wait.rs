@@ -107,6 +107,11 @@ impl TimeWait {
         }
         let by_number = segment.seq().gt(self.rcv_nxt);
         let opens = match env.config.tcp_tw_syn {
+            // Linux wants a larger number than the one that is next. DRILL-X57
+            0 if env.config.follows_linux() && seq == self.rcv_nxt => {
+                let timestamps = segment.options().timestamps.filter(|_| self.timestamps_on());
+                timestamps.is_some_and(|ts| is_earlier(self.ts_recent, ts.val))
+            }
             0 => self.is_newer(segment),
             1 => false,
             _ => by_number,
@@ -395,6 +400,11 @@ impl TimeWaits {
         *field!(self, index, ts_recent) = entry.ts_recent;
         *field!(self, index, answer_from) = entry.answer_from;
         outcome
+    }
+
+    /// The ACK of an entry.
+    pub(crate) fn acknowledgment(&self, index: u32, env: &Env<'_>) -> Reply {
+        self.get(index).ack(ReplyReason::TimeWaitAck, env)
     }
 
     /// 2MSL begins anew.

@@ -104,7 +104,9 @@ impl Connection {
         let una = self.tcb.snd.una;
         self.pmtu_probe_lost(una, true, env);
         let undo = (!self.is_recovering()).then(|| self.begin_undo(una));
-        if self.tcb.snd.wnd > 0 {
+        // Linux takes a closed window for congestion as well. DRILL-X67
+        let linux = env.config.follows_linux();
+        if self.tcb.snd.wnd > 0 || linux {
             // A mark of the same window of data has lowered the threshold already (RFC 3168 §6.1.2).
             let first = retransmits == 1 && (repairing || !self.reduced_already());
             if first {
@@ -124,6 +126,11 @@ impl Connection {
         }
         let was = self.flight.as_ref().map_or(Frto::Off, |flight| flight.frto);
         self.resend_after_timeout(target, env);
+        if linux {
+            // Beside what is not taken for lost. DRILL-X68
+            let segments = self.segments_in_network().unwrap_or(0) + 1;
+            self.congestion.time_out_as_linux(segments * mss, env.tick());
+        }
         self.begin_frto(undo.is_some(), was, env);
         if let Some(flight) = self.flight.as_mut().filter(|_| undo.is_some()) {
             flight.undo = undo;
@@ -266,6 +273,18 @@ impl Connection {
     pub(crate) fn arm_persist(&mut self, env: &Env<'_>) {
         if self.tcb.timers.persist.is_none() {
             self.tcb.snd.stalled_since = env.tick();
+            self.tcb.timers.persist = Some(match env.config.follows_linux() {
+                true => self.before_user_timeout(Deadline::after(env.now, self.override_wait(env))),
+                false => self.persist_deadline(env),
+            });
+        }
+    }
+
+    /// An ACK arrives while nothing is in flight: Linux waits anew.
+    // DRILL-X70
+    #[inline]
+    pub(crate) fn restart_persist_as_linux(&mut self, env: &Env<'_>) {
+        if env.config.follows_linux() && self.flight() == 0 && self.tcb.timers.persist.is_some() {
             self.tcb.timers.persist = Some(self.persist_deadline(env));
         }
     }
@@ -276,12 +295,26 @@ impl Connection {
             return Deadline::after(env.now, self.override_wait(env));
         }
         let doublings = self.tcb.rtt.backoff.saturating_add(self.tcb.timers.window_probes);
-        let wait = self.tcb.rtt.backed_off_by(env.config, doublings).max(env.config.tcp_rto_min);
+        let mut wait = self.tcb.rtt.backed_off_by(env.config, doublings).max(env.config.tcp_rto_min);
+        if env.config.follows_linux() {
+            wait = self.probe_wait_of_linux(env);
+        }
         self.before_user_timeout(Deadline::after(env.now, wait))
+    }
+
+    /// How long Linux waits for the next probe. The RTO has its back-off already, which counts twice.
+    // DRILL-X70
+    fn probe_wait_of_linux(&self, env: &Env<'_>) -> Duration {
+        let doublings = self.tcb.rtt.backoff.saturating_add(self.tcb.timers.window_probes);
+        let factor = 1u32.checked_shl(doublings.into()).unwrap_or(u32::MAX);
+        self.override_wait(env).saturating_mul(factor).min(env.config.tcp_rto_max)
     }
 
     /// How long silly-window avoidance may wait (RFC 9293 §3.8.6.2.1).
     fn override_wait(&self, env: &Env<'_>) -> Duration {
+        if env.config.follows_linux() {
+            return self.tcb.rtt.backed_off(env.config).max(env.config.tcp_rto_min);
+        }
         self.tcb.rtt.rto(env.config).clamp(Duration::from_millis(100), Duration::from_secs(1))
     }
 
@@ -369,6 +402,10 @@ impl Connection {
         if self.tcb.state == State::FinWait2 && self.is_orphan() {
             let limit = Some(self.options.fin_timeout).filter(|limit| !limit.is_zero());
             self.tcb.timers.keepalive_or_fin_wait_2 = limit.map(|limit| Deadline::after(env.now, limit));
+            if env.config.follows_linux() {
+                // Linux makes another socket of it, which has answered nothing yet. DRILL-X57
+                self.tcb.ack.invalid_at = None;
+            }
         }
     }
 

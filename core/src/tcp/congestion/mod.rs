@@ -22,6 +22,7 @@ use self::linux::LinuxCubic;
 pub(crate) use self::rate::Edge;
 use self::rate::Rate;
 use self::reno::Reno;
+pub(crate) use self::usage::Sent;
 use self::usage::Usage;
 
 /// An algorithm of congestion avoidance. All sizes are bytes.
@@ -223,6 +224,9 @@ impl Controller {
         rest: impl FnOnce(Progress) -> Acked,
     ) -> Option<bool> {
         let Window { cwnd, ssthresh } = self.window;
+        if self.by_window {
+            return self.acked_as_linux(progress, rest);
+        }
         self.usage.note(progress, cwnd);
         let used = self.usage.is_full(cwnd, cwnd < ssthresh);
         if used {
@@ -237,11 +241,43 @@ impl Controller {
         ends.then_some(used)
     }
 
+    /// As [`acked`](Controller::acked), where Linux has judged the window by what it sent.
+    #[cold]
+    fn acked_as_linux(&mut self, progress: &Progress, rest: impl FnOnce(Progress) -> Acked) -> Option<bool> {
+        let Window { cwnd, ssthresh } = self.window;
+        let used = self.usage.is_full_for_linux(cwnd / progress.mss, cwnd < ssthresh);
+        match used {
+            true => self.use_window(&rest(*progress)),
+            false => self.stop_clock(),
+        }
+        self.usage.has_ended(progress.una).then_some(used)
+    }
+
+    /// Linux has sent what it may. A window that was not used for an RTO goes halfway to what was.
+    // DRILL-X06
+    pub(crate) fn sent_as_linux(&mut self, sent: &Sent, mss: u32) {
+        let Window { cwnd, ssthresh } = self.window;
+        let cwnd = cwnd / mss;
+        let unused = self.usage.note_sent(sent, cwnd, self.window.cwnd < ssthresh);
+        if let Some(used) = unused.filter(|used| *used < cwnd) {
+            self.window.ssthresh = ssthresh.max((cwnd / 2 + cwnd / 4).saturating_mul(mss));
+            self.window.cwnd = (cwnd + used) / 2 * mss;
+        }
+    }
+
+    /// The retransmission timer fired: the window that Linux leaves.
+    pub(crate) fn time_out_as_linux(&mut self, cwnd: u32, now: Tick) {
+        self.window.cwnd = cwnd;
+        self.usage.note_full(now);
+    }
+
     /// A round uses the window.
     #[inline(never)]
     fn use_window(&mut self, ack: &Acked) {
         if !matches!(ack.phase, CaState::Recovery | CaState::Cwr) {
-            self.usage.note_full(Tick::at(ack.now));
+            if !self.by_window {
+                self.usage.note_full(Tick::at(ack.now));
+            }
             self.grow(ack);
         }
     }
@@ -383,8 +419,9 @@ impl Controller {
 
     /// As [`idle`](Controller::idle), but the window is halved for each RTO (RFC 2861 §3.2).
     // DRILL-X10
-    pub(crate) fn decay(&mut self, restart: u32, timeouts: u32, mss: u32) {
+    pub(crate) fn decay(&mut self, restart: u32, timeouts: u32, mss: u32, now: Tick) {
         let halved = (self.window.cwnd / mss).checked_shr(timeouts).unwrap_or(0) * mss;
+        self.usage.note_full(now);
         self.idle(halved.max(restart));
     }
 

@@ -4,22 +4,39 @@ use super::Progress;
 use crate::seq::SeqNum;
 use crate::time::Tick;
 
+/// The state after Linux has sent what it may. Sizes are segments.
+pub(crate) struct Sent {
+    /// SND.UNA and SND.NXT.
+    pub(crate) una: SeqNum,
+    pub(crate) nxt: SeqNum,
+    pub(crate) out: u32,
+    /// The congestion window holds more back, or is full.
+    pub(crate) limited: bool,
+    pub(crate) now: Tick,
+    /// The RTO in microseconds.
+    pub(crate) rto: u64,
+    /// A window that is not used is lowered, to at least this; `None`: it stays.
+    pub(crate) restart: Option<u32>,
+}
+
 /// The use of the window in the current round.
 #[derive(Clone, Copy, Debug, Hash)]
 pub(super) struct Usage {
     /// The round ends when this is acknowledged.
     end: SeqNum,
-    /// Most bytes in flight in this round.
+    /// Most bytes in flight in this round, by Linux's rules segments.
     most: u32,
     /// When a round last used the window, or the window was lowered because none did.
     used_at: Tick,
+    /// By Linux's rules: the most segments in flight since then.
+    idle: u16,
     /// The window limited the sender in this round.
     limited: bool,
 }
 
 impl Usage {
     pub(super) fn new(una: SeqNum, now: Tick) -> Usage {
-        Usage { end: una, most: 0, used_at: now, limited: false }
+        Usage { end: una, most: 0, used_at: now, idle: 0, limited: false }
     }
 
     /// Takes an ACK into account, with a window of `cwnd`.
@@ -51,7 +68,38 @@ impl Usage {
     }
 
     pub(super) fn note_full(&mut self, now: Tick) {
-        self.used_at = now;
+        (self.used_at, self.idle) = (now, 0);
+    }
+
+    /// Linux has sent what it may, with a window of `cwnd` segments. Returns the segments that the window needed, once it
+    /// was not used for an RTO.
+    // DRILL-X06
+    pub(super) fn note_sent(&mut self, sent: &Sent, cwnd: u32, slow_start: bool) -> Option<u32> {
+        let grows = !self.limited && sent.out > self.most;
+        if sent.una.ge(self.end) || sent.limited || grows {
+            (self.end, self.most, self.limited) = (sent.nxt, sent.out, sent.limited);
+        }
+        if self.is_full_for_linux(cwnd, slow_start) {
+            self.note_full(sent.now);
+            return None;
+        }
+        self.idle = self.idle.max(sent.out.min(u16::MAX.into()) as u16);
+        let (restart, elapsed) = (sent.restart?, u64::from(sent.now.elapsed(self.used_at)) * 1_000);
+        let used = restart.max(self.idle.into());
+        (elapsed >= sent.rto).then(|| {
+            self.note_full(sent.now);
+            used
+        })
+    }
+
+    /// Returns whether the last round used a window of `cwnd` segments, or half of it in slow start.
+    pub(super) fn is_full_for_linux(&self, cwnd: u32, slow_start: bool) -> bool {
+        self.limited || (slow_start && cwnd < 2 * self.most)
+    }
+
+    /// Returns whether an ACK of `una` ends the round.
+    pub(super) fn has_ended(&self, una: SeqNum) -> bool {
+        una.ge(self.end)
     }
 
     /// Returns the most bytes in flight if no round has used the window for an RTO (in microseconds), once in each RTO.

@@ -11,6 +11,8 @@ pub(crate) struct Before {
     pub(crate) flight: u32,
     /// Bytes above SND.UNA that had left the network.
     pub(crate) left: u32,
+    /// Segments that had not, where they are counted.
+    pub(crate) segments_left: Option<u32>,
     pub(crate) phase: CaState,
 }
 
@@ -20,11 +22,6 @@ impl Before {
         let (una, flight) = (connection.tcb.snd.una, connection.flight());
         let (left, phase) =
             connection.flight.as_ref().map_or((0, CaState::Open), |flight| (flight.left(), flight.phase));
-        Before { una, flight, left, phase }
-    }
-
-    /// Nothing showed loss or reordering.
-    pub(crate) fn is_calm(&self) -> bool {
-        self.left == 0 && self.phase == CaState::Open
+        Before { una, flight, left, segments_left: connection.segments_left(), phase }
     }
 }

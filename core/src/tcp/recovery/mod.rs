@@ -6,6 +6,7 @@
 //! window permits.
 
 pub(crate) mod before;
+mod linux;
 pub(crate) mod newreno;
 pub(crate) mod prr;
 pub(crate) mod rack;
@@ -142,22 +143,29 @@ impl Connection {
         let min_rtt = self.min_rtt.get().as_micros() as u32;
         let echo_age = self.echo_age(segment, env);
         let most = env.config.tcp_max_sack_ranges;
+        let (recover, original) = (self.tcb.snd.recover, self.covers_original(ack));
         let flight = self.open_flight(env);
         let fack = flight.rack.fack.max(una);
         let mut delivery = Delivery::new(SendTime::at(env.now), min_rtt, echo_age, fack);
         delivery.by_last = env.config.follows_linux();
+        delivery.originals = env.config.follows_linux().then_some(recover);
         let reneged = flight.acknowledge(una, ack, &mut delivery);
         let mut news = false;
         for block in blocks {
             news |= flight.sack(*block, ack, most, &mut delivery);
         }
         flight.rack.update(&delivery);
+        let (of_last, seen) = (flight.rack.rtt, flight.rack.sample.is_some());
+        delivery.late |= original && env.config.follows_linux();
         if let Some(start) = delivery.reordered {
             let bytes = flight.rack.fack.since(start);
             self.reordering.note_late(bytes, u32::from(self.payload_mss()));
         }
         if reneged {
             env.counters.tcp_sack_reneging += 1;
+        }
+        if seen {
+            self.note_rack_rtt(Some(of_last), env);
         }
         self.judge_timeout(segment, delivery.late, news, env);
         news
@@ -466,10 +474,14 @@ impl Connection {
         let srtt = self.tcb.rtt.srtt().as_micros() as u32;
         let sack = self.tcb.snd.sack;
         let late = Duration::from_millis(u64::from(env.tick().since(target)));
+        // Linux takes the last round trip that RACK saw, in this flight or before. DRILL-X68
+        let of_linux = self.quanta().map_or(0, |quanta| quanta.rack_rtt);
+        let of_linux = env.config.follows_linux().then_some(of_linux);
         let flight = self.open_flight(env);
         if sack {
             let rtt = if flight.rack.newest.is_some() { flight.rack.rtt } else { srtt };
-            flight.mark_old(una, mss, SendTime::at(env.now).earlier_by(late), rtt.saturating_add(window));
+            let age = of_linux.unwrap_or(rtt.saturating_add(window));
+            flight.mark_old(una, mss, SendTime::at(env.now).earlier_by(late), age);
         } else {
             flight.mark_all(una);
         }
@@ -504,9 +516,24 @@ impl Connection {
         let (una, in_network, cwnd) = (self.tcb.snd.una, self.in_network(), self.congestion.cwnd());
         let full = u32::from(self.payload_len_limit());
         let window_end = una + self.tcb.snd.wnd;
-        let (start, len) = self.open_flight(env).first_lost(una, full)?;
+        let linux = env.config.follows_linux();
+        // In Linux the FIN is a part of the last data, or joins it if that is not full. DRILL-X59
+        let fin = u32::from(linux && self.tcb.snd.fin_sent);
+        let (start, mut len) = self.open_flight(env).first_lost(una, full + fin)?;
+        if len > full && (start + len != self.tcb.snd.nxt || !self.fin_left_with_data()) {
+            len = full;
+        }
         let end = self.quanta().map(|quanta| quanta.end_of_segment(start, full));
-        let len = end.map_or(len, |end| len.min(end.since(start)));
+        if len <= full {
+            len = end.map_or(len, |end| len.min(end.since(start)));
+        }
+        // Old data inside the window is retransmitted normally (SHLD-16), and beyond it only by the timer (MAY-7).
+        let mut fits = in_network + len <= cwnd && (start + len).le(window_end);
+        if linux {
+            let room = self.room_to_resend(start, len);
+            len = room.unwrap_or(len);
+            fits = room.is_some() && self.quota().0 > 0;
+        }
         let flight = self.open_flight(env);
         if flight.frto == Frto::NewData {
             return None;
@@ -514,8 +541,6 @@ impl Connection {
         if flight.trial.is_some_and(|end| start.ge(end)) {
             return None;
         }
-        // Old data inside the window is retransmitted normally (SHLD-16), and beyond it only by the timer (MAY-7).
-        let fits = in_network + len <= cwnd && (start + len).le(window_end);
         if !flight.forced && !fits {
             return None;
         }

@@ -74,6 +74,9 @@ pub(crate) struct Delivery {
     pub(crate) reordered: Option<SeqNum>,
     /// Data that was taken for lost, and was not sent again, has arrived.
     pub(crate) late: bool,
+    /// Linux: instead, SACK reports data up to here that was not sent again.
+    // DRILL-X17
+    pub(crate) originals: Option<SeqNum>,
     /// The round trip is that of the last data that the ACK field covers, or else a block: Linux's rule.
     // DRILL-X16
     pub(crate) by_last: bool,
@@ -91,6 +94,7 @@ impl Delivery {
             newest: None,
             reordered: None,
             late: false,
+            originals: None,
             by_last: false,
             last: None,
             covers: false,
@@ -104,7 +108,11 @@ impl Delivery {
         } else if end.lt(self.fack) && !range.retransmitted {
             self.reordered.get_or_insert(start);
         }
-        self.late |= range.fate == Fate::Lost && !range.retransmitted;
+        self.late |= !range.retransmitted
+            && match self.originals {
+                None => range.fate == Fate::Lost,
+                Some(last) => selectively && end.le(last),
+            };
         let sent = (range.sent, end);
         if !self.is_of_last_transmission(range, selectively) {
             return;

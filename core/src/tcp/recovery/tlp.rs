@@ -141,7 +141,7 @@ impl Connection {
         }
     }
 
-    fn wait_for_probe(&mut self, deadline: Deadline, rto: Deadline) {
+    pub(super) fn wait_for_probe(&mut self, deadline: Deadline, rto: Deadline) {
         self.tail.wait_before(rto, Timer::LossProbe);
         self.tcb.timers.retransmit = Some(Deadline::at(deadline.tick().earlier(rto.tick())));
     }
@@ -149,33 +149,32 @@ impl Connection {
     /// Without SACK, after a loss, or before a round trip was measured since the last probe, there is none.
     #[inline]
     fn may_probe(&self, env: &Env<'_>) -> bool {
-        let snd = &self.tcb.snd;
-        snd.sack
-            && env.config.tcp_early_retrans >= ON
-            && !self.has_probed(env)
-            && snd.wnd > 0
-            && self.tcb.state != State::SynReceived
-            && self.flight.as_ref().is_none_or(|flight| flight.shows_no_loss() && flight.trial.is_none())
+        let clear = |flight: &Flight| flight.shows_no_loss() && flight.trial.is_none();
+        let may = !self.tail.unsampled && self.tcb.snd.wnd > 0;
+        self.has_probes(env) && may && self.flight.as_ref().is_none_or(|flight| clear(flight))
     }
 
-    /// Whether the last probe keeps another from leaving. In Linux only one that is in flight does.
-    // DRILL-X63
-    fn has_probed(&self, env: &Env<'_>) -> bool {
-        match env.config.linux_release {
-            0 => self.tail.unsampled,
-            _ => self.flight.as_ref().is_some_and(|flight| flight.probe != Probe::None),
-        }
+    /// Whether there are loss probes at all.
+    #[inline]
+    pub(super) fn has_probes(&self, env: &Env<'_>) -> bool {
+        let on = env.config.tcp_early_retrans >= ON;
+        self.tcb.snd.sack && on && self.tcb.state != State::SynReceived
     }
 
     /// PTO of RFC 8985 §7.2 in microseconds (8985-21).
     #[inline]
     fn probe_wait(&self, flight: u32, config: &Config) -> u64 {
+        self.probe_wait_of(flight > u32::from(self.payload_mss()), config)
+    }
+
+    /// `several`: more than one segment is in flight.
+    pub(super) fn probe_wait_of(&self, several: bool, config: &Config) -> u64 {
         let srtt = self.tcb.rtt.srtt_micros();
         if srtt == 0 {
             return INITIAL;
         }
         let wait = (2 * u64::from(srtt)).max(micros(config.tcp_tlp_min).into());
-        if flight > u32::from(self.payload_mss()) { wait } else { wait + self.peer_ack_delay(config) }
+        if several { wait } else { wait + self.peer_ack_delay(config) }
     }
 
     fn peer_ack_delay(&self, config: &Config) -> u64 {
@@ -185,6 +184,9 @@ impl Connection {
 
     /// The timer of the loss probe fired. Returns `false` if it is the RTO that is due.
     pub(crate) fn loss_probe_timeout(&mut self, env: &mut Env<'_>) -> bool {
+        if env.config.follows_linux() {
+            return self.loss_probe_timeout_of_linux(env);
+        }
         let Some(rto) = self.tail.rto.take() else { return false };
         let tick = env.tick();
         let given_up = self.user_timeout_at().is_some_and(|end| end.is_due(tick));
@@ -200,11 +202,15 @@ impl Connection {
             self.wait_for_probe(Deadline::after_micros(env.now, wait), rto);
             return true;
         }
+        self.make_probe_due(env);
+        true
+    }
+
+    pub(super) fn make_probe_due(&mut self, env: &mut Env<'_>) {
         self.note_timer(TimerKind::LossProbe, env);
         self.open_flight(env).probe = Probe::Due;
         // Whether it leaves or not, the RTO follows (8985-9).
         self.arm_retransmit(env);
-        true
     }
 
     /// Sends the loss probe that is due, whatever the congestion window says: new data, or else the last segment again
@@ -214,11 +220,14 @@ impl Connection {
         let due = self.flight.as_mut().filter(|flight| flight.probe == Probe::Due);
         let Some(flight) = due else { return false };
         flight.probe = Probe::None;
-        let may = self.flight() > 0 && self.may_probe(env) && self.may_send_now();
+        let linux = env.config.follows_linux();
+        let may = self.flight() > 0 && (linux || self.may_probe(env)) && self.may_send_now();
         let sent = may && (self.probe_with_new_data(out, env) || self.probe_again(out, env));
         if sent {
             self.tail.unsampled = true;
             env.counters.tcp_loss_probes += 1;
+        } else if linux && self.flight() > 0 {
+            self.arm_rto_of_oldest(env);
         }
         sent
     }
@@ -227,33 +236,50 @@ impl Connection {
         let (unsent, mss) = (self.unsent(), usize::from(self.payload_len_limit()));
         let (nxt, window_end) = (self.tcb.snd.nxt, self.tcb.snd.una + self.tcb.snd.wnd);
         let window = if nxt.lt(window_end) { window_end.since(nxt) as usize } else { 0 };
-        let payload = unsent.min(window).min(mss);
+        let linux = env.config.follows_linux();
+        let most = if linux { self.end_of_probe(mss as u32).since(nxt) as usize } else { mss };
+        let payload = unsent.min(window).min(most);
         let last = payload == unsent;
         let fin = self.tcb.snd.fin_queued && !self.tcb.snd.fin_sent && last && window > payload;
-        let held_back = payload < mss && (!last || (self.options.cork && !self.tcb.snd.fin_queued));
+        // Linux sends whatever it would hold back, if the window takes it. DRILL-X15
+        let held_back = match linux {
+            true => window < unsent.min(most),
+            false => payload < mss && (!last || (self.options.cork && !self.tcb.snd.fin_queued)),
+        };
         if held_back || (payload == 0 && !fin) {
             return false;
         }
         let end = nxt + payload as u32 + u32::from(fin);
+        if linux {
+            self.cut_probe(nxt + payload as u32, fin);
+        }
         self.open_flight(env).probe = Probe::New { end };
         let flags = if fin { Flags::FIN } else { Flags::default() };
         self.first_transmission(payload, flags, None, out, env);
         self.note_small_segment(payload, mss);
+        if linux {
+            self.note_left(env);
+            self.arm_retransmit(env);
+        }
         true
     }
 
     fn probe_again(&mut self, out: &mut Outgoing, env: &mut Env<'_>) -> bool {
         let full = u32::from(self.payload_len_limit());
         let (una, end, fin) = (self.tcb.snd.una, self.tcb.snd.nxt, self.tcb.snd.fin_sent);
-        if end.gt(una + self.tcb.snd.wnd) {
+        let window_end = una + self.tcb.snd.wnd;
+        let linux = env.config.follows_linux();
+        if end.gt(window_end) && !linux {
             return false;
         }
-        let alone = fin && self.quanta().is_some_and(|quanta| quanta.fin_is_alone());
+        let (by_quanta, flight) = (self.last_segment(full), self.open_flight(env));
+        let len = by_quanta.unwrap_or_else(|| flight.last_segment(una, full, fin));
+        let most = if linux { self.room_to_resend(end - len, len) } else { Some(len) };
+        let Some(sent) = most else { return false };
         let flight = self.open_flight(env);
-        let len = if alone { 1 } else { flight.last_segment(una, full, fin) };
         flight.probed(una, len, SendTime::at(env.now));
         flight.probe = Probe::Again { end, len };
-        self.resend(end - len, len, out, env);
+        self.resend(end - len, sent, out, env);
         true
     }
 

@@ -53,12 +53,16 @@ pub(crate) enum Frto {
     Retransmitted,
     /// An ACK has covered it. New data is sent, and nothing that is taken for lost.
     NewData,
+    /// New data was sent, and an ACK says nothing of it: Linux repairs, and still judges.
+    Repairing,
 }
 
 impl Connection {
     /// Begins or repeats F-RTO after a timeout. `first`: nothing was being repaired before (5682-1, 5682-2).
     pub(crate) fn begin_frto(&mut self, first: bool, was: Frto, env: &Env<'_>) {
-        let on = env.config.tcp_frto > 0 && self.tcb.snd.sack && (first || was != Frto::Off);
+        let linux = env.config.follows_linux();
+        let again = if linux { self.tcb.timers.retransmits > 1 } else { was != Frto::Off };
+        let on = env.config.tcp_frto > 0 && (self.tcb.snd.sack || linux) && (first || again);
         if let Some(flight) = self.flight.as_mut().filter(|_| on) {
             flight.frto = Frto::Retransmitted;
         }
@@ -69,7 +73,34 @@ impl Connection {
     #[inline]
     pub(super) fn judge_timeout(&mut self, segment: &Segment<'_>, late: bool, news: bool, env: &mut Env<'_>) {
         if self.flight.as_ref().is_some_and(|flight| flight.frto != Frto::Off) {
-            self.judge_by(segment, late, news, env);
+            match env.config.follows_linux() {
+                true => self.judge_as_linux(segment, late, news, env),
+                false => self.judge_by(segment, late, news, env),
+            }
+        }
+    }
+
+    /// Linux judges without SACK too, sends any new data, and believes an ACK of everything. `original`: data arrived that
+    /// was sent once.
+    // DRILL-X17
+    #[cold]
+    fn judge_as_linux(&mut self, segment: &Segment<'_>, original: bool, news: bool, env: &mut Env<'_>) {
+        let (ack, una, nxt) = (segment.ack(), self.tcb.snd.una, self.tcb.snd.nxt);
+        let advances = ack.gt(una);
+        let waits = self.unsent() > 0 || (self.tcb.snd.fin_queued && !self.tcb.snd.fin_sent);
+        let can_send = waits && (una.max(ack) + self.tcb.snd.wnd).gt(nxt);
+        let Some(flight) = self.flight.as_mut() else { return };
+        if original && !segment.flags().ece() {
+            env.counters.tcp_spurious_rtos += 1;
+            self.undo_recovery(env);
+        } else if ack.ge(self.tcb.snd.recover) || nxt.gt(self.tcb.snd.recover) {
+            let goes_on = advances && !news && ack.lt(self.tcb.snd.recover);
+            flight.frto = if goes_on { Frto::Repairing } else { Frto::Off };
+        } else if advances && can_send {
+            flight.frto = Frto::NewData;
+            self.hasten();
+        } else if advances {
+            flight.frto = Frto::Off;
         }
     }
 
@@ -81,9 +112,8 @@ impl Connection {
         let edge = una.max(ack) + self.tcb.snd.wnd;
         let can_send = self.unsent() >= mss as usize && (nxt + mss).le(edge);
         let Some(flight) = self.flight.as_mut() else { return };
-        // Linux believes also an ACK of everything. DRILL-X17
         let undoes = late && !segment.flags().ece();
-        if ack.ge(self.tcb.snd.recover) && !(undoes && env.config.follows_linux()) {
+        if ack.ge(self.tcb.snd.recover) {
             flight.frto = Frto::Off;
         } else if undoes {
             env.counters.tcp_spurious_rtos += 1;
