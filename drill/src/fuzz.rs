@@ -15,6 +15,7 @@ use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use steadfast_core::Profile;
+use steadfast_core::time::Duration;
 
 use self::player::Player;
 use self::steps::{Dice, Opening, Step};
@@ -23,6 +24,8 @@ use super::subject::{Addresses, Subject};
 
 /// The most by which a pause is lengthened, in milliseconds.
 const LONGEST_DELAY: u64 = 2_000;
+/// A run in which a step was later than this does not tell what the subject does: see [`Record::is_timely`].
+const TIMELY: Duration = Duration::from_millis(5);
 
 /// A generated script.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -148,9 +151,16 @@ pub struct Record {
     /// The opening, and what the subject did in it.
     opening: (String, Vec<String>),
     steps: Vec<Done>,
+    /// The most by which a step was late.
+    late: Duration,
 }
 
 impl Record {
+    /// Returns whether the steps came when they should. In real time the machine may have had something else to do.
+    pub fn is_timely(&self) -> bool {
+        self.late <= TIMELY
+    }
+
     /// Classes of the steps.
     pub fn classes(&self) -> impl Iterator<Item = &Class> {
         self.steps.iter().map(|done| &done.class)

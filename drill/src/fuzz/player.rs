@@ -36,8 +36,10 @@ const NEAR_EDGE: u32 = 2_500;
 const CLOCK: (u32, u32) = (10, 1_000);
 /// The interval between two answers to invalid segments.
 const LIMIT: u64 = 500;
-/// No timer of the stack is due so long before the end of a pause, plus an eighth of the time since the step; or after it.
+/// No timer of the stack is due so long before the end of a pause, plus an eighth of the script's time up to a limit; or
+/// so long after it. A kernel's timers of more than 250 ms are late by up to 32 ms, and each one moves the next.
 const CLEAR: (u64, u64) = (12, 15);
+const MOST_LATE: u64 = 90;
 
 pub(super) struct Player<'a> {
     subject: &'a mut dyn Subject,
@@ -46,8 +48,10 @@ pub(super) struct Player<'a> {
     record: Record,
     did: Vec<String>,
     returned: Option<Result<Reply, &'static str>>,
-    /// The joined segment that may go on: SEQ, length, ACK and flags.
+    /// The joined segment that may go on: SEQ, length, ACK and flags; and its options. Those of a super-segment are on all
+    /// of its segments, so that only the first one's are told.
     joined: Option<(u32, u32, u32, u16)>,
+    options: String,
     iss: u32,
     /// Relative to the ISS: the end of what the subject sent, and what the script acknowledged.
     sent: u32,
@@ -61,6 +65,8 @@ pub(super) struct Player<'a> {
     clock: u32,
     heard: u32,
     fd: i32,
+    /// Numbers that were shown relative to the right edge of the window, and how.
+    shown: Vec<(u32, String)>,
     /// When the subject last did something without being asked.
     fired: Option<Instant>,
     /// When each step began.
@@ -77,6 +83,7 @@ impl<'a> Player<'a> {
             did: Vec::new(),
             returned: None,
             joined: None,
+            options: String::new(),
             iss: 0,
             sent: 1,
             acked: 1,
@@ -86,6 +93,7 @@ impl<'a> Player<'a> {
             clock: CLOCK.1,
             heard: 0,
             fd: -1,
+            shown: Vec::new(),
             fired: None,
             began: Vec::new(),
         }
@@ -251,6 +259,7 @@ impl<'a> Player<'a> {
     pub(super) fn pause(&mut self, time: u64) {
         let until = self.subject.now() + Duration::from_millis(time);
         self.pass(until);
+        self.record.late = self.record.late.max(self.subject.now() - until);
         self.end_step();
     }
 
@@ -262,7 +271,8 @@ impl<'a> Player<'a> {
         loop {
             let until = began + Duration::from_millis(long);
             self.pass(until);
-            let before = Duration::from_millis(CLEAR.0 + long / 8);
+            let since = self.began.first().map_or(0, |first| (until - *first).as_millis() as u64);
+            let before = Duration::from_millis(CLEAR.0 + (since / 8).min(MOST_LATE));
             let just_now = self.fired.is_some_and(|fired| fired + before > until);
             let after = until + Duration::from_millis(CLEAR.1);
             let soon = self.subject.next_timer().is_some_and(|due| due <= after);
@@ -352,7 +362,7 @@ impl<'a> Player<'a> {
             && their_flags & (Flags::FIN.0 | Flags::RST.0) == 0
         {
             self.did.pop();
-            self.tell((seq, so_far + len, ack), flags, &tcp, edge);
+            self.tell_joined((seq, so_far + len, ack), flags, &tcp, edge);
             self.joined = Some((seq, so_far + len, ack, flags.0));
             return;
         }
@@ -360,11 +370,26 @@ impl<'a> Player<'a> {
         self.joined = (len > 0).then_some((relative, len, ack, flags.0));
     }
 
+    fn tell_joined(&mut self, numbers: (u32, u32, u32), flags: Flags, tcp: &ParsedTcp, edge: u32) {
+        let options = std::mem::take(&mut self.options);
+        self.tell(numbers, flags, tcp, edge);
+        let Some(line) = self.did.last_mut() else { return };
+        let bare = line.len() - self.options.len();
+        line.replace_range(bare.., &options);
+        self.options = options;
+    }
+
     fn tell(&mut self, (seq, len, ack): (u32, u32, u32), flags: Flags, tcp: &ParsedTcp, edge: u32) {
-        let place = |number: u32| {
+        let shown = &mut self.shown;
+        let mut place = |number: u32| {
             let from = number.wrapping_sub(edge) as i32;
-            if edge > 2 * NEAR_EDGE && from.unsigned_abs() <= NEAR_EDGE {
-                format!("edge{from:+}")
+            // Later edges of two subjects may differ: the number keeps its name.
+            if let Some((_, name)) = shown.iter().find(|(known, _)| *known == number) {
+                name.clone()
+            } else if edge > 2 * NEAR_EDGE && from.unsigned_abs() <= NEAR_EDGE {
+                let name = format!("edge{from:+}");
+                shown.push((number, name.clone()));
+                name
             } else {
                 number.to_string()
             }
@@ -373,7 +398,7 @@ impl<'a> Player<'a> {
         for option in &tcp.options {
             match option {
                 TcpOption::Sack(blocks) => {
-                    let relative = |number: u32| place(number.wrapping_sub(IRS));
+                    let mut relative = |number: u32| place(number.wrapping_sub(IRS));
                     let blocks = blocks.iter().map(|(a, b)| format!(" {}:{}", relative(*a), relative(*b)));
                     options.push_str(&format!(" <sack{}>", blocks.collect::<String>()));
                 }
@@ -386,6 +411,7 @@ impl<'a> Player<'a> {
         let closed = if tcp.window == 0 && !flags.rst() { " win 0" } else { "" };
         let end = seq.wrapping_add(len);
         self.did.push(format!("> {flags} {seq}:{end}({len}) ack {}{closed}{options}", place(ack)));
+        self.options = options;
     }
 }
 
