@@ -11,8 +11,8 @@ use clap::{Args, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
 use steadfast::Profile;
 use steadfast_drill::{
-    Drill, DrillOptions, IpVersion, Outcome, Source, SourceError, Verdict, is_drill_file, junit,
-    read_scripts, run_script,
+    Drill, DrillOptions, IpVersion, Outcome, Source, SourceError, Verdict, check_script_options,
+    is_drill_file, junit, read_scripts, run_script,
 };
 
 use self::dialect::Dialect;
@@ -127,6 +127,7 @@ impl Show {
 impl Run {
     fn run(&self) -> Result<(), Failure> {
         let files = self.files()?;
+        check_script_options(&self.dialect.given()).map_err(Failure::usage)?;
         if self.against == Some(Opponent::Kernel) {
             check_kernel()?;
         }

@@ -143,5 +143,8 @@ fn options_of_packetdrill_are_taken_by_their_names() {
     assert_eq!(status(&["a/broken.pkt", "--dry_run"]), Some(1));
     assert_eq!(status(&["a/good.pkt", "--ip_version=ipv6", "--mtu=1520", "--speed=10", "--debug"]), Some(0));
     assert_eq!(status(&["a/good.pkt", "--mtu=1400"]), Some(1));
+    // An option that is wrong, before any script is read.
+    assert_eq!(status(&["a/good.pkt", "--local_ip=192.0.2"]), Some(2));
+    assert_eq!(status(&["a/good.pkt", "--non_fatal=everything"]), Some(2));
     assert_eq!(status(&["a/wrong.pkt", "--non_fatal=packet"]), Some(0));
 }

@@ -1,18 +1,18 @@
 //! The code between `%{` and `}%`: the subset of Python that scripts use.
 
 mod info;
+mod parse;
 
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::fmt;
 
-use super::lex::{Parsed, Position, SyntaxError};
+use super::lex::Position;
 pub(crate) use info::{constant, info, state_alone};
+pub(crate) use parse::parse;
 
-/// Limit of the nesting of expressions.
-const DEPTH: usize = 32;
-/// Limit of the tokens in a block.
-const TOKENS: usize = 2000;
+/// Limit of the turns of all loops in a script.
+const TURNS: u32 = 10_000;
 
 /// A sequence of statements.
 #[derive(Clone, Debug, Default)]
@@ -26,6 +26,7 @@ impl Block {
         self.statements.iter().any(|(_, statement)| match statement {
             Statement::Assert { .. } => true,
             Statement::If { then, otherwise, .. } => then.asserts() || otherwise.asserts(),
+            Statement::For { body, .. } | Statement::While { body, .. } => body.asserts(),
             _ => false,
         })
     }
@@ -33,11 +34,34 @@ impl Block {
 
 #[derive(Clone, Debug)]
 enum Statement {
-    Assert { condition: Expr, message: Option<Expr>, text: String },
+    Assert {
+        condition: Expr,
+        message: Option<Expr>,
+        text: String,
+    },
     Print(Vec<Expr>),
-    Assign { name: String, operator: Option<char>, value: Expr },
-    If { condition: Expr, then: Block, otherwise: Block },
+    Assign {
+        name: String,
+        operator: Option<char>,
+        value: Expr,
+    },
+    If {
+        condition: Expr,
+        then: Block,
+        otherwise: Block,
+    },
+    For {
+        name: String,
+        over: Expr,
+        body: Block,
+    },
+    While {
+        condition: Expr,
+        body: Block,
+    },
     Nothing,
+    /// Python that is not interpreted, by its first word.
+    Foreign(String),
 }
 
 #[derive(Clone, Debug)]
@@ -49,7 +73,12 @@ enum Expr {
     /// `a < b <= c`
     Compare(Box<Expr>, Vec<(&'static str, Expr)>),
     Call(String, Vec<Expr>),
+    /// A tuple, or a list.
     Tuple(Vec<Expr>),
+    /// `a if condition else b`: the condition, and both values.
+    Choice(Box<(Expr, Expr, Expr)>),
+    /// `a[1]`
+    Index(Box<Expr>, Box<Expr>),
 }
 
 /// The value of an expression.
@@ -101,12 +130,16 @@ pub(crate) enum Stopped {
     Failed(Position, String),
     /// The stack has no value for this name.
     Unknown(String),
+    /// It is Python that is not interpreted, with its first word.
+    Foreign(Position, String),
 }
 
 /// The variables and the output of blocks.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Memory {
     variables: BTreeMap<String, Value>,
+    /// The turns of loops that ran.
+    turns: u32,
     /// Printed lines.
     pub(crate) printed: Vec<String>,
 }
@@ -132,10 +165,7 @@ impl Memory {
     ) -> Result<(), Stopped> {
         let eval = |expr: &Expr| {
             let scope = Scope { variables: &self.variables, lookup };
-            scope.eval(expr).map_err(|error| match error {
-                EvalError::Unknown(name) => Stopped::Unknown(name),
-                EvalError::Wrong(text) => Stopped::Failed(at, text),
-            })
+            scope.eval(expr).map_err(|error| error.at(at))
         };
         match statement {
             Statement::Nothing => {}
@@ -171,14 +201,57 @@ impl Memory {
                 let branch = if eval(condition)?.truth() { then } else { otherwise };
                 self.run(branch, lookup)?;
             }
+            Statement::For { name, over, body } => {
+                let Value::Tuple(all) = eval(over)? else {
+                    return Err(Stopped::Failed(at, "`for` goes over a range, a tuple or a list".to_owned()));
+                };
+                for value in all {
+                    self.turn(at)?;
+                    self.variables.insert(name.clone(), value);
+                    self.run(body, lookup)?;
+                }
+            }
+            Statement::While { condition, body } => {
+                while self.truth(at, condition, lookup)? {
+                    self.turn(at)?;
+                    self.run(body, lookup)?;
+                }
+            }
+            Statement::Foreign(word) => return Err(Stopped::Foreign(at, word.clone())),
         }
         Ok(())
+    }
+
+    fn truth(
+        &self,
+        at: Position,
+        condition: &Expr,
+        lookup: &dyn Fn(&str) -> Option<Value>,
+    ) -> Result<bool, Stopped> {
+        let scope = Scope { variables: &self.variables, lookup };
+        scope.eval(condition).map(|value| value.truth()).map_err(|error| error.at(at))
+    }
+
+    /// Counts a turn of a loop.
+    fn turn(&mut self, at: Position) -> Result<(), Stopped> {
+        self.turns += 1;
+        let more = || Stopped::Failed(at, format!("more than {TURNS} turns of loops"));
+        if self.turns <= TURNS { Ok(()) } else { Err(more()) }
     }
 }
 
 enum EvalError {
     Unknown(String),
     Wrong(String),
+}
+
+impl EvalError {
+    fn at(self, at: Position) -> Stopped {
+        match self {
+            EvalError::Unknown(name) => Stopped::Unknown(name),
+            EvalError::Wrong(text) => Stopped::Failed(at, text),
+        }
+    }
 }
 
 struct Scope<'a> {
@@ -204,6 +277,18 @@ impl Scope<'_> {
             Expr::Value(value) => Ok(value.clone()),
             Expr::Name(name) => self.name(name),
             Expr::Tuple(all) => Ok(Value::Tuple(all.iter().map(|e| self.eval(e)).collect::<Result<_, _>>()?)),
+            Expr::Choice(parts) => {
+                let (condition, then, otherwise) = &**parts;
+                self.eval(if self.eval(condition)?.truth() { then } else { otherwise })
+            }
+            Expr::Index(of, index) => match (self.eval(of)?, self.eval(index)?) {
+                (Value::Tuple(all), Value::Integer(n)) => {
+                    let from_end = if n < 0 { n.saturating_add(all.len() as i64) } else { n };
+                    let found = usize::try_from(from_end).ok().and_then(|n| all.get(n)).cloned();
+                    found.ok_or_else(|| EvalError::Wrong(format!("there is no element {n}")))
+                }
+                (of, index) => Err(EvalError::Wrong(format!("`{of}[{index}]`"))),
+            },
             Expr::Unary(operator, value) => {
                 let value = self.eval(value)?;
                 match (*operator, value) {
@@ -278,6 +363,8 @@ fn collect(expr: &Expr, names: &mut Vec<String>) {
             rest.iter().for_each(|(_, e)| collect(e, names));
         }
         Expr::Call(_, all) | Expr::Tuple(all) => all.iter().for_each(|e| collect(e, names)),
+        Expr::Choice(parts) => [&parts.0, &parts.1, &parts.2].into_iter().for_each(|e| collect(e, names)),
+        Expr::Index(of, index) => [of, index].into_iter().for_each(|e| collect(e, names)),
     }
 }
 
@@ -289,6 +376,10 @@ fn call(name: &str, arguments: &[Value]) -> Result<Value, String> {
         ("int", [value]) => Ok(Value::Integer(value.real().ok_or_else(wrong)? as i64)),
         ("float", [value]) => Ok(Value::Real(value.real().ok_or_else(wrong)?)),
         ("str", [value]) => Ok(Value::Text(value.to_string())),
+        ("len", [Value::Tuple(all)]) => Ok(Value::Integer(all.len() as i64)),
+        ("len", [Value::Text(text)]) => Ok(Value::Integer(text.chars().count() as i64)),
+        ("range", [Value::Integer(end)]) => Ok(range(0, *end)),
+        ("range", [Value::Integer(start), Value::Integer(end)]) => Ok(range(*start, *end)),
         ("min" | "max", [first, rest @ ..]) => {
             let mut best = first.clone();
             for value in rest {
@@ -300,6 +391,11 @@ fn call(name: &str, arguments: &[Value]) -> Result<Value, String> {
         }
         _ => Err(wrong()),
     }
+}
+
+/// The numbers of a range, of which no loop needs more than it may turn.
+fn range(start: i64, end: i64) -> Value {
+    Value::Tuple((start..end).take(TURNS as usize + 1).map(Value::Integer).collect())
 }
 
 /// How two values compare; tuples by their first difference. `None`: a number is not one.
@@ -409,381 +505,6 @@ fn formatted(format: &str, values: &Value) -> String {
         }
     }
     out
-}
-
-/// Parses a block. `position` maps a byte offset in the block to a place in the script.
-pub(crate) fn parse(text: &str, position: impl Fn(usize) -> Position) -> Parsed<Block> {
-    let tokens = tokens(text, &position)?;
-    let mut parser = CodeParser { tokens, at: 0, depth: 0, text, position: &position };
-    let block = parser.block(None)?;
-    Ok(block)
-}
-
-#[derive(Clone, Debug, PartialEq)]
-enum Token {
-    Name(String),
-    Value(Value),
-    Operator(&'static str),
-    /// The start of a statement, and its indentation.
-    Line(usize),
-    Semicolon,
-    End,
-}
-
-/// Longest first, so that a prefix never matches in place of a longer operator.
-const OPERATORS: [&str; 32] = [
-    "//=", "==", "!=", "<=", ">=", "+=", "-=", "*=", "/=", "%=", "&=", "|=", "//", "<<", ">>", "<", ">", "+",
-    "-", "*", "/", "%", "&", "|", "^", "~", "=", "(", ")", ",", ":", "!",
-];
-
-fn tokens(text: &str, position: &dyn Fn(usize) -> Position) -> Parsed<Vec<(usize, Token)>> {
-    let mut tokens: Vec<(usize, Token)> = vec![(0, Token::Line(0))];
-    let mut at = 0;
-    // A newline within parentheses does not end a statement.
-    let mut open = 0usize;
-    while let Some(c) = text[at..].chars().next() {
-        let rest = &text[at..];
-        let len = match c {
-            '\n' => {
-                let indent = rest[1..].len() - rest[1..].trim_start_matches([' ', '\t']).len();
-                if open == 0 {
-                    tokens.push((at, Token::Line(indent)));
-                }
-                1
-            }
-            '\\' if rest[1..].starts_with('\n') => 2,
-            _ if c.is_whitespace() => c.len_utf8(),
-            '#' => rest.find('\n').unwrap_or(rest.len()),
-            ';' => {
-                tokens.push((at, Token::Semicolon));
-                1
-            }
-            '"' | '\'' => {
-                let Some(len) = rest[1..].find(c) else {
-                    let found = "a string that is never closed".to_owned();
-                    return Err(SyntaxError {
-                        at: position(at),
-                        expected: format!("`{c}` at the end"),
-                        found,
-                    });
-                };
-                tokens.push((at, Token::Value(Value::Text(rest[1..1 + len].to_owned()))));
-                len + 2
-            }
-            _ if c.is_ascii_digit() || c == '.' => {
-                let len = rest.find(|c: char| !(c.is_ascii_alphanumeric() || c == '.')).unwrap_or(rest.len());
-                tokens.push((at, Token::Value(number(&rest[..len], position(at))?)));
-                len
-            }
-            _ if c.is_ascii_alphabetic() || c == '_' => {
-                let len = rest.find(|c: char| !(c.is_ascii_alphanumeric() || c == '_')).unwrap_or(rest.len());
-                tokens.push((at, Token::Name(rest[..len].to_owned())));
-                len
-            }
-            _ => {
-                let Some(operator) = OPERATORS.iter().find(|operator| rest.starts_with(**operator)) else {
-                    let (expected, found) = ("code".to_owned(), format!("`{c}`"));
-                    return Err(SyntaxError { at: position(at), expected, found });
-                };
-                match *operator {
-                    "(" => open += 1,
-                    ")" => open = open.saturating_sub(1),
-                    _ => {}
-                }
-                tokens.push((at, Token::Operator(operator)));
-                operator.len()
-            }
-        };
-        at += len;
-        if tokens.len() > TOKENS {
-            let (expected, found) = (format!("at most {TOKENS} words of code"), "more".to_owned());
-            return Err(SyntaxError { at: position(at), expected, found });
-        }
-    }
-    tokens.push((text.len(), Token::End));
-    Ok(tokens)
-}
-
-fn number(text: &str, at: Position) -> Parsed<Value> {
-    let hex = text.strip_prefix("0x").or(text.strip_prefix("0X"));
-    let value = match hex {
-        Some(hex) => i64::from_str_radix(hex, 16).ok().map(Value::Integer),
-        None => {
-            let integer = text.trim_end_matches(['L', 'l']).parse().ok().map(Value::Integer);
-            integer.or_else(|| text.parse().ok().filter(|n: &f64| n.is_finite()).map(Value::Real))
-        }
-    };
-    value.ok_or_else(|| SyntaxError { at, expected: "a number".to_owned(), found: format!("`{text}`") })
-}
-
-struct CodeParser<'a> {
-    tokens: Vec<(usize, Token)>,
-    at: usize,
-    depth: usize,
-    text: &'a str,
-    position: &'a dyn Fn(usize) -> Position,
-}
-
-impl CodeParser<'_> {
-    fn peek(&self) -> &Token {
-        self.tokens.get(self.at).map_or(&Token::End, |(_, token)| token)
-    }
-
-    fn offset(&self) -> usize {
-        self.tokens.get(self.at).map_or(self.text.len(), |(offset, _)| *offset)
-    }
-
-    fn error(&self, expected: &str) -> SyntaxError {
-        let found = match self.peek() {
-            Token::Name(name) => format!("`{name}`"),
-            Token::Value(value) => format!("`{value}`"),
-            Token::Operator(operator) => format!("`{operator}`"),
-            Token::Line(_) => "the end of the line".to_owned(),
-            Token::Semicolon => "`;`".to_owned(),
-            Token::End => "the end of the code".to_owned(),
-        };
-        SyntaxError { at: (self.position)(self.offset()), expected: expected.to_owned(), found }
-    }
-
-    fn eat(&mut self, operator: &str) -> bool {
-        let found = matches!(self.peek(), Token::Operator(next) if *next == operator);
-        self.at += usize::from(found);
-        found
-    }
-
-    fn eat_name(&mut self, name: &str) -> bool {
-        let found = matches!(self.peek(), Token::Name(next) if next == name);
-        self.at += usize::from(found);
-        found
-    }
-
-    /// Parses the statements that are indented by more than `outer`.
-    fn block(&mut self, outer: Option<usize>) -> Parsed<Block> {
-        let mut block = Block::default();
-        loop {
-            match self.peek() {
-                Token::End => return Ok(block),
-                Token::Semicolon => self.at += 1,
-                Token::Line(indent) => {
-                    let next = self.tokens.get(self.at + 1).map(|(_, token)| token);
-                    let empty = matches!(next, Some(Token::Line(_)));
-                    if !empty && outer.is_some_and(|outer| *indent <= outer) {
-                        return Ok(block);
-                    }
-                    self.at += 1;
-                }
-                _ => {
-                    let at = (self.position)(self.offset());
-                    let indent = self.indent();
-                    let statement = self.statement(indent)?;
-                    block.statements.push((at, statement));
-                    if !matches!(self.peek(), Token::End | Token::Semicolon | Token::Line(_)) {
-                        return Err(self.error("the end of the statement"));
-                    }
-                }
-            }
-        }
-    }
-
-    /// The indentation of the current line.
-    fn indent(&self) -> usize {
-        let lines = self.tokens[..self.at].iter().rev();
-        let line = lines.into_iter().find_map(|(_, token)| match token {
-            Token::Line(indent) => Some(*indent),
-            _ => None,
-        });
-        line.unwrap_or(0)
-    }
-
-    fn statement(&mut self, indent: usize) -> Parsed<Statement> {
-        let Token::Name(name) = self.peek().clone() else {
-            return Err(self.error("a statement: assert, print, if or an assignment"));
-        };
-        let before = self.at;
-        self.at += 1;
-        match name.as_str() {
-            "assert" => {
-                let start = self.offset();
-                let condition = self.expression()?;
-                let text = self.text[start..self.offset().min(self.text.len())].trim();
-                let text = text.trim_end_matches([',', ';']).split_whitespace().collect::<Vec<_>>().join(" ");
-                let message = if self.eat(",") { Some(self.expression()?) } else { None };
-                Ok(Statement::Assert { condition, message, text })
-            }
-            "print" => {
-                if matches!(self.peek(), Token::End | Token::Semicolon | Token::Line(_)) {
-                    return Ok(Statement::Print(Vec::new()));
-                }
-                let mut all = vec![self.expression()?];
-                while self.eat(",") {
-                    all.push(self.expression()?);
-                }
-                Ok(Statement::Print(match all.as_slice() {
-                    [Expr::Tuple(values)] => values.clone(),
-                    _ => all,
-                }))
-            }
-            "pass" => Ok(Statement::Nothing),
-            "import" | "from" => {
-                while !matches!(self.peek(), Token::End | Token::Semicolon | Token::Line(_)) {
-                    self.at += 1;
-                }
-                Ok(Statement::Nothing)
-            }
-            "if" => self.conditional(indent),
-            _ => {
-                let operators = [("=", None), ("+=", Some('+')), ("-=", Some('-')), ("*=", Some('*'))];
-                let more = [("/=", Some('/')), ("&=", Some('&')), ("|=", Some('|')), ("%=", Some('%'))];
-                let found = operators.into_iter().chain(more).find(|(text, _)| self.eat(text));
-                let Some((_, operator)) = found else {
-                    self.at = before;
-                    return Err(self.error("a statement: assert, print, if or an assignment"));
-                };
-                Ok(Statement::Assign { name, operator, value: self.expression()? })
-            }
-        }
-    }
-
-    fn conditional(&mut self, indent: usize) -> Parsed<Statement> {
-        if self.depth == DEPTH {
-            return Err(self.error("at most 32 levels of nesting"));
-        }
-        self.depth += 1;
-        let condition = self.expression()?;
-        let then = self.branch(indent)?;
-        let before = self.at;
-        while matches!(self.peek(), Token::Line(_)) {
-            self.at += 1;
-        }
-        let otherwise = if self.eat_name("else") {
-            self.branch(indent)?
-        } else if self.eat_name("elif") {
-            let at = (self.position)(self.offset());
-            Block { statements: vec![(at, self.conditional(indent)?)] }
-        } else {
-            self.at = before;
-            Block::default()
-        };
-        self.depth -= 1;
-        Ok(Statement::If { condition, then, otherwise })
-    }
-
-    fn branch(&mut self, indent: usize) -> Parsed<Block> {
-        if !self.eat(":") {
-            return Err(self.error("`:`"));
-        }
-        if matches!(self.peek(), Token::Line(_)) {
-            return self.block(Some(indent));
-        }
-        let at = (self.position)(self.offset());
-        Ok(Block { statements: vec![(at, self.statement(indent)?)] })
-    }
-
-    fn expression(&mut self) -> Parsed<Expr> {
-        if self.depth == DEPTH {
-            return Err(self.error("at most 32 levels of nesting"));
-        }
-        self.depth += 1;
-        let mut left = self.conjunction()?;
-        while self.eat_name("or") {
-            left = Expr::Binary("or", Box::new(left), Box::new(self.conjunction()?));
-        }
-        self.depth -= 1;
-        Ok(left)
-    }
-
-    fn conjunction(&mut self) -> Parsed<Expr> {
-        let mut left = self.negation()?;
-        while self.eat_name("and") {
-            left = Expr::Binary("and", Box::new(left), Box::new(self.negation()?));
-        }
-        Ok(left)
-    }
-
-    fn negation(&mut self) -> Parsed<Expr> {
-        let mut negations = 0;
-        while self.eat_name("not") {
-            negations += 1;
-        }
-        let first = self.binary(0)?;
-        let mut rest = Vec::new();
-        while let Some(operator) =
-            ["==", "!=", "<=", ">=", "<", ">"].into_iter().find(|operator| self.eat(operator))
-        {
-            rest.push((operator, self.binary(0)?));
-        }
-        if self.eat_name("in") {
-            rest.push(("in", self.binary(0)?));
-        }
-        let compared = if rest.is_empty() { first } else { Expr::Compare(Box::new(first), rest) };
-        Ok(match negations {
-            0 => compared,
-            _ if negations % 2 == 1 => Expr::Unary("not", Box::new(compared)),
-            _ => Expr::Unary("not", Box::new(Expr::Unary("not", Box::new(compared)))),
-        })
-    }
-
-    /// Parses binary operators. Levels bind tighter as they increase.
-    fn binary(&mut self, level: usize) -> Parsed<Expr> {
-        const LEVELS: [&[&str]; 6] =
-            [&["|"], &["^"], &["&"], &["<<", ">>"], &["+", "-"], &["*", "//", "/", "%"]];
-        let Some(operators) = LEVELS.get(level) else { return self.unary() };
-        let mut left = self.binary(level + 1)?;
-        while let Some(operator) = operators.iter().copied().find(|operator| self.eat(operator)) {
-            left = Expr::Binary(operator, Box::new(left), Box::new(self.binary(level + 1)?));
-        }
-        Ok(left)
-    }
-
-    fn unary(&mut self) -> Parsed<Expr> {
-        for operator in ["-", "~"] {
-            if self.eat(operator) {
-                if self.depth == DEPTH {
-                    return Err(self.error("at most 32 levels of nesting"));
-                }
-                self.depth += 1;
-                let inner = self.unary()?;
-                self.depth -= 1;
-                return Ok(Expr::Unary(operator, Box::new(inner)));
-            }
-        }
-        self.eat("+");
-        self.primary()
-    }
-
-    fn primary(&mut self) -> Parsed<Expr> {
-        match self.peek().clone() {
-            Token::Value(value) => {
-                self.at += 1;
-                Ok(Expr::Value(value))
-            }
-            Token::Name(name) => {
-                self.at += 1;
-                if self.eat("(") {
-                    return Ok(Expr::Call(name, self.arguments()?));
-                }
-                Ok(Expr::Name(name))
-            }
-            Token::Operator("(") => {
-                self.at += 1;
-                let mut all = self.arguments()?;
-                Ok(if all.len() == 1 { all.remove(0) } else { Expr::Tuple(all) })
-            }
-            _ => Err(self.error("a value")),
-        }
-    }
-
-    /// Parses arguments; the opening parenthesis was consumed.
-    fn arguments(&mut self) -> Parsed<Vec<Expr>> {
-        let mut all = Vec::new();
-        while !self.eat(")") {
-            all.push(self.expression()?);
-            if !self.eat(",") && !matches!(self.peek(), Token::Operator(")")) {
-                return Err(self.error("`,` or `)`"));
-            }
-        }
-        Ok(all)
-    }
 }
 
 #[cfg(test)]

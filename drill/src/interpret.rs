@@ -312,6 +312,9 @@ impl<'a> Interpreter<'a> {
                 Stop { verdict: Verdict::Skip, ..fail(at, reason) }
             }
             Stopped::Unknown(name) => fail(at, format!("code: `{name}` is not defined")),
+            Stopped::Foreign(at, word) => {
+                Stop { verdict: Verdict::Skip, ..fail(at, format!("code: `{word}` is not interpreted")) }
+            }
         })
     }
 

@@ -201,12 +201,8 @@ impl Drill {
     /// As [`parse_for`](Drill::parse_for), with all that `options` say.
     pub fn parse_with(text: &str, options: &DrillOptions<'_>) -> Result<Drill, SyntaxError> {
         let drill = Drill::parse_for(text, &options.defines, options.ip_version)?;
-        let given = options.script_options.iter().map(|(name, value)| ast::ScriptOption {
-            at: Position::default(),
-            name: name.clone(),
-            value: value.clone(),
-        });
-        let all: Vec<_> = given.chain(drill.script.options.iter().cloned()).collect();
+        let mut all = as_options(&options.script_options);
+        all.extend(drill.script.options.iter().cloned());
         Ok(Drill { options: options::ScriptOptions::read(&all)?, ..drill })
     }
 
@@ -243,6 +239,21 @@ impl Drill {
         }
         interpret::run(&self.script, &self.options, options, subject)
     }
+}
+
+/// Checks options as at the top of a script, by name and value. An error says what was expected.
+pub fn check_script_options(given: &[(String, String)]) -> Result<(), String> {
+    let wrong = |error: SyntaxError| format!("expected {}, found {}", error.expected, error.found);
+    options::ScriptOptions::read(&as_options(given)).map(|_| ()).map_err(wrong)
+}
+
+fn as_options(given: &[(String, String)]) -> Vec<ast::ScriptOption> {
+    let option = |(name, value): &(String, String)| ast::ScriptOption {
+        at: Position { line: 1, column: 1 },
+        name: name.clone(),
+        value: value.clone(),
+    };
+    given.iter().map(option).collect()
 }
 
 /// Parses and plays a script. A script that does not parse yields [`Verdict::Error`].

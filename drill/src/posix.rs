@@ -639,8 +639,11 @@ impl Posix {
         let asked = socket.kept.get(&("IPPROTO_TCP", "TCP_INQ")).is_some_and(|on| *on != 0);
         let id = self.stream(fd).filter(|_| asked)?;
         let left = self.stack.readable(id).ok()?.0 as i64;
-        let readiness = self.stack.readiness(id).unwrap_or_default();
-        Some(left + i64::from(readiness.read_closed))
+        let has_fin = !matches!(
+            self.stack.state(id).ok()?,
+            State::SynReceived | State::Established | State::FinWait1 | State::FinWait2
+        );
+        Some(left + i64::from(has_fin))
     }
 
     /// Bytes that the peer has not acknowledged, or, with `unsent`, bytes that were never sent.

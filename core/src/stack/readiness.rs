@@ -27,7 +27,10 @@ impl Stack {
             SocketKind::Connection(index) => {
                 let connection = &self.connections[*index];
                 let synchronized = connection.tcb.state != State::SynReceived;
-                let read_closed = synchronized && !connection.may_receive() || connection.tcb.rcv.shut;
+                // Reads are over although data is still queued (`tcp_shut_rd_keeps`). DRILL-X20
+                let reads_ended = connection.rare.as_ref().is_some_and(|rare| rare.read_shut);
+                let read_closed =
+                    synchronized && !connection.may_receive() || connection.tcb.rcv.shut || reads_ended;
                 let fin_queued = connection.tcb.snd.fin_queued;
                 Readiness {
                     readable: !connection.receive_queue.is_empty() || read_closed && synchronized,

@@ -70,7 +70,8 @@ pub(crate) fn info(info: &Info) -> TcpInfo {
         ("bytes_received", large(info.bytes_received)),
         ("snd_wnd", i64::from(info.snd_wnd)),
         ("rcv_wnd", i64::from(info.rcv_wnd)),
-        ("rcv_space", i64::from(info.rcv_wnd)),
+        // Linux begins with ten segments.
+        ("rcv_space", i64::from(info.rcv_wnd).min(10 * i64::from(info.advmss))),
     ];
     TcpInfo { connection: true, fields: BTreeMap::from(fields) }
 }

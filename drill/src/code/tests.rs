@@ -56,3 +56,30 @@ fn an_assertion_tells_the_values_that_it_saw() {
     assert_eq!(reason, "assert tcpi_rtt == x * 3, where tcpi_rtt is 100, x is 2: rtt 100");
     assert!(matches!(run("assert tcpi_lost == 0"), Err(Stopped::Unknown(name)) if name == "tcpi_lost"));
 }
+
+#[test]
+fn loops_lists_and_choices_are_those_of_python() {
+    for text in [
+        "x = 0\nfor i in range(2, 5):\n  x += i\nassert x == 9",
+        "x = 0\nfor i in [1, 2]: x += i\nassert x == 3",
+        "x = 5\nwhile x > 2:\n  x -= 1\nassert x == 2",
+        "a = [1, 2, 3]; assert len(a) == 3 and a[0] == 1 and a[-1] == 3",
+        "assert (1 if tcpi_rtt > 50 else 2) == 1",
+        "assert (1, 2) < (1, 3) and (1, 2) == (1, 2)",
+    ] {
+        assert!(run(text).is_ok(), "{text}: {:?}", run(text).err());
+    }
+}
+
+#[test]
+fn a_loop_without_end_fails() {
+    for text in ["while True: pass", "for i in range(1000000000000): pass"] {
+        assert!(matches!(run(text), Err(Stopped::Failed(..))), "{text}");
+    }
+}
+
+#[test]
+fn python_that_is_not_interpreted_is_named() {
+    let foreign = run("def f(x):\n  return x\nassert f(1) == 1");
+    assert!(matches!(foreign, Err(Stopped::Foreign(_, word)) if word == "def"));
+}

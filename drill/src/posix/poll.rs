@@ -98,6 +98,9 @@ impl Posix {
             State::Closing | State::LastAck | State::TimeWait => (true, false),
             State::Closed | State::Listen => (true, false),
         };
+        // After a shutdown for reading, too. DRILL-X20
+        let reads_ended = self.stack.readiness(id).is_ok_and(|readiness| readiness.read_closed);
+        let at_end = at_end || (state != State::SynSent && reads_ended);
         if unread >= socket.receive_lowat.max(1) || at_end {
             ready |= READABLE;
         }
@@ -122,7 +125,8 @@ impl Posix {
         ) {
             ready |= WRITABLE;
         }
-        if matches!(state, State::Closing | State::LastAck | State::TimeWait) {
+        let writes_ended = matches!(state, State::FinWait1 | State::FinWait2);
+        if matches!(state, State::Closing | State::LastAck | State::TimeWait) || (writes_ended && at_end) {
             ready |= HANG_UP;
         }
         ready

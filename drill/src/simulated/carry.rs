@@ -103,7 +103,8 @@ pub(super) fn splice(
     nonblocking: bool,
     progress: &mut Progress,
 ) -> Tried {
-    let nonblocking = nonblocking || posix.nonblocking(from);
+    // The flag is about pipes: a socket blocks unless it is set not to.
+    let nonblocking = posix.nonblocking(from) || (nonblocking && posix.stream(from).is_none());
     let wanted = len - progress.done.min(len);
     if posix.before_urgent(from) == Some(0) && !posix.in_line(from) {
         return counted(Ok(0));

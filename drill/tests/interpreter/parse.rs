@@ -36,7 +36,8 @@ fn errors_name_the_place_and_what_was_expected() {
     error("0 %{ assert 1", 1, 3, "`}%` at the end of the code");
     error("0 %{ assert }%", 1, 13, "a value, found the end of the code");
     error("0 %{\nassert 1 ==\n}%", 2, 12, "a value, found the end of the line");
-    error("0 %{ for x in y }%", 1, 6, "a statement: assert, print, if or an assignment");
+    error("0 %{ for x in y }%", 1, 17, "`:`");
+    error("0 %{ but x }%", 1, 6, "a statement: assert, print, if, for, while or an assignment");
     error("1 close(3) = 0\n.5 close(3) = 0", 2, 1, "a time not before 1 s");
     error("+1~.5 close(3) = 0", 1, 4, "an end not before the start");
     error("+.5...0.2 close(3) = 0", 1, 7, "an end not before the start");
