@@ -13,6 +13,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::sched::{CloneFlags, unshare};
+use rustix::net::sockopt;
 use rustix::process::{Resource, getrlimit, setrlimit};
 
 /// Beside pasta and slirp4netns. Needs root, and `target/release/steadfast`.
@@ -37,8 +38,14 @@ pub(crate) struct ClientArguments {
 const SERVER: &str = "198.51.100.1";
 const USER: &str = "1001";
 
+/// Congestion control of the kernel's ends. That of the machine may be BBR, which paces on a loopback device. Every
+/// namespace and every user may choose this one.
+const CONGESTION: &str = "reno";
+
 /// The ports of servers, and their work for each connection.
 const SERVICES: [(u16, fn(TcpStream)); 3] = [(7001, discard), (7002, generate), (7003, echo)];
+/// Connections are served there one after the other, until they end.
+const BRIEF: u16 = 7000;
 const DISCARD: u16 = 7001;
 const GENERATE: u16 = 7002;
 const ECHO: u16 = 7003;
@@ -46,14 +53,17 @@ const ECHO: u16 = 7003;
 const HOLD: u16 = 7004;
 
 /// The measurements before those of memory: unit and label.
-const ROWS: [(&str, &str); 7] = [
+const ROWS: [(&str, &str); 10] = [
     ("Gbit/s", "bulk, from the client"),
     ("Gbit/s", "bulk, to the client"),
     ("ms/Gbit", "CPU of the gateway, from the client"),
     ("ms/Gbit", "CPU of the gateway, to the client"),
+    ("ms/Gbit", "of it outside of the kernel, from the client"),
+    ("ms/Gbit", "of it outside of the kernel, to the client"),
     ("/s", "connect and close, one after the other"),
     ("µs", "connect, 99th percentile"),
     ("/s", "round trips of 64 bytes"),
+    ("ms", "start of the client"),
 ];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,14 +109,20 @@ fn table(arguments: &Arguments) -> io::Result<String> {
             let mut note = |row: usize, value: f64| results[row][column].push(value);
             for (row, kind) in [(0, "up"), (1, "down")] {
                 let seen = bench.measure(gateway, kind, arguments.seconds)?;
+                let gbit = seen.values[0] * arguments.seconds / 1e9;
                 note(row, seen.values[0] / 1e9);
-                note(row + 2, seen.cpu_ms / (seen.values[0] * arguments.seconds / 1e9));
+                note(row + 2, (seen.user_ms + seen.kernel_ms) / gbit);
+                note(row + 4, seen.user_ms / gbit);
             }
             let seen = bench.measure(gateway, "connects", arguments.seconds)?;
-            note(4, seen.values[0]);
-            note(5, seen.values[1]);
-            note(6, bench.measure(gateway, "trips", arguments.seconds)?.values[0]);
-            for (row, connections) in [(7, 1000.0), (8, 10_000.0)] {
+            note(6, seen.values[0]);
+            note(7, seen.values[1]);
+            note(8, bench.measure(gateway, "trips", arguments.seconds)?.values[0]);
+            // slirp4netns starts beside a namespace that is there already.
+            if gateway != Gateway::Slirp {
+                note(9, bench.measure(gateway, "start", 0.0)?.start_ms);
+            }
+            for (row, connections) in [(ROWS.len(), 1000.0), (ROWS.len() + 1, 10_000.0)] {
                 let seen = bench.measure(gateway, "hold", connections)?;
                 // One that lets fewer live has no figure.
                 note(row, if seen.values[0] < connections { f64::NAN } else { seen.memory_kib / 1024.0 });
@@ -139,7 +155,10 @@ fn cell(values: &[f64]) -> String {
 /// One measurement.
 struct Seen {
     values: Vec<f64>,
-    cpu_ms: f64,
+    /// From the start of the gateway to the first word of the client.
+    start_ms: f64,
+    user_ms: f64,
+    kernel_ms: f64,
     memory_kib: f64,
 }
 
@@ -188,6 +207,13 @@ impl Bench {
         // Short connections leave many ports in TIME-WAIT.
         let _ = fs::write("/proc/sys/net/ipv4/ip_local_port_range", "1024 65535");
         let _ = fs::write("/proc/sys/net/ipv4/tcp_tw_reuse", "1");
+        fs::write("/proc/sys/net/ipv4/tcp_congestion_control", CONGESTION)?;
+        let listener = TcpListener::bind((SERVER, BRIEF))?;
+        thread::spawn(move || {
+            for mut stream in listener.incoming().flatten() {
+                while matches!(stream.read(&mut [0; 64]), Ok(1..)) {}
+            }
+        });
         for (port, serve) in SERVICES {
             let listener = TcpListener::bind((SERVER, port))?;
             thread::spawn(move || {
@@ -228,7 +254,7 @@ impl Bench {
     }
 
     fn measure(&self, gateway: Gateway, kind: &str, amount: f64) -> io::Result<Seen> {
-        let amount = amount.to_string();
+        let (amount, begun) = (amount.to_string(), Instant::now());
         let client = self.program("bench");
         let client = [client.to_str().unwrap_or_default(), "gateway-client", kind, &amount];
         let (mut process, other) = match gateway {
@@ -246,10 +272,14 @@ impl Bench {
         let mut line = String::new();
         let output = process.stdout.take().ok_or(io::ErrorKind::BrokenPipe)?;
         BufReader::new(output).read_line(&mut line)?;
+        let start_ms = begun.elapsed().as_secs_f64() * 1e3;
         let pid = other.as_ref().unwrap_or(&process).id();
+        let (user_ms, kernel_ms) = cpu_ms(pid).unwrap_or((f64::NAN, f64::NAN));
         let seen = Seen {
             values: line.split_whitespace().filter_map(|value| value.parse().ok()).collect(),
-            cpu_ms: cpu_ms(pid).unwrap_or(f64::NAN),
+            start_ms,
+            user_ms,
+            kernel_ms,
             memory_kib: memory_kib(pid).unwrap_or(f64::NAN),
         };
         drop(process.stdin.take());
@@ -287,13 +317,13 @@ impl Bench {
     }
 }
 
-/// The time that a process has taken, without its children.
-fn cpu_ms(pid: u32) -> Option<f64> {
+/// The time that a process has taken, without its children: outside of the kernel, and in it.
+fn cpu_ms(pid: u32) -> Option<(f64, f64)> {
     const TICK_MS: f64 = 10.0;
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
     let ticks = |at: usize| fields.get(at)?.parse::<f64>().ok();
-    Some((ticks(11)? + ticks(12)?) * TICK_MS)
+    Some((ticks(11)? * TICK_MS, ticks(12)? * TICK_MS))
 }
 
 fn memory_kib(pid: u32) -> Option<f64> {
@@ -338,6 +368,7 @@ pub(crate) fn client(arguments: &ClientArguments) -> ExitCode {
         "down" => bulk(GENERATE, limit, |stream, buffer| stream.read(buffer)),
         "connects" => connects(limit),
         "trips" => trips(limit),
+        "start" => Ok(vec![0.0]),
         _ => return hold(arguments.amount as usize),
     };
     tell(measured)
@@ -364,6 +395,8 @@ fn bulk(
     mut act: impl FnMut(&mut TcpStream, &mut [u8]) -> io::Result<usize>,
 ) -> io::Result<Vec<f64>> {
     let mut stream = TcpStream::connect((SERVER, port))?;
+
+    sockopt::set_tcp_congestion(&stream, CONGESTION)?;
     let mut buffer = vec![0; 1 << 18];
     let (begun, mut bytes) = (Instant::now(), 0);
     while begun.elapsed() < limit {
@@ -377,7 +410,7 @@ fn connects(limit: Duration) -> io::Result<Vec<f64>> {
     let (begun, mut times) = (Instant::now(), Vec::new());
     while begun.elapsed() < limit {
         let before = Instant::now();
-        let stream = TcpStream::connect((SERVER, ECHO))?;
+        let stream = TcpStream::connect((SERVER, BRIEF))?;
         times.push(before.elapsed().as_secs_f64() * 1e6);
         drop(stream);
     }
