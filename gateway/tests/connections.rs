@@ -164,6 +164,26 @@ fn f09_what_a_guest_has_closed_ends_and_who_waits_for_an_answer_gets_it() {
     });
 }
 
+#[test]
+fn f09_connections_that_a_guest_closes_all_at_once_end_all() {
+    beside_a_gateway(|gateway, device| async move {
+        let stubborn = serve(|mut stream| async move {
+            stream.read_to_end(&mut Vec::new()).await.unwrap();
+            stream.reset().await;
+        })
+        .await;
+        let guest = guest_on(device);
+        let mut streams = Vec::new();
+        // More than the guest may send RSTs in a second (`tcp_rst_limit`), which answer the probes of its closed ends.
+        for _ in 0..400 {
+            streams.push(TcpStream::connect(&guest, (MACHINE, stubborn)).await.unwrap());
+        }
+        drop(streams);
+        sleep(LONG).await;
+        assert_eq!(gateway.flows(), []);
+    });
+}
+
 /// How one end of a connection behaves.
 struct Plan {
     /// Bytes that it sends before its FIN or RST.

@@ -2,12 +2,13 @@
 
 use std::collections::VecDeque;
 use std::future::{Future, pending, poll_fn};
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::{self, IoSlice};
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Buf, BufMut, Bytes};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::time::{Instant, Sleep, sleep_until};
 
@@ -15,6 +16,7 @@ use crate::options::TcpKeepalive;
 
 pub use self::ends::Layered;
 
+mod buffers;
 mod ends;
 
 /// A wait for the reset of a stream: see [`RelayEnd::reset`].
@@ -43,13 +45,13 @@ pub trait RelayEnd: AsyncRead + AsyncWrite + Unpin + Send + Sized {
     }
 
     /// Reads up to `most` bytes, more than 0. No bytes: the end of the stream. The default reads by
-    /// [`AsyncRead`]. It copies bytes that would fill less than half of their buffer, so that none is held for a few.
+    /// [`AsyncRead`], into buffers that the relays of a thread share.
     fn poll_read_bytes(&mut self, cx: &mut Context<'_>, most: usize) -> Poll<io::Result<Bytes>> {
-        let mut buffer = BytesMut::with_capacity(most);
-        let read = pin!(self.read_buf(&mut buffer)).poll(cx);
-        ready!(read)?;
-        let sparse = buffer.len() < buffer.capacity() / 2;
-        Poll::Ready(Ok(if sparse { Bytes::copy_from_slice(&buffer) } else { buffer.freeze() }))
+        let mut buffer = buffers::take();
+        let read = pin!(self.read_buf(&mut (&mut buffer).limit(most.min(buffers::SIZE)))).poll(cx);
+        // Without bytes the buffer goes back.
+        let bytes = buffers::lend(buffer);
+        read.map_ok(|_| bytes)
     }
 
     /// Writes bytes from the front of `data`, and takes out what was written. Returns their number. The default writes by
@@ -106,7 +108,7 @@ pub struct RelayConfig {
     pub idle: Option<Duration>,
     /// The same once one direction has ended. `None`, the default: both ends are probed instead.
     pub half_closed_idle: Option<Duration>,
-    /// Time without a byte after which a half-closed relay probes its ends: 65 s. That is longer than a kernel keeps a
+    /// Time without a byte after which a half-closed relay probes its ends: 65 s, and up to 5 s more. That is longer than a kernel keeps a
     /// closed connection in FIN-WAIT-2. An end whose program waits for the answer answers the probe, and one that is
     /// closed resets the connection.
     pub half_closed_probe: Duration,
@@ -268,6 +270,16 @@ struct Relay<'a, A: RelayEnd, B: RelayEnd> {
     failed: Option<Failure>,
     /// Exists once there is something to wait for.
     alarm: Option<Pin<Box<Sleep>>>,
+}
+
+/// The first probes of relays whose ends were closed together are spread over this time. A host limits the RSTs that answer
+/// them.
+const SPREAD: Duration = Duration::from_secs(5);
+
+/// A random number from 0 to 1.
+fn fraction() -> f64 {
+    let random = RandomState::new().build_hasher().finish();
+    f64::from(random as u32) / f64::from(u32::MAX)
 }
 
 /// An end has failed. Its data from before is still delivered, until then.
@@ -489,10 +501,13 @@ impl<A: RelayEnd, B: RelayEnd> Relay<'_, A, B> {
             return;
         }
         if (self.up.read || self.down.read) && !before && self.config.half_closed_idle.is_none() {
-            /// Between two probes.
-            const INTERVAL: Duration = Duration::from_secs(60);
-            let keepalive = TcpKeepalive::new().with_time(self.config.half_closed_probe);
-            let keepalive = keepalive.with_interval(INTERVAL).with_retries(3);
+            /// Between two probes that find no answer.
+            const INTERVAL: Duration = Duration::from_secs(10);
+            /// A host that is away for three minutes is not given up.
+            const PROBES: u8 = 17;
+            let time = self.config.half_closed_probe + SPREAD.mul_f64(fraction());
+            let keepalive = TcpKeepalive::new().with_time(time);
+            let keepalive = keepalive.with_interval(INTERVAL).with_retries(PROBES);
             a.probe(&keepalive);
             b.probe(&keepalive);
         }
