@@ -82,6 +82,53 @@ fn f23_a_run_that_is_killed_takes_the_command_with_it() {
     assert_eq!(output.read_line(&mut rest).unwrap(), 0);
 }
 
+/// The processes that have this text in their environment.
+fn processes_with(mark: &str) -> Vec<String> {
+    let entries = std::fs::read_dir("/proc").unwrap().flatten();
+    let is_marked = |folder: &std::path::Path| {
+        let environment = std::fs::read(folder.join("environ")).unwrap_or_default();
+        environment.split(|byte| *byte == 0).any(|variable| variable == mark.as_bytes())
+    };
+    let marked = entries.map(|entry| entry.path()).filter(|folder| is_marked(folder));
+    marked.map(|folder| std::fs::read_to_string(folder.join("cmdline")).unwrap_or_default()).collect()
+}
+
+/// With `STEADFAST_FULL=1` there are a thousand runs.
+#[test]
+fn f23_nothing_is_left_of_many_runs_of_which_a_tenth_is_killed() {
+    let Some(mut scene) = Scene::new() else { return };
+    let full = std::env::var_os("STEADFAST_FULL").is_some_and(|value| value != "0");
+    let folder = scene.file("temporary");
+    std::fs::create_dir(&folder).unwrap();
+    std::fs::set_permissions(&folder, std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
+    let mark = format!("STEADFAST_MARK={}", folder.display());
+    let mounts = || std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let (before, mut random) = (mounts(), fastrand::Rng::with_seed(7));
+    for number in 0..if full { 1000 } else { 40 } {
+        // The namespaces and devices of each kind of run.
+        scene.device(if number % 4 == 0 { "absent" } else { "tun" });
+        let mut run = scene.run(&[], &["sleep", "0.01"]);
+        let mut run = run.env("STEADFAST_MARK", &folder).env("TMPDIR", &folder).spawn().unwrap();
+        if number % 10 == 0 {
+            // Before the namespaces are made, between, or while the command runs.
+            std::thread::sleep(std::time::Duration::from_millis(random.u64(..80)));
+            run.kill().unwrap();
+            run.wait().unwrap();
+        } else {
+            assert_eq!(run.wait().unwrap().code(), Some(0), "{number}");
+        }
+    }
+    // The command of a killed run ends by a signal, which takes a moment.
+    let limit = std::time::Instant::now() + std::time::Duration::from_secs(20);
+    while !processes_with(&mark).is_empty() && std::time::Instant::now() < limit {
+        std::thread::yield_now();
+    }
+    // Namespaces and devices end with the last of their processes, since no mount holds them.
+    assert_eq!(processes_with(&mark), [""; 0]);
+    assert_eq!(mounts(), before);
+    assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 0);
+}
+
 #[test]
 fn f23_the_keys_of_a_terminal_stop_continue_and_interrupt() {
     let Some(scene) = Scene::new() else { return };
