@@ -66,9 +66,7 @@ impl PacketSocket {
     /// `NotFound`: there is no such interface. `PermissionDenied`: the right is missing.
     pub fn bind(name: &str) -> io::Result<OwnedFd> {
         let fd = socket()?;
-        for option in [libc::PACKET_IGNORE_OUTGOING, libc::PACKET_VNET_HDR] {
-            set_option(&fd, libc::SOL_PACKET, option, 1)?;
-        }
+        set_packet_options(&fd)?;
         // Forcing takes a right that not everybody has; the limit of the system applies without.
         let forced = set_option(&fd, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, RECEIVE_BUFFER);
         if forced.is_err() {
@@ -126,6 +124,8 @@ impl Device for PacketSocket {
             match guard.try_io(|fd| Ok(self.segments.read(fd, HEADER_LEN, buffer)?)) {
                 Ok(Ok(received)) => return Poll::Ready(Ok(received)),
                 Ok(Err(e)) if e.kind() == io::ErrorKind::Interrupted => {}
+                // Before Linux 6.2 a super-segment of UDP has no header, and is lost.
+                Ok(Err(e)) if e.raw_os_error() == Some(libc::EINVAL) => {}
                 // The interface is down, which is told once, or it is gone.
                 Ok(Err(e)) if e.kind() == io::ErrorKind::NetworkDown && is_bound(&self.fd) => {}
                 Ok(Err(e)) => return Poll::Ready(Err(e)),
@@ -178,6 +178,19 @@ fn set_option(fd: &OwnedFd, level: libc::c_int, option: libc::c_int, value: libc
     let len = size_of::<libc::c_int>() as libc::socklen_t;
     // SAFETY: `value` lives during the call, and `len` is its size.
     checked(unsafe { libc::setsockopt(fd.as_raw_fd(), level, option, (&raw const value).cast(), len) })?;
+    Ok(())
+}
+
+/// Sets what a device needs of the kernel.
+fn set_packet_options(fd: &OwnedFd) -> io::Result<()> {
+    for (option, name, since) in [
+        (libc::PACKET_IGNORE_OUTGOING, "PACKET_IGNORE_OUTGOING", "4.20"),
+        (libc::PACKET_VNET_HDR, "PACKET_VNET_HDR", "2.6.34"),
+    ] {
+        set_option(fd, libc::SOL_PACKET, option, 1).map_err(|error| {
+            io::Error::new(error.kind(), format!("{name}: {error}: expected Linux {since} or later"))
+        })?;
+    }
     Ok(())
 }
 
@@ -257,4 +270,18 @@ fn ask(fd: &OwnedFd, question: libc::Ioctl, request: &mut libc::ifreq) -> io::Re
     // SAFETY: each of these questions reads and writes one `struct ifreq`, which lives during the call.
     checked(unsafe { libc::ioctl(fd.as_raw_fd(), question, &raw mut *request) })?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_option_that_the_kernel_lacks_is_named_with_its_release() {
+        // No socket but those of packets has the option.
+        let socket = OwnedFd::from(std::net::UdpSocket::bind("127.0.0.1:0").unwrap());
+        let error = set_packet_options(&socket).unwrap_err().to_string();
+        assert!(error.starts_with("PACKET_IGNORE_OUTGOING: "), "{error}");
+        assert!(error.ends_with(": expected Linux 4.20 or later"), "{error}");
+    }
 }
