@@ -35,7 +35,7 @@ pub(crate) struct Explore {
     faults: Budget,
     /// Explore states instead of schedules: a run ends where it comes to a state that is known. Timestamps are off, and
     /// the clock of initial sequence numbers stands still.
-    #[arg(long, conflicts_with = "shard")]
+    #[arg(long)]
     states: bool,
     /// Explore at most N states of each program.
     #[arg(long, value_name = "N", default_value_t = 100_000_000, requires = "states")]

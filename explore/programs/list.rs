@@ -56,4 +56,9 @@ const FILES: &[(&str, &str)] = files! {
     "abort-half-closed"
     "abort-after-shutdown"
     "abort-after-both-shut"
+    "no-orphans"
+    "one-half-open"
+    "little-memory"
+    "reset-on-overflow"
+    "three-connections"
 };

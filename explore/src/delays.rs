@@ -28,7 +28,8 @@ impl Delays {
         };
         self.more = self.more + more;
         let forged = matches!(fault, Fault::Forge(_));
-        self.losses += u32::from(forged || matches!(fault, Fault::Lose | Fault::Delay | Fault::Reorder));
+        let copies = matches!(fault, Fault::Duplicate | Fault::DuplicateLate | Fault::Mark);
+        self.losses += u32::from(!copies);
         self.slow |= first || forged;
     }
 

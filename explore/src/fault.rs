@@ -5,6 +5,9 @@ use steadfast_core::{Duration, Instant};
 use crate::ends::{END_NAMES, START};
 use crate::forge::Forgery;
 
+/// The MTU of a narrow link. IPv6 needs 1280.
+pub(crate) const NARROW: u32 = 1300;
+
 /// A fault that befalls a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -27,13 +30,17 @@ pub enum Fault {
     Cut,
     /// As `Cut`, for 40 s.
     CutLong,
+    /// A router drops it, and says that the host is unreachable.
+    Reject,
+    /// From it on, a link of its direction carries 1300 bytes at most, and says so.
+    Narrow,
     /// Somebody forges a packet 5 ms after it.
     Forge(Forgery),
 }
 
 impl Fault {
     /// The sorts of a [`Budget`](crate::Budget), by name. A forged packet counts as one sort, whatever its kind.
-    pub(crate) const SORTS: [&str; 10] = [
+    pub(crate) const SORTS: [&str; 12] = [
         "lose",
         "duplicate",
         "duplicate-late",
@@ -43,11 +50,13 @@ impl Fault {
         "reboot",
         "cut",
         "cut-long",
+        "reject",
+        "narrow",
         "forge",
     ];
 
     /// The faults of the path and of the hosts: all but forged packets.
-    pub const ALL: [Fault; 9] = [
+    pub const ALL: [Fault; 11] = [
         Fault::Lose,
         Fault::Duplicate,
         Fault::DuplicateLate,
@@ -57,6 +66,8 @@ impl Fault {
         Fault::Reboot,
         Fault::Cut,
         Fault::CutLong,
+        Fault::Reject,
+        Fault::Narrow,
     ];
 
     /// Everything that may befall a packet.
@@ -114,6 +125,8 @@ impl std::fmt::Display for Choice {
                 let (other, victim) = if forgery.ahead { (from, to) } else { (to, from) };
                 forgery.write(f, other, victim, &time(self.at + Duration::from_millis(5)))
             }
+            Fault::Reject => write!(f, "reject {packet} with host-unreachable"),
+            Fault::Narrow => write!(f, "mtu {from}>{to} {NARROW} icmp from {}", time(self.at)),
             Fault::Lose => write!(f, "lose {packet}"),
             Fault::Duplicate => write!(f, "duplicate {packet} after 30ms"),
             Fault::DuplicateLate => write!(f, "duplicate {packet} after 3s"),

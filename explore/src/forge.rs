@@ -11,6 +11,8 @@ use steadfast_wire::icmp::{ErrorKind, Message};
 use steadfast_wire::seq::SeqNum;
 use steadfast_wire::tcp::{Flags, Header, Options, Timestamps};
 
+use crate::arrival::parse;
+
 /// A forged packet of a certain kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Forgery {
@@ -96,7 +98,7 @@ const ACK: u16 = Flags::ACK.0;
 const STALE: i32 = -(1 << 30) - 1_000_000;
 
 /// Each kind breaks one check of RFC 9293 §3.10.7, or of RFC 5961, and passes those before it. The first one passes all.
-const KINDS: [Kind; 26] = [
+const KINDS: [Kind; 29] = [
     segment(RST, RcvNxt(0), RcvNxt(0), 0),
     segment(RST, RcvNxt(1), RcvNxt(0), 0),
     segment(RST, RcvEnd(-1), RcvNxt(0), 0),
@@ -106,6 +108,9 @@ const KINDS: [Kind; 26] = [
     segment(RST | ACK, RcvNxt(-2), RcvNxt(0), 0),
     segment(SYN, RcvNxt(0), RcvNxt(0), 0),
     segment(SYN, RcvNxt(-2), RcvNxt(0), 0),
+    segment(SYN, RcvNxt(-1), RcvNxt(0), 0),
+    segment(SYN | ACK, RcvNxt(-1), SndNxt(0), 0),
+    segment(SYN | ACK, RcvNxt(0), SndNxt(0), 0),
     segment(SYN | ACK, RcvNxt(0), SndNxt(1), 0),
     segment(SYN | ACK, RcvNxt(-2), RcvNxt(0), 0),
     segment(ACK, RcvEnd(0), RcvNxt(0), 0),
@@ -149,7 +154,9 @@ impl Forgery {
                 _ => !matches!(seq.at(nxt, window).since(nxt - 1), 0 | 1),
             },
             // It opens a connection, or takes a half-open one for an old one.
-            Kind::Segment { flags: Flags(SYN), .. } => !matches!(state, State::SynSent | State::SynReceived),
+            Kind::Segment { flags, ack: RcvNxt(_) | SndNxt(0), .. } if flags.syn() => {
+                !matches!(state, State::SynSent | State::SynReceived)
+            }
             // It refuses a connection that is not there yet.
             Kind::Error { seq: RcvNxt(0), .. } => !matches!(state, State::SynSent | State::SynReceived),
             _ => true,
@@ -178,8 +185,7 @@ impl Forgery {
                 let seq = seq.acknowledging(una, snd_nxt);
                 let header = Header { seq, ack: nxt, flags: Flags::ACK, ..Header::default() };
                 let quoted = build::tcp(local, remote, header, b"")?;
-                let message = Message::Error { kind, quoted: &quoted };
-                build::icmp(router(local.ip()), local.ip(), &message).map(Bytes::from)
+                error_to(local.ip(), kind, &quoted)
             }
         }
     }
@@ -201,10 +207,19 @@ impl Forgery {
     }
 }
 
-/// A router on the path, of the same family.
-pub(crate) fn router(host: IpAddr) -> IpAddr {
-    match host {
+/// The error of a router about a segment, to its sender.
+pub(crate) fn router_error(kind: ErrorKind, packet: &[u8]) -> Option<Bytes> {
+    let (_, sender, ..) = parse(packet)?;
+    error_to(sender.ip(), kind, &packet[..packet.len().min(QUOTED)])
+}
+
+/// Bytes of a packet that an error quotes (RFC 1812 §4.3.2.3).
+const QUOTED: usize = 548;
+
+fn error_to(host: IpAddr, kind: ErrorKind, quoted: &[u8]) -> Option<Bytes> {
+    let router = match host {
         IpAddr::V4(_) => IpAddr::from([10, 0, 0, 254]),
         IpAddr::V6(_) => IpAddr::from([0xfd00, 0, 0, 0, 0, 0, 0, 0xfe]),
-    }
+    };
+    build::icmp(router, host, &Message::Error { kind, quoted }).map(Bytes::from)
 }

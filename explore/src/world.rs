@@ -7,6 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use steadfast_core::trace::State;
 use steadfast_core::{Duration, Instant, Stack};
+use steadfast_wire::icmp::ErrorKind;
 use steadfast_wire::tcp::Flags;
 
 use crate::app::{App, Context};
@@ -14,8 +15,8 @@ use crate::arrival::Arrived;
 use crate::coverage::Coverage;
 use crate::delays::{Delays, OVERTAKING};
 use crate::ends::START;
-use crate::fault::{Choice, Fault};
-use crate::forge::Forgery;
+use crate::fault::{Choice, Fault, NARROW};
+use crate::forge::{Forgery, router_error};
 use crate::program::Program;
 use crate::streams::Streams;
 
@@ -48,6 +49,8 @@ pub(crate) struct World {
     pub(crate) sent: [u32; 2],
     /// Until when the path is cut.
     dark_until: Instant,
+    /// The packets of this end pass a narrow link.
+    narrow: [bool; 2],
     /// A packet that was sent, and whose fate is not decided.
     pending: Option<(usize, Bytes)>,
     /// The state that its receiver is in.
@@ -159,6 +162,7 @@ impl World {
             order: 0,
             sent: [0; 2],
             dark_until: Instant::ZERO,
+            narrow: [false; 2],
             pending: None,
             far: State::Established,
             streams: Streams::default(),
@@ -260,6 +264,10 @@ impl World {
 
     /// Returns whether the applications took longer than the faults explain.
     pub(crate) fn is_late(&self) -> bool {
+        if self.ends.iter().any(|end| end.stack.counters().listen_drops > 0) {
+            // A full table loses packets too.
+            return false;
+        }
         let (initial, min) = self.program.timeouts();
         self.program.time.is_some_and(|time| self.worked() > time + self.delays.all(initial, min))
     }
@@ -344,7 +352,7 @@ impl World {
         let mut path: Vec<_> = self.path.iter().collect();
         path.sort_by_key(|arrival| (arrival.at, arrival.order));
         path.into_iter().for_each(|arrival| (until(arrival.at), arrival.to, &arrival.what).hash(&mut state));
-        (&self.held, until(self.dark_until), &self.streams).hash(&mut state);
+        (&self.held, until(self.dark_until), self.narrow, &self.streams).hash(&mut state);
         for (answered, host) in self.answered.iter().zip(&self.program.hosts) {
             (host.answers_every().saturating_sub(self.now - *answered)).hash(&mut state);
         }
@@ -411,6 +419,20 @@ impl World {
             self.dark_until = self.now + time;
         }
         if self.now < self.dark_until {
+            return;
+        }
+        self.narrow[from] |= fault == Some(Fault::Narrow);
+        let error = match fault {
+            Some(Fault::Reject) => Some(ErrorKind::HostUnreachable),
+            _ if self.narrow[from] && packet.len() > NARROW as usize => {
+                Some(ErrorKind::PacketTooBig { mtu: NARROW })
+            }
+            _ => None,
+        };
+        if let Some(kind) = error {
+            if let Some(error) = router_error(kind, &packet) {
+                self.arrive(from, soon, What::Packet(error));
+            }
             return;
         }
         match fault {

@@ -5,7 +5,8 @@ use std::path::Path;
 use steadfast_core::trace::State;
 use steadfast_core::{Config, Instant, Interface, ListenOptions, Stack};
 use steadfast_explore::{
-    Budget, Choice, Coverage, Fault, Options, Part, Program, Segment, Shard, explore, merge, program_files,
+    Budget, Choice, Coverage, Fault, Options, Part, Program, Report, Segment, Shard, explore, merge,
+    program_files,
 };
 use steadfast_lab::{RunOptions, Scenario, run};
 
@@ -148,6 +149,29 @@ fn shards_add_up_to_the_whole() {
     let other = Part { budget: Budget::any(2), ..parts[1].clone() };
     assert_eq!(merge(&[parts[0].clone(), other]), Err(1));
     assert_eq!(merge(&[]), Err(0));
+}
+
+/// Shards of a search through states do not know what others have met. Together they leave nothing out.
+#[test]
+fn shards_of_states_leave_nothing_out() {
+    let sysctls = vec!["tcp_timestamps=0".to_owned()];
+    let budget = "lose=1,duplicate=1".parse().unwrap();
+    let options = Options { budget, states: true, sysctls, ..Options::default() };
+    let programs: Vec<_> = all(&options).into_iter().filter(|program| program.id == "X5").collect();
+    let whole = explore(&programs, &options, |_| {});
+    let part = |index| {
+        let options = Options { shard: Shard { index, count: 3 }, ..options.clone() };
+        Part::new(vec!["X5".to_owned()], &options, explore(&programs, &options, |_| {}))
+    };
+    let merged = merge(&[part(0), part(1), part(2)]).unwrap();
+    assert!(merged.missing.is_empty() && !merged.report.cut && !whole.cut);
+    assert!(merged.report.states >= whole.states && whole.states > 100, "{whole:?}");
+    for (state, segment) in
+        State::ALL.into_iter().flat_map(|state| Segment::ALL.map(|segment| (state, segment)))
+    {
+        let met = |report: &Report| report.coverage.hits(state, segment) > 0;
+        assert_eq!(met(&merged.report), met(&whole), "{state} and {}", segment.name());
+    }
 }
 
 /// Handshake, one segment of data and its end: no state is left, after three losses, a duplicate, a reordering and a crash.

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use steadfast_core::counters::DropReason;
 use steadfast_core::trace::State;
-use steadfast_core::{Stack, Variables};
+use steadfast_core::{Duration, Stack, Variables};
 
 use super::World;
 use crate::arrival::{Answer, Arrived, parse};
@@ -43,10 +43,14 @@ impl World {
     fn judge_arrival(&mut self, to: usize, arrived: Arrived, after: &Variables, forged: bool) {
         match arrived.judge(after) {
             Err(text) => _ = self.wrong.get_or_insert(text),
+            // A SYN that opens nothing is answered within the limit.
+            Ok(Answer::Any) if arrived.before.state == State::TimeWait => self.answered[to] = self.now,
             Ok(Answer::Any) => {}
             Ok(answer) => {
                 let again = self.now.saturating_since(self.answered[to]);
-                let limited = again < self.program.hosts[to].answers_every() && answer != Answer::Nothing;
+                // TIME-WAIT counts in sixteenths of a second.
+                let every = self.program.hosts[to].answers_every() + Duration::from_millis(63);
+                let limited = again < every && answer != Answer::Nothing;
                 if matches!(answer, Answer::Ack | Answer::SynAck) {
                     self.answered[to] = self.now;
                 }
@@ -126,11 +130,11 @@ impl World {
     }
 }
 
-/// Segments that were dropped for a reason which the variables do not tell: timestamps, memory, limits of answers.
+/// Segments that were dropped for a reason which the variables do not tell: timestamps and memory.
 fn excused(stack: &Stack) -> u64 {
     let counters = stack.counters();
     let dropped = |reason| counters.dropped(reason);
-    [DropReason::Paws, DropReason::MissingTimestamp, DropReason::NoMemory, DropReason::ReplyThrottled]
+    [DropReason::Paws, DropReason::MissingTimestamp, DropReason::NoMemory]
         .into_iter()
         .map(dropped)
         .sum::<u64>()
