@@ -26,7 +26,7 @@ impl Delays {
             // A copy may draw an ACK, and that delay the next one.
             _ => Duration::from_millis(50),
         };
-        self.more = self.more + more;
+        self.more += more;
         let forged = matches!(fault, Fault::Forge(_));
         let copies = matches!(fault, Fault::Duplicate | Fault::DuplicateLate | Fault::Mark);
         self.losses += u32::from(!copies);

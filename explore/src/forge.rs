@@ -98,7 +98,7 @@ const ACK: u16 = Flags::ACK.0;
 const STALE: i32 = -(1 << 30) - 1_000_000;
 
 /// Each kind breaks one check of RFC 9293 §3.10.7, or of RFC 5961, and passes those before it. The first one passes all.
-const KINDS: [Kind; 29] = [
+const KINDS: [Kind; 30] = [
     segment(RST, RcvNxt(0), RcvNxt(0), 0),
     segment(RST, RcvNxt(1), RcvNxt(0), 0),
     segment(RST, RcvEnd(-1), RcvNxt(0), 0),
@@ -113,6 +113,7 @@ const KINDS: [Kind; 29] = [
     segment(SYN | ACK, RcvNxt(0), SndNxt(0), 0),
     segment(SYN | ACK, RcvNxt(0), SndNxt(1), 0),
     segment(SYN | ACK, RcvNxt(-2), RcvNxt(0), 0),
+    segment(SYN | RST, RcvNxt(0), RcvNxt(0), 0),
     segment(ACK, RcvEnd(0), RcvNxt(0), 0),
     segment(ACK, RcvNxt(-1), RcvNxt(0), 0),
     segment(PSH | ACK, RcvEnd(0), RcvNxt(0), 10),
@@ -147,6 +148,8 @@ impl Forgery {
         let Variables { state, rcv, .. } = *victim;
         let (nxt, window) = rcv.unwrap_or_default();
         match self.kind() {
+            // No host takes it.
+            Kind::Segment { flags, .. } if flags.rst() && flags.syn() => true,
             Kind::Segment { flags, seq, .. } if flags.rst() => match state {
                 State::Closed | State::Listen | State::SynSent => true,
                 State::TimeWait => keeps_time_wait,
@@ -161,6 +164,11 @@ impl Forgery {
             Kind::Error { seq: RcvNxt(0), .. } => !matches!(state, State::SynSent | State::SynReceived),
             _ => true,
         }
+    }
+
+    /// Returns whether it says that the port of a segment in flight is closed.
+    pub(crate) fn refuses(self) -> bool {
+        matches!(self.kind(), Kind::Error { kind: ErrorKind::PortUnreachable, seq: RcvNxt(0), .. })
     }
 
     /// The packet to `local`, as if from `remote` or from a router.

@@ -73,7 +73,12 @@ impl World {
         self.mended &= forgery.is_harmless(&victim, self.program.hosts[to].keeps_time_wait());
         let segment = parse(&forged).is_some();
         self.receive(to, forged, None);
-        if !segment && self.mended && self.ends[to].stack.variables(local, remote) != victim {
+        let after = self.ends[to].stack.variables(local, remote);
+        if forgery.refuses() && victim.state == State::SynSent && after.state == State::SynSent {
+            // A port unreachable is a hard error (RFC 1122 §4.2.3.9).
+            self.wrong.get_or_insert("a hard ICMP error did not end SYN-SENT".to_owned());
+        }
+        if !segment && self.mended && after != victim {
             self.wrong.get_or_insert(format!("an ICMP error changed {}", victim.state));
         }
     }
