@@ -27,7 +27,8 @@ impl World {
         if let Some(coverage) = coverage {
             coverage.note(&arrived);
         }
-        let excused = excused(stack);
+        let throttled = |stack: &Stack| stack.counters().dropped(DropReason::ReplyThrottled);
+        let (excused, limits) = (excused(stack), throttled(stack));
         stack.receive(self.now, packet);
         let after = stack.variables(arrived.local, arrived.remote);
         let excused = excused != self::excused(&self.ends[to].stack);
@@ -37,6 +38,9 @@ impl World {
         } else if self.program.hosts[to].follows_rfc() {
             self.judge_arrival(to, arrived, &after, forged);
         }
+        // All RSTs to a network have one budget.
+        let limited = throttled(&self.ends[to].stack) > limits;
+        self.owed[to].take_if(|owed| limited && matches!(owed.answer, Answer::Rst { .. }));
         self.watch_time_wait(to, &arrived, after.state);
     }
 
@@ -51,7 +55,9 @@ impl World {
                 // TIME-WAIT counts in sixteenths of a second.
                 let every = self.program.hosts[to].answers_every() + Duration::from_millis(63);
                 let limited = again < every && answer != Answer::Nothing;
-                if matches!(answer, Answer::Ack | Answer::SynAck) {
+                // Only answers to what changes nothing have a limit.
+                let place = |variables: &Variables| (variables.state, variables.rcv.map(|(nxt, _)| nxt));
+                if matches!(answer, Answer::Ack | Answer::SynAck) && place(after) == place(&arrived.before) {
                     self.answered[to] = self.now;
                 }
                 self.owed[to] = (!limited).then_some(Owed { answer, to: arrived, forged });
