@@ -19,6 +19,15 @@ const TRIES: usize = 3;
 /// The most runs for that. Those in which a step was late do not count.
 const MOST_TRIES: usize = 12;
 
+/// The runs on the kernel of a script that the two did not play the same at once.
+enum Found {
+    /// They did at another try.
+    Unsteady,
+    /// A step was late in nearly all runs, and none was the same.
+    Late,
+    Different(Record),
+}
+
 /// Play generated scripts with the profile linux and on the kernel of this machine, and compare what both do.
 #[derive(Args)]
 pub(crate) struct Fuzz {
@@ -52,6 +61,7 @@ struct Results {
     /// Differences with a row, by its name.
     known: BTreeMap<&'static str, usize>,
     unsteady: usize,
+    late: usize,
     classes: Classes,
     failed: Option<String>,
 }
@@ -114,12 +124,12 @@ impl Fuzz {
             }
         }
         let differ = results.differences.len();
-        let (unsteady, classes) = (results.unsteady, results.classes.len());
+        let (unsteady, late, classes) = (results.unsteady, results.late, results.classes.len());
         let known: usize = results.known.values().sum();
         let _ = writeln!(
             text,
             "{all} scripts of {classes} classes: {differ} differ, {known} in a known way, {unsteady} agree only at \
-             another try, or have no run in time"
+             another try, {late} have no run in time"
         );
         text
     }
@@ -130,7 +140,7 @@ fn one(seed: u64, results: &Mutex<Results>) -> bool {
     let (script, ours) = Script::generate(seed).with_clear_pauses();
     let found = difference(&script, &ours);
     let shrunk = match &found {
-        Ok(Some((theirs, true))) if Known::of(&ours, theirs).is_none() => {
+        Ok(Some(Found::Different(theirs))) if Known::of(&ours, theirs).is_none() => {
             Some(shrink(script, ours.clone(), theirs.clone()))
         }
         _ => None,
@@ -140,8 +150,9 @@ fn one(seed: u64, results: &Mutex<Results>) -> bool {
     match (found, shrunk) {
         (Err(failed), _) => results.failed = Some(failed),
         (Ok(None), _) => {}
-        (Ok(Some((_, false))), _) => results.unsteady += 1,
-        (Ok(Some((theirs, true))), None) => {
+        (Ok(Some(Found::Unsteady)), _) => results.unsteady += 1,
+        (Ok(Some(Found::Late)), _) => results.late += 1,
+        (Ok(Some(Found::Different(theirs))), None) => {
             let name = Known::of(&ours, &theirs).map_or("", |known| known.name);
             *results.known.entry(name).or_default() += 1;
         }
@@ -155,24 +166,24 @@ fn one(seed: u64, results: &Mutex<Results>) -> bool {
     results.failed.is_none()
 }
 
-/// The kernel's run if it differs from ours; and whether it always does.
-fn difference(script: &Script, ours: &Record) -> Result<Option<(Record, bool)>, String> {
+/// The kernel's runs, if the first differs from ours.
+fn difference(script: &Script, ours: &Record) -> Result<Option<Found>, String> {
     let play = || kernel::script::with_kernel(&script.addresses(), |subject| script.play(subject));
     let mut timely = Vec::new();
     for run in 0..MOST_TRIES {
         let theirs = play().map_err(|error| error.to_string())?;
         match (ours.agrees(&theirs), run) {
             (true, 0) => return Ok(None),
-            (true, _) => return Ok(Some((theirs, false))),
+            (true, _) => return Ok(Some(Found::Unsteady)),
             (false, _) if theirs.is_timely() => timely.push(theirs),
-            (false, _) if run + 1 == MOST_TRIES => return Ok(Some((theirs, false))),
             (false, _) => {}
         }
         if timely.len() == TRIES {
             break;
         }
     }
-    Ok(timely.pop().map(|theirs| (theirs, true)))
+    let different = timely.pop().filter(|_| timely.len() + 1 == TRIES);
+    Ok(Some(different.map_or(Found::Late, Found::Different)))
 }
 
 /// Leaves out steps as long as the two still differ, and no row of the table has the difference.
@@ -181,7 +192,7 @@ fn shrink(script: Script, ours: Record, theirs: Record) -> (Record, Record) {
     'shorter: loop {
         for shorter in script.shorter().collect::<Vec<_>>() {
             let (shorter, ours) = shorter.with_clear_pauses();
-            if let Ok(Some((theirs, true))) = difference(&shorter, &ours)
+            if let Ok(Some(Found::Different(theirs))) = difference(&shorter, &ours)
                 && Known::of(&ours, &theirs).is_none()
             {
                 (script, runs) = (shorter, (ours, theirs));
