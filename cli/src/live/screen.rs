@@ -327,7 +327,9 @@ mod tests {
         let ends = |screen: &Screen| screen.chosen_ends(&before, &now).map(|ends| ends.remote);
         assert_eq!(ends(&screen).as_deref(), Some("10.0.0.1:2"));
         let mut typed = |text: &str| {
-            text.chars().for_each(|letter| drop(screen.press(Key::Text(letter))));
+            for letter in text.chars() {
+                screen.press(Key::Text(letter));
+            }
             screen.press(Key::Enter);
             (ends(&screen), screen.view(&before, &now))
         };
