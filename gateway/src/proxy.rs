@@ -126,7 +126,9 @@ impl Proxy {
             SocketAddr::V6(_) => ([0u16; 8], 0).into(),
         };
         let answered = self.ask_socks(&mut stream, Command::Associate, any).await;
-        let mut relay = answered.map_err(|_| unreachable())??;
+        // Whichever code refuses it is about the association, and not about the end of a datagram.
+        let refused = |_| io::Error::from(ErrorKind::PermissionDenied);
+        let mut relay = answered.map_err(|_| unreachable())?.map_err(refused)?;
         if relay.ip().is_unspecified() {
             relay.set_ip(self.address.ip());
         }

@@ -105,18 +105,23 @@ async fn datagrams_leave_by_socks_and_their_answers_come_back() {
 #[tokio::test]
 async fn a_proxy_that_carries_no_datagrams_makes_them_prohibited() {
     let proxy = Proxy::start().await;
-    for scheme in ["socks5", "http"] {
+    // "Not allowed by ruleset" and "command not supported" (RFC 1928 §6).
+    for (scheme, code) in [("socks5", Some(2)), ("socks5", Some(7)), ("http", None)] {
         let (_gateway, _net, socket) = guest(&proxy, scheme).await;
         within_seconds(async {
             socket.send(b"datagram").await.unwrap();
             let refuse = async {
-                if scheme == "socks5" {
-                    proxy.answer(2).await;
+                if let Some(code) = code {
+                    proxy.answer(code).await;
                 }
             };
             let mut buffer = [0; 100];
             let (received, ()) = tokio::join!(socket.recv(&mut buffer), refuse);
-            assert_eq!(received.unwrap_err().kind(), std::io::ErrorKind::HostUnreachable, "{scheme}");
+            assert_eq!(
+                received.unwrap_err().kind(),
+                std::io::ErrorKind::HostUnreachable,
+                "{scheme} {code:?}"
+            );
         })
         .await;
     }
