@@ -106,7 +106,7 @@ fn f18_f20_a_rule_by_name_opens_what_the_name_server_has_answered() {
     assert!(began.elapsed().as_secs() < 2);
 }
 
-/// A proxy of SOCKS5 that makes connections itself, and refuses port 1 as this code says.
+/// A proxy of SOCKS5 that makes connections itself, and refuses port 1 as this code says. It carries no datagrams.
 fn serve_socks(scene: &Scene, code: u8) -> u16 {
     scene.serve(move |mut client| {
         let mut request = [0; 10];
@@ -115,6 +115,10 @@ fn serve_socks(scene: &Scene, code: u8) -> u16 {
         client.read_exact(&mut request).unwrap();
         let port = u16::from_be_bytes([request[8], request[9]]);
         let reply = |code| [5, code, 0, 1, 0, 0, 0, 0, 0, 0];
+        if request[1] != 1 {
+            const NOT_SUPPORTED: u8 = 7;
+            return client.write_all(&reply(NOT_SUPPORTED)).unwrap();
+        }
         if port == 1 {
             return client.write_all(&reply(code)).unwrap();
         }
