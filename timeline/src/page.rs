@@ -169,11 +169,17 @@ impl Page {
 impl Chapter {
     /// The connection of a flow of a timeline. `number` is its number on the page.
     pub fn new(timeline: &Timeline, flow: usize, number: usize) -> Chapter {
-        Chapter::of(timeline, &in_order(timeline), flow, number)
+        let ends = timeline.flows.all[flow].ends;
+        Chapter::of(timeline, &in_order(timeline), Some(flow), ends, number)
     }
 
-    fn of(timeline: &Timeline, events: &[&Event], flow: usize, number: usize) -> Chapter {
-        let ends = timeline.flows.all[flow].ends;
+    fn of(
+        timeline: &Timeline,
+        events: &[&Event],
+        flow: Option<usize>,
+        ends: [SocketAddr; 2],
+        number: usize,
+    ) -> Chapter {
         let hosts = ends.map(|end| timeline.host_with(end.ip()));
         let mut rows = Rows { timeline, flow, ends, hosts, rows: Vec::new(), told: Default::default() };
         let mut packets = 0;
@@ -184,11 +190,18 @@ impl Chapter {
         rows.chapter(number)
     }
 
-    /// Connections of a timeline in which all ends are known, the first `limit` of them.
+    /// Connections of a timeline in which all ends are known, the first `limit` of them. A timeline of datagrams alone has
+    /// one chapter.
     pub fn all(timeline: &Timeline, limit: usize) -> Vec<Chapter> {
         let events = in_order(timeline);
-        let flows = 0..timeline.flows.all.len().min(limit);
-        flows.map(|flow| Chapter::of(timeline, &events, flow, flow + 1)).collect()
+        let flows = timeline.flows.all.iter().take(limit).enumerate();
+        let mut chapters: Vec<Chapter> =
+            flows.map(|(at, flow)| Chapter::of(timeline, &events, Some(at), flow.ends, at + 1)).collect();
+        if chapters.is_empty() {
+            let ends = events.iter().find_map(|event| datagram_ends(timeline, event));
+            chapters.extend(ends.map(|ends| Chapter::of(timeline, &events, None, ends, 1)));
+        }
+        chapters
     }
 
     /// Sets a field of the object that the script reads.
@@ -207,6 +220,16 @@ impl Chapter {
     }
 }
 
+/// The ends of a datagram that one host sends to another.
+fn datagram_ends(timeline: &Timeline, event: &Event) -> Option<[SocketAddr; 2]> {
+    let Event::Packet(packet) = event else { return None };
+    let (source, destination) = packet.udp.as_ref()?.ports?;
+    let end = |host: usize, port| Some(SocketAddr::new(*timeline.hosts.get(host)?.addresses.first()?, port));
+    let from = packet.from?;
+    let to = (0..timeline.hosts.len()).find(|host| *host != from)?;
+    Some([end(from, source)?, end(to, destination)?])
+}
+
 /// The events of a timeline in the order of their times.
 fn in_order(timeline: &Timeline) -> Vec<&Event> {
     let mut events: Vec<&Event> = timeline.events.iter().collect();
@@ -217,7 +240,8 @@ fn in_order(timeline: &Timeline) -> Vec<&Event> {
 /// The rows of a connection, as they are made.
 struct Rows<'a> {
     timeline: &'a Timeline,
-    flow: usize,
+    /// `None`: datagrams alone.
+    flow: Option<usize>,
     ends: [SocketAddr; 2],
     /// The hosts at both ends.
     hosts: [Option<usize>; 2],
@@ -282,7 +306,7 @@ impl Rows<'_> {
         let at = packet.at.as_nanos();
         let fates: Vec<Json> = packet.fates.iter().map(fate).collect();
         match &packet.tcp {
-            Some((segment, header)) if packet.flow == Some(self.flow) => {
+            Some((segment, header)) if packet.flow.is_some() && packet.flow == self.flow => {
                 let from = if packet.from.is_none() { -1 } else { self.sender(header) };
                 let bits = u8::from(segment.retransmission)
                     | u8::from(packet.forged) << 1
@@ -362,7 +386,9 @@ impl Rows<'_> {
             })
             .collect();
         let own = |row: &&Json| row[0] == "p";
-        let times: Vec<u64> = self.rows.iter().filter(own).filter_map(|row| row[1].as_u64()).collect();
+        let datagrams = self.flow.is_none();
+        let packets = self.rows.iter().filter(|row| row[0] == if datagrams { "i" } else { "p" });
+        let times: Vec<u64> = packets.filter_map(|row| row[1].as_u64()).collect();
         let (start, end) = (times.first().copied().unwrap_or(0), times.last().copied().unwrap_or(0));
         let sum = |way: i64, of: &dyn Fn(&Json) -> u64| -> u64 {
             self.rows.iter().filter(own).filter(|row| row[2] == way).map(of).sum()
@@ -377,6 +403,7 @@ impl Rows<'_> {
                 .any(|row| row[2] == way && row[4].as_str().is_some_and(|f| f.contains('F')))
         };
         let ended = match (reset, closed(0), closed(1)) {
+            _ if datagrams => "datagrams",
             (true, ..) => "reset",
             (_, true, true) => "fin-both",
             (_, false, false) => "open",
