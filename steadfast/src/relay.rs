@@ -108,9 +108,9 @@ pub struct RelayConfig {
     pub idle: Option<Duration>,
     /// The same once one direction has ended. `None`, the default: both ends are probed instead.
     pub half_closed_idle: Option<Duration>,
-    /// Time without a byte after which a half-closed relay probes its ends: 65 s, and up to 5 s more. That is longer than a kernel keeps a
-    /// closed connection in FIN-WAIT-2. An end whose program waits for the answer answers the probe, and one that is
-    /// closed resets the connection.
+    /// Time without a byte after which a half-closed relay probes its ends: 65 s, and up to 5 s more. That is longer than
+    /// a kernel keeps a closed connection in FIN-WAIT-2. An end whose program waits for the answer answers the probe, and
+    /// one that is closed resets the connection.
     pub half_closed_probe: Duration,
     /// Time to deliver what one end had sent before it was reset: 2 s.
     pub drain: Duration,
