@@ -114,6 +114,12 @@ impl Reports {
         self.links.values().filter_map(Debts::next_at).min()
     }
 
+    /// No group was joined.
+    #[inline]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.links.is_empty()
+    }
+
     /// Returns a link to which a report is due.
     pub(crate) fn due(&self, now: Instant) -> Option<LinkKey> {
         let is_due = |debts: &Debts| debts.next_at().is_some_and(|at| at <= now);

@@ -127,7 +127,8 @@ impl Stack {
         }
         self.expire_fragments();
         self.spent_cookies.expire(self.now);
-        let minded = (!self.link.is_there() || self.mind_neighbours()) & self.report_members();
+        let reported = self.udp.reports.is_empty() || self.report_members();
+        let minded = (!self.link.is_there() || self.mind_neighbours()) & reported;
         if !self.closing.is_empty() {
             self.close_some();
         }

@@ -186,7 +186,7 @@ impl Connection {
         self.tcb.snd.recover = self.tcb.snd.recover.max(una);
         self.tcb.ecn.keep_up_with(una);
         self.small_end = self.small_end.max(una);
-        let delivered = self.segments_acked(before);
+        let delivered = if self.rare.is_some() { self.segments_acked(before) } else { 0 };
         if let Some(rare) = self.rare.as_mut() {
             rare.urgent_end = rare.urgent_end.filter(|end| end.gt(una));
             if let Some(quanta) = &mut rare.quanta {

@@ -22,6 +22,7 @@ impl Before {
         let (una, flight) = (connection.tcb.snd.una, connection.flight());
         let (left, phase) =
             connection.flight.as_ref().map_or((0, CaState::Open), |flight| (flight.left(), flight.phase));
-        Before { una, flight, left, segments_left: connection.segments_left(), phase }
+        let segments_left = connection.rare.as_ref().and_then(|_| connection.segments_left());
+        Before { una, flight, left, segments_left, phase }
     }
 }
