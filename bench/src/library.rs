@@ -142,6 +142,8 @@ fn set_up() -> io::Result<()> {
         // Thousands that connect at once are no attack.
         ("net.ipv4.tcp_max_syn_backlog", BACKLOG.to_string()),
         ("net.ipv4.ip_local_port_range", "1024 65535".to_owned()),
+        // The default of the machine may be BBR, which paces on a loopback device.
+        ("net.ipv4.tcp_congestion_control", "reno".to_owned()),
     ] {
         namespace::set(name, &value).map_err(io::Error::other)?;
     }
