@@ -67,7 +67,7 @@ impl Connection {
     #[cold]
     pub(super) fn note_limit(&mut self, sent: bool, env: &Env<'_>) {
         let limit = self.limit(sent);
-        if let Some(quanta) = self.rare.as_mut().and_then(|rare| rare.quanta.as_mut()) {
+        if let Some(quanta) = self.quanta_if_any() {
             quanta.limits.begin(limit, env.tick());
         }
     }

@@ -242,7 +242,7 @@ impl Connection {
         }
         search.probe = Some((start, start + payload, size));
         self.congestion.set_cwnd(cwnd - mss);
-        if let Some(quanta) = self.rare.as_mut().and_then(|rare| rare.quanta.as_mut()) {
+        if let Some(quanta) = self.quanta_if_any() {
             quanta.take_for_probe(start, start + payload);
         }
         PmtuProbe::Now(payload as usize)

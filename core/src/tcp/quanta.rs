@@ -216,6 +216,11 @@ impl Connection {
         self.rare.as_ref()?.quanta.as_deref()
     }
 
+    #[inline]
+    pub(super) fn quanta_if_any(&mut self) -> Option<&mut Quanta> {
+        self.rare.as_mut()?.quanta.as_deref_mut()
+    }
+
     fn quanta_mut(&mut self) -> &mut Quanta {
         let from = self.start_of_queue();
         self.rare().quanta.get_or_insert_with(|| Box::new(Quanta::new(from)))
@@ -369,7 +374,7 @@ impl Connection {
     /// The peer has answered: a deferred burst may leave.
     #[inline]
     pub(super) fn resume_quanta(&mut self) {
-        if let Some(quanta) = self.rare.as_mut().and_then(|rare| rare.quanta.as_mut()) {
+        if let Some(quanta) = self.quanta_if_any() {
             quanta.resume();
         }
     }
@@ -449,14 +454,14 @@ impl Connection {
     // DRILL-X10
     pub(super) fn note_begun(&mut self) {
         if self.flight() == 0
-            && let Some(quanta) = self.rare.as_mut().and_then(|rare| rare.quanta.as_mut())
+            && let Some(quanta) = self.quanta_if_any()
         {
             quanta.begun = true;
         }
     }
 
     pub(super) fn takes_note_of_write(&mut self) -> bool {
-        let quanta = self.rare.as_mut().and_then(|rare| rare.quanta.as_mut());
+        let quanta = self.quanta_if_any();
         quanta.is_none_or(|quanta| std::mem::take(&mut quanta.begun))
     }
 
@@ -581,7 +586,7 @@ impl Connection {
     pub(super) fn note_resent(&mut self, start: SeqNum, payload: u32, fin: bool) {
         let una = self.start_of_queue();
         if payload > 0
-            && let Some(quanta) = self.rare.as_mut().and_then(|rare| rare.quanta.as_mut())
+            && let Some(quanta) = self.quanta_if_any()
         {
             quanta.join(una, start, start + payload);
             quanta.fin_with_data |= fin;

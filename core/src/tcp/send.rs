@@ -159,7 +159,7 @@ impl Connection {
         self.tcb.snd.stalled_since = env.tick();
         if acked > fin && self.is_worth_writing() {
             self.signal(Event::WRITABLE);
-            if let Some(quanta) = self.rare.as_mut().and_then(|rare| rare.quanta.as_mut()) {
+            if let Some(quanta) = self.quanta_if_any() {
                 quanta.starved = false;
             }
         }

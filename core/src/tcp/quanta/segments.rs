@@ -106,7 +106,7 @@ impl Connection {
 
     /// Lets everything that waits leave now, whatever Nagle's rule holds back.
     pub(crate) fn hasten(&mut self) {
-        if let Some(quanta) = self.rare.as_mut().and_then(|rare| rare.quanta.as_mut()) {
+        if let Some(quanta) = self.quanta_if_any() {
             quanta.hasten();
         }
     }

@@ -108,7 +108,7 @@ impl Connection {
         if env.config.follows_linux()
             && self.tcb.snd.sack
             && let Some(rtt) = rtt
-            && let Some(quanta) = self.rare.as_mut().and_then(|rare| rare.quanta.as_mut())
+            && let Some(quanta) = self.quanta_if_any()
         {
             quanta.rack_rtt = rtt;
         }

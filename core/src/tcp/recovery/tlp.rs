@@ -141,7 +141,7 @@ impl Connection {
         }
     }
 
-    pub(super) fn wait_for_probe(&mut self, deadline: Deadline, rto: Deadline) {
+    fn wait_for_probe(&mut self, deadline: Deadline, rto: Deadline) {
         self.tail.wait_before(rto, Timer::LossProbe);
         self.tcb.timers.retransmit = Some(Deadline::at(deadline.tick().earlier(rto.tick())));
     }
