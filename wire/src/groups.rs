@@ -135,17 +135,11 @@ pub fn most_records(ipv4: bool, packet_len: usize) -> usize {
 
 /// Builds the packet of an IGMPv3 report (RFC 9776 §4.2). Groups of IPv6 are left out.
 pub fn igmp_report(source: Ipv4Addr, records: &[Record]) -> Vec<u8> {
-    let mut message = vec![IGMP_REPORT, 0, 0, 0, 0, 0];
     let groups = records.iter().filter_map(|(kind, group)| match group {
         IpAddr::V4(group) => Some((*kind, group.octets())),
         IpAddr::V6(_) => None,
     });
-    let groups: Vec<_> = groups.collect();
-    message.extend((groups.len() as u16).to_be_bytes());
-    for (kind, group) in groups {
-        message.extend([kind as u8, 0, 0, 0]);
-        message.extend(group);
-    }
+    let mut message = message(IGMP_REPORT, groups);
     let mut sum = Sum::new();
     sum.add_bytes(&message);
     message[2..4].copy_from_slice(&sum.finish().to_be_bytes());
@@ -165,17 +159,11 @@ pub fn igmp_report(source: Ipv4Addr, records: &[Record]) -> Vec<u8> {
 
 /// Builds the packet of an MLDv2 report (RFC 9777 §5.2). Groups of IPv4 are left out.
 pub fn mld_report(source: Ipv6Addr, records: &[Record]) -> Vec<u8> {
-    let mut message = vec![MLD_REPORT, 0, 0, 0, 0, 0];
     let groups = records.iter().filter_map(|(kind, group)| match group {
         IpAddr::V6(group) => Some((*kind, group.octets())),
         IpAddr::V4(_) => None,
     });
-    let groups: Vec<_> = groups.collect();
-    message.extend((groups.len() as u16).to_be_bytes());
-    for (kind, group) in groups {
-        message.extend([kind as u8, 0, 0, 0]);
-        message.extend(group);
-    }
+    let mut message = message(MLD_REPORT, groups);
     let mut sum = pseudo_header(source.into(), REPORTS_V6.into(), PROTOCOL_ICMPV6, message.len() as u32);
     sum.add_bytes(&message);
     message[2..4].copy_from_slice(&sum.finish().to_be_bytes());
@@ -186,6 +174,19 @@ pub fn mld_report(source: Ipv6Addr, records: &[Record]) -> Vec<u8> {
     packet.extend(ROUTER_ALERT_V6);
     packet.extend(message);
     packet
+}
+
+/// The message of a report, without its checksum: both protocols have the same one, but for the length of a group.
+fn message<const N: usize>(kind: u8, groups: impl Iterator<Item = (RecordKind, [u8; N])>) -> Vec<u8> {
+    let mut message = vec![kind, 0, 0, 0, 0, 0, 0, 0];
+    let mut count = 0u16;
+    for (kind, group) in groups {
+        count += 1;
+        message.extend([kind as u8, 0, 0, 0]);
+        message.extend(group);
+    }
+    message[6..8].copy_from_slice(&count.to_be_bytes());
+    message
 }
 
 #[cfg(test)]
