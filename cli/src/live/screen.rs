@@ -34,6 +34,11 @@ pub(super) struct Look {
 }
 
 impl Look {
+    /// Time since another look, and more than 0.
+    fn seconds_since(&self, before: &Look) -> f64 {
+        self.at.duration_since(before.at).as_secs_f64().max(0.001)
+    }
+
     pub(super) fn take(network: &mut Asked) -> Result<Look, Failure> {
         let mut rows = HashMap::new();
         network.each(&json!({"do": "sockets", "info": true, "limit": MOST}), |row| {
@@ -137,7 +142,7 @@ impl Screen {
     /// The view of the time between two looks.
     pub(super) fn view(&self, before: &Look, now: &Look) -> String {
         let mut out = String::new();
-        let seconds = now.at.duration_since(before.at).as_secs_f64().max(0.001);
+        let seconds = now.seconds_since(before);
         let states = now.summary["states"].as_object().into_iter().flatten();
         let states: Vec<String> = states.map(|(state, count)| format!("{state} {count}")).collect();
         let _ = writeln!(
@@ -179,7 +184,7 @@ impl Screen {
 
     /// The connections that fit, the busiest first, each with its rates in and out.
     fn busiest<'a>(&self, before: &Look, now: &'a Look) -> Vec<(f64, f64, &'a Value)> {
-        let seconds = now.at.duration_since(before.at).as_secs_f64().max(0.001);
+        let seconds = now.seconds_since(before);
         let rate = |key: &str, row: &Value, name: &str| {
             let old = before.rows.get(key).map_or(0.0, |old| number(old, name));
             (number(row, name) - old).max(0.0) / seconds

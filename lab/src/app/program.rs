@@ -328,6 +328,14 @@ impl Program {
         }
     }
 
+    /// The rest of `len` bytes to send, and when its next chunk is due.
+    fn sending(&self, len: u64, now: Instant) -> (u64, Instant) {
+        match self.progress {
+            Progress::Sending { left, next } => (left, next),
+            _ => (len, now),
+        }
+    }
+
     fn send(
         &mut self,
         id: SocketId,
@@ -336,10 +344,7 @@ impl Program {
         io: &mut Io,
         context: &mut AppContext<'_>,
     ) -> Option<Got> {
-        let (mut left, mut next) = match self.progress {
-            Progress::Sending { left, next } => (left, next),
-            _ => (len, context.now),
-        };
+        let (mut left, mut next) = self.sending(len, context.now);
         let (size, every) = chunk.unwrap_or((u64::MAX, Duration::ZERO));
         loop {
             if left == 0 {
@@ -413,10 +418,7 @@ impl Program {
         io: &mut Io,
         context: &mut AppContext<'_>,
     ) -> Option<Got> {
-        let (mut left, mut next) = match self.progress {
-            Progress::Sending { left, next } => (left, next),
-            _ => (len, context.now),
-        };
+        let (mut left, mut next) = self.sending(len, context.now);
         let (size, every) = chunk.unwrap_or((u64::MAX, Duration::ZERO));
         loop {
             if next > context.now {
