@@ -66,11 +66,11 @@ fn sum_of_few(bytes: &[u8]) -> u64 {
 fn sum_of_many(bytes: &[u8]) -> u64 {
     #[cfg(target_arch = "x86_64")]
     {
-        if std::arch::is_x86_feature_detected!("avx512bw") {
+        if has_avx512() {
             // SAFETY: the processor supports the instructions that the function is compiled for.
             return unsafe { x86::sum_avx512(bytes) };
         }
-        if std::arch::is_x86_feature_detected!("avx2") {
+        if has_avx2() {
             // SAFETY: as above.
             return unsafe { x86::sum_avx2(bytes) };
         }
@@ -78,14 +78,25 @@ fn sum_of_many(bytes: &[u8]) -> u64 {
     sum_of_words(bytes)
 }
 
+/// A build with `STEADFAST_VECTORS=avx2`, or `sse2`, hides wider vectors, to measure older processors.
+#[cfg(target_arch = "x86_64")]
+fn has_avx512() -> bool {
+    option_env!("STEADFAST_VECTORS").is_none() && std::arch::is_x86_feature_detected!("avx512bw")
+}
+
+#[cfg(target_arch = "x86_64")]
+fn has_avx2() -> bool {
+    option_env!("STEADFAST_VECTORS") != Some("sse2") && std::arch::is_x86_feature_detected!("avx2")
+}
+
 fn copy_and_sum_many(to: &mut [u8], from: &[u8]) -> u64 {
     #[cfg(target_arch = "x86_64")]
     {
-        if std::arch::is_x86_feature_detected!("avx512bw") {
+        if has_avx512() {
             // SAFETY: the processor supports the instructions that the function is compiled for.
             return unsafe { x86::copy_and_sum_avx512(to, from) };
         }
-        if std::arch::is_x86_feature_detected!("avx2") {
+        if has_avx2() {
             // SAFETY: as above.
             return unsafe { x86::copy_and_sum_avx2(to, from) };
         }
