@@ -483,8 +483,8 @@ settings! {
     /// Send buffer of a connection, in bytes. It takes at most 128 KiB more memory, for partly filled buffers.
     "steadfast.tcp_sndbuf" tcp_sndbuf: u32 as kinds::Bytes(1024, 1 << 30), [1 << 20, 131_072, 8192, 65_535], "Linux, middle value of tcp_wmem";
     /// Unsent bytes of a connection at which writes are refused, in flight ones not counted. It keeps send queues short
-    /// enough for the cache, and costs no throughput.
-    "net.ipv4.tcp_notsent_lowat" tcp_notsent_lowat: u32 as kinds::Bytes(1, u32::MAX), [131_072, u32::MAX, u32::MAX, u32::MAX], "Linux";
+    /// enough for the cache. A reader on another core sleeps between two turns if they send less than some 256 KiB.
+    "net.ipv4.tcp_notsent_lowat" tcp_notsent_lowat: u32 as kinds::Bytes(1, u32::MAX), [393_216, u32::MAX, u32::MAX, u32::MAX], "Linux";
     /// Memory of all send, receive and out-of-order queues: capacities, lists and the packets that hold payloads. Above
     /// 1/2, each connection is limited to a share; above 3/4, out-of-order queues are pruned; above 7/8, orphans are
     /// aborted, then connections whose peer takes nothing for a second, or less than 1/16 in 90 seconds; above 15/16,
