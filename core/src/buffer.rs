@@ -2,7 +2,7 @@
 
 use std::hash::{Hash, Hasher};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 
 use crate::memory::Holds;
 use crate::wire::checksum::Sum;
@@ -14,6 +14,9 @@ const INLINE: usize = 256;
 /// Sizes of the buffers for copied bytes; each is four times the one before. A rope's next buffer holds as much as all
 /// before it. A queue that only grows thus takes at most four times its content, in few buffers.
 const SIZES: [usize; 5] = [256, 1024, 4096, 16 * 1024, 64 * 1024];
+
+/// Most slices that one segment is sent in.
+const SLICES: usize = 64;
 
 /// Returns whether `len` bytes justify holding a buffer of `buffer` bytes: the unused rest and the bookkeeping are
 /// small.
@@ -35,7 +38,7 @@ fn class(size: usize) -> usize {
 /// Empty buffers for reuse, so that steady traffic does not allocate.
 #[derive(Debug, Default)]
 pub(crate) struct Pool {
-    buffers: [Vec<Vec<u8>>; SIZES.len()],
+    buffers: [Vec<BytesMut>; SIZES.len()],
     /// Empty queues in their boxes: a rope takes and returns one by its pointer.
     #[expect(clippy::vec_box)]
     queues: Vec<Box<Queue>>,
@@ -56,17 +59,26 @@ impl Pool {
     const LONGEST_QUEUE: usize = 64;
 
     /// Returns an empty buffer with room for `size` bytes, or the largest one.
-    fn buffer(&mut self, size: usize) -> Vec<u8> {
+    fn buffer(&mut self, size: usize) -> BytesMut {
         let class = class(size);
-        self.buffers[class].pop().unwrap_or_else(|| Vec::with_capacity(SIZES[class]))
+        self.buffers[class].pop().unwrap_or_else(|| BytesMut::with_capacity(SIZES[class]))
     }
 
     fn take_back(&mut self, bulk: Bulk) {
-        let Bulk::Own(mut buffer) = bulk else { return };
-        let class = class(buffer.capacity());
-        if buffer.capacity() == SIZES[class] && self.buffers[class].len() < Pool::KEPT / SIZES[class] {
+        let (buffer, held) = match bulk {
+            Bulk::Own(buffer, held) => (Some(buffer), held),
+            // A device may still have a slice. Then the buffer goes with it.
+            Bulk::Lent(bytes, held) => (bytes.try_into_mut().ok(), held),
+            Bulk::Shared(..) => return,
+        };
+        let Some(mut buffer) = buffer else { return };
+        let class = class(held as usize);
+        if held as usize == SIZES[class] && self.buffers[class].len() < Pool::KEPT / SIZES[class] {
             buffer.clear();
-            self.buffers[class].push(buffer);
+            // Fails if a device has a slice of the beginning.
+            if buffer.try_reclaim(SIZES[class]) {
+                self.buffers[class].push(buffer);
+            }
         }
     }
 
@@ -84,11 +96,15 @@ impl Pool {
     }
 }
 
+/// Bytes, and the number of bytes that count as held for them.
 #[derive(Debug)]
 enum Bulk {
-    /// Bytes copied in, with room for more.
-    Own(Vec<u8>),
-    /// A shared buffer, and the number of bytes that count as held for it.
+    /// Bytes copied in, with room for more. The rope may hold the beginning of the buffer as shared bytes that count
+    /// nothing: the chunks leave in order, so that the buffer is held until this one has left.
+    Own(BytesMut, u32),
+    /// The same without room for more. Devices may have slices of it.
+    Lent(Bytes, u32),
+    /// A shared buffer of somebody else.
     Shared(Bytes, u32),
 }
 
@@ -96,7 +112,12 @@ enum Bulk {
 impl Clone for Bulk {
     fn clone(&self) -> Bulk {
         match self {
-            Bulk::Own(buffer) => Bulk::Own(copy_of(buffer)),
+            Bulk::Own(buffer, held) => {
+                let mut copy = BytesMut::with_capacity(buffer.capacity());
+                copy.extend_from_slice(buffer);
+                Bulk::Own(copy, *held)
+            }
+            Bulk::Lent(bytes, held) => Bulk::Lent(bytes.clone(), *held),
             Bulk::Shared(bytes, held) => Bulk::Shared(bytes.clone(), *held),
         }
     }
@@ -112,8 +133,7 @@ fn copy_of<T: Clone>(list: &Vec<T>) -> Vec<T> {
 impl Bulk {
     fn held(&self) -> usize {
         match self {
-            Bulk::Own(buffer) => buffer.capacity(),
-            Bulk::Shared(_, held) => *held as usize,
+            Bulk::Own(_, held) | Bulk::Lent(_, held) | Bulk::Shared(_, held) => *held as usize,
         }
     }
 }
@@ -128,8 +148,8 @@ struct Chunk {
 impl Chunk {
     fn bytes(&self) -> &[u8] {
         match &self.bulk {
-            Bulk::Own(bytes) => bytes,
-            Bulk::Shared(bytes, _) => bytes,
+            Bulk::Own(bytes, _) => bytes,
+            Bulk::Shared(bytes, _) | Bulk::Lent(bytes, _) => bytes,
         }
     }
 
@@ -277,6 +297,15 @@ impl Rope {
         queue.copy(offset, dst, |to, from| sum.copy_and_add(to, from));
     }
 
+    /// Appends slices with `len` bytes from `offset` on to `slices`. Returns false, and appends nothing, if they lie in
+    /// more than 64 places.
+    pub(crate) fn share(&mut self, offset: usize, len: usize, slices: &mut Vec<Bytes>) -> bool {
+        debug_assert!(offset + len <= self.len());
+        let Some(queue) = &mut self.0 else { return true };
+        let from = queue.start + offset as u64;
+        queue.share(from, from + len as u64, slices)
+    }
+
     /// Copies up to `dst.len()` bytes from `offset` on into `dst`. Returns the number of bytes copied.
     pub(crate) fn peek(&self, offset: usize, dst: &mut [u8]) -> usize {
         let Some(queue) = &self.0 else { return 0 };
@@ -350,15 +379,15 @@ impl Queue {
         let Some(chunk) = self.chunks[self.gone..].iter().find(ends_later) else { return Bytes::new() };
         let from = (self.start - chunk.at) as usize;
         match &chunk.bulk {
-            Bulk::Shared(bytes, _) => bytes.slice(from..until(bytes.len(), from)),
-            Bulk::Own(bytes) => Bytes::copy_from_slice(&bytes[from..until(bytes.len(), from)]),
+            Bulk::Shared(bytes, _) | Bulk::Lent(bytes, _) => bytes.slice(from..until(bytes.len(), from)),
+            Bulk::Own(bytes, _) => Bytes::copy_from_slice(&bytes[from..until(bytes.len(), from)]),
         }
     }
 
     /// Room in the last chunk.
     fn spare(&self) -> usize {
         match self.chunks.last() {
-            Some(Chunk { bulk: Bulk::Own(last), .. }) => last.capacity() - last.len(),
+            Some(Chunk { bulk: Bulk::Own(last, _), .. }) => last.capacity() - last.len(),
             _ => 0,
         }
     }
@@ -371,7 +400,7 @@ impl Queue {
     /// Appends a copy: first into the last chunk's spare room, then in new chunks with room for at least `ahead` bytes.
     #[inline(never)]
     fn push_copy(&mut self, mut data: &[u8], ahead: usize, pool: &mut Pool) {
-        if let Some(Chunk { bulk: Bulk::Own(last), .. }) = self.chunks.last_mut() {
+        if let Some(Chunk { bulk: Bulk::Own(last, _), .. }) = self.chunks.last_mut() {
             let (now, later) = data.split_at(data.len().min(last.capacity() - last.len()));
             last.extend_from_slice(now);
             self.end += now.len() as u64;
@@ -381,7 +410,8 @@ impl Queue {
             let mut buffer = pool.buffer(data.len().max(ahead));
             let (now, later) = data.split_at(data.len().min(buffer.capacity()));
             buffer.extend_from_slice(now);
-            self.push(Bulk::Own(buffer), now.len());
+            let held = buffer.capacity() as u32;
+            self.push(Bulk::Own(buffer, held), now.len());
             data = later;
         }
     }
@@ -405,7 +435,7 @@ impl Queue {
             && next.at <= self.start
         {
             self.held -= first.bulk.held();
-            pool.take_back(std::mem::replace(&mut first.bulk, Bulk::Own(Vec::new())));
+            pool.take_back(std::mem::replace(&mut first.bulk, Bulk::Shared(Bytes::new(), 0)));
             self.gone += 1;
         }
         if self.held > SPARSE * self.len() + LOOSE {
@@ -447,13 +477,65 @@ impl Queue {
             room.copy_from_slice(data);
             self.inline += data.len() as u64;
             self.end = self.inline;
-        } else if let Some(Chunk { bulk: Bulk::Own(last), .. }) = self.chunks.last_mut()
+        } else if let Some(Chunk { bulk: Bulk::Own(last, _), .. }) = self.chunks.last_mut()
             && data.len() <= last.capacity() - last.len()
         {
             last.extend_from_slice(data);
             self.end += data.len() as u64;
         } else {
             self.push_copy(data, self.len(), pool);
+        }
+    }
+
+    /// Appends slices of the bytes between two stream offsets to `slices`, unless they lie in too many places.
+    fn share(&mut self, from: u64, to: u64, slices: &mut Vec<Bytes>) -> bool {
+        self.lend(from, to);
+        let chunks = self.chunks_from(from);
+        let chunks = &chunks[..chunks.partition_point(|chunk| chunk.at < to)];
+        if chunks.len() >= SLICES {
+            return false;
+        }
+        if from < self.inline {
+            slices.push(Bytes::copy_from_slice(&self.small[from as usize..to.min(self.inline) as usize]));
+        }
+        for Chunk { at, bulk } in chunks {
+            let within = |len: usize| {
+                let [from, to] = [from, to].map(|edge| (edge.saturating_sub(*at) as usize).min(len));
+                from..to
+            };
+            let slice = match bulk {
+                Bulk::Shared(bytes, _) | Bulk::Lent(bytes, _) => bytes.slice(within(bytes.len())),
+                Bulk::Own(bytes, _) => Bytes::copy_from_slice(&bytes[within(bytes.len())]),
+            };
+            if !slice.is_empty() {
+                slices.push(slice);
+            }
+        }
+        true
+    }
+
+    /// Makes the own chunks between two stream offsets ones that can be shared, except small ones. The written part of the
+    /// last one becomes a chunk of its own, so that the rest can still be filled.
+    fn lend(&mut self, from: u64, to: u64) {
+        let first = self.chunks.len() - self.chunks_from(from).len();
+        for index in first..self.chunks.len() {
+            let is_last = index + 1 == self.chunks.len();
+            let Chunk { at, bulk } = &mut self.chunks[index];
+            if *at >= to {
+                return;
+            }
+            let Bulk::Own(buffer, held) = bulk else { continue };
+            if buffer.len() < SMALL {
+                continue;
+            }
+            let (written, held) = (buffer.split().freeze(), *held);
+            if !is_last || buffer.capacity() == 0 {
+                *bulk = Bulk::Lent(written, held);
+                continue;
+            }
+            let rest = std::mem::replace(bulk, Bulk::Shared(written, 0));
+            self.held -= held as usize;
+            return self.push(rest, 0);
         }
     }
 
@@ -514,232 +596,4 @@ impl Queue {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    /// Checks the invariants of a rope and a pool.
-    fn check(rope: &Rope, pool: &Pool) {
-        if let Some(queue) = &rope.0 {
-            assert!(queue.start < queue.end && queue.gone <= queue.chunks.len());
-            assert!(queue.chunks[..queue.gone].iter().all(|chunk| chunk.bytes().is_empty()));
-            assert_eq!(queue.held, queue.recount());
-            // At most a part of the first chunk has been released.
-            assert!(queue.chunks.get(queue.gone + 1).is_none_or(|second| second.at > queue.start));
-        }
-        for (class, buffers) in pool.buffers.iter().enumerate() {
-            assert!(buffers.iter().all(|buffer| buffer.is_empty() && buffer.capacity() == SIZES[class]));
-        }
-        for queue in &pool.queues {
-            assert_eq!(
-                (queue.start, queue.end, queue.inline, queue.chunks.len(), queue.gone),
-                (0, 0, 0, 0, 0)
-            );
-        }
-    }
-
-    #[test]
-    fn an_empty_rope_owns_no_buffer() {
-        assert_eq!(size_of::<Rope>(), size_of::<usize>());
-        let (mut rope, mut pool) = (Rope::default(), Pool::default());
-        rope.push_slice(&[1; 100], &mut pool);
-        rope.push_bytes(Bytes::from_static(&[2; 2000]), &mut pool);
-        rope.release(2100, &mut pool);
-        assert!(rope.0.is_none());
-    }
-
-    #[test]
-    fn a_small_payload_does_not_hold_a_large_packet() {
-        let packet = Bytes::from(vec![7; 60_000]);
-        let (mut rope, mut pool) = (Rope::default(), Pool::default());
-        rope.push_payload(&packet[..1], Some(&packet), &mut pool);
-        assert!(packet.is_unique());
-        rope.push_payload(&packet[..59_000], Some(&packet), &mut pool);
-        assert!(!packet.is_unique());
-        rope.release(59_001, &mut pool);
-        assert!(packet.is_unique());
-    }
-
-    /// The most bytes of memory that a rope may hold for `len` bytes of content.
-    fn most_held(len: usize) -> usize {
-        SPARSE * len + LOOSE
-    }
-
-    #[test]
-    fn the_last_byte_of_a_large_queue_holds_no_large_buffer() {
-        for size in [2000, 60_000, 300_000] {
-            for shared in [false, true] {
-                let (mut rope, mut pool) = (Rope::default(), Pool::default());
-                let data: Vec<u8> =
-                    (0..size).map(|i| (i as u32).wrapping_mul(2_654_435_761).to_be_bytes()[0]).collect();
-                let packet = Bytes::from(data.clone());
-                match shared {
-                    true => rope.push_bytes(packet.clone(), &mut pool),
-                    false => rope.push_slice(&data, &mut pool),
-                }
-                assert!(rope.held() >= size);
-                for left in (1..size).rev() {
-                    rope.release(1, &mut pool);
-                    assert!(rope.held() <= most_held(left), "{} for {left} bytes", rope.held());
-                }
-                let mut last = [0];
-                assert_eq!((rope.peek(0, &mut last), last[0]), (1, data[size - 1]));
-                assert!(!shared || size <= LOOSE || packet.is_unique(), "the packet is free");
-            }
-        }
-    }
-
-    #[test]
-    fn a_copy_of_a_queue_is_counted_as_the_original_is() {
-        let (mut rope, mut pool) = (Rope::default(), Pool::default());
-        rope.push_slice(&[1; 5000], &mut pool);
-        rope.push_bytes(Bytes::from_static(&[2; 2000]), &mut pool);
-        let copy = rope.clone();
-        assert_eq!((copy.held(), copy.recount()), (rope.held(), rope.recount()));
-        assert_eq!(copy.held(), copy.recount());
-    }
-
-    #[test]
-    fn pieces_are_taken_from_the_front_and_slices_without_a_copy() {
-        let (mut rope, mut pool) = (Rope::default(), Pool::default());
-        let packet = Bytes::from((0..2000).map(|i| i as u8).collect::<Vec<_>>());
-        rope.push_slice(b"inline", &mut pool);
-        rope.push_bytes(packet.clone(), &mut pool);
-        rope.push_slice(&[7; 5000], &mut pool);
-        let mut taken = Vec::new();
-        for (most, len) in [(2, 2), (100, 4), (1500, 1500), (1500, 500), (0, 0)] {
-            let piece = rope.take(most, &mut pool);
-            assert_eq!(piece.len(), len);
-            if len >= 500 {
-                assert!(packet.as_ptr_range().contains(&piece.as_ptr()), "no copy");
-            }
-            taken.extend_from_slice(&piece);
-            check(&rope, &pool);
-        }
-        while !rope.is_empty() {
-            taken.extend_from_slice(&rope.take(3000, &mut pool));
-            check(&rope, &pool);
-        }
-        assert_eq!(taken, [b"inline", &packet[..], &[7; 5000]].concat());
-        assert!(rope.take(1, &mut pool).is_empty());
-    }
-
-    #[test]
-    fn a_buffer_has_the_least_size_that_is_enough() {
-        for size in 0..=100_000 {
-            let least = SIZES.iter().position(|room| *room >= size).unwrap_or(SIZES.len() - 1);
-            assert_eq!(class(size), least, "{size}");
-        }
-    }
-
-    #[test]
-    fn small_bytes_take_no_buffer_and_the_pool_keeps_a_bounded_number() {
-        let (mut rope, mut pool) = (Rope::default(), Pool::default());
-        rope.push_slice(&[1; 64], &mut pool);
-        rope.push_slice(&[1; INLINE - 64], &mut pool);
-        assert_eq!(rope.0.as_ref().unwrap().chunks.capacity(), 0);
-        assert!(size_of::<Queue>() <= INLINE + 72);
-        rope.push_slice(&[1], &mut pool);
-        let Bulk::Own(second) = &rope.0.as_ref().unwrap().chunks[0].bulk else { panic!("it was copied") };
-        assert_eq!(second.capacity(), 256);
-        for _ in 0..100 {
-            rope.push_slice(&[2; 60_000], &mut pool);
-        }
-        assert!(rope.0.as_ref().unwrap().chunks.len() < 100 && rope.len() == 6_000_257);
-        rope.release(usize::MAX, &mut pool);
-        let kept: usize = pool.buffers.iter().flatten().map(Vec::capacity).sum();
-        assert!(kept <= SIZES.len() * Pool::KEPT && kept >= Pool::KEPT, "{kept}");
-    }
-
-    #[test]
-    fn the_pool_keeps_a_bounded_number_of_queues_and_no_long_one() {
-        let mut pool = Pool::default();
-        let mut ropes = vec![Rope::default(); Pool::KEPT_QUEUES + 10];
-        ropes.iter_mut().for_each(|rope| rope.push_slice(&[1], &mut pool));
-        ropes.iter_mut().for_each(|rope| rope.release(1, &mut pool));
-        assert_eq!(pool.queues.len(), Pool::KEPT_QUEUES);
-        let mut rope = Rope::default();
-        let (large, count) = (Bytes::from(vec![0; SMALL]), Pool::LONGEST_QUEUE + 1);
-        (0..count).for_each(|_| rope.push_bytes(large.clone(), &mut pool));
-        assert_eq!(pool.queues.len(), Pool::KEPT_QUEUES - 1);
-        rope.release(usize::MAX, &mut pool);
-        assert_eq!(pool.queues.len(), Pool::KEPT_QUEUES - 1);
-    }
-
-    #[test]
-    fn a_queue_that_is_never_empty_does_not_grow() {
-        let (mut rope, mut pool) = (Rope::default(), Pool::default());
-        let large = Bytes::from(vec![0; SMALL]);
-        (0..10).for_each(|_| rope.push_bytes(large.clone(), &mut pool));
-        for _ in 0..10_000 {
-            rope.push_bytes(large.clone(), &mut pool);
-            rope.release(SMALL, &mut pool);
-            check(&rope, &pool);
-        }
-        let capacity = rope.0.as_ref().unwrap().chunks.capacity();
-        assert!(capacity <= 32, "{capacity}");
-        rope.push_slice(&[1; 100], &mut pool);
-        rope.release(10 * SMALL, &mut pool);
-        // Later small pieces go to small buffers, and these are reused.
-        for _ in 0..10_000 {
-            rope.push_slice(&[1; 100], &mut pool);
-            rope.release(100, &mut pool);
-            check(&rope, &pool);
-        }
-        assert!(rope.0.as_ref().unwrap().chunks.capacity() <= capacity);
-        let pooled: usize = pool.buffers.iter().map(Vec::len).sum();
-        assert!(pooled <= 3, "{pooled}");
-    }
-
-    proptest! {
-        #[test]
-        fn behaves_as_a_vector_would(
-            steps in proptest::collection::vec(
-                (0u8..6, prop_oneof![0usize..9000, 0usize..300], any::<u8>()),
-                1..60,
-            ),
-        ) {
-            let (mut rope, mut pool, mut oracle) = (Rope::default(), Pool::default(), Vec::new());
-            for (what, size, seed) in steps {
-                let data: Vec<u8> = (0..size).map(|i| (i as u8).wrapping_mul(31).wrapping_add(seed)).collect();
-                match what {
-                    0 => { rope.push_slice(&data, &mut pool); oracle.extend_from_slice(&data); }
-                    1 => { oracle.extend_from_slice(&data); rope.push_bytes(Bytes::from(data), &mut pool); }
-                    2 => { let n = size.min(oracle.len()); rope.release(n, &mut pool); oracle.drain(..n); }
-                    3 => {
-                        let (packet, from) = (Bytes::from(data), usize::from(seed).min(size));
-                        oracle.extend_from_slice(&packet[from..]);
-                        rope.push_payload(&packet[from..], Some(&packet), &mut pool);
-                    }
-                    4 => {
-                        let (mut out, count) = (data, size.min(oracle.len()));
-                        prop_assert_eq!(rope.read(&mut out, &mut pool), count);
-                        prop_assert_eq!(&out[..count], &oracle[..count]);
-                        oracle.drain(..count);
-                    }
-                    _ => {
-                        let from = size.min(oracle.len());
-                        let count = (usize::from(seed) * 37).min(oracle.len() - from);
-                        let (mut out, mut sum, mut expected) = (vec![0; count], Sum::new(), Sum::new());
-                        rope.copy_out(from, &mut out, &mut sum);
-                        prop_assert_eq!(&out, &oracle[from..from + count]);
-                        expected.add_bytes(&out);
-                        prop_assert_eq!(sum.finish(), expected.finish());
-                        // A peek for more bytes than there are returns fewer.
-                        let mut out = vec![0; count + 100];
-                        let there = out.len().min(oracle.len() - from);
-                        prop_assert_eq!(rope.peek(from, &mut out), there);
-                        prop_assert_eq!(&out[..there], &oracle[from..from + there]);
-                    }
-                }
-                check(&rope, &pool);
-                prop_assert_eq!(rope.len(), oracle.len());
-                prop_assert_eq!(rope.is_empty(), oracle.is_empty());
-                prop_assert_eq!(rope.peek(oracle.len() + 1, &mut [0]), 0);
-                let mut all = vec![0; oracle.len() + 3];
-                prop_assert_eq!(rope.peek(0, &mut all), oracle.len());
-                prop_assert_eq!(&all[..oracle.len()], &oracle[..]);
-            }
-        }
-    }
-}
+mod tests;

@@ -175,8 +175,10 @@ impl From<Bytes> for Packet<'_> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Transmit {
-    /// Bytes of the IP packet or Ethernet frame.
+    /// Bytes of the IP packet or Ethernet frame that are in the frame: all, unless [`sliced`](Transmit::sliced) follow.
     pub len: usize,
+    /// Bytes of payload behind them, in the slices of [`transmit_slices`](crate::Stack::transmit_slices).
+    pub sliced: usize,
     /// The device must cut the payload into segments of this many bytes.
     pub segment_size: Option<u16>,
     /// The device must fill in the TCP checksum.
@@ -212,9 +214,10 @@ impl Sent {
     }
 
     #[inline]
-    pub(super) fn transmit(self, segment_size: Option<u16>) -> Transmit {
+    pub(super) fn transmit(self, segment_size: Option<u16>, sliced: usize) -> Transmit {
         Transmit {
-            len: self.len,
+            len: self.len - sliced,
+            sliced,
             segment_size,
             checksum_offload: self.checksum_offload(),
             interface: self.interface(),

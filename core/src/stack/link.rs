@@ -124,7 +124,7 @@ impl Stack {
     fn transmit_link(&mut self, frame: &mut [u8]) -> Option<Transmit> {
         let Outgoing { interface, bytes, segment_size, checksum_offload } = self.link.pop()?;
         frame.get_mut(..bytes.len())?.copy_from_slice(&bytes);
-        Some(Transmit { len: bytes.len(), segment_size, checksum_offload, interface })
+        Some(Transmit { len: bytes.len(), sliced: 0, segment_size, checksum_offload, interface })
     }
 
     /// Writes the header before a packet. `None`: the packet waits for the hardware address, or is lost.
@@ -186,7 +186,8 @@ impl Stack {
     fn wait(&mut self, packet: Transmit, bytes: &[u8], row: u32, ask: bool) {
         let Transmit { segment_size, checksum_offload, interface, .. } = packet;
         let source = source_of(bytes);
-        let waiting = Waiting { packet: bytes.into(), segment_size, checksum_offload };
+        let packet = self.slices.behind(bytes).into();
+        let waiting = Waiting { packet, segment_size, checksum_offload };
         self.link.neighbours.hold(&self.config, &mut self.counters, row, waiting);
         if ask && let Some((destination, _)) = destination_of(bytes) {
             let key = self.next_hop(destination, interface);

@@ -57,7 +57,7 @@ use self::bindings::Bindings;
 use self::connections::{Connections, Ready};
 use self::forward::Forwards;
 use self::memory::Ladder;
-use self::outbound::Turns;
+use self::outbound::{Slices, Turns};
 use self::pacer::Pacer;
 use self::replies::Replies;
 use self::sockets::{Finished, Sockets};
@@ -170,6 +170,8 @@ pub struct Stack {
     last_flow: u32,
     /// The last segment that a connection sent, or the next one while it is built.
     outgoing: Outgoing,
+    /// The payload of the packet under way, if it is not in the frame.
+    slices: Slices,
     time_waits: TimeWaits,
     /// Half-open entries that replaced a TIME-WAIT, each with that entry. The entry is restored if the SYN turns out to
     /// be an old duplicate (6191-5).
@@ -268,6 +270,7 @@ impl Stack {
             dormant: Table::default(),
             last_flow: 0,
             outgoing: Outgoing::bare(Header::default()),
+            slices: Slices::default(),
             time_waits: TimeWaits::default(),
             gave_way: BTreeMap::new(),
             listeners: Table::default(),

@@ -28,6 +28,9 @@ use crate::wheel::{Due, TimerId};
 use crate::wire::tcp::{self, Header};
 use crate::wire::{Ecn, PROTOCOL_TCP, ipv4, ipv6};
 
+/// A shorter payload is copied even if slices are asked for.
+const SLICED_FROM: usize = 4096;
+
 /// The fields of the IP header that a connection decides.
 struct IpFields {
     ttl: u8,
@@ -80,6 +83,28 @@ impl Turns {
     }
 }
 
+/// Slices of a send queue: the payload of the packet that is under way.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Slices {
+    /// The caller takes slices.
+    wanted: bool,
+    bytes: Vec<Bytes>,
+}
+
+impl Slices {
+    fn len(&self) -> usize {
+        self.bytes.iter().map(Bytes::len).sum()
+    }
+
+    /// Returns the whole packet, which begins with `head`.
+    pub(super) fn behind(&mut self, head: &[u8]) -> Vec<u8> {
+        let mut packet = Vec::with_capacity(head.len() + self.len());
+        packet.extend_from_slice(head);
+        self.bytes.drain(..).for_each(|slice| packet.extend_from_slice(&slice));
+        packet
+    }
+}
+
 impl Stack {
     /// Fills `frame` with the next packet to send. `None`: nothing to send before the next input, user call or
     /// [`advance`](Stack::advance).
@@ -96,6 +121,45 @@ impl Stack {
             return None;
         }
         self.transmit_next(frame)
+    }
+
+    /// As [`transmit`](Stack::transmit), but a long payload is not copied where the device computes checksums: slices of
+    /// the send queue are appended to `slices`, and [`Transmit::sliced`] says how long they are together. They keep the
+    /// memory of the queue, which no longer counts once the peer has acknowledged the bytes: the caller holds few of
+    /// them, and not for long.
+    ///
+    /// # Panics
+    ///
+    /// As [`transmit`](Stack::transmit).
+    ///
+    /// ```
+    /// use steadfast_core::{Config, Instant, Interface, Stack};
+    ///
+    /// # let interface = Interface::new(1500, [("10.0.0.2".parse().unwrap(), 24)]);
+    /// # let mut stack = Stack::new(Config::default(), interface);
+    /// let (mut frame, mut slices) = (vec![0; stack.frame_len()], Vec::new());
+    /// while let Some(sent) = stack.transmit_slices(Instant::ZERO, &mut frame, &mut slices) {
+    ///     let packet = [&frame[..sent.len], &slices.concat()].concat();
+    ///     assert_eq!(packet.len(), sent.len + sent.sliced);
+    ///     slices.clear();
+    /// }
+    /// ```
+    #[inline]
+    pub fn transmit_slices(
+        &mut self,
+        now: Instant,
+        frame: &mut [u8],
+        slices: &mut Vec<Bytes>,
+    ) -> Option<Transmit> {
+        self.slices.wanted = true;
+        let transmit = self.transmit(now, frame);
+        self.slices.wanted = false;
+        match transmit {
+            Some(sent) if sent.sliced > 0 => slices.append(&mut self.slices.bytes),
+            // There may be those of a packet that was dropped.
+            _ => self.slices.bytes.clear(),
+        }
+        transmit
     }
 
     /// Whether [`transmit`](Stack::transmit) may have something to send now.
@@ -125,6 +189,7 @@ impl Stack {
         const ASTRAY: usize = 64;
         let mut astray = 0;
         loop {
+            self.slices.bytes.clear();
             let transmit = if self.any_reply() {
                 self.transmit_in_turn(frame)
             } else {
@@ -156,14 +221,14 @@ impl Stack {
     /// another one.
     #[cold]
     fn loop_back(&mut self, packet: &[u8]) -> bool {
-        self.looped.push_back(Bytes::copy_from_slice(packet));
+        self.looped.push_back(self.slices.behind(packet).into());
         let room = self.looped.len() < self.config.loop_queue as usize;
         self.counters.loop_queue_full += u64::from(!room);
         room
     }
 
     fn sent_data(&self, sent: Sent) -> Transmit {
-        sent.transmit(self.outgoing.segment_size)
+        sent.transmit(self.outgoing.segment_size, self.slices.len())
     }
 
     /// Sends when replies wait; connections may wait too.
@@ -177,7 +242,7 @@ impl Stack {
         }
         if let Some(sent) = self.transmit_some_reply(frame) {
             self.turns.replies_ahead = (self.turns.replies_ahead + 1).min(1);
-            return Some(sent.transmit(None));
+            return Some(sent.transmit(None, 0));
         }
         self.transmit_ready(frame).map(|sent| self.sent_data(sent))
     }
@@ -264,7 +329,7 @@ impl Stack {
         let ip = IpFields { ttl, dscp: reply.dscp, ecn: Ecn::NotEct };
         finish(&mut env_of!(self), &reply.tuple, header, 0);
         let link = self.routing.towards(&reply.tuple);
-        emit(&reply.tuple, header, (0, 0), &ip, &mut Rope::default(), &link, frame)
+        emit(&reply.tuple, header, &ip, Payload::None, &link, frame)
     }
 
     #[inline(never)]
@@ -298,8 +363,15 @@ impl Stack {
             None => {
                 let SocketOptions { ttl, dscp, .. } = *connection.options;
                 let ip = IpFields { ttl, dscp, ecn: outgoing.ecn };
-                let payload = (outgoing.offset, outgoing.payload_len);
-                let sent = emit(tuple, &outgoing.header, payload, &ip, queue, &link, frame);
+                let (offset, len) = (outgoing.offset, outgoing.payload_len);
+                // A template copies.
+                let slices = self.slices.wanted && len >= SLICED_FROM && outgoing.alike == 0;
+                let sliced = slices && link.checksum_offload && {
+                    let slices = &mut self.slices.bytes;
+                    self.memory.change(queue, |queue| queue.share(offset, len, slices))
+                };
+                let payload = if sliced { Payload::Sliced(len) } else { Payload::Queued(queue, offset, len) };
+                let sent = emit(tuple, &outgoing.header, &ip, payload, &link, frame);
                 if outgoing.alike > 0 {
                     *template = HeaderTemplate::of(index, tick, tuple, sent, outgoing.payload_len, frame);
                 }
@@ -376,8 +448,8 @@ impl Stack {
         opening.timer = self.wheel.rearm(opening.timer, deadline, target);
         let ip = IpFields { ttl: opening.options.ttl, dscp: opening.options.dscp, ecn: Ecn::NotEct };
         finish(&mut env_of!(self), &opening.tuple, &mut outgoing.header, outgoing.payload_len);
-        let payload = (outgoing.offset, outgoing.payload_len);
-        Some(emit(&opening.tuple, &outgoing.header, payload, &ip, &mut opening.send_queue, &link, frame))
+        let payload = Payload::Queued(&mut opening.send_queue, outgoing.offset, outgoing.payload_len);
+        Some(emit(&opening.tuple, &outgoing.header, &ip, payload, &link, frame))
     }
 }
 
@@ -400,33 +472,52 @@ fn finish(env: &mut Env<'_>, tuple: &FourTuple, header: &mut Header, payload_len
     }
 }
 
-/// Writes IP header, TCP header and payload, given by its offset in the queue and its length. The payload is summed
-/// during the copy, unless the device computes checksums.
+/// The payload of a segment.
+enum Payload<'a> {
+    None,
+    /// Bytes of a queue, from an offset on.
+    Queued(&'a mut Rope, usize, usize),
+    /// That many bytes, which do not go into the frame. The device computes the checksum.
+    Sliced(usize),
+}
+
+impl Payload<'_> {
+    fn len(&self) -> usize {
+        match self {
+            Payload::None => 0,
+            Payload::Queued(_, _, len) | Payload::Sliced(len) => *len,
+        }
+    }
+}
+
+/// Writes IP header, TCP header and payload. The payload is summed during the copy, unless the device computes checksums.
 fn emit(
     tuple: &FourTuple,
     header: &Header,
-    (offset, payload_len): (usize, usize),
     ip: &IpFields,
-    queue: &mut Rope,
+    payload: Payload<'_>,
     link: &Link,
     frame: &mut [u8],
 ) -> Sent {
     let checksum_offload = link.checksum_offload;
     let header_len = header.header_len();
-    let segment_len = header_len + payload_len;
+    let segment_len = header_len + payload.len();
     let ip_len = emit_ip(tuple, ip, segment_len, frame);
-    let segment = &mut frame[ip_len..ip_len + segment_len];
-    let (head, payload) = segment.split_at_mut(header_len);
+    let (head, rest) = frame[ip_len..].split_at_mut(header_len);
     let mut sum = tuple.pseudo_header(segment_len as u32);
     let pseudo_header = sum;
     header.emit_and_add(head, &mut sum);
     if checksum_offload {
         // The device adds the rest to the sum of the pseudo-header.
         tcp::set_checksum(head, !pseudo_header.finish());
-        queue.peek(offset, payload);
+        if let Payload::Queued(queue, offset, len) = payload {
+            queue.peek(offset, &mut rest[..len]);
+        }
     } else {
-        if payload_len > 0 {
-            queue.copy_out(offset, payload, &mut sum);
+        if let Payload::Queued(queue, offset, len) = payload
+            && len > 0
+        {
+            queue.copy_out(offset, &mut rest[..len], &mut sum);
         }
         tcp::set_checksum(head, sum.finish());
     }
