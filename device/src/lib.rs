@@ -12,6 +12,7 @@
 use std::io;
 use std::task::{Context, Poll};
 
+use bytes::Bytes;
 use steadfast_wire::ethernet::HEADER_LEN;
 
 pub use steadfast_wire::ethernet::Address as HardwareAddress;
@@ -56,6 +57,12 @@ pub trait Device: Send + 'static {
     /// A packet that the device cannot carry now is lost without an error, as on any network. An example is an
     /// interface that is down. An error is final: the device is gone.
     fn poll_send(&mut self, cx: &mut Context<'_>, frame: Frame<'_>) -> Poll<io::Result<()>>;
+
+    /// Returns whether [`poll_send`](Device::poll_send) sends the [`slices`](Frame::slices) of a frame, which saves the
+    /// stack a copy. The default is false: the bytes of all frames are in one piece.
+    fn gathers(&self) -> bool {
+        false
+    }
 }
 
 /// The capabilities of a [`Device`].
@@ -106,8 +113,10 @@ impl Received {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Frame<'a> {
-    /// The IP packet or Ethernet frame.
+    /// The IP packet or Ethernet frame, or all headers of it.
     pub bytes: &'a [u8],
+    /// The payload behind `bytes`, for a device that [gathers](Device::gathers). Empty if `bytes` is all.
+    pub slices: &'a [Bytes],
     /// If present, the device must cut the payload into segments of this many bytes.
     pub segment_size: Option<u16>,
     /// The device must compute the TCP checksum.
@@ -117,7 +126,19 @@ pub struct Frame<'a> {
 impl<'a> Frame<'a> {
     /// A packet that is ready for the wire.
     pub const fn new(bytes: &'a [u8]) -> Frame<'a> {
-        Frame { bytes, segment_size: None, checksum_offload: false }
+        Frame { bytes, slices: &[], segment_size: None, checksum_offload: false }
+    }
+
+    /// Returns the length of the IP packet or Ethernet frame in bytes.
+    pub fn packet_len(&self) -> usize {
+        self.bytes.len() + self.slices.iter().map(Bytes::len).sum::<usize>()
+    }
+
+    /// Appends the IP packet or Ethernet frame to `to`, in one piece.
+    pub fn copy_to(&self, to: &mut Vec<u8>) {
+        to.reserve(self.packet_len());
+        to.extend_from_slice(self.bytes);
+        self.slices.iter().for_each(|slice| to.extend_from_slice(slice));
     }
 }
 
@@ -132,5 +153,9 @@ impl<D: Device + ?Sized> Device for Box<D> {
 
     fn poll_send(&mut self, cx: &mut Context<'_>, frame: Frame<'_>) -> Poll<io::Result<()>> {
         (**self).poll_send(cx, frame)
+    }
+
+    fn gathers(&self) -> bool {
+        (**self).gathers()
     }
 }

@@ -155,7 +155,7 @@ impl Device for MemoryDevice {
                 if queue.cut {
                     return Poll::Ready(Err(cut()));
                 }
-                if frame.bytes.len() > longest {
+                if frame.packet_len() > longest {
                     // A real link also drops a packet above its MTU.
                     return Poll::Ready(Ok(()));
                 }
@@ -163,12 +163,16 @@ impl Device for MemoryDevice {
                     return Poll::Pending;
                 }
                 let mut place = queue.spare.pop().unwrap_or_default();
-                place.extend_from_slice(frame.bytes);
+                frame.copy_to(&mut place);
                 queue.frames.push_back(place);
                 *woken = queue.receiver.wake();
                 Poll::Ready(Ok(()))
             },
         )
+    }
+
+    fn gathers(&self) -> bool {
+        true
     }
 }
 
@@ -268,6 +272,8 @@ fn cut() -> io::Error {
 mod tests {
     use std::future::poll_fn;
 
+    use bytes::Bytes;
+
     use super::*;
 
     async fn recv(device: &mut MemoryDevice) -> io::Result<Vec<u8>> {
@@ -327,10 +333,27 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_frame_in_slices_crosses_as_one() {
+        let (mut a, mut b) = pair(100);
+        let slices = [&b"two, "[..], b"three"].map(Bytes::from_static);
+        for (rest, expected) in [(&slices[..], &b"one, two, three"[..]), (&[], b"one, ")] {
+            let frame = Frame { slices: rest, ..Frame::new(b"one, ") };
+            assert_eq!(frame.packet_len(), expected.len());
+            poll_fn(|cx| a.poll_send(cx, frame)).await.unwrap();
+            assert_eq!(recv(&mut b).await.unwrap(), expected);
+        }
+        // The length of all of it counts.
+        let long = [Bytes::from_static(&[0; 96])];
+        poll_fn(|cx| a.poll_send(cx, Frame { slices: &long, ..Frame::new(b"long ") })).await.unwrap();
+        send(&mut a, b"next").await.unwrap();
+        assert_eq!(recv(&mut b).await.unwrap(), b"next");
+    }
+
+    #[tokio::test]
     async fn with_offload_a_super_segment_crosses_whole_and_a_long_packet_does_not() {
         let (mut a, mut b) = pair_with_offload(100);
         send(&mut a, &[0; 101]).await.unwrap();
-        let frame = Frame { bytes: &[1; 1000], segment_size: Some(60), checksum_offload: true };
+        let frame = Frame { segment_size: Some(60), checksum_offload: true, ..Frame::new(&[1; 1000]) };
         poll_fn(|cx| a.poll_send(cx, frame)).await.unwrap();
         let mut buffer = [0; 1500];
         let received = poll_fn(|cx| b.poll_recv(cx, &mut buffer)).await.unwrap();

@@ -50,13 +50,20 @@ pub(crate) fn datagram_size(header: &[u8; HEADER_LEN]) -> Option<usize> {
     (header[1] & !GSO_ECN == GSO_UDP_L4).then_some(size.into())
 }
 
-/// Writes one packet, or one frame with a link-layer header of `link_len` bytes.
+/// Writes one packet, or one frame with a link-layer header of `link_len` bytes. Its slices follow its bytes in the same
+/// call.
 pub(crate) fn write(fd: impl AsFd, virtio: bool, link_len: usize, frame: &Frame<'_>) -> Result<usize, Errno> {
-    if !virtio {
-        return rustix::io::write(fd, frame.bytes);
+    let header = match virtio {
+        true => Some(header_of(frame, link_len).ok_or(Errno::INVAL)?),
+        false => None,
+    };
+    let header = header.as_ref().map_or(&[][..], |header| header);
+    if frame.slices.is_empty() {
+        return rustix::io::writev(fd, &[IoSlice::new(header), IoSlice::new(frame.bytes)]);
     }
-    let header = header_of(frame, link_len).ok_or(Errno::INVAL)?;
-    rustix::io::writev(fd, &[IoSlice::new(&header), IoSlice::new(frame.bytes)])
+    let parts = [header, frame.bytes].into_iter().chain(frame.slices.iter().map(|slice| &slice[..]));
+    let parts: Vec<_> = parts.map(IoSlice::new).collect();
+    rustix::io::writev(fd, &parts)
 }
 
 /// Returns the header for `frame`, whose packet is behind `link_len` bytes. `None`: it asks for offload without being a
@@ -147,6 +154,7 @@ pub(crate) fn never_zero(checksum: u16) -> u16 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use bytes::Bytes;
     use steadfast_wire::build;
     use steadfast_wire::tcp::{Flags, Options, Timestamps};
 
@@ -171,7 +179,7 @@ mod tests {
     }
 
     fn frame(bytes: &[u8], segment_size: Option<u16>) -> Frame<'_> {
-        Frame { bytes, segment_size, checksum_offload: true }
+        Frame { segment_size, checksum_offload: true, ..Frame::new(bytes) }
     }
 
     #[test]
@@ -182,6 +190,18 @@ mod tests {
         let six = tcp_packet(false, Flags::ACK | Flags::CWR, 5000);
         let expected = header(NEEDS_CSUM, GSO_TCPV6 | GSO_ECN, [72, 1428, 40, 16]);
         assert_eq!(header_of(&frame(&six, Some(1428)), 0).unwrap(), expected);
+    }
+
+    #[test]
+    fn the_header_does_not_depend_on_where_the_payload_is() {
+        for (ipv4, head) in [(true, 52), (false, 72)] {
+            let packet = tcp_packet(ipv4, Flags::ACK, 5000);
+            let rest = [Bytes::copy_from_slice(&packet[head..])];
+            let whole = header_of(&frame(&packet, Some(1448)), 0);
+            let in_slices = Frame { slices: &rest, ..frame(&packet[..head], Some(1448)) };
+            assert_eq!(header_of(&in_slices, 0), whole);
+            assert!(whole.is_some());
+        }
     }
 
     #[test]

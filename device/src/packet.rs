@@ -151,6 +151,10 @@ impl Device for PacketSocket {
             }
         }
     }
+
+    fn gathers(&self) -> bool {
+        true
+    }
 }
 
 fn expected_packet_socket() -> io::Error {

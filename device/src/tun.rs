@@ -235,6 +235,10 @@ impl Device for Tun {
             }
         }
     }
+
+    fn gathers(&self) -> bool {
+        true
+    }
 }
 
 /// Waits for an error on the file, which is permanent.

@@ -8,6 +8,7 @@ use std::sync::{Mutex, PoisonError};
 use std::task::Poll;
 use std::time::Duration;
 
+use bytes::Bytes;
 use steadfast_device::{Capabilities, Device, Frame, Tun, TunOptions};
 use steadfast_witness::enter_namespace;
 use tokio::time::timeout;
@@ -78,6 +79,32 @@ fn packets_pass_both_ways_between_the_kernel_and_the_device() {
         let (len, from) = socket.recv_from(&mut buffer).unwrap();
         assert_eq!((&buffer[..len], from), (b"round".as_slice(), "10.9.0.2:9".parse().unwrap()));
     });
+}
+
+#[test]
+fn a_packet_in_slices_reaches_the_kernel_as_one() {
+    for offload in [true, false] {
+        in_namespace(async {
+            let mut options = options();
+            options.offload = offload;
+            let mut tun = Tun::open(&options).await.unwrap();
+            assert!(tun.gathers());
+            let socket = UdpSocket::bind("10.9.0.1:0").unwrap();
+            socket.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+            socket.send_to(&[3; 1000], "10.9.0.2:9").unwrap();
+            let answer = turned_round(&recv_udp(&mut tun).await);
+            let (head, rest) = answer.split_at(28);
+            // As many as the core makes of one payload.
+            let slices: Vec<_> = rest.chunks(16).map(Bytes::copy_from_slice).collect();
+            assert_eq!(slices.len(), 63);
+            let mut frame = Frame::new(head);
+            frame.slices = &slices;
+            poll_fn(|cx| tun.poll_send(cx, frame)).await.unwrap();
+            let mut buffer = [0; 1500];
+            assert_eq!(socket.recv(&mut buffer).unwrap(), 1000);
+            assert_eq!(buffer[..1000], [3; 1000]);
+        });
+    }
 }
 
 #[test]
