@@ -264,13 +264,27 @@ fn small_packets(frame_len: usize) -> usize {
 pub(crate) struct Outbox {
     frame_len: usize,
     arena: Vec<u8>,
-    /// The frames, each with its offset in the arena.
-    frames: VecDeque<(usize, Transmit)>,
+    frames: VecDeque<Filled>,
+    /// Payloads that the stack did not copy. They are dropped once all frames are sent.
+    slices: Vec<Bytes>,
+}
+
+/// A frame in the arena.
+struct Filled {
+    at: usize,
+    packet: Transmit,
+    /// Its payload among the slices, if it is not in the arena.
+    slices: Range<usize>,
 }
 
 impl Outbox {
     pub(crate) fn new(frame_len: usize) -> Outbox {
-        Outbox { frame_len, arena: vec![0; arena_len(frame_len)], frames: VecDeque::new() }
+        Outbox {
+            frame_len,
+            arena: vec![0; arena_len(frame_len)],
+            frames: VecDeque::new(),
+            slices: Vec::new(),
+        }
     }
 
     /// Makes room for frames of this length.
@@ -281,16 +295,23 @@ impl Outbox {
         }
     }
 
-    /// Takes packets from the stack, unless some still wait for the device.
-    pub(crate) fn fill(&mut self, now: Instant, stack: &mut Stack) -> Flow {
+    /// Takes packets from the stack, unless some still wait for the device. `gathers`: the device takes slices. A batch is
+    /// as long as without them.
+    pub(crate) fn fill(&mut self, now: Instant, stack: &mut Stack, gathers: bool) -> Flow {
         if !self.frames.is_empty() {
             return Flow::Full;
         }
-        let mut at = 0;
-        while self.frames.len() < PACKETS && at + self.frame_len <= self.arena.len() {
-            let Some(packet) = stack.transmit(now, &mut self.arena[at..]) else { return Flow::Dry };
-            self.frames.push_back((at, packet));
+        let (mut at, mut sliced) = (0, 0);
+        while self.frames.len() < PACKETS && at + sliced + self.frame_len <= self.arena.len() {
+            let (frame, first) = (&mut self.arena[at..], self.slices.len());
+            let packet = match gathers {
+                true => stack.transmit_slices(now, frame, &mut self.slices),
+                false => stack.transmit(now, frame),
+            };
+            let Some(packet) = packet else { return Flow::Dry };
+            self.frames.push_back(Filled { at, packet, slices: first..self.slices.len() });
             at += packet.len;
+            sliced += packet.sliced;
         }
         Flow::Limited
     }
@@ -301,20 +322,35 @@ impl Outbox {
 
     /// Writes until everything is sent (`Dry`) or the device is full (`Full`).
     pub(crate) fn send(&mut self, cx: &mut Context<'_>, device: &mut impl Device) -> io::Result<Flow> {
-        while let Some(&(at, packet)) = self.frames.front() {
-            match device.poll_send(cx, frame(&self.arena[at..at + packet.len], &packet)) {
+        while let Some((frame, _)) = self.front() {
+            match device.poll_send(cx, frame) {
                 Poll::Ready(sent) => sent?,
                 Poll::Pending => return Ok(Flow::Full),
             }
             self.frames.pop_front();
         }
+        self.slices.clear();
         Ok(Flow::Dry)
     }
 
-    /// Hands over the next packet. The caller copies it if the device is full.
-    pub(crate) fn pop(&mut self) -> Option<(&[u8], Transmit)> {
-        let (at, packet) = self.frames.pop_front()?;
-        Some((&self.arena[at..at + packet.len], packet))
+    fn front(&self) -> Option<(Frame<'_>, Transmit)> {
+        let Filled { at, packet, slices } = self.frames.front()?;
+        let mut frame = frame(&self.arena[*at..at + packet.len], packet);
+        frame.slices = &self.slices[slices.clone()];
+        Some((frame, *packet))
+    }
+
+    /// Hands over each packet to `send`, which copies it if the device is full.
+    pub(crate) fn drain<E>(
+        &mut self,
+        mut send: impl FnMut(Frame<'_>, Transmit) -> Result<(), E>,
+    ) -> Result<(), E> {
+        while let Some((frame, packet)) = self.front() {
+            send(frame, packet)?;
+            self.frames.pop_front();
+        }
+        self.slices.clear();
+        Ok(())
     }
 }
 

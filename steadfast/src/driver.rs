@@ -105,7 +105,7 @@ impl<D: Device> Driver<D> {
                 state.stack.advance_busy(now);
             }
         }
-        let filled = self.outbox.fill(now, &mut state.stack);
+        let filled = self.outbox.fill(now, &mut state.stack, self.gathers());
         self.pressed = filled != Flow::Dry;
         state.dispatch(&mut self.woken);
         let all_sent = self.outbox.is_empty() && self.ports.all_sent();
@@ -127,6 +127,11 @@ impl<D: Device> Driver<D> {
             Some(wake_at) if !(look_again && sent == Flow::Dry) => self.rest(cx, now, wake_at, paced),
             _ => Turn::Again,
         })
+    }
+
+    /// Whether the device takes payloads in slices. With several devices, any of them may be the one of a packet.
+    fn gathers(&self) -> bool {
+        self.device.gathers() && !self.ports.are_many()
     }
 
     /// Writes the packets that the stack has filled in.
@@ -183,7 +188,7 @@ impl<D: Device> Driver<D> {
             if state.stack.poll_at().is_some_and(|at| at <= now) {
                 state.stack.advance(now);
             }
-            self.outbox.fill(now, &mut state.stack);
+            self.outbox.fill(now, &mut state.stack, self.gathers());
             drop(state);
             drop(gone);
             if self.outbox.is_empty() {

@@ -8,7 +8,7 @@ use std::io;
 use std::task::{Context, Poll};
 
 use steadfast_core::{Instant, InterfaceId, Stack, Transmit};
-use steadfast_device::Device;
+use steadfast_device::{Device, Frame};
 
 use crate::batch::{Flow, Inbox, Outbox, frame};
 use crate::shared::State;
@@ -56,17 +56,19 @@ impl Line {
         &mut self,
         cx: &mut Context<'_>,
         device: &mut impl Device,
-        (bytes, packet): (&[u8], Transmit),
+        (frame, packet): (Frame<'_>, Transmit),
         limit: usize,
     ) -> io::Result<bool> {
         if self.0.is_empty()
-            && let Poll::Ready(sent) = device.poll_send(cx, frame(bytes, &packet))
+            && let Poll::Ready(sent) = device.poll_send(cx, frame)
         {
             return sent.map(|()| true);
         }
         let room = self.0.len() < limit;
         if room {
-            self.0.push_back((bytes.into(), packet));
+            let mut whole = Vec::new();
+            frame.copy_to(&mut whole);
+            self.0.push_back((whole.into(), packet));
         }
         Ok(room)
     }
@@ -157,11 +159,11 @@ impl Ports {
         for port in &mut self.ports {
             port.failed |= port.line.flush(cx, &mut port.device).is_err();
         }
-        while let Some((bytes, packet)) = outbox.pop() {
+        outbox.drain(|frame, packet| {
             let sent = if packet.interface == InterfaceId::FIRST {
-                self.first.send(cx, first, (bytes, packet), self.limit)?
+                self.first.send(cx, first, (frame, packet), self.limit)?
             } else if let Some(port) = self.ports.iter_mut().find(|port| port.id == packet.interface) {
-                let sent = port.line.send(cx, &mut port.device, (bytes, packet), self.limit);
+                let sent = port.line.send(cx, &mut port.device, (frame, packet), self.limit);
                 port.failed |= sent.is_err();
                 sent.unwrap_or(false)
             } else {
@@ -169,8 +171,8 @@ impl Ports {
                 false
             };
             self.dropped += u64::from(!sent);
-        }
-        Ok(())
+            Ok(())
+        })
     }
 
     /// Returns whether a device has failed, which the next turn must tell the stack.

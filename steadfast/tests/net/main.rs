@@ -7,6 +7,7 @@ mod datagrams;
 mod ending;
 mod faulty_wire;
 mod forwarding;
+mod gathering;
 mod interfaces;
 #[cfg(target_os = "linux")]
 mod link;
