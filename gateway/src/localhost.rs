@@ -57,7 +57,12 @@ impl<D: Device> Device for Localhost<D> {
         let mut translated = Frame::new(&self.buffer);
         translated.segment_size = frame.segment_size;
         translated.checksum_offload = frame.checksum_offload;
+        translated.slices = frame.slices;
         self.device.poll_send(cx, translated)
+    }
+
+    fn gathers(&self) -> bool {
+        self.device.gathers()
     }
 }
 
