@@ -17,7 +17,7 @@ use crate::counters::count;
 use crate::errors;
 use crate::rules::Action;
 use crate::shared::Shared;
-use crate::sockets::{Header, send};
+use crate::sockets::{Arrived, Header, ask_fields, send, take};
 
 /// Pings at a time, by guest and identifier. More are dropped.
 const PINGS: usize = 256;
@@ -125,11 +125,12 @@ impl Pings {
 
     fn carry(&self, ping: &Ping) {
         let mut buffer = vec![0; 65_535];
-        while let Ok((len, from)) = ping.socket.try_recv_from(&mut buffer) {
+        while let Ok(Arrived { len, from, ttl, tos }) = take(&ping.socket, &mut buffer) {
             let Some(data) = buffer.get(HEADER_LEN..len) else { continue };
             let sequence = u16::from_be_bytes([buffer[6], buffer[7]]);
             let source = ping.known_as(from.ip());
-            let reply = Echo::new(source, ping.key.0, ping.key.1, sequence, data.to_vec());
+            let mut reply = Echo::new(source, ping.key.0, ping.key.1, sequence, data.to_vec());
+            (reply.ttl, reply.tos) = (ttl, tos);
             if self.forwarder.try_send(&reply).is_ok() {
                 count(&self.shared.counts.echo_in);
             }
@@ -149,6 +150,7 @@ impl Ping {
         let socket = Socket::new(domain, Type::DGRAM.nonblocking(), Some(protocol))?;
         let socket = UdpSocket::from_std(socket.into())?;
         errors::keep(&socket, key.2)?;
+        ask_fields(&socket, key.2)?;
         Ok(Ping { key, socket, last: Mutex::new((request.clone(), Instant::now())) })
     }
 

@@ -45,7 +45,8 @@ fn read(socket: &UdpSocket) -> io::Result<Option<Told>> {
     // The start of the datagram, which is not needed.
     let mut start = [0; 8];
     let mut parts = [IoSliceMut::new(&mut start)];
-    let mut space = nix::cmsg_space!(sock_extended_err, nix::libc::sockaddr_in6);
+    // The fields of the packet come first, where the socket asks for them.
+    let mut space = nix::cmsg_space!(i32, i32, sock_extended_err, nix::libc::sockaddr_in6);
     let flags = MsgFlags::MSG_ERRQUEUE | MsgFlags::MSG_DONTWAIT;
     let received = recvmsg::<SockaddrStorage>(socket.as_raw_fd(), &mut parts, Some(&mut space), flags)?;
     let Some(about) = received.address.and_then(|address| socket_address(&address)) else { return Ok(None) };
@@ -66,7 +67,7 @@ fn read(socket: &UdpSocket) -> io::Result<Option<Told>> {
     Ok(None)
 }
 
-fn socket_address(address: &SockaddrStorage) -> Option<SocketAddr> {
+pub(crate) fn socket_address(address: &SockaddrStorage) -> Option<SocketAddr> {
     let v4 = address.as_sockaddr_in().map(|v4| SocketAddr::V4((*v4).into()));
     v4.or_else(|| address.as_sockaddr_in6().map(|v6| SocketAddr::V6((*v6).into())))
 }

@@ -14,6 +14,7 @@ use steadfast::stack::{IcmpError, UdpPacket};
 use steadfast::{Reject, UdpForwarder};
 use tokio::io::{AsyncReadExt, Interest};
 use tokio::net::{TcpStream, UdpSocket};
+use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 
 use crate::associate::Association;
@@ -24,7 +25,7 @@ use crate::flows::Flow;
 use crate::proxy::Proxy;
 use crate::rules::Action;
 use crate::shared::Shared;
-use crate::sockets::{Header, send};
+use crate::sockets::{Arrived, Header, ask_fields, send, take};
 
 /// Sockets of guests at a time. Beyond that the one that has sent nothing for the longest gives up its place.
 const MAPPINGS: usize = 4096;
@@ -64,6 +65,8 @@ struct Mapping {
     peers: Mutex<Peers>,
     /// Its datagrams leave by a proxy.
     association: Option<Association>,
+    /// It has lost its place in the table.
+    evicted: Notify,
 }
 
 #[derive(Debug)]
@@ -79,6 +82,7 @@ struct Peers {
 #[derive(Debug)]
 struct Peer {
     used: Instant,
+    /// The first answer since then, or the last one before.
     answered: Option<Instant>,
     /// The start of the guest's last datagram.
     sample: UdpPacket,
@@ -88,10 +92,17 @@ impl Peer {
     fn expires(&self) -> Instant {
         let is_name = self.sample.destination.port() == 53;
         match (self.answered, is_name) {
-            (Some(answered), true) => answered + NAME_ANSWERED,
-            (None, true) => self.used + NAME_UNANSWERED,
+            (Some(answered), true) if answered >= self.used => answered + NAME_ANSWERED,
+            (_, true) => self.used + NAME_UNANSWERED,
             (Some(_), false) => self.used + ANSWERED,
             (None, false) => self.used + UNANSWERED,
+        }
+    }
+
+    /// Notes an answer. Those behind the first one keep nothing alive.
+    fn note_answer(&mut self) {
+        if self.answered.is_none_or(|answered| answered < self.used) {
+            self.answered = Some(Instant::now());
         }
     }
 }
@@ -175,8 +186,10 @@ impl Table {
         }
         if mappings.len() >= MAPPINGS {
             let oldest = mappings.iter().min_by_key(|(_, mapping)| lock(&mapping.peers).used);
-            if let Some(oldest) = oldest.map(|(key, _)| *key) {
-                mappings.remove(&oldest);
+            if let Some(oldest) = oldest.map(|(key, _)| *key)
+                && let Some(evicted) = mappings.remove(&oldest)
+            {
+                evicted.evicted.notify_one();
                 count(&self.shared.counts.udp_evicted);
             }
         }
@@ -189,9 +202,16 @@ impl Table {
 
     /// Carries answers and errors to the guest until the mapping has expired or lost its place.
     async fn answer(self: Arc<Table>, mapping: Arc<Mapping>) {
-        match self.associate(&mapping).await {
-            Ok(proxy) => self.answer_until(&mapping, proxy).await,
-            Err(error) => self.refuse(&mapping, &Refusal::of(error)),
+        let serve = async {
+            match self.associate(&mapping).await {
+                Ok(proxy) => self.answer_until(&mapping, proxy).await,
+                Err(error) => self.refuse(&mapping, &Refusal::of(error)),
+            }
+        };
+        tokio::select! {
+            () = serve => {}
+            // Its socket must not outlive its place: there is a limit of them.
+            () = mapping.evicted.notified() => return,
         }
         let mut mappings = lock(&self.mappings);
         if mappings.get(&mapping.key).is_some_and(|one| Arc::ptr_eq(one, &mapping)) {
@@ -229,11 +249,8 @@ impl Table {
         };
     }
 
-    async fn answer_until(&self, mapping: &Arc<Mapping>, mut proxy: Option<TcpStream>) {
-        let is_current =
-            || lock(&self.mappings).get(&mapping.key).is_some_and(|one| Arc::ptr_eq(one, mapping));
-        while is_current() {
-            let Some(expires) = mapping.expire() else { break };
+    async fn answer_until(&self, mapping: &Mapping, mut proxy: Option<TcpStream>) {
+        while let Some(expires) = mapping.expire() {
             let released = async {
                 match &mut proxy {
                     // Whatever it says is not for us.
@@ -259,15 +276,19 @@ impl Table {
         let mut buffer = vec![0; LARGEST];
         // Others have a turn between.
         for _ in 0..BATCH {
-            match mapping.socket.try_recv_from(&mut buffer) {
-                Ok((len, from)) => {
+            match take(&mapping.socket, &mut buffer) {
+                Ok(Arrived { len, from, ttl, tos }) => {
                     let unwrapped = match &mapping.association {
                         Some(association) => association.receive(from, &buffer[..len]),
                         None => Ok((from, &buffer[..len])),
                     };
                     let Ok((from, payload)) = unwrapped else { continue };
                     if let Some(source) = mapping.answered_by(from) {
-                        let answer = UdpPacket::new(source, mapping.key.0, payload.to_vec());
+                        let mut answer = UdpPacket::new(source, mapping.key.0, payload.to_vec());
+                        // The proxy's own packets have fields of its own.
+                        if mapping.association.is_none() {
+                            (answer.ttl, answer.tos) = (ttl, tos);
+                        }
                         match self.forwarder.try_send(&answer) {
                             Ok(()) => count(&self.shared.counts.udp_in),
                             Err(_) => count(&self.shared.counts.udp_dropped),
@@ -292,7 +313,7 @@ impl Table {
 /// Datagrams that one mapping carries in a turn.
 const BATCH: usize = 64;
 
-/// How often a mapping looks whether it has lost its place.
+/// How often a mapping looks at its destinations: a new one may expire before those that it knew.
 const LOOK: Duration = Duration::from_secs(10);
 
 impl Mapping {
@@ -303,9 +324,10 @@ impl Mapping {
         socket.set_nonblocking(true)?;
         let socket = UdpSocket::from_std(socket)?;
         errors::keep(&socket, v4)?;
+        ask_fields(&socket, v4)?;
         let peers = Peers { all: HashMap::new(), used: Instant::now(), header: None };
         let association = proxy.map(|_| Association::new());
-        Ok(Mapping { key, socket, peers: Mutex::new(peers), association })
+        Ok(Mapping { key, socket, peers: Mutex::new(peers), association, evicted: Notify::new() })
     }
 
     fn send(&self, packet: &UdpPacket, to: SocketAddr) -> io::Result<()> {
@@ -338,11 +360,11 @@ impl Mapping {
     fn answered_by(&self, from: SocketAddr) -> Option<SocketAddr> {
         let mut peers = lock(&self.peers);
         if let Some(peer) = peers.all.get_mut(&from) {
-            peer.answered = Some(Instant::now());
+            peer.note_answer();
             return Some(peer.sample.destination);
         }
         let same = peers.all.iter_mut().find(|(peer, _)| peer.ip() == from.ip())?.1;
-        same.answered = Some(Instant::now());
+        same.note_answer();
         Some(SocketAddr::new(same.sample.destination.ip(), from.port()))
     }
 
