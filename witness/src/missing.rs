@@ -6,13 +6,14 @@ use std::fmt;
 use crate::NotRun;
 
 /// The Debian package of a program.
-const PACKAGES: [(&str, &str); 16] = [
+const PACKAGES: [(&str, &str); 17] = [
     ("busybox", "busybox-static"),
     ("chromium", "chromium"),
     ("curl", "curl"),
     ("dhclient", "isc-dhcp-client"),
     ("ethtool", "ethtool"),
     ("ip", "iproute2"),
+    ("networkctl", "systemd"),
     ("nginx", "nginx-light"),
     ("nsenter", "util-linux"),
     ("ping", "iputils-ping"),
