@@ -80,7 +80,8 @@
 //! - [`NetBuilder::start`] spawns the driver on the current runtime, which needs time enabled, and I/O for a device of
 //!   the kernel. A runtime of one thread is the fastest for few connections: no wake-up crosses threads.
 //! - On several threads, the driver is one task among others. They gain where the program works on its data for longer
-//!   than the stack does. [`NetBuilder::start_queues`] has a stack and a task for each queue of a device.
+//!   than the stack does. [`NetBuilder::start_queues`] has a stack and a task for each queue of a device, and
+//!   [`NetBuilder::build_threads`] a runtime, too.
 //! - [`NetBuilder::start_thread`] gives the network a thread of its own. A program that blocks its runtime does not hold
 //!   the network up then; otherwise nothing is acknowledged while it blocks.
 //! - [`NetBuilder::build`] returns the driver, to be polled or spawned elsewhere.
@@ -217,7 +218,7 @@ pub use forward::{EchoForwarder, TcpForwarder, TcpRequest, UdpForwarder};
 pub use incoming::Incoming;
 pub use listener::TcpListener;
 pub use lookup::lookup_host;
-pub use net::{Net, NetBuilder};
+pub use net::{Net, NetBuilder, QueueThread};
 pub use options::TcpKeepalive;
 pub use relay::{RelayConfig, RelayEnd, Report, relay};
 pub use split::{OwnedReadHalf, OwnedWriteHalf, ReadHalf, ReuniteError, WriteHalf};

@@ -1,6 +1,8 @@
-//! The network: its interfaces, routes and sockets, and how it is closed. `builder` starts it.
+//! The network: its interfaces, routes and sockets, and how it is closed. `builder` starts it, and `threads` on many
+//! runtimes.
 
 mod builder;
+mod threads;
 
 use std::io;
 use std::net::IpAddr;
@@ -20,6 +22,7 @@ use crate::shared::{Handle, Phase, State, Waiting, into_io};
 
 pub use self::builder::NetBuilder;
 use self::builder::describe;
+pub use self::threads::QueueThread;
 
 /// A TCP/IP stack on a device, with the task that drives it. Clones are handles of the same network.
 ///
@@ -27,7 +30,7 @@ use self::builder::describe;
 /// [`add_route`](Net::add_route) a route. Interfaces, addresses and routes may come and go while connections live.
 ///
 /// A device with several queues has one stack per queue, and connections are spread over them: see
-/// [`NetBuilder::start_queues`].
+/// [`NetBuilder::start_queues`] and [`NetBuilder::build_threads`].
 ///
 /// After all handles, listeners and streams are dropped, the driver ends once the last connection has closed in good
 /// order. The runtime must live that long: call [`close`](Net::close) to wait for it.
@@ -385,6 +388,12 @@ impl Net {
     /// All stacks, by index.
     pub(crate) fn all_stacks(&self) -> &[Arc<Handle>] {
         &self.inner.stacks
+    }
+
+    /// The part behind each queue.
+    fn parts(&self) -> impl Iterator<Item = Net> {
+        let part = |stack: &Arc<Handle>| Net::new(vec![stack.clone()], self.inner.names.clone());
+        self.all_stacks().iter().map(part)
     }
 
     /// Returns the addresses of a target, in the order in which they are tried.

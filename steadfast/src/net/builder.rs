@@ -9,7 +9,7 @@ use std::sync::Arc;
 use steadfast_core::steer::Steering;
 use steadfast_core::{Config, Error, Interface, InterfaceId, Medium, Route, Stack};
 use steadfast_device::{Capabilities, Device};
-use tokio::runtime::Builder;
+use tokio::runtime::{self, Builder};
 use tokio::sync::oneshot;
 
 use super::Net;
@@ -241,7 +241,7 @@ impl NetBuilder {
     ///
     /// As [`start`](NetBuilder::start).
     pub fn build<D: Device>(self, device: D) -> io::Result<(Net, Driver<D>)> {
-        let (net, mut drivers) = self.build_queues(vec![device])?;
+        let (net, mut drivers) = self.build_queues(vec![(device, None)])?;
         Ok((net, drivers.swap_remove(0)))
     }
 
@@ -258,6 +258,7 @@ impl NetBuilder {
     ///
     /// As [`start`](NetBuilder::start), and if `queues` is empty.
     pub fn start_queues<D: Device>(self, queues: Vec<D>) -> io::Result<Net> {
+        let queues = queues.into_iter().map(|queue| (queue, None)).collect();
         let (net, drivers) = self.build_queues(queues)?;
         for driver in drivers {
             tokio::spawn(driver);
@@ -265,8 +266,12 @@ impl NetBuilder {
         Ok(net)
     }
 
-    fn build_queues<D: Device>(mut self, queues: Vec<D>) -> io::Result<(Net, Vec<Driver<D>>)> {
-        let capabilities = queues.first().expect("a device has a queue").capabilities();
+    /// Makes a stack and a driver for each queue. A driver has the timers of its runtime, or of the current one.
+    pub(super) fn build_queues<D: Device>(
+        mut self,
+        queues: Vec<(D, Option<runtime::Handle>)>,
+    ) -> io::Result<(Net, Vec<Driver<D>>)> {
+        let capabilities = queues.first().expect("a device has a queue").0.capabilities();
         if self.addresses.is_empty() {
             return Err(invalid("a network needs at least one address"));
         }
@@ -284,7 +289,8 @@ impl NetBuilder {
         let mut exchanges =
             if count > 1 { Exchange::all(steering, count, max_backlog) } else { Vec::new() }.into_iter();
         let (mut stacks, mut drivers) = (Vec::new(), Vec::new());
-        for (index, device) in (0..).zip(queues) {
+        for (index, (device, runtime)) in (0..).zip(queues) {
+            let _entered = runtime.as_ref().map(runtime::Handle::enter);
             let mut stack = Stack::new(config.clone(), interface.clone());
             if count > 1 {
                 stack.set_share(steering, index);

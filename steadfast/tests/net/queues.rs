@@ -137,3 +137,54 @@ async fn of_a_fragmented_segment_one_stack_alone_answers() {
     tokio::time::sleep(std::time::Duration::from_secs(1)).await;
     assert_eq!(server.counters().out_rsts, 8);
 }
+
+#[tokio::test]
+async fn each_queue_has_a_thread_that_serves_its_connections_alone() {
+    let (a, left) = device::memory::pair(1500);
+    let (b, right) = device::memory::pair(1500);
+    let mut devices = vec![a, b];
+    let builder = Net::builder().secret([2; 32]).address(SERVER, 24);
+    let (server, queues) = builder.build_threads(2, || Ok(devices.remove(0))).unwrap();
+    let (seen, mut threads) = tokio::sync::mpsc::unbounded_channel();
+    for queue in queues {
+        let listener = TcpListener::bind(queue.net(), (SERVER, 7)).await.unwrap();
+        let seen = seen.clone();
+        let serve = async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                seen.send(std::thread::current().id()).unwrap();
+                tokio::spawn(echo(stream));
+            }
+        };
+        queue.start(serve).unwrap();
+    }
+    drop(seen);
+    let fickle = Fickle { queues: [left, right], turn: 0 };
+    let client = Net::builder().secret([1; 32]).address(CLIENT, 24).start(fickle).unwrap();
+    for _ in 0..16 {
+        let stream = TcpStream::connect(&client, (SERVER, 7)).await.unwrap();
+        expect_echo(stream, &pattern(100_000)).await;
+    }
+    assert_eq!((server.counters().passive_opens, server.counters().out_rsts), (16, 0));
+    server.close(std::time::Duration::from_secs(5)).await.unwrap();
+    // The threads end with the network, and with them what they hold.
+    let mut all = Vec::new();
+    while let Some(thread) = threads.recv().await {
+        all.push(thread);
+    }
+    let distinct: HashSet<_> = all.iter().collect();
+    assert_eq!((all.len(), distinct.len()), (16, 2));
+    assert!(!distinct.contains(&std::thread::current().id()));
+}
+
+#[tokio::test]
+async fn a_queue_that_cannot_be_opened_ends_the_others() {
+    let mut devices = vec![device::memory::pair(1500).0];
+    let open = || devices.pop().ok_or_else(|| io::Error::from(io::ErrorKind::NotFound));
+    let built = Net::builder().address(SERVER, 24).build_threads(2, open);
+    assert_eq!(built.err().unwrap().kind(), io::ErrorKind::NotFound);
+    // Queues that are never started.
+    let open = || Ok(device::memory::pair(1500).0);
+    let (net, queues) = Net::builder().address(SERVER, 24).build_threads(2, open).unwrap();
+    drop(queues);
+    net.closed().await.unwrap_err();
+}
