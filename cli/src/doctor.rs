@@ -76,7 +76,8 @@ impl Doctor {
 fn attempt() -> Finding {
     let command = [OsString::from("true")];
     let place = Place::Command { command: &command, root: false, dns: false };
-    let launch = Launch { place, subnet: Subnet::default(), mtu: 1500, offload: true, localhost: &[] };
+    let subnet = Subnet::default();
+    let launch = Launch { place, subnet, mtu: 1500, offload: true, queues: 1, localhost: &[] };
     match launch.start() {
         Ok(launched) => Finding::new(Level::Fine, format!("run: a command gets {}", launched.give_up())),
         Err(Refused::Told(_, text)) => Finding::new(Level::Lacking, format!("run: {text}")),
@@ -97,9 +98,22 @@ fn namespaces(machine: &Machine) -> Finding {
 
 /// Everything that makes `run` or `gateway` work less well.
 fn details(machine: &Machine) -> impl Iterator<Item = Finding> {
-    [tun(machine), ping(machine), ipv6(machine), names(machine), files(machine), landlock(machine)]
-        .into_iter()
-        .flatten()
+    [
+        kernel(machine),
+        tun(machine),
+        ping(machine),
+        ipv6(machine),
+        names(machine),
+        files(machine),
+        landlock(machine),
+    ]
+    .into_iter()
+    .flatten()
+}
+
+fn kernel(machine: &Machine) -> Option<Finding> {
+    let release = machine.sysctl("kernel/osrelease")?;
+    Some(Finding::new(Level::Fine, format!("kernel: Linux {}", release.trim())))
 }
 
 fn tun(machine: &Machine) -> Option<Finding> {
@@ -203,6 +217,7 @@ mod tests {
             ),
             ("proc/net/ipv6_route", "0 00 0 00 0 0 0 0 0 eth0\n"),
             ("proc/sys/net/ipv4/ping_group_range", "0\t2147483647\n"),
+            ("proc/sys/kernel/osrelease", "6.12.9-amd64\n"),
             ("proc/sys/user/max_user_namespaces", "31000\n"),
             ("sys/kernel/security/lsm", "capability,landlock,yama"),
         ];
@@ -220,7 +235,8 @@ mod tests {
     fn a_sound_machine_lacks_nothing() {
         let findings = told(&[], &[]);
         assert!(findings.iter().all(|finding| finding.level == Level::Fine), "{findings:?}");
-        assert_eq!(findings.len(), 7);
+        assert_eq!(findings.len(), 8);
+        assert_eq!(findings[1].text, "kernel: Linux 6.12.9-amd64");
     }
 
     #[test]

@@ -17,7 +17,7 @@ use crate::control::ControlOptions;
 use crate::failure::Failure;
 use crate::faults::{FaultOptions, Plan};
 use crate::policy::Policy;
-use crate::run::{offered_subnet, raise_file_limit, report, warn};
+use crate::run::{QueueOptions, offered_subnet, raise_file_limit, report, warn};
 
 /// Device, rules and records of a gateway.
 #[derive(Args)]
@@ -28,6 +28,8 @@ pub(crate) struct Gateway {
     policy: Policy,
     #[command(flatten)]
     faults: FaultOptions,
+    #[command(flatten)]
+    queues: QueueOptions,
     /// MTU of the guests' network, where the interface does not say it.
     #[arg(long, value_name = "BYTES", default_value_t = 1500, value_parser = clap::value_parser!(u16).range(1280..))]
     mtu: u16,
@@ -47,9 +49,10 @@ impl Gateway {
         let subnet = offered_subnet();
         let builder = self.policy.builder(&[])?.subnet(subnet).fixed_guest(self.place.is_namespace());
         let plan = self.faults.plan(subnet.guest())?;
+        let queues = self.queues.check(&plan)?;
         raise_file_limit();
         let control = self.control.bind()?;
-        let opened = self.place.open(subnet, self.mtu, plan.offload())?;
+        let opened = self.place.open(subnet, self.mtu, plan.offload(), queues)?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|e| Failure::system("cannot start the runtime", e))?;
         let carried = runtime.block_on(self.carry(opened, control, builder, &plan));
@@ -68,9 +71,11 @@ impl Gateway {
         let failed = |e| Failure::system("cannot watch for signals", e);
         let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
         let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
-        let process = opened.end_of_process().map_err(|e| Failure::system("cannot watch the process", e))?;
-        let (device, lost) = opened.device(self.mtu, plan)?;
+        let process = opened.take_process();
         cage::shut()?;
+        // Its thread is in the cage, too.
+        let process = process.map(place::end_of).transpose();
+        let process = process.map_err(|e| Failure::system("cannot watch the process", e))?;
         let gone = async {
             match process {
                 // Without a word it is gone, too.
@@ -78,8 +83,8 @@ impl Gateway {
                 None => std::future::pending().await,
             }
         };
-        let gateway = builder.start(device).await;
-        let gateway = Arc::new(gateway.map_err(|e| Failure::system("cannot start the gateway", e))?);
+        let (gateway, lost) = opened.start(builder, self.mtu, plan).await?;
+        let gateway = Arc::new(gateway);
         if let Some(socket) = control {
             let (carried, lost) = (gateway.clone(), lost.clone());
             let answer = move |line: &str| control::answer(line, &carried, &lost);

@@ -50,6 +50,8 @@ pub(crate) struct Run {
     /// Lead connections to this port of 127.0.0.1 to that of this machine. May be repeated.
     #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
     localhost: Vec<u16>,
+    #[command(flatten)]
+    queues: QueueOptions,
     /// Appear as root inside, as `ip`, `tcpdump` and `tc` need it.
     #[arg(long)]
     root: bool,
@@ -83,11 +85,13 @@ impl Run {
         let subnet = offered_subnet();
         let builder = self.policy.builder(&self.localhost)?.subnet(subnet).fixed_guest(true);
         let plan = self.faults.plan(subnet.guest())?;
+        let queues = self.queues.check(&plan)?;
         raise_file_limit();
         let socket = self.control.bind()?;
         let (command, root, dns) = (&self.command[..], self.root, self.policy.has_dns());
         let place = Place::Command { command, root, dns };
-        let launch = Launch { place, subnet, mtu: MTU, offload: plan.offload(), localhost: &self.localhost };
+        let (offload, localhost) = (plan.offload(), &self.localhost[..]);
+        let launch = Launch { place, subnet, mtu: MTU, offload, queues, localhost };
         let launched = match launch.start() {
             Ok(launched) => launched,
             Err(Refused::Failure(failure)) => return Err(failure),
@@ -118,8 +122,7 @@ impl Run {
         if self.verbose {
             eprintln!("steadfast: the command is connected by a {device} device");
         }
-        let gateway = builder.start(device.open(MTU, plan)?).await;
-        let gateway = gateway.map_err(|e| Failure::system("cannot start the gateway", e))?;
+        let gateway = device.start(builder, MTU, plan).await?;
         if let Some(socket) = socket {
             gateway.net().serve_control(socket).map_err(|e| Failure::system("--control", e))?;
         }
@@ -139,6 +142,27 @@ impl Run {
         warn(&gateway.counters());
         plan.finish()?;
         Ok(code_of(status))
+    }
+}
+
+/// How many threads carry the traffic.
+#[derive(Args)]
+pub(crate) struct QueueOptions {
+    /// Queues of the TUN device, each with a thread that carries its connections. More than one take neither faults nor a
+    /// ladder.
+    #[arg(long, value_name = "NUMBER", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
+    queues: u16,
+}
+
+impl QueueOptions {
+    /// The number, if there is a way to have so many.
+    pub(crate) fn check(&self, plan: &Plan<'_>) -> Result<u16, Failure> {
+        // The packets of a wire have one order.
+        if self.queues > 1 && !plan.offload() {
+            let text = format!("--queues {}: expected neither --fault nor --ladder", self.queues);
+            return Err(Failure::usage(text));
+        }
+        Ok(self.queues)
     }
 }
 

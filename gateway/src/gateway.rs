@@ -1,13 +1,16 @@
 //! The gateway: how it is configured, started and closed.
 
+use std::future::pending;
 use std::io;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use steadfast::device::Device;
-use steadfast::{Config, EchoForwarder, ForwardRule, Net, RelayConfig, TcpForwarder, UdpForwarder};
-use tokio::sync::Semaphore;
+use steadfast::device::{Device, HardwareAddress};
+use steadfast::{
+    Config, EchoForwarder, ForwardRule, Net, NetBuilder, RelayConfig, TcpForwarder, UdpForwarder,
+};
+use tokio::sync::{Semaphore, oneshot};
 use tokio::task::JoinSet;
 
 use crate::counters::{Counters, Counts};
@@ -225,55 +228,121 @@ impl GatewayBuilder {
     ///
     /// Dropping the future ends what was started.
     pub async fn start(self, device: impl Device) -> io::Result<Gateway> {
-        let GatewayBuilder { subnet, dns, forwards, localhost, .. } = self;
-        let mut rules = Rules::new(self.rules);
-        rules.close_subnet(&subnet);
-        let mut builder = Net::builder().config(self.config);
-        for address in subnet.gateway().chain(subnet.dns()).chain(subnet.localhost()) {
-            builder = builder.address(address, Subnet::prefix_len(address));
-        }
         let capabilities = device.capabilities();
-        // Hosts of a link know their router by its link-local address.
-        let hardware = capabilities.ethernet;
-        if let Some(hardware) = hardware.filter(|_| subnet.v6.is_some()) {
-            builder = builder.address(hardware.link_local(), Subnet::V6_LEN);
-        }
-        let net = if localhost {
-            builder.start(Localhost::new(device, &subnet))?
+        let hardware = capabilities.ethernet.map(|hardware| (hardware, capabilities.mtu));
+        let builder = self.network(hardware);
+        let net = if self.localhost {
+            builder.start(Localhost::new(device, &self.subnet))?
         } else {
             builder.start(device)?
         };
-        let shared = Arc::new(Shared {
-            subnet,
-            rules,
-            relay: self.relay,
-            counts: Counts::default(),
-            dns,
-            names: Mutex::new(Names::default()),
-            proxy: self.proxy,
-            uploads: Arc::default(),
-            limit: Arc::new(Semaphore::new(self.connections)),
-            fixed_guest: self.fixed_guest,
-        });
+        let shared = self.shared();
         let mut services = JoinSet::new();
         let forwarder = TcpForwarder::bind(&net, ForwardRule::all()).await?;
         services.spawn(tcp::serve(forwarder, shared.clone()));
+        self.serve(net, shared, services, hardware).await
+    }
+
+    /// Starts the gateway on several queues of a device that carries IP packets. Each queue has a thread and a runtime of
+    /// its own, with its stack, and with the sockets of the machine for its connections of TCP. Everything else uses the
+    /// current runtime. `open` is called for each queue, within its runtime.
+    ///
+    /// # Errors
+    ///
+    /// As [`start`](GatewayBuilder::start), those of `open`, and `Unsupported` for a device that carries Ethernet frames.
+    ///
+    /// # Panics
+    ///
+    /// Panics if `queues` is 0.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future ends what was started.
+    pub async fn start_queues<D: Device>(
+        self,
+        queues: usize,
+        mut open: impl FnMut() -> io::Result<D>,
+    ) -> io::Result<Gateway> {
+        let open = || -> io::Result<Box<dyn Device>> {
+            let device = open()?;
+            Ok(if self.localhost { Box::new(Localhost::new(device, &self.subnet)) } else { Box::new(device) })
+        };
+        let (net, queues) = self.network(None).build_threads(queues, open)?;
+        let shared = self.shared();
+        let mut services = JoinSet::new();
+        for queue in queues {
+            let forwarder = TcpForwarder::bind(queue.net(), ForwardRule::all()).await?;
+            let served = tcp::serve(forwarder, shared.clone());
+            let (alive, ended) = oneshot::channel::<()>();
+            // A service of the gateway that runs elsewhere.
+            services.spawn(async move {
+                let _alive = alive;
+                pending().await
+            });
+            queue.start(async move {
+                tokio::select! {
+                    () = served => {}
+                    _ = ended => {}
+                }
+            })?;
+        }
+        self.serve(net, shared, services, None).await
+    }
+
+    /// The network. Hosts of a link know their router by its link-local address.
+    fn network(&self, hardware: Option<(HardwareAddress, u16)>) -> NetBuilder {
+        let mut builder = Net::builder().config(self.config.clone());
+        let subnet = &self.subnet;
+        for address in subnet.gateway().chain(subnet.dns()).chain(subnet.localhost()) {
+            builder = builder.address(address, Subnet::prefix_len(address));
+        }
+        match hardware.filter(|_| subnet.v6.is_some()) {
+            Some((hardware, _)) => builder.address(hardware.link_local(), Subnet::V6_LEN),
+            None => builder,
+        }
+    }
+
+    fn shared(&self) -> Arc<Shared> {
+        let mut rules = Rules::new(self.rules.clone());
+        rules.close_subnet(&self.subnet);
+        Arc::new(Shared {
+            subnet: self.subnet,
+            rules,
+            relay: self.relay.clone(),
+            counts: Counts::default(),
+            dns: self.dns.clone(),
+            names: Mutex::new(Names::default()),
+            proxy: self.proxy.clone(),
+            uploads: Arc::default(),
+            limit: Arc::new(Semaphore::new(self.connections)),
+            fixed_guest: self.fixed_guest,
+        })
+    }
+
+    /// Starts all services but that of TCP.
+    async fn serve(
+        self,
+        net: Net,
+        shared: Arc<Shared>,
+        mut services: JoinSet<()>,
+        hardware: Option<(HardwareAddress, u16)>,
+    ) -> io::Result<Gateway> {
         let datagrams = UdpForwarder::bind(&net, ForwardRule::all())?;
         let table = udp::Table::new(datagrams, shared.clone());
         services.spawn(table.clone().serve());
         let echoes = EchoForwarder::bind(&net, ForwardRule::all())?;
         services.spawn(echo::Pings::new(echoes, shared.clone()).serve());
-        if let Some(hardware) = hardware {
-            guests::serve(&net, hardware, capabilities.mtu, &shared, &mut services)?;
+        if let Some((hardware, mtu)) = hardware {
+            guests::serve(&net, hardware, mtu, &shared, &mut services)?;
         }
         if !matches!(shared.dns, Dns::None) {
-            for address in subnet.dns() {
+            for address in self.subnet.dns() {
                 dns::serve(&net, address, &shared, &mut services).await?;
             }
         }
         let mut serving = Forwards::default();
         let parts = Parts { net: net.clone(), shared: shared.clone() };
-        forwards.iter().try_for_each(|bound| serving.serve(bound, &table, &parts))?;
+        self.forwards.iter().try_for_each(|bound| serving.serve(bound, &table, &parts))?;
         Ok(Gateway { net, shared, table, forwards: Mutex::new(serving), _services: services })
     }
 }

@@ -14,7 +14,7 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketType, sockopt};
 use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, getpid, pidfd_getfd, pidfd_open};
 use steadfast::device::{Device, HardwareAddress, PacketSocket, Tun, UnixDatagramFrames, UnixStreamFrames};
-use steadfast_gateway::Subnet;
+use steadfast_gateway::{Gateway, GatewayBuilder, Subnet};
 use tokio::sync::oneshot;
 
 use crate::failure::Failure;
@@ -74,7 +74,16 @@ impl Place {
         self.netns.is_some()
     }
 
-    pub(super) fn open(&self, subnet: Subnet, mtu: u16, offload: bool) -> Result<Opened, Failure> {
+    pub(super) fn open(
+        &self,
+        subnet: Subnet,
+        mtu: u16,
+        offload: bool,
+        queues: u16,
+    ) -> Result<Opened, Failure> {
+        if queues > 1 && !self.is_namespace() {
+            return Err(Failure::usage(format!("--queues {queues}: expected --netns")));
+        }
         if let Some(namespace) = &self.netns {
             // It is opened first: the number may belong to another process later.
             let process = namespace.parse().ok().and_then(Pid::from_raw);
@@ -82,7 +91,7 @@ impl Place {
             let failed = |e: Errno| Failure::system(format!("--netns {namespace}"), e.into());
             let process = process.map_err(failed)?;
             let place = crate::run::Place::Existing(namespace);
-            return match (Launch { place, subnet, mtu, offload, localhost: &[] }).start() {
+            return match (Launch { place, subnet, mtu, offload, queues, localhost: &[] }).start() {
                 Ok(mut launched) => {
                     // Its work is done.
                     let _ = launched.child.wait();
@@ -168,29 +177,36 @@ fn open_file(number: i32) -> io::Result<Opened> {
     }
 }
 
+/// Returns what tells the end of a process.
+pub(super) fn end_of(process: OwnedFd) -> io::Result<oneshot::Receiver<()>> {
+    let (sender, end) = oneshot::channel();
+    // The kernel's file for it has no safe counterpart in Tokio.
+    std::thread::Builder::new().name("process".to_owned()).spawn(move || {
+        let mut files = [PollFd::new(&process, PollFlags::IN)];
+        while matches!(poll(&mut files, None), Err(Errno::INTR)) {}
+        // It fails only if the gateway has ended for another reason.
+        let _ = sender.send(());
+    })?;
+    Ok(end)
+}
+
 impl Opened {
-    /// Returns what tells the end of the process whose namespace the device is in: the device itself outlives it. `None`
-    /// if there is no such process.
-    pub(super) fn end_of_process(&mut self) -> io::Result<Option<oneshot::Receiver<()>>> {
-        let Opened::Passed(_, process) = self else { return Ok(None) };
-        let Some(process) = process.take() else { return Ok(None) };
-        let (sender, end) = oneshot::channel();
-        // The kernel's file for it has no safe counterpart in Tokio.
-        std::thread::Builder::new().name("process".to_owned()).spawn(move || {
-            let mut files = [PollFd::new(&process, PollFlags::IN)];
-            while matches!(poll(&mut files, None), Err(Errno::INTR)) {}
-            // It fails only if the gateway has ended for another reason.
-            let _ = sender.send(());
-        })?;
-        Ok(Some(end))
+    /// Returns the process whose namespace the device is in, if that is known. The device itself outlives it.
+    pub(super) fn take_process(&mut self) -> Option<OwnedFd> {
+        if let Opened::Passed(_, process) = self { process.take() } else { None }
     }
 
-    /// Attaches the device to the runtime, with faults and records around it.
-    pub(super) fn device(self, mtu: u16, plan: &Plan<'_>) -> Result<(Box<dyn Device>, Lost), Failure> {
+    /// Starts the gateway on the device, with faults and records around it.
+    pub(super) async fn start(
+        self,
+        builder: GatewayBuilder,
+        mtu: u16,
+        plan: &Plan<'_>,
+    ) -> Result<(Gateway, Lost), Failure> {
         let failed = |e| Failure::system("cannot use the device", e);
         let mut lost = Lost::default();
-        let device = match self {
-            Opened::Passed(device, _) => device.open(mtu, plan)?,
+        let device: Box<dyn Device> = match self {
+            Opened::Passed(device, _) => return Ok((device.start(builder, mtu, plan).await?, lost)),
             Opened::Tap(file) => plan.wrap(PacketSocket::from_fd(file).map_err(failed)?),
             Opened::Tun(file) => {
                 let tun = Tun::from_fd(file, mtu, plan.offload());
@@ -217,6 +233,7 @@ impl Opened {
                 plan.wrap(device)
             }
         };
-        Ok((device, lost))
+        let gateway = builder.start(device).await;
+        Ok((gateway.map_err(|e| Failure::system("cannot start the gateway", e))?, lost))
     }
 }

@@ -51,6 +51,9 @@ pub(crate) struct Inside {
     ipv6: bool,
     #[arg(long)]
     offload: bool,
+    /// Queues of a TUN device.
+    #[arg(long, default_value_t = 1)]
+    queues: u16,
     #[arg(long)]
     root: bool,
     /// The name server; none: `/etc/resolv.conf` stays.
@@ -156,7 +159,7 @@ impl Inside {
             passed.map_err(|e| Failed::new("cannot pass the device", e))
         };
         match self.open_tun().await {
-            Ok(device) => pass(Kind::Tun, device.as_fd())?,
+            Ok(queues) => queues.iter().try_for_each(|queue| pass(Kind::Tun, queue.as_fd()))?,
             // A device that is missing or that others may not open, as in many containers. A pair of virtual Ethernet
             // devices needs none.
             Err(error)
@@ -174,7 +177,7 @@ impl Inside {
         self.divert_localhost(&self.subnet()).await
     }
 
-    async fn open_tun(&self) -> Result<Tun, TunError> {
+    async fn open_tun(&self) -> Result<Vec<Tun>, TunError> {
         let subnet = self.subnet();
         let mut options = TunOptions::new(DEVICE);
         options.mtu = Some(self.mtu);
@@ -186,7 +189,7 @@ impl Inside {
             IpAddr::V6(_) => ([0u16; 8].into(), 0),
         };
         options.routes = subnet.guest().map(all).collect();
-        Tun::open(&options).await
+        Tun::open_queues(&options, self.queues.into()).await
     }
 
     /// Makes a pair of virtual Ethernet devices, one here and one in a namespace of its own, and returns a packet socket

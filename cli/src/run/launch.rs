@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::process::{Child, Command, Stdio};
 
 use steadfast::device::{Device, PacketSocket, Tun};
-use steadfast_gateway::Subnet;
+use steadfast_gateway::{Gateway, GatewayBuilder, Subnet};
 
 use super::control::{Control, Kind, Message};
 use crate::failure::Failure;
@@ -19,6 +19,8 @@ pub(crate) struct Launch<'a> {
     pub(crate) subnet: Subnet,
     pub(crate) mtu: u16,
     pub(crate) offload: bool,
+    /// Queues of a TUN device. A pair of virtual Ethernet devices has one.
+    pub(crate) queues: u16,
     /// Ports of 127.0.0.1 that lead into the device.
     pub(crate) localhost: &'a [u16],
 }
@@ -41,7 +43,8 @@ pub(crate) struct Launched {
 /// A device that another process has made.
 pub(crate) struct PassedDevice {
     kind: Kind,
-    file: OwnedFd,
+    /// One for each queue.
+    files: Vec<OwnedFd>,
 }
 
 impl Launched {
@@ -80,7 +83,14 @@ impl Launch<'_> {
         let passed = control.send(&Message::Input, Some(input.as_fd()));
         match passed.and_then(|()| control.receive()) {
             Ok(Some((Message::Device(kind), Some(file)))) => {
-                Ok(Launched { child, control, device: PassedDevice { kind, file } })
+                let mut files = vec![file];
+                while kind == Kind::Tun && files.len() < self.queues.into() {
+                    match control.receive() {
+                        Ok(Some((Message::Device(Kind::Tun), Some(file)))) => files.push(file),
+                        _ => return Err(died(&mut child).into()),
+                    }
+                }
+                Ok(Launched { child, control, device: PassedDevice { kind, files } })
             }
             Ok(Some((Message::Failed(code, text), _))) => {
                 // It ends by itself.
@@ -96,7 +106,7 @@ impl Launch<'_> {
     fn spawn(&self, socket: OwnedFd) -> Result<Child, Failure> {
         let mut child = Command::new("/proc/self/exe");
         child.args(["run-inside", "--parent", &std::process::id().to_string()]);
-        child.args(["--mtu", &self.mtu.to_string()]);
+        child.args(["--mtu", &self.mtu.to_string(), "--queues", &self.queues.to_string()]);
         child.args(self.localhost.iter().map(|port| format!("--localhost={port}")));
         let common = [("--ipv6", self.subnet.v6.is_some()), ("--offload", self.offload)];
         let special = match self.place {
@@ -121,18 +131,27 @@ pub(super) fn died(child: &mut Child) -> Failure {
 }
 
 impl PassedDevice {
-    /// Takes the device over, with faults and records around it.
-    pub(crate) fn open(self, mtu: u16, plan: &Plan<'_>) -> Result<Box<dyn Device>, Failure> {
-        Ok(match self.kind {
-            Kind::Tun => {
-                let tun = Tun::from_fd(self.file, mtu, plan.offload());
-                plan.wrap(tun.map_err(|e| Failure::System(e.to_string()))?)
-            }
-            Kind::Packet => {
-                let socket = PacketSocket::from_fd(self.file);
-                plan.wrap(socket.map_err(|e| Failure::system("cannot use the packet socket", e))?)
-            }
-        })
+    /// Starts the gateway on the device, with faults and records around it.
+    pub(crate) async fn start(
+        self,
+        builder: GatewayBuilder,
+        mtu: u16,
+        plan: &Plan<'_>,
+    ) -> Result<Gateway, Failure> {
+        let PassedDevice { kind, files } = self;
+        let (queues, mut files) = (files.len(), files.into_iter());
+        let mut open = || -> io::Result<Box<dyn Device>> {
+            let file = files.next().ok_or(io::ErrorKind::NotFound)?;
+            Ok(match kind {
+                Kind::Tun => plan.wrap(Tun::from_fd(file, mtu, plan.offload()).map_err(io::Error::other)?),
+                Kind::Packet => plan.wrap(PacketSocket::from_fd(file)?),
+            })
+        };
+        let started = match queues {
+            1 => builder.start(open().map_err(|e| Failure::system("cannot use the device", e))?).await,
+            _ => builder.start_queues(queues, open).await,
+        };
+        started.map_err(|e| Failure::system("cannot start the gateway", e))
     }
 }
 

@@ -1,5 +1,5 @@
 """The client of the tests: its lines are compared between a direct run and one under `steadfast run`."""
-import asyncio, errno, hashlib, os, pty, select, signal, socket, struct, sys, time
+import array, asyncio, errno, fcntl, hashlib, os, pty, resource, select, signal, socket, struct, subprocess, sys, time
 
 
 def told(act):
@@ -63,6 +63,9 @@ def upload(host, port, amount):
 
 def crowd(host, port, count):
     """Opens many connections at once, each with an echo."""
+    files = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))
+
     async def one(number):
         reader, writer = await asyncio.open_connection(host, int(port))
         text = f"{number}\n".encode()
@@ -77,9 +80,21 @@ def crowd(host, port, count):
     print(asyncio.run(all_of_them()))
 
 
+QUESTION = b"\x12\x34\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00\x03www\x07example\x00\x01\x01\x00\x01"
+
+
+def queries(host):
+    """Asks a name server once for each line of the input, and prints the lengths of the answers."""
+    for _ in sys.stdin:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+            sock.settimeout(5)
+            sock.sendto(QUESTION, (host, 53))
+            print(len(sock.recv(65536)), flush=True)
+
+
 def query(host):
     """Asks a name server the same over UDP and TCP, and prints the answers without their id."""
-    question = b"\x12\x34\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00\x03www\x07example\x00\x01\x01\x00\x01"
+    question = QUESTION
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         sock.settimeout(5)
         sock.sendto(question, (host, 53))
@@ -184,6 +199,75 @@ def one_socket(*ends):
             sock.sendto(b"x", (host, int(port)))
             host, port = sock.recvfrom(64)[1]
             print(f"{host}:{port}")
+
+
+def numbered(host, port, count):
+    """Sends numbered datagrams one after the other, and prints the numbers of those that return."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.connect((host, int(port)))
+        for number in range(int(count)):
+            sock.send(struct.pack(">H", number))
+            # One at a time, so that all come to the network in this order.
+            time.sleep(0.002)
+        sock.settimeout(0.5)
+        seen = []
+        try:
+            while True:
+                seen.append(struct.unpack(">H", sock.recv(64))[0])
+        except TimeoutError:
+            print(*seen)
+
+
+def hops(kind, host, port):
+    """Prints the TTL of an echo reply, or of a datagram that returns."""
+    icmp = kind == "icmp"
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM, socket.IPPROTO_ICMP if icmp else 0) as sock:
+        sock.settimeout(5)
+        # IP_RECVTTL
+        sock.setsockopt(socket.IPPROTO_IP, 12, 1)
+        sock.connect((host, int(port)))
+        sock.send(struct.pack(">BBHHH", 8, 0, 0, 0, 1))
+        (_, _, ttl), = sock.recvmsg(64, 64)[1]
+        print(struct.unpack("i", ttl)[0])
+
+
+def open_device(name, flags):
+    """Opens a TUN or TAP device without packet information (TUNSETIFF, IFF_NO_PI)."""
+    device = os.open("/dev/net/tun", os.O_RDWR)
+    fcntl.ioctl(device, 0x400454CA, struct.pack("16sH22x", name.encode(), flags | 0x1000))
+    return device
+
+
+def ip(*lines):
+    for line in lines:
+        subprocess.run(["ip", *line.split()], check=True)
+
+
+def pass_tun(client, *args):
+    """Passes the file of a TUN device over standard input, a UNIX socket, waits for a byte there, and goes on behind the
+    device."""
+    device = open_device("tun0", 1)
+    ip("link set lo up", "address add 10.0.2.15/24 dev tun0", "link set tun0 up", "route add default via 10.0.2.2")
+    parent = socket.socket(fileno=os.dup(0))
+    parent.sendmsg([b"x"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [device]))])
+    parent.recv(1)
+    globals()[client](*args)
+
+
+def tap(name):
+    """Plays the machine behind a TAP device: carries frames between it and standard input, a UNIX socket of datagrams."""
+    device, frames = open_device(name, 2), socket.socket(fileno=os.dup(0))
+    ip(f"link set {name} up")
+    print("ready", flush=True)
+    while True:
+        for ready in select.select([device, frames], [], [])[0]:
+            if ready == device:
+                try:
+                    frames.send(os.read(device, 65536))
+                except ConnectionRefusedError:
+                    return
+            else:
+                os.write(device, frames.recv(65536))
 
 
 def abandon(end, limit):

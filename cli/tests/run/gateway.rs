@@ -33,7 +33,7 @@ impl Gateway {
         Gateway::spawn(command.stdin(Stdio::null()))
     }
 
-    fn spawn(command: &mut Command) -> Gateway {
+    pub(crate) fn spawn(command: &mut Command) -> Gateway {
         let mut process = command.arg("-v").stderr(Stdio::piped()).spawn().unwrap();
         let mut errors = BufReader::new(process.stderr.take().unwrap());
         let mut line = String::new();
@@ -43,12 +43,16 @@ impl Gateway {
     }
 
     /// Ends it by a signal. Returns its exit status and what it said.
-    fn stop(mut self) -> (Option<i32>, String) {
+    pub(crate) fn stop(mut self) -> (Option<i32>, String) {
         kill(Pid::from_raw(self.process.id() as i32), Signal::SIGTERM).unwrap();
         self.wait()
     }
 
-    fn wait(&mut self) -> (Option<i32>, String) {
+    pub(crate) fn id(&self) -> u32 {
+        self.process.id()
+    }
+
+    pub(crate) fn wait(&mut self) -> (Option<i32>, String) {
         let mut said = String::new();
         std::io::Read::read_to_string(&mut self.errors, &mut said).unwrap();
         (self.process.wait().unwrap().code(), said)
@@ -71,7 +75,7 @@ pub(crate) fn folder(scene: &Scene) -> PathBuf {
 }
 
 /// A process of the user in namespaces of its own, which waits for a line on its standard input and runs the client.
-fn guest(scene: &Scene, client: &[&str]) -> Child {
+pub(crate) fn guest(scene: &Scene, client: &[&str]) -> Child {
     let mut command = scene.user("unshare");
     let script = "echo ready; read -r go; exec python3 -c \"$@\"";
     command.args(["--user", "--net", "--map-current-user", "sh", "-c", script, "sh"]);
@@ -83,12 +87,12 @@ fn guest(scene: &Scene, client: &[&str]) -> Child {
 }
 
 /// Lets the guest go on, and returns what it prints.
-fn output(mut guest: Child) -> String {
+pub(crate) fn output(mut guest: Child) -> String {
     guest.stdin.take().unwrap().write_all(b"go\n").unwrap();
     String::from_utf8(guest.wait_with_output().unwrap().stdout).unwrap()
 }
 
-fn control_at(path: &Path) -> String {
+pub(crate) fn control_at(path: &Path) -> String {
     format!("--control={}", path.display())
 }
 
@@ -158,15 +162,15 @@ fn a_wrong_place_is_told_before_anything_starts() {
 }
 
 /// Runs a guest on a device of frames.
-fn block_on<T>(guest: impl Future<Output = T>) -> T {
+pub(crate) fn block_on<T>(guest: impl Future<Output = T>) -> T {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async { tokio::time::timeout(Duration::from_secs(20), guest).await.unwrap() })
 }
 
-const HARDWARE: HardwareAddress = HardwareAddress([2, 0, 0, 0, 0, 9]);
+pub(crate) const HARDWARE: HardwareAddress = HardwareAddress([2, 0, 0, 0, 0, 9]);
 
 /// Sends text to the echo server of the machine, and reads it again.
-async fn exchange(device: impl Device, port: u16) -> (Net, TcpStream) {
+pub(crate) async fn exchange(device: impl Device, port: u16) -> (Net, TcpStream) {
     let net = Net::builder().address([10, 0, 2, 15], 24).start(device).unwrap();
     let mut stream = TcpStream::connect(&net, ("10.0.2.4", port)).await.unwrap();
     stream.write_all(b"hold fast").await.unwrap();
@@ -370,4 +374,36 @@ fn f11_a_gateway_that_runs_out_of_files_serves_all_in_the_end() {
     let gateway = Gateway::spawn(command.stdin(Stdio::null()));
     assert_eq!(output(process), "120\n");
     drop(gateway);
+}
+
+#[test]
+fn f11_clients_of_a_published_port_wait_until_there_are_files_again() {
+    const CLIENTS: usize = 120;
+    let Some(scene) = Scene::new() else { return };
+    let mut process = guest(&scene, &["serve", "tcp", "10.0.2.15", "8080", &CLIENTS.to_string()]);
+    let port = crate::forwards::free_port();
+    let mut command = scene.user("sh");
+    command.args(["-c", "ulimit -n 64; exec \"$@\"", "sh"]).arg(scene.program());
+    command.args([
+        "gateway",
+        "--netns",
+        &process.id().to_string(),
+        "-p",
+        &format!("{port}:8080"),
+        "--report",
+    ]);
+    let gateway = Gateway::spawn(command.stdin(Stdio::null()));
+    process.stdin.take().unwrap().write_all(b"go\n").unwrap();
+    let mut lines = BufReader::new(process.stdout.take().unwrap()).lines();
+    assert_eq!(lines.next().unwrap().unwrap(), "listening");
+    let clients: Vec<KernelStream> =
+        (0..CLIENTS).map(|_| KernelStream::connect(("127.0.0.1", port)).unwrap()).collect();
+    // Each that has its answer makes room.
+    for client in clients {
+        assert!(read_all(&client).unwrap().starts_with(b"10.0.2.2:"));
+    }
+    process.wait().unwrap();
+    let (status, said) = gateway.stop();
+    assert!(said.contains(&format!("forward_connections {CLIENTS},")), "{status:?} {said}");
+    assert!(said.contains("forward_pauses "), "{said}");
 }

@@ -11,5 +11,6 @@ mod forwards;
 mod gateway;
 mod machine;
 mod names;
+mod places;
 mod scene;
 mod tcp;
