@@ -306,6 +306,8 @@ fn the_doctor_finds_what_a_run_would_find() {
         sound.status.success() && text.starts_with("ok       run: a command gets a TUN device\n"),
         "{text}"
     );
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+    assert!(text.contains(&format!("\nok       kernel: Linux {release}")), "{text}");
     // As in `f24_without_namespaces_one_line_names_the_cause`.
     let script = "echo 0 > /proc/sys/user/max_user_namespaces && exec setpriv --bounding-set=-all \"$@\"";
     let mut limited = std::process::Command::new("unshare");

@@ -7,7 +7,7 @@ use std::thread;
 use crate::scene::{Namespace, SERVER, Scene, become_router, ip};
 
 /// Returns each datagram.
-fn serve_echo(scene: &Scene) -> u16 {
+pub(crate) fn serve_echo(scene: &Scene) -> u16 {
     let socket = scene.there(|| UdpSocket::bind((SERVER, 0)).unwrap());
     let port = socket.local_addr().unwrap().port();
     thread::spawn(move || {
@@ -125,8 +125,8 @@ fn f15_two_destinations_see_the_same_port_of_a_socket() {
 fn f16_pings_are_answered_and_refused_as_directly() {
     let Some(scene) = Scene::new() else { return };
     fs::write("/proc/sys/net/ipv4/ping_group_range", "0 2147483647").unwrap();
-    let output = scene.compare(&[], &["ping", SERVER, "8", "56", "8000"]);
-    assert_eq!(output.stdout, b"16\n64\n8008\n");
+    let output = scene.compare(&[], &["ping", SERVER, "8", "56", "8000", "60000"]);
+    assert_eq!(output.stdout, b"16\n64\n8008\n60008\n");
     let output = scene.compare(&[], &["ping", "203.0.113.2", "8"]);
     assert_eq!(output.stdout, b"EHOSTUNREACH\n");
     // The machine may forbid pings. Its user is told once.
@@ -136,4 +136,15 @@ fn f16_pings_are_answered_and_refused_as_directly() {
     assert_eq!(output.stdout, b"EHOSTUNREACH\n");
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(errors.contains("the machine forbids pings: sysctl net.ipv4.ping_group_range="), "{errors}");
+}
+
+#[test]
+fn f16_an_answer_has_the_ttl_that_it_has_directly_but_for_the_hop_of_the_gateway() {
+    let Some(scene) = Scene::new() else { return };
+    fs::write("/proc/sys/net/ipv4/ping_group_range", "0 2147483647").unwrap();
+    let port = serve_echo(&scene).to_string();
+    for kind in ["udp", "icmp"] {
+        let client = ["hops", kind, SERVER, &port];
+        assert_eq!((&*scene.direct(&client), &*scene.client(&[], &client)), ("64\n", "63\n"), "{kind}");
+    }
 }

@@ -5,6 +5,7 @@ use std::io::Write;
 use std::net::TcpStream;
 use std::process::Output;
 
+use crate::datagrams::serve_echo;
 use crate::scene::{SERVER, Scene, serve_here};
 
 /// Answers a request of HTTP.
@@ -79,4 +80,40 @@ fn local_server(scene: &Scene, here: std::net::SocketAddr) {
     // Other ports are those of the command's own namespace.
     let other = scene.client(&[&port], &["dial", "127.0.0.1:9"]);
     assert_eq!(other, "ECONNREFUSED\n");
+}
+
+#[test]
+fn f25_a_partition_lasts_as_long_as_it_says() {
+    let Some(scene) = Scene::new() else { return };
+    let here = serve_here(answer);
+    let url = format!("http://127.0.0.1:{}/", here.port());
+    let port = format!("--localhost={}", here.port());
+    // The first SYN is lost, and the second one comes a second later.
+    let (output, seconds) = curl(&scene, &[&port, "--fault=partition C|S from 0s until 0.7s"], &url);
+    assert!(output.stdout.starts_with(b"hold\n") && (1.0..1.7).contains(&seconds), "{output:?} {seconds}");
+}
+
+#[test]
+fn f25_the_same_seed_loses_the_same_datagrams() {
+    let Some(scene) = Scene::new() else { return };
+    let port = serve_echo(&scene).to_string();
+    let fault = format!("--fault=lose C>S udp dport {port} 30%");
+    let seen = |seed: &str| scene.client(&[&fault, seed], &["numbered", SERVER, &port, "60"]);
+    let first = seen("--seed=7");
+    assert!((20..60).contains(&first.split_whitespace().count()), "{first}");
+    assert_eq!(first, seen("--seed=7"));
+    assert_ne!(first, seen("--seed=8"));
+}
+
+#[test]
+fn f25_the_faults_of_a_scenario_and_of_a_preset_act() {
+    let Some(scene) = Scene::new() else { return };
+    let url = format!("http://{SERVER}:{}/", scene.serve(answer));
+    // The third segment of the handshake is lost, and the request takes its place.
+    let (output, seconds) = curl(&scene, &["--fault=H3b", "--must-bite", "--report"], &url);
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.stdout.starts_with(b"hold\n") && seconds < 0.5, "{output:?} {seconds}");
+    assert!(errors.contains("`lose C>S [.] 1` hit 1 time\n"), "{errors}");
+    let (output, seconds) = curl(&scene, &["--fault=slow-accept"], &url);
+    assert!(output.stdout.starts_with(b"hold\n") && (3.0..4.0).contains(&seconds), "{output:?} {seconds}");
 }

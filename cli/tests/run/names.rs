@@ -1,7 +1,8 @@
 //! Names through the gateway.
 
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, UdpSocket};
+use std::process::{Command, Stdio};
 use std::thread;
 
 use crate::scene::{SERVER, Scene};
@@ -15,13 +16,13 @@ fn answer(query: &[u8], len: usize) -> Vec<u8> {
 }
 
 /// A name server that nobody would believe, so that only its bytes can be compared.
-fn serve_names(scene: &Scene) {
-    let (udp, tcp) =
-        scene.there(|| (UdpSocket::bind((SERVER, 53)).unwrap(), TcpListener::bind((SERVER, 53)).unwrap()));
+fn serve_names(scene: &Scene, address: &'static str, udp_len: usize) {
+    let (udp, tcp) = scene
+        .there(move || (UdpSocket::bind((address, 53)).unwrap(), TcpListener::bind((address, 53)).unwrap()));
     thread::spawn(move || {
         let mut buffer = [0; 512];
         while let Ok((len, from)) = udp.recv_from(&mut buffer) {
-            udp.send_to(&answer(&buffer[..len], 3000), from).unwrap();
+            udp.send_to(&answer(&buffer[..len], udp_len), from).unwrap();
         }
     });
     thread::spawn(move || {
@@ -40,12 +41,40 @@ fn serve_names(scene: &Scene) {
 #[test]
 fn f17_answers_of_the_name_server_arrive_byte_for_byte() {
     let Some(scene) = Scene::new() else { return };
-    serve_names(&scene);
+    serve_names(&scene, SERVER, 3000);
     let direct = scene.direct(&["query", SERVER]);
     // The gateway's own address leads to the same server. The first one does not answer at all.
     let servers = [&format!("--dns={SERVER}")[..], "--dns=127.0.0.1:1", &format!("--dns={SERVER}")];
     assert_eq!(scene.client(&servers[..1], &["query", "10.0.2.3"]), direct);
     assert_eq!(scene.client(&servers[1..], &["query", "10.0.2.3"]), direct);
+}
+
+#[test]
+fn f17_the_servers_are_those_that_the_machine_has_at_the_time_of_the_query() {
+    const OTHER: &str = "192.0.2.2";
+    let Some(scene) = Scene::new() else { return };
+    serve_names(&scene, SERVER, 100);
+    serve_names(&scene, OTHER, 200);
+    // The user must be able to read it.
+    let list = scene.file("resolv.conf");
+    let name = |server: &str| std::fs::write(&list, format!("nameserver {server}\n")).unwrap();
+    name(SERVER);
+    let script = "mount --bind \"$0\" /etc/resolv.conf && exec setpriv --reuid=1001 --regid=1001 --clear-groups \
+                  --inh-caps=-all \"$@\"";
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "sh", "-c", script]).arg(&list).arg(scene.program());
+    command.args(["run", "--", "python3", "-c", include_str!("client.py"), "queries", "10.0.2.3"]);
+    let mut run = command.current_dir("/").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let (mut input, output) = (run.stdin.take().unwrap(), run.stdout.take().unwrap());
+    let mut lengths = BufReader::new(output).lines().map(|line| line.unwrap());
+    const QUERY: usize = 29;
+    for (server, len) in [(SERVER, 100), (OTHER, 200)] {
+        name(server);
+        input.write_all(b"go\n").unwrap();
+        assert_eq!(lengths.next().unwrap(), (QUERY + len).to_string());
+    }
+    drop(input);
+    assert!(run.wait().unwrap().success());
 }
 
 #[test]

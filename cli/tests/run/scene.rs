@@ -209,11 +209,24 @@ impl Scene {
     /// The output of the client under `run`, without a direct run.
     #[track_caller]
     pub(crate) fn client(&self, options: &[&str], client: &[&str]) -> String {
+        String::from_utf8_lossy(&self.client_output(options, client).stdout).into_owned()
+    }
+
+    /// The same with its standard error.
+    #[track_caller]
+    pub(crate) fn client_output(&self, options: &[&str], client: &[&str]) -> Output {
         let args = [&["python3", "-c", include_str!("client.py")], client].concat();
         let run = self.run(options, &args).stdin(Stdio::null()).output().unwrap();
         assert_eq!(run.status.code(), Some(0), "{client:?} {}", String::from_utf8_lossy(&run.stderr));
-        String::from_utf8_lossy(&run.stdout).into_owned()
+        run
     }
+}
+
+/// Lets this process, and those that it starts, have as many files as they may.
+pub(crate) fn raise_files() {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+    setrlimit(Resource::RLIMIT_NOFILE, hard, hard).unwrap();
 }
 
 /// Reads everything, and returns it.

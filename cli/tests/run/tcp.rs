@@ -33,6 +33,20 @@ fn f01_f02_a_dial_that_fails_fails_as_directly() {
     assert!(took.len() == 4 && took.iter().all(|seconds| *seconds < 1.0), "{took:?}");
 }
 
+#[test]
+fn f02_a_host_that_answers_no_arp_is_unreachable_after_the_same_time() {
+    let Some(scene) = Scene::new() else { return };
+    let client = ["dial", "192.0.2.9:80"];
+    let began = Instant::now();
+    assert_eq!(scene.direct(&client), "EHOSTUNREACH\n");
+    let direct = began.elapsed().as_secs_f64();
+    let output = scene.client_output(&[], &client);
+    assert_eq!(output.stdout, b"EHOSTUNREACH\n");
+    // The direct time has the start of the client in it.
+    let took = times(&output.stderr)[0];
+    assert!((direct - 1.0..direct + 0.1).contains(&took), "{took} {direct}");
+}
+
 /// The connections of this machine that wait for an answer to their SYN, to this address.
 fn dials(to: [u8; 4]) -> usize {
     const SYN_SENT: &str = "02";
@@ -156,12 +170,16 @@ fn f12_a_client_that_stops_reading_costs_no_memory() {
     });
 }
 
+/// With `STEADFAST_FULL=1` there are ten times as many.
 #[test]
 fn f10_a_crowd_is_served_as_directly() {
     let Some(scene) = Scene::new() else { return };
+    let full = std::env::var_os("STEADFAST_FULL").is_some_and(|value| value != "0");
+    let count = if full { "10000" } else { "1000" };
+    crate::scene::raise_files();
     let port = scene.serve(echo);
-    let output = scene.compare(&[], &["crowd", SERVER, &port.to_string(), "300"]);
-    assert_eq!(output.stdout, b"300\n");
+    let output = scene.compare(&[], &["crowd", SERVER, &port.to_string(), count]);
+    assert_eq!(output.stdout, format!("{count}\n").as_bytes());
 }
 
 #[test]
