@@ -147,7 +147,7 @@ impl Stack {
                 // SA-SYN_RCVD-20: an unreachable peer will not complete the handshake.
                 if seq != self.half_open[index].iss {
                     self.dropped(tuple, DropReason::IcmpNotInFlight);
-                } else if self.ends_half_open(kind, hard) {
+                } else if self.ends_half_open(kind, hard, tuple.is_ipv4()) {
                     self.forget_half_open(index);
                 }
             }
@@ -191,17 +191,18 @@ impl Stack {
         passive && socket.is_none_or(|socket| socket.place != Place::AcceptQueue)
     }
 
-    /// Whether an error about our SYN-ACK ends a half-open connection. Linux believes that the peer is not to be reached,
-    /// and not that its port is closed.
+    /// Whether an error about our SYN-ACK ends a half-open connection. Over IPv4 Linux believes that the peer is not to be
+    /// reached, and not that its port is closed; over IPv6 the reverse.
     // DRILL-X34
-    fn ends_half_open(&self, kind: ErrorKind, hard: bool) -> bool {
+    fn ends_half_open(&self, kind: ErrorKind, hard: bool, ipv4: bool) -> bool {
         if !self.config.follows_linux() {
             return hard && !self.config.tcp_bsd_rules;
         }
-        !matches!(
+        let refuses = matches!(
             kind,
             ErrorKind::PortUnreachable | ErrorKind::ProtocolUnreachable | ErrorKind::AdminProhibited
-        )
+        );
+        refuses != ipv4
     }
 
     /// Handles a router's report that a packet of this flow exceeds the MTU (RFC 1191, 8201; checked as in RFC 5927

@@ -16,7 +16,7 @@ use crate::socket::SocketId;
 use crate::state::State;
 use crate::tcp::dormant::Dormant;
 use crate::tcp::listen::Listener;
-use crate::tcp::tcb::{Tcb, syn_window};
+use crate::tcp::tcb::Tcb;
 use crate::tcp::time_wait::TimeWait;
 use crate::time::{Instant, unit};
 use crate::tuple::FourTuple;
@@ -86,7 +86,7 @@ impl Stack {
                 let entry = &self.half_open[index];
                 let options = &self.listeners[entry.listener].options;
                 let adv_mss = self.advertised_mss(&tuple, options.max_segment);
-                let window = u32::from(syn_window(options.rcvbuf, adv_mss, &self.config));
+                let window = u32::from(entry.window(options.rcvbuf, adv_mss, &self.config));
                 let (snd, rcv) = ((entry.iss, entry.iss + 1), Some((entry.irs + 1, window)));
                 Variables { snd, rcv, ..none(State::SynReceived) }
             }

@@ -16,7 +16,7 @@ use crate::tcp::cookie;
 use crate::tcp::listen::{HalfOpen, HalfOpenOutcome, Listener, Offer, SynAck, with_cookie};
 use crate::tcp::room::room_in;
 use crate::tcp::segment::{Reply, Segment};
-use crate::tcp::tcb::{Agreed, Origin, syn_window};
+use crate::tcp::tcb::{Agreed, Origin};
 use crate::time::Tick;
 use crate::tuple::FourTuple;
 use crate::wheel::Due;
@@ -361,7 +361,7 @@ impl Stack {
             origin,
             iss: numbers.0,
             irs: numbers.1,
-            advertised: syn_window(options.rcvbuf, adv_mss, &self.config),
+            advertised: offer.window(options.rcvbuf, adv_mss, &self.config),
             peer_mss: offer.peer_mss,
             adv_mss,
             pmtu: self.path_mtu(&tuple),

@@ -186,6 +186,15 @@ impl Flight {
         self.ranges.front().map_or(self.latest, |front| front.sent)
     }
 
+    /// Returns whether nothing was delivered that was sent after the data at SND.UNA: not so after a timeout that was
+    /// undone.
+    // DRILL-X72
+    pub(crate) fn is_delivered_in_order(&self) -> bool {
+        let after = |newest, front: &Range| sent_after(newest, (front.sent, front.end));
+        let newest = self.rack.newest.zip(self.ranges.front());
+        !newest.is_some_and(|(newest, front)| after(newest, front))
+    }
+
     /// Ascending: each begins where the one before it ends, the first one at SND.UNA.
     pub(crate) fn ranges_up_to(&self, nxt: SeqNum) -> impl Iterator<Item = Range> + '_ {
         let last = self.ranges.len() - 1;

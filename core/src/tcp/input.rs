@@ -462,7 +462,10 @@ impl Connection {
         if ack.lt(una - acked) {
             return Err(self.challenge_or_drop(DropReason::AckTooOld, env));
         }
-        if ack.ge(una) {
+        if env.config.follows_linux() && !self.takes_ack_of(segment) {
+            // DRILL-X61
+            self.tcb.snd.wl1 = segment.seq();
+        } else if ack.ge(una) {
             self.take_ack(segment, env);
         } else {
             self.take_old_ack(segment, env);
@@ -583,10 +586,7 @@ impl Connection {
                 self.arm_fin_wait_2(env);
                 None
             }
-            State::Closing => {
-                self.set_state(State::TimeWait, env);
-                Some(Outcome::TimeWait)
-            }
+            State::Closing => Some(self.begin_time_wait(env)),
             State::LastAck => Some(Outcome::Closed(Closed::IN_ORDER)),
             _ => None,
         }
@@ -669,11 +669,17 @@ impl Connection {
             }
             // Includes FIN-WAIT-1 when the FIN also acknowledges ours, without passing through FIN-WAIT-2 (RFC 9293
             // §3.3.2 note 2, N3).
-            _ => {
-                self.set_state(State::TimeWait, env);
-                Some(Outcome::TimeWait)
-            }
+            _ => Some(self.begin_time_wait(env)),
         }
+    }
+
+    fn begin_time_wait(&mut self, env: &mut Env<'_>) -> Outcome {
+        if !self.is_half_closed_orphan() {
+            // The entry has answered nothing yet. DRILL-X57
+            self.tcb.ack.invalid_at = None;
+        }
+        self.set_state(State::TimeWait, env);
+        Outcome::TimeWait
     }
 
     /// Handles an ICMP error about a segment in flight (5927-1 to -3). Hard errors are treated as soft once the

@@ -116,6 +116,7 @@ impl Connection {
         let plain = !(segment.flags().syn() || segment.flags().fin() || segment.flags().rst());
         plain
             && has_memory
+            && segment.options().sack.is_empty()
             && self.tcb.state == State::Established
             && segment.seq() == rcv.nxt
             && rcv.last_ack_sent == rcv.nxt
@@ -127,7 +128,8 @@ impl Connection {
     /// Header prediction of Linux does not look at the ACK field of data that repeats the last one.
     // DRILL-X61
     pub(super) fn takes_ack_of(&self, segment: &Segment<'_>) -> bool {
-        segment.ack() != self.tcb.snd.una || !self.is_predicted_by_linux(segment)
+        let repeats = segment.ack() == self.tcb.snd.una && !segment.payload.is_empty();
+        !(repeats && self.is_predicted_by_linux(segment))
     }
 
     /// A pure ACK with an old timestamp was overtaken by others: below RCV.NXT it is dropped without an answer, and at
@@ -153,7 +155,7 @@ impl Connection {
     // DRILL-X55
     pub(super) fn acknowledge_quickly(&mut self) {
         let ack = &mut self.tcb.ack;
-        (ack.quick, ack.interactive) = (ack.quick.max(QUICK), false);
+        (ack.quick, ack.interactive, ack.hastened) = (ack.quick.max(QUICK), false, true);
     }
 
     /// Data arrived, in order or not.
@@ -184,7 +186,8 @@ impl Connection {
         let ack = &mut self.tcb.ack;
         (ack.now, ack.interactive) = (filled_gap, true);
         if !filled_gap {
-            let wait = if with_data || self.bytes_received > 0 { ACK_TIMEOUT } else { TICK };
+            let full = with_data || self.bytes_received > 0 || ack.hastened;
+            let wait = if full { ACK_TIMEOUT } else { TICK };
             self.tcb.timers.delayed_ack.get_or_insert(Deadline::after(env.now, wait));
         }
     }

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::fast_open::PendingRequests;
+use super::room::payload_of;
 use super::segment::{Reply, Segment, header_of, is_earlier};
 use super::tcb::{Agreed, Env, Origin, syn_window};
 use crate::config::{Config, EcnMode};
@@ -114,6 +115,12 @@ impl Offer {
 
     pub(crate) fn ecn(self) -> bool {
         self.bits & Offer::ECN != 0
+    }
+
+    /// The window of the SYN-ACK that agrees to it. Linux's segments have room for the timestamps.
+    // DRILL-X35
+    pub(crate) fn window(self, rcvbuf: u32, adv_mss: u16, config: &Config) -> u16 {
+        syn_window(rcvbuf, payload_of(adv_mss, self.timestamps()), config)
     }
 }
 
@@ -246,6 +253,11 @@ impl HalfOpen {
         self.irs + 1
     }
 
+    /// The window of our SYN-ACK.
+    pub(crate) fn window(&self, rcvbuf: u32, adv_mss: u16, config: &Config) -> u16 {
+        self.offer().window(rcvbuf, adv_mss, config)
+    }
+
     /// The SYN-ACK, first or retransmitted.
     #[inline]
     pub(crate) fn syn_ack(&self, syn: &SynAck<'_>, env: &Env<'_>, reason: ReplyReason) -> Reply {
@@ -261,18 +273,19 @@ impl HalfOpen {
     ) -> HalfOpenOutcome {
         use HalfOpenOutcome::{Complete, Delete, DeleteAndReset, Dropped, Reset, SynAgain};
         let (flags, nxt) = (segment.flags(), self.rcv_nxt());
-        let window_len = u32::from(syn_window(offered.0.rcvbuf, offered.1, env.config)).max(1);
-        let in_window = segment.seq().within(nxt, window_len);
+        let window_len = u32::from(self.window(offered.0.rcvbuf, offered.1, env.config)).max(1);
+        let in_window = match env.config.follows_linux() {
+            true => overlaps(segment, nxt, window_len),
+            false => segment.seq().within(nxt, window_len),
+        };
         if flags.rst() {
-            // Linux takes the right edge for inside. DRILL-X52
-            let edge = env.config.follows_linux() && segment.len() == 0;
-            let in_window = segment.seq().within(nxt, window_len + u32::from(edge));
             return match (segment.seq() == nxt, in_window) {
                 (true, _) => Delete(DropReason::HalfOpenRst),
                 // DRILL-F18
                 (_, true) if env.config.tcp_insecure_rst => Delete(DropReason::HalfOpenRst),
                 (_, true) => {
-                    self.acknowledge(offered, ReplyReason::ChallengeAck, DropReason::RstChallenged, env)
+                    let reason = DropReason::RstChallenged;
+                    self.acknowledge(segment, offered, ReplyReason::ChallengeAck, reason, env)
                 }
                 _ => Dropped(DropReason::RstOutOfWindow),
             };
@@ -283,17 +296,18 @@ impl HalfOpen {
             return Reset(ReplyReason::RstUnacceptableAck);
         }
         if flags.syn() && env.config.tcp_bsd_rules {
-            return match !flags.ack() && self.may_answer(env) {
+            return match !flags.ack() && self.may_answer(segment, env) {
                 true => SynAgain,
                 false => Dropped(DropReason::SynChallenged),
             };
         }
         if flags.syn() && !flags.ack() && segment.seq() != self.irs && !in_window {
             // A SYN of another incarnation (SA-SYN_RCVD-03); its timestamp says nothing.
-            return self.acknowledge(offered, ReplyReason::HalfOpenAck, DropReason::SynChallenged, env);
+            let reason = DropReason::SynChallenged;
+            return self.acknowledge(segment, offered, ReplyReason::HalfOpenAck, reason, env);
         }
         if self.offer().timestamps() && self.is_older(segment, env) {
-            return self.acknowledge(offered, ReplyReason::HalfOpenAck, DropReason::Paws, env);
+            return self.acknowledge(segment, offered, ReplyReason::HalfOpenAck, DropReason::Paws, env);
         }
         if flags.syn() {
             return match (flags.ack(), segment.seq() == self.irs) {
@@ -302,9 +316,10 @@ impl HalfOpen {
                     DeleteAndReset(DropReason::HalfOpenSyn)
                 }
                 (true, _) => {
-                    self.acknowledge(offered, ReplyReason::HalfOpenAck, DropReason::SynChallenged, env)
+                    let reason = DropReason::SynChallenged;
+                    self.acknowledge(segment, offered, ReplyReason::HalfOpenAck, reason, env)
                 }
-                (false, true) if self.may_answer(env) => {
+                (false, true) if self.may_answer(segment, env) => {
                     self.note_timestamp(segment);
                     SynAgain
                 }
@@ -316,18 +331,16 @@ impl HalfOpen {
         }
         let acceptable = in_window || (segment.len() > 0 && (segment.end() - 1).within(nxt, window_len));
         match (flags.ack(), acceptable) {
-            // DRILL-X57
-            (false, false) if env.config.follows_linux() => {
-                self.acknowledge(offered, ReplyReason::HalfOpenAck, DropReason::OutOfWindow, env)
-            }
-            (false, _) => Dropped(DropReason::NoAck),
-            (true, false) => {
-                self.acknowledge(offered, ReplyReason::HalfOpenAck, DropReason::OutOfWindow, env)
-            }
             (true, true) => {
                 self.note_timestamp(segment);
                 self.fall_back(segment, env);
                 Complete
+            }
+            // DRILL-X57
+            (false, _) if acceptable || !env.config.follows_linux() => Dropped(DropReason::NoAck),
+            _ => {
+                let reason = DropReason::OutOfWindow;
+                self.acknowledge(segment, offered, ReplyReason::HalfOpenAck, reason, env)
             }
         }
     }
@@ -356,7 +369,12 @@ impl HalfOpen {
         }
     }
 
-    fn may_answer(&mut self, env: &Env<'_>) -> bool {
+    /// Whether a segment is answered within the limit. Linux answers data always.
+    // DRILL-X71
+    fn may_answer(&mut self, segment: &Segment<'_>, env: &Env<'_>) -> bool {
+        if env.config.follows_linux() && segment.len() > 0 && !segment.flags().syn() {
+            return true;
+        }
         let limit = env.config.tcp_invalid_ratelimit.as_millis() as u32;
         let may = env.tick().elapsed(self.answered_at) >= limit;
         if may {
@@ -367,17 +385,18 @@ impl HalfOpen {
 
     fn acknowledge(
         &mut self,
+        segment: &Segment<'_>,
         (options, adv_mss): (&SocketOptions, u16),
         reply: ReplyReason,
         reason: DropReason,
         env: &Env<'_>,
     ) -> HalfOpenOutcome {
-        if !self.may_answer(env) {
+        if !self.may_answer(segment, env) {
             return HalfOpenOutcome::Dropped(DropReason::ReplyThrottled);
         }
         // No SYN, so the field is scaled (7323-2); rounded up, so that nothing is taken back.
         let shift = if self.offer().wscale().is_some() { options.window_scale() } else { 0 };
-        let window = syn_window(options.rcvbuf, adv_mss, env.config).div_ceil(1 << shift);
+        let window = self.window(options.rcvbuf, adv_mss, env.config).div_ceil(1 << shift);
         let mut reply = Reply::ack(self.tuple, self.iss + 1, self.rcv_nxt(), window, reply);
         reply.header.options.timestamps = self.timestamps(env);
         HalfOpenOutcome::Reply(reply.with_ip_of(options), reason)
@@ -404,7 +423,7 @@ impl HalfOpen {
             origin: Origin::Passive,
             iss: self.iss,
             irs: self.irs,
-            advertised: syn_window(syn.options.rcvbuf, syn.adv_mss, config),
+            advertised: self.window(syn.options.rcvbuf, syn.adv_mss, config),
             peer_mss: self.offer().peer_mss,
             adv_mss: syn.adv_mss,
             pmtu,
@@ -450,6 +469,13 @@ impl HalfOpen {
         let timeout = Some(config.tcp_synack_timeout).filter(|timeout| !timeout.is_zero());
         timeout.map(|timeout| timeout.saturating_sub(passed()))
     }
+}
+
+/// Whether a segment lies in a window for Linux: at its left edge, with a part of it inside, or empty at its right edge.
+// DRILL-X52
+fn overlaps(segment: &Segment<'_>, left: SeqNum, len: u32) -> bool {
+    let (seq, end, right) = (segment.seq(), segment.end(), left + len);
+    seq == left || (end.gt(left) && seq.lt(right)) || (seq == right && segment.len() == 0)
 }
 
 /// How long an unanswered SYN-ACK of a listener is waited for, all its retransmissions included.
@@ -503,7 +529,7 @@ impl SynAck<'_> {
                 seq: iss,
                 ack: irs + 1,
                 flags,
-                window: syn_window(self.options.rcvbuf, self.adv_mss, env.config),
+                window: offer.window(self.options.rcvbuf, self.adv_mss, env.config),
                 options: Options {
                     mss: Some(self.adv_mss).filter(|_| !self.options.no_options),
                     // Only if the SYN had it (7323-4).

@@ -134,7 +134,10 @@ impl Connection {
         self.rare().total_retrans += 1;
         self.tcb.rtt.cancel(env.now);
         if start == self.tcb.snd.una || self.tcb.timers.retransmit.is_none() {
-            self.give_retransmission_time(env);
+            match env.config.follows_linux() {
+                true => self.time_retransmission_as_linux(env),
+                false => self.give_retransmission_time(env),
+            }
         }
         let fin = self.tcb.snd.fin_sent && start + len == self.tcb.snd.nxt;
         let payload = len - u32::from(fin);

@@ -18,6 +18,8 @@ use crate::wire::tcp::Flags;
 const OVERHEAD: usize = 1280;
 /// The largest packet for segmentation offload, less Linux's room for headers.
 const LARGEST: u32 = 65_536 - 321;
+/// ACKs do not move the end of what was marked for PSH, but a number 2^31 below would seem to be above.
+const FURTHEST: u32 = 1 << 30;
 /// Where releases of Linux differ, from this one on.
 pub(crate) const LINUX_6_10: u32 = 610;
 pub(crate) const LINUX_6_17: u32 = 617;
@@ -123,7 +125,7 @@ impl Quanta {
         while self.list.front().is_some_and(|quantum| quantum.end.le(una)) {
             self.list.pop_front();
         }
-        self.pushed = self.pushed.max(una);
+        self.pushed = self.pushed.max(una - FURTHEST);
         self.burst.take_if(|(end, _)| end.le(una));
         self.more = false;
     }

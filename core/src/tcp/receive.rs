@@ -106,7 +106,7 @@ impl Connection {
             self.note_duplicate(left, right);
         }
         self.tcb.ack.now |= skip > 0 || excess;
-        if skip > 0 && env.config.follows_linux() {
+        if env.config.follows_linux() && (skip > 0 || (excess && fits.is_empty())) {
             self.acknowledge_quickly();
         }
         let fin_at = seq + payload.len() as u32;

@@ -312,6 +312,8 @@ pub(crate) struct AckState {
     pub(crate) challenge_from: Tick,
     /// Data answers data, so that ACKs wait for it (`linux_release`).
     pub(crate) interactive: bool,
+    /// There was a reason to hasten ACKs, so that those that are delayed wait in full (`linux_release`).
+    pub(crate) hastened: bool,
     /// The last ACK of an out-of-window segment, and of a probe: two budgets.
     pub(crate) invalid_at: Option<Stamp>,
     pub(crate) probe_answered_at: Option<Stamp>,
@@ -439,7 +441,9 @@ impl Connection {
             _ if bsd => options.rcvbuf,
             // Linux: whole segments, rounded up. DRILL-X35
             _ if env.config.follows_linux() && options.rcvbuf > u32::from(adv_mss) => {
-                whole_segments(options.rcvbuf, adv_mss).min(0xffff << wscale).next_multiple_of(unit)
+                let timestamps = origin != Origin::Active && agreed.ts_recent.is_some();
+                let segment = payload_of(adv_mss, timestamps);
+                whole_segments(options.rcvbuf, segment).min(0xffff << wscale).next_multiple_of(unit)
             }
             _ => sayable(),
         };
@@ -642,9 +646,13 @@ impl Connection {
 
     /// Applies other socket options. `rcvbuf` must be that of before.
     pub(crate) fn set_options(&mut self, options: Arc<SocketOptions>, env: &Env<'_>) {
-        let (keepalive, nodelay) = (self.options.keepalive, self.options.nodelay);
-        self.options = options;
-        if self.options.nodelay && !nodelay {
+        let before = std::mem::replace(&mut self.options, options);
+        let keepalive = before.keepalive;
+        if before.cork && !self.options.cork {
+            // It takes back what a write has said about more to come, too. DRILL-X11
+            self.resume_quanta();
+        }
+        if self.options.nodelay && !before.nodelay {
             self.hasten();
         }
         self.update_mss(env.config);
@@ -738,9 +746,9 @@ impl Connection {
     }
 }
 
-/// The window that a SYN advertises: never scaled (7323-2). Linux offers whole segments. DRILL-X35
-pub(crate) fn syn_window(buffer: u32, adv_mss: u16, config: &Config) -> u16 {
-    let buffer = if config.follows_linux() { whole_segments(buffer, adv_mss) } else { buffer };
+/// The window that a SYN advertises: never scaled (7323-2). Linux offers whole segments of this size. DRILL-X35
+pub(crate) fn syn_window(buffer: u32, segment: u16, config: &Config) -> u16 {
+    let buffer = if config.follows_linux() { whole_segments(buffer, segment) } else { buffer };
     buffer.min(0xffff) as u16
 }
 

@@ -12,7 +12,7 @@ use crate::counters::{DropReason, ReplyReason};
 use crate::flow::FlowTable;
 use crate::seq::SeqNum;
 use crate::table::{Link, Table};
-use crate::time::{Duration, Instant, Tick};
+use crate::time::{Duration, Instant, Stamp, Tick};
 use crate::tuple::FourTuple;
 use crate::wire::tcp::{Flags, Timestamps};
 
@@ -61,6 +61,11 @@ impl TimeWait {
     pub(crate) fn new(connection: &Connection, now: Instant, config: &Config) -> TimeWait {
         let tcb = &connection.tcb;
         let ip = (connection.options.ttl, connection.options.dscp);
+        // Linux's half-closed orphan becomes one, with its last answer. DRILL-X57
+        let answered = tcb.ack.invalid_at.filter(|_| config.follows_linux());
+        let since = |at: Stamp| Duration::from_millis(Tick::at(now).elapsed(at.tick()).into());
+        let wait = answered.map(|at| config.tcp_invalid_ratelimit.saturating_sub(since(at)));
+        let answer_from = coarse(now + wait.unwrap_or_default());
         TimeWait {
             tuple: tcb.tuple,
             rcv_nxt: tcb.rcv.nxt,
@@ -68,7 +73,7 @@ impl TimeWait {
             ts_recent: tcb.ts.recent,
             deadline: Tick::after(now, length(config)),
             window: (connection.receive_window() >> tcb.rcv.wscale).min(0xffff) as u16,
-            answer_from: if tcb.ts.on { TS_ON } else { 0 } | (coarse(now) & !TS_ON),
+            answer_from: if tcb.ts.on { TS_ON } else { 0 } | (answer_from & !TS_ON),
             ip: (ip != (config.ip_default_ttl, 0)).then_some(ip),
         }
     }
@@ -153,7 +158,9 @@ impl TimeWait {
             };
         }
         let acks_all = segment.ack() == self.snd_nxt && flags == Flags::ACK;
-        let nothing_new = acks_all || segment.ack().le(self.snd_nxt) && !env.config.tcp_bsd_rules;
+        let old = segment.ack().le(self.snd_nxt) && !env.config.tcp_bsd_rules;
+        // Linux does not look at the ACK field. DRILL-X57
+        let nothing_new = acks_all || old || env.config.follows_linux();
         if seq == self.rcv_nxt && segment.len() == 0 && nothing_new {
             if segment.ack() == self.snd_nxt {
                 self.note_timestamp(segment);

@@ -229,7 +229,13 @@ impl Posix {
         };
         match option.name {
             "TCP_NODELAY" => self.change(fd, |options| options.nodelay = number != 0),
-            "TCP_CORK" | "TCP_NOPUSH" => self.change(fd, |options| options.cork = number != 0),
+            "TCP_CORK" | "TCP_NOPUSH" => {
+                if number == 0 {
+                    // What MSG_MORE holds back is let go as well: the cork is drawn, whoever put it in.
+                    self.change(fd, |options| options.cork = true)?;
+                }
+                self.change(fd, |options| options.cork = number != 0)
+            }
             "TCP_MAXSEG" => {
                 within(if self.system == System::Linux { 88 } else { 64 }, 32_767)?;
                 self.change(fd, |options| options.max_segment = Some(number as u16))

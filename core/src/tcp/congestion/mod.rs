@@ -393,12 +393,17 @@ impl Controller {
         }
     }
 
-    /// Restores what was remembered, unless the window has outgrown it: the episode was spurious (9438-7).
+    /// Restores what was remembered, unless the window has outgrown it: the episode was spurious (9438-7). Linux restores
+    /// the threshold whatever the window is, and keeps CUBIC's state.
     pub(crate) fn undo(&mut self) {
         let Some(state) = &mut self.state else { return };
-        if let Some(remembered) = &state.remembered
-            && remembered.0.cwnd > self.window.cwnd
-        {
+        let Some(remembered) = &state.remembered else { return };
+        if self.by_window {
+            // DRILL-X72
+            let before = remembered.0;
+            self.window.cwnd = self.window.cwnd.max(before.cwnd);
+            self.window.ssthresh = self.window.ssthresh.max(before.ssthresh);
+        } else if remembered.0.cwnd > self.window.cwnd {
             (self.window, state.algorithm) = (**remembered).clone();
         }
     }

@@ -125,6 +125,15 @@ impl Connection {
         Some(fin + if len > before { len - before } else { len })
     }
 
+    /// The length of what is left at SND.UNA of a burst, which Linux takes for lost as a whole.
+    // DRILL-X68
+    pub(crate) fn first_burst(&self) -> u32 {
+        let una = self.start_of_queue();
+        let Some(quanta) = self.quanta() else { return 0 };
+        let len = quanta.list.iter().find(|quantum| quantum.end.gt(una)).map_or(0, |q| q.end.since(una));
+        if quanta.fin_with_data && len + 1 == self.flight() { len + 1 } else { len.min(self.flight()) }
+    }
+
     /// Whether an ACK covers the rest of at least one segment. Linux takes no other for progress of its timers.
     // DRILL-X65
     pub(crate) fn covers_segment(&self, ack: SeqNum) -> bool {

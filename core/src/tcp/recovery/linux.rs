@@ -26,6 +26,15 @@ impl Connection {
         }
     }
 
+    /// The data at SND.UNA was sent again: the RTO runs anew.
+    // DRILL-X66
+    #[cold]
+    pub(crate) fn time_retransmission_as_linux(&mut self, env: &Env<'_>) {
+        if self.tail.timer() != Timer::Reordering {
+            self.arm_rto_of_oldest(env);
+        }
+    }
+
     /// The timer after an ACK that covers a segment.
     // DRILL-X66
     #[cold]

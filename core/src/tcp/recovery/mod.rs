@@ -278,7 +278,8 @@ impl Connection {
 
     /// RACK (RFC 8985 §6.2, steps 4 and 5). Without SACKed or retransmitted data there is nothing to detect (8985-18).
     fn detect_by_time(&mut self, before: Before, env: &mut Env<'_>) {
-        if self.is_calm() {
+        let in_order = |flight: &Flight| !env.config.follows_linux() || flight.is_delivered_in_order();
+        if self.is_calm() && self.flight.as_deref().is_none_or(in_order) {
             self.stop_reordering_timer();
             return;
         }
@@ -477,11 +478,12 @@ impl Connection {
         // Linux takes the last round trip that RACK saw, in this flight or before. DRILL-X68
         let of_linux = self.quanta().map_or(0, |quanta| quanta.rack_rtt);
         let of_linux = env.config.follows_linux().then_some(of_linux);
+        let head = of_linux.map_or(mss, |_| self.first_burst().max(mss));
         let flight = self.open_flight(env);
         if sack {
             let rtt = if flight.rack.newest.is_some() { flight.rack.rtt } else { srtt };
             let age = of_linux.unwrap_or(rtt.saturating_add(window));
-            flight.mark_old(una, mss, SendTime::at(env.now).earlier_by(late), age);
+            flight.mark_old(una, head, SendTime::at(env.now).earlier_by(late), age);
         } else {
             flight.mark_all(una);
         }
