@@ -236,7 +236,7 @@ mod tests {
     fn no_pause_ends_near_a_timer_of_the_stack() {
         let write = Step::write(100);
         let pause = |pause| {
-            let opening = Opening::default();
+            let opening = Opening::PLAIN;
             let (script, _) = Script { opening, steps: vec![(write.clone(), pause)] }.with_clear_pauses();
             script.steps[0].1
         };

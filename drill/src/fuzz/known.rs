@@ -1,5 +1,6 @@
 //! Differences that are meant to stay, each with its reason and a script that shows it.
 
+use steadfast_core::Shutdown;
 use steadfast_core::wire::icmp::ErrorKind;
 use steadfast_core::wire::tcp::Flags;
 
@@ -14,7 +15,9 @@ pub struct Known {
     pub name: &'static str,
     /// The kernel's behaviour, and why the stack's is another.
     pub reason: &'static str,
-    /// The steps of the smallest script that shows it, after a passive open.
+    /// The opening of the smallest script that shows it, the pauses behind its steps in milliseconds, and the steps.
+    opening: Opening,
+    pause: u64,
     steps: fn() -> Vec<Step>,
     is: fn(&Difference<'_>) -> bool,
 }
@@ -30,11 +33,43 @@ struct Difference<'a> {
     theirs: &'a [String],
 }
 
+/// A segment that a subject sent, as its line tells it.
+struct Sent<'a> {
+    flags: &'a str,
+    seq: u32,
+    end: u32,
+    ack: &'a str,
+    options: &'a str,
+}
+
+impl Sent<'_> {
+    fn of(line: &str) -> Option<Sent<'_>> {
+        let (flags, rest) = line.strip_prefix("> ")?.split_once(' ')?;
+        let (numbers, rest) = rest.split_once(") ack ")?;
+        let (seq, end) = numbers.split_once('(')?.0.split_once(':')?;
+        let (ack, options) = rest.split_at(rest.find(' ').unwrap_or(rest.len()));
+        Some(Sent { flags, seq: seq.parse().ok()?, end: end.parse().ok()?, ack, options })
+    }
+
+    fn is_rst(&self) -> bool {
+        self.flags.contains('R')
+    }
+
+    fn is_pure_ack(&self) -> bool {
+        self.flags == "." && self.seq == self.end
+    }
+
+    /// Whether it has data, or a FIN.
+    fn has_text(&self) -> bool {
+        !self.is_rst() && (self.seq < self.end || self.flags.contains('F'))
+    }
+}
+
 impl Known {
     /// The smallest script that shows it.
     pub fn script(&self) -> Script {
-        let steps = (self.steps)().into_iter().map(|step| (step, 20)).collect();
-        Script { opening: Opening::default(), steps }
+        let steps = (self.steps)().into_iter().map(|step| (step, self.pause)).collect();
+        Script { opening: self.opening, steps }
     }
 
     /// The row that the first difference of two runs belongs to.
@@ -156,38 +191,138 @@ impl Difference<'_> {
         self.ours.len() == self.theirs.len() && self.ours.iter().zip(self.theirs).all(same)
     }
 
-    /// An ACK with data lets something out after a timeout. Theirs does not acknowledge the data, and a pure ACK follows.
+    /// Theirs repairs before it looks at what the segment carries. Ours does so later, with the new ACK, or not at all if
+    /// the segment ends the connection.
     fn is_repair_before_ack(&self) -> bool {
-        let Some(len) = self.segment().map(|segment| u32::from(segment.len)).filter(|len| *len > 0) else {
+        let Some(segment) = self.segment().filter(|segment| segment.flags.ack()) else { return false };
+        let Some(told) = self.sent_before().filter(|sent| !sent.is_rst()).last().map(|sent| sent.ack) else {
             return false;
         };
-        let ack = |line: &String| {
-            let (_, ack) = line.split_once(") ack ")?;
-            ack.split(' ').next()?.parse::<u32>().ok()
-        };
-        let Some(first) = self.ours.first().and_then(ack) else { return false };
-        let pure = |line: &String| line.starts_with("> . ") && line.contains("(0) ack ");
-        let Some(at) = self.theirs.iter().position(|line| pure(line) && ack(line) == Some(first)) else {
+        let early = |line: &&String| Sent::of(line).is_some_and(|sent| sent.has_text() && sent.ack == told);
+        let count = self.theirs.iter().take_while(early).count();
+        let (repairs, rest) = self.theirs.split_at(count);
+        if count == 0 || !self.has_repaired() {
+            return false;
+        }
+        if rest == self.ours {
+            return rest.first().and_then(|line| Sent::of(line)).is_some_and(|sent| sent.is_rst());
+        }
+        let (Some((same, later)), [ack, rest @ ..]) = (self.ours.split_at_checked(count), rest) else {
             return false;
         };
-        let old = |line: &str| line.replacen(&format!(") ack {first}"), &format!(") ack {}", first - len), 1);
-        let (before, after) = (&self.theirs[..at], &self.theirs[at + 1..]);
-        at > 0
-            && self.ours.len() + 1 == self.theirs.len()
-            && self.ours.iter().zip(before).all(|(ours, theirs)| old(ours) == *theirs)
-            && self.ours[at..] == *after
+        let Some(pure) = Sent::of(ack).filter(Sent::is_pure_ack) else { return false };
+        let most = u32::from(segment.len) + u32::from(segment.flags.fin());
+        let moves = match (pure.ack.parse::<u32>(), told.parse::<u32>()) {
+            (Ok(new), Ok(old)) => new.wrapping_sub(old) <= most,
+            _ => false,
+        };
+        // SACK blocks take room, and theirs ends several segments at once with PSH.
+        let begins = |(ours, theirs): (&String, &String)| match (Sent::of(ours), Sent::of(theirs)) {
+            (Some(ours), Some(theirs)) => {
+                (ours.flags.replace('P', ""), ours.seq) == (theirs.flags.replace('P', ""), theirs.seq)
+                    && ours.end <= theirs.end
+                    && (ours.ack, ours.options) == (pure.ack, pure.options)
+            }
+            _ => false,
+        };
+        moves && later == rest && same.iter().zip(repairs).all(begins)
+    }
+
+    /// The segments that both have sent before, in order.
+    fn sent_before(&self) -> impl Iterator<Item = Sent<'_>> {
+        self.before.iter().flat_map(|done| &done.did).filter_map(|line| Sent::of(line))
+    }
+
+    /// Whether something was sent a second time.
+    fn has_repaired(&self) -> bool {
+        let mut highest = 0;
+        self.sent_before().filter(Sent::has_text).any(|sent| {
+            let again = sent.seq < highest;
+            highest = highest.max(sent.end);
+            again
+        })
+    }
+
+    /// A FIN waits beyond a gap, and the blocks that report it and the data are others.
+    fn is_data_beyond_fin(&self) -> bool {
+        let beyond = |s: &SegmentStep| matches!(s.seq, Edge::Within | Edge::Right);
+        let told = |done: &Done| done.did.iter().any(|line| line.contains(" <sack "));
+        let waits = self
+            .before
+            .iter()
+            .any(|done| matches!(&done.step, Step::Segment(s) if s.flags.fin() && beyond(s)) && told(done));
+        let data = self.segment().is_some_and(|segment| segment.len > 0 && beyond(segment));
+        let bare = |line: &String| line.split_once(" <sack ").map(|(bare, _)| bare.to_owned());
+        let same = |(ours, theirs): (&String, &String)| bare(ours).is_some() && bare(ours) == bare(theirs);
+        let pairs = || self.ours.iter().zip(self.theirs);
+        waits && data && self.ours.len() == self.theirs.len() && pairs().all(same)
+    }
+
+    /// All is the same but SACK blocks below the number that is acknowledged.
+    fn is_ack_with_stale_blocks(&self) -> bool {
+        let closed = matches!(self.state, "FIN-WAIT-1" | "FIN-WAIT-2");
+        let ([ours], [theirs]) = (self.ours, self.theirs) else { return false };
+        let blocks = theirs.strip_prefix(ours.as_str()).and_then(|rest| rest.strip_prefix(" <sack "));
+        let ack = Sent::of(ours).filter(Sent::is_pure_ack).and_then(|sent| sent.ack.parse::<u32>().ok());
+        let (Some(blocks), Some(ack)) = (blocks.and_then(|rest| rest.strip_suffix('>')), ack) else {
+            return false;
+        };
+        let end = |block: &str| block.split_once(':').and_then(|(_, end)| end.parse::<u32>().ok());
+        closed && self.segment().is_some() && blocks.split(' ').all(|block| end(block) == Some(ack))
+    }
+
+    /// Data beyond the edge that each side has shown last: ours reports it, and theirs drops it.
+    fn is_before_older_edge(&self) -> bool {
+        let beyond = |s: &SegmentStep| matches!(s.seq, Edge::Right | Edge::Above) && s.len > 0;
+        let ([ours], [theirs]) = (self.ours, self.theirs) else { return false };
+        let block = ours.strip_prefix(theirs.as_str()).is_some_and(|rest| rest.starts_with(" <sack edge+"));
+        self.segment().is_some_and(beyond) && block
+    }
+
+    /// A half-open connection has sent an ACK since its SYN-ACK, with another timestamp. Theirs does not take its echo.
+    fn is_echo_of_another_answer(&self) -> bool {
+        let plain = |s: &SegmentStep| s.flags.ack() && !s.flags.rst() && !s.flags.syn();
+        let answer = |line: &str| {
+            Sent::of(line).is_some_and(|sent| sent.is_pure_ack() && sent.options.contains("<TS "))
+        };
+        let last = self.before.iter().flat_map(|done| &done.did).rfind(|line| line.starts_with("> "));
+        let silent = match self.theirs {
+            [] => true,
+            [theirs] => answer(theirs) && Some(theirs) == last,
+            _ => false,
+        };
+        self.state == "SYN-RECEIVED"
+            && self.segment().is_some_and(plain)
+            && last.is_some_and(|l| answer(l))
+            && silent
+    }
+
+    /// An orphan whose FIN was acknowledged by a segment with a FIN: one side resets, or says nothing.
+    fn is_of_whole_orphan(&self) -> bool {
+        let last = self.before.iter().rev().find(|done| done.class.0 == "FIN-WAIT-1");
+        let by_fin = last.is_some_and(|done| matches!(&done.step, Step::Segment(s) if s.flags.fin()));
+        let closed = self.before.iter().any(|done| done.step == Step::Close);
+        let answers = |lines: &[String]| {
+            let answer =
+                |line: &String| Sent::of(line).is_some_and(|sent| sent.is_rst() || sent.is_pure_ack());
+            lines.len() < 2 && lines.iter().all(answer)
+        };
+        let state = self.state == "FIN-WAIT-2" && self.segment().is_some();
+        state && by_fin && closed && answers(self.ours) && answers(self.theirs)
     }
 
     /// Both tell an error that ICMP has reported, and another one each.
     fn is_other_error(&self, ours: &[&str], theirs: &[&str], after_reset: bool) -> bool {
         let icmp = |done: &Done| matches!(done.step, Step::Icmp { .. });
         let rst = |done: &Done| matches!(&done.step, Step::Segment(s) if s.flags.rst());
-        let told = |lines: &[String], of: &[&str]| matches!(lines, [line] if of.contains(&line.as_str()));
+        let told =
+            |lines: &[String], of: &[&str]| lines.first().is_some_and(|line| of.contains(&line.as_str()));
         *self.step == Step::Error
             && self.before.iter().any(icmp)
             && (!after_reset || self.before.iter().any(rst))
             && told(self.ours, ours)
             && told(self.theirs, theirs)
+            && self.ours[1..] == self.theirs[1..]
     }
 
     /// A second FIN lies just above the first: ours ignores it, and the kernel moves on.
@@ -205,12 +340,16 @@ pub const KNOWN: &[Known] = &[
         name: "Data beyond the window",
         reason: "Data that begins in the window and ends beyond it is taken whole while nothing is unread, and dropped \
                  without an answer if it ends in a FIN. Ours takes what the window offers: a receive buffer is a limit",
+        opening: Opening::PLAIN,
+        pause: 20,
         steps: || vec![segment(Flags::ACK, Edge::Right, 1000)],
         is: |difference| difference.is_beyond_window(),
     },
     Known {
         name: "RST with SACK blocks",
         reason: "The RST of a close without lingering carries SACK blocks. Nobody reads them, and ours has none",
+        opening: Opening::PLAIN,
+        pause: 20,
         steps: || vec![Step::LingerOff, segment(Flags::ACK, Edge::Within, 1), Step::Close],
         is: |difference| difference.is_rst_with_blocks(),
     },
@@ -218,6 +357,8 @@ pub const KNOWN: &[Known] = &[
         name: "FIN while ours waits",
         reason: "A FIN that comes while its own waits for the congestion window is acknowledged at once, before the ACK \
                  lets anything out. Ours acknowledges with what leaves, which saves a segment",
+        opening: Opening { sack: false, ..Opening::PLAIN },
+        pause: 20,
         steps: || {
             let write = Step::Write { len: 10_000, more: false, end_of_record: false };
             vec![write, Step::Close, segment(Flags::ACK | Flags::FIN, Edge::Left, 0)]
@@ -228,6 +369,8 @@ pub const KNOWN: &[Known] = &[
         name: "Error behind a reset",
         reason: "What ICMP has reported is told behind the error of a reset. For ours the connection is over, and has \
                  one error",
+        opening: Opening::PLAIN,
+        pause: 20,
         steps: || {
             vec![
                 Step::Icmp { kind: ErrorKind::HostUnreachable, seq: Edge::Left },
@@ -244,17 +387,21 @@ pub const KNOWN: &[Known] = &[
     Known {
         name: "Error of a protocol over IPv6",
         reason: "A peer without the protocol is EPROTO over IPv6, and ENOPROTOOPT over IPv4. Ours has one error for it",
+        opening: Opening { ipv6: true, ..Opening::PLAIN },
+        pause: 20,
         steps: || vec![Step::Icmp { kind: ErrorKind::ProtocolUnreachable, seq: Edge::Left }, Step::Error],
         is: |difference| difference.is_other_error(&["= ENOPROTOOPT"], &["= EPROTO"], false),
     },
     Known {
         name: "Repair before the ACK",
-        reason: "After a timeout an ACK that has data lets segments out before the data is taken, and a segment more \
-                 acknowledges it. Ours acknowledges with what leaves, which saves a segment",
+        reason: "An ACK that lets repairs out does so before its data or FIN is looked at: a segment more acknowledges these, \
+                 and a RST follows. Ours acknowledges with what leaves, which saves a segment",
+        opening: Opening::PLAIN,
+        pause: 320,
         steps: || {
             let write = Step::Write { len: 25_000, more: false, end_of_record: false };
             let ack = SegmentStep { ack: Edge::Within, ..data(Flags::ACK, Edge::Left, 1000) };
-            vec![write, Step::Error, Step::Error, Step::Segment(ack)]
+            vec![write, Step::Segment(ack)]
         },
         is: |difference| difference.is_repair_before_ack(),
     },
@@ -262,6 +409,8 @@ pub const KNOWN: &[Known] = &[
         name: "FIN below data",
         reason: "A FIN below data that came before ends the stream, and the data is dropped. Ours ignores such a FIN: the \
                  peer contradicts itself, and data that SACK reported is kept",
+        opening: Opening::PLAIN,
+        pause: 20,
         steps: || {
             vec![segment(Flags::ACK, Edge::Within, 1000), segment(Flags::ACK | Flags::FIN, Edge::Left, 1000)]
         },
@@ -271,6 +420,8 @@ pub const KNOWN: &[Known] = &[
         name: "FIN after the FIN",
         reason: "A FIN that begins below the FIN and ends above it moves the end of the stream. Ours ignores it: the peer \
                  has said where its stream ends",
+        opening: Opening::PLAIN,
+        pause: 90,
         steps: || {
             vec![
                 segment(Flags::ACK | Flags::FIN, Edge::Left, 0),
@@ -280,9 +431,72 @@ pub const KNOWN: &[Known] = &[
         is: |difference| difference.is_fin_after_fin(),
     },
     Known {
+        name: "Data beyond a FIN",
+        reason: "Data that covers the number of a FIN that came before, or lies beyond it, takes its place beyond the gap. Ours \
+                 ignores it: the peer has said where its stream ends",
+        opening: Opening::PLAIN,
+        pause: 20,
+        steps: || {
+            let fin = segment(Flags::ACK | Flags::FIN, Edge::Within, 0);
+            vec![fin, segment(Flags::ACK, Edge::Within, 1000)]
+        },
+        is: |difference| difference.is_data_beyond_fin(),
+    },
+    Known {
+        name: "SACK blocks in the ACK of a FIN",
+        reason: "The ACK of a FIN that waited beyond a gap still reports it, once this end has closed. Ours reports what lies \
+                 beyond the ACK, as RFC 2018 §3 has it",
+        opening: Opening::PLAIN,
+        pause: 20,
+        steps: || {
+            let fin = segment(Flags::ACK | Flags::FIN, Edge::Within, 0);
+            vec![Step::Shutdown(Shutdown::Write), fin, segment(Flags::ACK, Edge::Left, 1000)]
+        },
+        is: |difference| difference.is_ack_with_stale_blocks(),
+    },
+    Known {
+        name: "Edge that was shown before",
+        reason: "A window that shrinks below one unit of its scale is rounded up, beyond the buffer. Ours is rounded down, and \
+                 takes data up to the edge that was shown before, as RFC 7323 §2.4 has it",
+        opening: Opening::PLAIN,
+        pause: 20,
+        steps: || {
+            let data = segment(Flags::ACK, Edge::Left, 1000);
+            vec![data.clone(), data, segment(Flags::ACK, Edge::Above, 1)]
+        },
+        is: |difference| difference.is_before_older_edge(),
+    },
+    Known {
+        name: "Timestamp of another answer",
+        reason: "A half-open connection is completed by the echo of a SYN-ACK alone, and not by that of an ACK that it has \
+                 sent since. Ours takes any ACK of its SYN that PAWS lets pass",
+        opening: Opening { timestamps: true, ..Opening::PLAIN },
+        pause: 20,
+        steps: || {
+            let old = SegmentStep { old_timestamp: true, ..data(Flags::ACK | Flags::FIN, Edge::Left, 0) };
+            let (reset, syn) = (segment(Flags::RST, Edge::Left, 0), segment(Flags::SYN, Edge::Left, 0));
+            vec![reset, syn, Step::Segment(old), segment(Flags::ACK, Edge::Left, 1)]
+        },
+        is: |difference| difference.is_echo_of_another_answer(),
+    },
+    Known {
+        name: "Orphan whose FIN a FIN acknowledged",
+        reason: "An orphan whose FIN is acknowledged by a segment with a FIN, which is not taken, stays what it was, and \
+                 challenges a SYN. Ours keeps as little of it as of any other half-closed orphan",
+        opening: Opening::PLAIN,
+        pause: 20,
+        steps: || {
+            let fin = segment(Flags::ACK | Flags::FIN, Edge::Below, 0);
+            vec![Step::Close, fin, segment(Flags::SYN, Edge::Left, 0)]
+        },
+        is: |difference| difference.is_of_whole_orphan(),
+    },
+    Known {
         name: "Data with an old ACK",
         reason: "Data in order is taken although its ACK is too old, and its timestamp is kept, where the socket has memory \
                  for it at hand. Ours drops it always, as RFC 5961 §5.2 has it",
+        opening: Opening::PLAIN,
+        pause: 20,
         steps: || {
             let old = SegmentStep { ack: Edge::FarBelow, ..data(Flags::ACK, Edge::Left, 1) };
             vec![segment(Flags::ACK, Edge::Left, 1), Step::Segment(old)]
@@ -347,15 +561,6 @@ mod tests {
         let before = [Done { step: inside, class: Class::default(), did }];
         assert_eq!(row(&before, &fin, &["> . 1:1(0) ack 2001"], &[]), Some("FIN below data"));
         assert_eq!(row(&[], &fin, &["> . 1:1(0) ack 2001"], &[]), None);
-        let (new, bare) = ("> . 9:1009(1000) ack 1001", "> . 1009:1009(0) ack 1001");
-        let early = "> . 9:1009(1000) ack 1";
-        let full = segment(Flags::ACK, Edge::Left, 1000);
-        assert_eq!(row(&[], &full, &[new], &[early, bare]), Some("Repair before the ACK"));
-        assert_eq!(row(&[], &full, &[new, new], &[early, bare, new]), Some("Repair before the ACK"));
-        assert_eq!(row(&[], &full, &[new, new], &[early, bare, early]), None);
-        assert_eq!(row(&[], &full, &[new], &[bare, new]), None);
-        assert_eq!(row(&[], &full, &[new], &["> . 9:1009(1000) ack 2", bare]), None);
-        assert_eq!(row(&[], &segment(Flags::ACK, Edge::Left, 0), &[new], &[early, bare]), None);
         let more = ["> P. 9:10(1) ack 1 <sack edge-1:edge+0>", "> P. 9:10(1) ack 1 <sack edge-1:edge+999>"];
         assert_eq!(
             row(&[], &data, &[ours[0], more[0]], &[whole[0], more[1]]),
@@ -398,6 +603,110 @@ mod tests {
         assert_eq!(row(&[], &old, &[again], &["> . 6:6(0) ack 3", again]), Some("Data with an old ACK"));
         assert_eq!(row(&[], &old, &[again], &["> R. 6:6(0) ack 3", again]), None);
         assert_eq!(row(&[], &segment(Flags::ACK, Edge::Left, 1), &[other], &[kept]), None);
+    }
+
+    /// A step that was played before, in a state, and what both did.
+    fn done(state: &str, step: Step, did: &[&str]) -> Done {
+        let class = (state.to_owned(), String::new(), String::new());
+        Done { step, class, did: lines(did) }
+    }
+
+    #[test]
+    fn repairs_come_before_the_ack_only_behind_a_repair() {
+        let name = Some("Repair before the ACK");
+        let resent = ["> . 1:3001(3000) ack 1", "> . 1:1001(1000) ack 1"];
+        let before = [done("ESTABLISHED", Step::write(3000), &resent)];
+        let once = [done("ESTABLISHED", Step::write(3000), &resent[..1])];
+        let (full, empty) = (segment(Flags::ACK, Edge::Left, 1000), segment(Flags::ACK, Edge::Left, 0));
+        let fin = segment(Flags::ACK | Flags::FIN, Edge::Left, 0);
+        let (new, bare) = ("> . 1001:2001(1000) ack 1001", "> . 3001:3001(0) ack 1001");
+        let early = "> . 1001:2001(1000) ack 1";
+        assert_eq!(row(&before, &full, &[new], &[early, bare]), name);
+        assert_eq!(row(&once, &full, &[new], &[early, bare]), None);
+        assert_eq!(row(&before, &full, &[new, new], &[early, bare, new]), name);
+        assert_eq!(row(&before, &full, &[new, new], &[early, bare, early]), None);
+        assert_eq!(row(&before, &full, &[new], &[bare, new]), None);
+        assert_eq!(row(&before, &full, &[new], &["> . 1001:2001(1000) ack 2", bare]), None);
+        assert_eq!(row(&before, &empty, &[new], &[early, bare]), None, "it has nothing to acknowledge");
+        assert_eq!(row(&before, &Step::Close, &[new], &[early, bare]), None);
+        let [taken, refused] = ["> . 1001:2001(1000) ack 2", "> . 3001:3001(0) ack 2"];
+        assert_eq!(row(&before, &fin, &[taken], &[early, refused]), name);
+        assert_eq!(row(&before, &fin, &[early], &[early, "> . 3001:3001(0) ack 1"]), name);
+        let rst = "> R 1001:1001(0) ack 0";
+        assert_eq!(row(&before, &full, &[rst], &[early, rst]), name);
+        assert_eq!(row(&before, &full, &[rst], &[early]), None);
+        assert_eq!(row(&before, &full, &[bare], &[early, bare]), None, "ours repairs nothing");
+        let cut = "> . 1001:1989(988) ack 1 <sack 5:6>";
+        let block = "> . 3001:3001(0) ack 1 <sack 5:6>";
+        assert_eq!(row(&before, &full, &[cut], &[early, block]), name);
+        assert_eq!(row(&before, &full, &[cut], &[early, bare]), None);
+    }
+
+    #[test]
+    fn rows_of_fins_and_edges() {
+        let fin = segment(Flags::ACK | Flags::FIN, Edge::Within, 0);
+        let told = "> . 1:1(0) ack 1 <sack 1001:1002>";
+        let before = [done("ESTABLISHED", fin, &[told])];
+        let beyond = segment(Flags::ACK, Edge::Within, 1000);
+        let more = ["> . 1:1(0) ack 1 <sack 1001:1002 1001:2001>"];
+        assert_eq!(row(&before, &beyond, &[told], &more), Some("Data beyond a FIN"));
+        assert_eq!(row(&[], &beyond, &[told], &more), None);
+        assert_eq!(row(&before, &segment(Flags::ACK, Edge::Left, 1000), &[told], &more), None);
+        assert_eq!(row(&before, &beyond, &[told], &["> . 1:1(0) ack 2 <sack 1001:1002>"]), None);
+
+        let data = segment(Flags::ACK, Edge::Left, 1000);
+        let (ours, theirs) = ("> . 2:2(0) ack 1002", "> . 2:2(0) ack 1002 <sack 1001:1002>");
+        let stale = |state: &str, step: &Step, ours: &str, theirs: &str| {
+            row_in(state, &before, step, &[ours], &[theirs])
+        };
+        let name = Some("SACK blocks in the ACK of a FIN");
+        assert_eq!(stale("FIN-WAIT-2", &data, ours, theirs), name);
+        assert_eq!(stale("ESTABLISHED", &data, ours, theirs), None);
+        assert_eq!(stale("FIN-WAIT-2", &data, ours, "> . 2:2(0) ack 1002 <sack 2001:2002>"), None);
+        assert_eq!(stale("FIN-WAIT-2", &data, theirs, ours), None);
+        assert_eq!(stale("FIN-WAIT-2", &Step::Close, ours, theirs), None);
+
+        let above = segment(Flags::ACK, Edge::Above, 1);
+        let (kept, dropped) = ("> . 1:1(0) ack 9 <sack edge+0:edge+1>", "> . 1:1(0) ack 9");
+        assert_eq!(row(&[], &above, &[kept], &[dropped]), Some("Edge that was shown before"));
+        assert_eq!(row(&[], &above, &[dropped], &[kept]), None);
+        assert_eq!(row(&[], &data, &[kept], &[dropped]), None);
+        assert_eq!(row(&[], &above, &["> . 1:1(0) ack 9 <sack edge-1:edge+1>"], &[dropped]), None);
+    }
+
+    #[test]
+    fn rows_of_half_open_and_half_closed_connections() {
+        let (syn_ack, answer) = ("> S. 0:0(0) ack 2 <TS ecr 9>", "> . 1:1(0) ack 2 <TS ecr 9>");
+        let syn = || done("CLOSED", segment(Flags::SYN, Edge::Left, 0), &[syn_ack]);
+        let challenged = [syn(), done("SYN-RECEIVED", segment(Flags::ACK, Edge::Left, 0), &[answer])];
+        let data = segment(Flags::ACK, Edge::Left, 1);
+        let taken = "> . 1:1(0) ack 3 <TS ecr 10>";
+        let half_open = |before: &[Done], step: &Step, theirs: &[&str]| {
+            row_in("SYN-RECEIVED", before, step, &[taken], theirs)
+        };
+        let name = Some("Timestamp of another answer");
+        assert_eq!(half_open(&challenged, &data, &[answer]), name);
+        assert_eq!(half_open(&challenged, &data, &[]), name);
+        assert_eq!(half_open(&[syn()], &data, &[answer]), None);
+        assert_eq!(half_open(&challenged, &data, &["> R 1:1(0) ack 0"]), None);
+        assert_eq!(half_open(&challenged, &segment(Flags::SYN, Edge::Left, 0), &[answer]), None);
+        assert_eq!(row_in("ESTABLISHED", &challenged, &data, &[taken], &[answer]), None);
+
+        let fin = |state| done(state, segment(Flags::ACK | Flags::FIN, Edge::Below, 0), &[]);
+        let close = || done("ESTABLISHED", Step::Close, &["= 0"]);
+        let syn = segment(Flags::SYN, Edge::Left, 0);
+        let (rst, ack) = ("> R. 0:0(0) ack 2", "> . 2:2(0) ack 1");
+        let orphan = |before: &[Done], step: &Step, theirs: &str| {
+            row_in("FIN-WAIT-2", before, step, &[rst], &[theirs])
+        };
+        let name = Some("Orphan whose FIN a FIN acknowledged");
+        assert_eq!(orphan(&[close(), fin("FIN-WAIT-1")], &syn, ack), name);
+        assert_eq!(orphan(&[close(), fin("ESTABLISHED")], &syn, ack), None);
+        assert_eq!(orphan(&[fin("FIN-WAIT-1")], &syn, ack), None);
+        assert_eq!(orphan(&[close(), fin("FIN-WAIT-1")], &Step::Error, ack), None);
+        assert_eq!(orphan(&[close(), fin("FIN-WAIT-1")], &syn, "> . 2:3(1) ack 1"), None);
+        let by_ack = done("FIN-WAIT-1", segment(Flags::ACK, Edge::Left, 0), &[]);
+        assert_eq!(orphan(&[close(), by_ack], &syn, ack), None);
     }
 
     /// The names are in the document, and the scripts play.

@@ -37,14 +37,11 @@ pub(crate) struct Opening {
     pub(super) timestamps: bool,
 }
 
-impl Default for Opening {
-    /// A passive open over IPv4, with SACK and window scale.
-    fn default() -> Opening {
-        Opening { active: false, ipv6: false, sack: true, scale: true, timestamps: false }
-    }
-}
-
 impl Opening {
+    /// A passive open over IPv4, with SACK and window scale.
+    pub(super) const PLAIN: Opening =
+        Opening { active: false, ipv6: false, sack: true, scale: true, timestamps: false };
+
     pub(super) fn generate(dice: &mut Dice) -> Opening {
         Opening {
             active: dice.roll(4) == 0,
