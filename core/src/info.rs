@@ -6,6 +6,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use crate::socket::SocketId;
 use crate::state::State;
 use crate::time::Duration;
+use crate::trace::TimerKind;
 
 pub use crate::state::CaState;
 
@@ -32,15 +33,25 @@ pub enum Value {
 }
 
 /// A type of a field of [`Info`].
-trait Field: Into<Value> {
+trait Field: Into<Value> + Sized {
     /// The value without a connection.
     const NONE: Self;
+
+    /// Returns the field of a value of its kind.
+    fn of(value: Value) -> Option<Self>;
 }
 
 macro_rules! kinds_of_fields {
-    ($($ty:ty = $none:expr, $value:ident => $kind:expr;)+) => { $(
+    ($($ty:ty = $none:expr, $value:ident => $kind:expr, $back:pat => $field:expr;)+) => { $(
         impl Field for $ty {
             const NONE: $ty = $none;
+
+            fn of(value: Value) -> Option<$ty> {
+                match value {
+                    $back => $field,
+                    _ => None,
+                }
+            }
         }
 
         impl From<$ty> for Value {
@@ -52,16 +63,17 @@ macro_rules! kinds_of_fields {
 }
 
 kinds_of_fields! {
-    u16 = 0, n => Value::Number(n.into());
-    u32 = 0, n => Value::Number(n.into());
-    u64 = 0, n => Value::Number(n);
-    bool = false, on => Value::Switch(on);
-    Duration = Duration::ZERO, time => Value::Time(time);
-    Option<u8> = None, shift => Value::Shift(shift);
-    Option<Duration> = None, left => Value::Timer(left);
-    State = State::Closed, state => Value::State(state);
-    CaState = CaState::Open, state => Value::CaState(state);
-    SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0), end => Value::Address(end);
+    u16 = 0, n => Value::Number(n.into()), Value::Number(n) => n.try_into().ok();
+    u32 = 0, n => Value::Number(n.into()), Value::Number(n) => n.try_into().ok();
+    u64 = 0, n => Value::Number(n), Value::Number(n) => Some(n);
+    bool = false, on => Value::Switch(on), Value::Switch(on) => Some(on);
+    Duration = Duration::ZERO, time => Value::Time(time), Value::Time(time) => Some(time);
+    Option<u8> = None, shift => Value::Shift(shift), Value::Shift(shift) => Some(shift);
+    Option<Duration> = None, left => Value::Timer(left), Value::Timer(left) => Some(left);
+    State = State::Closed, state => Value::State(state), Value::State(state) => Some(state);
+    CaState = CaState::Open, state => Value::CaState(state), Value::CaState(state) => Some(state);
+    SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0), end => Value::Address(end),
+        Value::Address(end) => Some(end);
 }
 
 macro_rules! info {
@@ -73,6 +85,9 @@ macro_rules! info {
         ///
         /// let none = Info::default();
         /// assert!(none.iter().any(|field| field == ("snd_cwnd", Value::Number(0))));
+        /// let mut some = none.clone();
+        /// assert!(some.set("snd_cwnd", Value::Number(14_600)) && !some.set("snd_mss", Value::Number(1 << 16)));
+        /// assert_eq!((some.snd_cwnd, some.snd_mss), (14_600, 0));
         /// ```
         #[derive(Clone, Debug, PartialEq)]
         #[non_exhaustive]
@@ -82,6 +97,14 @@ macro_rules! info {
             /// Iterates over all fields, each with its name.
             pub fn iter(&self) -> impl Iterator<Item = (&'static str, Value)> + use<> {
                 [$( (stringify!($field), Value::from(self.$field)), )+].into_iter()
+            }
+
+            /// Sets the field of this name. Returns whether there is one, and the value is of its kind and fits.
+            pub fn set(&mut self, name: &str, value: Value) -> bool {
+                $( if name == stringify!($field) {
+                    return Field::of(value).map(|value| self.$field = value).is_some();
+                } )+
+                false
             }
         }
 
@@ -207,6 +230,24 @@ info! {
     keepalive_timer: Option<Duration>,
 }
 
+/// A timer of a socket, as `ss -o` shows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SocketTimer {
+    /// The kind. A loss probe counts as a retransmission.
+    pub kind: TimerKind,
+    /// Time until it fires.
+    pub left: Duration,
+    /// Retransmissions or probes without an answer.
+    pub retries: u32,
+}
+
+impl SocketTimer {
+    pub(crate) fn new(kind: TimerKind, left: Duration, retries: impl Into<u32>) -> SocketTimer {
+        SocketTimer { kind, left, retries: retries.into() }
+    }
+}
+
 /// One line of the socket listing, as in `ss`.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
@@ -229,18 +270,20 @@ pub struct SocketEntry {
     pub listener: Option<SocketAddr>,
     /// Half-open connections of a listener.
     pub half_open: u32,
+    /// The timer that fires next.
+    pub timer: Option<SocketTimer>,
 }
 
 /// A place in the listing of sockets: [`Stack::sockets_from`](crate::Stack::sockets_from). The default is the beginning.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SocketCursor {
     pub(crate) table: u8,
-    pub(crate) row: usize,
+    pub(crate) row: u32,
 }
 
 impl SocketCursor {
     /// Number of tables that the listing goes through.
-    pub(crate) const TABLES: u8 = 7;
+    pub(crate) const TABLES: u8 = 8;
 }
 
 /// A likely problem with the connections of a stack: their peers have closed, and the application has not (CLOSE-WAIT).

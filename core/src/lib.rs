@@ -71,6 +71,7 @@ pub mod counters;
 pub mod error;
 mod flow;
 mod forward;
+pub mod histograms;
 pub mod info;
 mod ip;
 mod keys;

@@ -222,13 +222,22 @@ impl<T> Table<T> {
 
     /// Iterates over all rows and their indexes.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (u32, &T)> {
-        let numbered = self.pages.iter().zip((0..).step_by(Table::<T>::PAGE));
-        numbered.flat_map(|(page, first)| page.rows.iter().zip(first..)).filter_map(
-            |(row, index)| match row {
-                Row::Occupied(row) => Some((index, row)),
-                Row::Vacant(_) => None,
-            },
-        )
+        self.iter_from(0)
+    }
+
+    /// Iterates over the rows from an index on, and their indexes.
+    pub(crate) fn iter_from(&self, from: u32) -> impl Iterator<Item = (u32, &T)> {
+        let (number, row) = Table::<T>::place(from);
+        let pages = self.pages.get(number..).unwrap_or_default();
+        let numbered = pages.iter().zip((from - row as u32..).step_by(Table::<T>::PAGE));
+        let rows = numbered.flat_map(move |(page, first)| {
+            let before = from.saturating_sub(first) as usize;
+            page.rows.iter().zip(first..).skip(before)
+        });
+        rows.filter_map(|(row, index)| match row {
+            Row::Occupied(row) => Some((index, row)),
+            Row::Vacant(_) => None,
+        })
     }
 
     #[inline]
@@ -314,6 +323,9 @@ mod tests {
                 }
                 prop_assert_eq!(table.len(), oracle.len());
                 prop_assert!(table.iter().map(|(index, row)| (index, row.0)).eq(oracle.clone()));
+                let from = u32::from(number) % (table.bound() + 2);
+                let rest = table.iter_from(from).map(|(index, row)| (index, row.0));
+                prop_assert!(rest.eq(oracle.range(from..).map(|(index, number)| (*index, *number))));
             }
         }
     }

@@ -34,6 +34,19 @@ pub enum TimerKind {
     TimeWait,
 }
 
+impl TimerKind {
+    /// Returns the name that `ss -o` has for it. Linux does not show a delayed ACK, so that name is our own.
+    pub const fn ss_name(self) -> &'static str {
+        match self {
+            TimerKind::Retransmit | TimerKind::Reordering | TimerKind::LossProbe => "on",
+            TimerKind::Persist => "persist",
+            TimerKind::DelayedAck => "delack",
+            TimerKind::Keepalive | TimerKind::Orphan => "keepalive",
+            TimerKind::FinWait2 | TimerKind::TimeWait => "timewait",
+        }
+    }
+}
+
 /// Why a retransmission began.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]

@@ -136,8 +136,7 @@ impl Wheel {
         }
     }
 
-    /// Returns when a timer fires.
-    #[cfg(feature = "model")]
+    /// Returns when a timer fires. The owner of one that waits in a line gets a time that has passed.
     pub(crate) fn tick(&self, timer: TimerId) -> Option<Tick> {
         self.nodes.get(timer.index()).map(|node| node.tick)
     }

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use super::Stack;
 use crate::flow::FlowRef;
+use crate::info::Info;
 use crate::time::Instant;
 use crate::tuple::FourTuple;
 
@@ -18,5 +19,16 @@ impl Stack {
             self.end_flow(flow);
         }
         flow.is_some()
+    }
+
+    /// Returns the details of the connection between two endpoints, as [`info`](Stack::info) does. No application needs
+    /// to hold it.
+    pub fn info_between(&mut self, now: Instant, local: SocketAddr, remote: SocketAddr) -> Option<Info> {
+        match self.find(&FourTuple::new(local, remote)) {
+            Some(FlowRef::Connection(index)) => {
+                Some(self.connections[index].info(now.max(self.now), &self.config))
+            }
+            _ => None,
+        }
     }
 }

@@ -20,7 +20,7 @@ use crate::tcp::fast_open::{FastOpen, PendingRequests};
 use crate::tcp::listen::Listener;
 use crate::tcp::syn_sent::Opening;
 use crate::tcp::tcb::Connection;
-use crate::time::{Instant, Since};
+use crate::time::{Duration, Instant, Since};
 use crate::tuple::FourTuple;
 use crate::wheel::TimerId;
 
@@ -312,9 +312,11 @@ impl Stack {
         let SocketKind::Listener(index) = self.socket(listener)?.kind else {
             return Err(Error::InvalidArgument);
         };
-        let Some(id) = self.listeners[index].accept_queue.pop_front() else {
+        let Some((id, since)) = self.listeners[index].accept_queue.pop_front() else {
             return Err(Error::WouldBlock);
         };
+        let waited = self.tick().elapsed(since);
+        self.histograms.accept_wait.note(Duration::from_millis(waited.into()));
         self.call_waiting(index);
         let socket = &mut self.sockets[id];
         socket.place = Place::Held;

@@ -194,7 +194,7 @@ impl Stack {
         const MOST: [usize; 3] = [16, 32, 4096];
         let Some((index, mut from)) = self.closing.pop() else { return };
         for _ in 0..MOST[0] {
-            let Some(child) = self.listeners[index].accept_queue.pop_front() else { break };
+            let Some((child, _)) = self.listeners[index].accept_queue.pop_front() else { break };
             self.give_back(child, |connection, _| connection.abort());
         }
         let (mut forgotten, mut looked_at) = (0, 0);

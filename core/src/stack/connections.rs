@@ -39,6 +39,11 @@ impl Connections {
         self.rows.iter()
     }
 
+    /// Iterates over the connections from an index on, and their indexes.
+    pub(super) fn iter_from(&self, from: u32) -> impl Iterator<Item = (u32, &Connection)> {
+        self.rows.iter_from(from)
+    }
+
     /// Adds a connection, which is constructed in place.
     #[inline]
     pub(super) fn insert_with(&mut self, make: impl FnOnce() -> Connection) -> u32 {

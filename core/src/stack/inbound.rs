@@ -468,7 +468,11 @@ impl Stack {
 
     /// The opening becomes a connection.
     fn synchronize(&mut self, index: u32, segment: &Segment<'_>) {
-        let lesson = self.openings[index].lesson(segment);
+        let opening = &self.openings[index];
+        let lesson = opening.lesson(segment);
+        if let Some(first) = opening.first_sent.filter(|_| segment.flags().ack()) {
+            self.histograms.handshake.note(self.now - first);
+        }
         let (agreed, handover) = self.take_opening(index).synchronize(segment, &env_of!(self));
         let socket = handover.socket;
         let index = self.add_connection(agreed, Some(FlowRef::Opening(index)));

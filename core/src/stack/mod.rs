@@ -26,6 +26,7 @@ use crate::buffer::Pool;
 use crate::config::Config;
 use crate::counters::Counters;
 use crate::flow::FlowTable;
+use crate::histograms::Histograms;
 use crate::ip::addresses::Addresses;
 use crate::ip::fragments::Fragments;
 use crate::ip::limit::{RateLimiter, Shares};
@@ -133,6 +134,7 @@ pub struct Stack {
     config: Config,
     interface: Interface,
     counters: Counters,
+    histograms: Histograms,
     trace: Trace,
     keys: Keys,
     pool: Pool,
@@ -251,6 +253,7 @@ impl Stack {
             frame_len: interface.frame_len(),
             share: None,
             counters: Counters::default(),
+            histograms: Histograms::default(),
             trace: Trace::default(),
             pool: Pool::default(),
             flights: Default::default(),

@@ -157,7 +157,7 @@ impl Stack {
             } = listener;
             (self.side_of(*socket), local, backlog, options, fast_open, closing).hash(state);
             (accept_queue.len(), waiting.len(), fast_open_pending, cookies_sent_at).hash(state);
-            accept_queue.iter().for_each(|id| self.ends_of(*id).hash(state));
+            accept_queue.iter().for_each(|(id, _)| self.ends_of(*id).hash(state));
             for (row, iss) in waiting.iter() {
                 let entry = self.half_open.get(*row).filter(|entry| entry.iss == *iss);
                 entry.map(|entry| entry.tuple).hash(state);

@@ -17,7 +17,7 @@ use crate::tcp::listen::{HalfOpen, HalfOpenOutcome, Listener, Offer, SynAck, wit
 use crate::tcp::room::room_in;
 use crate::tcp::segment::{Reply, Segment};
 use crate::tcp::tcb::{Agreed, Origin};
-use crate::time::Tick;
+use crate::time::{Duration, Instant, Tick};
 use crate::tuple::FourTuple;
 use crate::wheel::Due;
 use crate::wire::tcp::Cookie;
@@ -501,6 +501,17 @@ impl Stack {
         entry.timer = self.wheel.rearm(entry.timer, deadline, target);
     }
 
+    /// The time until the timer of a half-open entry fires; zero while its SYN-ACK waits for its turn.
+    pub(super) fn half_open_left(&self, index: u32, now: Instant) -> Duration {
+        let due = self.wheel.tick(self.half_open[index].timer);
+        due.map_or(Duration::ZERO, |due| Duration::from_millis(due.since(Tick::at(now)).into()))
+    }
+
+    /// The time since the SYN of a half-open entry.
+    pub(super) fn half_open_age(&self, index: u32, now: Instant) -> Duration {
+        self.half_open[index].age(self.half_open_left(index, now), &self.config)
+    }
+
     /// The limit of SYN-ACK retransmissions for an entry. It is lower when its listener's part of the table is more
     /// than half full (4987-3).
     pub(super) fn synack_retries(&mut self, index: u32) -> u8 {
@@ -528,6 +539,8 @@ impl Stack {
             self.time_waits.remove(old);
             self.counters.tw_recycled += 1;
         }
+        let age = self.half_open_age(index, self.now);
+        self.histograms.handshake.note(age);
         let entry = self.take_half_open(index);
         let options = &self.listeners[listener].options;
         let adv_mss = self.advertised_mss(&entry.tuple, options.max_segment);
@@ -548,7 +561,8 @@ impl Stack {
         let id = self.sockets.queue(SocketKind::Connection(index), mapped);
         let connection = &mut self.connections[index];
         (connection.listener, connection.socket) = (Some(parent), Some(id));
-        self.listeners[listener].accept_queue.push_back(id);
+        let since = self.tick();
+        self.listeners[listener].accept_queue.push_back((id, since));
         self.notify(parent, Event::READABLE);
         index
     }

@@ -93,6 +93,7 @@ impl Stack {
         self.end_turn(index);
         self.let_go(index);
         self.delist(index);
+        self.note_round_trip(index);
         let connection = &self.connections[index];
         let tcb = &connection.tcb;
         self.wheel.remove(connection.armed.node);
@@ -105,6 +106,14 @@ impl Stack {
         }
         if tcb.origin == Origin::FastOpen {
             self.fast_open_over(index);
+        }
+    }
+
+    /// Takes the round trip of a connection that ends.
+    fn note_round_trip(&mut self, index: u32) {
+        let rtt = &self.connections[index].tcb.rtt;
+        if rtt.srtt_micros() > 0 {
+            self.histograms.rtt.note(rtt.srtt());
         }
     }
 
@@ -141,6 +150,8 @@ impl Stack {
         self.end_turn(index);
         self.let_go(index);
         self.delist(index);
+        // The compact entry has no room for it.
+        self.note_round_trip(index);
         let connection = &self.connections[index];
         let dormant = Dormant::of(connection);
         let tuple = dormant.tuple;

@@ -9,12 +9,14 @@ use super::{Interface, Stack};
 use crate::config::Config;
 use crate::counters::{Counters, DropReason};
 use crate::error::Error;
-use crate::info::{Diagnosis, Info, SocketCursor, SocketEntry, Usage};
+use crate::histograms::Histograms;
+use crate::info::{Diagnosis, Info, SocketCursor, SocketEntry, SocketTimer, Usage};
 use crate::socket::{Event, SocketId, SocketOptions};
 use crate::state::State;
+use crate::tcp::listen::Listener;
 use crate::tcp::time_wait;
-use crate::time::{Duration, Instant, Since};
-use crate::trace::{TraceEvent, TraceKind};
+use crate::time::{Duration, Instant, Tick};
+use crate::trace::{TimerKind, TraceEvent, TraceKind};
 use crate::tuple::FourTuple;
 
 impl Stack {
@@ -45,6 +47,17 @@ impl Stack {
     /// Returns the counters.
     pub fn counters(&self) -> &Counters {
         &self.counters
+    }
+
+    /// Returns the histograms.
+    pub fn histograms(&self) -> &Histograms {
+        &self.histograms
+    }
+
+    /// Tells the stack the time, as an input does, and runs no timer. The calls that take no time happen at the latest
+    /// time that was passed in.
+    pub fn tell_time(&mut self, now: Instant) {
+        self.set_now(now);
     }
 
     /// Counts packets that a driver dropped because of `netdev_max_backlog`.
@@ -163,77 +176,79 @@ impl Stack {
         let end = into.len().saturating_add(most);
         let mut cursor = from;
         while cursor.table < SocketCursor::TABLES {
-            let before = into.len();
-            self.list(now, cursor, end - before, into);
+            let last = self.list(now, cursor, end - into.len(), into);
             if into.len() == end {
-                cursor.row += end - before;
-                return Some(cursor);
+                let row = last.map_or(cursor.row, |last| last + 1);
+                return Some(SocketCursor { row, ..cursor });
             }
             cursor = SocketCursor { table: cursor.table + 1, row: 0 };
         }
         None
     }
 
-    /// Lists rows of one table.
-    fn list(&self, now: Instant, from: SocketCursor, most: usize, into: &mut Vec<SocketEntry>) {
-        let age = |since: Since| since.age(now.max(self.now));
-        let skip = from.row;
+    /// Lists rows of one table. Returns the last of them.
+    fn list(
+        &self,
+        now: Instant,
+        from: SocketCursor,
+        most: usize,
+        into: &mut Vec<SocketEntry>,
+    ) -> Option<u32> {
+        let (row, now) = (from.row, now.max(self.now));
         match from.table {
             0 => {
-                let open = self.listeners.iter().filter(|(_, listener)| !listener.closing);
-                into.extend(open.skip(skip).take(most).map(|(_, listener)| SocketEntry {
-                    recv_q: listener.accept_queue.len() as u64,
-                    send_q: listener.backlog as u64,
-                    socket: Some(listener.socket),
-                    half_open: listener.half_open as u32,
-                    ..entry(State::Listen, listener.local, unspecified(listener.local), age(listener.since))
-                }));
+                let open = self.listeners.iter_from(row).filter(|(_, listener)| !listener.closing);
+                take(open, most, into, |_, listener| listed_listener(listener, now))
             }
-            1 => into.extend(self.half_open.iter().skip(skip).take(most).map(|(_, half_open)| {
-                let (local, remote) = (half_open.tuple.local(), half_open.tuple.remote());
+            1 => take(self.half_open.iter_from(row), most, into, |index, half_open| {
+                let listener = self.listeners.get(half_open.listener).map(|listener| listener.local);
+                let left = self.half_open_left(index, now);
+                let timer = SocketTimer::new(TimerKind::Retransmit, left, half_open.retries);
+                let age = half_open.age(left, &self.config);
                 SocketEntry {
-                    listener: self.listeners.get(half_open.listener).map(|l| l.local),
-                    ..entry(State::SynReceived, local, remote, Duration::ZERO)
+                    listener,
+                    timer: Some(timer),
+                    ..entry(State::SynReceived, &half_open.tuple, age)
                 }
-            })),
-            2 => into.extend(self.forwards.requests.iter().skip(skip).take(most).map(|(_, request)| {
-                let (local, remote) = (request.tuple.local(), request.tuple.remote());
-                SocketEntry {
-                    socket: Some(request.socket),
-                    ..entry(State::SynReceived, local, remote, Duration::ZERO)
-                }
-            })),
-            3 => into.extend(self.openings.iter().skip(skip).take(most).map(|(_, opening)| {
-                let (local, remote) = (opening.tuple.local(), opening.tuple.remote());
-                SocketEntry {
-                    send_q: opening.send_queue.len() as u64,
-                    socket: Some(opening.socket),
-                    ..entry(State::SynSent, local, remote, age(opening.state_since))
-                }
-            })),
-            4 => into.extend(self.connections.iter().skip(skip).take(most).map(|(_, connection)| {
+            }),
+            2 => take(self.forwards.requests.iter_from(row), most, into, |_, request| SocketEntry {
+                socket: Some(request.socket),
+                ..entry(State::SynReceived, &request.tuple, Duration::ZERO)
+            }),
+            3 => take(self.openings.iter_from(row), most, into, |_, opening| SocketEntry {
+                send_q: opening.send_queue.len() as u64,
+                socket: Some(opening.socket),
+                timer: self.wheel.tick(opening.timer).map(|due| {
+                    let left = Duration::from_millis(due.since(Tick::at(now)).into());
+                    SocketTimer::new(TimerKind::Retransmit, left, opening.retries)
+                }),
+                ..entry(State::SynSent, &opening.tuple, opening.state_since.age(now))
+            }),
+            4 => take(self.connections.iter_from(row), most, into, |_, connection| {
                 let tcb = &connection.tcb;
                 SocketEntry {
                     recv_q: connection.receive_queue.len() as u64,
                     send_q: connection.send_queue.len() as u64,
                     socket: connection.socket,
                     listener: self.listener_address(connection.listener),
-                    ..entry(tcb.state, tcb.tuple.local(), tcb.tuple.remote(), age(tcb.state_since))
+                    timer: connection.next_timer(now),
+                    ..entry(tcb.state, &tcb.tuple, tcb.state_since.age(now))
                 }
-            })),
-            5 => into.extend(self.dormant.iter().skip(skip).take(most).map(|(_, dormant)| {
-                let (local, remote) = (dormant.tuple.local(), dormant.tuple.remote());
+            }),
+            5 => take(self.dormant.iter_from(row), most, into, |_, dormant| {
+                let left = dormant.fin_wait_2.map(|end| end.left(now));
                 SocketEntry {
                     listener: self.listener_address(dormant.listener),
-                    ..entry(State::FinWait2, local, remote, age(dormant.state_since))
+                    timer: left.map(|left| SocketTimer::new(TimerKind::FinWait2, left, 0u8)),
+                    ..entry(State::FinWait2, &dormant.tuple, dormant.state_since.age(now))
                 }
-            })),
-            _ => into.extend(self.time_waits.iter().skip(skip).take(most).map(|time_wait| {
-                let length = time_wait::length(&self.config);
-                let tuple = &time_wait.tuple;
-                let age = length.saturating_sub(time_wait.remaining(now.max(self.now)));
-                entry(State::TimeWait, tuple.local(), tuple.remote(), age)
-            })),
+            }),
+            table => take(self.time_waits.rows_from(table == 7, row), most, into, |_, time_wait| {
+                let left = time_wait.remaining(now);
+                let age = time_wait::length(&self.config).saturating_sub(left);
+                let timer = SocketTimer::new(TimerKind::TimeWait, left, 0u8);
+                SocketEntry { timer: Some(timer), ..entry(State::TimeWait, &time_wait.tuple, age) }
+            }),
         }
     }
 
@@ -368,17 +383,44 @@ impl Socket {
     }
 }
 
-fn entry(state: State, local: SocketAddr, remote: SocketAddr, state_age: Duration) -> SocketEntry {
+/// Lists some rows. Returns the number of the last of them.
+fn take<T>(
+    rows: impl Iterator<Item = (u32, T)>,
+    most: usize,
+    into: &mut Vec<SocketEntry>,
+    entry: impl Fn(u32, T) -> SocketEntry,
+) -> Option<u32> {
+    let mut last = None;
+    into.extend(rows.take(most).map(|(index, row)| {
+        last = Some(index);
+        entry(index, row)
+    }));
+    last
+}
+
+fn listed_listener(listener: &Listener, now: Instant) -> SocketEntry {
+    let tuple = FourTuple::new(listener.local, unspecified(listener.local));
+    SocketEntry {
+        recv_q: listener.accept_queue.len() as u64,
+        send_q: listener.backlog as u64,
+        socket: Some(listener.socket),
+        half_open: listener.half_open as u32,
+        ..entry(State::Listen, &tuple, listener.since.age(now))
+    }
+}
+
+fn entry(state: State, tuple: &FourTuple, state_age: Duration) -> SocketEntry {
     SocketEntry {
         state,
         recv_q: 0,
         send_q: 0,
-        local,
-        remote,
+        local: tuple.local(),
+        remote: tuple.remote(),
         state_age,
         socket: None,
         listener: None,
         half_open: 0,
+        timer: None,
     }
 }
 

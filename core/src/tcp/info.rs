@@ -2,9 +2,10 @@
 
 use super::tcb::{Connection, Origin};
 use crate::config::Config;
-use crate::info::Info;
+use crate::info::{Info, SocketTimer};
 use crate::state::{CaState, State};
 use crate::time::{Deadline, Duration, Instant, Tick};
+use crate::trace::TimerKind;
 
 impl Connection {
     /// Bytes that were retransmitted and are in the network, and those that were taken for lost and are not acknowledged.
@@ -36,6 +37,24 @@ impl Connection {
         let guess = tcb.rcv.adv_mss.min(tcb.snd.mss).clamp(*GUESS.start(), *GUESS.end());
         let least = if !config.follows_linux() { 0 } else { guess };
         tcb.rcv.mss.max(least)
+    }
+
+    /// The timer that fires next.
+    pub(crate) fn next_timer(&self, now: Instant) -> Option<SocketTimer> {
+        let timers = &self.tcb.timers;
+        let (retries, probes) = (timers.retransmits.into(), timers.unanswered_probes.into());
+        let orphan = self.is_orphan() && self.tcb.state == State::FinWait2;
+        let last = if orphan { TimerKind::FinWait2 } else { TimerKind::Keepalive };
+        let all = [
+            (timers.retransmit, TimerKind::Retransmit, retries),
+            (timers.persist, TimerKind::Persist, probes),
+            (timers.delayed_ack, TimerKind::DelayedAck, 0),
+            (timers.keepalive_or_fin_wait_2, last, probes),
+        ];
+        let timer = |(deadline, kind, retries): (Option<Deadline>, TimerKind, u32)| {
+            Some(SocketTimer::new(kind, deadline?.left(now), retries))
+        };
+        all.into_iter().filter_map(timer).min_by_key(|timer| timer.left)
     }
 
     /// Returns the fields of `tcp_info`.

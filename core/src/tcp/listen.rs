@@ -31,8 +31,8 @@ pub(crate) struct Listener {
     pub(crate) fast_open: u32,
     /// The application has closed it; what it leaves behind goes in steps.
     pub(crate) closing: bool,
-    /// Established connections that the application has not accepted, oldest first.
-    pub(crate) accept_queue: Queue<SocketId>,
+    /// Established connections that the application has not accepted, oldest first, with the times since when they wait.
+    pub(crate) accept_queue: Queue<(SocketId, Tick)>,
     /// Half-open entries whose third segment found the accept queue full, oldest first: row and ISS. A place may
     /// outlive its entry.
     pub(crate) waiting: Queue<(u32, SeqNum)>,
@@ -454,6 +454,14 @@ impl HalfOpen {
             None => gap,
         };
         wait.max(Duration::from_millis(1))
+    }
+
+    /// The time since the SYN, `left` before the timer fires. Only the timer starts a wait, so the waits give the age.
+    pub(crate) fn age(&self, left: Duration, config: &Config) -> Duration {
+        let before = (0..self.retries).map(|n| synack_gap(n, config)).sum::<Duration>();
+        // The SYN-ACK waits for its turn, and the timer does not run.
+        let this = if left.is_zero() { left } else { synack_gap(self.retries, config) };
+        (before + this).saturating_sub(left)
     }
 
     /// Whether the wait that is over now was the last one.

@@ -390,9 +390,18 @@ impl TimeWaits {
     }
 
     /// All entries, in no order.
+    #[cfg(any(test, feature = "model"))]
     pub(crate) fn iter(&self) -> impl Iterator<Item = TimeWait> {
-        let v4 = self.v4.iter().map(|(row, _)| self.get(row << 1));
-        v4.chain(self.v6.iter().map(|(row, _)| self.get(row << 1 | 1)))
+        let all = self.rows_from(false, 0).chain(self.rows_from(true, 0));
+        all.map(|(_, entry)| entry)
+    }
+
+    /// The entries of one IP version, from a row on, with their rows.
+    pub(crate) fn rows_from(&self, v6: bool, from: u32) -> impl Iterator<Item = (u32, TimeWait)> {
+        // One of both has no rows to give.
+        let [v4, v6] = [!v6, v6].map(|wanted| if wanted { from } else { u32::MAX });
+        let v4 = self.v4.iter_from(v4).map(|(row, _)| (row, self.get(row << 1)));
+        v4.chain(self.v6.iter_from(v6).map(|(row, _)| (row, self.get(row << 1 | 1))))
     }
 
     /// SEGMENT ARRIVES for the entry of this index.

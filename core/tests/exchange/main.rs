@@ -3,7 +3,7 @@
 //! A module per state of RFC 9293 §3.10.7, and for what crosses them: `synchronized` and `resets` (rows that six states
 //! share),
 //! `calls`, `carrying`, `when_to_send`, `loss`, `rate_reduction`, `recovery`, `tail_loss`, `stalls`, `hostile`, `out_of_order`, `reduction`, `round_trips`, `windows`, `timestamps` and
-//! `urgent` (data), `slices`, `delivery_rate`, `living` (timers, limits, keepalive), `limits` (on time), `path_mtu`, `ip`. A test's name says the
+//! `urgent` (data), `slices`, `delivery_rate`, `living` (timers, limits, keepalive), `limits` (on time), `listing`, `path_mtu`, `ip`. A test's name says the
 //! behaviour and ends with a row of the decision tables (`SA-EST-03`: `sa_est_03`); where it stands for more, its
 //! comment lists them.
 
@@ -27,6 +27,7 @@ mod ip;
 mod limits;
 mod link;
 mod listen;
+mod listing;
 mod living;
 mod loopback;
 mod loss;
