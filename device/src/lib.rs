@@ -29,6 +29,8 @@ mod offload;
 mod packet;
 #[cfg(target_os = "linux")]
 mod segments;
+#[cfg(unix)]
+mod socket_path;
 #[cfg(target_os = "linux")]
 mod tun;
 
@@ -36,6 +38,8 @@ mod tun;
 pub use frames::{LONGEST_FRAME, UnixDatagramFrames, UnixStreamFrames};
 #[cfg(target_os = "linux")]
 pub use packet::PacketSocket;
+#[cfg(unix)]
+pub use socket_path::free_socket_path;
 #[cfg(target_os = "linux")]
 pub use tun::{Tun, TunError, TunOptions};
 
