@@ -126,6 +126,8 @@ pub struct Packet {
 /// A UDP datagram, or a fragment of one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Datagram {
+    /// It is in a packet of IPv4, and not of IPv6.
+    pub is_ipv4: bool,
     /// The ports of source and destination. Only the first fragment has them.
     pub ports: Option<(u16, u16)>,
     /// Bytes of payload, as its header says; without a header those of the fragment.

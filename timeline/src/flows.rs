@@ -104,6 +104,19 @@ impl Flows {
         (self.all.len() - 1, 0)
     }
 
+    /// Makes numbers relative to the first that are seen, where there was no SYN.
+    pub fn begin(&mut self, (flow, way): (usize, usize), header: &Header) {
+        let ways = &mut self.all[flow].ways;
+        let own = &mut ways[way];
+        if own.iss.is_none() && !header.flags.syn() {
+            (own.iss, own.nxt) = (Some(header.seq - 1), header.seq);
+        }
+        let back = &mut ways[1 - way];
+        if back.iss.is_none() && header.flags.ack() {
+            (back.iss, back.nxt) = (Some(header.ack - 1), header.ack);
+        }
+    }
+
     /// A segment leaves its stack.
     pub fn sent(&mut self, (flow, way): (usize, usize), header: &Header, len: usize) -> Seen {
         let flow = &mut self.all[flow];

@@ -8,6 +8,7 @@ use steadfast_core::counters::ReplyReason;
 use steadfast_core::info::Info;
 use steadfast_core::time::Duration;
 use steadfast_core::trace::{State, TraceKind};
+use steadfast_core::wire::tcp::Header;
 
 use crate::Map;
 use crate::event::{Captured, Ends, Event, Fate, Host, Packet, Segment};
@@ -117,20 +118,55 @@ impl Timeline {
             forged: false,
             fates: Vec::new(),
         };
-        if let (Kind::Tcp { header, payload }, Some((source, destination))) = (&view.kind, view.ends()) {
-            let history = self.known.get(&(from, source, destination)).map(|i| &self.histories[from][*i]);
-            let state = history.map_or(State::Closed, |history| history.state_at(at));
-            let mut segment = Segment::new(header, payload.len(), state);
-            let found = self.flows.find_or_open(source, destination);
-            self.flows.sent(found, header, payload.len()).number(&mut segment);
-            packet.flow = Some(found.0);
-            packet.tcp = Some((segment, *header));
+        if let (Kind::Tcp { header, payload }, Some(ends)) = (&view.kind, view.ends()) {
+            self.number(&mut packet, from, ends, header, payload.len());
         }
         let event = self.packet(packet);
         let captured =
             || Captured { at, host: from, outbound: true, bytes: bytes.clone(), event, note: String::new() };
         self.capture(captured);
         event
+    }
+
+    /// Adds a segment that one host sends to another, given its header and the length of its payload. Where the SYN of a
+    /// connection is missing, its numbers are relative to the first that are seen.
+    pub fn segment(
+        &mut self,
+        at: Instant,
+        (from, to): (usize, usize),
+        ends: Ends,
+        header: &Header,
+        len: usize,
+    ) -> Option<usize> {
+        let found = self.flows.find_or_open(ends.0, ends.1);
+        self.flows.begin(found, header);
+        let mut packet = Packet {
+            at,
+            number: None,
+            from: Some(from),
+            to: Some(to),
+            flow: None,
+            tcp: None,
+            udp: None,
+            icmp: false,
+            text: String::new(),
+            size: 0,
+            forged: false,
+            fates: Vec::new(),
+        };
+        self.number(&mut packet, from, ends, header, len);
+        self.packet(packet)
+    }
+
+    /// Gives a packet its segment, with the numbers of its flow.
+    fn number(&mut self, packet: &mut Packet, from: usize, ends: Ends, header: &Header, len: usize) {
+        let history = self.known.get(&(from, ends.0, ends.1)).map(|i| &self.histories[from][*i]);
+        let state = history.map_or(State::Closed, |history| history.state_at(packet.at));
+        let mut segment = Segment::new(header, len, state);
+        let found = self.flows.find_or_open(ends.0, ends.1);
+        self.flows.sent(found, header, len).number(&mut segment);
+        packet.flow = Some(found.0);
+        packet.tcp = Some((segment, *header));
     }
 
     /// Adds the arrival of a packet, given its bytes.

@@ -181,7 +181,15 @@ impl Chapter {
         number: usize,
     ) -> Chapter {
         let hosts = ends.map(|end| timeline.host_with(end.ip()));
-        let mut rows = Rows { timeline, flow, ends, hosts, rows: Vec::new(), told: Default::default() };
+        let mut rows = Rows {
+            timeline,
+            flow,
+            ends,
+            hosts,
+            rows: Vec::new(),
+            datagrams: [0; 2],
+            told: Default::default(),
+        };
         let mut packets = 0;
         for event in events {
             packets += u64::from(matches!(event, Event::Packet(_)));
@@ -223,8 +231,13 @@ impl Chapter {
 /// The ends of a datagram that one host sends to another.
 fn datagram_ends(timeline: &Timeline, event: &Event) -> Option<[SocketAddr; 2]> {
     let Event::Packet(packet) = event else { return None };
-    let (source, destination) = packet.udp.as_ref()?.ports?;
-    let end = |host: usize, port| Some(SocketAddr::new(*timeline.hosts.get(host)?.addresses.first()?, port));
+    let datagram = packet.udp.as_ref()?;
+    let (source, destination) = datagram.ports?;
+    let end = |host: usize, port| {
+        let addresses = &timeline.hosts.get(host)?.addresses;
+        let address = addresses.iter().find(|address| address.is_ipv4() == datagram.is_ipv4)?;
+        Some(SocketAddr::new(*address, port))
+    };
     let from = packet.from?;
     let to = (0..timeline.hosts.len()).find(|host| *host != from)?;
     Some([end(from, source)?, end(to, destination)?])
@@ -246,6 +259,8 @@ struct Rows<'a> {
     /// The hosts at both ends.
     hosts: [Option<usize>; 2],
     rows: Vec<Json>,
+    /// Bytes of the datagrams of each end.
+    datagrams: [u64; 2],
     /// The last values that each end's stack told.
     told: [Map<String, Json>; 2],
 }
@@ -331,15 +346,14 @@ impl Rows<'_> {
             None if (packet.icmp || packet.udp.is_some())
                 && (end(packet.from) >= 0 || end(packet.to) >= 0) =>
             {
-                self.rows.push(json!([
-                    "i",
-                    at,
-                    end(packet.from),
-                    number,
-                    packet.text,
-                    fates,
-                    end(packet.to)
-                ]));
+                let (from, to) = (end(packet.from), end(packet.to));
+                // The first fragment has the length of the whole datagram.
+                if let Some(datagram) = packet.udp.filter(|datagram| datagram.ports.is_some())
+                    && let Ok(from) = usize::try_from(from)
+                {
+                    self.datagrams[from] += datagram.len as u64;
+                }
+                self.rows.push(json!(["i", at, from, number, packet.text, fates, to]));
             }
             _ => {}
         }
@@ -417,7 +431,8 @@ impl Rows<'_> {
         put("start", json!(start));
         put("lasted", json!(end - start));
         put("knows", json!("stack"));
-        put("bytes", json!([sum(0, &payload), sum(1, &payload)]));
+        let bytes = if datagrams { self.datagrams } else { [sum(0, &payload), sum(1, &payload)] };
+        put("bytes", json!(bytes));
         put("again", json!(sum(0, &again) + sum(1, &again)));
         put("ended", json!(ended));
         put("findings", json!(faults(&self.rows)));

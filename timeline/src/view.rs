@@ -132,7 +132,9 @@ impl View {
 
     /// The UDP datagram in the packet of this view, or the fragment of one.
     pub fn datagram(&self, packet: &[u8]) -> Option<Datagram> {
+        let is_ipv4 = self.source.is_ipv4();
         let of = |header: &udp::Header, length: u16| Datagram {
+            is_ipv4,
             ports: Some((header.source_port, header.destination_port)),
             len: usize::from(length).saturating_sub(udp::HEADER_LEN),
         };
@@ -142,7 +144,7 @@ impl View {
                 udp::parse_quoted(&packet[data.clone()]).map(|(header, length)| of(&header, length))
             }
             Kind::Fragment(Fragment { protocol: PROTOCOL_UDP, data, .. }) => {
-                Some(Datagram { ports: None, len: data.len() })
+                Some(Datagram { is_ipv4, ports: None, len: data.len() })
             }
             _ => None,
         }
@@ -229,7 +231,7 @@ mod tests {
             let packet = build::ipv4(header, bytes);
             (text(&packet), View::new(&packet).unwrap().datagram(&packet))
         };
-        let known = |len| Some(Datagram { ports: Some((5000, 53)), len });
+        let known = |len| Some(Datagram { is_ipv4: true, ports: Some((5000, 53)), len });
         assert_eq!(of(&header, &datagram(100, 108)), ("UDP, length 100".to_owned(), known(100)));
         assert_eq!(of(&header, &datagram(100, 90)), ("UDP, length 82".to_owned(), known(82)));
         assert_eq!(of(&header, &datagram(100, 200)), ("UDP, bad length 192 > 100".to_owned(), known(192)));
@@ -239,7 +241,7 @@ mod tests {
             ("frag (0|108) UDP, length 2000".to_owned(), known(2000))
         );
         let last = ipv4::Header { fragment_offset: 1480, ..header };
-        let rest = Some(Datagram { ports: None, len: 108 });
+        let rest = Some(Datagram { is_ipv4: true, ports: None, len: 108 });
         assert_eq!(of(&last, &datagram(100, 108)), ("frag (1480|108)".to_owned(), rest));
         assert_eq!(of(&header, &[0; 7]), ("ip".to_owned(), None));
     }

@@ -7,7 +7,9 @@ use steadfast_core::Instant;
 use steadfast_core::seq::SeqNum;
 use steadfast_core::trace::State;
 use steadfast_core::wire::tcp::{Flags, Header};
+use steadfast_core::wire::{PROTOCOL_UDP, build, ipv6, udp};
 use steadfast_testkit::packets;
+use steadfast_timeline::page::{Chapter, Page};
 use steadfast_timeline::{Fate, Host, Keep, Timeline, capture, ladder};
 
 const C: usize = 0;
@@ -89,4 +91,31 @@ fn kinds(mut file: &[u8]) -> Vec<u32> {
         file = &file[word(4) as usize..];
     }
     kinds
+}
+
+#[test]
+fn a_page_of_datagrams_has_their_addresses_and_their_bytes() {
+    let addresses = [("10.0.0.1", "fd00::1"), ("10.0.0.2", "fd00::2")]
+        .map(|(v4, v6)| (v4.parse().unwrap(), v6.parse::<std::net::Ipv6Addr>().unwrap()));
+    let host = |name: &str, at: usize| Host {
+        name: name.to_owned(),
+        addresses: vec![addresses[at].0, addresses[at].1.into()],
+    };
+    let keep = Keep { events: true, ..Keep::default() };
+    let mut timeline = Timeline::new(vec![host("C", C), host("S", S)], keep);
+    let mut datagram = |from: usize, ports: (u16, u16), len: usize| {
+        let mut bytes = vec![0; udp::HEADER_LEN + len];
+        let (source_port, destination_port) = ports;
+        udp::Header { source_port, destination_port, checksum: 0 }.emit(len, &mut bytes);
+        let header = ipv6::Header::new(addresses[from].1, addresses[1 - from].1, PROTOCOL_UDP);
+        let packet = Bytes::from(build::ipv6(&header, &bytes));
+        timeline.sent(Instant::from_millis(1), from, &packet);
+    };
+    datagram(C, (5000, 53), 40);
+    datagram(S, (53, 5000), 100);
+    datagram(S, (53, 5000), 7);
+    let page = Page { chapters: Chapter::all(&timeline, 1), ..Page::default() };
+    let one = &page.json()["connections"][0];
+    assert_eq!(one["ends"], serde_json::json!(["[fd00::1]:5000", "[fd00::2]:53"]));
+    assert_eq!(one["bytes"], serde_json::json!([40, 107]));
 }

@@ -153,19 +153,6 @@ impl<'a> Drawing<'a> {
         }
     }
 
-    /// Numbers relative to the first that is seen, where there was no SYN.
-    fn begin(&mut self, found: (usize, usize), header: &Header) {
-        let flow = &mut self.timeline.flows.all[found.0];
-        let own = &mut flow.ways[found.1];
-        if own.iss.is_none() && !header.flags.syn() {
-            (own.iss, own.nxt) = (Some(header.seq - 1), header.seq);
-        }
-        let back = &mut flow.ways[1 - found.1];
-        if back.iss.is_none() && header.flags.ack() {
-            (back.iss, back.nxt) = (Some(header.ack - 1), header.ack);
-        }
-    }
-
     pub(super) fn record(&mut self, record: &Record<'_>, comments: bool) {
         let Some((view, from_client, bytes)) = belongs(self.connection, record) else { return };
         let Kind::Tcp { header, payload } = &view.kind else { return };
@@ -192,7 +179,7 @@ impl<'a> Drawing<'a> {
         let mut segment = Segment::new(header, len, self.states[way]);
         let found = self.timeline.flows.find_or_open(source, destination);
         if self.twins.is_some() {
-            self.begin(found, header);
+            self.timeline.flows.begin(found, header);
         }
         self.timeline.flows.sent(found, header, len).number(&mut segment);
         let number = record.number;
