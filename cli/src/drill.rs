@@ -12,7 +12,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use steadfast::Profile;
 use steadfast_drill::{
     Drill, DrillOptions, IpVersion, Outcome, Source, SourceError, Verdict, check_script_options,
-    is_drill_file, junit, read_scripts, run_script,
+    is_drill_file, junit, page, read_scripts, run_script,
 };
 
 use self::dialect::Dialect;
@@ -81,6 +81,9 @@ pub(crate) struct Run {
     /// Write the packets of all scripts to this file (pcapng).
     #[arg(long, value_name = "FILE")]
     pcap: Option<PathBuf>,
+    /// Write a page to this file (HTML): the ladder of each connection, and the state of the stack at any time.
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
     /// Print the ladder of each script.
     #[arg(long)]
     ladder: bool,
@@ -228,6 +231,7 @@ impl Run {
             defines: self.defined(),
             script_options: self.dialect.given(),
             capture: self.pcap.is_some(),
+            page: self.html.is_some(),
             files: &beside,
         };
         let Ok(drill) = Drill::parse_with(text, &options) else {
@@ -289,6 +293,12 @@ impl Run {
         if let Some(path) = &self.pcap {
             let all: Vec<u8> = outcomes.iter().flat_map(|(_, outcome)| outcome.pcap.clone()).collect();
             to("--pcap", path, &all)?;
+        }
+        if let Some(path) = &self.html {
+            let html = page(outcomes).html().map_err(|error| {
+                Failure::usage(format!("--html {}: {error}; name fewer scripts", path.display()))
+            })?;
+            to("--html", path, html.as_bytes())?;
         }
         Ok(())
     }

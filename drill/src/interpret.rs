@@ -96,7 +96,7 @@ impl<'a> Interpreter<'a> {
             script,
             settings,
             options,
-            world: World::new(subject, Calls::new(ends(settings, version))),
+            world: World::new(subject, Calls::new(ends(settings, version)), options.page),
             memory: Memory::default(),
             flows: Vec::new(),
             current: None,
@@ -335,6 +335,11 @@ impl<'a> Interpreter<'a> {
         } else {
             Vec::new()
         };
+        let chapters = if self.options.page {
+            super::report::chapters(&self.world.record, self.start, &addresses(self.settings, self.options))
+        } else {
+            Vec::new()
+        };
         let pass = Outcome {
             verdict: Verdict::Pass,
             ip_version,
@@ -345,6 +350,7 @@ impl<'a> Interpreter<'a> {
             notes: self.notes,
             took,
             pcap,
+            chapters,
         };
         match result {
             Ok(()) => pass,

@@ -34,13 +34,14 @@ use std::str::FromStr;
 
 use steadfast_core::Profile;
 use steadfast_core::time::Duration;
+use steadfast_timeline::page::Chapter;
 
 use self::simulated::Simulated;
 use self::subject::{Addresses, Subject};
 
 pub use family::{Source, SourceError, is_drill_file, read_scripts};
 pub use lex::{Position, SyntaxError};
-pub use report::junit;
+pub use report::{junit, page};
 
 /// The addresses and packets that a script runs with.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -102,6 +103,8 @@ pub struct DrillOptions<'a> {
     pub script_options: Vec<(String, String)>,
     /// Keep the packets for a capture file.
     pub capture: bool,
+    /// Keep the connections for a page.
+    pub page: bool,
     /// Reads a set-up script, given the path in the script.
     pub files: &'a (dyn Fn(&str) -> Option<String> + Sync),
 }
@@ -117,6 +120,7 @@ impl Default for DrillOptions<'_> {
             defines: BTreeMap::new(),
             script_options: Vec::new(),
             capture: false,
+            page: false,
             files: &|_| None,
         }
     }
@@ -171,6 +175,8 @@ pub struct Outcome {
     pub took: Duration,
     /// The packets as pcapng, if they were kept.
     pub pcap: Vec<u8>,
+    /// The connections for a page; empty unless requested.
+    pub chapters: Vec<Chapter>,
 }
 
 /// A parsed script.

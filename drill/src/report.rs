@@ -6,6 +6,7 @@ use steadfast_core::Instant;
 use steadfast_core::time::Duration;
 use steadfast_timeline::junit::{self, Case, Suite};
 use steadfast_timeline::ladder::{arrow, clipped};
+use steadfast_timeline::page::{CONNECTION_LIMIT, Chapter, Page};
 use steadfast_timeline::{Captured, Host, Keep, Timeline, capture};
 
 use super::ast::Direction;
@@ -14,6 +15,7 @@ use super::family::SourceError;
 use super::flow::Flow;
 use super::lex::SyntaxError;
 use super::parsed::ParsedPacket;
+use super::subject::Addresses;
 use super::world::{Entry, What};
 use super::{IpVersion, Outcome, Verdict};
 
@@ -54,6 +56,7 @@ impl Outcome {
             notes: Vec::new(),
             took: Duration::ZERO,
             pcap: Vec::new(),
+            chapters: Vec::new(),
         }
     }
 
@@ -99,16 +102,15 @@ pub fn junit(outcomes: &[(String, Outcome)]) -> String {
 
 /// Draws the ladder, with the script on the left and the stack on the right.
 pub(super) fn ladder(record: &[Entry], flows: &[Flow], start: Instant) -> String {
-    let rows: Vec<String> = record.iter().map(|entry| row(entry, flows, start)).collect();
+    let rows: Vec<String> = record.iter().filter_map(|entry| row(entry, flows, start)).collect();
     let mut text = format!("{:>12}  script{:width$}stack\n", "time", "", width = FIELD - 3);
     text.extend(clipped(&rows, 0, ROWS));
     text
 }
 
-fn row(entry: &Entry, flows: &[Flow], start: Instant) -> String {
-    let nanos = entry.at.saturating_since(start).as_nanos() as u64;
-    let time = Instant::from_nanos(nanos).to_string();
-    match &entry.what {
+fn row(entry: &Entry, flows: &[Flow], start: Instant) -> Option<String> {
+    let time = (Instant::ZERO + entry.at.saturating_since(start)).to_string();
+    Some(match &entry.what {
         What::Packet { inbound, bytes } => {
             let direction = if *inbound { Direction::In } else { Direction::Out };
             let text = ParsedPacket::parse(bytes).map_or("no IP packet".to_owned(), |live| {
@@ -126,8 +128,72 @@ fn row(entry: &Entry, flows: &[Flow], start: Instant) -> String {
             let ends = if flows.len() > 1 { format!("  {local} {remote}") } else { String::new() };
             format!("{time:>12}  {:FIELD$}   {from} > {to}{ends}\n", "")
         }
+        What::Info(_) => return None,
         What::Text(text) => format!("{time:>12}  {:FIELD$}   {text}\n", ""),
+    })
+}
+
+/// The connections of a script for a page, with the script as their other end.
+pub(super) fn chapters(record: &[Entry], start: Instant, addresses: &Addresses) -> Vec<Chapter> {
+    const SCRIPT: usize = 0;
+    const STACK: usize = 1;
+    let host = |name: &str, address| Host { name: name.to_owned(), addresses: vec![address] };
+    let hosts = vec![host("script", addresses.remote), host("stack", addresses.local)];
+    let mut timeline = Timeline::new(hosts, Keep { events: true, bytes: false, info: true });
+    for entry in record {
+        let at = Instant::ZERO + entry.at.saturating_since(start);
+        match &entry.what {
+            What::Packet { inbound, bytes } => {
+                let (from, to) = if *inbound { (SCRIPT, STACK) } else { (STACK, SCRIPT) };
+                let bytes = Bytes::copy_from_slice(bytes);
+                let sent = timeline.sent(at, from, &bytes);
+                timeline.arrived(at, to, &bytes, sent);
+            }
+            What::State { local, remote, from, to } => {
+                timeline.state(at, STACK, (*local, *remote), (*local, *remote), *from, *to);
+            }
+            What::Info(info) => {
+                timeline.info(at, STACK, (info.local, info.remote), (**info).clone());
+            }
+            What::Text(text) => timeline.call(at, STACK, || text.clone()),
+        }
     }
+    let mut chapters = Chapter::all(&timeline, CONNECTION_LIMIT);
+    if let Some(first) = chapters.first_mut() {
+        first.text(&timeline);
+    }
+    chapters
+}
+
+/// The page of all outcomes, each with the title of its script.
+pub fn page(outcomes: &[(String, Outcome)]) -> Page {
+    let mut chapters: Vec<Chapter> = Vec::new();
+    let mut findings = Vec::new();
+    for (title, outcome) in outcomes {
+        for chapter in &outcome.chapters {
+            let mut chapter = chapter.clone();
+            chapter.set("n", (chapters.len() + 1).into());
+            if outcomes.len() > 1 {
+                chapter.set("name", title.as_str().into());
+            }
+            chapters.push(chapter);
+        }
+        if matches!(outcome.verdict, Verdict::Fail | Verdict::Error) {
+            let line = outcome.at.map_or(String::new(), |at| format!(":{}", at.line));
+            findings.push(json!({
+                "id": outcome.verdict.name(),
+                "severity": "error",
+                "confidence": "certain",
+                "text": format!("{title}{line}: {}", outcome.reason),
+                "evidence": [],
+            }));
+        }
+    }
+    let (title, about) = match outcomes {
+        [(title, one)] => (title.clone(), format!("{}, {}", one.ip_version, one.verdict.name())),
+        many => (format!("{} scripts", many.len()), format!("{} failed", findings.len())),
+    };
+    Page { title, about, chapters, findings, ..Page::default() }
 }
 
 /// Writes the packets as one section of a capture file.

@@ -6,6 +6,7 @@ mod carry;
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
 
+use steadfast_core::info::Info;
 use steadfast_core::time::Duration;
 use steadfast_core::trace::{State, TraceKind};
 use steadfast_core::{Config, Instant, Interface, InterfaceId, PathMetrics, Profile, Route, Stack};
@@ -406,6 +407,11 @@ impl Subject for Simulated {
             all.fields.insert("snd_ssthresh", bytes(info.snd_ssthresh));
         }
         self.posix.exists(fd).then_some(all)
+    }
+
+    fn infos(&self) -> Vec<Info> {
+        let (stack, now) = (&self.posix.stack, self.posix.now);
+        stack.sockets(now).into_iter().filter_map(|entry| stack.info(now, entry.socket?).ok()).collect()
     }
 
     fn forget_peers(&mut self) {

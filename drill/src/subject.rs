@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
+use steadfast_core::info::Info;
 use steadfast_core::time::Duration;
 use steadfast_core::trace::State;
 use steadfast_core::{Instant, PathMetrics, Shutdown};
@@ -73,6 +74,11 @@ pub trait Subject {
 
     /// `TCP_INFO` of a descriptor, if it has one.
     fn tcp_info(&self, fd: i32) -> Option<TcpInfo>;
+
+    /// The numbers of its connections, if it tells them.
+    fn infos(&self) -> Vec<Info> {
+        Vec::new()
+    }
 
     /// Forgets what is remembered of peers beyond their connections.
     fn forget_peers(&mut self) {}

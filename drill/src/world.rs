@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 
 use steadfast_core::Instant;
+use steadfast_core::info::Info;
 use steadfast_core::trace::State;
 
 use super::call::Calls;
@@ -40,6 +41,8 @@ pub(crate) enum What {
         from: State,
         to: State,
     },
+    /// The numbers of a connection.
+    Info(Box<Info>),
     /// A call and its result, a command, or a note.
     Text(String),
 }
@@ -58,15 +61,17 @@ pub(crate) struct World<'a> {
     pub(crate) calls: Calls,
     pub(crate) outbox: VecDeque<Sent>,
     pub(crate) record: Vec<Entry>,
+    /// Record the numbers of connections.
+    watches: bool,
     /// The event whose call is in progress.
     pub(crate) pending: Option<usize>,
     pub(crate) ended: Option<Ended>,
 }
 
 impl<'a> World<'a> {
-    pub(crate) fn new(subject: &'a mut dyn Subject, calls: Calls) -> World<'a> {
+    pub(crate) fn new(subject: &'a mut dyn Subject, calls: Calls, watches: bool) -> World<'a> {
         let (outbox, record) = (VecDeque::new(), Vec::new());
-        World { subject, calls, outbox, record, pending: None, ended: None }
+        World { subject, calls, outbox, record, watches, pending: None, ended: None }
     }
 
     pub(crate) fn now(&self) -> Instant {
@@ -121,6 +126,11 @@ impl<'a> World<'a> {
                     }
                 }
             }
+        }
+        if self.watches {
+            let at = self.now();
+            let infos = self.subject.infos();
+            infos.into_iter().for_each(|info| self.push(Entry { at, what: What::Info(Box::new(info)) }));
         }
     }
 

@@ -21,12 +21,13 @@ fn selftest(page: &Path) -> String {
 }
 
 #[test]
-fn pages_of_the_lab_and_of_captures_pass_their_own_test() {
+fn pages_of_the_lab_of_captures_and_of_scripts_pass_their_own_test() {
     if !enter_namespace(&["chromium"]) {
         return;
     }
     let dir = tempfile::tempdir().unwrap();
-    let [lab, file, capture] = ["lab.html", "both.pcapng", "capture.html"].map(|name| dir.path().join(name));
+    let names = ["lab.html", "both.pcapng", "capture.html", "drill.html"];
+    let [lab, file, capture, drill] = names.map(|name| dir.path().join(name));
     let path = |path: &Path| path.to_str().unwrap().to_owned();
     let writes = |args: &[&str]| {
         let (status, _, errors) = run(Command::new(env!("CARGO_BIN_EXE_steadfast")).args(args), b"");
@@ -34,7 +35,9 @@ fn pages_of_the_lab_and_of_captures_pass_their_own_test() {
     };
     writes(&["lab", "run", "T4a", "--profile", "linux", "--html", &path(&lab), "--pcap", &path(&file)]);
     writes(&["pcap", "html", &path(&file), "--output", &path(&capture)]);
-    for page in [&lab, &capture] {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../drill/tests/interpreter/pass/retransmit.pkt");
+    writes(&["drill", "run", &path(&script), "--html", &path(&drill)]);
+    for page in [&lab, &capture, &drill] {
         assert_eq!(selftest(page), "ok", "{}", page.display());
     }
     // Cut data: the page says so instead of showing half of it.

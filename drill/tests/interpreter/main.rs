@@ -2,6 +2,7 @@
 
 mod facts;
 mod family;
+mod pages;
 mod parse;
 mod wrong;
 
