@@ -1,9 +1,9 @@
 //! Live lists of a running network: `ss`, `nstat`, `sysctl`, `metrics`, `top` and `trace` ask its control socket.
 
-mod filter;
 mod keys;
 mod metrics;
 mod nstat;
+mod page;
 mod screen;
 mod ss;
 mod sysctl;
@@ -11,13 +11,14 @@ mod top;
 mod trace;
 
 use std::fs;
-use std::io::{BufRead, BufReader, ErrorKind, Write};
+use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
 use serde_json::{Value, json};
+use steadfast::device::free_socket_path;
 
 use crate::failure::Failure;
 
@@ -51,10 +52,8 @@ pub(crate) fn own_socket() -> Result<PathBuf, Failure> {
         .create(&folder)
         .map_err(|error| Failure::system(folder.display(), error))?;
     for path in sockets(&folder) {
-        if UnixStream::connect(&path).is_err_and(|e| e.kind() == ErrorKind::ConnectionRefused) {
-            // Another one may do the same.
-            let _ = fs::remove_file(path);
-        }
+        // Most belong to programs that run.
+        let _ = free_socket_path(&path);
     }
     Ok(folder.join(format!("{}.sock", std::process::id())))
 }

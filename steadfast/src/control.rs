@@ -1,11 +1,10 @@
 //! The control socket: what `ss`, `nstat` and `top` ask, as lines of JSON on a Unix socket.
 
-use std::collections::{BTreeMap, HashSet};
-use std::fmt::Write as _;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::future::poll_fn;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::sync::Arc;
@@ -14,26 +13,30 @@ use std::task::Poll;
 use std::time::Duration;
 
 use serde_json::{Map, Value as Json, json};
-use steadfast_core::Config;
 use steadfast_core::counters::Counters;
-use steadfast_core::info::{Info, SocketCursor, SocketEntry, Usage, Value};
-use steadfast_core::trace::{State as TcpState, TraceEvent, TraceKind};
+use steadfast_core::histograms::{Histogram, Histograms};
+use steadfast_core::info::{Info, SocketCursor, SocketEntry, Usage};
+use steadfast_core::trace::{State as TcpState, TraceEvent};
+use steadfast_core::{Config, Instant};
+use steadfast_device::free_socket_path;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Semaphore;
 
+use self::rows::{INFO_STEP, Query, STEP, traced, traced_info};
 use crate::options::invalid;
 use crate::shared::Shared;
+
+mod filter;
+mod rows;
+
+pub use self::filter::SocketFilter;
 
 /// Clients at once.
 const CLIENTS: usize = 8;
 /// Length of a request, in bytes.
 const REQUEST: u64 = 64 * 1024;
-/// Sockets that are listed while the stack's lock is held.
-const STEP: usize = 1000;
-/// The same with all numbers of each.
-const INFO_STEP: usize = 200;
 /// Different sources of half-open connections that are counted.
 const SOURCES: usize = 65_536;
 /// The wait after a connection that could not be accepted.
@@ -148,15 +151,12 @@ struct Server {
 
 /// Binds under another name, so that the socket never has wider rights than 0600.
 fn bind(path: &Path) -> io::Result<std::os::unix::net::UnixListener> {
+    free_socket_path(path)?;
     let name = path.file_name().ok_or_else(|| invalid(format!("{}: expected a file", path.display())))?;
-    let is_other = std::fs::symlink_metadata(path).is_ok_and(|there| !there.file_type().is_socket());
-    if is_other || std::os::unix::net::UnixStream::connect(path).is_ok() {
-        return Err(io::ErrorKind::AddrInUse.into());
-    }
     let mut fresh = name.to_owned();
     fresh.push(".new");
     let fresh = path.with_file_name(fresh);
-    let _ = std::fs::remove_file(&fresh);
+    free_socket_path(&fresh)?;
     let listener = std::os::unix::net::UnixListener::bind(&fresh)?;
     std::fs::set_permissions(&fresh, std::fs::Permissions::from_mode(0o600))?;
     std::fs::rename(&fresh, path)?;
@@ -234,10 +234,62 @@ async fn converse(
     }
 }
 
-/// A socket with its numbers, if they are asked for.
-type Listed = (SocketEntry, Option<Info>);
 /// The rows of an answer, or what is wrong with the request.
 type Answer = Result<u64, String>;
+
+/// Runs a step of a long listing on another thread: that of the driver may be the only one of the runtime.
+async fn elsewhere<T: Send + 'static>(step: impl FnOnce() -> T + Send + 'static) -> io::Result<T> {
+    tokio::task::spawn_blocking(step).await.map_err(io::Error::other)
+}
+
+/// The summary of a listing.
+#[derive(Default)]
+struct Summary {
+    states: BTreeMap<&'static str, u64>,
+    listeners: Vec<Json>,
+    /// For each listener.
+    half_open: BTreeMap<SocketAddr, (u64, HashSet<IpAddr>)>,
+    sources: usize,
+    /// In CLOSE-WAIT, and the age of the oldest.
+    forgotten: BTreeMap<SocketAddr, (u64, Duration)>,
+}
+
+impl Summary {
+    fn take(&mut self, row: &SocketEntry) {
+        *self.states.entry(row.state.ss_name()).or_default() += 1;
+        let owner = row.listener.unwrap_or(row.local);
+        match row.state {
+            TcpState::Listen => {
+                self.listeners.push(json!({"local": row.local.to_string(), "waiting": row.recv_q,
+                "backlog": row.send_q, "half_open": row.half_open}))
+            }
+            TcpState::SynReceived => {
+                let (count, known) = self.half_open.entry(owner).or_default();
+                *count += 1;
+                if self.sources < SOURCES && known.insert(row.remote.ip()) {
+                    self.sources += 1;
+                }
+            }
+            TcpState::CloseWait => {
+                let (count, oldest) = self.forgotten.entry(owner).or_default();
+                *count += 1;
+                *oldest = (*oldest).max(row.state_age);
+            }
+            _ => {}
+        }
+    }
+
+    fn json(&self) -> Json {
+        let half_open = self.half_open.iter().map(
+            |(local, (count, known))| json!({"local": local.to_string(), "count": count, "sources": known.len()}),
+        );
+        let forgotten = self.forgotten.iter().map(|(local, (count, oldest))| {
+            json!({"local": local.to_string(), "count": count, "oldest": oldest.as_secs_f64()})
+        });
+        json!({"states": self.states, "listeners": self.listeners, "half_open": half_open.collect::<Vec<_>>(),
+            "close_wait": forgotten.collect::<Vec<_>>()})
+    }
+}
 
 impl Server {
     async fn answer(&self, request: &Json, write: &mut OwnedWriteHalf) -> io::Result<Answer> {
@@ -245,7 +297,7 @@ impl Server {
         let text = match request["do"].as_str() {
             Some("hello") => one(self.hello()),
             Some("counters") => one(self.counters()),
-            Some("summary") => one(self.summary().await),
+            Some("summary") => one(self.summary().await?),
             Some("sockets") => return self.sockets(request, write).await,
             Some("config") => {
                 let config = self.stacks[0].lock().stack.config().clone();
@@ -290,104 +342,59 @@ impl Server {
 
     fn counters(&self) -> Json {
         let (mut counters, mut usage) = (Counters::default(), Usage::default());
+        let mut histograms = Histograms::default();
         for stack in &self.stacks {
             let state = stack.lock();
             counters.add(state.stack.counters());
+            histograms.add(state.stack.histograms());
             usage.add(&state.stack.usage());
         }
         let counters: Map<String, Json> = counters.iter().map(|(name, value)| (name, json!(value))).collect();
         let usage: Map<String, Json> =
             usage.iter().map(|(name, fill)| (name.to_owned(), json!(fill))).collect();
-        json!({"counters": counters, "usage": usage})
-    }
-
-    /// Lists some sockets under the lock, and where to go on.
-    fn step(
-        stack: &Shared,
-        from: SocketCursor,
-        most: usize,
-        info: bool,
-    ) -> (Vec<Listed>, Option<SocketCursor>) {
-        let mut entries = Vec::new();
-        let (now, state) = (stack.now(), stack.lock());
-        let next = state.stack.sockets_from(now, from, most, &mut entries);
-        let listed = entries.into_iter().map(|entry| {
-            let told = entry.socket.filter(|_| info).and_then(|id| state.stack.info(now, id).ok());
-            (entry, told)
-        });
-        (listed.collect(), next)
+        let told = |histogram: &Histogram| {
+            json!({"bounds": Histogram::bounds(), "counts": histogram.counts(),
+                "sum": histogram.sum().as_nanos() as f64 / 1000.0})
+        };
+        let histograms: Map<String, Json> =
+            histograms.iter().map(|(name, histogram)| (name.to_owned(), told(histogram))).collect();
+        json!({"counters": counters, "usage": usage, "histograms": histograms})
     }
 
     /// How many there are of each state; listeners; half-open connections, and how many sources they have.
-    async fn summary(&self) -> Json {
-        let mut states: BTreeMap<&str, u64> = BTreeMap::new();
-        let mut listeners = Vec::new();
-        let mut half_open: BTreeMap<SocketAddr, (u64, HashSet<IpAddr>)> = BTreeMap::new();
-        let mut forgotten: BTreeMap<SocketAddr, (u64, Duration)> = BTreeMap::new();
-        let mut sources = 0;
-        let mut take = |rows: &[Listed]| {
-            for (row, _) in rows {
-                *states.entry(row.state.ss_name()).or_default() += 1;
-                match row.state {
-                    TcpState::Listen => listeners
-                        .push(json!({"local": row.local.to_string(), "waiting": row.recv_q,
-                        "backlog": row.send_q, "half_open": row.half_open})),
-                    TcpState::SynReceived => {
-                        let (count, known) = half_open.entry(row.listener.unwrap_or(row.local)).or_default();
-                        *count += 1;
-                        if sources < SOURCES && known.insert(row.remote.ip()) {
-                            sources += 1;
-                        }
-                    }
-                    TcpState::CloseWait => {
-                        let (count, oldest) = forgotten.entry(row.listener.unwrap_or(row.local)).or_default();
-                        *count += 1;
-                        *oldest = (*oldest).max(row.state_age);
-                    }
-                    _ => {}
-                }
-            }
-        };
+    async fn summary(&self) -> io::Result<Json> {
+        let mut summary = Summary::default();
         for stack in &self.stacks {
             let mut next = Some(SocketCursor::default());
             while let Some(cursor) = next {
-                let listed;
-                (listed, next) = Server::step(stack, cursor, STEP, false);
-                take(&listed);
-                tokio::task::yield_now().await;
+                let stack = stack.clone();
+                (summary, next) = elsewhere(move || {
+                    let mut rows = Vec::new();
+                    let now = stack.now();
+                    let next = stack.lock().stack.sockets_from(now, cursor, STEP, &mut rows);
+                    rows.iter().for_each(|row| summary.take(row));
+                    (summary, next)
+                })
+                .await?;
             }
         }
-        let half_open: Vec<Json> = half_open
-            .iter()
-            .map(|(local, (count, known))| json!({"local": local.to_string(), "count": count, "sources": known.len()}))
-            .collect();
-        let forgotten: Vec<Json> = forgotten
-            .iter()
-            .map(|(local, (count, oldest))| {
-                json!({"local": local.to_string(), "count": count, "oldest": oldest.as_secs_f64()})
-            })
-            .collect();
-        json!({"states": states, "listeners": listeners, "half_open": half_open, "close_wait": forgotten})
+        Ok(summary.json())
     }
 
     async fn sockets(&self, request: &Json, write: &mut OwnedWriteHalf) -> io::Result<Answer> {
-        let info = request["info"].as_bool().unwrap_or(false);
-        let limit = request["limit"].as_u64().unwrap_or(u64::MAX);
+        let mut query = match Query::of(request) {
+            Ok(query) => query,
+            Err(error) => return Ok(Err(error)),
+        };
         let mut rows = 0;
         for stack in &self.stacks {
             let mut next = Some(SocketCursor::default());
-            while let Some(cursor) = next {
-                let step =
-                    (if info { INFO_STEP } else { STEP }).min(usize::try_from(limit - rows).unwrap_or(STEP));
-                if step == 0 {
-                    return Ok(Ok(rows));
-                }
-                let listed;
-                (listed, next) = Server::step(stack, cursor, step, info);
-                let mut text = String::with_capacity(listed.len() * 160);
-                listed.iter().for_each(|(entry, info)| socket(&mut text, entry, info.as_ref()));
-                rows += listed.len() as u64;
-                write.write_all(text.as_bytes()).await?;
+            while let Some(cursor) = next.filter(|_| query.limit > 0) {
+                let (stack, asked) = (stack.clone(), query.clone());
+                let page = elsewhere(move || asked.page(&stack, cursor)).await?;
+                (rows, query.limit) = (rows + page.rows, query.limit - page.rows);
+                write.write_all(page.text.as_bytes()).await?;
+                next = page.next;
             }
         }
         Ok(Ok(rows))
@@ -432,13 +439,27 @@ impl Server {
             return Ok(Err("somebody else traces".to_owned()));
         }
         let wanted = Duration::from_millis(request["for"].as_u64().unwrap_or(1000)).min(TRACE_LIMIT);
-        let result = self.traced(wanted, write).await;
+        let info = request["info"].as_bool().unwrap_or(false);
+        let result = self.traced(wanted, info, write).await;
         self.stacks.iter().for_each(|stack| stack.call_untimed(|state| state.stack.set_tracing(false)));
         self.tracing.store(false, Ordering::Release);
         result.map(Ok)
     }
 
-    async fn traced(&self, wanted: Duration, write: &mut OwnedWriteHalf) -> io::Result<u64> {
+    /// Takes some events of a trace, and with `info` the numbers of their connections after them.
+    fn collect(stack: &Shared, info: bool) -> (Vec<TraceEvent>, Vec<(Instant, Info)>) {
+        let (now, mut state) = (stack.now(), stack.lock());
+        let most = if info { INFO_STEP } else { STEP };
+        let events: Vec<_> = std::iter::from_fn(|| state.stack.poll_trace()).take(most).collect();
+        let ends: BTreeSet<_> =
+            events.iter().filter(|_| info).map(|event| (event.local, event.remote)).collect();
+        let told = |(local, remote)| Some((now, state.stack.info_between(now, local, remote)?));
+        let infos = ends.into_iter().filter_map(told).collect();
+        (events, infos)
+    }
+
+    /// Writes events, and with `info` the numbers of their connections.
+    async fn traced(&self, wanted: Duration, info: bool, write: &mut OwnedWriteHalf) -> io::Result<u64> {
         let lost = || self.stacks.iter().map(|stack| stack.lock().stack.counters().trace_lost).sum::<u64>();
         self.stacks.iter().for_each(|stack| stack.call_untimed(|state| state.stack.set_tracing(true)));
         let (before, start, mut rows) = (lost(), tokio::time::Instant::now(), 0);
@@ -446,15 +467,13 @@ impl Server {
             tokio::time::sleep(TRACE_EVERY.min(wanted)).await;
             for stack in &self.stacks {
                 loop {
-                    let some: Vec<TraceEvent> = {
-                        let mut state = stack.lock();
-                        std::iter::from_fn(|| state.stack.poll_trace()).take(STEP).collect()
-                    };
+                    let (some, infos) = Server::collect(stack, info);
                     if some.is_empty() {
                         break;
                     }
-                    rows += some.len() as u64;
-                    let text: String = some.iter().map(|event| format!("{}\n", traced(event))).collect();
+                    rows += (some.len() + infos.len()) as u64;
+                    let mut text: String = some.iter().map(|event| format!("{}\n", traced(event))).collect();
+                    infos.iter().for_each(|(at, info)| text += &traced_info(*at, info));
                     write.write_all(text.as_bytes()).await?;
                 }
             }
@@ -465,72 +484,6 @@ impl Server {
         }
         Ok(rows)
     }
-}
-
-/// A row of the listing. It has no text that would need escapes.
-fn socket(text: &mut String, entry: &SocketEntry, info: Option<&Info>) {
-    let SocketEntry { state, recv_q, send_q, local, remote, half_open, .. } = entry;
-    let age = entry.state_age.as_secs_f64();
-    let _ = write!(
-        text,
-        "{{\"state\":\"{}\",\"recv_q\":{recv_q},\"send_q\":{send_q},\"local\":\"{local}\",\"remote\":\"{remote}\",\"age\":{age:.3}",
-        state.ss_name()
-    );
-    if *state == TcpState::Listen {
-        let _ = write!(text, ",\"half_open\":{half_open}");
-    } else if entry.socket.is_none() {
-        text.push_str(",\"orphan\":true");
-    }
-    if let Some(listener) = entry.listener {
-        let _ = write!(text, ",\"listener\":\"{listener}\"");
-    }
-    if let Some(info) = info {
-        let fields: Map<String, Json> =
-            info.iter().filter_map(|(name, value)| Some((name.to_owned(), number(value)?))).collect();
-        let _ = write!(text, ",\"info\":{}", Json::Object(fields));
-    }
-    text.push_str("}\n");
-}
-
-/// A value of a connection. Times are microseconds.
-fn number(value: Value) -> Option<Json> {
-    let micros = |time: Duration| json!(time.as_nanos() as f64 / 1000.0);
-    Some(match value {
-        Value::Number(number) => json!(number),
-        Value::Time(time) => micros(time),
-        Value::Timer(left) => micros(left?),
-        Value::Switch(on) => json!(on),
-        Value::Shift(shift) => json!(shift?),
-        Value::CaState(state) => json!(format!("{state:?}")),
-        _ => return None,
-    })
-}
-
-fn traced(event: &TraceEvent) -> Json {
-    let mut row = json!({"at": event.at.as_nanos(), "local": event.local.to_string(), "remote": event.remote.to_string()});
-    let more = match &event.kind {
-        TraceKind::SegmentIn { header, payload_len } | TraceKind::SegmentOut { header, payload_len } => {
-            let kind = if matches!(event.kind, TraceKind::SegmentIn { .. }) { "in" } else { "out" };
-            json!({"kind": kind, "flags": header.flags.to_string(), "seq": header.seq.0, "ack": header.ack.0,
-                "win": header.window, "len": payload_len})
-        }
-        TraceKind::State { from, to } => {
-            json!({"kind": "state", "from": from.to_string(), "to": to.to_string()})
-        }
-        TraceKind::Timer(timer) => json!({"kind": "timer", "timer": format!("{timer:?}")}),
-        TraceKind::Drop(reason) => json!({"kind": "drop", "reason": reason.to_string()}),
-        TraceKind::Reply(reason) => json!({"kind": "reply", "reason": reason.to_string()}),
-        TraceKind::Rtt { sample, rto } => {
-            json!({"kind": "rtt", "sample": sample.as_micros() as u64, "rto": rto.as_micros() as u64})
-        }
-        TraceKind::Loss { seq, why } => json!({"kind": "loss", "seq": seq.0, "why": format!("{why:?}")}),
-        TraceKind::PathMtu(mtu) => json!({"kind": "path_mtu", "mtu": mtu}),
-        _ => json!({"kind": "other"}),
-    };
-    if let (Some(row), Json::Object(more)) = (row.as_object_mut(), more) {
-        row.extend(more);
-    }
-    row
 }
 
 #[cfg(test)]
@@ -612,6 +565,17 @@ mod tests {
             let rows = ask(path, r#"{"id":7,"do":"sockets"}"#);
             assert_eq!((&rows[0]["state"], &rows[0]["local"]), (&json!("LISTEN"), &json!("10.9.0.2:80")));
             assert_eq!(rows[1], json!({"id": 7, "done": true, "rows": 1}));
+            for (filter, rows) in
+                [("state listening sport = :80", 1), ("state listening sport = :81", 0), ("", 0)]
+            {
+                let request = json!({"do": "sockets", "filter": filter}).to_string();
+                assert_eq!(ask(path, &request).last().unwrap()["rows"], rows, "{filter}");
+            }
+            assert_eq!(ask(path, r#"{"do":"sockets","limit":0}"#)[0]["rows"], 0);
+            for wrong in [r#""sport 80""#, "7"] {
+                let rows = ask(path, &format!(r#"{{"do":"sockets","filter":{wrong}}}"#));
+                assert!(rows[0]["error"].as_str().unwrap().starts_with("filter: "), "{rows:?}");
+            }
             assert_eq!(ask(path, r#"{"do":"summary"}"#)[0]["states"], json!({"LISTEN": 1}));
             assert_eq!(ask(path, r#"{"do":"counters"}"#)[0]["usage"]["listeners"], 1);
             assert!(ask(path, r#"{"do":"config"}"#).iter().any(|row| row["name"] == "net.ipv4.tcp_retries2"));
@@ -646,7 +610,13 @@ mod tests {
         let dir = tempdir();
         let path = dir.join("notes");
         std::fs::write(&path, "text").unwrap();
-        assert_eq!(ControlSocket::bind(&path).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        for (path, what) in
+            [(&path, "a file is there: expected a path"), (&dir, "a folder is there: expected")]
+        {
+            let error = ControlSocket::bind(path).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
+            assert!(error.to_string().starts_with(what), "{error}");
+        }
         assert_eq!(std::fs::read(&path).unwrap(), b"text");
         std::fs::remove_dir_all(dir).unwrap();
     }

@@ -211,7 +211,7 @@ pub use steadfast_device as device;
 
 pub use addr::{Resolver, Resolving, SystemResolver, ToSocketAddrs};
 #[cfg(all(feature = "control", unix))]
-pub use control::ControlSocket;
+pub use control::{ControlSocket, SocketFilter};
 pub use driver::Driver;
 pub use forward::{EchoForwarder, TcpForwarder, TcpRequest, UdpForwarder};
 #[cfg(feature = "futures")]

@@ -240,8 +240,10 @@ fn is_pending<T>(accepted: &io::Result<T>) -> bool {
 
 impl Part {
     fn try_accept(&self) -> io::Result<(TcpStream, SocketAddr)> {
-        let (id, peer) = self.handle.call_untimed(|state| {
+        let (id, peer) = self.handle.call(|state, now| {
             state.check_whole()?;
+            // The stack measures how long the connection waited.
+            state.stack.tell_time(now);
             let accepted = state.stack.accept(self.id);
             if let Ok((id, _)) = accepted {
                 state.sockets.insert(id, Waiting::Stream(Default::default()));

@@ -2,7 +2,6 @@
 
 use std::io::{self, ErrorKind};
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -13,7 +12,9 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketType, sockopt};
 use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, getpid, pidfd_getfd, pidfd_open};
-use steadfast::device::{Device, HardwareAddress, PacketSocket, Tun, UnixDatagramFrames, UnixStreamFrames};
+use steadfast::device::{
+    Device, HardwareAddress, PacketSocket, Tun, UnixDatagramFrames, UnixStreamFrames, free_socket_path,
+};
 use steadfast_gateway::{Gateway, GatewayBuilder, Subnet};
 use tokio::sync::oneshot;
 
@@ -109,12 +110,12 @@ impl Place {
             return open_file(number).map_err(|e| Failure::system(format!("--fd {number}"), e));
         }
         let stream = |path: &Path| {
-            let listener = take_path(path).and_then(|()| UnixListener::bind(path));
+            let listener = free_socket_path(path).and_then(|()| UnixListener::bind(path));
             let listener = listener.map_err(|e| Failure::system(path_option("--unix-stream", path), e));
             listener.map(Opened::Listener)
         };
         let datagram = |path: &Path| {
-            let socket = take_path(path).and_then(|()| UnixDatagram::bind(path));
+            let socket = free_socket_path(path).and_then(|()| UnixDatagram::bind(path));
             let socket = socket.map_err(|e| Failure::system(path_option("--unix-dgram", path), e));
             socket.map(|socket| Opened::Datagram(socket, false))
         };
@@ -128,25 +129,6 @@ impl Place {
 
 fn path_option(option: &str, path: &Path) -> String {
     format!("{option} {}", path.display())
-}
-
-/// Removes the socket that an earlier program has left at a path, unless somebody still listens there.
-fn take_path(path: &Path) -> io::Result<()> {
-    let is_socket = std::fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_socket());
-    if !is_socket {
-        return Ok(());
-    }
-    let stream = UnixStream::connect(path).map(drop);
-    let is_left = match stream {
-        Err(error) if error.kind() == ErrorKind::ConnectionRefused => true,
-        // A socket of datagrams.
-        Err(error) if error.raw_os_error() == Some(libc::EPROTOTYPE) => {
-            let datagrams = UnixDatagram::unbound()?.connect(path);
-            datagrams.is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused)
-        }
-        _ => false,
-    };
-    if is_left { std::fs::remove_file(path) } else { Err(ErrorKind::AddrInUse.into()) }
 }
 
 /// A copy of a file that this program has inherited. The number stays open.

@@ -85,6 +85,21 @@ fn name(text: &str) -> String {
     out.to_ascii_lowercase()
 }
 
+/// Writes a histogram whose times are in microseconds.
+fn histogram(out: &mut String, family: &str, help: &str, value: &Value) {
+    let Some(counts) = value["counts"].as_array() else { return };
+    let seconds = |micros: &Value| micros.as_f64().unwrap_or(0.0) / 1e6;
+    let bounds =
+        value["bounds"].as_array().into_iter().flatten().map(|bound| format!("{:?}", seconds(bound)));
+    let _ = writeln!(out, "# TYPE {family} histogram\n# HELP {family} {help}");
+    let mut sum = 0;
+    for (count, bound) in counts.iter().zip(bounds.chain(["+Inf".to_owned()])) {
+        sum += count.as_u64().unwrap_or(0);
+        let _ = writeln!(out, "{family}_bucket{{le=\"{bound}\"}} {sum}");
+    }
+    let _ = writeln!(out, "{family}_count {sum}\n{family}_sum {}", seconds(&value["sum"]));
+}
+
 fn open_metrics(counters: &Value, summary: &Value) -> String {
     let mut out = String::new();
     let rows = |value: &Value| -> Vec<(String, u64)> {
@@ -135,6 +150,13 @@ fn open_metrics(counters: &Value, summary: &Value) -> String {
     }
     family("steadfast_drops", "counter", "Packets, segments and messages that were dropped.", drops);
     family("steadfast_replies", "counter", "Answers of the stack itself.", replies);
+    for (key, name, help) in [
+        ("rtt", "connection_rtt", "The smoothed round-trip time of connections at their end."),
+        ("handshake", "handshake", "The time from the first SYN to ESTABLISHED."),
+        ("accept_wait", "accept_wait", "The time in the accept queue."),
+    ] {
+        histogram(&mut out, &format!("steadfast_tcp_{name}_seconds"), help, &counters["histograms"][key]);
+    }
     out.push_str("# EOF\n");
     out
 }
@@ -150,6 +172,7 @@ mod tests {
     /// OpenMetrics 1.0: a family has its type once, before its samples, and they stand together; `# EOF` ends it.
     fn check(text: &str) {
         let (mut known, mut current, mut kind) = (BTreeSet::new(), String::new(), String::new());
+        let mut bucket = (-1.0, 0);
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(lines.last(), Some(&"# EOF"));
         for line in &lines[..lines.len() - 1] {
@@ -163,17 +186,35 @@ mod tests {
                 continue;
             }
             let (sample, value) = line.rsplit_once(' ').unwrap();
-            value.parse::<u64>().unwrap();
-            let name = sample.split('{').next().unwrap();
+            let (name, labels) = sample.split_once('{').unwrap_or((sample, ""));
             assert!(name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_'), "{name}");
-            assert_eq!(name, if kind == "counter" { format!("{current}_total") } else { current.clone() });
+            let rest = name.strip_prefix(&current).unwrap();
+            match (kind.as_str(), rest) {
+                ("counter", "_total") | ("gauge", "") | ("histogram", "_count") => {
+                    let value: u64 = value.parse().unwrap();
+                    assert!(kind != "histogram" || value == bucket.1, "{line}");
+                }
+                ("histogram", "_bucket") => {
+                    let bound = labels.strip_prefix("le=\"").unwrap().strip_suffix("\"}").unwrap();
+                    let (bound, value) = (bound.parse::<f64>().unwrap(), value.parse().unwrap());
+                    assert!(bucket.0 < bound && bucket.1 <= value, "{line}");
+                    bucket = (bound, value);
+                }
+                ("histogram", "_sum") => {
+                    value.parse::<f64>().unwrap();
+                    // The next histogram begins.
+                    assert_eq!(std::mem::replace(&mut bucket, (-1.0, 0)).0, f64::INFINITY);
+                }
+                _ => panic!("{kind}: {line}"),
+            }
         }
     }
 
     #[test]
     fn the_text_is_open_metrics() {
         let counters = json!({"counters": {"TcpInSegs": 5, "TcpExtListenOverflows": 0, "drop.no_listener": 2, "reply.reset": 1},
-            "usage": {"half_open": 3}});
+            "usage": {"half_open": 3},
+            "histograms": {"rtt": {"bounds": [100, 2500, 10_000_000], "counts": [2, 0, 3, 1], "sum": 20_000_500.0}}});
         let summary = json!({"states": {"ESTAB": 2}, "listeners": [{"local": "10.0.0.2:80", "waiting": 0, "backlog": 9, "half_open": 1}]});
         let text = open_metrics(&counters, &summary);
         check(&text);
@@ -184,6 +225,10 @@ mod tests {
             "steadfast_drops_total{reason=\"no_listener\"} 2",
             "steadfast_usage_half_open 3",
             "steadfast_tcp_listener_backlog{local=\"10.0.0.2:80\"} 9",
+            "steadfast_tcp_connection_rtt_seconds_bucket{le=\"0.0001\"} 2",
+            "steadfast_tcp_connection_rtt_seconds_bucket{le=\"0.0025\"} 2",
+            "steadfast_tcp_connection_rtt_seconds_bucket{le=\"+Inf\"} 6",
+            "steadfast_tcp_connection_rtt_seconds_sum 20.0005",
         ] {
             assert!(text.lines().any(|found| found == line), "{line}\n{text}");
         }

@@ -6,8 +6,8 @@ use std::time::Instant;
 
 use clap::ValueEnum;
 use serde_json::{Value, json};
+use steadfast::SocketFilter;
 
-use super::filter::Filter;
 use super::keys::Key;
 use super::{Asked, alarms, millis};
 use crate::failure::Failure;
@@ -25,6 +25,7 @@ pub(super) enum Sort {
 }
 
 /// One look at a network.
+#[derive(Clone)]
 pub(super) struct Look {
     pub(super) at: Instant,
     pub(super) counters: Value,
@@ -39,9 +40,11 @@ impl Look {
         self.at.duration_since(before.at).as_secs_f64().max(0.001)
     }
 
-    pub(super) fn take(network: &mut Asked) -> Result<Look, Failure> {
+    /// Looks at the connections that fit a filter, and at the whole network.
+    pub(super) fn take(network: &mut Asked, filter: &str) -> Result<Look, Failure> {
         let mut rows = HashMap::new();
-        network.each(&json!({"do": "sockets", "info": true, "limit": MOST}), |row| {
+        let request = json!({"do": "sockets", "info": true, "limit": MOST, "filter": filter});
+        network.each(&request, |row| {
             if row["info"].is_object() {
                 rows.insert(format!("{} {}", row["local"], row["remote"]), row);
             }
@@ -63,6 +66,8 @@ pub(super) struct Ends {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Act {
     Redraw,
+    /// Look again: other connections are shown.
+    Look,
     /// Show the events of the chosen connection.
     Events,
     Quit,
@@ -72,9 +77,8 @@ pub(super) enum Act {
 pub(super) struct Screen {
     sort: Sort,
     rows: usize,
-    filter: Filter,
     /// The filter as it was typed.
-    text: String,
+    pub(super) filter: String,
     /// The row that Enter opens; `None` without a terminal.
     pub(super) chosen: Option<usize>,
     pub(super) paused: bool,
@@ -85,8 +89,8 @@ pub(super) struct Screen {
 }
 
 impl Screen {
-    pub(super) fn new(sort: Sort, rows: usize, filter: Filter, text: String) -> Screen {
-        Screen { sort, rows, filter, text, chosen: None, paused: false, typing: None, note: String::new() }
+    pub(super) fn new(sort: Sort, rows: usize, filter: String) -> Screen {
+        Screen { sort, rows, filter, chosen: None, paused: false, typing: None, note: String::new() }
     }
 
     /// Takes in a key.
@@ -96,10 +100,10 @@ impl Screen {
             (_, Key::Interrupt) => return Act::Quit,
             (Some(text), Key::Text(letter)) => text.push(letter),
             (Some(text), Key::Backspace) => drop(text.pop()),
-            (Some(text), Key::Enter) => match Filter::parse(text) {
-                Ok(filter) => {
-                    self.filter = filter;
-                    self.text = self.typing.take().unwrap_or_default();
+            (Some(text), Key::Enter) => match text.parse::<SocketFilter>() {
+                Ok(_) => {
+                    self.filter = self.typing.take().unwrap_or_default();
+                    return Act::Look;
                 }
                 Err(error) => {
                     self.note = format!("filter `{text}`: {error}");
@@ -182,15 +186,16 @@ impl Screen {
         out
     }
 
-    /// The connections that fit, the busiest first, each with its rates in and out.
+    /// The connections, the busiest first, each with its rates in and out.
     fn busiest<'a>(&self, before: &Look, now: &'a Look) -> Vec<(f64, f64, &'a Value)> {
         let seconds = now.seconds_since(before);
         let rate = |key: &str, row: &Value, name: &str| {
             let old = before.rows.get(key).map_or(0.0, |old| number(old, name));
             (number(row, name) - old).max(0.0) / seconds
         };
-        let fitting = now.rows.iter().filter(|(_, row)| self.filter.fits(row));
-        let mut rows: Vec<(f64, f64, &Value)> = fitting
+        let mut rows: Vec<(f64, f64, &Value)> = now
+            .rows
+            .iter()
             .map(|(key, row)| (rate(key, row, "bytes_received"), rate(key, row, "bytes_acked"), row))
             .collect();
         let rank = |(inward, outward, row): &(f64, f64, &Value)| match self.sort {
@@ -259,12 +264,12 @@ impl Screen {
             (None, true) => {
                 let order = self.sort.to_possible_value();
                 let order = order.as_ref().map_or("", |value| value.get_name());
-                let filter = if self.text.is_empty() { "" } else { ": " };
+                let filter = if self.filter.is_empty() { "" } else { ": " };
                 let pause = if self.paused { "p goes on" } else { "p pause" };
                 write!(
                     out,
                     "\ns order: {order}   f filter{filter}{}   {pause}   Enter events   q end",
-                    self.text
+                    self.filter
                 )
             }
         };
@@ -318,7 +323,7 @@ mod tests {
             summary: json!({"states": {"ESTAB": 2}}),
             rows: [("1".to_owned(), row(1, one)), ("2".to_owned(), row(2, two))].into(),
         };
-        let mut screen = Screen::new(Sort::Rate, 1, Filter::All(Vec::new()), String::new());
+        let mut screen = Screen::new(Sort::Rate, 1, String::new());
         let (before, now) = (look(0, 100, 0, 0), look(2, 300, 2_000, 60_000));
         let text = screen.view(&before, &now);
         let lines: Vec<&str> = text.lines().collect();
@@ -335,19 +340,19 @@ mod tests {
             for letter in text.chars() {
                 screen.press(Key::Text(letter));
             }
-            screen.press(Key::Enter);
-            (ends(&screen), screen.view(&before, &now))
+            (screen.press(Key::Enter), screen.filter.clone(), screen.view(&before, &now))
         };
-        let (chosen, text) = typed("fdport = :1");
-        assert_eq!(chosen.as_deref(), Some("10.0.0.1:1"), "the filter leaves the other one");
+        let (act, filter, text) = typed("fdport = :1");
+        assert_eq!((act, filter.as_str()), (Act::Look, "dport = :1"), "the network filters");
         assert!(text.contains("f filter: dport = :1") && text.contains("> ESTAB"), "{text}");
-        let (chosen, text) = typed("fdport =");
-        assert!(text.contains("filter `dport =`: ") && chosen.is_some(), "the old one stays\n{text}");
+        let (act, filter, text) = typed("fdport =");
+        assert_eq!((act, filter.as_str()), (Act::Redraw, "dport = :1"), "the old one stays");
+        assert!(text.contains("filter `dport =`: "), "{text}");
     }
 
     #[test]
     fn keys_choose_a_row_and_an_order() {
-        let mut screen = Screen::new(Sort::Rate, 2, Filter::All(Vec::new()), String::new());
+        let mut screen = Screen::new(Sort::Rate, 2, String::new());
         screen.chosen = Some(0);
         for (key, chosen) in [(Key::Down, 1), (Key::Down, 1), (Key::Up, 0), (Key::Up, 0)] {
             assert_eq!((screen.press(key), screen.chosen), (Act::Redraw, Some(chosen)), "{key:?}");

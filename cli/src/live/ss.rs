@@ -4,8 +4,8 @@ use std::fmt::Write;
 
 use clap::Args;
 use serde_json::{Value, json};
+use steadfast::SocketFilter;
 
-use super::filter::{Filter, ORDINARY};
 use super::{Whom, alarms, millis};
 use crate::failure::Failure;
 use crate::output::say;
@@ -68,7 +68,7 @@ type Widths = [usize; 5];
 impl Ss {
     pub(crate) fn run(self) -> Result<(), Failure> {
         let words = self.filter.join(" ");
-        let filter = Filter::parse(&words).map_err(|error| Failure::usage(format!("filter: {error}")))?;
+        words.parse::<SocketFilter>().map_err(|error| Failure::usage(format!("filter: {error}")))?;
         if self.kill && words.is_empty() {
             return Err(Failure::usage("-K: expected a filter, since all connections would be reset"));
         }
@@ -78,19 +78,10 @@ impl Ss {
             return say(&if self.json { format!("{summary}\n") } else { overview(&summary) });
         }
         let congestion = network.one("hello")?["congestion"].as_str().unwrap_or_default().to_owned();
-        let info = self.info || self.memory || self.options || self.json || filter.needs_info();
-        let states = filter.names_states();
+        let info = self.info || self.memory || self.json;
         let mut rows = Vec::new();
-        network.each(&json!({"do": "sockets", "info": info}), |row| {
-            let state = row["state"].as_str().unwrap_or_default();
-            let listed = match (self.all || states, self.listening) {
-                (true, _) => true,
-                (_, true) => state == "LISTEN",
-                _ => ORDINARY.contains(&state),
-            };
-            if listed && filter.fits(&row) {
-                rows.push(row);
-            }
+        network.each(&json!({"do": "sockets", "info": info, "filter": self.filter(&words)}), |row| {
+            rows.push(row);
             Ok(())
         })?;
         if self.kill {
@@ -108,6 +99,17 @@ impl Ss {
             self.row(&mut out, row, widths, &congestion);
         }
         say(&out)
+    }
+
+    /// The filter, with the states that the options ask for.
+    fn filter(&self, words: &str) -> String {
+        let states = match (self.all, self.listening) {
+            (true, _) => "state all",
+            (_, true) => "state listening",
+            // A filter without a state has a default.
+            _ => return words.to_owned(),
+        };
+        if words.is_empty() { states.to_owned() } else { format!("{states} and ( {words} )") }
     }
 
     fn row(&self, out: &mut String, row: &Value, widths: Widths, congestion: &str) {
@@ -186,27 +188,23 @@ fn columns(out: &mut String, [state, recv, send, local, remote]: [&str; 5], widt
 
 /// The timer that fires next, as `ss -o` writes it.
 fn timer(row: &Value) -> Option<String> {
-    let numbers = &row["info"];
-    let number = |name: &str| numbers[name].as_u64().unwrap_or(0);
-    let probes = number("probes");
-    let timers = [
-        ("retransmit_timer", "on", number("retransmits")),
-        ("persist_timer", "persist", number("backoff")),
-        ("delayed_ack_timer", "delack", 0),
-        ("keepalive_timer", "keepalive", probes),
-    ];
-    let running =
-        timers.into_iter().filter_map(|(field, name, count)| Some((numbers[field].as_f64()?, name, count)));
-    let (left, name, count) = running.min_by(|a, b| a.0.total_cmp(&b.0))?;
-    let millis = left / 1000.0;
-    let left = match millis {
-        millis if millis >= 60_000.0 => {
-            format!("{}min{}sec", (millis / 60_000.0) as u64, (millis / 1000.0) as u64 % 60)
-        }
-        millis if millis >= 1000.0 => format!("{}.{:03}sec", (millis / 1000.0) as u64, millis as u64 % 1000),
-        millis => format!("{}ms", millis as u64),
-    };
-    Some(format!("timer:({name},{left},{count})"))
+    let timer = row.get("timer")?;
+    let left = (timer["left"].as_f64()? / 1000.0) as u64;
+    Some(format!("timer:({},{},{})", timer["name"].as_str()?, time_left(left), timer["retries"].as_u64()?))
+}
+
+/// Milliseconds, as precise as iproute2 writes them: `119min`, `2min5sec`, `59sec`, `5.012ms`, `180ms`.
+fn time_left(millis: u64) -> String {
+    let (minutes, seconds, millis) = (millis / 60_000, millis / 1000 % 60, millis % 1000);
+    match (minutes, seconds) {
+        (10.., _) | (1.., 0) => format!("{minutes}min"),
+        (1.., _) => format!("{minutes}min{seconds}sec"),
+        (0, 10..) => format!("{seconds}sec"),
+        (0, 1..) if millis == 0 => format!("{seconds}sec"),
+        (0, 1..) => format!("{seconds}.{millis:03}ms"),
+        (0, 0) if millis == 0 => String::new(),
+        (0, 0) => format!("{millis:03}ms"),
+    }
 }
 
 /// The line of `ss -i`.
@@ -287,6 +285,8 @@ fn overview(summary: &Value) -> String {
 
 #[cfg(test)]
 mod tests {
+    use clap::Parser;
+
     use super::*;
 
     fn row() -> Value {
@@ -294,7 +294,8 @@ mod tests {
             "info": {"snd_wscale": 7, "rcv_wscale": 10, "rto": 220_000.0, "rtt": 20_400.0, "rttvar": 1_200.0, "snd_mss": 1448,
                 "pmtu": 1500, "rcv_mss": 536, "advmss": 1448, "snd_cwnd": 14480, "snd_ssthresh": u32::MAX, "unacked": 10,
                 "total_retrans": 2, "retransmits": 0, "sack": true, "timestamps": true, "snd_wnd": 65536, "rcv_wnd": 64240,
-                "retransmit_timer": 180_000.0, "keepalive_timer": 7_200_000_000.0}})
+                "retransmit_timer": 180_000.0, "keepalive_timer": 7_200_000_000.0},
+            "timer": {"name": "on", "left": 180_000.0, "retries": 2}})
     }
 
     #[test]
@@ -307,12 +308,43 @@ mod tests {
     }
 
     #[test]
-    fn the_timer_that_fires_next_is_shown() {
-        assert_eq!(timer(&row()).as_deref(), Some("timer:(on,180ms,0)"));
-        let mut idle = row();
-        idle["info"]["retransmit_timer"] = Value::Null;
-        assert_eq!(timer(&idle).as_deref(), Some("timer:(keepalive,120min0sec,0)"));
-        assert_eq!(timer(&json!({"state": "TIME-WAIT"})), None);
+    fn a_timer_is_written_as_iproute2_writes_it() {
+        assert_eq!(timer(&row()).as_deref(), Some("timer:(on,180ms,2)"));
+        assert_eq!(timer(&json!({"state": "LISTEN"})), None);
+        let with = |name: &str, left: f64| {
+            timer(&json!({"timer": {"name": name, "left": left, "retries": 0}})).unwrap()
+        };
+        for (name, millis, written) in [
+            ("timewait", 59_750, "timer:(timewait,59sec,0)"),
+            ("keepalive", 7_199_000, "timer:(keepalive,119min,0)"),
+            ("keepalive", 125_300, "timer:(keepalive,2min5sec,0)"),
+            ("keepalive", 60_300, "timer:(keepalive,1min,0)"),
+            ("on", 5_012, "timer:(on,5.012ms,0)"),
+            ("on", 5_000, "timer:(on,5sec,0)"),
+            ("on", 7, "timer:(on,007ms,0)"),
+            ("on", 0, "timer:(on,,0)"),
+        ] {
+            assert_eq!(with(name, f64::from(millis) * 1000.0), written);
+        }
+    }
+
+    #[test]
+    fn the_options_choose_states_and_the_network_filters() {
+        let filter = |all, listening, words: &str| {
+            let arguments = ["ss"].into_iter().chain(all).chain(listening);
+            Command::parse_from(arguments).ss.filter(words)
+        };
+        #[derive(clap::Parser)]
+        struct Command {
+            #[command(flatten)]
+            ss: Ss,
+        }
+        assert_eq!(filter(None, None, "sport = :80"), "sport = :80");
+        assert_eq!(filter(Some("-a"), None, ""), "state all");
+        assert_eq!(
+            filter(None, Some("-l"), "sport = :80 or sport = :81"),
+            "state listening and ( sport = :80 or sport = :81 )"
+        );
     }
 
     #[test]

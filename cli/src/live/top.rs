@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use serde_json::json;
+use steadfast::SocketFilter;
 
-use super::filter::Filter;
 use super::keys::{Key, Keys};
 use super::screen::{Act, Ends, Look, Screen, Sort};
 use super::trace::line;
@@ -48,11 +48,11 @@ fn seconds(text: &str) -> Result<f64, String> {
 
 impl Top {
     pub(crate) fn run(self) -> Result<(), Failure> {
-        let filter =
-            Filter::parse(&self.filter).map_err(|error| Failure::usage(format!("--filter: {error}")))?;
+        let checked = self.filter.parse::<SocketFilter>();
+        checked.map_err(|error| Failure::usage(format!("--filter: {error}")))?;
         let mut network = self.whom.connect()?;
-        let mut screen = Screen::new(self.sort, self.rows, filter, self.filter.clone());
-        let mut before = Look::take(&mut network)?;
+        let mut screen = Screen::new(self.sort, self.rows, self.filter.clone());
+        let mut before = Look::take(&mut network, &screen.filter)?;
         if let Some(keys) = Keys::open().filter(|_| io::stdout().is_terminal()) {
             screen.chosen = Some(0);
             return self.watch(keys, &mut network, screen, before);
@@ -60,7 +60,7 @@ impl Top {
         let views = self.iterations.unwrap_or(if io::stdout().is_terminal() { u64::MAX } else { 1 });
         for _ in 0..views {
             thread::sleep(Duration::from_secs_f64(self.delay));
-            let now = Look::take(&mut network)?;
+            let now = Look::take(&mut network, &screen.filter)?;
             say(&screen.view(&before, &now))?;
             before = now;
         }
@@ -77,7 +77,7 @@ impl Top {
     ) -> Result<(), Failure> {
         let delay = Duration::from_secs_f64(self.delay);
         let mut left = self.iterations.unwrap_or(u64::MAX);
-        let mut now = Look::take(network)?;
+        let mut now = Look::take(network, &screen.filter)?;
         while left > 0 {
             draw(&screen.view(&before, &now))?;
             let due = Instant::now() + delay;
@@ -89,6 +89,11 @@ impl Top {
                 for key in pressed {
                     match screen.press(key) {
                         Act::Redraw => {}
+                        // Rates begin anew.
+                        Act::Look => {
+                            before = Look::take(network, &screen.filter)?;
+                            now = before.clone();
+                        }
                         Act::Quit => return Ok(()),
                         Act::Events => {
                             let ends = screen.chosen_ends(&before, &now);
@@ -103,7 +108,7 @@ impl Top {
                 draw(&screen.view(&before, &now))?;
             }
             if !screen.paused {
-                before = std::mem::replace(&mut now, Look::take(network)?);
+                before = std::mem::replace(&mut now, Look::take(network, &screen.filter)?);
                 left -= 1;
             }
         }

@@ -1,9 +1,13 @@
 //! `steadfast trace`: the events of a running network, as they happen.
 
+use std::fs;
+use std::path::PathBuf;
+
 use clap::Args;
 use serde_json::{Value, json};
 
 use super::Whom;
+use super::page::Recorded;
 use crate::failure::Failure;
 use crate::output::say;
 
@@ -19,6 +23,9 @@ pub(crate) struct Trace {
     /// One JSON object for each event.
     #[arg(long)]
     json: bool,
+    /// Write a page to this file (HTML) instead: the ladder of each connection, and the state of its end here at any time.
+    #[arg(long, value_name = "FILE", conflicts_with = "json")]
+    html: Option<PathBuf>,
     #[command(flatten)]
     whom: Whom,
 }
@@ -27,13 +34,19 @@ impl Trace {
     pub(crate) fn run(self) -> Result<(), Failure> {
         let mut network = self.whom.connect()?;
         let (mut shown, mut first) = (0u64, None);
+        let mut recorded = Recorded::new();
         // An answer pauses as long as nothing happens.
         network.patience(self.seconds.saturating_add(10))?;
-        network.each(&json!({"do": "trace", "for": self.seconds.saturating_mul(1000)}), |event| {
+        let millis = self.seconds.saturating_mul(1000);
+        network.each(&json!({"do": "trace", "for": millis, "info": self.html.is_some()}), |event| {
             if event["kind"] != "lost" && !self.fits(&event) {
                 return Ok(());
             }
             shown += 1;
+            if self.html.is_some() {
+                recorded.take(&event);
+                return Ok(());
+            }
             if self.json {
                 return say(&format!("{event}\n"));
             }
@@ -41,6 +54,14 @@ impl Trace {
             let start = *first.get_or_insert(at);
             say(&line(&event, at.saturating_sub(start)))
         })?;
+        if let Some(file) = &self.html {
+            let title = network.path().display().to_string();
+            let (page, connections) = recorded.page(title, self.seconds);
+            let failed =
+                |error| Failure::usage(format!("--html {}: {error}; a shorter --for", file.display()));
+            fs::write(file, page.html().map_err(failed)?).map_err(|e| Failure::system(file.display(), e))?;
+            return say(&format!("{}: {connections} connections\n", file.display()));
+        }
         eprintln!("steadfast: {shown} events in {} s", self.seconds);
         Ok(())
     }
@@ -56,10 +77,20 @@ impl Trace {
 
 /// An event as a line. `nanos` is its time since the first one.
 pub(super) fn line(event: &Value, nanos: u64) -> String {
-    let text = |key: &str| event[key].as_str().unwrap_or_default().to_owned();
-    let number = |key: &str| event[key].as_u64().unwrap_or(0);
+    let text = |key: &str| event[key].as_str().unwrap_or_default();
+    if event["kind"] == "lost" {
+        return what(event) + "\n";
+    }
     let (local, remote) = (text("local"), text("remote"));
-    let what = match event["kind"].as_str().unwrap_or_default() {
+    let time = format!("{:>6}.{:06}", nanos / 1_000_000_000, nanos / 1000 % 1_000_000);
+    format!("{time}  {local} - {remote}  {}\n", what(event))
+}
+
+/// An event in words.
+pub(super) fn what(event: &Value) -> String {
+    let text = |key: &str| event[key].as_str().unwrap_or_default();
+    let number = |key: &str| event[key].as_u64().unwrap_or(0);
+    match text("kind") {
         kind @ ("in" | "out") => {
             let sign = if kind == "out" { ">" } else { "<" };
             let (seq, ack, win, len) = (number("seq"), number("ack"), number("win"), number("len"));
@@ -72,8 +103,7 @@ pub(super) fn line(event: &Value, nanos: u64) -> String {
         "rtt" => format!("rtt {} us, rto {} us", number("sample"), number("rto")),
         "loss" => format!("loss from seq {}: {}", number("seq"), text("why")),
         "path_mtu" => format!("path MTU is {}", number("mtu")),
-        "lost" => return format!("{} events more were lost: the queue was full\n", number("events")),
+        "lost" => format!("{} events more were lost: the queue was full", number("events")),
         other => other.to_owned(),
-    };
-    format!("{:>6}.{:06}  {local} - {remote}  {what}\n", nanos / 1_000_000_000, nanos / 1000 % 1_000_000)
+    }
 }

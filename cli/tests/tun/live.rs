@@ -42,9 +42,24 @@ fn a_running_server_lists_its_connections_counters_and_settings() {
     assert!(!ask("ss -tn sport = :8").1.contains("ESTAB"));
     assert!(ask("ss -tn sport = 8 =").1.contains("filter: `=`: expected"));
     assert!(ask("nstat -a Tcp*Segs").1.contains("TcpInSegs"));
-    assert!(ask("metrics").1.contains("steadfast_tcp_connections{state=\"ESTAB\"} 1"));
+    let metrics = ask("metrics").1;
+    for line in ["connections{state=\"ESTAB\"} 1", "handshake_seconds_count 1", "accept_wait_seconds_count 1"]
+    {
+        assert!(metrics.contains(&format!("steadfast_tcp_{line}")), "{line}: {metrics}");
+    }
     assert!(ask("top -d 0.1").1.contains(&own.to_string()));
     keys_of_top(&socket, &own.to_string());
+    page_of_a_trace(&socket, &dir.path().join("live.html"), &mut client);
+    let error = ask("trace --for 0 --html /").1;
+    assert!(error.contains("/: Is a directory"), "{error}");
+    let mut taken = Command::new(env!("CARGO_BIN_EXE_steadfast"));
+    taken.arg("run").arg(format!("--control={}", dir.path().display())).args(["--", "true"]);
+    let (status, _, error) = run(&mut taken, b"");
+    assert_eq!(status.code(), Some(2));
+    assert!(
+        error.contains(&format!("--control={}: a folder is there: expected a path", dir.path().display())),
+        "{error}"
+    );
     assert_eq!(ask("sysctl -w tcp_retries2=8").1, "net.ipv4.tcp_retries2 = 8\n");
     assert!(ask("sysctl tcp_retry").1.contains("`tcp_retry`: no such setting"));
 
@@ -52,6 +67,20 @@ fn a_running_server_lists_its_connections_counters_and_settings() {
     let end = client.read(&mut [0]).map_err(|error| error.kind());
     assert_eq!(end, Err(std::io::ErrorKind::ConnectionReset));
     assert!(!ask("ss -tn").1.contains("ESTAB"));
+}
+
+/// A page of a connection that is traced, which has its segments and its numbers.
+fn page_of_a_trace(socket: &Path, page: &Path, client: &mut TcpStream) {
+    let mut trace = Command::new(env!("CARGO_BIN_EXE_steadfast"));
+    trace.args(["trace", ":7", "--for", "2", "--html"]).arg(page).arg("--socket").arg(socket);
+    let mut trace = trace.stdout(Stdio::piped()).spawn().unwrap();
+    while trace.try_wait().unwrap().is_none() {
+        client.write_all(&[7; 1000]).unwrap();
+        client.read_exact(&mut [0; 1000]).unwrap();
+    }
+    let said = std::io::read_to_string(trace.stdout.take().unwrap()).unwrap();
+    assert!(said.ends_with("live.html: 1 connections\n"), "{said}");
+    assert!(std::fs::read_to_string(page).unwrap().contains("id=\"data\">"));
 }
 
 /// `top` in a terminal: the events of a connection, the way back, the end. The terminal is left as it was.
