@@ -9,6 +9,7 @@ use steadfast_core::Config;
 use crate::flood;
 use crate::footprint;
 use crate::library;
+use crate::listing;
 use crate::measure::{Effort, Rounds, rate};
 use crate::ours::Stacks;
 use crate::pair::{Pair, Setup};
@@ -101,6 +102,11 @@ pub(crate) const ALL: &[Bench] = &[
         run: library::bulk,
     },
     Bench { name: "library_rr", what: "the same, 64 bytes there and back", run: library::round_trips },
+    Bench {
+        name: "ss_100k",
+        what: "100,000 sockets listed while a connection transfers",
+        run: listing::rows,
+    },
     Bench { name: "library_cc", what: "the same, connect and close", run: library::connections },
     Bench {
         name: "tun_bulk_1500_in",

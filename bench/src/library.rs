@@ -182,7 +182,7 @@ fn measure(
     })
 }
 
-fn runtime(threads: usize) -> Runtime {
+pub(crate) fn runtime(threads: usize) -> Runtime {
     let mut builder = match threads {
         1 => runtime::Builder::new_current_thread(),
         _ => runtime::Builder::new_multi_thread(),
@@ -194,7 +194,7 @@ fn runtime(threads: usize) -> Runtime {
 }
 
 /// A stream of either library.
-trait Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static {}
+pub(crate) trait Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static {}
 
 impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Stream for S {}
 
@@ -319,12 +319,12 @@ async fn open_and_read(carrier: Arc<impl Carrier>, done: Arc<AtomicU64>) {
     }
 }
 
-async fn write(mut to: impl Stream) {
+pub(crate) async fn write(mut to: impl Stream) {
     let text = vec![1; CHUNK];
     while to.write_all(&text).await.is_ok() {}
 }
 
-async fn read(mut from: impl Stream, done: &AtomicU64) -> io::Result<()> {
+pub(crate) async fn read(mut from: impl Stream, done: &AtomicU64) -> io::Result<()> {
     let mut buffer = vec![0; CHUNK];
     loop {
         let len = from.read(&mut buffer).await?;

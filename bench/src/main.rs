@@ -13,6 +13,8 @@ mod gateway;
 mod guard;
 #[cfg(feature = "peers")]
 mod library;
+#[cfg(feature = "peers")]
+mod listing;
 mod measure;
 mod ours;
 mod pair;

@@ -1,0 +1,116 @@
+//! `ss_100k`: a hundred thousand sockets are listed over the control socket while a connection transfers.
+//!
+//! Both ends and the driver of each have one thread. Each round compares a second without a listing with a second in
+//! which one is made.
+
+use std::io::{self, BufRead, BufReader, Write};
+use std::net::Ipv4Addr;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use steadfast::{Net, TcpListener, TcpStream, device};
+
+use crate::library;
+use crate::measure::{Effort, Rounds};
+use crate::report::{Goal, Row, Unit};
+
+const COUNT: usize = 100_000;
+/// Ports of the server: a client has not enough for one.
+const PORTS: u16 = 4;
+const FIRST: u16 = 8000;
+const SERVER: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 2);
+const CLIENT: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 1);
+const SECOND: Duration = Duration::from_secs(1);
+
+/// Time of a listing, the part of the rate that is left meanwhile, and the time of a listing that fits one port.
+pub(crate) fn rows(effort: &Effort, progress: &dyn Fn(String)) -> Vec<Row> {
+    let [listing, kept, filtered] =
+        library::runtime(1).block_on(measure(effort, progress)).unwrap_or_else(|error| {
+            eprintln!("ss_100k: {error}");
+            Default::default()
+        });
+    let row = |name: &str, unit, ours, goal| Row { name: name.to_owned(), unit, ours, peer: None, goal };
+    vec![
+        row("ss_100k", Unit::Seconds, listing, Goal::Value(0.3)),
+        row("ss_100k, rate meanwhile", Unit::Part, kept, Goal::Value(0.98)),
+        row("ss_100k, filtered", Unit::Seconds, filtered, Goal::Open),
+    ]
+}
+
+async fn measure(effort: &Effort, progress: &dyn Fn(String)) -> io::Result<[Rounds; 3]> {
+    let path = std::env::temp_dir().join(format!("steadfast-bench-{}.sock", std::process::id()));
+    let (left, right) = device::memory::pair_with_offload(1500);
+    let server = Net::builder().address(SERVER, 24).control(&path).start(left)?;
+    let client = Net::builder().address(CLIENT, 24).start(right)?;
+    let (mut held, mut listeners) = (Vec::with_capacity(COUNT + 1), Vec::new());
+    for port in FIRST..FIRST + PORTS {
+        let listener = TcpListener::bind(&server, (SERVER, port)).await?;
+        for _ in 0..COUNT / usize::from(PORTS) {
+            held.push(tokio::try_join!(TcpStream::connect(&client, (SERVER, port)), listener.accept())?);
+            if held.len().is_multiple_of(1000) {
+                progress(format!("ss_100k: {} of {COUNT} connections", held.len()));
+            }
+        }
+        listeners.push(listener);
+    }
+    let busy = TcpStream::connect(&client, (SERVER, FIRST));
+    let (writer, (reader, _)) = tokio::try_join!(busy, listeners[0].accept())?;
+    let done = Arc::new(AtomicU64::default());
+    tokio::spawn(library::write(writer));
+    tokio::spawn({
+        let done = done.clone();
+        async move { library::read(reader, &done).await.ok() }
+    });
+    let mut rounds: [Rounds; 3] = Default::default();
+    for round in 0..=effort.rounds {
+        progress(format!("ss_100k: round {round} of {}", effort.rounds));
+        let quiet = rate(&done).await;
+        let listing = tokio::task::spawn_blocking({
+            let path = path.clone();
+            move || list(&path, "state established", COUNT + 1)
+        });
+        let meanwhile = rate(&done).await;
+        let filtered = tokio::task::spawn_blocking({
+            let path: PathBuf = path.clone();
+            move || list(&path, &format!("sport = :{} and send-q > 0 or recv-q > 0", FIRST + 1), 0)
+        });
+        let figures = [listing.await??, meanwhile / quiet, filtered.await??];
+        // The first round is a warm-up.
+        if round > 0 {
+            rounds.iter_mut().zip(figures).for_each(|(rounds, figure)| rounds.0.push(figure));
+        }
+    }
+    Ok(rounds)
+}
+
+/// Bytes of a second.
+async fn rate(done: &AtomicU64) -> f64 {
+    let (before, start) = (done.load(Ordering::Relaxed), Instant::now());
+    tokio::time::sleep(SECOND).await;
+    (done.load(Ordering::Relaxed) - before) as f64 / start.elapsed().as_secs_f64()
+}
+
+/// Asks for the sockets that fit, reads the answer, and returns the seconds that it took.
+fn list(path: &Path, filter: &str, least: usize) -> io::Result<f64> {
+    let start = Instant::now();
+    let mut stream = UnixStream::connect(path)?;
+    writeln!(stream, "{{\"do\":\"sockets\",\"filter\":\"{filter}\"}}")?;
+    let (mut rows, mut line, mut read) = (0, String::new(), BufReader::new(stream));
+    loop {
+        line.clear();
+        if read.read_line(&mut line)? == 0 || line.contains("\"error\"") {
+            return Err(io::Error::other(format!("{filter}: {line}")));
+        }
+        if line.contains("\"done\"") {
+            break;
+        }
+        rows += 1;
+    }
+    if rows < least {
+        return Err(io::Error::other(format!("{filter}: {rows} rows: expected at least {least}")));
+    }
+    Ok(start.elapsed().as_secs_f64())
+}
