@@ -43,6 +43,11 @@ impl Histogram {
         self.sum
     }
 
+    /// Takes a time of a clock of milliseconds. A shorter one counts as one of them, as it is not known better.
+    pub(crate) fn note_millis(&mut self, time: Duration) {
+        self.note(time.max(Duration::from_millis(1)));
+    }
+
     #[inline(never)]
     pub(crate) fn note(&mut self, time: Duration) {
         let micros = time.as_secs().saturating_mul(1_000_000) + u64::from(time.subsec_micros());
@@ -62,9 +67,10 @@ impl Histogram {
 pub struct Histograms {
     /// The smoothed round-trip time of each connection at its end, if it has a sample.
     pub rtt: Histogram,
-    /// The time from the third segment of a handshake to [`accept`](crate::Stack::accept).
+    /// The time from the third segment of a handshake to [`accept`](crate::Stack::accept), at least a millisecond.
     pub accept_wait: Histogram,
-    /// The time from the first SYN to ESTABLISHED. A handshake with a cookie or with Fast Open is not in it.
+    /// The time from the first SYN to ESTABLISHED, of a passive open at least a millisecond. A handshake with a cookie or
+    /// with Fast Open is not in it.
     pub handshake: Histogram,
 }
 

@@ -140,8 +140,11 @@ pub(super) fn chapters(record: &[Entry], start: Instant, addresses: &Addresses) 
     let host = |name: &str, address| Host { name: name.to_owned(), addresses: vec![address] };
     let hosts = vec![host("script", addresses.remote), host("stack", addresses.local)];
     let mut timeline = Timeline::new(hosts, Keep { events: true, bytes: false, info: true });
+    let mut last = Instant::ZERO;
     for entry in record {
-        let at = Instant::ZERO + entry.at.saturating_since(start);
+        // A nanosecond apart, so that an arrow arrives in its own row.
+        let at = last.max(Instant::ZERO + entry.at.saturating_since(start));
+        last = at + Duration::from_nanos(1);
         match &entry.what {
             What::Packet { inbound, bytes } => {
                 let (from, to) = if *inbound { (SCRIPT, STACK) } else { (STACK, SCRIPT) };

@@ -23,7 +23,9 @@ pub(super) struct Recorded {
     peers: HashMap<IpAddr, usize>,
     /// When the trace began, in nanoseconds.
     start: Option<u64>,
-    /// The shortest round trip of each connection, by its ends.
+    /// The state of each connection, by its ends.
+    states: HashMap<(SocketAddr, SocketAddr), State>,
+    /// The shortest round trip.
     rtts: HashMap<(SocketAddr, SocketAddr), u64>,
     taken: usize,
     /// Events that do not fit.
@@ -38,6 +40,7 @@ impl Recorded {
             timeline: Timeline::new(vec![here], keep).with_limit(EVENT_LIMIT),
             peers: HashMap::new(),
             start: None,
+            states: HashMap::new(),
             rtts: HashMap::new(),
             taken: 0,
             left_out: 0,
@@ -67,19 +70,27 @@ impl Recorded {
                 let mut info = info(&event["info"]);
                 (info.local, info.remote) = ends;
                 self.timeline.info(at, HERE, ends, info);
+                // That of a connection which is older than the trace.
+                if let Some(state) = state(&event["state"]).filter(|_| !self.states.contains_key(&ends)) {
+                    self.enter(at, ends, state, state);
+                }
             }
             "rtt" => {
                 let rtt = number("sample") * 1000;
                 self.rtts.entry(ends).and_modify(|least| *least = rtt.min(*least)).or_insert(rtt);
             }
             "state" => {
-                let state = |key: &str| event[key].as_str().and_then(|state| state.parse::<State>().ok());
-                if let (Some(from), Some(to)) = (state("from"), state("to")) {
-                    self.timeline.traced(at, HERE, ends, ends, TraceKind::State { from, to });
+                if let (Some(from), Some(to)) = (state(&event["from"]), state(&event["to"])) {
+                    self.enter(at, ends, from, to);
                 }
             }
             _ => self.timeline.note_about(at, HERE, ends, || what(event)),
         }
+    }
+
+    fn enter(&mut self, at: Instant, ends: (SocketAddr, SocketAddr), from: State, to: State) {
+        self.states.insert(ends, to);
+        self.timeline.traced(at, HERE, ends, ends, TraceKind::State { from, to });
     }
 
     fn segment(&mut self, at: Instant, (local, remote): (SocketAddr, SocketAddr), event: &Value, out: bool) {
@@ -126,6 +137,10 @@ impl Recorded {
         let left_out = flows.len() - connections;
         (Page { title, about, chapters, left_out, ..Page::default() }, connections)
     }
+}
+
+fn state(name: &Value) -> Option<State> {
+    name.as_str()?.parse().ok()
 }
 
 /// A header with the fields of an event.
@@ -227,5 +242,15 @@ mod tests {
         let fields = &rows[4][3];
         assert_eq!((&fields["snd_cwnd"], &fields["rto"]), (&json!(14_600), &json!(240_000_000)));
         assert_eq!(rows[5][3], "timer Retransmit");
+
+        let mut older = Recorded::new();
+        older.take(&event(1, json!({"kind": "out", "flags": ".", "seq": 9, "ack": 7, "win": 1, "len": 0})));
+        for at in [2, 3] {
+            older.take(&event(at, json!({"kind": "info", "state": "ESTABLISHED", "info": {}})));
+        }
+        let page = older.page(String::new(), 1).0.json();
+        let rows = page["connections"][0]["rows"].as_array().unwrap();
+        let states: Vec<_> = rows.iter().filter(|row| row[0] == "s").map(|row| &row[4]).collect();
+        assert_eq!(states, ["ESTABLISHED"], "{rows:?}");
     }
 }

@@ -133,11 +133,9 @@ impl Ss {
         if self.memory && numbers.is_object() {
             let number = |name: &str| numbers[name].as_u64().unwrap_or(0);
             more.push(format!(
-                "skmem:(r{},w{},f{},o{})",
-                number("recv_q"),
-                number("send_q"),
-                number("notsent_bytes"),
-                number("out_of_order")
+                "skmem:(r{},w{})",
+                number("recv_q") + number("out_of_order"),
+                number("wmem_queued")
             ));
         }
         if self.info && numbers.is_object() {

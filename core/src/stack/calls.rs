@@ -316,7 +316,7 @@ impl Stack {
             return Err(Error::WouldBlock);
         };
         let waited = self.tick().elapsed(since);
-        self.histograms.accept_wait.note(Duration::from_millis(waited.into()));
+        self.histograms.accept_wait.note_millis(Duration::from_millis(waited.into()));
         self.call_waiting(index);
         let socket = &mut self.sockets[id];
         socket.place = Place::Held;

@@ -540,7 +540,7 @@ impl Stack {
             self.counters.tw_recycled += 1;
         }
         let age = self.half_open_age(index, self.now);
-        self.histograms.handshake.note(age);
+        self.histograms.handshake.note_millis(age);
         let entry = self.take_half_open(index);
         let options = &self.listeners[listener].options;
         let adv_mss = self.advertised_mss(&entry.tuple, options.max_segment);

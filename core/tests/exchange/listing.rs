@@ -156,7 +156,9 @@ fn handshakes_round_trips_and_waits_for_accept_are_in_histograms() {
         let rtt = t.stack.info(t.now, t.sock).unwrap().rtt;
         t.abort();
         t.recv_rst_any();
-        assert_eq!(told(&t.stack.histograms().rtt), (1, rtt.as_millis()));
+        let histograms = t.stack.histograms();
+        assert_eq!((told(&histograms.rtt), told(&histograms.handshake)), ((1, rtt.as_millis()), (1, 30)));
+        assert_eq!(told(&histograms.accept_wait), (1, 1), "less than a millisecond is not told apart");
     });
     each(|t| {
         t.connect();

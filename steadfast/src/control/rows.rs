@@ -119,8 +119,9 @@ fn write_info(text: &mut String, info: &Info) {
 
 /// An event of a trace: the numbers of a connection now.
 pub(super) fn traced_info(at: Instant, info: &Info) -> String {
-    let (at, local, remote) = (at.as_nanos(), info.local, info.remote);
+    let (at, local, remote, state) = (at.as_nanos(), info.local, info.remote, info.state);
     let mut text = format!("{{\"kind\":\"info\",\"at\":{at},\"local\":\"{local}\",\"remote\":\"{remote}\"");
+    let _ = write!(text, ",\"state\":\"{state}\"");
     write_info(&mut text, info);
     text + "}\n"
 }
