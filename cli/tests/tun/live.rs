@@ -55,7 +55,7 @@ fn a_running_server_lists_its_connections_counters_and_settings() {
     let mut taken = Command::new(env!("CARGO_BIN_EXE_steadfast"));
     taken.arg("run").arg(format!("--control={}", dir.path().display())).args(["--", "true"]);
     let (status, _, error) = run(&mut taken, b"");
-    assert_eq!(status.code(), Some(2));
+    assert_eq!(status.code(), Some(125));
     assert!(
         error.contains(&format!("--control={}: a folder is there: expected a path", dir.path().display())),
         "{error}"
