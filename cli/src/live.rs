@@ -1,5 +1,6 @@
 //! Live lists of a running network: `ss`, `nstat`, `sysctl`, `metrics`, `top` and `trace` ask its control socket.
 
+mod event;
 mod keys;
 mod metrics;
 mod nstat;

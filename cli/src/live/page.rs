@@ -12,7 +12,7 @@ use steadfast::stack::{Duration, Instant};
 use steadfast_timeline::page::{CONNECTION_LIMIT, Chapter, EVENT_LIMIT, Page};
 use steadfast_timeline::{Host, Keep, Timeline};
 
-use super::trace::what;
+use super::event::what;
 
 /// The host of the network in the timeline; peers come behind it.
 const HERE: usize = 0;

@@ -9,9 +9,9 @@ use clap::Args;
 use serde_json::json;
 use steadfast::SocketFilter;
 
+use super::event::line;
 use super::keys::{Key, Keys};
 use super::screen::{Act, Ends, Look, Screen, Sort};
-use super::trace::line;
 use super::{Asked, Whom};
 use crate::failure::Failure;
 use crate::output::say;

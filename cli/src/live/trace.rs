@@ -7,6 +7,7 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use super::Whom;
+use super::event::line;
 use super::page::Recorded;
 use crate::failure::Failure;
 use crate::output::say;
@@ -72,38 +73,5 @@ impl Trace {
             let Ok(address) = end.parse::<std::net::SocketAddr>() else { return false };
             end == wanted || address.ip().to_string() == *wanted || format!(":{}", address.port()) == *wanted
         })
-    }
-}
-
-/// An event as a line. `nanos` is its time since the first one.
-pub(super) fn line(event: &Value, nanos: u64) -> String {
-    let text = |key: &str| event[key].as_str().unwrap_or_default();
-    if event["kind"] == "lost" {
-        return what(event) + "\n";
-    }
-    let (local, remote) = (text("local"), text("remote"));
-    let time = format!("{:>6}.{:06}", nanos / 1_000_000_000, nanos / 1000 % 1_000_000);
-    format!("{time}  {local} - {remote}  {}\n", what(event))
-}
-
-/// An event in words.
-pub(super) fn what(event: &Value) -> String {
-    let text = |key: &str| event[key].as_str().unwrap_or_default();
-    let number = |key: &str| event[key].as_u64().unwrap_or(0);
-    match text("kind") {
-        kind @ ("in" | "out") => {
-            let sign = if kind == "out" { ">" } else { "<" };
-            let (seq, ack, win, len) = (number("seq"), number("ack"), number("win"), number("len"));
-            format!("{sign} [{}] seq {seq} ack {ack} win {win} length {len}", text("flags"))
-        }
-        "state" => format!("{} > {}", text("from"), text("to")),
-        "timer" => format!("timer {}", text("timer")),
-        "drop" => format!("drops it: {}", text("reason")),
-        "reply" => format!("answers: {}", text("reason")),
-        "rtt" => format!("rtt {} us, rto {} us", number("sample"), number("rto")),
-        "loss" => format!("loss from seq {}: {}", number("seq"), text("why")),
-        "path_mtu" => format!("path MTU is {}", number("mtu")),
-        "lost" => format!("{} events more were lost: the queue was full", number("events")),
-        other => other.to_owned(),
     }
 }
