@@ -614,7 +614,7 @@ rows! {
         count: None,
         bites: Some(|counters| counters.loop_queue_full),
     }
-    ranges_that_a_peer_says_it_has_threat_15: "tcp_max_sack_ranges" = 512, 24 each, 80 << 10 => {
+    ranges_that_a_peer_says_it_has_threat_15: "tcp_max_sack_ranges" = 512, 24 each, 81 << 10 => {
         configure: |config| (config.tcp_init_cwnd, config.tcp_sndbuf) = (255, 65_536),
         push: |world, number| {
             let (client, id) = world.one(wide());

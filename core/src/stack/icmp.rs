@@ -224,7 +224,7 @@ impl Stack {
                 else {
                     return self.dropped(tuple, DropReason::IcmpInvalid);
                 };
-                if self.with_connection(index, |connection, env| connection.packet_too_big(mtu, env)) {
+                if self.with_connection(index, |connection, env| connection.packet_too_big(seq, mtu, env)) {
                     self.pmtu.remember(self.now, &self.config, destination, mtu);
                 }
             }

@@ -69,15 +69,18 @@ impl Env<'_> {
 }
 
 impl Connection {
-    /// Handles a router's report that a packet in flight exceeded `mtu` (H8a). Returns whether it is believed at
-    /// once.
-    pub(crate) fn packet_too_big(&mut self, mtu: u16, env: &mut Env<'_>) -> bool {
+    /// Handles a router's report that the packet in flight at `seq` exceeded `mtu` (H8a). Returns whether it is believed
+    /// at once.
+    pub(crate) fn packet_too_big(&mut self, seq: SeqNum, mtu: u16, env: &mut Env<'_>) -> bool {
         if mtu >= self.tcb.snd.path.mtu {
             return false;
         }
         // Packets of this size got through before. Believe the report only if the segment is lost as well (5927-4).
         if self.tcb.snd.path.confirmed > mtu {
+            let first = self.tcb.snd.path.claimed == 0;
             self.tcb.snd.path.claimed = mtu;
+            let last = &mut self.rare().too_big;
+            *last = if first { seq } else { last.max(seq) };
             return false;
         }
         let before = u32::from(self.payload_mss());
@@ -305,7 +308,10 @@ impl Connection {
             }
         }
         let snd = &mut self.tcb.snd;
-        snd.path.claimed = 0;
+        // The ACK of an earlier segment says nothing about the one that was too big.
+        if snd.path.claimed != 0 && self.rare.as_ref().is_none_or(|rare| ack.gt(rare.too_big)) {
+            snd.path.claimed = 0;
+        }
         if snd.path.larger_size > 0 && ack.ge(snd.path.larger_end) {
             snd.path.confirmed = snd.path.confirmed.max(snd.path.larger_size);
             snd.path.larger_size = 0;

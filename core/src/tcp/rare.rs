@@ -13,6 +13,8 @@ use crate::wire::tcp::Cookie;
 pub(crate) struct Rare {
     /// Duplicate data to report (RFC 2883); empty: none.
     pub(crate) dsack: (SeqNum, SeqNum),
+    /// The last segment that is too big for the path, as an ICMP error claims that nothing confirmed yet (5927-4).
+    pub(crate) too_big: SeqNum,
     /// SND.UP: where the urgent data ends that the application sent.
     pub(crate) urgent_end: Option<SeqNum>,
     /// RCV.UP, until the application has read so far.

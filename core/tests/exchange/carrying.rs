@@ -373,6 +373,35 @@ fn packet_too_big_about_a_proven_size_waits_for_the_loss_5927_4() {
     });
 }
 
+/// 5927-4: the ACK of an earlier segment does not take the report back. The segment that it is about leaves in pieces after
+/// its first timeout, and not after a second one.
+#[test]
+fn packet_too_big_is_remembered_until_its_segment_is_acknowledged_5927_4() {
+    each(|t| {
+        t.listen();
+        t.send("S seq 0 <mss 1460, sackOK, wscale 0>");
+        t.recv("S. seq 0 ack 1 <mss 1460, sackOK, wscale 0>");
+        t.send(". seq 1 ack 1");
+        t.accept();
+        let mss = first_mss(t);
+        t.write(mss);
+        t.recv(&format!("P. seq 1:{} ack 1", 1 + mss));
+        t.send(&format!(". seq 1 ack {}", 1 + mss));
+        t.write(2 * mss);
+        t.recv(&format!(". seq {}:{} ack 1", 1 + mss, 1 + 2 * mss));
+        t.recv(&format!("P. seq {}:{} ack 1", 1 + 2 * mss, 1 + 3 * mss));
+        t.icmp_error(ErrorKind::PacketTooBig { mtu: 1300 }, 1 + 2 * mss);
+        t.send(&format!(". seq 1 ack {}", 1 + 2 * mss));
+        t.recv_nothing();
+        while t.stack.info(t.now, t.sock).unwrap().pmtu > 1300 {
+            t.wait(1);
+            let sent = t.recv_any().map_or(0, |sent| sent.payload.len() as u32);
+            assert!(sent < mss, "the whole segment again");
+        }
+        t.drain();
+    });
+}
+
 /// 1191-1, 8201-1: the floors.
 /// 8200-2: 1280 with IPv6.
 #[test]
