@@ -407,22 +407,35 @@ impl Connection {
         let flags = if push { flags | Flags::PSH } else { flags };
         out.begin();
         self.acknowledging(seq, Flags::ACK | flags, Connection::blocks_beside_data, &mut out.header, env);
-        if let Some(end) = self.urgent_end().filter(|end| end.gt(seq)) {
-            // The pointer refers to the octet after the urgent data (MUST-62). A distance above 65535 is clamped;
-            // later segments carry the exact one.
-            out.header.flags |= Flags::URG;
-            out.header.urgent = end.since(seq).min(0xffff) as u16;
-        }
+        self.announce_urgent(seq, &mut out.header);
         out.offset = offset;
         out.payload_len = payload_len;
         self.note_paced(payload_len, env);
         self.tcb.snd.last_sent = env.tick();
     }
 
+    /// Sets URG in a segment that begins at `seq` and before the end of urgent data.
+    #[inline]
+    fn announce_urgent(&self, seq: SeqNum, header: &mut Header) {
+        if let Some(end) = self.urgent_end().filter(|end| end.gt(seq)) {
+            // The pointer refers to the octet after the urgent data (MUST-62). A distance above 65535 is clamped;
+            // later segments carry the exact one.
+            header.flags |= Flags::URG;
+            header.urgent = end.since(seq).min(0xffff) as u16;
+        }
+    }
+
     /// Sends zero-window and keepalive probes: an old sequence number and no data, which the peer must answer
-    /// (SHLD-12).
+    /// (SHLD-12). A segment at SND.UNA goes ahead that announces urgent data, as in Linux: a peer whose window is closed
+    /// takes URG there and nowhere else (MUST-66).
     fn next_probe(&mut self, out: &mut Outgoing, env: &mut Env<'_>) -> bool {
         let snd = &mut self.tcb.snd;
+        if snd.pending.window_probe && std::mem::take(&mut snd.pending.urgent_probe) {
+            let seq = snd.una;
+            self.bare(seq, Flags::ACK, out, env);
+            self.announce_urgent(seq, &mut out.header);
+            return true;
+        }
         let window_probe = std::mem::take(&mut snd.pending.window_probe);
         let keepalive = std::mem::take(&mut snd.pending.keepalive_probe);
         if !window_probe && !keepalive {

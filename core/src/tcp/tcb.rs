@@ -242,6 +242,8 @@ pub(crate) struct Pending {
     /// A segment of the handshake, ahead of all others: in SYN-RECEIVED the SYN-ACK, later the third one.
     pub(crate) handshake: bool,
     pub(crate) window_probe: bool,
+    /// Urgent data is announced ahead of the window probe.
+    pub(crate) urgent_probe: bool,
     pub(crate) keepalive_probe: bool,
 }
 

@@ -257,6 +257,7 @@ impl Connection {
         let (silence, probes) = (self.unanswered_for(now), self.tcb.timers.unanswered_probes);
         let tries = if self.is_orphan() { self.tcb.timers.window_probes } else { probes };
         self.tcb.snd.pending.window_probe = true;
+        self.tcb.snd.pending.urgent_probe = self.urgent_end().is_some();
         if self.tcb.snd.wnd == 0 {
             if self.gives_up(silence, tries, env) {
                 return self.timed_out(env);

@@ -3,7 +3,7 @@
 use steadfast_core::Event;
 use steadfast_core::trace::State;
 
-use crate::harness::Test;
+use crate::harness::{Test, each};
 use crate::synchronized::{HALF_CLOSED, RECEIVING, in_each, stays};
 
 /// SA-EST-26, SA-FIN_WAIT_1-27, SA-FIN_WAIT_2-27 (MUST-31 to MUST-33, MUST-62).
@@ -91,4 +91,27 @@ fn an_urgent_pointer_on_a_fin_is_nothing_threat_61() {
         assert_eq!(t.read_end(), Ok(0));
         assert_eq!(t.state(), State::CloseWait);
     }
+}
+
+/// MUST-30: urgent data does not pass a closed window, but the news of it does. A segment at SND.UNA carries it, the only
+/// one that such a window accepts, and the probe behind it is answered. THREAT-61
+#[test]
+fn a_closed_window_does_not_hide_urgent_data_must_66() {
+    each(|t| {
+        t.reach(State::Established);
+        t.send(". seq 51 ack 101 win 0");
+        t.write(100);
+        // All that waits is urgent.
+        t.stack.send_urgent(t.sock, b"").unwrap();
+        for gap in [200, 400] {
+            t.recv_after(gap, "U. seq 101 ack 51 urg 100");
+            t.recv(". seq 100 ack 51");
+            t.send(". seq 51 ack 101 win 0");
+        }
+        t.send(". seq 51 ack 101 win 1000");
+        t.recv("PU. seq 101:201 ack 51 urg 100");
+        t.send(". seq 51 ack 201 win 0");
+        t.write(10);
+        t.recv_after(200, ". seq 200 ack 51");
+    });
 }
