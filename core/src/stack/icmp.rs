@@ -145,9 +145,13 @@ impl Stack {
             },
             FlowRef::HalfOpen(index) => {
                 // SA-SYN_RCVD-20: an unreachable peer will not complete the handshake.
+                // It is soft where a TIME-WAIT would return (RFC 5927 §5.2): the SYN-ACK may have arrived all the
+                // same, and TIME-WAIT and the ESTABLISHED peer would answer each other's ACKs.
                 if seq != self.half_open[index].iss {
                     self.dropped(tuple, DropReason::IcmpNotInFlight);
-                } else if self.ends_half_open(kind, hard, tuple.is_ipv4()) {
+                } else if self.ends_half_open(kind, hard, tuple.is_ipv4())
+                    && !self.gave_way.contains_key(&index)
+                {
                     self.forget_half_open(index);
                 }
             }

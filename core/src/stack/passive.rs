@@ -449,9 +449,10 @@ impl Stack {
             return self.closed_segment(segment);
         }
         let adv_mss = self.advertised_mss(&segment.tuple, self.listeners[listener].options.max_segment);
+        let replaces = self.gave_way.contains_key(&index);
         let entry = &mut self.half_open[index];
         let options = &self.listeners[listener].options;
-        match entry.segment_arrives(segment, (options, adv_mss), &mut env_of!(self)) {
+        match entry.segment_arrives(segment, (options, adv_mss), replaces, &mut env_of!(self)) {
             HalfOpenOutcome::Dropped(reason) => self.dropped_stray(segment, reason),
             HalfOpenOutcome::Reply(reply, reason) => {
                 self.dropped_stray(segment, reason);

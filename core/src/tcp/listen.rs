@@ -265,10 +265,12 @@ impl HalfOpen {
     }
 
     /// A segment arrives. The listener's options and the MSS are those by which our SYN-ACK advertised the window.
+    /// `replaces_time_wait`: a TIME-WAIT returns if the entry ends.
     pub(crate) fn segment_arrives(
         &mut self,
         segment: &Segment<'_>,
         offered: (&SocketOptions, u16),
+        replaces_time_wait: bool,
         env: &mut Env<'_>,
     ) -> HalfOpenOutcome {
         use HalfOpenOutcome::{Complete, Delete, DeleteAndReset, Dropped, Reset, SynAgain};
@@ -301,7 +303,10 @@ impl HalfOpen {
                 false => Dropped(DropReason::SynChallenged),
             };
         }
-        if flags.syn() && !flags.ack() && segment.seq() != self.irs && !in_window {
+        // A forged SYN must not bring a TIME-WAIT back under an ESTABLISHED peer. A peer that has crashed answers the
+        // challenge with a RST.
+        let challenged = !in_window || replaces_time_wait && !env.config.follows_linux();
+        if flags.syn() && !flags.ack() && segment.seq() != self.irs && challenged {
             // A SYN of another incarnation (SA-SYN_RCVD-03); its timestamp says nothing.
             let reason = DropReason::SynChallenged;
             return self.acknowledge(segment, offered, ReplyReason::HalfOpenAck, reason, env);

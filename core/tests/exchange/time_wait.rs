@@ -229,6 +229,25 @@ fn an_old_duplicate_syn_gives_the_entry_back_sa_time_wait_04() {
     });
 }
 
+/// The peer has our SYN-ACK, and is ESTABLISHED. Neither a forged error about it nor a forged SYN may bring the entry back:
+/// the two would answer each other's ACKs until its time is over (RFC 5927 §5.2, THREAT-36).
+#[test]
+fn nothing_forged_gives_the_entry_back_sa_time_wait_04() {
+    each(|t| {
+        time_wait(t);
+        t.ts_val += 30_000;
+        reopen(t, 52);
+        t.icmp_error(ErrorKind::PortUnreachable, 0);
+        t.recv_nothing();
+        t.send("S seq 1 <sackOK, wscale 0>");
+        t.recv(". seq 1 ack 1");
+        t.send(". seq 1 ack 1");
+        t.accept();
+        assert_eq!(t.tuple_state(), State::Established);
+        assert_eq!(t.stack.usage().time_wait, 0);
+    });
+}
+
 /// It gives way and its time is over meanwhile: the half-open connection is an ordinary one then.
 #[test]
 fn an_entry_that_gave_way_ends_in_its_time_sa_time_wait_04() {

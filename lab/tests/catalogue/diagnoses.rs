@@ -98,6 +98,7 @@ const TOLD: &[Told] = &[
     ("T12", &["reset-abort"], &["reset-abort"]),
     ("T13", &["reset-not-exact"], &["reset-not-exact"]),
     ("T14", &["close-fin-unanswered", "close-wait-leak"], &[]),
+    ("T15", &["open-timewait-reused"], &["open-timewait-reused"]),
     ("L1", &["live-keepalive-dead"], &[]),
     ("L2", &["reset-peer-gone"], &["reset-peer-gone"]),
     ("L3", &["live-retries-exhausted"], &[]),
