@@ -97,6 +97,15 @@ pub enum FaultKind {
         /// When it goes on.
         until: Instant,
     },
+    /// A host has none of its addresses.
+    LoseAddress {
+        /// The host.
+        host: String,
+        /// From when on.
+        from: Instant,
+        /// When they return.
+        until: Instant,
+    },
     /// A host's clock jumps.
     Clock {
         /// The host.
@@ -358,6 +367,7 @@ impl Fault {
             FaultKind::Crash { host, .. }
             | FaultKind::Reboot { host, .. }
             | FaultKind::Stall { host, .. }
+            | FaultKind::LoseAddress { host, .. }
             | FaultKind::Clock { host, .. } => {
                 vec![host]
             }

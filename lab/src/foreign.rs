@@ -25,6 +25,10 @@ pub trait Sockets {
     fn accept(&mut self, listener: SocketId) -> Result<(SocketId, SocketAddr), Error>;
     fn local_addr(&self, id: SocketId) -> Result<SocketAddr, Error>;
     fn send_bytes(&mut self, id: SocketId, data: &mut Bytes) -> Result<usize, Error>;
+    /// Sends urgent data, which is read in line. No kernel does that by itself.
+    fn send_urgent(&mut self, _id: SocketId, _data: &[u8]) -> Result<usize, Error> {
+        Err(Error::InvalidArgument)
+    }
     fn recv(&mut self, id: SocketId, buffer: &mut [u8]) -> Result<usize, Error>;
     fn bind_udp(&mut self, local: SocketAddr, options: UdpOptions) -> Result<SocketId, Error>;
     fn connect_udp(&mut self, id: SocketId, remote: SocketAddr) -> Result<(), Error>;
@@ -120,6 +124,9 @@ impl Sockets for Stack {
 
     fn send_bytes(&mut self, id: SocketId, data: &mut Bytes) -> Result<usize, Error> {
         self.send_bytes(id, data)
+    }
+    fn send_urgent(&mut self, id: SocketId, data: &[u8]) -> Result<usize, Error> {
+        self.send_urgent(id, data)
     }
 
     fn recv(&mut self, id: SocketId, buffer: &mut [u8]) -> Result<usize, Error> {

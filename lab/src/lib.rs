@@ -28,6 +28,7 @@ pub mod workers;
 pub use catalogue::{SERIES, catalogue, explain, text_of};
 pub use error::RunError;
 pub use fault::Fault;
+pub use mangle::fragments;
 pub use real_time::{NextAction, RealTimeRun};
 pub use report::{junit, page};
 pub use run::{Report, RunOptions, run};

@@ -15,7 +15,7 @@ use steadfast_core::wire::{build, ipv6};
 use steadfast_timeline::flows::seq_end;
 use steadfast_timeline::view::{Kind, View};
 
-pub(crate) use self::fragments::fragments;
+pub use self::fragments::fragments;
 use crate::fault::{OptionName, Part, Rewrite};
 use crate::rng::Rng;
 

@@ -262,6 +262,10 @@ impl Network {
                     Some(window.from.unwrap_or(Instant::ZERO))
                 }
                 FaultKind::Stall { from, .. } => Some(*from),
+                FaultKind::LoseAddress { from, until, .. } => {
+                    self.schedule(*until, SimEvent::Fault { index, step: 1 });
+                    Some(*from)
+                }
                 FaultKind::Inject(injection) => Some(injection.at),
                 FaultKind::InjectIcmp(injection) => Some(injection.at),
                 FaultKind::Flood(flood) => Some(flood.at),

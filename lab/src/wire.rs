@@ -174,6 +174,7 @@ fn check(fault: &Fault) -> Result<(), String> {
             "a host that can stop"
         }
         FaultKind::Clock { .. } => "a host whose clock can jump",
+        FaultKind::LoseAddress { .. } => "a host whose addresses can go",
         FaultKind::Flood(_) => "a host with one address",
         FaultKind::Packets { pattern, .. } if pattern.state.is_some() => "the state of the sender",
         _ => return Ok(()),

@@ -190,12 +190,28 @@ impl Io {
         id: SocketId,
         len: u64,
     ) -> Result<u64, Error> {
+        self.write_as(context, id, len, false)
+    }
+
+    /// As [`write`](Io::write); `urgent`: the data is urgent.
+    pub(crate) fn write_as(
+        &mut self,
+        context: &mut AppContext<'_>,
+        id: SocketId,
+        len: u64,
+        urgent: bool,
+    ) -> Result<u64, Error> {
         let Some(socket) = self.sockets.get(&id) else { return Err(Error::NoSuchSocket) };
         let tx = socket.tx;
         let mut left = len;
         while left > 0 {
             let mut piece: Bytes = context.streams.next_content(tx, left);
-            match context.stack.send_bytes(id, &mut piece) {
+            let sent = if urgent {
+                context.stack.send_urgent(id, &piece)
+            } else {
+                context.stack.send_bytes(id, &mut piece)
+            };
+            match sent {
                 Ok(sent) => {
                     context.streams.get_mut(tx).accepted(context.now, sent as u64);
                     left -= sent as u64;

@@ -290,12 +290,12 @@ impl Program {
                     Some(Got::Done)
                 }
             },
-            Call::Send { len, chunk, to } if io.is_udp(id) => {
+            Call::Send { len, chunk, to, .. } if io.is_udp(id) => {
                 let to = to.as_ref().and_then(|to| context.directory.resolve(to));
                 self.send_datagrams(id, *len, *chunk, to, io, context)
             }
             Call::Send { to: Some(_), .. } => Some(Got::Error(Error::InvalidArgument)),
-            Call::Send { len, chunk, .. } => self.send(id, *len, *chunk, io, context),
+            Call::Send { len, chunk, urgent, .. } => self.send(id, (*len, *chunk, *urgent), io, context),
             Call::Receive { within } => self.receive(id, *within, io, context),
             Call::Reply { len } => match io.last_sender(id) {
                 None => Some(Got::Error(Error::DestinationAddressRequired)),
@@ -339,8 +339,7 @@ impl Program {
     fn send(
         &mut self,
         id: SocketId,
-        len: u64,
-        chunk: Option<(u64, Duration)>,
+        (len, chunk, urgent): (u64, Option<(u64, Duration)>, bool),
         io: &mut Io,
         context: &mut AppContext<'_>,
     ) -> Option<Got> {
@@ -354,7 +353,7 @@ impl Program {
                 self.wakes_at = Some(next);
                 break;
             }
-            match io.write(context, id, left.min(size)) {
+            match io.write_as(context, id, left.min(size), urgent) {
                 Ok(sent) => {
                     left -= sent;
                     next = context.now + every;
@@ -484,6 +483,7 @@ fn wait(what: Wait, id: SocketId, io: &mut Io, context: &mut AppContext<'_>) -> 
     match what {
         Wait::Connected => io.connected(context, id),
         Wait::Writable => events.contains(Event::WRITABLE).then_some(Got::Done),
+        Wait::Urgent => events.contains(Event::URGENT).then_some(Got::Done),
         Wait::Closed => over.then_some(Got::Done),
         Wait::Error => match io.take_error(context, id) {
             Ok(Some(error)) | Err(error) => Some(Got::Error(error)),

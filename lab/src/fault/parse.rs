@@ -14,7 +14,8 @@ use crate::text::{Understood, Words, duration, instant, prefix};
 
 const VERBS: &str = "a fault: lose, duplicate, delay, hold, reorder, corrupt, truncate, rewrite, strip, split, fragment, \
                      reject, partition, mtu, rate, latency, burst-loss, jitter, police, aqm, aggregate, thin, gro, handover, \
-                     crash, reboot, stall, clock, inject, icmp or flood";
+                     crash, reboot, stall, lose-address, clock, inject, icmp or \
+                     flood";
 
 pub(super) fn fault(words: &mut Words<'_>) -> Understood<FaultKind> {
     let verb = words.word(VERBS)?;
@@ -32,14 +33,18 @@ pub(super) fn fault(words: &mut Words<'_>) -> Understood<FaultKind> {
             let same_secret = words.take("same-secret");
             FaultKind::Reboot { host, at, same_secret, same_clock: words.take("same-clock") }
         }
-        "stall" => {
+        "stall" | "lose-address" => {
             let host = host(words)?;
             keyword(words, "from")?;
             let from = words.time("a time after `from`")?;
             keyword(words, "until")?;
             let later = |time: &str| instant(time).filter(|until| *until > from);
             let until = words.parse("a later time after `until`", later)?;
-            FaultKind::Stall { host, from, until }
+            if verb == "stall" {
+                FaultKind::Stall { host, from, until }
+            } else {
+                FaultKind::LoseAddress { host, from, until }
+            }
         }
         "clock" => {
             let host = host(words)?;
@@ -453,6 +458,8 @@ mod tests {
             "handover C|S 15s 80ms..120ms 1%",
             "crash C at 5",
             "reboot C at 6 same-secret same-clock",
+            "stall C from 1 until 2",
+            "lose-address C from 1 until 2",
             "clock C +1h at 5",
             "clock C -2s at 5",
             "inject C>S [R] seq rcv.nxt+1 at 5",

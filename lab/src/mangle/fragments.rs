@@ -15,7 +15,7 @@ const TCP_CHECKSUM_AT: usize = 16;
 
 /// Splits `packet` into fragments of at most `size` bytes. With `overlap`, every fragment but the first starts one unit
 /// early.
-pub(crate) fn fragments(packet: &[u8], size: usize, overlap: bool) -> Vec<Bytes> {
+pub fn fragments(packet: &[u8], size: usize, overlap: bool) -> Vec<Bytes> {
     let Some(view) = View::new(packet) else { return vec![Bytes::copy_from_slice(packet)] };
     let (head, payload) = packet.split_at(view.ip_len);
     // The identification is shared by the fragments of one packet only. The checksum serves as such.

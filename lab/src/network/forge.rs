@@ -44,6 +44,13 @@ impl Network {
                 self.run_host(host);
             }
             FaultKind::Stall { .. } => self.stall(&fault.kind),
+            FaultKind::LoseAddress { host, .. } => {
+                let Some(host) = self.host(host) else { return };
+                let end = if step == 0 { "loses its addresses" } else { "has its addresses again" };
+                self.timeline.note(self.now, Some(host), || end.to_owned());
+                self.hosts[host].has_addresses(step > 0);
+                self.run_host(host);
+            }
             FaultKind::Path { direction, change, .. } => {
                 if step == 0 {
                     self.paths.change(direction, change);
@@ -112,7 +119,10 @@ impl Network {
 
     fn inject(&mut self, injection: &Injection) {
         let (Some(from), Some(to)) = (self.host(&injection.from), self.host(&injection.to)) else { return };
-        let found = self.last_flow(from, to, (injection.source_port, injection.destination_port));
+        // Port 0 is no part of any flow.
+        let [source, destination] =
+            [injection.source_port, injection.destination_port].map(|port| port.filter(|port| *port > 0));
+        let found = self.last_flow(from, to, (source, destination));
         let flow = found.map(|(flow, _)| self.timeline.flows.all[flow].clone());
         let nowhere =
             Flow { ends: [self.end_of(from), self.end_of(to)], ways: Default::default(), tainted: false };

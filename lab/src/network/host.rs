@@ -165,6 +165,18 @@ impl Host {
         self.stack = Some(stack);
     }
 
+    /// Gives it its addresses, or takes them away. The addresses of a TCP that is not ours stay.
+    pub(super) fn has_addresses(&mut self, has: bool) {
+        let Some(stack) = &mut self.stack else { return };
+        for (address, len) in [(self.v4, 24), (self.v6, 64)] {
+            if has {
+                stack.add_address(address, len);
+            } else {
+                stack.remove_address(address);
+            }
+        }
+    }
+
     /// Loses all state.
     pub(super) fn crash(&mut self) {
         if let Some(stack) = self.stack.take() {

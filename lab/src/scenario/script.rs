@@ -194,6 +194,7 @@ pub enum Call {
         len: u64,
         chunk: Option<(u64, Duration)>,
         to: Option<Endpoint>,
+        urgent: bool,
     },
     Udp(Bind),
     /// Takes a datagram, or gives up after this time.
@@ -240,6 +241,7 @@ pub enum Wait {
     Writable,
     Closed,
     Flushed,
+    Urgent,
 }
 
 /// Many connections to one server.
@@ -453,7 +455,8 @@ fn call(words: &mut Words<'_>) -> Understood<Call> {
             } else {
                 None
             };
-            Call::Send { len, chunk, to }
+            let urgent = to.is_none() && words.take("urgent");
+            Call::Send { len, chunk, to, urgent }
         }
         "read" => Call::Read(words.parse("how many bytes, `eof` or `closed`", |w| match w {
             "eof" => Some(Read::Eof),
@@ -473,13 +476,14 @@ fn call(words: &mut Words<'_>) -> Understood<Call> {
         "abort" => Call::Abort,
         "set" => Call::Set(settings(words, true)?),
         "wait" => Call::Wait(words.parse(
-            "`connected`, `error`, `writable`, `closed` or `flushed`",
+            "`connected`, `error`, `writable`, `closed`, `flushed` or `urgent`",
             |w| match w {
                 "connected" => Some(Wait::Connected),
                 "error" => Some(Wait::Error),
                 "writable" => Some(Wait::Writable),
                 "closed" => Some(Wait::Closed),
                 "flushed" => Some(Wait::Flushed),
+                "urgent" => Some(Wait::Urgent),
                 _ => None,
             },
         )?),
