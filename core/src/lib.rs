@@ -106,7 +106,7 @@ pub use socket::{
     SocketOptions, Spare,
 };
 #[cfg(feature = "model")]
-pub use stack::Variables;
+pub use stack::{AgreedOptions, Variables};
 pub use stack::{Interface, Medium, Packet, PacketBytes, Stack, Transmit};
 pub use steadfast_wire as wire;
 pub use time::{Duration, Instant};

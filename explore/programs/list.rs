@@ -61,4 +61,9 @@ const FILES: &[(&str, &str)] = files! {
     "little-memory"
     "reset-on-overflow"
     "three-connections"
+    "urgent"
+    "urgent-zero-window"
+    "sack-of-one-end"
+    "timestamps-of-one-end"
+    "zero-window-both"
 };

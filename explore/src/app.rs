@@ -194,7 +194,7 @@ impl App {
                     Some(Got::Done)
                 }
             },
-            Action::Send(len) => send(socket, *len, &mut self.done, context),
+            Action::Send { len, urgent } => send(socket, (*len, *urgent), &mut self.done, context),
             Action::Read(how) => read(socket, *how, &mut self.done, context),
             Action::Shutdown(how) => {
                 if *how != Shutdown::Read {
@@ -311,10 +311,20 @@ fn error_of(socket: &Socket, context: &mut Context<'_>) -> Option<Got> {
     }
 }
 
-fn send(socket: &mut Socket, len: u64, done: &mut u64, context: &mut Context<'_>) -> Option<Got> {
+fn send(
+    socket: &mut Socket,
+    (len, urgent): (u64, bool),
+    done: &mut u64,
+    context: &mut Context<'_>,
+) -> Option<Got> {
     while *done < len {
         let piece = context.streams.next(socket.writes, (len - *done).min(65_536) as usize);
-        match context.stack.send_bytes(socket.id, &mut Bytes::from(piece)) {
+        let sent = if urgent {
+            context.stack.send_urgent(socket.id, &piece)
+        } else {
+            context.stack.send_bytes(socket.id, &mut Bytes::from(piece))
+        };
+        match sent {
             Ok(0) | Err(Error::WouldBlock) => return None,
             Ok(sent) => {
                 context.streams.wrote(socket.writes, sent);
@@ -368,6 +378,7 @@ fn wait(socket: &Socket, what: Wait, context: &mut Context<'_>) -> Option<Got> {
     match what {
         Wait::Connected => connected(socket, context),
         Wait::Writable => socket.events.contains(Event::WRITABLE).then_some(Got::Done),
+        Wait::Urgent => socket.events.contains(Event::URGENT).then_some(Got::Done),
         Wait::Closed => is_over(socket).then_some(Got::Done),
         Wait::Error => error_of(socket, context),
         Wait::Flushed => match context.stack.info(context.now, socket.id) {

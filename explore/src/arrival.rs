@@ -3,11 +3,12 @@
 use std::fmt;
 use std::net::SocketAddr;
 
+use steadfast_core::counters::DropReason;
 use steadfast_core::trace::State;
 use steadfast_core::{Stack, Variables};
 use steadfast_wire::seq::SeqNum;
-use steadfast_wire::tcp::{Flags, Header};
-use steadfast_wire::{ipv4, ipv6};
+use steadfast_wire::tcp::{Flags, Header, SackBlocks};
+use steadfast_wire::{PROTOCOL_TCP, ipv4, ipv6};
 
 /// A segment that arrives, and how it finds its receiver.
 #[derive(Clone, Copy, Debug)]
@@ -47,6 +48,27 @@ impl fmt::Display for Answer {
     }
 }
 
+/// The SACK blocks that an answer has to carry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Blocks {
+    Any,
+    /// The first one reports this duplicate (RFC 2883 §4).
+    Duplicate(SeqNum, SeqNum),
+    /// One covers this text, which waits for what is missing before it (RFC 2018 §4).
+    Waiting(SeqNum, SeqNum),
+}
+
+impl Blocks {
+    pub(crate) fn are_in(self, blocks: &SackBlocks) -> bool {
+        let mut all = blocks.iter();
+        match self {
+            Blocks::Any => true,
+            Blocks::Duplicate(left, right) => all.next().is_some_and(|block| block == (left, right)),
+            Blocks::Waiting(left, right) => all.any(|(from, to)| from.le(left) && to.ge(right)),
+        }
+    }
+}
+
 /// The answer, or how the arrival was wrong.
 type Judged = Result<Answer, String>;
 
@@ -62,6 +84,82 @@ impl Arrived {
         self.header.flags.contains(flag)
     }
 
+    /// After the opening handshake, and before TIME-WAIT.
+    fn is_between_handshakes(&self) -> bool {
+        use State::{CloseWait, Closing, Established, FinWait1, FinWait2, LastAck};
+        matches!(self.before.state, Established | FinWait1 | FinWait2 | CloseWait | Closing | LastAck)
+    }
+
+    /// Returns whether its answer, if there is one, counts towards a limit. Challenges of a connection have another one.
+    pub(crate) fn is_limited(&self) -> bool {
+        let entry = match self.before.state {
+            State::SynReceived => self.before.agreed.is_none(),
+            state => state == State::TimeWait,
+        };
+        entry || self.is_between_handshakes() && !self.has(Flags::SYN)
+    }
+
+    /// Returns whether a keepalive probe or a probe of a closed window looks like this. Their answers have a limit of
+    /// their own.
+    pub(crate) fn is_probe(&self) -> bool {
+        let Some((nxt, window)) = self.before.rcv else { return false };
+        let behind = self.header.seq == nxt - 1 && self.payload <= 1;
+        self.is_between_handshakes() && (behind || window == 0 && self.header.seq == nxt)
+    }
+
+    /// The reason to drop it: none if it is acceptable (RFC 9293 §3.10.7.4, table 6). Without a value no rule says.
+    pub(crate) fn unacceptable(&self, after: &Variables) -> Option<Option<DropReason>> {
+        let other = self.has(Flags::SYN) || self.is_rst();
+        let gone = matches!(after.state, State::Closed | State::Listen | State::TimeWait);
+        let (nxt, window) = self.before.rcv?;
+        // Without ACK or FIN it is no segment of anybody.
+        let some = self.has(Flags::ACK) || self.has(Flags::FIN);
+        if !self.is_between_handshakes() || other || gone || !some {
+            return None;
+        }
+        let (seq, len) = (self.header.seq, self.len());
+        if self.is_acceptable(nxt, window) {
+            return Some(None);
+        }
+        Some(Some(match len > 0 && (seq + len).le(nxt) {
+            true => DropReason::Duplicate,
+            false if window == 0 && seq == nxt => DropReason::ReceiveBufferFull,
+            false => DropReason::OutOfWindow,
+        }))
+    }
+
+    /// The SACK blocks that its answer has to carry. `duplicates`: as RFC 2883 has it.
+    pub(crate) fn blocks(&self, after: &Variables, duplicates: bool) -> Blocks {
+        let (Some((nxt, _)), Some((now, _))) = (self.before.rcv, after.rcv) else { return Blocks::Any };
+        let (seq, end) = (self.header.seq, self.header.seq + self.payload);
+        let (una, snd_nxt) = self.before.snd;
+        // The answer to what may be forged is no longer than that.
+        let known = self.header.ack.ge(una - self.before.max_window) && self.header.ack.le(snd_nxt);
+        let stays = after.state == self.before.state && self.is_between_handshakes();
+        if self.payload == 0 || !known || !self.has(Flags::ACK) || !stays {
+            return Blocks::Any;
+        }
+        if seq.lt(nxt) {
+            let right = if end.lt(nxt) { end } else { nxt };
+            return if duplicates { Blocks::Duplicate(seq, right) } else { Blocks::Any };
+        }
+        let open = matches!(self.before.state, State::Established | State::FinWait1 | State::FinWait2);
+        let fits = self.before.rcv.is_some_and(|(nxt, window)| end.le(nxt + window));
+        let taken = open && fits && self.header.ack.ge(una);
+        if taken && seq.gt(nxt) && now == nxt { Blocks::Waiting(seq, end) } else { Blocks::Any }
+    }
+
+    /// Table 6 of RFC 9293.
+    fn is_acceptable(&self, nxt: SeqNum, window: u32) -> bool {
+        let (seq, len) = (self.header.seq, self.len());
+        match (len, window) {
+            (0, 0) => seq == nxt,
+            (0, _) => seq.within(nxt, window),
+            (_, 0) => false,
+            _ => seq.within(nxt, window) || (seq + (len - 1)).within(nxt, window),
+        }
+    }
+
     /// SEG.LEN.
     fn len(&self) -> u32 {
         self.payload + u32::from(self.has(Flags::SYN)) + u32::from(self.has(Flags::FIN))
@@ -70,7 +168,7 @@ impl Arrived {
     /// Returns what has to be answered, or how the state after the arrival is wrong.
     pub(crate) fn judge(&self, after: &Variables) -> Judged {
         let none = !(self.has(Flags::SYN) || self.has(Flags::ACK) || self.is_rst() || self.has(Flags::FIN));
-        if none || self.has(Flags::SYN | Flags::RST) {
+        if none || self.has(Flags::SYN | Flags::RST) || self.remote.port() == 0 {
             // Nobody sends such a segment, except to find out what a host is.
             return self.unchanged(after, Answer::Nothing);
         }
@@ -197,13 +295,8 @@ impl Arrived {
             return self.unchanged(after, Answer::Ack);
         }
         let (una, snd_nxt) = self.before.snd;
-        let (seq, ack, len) = (self.header.seq, self.header.ack, self.len());
-        let acceptable = match (len, window) {
-            (0, 0) => seq == nxt,
-            (0, _) => seq.within(nxt, window),
-            (_, 0) => false,
-            _ => seq.within(nxt, window) || (seq + (len - 1)).within(nxt, window),
-        };
+        let ack = self.header.ack;
+        let acceptable = self.is_acceptable(nxt, window);
         let new_ack = self.has(Flags::ACK) && ack.gt(una) && ack.le(snd_nxt);
         if self.before.state == State::SynReceived && self.has(Flags::ACK) && !new_ack {
             // With a listener that is gone, the entry goes with it. Half-open entries look at the ACK field first.
@@ -212,7 +305,7 @@ impl Arrived {
         }
         if !acceptable && new_ack {
             // Its ACK may count: of a probe, of data into a closed window, of a FIN that came before.
-            return self.ack_alone(nxt, after);
+            return self.ack_alone(nxt, window, after);
         }
         if !acceptable {
             return self.unchanged(after, Answer::Ack);
@@ -251,8 +344,14 @@ impl Arrived {
                 return self.unchanged(after, self.rst());
             }
             // A simultaneous open.
-            let crossing = seq == nxt - 1 && after.state != State::SynReceived;
-            return if crossing { Ok(Answer::Ack) } else { self.unchanged(after, Answer::Ack) };
+            let crossing = seq == nxt - 1 && self.before.active;
+            return if !crossing {
+                self.unchanged(after, Answer::Ack)
+            } else if after.state == State::SynReceived {
+                self.wrong(after, "should lead to ESTABLISHED")
+            } else {
+                Ok(Answer::Ack)
+            };
         }
         if seq == nxt - 1 {
             return self.unchanged(after, Answer::SynAck);
@@ -264,8 +363,18 @@ impl Arrived {
         self.unchanged(after, Answer::Ack)
     }
 
-    /// The ACK field of an unacceptable segment.
-    fn ack_alone(&self, nxt: SeqNum, after: &Variables) -> Judged {
+    /// The ACK field of an unacceptable segment. It counts in probes, in data sent into a closed window, and in a FIN that
+    /// comes again (RFC 9293 §3.10.7.4, appendix A.2).
+    fn ack_alone(&self, nxt: SeqNum, window: u32, after: &Variables) -> Judged {
+        let (seq, ack) = (self.header.seq, self.header.ack);
+        let probe = seq == nxt - 1 && self.payload <= 1;
+        let closed_window = window == 0 && seq == nxt;
+        let fin_again = self.has(Flags::FIN) && seq + self.len() == nxt;
+        let counts = (probe || closed_window || fin_again) && self.before.state != State::SynReceived;
+        if after.snd.0 != if counts { ack } else { self.before.snd.0 } && after.state == self.before.state {
+            let should = if counts { "count" } else { "not count" };
+            return self.wrong(after, &format!("its ACK should {should}"));
+        }
         let all = self.before.fin_sent && self.header.ack == self.before.snd.1;
         let next = match self.before.state {
             State::FinWait1 if all => State::FinWait2,
@@ -294,13 +403,17 @@ impl Arrived {
         }
         let fin_acked = self.before.fin_sent && self.header.ack == self.before.snd.1;
         let text_end = seq + self.payload;
-        let fin = self.has(Flags::FIN) && seq.le(nxt) && text_end.ge(nxt);
+        let window = self.before.rcv.map_or(0, |(_, window)| window);
+        let fin = self.has(Flags::FIN) && seq.le(nxt) && text_end.within(nxt, window.max(1));
         let moved = after.rcv.is_some_and(|(now, _)| now != nxt);
         // An older ACK than SND.UNA may be taken for one that was never sent.
         let open =
             matches!(before, Established | FinWait1 | FinWait2) && self.header.ack.ge(self.before.snd.0);
         if !gone && !moved && open && (fin || self.payload > 0 && seq.le(nxt) && text_end.gt(nxt)) {
             return self.wrong(after, "should be taken");
+        }
+        if !gone && after.rcv.is_some_and(|(now, _)| now.gt(nxt + window)) {
+            return self.wrong(after, "goes beyond the window");
         }
         if !gone && moved && matches!(before, CloseWait | Closing | LastAck) {
             return self.wrong(after, "comes after the FIN");
@@ -340,22 +453,27 @@ impl Arrived {
     fn answer(&self, fin: bool) -> Answer {
         let nxt = self.before.rcv.map_or(SeqNum(0), |(nxt, _)| nxt);
         let early = self.payload > 0 && self.header.seq.gt(nxt) && self.header.ack.ge(self.before.snd.0);
-        if fin || early { Answer::Ack } else { Answer::Any }
+        // So is what comes again in part.
+        let again = self.payload > 0 && self.header.seq.lt(nxt) && self.header.ack.ge(self.before.snd.0);
+        if fin || early || again { Answer::Ack } else { Answer::Any }
     }
 }
 
 /// Returns the ends of a segment as its receiver sees them, its header, and the length of its data.
 pub(crate) fn parse(packet: &[u8]) -> Option<(SocketAddr, SocketAddr, Header, u32)> {
-    let (source, destination, segment) = match packet.first()? >> 4 {
+    let (source, destination, protocol, segment) = match packet.first()? >> 4 {
         4 => {
             let (header, segment) = ipv4::parse(packet).ok()?;
-            (header.source.into(), header.destination.into(), segment)
+            (header.source.into(), header.destination.into(), header.protocol, segment)
         }
         _ => {
             let (header, segment) = ipv6::parse(packet).ok()?;
-            (header.source.into(), header.destination.into(), segment)
+            (header.source.into(), header.destination.into(), header.protocol, segment)
         }
     };
+    if protocol != PROTOCOL_TCP {
+        return None;
+    }
     let (header, payload) = Header::parse(segment).ok()?;
     let local = SocketAddr::new(destination, header.destination_port);
     Some((local, SocketAddr::new(source, header.source_port), header, payload.len() as u32))

@@ -8,6 +8,12 @@ use crate::forge::Forgery;
 /// The MTU of a narrow link. IPv6 needs 1280.
 pub(crate) const NARROW: u32 = 1300;
 
+/// How long a host has no address.
+pub(crate) const ADDRESS_LOST: Duration = Duration::from_secs(5);
+
+/// The size of a fragment. The first one holds the header of TCP.
+pub(crate) const FRAGMENT: usize = 112;
+
 /// A fault that befalls a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -34,13 +40,21 @@ pub enum Fault {
     Reject,
     /// From it on, a link of its direction carries 1300 bytes at most, and says so.
     Narrow,
+    /// A bit of it is flipped.
+    Corrupt,
+    /// It arrives in fragments of 112 bytes at most.
+    Fragment,
+    /// As `Fragment`, and the second one is lost.
+    FragmentLost,
+    /// Its receiver has no address from before its arrival on, for 5 s.
+    LoseAddress,
     /// Somebody forges a packet 5 ms after it.
     Forge(Forgery),
 }
 
 impl Fault {
     /// The sorts of a [`Budget`](crate::Budget), by name. A forged packet counts as one sort, whatever its kind.
-    pub(crate) const SORTS: [&str; 12] = [
+    pub(crate) const SORTS: [&str; 16] = [
         "lose",
         "duplicate",
         "duplicate-late",
@@ -52,11 +66,15 @@ impl Fault {
         "cut-long",
         "reject",
         "narrow",
+        "corrupt",
+        "fragment",
+        "fragment-lost",
+        "lose-address",
         "forge",
     ];
 
     /// The faults of the path and of the hosts: all but forged packets.
-    pub const ALL: [Fault; 11] = [
+    pub const ALL: [Fault; 15] = [
         Fault::Lose,
         Fault::Duplicate,
         Fault::DuplicateLate,
@@ -68,6 +86,10 @@ impl Fault {
         Fault::CutLong,
         Fault::Reject,
         Fault::Narrow,
+        Fault::Corrupt,
+        Fault::Fragment,
+        Fault::FragmentLost,
+        Fault::LoseAddress,
     ];
 
     /// Everything that may befall a packet.
@@ -97,7 +119,7 @@ impl Fault {
 
     /// Returns whether connections survive it: TCP has to mend it, and applications notice nothing but time.
     pub(crate) fn is_mended(self) -> bool {
-        !matches!(self, Fault::Reboot | Fault::Cut | Fault::CutLong)
+        !matches!(self, Fault::Reboot | Fault::Cut | Fault::CutLong | Fault::LoseAddress)
     }
 }
 
@@ -127,6 +149,13 @@ impl std::fmt::Display for Choice {
             }
             Fault::Reject => write!(f, "reject {packet} with host-unreachable"),
             Fault::Narrow => write!(f, "mtu {from}>{to} {NARROW} icmp from {}", time(self.at)),
+            Fault::Corrupt => write!(f, "corrupt {packet} tcp"),
+            Fault::Fragment => write!(f, "fragment {packet} to {FRAGMENT}"),
+            Fault::FragmentLost => write!(f, "fragment {packet} to {FRAGMENT} lose 2"),
+            Fault::LoseAddress => {
+                let from = self.at + Duration::from_millis(5);
+                write!(f, "lose-address {to} from {} until {}", time(from), time(from + ADDRESS_LOST))
+            }
             Fault::Lose => write!(f, "lose {packet}"),
             Fault::Duplicate => write!(f, "duplicate {packet} after 30ms"),
             Fault::DuplicateLate => write!(f, "duplicate {packet} after 3s"),

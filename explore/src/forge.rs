@@ -4,8 +4,8 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
 use bytes::Bytes;
-use steadfast_core::Variables;
 use steadfast_core::trace::State;
+use steadfast_core::{Duration, Variables};
 use steadfast_wire::build;
 use steadfast_wire::icmp::{ErrorKind, Message};
 use steadfast_wire::seq::SeqNum;
@@ -71,6 +71,7 @@ enum Kind {
         seq: Number,
         ack: Number,
         len: usize,
+        more: More,
     },
     /// An error about a segment of the victim that begins there: at SND.UNA, or at SND.NXT.
     Error {
@@ -80,8 +81,27 @@ enum Kind {
     },
 }
 
+/// Properties that few forged segments have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum More {
+    No,
+    /// The same comes again after [`AGAIN`].
+    Twice,
+    /// It comes from port 0.
+    NoPort,
+    /// The urgent data ends 100 bytes after its first byte.
+    Urgent,
+}
+
+/// When a segment comes again.
+pub(crate) const AGAIN: Duration = Duration::from_millis(1);
+
 const fn segment(flags: u16, seq: Number, ack: Number, len: usize) -> Kind {
-    Kind::Segment { flags: Flags(flags), seq, ack, len }
+    with(More::No, flags, seq, ack, len)
+}
+
+const fn with(more: More, flags: u16, seq: Number, ack: Number, len: usize) -> Kind {
+    Kind::Segment { flags: Flags(flags), seq, ack, len, more }
 }
 
 const fn error(kind: ErrorKind, words: &'static str, seq: Number) -> Kind {
@@ -93,12 +113,16 @@ const SYN: u16 = Flags::SYN.0;
 const RST: u16 = Flags::RST.0;
 const PSH: u16 = Flags::PSH.0;
 const ACK: u16 = Flags::ACK.0;
+const URG: u16 = Flags::URG.0;
+
+/// The urgent pointer of forged segments.
+const URGENT: u16 = 100;
 
 /// An acknowledgment number that is too old for any window.
 const STALE: i32 = -(1 << 30) - 1_000_000;
 
 /// Each kind breaks one check of RFC 9293 §3.10.7, or of RFC 5961, and passes those before it. The first one passes all.
-const KINDS: [Kind; 30] = [
+const KINDS: [Kind; 37] = [
     segment(RST, RcvNxt(0), RcvNxt(0), 0),
     segment(RST, RcvNxt(1), RcvNxt(0), 0),
     segment(RST, RcvEnd(-1), RcvNxt(0), 0),
@@ -107,17 +131,24 @@ const KINDS: [Kind; 30] = [
     segment(RST | ACK, RcvNxt(-2), SndNxt(1), 0),
     segment(RST | ACK, RcvNxt(-2), RcvNxt(0), 0),
     segment(SYN, RcvNxt(0), RcvNxt(0), 0),
-    segment(SYN, RcvNxt(-2), RcvNxt(0), 0),
+    with(More::Twice, SYN, RcvNxt(-2), RcvNxt(0), 0),
+    with(More::NoPort, SYN, RcvNxt(-2), RcvNxt(0), 0),
     segment(SYN, RcvNxt(-1), RcvNxt(0), 0),
     segment(SYN | ACK, RcvNxt(-1), SndNxt(0), 0),
     segment(SYN | ACK, RcvNxt(0), SndNxt(0), 0),
     segment(SYN | ACK, RcvNxt(0), SndNxt(1), 0),
     segment(SYN | ACK, RcvNxt(-2), RcvNxt(0), 0),
     segment(SYN | RST, RcvNxt(0), RcvNxt(0), 0),
-    segment(ACK, RcvEnd(0), RcvNxt(0), 0),
-    segment(ACK, RcvNxt(-1), RcvNxt(0), 0),
+    with(More::Twice, ACK, RcvEnd(0), RcvNxt(0), 0),
+    segment(ACK, RcvEnd(0), SndNxt(0), 0),
+    with(More::Twice, ACK, RcvNxt(-1), RcvNxt(0), 0),
+    segment(ACK, RcvNxt(-1), SndNxt(0), 0),
     segment(PSH | ACK, RcvEnd(0), RcvNxt(0), 10),
+    segment(PSH | ACK, RcvEnd(0), SndNxt(0), 10),
     segment(PSH | ACK, RcvNxt(-10), RcvNxt(0), 10),
+    segment(PSH | ACK, RcvNxt(-10), SndNxt(0), 10),
+    with(More::Urgent, URG | ACK, RcvNxt(0), RcvNxt(0), 0),
+    with(More::Urgent, URG | PSH | ACK, RcvEnd(0), RcvNxt(0), 10),
     segment(ACK, RcvNxt(0), SndNxt(1), 0),
     segment(PSH | ACK, RcvNxt(0), SndNxt(1), 10),
     segment(ACK, RcvNxt(0), RcvNxt(STALE), 0),
@@ -150,6 +181,8 @@ impl Forgery {
         match self.kind() {
             // No host takes it.
             Kind::Segment { flags, .. } if flags.rst() && flags.syn() => true,
+            // A listener answers nothing from port 0.
+            Kind::Segment { more: More::NoPort, .. } => true,
             Kind::Segment { flags, seq, .. } if flags.rst() => match state {
                 State::Closed | State::Listen | State::SynSent => true,
                 State::TimeWait => keeps_time_wait,
@@ -160,6 +193,8 @@ impl Forgery {
             Kind::Segment { flags, ack: RcvNxt(_) | SndNxt(0), .. } if flags.syn() => {
                 !matches!(state, State::SynSent | State::SynReceived)
             }
+            // It acknowledges what may be lost.
+            Kind::Segment { flags, ack: SndNxt(0), .. } if flags.ack() => victim.snd.0 == victim.snd.1,
             // It refuses a connection that is not there yet.
             Kind::Error { seq: RcvNxt(0), .. } => !matches!(state, State::SynSent | State::SynReceived),
             _ => true,
@@ -169,6 +204,21 @@ impl Forgery {
     /// Returns whether it says that the port of a segment in flight is closed.
     pub(crate) fn refuses(self) -> bool {
         matches!(self.kind(), Kind::Error { kind: ErrorKind::PortUnreachable, seq: RcvNxt(0), .. })
+    }
+
+    /// Returns whether it comes a second time.
+    pub(crate) fn is_sent_twice(self) -> bool {
+        matches!(self.kind(), Kind::Segment { more: More::Twice, .. })
+    }
+
+    /// Returns whether an error about a connection quotes what is not in flight.
+    pub(crate) fn is_stray(self, victim: &Variables) -> Option<bool> {
+        victim.agreed.filter(|_| !matches!(victim.state, State::SynReceived))?;
+        match self.kind() {
+            Kind::Error { seq: RcvNxt(0), .. } => Some(victim.snd.0 == victim.snd.1),
+            Kind::Error { .. } => Some(true),
+            Kind::Segment { .. } => None,
+        }
     }
 
     /// The packet to `local`, as if from `remote` or from a router.
@@ -182,11 +232,16 @@ impl Forgery {
         let (una, snd_nxt) = victim.snd;
         let (nxt, window) = victim.rcv.unwrap_or_default();
         match self.kind() {
-            Kind::Segment { flags, seq, ack, len } => {
+            Kind::Segment { flags, seq, ack, len, more } => {
                 let seq = seq.at(nxt, window);
+                let mut remote = remote;
+                if more == More::NoPort {
+                    remote.set_port(0);
+                }
+                let urgent = if more == More::Urgent { URGENT } else { 0 };
                 let ack = if flags.ack() { ack.acknowledging(una, snd_nxt) } else { SeqNum(0) };
                 let options = Options { timestamps, ..Options::default() };
-                let header = Header { seq, ack, flags, window: 65_535, options, ..Header::default() };
+                let header = Header { seq, ack, flags, window: 65_535, urgent, options, ..Header::default() };
                 build::tcp(remote, local, header, &[b'!'; 16][..len]).map(Bytes::from)
             }
             Kind::Error { kind, seq, .. } => {
@@ -207,8 +262,14 @@ impl Forgery {
         at: &str,
     ) -> fmt::Result {
         match self.kind() {
-            Kind::Segment { flags, seq, ack, len } => {
-                write!(f, "inject {other}>{victim} [{flags}] seq {seq} ack {ack} len {len} at {at}")
+            Kind::Segment { flags, seq, ack, len, more } => {
+                let more = match more {
+                    More::No => String::new(),
+                    More::Twice => format!(" times 2 every {}ms", AGAIN.as_millis()),
+                    More::NoPort => " sport 0".to_owned(),
+                    More::Urgent => format!(" urg {URGENT}"),
+                };
+                write!(f, "inject {other}>{victim} [{flags}] seq {seq} ack {ack} len {len}{more} at {at}")
             }
             Kind::Error { words, seq, .. } => write!(f, "icmp {victim}>{other} {words} at {at} seq {seq}"),
         }

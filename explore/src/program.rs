@@ -39,6 +39,11 @@ pub(crate) struct Host {
 }
 
 impl Host {
+    /// Its addresses and the lengths of their prefixes.
+    pub(crate) fn interface(&self) -> [(IpAddr, u8); 2] {
+        interface(self.addresses)
+    }
+
     /// 2MSL.
     pub(crate) fn time_wait(&self) -> Duration {
         self.config.tcp_tw_timeout
@@ -53,6 +58,11 @@ impl Host {
     /// How soon after an answer to an invalid segment the next one may go out.
     pub(crate) fn answers_every(&self) -> Duration {
         self.config.tcp_invalid_ratelimit
+    }
+
+    /// Whether it reports duplicates (RFC 2883), where SACK is agreed on.
+    pub(crate) fn reports_duplicates(&self) -> bool {
+        self.config.tcp_dsack
     }
 
     /// Whether FIN-WAIT-2 ends without the peer's FIN, once the application has closed.
@@ -71,10 +81,14 @@ impl Host {
     }
 }
 
+fn interface([v4, v6]: [IpAddr; 2]) -> [(IpAddr, u8); 2] {
+    [(v4, 24), (v6, 64)]
+}
+
 fn boot(config: &Config, addresses: [IpAddr; 2], boots: u32, stopped: bool) -> Stack {
     let mut secret = config.secret;
     secret[0] ^= boots as u8;
-    let interface = Interface::new(1500, [(addresses[0], 24), (addresses[1], 64)]);
+    let interface = Interface::new(1500, interface(addresses));
     let mut stack = Stack::new(Config { secret, ..config.clone() }, interface);
     if stopped {
         stack.stop_clock();
@@ -115,7 +129,10 @@ pub(crate) enum Action {
     Accept {
         place: usize,
     },
-    Send(u64),
+    Send {
+        len: u64,
+        urgent: bool,
+    },
     Read(Read),
     Shutdown(Shutdown),
     Close,
@@ -185,13 +202,13 @@ impl Program {
         Ok(Program { id: scenario.id.clone(), title: scenario.title.clone(), hosts, orderly, time: None })
     }
 
-    /// The longest first timeout of a handshake, and the longest smallest RTO.
-    pub(crate) fn timeouts(&self) -> (Duration, Duration) {
+    /// The longest first timeout of a handshake, the longest smallest RTO, and the longest delay of an ACK.
+    pub(crate) fn timeouts(&self) -> (Duration, Duration, Duration) {
         let [c, s] = self.hosts.each_ref().map(|host| {
-            let Config { tcp_syn_intervals, tcp_rto_initial, tcp_rto_min, .. } = &host.config;
-            (tcp_syn_intervals.first().unwrap_or(tcp_rto_initial), tcp_rto_min)
+            let Config { tcp_syn_intervals, tcp_rto_initial, tcp_rto_min, tcp_delack, .. } = &host.config;
+            (tcp_syn_intervals.first().unwrap_or(tcp_rto_initial), tcp_rto_min, tcp_delack)
         });
-        (*c.0.max(s.0), *c.1.max(s.1))
+        (*c.0.max(s.0), *c.1.max(s.1), *c.2.max(s.2))
     }
 }
 
@@ -254,7 +271,7 @@ fn compile_into(steps: &[Step], peer: IpAddr, names: &mut Names, ops: &mut Vec<O
                 place: names.add(name),
             },
             Call::Accept { name } => Action::Accept { place: names.add(name) },
-            Call::Send { len, chunk: None, to: None } => Action::Send(*len),
+            Call::Send { len, chunk: None, to: None, urgent } => Action::Send { len: *len, urgent: *urgent },
             Call::Read(how) => Action::Read(*how),
             Call::Shutdown(how) => Action::Shutdown(*how),
             Call::Close => Action::Close,

@@ -11,12 +11,12 @@ use steadfast_wire::icmp::ErrorKind;
 use steadfast_wire::tcp::Flags;
 
 use crate::app::{App, Context};
-use crate::arrival::Arrived;
+use crate::arrival::{Arrived, parse};
 use crate::coverage::Coverage;
 use crate::delays::{Delays, OVERTAKING};
 use crate::ends::START;
-use crate::fault::{Choice, Fault, NARROW};
-use crate::forge::{Forgery, router_error};
+use crate::fault::{ADDRESS_LOST, Choice, FRAGMENT, Fault, NARROW};
+use crate::forge::{AGAIN, Forgery, router_error};
 use crate::program::Program;
 use crate::streams::Streams;
 
@@ -75,8 +75,8 @@ pub(crate) struct World {
     still: bool,
     /// The answer that an end has to send now.
     owed: [Option<Owed>; 2],
-    /// When an end last had to answer what is invalid.
-    answered: [Instant; 2],
+    /// When an end last had to answer what is invalid, and when a probe.
+    answered: [[Instant; 2]; 2],
     delays: Delays,
     /// When a SYN was last sent.
     syn_at: Instant,
@@ -115,8 +115,14 @@ struct Arrival {
 #[derive(Clone, Hash)]
 enum What {
     Packet(Bytes),
-    /// A forged packet that goes with this one.
-    Forged(Forgery, Bytes),
+    /// A packet in fragments. With `true` one of them is lost.
+    Fragments(Bytes, bool),
+    /// A packet with a wrong checksum.
+    Corrupt(Bytes),
+    /// A forged packet that goes with this one. With `true` it is the second of its kind.
+    Forged(Forgery, Bytes, bool),
+    /// It loses its addresses, or has them again.
+    Addresses(bool),
     /// The packet that waits longest is overtaken by time.
     Release,
     Reboot,
@@ -177,7 +183,7 @@ impl World {
             turns: 0,
             still: false,
             owed: [None; 2],
-            answered: [Instant::ZERO; 2],
+            answered: [[Instant::ZERO; 2]; 2],
             delays: Delays::default(),
             syn_at: START,
         };
@@ -194,7 +200,13 @@ impl World {
     /// The fault as a choice about the packet whose fate is undecided; `None` if it cannot befall it.
     pub(crate) fn choice(&self, fault: Fault) -> Option<Choice> {
         let (from, packet) = self.pending.as_ref()?;
-        if fault == Fault::Mark && !is_ect(packet) {
+        let befalls = match fault {
+            Fault::Mark => is_ect(packet),
+            Fault::Corrupt => parse(packet).is_some(),
+            Fault::Fragment | Fault::FragmentLost => packet.len() > FRAGMENT,
+            _ => true,
+        };
+        if !befalls {
             return None;
         }
         // Hosts that have spoken are met when they speak.
@@ -268,8 +280,9 @@ impl World {
             // A full table loses packets too.
             return false;
         }
-        let (initial, min) = self.program.timeouts();
-        self.program.time.is_some_and(|time| self.worked() > time + self.delays.all(initial, min))
+        let (initial, min, delayed) = self.program.timeouts();
+        let more = self.delays.all(initial, min, delayed);
+        self.program.time.is_some_and(|time| self.worked() > time + more)
     }
 
     /// How long after the start the last step of an application ended.
@@ -297,8 +310,11 @@ impl World {
             let arrival = self.path.swap_remove(index);
             let to = arrival.to;
             match arrival.what {
-                What::Packet(packet) => self.receive(to, packet, Some(coverage)),
-                What::Forged(forgery, packet) => self.forge(to, forgery, &packet),
+                What::Packet(packet) => self.receive(to, packet, None, Some(coverage)),
+                What::Fragments(packet, lost) => self.receive_fragments(to, packet, lost, coverage),
+                What::Corrupt(packet) => self.receive_corrupt(to, packet),
+                What::Forged(forgery, packet, again) => self.forge(to, forgery, &packet, again),
+                What::Addresses(has) => self.has_addresses(to, has),
                 What::Release => {
                     if let Some(held) = self.held.iter().position(|(from, _)| *from == 1 - to) {
                         let (_, packet) = self.held.remove(held);
@@ -354,7 +370,7 @@ impl World {
         path.into_iter().for_each(|arrival| (until(arrival.at), arrival.to, &arrival.what).hash(&mut state));
         (&self.held, until(self.dark_until), self.narrow, &self.streams).hash(&mut state);
         for (answered, host) in self.answered.iter().zip(&self.program.hosts) {
-            (host.answers_every().saturating_sub(self.now - *answered)).hash(&mut state);
+            answered.map(|at| host.answers_every().saturating_sub(self.now - at)).hash(&mut state);
         }
         (self.accepts, self.connects, self.mended, self.in_order, self.forged, self.resets > 0)
             .hash(&mut state);
@@ -453,9 +469,22 @@ impl World {
                 self.arrive(to, self.now + DELAY / 2, What::Reboot);
                 self.arrive(to, soon, What::Packet(packet));
             }
+            Some(Fault::Corrupt) => self.arrive(to, soon, What::Corrupt(corrupted(&packet))),
+            Some(Fault::Fragment) => self.arrive(to, soon, What::Fragments(packet, false)),
+            Some(Fault::FragmentLost) => self.arrive(to, soon, What::Fragments(packet, true)),
+            Some(Fault::LoseAddress) => {
+                let from = self.now + DELAY / 2;
+                self.arrive(to, from, What::Addresses(false));
+                self.arrive(to, from + ADDRESS_LOST, What::Addresses(true));
+                self.arrive(to, soon, What::Packet(packet));
+            }
             Some(Fault::Forge(forgery)) => {
                 let victim = if forgery.ahead { to } else { from };
-                self.arrive(victim, self.now + DELAY / 2, What::Forged(forgery, packet.clone()));
+                let at = self.now + DELAY / 2;
+                self.arrive(victim, at, What::Forged(forgery, packet.clone(), false));
+                if forgery.is_sent_twice() {
+                    self.arrive(victim, at + AGAIN, What::Forged(forgery, packet.clone(), true));
+                }
                 self.arrive(to, soon, What::Packet(packet));
             }
             _ => self.arrive(to, soon, What::Packet(packet)),
@@ -479,6 +508,17 @@ impl World {
         end.stack = program.reboot(end.boots);
         end.apps = (0..program.apps_rebooted.len()).map(|index| App::new(index, self.now)).collect();
         self.run_apps(host);
+    }
+
+    fn has_addresses(&mut self, host: usize, has: bool) {
+        let program = self.program.clone();
+        for (address, len) in program.hosts[host].interface() {
+            if has {
+                self.ends[host].stack.add_address(address, len);
+            } else {
+                self.ends[host].stack.remove_address(address);
+            }
+        }
     }
 
     /// Tells the applications of an end what its stack reports. Returns whether there was anything.
@@ -529,6 +569,14 @@ fn is_rst(packet: &[u8]) -> bool {
     let headers = if packet[0] >> 4 == 4 { usize::from(packet[0] & 15) * 4 } else { 40 };
     let protocol = if packet[0] >> 4 == 4 { packet[9] } else { packet[6] };
     protocol == 6 && packet.get(headers + 13).is_some_and(|flags| flags & 4 != 0)
+}
+
+/// A segment whose checksum no longer fits: its flag RST is another one.
+fn corrupted(packet: &[u8]) -> Bytes {
+    let headers = if packet[0] >> 4 == 4 { usize::from(packet[0] & 15) * 4 } else { 40 };
+    let mut corrupted = packet.to_vec();
+    corrupted.get_mut(headers + 13).into_iter().for_each(|flags| *flags ^= 4);
+    corrupted.into()
 }
 
 /// Returns whether a packet may be marked: ECN-capable transport.

@@ -5,6 +5,7 @@
 // THREAT-18, THREAT-65, 8200-3
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{Hash, Hasher};
 use std::net::IpAddr;
 use std::ops::Bound;
 
@@ -16,7 +17,7 @@ use crate::time::Instant;
 ///
 /// RFC 8200 excludes the protocol and uses that of the first fragment. Here fragments with different protocols are
 /// never combined, so the protocol of the last fragment to arrive is that of the datagram.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Key {
     pub(crate) source: IpAddr,
     pub(crate) destination: IpAddr,
@@ -122,6 +123,18 @@ const DATAGRAM_OVERHEAD: usize = SLACK
         + size_of::<(Pair, Usage)>())
     + LEAF * PIECE_ENTRY
     + BLOCK;
+
+/// The other fields follow from these.
+impl Hash for Fragments {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let Fragments { datagrams, by_age, by_pair: _, usage: _, held: _, born: _, evicted: _ } = self;
+        by_age.iter().for_each(|((deadline, _), key)| (deadline, key).hash(state));
+        for datagram in datagrams.values() {
+            let Datagram { age: _, cost: _, end, received: _, pieces, quote, condemned } = datagram;
+            (end, pieces, quote, condemned.is_some()).hash(state);
+        }
+    }
+}
 
 impl Fragments {
     /// Adds a fragment, and returns the datagram if that completes it.

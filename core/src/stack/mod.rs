@@ -66,7 +66,7 @@ use self::udp::Udp;
 
 pub use self::io::{Interface, Medium, Packet, PacketBytes, Transmit};
 #[cfg(feature = "model")]
-pub use self::model::Variables;
+pub use self::model::{AgreedOptions, Variables};
 
 mod admin;
 mod bindings;

@@ -11,12 +11,13 @@ use siphasher::sip128::{Hasher128, SipHasher13};
 use super::Stack;
 use super::sockets::{Finished, SocketKind};
 use crate::flow::FlowRef;
+use crate::ip::routes::InterfaceId;
 use crate::seq::SeqNum;
 use crate::socket::SocketId;
 use crate::state::State;
 use crate::tcp::dormant::Dormant;
 use crate::tcp::listen::Listener;
-use crate::tcp::tcb::Tcb;
+use crate::tcp::tcb::{Origin, Tcb};
 use crate::tcp::time_wait::TimeWait;
 use crate::time::{Instant, unit};
 use crate::tuple::FourTuple;
@@ -34,6 +35,25 @@ pub struct Variables {
     pub fin_sent: bool,
     /// MAX.SND.WND (RFC 5961 §5): the largest window that the peer has offered.
     pub max_window: u32,
+    /// It began with a connect.
+    pub active: bool,
+    /// The options that both ends have agreed on, of a connection in its own table.
+    pub agreed: Option<AgreedOptions>,
+}
+
+/// The options that the two ends of a connection agree on. Those of one end tell those of the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AgreedOptions {
+    /// SACK (RFC 2018).
+    pub sack: bool,
+    /// Timestamps (RFC 7323).
+    pub timestamps: bool,
+    /// ECN (RFC 3168).
+    pub ecn: bool,
+    /// The shift of the windows that this end reads, and that of those it writes (RFC 7323 §2).
+    pub shifts: (u8, u8),
+    /// The MSS option of the peer, and that of this end (RFC 9293 §3.7.1).
+    pub mss: (u16, u16),
 }
 
 impl Stack {
@@ -41,26 +61,27 @@ impl Stack {
     /// packets, calls and times from then on, send the same packets and report the same events.
     ///
     /// The digest leaves out what is only shown (counters, ages, the trace), and which rows and buffers hold the state.
-    /// It leaves out interfaces, addresses, routes and neighbours, which are to be the same.
+    /// It leaves out interfaces, routes and neighbours, which are to be the same.
     ///
     /// # Panics
     ///
     /// Panics if something is left to do at `now`: timers are due, or [`transmit`](Stack::transmit) or
-    /// [`poll_event`](Stack::poll_event) have something to return. Panics if the stack has sockets of UDP, forwarders or
-    /// fragments: the digest does not cover them.
+    /// [`poll_event`](Stack::poll_event) have something to return. Panics if the stack has sockets of UDP or forwarders:
+    /// the digest does not cover them.
     pub fn digest(&self, now: Instant) -> u128 {
         assert!(self.poll_at().is_none_or(|at| at > now), "timers are due");
         assert!(
             self.replies.is_empty() && self.looped.is_empty() && self.events.is_empty(),
             "the stack is busy"
         );
-        assert!(self.fragments.is_empty(), "there are fragments");
         assert!(self.sockets.iter().all(|(_, socket)| socket.kind.is_of_tcp()), "not all sockets are of TCP");
         let mut state = Digest::new(now);
         self.hash_openings(&mut state);
         self.hash_connections(now, &mut state);
         self.hash_sockets(&mut state);
         self.bindings.reserved().for_each(|end| end.hash(&mut state));
+        self.addresses.of(InterfaceId::FIRST).for_each(|address| address.hash(&mut state));
+        self.fragments.hash(&mut state);
         (&self.pmtu, &self.rst_limit, &self.icmp_limit, &self.syn_ack_limit).hash(&mut state);
         (&self.cookies, &self.spent_cookies, &self.peers, self.keys.drawn(), self.astray).hash(&mut state);
         state.hash.finish128().as_u128()
@@ -76,11 +97,14 @@ impl Stack {
     pub fn variables(&mut self, local: SocketAddr, remote: SocketAddr) -> Variables {
         let tuple = FourTuple::new(local, remote);
         let snd = (SeqNum(0), SeqNum(0));
-        let none = |state| Variables { state, snd, rcv: None, fin_sent: false, max_window: 0 };
+        let none = |state| {
+            let (rcv, fin_sent, max_window) = (None, false, 0);
+            Variables { state, snd, rcv, fin_sent, max_window, active: false, agreed: None }
+        };
         match self.find(&tuple) {
             Some(FlowRef::Opening(index)) => {
                 let opening = &self.openings[index];
-                Variables { snd: (opening.iss, opening.snd_nxt()), ..none(State::SynSent) }
+                Variables { snd: (opening.iss, opening.snd_nxt()), active: true, ..none(State::SynSent) }
             }
             Some(FlowRef::HalfOpen(index)) => {
                 let entry = &self.half_open[index];
@@ -92,10 +116,23 @@ impl Stack {
             }
             Some(FlowRef::Connection(index)) => {
                 let connection = &self.connections[index];
-                let Tcb { state, snd, rcv, .. } = &connection.tcb;
-                let rcv = Some((rcv.nxt, connection.receive_window()));
-                let (fin_sent, max_window) = (snd.fin_sent, snd.max_wnd);
-                Variables { state: *state, snd: (snd.una, snd.nxt), rcv, fin_sent, max_window }
+                let Tcb { state, snd, rcv, ts, ecn, origin, .. } = &connection.tcb;
+                let agreed = AgreedOptions {
+                    sack: snd.sack,
+                    timestamps: ts.on,
+                    ecn: ecn.on,
+                    shifts: (snd.wscale, rcv.wscale),
+                    mss: (snd.peer_mss, rcv.adv_mss),
+                };
+                Variables {
+                    state: *state,
+                    snd: (snd.una, snd.nxt),
+                    rcv: Some((rcv.nxt, connection.receive_window())),
+                    fin_sent: snd.fin_sent,
+                    max_window: snd.max_wnd,
+                    active: *origin == Origin::Active,
+                    agreed: Some(agreed),
+                }
             }
             Some(FlowRef::Dormant(index)) => {
                 let Dormant { snd_nxt, acked: max_window, rcv, .. } = &self.dormant[index];
