@@ -53,7 +53,8 @@ pub(crate) struct Run {
     /// Where all chance comes from.
     #[arg(long, default_value_t = 0, conflicts_with = "seeds")]
     seed: u64,
-    /// Add random loss, delay, duplication and reordering, with seeds from A up to, but not including, B.
+    /// Add random loss, delay, duplication, reordering and changes of paths, with seeds from A up to, but not
+    /// including, B.
     #[arg(long, value_name = "A..B", value_parser = seeds)]
     seeds: Option<Range<u64>>,
     /// A fault on top of the scenario's, such as 'lose S>C [S.] 1'; may be repeated.

@@ -336,6 +336,7 @@ pub(crate) fn plan(
         hosts: hosts.iter().map(|host| (host.name.clone(), host.v4, host.v6)).collect(),
         ipv6: scenario.ipv6,
     };
+    let swarm = options.swarm.then(|| Swarm::new(options.seed));
     let checks = selected.expectations.iter().enumerate();
     let checks = checks.filter_map(|(index, stated)| Some((stated.expectation.evaluated_at()?, index)));
     Ok(Plan {
@@ -347,6 +348,7 @@ pub(crate) fn plan(
             .iter()
             .map(|fault| (*fault).clone())
             .chain(options.faults.iter().cloned())
+            .chain(swarm.iter().flat_map(|swarm| swarm.changes().iter().cloned()))
             .collect(),
         apps: if options.swarm {
             selected.apps.iter().map(App::smaller).collect()
@@ -357,7 +359,7 @@ pub(crate) fn plan(
             .filter(|(at, _)| selected.until.is_none_or(|until| *at <= until))
             .collect::<Vec<(Instant, usize)>>(),
         seed: options.seed,
-        swarm: options.swarm.then(|| Swarm::new(options.seed)),
+        swarm,
         lenient: options.lenient(),
         tolerance: Tolerance::NONE,
         record: !options.swarm || options.ladder || options.capture || options.page,
