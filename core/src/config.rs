@@ -563,7 +563,7 @@ settings! {
     "steadfast.tcp_abe" tcp_abe: bool as kinds::Switch, [true, false, false, false], "RFC 8511; FreeBSD cc.abe";
     /// Segments by which an ACK may raise the window in slow start, unless data is paced; 0: all that it acknowledges.
     // DRILL-X05
-    "steadfast.tcp_abc_limit" tcp_abc_limit: u8 as kinds::Count(0, 255), [8, 0, 8, 8], "RFC 9406 §4.3; Linux";
+    "steadfast.tcp_abc_limit" tcp_abc_limit: u8 as kinds::Count(0, 255), [0, 0, 8, 8], "RFC 9406 §4.3; Linux";
     /// After a shutdown for reading, queue data that arrives, and let it be read.
     // DRILL-X20
     "steadfast.tcp_shut_rd_keeps" tcp_shut_rd_keeps: bool as kinds::Switch, [false, true, false, false], "Linux";

@@ -71,6 +71,10 @@ pub(crate) struct Flight {
     pub(crate) marked: bool,
     /// When the current episode of recovery began (5681-14).
     pub(crate) episode: SendTime,
+    /// When SACK blocks last gave a round-trip sample.
+    pub(crate) sampled: SendTime,
+    /// The round trip that RACK saw last is that of data that was sent more than once.
+    pub(crate) sampled_again: bool,
     pub(crate) undo: Option<Box<Undo>>,
     pub(crate) frto: Frto,
     /// Number of ranges visited.
@@ -109,6 +113,8 @@ impl Hash for Flight {
             prr,
             marked,
             episode,
+            sampled,
+            sampled_again,
             undo,
             frto,
             #[cfg(test)]
@@ -116,7 +122,7 @@ impl Hash for Flight {
         } = self;
         (ranges, sacked, lost, sacked_ranges, latest, latest_is_retransmission).hash(state);
         (phase, dupacks, forced, partial_seen, trial, inflation, rack, probe).hash(state);
-        (prr, marked, episode, undo, frto).hash(state);
+        (prr, marked, episode, sampled, sampled_again, undo, frto).hash(state);
     }
 }
 
@@ -148,6 +154,8 @@ impl Flight {
             prr: None,
             marked: false,
             episode: sent,
+            sampled: sent,
+            sampled_again: false,
             undo: None,
             frto: Frto::Off,
             #[cfg(test)]
@@ -168,6 +176,11 @@ impl Flight {
             && self.lost == 0
             && self.dupacks == 0
             && self.probe == Probe::None
+    }
+
+    /// Returns whether all that was lost in Recovery was sent again, so that an ACK is to come.
+    pub(crate) fn awaits_repair(&self) -> bool {
+        self.phase == CaState::Recovery && self.lost == 0 && self.probe == Probe::None
     }
 
     /// Returns whether lost data, or a loss probe, waits to be sent.

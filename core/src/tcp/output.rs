@@ -139,6 +139,9 @@ impl Connection {
                 false => self.give_retransmission_time(env),
             }
         }
+        if !self.tail.is_timed() {
+            self.arm_loss_probe(self.flight(), env);
+        }
         let fin = self.tcb.snd.fin_sent && start + len == self.tcb.snd.nxt;
         let payload = len - u32::from(fin);
         self.note_resent(start, payload, fin);

@@ -41,7 +41,7 @@ impl Connection {
         } else if sack_news || (duplicate && !self.tcb.snd.sack) {
             self.count_duplicate_ack(env);
             self.note_selective_round_trip(env);
-            if sack_news && env.config.tcp_rto_var_min {
+            if sack_news && (env.config.tcp_rto_var_min || self.begins_selective_round(env)) {
                 self.take_selective_sample(env);
             }
         }
@@ -238,11 +238,12 @@ impl Connection {
             restart: restart.then(|| initial_window(env.initial_segments(&self.tcb.tuple), mss)),
         };
         let paced = self.is_paced(env.config);
-        let rtts = &self.tcb.rtt;
+        let (rtts, min_rtt) = (&self.tcb.rtt, self.min_rtt);
         let round = self.congestion.acked(&progress, |progress| Acked {
             now: env.now,
             progress,
             srtt: rtts.srtt_micros(),
+            min_rtt: min_rtt.get().as_micros() as u32,
             rto: rtts.rto_micros(env.config),
             rtt,
             phase,
@@ -261,7 +262,7 @@ impl Connection {
     /// (9406-8). `None` where HyStart++ does not ask for it.
     #[inline]
     pub(super) fn round_trip_of(&self, ack: SeqNum, env: &Env<'_>) -> Option<u32> {
-        let wanted = self.congestion.in_initial_slow_start() || env.config.follows_linux();
+        let wanted = self.congestion.explores() || env.config.follows_linux();
         if !wanted || !env.config.tcp_hystart {
             return None;
         }
@@ -276,7 +277,7 @@ impl Connection {
     #[cold]
     fn note_selective_round_trip(&mut self, env: &Env<'_>) {
         let wanted = self.congestion.in_initial_slow_start() && env.config.tcp_hystart && self.tcb.snd.sack;
-        if let Some(rtt) = self.flight.as_ref().and_then(|flight| flight.rack.sample).filter(|_| wanted) {
+        if let Some(rtt) = self.flight.as_ref().and_then(|flight| flight.rack.sample()).filter(|_| wanted) {
             self.congestion.note_round_trip(rtt, env.now, self.is_paced(env.config));
         }
     }
@@ -311,9 +312,23 @@ impl Connection {
         }
     }
 
+    /// Returns whether SACK blocks deliver data that was sent once, and after they last gave a sample: once in a round trip
+    /// (6298-14). While losses are repaired, SND.UNA may stay for longer than the RTO, and the queue grow.
+    #[cold]
+    fn begins_selective_round(&mut self, env: &Env<'_>) -> bool {
+        let now = SendTime::at(env.now);
+        let Some(flight) = self.flight.as_mut().filter(|flight| !flight.sampled_again) else { return false };
+        let age = now.since(flight.sampled).max(0) as u32;
+        let begins = flight.rack.sample().is_some_and(|rtt| rtt <= age);
+        if begins {
+            flight.sampled = now;
+        }
+        begins
+    }
+
     #[cold]
     fn take_selective_sample(&mut self, env: &mut Env<'_>) {
-        if let Some(sample) = self.flight.as_ref().and_then(|flight| flight.rack.sample) {
+        if let Some(sample) = self.flight.as_ref().and_then(|flight| flight.rack.sample()) {
             self.take_sample(sample, env);
         }
     }

@@ -4,6 +4,7 @@ use steadfast_core::info::Info;
 use steadfast_core::trace::State;
 
 use crate::harness::{Test, each};
+use crate::recovery::{path, write};
 
 fn info(t: &Test) -> Info {
     t.stack.info(t.now, t.sock).unwrap()
@@ -101,5 +102,30 @@ fn probes_leave_the_rto_alone_shld_30() {
         t.send(". seq 51 ack 101 win 1000");
         t.recv("P. seq 101:201 ack 51");
         t.recv_after(200, "P. seq 101:201 ack 51");
+    });
+}
+
+/// 6298-14: while a loss is repaired SND.UNA stays, and the round trip grows. Data that was sent once and is selectively
+/// acknowledged gives a sample, once in a round trip.
+#[test]
+fn sack_blocks_give_a_sample_in_each_round_trip_6298_14() {
+    each(|t| {
+        path(t);
+        write(t, 10);
+        t.write(5000);
+        t.wait(20);
+        t.send(". seq 1 ack 1 <sack 1001:10001>");
+        t.recv(". seq 1:1001 ack 1");
+        assert_eq!(t.drain(), 5);
+        assert_eq!(info(t).rtt.as_millis(), 20);
+        t.wait(100);
+        t.send(". seq 1 ack 1 <sack 1001:14001>");
+        // 7/8 · 20 + 1/8 · 100, less what rounding takes.
+        let srtt = info(t).rtt;
+        assert!((29_900..=30_000).contains(&srtt.as_micros()), "{srtt:?}");
+        t.wait(50);
+        t.send(". seq 1 ack 1 <sack 1001:15001>");
+        assert_eq!(info(t).rtt, srtt, "it was sent before the last sample");
+        t.drain();
     });
 }

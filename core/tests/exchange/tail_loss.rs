@@ -200,9 +200,47 @@ fn selectively_acknowledged_data_stops_the_probe_8985_20() {
         t.wait(39);
         t.send(". seq 1 ack 1 <sack 1001:2001>");
         t.recv_after(5, ". seq 1:1001 ack 1");
-        t.wait(100);
+        t.wait(40);
         t.recv_nothing();
         assert_eq!(counts(t), (0, 0, 0));
+    });
+}
+
+/// 8985-34, 5681-14: a retransmission is lost, and nothing follows by whose ACK RACK would see that. It is repeated after
+/// two round trips, long before the RTO, and is congestion again.
+#[test]
+fn a_lost_retransmission_at_the_end_is_repeated_before_the_rto_8985_34() {
+    probing(|t| {
+        write(t, 10);
+        t.wait(20);
+        t.send(". seq 1 ack 1 <sack 2001:10001>");
+        t.recv(". seq 1:1001 ack 1");
+        t.recv(". seq 1001:2001 ack 1");
+        let threshold = window(t).1;
+        t.recv_after(40, ". seq 1:1001 ack 1");
+        t.recv_nothing();
+        assert!(window(t).1 < threshold, "{:?}", window(t));
+        t.wait(20);
+        // It shows that the second one is lost as well.
+        t.send(". seq 1 ack 1001 <sack 2001:10001>");
+        t.recv(". seq 1001:2001 ack 1");
+        t.wait(20);
+        t.send(". seq 1 ack 10001");
+        assert_eq!((state(t), counts(t)), (CaState::Open, (1, 0, 0)));
+    });
+}
+
+/// 8985-34, 8985-9: once for a sample of the round trip. Then comes the RTO, from the last retransmission on.
+#[test]
+fn the_rto_follows_a_repeated_retransmission_8985_34() {
+    probing(|t| {
+        write(t, 10);
+        t.wait(20);
+        t.send(". seq 1 ack 1 <sack 1001:10001>");
+        t.recv(". seq 1:1001 ack 1");
+        t.recv_after(40, ". seq 1:1001 ack 1");
+        t.recv_after(200, ". seq 1:1001 ack 1");
+        assert_eq!(counts(t), (1, 0, 1));
     });
 }
 

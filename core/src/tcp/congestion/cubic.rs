@@ -12,6 +12,10 @@ const BETA: u32 = 70;
 const BETA_ECN: u32 = 85;
 /// α_cubic = 3 (1 − β) / (1 + β), which makes the Reno-friendly estimate as aggressive as Reno (9438-3).
 const ALPHA: f64 = 3.0 * 0.3 / 1.7;
+/// The least growth in a round trip, as a part of the window, where slow start ended before any congestion; and up to
+/// which round trip, in smallest ones.
+const UNKNOWN: f64 = 1.0 / 20.0;
+const NO_QUEUE: f64 = 1.5;
 
 #[derive(Clone, Debug, Default)]
 pub(super) struct Cubic {
@@ -34,6 +38,13 @@ struct Epoch {
     origin: f64,
     /// The window that Reno would have now, in bytes.
     w_est: f64,
+}
+
+impl Cubic {
+    /// Returns whether there was no congestion yet, so that nothing is known of what the path carries.
+    pub(super) fn explores(&self) -> bool {
+        self.cwnd_prior == 0.0
+    }
 }
 
 /// Floating-point numbers have no hash of their own.
@@ -61,13 +72,17 @@ impl CongestionControl for Cubic {
         epoch.w_est += alpha * mss * f64::from(bytes) / cwnd;
         let t = (ack.now - epoch.start).as_secs_f64();
         let w_cubic = |t: f64| C * (t - epoch.k).powi(3) * mss + epoch.origin;
-        if w_cubic(t) < epoch.w_est {
-            window.cwnd = (epoch.w_est.max(cwnd) as u32).max(window.cwnd);
-            return;
-        }
-        let target =
-            w_cubic(t + Duration::from_micros(ack.srtt.into()).as_secs_f64()).clamp(cwnd, 1.5 * cwnd);
-        self.earned += (target - cwnd) / cwnd * f64::from(bytes);
+        let grown = if w_cubic(t) < epoch.w_est {
+            epoch.w_est.max(cwnd) - cwnd
+        } else {
+            let target =
+                w_cubic(t + Duration::from_micros(ack.srtt.into()).as_secs_f64()).clamp(cwnd, 1.5 * cwnd);
+            (target - cwnd) / cwnd * f64::from(bytes)
+        };
+        // The flat beginning of the curve is meant for the window of the last congestion (9438-13).
+        let free = ack.rtt.is_some_and(|rtt| f64::from(rtt) < NO_QUEUE * f64::from(ack.min_rtt));
+        let least = if self.explores() && free { UNKNOWN * f64::from(bytes) } else { 0.0 };
+        self.earned += grown.max(least);
         window.cwnd = window.cwnd.saturating_add(self.earned as u32);
         self.earned = self.earned.fract();
     }

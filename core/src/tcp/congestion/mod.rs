@@ -87,10 +87,12 @@ pub(crate) struct Progress {
 pub(crate) struct Acked {
     pub(crate) now: Instant,
     pub(crate) progress: Progress,
-    /// SRTT and RTO in microseconds.
+    /// SRTT, RTO and the smallest round trip, in microseconds.
     pub(crate) srtt: u32,
+    pub(crate) min_rtt: u32,
     pub(crate) rto: u64,
-    /// The round trip of the newest data that the ACK covers, in microseconds, if HyStart++ is on and wants it.
+    /// The round trip of the newest data that the ACK covers, in microseconds, if HyStart++ is on and the controller
+    /// [`explores`](Controller::explores).
     pub(crate) rtt: Option<u32>,
     /// The state before the ACK, or after it if that is Recovery or Cwr.
     pub(crate) phase: CaState,
@@ -322,9 +324,9 @@ impl Controller {
         } else {
             if self.in_initial_slow_start() {
                 counted = self.state().hystart.growth(counted.min(most));
-            }
-            if let Some(rtt) = ack.rtt {
-                self.note_round_trip(rtt, ack.now, ack.paced);
+                if let Some(rtt) = ack.rtt {
+                    self.note_round_trip(rtt, ack.now, ack.paced);
+                }
             }
         }
         let rest = self.window.slow_start(counted, most);
@@ -359,6 +361,14 @@ impl Controller {
     #[inline]
     pub(crate) fn in_initial_slow_start(&self) -> bool {
         self.window.ssthresh == u32::MAX
+    }
+
+    /// Returns whether there was no congestion yet. Only then do round trips decide on the window.
+    #[inline]
+    pub(crate) fn explores(&self) -> bool {
+        let by_cubic =
+            |state: &State| matches!(&state.algorithm, Algorithm::Cubic(cubic) if cubic.explores());
+        self.in_initial_slow_start() || self.state.as_deref().is_some_and(by_cubic)
     }
 
     /// A round of the initial slow start ends. After enough conservative ones, congestion avoidance begins (9406-6).
@@ -481,6 +491,7 @@ mod tests {
                 restart: None,
             },
             srtt: srtt.as_micros() as u32,
+            min_rtt: srtt.as_micros() as u32,
             rto: 1_000_000,
             rtt: None,
             phase: CaState::Open,
@@ -535,6 +546,35 @@ mod tests {
         // As Reno, 0.53 segments in each round trip: the curve has 0.4 · 2³. From a W_max of 200 it would have 26.
         assert_eq!(end - now, Duration::from_secs(2));
         assert!((10_000..=11_500).contains(&(cc.cwnd() - before)), "{before} to {}", cc.cwnd());
+    }
+
+    /// 9438-13: where HyStart++ has ended slow start, the window grows by a twentieth in a round trip at least, until the
+    /// first congestion, or a round trip of one and a half of the smallest.
+    #[test]
+    fn cubic_before_any_congestion_grows_by_a_twentieth_9438_13() {
+        let srtt = Duration::from_millis(20);
+        let mut cc = new(Choice::Cubic, 100_000);
+        cc.window.ssthresh = 100_000;
+        let mut now = Instant::ZERO;
+        let mut grown = |cc: &mut Controller, rtt| {
+            let before = cc.cwnd();
+            for _ in 0..10 {
+                now += srtt;
+                for _ in 0..cc.cwnd() / 1000 {
+                    give(cc, Acked { rtt: Some(rtt), ..acked(now, 1000, 1000, srtt) });
+                }
+            }
+            f64::from(cc.cwnd()) / f64::from(before)
+        };
+        // 1.05^10 = 1.63.
+        let free = grown(&mut cc, 29_999);
+        assert!((1.55..1.65).contains(&free), "{free}");
+        let queued = grown(&mut cc, 30_000);
+        assert!((1.0..1.1).contains(&queued), "{queued}");
+        let flight = cc.cwnd();
+        lose(&mut cc, flight);
+        let later = grown(&mut cc, 20_000);
+        assert!((1.0..1.1).contains(&later), "{later}");
     }
 
     /// 9438-11: the curve after an undo is that of a twin without congestion.

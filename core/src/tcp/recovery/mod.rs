@@ -22,7 +22,7 @@ use super::tcb::{Connection, Env};
 use crate::seq::SeqNum;
 use crate::state::CaState;
 use crate::time::{Duration, SendTime, Tick};
-use crate::trace::{Loss, TraceKind};
+use crate::trace::{Loss, TimerKind, TraceKind};
 use crate::wire::tcp::SackBlocks;
 use before::Before;
 use prr::{Prr, Report};
@@ -155,7 +155,8 @@ impl Connection {
             news |= flight.sack(*block, ack, most, &mut delivery);
         }
         flight.rack.update(&delivery);
-        let (of_last, seen) = (flight.rack.rtt, flight.rack.sample.is_some());
+        let (of_last, seen) = (flight.rack.rtt, flight.rack.sample().is_some());
+        flight.sampled_again = delivery.again;
         delivery.late |= original && env.config.follows_linux();
         if let Some(start) = delivery.reordered {
             let bytes = flight.rack.fack.since(start);
@@ -393,6 +394,19 @@ impl Connection {
             let prr = Prr::new(self.congestion.ssthresh(), before.flight.saturating_sub(before.left));
             self.open_flight(env).prr = Some(prr);
         }
+    }
+
+    /// Nothing was heard of the retransmissions for the time of a probe: the first of them is taken for lost. Its ACK shows
+    /// what else is (8985-34).
+    #[cold]
+    fn repeat_repair(&mut self, env: &mut Env<'_>) {
+        self.note_timer(TimerKind::LossProbe, env);
+        self.tail.note_probe();
+        env.counters.tcp_loss_probes += 1;
+        let (before, una, mss) = (Before::of(self), self.tcb.snd.una, u32::from(self.payload_mss()));
+        self.open_flight(env).mark_head(una, mss);
+        self.enter_recovery(before, env);
+        self.arm_retransmit(env);
     }
 
     /// Updates recovery after SND.UNA advanced by `acked` bytes to `ack`. Returns whether the retransmission

@@ -19,7 +19,8 @@ pub(crate) struct Rack {
     /// Its round trip in microseconds: RACK.rtt.
     pub(crate) rtt: u32,
     /// The round trip of the newest data that the last ACK delivered, where it was sent once or it is clear which time.
-    pub(crate) sample: Option<u32>,
+    /// `u32::MAX`: none.
+    sample: u32,
     /// The highest sequence number delivered: RACK.fack.
     pub(crate) fack: SeqNum,
     /// SND.NXT when the reordering window last grew: RACK.dsack_round.
@@ -28,20 +29,25 @@ pub(crate) struct Rack {
 
 impl Rack {
     pub(crate) fn new(una: SeqNum) -> Rack {
-        Rack { newest: None, rtt: 0, sample: None, fack: una, dsack_round: None }
+        Rack { newest: None, rtt: 0, sample: u32::MAX, fack: una, dsack_round: None }
     }
 
     /// Learns from what an ACK delivered.
     pub(crate) fn update(&mut self, delivery: &Delivery) {
         self.fack = self.fack.max(delivery.fack);
-        self.sample = None;
+        self.sample = u32::MAX;
         let Some(newest) = delivery.newest else { return };
         let since = |sent: SendTime| delivery.now.since(sent).max(0) as u32;
-        self.sample = Some(since(newest.0));
+        self.sample = since(newest.0);
         self.rtt = since(delivery.last.filter(|_| delivery.by_last).unwrap_or(newest.0));
         if self.newest.is_none_or(|known| sent_after(newest, known)) {
             self.newest = Some(newest);
         }
+    }
+
+    /// The round trip that the last ACK tells of.
+    pub(crate) fn sample(&self) -> Option<u32> {
+        (self.sample != u32::MAX).then_some(self.sample)
     }
 
     /// Returns whether a D-SACK is the first one of a round trip.
@@ -70,6 +76,8 @@ pub(crate) struct Delivery {
     echo_age: Option<u32>,
     fack: SeqNum,
     newest: Option<(SendTime, SeqNum)>,
+    /// That data was sent more than once.
+    pub(crate) again: bool,
     /// Where data begins that was sent once and arrived after data above it (8985-14).
     pub(crate) reordered: Option<SeqNum>,
     /// Data that was taken for lost, and was not sent again, has arrived.
@@ -92,6 +100,7 @@ impl Delivery {
             echo_age,
             fack,
             newest: None,
+            again: false,
             reordered: None,
             late: false,
             originals: None,
@@ -121,7 +130,7 @@ impl Delivery {
             (self.last, self.covers) = (Some(range.sent), !selectively);
         }
         if self.newest.is_none_or(|newest| sent_after(sent, newest)) {
-            self.newest = Some(sent);
+            (self.newest, self.again) = (Some(sent), range.retransmitted);
         }
     }
 

@@ -110,6 +110,11 @@ impl Tail {
         may
     }
 
+    /// A probe is sent.
+    pub(super) fn note_probe(&mut self) {
+        self.unsampled = true;
+    }
+
     /// A round trip was measured.
     #[inline]
     pub(crate) fn note_sample(&mut self) {
@@ -146,10 +151,11 @@ impl Connection {
         self.tcb.timers.retransmit = Some(Deadline::at(deadline.tick().earlier(rto.tick())));
     }
 
-    /// Without SACK, after a loss, or before a round trip was measured since the last probe, there is none.
+    /// Without SACK, while lost data waits, or before a round trip was measured since the last probe, there is none.
     #[inline]
     fn may_probe(&self, env: &Env<'_>) -> bool {
-        let clear = |flight: &Flight| flight.shows_no_loss() && flight.trial.is_none();
+        let repairs = |flight: &Flight| flight.awaits_repair() && !env.config.follows_linux();
+        let clear = |flight: &Flight| (flight.shows_no_loss() || repairs(flight)) && flight.trial.is_none();
         let may = !self.tail.unsampled && self.tcb.snd.wnd > 0;
         self.has_probes(env) && may && self.flight.as_ref().is_none_or(|flight| clear(flight))
     }
@@ -161,10 +167,13 @@ impl Connection {
         self.tcb.snd.sack && on && self.tcb.state != State::SynReceived
     }
 
-    /// PTO of RFC 8985 §7.2 in microseconds (8985-21).
+    /// PTO of RFC 8985 §7.2 in microseconds (8985-21). A needless probe costs more while losses are repaired, as the window
+    /// is reduced again: twice the least wait, which a tick of a coarse clock does not reach.
     #[inline]
     fn probe_wait(&self, flight: u32, config: &Config) -> u64 {
-        self.probe_wait_of(flight > u32::from(self.payload_mss()), config)
+        let wait = self.probe_wait_of(flight > u32::from(self.payload_mss()), config);
+        let least = if self.is_recovering() { 2 * u64::from(micros(config.tcp_tlp_min)) } else { 0 };
+        wait.max(least)
     }
 
     /// `several`: more than one segment is in flight.
@@ -202,7 +211,10 @@ impl Connection {
             self.wait_for_probe(Deadline::after_micros(env.now, wait), rto);
             return true;
         }
-        self.make_probe_due(env);
+        match self.flight.as_ref().is_some_and(|flight| flight.awaits_repair()) {
+            true => self.repeat_repair(env),
+            false => self.make_probe_due(env),
+        }
         true
     }
 
@@ -224,7 +236,7 @@ impl Connection {
         let may = self.flight() > 0 && (linux || self.may_probe(env)) && self.may_send_now();
         let sent = may && (self.probe_with_new_data(out, env) || self.probe_again(out, env));
         if sent {
-            self.tail.unsampled = true;
+            self.tail.note_probe();
             env.counters.tcp_loss_probes += 1;
         } else if linux && self.flight() > 0 {
             self.arm_rto_of_oldest(env);
