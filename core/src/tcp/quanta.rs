@@ -152,14 +152,14 @@ impl Quanta {
     }
 
     /// Where a retransmission of what begins at `start` ends: with the quantum, unless following ones fit into the same
-    /// segment. Data that left in a burst of several segments stays apart.
-    // DRILL-X59
-    pub(crate) fn end_of_segment(&self, start: SeqNum, mss: u32) -> SeqNum {
+    /// segment and into the window. Data that left in a burst of several segments stays apart.
+    // DRILL-X59, DRILL-X67
+    pub(crate) fn end_of_segment(&self, start: SeqNum, mss: u32, window_end: SeqNum) -> SeqNum {
         let mut quanta = self.list.iter().skip_while(|quantum| quantum.end.le(start));
         let Some(first) = quanta.next() else { return start + mss };
         let (mut end, mut closed) = (first.end, first.closed);
         for next in quanta {
-            let fits = next.end.since(start) <= mss;
+            let fits = next.end.since(start) <= mss && next.end.le(window_end);
             if closed || !fits {
                 return end.min(start + mss);
             }

@@ -539,7 +539,7 @@ impl Connection {
         if len > full && (start + len != self.tcb.snd.nxt || !self.fin_left_with_data()) {
             len = full;
         }
-        let end = self.quanta().map(|quanta| quanta.end_of_segment(start, full));
+        let end = self.quanta().map(|quanta| quanta.end_of_segment(start, full, window_end));
         if len <= full {
             len = end.map_or(len, |end| len.min(end.since(start)));
         }
