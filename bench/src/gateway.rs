@@ -1,7 +1,9 @@
-//! `steadfast run` beside pasta and slirp4netns: the same client behind each of them, in rounds that alternate.
+//! `steadfast run` beside pasta and slirp4netns: the same client behind each of them and behind none, in rounds that
+//! alternate.
 //!
-//! Everything is in a network namespace of its own: the servers have the address 198.51.100.1 there. A client prints what
-//! it has measured and waits, so that time and memory of the gateway can be read before both end.
+//! Everything is in a network namespace of its own: the servers have the address 198.51.100.1 there. Others are in a second
+//! one, a long way off. A client prints what it has measured and waits, so that time and memory of the gateway can be read
+//! before both end.
 
 use std::fs;
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -15,6 +17,8 @@ use std::time::{Duration, Instant};
 use nix::sched::{CloneFlags, unshare};
 use rustix::net::sockopt;
 use rustix::process::{Resource, getrlimit, setrlimit};
+
+use crate::path::Distant;
 
 /// Beside pasta and slirp4netns. Needs root, and `target/release/steadfast`.
 #[derive(Debug, clap::Args)]
@@ -52,8 +56,11 @@ const ECHO: u16 = 7003;
 /// Connections are held there.
 const HOLD: u16 = 7004;
 
+/// The time that a packet takes to the distant servers, or back.
+const ONE_WAY: Duration = Duration::from_millis(50);
+
 /// The measurements before those of memory: unit and label.
-const ROWS: [(&str, &str); 10] = [
+const ROWS: [(&str, &str); 12] = [
     ("Gbit/s", "bulk, from the client"),
     ("Gbit/s", "bulk, to the client"),
     ("ms/Gbit", "CPU of the gateway, from the client"),
@@ -64,21 +71,27 @@ const ROWS: [(&str, &str); 10] = [
     ("µs", "connect, 99th percentile"),
     ("/s", "round trips of 64 bytes"),
     ("ms", "start of the client"),
+    ("Mbit/s", "bulk over a round trip of 100 ms, from the client"),
+    ("Mbit/s", "bulk over a round trip of 100 ms, to the client"),
 ];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Gateway {
     Ours,
+    /// The client is in the namespace of the servers.
+    Direct,
     Pasta(u16),
     Slirp,
 }
 
-const GATEWAYS: [Gateway; 4] = [Gateway::Ours, Gateway::Pasta(1500), Gateway::Pasta(65_520), Gateway::Slirp];
+const GATEWAYS: [Gateway; 5] =
+    [Gateway::Ours, Gateway::Direct, Gateway::Pasta(1500), Gateway::Pasta(65_520), Gateway::Slirp];
 
 impl Gateway {
     fn name(self) -> String {
         match self {
             Gateway::Ours => "ours".to_owned(),
+            Gateway::Direct => "direct".to_owned(),
             Gateway::Pasta(mtu) => format!("pasta, MTU {mtu}"),
             Gateway::Slirp => "slirp4netns".to_owned(),
         }
@@ -106,27 +119,8 @@ fn table(arguments: &Arguments) -> io::Result<String> {
     for round in 0..arguments.rounds {
         for (column, gateway) in GATEWAYS.into_iter().enumerate() {
             eprintln!("round {}: {}", round + 1, gateway.name());
-            let mut note = |row: usize, value: f64| results[row][column].push(value);
-            for (row, kind) in [(0, "up"), (1, "down")] {
-                let seen = bench.measure(gateway, kind, arguments.seconds)?;
-                let gbit = seen.values[0] * arguments.seconds / 1e9;
-                note(row, seen.values[0] / 1e9);
-                note(row + 2, (seen.user_ms + seen.kernel_ms) / gbit);
-                note(row + 4, seen.user_ms / gbit);
-            }
-            let seen = bench.measure(gateway, "connects", arguments.seconds)?;
-            note(6, seen.values[0]);
-            note(7, seen.values[1]);
-            note(8, bench.measure(gateway, "trips", arguments.seconds)?.values[0]);
-            // slirp4netns starts beside a namespace that is there already.
-            if gateway != Gateway::Slirp {
-                note(9, bench.measure(gateway, "start", 0.0)?.start_ms);
-            }
-            for (row, connections) in [(ROWS.len(), 1000.0), (ROWS.len() + 1, 10_000.0)] {
-                let seen = bench.measure(gateway, "hold", connections)?;
-                // One that lets fewer live has no figure.
-                note(row, if seen.values[0] < connections { f64::NAN } else { seen.memory_kib / 1024.0 });
-            }
+            let note = |row: usize, value: f64| results[row][column].push(value);
+            bench.round(gateway, arguments.seconds, note)?;
         }
     }
     let names: Vec<String> = GATEWAYS.iter().map(|gateway| gateway.name()).collect();
@@ -140,7 +134,7 @@ fn table(arguments: &Arguments) -> io::Result<String> {
     Ok(text)
 }
 
-/// The median of the rounds, with three digits.
+/// The median of the rounds, with three digits. Empty: there is no such thing.
 fn cell(values: &[f64]) -> String {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
@@ -165,6 +159,7 @@ struct Seen {
 /// The namespace with the servers, and the programs.
 struct Bench {
     folder: PathBuf,
+    distant: Option<Distant>,
 }
 
 impl Drop for Bench {
@@ -184,7 +179,7 @@ impl Bench {
         }
         let folder = std::env::temp_dir().join(format!("steadfast-bench-{}", std::process::id()));
         fs::create_dir(&folder)?;
-        let bench = Bench { folder };
+        let mut bench = Bench { folder, distant: None };
         fs::set_permissions(&bench.folder, fs::Permissions::from_mode(0o755))?;
         fs::copy(own, bench.program("bench"))?;
         fs::copy(tool, bench.program("steadfast"))?;
@@ -214,14 +209,12 @@ impl Bench {
                 while matches!(stream.read(&mut [0; 64]), Ok(1..)) {}
             }
         });
-        for (port, serve) in SERVICES {
-            let listener = TcpListener::bind((SERVER, port))?;
-            thread::spawn(move || {
-                for stream in listener.incoming().flatten() {
-                    thread::spawn(move || serve(stream));
-                }
-            });
-        }
+        serve_all(SERVER)?;
+        let start = || {
+            fs::write("/proc/sys/net/ipv4/tcp_congestion_control", CONGESTION)?;
+            serve_all(&Distant::ADDRESS.to_string())
+        };
+        bench.distant = Some(Distant::new(ONE_WAY, start)?);
         let listener = TcpListener::bind((SERVER, HOLD))?;
         thread::spawn(move || {
             let mut held = Vec::new();
@@ -239,6 +232,40 @@ impl Bench {
             }
         });
         Ok(bench)
+    }
+
+    /// Measures everything once.
+    fn round(&self, gateway: Gateway, seconds: f64, mut note: impl FnMut(usize, f64)) -> io::Result<()> {
+        for (row, kind) in [(0, "up"), (1, "down")] {
+            let seen = self.measure(gateway, kind, seconds)?;
+            note(row, seen.values[0] / 1e9);
+            if gateway != Gateway::Direct {
+                let gbit = seen.values[0] * seconds / 1e9;
+                note(row + 2, (seen.user_ms + seen.kernel_ms) / gbit);
+                note(row + 4, seen.user_ms / gbit);
+            }
+        }
+        let seen = self.measure(gateway, "connects", seconds)?;
+        note(6, seen.values[0]);
+        note(7, seen.values[1]);
+        note(8, self.measure(gateway, "trips", seconds)?.values[0]);
+        // slirp4netns starts beside a namespace that is there already.
+        if gateway != Gateway::Slirp {
+            note(9, self.measure(gateway, "start", 0.0)?.start_ms);
+        }
+        for (row, kind) in [(10, "far-up"), (11, "far-down")] {
+            // The windows take a second to open.
+            note(row, self.measure(gateway, kind, seconds.max(4.0))?.values[0] / 1e6);
+        }
+        for (row, connections) in [(ROWS.len(), 1000.0), (ROWS.len() + 1, 10_000.0)] {
+            if gateway == Gateway::Direct {
+                continue;
+            }
+            let seen = self.measure(gateway, "hold", connections)?;
+            // One that lets fewer live has no figure.
+            note(row, if seen.values[0] < connections { f64::NAN } else { seen.memory_kib / 1024.0 });
+        }
+        Ok(())
     }
 
     fn program(&self, name: &str) -> PathBuf {
@@ -262,6 +289,7 @@ impl Bench {
                 let mut command = self.user(&self.program("steadfast"));
                 (command.args(["run", "--"]).args(client).spawn()?, None)
             }
+            Gateway::Direct => (self.user(Path::new(client[0])).args(&client[1..]).spawn()?, None),
             Gateway::Pasta(mtu) => {
                 let mut command = self.user(Path::new("pasta"));
                 command.args(["--config-net", "--quiet", "--foreground", "--mtu", &mtu.to_string(), "--"]);
@@ -339,6 +367,19 @@ fn raise_files() {
     let _ = setrlimit(Resource::Nofile, limit);
 }
 
+/// Serves each connection at an address with a thread.
+fn serve_all(address: &str) -> io::Result<()> {
+    for (port, serve) in SERVICES {
+        let listener = TcpListener::bind((address, port))?;
+        thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                thread::spawn(move || serve(stream));
+            }
+        });
+    }
+    Ok(())
+}
+
 fn discard(mut stream: TcpStream) {
     let mut buffer = vec![0; 1 << 18];
     while matches!(stream.read(&mut buffer), Ok(1..)) {}
@@ -363,9 +404,12 @@ fn echo(mut stream: TcpStream) {
 pub(crate) fn client(arguments: &ClientArguments) -> ExitCode {
     raise_files();
     let limit = Duration::from_secs_f64(arguments.amount);
+    let distant = Distant::ADDRESS.to_string();
     let measured = match &*arguments.kind {
-        "up" => bulk(DISCARD, limit, |stream, buffer| stream.write(buffer)),
-        "down" => bulk(GENERATE, limit, |stream, buffer| stream.read(buffer)),
+        "up" => bulk(SERVER, DISCARD, limit, |stream, buffer| stream.write(buffer)),
+        "down" => bulk(SERVER, GENERATE, limit, |stream, buffer| stream.read(buffer)),
+        "far-up" => bulk(&distant, DISCARD, limit, |stream, buffer| stream.write(buffer)),
+        "far-down" => bulk(&distant, GENERATE, limit, |stream, buffer| stream.read(buffer)),
         "connects" => connects(limit),
         "trips" => trips(limit),
         "start" => Ok(vec![0.0]),
@@ -390,12 +434,12 @@ fn tell(measured: io::Result<Vec<f64>>) -> ExitCode {
 
 /// Bits in a second.
 fn bulk(
+    server: &str,
     port: u16,
     limit: Duration,
     mut act: impl FnMut(&mut TcpStream, &mut [u8]) -> io::Result<usize>,
 ) -> io::Result<Vec<f64>> {
-    let mut stream = TcpStream::connect((SERVER, port))?;
-
+    let mut stream = TcpStream::connect((server, port))?;
     sockopt::set_tcp_congestion(&stream, CONGESTION)?;
     let mut buffer = vec![0; 1 << 18];
     let (begun, mut bytes) = (Instant::now(), 0);

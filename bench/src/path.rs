@@ -2,6 +2,7 @@
 //!
 //! The path model is that of the lab. Rounds of both senders alternate, and both rounds of a pair have the same seed.
 
+mod distant;
 mod emulator;
 mod rig;
 mod rows;
@@ -16,6 +17,7 @@ use clap::Args;
 use steadfast_kernel::namespace;
 use steadfast_lab::path::{Cause, Setup};
 
+pub(crate) use self::distant::Distant;
 use self::emulator::Report;
 use self::rig::{Rig, Side};
 use self::rows::{Bar, Load, Metric, ROWS, Row};

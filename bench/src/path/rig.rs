@@ -19,8 +19,8 @@ use tokio::sync::{mpsc as async_mpsc, oneshot};
 
 use super::emulator::{Emulator, Order, Report};
 
-const RECEIVER: Ipv4Addr = Ipv4Addr::new(10, 60, 0, 1);
-const KERNEL: Ipv4Addr = Ipv4Addr::new(10, 60, 0, 2);
+pub(super) const RECEIVER: Ipv4Addr = Ipv4Addr::new(10, 60, 0, 1);
+pub(super) const KERNEL: Ipv4Addr = Ipv4Addr::new(10, 60, 0, 2);
 const OURS: Ipv4Addr = Ipv4Addr::new(10, 60, 0, 3);
 const MTU: u16 = 1500;
 /// Its service: reads eight bytes with a length, and sends so many bytes; then again.
@@ -187,13 +187,13 @@ fn receive(stream: &mut TcpStream, bytes: u64) -> io::Result<Duration> {
 }
 
 /// Forgets what earlier connections learnt about the path, so that rounds are independent.
-fn set_up_namespace() -> io::Result<()> {
+pub(super) fn set_up_namespace() -> io::Result<()> {
     namespace::quieten().map_err(io::Error::other)?;
     namespace::set("net.ipv4.tcp_no_metrics_save", "1").map_err(io::Error::other)
 }
 
 /// Opens a device in the namespace of this thread.
-fn open(runtime: &Handle, name: &str, address: Ipv4Addr) -> io::Result<Tun> {
+pub(super) fn open(runtime: &Handle, name: &str, address: Ipv4Addr) -> io::Result<Tun> {
     let mut options = TunOptions::new(name);
     options.mtu = Some(MTU);
     options.host = vec![(address.into(), 24)];
