@@ -90,7 +90,7 @@ impl World {
         self.receive_nothing(to, &packet, vec![packet.clone()], "a wrong checksum");
     }
 
-    /// Nothing may come of what arrives.
+    /// Nothing may change by what arrives. The application may act at the same time, so answers are not judged.
     fn receive_nothing(&mut self, to: usize, packet: &[u8], pieces: Vec<Bytes>, what: &str) {
         let stack = &mut self.ends[to].stack;
         let arrived = Arrived::of(stack, packet);
@@ -99,7 +99,6 @@ impl World {
         if stack.variables(arrived.local, arrived.remote) != arrived.before {
             self.wrong.get_or_insert(format!("{what} changed {}", arrived.before.state));
         }
-        self.owed[to] = Some(Owed::nothing(arrived));
     }
 
     /// A segment that is not acceptable is counted as such, and no other.
