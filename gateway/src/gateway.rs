@@ -42,12 +42,22 @@ pub struct Gateway {
 /// Milliseconds without an upload after which nothing more is expected of a guest that has ended.
 const QUIET: u32 = 3;
 
+/// Requests that are being dialled at a time: of all, as of the one guest that most gateways have, and to one destination.
+/// A program may open thousands of connections at once. SYNs beyond these limits come again a second later.
+const PENDING: u32 = 8192;
+const PENDING_PER_DESTINATION: u32 = 2048;
+
 impl Gateway {
     /// Returns a builder with the defaults.
     pub fn builder() -> GatewayBuilder {
         GatewayBuilder {
             subnet: Subnet::default(),
-            config: Config::default(),
+            config: Config {
+                forward_max_pending: PENDING,
+                forward_max_pending_per_source: PENDING,
+                forward_max_pending_per_destination: PENDING_PER_DESTINATION,
+                ..Config::default()
+            },
             relay: RelayConfig::default(),
             dns: Dns::Host,
             rules: Vec::new(),
@@ -154,7 +164,8 @@ impl GatewayBuilder {
         self
     }
 
-    /// Sets timers and limits of the stack on the guests' side.
+    /// Sets timers and limits of the stack on the guests' side. The default has room for more pending requests than that of
+    /// [`Config`]: 8,192, and 2,048 of them to one destination.
     pub fn config(mut self, config: Config) -> GatewayBuilder {
         self.config = config;
         self
