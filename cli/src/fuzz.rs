@@ -37,6 +37,9 @@ pub(crate) struct Fuzz {
     /// Seeds of the scripts: the first, and the one after the last.
     #[arg(long, value_name = "A..B", default_value = "0..300")]
     seeds: String,
+    /// Generate other scripts: with SACK blocks of the script's side, too.
+    #[arg(long)]
+    sack: bool,
     /// Scripts that are played at the same time.
     #[arg(long, value_name = "N", default_value_t = 16)]
     jobs: usize,
@@ -80,7 +83,7 @@ impl Fuzz {
                 scope.spawn(|| {
                     loop {
                         let seed = next.fetch_add(1, Ordering::Relaxed);
-                        if seed >= end || !one(seed, &results) {
+                        if seed >= end || !one(seed, self.sack, &results) {
                             return;
                         }
                     }
@@ -136,8 +139,9 @@ impl Fuzz {
 }
 
 /// Plays the script of one seed. Returns whether to go on.
-fn one(seed: u64, results: &Mutex<Results>) -> bool {
-    let (script, ours) = Script::generate(seed).with_clear_pauses();
+fn one(seed: u64, sack: bool, results: &Mutex<Results>) -> bool {
+    let script = if sack { Script::generate_with_sack(seed) } else { Script::generate(seed) };
+    let (script, ours) = script.with_clear_pauses();
     let found = difference(&script, &ours);
     let shrunk = match &found {
         Ok(Some(Found::Different(theirs))) if Known::of(&ours, theirs).is_none() => {

@@ -38,10 +38,19 @@ pub struct Script {
 impl Script {
     /// Returns the script of a seed.
     pub fn generate(seed: u64) -> Script {
+        Script::of(seed, Step::generate)
+    }
+
+    /// As [`generate`](Script::generate), with SACK blocks of the script's side.
+    pub fn generate_with_sack(seed: u64) -> Script {
+        Script::of(seed, Step::generate_with_sack)
+    }
+
+    fn of(seed: u64, step: impl Fn(&mut Dice) -> Step) -> Script {
         let mut dice = Dice::new(seed);
         let opening = Opening::generate(&mut dice);
         let count = 2 + dice.roll(7);
-        let steps = (0..count).map(|_| (Step::generate(&mut dice), dice.pick(&[20, 20, 90, 320])));
+        let steps = (0..count).map(|_| (step(&mut dice), dice.pick(&[20, 20, 90, 320])));
         Script { opening, steps: steps.collect() }
     }
 

@@ -201,7 +201,7 @@ impl Difference<'_> {
         let early = |line: &&String| Sent::of(line).is_some_and(|sent| sent.has_text() && sent.ack == told);
         let count = self.theirs.iter().take_while(early).count();
         let (repairs, rest) = self.theirs.split_at(count);
-        if count == 0 || !self.has_repaired() {
+        if count == 0 || !self.has_repaired(repairs) {
             return false;
         }
         if rest == self.ours {
@@ -233,10 +233,11 @@ impl Difference<'_> {
         self.before.iter().flat_map(|done| &done.did).filter_map(|line| Sent::of(line))
     }
 
-    /// Whether something was sent a second time.
-    fn has_repaired(&self) -> bool {
+    /// Whether something was sent a second time, before or now.
+    fn has_repaired(&self, now: &[String]) -> bool {
         let mut highest = 0;
-        self.sent_before().filter(Sent::has_text).any(|sent| {
+        let now = now.iter().filter_map(|line| Sent::of(line));
+        self.sent_before().chain(now).filter(Sent::has_text).any(|sent| {
             let again = sent.seq < highest;
             highest = highest.max(sent.end);
             again
@@ -510,7 +511,7 @@ fn segment(flags: Flags, seq: Edge, len: u16) -> Step {
 }
 
 fn data(flags: Flags, seq: Edge, len: u16) -> SegmentStep {
-    SegmentStep { flags, seq, ack: Edge::Right, len, window: 300, old_timestamp: false }
+    SegmentStep { flags, seq, ack: Edge::Right, len, window: 300, old_timestamp: false, sack: None }
 }
 
 #[cfg(test)]
@@ -622,7 +623,10 @@ mod tests {
         let (new, bare) = ("> . 1001:2001(1000) ack 1001", "> . 3001:3001(0) ack 1001");
         let early = "> . 1001:2001(1000) ack 1";
         assert_eq!(row(&before, &full, &[new], &[early, bare]), name);
-        assert_eq!(row(&once, &full, &[new], &[early, bare]), None);
+        let [fresh, sooner] = ["> . 3001:4001(1000) ack 1001", "> . 3001:4001(1000) ack 1"];
+        assert_eq!(row(&once, &full, &[fresh], &[sooner, bare]), None, "nothing was repaired");
+        let (again, first) = ("> . 1:1001(1000) ack 1001", "> . 1:1001(1000) ack 1");
+        assert_eq!(row(&once, &full, &[again], &[first, bare]), name, "it is the first repair");
         assert_eq!(row(&before, &full, &[new, new], &[early, bare, new]), name);
         assert_eq!(row(&before, &full, &[new, new], &[early, bare, early]), None);
         assert_eq!(row(&before, &full, &[new], &[bare, new]), None);

@@ -56,6 +56,8 @@ pub(super) struct Player<'a> {
     /// Relative to the ISS: the end of what the subject sent, and what the script acknowledged.
     sent: u32,
     acked: u32,
+    /// The block that it reported last.
+    sacked: Option<(u32, u32)>,
     /// Relative to the IRS: what the subject acknowledged, and the right edge of its window.
     received: u32,
     edge: u32,
@@ -87,6 +89,7 @@ impl<'a> Player<'a> {
             iss: 0,
             sent: 1,
             acked: 1,
+            sacked: None,
             received: 1,
             edge: 1,
             shift: 0,
@@ -217,10 +220,16 @@ impl<'a> Player<'a> {
     }
 
     fn segment(&mut self, segment: SegmentStep) {
-        let SegmentStep { flags, seq, ack, len, window, old_timestamp } = segment;
+        let SegmentStep { flags, seq, ack, len, window, old_timestamp, sack } = segment;
         let right = self.edge.wrapping_sub(1).max(self.received);
         let seq = seq.of(self.received, right);
-        let number = ack.of(self.acked, self.sent);
+        let mut number = ack.of(self.acked, self.sent);
+        if let Some((left, right)) = self.sacked
+            && number.wrapping_sub(left) < right.wrapping_sub(left)
+        {
+            // Nothing that was reported is taken back.
+            number = right;
+        }
         if flags.ack()
             && (number.wrapping_sub(self.acked) as i32) > 0
             && (self.sent.wrapping_sub(number) as i32) >= 0
@@ -229,7 +238,13 @@ impl<'a> Player<'a> {
         }
         let ack = if flags.ack() { self.iss.wrapping_add(number) } else { 0 };
         let window = if self.opening.scale { window } else { window << WINDOW_SHIFT };
-        let options = Options::default();
+        let mut options = Options::default();
+        if let Some((left, right)) =
+            sack.filter(|_| self.opening.sack).and_then(|sack| sack.of(number, self.sent))
+        {
+            self.sacked = Some((left, right)).filter(|_| right <= self.sent);
+            options.sack.push(SeqNum(self.iss.wrapping_add(left)), SeqNum(self.iss.wrapping_add(right)));
+        }
         self.inject((flags, IRS.wrapping_add(seq), ack), len, window, options, old_timestamp);
     }
 

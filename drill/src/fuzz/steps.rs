@@ -88,7 +88,7 @@ pub(crate) enum Step {
     Close,
 }
 
-/// Flags, places of SEQ and ACK, length, window field, and whether the timestamp is an old one.
+/// Flags, places of SEQ and ACK, length, window field, whether the timestamp is an old one, and a SACK block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct SegmentStep {
     pub(crate) flags: Flags,
@@ -97,6 +97,40 @@ pub(crate) struct SegmentStep {
     pub(crate) len: u16,
     pub(crate) window: u16,
     pub(crate) old_timestamp: bool,
+    /// Told if SACK was agreed to, and the segment has an ACK.
+    pub(crate) sack: Option<Sack>,
+}
+
+/// What a SACK block covers, of what the subject sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Sack {
+    /// All but the first 1000 bytes.
+    Rest,
+    /// The second 1000 bytes.
+    Second,
+    /// The last segment, where all have 1000 bytes but that.
+    Last,
+    /// The last byte that the segment acknowledges: a duplicate.
+    Below,
+    /// A byte that was never sent.
+    Beyond,
+}
+
+impl Sack {
+    const ALL: [Sack; 5] = [Sack::Rest, Sack::Second, Sack::Last, Sack::Below, Sack::Beyond];
+
+    /// The block, where all up to `ack` is acknowledged and all up to `sent` was sent. `None`: there is no such block.
+    pub(super) fn of(self, ack: u32, sent: u32) -> Option<(u32, u32)> {
+        let (left, right) = match self {
+            Sack::Rest => (ack.wrapping_add(1000), sent),
+            Sack::Second => (ack.wrapping_add(1000), ack.wrapping_add(2000)),
+            Sack::Last => (ack.wrapping_add(sent.wrapping_sub(ack.wrapping_add(1)) / 1000 * 1000), sent),
+            Sack::Below => return Some((ack.wrapping_sub(1), ack)),
+            Sack::Beyond => return Some((sent, sent.wrapping_add(1))),
+        };
+        let inside = |number: u32| number.wrapping_sub(ack) <= sent.wrapping_sub(ack);
+        (left != ack && left != right && inside(left) && inside(right)).then_some((left, right))
+    }
 }
 
 /// A place near an edge of a window, or of what was sent.
@@ -149,6 +183,8 @@ const FLAGS: [Flags; 8] = [
     Flags(Flags::SYN.0 | Flags::ACK.0),
     Flags::FIN,
 ];
+/// The event of a segment with a SACK block.
+const SACK: &str = ". sack";
 const ICMP_EDGES: [Edge; 4] = [Edge::Left, Edge::Below, Edge::Within, Edge::Right];
 const OPTIONS: [(&str, i64); 3] = [("TCP_NODELAY", 1), ("TCP_CORK", 1), ("TCP_CORK", 0)];
 const SHUTDOWNS: [Shutdown; 3] = [Shutdown::Write, Shutdown::Read, Shutdown::Both];
@@ -159,7 +195,15 @@ pub(super) fn events() -> Vec<(String, Vec<String>)> {
     for flags in FLAGS {
         for len in [0, 1] {
             let edges = Edge::ALL.iter().flat_map(|seq| Edge::ALL.map(|ack| (*seq, ack)));
-            let step = |(seq, ack)| SegmentStep { flags, seq, ack, len, window: 0, old_timestamp: false };
+            let step = |(seq, ack)| SegmentStep {
+                flags,
+                seq,
+                ack,
+                len,
+                window: 0,
+                old_timestamp: false,
+                sack: None,
+            };
             let classes: Vec<_> = edges.map(|edges| Step::Segment(step(edges)).class()).collect();
             all.extend(
                 classes
@@ -182,6 +226,14 @@ pub(super) fn events() -> Vec<(String, Vec<String>)> {
 }
 
 impl Step {
+    /// As [`generate`](Step::generate), with a SACK block now and then.
+    pub(super) fn generate_with_sack(dice: &mut Dice) -> Step {
+        match dice.roll(8) {
+            0 => Step::Segment(SegmentStep::with_sack(dice)),
+            _ => Step::generate(dice),
+        }
+    }
+
     pub(super) fn generate(dice: &mut Dice) -> Step {
         match dice.roll(24) {
             0..=13 => Step::Segment(SegmentStep::generate(dice)),
@@ -214,6 +266,7 @@ impl Step {
     /// The name of the event, and the edges that it is near.
     pub(super) fn class(&self) -> (String, String) {
         match self {
+            Step::Segment(SegmentStep { sack: Some(sack), .. }) => (SACK.to_owned(), format!("{sack:?}")),
             Step::Segment(SegmentStep { flags, seq, ack, len, .. }) => {
                 (format!("{flags}{}", if *len > 0 { " data" } else { "" }), format!("{seq:?}/{ack:?}"))
             }
@@ -237,6 +290,20 @@ impl SegmentStep {
             len: dice.pick(&[0, 0, 0, 1, 1000]),
             window: dice.pick(&[300, 300, 300, 257, 16, 8, 0]),
             old_timestamp: dice.roll(8) == 0,
+            sack: None,
+        }
+    }
+
+    /// A segment in order with a SACK block.
+    fn with_sack(dice: &mut Dice) -> SegmentStep {
+        SegmentStep {
+            flags: Flags::ACK,
+            seq: Edge::Left,
+            ack: dice.pick(&[Edge::Left, Edge::Left, Edge::Within]),
+            len: dice.pick(&[0, 0, 0, 0, 1]),
+            window: 300,
+            old_timestamp: false,
+            sack: Some(dice.pick(&Sack::ALL)),
         }
     }
 }
@@ -244,9 +311,10 @@ impl SegmentStep {
 impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Step::Segment(SegmentStep { flags, seq, ack, len, window, old_timestamp }) => {
+            Step::Segment(SegmentStep { flags, seq, ack, len, window, old_timestamp, sack }) => {
                 write!(f, "< {flags} {seq:?} len {len} ack {ack:?} win {window}")?;
-                f.write_str(if *old_timestamp { " old timestamp" } else { "" })
+                f.write_str(if *old_timestamp { " old timestamp" } else { "" })?;
+                sack.map_or(Ok(()), |sack| write!(f, " sack {sack:?}"))
             }
             Step::Icmp { kind, seq } => write!(f, "< icmp {kind:?} of {seq:?}"),
             Step::Write { len, more, end_of_record } => {

