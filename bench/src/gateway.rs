@@ -60,9 +60,6 @@ const BACKLOG: i32 = 4096;
 /// The time that a packet takes to the distant servers, or back.
 const ONE_WAY: Duration = Duration::from_millis(50);
 
-/// The time that a packet takes to the distant servers, or back.
-const ONE_WAY: Duration = Duration::from_millis(50);
-
 /// The measurements before those of memory: unit and label.
 const ROWS: [(&str, &str); 12] = [
     ("Gbit/s", "bulk, from the client"),
