@@ -101,7 +101,7 @@ pub(crate) struct SegmentStep {
     pub(crate) sack: Option<Sack>,
 }
 
-/// What a SACK block covers, of what the subject sent.
+/// The part of the subject's data that a SACK block covers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Sack {
     /// All but the first 1000 bytes.

@@ -43,12 +43,13 @@ impl<D: Device> QueueThread<D> {
     /// The system has no thread.
     pub fn start(self, task: impl Future<Output = ()> + Send + 'static) -> io::Result<()> {
         let QueueThread { net, driver, mut runtime } = self;
-        let runtime = runtime.0.take().expect("it waits");
         // It ends with its last handle.
         drop(net);
         let run = move || {
-            // The network tells its handles how it ended.
-            let _ended = runtime.block_on(async { tokio::join!(driver, task) });
+            if let Some(runtime) = runtime.0.take() {
+                // The network tells its handles how it ended.
+                let _ended = runtime.block_on(async { tokio::join!(driver, task) });
+            }
         };
         thread::Builder::new().name("queue".to_owned()).spawn(run).map(drop)
     }
