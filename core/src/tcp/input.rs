@@ -105,7 +105,9 @@ impl Connection {
     fn take_predicted(&mut self, segment: &Segment<'_>, env: &mut Env<'_>) -> Outcome {
         let (before, rtt) = (Before::of(self), self.round_trip_of(segment.ack(), env));
         self.note_rack_rtt(rtt.filter(|_| segment.ack() != self.tcb.snd.una), env);
-        if env.config.follows_linux() && self.takes_ack_of(segment) {
+        if !env.config.follows_linux() {
+            self.resume_quanta();
+        } else if self.takes_ack_of(segment) {
             // DRILL-X61
             self.soft_error = None;
             self.resume_quanta();

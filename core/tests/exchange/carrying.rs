@@ -582,3 +582,23 @@ fn a_window_that_opens_is_told_sa_est_31() {
         assert_eq!((counters.tcp_to_zero_window_adv, counters.tcp_from_zero_window_adv), (1, 1));
     });
 }
+
+/// A quantum leaves in parts as ACKs make room, whether or not the application writes again (DRILL-X02).
+#[test]
+fn each_ack_lets_a_part_of_a_quantum_out_drill_x02() {
+    each_with(
+        |c| c.tcp_gso_quanta = true,
+        |t| {
+            t.reach(State::Established);
+            let written = t.stack.send(t.sock, &[7; 60_000]).unwrap();
+            assert!(written >= 20_000, "more than the initial window");
+            let mut left = 0;
+            while left < written / 1000 {
+                let count = t.drain();
+                assert!(count > 0, "{left} segments have left");
+                left += count;
+                t.send(&format!(". seq 51 ack {}", 101 + 1000 * left));
+            }
+        },
+    );
+}
