@@ -346,19 +346,25 @@ fn first_mss(t: &Test) -> u32 {
     1460 - if t.ts { 12 } else { 0 }
 }
 
+/// Opens a connection, and lets a segment of the first MSS get through. Returns its length.
+fn prove_first_mss(t: &mut Test) -> u32 {
+    t.listen();
+    t.send("S seq 0 <mss 1460, sackOK, wscale 0>");
+    t.recv("S. seq 0 ack 1 <mss 1460, sackOK, wscale 0>");
+    t.send(". seq 1 ack 1");
+    t.accept();
+    let mss = first_mss(t);
+    t.write(mss);
+    t.recv(&format!("P. seq 1:{} ack 1", 1 + mss));
+    t.send(&format!(". seq 1 ack {}", 1 + mss));
+    mss
+}
+
 /// 5927-4, THREAT-31: what got through before does not become too big at a word; only when it is lost as well.
 #[test]
 fn packet_too_big_about_a_proven_size_waits_for_the_loss_5927_4() {
     each(|t| {
-        t.listen();
-        t.send("S seq 0 <mss 1460, sackOK, wscale 0>");
-        t.recv("S. seq 0 ack 1 <mss 1460, sackOK, wscale 0>");
-        t.send(". seq 1 ack 1");
-        t.accept();
-        let mss = first_mss(t);
-        t.write(mss);
-        t.recv(&format!("P. seq 1:{} ack 1", 1 + mss));
-        t.send(&format!(". seq 1 ack {}", 1 + mss));
+        let mss = prove_first_mss(t);
         t.write(mss);
         t.recv(&format!("P. seq {}:{} ack 1", 1 + mss, 1 + 2 * mss));
         t.icmp_error(ErrorKind::PacketTooBig { mtu: 1300 }, 1 + mss);
@@ -377,15 +383,7 @@ fn packet_too_big_about_a_proven_size_waits_for_the_loss_5927_4() {
 #[test]
 fn packet_too_big_is_remembered_until_its_segment_is_acknowledged_5927_4() {
     each(|t| {
-        t.listen();
-        t.send("S seq 0 <mss 1460, sackOK, wscale 0>");
-        t.recv("S. seq 0 ack 1 <mss 1460, sackOK, wscale 0>");
-        t.send(". seq 1 ack 1");
-        t.accept();
-        let mss = first_mss(t);
-        t.write(mss);
-        t.recv(&format!("P. seq 1:{} ack 1", 1 + mss));
-        t.send(&format!(". seq 1 ack {}", 1 + mss));
+        let mss = prove_first_mss(t);
         t.write(2 * mss);
         t.recv(&format!(". seq {}:{} ack 1", 1 + mss, 1 + 2 * mss));
         t.recv(&format!("P. seq {}:{} ack 1", 1 + 2 * mss, 1 + 3 * mss));
