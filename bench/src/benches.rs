@@ -4,6 +4,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
+use steadfast_core::Config;
 
 use crate::flood;
 use crate::footprint;
@@ -64,6 +65,11 @@ pub(crate) const ALL: &[Bench] = &[
         name: "mem_one_port",
         what: "connect and close to one port, with every local port in TIME-WAIT: the oldest is taken over",
         run: one_port,
+    },
+    Bench {
+        name: "mem_time_wait",
+        what: "connect and close beside a thousand and a million TIME-WAIT entries",
+        run: time_wait,
     },
     Bench { name: "mem_scale", what: "all of these beside 1 to 1,000,000 idle connections", run: scale },
     Bench { name: "mem_idle", what: "a turn in which nothing happens, beside as many", run: idle },
@@ -281,6 +287,34 @@ fn one_port(effort: &Effort, progress: &dyn Fn(String)) -> Vec<Row> {
         }));
     }
     vec![Row { name: "mem_one_port".into(), unit: Unit::Events, ours, peer: None, goal: Goal::Open }]
+}
+
+/// Connects as often, in virtual time, as an entry expires, so that their number stays.
+fn time_wait(effort: &Effort, progress: &dyn Fn(String)) -> Vec<Row> {
+    let sizes = [(1_000, "1k", Goal::Open), (1_000_000, "1M", Goal::Part(0.9, "mem_time_wait 1k"))];
+    let row = |(entries, size, goal)| {
+        let name = format!("mem_time_wait {size}");
+        let change = |config: &mut Config| {
+            config.tcp_max_tw_buckets = 2 * entries;
+            config.tcp_tw_mem = u64::from(entries) * 256;
+        };
+        let mut stacks = Stacks::connected(&Setup::PLAIN, change, &|_| {});
+        progress(format!("{name}: fills the table"));
+        let between = stacks.client.config().tcp_tw_timeout / entries;
+        (0..entries + entries / 10).for_each(|_| stacks.connect_close_from_next(between));
+        let mut ours = Rounds::default();
+        for round in 0..effort.rounds {
+            progress(format!("{name}: round {round} of {}", effort.rounds));
+            ours.0.push(rate(effort.seconds, || {
+                stacks.connect_close_from_next(between);
+                1.0
+            }));
+        }
+        let held = stacks.client.usage().time_wait;
+        assert!(held.abs_diff(entries as usize) < entries as usize / 10, "{held} entries");
+        Row { name, unit: Unit::Events, ours, peer: None, goal }
+    };
+    sizes.into_iter().map(row).collect()
 }
 
 /// Numbers of idle connections, each with its label.

@@ -37,7 +37,7 @@ pub(crate) struct Stacks {
     /// If present, super-segments reach the server in buffers that it may keep.
     shared: Option<SharedFrames>,
     now: Instant,
-    connects: u16,
+    connects: u32,
     text: Vec<u8>,
     read: Vec<u8>,
 }
@@ -139,15 +139,27 @@ impl Stacks {
     /// Opens a connection to the listener with this index, accepts it, and closes it at the client and then at the
     /// server. `after` passes before it.
     pub(crate) fn connect_close_to(&mut self, listener: u16, after: Duration) {
+        self.connect_close_between(listener, None, after);
+    }
+
+    fn connect_close_between(&mut self, listener: u16, local_port: Option<u16>, after: Duration) {
         self.now += after;
         self.tick();
-        let (stream, accepted) = self.connect(listener, None);
+        let (stream, accepted) = self.connect(listener, local_port);
         self.client.close(self.now, stream).expect("it is open");
         self.carry();
         assert_eq!(self.server.recv(accepted, &mut self.read), Ok(0));
         self.server.close(self.now, accepted).expect("it is open");
         self.carry();
         self.drain_events();
+    }
+
+    /// Does so from each local port of a wide range in turn, to each listener.
+    pub(crate) fn connect_close_from_next(&mut self, after: Duration) {
+        const LOCAL: u32 = 50_000;
+        let (listener, port) = (self.connects / LOCAL % u32::from(PORTS - 1), 10_001 + self.connects % LOCAL);
+        self.connects += 1;
+        self.connect_close_between(listener as u16, Some(port as u16), after);
     }
 
     /// Opens `count` idle connections. `progress` gets the number so far.
@@ -287,7 +299,7 @@ impl Pair for Stacks {
     }
 
     fn connect_close(&mut self) {
-        let listener = self.connects % (PORTS - 32) + 30;
+        let listener = (self.connects % u32::from(PORTS - 32)) as u16 + 30;
         self.connects = self.connects.wrapping_add(1);
         self.connect_close_to(listener, TURN);
     }
