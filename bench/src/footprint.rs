@@ -38,8 +38,8 @@ pub(crate) fn idle(_: &Effort, progress: &dyn Fn(String)) -> Vec<Row> {
     full.open_idle(COUNT, &|count| progress(format!("bytes_idle: {count} of {COUNT}")));
     let empty = unconnected();
     vec![
-        row("bytes_idle (client)", full.client, empty.client, 512.0),
-        row("bytes_idle (server)", full.server, empty.server, 512.0),
+        row("bytes_idle (client)", full.client, empty.client, 420.0),
+        row("bytes_idle (server)", full.server, empty.server, 420.0),
     ]
 }
 

@@ -1,8 +1,5 @@
 //! Accounting of `tcp_mem`: the memory of all queues, and the share of it that one connection may take.
 
-use crate::list::Links;
-use crate::time::Tick;
-
 /// The fill level of `tcp_mem`. The marks are fractions of it:
 ///
 /// | mark | of `tcp_mem` | above it |
@@ -131,14 +128,6 @@ pub(crate) enum Group {
     Orphans,
     Unproven,
     Proven,
-}
-
-/// A place in the list of a group, the time of entry, and how much its peer had acknowledged by then.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Listed {
-    pub(crate) links: Links,
-    pub(crate) since: Tick,
-    pub(crate) acked: u32,
 }
 
 #[cfg(test)]

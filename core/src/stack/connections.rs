@@ -102,31 +102,18 @@ impl std::ops::IndexMut<u32> for Connections {
 /// The connections that may have something to send.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Ready {}
-/// Those with data to send, by the time since when they hold it.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum ByAge {}
-/// Those with out-of-order data.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum WithGap {}
 
 /// Links decide nothing about a segment: they leave the template as it is.
-macro_rules! rows {
-    ($sort:ty, $($links:ident).+) => {
-        impl Rows<$sort> for Connections {
-            fn links(&self, index: u32) -> Option<Links> {
-                self.rows.get(index).map(|connection| connection.$($links).+)
-            }
+impl Rows<Ready> for Connections {
+    fn links(&self, index: u32) -> Option<Links> {
+        self.rows.get(index).map(|connection| connection.ready)
+    }
 
-            #[inline]
-            fn links_mut(&mut self, index: u32) -> &mut Links {
-                &mut self.rows[index].$($links).+
-            }
-        }
-    };
+    #[inline]
+    fn links_mut(&mut self, index: u32) -> &mut Links {
+        &mut self.rows[index].ready
+    }
 }
-rows!(Ready, ready);
-rows!(ByAge, listed.links);
-rows!(WithGap, gap);
 
 /// An event of a connection has duties towards the tables:
 ///
@@ -150,8 +137,7 @@ impl Stack {
         let mut env = env_of!(self);
         let result = self.memory.change(connection, |connection| run(connection, &mut env));
         let group = connection.group(self.memory.gauge(self.config.tcp_mem).is_above_low());
-        let moves =
-            group != connection.group || connection.reassembly.is_some() != connection.gap.is_listed();
+        let moves = group != connection.group || !self.ladder.has_right_gap(connection);
         arm(&mut self.wheel, index, connection);
         let (socket, events) = (connection.socket, std::mem::take(&mut connection.events));
         if connection.claims_turn() && !self.ready.push_alone(index, &mut connection.ready) {

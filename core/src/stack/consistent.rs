@@ -6,6 +6,7 @@ use super::sockets::{Place, Socket, SocketKind};
 use super::{Stack, env_of};
 use crate::memory::Group;
 use crate::state::State;
+use crate::table::Link;
 use crate::tcp::segment::Outgoing;
 use crate::tcp::tcb::Origin;
 use crate::wheel::TimerId;
@@ -109,10 +110,11 @@ impl Stack {
 
     /// Checks the lists of connections that hold memory.
     fn check_lists(&self) -> Result<(), String> {
-        let mut lens = [0; 4];
+        let mut lens = [0; 5];
         for (index, connection) in self.connections.iter() {
-            let [gaps, orphans, unproven, proven] = &mut lens;
-            *gaps += usize::from(connection.gap.is_listed());
+            let [gaps, orphans, unproven, proven, holders] = &mut lens;
+            *gaps += usize::from(self.ladder.lists(connection).0);
+            *holders += usize::from(connection.holder != Link::NONE);
             match connection.group {
                 Group::Nowhere => {}
                 Group::Orphans => *orphans += 1,
@@ -124,7 +126,7 @@ impl Stack {
             }
             self.check_connection(index).map_err(|what| format!("connection {index}: {what}"))?;
         }
-        equal("connections on lists", self.ladder.lens(&self.connections), lens)
+        equal("connections on lists", self.ladder.lens(), lens)
     }
 
     /// Every connection that has a segment to send is in the ready list, and the list has no vacant row.
@@ -165,15 +167,16 @@ impl Stack {
     pub(super) fn check_connection(&self, index: u32) -> Result<(), &'static str> {
         let connection = &self.connections[index];
         let group = connection.group;
+        let (in_gaps, by_age) = self.ladder.lists(connection);
         let owes_orphan = connection.is_orphan() && !connection.send_queue.is_empty();
         if connection.tcb.timers.want_arming(&connection.armed) {
             Err("its timer fires too late")
         } else if connection.has_pending_segment() && !connection.ready.is_listed() {
             Err("it has a segment to send and is not in the ready list")
-        } else if connection.gap.is_listed() != connection.reassembly.is_some() {
+        } else if in_gaps != connection.reassembly.is_some() {
             Err("its place in the list of gaps is wrong")
         } else if (group == Group::Orphans) != owes_orphan
-            || (group != Group::Nowhere) != connection.listed.links.is_listed()
+            || (group != Group::Nowhere) != by_age
             || (group != Group::Nowhere && connection.send_queue.is_empty())
         {
             Err("its place in the lists by age is wrong")

@@ -7,12 +7,12 @@
 use std::collections::VecDeque;
 
 use super::Stack;
-use super::connections::{ByAge, Connections, WithGap};
 use super::sockets::{Place, SocketKind};
 use crate::error::Error;
-use crate::list::List;
+use crate::list::{Links, List, Rows};
 use crate::memory::{Gauge, Group, LEAST};
 use crate::socket::{Event, SocketId};
+use crate::table::{Link, Table};
 use crate::tcp::input::Closed;
 use crate::tcp::tcb::Connection;
 use crate::time::{Instant, Tick};
@@ -27,9 +27,47 @@ const SLOW: u32 = 90_000;
 /// A peer must acknowledge one part in this many of the data held for it within that time.
 const ENOUGH: usize = 16;
 
+/// A connection in one of the lists, or in two. Most connections hold too little to be in any: it is no part of them.
+#[derive(Clone, Debug)]
+struct Holder {
+    /// The connection's row.
+    connection: Link,
+    gap: Links,
+    by_age: Links,
+    /// When it was put into its list by age, and how much its peer had acknowledged by then.
+    since: Tick,
+    acked: u32,
+}
+
+type Holders = Table<Holder>;
+
+/// Those with data to send, by the time since when they hold it.
+#[derive(Clone, Copy, Debug)]
+enum ByAge {}
+/// Those with out-of-order data.
+#[derive(Clone, Copy, Debug)]
+enum WithGap {}
+
+macro_rules! rows {
+    ($sort:ty, $links:ident) => {
+        impl Rows<$sort> for Holders {
+            fn links(&self, index: u32) -> Option<Links> {
+                self.get(index).map(|holder| holder.$links)
+            }
+
+            fn links_mut(&mut self, index: u32) -> &mut Links {
+                &mut self[index].$links
+            }
+        }
+    };
+}
+rows!(ByAge, by_age);
+rows!(WithGap, gap);
+
 /// The connections that hold memory, and the sockets that wait for it.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Ladder {
+    holders: Holders,
     /// Connections with out-of-order data.
     gaps: List<WithGap>,
     /// Orphans with data to send.
@@ -46,21 +84,71 @@ pub(super) struct Ladder {
 }
 
 impl Ladder {
-    fn list(&mut self, group: Group) -> Option<&mut List<ByAge>> {
-        match group {
-            Group::Nowhere => None,
-            Group::Orphans => Some(&mut self.orphans),
-            Group::Unproven => Some(&mut self.unproven),
-            Group::Proven => Some(&mut self.proven),
-        }
+    /// Returns the list of a group, and the rows behind it.
+    fn list(&mut self, group: Group) -> Option<(&mut List<ByAge>, &mut Holders)> {
+        let list = match group {
+            Group::Nowhere => return None,
+            Group::Orphans => &mut self.orphans,
+            Group::Unproven => &mut self.unproven,
+            Group::Proven => &mut self.proven,
+        };
+        Some((list, &mut self.holders))
     }
 
-    /// Returns the length of each list: gaps, orphans, unproven, proven.
-    pub(super) fn lens(&self, connections: &Connections) -> [usize; 4] {
-        let most = connections.len() + 1;
-        let by_age = |list: &List<ByAge>| list.iter(connections).take(most).count();
-        let gaps = self.gaps.iter(connections).take(most).count();
-        [gaps, by_age(&self.orphans), by_age(&self.unproven), by_age(&self.proven)]
+    /// Returns the first connection of a group.
+    fn first(&mut self, group: Group) -> Option<u32> {
+        let (list, holders) = self.list(group)?;
+        list.first().map(|holder| holders[holder].connection.index())
+    }
+
+    /// Returns the lengths of the lists of gaps, orphans, unproven and proven, and the number of holders.
+    pub(super) fn lens(&self) -> [usize; 5] {
+        let most = self.holders.len() + 1;
+        let by_age = |list: &List<ByAge>| list.iter(&self.holders).take(most).count();
+        let gaps = self.gaps.iter(&self.holders).take(most).count();
+        let [orphans, unproven, proven] = [&self.orphans, &self.unproven, &self.proven].map(by_age);
+        [gaps, orphans, unproven, proven, self.holders.len()]
+    }
+
+    /// Returns whether a connection is in the list of gaps, and in a list by age.
+    pub(super) fn lists(&self, connection: &Connection) -> (bool, bool) {
+        let holder = connection.holder.get().and_then(|holder| self.holders.get(holder));
+        holder.map_or((false, false), |holder| (holder.gap.is_listed(), holder.by_age.is_listed()))
+    }
+
+    /// Returns whether a connection is in the list of gaps as it should be.
+    #[inline]
+    pub(super) fn has_right_gap(&self, connection: &Connection) -> bool {
+        let has_gap = connection.reassembly.is_some();
+        if connection.holder == Link::NONE { !has_gap } else { self.lists(connection).0 == has_gap }
+    }
+
+    /// Moves a connection from its list by age to the end of the list of `group`, and into the list of gaps, or out of
+    /// it.
+    fn relist(&mut self, connection: &mut Connection, index: u32, group: Group, has_gap: bool, now: Tick) {
+        let acked = connection.bytes_acked as u32;
+        let holder = connection.holder.get().unwrap_or_else(|| {
+            let (gap, by_age) = (Links::default(), Links::default());
+            self.holders.insert(Holder { connection: Link::of(index), gap, by_age, since: now, acked })
+        });
+        if let Some((list, holders)) = self.list(std::mem::replace(&mut connection.group, group)) {
+            list.remove(holder, holders);
+        }
+        if let Some((list, holders)) = self.list(group) {
+            list.push(holder, holders);
+        }
+        let row = &mut self.holders[holder];
+        (row.since, row.acked) = (now, acked);
+        match (row.gap.is_listed(), has_gap) {
+            (false, true) => self.gaps.push(holder, &mut self.holders),
+            (true, false) => self.gaps.remove(holder, &mut self.holders),
+            _ => {}
+        }
+        let stays = group != Group::Nowhere || has_gap;
+        connection.holder = if stays { Link::of(holder) } else { Link::NONE };
+        if !stays {
+            self.holders.discard(holder);
+        }
     }
 }
 
@@ -124,7 +212,8 @@ impl Stack {
     /// Drops the out-of-order data of the connection that has held some for longest. Its peer retransmits it (RFC 2018
     /// §8). Returns whether there was one.
     fn prune_one(&mut self) -> bool {
-        let Some(index) = self.ladder.gaps.first() else { return false };
+        let Ladder { gaps, holders, .. } = &self.ladder;
+        let Some(index) = gaps.first().map(|holder| holders[holder].connection.index()) else { return false };
         self.counters.prune_called += 1;
         self.with_connection(index, |connection, env| {
             if connection.prune_reassembly() > 0 {
@@ -136,16 +225,14 @@ impl Stack {
 
     /// Handles the first connection of a list. Returns whether another call is worthwhile.
     fn abort_one(&mut self, group: Group) -> bool {
-        let Some(index) = self.ladder.list(group).and_then(|list| list.first()) else { return false };
+        let Some(index) = self.ladder.first(group) else { return false };
         match self.judge(index, group) {
             Verdict::Young => return false,
             Verdict::Proven if group == Group::Orphans => self.relist(index, group),
             Verdict::Proven => self.relist(index, Group::Proven),
             Verdict::Slow => {
-                let Stack { ladder, connections, .. } = self;
-                if let Some(list) = ladder.list(group) {
-                    list.remove(index, connections);
-                    list.push(index, connections);
+                if let Some((list, holders)) = self.ladder.list(group) {
+                    list.rotate(holders);
                 }
             }
             Verdict::Abort => {
@@ -164,9 +251,9 @@ impl Stack {
 
     fn judge(&self, index: u32, group: Group) -> Verdict {
         let connection = &self.connections[index];
-        let listed = &connection.listed;
-        let age = self.tick().elapsed(listed.since);
-        let taken = (connection.bytes_acked as u32).wrapping_sub(listed.acked) as usize;
+        let holder = &self.ladder.holders[connection.holder.index()];
+        let age = self.tick().elapsed(holder.since);
+        let taken = (connection.bytes_acked as u32).wrapping_sub(holder.acked) as usize;
         // Above the high mark, incoming data is already refused: young orphans are not spared.
         let spared = group != Group::Orphans || !self.gauge().is_above_high();
         let unanswered = connection.tcb.rtt.backoff > 0;
@@ -188,36 +275,17 @@ impl Stack {
     #[cold]
     pub(super) fn relist(&mut self, index: u32, group: Group) {
         let tick = self.tick();
-        let Stack { ladder, connections, .. } = self;
-        if let Some(list) = ladder.list(connections[index].group) {
-            list.remove(index, connections);
-        }
-        if let Some(list) = ladder.list(group) {
-            list.push(index, connections);
-        }
-        let connection = &mut connections[index];
-        let (had_gap, has_gap) = (connection.gap.is_listed(), connection.reassembly.is_some());
-        connection.group = group;
-        connection.listed.since = tick;
-        connection.listed.acked = connection.bytes_acked as u32;
-        match (had_gap, has_gap) {
-            (false, true) => ladder.gaps.push(index, connections),
-            (true, false) => ladder.gaps.remove(index, connections),
-            _ => {}
-        }
+        let connection = &mut self.connections[index];
+        let has_gap = connection.reassembly.is_some();
+        self.ladder.relist(connection, index, group, has_gap, tick);
     }
 
     /// Removes a connection that ends from its lists.
     pub(super) fn delist(&mut self, index: u32) {
+        let tick = self.tick();
         let connection = &mut self.connections[index];
-        let group = std::mem::take(&mut connection.group);
-        let has_gap = connection.gap.is_listed();
-        let Stack { ladder, connections, .. } = self;
-        if let Some(list) = ladder.list(group) {
-            list.remove(index, connections);
-        }
-        if has_gap {
-            ladder.gaps.remove(index, connections);
+        if connection.holder != Link::NONE {
+            self.ladder.relist(connection, index, Group::Nowhere, false, tick);
         }
     }
 

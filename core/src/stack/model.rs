@@ -116,10 +116,10 @@ impl Stack {
             }
             Some(FlowRef::Connection(index)) => {
                 let connection = &self.connections[index];
-                let Tcb { state, snd, rcv, ts, ecn, origin, .. } = &connection.tcb;
+                let Tcb { state, snd, rcv, ecn, origin, .. } = &connection.tcb;
                 let agreed = AgreedOptions {
                     sack: snd.sack,
-                    timestamps: ts.on,
+                    timestamps: snd.timestamps,
                     ecn: ecn.on,
                     shifts: (snd.wscale, rcv.wscale),
                     mss: (snd.peer_mss, rcv.adv_mss),

@@ -128,7 +128,7 @@ impl Stack {
         }
         self.settle_accounts(index);
         let tcb = &self.connections[index].tcb;
-        if self.config.tcp_tw_recycle && tcb.ts.on {
+        if self.config.tcp_tw_recycle && tcb.snd.timestamps {
             let (peer, limit) = (tcb.tuple.remote().ip(), self.config.tcp_tw_recycle_peers as usize);
             self.peers.remember(peer, tcb.ts.recent, now, limit);
         }

@@ -6,6 +6,7 @@ use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use super::ecn::EcnState;
+use super::rare::Answers;
 use super::tcb::{AckState, Agreed, Connection, Env, Origin, Rcv, TsState};
 use crate::error::Error;
 use crate::seq::SeqNum;
@@ -25,6 +26,7 @@ pub(crate) struct Dormant {
     pub(crate) rcv: Rcv,
     ts: TsState,
     ack: AckState,
+    answers: Answers,
     /// When FIN-WAIT-2 ends.
     pub(crate) fin_wait_2: Option<Deadline>,
     pub(crate) state_since: Since,
@@ -35,6 +37,7 @@ pub(crate) struct Dormant {
     pmtu: u16,
     snd_wscale: Option<u8>,
     sack: bool,
+    timestamps: bool,
     ecn: EcnState,
     origin: Origin,
     soft_error: Option<Error>,
@@ -52,6 +55,7 @@ impl Hash for Dormant {
             rcv,
             ts,
             ack,
+            answers,
             fin_wait_2,
             state_since: _,
             options,
@@ -61,12 +65,13 @@ impl Hash for Dormant {
             pmtu,
             snd_wscale,
             sack,
+            timestamps,
             ecn,
             origin,
             soft_error,
         } = self;
-        (tuple, snd_nxt, acked, rcv, ts, ack, fin_wait_2, options).hash(state);
-        (peer_mss, pmtu, snd_wscale, sack, ecn, origin, soft_error).hash(state);
+        (tuple, snd_nxt, acked, rcv, ts, ack, answers, fin_wait_2, options).hash(state);
+        (peer_mss, pmtu, snd_wscale, sack, timestamps, ecn, origin, soft_error).hash(state);
     }
 }
 
@@ -91,6 +96,7 @@ impl Dormant {
             rcv: tcb.rcv.clone(),
             ts: tcb.ts.clone(),
             ack: tcb.ack.clone(),
+            answers: connection.answers(),
             fin_wait_2: tcb.timers.keepalive_or_fin_wait_2,
             state_since: tcb.state_since,
             options: Arc::clone(&connection.options),
@@ -100,6 +106,7 @@ impl Dormant {
             pmtu: tcb.snd.path.mtu,
             snd_wscale: tcb.snd.wscale_on.then_some(tcb.snd.wscale),
             sack: tcb.snd.sack,
+            timestamps: tcb.snd.timestamps,
             ecn: tcb.ecn.clone(),
             origin: tcb.origin,
             soft_error: connection.soft_error,
@@ -113,7 +120,7 @@ impl Dormant {
             tuple,
             origin,
             iss: snd_nxt - 1,
-            irs: rcv.irs,
+            irs: rcv.nxt - 1,
             advertised: 0,
             peer_mss: self.peer_mss,
             adv_mss: rcv.adv_mss,
@@ -121,7 +128,7 @@ impl Dormant {
             snd_wscale: self.snd_wscale,
             sack: self.sack,
             ecn: self.ecn.on,
-            ts_recent: ts.on.then_some(ts.recent),
+            ts_recent: self.timestamps.then_some(ts.recent),
             ts_offset: ts.offset,
             syn_retransmissions: 0,
             rtt: None,
@@ -139,6 +146,9 @@ impl Dormant {
         connection.bytes_acked = u64::from(acked);
         connection.listener = self.listener;
         connection.soft_error = self.soft_error;
+        if self.answers != Answers::default() {
+            connection.rare().answers = self.answers;
+        }
         connection
     }
 }

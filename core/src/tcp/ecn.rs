@@ -2,7 +2,6 @@
 
 use super::congestion::Cause;
 use super::tcb::Connection;
-use crate::seq::SeqNum;
 
 /// The state of congestion marks, in both directions.
 #[derive(Clone, Debug, Hash)]
@@ -13,19 +12,11 @@ pub(crate) struct EcnState {
     pub(crate) echo: bool,
     /// Send CWR with the next new data.
     pub(crate) cwr_pending: bool,
-    /// An ECE of data below this reports congestion to which the window was already reduced (3168-4).
-    cwr_until: SeqNum,
 }
 
 impl EcnState {
-    pub(crate) fn new(on: bool, iss: SeqNum) -> EcnState {
-        EcnState { on, echo: false, cwr_pending: false, cwr_until: iss }
-    }
-
-    /// Raises the stored sequence number to SND.UNA.
-    #[inline]
-    pub(crate) fn keep_up_with(&mut self, una: SeqNum) {
-        self.cwr_until = self.cwr_until.max(una);
+    pub(crate) fn new(on: bool) -> EcnState {
+        EcnState { on, echo: false, cwr_pending: false }
     }
 }
 
@@ -45,15 +36,18 @@ impl Connection {
 
     /// Returns whether the window was reduced after the oldest data in flight was sent.
     pub(crate) fn reduced_already(&self) -> bool {
-        self.tcb.ecn.on && self.tcb.snd.una.lt(self.tcb.ecn.cwr_until)
+        let una = self.tcb.snd.una;
+        self.tcb.ecn.on && self.flight.as_ref().is_some_and(|flight| una.lt(flight.cwr_until))
     }
 
     /// Records a window reduction of any cause: sends CWR to the peer, and ignores further marks in this window of
-    /// data.
+    /// data. Its flight is open.
     pub(crate) fn note_reduction(&mut self) {
-        let (ecn, nxt) = (&mut self.tcb.ecn, self.tcb.snd.nxt);
-        if ecn.on {
-            (ecn.cwr_until, ecn.cwr_pending) = (nxt, true);
+        if self.tcb.ecn.on {
+            self.tcb.ecn.cwr_pending = true;
+            if let Some(flight) = &mut self.flight {
+                flight.cwr_until = self.tcb.snd.nxt;
+            }
         }
     }
 }

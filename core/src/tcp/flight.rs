@@ -77,6 +77,8 @@ pub(crate) struct Flight {
     pub(crate) sampled_again: bool,
     pub(crate) undo: Option<Box<Undo>>,
     pub(crate) frto: Frto,
+    /// An ECE of data below this reports congestion to which the window was already reduced (3168-4).
+    pub(crate) cwr_until: SeqNum,
     /// Number of ranges visited.
     #[cfg(test)]
     pub(crate) visited: std::cell::Cell<usize>,
@@ -117,12 +119,13 @@ impl Hash for Flight {
             sampled_again,
             undo,
             frto,
+            cwr_until,
             #[cfg(test)]
                 visited: _,
         } = self;
         (ranges, sacked, lost, sacked_ranges, latest, latest_is_retransmission).hash(state);
         (phase, dupacks, forced, partial_seen, trial, inflation, rack, probe).hash(state);
-        (prr, marked, episode, sampled, sampled_again, undo, frto).hash(state);
+        (prr, marked, episode, sampled, sampled_again, undo, frto, cwr_until).hash(state);
     }
 }
 
@@ -158,6 +161,7 @@ impl Flight {
             sampled_again: false,
             undo: None,
             frto: Frto::Off,
+            cwr_until: una,
             #[cfg(test)]
             visited: Default::default(),
         }

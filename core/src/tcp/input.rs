@@ -81,7 +81,7 @@ impl Connection {
         let in_order = match header.options.timestamps {
             // PAWS accepts a timestamp that is not older than TS.Recent.
             Some(timestamps) => !ts.is_ahead_of(timestamps.val),
-            None => !ts.on,
+            None => !snd.timestamps,
         };
         let fin = header.flags.fin();
         let news = match segment.payload.is_empty() {
@@ -207,7 +207,7 @@ impl Connection {
             && self.tcb.origin == Origin::Active
             && segment.flags().syn()
             && segment.flags().ack()
-            && segment.seq() == self.tcb.rcv.irs
+            && segment.seq() == self.irs()
             && self.acknowledges_syn(segment)
     }
 
@@ -219,7 +219,7 @@ impl Connection {
     /// PAWS, checked first (7323-10).
     fn check_timestamps(&mut self, segment: &Segment<'_>, env: &mut Env<'_>) -> Check {
         // RSTs are exempt. A SYN is challenged whatever its timestamp (5961-5).
-        if !self.tcb.ts.on || segment.flags().rst() || segment.flags().syn() {
+        if !self.tcb.snd.timestamps || segment.flags().rst() || segment.flags().syn() {
             return Ok(());
         }
         let Some(timestamps) = segment.options().timestamps else {
@@ -303,8 +303,7 @@ impl Connection {
         if !segment.flags().syn() {
             return Ok(());
         }
-        if self.tcb.state == State::SynReceived && segment.seq() == self.tcb.rcv.irs && !segment.flags().ack()
-        {
+        if self.tcb.state == State::SynReceived && segment.seq() == self.irs() && !segment.flags().ack() {
             // The peer retransmitted its SYN, so our SYN-ACK was lost (SA-SYN_RCVD-01).
             self.note_timestamp(segment, env);
             if self.acknowledge_invalid(false, env) {
@@ -505,7 +504,7 @@ impl Connection {
             self.tcb.ack.now = true;
             if env.config.follows_linux() {
                 // Linux takes the second SYN for a duplicate. DRILL-X42
-                self.note_duplicate(self.tcb.rcv.irs, self.tcb.rcv.irs + 1);
+                self.note_duplicate(self.irs(), self.irs() + 1);
             }
         }
         self.arm_keepalive(env);
@@ -541,7 +540,7 @@ impl Connection {
 
     #[inline]
     fn note_timestamp(&mut self, segment: &Segment<'_>, env: &Env<'_>) {
-        if let Some(timestamps) = segment.options().timestamps.filter(|_| self.tcb.ts.on)
+        if let Some(timestamps) = segment.options().timestamps.filter(|_| self.tcb.snd.timestamps)
             && segment.seq().le(self.tcb.rcv.last_ack_sent)
             && !self.is_older(timestamps.val, env)
         {
@@ -678,7 +677,7 @@ impl Connection {
     fn begin_time_wait(&mut self, env: &mut Env<'_>) -> Outcome {
         if !self.is_half_closed_orphan() {
             // The entry has answered nothing yet. DRILL-X57
-            self.tcb.ack.invalid_at = None;
+            self.forget_answer();
         }
         self.set_state(State::TimeWait, env);
         Outcome::TimeWait

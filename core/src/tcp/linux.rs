@@ -154,8 +154,9 @@ impl Connection {
     /// There is a sign of loss: the next ACKs are not delayed.
     // DRILL-X55
     pub(super) fn acknowledge_quickly(&mut self) {
-        let ack = &mut self.tcb.ack;
-        (ack.quick, ack.interactive, ack.hastened) = (ack.quick.max(QUICK), false, true);
+        self.tcb.ack.quick = self.tcb.ack.quick.max(QUICK);
+        let answers = &mut self.rare().answers;
+        (answers.interactive, answers.hastened) = (false, true);
     }
 
     /// Data arrived, in order or not.
@@ -174,19 +175,20 @@ impl Connection {
     /// Data leaves. If it answers what came just now, ACKs wait for more of it.
     // DRILL-X55
     pub(super) fn note_answer_for_linux(&mut self, env: &Env<'_>) {
-        self.tcb.ack.interactive |= self.bytes_received > 0 && self.silent_for(env) < ACK_TIMEOUT;
+        if self.bytes_received > 0 && self.silent_for(env) < ACK_TIMEOUT {
+            self.rare().answers.interactive = true;
+        }
     }
 
     /// The FIN was taken. Its ACK is delayed, unless it filled a gap: the connection counts as interactive.
     // DRILL-X53, DRILL-X55
     pub(super) fn delay_ack_of_fin(&mut self, with_data: bool, filled_gap: bool, env: &Env<'_>) {
-        if let Some(rare) = self.rare.as_mut() {
-            rare.dsack = Default::default();
-        }
-        let ack = &mut self.tcb.ack;
-        (ack.now, ack.interactive) = (filled_gap, true);
+        let rare = self.rare();
+        (rare.dsack, rare.answers.interactive) = (Default::default(), true);
+        let hastened = rare.answers.hastened;
+        self.tcb.ack.now = filled_gap;
         if !filled_gap {
-            let full = with_data || self.bytes_received > 0 || ack.hastened;
+            let full = with_data || self.bytes_received > 0 || hastened;
             let wait = if full { ACK_TIMEOUT } else { TICK };
             self.tcb.timers.delayed_ack.get_or_insert(Deadline::after(env.now, wait));
         }
@@ -242,7 +244,7 @@ impl Connection {
     // DRILL-X57
     fn check_for_half_closed_orphan(&mut self, segment: &Segment<'_>, env: &mut Env<'_>) -> Check {
         let (seq, end, flags, rcv) = (segment.seq(), segment.end(), segment.flags(), &self.tcb.rcv);
-        let timestamps = segment.options().timestamps.filter(|_| self.tcb.ts.on);
+        let timestamps = segment.options().timestamps.filter(|_| self.tcb.snd.timestamps);
         let is_old = timestamps.is_some_and(|timestamps| self.tcb.ts.is_ahead_of(timestamps.val));
         let edge = rcv.nxt + self.receive_window();
         let in_window =

@@ -535,14 +535,15 @@ impl Connection {
             return sent;
         }
         let now = env.tick();
-        let ack = &mut self.tcb.ack;
-        if now.elapsed(ack.challenge_from) >= 1000 {
-            (ack.challenge_from, ack.challenges) = (now, 0);
+        let answers = &mut self.rare().answers;
+        if now.elapsed(answers.challenge_from) >= 1000 {
+            (answers.challenge_from, answers.challenges) = (now, 0);
         }
-        if ack.challenges >= env.config.tcp_challenge_ack_limit {
+        if answers.challenges >= env.config.tcp_challenge_ack_limit {
             return false;
         }
-        ack.challenges += 1;
+        answers.challenges += 1;
+        let ack = &mut self.tcb.ack;
         if !ack.now {
             ack.kind = AckKind::Challenge;
         }
@@ -558,7 +559,8 @@ impl Connection {
         let now = env.tick();
         // Linux has one budget for all. DRILL-X50
         let own = probe && !env.config.follows_linux();
-        let last = if own { &mut self.tcb.ack.probe_answered_at } else { &mut self.tcb.ack.invalid_at };
+        let last =
+            if own { &mut self.tcb.ack.probe_answered_at } else { &mut self.rare().answers.invalid_at };
         let limit = env.config.tcp_invalid_ratelimit.as_millis() as u32;
         if last.is_some_and(|last| now.elapsed(last.tick()) < limit) {
             return false;

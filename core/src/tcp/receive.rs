@@ -357,10 +357,11 @@ impl Connection {
     /// Schedules an ACK: for at least every second full segment, and within `tcp_delack` (SHLD-18, SHLD-19).
     #[inline]
     pub(super) fn note_data_received(&mut self, bytes: u32, env: &Env<'_>) {
+        let interactive = self.is_interactive();
         let ack = &mut self.tcb.ack;
         ack.bytes += bytes;
         let full = u32::from(self.tcb.rcv.mss.max(1));
-        if ack.quick > 0 && !ack.interactive {
+        if ack.quick > 0 && !interactive {
             ack.quick -= 1;
             ack.now = true;
         } else if self.tcb.whole_buffer {

@@ -44,7 +44,7 @@ impl Connection {
     /// The payload of a full segment: the MSS less the options that ordinary segments carry.
     #[inline]
     pub(crate) fn payload_mss(&self) -> u16 {
-        payload_of(self.tcb.snd.mss, self.tcb.ts.on)
+        payload_of(self.tcb.snd.mss, self.tcb.snd.timestamps)
     }
 
     /// The payload of a full segment sent now, less the SACK blocks that it carries (MUST-16).
@@ -74,7 +74,7 @@ impl Connection {
     }
 
     fn timestamps_len(&self) -> u16 {
-        if self.tcb.ts.on { TIMESTAMPS_LEN } else { 0 }
+        if self.tcb.snd.timestamps { TIMESTAMPS_LEN } else { 0 }
     }
 
     /// Option bytes of a data segment sent now.

@@ -184,7 +184,9 @@ impl Connection {
     #[inline]
     fn keep_up_with(&mut self, before: SeqNum, una: SeqNum) {
         self.tcb.snd.recover = self.tcb.snd.recover.max(una);
-        self.tcb.ecn.keep_up_with(una);
+        if let Some(flight) = &mut self.flight {
+            flight.cwr_until = flight.cwr_until.max(una);
+        }
         self.small_end = self.small_end.max(una);
         let delivered = if self.rare.is_some() { self.segments_acked(before) } else { 0 };
         if let Some(rare) = self.rare.as_mut() {
@@ -200,7 +202,7 @@ impl Connection {
     // DRILL-X06
     fn delivered_since(&self, before: Before, advanced: u32, env: &Env<'_>) -> u32 {
         let left = self.flight.as_ref().map_or(0, |flight| flight.left());
-        let counts = advanced > 0 || self.reordering.distance > u16::from(env.config.tcp_reordering);
+        let counts = advanced > 0 || self.reordering().distance > u16::from(env.config.tcp_reordering);
         match (before.segments_left, self.segments_left()) {
             _ if !counts => 0,
             // A short segment counts as a whole.
@@ -299,7 +301,7 @@ impl Connection {
     fn measure(&mut self, ack: SeqNum, sample: Option<u32>, segment: &Segment<'_>, env: &mut Env<'_>) {
         let timed = self.tcb.rtt.completed(ack, env.now).filter(|_| !env.config.tcp_rto_var_min);
         let by_timestamp = || {
-            let usable = self.tcb.ts.on && self.tcb.rtt.needs_timestamp();
+            let usable = self.tcb.snd.timestamps && self.tcb.rtt.needs_timestamp();
             let ecr = segment.options().timestamps.filter(|_| usable)?.ecr;
             let elapsed = env.timestamp_clock().wrapping_add(self.tcb.ts.offset).wrapping_sub(ecr);
             // Ignore an echo of a timestamp that we never sent, or that is hours old (7323-14).

@@ -11,17 +11,17 @@ use crate::error::Error;
 use crate::ip::routes::Routing;
 use crate::keys::Keys;
 use crate::list::Links;
-use crate::memory::{Gauge, Group, Holds, Listed};
+use crate::memory::{Gauge, Group, Holds};
 use crate::seq::SeqNum;
 use crate::socket::{Event, SocketId, SocketOptions};
 use crate::state::State;
+use crate::table::{Link, Table};
 use crate::tcp::congestion::{self, Controller};
 use crate::tcp::ecn::EcnState;
 use crate::tcp::flight::{Flight, Flights};
 use crate::tcp::mtu::PathMtu;
 use crate::tcp::rare::Rare;
 use crate::tcp::reassembly::Reassembly;
-use crate::tcp::recovery::rack::Reordering;
 use crate::tcp::recovery::tlp::Tail;
 use crate::tcp::room::{payload_of, room_in};
 use crate::tcp::rtt::{MinRtt, Rtt, micros};
@@ -87,7 +87,6 @@ pub(crate) struct Connection {
     pub(crate) flight: Option<Box<Flight>>,
     /// When everything in flight was sent, while that is one range.
     pub(crate) sent: SendTime,
-    pub(crate) reordering: Reordering,
     pub(crate) tail: Tail,
     pub(crate) min_rtt: MinRtt,
     pub(crate) rare: Option<Box<Rare>>,
@@ -112,11 +111,13 @@ pub(crate) struct Connection {
     /// Bytes that it sent in its last turn beyond its share, which its next one lacks.
     pub(crate) overdrawn: u16,
     pub(crate) armed: Armed,
-    /// Its places in the lists of connections that hold memory.
+    /// Its list of connections with data to send, by age.
     pub(crate) group: Group,
-    pub(crate) listed: Listed,
-    pub(crate) gap: Links,
+    /// Its row among those that hold memory.
+    pub(crate) holder: Link,
 }
+
+const _: () = assert!(Table::<Connection>::ROW <= 384);
 
 /// Places in lists and tables, what is only shown, and the memory of buffers decide nothing.
 impl Hash for Connection {
@@ -128,7 +129,6 @@ impl Hash for Connection {
             reassembly,
             flight,
             sent,
-            reordering,
             tail,
             min_rtt,
             rare,
@@ -146,8 +146,7 @@ impl Hash for Connection {
             overdrawn,
             armed: _,
             group: _,
-            listed: _,
-            gap: _,
+            holder: _,
         } = self;
         let Tcb {
             tuple,
@@ -164,9 +163,10 @@ impl Hash for Connection {
             state_since: _,
         } = tcb;
         (tuple, of, origin, snd, rcv, ts, ecn, rtt, ack, timers, whole_buffer).hash(state);
-        (send_queue, receive_queue, reassembly, flight, sent, reordering, tail).hash(state);
+        (send_queue, receive_queue, reassembly, flight, sent, tail).hash(state);
         (min_rtt, rare, congestion, options, socket.is_some(), listener.is_some(), small_end).hash(state);
         (events, soft_error, ready.is_listed(), overdrawn).hash(state);
+        (*of == State::SynReceived).then(|| self.irs()).hash(state);
     }
 }
 
@@ -234,6 +234,7 @@ pub(crate) struct Snd {
     pub(crate) cwnd_limited: bool,
     pub(crate) wscale_on: bool,
     pub(crate) sack: bool,
+    pub(crate) timestamps: bool,
 }
 
 /// Segments without new data that are due. Each flag is cleared when its segment leaves.
@@ -253,7 +254,6 @@ pub(crate) struct Rcv {
     pub(crate) nxt: SeqNum,
     /// The furthest right edge advertised: RCV.NXT + RCV.WND. It never moves back (9293-h).
     pub(crate) adv: SeqNum,
-    pub(crate) irs: SeqNum,
     pub(crate) last_ack_sent: SeqNum,
     pub(crate) fin_at: SeqNum,
     /// The receive buffer, in whole units of the window field.
@@ -270,10 +270,9 @@ pub(crate) struct Rcv {
     pub(crate) shut: bool,
 }
 
-/// Timestamps (RFC 7323).
+/// Timestamps (RFC 7323). [`Snd::timestamps`] says whether they are in use.
 #[derive(Clone, Debug, Hash)]
 pub(crate) struct TsState {
-    pub(crate) on: bool,
     pub(crate) recent: u32,
     /// When `recent` was taken, in seconds: it is void after 24 days (7323-11).
     pub(crate) recent_at: u32,
@@ -299,7 +298,7 @@ pub(crate) enum AckKind {
     Challenge,
 }
 
-/// When to acknowledge, and how often to answer what is not acceptable.
+/// When to acknowledge, and how often to answer probes.
 #[derive(Clone, Debug, Default, Hash)]
 pub(crate) struct AckState {
     /// An ACK is due at once.
@@ -309,15 +308,9 @@ pub(crate) struct AckState {
     pub(crate) bytes: u32,
     /// Segments that are still acknowledged at once.
     pub(crate) quick: u8,
-    /// Challenge ACKs in the second that began at `challenge_from` (5961-9).
-    pub(crate) challenges: u8,
-    pub(crate) challenge_from: Tick,
-    /// Data answers data, so that ACKs wait for it (`linux_release`).
-    pub(crate) interactive: bool,
-    /// There was a reason to hasten ACKs, so that those that are delayed wait in full (`linux_release`).
-    pub(crate) hastened: bool,
-    /// The last ACK of an out-of-window segment, and of a probe: two budgets.
-    pub(crate) invalid_at: Option<Stamp>,
+    /// The last ACK of a probe. Other segments that are not acceptable have a budget of their own, in [`Answers`].
+    ///
+    /// [`Answers`]: super::rare::Answers
     pub(crate) probe_answered_at: Option<Stamp>,
 }
 
@@ -341,7 +334,7 @@ pub(crate) struct Timers {
     pub(crate) unanswered_since: Tick,
 }
 
-const _: () = assert!(size_of::<Tcb>() <= 240);
+const _: () = assert!(size_of::<Tcb>() <= 216);
 
 /// The wheel's node of a connection, and when it fires: at or before the earliest deadline.
 #[derive(Clone, Copy, Debug)]
@@ -481,11 +474,11 @@ impl Connection {
                     cwnd_limited: false,
                     wscale_on: agreed.snd_wscale.is_some(),
                     sack: agreed.sack,
+                    timestamps: agreed.ts_recent.is_some(),
                 },
                 rcv: Rcv {
                     nxt: irs + 1,
                     adv: irs + 1 + advertised,
-                    irs,
                     last_ack_sent: irs + 1,
                     fin_at: irs,
                     buffer,
@@ -497,12 +490,11 @@ impl Connection {
                     shut: false,
                 },
                 ts: TsState {
-                    on: agreed.ts_recent.is_some(),
                     recent: agreed.ts_recent.unwrap_or(0),
                     recent_at: env.now.as_secs() as u32,
                     offset: agreed.ts_offset,
                 },
-                ecn: EcnState::new(agreed.ecn, iss),
+                ecn: EcnState::new(agreed.ecn),
                 rtt: Rtt::new(agreed.syn_retransmissions > 0),
                 ack: AckState { quick: env.config.tcp_quickack, ..AckState::default() },
                 timers: Timers {
@@ -523,7 +515,6 @@ impl Connection {
             reassembly: None,
             flight: None,
             sent: SendTime::at(env.now),
-            reordering: Reordering::default(),
             tail: Tail::default(),
             min_rtt: MinRtt::default(),
             rare: None,
@@ -541,8 +532,7 @@ impl Connection {
             overdrawn: 0,
             armed: Armed { node: TimerId::NONE, tick: now },
             group: Group::Nowhere,
-            listed: Listed { links: Links::default(), since: now, acked: 0 },
-            gap: Links::default(),
+            holder: Link::NONE,
         }
     }
 
@@ -605,11 +595,6 @@ impl Connection {
         self.send_queue.len() - self.tcb.snd.nxt.since(self.start_of_queue()) as usize
     }
 
-    /// Returns the rarely needed part, to change it.
-    pub(crate) fn rare(&mut self) -> &mut Rare {
-        self.rare.get_or_insert_default()
-    }
-
     /// Returns where the urgent data ends that the application sent.
     #[inline]
     pub(crate) fn urgent_end(&self) -> Option<SeqNum> {
@@ -619,6 +604,13 @@ impl Connection {
     #[inline]
     pub(super) fn urgent_received(&self) -> Option<SeqNum> {
         self.rare.as_ref()?.urgent_received
+    }
+
+    /// The peer's initial sequence number, in SYN-RECEIVED.
+    pub(crate) fn irs(&self) -> SeqNum {
+        let rcv = &self.tcb.rcv;
+        let fin = u32::from(rcv.fin_seen && rcv.nxt == rcv.fin_at + 1);
+        rcv.nxt - 1 - fin - self.bytes_received as u32
     }
 
     /// The sequence number of the next byte that the application reads.
@@ -741,7 +733,7 @@ impl Connection {
 
     /// The timestamps of a segment that leaves now.
     pub(crate) fn timestamps(&self, env: &Env<'_>) -> Option<Timestamps> {
-        self.tcb.ts.on.then(|| Timestamps {
+        self.tcb.snd.timestamps.then(|| Timestamps {
             val: env.timestamp_clock().wrapping_add(self.tcb.ts.offset),
             ecr: self.rare.as_ref().and_then(|rare| rare.echo).unwrap_or(self.tcb.ts.recent),
         })

@@ -62,7 +62,7 @@ impl TimeWait {
         let tcb = &connection.tcb;
         let ip = (connection.options.ttl, connection.options.dscp);
         // Linux's half-closed orphan becomes one, with its last answer. DRILL-X57
-        let answered = tcb.ack.invalid_at.filter(|_| config.follows_linux());
+        let answered = if config.follows_linux() { connection.answers().invalid_at } else { None };
         let since = |at: Stamp| Duration::from_millis(Tick::at(now).elapsed(at.tick()).into());
         let wait = answered.map(|at| config.tcp_invalid_ratelimit.saturating_sub(since(at)));
         let answer_from = coarse(now + wait.unwrap_or_default());
@@ -73,7 +73,7 @@ impl TimeWait {
             ts_recent: tcb.ts.recent,
             deadline: Tick::after(now, length(config)),
             window: (connection.receive_window() >> tcb.rcv.wscale).min(0xffff) as u16,
-            answer_from: if tcb.ts.on { TS_ON } else { 0 } | (answer_from & !TS_ON),
+            answer_from: if tcb.snd.timestamps { TS_ON } else { 0 } | (answer_from & !TS_ON),
             ip: (ip != (config.ip_default_ttl, 0)).then_some(ip),
         }
     }

@@ -113,7 +113,6 @@ impl Connection {
                 self.congestion.congested(Cause::Timeout, flight, mss);
             }
             self.congestion.set_cwnd(mss);
-            self.note_reduction();
         }
         self.tcb.timers.retransmits = retransmits;
         if !env.routing.refuses {
@@ -126,6 +125,9 @@ impl Connection {
         }
         let was = self.flight.as_ref().map_or(Frto::Off, |flight| flight.frto);
         self.resend_after_timeout(target, env);
+        if self.tcb.snd.wnd > 0 || linux {
+            self.note_reduction();
+        }
         if linux {
             // Beside what is not taken for lost. DRILL-X68
             let segments = self.segments_in_network().unwrap_or(0) + 1;
@@ -405,7 +407,7 @@ impl Connection {
             self.tcb.timers.keepalive_or_fin_wait_2 = limit.map(|limit| Deadline::after(env.now, limit));
             if env.config.follows_linux() {
                 // Linux makes another socket of it, which has answered nothing yet. DRILL-X57
-                self.tcb.ack.invalid_at = None;
+                self.forget_answer();
             }
         }
     }

@@ -23,7 +23,7 @@ pub(crate) use self::rate::Edge;
 use self::rate::Rate;
 use self::reno::Reno;
 pub(crate) use self::usage::Sent;
-use self::usage::Usage;
+use self::usage::{Rules, Usage};
 
 /// An algorithm of congestion avoidance. All sizes are bytes.
 trait CongestionControl {
@@ -120,15 +120,11 @@ pub(crate) enum Cause {
 pub(crate) struct Controller {
     window: Window,
     usage: Usage,
-    choice: Choice,
-    /// The threshold is a part of the window, in whole segments, and not of what was in flight: Linux's rule.
-    // DRILL-X08
-    by_window: bool,
     /// Allocated when the window is first used: most connections are too short for it.
     state: Option<Box<State>>,
 }
 
-const _: () = assert!(size_of::<Controller>() <= 40);
+const _: () = assert!(size_of::<Controller>() <= 32);
 
 #[derive(Clone, Debug, Hash)]
 struct State {
@@ -147,11 +143,11 @@ enum Algorithm {
 }
 
 impl Algorithm {
-    fn new(choice: Choice, by_window: bool) -> Algorithm {
-        match choice {
-            Choice::Cubic if by_window => Algorithm::LinuxCubic(Box::default()),
-            Choice::Cubic => Algorithm::Cubic(Cubic::default()),
-            Choice::Reno => Algorithm::Reno(Reno::default()),
+    fn new(rules: Rules) -> Algorithm {
+        match rules {
+            Rules::LinuxCubic => Algorithm::LinuxCubic(Box::default()),
+            Rules::Cubic => Algorithm::Cubic(Cubic::default()),
+            Rules::Reno | Rules::LinuxReno => Algorithm::Reno(Reno::default()),
         }
     }
 }
@@ -186,17 +182,18 @@ impl Controller {
     /// For data from `una` on.
     pub(crate) fn new(choice: Choice, initial_window: u32, una: SeqNum, now: Tick) -> Controller {
         let window = Window { cwnd: initial_window, ssthresh: u32::MAX };
-        Controller { window, usage: Usage::new(una, now), choice, by_window: false, state: None }
+        Controller { window, usage: Usage::new(una, now, Rules::of(choice)), state: None }
     }
 
     /// Takes Linux's rule of the threshold.
     pub(crate) fn follow_linux(&mut self) {
-        self.by_window = true;
+        self.usage.rules.follow_linux();
     }
 
     /// Whether it was told to [`follow_linux`](Controller::follow_linux).
+    #[inline]
     pub(crate) fn follows_linux(&self) -> bool {
-        self.by_window
+        self.usage.rules.are_linux()
     }
 
     /// The congestion window.
@@ -226,7 +223,7 @@ impl Controller {
         rest: impl FnOnce(Progress) -> Acked,
     ) -> Option<bool> {
         let Window { cwnd, ssthresh } = self.window;
-        if self.by_window {
+        if self.follows_linux() {
             return self.acked_as_linux(progress, rest);
         }
         self.usage.note(progress, cwnd);
@@ -277,7 +274,7 @@ impl Controller {
     #[inline(never)]
     fn use_window(&mut self, ack: &Acked) {
         if !matches!(ack.phase, CaState::Recovery | CaState::Cwr) {
-            if !self.by_window {
+            if !self.follows_linux() {
                 self.usage.note_full(Tick::at(ack.now));
             }
             self.grow(ack);
@@ -314,12 +311,12 @@ impl Controller {
     fn grow(&mut self, ack: &Acked) {
         // In Loss, an ACK that covers a filled hole includes data that left the network long ago (RFC 3465 §2.3).
         let most = match ack.phase {
-            CaState::Loss if !self.by_window => ack.progress.mss,
+            CaState::Loss if !self.follows_linux() => ack.progress.mss,
             _ if ack.paced || ack.abc_limit == 0 => u32::MAX,
             _ => u32::from(ack.abc_limit) * ack.progress.mss,
         };
         let mut counted = ack.progress.newly_acked;
-        if self.by_window {
+        if self.follows_linux() {
             self.sample_by_window(ack);
         } else {
             if self.in_initial_slow_start() {
@@ -351,7 +348,7 @@ impl Controller {
     /// An ACK delivers data that was sent `rtt` microseconds ago, cumulatively or selectively, in the initial slow start
     /// (9406-8). Slow start may end.
     pub(crate) fn note_round_trip(&mut self, rtt: u32, now: Instant, paced: bool) {
-        if !self.by_window && self.state().hystart.sample(rtt, now, paced) {
+        if !self.follows_linux() && self.state().hystart.sample(rtt, now, paced) {
             self.window.ssthresh = self.window.cwnd;
         }
     }
@@ -383,7 +380,7 @@ impl Controller {
     /// There is congestion, with `flight` bytes in flight. Lowers the threshold and returns it; the window is for the
     /// caller to set. Called at most once per window of data.
     pub(crate) fn congested(&mut self, cause: Cause, flight: u32, mss: u32) -> u32 {
-        let (window, by_window) = (self.window, self.by_window);
+        let (window, by_window) = (self.window, self.follows_linux());
         let algorithm = &mut self.state().algorithm;
         let reduced = algorithm.congested(&window, cause, flight, mss);
         let halves = by_window && matches!(algorithm, Algorithm::Reno(_));
@@ -408,7 +405,7 @@ impl Controller {
     pub(crate) fn undo(&mut self) {
         let Some(state) = &mut self.state else { return };
         let Some(remembered) = &state.remembered else { return };
-        if self.by_window {
+        if self.usage.rules.are_linux() {
             // DRILL-X72
             let before = remembered.0;
             self.window.cwnd = self.window.cwnd.max(before.cwnd);
@@ -441,9 +438,9 @@ impl Controller {
     }
 
     fn state(&mut self) -> &mut State {
-        let (choice, by_window) = (self.choice, self.by_window);
+        let rules = self.usage.rules;
         self.state.get_or_insert_with(|| {
-            let (hystart, algorithm) = (HyStart::new(), Algorithm::new(choice, by_window));
+            let (hystart, algorithm) = (HyStart::new(), Algorithm::new(rules));
             Box::new(State { hystart, rate: Rate::default(), algorithm, remembered: None })
         })
     }

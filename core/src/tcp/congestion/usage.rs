@@ -1,6 +1,6 @@
 //! Whether a flight uses the window, judged by rounds: from SND.NXT to its acknowledgment.
 
-use super::Progress;
+use super::{Choice, Progress};
 use crate::seq::SeqNum;
 use crate::time::Tick;
 
@@ -19,6 +19,38 @@ pub(crate) struct Sent {
     pub(crate) restart: Option<u32>,
 }
 
+/// The algorithm, and whether Linux's rules hold: then the threshold is a part of the window, in whole segments, and not of
+/// what was in flight.
+// DRILL-X08
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Rules {
+    Cubic,
+    Reno,
+    LinuxCubic,
+    LinuxReno,
+}
+
+impl Rules {
+    pub(super) fn of(choice: Choice) -> Rules {
+        match choice {
+            Choice::Cubic => Rules::Cubic,
+            Choice::Reno => Rules::Reno,
+        }
+    }
+
+    pub(super) fn follow_linux(&mut self) {
+        *self = match self {
+            Rules::Cubic | Rules::LinuxCubic => Rules::LinuxCubic,
+            Rules::Reno | Rules::LinuxReno => Rules::LinuxReno,
+        }
+    }
+
+    #[inline]
+    pub(super) fn are_linux(self) -> bool {
+        matches!(self, Rules::LinuxCubic | Rules::LinuxReno)
+    }
+}
+
 /// The use of the window in the current round.
 #[derive(Clone, Copy, Debug, Hash)]
 pub(super) struct Usage {
@@ -32,11 +64,12 @@ pub(super) struct Usage {
     idle: u16,
     /// The window limited the sender in this round.
     limited: bool,
+    pub(super) rules: Rules,
 }
 
 impl Usage {
-    pub(super) fn new(una: SeqNum, now: Tick) -> Usage {
-        Usage { end: una, most: 0, used_at: now, idle: 0, limited: false }
+    pub(super) fn new(una: SeqNum, now: Tick, rules: Rules) -> Usage {
+        Usage { end: una, most: 0, used_at: now, idle: 0, limited: false, rules }
     }
 
     /// Takes an ACK into account, with a window of `cwnd`.

@@ -160,7 +160,8 @@ impl Connection {
         delivery.late |= original && env.config.follows_linux();
         if let Some(start) = delivery.reordered {
             let bytes = flight.rack.fack.since(start);
-            self.reordering.note_late(bytes, u32::from(self.payload_mss()));
+            let mss = u32::from(self.payload_mss());
+            self.rare().reordering.note_late(bytes, mss);
         }
         if reneged {
             env.counters.tcp_sack_reneging += 1;
@@ -202,7 +203,7 @@ impl Connection {
         {
             let flight = self.flight.as_mut();
             if flight.is_none_or(|flight| flight.rack.begins_dsack_round(una, nxt)) {
-                self.reordering.widen();
+                self.rare().reordering.widen();
             }
         }
         let valid = &mut valid[..len];
@@ -221,7 +222,7 @@ impl Connection {
 
     /// Microseconds since the segment with the echoed timestamp was sent, at least.
     fn echo_age(&self, segment: &Segment<'_>, env: &Env<'_>) -> Option<u32> {
-        let ecr = segment.options().timestamps.filter(|_| self.tcb.ts.on)?.ecr;
+        let ecr = segment.options().timestamps.filter(|_| self.tcb.snd.timestamps)?.ecr;
         let millis = env.timestamp_clock().wrapping_add(self.tcb.ts.offset).wrapping_sub(ecr);
         // The clock counts ticks, which may exceed the elapsed milliseconds by one.
         (ecr != 0 && millis < 1 << 20).then(|| millis.saturating_sub(1) * 1000)
@@ -317,7 +318,7 @@ impl Connection {
         let micros = |time: Duration| time.as_micros() as u32;
         let (min_rtt, srtt) = (micros(self.min_rtt.get()), micros(self.tcb.rtt.srtt()));
         // Two times of a coarse clock may be further apart than what they stand for (8985-29).
-        self.reordering.window(enough || self.is_recovering(), min_rtt, srtt)
+        self.reordering().window(enough || self.is_recovering(), min_rtt, srtt)
             + micros(env.config.clock_resolution)
     }
 
@@ -348,6 +349,7 @@ impl Connection {
     pub(super) fn take_ece(&mut self, segment: &Segment<'_>, before: Before, env: &mut Env<'_>) {
         if self.tcb.ecn.on && segment.flags().ece() && self.flight() > 0 && !self.is_recovering() {
             let cause = if env.config.tcp_abe { Cause::Ecn } else { Cause::Loss };
+            self.open_flight(env);
             if self.reduce_once(cause, u32::MAX) {
                 self.enter_cwr(before, env);
             }
@@ -458,7 +460,9 @@ impl Connection {
         let Some(flight) = self.flight.as_mut() else { return };
         (flight.forced, flight.partial_seen, flight.trial, flight.inflation) = (false, false, None, 0);
         flight.frto = Frto::Off;
-        self.reordering.note_recovery();
+        if let Some(rare) = &mut self.rare {
+            rare.reordering.note_recovery();
+        }
     }
 
     /// The window is the threshold from now on (9937-4).

@@ -148,7 +148,8 @@ impl Connection {
         duplicate: Option<SeqNum>,
         env: &mut Env<'_>,
     ) {
-        let echo = segment.options().timestamps.filter(|_| self.tcb.ts.on).map(|timestamps| timestamps.ecr);
+        let echo =
+            segment.options().timestamps.filter(|_| self.tcb.snd.timestamps).map(|timestamps| timestamps.ecr);
         let offset = self.tcb.ts.offset;
         let Some(flight) = self.flight.as_mut() else { return };
         let Some(undo) = flight.undo.as_mut() else { return };
@@ -173,7 +174,7 @@ impl Connection {
         flight.undo = None;
         // Nothing is retransmitted because of what was withdrawn.
         flight.withdraw_losses();
-        self.reordering.seen = true;
+        self.rare().reordering.seen = true;
         if self.ca_state() == CaState::Loss {
             self.tcb.rtt.note_spurious_timeout();
         }
