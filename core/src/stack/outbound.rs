@@ -189,7 +189,10 @@ impl Stack {
         const ASTRAY: usize = 64;
         let mut astray = 0;
         loop {
-            self.slices.bytes.clear();
+            if self.slices.wanted {
+                // There may be those of a packet that was dropped.
+                self.slices.bytes.clear();
+            }
             let transmit = if self.any_reply() {
                 self.transmit_in_turn(frame)
             } else {
@@ -228,7 +231,8 @@ impl Stack {
     }
 
     fn sent_data(&self, sent: Sent) -> Transmit {
-        sent.transmit(self.outgoing.segment_size, self.slices.len())
+        let sliced = if self.slices.wanted { self.slices.len() } else { 0 };
+        sent.transmit(self.outgoing.segment_size, sliced)
     }
 
     /// Sends when replies wait; connections may wait too.

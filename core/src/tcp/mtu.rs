@@ -292,6 +292,23 @@ impl Connection {
 
     /// Learns from an ACK up to `ack` which sizes get through.
     pub(crate) fn confirm_path(&mut self, ack: SeqNum, env: &mut Env<'_>) {
+        if self.searches_pmtu() {
+            self.confirm_probe(ack, env);
+        }
+        let snd = &mut self.tcb.snd;
+        // The ACK of an earlier segment says nothing about the one that was too big.
+        if snd.path.claimed != 0 && self.rare.as_ref().is_none_or(|rare| ack.gt(rare.too_big)) {
+            snd.path.claimed = 0;
+        }
+        if snd.path.larger_size > 0 && ack.ge(snd.path.larger_end) {
+            snd.path.confirmed = snd.path.confirmed.max(snd.path.larger_size);
+            snd.path.larger_size = 0;
+        }
+    }
+
+    /// Learns from an ACK up to `ack` whether a probe got through.
+    #[cold]
+    fn confirm_probe(&mut self, ack: SeqNum, env: &mut Env<'_>) {
         let (srtt, before) = (self.tcb.rtt.srtt(), (self.tcb.snd.path.mtu, u32::from(self.payload_mss())));
         let probed = self.pmtu_search_mut().and_then(|search| {
             let (_, _, size) = search.probe.take_if(|(_, end, _)| ack.ge(*end))?;
@@ -306,15 +323,6 @@ impl Connection {
             if env.config.follows_linux() {
                 self.fit_window_to(before, size);
             }
-        }
-        let snd = &mut self.tcb.snd;
-        // The ACK of an earlier segment says nothing about the one that was too big.
-        if snd.path.claimed != 0 && self.rare.as_ref().is_none_or(|rare| ack.gt(rare.too_big)) {
-            snd.path.claimed = 0;
-        }
-        if snd.path.larger_size > 0 && ack.ge(snd.path.larger_end) {
-            snd.path.confirmed = snd.path.confirmed.max(snd.path.larger_size);
-            snd.path.larger_size = 0;
         }
     }
 
