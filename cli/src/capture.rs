@@ -111,10 +111,12 @@ impl<D: Device> Device for Captured<D> {
 
 /// Where the IP packet of a frame begins. `None` for a frame of Ethernet without one.
 pub(crate) fn ip_at(capabilities: &Capabilities, frame: &[u8]) -> Option<usize> {
+    if capabilities.ethernet.is_some() { ip_in(frame) } else { Some(0) }
+}
+
+/// Where the IP packet of a frame of Ethernet begins, if it has one.
+pub(crate) fn ip_in(frame: &[u8]) -> Option<usize> {
     const HEADER_LEN: usize = 14;
-    if capabilities.ethernet.is_none() {
-        return Some(0);
-    }
     matches!(frame.get(12..HEADER_LEN), Some([0x08, 0x00] | [0x86, 0xdd])).then_some(HEADER_LEN)
 }
 

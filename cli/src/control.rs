@@ -11,8 +11,8 @@ use crate::live;
 /// Where the network listens for questions.
 #[derive(Args)]
 pub(crate) struct ControlOptions {
-    /// Open a control socket for `ss`, `nstat`, `sysctl`, `metrics`, `top` and `trace`: at this path, or in
-    /// /run/steadfast (root) or $XDG_RUNTIME_DIR/steadfast.
+    /// Open a control socket for `ss`, `nstat`, `sysctl`, `metrics`, `top`, `trace` and `capture`: at this path,
+    /// or in /run/steadfast (root) or $XDG_RUNTIME_DIR/steadfast.
     #[arg(long, value_name = "PATH", num_args = 0..=1, require_equals = true)]
     control: Option<Option<PathBuf>>,
     /// Let the control socket change settings and reset connections.

@@ -1,5 +1,7 @@
-//! Live lists of a running network: `ss`, `nstat`, `sysctl`, `metrics`, `top` and `trace` ask its control socket.
+//! Live lists of a running network: `ss`, `nstat`, `sysctl`, `metrics`, `top`, `trace` and `capture` ask its control
+//! socket.
 
+mod capture;
 mod event;
 mod keys;
 mod metrics;
@@ -23,6 +25,7 @@ use steadfast::device::free_socket_path;
 
 use crate::failure::Failure;
 
+pub(crate) use capture::Capture;
 pub(crate) use metrics::Metrics;
 pub(crate) use nstat::Nstat;
 pub(crate) use ss::Ss;
@@ -162,12 +165,7 @@ impl Asked {
 
     /// Counters with the names of `nstat`, and the fill of each table.
     fn counters(&mut self) -> Result<Value, Failure> {
-        let mut all = self.one("counters")?;
-        if let Some(counters) = all["counters"].as_object() {
-            let named = counters.iter().map(|(name, value)| (nstat_name(name), value.clone()));
-            all["counters"] = Value::Object(named.collect());
-        }
-        Ok(all)
+        Ok(named(self.one("counters")?))
     }
 
     /// Asks for one object.
@@ -179,6 +177,15 @@ impl Asked {
         })?;
         Ok(all)
     }
+}
+
+/// Gives the counters of an answer the names of `nstat`.
+fn named(mut all: Value) -> Value {
+    if let Some(counters) = all["counters"].as_object() {
+        let named = counters.iter().map(|(name, value)| (nstat_name(name), value.clone()));
+        all["counters"] = Value::Object(named.collect());
+    }
+    all
 }
 
 /// The name of a counter with the group that Linux has it in. A counter of our own has none.

@@ -140,6 +140,9 @@ enum Command {
     /// Print the events of a running network.
     #[cfg(target_os = "linux")]
     Trace(live::Trace),
+    /// Record the packets of a running network.
+    #[cfg(target_os = "linux")]
+    Capture(live::Capture),
     /// Read captures: list, show and diagnose their connections.
     #[command(subcommand)]
     Pcap(pcap::Pcap),
@@ -188,6 +191,8 @@ fn main() -> ExitCode {
         Command::Top(command) => command.run(),
         #[cfg(target_os = "linux")]
         Command::Trace(command) => command.run(),
+        #[cfg(target_os = "linux")]
+        Command::Capture(command) => command.run(),
         Command::Config(command) => command.run(),
         Command::Lab(command) => command.run(),
         Command::Drill(command) => command.run(),

@@ -233,6 +233,18 @@ impl Inbox {
         BytesMut::zeroed(self.frame_len)
     }
 
+    /// The packets that were read, and whether their checksums are trusted.
+    #[cfg(all(feature = "control", unix))]
+    pub(crate) fn packets(&self) -> impl Iterator<Item = (&[u8], bool)> {
+        self.packets.iter().map(|Arrived { bytes, checksum_trusted }| {
+            let bytes = match bytes {
+                Place::Small(range) => &self.small[range.clone()],
+                Place::Shared(bytes) => &bytes[..],
+            };
+            (bytes, *checksum_trusted)
+        })
+    }
+
     /// Delivers all packets to the stack.
     pub(crate) fn deliver(&mut self, now: Instant, stack: &mut Stack, interface: InterfaceId) {
         for Arrived { bytes, checksum_trusted } in self.packets.drain(..) {
@@ -334,10 +346,20 @@ impl Outbox {
     }
 
     fn front(&self) -> Option<(Frame<'_>, Transmit)> {
-        let Filled { at, packet, slices } = self.frames.front()?;
+        let first = self.frames.front()?;
+        Some((self.frame(first), first.packet))
+    }
+
+    fn frame(&self, Filled { at, packet, slices }: &Filled) -> Frame<'_> {
         let mut frame = frame(&self.arena[*at..at + packet.len], packet);
         frame.slices = &self.slices[slices.clone()];
-        Some((frame, *packet))
+        frame
+    }
+
+    /// The packets that wait for their devices, each with its interface.
+    #[cfg(all(feature = "control", unix))]
+    pub(crate) fn frames(&self) -> impl Iterator<Item = (Frame<'_>, InterfaceId)> {
+        self.frames.iter().map(|filled| (self.frame(filled), filled.packet.interface))
     }
 
     /// Hands over each packet to `send`, which copies it if the device is full.

@@ -1,34 +1,29 @@
 //! The control socket: what `ss`, `nstat` and `top` ask, as lines of JSON on a Unix socket.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::future::poll_fn;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::task::Poll;
 use std::time::Duration;
 
-use serde_json::{Map, Value as Json, json};
-use steadfast_core::counters::Counters;
-use steadfast_core::histograms::{Histogram, Histograms};
-use steadfast_core::info::{Info, SocketCursor, SocketEntry, Usage};
-use steadfast_core::trace::{State as TcpState, TraceEvent};
-use steadfast_core::{Config, Instant};
+use serde_json::{Value as Json, json};
 use steadfast_device::free_socket_path;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Semaphore;
 
-use self::rows::{INFO_STEP, Query, STEP, traced, traced_info};
+use self::outlet::{Outlet, Stop};
 use crate::options::invalid;
 use crate::shared::Shared;
 
+mod answer;
 mod filter;
+mod outlet;
 mod rows;
 
 pub use self::filter::SocketFilter;
@@ -37,14 +32,8 @@ pub use self::filter::SocketFilter;
 const CLIENTS: usize = 8;
 /// Length of a request, in bytes.
 const REQUEST: u64 = 64 * 1024;
-/// Different sources of half-open connections that are counted.
-const SOURCES: usize = 65_536;
 /// The wait after a connection that could not be accepted.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
-/// How often a trace is collected.
-const TRACE_EVERY: Duration = Duration::from_millis(20);
-/// The longest trace.
-const TRACE_LIMIT: Duration = Duration::from_secs(3600);
 
 /// Where a network listens for questions, and whether it lets itself be changed.
 #[derive(Clone, Debug)]
@@ -118,6 +107,7 @@ impl ControlSocket {
             write,
             commands,
             tracing: AtomicBool::new(false),
+            capturing: AtomicBool::new(false),
             owner,
             clients: Arc::new(Semaphore::new(CLIENTS)),
         });
@@ -142,8 +132,9 @@ struct Server {
     write: bool,
     /// For lines that are no questions.
     commands: Option<Commands>,
-    /// Somebody traces. There is one queue of events.
+    /// Somebody traces, or captures. There is one queue of events, and one of packets.
     tracing: AtomicBool,
+    capturing: AtomicBool,
     /// The user whom the socket belongs to.
     owner: u32,
     clients: Arc<Semaphore>,
@@ -206,7 +197,7 @@ async fn client(stream: UnixStream, server: Arc<Server>) {
 async fn converse(
     mut read: BufReader<OwnedReadHalf>,
     write: &mut OwnedWriteHalf,
-    server: &Server,
+    server: &Arc<Server>,
 ) -> io::Result<()> {
     let mut line = Vec::new();
     loop {
@@ -225,272 +216,32 @@ async fn converse(
             continue;
         }
         let request: Json = serde_json::from_slice(&line).unwrap_or(Json::Null);
+        answer(server.clone(), request, write).await?;
+    }
+}
+
+/// Makes the answer and writes it on a thread of its own: that of the driver may be the only one of the runtime, and a
+/// long listing would take its time.
+async fn answer(server: Arc<Server>, request: Json, write: &OwnedWriteHalf) -> io::Result<()> {
+    let stop = Stop::default();
+    let mut out = Outlet::new(write, &stop)?;
+    let answered = move || {
         let id = request["id"].clone();
-        let end = match server.answer(&request, write).await? {
+        let end = match server.answer(&request, &mut out)? {
             Ok(rows) => json!({"id": id, "done": true, "rows": rows}),
             Err(error) => json!({"id": id, "error": error}),
         };
-        write.write_all(format!("{end}\n").as_bytes()).await?;
-    }
-}
-
-/// The rows of an answer, or what is wrong with the request.
-type Answer = Result<u64, String>;
-
-/// Runs a step of a long listing on another thread: that of the driver may be the only one of the runtime.
-async fn elsewhere<T: Send + 'static>(step: impl FnOnce() -> T + Send + 'static) -> io::Result<T> {
-    tokio::task::spawn_blocking(step).await.map_err(io::Error::other)
-}
-
-/// The summary of a listing.
-#[derive(Default)]
-struct Summary {
-    states: BTreeMap<&'static str, u64>,
-    listeners: Vec<Json>,
-    /// For each listener.
-    half_open: BTreeMap<SocketAddr, (u64, HashSet<IpAddr>)>,
-    sources: usize,
-    /// In CLOSE-WAIT, and the age of the oldest.
-    forgotten: BTreeMap<SocketAddr, (u64, Duration)>,
-}
-
-impl Summary {
-    fn take(&mut self, row: &SocketEntry) {
-        *self.states.entry(row.state.ss_name()).or_default() += 1;
-        let owner = row.listener.unwrap_or(row.local);
-        match row.state {
-            TcpState::Listen => {
-                self.listeners.push(json!({"local": row.local.to_string(), "waiting": row.recv_q,
-                "backlog": row.send_q, "half_open": row.half_open}))
-            }
-            TcpState::SynReceived => {
-                let (count, known) = self.half_open.entry(owner).or_default();
-                *count += 1;
-                if self.sources < SOURCES && known.insert(row.remote.ip()) {
-                    self.sources += 1;
-                }
-            }
-            TcpState::CloseWait => {
-                let (count, oldest) = self.forgotten.entry(owner).or_default();
-                *count += 1;
-                *oldest = (*oldest).max(row.state_age);
-            }
-            _ => {}
-        }
-    }
-
-    fn json(&self) -> Json {
-        let half_open = self.half_open.iter().map(
-            |(local, (count, known))| json!({"local": local.to_string(), "count": count, "sources": known.len()}),
-        );
-        let forgotten = self.forgotten.iter().map(|(local, (count, oldest))| {
-            json!({"local": local.to_string(), "count": count, "oldest": oldest.as_secs_f64()})
-        });
-        json!({"states": self.states, "listeners": self.listeners, "half_open": half_open.collect::<Vec<_>>(),
-            "close_wait": forgotten.collect::<Vec<_>>()})
-    }
-}
-
-impl Server {
-    async fn answer(&self, request: &Json, write: &mut OwnedWriteHalf) -> io::Result<Answer> {
-        let one = |value: Json| format!("{value}\n");
-        let text = match request["do"].as_str() {
-            Some("hello") => one(self.hello()),
-            Some("counters") => one(self.counters()),
-            Some("summary") => one(self.summary().await?),
-            Some("sockets") => return self.sockets(request, write).await,
-            Some("config") => {
-                let config = self.stacks[0].lock().stack.config().clone();
-                let row = |s: &steadfast_core::config::Setting| {
-                    one(json!({"name": s.name, "value": s.value(&config)}))
-                };
-                Config::settings().iter().map(row).collect()
-            }
-            Some("set") => return Ok(self.set(request)),
-            Some("kill") => return Ok(self.kill(request)),
-            Some("trace") => return self.trace(request, write).await,
-            _ => {
-                return Ok(Err(
-                    "expected {\"do\": one of hello, sockets, summary, counters, config, trace, set, kill}"
-                        .to_owned(),
-                ));
-            }
-        };
-        write.write_all(text.as_bytes()).await?;
-        Ok(Ok(text.lines().count() as u64))
-    }
-
-    fn hello(&self) -> Json {
-        let state = self.stacks[0].lock();
-        let addresses: Vec<String> = state
-            .stack
-            .interfaces()
-            .iter()
-            .flat_map(|(_, interface)| {
-                interface.addresses.iter().map(|(address, len)| format!("{address}/{len}"))
-            })
-            .collect();
-        json!({
-            "version": env!("CARGO_PKG_VERSION"),
-            "pid": std::process::id(),
-            "queues": self.stacks.len(),
-            "addresses": addresses,
-            "congestion": state.stack.config().value("tcp_congestion_control"),
-            "write": self.write,
-        })
-    }
-
-    fn counters(&self) -> Json {
-        let (mut counters, mut usage) = (Counters::default(), Usage::default());
-        let mut histograms = Histograms::default();
-        for stack in &self.stacks {
-            let state = stack.lock();
-            counters.add(state.stack.counters());
-            histograms.add(state.stack.histograms());
-            usage.add(&state.stack.usage());
-        }
-        let counters: Map<String, Json> = counters.iter().map(|(name, value)| (name, json!(value))).collect();
-        let usage: Map<String, Json> =
-            usage.iter().map(|(name, fill)| (name.to_owned(), json!(fill))).collect();
-        let told = |histogram: &Histogram| {
-            json!({"bounds": Histogram::bounds(), "counts": histogram.counts(),
-                "sum": histogram.sum().as_nanos() as f64 / 1000.0})
-        };
-        let histograms: Map<String, Json> =
-            histograms.iter().map(|(name, histogram)| (name.to_owned(), told(histogram))).collect();
-        json!({"counters": counters, "usage": usage, "histograms": histograms})
-    }
-
-    /// How many there are of each state; listeners; half-open connections, and how many sources they have.
-    async fn summary(&self) -> io::Result<Json> {
-        let mut summary = Summary::default();
-        for stack in &self.stacks {
-            let mut next = Some(SocketCursor::default());
-            while let Some(cursor) = next {
-                let stack = stack.clone();
-                (summary, next) = elsewhere(move || {
-                    let mut rows = Vec::new();
-                    let now = stack.now();
-                    let next = stack.lock().stack.sockets_from(now, cursor, STEP, &mut rows);
-                    rows.iter().for_each(|row| summary.take(row));
-                    (summary, next)
-                })
-                .await?;
-            }
-        }
-        Ok(summary.json())
-    }
-
-    async fn sockets(&self, request: &Json, write: &mut OwnedWriteHalf) -> io::Result<Answer> {
-        let mut query = match Query::of(request) {
-            Ok(query) => query,
-            Err(error) => return Ok(Err(error)),
-        };
-        let mut rows = 0;
-        for stack in &self.stacks {
-            let mut next = Some(SocketCursor::default());
-            while let Some(cursor) = next.filter(|_| query.limit > 0) {
-                let (stack, asked) = (stack.clone(), query.clone());
-                let page = elsewhere(move || asked.page(&stack, cursor)).await?;
-                (rows, query.limit) = (rows + page.rows, query.limit - page.rows);
-                write.write_all(page.text.as_bytes()).await?;
-                next = page.next;
-            }
-        }
-        Ok(Ok(rows))
-    }
-
-    fn may_write(&self) -> Result<(), String> {
-        if self.write {
-            Ok(())
-        } else {
-            Err("the control socket is read-only; --control-write allows changes".to_owned())
-        }
-    }
-
-    fn set(&self, request: &Json) -> Answer {
-        self.may_write()?;
-        let assignment = request["setting"].as_str().ok_or("expected \"setting\": \"name = value\"")?;
-        for stack in &self.stacks {
-            let mut config = stack.lock().stack.config().clone();
-            config.apply(assignment).map_err(|error| error.to_string())?;
-            config.validate().map_err(|error| error.to_string())?;
-            stack.call_untimed(|state| state.stack.set_config(config));
-        }
-        Ok(0)
-    }
-
-    fn kill(&self, request: &Json) -> Answer {
-        self.may_write()?;
-        let end = |key: &str| {
-            request[key]
-                .as_str()
-                .and_then(|text| text.parse::<SocketAddr>().ok())
-                .ok_or_else(|| format!("expected \"{key}\": an address and a port"))
-        };
-        let (local, remote) = (end("local")?, end("remote")?);
-        let killed =
-            self.stacks.iter().filter(|stack| stack.call(|state, now| state.stack.kill(now, local, remote)));
-        Ok(killed.count() as u64)
-    }
-
-    async fn trace(&self, request: &Json, write: &mut OwnedWriteHalf) -> io::Result<Answer> {
-        if self.tracing.swap(true, Ordering::AcqRel) {
-            return Ok(Err("somebody else traces".to_owned()));
-        }
-        let wanted = Duration::from_millis(request["for"].as_u64().unwrap_or(1000)).min(TRACE_LIMIT);
-        let info = request["info"].as_bool().unwrap_or(false);
-        let result = self.traced(wanted, info, write).await;
-        self.stacks.iter().for_each(|stack| stack.call_untimed(|state| state.stack.set_tracing(false)));
-        self.tracing.store(false, Ordering::Release);
-        result.map(Ok)
-    }
-
-    /// Takes some events of a trace, and with `info` the numbers of their connections after them.
-    fn collect(stack: &Shared, info: bool) -> (Vec<TraceEvent>, Vec<(Instant, Info)>) {
-        let (now, mut state) = (stack.now(), stack.lock());
-        let most = if info { INFO_STEP } else { STEP };
-        let events: Vec<_> = std::iter::from_fn(|| state.stack.poll_trace()).take(most).collect();
-        let ends: BTreeSet<_> =
-            events.iter().filter(|_| info).map(|event| (event.local, event.remote)).collect();
-        let told = |(local, remote)| Some((now, state.stack.info_between(now, local, remote)?));
-        let infos = ends.into_iter().filter_map(told).collect();
-        (events, infos)
-    }
-
-    /// Writes events, and with `info` the numbers of their connections.
-    async fn traced(&self, wanted: Duration, info: bool, write: &mut OwnedWriteHalf) -> io::Result<u64> {
-        let lost = || self.stacks.iter().map(|stack| stack.lock().stack.counters().trace_lost).sum::<u64>();
-        self.stacks.iter().for_each(|stack| stack.call_untimed(|state| state.stack.set_tracing(true)));
-        let (before, start, mut rows) = (lost(), tokio::time::Instant::now(), 0);
-        while start.elapsed() < wanted {
-            tokio::time::sleep(TRACE_EVERY.min(wanted)).await;
-            for stack in &self.stacks {
-                loop {
-                    let (some, infos) = Server::collect(stack, info);
-                    if some.is_empty() {
-                        break;
-                    }
-                    rows += (some.len() + infos.len()) as u64;
-                    let mut text: String = some.iter().map(|event| format!("{}\n", traced(event))).collect();
-                    infos.iter().for_each(|(at, info)| text += &traced_info(*at, info));
-                    write.write_all(text.as_bytes()).await?;
-                }
-            }
-        }
-        let lost = lost() - before;
-        if lost > 0 {
-            write.write_all(format!("{}\n", json!({"kind": "lost", "events": lost})).as_bytes()).await?;
-        }
-        Ok(rows)
-    }
+        out.write(&format!("{end}\n"))
+    };
+    tokio::task::spawn_blocking(answered).await.map_err(io::Error::other)?
 }
 
 #[cfg(test)]
 mod tests {
-    use std::io::{BufRead, BufReader, Write};
+    use std::io::{BufRead, BufReader, Read, Write};
     use std::os::unix::fs::PermissionsExt;
     use std::os::unix::net::UnixStream;
+    use std::sync::atomic::Ordering;
 
     use super::*;
     use crate::{Net, TcpListener, device};
@@ -585,6 +336,115 @@ mod tests {
             }
         })
         .await;
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_watch_gives_its_answer_once_for_each_round() {
+        with_control(false, |path| {
+            let request =
+                r#"{"id":7,"do":"watch","what":"sockets","filter":"state all","every":100,"count":3}"#;
+            let start = std::time::Instant::now();
+            let rows = ask(path, request);
+            assert!(start.elapsed() >= Duration::from_millis(200));
+            assert_eq!(rows.len(), 7, "{rows:?}");
+            for (round, rows) in (1..).zip(rows.chunks_exact(2)) {
+                assert_eq!(rows[0]["state"], "LISTEN");
+                assert_eq!(rows[1], json!({"id": 7, "round": round, "rows": 1}));
+            }
+            assert_eq!(rows[6], json!({"id": 7, "done": true, "rows": 3}));
+            for (wrong, error) in [
+                (r#""what":"trace""#, "expected \"what\": one of counters, summary, sockets"),
+                (r#""what":"summary","every":99"#, "every: 99: expected at least 100 milliseconds"),
+                (r#""what":"summary","count":"two""#, "count: \"two\": expected a number from 0"),
+                (r#""what":"sockets","filter":"sport""#, "filter: "),
+            ] {
+                let rows = ask(path, &format!(r#"{{"do":"watch",{wrong}}}"#));
+                assert!(rows[0]["error"].as_str().unwrap().starts_with(error), "{rows:?}");
+            }
+        })
+        .await;
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_capture_has_the_packets_of_both_directions_until_its_client_leaves() {
+        let dir = tempdir();
+        let path = dir.join("net.sock");
+        let (left, right) = device::memory::pair(1500);
+        let net = Net::builder().address([10, 9, 0, 2], 24).control(&path).start(left).unwrap();
+        let peer = Net::builder().address([10, 9, 0, 1], 24).start(right).unwrap();
+        let listener = TcpListener::bind(&net, "10.9.0.2:80").await.unwrap();
+        let asked = path.clone();
+        let reading = tokio::task::spawn_blocking(move || {
+            let mut stream = UnixStream::connect(&asked).unwrap();
+            writeln!(stream, r#"{{"do":"capture","for":3600000,"snaplen":30}}"#).unwrap();
+            let mut seen = [false; 2];
+            for line in BufReader::new(stream).lines() {
+                let row: Json = serde_json::from_str(&line.unwrap()).unwrap();
+                // IPv4, from one host to the other, cut in the header of TCP.
+                let (out, data) = (row["out"] == true, row["data"].as_str().unwrap());
+                assert!(
+                    data.starts_with("45") && data.len() == 60 && row["len"].as_u64() > Some(30),
+                    "{row}"
+                );
+                let hosts = if out { "0a0900020a090001" } else { "0a0900010a090002" };
+                assert_eq!((&data[24..40], &row["interface"]), (hosts, &json!(1)));
+                seen[usize::from(out)] = true;
+                if seen == [true; 2] {
+                    break;
+                }
+            }
+            assert_eq!(ask(&asked, r#"{"do":"capture"}"#)[0]["error"], "somebody else captures");
+            asked
+        });
+        // The first ones come before the capture begins.
+        while !reading.is_finished() {
+            let connected = crate::TcpStream::connect(&peer, "10.9.0.2:80");
+            tokio::try_join!(connected, listener.accept()).unwrap();
+        }
+        let asked = reading.await.unwrap();
+        let again = tokio::task::spawn_blocking(move || {
+            while ask(&asked, r#"{"do":"capture","for":0}"#)[0]["error"] == "somebody else captures" {}
+        });
+        tokio::time::timeout(LIMIT, again).await.expect("the client has left").unwrap();
+        net.close(Duration::ZERO).await.unwrap();
+        removed(&path).await;
+        std::fs::remove_dir_all(dir).unwrap();
+    }
+
+    /// A listing may take longer than its client lives, or its network.
+    #[test]
+    fn a_client_that_does_not_read_keeps_nobody_from_anything() {
+        let dir = tempdir();
+        let path = dir.join("net.sock");
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let held = runtime.block_on(async {
+            let (device, _other_end) = device::memory::pair(1500);
+            let net = Net::builder().address([10, 9, 0, 2], 24).control(&path).start(device).unwrap();
+            let mut listeners = Vec::new();
+            for port in 1..=2 * rows::STEP as u16 {
+                listeners.push(TcpListener::bind(&net, ("10.9.0.2", port)).await.unwrap());
+            }
+            let asked = path.clone();
+            let stuck = tokio::task::spawn_blocking(move || {
+                let mut stream = UnixStream::connect(&asked).unwrap();
+                // More than the socket's buffers hold.
+                for _ in 0..20 {
+                    writeln!(stream, r#"{{"do":"sockets"}}"#).unwrap();
+                }
+                stream.read_exact(&mut [0]).unwrap();
+                assert_eq!(ask(&asked, r#"{"do":"summary"}"#)[0]["states"]["LISTEN"], 2 * rows::STEP);
+                stream
+            });
+            (stuck.await.unwrap(), net, listeners)
+        });
+        let (end, ended) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            drop(runtime);
+            let _ = end.send(());
+        });
+        ended.recv_timeout(LIMIT).expect("the runtime ends");
+        drop(held);
+        std::fs::remove_dir_all(dir).unwrap();
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

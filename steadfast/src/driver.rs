@@ -83,6 +83,8 @@ impl<D: Device> Driver<D> {
         if self.ports.are_many() && self.ports.fill(cx, self.pressed) != Flow::Dry {
             received = Flow::Limited;
         }
+        #[cfg(all(feature = "control", unix))]
+        self.tap_received();
         let now = self.shared.now();
         let moved = self.keep_waker(cx);
         let mut state = self.shared.lock();
@@ -119,6 +121,10 @@ impl<D: Device> Driver<D> {
         drop(state);
         drop((moved, gone));
         self.woken.wake();
+        #[cfg(all(feature = "control", unix))]
+        if filled != Flow::Full {
+            self.tap_sent();
+        }
         let sent = self.send(cx)?;
         if let Some(cut_off) = over {
             return Ok(Turn::Over { cut_off });
@@ -145,6 +151,36 @@ impl<D: Device> Driver<D> {
             cx.waker().wake_by_ref();
         }
         Ok(Flow::Dry)
+    }
+
+    /// Copies what the devices have read, if somebody captures.
+    #[cfg(all(feature = "control", unix))]
+    fn tap_received(&self) {
+        let tap = &self.shared.tap;
+        if tap.is_on() {
+            tap.received(
+                InterfaceId::FIRST,
+                self.device.capabilities().ethernet.is_some(),
+                self.inbox.packets(),
+            );
+            for (id, inbox, ethernet) in self.ports.interfaces() {
+                tap.received(id, ethernet, inbox.packets());
+            }
+        }
+    }
+
+    /// Copies what the stack has just filled in, if somebody captures. What a full device left is copied already.
+    #[cfg(all(feature = "control", unix))]
+    fn tap_sent(&self) {
+        let tap = &self.shared.tap;
+        if tap.is_on() {
+            let first = self.device.capabilities().ethernet.is_some();
+            let ethernet = |wanted| match wanted {
+                InterfaceId::FIRST => first,
+                _ => self.ports.interfaces().any(|(id, _, ethernet)| id == wanted && ethernet),
+            };
+            tap.sent(ethernet, self.outbox.frames());
+        }
     }
 
     /// Waits for the next timer. The device and the application wake the task themselves.
@@ -191,6 +227,8 @@ impl<D: Device> Driver<D> {
             self.outbox.fill(now, &mut state.stack, self.gathers());
             drop(state);
             drop(gone);
+            #[cfg(all(feature = "control", unix))]
+            self.tap_sent();
             if self.outbox.is_empty() {
                 break;
             }

@@ -197,6 +197,8 @@ mod shared;
 mod socket;
 mod split;
 mod stream;
+#[cfg(all(feature = "control", unix))]
+mod tap;
 mod tcp_socket;
 mod udp;
 mod waiting;

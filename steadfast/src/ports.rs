@@ -180,6 +180,13 @@ impl Ports {
         self.ports.iter().any(|port| port.failed)
     }
 
+    /// Each interface beside the first, with what its device has read, and whether that is Ethernet.
+    #[cfg(all(feature = "control", unix))]
+    pub(crate) fn interfaces(&self) -> impl Iterator<Item = (InterfaceId, &Inbox, bool)> {
+        let ethernet = |port: &Port| port.device.capabilities().ethernet.is_some();
+        self.ports.iter().map(move |port| (port.id, &port.inbox, ethernet(port)))
+    }
+
     /// Returns whether nothing waits for a device.
     pub(crate) fn all_sent(&self) -> bool {
         self.first.0.is_empty() && self.ports.iter().all(|port| port.line.0.is_empty())

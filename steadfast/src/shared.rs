@@ -11,6 +11,8 @@ use steadfast_device::Device;
 use tokio::sync::Notify;
 use tokio::time::Instant as TokioInstant;
 
+#[cfg(all(feature = "control", unix))]
+use crate::tap::Tap;
 use crate::waiting::{Arrivals, SocketMap, Waiters};
 
 /// The reference that every handle of the application holds. After the last one is dropped, the driver ends once no
@@ -41,6 +43,9 @@ pub(crate) struct Shared {
     epoch: TokioInstant,
     /// Notified when the driver has ended.
     ended: Notify,
+    /// Copies of packets, while somebody captures.
+    #[cfg(all(feature = "control", unix))]
+    pub(crate) tap: Tap,
 }
 
 impl std::fmt::Debug for Shared {
@@ -63,7 +68,13 @@ impl Shared {
             stale: Vec::new(),
             broken: false,
         };
-        Shared { state: Mutex::new(state), epoch: TokioInstant::now(), ended: Notify::new() }
+        Shared {
+            state: Mutex::new(state),
+            epoch: TokioInstant::now(),
+            ended: Notify::new(),
+            #[cfg(all(feature = "control", unix))]
+            tap: Tap::default(),
+        }
     }
 
     pub(crate) fn now(&self) -> Instant {

@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
-use std::{fs, thread};
+use std::fs;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::Whom;
+use super::{Asked, Whom, named};
 use crate::failure::Failure;
 use crate::output::say;
 
@@ -25,8 +25,11 @@ pub(crate) struct Nstat {
     #[arg(short = 's', long)]
     noupdate: bool,
     /// Wait so many seconds, and print what changed meanwhile. No history.
-    #[arg(short = 'd', long, value_name = "SECONDS", conflicts_with = "absolute")]
+    #[arg(short = 'd', long, value_name = "SECONDS", conflicts_with = "absolute", value_parser = clap::value_parser!(u64).range(1..=86_400))]
     interval: Option<u64>,
+    /// So many intervals, one after the other; 0: until the network ends.
+    #[arg(short = 'n', long, value_name = "N", requires = "interval", default_value_t = 1)]
+    iterations: u64,
     /// One JSON object.
     #[arg(short, long)]
     json: bool,
@@ -42,23 +45,42 @@ type Counts = BTreeMap<String, u64>;
 impl Nstat {
     pub(crate) fn run(self) -> Result<(), Failure> {
         let mut network = self.whom.connect()?;
+        if let Some(wait) = self.interval {
+            return self.watch(&mut network, wait);
+        }
         let history = network.path().with_extension("nstat");
-        let mut counts = || -> Result<Counts, Failure> { Ok(read(&network.counters()?["counters"])) };
-        let mut now = counts()?;
-        let (before, seconds) = match self.interval {
-            Some(wait) => {
-                let before = now;
-                thread::sleep(Duration::from_secs(wait));
-                now = counts()?;
-                (before, wait as f64)
-            }
-            None if self.absolute => (Counts::new(), 0.0),
-            None => last(&history),
-        };
-        if self.interval.is_none() && !self.noupdate {
+        let now = read(&network.counters()?["counters"]);
+        let (before, seconds) = if self.absolute { Default::default() } else { last(&history) };
+        if !self.noupdate {
             let text = json!({"at": clock(), "counters": now}).to_string();
             fs::write(&history, text).map_err(|error| Failure::system(history.display(), error))?;
         }
+        self.print(&now, &before, seconds)
+    }
+
+    /// Prints what changes within each interval.
+    fn watch(&self, network: &mut Asked, wait: u64) -> Result<(), Failure> {
+        network.patience(wait + 10)?;
+        let mut request = json!({"do": "watch", "what": "counters", "every": wait * 1000});
+        if self.iterations > 0 {
+            request["count"] = self.iterations.saturating_add(1).into();
+        }
+        let mut before: Option<Counts> = None;
+        network.each(&request, |row| {
+            // The others are the ends of rounds.
+            if row.get("counters").is_none() {
+                return Ok(());
+            }
+            let now = read(&named(row)["counters"]);
+            let printed = before.iter().try_for_each(|before| self.print(&now, before, wait as f64));
+            before = Some(now);
+            printed
+        })?;
+        Ok(())
+    }
+
+    /// Prints what has changed.
+    fn print(&self, now: &Counts, before: &Counts, seconds: f64) -> Result<(), Failure> {
         let rows: Counts = now
             .iter()
             .map(|(name, value)| (name.clone(), value.saturating_sub(before.get(name).copied().unwrap_or(0))))

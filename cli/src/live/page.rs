@@ -28,8 +28,12 @@ pub(super) struct Recorded {
     /// The shortest round trip.
     rtts: HashMap<(SocketAddr, SocketAddr), u64>,
     taken: usize,
-    /// Events that do not fit.
+    /// When the last of them happened.
+    end: Instant,
+    /// Later events, which do not fit.
     left_out: u64,
+    /// Events that the network's queue had no room for.
+    lost: u64,
 }
 
 impl Recorded {
@@ -43,7 +47,9 @@ impl Recorded {
             states: HashMap::new(),
             rtts: HashMap::new(),
             taken: 0,
+            end: Instant::ZERO,
             left_out: 0,
+            lost: 0,
         }
     }
 
@@ -53,7 +59,7 @@ impl Recorded {
         let end = |key: &str| event[key].as_str().and_then(|end| end.parse::<SocketAddr>().ok());
         let kind = event["kind"].as_str().unwrap_or_default();
         if kind == "lost" {
-            self.left_out += number("events");
+            self.lost += number("events");
         }
         let (Some(local), Some(remote)) = (end("local"), end("remote")) else { return };
         if self.taken == EVENT_LIMIT {
@@ -63,6 +69,7 @@ impl Recorded {
         self.taken += 1;
         let nanos = number("at");
         let at = Instant::from_nanos(nanos.saturating_sub(*self.start.get_or_insert(nanos)));
+        self.end = at;
         let ends = (local, remote);
         match kind {
             "in" | "out" => self.segment(at, ends, event, kind == "out"),
@@ -109,6 +116,22 @@ impl Recorded {
         self.timeline.segment(at, (from, to), ends, &header(event, ends), len);
     }
 
+    /// What is missing, and how to get it.
+    pub(super) fn missing(&self) -> String {
+        let mut text = String::new();
+        if self.left_out > 0 {
+            let (end, left_out) = (self.end.as_nanos() as f64 / 1e9, self.left_out);
+            text += &format!(
+                "; it stops after {end:.3} s, at {EVENT_LIMIT} events: {left_out} later ones are left out (name an END to \
+                 have one connection for longer)"
+            );
+        }
+        if self.lost > 0 {
+            text += &format!("; {} events were lost: the queue was full", self.lost);
+        }
+        text
+    }
+
     /// The page, and the number of its connections.
     pub(super) fn page(self, title: String, seconds: u64) -> (Page, usize) {
         let flows = &self.timeline.flows.all;
@@ -130,10 +153,8 @@ impl Recorded {
             first.text(&self.timeline);
         }
         let connections = chapters.len();
-        let mut about = format!("{connections} connections, {} events in {seconds} s", self.taken);
-        if self.left_out > 0 {
-            about.push_str(&format!("; {} events are left out", self.left_out));
-        }
+        let about =
+            format!("{connections} connections, {} events in {seconds} s{}", self.taken, self.missing());
         let left_out = flows.len() - connections;
         (Page { title, about, chapters, left_out, ..Page::default() }, connections)
     }
@@ -230,7 +251,7 @@ mod tests {
         let page = page.json();
         assert_eq!(
             (connections, &page["about"]),
-            (1, &json!("1 connections, 7 events in 1 s; 3 events are left out"))
+            (1, &json!("1 connections, 7 events in 1 s; 3 events were lost: the queue was full"))
         );
         let one = &page["connections"][0];
         assert_eq!((&one["hosts"], &one["legs"]), (&json!(["peer", "here"]), &json!([20_000_000, 0])));
@@ -242,6 +263,13 @@ mod tests {
         let fields = &rows[4][3];
         assert_eq!((&fields["snd_cwnd"], &fields["rto"]), (&json!(14_600), &json!(240_000_000)));
         assert_eq!(rows[5][3], "timer Retransmit");
+
+        let mut long = Recorded::new();
+        for at in 0..EVENT_LIMIT as u64 + 2 {
+            long.take(&event(at * 1_000_000, json!({"kind": "rtt", "sample": 1, "rto": 1})));
+        }
+        let missing = long.missing();
+        assert!(missing.starts_with("; it stops after 49.999 s, at 50000 events: 2 later ones"), "{missing}");
 
         let mut older = Recorded::new();
         older.take(&event(1, json!({"kind": "out", "flags": ".", "seq": 9, "ack": 7, "win": 1, "len": 0})));

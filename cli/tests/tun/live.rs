@@ -50,6 +50,10 @@ fn a_running_server_lists_its_connections_counters_and_settings() {
     assert!(ask("top -d 0.1").1.contains(&own.to_string()));
     keys_of_top(&socket, &own.to_string());
     page_of_a_trace(&socket, &dir.path().join("live.html"), &mut client);
+    let file = dir.path().join("echo.pcapng");
+    capture_and_counters(&socket, &file, &mut client);
+    let error = ask(&format!("capture --for 0 {}/", dir.path().display())).1;
+    assert!(error.contains("Is a directory"), "{error}");
     let error = ask("trace --for 0 --html /").1;
     assert!(error.contains("/: Is a directory"), "{error}");
     let mut taken = Command::new(env!("CARGO_BIN_EXE_steadfast"));
@@ -81,6 +85,30 @@ fn page_of_a_trace(socket: &Path, page: &Path, client: &mut TcpStream) {
     let said = std::io::read_to_string(trace.stdout.take().unwrap()).unwrap();
     assert!(said.ends_with("live.html: 1 connections\n"), "{said}");
     assert!(std::fs::read_to_string(page).unwrap().contains("id=\"data\">"));
+}
+
+/// A capture of a connection and the counters of two seconds, while it is busy. `pcap` reads the file.
+fn capture_and_counters(socket: &Path, file: &Path, client: &mut TcpStream) {
+    let begin = |args: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_steadfast"));
+        command.args(args).arg("--socket").arg(socket).stdout(Stdio::piped()).spawn().unwrap()
+    };
+    let mut capture = begin(&["capture", "--for", "2", "-s", "64", file.to_str().unwrap()]);
+    let mut nstat = begin(&["nstat", "-d", "1", "-n", "2", "TcpInSegs"]);
+    while capture.try_wait().unwrap().is_none() || nstat.try_wait().unwrap().is_none() {
+        client.write_all(&[7; 1000]).unwrap();
+        client.read_exact(&mut [0; 1000]).unwrap();
+    }
+    let said = std::io::read_to_string(capture.stdout.take().unwrap()).unwrap();
+    assert!(said.contains("echo.pcapng: ") && said.ends_with(" packets in 2 s\n"), "{said}");
+    let said = std::io::read_to_string(nstat.stdout.take().unwrap()).unwrap();
+    let lines: Vec<&str> = said.lines().map(|line| line.split_whitespace().next().unwrap()).collect();
+    assert_eq!(lines, ["#steadfast", "TcpInSegs", "#steadfast", "TcpInSegs"]);
+    let mut list = Command::new(env!("CARGO_BIN_EXE_steadfast"));
+    let (status, said, errors) = run(list.args(["pcap", "list"]).arg(file), b"");
+    let said = String::from_utf8(said).unwrap() + &errors;
+    let ends = format!("{} > 10.9.0.2:7", client.local_addr().unwrap());
+    assert!(status.success() && said.contains(&ends), "{said}");
 }
 
 /// `top` in a terminal: the events of a connection, the way back, the end. The terminal is left as it was.

@@ -1,6 +1,7 @@
 //! The rows of answers: sockets and events as lines of JSON.
 
 use std::fmt::Write as _;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use serde_json::{Value as Json, json};
@@ -10,6 +11,7 @@ use steadfast_core::trace::{State, TraceEvent, TraceKind};
 
 use super::filter::SocketFilter;
 use crate::shared::Shared;
+use crate::tap::Packet;
 
 /// Sockets that are looked at while the stack's lock is held.
 pub(super) const STEP: usize = 1000;
@@ -17,7 +19,6 @@ pub(super) const STEP: usize = 1000;
 pub(super) const INFO_STEP: usize = 200;
 
 /// A question for sockets.
-#[derive(Clone)]
 pub(super) struct Query {
     /// `None`: all.
     filter: Option<SocketFilter>,
@@ -26,12 +27,17 @@ pub(super) struct Query {
     pub(super) limit: u64,
 }
 
-/// A part of the answer.
+/// Room for a part of the answer. It is kept from part to part.
+#[derive(Default)]
 pub(super) struct Page {
+    entries: Vec<SocketEntry>,
+    /// Their numbers, if the query needs them.
+    infos: Vec<Option<Info>>,
+    /// The rows, one line for each.
     pub(super) text: String,
-    pub(super) rows: u64,
-    /// Where the next part begins.
-    pub(super) next: Option<SocketCursor>,
+    /// Texts of addresses that come again and again.
+    locals: Known,
+    listeners: Known,
 }
 
 impl Query {
@@ -42,57 +48,93 @@ impl Query {
             Some(other) => return Err(format!("filter: {other}: expected a text")),
         };
         let info = request["info"].as_bool().unwrap_or(false);
-        Ok(Query { filter, info, limit: request["limit"].as_u64().unwrap_or(u64::MAX) })
+        Ok(Query { filter, info, limit: number(request, "limit", u64::MAX)? })
     }
 
-    /// Lists some sockets. The lock is given back before anything is written.
-    pub(super) fn page(&self, stack: &Shared, from: SocketCursor) -> Page {
-        let mut found: Vec<(SocketEntry, Option<Info>)> = Vec::new();
+    /// Lists some sockets from `from` on. Returns the number of rows, and where the next part begins. Rows are only copied
+    /// under the lock; they are judged and written afterwards.
+    pub(super) fn fill(
+        &self,
+        page: &mut Page,
+        stack: &Shared,
+        from: SocketCursor,
+    ) -> (u64, Option<SocketCursor>) {
+        let Page { entries, infos, text, locals, listeners } = page;
+        entries.clear();
+        infos.clear();
+        text.clear();
+        let fits = |entry: &_, info| self.filter.as_ref().is_none_or(|filter| filter.fits(entry, info));
         let judges = self.filter.as_ref().is_some_and(SocketFilter::needs_info);
-        let needs = self.info || judges;
-        let next = {
-            let (now, mut state) = (stack.now(), stack.lock());
-            let mut entries = Vec::new();
-            let step = if needs { INFO_STEP } else { STEP };
-            let next = state.stack.sockets_from(now, from, step, &mut entries);
-            for entry in entries {
-                let fits = |info| self.filter.as_ref().is_none_or(|filter| filter.fits(&entry, info));
-                // Numbers cost more than the rest of the row.
-                if !judges && !fits(None) {
-                    continue;
-                }
-                let info = needs.then(|| state.stack.info_between(now, entry.local, entry.remote)).flatten();
-                if !judges || fits(info.as_ref()) {
-                    found.push((entry, info));
-                }
-            }
+        let now = stack.now();
+        let next = if self.info || judges {
+            let mut state = stack.lock();
+            let next = state.stack.sockets_from(now, from, INFO_STEP, entries);
+            // Numbers cost more than the rest of the row.
+            entries.retain(|entry| judges || fits(entry, None));
+            let ends = entries.iter().map(|entry| (entry.local, entry.remote));
+            infos.extend(ends.map(|(local, remote)| state.stack.info_between(now, local, remote)));
+            next
+        } else {
+            let next = stack.lock().stack.sockets_from(now, from, STEP, entries);
+            entries.retain(|entry| fits(entry, None));
             next
         };
-        found.truncate(usize::try_from(self.limit).unwrap_or(usize::MAX));
-        let mut text = String::with_capacity(found.len() * if self.info { 1600 } else { 200 });
-        for (entry, info) in &found {
-            socket(&mut text, entry, info.as_ref().filter(|_| self.info));
+        let mut rows = 0;
+        for (at, entry) in entries.iter().enumerate() {
+            let info = infos.get(at).and_then(Option::as_ref);
+            if rows < self.limit && (!judges || fits(entry, info)) {
+                socket(text, entry, info.filter(|_| self.info), locals, listeners);
+                rows += 1;
+            }
         }
-        Page { text, rows: found.len() as u64, next }
+        (rows, next)
     }
 }
 
+/// The text of the last address.
+#[derive(Default)]
+struct Known {
+    end: Option<SocketAddr>,
+    text: String,
+}
+
+impl Known {
+    fn text(&mut self, end: SocketAddr) -> &str {
+        if self.end != Some(end) {
+            self.text.clear();
+            let _ = write!(self.text, "{end}");
+            self.end = Some(end);
+        }
+        &self.text
+    }
+}
+
+/// A number of a request.
+pub(super) fn number(request: &Json, name: &str, default: u64) -> Result<u64, String> {
+    let Some(value) = request.get(name) else { return Ok(default) };
+    value.as_u64().ok_or_else(|| format!("{name}: {value}: expected a number from 0"))
+}
+
 /// A row of the listing. It has no text that would need escapes. Writing to a string does not fail.
-fn socket(text: &mut String, entry: &SocketEntry, info: Option<&Info>) {
-    let SocketEntry { state, recv_q, send_q, local, remote, half_open, .. } = entry;
-    let age = entry.state_age.as_secs_f64();
-    let _ = write!(
-        text,
-        "{{\"state\":\"{}\",\"recv_q\":{recv_q},\"send_q\":{send_q},\"local\":\"{local}\",\"remote\":\"{remote}\",\"age\":{age:.3}",
-        state.ss_name()
-    );
+fn socket(
+    text: &mut String,
+    entry: &SocketEntry,
+    info: Option<&Info>,
+    locals: &mut Known,
+    listeners: &mut Known,
+) {
+    let SocketEntry { state, recv_q, send_q, remote, half_open, .. } = entry;
+    let (name, local, age) = (state.ss_name(), locals.text(entry.local), entry.state_age);
+    let _ = write!(text, "{{\"state\":\"{name}\",\"recv_q\":{recv_q},\"send_q\":{send_q}");
+    let _ = write!(text, ",\"local\":\"{local}\",\"remote\":\"{remote}\"");
+    let _ = write!(text, ",\"age\":{}.{:03}", age.as_secs(), age.subsec_millis());
     if *state == State::Listen {
         let _ = write!(text, ",\"half_open\":{half_open}");
     } else if entry.socket.is_none() {
         text.push_str(",\"orphan\":true");
     }
     if let Some(listener) = entry.listener {
-        let _ = write!(text, ",\"listener\":\"{listener}\"");
+        let _ = write!(text, ",\"listener\":\"{}\"", listeners.text(listener));
     }
     if let Some(timer) = entry.timer {
         let (name, left) = (timer.kind.ss_name(), micros(timer.left));
@@ -183,4 +225,64 @@ pub(super) fn traced(event: &TraceEvent) -> Json {
         row.extend(more);
     }
     row
+}
+
+/// A packet of a capture.
+pub(super) fn captured(packet: &Packet) -> String {
+    let Packet { nanos, interface, out, ethernet, partial, len, bytes } = packet;
+    let mut text = String::with_capacity(2 * bytes.len() + 100);
+    let _ = write!(text, "{{\"at\":{nanos},\"interface\":{interface},\"out\":{out},\"len\":{len}");
+    for (name, on) in [("ethernet", ethernet), ("partial", partial)] {
+        if *on {
+            let _ = write!(text, ",\"{name}\":true");
+        }
+    }
+    text.push_str(",\"data\":\"");
+    for byte in bytes {
+        for digit in [byte >> 4, byte & 15] {
+            text.extend(char::from_digit(digit.into(), 16));
+        }
+    }
+    text.push_str("\"}\n");
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Net, TcpListener, device};
+
+    /// The driver waits while a page holds the lock.
+    #[tokio::test]
+    async fn a_page_holds_the_lock_for_a_bounded_number_of_sockets() {
+        let (device, _other_end) = device::memory::pair(1500);
+        let net = Net::builder().address([10, 9, 0, 2], 24).start(device).unwrap();
+        let mut listeners = Vec::new();
+        for port in 1..=STEP as u16 + 1 {
+            listeners.push(TcpListener::bind(&net, ("10.9.0.2", port)).await.unwrap());
+        }
+        let stack = &net.all_stacks()[0];
+        let first = SocketCursor::default();
+        for (request, most) in [
+            (json!({}), STEP),
+            (json!({"filter": "state all"}), STEP),
+            (json!({"info": true}), INFO_STEP),
+            (json!({"filter": "state all not rto > 1s"}), INFO_STEP),
+        ] {
+            let query = Query::of(&request).unwrap();
+            let mut page = Page::default();
+            assert_eq!(query.fill(&mut page, stack, first).0, most as u64, "{request}");
+            assert_eq!(page.text.lines().count(), most, "{request}");
+            let (mut all, mut next) = (0, Some(first));
+            while let Some(cursor) = next {
+                let rows;
+                (rows, next) = query.fill(&mut page, stack, cursor);
+                all += rows;
+            }
+            assert_eq!(all, STEP as u64 + 1, "{request}");
+        }
+        let none = Query::of(&json!({"filter": "state established"})).unwrap();
+        let (rows, next) = none.fill(&mut Page::default(), stack, first);
+        assert!(rows == 0 && next.is_some(), "those that do not fit count as well");
+    }
 }
