@@ -19,7 +19,7 @@ use crate::measure::{Effort, Rounds, thread_seconds};
 use crate::report::{Goal, Row, Unit};
 use crate::tun::{ip, named, tun_options};
 
-const CHUNK: usize = 64 * 1024;
+pub(crate) const CHUNK: usize = 64 * 1024;
 const MESSAGE: usize = 64;
 const SERVER: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 2);
 const CLIENT: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 1);

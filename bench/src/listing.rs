@@ -1,7 +1,9 @@
 //! `ss_100k`: a hundred thousand sockets are listed over the control socket while a connection transfers.
 //!
 //! Both ends and the driver of each have one thread. Each round compares a second without a listing with a second in
-//! which one is made.
+//! which one is made: first at full rate, then at half of it. At full rate, with the threads that list and read, there are
+//! more threads than a machine of two cores has room for. The paced transfer leaves room, and does not make up for a stall:
+//! its loss shows a listing in the way.
 
 use std::io::{self, Read, Write};
 use std::net::Ipv4Addr;
@@ -12,6 +14,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use steadfast::{Net, TcpListener, TcpStream, device};
+use tokio::io::AsyncWriteExt;
+use tokio::time::MissedTickBehavior;
 
 use crate::library;
 use crate::measure::{Effort, Rounds};
@@ -24,10 +28,13 @@ const FIRST: u16 = 8000;
 const SERVER: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 2);
 const CLIENT: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 1);
 const SECOND: Duration = Duration::from_secs(1);
+/// A paced transfer writes so often.
+const PACE: Duration = Duration::from_millis(2);
 
-/// Time of a listing, the part of the rate that is left meanwhile, and the time of a listing that fits one port.
+/// Time of a listing, the part of the rate that is left meanwhile, paced and at full rate, and the time of a listing that
+/// fits one port.
 pub(crate) fn rows(effort: &Effort, progress: &dyn Fn(String)) -> Vec<Row> {
-    let [listing, kept, filtered] =
+    let [listing, paced, full, filtered] =
         library::runtime(1).block_on(measure(effort, progress)).unwrap_or_else(|error| {
             eprintln!("ss_100k: {error}");
             Default::default()
@@ -35,12 +42,13 @@ pub(crate) fn rows(effort: &Effort, progress: &dyn Fn(String)) -> Vec<Row> {
     let row = |name: &str, unit, ours, goal| Row { name: name.to_owned(), unit, ours, peer: None, goal };
     vec![
         row("ss_100k", Unit::Seconds, listing, Goal::Value(0.3)),
-        row("ss_100k, rate meanwhile", Unit::Part, kept, Goal::Value(0.98)),
+        row("ss_100k, rate meanwhile", Unit::Part, paced, Goal::Value(0.98)),
+        row("ss_100k, full rate meanwhile", Unit::Part, full, Goal::Open),
         row("ss_100k, filtered", Unit::Seconds, filtered, Goal::Open),
     ]
 }
 
-async fn measure(effort: &Effort, progress: &dyn Fn(String)) -> io::Result<[Rounds; 3]> {
+async fn measure(effort: &Effort, progress: &dyn Fn(String)) -> io::Result<[Rounds; 4]> {
     let path = std::env::temp_dir().join(format!("steadfast-bench-{}.sock", std::process::id()));
     let (left, right) = device::memory::pair_with_offload(1500);
     let server = Net::builder().address(SERVER, 24).control(&path).start(left)?;
@@ -58,32 +66,68 @@ async fn measure(effort: &Effort, progress: &dyn Fn(String)) -> io::Result<[Roun
     }
     let busy = TcpStream::connect(&client, (SERVER, FIRST));
     let (writer, (reader, _)) = tokio::try_join!(busy, listeners[0].accept())?;
-    let done = Arc::new(AtomicU64::default());
-    tokio::spawn(library::write(writer));
+    let (done, pace) = (Arc::new(AtomicU64::default()), Arc::new(AtomicU64::default()));
+    tokio::spawn(write(writer, pace.clone()));
     tokio::spawn({
         let done = done.clone();
         async move { library::read(reader, &done).await.ok() }
     });
-    let mut rounds: [Rounds; 3] = Default::default();
+    let mut rounds: [Rounds; 4] = Default::default();
     for round in 0..=effort.rounds {
         progress(format!("ss_100k: round {round} of {}", effort.rounds));
-        let quiet = rate(&done).await;
-        let listing = tokio::task::spawn_blocking({
-            let path = path.clone();
-            move || list(&path, "state established", COUNT + 1)
-        });
-        let meanwhile = rate(&done).await;
+        pace.store(0, Ordering::Relaxed);
+        let Compared { rate, kept: full, listing } = compare(&done, &path).await?;
+        pace.store((rate * PACE.as_secs_f64() / 2.0) as u64, Ordering::Relaxed);
+        let paced = compare(&done, &path).await?.kept;
         let filtered = tokio::task::spawn_blocking({
             let path: PathBuf = path.clone();
             move || list(&path, &format!("sport = :{} and send-q > 0 or recv-q > 0", FIRST + 1), 0)
         });
-        let figures = [listing.await??, meanwhile / quiet, filtered.await??];
+        let figures = [listing, paced, full, filtered.await??];
         // The first round is a warm-up.
         if round > 0 {
             rounds.iter_mut().zip(figures).for_each(|(rounds, figure)| rounds.0.push(figure));
         }
     }
     Ok(rounds)
+}
+
+/// A second without a listing beside one with it.
+struct Compared {
+    /// Bytes of the second without.
+    rate: f64,
+    /// The part of it that is left.
+    kept: f64,
+    /// Time of the listing.
+    listing: f64,
+}
+
+async fn compare(done: &AtomicU64, path: &Path) -> io::Result<Compared> {
+    let quiet = rate(done).await;
+    let path = path.to_owned();
+    let listing = tokio::task::spawn_blocking(move || list(&path, "state established", COUNT + 1));
+    let meanwhile = rate(done).await;
+    Ok(Compared { rate: quiet, kept: meanwhile / quiet, listing: listing.await?? })
+}
+
+/// Writes `pace` bytes every now and then, and no more after a stall; 0: as many as go.
+async fn write(mut writer: TcpStream, pace: Arc<AtomicU64>) -> io::Result<()> {
+    let mut ticks = tokio::time::interval(PACE);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    let bytes = vec![0; library::CHUNK];
+    loop {
+        let mut left = pace.load(Ordering::Relaxed) as usize;
+        if left == 0 {
+            writer.write_all(&bytes).await?;
+            continue;
+        }
+        ticks.tick().await;
+        while left > 0 {
+            let len = left.min(bytes.len());
+            writer.write_all(&bytes[..len]).await?;
+            left -= len;
+        }
+    }
 }
 
 /// Bytes of a second.

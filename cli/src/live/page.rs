@@ -122,8 +122,8 @@ impl Recorded {
         if self.left_out > 0 {
             let (end, left_out) = (self.end.as_nanos() as f64 / 1e9, self.left_out);
             text += &format!(
-                "; it stops after {end:.3} s, at {EVENT_LIMIT} events: {left_out} later ones are left out (name an END to \
-                 have one connection for longer)"
+                "; the page stops after {end:.3} s, at {EVENT_LIMIT} events: {left_out} later ones are left out \
+                 (without --html, all are printed)"
             );
         }
         if self.lost > 0 {
@@ -269,7 +269,10 @@ mod tests {
             long.take(&event(at * 1_000_000, json!({"kind": "rtt", "sample": 1, "rto": 1})));
         }
         let missing = long.missing();
-        assert!(missing.starts_with("; it stops after 49.999 s, at 50000 events: 2 later ones"), "{missing}");
+        assert!(
+            missing.starts_with("; the page stops after 49.999 s, at 50000 events: 2 later ones"),
+            "{missing}"
+        );
 
         let mut older = Recorded::new();
         older.take(&event(1, json!({"kind": "out", "flags": ".", "seq": 9, "ack": 7, "win": 1, "len": 0})));
