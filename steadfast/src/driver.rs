@@ -169,7 +169,7 @@ impl<D: Device> Driver<D> {
         }
     }
 
-    /// Copies what the stack has just filled in, if somebody captures. What a full device left is copied already.
+    /// Copies what the stack has just filled in, if somebody captures. Frames that a full device left are copied already.
     #[cfg(all(feature = "control", unix))]
     fn tap_sent(&self) {
         let tap = &self.shared.tap;

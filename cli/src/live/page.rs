@@ -116,7 +116,7 @@ impl Recorded {
         self.timeline.segment(at, (from, to), ends, &header(event, ends), len);
     }
 
-    /// What is missing, and how to get it.
+    /// Tells which events are missing, and how to get them.
     pub(super) fn missing(&self) -> String {
         let mut text = String::new();
         if self.left_out > 0 {
@@ -142,7 +142,7 @@ impl Recorded {
             let ends = if local == 0 { (first, second) } else { (second, first) };
             let mut legs = [0; 2];
             legs[1 - local] = self.rtts.get(&ends).copied().unwrap_or(0) / 2;
-            let text = format!("Traced at {}. What the peer knows follows from its segments.", ends.0);
+            let text = format!("Traced at {}. The values of the peer follow from its segments.", ends.0);
             let finding =
                 json!({"id": "trace", "severity": "info", "confidence": "", "text": text, "evidence": []});
             chapter.set("legs", json!(legs));
