@@ -293,7 +293,14 @@ impl Rope {
     pub(crate) fn copy_out(&mut self, offset: usize, dst: &mut [u8], sum: &mut Sum) {
         debug_assert!(offset + dst.len() <= self.len());
         let Some(queue) = &mut self.0 else { return };
-        queue.go_to(queue.start + offset as u64);
+        let from = queue.start + offset as u64;
+        // The usual case of a long queue, without a second search.
+        if from >= queue.inline
+            && let Some(piece) = queue.chunks.get(queue.sent).and_then(|chunk| chunk.piece(from, dst.len()))
+        {
+            return sum.copy_and_add(dst, piece);
+        }
+        queue.go_to(from);
         queue.copy(offset, dst, |to, from| sum.copy_and_add(to, from));
     }
 
@@ -557,8 +564,8 @@ impl Queue {
     /// Sets `sent` to the chunk that contains `from`.
     #[inline]
     fn go_to(&mut self, from: u64) {
-        let is_there = self.chunks.get(self.sent).is_some_and(|chunk| chunk.piece(from, 1).is_some());
-        if from >= self.inline && !is_there {
+        let is_there = || self.chunks.get(self.sent).is_some_and(|chunk| chunk.piece(from, 1).is_some());
+        if from >= self.inline && !is_there() {
             self.sent = self.chunks.len() - self.chunks_from(from).len();
         }
     }
