@@ -13,6 +13,8 @@ use steadfast_core::{ForwardRule, Instant, SocketId, Stack};
 use crate::flood::{Flood, syn, syn_to};
 use crate::ours::Stacks;
 use crate::pair::{Pair, Setup};
+#[cfg(feature = "peers")]
+use crate::peer::Peers;
 use crate::worst;
 
 /// Largest change of a path from its baseline, in either direction.
@@ -24,6 +26,9 @@ const BASELINE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/instructions.txt");
 
 /// Prefix of the names of the dearest single calls.
 const WORST: &str = "worst/";
+/// Prefix of the names of the peer's paths, which are counted by hand.
+#[cfg(feature = "peers")]
+const PEER: &str = "peer/";
 
 /// A path's name, and the function that runs a number of its steps.
 type Steps = (&'static str, fn(usize));
@@ -33,9 +38,9 @@ const PATHS: [Steps; 10] = [
     ("receive", |steps| {
         let (mut stacks, segments) = transmitted(STEPS[1]);
         let now = stacks.now();
-        segments[..steps].iter().for_each(|segment| stacks.server.receive(now, &segment[..]));
+        segments.iter().take(steps).for_each(|segment| stacks.server.receive(now, segment));
     }),
-    ("bulk_turn", |steps| repeat(steps, |stacks| _ = stacks.bulk_turn())),
+    ("bulk_turn", |steps| repeat(steps, |stacks: &mut Stacks| _ = stacks.bulk_turn())),
     ("round_trip", |steps| repeat(steps, Stacks::round_trip)),
     ("paced_round_trip", |steps| {
         let mut stacks = Stacks::connected(&Setup::PLAIN, |config| config.tcp_pacing = true, &|_| {});
@@ -79,29 +84,59 @@ fn accept_forwarded(gateway: &mut Stack, forwarder: SocketId, syn: &[u8]) {
     while gateway.poll_event().is_some() {}
 }
 
+/// Full segments, in memory that is the same for each length of a run. A buffer for each of them would cost half of what
+/// is counted, and a tenth more or less with the state of the allocator.
+struct Segments {
+    frames: Vec<u8>,
+    lens: Vec<usize>,
+}
+
+impl Segments {
+    const FRAME: usize = 1500;
+
+    fn iter(&self) -> impl Iterator<Item = &[u8]> {
+        self.frames.chunks(Segments::FRAME).zip(&self.lens).map(|(frame, len)| &frame[..*len])
+    }
+}
+
 /// Returns full segments on their way from client to server, within one window.
-fn transmitted(count: usize) -> (Stacks, Vec<Vec<u8>>) {
+fn transmitted(count: usize) -> (Stacks, Segments) {
     let mut stacks = Stacks::new(&Setup::PLAIN, &|_| {});
     (0..100).for_each(|_| _ = stacks.bulk_turn());
     stacks.write();
-    let (now, mut frame) = (stacks.now(), [0; 1500]);
-    let mut next = || {
-        let sent = stacks.client.transmit(now, &mut frame).expect("the window is open");
-        frame[..sent.len].to_vec()
-    };
-    let segments = (0..count).map(|_| next()).collect();
-    (stacks, segments)
+    let (now, mut frames) = (stacks.now(), vec![0; STEPS[1] * Segments::FRAME]);
+    let mut lens = Vec::with_capacity(STEPS[1]);
+    for frame in frames.chunks_mut(Segments::FRAME).take(count) {
+        lens.push(stacks.client.transmit(now, frame).expect("the window is open").len);
+    }
+    (stacks, Segments { frames, lens })
 }
 
-fn repeat(steps: usize, step: fn(&mut Stacks)) {
-    let mut stacks = Stacks::new(&Setup::PLAIN, &|_| {});
-    (0..steps).for_each(|_| step(&mut stacks));
+fn repeat<P: Pair>(steps: usize, step: fn(&mut P)) {
+    let mut pair = P::new(&Setup::PLAIN, &|_| {});
+    (0..steps).for_each(|_| step(&mut pair));
+}
+
+/// Runs `count` steps of a path of the peer.
+#[cfg(feature = "peers")]
+fn peer_steps(path: &str, count: usize) {
+    let step: fn(&mut Peers) = match path {
+        "bulk_turn" => |peers| _ = peers.bulk_turn(),
+        "round_trip" => Peers::round_trip,
+        "connect_close" => Peers::connect_close,
+        _ => panic!("{path}: expected bulk_turn, round_trip or connect_close"),
+    };
+    repeat(count, step);
 }
 
 /// Runs `count` steps of the named path, under callgrind.
 pub(crate) fn steps(name: &str, count: usize) {
     if let Some(name) = name.strip_prefix(WORST) {
         return worst::play(name);
+    }
+    #[cfg(feature = "peers")]
+    if let Some(path) = name.strip_prefix(PEER) {
+        return peer_steps(path, count);
     }
     let path = PATHS.iter().find(|(path, _)| *path == name);
     path.expect("a path of this name").1(count);
