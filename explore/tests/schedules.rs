@@ -27,6 +27,16 @@ fn one_fault_breaks_nothing() {
     }
 }
 
+/// Nor does one without timestamps. States are explored without them.
+#[test]
+fn one_fault_breaks_nothing_without_timestamps() {
+    let sysctls = vec!["tcp_timestamps=0".to_owned()];
+    let options = Options { budget: Budget::any(1), sysctls, ..Options::default() };
+    let report = explore(&all(&options), &options, |_| {});
+    assert!(report.findings.is_empty(), "{:#?}", report.findings);
+    assert!(report.runs > 5000, "{}", report.runs);
+}
+
 /// One forged packet breaks nothing: each breaks a check of RFC 9293 §3.10.7 or of RFC 5961, which has to notice.
 #[test]
 fn one_forged_packet_breaks_nothing() {
