@@ -8,9 +8,16 @@ pub(super) fn line(event: &Value, nanos: u64) -> String {
     if event["kind"] == "lost" {
         return what(event) + "\n";
     }
-    let (local, remote) = (text("local"), text("remote"));
-    let time = format!("{:>6}.{:06}", nanos / 1_000_000_000, nanos / 1000 % 1_000_000);
-    format!("{time}  {local} - {remote}  {}\n", what(event))
+    format!("{}  {} - {}  {}\n", time(nanos), text("local"), text("remote"), what(event))
+}
+
+/// An event as a line where the connection is known.
+pub(super) fn short_line(event: &Value, nanos: u64) -> String {
+    format!("{}  {}\n", time(nanos), what(event))
+}
+
+fn time(nanos: u64) -> String {
+    format!("{:>6}.{:06}", nanos / 1_000_000_000, nanos / 1000 % 1_000_000)
 }
 
 /// An event in words.

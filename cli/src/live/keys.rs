@@ -4,8 +4,8 @@ use std::io;
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::stdio::stdin;
-use rustix::termios::{LocalModes, OptionalActions, Termios, isatty, tcgetattr, tcsetattr};
+use rustix::stdio::{stdin, stdout};
+use rustix::termios::{LocalModes, OptionalActions, Termios, isatty, tcgetattr, tcgetwinsize, tcsetattr};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Key {
@@ -50,6 +50,12 @@ impl Keys {
         let len = rustix::io::read(stdin(), &mut bytes)?;
         Ok(if len == 0 { vec![Key::Interrupt] } else { keys(&bytes[..len]) })
     }
+}
+
+/// The lines and columns of the terminal; without a size, those of old terminals.
+pub(super) fn size() -> (usize, usize) {
+    let size = tcgetwinsize(stdout()).ok().filter(|size| size.ws_row > 0 && size.ws_col > 0);
+    size.map_or((24, 80), |size| (size.ws_row.into(), size.ws_col.into()))
 }
 
 impl Drop for Keys {

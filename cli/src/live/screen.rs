@@ -79,6 +79,10 @@ pub(super) struct Screen {
     rows: usize,
     /// The filter as it was typed.
     pub(super) filter: String,
+    /// Lines of the terminal.
+    pub(super) lines: usize,
+    /// Rows that fit.
+    shown: usize,
     /// The row that Enter opens; `None` without a terminal.
     pub(super) chosen: Option<usize>,
     pub(super) paused: bool,
@@ -90,7 +94,17 @@ pub(super) struct Screen {
 
 impl Screen {
     pub(super) fn new(sort: Sort, rows: usize, filter: String) -> Screen {
-        Screen { sort, rows, filter, chosen: None, paused: false, typing: None, note: String::new() }
+        Screen {
+            sort,
+            rows,
+            filter,
+            lines: usize::MAX,
+            shown: rows,
+            chosen: None,
+            paused: false,
+            typing: None,
+            note: String::new(),
+        }
     }
 
     /// Takes in a key.
@@ -122,7 +136,7 @@ impl Screen {
             }
             (None, Key::Up) => self.chosen = self.chosen.map(|at| at.saturating_sub(1)),
             (None, Key::Down) => {
-                self.chosen = self.chosen.map(|at| (at + 1).min(self.rows.saturating_sub(1)))
+                self.chosen = self.chosen.map(|at| (at + 1).min(self.shown.saturating_sub(1)))
             }
             (None, Key::Enter) => return Act::Events,
             (None, Key::Text(_) | Key::Backspace | Key::Escape) => {}
@@ -140,11 +154,11 @@ impl Screen {
 
     /// The place of the chosen row, of `rows`.
     fn place(&self, rows: usize) -> Option<usize> {
-        self.chosen.map(|at| at.min(rows.min(self.rows).saturating_sub(1)))
+        self.chosen.map(|at| at.min(rows.min(self.shown).saturating_sub(1)))
     }
 
     /// The view of the time between two looks.
-    pub(super) fn view(&self, before: &Look, now: &Look) -> String {
+    pub(super) fn view(&mut self, before: &Look, now: &Look) -> String {
         let mut out = String::new();
         let seconds = now.seconds_since(before);
         let states = now.summary["states"].as_object().into_iter().flatten();
@@ -179,6 +193,8 @@ impl Screen {
         for alarm in alarms(&now.summary) {
             let _ = writeln!(out, "! {alarm}");
         }
+        // Besides: two lines above the table, one for the rest, two for the keys.
+        self.shown = self.rows.min(self.lines.saturating_sub(out.lines().count() + 5));
         self.table(&mut out, before, now);
         if self.chosen.is_some() {
             self.keys(&mut out);
@@ -212,9 +228,14 @@ impl Screen {
 
     fn table(&self, out: &mut String, before: &Look, now: &Look) {
         let rows = self.busiest(before, now);
+        let text = |row: &Value, name: &str| row[name].as_str().unwrap_or_default().to_owned();
+        let wide = |name: &str| {
+            rows.iter().take(self.shown).map(|(.., row)| text(row, name).len()).max().unwrap_or(0).max(5)
+        };
+        let (local, peer) = (wide("local"), wide("remote"));
         let _ = writeln!(
             out,
-            "\n  {:<11} {:>24} {:>24} {:>9} {:>9} {:>9} {:>7} {:>8} {:>6} {:>8} {:>8} {:<8} {:>8}",
+            "\n  {:<10} {:>local$} {:>peer$} {:>6} {:>6} {:>8} {:>5} {:>7} {:>4} {:>6} {:>6} {:<6} {:>6}",
             "State",
             "Local",
             "Peer",
@@ -229,16 +250,15 @@ impl Screen {
             "limit",
             "age"
         );
-        for (at, (inward, outward, row)) in rows.iter().take(self.rows).enumerate() {
+        for (at, (inward, outward, row)) in rows.iter().take(self.shown).enumerate() {
             let mark = if self.place(rows.len()) == Some(at) { "> " } else { "  " };
-            let text = |name: &str| row[name].as_str().unwrap_or_default();
             let mss = number(row, "snd_mss").max(1.0);
             let _ = writeln!(
                 out,
-                "{mark}{:<11} {:>24} {:>24} {:>9} {:>9} {:>9} {:>7.0} {:>8} {:>6} {:>8} {:>8} {:<8} {:>7.0}s",
-                text("state"),
-                text("local"),
-                text("remote"),
+                "{mark}{:<10} {:>local$} {:>peer$} {:>6} {:>6} {:>8} {:>5.0} {:>7} {:>4} {:>6} {:>6} {:<6} {:>5.0}s",
+                text(row, "state"),
+                text(row, "local"),
+                text(row, "remote"),
                 size(*inward),
                 size(*outward),
                 millis(number(row, "rtt")),
@@ -251,8 +271,8 @@ impl Screen {
                 row["age"].as_f64().unwrap_or(0.0)
             );
         }
-        if rows.len() > self.rows {
-            let _ = writeln!(out, "… {} more", rows.len() - self.rows);
+        if rows.len() > self.shown {
+            let _ = writeln!(out, "… {} more", rows.len() - self.shown);
         }
     }
 
@@ -285,7 +305,7 @@ fn size(bytes: f64) -> String {
     match bytes {
         bytes if bytes >= 1e9 => format!("{:.1}G", bytes / 1e9),
         bytes if bytes >= 1e6 => format!("{:.1}M", bytes / 1e6),
-        bytes if bytes >= 1e4 => format!("{:.0}k", bytes / 1e3),
+        bytes if bytes >= 1e4 => format!("{:.0}k", (bytes / 1e3).min(999.0)),
         bytes => format!("{bytes:.0}"),
     }
 }
@@ -332,6 +352,18 @@ mod tests {
         assert!(lines[5].contains("10.0.0.1:2") && lines[5].contains("30k"), "{text}");
         assert_eq!(lines[6], "… 1 more");
         assert!(!text.contains("> ") && !text.contains("q end"), "no keys without a terminal\n{text}");
+
+        screen.rows = 2;
+        for (lines, rows) in [(usize::MAX, 2), (10, 2), (9, 1), (1, 0)] {
+            screen.lines = lines;
+            let text = screen.view(&before, &now);
+            assert_eq!(
+                text.lines().filter(|line| line.contains("ESTAB ")).count(),
+                rows + 1,
+                "{lines} lines\n{text}"
+            );
+        }
+        (screen.rows, screen.lines) = (1, usize::MAX);
 
         screen.chosen = Some(0);
         let ends = |screen: &Screen| screen.chosen_ends(&before, &now).map(|ends| ends.remote);

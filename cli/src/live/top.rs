@@ -9,8 +9,8 @@ use clap::Args;
 use serde_json::json;
 use steadfast::SocketFilter;
 
-use super::event::line;
-use super::keys::{Key, Keys};
+use super::event::short_line;
+use super::keys::{Key, Keys, size};
 use super::screen::{Act, Ends, Look, Screen, Sort};
 use super::{Asked, Whom};
 use crate::failure::Failure;
@@ -79,7 +79,7 @@ impl Top {
         let mut left = self.iterations.unwrap_or(u64::MAX);
         let mut now = Look::take(network, &screen.filter)?;
         while left > 0 {
-            draw(&screen.view(&before, &now))?;
+            draw(&mut screen, &before, &now)?;
             let due = Instant::now() + delay;
             loop {
                 let pressed = next(&mut keys, due.saturating_duration_since(Instant::now()))?;
@@ -105,7 +105,7 @@ impl Top {
                         }
                     }
                 }
-                draw(&screen.view(&before, &now))?;
+                draw(&mut screen, &before, &now)?;
             }
             if !screen.paused {
                 before = std::mem::replace(&mut now, Look::take(network, &screen.filter)?);
@@ -116,9 +116,18 @@ impl Top {
     }
 }
 
-/// From the upper left, and nothing is left below.
-fn draw(text: &str) -> Result<(), Failure> {
-    say(&format!("\x1b[H\x1b[J{text}"))
+/// Draws the view as large as the terminal is now.
+fn draw(screen: &mut Screen, before: &Look, now: &Look) -> Result<(), Failure> {
+    screen.lines = size().0;
+    paint(&screen.view(before, now))
+}
+
+/// From the upper left, and nothing is left below. Lines end where the terminal does.
+fn paint(text: &str) -> Result<(), Failure> {
+    let columns = size().1;
+    let cut = |line: &str| line.chars().take(columns).collect::<String>();
+    let lines: Vec<String> = text.lines().map(cut).collect();
+    say(&format!("\x1b[H\x1b[J{}", lines.join("\n")))
 }
 
 fn next(keys: &mut Keys, limit: Duration) -> Result<Vec<Key>, Failure> {
@@ -127,16 +136,16 @@ fn next(keys: &mut Keys, limit: Duration) -> Result<Vec<Key>, Failure> {
 
 /// Shows the last events of a connection until a key is pressed.
 fn events(keys: &mut Keys, network: &mut Asked, ends: &Ends, delay: Duration) -> Result<(), Failure> {
-    /// Lines that are shown.
+    /// Events that are kept.
     const LAST: usize = 50;
     let mut lines = VecDeque::new();
     let mut first = None;
     loop {
         network.each(&json!({"do": "trace", "for": delay.as_millis() as u64}), |event| {
             if event["kind"] == "lost" || event["local"] == ends.local && event["remote"] == ends.remote {
-                let at = event["at"].as_u64().unwrap_or(0);
+                let at = event["at"].as_u64().or(first).unwrap_or(0);
                 let start = *first.get_or_insert(at);
-                lines.push_back(line(&event, at.saturating_sub(start)));
+                lines.push_back(short_line(&event, at.saturating_sub(start)));
                 if lines.len() > LAST {
                     lines.pop_front();
                 }
@@ -144,7 +153,9 @@ fn events(keys: &mut Keys, network: &mut Asked, ends: &Ends, delay: Duration) ->
             Ok(())
         })?;
         let heading = format!("{} - {}   any key: back\n\n", ends.local, ends.remote);
-        draw(&lines.iter().fold(heading, |text, line| text + line))?;
+        let above = lines.len().saturating_sub(size().0.saturating_sub(3));
+        let nothing = if lines.is_empty() { "no event yet\n" } else { "" };
+        paint(&lines.iter().skip(above).fold(heading + nothing, |text, line| text + line))?;
         if !next(keys, Duration::ZERO)?.is_empty() {
             return Ok(());
         }

@@ -5,6 +5,7 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use nix::pty::openpty;
 use nix::sys::termios::{LocalFlags, tcgetattr};
@@ -116,9 +117,11 @@ fn keys_of_top(socket: &Path, peer: &str) {
     let terminal = openpty(None, None).unwrap();
     let before = tcgetattr(&terminal.slave).unwrap();
     let end = || Stdio::from(terminal.slave.try_clone().unwrap());
-    let mut top = Command::new(env!("CARGO_BIN_EXE_steadfast"));
-    top.args(["top", "-d", "0.1", "--socket"]).arg(socket).stdin(end()).stdout(end()).stderr(end());
-    let mut top = top.spawn().unwrap();
+    let begin = |delay: &str| {
+        let mut top = Command::new(env!("CARGO_BIN_EXE_steadfast"));
+        top.args(["top", "-d", delay, "--socket"]).arg(socket).stdin(end()).stdout(end()).stderr(end());
+        top.spawn().unwrap()
+    };
     let mut screen = File::from(terminal.master);
     let mut keys = screen.try_clone().unwrap();
     let mut shown = String::new();
@@ -131,6 +134,12 @@ fn keys_of_top(socket: &Path, peer: &str) {
             shown += &String::from_utf8_lossy(&bytes[..len]);
         }
     };
+    // The last line comes with its view, not with the next one.
+    let (mut top, start) = (begin("60"), Instant::now());
+    until("q end");
+    keys.write_all(b"q").unwrap();
+    assert!(top.wait().unwrap().success() && start.elapsed() < Duration::from_secs(30));
+    let mut top = begin("0.1");
     until("> ESTAB");
     assert!(!tcgetattr(&terminal.slave).unwrap().local_flags.contains(LocalFlags::ICANON));
     keys.write_all(b"\r").unwrap();

@@ -108,6 +108,7 @@ function open(index, packet) {
 	const c = data.connections[index];
 	replay = new Replay(c);
 	chosen = -1;
+	document.body.classList.toggle("datagrams", c.ended === "datagrams");
 	// Changes of state show in the rows of the packets that cause them.
 	const at = new Set(replay.events.filter(e => isPacket(c.rows[e[2]])).flatMap(e => replay.wholly ? [e[0]] : [c.rows[e[2]][AT]]));
 	visible = [];
@@ -212,7 +213,9 @@ function heads(c, left, right, width) {
 	a.textContent = c.hosts[0] === c.ends[0] ? c.ends[0] : `${c.hosts[0]}  ${c.ends[0]}`;
 	b.textContent = c.hosts[1] === c.ends[1] ? c.ends[1] : `${c.hosts[1]}  ${c.ends[1]}`;
 	a.style.left = Math.max(4, left - STATE_WIDTH) + "px";
-	b.style.left = Math.min(right - 60, width - b.offsetWidth - 6) + "px";
+	const second = Math.min(right - 60, width - b.offsetWidth - 6);
+	b.style.left = second + "px";
+	a.style.maxWidth = second - Math.max(4, left - STATE_WIDTH) - 10 + "px";
 }
 
 function arrow(pen, i, y, top, left, right, height) {
@@ -478,10 +481,11 @@ function scrub(width) {
 	pen.fillRect(0, 0, width, HIGH[0]);
 	visible.forEach(i => {
 		const row = replay.rows[i];
-		if (!isData(row) || row[FROM] < 0) return;
+		if (!isPacket(row) || row[FROM] < 0) return;
 		const bin = Math.min(bins - 1, Math.floor(axis.x(replay.left[i]) * bins));
 		count[row[FROM]][bin] += 1;
-		if (has(row, "R")) marks.set(bin, colors.reset);
+		if (!isData(row)) { if (replay.lost[i] !== null) marks.set(bin, colors.again); }
+		else if (has(row, "R")) marks.set(bin, colors.reset);
 		else if (replay.lost[i] !== null || row[BITS] & AGAIN && space(row) > 0) marks.set(bin, colors.again);
 		else if (row[WIN] === 0 && has(row, ".")) marks.set(bin, colors.zero);
 	});
