@@ -101,7 +101,7 @@ fn capture_and_counters(socket: &Path, file: &Path, client: &mut TcpStream) {
         client.read_exact(&mut [0; 1000]).unwrap();
     }
     let said = std::io::read_to_string(capture.stdout.take().unwrap()).unwrap();
-    assert!(said.contains("echo.pcapng: ") && said.ends_with(" packets in 2 s\n"), "{said}");
+    assert!(said.contains("echo.pcapng: ") && said.contains(" packets in 2 s"), "{said}");
     let said = std::io::read_to_string(nstat.stdout.take().unwrap()).unwrap();
     let lines: Vec<&str> = said.lines().map(|line| line.split_whitespace().next().unwrap()).collect();
     assert_eq!(lines, ["#steadfast", "TcpInSegs", "#steadfast", "TcpInSegs"]);
