@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::ops::Range;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::BytesMut;
 use steadfast_core::{Bytes, Instant, InterfaceId, Packet, PacketBytes, Stack, Transmit};
@@ -25,6 +26,9 @@ const ANSWER: usize = 100;
 /// Size in bytes from which a packet is handed to the stack with its buffer, which saves a copy of the payload. It is
 /// half a buffer, so that a connection holds at most twice the memory that its queue counts.
 const SHARED_FROM: usize = 32 * 1024;
+
+/// A frame that waits for the device is late after this time. No timer of the stack is finer.
+pub(crate) const LATE: Duration = Duration::from_millis(1);
 
 /// Most shared buffers kept for reuse.
 const SPARE: usize = 64;
@@ -279,6 +283,8 @@ pub(crate) struct Outbox {
     frames: VecDeque<Filled>,
     /// Payloads that the stack did not copy. They are dropped once all frames are sent.
     slices: Vec<Bytes>,
+    /// When the frames count as sent.
+    sent: Instant,
 }
 
 /// A frame in the arena.
@@ -296,6 +302,17 @@ impl Outbox {
             arena: vec![0; arena_len(frame_len)],
             frames: VecDeque::new(),
             slices: Vec::new(),
+            sent: Instant::ZERO,
+        }
+    }
+
+    /// Tells the stack of the frames that the device has not taken: they leave now at the earliest.
+    pub(crate) fn delay(&mut self, now: Instant, stack: &mut Stack) {
+        if !self.frames.is_empty() && now.saturating_since(self.sent) >= LATE {
+            self.sent = now;
+            for Filled { at, packet, .. } in &self.frames {
+                stack.delay(now, &self.arena[*at..at + packet.len], packet);
+            }
         }
     }
 
@@ -313,6 +330,7 @@ impl Outbox {
         if !self.frames.is_empty() {
             return Flow::Full;
         }
+        self.sent = now;
         let (mut at, mut sliced) = (0, 0);
         while self.frames.len() < PACKETS && at + sliced + self.frame_len <= self.arena.len() {
             let (frame, first) = (&mut self.arena[at..], self.slices.len());

@@ -97,6 +97,9 @@ impl<D: Device> Driver<D> {
         }
         // From here on, work that others leave must wake this task.
         state.rest = None;
+        // Before their ACKs, which come once they have left.
+        self.outbox.delay(now, &mut state.stack);
+        self.ports.delay(now, &mut state.stack);
         self.inbox.deliver(now, &mut state.stack, InterfaceId::FIRST);
         let gone = self.ports.mind(now, &mut state, &mut self.inbox, &mut self.outbox);
         if state.stack.poll_at().is_some_and(|at| at <= now) {
@@ -114,7 +117,7 @@ impl<D: Device> Driver<D> {
         let over = is_over(&mut state, now, all_sent);
         // Another turn must find that the network is over, or that the device has room again. A new device must be read.
         let closing = matches!(state.phase, Phase::Closing { .. });
-        let look_again = filled == Flow::Full || (closing && !all_sent) || gone.is_some();
+        let (look_again, changed) = (filled == Flow::Full || (closing && !all_sent), gone.is_some());
         let dry = received == Flow::Dry && filled != Flow::Limited;
         let wake_at = dry.then(|| fall_asleep(&mut state, filled == Flow::Full));
         let paced = state.stack.is_pacing();
@@ -130,7 +133,9 @@ impl<D: Device> Driver<D> {
             return Ok(Turn::Over { cut_off });
         }
         Ok(match wake_at {
-            Some(wake_at) if !(look_again && sent == Flow::Dry) => self.rest(cx, now, wake_at, paced),
+            Some(wake_at) if !(changed || look_again && sent == Flow::Dry && self.ports.all_sent()) => {
+                self.rest(cx, now, wake_at, paced)
+            }
             _ => Turn::Again,
         })
     }

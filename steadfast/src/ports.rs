@@ -10,7 +10,7 @@ use std::task::{Context, Poll};
 use steadfast_core::{Instant, InterfaceId, Stack, Transmit};
 use steadfast_device::{Device, Frame};
 
-use crate::batch::{Flow, Inbox, Outbox, frame};
+use crate::batch::{Flow, Inbox, LATE, Outbox, frame};
 use crate::shared::State;
 
 /// A device beside the first.
@@ -32,6 +32,8 @@ pub(crate) struct Ports {
     /// Packets dropped since the stack counted them.
     dropped: u64,
     limit: usize,
+    /// When the packets that wait were last told to the stack.
+    sent: Instant,
 }
 
 /// Packets that wait for a device.
@@ -83,6 +85,17 @@ impl Ports {
     fn add(&mut self, id: InterfaceId, device: Box<dyn Device>, max_backlog: usize) {
         let inbox = Inbox::new(device.capabilities().frame_len(), max_backlog, None);
         self.ports.push(Port { id, device, inbox, line: Line::default(), failed: false });
+    }
+
+    /// As [`Outbox::delay`], for the frames that wait in lines.
+    pub(crate) fn delay(&mut self, now: Instant, stack: &mut Stack) {
+        if self.are_many() && now.saturating_since(self.sent) >= LATE {
+            self.sent = now;
+            let lines = self.ports.iter().map(|port| &port.line).chain([&self.first]);
+            for (bytes, packet) in lines.flat_map(|line| &line.0) {
+                stack.delay(now, bytes, packet);
+            }
+        }
     }
 
     /// Delivers what the devices have read. Takes over new devices, and returns those whose interfaces are gone, if any

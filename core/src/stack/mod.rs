@@ -74,6 +74,7 @@ mod calls;
 mod closing;
 mod connections;
 mod consistent;
+mod delay;
 mod forward;
 mod groups;
 mod icmp;

@@ -571,6 +571,27 @@ impl Flight {
         }
     }
 
+    /// The segment from `start` to `end` has not left yet: it does so now at the earliest (8985-35). Segments are named in
+    /// the order in which they will leave.
+    pub(crate) fn delay(&mut self, una: SeqNum, (start, end): (SeqNum, SeqNum), now: SendTime) {
+        let mut index = self.ranges.partition_point(|range| range.end.le(start));
+        let Some(range) = self.ranges.get(index).copied() else { return };
+        if range.fate != Fate::InNetwork || now.since(range.sent) <= 0 {
+            return;
+        }
+        if end.lt(range.end) {
+            self.split(index, end);
+        }
+        if start.gt(self.start_of(index, una)) {
+            self.split(index, start);
+            index += 1;
+        }
+        self.ranges[index].sent = self.stamp(now, range.retransmitted);
+        if index > 0 && self.ranges[index - 1] == (Range { end: start, ..self.ranges[index] }) {
+            self.ranges.remove(index - 1);
+        }
+    }
+
     fn visit(&self) {
         #[cfg(test)]
         self.visited.set(self.visited.get() + 1);

@@ -79,6 +79,13 @@ impl Rtt {
         }
     }
 
+    /// The timed segment, if it ends between `start` and `end`, has not left yet (8985-35).
+    pub(crate) fn delay(&mut self, (start, end): (SeqNum, SeqNum), now: Instant) {
+        if self.timing && start.lt(self.timed_end) && self.timed_end.le(end) {
+            self.timed_at = SendTime::at(now);
+        }
+    }
+
     /// Stops timing after a retransmission, since an ACK would be ambiguous (Karn, 6298-6).
     pub(crate) fn cancel(&mut self, now: Instant) {
         (self.timing, self.timed_at) = (false, SendTime::at(now));

@@ -439,8 +439,9 @@ impl Test {
         assert_eq!(readiness.error, failed && self.stack.state(self.sock) == Ok(State::Closed));
     }
 
+    /// The peer gets a packet of the stack.
     #[track_caller]
-    fn take_packet(&mut self, packet: &[u8]) {
+    pub fn take_packet(&mut self, packet: &[u8]) {
         let (source, destination, protocol, payload, ttl, dscp, ecn) = if packet[0] >> 4 == 4 {
             let (h, payload) = ipv4::parse(packet).expect("a sound IPv4 header");
             assert!(h.dont_fragment && !h.more_fragments, "DF is set (1191-1)");

@@ -1,7 +1,9 @@
-//! A caller that stalls: ACKs wait in the device, timers run late. Neither is a loss. The round trip is 20 ms.
+//! A caller or a device that stalls: ACKs and frames wait in the device, timers run late. None of this is a loss. The round
+//! trip is 20 ms.
 
 use steadfast_core::info::CaState;
-use steadfast_core::{Config, Duration, Instant};
+use steadfast_core::trace::State;
+use steadfast_core::{Config, Duration, Error, Instant, Transmit};
 
 use crate::harness::{Test, each, each_with};
 use crate::recovery::{path, state, write};
@@ -230,5 +232,145 @@ fn a_timeout_waits_for_the_ack_of_a_retransmission_6298_13() {
         t.wait(20);
         t.send(". seq 1 ack 4001");
         assert_eq!((sent_again(t), state(t)), ((1, 0, 0), CaState::Open));
+    });
+}
+
+/// Frames that the device does not take.
+struct Held(Vec<(Transmit, Vec<u8>)>);
+
+impl Held {
+    /// The device takes none of what the stack has.
+    fn by_device(t: &mut Test) -> Held {
+        let mut frame = vec![0; 65_535];
+        let mut held = Vec::new();
+        while let Some(transmit) = t.stack.transmit(t.now, &mut frame) {
+            held.push((transmit, frame[..transmit.len].to_vec()));
+        }
+        Held(held)
+    }
+
+    /// They still wait, after so many milliseconds more.
+    fn wait(&self, t: &mut Test, millis: u64) {
+        stall(t, millis);
+        for (transmit, frame) in &self.0 {
+            t.stack.delay(t.now, frame, transmit);
+        }
+        t.stack.advance_busy(t.now);
+        assert_eq!(t.stack.check_consistent(), Ok(()));
+    }
+
+    /// The device takes the first ones, and the peer gets them.
+    fn leave(&mut self, t: &mut Test, count: usize) {
+        for (_, frame) in self.0.drain(..count) {
+            t.take_packet(&frame);
+        }
+        assert_eq!(t.drain(), count);
+    }
+}
+
+/// Writes segments that the device holds back.
+fn write_held(t: &mut Test, segments: u32) -> Held {
+    assert_eq!(t.queue(segments * 1000), Ok(segments as usize * 1000));
+    let held = Held::by_device(t);
+    assert_eq!(held.0.len(), segments as usize);
+    held
+}
+
+/// 8985-35: the RTO and the loss probe pass from when the frames leave on. The round trip is that of the path.
+#[test]
+fn timers_begin_when_a_frame_leaves_the_device_8985_35() {
+    for (probes, rto) in [(false, 200), (true, 40)] {
+        let configure = |config: &mut Config| config.tcp_early_retrans = if probes { 3 } else { 0 };
+        each_with(configure, |t| {
+            path(t);
+            let mut held = write_held(t, 2);
+            for _ in 0..10 {
+                held.wait(t, 100);
+            }
+            held.leave(t, 1);
+            held.wait(t, 10);
+            held.leave(t, 1);
+            // The first segment left ten milliseconds before. The probe waits for the last one.
+            let wait = if probes { rto } else { rto - 10 };
+            t.wait(wait - 1);
+            t.recv_nothing();
+            t.wait(2);
+            assert_eq!(t.drain(), 1);
+            assert_eq!(sent_again(t), if probes { (1, 0, 1) } else { (1, 1, 0) });
+        });
+    }
+    each(|t| {
+        path(t);
+        let mut held = write_held(t, 1);
+        held.wait(t, 300);
+        held.leave(t, 1);
+        t.wait(20);
+        t.send(". seq 1 ack 1001");
+        assert_eq!(t.stack.info(t.now, t.sock).unwrap().rtt, Duration::from_millis(20));
+    });
+}
+
+/// 8985-35, 8985-3: a retransmission waits in the device when the ACK of the original comes. That ACK is none of a segment
+/// that was sent after all others.
+#[test]
+fn a_retransmission_in_the_device_condemns_nothing_8985_35() {
+    each(|t| {
+        path(t);
+        write(t, 4);
+        t.wait(19);
+        write(t, 2);
+        t.wait(1);
+        let packet = t.packet(". seq 1 ack 1 <sack 1001:4001>");
+        t.stack.receive(t.now, &packet[..]);
+        let mut held = Held::by_device(t);
+        assert_eq!(held.0.len(), 1);
+        held.wait(t, 21);
+        t.send(". seq 1 ack 4001");
+        held.leave(t, 1);
+        t.wait(2);
+        t.send(". seq 1 ack 6001");
+        assert_eq!(sent_again(t), (1, 0, 0));
+    });
+}
+
+/// 8985-35: new data that waits behind a retransmission was sent after it, however long both wait.
+#[test]
+fn frames_in_the_device_keep_their_order_8985_35() {
+    each(|t| {
+        path(t);
+        write(t, 10);
+        t.queue(5000).unwrap();
+        t.wait(20);
+        let packet = t.packet(". seq 1 ack 1 <sack 1001:9001>");
+        t.stack.receive(t.now, &packet[..]);
+        // The first segment again, and five new ones.
+        let mut held = Held::by_device(t);
+        assert_eq!(held.0.len(), 6);
+        held.wait(t, 30);
+        held.wait(t, 30);
+        held.leave(t, 6);
+        t.wait(20);
+        // The new data arrived, and what was sent before it is lost.
+        t.send(". seq 1 ack 1 <sack 1001:15001>");
+        t.recv(". seq 1:1001 ack 1");
+        assert_eq!(t.stack.counters().tcp_lost_retransmit, 1);
+    });
+}
+
+/// 8985-35, MUST-20: a device that never sends again does not keep a connection for ever.
+#[test]
+fn a_device_that_blocks_for_ever_keeps_no_connection_8985_35() {
+    each(|t| {
+        path(t);
+        let held = write_held(t, 2);
+        let mut seconds = 0;
+        while t.stack.state(t.sock) == Ok(State::Established) && seconds < 10_000 {
+            held.wait(t, 10_000);
+            seconds += 10;
+        }
+        // R2 is 924 s. Until it, and after each timeout, nothing happens for twenty turns of the driver.
+        assert!((900..1400).contains(&seconds), "{seconds} s");
+        assert_eq!(t.stack.take_error(t.sock), Ok(Some(Error::TimedOut)));
+        t.drain();
     });
 }

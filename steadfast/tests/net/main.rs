@@ -19,6 +19,7 @@ mod own_addresses;
 mod queues;
 mod relaying;
 mod sharing;
+mod stalling;
 mod threads;
 mod tls;
 

@@ -194,7 +194,7 @@ proptest! {
     /// The ranges are what a record of each byte would be.
     #[test]
     fn the_flight_is_a_record_of_each_byte(
-        events in proptest::collection::vec((0u8..6, 0u32..400, 1u32..60), 0..40),
+        events in proptest::collection::vec((0u8..7, 0u32..400, 1u32..60), 0..40),
     ) {
         let mut bytes = vec![Byte { sent: 0, fate: Fate::InNetwork, retransmitted: false }; 5];
         let (mut una, mut now) = (0u32, 0u32);
@@ -248,6 +248,13 @@ proptest! {
                         }
                         prop_assert!(count == len || bytes.get(start + count as usize).is_none_or(|b| b.fate != Fate::Lost));
                     }
+                }
+                6 if from >= una && from < end => {
+                    let index = flight.ranges.partition_point(|range| range.end.le(UNA + from));
+                    let end = end.min(flight.ranges[index].end.since(UNA));
+                    flight.delay(UNA + una, (UNA + from, UNA + end), at(now));
+                    let held = bytes[from as usize..end as usize].iter_mut();
+                    held.filter(|byte| byte.fate == Fate::InNetwork).for_each(|byte| byte.sent = now);
                 }
                 _ => {}
             }

@@ -3,6 +3,7 @@
 
 use super::before::Before;
 use super::tlp::Timer;
+use crate::seq::SeqNum;
 use crate::state::State;
 use crate::tcp::tcb::{Connection, Env};
 use crate::time::{Deadline, SendTime};
@@ -46,7 +47,12 @@ impl Connection {
     /// The data at SND.UNA is sent again. The RTO does not come before its ACK can (6298-13). Another purpose of the timer
     /// stays.
     pub(crate) fn give_retransmission_time(&mut self, env: &Env<'_>) {
-        let deadline = Deadline::after_micros(env.now, self.tcb.rtt.expected().into());
+        self.spare_for(self.tcb.rtt.expected().into(), env);
+    }
+
+    /// The RTO does not come within `wait` microseconds.
+    fn spare_for(&mut self, wait: u64, env: &Env<'_>) {
+        let deadline = Deadline::after_micros(env.now, wait);
         let later = |rto: Deadline| if rto.tick().is_due(deadline.tick()) { deadline } else { rto };
         if let Some(rto) = self.tail.rto {
             self.tail.rto = Some(later(rto));
@@ -54,6 +60,24 @@ impl Connection {
             self.tcb.timers.retransmit = Some(self.before_user_timeout(later(rto)));
         } else {
             self.arm_retransmit(env);
+        }
+    }
+
+    /// The device still holds a segment of `len` sequence numbers: it leaves now at the earliest, and its RTO passes from
+    /// then on (8985-35). The times of loss probes and of reordered data follow from its send time.
+    pub(crate) fn delay(&mut self, start: SeqNum, len: u32, env: &mut Env<'_>) {
+        let (una, end) = (self.tcb.snd.una, (start + len).min(self.tcb.snd.nxt));
+        let start = start.max(una);
+        // The ACK may have come for an earlier copy.
+        if start.ge(end) || self.tcb.state == State::SynReceived {
+            return;
+        }
+        self.tcb.rtt.delay((start, end), env.now);
+        self.open_flight(env).delay(una, (start, end), SendTime::at(env.now));
+        // A peer of which nothing was heard for so long is given up, even if the device never sends again.
+        let patient = self.options.r2.is_none_or(|r2| self.unanswered_for(env.tick()) < r2);
+        if start == una && patient {
+            self.spare_for(self.tcb.rtt.backed_off_micros(env.config), env);
         }
     }
 

@@ -14,10 +14,16 @@ impl Test {
     /// Writes the next `len` bytes of our stream; gives how many there was room for.
     #[track_caller]
     pub fn try_write(&mut self, len: u32) -> Result<usize, Error> {
+        let count = self.queue(len)?;
+        self.pump();
+        Ok(count)
+    }
+
+    /// As [`try_write`](Test::try_write), but nothing leaves.
+    pub fn queue(&mut self, len: u32) -> Result<usize, Error> {
         let data = pattern(self.written, len);
         let count = self.stack.send(self.sock, &data)?;
         self.written += count as u32;
-        self.pump();
         Ok(count)
     }
 
