@@ -44,14 +44,15 @@ impl Link {
     }
 }
 
-/// The link, and the resolution of the clock that drives the stacks.
+/// The link, the resolution of the clock that drives the stacks, and the bytes to carry.
 struct Path {
     rate: u64,
     delay: Duration,
     clock: Duration,
+    len: usize,
 }
 
-const USUAL: Path = Path { rate: RATE, delay: DELAY, clock: Duration::from_nanos(1) };
+const USUAL: Path = Path { rate: RATE, delay: DELAY, clock: Duration::from_nanos(1), len: LEN };
 
 impl Path {
     /// The time that the clock shows at `now`.
@@ -75,7 +76,7 @@ struct Transfer {
     timeouts: u64,
 }
 
-/// Sends `LEN` bytes. `data` and `acks` decide on the fate of each packet of a direction.
+/// Carries bytes over the usual path. `data` and `acks` decide on the fate of each packet of a direction.
 fn transfer(
     data: impl Fn(&mut Chance, usize) -> Fate,
     acks: impl Fn(&mut Chance, usize) -> Fate,
@@ -107,8 +108,8 @@ fn transfer_over(
     let (mut queued, mut received, mut number) = (0, 0, 0u64);
     let (mut frame, mut buffer) = (vec![0; 65_536], vec![0; 65_536]);
     loop {
-        while queued < LEN {
-            match ends[0].send(sender, &buffer[..(LEN - queued).min(65_536)]) {
+        while queued < path.len {
+            match ends[0].send(sender, &buffer[..(path.len - queued).min(65_536)]) {
                 Ok(count) => queued += count,
                 Err(Error::WouldBlock) => break,
                 Err(error) => panic!("{error}"),
@@ -121,7 +122,7 @@ fn transfer_over(
             received += count;
             assert!(count > 0);
         }
-        if received == LEN {
+        if received == path.len {
             break;
         }
         for end in 0..2 {
@@ -221,17 +222,25 @@ fn one_in_a_hundred(chance: &mut Chance, len: usize) -> Fate {
     if len > 1000 && chance.below(100) == 0 { Fate::Lost } else { Fate::Arrives }
 }
 
-/// 8985-15: a clock of 15.6 ms or of 0.5 ms, and a round trip of 1 ms. Without a loss nothing is sent again, and with
-/// losses nothing that arrived.
+/// 8985-15, 8985-29: clocks from 1 µs to 15.6 ms, whether the stack knows their resolution or not, and a round trip of
+/// 1 ms. Without a loss nothing is sent again, and with losses nothing that arrived.
 #[test]
 fn a_coarse_clock_loses_nothing_8985_15() {
-    for micros in [500, 15_600] {
-        let path = Path { delay: Duration::from_micros(500), clock: Duration::from_micros(micros), ..USUAL };
-        let clean = transfer_over(&path, arrives, arrives, |_| {});
-        assert_eq!((clean.retransmitted, clean.timeouts), (0, 0), "{micros} µs");
-        let lossy = transfer_over(&path, one_in_a_hundred, arrives, |_| {});
-        assert_eq!(lossy.spurious, 0, "{micros} µs");
-        assert!(lossy.seconds < 20.0, "{:.2}", lossy.seconds);
+    for micros in [1, 500, 15_600] {
+        let clock = Duration::from_micros(micros);
+        let path = Path { delay: Duration::from_micros(500), clock, ..USUAL };
+        for known in [false, true] {
+            let configure = |config: &mut Config| {
+                if known {
+                    config.clock_resolution = clock;
+                }
+            };
+            let clean = transfer_over(&path, arrives, arrives, configure);
+            assert_eq!((clean.retransmitted, clean.timeouts), (0, 0), "{micros} µs");
+            let lossy = transfer_over(&path, one_in_a_hundred, arrives, configure);
+            assert_eq!(lossy.spurious, 0, "{micros} µs");
+            assert!(lossy.seconds < 20.0, "{:.2}", lossy.seconds);
+        }
     }
 }
 
@@ -243,4 +252,17 @@ fn a_round_trip_of_zero_carries_everything_8985_4() {
     assert_eq!((clean.retransmitted, clean.timeouts), (0, 0));
     let lossy = transfer_over(&path, one_in_a_hundred, arrives, |_| {});
     assert!(lossy.seconds < 20.0, "{:.2}", lossy.seconds);
+}
+
+/// 8985-15, 6298-2: a round trip of a second. Without a loss no data is sent again, and with losses none that arrived.
+#[test]
+fn a_round_trip_of_a_second_loses_nothing_8985_15() {
+    let path = Path { delay: Duration::from_millis(500), len: 1 << 20, ..USUAL };
+    let clean = transfer_over(&path, arrives, arrives, |_| {});
+    // The SYN, whose RTO is a second.
+    assert_eq!((clean.retransmitted, clean.timeouts), (1, 0));
+    assert!(clean.seconds < 12.0, "{:.2}", clean.seconds);
+    let lossy = transfer_over(&path, one_in_a_hundred, arrives, |_| {});
+    assert_eq!(lossy.spurious, 0);
+    assert!(lossy.seconds < 60.0, "{:.2}", lossy.seconds);
 }

@@ -2,6 +2,7 @@
 //! or work without bound. The round trip is 20 ms, and ten segments are in flight.
 
 use steadfast_core::Config;
+use steadfast_core::config::CongestionControl;
 use steadfast_core::counters::DropReason;
 use steadfast_core::info::CaState;
 
@@ -68,6 +69,46 @@ fn optimistic_acks_grow_the_window_as_honest_ones_do_threat_44() {
             }
         },
     );
+}
+
+/// 5681-2, 5681-3, THREAT-44: ACKs of 50 bytes each. In slow start the window grows by what they cover, and later by a
+/// segment for a whole window at the most.
+#[test]
+fn divided_acks_grow_the_window_as_whole_ones_do_threat_44() {
+    let configure = |config: &mut Config| {
+        config.tcp_sndbuf = 1 << 20;
+        config.tcp_congestion_control = CongestionControl::Reno;
+    };
+    each_with(configure, |t| {
+        path(t);
+        t.write(200_000);
+        assert_eq!(sent(t), (10, 10_000));
+        t.wait(20);
+        let mut una = 1;
+        let divide = |t: &mut Test, una: &mut u32, bytes: u32| {
+            for _ in 0..bytes / 50 {
+                *una += 50;
+                t.send(&format!(". seq 1 ack {una}"));
+                sent(t);
+            }
+        };
+        divide(t, &mut una, 10_000);
+        assert_eq!((window(t).0, in_flight(t)), (20_000, 20_000));
+        // The first of twenty segments is lost, and repaired.
+        t.wait(20);
+        t.send(&format!(". seq 1 ack {una} <sack {}:{}>", una + 1000, una + 20_000));
+        sent(t);
+        t.wait(20);
+        una += 20_000;
+        t.send(&format!(". seq 1 ack {una}"));
+        sent(t);
+        let (before, threshold, phase) = window(t);
+        assert_eq!((before, phase), (threshold, CaState::Open));
+        t.wait(20);
+        divide(t, &mut una, before);
+        let after = window(t).0;
+        assert!((before..=before + FULL).contains(&after), "{after} after {before}");
+    });
 }
 
 /// 9937-1, THREAT-44: in recovery each ACK that advances earns a segment. A thousand of a byte each fill the flight to the
