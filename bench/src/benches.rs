@@ -10,6 +10,7 @@ use crate::flood;
 use crate::footprint;
 use crate::library;
 use crate::listing;
+use crate::lossy;
 use crate::measure::{Effort, Rounds, rate};
 use crate::ours::Stacks;
 use crate::pair::{Pair, Setup};
@@ -70,6 +71,11 @@ pub(crate) const ALL: &[Bench] = &[
         name: "mem_time_wait",
         what: "connect and close beside a thousand and a million TIME-WAIT entries",
         run: time_wait,
+    },
+    Bench {
+        name: "mem_flows",
+        what: "a thousand transfers over paths of 20 ms, without losses and with 1 %",
+        run: lossy::run,
     },
     Bench { name: "mem_scale", what: "all of these beside 1 to 1,000,000 idle connections", run: scale },
     Bench { name: "mem_idle", what: "a turn in which nothing happens, beside as many", run: idle },

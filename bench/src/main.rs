@@ -15,6 +15,8 @@ mod guard;
 mod library;
 #[cfg(feature = "peers")]
 mod listing;
+#[cfg(feature = "peers")]
+mod lossy;
 mod measure;
 mod ours;
 mod pair;

@@ -8,7 +8,8 @@ mod rig;
 mod rows;
 mod watch;
 
-use std::io;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
 use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -157,6 +158,7 @@ pub(crate) fn run(arguments: &Arguments) -> io::Result<()> {
     }
     let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
     hurry();
+    let _awake = stay_awake();
     let mut lines = Vec::new();
     for row in chosen {
         // Each row has a rig of its own: a thread enters the namespace of the receiver.
@@ -187,6 +189,19 @@ fn hurry() {
     if !done.is_ok_and(|status| status.success()) {
         eprintln!("no real-time priority: rounds may be void on a busy machine");
     }
+}
+
+/// Keeps the processors from sleep while the file is open. An idle one of a virtual machine wakes up too late.
+fn stay_awake() -> Option<File> {
+    let awake = OpenOptions::new().write(true).open("/dev/cpu_dma_latency").and_then(|mut file| {
+        // The longest time that a processor may take to wake up, in microseconds.
+        file.write_all(&0i32.to_ne_bytes())?;
+        Ok(file)
+    });
+    if let Err(error) = &awake {
+        eprintln!("/dev/cpu_dma_latency: {error}: rounds may be void where little is sent");
+    }
+    awake.ok()
 }
 
 fn measure(row: &'static Row, arguments: &Arguments) -> io::Result<Vec<Line>> {

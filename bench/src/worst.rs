@@ -9,7 +9,7 @@ use steadfast_core::seq::SeqNum;
 use steadfast_core::wire::tcp::{Cookie, Flags, Header, Options};
 use steadfast_core::wire::{PROTOCOL_UDP, build, ipv4};
 use steadfast_core::{Config, ConnectOptions, Duration, Instant, Interface, ListenOptions, SocketId, Stack};
-use steadfast_testkit::{next_segment, packets};
+use steadfast_testkit::{Client, next_segment, packets};
 
 use crate::flood::{PORT, syn};
 use crate::ours::{SERVER, Stacks};
@@ -20,6 +20,8 @@ const BOUND: u64 = 150_000;
 /// Most instructions of a fragment, about 50 µs. Only a fragment as long as forty ordinary ones is dearer than other
 /// calls.
 const LONG_FRAGMENT: u64 = 450_000;
+/// Most instructions of an ACK while 256 ranges are selectively acknowledged, about 2 µs.
+const RANGES: u64 = 20_000;
 /// Runs of each call when it is timed. The fastest counts, since the others were disturbed.
 const ROUNDS: usize = 5;
 const NOW: Instant = Instant::from_secs(1);
@@ -36,7 +38,7 @@ pub(crate) struct Input {
     pub(crate) bound: u64,
 }
 
-pub(crate) const INPUTS: [Input; 9] = [
+pub(crate) const INPUTS: [Input; 10] = [
     // A table that doubles when it is seven eighths full would have its dearest call here.
     Input { name: "syn_one_more", sizes: [458_752, 14_336], make: one_more_half_open, bound: BOUND },
     Input { name: "advance_half_open", sizes: [60_000, 5000], make: half_open_timers, bound: BOUND },
@@ -47,6 +49,7 @@ pub(crate) const INPUTS: [Input; 9] = [
     Input { name: "packet_to_4096_addresses", sizes: [4096, 4096], make: many_addresses, bound: BOUND },
     Input { name: "cookie_cache_full", sizes: [1024, 1024], make: cookies, bound: BOUND },
     Input { name: "fragment_evicts", sizes: [60_000, 6000], make: fragments, bound: LONG_FRAGMENT },
+    Input { name: "ack_of_sack_ranges", sizes: [256, 256], make: selective_ack, bound: RANGES },
 ];
 
 /// Runs an input on the guard's state. Only the instructions in [`measured`] count.
@@ -201,4 +204,41 @@ fn fragments(count: usize) -> Call {
     (0..count).for_each(|number| stack.receive(NOW, &fragment(number, 8)[..]));
     let long = fragment(count, 65_512);
     Box::new(move || stack.receive(NOW, &long[..]))
+}
+
+/// An ACK arrives with blocks that extend four of so many selectively acknowledged ranges.
+fn selective_ack(count: usize) -> Call {
+    let change = |config: &mut Config| config.tcp_max_sack_ranges = count as u32;
+    let mut stack = stack(change, [(SERVER, 24)]);
+    let listener = stack.listen(SocketAddr::new(SERVER, PORT), ListenOptions::default());
+    let offer = Options { mss: Some(1460), sack_permitted: true, ..Options::default() };
+    let mut client = Client::new((Ipv4Addr::new(10, 0, 0, 9), 4000), (SERVER, PORT)).offering(offer);
+    let socket = client.connect(&mut stack, NOW, listener.expect("the port is free"));
+    let (una, mut frame) = (client.ack, [0; 1500]);
+    stack.send(socket, &[0; 14_600]).expect("there is room");
+    while stack.transmit(NOW, &mut frame).is_some() {}
+    // Each range is a byte, 50 bytes after the one before.
+    let ack = |first: usize, len: u32| {
+        let mut options = Options::default();
+        for index in first..(first + 4).min(count) {
+            let left = una + 50 * (index as u32 + 1);
+            options.sack.push(left, left + len);
+        }
+        let header = Header {
+            seq: client.seq,
+            ack: una,
+            flags: Flags::ACK,
+            window: u16::MAX,
+            options,
+            ..Header::default()
+        };
+        packets::segment(client.end, client.server, header, &[])
+    };
+    let later = NOW + Duration::from_millis(20);
+    for first in (0..count).step_by(4) {
+        stack.receive(later, &ack(first, 1)[..]);
+        while stack.transmit(later, &mut frame).is_some() {}
+    }
+    let last = ack(count / 2, 2);
+    Box::new(move || stack.receive(later, &last[..]))
 }

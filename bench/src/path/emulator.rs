@@ -134,6 +134,8 @@ pub(super) struct Emulator {
     order: u64,
     watch: Watch,
     late: Vec<Duration>,
+    /// The last packet was due then.
+    last_due: Instant,
     timer: Timer,
     epoch: time::Instant,
     buffer: Vec<u8>,
@@ -155,6 +157,7 @@ impl Emulator {
             order: 0,
             watch: Watch::default(),
             late: Vec::new(),
+            last_due: Instant::ZERO,
             timer: Timer::new()?,
             epoch: time::Instant::now(),
             buffer: vec![0; 65_536],
@@ -276,7 +279,10 @@ impl Emulator {
             {
                 return Ok(true);
             }
-            self.late.push(late);
+            // Those of a group are due at one time, and written one after the other.
+            if std::mem::replace(&mut self.last_due, due.at) != due.at {
+                self.late.push(late);
+            }
             self.due.pop();
         }
         Ok(false)

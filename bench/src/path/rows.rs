@@ -235,7 +235,7 @@ pub(super) const ROWS: &[Row] = &[
         ..bulk("M13 64k, 1 s", "delay 500ms rate 64kbit queue 20", AT_LEAST_AS_FAST)
     },
     Row {
-        least: 10.0,
+        least: 30.0,
         load: Load::Bulk(2),
         ..bulk(
             "M14 2 flows",
@@ -244,7 +244,7 @@ pub(super) const ROWS: &[Row] = &[
         )
     },
     Row {
-        least: 10.0,
+        least: 30.0,
         load: Load::Bulk(8),
         ..bulk(
             "M14 8 flows",
