@@ -117,23 +117,23 @@ impl Recorded {
     }
 
     /// Tells which events are missing, and how to get them.
-    pub(super) fn missing(&self) -> String {
-        let mut text = String::new();
+    pub(super) fn missing(&self) -> Vec<String> {
+        let mut texts = Vec::new();
         if self.left_out > 0 {
             let (end, left_out) = (self.end.as_nanos() as f64 / 1e9, self.left_out);
-            text += &format!(
-                "; the page stops after {end:.3} s, at {EVENT_LIMIT} events: {left_out} later ones are left out \
-                 (without --html, all are printed)"
-            );
+            texts.push(format!(
+                "The page stops after {end:.3} s, at {EVENT_LIMIT} events. {left_out} later ones are left out; without \
+                 --html, all are printed."
+            ));
         }
         if self.lost > 0 {
-            text += &format!("; {} events were lost: the queue was full", self.lost);
+            texts.push(format!("{} events were lost, because the queue was full.", self.lost));
         }
-        text
+        texts
     }
 
-    /// The page, and the number of its connections.
-    pub(super) fn page(self, title: String, seconds: u64) -> (Page, usize) {
+    /// The page.
+    pub(super) fn page(self, title: String, seconds: u64) -> Page {
         let flows = &self.timeline.flows.all;
         let mut chapters = Chapter::all(&self.timeline, CONNECTION_LIMIT);
         for (chapter, flow) in chapters.iter_mut().zip(flows) {
@@ -153,10 +153,12 @@ impl Recorded {
             first.text(&self.timeline);
         }
         let connections = chapters.len();
-        let about =
-            format!("{connections} connections, {} events in {seconds} s{}", self.taken, self.missing());
+        let noun = if connections == 1 { "connection" } else { "connections" };
+        let about = format!("{connections} {noun}, {} events in {seconds} s", self.taken);
         let left_out = flows.len() - connections;
-        (Page { title, about, chapters, left_out, ..Page::default() }, connections)
+        let cut = |text: String| json!({"id": "trace-cut", "severity": "warning", "confidence": "certain", "text": text, "evidence": []});
+        let findings = self.missing().into_iter().map(cut).collect();
+        Page { title, about, chapters, left_out, findings }
     }
 }
 
@@ -247,12 +249,9 @@ mod tests {
         ] {
             recorded.take(&event);
         }
-        let (page, connections) = recorded.page("here".to_owned(), 1);
-        let page = page.json();
-        assert_eq!(
-            (connections, &page["about"]),
-            (1, &json!("1 connections, 7 events in 1 s; 3 events were lost: the queue was full"))
-        );
+        let page = recorded.page("here".to_owned(), 1).json();
+        assert_eq!(page["about"], "1 connection, 7 events in 1 s");
+        assert_eq!(page["findings"][0]["text"], "3 events were lost, because the queue was full.");
         let one = &page["connections"][0];
         assert_eq!((&one["hosts"], &one["legs"]), (&json!(["peer", "here"]), &json!([20_000_000, 0])));
         let rows: Vec<&Value> = one["rows"].as_array().unwrap().iter().collect();
@@ -269,17 +268,15 @@ mod tests {
             long.take(&event(at * 1_000_000, json!({"kind": "rtt", "sample": 1, "rto": 1})));
         }
         let missing = long.missing();
-        assert!(
-            missing.starts_with("; the page stops after 49.999 s, at 50000 events: 2 later ones"),
-            "{missing}"
-        );
+        let said = "The page stops after 49.999 s, at 50000 events. 2 later ones are left out; without --html, all are printed.";
+        assert_eq!(missing, [said]);
 
         let mut older = Recorded::new();
         older.take(&event(1, json!({"kind": "out", "flags": ".", "seq": 9, "ack": 7, "win": 1, "len": 0})));
         for at in [2, 3] {
             older.take(&event(at, json!({"kind": "info", "state": "ESTABLISHED", "info": {}})));
         }
-        let page = older.page(String::new(), 1).0.json();
+        let page = older.page(String::new(), 1).json();
         let rows = page["connections"][0]["rows"].as_array().unwrap();
         let states: Vec<_> = rows.iter().filter(|row| row[0] == "s").map(|row| &row[4]).collect();
         assert_eq!(states, ["ESTABLISHED"], "{rows:?}");

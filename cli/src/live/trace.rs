@@ -58,11 +58,12 @@ impl Trace {
         if let Some(file) = &self.html {
             let title = network.path().display().to_string();
             let missing = recorded.missing();
-            let (page, connections) = recorded.page(title, self.seconds);
+            let page = recorded.page(title, self.seconds);
             let failed =
                 |error| Failure::usage(format!("--html {}: {error}; a shorter --for", file.display()));
             fs::write(file, page.html().map_err(failed)?).map_err(|e| Failure::system(file.display(), e))?;
-            return say(&format!("{}: {connections} connections{missing}\n", file.display()));
+            let said = format!("{}: {}\n", file.display(), page.about);
+            return say(&missing.iter().fold(said, |said, text| said + text + "\n"));
         }
         eprintln!("steadfast: {shown} events in {} s", self.seconds);
         Ok(())

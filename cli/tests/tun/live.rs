@@ -84,7 +84,7 @@ fn page_of_a_trace(socket: &Path, page: &Path, client: &mut TcpStream) {
         client.read_exact(&mut [0; 1000]).unwrap();
     }
     let said = std::io::read_to_string(trace.stdout.take().unwrap()).unwrap();
-    assert!(said.contains("live.html: 1 connections"), "{said}");
+    assert!(said.contains("live.html: 1 connection, "), "{said}");
     assert!(std::fs::read_to_string(page).unwrap().contains("id=\"data\">"));
 }
 

@@ -239,9 +239,7 @@ pub(super) fn captured(packet: &Packet) -> String {
     }
     text.push_str(",\"data\":\"");
     for byte in bytes {
-        for digit in [byte >> 4, byte & 15] {
-            text.extend(char::from_digit(digit.into(), 16));
-        }
+        text.extend([byte >> 4, byte & 15].map(|digit| char::from(b"0123456789abcdef"[usize::from(digit)])));
     }
     text.push_str("\"}\n");
     text
