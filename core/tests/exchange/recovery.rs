@@ -287,7 +287,7 @@ fn an_older_echo_undoes_the_reduction_at_once_3522_1() {
     }
 }
 
-/// 3522-1, after a delay everything was taken for lost. The first ACK shows that nothing is.
+/// 3522-1, 4015-4: after a delay everything was taken for lost. The first ACK shows that nothing is.
 #[test]
 fn a_spurious_timeout_retransmits_one_segment_3522_1() {
     each(|t| {
