@@ -377,8 +377,8 @@ mod tests {
         let reading = tokio::task::spawn_blocking(move || {
             let mut stream = UnixStream::connect(&asked).unwrap();
             writeln!(stream, r#"{{"do":"capture","for":3600000,"snaplen":30}}"#).unwrap();
-            let mut seen = [false; 2];
-            for line in BufReader::new(stream).lines() {
+            let (mut seen, mut reader) = ([false; 2], BufReader::new(stream));
+            for line in reader.by_ref().lines() {
                 let row: Json = serde_json::from_str(&line.unwrap()).unwrap();
                 // IPv4, from one host to the other, cut in the header of TCP.
                 let (out, data) = (row["out"] == true, row["data"].as_str().unwrap());
@@ -394,6 +394,7 @@ mod tests {
                 }
             }
             assert_eq!(ask(&asked, r#"{"do":"capture"}"#)[0]["error"], "somebody else captures");
+            drop(reader);
             asked
         });
         // The first ones come before the capture begins.
