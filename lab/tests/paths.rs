@@ -146,6 +146,17 @@ fn a_round_trip_of_zero_with_losses_is_no_obstacle() {
     }
 }
 
+/// S sends ten segments.
+const TEN: &str = "
+path C|S delay 10ms
+app C
+  connect S:80
+  read eof
+  close
+app S
+  serve 80 stream 14480
+";
+
 /// M8, 8985-7, 9937-1: the last segments of ten are lost, from one of them to all. The probe, two round trips after the last
 /// ACK, shows the loss. PRR then lets out one segment, and twice as many in each later round trip. No timeout is needed.
 #[test]
@@ -153,14 +164,7 @@ fn a_lost_tail_of_any_length_is_repaired_without_a_timeout_8985_7() {
     for (lost, millis) in (1..).zip([70, 90, 110, 110, 130, 130, 130, 130, 150, 130]) {
         let first = 11 - lost;
         passes(&format!(
-            "{PROBES}path C|S delay 10ms
-app C
-  connect S:80
-  read eof
-  close
-app S
-  serve 80 stream 14480
-fault lose S>C new data {first}..10
+            "{PROBES}{TEN}fault lose S>C new data {first}..10
 {ANY}expect
   completion S>C max <={millis}ms
   counter S TCPTimeouts 0
@@ -174,14 +178,7 @@ fault lose S>C new data {first}..10
 #[test]
 fn a_tail_whose_probe_is_lost_waits_for_the_rto_8985_9() {
     passes(&format!(
-        "{PROBES}path C|S delay 10ms
-app C
-  connect S:80
-  read eof
-  close
-app S
-  serve 80 stream 14480
-fault lose S>C data 10..11
+        "{PROBES}{TEN}fault lose S>C data 10..11
 {ANY}expect
   completion S>C max 240ms..300ms
   counter S TCPTimeouts 1
