@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 
 use steadfast_core::socket::Event;
 use steadfast_core::{Duration, Instant, SocketId, Stack};
+use steadfast_testkit::Chance;
 
 use crate::measure::{Effort, Rounds, rate};
 use crate::ours::Stacks;
@@ -28,7 +29,7 @@ struct Line {
 }
 
 impl Line {
-    /// Takes in what `from` sends, except one packet in `lost`.
+    /// Takes in what `from` sends, except one packet in a hundred, if `lost` is there.
     fn take(&mut self, from: &mut Stack, now: Instant, lost: Option<&mut Chance>) {
         let mut lost = lost;
         loop {
@@ -39,7 +40,7 @@ impl Line {
                 return;
             };
             packet.truncate(sent.len);
-            match lost.as_mut().is_some_and(|chance| chance.falls()) {
+            match lost.as_mut().is_some_and(|chance| chance.below(100) == 0) {
                 true => self.spare.push(packet),
                 false => self.packets.push_back((now + ONE_WAY, packet)),
             }
@@ -53,18 +54,6 @@ impl Line {
             to.receive(now, &packet[..]);
             self.spare.push(packet);
         }
-    }
-}
-
-/// Once in a hundred times, at random.
-struct Chance(u64);
-
-impl Chance {
-    fn falls(&mut self) -> bool {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 >> 11).is_multiple_of(100)
     }
 }
 
@@ -87,7 +76,7 @@ impl Flows {
             there: Line::default(),
             back: Line::default(),
             now,
-            lost: lossy.then_some(Chance(0x9e37_79b9_7f4a_7c15)),
+            lost: lossy.then_some(Chance::new(0x9e37_79b9_7f4a_7c15)),
             buffer: vec![1; 65_536],
         };
         let client = &mut flows.stacks.client;

@@ -13,7 +13,7 @@ use steadfast_core::wire::icmp::Message;
 use steadfast_core::wire::tcp::{Flags, Header};
 use steadfast_core::wire::{PROTOCOL_TCP, PROTOCOL_UDP, ipv4};
 use steadfast_core::{Config, ConnectOptions, Duration, Instant, Interface, ListenOptions, SocketId, Stack};
-use steadfast_testkit::packets;
+use steadfast_testkit::{Chance, packets};
 
 const ROUNDS: u32 = 10_000;
 const SERVER: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
@@ -25,31 +25,20 @@ fn own(network: u16) -> Ipv4Addr {
     Ipv4Addr::new(10, 128 | high, low, 1)
 }
 
-/// Randomness of the game (xorshift64), independent of the stack's.
-struct Chance(u64);
-
-impl Chance {
-    fn draw(&mut self) -> u32 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 >> 32) as u32
-    }
-
-    fn coin(&mut self) -> bool {
-        self.draw() & 1 == 1
-    }
+/// A toss of the game, independent of the stack's randomness.
+fn coin(chance: &mut Chance) -> bool {
+    chance.word() & 1 == 1
 }
 
 /// Plays the rounds of a game. A round gets the secret and returns the guess. `None`: the attacker has no idea, and
 /// tosses a coin.
 #[track_caller]
 fn nobody_guesses(what: &str, mut round: impl FnMut(bool, &mut Chance) -> Option<bool>) {
-    let mut chance = Chance(0x9e37_79b9_7f4a_7c15);
+    let mut chance = Chance::new(0x9e37_79b9_7f4a_7c15);
     let mut right = 0;
     for _ in 0..ROUNDS {
-        let secret = chance.coin();
-        let guess = round(secret, &mut chance).unwrap_or_else(|| chance.coin());
+        let secret = coin(&mut chance);
+        let guess = round(secret, &mut chance).unwrap_or_else(|| coin(&mut chance));
         right += u32::from(guess == secret);
     }
     let share = f64::from(right) / f64::from(ROUNDS);
@@ -222,8 +211,8 @@ impl World {
 /// A stray segment that the attacker sends in the victim's name, of any kind that triggers a RST.
 fn probe(port: u16, chance: &mut Chance) -> Vec<u8> {
     let sorts = [ACK, ACK | Flags::PSH, ACK | Flags::FIN, Flags::SYN | ACK, Flags::FIN];
-    let flags = sorts[chance.draw() as usize % sorts.len()];
-    segment((VICTIM, port), 80, chance.draw(), chance.draw(), flags)
+    let flags = sorts[chance.word() as usize % sorts.len()];
+    segment((VICTIM, port), 80, chance.word(), chance.word(), flags)
 }
 
 /// THREAT-24, THREAT-25: the RST limit of a network of the attacker that shares its slot with the victim's. His
@@ -232,7 +221,7 @@ fn probe(port: u16, chance: &mut Chance) -> Vec<u8> {
 fn a_shared_budget_of_resets_does_not_tell_of_a_connection_threat_24_threat_25() {
     for life in [Life::Connection, Life::HalfOpen, Life::Opening, Life::TimeWait] {
         let mut world = World::new(small_budget);
-        let mut chance = Chance(7);
+        let mut chance = Chance::new(7);
         // He finds out beforehand which of his networks shares the slot: its budget is used up together with the
         // victim's.
         let shares = |world: &mut World, chance: &mut Chance, network: u16| {

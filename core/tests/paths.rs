@@ -5,6 +5,7 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
 use steadfast_core::{Config, Duration, Error, Instant, Interface, SocketId, Stack};
+use steadfast_testkit::Chance;
 
 const LEN: usize = 10 << 20;
 const RATE: u64 = 100_000_000;
@@ -15,18 +16,6 @@ enum Fate {
     Arrives,
     Late(Duration),
     Lost,
-}
-
-/// A generator of its own, so that a path is the same on every machine.
-struct Chance(u64);
-
-impl Chance {
-    fn below(&mut self, limit: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 >> 11) % limit
-    }
 }
 
 /// One direction of the link.
@@ -103,7 +92,7 @@ fn transfer_over(
     let sender = ends[0].connect(now, address, Default::default()).unwrap();
     let mut receiver: Option<SocketId> = None;
     let mut links = [Link::default(), Link::default()];
-    let mut chance = Chance(0x9e37_79b9_7f4a_7c15);
+    let mut chance = Chance::new(0x9e37_79b9_7f4a_7c15);
     let mut under_way = BinaryHeap::new();
     let (mut queued, mut received, mut number) = (0, 0, 0u64);
     let (mut frame, mut buffer) = (vec![0; 65_536], vec![0; 65_536]);
